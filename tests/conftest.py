@@ -1,0 +1,243 @@
+"""Fixtures every test of the loop stands on.
+
+asyncio's own loop is the oracle: a behaviour test takes ``loop`` (or
+``loop_factory``) and so runs twice, on asyncio and on fastloop, with one
+body.  What a test must leave behind is checked here, once, for all:
+descriptors, pending tasks, the running loop, the wake-up descriptor, the
+async-generator hooks, reports to the exception handler and error records of
+the asyncio logger.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import faulthandler
+import gc
+import importlib.util
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
+
+import pytest
+
+Factory = Callable[[], asyncio.AbstractEventLoop]
+
+KINDS = ("asyncio", "fastloop")
+#: Seconds one test may take; sanitizers and emulators may need more.
+LIMIT = float(os.environ.get("FASTLOOP_TEST_TIMEOUT", "60"))
+BUILT = importlib.util.find_spec("fastloop") is not None
+
+_FD_DIR = "/proc/self/fd" if sys.platform == "linux" else "/dev/fd"
+
+
+class Overdue(SystemExit):
+    """A test that took too long; SystemExit leaves any event loop."""
+
+
+def open_fds() -> dict[int, str]:
+    """Return the open descriptors and what each one is."""
+    found = {}
+    for name in os.listdir(_FD_DIR):
+        with contextlib.suppress(OSError):
+            found[int(name)] = os.readlink(f"{_FD_DIR}/{name}")
+    return found
+
+
+def factory_of(kind: str) -> Factory:
+    """Return the callable that makes a loop of this kind."""
+    if kind == "asyncio":
+        return asyncio.SelectorEventLoop
+    import fastloop
+
+    return fastloop.new_event_loop
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Name the marks, so that a misspelt one is an error."""
+    config.addinivalue_line(
+        "markers", "reports: the test provokes reports to exception handlers"
+    )
+    config.addinivalue_line(
+        "markers", "leaves_tasks: the test leaves tasks pending on purpose"
+    )
+    config.addinivalue_line(
+        "markers", "keeps_fds: the test opens descriptors that stay open"
+    )
+
+
+def pytest_collection_finish() -> None:
+    """Make the collection after each test cheap: skip what is here now."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def _watchdog() -> Iterator[None]:
+    """End a test that hangs; the whole run if even that does not work."""
+
+    def overdue(signum: int, frame: object) -> None:
+        raise Overdue(f"the test took more than {LIMIT} s")
+
+    previous = signal.signal(signal.SIGALRM, overdue)
+    signal.setitimer(signal.ITIMER_REAL, LIMIT)
+    faulthandler.dump_traceback_later(LIMIT * 2, exit=True)
+    yield
+    faulthandler.cancel_dump_traceback_later()
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, previous)
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(
+            kind,
+            marks=pytest.mark.skipif(
+                kind == "fastloop" and not BUILT,
+                reason="the fastloop package is not built",
+            ),
+        )
+        for kind in KINDS
+    ]
+)
+def loop_kind(request: pytest.FixtureRequest) -> str:
+    """Return which loop this run of the test is about."""
+    kind: str = request.param
+    return kind
+
+
+def _allows(request: pytest.FixtureRequest, mark: str) -> bool:
+    return request.node.get_closest_marker(mark) is not None
+
+
+class _Errors(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.texts.append(self.format(record))
+
+
+def _settle(factory: Factory) -> None:
+    """Bring what is kept between loops to the same state each time."""
+    gc.collect()
+    factory().close()
+
+
+@pytest.fixture
+def loop_factory(
+    request: pytest.FixtureRequest, loop_kind: str
+) -> Iterator[Factory]:
+    """Return a callable that makes loops; check what the test leaves.
+
+    The test closes the loops it makes.
+    """
+    factory = factory_of(loop_kind)
+    errors = _Errors()
+    logger = logging.getLogger("asyncio")
+    _settle(factory)
+    fds = open_fds()
+    hooks = sys.get_asyncgen_hooks()
+    logger.addHandler(errors)
+    yield factory
+    running = asyncio._get_running_loop()
+    asyncio._set_running_loop(None)
+    _settle(factory)
+    logger.removeHandler(errors)
+    wakeup = signal.set_wakeup_fd(-1)
+    after = open_fds()
+    assert running is None, "a loop still counts as running"
+    assert wakeup == -1, "the signal wake-up descriptor was not restored"
+    assert sys.get_asyncgen_hooks() == hooks, "async-generator hooks stay set"
+    if len(after) > len(fds) and not _allows(request, "keeps_fds"):
+        new = {n: w for n, w in after.items() if fds.get(n) != w}
+        pytest.fail(f"leaked {len(after) - len(fds)} descriptors among {new}")
+    if errors.texts and not _may_report(request):
+        pytest.fail("logged by asyncio: " + "\n".join(errors.texts))
+
+
+def _may_report(request: pytest.FixtureRequest) -> bool:
+    return _allows(request, "reports") or "reports" in request.fixturenames
+
+
+@pytest.fixture
+def reports() -> list[dict[str, Any]]:
+    """Return the contexts ``loop``'s exception handler has been given."""
+    return []
+
+
+@pytest.fixture
+def loop(
+    request: pytest.FixtureRequest,
+    loop_factory: Factory,
+) -> Iterator[asyncio.AbstractEventLoop]:
+    """Return a fresh loop; close it and check that nothing is left."""
+    fixture = "reports" in request.fixturenames
+    seen: list[dict[str, Any]] = (
+        request.getfixturevalue("reports") if fixture else []
+    )
+    loop = loop_factory()
+    loop.set_exception_handler(lambda _loop, context: seen.append(context))
+    yield loop
+    pending = asyncio.all_tasks(loop)
+    if not loop.is_closed():
+        _finish(loop, pending)
+        loop.close()
+    del loop
+    if pending and not _allows(request, "leaves_tasks"):
+        pytest.fail(f"tasks left pending: {pending}")
+    del pending
+    gc.collect()
+    if seen and not _may_report(request):
+        pytest.fail(f"reports to the exception handler: {seen}")
+
+
+def _finish(
+    loop: asyncio.AbstractEventLoop, pending: set[asyncio.Task[Any]]
+) -> None:
+    """Let callbacks, threads, generators and left-over tasks come to rest."""
+    for task in pending:
+        task.cancel()
+    if pending:
+        loop.run_until_complete(
+            asyncio.gather(*pending, return_exceptions=True)
+        )
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.run_until_complete(loop.shutdown_default_executor())
+
+
+@pytest.fixture
+def run(
+    loop: asyncio.AbstractEventLoop,
+) -> Callable[[Coroutine[Any, Any, Any]], Any]:
+    """Return a function that runs a coroutine on ``loop`` to its result.
+
+    A coroutine that takes 20 s is cancelled and TimeoutError raised.
+    """
+
+    def run(coro: Coroutine[Any, Any, Any]) -> Any:
+        return loop.run_until_complete(asyncio.wait_for(coro, 20))
+
+    return run
+
+
+@pytest.fixture
+def in_thread() -> Iterator[Callable[..., threading.Thread]]:
+    """Return a function that starts a thread, joined after the test."""
+    threads: list[threading.Thread] = []
+
+    def start(target: Callable[..., Any], *args: Any) -> threading.Thread:
+        thread = threading.Thread(target=target, args=args)
+        thread.start()
+        threads.append(thread)
+        return thread
+
+    yield start
+    for thread in threads:
+        thread.join(20)
+        assert not thread.is_alive(), f"{thread} does not end"
