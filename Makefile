@@ -1,0 +1,79 @@
+# The two commands a newcomer needs are `make bench` and `make test`: each sets
+# up all it needs itself.  The rest is for work on fastloop.
+
+VENV ?= .venv
+PY = $(VENV)/bin/python
+SETUP = VENV=$(VENV) tools/setup-env
+BENCH_OUT ?= bench-results
+# More words for pytest or benchmarks/run.py: make test ARGS="-k timer"
+ARGS ?=
+
+.PHONY: help bench test build debug sanitize lint format unit gate ci wheel \
+	sdist clean
+
+help:
+	@echo "make bench     race fastloop against asyncio and uvloop"
+	@echo "make test      run the suite"
+	@echo "make build     build the extension in place, in $(VENV)"
+	@echo "make unit      the suite without the real programs, the quick part"
+	@echo "make debug     the same with asserts and -O0 -g3, then the suite"
+	@echo "make sanitize  the quick part under ASan and UBSan"
+	@echo "make lint      check style, layers, sizes, stubs"
+	@echo "make format    format C and Python as lint wants them"
+	@echo "make wheel     a repaired wheel, tried without the system's libuv"
+	@echo "make ci        what every change must pass (.ci/run)"
+	@echo "make gate      all of it, without a limit of time"
+
+bench:
+	@$(SETUP) build bench
+	@mkdir -p $(BENCH_OUT)
+	$(PY) benchmarks/run.py --quick --json $(BENCH_OUT)/results.json \
+		--plot $(BENCH_OUT)/results.svg $(ARGS)
+
+test:
+	@$(SETUP) build test interop
+	$(PY) -m pytest --ignore=tests/lint $(ARGS)
+
+build:
+	@$(SETUP) build
+
+unit:
+	@$(SETUP) build test
+	$(PY) -m pytest tests/unit tests/behaviour tests/isolated tests/fault \
+		$(ARGS)
+
+debug:
+	@FASTLOOP_DEBUG=1 $(SETUP) build test
+	$(PY) -X dev -m pytest tests/unit tests/behaviour $(ARGS)
+
+sanitize:
+	.ci/run --only asan
+
+lint:
+	@$(SETUP) build test lint
+	FASTLOOP_LINT_STRICT=1 $(PY) -m pytest tests/lint $(ARGS)
+
+format:
+	@$(SETUP) build lint
+	find src tests benchmarks \( -name '*.c' -o -name '*.h' \) \
+		-exec clang-format -i {} +
+	$(PY) -m ruff check -q --fix .
+	$(PY) -m ruff format -q .
+
+sdist:
+	@$(SETUP) build wheel
+	$(PY) -m build -s .
+
+wheel:
+	@$(SETUP) build wheel
+	tools/try-wheel $(PY)
+
+ci:
+	.ci/run
+
+gate:
+	.ci/run --gate
+
+clean:
+	rm -rf build dist wheelhouse *.egg-info compile_commands.json
+	rm -f fastloop/_core.*.so
