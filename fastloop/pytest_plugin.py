@@ -1,0 +1,297 @@
+"""`pytest --fastloop`: run somebody's asyncio tests on fastloop, unchanged.
+
+pytest loads this module in every project that has fastloop installed, so what
+runs without the option declares it and does nothing else; the core and
+asyncio are imported by a run that asked for them.  A run that asked gets
+
+- a policy, for asyncio.run, asyncio.new_event_loop, unittest's
+  IsolatedAsyncioTestCase and every plugin that asks asyncio for a loop;
+- pytest-asyncio's own hook, where that version has it, because a suite that
+  names its loop factories never asks the policy;
+- the options of anyio's backend fixture, because a suite that parametrises it
+  may name a loop there.
+
+A run in which all this made no loop fails: it proved nothing of fastloop.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+_NO_LOOP = (
+    "fastloop was asked for, and no test of this run made an event loop on "
+    "it. Are its async tests run by pytest-asyncio or anyio? Turn fastloop "
+    "off with --no-fastloop."
+)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Declare `--fastloop`, `--no-fastloop` and the ini option."""
+    group = parser.getgroup("fastloop", "the event loop of async tests")
+    group.addoption(
+        "--fastloop",
+        action="store_true",
+        default=None,
+        dest="fastloop",
+        help="run asyncio tests on fastloop; fail if none made a loop",
+    )
+    group.addoption(
+        "--no-fastloop",
+        action="store_false",
+        dest="fastloop",
+        help="ignore the ini option fastloop",
+    )
+    parser.addini(
+        "fastloop",
+        "run asyncio tests on fastloop (as --fastloop does)",
+        type="bool",
+        default=False,
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Start the run's plugin if the option, or else the ini, asks for it.
+
+    Raises pytest.UsageError if fastloop's extension cannot be imported.
+    """
+    asked = config.getoption("fastloop")
+    if asked is None:
+        asked = config.getini("fastloop")
+    if not asked:
+        return
+    try:
+        import fastloop
+
+        make_loop = fastloop.new_event_loop
+    except (ImportError, AttributeError) as exc:
+        raise pytest.UsageError(f"fastloop cannot be used: {exc}") from exc
+    run = _FastloopRun(config, _Factory(make_loop))
+    config.pluginmanager.register(run, "fastloop-run")
+
+
+class _Factory:
+    """Makes loops and counts them.
+
+    An object and not a function: as a class's attribute (unittest's
+    loop_factory) it must not become a bound method.
+    """
+
+    __name__ = "fastloop"
+
+    def __init__(self, make_loop: Callable[[], Any]) -> None:
+        self.made = 0
+        self._make_loop = make_loop
+
+    def __call__(self) -> Any:
+        loop = self._make_loop()
+        self.made += 1
+        return loop
+
+
+class _Backend(tuple[str, dict[str, Any]]):
+    """anyio's (name, options), equal to the bare name it stands in for.
+
+    Suites compare `anyio_backend == "asyncio"`, and use it as a key.
+    """
+
+    __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        return other == self[0] or tuple.__eq__(self, other) is True
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash(self[0])
+
+    def __str__(self) -> str:
+        return self[0]
+
+
+@contextlib.contextmanager
+def _without_deprecations() -> Iterator[None]:
+    """Policies warn from 3.14; the suite did not ask for one, we did."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        yield
+
+
+def _make_policy(factory: _Factory) -> Any:
+    """A fastloop policy whose loops are counted; None where none exist."""
+    import fastloop
+
+    with _without_deprecations():
+        base = getattr(fastloop, "EventLoopPolicy", None)
+        if base is None:
+            return None
+
+        class FastloopPolicy(base):
+            def new_event_loop(self) -> Any:
+                return factory()
+
+        return FastloopPolicy()
+
+
+def _anyio_takes_factories() -> bool:
+    """Whether this anyio (4.0 on) has the option loop_factory."""
+    from importlib.metadata import version
+
+    return int(version("anyio").partition(".")[0]) >= 4
+
+
+class _FastloopRun:
+    """The hooks of a run that is on fastloop."""
+
+    def __init__(self, config: pytest.Config, factory: _Factory) -> None:
+        self._config = config
+        self._factory = factory
+        self._policy = _make_policy(factory)
+        self._found_policy: Any = None
+        self._elsewhere = 0
+        self._failed = False
+        self._patches = pytest.MonkeyPatch()
+        self._take_policy()
+        self._patch_unittest()
+
+    # -- making loops ------------------------------------------------------
+
+    def _take_policy(self) -> None:
+        import asyncio
+
+        if self._policy is None:
+            return
+        with _without_deprecations():
+            found = asyncio.get_event_loop_policy()
+            if found is not self._policy:
+                self._found_policy = self._found_policy or found
+                asyncio.set_event_loop_policy(self._policy)
+
+    def _patch_unittest(self) -> None:
+        """From 3.13 a test case may name its loop (and need no policy)."""
+        from unittest import IsolatedAsyncioTestCase as Case
+
+        if hasattr(Case, "loop_factory"):
+            self._patches.setattr(Case, "loop_factory", self._factory)
+
+    def pytest_itemcollected(self, item: pytest.Item) -> None:
+        """A test case that names a loop of asyncio's gets fastloop."""
+        from unittest import IsolatedAsyncioTestCase as Case
+
+        cls = getattr(item, "cls", None)
+        if (
+            isinstance(cls, type)
+            and issubclass(cls, Case)
+            and getattr(cls, "loop_factory", self._factory)
+            is not self._factory
+        ):
+            self._patches.setattr(cls, "loop_factory", self._factory)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self) -> None:
+        """Take the policy again: a module that was collected may have set
+        its own, as uvloop.install() in a conftest.py does.
+        """
+        self._take_policy()
+
+    @pytest.hookimpl(hookwrapper=True, optionalhook=True)
+    def pytest_asyncio_loop_factories(self) -> Iterator[None]:
+        """Keep the names a suite gives to its loops, and so its test ids
+        and marks, but make each of them a fastloop.
+        """
+        outcome: Any = yield
+        named = outcome.get_result() or ("fastloop",)
+        outcome.force_result(dict.fromkeys(named, self._factory))
+
+    @pytest.hookimpl(hookwrapper=True)
+    def pytest_fixture_setup(
+        self, fixturedef: pytest.FixtureDef[Any]
+    ) -> Iterator[None]:
+        """Change what two fixtures give, wherever a suite defines them."""
+        outcome: Any = yield
+        if fixturedef.argname == "anyio_backend":
+            change = self._anyio_backend
+        elif fixturedef.argname == "event_loop_policy" and self._policy:
+            change = self._event_loop_policy
+        else:
+            return
+        cached = fixturedef.cached_result
+        if cached is not None and cached[2] is None:
+            value = change(cached[0])
+            fixturedef.cached_result = (value, cached[1], None)
+            outcome.force_result(value)
+
+    def _event_loop_policy(self, found: Any) -> Any:
+        """Older pytest-asyncio takes its loops from this fixture alone."""
+        return self._policy
+
+    def _anyio_backend(self, backend: Any) -> Any:
+        bare = isinstance(backend, str)
+        name, options = (backend, {}) if bare else backend
+        if name != "asyncio":
+            return backend
+        options = {k: v for k, v in options.items() if k != "use_uvloop"}
+        if _anyio_takes_factories():
+            options["loop_factory"] = self._factory
+        else:
+            options["policy"] = self._policy
+        return _Backend((name, options)) if bare else (name, options)
+
+    # -- the verdict -------------------------------------------------------
+
+    def pytest_report_header(self) -> str:
+        """Name what the run is on."""
+        import fastloop
+
+        return (
+            f"fastloop: {fastloop.__version__}, "
+            f"libuv {fastloop.libuv_version()}"
+        )
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """Add what a worker of pytest-xdist made."""
+        output = getattr(node, "workeroutput", None) or {}
+        self._elsewhere += output.get("fastloop_made", 0)
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Fail a run that had tests to run and made no loop."""
+        worker = getattr(self._config, "workeroutput", None)
+        if worker is not None:
+            worker["fastloop_made"] = self._factory.made
+            return
+        option = self._config.option
+        only_looking = option.collectonly or getattr(
+            option, "setupplan", False
+        )
+        if (
+            self._factory.made + self._elsewhere == 0
+            and session.testscollected
+            and not only_looking
+        ):
+            self._failed = True
+            if session.exitstatus == pytest.ExitCode.OK:
+                session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        """Say why the run failed, if that is on our account."""
+        if self._failed:
+            terminalreporter.section("fastloop", red=True, bold=True)
+            terminalreporter.write_line(_NO_LOOP, red=True)
+        elif terminalreporter.verbosity >= 0:
+            made = self._factory.made + self._elsewhere
+            terminalreporter.write_line(f"fastloop: {made} loops made")
+
+    def pytest_unconfigure(self) -> None:
+        """Give back the policy and the patched attributes."""
+        self._patches.undo()
+        if self._found_policy is not None:
+            asyncio = sys.modules["asyncio"]
+            with _without_deprecations():
+                asyncio.set_event_loop_policy(self._found_policy)
