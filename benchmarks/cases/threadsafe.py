@@ -1,0 +1,118 @@
+"""call_soon_threadsafe: from the loop's own thread, as a burst from another
+thread, and as the one call that wakes a loop asleep.
+
+The burst is timed from the first call to the last callback, while the loop
+runs beside the thread, as in a program whose worker thread reports results.
+The wake-up is the time from the call to the callback it makes.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from harness.case import Figure, LoopFactory, Run, figure, simple_case
+
+ORDER = 20
+BATCH = 1_000
+TURNS = 5
+BURST = 5_000
+# Long enough for a loop with nothing to do to have gone to sleep.
+ASLEEP = 0.000_3
+
+
+def nothing() -> None:
+    pass
+
+
+def same_thread(new_loop: LoopFactory, run: Run) -> Figure:
+    loop = new_loop()
+    left = 0
+
+    def turn() -> None:
+        nonlocal left
+        call_soon_threadsafe = loop.call_soon_threadsafe
+        for _ in range(BATCH):
+            call_soon_threadsafe(nothing)
+        left -= 1
+        loop.call_soon(turn if left else loop.stop)
+
+    def turns() -> None:
+        nonlocal left
+        left = TURNS
+        loop.call_soon(turn)
+        loop.run_forever()
+
+    result = run.sample(turns, BATCH * TURNS)
+    loop.close()
+    return result
+
+
+def burst(new_loop: LoopFactory, run: Run) -> Figure:
+    loop = new_loop()
+
+    def worker() -> None:
+        call_soon_threadsafe = loop.call_soon_threadsafe
+        for _ in range(BURST):
+            call_soon_threadsafe(nothing)
+        call_soon_threadsafe(loop.stop)
+
+    def one_burst() -> None:
+        thread = threading.Thread(target=worker)
+        loop.call_soon(thread.start)
+        loop.run_forever()
+        thread.join()
+
+    result = run.sample(one_burst, BURST)
+    loop.close()
+    return result
+
+
+def wake_up(new_loop: LoopFactory, run: Run) -> Figure:
+    loop = new_loop()
+    samples = []
+    woken = threading.Event()
+    called = 0
+
+    def wake() -> None:
+        samples.append((time.perf_counter_ns() - called) / 1_000)
+        woken.set()
+
+    def worker() -> None:
+        nonlocal called
+        end = time.perf_counter() + run.seconds
+        while time.perf_counter() < end:
+            time.sleep(ASLEEP)
+            woken.clear()
+            called = time.perf_counter_ns()
+            loop.call_soon_threadsafe(wake)
+            woken.wait()
+        loop.call_soon_threadsafe(loop.stop)
+
+    thread = threading.Thread(target=worker)
+    loop.call_soon(thread.start)
+    loop.run_forever()
+    thread.join()
+    loop.close()
+    return figure(samples[5:])
+
+
+CASES = (
+    simple_case(
+        "threadsafe_same",
+        "call_soon_threadsafe, same thread",
+        same_thread,
+        serial=True,
+    ),
+    simple_case(
+        "threadsafe_burst",
+        "call_soon_threadsafe, burst from a thread",
+        burst,
+    ),
+    simple_case(
+        "threadsafe_wake",
+        "call_soon_threadsafe, wake-up",
+        wake_up,
+        unit="us",
+    ),
+)

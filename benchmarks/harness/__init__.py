@@ -1,0 +1,1 @@
+"""What every benchmark shares; `run.py` is the command that uses it."""

@@ -1,0 +1,61 @@
+"""Measures one case on one loop, in the fresh process it is started in.
+
+    python benchmarks/harness/worker.py LOOP CASE --seconds S [--clock cpu]
+    python benchmarks/harness/worker.py LOOP
+
+Prints one line of JSON: the figures, or without a case the loop's version.
+`run.py` starts it; started by hand it is the shortest way to a profiler.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+import traceback
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from harness import case, loops  # noqa: E402
+
+
+def _measure(args: argparse.Namespace) -> dict:
+    wanted = case.all_cases()[args.case]
+    run = case.Run(args.loop, args.seconds)
+    run.options = dict(part.split("=", 1) for part in args.option)
+    if args.clock == "cpu" and wanted.serial:
+        run.clock = time.process_time_ns
+    if args.loop in loops.C_SERVERS:
+        factory = None
+    else:
+        factory = loops.loop_factory(args.loop)
+    return {"figures": wanted.measure(factory, run)}
+
+
+def main() -> None:
+    """Run as the command line says, and print what came of it."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("loop", choices=loops.LOOPS)
+    parser.add_argument("case", nargs="?")
+    parser.add_argument("--seconds", type=float, default=0.2)
+    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
+    parser.add_argument("--option", action="append", default=[])
+    args = parser.parse_args()
+    try:
+        if args.case is None:
+            answer = {"version": loops.version_of(args.loop)}
+        else:
+            answer = _measure(args)
+    except BaseException as error:
+        traceback.print_exc()
+        answer = {"error": f"{type(error).__name__}: {error}"}
+    print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    main()

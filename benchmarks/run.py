@@ -1,0 +1,171 @@
+"""Races event loops against each other and prints what came of it.
+
+    python benchmarks/run.py --quick
+    python benchmarks/run.py --cases core --loops uvloop,fastloop --repeat 3
+
+Loops and packages that cannot be imported by the interpreter that is
+measured are left out, and the run says so.  README.md has the method.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+from harness import case, loops, schedule
+from harness.report import Report, short
+
+HERE = Path(__file__).resolve().parent
+QUICK_BUDGET = 150.0
+QUICK_LIMIT = 12.0
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Return what the command line asks for."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add(
+        "--loops",
+        help=f"comma list of {','.join(loops.LOOPS)}; default: all found",
+    )
+    add(
+        "--cases",
+        default="core,tcp,http,startup",
+        help="comma list of cases, globs or the groups %(default)s",
+    )
+    add("--list", action="store_true", help="print the cases and exit")
+    add("--repeat", type=int, help="repetitions of everything (5)")
+    add(
+        "--quick",
+        action="store_true",
+        help="everything in less than 3 minutes, with rougher figures",
+    )
+    add("--python", default=sys.executable, help="the interpreter measured")
+    add("--json", metavar="FILE", help="write all raw figures")
+    add("--plot", metavar="FILE", action="append", help=".png or .svg")
+    add(
+        "--judge",
+        choices=("median", "least"),
+        default="median",
+        help="least: best sample instead of medians, on a busy machine",
+    )
+    add(
+        "--clock",
+        choices=("wall", "cpu"),
+        default="wall",
+        help="cpu: rows that never wait count the process's CPU time",
+    )
+    return parser.parse_args()
+
+
+def find_loops(wanted: str | None, python: str) -> dict[str, str]:
+    """Return the version of each loop that can be raced, by name.
+
+    Says on stderr which are left out, and why.  Raises ValueError for a
+    name that is not known.
+    """
+    names = [name.strip() for name in (wanted or "").split(",") if name]
+    for name in names:
+        if name not in loops.LOOPS:
+            raise ValueError(f"no loop is named {name!r}")
+    found = {}
+    for name in names or loops.LOOPS:
+        if name in loops.C_SERVERS:
+            found[name] = ""
+            continue
+        answer = schedule.probe(name, python)
+        if "error" in answer:
+            say(f"without {name}: {answer['error']}")
+        else:
+            found[name] = answer["version"]
+    return found
+
+
+def say(text: str) -> None:
+    """Tell the one who waits."""
+    print(text, file=sys.stderr, flush=True)
+
+
+class Progress:
+    """Shows on stderr what was measured last and how long it still takes."""
+
+    def __init__(self) -> None:
+        self.start = time.monotonic()
+        self.one_line = sys.stderr.isatty()
+
+    def __call__(
+        self, done: int, total: int, case: case.Case, loop: str, answer: dict
+    ) -> None:
+        """Show one measurement."""
+        left = (time.monotonic() - self.start) / done * (total - done)
+        row = case.rows[0]
+        if "error" in answer:
+            result = answer["error"]
+        else:
+            value = answer["figures"].get(row.key, {}).get("figure")
+            result = f"{short(value)} {row.unit}"
+        line = (
+            f"[{done}/{total}] {case.name} {loop} {result} ({left:.0f} s left)"
+        )
+        if self.one_line:
+            width = os.get_terminal_size(sys.stderr.fileno()).columns
+            end = "\n" if done == total or "error" in answer else ""
+            sys.stderr.write(f"\r\x1b[K{line[: width - 1]}{end}")
+            sys.stderr.flush()
+        else:
+            say(line)
+
+
+def settings_of(args: argparse.Namespace) -> schedule.Settings:
+    """Return how the measurements are to be taken."""
+    settings = schedule.Settings(
+        python=args.python,
+        repeat=args.repeat or 5,
+        clock=args.clock,
+    )
+    if args.quick:
+        settings.repeat = args.repeat or 2
+        settings.scale = 0.5
+        settings.budget = QUICK_BUDGET
+        settings.limit = QUICK_LIMIT
+    return settings
+
+
+def main() -> int:
+    """Run as the command line says; return the exit status."""
+    args = parse_arguments()
+    known = case.all_cases()
+    if args.list:
+        for name, one in known.items():
+            print(f"{one.group:8} {name:20} {one.rows[0].title}")
+        return 0
+    try:
+        cases = case.pick_cases(known, args.cases)
+        found = find_loops(args.loops, args.python)
+    except ValueError as error:
+        say(f"run.py: {error}; see --list and --help")
+        return 2
+    settings = settings_of(args)
+    machine = [args.python, str(HERE / "harness" / "machine.py")]
+    facts = schedule.run_json(machine, 20.0)
+    facts["loops"] = found
+    facts["load_before"] = os.getloadavg()
+    results = schedule.take(cases, list(found), settings, Progress())
+    facts["load_after"] = os.getloadavg()
+    report = Report(cases, results, args.judge)
+    report.write(sys.stdout)
+    if args.json:
+        data = report.to_json(settings, facts)
+        Path(args.json).write_text(json.dumps(data, indent=1) + "\n")
+    return 1 if results.errors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
