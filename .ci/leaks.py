@@ -1,0 +1,80 @@
+#!/usr/bin/env python3
+"""Runs our own tests under ASan and UBSan and judges what they report.
+
+CPython keeps memory to its end, and a leak in a program's own objects passes
+through our frames too, for our loop calls the program.  So a leak is ours if,
+from the allocation outwards, a frame of fastloop's comes before the bytecode
+interpreter's.  Any other kind of report is a failure whoever made it.
+
+    leaks.py FOLDER    reports go to FOLDER; $VENV is the environment to use
+"""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+OWN = ("unit", "behaviour", "isolated", "fault")
+FRAME = re.compile(r"^\s+#\d+ 0x[0-9a-f]+ in (\S+)(.*)$", re.M)
+INTERPRETER = re.compile(r"^_PyEval_|^PyEval_")
+
+
+def is_ours(stack: str) -> bool:
+    """Whether fastloop asked for the memory whose allocation this is."""
+    for name, place in FRAME.findall(stack):
+        if "_core." in place or "/src/" in place and "fl_" in name:
+            return True
+        if INTERPRETER.match(name):
+            return False
+    return False
+
+
+def judge(text: str) -> list[str]:
+    """The parts of a report that are failures."""
+    bad = []
+    for part in re.split(r"(?m)^(?==+\d+==ERROR|=+$)", text):
+        if "LeakSanitizer: detected memory leaks" in part:
+            blocks = re.split(r"(?m)^(?=(?:Direct|Indirect) leak of)", part)
+            bad += [b for b in blocks[1:] if is_ours(b)]
+        elif "ERROR:" in part or "runtime error:" in part:
+            bad.append(part)
+        elif "LeakSanitizer has encountered a fatal error" in part:
+            bad.append(part)
+    return bad
+
+
+def options(log: Path) -> dict[str, str]:
+    common = f"log_path={log}"
+    return {
+        "ASAN_OPTIONS": f"{common}:detect_leaks=1:malloc_context_size=40:"
+        "allocator_may_return_null=1",
+        "LSAN_OPTIONS": f"exitcode=0:suppressions={HERE / 'lsan.supp'}:"
+        "print_suppressions=0",
+        "UBSAN_OPTIONS": f"{common}:print_stacktrace=1",
+    }
+
+
+def main(folder: str) -> int:
+    log = Path(folder) / "asan-report"
+    for old in log.parent.glob(log.name + ".*"):
+        old.unlink()
+    tests = [f"tests/{n}" for n in OWN if Path("tests", n).is_dir()]
+    python = Path(os.environ.get("VENV", ".venv"), "bin", "python")
+    code = subprocess.call(
+        [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests],
+        env={**os.environ, **options(log)},
+    )
+    reports = sorted(log.parent.glob(log.name + ".*"))
+    bad = []
+    for report in reports:
+        bad += judge(report.read_text(errors="replace"))
+    for text in bad[:20]:
+        print(text)
+    print(f"{len(reports)} sanitizer reports, {len(bad)} findings in fastloop")
+    return code or bool(bad)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,404 @@
+"""Runs the stages of .ci/run, one after the other, and prints what came of it.
+
+A stage is one interpreter (or build) and one command, with a limit of time.
+Interpreters that have to be made are made in the background, in the order in
+which stages ask for them.  A stage that did not run counts as failed: the
+table at the end is the promise.
+"""
+
+import argparse
+import collections
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import xml.etree.ElementTree as ElementTree
+from dataclasses import dataclass, field
+from pathlib import Path
+
+TOP = Path(__file__).resolve().parent.parent
+CACHE = Path(
+    os.environ.get("FASTLOOP_CACHE") or Path.home() / ".cache" / "fastloop"
+)
+PYTHONS = CACHE / "pythons"
+LOGS = TOP / "build" / "ci"
+OWN = ("unit", "behaviour", "isolated", "fault")
+
+
+@dataclass
+class Interpreter:
+    """An interpreter: how it is made, and how a command meets it."""
+
+    verb: str = ""
+    folder: str = ""
+    python: str = "python3"
+    tree: bool = False
+    error: str = ""
+    ready: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def path(self) -> Path:
+        return PYTHONS / self.folder
+
+    def wrap(self, command: list[str]) -> list[str]:
+        if self.tree:
+            return [".ci/pythons", "enter", str(self.path), *command]
+        return command
+
+    def make(self) -> None:
+        if self.verb and not (self.path / ".complete").exists():
+            say(f"making {self.folder} in the background")
+            log = LOGS / f"make-{self.folder}.log"
+            code = run(
+                ["nice", "-n", "10", ".ci/pythons", self.verb, str(self.path)],
+                {},
+                log,
+                1200,
+            )
+            if code:
+                self.error = f"could not be made, see {log}\n{tail(log, 5)}"
+            else:
+                say(f"{self.folder} is made")
+        self.ready.set()
+
+
+@dataclass
+class Stage:
+    """One line of the table."""
+
+    name: str
+    what: str
+    interpreter: str
+    command: str
+    minutes: int = 10
+    env: dict[str, str] = field(default_factory=dict)
+    gate: bool = False
+    result: str = "did not run"
+    note: str = ""
+    counts: collections.Counter[str] = field(
+        default_factory=collections.Counter
+    )
+    skips: collections.Counter[str] = field(
+        default_factory=collections.Counter
+    )
+    seconds: float = 0.0
+
+    @property
+    def log(self) -> Path:
+        return LOGS / f"{self.name}.log"
+
+    @property
+    def report(self) -> Path:
+        return LOGS / f"{self.name}.xml"
+
+
+def pyenv(minor: str) -> str:
+    """pyenv's newest interpreter of this minor version, or nothing."""
+    root = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+    found = sorted(root.glob(f"versions/{minor}.*/bin/python{minor}"))
+    return str(found[-1]) if found else ""
+
+
+def interpreters() -> dict[str, Interpreter]:
+    own = shutil.which("python3.11") or "python3"
+    plain = Interpreter("plain", "3.13", str(PYTHONS / "3.13/bin/python3.13"))
+    if pyenv("3.13"):
+        plain = Interpreter(python=pyenv("3.13"))
+    return {
+        "3.11": Interpreter(python=own),
+        "3.12": Interpreter("noble", "noble", "python3.12", tree=True),
+        "3.13": plain,
+        "3.14": Interpreter("forky", "forky", "python3.14", tree=True),
+        "3.15": Interpreter("forky", "forky", "python3.15", tree=True),
+        "3.14d": Interpreter("forky", "forky", "python3.14d", tree=True),
+        "3.13t": Interpreter(
+            "nogil", "3.13t", str(PYTHONS / "3.13t/bin/python3.13t")
+        ),
+        "asan": Interpreter(
+            "sanitized",
+            "3.13-asan",
+            str(PYTHONS / "3.13-asan/bin/python3.13"),
+        ),
+        "tsan": Interpreter(
+            "tsan", "3.13-tsan", str(PYTHONS / "3.13-tsan/bin/python3.13t")
+        ),
+    }
+
+
+def own_tests(extra: str = "") -> str:
+    folders = " ".join(
+        f"tests/{name}" for name in OWN if (TOP / "tests" / name).is_dir()
+    )
+    return (
+        "tools/setup-env build test && "
+        f'"$VENV/bin/python" -m pytest -q {folders} {extra}'
+    )
+
+
+def stages() -> list[Stage]:
+    sanitizer = {
+        "FASTLOOP_SANITIZE": "address,undefined",
+        "ASAN_OPTIONS": "detect_leaks=0",
+        "PYTHONMALLOC": "malloc",
+    }
+    rows = [
+        Stage("lint", "style, layers, sizes, stubs", "3.11", "make lint"),
+        Stage("3.11", "make test", "3.11", "make test", 15),
+    ]
+    for name in ("3.12", "3.13", "3.14", "3.15", "3.13t"):
+        rows.append(Stage(name, "our own tests", name, own_tests()))
+    rows += [
+        Stage(
+            "asan",
+            "ASan+UBSan, leaks",
+            "asan",
+            "tools/setup-env build test && .ci/leaks.py " + str(LOGS),
+            15,
+            sanitizer,
+        ),
+        Stage(
+            "refcount",
+            "reference counts",
+            "3.14d",
+            own_tests("-p tests.refcount --refcount -k 'not asyncio'"),
+            15,
+            {"FASTLOOP_DEBUG": "1"},
+        ),
+    ]
+    rows += gate_stages()
+    return rows
+
+
+def gate_stages() -> list[Stage]:
+    """What has no limit of time."""
+    rows = [
+        Stage("wheel", "a wheel without libuv", "3.11", "make wheel", 15),
+        Stage(
+            "3.14-all",
+            "the real programs",
+            "3.14",
+            "tools/setup-env build test interop && "
+            '"$VENV/bin/python" -m pytest -q tests/interop',
+            30,
+        ),
+        Stage(
+            "debug",
+            "asserts on",
+            "3.11",
+            own_tests(),
+            20,
+            {"FASTLOOP_DEBUG": "1"},
+        ),
+        Stage(
+            "clang",
+            "built by clang",
+            "3.13",
+            own_tests(),
+            20,
+            {"CC": "clang", "FASTLOOP_WERROR": "1"},
+        ),
+        Stage(
+            "unity",
+            "one translation unit",
+            "3.13",
+            own_tests(),
+            20,
+            {"FASTLOOP_LTO": "unity"},
+        ),
+        Stage(
+            "tsan",
+            "ThreadSanitizer",
+            "tsan",
+            own_tests("-k 'thread or executor'"),
+            40,
+            {
+                "FASTLOOP_SANITIZE": "thread",
+                "TSAN_OPTIONS": f"suppressions={TOP}/.ci/tsan.supp",
+            },
+        ),
+    ]
+    if (TOP / "tests/conformance/run.py").exists():
+        for name in ("3.11", "3.13", "3.14", "3.15"):
+            rows.append(
+                Stage(
+                    f"{name}-conf",
+                    "CPython's test_asyncio",
+                    name,
+                    "tools/setup-env build test && "
+                    '"$VENV/bin/python" tests/conformance/run.py',
+                    60,
+                )
+            )
+    for row in rows:
+        row.gate = True
+    return rows
+
+
+def say(text: str) -> None:
+    print(f"ci: {time.strftime('%H:%M:%S')} {text}", flush=True)
+
+
+def tail(path: Path, lines: int) -> str:
+    text = path.read_text(errors="replace") if path.exists() else ""
+    return "\n".join(text.splitlines()[-lines:])
+
+
+def run(
+    command: list[str], env: dict[str, str], log: Path, seconds: float
+) -> int:
+    """The exit status; 124 when time ran out and the group was killed."""
+    with open(log, "wb") as out:
+        child = subprocess.Popen(
+            command,
+            cwd=TOP,
+            env={**os.environ, **env},
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            return child.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return 124
+        finally:
+            # Nothing that a stage started outlives it.
+            for number in (signal.SIGTERM, signal.SIGKILL):
+                try:
+                    os.killpg(child.pid, number)
+                except ProcessLookupError:
+                    break
+                time.sleep(0.5)
+            child.wait()
+
+
+def run_stage(stage: Stage, interpreter: Interpreter) -> None:
+    interpreter.ready.wait()
+    if interpreter.error:
+        stage.note = interpreter.error
+        return
+    say(f"{stage.name}: {stage.what}")
+    stage.report.unlink(missing_ok=True)
+    venv = ".venv" if stage.interpreter == "3.11" else f".venv-{stage.name}"
+    env = {
+        "PYTHON": interpreter.python,
+        "VENV": venv,
+        "FASTLOOP_WERROR": "1",
+        "PYTEST_ADDOPTS": f"--junitxml={stage.report}",
+        "FASTLOOP_CI": stage.name,
+        **stage.env,
+    }
+    began = time.monotonic()
+    code = run(
+        interpreter.wrap(["sh", "-c", stage.command]),
+        env,
+        stage.log,
+        stage.minutes * 60,
+    )
+    stage.seconds = time.monotonic() - began
+    stage.result = "ok" if code == 0 else "FAILED"
+    if code == 124:
+        stage.note = f"stopped after {stage.minutes} minutes"
+    elif code:
+        stage.note = f"exit status {code}"
+    read_report(stage)
+    if stage.result != "ok":
+        print(tail(stage.log, 60), flush=True)
+    say(f"{stage.name}: {stage.result} {stage.note}")
+
+
+def read_report(stage: Stage) -> None:
+    if not stage.report.exists():
+        if "pytest" in stage.command or stage.name in ("3.11", "lint"):
+            stage.result = "FAILED"
+            stage.note = stage.note or "no report of the tests"
+        return
+    for case in ElementTree.parse(stage.report).iter("testcase"):
+        kinds = {child.tag: child for child in case}
+        outcome = next(
+            (k for k in ("failure", "error", "skipped") if k in kinds),
+            "passed",
+        )
+        stage.counts[outcome] += 1
+        if outcome == "skipped":
+            reason = kinds["skipped"].get("message") or "no reason"
+            stage.skips[reason] += 1
+            if stage.name == "3.11" and "interop" in case.get("classname", ""):
+                stage.result = "FAILED"
+                stage.note = f"skipped here, where none may be: {reason}"
+    if not stage.counts["passed"]:
+        stage.result = "FAILED"
+        stage.note = stage.note or "no test ran"
+
+
+def table(rows: list[Stage]) -> str:
+    head = f"{'stage':<11}{'what':<28}{'result':<13}"
+    head += f"{'passed':>7}{'failed':>7}{'skipped':>8}{'time':>8}"
+    lines = [head, "-" * len(head)]
+    for row in rows:
+        failed = row.counts["failure"] + row.counts["error"]
+        lines.append(
+            f"{row.name:<11}{row.what:<28}{row.result:<13}"
+            f"{row.counts['passed']:>7}{failed:>7}"
+            f"{row.counts['skipped']:>8}{row.seconds:>7.0f}s"
+            + (f"  {row.note.splitlines()[0]}" if row.note else "")
+        )
+    reasons: dict[str, list[str]] = {}
+    for row in rows:
+        for reason, count in row.skips.items():
+            short = re.sub(r"\s+", " ", reason)
+            reasons.setdefault(short, []).append(f"{row.name}: {count}")
+    if reasons:
+        lines += ["", "skipped, and why:"]
+        for reason, where in sorted(reasons.items()):
+            lines.append(f"  {reason} ({', '.join(where)})")
+    return "\n".join(lines)
+
+
+def chosen(options: argparse.Namespace) -> list[Stage]:
+    rows = stages()
+    if options.only:
+        unknown = set(options.only) - {row.name for row in rows}
+        if unknown:
+            sys.exit(f"ci: no such stage: {', '.join(sorted(unknown))}")
+        return [row for row in rows if row.name in options.only]
+    return [row for row in rows if options.gate or not row.gate]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog=".ci/run")
+    parser.add_argument("--gate", action="store_true")
+    parser.add_argument("--only", nargs="+", metavar="NAME")
+    parser.add_argument("--list", action="store_true")
+    options = parser.parse_args()
+    rows = chosen(options)
+    if options.list:
+        for row in stages():
+            print(f"{row.name:<11}{row.what}{'  (gate)' * row.gate}")
+        return 0
+    LOGS.mkdir(parents=True, exist_ok=True)
+    PYTHONS.mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
+    have = interpreters()
+    wanted = [
+        have[name] for name in dict.fromkeys(r.interpreter for r in rows)
+    ]
+    maker = threading.Thread(
+        target=lambda: [one.make() for one in wanted], daemon=True
+    )
+    maker.start()
+    for row in rows:
+        run_stage(row, have[row.interpreter])
+    minutes = (time.monotonic() - began) / 60
+    text = table(rows)
+    print(f"\n{text}\n\n{minutes:.1f} minutes; logs in {LOGS}", flush=True)
+    (LOGS / "table.txt").write_text(text + "\n")
+    return 0 if all(row.result == "ok" for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

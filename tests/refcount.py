@@ -1,0 +1,107 @@
+"""A pytest plugin that finds reference leaks on a debug interpreter.
+
+    python3.14d -m pytest -p tests.refcount --refcount tests/behaviour
+
+Each test, with its fixtures, is run again and again; the interpreter's total
+of references (sys.gettotalrefcount) is read between the runs.  Caches fill in
+the first runs, and noise goes up and down; a leak goes up each time.  A test
+that grows in every run is given more runs before it is called leaking.
+"""
+
+from __future__ import annotations
+
+import array
+import gc
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from _pytest.runner import runtestprotocol
+
+WARM_UP = 3
+RUNS = 3
+MORE_RUNS = 8
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--refcount",
+        action="store_true",
+        help="run each test again and fail it if references grow",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--refcount"):
+        if not hasattr(sys, "gettotalrefcount"):
+            raise pytest.UsageError(
+                "--refcount needs a debug build of CPython "
+                "(sys.gettotalrefcount)"
+            )
+        config.pluginmanager.register(Repeater(), "fastloop-refcount")
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """Stands in for pytest's own, which grows by 24 references a test."""
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(name)
+
+
+def settled_total() -> int:
+    for _ in range(3):
+        gc.collect()
+    return sys.gettotalrefcount()
+
+
+class Repeater:
+    """Repeats what passed, and turns growth into a failure."""
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_protocol(
+        self, item: pytest.Item, nextitem: pytest.Item | None
+    ) -> bool:
+        hooks, where = item.ihook, (item.nodeid, item.location)
+        hooks.pytest_runtest_logstart(nodeid=where[0], location=where[1])
+        reports = runtestprotocol(item, nextitem=nextitem, log=False)
+        if all(report.passed for report in reports):
+            self.judge(item, nextitem, reports)
+        for report in reports:
+            hooks.pytest_runtest_logreport(report=report)
+        hooks.pytest_runtest_logfinish(nodeid=where[0], location=where[1])
+        return True
+
+    def judge(
+        self,
+        item: pytest.Item,
+        nextitem: pytest.Item | None,
+        reports: list[pytest.TestReport],
+    ) -> None:
+        if item.get_closest_marker("no_refcount"):
+            return
+        grown = self.deltas(item, nextitem, WARM_UP, RUNS)
+        if min(grown) > 0:
+            grown = self.deltas(item, nextitem, 1, MORE_RUNS)
+        if min(grown) > 0:
+            report = next(r for r in reports if r.when == "call")
+            report.outcome = "failed"
+            report.longrepr = f"references grew in each run: {grown}"
+
+    def deltas(
+        self,
+        item: pytest.Item,
+        nextitem: pytest.Item | None,
+        skip: int,
+        runs: int,
+    ) -> list[int]:
+        # Not a list: that would hold references of its own.
+        totals = array.array("q", [0] * (runs + 1))
+        for number in range(-skip, runs + 1):
+            # The fixtures of the run before are gone: make them anew.
+            item._initrequest()
+            runtestprotocol(item, nextitem=nextitem, log=False)
+            if number >= 0:
+                totals[number] = settled_total()
+        return [b - a for a, b in zip(totals, totals[1:], strict=False)]
