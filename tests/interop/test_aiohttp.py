@@ -1,0 +1,278 @@
+"""aiohttp, server and client, both on the loop under test."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import io
+import json
+
+import pytest
+
+pytest.importorskip("aiohttp", reason="aiohttp is not installed")
+
+import aiohttp
+from aiohttp import web
+
+BODY = bytes(range(256)) * 0x2000
+
+
+async def hello(request: web.Request) -> web.Response:
+    peer = request.transport.get_extra_info("peername")
+    return web.json_response({"peer": peer, "secure": request.secure})
+
+
+async def digest(request: web.Request) -> web.Response:
+    seen = hashlib.sha256()
+    async for chunk in request.content.iter_any():
+        seen.update(chunk)
+    return web.Response(text=seen.hexdigest())
+
+
+async def chunked(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse()
+    response.enable_chunked_encoding()
+    await response.prepare(request)
+    for i in range(0, len(BODY), 0x8000):
+        await response.write(BODY[i : i + 0x8000])
+    await response.write_eof()
+    return response
+
+
+async def whole(request: web.Request) -> web.Response:
+    return web.Response(body=BODY)
+
+
+async def websocket(request: web.Request) -> web.WebSocketResponse:
+    ws = web.WebSocketResponse(max_msg_size=0)
+    await ws.prepare(request)
+    async for msg in ws:
+        if msg.type is aiohttp.WSMsgType.TEXT:
+            await ws.send_str(msg.data.upper())
+        elif msg.type is aiohttp.WSMsgType.BINARY:
+            await ws.send_bytes(msg.data[::-1])
+    return ws
+
+
+def make_app() -> web.Application:
+    app = web.Application(client_max_size=0)
+    app.add_routes(
+        [
+            web.get("/", hello),
+            web.post("/digest", digest),
+            web.get("/chunked", chunked),
+            web.get("/whole", whole),
+            web.get("/ws", websocket),
+        ]
+    )
+    return app
+
+
+def make_slow_app():
+    """The application and two events of its handler that never ends."""
+    started, cancelled = asyncio.Event(), asyncio.Event()
+
+    async def slow(request: web.Request) -> web.Response:
+        started.set()
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            cancelled.set()
+        return web.Response()
+
+    app = make_app()
+    app.add_routes([web.get("/slow", slow)])
+    return app, started, cancelled
+
+
+@contextlib.asynccontextmanager
+async def serving(tls=None, app=None, **kwargs):
+    """The application on a port of its own; gives the base URL."""
+    runner = web.AppRunner(app or make_app(), **kwargs)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
+        await site.start()
+        port = runner.addresses[0][1]
+        yield f"http{'s' if tls else ''}://localhost:{port}"
+    finally:
+        await runner.cleanup()
+
+
+@contextlib.asynccontextmanager
+async def client(tls=None, **kwargs):
+    connector = aiohttp.TCPConnector(ssl=tls or True, **kwargs)
+    async with aiohttp.ClientSession(connector=connector) as session:
+        yield session
+
+
+@pytest.fixture(params=["plain", "tls"])
+def tls(request, server_tls, client_tls):
+    """(server's context, client's), or None twice."""
+    return (server_tls, client_tls) if request.param == "tls" else (None, None)
+
+
+def test_keep_alive(run, tls):
+    """Requests one after the other share a connection; at once, not."""
+
+    async def main():
+        async with serving(tls[0]) as url, client(tls[1]) as session:
+            peers = set()
+            for _ in range(5):
+                async with session.get(url) as response:
+                    told = await response.json()
+                    peers.add(tuple(told["peer"]))
+                    assert told["secure"] is (tls[0] is not None)
+            assert len(peers) == 1
+
+            async def one():
+                async with session.get(url) as response:
+                    return tuple((await response.json())["peer"])
+
+            peers = await asyncio.gather(*(one() for _ in range(20)))
+            assert 1 < len(set(peers)) <= 20
+
+    run(main())
+
+
+def test_chunked_both_ways(run, tls):
+    """2 MiB in chunks up, then down; then with a length."""
+
+    async def parts():
+        for i in range(0, len(BODY), 0x10000):
+            yield BODY[i : i + 0x10000]
+
+    async def main():
+        async with serving(tls[0]) as url, client(tls[1]) as session:
+            want = hashlib.sha256(BODY).hexdigest()
+            for data in (parts(), io.BytesIO(BODY)):
+                async with session.post(url + "/digest", data=data) as got:
+                    assert await got.text() == want
+            for path in ("/chunked", "/whole"):
+                async with session.get(url + path) as got:
+                    assert await got.read() == BODY
+
+    run(main())
+
+
+def test_websocket(run, tls):
+    async def main():
+        async with serving(tls[0]) as url, client(tls[1]) as session:
+            async with session.ws_connect(url + "/ws", max_msg_size=0) as ws:
+                for text in ("hello", "x" * 200_000):
+                    await ws.send_str(text)
+                    assert await ws.receive_str() == text.upper()
+                await ws.send_bytes(BODY)
+                assert await ws.receive_bytes() == BODY[::-1]
+                await ws.ping()
+                for i in range(200):
+                    await ws.send_str(f"n{i}")
+                for i in range(200):
+                    assert await ws.receive_str() == f"N{i}"
+            assert ws.close_code == 1000
+
+    run(main())
+
+
+def test_file_by_sendfile(run, tls, tmp_path):
+    """A static file: sendfile over TCP, its fallback over TLS; a range."""
+    (tmp_path / "file").write_bytes(BODY)
+    app = make_app()
+    app.router.add_static("/static", tmp_path)
+
+    async def main():
+        async with serving(tls[0], app) as url, client(tls[1]) as session:
+            async with session.get(url + "/static/file") as got:
+                assert await got.read() == BODY
+            part = {"Range": "bytes=1000-200999"}
+            async with session.get(url + "/static/file", headers=part) as got:
+                assert got.status == 206
+                assert await got.read() == BODY[1000:201000]
+
+    run(main())
+
+
+def test_client_that_leaves_cancels_the_handler(run):
+    app, started, cancelled = make_slow_app()
+
+    async def main():
+        async with (
+            serving(app=app, handler_cancellation=True) as url,
+            client() as session,
+        ):
+            request = asyncio.create_task(session.get(url + "/slow"))
+            await started.wait()
+            request.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await request
+            await cancelled.wait()
+
+    run(main())
+
+
+def test_client_timeout(run):
+    app, started, cancelled = make_slow_app()
+
+    async def main():
+        async with serving(app=app, handler_cancellation=True) as url:
+            async with client() as session:
+                limit = aiohttp.ClientTimeout(total=0.05)
+                with pytest.raises(asyncio.TimeoutError):
+                    await session.get(url + "/slow", timeout=limit)
+        await cancelled.wait()
+
+    run(main())
+
+
+def test_refused_and_untrusted(run, server_tls):
+    """A port nobody listens on; a certificate nobody trusts."""
+
+    async def main():
+        async with client() as session:
+            async with serving() as url:
+                pass
+            with pytest.raises(aiohttp.ClientConnectorError):
+                await session.get(url)
+            async with serving(server_tls) as url:
+                with pytest.raises(aiohttp.ClientConnectorCertificateError):
+                    await session.get(url)
+
+    run(main())
+
+
+def test_unix_socket(run, tmp_path):
+    path = str(tmp_path / "sock")
+
+    async def main():
+        runner = web.AppRunner(make_app())
+        await runner.setup()
+        await web.UnixSite(runner, path).start()
+        connector = aiohttp.UnixConnector(path)
+        async with aiohttp.ClientSession(connector=connector) as session:
+            for _ in range(2):
+                async with session.get("http://unix/whole") as got:
+                    assert await got.read() == BODY
+        await runner.cleanup()
+
+    run(main())
+
+
+def test_raw_pipeline(run):
+    """Requests sent together: the answers come in order."""
+
+    async def main():
+        async with serving() as url:
+            port = int(url.rpartition(":")[2])
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            request = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+            writer.write(request * 9)
+            writer.write(request[:-2] + b"Connection: close\r\n\r\n")
+            answers = (await reader.read()).split(b"HTTP/1.1 200 OK")[1:]
+            writer.close()
+            await writer.wait_closed()
+            bodies = [a.partition(b"\r\n\r\n")[2] for a in answers]
+            assert len(bodies) == 10
+            assert len({json.loads(b)["peer"][1] for b in bodies}) == 1
+
+    run(main())

@@ -1,0 +1,173 @@
+"""uvicorn serving FastAPI, as its users start it: `--loop module:factory`.
+
+The clients are blocking ones, so that the loop under test is the server's
+alone, and the same test on asyncio tells a fault of the program from ours.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import signal
+import socket
+
+import pytest
+from interop_process import CERTS, LOOPS
+
+pytest.importorskip("uvicorn", reason="uvicorn is not installed")
+pytest.importorskip("fastapi", reason="FastAPI is not installed")
+
+READY = r"running on https?://127\.0\.0\.1:(\d+)"
+
+
+@pytest.fixture
+def uvicorn(start, loop_kind):
+    """uvicorn(*options) gives the child and its port once it serves."""
+
+    def uvicorn(*options, app="fastapi_app:app"):
+        child = start(
+            *("-m", "uvicorn", app, "--host", "127.0.0.1", "--port", "0"),
+            *("--loop", LOOPS[loop_kind], "--no-use-colors"),
+            *options,
+        )
+        return child, int(child.wait_for(READY)[1])
+
+    return uvicorn
+
+
+def ask(conn, method, path, body=None, **kwargs):
+    conn.request(method, path, body, **kwargs)
+    response = conn.getresponse()
+    assert response.status == 200
+    return response.read()
+
+
+@pytest.mark.parametrize("parser", ["httptools", "h11"])
+def test_fastapi_over_one_connection(uvicorn, loop_kind, parser):
+    """Every kind of request one after the other, and a clean end."""
+    child, port = uvicorn("--http", parser)
+    conn = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    told = json.loads(ask(conn, "GET", "/"))
+    sock = conn.sock
+    assert told["loop"] == loop_kind
+    assert told["lifespan"] is True
+    assert ask(conn, "GET", "/plain") == b"Hello, world!"
+    assert json.loads(ask(conn, "GET", "/thread?n=101")) == {"sum": 5050}
+    lines = ask(conn, "GET", "/stream?n=2000").splitlines()
+    assert lines == [b"line %d" % i for i in range(2000)]
+    ask(conn, "POST", "/task?word=later")
+    assert json.loads(ask(conn, "GET", "/done")) == "later"
+    assert conn.sock is sock, "the connection was not kept alive"
+    conn.close()
+    assert child.stop() in (0, -signal.SIGTERM)
+    assert child.log.count("lifespan begins") == 1
+    assert child.log.count("lifespan ends") == 1
+    assert "Traceback" not in child.log
+
+
+def test_bodies_large_and_chunked(uvicorn):
+    """4 MiB each way; sent with a length, and in chunks."""
+    _child, port = uvicorn()
+    conn = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    body = bytes(range(256)) * 0x4000
+    assert ask(conn, "POST", "/echo", body) == body
+    parts = [body[i : i + 0x10000] for i in range(0, len(body), 0x10000)]
+    got = ask(conn, "POST", "/echo", iter(parts), encode_chunked=True)
+    assert got == body
+    conn.close()
+
+
+def test_pipelined_requests(uvicorn):
+    """Requests that arrive together are answered in their order."""
+    _child, port = uvicorn()
+    paths = [b"/stream?n=%d" % n for n in (1, 300, 2)] + [b"/plain"]
+    with socket.create_connection(("127.0.0.1", port), 20) as sock:
+        sock.sendall(
+            b"".join(b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % p for p in paths)
+        )
+        got = b""
+        while not got.endswith(b"Hello, world!"):
+            data = sock.recv(65536)
+            assert data, "closed before all answers came"
+            got += data
+    assert got.count(b"HTTP/1.1 200 OK") == len(paths)
+    assert got.count(b"line 299") == 1
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+def test_websocket(uvicorn, client_tls, tls):
+    reason = "websockets is not installed"
+    client = pytest.importorskip("websockets.sync.client", reason=reason)
+    from websockets.exceptions import ConnectionClosed
+
+    files = ("--ssl-certfile", str(CERTS / "localhost.pem"))
+    files += ("--ssl-keyfile", str(CERTS / "localhost.key"))
+    child, port = uvicorn(*(files if tls else ()))
+    url = f"{'wss' if tls else 'ws'}://127.0.0.1:{port}/ws"
+    with client.connect(
+        url, ssl=client_tls if tls else None, proxy=None
+    ) as ws:
+        for text in ("hello", "x" * 300_000, "again"):
+            ws.send(text)
+            assert ws.recv(timeout=20) == text.upper()
+        ws.send("bye")
+        with pytest.raises(ConnectionClosed, match="4000"):
+            ws.recv(timeout=20)
+    assert child.stop() in (0, -signal.SIGTERM)
+    assert "Traceback" not in child.log
+
+
+def test_many_connections_at_once(uvicorn):
+    """64 connections opened together, three rounds of requests each."""
+    child, port = uvicorn("--log-level", "info")
+    conns = [
+        http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        for _ in range(64)
+    ]
+    for _ in range(3):
+        for conn in conns:
+            conn.request("GET", "/plain")
+        for conn in conns:
+            assert conn.getresponse().read() == b"Hello, world!"
+    for conn in conns:
+        conn.close()
+    assert child.stop() in (0, -signal.SIGTERM)
+    assert child.log.count('"GET /plain HTTP/1.1" 200') == 192
+
+
+def test_stops_while_a_client_is_connected(uvicorn):
+    """SIGTERM with an idle keep-alive connection: it is closed, no wait."""
+    child, port = uvicorn()
+    conn = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    ask(conn, "GET", "/plain")
+    assert child.stop() in (0, -signal.SIGTERM)
+    assert conn.sock.recv(1) == b""
+    conn.close()
+    assert "lifespan ends" in child.log
+
+
+def test_interrupt_ends_it(uvicorn):
+    child, _port = uvicorn()
+    assert child.stop(signal.SIGINT) in (0, -signal.SIGINT)
+    assert "lifespan ends" in child.log
+
+
+def test_two_workers(uvicorn, loop_kind):
+    """--workers 2: the parent hands its socket to children it spawns."""
+    child, port = uvicorn("--workers", "2")
+    child.wait_for("lifespan begins", times=2)
+    pids = set()
+    for _ in range(400):
+        conn = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        told = json.loads(ask(conn, "GET", "/"))
+        conn.close()
+        assert told["loop"] == loop_kind
+        pids.add(told["pid"])
+        if len(pids) == 2:
+            break
+    workers = re.findall(r"Started server process \[(\d+)\]", child.log)
+    assert len(workers) == 2
+    assert pids <= set(map(int, workers))
+    assert child.stop() == 0
+    assert child.log.count("lifespan ends") == 2
