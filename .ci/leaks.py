@@ -18,13 +18,14 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 OWN = ("unit", "behaviour", "isolated", "fault")
 FRAME = re.compile(r"^\s+#\d+ 0x[0-9a-f]+ in (\S+)(.*)$", re.M)
+FASTLOOP = re.compile(r"\b_core\.|[ /]src/")
 INTERPRETER = re.compile(r"^_PyEval_|^PyEval_")
 
 
 def is_ours(stack: str) -> bool:
     """Whether fastloop asked for the memory whose allocation this is."""
     for name, place in FRAME.findall(stack):
-        if "_core." in place or "/src/" in place and "fl_" in name:
+        if FASTLOOP.search(place):
             return True
         if INTERPRETER.match(name):
             return False
@@ -34,7 +35,7 @@ def is_ours(stack: str) -> bool:
 def judge(text: str) -> list[str]:
     """The parts of a report that are failures."""
     bad = []
-    for part in re.split(r"(?m)^(?==+\d+==ERROR|=+$)", text):
+    for part in re.split(r"(?m)^(?===\d+==ERROR)", text):
         if "LeakSanitizer: detected memory leaks" in part:
             blocks = re.split(r"(?m)^(?=(?:Direct|Indirect) leak of)", part)
             bad += [b for b in blocks[1:] if is_ours(b)]

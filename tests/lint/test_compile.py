@@ -1,0 +1,75 @@
+"""Each file compiles alone, without a warning, under gcc and clang."""
+
+import os
+import subprocess
+import sysconfig
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from .conftest import SRC, c_files, short
+
+FLAGS = [
+    "-std=c11",
+    "-D_GNU_SOURCE",
+    '-DFL_VERSION="lint"',
+    "-fvisibility=hidden",
+    "-Wall",
+    "-Wextra",
+    "-Wno-unused-parameter",
+    "-Wno-missing-field-initializers",
+    "-Werror",
+    f"-I{SRC}",
+    "-isystem",
+    sysconfig.get_path("include"),
+]
+BUILDS = {
+    "release": ["-O2", "-DNDEBUG"],
+    "debug": ["-O0", "-UNDEBUG", "-DFASTLOOP_DEBUG=1"],
+}
+
+
+def complaints(tool, command, inputs):
+    """What the compiler says of each (name, arguments, standard input)."""
+
+    def one(item):
+        name, arguments, text = item
+        done = tool([*command, *arguments], text)
+        return f"{name}:\n{done.stderr}" if done.returncode else ""
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return [text for text in pool.map(one, inputs) if text]
+
+
+def libuv_flags():
+    done = subprocess.run(
+        ["pkg-config", "--cflags", "libuv"], capture_output=True, text=True
+    )
+    return done.stdout.split()
+
+
+@pytest.mark.parametrize("build", BUILDS)
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+def test_file_compiles_alone(tool, compiler, build):
+    command = [compiler, *FLAGS, *BUILDS[build], *libuv_flags()]
+    inputs = [
+        (short(path), ["-c", str(path), "-o", os.devnull], "")
+        for path in c_files(".c")
+    ]
+    bad = complaints(tool, command, inputs)
+    assert not bad, "\n".join(bad)[:8000]
+
+
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+def test_header_stands_alone(tool, compiler):
+    command = [compiler, *FLAGS, "-Wno-unused-function", *libuv_flags()]
+    inputs = [
+        (
+            short(path),
+            ["-fsyntax-only", "-x", "c", "-"],
+            f'#include "{path.relative_to(SRC)}"\nint fl_lint_only;\n',
+        )
+        for path in c_files(".h")
+    ]
+    bad = complaints(tool, command, inputs)
+    assert not bad, "\n".join(bad)[:8000]
