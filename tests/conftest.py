@@ -14,7 +14,6 @@ import asyncio
 import contextlib
 import faulthandler
 import gc
-import importlib.util
 import logging
 import os
 import signal
@@ -30,7 +29,13 @@ Factory = Callable[[], asyncio.AbstractEventLoop]
 KINDS = ("asyncio", "fastloop")
 #: Seconds one test may take; sanitizers and emulators may need more.
 LIMIT = float(os.environ.get("FASTLOOP_TEST_TIMEOUT", "60"))
-BUILT = importlib.util.find_spec("fastloop") is not None
+
+try:
+    import fastloop
+
+    BUILT = True
+except ImportError:
+    BUILT = False
 
 _FD_DIR = "/proc/self/fd" if sys.platform == "linux" else "/dev/fd"
 
@@ -52,8 +57,6 @@ def factory_of(kind: str) -> Factory:
     """Return the callable that makes a loop of this kind."""
     if kind == "asyncio":
         return asyncio.SelectorEventLoop
-    import fastloop
-
     return fastloop.new_event_loop
 
 

@@ -1,0 +1,508 @@
+"""Handle and TimerHandle objects, kept, dropped, cancelled or outliving."""
+
+import asyncio
+import contextvars
+import gc
+import sys
+import threading
+import weakref
+
+import pytest
+
+VAR = contextvars.ContextVar("VAR", default="outside")
+
+MAKERS = {
+    "soon": lambda loop, *call: loop.call_soon(*call),
+    "later": lambda loop, *call: loop.call_later(0, *call),
+    "at": lambda loop, *call: loop.call_at(loop.time(), *call),
+    "threadsafe": lambda loop, *call: loop.call_soon_threadsafe(*call),
+}
+FAR = {
+    "later": lambda loop, *call: loop.call_later(1000, *call),
+    "at": lambda loop, *call: loop.call_at(loop.time() + 1000, *call),
+}
+every_maker = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+every_timer = pytest.mark.parametrize("make", FAR.values(), ids=FAR)
+
+
+def nothing(*args):
+    pass
+
+
+@every_maker
+def test_is_a_handle(loop, make):
+    handle = make(loop, nothing)
+    assert isinstance(handle, asyncio.Handle)
+    handle.cancel()
+
+
+def test_only_timers_are_timer_handles(loop, turn):
+    for make in (MAKERS["soon"], MAKERS["threadsafe"]):
+        assert not isinstance(make(loop, nothing), asyncio.TimerHandle)
+    for make in (MAKERS["later"], MAKERS["at"]):
+        assert isinstance(make(loop, nothing), asyncio.TimerHandle)
+    turn(2)
+
+
+@every_maker
+def test_cancelled_callback_does_not_run(loop, turn, make):
+    seen = []
+    handle = make(loop, seen.append, 1)
+    assert handle.cancelled() is False
+    assert handle.cancel() is None
+    assert handle.cancelled() is True
+    turn(3)
+    assert seen == []
+
+
+@every_maker
+def test_cancel_twice_and_after_the_run(loop, turn, make):
+    seen = []
+    handle = make(loop, seen.append, 1)
+    turn(3)
+    assert handle.cancelled() is False
+    handle.cancel()
+    handle.cancel()
+    assert handle.cancelled() is True
+    assert seen == [1]
+
+
+@every_maker
+def test_cancel_from_inside_itself(loop, turn, make):
+    seen = []
+
+    class Token:
+        pass
+
+    def callback(token):
+        held[0].cancel()
+        held.clear()
+        gc.collect()
+        seen.append(token)
+
+    token = Token()
+    held = [make(loop, callback, token)]
+    turn(3)
+    assert seen == [token]
+
+
+@every_maker
+def test_cancel_by_an_earlier_callback_of_the_turn(loop, turn, make):
+    seen = []
+    held = []
+    loop.call_soon(lambda: held[0].cancel())
+    held.append(make(loop, seen.append, 1))
+    turn(3)
+    assert seen == []
+    assert held[0].cancelled()
+
+
+def test_cancel_of_every_second(loop, turn):
+    seen = []
+    handles = [loop.call_soon(seen.append, n) for n in range(1000)]
+    for handle in handles[::2]:
+        handle.cancel()
+    turn()
+    assert seen == list(range(1, 1000, 2))
+
+
+@every_maker
+def test_cancel_drops_callback_and_arguments(loop, make):
+    class Token:
+        pass
+
+    token = Token()
+    alive = weakref.ref(token)
+    handle = make(loop, nothing, token)
+    del token
+    handle.cancel()
+    gc.collect()
+    assert alive() is None
+    assert handle._callback is None
+    assert handle._args is None
+
+
+@every_maker
+def test_introspection_before_the_run(loop, turn, make):
+    context = contextvars.copy_context()
+
+    def callback(*args):
+        pass
+
+    handle = make(loop, callback, 1, "two", None)
+    assert handle._callback is callback
+    assert tuple(handle._args) == (1, "two", None)
+    assert handle._loop is loop
+    assert isinstance(handle._context, contextvars.Context)
+    assert handle._cancelled is False
+    own = loop.call_soon(callback, context=context)
+    assert own._context is context
+    turn(3)
+
+
+@every_maker
+def test_introspection_after_the_run(loop, turn, make):
+    def callback(*args):
+        inside.append((handle._callback, tuple(handle._args)))
+
+    inside = []
+    handle = make(loop, callback, 1, 2)
+    turn(3)
+    assert inside == [(callback, (1, 2))]
+    assert handle._callback is callback
+    assert tuple(handle._args) == (1, 2)
+    assert handle._loop is loop
+
+
+@pytest.mark.skipif(
+    sys.version_info < (3, 12), reason="get_context is new in 3.12"
+)
+@every_maker
+def test_get_context(loop, turn, make):
+    handle = make(loop, nothing)
+    assert isinstance(handle.get_context(), contextvars.Context)
+    context = contextvars.copy_context()
+    given = loop.call_soon(nothing, context=context)
+    timed = loop.call_later(0, nothing, context=context)
+    assert given.get_context() is context
+    assert timed.get_context() is context
+    turn(3)
+    assert given.get_context() is context
+
+
+@every_maker
+def test_weak_references(loop, turn, make):
+    handle = make(loop, nothing)
+    alive = weakref.ref(handle)
+    assert alive() is handle
+    turn(3)
+    del handle
+    gc.collect()
+    assert alive() is None
+
+
+def test_weak_reference_dies_with_a_dropped_handle(loop, turn):
+    gone = []
+    handle = loop.call_soon(nothing)
+    alive = weakref.ref(handle, gone.append)
+    turn()
+    handle = None
+    gc.collect()
+    assert gone == [alive]
+    # A new handle, even at the same address, is another one.
+    fresh = loop.call_soon(nothing)
+    assert alive() is None
+    assert weakref.ref(fresh)() is fresh
+    turn()
+
+
+@every_maker
+def test_dropped_handle_runs_all_the_same(loop, turn, make):
+    seen = []
+    for number in range(100):
+        make(loop, seen.append, number)
+    gc.collect()
+    turn(3)
+    assert sorted(seen) == list(range(100))
+
+
+def test_kept_handles_do_not_change_when_others_come_and_go(loop, turn):
+    seen = []
+    kept = [loop.call_soon(seen.append, n) for n in range(100)]
+    for number in range(100, 200):
+        loop.call_soon(seen.append, number)
+    turn()
+    for _ in range(3):
+        for number in range(200):
+            loop.call_soon(nothing, number)
+        turn()
+    assert seen == list(range(200))
+    assert [tuple(h._args) for h in kept] == [(n,) for n in range(100)]
+    assert not any(h.cancelled() for h in kept)
+
+
+def test_a_handle_run_long_ago_may_be_cancelled(loop, turn):
+    old = loop.call_soon(nothing)
+    turn()
+    seen = []
+    fresh = loop.call_soon(seen.append, 1)
+    old.cancel()
+    turn()
+    assert seen == [1]
+    assert not fresh.cancelled()
+
+
+@every_maker
+def test_cycle_through_a_handle_that_ran_is_collected(loop, turn, make):
+    class Owner:
+        def start(self):
+            self.handle = make(loop, self.run)
+
+        def run(self):
+            pass
+
+    owner = Owner()
+    owner.start()
+    alive = weakref.ref(owner)
+    turn(3)
+    del owner
+    gc.collect()
+    assert alive() is None
+
+
+@every_timer
+def test_cycle_through_a_cancelled_timer_is_collected(loop, make):
+    class Owner:
+        def start(self):
+            self.handle = make(loop, self.run)
+
+        def run(self):
+            pass
+
+    owner = Owner()
+    owner.start()
+    alive = weakref.ref(owner)
+    owner.handle.cancel()
+    del owner
+    gc.collect()
+    assert alive() is None
+
+
+@every_maker
+def test_handle_outlives_its_loop(loop_factory, make):
+    loop = loop_factory()
+    token = object()
+    handle = make(loop, nothing, token)
+    ran = loop.call_soon(nothing, token)
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    late = loop.call_soon(nothing, token)
+    far = loop.call_later(1000, nothing, token)
+    loop.close()
+    del loop
+    gc.collect()
+    for each in (handle, ran, late, far):
+        assert repr(each)
+        each.cancel()
+        assert each.cancelled()
+        assert each._loop.is_closed()
+
+
+def test_cancel_of_a_timer_after_close(loop_factory):
+    loop = loop_factory()
+    handles = [loop.call_later(n, nothing) for n in range(10)]
+    loop.close()
+    for handle in reversed(handles):
+        handle.cancel()
+        assert handle.cancelled()
+        assert handle.when() > 0
+
+
+def test_cycle_of_loop_and_handles_is_collected(loop_factory):
+    loop = loop_factory()
+    loop.close()
+    loop.mine = loop.__class__()
+    inner = loop.mine
+    inner.call_soon(nothing, inner)
+    inner.kept = inner.call_later(100, nothing, inner)
+    inner.close()
+    alive = weakref.ref(inner)
+    del loop, inner
+    gc.collect()
+    assert alive() is None
+
+
+def test_handles_hash_by_identity(loop, turn):
+    first, second = loop.call_soon(nothing), loop.call_soon(nothing)
+    assert first != second
+    assert first == first
+    assert len({first, second, first}) == 2
+    turn()
+
+
+def test_timer_handles_order_by_when(loop):
+    handles = [loop.call_at(1e9 + n, nothing) for n in (3, 1, 2)]
+    one, two, three = sorted(handles)
+    assert (one.when(), two.when(), three.when()) == (
+        1e9 + 1,
+        1e9 + 2,
+        1e9 + 3,
+    )
+    assert one < two <= three
+    assert three > two >= one
+    assert one <= one
+    assert one >= one
+    assert not one < one
+    for handle in handles:
+        handle.cancel()
+
+
+def test_timer_handles_equality_and_hash(loop):
+    first = loop.call_at(1e9, nothing)
+    second = loop.call_at(1e9, nothing)
+    other = loop.call_at(1e9, print)
+    assert first == second
+    assert first != other
+    assert hash(first) == hash(second) == hash(1e9)
+    assert first != 1e9
+    assert (first == object()) is False
+    with pytest.raises(TypeError):
+        first < 1e9  # noqa: B015
+    for handle in (first, second, other):
+        handle.cancel()
+
+
+def test_timer_handle_compares_with_one_made_by_hand(loop):
+    ours = loop.call_at(1e9, nothing)
+    theirs = asyncio.TimerHandle(1e9 + 1, nothing, (), loop)
+    assert ours < theirs
+    assert theirs > ours
+    assert ours != theirs
+    ours.cancel()
+
+
+@every_timer
+def test_when_stays_after_cancel(loop, make):
+    handle = make(loop, nothing)
+    when = handle.when()
+    handle.cancel()
+    assert handle.when() == when
+
+
+def test_when_is_what_call_at_got(loop):
+    when = loop.time() + 123.456
+    handle = loop.call_at(when, nothing)
+    assert handle.when() == when
+    assert isinstance(handle.when(), float)
+    handle.cancel()
+
+
+def test_when_is_near_what_call_later_asked(loop):
+    before = loop.time()
+    handle = loop.call_later(50, nothing)
+    after = loop.time()
+    assert before + 50 - 1e-6 <= handle.when() <= after + 50 + 1e-6
+    handle.cancel()
+
+
+def test_repr_names_callback_and_arguments(loop, turn):
+    handle = loop.call_soon(nothing, 1, "two")
+    # Which versions show the arguments is asyncio's business.
+    own = asyncio.Handle(nothing, (1, "two"), loop)
+    assert repr(handle) == repr(own)
+    assert repr(handle).startswith("<Handle nothing(")
+    assert "test_handles.py:" in repr(handle)
+    turn()
+
+
+def test_repr_of_cancelled_handles(loop, turn):
+    handle = loop.call_soon(nothing)
+    handle.cancel()
+    assert repr(handle) == "<Handle cancelled>"
+    timer = loop.call_at(1e9, nothing)
+    assert repr(timer).startswith("<TimerHandle when=1000000000.0 nothing()")
+    timer.cancel()
+    assert repr(timer) == "<TimerHandle cancelled when=1000000000.0>"
+    turn()
+
+
+def test_repr_in_debug_mode_tells_where_it_was_made(loop, turn):
+    loop.set_debug(True)
+    handle = loop.call_soon(nothing)
+    assert "created at " in repr(handle)
+    assert "test_handles.py:" in repr(handle).split("created at ")[1]
+    assert handle._source_traceback[-1].name == (
+        "test_repr_in_debug_mode_tells_where_it_was_made"
+    )
+    handle.cancel()
+    assert "cancelled" in repr(handle)
+    assert "nothing" in repr(handle)
+    turn()
+
+
+def test_source_traceback_is_none_without_debug(loop, turn):
+    handle = loop.call_soon(nothing)
+    timer = loop.call_later(0, nothing)
+    assert handle._source_traceback is None
+    assert timer._source_traceback is None
+    turn(2)
+
+
+def test_run_by_hand(loop, turn):
+    seen = []
+    handle = loop.call_soon(seen.append, 1)
+    handle._run()
+    assert seen == [1]
+    handle.cancel()
+    turn()
+    assert seen == [1]
+
+
+def test_threadsafe_handle_cancelled_from_another_thread(loop, turn):
+    seen = []
+    handle = loop.call_soon_threadsafe(seen.append, 1)
+    thread = threading.Thread(target=handle.cancel)
+    thread.start()
+    thread.join()
+    turn(2)
+    assert handle.cancelled()
+    assert seen == []
+
+
+def test_thousands_cancelled_and_kept(loop, turn):
+    handles = []
+    for _ in range(5000):
+        handle = loop.call_soon(nothing)
+        handle.cancel()
+        handles.append(handle)
+    turn()
+    assert all(h.cancelled() for h in handles)
+
+
+def test_foreign_handle_run_by_the_exception_path(loop, turn, reports):
+    def fail():
+        raise ZeroDivisionError
+
+    handle = loop.call_soon(fail)
+    turn()
+    (context,) = reports
+    assert context["handle"] is handle
+    assert isinstance(context["exception"], ZeroDivisionError)
+    assert context["message"].startswith("Exception in callback")
+    assert "fail()" in context["message"]
+
+
+def test_handle_in_a_report_when_it_was_dropped(loop, turn, reports):
+    def fail(value):
+        raise ZeroDivisionError
+
+    loop.call_soon(fail, 17)
+    turn()
+    handle = reports[0]["handle"]
+    assert isinstance(handle, asyncio.Handle)
+    assert handle._callback is fail
+    assert tuple(handle._args) == (17,)
+    assert repr(handle) == repr(asyncio.Handle(fail, (17,), loop))
+
+
+def test_handle_made_while_its_callback_runs_is_another(loop, turn):
+    made = []
+
+    def again():
+        if len(made) < 50:
+            made.append(loop.call_soon(again))
+
+    made.append(loop.call_soon(again))
+    turn(60)
+    assert len(made) == 50
+    assert len({id(h) for h in made}) == 50
+
+
+def test_timer_handle_scheduled_flag(loop, turn):
+    handle = loop.call_later(1000, nothing)
+    assert handle._scheduled
+    handle.cancel()
+    due = loop.call_later(0, nothing)
+    assert due._scheduled
+    turn(2)
+    assert not due._scheduled

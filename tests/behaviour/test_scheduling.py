@@ -1,0 +1,449 @@
+"""call_soon and what a turn of the loop does with ready callbacks."""
+
+import asyncio
+import functools
+import gc
+import sys
+import time
+import weakref
+
+import pytest
+
+
+def test_call_soon_runs_with_its_arguments(loop, turn):
+    seen = []
+    loop.call_soon(seen.append, 1)
+    turn()
+    assert seen == [1]
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 5, 8, 20, 255])
+def test_any_number_of_arguments(loop, turn, count):
+    seen = []
+
+    def callback(*args):
+        seen.append(args)
+
+    loop.call_soon(callback, *range(count))
+    turn()
+    assert seen == [tuple(range(count))]
+
+
+def test_nothing_runs_before_the_loop(loop, turn):
+    seen = []
+    loop.call_soon(seen.append, 1)
+    assert seen == []
+    turn()
+    assert seen == [1]
+
+
+def test_first_in_first_out(loop, turn):
+    seen = []
+    for number in range(3000):
+        loop.call_soon(seen.append, number)
+    turn()
+    assert seen == list(range(3000))
+
+
+def test_scheduled_by_a_callback_runs_in_the_next_turn(loop, turn):
+    seen = []
+
+    def first():
+        seen.append("first")
+        loop.call_soon(seen.append, "third")
+
+    loop.call_soon(first)
+    loop.call_soon(seen.append, "second")
+    turn()
+    assert seen == ["first", "second"]
+    turn()
+    assert seen == ["first", "second", "third"]
+
+
+def test_ready_queue_grows_while_it_runs(loop, turn):
+    seen = []
+
+    def fan(number):
+        seen.append(number)
+        for inner in range(500):
+            loop.call_soon(seen.append, (number, inner))
+
+    for number in range(20):
+        loop.call_soon(fan, number)
+    turn(2)
+    assert seen[:20] == list(range(20))
+    assert seen[20:] == [(n, i) for n in range(20) for i in range(500)]
+
+
+def test_a_chain_of_callbacks(loop):
+    left = [20000]
+
+    def step():
+        left[0] -= 1
+        if left[0]:
+            loop.call_soon(step)
+        else:
+            loop.stop()
+
+    loop.call_soon(step)
+    loop.run_forever()
+    assert left == [0]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda seen: functools.partial(seen.append, 7),
+        lambda seen: lambda: seen.append(7),
+        lambda seen: functools.partial(functools.partial(seen.append), 7),
+        lambda seen: type(
+            "Callable", (), {"__call__": lambda self: seen.append(7)}
+        )(),
+        lambda seen: type(
+            "Owner", (), {"method": lambda self: seen.append(7)}
+        )().method,
+    ],
+    ids=["partial", "lambda", "nested", "instance", "method"],
+)
+def test_every_kind_of_callable(loop, turn, make):
+    seen = []
+    loop.call_soon(make(seen))
+    turn()
+    assert seen == [7]
+
+
+def test_a_class_as_callback_is_called(loop, turn):
+    made = []
+
+    class Thing:
+        def __init__(self, value):
+            made.append(value)
+
+    loop.call_soon(Thing, 3)
+    turn()
+    assert made == [3]
+
+
+def test_builtin_callbacks(loop, turn):
+    seen = [3, 1, 2]
+    loop.call_soon(seen.sort)
+    loop.call_soon(setattr, loop_holder := type("H", (), {}), "x", 1)
+    turn()
+    assert seen == [1, 2, 3]
+    assert loop_holder.x == 1
+
+
+def test_keyword_arguments_are_refused(loop):
+    with pytest.raises(TypeError):
+        loop.call_soon(print, end="")
+    with pytest.raises(TypeError):
+        loop.call_later(0, print, end="")
+    with pytest.raises(TypeError):
+        loop.call_at(0, print, end="")
+    with pytest.raises(TypeError):
+        loop.call_soon_threadsafe(print, end="")
+
+
+def test_missing_arguments_are_refused(loop):
+    for method, count in (
+        (loop.call_soon, 0),
+        (loop.call_soon_threadsafe, 0),
+        (loop.call_later, 1),
+        (loop.call_at, 1),
+    ):
+        with pytest.raises(TypeError):
+            method(*[0] * count)
+
+
+def test_callback_and_context_by_keyword(loop, turn):
+    seen = []
+    loop.call_soon(callback=lambda: seen.append(1))
+    loop.call_later(delay=0, callback=lambda: seen.append(2))
+    loop.call_at(when=0, callback=lambda: seen.append(3))
+    loop.call_soon_threadsafe(callback=lambda: seen.append(4))
+    turn(2)
+    assert sorted(seen) == [1, 2, 3, 4]
+
+
+def test_callback_is_released_after_it_ran(loop, turn):
+    class Token:
+        pass
+
+    def callback(token):
+        pass
+
+    token = Token()
+    alive = weakref.ref(token)
+    loop.call_soon(callback, token)
+    del token
+    gc.collect()
+    assert alive() is not None
+    turn()
+    gc.collect()
+    assert alive() is None
+
+
+def test_pending_callbacks_are_released_by_close(loop_factory):
+    class Token:
+        pass
+
+    loop = loop_factory()
+    token = Token()
+    alive = weakref.ref(token)
+    loop.call_soon(print, token)
+    loop.call_later(1000, print, token)
+    loop.call_soon_threadsafe(print, token)
+    del token
+    loop.close()
+    gc.collect()
+    assert alive() is None
+
+
+def test_reference_counts_stay_level(loop, turn):
+    def callback(a, b, c):
+        pass
+
+    value = object()
+    turn()
+    before = sys.getrefcount(value)
+    for _ in range(50):
+        loop.call_soon(callback, value, value, value)
+        loop.call_soon_threadsafe(callback, value, value, value)
+        loop.call_later(0, callback, value, value, value)
+        loop.call_later(100, callback, value, value, value).cancel()
+    turn(3)
+    assert sys.getrefcount(value) - before < 5
+
+
+def test_time_is_the_monotonic_clock(loop):
+    before = time.monotonic()
+    now = loop.time()
+    after = time.monotonic()
+    assert isinstance(now, float)
+    assert before - 0.001 <= now <= after + 0.001
+
+
+def test_time_advances_within_a_turn(loop, turn):
+    stamps = []
+
+    def callback():
+        stamps.append(loop.time())
+        end = time.monotonic() + 0.005
+        while time.monotonic() < end:
+            pass
+        stamps.append(loop.time())
+
+    loop.call_soon(callback)
+    turn()
+    assert stamps[1] - stamps[0] >= 0.0049
+
+
+def test_is_running_only_while_running(loop, turn):
+    seen = []
+    assert not loop.is_running()
+    loop.call_soon(lambda: seen.append(loop.is_running()))
+    turn()
+    assert seen == [True]
+    assert not loop.is_running()
+
+
+def test_running_loop_is_set_only_while_running(loop, turn):
+    seen = []
+    loop.call_soon(lambda: seen.append(asyncio.get_running_loop()))
+    loop.call_soon(lambda: seen.append(asyncio.get_event_loop()))
+    turn()
+    assert seen == [loop, loop]
+    with pytest.raises(RuntimeError):
+        asyncio.get_running_loop()
+
+
+def test_create_future_belongs_to_the_loop(loop):
+    future = loop.create_future()
+    assert isinstance(future, asyncio.Future)
+    assert future.get_loop() is loop
+    assert not future.done()
+
+
+def test_future_done_callbacks_run_in_a_later_turn(loop, turn):
+    future = loop.create_future()
+    seen = []
+    future.add_done_callback(seen.append)
+    future.set_result(1)
+    assert seen == []
+    turn()
+    assert seen == [future]
+
+
+def test_get_debug_and_set_debug(loop):
+    loop.set_debug(True)
+    assert loop.get_debug() is True
+    loop.set_debug(False)
+    assert loop.get_debug() is False
+
+
+def test_is_an_abstract_event_loop(loop):
+    assert isinstance(loop, asyncio.AbstractEventLoop)
+
+
+def test_repr_tells_the_state(loop_factory):
+    loop = loop_factory()
+    assert "running=False" in repr(loop)
+    assert "closed=False" in repr(loop)
+    seen = []
+    loop.call_soon(lambda: seen.append(repr(loop)))
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    assert "running=True" in seen[0]
+    loop.close()
+    assert "closed=True" in repr(loop)
+
+
+def test_attributes_can_be_set_on_a_loop(loop):
+    loop.application = "mine"
+    assert loop.application == "mine"
+
+
+def test_weak_references_to_a_loop(loop_factory):
+    loop = loop_factory()
+    alive = weakref.ref(loop)
+    assert alive() is loop
+    loop.close()
+    del loop
+    gc.collect()
+    assert alive() is None
+
+
+def test_methods_overridden_on_the_instance_are_used(loop):
+    seen = []
+    original = loop.call_soon
+
+    def call_soon(callback, *args, context=None):
+        seen.append(callback)
+        return original(callback, *args, context=context)
+
+    loop.call_soon = call_soon
+    future = loop.create_future()
+    future.add_done_callback(lambda _: loop.stop())
+    future.set_result(None)
+    loop.run_forever()
+    assert seen
+
+
+def test_a_subclass_overriding_call_soon_is_used(loop):
+    base = type(loop)
+    seen = []
+
+    class Counting(base):
+        def call_soon(self, callback, *args, context=None):
+            seen.append(callback)
+            return super().call_soon(callback, *args, context=context)
+
+        def call_later(self, delay, callback, *args, context=None):
+            seen.append(delay)
+            return super().call_later(
+                delay, callback, *args, context=context
+            )
+
+    own = Counting()
+    try:
+        assert own.run_until_complete(asyncio.sleep(0.001, 5)) == 5
+    finally:
+        own.close()
+    assert 0.001 in seen
+    assert len(seen) > 2
+
+
+def test_a_subclass_may_take_over_time(loop):
+    base = type(loop)
+
+    class Shifted(base):
+        def __init__(self):
+            super().__init__()
+            self.shift = 0.0
+
+        def time(self):
+            return super().time() + self.shift
+
+    own = Shifted()
+    own.shift = 1000.0
+    try:
+        assert own.time() > time.monotonic() + 900
+    finally:
+        own.close()
+
+
+def test_a_callback_that_dies_with_its_only_reference(loop, turn):
+    class Killer:
+        def __init__(self, seen):
+            self.seen = seen
+
+        def __del__(self):
+            self.seen.append("dead")
+
+        def run(self):
+            self.seen.append("ran")
+
+    seen = []
+    loop.call_soon(Killer(seen).run)
+    turn()
+    gc.collect()
+    assert seen == ["ran", "dead"]
+
+
+def test_del_of_an_argument_may_schedule(loop, turn):
+    class Scheduler:
+        def __del__(self):
+            for number in range(100):
+                loop.call_soon(seen.append, number)
+
+    seen = []
+    loop.call_soon(lambda token: None, Scheduler())
+    turn()
+    gc.collect()
+    turn()
+    assert seen == list(range(100))
+
+
+def test_large_bursts_do_not_keep_their_memory_busy(loop, turn):
+    seen = []
+    for _ in range(3):
+        for number in range(50000):
+            loop.call_soon(seen.append, number)
+        turn()
+        assert len(seen) == 50000
+        seen.clear()
+
+
+def test_many_idle_turns(loop, turn):
+    turn(500)
+    assert not loop.is_running()
+
+
+def test_sleep_zero_gives_others_a_turn(run):
+    seen = []
+
+    async def worker(name):
+        for number in range(3):
+            seen.append((name, number))
+            await asyncio.sleep(0)
+
+    async def main():
+        await asyncio.gather(worker("a"), worker("b"))
+
+    run(main())
+    assert seen == [(n, i) for i in range(3) for n in "ab"]
+
+
+def test_a_task_steps_between_callbacks_in_order(loop, run):
+    seen = []
+
+    async def main():
+        loop.call_soon(seen.append, 1)
+        task = loop.create_task(asyncio.sleep(0))
+        task.add_done_callback(lambda _: seen.append(3))
+        loop.call_soon(seen.append, 2)
+        await task
+        seen.append(4)
+
+    run(main())
+    assert seen == [1, 2, 3, 4]

@@ -1,0 +1,420 @@
+"""call_later and call_at: when timers fire, in what order, at what cost."""
+
+import asyncio
+import decimal
+import fractions
+import gc
+import math
+import time
+import tracemalloc
+
+import pytest
+
+
+def nothing(*args):
+    pass
+
+
+
+@pytest.mark.parametrize(
+    "delay", [0.0001, 0.0004, 0.0009, 0.001, 0.0015, 0.0035, 0.01, 0.0204]
+)
+def test_never_early(loop, delay):
+    late = []
+
+    def callback(deadline):
+        late.append(time.monotonic() - deadline)
+        if len(late) < 5:
+            arm()
+        else:
+            loop.stop()
+
+    def arm():
+        loop.call_later(delay, callback, time.monotonic() + delay)
+
+    arm()
+    loop.run_forever()
+    # asyncio itself allows a clock tick of earliness.
+    tick = time.get_clock_info("monotonic").resolution
+    assert min(late) >= -tick
+    assert min(late) < 0.05
+
+
+@pytest.mark.parametrize("delay", [0.0001, 0.001, 0.005])
+def test_call_at_never_early(loop, delay):
+    when = loop.time() + delay
+    seen = []
+    loop.call_at(when, lambda: (seen.append(loop.time()), loop.stop()))
+    loop.run_forever()
+    assert seen[0] >= when - time.get_clock_info("monotonic").resolution
+
+
+@pytest.mark.parametrize("delay", [0.00005, 0.0001, 0.0003, 0.0007])
+def test_sleeps_below_a_millisecond_sleep(run, delay):
+    async def main():
+        for _ in range(10):
+            start = time.monotonic()
+            await asyncio.sleep(delay)
+            assert time.monotonic() - start >= delay
+
+    run(main())
+
+
+def test_never_before_the_time_asked_in_a_busy_loop(loop):
+    stopped = []
+
+    def spin():
+        if not stopped:
+            loop.call_soon(spin)
+
+    def callback():
+        stopped.append(loop.time())
+        loop.stop()
+
+    loop.call_soon(spin)
+    when = loop.time() + 0.005
+    loop.call_at(when, callback)
+    loop.run_forever()
+    assert 0 <= stopped[0] - when + 1e-9
+    assert stopped[0] - when < 0.05
+
+
+@pytest.mark.parametrize("delay", [0, 0.0, -1, -1e9, -math.inf, 1e-12])
+def test_due_at_once(loop, turn, delay):
+    seen = []
+    loop.call_later(delay, seen.append, 1)
+    assert seen == []
+    turn(2)
+    assert seen == [1]
+
+
+@pytest.mark.parametrize("when", [0, -5, -math.inf, 0.5])
+def test_call_at_a_time_gone_by(loop, turn, when):
+    seen = []
+    loop.call_at(when, seen.append, 1)
+    turn(2)
+    assert seen == [1]
+
+
+@pytest.mark.parametrize(
+    "delay", [math.inf, 1e300, 1e18, 2.0**63, 10**30, 1e10, 3600 * 24 * 365]
+)
+def test_far_away(loop, turn, delay):
+    handle = loop.call_later(delay, nothing)
+    assert handle.when() >= delay
+    turn(2)
+    seen = []
+    loop.call_later(0.002, lambda: (seen.append(1), loop.stop()))
+    loop.run_forever()
+    assert seen == [1]
+    handle.cancel()
+
+
+@pytest.mark.parametrize("delay", [math.inf, 1e300, 10**30, 2.0**64])
+def test_blocking_poll_with_only_a_far_timer(loop, in_thread, delay):
+    handle = loop.call_later(delay, nothing)
+    in_thread(loop.call_soon_threadsafe, loop.stop)
+    loop.run_forever()
+    handle.cancel()
+
+
+def test_none_is_refused(loop):
+    with pytest.raises(TypeError):
+        loop.call_later(None, nothing)
+    with pytest.raises(TypeError):
+        loop.call_at(None, nothing)
+
+
+@pytest.mark.parametrize("bad", ["1", b"1", [], {}, object()])
+def test_other_types_are_refused(loop, bad):
+    with pytest.raises(TypeError):
+        loop.call_later(bad, nothing)
+
+
+def test_nan_does_not_break_the_loop(loop):
+    handles = []
+    try:
+        handles.append(loop.call_later(math.nan, nothing))
+        handles.append(loop.call_at(math.nan, nothing))
+    except ValueError:
+        assert handles == []
+    seen = []
+    loop.call_later(0.002, lambda: (seen.append(1), loop.stop()))
+    for handle in handles:
+        handle.cancel()
+    loop.run_forever()
+    assert seen == [1]
+
+
+@pytest.mark.parametrize(
+    "delay", [True, 1, fractions.Fraction(1, 1000)], ids=repr
+)
+def test_numbers_that_are_not_floats(loop, turn, delay):
+    handle = loop.call_later(delay, nothing)
+    assert abs(handle.when() - loop.time() - float(delay)) < 0.5
+    handle.cancel()
+    turn()
+
+
+def test_decimal_is_refused_as_float_plus_decimal_is(loop):
+    with pytest.raises(TypeError):
+        loop.call_later(decimal.Decimal(1), nothing)
+
+
+def test_an_object_with_float_arithmetic(loop):
+    class Delay:
+        def __radd__(self, other):
+            return other + 2.0
+
+        def __float__(self):
+            return 2.0
+
+    handle = loop.call_later(Delay(), nothing)
+    assert abs(handle.when() - loop.time() - 2.0) < 0.5
+    handle.cancel()
+
+
+def test_in_order_of_their_deadlines(loop):
+    seen = []
+    base = loop.time() + 0.003
+    for number in (5, 2, 8, 1, 9, 3, 7, 4, 6, 0):
+        loop.call_at(base + number * 0.0002, seen.append, number)
+    loop.call_at(base + 0.003, loop.stop)
+    loop.run_forever()
+    assert seen == list(range(10))
+
+
+def test_ties_in_order_of_scheduling(loop):
+    seen = []
+    when = loop.time() + 0.002
+    for number in range(200):
+        loop.call_at(when, seen.append, number)
+    loop.call_at(when + 0.001, loop.stop)
+    loop.run_forever()
+    assert sorted(seen) == list(range(200))
+
+
+@pytest.mark.parametrize("kind", ["zero", "past", "constant"])
+def test_due_timers_keep_their_order(loop, turn, kind):
+    seen = []
+    for number in range(300):
+        if kind == "zero":
+            loop.call_later(0, seen.append, number)
+        elif kind == "past":
+            loop.call_at(number * 1e-3, seen.append, number)
+        else:
+            loop.call_later(1e-5, seen.append, number)
+    while len(seen) < 300:
+        turn()
+    assert seen == list(range(300))
+
+
+def test_mixed_constant_and_falling_deadlines(loop):
+    seen = []
+    base = loop.time() + 0.002
+    order = []
+    for number in range(100):
+        offset = (number * 37 % 100) * 1e-5
+        order.append((offset, number))
+        loop.call_at(base + offset, seen.append, number)
+    loop.call_at(base + 0.002, loop.stop)
+    loop.run_forever()
+    assert seen == [number for _, number in sorted(order)]
+
+
+def test_a_nearer_timer_armed_by_a_callback(loop):
+    seen = []
+    far = loop.call_later(1000, nothing)
+
+    def near():
+        loop.call_later(0.002, lambda: (seen.append(1), loop.stop()))
+
+    loop.call_soon(near)
+    start = time.monotonic()
+    loop.run_forever()
+    assert seen == [1]
+    assert time.monotonic() - start < 5
+    far.cancel()
+
+
+def test_the_nearest_cancelled_while_waiting(loop):
+    seen = []
+    near = loop.call_later(0.005, seen.append, "near")
+    loop.call_later(0.01, lambda: (seen.append("far"), loop.stop()))
+    loop.call_later(0.001, near.cancel)
+    loop.run_forever()
+    assert seen == ["far"]
+
+
+def test_timer_cancelled_by_a_timer_due_in_the_same_turn(loop, turn):
+    seen = []
+    held = []
+    now = loop.time() - 1
+    loop.call_at(now, lambda: held[0].cancel())
+    held.append(loop.call_at(now + 0.5, seen.append, 1))
+    turn(3)
+    assert seen == []
+
+
+def test_timer_armed_by_a_timer_waits_for_the_next_turn(loop, turn):
+    seen = []
+
+    def first():
+        seen.append("first")
+        loop.call_later(-1, seen.append, "second")
+
+    loop.call_at(0, first)
+    turn(1)
+    while "first" not in seen:
+        turn(1)
+    assert seen == ["first"]
+    turn(2)
+    assert seen == ["first", "second"]
+
+
+def test_a_slow_callback_does_not_lose_timers(loop):
+    seen = []
+    for number in range(10):
+        loop.call_later(0.001 * number, seen.append, number)
+    loop.call_soon(time.sleep, 0.02)
+    loop.call_later(0.012, loop.stop)
+    loop.run_forever()
+    assert seen == list(range(10))
+
+
+@pytest.mark.parametrize("removed", ["first", "last", "random", "all"])
+def test_cancel_anywhere_in_the_heap(loop, removed):
+    seen = []
+    base = loop.time() + 0.005
+    deadlines = [(n * 7919 % 101) * 2e-5 for n in range(101)]
+    handles = [
+        loop.call_at(base + d, seen.append, n)
+        for n, d in enumerate(deadlines)
+    ]
+    chosen = {
+        "first": [deadlines.index(min(deadlines))],
+        "last": [deadlines.index(max(deadlines))],
+        "random": range(0, 101, 3),
+        "all": range(101),
+    }[removed]
+    for number in chosen:
+        handles[number].cancel()
+    loop.call_at(base + 0.004, loop.stop)
+    loop.run_forever()
+    gone = set(chosen)
+    expected = sorted(set(range(101)) - gone, key=deadlines.__getitem__)
+    assert seen == expected
+
+
+def test_cancels_do_not_grow_memory(loop, turn):
+    def storm():
+        for _ in range(3000):
+            loop.call_later(1000, nothing).cancel()
+        turn()
+
+    storm()
+    gc.collect()
+    tracemalloc.start()
+    try:
+        storm()
+        before, _ = tracemalloc.get_traced_memory()
+        for _ in range(4):
+            storm()
+        gc.collect()
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before < 150_000
+
+
+def test_wait_for_storm_leaves_no_timers(run):
+    async def main():
+        future = asyncio.get_running_loop().create_future()
+        future.set_result(1)
+        for _ in range(500):
+            assert await asyncio.wait_for(future, 1000) == 1
+            async with asyncio.timeout(1000):
+                await asyncio.sleep(0)
+
+    run(main())
+
+
+def test_many_timers_at_once(loop):
+    seen = []
+    for number in range(5000):
+        loop.call_later(0.001 + number % 7 * 1e-4, seen.append, number)
+    loop.call_later(0.01, loop.stop)
+    loop.run_forever()
+    assert sorted(seen) == list(range(5000))
+
+
+def test_timers_run_although_callbacks_keep_coming(loop):
+    seen = []
+
+    def spin():
+        if not seen:
+            loop.call_soon(spin)
+
+    loop.call_soon(spin)
+    loop.call_later(0.003, seen.append, 1)
+    loop.call_later(0.003, loop.stop)
+    loop.run_forever()
+    assert seen == [1]
+
+
+def test_sleep_returns_its_result_and_can_be_cancelled(run):
+    async def main():
+        assert await asyncio.sleep(0.001, "done") == "done"
+        task = asyncio.ensure_future(asyncio.sleep(1000))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    run(main())
+
+
+def test_concurrent_sleeps_end_in_order(run):
+    async def main():
+        seen = []
+
+        async def nap(delay):
+            await asyncio.sleep(delay)
+            seen.append(delay)
+
+        delays = [0.008, 0.002, 0.006, 0.0005, 0.004]
+        await asyncio.gather(*map(nap, delays))
+        assert seen == sorted(delays)
+
+    run(main())
+
+
+def test_timer_callback_that_raises_is_reported(loop, reports):
+    def fail():
+        raise ZeroDivisionError
+
+    seen = []
+    loop.call_later(0, fail)
+    loop.call_later(0.001, lambda: (seen.append(1), loop.stop()))
+    loop.run_forever()
+    assert seen == [1]
+    assert isinstance(reports[0]["exception"], ZeroDivisionError)
+    assert isinstance(reports[0]["handle"], asyncio.TimerHandle)
+
+
+def test_a_timer_set_before_the_run_and_due_during_idle_time(loop, turn):
+    seen = []
+    loop.call_later(0.001, seen.append, 1)
+    end = time.monotonic() + 0.003
+    while time.monotonic() < end:
+        pass
+    turn(1)
+    turn(1)
+    assert seen == [1]
+
+
+def test_idle_wait_uses_no_cpu(loop):
+    loop.call_later(0.2, loop.stop)
+    start = time.process_time()
+    loop.run_forever()
+    assert time.process_time() - start < 0.1
