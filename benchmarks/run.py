@@ -16,7 +16,7 @@ import sys
 import time
 from pathlib import Path
 
-from harness import case, loops, schedule
+from harness import build, case, loops, schedule
 from harness.report import Report, short
 
 HERE = Path(__file__).resolve().parent
@@ -78,7 +78,10 @@ def find_loops(wanted: str | None, python: str) -> dict[str, str]:
     found = {}
     for name in names or loops.LOOPS:
         if name in loops.C_SERVERS:
-            found[name] = ""
+            if reason := cannot_build(name.replace("-", "_")):
+                say(f"without {name}: {reason}")
+            else:
+                found[name] = "C"
             continue
         answer = schedule.probe(name, python)
         if "error" in answer:
@@ -86,6 +89,29 @@ def find_loops(wanted: str | None, python: str) -> dict[str, str]:
         else:
             found[name] = answer["version"]
     return found
+
+
+def cannot_build(program: str) -> str:
+    """Compile `program` if it is stale; return why that cannot be done."""
+    try:
+        build.build(program)
+    except build.BuildError as error:
+        return str(error)
+    return ""
+
+
+def without_missing(cases: list[case.Case]) -> list[case.Case]:
+    """Return the cases whose C programs are there, and say what is not."""
+    wanted = {program for one in cases for program in one.programs}
+    reasons = {program: cannot_build(program) for program in sorted(wanted)}
+    kept = []
+    for one in cases:
+        why = [reasons[name] for name in one.programs if reasons[name]]
+        if why:
+            say(f"without {one.name}: {why[0]}")
+        else:
+            kept.append(one)
+    return kept
 
 
 def say(text: str) -> None:
@@ -147,7 +173,7 @@ def main() -> int:
             print(f"{one.group:8} {name:20} {one.rows[0].title}")
         return 0
     try:
-        cases = case.pick_cases(known, args.cases)
+        cases = without_missing(case.pick_cases(known, args.cases))
         found = find_loops(args.loops, args.python)
     except ValueError as error:
         say(f"run.py: {error}; see --list and --help")

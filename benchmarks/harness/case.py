@@ -51,7 +51,8 @@ class Case:
     `loops` lists the loops it makes sense for; empty means every loop that
     is a loop of its own.  `seconds` is for how long it should measure,
     `limit` after how many seconds it is given up.  `serial` cases never
-    wait, so their clock may be the process's own CPU time.
+    wait, so their clock may be the process's own CPU time.  `programs` are
+    the C programs it needs, by their names in build.py.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Case:
     seconds: float = 0.2
     limit: float = 60.0
     serial: bool = False
+    programs: tuple[str, ...] = ()
 
 
 @dataclass

@@ -1,0 +1,65 @@
+"""TCP echo: what a message costs the server, with the rate beside it.
+
+With one connection every loop and plain C are equal, for that measures how
+a CPU is woken.  With 64 the generator is as busy as the server, so rates
+say little: the least CPU time the server spent on a message is the judge.
+"""
+
+from __future__ import annotations
+
+from harness import network
+from harness.case import Case, Figure, LoopFactory, Row, Run
+from harness.loops import C_SERVERS, PYTHON_LOOPS
+
+ORDER = 100
+MODES = {
+    "protocol": "Protocol",
+    "buffered": "BufferedProtocol",
+    "streams": "streams",
+}
+
+
+def size_name(size: int) -> str:
+    return f"{size // 1024} KiB" if size >= 1024 else f"{size} B"
+
+
+def echo_case(mode: str, connections: int, size: int) -> Case:
+    short = size_name(size).replace(" ", "").replace("iB", "").lower()
+    name = f"echo_{mode}_{connections}x{short}"
+    title = f"TCP echo, {MODES[mode]}, {connections:,} of {size_name(size)}"
+
+    def measure(_: LoopFactory, run: Run) -> dict[str, Figure]:
+        command = network.server_command(
+            run.loop, "echo.py", [f"--mode={mode}"]
+        )
+        with network.serving(command) as server:
+            found = network.load(
+                "echo_load", server, run, connections=connections, size=size
+            )
+        return {name: found["cpu"], f"{name}_rate": found["rate"]}
+
+    return Case(
+        name,
+        "tcp",
+        (
+            Row(name, f"{title}, server CPU", "us", judge="least"),
+            Row(f"{name}_rate", f"{title}, rate", "1/s", better="more"),
+        ),
+        measure,
+        loops=PYTHON_LOOPS + (C_SERVERS if mode == "protocol" else ()),
+        seconds=1.0,
+        programs=("echo_load",),
+    )
+
+
+CASES = (
+    echo_case("protocol", 64, 64),
+    echo_case("protocol", 64, 1024),
+    echo_case("protocol", 64, 16 * 1024),
+    echo_case("protocol", 8, 100 * 1024),
+    echo_case("protocol", 1_000, 1024),
+    echo_case("buffered", 64, 64),
+    echo_case("buffered", 64, 1024),
+    echo_case("buffered", 64, 16 * 1024),
+    echo_case("streams", 64, 1024),
+)

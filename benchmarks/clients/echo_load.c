@@ -1,0 +1,85 @@
+/* Loads a TCP echo server: one message in flight on every connection.
+ *
+ *     echo_load --port P --server PID --connections N --size BYTES
+ *
+ * Until the first marker every byte that comes back is compared with what
+ * was sent; each connection sends other bytes than its neighbours.
+ */
+#include "load.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define SHIFTS 251
+
+static char *pattern;
+
+static const char *
+message_of(const LoadConnection *connection)
+{
+    return pattern + connection->number % SHIFTS;
+}
+
+static void
+make_pattern(size_t size)
+{
+    uint32_t state = 1;
+    pattern = malloc(size + SHIFTS);
+    if (pattern == NULL) {
+        load_fail("no memory");
+    }
+    for (size_t i = 0; i < size + SHIFTS; i++) {
+        state = state * 1664525u + 1013904223u;
+        pattern[i] = (char)(state >> 24);
+    }
+}
+
+static void
+check(const Load *load, const LoadConnection *connection, size_t count)
+{
+    size_t size = load->options.size;
+    if (count > size - connection->received) {
+        load_fail("the server sent more than it was sent");
+    }
+    if (!load->warm
+        && memcmp(load->scratch, message_of(connection) + connection->received,
+                  count)
+               != 0)
+    {
+        load_fail("the server sent other bytes than it was sent");
+    }
+}
+
+static void
+step(Load *load, LoadConnection *connection)
+{
+    const char *message = message_of(connection);
+    size_t size = load->options.size;
+    for (;;) {
+        bool all_sent = load_send(connection, message, size);
+        size_t count = load_receive(load, connection);
+        if (count == 0) {
+            return;
+        }
+        check(load, connection, count);
+        connection->received += count;
+        if (connection->received == size) {
+            load->answered++;
+            connection->sent = connection->received = 0;
+            all_sent = load_send(connection, message, size);
+        }
+        /* The socket is empty: what comes next is a new edge. */
+        if (all_sent && count < LOAD_SCRATCH) {
+            return;
+        }
+    }
+}
+
+int
+main(int argc, char **argv)
+{
+    Load load = {0};
+    load_options(&load.options, argc, argv);
+    make_pattern(load.options.size);
+    return load_run(&load, step);
+}

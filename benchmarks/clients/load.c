@@ -1,0 +1,277 @@
+/* The part of a load generator that does not know what it sends: load.h. */
+#include "load.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sched.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#define MAX_WINDOWS 64
+#define MAX_EVENTS  1024
+/* A server that answers nothing for so long is stuck. */
+#define SILENCE_MS  5000
+
+typedef struct {
+    double at;
+    double cpu;
+    uint64_t answered;
+} Mark;
+
+void
+load_fail(const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    vfprintf(stderr, format, arguments);
+    va_end(arguments);
+    fputc('\n', stderr);
+    exit(1);
+}
+
+static double
+now(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (double)time.tv_sec + (double)time.tv_nsec * 1e-9;
+}
+
+static double
+cpu_time_of(long process)
+{
+    clockid_t clock;
+    struct timespec time;
+    if (process <= 0) {
+        return 0.0;
+    }
+    if (clock_getcpuclockid((pid_t)process, &clock) != 0
+        || clock_gettime(clock, &time) != 0)
+    {
+        load_fail("the server's process %ld is gone", process);
+    }
+    return (double)time.tv_sec + (double)time.tv_nsec * 1e-9;
+}
+
+static void
+set_option(LoadOptions *options, const char *name, const char *value)
+{
+    if (strcmp(name, "--port") == 0) {
+        options->port = atoi(value);
+    }
+    else if (strcmp(name, "--connections") == 0) {
+        options->connections = atoi(value);
+    }
+    else if (strcmp(name, "--cpu") == 0) {
+        options->cpu = atoi(value);
+    }
+    else if (strcmp(name, "--server") == 0) {
+        options->server = atol(value);
+    }
+    else if (strcmp(name, "--size") == 0) {
+        options->size = (size_t)atol(value);
+    }
+    else if (strcmp(name, "--warmup") == 0) {
+        options->warmup = atof(value);
+    }
+    else if (strcmp(name, "--seconds") == 0) {
+        options->seconds = atof(value);
+    }
+    else if (strcmp(name, "--windows") == 0) {
+        options->windows = atoi(value);
+    }
+    else if (strcmp(name, "--path") == 0) {
+        options->path = value;
+    }
+    else {
+        load_fail("unknown option %s", name);
+    }
+}
+
+void
+load_options(LoadOptions *options, int argc, char **argv)
+{
+    *options = (LoadOptions){.connections = 64,
+                             .cpu = -1,
+                             .size = 1024,
+                             .warmup = 0.3,
+                             .seconds = 1.0,
+                             .windows = 4,
+                             .path = "/"};
+    for (int i = 1; i < argc; i += 2) {
+        if (i + 1 == argc) {
+            load_fail("%s wants a value", argv[i]);
+        }
+        set_option(options, argv[i], argv[i + 1]);
+    }
+    if (options->port <= 0 || options->port > 65535) {
+        load_fail("--port is wanted");
+    }
+    if (options->connections < 1 || options->size < 1 || options->windows < 1
+        || options->windows > MAX_WINDOWS)
+    {
+        load_fail("connections, size or windows out of range");
+    }
+}
+
+static void
+prepare_process(const LoadOptions *options)
+{
+    struct rlimit files;
+    rlim_t wanted = (rlim_t)options->connections + 64;
+    if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < wanted) {
+        files.rlim_cur = wanted < files.rlim_max ? wanted : files.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &files);
+    }
+    if (options->cpu >= 0) {
+        cpu_set_t cpus;
+        CPU_ZERO(&cpus);
+        CPU_SET(options->cpu, &cpus);
+        if (sched_setaffinity(0, sizeof cpus, &cpus) != 0) {
+            load_fail("cannot run on CPU %d", options->cpu);
+        }
+    }
+    /* Should the one who started us be gone, nobody would end us. */
+    alarm((unsigned)(options->warmup + options->seconds) + 20);
+}
+
+static int
+connect_to(int port)
+{
+    int one = 1;
+    struct sockaddr_in address = {.sin_family = AF_INET,
+                                  .sin_port = htons((uint16_t)port)};
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_TCP);
+    if (fd < 0) {
+        load_fail("socket: %s", strerror(errno));
+    }
+    if (connect(fd, (struct sockaddr *)&address, sizeof address) != 0) {
+        load_fail("connect: %s", strerror(errno));
+    }
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    return fd;
+}
+
+static void
+connect_all(const LoadOptions *options, LoadConnection *connections, int poll)
+{
+    for (int i = 0; i < options->connections; i++) {
+        LoadConnection *connection = &connections[i];
+        connection->fd = connect_to(options->port);
+        connection->number = i;
+        struct epoll_event event = {.events = EPOLLIN | EPOLLOUT | EPOLLET,
+                                    .data.ptr = connection};
+        if (epoll_ctl(poll, EPOLL_CTL_ADD, connection->fd, &event) != 0) {
+            load_fail("epoll_ctl: %s", strerror(errno));
+        }
+    }
+}
+
+bool
+load_send(LoadConnection *connection, const char *message, size_t size)
+{
+    while (connection->sent < size) {
+        ssize_t count =
+            send(connection->fd, message + connection->sent,
+                 size - connection->sent, MSG_NOSIGNAL | MSG_DONTWAIT);
+        if (count >= 0) {
+            connection->sent += (size_t)count;
+        }
+        else if (errno == EAGAIN) {
+            return false;
+        }
+        else if (errno != EINTR) {
+            load_fail("send: %s", strerror(errno));
+        }
+    }
+    return true;
+}
+
+size_t
+load_receive(Load *load, LoadConnection *connection)
+{
+    for (;;) {
+        ssize_t count =
+            recv(connection->fd, load->scratch, LOAD_SCRATCH, MSG_DONTWAIT);
+        if (count > 0) {
+            return (size_t)count;
+        }
+        if (count == 0) {
+            load_fail("the server closed connection %d", connection->number);
+        }
+        if (errno == EAGAIN) {
+            return 0;
+        }
+        if (errno != EINTR) {
+            load_fail("recv: %s", strerror(errno));
+        }
+    }
+}
+
+static Mark
+mark(const Load *load)
+{
+    return (Mark){.at = now(),
+                  .cpu = cpu_time_of(load->options.server),
+                  .answered = load->answered};
+}
+
+static void
+print_answer(const Mark *marks, int windows)
+{
+    printf("{\"windows\": [");
+    for (int i = 0; i < windows; i++) {
+        const Mark *from = &marks[i], *to = &marks[i + 1];
+        printf("%s[%llu, %.9f, %.9f]", i ? ", " : "",
+               (unsigned long long)(to->answered - from->answered),
+               to->at - from->at, to->cpu - from->cpu);
+    }
+    printf("], \"answered\": %llu, \"seconds\": %.9f, \"cpu\": %.9f}\n",
+           (unsigned long long)(marks[windows].answered - marks[0].answered),
+           marks[windows].at - marks[0].at, marks[windows].cpu - marks[0].cpu);
+}
+
+int
+load_run(Load *load, LoadStep step)
+{
+    static struct epoll_event events[MAX_EVENTS];
+    const LoadOptions *options = &load->options;
+    Mark marks[MAX_WINDOWS + 1];
+    prepare_process(options);
+    load->scratch = malloc(LOAD_SCRATCH);
+    LoadConnection *connections =
+        calloc((size_t)options->connections, sizeof *connections);
+    int poll = epoll_create1(EPOLL_CLOEXEC);
+    if (load->scratch == NULL || connections == NULL || poll < 0) {
+        load_fail("no memory");
+    }
+    connect_all(options, connections, poll);
+    double next = now() + options->warmup;
+    int marked = 0;
+    while (marked <= options->windows) {
+        int count = epoll_wait(poll, events, MAX_EVENTS, SILENCE_MS);
+        if (count == 0) {
+            load_fail("the server has not answered for %d ms", SILENCE_MS);
+        }
+        for (int i = 0; i < count; i++) {
+            step(load, events[i].data.ptr);
+        }
+        if (now() >= next) {
+            marks[marked++] = mark(load);
+            load->warm = true;
+            next += options->seconds / options->windows;
+        }
+    }
+    print_answer(marks, options->windows);
+    return 0;
+}

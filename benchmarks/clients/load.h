@@ -1,0 +1,69 @@
+/* What the load generators share: connections, markers and the answer.
+ *
+ * A generator opens its connections, keeps one message (or request) in
+ * flight on each, and prints one line of JSON: how many were answered in the
+ * measured time, and how much CPU time the server's process spent on them.
+ * That time is read from the server's CPU clock at the very markers between
+ * which messages are counted, so starting and warming up cost nothing.
+ *
+ * One thread, edge-triggered epoll, no allocation after the start: the
+ * generator must never be what is measured.
+ */
+#ifndef LOAD_H
+#define LOAD_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct {
+    int port;
+    int connections;
+    int cpu;          /* pin to this one; -1: not at all */
+    long server;      /* whose CPU time is read, a process id */
+    size_t size;      /* of a message, in bytes */
+    double warmup;    /* seconds before the first marker */
+    double seconds;   /* between the first marker and the last */
+    int windows;      /* markers in between, for the spread */
+    const char *path; /* of an HTTP request */
+} LoadOptions;
+
+typedef struct LoadConnection {
+    int fd;
+    int number;
+    size_t sent;
+    size_t received;
+    void *more; /* the generator's own */
+} LoadConnection;
+
+typedef struct {
+    LoadOptions options;
+    bool warm; /* the first marker is passed */
+    uint64_t answered;
+    char *scratch; /* for reads, LOAD_SCRATCH bytes */
+} Load;
+
+#define LOAD_SCRATCH (256 * 1024)
+
+/* Called when a connection is open, and whenever it may be read or written.
+ * Edge-triggered: goes on until the socket would block, or nothing is due. */
+typedef void (*LoadStep)(Load *load, LoadConnection *connection);
+
+/* Parses the command line, which is the same for all generators; exits with
+ * a message if it is wrong. */
+void load_options(LoadOptions *options, int argc, char **argv);
+
+/* Connects, calls `step` until the measured time is over, and prints the
+ * answer.  Returns the exit status. */
+int load_run(Load *load, LoadStep step);
+
+/* Sends what is left of `message`; returns whether all of it has left. */
+bool load_send(LoadConnection *connection, const char *message, size_t size);
+
+/* Reads once into load->scratch; returns the count, 0 if it would block. */
+size_t load_receive(Load *load, LoadConnection *connection);
+
+/* Ends the program with a message: a figure from a broken run is worthless. */
+_Noreturn void load_fail(const char *format, ...);
+
+#endif

@@ -1,0 +1,136 @@
+"""Servers and load generators as child processes, each on its own CPU.
+
+A server is pinned to the last CPU this process may use and the generator to
+the first, so that the one never takes time from the other.  The server's
+CPU time is read by the generator, at the markers it counts between.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from harness import build, loops
+from harness.case import Figure, Run, figure
+
+SERVERS = Path(__file__).resolve().parents[1] / "servers"
+START_LIMIT = 15.0
+END_LIMIT = 3.0
+WINDOWS = 4
+
+
+def cpus() -> tuple[int, int]:
+    """Return the CPUs of the server and of the load generator."""
+    usable = sorted(os.sched_getaffinity(0))
+    return usable[-1], usable[0]
+
+
+def server_command(loop: str, script: str, options: list[str]) -> list[str]:
+    """Return the command that starts the server `script` on `loop`.
+
+    For the plain C servers that is the server of that name instead.
+    """
+    if loop in loops.C_SERVERS:
+        program = build.path(loop.replace("-", "_"))
+        return [str(program), "--cpu", str(cpus()[0])]
+    return [
+        sys.executable,
+        str(SERVERS / script),
+        f"--loop={loop}",
+        f"--cpu={cpus()[0]}",
+        *options,
+    ]
+
+
+def _first_line(process: subprocess.Popen) -> str:
+    """Return the first line a server prints, or fail in due time."""
+    assert process.stdout is not None
+    end = time.monotonic() + START_LIMIT
+    text = b""
+    while not text.endswith(b"\n"):
+        left = end - time.monotonic()
+        if not select.select([process.stdout], [], [], max(0, left))[0]:
+            raise TimeoutError("the server did not start")
+        part = os.read(process.stdout.fileno(), 4096)
+        if not part:
+            raise RuntimeError("the server ended before it listened")
+        text += part
+    return text.decode()
+
+
+@contextmanager
+def serving(command: list[str]) -> Iterator[dict[str, int]]:
+    """Run a server for the length of a with-block; give its port and pid."""
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+    )
+    try:
+        yield json.loads(_first_line(process))
+        if process.poll() is not None:
+            raise RuntimeError("the server ended under load")
+    finally:
+        process.terminate()
+        try:
+            process.wait(END_LIMIT)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def load(
+    program: str, server: dict[str, int], run: Run, **options: Any
+) -> dict[str, Figure]:
+    """Load a server; return its CPU time per answer and answers a second.
+
+    "cpu" is in microseconds, "rate" in answers per second; the samples of
+    both are those of the windows between the markers.
+    """
+    command = [
+        str(build.path(program)),
+        "--port",
+        str(server["port"]),
+        "--server",
+        str(server["pid"]),
+        "--cpu",
+        str(cpus()[1]),
+        "--seconds",
+        str(run.seconds),
+        "--warmup",
+        str(0.3 * run.seconds),
+        "--windows",
+        str(WINDOWS),
+    ]
+    for key, value in options.items():
+        command += [f"--{key}", str(value)]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=START_LIMIT + 2 * run.seconds,
+    )
+    if done.returncode:
+        raise RuntimeError(done.stderr.strip() or f"{program} failed")
+    answer = json.loads(done.stdout)
+    if not answer["answered"]:
+        raise RuntimeError("the server answered nothing")
+    return _figures(answer)
+
+
+def _figures(answer: dict) -> dict[str, Figure]:
+    """Return the figures of the whole measured time, windows as samples."""
+    windows = [window for window in answer["windows"] if window[0]]
+    cpu = figure(spent / count * 1e6 for count, _, spent in windows)
+    rate = figure(count / seconds for count, seconds, _ in windows)
+    cpu["figure"] = answer["cpu"] / answer["answered"] * 1e6
+    rate["figure"] = answer["answered"] / answer["seconds"]
+    return {"cpu": cpu, "rate": rate}

@@ -1,0 +1,21 @@
+/* What the plain C servers share: how they start, announce and end.
+ *
+ * A limit takes `--cpu N`, prints {"port": P, "pid": PID} when it listens,
+ * and serves until it is killed, or until ten minutes have passed.
+ */
+#ifndef LIMIT_H
+#define LIMIT_H
+
+/* How much one read may bring; libuv suggests the same. */
+#define LIMIT_CHUNK (64 * 1024)
+
+/* Pins the process and raises its descriptor limit; exits on failure. */
+void limit_prepare(int argc, char **argv);
+
+/* Says on stdout that clients may come. */
+void limit_announce(int port);
+
+/* Ends the program with a message. */
+_Noreturn void limit_fail(const char *what, const char *why);
+
+#endif

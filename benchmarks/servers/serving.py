@@ -1,0 +1,59 @@
+"""What the servers of the benchmarks share: how they start and how they end.
+
+A server prints one line of JSON, {"port": P, "pid": PID}, when it listens,
+and serves until it gets SIGTERM.  Should nobody be left to send one, it
+ends by SIGALRM after its time: a signal, for a watch on a pipe would be one
+more descriptor in the loop that is measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+from harness import loops  # noqa: E402
+
+LIFETIME = 600
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser that knows the options every server has."""
+    new = argparse.ArgumentParser(
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    new.add_argument("--loop", choices=loops.PYTHON_LOOPS, required=True)
+    new.add_argument("--cpu", type=int, help="the one CPU to run on")
+    return new
+
+
+def announce(port: int) -> None:
+    """Say on stdout that clients may come."""
+    print(json.dumps({"port": port, "pid": os.getpid()}), flush=True)
+
+
+def serve(
+    args: argparse.Namespace,
+    main: Callable[[], Coroutine[Any, Any, None]],
+) -> None:
+    """Run `main()` on the loop that `args` names, until SIGTERM."""
+    signal.alarm(LIFETIME)
+    if args.cpu is not None:
+        os.sched_setaffinity(0, {args.cpu})
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard == resource.RLIM_INFINITY or hard > 4096:
+        hard = 4096
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    factory = loops.loop_factory(args.loop)
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(main())
