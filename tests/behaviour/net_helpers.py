@@ -1,0 +1,400 @@
+"""What the network tests share.
+
+Most tests look at one transport of the loop under test whose other end is a
+plain socket, so that the test decides what the network does: `link()` makes
+such a pair for each way a stream transport can come to be. `Recorder` writes
+down every call a protocol gets and notices calls that come nested or out of
+order; waiting is always for one of these calls, never for time to pass.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import pathlib
+import random
+import socket
+import ssl
+import struct
+import sys
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+KIB = 1024
+MIB = 1024 * 1024
+
+PY312 = sys.version_info >= (3, 12)
+PY312_1 = sys.version_info >= (3, 12, 1)
+PY313 = sys.version_info >= (3, 13)
+PY314 = sys.version_info >= (3, 14)
+PY315 = sys.version_info >= (3, 15)
+
+CERTS = pathlib.Path(__file__).parent.parent / "certs"
+
+KINDS = ("tcp-client", "tcp-server", "unix")
+TCP_KINDS = KINDS[:2]
+
+every_kind = pytest.mark.parametrize("kind", KINDS)
+every_tcp_kind = pytest.mark.parametrize("kind", TCP_KINDS)
+
+
+async def turns(count: int = 5) -> None:
+    """Let the loop make *count* turns."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def spin(predicate: Callable[[], Any]) -> None:
+    """Let the loop turn until *predicate* holds."""
+    while not predicate():
+        await asyncio.sleep(0)
+
+
+class _Journal:
+    """The record of one protocol: `events` is a list of (name, value)."""
+
+    # Calls that a transport may make while the protocol is in another one.
+    MAY_NEST = frozenset({"pause", "resume", "get_buffer"})
+
+    def __init__(self, **hooks: Callable[..., Any]) -> None:
+        self.events: list[tuple[str, Any]] = []
+        self.data = bytearray()
+        self.transport: Any = None
+        self.faults: list[str] = []
+        self._hooks = hooks
+        self._inside: list[str] = []
+        self._waiters: list[asyncio.Future[None]] = []
+
+    def note(self, name: str, value: Any = None, *args: Any) -> Any:
+        """Write one call down, run its hook, wake who waits."""
+        if self._inside and name not in self.MAY_NEST:
+            self.faults.append(f"{name} inside {self._inside[-1]}")
+        if self.lost:
+            self.faults.append(f"{name} after connection_lost")
+        if name == "made" and self.events:
+            self.faults.append("connection_made after other calls")
+        if name == "eof" and "eof" in self.names:
+            self.faults.append("a second eof_received")
+        if name == "data" and "eof" in self.names:
+            self.faults.append("data after eof_received")
+        self._inside.append(name)
+        self.events.append((name, value))
+        hook = self._hooks.get(name)
+        try:
+            return hook(self, *args) if hook is not None else None
+        finally:
+            self._inside.pop()
+            for waiter in self._waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
+
+    def made(self, transport: Any) -> None:
+        self.transport = transport
+        self.note("made", transport)
+
+    @property
+    def names(self) -> list[str]:
+        """The calls in order; neighbouring data calls count as one."""
+        names: list[str] = []
+        for name, _ in self.events:
+            if name != "data" or names[-1:] != ["data"]:
+                names.append(name)
+        return names
+
+    @property
+    def lost(self) -> bool:
+        return any(name == "lost" for name, _ in self.events)
+
+    @property
+    def exc(self) -> BaseException | None:
+        """What connection_lost was called with."""
+        (exc,) = [value for name, value in self.events if name == "lost"]
+        return exc
+
+    def count(self, name: str) -> int:
+        return sum(1 for event, _ in self.events if event == name)
+
+    async def wait(self, predicate: Callable[[], Any]) -> None:
+        """Wait for a call after which *predicate* holds."""
+        while not predicate():
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            try:
+                await waiter
+            finally:
+                self._waiters.remove(waiter)
+
+    async def wait_for(self, name: str, count: int = 1) -> None:
+        await self.wait(lambda: self.count(name) >= count)
+
+    async def wait_data(self, size: int) -> bytes:
+        """Wait until *size* bytes came; returns all that came."""
+        await self.wait(lambda: len(self.data) >= size or self.lost)
+        return bytes(self.data)
+
+    async def wait_lost(self) -> BaseException | None:
+        await self.wait(lambda: self.lost)
+        return self.exc
+
+    def check(self) -> None:
+        assert self.faults == []
+
+
+class Recorder(_Journal, asyncio.Protocol):
+    """A Protocol that records. Hooks: made, data, eof, lost, pause, resume.
+
+    A hook is called with the recorder (and, for data, the bytes; for lost,
+    the exception); the one for eof gives eof_received its result.
+    """
+
+    def connection_made(self, transport: Any) -> None:
+        self.made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        if type(data) is not bytes:
+            self.faults.append(f"data is {type(data)}")
+        self.data += data
+        self.note("data", len(data), data)
+
+    def eof_received(self) -> Any:
+        return self.note("eof")
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self.note("lost", exc, exc)
+
+    def pause_writing(self) -> None:
+        self.note("pause")
+
+    def resume_writing(self) -> None:
+        self.note("resume")
+
+
+class BufferedRecorder(_Journal, asyncio.BufferedProtocol):
+    """A BufferedProtocol that records; get_buffer gives *size* bytes."""
+
+    def __init__(self, size: int = 4096, **hooks: Any) -> None:
+        super().__init__(**hooks)
+        self.buffer = bytearray(size)
+        self.hints: list[int] = []
+
+    def connection_made(self, transport: Any) -> None:
+        self.made(transport)
+
+    def get_buffer(self, sizehint: int) -> Any:
+        self.hints.append(sizehint)
+        hook = self._hooks.get("get_buffer")
+        return self.buffer if hook is None else hook(self, sizehint)
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.data += self.buffer[:nbytes]
+        self.note("data", nbytes, nbytes)
+
+    def eof_received(self) -> Any:
+        return self.note("eof")
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self.note("lost", exc, exc)
+
+    def pause_writing(self) -> None:
+        self.note("pause")
+
+    def resume_writing(self) -> None:
+        self.note("resume")
+
+
+class Peer:
+    """The far end of a connection: a non-blocking plain socket."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self.sock = sock
+        self.loop = asyncio.get_running_loop()
+
+    async def send(self, data: Any) -> None:
+        await self.loop.sock_sendall(self.sock, data)
+
+    async def recv(self, size: int = 65536) -> bytes:
+        return await self.loop.sock_recv(self.sock, size)
+
+    async def recv_exactly(self, size: int) -> bytes:
+        got = bytearray()
+        while len(got) < size:
+            chunk = await self.recv(min(size - len(got), MIB))
+            assert chunk, f"end of stream after {len(got)} of {size} bytes"
+            got += chunk
+        return bytes(got)
+
+    async def recv_all(self) -> bytes:
+        got = bytearray()
+        while chunk := await self.recv(MIB):
+            got += chunk
+        return bytes(got)
+
+    def nothing_to_read(self) -> bool:
+        """True if not even an end of stream has arrived."""
+        try:
+            self.sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return True
+        return False
+
+    def send_eof(self) -> None:
+        self.sock.shutdown(socket.SHUT_WR)
+
+    def reset(self) -> None:
+        """Close so that the other side sees ECONNRESET (TCP)."""
+        linger = struct.pack("ii", 1, 0)
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        self.sock.close()
+
+    def close(self) -> None:
+        self.sock.close()
+
+
+class Link:
+    """A transport under test, its protocol, and the far end."""
+
+    def __init__(self, transport: Any, protocol: Any, peer: Peer) -> None:
+        self.transport = transport
+        self.protocol = protocol
+        self.peer = peer
+
+    def shrink(self) -> None:
+        """Keep the kernel's buffers small, so that writes soon wait.
+
+        Not smaller: below the loopback's segment size (64 KiB) TCP
+        falls back to its persist timer, 0.2 s a segment.
+        """
+        sock = self.transport.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 128 * KIB)
+
+    def fill(self, chunk: bytes = b"x" * 65536) -> int:
+        """Write until the transport has to buffer; returns the total."""
+        total = 0
+        while not self.transport.get_write_buffer_size():
+            self.transport.write(chunk)
+            total += len(chunk)
+        return total
+
+
+def listening_socket(family: int = socket.AF_INET) -> socket.socket:
+    """A plain TCP listener on the loopback address, non-blocking."""
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    host = "::1" if family == socket.AF_INET6 else "127.0.0.1"
+    sock.bind((host, 0))
+    sock.listen(100)
+    sock.setblocking(False)
+    return sock
+
+
+def tcp_socketpair() -> tuple[socket.socket, socket.socket]:
+    """Two ends of a connected TCP connection."""
+    listener = listening_socket()
+    with listener:
+        near = socket.socket()
+        near.connect(listener.getsockname())
+        listener.setblocking(True)
+        far, _ = listener.accept()
+    return near, far
+
+
+async def _open(kind: str, factory: Any) -> tuple[Any, Any, socket.socket]:
+    loop = asyncio.get_running_loop()
+    if kind == "tcp-client":
+        with listening_socket() as listener:
+            address = listener.getsockname()
+            pair = await loop.create_connection(factory, *address)
+            sock, _ = await loop.sock_accept(listener)
+        return *pair, sock
+    if kind == "tcp-server":
+        arrived = loop.create_future()
+
+        def arriving() -> Any:
+            protocol = factory()
+            loop.call_soon(arrived.set_result, protocol)
+            return protocol
+
+        server = await loop.create_server(arriving, "127.0.0.1", 0)
+        sock = socket.socket()
+        sock.setblocking(False)
+        await loop.sock_connect(sock, server.sockets[0].getsockname())
+        protocol = await arrived
+        await protocol.wait_for("made")
+        server.close()
+        return protocol.transport, protocol, sock
+    near, sock = socket.socketpair()
+    near.setblocking(False)
+    pair = await loop.create_unix_connection(factory, sock=near)
+    return *pair, sock
+
+
+@contextlib.asynccontextmanager
+async def link(kind: str, protocol: Any = None) -> AsyncIterator[Link]:
+    """A connected Link of *kind*; torn down and checked at the end."""
+    if protocol is None:
+        protocol = Recorder()
+    transport, protocol, sock = await _open(kind, lambda: protocol)
+    joined = Link(transport, protocol, Peer(sock))
+    try:
+        yield joined
+        if not protocol.lost:
+            transport.abort()
+        await protocol.wait_lost()
+        await turns(2)
+        protocol.check()
+    finally:
+        # asyncio's abort() fails where close() has flushed and finished.
+        if not protocol.lost:
+            transport.abort()
+        joined.peer.close()
+
+
+@contextlib.asynccontextmanager
+async def both_ends(
+    near: Any, far: Any, **server_options: Any
+) -> AsyncIterator[tuple[Any, Any]]:
+    """Two protocols of the loop joined by TCP: (client's, server's)."""
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(
+        lambda: far, "127.0.0.1", 0, **server_options
+    )
+    address = server.sockets[0].getsockname()
+    await loop.create_connection(lambda: near, *address)
+    await far.wait_for("made")
+    try:
+        yield near, far
+    finally:
+        server.close()
+        for protocol in (near, far):
+            if not protocol.lost:
+                protocol.transport.abort()
+    await near.wait_lost()
+    await far.wait_lost()
+    near.check()
+    far.check()
+
+
+def pattern(size: int, seed: int = 1) -> bytes:
+    """*size* bytes in which any loss, doubling or exchange shows."""
+    return random.Random(seed).randbytes(size)
+
+
+def digest(data: Any) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def server_context(name: str = "localhost") -> ssl.SSLContext:
+    """A server's TLS context with the test certificate *name*."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(CERTS / f"{name}.pem", CERTS / f"{name}.key")
+    return context
+
+
+def client_context() -> ssl.SSLContext:
+    """A client's TLS context that trusts the test authority alone."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(CERTS / "ca.pem")
+    return context

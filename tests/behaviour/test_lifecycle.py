@@ -1,0 +1,408 @@
+"""close: what it refuses, what it leaves, and loops nobody closed."""
+
+import asyncio
+import gc
+import inspect
+import os
+import signal
+import socket
+import threading
+import warnings
+import weakref
+
+import pytest
+
+
+def test_close_twice(loop_factory):
+    loop = loop_factory()
+    loop.close()
+    assert loop.is_closed()
+    loop.close()
+    assert loop.is_closed()
+
+
+def test_close_while_running(loop, turn):
+    raised = []
+
+    def callback():
+        try:
+            loop.close()
+        except RuntimeError as exc:
+            raised.append(str(exc))
+
+    loop.call_soon(callback)
+    turn()
+    assert raised == ["Cannot close a running event loop"]
+    assert not loop.is_closed()
+
+
+def test_close_from_another_thread_while_running(loop, in_thread):
+    raised = []
+
+    def other():
+        try:
+            loop.close()
+        except RuntimeError as exc:
+            raised.append(str(exc))
+        loop.call_soon_threadsafe(loop.stop)
+
+    loop.call_soon(lambda: in_thread(other))
+    loop.run_forever()
+    assert raised == ["Cannot close a running event loop"]
+
+
+REFUSED = {
+    "call_soon": lambda loop, fd: loop.call_soon(print),
+    "call_later": lambda loop, fd: loop.call_later(1, print),
+    "call_later_0": lambda loop, fd: loop.call_later(0, print),
+    "call_at": lambda loop, fd: loop.call_at(1e9, print),
+    "call_soon_threadsafe": lambda loop, fd: loop.call_soon_threadsafe(print),
+    "run_forever": lambda loop, fd: loop.run_forever(),
+    "run_in_executor": lambda loop, fd: loop.run_in_executor(None, print),
+    "add_reader": lambda loop, fd: loop.add_reader(fd, print),
+    "add_writer": lambda loop, fd: loop.add_writer(fd, print),
+    "add_signal_handler": lambda loop, fd: loop.add_signal_handler(
+        signal.SIGUSR1, print
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused_on_a_closed_loop(loop_factory, name):
+    loop = loop_factory()
+    loop.close()
+    left, right = socket.socketpair()
+    try:
+        with pytest.raises(RuntimeError) as caught:
+            REFUSED[name](loop, left)
+        assert str(caught.value) == "Event loop is closed"
+    finally:
+        left.close()
+        right.close()
+
+
+COROUTINES = {
+    "create_connection": lambda loop: loop.create_connection(
+        asyncio.Protocol, "127.0.0.1", 9
+    ),
+    "create_server": lambda loop: loop.create_server(
+        asyncio.Protocol, "127.0.0.1", 0
+    ),
+    "getaddrinfo": lambda loop: loop.getaddrinfo("localhost", 1),
+    "shutdown_default_executor": lambda loop: (
+        loop.shutdown_default_executor()
+    ),
+}
+
+
+def step(coro):
+    """Run a coroutine without a loop up to its first pause."""
+    try:
+        with pytest.raises((RuntimeError, StopIteration)) as caught:
+            coro.send(None)
+    finally:
+        coro.close()
+    return caught.value
+
+
+@pytest.mark.parametrize("name", ["getaddrinfo"])
+def test_coroutine_methods_on_a_closed_loop(loop_factory, name):
+    loop = loop_factory()
+    loop.close()
+    value = step(COROUTINES[name](loop))
+    assert isinstance(value, RuntimeError)
+    assert str(value) == "Event loop is closed"
+
+
+def test_create_task_on_a_closed_loop(loop_factory):
+    async def main():
+        pass
+
+    loop = loop_factory()
+    loop.close()
+    coro = main()
+    with pytest.raises(RuntimeError, match="Event loop is closed"):
+        loop.create_task(coro)
+    coro.close()
+
+
+def test_run_until_complete_of_a_future_of_a_closed_loop(loop_factory):
+    loop = loop_factory()
+    future = loop.create_future()
+    loop.close()
+    with pytest.raises(RuntimeError, match="Event loop is closed"):
+        loop.run_until_complete(future)
+
+
+def test_harmless_on_a_closed_loop(loop_factory):
+    loop = loop_factory()
+    loop.close()
+    assert loop.is_closed() is True
+    assert loop.is_running() is False
+    assert isinstance(loop.time(), float)
+    assert loop.get_debug() in (True, False)
+    loop.set_debug(False)
+    loop.stop()
+    assert loop.get_exception_handler() is None
+    loop.set_exception_handler(None)
+    assert loop.get_task_factory() is None
+    loop.set_task_factory(None)
+    assert loop.create_future().get_loop() is loop
+    assert "closed=True" in repr(loop)
+
+
+def test_remove_reader_on_a_closed_loop(loop_factory):
+    loop = loop_factory()
+    loop.close()
+    left, right = socket.socketpair()
+    outcomes = []
+    for method in (loop.remove_reader, loop.remove_writer):
+        try:
+            outcomes.append(method(left))
+        except RuntimeError as exc:
+            outcomes.append(str(exc))
+    left.close()
+    right.close()
+    assert outcomes == ["Event loop is closed"] * 2
+
+
+def test_call_exception_handler_works_on_a_closed_loop(loop_factory):
+    loop = loop_factory()
+    seen = []
+    loop.set_exception_handler(lambda _loop, context: seen.append(context))
+    loop.close()
+    loop.call_exception_handler({"message": "late"})
+    assert seen == [{"message": "late"}]
+
+
+def test_pending_callbacks_never_run(loop_factory):
+    loop = loop_factory()
+    seen = []
+    loop.call_soon(seen.append, 1)
+    loop.call_later(0, seen.append, 2)
+    loop.call_soon_threadsafe(seen.append, 3)
+    loop.close()
+    gc.collect()
+    assert seen == []
+
+
+def test_watchers_are_dropped_by_close(loop_factory):
+    loop = loop_factory()
+    left, right = socket.socketpair()
+
+    class Token:
+        def callback(self):
+            pass
+
+    token = Token()
+    alive = weakref.ref(token)
+    loop.add_reader(left, token.callback)
+    loop.add_writer(left, token.callback)
+    del token
+    loop.close()
+    gc.collect()
+    assert alive() is None
+    left.send(b"x")
+    assert right.recv(1) == b"x"
+    left.close()
+    right.close()
+
+
+@pytest.mark.reports
+def test_unclosed_loop_warns(loop_factory):
+    loop = loop_factory()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        del loop
+        gc.collect()
+    texts = [str(w.message) for w in caught]
+    assert any("unclosed event loop" in text for text in texts), texts
+    kinds = {w.category for w in caught}
+    assert kinds == {ResourceWarning}
+
+
+def test_unclosed_loop_gives_its_descriptors_back(loop_factory):
+    def cycle():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            loop = loop_factory()
+            loop.call_later(100, print)
+            loop.run_until_complete(asyncio.sleep(0))
+            loop.me = loop
+            del loop
+            gc.collect()
+
+    cycle()
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(5):
+        cycle()
+    assert len(os.listdir("/proc/self/fd")) <= before
+
+
+def test_an_abandoned_loop_with_everything_pending(loop_factory):
+    def abandon():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            loop = loop_factory()
+            left, right = socket.socketpair()
+            loop.add_reader(left, print, loop)
+            loop.call_soon(print, loop)
+            loop.call_soon_threadsafe(print, loop)
+            loop.call_later(10, print, loop)
+            loop.kept = loop.create_future()
+            alive = weakref.ref(loop)
+            del loop
+            left.close()
+            right.close()
+            gc.collect()
+            return alive
+
+    assert abandon()() is None
+
+
+def test_many_loops_in_a_row_keep_the_descriptor_count(loop_factory):
+    def cycle():
+        loop = loop_factory()
+        loop.run_until_complete(asyncio.sleep(0))
+        loop.close()
+
+    cycle()
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(100):
+        cycle()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_many_loops_open_at_once(loop_factory):
+    loops = [loop_factory() for _ in range(20)]
+    try:
+        for number, loop in enumerate(loops):
+            result = loop.run_until_complete(asyncio.sleep(0, number))
+            assert result == number
+    finally:
+        for loop in loops:
+            loop.close()
+
+
+def test_close_in_another_thread_than_the_run(loop_factory, in_thread):
+    loop = loop_factory()
+    loop.run_until_complete(asyncio.sleep(0))
+    in_thread(loop.close).join()
+    assert loop.is_closed()
+
+
+def test_made_in_one_thread_and_run_in_another(loop_factory, in_thread):
+    made = []
+    in_thread(lambda: made.append(loop_factory())).join()
+    loop = made[0]
+    assert loop.run_until_complete(asyncio.sleep(0.001, 3)) == 3
+    loop.close()
+
+
+def test_a_loop_per_thread_many_times(loop_factory, in_thread):
+    results = []
+
+    def runner():
+        for _ in range(3):
+            loop = loop_factory()
+            results.append(loop.run_until_complete(asyncio.sleep(0, 1)))
+            loop.close()
+
+    for _ in range(10):
+        in_thread(runner).join()
+    assert results == [1] * 30
+
+
+def test_state_does_not_carry_over_to_the_next_loop(loop_factory):
+    seen = []
+    old = loop_factory()
+    old.set_exception_handler(lambda loop, context: None)
+    old.set_task_factory(lambda loop, coro, **kw: asyncio.Task(
+        coro, loop=loop, **kw
+    ))
+    old.call_later(0.001, seen.append, "old")
+    old.call_soon(seen.append, "old")
+    old.call_soon_threadsafe(seen.append, "old")
+    old.stop()
+    old.mine = 1
+    old.close()
+    new = loop_factory()
+    try:
+        assert not hasattr(new, "mine")
+        assert new.get_exception_handler() is None
+        assert new.get_task_factory() is None
+        assert new.run_until_complete(asyncio.sleep(0.003, 1)) == 1
+        assert seen == []
+    finally:
+        new.close()
+
+
+def test_close_during_interpreter_wide_collection(loop_factory):
+    class Chain:
+        def __init__(self, loop):
+            self.loop = loop
+            self.me = self
+
+        def __del__(self):
+            self.loop.close()
+
+    loop = loop_factory()
+    chain = Chain(loop)
+    del chain
+    gc.collect()
+    assert loop.is_closed()
+
+
+def test_signature_of_the_public_methods(loop_factory):
+    """Programs inspect and wrap these; names and defaults must agree."""
+    loop = loop_factory()
+    loop.close()
+    base = asyncio.SelectorEventLoop
+    for name in (
+        "call_soon",
+        "call_later",
+        "call_at",
+        "call_soon_threadsafe",
+        "run_in_executor",
+        "add_signal_handler",
+        "add_reader",
+        "run_until_complete",
+    ):
+        method = getattr(type(loop), name)
+        try:
+            ours = inspect.signature(method)
+        except ValueError:
+            continue
+        theirs = inspect.signature(getattr(base, name))
+        assert list(ours.parameters) == list(theirs.parameters), name
+
+
+def test_close_with_a_default_executor(loop_factory):
+    loop = loop_factory()
+    assert loop.run_until_complete(loop.run_in_executor(None, int)) == 0
+    loop.close()
+    with pytest.raises(RuntimeError, match="Event loop is closed"):
+        loop.run_in_executor(None, int)
+
+
+def test_threads_of_a_closed_loop_end(loop_factory):
+    loop = loop_factory()
+    threads = []
+
+    def job():
+        threads.append(threading.current_thread())
+
+    loop.run_until_complete(loop.run_in_executor(None, job))
+    loop.close()
+    threads[0].join(20)
+    assert not threads[0].is_alive()
+
+
+def test_context_of_a_second_close_is_silent(loop_factory, capfd):
+    loop = loop_factory()
+    loop.close()
+    loop.close()
+    del loop
+    gc.collect()
+    out, err = capfd.readouterr()
+    assert (out, err) == ("", "")

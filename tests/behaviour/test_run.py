@@ -1,0 +1,572 @@
+"""run_forever, run_until_complete and stop, and the loop after each."""
+
+import asyncio
+import gc
+import os
+import socket
+import sys
+import threading
+import types
+
+import pytest
+
+
+def test_run_until_complete_returns_the_result(loop):
+    async def main():
+        return 42
+
+    assert loop.run_until_complete(main()) == 42
+
+
+def test_run_until_complete_raises_the_exception(loop):
+    async def main():
+        raise ZeroDivisionError("mine")
+
+    with pytest.raises(ZeroDivisionError, match="mine"):
+        loop.run_until_complete(main())
+
+
+def test_run_until_complete_of_a_future_and_a_task(loop):
+    future = loop.create_future()
+    loop.call_soon(future.set_result, 1)
+    assert loop.run_until_complete(future) == 1
+    task = loop.create_task(asyncio.sleep(0, 2))
+    assert loop.run_until_complete(task) == 2
+    assert loop.run_until_complete(task) == 2
+
+
+def test_run_until_complete_of_any_awaitable(loop):
+    class Awaitable:
+        def __await__(self):
+            yield from asyncio.sleep(0).__await__()
+            return "awaited"
+
+    assert loop.run_until_complete(Awaitable()) == "awaited"
+
+
+@pytest.mark.parametrize("bad", [None, 1, "coro", print, object()], ids=repr)
+def test_run_until_complete_refuses_what_cannot_be_awaited(loop, bad):
+    with pytest.raises(TypeError):
+        loop.run_until_complete(bad)
+    assert loop.run_until_complete(asyncio.sleep(0, 1)) == 1
+
+
+def test_run_until_complete_of_a_plain_generator(loop):
+    def generator():
+        yield
+
+    with pytest.raises(TypeError):
+        loop.run_until_complete(generator())
+
+
+def test_run_until_complete_of_a_generator_coroutine(loop):
+    @types.coroutine
+    def legacy():
+        yield from asyncio.sleep(0).__await__()
+        return 3
+
+    async def main():
+        return await legacy()
+
+    assert loop.run_until_complete(main()) == 3
+
+
+def test_future_of_another_loop_is_refused(loop_factory):
+    mine, other = loop_factory(), loop_factory()
+    try:
+        future = other.create_future()
+        with pytest.raises(ValueError, match="loop"):
+            mine.run_until_complete(future)
+    finally:
+        mine.close()
+        other.close()
+
+
+def test_nested_in_the_same_loop(loop):
+    async def inner():
+        pass
+
+    async def main():
+        coro = inner()
+        try:
+            with pytest.raises(RuntimeError, match="already running"):
+                loop.run_until_complete(coro)
+        finally:
+            coro.close()
+        with pytest.raises(RuntimeError, match="already running"):
+            loop.run_forever()
+        return 1
+
+    assert loop.run_until_complete(main()) == 1
+
+
+def test_nested_makes_no_task(loop):
+    async def inner():
+        pass
+
+    async def main():
+        coro = inner()
+        before = asyncio.all_tasks(loop)
+        with pytest.raises(RuntimeError):
+            loop.run_until_complete(coro)
+        assert asyncio.all_tasks(loop) == before
+        coro.close()
+
+    loop.run_until_complete(main())
+
+
+def test_another_loop_inside_a_running_one(loop_factory):
+    first, second = loop_factory(), loop_factory()
+
+    async def inner():
+        pass
+
+    async def main():
+        coro = inner()
+        with pytest.raises(
+            RuntimeError, match="Cannot run the event loop while another"
+        ):
+            second.run_until_complete(coro)
+        coro.close()
+        with pytest.raises(RuntimeError, match="while another"):
+            second.run_forever()
+
+    try:
+        first.run_until_complete(main())
+        assert not second.is_running()
+        assert second.run_until_complete(asyncio.sleep(0, 1)) == 1
+    finally:
+        first.close()
+        second.close()
+
+
+def test_run_forever_from_another_thread_while_running(loop, in_thread):
+    raised = []
+
+    def other():
+        try:
+            loop.run_forever()
+        except RuntimeError as exc:
+            raised.append(str(exc))
+        loop.call_soon_threadsafe(loop.stop)
+
+    loop.call_soon(lambda: in_thread(other))
+    loop.run_forever()
+    assert raised == ["This event loop is already running"]
+
+
+def test_a_loop_may_run_in_another_thread_each_time(loop, in_thread):
+    seen = []
+
+    def runner():
+        seen.append(loop.run_until_complete(asyncio.sleep(0.001, 1)))
+
+    for _ in range(3):
+        in_thread(runner).join()
+    assert loop.run_until_complete(asyncio.sleep(0, 2)) == 2
+    assert seen == [1, 1, 1]
+
+
+def test_stopped_before_the_future_is_done(loop):
+    future = loop.create_future()
+    loop.call_soon(loop.stop)
+    with pytest.raises(
+        RuntimeError, match="Event loop stopped before Future completed"
+    ):
+        loop.run_until_complete(future)
+    future.set_result(1)
+    assert loop.run_until_complete(future) == 1
+
+
+def test_done_callback_of_run_until_complete_is_removed(loop):
+    future = loop.create_future()
+    loop.call_soon(loop.stop)
+    with pytest.raises(RuntimeError):
+        loop.run_until_complete(future)
+    future.set_result(None)
+    seen = []
+
+    async def main():
+        await asyncio.sleep(0.001)
+        seen.append(1)
+
+    loop.run_until_complete(main())
+    assert seen == [1]
+
+
+def test_a_done_future_still_gives_others_a_turn(loop):
+    seen = []
+    future = loop.create_future()
+    future.set_result(5)
+    loop.call_soon(seen.append, 1)
+    assert loop.run_until_complete(future) == 5
+    assert seen == [1]
+
+
+def test_one_turn_after_the_future_is_done(loop):
+    seen = []
+
+    async def main():
+        loop.call_soon(seen.append, "same")
+        loop.call_soon(loop.call_soon, seen.append, "later")
+
+    loop.run_until_complete(main())
+    assert seen == ["same"]
+    loop.run_until_complete(asyncio.sleep(0))
+    assert seen == ["same", "later"]
+
+
+def test_cancelled_future(loop):
+    future = loop.create_future()
+    future.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        loop.run_until_complete(future)
+
+
+def test_task_cancelled_while_running(loop):
+    async def main():
+        await asyncio.sleep(1000)
+
+    task = loop.create_task(main())
+    loop.call_later(0.001, task.cancel)
+    with pytest.raises(asyncio.CancelledError):
+        loop.run_until_complete(task)
+
+
+def test_run_until_complete_many_times(loop):
+    async def main(value):
+        return value
+
+    for number in range(300):
+        assert loop.run_until_complete(main(number)) == number
+
+
+def test_coroutine_never_awaited_on_a_closed_loop(loop_factory):
+    async def main():
+        pass
+
+    loop = loop_factory()
+    loop.close()
+    coro = main()
+    with pytest.raises(RuntimeError, match="Event loop is closed"):
+        loop.run_until_complete(coro)
+    coro.close()
+
+
+def test_stop_before_run_forever_runs_one_turn(loop):
+    seen = []
+    loop.call_soon(seen.append, 1)
+    loop.call_soon(loop.call_soon, seen.append, 2)
+    loop.stop()
+    loop.run_forever()
+    assert seen == [1]
+    loop.stop()
+    loop.run_forever()
+    assert seen == [1, 2]
+
+
+def test_stop_finishes_the_turn(loop):
+    seen = []
+    loop.call_soon(loop.stop)
+    loop.call_soon(seen.append, "same")
+    loop.call_soon(loop.call_soon, seen.append, "next")
+    loop.run_forever()
+    assert seen == ["same"]
+
+
+def test_stop_is_forgotten_after_the_run(loop):
+    loop.stop()
+    loop.stop()
+    loop.run_forever()
+    seen = []
+    loop.call_later(0.002, lambda: (seen.append(1), loop.stop()))
+    loop.run_forever()
+    assert seen == [1]
+
+
+def test_stop_looks_at_io_once(loop):
+    left, right = socket.socketpair()
+    seen = []
+    try:
+        loop.add_reader(left, lambda: seen.append(left.recv(10)))
+        right.send(b"x")
+        loop.stop()
+        loop.run_forever()
+        assert seen == [b"x"]
+        right.send(b"y")
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+        assert seen == [b"x", b"y"]
+        loop.remove_reader(left)
+    finally:
+        left.close()
+        right.close()
+
+
+def test_stop_does_not_wait(loop):
+    far = loop.call_later(1000, print)
+    loop.stop()
+    loop.run_forever()
+    far.cancel()
+
+
+def test_stop_on_an_idle_loop_from_a_timer(loop):
+    loop.call_later(0.001, loop.stop)
+    loop.run_forever()
+    assert not loop.is_running()
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+def test_exit_exceptions_leave_run_forever(loop, kind):
+    def leave():
+        raise kind("leaving")
+
+    seen = []
+    loop.call_soon(leave)
+    loop.call_soon(seen.append, 1)
+    with pytest.raises(kind, match="leaving"):
+        loop.run_forever()
+    assert not loop.is_running()
+    assert asyncio._get_running_loop() is None
+    assert loop.run_until_complete(asyncio.sleep(0.001, 5)) == 5
+    assert seen == [1]
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("way", ["later", "threadsafe", "reader"])
+def test_exit_exceptions_from_everywhere(loop, kind, way):
+    def leave():
+        raise kind
+
+    left, right = socket.socketpair()
+    try:
+        if way == "later":
+            loop.call_later(0.001, leave)
+        elif way == "threadsafe":
+            loop.call_soon_threadsafe(leave)
+        else:
+            loop.add_reader(left, leave)
+            right.send(b"x")
+        with pytest.raises(kind):
+            loop.run_forever()
+        loop.remove_reader(left)
+        assert loop.run_until_complete(asyncio.sleep(0.001, 5)) == 5
+    finally:
+        left.close()
+        right.close()
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+def test_exit_exceptions_from_a_task(loop, kind):
+    async def main():
+        await asyncio.sleep(0)
+        raise kind("task")
+
+    with pytest.raises(kind, match="task"):
+        loop.run_until_complete(main())
+    assert loop.run_until_complete(asyncio.sleep(0, 5)) == 5
+
+
+def test_exit_exception_keeps_the_rest_of_the_turn(loop):
+    seen = []
+
+    def leave():
+        raise SystemExit
+
+    for number in range(5):
+        loop.call_soon(seen.append, number)
+        loop.call_soon(leave)
+    for _ in range(5):
+        with pytest.raises(SystemExit):
+            loop.run_forever()
+    assert seen == [0, 1, 2, 3, 4]
+
+
+def test_generator_exit_and_others_do_not_leave(loop, reports):
+    class Odd(BaseException):
+        pass
+
+    def fail(kind):
+        raise kind
+
+    loop.call_soon(fail, GeneratorExit)
+    loop.call_soon(fail, Odd)
+    loop.call_soon(fail, asyncio.CancelledError)
+    loop.call_soon(fail, StopIteration)
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    kinds = [type(c["exception"]) for c in reports]
+    assert kinds == [
+        GeneratorExit,
+        Odd,
+        asyncio.CancelledError,
+        StopIteration,
+    ]
+
+
+def test_asyncgen_hooks_only_while_running(loop, turn):
+    outside = sys.get_asyncgen_hooks()
+    seen = []
+    loop.call_soon(lambda: seen.append(sys.get_asyncgen_hooks()))
+    turn()
+    assert seen[0].firstiter is not None
+    assert seen[0].finalizer is not None
+    assert sys.get_asyncgen_hooks() == outside
+
+
+def test_asyncio_run_with_the_factory(loop_factory):
+    async def main():
+        return asyncio.get_running_loop()
+
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        loop = runner.run(main())
+        assert loop is runner.get_loop()
+    assert loop.is_closed()
+
+
+@pytest.mark.skipif(
+    sys.version_info < (3, 12), reason="loop_factory is new in 3.12"
+)
+def test_asyncio_run_loop_factory(loop_factory):
+    async def main():
+        await asyncio.sleep(0.001)
+        return type(asyncio.get_running_loop())
+
+    probe = loop_factory()
+    probe.close()
+    assert asyncio.run(main(), loop_factory=loop_factory) is type(probe)
+
+
+def test_runner_runs_many_times(loop_factory):
+    async def main(value):
+        await asyncio.sleep(0)
+        return value
+
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        assert [runner.run(main(n)) for n in range(10)] == list(range(10))
+
+
+def test_runner_cancels_what_is_left(loop_factory):
+    seen = []
+
+    async def background():
+        try:
+            await asyncio.sleep(1000)
+        except asyncio.CancelledError:
+            seen.append("cancelled")
+            raise
+
+    async def main():
+        main.task = asyncio.ensure_future(background())
+        await asyncio.sleep(0)
+
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(main())
+    assert seen == ["cancelled"]
+    assert main.task.cancelled()
+
+
+def test_gil_is_free_while_the_loop_sleeps(loop, in_thread):
+    counted = []
+
+    def counter():
+        for number in range(1000):
+            counted.append(number)
+        loop.call_soon_threadsafe(loop.stop)
+
+    loop.call_soon(lambda: in_thread(counter))
+    loop.run_forever()
+    assert len(counted) == 1000
+
+
+def test_loops_in_two_threads_at_once(loop_factory, in_thread):
+    barrier = threading.Barrier(2)
+    results = []
+
+    async def main(number):
+        barrier.wait(20)
+        total = 0
+        for _ in range(200):
+            await asyncio.sleep(0)
+            total += number
+        return total
+
+    def runner(number):
+        loop = loop_factory()
+        try:
+            results.append(loop.run_until_complete(main(number)))
+        finally:
+            loop.close()
+
+    threads = [in_thread(runner, n) for n in (1, 2)]
+    for thread in threads:
+        thread.join(20)
+    assert sorted(results) == [200, 400]
+
+
+def test_get_event_loop_in_a_coroutine(loop):
+    async def main():
+        return asyncio.get_event_loop()
+
+    assert loop.run_until_complete(main()) is loop
+
+
+def test_running_loop_survives_a_callback_that_runs_nothing(loop, turn):
+    seen = []
+
+    def callback():
+        asyncio._set_running_loop(None)
+        seen.append(asyncio._get_running_loop())
+        asyncio._set_running_loop(loop)
+
+    loop.call_soon(callback)
+    turn()
+    assert seen == [None]
+    assert asyncio._get_running_loop() is None
+
+
+def test_deep_recursion_in_a_callback_is_an_ordinary_error(loop, reports):
+    def recurse():
+        recurse()
+
+    loop.call_soon(recurse)
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    assert isinstance(reports[0]["exception"], RecursionError)
+
+
+def test_loop_left_unreferenced_while_running(loop_factory):
+    """The only reference to a running loop may be the run itself."""
+    seen = []
+
+    def callback(holder):
+        loop = holder.pop()
+        loop.call_soon(loop.stop)
+        seen.append(loop)
+
+    def go():
+        loop = loop_factory()
+        loop.call_soon(callback, [loop])
+        loop.run_forever()
+
+    go()
+    gc.collect()
+    (loop,) = seen
+    assert not loop.is_running()
+    loop.close()
+
+
+def test_pipe_written_before_the_run_is_seen(loop):
+    reader, writer = os.pipe()
+    seen = []
+    try:
+        os.write(writer, b"early")
+        loop.add_reader(
+            reader, lambda: (seen.append(os.read(reader, 10)), loop.stop())
+        )
+        loop.run_forever()
+        loop.remove_reader(reader)
+    finally:
+        os.close(reader)
+        os.close(writer)
+    assert seen == [b"early"]

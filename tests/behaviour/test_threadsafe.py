@@ -1,0 +1,391 @@
+"""call_soon_threadsafe and what else may come from outside the loop."""
+
+import asyncio
+import contextvars
+import gc
+import signal
+import threading
+import time
+import weakref
+
+import pytest
+
+
+def test_wakes_a_sleeping_loop(loop, in_thread):
+    seen = []
+
+    def caller():
+        loop.call_soon_threadsafe(seen.append, threading.get_ident())
+        loop.call_soon_threadsafe(loop.stop)
+
+    loop.call_soon(lambda: in_thread(caller))
+    loop.run_forever()
+    assert len(seen) == 1
+
+
+def test_runs_in_the_loops_thread(loop, in_thread):
+    seen = []
+
+    def callback():
+        seen.append(threading.get_ident())
+        loop.stop()
+
+    in_thread(loop.call_soon_threadsafe, callback)
+    loop.run_forever()
+    assert seen == [threading.get_ident()]
+
+
+def test_order_from_one_thread_is_kept(loop, in_thread):
+    seen = []
+
+    def caller():
+        for number in range(5000):
+            loop.call_soon_threadsafe(seen.append, number)
+        loop.call_soon_threadsafe(loop.stop)
+
+    in_thread(caller)
+    loop.run_forever()
+    assert seen == list(range(5000))
+
+
+def test_order_within_the_loops_own_thread(loop, turn):
+    seen = []
+    for number in range(100):
+        if number % 2:
+            loop.call_soon(seen.append, number)
+        else:
+            loop.call_soon_threadsafe(seen.append, number)
+    turn()
+    assert seen == list(range(100))
+
+
+def test_many_threads_lose_nothing(loop, in_thread):
+    seen = []
+    left = [8]
+
+    def done():
+        left[0] -= 1
+        if not left[0]:
+            loop.stop()
+
+    def caller(name):
+        for number in range(1000):
+            loop.call_soon_threadsafe(seen.append, (name, number))
+        loop.call_soon_threadsafe(done)
+
+    def begin():
+        for name in range(8):
+            in_thread(caller, name)
+
+    loop.call_soon(begin)
+    loop.run_forever()
+    assert len(seen) == 8000
+    for name in range(8):
+        assert [n for who, n in seen if who == name] == list(range(1000))
+
+
+def test_calls_between_runs_wait_for_the_next(loop, in_thread):
+    seen = []
+    in_thread(loop.call_soon_threadsafe, seen.append, 1).join()
+    assert seen == []
+    loop.run_until_complete(asyncio.sleep(0))
+    assert seen == [1]
+
+
+def test_one_wake_up_at_a_time(loop, in_thread):
+    turns = []
+    again = threading.Event()
+    finished = threading.Event()
+
+    def caller():
+        for _ in range(200):
+            loop.call_soon_threadsafe(turns.append, 1)
+            loop.call_soon_threadsafe(again.set)
+            assert again.wait(20)
+            again.clear()
+        finished.set()
+        loop.call_soon_threadsafe(loop.stop)
+
+    in_thread(caller)
+    loop.run_forever()
+    assert finished.is_set()
+    assert len(turns) == 200
+
+
+def test_wake_up_while_the_loop_is_about_to_sleep(loop, in_thread):
+    """Callbacks and wake-ups interleaved: none may be left asleep."""
+    left = [2000]
+    go = threading.Semaphore(0)
+
+    def answer():
+        left[0] -= 1
+        if left[0]:
+            go.release()
+        else:
+            loop.stop()
+
+    def caller():
+        for _ in range(2000):
+            go.acquire()
+            loop.call_soon_threadsafe(answer)
+
+    go.release()
+    in_thread(caller)
+    loop.run_forever()
+    assert left == [0]
+
+
+def test_context_is_that_of_the_caller(loop, in_thread):
+    var = contextvars.ContextVar("var", default=None)
+    seen = []
+
+    def caller():
+        var.set("thread")
+        loop.call_soon_threadsafe(lambda: seen.append(var.get()))
+        loop.call_soon_threadsafe(loop.stop)
+
+    in_thread(caller)
+    loop.run_forever()
+    assert seen == ["thread"]
+    assert var.get() is None
+
+
+def test_context_may_be_given(loop, in_thread):
+    var = contextvars.ContextVar("var", default=None)
+    context = contextvars.copy_context()
+    context.run(var.set, "given")
+    seen = []
+
+    def caller():
+        loop.call_soon_threadsafe(
+            lambda: seen.append(var.get()), context=context
+        )
+        loop.call_soon_threadsafe(loop.stop)
+
+    in_thread(caller)
+    loop.run_forever()
+    assert seen == ["given"]
+
+
+def test_after_close(loop_factory, in_thread):
+    loop = loop_factory()
+    loop.close()
+    with pytest.raises(RuntimeError, match="Event loop is closed"):
+        loop.call_soon_threadsafe(print)
+    seen = []
+
+    def caller():
+        try:
+            loop.call_soon_threadsafe(print)
+        except RuntimeError as exc:
+            seen.append(str(exc))
+
+    in_thread(caller).join()
+    assert seen == ["Event loop is closed"]
+
+
+def test_racing_with_close(loop_factory, in_thread):
+    for _ in range(20):
+        loop = loop_factory()
+        begun = threading.Event()
+        ended = []
+
+        def caller(loop=loop, begun=begun, ended=ended):
+            try:
+                while True:
+                    loop.call_soon_threadsafe(int)
+                    begun.set()
+            except RuntimeError as exc:
+                ended.append(str(exc))
+
+        thread = in_thread(caller)
+        assert begun.wait(20)
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+        loop.close()
+        thread.join(20)
+        assert ended == ["Event loop is closed"]
+
+
+def test_from_del(loop):
+    class Last:
+        def __del__(self):
+            loop.call_soon_threadsafe(loop.stop)
+
+    def drop():
+        last = Last()
+        last.me = last
+
+    loop.call_soon(drop)
+    loop.call_soon(gc.collect)
+    loop.run_forever()
+
+
+def test_from_a_signal_handler_while_asleep(loop):
+    seen = []
+
+    def handler(signum, frame):
+        loop.call_soon_threadsafe(lambda: (seen.append(signum), loop.stop()))
+
+    previous = signal.signal(signal.SIGUSR1, handler)
+    killer = threading.Timer(
+        0.02, signal.pthread_kill, (threading.get_ident(), signal.SIGUSR1)
+    )
+    try:
+        loop.call_soon(killer.start)
+        loop.run_forever()
+    finally:
+        signal.signal(signal.SIGUSR1, previous)
+        killer.join()
+    assert seen == [signal.SIGUSR1]
+
+
+def test_from_a_signal_handler_in_a_callback(loop):
+    seen = []
+
+    def handler(signum, frame):
+        for number in range(100):
+            loop.call_soon_threadsafe(seen.append, number)
+        loop.call_soon_threadsafe(loop.stop)
+
+    previous = signal.signal(signal.SIGUSR1, handler)
+    try:
+        loop.call_soon(signal.raise_signal, signal.SIGUSR1)
+        loop.run_forever()
+    finally:
+        signal.signal(signal.SIGUSR1, previous)
+    assert seen == list(range(100))
+
+
+def test_stop_from_another_thread_by_call_soon_threadsafe(loop, in_thread):
+    handle = loop.call_later(1000, print)
+    timer = threading.Timer(0.01, loop.call_soon_threadsafe, (loop.stop,))
+    timer.start()
+    start = time.monotonic()
+    loop.run_forever()
+    assert time.monotonic() - start < 10
+    timer.join()
+    handle.cancel()
+
+
+def test_run_coroutine_threadsafe(loop, in_thread):
+    seen = []
+
+    async def double(value):
+        await asyncio.sleep(0)
+        return value * 2
+
+    def caller():
+        futures = [
+            asyncio.run_coroutine_threadsafe(double(n), loop)
+            for n in range(50)
+        ]
+        seen.extend(f.result(20) for f in futures)
+        loop.call_soon_threadsafe(loop.stop)
+
+    in_thread(caller)
+    loop.run_forever()
+    assert seen == [n * 2 for n in range(50)]
+
+
+def test_run_coroutine_threadsafe_exception_and_cancel(loop, in_thread):
+    seen = []
+
+    async def fail():
+        raise ZeroDivisionError
+
+    async def wait(entered, left):
+        try:
+            entered.set()
+            await asyncio.sleep(1000)
+        finally:
+            left.set()
+
+    def caller():
+        future = asyncio.run_coroutine_threadsafe(fail(), loop)
+        seen.append(type(future.exception(20)))
+        entered, left = threading.Event(), threading.Event()
+        future = asyncio.run_coroutine_threadsafe(wait(entered, left), loop)
+        assert entered.wait(20)
+        seen.append(future.cancel())
+        seen.append(left.wait(20))
+        loop.call_soon_threadsafe(loop.stop)
+
+    in_thread(caller)
+    loop.run_forever()
+    assert seen == [ZeroDivisionError, True, True]
+
+
+def test_two_loops_play_ping_pong(loop_factory, in_thread):
+    first, second = loop_factory(), loop_factory()
+    rounds = []
+
+    async def answer():
+        return threading.get_ident()
+
+    async def main():
+        for _ in range(100):
+            rounds.append(
+                await asyncio.wrap_future(
+                    asyncio.run_coroutine_threadsafe(answer(), second)
+                )
+            )
+
+    thread = in_thread(second.run_forever)
+    try:
+        first.run_until_complete(main())
+    finally:
+        second.call_soon_threadsafe(second.stop)
+        thread.join(20)
+        first.close()
+        second.close()
+    assert len(rounds) == 100
+    assert len(set(rounds)) == 1
+
+
+def test_callback_that_fails_is_reported(loop, in_thread, reports):
+    def fail():
+        raise ZeroDivisionError
+
+    def caller():
+        loop.call_soon_threadsafe(fail)
+        loop.call_soon_threadsafe(loop.stop)
+
+    in_thread(caller)
+    loop.run_forever()
+    (context,) = reports
+    assert isinstance(context["exception"], ZeroDivisionError)
+    assert isinstance(context["handle"], asyncio.Handle)
+
+
+def test_arguments_of_a_dropped_call_are_released(loop_factory, in_thread):
+    class Token:
+        pass
+
+    loop = loop_factory()
+    dead = []
+
+    def caller():
+        token = Token()
+        loop.call_soon_threadsafe(print, token)
+        dead.append(weakref.ref(token))
+
+    in_thread(caller).join()
+    loop.close()
+    gc.collect()
+    assert dead[0]() is None
+
+
+def test_handles_of_many_threads_can_be_cancelled(loop, in_thread):
+    seen = []
+
+    def caller():
+        handles = [
+            loop.call_soon_threadsafe(seen.append, n) for n in range(100)
+        ]
+        for handle in handles:
+            handle.cancel()
+
+    in_thread(caller).join()
+    loop.run_until_complete(asyncio.sleep(0))
+    assert seen == []

@@ -1,0 +1,362 @@
+"""What a stream transport says about itself.
+
+Programs read get_extra_info, test isinstance, hang attributes on transports
+and keep weak references to them: each as on asyncio's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import asyncio.trsock
+import gc
+import socket
+import weakref
+
+import pytest
+from net_helpers import (
+    KINDS,
+    PY315,
+    BufferedRecorder,
+    Recorder,
+    every_kind,
+    every_tcp_kind,
+    link,
+    tcp_socketpair,
+)
+
+
+@every_kind
+def test_is_an_asyncio_transport(run, kind):
+    async def main():
+        async with link(kind) as c:
+            assert isinstance(c.transport, asyncio.Transport)
+            assert isinstance(c.transport, asyncio.BaseTransport)
+            assert isinstance(c.transport, asyncio.ReadTransport)
+            assert isinstance(c.transport, asyncio.WriteTransport)
+            assert not isinstance(c.transport, asyncio.DatagramTransport)
+
+    run(main())
+
+
+@every_kind
+def test_socket_is_a_transport_socket(run, kind):
+    async def main():
+        async with link(kind) as c:
+            sock = c.transport.get_extra_info("socket")
+            assert type(sock) is asyncio.trsock.TransportSocket
+            assert sock.type == socket.SOCK_STREAM
+            assert sock.fileno() > 2
+            assert sock.gettimeout() == 0
+            assert sock is c.transport.get_extra_info("socket")
+            family = socket.AF_UNIX if kind == "unix" else socket.AF_INET
+            assert sock.family == family
+
+    run(main())
+
+
+@every_kind
+def test_names_agree_with_the_sockets(run, kind):
+    async def main():
+        async with link(kind) as c:
+            info = c.transport.get_extra_info
+            sock = info("socket")
+            assert info("sockname") == sock.getsockname()
+            assert info("peername") == sock.getpeername()
+            assert info("peername") == c.peer.sock.getsockname()
+            assert info("sockname") == c.peer.sock.getpeername()
+            assert type(info("peername")) is type(c.peer.sock.getsockname())
+
+    run(main())
+
+
+@every_kind
+def test_unknown_key_gives_the_default(run, kind):
+    async def main():
+        async with link(kind) as c:
+            assert c.transport.get_extra_info("nothing") is None
+            assert c.transport.get_extra_info("nothing", 7) == 7
+            assert c.transport.get_extra_info("x", default="d") == "d"
+            assert c.transport.get_extra_info("sslcontext") is None
+            assert c.transport.get_extra_info("ssl_object") is None
+
+    run(main())
+
+
+@every_kind
+def test_names_stay_known_after_the_connection(run, kind):
+    async def main():
+        async with link(kind) as c:
+            names = [
+                c.transport.get_extra_info(key)
+                for key in ("sockname", "peername")
+            ]
+            sock = c.transport.get_extra_info("socket")
+            c.transport.close()
+            await c.protocol.wait_lost()
+            assert names == [
+                c.transport.get_extra_info(key)
+                for key in ("sockname", "peername")
+            ]
+            assert c.transport.get_extra_info("socket") is sock
+            assert sock.fileno() == -1
+
+    run(main())
+
+
+@every_tcp_kind
+def test_peername_of_a_peer_that_left(run, kind):
+    async def main():
+        async with link(kind) as c:
+            expected = c.peer.sock.getsockname()
+            c.peer.reset()
+            await c.protocol.wait_lost()
+            assert c.transport.get_extra_info("peername") == expected
+
+    run(main())
+
+
+def test_ipv6_names_are_four_tuples(run, loop):
+    async def main():
+        server = await loop.create_server(Recorder, "::1", 0)
+        address = server.sockets[0].getsockname()
+        transport, protocol = await loop.create_connection(
+            Recorder, *address[:2]
+        )
+        assert transport.get_extra_info("peername") == address
+        assert len(transport.get_extra_info("sockname")) == 4
+        transport.abort()
+        await protocol.wait_lost()
+        server.close()
+
+    run(main())
+
+
+@every_tcp_kind
+def test_nodelay_is_set(run, kind):
+    async def main():
+        async with link(kind) as c:
+            sock = c.transport.get_extra_info("socket")
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+    run(main())
+
+
+@pytest.mark.parametrize("made_by", ["sock", "server", "accepted"])
+def test_nodelay_whatever_made_the_socket(run, loop, loop_kind, made_by):
+    """asyncio passes over sockets whose proto is 0; fastloop does not."""
+    if loop_kind == "asyncio" and made_by != "server":
+        pytest.skip("asyncio sets no TCP_NODELAY where sock.proto is 0")
+
+    async def main():
+        if made_by == "server":
+            listener = socket.create_server(("127.0.0.1", 0))
+            protocol = Recorder()
+            server = await loop.create_server(lambda: protocol, sock=listener)
+            peer = socket.create_connection(listener.getsockname())
+            await protocol.wait_for("made")
+            transport = protocol.transport
+            server.close()
+        else:
+            near, peer = tcp_socketpair()
+            assert near.proto == 0
+            near.setblocking(False)
+            if made_by == "sock":
+                connect = loop.create_connection(Recorder, sock=near)
+            else:
+                connect = loop.connect_accepted_socket(Recorder, near)
+            transport, protocol = await connect
+        sock = transport.get_extra_info("socket")
+        nodelay = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        transport.abort()
+        await protocol.wait_lost()
+        peer.close()
+        if loop_kind == "fastloop" or sock.proto:
+            assert nodelay
+
+    run(main())
+
+
+@every_kind
+def test_options_can_be_set_through_the_socket(run, kind):
+    async def main():
+        async with link(kind) as c:
+            sock = c.transport.get_extra_info("socket")
+            option = (socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            sock.setsockopt(*option, 1)
+            assert sock.getsockopt(*option) == 1
+
+    run(main())
+
+
+@every_kind
+def test_shutdown_through_the_socket(run, kind):
+    async def main():
+        async with link(kind) as c:
+            c.transport.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+            assert await c.peer.recv() == b""
+            assert await c.protocol.wait_lost() is None
+            assert c.protocol.names == ["made", "eof", "lost"]
+
+    run(main())
+
+
+@every_kind
+def test_attributes_and_weak_references(run, loop, kind):
+    async def main():
+        async with link(kind) as c:
+            c.transport.mine = 5
+            assert c.transport.mine == 5
+            seen = []
+            write = c.transport.write
+            c.transport.write = seen.append
+            c.transport.write(b"kept here")
+            assert seen == [b"kept here"]
+            del c.transport.write
+            assert c.transport.write == write
+            return weakref.ref(c.transport)
+
+    ref = run(main())
+    gc.collect()
+    assert ref() is None
+
+
+@every_kind
+def test_a_weak_reference_lives_as_long_as_the_connection(run, kind):
+    async def main():
+        async with link(kind, Recorder()) as c:
+            ref = weakref.ref(c.transport)
+            c.protocol.transport = None
+            transport, c.transport = c.transport, None
+            c.protocol.events[0] = ("made", None)
+            del transport
+            gc.collect()
+            assert ref() is not None
+            await c.peer.send(b"still read")
+            assert await c.protocol.wait_data(10) == b"still read"
+            c.transport = ref()
+
+    run(main())
+
+
+@every_kind
+def test_repr_tells_the_state(run, kind):
+    async def main():
+        async with link(kind) as c:
+            fd = c.transport.get_extra_info("socket").fileno()
+            text = repr(c.transport)
+            assert text.startswith("<") and text.endswith(">")
+            assert f"fd={fd}" in text
+            assert "read=polling" in text
+            assert "write=<idle, bufsize=0>" in text
+            c.transport.pause_reading()
+            assert "read=idle" in repr(c.transport)
+            c.transport.resume_reading()
+            c.shrink()
+            c.fill()
+            assert "write=<polling, bufsize=" in repr(c.transport)
+            c.transport.close()
+            assert "closing" in repr(c.transport)
+            c.transport.abort()
+            await c.protocol.wait_lost()
+            assert "closed" in repr(c.transport)
+
+    run(main())
+
+
+@every_kind
+def test_loop_is_not_a_constructor_for_transports(run, kind):
+    """A transport type cannot be used by hand in a half-made state."""
+
+    async def main():
+        async with link(kind) as c:
+            cls = type(c.transport)
+            with pytest.raises(TypeError):
+                cls(1, 2, 3, 4, 5, 6, 7, 8, 9)
+
+    run(main())
+
+
+@every_kind
+def test_protocol_can_be_read_and_replaced(run, kind):
+    async def main():
+        async with link(kind) as c:
+            assert c.transport.get_protocol() is c.protocol
+            second = Recorder()
+            c.transport.set_protocol(second)
+            assert c.transport.get_protocol() is second
+            await c.peer.send(b"for the second")
+            assert await second.wait_data(14) == b"for the second"
+            assert c.protocol.names == ["made"]
+            c.transport.set_protocol(c.protocol)
+            assert second.names == ["data"]
+
+    run(main())
+
+
+@pytest.mark.parametrize("first", [Recorder, BufferedRecorder])
+@pytest.mark.parametrize("kind", KINDS)
+def test_protocol_switches_between_the_two_sorts(run, kind, first):
+    other = BufferedRecorder if first is Recorder else Recorder
+
+    async def main():
+        async with link(kind, first()) as c:
+            await c.peer.send(b"one")
+            assert await c.protocol.wait_data(3) == b"one"
+            second = other()
+            c.transport.set_protocol(second)
+            await c.peer.send(b"two")
+            assert await second.wait_data(3) == b"two"
+            c.transport.set_protocol(c.protocol)
+            await c.peer.send(b"three")
+            assert await c.protocol.wait_data(8) == b"onethree"
+            assert second.names == ["data"]
+
+    run(main())
+
+
+@every_kind
+def test_protocol_replaced_inside_data_received(run, kind):
+    second = Recorder()
+
+    async def main():
+        first = Recorder(data=lambda p, d: p.transport.set_protocol(second))
+        async with link(kind, first) as c:
+            await c.peer.send(b"a")
+            assert await first.wait_data(1) == b"a"
+            await c.peer.send(b"b")
+            assert await second.wait_data(1) == b"b"
+            assert first.data == b"a"
+            c.transport.set_protocol(first)
+
+    run(main())
+
+
+@every_kind
+def test_protocol_methods_are_looked_up_at_each_call(run, kind):
+    """Tests of frameworks replace data_received on a live protocol."""
+
+    async def main():
+        async with link(kind) as c:
+            await c.peer.send(b"a")
+            await c.protocol.wait_data(1)
+            seen = asyncio.get_running_loop().create_future()
+            c.protocol.data_received = seen.set_result
+            await c.peer.send(b"b")
+            assert await seen == b"b"
+            del c.protocol.data_received
+            await c.peer.send(b"c")
+            assert await c.protocol.wait_data(2) == b"ac"
+
+    run(main())
+
+
+@pytest.mark.skipif(not PY315, reason="added with 3.15's loop classes")
+@every_kind
+def test_transport_of_a_newer_python_has_no_new_abstract_method(run, kind):
+    async def main():
+        async with link(kind) as c:
+            public = [n for n in dir(asyncio.Transport) if n[0] != "_"]
+            missing = [n for n in public if not hasattr(c.transport, n)]
+            assert missing == []
+
+    run(main())

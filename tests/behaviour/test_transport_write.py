@@ -1,0 +1,619 @@
+"""write, writelines and write_eof of a stream transport.
+
+What arguments they take, what leaves in which order, and what they do when
+the connection no longer takes data.
+"""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import logging
+import socket
+
+import pytest
+from net_helpers import (
+    MIB,
+    PY312,
+    Recorder,
+    every_kind,
+    every_tcp_kind,
+    link,
+    pattern,
+    turns,
+)
+
+BULK = 2 * MIB
+WARNING = "socket.send() raised exception."
+
+
+@pytest.mark.parametrize("make", [bytes, bytearray, memoryview])
+@every_kind
+def test_bytes_like_arguments(run, kind, make):
+    async def main():
+        async with link(kind) as c:
+            assert c.transport.write(make(b"some data")) is None
+            assert await c.peer.recv_exactly(9) == b"some data"
+
+    run(main())
+
+
+class _Bytes(bytes):
+    pass
+
+
+@pytest.mark.parametrize("make", [_Bytes, type("B", (bytearray,), {})])
+@every_kind
+def test_subclasses_of_bytes(run, kind, make):
+    async def main():
+        async with link(kind) as c:
+            c.transport.write(make(b"sub"))
+            assert await c.peer.recv_exactly(3) == b"sub"
+
+    run(main())
+
+
+@every_kind
+def test_memoryview_of_other_formats(run, kind):
+    """The bytes of the view are sent, whatever its items are."""
+    numbers = array.array("i", range(20))
+
+    async def main():
+        async with link(kind) as c:
+            c.transport.write(memoryview(numbers))
+            expected = numbers.tobytes()
+            assert await c.peer.recv_exactly(len(expected)) == expected
+
+    run(main())
+
+
+@every_kind
+def test_memoryview_of_a_part(run, kind):
+    async def main():
+        async with link(kind) as c:
+            c.transport.write(memoryview(b"0123456789")[3:7])
+            assert await c.peer.recv_exactly(4) == b"3456"
+
+    run(main())
+
+
+@pytest.mark.reports
+@every_kind
+def test_a_view_that_is_not_contiguous_is_refused(run, kind):
+    """asyncio ends the connection with BufferError, or raises it."""
+
+    async def main():
+        async with link(kind) as c:
+            raised = None
+            try:
+                c.transport.write(memoryview(b"0123456789")[::2])
+            except BufferError as exc:
+                raised = exc
+            if raised is None:
+                assert isinstance(await c.protocol.wait_lost(), BufferError)
+            assert c.peer.nothing_to_read() or await c.peer.recv() == b""
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    "bad",
+    ["text", None, 1, 1.5, [1, 2], [b"a"], {}, object(), array.array("b")],
+    ids=lambda bad: type(bad).__name__,
+)
+@every_kind
+def test_other_arguments_are_type_errors(run, kind, bad):
+    async def main():
+        async with link(kind) as c:
+            name = type(bad).__name__
+            with pytest.raises(TypeError, match=f"bytes-like.*{name}"):
+                c.transport.write(bad)
+            c.transport.write(b"still works")
+            assert await c.peer.recv_exactly(11) == b"still works"
+
+    run(main())
+
+
+@every_kind
+def test_wrong_number_of_arguments(run, kind):
+    async def main():
+        async with link(kind) as c:
+            for args in ((), (b"a", b"b")):
+                with pytest.raises(TypeError):
+                    c.transport.write(*args)
+            with pytest.raises(TypeError):
+                c.transport.write(bytes_=b"a")
+            c.transport.write(data=b"by name")
+            assert await c.peer.recv_exactly(7) == b"by name"
+
+    run(main())
+
+
+@pytest.mark.parametrize("empty", [b"", bytearray(), memoryview(b"")])
+@every_kind
+def test_nothing_to_write(run, kind, empty):
+    async def main():
+        async with link(kind) as c:
+            c.transport.write(empty)
+            await turns()
+            assert c.peer.nothing_to_read()
+            assert c.transport.get_write_buffer_size() == 0
+            c.transport.write(b"z")
+            assert await c.peer.recv() == b"z"
+
+    run(main())
+
+
+@pytest.mark.parametrize("count", [2, 3, 100, 3000])
+@every_kind
+def test_many_writes_in_one_callback_keep_their_order(run, kind, count):
+    async def main():
+        async with link(kind) as c:
+            chunks = [b"%d," % i for i in range(count)]
+            for chunk in chunks:
+                c.transport.write(chunk)
+            expected = b"".join(chunks)
+            assert await c.peer.recv_exactly(len(expected)) == expected
+
+    run(main())
+
+
+@every_kind
+def test_header_and_body_again_and_again(run, kind):
+    """A connection that keeps writing twice a callback loses nothing."""
+
+    def answer(protocol, data):
+        protocol.transport.write(b"header:")
+        protocol.transport.write(data)
+
+    async def main():
+        async with link(kind, Recorder(data=answer)) as c:
+            for i in range(50):
+                body = b"body %04d" % i
+                await c.peer.send(body)
+                assert await c.peer.recv_exactly(16) == b"header:" + body
+
+    run(main())
+
+
+@every_kind
+def test_one_write_a_callback_after_many(run, kind):
+    """Held writes leave when the callback ends, also when only one came."""
+    writes = [1]
+
+    def answer(protocol, data):
+        for _ in range(writes[0]):
+            protocol.transport.write(data)
+
+    async def main():
+        async with link(kind, Recorder(data=answer)) as c:
+            for count in [3] * 10 + [1] * 10 + [2, 1, 5, 1]:
+                writes[0] = count
+                await c.peer.send(b"abc")
+                assert await c.peer.recv_exactly(3 * count) == b"abc" * count
+                await turns(2)
+                assert c.peer.nothing_to_read()
+
+    run(main())
+
+
+@every_kind
+def test_writes_outside_any_protocol_callback(run, kind):
+    """Writes of a task, a call_soon callback and a timer all leave."""
+
+    async def main():
+        async with link(kind) as c:
+            loop = asyncio.get_running_loop()
+            for _ in range(6):
+                c.transport.write(b"a")
+                c.transport.write(b"b")
+                assert await c.peer.recv_exactly(2) == b"ab"
+                loop.call_soon(c.transport.write, b"c")
+                loop.call_later(0, c.transport.write, b"d")
+                got = await c.peer.recv_exactly(2)
+                assert sorted(got) == sorted(b"cd")
+
+    run(main())
+
+
+@every_kind
+def test_size_written_while_the_kernel_refuses(run, kind):
+    async def main():
+        async with link(kind) as c:
+            c.shrink()
+            chunk = pattern(65536)
+            total = c.fill(chunk)
+            c.transport.write(b"end")
+            size = c.transport.get_write_buffer_size()
+            assert 3 < size <= len(chunk) + 3
+            data = await c.peer.recv_exactly(total + 3)
+            assert data == chunk * (total // len(chunk)) + b"end"
+            assert c.transport.get_write_buffer_size() == 0
+
+    run(main())
+
+
+@every_kind
+def test_a_bytearray_may_change_after_write(run, kind, loop_kind):
+    if loop_kind == "asyncio" and PY312:
+        pytest.skip("asyncio from 3.12 keeps the caller's own buffer")
+
+    async def main():
+        async with link(kind) as c:
+            c.shrink()
+            total = c.fill()
+            data = bytearray(b"before" * 100)
+            c.transport.write(data)
+            c.transport.write(memoryview(data))
+            data[:] = b"after!" * 100
+            del data[10:]
+            await c.peer.recv_exactly(total)
+            assert await c.peer.recv_exactly(1200) == b"before" * 200
+
+    run(main())
+
+
+@every_kind
+def test_the_part_not_sent_of_a_bytearray_may_change(run, kind, loop_kind):
+    if loop_kind == "asyncio" and PY312:
+        pytest.skip("asyncio from 3.12 keeps the caller's own buffer")
+
+    async def main():
+        async with link(kind) as c:
+            c.shrink()
+            data = bytearray(pattern(BULK))
+            expected = bytes(data)
+            c.transport.write(data)
+            assert c.transport.get_write_buffer_size() > 0
+            data[:] = bytes(BULK)
+            assert await c.peer.recv_exactly(BULK) == expected
+
+    run(main())
+
+
+@every_kind
+def test_writelines(run, kind):
+    async def main():
+        async with link(kind) as c:
+            parts = [b"a", bytearray(b"bc"), memoryview(b"def"), b"", b"g"]
+            assert c.transport.writelines(parts) is None
+            assert await c.peer.recv_exactly(7) == b"abcdefg"
+            c.transport.writelines((b"h", b"i"))
+            assert await c.peer.recv_exactly(2) == b"hi"
+
+    run(main())
+
+
+@every_kind
+def test_writelines_of_a_generator(run, kind):
+    async def main():
+        async with link(kind) as c:
+            c.transport.writelines(b"%d" % i for i in range(10))
+            assert await c.peer.recv_exactly(10) == b"0123456789"
+
+    run(main())
+
+
+@pytest.mark.parametrize("nothing", [[], ()], ids=["list", "tuple"])
+@every_kind
+def test_writelines_of_nothing(run, kind, nothing):
+    async def main():
+        async with link(kind) as c:
+            c.transport.writelines(nothing)
+            await turns()
+            assert c.peer.nothing_to_read()
+            c.transport.write(b"z")
+            assert await c.peer.recv() == b"z"
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    "nothing",
+    [[b""], [b"", b"", b""], iter(())],
+    ids=["one", "several", "iterator"],
+)
+@every_kind
+def test_writelines_of_empty_chunks(run, kind, nothing, loop_kind):
+    """Empty chunks must not stall what is written after them."""
+    if loop_kind == "asyncio" and PY312:
+        pytest.skip("asyncio from 3.12 stalls on, or asserts, empty chunks")
+
+    async def main():
+        async with link(kind) as c:
+            c.transport.writelines(nothing)
+            c.transport.write(b"after")
+            assert await c.peer.recv_exactly(5) == b"after"
+            assert c.transport.get_write_buffer_size() == 0
+
+    run(main())
+
+
+@pytest.mark.parametrize("bad", [[b"a", "text"], [1], [None], 5, None])
+@every_kind
+def test_writelines_of_other_things(run, kind, bad):
+    async def main():
+        async with link(kind) as c:
+            if not bad:
+                # asyncio from 3.12 takes any false value for "no data".
+                try:
+                    c.transport.writelines(bad)
+                except TypeError:
+                    pass
+            else:
+                with pytest.raises(TypeError):
+                    c.transport.writelines(bad)
+            await turns()
+            assert c.peer.nothing_to_read()
+
+    run(main())
+
+
+@pytest.mark.parametrize("count", [1, 1500])
+@every_kind
+def test_writelines_more_than_the_kernel_takes(run, kind, count):
+    """More chunks than one sendmsg takes (IOV_MAX), and larger ones."""
+
+    async def main():
+        async with link(kind) as c:
+            c.shrink()
+            chunks = [pattern(BULK // count, i) for i in range(count)]
+            c.transport.writelines(chunks)
+            expected = b"".join(chunks)
+            assert await c.peer.recv_exactly(len(expected)) == expected
+
+    run(main())
+
+
+@every_kind
+def test_write_and_writelines_interleaved(run, kind):
+    async def main():
+        async with link(kind) as c:
+            c.shrink()
+            expected = b""
+            for i in range(60):
+                data = pattern(5000 + i, i)
+                if i % 3:
+                    c.transport.write(data)
+                else:
+                    c.transport.writelines([data[:100], b"", data[100:]])
+                expected += data
+            assert await c.peer.recv_exactly(len(expected)) == expected
+
+    run(main())
+
+
+@every_kind
+def test_write_eof_after_data(run, kind):
+    async def main():
+        async with link(kind) as c:
+            assert c.transport.can_write_eof() is True
+            c.transport.write(b"all there is")
+            assert c.transport.write_eof() is None
+            assert await c.peer.recv_all() == b"all there is"
+            assert not c.transport.is_closing()
+            await c.peer.send(b"an answer")
+            assert await c.protocol.wait_data(9) == b"an answer"
+            assert c.protocol.names == ["made", "data"]
+
+    run(main())
+
+
+@every_kind
+def test_write_eof_waits_for_what_is_buffered(run, kind):
+    async def main():
+        async with link(kind) as c:
+            c.shrink()
+            data = pattern(BULK)
+            c.transport.write(data)
+            assert c.transport.get_write_buffer_size() > 0
+            c.transport.write_eof()
+            c.transport.write_eof()
+            assert await c.peer.recv_all() == data
+            assert not c.transport.is_closing()
+
+    run(main())
+
+
+@every_kind
+def test_write_after_write_eof(run, kind):
+    async def main():
+        async with link(kind) as c:
+            c.transport.write_eof()
+            with pytest.raises(RuntimeError, match="after write_eof"):
+                c.transport.write(b"more")
+            with pytest.raises(RuntimeError, match="after write_eof"):
+                c.transport.writelines([b"more"])
+            with pytest.raises(TypeError):
+                c.transport.write("text")
+            c.transport.write_eof()
+            assert await c.peer.recv() == b""
+
+    run(main())
+
+
+@every_kind
+def test_write_eof_after_close(run, kind):
+    async def main():
+        async with link(kind) as c:
+            c.transport.close()
+            c.transport.write_eof()
+            await c.protocol.wait_lost()
+            assert await c.peer.recv() == b""
+
+    run(main())
+
+
+@every_kind
+def test_close_after_write_eof(run, kind):
+    async def main():
+        async with link(kind) as c:
+            c.transport.write_eof()
+            c.transport.close()
+            assert await c.protocol.wait_lost() is None
+            assert await c.peer.recv() == b""
+
+    run(main())
+
+
+@every_kind
+def test_close_after_write_eof_with_data_buffered(run, kind):
+    async def main():
+        async with link(kind) as c:
+            c.shrink()
+            data = pattern(BULK)
+            c.transport.write(data)
+            c.transport.write_eof()
+            c.transport.close()
+            assert await c.peer.recv_all() == data
+            assert await c.protocol.wait_lost() is None
+
+    run(main())
+
+
+@every_kind
+def test_writes_after_abort_warn_from_the_fifth(run, kind, caplog):
+    async def main():
+        async with link(kind) as c:
+            c.transport.abort()
+            for _ in range(4):
+                c.transport.write(b"dropped")
+            assert caplog.records == []
+            c.transport.write(b"dropped")
+            c.transport.write(b"dropped")
+            await c.protocol.wait_lost()
+            assert await c.peer.recv() == b""
+
+    with caplog.at_level(logging.WARNING, "asyncio"):
+        run(main())
+    assert [r.getMessage() for r in caplog.records] == [WARNING] * 2
+    assert {r.levelno for r in caplog.records} == {logging.WARNING}
+
+
+@every_kind
+def test_writes_after_connection_lost_warn_too(run, kind, caplog):
+    async def main():
+        async with link(kind) as c:
+            c.transport.close()
+            await c.protocol.wait_lost()
+            for _ in range(5):
+                c.transport.write(b"dropped")
+            with pytest.raises(TypeError):
+                c.transport.write("text")
+
+    with caplog.at_level(logging.WARNING, "asyncio"):
+        run(main())
+    assert [r.getMessage() for r in caplog.records] == [WARNING]
+
+
+@every_kind
+def test_writes_after_close_with_nothing_buffered_are_dropped(run, kind):
+    async def main():
+        async with link(kind) as c:
+            c.transport.write(b"sent")
+            c.transport.close()
+            c.transport.write(b"not sent")
+            assert await c.peer.recv_all() == b"sent"
+            assert await c.protocol.wait_lost() is None
+
+    run(main())
+
+
+@every_kind
+def test_write_after_close_while_data_is_buffered_is_sent(run, kind):
+    """asyncio sends what is written until the buffer has drained."""
+
+    async def main():
+        async with link(kind) as c:
+            c.shrink()
+            data = pattern(BULK)
+            c.transport.write(data)
+            assert c.transport.get_write_buffer_size() > 0
+            c.transport.close()
+            c.transport.write(b"late")
+            assert await c.peer.recv_all() == data + b"late"
+
+    run(main())
+
+
+@every_tcp_kind
+def test_a_write_to_a_peer_that_reset(run, kind):
+    """A refused send ends the connection with the error, quietly."""
+
+    async def main():
+        async with link(kind) as c:
+            c.transport.pause_reading()
+            c.peer.reset()
+            c.transport.write(b"into the void")
+            exc = await c.protocol.wait_lost()
+            assert isinstance(exc, (ConnectionResetError, BrokenPipeError))
+            assert c.protocol.names == ["made", "lost"]
+            assert c.transport.is_closing()
+
+    run(main())
+
+
+def test_a_write_to_a_unix_peer_that_closed(run):
+    async def main():
+        async with link("unix") as c:
+            c.transport.pause_reading()
+            c.peer.close()
+            c.transport.write(b"into the void")
+            assert isinstance(await c.protocol.wait_lost(), BrokenPipeError)
+
+    run(main())
+
+
+@every_kind
+def test_a_peer_that_resets_while_data_is_buffered(run, kind):
+    async def main():
+        async with link(kind) as c:
+            c.shrink()
+            c.transport.pause_reading()
+            c.fill()
+            if kind == "unix":
+                c.peer.close()
+            else:
+                c.peer.reset()
+            exc = await c.protocol.wait_lost()
+            assert isinstance(exc, (ConnectionResetError, BrokenPipeError))
+            assert c.transport.get_write_buffer_size() == 0
+
+    run(main())
+
+
+@every_kind
+def test_write_without_reader_interest(run, kind):
+    """A paused transport still writes."""
+
+    async def main():
+        async with link(kind) as c:
+            c.shrink()
+            c.transport.pause_reading()
+            data = pattern(BULK)
+            c.transport.write(data)
+            assert await c.peer.recv_exactly(BULK) == data
+
+    run(main())
+
+
+@every_tcp_kind
+def test_small_writes_are_not_delayed(run, kind, loop):
+    """With TCP_NODELAY a second small write does not wait for an ACK."""
+
+    async def main():
+        async with link(kind) as c:
+            sock = c.peer.sock
+            if hasattr(socket, "TCP_QUICKACK"):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
+            started = loop.time()
+            for _ in range(20):
+                c.transport.write(b"a")
+                await turns(1)
+                c.transport.write(b"b")
+                assert await c.peer.recv_exactly(2) == b"ab"
+                await c.peer.send(b"ok")
+            # Twenty delayed ACKs would take at least 20 x 40 ms.
+            assert loop.time() - started < 0.5
+
+    run(main())
