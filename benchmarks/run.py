@@ -16,7 +16,7 @@ import sys
 import time
 from pathlib import Path
 
-from harness import build, case, loops, schedule
+from harness import build, case, loops, plot, schedule
 from harness.report import Report, short
 
 HERE = Path(__file__).resolve().parent
@@ -100,13 +100,16 @@ def cannot_build(program: str) -> str:
     return ""
 
 
-def without_missing(cases: list[case.Case]) -> list[case.Case]:
-    """Return the cases whose C programs are there, and say what is not."""
+def without_missing(cases: list[case.Case], facts: dict) -> list[case.Case]:
+    """Return the cases that have what they need, and say what is missing."""
     wanted = {program for one in cases for program in one.programs}
     reasons = {program: cannot_build(program) for program in sorted(wanted)}
     kept = []
     for one in cases:
         why = [reasons[name] for name in one.programs if reasons[name]]
+        for package in one.packages:
+            if package not in facts.get("packages", {}):
+                why.append(f"{package} is not installed")
         if why:
             say(f"without {one.name}: {why[0]}")
         else:
@@ -164,6 +167,16 @@ def settings_of(args: argparse.Namespace) -> schedule.Settings:
     return settings
 
 
+def draw(report: Report, files: list[str], facts: dict) -> None:
+    """Draw the plots, which must not cost the figures if it fails."""
+    python = facts.get("python", "").split(" ")[0]
+    title = f"CPython {python}, {facts.get('cpu', '')}, {facts.get('system')}"
+    try:
+        plot.draw(report, files, title)
+    except plot.PlotError as error:
+        say(f"run.py: {error}")
+
+
 def main() -> int:
     """Run as the command line says; return the exit status."""
     args = parse_arguments()
@@ -173,14 +186,20 @@ def main() -> int:
             print(f"{one.group:8} {name:20} {one.rows[0].title}")
         return 0
     try:
-        cases = without_missing(case.pick_cases(known, args.cases))
+        cases = case.pick_cases(known, args.cases)
+        if args.plot:
+            plot.check(args.plot)
         found = find_loops(args.loops, args.python)
     except ValueError as error:
         say(f"run.py: {error}; see --list and --help")
         return 2
+    except plot.PlotError as error:
+        say(f"run.py: {error}")
+        return 2
     settings = settings_of(args)
     machine = [args.python, str(HERE / "harness" / "machine.py")]
     facts = schedule.run_json(machine, 20.0)
+    cases = without_missing(cases, facts)
     facts["loops"] = found
     facts["load_before"] = os.getloadavg()
     results = schedule.take(cases, list(found), settings, Progress())
@@ -190,6 +209,8 @@ def main() -> int:
     if args.json:
         data = report.to_json(settings, facts)
         Path(args.json).write_text(json.dumps(data, indent=1) + "\n")
+    if args.plot:
+        draw(report, args.plot, facts)
     return 1 if results.errors else 0
 
 

@@ -52,7 +52,8 @@ class Case:
     is a loop of its own.  `seconds` is for how long it should measure,
     `limit` after how many seconds it is given up.  `serial` cases never
     wait, so their clock may be the process's own CPU time.  `programs` are
-    the C programs it needs, by their names in build.py.
+    the C programs it needs, by their names in build.py, `packages` those of
+    PyPI.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Case:
     limit: float = 60.0
     serial: bool = False
     programs: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
 
 
 @dataclass

@@ -1,0 +1,61 @@
+"""uvicorn with httptools, answering every request with a few words.
+
+    python benchmarks/servers/uvicorn_plain.py --loop NAME
+
+It is uvicorn's own Server on a loop of the wanted kind, as `uvicorn --loop`
+makes one; without access log, as under load.  It binds its own socket:
+asyncio sets TCP_NODELAY only then.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import serving
+import uvicorn
+
+BODY = b"Hello, world!"
+START = {
+    "type": "http.response.start",
+    "status": 200,
+    "headers": [
+        (b"content-type", b"text/plain"),
+        (b"content-length", str(len(BODY)).encode()),
+    ],
+}
+END = {"type": "http.response.body", "body": BODY}
+
+
+async def app(scope: dict, receive: Any, send: Any) -> None:
+    """Answer; the whole of an ASGI application."""
+    await send(START)
+    await send(END)
+
+
+class Server(uvicorn.Server):
+    """Announces its port once it listens."""
+
+    async def startup(self, sockets: Any = None) -> None:
+        await super().startup(sockets)
+        serving.announce(self.servers[0].sockets[0].getsockname()[1])
+
+
+def main() -> None:
+    """Serve as the command line says."""
+    args = serving.parser(__doc__).parse_args()
+    config = uvicorn.Config(
+        app,
+        host="127.0.0.1",
+        port=0,
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        log_level="warning",
+        access_log=False,
+    )
+    server = Server(config)
+    serving.serve(args, server.serve)
+
+
+if __name__ == "__main__":
+    main()
