@@ -22,6 +22,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -169,7 +170,9 @@ class Build(build_ext):
     def build_extension(self, ext: Extension) -> None:
         flavour = Flavour()
         uv_compile, uv_link = libuv()
-        work = Path(self.build_temp, flavour.name())
+        # Not build_temp: an editable install's is new each time.
+        abi = sysconfig.get_config_var("SOABI")
+        work = HERE / "build" / f"{abi}-{flavour.name()}"
         work.mkdir(parents=True, exist_ok=True)
         units = list(ext.sources)
         if flavour.lto == "unity":
