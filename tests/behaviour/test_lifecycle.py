@@ -81,37 +81,13 @@ def test_refused_on_a_closed_loop(loop_factory, name):
         right.close()
 
 
-COROUTINES = {
-    "create_connection": lambda loop: loop.create_connection(
-        asyncio.Protocol, "127.0.0.1", 9
-    ),
-    "create_server": lambda loop: loop.create_server(
-        asyncio.Protocol, "127.0.0.1", 0
-    ),
-    "getaddrinfo": lambda loop: loop.getaddrinfo("localhost", 1),
-    "shutdown_default_executor": lambda loop: (
-        loop.shutdown_default_executor()
-    ),
-}
-
-
-def step(coro):
-    """Run a coroutine without a loop up to its first pause."""
-    try:
-        with pytest.raises((RuntimeError, StopIteration)) as caught:
-            coro.send(None)
-    finally:
-        coro.close()
-    return caught.value
-
-
-@pytest.mark.parametrize("name", ["getaddrinfo"])
-def test_coroutine_methods_on_a_closed_loop(loop_factory, name):
+def test_getaddrinfo_on_a_closed_loop(loop_factory):
     loop = loop_factory()
     loop.close()
-    value = step(COROUTINES[name](loop))
-    assert isinstance(value, RuntimeError)
-    assert str(value) == "Event loop is closed"
+    coro = loop.getaddrinfo("localhost", 1)
+    with pytest.raises(RuntimeError, match="Event loop is closed"):
+        coro.send(None)
+    coro.close()
 
 
 def test_create_task_on_a_closed_loop(loop_factory):
@@ -155,15 +131,12 @@ def test_remove_reader_on_a_closed_loop(loop_factory):
     loop = loop_factory()
     loop.close()
     left, right = socket.socketpair()
-    outcomes = []
-    for method in (loop.remove_reader, loop.remove_writer):
-        try:
-            outcomes.append(method(left))
-        except RuntimeError as exc:
-            outcomes.append(str(exc))
-    left.close()
-    right.close()
-    assert outcomes == ["Event loop is closed"] * 2
+    try:
+        assert loop.remove_reader(left) is False
+        assert loop.remove_writer(left) is False
+    finally:
+        left.close()
+        right.close()
 
 
 def test_call_exception_handler_works_on_a_closed_loop(loop_factory):
@@ -369,10 +342,7 @@ def test_signature_of_the_public_methods(loop_factory):
         "run_until_complete",
     ):
         method = getattr(type(loop), name)
-        try:
-            ours = inspect.signature(method)
-        except ValueError:
-            continue
+        ours = inspect.signature(method)
         theirs = inspect.signature(getattr(base, name))
         assert list(ours.parameters) == list(theirs.parameters), name
 
