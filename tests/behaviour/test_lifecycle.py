@@ -290,9 +290,9 @@ def test_state_does_not_carry_over_to_the_next_loop(loop_factory):
     seen = []
     old = loop_factory()
     old.set_exception_handler(lambda loop, context: None)
-    old.set_task_factory(lambda loop, coro, **kw: asyncio.Task(
-        coro, loop=loop, **kw
-    ))
+    old.set_task_factory(
+        lambda loop, coro, **kw: asyncio.Task(coro, loop=loop, **kw)
+    )
     old.call_later(0.001, seen.append, "old")
     old.call_soon(seen.append, "old")
     old.call_soon_threadsafe(seen.append, "old")

@@ -340,9 +340,7 @@ def test_a_subclass_overriding_call_soon_is_used(loop):
 
         def call_later(self, delay, callback, *args, context=None):
             seen.append(delay)
-            return super().call_later(
-                delay, callback, *args, context=context
-            )
+            return super().call_later(delay, callback, *args, context=context)
 
     own = Counting()
     try:

@@ -15,7 +15,6 @@ def nothing(*args):
     pass
 
 
-
 @pytest.mark.parametrize(
     "delay", [0.0001, 0.0004, 0.0009, 0.001, 0.0015, 0.0035, 0.01, 0.0204]
 )
@@ -288,8 +287,7 @@ def test_cancel_anywhere_in_the_heap(loop, removed):
     base = loop.time() + 0.005
     deadlines = [(n * 7919 % 101) * 2e-5 for n in range(101)]
     handles = [
-        loop.call_at(base + d, seen.append, n)
-        for n, d in enumerate(deadlines)
+        loop.call_at(base + d, seen.append, n) for n, d in enumerate(deadlines)
     ]
     chosen = {
         "first": [deadlines.index(min(deadlines))],

@@ -1,0 +1,338 @@
+"""Debug mode: slow callbacks, thread checks, argument checks, origins."""
+
+import asyncio
+import logging
+import sys
+import threading
+import time
+import warnings
+
+import pytest
+
+
+def nothing(*args):
+    pass
+
+
+@pytest.fixture
+def debug(loop):
+    """Return ``loop`` in debug mode."""
+    loop.set_debug(True)
+    yield loop
+    if not loop.is_closed():
+        loop.set_debug(False)
+
+
+@pytest.fixture
+def warned(caplog):
+    """Return the texts of the asyncio logger's warnings, as they come."""
+    caplog.set_level(logging.WARNING, logger="asyncio")
+
+    def texts():
+        return [
+            r.getMessage()
+            for r in caplog.records
+            if r.name == "asyncio" and r.levelno == logging.WARNING
+        ]
+
+    return texts
+
+
+def slow(seconds=0.012):
+    time.sleep(seconds)
+
+
+def test_slow_callback_duration_is_an_attribute(loop):
+    assert loop.slow_callback_duration == 0.1
+    loop.slow_callback_duration = 0.5
+    assert loop.slow_callback_duration == 0.5
+
+
+def test_slow_callback_is_logged(debug, turn, warned):
+    debug.slow_callback_duration = 0.01
+    debug.call_soon(slow)
+    turn()
+    (text,) = warned()
+    assert text.startswith("Executing <Handle slow() at ")
+    assert "test_debug.py:" in text
+    assert " took 0.0" in text
+    assert text.endswith(" seconds")
+
+
+def test_slow_task_step_names_the_task(debug, warned):
+    debug.slow_callback_duration = 0.01
+
+    async def sluggish():
+        slow()
+
+    debug.run_until_complete(debug.create_task(sluggish(), name="snail"))
+    (text,) = warned()
+    assert text.startswith("Executing <Task ")
+    assert "name='snail'" in text
+    assert "sluggish()" in text
+    assert text.endswith(" seconds")
+
+
+def test_slow_timer_is_logged(debug, warned):
+    debug.slow_callback_duration = 0.01
+    debug.call_later(0, slow)
+    debug.call_later(0.001, debug.stop)
+    debug.run_forever()
+    (text,) = warned()
+    assert text.startswith("Executing <TimerHandle ")
+    assert "slow()" in text
+
+
+def test_fast_callbacks_are_not_logged(debug, turn, warned):
+    debug.slow_callback_duration = 5
+    for _ in range(10):
+        debug.call_soon(nothing)
+    turn()
+    assert warned() == []
+
+
+def test_slow_callbacks_are_not_logged_without_debug(loop, turn, warned):
+    loop.slow_callback_duration = 0.001
+    loop.call_soon(slow)
+    turn()
+    assert warned() == []
+
+
+def test_debug_switched_on_while_running(loop, warned):
+    loop.slow_callback_duration = 0.01
+
+    async def main():
+        loop.set_debug(True)
+        await asyncio.sleep(0)
+        loop.call_soon(slow)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        loop.set_debug(False)
+
+    loop.run_until_complete(main())
+    (text,) = warned()
+    assert "slow()" in text
+
+
+@pytest.mark.parametrize("method", ["call_soon", "call_at", "call_later"])
+def test_wrong_thread_is_refused(debug, in_thread, method):
+    raised = []
+
+    def other():
+        args = () if method == "call_soon" else (0,)
+        try:
+            getattr(debug, method)(*args, nothing)
+        except RuntimeError as exc:
+            raised.append(str(exc))
+        debug.call_soon_threadsafe(debug.stop)
+
+    debug.call_soon(lambda: in_thread(other))
+    debug.run_forever()
+    assert raised == [
+        "Non-thread-safe operation invoked on an event loop other than "
+        "the current one"
+    ]
+
+
+def test_wrong_thread_is_not_checked_without_debug(loop, in_thread):
+    raised = []
+
+    def other():
+        try:
+            loop.call_soon(nothing)
+        except RuntimeError as exc:
+            raised.append(str(exc))
+        loop.call_soon_threadsafe(loop.stop)
+
+    loop.call_soon(lambda: in_thread(other))
+    loop.run_forever()
+    assert raised == []
+
+
+def test_other_threads_may_schedule_before_the_run(debug, in_thread):
+    seen = []
+    in_thread(debug.call_soon, seen.append, 1).join()
+    debug.run_until_complete(asyncio.sleep(0))
+    assert seen == [1]
+
+
+METHODS = {
+    "call_soon": (),
+    "call_later": (0,),
+    "call_at": (0,),
+    "call_soon_threadsafe": (),
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_coroutines_are_refused(debug, method):
+    async def coro():
+        pass
+
+    call = getattr(debug, method)
+    with pytest.raises(TypeError, match="coroutines cannot be used with"):
+        call(*METHODS[method], coro)
+    made = coro()
+    with pytest.raises(TypeError, match="coroutines cannot be used with"):
+        call(*METHODS[method], made)
+    made.close()
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("bad", [1, None, "text"], ids=str)
+def test_non_callables_are_refused(debug, method, bad):
+    with pytest.raises(TypeError, match="a callable object was expected by"):
+        getattr(debug, method)(*METHODS[method], bad)
+
+
+def test_executor_refuses_coroutine_functions(debug):
+    async def coro():
+        pass
+
+    with pytest.raises(TypeError, match="coroutines cannot be used with"):
+        debug.run_in_executor(None, coro)
+    with pytest.raises(TypeError, match="a callable object was expected by"):
+        debug.run_in_executor(None, 7)
+
+
+def test_non_callables_without_debug_fail_when_run(loop, turn, reports):
+    try:
+        loop.call_soon(7)
+        turn()
+    except TypeError:
+        return
+    assert isinstance(reports[0]["exception"], TypeError)
+    assert "not callable" in str(reports[0]["exception"])
+
+
+def test_origin_tracking_is_on_while_running(debug, turn):
+    assert sys.get_coroutine_origin_tracking_depth() == 0
+    seen = []
+    debug.call_soon(
+        lambda: seen.append(sys.get_coroutine_origin_tracking_depth())
+    )
+    turn()
+    assert seen[0] > 0
+    assert sys.get_coroutine_origin_tracking_depth() == 0
+
+
+def test_origin_tracking_restores_what_was_set(debug, turn):
+    sys.set_coroutine_origin_tracking_depth(3)
+    try:
+        turn()
+        assert sys.get_coroutine_origin_tracking_depth() == 3
+    finally:
+        sys.set_coroutine_origin_tracking_depth(0)
+
+
+def test_origin_tracking_follows_set_debug(loop):
+    seen = []
+
+    async def main():
+        for value in (True, False, True):
+            loop.set_debug(value)
+            # asyncio switches by call_soon_threadsafe when running.
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            seen.append(sys.get_coroutine_origin_tracking_depth() > 0)
+        loop.set_debug(False)
+        await asyncio.sleep(0)
+
+    loop.run_until_complete(main())
+    assert seen == [True, False, True]
+    assert sys.get_coroutine_origin_tracking_depth() == 0
+
+
+def test_never_awaited_tells_the_origin(debug, turn):
+    async def forgotten():
+        pass
+
+    def make():
+        forgotten()
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        debug.call_soon(make)
+        turn()
+    text = str(caught[0].message)
+    assert "was never awaited" in text
+    assert "Coroutine created at" in text
+
+
+def test_future_and_task_source_tracebacks(debug):
+    future = debug.create_future()
+    names = [frame.name for frame in future._source_traceback]
+    assert "test_future_and_task_source_tracebacks" in names
+    task = debug.create_task(asyncio.sleep(0))
+    assert task._source_traceback is not None
+    debug.run_until_complete(task)
+    debug.set_debug(False)
+    assert debug.create_future()._source_traceback is None
+
+
+def test_callbacks_run_in_debug_mode_as_without(debug, turn):
+    seen = []
+    for number in range(100):
+        debug.call_soon(seen.append, number)
+        debug.call_soon_threadsafe(seen.append, number)
+    turn()
+    assert seen == [n for n in range(100) for _ in range(2)]
+
+
+def test_tasks_and_timers_in_debug_mode(debug, run):
+    async def child(number):
+        await asyncio.sleep(0.001)
+        return number
+
+    async def main():
+        return await asyncio.gather(*map(child, range(20)))
+
+    assert run(main()) == list(range(20))
+
+
+def test_threads_and_executor_in_debug_mode(debug, run):
+    async def main():
+        return await asyncio.to_thread(threading.get_ident)
+
+    assert run(main()) != threading.get_ident()
+
+
+def test_asyncio_run_debug(loop_factory):
+    async def main():
+        return asyncio.get_running_loop().get_debug()
+
+    for value in (True, False):
+        with asyncio.Runner(loop_factory=loop_factory, debug=value) as r:
+            assert r.run(main()) is value
+
+
+def test_environment_variable_sets_the_default(loop_factory, monkeypatch):
+    monkeypatch.setattr(asyncio.coroutines, "_is_debug_mode", lambda: True)
+    loop = loop_factory()
+    assert loop.get_debug() is True
+    loop.close()
+    monkeypatch.setattr(asyncio.coroutines, "_is_debug_mode", lambda: False)
+    loop = loop_factory()
+    assert loop.get_debug() is False
+    loop.close()
+
+
+def test_debug_is_in_the_repr(debug):
+    assert "debug=True" in repr(debug)
+
+
+def test_poll_is_measured_only_when_slow(debug, caplog):
+    caplog.set_level(logging.DEBUG, logger="asyncio")
+    debug.slow_callback_duration = 100
+    debug.run_until_complete(asyncio.sleep(0.001))
+    assert not [r for r in caplog.records if r.levelno >= logging.WARNING]
+
+
+def test_closing_in_debug_mode(loop_factory):
+    loop = loop_factory()
+    loop.set_debug(True)
+    loop.call_soon(nothing)
+    loop.call_later(100, nothing)
+    loop.close()
+    with pytest.raises(RuntimeError, match="Event loop is closed"):
+        loop.call_soon(nothing)

@@ -1,0 +1,326 @@
+"""call_exception_handler and what a failing callback sets off."""
+
+import asyncio
+import contextvars
+import gc
+import logging
+import sys
+import weakref
+
+import pytest
+
+
+def fail(*args):
+    raise ZeroDivisionError("on purpose")
+
+
+@pytest.fixture
+def bare(loop):
+    """Return ``loop`` with the default exception handler."""
+    loop.set_exception_handler(None)
+    return loop
+
+
+@pytest.fixture
+def logged(caplog):
+    """Return a function: the records of the asyncio logger so far."""
+    caplog.set_level(logging.ERROR, logger="asyncio")
+    return lambda: caplog.records
+
+
+def test_handler_set_and_get(loop):
+    def handler(loop, context):
+        pass
+
+    loop.set_exception_handler(handler)
+    assert loop.get_exception_handler() is handler
+    loop.set_exception_handler(None)
+    assert loop.get_exception_handler() is None
+
+
+@pytest.mark.parametrize("bad", [1, "handler", object()], ids=str)
+def test_handler_must_be_callable(loop, bad):
+    with pytest.raises(TypeError, match="A callable object or None"):
+        loop.set_exception_handler(bad)
+
+
+def test_context_of_a_failing_callback(loop, turn, reports):
+    handle = loop.call_soon(fail, 1)
+    turn()
+    (context,) = reports
+    assert set(context) == {"message", "exception", "handle"}
+    assert context["handle"] is handle
+    assert context["message"].startswith("Exception in callback fail(")
+    assert str(context["exception"]) == "on purpose"
+    assert context["exception"].__traceback__ is not None
+
+
+def test_handler_gets_the_loop(loop, turn):
+    seen = []
+    loop.set_exception_handler(lambda lo, context: seen.append(lo))
+    loop.call_soon(fail)
+    turn()
+    assert seen == [loop]
+
+
+def test_the_rest_of_the_turn_runs(loop, turn, reports):
+    seen = []
+    loop.call_soon(seen.append, 1)
+    loop.call_soon(fail)
+    loop.call_soon(seen.append, 2)
+    turn()
+    assert seen == [1, 2]
+    assert len(reports) == 1
+
+
+def test_a_thousand_failures(loop, turn, reports):
+    for _ in range(1000):
+        loop.call_soon(fail)
+    turn()
+    assert len(reports) == 1000
+
+
+@pytest.mark.reports
+def test_default_handler_logs(bare, turn, logged):
+    bare.call_soon(fail)
+    turn()
+    (record,) = logged()
+    assert record.levelno == logging.ERROR
+    message = record.getMessage()
+    assert message.startswith("Exception in callback fail(")
+    assert "\nhandle: <Handle fail(" in message
+    assert record.exc_info[0] is ZeroDivisionError
+
+
+@pytest.mark.reports
+def test_default_handler_by_hand(bare, logged):
+    bare.call_exception_handler({"message": "mine", "extra": 17})
+    bare.default_exception_handler({"message": "direct"})
+    bare.call_exception_handler({})
+    texts = [r.getMessage() for r in logged()]
+    assert texts == [
+        "mine\nextra: 17",
+        "direct",
+        "Unhandled exception in event loop",
+    ]
+
+
+@pytest.mark.reports
+def test_handler_that_raises(loop, turn, logged):
+    def handler(lo, context):
+        raise AttributeError("handler")
+
+    loop.set_exception_handler(handler)
+    loop.call_soon(fail)
+    turn()
+    (record,) = logged()
+    message = record.getMessage()
+    assert message.startswith("Unhandled error in exception handler")
+    assert "ZeroDivisionError" in message
+    assert record.exc_info[0] is AttributeError
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
+def test_handler_that_raises_an_exit_exception(loop, kind):
+    def handler(lo, context):
+        raise kind
+
+    loop.set_exception_handler(handler)
+    loop.call_soon(fail)
+    with pytest.raises(kind):
+        loop.run_forever()
+    loop.set_exception_handler(None)
+    assert loop.run_until_complete(asyncio.sleep(0, 1)) == 1
+
+
+@pytest.mark.reports
+def test_overridden_default_exception_handler(loop_factory):
+    probe = loop_factory()
+    probe.close()
+    seen = []
+
+    class Own(type(probe)):
+        def default_exception_handler(self, context):
+            seen.append(context["message"])
+
+    own = Own()
+    own.call_soon(fail)
+    own.call_soon(own.stop)
+    own.run_forever()
+    own.close()
+    assert len(seen) == 1
+
+
+def test_overridden_call_exception_handler(loop_factory):
+    probe = loop_factory()
+    probe.close()
+    seen = []
+
+    class Own(type(probe)):
+        def call_exception_handler(self, context):
+            seen.append(context["message"])
+
+    own = Own()
+    own.call_soon(fail)
+    own.call_later(0, fail)
+    own.call_later(0.001, own.stop)
+    own.run_forever()
+    own.close()
+    assert len(seen) == 2
+
+
+def test_call_exception_handler_patched_on_the_instance(loop, turn):
+    seen = []
+    loop.call_exception_handler = seen.append
+    loop.call_soon(fail)
+    turn()
+    assert isinstance(seen[0]["exception"], ZeroDivisionError)
+
+
+@pytest.mark.skipif(
+    sys.version_info < (3, 12), reason="the handle's context since 3.12"
+)
+def test_handler_runs_in_the_handles_context(loop, turn):
+    var = contextvars.ContextVar("var", default="outside")
+    seen = []
+    loop.set_exception_handler(lambda lo, context: seen.append(var.get()))
+    context = contextvars.copy_context()
+    context.run(var.set, "handle")
+    loop.call_soon(fail, context=context)
+    turn()
+    assert seen == ["handle"]
+
+
+@pytest.mark.skipif(
+    sys.version_info < (3, 12), reason="the task's context since 3.12"
+)
+def test_handler_runs_in_the_tasks_context(loop):
+    var = contextvars.ContextVar("var", default="outside")
+    seen = []
+    loop.set_exception_handler(lambda lo, context: seen.append(var.get()))
+
+    async def main():
+        var.set("task")
+        raise ZeroDivisionError
+
+    async def start():
+        task = asyncio.ensure_future(main())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        del task
+        gc.collect()
+
+    loop.run_until_complete(start())
+    assert seen == ["task"]
+
+
+def test_debug_context_has_the_source_traceback(loop, turn, reports):
+    loop.set_debug(True)
+    loop.call_soon(fail)
+    turn()
+    (context,) = reports
+    assert context["source_traceback"][-1].name == (
+        "test_debug_context_has_the_source_traceback"
+    )
+
+
+@pytest.mark.reports
+def test_debug_log_tells_where_it_was_scheduled(bare, turn, logged):
+    bare.set_debug(True)
+    bare.call_soon(fail)
+    turn()
+    message = logged()[0].getMessage()
+    assert "Object created at (most recent call last):" in message
+    assert "test_debug_log_tells_where_it_was_scheduled" in message
+
+
+def test_exception_in_a_done_callback(loop, turn, reports):
+    future = loop.create_future()
+    future.add_done_callback(fail)
+    future.set_result(None)
+    turn()
+    assert isinstance(reports[0]["exception"], ZeroDivisionError)
+
+
+def test_exception_never_retrieved_of_a_future(loop, reports):
+    future = loop.create_future()
+    future.set_exception(ZeroDivisionError())
+    del future
+    gc.collect()
+    (context,) = reports
+    assert context["message"] == "Future exception was never retrieved"
+
+
+def test_traceback_is_not_kept_after_the_report(loop, turn):
+    class Token:
+        pass
+
+    alive = []
+
+    def failing():
+        token = Token()
+        alive.append(weakref.ref(token))
+        raise ZeroDivisionError
+
+    loop.set_exception_handler(lambda lo, context: None)
+    loop.call_soon(failing)
+    turn()
+    gc.collect()
+    assert alive[0]() is None
+
+
+def test_handler_may_stop_the_loop(loop):
+    loop.set_exception_handler(lambda lo, context: lo.stop())
+    loop.call_soon(fail)
+    loop.run_forever()
+    assert not loop.is_running()
+
+
+def test_handler_may_schedule(loop, turn):
+    seen = []
+    loop.set_exception_handler(
+        lambda lo, context: lo.call_soon(seen.append, 1)
+    )
+    loop.call_soon(fail)
+    turn(2)
+    assert seen == [1]
+
+
+@pytest.mark.reports
+def test_gathering_failures_of_a_closed_loop(loop_factory, logged):
+    async def bad():
+        raise ZeroDivisionError
+
+    loop = loop_factory()
+    task = loop.create_task(bad())
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    loop.close()
+    del task
+    gc.collect()
+    assert "Task exception was never retrieved" in logged()[0].getMessage()
+
+
+def test_the_raised_context_chain_is_the_users(loop, turn, reports):
+    def chained():
+        try:
+            raise KeyError("first")
+        except KeyError as exc:
+            raise ValueError("second") from exc
+
+    loop.call_soon(chained)
+    turn()
+    exception = reports[0]["exception"]
+    assert isinstance(exception.__cause__, KeyError)
+    assert exception.__context__ is exception.__cause__
+
+
+def test_no_exception_is_seen_as_being_handled(loop, turn):
+    seen = []
+    loop.set_exception_handler(
+        lambda lo, context: seen.append(type(context["exception"]))
+    )
+    loop.call_soon(fail)
+    loop.call_soon(lambda: seen.append(sys.exc_info()[0]))
+    turn()
+    assert seen == [ZeroDivisionError, None]
