@@ -20,7 +20,18 @@ def sanic(request, start, loop_kind):
         env=child_env(LOOP=loop_kind),
     )
     child.wait_for("worker serves", times=workers or 1)
+    if workers:
+        # A signal that finds the manager still starting is lost: wait until
+        # it answers a worker.
+        scale(port, workers)
+        child.wait_for("No change needed")
     return child, port, workers
+
+
+def scale(port, workers):
+    conn = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    ask(conn, "POST", f"/scale?n={workers}")
+    conn.close()
 
 
 def ask(conn, method, path, body=None, **kwargs):
@@ -63,3 +74,15 @@ def test_websocket(sanic):
             assert ws.recv(timeout=20) == text.upper()
     assert child.stop() == 0
     assert "Traceback" not in child.log
+
+
+@pytest.mark.parametrize("sanic", [1], indirect=True, ids=["worker"])
+def test_scaling(sanic):
+    """The manager starts a worker more, and ends one, while it serves."""
+    child, port, _workers = sanic
+    scale(port, 2)
+    child.wait_for("worker serves", times=2)
+    scale(port, 1)
+    child.wait_for("worker ends")
+    assert child.stop() == 0
+    assert child.log.count("worker ends") == 2

@@ -64,6 +64,12 @@ async def task(request: Request):
     return text("accepted")
 
 
+@app.post("/scale")
+async def scale(request: Request):
+    request.app.m.scale(int(request.args.get("n")))
+    return text("asked")
+
+
 @app.get("/done")
 async def done(request: Request):
     return text(await request.app.ctx.done.get())
