@@ -189,11 +189,13 @@ def main() -> int:
         cases = case.pick_cases(known, args.cases)
         if args.plot:
             plot.check(args.plot)
+        for name in filter(None, [args.json, *(args.plot or [])]):
+            Path(name).parent.mkdir(parents=True, exist_ok=True)
         found = find_loops(args.loops, args.python)
     except ValueError as error:
         say(f"run.py: {error}; see --list and --help")
         return 2
-    except plot.PlotError as error:
+    except (OSError, plot.PlotError) as error:
         say(f"run.py: {error}")
         return 2
     settings = settings_of(args)

@@ -3,6 +3,11 @@
 With one connection every loop and plain C are equal, for that measures how
 a CPU is woken.  With 64 the generator is as busy as the server, so rates
 say little: the least CPU time the server spent on a message is the judge.
+
+The "seasoned" rows are of a server that has already seen connections come
+and go.  It matters: a loop that allocates 128 KiB or more for each read has
+glibc map and unmap memory for each message, until the first end-of-file
+frees such a block whole and glibc learns to keep blocks of that size.
 """
 
 from __future__ import annotations
@@ -11,12 +16,13 @@ from harness import network
 from harness.case import Case, Figure, LoopFactory, Row, Run
 from harness.loops import C_SERVERS, PYTHON_LOOPS
 
-ORDER = 100
 MODES = {
     "protocol": "Protocol",
+    "seasoned": "Protocol, seasoned",
     "buffered": "BufferedProtocol",
     "streams": "streams",
 }
+SEASON = 0.05
 
 
 def size_name(size: int) -> str:
@@ -27,12 +33,16 @@ def echo_case(mode: str, connections: int, size: int) -> Case:
     short = size_name(size).replace(" ", "").replace("iB", "").lower()
     name = f"echo_{mode}_{connections}x{short}"
     title = f"TCP echo, {MODES[mode]}, {connections:,} of {size_name(size)}"
+    plain = mode in ("protocol", "seasoned")
 
     def measure(_: LoopFactory, run: Run) -> dict[str, Figure]:
         command = network.server_command(
-            run.loop, "echo.py", [f"--mode={mode}"]
+            run.loop, "echo.py", [f"--mode={'protocol' if plain else mode}"]
         )
         with network.serving(command) as server:
+            if mode == "seasoned":
+                first = Run(run.loop, SEASON)
+                network.load("echo_load", server, first)
             found = network.load(
                 "echo_load", server, run, connections=connections, size=size
             )
@@ -46,7 +56,7 @@ def echo_case(mode: str, connections: int, size: int) -> Case:
             Row(f"{name}_rate", f"{title}, rate", "1/s", better="more"),
         ),
         measure,
-        loops=PYTHON_LOOPS + (C_SERVERS if mode == "protocol" else ()),
+        loops=PYTHON_LOOPS + (C_SERVERS if plain else ()),
         seconds=1.0,
         programs=("echo_load",),
     )
@@ -58,6 +68,8 @@ CASES = (
     echo_case("protocol", 64, 16 * 1024),
     echo_case("protocol", 8, 100 * 1024),
     echo_case("protocol", 1_000, 1024),
+    echo_case("seasoned", 64, 1024),
+    echo_case("seasoned", 8, 100 * 1024),
     echo_case("buffered", 64, 64),
     echo_case("buffered", 64, 1024),
     echo_case("buffered", 64, 16 * 1024),
