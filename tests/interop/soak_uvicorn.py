@@ -1,0 +1,100 @@
+"""uvicorn under load for long: no error, and memory that stays flat.
+
+    python tests/interop/soak_uvicorn.py [--requests N] [--loop NAME]
+
+The load comes from the benchmarks' C client, which ends with an error on any
+answer but the expected and on silence.  It runs in slices, each with its
+connections anew; after each the server's resident memory is read.  Memory may
+grow while caches fill; from a third of the requests on it may not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+from harness import build
+from interop_process import LOOPS, Process
+
+SLICE_SECONDS = 1.5
+GROWTH_KIB = 512
+
+
+def resident_kib(pid: int) -> int:
+    """A process's resident memory in KiB."""
+    with open(f"/proc/{pid}/status", encoding="ascii") as status:
+        for line in status:
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1])
+    raise ProcessLookupError(pid)
+
+
+def load(port: int, pid: int, connections: int) -> int:
+    """One slice of load; returns how many requests were answered in it."""
+    done = subprocess.run(
+        [
+            *(build.build("http_load"), "--port", str(port)),
+            *("--server", str(pid), "--connections", str(connections)),
+            *("--seconds", str(SLICE_SECONDS), "--warmup", "0.1"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, f"the client says: {done.stderr}"
+    return json.loads(done.stdout)["answered"]
+
+
+def soak(
+    requests: int, loop: str, connections: int = 64, say=print
+) -> list[tuple[int, int]]:
+    """Serve so many requests; returns (requests, KiB) after each slice.
+
+    Raises AssertionError if a request fails, the server logs anything or
+    does not end cleanly, or its memory grows.
+    """
+    options = ("--host", "127.0.0.1", "--port", "0", "--no-access-log")
+    server = Process.python(
+        *("-m", "uvicorn", "plain_asgi:app", "--loop", LOOPS[loop]),
+        *("--http", "httptools", "--lifespan", "off", *options),
+    )
+    try:
+        port = int(server.wait_for(r"http://127\.0\.0\.1:(\d+)")[1])
+        pid = server.child.pid
+        log = server.log
+        total, seen = 0, []
+        while total < requests or len(seen) < 3:
+            total += load(port, pid, connections)
+            seen.append((total, resident_kib(pid)))
+            say(f"{total:>9} requests, {seen[-1][1]} KiB resident")
+        assert server.log == log, f"the server says: {server.log}"
+        assert server.stop() in (0, -15)
+    finally:
+        server.kill()
+    settled = [kib for count, kib in seen if count >= total / 3]
+    growth = settled[-1] - settled[0]
+    assert growth <= GROWTH_KIB, f"memory grew by {growth} KiB: {seen}"
+    return seen
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--requests", type=int, default=200_000)
+    parser.add_argument("--connections", type=int, default=64)
+    parser.add_argument("--loop", choices=LOOPS, default="fastloop")
+    args = parser.parse_args()
+    try:
+        soak(args.requests, args.loop, args.connections)
+    except AssertionError as exc:
+        sys.exit(f"failed: {exc}")
+    print("no error, flat memory")
+
+
+if __name__ == "__main__":
+    main()
