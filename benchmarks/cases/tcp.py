@@ -16,6 +16,7 @@ from harness import network
 from harness.case import Case, Figure, LoopFactory, Row, Run
 from harness.loops import C_SERVERS, PYTHON_LOOPS
 
+ORDER = 100
 MODES = {
     "protocol": "Protocol",
     "seasoned": "Protocol, seasoned",
