@@ -17,8 +17,6 @@ ORDER = 20
 BATCH = 1_000
 TURNS = 5
 BURST = 5_000
-# Long enough for a loop with nothing to do to have gone to sleep.
-ASLEEP = 0.000_3
 
 
 def nothing() -> None:
@@ -71,22 +69,22 @@ def burst(new_loop: LoopFactory, run: Run) -> Figure:
 def wake_up(new_loop: LoopFactory, run: Run) -> Figure:
     loop = new_loop()
     samples = []
-    woken = threading.Event()
+    woken = threading.Lock()
+    woken.acquire()
     called = 0
 
     def wake() -> None:
         samples.append((time.perf_counter_ns() - called) / 1_000)
-        woken.set()
+        woken.release()
 
     def worker() -> None:
         nonlocal called
         end = time.perf_counter() + run.seconds
         while time.perf_counter() < end:
-            time.sleep(ASLEEP)
-            woken.clear()
             called = time.perf_counter_ns()
             loop.call_soon_threadsafe(wake)
-            woken.wait()
+            # Until this thread is woken the loop has gone to sleep again.
+            woken.acquire()
         loop.call_soon_threadsafe(loop.stop)
 
     thread = threading.Thread(target=worker)
