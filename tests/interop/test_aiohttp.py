@@ -7,8 +7,11 @@ import contextlib
 import hashlib
 import io
 import json
+import signal
+import urllib.request
 
 import pytest
+from interop_process import child_env
 
 pytest.importorskip("aiohttp", reason="aiohttp is not installed")
 
@@ -276,3 +279,14 @@ def test_raw_pipeline(run):
             assert len({json.loads(b)["peer"][1] for b in bodies}) == 1
 
     run(main())
+
+
+def test_run_app(start, loop_kind):
+    """aiohttp's own way to be a program, on a loop that it is given."""
+    child = start("aiohttp_app.py", env=child_env(LOOP=loop_kind))
+    port = int(child.wait_for(r"Running on http://127\.0\.0\.1:(\d+)")[1])
+    url = f"http://127.0.0.1:{port}/"
+    with urllib.request.urlopen(url, timeout=20) as response:
+        assert response.read().decode() == loop_kind
+    assert child.stop(signal.SIGINT) == 0
+    assert "Traceback" not in child.log
