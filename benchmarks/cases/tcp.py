@@ -22,7 +22,13 @@ MODES = {
     "seasoned": "Protocol, seasoned",
     "buffered": "BufferedProtocol",
     "streams": "streams",
+    "tls": "TLS",
 }
+SERVER_OPTIONS = {
+    "seasoned": ["--mode=protocol"],
+    "tls": ["--mode=protocol", "--tls"],
+}
+# How long the connections live that a seasoned server has seen.
 SEASON = 0.05
 
 
@@ -30,22 +36,29 @@ def size_name(size: int) -> str:
     return f"{size // 1024} KiB" if size >= 1024 else f"{size} B"
 
 
+def players(mode: str) -> tuple[str, ...]:
+    if mode == "tls":
+        # rloop refuses ssl=.
+        return tuple(loop for loop in PYTHON_LOOPS if loop != "rloop")
+    if mode in ("protocol", "seasoned"):
+        return PYTHON_LOOPS + C_SERVERS
+    return PYTHON_LOOPS
+
+
 def echo_case(mode: str, connections: int, size: int) -> Case:
     short = size_name(size).replace(" ", "").replace("iB", "").lower()
     name = f"echo_{mode}_{connections}x{short}"
     title = f"TCP echo, {MODES[mode]}, {connections:,} of {size_name(size)}"
-    plain = mode in ("protocol", "seasoned")
+    options = SERVER_OPTIONS.get(mode, [f"--mode={mode}"])
+    program = "tls_load" if mode == "tls" else "echo_load"
 
     def measure(_: LoopFactory, run: Run) -> dict[str, Figure]:
-        command = network.server_command(
-            run.loop, "echo.py", [f"--mode={'protocol' if plain else mode}"]
-        )
+        command = network.server_command(run.loop, "echo.py", options)
         with network.serving(command) as server:
             if mode == "seasoned":
-                first = Run(run.loop, SEASON)
-                network.load("echo_load", server, first)
+                network.load(program, server, Run(run.loop, SEASON))
             found = network.load(
-                "echo_load", server, run, connections=connections, size=size
+                program, server, run, connections=connections, size=size
             )
         return {name: found["cpu"], f"{name}_rate": found["rate"]}
 
@@ -57,9 +70,9 @@ def echo_case(mode: str, connections: int, size: int) -> Case:
             Row(f"{name}_rate", f"{title}, rate", "1/s", better="more"),
         ),
         measure,
-        loops=PYTHON_LOOPS + (C_SERVERS if plain else ()),
+        loops=players(mode),
         seconds=1.0,
-        programs=("echo_load",),
+        programs=(program,),
     )
 
 
@@ -75,4 +88,6 @@ CASES = (
     echo_case("buffered", 64, 1024),
     echo_case("buffered", 64, 16 * 1024),
     echo_case("streams", 64, 1024),
+    echo_case("tls", 64, 1024),
+    echo_case("tls", 8, 100 * 1024),
 )

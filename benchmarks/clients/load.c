@@ -3,6 +3,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sched.h>
@@ -159,6 +160,7 @@ connect_to(int port)
         load_fail("connect: %s", strerror(errno));
     }
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    fcntl(fd, F_SETFL, O_NONBLOCK);
     return fd;
 }
 
@@ -181,9 +183,8 @@ bool
 load_send(LoadConnection *connection, const char *message, size_t size)
 {
     while (connection->sent < size) {
-        ssize_t count =
-            send(connection->fd, message + connection->sent,
-                 size - connection->sent, MSG_NOSIGNAL | MSG_DONTWAIT);
+        ssize_t count = send(connection->fd, message + connection->sent,
+                             size - connection->sent, MSG_NOSIGNAL);
         if (count >= 0) {
             connection->sent += (size_t)count;
         }
@@ -201,8 +202,7 @@ size_t
 load_receive(Load *load, LoadConnection *connection)
 {
     for (;;) {
-        ssize_t count =
-            recv(connection->fd, load->scratch, LOAD_SCRATCH, MSG_DONTWAIT);
+        ssize_t count = recv(connection->fd, load->scratch, LOAD_SCRATCH, 0);
         if (count > 0) {
             return (size_t)count;
         }

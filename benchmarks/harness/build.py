@@ -36,6 +36,11 @@ PROGRAMS = {
     "http_load": Program(
         ("clients/http_load.c", "clients/load.c"), ("clients/load.h",)
     ),
+    "tls_load": Program(
+        ("clients/tls_load.c", "clients/load.c"),
+        ("clients/load.h",),
+        "openssl",
+    ),
     "c_epoll": Program(
         ("limits/c_epoll.c", "limits/limit.c"), ("limits/limit.h",)
     ),

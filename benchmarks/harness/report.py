@@ -14,7 +14,8 @@ from harness.case import Case, Row
 from harness.loops import LOOPS
 from harness.schedule import Results, Settings
 
-BASES = ("uvloop", "asyncio")
+# What is compared with; c-uv says how near the floor the TCP rows are.
+BASES = ("uvloop", "asyncio", "c-uv")
 
 
 def judged(row: Row, figures: list[dict], judge: str = "") -> float | None:
@@ -108,9 +109,10 @@ class Report:
         """Write all tables, and what failed, to `out`."""
         _write_table(out, self._figures())
         for base in BASES:
-            if base in self.loops and len(self.loops) > 1:
+            lines = self._ratios(base)
+            if len(lines) > 1:
                 out.write("\n")
-                _write_table(out, self._ratios(base))
+                _write_table(out, lines)
         for (name, loop), error in self.results.errors.items():
             out.write(f"\n{name} on {loop} failed: {error}")
         if self.results.cut:
@@ -152,6 +154,7 @@ class Report:
                 "figure": self.values[row.key, loop],
                 "over_uvloop": self.ratio(row, loop, "uvloop"),
                 "over_asyncio": self.ratio(row, loop, "asyncio"),
+                "over_c_uv": self.ratio(row, loop, "c-uv"),
                 "repetitions": figures,
                 "error": error,
             }

@@ -55,14 +55,17 @@ def run_json(command: list[str], limit: float) -> dict:
     A command that fails, hangs for more than `limit` seconds or prints no
     JSON gives an object with the key "error".  Nothing it started stays.
     """
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    try:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+    except OSError as error:
+        return {"error": str(error)}
     try:
         out, err = process.communicate(timeout=limit)
     except subprocess.TimeoutExpired:

@@ -2,19 +2,21 @@
 
     python benchmarks/servers/echo.py --loop NAME --mode protocol
 
-The modes are Protocol, BufferedProtocol and streams.  BufferedProtocol has
-one buffer a connection and writes a copy of what came: the next read may
-overwrite the buffer before a slow peer has taken the last one.
+The modes are Protocol, BufferedProtocol and streams, with --tls over TLS.
+BufferedProtocol has one buffer a connection and writes a copy of what came:
+the next read may overwrite the buffer before a slow peer has taken the last.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Callable
 
 import serving
 
 BUFFER_SIZE = 64 * 1024
+CERTIFICATES = serving.ROOT / "tests" / "certs"
 
 
 class Echo(asyncio.Protocol):
@@ -64,14 +66,23 @@ PROTOCOLS: dict[str, Callable[[], asyncio.BaseProtocol]] = {
 }
 
 
-async def start(mode: str) -> asyncio.Server:
+def tls_context() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(
+        CERTIFICATES / "localhost.pem", CERTIFICATES / "localhost.key"
+    )
+    return context
+
+
+async def start(mode: str, tls: bool) -> asyncio.Server:
+    context = tls_context() if tls else None
     if mode == "streams":
         return await asyncio.start_server(
-            echo_stream, "127.0.0.1", 0, backlog=1024
+            echo_stream, "127.0.0.1", 0, backlog=1024, ssl=context
         )
     loop = asyncio.get_running_loop()
     return await loop.create_server(
-        PROTOCOLS[mode], "127.0.0.1", 0, backlog=1024
+        PROTOCOLS[mode], "127.0.0.1", 0, backlog=1024, ssl=context
     )
 
 
@@ -81,10 +92,11 @@ def main() -> None:
     parser.add_argument(
         "--mode", choices=(*PROTOCOLS, "streams"), default="protocol"
     )
+    parser.add_argument("--tls", action="store_true")
     args = parser.parse_args()
 
     async def forever() -> None:
-        server = await start(args.mode)
+        server = await start(args.mode, args.tls)
         serving.announce(server.sockets[0].getsockname()[1])
         await asyncio.get_running_loop().create_future()
 

@@ -23,6 +23,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 from harness import loops  # noqa: E402
 
+ROOT = loops.ROOT
 LIFETIME = 600
 
 
