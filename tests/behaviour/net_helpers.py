@@ -10,6 +10,7 @@ order; waiting is always for one of these calls, never for time to pass.
 from __future__ import annotations
 
 import asyncio
+import collections
 import contextlib
 import hashlib
 import pathlib
@@ -64,6 +65,7 @@ class _Journal:
         self.data = bytearray()
         self.transport: Any = None
         self.faults: list[str] = []
+        self._counts: collections.Counter[str] = collections.Counter()
         self._hooks = hooks
         self._inside: list[str] = []
         self._waiters: list[asyncio.Future[None]] = []
@@ -76,10 +78,9 @@ class _Journal:
             self.faults.append(f"{name} after connection_lost")
         if name == "made" and self.events:
             self.faults.append("connection_made after other calls")
-        if name == "eof" and "eof" in self.names:
-            self.faults.append("a second eof_received")
-        if name == "data" and "eof" in self.names:
-            self.faults.append("data after eof_received")
+        if name in ("eof", "data") and self.count("eof"):
+            self.faults.append(f"{name} after eof_received")
+        self._counts[name] += 1
         self._inside.append(name)
         self.events.append((name, value))
         hook = self._hooks.get(name)
@@ -106,7 +107,7 @@ class _Journal:
 
     @property
     def lost(self) -> bool:
-        return any(name == "lost" for name, _ in self.events)
+        return self._counts["lost"] > 0
 
     @property
     def exc(self) -> BaseException | None:
@@ -115,7 +116,7 @@ class _Journal:
         return exc
 
     def count(self, name: str) -> int:
-        return sum(1 for event, _ in self.events if event == name)
+        return self._counts[name]
 
     async def wait(self, predicate: Callable[[], Any]) -> None:
         """Wait for a call after which *predicate* holds."""

@@ -1,0 +1,341 @@
+"""How a connection ends: close, abort, and the one connection_lost.
+
+connection_lost comes exactly once, on a turn of its own, after all that was
+buffered was sent (close) or dropped (abort), and nothing comes after it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import pytest
+from net_helpers import (
+    MIB,
+    BufferedRecorder,
+    Recorder,
+    every_kind,
+    every_tcp_kind,
+    link,
+    pattern,
+    turns,
+)
+
+ENDINGS = ["close", "abort"]
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@every_kind
+def test_lost_comes_later_and_once(run, kind, ending):
+    async def main():
+        async with link(kind) as c:
+            assert not c.transport.is_closing()
+            assert getattr(c.transport, ending)() is None
+            assert c.transport.is_closing()
+            assert c.protocol.names == ["made"]
+            await turns(1)
+            assert c.protocol.names == ["made", "lost"]
+            assert c.protocol.exc is None
+            await turns(5)
+            assert c.protocol.count("lost") == 1
+            assert await c.peer.recv() == b""
+
+    run(main())
+
+
+@pytest.mark.parametrize("second", ENDINGS)
+@pytest.mark.parametrize("first", ENDINGS)
+@every_kind
+def test_ending_twice(run, kind, first, second):
+    async def main():
+        async with link(kind) as c:
+            getattr(c.transport, first)()
+            getattr(c.transport, second)()
+            assert await c.protocol.wait_lost() is None
+            getattr(c.transport, second)()
+            await turns(5)
+            assert c.protocol.count("lost") == 1
+
+    run(main())
+
+
+@every_kind
+def test_close_after_everything_is_a_no_op(run, kind):
+    async def main():
+        async with link(kind) as c:
+            c.transport.abort()
+            await c.protocol.wait_lost()
+            assert c.transport.close() is None
+            assert c.transport.is_closing()
+            assert c.transport.get_write_buffer_size() == 0
+            assert not c.transport.is_reading()
+            await turns()
+
+    run(main())
+
+
+@every_kind
+def test_close_sends_what_is_buffered(run, kind):
+    async def main():
+        async with link(kind) as c:
+            c.shrink()
+            data = pattern(4 * MIB)
+            c.transport.write(data)
+            c.transport.close()
+            assert c.transport.is_closing()
+            await turns(5)
+            assert not c.protocol.lost
+            assert await c.peer.recv_all() == data
+            assert await c.protocol.wait_lost() is None
+
+    run(main())
+
+
+@every_kind
+def test_close_sends_small_writes_of_the_same_callback(run, kind):
+    def talk(protocol, data):
+        for i in range(5):
+            protocol.transport.write(b"%d" % i)
+        protocol.transport.close()
+
+    async def main():
+        async with link(kind, Recorder(data=talk)) as c:
+            await c.peer.send(b"?")
+            assert await c.peer.recv_all() == b"01234"
+            assert await c.protocol.wait_lost() is None
+
+    run(main())
+
+
+@every_kind
+def test_abort_after_small_writes_sends_them(run, kind):
+    """What the kernel would have taken at once counts as sent."""
+
+    def talk(protocol, data):
+        protocol.transport.write(b"one")
+        protocol.transport.write(b"two")
+        if data == b"end":
+            protocol.transport.abort()
+
+    async def main():
+        async with link(kind, Recorder(data=talk)) as c:
+            for _ in range(4):
+                await c.peer.send(b"ask")
+                assert await c.peer.recv_exactly(6) == b"onetwo"
+            await c.peer.send(b"end")
+            assert await c.peer.recv_exactly(6) == b"onetwo"
+            assert await c.protocol.wait_lost() is None
+
+    run(main())
+
+
+@every_kind
+def test_abort_drops_what_is_buffered(run, kind):
+    async def main():
+        async with link(kind) as c:
+            c.shrink()
+            total = c.fill()
+            c.transport.write(bytes(8 * MIB))
+            c.transport.abort()
+            assert c.transport.get_write_buffer_size() == 0
+            assert await c.protocol.wait_lost() is None
+            got = 0
+            with contextlib.suppress(ConnectionResetError):
+                while chunk := await c.peer.recv():
+                    got += len(chunk)
+            assert got < total + 8 * MIB
+
+    run(main())
+
+
+@every_kind
+def test_abort_while_closing_with_data_buffered(run, kind):
+    async def main():
+        async with link(kind) as c:
+            c.shrink()
+            c.fill()
+            c.transport.close()
+            await turns(3)
+            assert not c.protocol.lost
+            c.transport.abort()
+            assert await c.protocol.wait_lost() is None
+
+    run(main())
+
+
+@every_tcp_kind
+def test_peer_resets_while_closing_with_data_buffered(run, kind):
+    async def main():
+        async with link(kind) as c:
+            c.shrink()
+            c.fill()
+            c.transport.close()
+            c.peer.reset()
+            exc = await c.protocol.wait_lost()
+            assert isinstance(exc, (ConnectionResetError, BrokenPipeError))
+
+    run(main())
+
+
+@pytest.mark.parametrize("make", [Recorder, BufferedRecorder])
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("where", ["made", "data", "eof", "lost"])
+@every_kind
+def test_ending_inside_each_callback(run, kind, where, ending, make):
+    """The end never comes nested, and no callback comes after it."""
+
+    def end(protocol, *args):
+        getattr(protocol.transport, ending)()
+        assert protocol.transport.is_closing()
+
+    async def main():
+        async with link(kind, make(**{where: end})) as c:
+            with contextlib.suppress(OSError):
+                await c.peer.send(b"some data")
+                c.peer.send_eof()
+            assert await c.protocol.wait_lost() is None
+            expected = ["made", "data", "eof", "lost"]
+            if where in ("made", "data"):
+                del expected[expected.index(where) + 1 : -1]
+            assert c.protocol.names == expected
+            assert c.protocol.count("lost") == 1
+
+    run(main())
+
+
+@pytest.mark.parametrize("where", ["made", "data", "eof", "lost"])
+@every_kind
+def test_pausing_inside_each_callback(run, kind, where):
+    def pause(protocol, *args):
+        protocol.transport.pause_reading()
+
+    async def main():
+        async with link(kind, Recorder(**{where: pause})) as c:
+            await c.peer.send(b"some data")
+            if where == "made":
+                c.transport.resume_reading()
+            await c.protocol.wait_data(9)
+            c.transport.resume_reading()
+            c.peer.send_eof()
+            assert await c.protocol.wait_lost() is None
+            assert c.protocol.names == ["made", "data", "eof", "lost"]
+
+    run(main())
+
+
+@pytest.mark.parametrize("where", ["made", "data", "eof", "lost"])
+@every_kind
+def test_writing_inside_each_callback(run, kind, where):
+    def write(protocol, *args):
+        protocol.transport.write(b"from " + where.encode())
+
+    async def main():
+        async with link(kind, Recorder(**{where: write})) as c:
+            await c.peer.send(b"some data")
+            c.peer.send_eof()
+            expected = b"" if where == "lost" else b"from " + where.encode()
+            assert await c.peer.recv_all() == expected
+            assert await c.protocol.wait_lost() is None
+            assert c.protocol.names == ["made", "data", "eof", "lost"]
+
+    run(main())
+
+
+@pytest.mark.parametrize("where", ["made", "data", "eof"])
+@every_kind
+def test_write_eof_inside_each_callback(run, kind, where):
+    def finish(protocol, *args):
+        protocol.transport.write(b"bye")
+        protocol.transport.write_eof()
+
+    async def main():
+        async with link(kind, Recorder(**{where: finish})) as c:
+            with contextlib.suppress(BrokenPipeError):
+                await c.peer.send(b"some data")
+                c.peer.send_eof()
+            assert await c.peer.recv_all() == b"bye"
+            assert await c.protocol.wait_lost() is None
+            assert c.protocol.names == ["made", "data", "eof", "lost"]
+
+    run(main())
+
+
+@every_kind
+def test_the_descriptor_is_open_until_connection_lost(run, kind):
+    seen = []
+
+    def look(protocol, exc):
+        sock = protocol.transport.get_extra_info("socket")
+        seen.append(sock.fileno())
+
+    async def main():
+        async with link(kind, Recorder(lost=look)) as c:
+            sock = c.transport.get_extra_info("socket")
+            fd = sock.fileno()
+            c.transport.close()
+            assert sock.fileno() == fd
+            await c.protocol.wait_lost()
+            await turns(1)
+            assert seen == [fd]
+            assert sock.fileno() == -1
+
+    run(main())
+
+
+@every_kind
+def test_the_protocol_is_let_go_after_connection_lost(run, kind):
+    import gc
+    import weakref
+
+    async def main():
+        async with link(kind) as c:
+            protocol = Recorder()
+            c.transport.set_protocol(protocol)
+            ref = weakref.ref(protocol)
+            c.transport.close()
+            await protocol.wait_lost()
+            await turns(2)
+            del protocol
+            gc.collect()
+            assert ref() is None
+            c.protocol.connection_lost(None)
+
+    run(main())
+
+
+@every_kind
+def test_many_ends_in_one_turn_come_in_order(run, loop, kind):
+    order = []
+
+    async def main():
+        async with contextlib.AsyncExitStack() as stack:
+            links = []
+            for i in range(5):
+
+                def lost(protocol, exc, i=i):
+                    order.append(i)
+
+                joined = link(kind, Recorder(lost=lost))
+                links.append(await stack.enter_async_context(joined))
+            for c in links:
+                c.transport.close()
+            loop.call_soon(order.append, "next")
+            await links[-1].protocol.wait_lost()
+            await turns(1)
+            assert order == [0, 1, 2, 3, 4, "next"]
+
+    run(main())
+
+
+@every_kind
+def test_waiting_for_the_end_of_both_sides(run, kind):
+    """A reader of the far end sees the end of the stream at once."""
+
+    async def main():
+        async with link(kind) as c:
+            reading = asyncio.create_task(c.peer.recv_all())
+            await turns(2)
+            c.transport.close()
+            assert await reading == b""
+
+    run(main())
