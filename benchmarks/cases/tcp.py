@@ -4,8 +4,8 @@ With one connection every loop and plain C are equal, for that measures how
 a CPU is woken.  With 64 the generator is as busy as the server, so rates
 say little: the least CPU time the server spent on a message is the judge.
 
-The "seasoned" rows are of a server that has already seen connections come
-and go.  It matters: a loop that allocates 128 KiB or more for each read has
+The "seasoned" rows, streams and TLS are of a server that has already seen
+connections come and go.  It matters: a loop that allocates 128 KiB or more for each read has
 glibc map and unmap memory for each message, until the first end-of-file
 frees such a block whole and glibc learns to keep blocks of that size.
 """
@@ -28,6 +28,7 @@ SERVER_OPTIONS = {
     "seasoned": ["--mode=protocol"],
     "tls": ["--mode=protocol", "--tls"],
 }
+SEASONED = ("seasoned", "streams", "tls")
 # How long the connections live that a seasoned server has seen.
 SEASON = 0.05
 
@@ -55,7 +56,7 @@ def echo_case(mode: str, connections: int, size: int) -> Case:
     def measure(_: LoopFactory, run: Run) -> dict[str, Figure]:
         command = network.server_command(run.loop, "echo.py", options)
         with network.serving(command) as server:
-            if mode == "seasoned":
+            if mode in SEASONED:
                 network.load(program, server, Run(run.loop, SEASON))
             found = network.load(
                 program, server, run, connections=connections, size=size
