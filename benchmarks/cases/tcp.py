@@ -5,9 +5,9 @@ a CPU is woken.  With 64 the generator is as busy as the server, so rates
 say little: the least CPU time the server spent on a message is the judge.
 
 The "seasoned" rows, streams and TLS are of a server that has already seen
-connections come and go.  It matters: a loop that allocates 128 KiB or more for each read has
-glibc map and unmap memory for each message, until the first end-of-file
-frees such a block whole and glibc learns to keep blocks of that size.
+connections come and go.  It matters: a loop that allocates 128 KiB or more
+for each read has glibc map and unmap memory for each message, until the
+first end-of-file frees such a block whole and glibc learns to keep it.
 """
 
 from __future__ import annotations
