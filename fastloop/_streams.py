@@ -1,0 +1,35 @@
+"""What the C streams ask of Python, once a connection or less.
+
+Everything here runs when a program asks a transport for its socket, or makes
+a mistake; the data path never comes here.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from asyncio import constants
+from asyncio.trsock import TransportSocket
+
+__all__ = [
+    "SENDFILE_COMPATIBLE",
+    "TransportSocket",
+    "own_socket",
+    "warn_lost",
+]
+
+SENDFILE_COMPATIBLE = constants._SendfileMode.TRY_NATIVE
+
+_logger = logging.getLogger("asyncio")
+
+
+def own_socket(fd: int) -> socket.socket:
+    """A non-blocking socket object that owns a descriptor from now on."""
+    sock = socket.socket(fileno=fd)
+    sock.setblocking(False)
+    return sock
+
+
+def warn_lost() -> None:
+    """Log asyncio's warning about writing to a connection that is lost."""
+    _logger.warning("socket.send() raised exception.")

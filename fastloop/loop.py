@@ -1,0 +1,414 @@
+"""The event loop: the C core, completed by what runs once a program.
+
+``_core.BaseLoop`` runs callbacks, timers, descriptors, streams, accepts and
+the executor.  What is set-up (resolving and connecting, servers, TLS,
+datagrams, subprocesses, exception reports) is asyncio's own, inherited, so
+that every Python version's semantics hold; the methods below connect the two.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import warnings
+import weakref
+from asyncio import base_events, constants, events, format_helpers, sslproto
+from asyncio.trsock import TransportSocket
+from typing import Any
+
+from . import _core
+from .numeric import numeric_addresses
+
+logger = logging.getLogger("asyncio")
+
+def _ignore_signal(number: int, frame: Any) -> None:
+    """Take a signal that the loop learns of by the wakeup descriptor."""
+
+
+class Loop(_core.BaseLoop, asyncio.SelectorEventLoop):
+    """An asyncio event loop whose hot paths are in C.
+
+    A drop-in for asyncio's own loop: make it with
+    ``fastloop.new_event_loop()`` and run it with ``asyncio.Runner`` or
+    ``fastloop.run``.  It is used from the thread that runs it, except for
+    ``call_soon_threadsafe``.
+    """
+
+    # What asyncio's own __init__ would set on each instance and few change.
+    _coroutine_origin_tracking_enabled = False
+    _coroutine_origin_tracking_saved_depth: int | None = None
+    _asyncgens_shutdown_called = False
+    _executor_shutdown_called = False
+    _clock_resolution = 1e-9
+    _internal_fds = 0
+    _selector: Any = None
+    _ssock: Any = None
+    _csock: Any = None
+
+    def __init__(self) -> None:
+        """Make a loop; see ``fastloop.new_event_loop``."""
+        if asyncio.coroutines._is_debug_mode():
+            self._debug = True
+
+    def __repr__(self) -> str:
+        return (
+            f"<{self.__class__.__name__} running={self.is_running()} "
+            f"closed={self.is_closed()} debug={self.get_debug()}>"
+        )
+
+    def __del__(self, _warn: Any = warnings.warn) -> None:
+        if self.is_closed():
+            return
+        _warn(f"unclosed event loop {self!r}", ResourceWarning, source=self)
+        if not self.is_running():
+            self.close()
+
+    # -- asyncio's instance attributes, made when somebody asks --------------
+
+    @property
+    def _asyncgens(self) -> weakref.WeakSet[Any]:
+        return self.__dict__.setdefault("asyncgens", weakref.WeakSet())
+
+    @property
+    def _transports(self) -> weakref.WeakValueDictionary[int, Any]:
+        if self._python_transports is None:
+            self._python_transports = weakref.WeakValueDictionary()
+        return self._python_transports
+
+    # -- closing ---------------------------------------------------------------
+
+    def close(self) -> None:
+        """Close the loop; nothing happens when it is closed already.
+
+        Callbacks and timers that wait are dropped unrun, signal handlers are
+        restored, the default executor is told to stop and not waited for.
+        Raises RuntimeError when the loop is running.  Implements asyncio's
+        ``loop.close()``.
+        """
+        if self.is_closed():
+            return
+        if not self.is_running():
+            self._remove_signal_handlers()
+        if self._debug:
+            logger.debug("Close %r", self)
+        self._close()
+        self._executor_shutdown_called = True
+        executor = self._default_executor
+        if executor is not None:
+            self._default_executor = None
+            executor.shutdown(wait=False)
+
+    # -- debug -----------------------------------------------------------------
+
+    def set_debug(self, enabled: bool) -> None:
+        """Turn debug mode on or off.
+
+        Callbacks queued before are checked as they were queued.  Implements
+        asyncio's ``loop.set_debug()``.
+        """
+        self._debug = enabled
+        if self.is_running():
+            self.call_soon_threadsafe(
+                self._set_coroutine_origin_tracking, enabled
+            )
+
+    def _report_callback(
+        self, handle: events.Handle | None, exc: BaseException
+    ) -> None:
+        """Report what a callback raised, with asyncio's text and keys."""
+        if handle is None:
+            self.call_exception_handler(
+                {"message": "Exception in the event loop", "exception": exc}
+            )
+            return
+        source = format_helpers._format_callback_source(
+            handle._callback, handle._args or (), **_debug_keyword(self)
+        )
+        context = {
+            "message": f"Exception in callback {source}",
+            "exception": exc,
+            "handle": handle,
+        }
+        if handle._source_traceback:
+            context["source_traceback"] = handle._source_traceback
+        self.call_exception_handler(context)
+
+    def _report_slow(self, subject: Any, seconds: float) -> None:
+        """Log a callback that took longer than slow_callback_duration."""
+        if isinstance(subject, events.Handle):
+            subject = base_events._format_handle(subject)
+        logger.warning("Executing %s took %.3f seconds", subject, seconds)
+
+    # -- signals ---------------------------------------------------------------
+
+    def add_signal_handler(self, sig: int, callback: Any, *args: Any) -> None:
+        """Call ``callback(*args)`` in the loop when a signal arrives.
+
+        Replaces an earlier handler of the signal.  Raises TypeError for a
+        coroutine function or what is no signal number, ValueError for a
+        number out of range, RuntimeError for a signal that cannot be caught,
+        outside the main thread or when the loop is closed.  Implements
+        asyncio's ``loop.add_signal_handler()``.
+        """
+        if asyncio.iscoroutine(callback) or _is_coroutine_function(callback):
+            raise TypeError(
+                "coroutines cannot be used with add_signal_handler()"
+            )
+        self._check_signal(sig)
+        self._check_closed()
+        self._signal_wakeup(True)
+        if self._signal_handlers is None:
+            self._signal_handlers = {}
+        self._signal_handlers[sig] = events.Handle(callback, args, self, None)
+        try:
+            signal.signal(sig, _ignore_signal)
+            # A system call that the signal interrupts is made again.
+            signal.siginterrupt(sig, False)
+        except OSError as exc:
+            del self._signal_handlers[sig]
+            if not self._signal_handlers:
+                self._signal_wakeup(False)
+            if exc.errno == errno.EINVAL:
+                raise RuntimeError(f"sig {sig} cannot be caught") from None
+            raise
+
+    def remove_signal_handler(self, sig: int) -> bool:
+        """Forget a signal's handler and restore the default.
+
+        Returns True if there was one.  Raises as ``add_signal_handler``.
+        Implements asyncio's ``loop.remove_signal_handler()``.
+        """
+        self._check_signal(sig)
+        if not self._signal_handlers or sig not in self._signal_handlers:
+            return False
+        del self._signal_handlers[sig]
+        default = (
+            signal.default_int_handler
+            if sig == signal.SIGINT
+            else signal.SIG_DFL
+        )
+        try:
+            signal.signal(sig, default)
+        except OSError as exc:
+            if exc.errno == errno.EINVAL:
+                raise RuntimeError(f"sig {sig} cannot be caught") from None
+            raise
+        if not self._signal_handlers:
+            self._signal_wakeup(False)
+        return True
+
+    def _remove_signal_handlers(self) -> None:
+        if not self._signal_handlers:
+            return
+        if sys.is_finalizing():
+            warnings.warn(
+                f"Closing the loop {self!r} on interpreter shutdown stage, "
+                "skipping signal handlers removal",
+                ResourceWarning,
+                stacklevel=3,
+                source=self,
+            )
+            self._signal_handlers.clear()
+            return
+        for sig in list(self._signal_handlers):
+            self.remove_signal_handler(sig)
+
+    # -- descriptors -----------------------------------------------------------
+
+    def _check_python_transports(self, fd: Any) -> None:
+        """Raise RuntimeError if one of asyncio's own transports uses fd."""
+        number = fd if isinstance(fd, int) else fd.fileno()
+        transport = self._python_transports.get(number)
+        if transport is not None and not transport.is_closing():
+            raise RuntimeError(
+                f"File descriptor {fd!r} is used by transport {transport!r}"
+            )
+
+    def _ensure_fd_no_transport(self, fd: Any) -> None:
+        _core.check_no_transport(self, fd)
+
+    # -- streams ---------------------------------------------------------------
+
+    def _make_socket_transport(
+        self,
+        sock: socket.socket,
+        protocol: asyncio.BaseProtocol,
+        waiter: asyncio.Future[None] | None = None,
+        *,
+        extra: dict[str, Any] | None = None,
+        server: Any = None,
+        context: Any = None,
+    ) -> Any:
+        self._ensure_fd_no_transport(sock)
+        return _core.open_stream(
+            self, sock, protocol, waiter, extra, server, context
+        )
+
+    def _make_ssl_transport(
+        self,
+        rawsock: socket.socket,
+        protocol: asyncio.BaseProtocol,
+        sslcontext: Any,
+        waiter: asyncio.Future[None] | None = None,
+        *,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+        extra: dict[str, Any] | None = None,
+        server: Any = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+        call_connection_made: bool = True,
+        context: Any = None,
+    ) -> Any:
+        self._ensure_fd_no_transport(rawsock)
+        tls = sslproto.SSLProtocol(
+            self,
+            protocol,
+            sslcontext,
+            waiter,
+            server_side,
+            server_hostname,
+            call_connection_made,
+            ssl_handshake_timeout=ssl_handshake_timeout,
+            ssl_shutdown_timeout=ssl_shutdown_timeout,
+        )
+        _core.open_stream(self, rawsock, tls, None, extra, server, context)
+        return tls._app_transport
+
+    # -- servers ---------------------------------------------------------------
+
+    def _start_serving(
+        self,
+        protocol_factory: Any,
+        sock: socket.socket,
+        sslcontext: Any = None,
+        server: Any = None,
+        backlog: int = 100,
+        ssl_handshake_timeout: float = constants.SSL_HANDSHAKE_TIMEOUT,
+        ssl_shutdown_timeout: float = constants.SSL_SHUTDOWN_TIMEOUT,
+        context: Any = None,
+    ) -> None:
+        accept_tls = None
+        if sslcontext is not None:
+
+            def accept_tls(conn: socket.socket, peer: Any) -> None:
+                self._accept_tls(
+                    conn,
+                    peer,
+                    protocol_factory,
+                    sslcontext,
+                    server,
+                    ssl_handshake_timeout,
+                    ssl_shutdown_timeout,
+                )
+
+        _core.start_accepting(
+            self, sock, protocol_factory, server, backlog, accept_tls, context
+        )
+
+    def _accept_tls(
+        self,
+        conn: socket.socket,
+        peer: Any,
+        protocol_factory: Any,
+        sslcontext: Any,
+        server: Any,
+        handshake_timeout: float,
+        shutdown_timeout: float,
+    ) -> None:
+        """Begin a TLS connection on an accepted socket, as asyncio does."""
+        self.create_task(
+            self._accept_connection2(
+                protocol_factory,
+                conn,
+                {"peername": peer},
+                sslcontext,
+                server,
+                handshake_timeout,
+                shutdown_timeout,
+            )
+        )
+
+    def _stop_serving(self, sock: socket.socket) -> None:
+        _core.stop_accepting(self, sock)
+        sock.close()
+
+    def _accept_exhausted(
+        self, sock: socket.socket, exc: OSError
+    ) -> None:
+        """Report that accept found no descriptor or memory; rest a while."""
+        self.call_later(
+            constants.ACCEPT_RETRY_DELAY, _core.resume_accepting, self, sock
+        )
+        self.call_exception_handler(
+            {
+                "message": "socket.accept() out of system resource",
+                "exception": exc,
+                "socket": TransportSocket(sock),
+            }
+        )
+
+    def _accept_failed(self, exc: BaseException) -> None:
+        """Report a connection that could not be opened."""
+        self.call_exception_handler(
+            {
+                "message": "Error on transport creation for incoming "
+                "connection",
+                "exception": exc,
+            }
+        )
+
+    # -- names -----------------------------------------------------------------
+
+    async def getaddrinfo(
+        self,
+        host: Any,
+        port: Any,
+        *,
+        family: int = 0,
+        type: int = 0,
+        proto: int = 0,
+        flags: int = 0,
+    ) -> Any:
+        """Resolve a name as ``socket.getaddrinfo`` does, off the loop.
+
+        Returns its list of 5-tuples, raises what it raises.  A numeric
+        address and port are answered at once, without a thread.  Implements
+        asyncio's ``loop.getaddrinfo()``.
+        """
+        found = numeric_addresses(host, port, family, type, proto, flags)
+        if found is not None and not self._debug:
+            return found
+        return await super().getaddrinfo(
+            host, port, family=family, type=type, proto=proto, flags=flags
+        )
+
+
+# asyncio's own test; its public name is deprecated from 3.14 on.
+_is_coroutine_function = (
+    getattr(asyncio.coroutines, "_iscoroutinefunction", None)
+    or asyncio.iscoroutinefunction
+)
+
+
+def _debug_keyword(loop: Loop) -> dict[str, bool]:
+    # Late 3.12 releases began to show a callback's arguments only in debug
+    # mode.
+    if format_helpers._format_callback_source.__kwdefaults__:
+        return {"debug": loop.get_debug()}
+    return {}
+
+
+def _note_main_thread() -> None:
+    ident = threading.main_thread().ident
+    _core._set_main_thread(ident if ident is not None else 0)
+
+
+_note_main_thread()
+os.register_at_fork(after_in_child=_note_main_thread)

@@ -1,0 +1,59 @@
+"""The event-loop policy, for programs that choose their loop that way.
+
+Policies are deprecated from Python 3.14 and gone in 3.16; ``fastloop.run`` and
+``asyncio.Runner(loop_factory=fastloop.new_event_loop)`` do without.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import warnings
+
+from .loop import Loop
+
+__all__ = ["EventLoopPolicy", "install"]
+
+if sys.version_info >= (3, 14):
+    # The names without an underscore warn at every use, and it is the use by
+    # the program that should.
+    _Default = asyncio.unix_events._DefaultEventLoopPolicy
+else:
+    _Default = asyncio.DefaultEventLoopPolicy
+
+
+class EventLoopPolicy(_Default):
+    """asyncio's default policy, making fastloop loops.
+
+    Everything else (which thread gets a loop, child watchers up to 3.13) is
+    the default policy's.
+    """
+
+    _loop_factory = Loop
+
+
+def install() -> None:
+    """Make asyncio use fastloop, by setting the event-loop policy.
+
+    From Python 3.14 on this warns with DeprecationWarning, as
+    ``asyncio.set_event_loop_policy`` does; on 3.16, which has no policies, it
+    raises RuntimeError.
+    """
+    if sys.version_info >= (3, 16):
+        raise RuntimeError(
+            "Python 3.16 has no event-loop policies: use fastloop.run() or "
+            "asyncio.Runner(loop_factory=fastloop.new_event_loop)"
+        )
+    if sys.version_info < (3, 14):
+        asyncio.set_event_loop_policy(EventLoopPolicy())
+        return
+    warnings.warn(
+        "fastloop.install() sets the event-loop policy, which is deprecated "
+        "and will be removed in Python 3.16; use fastloop.run() or "
+        "asyncio.Runner(loop_factory=fastloop.new_event_loop)",
+        DeprecationWarning,
+        stacklevel=2,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        asyncio.set_event_loop_policy(EventLoopPolicy())

@@ -1,0 +1,49 @@
+"""Making a loop and running a program on it."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from .loop import Loop
+
+__all__ = ["new_event_loop", "run"]
+
+T = TypeVar("T")
+
+
+def new_event_loop() -> Loop:
+    """Return a new ``fastloop.Loop``, not running and not set as current.
+
+    What ``loop_factory`` arguments ask for, as in ``asyncio.Runner``,
+    ``uvicorn --loop fastloop:new_event_loop`` or pytest-asyncio.  Raises
+    OSError when the system has no descriptors left.
+    """
+    return Loop()
+
+
+def run(
+    main: Coroutine[Any, Any, T],
+    *,
+    debug: bool | None = None,
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
+) -> T:
+    """Run a coroutine on a fresh loop and return its result.
+
+    debug turns asyncio's debug mode on or off (None: as the environment
+    says).  loop_factory makes the loop; ``new_event_loop`` by default.  What
+    the coroutine raises is raised; a loop that is running already, or
+    something else than a coroutine, is refused as ``asyncio.run`` does, which
+    this implements: it differs in the default loop only.
+    """
+    factory = new_event_loop if loop_factory is None else loop_factory
+    if sys.version_info >= (3, 12):
+        return asyncio.run(main, debug=debug, loop_factory=factory)
+    if asyncio._get_running_loop() is not None:
+        raise RuntimeError(
+            "asyncio.run() cannot be called from a running event loop"
+        )
+    with asyncio.Runner(debug=debug, loop_factory=factory) as runner:
+        return runner.run(main)

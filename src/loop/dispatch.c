@@ -1,0 +1,459 @@
+/* Running what is ready, and what happens when it fails.
+
+   1. An entry is copied out and its slot given up before it runs: whatever
+      the callback schedules may move the ring.
+   2. A batch is what was ready when it began; KeyboardInterrupt and SystemExit
+      end it early and leave the rest queued.
+   3. What a callback put off (loop->deferred) is run when it returns, also
+      when it raised.
+   4. In debug mode every callback runs as a handle, timed. */
+#include "base/clock.h"
+#include "loop/loop.h"
+#include "py/errors.h"
+
+static inline int
+enter(PyObject *context)
+{
+    return PyContext_Enter(context);
+}
+
+static inline void
+leave(PyObject *context)
+{
+    PyObject *exc = PyErr_Occurred() ? PyErr_GetRaisedException() : NULL;
+    if (PyContext_Exit(context) < 0) {
+        PyErr_WriteUnraisable(context);
+    }
+    if (exc != NULL) {
+        PyErr_SetRaisedException(exc);
+    }
+}
+
+int
+fl_loop_run_deferred(FlLoop *loop)
+{
+    PyObject *exc = PyErr_Occurred() ? PyErr_GetRaisedException() : NULL;
+    FlList *link;
+    while ((link = fl_list_pop(&loop->deferred)) != NULL) {
+        FlDeferred *deferred = FL_LIST_ENTRY(link, FlDeferred, link);
+        if (deferred->run(deferred) == 0) {
+            continue;
+        }
+        if (exc == NULL) {
+            exc = PyErr_GetRaisedException();
+        }
+        else {
+            PyErr_WriteUnraisable((PyObject *)loop);
+        }
+    }
+    if (exc != NULL) {
+        PyErr_SetRaisedException(exc);
+        return -1;
+    }
+    return 0;
+}
+
+/* --- reports ------------------------------------------------------------ */
+
+int
+fl_loop_report_callback(FlLoop *loop, PyObject *handle)
+{
+    if (fl_error_leaves_loop()) {
+        return -1;
+    }
+    PyObject *exc = PyErr_GetRaisedException();
+    PyObject *result = PyObject_CallMethodObjArgs(
+        (PyObject *)loop, loop->state->names._report_callback,
+        handle == NULL ? Py_None : handle, exc, NULL);
+    Py_DECREF(exc);
+    if (result == NULL) {
+        if (fl_error_leaves_loop()) {
+            return -1;
+        }
+        /* call_exception_handler itself failed: nobody is left to tell. */
+        PyErr_WriteUnraisable((PyObject *)loop);
+        return 0;
+    }
+    Py_DECREF(result);
+    return 0;
+}
+
+int
+fl_loop_report_call(FlLoop *loop, PyObject *object, PyObject *name,
+                    PyObject *argument)
+{
+    if (fl_error_leaves_loop()) {
+        return -1;
+    }
+    PyObject *exc = PyErr_GetRaisedException();
+    FlHandle *handle = NULL;
+    PyObject *method = PyObject_GetAttr(object, name);
+    PyObject *args =
+        argument == NULL ? PyTuple_New(0) : PyTuple_Pack(1, argument);
+    PyObject *context = PyContext_CopyCurrent();
+    if (method != NULL && args != NULL && context != NULL) {
+        handle = fl_handle_new_filled(loop, method, args, context);
+    }
+    Py_XDECREF(method);
+    Py_XDECREF(args);
+    Py_XDECREF(context);
+    if (handle == NULL) {
+        PyErr_Clear(); /* the report does without the call's name */
+    }
+    PyErr_SetRaisedException(exc);
+    int code = fl_loop_report_callback(loop, (PyObject *)handle);
+    Py_XDECREF(handle);
+    return code;
+}
+
+int
+fl_loop_report_slow(FlLoop *loop, PyObject *subject, int64_t began_ns)
+{
+    double seconds = (double)(fl_clock_ns() - began_ns) / 1e9;
+    if (seconds < loop->slow_callback_duration) {
+        return 0;
+    }
+    PyObject *exc = PyErr_Occurred() ? PyErr_GetRaisedException() : NULL;
+    PyObject *took = PyFloat_FromDouble(seconds);
+    PyObject *result =
+        took == NULL
+            ? NULL
+            : PyObject_CallMethodObjArgs((PyObject *)loop,
+                                         loop->state->names._report_slow,
+                                         subject, took, NULL);
+    Py_XDECREF(took);
+    if (result == NULL) {
+        PyErr_WriteUnraisable((PyObject *)loop);
+    }
+    Py_XDECREF(result);
+    if (exc != NULL) {
+        PyErr_SetRaisedException(exc);
+    }
+    return 0;
+}
+
+/* --- handles ------------------------------------------------------------ */
+
+static PyObject *
+call_in_context(PyObject *callback, PyObject *args, PyObject *context)
+{
+    if (enter(context) < 0) {
+        return NULL;
+    }
+    PyObject *result = PyObject_Call(callback, args, NULL);
+    leave(context);
+    return result;
+}
+
+static PyObject *
+call_timed(FlLoop *loop, FlHandle *self, PyObject *callback, PyObject *args,
+           PyObject *context)
+{
+    Py_XSETREF(loop->current_handle, Py_NewRef((PyObject *)self));
+    int64_t began_ns = fl_clock_ns();
+    PyObject *result = call_in_context(callback, args, context);
+    (void)fl_loop_report_slow(loop, (PyObject *)self, began_ns);
+    return result;
+}
+
+int
+fl_handle_run(FlLoop *loop, FlHandle *self)
+{
+    PyObject *callback = NULL, *args = NULL, *context = NULL;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    if (!fl_handle_is_cancelled(self)) {
+        callback = Py_XNewRef(self->callback);
+        args = Py_XNewRef(self->args);
+        context = Py_XNewRef(self->context);
+    }
+    Py_END_CRITICAL_SECTION();
+    if (callback == NULL) {
+        return 0;
+    }
+    PyObject *result = FL_UNLIKELY(loop->debug)
+                           ? call_timed(loop, self, callback, args, context)
+                           : call_in_context(callback, args, context);
+    int code = 0;
+    if (FL_UNLIKELY(result == NULL)) {
+        code = fl_loop_report_callback(loop, (PyObject *)self);
+    }
+    Py_XDECREF(result);
+    if (FL_UNLIKELY(loop->current_handle != NULL)) {
+        Py_CLEAR(loop->current_handle);
+    }
+    Py_DECREF(callback);
+    Py_DECREF(args);
+    Py_DECREF(context);
+    return code;
+}
+
+/* A handle for an entry that has none, to run it or to name it in a report.
+   The entry is emptied into it. */
+static FlHandle *
+handle_for(FlLoop *loop, FlReady *entry)
+{
+    FlHandle *handle = fl_handle_new(loop, FL_NOT_READY);
+    if (handle == NULL) {
+        fl_ready_clear(entry);
+        return NULL;
+    }
+    if (fl_handle_fill_steal(handle, entry) < 0) {
+        Py_CLEAR(handle);
+    }
+    return handle;
+}
+
+static int
+run_as_handle(FlLoop *loop, FlReady *entry)
+{
+    FlHandle *handle = entry->kind == FL_READY_CALL ? entry->of.handle : NULL;
+    if (handle == NULL) {
+        handle = handle_for(loop, entry);
+    }
+    else {
+        Py_INCREF(handle);
+        if (fl_handle_fill_steal(handle, entry) < 0) {
+            Py_CLEAR(handle);
+        }
+    }
+    if (handle == NULL) {
+        return fl_loop_report_callback(loop, NULL);
+    }
+    int code = fl_handle_run(loop, handle);
+    Py_DECREF(handle);
+    return code;
+}
+
+/* --- entries ------------------------------------------------------------ */
+
+static int
+call_failed(FlLoop *loop, FlReady *entry)
+{
+    PyObject *exc = PyErr_GetRaisedException();
+    FlHandle *handle = handle_for(loop, entry);
+    if (handle == NULL) {
+        PyErr_WriteUnraisable(NULL);
+    }
+    PyErr_SetRaisedException(exc);
+    int code = fl_loop_report_callback(loop, (PyObject *)handle);
+    Py_XDECREF(handle);
+    return code;
+}
+
+static inline int
+run_call(FlLoop *loop, FlReady *entry)
+{
+    PyObject *callback = entry->callback;
+    PyObject *context = entry->context;
+    if (FL_UNLIKELY(enter(context) < 0)) {
+        return call_failed(loop, entry);
+    }
+    PyObject *result;
+    if (FL_LIKELY(entry->nargs <= FL_READY_ARGS)) {
+        result =
+            PyObject_Vectorcall(callback, entry->args,
+                                entry->nargs | PY_VECTORCALL_ARGUMENTS_OFFSET,
+                                NULL);
+    }
+    else {
+        result = PyObject_Call(callback, entry->args[0], NULL);
+    }
+    leave(context);
+    if (FL_UNLIKELY(result == NULL)) {
+        return call_failed(loop, entry);
+    }
+    Py_DECREF(result);
+    fl_ready_clear(entry);
+    return 0;
+}
+
+/* The step's own object has no vectorcall: give it the empty tuple that a
+   call without arguments would have to find. */
+static inline int
+run_step(FlLoop *loop, FlReady *entry)
+{
+    PyObject *callback = entry->callback;
+    PyObject *context = entry->context;
+    if (FL_UNLIKELY(enter(context) < 0)) {
+        return call_failed(loop, entry);
+    }
+    PyObject *result;
+    if (entry->nargs == 0) {
+        result = PyObject_Call(callback, loop->state->empty_tuple, NULL);
+    }
+    else {
+        result = PyObject_Vectorcall(callback, entry->args,
+                                     1 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+    }
+    leave(context);
+    if (FL_UNLIKELY(result == NULL)) {
+        return call_failed(loop, entry);
+    }
+    Py_DECREF(result);
+    fl_ready_clear(entry);
+    return 0;
+}
+
+static int
+run_other(FlLoop *loop, PyObject *handle)
+{
+    PyObject *is_cancelled =
+        PyObject_CallMethodNoArgs(handle, loop->state->names.cancelled);
+    int cancelled = is_cancelled == NULL ? -1 : PyObject_IsTrue(is_cancelled);
+    Py_XDECREF(is_cancelled);
+    if (cancelled > 0) {
+        return 0;
+    }
+    PyObject *result = NULL;
+    if (cancelled == 0) {
+        result = PyObject_CallMethodNoArgs(handle, loop->state->names._run);
+    }
+    if (result == NULL) {
+        return fl_loop_report_callback(loop, handle);
+    }
+    Py_DECREF(result);
+    return 0;
+}
+
+static int
+run_op(FlLoop *loop, FlReady *entry)
+{
+    PyObject *context = entry->context;
+    int code;
+    if (context != NULL && enter(context) < 0) {
+        code = fl_loop_report_callback(loop, NULL);
+    }
+    else {
+        int64_t began_ns = loop->debug ? fl_clock_ns() : 0;
+        code = entry->of.op(loop, entry->callback,
+                            entry->nargs ? entry->args[0] : NULL);
+        if (context != NULL) {
+            leave(context);
+        }
+        if (FL_UNLIKELY(loop->debug)) {
+            (void)fl_loop_report_slow(loop, entry->callback, began_ns);
+        }
+    }
+    fl_ready_clear(entry);
+    return code;
+}
+
+static int
+run_event(FlLoop *loop, FlWatch *watch)
+{
+    int events = watch->fired;
+    watch->fired = 0;
+    watch->position = FL_NOT_READY;
+    if (FL_LIKELY(!loop->debug) || !watch->owner_is_object) {
+        return watch->on_events(loop, watch, events);
+    }
+    PyObject *subject = Py_NewRef((PyObject *)watch->owner);
+    int64_t began_ns = fl_clock_ns();
+    int code = watch->on_events(loop, watch, events);
+    (void)fl_loop_report_slow(loop, subject, began_ns);
+    Py_DECREF(subject);
+    return code;
+}
+
+static inline int
+run_entry(FlLoop *loop, FlReady *entry)
+{
+    switch (entry->kind) {
+    case FL_READY_STEP:
+        if (FL_UNLIKELY(loop->debug)) {
+            return run_as_handle(loop, entry);
+        }
+        return run_step(loop, entry);
+    case FL_READY_CALL:
+        if (entry->of.handle != NULL || FL_UNLIKELY(loop->debug)) {
+            return run_as_handle(loop, entry);
+        }
+        return run_call(loop, entry);
+    case FL_READY_HANDLE: {
+        int code = fl_handle_run(loop, (FlHandle *)entry->callback);
+        fl_ready_clear(entry);
+        return code;
+    }
+    case FL_READY_EVENT:
+        return run_event(loop, entry->of.watch);
+    case FL_READY_OP:
+        return run_op(loop, entry);
+    case FL_READY_OTHER: {
+        int code = run_other(loop, entry->callback);
+        fl_ready_clear(entry);
+        return code;
+    }
+    default:
+        return 0;
+    }
+}
+
+int
+fl_loop_run_batch(FlLoop *loop)
+{
+    FlReadyRing *ring = &loop->ready;
+    uint64_t end = ring->tail;
+    while (ring->head != end) {
+        FlReady entry = *fl_ready_at(ring, ring->head);
+        ring->head++;
+        loop->dispatch++;
+        int code = run_entry(loop, &entry);
+        if (FL_UNLIKELY(!fl_list_is_empty(&loop->deferred))) {
+            code = fl_loop_run_deferred(loop);
+        }
+        if (FL_UNLIKELY(code < 0)) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+void
+fl_loop_close_watch(FlLoop *loop, FlWatch *watch)
+{
+    if (watch->position != FL_NOT_READY) {
+        fl_ready_at(&loop->ready, watch->position)->kind = FL_READY_NONE;
+        watch->position = FL_NOT_READY;
+    }
+    fl_watch_close(watch);
+}
+
+/* --- queueing ----------------------------------------------------------- */
+
+int
+fl_loop_call_op(FlLoop *loop, FlReadyOp op, PyObject *subject,
+                PyObject *argument, PyObject *context)
+{
+    PyObject *owned =
+        context == NULL ? PyContext_CopyCurrent() : Py_NewRef(context);
+    FlReady *entry = owned == NULL ? NULL : fl_ready_reserve(&loop->ready);
+    if (entry == NULL) {
+        Py_XDECREF(owned);
+        return -1;
+    }
+    entry->kind = FL_READY_OP;
+    entry->of.op = op;
+    entry->context = owned;
+    entry->callback = Py_NewRef(subject);
+    entry->nargs = argument != NULL;
+    entry->args[0] = Py_XNewRef(argument);
+    (void)fl_ready_commit(&loop->ready);
+    return 0;
+}
+
+int
+fl_loop_call_handle(FlLoop *loop, PyObject *handle)
+{
+    FlReady *entry = fl_ready_reserve(&loop->ready);
+    if (entry == NULL) {
+        return -1;
+    }
+    bool ours = Py_TYPE(handle) == loop->state->handle_type
+                || Py_TYPE(handle) == loop->state->timer_type;
+    entry->kind = ours ? FL_READY_HANDLE : FL_READY_OTHER;
+    entry->nargs = 0;
+    entry->context = NULL;
+    entry->callback = Py_NewRef(handle);
+    (void)fl_ready_commit(&loop->ready);
+    return 0;
+}

@@ -1,0 +1,432 @@
+/* add_reader and add_writer: the user's own descriptors.
+
+   1. A number is not a descriptor: the user may close it, and the system give
+      it to another, while a watcher stands.  A change always reaches libuv
+      anew, and a number that becomes ours evicts the watcher left on it.
+   2. A descriptor's flags are the user's: O_NONBLOCK stays as it was.
+   3. An event runs the handles that are registered when it runs; replacing or
+      removing one drops the event that had fired for it. */
+#include "loop/methods.h"
+#include "py/errors.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* --- the table -------------------------------------------------------------- */
+
+static int
+table_reserve(FlLoop *loop, int fd)
+{
+    if (fd < loop->fds_size) {
+        return 0;
+    }
+    int size = loop->fds_size ? loop->fds_size : 64;
+    while (size <= fd) {
+        size *= 2;
+    }
+    FlFdSlot *fds = realloc(loop->fds, (size_t)size * sizeof(*fds));
+    if (fds == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    memset(fds + loop->fds_size, 0,
+           (size_t)(size - loop->fds_size) * sizeof(*fds));
+    loop->fds = fds;
+    loop->fds_size = size;
+    return 0;
+}
+
+static FlFdWatcher *
+watcher_at(const FlLoop *loop, int fd)
+{
+    return fd < loop->fds_size ? loop->fds[fd].watcher : NULL;
+}
+
+int
+fl_fd_claim(FlLoop *loop, int fd, PyObject *transport)
+{
+    if (table_reserve(loop, fd) < 0) {
+        return -1;
+    }
+    fl_fdwatch_evict(loop, fd);
+    loop->fds[fd].transport = transport;
+    return 0;
+}
+
+void
+fl_fd_release(FlLoop *loop, int fd, PyObject *transport)
+{
+    if (fd >= 0 && fd < loop->fds_size && loop->fds[fd].transport == transport)
+    {
+        loop->fds[fd].transport = NULL;
+    }
+}
+
+PyObject *
+fl_fd_transport(FlLoop *loop, int fd)
+{
+    return fd < loop->fds_size ? loop->fds[fd].transport : NULL;
+}
+
+/* --- running ---------------------------------------------------------------- */
+
+static int
+run_handle(FlLoop *loop, PyObject *handle)
+{
+    if (handle == NULL) {
+        return 0;
+    }
+    int code = fl_handle_run(loop, (FlHandle *)handle);
+    Py_DECREF(handle);
+    return code;
+}
+
+static int
+on_fd(void *owner, FlWatch *watch, int events)
+{
+    FlLoop *loop = owner;
+    FlFdWatcher *watcher = watch->owner;
+    int fd = watch->fd;
+    PyObject *reader =
+        events & FL_READABLE ? Py_XNewRef(watcher->reader) : NULL;
+    PyObject *writer =
+        events & FL_WRITABLE ? Py_XNewRef(watcher->writer) : NULL;
+    int code = run_handle(loop, reader);
+    if (code < 0) {
+        Py_XDECREF(writer);
+    }
+    else {
+        code = run_handle(loop, writer);
+    }
+    if (events & FL_POLL_ERROR) {
+        watcher = watcher_at(loop, fd);
+        if (watcher != NULL && watcher->watch == watch) {
+            (void)fl_watch_rearm(watch);
+        }
+    }
+    return code;
+}
+
+/* --- registering ------------------------------------------------------------ */
+
+static FlFdWatcher *
+watcher_new(FlLoop *loop, int fd)
+{
+    FlFdWatcher *watcher = NULL;
+    if (table_reserve(loop, fd) == 0) {
+        watcher = calloc(1, sizeof(*watcher));
+        if (watcher == NULL) {
+            PyErr_NoMemory();
+        }
+    }
+    if (watcher == NULL) {
+        return NULL;
+    }
+    int code = fl_watch_open(loop->poller, fd, true, &watcher->watch);
+    if (code < 0) {
+        free(watcher);
+        (void)fl_raise_errno(code);
+        return NULL;
+    }
+    watcher->watch->owner = watcher;
+    watcher->watch->on_events = on_fd;
+    fl_list_append(&loop->fd_watchers, &watcher->link);
+    loop->fds[fd].watcher = watcher;
+    return watcher;
+}
+
+static void
+cancel_handle(PyObject *handle)
+{
+    if (handle == NULL) {
+        return;
+    }
+    PyObject *result = PyObject_CallMethod(handle, "cancel", NULL);
+    if (result == NULL) {
+        PyErr_WriteUnraisable(handle);
+    }
+    Py_XDECREF(result);
+    Py_DECREF(handle);
+}
+
+/* Take a watcher out and free it; what it held is returned through the two
+   pointers, for dropping it may run anything. */
+static void
+watcher_take_out(FlLoop *loop, FlFdWatcher *watcher, PyObject **reader,
+                 PyObject **writer)
+{
+    *reader = watcher->reader;
+    *writer = watcher->writer;
+    loop->fds[watcher->watch->fd].watcher = NULL;
+    fl_list_remove(&watcher->link);
+    fl_loop_close_watch(loop, watcher->watch);
+    free(watcher);
+}
+
+void
+fl_fdwatch_evict(FlLoop *loop, int fd)
+{
+    FlFdWatcher *watcher = watcher_at(loop, fd);
+    PyObject *reader, *writer;
+    if (watcher != NULL) {
+        watcher_take_out(loop, watcher, &reader, &writer);
+        cancel_handle(reader);
+        cancel_handle(writer);
+    }
+}
+
+void
+fl_fdwatch_close_all(FlLoop *loop)
+{
+    while (!fl_list_is_empty(&loop->fd_watchers)) {
+        FlFdWatcher *watcher =
+            FL_LIST_ENTRY(loop->fd_watchers.next, FlFdWatcher, link);
+        PyObject *reader, *writer;
+        watcher_take_out(loop, watcher, &reader, &writer);
+        Py_XDECREF(reader);
+        Py_XDECREF(writer);
+    }
+}
+
+int
+fl_fdwatch_traverse(FlLoop *loop, visitproc visit, void *arg)
+{
+    for (FlList *link = loop->fd_watchers.next; link != &loop->fd_watchers;
+         link = link->next)
+    {
+        FlFdWatcher *watcher = FL_LIST_ENTRY(link, FlFdWatcher, link);
+        Py_VISIT(watcher->reader);
+        Py_VISIT(watcher->writer);
+    }
+    return 0;
+}
+
+static int
+invalid_object(PyObject *object)
+{
+    PyErr_Clear(); /* what selectors says replaces what fileno() said */
+    PyErr_Format(PyExc_ValueError, "Invalid file object: %R", object);
+    return -1;
+}
+
+/* A descriptor's number from an int or an object with fileno(); -1 with
+   ValueError set, as selectors raises it. */
+static int
+parse_fd(FlLoop *loop, PyObject *object)
+{
+    PyObject *number = NULL;
+    if (PyLong_Check(object)) {
+        number = Py_NewRef(object);
+    }
+    else {
+        number = PyObject_CallMethodNoArgs(object, loop->state->names.fileno);
+        if (number == NULL || !PyLong_Check(number)) {
+            Py_XDECREF(number);
+            return invalid_object(object);
+        }
+    }
+    long fd = PyLong_AsLong(number);
+    Py_DECREF(number);
+    if (fd == -1 && PyErr_Occurred()) {
+        return invalid_object(object);
+    }
+    if (fd < 0 || fd > INT32_MAX / 2) {
+        PyErr_Format(PyExc_ValueError, "Invalid file descriptor: %ld", fd);
+        return -1;
+    }
+    return (int)fd;
+}
+
+/* RuntimeError if a transport uses the number. */
+static int
+check_no_transport(FlLoop *loop, PyObject *object, int fd)
+{
+    PyObject *transport = fl_fd_transport(loop, fd);
+    if (transport != NULL) {
+        PyErr_Format(PyExc_RuntimeError,
+                     "File descriptor %R is used by transport %R", object,
+                     transport);
+        return -1;
+    }
+    if (loop->python_transports == NULL) {
+        return 0;
+    }
+    PyObject *result = PyObject_CallMethodOneArg(
+        (PyObject *)loop, loop->state->names._check_python_transports, object);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+int
+fl_fd_check(FlLoop *loop, PyObject *object)
+{
+    int fd = parse_fd(loop, object);
+    return fd < 0 ? -1 : check_no_transport(loop, object, fd);
+}
+
+static int
+watcher_wanted(const FlFdWatcher *watcher)
+{
+    return (watcher->reader != NULL ? FL_READABLE : 0)
+           | (watcher->writer != NULL ? FL_WRITABLE : 0);
+}
+
+static PyObject **
+watcher_slot(FlFdWatcher *watcher, int event)
+{
+    return event == FL_READABLE ? &watcher->reader : &watcher->writer;
+}
+
+/* Register a handle; steals it.  0 or -1. */
+static int
+set_handle(FlLoop *loop, int fd, int event, PyObject *handle)
+{
+    FlFdWatcher *watcher = watcher_at(loop, fd);
+    if (watcher == NULL) {
+        watcher = watcher_new(loop, fd);
+    }
+    if (watcher == NULL) {
+        Py_DECREF(handle);
+        return -1;
+    }
+    PyObject **slot = watcher_slot(watcher, event);
+    PyObject *replaced = *slot;
+    *slot = handle;
+    watcher->watch->fired &= (uint8_t)~event;
+    int code = fl_watch_set(watcher->watch, watcher_wanted(watcher));
+    cancel_handle(replaced);
+    return code < 0 ? fl_raise_errno(code) : 0;
+}
+
+static PyObject *
+add(FlLoop *loop, const char *function, int event, PyObject *const *args,
+    Py_ssize_t nargs, PyObject *kwnames, bool checked)
+{
+    PyObject *context = NULL;
+    if (fl_loop_check_open(loop) < 0) {
+        return NULL;
+    }
+    if (nargs < 2) {
+        PyErr_Format(PyExc_TypeError,
+                     "%s() missing required positional arguments", function);
+        return NULL;
+    }
+    if (kwnames != NULL
+        && fl_parse_context(loop, function, args + nargs, kwnames, &context)
+               < 0)
+    {
+        return NULL;
+    }
+    int fd = parse_fd(loop, args[0]);
+    if (fd < 0 || (checked && check_no_transport(loop, args[0], fd) < 0)) {
+        return NULL;
+    }
+    PyObject *owned =
+        context == NULL ? PyContext_CopyCurrent() : Py_NewRef(context);
+    PyObject *tuple =
+        owned == NULL ? NULL : fl_args_tuple(args + 2, nargs - 2);
+    FlHandle *handle = tuple == NULL
+                           ? NULL
+                           : fl_handle_new_filled(loop, args[1], tuple, owned);
+    Py_XDECREF(tuple);
+    Py_XDECREF(owned);
+    if (handle == NULL
+        || (loop->debug && fl_debug_note_source(loop, handle) < 0)) {
+        Py_XDECREF(handle);
+        return NULL;
+    }
+    Py_INCREF(handle);
+    if (set_handle(loop, fd, event, (PyObject *)handle) < 0) {
+        Py_CLEAR(handle);
+    }
+    return (PyObject *)handle;
+}
+
+static PyObject *
+remove_event(FlLoop *loop, int event, PyObject *object, bool checked)
+{
+    if (loop->closed) {
+        Py_RETURN_FALSE;
+    }
+    int fd = parse_fd(loop, object);
+    if (fd < 0 || (checked && check_no_transport(loop, object, fd) < 0)) {
+        return NULL;
+    }
+    FlFdWatcher *watcher = watcher_at(loop, fd);
+    if (watcher == NULL || *watcher_slot(watcher, event) == NULL) {
+        Py_RETURN_FALSE;
+    }
+    PyObject **slot = watcher_slot(watcher, event);
+    PyObject *removed = *slot;
+    *slot = NULL;
+    int code = fl_watch_set(watcher->watch, watcher_wanted(watcher));
+    if (watcher_wanted(watcher) == 0) {
+        PyObject *reader, *writer; /* both NULL */
+        watcher_take_out(loop, watcher, &reader, &writer);
+    }
+    cancel_handle(removed);
+    if (code < 0) {
+        (void)fl_raise_errno(code);
+        return NULL;
+    }
+    Py_RETURN_TRUE;
+}
+
+/* --- methods ---------------------------------------------------------------- */
+
+static PyObject *
+none_for(PyObject *handle)
+{
+    if (handle == NULL) {
+        return NULL;
+    }
+    Py_DECREF(handle);
+    Py_RETURN_NONE;
+}
+
+#define DOC_ADD(name, what)                                                   \
+    name "($self, fd, callback, /, *args)\n--\n\n"                            \
+         "Call callback(*args) whenever fd is " what ".\n\n"                  \
+         "fd is a number or an object with fileno().  Replaces an earlier\n"  \
+         "callback.  Returns None.  Raises ValueError for what is no\n"       \
+         "descriptor, RuntimeError when a transport uses it or the loop is\n" \
+         "closed, OSError when it cannot be watched.  Implements asyncio's\n" \
+         "loop." name "().  The descriptor's flags are left as they are."
+
+#define DOC_REMOVE(name, what)                                             \
+    name "($self, fd, /)\n--\n\n"                                          \
+         "Stop calling back when fd is " what ".\n\n"                      \
+         "Returns True if there was a callback, else False.  Implements\n" \
+         "asyncio's loop." name "()."
+
+const char fl_loop_add_reader_doc[] = DOC_ADD("add_reader", "readable");
+const char fl_loop_add_writer_doc[] = DOC_ADD("add_writer", "writable");
+const char fl_loop_remove_reader_doc[] =
+    DOC_REMOVE("remove_reader", "readable");
+const char fl_loop_remove_writer_doc[] =
+    DOC_REMOVE("remove_writer", "writable");
+
+#define ADD(function, python_name, event, checked, convert)                \
+    FL_FAST_KW(function)                                                   \
+    {                                                                      \
+        return convert(                                                    \
+            add(loop, python_name, event, args, nargs, kwnames, checked)); \
+    }
+
+#define REMOVE(function, event, checked)                \
+    FL_ONE(function)                                    \
+    {                                                   \
+        return remove_event(loop, event, arg, checked); \
+    }
+
+/* The private twins are what asyncio's own transports and sock_* methods
+   call: they return the handle, and a transport may use the descriptor. */
+ADD(fl_loop_add_reader, "add_reader", FL_READABLE, true, none_for)
+ADD(fl_loop_add_writer, "add_writer", FL_WRITABLE, true, none_for)
+ADD(fl_loop_add_reader_raw, "_add_reader", FL_READABLE, false, )
+ADD(fl_loop_add_writer_raw, "_add_writer", FL_WRITABLE, false, )
+REMOVE(fl_loop_remove_reader, FL_READABLE, true)
+REMOVE(fl_loop_remove_writer, FL_WRITABLE, true)
+REMOVE(fl_loop_remove_reader_raw, FL_READABLE, false)
+REMOVE(fl_loop_remove_writer_raw, FL_WRITABLE, false)

@@ -1,0 +1,625 @@
+/* Handle and TimerHandle.
+
+   1. The storage is asyncio's own slots; `register` proves by reading them
+      back through asyncio's descriptors that they lie where the structs say.
+   2. A Handle with a position has an entry in the ring that points back at it;
+      whoever ends one side (pop, cancel, fill, dealloc) ends both.
+   3. asyncio's base classes are Python-slotted: their traverse and dealloc
+      must not be called from here (they look for the first base that differs
+      from themselves), so every slot is visited and cleared by hand.
+   4. Pools are used only where the GIL orders threads. */
+#include "loop/handle.h"
+
+#include "loop/loop.h"
+
+#define HANDLES_KEPT 1024
+#define TIMERS_KEPT  16384
+
+/* --- making and freeing -------------------------------------------------- */
+
+static inline PyObject *
+pool_take(PyObject **pool, uint32_t *count)
+{
+    PyObject *object = *pool;
+    if (object != NULL) {
+        *pool = ((FlHandle *)object)->args;
+        *count -= 1;
+    }
+    return object;
+}
+
+/* A blank handle of either type: every slot NULL but loop and cancelled. */
+static FlHandle *
+blank(FlLoop *loop, PyTypeObject *type, PyObject *reused)
+{
+    FlHandle *self = (FlHandle *)reused;
+    if (self != NULL) {
+        self->args = NULL;
+        (void)PyObject_Init(reused, type);
+        Py_DECREF(type); /* a pooled handle kept its own reference */
+    }
+    else {
+        self = (FlHandle *)type->tp_alloc(type, 0);
+        if (self == NULL) {
+            return NULL;
+        }
+        /* tp_alloc tracks; so that both ways end alike, undo it. */
+        PyObject_GC_UnTrack(self);
+    }
+    self->cancelled = Py_NewRef(Py_False);
+    self->loop = Py_NewRef((PyObject *)loop);
+    return self;
+}
+
+FlHandle *
+fl_handle_new(FlLoop *loop, uint64_t position)
+{
+    FlHandlePool *pool = &loop->pool;
+    FlHandle *self = blank(loop, loop->state->handle_type,
+                           pool_take(&pool->handles, &pool->handle_count));
+    if (self != NULL) {
+        self->position = position;
+        PyObject_GC_Track(self);
+    }
+    return self;
+}
+
+static inline void
+fill(FlHandle *self, PyObject *callback, PyObject *args, PyObject *context)
+{
+    self->callback = Py_NewRef(callback);
+    self->args = Py_NewRef(args);
+    self->context = Py_NewRef(context);
+}
+
+FlHandle *
+fl_handle_new_filled(FlLoop *loop, PyObject *callback, PyObject *args,
+                     PyObject *context)
+{
+    FlHandle *self = fl_handle_new(loop, FL_NOT_READY);
+    if (self != NULL) {
+        fill(self, callback, args, context);
+    }
+    return self;
+}
+
+FlTimerHandle *
+fl_timer_new(FlLoop *loop, PyObject *callback, PyObject *args,
+             PyObject *context, double when)
+{
+    FlHandlePool *pool = &loop->pool;
+    FlTimerHandle *self =
+        (FlTimerHandle *)blank(loop, loop->state->timer_type,
+                               pool_take(&pool->timers, &pool->timer_count));
+    if (self != NULL) {
+        fill((FlHandle *)self, callback, args, context);
+        self->when = when;
+        self->deadline.place = 0;
+        PyObject_GC_Track(self);
+    }
+    return self;
+}
+
+static void
+clear_slots(FlHandle *self)
+{
+    Py_CLEAR(self->args);
+    Py_CLEAR(self->callback);
+    Py_CLEAR(self->context);
+    Py_CLEAR(self->repr);
+    Py_CLEAR(self->source_traceback);
+}
+
+static inline void
+detach_from_ring(FlHandle *self)
+{
+    if (self->position != FL_NOT_READY) {
+        fl_ready_at(&FL_LOOP(self->loop)->ready, self->position)->of.handle =
+            NULL;
+        self->position = FL_NOT_READY;
+    }
+}
+
+/* The end of both deallocators: into the loop's pool, or freed. */
+static inline void
+release(FlHandle *self, PyObject **pool, uint32_t *count, uint32_t limit)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    if (FL_HAVE_GIL && *count < limit) {
+        self->args = *pool;
+        *pool = (PyObject *)self;
+        *count += 1;
+        return;
+    }
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static void
+handle_dealloc(FlHandle *self)
+{
+    PyObject_GC_UnTrack(self);
+    PyObject_ClearWeakRefs((PyObject *)self);
+    FlLoop *loop = FL_LOOP(self->loop);
+    detach_from_ring(self);
+    if (self->callback != NULL) {
+        clear_slots(self);
+    }
+    Py_CLEAR(self->cancelled);
+    self->loop = NULL;
+    release(self, &loop->pool.handles, &loop->pool.handle_count, HANDLES_KEPT);
+    Py_DECREF(loop);
+}
+
+static void
+timer_dealloc(FlTimerHandle *self)
+{
+    PyObject_GC_UnTrack(self);
+    PyObject_ClearWeakRefs((PyObject *)self);
+    FlLoop *loop = FL_LOOP(self->loop);
+    FL_CHECK(self->deadline.place == 0, "the queue owns a reference");
+    clear_slots((FlHandle *)self);
+    Py_CLEAR(self->scheduled);
+    Py_CLEAR(self->when_slot);
+    Py_CLEAR(self->cancelled);
+    self->loop = NULL;
+    release((FlHandle *)self, &loop->pool.timers, &loop->pool.timer_count,
+            TIMERS_KEPT);
+    Py_DECREF(loop);
+}
+
+static void
+free_chain(PyObject *object)
+{
+    while (object != NULL) {
+        PyObject *next = ((FlHandle *)object)->args;
+        PyTypeObject *type = Py_TYPE(object);
+        PyObject_GC_Del(object);
+        Py_DECREF(type);
+        object = next;
+    }
+}
+
+void
+fl_handle_pool_free(FlHandlePool *pool)
+{
+    free_chain(pool->handles);
+    free_chain(pool->timers);
+    pool->handles = pool->timers = NULL;
+    pool->handle_count = pool->timer_count = 0;
+}
+
+/* --- collector ------------------------------------------------------------ */
+
+static int
+handle_traverse(FlHandle *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->args);
+    Py_VISIT(self->callback);
+    Py_VISIT(self->context);
+    Py_VISIT(self->loop);
+    Py_VISIT(self->source_traceback);
+    return 0;
+}
+
+/* The loop stays: a handle without one could not be freed or used, and the
+   cycle is broken by what is cleared here or by the loop's own tp_clear. */
+static int
+handle_clear(FlHandle *self)
+{
+    clear_slots(self);
+    return 0;
+}
+
+/* --- moving the call into the handle ------------------------------------ */
+
+static PyObject *
+args_tuple(const FlReady *entry)
+{
+    if (entry->nargs > FL_READY_ARGS) {
+        return Py_NewRef(entry->args[0]);
+    }
+    PyObject *tuple = PyTuple_New(entry->nargs);
+    for (uint32_t at = 0; tuple != NULL && at < entry->nargs; at++) {
+        PyTuple_SET_ITEM(tuple, at, Py_NewRef(entry->args[at]));
+    }
+    return tuple;
+}
+
+int
+fl_handle_fill_steal(FlHandle *self, FlReady *entry)
+{
+    self->position = FL_NOT_READY;
+    PyObject *args = args_tuple(entry);
+    if (args != NULL) {
+        self->args = args;
+        self->callback = Py_NewRef(entry->callback);
+        self->context = Py_NewRef(entry->context);
+    }
+    fl_ready_clear(entry);
+    return args == NULL ? -1 : 0;
+}
+
+/* Turn a waiting handle's CALL entry into a HANDLE entry that owns it, so
+   that the handle's own fields are what will run. */
+static int
+fill_waiting(FlHandle *self)
+{
+    if (self->position == FL_NOT_READY) {
+        return 0;
+    }
+    FlReadyRing *ring = &FL_LOOP(self->loop)->ready;
+    uint64_t position = self->position;
+    /* The tuple first: making it may run the collector, and that anything. */
+    FlReady *entry = fl_ready_at(ring, position);
+    PyObject *args = args_tuple(entry);
+    if (args == NULL) {
+        return -1;
+    }
+    entry = fl_ready_at(ring, position);
+    if (self->position == FL_NOT_READY) {
+        Py_DECREF(args);
+        return 0;
+    }
+    FlReady moved = *entry;
+    self->args = args;
+    self->callback = Py_NewRef(moved.callback);
+    self->context = Py_NewRef(moved.context);
+    self->position = FL_NOT_READY;
+    entry->kind = FL_READY_HANDLE;
+    entry->nargs = 0;
+    entry->context = NULL;
+    entry->callback = Py_NewRef((PyObject *)self);
+    fl_ready_clear(&moved);
+    return 0;
+}
+
+/* --- methods ------------------------------------------------------------ */
+
+/* asyncio keeps the repr of a handle it cancels in debug mode. */
+static int
+keep_repr(FlHandle *self)
+{
+    if (!FL_LOOP(self->loop)->debug) {
+        return 0;
+    }
+    PyObject *repr = PyObject_Repr((PyObject *)self);
+    if (repr == NULL) {
+        return -1;
+    }
+    Py_XSETREF(self->repr, repr);
+    return 0;
+}
+
+static void
+cancel_waiting(FlHandle *self)
+{
+    FlReady *entry = fl_ready_at(&FL_LOOP(self->loop)->ready, self->position);
+    FlReady taken = *entry;
+    self->position = FL_NOT_READY;
+    entry->kind = FL_READY_NONE;
+    fl_ready_clear(&taken);
+}
+
+static void
+mark_cancelled(FlHandle *self)
+{
+    PyObject *callback = NULL, *args = NULL;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    Py_SETREF(self->cancelled, Py_NewRef(Py_True));
+    callback = self->callback;
+    args = self->args;
+    self->callback = NULL;
+    self->args = NULL;
+    Py_END_CRITICAL_SECTION();
+    Py_XDECREF(callback);
+    Py_XDECREF(args);
+}
+
+PyDoc_STRVAR(
+    cancel_doc,
+    "cancel($self, /)\n--\n\n"
+    "Cancel the callback; nothing happens if it has run or was cancelled.\n\n"
+    "Returns None.  Implements asyncio.Handle.cancel().");
+
+static PyObject *
+handle_cancel(FlHandle *self, PyObject *Py_UNUSED(ignored))
+{
+    if (fl_handle_is_cancelled(self)) {
+        Py_RETURN_NONE;
+    }
+    if (keep_repr(self) < 0) {
+        return NULL;
+    }
+    Py_INCREF(self);
+    if (self->position != FL_NOT_READY) {
+        cancel_waiting(self);
+    }
+    mark_cancelled(self);
+    Py_DECREF(self);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+timer_cancel(FlTimerHandle *self, PyObject *Py_UNUSED(ignored))
+{
+    FlHandle *handle = (FlHandle *)self;
+    if (fl_handle_is_cancelled(handle)) {
+        Py_RETURN_NONE;
+    }
+    if (keep_repr(handle) < 0) {
+        return NULL;
+    }
+    bool queued = self->deadline.place != 0;
+    if (queued) {
+        fl_deadlines_remove(&FL_LOOP(self->loop)->timers, &self->deadline);
+    }
+    mark_cancelled(handle);
+    if (queued) {
+        Py_DECREF(self);
+    }
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(cancelled_doc,
+             "cancelled($self, /)\n--\n\n"
+             "Return True if cancel() was called before the callback ran.\n\n"
+             "Implements asyncio.Handle.cancelled().");
+
+static PyObject *
+handle_cancelled(FlHandle *self, PyObject *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(fl_handle_is_cancelled(self));
+}
+
+PyDoc_STRVAR(
+    get_context_doc,
+    "get_context($self, /)\n--\n\n"
+    "Return the contextvars.Context the callback runs in.\n\n"
+    "Implements asyncio.Handle.get_context() of 3.12, on every version.");
+
+static PyObject *
+handle_get_context(FlHandle *self, PyObject *Py_UNUSED(ignored))
+{
+    if (self->position != FL_NOT_READY && fill_waiting(self) < 0) {
+        return NULL;
+    }
+    return Py_NewRef(self->context == NULL ? Py_None : self->context);
+}
+
+static PyObject *
+timer_get_context(FlTimerHandle *self, PyObject *Py_UNUSED(ignored))
+{
+    return Py_NewRef(self->context == NULL ? Py_None : self->context);
+}
+
+PyDoc_STRVAR(
+    run_doc,
+    "_run($self, /)\n--\n\n"
+    "Run the callback now, as the loop would; asyncio.Handle._run().");
+
+static PyObject *
+handle_run(FlHandle *self, PyObject *Py_UNUSED(ignored))
+{
+    if (Py_TYPE(self) == FL_LOOP(self->loop)->state->handle_type
+        && fill_waiting(self) < 0)
+    {
+        return NULL;
+    }
+    if (fl_handle_run(FL_LOOP(self->loop), self) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(when_doc,
+             "when($self, /)\n--\n\n"
+             "Return the scheduled time in seconds of loop.time().\n\n"
+             "Implements asyncio.TimerHandle.when().");
+
+static PyObject *
+timer_when(FlTimerHandle *self, PyObject *Py_UNUSED(ignored))
+{
+    return PyFloat_FromDouble(self->when);
+}
+
+static PyObject *
+get_slot(FlHandle *self, void *closure)
+{
+    if (fill_waiting(self) < 0) {
+        return NULL;
+    }
+    PyObject *value = *(PyObject **)((char *)self + (size_t)closure);
+    return Py_NewRef(value == NULL ? Py_None : value);
+}
+
+static PyObject *
+get_timer_slot(FlHandle *self, void *closure)
+{
+    PyObject *value = *(PyObject **)((char *)self + (size_t)closure);
+    return Py_NewRef(value == NULL ? Py_None : value);
+}
+
+static PyObject *
+timer_get_when(FlTimerHandle *self, void *Py_UNUSED(closure))
+{
+    return PyFloat_FromDouble(self->when);
+}
+
+static PyObject *
+timer_get_scheduled(FlTimerHandle *self, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(self->deadline.place != 0);
+}
+
+#define SLOT(get, name)                                                      \
+    {                                                                        \
+        "_" #name, (getter)get, NULL, NULL, (void *)offsetof(FlHandle, name) \
+    }
+
+static PyGetSetDef handle_getset[] = {
+    SLOT(get_slot, callback), SLOT(get_slot, args),
+    SLOT(get_slot, context),  SLOT(get_slot, source_traceback),
+    SLOT(get_slot, repr),     {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyGetSetDef timer_getset[] = {
+    SLOT(get_timer_slot, callback),
+    SLOT(get_timer_slot, args),
+    SLOT(get_timer_slot, context),
+    SLOT(get_timer_slot, source_traceback),
+    SLOT(get_timer_slot, repr),
+    {"_when", (getter)timer_get_when, NULL, NULL, NULL},
+    {"_scheduled", (getter)timer_get_scheduled, NULL, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+#define METHOD(name, function, doc)                                   \
+    {                                                                 \
+        name, (PyCFunction)(void (*)(void))function, METH_NOARGS, doc \
+    }
+
+static PyMethodDef handle_methods[] = {
+    METHOD("cancel", handle_cancel, cancel_doc),
+    METHOD("cancelled", handle_cancelled, cancelled_doc),
+    METHOD("get_context", handle_get_context, get_context_doc),
+    METHOD("_run", handle_run, run_doc),
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMethodDef timer_methods[] = {
+    METHOD("cancel", timer_cancel, cancel_doc),
+    METHOD("cancelled", handle_cancelled, cancelled_doc),
+    METHOD("get_context", timer_get_context, get_context_doc),
+    METHOD("when", timer_when, when_doc),
+    METHOD("_run", handle_run, run_doc),
+    {NULL, NULL, 0, NULL},
+};
+
+/* --- registration -------------------------------------------------------- */
+
+PyDoc_STRVAR(
+    handle_doc,
+    "What call_soon() returns: asyncio.Handle with its storage in C.");
+
+PyDoc_STRVAR(
+    timer_doc,
+    "What call_later() and call_at() return: asyncio.TimerHandle in C.");
+
+static PyType_Slot handle_slots[] = {
+    {Py_tp_doc, (void *)handle_doc},
+    {Py_tp_dealloc, handle_dealloc},
+    {Py_tp_traverse, handle_traverse},
+    {Py_tp_clear, handle_clear},
+    {Py_tp_methods, handle_methods},
+    {Py_tp_getset, handle_getset},
+    {0, NULL},
+};
+
+static PyType_Slot timer_slots[] = {
+    {Py_tp_doc, (void *)timer_doc},
+    {Py_tp_dealloc, timer_dealloc},
+    {Py_tp_traverse, handle_traverse},
+    {Py_tp_clear, handle_clear},
+    {Py_tp_methods, timer_methods},
+    {Py_tp_getset, timer_getset},
+    {0, NULL},
+};
+
+#define TYPE_FLAGS                           \
+    (Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC \
+     | Py_TPFLAGS_DISALLOW_INSTANTIATION)
+
+static PyType_Spec handle_spec = {
+    .name = "fastloop._core.Handle",
+    .basicsize = sizeof(FlHandle),
+    .flags = TYPE_FLAGS,
+    .slots = handle_slots,
+};
+
+static PyType_Spec timer_spec = {
+    .name = "fastloop._core.TimerHandle",
+    .basicsize = sizeof(FlTimerHandle),
+    .flags = TYPE_FLAGS,
+    .slots = timer_slots,
+};
+
+/* Invariant 1: the slot asyncio knows by `name` reads what we wrote. */
+static int
+slot_is_at(PyObject *base, PyObject *object, const char *name, PyObject **slot,
+           PyObject *mark)
+{
+    PyObject *descriptor = PyObject_GetAttrString(base, name);
+    if (descriptor == NULL) {
+        return -1;
+    }
+    PyObject *before = *slot;
+    *slot = mark;
+    PyObject *read = PyObject_CallMethod(descriptor, "__get__", "O", object);
+    *slot = before;
+    bool same = read == mark;
+    Py_DECREF(descriptor);
+    Py_XDECREF(read);
+    if (!same && !PyErr_Occurred()) {
+        PyErr_Format(PyExc_ImportError,
+                     "fastloop does not know this asyncio: Handle.%s is not "
+                     "where it was in CPython 3.11 to 3.15",
+                     name);
+    }
+    return same ? 0 : -1;
+}
+
+static int
+check_layout(FlState *state)
+{
+    PyTypeObject *type = state->timer_type;
+    FlTimerHandle *probe = (FlTimerHandle *)type->tp_alloc(type, 0);
+    if (probe == NULL) {
+        return -1;
+    }
+    PyObject_GC_UnTrack(probe);
+    PyObject *base = state->asyncio_handle;
+    PyObject *timer = state->asyncio_timer_handle;
+    PyObject *self = (PyObject *)probe, *mark = state->empty_tuple;
+    int result =
+        slot_is_at(base, self, "_args", &probe->args, mark) < 0
+                || slot_is_at(base, self, "_callback", &probe->callback, mark)
+                       < 0
+                || slot_is_at(base, self, "_cancelled", &probe->cancelled,
+                              mark)
+                       < 0
+                || slot_is_at(base, self, "_context", &probe->context, mark)
+                       < 0
+                || slot_is_at(base, self, "_loop", &probe->loop, mark) < 0
+                || slot_is_at(base, self, "_repr", &probe->repr, mark) < 0
+                || slot_is_at(base, self, "_source_traceback",
+                              &probe->source_traceback, mark)
+                       < 0
+                || slot_is_at(timer, self, "_scheduled", &probe->scheduled,
+                              mark)
+                       < 0
+                || slot_is_at(timer, self, "_when", &probe->when_slot, mark)
+                       < 0
+            ? -1
+            : 0;
+    type->tp_free(probe);
+    Py_DECREF(type);
+    return result;
+}
+
+int
+fl_handle_register(PyObject *module, FlState *state)
+{
+    state->handle_type =
+        fl_type_add(module, &handle_spec, state->asyncio_handle);
+    if (state->handle_type == NULL) {
+        return -1;
+    }
+    state->timer_type =
+        fl_type_add(module, &timer_spec, state->asyncio_timer_handle);
+    if (state->timer_type == NULL) {
+        return -1;
+    }
+    return check_layout(state);
+}

@@ -1,0 +1,476 @@
+/* The loop object: birth, closing, collection, and its table of methods.
+
+   1. close() leaves nothing behind: no queued callback, timer, watch or open
+      transport refers to the loop afterwards, and the poller is given back.
+   2. `closed` is set before anything is released, for releasing runs
+      destructors, and those may call the loop.
+   3. tp_clear does what close() does; a loop that nobody reaches is garbage
+      together with its transports. */
+#include "loop/loop.h"
+
+#include "loop/methods.h"
+#include "py/errors.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+int
+fl_loop_check_open(FlLoop *loop)
+{
+    if (FL_LIKELY(!loop->closed)) {
+        return 0;
+    }
+    PyErr_SetString(PyExc_RuntimeError, "Event loop is closed");
+    return -1;
+}
+
+/* --- birth ------------------------------------------------------------------ */
+
+/* What FASTLOOP_DISABLE says, a comma list; unknown names are nobody's. */
+static uint8_t
+disabled_paths(void)
+{
+    static const struct {
+        const char *name;
+        uint8_t bit;
+    } paths[] = {
+        {"raw_steps", FL_OFF_RAW_STEPS},
+        {"poll_skip", FL_OFF_POLL_SKIP},
+        {"hold_writes", FL_OFF_HOLD_WRITES},
+        {"kept_loop", FL_OFF_KEPT_LOOP},
+        {"timerfd", FL_OFF_TIMERFD},
+        {"native_executor", FL_OFF_NATIVE_EXECUTOR},
+    };
+    const char *list = getenv("FASTLOOP_DISABLE");
+    uint8_t off = 0;
+    if (list == NULL) {
+        return 0;
+    }
+    for (size_t at = 0; at < sizeof(paths) / sizeof(*paths); at++) {
+        if (strstr(list, paths[at].name) != NULL) {
+            off |= paths[at].bit;
+        }
+    }
+    return off;
+}
+
+static PyObject *
+loop_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    (void)args;
+    (void)kwargs;
+    PyObject *module = PyType_GetModuleByDef(type, fl_module_def());
+    FlLoop *loop = module == NULL ? NULL : (FlLoop *)type->tp_alloc(type, 0);
+    if (loop == NULL) {
+        return NULL;
+    }
+    loop->state = fl_state_get(module);
+    loop->off = disabled_paths();
+    loop->slow_callback_duration = 0.1;
+    loop->user_wakeup_fd = loop->saved_wakeup_fd = -1;
+    fl_list_init(&loop->streams);
+    fl_list_init(&loop->listeners);
+    fl_list_init(&loop->deferred);
+    fl_list_init(&loop->fd_watchers);
+    fl_deadlines_init(&loop->timers);
+    /* Until all is there the object is one that was closed. */
+    loop->closed = true;
+    if (fl_inbox_init(&loop->inbox) < 0) {
+        /* No lock to destroy: tell dealloc so by the poller and the ring. */
+        Py_DECREF(loop);
+        return NULL;
+    }
+    loop->inbox_ready = true;
+    if (fl_ready_init(&loop->ready) < 0 || fl_keep_take(loop) < 0) {
+        Py_DECREF(loop);
+        return NULL;
+    }
+    loop->closed = false;
+    return (PyObject *)loop;
+}
+
+/* --- closing ---------------------------------------------------------------- */
+
+static void
+drop_ready(FlLoop *loop)
+{
+    FlReadyRing *ring = &loop->ready;
+    while (ring->head != ring->tail) {
+        FlReady entry = *fl_ready_at(ring, ring->head);
+        ring->head++;
+        if (entry.kind == FL_READY_CALL && entry.of.handle != NULL) {
+            /* A handle someone holds keeps its callback, as asyncio's. */
+            if (fl_handle_fill_steal(entry.of.handle, &entry) < 0) {
+                PyErr_WriteUnraisable((PyObject *)loop);
+            }
+        }
+        else if (entry.kind == FL_READY_EVENT) {
+            entry.of.watch->position = FL_NOT_READY;
+        }
+        else {
+            fl_ready_clear(&entry);
+        }
+    }
+}
+
+static void
+drop_timers(FlLoop *loop)
+{
+    FlDeadline *node;
+    while ((node = fl_deadlines_pop_any(&loop->timers)) != NULL) {
+        Py_DECREF(fl_timer_of(node));
+    }
+}
+
+/* Transports and listeners let go of the loop by the hook they registered:
+   net/ is above this folder. */
+static void
+drop_owned(FlList *list)
+{
+    FlList *link;
+    while ((link = fl_list_pop(list)) != NULL) {
+        FlOwned *owned = FL_LIST_ENTRY(link, FlOwned, link);
+        owned->abandon(owned);
+    }
+}
+
+static void
+shut(FlLoop *loop)
+{
+    loop->closed = true;
+    if (loop->inbox_ready) {
+        fl_inbox_close(loop);
+    }
+    if (loop->ready.entries != NULL) {
+        drop_ready(loop);
+    }
+    drop_timers(loop);
+    drop_owned(&loop->streams);
+    drop_owned(&loop->listeners);
+    fl_fdwatch_close_all(loop);
+    if (loop->poller != NULL) {
+        fl_keep_give(loop);
+    }
+    free(loop->scratch);
+    loop->scratch = NULL;
+    free(loop->fds);
+    loop->fds = NULL;
+    loop->fds_size = 0;
+}
+
+static const char close_doc[] =
+    "_close($self, /)\n--\n\n"
+    "Close the core of the loop; nothing happens when it is closed.\n\n"
+    "Queued callbacks and timers are dropped unrun, descriptors are not\n"
+    "watched any more, open transports are left to the collector.  Raises\n"
+    "RuntimeError when the loop is running.  Part of asyncio's\n"
+    "loop.close(), which fastloop.Loop completes.";
+
+static PyObject *
+loop_close(FlLoop *loop, PyObject *Py_UNUSED(ignored))
+{
+    if (fl_loop_is_running(loop)) {
+        PyErr_SetString(PyExc_RuntimeError,
+                        "Cannot close a running event loop");
+        return NULL;
+    }
+    if (!loop->closed) {
+        shut(loop);
+    }
+    Py_RETURN_NONE;
+}
+
+/* --- collector -------------------------------------------------------------- */
+
+typedef struct {
+    visitproc visit;
+    void *arg;
+} Visitor;
+
+static int
+visit_timer(FlDeadline *node, void *arg)
+{
+    Visitor *visitor = arg;
+    return visitor->visit((PyObject *)fl_timer_of(node), visitor->arg);
+}
+
+static int
+visit_owned(const FlList *list, visitproc visit, void *arg)
+{
+    for (const FlList *link = list->next; link != list; link = link->next) {
+        Py_VISIT(FL_LIST_ENTRY((FlList *)link, FlOwned, link)->object);
+    }
+    return 0;
+}
+
+static int
+loop_traverse(FlLoop *loop, visitproc visit, void *arg)
+{
+    Visitor visitor = {visit, arg};
+    Py_VISIT(Py_TYPE(loop));
+    Py_VISIT(loop->task_factory);
+    Py_VISIT(loop->exception_handler);
+    Py_VISIT(loop->current_handle);
+    Py_VISIT(loop->default_executor);
+    Py_VISIT(loop->signal_handlers);
+    Py_VISIT(loop->python_transports);
+    int result = fl_ready_traverse(&loop->ready, visit, arg);
+    if (result == 0) {
+        result = fl_deadlines_visit(&loop->timers, visit_timer, &visitor);
+    }
+    if (result == 0) {
+        result = visit_owned(&loop->streams, visit, arg);
+    }
+    if (result == 0) {
+        result = visit_owned(&loop->listeners, visit, arg);
+    }
+    return result != 0 ? result : fl_fdwatch_traverse(loop, visit, arg);
+}
+
+static int
+loop_clear(FlLoop *loop)
+{
+    if (!fl_loop_is_running(loop)) {
+        shut(loop);
+    }
+    Py_CLEAR(loop->task_factory);
+    Py_CLEAR(loop->exception_handler);
+    Py_CLEAR(loop->current_handle);
+    Py_CLEAR(loop->default_executor);
+    Py_CLEAR(loop->signal_handlers);
+    Py_CLEAR(loop->python_transports);
+    return 0;
+}
+
+static void
+loop_dealloc(FlLoop *loop)
+{
+    PyTypeObject *type = Py_TYPE(loop);
+    PyObject_GC_UnTrack(loop);
+    (void)loop_clear(loop);
+    fl_ready_free(&loop->ready);
+    fl_deadlines_free(&loop->timers);
+    fl_handle_pool_free(&loop->pool);
+    if (loop->inbox_ready) {
+        fl_inbox_free(&loop->inbox);
+    }
+    type->tp_free(loop);
+    Py_DECREF(type);
+}
+
+/* --- attributes ------------------------------------------------------------- */
+
+static const char get_debug_doc[] =
+    "get_debug($self, /)\n--\n\n"
+    "Return True in debug mode.  Implements asyncio's loop.get_debug().";
+
+static PyObject *
+get_debug(FlLoop *loop, PyObject *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(loop->debug);
+}
+
+static PyObject *
+debug_get(FlLoop *loop, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(loop->debug);
+}
+
+static int
+debug_set(FlLoop *loop, PyObject *value, void *Py_UNUSED(closure))
+{
+    int on = value == NULL ? 0 : PyObject_IsTrue(value);
+    if (on < 0) {
+        return -1;
+    }
+    loop->debug = on;
+    return 0;
+}
+
+static const char is_running_doc[] =
+    "is_running($self, /)\n--\n\n"
+    "Return True while the loop runs.  Implements asyncio's\n"
+    "loop.is_running().";
+
+static PyObject *
+is_running(FlLoop *loop, PyObject *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(fl_loop_is_running(loop));
+}
+
+static const char is_closed_doc[] =
+    "is_closed($self, /)\n--\n\n"
+    "Return True once the loop was closed.  Implements asyncio's\n"
+    "loop.is_closed().";
+
+static PyObject *
+is_closed(FlLoop *loop, PyObject *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(loop->closed);
+}
+
+static PyObject *
+closed_get(FlLoop *loop, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(loop->closed);
+}
+
+static PyObject *
+stopping_get(FlLoop *loop, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(loop->stopping);
+}
+
+static PyObject *
+thread_id_get(FlLoop *loop, void *Py_UNUSED(closure))
+{
+    if (!fl_loop_is_running(loop)) {
+        Py_RETURN_NONE;
+    }
+    return PyLong_FromUnsignedLong(loop->thread_id);
+}
+
+static PyObject *
+ready_count_get(FlLoop *loop, void *Py_UNUSED(closure))
+{
+    return PyLong_FromUnsignedLongLong(fl_ready_count(&loop->ready));
+}
+
+static PyObject *
+timer_count_get(FlLoop *loop, void *Py_UNUSED(closure))
+{
+    return PyLong_FromSize_t(fl_deadlines_count(&loop->timers));
+}
+
+static const char wake_doc[] =
+    "_write_to_self($self, /)\n--\n\n"
+    "Wake the loop if it sleeps, from any thread; asyncio's private name.";
+
+static PyObject *
+wake(FlLoop *loop, PyObject *Py_UNUSED(ignored))
+{
+    if (loop->poller != NULL) {
+        fl_poller_wake_anythread(loop->poller);
+    }
+    Py_RETURN_NONE;
+}
+
+static const char run_in_executor_doc[] =
+    "run_in_executor($self, executor, func, /, *args)\n--\n\n"
+    "Call func(*args) in an executor; return an asyncio.Future.\n\n"
+    "None is the default executor: a native thread pool unless one was set.\n"
+    "Raises RuntimeError when the loop is closed or the default executor\n"
+    "was shut down.  A call whose future is cancelled before a thread takes\n"
+    "it never runs.  Implements asyncio's loop.run_in_executor().";
+
+static PyObject *
+run_in_executor(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
+                PyObject *kwnames)
+{
+    return loop->state->run_in_executor(loop, args, nargs, kwnames);
+}
+
+static PyGetSetDef loop_getset[] = {
+    {"_debug", (getter)debug_get, (setter)debug_set, NULL, NULL},
+    {"_closed", (getter)closed_get, NULL, NULL, NULL},
+    {"_stopping", (getter)stopping_get, NULL, NULL, NULL},
+    {"_thread_id", (getter)thread_id_get, NULL, NULL, NULL},
+    {"_ready_count", (getter)ready_count_get, NULL, NULL, NULL},
+    {"_timer_count", (getter)timer_count_get, NULL, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+#define MEMBER(name)                                            \
+    {                                                           \
+        "_" #name, FL_T_OBJECT, offsetof(FlLoop, name), 0, NULL \
+    }
+
+static PyMemberDef loop_members[] = {
+    MEMBER(task_factory),
+    MEMBER(exception_handler),
+    MEMBER(current_handle),
+    MEMBER(default_executor),
+    MEMBER(signal_handlers),
+    MEMBER(python_transports),
+    {"slow_callback_duration", Py_T_DOUBLE,
+     offsetof(FlLoop, slow_callback_duration), 0, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+#define AS_METHOD(function) (PyCFunction)(void (*)(void)) function
+#define FAST_KW(name, function)                                   \
+    {                                                             \
+        name, AS_METHOD(function), METH_FASTCALL | METH_KEYWORDS, \
+            function##_doc                                        \
+    }
+#define PLAIN(name, function, flags)                     \
+    {                                                    \
+        name, AS_METHOD(function), flags, function##_doc \
+    }
+
+static PyMethodDef loop_methods[] = {
+    FAST_KW("call_soon", fl_loop_call_soon),
+    FAST_KW("call_soon_threadsafe", fl_loop_call_soon_threadsafe),
+    FAST_KW("call_later", fl_loop_call_later),
+    FAST_KW("call_at", fl_loop_call_at),
+    PLAIN("time", fl_loop_time, METH_NOARGS),
+    PLAIN("_add_callback", fl_loop_add_callback, METH_O),
+    PLAIN("run_forever", fl_loop_run_forever, METH_NOARGS),
+    PLAIN("run_until_complete", fl_loop_run_until_complete, METH_O),
+    PLAIN("_run_once", fl_loop_run_once, METH_NOARGS),
+    PLAIN("stop", fl_loop_stop, METH_NOARGS),
+    PLAIN("create_future", fl_loop_create_future, METH_NOARGS),
+    FAST_KW("create_task", fl_loop_create_task),
+    FAST_KW("add_reader", fl_loop_add_reader),
+    FAST_KW("add_writer", fl_loop_add_writer),
+    PLAIN("remove_reader", fl_loop_remove_reader, METH_O),
+    PLAIN("remove_writer", fl_loop_remove_writer, METH_O),
+    {"_add_reader", AS_METHOD(fl_loop_add_reader_raw),
+     METH_FASTCALL | METH_KEYWORDS, fl_loop_add_reader_doc},
+    {"_add_writer", AS_METHOD(fl_loop_add_writer_raw),
+     METH_FASTCALL | METH_KEYWORDS, fl_loop_add_writer_doc},
+    {"_remove_reader", AS_METHOD(fl_loop_remove_reader_raw), METH_O,
+     fl_loop_remove_reader_doc},
+    {"_remove_writer", AS_METHOD(fl_loop_remove_writer_raw), METH_O,
+     fl_loop_remove_writer_doc},
+    FAST_KW("run_in_executor", run_in_executor),
+    PLAIN("_signal_wakeup", fl_loop_signal_wakeup, METH_O),
+    {"_close", AS_METHOD(loop_close), METH_NOARGS, close_doc},
+    {"_write_to_self", AS_METHOD(wake), METH_NOARGS, wake_doc},
+    {"get_debug", AS_METHOD(get_debug), METH_NOARGS, get_debug_doc},
+    {"is_running", AS_METHOD(is_running), METH_NOARGS, is_running_doc},
+    {"is_closed", AS_METHOD(is_closed), METH_NOARGS, is_closed_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static const char loop_doc[] =
+    "BaseLoop()\n--\n\n"
+    "The part of fastloop.Loop that runs per callback, written in C.\n\n"
+    "Not for use by itself: fastloop.Loop completes it.";
+
+static PyType_Slot loop_slots[] = {
+    {Py_tp_doc, (void *)loop_doc},
+    {Py_tp_new, loop_new},
+    {Py_tp_dealloc, loop_dealloc},
+    {Py_tp_traverse, loop_traverse},
+    {Py_tp_clear, loop_clear},
+    {Py_tp_methods, loop_methods},
+    {Py_tp_members, loop_members},
+    {Py_tp_getset, loop_getset},
+    {0, NULL},
+};
+
+static PyType_Spec loop_spec = {
+    .name = "fastloop._core.BaseLoop",
+    .basicsize = sizeof(FlLoop),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC
+             | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = loop_slots,
+};
+
+int
+fl_loop_register(PyObject *module, FlState *state)
+{
+    state->loop_type = fl_type_add(module, &loop_spec, NULL);
+    return state->loop_type == NULL ? -1 : 0;
+}

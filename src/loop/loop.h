@@ -1,0 +1,239 @@
+/* The loop object: what it owns, and the calls between its parts.
+
+   FlLoop is the instance of _core.BaseLoop.  fastloop.Loop (Python) adds what
+   runs once a program; everything here runs per callback or per run.
+
+   Threads: fields belong to the thread that runs the loop or, while it does
+   not run, to whoever holds the GIL; `inbox` has a lock of its own.  Functions
+   are for that thread unless named _anythread.
+
+   Ownership: the loop owns its ring's entries, its scheduled timers, its
+   descriptor watchers and, through `streams` and `listeners`, every open
+   transport and listener: they are garbage only together with the loop. */
+#ifndef FL_LOOP_LOOP_H
+#define FL_LOOP_LOOP_H
+
+#include "base/deadlines.h"
+#include "base/list.h"
+#include "loop/handle.h"
+#include "loop/poller.h"
+#include "loop/ready.h"
+#include "py/state.h"
+
+#include <stdatomic.h>
+#include <uv.h>
+
+/* Fast paths that a test can turn off (FASTLOOP_DISABLE). */
+#define FL_OFF_RAW_STEPS       1
+#define FL_OFF_POLL_SKIP       2
+#define FL_OFF_HOLD_WRITES     4
+#define FL_OFF_KEPT_LOOP       8
+#define FL_OFF_TIMERFD         16
+#define FL_OFF_NATIVE_EXECUTOR 32
+
+/* Entries pushed by other threads where no GIL orders them. */
+typedef struct {
+    uv_mutex_t lock;
+    FlReady *entries;
+    size_t count;
+    size_t capacity;
+    atomic_bool filled;
+} FlInbox;
+
+/* A descriptor the user watches with add_reader or add_writer. */
+typedef struct {
+    FlList link; /* in loop->fd_watchers while registered */
+    FlWatch *watch;
+    PyObject *reader; /* FlHandle or NULL */
+    PyObject *writer;
+} FlFdWatcher;
+
+/* Who uses a descriptor number. */
+typedef struct {
+    FlFdWatcher *watcher; /* the user's, or NULL */
+    PyObject *transport;  /* borrowed: open on this number, or NULL */
+} FlFdSlot;
+
+struct FlLoop;
+
+/* Work put off to the end of the callback that runs now (streams write out
+   what they held back).  Embedded in its owner, which unlinks it to cancel.
+   run returns 0, or -1 with an exception that must leave run_forever. */
+typedef struct FlDeferred {
+    FlList link;
+    int (*run)(struct FlDeferred *self);
+} FlDeferred;
+
+/* An open transport or listener in the loop's care: `object` is the loop's
+   reference to it.  abandon, called when the loop is closed or collected,
+   takes that reference over and must drop it; the node is unlinked. */
+typedef struct FlOwned {
+    FlList link;
+    PyObject *object;
+    void (*abandon)(struct FlOwned *self);
+} FlOwned;
+
+typedef struct FlLoop {
+    PyObject_HEAD
+    FlState *state;
+    FlPoller *poller; /* NULL once closed */
+    FlReadyRing ready;
+    FlDeadlines timers;
+    FlHandlePool pool;
+    FlInbox inbox;
+
+    /* of the current run */
+    unsigned long thread_id; /* 0: not running */
+    int64_t now_ns;          /* this turn's precise clock, if now_fresh */
+    bool now_fresh;
+    bool tracks_origin;      /* this run turned coroutine origins on */
+    int64_t polled_ns;       /* coarse time of the last poll */
+    uint64_t dispatch;       /* counts entries run: names "this callback" */
+    unsigned skips_left;     /* polls that may still be skipped */
+    unsigned skip_allowance; /* how many after the next empty poll */
+    int saved_wakeup_fd;     /* Python's, put back after the run */
+    int user_wakeup_fd;      /* the one before add_signal_handler, or -1 */
+    bool wakeup_installed;
+    bool debug;
+    bool closed;
+    bool stopping;
+    bool inbox_ready; /* its lock was made */
+    uint8_t off;      /* FL_OFF_* */
+
+    FlList streams;   /* FlOwned: open transports */
+    FlList listeners; /* likewise */
+    FlList deferred;  /* FlDeferred: what the end of this callback runs */
+    FlFdSlot *fds;    /* by descriptor number */
+    int fds_size;
+    FlList fd_watchers;
+    char *scratch; /* where streams read to, made on first use */
+
+    /* Python's face of the loop; NULL reads as None */
+    PyObject *task_factory;
+    PyObject *exception_handler;
+    PyObject *current_handle;
+    PyObject *default_executor;
+    PyObject *signal_handlers;
+    PyObject *python_transports; /* asyncio's own, by number, if any */
+    double slow_callback_duration;
+} FlLoop;
+
+#define FL_LOOP(object) ((FlLoop *)(object))
+
+static inline bool
+fl_loop_is_running(const FlLoop *loop)
+{
+    return loop->thread_id != 0;
+}
+
+/* True on the thread that runs the loop, while it runs. */
+static inline bool
+fl_loop_is_here(const FlLoop *loop)
+{
+    return loop->thread_id == PyThread_get_thread_ident();
+}
+
+/* --- loop.c --------------------------------------------------------------- */
+
+int fl_loop_register(PyObject *module, FlState *state);
+
+/* 0, or -1 with RuntimeError('Event loop is closed'). */
+int fl_loop_check_open(FlLoop *loop);
+
+/* --- ready queue and reports (dispatch.c) ------------------------------- */
+
+/* Run the entries that are in the ring now.  0, or -1 with an exception that
+   must leave run_forever; the rest of the batch then stays queued. */
+int fl_loop_run_batch(FlLoop *loop);
+
+/* Queue op(loop, subject, argument) in a context (NULL: a copy of the current
+   one); takes its own references.  argument may be NULL.  0 or -1. */
+int fl_loop_call_op(FlLoop *loop, FlReadyOp op, PyObject *subject,
+                    PyObject *argument, PyObject *context);
+
+/* Queue any asyncio.Handle; takes its own reference.  0 or -1. */
+int fl_loop_call_handle(FlLoop *loop, PyObject *handle);
+
+/* Close a watch, and forget the event that may be queued for it. */
+void fl_loop_close_watch(FlLoop *loop, FlWatch *watch);
+
+/* Run what was put off to the end of the callback.  A raised exception stays;
+   else 0, or -1 with the first exception of its own. */
+int fl_loop_run_deferred(FlLoop *loop);
+
+/* Report the raised exception as that of object.name(argument), a call the
+   loop made for itself.  argument may be NULL.  Returns as
+   fl_loop_report_callback. */
+int fl_loop_report_call(FlLoop *loop, PyObject *object, PyObject *name,
+                        PyObject *argument);
+
+/* In debug mode: log what took longer than slow_callback_duration.  0, or -1
+   with an exception set. */
+int fl_loop_report_slow(FlLoop *loop, PyObject *subject, int64_t began_ns);
+
+/* Hand the raised exception to call_exception_handler with asyncio's keys for
+   a callback; handle may be NULL.  0, or -1 if what is raised now must leave
+   run_forever. */
+int fl_loop_report_callback(FlLoop *loop, PyObject *handle);
+
+/* --- inbox.c ---------------------------------------------------------------- */
+
+int fl_inbox_init(FlInbox *inbox);
+void fl_inbox_free(FlInbox *inbox);
+
+/* Mark the loop closed: when this returns no other thread is pushing or waking
+   it, nor will; what was pushed is dropped. */
+void fl_inbox_close(FlLoop *loop);
+
+/* Push an entry from any thread that may run Python, and wake the loop if it
+   sleeps.  Steals what the entry owns, also on failure.  0, or -1 with
+   MemoryError or RuntimeError (closed) set. */
+int fl_inbox_push_anythread(FlLoop *loop, FlReady *entry);
+
+/* The same, but a loop that sleeps is left asleep where that is safe: *owed is
+   its poller then, and the caller, once it has given up the GIL, wakes it with
+   fl_poller_pay_wake_anythread; until then the poller is not freed. */
+int fl_inbox_push_owing_anythread(FlLoop *loop, FlReady *entry,
+                                  FlPoller **owed);
+
+/* Move what came to the ring. */
+int fl_inbox_drain(FlLoop *loop);
+
+/* --- signals.c ---------------------------------------------------------------- */
+
+/* In the main thread: make Python's wakeup fd ours for the run. */
+int fl_signals_begin(FlLoop *loop);
+void fl_signals_end(FlLoop *loop);
+
+/* --- fdwatch.c ------------------------------------------------------------ */
+
+/* Forget a watcher the user left on a number that is ours now. */
+void fl_fdwatch_evict(FlLoop *loop, int fd);
+void fl_fdwatch_close_all(FlLoop *loop);
+
+/* Say that an open transport of ours uses a number (borrowed), and that it
+   does no more.  claim: 0 or -1 with MemoryError. */
+int fl_fd_claim(FlLoop *loop, int fd, PyObject *transport);
+void fl_fd_release(FlLoop *loop, int fd, PyObject *transport);
+
+/* RuntimeError if a transport of this loop uses a descriptor (a number or an
+   object with fileno()), ValueError for what is no descriptor.  0 or -1. */
+int fl_fd_check(FlLoop *loop, PyObject *object);
+
+/* The transport that uses a number, borrowed, or NULL. */
+PyObject *fl_fd_transport(FlLoop *loop, int fd);
+int fl_fdwatch_traverse(FlLoop *loop, visitproc visit, void *arg);
+
+/* --- keep.c --------------------------------------------------------------- */
+
+/* The module's part of it: 0 or -1 with MemoryError. */
+int fl_keep_init(FlState *state);
+void fl_keep_free(FlState *state);
+
+/* A poller for a new loop: the thread's kept one, or a new one. */
+int fl_keep_take(FlLoop *loop);
+
+/* Give the loop's poller back: keep it if it is clean, else free it. */
+void fl_keep_give(FlLoop *loop);
+
+#endif

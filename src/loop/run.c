@@ -1,0 +1,475 @@
+/* Running: one turn of the loop, and run_forever and its kin around it.
+
+   A turn is one iteration of asyncio's: poll, queue what fired, queue the
+   timers now due, run what is in the queue.
+
+   1. The poll may be skipped while callbacks keep coming, but never in the
+      first turn of a run nor after a poll that found something; the allowance
+      doubles with every empty poll up to MAX_SKIPS, and ends with the tick of
+      the coarse clock.
+   2. The GIL is given up only around a poll that may block; libuv's callbacks
+      touch no Python.
+   3. thread_id is set exactly while a run is on; every way out of a run undoes
+      all that its beginning did. */
+#include "base/clock.h"
+#include "loop/methods.h"
+#include "py/errors.h"
+
+#include <unistd.h>
+
+#define MAX_SKIPS 32
+
+/* --- one turn --------------------------------------------------------------- */
+
+/* Queue an entry for each watch that fired; the number of them. */
+static unsigned
+queue_fired(FlLoop *loop)
+{
+    unsigned count = 0;
+    FlWatch *watch;
+    while ((watch = fl_poller_pop_fired(loop->poller)) != NULL) {
+        count++;
+        if (watch->position != FL_NOT_READY) {
+            continue; /* still queued from before: its bits are merged */
+        }
+        FlReady *entry = fl_ready_reserve(&loop->ready);
+        if (entry == NULL) {
+            /* No memory for one entry: it stays noted and the next turn
+               tries again, with whatever memory the callbacks gave back. */
+            PyErr_Clear();
+            fl_list_append(&loop->poller->fired, &watch->fired_link);
+            break;
+        }
+        entry->kind = FL_READY_EVENT;
+        entry->nargs = 0;
+        entry->of.watch = watch;
+        watch->position = fl_ready_commit(&loop->ready);
+    }
+    return count;
+}
+
+static void
+poll_blocking(FlLoop *loop, int64_t timeout_ns)
+{
+    FlPoller *poller = loop->poller;
+    fl_ready_shrink(&loop->ready);
+    atomic_store(&poller->sleeping, 1);
+    if (atomic_load(&loop->inbox.filled)) {
+        timeout_ns = 0;
+    }
+    PyThreadState *thread = PyEval_SaveThread();
+    fl_poller_run(poller, timeout_ns);
+    PyEval_RestoreThread(thread);
+    atomic_store(&poller->sleeping, 0);
+}
+
+/* Poll and queue what fired; see invariant 1. */
+static void
+poll(FlLoop *loop, int64_t timeout_ns)
+{
+    if (timeout_ns == 0) {
+        fl_poller_run(loop->poller, 0);
+    }
+    else {
+        poll_blocking(loop, timeout_ns);
+    }
+    unsigned fired = queue_fired(loop);
+    if (fired > 0 || timeout_ns != 0 || (loop->off & FL_OFF_POLL_SKIP)) {
+        loop->skip_allowance = 0;
+    }
+    else if (loop->skip_allowance < MAX_SKIPS) {
+        loop->skip_allowance =
+            loop->skip_allowance == 0 ? 1 : loop->skip_allowance * 2;
+    }
+    loop->skips_left = loop->skip_allowance;
+    loop->polled_ns = fl_clock_coarse_ns();
+}
+
+static bool
+may_skip_poll(FlLoop *loop)
+{
+    if (loop->skips_left == 0 || fl_ready_count(&loop->ready) == 0) {
+        return false;
+    }
+    loop->skips_left--;
+    return fl_clock_coarse_ns() == loop->polled_ns;
+}
+
+static int64_t
+poll_timeout_ns(FlLoop *loop)
+{
+    if (loop->stopping || fl_ready_count(&loop->ready) > 0) {
+        return 0;
+    }
+    int64_t next_ns = fl_deadlines_next_ns(&loop->timers);
+    if (next_ns == FL_DEADLINE_NEVER) {
+        return -1;
+    }
+    int64_t left_ns = next_ns - fl_clock_ns();
+    return left_ns > 0 ? left_ns : 0;
+}
+
+/* Move the timers now due to the ready queue. */
+static int
+queue_due(FlLoop *loop)
+{
+    int64_t next_ns = fl_deadlines_next_ns(&loop->timers);
+    loop->now_fresh = false;
+    if (next_ns == FL_DEADLINE_NEVER
+        || next_ns > fl_clock_coarse_ns() + FL_COARSE_LAG_NS)
+    {
+        return 0;
+    }
+    loop->now_ns = fl_clock_ns();
+    loop->now_fresh = true;
+    /* One nanosecond is the clock's resolution, which asyncio allows for. */
+    int64_t due_ns = loop->now_ns + 1;
+    while (fl_deadlines_next_ns(&loop->timers) <= due_ns) {
+        FlReady *entry = fl_ready_reserve(&loop->ready);
+        if (entry == NULL) {
+            return -1;
+        }
+        FlTimerHandle *timer =
+            fl_timer_of(fl_deadlines_pop_due(&loop->timers, due_ns));
+        entry->kind = FL_READY_HANDLE;
+        entry->nargs = 0;
+        entry->context = NULL;
+        entry->callback = (PyObject *)timer; /* the queue's reference */
+        (void)fl_ready_commit(&loop->ready);
+    }
+    return 0;
+}
+
+static int
+turn(FlLoop *loop)
+{
+    if (!may_skip_poll(loop)) {
+        poll(loop, poll_timeout_ns(loop));
+    }
+    if (fl_inbox_drain(loop) < 0 || queue_due(loop) < 0) {
+        return -1;
+    }
+    return fl_loop_run_batch(loop);
+}
+
+/* --- a run ------------------------------------------------------------------ */
+
+static int
+check_can_run(FlLoop *loop)
+{
+    if (fl_loop_check_open(loop) < 0) {
+        return -1;
+    }
+    if (fl_loop_is_running(loop)) {
+        PyErr_SetString(PyExc_RuntimeError,
+                        "This event loop is already running");
+        return -1;
+    }
+    PyObject *other = PyObject_CallNoArgs(loop->state->get_running_loop);
+    if (other == NULL) {
+        return -1;
+    }
+    Py_DECREF(other);
+    if (other != Py_None) {
+        PyErr_SetString(
+            PyExc_RuntimeError,
+            "Cannot run the event loop while another loop is running");
+        return -1;
+    }
+    if (loop->poller->pid != (int)getpid()) {
+        PyErr_SetString(PyExc_RuntimeError,
+                        "This event loop belongs to the parent process: "
+                        "make a new one after a fork");
+        return -1;
+    }
+    return 0;
+}
+
+/* Install our async-generator hooks; returns the previous ones. */
+static PyObject *
+hooks_begin(FlLoop *loop)
+{
+    FlState *state = loop->state;
+    PyObject *self = (PyObject *)loop;
+    PyObject *old = PyObject_CallNoArgs(state->get_asyncgen_hooks);
+    PyObject *hooks[2] = {NULL, NULL};
+    PyObject *done = NULL;
+    if (old != NULL) {
+        hooks[0] =
+            PyObject_GetAttr(self, state->names._asyncgen_firstiter_hook);
+    }
+    if (hooks[0] != NULL) {
+        hooks[1] =
+            PyObject_GetAttr(self, state->names._asyncgen_finalizer_hook);
+    }
+    if (hooks[1] != NULL) {
+        done = PyObject_Vectorcall(state->set_asyncgen_hooks, hooks, 0,
+                                   state->hooks_kwnames);
+    }
+    Py_XDECREF(hooks[0]);
+    Py_XDECREF(hooks[1]);
+    if (done == NULL) {
+        Py_CLEAR(old);
+    }
+    Py_XDECREF(done);
+    return old;
+}
+
+static int
+call_and_drop(PyObject *result)
+{
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+static int
+set_origin_tracking(FlLoop *loop, PyObject *on)
+{
+    return call_and_drop(PyObject_CallMethodOneArg(
+        (PyObject *)loop, loop->state->names._set_coroutine_origin_tracking,
+        on));
+}
+
+/* Undo everything run_begin may have done.  Keeps a raised exception. */
+static void
+run_end(FlLoop *loop, PyObject *old_hooks)
+{
+    FlState *state = loop->state;
+    PyObject *exc = PyErr_Occurred() ? PyErr_GetRaisedException() : NULL;
+    fl_signals_end(loop);
+    loop->stopping = false;
+    loop->thread_id = 0;
+    int code =
+        call_and_drop(PyObject_CallOneArg(state->set_running_loop, Py_None));
+    if (old_hooks != NULL) {
+        code |= call_and_drop(
+            PyObject_Call(state->set_asyncgen_hooks, old_hooks, NULL));
+        Py_DECREF(old_hooks);
+    }
+    if (loop->tracks_origin || loop->debug) {
+        loop->tracks_origin = false;
+        code |= set_origin_tracking(loop, Py_False);
+    }
+    if (code < 0) {
+        PyErr_WriteUnraisable((PyObject *)loop);
+    }
+    if (exc != NULL) {
+        PyErr_SetRaisedException(exc);
+    }
+}
+
+static int
+run_begin(FlLoop *loop, PyObject **old_hooks)
+{
+    loop->thread_id = PyThread_get_thread_ident();
+    loop->skip_allowance = loop->skips_left = 0;
+    loop->now_fresh = false;
+    if (loop->debug) {
+        loop->tracks_origin = true;
+        if (set_origin_tracking(loop, Py_True) < 0) {
+            return -1;
+        }
+    }
+    *old_hooks = hooks_begin(loop);
+    if (*old_hooks == NULL) {
+        return -1;
+    }
+    if (call_and_drop(PyObject_CallOneArg(loop->state->set_running_loop,
+                                          (PyObject *)loop))
+        < 0)
+    {
+        return -1;
+    }
+    return fl_signals_begin(loop);
+}
+
+/* 0 when stopped, -1 with the exception that ended the run. */
+static int
+run(FlLoop *loop)
+{
+    if (check_can_run(loop) < 0) {
+        return -1;
+    }
+    PyObject *old_hooks = NULL;
+    Py_INCREF(loop);
+    int code = run_begin(loop, &old_hooks);
+    while (code == 0) {
+        code = turn(loop);
+        if (loop->stopping) {
+            break;
+        }
+    }
+    run_end(loop, old_hooks);
+    Py_DECREF(loop);
+    return code;
+}
+
+const char fl_loop_run_forever_doc[] =
+    "run_forever($self, /)\n--\n\n"
+    "Run until stop() is called.\n\n"
+    "Raises RuntimeError when this or another loop is running in the\n"
+    "thread, when the loop is closed, and in a forked child; a callback's\n"
+    "KeyboardInterrupt or SystemExit leaves it.  Implements asyncio's\n"
+    "loop.run_forever().";
+
+PyObject *
+fl_loop_run_forever(FlLoop *loop, PyObject *Py_UNUSED(ignored))
+{
+    if (run(loop) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+const char fl_loop_run_once_doc[] =
+    "_run_once($self, /)\n--\n\n"
+    "Run one iteration; the name asyncio's own loop has for it.";
+
+PyObject *
+fl_loop_run_once(FlLoop *loop, PyObject *Py_UNUSED(ignored))
+{
+    if (fl_loop_check_open(loop) < 0 || turn(loop) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+const char fl_loop_stop_doc[] =
+    "stop($self, /)\n--\n\n"
+    "Make run_forever() return after the current iteration, or after one\n"
+    "when it is not running.  Implements asyncio's loop.stop().";
+
+PyObject *
+fl_loop_stop(FlLoop *loop, PyObject *Py_UNUSED(ignored))
+{
+    loop->stopping = true;
+    Py_RETURN_NONE;
+}
+
+/* --- run_until_complete ----------------------------------------------------- */
+
+/* The task or future to wait for, and whether we made it. */
+static PyObject *
+future_for(FlLoop *loop, PyObject *awaitable, bool *made)
+{
+    FlState *state = loop->state;
+    PyObject *is_future = PyObject_CallOneArg(state->isfuture, awaitable);
+    if (is_future == NULL) {
+        return NULL;
+    }
+    *made = is_future != Py_True;
+    Py_DECREF(is_future);
+    PyObject *future;
+    if (PyCoro_CheckExact(awaitable)) {
+        future = fl_loop_create_task(loop, &awaitable, 1, NULL);
+    }
+    else {
+        PyObject *call[2] = {awaitable, (PyObject *)loop};
+        future = PyObject_Vectorcall(state->ensure_future, call, 1,
+                                     state->loop_kwnames);
+    }
+    if (future != NULL && *made
+        && PyObject_SetAttr(future, state->names._log_destroy_pending,
+                            Py_False)
+               < 0)
+    {
+        Py_CLEAR(future);
+    }
+    return future;
+}
+
+/* -1 with an exception, else the truth of future.done(). */
+static int
+is_done(FlState *state, PyObject *future)
+{
+    PyObject *done = PyObject_CallMethodNoArgs(future, state->names.done);
+    int truth = done == NULL ? -1 : PyObject_IsTrue(done);
+    Py_XDECREF(done);
+    return truth;
+}
+
+/* The run was left by an exception: the task we made must not complain that
+   nobody asked for its own. */
+static void
+retrieve_exception(FlState *state, PyObject *future)
+{
+    PyObject *exc = PyErr_GetRaisedException();
+    if (is_done(state, future) > 0) {
+        PyObject *cancelled =
+            PyObject_CallMethodNoArgs(future, state->names.cancelled);
+        if (cancelled == Py_False) {
+            Py_XDECREF(
+                PyObject_CallMethodNoArgs(future, state->names.exception));
+        }
+        Py_XDECREF(cancelled);
+    }
+    if (PyErr_Occurred()) {
+        PyErr_WriteUnraisable(future);
+    }
+    PyErr_SetRaisedException(exc);
+}
+
+const char fl_loop_run_until_complete_doc[] =
+    "run_until_complete($self, future, /)\n--\n\n"
+    "Run until an awaitable is done; return its result or raise its\n"
+    "exception.\n\n"
+    "A coroutine becomes a task.  Raises RuntimeError when the loop cannot\n"
+    "run (see run_forever) or is stopped first.  Implements asyncio's\n"
+    "loop.run_until_complete().";
+
+static PyObject *
+run_future(FlLoop *loop, PyObject *future, bool made)
+{
+    FlState *state = loop->state;
+    PyObject *callback = state->until_complete_cb;
+    if (call_and_drop(PyObject_CallMethodOneArg(
+            future, state->names.add_done_callback, callback))
+        < 0)
+    {
+        return NULL;
+    }
+    int code = run(loop);
+    if (code < 0 && made) {
+        retrieve_exception(state, future);
+    }
+    PyObject *exc = code < 0 ? PyErr_GetRaisedException() : NULL;
+    PyObject *removed =
+        PyObject_CallMethodOneArg(future, state->names.remove_done_callback,
+                                  callback);
+    if (exc != NULL) {
+        if (removed == NULL) {
+            PyErr_WriteUnraisable(future);
+        }
+        Py_XDECREF(removed);
+        PyErr_SetRaisedException(exc);
+        return NULL;
+    }
+    if (call_and_drop(removed) < 0) {
+        return NULL;
+    }
+    int done = is_done(state, future);
+    if (done == 0) {
+        PyErr_SetString(PyExc_RuntimeError,
+                        "Event loop stopped before Future completed.");
+    }
+    if (done <= 0) {
+        return NULL;
+    }
+    return PyObject_CallMethodNoArgs(future, state->names.result);
+}
+
+PyObject *
+fl_loop_run_until_complete(FlLoop *loop, PyObject *awaitable)
+{
+    bool made = false;
+    if (check_can_run(loop) < 0) {
+        return NULL;
+    }
+    PyObject *future = future_for(loop, awaitable, &made);
+    if (future == NULL) {
+        return NULL;
+    }
+    PyObject *result = run_future(loop, future, made);
+    Py_DECREF(future);
+    return result;
+}

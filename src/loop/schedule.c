@@ -1,0 +1,419 @@
+/* call_soon and its kin: everything that puts a callback in a queue.
+
+   1. A C task's own steps need no handle: asyncio drops the one call_soon
+      returns, and no Python code can reach those callables except through a
+      handle.  They are known by what fastloop._learn saw (state.c).
+   2. A handle is made before its entry is reserved: making one may run the
+      collector, and that may schedule.
+   3. Without a GIL, and in debug mode, a handle is filled from the start, so
+      that another thread never has to look into the ring. */
+#include "base/clock.h"
+#include "loop/methods.h"
+#include "py/errors.h"
+
+#include <math.h>
+
+/* --- arguments ------------------------------------------------------------ */
+
+int
+fl_parse_context(FlLoop *loop, const char *function, PyObject *const *values,
+                 PyObject *kwnames, PyObject **context)
+{
+    for (Py_ssize_t at = 0; at < PyTuple_GET_SIZE(kwnames); at++) {
+        PyObject *name = PyTuple_GET_ITEM(kwnames, at);
+        if (name != loop->state->names.context
+            && PyUnicode_Compare(name, loop->state->names.context) != 0)
+        {
+            if (!PyErr_Occurred()) {
+                PyErr_Format(PyExc_TypeError,
+                             "%s() got an unexpected keyword argument '%U'",
+                             function, name);
+            }
+            return -1;
+        }
+        *context = values[at] == Py_None ? NULL : values[at];
+    }
+    if (*context != NULL && !PyContext_CheckExact(*context)) {
+        PyErr_Format(PyExc_TypeError,
+                     "%s() context must be a contextvars.Context, not %.100s",
+                     function, Py_TYPE(*context)->tp_name);
+        return -1;
+    }
+    return 0;
+}
+
+PyObject *
+fl_args_tuple(PyObject *const *args, Py_ssize_t count)
+{
+    PyObject *tuple = PyTuple_New(count);
+    for (Py_ssize_t at = 0; tuple != NULL && at < count; at++) {
+        PyTuple_SET_ITEM(tuple, at, Py_NewRef(args[at]));
+    }
+    return tuple;
+}
+
+static int
+missing(const char *function, const char *parameter)
+{
+    PyErr_Format(PyExc_TypeError,
+                 "%s() missing 1 required positional argument: '%s'", function,
+                 parameter);
+    return -1;
+}
+
+static inline PyObject *
+own_context(PyObject *context)
+{
+    return context == NULL ? PyContext_CopyCurrent() : Py_NewRef(context);
+}
+
+/* --- call_soon ------------------------------------------------------------ */
+
+static inline bool
+is_task_step(const FlState *state, PyObject *const *args, Py_ssize_t nargs)
+{
+    if (nargs == 1) {
+        return Py_TYPE(args[0]) == state->step_type;
+    }
+    return nargs == 2 && PyCFunction_CheckExact(args[0])
+           && PyCFunction_GET_FUNCTION(args[0]) == state->wakeup_function;
+}
+
+static inline void
+fill_entry(FlReady *entry, FlReadyKind kind, PyObject *const *args,
+           Py_ssize_t nargs, PyObject *context)
+{
+    entry->kind = kind;
+    entry->nargs = (uint32_t)(nargs - 1);
+    entry->context = context;
+    entry->callback = Py_NewRef(args[0]);
+    for (Py_ssize_t at = 1; at < nargs; at++) {
+        entry->args[at - 1] = Py_NewRef(args[at]);
+    }
+}
+
+static inline PyObject *
+push_step(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
+          PyObject *context)
+{
+    FlReady *entry = fl_ready_reserve(&loop->ready);
+    if (entry == NULL) {
+        return NULL;
+    }
+    fill_entry(entry, FL_READY_STEP, args, nargs, Py_NewRef(context));
+    (void)fl_ready_commit(&loop->ready);
+    Py_RETURN_NONE;
+}
+
+/* Steals context. */
+static PyObject *
+push_filled(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
+            PyObject *context, bool anythread)
+{
+    PyObject *tuple = fl_args_tuple(args + 1, nargs - 1);
+    FlHandle *handle =
+        tuple == NULL ? NULL
+                      : fl_handle_new_filled(loop, args[0], tuple, context);
+    Py_XDECREF(tuple);
+    Py_DECREF(context);
+    if (handle == NULL) {
+        return NULL;
+    }
+    int code = loop->debug ? fl_debug_note_source(loop, handle) : 0;
+    if (code == 0 && anythread) {
+        FlReady entry = {.kind = FL_READY_HANDLE,
+                         .callback = Py_NewRef((PyObject *)handle)};
+        code = fl_inbox_push_anythread(loop, &entry);
+    }
+    else if (code == 0) {
+        code = fl_loop_call_handle(loop, (PyObject *)handle);
+    }
+    if (code < 0) {
+        Py_CLEAR(handle);
+    }
+    return (PyObject *)handle;
+}
+
+/* Steals context. */
+static inline PyObject *
+push_call(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
+          PyObject *context)
+{
+    PyObject *tuple = NULL;
+    if (FL_UNLIKELY(nargs - 1 > FL_READY_ARGS)) {
+        tuple = fl_args_tuple(args + 1, nargs - 1);
+        if (tuple == NULL) {
+            Py_DECREF(context);
+            return NULL;
+        }
+    }
+    FlHandle *handle = fl_handle_new(loop, FL_NOT_READY);
+    FlReady *entry = handle == NULL ? NULL : fl_ready_reserve(&loop->ready);
+    if (FL_UNLIKELY(entry == NULL)) {
+        Py_XDECREF(handle);
+        Py_XDECREF(tuple);
+        Py_DECREF(context);
+        return NULL;
+    }
+    if (FL_UNLIKELY(tuple != NULL)) {
+        fill_entry(entry, FL_READY_CALL, args, 1, context);
+        entry->nargs = (uint32_t)(nargs - 1);
+        entry->args[0] = tuple;
+    }
+    else {
+        fill_entry(entry, FL_READY_CALL, args, nargs, context);
+    }
+    entry->of.handle = handle;
+    handle->position = fl_ready_commit(&loop->ready);
+    return (PyObject *)handle;
+}
+
+const char fl_loop_call_soon_doc[] =
+    "call_soon($self, callback, /, *args, context=None)\n--\n\n"
+    "Call callback(*args) in the loop's next iteration.\n\n"
+    "context is the contextvars.Context to run in; a copy of the current\n"
+    "one by default.  Returns an asyncio.Handle.  Raises RuntimeError when\n"
+    "the loop is closed.  Implements asyncio's loop.call_soon(); a C task's\n"
+    "own steps get None, which asyncio drops unseen.";
+
+PyObject *
+fl_loop_call_soon(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
+                  PyObject *kwnames)
+{
+    PyObject *context = NULL;
+    if (FL_UNLIKELY(loop->closed)) {
+        (void)fl_loop_check_open(loop);
+        return NULL;
+    }
+    if (FL_UNLIKELY(nargs < 1)) {
+        (void)missing("call_soon", "callback");
+        return NULL;
+    }
+    if (kwnames != NULL
+        && fl_parse_context(loop, "call_soon", args + nargs, kwnames, &context)
+               < 0)
+    {
+        return NULL;
+    }
+    if (FL_UNLIKELY(loop->debug)) {
+        if (fl_debug_check(loop, args[0], "call_soon", true) < 0) {
+            return NULL;
+        }
+    }
+    else if (context != NULL && !(loop->off & FL_OFF_RAW_STEPS)
+             && is_task_step(loop->state, args, nargs))
+    {
+        return push_step(loop, args, nargs, context);
+    }
+    PyObject *owned = own_context(context);
+    if (FL_UNLIKELY(owned == NULL)) {
+        return NULL;
+    }
+    if (!FL_HAVE_GIL || FL_UNLIKELY(loop->debug)) {
+        return push_filled(loop, args, nargs, owned, false);
+    }
+    return push_call(loop, args, nargs, owned);
+}
+
+const char fl_loop_call_soon_threadsafe_doc[] =
+    "call_soon_threadsafe($self, callback, /, *args, context=None)\n--\n\n"
+    "Call callback(*args) in the loop's next iteration, from any thread.\n\n"
+    "Wakes the loop if it sleeps.  Returns an asyncio.Handle.  Raises\n"
+    "RuntimeError when the loop is closed.  Implements asyncio's\n"
+    "loop.call_soon_threadsafe().";
+
+PyObject *
+fl_loop_call_soon_threadsafe(FlLoop *loop, PyObject *const *args,
+                             Py_ssize_t nargs, PyObject *kwnames)
+{
+    PyObject *context = NULL;
+    if (fl_loop_check_open(loop) < 0) {
+        return NULL;
+    }
+    if (nargs < 1) {
+        (void)missing("call_soon_threadsafe", "callback");
+        return NULL;
+    }
+    if (kwnames != NULL
+        && fl_parse_context(loop, "call_soon_threadsafe", args + nargs,
+                            kwnames, &context)
+               < 0)
+    {
+        return NULL;
+    }
+    if (loop->debug
+        && fl_debug_check(loop, args[0], "call_soon_threadsafe", false) < 0)
+    {
+        return NULL;
+    }
+    PyObject *owned = own_context(context);
+    if (owned == NULL) {
+        return NULL;
+    }
+    if (!FL_HAVE_GIL || FL_UNLIKELY(loop->debug)) {
+        return push_filled(loop, args, nargs, owned, true);
+    }
+    PyObject *handle = push_call(loop, args, nargs, owned);
+    if (handle != NULL && loop->poller != NULL) {
+        fl_poller_wake_anythread(loop->poller);
+    }
+    return handle;
+}
+
+const char fl_loop_add_callback_doc[] =
+    "_add_callback($self, handle, /)\n--\n\n"
+    "Queue an asyncio.Handle; asyncio's own private name for it.";
+
+PyObject *
+fl_loop_add_callback(FlLoop *loop, PyObject *handle)
+{
+    if (fl_loop_check_open(loop) < 0 || fl_loop_call_handle(loop, handle) < 0)
+    {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+/* --- timers --------------------------------------------------------------- */
+
+/* The nanosecond from which loop.time() >= when holds.  What is not a number
+   is due at once, as in asyncio. */
+static int64_t
+deadline_of(double when)
+{
+    double ns = ceil(when * 1e9);
+    if (ns >= 9.2e18) {
+        return FL_DEADLINE_NEVER - 1;
+    }
+    return ns > 0 ? (int64_t)ns : 0;
+}
+
+static PyObject *
+schedule(FlLoop *loop, double when, int64_t deadline_ns, PyObject *const *args,
+         Py_ssize_t nargs, PyObject *context)
+{
+    PyObject *owned = own_context(context);
+    PyObject *tuple = NULL;
+    FlTimerHandle *timer = NULL;
+    if (owned != NULL) {
+        tuple = nargs == 1 ? Py_NewRef(loop->state->empty_tuple)
+                           : fl_args_tuple(args + 1, nargs - 1);
+    }
+    if (tuple != NULL) {
+        timer = fl_timer_new(loop, args[0], tuple, owned, when);
+    }
+    Py_XDECREF(tuple);
+    Py_XDECREF(owned);
+    if (timer == NULL) {
+        return NULL;
+    }
+    if (FL_UNLIKELY(loop->debug)
+        && fl_debug_note_source(loop, (FlHandle *)timer) < 0)
+    {
+        Py_DECREF(timer);
+        return NULL;
+    }
+    if (fl_deadlines_push(&loop->timers, &timer->deadline, deadline_ns) < 0) {
+        Py_DECREF(timer);
+        return PyErr_NoMemory();
+    }
+    return Py_NewRef((PyObject *)timer); /* one for the queue, one to return */
+}
+
+/* The arguments common to call_later and call_at: a number and a callback. */
+static int
+parse_timer(FlLoop *loop, const char *function, const char *number_name,
+            PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
+            double *number, PyObject **context)
+{
+    if (fl_loop_check_open(loop) < 0) {
+        return -1;
+    }
+    if (nargs < 2) {
+        return missing(function, nargs < 1 ? number_name : "callback");
+    }
+    if (args[0] == Py_None) {
+        PyErr_Format(PyExc_TypeError, "%s must not be None", number_name);
+        return -1;
+    }
+    *number = PyFloat_AsDouble(args[0]);
+    if (*number == -1.0 && PyErr_Occurred()) {
+        return -1;
+    }
+    if (kwnames != NULL
+        && fl_parse_context(loop, function, args + nargs, kwnames, context)
+               < 0)
+    {
+        return -1;
+    }
+    return loop->debug ? fl_debug_check(loop, args[1], function, true) : 0;
+}
+
+const char fl_loop_call_later_doc[] =
+    "call_later($self, delay, callback, /, *args, context=None)\n--\n\n"
+    "Call callback(*args) after delay seconds; never earlier.\n\n"
+    "Returns an asyncio.TimerHandle.  Raises TypeError when delay is None or\n"
+    "not a number, RuntimeError when the loop is closed.  Implements\n"
+    "asyncio's loop.call_later(); a delay of at most 0 counts from the\n"
+    "beginning of the current iteration.";
+
+PyObject *
+fl_loop_call_later(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
+                   PyObject *kwnames)
+{
+    double delay;
+    PyObject *context = NULL;
+    if (parse_timer(loop, "call_later", "delay", args, nargs, kwnames, &delay,
+                    &context)
+        < 0)
+    {
+        return NULL;
+    }
+    if (delay <= 0 && fl_loop_is_running(loop)) {
+        if (!loop->now_fresh) {
+            loop->now_ns = fl_clock_ns();
+            loop->now_fresh = true;
+        }
+        double when = (double)loop->now_ns / 1e9 + delay;
+        return schedule(loop, when,
+                        delay == 0 ? loop->now_ns : deadline_of(when),
+                        args + 1, nargs - 1, context);
+    }
+    double when = (double)fl_clock_ns() / 1e9 + delay;
+    return schedule(loop, when, deadline_of(when), args + 1, nargs - 1,
+                    context);
+}
+
+const char fl_loop_call_at_doc[] =
+    "call_at($self, when, callback, /, *args, context=None)\n--\n\n"
+    "Call callback(*args) when loop.time() reaches `when` seconds.\n\n"
+    "Returns an asyncio.TimerHandle.  Raises TypeError when `when` is None\n"
+    "or not a number, RuntimeError when the loop is closed.  Implements\n"
+    "asyncio's loop.call_at().";
+
+PyObject *
+fl_loop_call_at(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
+                PyObject *kwnames)
+{
+    double when;
+    PyObject *context = NULL;
+    if (parse_timer(loop, "call_at", "when", args, nargs, kwnames, &when,
+                    &context)
+        < 0)
+    {
+        return NULL;
+    }
+    return schedule(loop, when, deadline_of(when), args + 1, nargs - 1,
+                    context);
+}
+
+const char fl_loop_time_doc[] =
+    "time($self, /)\n--\n\n"
+    "Return the loop's time in seconds: time.monotonic().\n\n"
+    "Implements asyncio's loop.time().";
+
+PyObject *
+fl_loop_time(FlLoop *Py_UNUSED(loop), PyObject *Py_UNUSED(ignored))
+{
+    return PyFloat_FromDouble((double)fl_clock_ns() / 1e9);
+}

@@ -1,0 +1,100 @@
+/* Futures and tasks: asyncio's own C types, made for this loop.
+
+   They stay CPython's, so that all_tasks, eager tasks, debuggers and
+   `python -m asyncio ps` keep working.  A task factory, or debug mode, goes
+   the way of asyncio's own create_task, which differs between versions. */
+#include "loop/methods.h"
+
+const char fl_loop_create_future_doc[] =
+    "create_future($self, /)\n--\n\n"
+    "Return a new asyncio.Future of this loop.\n\n"
+    "Implements asyncio's loop.create_future().";
+
+PyObject *
+fl_loop_create_future(FlLoop *loop, PyObject *Py_UNUSED(ignored))
+{
+    PyObject *call[1] = {(PyObject *)loop};
+    return PyObject_Vectorcall(loop->state->future_type, call, 0,
+                               loop->state->loop_kwnames);
+}
+
+/* asyncio's own method, with everything that was given. */
+static PyObject *
+create_as_asyncio(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
+                  PyObject *kwnames)
+{
+    Py_ssize_t given =
+        nargs + (kwnames == NULL ? 0 : PyTuple_GET_SIZE(kwnames));
+    PyObject **call = PyMem_New(PyObject *, given + 1);
+    if (call == NULL) {
+        return PyErr_NoMemory();
+    }
+    call[0] = (PyObject *)loop;
+    for (Py_ssize_t at = 0; at < given; at++) {
+        call[at + 1] = args[at];
+    }
+    PyObject *task = PyObject_Vectorcall(loop->state->base_create_task, call,
+                                         nargs + 1, kwnames);
+    PyMem_Free(call);
+    return task;
+}
+
+/* ("loop",) plus the names that were given. */
+static PyObject *
+names_with_loop(FlState *state, PyObject *kwnames)
+{
+    Py_ssize_t count = PyTuple_GET_SIZE(kwnames);
+    PyObject *names = PyTuple_New(count + 1);
+    if (names == NULL) {
+        return NULL;
+    }
+    PyTuple_SET_ITEM(names, 0, Py_NewRef(state->names.loop));
+    for (Py_ssize_t at = 0; at < count; at++) {
+        PyTuple_SET_ITEM(names, at + 1,
+                         Py_NewRef(PyTuple_GET_ITEM(kwnames, at)));
+    }
+    return names;
+}
+
+const char fl_loop_create_task_doc[] =
+    "create_task($self, coro, /, **kwargs)\n--\n\n"
+    "Schedule a coroutine; return its task.\n\n"
+    "The keywords (name, context and, from 3.12, eager_start) go to the task\n"
+    "or to the task factory exactly as given.  Raises TypeError for what is\n"
+    "no coroutine, RuntimeError when the loop is closed.  Implements\n"
+    "asyncio's loop.create_task().";
+
+#define MOST_KEYWORDS 4
+
+PyObject *
+fl_loop_create_task(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
+                    PyObject *kwnames)
+{
+    if (fl_loop_check_open(loop) < 0) {
+        return NULL;
+    }
+    FlState *state = loop->state;
+    Py_ssize_t keywords = kwnames == NULL ? 0 : PyTuple_GET_SIZE(kwnames);
+    if (nargs != 1 || keywords > MOST_KEYWORDS || loop->debug
+        || (loop->task_factory != NULL && loop->task_factory != Py_None))
+    {
+        return create_as_asyncio(loop, args, nargs, kwnames);
+    }
+    /* A spare slot in front, then coro, loop=, and what else was given. */
+    PyObject *call[3 + MOST_KEYWORDS];
+    call[1] = args[0];
+    call[2] = (PyObject *)loop;
+    for (Py_ssize_t at = 0; at < keywords; at++) {
+        call[3 + at] = args[1 + at];
+    }
+    PyObject *names = keywords == 0 ? Py_NewRef(state->loop_kwnames)
+                                    : names_with_loop(state, kwnames);
+    if (names == NULL) {
+        return NULL;
+    }
+    PyObject *task =
+        PyObject_Vectorcall(state->task_type, call + 1,
+                            1 | PY_VECTORCALL_ARGUMENTS_OFFSET, names);
+    Py_DECREF(names);
+    return task;
+}

@@ -1,0 +1,164 @@
+/* The module: its state's life, its types, its few functions.
+
+   1. Multi-phase initialisation; nothing is shared between interpreters.
+   2. Needs no GIL and runs in interpreters that have one of their own. */
+#include "loop/loop.h"
+#include "net/net.h"
+#include "py/errors.h"
+#include "py/state.h"
+#include "work/work.h"
+
+#include <string.h>
+
+static PyObject *
+stop_loop_of(PyObject *module, PyObject *future)
+{
+    FlState *state = fl_state_get(module);
+    PyObject *loop = PyObject_CallMethodNoArgs(future, state->names.get_loop);
+    if (loop == NULL) {
+        return NULL;
+    }
+    PyObject *result = PyObject_CallMethodNoArgs(loop, state->names.stop);
+    Py_DECREF(loop);
+    return result;
+}
+
+static const char until_complete_doc[] =
+    "_stop_when_done(future, /)\n--\n\n"
+    "Stop the loop of a future that is done, unless it holds an exception\n"
+    "that leaves the loop by itself; run_until_complete's callback.";
+
+static PyObject *
+stop_when_done(PyObject *module, PyObject *future)
+{
+    FlState *state = fl_state_get(module);
+    PyObject *cancelled =
+        PyObject_CallMethodNoArgs(future, state->names.cancelled);
+    if (cancelled == NULL) {
+        return NULL;
+    }
+    Py_DECREF(cancelled);
+    if (cancelled == Py_False) {
+        PyObject *exc =
+            PyObject_CallMethodNoArgs(future, state->names.exception);
+        if (exc == NULL) {
+            return NULL;
+        }
+        bool leaves =
+            PyErr_GivenExceptionMatches(exc, PyExc_SystemExit)
+            || PyErr_GivenExceptionMatches(exc, PyExc_KeyboardInterrupt);
+        Py_DECREF(exc);
+        if (leaves) {
+            Py_RETURN_NONE;
+        }
+    }
+    return stop_loop_of(module, future);
+}
+
+static const char libuv_version_doc[] =
+    "libuv_version()\n--\n\n"
+    "Return the version of the libuv in use, as in '1.44.2'.";
+
+static PyObject *
+libuv_version(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
+{
+    return PyUnicode_FromString(uv_version_string());
+}
+
+static const char set_main_thread_doc[] =
+    "_set_main_thread(ident, /)\n--\n\n"
+    "Tell the core which thread gets signals: at import and after a fork.";
+
+static PyObject *
+set_main_thread(PyObject *module, PyObject *ident)
+{
+    unsigned long main_thread_id = PyLong_AsUnsignedLong(ident);
+    if (main_thread_id == (unsigned long)-1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    fl_state_get(module)->main_thread_id = main_thread_id;
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef module_methods[] = {
+    {"libuv_version", libuv_version, METH_NOARGS, libuv_version_doc},
+    {"_stop_when_done", stop_when_done, METH_O, until_complete_doc},
+    {"_set_main_thread", set_main_thread, METH_O, set_main_thread_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static int
+module_exec(PyObject *module)
+{
+    FlState *state = fl_state_get(module);
+    memset(state, 0, sizeof(*state));
+    if (fl_state_init(state, module) < 0 || fl_keep_init(state) < 0
+        || fl_handle_register(module, state) < 0
+        || fl_loop_register(module, state) < 0
+        || fl_net_register(module, state) < 0
+        || fl_work_register(module, state) < 0)
+    {
+        return -1;
+    }
+    state->until_complete_cb =
+        PyObject_GetAttrString(module, "_stop_when_done");
+    return state->until_complete_cb == NULL ? -1 : 0;
+}
+
+static int
+module_traverse(PyObject *module, visitproc visit, void *arg)
+{
+    return fl_state_traverse(fl_state_get(module), visit, arg);
+}
+
+static int
+module_clear(PyObject *module)
+{
+    fl_state_clear(fl_state_get(module));
+    return 0;
+}
+
+static void
+module_free(void *module)
+{
+    FlState *state = fl_state_get(module);
+    if (state != NULL) {
+        fl_state_clear(state);
+        fl_keep_free(state);
+    }
+}
+
+static PyModuleDef_Slot module_slots[] = {
+    {Py_mod_exec, module_exec},
+#if PY_VERSION_HEX >= 0x030C0000
+    {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
+#endif
+#if PY_VERSION_HEX >= 0x030D0000
+    {Py_mod_gil, Py_MOD_GIL_NOT_USED},
+#endif
+    {0, NULL},
+};
+
+static PyModuleDef module_def = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "fastloop._core",
+    .m_doc = "The C part of fastloop; use the fastloop package.",
+    .m_size = sizeof(FlState),
+    .m_methods = module_methods,
+    .m_slots = module_slots,
+    .m_traverse = module_traverse,
+    .m_clear = module_clear,
+    .m_free = module_free,
+};
+
+PyModuleDef *
+fl_module_def(void)
+{
+    return &module_def;
+}
+
+PyMODINIT_FUNC
+PyInit__core(void)
+{
+    return PyModuleDef_Init(&module_def);
+}

@@ -1,0 +1,556 @@
+/* Accepting: one listener per listening socket of a Server.
+
+   1. An event accepts in batches that double while they are filled, and start
+      again from one when the queue was found empty: a lone connection costs
+      one accept call.
+   2. Each connection has a context of its own, a copy of the server's; the
+      protocol factory and every callback of the connection run in it.
+   3. A factory that raises costs its connection, never the listener.
+   4. Out of descriptors or memory: reported, and the listener rests for
+      asyncio's ACCEPT_RETRY_DELAY (Loop._accept_exhausted starts it again). */
+#include "net/net.h"
+#include "net/sockaddr.h"
+#include "net/stream.h"
+#include "py/errors.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <unistd.h>
+
+#define MOST_ACCEPTS 64
+
+typedef struct {
+    PyObject_HEAD
+    FlLoop *loop;
+    FlOwned owned;
+    FlWatch *watch;
+    PyObject *sock;
+    PyObject *factory;
+    PyObject *server;
+    PyObject *accept_tls; /* called with (socket, peer) instead, or NULL */
+    PyObject *context;
+    int fd;
+    int backlog;
+    int batch;
+} Listener;
+
+/* --- one connection --------------------------------------------------------- */
+
+typedef struct {
+    int fd;
+    struct sockaddr_storage peer;
+    socklen_t peer_size;
+} Accepted;
+
+static int
+accept_one(int listener_fd, Accepted *accepted)
+{
+    accepted->peer_size = sizeof(accepted->peer);
+    struct sockaddr *peer = (struct sockaddr *)&accepted->peer;
+#ifdef __linux__
+    accepted->fd = accept4(listener_fd, peer, &accepted->peer_size,
+                           SOCK_NONBLOCK | SOCK_CLOEXEC);
+#else
+    accepted->fd = accept(listener_fd, peer, &accepted->peer_size);
+    if (accepted->fd >= 0) {
+        (void)fcntl(accepted->fd, F_SETFL, O_NONBLOCK);
+        (void)fcntl(accepted->fd, F_SETFD, FD_CLOEXEC);
+    }
+#endif
+    return accepted->fd < 0 ? -errno : 0;
+}
+
+static int
+open_plain(Listener *self, const Accepted *accepted, PyObject *context)
+{
+    PyObject *protocol = PyObject_CallNoArgs(self->factory);
+    if (protocol == NULL) {
+        return -1;
+    }
+    FlStreamOptions options = {
+        .fd = accepted->fd,
+        .protocol = protocol,
+        .server = self->server,
+        .context = context,
+        .peer = &accepted->peer,
+        .peer_size = accepted->peer_size,
+    };
+    PyObject *stream = NULL;
+    if (fl_loop_check_open(self->loop) == 0) {
+        stream = fl_stream_open(self->loop, &options);
+    }
+    Py_DECREF(protocol);
+    Py_XDECREF(stream);
+    return stream == NULL ? -1 : 0;
+}
+
+/* From the call on, the socket object owns the descriptor. */
+static int
+open_tls(Listener *self, Accepted *accepted)
+{
+    PyObject *streams = self->loop->state->streams;
+    PyObject *sock =
+        PyObject_CallMethod(streams, "own_socket", "i", accepted->fd);
+    if (sock == NULL) {
+        return -1;
+    }
+    accepted->fd = -1;
+    PyObject *peer = fl_sockaddr_object(&accepted->peer, accepted->peer_size);
+    PyObject *result =
+        peer == NULL
+            ? NULL
+            : PyObject_CallFunctionObjArgs(self->accept_tls, sock, peer, NULL);
+    Py_XDECREF(peer);
+    Py_DECREF(sock);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+/* 0, or -1 with an exception that leaves the loop. */
+static int
+open_accepted(Listener *self, Accepted *accepted)
+{
+    PyObject *context = PyContext_Copy(self->context);
+    int code = -1;
+    if (context != NULL && PyContext_Enter(context) == 0) {
+        code = self->accept_tls == NULL ? open_plain(self, accepted, context)
+                                        : open_tls(self, accepted);
+        PyObject *exc = code < 0 ? PyErr_GetRaisedException() : NULL;
+        if (PyContext_Exit(context) < 0) {
+            PyErr_WriteUnraisable(context);
+        }
+        if (exc != NULL) {
+            PyErr_SetRaisedException(exc);
+        }
+    }
+    Py_XDECREF(context);
+    if (code == 0) {
+        return 0;
+    }
+    if (accepted->fd >= 0) {
+        (void)close(accepted->fd);
+    }
+    if (fl_error_leaves_loop()) {
+        return -1;
+    }
+    PyObject *exc = PyErr_GetRaisedException();
+    PyObject *result = PyObject_CallMethod((PyObject *)self->loop,
+                                           "_accept_failed", "O", exc);
+    Py_DECREF(exc);
+    Py_XDECREF(result);
+    return result == NULL ? fl_loop_report_callback(self->loop, NULL) : 0;
+}
+
+/* --- events ----------------------------------------------------------------- */
+
+static bool
+is_exhaustion(int code)
+{
+    return code == -EMFILE || code == -ENFILE || code == -ENOBUFS
+           || code == -ENOMEM;
+}
+
+/* accept failed: rest, or report.  0 or -1 to leave the loop. */
+static int
+accept_failed(Listener *self, int code)
+{
+    PyObject *exc = fl_errno_exception(code);
+    if (exc == NULL) {
+        return fl_loop_report_callback(self->loop, NULL);
+    }
+    PyObject *result;
+    if (is_exhaustion(code)) {
+        int stopped = fl_watch_set(self->watch, 0);
+        FL_CHECK(stopped == 0, "stopping cannot fail");
+        (void)stopped;
+        result =
+            PyObject_CallMethod((PyObject *)self->loop, "_accept_exhausted",
+                                "OO", self->sock, exc);
+    }
+    else {
+        result = PyObject_CallMethod((PyObject *)self->loop, "_accept_failed",
+                                     "O", exc);
+    }
+    Py_DECREF(exc);
+    Py_XDECREF(result);
+    return result == NULL ? fl_loop_report_callback(self->loop, NULL) : 0;
+}
+
+static int
+accept_batch(Listener *self)
+{
+    int limit = self->batch;
+    for (int count = 0; count < limit && self->watch != NULL; count++) {
+        Accepted accepted;
+        int code = accept_one(self->fd, &accepted);
+        if (code == -EAGAIN || code == -EWOULDBLOCK) {
+            self->batch = 1;
+            return 0;
+        }
+        if (code == -EINTR || code == -ECONNABORTED) {
+            continue; /* the peer has left already */
+        }
+        if (code < 0) {
+            return accept_failed(self, code);
+        }
+        if (open_accepted(self, &accepted) < 0) {
+            return -1;
+        }
+    }
+    if (self->batch < MOST_ACCEPTS && self->batch <= self->backlog) {
+        self->batch *= 2;
+    }
+    return 0;
+}
+
+static int
+on_listener(void *owner, FlWatch *watch, int events)
+{
+    Listener *self = watch->owner;
+    (void)owner;
+    if (events == 0) {
+        return 0;
+    }
+    Py_INCREF(self);
+    int code = accept_batch(self);
+    if ((events & FL_POLL_ERROR) && self->watch != NULL) {
+        (void)fl_watch_rearm(self->watch);
+    }
+    Py_DECREF(self);
+    return code;
+}
+
+/* --- starting and stopping -------------------------------------------------- */
+
+static void
+listener_stop(Listener *self)
+{
+    if (self->watch != NULL) {
+        fl_loop_close_watch(self->loop, self->watch);
+        self->watch = NULL;
+    }
+}
+
+static void
+abandon(FlOwned *owned)
+{
+    Listener *self = FL_LIST_ENTRY(&owned->link, Listener, owned.link);
+    listener_stop(self);
+    Py_DECREF(self);
+}
+
+static Listener *
+find_listener(FlLoop *loop, PyObject *sock)
+{
+    FlList *head = &loop->listeners;
+    for (FlList *link = head->next; link != head; link = link->next) {
+        Listener *self = FL_LIST_ENTRY(link, Listener, owned.link);
+        if (self->sock == sock) {
+            return self;
+        }
+    }
+    return NULL;
+}
+
+static void
+drop_listener(Listener *self)
+{
+    fl_list_remove(&self->owned.link);
+    listener_stop(self);
+    Py_DECREF(self);
+}
+
+/* What is accepted from a listener inherits this. */
+static void
+set_nodelay(int fd)
+{
+    int on = 1;
+    /* Unix sockets refuse it, and need not have it. */
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+}
+
+static int
+listener_start(Listener *self)
+{
+    FlLoop *loop = self->loop;
+    fl_fdwatch_evict(loop, self->fd);
+    FlWatch *watch;
+    int code = fl_watch_open(loop->poller, self->fd, false, &watch);
+    if (code < 0) {
+        return fl_raise_errno(code);
+    }
+    watch->owner = self;
+    watch->owner_is_object = true;
+    watch->on_events = on_listener;
+    watch->foreign = true;
+    self->watch = watch;
+    code = fl_watch_set(watch, FL_READABLE);
+    if (code < 0) {
+        listener_stop(self);
+        return fl_raise_errno(code);
+    }
+    fl_list_append(&loop->listeners, &self->owned.link);
+    Py_INCREF(self);
+    return 0;
+}
+
+static Listener *
+listener_new(FlLoop *loop, PyObject *sock, int fd)
+{
+    PyTypeObject *type = loop->state->listener_type;
+    Listener *self = (Listener *)type->tp_alloc(type, 0);
+    if (self == NULL) {
+        return NULL;
+    }
+    self->loop = (FlLoop *)Py_NewRef((PyObject *)loop);
+    self->sock = Py_NewRef(sock);
+    self->fd = fd;
+    self->batch = 1;
+    self->owned.object = (PyObject *)self;
+    self->owned.abandon = abandon;
+    fl_list_init(&self->owned.link);
+    return self;
+}
+
+static bool
+given(PyObject *object)
+{
+    return object != NULL && object != Py_None;
+}
+
+static int
+parse_loop(PyObject *module, PyObject *object, FlLoop **loop)
+{
+    PyTypeObject *type = fl_state_get(module)->loop_type;
+    if (!PyObject_TypeCheck(object, type)) {
+        PyErr_SetString(PyExc_TypeError, "a fastloop.Loop is required");
+        return -1;
+    }
+    *loop = FL_LOOP(object);
+    return fl_loop_check_open(*loop);
+}
+
+/* --- module functions ------------------------------------------------------- */
+
+static const char start_accepting_doc[] =
+    "start_accepting(loop, sock, factory, server, backlog, accept_tls,\n"
+    "                context, /)\n--\n\n"
+    "Accept connections of a listening socket until stop_accepting().\n\n"
+    "accept_tls, when not None, is called with (socket, peer name) for each\n"
+    "instead of opening a plain transport; context is the\n"
+    "contextvars.Context that connections copy, or None.";
+
+static PyObject *
+start_accepting(PyObject *module, PyObject *args)
+{
+    PyObject *loop_object, *sock, *factory, *server, *accept_tls, *context;
+    int backlog;
+    FlLoop *loop;
+    if (!PyArg_ParseTuple(args, "OOOOiOO:start_accepting", &loop_object, &sock,
+                          &factory, &server, &backlog, &accept_tls, &context)
+        || parse_loop(module, loop_object, &loop) < 0)
+    {
+        return NULL;
+    }
+    int fd = PyObject_AsFileDescriptor(sock);
+    if (fd < 0) {
+        return NULL;
+    }
+    Listener *before = find_listener(loop, sock);
+    if (before != NULL) {
+        drop_listener(before);
+    }
+    Listener *self = listener_new(loop, sock, fd);
+    if (self == NULL) {
+        return NULL;
+    }
+    self->backlog = backlog;
+    self->factory = Py_NewRef(factory);
+    self->server = given(server) ? Py_NewRef(server) : NULL;
+    self->accept_tls = given(accept_tls) ? Py_NewRef(accept_tls) : NULL;
+    self->context =
+        given(context) ? Py_NewRef(context) : PyContext_CopyCurrent();
+    int code = self->context == NULL ? -1 : listener_start(self);
+    Py_DECREF(self);
+    if (code < 0) {
+        return NULL;
+    }
+    set_nodelay(fd);
+    Py_RETURN_NONE;
+}
+
+static const char stop_accepting_doc[] =
+    "stop_accepting(loop, sock, /)\n--\n\n"
+    "Stop accepting from a socket; returns whether it was listening.";
+
+static PyObject *
+stop_accepting(PyObject *module, PyObject *args)
+{
+    PyObject *loop, *sock;
+    if (!PyArg_ParseTuple(args, "O!O:stop_accepting",
+                          fl_state_get(module)->loop_type, &loop, &sock))
+    {
+        return NULL;
+    }
+    Listener *self = find_listener(FL_LOOP(loop), sock);
+    if (self != NULL) {
+        drop_listener(self);
+    }
+    return PyBool_FromLong(self != NULL);
+}
+
+static const char resume_accepting_doc[] =
+    "resume_accepting(loop, sock, /)\n--\n\n"
+    "Accept again after a pause; nothing happens when it was stopped.";
+
+static PyObject *
+resume_accepting(PyObject *module, PyObject *args)
+{
+    PyObject *loop, *sock;
+    if (!PyArg_ParseTuple(args, "O!O:resume_accepting",
+                          fl_state_get(module)->loop_type, &loop, &sock))
+    {
+        return NULL;
+    }
+    Listener *self = find_listener(FL_LOOP(loop), sock);
+    if (self != NULL && self->watch != NULL) {
+        int code = fl_watch_set(self->watch, FL_READABLE);
+        if (code < 0) {
+            (void)fl_raise_errno(code);
+            return NULL;
+        }
+    }
+    Py_RETURN_NONE;
+}
+
+static const char open_stream_doc[] =
+    "open_stream(loop, sock, protocol, waiter, extra, server, context, /)\n"
+    "--\n\n"
+    "A StreamTransport on a connected, non-blocking socket, which it owns\n"
+    "from now on.  Everything after protocol may be None.";
+
+static PyObject *
+open_stream(PyObject *module, PyObject *args)
+{
+    PyObject *loop_object, *sock, *protocol, *waiter, *extra, *server,
+        *context;
+    FlLoop *loop;
+    if (!PyArg_ParseTuple(args, "OOOOOOO:open_stream", &loop_object, &sock,
+                          &protocol, &waiter, &extra, &server, &context)
+        || parse_loop(module, loop_object, &loop) < 0)
+    {
+        return NULL;
+    }
+    FlStreamOptions options = {
+        .sock = sock,
+        .fd = PyObject_AsFileDescriptor(sock),
+        .protocol = protocol,
+        .waiter = given(waiter) ? waiter : NULL,
+        .extra = given(extra) ? extra : NULL,
+        .server = given(server) ? server : NULL,
+        .context = given(context) ? context : NULL,
+    };
+    return options.fd < 0 ? NULL : fl_stream_open(loop, &options);
+}
+
+static const char check_no_transport_doc[] =
+    "check_no_transport(loop, fd, /)\n--\n\n"
+    "Raise RuntimeError if a transport uses a descriptor, ValueError for\n"
+    "what is no descriptor.";
+
+static PyObject *
+check_no_transport(PyObject *module, PyObject *args)
+{
+    PyObject *loop, *object;
+    if (!PyArg_ParseTuple(args, "O!O:check_no_transport",
+                          fl_state_get(module)->loop_type, &loop, &object)
+        || fl_fd_check(FL_LOOP(loop), object) < 0)
+    {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef functions[] = {
+    {"start_accepting", start_accepting, METH_VARARGS, start_accepting_doc},
+    {"stop_accepting", stop_accepting, METH_VARARGS, stop_accepting_doc},
+    {"resume_accepting", resume_accepting, METH_VARARGS, resume_accepting_doc},
+    {"open_stream", open_stream, METH_VARARGS, open_stream_doc},
+    {"check_no_transport", check_no_transport, METH_VARARGS,
+     check_no_transport_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+/* --- the type --------------------------------------------------------------- */
+
+static int
+listener_traverse(Listener *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->loop);
+    Py_VISIT(self->sock);
+    Py_VISIT(self->factory);
+    Py_VISIT(self->server);
+    Py_VISIT(self->accept_tls);
+    Py_VISIT(self->context);
+    return 0;
+}
+
+static int
+listener_clear(Listener *self)
+{
+    Py_CLEAR(self->sock);
+    Py_CLEAR(self->factory);
+    Py_CLEAR(self->server);
+    Py_CLEAR(self->accept_tls);
+    Py_CLEAR(self->context);
+    return 0;
+}
+
+static void
+listener_dealloc(Listener *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    FL_CHECK(self->watch == NULL, "the loop owns a listener that listens");
+    (void)listener_clear(self);
+    Py_CLEAR(self->loop);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyType_Slot listener_slots[] = {
+    {Py_tp_dealloc, listener_dealloc},
+    {Py_tp_traverse, listener_traverse},
+    {Py_tp_clear, listener_clear},
+    {0, NULL},
+};
+
+static PyType_Spec listener_spec = {
+    .name = "fastloop._core.Listener",
+    .basicsize = sizeof(Listener),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC
+             | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = listener_slots,
+};
+
+int
+fl_listener_register(PyObject *module, FlState *state)
+{
+    state->listener_type = fl_type_add(module, &listener_spec, NULL);
+    if (state->listener_type == NULL) {
+        return -1;
+    }
+    return PyModule_AddFunctions(module, functions);
+}
+
+int
+fl_net_register(PyObject *module, FlState *state)
+{
+    return fl_transport_register(module, state) < 0
+                   || fl_listener_register(module, state) < 0
+               ? -1
+               : 0;
+}

@@ -1,0 +1,627 @@
+/* A stream's life: opening, protocols, closing, losing, and the collector.
+
+   1. connection_made and connection_lost are each called once, on turns of
+      their own, in this order, never from inside another protocol callback.
+   2. The watch is closed before the descriptor, always.
+   3. After connection_lost nothing is owned any more but what get_extra_info
+      still answers from.
+   4. A loop that is closed abandons its streams: they are told nothing, and
+      the collector warns about each that is still open. */
+#include "net/stream.h"
+
+#include "py/errors.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <string.h>
+#include <unistd.h>
+
+void
+fl_stream_set_phase(FlStream *self, FlStreamPhase phase)
+{
+    FL_CHECK(phase > self->phase, "a stream's life goes one way");
+    self->phase = phase;
+}
+
+int
+fl_stream_update_watch(FlStream *self)
+{
+    if (self->watch == NULL) {
+        return 0;
+    }
+    int wanted = 0;
+    if (self->phase == FL_STREAM_OPEN && !self->paused && !self->read_eof) {
+        wanted |= FL_READABLE;
+    }
+    bool held = !fl_list_is_empty(&self->flush.link);
+    if (self->phase < FL_STREAM_LOST && !held
+        && !fl_chunks_is_empty(&self->chunks))
+    {
+        wanted |= FL_WRITABLE;
+    }
+    if (wanted == self->watch->wanted) {
+        return 0;
+    }
+    return fl_watch_set(self->watch, wanted);
+}
+
+/* --- errors ----------------------------------------------------------------- */
+
+static int
+report(FlStream *self, const char *message, PyObject *exc)
+{
+    FlNames *names = &self->state->names;
+    PyObject *protocol = self->protocol == NULL ? Py_None : self->protocol;
+    PyObject *result = NULL;
+    PyObject *context =
+        Py_BuildValue("{OsOOOOOO}", names->message, message, names->exception,
+                      exc, names->transport, (PyObject *)self, names->protocol,
+                      protocol);
+    if (context != NULL) {
+        result =
+            PyObject_CallMethodOneArg((PyObject *)self->loop,
+                                      names->call_exception_handler, context);
+        Py_DECREF(context);
+    }
+    if (result != NULL) {
+        Py_DECREF(result);
+        return 0;
+    }
+    return fl_loop_report_callback(self->loop, NULL);
+}
+
+int
+fl_stream_report(FlStream *self, const char *message)
+{
+    if (fl_error_leaves_loop()) {
+        return -1;
+    }
+    PyObject *exc = PyErr_GetRaisedException();
+    int code = report(self, message, exc);
+    Py_DECREF(exc);
+    return code;
+}
+
+int
+fl_stream_fatal(FlStream *self, const char *message)
+{
+    if (fl_error_leaves_loop()) {
+        return -1;
+    }
+    PyObject *exc = PyErr_GetRaisedException();
+    int code = 0;
+    if (self->loop != NULL && !PyErr_GivenExceptionMatches(exc, PyExc_OSError))
+    {
+        code = report(self, message, exc);
+    }
+    if (code == 0) {
+        fl_stream_force_close(self, exc);
+    }
+    Py_DECREF(exc);
+    return code;
+}
+
+int
+fl_stream_fatal_errno(FlStream *self, int code, const char *message)
+{
+    (void)fl_raise_errno(code);
+    return fl_stream_fatal(self, message);
+}
+
+/* --- connection_made -------------------------------------------------------- */
+
+static int
+wake_waiter(FlStream *self)
+{
+    FlNames *names = &self->state->names;
+    PyObject *waiter = self->waiter;
+    self->waiter = NULL;
+    if (waiter == NULL) {
+        return 0;
+    }
+    PyObject *done = PyObject_CallMethodNoArgs(waiter, names->done);
+    PyObject *result = NULL;
+    if (done == Py_False) {
+        result = PyObject_CallMethodOneArg(waiter, names->set_result, Py_None);
+    }
+    bool failed = done == NULL || (done == Py_False && result == NULL);
+    Py_XDECREF(done);
+    Py_XDECREF(result);
+    Py_DECREF(waiter);
+    return failed ? fl_loop_report_callback(self->loop, NULL) : 0;
+}
+
+static int
+run_connection_made(FlLoop *loop, PyObject *subject, PyObject *argument)
+{
+    FlStream *self = (FlStream *)subject;
+    (void)argument;
+    if (self->protocol == NULL) {
+        return 0;
+    }
+    if (self->phase == FL_STREAM_OPENING) {
+        fl_stream_set_phase(self, FL_STREAM_OPEN);
+    }
+    PyObject *protocol = Py_NewRef(self->protocol);
+    PyObject *result =
+        PyObject_CallMethodOneArg(protocol, loop->state->names.connection_made,
+                                  subject);
+    int code = 0;
+    if (result == NULL) {
+        code =
+            fl_loop_report_call(loop, protocol,
+                                loop->state->names.connection_made, subject);
+    }
+    Py_XDECREF(result);
+    Py_DECREF(protocol);
+    if (code < 0 || self->loop == NULL) {
+        return code;
+    }
+    int changed = fl_stream_update_watch(self);
+    if (changed < 0) {
+        code =
+            fl_stream_fatal_errno(self, changed, "Fatal error on transport");
+    }
+    return code < 0 ? code : wake_waiter(self);
+}
+
+/* --- connection_lost -------------------------------------------------------- */
+
+static void
+detach_server(FlStream *self)
+{
+    PyObject *server = self->server;
+    self->server = NULL;
+    if (server == NULL) {
+        return;
+    }
+    PyObject *detach = self->state->names._detach;
+    PyObject *result =
+        FL_SERVER_KNOWS_TRANSPORTS
+            ? PyObject_CallMethodOneArg(server, detach, (PyObject *)self)
+            : PyObject_CallMethodNoArgs(server, detach);
+    if (result == NULL) {
+        PyErr_WriteUnraisable(server);
+    }
+    Py_XDECREF(result);
+    Py_DECREF(server);
+}
+
+static void
+close_descriptor(FlStream *self)
+{
+    int fd = self->fd;
+    PyObject *sock = self->sock;
+    self->fd = -1;
+    self->sock = NULL;
+    if (sock == NULL) {
+        if (fd >= 0) {
+            (void)close(fd);
+        }
+        return;
+    }
+    PyObject *result =
+        PyObject_CallMethodNoArgs(sock, self->state->names.close);
+    if (result == NULL) {
+        PyErr_WriteUnraisable(sock);
+    }
+    Py_XDECREF(result);
+    Py_DECREF(sock);
+}
+
+static void
+close_watch(FlStream *self)
+{
+    FlWatch *watch = self->watch;
+    self->watch = NULL;
+    fl_list_remove(&self->flush.link);
+    if (watch != NULL) {
+        fl_fd_release(self->loop, self->fd, (PyObject *)self);
+        fl_loop_close_watch(self->loop, watch);
+    }
+}
+
+/* The end: everything is let go of, the loop's reference last. */
+static void
+finish(FlStream *self)
+{
+    Py_INCREF(self);
+    fl_stream_remember_names(self);
+    fl_stream_set_phase(self, FL_STREAM_CLOSED);
+    close_watch(self);
+    close_descriptor(self);
+    detach_server(self);
+    fl_chunks_clear(&self->chunks);
+    Py_CLEAR(self->protocol);
+    Py_CLEAR(self->waiter);
+    if (!fl_list_is_empty(&self->owned.link)) {
+        fl_list_remove(&self->owned.link);
+        Py_DECREF(self);
+    }
+    Py_CLEAR(self->loop);
+    Py_DECREF(self);
+}
+
+static int
+fail_empty_waiter(FlStream *self)
+{
+    FlNames *names = &self->state->names;
+    PyObject *exc = PyObject_CallFunction(PyExc_ConnectionError, "s",
+                                          "Connection is closed by peer");
+    PyObject *done =
+        PyObject_CallMethodNoArgs(self->empty_waiter, names->done);
+    PyObject *result = NULL;
+    if (exc != NULL && done == Py_False) {
+        result = PyObject_CallMethodOneArg(self->empty_waiter,
+                                           names->set_exception, exc);
+    }
+    bool failed =
+        exc == NULL || done == NULL || (done == Py_False && result == NULL);
+    Py_XDECREF(exc);
+    Py_XDECREF(done);
+    Py_XDECREF(result);
+    return failed ? fl_loop_report_callback(self->loop, NULL) : 0;
+}
+
+static int
+run_connection_lost(FlLoop *loop, PyObject *subject, PyObject *argument)
+{
+    FlStream *self = (FlStream *)subject;
+    PyObject *name = loop->state->names.connection_lost;
+    if (self->phase == FL_STREAM_CLOSED || self->protocol == NULL) {
+        return 0;
+    }
+    int code = 0;
+    PyObject *protocol = Py_NewRef(self->protocol);
+    PyObject *result = PyObject_CallMethodOneArg(protocol, name, argument);
+    if (result == NULL) {
+        code = fl_loop_report_call(loop, protocol, name, argument);
+    }
+    Py_XDECREF(result);
+    Py_DECREF(protocol);
+    PyObject *exc = code < 0 ? PyErr_GetRaisedException() : NULL;
+    if (self->empty_waiter != NULL) {
+        code |= fail_empty_waiter(self);
+    }
+    finish(self);
+    if (exc != NULL) {
+        PyErr_SetRaisedException(exc);
+    }
+    return code;
+}
+
+void
+fl_stream_lose(FlStream *self, PyObject *exc)
+{
+    if (self->phase >= FL_STREAM_LOST) {
+        return;
+    }
+    fl_stream_set_phase(self, FL_STREAM_LOST);
+    (void)fl_stream_update_watch(self);
+    PyObject *argument = exc == NULL ? Py_None : exc;
+    if (fl_loop_call_op(self->loop, run_connection_lost, (PyObject *)self,
+                        argument, self->context)
+        < 0)
+    {
+        /* No memory even for a queue entry: this is the only way left to
+           keep the promise that the protocol hears of it. */
+        PyErr_WriteUnraisable((PyObject *)self);
+        FlLoop *loop = (FlLoop *)Py_NewRef((PyObject *)self->loop);
+        if (run_connection_lost(loop, (PyObject *)self, argument) < 0) {
+            PyErr_WriteUnraisable((PyObject *)self);
+        }
+        Py_DECREF(loop);
+    }
+}
+
+int
+fl_stream_close(FlStream *self)
+{
+    if (fl_stream_is_closing(self)) {
+        return 0;
+    }
+    if (fl_stream_flush(self) < 0) {
+        return -1;
+    }
+    if (fl_stream_is_closing(self)) {
+        return 0; /* the flush failed and has closed it */
+    }
+    if (fl_chunks_is_empty(&self->chunks)) {
+        fl_stream_lose(self, NULL);
+        return 0;
+    }
+    fl_stream_set_phase(self, FL_STREAM_CLOSING);
+    (void)fl_stream_update_watch(self);
+    return 0;
+}
+
+void
+fl_stream_force_close(FlStream *self, PyObject *exc)
+{
+    if (self->phase >= FL_STREAM_LOST) {
+        return;
+    }
+    fl_list_remove(&self->flush.link);
+    fl_chunks_clear(&self->chunks);
+    fl_stream_lose(self, exc);
+}
+
+/* --- events ----------------------------------------------------------------- */
+
+static int
+run_events(FlStream *self, int events)
+{
+    int code = 0;
+    if (events & FL_READABLE) {
+        code = fl_stream_read_ready(self);
+    }
+    if (code == 0 && (events & FL_WRITABLE) && self->loop != NULL) {
+        code = fl_stream_write_ready(self);
+    }
+    return code;
+}
+
+static int
+on_stream(void *owner, FlWatch *watch, int events)
+{
+    FlLoop *loop = owner;
+    FlStream *self = watch->owner;
+    if (events == 0) {
+        return 0;
+    }
+    Py_INCREF(self);
+    int code;
+    if (PyContext_Enter(self->context) < 0) {
+        code = fl_loop_report_callback(loop, NULL);
+    }
+    else {
+        PyObject *context = Py_NewRef(self->context);
+        code = run_events(self, events);
+        PyObject *exc = code < 0 ? PyErr_GetRaisedException() : NULL;
+        if (PyContext_Exit(context) < 0) {
+            PyErr_WriteUnraisable(context);
+        }
+        Py_DECREF(context);
+        if (exc != NULL) {
+            PyErr_SetRaisedException(exc);
+        }
+    }
+    if ((events & FL_POLL_ERROR) && self->watch != NULL) {
+        (void)fl_watch_rearm(self->watch);
+    }
+    Py_DECREF(self);
+    return code;
+}
+
+/* --- opening ---------------------------------------------------------------- */
+
+int
+fl_stream_set_protocol(FlStream *self, PyObject *protocol)
+{
+    int buffered =
+        PyObject_IsInstance(protocol, self->state->buffered_protocol);
+    if (buffered < 0) {
+        return -1;
+    }
+    self->buffered = buffered;
+    Py_XSETREF(self->protocol, Py_NewRef(protocol));
+    return 0;
+}
+
+/* Small writes must not wait for the peer's acknowledgement.  asyncio looks at
+   the socket object's proto and so leaves out sockets made without one. */
+static void
+set_nodelay(int fd)
+{
+    int on = 1;
+    struct sockaddr_storage name;
+    socklen_t size = sizeof(name);
+    if (getsockname(fd, (struct sockaddr *)&name, &size) == 0
+        && (name.ss_family == AF_INET || name.ss_family == AF_INET6))
+    {
+        (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+    }
+}
+
+static void
+abandon(FlOwned *owned)
+{
+    FlStream *self = FL_LIST_ENTRY(&owned->link, FlStream, owned.link);
+    close_watch(self);
+    Py_DECREF(self);
+}
+
+static int
+attach_server(FlStream *self, PyObject *server)
+{
+    PyObject *attach = self->state->names._attach;
+    PyObject *result =
+        FL_SERVER_KNOWS_TRANSPORTS
+            ? PyObject_CallMethodOneArg(server, attach, (PyObject *)self)
+            : PyObject_CallMethodNoArgs(server, attach);
+    if (result == NULL) {
+        return -1;
+    }
+    Py_DECREF(result);
+    self->server = Py_NewRef(server);
+    return 0;
+}
+
+static FlStream *
+stream_new(FlLoop *loop, const FlStreamOptions *options)
+{
+    PyTypeObject *type = loop->state->stream_type;
+    FlStream *self = (FlStream *)type->tp_alloc(type, 0);
+    if (self == NULL) {
+        return NULL;
+    }
+    self->fd = -1;
+    self->state = loop->state;
+    self->high_water_bytes = FL_HIGH_WATER_BYTES;
+    self->low_water_bytes = FL_HIGH_WATER_BYTES / 4;
+    self->loop = (FlLoop *)Py_NewRef((PyObject *)loop);
+    self->owned.object = (PyObject *)self;
+    self->owned.abandon = abandon;
+    self->flush.run = fl_stream_run_flush;
+    fl_list_init(&self->owned.link);
+    fl_list_init(&self->flush.link);
+    fl_chunks_init(&self->chunks);
+    self->sock = Py_XNewRef(options->sock);
+    self->waiter = Py_XNewRef(options->waiter);
+    self->extra = Py_XNewRef(options->extra);
+    self->context = options->context == NULL ? PyContext_CopyCurrent()
+                                             : Py_NewRef(options->context);
+    if (options->peer != NULL) {
+        memcpy(&self->peer, options->peer, options->peer_size);
+        self->peer_size = options->peer_size;
+    }
+    if (self->context == NULL
+        || fl_stream_set_protocol(self, options->protocol) < 0)
+    {
+        Py_CLEAR(self);
+    }
+    return self;
+}
+
+/* Give the descriptor and a watch to a new stream.  0 or -1. */
+static int
+stream_start(FlStream *self, const FlStreamOptions *options)
+{
+    FlLoop *loop = self->loop;
+    FlWatch *watch;
+    if (fl_fd_claim(loop, options->fd, (PyObject *)self) < 0) {
+        return -1;
+    }
+    int code = fl_watch_open(loop->poller, options->fd, false, &watch);
+    if (code < 0) {
+        fl_fd_release(loop, options->fd, (PyObject *)self);
+        return fl_raise_errno(code);
+    }
+    watch->owner = self;
+    watch->owner_is_object = true;
+    watch->on_events = on_stream;
+    watch->foreign = options->sock != NULL;
+    self->watch = watch;
+    self->fd = options->fd;
+    fl_list_append(&loop->streams, &self->owned.link);
+    Py_INCREF(self);
+    return 0;
+}
+
+/* Undo stream_start: the descriptor goes back to the caller. */
+static void
+stream_undo(FlStream *self)
+{
+    close_watch(self);
+    detach_server(self);
+    fl_list_remove(&self->owned.link);
+    self->fd = -1;
+    Py_CLEAR(self->sock);
+    self->phase = FL_STREAM_CLOSED;
+    Py_DECREF(self);
+}
+
+PyObject *
+fl_stream_open(FlLoop *loop, const FlStreamOptions *options)
+{
+    FlStream *self = stream_new(loop, options);
+    if (self == NULL) {
+        return NULL;
+    }
+    if (stream_start(self, options) < 0) {
+        Py_CLEAR(self->sock);
+        Py_DECREF(self);
+        return NULL;
+    }
+    if (options->peer == NULL) {
+        self->peer_size = sizeof(self->peer);
+        if (getpeername(self->fd, (struct sockaddr *)&self->peer,
+                        &self->peer_size)
+            < 0)
+        {
+            self->peer_size = 0;
+        }
+    }
+    set_nodelay(self->fd);
+    if ((options->server != NULL && options->server != Py_None
+         && attach_server(self, options->server) < 0)
+        || fl_loop_call_op(loop, run_connection_made, (PyObject *)self, NULL,
+                           self->context)
+               < 0)
+    {
+        stream_undo(self);
+        Py_DECREF(self);
+        return NULL;
+    }
+    return (PyObject *)self;
+}
+
+/* --- collector -------------------------------------------------------------- */
+
+int
+fl_stream_traverse(FlStream *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->extra);
+    Py_VISIT(self->loop);
+    Py_VISIT(self->sock);
+    Py_VISIT(self->protocol);
+    Py_VISIT(self->server);
+    Py_VISIT(self->context);
+    Py_VISIT(self->waiter);
+    Py_VISIT(self->empty_waiter);
+    return fl_visit_dict(self, visit, arg);
+}
+
+int
+fl_stream_clear(FlStream *self)
+{
+    Py_CLEAR(self->extra);
+    Py_CLEAR(self->protocol);
+    Py_CLEAR(self->server);
+    Py_CLEAR(self->waiter);
+    Py_CLEAR(self->empty_waiter);
+    fl_clear_dict(self);
+    return 0;
+}
+
+void
+fl_stream_finalize(FlStream *self)
+{
+    if (self->fd < 0 || self->phase == FL_STREAM_CLOSED) {
+        return;
+    }
+    PyObject *exc = PyErr_Occurred() ? PyErr_GetRaisedException() : NULL;
+    if (PyErr_ResourceWarning((PyObject *)self, 1, "unclosed transport %R",
+                              (PyObject *)self)
+        < 0)
+    {
+        PyErr_WriteUnraisable((PyObject *)self);
+    }
+    close_watch(self);
+    close_descriptor(self);
+    detach_server(self);
+    if (exc != NULL) {
+        PyErr_SetRaisedException(exc);
+    }
+}
+
+void
+fl_stream_dealloc(FlStream *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    if (PyObject_CallFinalizerFromDealloc((PyObject *)self) < 0) {
+        return;
+    }
+    PyObject_GC_UnTrack(self);
+    PyObject_ClearWeakRefs((PyObject *)self);
+    FL_CHECK(self->watch == NULL, "the loop owns an open stream");
+    (void)fl_stream_clear(self);
+    Py_CLEAR(self->sock);
+    Py_CLEAR(self->context);
+    fl_chunks_clear(&self->chunks);
+    Py_CLEAR(self->loop);
+    type->tp_free(self);
+    Py_DECREF(type);
+}

@@ -1,0 +1,172 @@
+/* Stream transports: TCP and Unix sockets.
+
+   FlStream is the instance of StreamTransport, a true asyncio.Transport.  Its
+   life, in one enum; every change goes through fl_stream_set_phase, which
+   asserts this table:
+
+     OPENING   connection_made is queued           -> OPEN, CLOSING, LOST
+     OPEN      reads unless paused or at EOF       -> CLOSING, LOST
+     CLOSING   reads no more, writes what waits    -> LOST
+     LOST      connection_lost is queued           -> CLOSED
+     CLOSED    connection_lost was called, the descriptor is closed
+
+   Ownership: from open to CLOSED the loop owns a reference (FlOwned), so an
+   open transport of a live loop is never garbage.  The stream owns its
+   protocol, server, context and descriptor; of `sock` and `fd` the socket
+   object, when there is one, owns the descriptor.
+
+   Errors: a failing start raises and leaves the descriptor to the caller; a
+   failure later ends in connection_lost(exc).  Calls into Python return with
+   the state consistent, and every caller looks at the phase again. */
+#ifndef FL_NET_STREAM_H
+#define FL_NET_STREAM_H
+
+#include "loop/loop.h"
+#include "net/chunks.h"
+
+#include <sys/socket.h>
+
+typedef enum {
+    FL_STREAM_OPENING,
+    FL_STREAM_OPEN,
+    FL_STREAM_CLOSING,
+    FL_STREAM_LOST,
+    FL_STREAM_CLOSED,
+} FlStreamPhase;
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *extra; /* asyncio.Transport's only slot, _extra */
+#if PY_VERSION_HEX < 0x030C0000
+    PyObject *dict;
+    PyObject *weakrefs;
+#endif
+    FlState *state;
+    FlLoop *loop; /* NULL once CLOSED */
+    FlOwned owned;
+    FlDeferred flush; /* linked while writes of this callback are held */
+    FlWatch *watch;
+    PyObject *sock; /* the socket object, made when somebody asks; or NULL */
+    PyObject *protocol;
+    PyObject *server;
+    PyObject *context;
+    PyObject *waiter;       /* told when connection_made was called */
+    PyObject *empty_waiter; /* sendfile waits for the buffer to drain */
+    FlChunks chunks;        /* what the kernel has not taken yet */
+    struct sockaddr_storage peer;
+    socklen_t peer_size;
+    int fd;
+    FlStreamPhase phase;
+    size_t high_water_bytes;
+    size_t low_water_bytes;
+    uint64_t write_dispatch; /* the callback that wrote last */
+    unsigned writes_after_loss;
+    uint8_t write_habit; /* callbacks in a row that wrote more than once */
+    bool wrote_again;    /* the callback that wrote last did so twice */
+    bool buffered;       /* the protocol is a BufferedProtocol */
+    bool bulky;          /* the last read was large */
+    bool paused;
+    bool read_eof;        /* the peer's end was seen and kept open */
+    bool eof_written;     /* write_eof was called */
+    bool protocol_paused; /* pause_writing was called */
+} FlStream;
+
+#define FL_HIGH_WATER_BYTES (64 * 1024)
+/* What a callback's writes may hold back: see write.c. */
+#define FL_HELD_BYTES       (64 * 1024)
+
+static inline bool
+fl_stream_is_closing(const FlStream *self)
+{
+    return self->phase >= FL_STREAM_CLOSING;
+}
+
+static inline bool
+fl_stream_is_reading(const FlStream *self)
+{
+    return !fl_stream_is_closing(self) && !self->paused;
+}
+
+/* --- stream.c: life --------------------------------------------------------- */
+
+void fl_stream_set_phase(FlStream *self, FlStreamPhase phase);
+
+/* What a stream is opened with; all borrowed, NULL where there is none. */
+typedef struct {
+    PyObject *sock; /* a socket object, or fd alone */
+    int fd;
+    PyObject *protocol;
+    PyObject *waiter;
+    PyObject *extra;
+    PyObject *server;
+    PyObject *context;
+    const struct sockaddr_storage *peer; /* of an accepted connection */
+    socklen_t peer_size;
+} FlStreamOptions;
+
+/* Open a stream; on failure NULL with an exception set, and the descriptor is
+   still the caller's. */
+PyObject *fl_stream_open(FlLoop *loop, const FlStreamOptions *options);
+
+int fl_stream_set_protocol(FlStream *self, PyObject *protocol);
+
+/* Tell the watch what the stream wants now.  0 or a negative errno. */
+int fl_stream_update_watch(FlStream *self);
+
+/* asyncio's close(), and abort() and _force_close(exc), which drop what waits
+   and queue connection_lost; exc is borrowed or NULL.  close returns -1 with
+   an exception that leaves the loop. */
+int fl_stream_close(FlStream *self);
+void fl_stream_force_close(FlStream *self, PyObject *exc);
+
+/* Queue connection_lost(exc) (borrowed or NULL): phase LOST. */
+void fl_stream_lose(FlStream *self, PyObject *exc);
+
+/* Report the raised exception as asyncio's transport._fatal_error does and
+   force the stream closed.  0, or -1 if the exception must leave the loop
+   (then it stays raised and the stream as it was). */
+int fl_stream_fatal(FlStream *self, const char *message);
+
+/* The same for a failed system call. */
+int fl_stream_fatal_errno(FlStream *self, int code, const char *message);
+
+/* Put sockname and peername into `extra`, while the descriptor can tell. */
+void fl_stream_remember_names(FlStream *self);
+
+int fl_stream_traverse(FlStream *self, visitproc visit, void *arg);
+int fl_stream_clear(FlStream *self);
+void fl_stream_finalize(FlStream *self);
+void fl_stream_dealloc(FlStream *self);
+
+/* call_exception_handler for the raised exception with asyncio's keys for a
+   transport.  0, or -1 to leave the loop. */
+int fl_stream_report(FlStream *self, const char *message);
+
+/* Log asyncio's warning about writes to a lost connection. */
+int fl_stream_warn_lost(FlStream *self);
+
+/* --- read.c ------------------------------------------------------------------ */
+
+/* The descriptor is readable: read and deliver.  0, or -1 to leave the loop. */
+int fl_stream_read_ready(FlStream *self);
+
+/* --- write.c ----------------------------------------------------------------- */
+
+/* The descriptor is writable: send what waits.  0, or -1 to leave the loop. */
+int fl_stream_write_ready(FlStream *self);
+
+/* Send what this callback's writes held back.  A failure to send goes the way
+   of fl_stream_fatal_errno.  0, or -1 to leave the loop. */
+int fl_stream_flush(FlStream *self);
+int fl_stream_run_flush(FlDeferred *deferred);
+
+PyObject *fl_stream_write(FlStream *self, PyObject *data);
+PyObject *fl_stream_writelines(FlStream *self, PyObject *lines);
+PyObject *fl_stream_write_eof(FlStream *self, PyObject *ignored);
+
+/* flow.c: call pause_writing or resume_writing when the water marks say so.
+   0, or -1 with an exception that leaves the loop. */
+int fl_stream_maybe_pause(FlStream *self);
+int fl_stream_maybe_resume(FlStream *self);
+
+#endif

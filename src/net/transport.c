@@ -1,0 +1,723 @@
+/* StreamTransport, the Python face of a stream: methods, attributes, type.
+
+   1. A stream whose loop was closed under it raises "Event loop is closed"
+      where asyncio's transport would, by asking its loop to call soon.
+   2. get_extra_info makes socket, sockname and peername when they are asked
+      for and keeps them; what the descriptor alone can tell is kept when it
+      is closed. */
+#include "net/net.h"
+#include "net/sockaddr.h"
+#include "net/stream.h"
+#include "py/errors.h"
+
+#include <stdlib.h>
+
+/* The loop's part in close and abort: nothing may be queued once it is
+   closed. */
+static int
+check_loop(FlStream *self)
+{
+    return self->loop == NULL ? 0 : fl_loop_check_open(self->loop);
+}
+
+int
+fl_stream_warn_lost(FlStream *self)
+{
+    PyObject *result =
+        PyObject_CallMethod(self->state->streams, "warn_lost", NULL);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+/* --- extra info ------------------------------------------------------------- */
+
+static PyObject *
+extra_dict(FlStream *self)
+{
+    if (self->extra == NULL) {
+        self->extra = PyDict_New();
+    }
+    return self->extra;
+}
+
+/* The socket object that owns the descriptor from now on; borrowed. */
+static PyObject *
+own_socket(FlStream *self)
+{
+    if (self->sock == NULL && self->fd >= 0) {
+        self->sock = PyObject_CallMethod(self->state->streams, "own_socket",
+                                         "i", self->fd);
+    }
+    return self->sock;
+}
+
+static PyObject *
+make_socket(FlStream *self)
+{
+    PyObject *sock = own_socket(self);
+    if (sock == NULL) {
+        return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
+    }
+    return PyObject_CallMethod(self->state->streams, "TransportSocket", "O",
+                               sock);
+}
+
+/* What the socket module would say; for families we do not know, and sockets
+   that are not real, the socket object is asked. */
+static PyObject *
+ask_socket(FlStream *self, PyObject *method)
+{
+    PyObject *sock = own_socket(self);
+    PyObject *name = NULL;
+    if (sock != NULL) {
+        name = PyObject_CallMethodNoArgs(sock, method);
+    }
+    if (name == NULL && PyErr_Occurred()) {
+        if (!PyErr_ExceptionMatches(PyExc_OSError)) {
+            return NULL;
+        }
+        PyErr_Clear(); /* asyncio's answer then: None */
+    }
+    return name == NULL ? Py_NewRef(Py_None) : name;
+}
+
+static PyObject *
+make_sockname(FlStream *self)
+{
+    struct sockaddr_storage name;
+    socklen_t size = sizeof(name);
+    if (self->fd < 0
+        || getsockname(self->fd, (struct sockaddr *)&name, &size) < 0) {
+        Py_RETURN_NONE;
+    }
+    if (!fl_sockaddr_is_known(&name)) {
+        return ask_socket(self, self->state->names.getsockname);
+    }
+    return fl_sockaddr_object(&name, size);
+}
+
+static PyObject *
+make_peername(FlStream *self)
+{
+    if (self->peer_size == 0) {
+        Py_RETURN_NONE;
+    }
+    if (!fl_sockaddr_is_known(&self->peer)) {
+        return ask_socket(self, self->state->names.getpeername);
+    }
+    return fl_sockaddr_object(&self->peer, self->peer_size);
+}
+
+/* The value of a key, made if it is one of ours: a new reference, or NULL
+   without an exception when there is none. */
+static PyObject *
+extra_value(FlStream *self, PyObject *key)
+{
+    FlNames *names = &self->state->names;
+    PyObject *value = NULL;
+    PyObject *extra = extra_dict(self);
+    if (extra == NULL || PyDict_GetItemRef(extra, key, &value) != 0) {
+        return value;
+    }
+    if (!PyUnicode_Check(key)) {
+        return NULL;
+    }
+    if (PyUnicode_Compare(key, names->socket) == 0) {
+        value = make_socket(self);
+    }
+    else if (PyUnicode_Compare(key, names->sockname) == 0) {
+        value = make_sockname(self);
+    }
+    else if (PyUnicode_Compare(key, names->peername) == 0) {
+        value = make_peername(self);
+    }
+    if (value != NULL && PyDict_SetItem(extra, key, value) < 0) {
+        Py_CLEAR(value);
+    }
+    return value;
+}
+
+void
+fl_stream_remember_names(FlStream *self)
+{
+    PyObject *exc = PyErr_Occurred() ? PyErr_GetRaisedException() : NULL;
+    FlNames *names = &self->state->names;
+    PyObject *sockname = extra_value(self, names->sockname);
+    PyObject *peername = extra_value(self, names->peername);
+    if (sockname == NULL || peername == NULL) {
+        PyErr_WriteUnraisable((PyObject *)self);
+    }
+    Py_XDECREF(sockname);
+    Py_XDECREF(peername);
+    if (exc != NULL) {
+        PyErr_SetRaisedException(exc);
+    }
+}
+
+static const char get_extra_info_doc[] =
+    "get_extra_info($self, name, default=None)\n--\n\n"
+    "Return what is known of the connection under a name: 'socket',\n"
+    "'sockname' or 'peername', or what it was made with; else default.\n\n"
+    "Implements asyncio's BaseTransport.get_extra_info().  Writes held back\n"
+    "are sent before the socket is handed out.";
+
+static PyObject *
+get_extra_info(FlStream *self, PyObject *args, PyObject *kwargs)
+{
+    static char *keywords[] = {"name", "default", NULL};
+    PyObject *name, *otherwise = Py_None;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|O:get_extra_info",
+                                     keywords, &name, &otherwise))
+    {
+        return NULL;
+    }
+    if (PyUnicode_Check(name)
+        && PyUnicode_Compare(name, self->state->names.socket) == 0
+        && self->loop != NULL && fl_stream_flush(self) < 0)
+    {
+        return NULL;
+    }
+    PyObject *value = extra_value(self, name);
+    if (value == NULL && !PyErr_Occurred()) {
+        value = Py_NewRef(otherwise);
+    }
+    return value;
+}
+
+/* --- closing ---------------------------------------------------------------- */
+
+static const char close_doc[] =
+    "close($self, /)\n--\n\n"
+    "Close the transport: send what was written, then call\n"
+    "connection_lost(None).  Implements asyncio's BaseTransport.close().";
+
+static PyObject *
+stream_close(FlStream *self, PyObject *Py_UNUSED(ignored))
+{
+    if (fl_stream_is_closing(self)) {
+        Py_RETURN_NONE;
+    }
+    if (check_loop(self) < 0 || fl_stream_close(self) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static const char abort_doc[] =
+    "abort($self, /)\n--\n\n"
+    "Close at once: drop what the system has not taken, then call\n"
+    "connection_lost(None).  Implements asyncio's WriteTransport.abort().";
+
+static PyObject *
+stream_abort(FlStream *self, PyObject *Py_UNUSED(ignored))
+{
+    if (self->phase >= FL_STREAM_LOST) {
+        Py_RETURN_NONE;
+    }
+    if (check_loop(self) < 0 || fl_stream_flush(self) < 0) {
+        return NULL;
+    }
+    fl_stream_force_close(self, NULL);
+    Py_RETURN_NONE;
+}
+
+static const char force_close_doc[] =
+    "_force_close($self, exc, /)\n--\n\n"
+    "abort() with an exception for connection_lost; asyncio's private name.";
+
+static PyObject *
+stream_force_close(FlStream *self, PyObject *exc)
+{
+    if (self->phase < FL_STREAM_LOST) {
+        if (check_loop(self) < 0) {
+            return NULL;
+        }
+        fl_stream_force_close(self, exc == Py_None ? NULL : exc);
+    }
+    Py_RETURN_NONE;
+}
+
+static const char fatal_error_doc[] =
+    "_fatal_error($self, exc, message='Fatal error on transport')\n--\n\n"
+    "Report an exception and close with it; asyncio's private name.";
+
+static PyObject *
+stream_fatal_error(FlStream *self, PyObject *args, PyObject *kwargs)
+{
+    static char *keywords[] = {"exc", "message", NULL};
+    PyObject *exc;
+    const char *message = "Fatal error on transport";
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|s:_fatal_error",
+                                     keywords, &exc, &message))
+    {
+        return NULL;
+    }
+    if (!PyExceptionInstance_Check(exc)) {
+        PyErr_SetString(PyExc_TypeError, "exc must be an exception");
+        return NULL;
+    }
+    PyErr_SetObject((PyObject *)Py_TYPE(exc), exc);
+    if (fl_stream_fatal(self, message) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static const char is_closing_doc[] =
+    "is_closing($self, /)\n--\n\n"
+    "Return True if the transport is closing or closed.\n\n"
+    "Implements asyncio's BaseTransport.is_closing().";
+
+static PyObject *
+stream_is_closing(FlStream *self, PyObject *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(fl_stream_is_closing(self));
+}
+
+/* --- reading ---------------------------------------------------------------- */
+
+static PyObject *
+set_paused(FlStream *self, bool paused)
+{
+    if (fl_stream_is_closing(self) || self->paused == paused) {
+        Py_RETURN_NONE;
+    }
+    self->paused = paused;
+    int code = fl_stream_update_watch(self);
+    if (code < 0) {
+        (void)fl_raise_errno(code);
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static const char pause_reading_doc[] =
+    "pause_reading($self, /)\n--\n\n"
+    "Call data_received no more until resume_reading().\n\n"
+    "Implements asyncio's ReadTransport.pause_reading().";
+
+static PyObject *
+stream_pause_reading(FlStream *self, PyObject *Py_UNUSED(ignored))
+{
+    return set_paused(self, true);
+}
+
+static const char resume_reading_doc[] =
+    "resume_reading($self, /)\n--\n\n"
+    "Deliver data again.  Implements asyncio's\n"
+    "ReadTransport.resume_reading().";
+
+static PyObject *
+stream_resume_reading(FlStream *self, PyObject *Py_UNUSED(ignored))
+{
+    return set_paused(self, false);
+}
+
+static const char is_reading_doc[] =
+    "is_reading($self, /)\n--\n\n"
+    "Return True while data is delivered.  Implements asyncio's\n"
+    "ReadTransport.is_reading().";
+
+static PyObject *
+stream_is_reading(FlStream *self, PyObject *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(fl_stream_is_reading(self));
+}
+
+/* --- protocol --------------------------------------------------------------- */
+
+static const char set_protocol_doc[] =
+    "set_protocol($self, protocol, /)\n--\n\n"
+    "Deliver to another protocol from now on, a Protocol or a\n"
+    "BufferedProtocol.  Implements asyncio's BaseTransport.set_protocol().";
+
+static PyObject *
+stream_set_protocol(FlStream *self, PyObject *protocol)
+{
+    if (fl_stream_set_protocol(self, protocol) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static const char get_protocol_doc[] =
+    "get_protocol($self, /)\n--\n\n"
+    "Return the protocol, None once the connection is lost.\n\n"
+    "Implements asyncio's BaseTransport.get_protocol().";
+
+static PyObject *
+stream_get_protocol(FlStream *self, PyObject *Py_UNUSED(ignored))
+{
+    return Py_NewRef(self->protocol == NULL ? Py_None : self->protocol);
+}
+
+/* --- writing ---------------------------------------------------------------- */
+
+static const char write_doc[] =
+    "write($self, data, /)\n--\n\n"
+    "Send bytes, or a bytearray or memoryview (the caller may change it\n"
+    "afterwards), in order and without blocking.\n\n"
+    "Raises TypeError for other types, RuntimeError after write_eof().\n"
+    "Implements asyncio's WriteTransport.write().  A second write in one\n"
+    "callback is sent when the callback returns.";
+
+static const char writelines_doc[] =
+    "writelines($self, list_of_data, /)\n--\n\n"
+    "Send an iterable of buffers with as few system calls as can be.\n\n"
+    "Implements asyncio's WriteTransport.writelines().";
+
+static const char write_eof_doc[] =
+    "write_eof($self, /)\n--\n\n"
+    "Shut the write side down once everything was sent.\n\n"
+    "Implements asyncio's WriteTransport.write_eof().";
+
+static const char can_write_eof_doc[] =
+    "can_write_eof($self, /)\n--\n\n"
+    "Return True.  Implements asyncio's WriteTransport.can_write_eof().";
+
+static PyObject *
+stream_can_write_eof(PyObject *Py_UNUSED(self), PyObject *Py_UNUSED(ignored))
+{
+    Py_RETURN_TRUE;
+}
+
+static const char buffer_size_doc[] =
+    "get_write_buffer_size($self, /)\n--\n\n"
+    "Return how many bytes wait for the system to take them.\n\n"
+    "Implements asyncio's WriteTransport.get_write_buffer_size().";
+
+static PyObject *
+stream_buffer_size(FlStream *self, PyObject *Py_UNUSED(ignored))
+{
+    bool held = !fl_list_is_empty(&self->flush.link);
+    return PyLong_FromSize_t(held ? 0 : self->chunks.size_bytes);
+}
+
+static const char get_limits_doc[] =
+    "get_write_buffer_limits($self, /)\n--\n\n"
+    "Return the low and high water marks in bytes.\n\n"
+    "Implements asyncio's WriteTransport.get_write_buffer_limits().";
+
+static PyObject *
+stream_get_limits(FlStream *self, PyObject *Py_UNUSED(ignored))
+{
+    return Py_BuildValue("nn", (Py_ssize_t)self->low_water_bytes,
+                         (Py_ssize_t)self->high_water_bytes);
+}
+
+static const char set_limits_doc[] =
+    "set_write_buffer_limits($self, high=None, low=None)\n--\n\n"
+    "Set the marks, in bytes, at which the protocol is paused and resumed.\n"
+    "\n"
+    "Raises ValueError unless high >= low >= 0.  Implements asyncio's\n"
+    "WriteTransport.set_write_buffer_limits().";
+
+static PyObject *
+stream_set_limits(FlStream *self, PyObject *args, PyObject *kwargs)
+{
+    static char *keywords[] = {"high", "low", NULL};
+    PyObject *high_object = Py_None, *low_object = Py_None;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs,
+                                     "|OO:set_write_buffer_limits", keywords,
+                                     &high_object, &low_object))
+    {
+        return NULL;
+    }
+    Py_ssize_t high = 0, low = 0;
+    if (high_object != Py_None) {
+        high = PyNumber_AsSsize_t(high_object, PyExc_OverflowError);
+    }
+    if (low_object != Py_None) {
+        low = PyNumber_AsSsize_t(low_object, PyExc_OverflowError);
+    }
+    if (PyErr_Occurred()) {
+        return NULL;
+    }
+    if (high_object == Py_None) {
+        high = low_object == Py_None ? FL_HIGH_WATER_BYTES : 4 * low;
+    }
+    if (low_object == Py_None) {
+        low = high / 4;
+    }
+    if (high < low || low < 0) {
+        PyErr_Format(PyExc_ValueError,
+                     "high (%zd) must be >= low (%zd) must be >= 0", high,
+                     low);
+        return NULL;
+    }
+    self->high_water_bytes = (size_t)high;
+    self->low_water_bytes = (size_t)low;
+    if (self->phase < FL_STREAM_LOST && fl_stream_flush(self) < 0) {
+        return NULL;
+    }
+    if (self->phase < FL_STREAM_LOST && fl_stream_maybe_pause(self) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static const char make_empty_waiter_doc[] =
+    "_make_empty_waiter($self, /)\n--\n\n"
+    "A future that is done once nothing waits to be sent; until it is reset\n"
+    "writing raises RuntimeError.  What asyncio's sendfile asks for.";
+
+static PyObject *
+stream_make_empty_waiter(FlStream *self, PyObject *Py_UNUSED(ignored))
+{
+    if (self->empty_waiter != NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "Empty waiter is already set");
+        return NULL;
+    }
+    if (self->loop == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "Transport is closing");
+        return NULL;
+    }
+    if (fl_stream_flush(self) < 0) {
+        return NULL;
+    }
+    PyObject *waiter =
+        PyObject_CallMethod((PyObject *)self->loop, "create_future", NULL);
+    if (waiter == NULL) {
+        return NULL;
+    }
+    if (fl_chunks_is_empty(&self->chunks)) {
+        PyObject *result =
+            PyObject_CallMethodOneArg(waiter, self->state->names.set_result,
+                                      Py_None);
+        if (result == NULL) {
+            Py_DECREF(waiter);
+            return NULL;
+        }
+        Py_DECREF(result);
+    }
+    self->empty_waiter = Py_NewRef(waiter);
+    return waiter;
+}
+
+static const char reset_empty_waiter_doc[] =
+    "_reset_empty_waiter($self, /)\n--\n\n"
+    "Allow writing again after sendfile.";
+
+static PyObject *
+stream_reset_empty_waiter(FlStream *self, PyObject *Py_UNUSED(ignored))
+{
+    Py_CLEAR(self->empty_waiter);
+    Py_RETURN_NONE;
+}
+
+/* --- attributes ------------------------------------------------------------- */
+
+static PyObject *
+or_none(PyObject *object)
+{
+    return Py_NewRef(object == NULL ? Py_None : object);
+}
+
+static PyObject *
+loop_get(FlStream *self, void *Py_UNUSED(closure))
+{
+    return or_none((PyObject *)self->loop);
+}
+
+static PyObject *
+sock_get(FlStream *self, void *Py_UNUSED(closure))
+{
+    PyObject *sock = own_socket(self);
+    return sock == NULL && PyErr_Occurred() ? NULL : or_none(sock);
+}
+
+static PyObject *
+fd_get(FlStream *self, void *Py_UNUSED(closure))
+{
+    return PyLong_FromLong(self->fd);
+}
+
+static PyObject *
+protocol_get(FlStream *self, void *Py_UNUSED(closure))
+{
+    return or_none(self->protocol);
+}
+
+static PyObject *
+server_get(FlStream *self, void *Py_UNUSED(closure))
+{
+    return or_none(self->server);
+}
+
+static PyObject *
+extra_get(FlStream *self, void *Py_UNUSED(closure))
+{
+    return Py_XNewRef(extra_dict(self));
+}
+
+static PyObject *
+closing_get(FlStream *self, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(fl_stream_is_closing(self));
+}
+
+static PyObject *
+conn_lost_get(FlStream *self, void *Py_UNUSED(closure))
+{
+    return PyLong_FromUnsignedLong((self->phase >= FL_STREAM_LOST)
+                                   + self->writes_after_loss);
+}
+
+static PyObject *
+eof_get(FlStream *self, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(self->eof_written);
+}
+
+static PyObject *
+paused_get(FlStream *self, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(self->paused);
+}
+
+static PyObject *
+protocol_paused_get(FlStream *self, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(self->protocol_paused);
+}
+
+static PyObject *
+stream_repr(FlStream *self)
+{
+    static const char *const phases[] = {"", "", " closing", " closing",
+                                         " closed"};
+    const char *state = phases[self->phase];
+    if (self->loop == NULL || self->watch == NULL) {
+        return PyUnicode_FromFormat("<StreamTransport%s fd=%d>", state,
+                                    self->fd);
+    }
+    return PyUnicode_FromFormat(
+        "<StreamTransport%s fd=%d read=%s write=<%s, bufsize=%zu>>", state,
+        self->fd, self->watch->wanted & FL_READABLE ? "polling" : "idle",
+        self->watch->wanted & FL_WRITABLE ? "polling" : "idle",
+        self->chunks.size_bytes);
+}
+
+/* --- the type --------------------------------------------------------------- */
+
+#define GETTER(name, function)                   \
+    {                                            \
+        name, (getter)function, NULL, NULL, NULL \
+    }
+
+static PyGetSetDef stream_getset[] = {
+    GETTER("_loop", loop_get),
+    GETTER("_sock", sock_get),
+    GETTER("_sock_fd", fd_get),
+    GETTER("_protocol", protocol_get),
+    GETTER("_server", server_get),
+    GETTER("_extra", extra_get),
+    GETTER("_closing", closing_get),
+    GETTER("_conn_lost", conn_lost_get),
+    GETTER("_eof", eof_get),
+    GETTER("_paused", paused_get),
+    GETTER("_protocol_paused", protocol_paused_get),
+#if PY_VERSION_HEX >= 0x030C0000
+    {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
+#endif
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+#if PY_VERSION_HEX < 0x030C0000
+static PyMemberDef stream_members[] = {
+    {"__dictoffset__", T_PYSSIZET, offsetof(FlStream, dict), READONLY, NULL},
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(FlStream, weakrefs), READONLY,
+     NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+#endif
+
+#define METHOD(name, function, flags, doc)                      \
+    {                                                           \
+        name, (PyCFunction)(void (*)(void))function, flags, doc \
+    }
+#define KEYWORDS (METH_VARARGS | METH_KEYWORDS)
+
+static PyMethodDef stream_methods[] = {
+    METHOD("get_extra_info", get_extra_info, KEYWORDS, get_extra_info_doc),
+    METHOD("close", stream_close, METH_NOARGS, close_doc),
+    METHOD("abort", stream_abort, METH_NOARGS, abort_doc),
+    METHOD("_force_close", stream_force_close, METH_O, force_close_doc),
+    METHOD("_fatal_error", stream_fatal_error, KEYWORDS, fatal_error_doc),
+    METHOD("is_closing", stream_is_closing, METH_NOARGS, is_closing_doc),
+    METHOD("pause_reading", stream_pause_reading, METH_NOARGS,
+           pause_reading_doc),
+    METHOD("resume_reading", stream_resume_reading, METH_NOARGS,
+           resume_reading_doc),
+    METHOD("is_reading", stream_is_reading, METH_NOARGS, is_reading_doc),
+    METHOD("set_protocol", stream_set_protocol, METH_O, set_protocol_doc),
+    METHOD("get_protocol", stream_get_protocol, METH_NOARGS, get_protocol_doc),
+    METHOD("write", fl_stream_write, METH_O, write_doc),
+    METHOD("writelines", fl_stream_writelines, METH_O, writelines_doc),
+    METHOD("write_eof", fl_stream_write_eof, METH_NOARGS, write_eof_doc),
+    METHOD("can_write_eof", stream_can_write_eof, METH_NOARGS,
+           can_write_eof_doc),
+    METHOD("get_write_buffer_size", stream_buffer_size, METH_NOARGS,
+           buffer_size_doc),
+    METHOD("get_write_buffer_limits", stream_get_limits, METH_NOARGS,
+           get_limits_doc),
+    METHOD("set_write_buffer_limits", stream_set_limits, KEYWORDS,
+           set_limits_doc),
+    METHOD("_make_empty_waiter", stream_make_empty_waiter, METH_NOARGS,
+           make_empty_waiter_doc),
+    METHOD("_reset_empty_waiter", stream_reset_empty_waiter, METH_NOARGS,
+           reset_empty_waiter_doc),
+    {NULL, NULL, 0, NULL},
+};
+
+static const char stream_doc[] =
+    "A TCP or Unix socket's asyncio.Transport; the loop makes them.";
+
+static PyType_Slot stream_slots[] = {
+    {Py_tp_doc, (void *)stream_doc},
+    {Py_tp_dealloc, fl_stream_dealloc},
+    {Py_tp_finalize, fl_stream_finalize},
+    {Py_tp_traverse, fl_stream_traverse},
+    {Py_tp_clear, fl_stream_clear},
+    {Py_tp_repr, stream_repr},
+    {Py_tp_methods, stream_methods},
+    {Py_tp_getset, stream_getset},
+#if PY_VERSION_HEX < 0x030C0000
+    {Py_tp_members, stream_members},
+#endif
+    {0, NULL},
+};
+
+static PyType_Spec stream_spec = {
+    .name = "fastloop._core.StreamTransport",
+    .basicsize = sizeof(FlStream),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | FL_DICT_FLAGS
+             | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = stream_slots,
+};
+
+int
+fl_transport_register(PyObject *module, FlState *state)
+{
+    state->stream_type =
+        fl_type_add(module, &stream_spec, state->asyncio_transport);
+    if (state->stream_type == NULL) {
+        return -1;
+    }
+    PyObject *type = (PyObject *)state->stream_type;
+    state->streams = PyImport_ImportModule("fastloop._streams");
+    if (state->streams == NULL) {
+        return -1;
+    }
+    PyObject *mode =
+        PyObject_GetAttrString(state->streams, "SENDFILE_COMPATIBLE");
+    int code =
+        mode == NULL
+            ? -1
+            : PyObject_SetAttrString(type, "_sendfile_compatible", mode);
+    Py_XDECREF(mode);
+    if (code == 0) {
+        code = PyObject_SetAttrString(type, "_start_tls_compatible", Py_True);
+    }
+    return code;
+}

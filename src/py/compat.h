@@ -1,0 +1,147 @@
+/* Every difference between CPython 3.11 and 3.15 that the C code meets.
+
+   Code elsewhere is free of version tests: it uses what is named here.  Each
+   block says which version brought the change and what it means for us. */
+#ifndef FL_PY_COMPAT_H
+#define FL_PY_COMPAT_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#if PY_VERSION_HEX < 0x030B0000
+#error "fastloop needs CPython 3.11 or later"
+#endif
+
+/* 3.12 made structmember.h part of Python.h and renamed its constants. */
+#if PY_VERSION_HEX < 0x030C0000
+#include <structmember.h>
+#define Py_T_PYSSIZET  T_PYSSIZET
+#define Py_T_OBJECT_EX T_OBJECT_EX
+#define _Fl_T_OBJECT   T_OBJECT
+#define Py_T_DOUBLE    T_DOUBLE
+#define Py_T_BOOL      T_BOOL
+#define Py_READONLY    READONLY
+#else
+/* The value of a member that reads as None while it is NULL. */
+#define _Fl_T_OBJECT 6
+#endif
+#define FL_T_OBJECT _Fl_T_OBJECT
+
+/* 3.12: the weak reference list of a Python-slotted class moved in front of
+   the object; before, it was the last of the instance's own fields. */
+#if PY_VERSION_HEX < 0x030C0000
+#define FL_WEAKREF_FIELD PyObject *weakrefs;
+#else
+#define FL_WEAKREF_FIELD
+#endif
+
+/* 3.12: exceptions are handled as one object. */
+#if PY_VERSION_HEX < 0x030C0000
+static inline PyObject *
+PyErr_GetRaisedException(void)
+{
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    if (type == NULL) {
+        return NULL;
+    }
+    PyErr_NormalizeException(&type, &value, &traceback);
+    if (traceback != NULL) {
+        (void)PyException_SetTraceback(value, traceback);
+    }
+    Py_DECREF(type);
+    Py_XDECREF(traceback);
+    return value;
+}
+
+static inline void
+PyErr_SetRaisedException(PyObject *exc)
+{
+    PyErr_Restore(Py_NewRef((PyObject *)Py_TYPE(exc)), exc,
+                  PyException_GetTraceback(exc));
+}
+#endif
+
+/* 3.13: critical sections, which exist only where there is no GIL, and dict
+   look-ups that return strong references. */
+#if PY_VERSION_HEX < 0x030D0000
+#define Py_BEGIN_CRITICAL_SECTION(op) {
+#define Py_END_CRITICAL_SECTION()     }
+
+static inline int
+PyDict_GetItemRef(PyObject *dict, PyObject *key, PyObject **result)
+{
+    PyObject *item = PyDict_GetItemWithError(dict, key);
+    *result = Py_XNewRef(item);
+    return item != NULL ? 1 : (PyErr_Occurred() ? -1 : 0);
+}
+
+static inline int
+PyObject_GetOptionalAttr(PyObject *object, PyObject *name, PyObject **result)
+{
+    *result = PyObject_GetAttr(object, name);
+    if (*result != NULL) {
+        return 1;
+    }
+    if (!PyErr_ExceptionMatches(PyExc_AttributeError)) {
+        return -1;
+    }
+    PyErr_Clear(); /* the attribute is optional: absence is the answer */
+    return 0;
+}
+#endif
+
+/* Instances with a dict and weak references: fields of the object before 3.12,
+   managed in front of it since.  OBJECT has `dict` and `weakrefs` before. */
+#if PY_VERSION_HEX < 0x030C0000
+#define FL_DICT_FLAGS 0
+#define fl_visit_dict(object, visit, arg) \
+    fl_visit_one((object)->dict, visit, arg)
+#define fl_clear_dict(object) Py_CLEAR((object)->dict)
+
+static inline int
+fl_visit_one(PyObject *object, visitproc visit, void *arg)
+{
+    Py_VISIT(object);
+    return 0;
+}
+#else
+#define FL_DICT_FLAGS (Py_TPFLAGS_MANAGED_DICT | Py_TPFLAGS_MANAGED_WEAKREF)
+#if PY_VERSION_HEX < 0x030D0000
+#define PyObject_VisitManagedDict _PyObject_VisitManagedDict
+#define PyObject_ClearManagedDict _PyObject_ClearManagedDict
+#endif
+#define fl_visit_dict(object, visit, arg) \
+    PyObject_VisitManagedDict((PyObject *)(object), visit, arg)
+#define fl_clear_dict(object) PyObject_ClearManagedDict((PyObject *)(object))
+#endif
+
+/* 3.13 exports PySignal_SetWakeupFd; before, it is declared and hidden. */
+#define FL_HAVE_SET_WAKEUP_FD (PY_VERSION_HEX >= 0x030D0000)
+
+/* 3.13: Server._attach and _detach are told which transport it is. */
+#define FL_SERVER_KNOWS_TRANSPORTS (PY_VERSION_HEX >= 0x030D0000)
+
+/* Without a GIL other threads may touch a handle while the loop runs it, so
+   the short cuts that only the GIL makes safe are compiled out. */
+#ifdef Py_GIL_DISABLED
+#define FL_HAVE_GIL 0
+#else
+#define FL_HAVE_GIL 1
+#endif
+
+#if defined(__GNUC__)
+#define FL_LIKELY(x)   __builtin_expect(!!(x), 1)
+#define FL_UNLIKELY(x) __builtin_expect(!!(x), 0)
+#else
+#define FL_LIKELY(x)   (x)
+#define FL_UNLIKELY(x) (x)
+#endif
+
+/* A precondition, checked in debug and sanitizer builds. */
+#define FL_CHECK(condition, message) assert((condition) && (message))
+
+#endif

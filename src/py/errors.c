@@ -1,0 +1,35 @@
+/* One place where an errno becomes an exception.
+
+   1. OSError's constructor picks the subclass and asyncio's users see the
+      message they know: strerror's text and nothing else. */
+#include "py/errors.h"
+
+#include <errno.h>
+#include <string.h>
+
+PyObject *
+fl_errno_exception(int code)
+{
+    if (code == -ENOMEM) {
+        return PyObject_CallNoArgs(PyExc_MemoryError);
+    }
+    return PyObject_CallFunction(PyExc_OSError, "is", -code, strerror(-code));
+}
+
+int
+fl_raise_errno(int code)
+{
+    PyObject *exc = fl_errno_exception(code);
+    if (exc != NULL) {
+        PyErr_SetObject((PyObject *)Py_TYPE(exc), exc);
+        Py_DECREF(exc);
+    }
+    return -1;
+}
+
+bool
+fl_error_leaves_loop(void)
+{
+    return PyErr_ExceptionMatches(PyExc_KeyboardInterrupt)
+           || PyErr_ExceptionMatches(PyExc_SystemExit);
+}

@@ -1,0 +1,22 @@
+/* The bridge from error codes to exceptions, and reports of errors.
+
+   Below it functions return a negative errno; above it -1 or NULL with an
+   exception set.  Nothing else in the tree makes an OSError. */
+#ifndef FL_PY_ERRORS_H
+#define FL_PY_ERRORS_H
+
+#include "py/compat.h"
+
+/* Raise the OSError subclass that belongs to a negative errno (ENOMEM:
+   MemoryError).  Returns -1. */
+int fl_raise_errno(int code);
+
+/* The same as an exception object, not raised; NULL with an exception set
+   when it cannot be made. */
+PyObject *fl_errno_exception(int code);
+
+/* True if the raised exception must leave run_forever: KeyboardInterrupt or
+   SystemExit. */
+bool fl_error_leaves_loop(void);
+
+#endif

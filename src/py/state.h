@@ -1,0 +1,162 @@
+/* The state of one module instance: what every object of ours shares.
+
+   One per interpreter and import; nothing of it is global.  Objects copy the
+   pointer when they are made: the type they hold keeps the module, and so this
+   memory, alive.  Fields become NULL when the collector clears the module,
+   which at interpreter exit may precede the last object's death: code that
+   runs in a deallocator must bear that. */
+#ifndef FL_PY_STATE_H
+#define FL_PY_STATE_H
+
+#include "py/compat.h"
+
+#include <stdatomic.h>
+
+struct FlLoop;
+
+/* Names looked up or passed on hot paths, interned once. */
+#define FL_NAMES(X)                   \
+    X(_check_python_transports)       \
+    X(_asyncgen_finalizer_hook)       \
+    X(_asyncgen_firstiter_hook)       \
+    X(_attach)                        \
+    X(_check_callback)                \
+    X(_check_thread)                  \
+    X(_detach)                        \
+    X(_executor_shutdown_called)      \
+    X(_handle_signal)                 \
+    X(_kept_poller)                   \
+    X(_log_destroy_pending)           \
+    X(_report_callback)               \
+    X(_report_slow)                   \
+    X(_run)                           \
+    X(_set_coroutine_origin_tracking) \
+    X(_source_traceback)              \
+    X(add_done_callback)              \
+    X(buffer_updated)                 \
+    X(call_exception_handler)         \
+    X(cancel)                         \
+    X(cancelled)                      \
+    X(close)                          \
+    X(connection_lost)                \
+    X(connection_made)                \
+    X(context)                        \
+    X(coro)                           \
+    X(create_future)                  \
+    X(data_received)                  \
+    X(done)                           \
+    X(eager_start)                    \
+    X(eof_received)                   \
+    X(exception)                      \
+    X(finalizer)                      \
+    X(fileno)                         \
+    X(firstiter)                      \
+    X(get_buffer)                     \
+    X(get_debug)                      \
+    X(get_loop)                       \
+    X(getpeername)                    \
+    X(getsockname)                    \
+    X(handle)                         \
+    X(loop)                           \
+    X(message)                        \
+    X(name)                           \
+    X(pause_writing)                  \
+    X(peername)                       \
+    X(protocol)                       \
+    X(remove_done_callback)           \
+    X(result)                         \
+    X(resume_writing)                 \
+    X(set_exception)                  \
+    X(set_result)                     \
+    X(set_running_or_notify_cancel)   \
+    X(socket)                         \
+    X(sockname)                       \
+    X(stop)                           \
+    X(submit)                         \
+    X(transport)                      \
+    X(when)
+
+typedef struct {
+#define FL_NAME_FIELD(name) PyObject *name;
+    FL_NAMES(FL_NAME_FIELD)
+#undef FL_NAME_FIELD
+} FlNames;
+
+typedef struct FlState {
+    PyObject *module; /* borrowed: it owns this struct */
+
+    /* our types */
+    PyTypeObject *loop_type;
+    PyTypeObject *handle_type;
+    PyTypeObject *timer_type;
+    PyTypeObject *stream_type;
+    PyTypeObject *listener_type;
+    PyTypeObject *pool_type;
+    PyTypeObject *worker_type;
+
+    /* from asyncio */
+    PyObject *future_type;
+    PyObject *task_type;
+    PyObject *asyncio_handle;
+    PyObject *asyncio_timer_handle;
+    PyObject *asyncio_transport;
+    PyObject *buffered_protocol;
+    PyObject *set_running_loop;
+    PyObject *get_running_loop;
+    PyObject *ensure_future;
+    PyObject *iscoroutine;
+    PyObject *isfuture;
+    PyObject *base_create_task; /* asyncio.BaseEventLoop.create_task */
+    PyObject *extract_stack;
+    PyObject *base_run_in_executor; /* asyncio.BaseEventLoop's */
+    PyObject *asyncio_cancelled;    /* asyncio.CancelledError */
+    PyObject *asyncio_invalid;      /* asyncio.InvalidStateError */
+    PyObject *streams;              /* the module fastloop._streams */
+
+    /* from elsewhere */
+    PyObject *set_asyncgen_hooks;
+    PyObject *get_asyncgen_hooks;
+    PyObject *set_wakeup_fd;     /* signal.set_wakeup_fd */
+    PyObject *until_complete_cb; /* stops the loop of a future that is done */
+    PyObject *concurrent_future; /* concurrent.futures.Future */
+    PyObject *concurrent_cancelled;  /* its CancelledError */
+    PyObject *concurrent_invalid;    /* its InvalidStateError */
+    PyObject *default_executor_type; /* fastloop.executor's, once imported */
+
+    /* How to know asyncio's own task steps (see loop/schedule.c). */
+    PyTypeObject *step_type;
+    PyCFunction wakeup_function;
+
+    /* The loop's run_in_executor, which is in the folder above loop/. */
+    PyObject *(*run_in_executor)(struct FlLoop *loop, PyObject *const *args,
+                                 Py_ssize_t nargs, PyObject *kwnames);
+    atomic_uint forks; /* counts the forks that led to this process */
+
+    unsigned long main_thread_id; /* kept true across forks */
+    struct FlKeep *keep;          /* see loop/keep.c */
+
+    PyObject *empty_tuple;
+    PyObject *hooks_kwnames; /* ("firstiter", "finalizer") */
+    PyObject *loop_kwnames;  /* ("loop",) */
+    FlNames names;
+} FlState;
+
+/* Fill the state: imports asyncio and interns the names.  0 or -1. */
+int fl_state_init(FlState *state, PyObject *module);
+
+int fl_state_traverse(FlState *state, visitproc visit, void *arg);
+
+/* Drop every reference; safe to call twice. */
+void fl_state_clear(FlState *state);
+
+/* The module's definition, by which a subclass's module state is found. */
+PyModuleDef *fl_module_def(void);
+
+/* The state behind a module object of ours. */
+FlState *fl_state_get(PyObject *module);
+
+/* Add a heap type made from `spec`, with an optional base, to the module under
+   its short name.  Returns a new reference or NULL. */
+PyTypeObject *fl_type_add(PyObject *module, PyType_Spec *spec, PyObject *base);
+
+#endif
