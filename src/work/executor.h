@@ -1,0 +1,39 @@
+/* The native thread pool as Python sees it, and its workers' thread. */
+#ifndef FL_WORK_EXECUTOR_H
+#define FL_WORK_EXECUTOR_H
+
+#include "loop/loop.h"
+#include "work/pool.h"
+
+/* _core.ThreadPool, the base of fastloop.executor.DefaultExecutor. */
+typedef struct {
+    PyObject_HEAD
+    FlState *state;
+    FlPool *pool;    /* NULL until __init__ */
+    PyObject *start; /* start(worker): make and start a thread for it */
+    unsigned forks;  /* state->forks when the pool was made */
+} FlThreadPool;
+
+/* _core.PoolWorker: what a worker's thread runs.  It holds the queue, never
+   the executor, so that an executor nobody uses is garbage. */
+typedef struct {
+    PyObject_HEAD
+    FlState *state;
+    FlPool *pool;
+    FlWorker *place;
+    unsigned forks;
+} FlPoolWorker;
+
+/* Add both types to the module.  0 or -1. */
+int fl_executor_register(PyObject *module, FlState *state);
+
+/* Queue func(*args) for a future of `loop` (NULL: a concurrent future).  0, or
+   -1 with RuntimeError when the pool takes no more or no thread starts. */
+int fl_executor_submit(FlThreadPool *self, FlLoop *loop, PyObject *future,
+                       PyObject *func, PyObject *const *args, Py_ssize_t nargs,
+                       PyObject *kwargs);
+
+/* worker.c: run jobs until the pool ends, or the process forks. */
+void fl_worker_run(FlPoolWorker *self);
+
+#endif
