@@ -192,7 +192,7 @@ def main() -> int:
     try:
         cases = case.pick_cases(known, args.cases)
         if args.plot:
-            plot.check(args.plot)
+            args.plot = plot.usable(args.plot)
         for name in filter(None, [args.json, *(args.plot or [])]):
             Path(name).parent.mkdir(parents=True, exist_ok=True)
         found = find_loops(args.loops, args.python)

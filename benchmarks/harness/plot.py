@@ -5,6 +5,7 @@ matplotlib is asked for only when a plot is, and is no need otherwise.
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -36,17 +37,24 @@ class PlotError(Exception):
     """A plot cannot be drawn; the text says why and what to do."""
 
 
-def check(files: list[str]) -> None:
-    """Raise PlotError before anything is measured if plots would fail."""
+def usable(files: list[str]) -> list[str]:
+    """Return the `files` that can be drawn: all of them, or none where
+    matplotlib is missing, which is said on stderr.
+
+    Raises PlotError for a name that is neither PNG nor SVG.
+    """
     for name in files:
         if Path(name).suffix.lower() not in SUFFIXES:
             raise PlotError(f"{name}: a plot ends in .png or .svg")
     try:
         import matplotlib  # noqa: F401
-    except ImportError:
-        raise PlotError(
-            "a plot needs matplotlib: python -m pip install matplotlib"
-        ) from None
+    except ImportError as error:
+        print(
+            f"without a plot ({error}): python -m pip install matplotlib",
+            file=sys.stderr,
+        )
+        return []
+    return files
 
 
 def draw(report: Report, files: list[str], title: str) -> None:
