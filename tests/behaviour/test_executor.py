@@ -1,0 +1,783 @@
+"""run_in_executor and to_thread, on the default pool and on the user's."""
+
+import asyncio
+import concurrent.futures
+import contextvars
+import gc
+import multiprocessing
+import os
+import sys
+import threading
+import time
+import weakref
+
+import pytest
+
+LIMIT = min(32, (os.cpu_count() or 1) + 4)
+if sys.version_info >= (3, 13):
+    LIMIT = min(32, (os.process_cpu_count() or 1) + 4)
+
+
+@pytest.fixture(params=["default", "own"])
+def pool(request):
+    """Return None, for the default executor, or one of the user's."""
+    if request.param == "default":
+        yield None
+        return
+    with concurrent.futures.ThreadPoolExecutor(4) as executor:
+        yield executor
+
+
+def test_result(loop, run, pool):
+    async def main():
+        return await loop.run_in_executor(pool, sum, [1, 2, 3])
+
+    assert run(main()) == 6
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 10])
+def test_arguments(loop, run, pool, count):
+    def job(*args):
+        return args
+
+    async def main():
+        return await loop.run_in_executor(pool, job, *range(count))
+
+    assert run(main()) == tuple(range(count))
+
+
+def test_returns_an_asyncio_future_of_the_loop(loop, pool):
+    future = loop.run_in_executor(pool, int)
+    assert isinstance(future, asyncio.Future)
+    assert future.get_loop() is loop
+    assert loop.run_until_complete(future) == 0
+
+
+def test_runs_in_another_thread(loop, run, pool):
+    async def main():
+        return await loop.run_in_executor(pool, threading.get_ident)
+
+    assert run(main()) != threading.get_ident()
+
+
+@pytest.mark.parametrize("kind", [ZeroDivisionError, OSError, KeyError])
+def test_exceptions_cross(loop, run, pool, kind):
+    def job():
+        raise kind("from the thread")
+
+    async def main():
+        with pytest.raises(kind, match="from the thread") as caught:
+            await loop.run_in_executor(pool, job)
+        names = []
+        trace = caught.value.__traceback__
+        while trace:
+            names.append(trace.tb_frame.f_code.co_name)
+            trace = trace.tb_next
+        assert "job" in names
+
+    run(main())
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
+def test_exit_exceptions_leave_the_loop(loop, pool, kind):
+    def job():
+        raise kind("from the thread")
+
+    async def main():
+        await loop.run_in_executor(pool, job)
+
+    with pytest.raises(kind, match="from the thread"):
+        loop.run_until_complete(main())
+    assert loop.run_until_complete(loop.run_in_executor(pool, int)) == 0
+
+
+def test_base_exception_of_the_users_own(loop, run, pool):
+    class Odd(BaseException):
+        pass
+
+    def job():
+        raise Odd
+
+    async def main():
+        with pytest.raises(Odd):
+            await loop.run_in_executor(pool, job)
+
+    run(main())
+
+
+def test_stop_iteration_cannot_be_a_futures_exception(
+    loop, run, pool, reports
+):
+    def job():
+        raise StopIteration("from the thread")
+
+    async def main():
+        future = loop.run_in_executor(pool, job)
+        done, _ = await asyncio.wait([future], timeout=0.2)
+        if not done:
+            # Up to 3.11 asyncio's future never ends: set_exception fails.
+            future.cancel()
+            return RuntimeError
+        return type(future.exception())
+
+    kind = run(main())
+    assert kind in (RuntimeError, TypeError)
+
+
+def test_cancelled_error_from_the_thread(loop, run, pool):
+    def job():
+        raise asyncio.CancelledError
+
+    async def main():
+        with pytest.raises(asyncio.CancelledError):
+            await loop.run_in_executor(pool, job)
+
+    run(main())
+
+
+def test_thread_names(loop, run):
+    async def main():
+        return await asyncio.to_thread(lambda: threading.current_thread().name)
+
+    name = run(main())
+    assert name.startswith("asyncio_")
+    assert name.removeprefix("asyncio_").isdigit()
+
+
+def test_workers_are_threads_of_threading(loop, run):
+    async def main():
+        return await asyncio.to_thread(threading.current_thread)
+
+    thread = run(main())
+    assert type(thread) is threading.Thread
+    assert thread.ident != threading.get_ident()
+
+
+def test_a_worker_is_used_again(loop, run):
+    async def main():
+        idents = set()
+        for _ in range(20):
+            idents.add(await asyncio.to_thread(threading.get_ident))
+        return idents
+
+    assert len(run(main())) <= 5
+
+
+def test_threads_are_made_on_demand_up_to_the_limit(loop, run):
+    before = set(threading.enumerate())
+    gate = threading.Event()
+
+    async def main():
+        jobs = [loop.run_in_executor(None, gate.wait, 20) for _ in range(60)]
+        while True:
+            new = set(threading.enumerate()) - before
+            if len(new) >= LIMIT:
+                break
+            await asyncio.sleep(0)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        new = set(threading.enumerate()) - before
+        gate.set()
+        assert all(await asyncio.gather(*jobs))
+        return new
+
+    new = run(main())
+    assert len(new) == LIMIT
+    assert all(thread.name.startswith("asyncio_") for thread in new)
+
+
+def test_jobs_run_at_the_same_time(loop, run):
+    barrier = threading.Barrier(3)
+
+    async def main():
+        jobs = [loop.run_in_executor(None, barrier.wait, 20) for _ in range(3)]
+        return await asyncio.gather(*jobs)
+
+    assert sorted(run(main())) == [0, 1, 2]
+
+
+def test_many_jobs(loop, run, pool):
+    async def main():
+        return await asyncio.gather(
+            *[loop.run_in_executor(pool, pow, n, 2) for n in range(1000)]
+        )
+
+    assert run(main()) == [n * n for n in range(1000)]
+
+
+def test_jobs_of_one_worker_run_in_order(loop, run):
+    seen = []
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+
+        async def main():
+            await asyncio.gather(
+                *[
+                    loop.run_in_executor(pool, seen.append, n)
+                    for n in range(200)
+                ]
+            )
+
+        run(main())
+    assert seen == list(range(200))
+
+
+def test_the_loop_goes_on_while_a_job_runs(loop, run):
+    gate = threading.Event()
+
+    async def main():
+        job = loop.run_in_executor(None, gate.wait, 20)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not job.done()
+        gate.set()
+        assert await job is True
+
+    run(main())
+
+
+def test_submitted_before_the_loop_runs(loop):
+    future = loop.run_in_executor(None, int)
+    assert not future.done()
+    assert loop.run_until_complete(future) == 0
+
+
+def test_result_comes_while_the_loop_does_not_run(loop):
+    done = threading.Event()
+    future = loop.run_in_executor(None, done.set)
+    assert done.wait(20)
+    assert not future.done()
+    assert loop.run_until_complete(future) is None
+
+
+def test_cancel_before_the_start(loop, run):
+    gate = threading.Event()
+    ran = []
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+
+        async def main():
+            first = loop.run_in_executor(pool, gate.wait, 20)
+            second = loop.run_in_executor(pool, ran.append, 1)
+            await asyncio.sleep(0)
+            assert second.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await second
+            gate.set()
+            await first
+
+        run(main())
+    assert ran == []
+
+
+def test_cancel_before_the_start_in_the_default_pool(loop, run):
+    gate = threading.Event()
+    ran = []
+
+    async def main():
+        busy = [
+            loop.run_in_executor(None, gate.wait, 20) for _ in range(LIMIT)
+        ]
+        waiting = [loop.run_in_executor(None, ran.append, n) for n in (1, 2)]
+        assert waiting[0].cancel()
+        # asyncio passes a cancellation on in the next turn.
+        await asyncio.sleep(0)
+        gate.set()
+        await asyncio.gather(*busy)
+        await waiting[1]
+        with pytest.raises(asyncio.CancelledError):
+            await waiting[0]
+
+    run(main())
+    assert ran == [2]
+
+
+def test_cancel_while_running(loop, run, pool):
+    begun, gate = threading.Event(), threading.Event()
+    ended = threading.Event()
+
+    def job():
+        begun.set()
+        gate.wait(20)
+        ended.set()
+        return "nobody waits for this"
+
+    async def main():
+        future = loop.run_in_executor(pool, job)
+        while not begun.is_set():
+            await asyncio.sleep(0)
+        assert future.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await future
+        gate.set()
+        await loop.run_in_executor(pool, ended.wait, 20)
+
+    run(main())
+    assert ended.is_set()
+
+
+def test_exception_after_cancel_is_dropped(loop, run, pool):
+    begun, gate = threading.Event(), threading.Event()
+
+    def job():
+        begun.set()
+        gate.wait(20)
+        raise ZeroDivisionError
+
+    async def main():
+        future = loop.run_in_executor(pool, job)
+        while not begun.is_set():
+            await asyncio.sleep(0)
+        future.cancel()
+        gate.set()
+        await loop.run_in_executor(pool, int)
+        await asyncio.sleep(0.001)
+        assert future.cancelled()
+
+    run(main())
+    gc.collect()
+
+
+def test_wait_for_gives_up_on_a_job(loop, run):
+    gate = threading.Event()
+
+    async def main():
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(asyncio.to_thread(gate.wait, 20), 0.005)
+        gate.set()
+
+    run(main())
+
+
+def test_exception_nobody_awaited_is_reported(loop, run, reports):
+    def job():
+        raise ZeroDivisionError
+
+    async def main():
+        future = loop.run_in_executor(None, job)
+        await asyncio.wait([future])
+
+    run(main())
+    gc.collect()
+    (context,) = reports
+    assert context["message"] == "Future exception was never retrieved"
+
+
+def test_to_thread_keywords_and_context(run):
+    var = contextvars.ContextVar("var", default="outside")
+
+    def job(a, *, b):
+        value = var.get()
+        var.set("changed in the thread")
+        return a, b, value
+
+    async def main():
+        var.set("mine")
+        result = await asyncio.to_thread(job, 1, b=2)
+        assert var.get() == "mine"
+        return result
+
+    assert run(main()) == (1, 2, "mine")
+
+
+def test_arguments_and_results_are_released(loop, run, pool):
+    class Token:
+        pass
+
+    async def main():
+        token = Token()
+        result = await loop.run_in_executor(pool, lambda t: Token(), token)
+        alive = [weakref.ref(token), weakref.ref(result)]
+        del token, result
+        # The worker may hold the job a moment longer than its result.
+        for _ in range(1000):
+            gc.collect(0)
+            if not any(ref() for ref in alive):
+                return True
+            await asyncio.sleep(0.001)
+        return False
+
+    assert run(main())
+
+
+def test_set_default_executor(loop, run):
+    with concurrent.futures.ThreadPoolExecutor(
+        1, thread_name_prefix="mine"
+    ) as pool:
+        loop.set_default_executor(pool)
+
+        async def main():
+            return await asyncio.to_thread(
+                lambda: threading.current_thread().name
+            )
+
+        assert run(main()) == "mine_0"
+
+
+@pytest.mark.parametrize("bad", [None, 1, object()], ids=str)
+def test_set_default_executor_checks_the_type(loop, bad):
+    with pytest.raises(
+        TypeError, match="executor must be ThreadPoolExecutor instance"
+    ):
+        loop.set_default_executor(bad)
+
+
+def test_process_pool_is_no_default_executor(loop):
+    class Fake(concurrent.futures.Executor):
+        pass
+
+    with pytest.raises(TypeError):
+        loop.set_default_executor(Fake())
+
+
+def test_set_default_executor_after_use(loop, run):
+    async def main():
+        return await asyncio.to_thread(lambda: threading.current_thread().name)
+
+    assert run(main()).startswith("asyncio_")
+    first = loop
+    with concurrent.futures.ThreadPoolExecutor(
+        1, thread_name_prefix="mine"
+    ) as pool:
+        first.set_default_executor(pool)
+        assert run(main()) == "mine_0"
+
+
+def test_an_executor_of_the_users_own_class(loop, run):
+    class Inline(concurrent.futures.Executor):
+        def submit(self, fn, /, *args, **kwargs):
+            future = concurrent.futures.Future()
+            future.set_running_or_notify_cancel()
+            try:
+                future.set_result(fn(*args, **kwargs))
+            except Exception as exc:
+                future.set_exception(exc)
+            return future
+
+    async def main():
+        assert await loop.run_in_executor(Inline(), pow, 3, 2) == 9
+        with pytest.raises(ZeroDivisionError):
+            await loop.run_in_executor(Inline(), divmod, 1, 0)
+
+    run(main())
+
+
+def test_an_executor_that_refuses(loop, run):
+    class Refuses(concurrent.futures.Executor):
+        def submit(self, fn, /, *args, **kwargs):
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        loop.run_in_executor(Refuses(), int)
+
+
+def test_submit_to_an_executor_that_was_shut_down(loop):
+    pool = concurrent.futures.ThreadPoolExecutor(1)
+    pool.shutdown()
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        loop.run_in_executor(pool, int)
+
+
+def test_cancel_of_the_pools_future_cancels_ours(loop, run):
+    made = []
+
+    class Spy(concurrent.futures.ThreadPoolExecutor):
+        def submit(self, fn, /, *args, **kwargs):
+            future = super().submit(fn, *args, **kwargs)
+            made.append(future)
+            return future
+
+    gate = threading.Event()
+    with Spy(1) as pool:
+
+        async def main():
+            first = loop.run_in_executor(pool, gate.wait, 20)
+            second = loop.run_in_executor(pool, int)
+            assert made[1].cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await second
+            gate.set()
+            await first
+
+        run(main())
+
+
+def test_executor_shutdown_with_cancel_futures(loop, run):
+    gate = threading.Event()
+    pool = concurrent.futures.ThreadPoolExecutor(1)
+
+    async def main():
+        first = loop.run_in_executor(pool, gate.wait, 20)
+        second = loop.run_in_executor(pool, int)
+        pool.shutdown(wait=False, cancel_futures=True)
+        with pytest.raises(asyncio.CancelledError):
+            await second
+        gate.set()
+        assert await first
+
+    run(main())
+
+
+def test_shutdown_default_executor(loop):
+    threads = []
+    loop.run_until_complete(
+        loop.run_in_executor(
+            None, lambda: threads.append(threading.current_thread())
+        )
+    )
+    loop.run_until_complete(loop.shutdown_default_executor())
+    assert not threads[0].is_alive()
+    with pytest.raises(
+        RuntimeError, match="Executor shutdown has been called"
+    ):
+        loop.run_in_executor(None, int)
+
+
+def test_shutdown_default_executor_without_use(loop):
+    assert loop.run_until_complete(loop.shutdown_default_executor()) is None
+    with pytest.raises(
+        RuntimeError, match="Executor shutdown has been called"
+    ):
+        loop.run_in_executor(None, int)
+
+
+def test_shutdown_twice(loop):
+    loop.run_until_complete(loop.run_in_executor(None, int))
+    loop.run_until_complete(loop.shutdown_default_executor())
+    loop.run_until_complete(loop.shutdown_default_executor())
+
+
+def test_own_pools_still_work_after_shutdown(loop, run):
+    loop.run_until_complete(loop.shutdown_default_executor())
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        future = loop.run_in_executor(pool, int)
+        assert loop.run_until_complete(future) == 0
+
+
+def test_shutdown_waits_for_work_in_flight(loop):
+    ended = []
+    gate = threading.Event()
+
+    def job():
+        gate.wait(20)
+        ended.append(1)
+
+    loop.run_in_executor(None, job)
+    loop.call_later(0.005, gate.set)
+    loop.run_until_complete(loop.shutdown_default_executor())
+    assert ended == [1]
+
+
+@pytest.mark.skipif(
+    sys.version_info < (3, 13), reason="asyncio 3.12 waits all the same"
+)
+def test_shutdown_timeout(loop):
+    gate = threading.Event()
+    future = loop.run_in_executor(None, gate.wait, 20)
+    start = time.monotonic()
+    with pytest.warns(RuntimeWarning, match="The executor did not finish"):
+        loop.run_until_complete(loop.shutdown_default_executor(0.01))
+    assert time.monotonic() - start < 10
+    gate.set()
+    loop.run_until_complete(future)
+
+
+@pytest.mark.skipif(
+    sys.version_info < (3, 12), reason="timeout is new in 3.12"
+)
+def test_shutdown_within_the_timeout(loop):
+    loop.run_until_complete(loop.run_in_executor(None, int))
+    loop.run_until_complete(loop.shutdown_default_executor(timeout=20))
+
+
+def test_close_with_work_in_flight(loop_factory):
+    loop = loop_factory()
+    begun, gate = threading.Event(), threading.Event()
+    threads = []
+
+    def job():
+        threads.append(threading.current_thread())
+        begun.set()
+        gate.wait(20)
+        return "too late"
+
+    loop.run_in_executor(None, job)
+    assert begun.wait(20)
+    loop.close()
+    gate.set()
+    threads[0].join(20)
+    assert not threads[0].is_alive()
+
+
+def test_close_with_work_in_flight_in_an_own_pool(loop_factory):
+    loop = loop_factory()
+    begun, gate = threading.Event(), threading.Event()
+
+    def job():
+        begun.set()
+        gate.wait(20)
+
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        loop.run_in_executor(pool, job)
+        assert begun.wait(20)
+        loop.close()
+        gate.set()
+
+
+def test_close_drops_what_has_not_begun(loop_factory):
+    loop = loop_factory()
+    gate = threading.Event()
+    ran = []
+    for _ in range(LIMIT):
+        loop.run_in_executor(None, gate.wait, 20)
+    loop.run_in_executor(None, ran.append, 1)
+    threads = [
+        t for t in threading.enumerate() if t.name.startswith("asyncio_")
+    ]
+    loop.close()
+    gate.set()
+    for thread in threads:
+        thread.join(20)
+        assert not thread.is_alive()
+    # concurrent.futures lets queued work run, shut down or not.
+    assert ran == [1]
+
+
+def test_a_job_that_uses_the_loop(loop, run):
+    def job():
+        future = asyncio.run_coroutine_threadsafe(
+            asyncio.sleep(0, "back"), loop
+        )
+        return future.result(20)
+
+    async def main():
+        return await asyncio.to_thread(job)
+
+    assert run(main()) == "back"
+
+
+def test_a_job_that_runs_its_own_loop(loop_factory, loop, run):
+    def job():
+        own = loop_factory()
+        try:
+            return own.run_until_complete(asyncio.sleep(0.001, "inner"))
+        finally:
+            own.close()
+
+    async def main():
+        return await asyncio.to_thread(job)
+
+    assert run(main()) == "inner"
+
+
+def test_no_running_loop_in_a_worker(run):
+    def job():
+        with pytest.raises(RuntimeError):
+            asyncio.get_running_loop()
+
+    async def main():
+        await asyncio.to_thread(job)
+
+    run(main())
+
+
+def test_a_patched_run_in_executor_is_used_by_to_thread(loop, run):
+    seen = []
+    original = loop.run_in_executor
+
+    def patched(executor, func, *args):
+        seen.append(executor)
+        return original(executor, func, *args)
+
+    loop.run_in_executor = patched
+
+    async def main():
+        return await asyncio.to_thread(int)
+
+    assert run(main()) == 0
+    assert seen == [None]
+
+
+def test_tracing_works_in_a_worker(loop, run):
+    seen = []
+
+    def trace(frame, event, arg):
+        if frame.f_code.co_name == "traced_job":
+            seen.append(event)
+        return trace
+
+    def traced_job():
+        return 1
+
+    threading.settrace(trace)
+    try:
+
+        async def main():
+            return await asyncio.to_thread(traced_job)
+
+        assert run(main()) == 1
+    finally:
+        threading.settrace(None)
+    assert "call" in seen
+
+
+def test_results_cross_while_the_loop_is_busy(loop, run):
+    async def main():
+        jobs = [loop.run_in_executor(None, pow, n, 2) for n in range(100)]
+        spins = 0
+        while not all(job.done() for job in jobs):
+            await asyncio.sleep(0)
+            spins += 1
+        assert spins
+        return [job.result() for job in jobs]
+
+    assert run(main()) == [n * n for n in range(100)]
+
+
+def test_deep_recursion_in_a_worker(loop, run):
+    def recurse():
+        recurse()
+
+    async def main():
+        with pytest.raises(RecursionError):
+            await asyncio.to_thread(recurse)
+
+    run(main())
+
+
+def test_a_thread_pool_with_initializer(loop, run):
+    local = threading.local()
+
+    def init():
+        local.ready = True
+
+    with concurrent.futures.ThreadPoolExecutor(2, initializer=init) as pool:
+
+        async def main():
+            return await loop.run_in_executor(pool, lambda: local.ready)
+
+        assert run(main()) is True
+
+
+@pytest.mark.keeps_fds
+def test_a_process_pool(loop, run):
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
+
+        async def main():
+            assert await loop.run_in_executor(pool, pow, 2, 10) == 1024
+            with pytest.raises(ZeroDivisionError):
+                await loop.run_in_executor(pool, divmod, 1, 0)
+            return await loop.run_in_executor(pool, os.getpid)
+
+        assert run(main()) != os.getpid()
+
+
+@pytest.mark.skipif(
+    sys.version_info < (3, 14), reason="interpreter pools are new in 3.14"
+)
+def test_an_interpreter_pool(loop, run):
+    with concurrent.futures.InterpreterPoolExecutor(1) as pool:
+
+        async def main():
+            return await loop.run_in_executor(pool, pow, 2, 10)
+
+        assert run(main()) == 1024

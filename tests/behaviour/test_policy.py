@@ -1,0 +1,249 @@
+"""What the fastloop package offers to programs: loops, policy, run."""
+
+import asyncio
+import contextlib
+import sys
+import unittest
+import warnings
+
+import pytest
+
+fastloop = pytest.importorskip(
+    "fastloop", reason="the fastloop package is not built"
+)
+
+
+@contextlib.contextmanager
+def quiet():
+    """Policies are deprecated from 3.14 and go in 3.16."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        yield
+
+
+def test_new_event_loop():
+    loop = fastloop.new_event_loop()
+    try:
+        assert isinstance(loop, fastloop.Loop)
+        assert isinstance(loop, asyncio.AbstractEventLoop)
+        assert not loop.is_closed()
+    finally:
+        loop.close()
+
+
+def test_loop_class_makes_loops():
+    loop = fastloop.Loop()
+    assert loop.run_until_complete(asyncio.sleep(0, 1)) == 1
+    loop.close()
+
+
+def test_loop_can_be_subclassed():
+    class Mine(fastloop.Loop):
+        def __init__(self, name):
+            super().__init__()
+            self.name = name
+
+    loop = Mine("x")
+    assert loop.name == "x"
+    assert loop.run_until_complete(asyncio.sleep(0, 1)) == 1
+    loop.close()
+
+
+def test_version_and_libuv_version():
+    assert isinstance(fastloop.__version__, str)
+    parts = fastloop.libuv_version().split(".")
+    assert len(parts) == 3
+    assert tuple(map(int, parts)) >= (1, 42, 0)
+
+
+def test_public_names_are_documented():
+    for name in fastloop.__all__:
+        value = getattr(fastloop, name)
+        if name.startswith("__"):
+            continue
+        assert value.__doc__, name
+
+
+def test_run():
+    async def main():
+        return type(asyncio.get_running_loop())
+
+    assert fastloop.run(main()) is fastloop.Loop
+
+
+def test_run_debug():
+    async def main():
+        return asyncio.get_running_loop().get_debug()
+
+    assert fastloop.run(main(), debug=True) is True
+    assert fastloop.run(main(), debug=False) is False
+
+
+def test_run_loop_factory():
+    made = []
+
+    def factory():
+        made.append(fastloop.new_event_loop())
+        return made[0]
+
+    async def main():
+        return asyncio.get_running_loop()
+
+    assert fastloop.run(main(), loop_factory=factory) is made[0]
+    assert made[0].is_closed()
+
+
+def test_run_takes_keywords_only():
+    async def main():
+        pass
+
+    coro = main()
+    with pytest.raises(TypeError):
+        fastloop.run(coro, True)
+    coro.close()
+
+
+@pytest.mark.parametrize("bad", [None, 1, lambda: None], ids=str)
+def test_run_refuses_what_is_no_coroutine(bad):
+    with pytest.raises((TypeError, ValueError)):
+        fastloop.run(bad)
+
+
+def test_run_raises_what_main_raises():
+    async def main():
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fastloop.run(main())
+
+
+def test_run_inside_a_running_loop():
+    async def inner():
+        pass
+
+    async def main():
+        coro = inner()
+        with pytest.raises(RuntimeError, match="running event loop"):
+            fastloop.run(coro)
+        coro.close()
+
+    fastloop.run(main())
+
+
+def test_run_cancels_what_is_left():
+    seen = []
+
+    async def background():
+        try:
+            await asyncio.sleep(1000)
+        finally:
+            seen.append("ended")
+
+    async def main():
+        main.task = asyncio.ensure_future(background())
+        await asyncio.sleep(0)
+
+    fastloop.run(main())
+    assert seen == ["ended"]
+
+
+def test_policy_makes_our_loops():
+    with quiet():
+        policy = fastloop.EventLoopPolicy()
+        loop = policy.new_event_loop()
+    assert isinstance(loop, fastloop.Loop)
+    loop.close()
+
+
+def test_policy_is_an_asyncio_policy():
+    with quiet():
+        policy = fastloop.EventLoopPolicy()
+        base = asyncio.AbstractEventLoopPolicy
+    assert isinstance(policy, base)
+
+
+def test_policy_get_and_set_event_loop():
+    with quiet():
+        policy = fastloop.EventLoopPolicy()
+        loop = policy.new_event_loop()
+        policy.set_event_loop(loop)
+        assert policy.get_event_loop() is loop
+        policy.set_event_loop(None)
+        loop.close()
+
+
+def test_policy_with_asyncio_run():
+    async def main():
+        return type(asyncio.get_running_loop())
+
+    with quiet():
+        before = asyncio.get_event_loop_policy()
+        asyncio.set_event_loop_policy(fastloop.EventLoopPolicy())
+        try:
+            assert asyncio.run(main()) is fastloop.Loop
+        finally:
+            asyncio.set_event_loop_policy(before)
+
+
+def test_install():
+    with quiet():
+        before = asyncio.get_event_loop_policy()
+        try:
+            fastloop.install()
+            policy = asyncio.get_event_loop_policy()
+            assert isinstance(policy, fastloop.EventLoopPolicy)
+            loop = asyncio.new_event_loop()
+            assert isinstance(loop, fastloop.Loop)
+            loop.close()
+        finally:
+            asyncio.set_event_loop_policy(before)
+
+
+@pytest.mark.skipif(
+    sys.version_info < (3, 14), reason="policies are deprecated from 3.14"
+)
+def test_install_warns_as_asyncio_does():
+    with quiet():
+        before = asyncio.get_event_loop_policy()
+    try:
+        with pytest.warns(DeprecationWarning):
+            fastloop.install()
+    finally:
+        with quiet():
+            asyncio.set_event_loop_policy(before)
+
+
+def test_asyncio_runner_with_new_event_loop():
+    async def main():
+        return type(asyncio.get_running_loop())
+
+    with asyncio.Runner(loop_factory=fastloop.new_event_loop) as runner:
+        assert runner.run(main()) is fastloop.Loop
+
+
+@pytest.mark.skipif(
+    sys.version_info < (3, 12), reason="loop_factory is new in 3.12"
+)
+def test_asyncio_run_with_new_event_loop():
+    async def main():
+        return type(asyncio.get_running_loop())
+
+    kind = asyncio.run(main(), loop_factory=fastloop.new_event_loop)
+    assert kind is fastloop.Loop
+
+
+def test_isolated_asyncio_test_case():
+    class Case(unittest.IsolatedAsyncioTestCase):
+        loop_factory = staticmethod(fastloop.new_event_loop)
+
+        async def test_it(self):
+            kinds.append(type(asyncio.get_running_loop()))
+
+    kinds = []
+    result = unittest.TestResult()
+    Case("test_it").run(result)
+    assert result.wasSuccessful(), result.errors
+    if sys.version_info >= (3, 13):
+        assert kinds == [fastloop.Loop]
+    else:
+        assert len(kinds) == 1

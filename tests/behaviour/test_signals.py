@@ -1,0 +1,436 @@
+"""add_signal_handler and what signals do to a loop, in this process.
+
+Signals that end a process, and Ctrl-C itself, are tested in isolated/.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import threading
+import time
+
+import pytest
+
+
+@contextlib.contextmanager
+def python_handler(signum, handler):
+    """Install a handler of the signal module; put the old one back."""
+    previous = signal.signal(signum, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signum, previous)
+
+
+@contextlib.contextmanager
+def kill_later(delay, signum=signal.SIGUSR1):
+    """Send a signal to this process from another thread."""
+    timer = threading.Timer(delay, os.kill, (os.getpid(), signum))
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.join()
+
+
+def test_handler_is_called_with_its_arguments(loop):
+    seen = []
+
+    def handler(*args):
+        seen.append(args)
+        loop.stop()
+
+    loop.add_signal_handler(signal.SIGUSR1, handler, 1, "two")
+    loop.call_soon(signal.raise_signal, signal.SIGUSR1)
+    loop.run_forever()
+    assert loop.remove_signal_handler(signal.SIGUSR1) is True
+    assert seen == [(1, "two")]
+
+
+def test_handler_runs_in_the_loop(loop):
+    seen = []
+
+    def handler():
+        seen.append((asyncio.get_running_loop(), threading.get_ident()))
+        loop.stop()
+
+    loop.add_signal_handler(signal.SIGUSR1, handler)
+    loop.call_soon(os.kill, os.getpid(), signal.SIGUSR1)
+    loop.run_forever()
+    loop.remove_signal_handler(signal.SIGUSR1)
+    assert seen == [(loop, threading.get_ident())]
+
+
+def test_wakes_a_sleeping_loop(loop):
+    loop.add_signal_handler(signal.SIGUSR1, loop.stop)
+    with kill_later(0.02):
+        loop.run_forever()
+    loop.remove_signal_handler(signal.SIGUSR1)
+
+
+def test_while_the_loop_is_busy(loop):
+    seen = []
+
+    def spin():
+        if not seen:
+            loop.call_soon(spin)
+        else:
+            loop.stop()
+
+    loop.add_signal_handler(signal.SIGUSR1, seen.append, 1)
+    loop.call_soon(spin)
+    loop.call_soon(os.kill, os.getpid(), signal.SIGUSR1)
+    loop.run_forever()
+    loop.remove_signal_handler(signal.SIGUSR1)
+    assert seen == [1]
+
+
+def test_signal_before_the_run_is_kept(loop):
+    seen = []
+    loop.add_signal_handler(
+        signal.SIGUSR1, lambda: (seen.append(1), loop.stop())
+    )
+    os.kill(os.getpid(), signal.SIGUSR1)
+    loop.run_forever()
+    loop.remove_signal_handler(signal.SIGUSR1)
+    assert seen == [1]
+
+
+def test_each_of_several_signals(loop):
+    seen = []
+    signals = [signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP]
+    for signum in signals:
+        loop.add_signal_handler(signum, seen.append, signum)
+    for signum in signals:
+        loop.call_soon(signal.raise_signal, signum)
+
+    async def main():
+        while len(seen) < 3:
+            await asyncio.sleep(0)
+
+    loop.run_until_complete(main())
+    for signum in signals:
+        assert loop.remove_signal_handler(signum)
+    assert sorted(seen) == sorted(signals)
+
+
+def test_the_same_signal_many_times(loop):
+    seen = []
+    loop.add_signal_handler(signal.SIGUSR1, seen.append, 1)
+
+    async def main():
+        for count in range(1, 21):
+            os.kill(os.getpid(), signal.SIGUSR1)
+            while len(seen) < count:
+                await asyncio.sleep(0)
+
+    loop.run_until_complete(main())
+    loop.remove_signal_handler(signal.SIGUSR1)
+    assert len(seen) == 20
+
+
+def test_adding_again_replaces(loop):
+    seen = []
+    loop.add_signal_handler(signal.SIGUSR1, seen.append, "old")
+    loop.add_signal_handler(
+        signal.SIGUSR1, lambda: (seen.append("new"), loop.stop())
+    )
+    loop.call_soon(signal.raise_signal, signal.SIGUSR1)
+    loop.run_forever()
+    assert loop.remove_signal_handler(signal.SIGUSR1) is True
+    assert loop.remove_signal_handler(signal.SIGUSR1) is False
+    assert seen == ["new"]
+
+
+def test_remove_restores_the_default(loop):
+    loop.add_signal_handler(signal.SIGUSR1, print)
+    assert signal.getsignal(signal.SIGUSR1) is not signal.SIG_DFL
+    assert loop.remove_signal_handler(signal.SIGUSR1) is True
+    assert signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL
+    assert loop.remove_signal_handler(signal.SIGUSR1) is False
+
+
+def test_remove_of_sigint_restores_the_default_handler(loop):
+    loop.add_signal_handler(signal.SIGINT, print)
+    assert loop.remove_signal_handler(signal.SIGINT) is True
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_sigint_handler_instead_of_keyboard_interrupt(loop):
+    seen = []
+    loop.add_signal_handler(
+        signal.SIGINT, lambda: (seen.append(1), loop.stop())
+    )
+    loop.call_soon(os.kill, os.getpid(), signal.SIGINT)
+    loop.run_forever()
+    loop.remove_signal_handler(signal.SIGINT)
+    assert seen == [1]
+
+
+def test_close_removes_the_handlers(loop_factory):
+    loop = loop_factory()
+    loop.add_signal_handler(signal.SIGUSR1, print)
+    loop.add_signal_handler(signal.SIGUSR2, print)
+    loop.close()
+    assert signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL
+    assert signal.getsignal(signal.SIGUSR2) is signal.SIG_DFL
+    assert signal.set_wakeup_fd(-1) == -1
+
+
+def test_handler_may_remove_itself(loop):
+    removed = []
+
+    def handler():
+        removed.append(loop.remove_signal_handler(signal.SIGUSR1))
+        loop.stop()
+
+    loop.add_signal_handler(signal.SIGUSR1, handler)
+    loop.call_soon(signal.raise_signal, signal.SIGUSR1)
+    loop.run_forever()
+    assert removed == [True]
+    assert signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL
+
+
+def test_handler_that_fails_is_reported(loop, reports):
+    def handler():
+        loop.call_soon(loop.stop)
+        raise ZeroDivisionError
+
+    loop.add_signal_handler(signal.SIGUSR1, handler)
+    loop.call_soon(signal.raise_signal, signal.SIGUSR1)
+    loop.run_forever()
+    loop.remove_signal_handler(signal.SIGUSR1)
+    assert isinstance(reports[0]["exception"], ZeroDivisionError)
+
+
+@pytest.mark.parametrize("bad", [0, -1, 10000, signal.NSIG])
+def test_numbers_that_are_no_signals(loop, bad):
+    with pytest.raises(ValueError, match="invalid signal number"):
+        loop.add_signal_handler(bad, print)
+    with pytest.raises(ValueError, match="invalid signal number"):
+        loop.remove_signal_handler(bad)
+
+
+@pytest.mark.parametrize("bad", ["SIGUSR1", None, 1.5, b"1"], ids=repr)
+def test_types_that_are_no_signals(loop, bad):
+    with pytest.raises(TypeError, match="sig must be an int"):
+        loop.add_signal_handler(bad, print)
+    with pytest.raises(TypeError, match="sig must be an int"):
+        loop.remove_signal_handler(bad)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGSTOP])
+def test_signals_that_cannot_be_caught(loop, signum):
+    with pytest.raises(RuntimeError, match="cannot be caught"):
+        loop.add_signal_handler(signum, print)
+    assert loop.remove_signal_handler(signum) is False
+
+
+def test_coroutines_are_refused(loop):
+    async def coro():
+        pass
+
+    with pytest.raises(TypeError, match="coroutines cannot be used"):
+        loop.add_signal_handler(signal.SIGUSR1, coro)
+    made = coro()
+    with pytest.raises(TypeError, match="coroutines cannot be used"):
+        loop.add_signal_handler(signal.SIGUSR1, made)
+    made.close()
+    assert signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL
+
+
+def test_only_in_the_main_thread(loop_factory, in_thread):
+    raised = []
+
+    def other():
+        loop = loop_factory()
+        try:
+            loop.add_signal_handler(signal.SIGUSR1, print)
+        except (ValueError, RuntimeError) as exc:
+            raised.append(type(exc))
+        finally:
+            loop.close()
+
+    in_thread(other).join()
+    assert len(raised) == 1
+    assert raised[0] in (ValueError, RuntimeError)
+    assert signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL
+
+
+def test_a_loop_of_another_thread_runs_without_signals(
+    loop_factory, in_thread
+):
+    seen = []
+
+    def other():
+        loop = loop_factory()
+        seen.append(loop.run_until_complete(asyncio.sleep(0.001, 1)))
+        loop.close()
+
+    in_thread(other).join()
+    assert seen == [1]
+
+
+def test_python_handlers_run_while_the_loop_sleeps(loop):
+    seen = []
+    with python_handler(
+        signal.SIGUSR1,
+        lambda *args: (
+            seen.append(1),
+            loop.call_soon_threadsafe(loop.stop),
+        ),
+    ):
+        with kill_later(0.02):
+            loop.run_forever()
+    assert seen == [1]
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+def test_exit_exception_of_a_python_handler_leaves_the_sleep(loop, kind):
+    def handler(*args):
+        raise kind("handler")
+
+    far = loop.call_later(1000, print)
+    with python_handler(signal.SIGUSR1, handler), kill_later(0.02):
+        with pytest.raises(kind, match="handler"):
+            loop.run_forever()
+    far.cancel()
+    assert not loop.is_running()
+    assert loop.run_until_complete(asyncio.sleep(0.001, 5)) == 5
+
+
+def test_other_exceptions_of_a_python_handler_leave_the_sleep(loop):
+    def handler(*args):
+        raise ZeroDivisionError("handler")
+
+    far = loop.call_later(1000, print)
+    with python_handler(signal.SIGUSR1, handler), kill_later(0.02):
+        with pytest.raises(ZeroDivisionError, match="handler"):
+            loop.run_forever()
+    far.cancel()
+    assert loop.run_until_complete(asyncio.sleep(0.001, 5)) == 5
+
+
+def test_exit_exception_of_a_python_handler_in_a_callback(loop):
+    def handler(*args):
+        raise KeyboardInterrupt
+
+    with python_handler(signal.SIGUSR1, handler):
+        loop.call_soon(signal.raise_signal, signal.SIGUSR1)
+        with pytest.raises(KeyboardInterrupt):
+            loop.run_forever()
+    assert loop.run_until_complete(asyncio.sleep(0.001, 5)) == 5
+
+
+def test_signals_do_not_shorten_a_sleep(loop):
+    seen = []
+    with python_handler(signal.SIGUSR1, lambda *a: seen.append(1)):
+        with kill_later(0.005), kill_later(0.01):
+            start = time.monotonic()
+            loop.run_until_complete(asyncio.sleep(0.03))
+            assert time.monotonic() - start >= 0.03
+    assert len(seen) == 2
+
+
+def test_a_users_wakeup_fd_outside_of_runs(loop):
+    """The user's descriptor is back, and written to, between runs."""
+    left, right = socket.socketpair()
+    left.setblocking(False)
+    right.setblocking(False)
+    with left, right, python_handler(signal.SIGUSR1, lambda *a: None):
+        previous = signal.set_wakeup_fd(right.fileno())
+        try:
+            loop.run_until_complete(asyncio.sleep(0.001))
+            signal.raise_signal(signal.SIGUSR1)
+            assert left.recv(10) == bytes([signal.SIGUSR1])
+            now = signal.set_wakeup_fd(-1)
+            assert now == right.fileno()
+        finally:
+            signal.set_wakeup_fd(previous)
+
+
+def test_wakeup_fd_is_put_back_after_handlers(loop_factory):
+    loop = loop_factory()
+    loop.add_signal_handler(signal.SIGUSR1, print)
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.remove_signal_handler(signal.SIGUSR1)
+    loop.close()
+    assert signal.set_wakeup_fd(-1) == -1
+
+
+def test_handlers_stay_between_runs(loop):
+    seen = []
+    loop.add_signal_handler(signal.SIGUSR1, seen.append, 1)
+
+    async def main(count):
+        os.kill(os.getpid(), signal.SIGUSR1)
+        while len(seen) < count:
+            await asyncio.sleep(0)
+
+    for count in range(1, 5):
+        loop.run_until_complete(main(count))
+    loop.remove_signal_handler(signal.SIGUSR1)
+    assert len(seen) == 4
+
+
+def test_sigchld_handler_of_the_user(loop):
+    seen = []
+    loop.add_signal_handler(
+        signal.SIGCHLD, lambda: (seen.append(1), loop.stop())
+    )
+    pid = os.posix_spawn("/bin/true", ["true"], {})
+    loop.run_forever()
+    loop.remove_signal_handler(signal.SIGCHLD)
+    assert os.waitpid(pid, 0)[0] == pid
+    assert seen == [1]
+
+
+def test_an_int_enum_and_a_plain_int(loop):
+    loop.add_signal_handler(int(signal.SIGUSR1), print)
+    assert loop.remove_signal_handler(signal.SIGUSR1) is True
+
+
+def test_runner_installs_and_restores_sigint(loop_factory):
+    seen = []
+
+    async def main():
+        seen.append(signal.getsignal(signal.SIGINT))
+
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(main())
+    assert seen[0] is not signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_keyboard_interrupt_cancels_the_main_task(loop_factory):
+    seen = []
+
+    async def main():
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            await asyncio.sleep(1000)
+        except asyncio.CancelledError:
+            seen.append("cancelled")
+            raise
+
+    with pytest.raises(KeyboardInterrupt):
+        with asyncio.Runner(loop_factory=loop_factory) as runner:
+            runner.run(main())
+    assert seen == ["cancelled"]
+
+
+def test_keyboard_interrupt_while_the_runner_sleeps(loop_factory):
+    seen = []
+
+    async def main():
+        try:
+            await asyncio.sleep(1000)
+        finally:
+            seen.append("cleaned up")
+
+    with kill_later(0.03, signal.SIGINT), pytest.raises(KeyboardInterrupt):
+        with asyncio.Runner(loop_factory=loop_factory) as runner:
+            runner.run(main())
+    assert seen == ["cleaned up"]
