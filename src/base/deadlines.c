@@ -65,7 +65,7 @@ fl_deadlines_count(const FlDeadlines *queue)
            - queue->line_removed;
 }
 
-/* --- heap --------------------------------------------------------------- */
+/* --- heap ---------------------------------------------------------------- */
 
 static inline void
 heap_put(FlDeadlines *queue, size_t index, FlDeadlineSlot slot)
@@ -148,7 +148,7 @@ heap_remove(FlDeadlines *queue, size_t index)
     }
 }
 
-/* --- line --------------------------------------------------------------- */
+/* --- line ---------------------------------------------------------------- */
 
 /* Move the live slots to `line`, in order, from position 0. */
 static void
@@ -244,7 +244,7 @@ line_remove(FlDeadlines *queue, size_t position)
     }
 }
 
-/* --- both --------------------------------------------------------------- */
+/* --- both ---------------------------------------------------------------- */
 
 int
 fl_deadlines_push(FlDeadlines *queue, FlDeadline *node, int64_t deadline_ns)

@@ -53,7 +53,7 @@ fl_loop_run_deferred(FlLoop *loop)
     return 0;
 }
 
-/* --- reports ------------------------------------------------------------ */
+/* --- reports ------------------------------------------------------------- */
 
 int
 fl_loop_report_callback(FlLoop *loop, PyObject *handle)
@@ -132,7 +132,7 @@ fl_loop_report_slow(FlLoop *loop, PyObject *subject, int64_t began_ns)
     return 0;
 }
 
-/* --- handles ------------------------------------------------------------ */
+/* --- handles ------------------------------------------------------------- */
 
 static PyObject *
 call_in_context(PyObject *callback, PyObject *args, PyObject *context)
@@ -224,7 +224,7 @@ run_as_handle(FlLoop *loop, FlReady *entry)
     return code;
 }
 
-/* --- entries ------------------------------------------------------------ */
+/* --- entries ------------------------------------------------------------- */
 
 static int
 call_failed(FlLoop *loop, FlReady *entry)
@@ -418,7 +418,7 @@ fl_loop_close_watch(FlLoop *loop, FlWatch *watch)
     fl_watch_close(watch);
 }
 
-/* --- queueing ----------------------------------------------------------- */
+/* --- queueing ------------------------------------------------------------ */
 
 int
 fl_loop_call_op(FlLoop *loop, FlReadyOp op, PyObject *subject,

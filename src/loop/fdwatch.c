@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* --- the table -------------------------------------------------------------- */
+/* --- the table ----------------------------------------------------------- */
 
 static int
 table_reserve(FlLoop *loop, int fd)
@@ -69,7 +69,7 @@ fl_fd_transport(FlLoop *loop, int fd)
     return fd < loop->fds_size ? loop->fds[fd].transport : NULL;
 }
 
-/* --- running ---------------------------------------------------------------- */
+/* --- running ------------------------------------------------------------- */
 
 static int
 run_handle(FlLoop *loop, PyObject *handle)
@@ -108,7 +108,7 @@ on_fd(void *owner, FlWatch *watch, int events)
     return code;
 }
 
-/* --- registering ------------------------------------------------------------ */
+/* --- registering --------------------------------------------------------- */
 
 static FlFdWatcher *
 watcher_new(FlLoop *loop, int fd)
@@ -373,7 +373,7 @@ remove_event(FlLoop *loop, int event, PyObject *object, bool checked)
     Py_RETURN_TRUE;
 }
 
-/* --- methods ---------------------------------------------------------------- */
+/* --- methods ------------------------------------------------------------- */
 
 static PyObject *
 none_for(PyObject *handle)

@@ -189,7 +189,7 @@ fl_handle_pool_free(FlHandlePool *pool)
     pool->handle_count = pool->timer_count = 0;
 }
 
-/* --- collector ------------------------------------------------------------ */
+/* --- collector ----------------------------------------------------------- */
 
 static int
 handle_traverse(FlHandle *self, visitproc visit, void *arg)
@@ -212,7 +212,7 @@ handle_clear(FlHandle *self)
     return 0;
 }
 
-/* --- moving the call into the handle ------------------------------------ */
+/* --- moving the call into the handle ------------------------------------- */
 
 static PyObject *
 args_tuple(const FlReady *entry)
@@ -275,7 +275,7 @@ fill_waiting(FlHandle *self)
     return 0;
 }
 
-/* --- methods ------------------------------------------------------------ */
+/* --- methods ------------------------------------------------------------- */
 
 /* asyncio keeps the repr of a handle it cancels in debug mode. */
 static int

@@ -24,7 +24,7 @@ fl_loop_check_open(FlLoop *loop)
     return -1;
 }
 
-/* --- birth ------------------------------------------------------------------ */
+/* --- birth --------------------------------------------------------------- */
 
 /* What FASTLOOP_DISABLE says, a comma list; unknown names are nobody's. */
 static uint8_t
@@ -89,7 +89,7 @@ loop_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     return (PyObject *)loop;
 }
 
-/* --- closing ---------------------------------------------------------------- */
+/* --- closing ------------------------------------------------------------- */
 
 static void
 drop_ready(FlLoop *loop)
@@ -180,7 +180,7 @@ loop_close(FlLoop *loop, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
-/* --- collector -------------------------------------------------------------- */
+/* --- collector ----------------------------------------------------------- */
 
 typedef struct {
     visitproc visit;
@@ -258,7 +258,7 @@ loop_dealloc(FlLoop *loop)
     Py_DECREF(type);
 }
 
-/* --- attributes ------------------------------------------------------------- */
+/* --- attributes ---------------------------------------------------------- */
 
 static const char get_debug_doc[] =
     "get_debug($self, /)\n--\n\n"

@@ -133,14 +133,14 @@ fl_loop_is_here(const FlLoop *loop)
     return loop->thread_id == PyThread_get_thread_ident();
 }
 
-/* --- loop.c --------------------------------------------------------------- */
+/* --- loop.c -------------------------------------------------------------- */
 
 int fl_loop_register(PyObject *module, FlState *state);
 
 /* 0, or -1 with RuntimeError('Event loop is closed'). */
 int fl_loop_check_open(FlLoop *loop);
 
-/* --- ready queue and reports (dispatch.c) ------------------------------- */
+/* --- ready queue and reports (dispatch.c) -------------------------------- */
 
 /* Run the entries that are in the ring now.  0, or -1 with an exception that
    must leave run_forever; the rest of the batch then stays queued. */
@@ -176,7 +176,7 @@ int fl_loop_report_slow(FlLoop *loop, PyObject *subject, int64_t began_ns);
    run_forever. */
 int fl_loop_report_callback(FlLoop *loop, PyObject *handle);
 
-/* --- inbox.c ---------------------------------------------------------------- */
+/* --- inbox.c ------------------------------------------------------------- */
 
 int fl_inbox_init(FlInbox *inbox);
 void fl_inbox_free(FlInbox *inbox);
@@ -199,13 +199,13 @@ int fl_inbox_push_owing_anythread(FlLoop *loop, FlReady *entry,
 /* Move what came to the ring. */
 int fl_inbox_drain(FlLoop *loop);
 
-/* --- signals.c ---------------------------------------------------------------- */
+/* --- signals.c ----------------------------------------------------------- */
 
 /* In the main thread: make Python's wakeup fd ours for the run. */
 int fl_signals_begin(FlLoop *loop);
 void fl_signals_end(FlLoop *loop);
 
-/* --- fdwatch.c ------------------------------------------------------------ */
+/* --- fdwatch.c ----------------------------------------------------------- */
 
 /* Forget a watcher the user left on a number that is ours now. */
 void fl_fdwatch_evict(FlLoop *loop, int fd);
@@ -224,7 +224,7 @@ int fl_fd_check(FlLoop *loop, PyObject *object);
 PyObject *fl_fd_transport(FlLoop *loop, int fd);
 int fl_fdwatch_traverse(FlLoop *loop, visitproc visit, void *arg);
 
-/* --- keep.c --------------------------------------------------------------- */
+/* --- keep.c -------------------------------------------------------------- */
 
 /* The module's part of it: 0 or -1 with MemoryError. */
 int fl_keep_init(FlState *state);

@@ -70,7 +70,7 @@ fl_poller_pop_fired(FlPoller *poller)
     return link == NULL ? NULL : FL_LIST_ENTRY(link, FlWatch, fired_link);
 }
 
-/* --- watches ------------------------------------------------------------ */
+/* --- watches ------------------------------------------------------------- */
 
 int
 fl_watch_open(FlPoller *poller, int fd, bool keep_flags, FlWatch **out)
@@ -203,7 +203,7 @@ fl_watch_close(FlWatch *watch)
     uv_close((uv_handle_t *)&watch->uv, on_watch_closed);
 }
 
-/* --- opening and closing ------------------------------------------------ */
+/* --- opening and closing ------------------------------------------------- */
 
 /* libuv 1.45 to 1.48 start a kernel polling thread with every loop unless
    UV_USE_IO_URING forbids it; the answer is read once a process, so one loop
@@ -417,7 +417,7 @@ fl_poller_signal_pipe(FlPoller *poller,
     return code;
 }
 
-/* --- polling ------------------------------------------------------------ */
+/* --- polling ------------------------------------------------------------- */
 
 /* Arm what ends a poll at a timeout below a millisecond; false where there
    is no timerfd. */

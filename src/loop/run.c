@@ -19,7 +19,7 @@
 
 #define MAX_SKIPS 32
 
-/* --- one turn --------------------------------------------------------------- */
+/* --- one turn ------------------------------------------------------------ */
 
 /* Queue an entry for each watch that fired; the number of them. */
 static unsigned
@@ -152,7 +152,7 @@ turn(FlLoop *loop)
     return fl_loop_run_batch(loop);
 }
 
-/* --- a run ------------------------------------------------------------------ */
+/* --- a run --------------------------------------------------------------- */
 
 static int
 check_can_run(FlLoop *loop)
@@ -346,7 +346,7 @@ fl_loop_stop(FlLoop *loop, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
-/* --- run_until_complete ----------------------------------------------------- */
+/* --- run_until_complete -------------------------------------------------- */
 
 /* The task or future to wait for, and whether we made it. */
 static PyObject *

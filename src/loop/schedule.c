@@ -13,7 +13,7 @@
 
 #include <math.h>
 
-/* --- arguments ------------------------------------------------------------ */
+/* --- arguments ----------------------------------------------------------- */
 
 int
 fl_parse_context(FlLoop *loop, const char *function, PyObject *const *values,
@@ -67,7 +67,7 @@ own_context(PyObject *context)
     return context == NULL ? PyContext_CopyCurrent() : Py_NewRef(context);
 }
 
-/* --- call_soon ------------------------------------------------------------ */
+/* --- call_soon ----------------------------------------------------------- */
 
 static inline bool
 is_task_step(const FlState *state, PyObject *const *args, Py_ssize_t nargs)
@@ -274,7 +274,7 @@ fl_loop_add_callback(FlLoop *loop, PyObject *handle)
     Py_RETURN_NONE;
 }
 
-/* --- timers --------------------------------------------------------------- */
+/* --- timers -------------------------------------------------------------- */
 
 /* The nanosecond from which loop.time() >= when holds.  What is not a number
    is due at once, as in asyncio. */

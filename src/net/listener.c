@@ -36,7 +36,7 @@ typedef struct {
     int batch;
 } Listener;
 
-/* --- one connection --------------------------------------------------------- */
+/* --- one connection ------------------------------------------------------ */
 
 typedef struct {
     int fd;
@@ -143,7 +143,7 @@ open_accepted(Listener *self, Accepted *accepted)
     return result == NULL ? fl_loop_report_callback(self->loop, NULL) : 0;
 }
 
-/* --- events ----------------------------------------------------------------- */
+/* --- events -------------------------------------------------------------- */
 
 static bool
 is_exhaustion(int code)
@@ -222,7 +222,7 @@ on_listener(void *owner, FlWatch *watch, int events)
     return code;
 }
 
-/* --- starting and stopping -------------------------------------------------- */
+/* --- starting and stopping ----------------------------------------------- */
 
 static void
 listener_stop(Listener *self)
@@ -332,7 +332,7 @@ parse_loop(PyObject *module, PyObject *object, FlLoop **loop)
     return fl_loop_check_open(*loop);
 }
 
-/* --- module functions ------------------------------------------------------- */
+/* --- module functions ---------------------------------------------------- */
 
 static const char start_accepting_doc[] =
     "start_accepting(loop, sock, factory, server, backlog, accept_tls,\n"
@@ -483,7 +483,7 @@ static PyMethodDef functions[] = {
     {NULL, NULL, 0, NULL},
 };
 
-/* --- the type --------------------------------------------------------------- */
+/* --- the type ------------------------------------------------------------ */
 
 static int
 listener_traverse(Listener *self, visitproc visit, void *arg)

@@ -53,7 +53,7 @@ wants_more(const FlStream *self)
     return self->phase == FL_STREAM_OPEN && !self->paused && !self->read_eof;
 }
 
-/* --- end of file ------------------------------------------------------------ */
+/* --- end of file --------------------------------------------------------- */
 
 static int
 deliver_eof(FlStream *self)
@@ -81,7 +81,7 @@ deliver_eof(FlStream *self)
     return code < 0 ? fl_stream_fatal_errno(self, code, READ_FAILED) : 0;
 }
 
-/* --- Protocol --------------------------------------------------------------- */
+/* --- Protocol ------------------------------------------------------------ */
 
 static int
 receive_scratch(FlStream *self, PyObject **data, ReadResult *result)
@@ -156,7 +156,7 @@ read_bytes(FlStream *self, ReadResult *result)
     return 0;
 }
 
-/* --- BufferedProtocol ------------------------------------------------------- */
+/* --- BufferedProtocol ---------------------------------------------------- */
 
 /* The protocol's buffer, held in *view until the read is done.  0 or -1 with
    an exception set. */
@@ -227,7 +227,7 @@ read_into(FlStream *self, PyObject *protocol, ReadResult *result)
     return tell_updated(self, protocol, result->got_bytes);
 }
 
-/* --- both ------------------------------------------------------------------- */
+/* --- both ---------------------------------------------------------------- */
 
 int
 fl_stream_read_ready(FlStream *self)

@@ -46,7 +46,7 @@ fl_stream_update_watch(FlStream *self)
     return fl_watch_set(self->watch, wanted);
 }
 
-/* --- errors ----------------------------------------------------------------- */
+/* --- errors -------------------------------------------------------------- */
 
 static int
 report(FlStream *self, const char *message, PyObject *exc)
@@ -109,7 +109,7 @@ fl_stream_fatal_errno(FlStream *self, int code, const char *message)
     return fl_stream_fatal(self, message);
 }
 
-/* --- connection_made -------------------------------------------------------- */
+/* --- connection_made ----------------------------------------------------- */
 
 static int
 wake_waiter(FlStream *self)
@@ -166,7 +166,7 @@ run_connection_made(FlLoop *loop, PyObject *subject, PyObject *argument)
     return code < 0 ? code : wake_waiter(self);
 }
 
-/* --- connection_lost -------------------------------------------------------- */
+/* --- connection_lost ----------------------------------------------------- */
 
 static void
 detach_server(FlStream *self)
@@ -347,7 +347,7 @@ fl_stream_force_close(FlStream *self, PyObject *exc)
     fl_stream_lose(self, exc);
 }
 
-/* --- events ----------------------------------------------------------------- */
+/* --- events -------------------------------------------------------------- */
 
 static int
 run_events(FlStream *self, int events)
@@ -394,7 +394,7 @@ on_stream(void *owner, FlWatch *watch, int events)
     return code;
 }
 
-/* --- opening ---------------------------------------------------------------- */
+/* --- opening ------------------------------------------------------------- */
 
 int
 fl_stream_set_protocol(FlStream *self, PyObject *protocol)
@@ -557,7 +557,7 @@ fl_stream_open(FlLoop *loop, const FlStreamOptions *options)
     return (PyObject *)self;
 }
 
-/* --- collector -------------------------------------------------------------- */
+/* --- collector ----------------------------------------------------------- */
 
 int
 fl_stream_traverse(FlStream *self, visitproc visit, void *arg)

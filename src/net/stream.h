@@ -87,7 +87,7 @@ fl_stream_is_reading(const FlStream *self)
     return !fl_stream_is_closing(self) && !self->paused;
 }
 
-/* --- stream.c: life --------------------------------------------------------- */
+/* --- stream.c: life ------------------------------------------------------ */
 
 void fl_stream_set_phase(FlStream *self, FlStreamPhase phase);
 
@@ -145,12 +145,12 @@ int fl_stream_report(FlStream *self, const char *message);
 /* Log asyncio's warning about writes to a lost connection. */
 int fl_stream_warn_lost(FlStream *self);
 
-/* --- read.c ------------------------------------------------------------------ */
+/* --- read.c -------------------------------------------------------------- */
 
 /* The descriptor is readable: read and deliver.  0, or -1 to leave the loop. */
 int fl_stream_read_ready(FlStream *self);
 
-/* --- write.c ----------------------------------------------------------------- */
+/* --- write.c ------------------------------------------------------------- */
 
 /* The descriptor is writable: send what waits.  0, or -1 to leave the loop. */
 int fl_stream_write_ready(FlStream *self);

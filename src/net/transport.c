@@ -29,7 +29,7 @@ fl_stream_warn_lost(FlStream *self)
     return result == NULL ? -1 : 0;
 }
 
-/* --- extra info ------------------------------------------------------------- */
+/* --- extra info ---------------------------------------------------------- */
 
 static PyObject *
 extra_dict(FlStream *self)
@@ -184,7 +184,7 @@ get_extra_info(FlStream *self, PyObject *args, PyObject *kwargs)
     return value;
 }
 
-/* --- closing ---------------------------------------------------------------- */
+/* --- closing ------------------------------------------------------------- */
 
 static const char close_doc[] =
     "close($self, /)\n--\n\n"
@@ -274,7 +274,7 @@ stream_is_closing(FlStream *self, PyObject *Py_UNUSED(ignored))
     return PyBool_FromLong(fl_stream_is_closing(self));
 }
 
-/* --- reading ---------------------------------------------------------------- */
+/* --- reading ------------------------------------------------------------- */
 
 static PyObject *
 set_paused(FlStream *self, bool paused)
@@ -324,7 +324,7 @@ stream_is_reading(FlStream *self, PyObject *Py_UNUSED(ignored))
     return PyBool_FromLong(fl_stream_is_reading(self));
 }
 
-/* --- protocol --------------------------------------------------------------- */
+/* --- protocol ------------------------------------------------------------ */
 
 static const char set_protocol_doc[] =
     "set_protocol($self, protocol, /)\n--\n\n"
@@ -351,7 +351,7 @@ stream_get_protocol(FlStream *self, PyObject *Py_UNUSED(ignored))
     return Py_NewRef(self->protocol == NULL ? Py_None : self->protocol);
 }
 
-/* --- writing ---------------------------------------------------------------- */
+/* --- writing ------------------------------------------------------------- */
 
 static const char write_doc[] =
     "write($self, data, /)\n--\n\n"
@@ -505,7 +505,7 @@ stream_reset_empty_waiter(FlStream *self, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
-/* --- attributes ------------------------------------------------------------- */
+/* --- attributes ---------------------------------------------------------- */
 
 static PyObject *
 or_none(PyObject *object)
@@ -598,7 +598,7 @@ stream_repr(FlStream *self)
         self->chunks.size_bytes);
 }
 
-/* --- the type --------------------------------------------------------------- */
+/* --- the type ------------------------------------------------------------ */
 
 #define GETTER(name, function)                   \
     {                                            \

@@ -36,7 +36,7 @@
 
 #define WRITE_FAILED "Fatal write error on socket transport"
 
-/* --- the kernel ------------------------------------------------------------- */
+/* --- the kernel ---------------------------------------------------------- */
 
 /* Would-block counts as success with nothing sent. */
 static int
@@ -102,7 +102,7 @@ shut_down_writing(FlStream *self)
     return shutdown(self->fd, SHUT_WR) < 0 ? -errno : 0;
 }
 
-/* --- holding ---------------------------------------------------------------- */
+/* --- holding ------------------------------------------------------------- */
 
 static bool
 is_holding(const FlStream *self)
@@ -188,7 +188,7 @@ fl_stream_run_flush(FlDeferred *deferred)
     return code;
 }
 
-/* --- write ------------------------------------------------------------------ */
+/* --- write --------------------------------------------------------------- */
 
 /* Raise if nothing may be written now. */
 static int
@@ -370,7 +370,7 @@ fl_stream_write(FlStream *self, PyObject *data)
     Py_RETURN_NONE;
 }
 
-/* --- writelines ------------------------------------------------------------- */
+/* --- writelines ---------------------------------------------------------- */
 
 /* The items as a new list of exact, non-empty bytes: all or nothing. */
 static PyObject *
@@ -442,7 +442,7 @@ fl_stream_writelines(FlStream *self, PyObject *lines)
     Py_RETURN_NONE;
 }
 
-/* --- the end of writing ----------------------------------------------------- */
+/* --- the end of writing -------------------------------------------------- */
 
 PyObject *
 fl_stream_write_eof(FlStream *self, PyObject *Py_UNUSED(ignored))

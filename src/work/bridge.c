@@ -15,7 +15,7 @@
    asyncio one at once, not in the next iteration. */
 #define SETS_AT_ONCE (PY_VERSION_HEX >= 0x030E0000)
 
-/* --- two futures tied together ------------------------------------------ */
+/* --- two futures tied together ------------------------------------------- */
 
 /* Truth of object.name(), or -1. */
 static int
@@ -202,7 +202,7 @@ submit_native(FlLoop *loop, FlThreadPool *pool, PyObject *func,
     return future;
 }
 
-/* --- run_in_executor ---------------------------------------------------- */
+/* --- run_in_executor ----------------------------------------------------- */
 
 /* The loop's default executor, made on first use.  A new reference. */
 static PyObject *
@@ -374,7 +374,7 @@ run_in_executor(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
     return future;
 }
 
-/* --- registration ------------------------------------------------------- */
+/* --- registration -------------------------------------------------------- */
 
 static const char forked_doc[] =
     "_executor_forked()\n--\n\n"

@@ -10,7 +10,7 @@
 
 #include "work/job.h"
 
-/* --- submitting --------------------------------------------------------- */
+/* --- submitting ---------------------------------------------------------- */
 
 static int
 pool_renew(FlThreadPool *self, unsigned limit)
@@ -115,7 +115,7 @@ fl_executor_submit(FlThreadPool *self, FlLoop *loop, PyObject *future,
     return 0;
 }
 
-/* --- _core.ThreadPool --------------------------------------------------- */
+/* --- _core.ThreadPool ---------------------------------------------------- */
 
 static int
 pool_init(FlThreadPool *self, PyObject *args, PyObject *kwargs)
@@ -299,7 +299,7 @@ static PyType_Spec pool_spec = {
     .slots = pool_slots,
 };
 
-/* --- _core.PoolWorker --------------------------------------------------- */
+/* --- _core.PoolWorker ---------------------------------------------------- */
 
 static void
 worker_dealloc(FlPoolWorker *self)

@@ -51,7 +51,7 @@ fl_job_free(FlCallJob *job)
     PyMem_RawFree(job);
 }
 
-/* --- on the loop's thread ----------------------------------------------- */
+/* --- on the loop's thread ------------------------------------------------ */
 
 static int
 call_truth(PyObject *object, PyObject *name)
@@ -143,7 +143,7 @@ cancel_future(FlLoop *loop, PyObject *future, PyObject *Py_UNUSED(argument))
         loop, PyObject_CallMethodNoArgs(future, loop->state->names.cancel));
 }
 
-/* --- on any thread ------------------------------------------------------ */
+/* --- on any thread ------------------------------------------------------- */
 
 void
 fl_future_post_anythread(FlLoop *loop, FlReadyOp op, PyObject *future,

@@ -55,7 +55,7 @@ fl_pool_release(FlPool *pool)
     free(pool);
 }
 
-/* --- under the lock ----------------------------------------------------- */
+/* --- under the lock ------------------------------------------------------ */
 
 static void
 mark_coming_locked(FlPool *pool, FlWorker *worker)
@@ -130,7 +130,7 @@ remove_locked(FlPool *pool, FlJob *job)
     return false;
 }
 
-/* --- queueing ----------------------------------------------------------- */
+/* --- queueing ------------------------------------------------------------ */
 
 FlPoolPhase
 fl_pool_push(FlPool *pool, FlJob *job, FlWorker **newcomer)
@@ -175,7 +175,7 @@ fl_pool_unstart(FlPool *pool, FlWorker *newcomer, FlJob *job)
     return removed;
 }
 
-/* --- workers ------------------------------------------------------------ */
+/* --- workers ------------------------------------------------------------- */
 
 FlJob *
 fl_pool_take(FlPool *pool, FlWorker *worker, bool *leave)
@@ -213,7 +213,7 @@ fl_pool_sleep(FlWorker *worker)
     uv_sem_wait(&worker->wake);
 }
 
-/* --- the end ------------------------------------------------------------ */
+/* --- the end ------------------------------------------------------------- */
 
 FlJob *
 fl_pool_stop(FlPool *pool, FlPoolPhase phase, bool drain)
