@@ -181,37 +181,44 @@ def draw(report: Report, files: list[str], facts: dict) -> None:
         say(f"run.py: {error}")
 
 
+def prepare(
+    args: argparse.Namespace, known: dict[str, case.Case]
+) -> tuple[list[case.Case], dict]:
+    """Return the cases to measure and the facts, loops found included.
+
+    Raises ValueError for what the command line names wrongly, PlotError and
+    OSError for files that could not be written.
+    """
+    cases = case.pick_cases(known, args.cases)
+    args.plot = plot.usable(args.plot or [])
+    for name in filter(None, [args.json, *args.plot]):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+    found = find_loops(args.loops, args.python)
+    machine = [args.python, str(HERE / "harness" / "machine.py")]
+    facts = schedule.run_json(machine, 20.0)
+    facts["loops"] = found
+    return without_missing(cases, facts), facts
+
+
 def main() -> int:
     """Run as the command line says; return the exit status."""
     args = parse_arguments()
     known = case.all_cases()
     if args.list:
         for name, one in known.items():
-            print(f"{one.group:8} {name:20} {one.rows[0].title}")
+            print(f"{one.group:8} {name:22} {one.rows[0].title}")
         return 0
     try:
-        cases = case.pick_cases(known, args.cases)
-        if args.plot:
-            args.plot = plot.usable(args.plot)
-        for name in filter(None, [args.json, *(args.plot or [])]):
-            Path(name).parent.mkdir(parents=True, exist_ok=True)
-        found = find_loops(args.loops, args.python)
-    except ValueError as error:
+        cases, facts = prepare(args, known)
+    except (ValueError, OSError, plot.PlotError) as error:
         say(f"run.py: {error}; see --list and --help")
         return 2
-    except (OSError, plot.PlotError) as error:
-        say(f"run.py: {error}")
-        return 2
-    settings = settings_of(args)
-    machine = [args.python, str(HERE / "harness" / "machine.py")]
-    facts = schedule.run_json(machine, 20.0)
-    cases = without_missing(cases, facts)
-    if not cases or not found:
+    if not cases or not facts["loops"]:
         say("run.py: nothing is left to measure")
         return 2
-    facts["loops"] = found
+    settings = settings_of(args)
     facts["load_before"] = os.getloadavg()
-    results = schedule.take(cases, list(found), settings, Progress())
+    results = schedule.take(cases, list(facts["loops"]), settings, Progress())
     facts["load_after"] = os.getloadavg()
     report = Report(cases, results, args.judge)
     report.write(sys.stdout)
