@@ -101,8 +101,8 @@ def build(name: str) -> Path:
     target = path(name)
     inputs = [HERE / part for part in program.sources + program.headers]
     if target.exists():
-        made = target.stat().st_mtime
-        if all(part.stat().st_mtime <= made for part in inputs):
+        age = target.stat().st_mtime
+        if all(part.stat().st_mtime <= age for part in inputs):
             return target
     target.parent.mkdir(parents=True, exist_ok=True)
     # Another run may be using the old program: it is replaced, not changed.

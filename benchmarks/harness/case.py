@@ -92,7 +92,7 @@ class Run:
         """
         clock = self.clock
         function()
-        samples = []
+        samples: list[float] = []
         end = time.perf_counter() + self.seconds
         while len(samples) < 3 or time.perf_counter() < end:
             start = clock()

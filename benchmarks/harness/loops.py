@@ -47,16 +47,20 @@ def find_checkout() -> None:
 def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
     """Return the callable that makes a loop of the kind `name`.
 
-    Raises ImportError when the package is not there, ValueError when `name`
-    is no Python loop.
+    For a plain C server, which has none, calling it is an error.  Raises
+    ImportError when the package is not there.
     """
-    if name not in PYTHON_LOOPS:
-        raise ValueError(f"{name} is not a Python loop")
+    if name in C_SERVERS:
+        return _no_loop
     find_checkout()
     module = importlib.import_module(name)
     if name == "aiofastnet":
         return module.loop_factory()
     return module.new_event_loop
+
+
+def _no_loop() -> asyncio.AbstractEventLoop:
+    raise TypeError("a plain C server has no loop")
 
 
 def version_of(name: str) -> str:

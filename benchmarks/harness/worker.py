@@ -27,10 +27,7 @@ def _measure(args: argparse.Namespace) -> dict:
     run.options = dict(part.split("=", 1) for part in args.option)
     if args.clock == "cpu" and wanted.serial:
         run.clock = time.process_time_ns
-    if args.loop in loops.C_SERVERS:
-        factory = None
-    else:
-        factory = loops.loop_factory(args.loop)
+    factory = loops.loop_factory(args.loop)
     return {"figures": wanted.measure(factory, run)}
 
 
