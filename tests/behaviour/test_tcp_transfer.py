@@ -1,0 +1,433 @@
+"""Many bytes and many connections, both ends on the loop under test.
+
+Each transfer is compared by checksum; the seeded stress test mixes random
+sizes, pauses and half closes over a few hundred connections.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+import socket
+
+import pytest
+from net_helpers import (
+    KIB,
+    MIB,
+    BufferedRecorder,
+    Peer,
+    Recorder,
+    both_ends,
+    digest,
+    link,
+    pattern,
+    spin,
+)
+
+
+class Sender(Recorder):
+    """Writes *data* in pieces as flow control allows; hashes what comes."""
+
+    def __init__(self, payload=b"", piece=64 * KIB, **hooks):
+        super().__init__(**hooks)
+        self.view = memoryview(payload)
+        self.piece = piece
+        self.paused = False
+        self.got = hashlib.sha256()
+        self.size = 0
+
+    def data_received(self, data):
+        self.got.update(data)
+        self.size += len(data)
+        self.note("data", None, data)
+
+    def pause_writing(self):
+        super().pause_writing()
+        self.paused = True
+
+    def resume_writing(self):
+        super().resume_writing()
+        self.paused = False
+        self.go_on()
+
+    def go_on(self):
+        while self.view and not self.paused:
+            piece, self.view = self.view[: self.piece], self.view[self.piece :]
+            self.transport.write(piece)
+        if not self.view and not self.paused:
+            self.transport.write_eof()
+
+
+@pytest.mark.parametrize("piece", [1000, 64 * KIB, MIB])
+def test_ten_mebibytes_both_ways(run, piece):
+    there, back = pattern(10 * MIB, 1), pattern(10 * MIB, 2)
+
+    async def main():
+        near = Sender(there, piece, eof=lambda p: True)
+        far = Sender(back, piece, eof=lambda p: True)
+        async with both_ends(near, far):
+            near.go_on()
+            far.go_on()
+            await near.wait_for("eof")
+            await far.wait_for("eof")
+            assert far.got.hexdigest() == digest(there)
+            assert near.got.hexdigest() == digest(back)
+
+    run(main())
+
+
+def test_ten_mebibytes_to_a_slow_reader(run, loop):
+    """The reader pauses after each piece it gets, for a turn or three."""
+    data = pattern(10 * MIB)
+    chance = random.Random(7)
+
+    def slow(protocol, chunk):
+        protocol.transport.pause_reading()
+        left = [chance.randrange(4)]
+
+        def later():
+            if left[0]:
+                left[0] -= 1
+                loop.call_soon(later)
+            else:
+                protocol.transport.resume_reading()
+
+        later()
+
+    async def main():
+        near, far = Sender(data), Sender(data=slow)
+        async with both_ends(near, far):
+            near.go_on()
+            await far.wait_for("eof")
+            assert far.got.hexdigest() == digest(data)
+            assert near.count("pause") == near.count("resume") > 0
+
+    run(main())
+
+
+def test_one_write_of_twenty_mebibytes(run):
+    data = pattern(20 * MIB)
+
+    async def main():
+        near, far = Sender(), Sender()
+        async with both_ends(near, far):
+            near.transport.write(data)
+            near.transport.close()
+            await far.wait_for("eof")
+            assert far.got.hexdigest() == digest(data)
+            assert await near.wait_lost() is None
+
+    run(main())
+
+
+def test_large_transfer_into_buffers(run):
+    data = pattern(10 * MIB)
+
+    async def main():
+        near, far = Sender(data), BufferedRecorder(200_000)
+        async with both_ends(near, far):
+            near.go_on()
+            await far.wait_for("eof")
+            assert far.data == data
+
+    run(main())
+
+
+@pytest.mark.parametrize("size", [64, 1024, 16 * KIB, 100_000])
+def test_echo_of_messages(run, size):
+    """The shape of the benchmark: many messages there and back."""
+    rounds = 200 if size < 10_000 else 40
+
+    def echo(protocol, data):
+        protocol.transport.write(data)
+
+    async def main():
+        near, far = Recorder(), Recorder(data=echo)
+        async with both_ends(near, far):
+            for i in range(rounds):
+                message = pattern(size, i)
+                near.transport.write(message)
+                await near.wait_data(size)
+                assert near.data == message
+                near.data.clear()
+                near.events.clear()
+
+    run(main())
+
+
+def test_thousands_of_small_writes(run):
+    chunks = [pattern(n % 200 + 1, n) for n in range(20_000)]
+    whole = b"".join(chunks)
+
+    async def main():
+        near, far = Recorder(), Sender()
+        async with both_ends(near, far):
+            for chunk in chunks:
+                near.transport.write(chunk)
+            near.transport.write_eof()
+            await far.wait_for("eof")
+            assert far.got.hexdigest() == digest(whole)
+
+    run(main())
+
+
+def test_a_thousand_connections_opened_and_closed(run, loop):
+    lost = []
+    echoed = []
+
+    class Echo(asyncio.Protocol):
+        def connection_made(self, transport):
+            self.transport = transport
+
+        def data_received(self, data):
+            self.transport.write(data)
+            self.transport.close()
+
+        def connection_lost(self, exc):
+            lost.append(exc)
+
+    class Client(asyncio.Protocol):
+        def connection_made(self, transport):
+            transport.write(b"hello")
+            self.got = b""
+
+        def data_received(self, data):
+            self.got += data
+
+        def connection_lost(self, exc):
+            echoed.append((self.got, exc))
+
+    async def main():
+        server = await loop.create_server(Echo, "127.0.0.1", 0, backlog=100)
+        address = server.sockets[0].getsockname()
+        for _ in range(20):
+            await asyncio.gather(
+                *(loop.create_connection(Client, *address) for _ in range(50))
+            )
+        await spin(lambda: len(echoed) == len(lost) == 1000)
+        server.close()
+
+    run(main())
+    assert echoed == [(b"hello", None)] * 1000
+    assert lost == [None] * 1000
+
+
+def test_hundreds_of_connections_open_at_once(run, loop):
+    """Each gets its own bytes back."""
+
+    def echo(protocol, data):
+        protocol.transport.write(data)
+
+    async def main():
+        server_side = []
+
+        def factory():
+            server_side.append(Recorder(data=echo))
+            return server_side[-1]
+
+        server = await loop.create_server(factory, "127.0.0.1", 0)
+        address = server.sockets[0].getsockname()
+        clients = []
+        for _ in range(300):
+            pair = await loop.create_connection(Recorder, *address)
+            clients.append(pair[1])
+        for i, client in enumerate(clients):
+            client.transport.write(pattern(3000, i))
+        for i, client in enumerate(clients):
+            assert await client.wait_data(3000) == pattern(3000, i)
+        for client in clients:
+            client.transport.close()
+        for protocol in clients + server_side:
+            assert await protocol.wait_lost() is None
+            protocol.check()
+        server.close()
+
+    run(main())
+
+
+def test_a_bulk_connection_does_not_starve_a_small_one(run, loop):
+    """While one connection floods, another's requests are answered."""
+
+    def echo(protocol, data):
+        protocol.transport.write(data)
+
+    async def main():
+        async with link("tcp-server", Recorder(data=echo)) as small:
+            async with link("tcp-server", Sender()) as bulk:
+                flooding = True
+
+                async def flood():
+                    chunk = bytes(MIB)
+                    while flooding:
+                        await bulk.peer.send(chunk)
+
+                task = asyncio.create_task(flood())
+                await bulk.protocol.wait_for("data", 3)
+                reads = bulk.protocol.count("data")
+                for i in range(30):
+                    await small.peer.send(b"%03d" % i)
+                    assert await small.peer.recv_exactly(3) == b"%03d" % i
+                flooding = False
+                reads = bulk.protocol.count("data") - reads
+                bulk.protocol.data_received = lambda data: None
+                await task
+                # A handful of reads may pass between two answers.
+                assert reads < 30 * 64
+
+    run(main())
+
+
+def test_a_flooding_peer_does_not_starve_callbacks(run, loop):
+    async def main():
+        async with link("tcp-client", Sender()) as bulk:
+            chunk = bytes(4 * MIB)
+
+            async def flood():
+                for _ in range(5):
+                    await bulk.peer.send(chunk)
+
+            task = asyncio.create_task(flood())
+            turns = 0
+            longest = 0
+            before = 0
+            while not task.done():
+                await asyncio.sleep(0)
+                turns += 1
+                longest = max(longest, bulk.protocol.size - before)
+                before = bulk.protocol.size
+            await task
+            # At most a bounded number of bytes between two turns.
+            assert turns > 10
+            assert longest <= 2 * MIB
+
+    run(main())
+
+
+class Mixed:
+    """One connection of the stress test: a client's seeded behaviour."""
+
+    def __init__(self, loop, seed):
+        self.loop = loop
+        self.chance = random.Random(seed)
+        self.sent = hashlib.sha256()
+        self.length = 0
+
+    def message(self):
+        size = self.chance.choice([1, 10, 300, 5000, 70_000, 200_000])
+        data = self.chance.randbytes(self.chance.randrange(size) + 1)
+        self.sent.update(data)
+        self.length += len(data)
+        return data
+
+    async def talk(self, address):
+        """Write at random; the server echoes; compare at the end."""
+        make = self.chance.choice([Recorder, BufferedRecorder])
+        protocol = make(eof=lambda p: True)
+        transport, _ = await self.loop.create_connection(
+            lambda: protocol, *address
+        )
+        for _ in range(self.chance.randrange(1, 6)):
+            action = self.chance.randrange(6)
+            if action == 0:
+                transport.pause_reading()
+            elif action == 1:
+                transport.resume_reading()
+            elif action == 2:
+                transport.writelines(
+                    self.message() for _ in range(self.chance.randint(1, 4))
+                )
+            else:
+                transport.write(self.message())
+            for _ in range(self.chance.randrange(3)):
+                await asyncio.sleep(0)
+        transport.resume_reading()
+        transport.write_eof()
+        await protocol.wait_for("eof")
+        transport.close()
+        await protocol.wait_lost()
+        protocol.check()
+        assert len(protocol.data) == self.length
+        assert digest(protocol.data) == self.sent.hexdigest()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_stress_of_random_sizes_pauses_and_half_closes(run, loop, seed):
+    chance = random.Random(1000 + seed)
+    servers = []
+
+    def echo(protocol, data):
+        protocol.transport.write(data)
+        if chance.random() < 0.1:
+            protocol.transport.pause_reading()
+            loop.call_soon(protocol.transport.resume_reading)
+
+    def finish(protocol):
+        protocol.transport.write_eof()
+        return True
+
+    def factory():
+        servers.append(Recorder(data=echo, eof=finish))
+        return servers[-1]
+
+    async def main():
+        server = await loop.create_server(factory, "127.0.0.1", 0)
+        address = server.sockets[0].getsockname()
+        for batch in range(4):
+            async with asyncio.TaskGroup() as group:
+                for i in range(30):
+                    mixed = Mixed(loop, f"{seed}-{batch}-{i}")
+                    group.create_task(mixed.talk(address))
+        server.close()
+        for protocol in servers:
+            if not protocol.lost:
+                protocol.transport.close()
+            await protocol.wait_lost()
+            protocol.check()
+        assert len(servers) == 120
+
+    run(main())
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_stress_of_random_resets(run, loop, seed):
+    """Peers that vanish at any moment: one connection_lost each, no more."""
+    chance = random.Random(2000 + seed)
+    protocols = []
+
+    def answer(protocol, data):
+        protocol.transport.write(data * 2)
+
+    def factory():
+        protocols.append(Recorder(data=answer))
+        return protocols[-1]
+
+    async def visit(address):
+        sock = socket.socket()
+        sock.setblocking(False)
+        await loop.sock_connect(sock, address)
+        peer = Peer(sock)
+        for _ in range(chance.randrange(4)):
+            await peer.send(bytes(chance.randrange(1, 50_000)))
+            if chance.random() < 0.5:
+                await peer.recv()
+        if chance.random() < 0.6:
+            peer.reset()
+        else:
+            peer.close()
+
+    async def main():
+        server = await loop.create_server(factory, "127.0.0.1", 0)
+        address = server.sockets[0].getsockname()
+        for _ in range(5):
+            async with asyncio.TaskGroup() as group:
+                for _ in range(20):
+                    group.create_task(visit(address))
+        await spin(lambda: len(protocols) == 100)
+        for protocol in protocols:
+            exc = await protocol.wait_lost()
+            assert exc is None or isinstance(exc, ConnectionError)
+            protocol.check()
+        server.close()
+
+    run(main())

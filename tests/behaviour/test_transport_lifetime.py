@@ -1,0 +1,294 @@
+"""Transports that are dropped, and loops that are closed under them.
+
+A loop closed with open transports calls no protocol any more; what was not
+closed is warned about when it is collected, and its descriptor closed then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import warnings
+import weakref
+
+import pytest
+from net_helpers import (
+    MIB,
+    BufferedRecorder,
+    Recorder,
+    every_kind,
+    link,
+    tcp_socketpair,
+    turns,
+)
+
+
+def unclosed(caught):
+    return [
+        str(w.message)
+        for w in caught
+        if w.category is ResourceWarning
+        and str(w.message).startswith("unclosed transport <")
+    ]
+
+
+def open_on(loop, protocol):
+    """A transport of *loop* and the far end, a blocking socket."""
+    near, far = tcp_socketpair()
+    near.setblocking(False)
+    connect = loop.create_connection(lambda: protocol, sock=near)
+    transport, _ = loop.run_until_complete(connect)
+    far.settimeout(10)
+    return transport, far
+
+
+@pytest.mark.parametrize("make", [Recorder, BufferedRecorder])
+@pytest.mark.parametrize("state", ["idle", "paused", "unread", "full"])
+def test_loop_closed_with_an_open_transport(loop_factory, state, make):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        loop = loop_factory()
+        protocol = make()
+        transport, far = open_on(loop, protocol)
+        if state == "paused":
+            transport.pause_reading()
+        elif state == "unread":
+            far.send(b"never read")
+        elif state == "full":
+            transport.write(bytes(16 * MIB))
+        calls = list(protocol.names)
+        loop.close()
+        assert protocol.names == calls
+        ref = weakref.ref(transport)
+        protocol.events.clear()
+        protocol.transport = None
+        del transport, protocol
+        gc.collect()
+        assert ref() is None
+        del loop
+        gc.collect()
+    assert len(unclosed(caught)) == 1
+    far.close()
+
+
+def test_closing_the_loop_is_seen_by_the_peer_once_collected(loop_factory):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        loop = loop_factory()
+        protocol = Recorder()
+        transport, far = open_on(loop, protocol)
+        loop.close()
+        protocol.events.clear()
+        protocol.transport = None
+        del transport
+        gc.collect()
+        assert far.recv(1) == b""
+        assert protocol.names == []
+    assert len(unclosed(caught)) == 1
+    far.close()
+
+
+@pytest.mark.parametrize(
+    "method, arguments",
+    [
+        ("close", ()),
+        ("abort", ()),
+        ("write", (b"data",)),
+        ("writelines", ([b"data"],)),
+        ("write_eof", ()),
+        ("pause_reading", ()),
+        ("resume_reading", ()),
+        ("is_closing", ()),
+        ("is_reading", ()),
+        ("get_write_buffer_size", ()),
+        ("get_protocol", ()),
+        ("__repr__", ()),
+        ("get_extra_info", ("peername",)),
+    ],
+)
+def test_methods_after_the_loop_was_closed(loop_factory, method, arguments):
+    """They may say that the loop is closed, and crash nothing."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        loop = loop_factory()
+        protocol = Recorder()
+        transport, far = open_on(loop, protocol)
+        loop.close()
+        try:
+            getattr(transport, method)(*arguments)
+        except RuntimeError as exc:
+            assert str(exc) == "Event loop is closed"
+        assert protocol.names == ["made"]
+        protocol.events.clear()
+        protocol.transport = None
+        del transport
+        gc.collect()
+    far.close()
+
+
+def test_close_then_loop_close_before_connection_lost(loop_factory):
+    """connection_lost was due, but no turn came to call it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        loop = loop_factory()
+        protocol = Recorder()
+        transport, far = open_on(loop, protocol)
+        transport.close()
+        loop.close()
+        assert protocol.names == ["made"]
+        protocol.events.clear()
+        protocol.transport = None
+        del transport
+        gc.collect()
+    far.close()
+
+
+def test_a_loop_nobody_reaches_is_collected_with_its_transports(loop_factory):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        loop = loop_factory()
+        protocol = Recorder()
+        transport, far = open_on(loop, protocol)
+        refs = [weakref.ref(x) for x in (loop, transport, protocol)]
+        del loop, transport, protocol
+        gc.collect()
+        gc.collect()
+        assert [ref() for ref in refs] == [None, None, None]
+        assert far.recv(1) == b""
+    assert len(unclosed(caught)) == 1
+    texts = [str(w.message) for w in caught]
+    assert any(text.startswith("unclosed event loop") for text in texts)
+    far.close()
+
+
+@every_kind
+def test_a_closed_transport_is_freed_without_the_collector(run, kind):
+    async def main():
+        async with link(kind) as c:
+            pass
+        ref = weakref.ref(c.transport)
+        c.protocol.events.clear()
+        c.protocol.transport = None
+        c.transport = None
+        await turns(3)
+        return ref
+
+    gc.collect()
+    gc.disable()
+    try:
+        ref = run(main())
+        if ref() is not None:
+            # asyncio ties its transports in a cycle of bound methods.
+            assert type(ref()).__module__.startswith("asyncio")
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("ending", ["close", "abort", "peer"])
+@every_kind
+def test_nothing_is_left_after_many_connections(run, kind, ending):
+    """Descriptors and objects come back to where they were."""
+
+    async def once():
+        async with link(kind) as c:
+            c.transport.write(b"some data")
+            await c.peer.recv_exactly(9)
+            if ending == "peer":
+                c.peer.close()
+            else:
+                getattr(c.transport, ending)()
+            await c.protocol.wait_lost()
+
+    async def main():
+        for _ in range(5):
+            await once()
+        await turns(3)
+        gc.collect()
+        fds = len(os.listdir("/dev/fd"))
+        objects = len(gc.get_objects())
+        for _ in range(30):
+            await once()
+        await turns(3)
+        gc.collect()
+        assert len(os.listdir("/dev/fd")) == fds
+        assert len(gc.get_objects()) < objects + 30
+
+    run(main())
+
+
+def test_collecting_in_every_callback(run, loop):
+    """A collection at the worst moments frees nothing that is in use."""
+
+    def collect(protocol, *args):
+        gc.collect()
+
+    async def main():
+        hooks = dict.fromkeys(("made", "data", "eof", "lost"), collect)
+        hooks.update(pause=collect, resume=collect)
+        async with link("tcp-server", Recorder(**hooks)) as c:
+            c.shrink()
+            c.transport.write(bytes(2 * MIB))
+            await c.peer.send(b"data")
+            await c.peer.recv_exactly(2 * MIB)
+            await c.protocol.wait_data(4)
+            c.peer.send_eof()
+            assert await c.protocol.wait_lost() is None
+
+    run(main())
+
+
+def test_dropping_every_reference_inside_a_callback(run, loop):
+    """The transport's own references keep it alive through the call."""
+    done = []
+
+    def drop(protocol, *args):
+        protocol.transport = None
+        protocol.events.clear()
+        gc.collect()
+        done.append(args)
+
+    async def main():
+        near, far = tcp_socketpair()
+        near.setblocking(False)
+        protocol = Recorder(data=drop, lost=drop)
+        await loop.create_connection(lambda: protocol, sock=near)
+        del protocol
+        gc.collect()
+        far.send(b"data")
+        while not done:
+            await asyncio.sleep(0)
+        far.close()
+        while len(done) < 2:
+            await asyncio.sleep(0)
+        assert done == [(b"data",), (None,)]
+        await turns(2)
+
+    run(main())
+
+
+def test_del_of_an_open_transport_of_a_live_loop(run, loop):
+    """An open transport belongs to its loop: dropping it changes nothing."""
+
+    async def main():
+        near, far = tcp_socketpair()
+        near.setblocking(False)
+        received = loop.create_future()
+
+        class Once(asyncio.Protocol):
+            def data_received(self, data):
+                received.set_result(data)
+
+            def connection_lost(self, exc):
+                lost.set_result(exc)
+
+        lost = loop.create_future()
+        await loop.create_connection(Once, sock=near)
+        gc.collect()
+        far.send(b"kept")
+        assert await received == b"kept"
+        far.close()
+        assert await lost is None
+        await turns(2)
+
+    run(main())
