@@ -23,7 +23,7 @@ class _Exit:
     """What the end of the interpreter, and a fork, must know."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
         self.has_begun = False
         self.workers: weakref.WeakKeyDictionary[
             threading.Thread, _core.PoolWorker
@@ -41,7 +41,7 @@ class _Exit:
 
     def forget(self) -> None:
         """Start anew in a forked child, where no worker thread exists."""
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
         self.workers = weakref.WeakKeyDictionary()
         _core._executor_forked()
 

@@ -1,0 +1,652 @@
+"""The native thread pool: what asyncio's own does not promise, or does not do.
+
+Behaviour that both share is in behaviour/test_executor.py; here are threads,
+queue order, references, collection, fork, exit and the switch that turns the
+native pool off.  Jobs wait for events, never for time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import gc
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+NOT_BUILT = "the fastloop package is not built"
+fastloop = pytest.importorskip(
+    "fastloop", reason=NOT_BUILT, exc_type=ImportError
+)
+executor = pytest.importorskip(
+    "fastloop.executor", reason=NOT_BUILT, exc_type=ImportError
+)
+
+
+@pytest.fixture
+def loop() -> Iterator[Any]:
+    """Return a fastloop loop; its default executor is shut down after."""
+    loop = fastloop.new_event_loop()
+    yield loop
+    if not loop.is_closed():
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
+
+
+@pytest.fixture
+def pools() -> Iterator[Callable[..., Any]]:
+    """Return a function that makes executors, which are joined after."""
+    made: list[Any] = []
+
+    def make(max_workers: int | None = None) -> Any:
+        pool = executor.DefaultExecutor(max_workers)
+        made.append(weakref.ref(pool))
+        return pool
+
+    yield make
+    for ref in made:
+        pool = ref()
+        if pool is not None:
+            pool.shutdown()
+
+
+class Gate:
+    """A job that says when it has begun and ends when it is let go."""
+
+    def __init__(self) -> None:
+        self.begun = threading.Event()
+        self.go = threading.Event()
+
+    def __call__(self, result: Any = None) -> Any:
+        self.begun.set()
+        assert self.go.wait(20)
+        return result
+
+
+class Token:
+    """Something a weak reference can be made to."""
+
+
+def wait_for(event: threading.Event) -> None:
+    assert event.wait(20), "the other thread did not come that far"
+
+
+def name() -> str:
+    return threading.current_thread().name
+
+
+# -- threads ------------------------------------------------------------------
+
+
+def test_it_is_a_thread_pool_executor(loop):
+    loop.run_until_complete(loop.run_in_executor(None, name))
+    pool = loop._default_executor
+    assert isinstance(pool, concurrent.futures.ThreadPoolExecutor)
+    count = getattr(os, "process_cpu_count", os.cpu_count)() or 1
+    assert pool._max_workers == min(32, count + 4)
+
+
+def test_one_thread_serves_what_comes_one_by_one(loop):
+    async def main():
+        return {await loop.run_in_executor(None, name) for _ in range(50)}
+
+    assert loop.run_until_complete(main()) == {"asyncio_0"}
+    assert len(loop._default_executor._threads) == 1
+
+
+def test_blocked_jobs_get_a_thread_each_up_to_the_limit(loop, pools):
+    pool = pools(3)
+    gates = [Gate() for _ in range(5)]
+    futures = [
+        loop.run_in_executor(pool, gate, i) for i, gate in enumerate(gates)
+    ]
+    for gate in gates[:3]:
+        wait_for(gate.begun)
+    assert len(pool._threads) == 3
+    assert pool._work_queue.qsize() == 2
+    assert not gates[3].begun.is_set()
+    for gate in gates:
+        gate.go.set()
+    result = loop.run_until_complete(asyncio.gather(*futures))
+    assert result == [0, 1, 2, 3, 4]
+    assert pool._work_queue.empty()
+    assert {t.name for t in pool._threads} == {
+        "asyncio_0",
+        "asyncio_1",
+        "asyncio_2",
+    }
+
+
+def test_sleeping_threads_are_all_woken_for_blocking_jobs(loop, pools):
+    pool = pools(3)
+    for _ in range(3):
+        gates = [Gate() for _ in range(3)]
+        futures = [loop.run_in_executor(pool, gate) for gate in gates]
+        for gate in gates:
+            wait_for(gate.begun)
+        for gate in gates:
+            gate.go.set()
+        loop.run_until_complete(asyncio.gather(*futures))
+    assert len(pool._threads) == 3
+
+
+def test_a_job_starts_while_the_callback_that_made_it_runs(loop):
+    async def main():
+        gate = Gate()
+        future = loop.run_in_executor(None, gate, 7)
+        wait_for(gate.begun)  # the loop's thread does not come back before
+        gate.go.set()
+        return await future
+
+    assert loop.run_until_complete(main()) == 7
+
+
+def test_workers_are_threads_that_hooks_see(loop):
+    seen = []
+    threading.setprofile(lambda *args: seen.append(args[0].f_code.co_name))
+    try:
+        loop.run_until_complete(loop.run_in_executor(None, name))
+    finally:
+        threading.setprofile(None)
+    assert "name" in seen
+
+
+def test_without_a_thread_the_call_is_refused(loop, monkeypatch):
+    def start(self):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        loop.run_in_executor(None, name)
+    assert loop._default_executor._work_queue.qsize() == 0
+    monkeypatch.undo()
+    future = loop.run_in_executor(None, name)
+    assert loop.run_until_complete(future) == "asyncio_0"
+
+
+def test_a_thread_too_few_only_makes_the_job_wait(loop, pools, monkeypatch):
+    pool = pools(2)
+    gate = Gate()
+    first = loop.run_in_executor(pool, gate)
+    wait_for(gate.begun)
+
+    def start(self):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        second = loop.run_in_executor(pool, name)
+    gate.go.set()
+    loop.run_until_complete(first)
+    assert loop.run_until_complete(second) == "asyncio_0"
+
+
+# -- the queue ----------------------------------------------------------------
+
+
+def test_jobs_run_in_the_order_they_came(loop, pools):
+    pool = pools(1)
+    gate = Gate()
+    ran: list[int] = []
+    futures = [loop.run_in_executor(pool, gate)]
+    futures += [loop.run_in_executor(pool, ran.append, i) for i in range(200)]
+    gate.go.set()
+    loop.run_until_complete(asyncio.gather(*futures))
+    assert ran == list(range(200))
+
+
+def test_a_cancelled_job_never_runs_and_is_forgotten(loop, pools):
+    pool = pools(1)
+    gate = Gate()
+    token = Token()
+    ref = weakref.ref(token)
+    ran: list[Any] = []
+    first = loop.run_in_executor(pool, gate)
+    wait_for(gate.begun)
+    cancelled = loop.run_in_executor(pool, ran.append, token)
+    last = loop.run_in_executor(pool, name)
+    del token
+    cancelled.cancel()
+    gate.go.set()
+    loop.run_until_complete(asyncio.gather(first, last))
+    assert cancelled.cancelled()
+    assert ran == []
+    gc.collect()
+    assert ref() is None
+
+
+def test_the_result_of_a_job_cancelled_while_it_runs_is_dropped(loop):
+    async def main():
+        gate = Gate()
+        future = loop.run_in_executor(None, gate, 1)
+        wait_for(gate.begun)
+        future.cancel()
+        gate.go.set()
+        # Its thread is free again, so its outcome has been given back.
+        await loop.run_in_executor(None, name)
+        assert future.cancelled()
+
+    loop.run_until_complete(main())
+
+
+def test_function_and_arguments_are_free_when_the_task_runs(loop):
+    class Job(Token):
+        def __call__(self, token: Token) -> int:
+            return 1
+
+    async def main():
+        job, token = Job(), Token()
+        refs = weakref.ref(job), weakref.ref(token)
+        future = loop.run_in_executor(None, job, token)
+        del job, token
+        assert await future == 1
+        return [ref() for ref in refs]
+
+    assert loop.run_until_complete(main()) == [None, None]
+
+
+def test_many_arguments(loop):
+    numbers = tuple(range(300))
+    future = loop.run_in_executor(None, lambda *args: args, *numbers)
+    assert loop.run_until_complete(future) == numbers
+
+
+def test_jobs_in_c_do_not_keep_the_loop_out(loop, pools):
+    """A worker that never enters the interpreter still yields the GIL."""
+    pool = pools(1)
+    gate = Gate()
+    pool.submit(gate)
+    wait_for(gate.begun)
+    jobs = [pool.submit(sum, range(20_000)) for _ in range(1_000)]
+
+    async def main():
+        gate.go.set()
+        await asyncio.sleep(0.001)
+        return sum(job.done() for job in jobs)
+
+    assert loop.run_until_complete(main()) < len(jobs)
+
+
+# -- concurrent futures: submit, map, shutdown --------------------------------
+
+
+def test_submit_returns_a_concurrent_future(pools):
+    pool = pools(1)
+    future = pool.submit(dict, [("a", 1)], b=2)
+    assert isinstance(future, concurrent.futures.Future)
+    assert future.result(20) == {"a": 1, "b": 2}
+    failed = pool.submit(int, "x")
+    assert isinstance(failed.exception(20), ValueError)
+    assert list(pool.map(abs, [-1, 2, -3])) == [1, 2, 3]
+
+
+def test_submit_needs_a_function(pools):
+    with pytest.raises(TypeError, match="'fn'"):
+        pools(1).submit()
+
+
+def test_shutdown_finishes_what_waits(loop, pools):
+    pool = pools(1)
+    gate = Gate()
+    ran: list[int] = []
+    first = loop.run_in_executor(pool, gate)
+    second = pool.submit(ran.append, 1)
+    pool.shutdown(wait=False)
+    assert pool._shutdown
+    with pytest.raises(RuntimeError, match="new futures after shutdown"):
+        pool.submit(ran.append, 2)
+    with pytest.raises(RuntimeError, match="new futures after shutdown"):
+        loop.run_in_executor(pool, ran.append, 2)
+    gate.go.set()
+    loop.run_until_complete(first)
+    pool.shutdown(wait=True)
+    assert second.done()
+    assert ran == [1]
+    assert not any(thread.is_alive() for thread in pool._threads)
+
+
+def test_shutdown_can_cancel_what_waits(loop, pools):
+    pool = pools(1)
+    gate = Gate()
+    ran: list[int] = []
+    first = loop.run_in_executor(pool, gate, 1)
+    wait_for(gate.begun)
+    ours = loop.run_in_executor(pool, ran.append, 1)
+    theirs = pool.submit(ran.append, 2)
+    pool.shutdown(wait=False, cancel_futures=True)
+    gate.go.set()
+    assert theirs.cancelled()
+    with pytest.raises(asyncio.CancelledError):
+        loop.run_until_complete(ours)
+    assert loop.run_until_complete(first) == 1
+    assert ran == []
+
+
+def test_closing_the_loop_lets_jobs_end_and_drops_their_results():
+    loop = fastloop.new_event_loop()
+    gate = Gate()
+    ran: list[int] = []
+    loop.run_in_executor(None, gate)
+    wait_for(gate.begun)
+    loop.run_in_executor(None, ran.append, 1)
+    threads = list(loop._default_executor._threads)
+    loop.close()
+    gate.go.set()
+    for thread in threads:
+        thread.join(20)
+        assert not thread.is_alive()
+    assert ran == [1]
+
+
+@pytest.mark.parametrize("arguments", [(0,), (-1,)])
+def test_a_pool_has_a_thread_at_least(arguments):
+    with pytest.raises(ValueError, match="max_workers"):
+        executor.DefaultExecutor(*arguments)
+
+
+# -- a user's executor --------------------------------------------------------
+
+
+class Manual(concurrent.futures.Executor):
+    """An executor whose futures the test completes by hand."""
+
+    def __init__(self) -> None:
+        self.future: Any = concurrent.futures.Future()
+        self.call: Any = None
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+        self.call = (fn, args)
+        return self.future
+
+
+def test_bridge_copies_the_result_from_another_thread(loop, in_thread):
+    manual = Manual()
+    future = loop.run_in_executor(manual, pow, 2, 3)
+    assert manual.call == (pow, (2, 3))
+    in_thread(manual.future.set_result, 8)
+    assert loop.run_until_complete(future) == 8
+
+
+def test_bridge_converts_the_exceptions_asyncio_converts(loop):
+    for given, expected in [
+        (concurrent.futures.CancelledError("a"), asyncio.CancelledError),
+        (concurrent.futures.InvalidStateError("b"), asyncio.InvalidStateError),
+        (ZeroDivisionError("c"), ZeroDivisionError),
+    ]:
+        manual = Manual()
+        future = loop.run_in_executor(manual, name)
+        manual.future.set_exception(given)
+        with pytest.raises(expected) as caught:
+            loop.run_until_complete(future)
+        assert caught.value.args == given.args
+
+
+def test_bridge_cancels_both_ways(loop):
+    ours = Manual()
+    future = loop.run_in_executor(ours, name)
+    future.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        loop.run_until_complete(future)
+    assert ours.future.cancelled()
+    theirs = Manual()
+    future = loop.run_in_executor(theirs, name)
+    theirs.future.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        loop.run_until_complete(future)
+
+
+def test_bridge_of_a_future_that_is_done(loop):
+    manual = Manual()
+    manual.future.set_result(5)
+    future = loop.run_in_executor(manual, name)
+    assert loop.run_until_complete(future) == 5
+
+
+def test_bridge_passes_an_asyncio_future_through(loop):
+    manual = Manual()
+    manual.future = loop.create_future()
+    assert loop.run_in_executor(manual, name) is manual.future
+
+
+def test_bridge_refuses_what_is_no_future(loop):
+    manual = Manual()
+    manual.future = 5
+    with pytest.raises(AssertionError, match="Future is expected, got 5"):
+        loop.run_in_executor(manual, name)
+
+
+def test_bridge_drops_what_comes_after_close(loop):
+    manual = Manual()
+    future = loop.run_in_executor(manual, name)
+    loop.close()
+    manual.future.set_result(1)
+    assert not future.done()
+
+
+# -- arguments ----------------------------------------------------------------
+
+
+def test_parameters_may_be_named(loop):
+    future = loop.run_in_executor(executor=None, func=name)
+    assert loop.run_until_complete(future) == "asyncio_0"
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs"),
+    [
+        ((), {}),
+        ((None,), {}),
+        ((None, name), {"func": name}),
+        ((None, name), {"other": 1}),
+    ],
+)
+def test_wrong_arguments(loop, args, kwargs):
+    with pytest.raises(TypeError, match="run_in_executor"):
+        loop.run_in_executor(*args, **kwargs)
+    assert loop._default_executor is None
+
+
+def test_the_switch_gives_asyncios_own(monkeypatch):
+    monkeypatch.setenv("FASTLOOP_DISABLE", "native_executor")
+    loop = fastloop.new_event_loop()
+    future = loop.run_in_executor(None, name)
+    assert loop.run_until_complete(future) == "asyncio_0"
+    pool = loop._default_executor
+    assert type(pool) is concurrent.futures.ThreadPoolExecutor
+    loop.run_until_complete(loop.shutdown_default_executor())
+    loop.close()
+
+
+# -- collection, fork, exit ---------------------------------------------------
+
+
+def test_a_loop_that_nobody_holds_is_collected_and_its_threads_end():
+    loop = fastloop.new_event_loop()
+    loop.run_until_complete(loop.run_in_executor(None, name))
+    pool = weakref.ref(loop._default_executor)
+    threads = list(loop._default_executor._threads)
+    with pytest.warns(ResourceWarning, match="unclosed event loop"):
+        del loop
+        gc.collect()
+    assert pool() is None
+    for thread in threads:
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+def test_an_executor_that_nobody_holds_runs_what_waits(pools):
+    pool = pools(1)
+    gate = Gate()
+    pool.submit(gate)
+    wait_for(gate.begun)
+    future = pool.submit(name)
+    (thread,) = pool._threads
+    del pool
+    gc.collect()
+    gate.go.set()
+    assert future.result(20) == "asyncio_0"
+    thread.join(20)
+    assert not thread.is_alive()
+
+
+def script(text: str) -> list[str]:
+    """Run a script of its own process; return the lines it printed."""
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", "-c", textwrap.dedent(text)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout.splitlines()
+
+
+def test_exit_waits_for_running_and_queued_jobs():
+    lines = script(
+        """
+        import threading
+        from fastloop.executor import DefaultExecutor
+        pool = DefaultExecutor(1)
+        begun, exiting = threading.Event(), threading.Event()
+        threading._register_atexit(exiting.set)
+        def job(text):
+            begun.set()
+            exiting.wait()
+            print(text)
+        pool.submit(job, "running")
+        pool.submit(job, "queued")
+        begun.wait()
+        """
+    )
+    assert lines == ["running", "queued"]
+
+
+def test_exit_refuses_new_jobs():
+    lines = script(
+        """
+        import threading, time
+        from fastloop.executor import DefaultExecutor
+        pool, other = DefaultExecutor(1), DefaultExecutor(1)
+        begun = threading.Event()
+        def job():
+            begun.set()
+            while not pool._shutdown:
+                time.sleep(0)
+            for each in (pool, other):
+                try:
+                    each.submit(print)
+                except RuntimeError as exc:
+                    print(exc)
+        pool.submit(job)
+        begun.wait()
+        """
+    )
+    refused = "cannot schedule new futures after interpreter shutdown"
+    assert lines == [refused, refused]
+
+
+def test_a_forked_child_starts_with_no_threads():
+    lines = script(
+        """
+        import asyncio, os, sys, threading, warnings
+        import fastloop
+        from fastloop.executor import DefaultExecutor
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pool = DefaultExecutor(2)
+        go = threading.Event()
+        def job():
+            go.wait()
+        busy = [pool.submit(job) for _ in range(4)]
+        def name():
+            return threading.current_thread().name
+        pid = os.fork()
+        if pid == 0:
+            print("queued", pool._work_queue.qsize())
+            print("old pool", pool.submit(name).result())
+            loop = fastloop.new_event_loop()
+            print("new loop", loop.run_until_complete(
+                loop.run_in_executor(None, name)))
+            loop.run_until_complete(loop.shutdown_default_executor())
+            loop.close()
+            sys.stdout.flush()
+            sys.exit(0)
+        _, status = os.waitpid(pid, 0)
+        go.set()
+        print("status", status, [f.result(20) for f in busy], flush=True)
+        """
+    )
+    assert lines == [
+        "queued 0",
+        "old pool asyncio_0",
+        "new loop asyncio_0",
+        "status 0 [None, None, None, None]",
+    ]
+
+
+# -- stress -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("close", ["joined", "at once"])
+def test_loops_in_threads_with_jobs_in_flight(in_thread, close):
+    """Many loops, jobs and closings at once: for builds without a GIL."""
+    failures: list[BaseException] = []
+
+    def square(number: int) -> int:
+        return number * number
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        for start in range(0, 300, 30):
+            numbers = range(start, start + 30)
+            jobs = [loop.run_in_executor(None, square, n) for n in numbers]
+            jobs[7].cancel()
+            done = await asyncio.gather(*jobs, return_exceptions=True)
+            assert isinstance(done.pop(7), asyncio.CancelledError)
+            assert done == [n * n for n in numbers if n != start + 7]
+        for number in range(20):
+            loop.run_in_executor(None, square, number)
+
+    def work() -> None:
+        try:
+            for _ in range(3):
+                loop = fastloop.new_event_loop()
+                loop.run_until_complete(main())
+                if close == "joined":
+                    loop.run_until_complete(loop.shutdown_default_executor())
+                loop.close()
+        except BaseException as exc:
+            failures.append(exc)
+
+    threads = [in_thread(work) for _ in range(4)]
+    for thread in threads:
+        thread.join(40)
+    assert failures == []
+
+
+def test_one_executor_serves_loops_of_several_threads(in_thread, pools):
+    pool = pools(4)
+    totals: list[int] = []
+
+    def work() -> None:
+        loop = fastloop.new_event_loop()
+
+        async def main() -> int:
+            jobs = [loop.run_in_executor(pool, abs, -n) for n in range(200)]
+            return sum(await asyncio.gather(*jobs))
+
+        totals.append(loop.run_until_complete(main()))
+        loop.close()
+
+    threads = [in_thread(work) for _ in range(4)]
+    for thread in threads:
+        thread.join(20)
+    assert totals == [19900] * 4
