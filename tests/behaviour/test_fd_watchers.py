@@ -1,0 +1,764 @@
+"""add_reader and add_writer: what they return, replace and survive."""
+
+import asyncio
+import fcntl
+import gc
+import os
+import socket
+import sys
+import tempfile
+import time
+import weakref
+
+import pytest
+
+
+def nothing(*args):
+    pass
+
+
+@pytest.fixture
+def pair():
+    """Return two connected sockets that do not block."""
+    left, right = socket.socketpair()
+    left.setblocking(False)
+    right.setblocking(False)
+    with left, right:
+        yield left, right
+
+
+@pytest.fixture
+def pipe():
+    """Return a pipe's two ends; closed descriptors are not closed again."""
+    ends = os.pipe()
+    yield ends
+    for end in ends:
+        try:
+            os.close(end)
+        except OSError:
+            continue
+
+
+def turns(loop, count=1):
+    for _ in range(count):
+        loop.run_until_complete(asyncio.sleep(0))
+
+
+def idle_cpu(loop, seconds=0.1):
+    """Return the CPU seconds this process uses while the loop waits."""
+    loop.run_until_complete(asyncio.sleep(0.002))
+    start = time.process_time()
+    loop.run_until_complete(asyncio.sleep(seconds))
+    return time.process_time() - start
+
+
+def test_reader_is_called_with_its_arguments(loop, pair):
+    left, right = pair
+    seen = []
+
+    def callback(*args):
+        seen.append((args, left.recv(10)))
+        loop.stop()
+
+    assert loop.add_reader(left, callback, 1, "two") is None
+    right.send(b"hello")
+    loop.run_forever()
+    loop.remove_reader(left)
+    assert seen == [((1, "two"), b"hello")]
+
+
+def test_writer_is_called(loop, pair):
+    left, _ = pair
+    seen = []
+    assert (
+        loop.add_writer(left, lambda *a: (seen.append(a), loop.stop()), 3)
+        is None
+    )
+    loop.run_forever()
+    loop.remove_writer(left)
+    assert seen == [(3,)]
+
+
+def test_remove_tells_whether_it_removed(loop, pair):
+    left, _ = pair
+    assert loop.remove_reader(left) is False
+    assert loop.remove_writer(left) is False
+    loop.add_reader(left, nothing)
+    assert loop.remove_writer(left) is False
+    assert loop.remove_reader(left) is True
+    assert loop.remove_reader(left) is False
+    loop.add_writer(left, nothing)
+    assert loop.remove_reader(left) is False
+    assert loop.remove_writer(left) is True
+    assert loop.remove_writer(left) is False
+
+
+def test_both_directions_are_independent(loop, pair):
+    left, right = pair
+    seen = []
+    loop.add_reader(left, lambda: seen.append(left.recv(10)))
+    loop.add_writer(left, seen.append, "w")
+    turns(loop, 3)
+    assert set(seen) == {"w"}
+    assert loop.remove_writer(left) is True
+    seen.clear()
+    turns(loop, 3)
+    assert seen == []
+    right.send(b"x")
+    turns(loop, 3)
+    assert seen == [b"x"]
+    loop.add_writer(left, seen.append, "again")
+    assert loop.remove_reader(left) is True
+    turns(loop, 2)
+    assert "again" in seen
+    loop.remove_writer(left)
+
+
+@pytest.mark.parametrize("kind", ["socket", "number", "fileno object"])
+def test_what_may_be_watched(loop, pair, kind):
+    left, right = pair
+
+    class Wrapped:
+        def fileno(self):
+            return left.fileno()
+
+    watched = {
+        "socket": left,
+        "number": left.fileno(),
+        "fileno object": Wrapped(),
+    }[kind]
+    seen = []
+    loop.add_reader(watched, lambda: (seen.append(1), loop.stop()))
+    right.send(b"x")
+    loop.run_forever()
+    assert loop.remove_reader(left.fileno()) is True
+    assert seen == [1]
+
+
+@pytest.mark.parametrize("bad", [-1, "1", None, 1.5, object(), b""], ids=repr)
+def test_what_may_not_be_watched(loop, bad):
+    for method in (loop.add_reader, loop.add_writer):
+        with pytest.raises((ValueError, TypeError)):
+            method(bad, nothing)
+    for method in (loop.remove_reader, loop.remove_writer):
+        with pytest.raises((ValueError, TypeError)):
+            method(bad)
+
+
+def test_error_types_are_asyncios(loop):
+    """The same class and text as asyncio's for each bad descriptor."""
+    oracle = asyncio.SelectorEventLoop()
+    try:
+        for bad in (-1, "1", None, object(), 10**6, 2**40):
+            for name in (
+                "add_reader",
+                "add_writer",
+                "remove_reader",
+                "remove_writer",
+            ):
+                args = (nothing,) if name.startswith("add") else ()
+                outcome = []
+                for each in (loop, oracle):
+                    try:
+                        outcome.append(getattr(each, name)(bad, *args))
+                    except Exception as exc:
+                        outcome.append(type(exc))
+                assert outcome[0] == outcome[1], (name, bad)
+    finally:
+        oracle.close()
+
+
+def test_a_closed_socket_cannot_be_watched(loop):
+    left, right = socket.socketpair()
+    left.close()
+    right.close()
+    with pytest.raises(ValueError):
+        loop.add_reader(left, nothing)
+
+
+def test_a_closed_number_cannot_be_watched(loop):
+    reader, writer = os.pipe()
+    os.close(reader)
+    os.close(writer)
+    with pytest.raises(OSError):
+        loop.add_reader(reader, nothing)
+    turns(loop)
+
+
+def test_a_regular_file_cannot_be_watched(loop):
+    with tempfile.TemporaryFile() as file:
+        with pytest.raises(PermissionError):
+            loop.add_reader(file, nothing)
+        with pytest.raises(PermissionError):
+            loop.add_writer(file, nothing)
+        assert loop.remove_reader(file) is False
+    turns(loop)
+
+
+def test_adding_again_replaces(loop, pair):
+    left, right = pair
+    seen = []
+    loop.add_reader(left, seen.append, "old")
+    loop.add_reader(
+        left, lambda: (seen.append("new"), left.recv(10), loop.stop())
+    )
+    right.send(b"x")
+    loop.run_forever()
+    assert loop.remove_reader(left) is True
+    assert loop.remove_reader(left) is False
+    assert seen == ["new"]
+
+
+def test_replaced_callback_is_released(loop, pair):
+    left, _ = pair
+
+    class Token:
+        def callback(self):
+            pass
+
+    token = Token()
+    alive = weakref.ref(token)
+    loop.add_reader(left, token.callback)
+    loop.add_reader(left, nothing)
+    del token
+    gc.collect()
+    assert alive() is None
+    loop.remove_reader(left)
+
+
+def test_removed_callback_is_released(loop, pair):
+    left, right = pair
+
+    class Token:
+        def callback(self):
+            left.recv(10)
+
+    token = Token()
+    alive = weakref.ref(token)
+    loop.add_reader(left, token.callback)
+    right.send(b"x")
+    turns(loop, 3)
+    loop.remove_reader(left)
+    del token
+    turns(loop)
+    gc.collect()
+    assert alive() is None
+
+
+def test_replace_while_an_event_waits(loop, pair):
+    """asyncio cancels the handle of the replaced callback."""
+    left, right = pair
+    seen = []
+    right.send(b"x")
+    loop.add_reader(left, seen.append, "old")
+    turns(loop, 2)
+    count = len(seen)
+    loop.add_reader(left, lambda: seen.append(left.recv(1)))
+    turns(loop, 3)
+    assert seen[count:] == [b"x"]
+    loop.remove_reader(left)
+
+
+def test_remove_inside_the_callback(loop, pair):
+    left, right = pair
+    seen = []
+
+    def callback():
+        seen.append(loop.remove_reader(left))
+        gc.collect()
+
+    loop.add_reader(left, callback)
+    right.send(b"x")
+    turns(loop, 5)
+    assert seen == [True]
+
+
+def test_remove_and_add_inside_the_callback(loop, pair):
+    left, right = pair
+    seen = []
+
+    def first():
+        seen.append("first")
+        loop.remove_reader(left)
+        loop.add_reader(left, second)
+
+    def second():
+        seen.append(left.recv(1))
+
+    loop.add_reader(left, first)
+    right.send(b"xy")
+    turns(loop, 6)
+    assert seen == ["first", b"x", b"y"]
+    loop.remove_reader(left)
+
+
+def test_close_inside_the_callback(loop):
+    left, right = socket.socketpair()
+    seen = []
+
+    def callback():
+        seen.append(1)
+        loop.remove_reader(left)
+        left.close()
+
+    loop.add_reader(left, callback)
+    right.send(b"x")
+    turns(loop, 5)
+    assert seen == [1]
+    right.close()
+
+
+def test_one_callback_removes_another(loop):
+    """Both are ready in one poll: the removed one must not run."""
+    pairs = [socket.socketpair() for _ in range(2)]
+    seen = []
+
+    def callback(me, other):
+        seen.append(me)
+        loop.remove_reader(pairs[other][0])
+
+    loop.add_reader(pairs[0][0], callback, 0, 1)
+    loop.add_reader(pairs[1][0], callback, 1, 0)
+    for _, right in pairs:
+        right.send(b"x")
+    turns(loop, 2)
+    assert len(set(seen)) == 1
+    for left, right in pairs:
+        loop.remove_reader(left)
+        left.close()
+        right.close()
+
+
+def test_level_triggered(loop, pair):
+    left, right = pair
+    seen = []
+    loop.add_reader(left, lambda: seen.append(left.recv(1)))
+    right.send(b"abcde")
+    turns(loop, 8)
+    assert seen == [b"a", b"b", b"c", b"d", b"e"]
+    loop.remove_reader(left)
+
+
+def test_end_of_file_is_an_event(loop):
+    left, right = socket.socketpair()
+    seen = []
+    loop.add_reader(left, lambda: (seen.append(left.recv(1)), loop.stop()))
+    right.close()
+    loop.run_forever()
+    loop.remove_reader(left)
+    left.close()
+    assert seen == [b""]
+
+
+def test_hang_up_wakes_a_writer(loop, pipe):
+    reader, writer = pipe
+    os.set_blocking(writer, False)
+    with pytest.raises(BlockingIOError):
+        while True:
+            os.write(writer, bytes(65536))
+    seen = []
+    loop.add_writer(writer, lambda: (seen.append(1), loop.stop()))
+    turns(loop, 2)
+    assert seen == []
+    os.close(reader)
+    loop.run_forever()
+    loop.remove_writer(writer)
+    assert seen == [1]
+
+
+def test_close_without_remove_then_reuse_of_the_number(loop, loop_kind):
+    """The number now means another socket: the old watch must not run."""
+    if loop_kind == "asyncio":
+        pytest.skip("asyncio's selector misses the new socket")
+    left, right = socket.socketpair()
+    seen = []
+    loop.add_reader(left, seen.append, "old")
+    number = left.fileno()
+    turns(loop)
+    left.close()
+    right.close()
+    fresh, other = socket.socketpair()
+    assert number in (fresh.fileno(), other.fileno())
+    if other.fileno() == number:
+        fresh, other = other, fresh
+    loop.add_reader(fresh, lambda: seen.append(fresh.recv(10)))
+    other.send(b"new")
+    turns(loop, 3)
+    assert loop.remove_reader(fresh) is True
+    fresh.close()
+    other.close()
+    assert seen == [b"new"]
+
+
+def test_remove_after_close_by_number(loop):
+    left, right = socket.socketpair()
+    number = left.fileno()
+    loop.add_reader(left, nothing)
+    turns(loop)
+    left.close()
+    right.close()
+    assert loop.remove_reader(number) is True
+    assert loop.remove_reader(number) is False
+    turns(loop)
+
+
+def test_add_remove_many_times(loop, pair):
+    left, right = pair
+    seen = []
+    for _ in range(200):
+        loop.add_reader(left, seen.append, "r")
+        loop.add_writer(left, seen.append, "w")
+        assert loop.remove_reader(left)
+        assert loop.remove_writer(left)
+    turns(loop, 2)
+    assert seen == []
+
+
+def test_remove_stops_before_it_returns(loop):
+    """Closing right after remove_reader must leave nothing behind."""
+    for _ in range(50):
+        left, right = socket.socketpair()
+        loop.add_reader(left, nothing)
+        right.send(b"x")
+        turns(loop)
+        loop.remove_reader(left)
+        left.close()
+        right.close()
+    assert idle_cpu(loop, 0.05) < 0.04
+
+
+def test_many_descriptors(loop):
+    pairs = [socket.socketpair() for _ in range(150)]
+    seen = []
+    for number, (left, right) in enumerate(pairs):
+        loop.add_reader(
+            left,
+            lambda n=number, s=left: (s.recv(10), seen.append(n)),
+        )
+        right.send(b"x")
+    while len(seen) < 150:
+        turns(loop)
+    for left, right in pairs:
+        assert loop.remove_reader(left)
+        left.close()
+        right.close()
+    assert sorted(seen) == list(range(150))
+
+
+@pytest.mark.parametrize("blocking", [True, False])
+def test_blocking_flag_is_left_as_it_was(loop, blocking):
+    left, right = socket.socketpair()
+    left.setblocking(blocking)
+    flags = fcntl.fcntl(left, fcntl.F_GETFL)
+    loop.add_reader(left, nothing)
+    assert fcntl.fcntl(left, fcntl.F_GETFL) == flags
+    turns(loop, 2)
+    loop.add_writer(left, nothing)
+    turns(loop, 2)
+    assert fcntl.fcntl(left, fcntl.F_GETFL) == flags
+    loop.remove_reader(left)
+    loop.remove_writer(left)
+    assert fcntl.fcntl(left, fcntl.F_GETFL) == flags
+    left.close()
+    right.close()
+
+
+def test_blocking_flag_of_a_pipe(loop, pipe):
+    reader, writer = pipe
+    for end in pipe:
+        assert os.get_blocking(end)
+    loop.add_reader(reader, nothing)
+    loop.add_writer(writer, nothing)
+    turns(loop, 2)
+    for end in pipe:
+        assert os.get_blocking(end)
+    loop.remove_reader(reader)
+    loop.remove_writer(writer)
+
+
+def test_callback_that_fails_is_reported_and_watched_on(loop, pair, reports):
+    left, right = pair
+    seen = []
+
+    def callback():
+        seen.append(left.recv(1))
+        raise ZeroDivisionError
+
+    loop.add_reader(left, callback)
+    right.send(b"ab")
+    turns(loop, 4)
+    loop.remove_reader(left)
+    assert seen == [b"a", b"b"]
+    assert len(reports) == 2
+    assert isinstance(reports[0]["exception"], ZeroDivisionError)
+
+
+def test_handle_is_given_back_internally(loop, pair):
+    """asyncio's _add_reader, which libraries call, returns the handle."""
+    left, _ = pair
+    handle = loop._add_reader(left.fileno(), nothing)
+    assert isinstance(handle, asyncio.Handle)
+    assert loop._remove_reader(left.fileno()) is True
+    handle = loop._add_writer(left.fileno(), nothing)
+    assert isinstance(handle, asyncio.Handle)
+    assert loop._remove_writer(left.fileno()) is True
+
+
+def test_watching_a_transports_socket_is_refused(run, loop):
+    async def main():
+        left, right = socket.socketpair()
+        left.setblocking(False)
+        transport, _ = await loop.create_connection(
+            asyncio.Protocol, sock=left
+        )
+        sock = transport.get_extra_info("socket")
+        for method in (loop.add_reader, loop.add_writer):
+            with pytest.raises(RuntimeError, match="is used by transport"):
+                method(sock.fileno(), nothing)
+        for method in (loop.remove_reader, loop.remove_writer):
+            with pytest.raises(RuntimeError, match="is used by transport"):
+                method(sock.fileno())
+        transport.close()
+        right.close()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+    run(main())
+
+
+def test_debug_mode_checks_nothing_more(loop, pair):
+    left, right = pair
+    loop.set_debug(True)
+    seen = []
+    loop.add_reader(left, lambda: (seen.append(left.recv(1)), loop.stop()))
+    right.send(b"x")
+    loop.run_forever()
+    loop.remove_reader(left)
+    loop.set_debug(False)
+    assert seen == [b"x"]
+
+
+def test_watch_in_one_loop_and_then_another(loop_factory, pair):
+    left, right = pair
+    seen = []
+    for number in range(3):
+        own = loop_factory()
+        own.add_reader(left, lambda: seen.append(left.recv(1)))
+        right.send(b"%d" % number)
+        while len(seen) <= number:
+            turns(own)
+        if number != 1:
+            assert own.remove_reader(left)
+        own.close()
+    assert seen == [b"0", b"1", b"2"]
+
+
+def test_two_loops_watch_one_descriptor(loop_factory, pair):
+    left, right = pair
+    loops = [loop_factory(), loop_factory()]
+    seen = []
+    for number, own in enumerate(loops):
+        own.add_reader(left, seen.append, number)
+    right.send(b"x")
+    for own in loops:
+        turns(own, 2)
+    assert set(seen) == {0, 1}
+    for own in loops:
+        own.remove_reader(left)
+        own.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="epoll keeps the dup")
+def test_closed_while_a_dup_lives_then_removed(loop, loop_kind):
+    """A watched number closed behind our back, its file kept by a dup.
+
+    The kernel goes on reporting the file under the dead number.
+    """
+    if loop_kind == "asyncio":
+        pytest.skip("asyncio's selector spins on the dead number")
+    left, right = socket.socketpair()
+    kept = left.dup()
+    loop.add_reader(left, nothing)
+    turns(loop, 2)
+    number = left.fileno()
+    left.close()
+    right.send(b"x")
+    loop.remove_reader(number)
+    assert idle_cpu(loop) < 0.05
+    fresh, other = socket.socketpair()
+    seen = []
+    loop.add_reader(fresh, lambda: seen.append(fresh.recv(10)))
+    other.send(b"y")
+    turns(loop, 4)
+    loop.remove_reader(fresh)
+    assert seen == [b"y"]
+    for each in (kept, right, fresh, other):
+        each.close()
+
+
+def test_removed_while_a_dup_lives(loop):
+    left, right = socket.socketpair()
+    kept = left.dup()
+    seen = []
+    loop.add_reader(left, seen.append, 1)
+    turns(loop, 2)
+    right.send(b"x")
+    assert loop.remove_reader(left) is True
+    left.close()
+    turns(loop, 3)
+    assert seen == []
+    assert idle_cpu(loop) < 0.05
+    kept.close()
+    right.close()
+
+
+def test_dup_watched_beside_the_original(loop, pair):
+    left, right = pair
+    seen = []
+    with left.dup() as copy:
+        loop.add_reader(left, seen.append, "left")
+        loop.add_reader(copy, seen.append, "copy")
+        right.send(b"x")
+        turns(loop, 3)
+        assert set(seen) == {"left", "copy"}
+        assert loop.remove_reader(copy)
+        seen.clear()
+        turns(loop, 2)
+        assert set(seen) == {"left"}
+        assert loop.remove_reader(left)
+    seen.clear()
+    turns(loop, 2)
+    assert seen == []
+
+
+def test_number_closed_and_reused_while_a_dup_lives(loop):
+    """The old file lives on in a dup; its number is another socket now."""
+    left, right = socket.socketpair()
+    kept = left.dup()
+    seen = []
+    loop.add_reader(left, seen.append, "old")
+    turns(loop, 2)
+    loop.remove_reader(left)
+    number = left.fileno()
+    left.close()
+    fresh, other = socket.socketpair()
+    if other.fileno() == number:
+        fresh, other = other, fresh
+    assert fresh.fileno() == number
+    loop.add_reader(fresh, lambda: seen.append(fresh.recv(20)))
+    right.send(b"to the dup")
+    other.send(b"to the fresh")
+    turns(loop, 4)
+    loop.remove_reader(fresh)
+    assert seen == [b"to the fresh"]
+    assert idle_cpu(loop) < 0.05
+    for each in (kept, right, fresh, other):
+        each.close()
+
+
+def test_child_process_keeps_the_descriptor_open(loop):
+    """A fork holds the file: remove_reader must still silence it."""
+    left, right = socket.socketpair()
+    gate_out, gate_in = os.pipe()
+    loop.add_reader(left, nothing)
+    turns(loop, 2)
+    os.set_inheritable(left.fileno(), True)
+    pid = os.posix_spawn(
+        "/bin/cat",
+        ["cat"],
+        {},
+        file_actions=[
+            (os.POSIX_SPAWN_DUP2, gate_out, 0),
+            (os.POSIX_SPAWN_CLOSE, gate_in),
+        ],
+    )
+    try:
+        right.send(b"x")
+        assert loop.remove_reader(left) is True
+        left.close()
+        assert idle_cpu(loop) < 0.05
+    finally:
+        os.close(gate_in)
+        os.close(gate_out)
+        os.waitpid(pid, 0)
+        right.close()
+
+
+def test_fifo_and_tty(loop, tmp_path):
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    number = os.open(path, os.O_RDWR | os.O_NONBLOCK)
+    master, slave = os.openpty()
+    seen = []
+    try:
+        loop.add_reader(number, lambda: seen.append(os.read(number, 10)))
+        loop.add_reader(master, lambda: seen.append(os.read(master, 10)))
+        os.write(number, b"fifo")
+        os.write(slave, b"tty")
+        while len(seen) < 2:
+            turns(loop)
+        assert loop.remove_reader(number)
+        assert loop.remove_reader(master)
+    finally:
+        for each in (number, master, slave):
+            os.close(each)
+    assert sorted(seen) == [b"fifo", b"tty"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="eventfd is Linux's")
+def test_eventfd(loop):
+    number = os.eventfd(0)
+    seen = []
+    loop.add_reader(
+        number, lambda: (seen.append(os.eventfd_read(number)), loop.stop())
+    )
+    os.eventfd_write(number, 3)
+    loop.run_forever()
+    loop.remove_reader(number)
+    os.close(number)
+    assert seen == [3]
+
+
+def test_a_nested_epoll(loop, pair):
+    select = pytest.importorskip("select")
+    if not hasattr(select, "epoll"):
+        pytest.skip("epoll is Linux's")
+    left, right = pair
+    inner = select.epoll()
+    seen = []
+    with inner:
+        inner.register(left, select.EPOLLIN)
+        loop.add_reader(
+            inner, lambda: (seen.append(inner.poll(0)), loop.stop())
+        )
+        right.send(b"x")
+        loop.run_forever()
+        loop.remove_reader(inner)
+    assert seen == [[(left.fileno(), select.EPOLLIN)]]
+
+
+def test_signals_do_not_disturb_a_wait(loop, pair):
+    left, right = pair
+    seen = []
+    loop.add_reader(left, lambda: (seen.append(left.recv(9)), loop.stop()))
+    loop.call_later(0.005, right.send, b"later")
+    loop.run_forever()
+    loop.remove_reader(left)
+    assert seen == [b"later"]
+
+
+def test_out_of_band_data_does_not_spin_a_reader(loop):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        client = socket.create_connection(server.getsockname())
+        peer, _ = server.accept()
+    seen = []
+    loop.add_reader(peer, lambda: seen.append(peer.recv(10)))
+    client.send(b"x", socket.MSG_OOB)
+    assert idle_cpu(loop) < 0.06
+    client.send(b"in band")
+    while not seen:
+        turns(loop)
+    loop.remove_reader(peer)
+    client.close()
+    peer.close()
+    assert b"".join(seen) == b"in band"
