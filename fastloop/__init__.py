@@ -7,13 +7,21 @@ Run a program on it::
 
 or give asyncio the factory: ``asyncio.Runner(loop_factory=
 fastloop.new_event_loop)``; or, up to Python 3.15, ``fastloop.install()``.
+
+The core and asyncio are imported by the first use of a name, not before:
+pytest imports this package for its plugin in every project that has fastloop
+installed.
 """
 
 from __future__ import annotations
 
-from ._core import libuv_version
-from .loop import Loop
-from .runner import new_event_loop, run
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ._core import libuv_version
+    from .loop import Loop
+    from .policy import EventLoopPolicy, install
+    from .runner import new_event_loop, run
 
 __version__ = "0.1.0"
 
@@ -27,11 +35,25 @@ __all__ = [
     "run",
 ]
 
+_HOMES = {
+    "EventLoopPolicy": "policy",
+    "Loop": "loop",
+    "install": "policy",
+    "libuv_version": "_core",
+    "new_event_loop": "runner",
+    "run": "runner",
+}
+
 
 def __getattr__(name: str) -> object:
-    # Policies are deprecated: importing fastloop must not touch them.
-    if name in ("EventLoopPolicy", "install"):
-        from . import policy
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
 
-        return getattr(policy, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

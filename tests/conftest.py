@@ -32,6 +32,7 @@ LIMIT = float(os.environ.get("FASTLOOP_TEST_TIMEOUT", "60"))
 
 try:
     import fastloop
+    import fastloop._core
 
     BUILT = True
 except ImportError:
@@ -129,7 +130,9 @@ class _Errors(logging.Handler):
 def _settle(factory: Factory) -> None:
     """Bring what is kept between loops to the same state each time."""
     gc.collect()
-    factory().close()
+    loop = factory()
+    loop.run_until_complete(asyncio.sleep(1e-4))
+    loop.close()
 
 
 @pytest.fixture
