@@ -31,8 +31,9 @@ KINDS = ("asyncio", "fastloop")
 LIMIT = float(os.environ.get("FASTLOOP_TEST_TIMEOUT", "60"))
 
 try:
-    import fastloop
     import fastloop._core
+
+    import fastloop
 
     BUILT = True
 except ImportError:

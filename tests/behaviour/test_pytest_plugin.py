@@ -7,8 +7,10 @@ do, and looks at which loop its tests met.  The suites' only odd part is
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib.metadata import entry_points
+from pathlib import Path
 
 import pytest
 
@@ -43,7 +45,10 @@ PLUGIN = () if _POINTS else ("-p", "fastloop.pytest_plugin")
 @pytest.fixture
 def suite(pytester, monkeypatch):
     """suite(source, *args, **ini) writes, runs and gives the result."""
-    pytest.importorskip("fastloop", reason="fastloop is not built")
+    core = pytest.importorskip("fastloop._core", reason="not built")
+    home = [str(Path(core.__file__).parents[1])]
+    home += filter(None, [os.environ.get("PYTHONPATH")])
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(home))
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
 
     def run(source, *args, conftest="", **ini):

@@ -34,9 +34,9 @@ def child_env(**extra: str) -> dict[str, str]:
     """This process's environment, in which apps/ and fastloop import."""
     path = [str(APPS)]
     with contextlib.suppress(ImportError):
-        import fastloop
+        from fastloop import _core
 
-        path.append(str(Path(fastloop.__file__).parents[1]))
+        path.append(str(Path(_core.__file__).parents[1]))
     if os.environ.get("PYTHONPATH"):
         path.append(os.environ["PYTHONPATH"])
     env = {**os.environ, "PYTHONUNBUFFERED": "1", **extra}
