@@ -7,6 +7,7 @@ SETUP = VENV=$(VENV) tools/setup-env
 BENCH_OUT ?= bench-results
 # More words for pytest or benchmarks/run.py: make test ARGS="-k timer"
 ARGS ?=
+OWN_TESTS = $(wildcard $(addprefix tests/,unit behaviour isolated fault))
 
 .PHONY: help bench test build debug sanitize lint format unit gate ci wheel \
 	sdist clean
@@ -39,8 +40,7 @@ build:
 
 unit:
 	@$(SETUP) build test
-	$(PY) -m pytest tests/unit tests/behaviour tests/isolated tests/fault \
-		$(ARGS)
+	$(PY) -m pytest $(OWN_TESTS) $(ARGS)
 
 debug:
 	@FASTLOOP_DEBUG=1 $(SETUP) build test
