@@ -79,6 +79,7 @@ def draw(report: Report, files: list[str], title: str) -> None:
     for place, loop in enumerate(others):
         _draw_loop(axes, report, rows, loop, base, place, len(others))
     _finish(axes, rows, base, title)
+    figure.legend(loc="outside lower center", ncols=len(others), fontsize=7)
     for name in files:
         figure.savefig(name, dpi=120)
     pyplot.close(figure)
@@ -140,5 +141,4 @@ def _finish(axes: Any, rows: list[Row], base: str, title: str) -> None:
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlabel(f"times as good as {base} (further right is better)")
     axes.set_title(title, fontsize=9)
-    axes.legend(loc="lower right", fontsize=7)
     axes.grid(axis="x", linewidth=0.3)
