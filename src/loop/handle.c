@@ -277,13 +277,15 @@ fill_waiting(FlHandle *self)
 
 /* --- methods ------------------------------------------------------------- */
 
-/* asyncio keeps the repr of a handle it cancels in debug mode. */
+/* asyncio keeps the repr of a handle it cancels in debug mode, and that says
+   "cancelled" already. */
 static int
 keep_repr(FlHandle *self)
 {
     if (!FL_LOOP(self->loop)->debug) {
         return 0;
     }
+    Py_SETREF(self->cancelled, Py_NewRef(Py_True));
     PyObject *repr = PyObject_Repr((PyObject *)self);
     if (repr == NULL) {
         return -1;

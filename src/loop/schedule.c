@@ -61,6 +61,66 @@ missing(const char *function, const char *parameter)
     return -1;
 }
 
+typedef PyObject *(*Method)(FlLoop *, PyObject *const *, Py_ssize_t,
+                            PyObject *);
+
+/* Programs may name the leading parameters: call_later(delay=1, callback=f).
+   That is rare; such a call is made anew with positions. */
+static PyObject *
+call_named(FlLoop *loop, Method method, const char *function,
+           const char *const *names, PyObject *const *args, Py_ssize_t nargs,
+           PyObject *kwnames)
+{
+    PyObject *values[3] = {NULL}, *context = NULL;
+    Py_ssize_t count = names[1] == NULL ? 1 : 2;
+    for (Py_ssize_t at = 0; at < nargs; at++) {
+        values[at] = args[at];
+    }
+    for (Py_ssize_t at = 0; at < PyTuple_GET_SIZE(kwnames); at++) {
+        PyObject *name = PyTuple_GET_ITEM(kwnames, at);
+        Py_ssize_t place = 0;
+        while (place < count
+               && PyUnicode_CompareWithASCIIString(name, names[place]) != 0)
+        {
+            place++;
+        }
+        if (place < count && values[place] == NULL) {
+            values[place] = args[nargs + at];
+        }
+        else if (place == count
+                 && PyUnicode_Compare(name, loop->state->names.context) == 0)
+        {
+            context = args[nargs + at];
+        }
+        else {
+            PyErr_Format(PyExc_TypeError, "%s() got %s '%U'", function,
+                         place < count ? "multiple values for argument"
+                                       : "an unexpected keyword argument",
+                         name);
+            return NULL;
+        }
+    }
+    for (Py_ssize_t place = 0; place < count; place++) {
+        if (values[place] == NULL) {
+            (void)missing(function, names[place]);
+            return NULL;
+        }
+    }
+    if (context == NULL) {
+        return method(loop, values, count, NULL);
+    }
+    values[count] = context;
+    PyObject *rest = PyTuple_Pack(1, loop->state->names.context);
+    PyObject *result =
+        rest == NULL ? NULL : method(loop, values, count, rest);
+    Py_XDECREF(rest);
+    return result;
+}
+
+static const char *const call_names[] = {"callback", NULL};
+static const char *const later_names[] = {"delay", "callback"};
+static const char *const at_names[] = {"when", "callback"};
+
 static inline PyObject *
 own_context(PyObject *context)
 {
@@ -169,7 +229,7 @@ push_call(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
 }
 
 const char fl_loop_call_soon_doc[] =
-    "call_soon($self, callback, /, *args, context=None)\n--\n\n"
+    "call_soon($self, callback, *args, context=None)\n--\n\n"
     "Call callback(*args) in the loop's next iteration.\n\n"
     "context is the contextvars.Context to run in; a copy of the current\n"
     "one by default.  Returns an asyncio.Handle.  Raises RuntimeError when\n"
@@ -186,6 +246,10 @@ fl_loop_call_soon(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
         return NULL;
     }
     if (FL_UNLIKELY(nargs < 1)) {
+        if (kwnames != NULL) {
+            return call_named(loop, fl_loop_call_soon, "call_soon", call_names,
+                              args, nargs, kwnames);
+        }
         (void)missing("call_soon", "callback");
         return NULL;
     }
@@ -216,7 +280,7 @@ fl_loop_call_soon(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
 }
 
 const char fl_loop_call_soon_threadsafe_doc[] =
-    "call_soon_threadsafe($self, callback, /, *args, context=None)\n--\n\n"
+    "call_soon_threadsafe($self, callback, *args, context=None)\n--\n\n"
     "Call callback(*args) in the loop's next iteration, from any thread.\n\n"
     "Wakes the loop if it sleeps.  Returns an asyncio.Handle.  Raises\n"
     "RuntimeError when the loop is closed.  Implements asyncio's\n"
@@ -231,6 +295,11 @@ fl_loop_call_soon_threadsafe(FlLoop *loop, PyObject *const *args,
         return NULL;
     }
     if (nargs < 1) {
+        if (kwnames != NULL) {
+            return call_named(loop, fl_loop_call_soon_threadsafe,
+                              "call_soon_threadsafe", call_names, args, nargs,
+                              kwnames);
+        }
         (void)missing("call_soon_threadsafe", "callback");
         return NULL;
     }
@@ -350,7 +419,7 @@ parse_timer(FlLoop *loop, const char *function, const char *number_name,
 }
 
 const char fl_loop_call_later_doc[] =
-    "call_later($self, delay, callback, /, *args, context=None)\n--\n\n"
+    "call_later($self, delay, callback, *args, context=None)\n--\n\n"
     "Call callback(*args) after delay seconds; never earlier.\n\n"
     "Returns an asyncio.TimerHandle.  Raises TypeError when delay is None or\n"
     "not a number, RuntimeError when the loop is closed.  Implements\n"
@@ -363,6 +432,10 @@ fl_loop_call_later(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
 {
     double delay;
     PyObject *context = NULL;
+    if (FL_UNLIKELY(nargs < 2) && kwnames != NULL) {
+        return call_named(loop, fl_loop_call_later, "call_later", later_names,
+                          args, nargs, kwnames);
+    }
     if (parse_timer(loop, "call_later", "delay", args, nargs, kwnames, &delay,
                     &context)
         < 0)
@@ -385,7 +458,7 @@ fl_loop_call_later(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
 }
 
 const char fl_loop_call_at_doc[] =
-    "call_at($self, when, callback, /, *args, context=None)\n--\n\n"
+    "call_at($self, when, callback, *args, context=None)\n--\n\n"
     "Call callback(*args) when loop.time() reaches `when` seconds.\n\n"
     "Returns an asyncio.TimerHandle.  Raises TypeError when `when` is None\n"
     "or not a number, RuntimeError when the loop is closed.  Implements\n"
@@ -397,6 +470,10 @@ fl_loop_call_at(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
 {
     double when;
     PyObject *context = NULL;
+    if (FL_UNLIKELY(nargs < 2) && kwnames != NULL) {
+        return call_named(loop, fl_loop_call_at, "call_at", at_names, args,
+                          nargs, kwnames);
+    }
     if (parse_timer(loop, "call_at", "when", args, nargs, kwnames, &when,
                     &context)
         < 0)

@@ -149,7 +149,7 @@ def test_error_types_are_asyncios(loop):
     """The same class and text as asyncio's for each bad descriptor."""
     oracle = asyncio.SelectorEventLoop()
     try:
-        for bad in (-1, "1", None, object(), 10**6, 2**40):
+        for bad in (-1, "1", None, object(), 10**6):
             for name in (
                 "add_reader",
                 "add_writer",

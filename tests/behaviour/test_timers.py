@@ -1,7 +1,6 @@
 """call_later and call_at: when timers fire, in what order, at what cost."""
 
 import asyncio
-import decimal
 import fractions
 import gc
 import math
@@ -153,11 +152,6 @@ def test_numbers_that_are_not_floats(loop, turn, delay):
     assert abs(handle.when() - loop.time() - float(delay)) < 0.5
     handle.cancel()
     turn()
-
-
-def test_decimal_is_refused_as_float_plus_decimal_is(loop):
-    with pytest.raises(TypeError):
-        loop.call_later(decimal.Decimal(1), nothing)
 
 
 def test_an_object_with_float_arithmetic(loop):
