@@ -3,7 +3,7 @@
 Each repetition goes through all cases, and for each case through all loops
 one right after the other, a different one first each time: whatever drifts
 on the machine drifts for all of them.  Every measurement is a process of
-its own, in a session of its own, so that one which hangs can be ended
+its own, in a process group of its own, so that one which hangs is ended
 together with the servers and clients it started.  What fails is noted in
 its place and not tried again; the run goes on.
 """
@@ -69,10 +69,10 @@ def run_json(command: list[str], limit: float) -> dict:
     try:
         out, err = process.communicate(timeout=limit)
     except subprocess.TimeoutExpired:
-        _end_session(process)
+        _end_group(process)
         return {"error": f"no answer in {limit:.0f} s"}
     except BaseException:
-        _end_session(process)
+        _end_group(process)
         raise
     lines = out.strip().splitlines()
     try:
@@ -84,7 +84,7 @@ def run_json(command: list[str], limit: float) -> dict:
     return answer
 
 
-def _end_session(process: subprocess.Popen) -> None:
+def _end_group(process: subprocess.Popen) -> None:
     try:
         os.killpg(process.pid, signal.SIGKILL)
     except ProcessLookupError:
