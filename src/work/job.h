@@ -43,7 +43,7 @@ int fl_future_give_result(FlLoop *loop, PyObject *future, PyObject *result);
 int fl_future_give_exception(FlLoop *loop, PyObject *future, PyObject *exc);
 
 /* Have the loop run op(future, value), from any thread.  A loop that is closed
-   drops it silently.  Steals value; owed as above, or NULL: wake it at once. */
+   drops it silently.  Steals value.  owed as above; NULL: wake it now. */
 void fl_future_post_anythread(FlLoop *loop, FlReadyOp op, PyObject *future,
                               PyObject *value, FlPoller **owed);
 
