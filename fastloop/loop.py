@@ -281,6 +281,24 @@ class Loop(_core.BaseLoop, asyncio.SelectorEventLoop):
         _core.open_stream(self, rawsock, tls, None, extra, server, context)
         return tls._app_transport
 
+    async def _sendfile_native(
+        self, transp: Any, file: Any, offset: int, count: int | None
+    ) -> int:
+        """Send on a duplicate: the transport watches its own descriptor."""
+        resume_reading = transp.is_reading()
+        transp.pause_reading()
+        await transp._make_empty_waiter()
+        try:
+            with transp._sock.dup() as sock:
+                sock.setblocking(False)
+                return await self.sock_sendfile(
+                    sock, file, offset, count, fallback=False
+                )
+        finally:
+            transp._reset_empty_waiter()
+            if resume_reading:
+                transp.resume_reading()
+
     # -- servers ---------------------------------------------------------------
 
     def _start_serving(

@@ -321,6 +321,19 @@ stopping_get(FlLoop *loop, void *Py_UNUSED(closure))
     return PyBool_FromLong(loop->stopping);
 }
 
+/* asyncio's attribute can be set, and servers that stop a loop and then run
+   it once more clear it. */
+static int
+stopping_set(FlLoop *loop, PyObject *value, void *Py_UNUSED(closure))
+{
+    int on = value == NULL ? 0 : PyObject_IsTrue(value);
+    if (on < 0) {
+        return -1;
+    }
+    loop->stopping = on;
+    return 0;
+}
+
 static PyObject *
 thread_id_get(FlLoop *loop, void *Py_UNUSED(closure))
 {
@@ -373,7 +386,7 @@ run_in_executor(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
 static PyGetSetDef loop_getset[] = {
     {"_debug", (getter)debug_get, (setter)debug_set, NULL, NULL},
     {"_closed", (getter)closed_get, NULL, NULL, NULL},
-    {"_stopping", (getter)stopping_get, NULL, NULL, NULL},
+    {"_stopping", (getter)stopping_get, (setter)stopping_set, NULL, NULL},
     {"_thread_id", (getter)thread_id_get, NULL, NULL, NULL},
     {"_ready_count", (getter)ready_count_get, NULL, NULL, NULL},
     {"_timer_count", (getter)timer_count_get, NULL, NULL, NULL},
