@@ -142,7 +142,10 @@ handle_dealloc(FlHandle *self)
     PyObject_ClearWeakRefs((PyObject *)self);
     FlLoop *loop = FL_LOOP(self->loop);
     detach_from_ring(self);
-    if (self->callback != NULL) {
+    /* A cancelled one has no callback, but may have the rest. */
+    if (self->context != NULL || self->repr != NULL
+        || self->source_traceback != NULL)
+    {
         clear_slots(self);
     }
     Py_CLEAR(self->cancelled);
