@@ -30,15 +30,6 @@ KINDS = ("asyncio", "fastloop")
 #: Seconds one test may take; sanitizers and emulators may need more.
 LIMIT = float(os.environ.get("FASTLOOP_TEST_TIMEOUT", "60"))
 
-try:
-    import fastloop._core
-
-    import fastloop
-
-    BUILT = True
-except ImportError:
-    BUILT = False
-
 _FD_DIR = "/proc/self/fd" if sys.platform == "linux" else "/dev/fd"
 
 
@@ -59,6 +50,8 @@ def factory_of(kind: str) -> Factory:
     """Return the callable that makes a loop of this kind."""
     if kind == "asyncio":
         return asyncio.SelectorEventLoop
+    import fastloop
+
     return fastloop.new_event_loop
 
 
@@ -97,18 +90,7 @@ def _watchdog() -> Iterator[None]:
     signal.signal(signal.SIGALRM, previous)
 
 
-@pytest.fixture(
-    params=[
-        pytest.param(
-            kind,
-            marks=pytest.mark.skipif(
-                kind == "fastloop" and not BUILT,
-                reason="the fastloop package is not built",
-            ),
-        )
-        for kind in KINDS
-    ]
-)
+@pytest.fixture(params=KINDS)
 def loop_kind(request: pytest.FixtureRequest) -> str:
     """Return which loop this run of the test is about."""
     kind: str = request.param
