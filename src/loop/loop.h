@@ -120,6 +120,14 @@ typedef struct FlLoop {
 
 #define FL_LOOP(object) ((FlLoop *)(object))
 
+/* Bytes or an end were sent: the next turn polls.  A program that talks to
+   itself then meets its I/O in the turn in which asyncio would give it. */
+static inline void
+fl_loop_expect_io(FlLoop *loop)
+{
+    loop->skips_left = 0;
+}
+
 static inline bool
 fl_loop_is_running(const FlLoop *loop)
 {

@@ -4,9 +4,9 @@
    timers now due, run what is in the queue.
 
    1. The poll may be skipped while callbacks keep coming, but never in the
-      first turn of a run nor after a poll that found something; the allowance
-      doubles with every empty poll up to MAX_SKIPS, and ends with the tick of
-      the coarse clock.
+      first turn of a run, nor after a poll that found something, nor after a
+      stream sent something or a watch began; the allowance doubles with every
+      empty poll up to MAX_SKIPS, and ends with the tick of the coarse clock.
    2. The GIL is given up only around a poll that may block; libuv's callbacks
       touch no Python.
    3. thread_id is set exactly while a run is on; every way out of a run undoes
@@ -88,7 +88,9 @@ poll(FlLoop *loop, int64_t timeout_ns)
 static bool
 may_skip_poll(FlLoop *loop)
 {
-    if (loop->skips_left == 0 || fl_ready_count(&loop->ready) == 0) {
+    if (loop->skips_left == 0 || fl_ready_count(&loop->ready) == 0
+        || !fl_list_is_empty(&loop->poller->fresh))
+    {
         return false;
     }
     loop->skips_left--;

@@ -239,6 +239,7 @@ finish(FlStream *self)
         fl_list_remove(&self->owned.link);
         Py_DECREF(self);
     }
+    fl_loop_expect_io(self->loop);
     Py_CLEAR(self->loop);
     Py_DECREF(self);
 }
