@@ -17,23 +17,13 @@
 
 /* --- two futures tied together ------------------------------------------- */
 
-/* Truth of object.name(), or -1. */
-static int
-call_truth(PyObject *object, PyObject *name)
-{
-    PyObject *result = PyObject_CallMethodNoArgs(object, name);
-    int truth = result == NULL ? -1 : PyObject_IsTrue(result);
-    Py_XDECREF(result);
-    return truth;
-}
-
 /* Copy a done concurrent future's outcome; on the loop's thread. */
 static int
 copy_outcome(FlLoop *loop, PyObject *future, PyObject *concurrent)
 {
     FlNames *names = &loop->state->names;
     PyObject *outcome = NULL;
-    int cancelled = call_truth(concurrent, names->cancelled);
+    int cancelled = fl_call_truth(concurrent, names->cancelled);
     if (cancelled > 0) {
         outcome = PyObject_CallMethodNoArgs(future, names->cancel);
     }
@@ -89,7 +79,7 @@ static PyObject *
 future_done(PyObject *self, PyObject *future)
 {
     FlNames *names = &FL_LOOP(PyTuple_GET_ITEM(self, 0))->state->names;
-    int cancelled = call_truth(future, names->cancelled);
+    int cancelled = fl_call_truth(future, names->cancelled);
     if (cancelled < 0) {
         return NULL;
     }

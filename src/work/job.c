@@ -53,8 +53,8 @@ fl_job_free(FlCallJob *job)
 
 /* --- on the loop's thread ------------------------------------------------ */
 
-static int
-call_truth(PyObject *object, PyObject *name)
+int
+fl_call_truth(PyObject *object, PyObject *name)
 {
     PyObject *result = PyObject_CallMethodNoArgs(object, name);
     int truth = result == NULL ? -1 : PyObject_IsTrue(result);
@@ -76,7 +76,7 @@ int
 fl_future_give_result(FlLoop *loop, PyObject *future, PyObject *result)
 {
     FlNames *names = &loop->state->names;
-    int done = call_truth(future, names->done);
+    int done = fl_call_truth(future, names->done);
     if (done != 0) {
         return done < 0 ? fl_loop_report_callback(loop, NULL) : 0;
     }
@@ -115,7 +115,7 @@ int
 fl_future_give_exception(FlLoop *loop, PyObject *future, PyObject *exc)
 {
     FlNames *names = &loop->state->names;
-    int done = call_truth(future, names->done);
+    int done = fl_call_truth(future, names->done);
     if (done != 0) {
         return done < 0 ? fl_loop_report_callback(loop, NULL) : 0;
     }
@@ -183,7 +183,7 @@ call(FlCallJob *job)
 static void
 run_for_loop(FlCallJob *job, FlPoller **owed)
 {
-    int cancelled = call_truth(job->future, job->state->names.cancelled);
+    int cancelled = fl_call_truth(job->future, job->state->names.cancelled);
     if (cancelled != 0) {
         if (cancelled < 0) {
             PyErr_WriteUnraisable(job->future);
@@ -204,7 +204,7 @@ static void
 run_concurrent(FlCallJob *job)
 {
     FlNames *names = &job->state->names;
-    int runs = call_truth(job->future, names->set_running_or_notify_cancel);
+    int runs = fl_call_truth(job->future, names->set_running_or_notify_cancel);
     PyObject *done = NULL;
     if (runs > 0) {
         PyObject *name = names->set_result;

@@ -512,6 +512,7 @@ def script(text: str) -> list[str]:
     return done.stdout.splitlines()
 
 
+@pytest.mark.no_refcount  # starting a process makes CPython grow
 def test_exit_waits_for_running_and_queued_jobs():
     lines = script(
         """
@@ -532,6 +533,7 @@ def test_exit_waits_for_running_and_queued_jobs():
     assert lines == ["running", "queued"]
 
 
+@pytest.mark.no_refcount  # starting a process makes CPython grow
 def test_exit_refuses_new_jobs():
     lines = script(
         """
@@ -556,6 +558,7 @@ def test_exit_refuses_new_jobs():
     assert lines == [refused, refused]
 
 
+@pytest.mark.no_refcount  # starting a process makes CPython grow
 def test_a_forked_child_starts_with_no_threads():
     lines = script(
         """
