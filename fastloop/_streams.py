@@ -14,6 +14,7 @@ from asyncio.trsock import TransportSocket
 __all__ = [
     "SENDFILE_COMPATIBLE",
     "TransportSocket",
+    "closed_socket",
     "own_socket",
     "warn_lost",
 ]
@@ -28,6 +29,13 @@ def own_socket(fd: int) -> socket.socket:
     sock = socket.socket(fileno=fd)
     sock.setblocking(False)
     return sock
+
+
+def closed_socket() -> TransportSocket:
+    """What a closed transport answers for a socket nobody asked for before."""
+    sock = socket.socket()
+    sock.close()
+    return TransportSocket(sock)
 
 
 def warn_lost() -> None:

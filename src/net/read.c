@@ -172,14 +172,16 @@ get_buffer(FlStream *self, PyObject *protocol, Py_buffer *view)
     if (buffer == NULL) {
         return -1;
     }
-    int code = PyObject_GetBuffer(buffer, view, PyBUF_WRITABLE);
-    Py_DECREF(buffer);
-    if (code == 0 && view->len == 0) {
-        PyBuffer_Release(view);
+    Py_ssize_t size = PyObject_Size(buffer);
+    int code = -1;
+    if (size == 0) {
         PyErr_SetString(PyExc_RuntimeError,
                         "get_buffer() returned an empty buffer");
-        code = -1;
     }
+    else if (size > 0) {
+        code = PyObject_GetBuffer(buffer, view, PyBUF_WRITABLE);
+    }
+    Py_DECREF(buffer);
     return code;
 }
 

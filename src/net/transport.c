@@ -55,11 +55,14 @@ static PyObject *
 make_socket(FlStream *self)
 {
     PyObject *sock = own_socket(self);
-    if (sock == NULL) {
-        return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
+    if (sock != NULL) {
+        return PyObject_CallMethod(self->state->streams, "TransportSocket",
+                                   "O", sock);
     }
-    return PyObject_CallMethod(self->state->streams, "TransportSocket", "O",
-                               sock);
+    if (PyErr_Occurred()) {
+        return NULL;
+    }
+    return PyObject_CallMethod(self->state->streams, "closed_socket", NULL);
 }
 
 /* What the socket module would say; for families we do not know, and sockets

@@ -55,6 +55,7 @@ static int
 send_one(FlStream *self, const char *data, size_t size_bytes,
          size_t *sent_bytes)
 {
+    fl_loop_expect_io(self->loop);
     return sent_or_error(send(self->fd, data, size_bytes, SEND_FLAGS),
                          sent_bytes);
 }
@@ -65,6 +66,7 @@ static int
 send_chunks(FlStream *self)
 {
     FlChunks *chunks = &self->chunks;
+    fl_loop_expect_io(self->loop);
     while (!fl_chunks_is_empty(chunks)) {
         struct iovec vectors[MOST_VECTORS];
         struct msghdr message = {.msg_iov = vectors};
@@ -99,6 +101,7 @@ write_failed(FlStream *self, int code)
 static int
 shut_down_writing(FlStream *self)
 {
+    fl_loop_expect_io(self->loop);
     return shutdown(self->fd, SHUT_WR) < 0 ? -errno : 0;
 }
 
@@ -284,7 +287,7 @@ write_payload(FlStream *self, const Payload *payload)
     return sent == size ? 0 : queue_payload(self, payload, sent, false);
 }
 
-/* Exact bytes for any buffer: a new reference. */
+/* Exact bytes for any contiguous buffer: a new reference. */
 static PyObject *
 as_bytes(PyObject *data)
 {
@@ -299,44 +302,25 @@ as_bytes(PyObject *data)
             Py_TYPE(data)->tp_name);
         return NULL;
     }
-    if (PyObject_GetBuffer(data, &view, PyBUF_FULL_RO) < 0) {
+    if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) {
         return NULL;
     }
-    PyObject *bytes = PyBytes_FromStringAndSize(NULL, view.len);
-    if (bytes != NULL
-        && PyBuffer_ToContiguous(PyBytes_AS_STRING(bytes), &view, view.len,
-                                 'C')
-               < 0)
-    {
-        Py_CLEAR(bytes);
-    }
+    PyObject *bytes = PyBytes_FromStringAndSize(view.buf, view.len);
     PyBuffer_Release(&view);
     return bytes;
 }
 
-/* A buffer that is in one piece is sent from where it lies. */
+/* Write from where the caller's buffer lies; what waits is copied. */
 static int
 write_buffer(FlStream *self, PyObject *data)
 {
     Py_buffer view;
-    if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) == 0) {
-        Payload payload = {view.buf, (size_t)view.len, NULL};
-        int code = write_payload(self, &payload);
-        PyBuffer_Release(&view);
-        return code;
-    }
-    if (!PyErr_ExceptionMatches(PyExc_BufferError)) {
+    if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) {
         return -1;
     }
-    PyErr_Clear(); /* not contiguous: make it so */
-    PyObject *bytes = as_bytes(data);
-    if (bytes == NULL) {
-        return -1;
-    }
-    Payload payload = {PyBytes_AS_STRING(bytes),
-                       (size_t)PyBytes_GET_SIZE(bytes), bytes};
+    Payload payload = {view.buf, (size_t)view.len, NULL};
     int code = write_payload(self, &payload);
-    Py_DECREF(bytes);
+    PyBuffer_Release(&view);
     return code;
 }
 
