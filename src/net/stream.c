@@ -132,10 +132,23 @@ wake_waiter(FlStream *self)
     return failed ? fl_loop_report_callback(self->loop, NULL) : 0;
 }
 
+/* What follows connection_made, whether it raised or not. */
+static int
+start_reading(FlStream *self)
+{
+    int code = fl_stream_update_watch(self);
+    if (code < 0
+        && fl_stream_fatal_errno(self, code, "Fatal error on transport") < 0) {
+        return -1;
+    }
+    return wake_waiter(self);
+}
+
 static int
 run_connection_made(FlLoop *loop, PyObject *subject, PyObject *argument)
 {
     FlStream *self = (FlStream *)subject;
+    PyObject *name = loop->state->names.connection_made;
     (void)argument;
     if (self->protocol == NULL) {
         return 0;
@@ -143,27 +156,24 @@ run_connection_made(FlLoop *loop, PyObject *subject, PyObject *argument)
     if (self->phase == FL_STREAM_OPENING) {
         fl_stream_set_phase(self, FL_STREAM_OPEN);
     }
+    PyObject *exc = NULL;
     PyObject *protocol = Py_NewRef(self->protocol);
-    PyObject *result =
-        PyObject_CallMethodOneArg(protocol, loop->state->names.connection_made,
-                                  subject);
-    int code = 0;
-    if (result == NULL) {
-        code =
-            fl_loop_report_call(loop, protocol,
-                                loop->state->names.connection_made, subject);
+    PyObject *result = PyObject_CallMethodOneArg(protocol, name, subject);
+    if (result == NULL
+        && fl_loop_report_call(loop, protocol, name, subject) < 0) {
+        exc = PyErr_GetRaisedException();
     }
     Py_XDECREF(result);
     Py_DECREF(protocol);
-    if (code < 0 || self->loop == NULL) {
+    int code = self->loop == NULL ? 0 : start_reading(self);
+    if (exc == NULL) {
         return code;
     }
-    int changed = fl_stream_update_watch(self);
-    if (changed < 0) {
-        code =
-            fl_stream_fatal_errno(self, changed, "Fatal error on transport");
+    if (code < 0) {
+        PyErr_WriteUnraisable(subject);
     }
-    return code < 0 ? code : wake_waiter(self);
+    PyErr_SetRaisedException(exc);
+    return -1;
 }
 
 /* --- connection_lost ----------------------------------------------------- */
