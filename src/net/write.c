@@ -287,7 +287,7 @@ write_payload(FlStream *self, const Payload *payload)
     return sent == size ? 0 : queue_payload(self, payload, sent, false);
 }
 
-/* Exact bytes for any contiguous buffer: a new reference. */
+/* Exact bytes for any buffer: a new reference. */
 static PyObject *
 as_bytes(PyObject *data)
 {
@@ -302,24 +302,45 @@ as_bytes(PyObject *data)
             Py_TYPE(data)->tp_name);
         return NULL;
     }
-    if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) {
+    if (PyObject_GetBuffer(data, &view, PyBUF_FULL_RO) < 0) {
         return NULL;
     }
-    PyObject *bytes = PyBytes_FromStringAndSize(view.buf, view.len);
+    PyObject *bytes = PyBytes_FromStringAndSize(NULL, view.len);
+    if (bytes != NULL
+        && PyBuffer_ToContiguous(PyBytes_AS_STRING(bytes), &view, view.len,
+                                 'C')
+               < 0) {
+        Py_CLEAR(bytes);
+    }
     PyBuffer_Release(&view);
     return bytes;
 }
 
-/* Write from where the caller's buffer lies; what waits is copied. */
+/* A buffer in one piece is sent from where it lies; what waits is copied. */
 static int
 write_buffer(FlStream *self, PyObject *data)
 {
     Py_buffer view;
-    if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) {
+    if (PyObject_GetBuffer(data, &view, PyBUF_FULL_RO) < 0) {
         return -1;
     }
     Payload payload = {view.buf, (size_t)view.len, NULL};
-    int code = write_payload(self, &payload);
+    PyObject *copy = NULL;
+    int code = 0;
+    if (!PyBuffer_IsContiguous(&view, 'C')) {
+        copy = as_bytes(data);
+        if (copy == NULL) {
+            code = -1;
+        }
+        else {
+            payload.data = PyBytes_AS_STRING(copy);
+            payload.bytes = copy;
+        }
+    }
+    if (code == 0) {
+        code = write_payload(self, &payload);
+    }
+    Py_XDECREF(copy);
     PyBuffer_Release(&view);
     return code;
 }
