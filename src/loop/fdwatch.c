@@ -89,9 +89,9 @@ on_fd(void *owner, FlWatch *watch, int events)
     FlFdWatcher *watcher = watch->owner;
     int fd = watch->fd;
     PyObject *reader =
-        events & FL_READABLE ? Py_XNewRef(watcher->reader) : NULL;
+        events & FL_READABLE ? Py_XNewRef(watcher->held.reader) : NULL;
     PyObject *writer =
-        events & FL_WRITABLE ? Py_XNewRef(watcher->writer) : NULL;
+        events & FL_WRITABLE ? Py_XNewRef(watcher->held.writer) : NULL;
     int code = run_handle(loop, reader);
     if (code < 0) {
         Py_XDECREF(writer);
@@ -150,14 +150,12 @@ cancel_handle(PyObject *handle)
     Py_DECREF(handle);
 }
 
-/* Take a watcher out and free it; what it held is returned through the two
-   pointers, for dropping it may run anything. */
+/* Take a watcher out and free it; what it held is handed over, for dropping
+   it may run anything. */
 static void
-watcher_take_out(FlLoop *loop, FlFdWatcher *watcher, PyObject **reader,
-                 PyObject **writer)
+watcher_take_out(FlLoop *loop, FlFdWatcher *watcher, FlFdHeld *held)
 {
-    *reader = watcher->reader;
-    *writer = watcher->writer;
+    *held = watcher->held;
     loop->fds[watcher->watch->fd].watcher = NULL;
     fl_list_remove(&watcher->link);
     fl_loop_close_watch(loop, watcher->watch);
@@ -168,11 +166,12 @@ void
 fl_fdwatch_evict(FlLoop *loop, int fd)
 {
     FlFdWatcher *watcher = watcher_at(loop, fd);
-    PyObject *reader, *writer;
     if (watcher != NULL) {
-        watcher_take_out(loop, watcher, &reader, &writer);
-        cancel_handle(reader);
-        cancel_handle(writer);
+        FlFdHeld held;
+        watcher_take_out(loop, watcher, &held);
+        cancel_handle(held.reader);
+        cancel_handle(held.writer);
+        Py_XDECREF(held.object);
     }
 }
 
@@ -182,10 +181,11 @@ fl_fdwatch_close_all(FlLoop *loop)
     while (!fl_list_is_empty(&loop->fd_watchers)) {
         FlFdWatcher *watcher =
             FL_LIST_ENTRY(loop->fd_watchers.next, FlFdWatcher, link);
-        PyObject *reader, *writer;
-        watcher_take_out(loop, watcher, &reader, &writer);
-        Py_XDECREF(reader);
-        Py_XDECREF(writer);
+        FlFdHeld held;
+        watcher_take_out(loop, watcher, &held);
+        Py_XDECREF(held.reader);
+        Py_XDECREF(held.writer);
+        Py_XDECREF(held.object);
     }
 }
 
@@ -196,8 +196,9 @@ fl_fdwatch_traverse(FlLoop *loop, visitproc visit, void *arg)
          link = link->next)
     {
         FlFdWatcher *watcher = FL_LIST_ENTRY(link, FlFdWatcher, link);
-        Py_VISIT(watcher->reader);
-        Py_VISIT(watcher->writer);
+        Py_VISIT(watcher->held.reader);
+        Py_VISIT(watcher->held.writer);
+        Py_VISIT(watcher->held.object);
     }
     return 0;
 }
@@ -210,10 +211,10 @@ invalid_object(PyObject *object)
     return -1;
 }
 
-/* A descriptor's number from an int or an object with fileno(); -1 with
+/* What an int or an object with fileno() says of its number.  0, or -1 with
    ValueError set, as selectors raises it. */
 static int
-parse_fd(FlLoop *loop, PyObject *object)
+ask_number(FlLoop *loop, PyObject *object, long *fd)
 {
     PyObject *number = NULL;
     if (PyLong_Check(object)) {
@@ -226,16 +227,53 @@ parse_fd(FlLoop *loop, PyObject *object)
             return invalid_object(object);
         }
     }
-    long fd = PyLong_AsLong(number);
+    *fd = PyLong_AsLong(number);
     Py_DECREF(number);
-    if (fd == -1 && PyErr_Occurred()) {
+    if (*fd == -1 && PyErr_Occurred()) {
         return invalid_object(object);
     }
+    return 0;
+}
+
+static int
+check_number(long fd)
+{
     if (fd < 0 || fd > INT32_MAX / 2) {
         PyErr_Format(PyExc_ValueError, "Invalid file descriptor: %ld", fd);
         return -1;
     }
     return (int)fd;
+}
+
+/* A descriptor's number, or -1 with ValueError set. */
+static int
+parse_fd(FlLoop *loop, PyObject *object)
+{
+    long fd;
+    return ask_number(loop, object, &fd) < 0 ? -1 : check_number(fd);
+}
+
+/* The same for what may have been closed since it was registered: selectors
+   finds that by its identity. */
+static int
+parse_watched_fd(FlLoop *loop, PyObject *object)
+{
+    long fd;
+    if (ask_number(loop, object, &fd) < 0) {
+        return -1;
+    }
+    if (fd >= 0 || PyLong_Check(object)) {
+        return check_number(fd);
+    }
+    for (FlList *link = loop->fd_watchers.next; link != &loop->fd_watchers;
+         link = link->next)
+    {
+        FlFdWatcher *watcher = FL_LIST_ENTRY(link, FlFdWatcher, link);
+        if (watcher->held.object == object) {
+            return watcher->watch->fd;
+        }
+    }
+    return check_number(fd);
 }
 
 /* RuntimeError if a transport uses the number. */
@@ -268,19 +306,21 @@ fl_fd_check(FlLoop *loop, PyObject *object)
 static int
 watcher_wanted(const FlFdWatcher *watcher)
 {
-    return (watcher->reader != NULL ? FL_READABLE : 0)
-           | (watcher->writer != NULL ? FL_WRITABLE : 0);
+    return (watcher->held.reader != NULL ? FL_READABLE : 0)
+           | (watcher->held.writer != NULL ? FL_WRITABLE : 0);
 }
 
 static PyObject **
 watcher_slot(FlFdWatcher *watcher, int event)
 {
-    return event == FL_READABLE ? &watcher->reader : &watcher->writer;
+    return event == FL_READABLE ? &watcher->held.reader
+                                : &watcher->held.writer;
 }
 
 /* Register a handle; steals it.  0 or -1. */
 static int
-set_handle(FlLoop *loop, int fd, int event, PyObject *handle)
+set_handle(FlLoop *loop, int fd, PyObject *object, int event,
+           PyObject *handle)
 {
     FlFdWatcher *watcher = watcher_at(loop, fd);
     if (watcher == NULL) {
@@ -291,11 +331,13 @@ set_handle(FlLoop *loop, int fd, int event, PyObject *handle)
         return -1;
     }
     PyObject **slot = watcher_slot(watcher, event);
-    PyObject *replaced = *slot;
+    PyObject *replaced = *slot, *before = watcher->held.object;
     *slot = handle;
+    watcher->held.object = PyLong_Check(object) ? NULL : Py_NewRef(object);
     watcher->watch->fired &= (uint8_t)~event;
     int code = fl_watch_set(watcher->watch, watcher_wanted(watcher));
     cancel_handle(replaced);
+    Py_XDECREF(before);
     return code < 0 ? fl_raise_errno(code) : 0;
 }
 
@@ -337,7 +379,7 @@ add(FlLoop *loop, const char *function, int event, PyObject *const *args,
         return NULL;
     }
     Py_INCREF(handle);
-    if (set_handle(loop, fd, event, (PyObject *)handle) < 0) {
+    if (set_handle(loop, fd, args[0], event, (PyObject *)handle) < 0) {
         Py_CLEAR(handle);
     }
     return (PyObject *)handle;
@@ -349,7 +391,7 @@ remove_event(FlLoop *loop, int event, PyObject *object, bool checked)
     if (loop->closed) {
         Py_RETURN_FALSE;
     }
-    int fd = parse_fd(loop, object);
+    int fd = parse_watched_fd(loop, object);
     if (fd < 0 || (checked && check_no_transport(loop, object, fd) < 0)) {
         return NULL;
     }
@@ -361,11 +403,12 @@ remove_event(FlLoop *loop, int event, PyObject *object, bool checked)
     PyObject *removed = *slot;
     *slot = NULL;
     int code = fl_watch_set(watcher->watch, watcher_wanted(watcher));
+    FlFdHeld held = {NULL, NULL, NULL};
     if (watcher_wanted(watcher) == 0) {
-        PyObject *reader, *writer; /* both NULL */
-        watcher_take_out(loop, watcher, &reader, &writer);
+        watcher_take_out(loop, watcher, &held);
     }
     cancel_handle(removed);
+    Py_XDECREF(held.object);
     if (code < 0) {
         (void)fl_raise_errno(code);
         return NULL;

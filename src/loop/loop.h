@@ -40,12 +40,18 @@ typedef struct {
     atomic_bool filled;
 } FlInbox;
 
+/* What a watched descriptor keeps alive. */
+typedef struct {
+    PyObject *reader; /* FlHandle or NULL */
+    PyObject *writer;
+    PyObject *object; /* as it was given, NULL for a number */
+} FlFdHeld;
+
 /* A descriptor the user watches with add_reader or add_writer. */
 typedef struct {
     FlList link; /* in loop->fd_watchers while registered */
     FlWatch *watch;
-    PyObject *reader; /* FlHandle or NULL */
-    PyObject *writer;
+    FlFdHeld held;
 } FlFdWatcher;
 
 /* Who uses a descriptor number. */
