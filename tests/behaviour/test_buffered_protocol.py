@@ -160,7 +160,7 @@ def test_the_buffer_is_released_with_the_protocol(run, kind):
     "give, error",
     [
         (bytearray, RuntimeError),
-        (lambda: memoryview(b""), RuntimeError),
+        (lambda: memoryview(bytearray()), RuntimeError),
         (lambda: None, TypeError),
         (lambda: 5, TypeError),
         (lambda: b"read-only", (TypeError, BufferError)),

@@ -130,11 +130,12 @@ def test_exactly_the_high_mark_does_not_pause(run, kind):
     async def main():
         async with link(kind) as c:
             c.shrink()
-            c.transport.set_write_buffer_limits(high=50000, low=50000)
+            high = 300_000
+            c.transport.set_write_buffer_limits(high=high, low=high)
             total = c.fill(b"x" * 30000)
-            room = 50000 - c.transport.get_write_buffer_size()
+            room = high - c.transport.get_write_buffer_size()
             c.transport.write(b"y" * room)
-            assert c.transport.get_write_buffer_size() == 50000
+            assert c.transport.get_write_buffer_size() == high
             assert c.protocol.count("pause") == 0
             c.transport.write(b"z")
             assert c.protocol.count("pause") == 1
@@ -183,17 +184,15 @@ def test_limits_lowered_under_what_is_buffered(run, kind):
     async def main():
         async with link(kind) as c:
             c.shrink()
-            total = c.fill()
             c.transport.set_write_buffer_limits(high=1 << 30)
+            total = c.fill()
             c.transport.write(b"x" * MIB)
-            assert c.protocol.count("pause") in (0, 1)
-            paused = c.protocol.count("pause")
+            assert c.protocol.count("pause") == 0
             c.transport.set_write_buffer_limits(high=10)
             assert c.protocol.count("pause") == 1
             assert c.protocol.count("resume") == 0
             await c.peer.recv_exactly(total + MIB)
             await c.protocol.wait_for("resume")
-            assert paused == 0
 
     run(main())
 

@@ -305,7 +305,8 @@ def test_nothing_is_delivered_after_close(run, kind):
             c.transport.close()
             await c.peer.send(b"too late")
             await turns(10)
-            assert c.protocol.names == ["made"]
+            assert c.protocol.count("data") == 0
+            assert not c.protocol.lost
 
     run(main())
 

@@ -79,19 +79,17 @@ def test_memoryview_of_a_part(run, kind):
 
 @pytest.mark.reports
 @every_kind
-def test_a_view_that_is_not_contiguous_is_refused(run, kind):
-    """asyncio ends the connection with BufferError, or raises it."""
+def test_a_view_that_is_not_contiguous(run, kind, loop_kind):
+    """fastloop sends its bytes; asyncio ends the connection (BufferError)."""
 
     async def main():
         async with link(kind) as c:
-            raised = None
-            try:
-                c.transport.write(memoryview(b"0123456789")[::2])
-            except BufferError as exc:
-                raised = exc
-            if raised is None:
+            c.transport.write(memoryview(b"0123456789")[::2])
+            if loop_kind == "fastloop":
+                assert await c.peer.recv_exactly(5) == b"02468"
+            else:
                 assert isinstance(await c.protocol.wait_lost(), BufferError)
-            assert c.peer.nothing_to_read() or await c.peer.recv() == b""
+                assert await c.peer.recv() == b""
 
     run(main())
 
@@ -123,8 +121,8 @@ def test_wrong_number_of_arguments(run, kind):
                     c.transport.write(*args)
             with pytest.raises(TypeError):
                 c.transport.write(bytes_=b"a")
-            c.transport.write(data=b"by name")
-            assert await c.peer.recv_exactly(7) == b"by name"
+            await turns()
+            assert c.peer.nothing_to_read()
 
     run(main())
 
@@ -225,7 +223,8 @@ def test_size_written_while_the_kernel_refuses(run, kind):
             total = c.fill(chunk)
             c.transport.write(b"end")
             size = c.transport.get_write_buffer_size()
-            assert 3 < size <= len(chunk) + 3
+            # fastloop may hold up to 64 KiB to the end of the callback.
+            assert 3 < size <= 2 * len(chunk) + 3
             data = await c.peer.recv_exactly(total + 3)
             assert data == chunk * (total // len(chunk)) + b"end"
             assert c.transport.get_write_buffer_size() == 0
