@@ -3,7 +3,9 @@
 
 VENV ?= .venv
 PY = $(VENV)/bin/python
-SETUP = VENV=$(VENV) tools/setup-env
+# Those who run several at once in one tree say how they take turns.
+TURN ?=
+SETUP = VENV=$(VENV) $(TURN) tools/setup-env
 BENCH_OUT ?= bench-results
 # More words for pytest or benchmarks/run.py: make test ARGS="-k timer"
 ARGS ?=

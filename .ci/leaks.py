@@ -64,7 +64,17 @@ def main(folder: str) -> int:
     tests = [f"tests/{n}" for n in OWN if Path("tests", n).is_dir()]
     python = Path(os.environ.get("VENV", ".venv"), "bin", "python")
     code = subprocess.call(
-        [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests],
+        [
+            python,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            *tests,
+            "-k",
+            "not asyncio",
+        ],
         env={**os.environ, **options(log)},
     )
     reports = sorted(log.parent.glob(log.name + ".*"))

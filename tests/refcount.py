@@ -20,8 +20,8 @@ from pathlib import Path
 import pytest
 from _pytest.runner import runtestprotocol
 
-WARM_UP = 3
-RUNS = 3
+WARM_UP = 2
+RUNS = 2
 MORE_RUNS = 8
 
 
