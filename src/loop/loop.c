@@ -138,6 +138,9 @@ static void
 shut(FlLoop *loop)
 {
     loop->closed = true;
+    if (loop->poller != NULL) {
+        fl_poller_leave_parent(loop->poller);
+    }
     if (loop->inbox_ready) {
         fl_inbox_close(loop);
     }

@@ -336,17 +336,22 @@ close_fd(int *fd)
 }
 
 void
+fl_poller_leave_parent(FlPoller *poller)
+{
+    if (poller->pid != (int)getpid() && !poller->left_parent) {
+        (void)uv_loop_fork(&poller->uv);
+        poller->left_parent = true;
+    }
+}
+
+void
 fl_poller_free(FlPoller *poller)
 {
     bool is_ours = poller->pid == (int)getpid();
     while (is_ours && atomic_load(&poller->owed) > 0) {
         (void)sched_yield(); /* a wake-up is being sent this very moment */
     }
-    if (!is_ours) {
-        /* The child of a fork shares the parent's epoll set: get one of our
-           own before anything is taken out of it. */
-        (void)uv_loop_fork(&poller->uv);
-    }
+    fl_poller_leave_parent(poller);
     uv_walk(&poller->uv, close_any, poller);
     while (uv_loop_close(&poller->uv) == UV_EBUSY) {
         (void)uv_run(&poller->uv, UV_RUN_NOWAIT);

@@ -111,8 +111,7 @@ call_named(FlLoop *loop, Method method, const char *function,
     }
     values[count] = context;
     PyObject *rest = PyTuple_Pack(1, loop->state->names.context);
-    PyObject *result =
-        rest == NULL ? NULL : method(loop, values, count, rest);
+    PyObject *result = rest == NULL ? NULL : method(loop, values, count, rest);
     Py_XDECREF(rest);
     return result;
 }
@@ -405,9 +404,15 @@ parse_timer(FlLoop *loop, const char *function, const char *number_name,
         PyErr_Format(PyExc_TypeError, "%s must not be None", number_name);
         return -1;
     }
-    *number = PyFloat_AsDouble(args[0]);
-    if (*number == -1.0 && PyErr_Occurred()) {
-        return -1;
+    if (PyFloat_CheckExact(args[0])) {
+        *number = PyFloat_AS_DOUBLE(args[0]);
+    }
+    else {
+        *number = PyLong_CheckExact(args[0]) ? PyLong_AsDouble(args[0])
+                                             : PyFloat_AsDouble(args[0]);
+        if (*number == -1.0 && PyErr_Occurred()) {
+            return -1;
+        }
     }
     if (kwnames != NULL
         && fl_parse_context(loop, function, args + nargs, kwnames, context)

@@ -1,0 +1,344 @@
+"""The interpreter ends with loops, work, threads and handlers around."""
+
+import pytest
+
+
+def test_an_open_loop(script):
+    script(
+        """
+loop = new_loop()
+loop.run_until_complete(asyncio.sleep(0))
+"""
+    )
+
+
+def test_an_open_loop_with_everything_pending(script):
+    script(
+        """
+loop = new_loop()
+left, right = socket.socketpair()
+loop.add_reader(left, print)
+loop.add_writer(left, print)
+loop.call_soon(print)
+loop.call_later(10, print)
+loop.call_soon_threadsafe(print)
+loop.add_signal_handler(signal.SIGUSR1, print)
+handle = loop.call_later(0, print)
+loop.me = loop
+"""
+    )
+
+
+def test_a_loop_in_a_cycle_with_its_module(script):
+    script(
+        """
+class Holder:
+    loop = new_loop()
+    def __del__(self):
+        self.loop.close()
+
+holder = Holder()
+holder.loop.holder = holder
+holder.loop.call_soon(holder.__del__)
+"""
+    )
+
+
+def test_a_finaliser_that_uses_the_loop(script):
+    done = script(
+        """
+class Late:
+    def __init__(self):
+        self.loop = new_loop()
+        self.run = self.loop.run_until_complete
+    def __del__(self):
+        async def main():
+            return "ran late"
+        write(1, self.run(main()).encode())
+        self.loop.close()
+
+write = os.write
+late = Late()
+""",
+        quiet=False,
+    )
+    assert done.stdout in ("ran late", "")
+
+
+def test_sys_exit_in_a_callback(script):
+    script(
+        """
+loop = new_loop()
+loop.call_soon(sys.exit, 7)
+loop.run_forever()
+""",
+        status=7,
+    )
+
+
+def test_sys_exit_in_a_task(script):
+    script(
+        """
+async def main():
+    await asyncio.sleep(0)
+    sys.exit(7)
+
+with asyncio.Runner(loop_factory=new_loop) as runner:
+    runner.run(main())
+""",
+        status=7,
+    )
+
+
+def test_os_exit_in_a_callback(script):
+    script(
+        """
+loop = new_loop()
+loop.call_soon(os._exit, 7)
+loop.run_forever()
+""",
+        status=7,
+    )
+
+
+def test_exit_waits_for_a_job_of_the_default_executor(script):
+    done = script(
+        """
+started, gate = threading.Event(), threading.Event()
+
+def job():
+    started.set()
+    gate.wait()
+    print("job done")
+
+loop = new_loop()
+loop.run_in_executor(None, job)
+started.wait()
+loop.close()
+threading.Timer(0.05, gate.set).start()
+print("main done", flush=True)
+"""
+    )
+    assert done.stdout == "main done\njob done\n"
+
+
+def test_exit_waits_for_queued_jobs(script):
+    done = script(
+        """
+def job(number):
+    time.sleep(0.001)
+    counted.append(number)
+    if len(counted) == 100:
+        print("all done")
+
+counted = []
+loop = new_loop()
+for number in range(100):
+    loop.run_in_executor(None, job, number)
+loop.close()
+"""
+    )
+    assert done.stdout == "all done\n"
+
+
+def test_exit_does_not_wait_for_idle_workers(script):
+    script(
+        """
+loop = new_loop()
+loop.run_until_complete(loop.run_in_executor(None, int))
+begin = time.monotonic()
+import atexit
+atexit.register(lambda: time.monotonic() - begin < 5 or os._exit(9))
+"""
+    )
+
+
+def test_exit_with_a_job_whose_loop_is_open(script):
+    done = script(
+        """
+def job():
+    time.sleep(0.05)
+    print("job done")
+
+loop = new_loop()
+loop.run_in_executor(None, job)
+loop.call_soon(loop.stop)
+loop.run_forever()
+"""
+    )
+    assert done.stdout == "job done\n"
+
+
+def test_the_executor_refuses_work_during_shutdown(script):
+    done = script(
+        """
+def late():
+    async def main():
+        try:
+            await asyncio.to_thread(print, "ran")
+        except RuntimeError as exc:
+            print("refused")
+    loop.run_until_complete(main())
+    loop.close()
+
+loop = new_loop()
+loop.run_until_complete(loop.run_in_executor(None, int))
+import atexit
+atexit.register(late)
+"""
+    )
+    assert done.stdout == "refused\n"
+
+
+@pytest.mark.parametrize("work", ["idle", "busy", "timers", "executor"])
+def test_a_daemon_thread_runs_a_loop(script, work):
+    script(
+        f"""
+work = {work!r}
+started = threading.Event()
+
+def runner():
+    loop = new_loop()
+    def spin():
+        loop.call_soon(spin)
+    def tick():
+        loop.call_later(0.0001, tick)
+    async def jobs():
+        while True:
+            await asyncio.to_thread(int)
+    if work == "busy":
+        spin()
+    elif work == "timers":
+        tick()
+    elif work == "executor":
+        task = loop.create_task(jobs())
+    loop.call_later(0.005, started.set)
+    loop.run_forever()
+
+threading.Thread(target=runner, daemon=True).start()
+started.wait()
+""",
+        quiet=work != "executor",
+    )
+
+
+def test_a_thread_that_outlives_main(script):
+    done = script(
+        """
+def runner():
+    loop = new_loop()
+    print(loop.run_until_complete(asyncio.sleep(0.02, "thread done")))
+    loop.close()
+
+threading.Thread(target=runner).start()
+print("main done", flush=True)
+"""
+    )
+    assert done.stdout == "main done\nthread done\n"
+
+
+def test_call_soon_threadsafe_at_exit(script):
+    script(
+        """
+import atexit
+loop = new_loop()
+atexit.register(loop.close)
+atexit.register(loop.call_soon_threadsafe, print)
+loop.run_until_complete(asyncio.sleep(0))
+"""
+    )
+
+
+def test_handles_and_futures_outlive_everything(script):
+    script(
+        """
+loop = new_loop()
+kept = [loop.call_soon(print), loop.call_later(9, print), loop.create_future()]
+ran = loop.call_soon(int)
+kept.append(ran)
+kept[0].cancel()
+loop.call_soon(loop.stop)
+loop.run_forever()
+loop.close()
+sys.kept = kept
+del loop
+"""
+    )
+
+
+def test_an_open_server_and_connection(script):
+    script(
+        """
+async def main():
+    server = await asyncio.start_server(print, "127.0.0.1", 0)
+    address = server.sockets[0].getsockname()
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.create_connection(asyncio.Protocol, *address)
+    sys.kept = server, transport, loop
+
+loop = new_loop()
+loop.run_until_complete(main())
+""",
+        quiet=False,
+    )
+
+
+def test_exception_in_main_with_an_open_loop(script):
+    done = script(
+        """
+loop = new_loop()
+async def main():
+    raise ZeroDivisionError("in main")
+loop.run_until_complete(main())
+""",
+        status=1,
+        quiet=False,
+    )
+    assert "ZeroDivisionError: in main" in done.stderr
+
+
+def test_every_warning_is_an_error_and_none_comes(script):
+    script(
+        """
+async def child(number):
+    await asyncio.sleep(0.0005)
+    return await asyncio.to_thread(pow, number, 2)
+
+async def main():
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(20):
+        assert await asyncio.gather(*map(child, range(5))) == [
+            0, 1, 4, 9, 16
+        ]
+    server = await asyncio.start_server(echo, "127.0.0.1", 0)
+    address = server.sockets[0].getsockname()
+    reader, writer = await asyncio.open_connection(*address)
+    writer.write(b"hello")
+    assert await reader.readexactly(5) == b"hello"
+    writer.close()
+    await writer.wait_closed()
+    server.close()
+    await server.wait_closed()
+    await asyncio.gather(*serving)
+    process = await asyncio.create_subprocess_exec("/bin/true")
+    assert await process.wait() == 0
+
+serving = []
+async def echo(reader, writer):
+    serving.append(asyncio.current_task())
+    while data := await reader.read(100):
+        writer.write(data)
+        await writer.drain()
+    writer.close()
+    await writer.wait_closed()
+
+with asyncio.Runner(loop_factory=new_loop) as runner:
+    runner.run(main())
+    assert runner.get_loop().get_debug()
+gc.collect()
+""",
+        "-X",
+        "dev",
+        "-W",
+        "error",
+    )

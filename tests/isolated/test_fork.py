@@ -1,0 +1,296 @@
+"""After a fork: a parent's loop is refused, a new one works."""
+
+import sys
+
+CHILD = """
+def child(run):
+    '''Run a function in a forked child; return its exit status.'''
+    sys.stdout.flush()
+    pid = os.fork()
+    if pid:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    status = 70
+    try:
+        status = run() or 0
+    except BaseException:
+        import traceback
+        traceback.print_exc()
+    finally:
+        os._exit(status)
+"""
+
+
+def test_running_a_parents_loop_is_refused(fast_script):
+    fast_script(
+        CHILD
+        + """
+loop = new_loop()
+loop.run_until_complete(asyncio.sleep(0))
+
+def run():
+    for call in (
+        loop.run_forever,
+        lambda: loop.run_until_complete(loop.create_future()),
+    ):
+        try:
+            call()
+        except RuntimeError as exc:
+            assert "fork" in str(exc), exc
+        else:
+            return 1
+
+assert child(run) == 0
+assert loop.run_until_complete(asyncio.sleep(0.001, 5)) == 5
+loop.close()
+"""
+    )
+
+
+def test_a_new_loop_works_in_the_child(script):
+    script(
+        CHILD
+        + """
+loop = new_loop()
+loop.run_until_complete(asyncio.sleep(0.001))
+
+def run():
+    own = new_loop()
+    left, right = socket.socketpair()
+    own.add_reader(left, own.stop)
+    right.send(b"x")
+    own.run_forever()
+    own.remove_reader(left)
+    assert own.run_until_complete(asyncio.sleep(0.001, 5)) == 5
+    own.close()
+
+for _ in range(3):
+    assert child(run) == 0
+assert loop.run_until_complete(asyncio.sleep(0.001, 5)) == 5
+loop.close()
+assert child(run) == 0
+"""
+    )
+
+
+def test_a_kept_loop_is_not_shared(script):
+    """What is kept between loops must not be used by two processes."""
+    script(
+        CHILD
+        + """
+new_loop().close()
+
+def run():
+    own = new_loop()
+    left, right = socket.socketpair()
+    own.add_reader(left, own.stop)
+    own.call_later(0.002, right.send, b"x")
+    own.run_forever()
+    own.remove_reader(left)
+    own.close()
+
+for _ in range(3):
+    assert child(run) == 0
+    run()
+"""
+    )
+
+
+def test_fork_inside_a_running_loop(script):
+    script(
+        CHILD
+        + """
+async def main():
+    def run():
+        asyncio._set_running_loop(None)
+        own = new_loop()
+        value = own.run_until_complete(asyncio.sleep(0.001, 3))
+        own.close()
+        return 0 if value == 3 else 1
+
+    assert child(run) == 0
+    await asyncio.sleep(0.001)
+    left, right = socket.socketpair()
+    loop = asyncio.get_running_loop()
+    future = loop.create_future()
+    loop.add_reader(left, future.set_result, "seen")
+    assert child(lambda: 0) == 0
+    right.send(b"x")
+    assert await future == "seen"
+    loop.remove_reader(left)
+    left.close()
+    right.close()
+
+loop = new_loop()
+loop.run_until_complete(main())
+loop.close()
+"""
+    )
+
+
+def test_close_in_the_child_does_not_disturb_the_parent(fast_script):
+    fast_script(
+        CHILD
+        + """
+loop = new_loop()
+left, right = socket.socketpair()
+loop.add_reader(left, lambda: (left.recv(10), loop.stop()))
+loop.call_soon(loop.stop)
+loop.run_forever()
+
+def run():
+    loop.close()
+    assert loop.is_closed()
+
+assert child(run) == 0
+right.send(b"x")
+watchdog = loop.call_later(20, os._exit, 9)
+loop.run_forever()
+watchdog.cancel()
+loop.call_soon_threadsafe(loop.stop)
+loop.run_forever()
+loop.remove_reader(left)
+loop.close()
+"""
+    )
+
+
+def test_collecting_a_parents_loop_in_the_child(fast_script):
+    fast_script(
+        CHILD
+        + """
+import warnings
+warnings.simplefilter("ignore")
+holder = [new_loop()]
+left, right = socket.socketpair()
+holder[0].add_reader(left, lambda: (left.recv(9), holder[0].stop()))
+holder[0].call_soon(holder[0].stop)
+holder[0].run_forever()
+
+def run():
+    holder.clear()
+    gc.collect()
+    own = new_loop()
+    own.run_until_complete(asyncio.sleep(0.001))
+    own.close()
+
+assert child(run) == 0
+right.send(b"x")
+holder[0].run_forever()
+holder[0].close()
+"""
+    )
+
+
+def test_executor_after_a_fork(script):
+    script(
+        CHILD
+        + """
+def run():
+    own = new_loop()
+    assert own.run_until_complete(own.run_in_executor(None, pow, 2, 5)) == 32
+    own.run_until_complete(own.shutdown_default_executor())
+    own.close()
+
+new_loop().close()
+assert child(run) == 0
+run()
+assert child(run) == 0
+""",
+        "-W",
+        "ignore::DeprecationWarning",
+    )
+
+
+def test_signals_after_a_fork(script):
+    script(
+        CHILD
+        + """
+def run():
+    own = new_loop()
+    own.add_signal_handler(signal.SIGUSR1, own.stop)
+    own.call_soon(os.kill, os.getpid(), signal.SIGUSR1)
+    own.run_forever()
+    own.close()
+
+loop = new_loop()
+loop.run_until_complete(asyncio.sleep(0))
+assert child(run) == 0
+loop.add_signal_handler(signal.SIGUSR1, loop.stop)
+loop.call_soon(os.kill, os.getpid(), signal.SIGUSR1)
+loop.run_forever()
+loop.close()
+"""
+    )
+
+
+def test_multiprocessing_by_fork(script):
+    script(
+        """
+import multiprocessing
+
+def work(queue):
+    async def main():
+        await asyncio.sleep(0.001)
+        return os.getpid()
+
+    loop = new_loop()
+    queue.put(loop.run_until_complete(main()))
+    loop.close()
+
+context = multiprocessing.get_context("fork")
+queue = context.SimpleQueue()
+loop = new_loop()
+loop.run_until_complete(asyncio.sleep(0))
+processes = [context.Process(target=work, args=(queue,)) for _ in range(3)]
+for process in processes:
+    process.start()
+pids = {queue.get() for _ in processes}
+for process in processes:
+    process.join()
+    assert process.exitcode == 0
+assert len(pids) == 3 and os.getpid() not in pids
+loop.run_until_complete(asyncio.sleep(0.001))
+loop.close()
+"""
+    )
+
+
+def test_a_daemon_that_forks_twice(script):
+    done = script(
+        """
+reader, writer = os.pipe()
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        loop = new_loop()
+        value = loop.run_until_complete(asyncio.sleep(0.001, b"daemon"))
+        loop.close()
+        os.write(writer, value)
+    os._exit(0)
+os.wait()
+print(os.read(reader, 10).decode())
+"""
+    )
+    assert done.stdout == "daemon\n"
+
+
+def test_the_running_loop_in_a_child(script):
+    """From 3.12 asyncio forgets the running loop in a forked child."""
+    expected = "None" if sys.version_info >= (3, 12) else ""
+    done = script(
+        """
+async def main():
+    sys.stdout.flush()
+    pid = os.fork()
+    if not pid:
+        print(asyncio._get_running_loop())
+        sys.stdout.flush()
+        os._exit(0)
+    os.waitpid(pid, 0)
+
+loop = new_loop()
+loop.run_until_complete(main())
+loop.close()
+"""
+    )
+    assert done.stdout.strip().startswith(expected)

@@ -1,0 +1,344 @@
+"""Real signals sent to a process whose loop sleeps, spins or works."""
+
+import signal
+
+import pytest
+
+PROGRAMS = {
+    "asleep": "loop.call_soon(print, 'ready')",
+    "asleep with a timer": """
+loop.call_later(1000, print)
+loop.call_soon(print, 'ready')
+""",
+    "busy": """
+def spin():
+    loop.call_soon(spin)
+loop.call_soon(print, 'ready')
+spin()
+""",
+    "busy in one callback": """
+def forever():
+    print('ready')
+    while True:
+        pass
+loop.call_soon(forever)
+""",
+    "busy in a task": """
+async def main():
+    print('ready')
+    while True:
+        await asyncio.sleep(0)
+task = loop.create_task(main())
+""",
+    "timers": """
+def tick():
+    loop.call_later(0.0002, tick)
+loop.call_soon(print, 'ready')
+tick()
+""",
+    "sockets": """
+left, right = socket.socketpair()
+loop.add_writer(left, int)
+loop.call_soon(print, 'ready')
+""",
+    "executor": """
+gate = threading.Event()
+future = loop.run_in_executor(None, gate.wait)
+loop.call_soon(print, 'ready')
+""",
+}
+RUN = """
+sys.stdout.reconfigure(line_buffering=True)
+loop = new_loop()
+{body}
+try:
+    loop.run_forever()
+except KeyboardInterrupt:
+    print("interrupted", loop.is_running())
+    if "gate" in globals():
+        gate.set()
+    if "task" in globals() and not task.done():
+        task.cancel()
+        try:
+            loop.run_until_complete(task)
+        except asyncio.CancelledError:
+            pass
+    elif "task" in globals():
+        task.exception()
+    if "left" in globals():
+        loop.remove_writer(left)
+    print(loop.run_until_complete(asyncio.sleep(0.001, "usable")))
+    loop.close()
+"""
+
+
+@pytest.mark.parametrize("where", PROGRAMS)
+def test_ctrl_c_leaves_run_forever(script, finish, where):
+    process = script.start(RUN.format(body=PROGRAMS[where]))
+    process.send_signal(signal.SIGINT)
+    status, out, err = finish(process)
+    assert (status, out) == (0, "interrupted False\nusable\n"), err
+
+
+RUNNER = """
+sys.stdout.reconfigure(line_buffering=True)
+
+async def main():
+    try:
+        print("ready")
+        {body}
+    except asyncio.CancelledError:
+        print("cancelled")
+        raise
+    finally:
+        await asyncio.sleep(0.001)
+        print("cleaned up")
+
+with asyncio.Runner(loop_factory=new_loop) as runner:
+    runner.run(main())
+"""
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "await asyncio.sleep(1000)",
+        "await asyncio.get_running_loop().create_future()",
+        """
+        while True:
+            await asyncio.sleep(0)
+        """,
+        """
+        while True:
+            await asyncio.sleep(0.0002)
+        """,
+        """
+        while True:
+            await asyncio.to_thread(int)
+        """,
+    ],
+    ids=["sleep", "future", "busy", "timers", "threads"],
+)
+def test_ctrl_c_cancels_the_main_task(script, finish, body):
+    process = script.start(RUNNER.format(body=body.strip()))
+    process.send_signal(signal.SIGINT)
+    status, out, err = finish(process)
+    assert out == "cancelled\ncleaned up\n"
+    assert status == -signal.SIGINT
+    assert err.rstrip().endswith("KeyboardInterrupt")
+
+
+def test_ctrl_c_twice(script, finish):
+    process = script.start(
+        """
+sys.stdout.reconfigure(line_buffering=True)
+
+async def main():
+    print("ready")
+    try:
+        await asyncio.sleep(1000)
+    except asyncio.CancelledError:
+        print("stubborn")
+        await asyncio.sleep(1000)
+
+with asyncio.Runner(loop_factory=new_loop) as runner:
+    runner.run(main())
+"""
+    )
+    process.send_signal(signal.SIGINT)
+    assert process.stdout.readline() == "stubborn\n"
+    process.send_signal(signal.SIGINT)
+    status, _, err = finish(process)
+    assert status == -signal.SIGINT
+    assert "KeyboardInterrupt" in err
+
+
+def test_sigterm_kills_by_default(script, finish):
+    process = script.start(RUN.format(body=PROGRAMS["asleep"]))
+    process.send_signal(signal.SIGTERM)
+    assert finish(process)[0] == -signal.SIGTERM
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_graceful_shutdown(script, finish, signum):
+    process = script.start(
+        f"""
+sys.stdout.reconfigure(line_buffering=True)
+
+async def worker(number):
+    try:
+        while True:
+            await asyncio.sleep(0.0005)
+    finally:
+        print("worker", number)
+
+async def main():
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    loop.add_signal_handler({int(signum)}, stop.set)
+    workers = [asyncio.ensure_future(worker(n)) for n in range(2)]
+    await asyncio.sleep(0.001)
+    print("ready")
+    await stop.wait()
+    for each in workers:
+        each.cancel()
+    await asyncio.gather(*workers, return_exceptions=True)
+    print("bye")
+
+with asyncio.Runner(loop_factory=new_loop) as runner:
+    runner.run(main())
+"""
+    )
+    process.send_signal(signum)
+    assert finish(process) == (0, "worker 0\nworker 1\nbye\n", "")
+
+
+def test_ignored_sigint_stays_ignored(script, finish):
+    process = script.start(
+        """
+sys.stdout.reconfigure(line_buffering=True)
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+loop = new_loop()
+loop.add_signal_handler(signal.SIGTERM, loop.stop)
+loop.call_soon(print, "ready")
+loop.run_forever()
+loop.close()
+print("still here")
+"""
+    )
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)
+    assert finish(process) == (0, "still here\n", "")
+
+
+def test_signals_are_default_again_after_close(script, finish):
+    process = script.start(
+        """
+sys.stdout.reconfigure(line_buffering=True)
+loop = new_loop()
+loop.add_signal_handler(signal.SIGTERM, print, "handler")
+loop.run_until_complete(asyncio.sleep(0.001))
+loop.close()
+print("ready")
+time.sleep(30)
+"""
+    )
+    process.send_signal(signal.SIGTERM)
+    status, out, _ = finish(process)
+    assert (status, out) == (-signal.SIGTERM, "")
+
+
+def test_a_storm_of_signals(script, finish):
+    process = script.start(
+        """
+sys.stdout.reconfigure(line_buffering=True)
+loop = new_loop()
+seen = [0]
+def handler():
+    seen[0] += 1
+loop.add_signal_handler(signal.SIGUSR1, handler)
+loop.add_signal_handler(signal.SIGTERM, loop.stop)
+async def main():
+    while True:
+        await asyncio.sleep(0.0001)
+        await asyncio.to_thread(int)
+task = loop.create_task(main())
+loop.call_soon(print, "ready")
+loop.run_forever()
+task.cancel()
+try:
+    loop.run_until_complete(task)
+except asyncio.CancelledError:
+    pass
+loop.run_until_complete(loop.shutdown_default_executor())
+loop.close()
+print(seen[0] > 0)
+"""
+    )
+    for _ in range(300):
+        process.send_signal(signal.SIGUSR1)
+    process.send_signal(signal.SIGTERM)
+    assert finish(process) == (0, "True\n", "")
+
+
+def test_stop_and_continue(script, finish):
+    """SIGSTOP and SIGCONT interrupt system calls; sleeps stay whole."""
+    process = script.start(
+        """
+sys.stdout.reconfigure(line_buffering=True)
+loop = new_loop()
+begin = time.monotonic()
+loop.call_soon(print, "ready")
+loop.run_until_complete(asyncio.sleep(0.15))
+print(time.monotonic() - begin >= 0.15)
+loop.close()
+"""
+    )
+    for _ in range(5):
+        process.send_signal(signal.SIGSTOP)
+        process.send_signal(signal.SIGCONT)
+    assert finish(process) == (0, "True\n", "")
+
+
+def test_sigint_while_a_child_process_runs(script, finish):
+    process = script.start(
+        """
+sys.stdout.reconfigure(line_buffering=True)
+
+async def main():
+    child = await asyncio.create_subprocess_exec(
+        "/bin/sleep", "1000", start_new_session=True
+    )
+    print("ready")
+    try:
+        await child.wait()
+    finally:
+        child.kill()
+        await child.wait()
+        print("reaped", child.returncode)
+
+with asyncio.Runner(loop_factory=new_loop) as runner:
+    runner.run(main())
+"""
+    )
+    process.send_signal(signal.SIGINT)
+    status, out, _ = finish(process)
+    assert (status, out) == (-signal.SIGINT, "reaped -9\n")
+
+
+def test_sigpipe_is_not_fatal(script):
+    script(
+        """
+async def main():
+    loop = asyncio.get_running_loop()
+    left, right = socket.socketpair()
+    transport, _ = await loop.create_connection(asyncio.Protocol, sock=left)
+    right.close()
+    for _ in range(5):
+        transport.write(b"x")
+        await asyncio.sleep(0)
+    transport.close()
+    await asyncio.sleep(0.001)
+
+with asyncio.Runner(loop_factory=new_loop) as runner:
+    runner.run(main())
+""",
+        quiet=False,
+    )
+
+
+def test_popen_is_not_disturbed(script):
+    done = script(
+        """
+import subprocess
+loop = new_loop()
+loop.add_signal_handler(signal.SIGCHLD, print, "child ended")
+async def main():
+    process = subprocess.Popen(["/bin/true"])
+    await asyncio.sleep(0.05)
+    return process.wait()
+print(loop.run_until_complete(main()))
+loop.close()
+"""
+    )
+    assert done.stdout == "child ended\n0\n"
