@@ -53,6 +53,10 @@ threading._register_atexit(_exit.join)  # type: ignore[attr-defined]
 os.register_at_fork(after_in_child=_exit.forget)
 
 
+def _pause() -> None:
+    """Do nothing: to enter the interpreter is what matters."""
+
+
 def _start(
     threads: set[threading.Thread], prefix: str, worker: _core.PoolWorker
 ) -> None:
@@ -63,7 +67,9 @@ def _start(
                 "cannot schedule new futures after interpreter shutdown"
             )
         thread = threading.Thread(
-            target=worker.run, name=f"{prefix}_{worker.index}"
+            target=worker.run,
+            args=(_pause,),
+            name=f"{prefix}_{worker.index}",
         )
         thread.start()
         threads.add(thread)

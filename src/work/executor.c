@@ -276,7 +276,7 @@ static PyGetSetDef pool_getset[] = {
 static const char pool_doc[] =
     "ThreadPool(limit, start, /)\n--\n\n"
     "A queue of calls for up to `limit` threads, written in C.\n\n"
-    "start(worker) makes and starts a thread that calls worker.run().  Not\n"
+    "start(worker) makes and starts a thread that calls worker.run(f).  Not\n"
     "for use by itself: fastloop.executor.DefaultExecutor completes it.";
 
 static PyType_Slot pool_slots[] = {
@@ -313,13 +313,15 @@ worker_dealloc(FlPoolWorker *self)
 }
 
 static const char run_doc[] =
-    "run($self, /)\n--\n\n"
-    "Run jobs until the pool ends; what the worker's thread calls.";
+    "run($self, pause, /)\n--\n\n"
+    "Run jobs until the pool ends; what the worker's thread calls.\n\n"
+    "pause is a Python function that does nothing, called now and then\n"
+    "between jobs to let other threads have their turn.";
 
 static PyObject *
-worker_run(FlPoolWorker *self, PyObject *Py_UNUSED(ignored))
+worker_run(FlPoolWorker *self, PyObject *pause)
 {
-    fl_worker_run(self);
+    fl_worker_run(self, pause);
     Py_RETURN_NONE;
 }
 
@@ -341,7 +343,7 @@ index_get(FlPoolWorker *self, void *Py_UNUSED(closure))
 }
 
 static PyMethodDef worker_methods[] = {
-    {"run", AS_METHOD(worker_run), METH_NOARGS, run_doc},
+    {"run", AS_METHOD(worker_run), METH_O, run_doc},
     {"exit", AS_METHOD(worker_exit), METH_NOARGS, exit_doc},
     {NULL, NULL, 0, NULL},
 };

@@ -33,7 +33,8 @@ int fl_executor_submit(FlThreadPool *self, FlLoop *loop, PyObject *future,
                        PyObject *func, PyObject *const *args, Py_ssize_t nargs,
                        PyObject *kwargs);
 
-/* worker.c: run jobs until the pool ends, or the process forks. */
-void fl_worker_run(FlPoolWorker *self);
+/* worker.c: run jobs until the pool ends, or the process forks.  pause is a
+   Python function that does nothing. */
+void fl_worker_run(FlPoolWorker *self, PyObject *pause);
 
 #endif

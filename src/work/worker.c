@@ -1,7 +1,10 @@
 /* What a worker's thread does.
 
-   1. The GIL is given up only to sleep, and for a moment once a tick of the
-      coarse clock: jobs that are C functions would never let go of it.
+   1. The GIL is given up only to sleep.  Jobs that are C functions would never
+      let go of it, so once a tick of the coarse clock a Python function is
+      called, where the interpreter switches threads if one has asked for it.
+      (Giving the GIL up and taking it again would not do: it starts the wait
+      of those who want it anew, and they ask only after a whole one.)
    2. A loop is woken after the GIL was given up, so that it does not wake only
       to wait for it; but before another job begins, which may take long.
    3. A job that forked leaves the child in the middle of it: there the other
@@ -20,17 +23,22 @@ pay(FlPoller **owed)
 }
 
 static void
-yield_gil(int64_t *tick_ns)
+let_others(PyObject *pause, int64_t *tick_ns)
 {
     int64_t now_ns = fl_clock_coarse_ns();
-    if (now_ns != *tick_ns) {
-        *tick_ns = now_ns;
-        PyEval_RestoreThread(PyEval_SaveThread());
+    if (now_ns == *tick_ns) {
+        return;
     }
+    *tick_ns = now_ns;
+    PyObject *result = PyObject_CallNoArgs(pause);
+    if (result == NULL) {
+        PyErr_WriteUnraisable(pause);
+    }
+    Py_XDECREF(result);
 }
 
 void
-fl_worker_run(FlPoolWorker *self)
+fl_worker_run(FlPoolWorker *self, PyObject *pause)
 {
     FlPool *pool = self->pool;
     FlPoller *owed = NULL;
@@ -44,7 +52,7 @@ fl_worker_run(FlPoolWorker *self)
         }
         if (job != NULL) {
             pay(&owed);
-            yield_gil(&tick_ns);
+            let_others(pause, &tick_ns);
             fl_job_run_steal(FL_CALL_JOB(job), &owed);
             continue;
         }

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import gc
+import itertools
 import os
 import subprocess
 import sys
@@ -264,16 +265,21 @@ def test_jobs_in_c_do_not_keep_the_loop_out(loop, pools):
     """A worker that never enters the interpreter still yields the GIL."""
     pool = pools(1)
     gate = Gate()
-    pool.submit(gate)
+    counter = itertools.count()
+    jobs = [loop.run_in_executor(pool, gate)]
     wait_for(gate.begun)
-    jobs = [pool.submit(sum, range(20_000)) for _ in range(1_000)]
+    for _ in range(500):
+        jobs.append(loop.run_in_executor(pool, sum, range(20_000)))
+        jobs.append(loop.run_in_executor(pool, next, counter))
 
     async def main():
         gate.go.set()
         await asyncio.sleep(0.001)
-        return sum(job.done() for job in jobs)
+        ran = next(counter)
+        await asyncio.gather(*jobs)
+        return ran
 
-    assert loop.run_until_complete(main()) < len(jobs)
+    assert loop.run_until_complete(main()) < 500
 
 
 # -- concurrent futures: submit, map, shutdown --------------------------------
