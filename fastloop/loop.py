@@ -76,6 +76,10 @@ class Loop(_core.BaseLoop, asyncio.SelectorEventLoop):
         return self.__dict__.setdefault("asyncgens", weakref.WeakSet())
 
     @property
+    def _unix_server_sockets(self) -> dict[socket.socket, int]:
+        return self.__dict__.setdefault("unix_server_sockets", {})
+
+    @property
     def _transports(self) -> weakref.WeakValueDictionary[int, Any]:
         if self._python_transports is None:
             self._python_transports = weakref.WeakValueDictionary()
@@ -355,7 +359,7 @@ class Loop(_core.BaseLoop, asyncio.SelectorEventLoop):
 
     def _stop_serving(self, sock: socket.socket) -> None:
         _core.stop_accepting(self, sock)
-        sock.close()
+        super()._stop_serving(sock)
 
     def _accept_exhausted(
         self, sock: socket.socket, exc: OSError
