@@ -58,11 +58,9 @@ except KeyboardInterrupt:
     if "gate" in globals():
         gate.set()
     if "task" in globals() and not task.done():
+        # asyncio may have lost the step that was about to run.
         task.cancel()
-        try:
-            loop.run_until_complete(task)
-        except asyncio.CancelledError:
-            pass
+        loop.run_until_complete(asyncio.wait([task], timeout=0.1))
     elif "task" in globals():
         task.exception()
     if "left" in globals():
