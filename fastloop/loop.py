@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import functools
 import logging
 import os
 import signal
@@ -18,7 +19,14 @@ import sys
 import threading
 import warnings
 import weakref
-from asyncio import base_events, constants, events, format_helpers, sslproto
+from asyncio import (
+    base_events,
+    constants,
+    events,
+    format_helpers,
+    sslproto,
+    unix_events,
+)
 from asyncio.trsock import TransportSocket
 from typing import Any
 
@@ -84,6 +92,13 @@ class Loop(_core.BaseLoop, asyncio.SelectorEventLoop):
         if self._python_transports is None:
             self._python_transports = weakref.WeakValueDictionary()
         return self._python_transports
+
+    @functools.cached_property
+    def _watcher(self) -> Any:
+        """What tells of the end of child processes (asyncio from 3.14 on)."""
+        if unix_events.can_use_pidfd():
+            return unix_events._PidfdChildWatcher()
+        return unix_events._ThreadedChildWatcher()
 
     # -- closing ---------------------------------------------------------------
 
