@@ -9,7 +9,9 @@
       line position plus one (place >> 1), so that it is never 0.
    2. The line's head slot always holds a node, unless the line is empty;
       removed slots elsewhere are at most half of it once it exceeds 64.
-   3. Ties leave by sequence, across both structures. */
+   3. Ties leave by sequence, across both structures.
+   4. next_ns is the lesser of the two heads' deadlines: the loop asks for it
+      several times a turn. */
 #include "base/deadlines.h"
 
 #include <errno.h>
@@ -48,6 +50,7 @@ void
 fl_deadlines_init(FlDeadlines *queue)
 {
     memset(queue, 0, sizeof(*queue));
+    queue->next_ns = FL_DEADLINE_NEVER;
 }
 
 void
@@ -246,17 +249,41 @@ line_remove(FlDeadlines *queue, size_t position)
 
 /* --- both ---------------------------------------------------------------- */
 
+/* Restore invariant 4 after something was taken out. */
+static inline void
+find_next(FlDeadlines *queue)
+{
+    int64_t next_ns = FL_DEADLINE_NEVER;
+    if (queue->heap_size > 0) {
+        next_ns = queue->heap[0].deadline_ns;
+    }
+    if (queue->line_head != queue->line_tail) {
+        int64_t line_ns = line_slot(queue, queue->line_head)->deadline_ns;
+        if (line_ns < next_ns) {
+            next_ns = line_ns;
+        }
+    }
+    queue->next_ns = next_ns;
+}
+
 int
 fl_deadlines_push(FlDeadlines *queue, FlDeadline *node, int64_t deadline_ns)
 {
     FlDeadlineSlot slot = {deadline_ns, queue->sequence++, node};
+    int code;
     node->deadline_ns = deadline_ns;
     if (queue->line_head == queue->line_tail
         || line_slot(queue, queue->line_tail - 1)->deadline_ns <= deadline_ns)
     {
-        return line_push(queue, slot);
+        code = line_push(queue, slot);
     }
-    return heap_push(queue, slot);
+    else {
+        code = heap_push(queue, slot);
+    }
+    if (code == 0 && deadline_ns < queue->next_ns) {
+        queue->next_ns = deadline_ns;
+    }
+    return code;
 }
 
 void
@@ -271,22 +298,7 @@ fl_deadlines_remove(FlDeadlines *queue, FlDeadline *node)
     else {
         line_remove(queue, (node->place >> 1) - 1);
     }
-}
-
-int64_t
-fl_deadlines_next_ns(const FlDeadlines *queue)
-{
-    int64_t next_ns = FL_DEADLINE_NEVER;
-    if (queue->heap_size > 0) {
-        next_ns = queue->heap[0].deadline_ns;
-    }
-    if (queue->line_head != queue->line_tail) {
-        int64_t line_ns = line_slot(queue, queue->line_head)->deadline_ns;
-        if (line_ns < next_ns) {
-            next_ns = line_ns;
-        }
-    }
-    return next_ns;
+    find_next(queue);
 }
 
 FlDeadline *
@@ -307,11 +319,13 @@ fl_deadlines_pop_due(FlDeadlines *queue, int64_t now_ns)
     FlDeadline *node = first->node;
     if (in_heap) {
         heap_remove(queue, 0);
-        return node;
     }
-    node->place = 0;
-    queue->line_head++;
-    line_trim(queue);
+    else {
+        node->place = 0;
+        queue->line_head++;
+        line_trim(queue);
+    }
+    find_next(queue);
     return node;
 }
 
@@ -327,6 +341,7 @@ fl_deadlines_pop_any(FlDeadlines *queue)
         node = line_slot(queue, queue->line_head)->node;
         fl_deadlines_remove(queue, node);
     }
+    find_next(queue);
     return node;
 }
 

@@ -33,6 +33,7 @@ typedef struct {
     size_t line_capacity;
     size_t line_removed; /* slots between head and tail whose node is NULL */
     uint64_t sequence;
+    int64_t next_ns; /* of the next node, or FL_DEADLINE_NEVER */
 } FlDeadlines;
 
 void fl_deadlines_init(FlDeadlines *queue);
@@ -48,7 +49,11 @@ int fl_deadlines_push(FlDeadlines *queue, FlDeadline *node,
 void fl_deadlines_remove(FlDeadlines *queue, FlDeadline *node);
 
 /* The deadline of the next node, FL_DEADLINE_NEVER when there is none. */
-int64_t fl_deadlines_next_ns(const FlDeadlines *queue);
+static inline int64_t
+fl_deadlines_next_ns(const FlDeadlines *queue)
+{
+    return queue->next_ns;
+}
 
 /* Take the next node out if it is due at now_ns; else NULL. */
 FlDeadline *fl_deadlines_pop_due(FlDeadlines *queue, int64_t now_ns);

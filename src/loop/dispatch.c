@@ -140,7 +140,9 @@ call_in_context(PyObject *callback, PyObject *args, PyObject *context)
     if (enter(context) < 0) {
         return NULL;
     }
-    PyObject *result = PyObject_Call(callback, args, NULL);
+    PyObject *result = PyTuple_GET_SIZE(args) == 0
+                           ? PyObject_CallNoArgs(callback)
+                           : PyObject_Call(callback, args, NULL);
     leave(context);
     return result;
 }

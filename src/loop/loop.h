@@ -92,6 +92,7 @@ typedef struct FlLoop {
     unsigned long thread_id; /* 0: not running */
     int64_t now_ns;          /* this turn's precise clock, if now_fresh */
     bool now_fresh;
+    unsigned clock_turns_left; /* see queue_due in run.c */
     bool tracks_origin;      /* this run turned coroutine origins on */
     int64_t polled_ns;       /* coarse time of the last poll */
     uint64_t dispatch;       /* counts entries run: names "this callback" */

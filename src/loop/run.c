@@ -18,6 +18,9 @@
 #include <unistd.h>
 
 #define MAX_SKIPS 32
+/* Turns in a row that timers already due may do without a clock reading: how
+   many callbacks late another timer may be noticed. */
+#define CLOCK_TURNS 8
 
 /* --- one turn ------------------------------------------------------------ */
 
@@ -88,9 +91,12 @@ poll(FlLoop *loop, int64_t timeout_ns)
 static bool
 may_skip_poll(FlLoop *loop)
 {
-    if (loop->skips_left == 0 || fl_ready_count(&loop->ready) == 0
-        || !fl_list_is_empty(&loop->poller->fresh))
-    {
+    if (loop->skips_left == 0 || !fl_list_is_empty(&loop->poller->fresh)) {
+        return false;
+    }
+    /* A timer that was due by the last clock reading is as good as ready. */
+    if (fl_ready_count(&loop->ready) == 0
+        && fl_deadlines_next_ns(&loop->timers) > loop->now_ns) {
         return false;
     }
     loop->skips_left--;
@@ -266,6 +272,8 @@ run_begin(FlLoop *loop, PyObject **old_hooks)
     loop->thread_id = PyThread_get_thread_ident();
     loop->skip_allowance = loop->skips_left = 0;
     loop->now_fresh = false;
+    loop->now_ns = fl_clock_ns();
+    loop->clock_turns_left = CLOCK_TURNS;
     if (loop->debug) {
         loop->tracks_origin = true;
         if (set_origin_tracking(loop, Py_True) < 0) {

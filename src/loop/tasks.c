@@ -13,6 +13,11 @@ const char fl_loop_create_future_doc[] =
 PyObject *
 fl_loop_create_future(FlLoop *loop, PyObject *Py_UNUSED(ignored))
 {
+    if (FL_LIKELY(fl_loop_is_here(loop))) {
+        /* Without a keyword, whose dict costs more than the future, it takes
+           the thread's running loop: this one. */
+        return PyObject_CallNoArgs(loop->state->future_type);
+    }
     PyObject *call[1] = {(PyObject *)loop};
     return PyObject_Vectorcall(loop->state->future_type, call, 0,
                                loop->state->loop_kwnames);
@@ -79,6 +84,9 @@ fl_loop_create_task(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
         || (loop->task_factory != NULL && loop->task_factory != Py_None))
     {
         return create_as_asyncio(loop, args, nargs, kwnames);
+    }
+    if (keywords == 0 && fl_loop_is_here(loop)) {
+        return PyObject_CallOneArg(state->task_type, args[0]); /* likewise */
     }
     /* A spare slot in front, then coro, loop=, and what else was given. */
     PyObject *call[3 + MOST_KEYWORDS];
