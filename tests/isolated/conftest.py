@@ -1,114 +1,13 @@
-"""Runs a program in an interpreter of its own.
-
-What is tested here ends a process, changes it for good, or needs it clean:
-forks, exits, signals from outside, tracers, system-call filters.
-"""
+"""Fixtures that run programs in interpreters of their own."""
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
-import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-PRELUDE = """\
-import asyncio, gc, os, signal, socket, sys, threading, time
-{imports}
-new_loop = {factory}
-"""
-FACTORIES = {
-    "asyncio": ("", "asyncio.SelectorEventLoop"),
-    "fastloop": ("import fastloop", "fastloop.new_event_loop"),
-}
-#: Seconds a child may take; far more than it needs.
-LIMIT = 30
-
-Completed = subprocess.CompletedProcess
-
-
-def environment(**more: str) -> dict[str, str]:
-    """Return an environment in which the package under test is found."""
-    import fastloop
-
-    home = str(Path(fastloop.__file__).resolve().parent.parent)
-    path = os.environ.get("PYTHONPATH")
-    return {
-        **os.environ,
-        "PYTHONPATH": home + (os.pathsep + path if path else ""),
-        **more,
-    }
-
-
-class Script:
-    """Programs for one kind of loop, each run by a fresh interpreter."""
-
-    def __init__(self, kind: str, folder: Path) -> None:
-        self.kind = kind
-        self.folder = folder
-
-    def write(self, code: str, name: str = "program.py") -> Path:
-        """Write a program whose ``new_loop`` makes this kind of loop."""
-        imports, factory = FACTORIES[self.kind]
-        path = self.folder / name
-        path.write_text(
-            PRELUDE.format(imports=imports, factory=factory)
-            + textwrap.dedent(code)
-        )
-        return path
-
-    def command(self, code: str, *flags: str) -> list[str]:
-        """Return the command that runs a program."""
-        return [sys.executable, *flags, str(self.write(code))]
-
-    def __call__(
-        self,
-        code: str,
-        *flags: str,
-        status: int | None = 0,
-        quiet: bool = True,
-        stdin: str | None = None,
-        **env: str,
-    ) -> Completed[str]:
-        """Run a program to its end; return what it wrote.
-
-        ``status`` is the exit status it must have (None: any), and nothing
-        may be on its stderr if ``quiet``.
-        """
-        done = subprocess.run(
-            self.command(code, *flags),
-            capture_output=True,
-            text=True,
-            timeout=LIMIT,
-            input=stdin,
-            env=environment(**env),
-            cwd=self.folder,
-        )
-        if status is not None:
-            assert done.returncode == status, done.stderr + done.stdout
-        if quiet:
-            assert done.stderr == "", done.stderr
-        return done
-
-    def start(self, code: str, *flags: str) -> subprocess.Popen[str]:
-        """Start a program; return once it has written a line, ``ready``."""
-        process = subprocess.Popen(
-            self.command(code, *flags),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment(),
-            cwd=self.folder,
-        )
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        if line != "ready\n":
-            process.kill()
-            pytest.fail(f"{line!r}: {process.communicate()[1]}")
-        return process
+from isolated_scripts import LIMIT, Script
 
 
 @pytest.fixture

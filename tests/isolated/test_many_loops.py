@@ -1,0 +1,286 @@
+"""Loops in several threads, abandoned loops, loops by the hundred."""
+
+import sys
+
+import pytest
+
+
+def test_loops_in_several_threads(script):
+    script(
+        """
+errors = []
+
+def runner(number):
+    try:
+        loop = new_loop()
+        async def main():
+            total = 0
+            for _ in range(200):
+                await asyncio.sleep(0)
+                total += number
+            assert await asyncio.to_thread(pow, number, 2) == number ** 2
+            await asyncio.sleep(0.001)
+            return total
+        assert loop.run_until_complete(main()) == 200 * number
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
+    except BaseException as exc:
+        errors.append(exc)
+
+for _ in range(3):
+    threads = [threading.Thread(target=runner, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+assert not errors, errors
+"""
+    )
+
+
+def test_descriptors_of_threads_that_end(script):
+    """What a thread's loops kept goes when the thread does."""
+    script(
+        """
+def count():
+    return len(os.listdir("/proc/self/fd"))
+
+def runner():
+    for _ in range(3):
+        loop = new_loop()
+        loop.run_until_complete(asyncio.sleep(0.0001))
+        loop.close()
+
+def cycle():
+    thread = threading.Thread(target=runner)
+    thread.start()
+    thread.join()
+
+cycle()
+before = count()
+for _ in range(20):
+    cycle()
+assert count() == before, (before, count())
+runner()
+runner()
+before = count()
+for _ in range(200):
+    runner()
+assert count() == before, (before, count())
+"""
+    )
+
+
+def test_loops_across_threads(script):
+    script(
+        """
+def made_here_closed_there():
+    loop = new_loop()
+    loop.run_until_complete(asyncio.sleep(0.0001))
+    thread = threading.Thread(target=loop.close)
+    thread.start()
+    thread.join()
+
+def count():
+    return len(os.listdir("/proc/self/fd"))
+
+for _ in range(3):
+    made_here_closed_there()
+before = count()
+for _ in range(30):
+    made_here_closed_there()
+assert count() <= before
+"""
+    )
+
+
+def test_abandoned_loops_are_collected(script):
+    script(
+        """
+import warnings, weakref
+warnings.simplefilter("ignore", ResourceWarning)
+
+def abandon(number):
+    loop = new_loop()
+    left, right = socket.socketpair()
+    if number % 2:
+        loop.add_reader(left, print, loop, right)
+    loop.call_later(100, print, loop)
+    loop.call_soon(print, loop)
+    loop.add_signal_handler(signal.SIGUSR1, print)
+    loop.me = loop
+    return weakref.ref(loop)
+
+def count():
+    return len(os.listdir("/proc/self/fd"))
+
+abandon(1)
+gc.collect()
+before = count()
+alive = [abandon(n) for n in range(20)]
+gc.collect()
+signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+assert not any(ref() for ref in alive)
+assert count() <= before, (before, count())
+"""
+    )
+
+
+def test_an_abandoned_loop_in_another_thread(script):
+    script(
+        """
+import warnings
+warnings.simplefilter("ignore", ResourceWarning)
+
+def runner():
+    loop = new_loop()
+    loop.run_until_complete(asyncio.sleep(0.0001))
+    holder.append(loop)
+
+for _ in range(10):
+    holder = []
+    thread = threading.Thread(target=runner)
+    thread.start()
+    thread.join()
+    del holder
+    gc.collect()
+"""
+    )
+
+
+def test_abandoned_connections(script):
+    script(
+        """
+import warnings
+warnings.simplefilter("ignore", ResourceWarning)
+
+class Echo(asyncio.Protocol):
+    def connection_made(self, transport):
+        self.transport = transport
+    def data_received(self, data):
+        self.transport.write(data)
+
+async def main():
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(Echo, "127.0.0.1", 0)
+    address = server.sockets[0].getsockname()
+    transport, protocol = await loop.create_connection(Echo, *address)
+    transport.write(b"x")
+    await asyncio.sleep(0.001)
+    loop.kept = server, transport, protocol
+
+def count():
+    return len(os.listdir("/proc/self/fd"))
+
+def cycle():
+    loop = new_loop()
+    loop.run_until_complete(main())
+    loop.me = loop
+    del loop
+    gc.collect()
+    gc.collect()
+
+cycle()
+before = count()
+for _ in range(10):
+    cycle()
+assert count() <= before, (before, count())
+""",
+        quiet=False,
+    )
+
+
+def test_memory_of_many_loops_stays_flat(script):
+    script(
+        """
+import resource
+
+def cycle(times):
+    for _ in range(times):
+        loop = new_loop()
+        loop.call_later(100, print)
+        loop.run_until_complete(asyncio.sleep(0))
+        loop.close()
+    gc.collect()
+
+def size():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
+
+cycle(200)
+before = size()
+cycle(400)
+assert size() - before < 3_000_000, size() - before
+"""
+    )
+
+
+INTERPRETERS = """
+try:
+    import _interpreters as interpreters
+except ImportError:
+    import _xxsubinterpreters as interpreters
+"""
+
+
+@pytest.mark.skipif(
+    sys.version_info < (3, 13), reason="3.13 is the first with a settled API"
+)
+def test_in_a_subinterpreter(script):
+    inner = script.write(
+        """
+async def main():
+    await asyncio.sleep(0.001)
+    return await asyncio.gather(*[asyncio.sleep(0, n) for n in range(3)])
+
+for _ in range(3):
+    loop = new_loop()
+    assert loop.run_until_complete(main()) == [0, 1, 2]
+    loop.close()
+""",
+        "inner.py",
+    )
+    done = script(
+        INTERPRETERS
+        + f"""
+import signal as main_signal
+code = "import runpy; runpy.run_path({str(inner)!r})"
+for config in ("isolated", "legacy"):
+    for _ in range(2):
+        number = interpreters.create(config)
+        failed = interpreters.run_string(number, code)
+        assert failed is None, failed
+        interpreters.destroy(number)
+loop = new_loop()
+loop.run_until_complete(asyncio.sleep(0.001))
+loop.close()
+print("ok")
+"""
+    )
+    assert done.stdout == "ok\n"
+
+
+def test_the_module_imported_twice(fast_script):
+    """Two copies of the module share nothing."""
+    done = fast_script(
+        """
+import importlib
+first = sys.modules["fastloop._core"]
+loop = new_loop()
+for name in [n for n in sys.modules if n.split(".")[0] == "fastloop"]:
+    del sys.modules[name]
+again = importlib.import_module("fastloop")
+other = again.new_event_loop()
+assert other.run_until_complete(asyncio.sleep(0.001, 2)) == 2
+assert loop.run_until_complete(asyncio.sleep(0.001, 1)) == 1
+other.close()
+loop.close()
+del other, again
+gc.collect()
+third = new_loop()
+assert third.run_until_complete(asyncio.sleep(0.001, 3)) == 3
+third.close()
+print("ok")
+"""
+    )
+    assert done.stdout == "ok\n"
