@@ -15,8 +15,7 @@ installed.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ._core import libuv_version
     from .loop import Loop

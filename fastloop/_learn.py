@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class _Watcher:

@@ -10,8 +10,13 @@ import logging
 import socket
 from asyncio import constants
 from asyncio.trsock import TransportSocket
+from socket import AF_INET, AF_INET6, SOCK_DGRAM, SOCK_STREAM
 
 __all__ = [
+    "AF_INET",
+    "AF_INET6",
+    "SOCK_DGRAM",
+    "SOCK_STREAM",
     "SENDFILE_COMPATIBLE",
     "TransportSocket",
     "closed_socket",

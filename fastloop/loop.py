@@ -28,12 +28,15 @@ from asyncio import (
     unix_events,
 )
 from asyncio.trsock import TransportSocket
-from typing import Any
 
 from . import _core
-from .numeric import numeric_addresses
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 logger = logging.getLogger("asyncio")
+
 
 def _ignore_signal(number: int, frame: Any) -> None:
     """Take a signal that the loop learns of by the wakeup descriptor."""
@@ -77,7 +80,7 @@ class Loop(_core.BaseLoop, asyncio.SelectorEventLoop):
         if not self.is_running():
             self.close()
 
-    # -- asyncio's instance attributes, made when somebody asks --------------
+    # -- asyncio's instance attributes, made when somebody asks -------------
 
     @property
     def _asyncgens(self) -> weakref.WeakSet[Any]:
@@ -100,7 +103,7 @@ class Loop(_core.BaseLoop, asyncio.SelectorEventLoop):
             return unix_events._PidfdChildWatcher()
         return unix_events._ThreadedChildWatcher()
 
-    # -- closing ---------------------------------------------------------------
+    # -- closing --------------------------------------------------------------
 
     def close(self) -> None:
         """Close the loop; nothing happens when it is closed already.
@@ -123,7 +126,7 @@ class Loop(_core.BaseLoop, asyncio.SelectorEventLoop):
             self._default_executor = None
             executor.shutdown(wait=False)
 
-    # -- debug -----------------------------------------------------------------
+    # -- debug ----------------------------------------------------------------
 
     def set_debug(self, enabled: bool) -> None:
         """Turn debug mode on or off.
@@ -164,7 +167,7 @@ class Loop(_core.BaseLoop, asyncio.SelectorEventLoop):
             subject = base_events._format_handle(subject)
         logger.warning("Executing %s took %.3f seconds", subject, seconds)
 
-    # -- signals ---------------------------------------------------------------
+    # -- signals --------------------------------------------------------------
 
     def add_signal_handler(self, sig: int, callback: Any, *args: Any) -> None:
         """Call ``callback(*args)`` in the loop when a signal arrives.
@@ -238,7 +241,7 @@ class Loop(_core.BaseLoop, asyncio.SelectorEventLoop):
         for sig in list(self._signal_handlers):
             self.remove_signal_handler(sig)
 
-    # -- descriptors -----------------------------------------------------------
+    # -- descriptors ----------------------------------------------------------
 
     def _check_python_transports(self, fd: Any) -> None:
         """Raise RuntimeError if one of asyncio's own transports uses fd."""
@@ -252,7 +255,7 @@ class Loop(_core.BaseLoop, asyncio.SelectorEventLoop):
     def _ensure_fd_no_transport(self, fd: Any) -> None:
         _core.check_no_transport(self, fd)
 
-    # -- streams ---------------------------------------------------------------
+    # -- streams --------------------------------------------------------------
 
     def _make_socket_transport(
         self,
@@ -318,7 +321,7 @@ class Loop(_core.BaseLoop, asyncio.SelectorEventLoop):
             if resume_reading:
                 transp.resume_reading()
 
-    # -- servers ---------------------------------------------------------------
+    # -- servers --------------------------------------------------------------
 
     def _start_serving(
         self,
@@ -376,9 +379,7 @@ class Loop(_core.BaseLoop, asyncio.SelectorEventLoop):
         _core.stop_accepting(self, sock)
         super()._stop_serving(sock)
 
-    def _accept_exhausted(
-        self, sock: socket.socket, exc: OSError
-    ) -> None:
+    def _accept_exhausted(self, sock: socket.socket, exc: OSError) -> None:
         """Report that accept found no descriptor or memory; rest a while."""
         self.call_later(
             constants.ACCEPT_RETRY_DELAY, _core.resume_accepting, self, sock
@@ -401,7 +402,7 @@ class Loop(_core.BaseLoop, asyncio.SelectorEventLoop):
             }
         )
 
-    # -- names -----------------------------------------------------------------
+    # -- names ----------------------------------------------------------------
 
     async def getaddrinfo(
         self,
@@ -419,8 +420,10 @@ class Loop(_core.BaseLoop, asyncio.SelectorEventLoop):
         address and port are answered at once, without a thread.  Implements
         asyncio's ``loop.getaddrinfo()``.
         """
-        found = numeric_addresses(host, port, family, type, proto, flags)
-        if found is not None and not self._debug:
+        found = _core.numeric_addresses(
+            self, host, port, family, type, proto, flags
+        )
+        if found is not None:
             return found
         return await super().getaddrinfo(
             host, port, family=family, type=type, proto=proto, flags=flags

@@ -319,8 +319,7 @@ watcher_slot(FlFdWatcher *watcher, int event)
 
 /* Register a handle; steals it.  0 or -1. */
 static int
-set_handle(FlLoop *loop, int fd, PyObject *object, int event,
-           PyObject *handle)
+set_handle(FlLoop *loop, int fd, PyObject *object, int event, PyObject *handle)
 {
     FlFdWatcher *watcher = watcher_at(loop, fd);
     if (watcher == NULL) {

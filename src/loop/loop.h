@@ -30,6 +30,7 @@
 #define FL_OFF_KEPT_LOOP       8
 #define FL_OFF_TIMERFD         16
 #define FL_OFF_NATIVE_EXECUTOR 32
+#define FL_OFF_LITERAL_DNS     64
 
 /* Entries pushed by other threads where no GIL orders them. */
 typedef struct {
@@ -93,13 +94,13 @@ typedef struct FlLoop {
     int64_t now_ns;          /* this turn's precise clock, if now_fresh */
     bool now_fresh;
     unsigned clock_turns_left; /* see queue_due in run.c */
-    bool tracks_origin;      /* this run turned coroutine origins on */
-    int64_t polled_ns;       /* coarse time of the last poll */
-    uint64_t dispatch;       /* counts entries run: names "this callback" */
-    unsigned skips_left;     /* polls that may still be skipped */
-    unsigned skip_allowance; /* how many after the next empty poll */
-    int saved_wakeup_fd;     /* Python's, put back after the run */
-    int user_wakeup_fd;      /* the one before add_signal_handler, or -1 */
+    bool tracks_origin;        /* this run turned coroutine origins on */
+    int64_t polled_ns;         /* coarse time of the last poll */
+    uint64_t dispatch;         /* counts entries run: names "this callback" */
+    unsigned skips_left;       /* polls that may still be skipped */
+    unsigned skip_allowance;   /* how many after the next empty poll */
+    int saved_wakeup_fd;       /* Python's, put back after the run */
+    int user_wakeup_fd;        /* the one before add_signal_handler, or -1 */
     bool wakeup_installed;
     bool debug;
     bool closed;

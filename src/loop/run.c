@@ -17,7 +17,7 @@
 
 #include <unistd.h>
 
-#define MAX_SKIPS 32
+#define MAX_SKIPS   32
 /* Turns in a row that timers already due may do without a clock reading: how
    many callbacks late another timer may be noticed. */
 #define CLOCK_TURNS 8
@@ -96,7 +96,8 @@ may_skip_poll(FlLoop *loop)
     }
     /* A timer that was due by the last clock reading is as good as ready. */
     if (fl_ready_count(&loop->ready) == 0
-        && fl_deadlines_next_ns(&loop->timers) > loop->now_ns) {
+        && fl_deadlines_next_ns(&loop->timers) > loop->now_ns)
+    {
         return false;
     }
     loop->skips_left--;

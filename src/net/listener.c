@@ -551,6 +551,7 @@ fl_net_register(PyObject *module, FlState *state)
 {
     return fl_transport_register(module, state) < 0
                    || fl_listener_register(module, state) < 0
+                   || fl_numeric_register(module, state) < 0
                ? -1
                : 0;
 }

@@ -138,7 +138,8 @@ start_reading(FlStream *self)
 {
     int code = fl_stream_update_watch(self);
     if (code < 0
-        && fl_stream_fatal_errno(self, code, "Fatal error on transport") < 0) {
+        && fl_stream_fatal_errno(self, code, "Fatal error on transport") < 0)
+    {
         return -1;
     }
     return wake_waiter(self);

@@ -309,7 +309,8 @@ as_bytes(PyObject *data)
     if (bytes != NULL
         && PyBuffer_ToContiguous(PyBytes_AS_STRING(bytes), &view, view.len,
                                  'C')
-               < 0) {
+               < 0)
+    {
         Py_CLEAR(bytes);
     }
     PyBuffer_Release(&view);

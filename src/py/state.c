@@ -23,6 +23,10 @@
     X(base_create_task)      \
     X(extract_stack)         \
     X(streams)               \
+    X(af_inet)               \
+    X(af_inet6)              \
+    X(sock_stream)           \
+    X(sock_dgram)            \
     X(set_asyncgen_hooks)    \
     X(get_asyncgen_hooks)    \
     X(set_wakeup_fd)         \

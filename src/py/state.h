@@ -112,6 +112,10 @@ typedef struct FlState {
     PyObject *asyncio_cancelled;    /* asyncio.CancelledError */
     PyObject *asyncio_invalid;      /* asyncio.InvalidStateError */
     PyObject *streams;              /* the module fastloop._streams */
+    PyObject *af_inet;              /* socket's enums */
+    PyObject *af_inet6;
+    PyObject *sock_stream;
+    PyObject *sock_dgram;
 
     /* from elsewhere */
     PyObject *set_asyncgen_hooks;
