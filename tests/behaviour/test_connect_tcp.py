@@ -400,6 +400,7 @@ def test_interleave_orders_the_families(run, loop, interleave):
     run(main())
 
 
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 def test_protocol_factory_raises(run, loop):
     """The error reaches the caller; no descriptor is left (see conftest)."""
 
@@ -412,12 +413,7 @@ def test_protocol_factory_raises(run, loop):
             with pytest.raises(ZeroDivisionError):
                 await loop.create_connection(factory, *address)
 
-    # From 3.15 asyncio closes the socket; before, the collector did.
-    import warnings
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        run(main())
+    run(main())
 
 
 @pytest.mark.parametrize("turn", range(5))
@@ -514,7 +510,10 @@ def test_many_connects_at_once(run, loop):
         with listening_socket() as listener:
             address = listener.getsockname()
             pairs = await asyncio.gather(
-                *(loop.create_connection(Recorder, *address) for _ in range(50))
+                *(
+                    loop.create_connection(Recorder, *address)
+                    for _ in range(50)
+                )
             )
             assert len({pair[0] for pair in pairs}) == 50
             for transport, protocol in pairs:
