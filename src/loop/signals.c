@@ -13,6 +13,7 @@
 #include "loop/methods.h"
 #include "py/errors.h"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <unistd.h>
 
@@ -23,11 +24,14 @@ in_main_thread(const FlState *state)
            && PyInterpreterState_Get() == PyInterpreterState_Main();
 }
 
-/* Make fd Python's wakeup descriptor (-1: none) and tell which it was.  0, or
-   -1 with an exception set. */
+/* Make fd Python's wakeup descriptor (-1: none, as is one that its owner has
+   closed) and tell which it was.  0, or -1 with an exception set. */
 static int
 set_wakeup_fd(const FlState *state, int fd, int *before)
 {
+    if (fd >= 0 && fcntl(fd, F_GETFD) < 0) {
+        fd = -1;
+    }
 #if FL_HAVE_SET_WAKEUP_FD
     (void)state;
     *before = PySignal_SetWakeupFd(fd);
@@ -172,6 +176,11 @@ fl_loop_signal_wakeup(FlLoop *loop, PyObject *arg)
     }
     else if (on && before != ours) {
         loop->user_wakeup_fd = before;
+    }
+    else if (!on && before != ours
+             && set_wakeup_fd(loop->state, before, &before) < 0)
+    {
+        return NULL; /* another loop's, say, that has taken over: it stays */
     }
     Py_RETURN_NONE;
 }

@@ -434,3 +434,15 @@ def test_keyboard_interrupt_while_the_runner_sleeps(loop_factory):
         with asyncio.Runner(loop_factory=loop_factory) as runner:
             runner.run(main())
     assert seen == ["cleaned up"]
+
+
+def test_closing_another_loop_leaves_the_handlers(loop_factory, loop_kind):
+    if loop_kind == "asyncio":
+        pytest.skip("asyncio's close() takes the wake-up descriptor away")
+    old, young = loop_factory(), loop_factory()
+    old.add_signal_handler(signal.SIGUSR2, print)
+    young.add_signal_handler(signal.SIGUSR1, young.stop)
+    old.close()
+    with kill_later(0.01):
+        young.run_forever()
+    young.close()
