@@ -130,9 +130,6 @@ int fl_stream_fatal(FlStream *self, const char *message);
 /* The same for a failed system call. */
 int fl_stream_fatal_errno(FlStream *self, int code, const char *message);
 
-/* Put sockname and peername into `extra`, while the descriptor can tell. */
-void fl_stream_remember_names(FlStream *self);
-
 int fl_stream_traverse(FlStream *self, visitproc visit, void *arg);
 int fl_stream_clear(FlStream *self);
 void fl_stream_finalize(FlStream *self);
@@ -144,6 +141,21 @@ int fl_stream_report(FlStream *self, const char *message);
 
 /* Log asyncio's warning about writes to a lost connection. */
 int fl_stream_warn_lost(FlStream *self);
+
+/* --- extra.c ------------------------------------------------------------- */
+
+/* The dict behind get_extra_info; borrowed, NULL with MemoryError. */
+PyObject *fl_stream_extra(FlStream *self);
+
+/* The socket object, which owns the descriptor from now on.  Borrowed; NULL
+   without an exception once the stream is closed. */
+PyObject *fl_stream_own_socket(FlStream *self);
+
+/* Put sockname and peername into `extra`, while the descriptor can tell. */
+void fl_stream_remember_names(FlStream *self);
+
+PyObject *fl_stream_get_extra_info(FlStream *self, PyObject *args,
+                                   PyObject *kwargs);
 
 /* --- read.c -------------------------------------------------------------- */
 

@@ -1,12 +1,11 @@
 /* StreamTransport, the Python face of a stream: methods, attributes, type.
 
+   Everything here checks and converts; what it does is done in stream.c,
+   read.c, write.c, flow.c and extra.c.
+
    1. A stream whose loop was closed under it raises "Event loop is closed"
-      where asyncio's transport would, by asking its loop to call soon.
-   2. get_extra_info makes socket, sockname and peername when they are asked
-      for and keeps them; what the descriptor alone can tell is kept when it
-      is closed. */
+      where asyncio's transport would, by asking its loop to call soon. */
 #include "net/net.h"
-#include "net/sockaddr.h"
 #include "net/stream.h"
 #include "py/errors.h"
 
@@ -31,161 +30,12 @@ fl_stream_warn_lost(FlStream *self)
 
 /* --- extra info ---------------------------------------------------------- */
 
-static PyObject *
-extra_dict(FlStream *self)
-{
-    if (self->extra == NULL) {
-        self->extra = PyDict_New();
-    }
-    return self->extra;
-}
-
-/* The socket object that owns the descriptor from now on; borrowed. */
-static PyObject *
-own_socket(FlStream *self)
-{
-    if (self->sock == NULL && self->fd >= 0) {
-        self->sock = PyObject_CallMethod(self->state->streams, "own_socket",
-                                         "i", self->fd);
-    }
-    return self->sock;
-}
-
-static PyObject *
-make_socket(FlStream *self)
-{
-    PyObject *sock = own_socket(self);
-    if (sock != NULL) {
-        return PyObject_CallMethod(self->state->streams, "TransportSocket",
-                                   "O", sock);
-    }
-    if (PyErr_Occurred()) {
-        return NULL;
-    }
-    return PyObject_CallMethod(self->state->streams, "closed_socket", NULL);
-}
-
-/* What the socket module would say; for families we do not know, and sockets
-   that are not real, the socket object is asked. */
-static PyObject *
-ask_socket(FlStream *self, PyObject *method)
-{
-    PyObject *sock = own_socket(self);
-    PyObject *name = NULL;
-    if (sock != NULL) {
-        name = PyObject_CallMethodNoArgs(sock, method);
-    }
-    if (name == NULL && PyErr_Occurred()) {
-        if (!PyErr_ExceptionMatches(PyExc_OSError)) {
-            return NULL;
-        }
-        PyErr_Clear(); /* asyncio's answer then: None */
-    }
-    return name == NULL ? Py_NewRef(Py_None) : name;
-}
-
-static PyObject *
-make_sockname(FlStream *self)
-{
-    struct sockaddr_storage name;
-    socklen_t size = sizeof(name);
-    if (self->fd < 0
-        || getsockname(self->fd, (struct sockaddr *)&name, &size) < 0) {
-        Py_RETURN_NONE;
-    }
-    if (!fl_sockaddr_is_known(&name)) {
-        return ask_socket(self, self->state->names.getsockname);
-    }
-    return fl_sockaddr_object(&name, size);
-}
-
-static PyObject *
-make_peername(FlStream *self)
-{
-    if (self->peer_size == 0) {
-        Py_RETURN_NONE;
-    }
-    if (!fl_sockaddr_is_known(&self->peer)) {
-        return ask_socket(self, self->state->names.getpeername);
-    }
-    return fl_sockaddr_object(&self->peer, self->peer_size);
-}
-
-/* The value of a key, made if it is one of ours: a new reference, or NULL
-   without an exception when there is none. */
-static PyObject *
-extra_value(FlStream *self, PyObject *key)
-{
-    FlNames *names = &self->state->names;
-    PyObject *value = NULL;
-    PyObject *extra = extra_dict(self);
-    if (extra == NULL || PyDict_GetItemRef(extra, key, &value) != 0) {
-        return value;
-    }
-    if (!PyUnicode_Check(key)) {
-        return NULL;
-    }
-    if (PyUnicode_Compare(key, names->socket) == 0) {
-        value = make_socket(self);
-    }
-    else if (PyUnicode_Compare(key, names->sockname) == 0) {
-        value = make_sockname(self);
-    }
-    else if (PyUnicode_Compare(key, names->peername) == 0) {
-        value = make_peername(self);
-    }
-    if (value != NULL && PyDict_SetItem(extra, key, value) < 0) {
-        Py_CLEAR(value);
-    }
-    return value;
-}
-
-void
-fl_stream_remember_names(FlStream *self)
-{
-    PyObject *exc = PyErr_Occurred() ? PyErr_GetRaisedException() : NULL;
-    FlNames *names = &self->state->names;
-    PyObject *sockname = extra_value(self, names->sockname);
-    PyObject *peername = extra_value(self, names->peername);
-    if (sockname == NULL || peername == NULL) {
-        PyErr_WriteUnraisable((PyObject *)self);
-    }
-    Py_XDECREF(sockname);
-    Py_XDECREF(peername);
-    if (exc != NULL) {
-        PyErr_SetRaisedException(exc);
-    }
-}
-
 static const char get_extra_info_doc[] =
     "get_extra_info($self, name, default=None)\n--\n\n"
     "Return what is known of the connection under a name: 'socket',\n"
     "'sockname' or 'peername', or what it was made with; else default.\n\n"
     "Implements asyncio's BaseTransport.get_extra_info().  Writes held back\n"
     "are sent before the socket is handed out.";
-
-static PyObject *
-get_extra_info(FlStream *self, PyObject *args, PyObject *kwargs)
-{
-    static char *keywords[] = {"name", "default", NULL};
-    PyObject *name, *otherwise = Py_None;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|O:get_extra_info",
-                                     keywords, &name, &otherwise))
-    {
-        return NULL;
-    }
-    if (PyUnicode_Check(name)
-        && PyUnicode_Compare(name, self->state->names.socket) == 0
-        && self->loop != NULL && fl_stream_flush(self) < 0)
-    {
-        return NULL;
-    }
-    PyObject *value = extra_value(self, name);
-    if (value == NULL && !PyErr_Occurred()) {
-        value = Py_NewRef(otherwise);
-    }
-    return value;
-}
 
 /* --- closing ------------------------------------------------------------- */
 
@@ -525,7 +375,7 @@ loop_get(FlStream *self, void *Py_UNUSED(closure))
 static PyObject *
 sock_get(FlStream *self, void *Py_UNUSED(closure))
 {
-    PyObject *sock = own_socket(self);
+    PyObject *sock = fl_stream_own_socket(self);
     return sock == NULL && PyErr_Occurred() ? NULL : or_none(sock);
 }
 
@@ -550,7 +400,7 @@ server_get(FlStream *self, void *Py_UNUSED(closure))
 static PyObject *
 extra_get(FlStream *self, void *Py_UNUSED(closure))
 {
-    return Py_XNewRef(extra_dict(self));
+    return Py_XNewRef(fl_stream_extra(self));
 }
 
 static PyObject *
@@ -642,7 +492,8 @@ static PyMemberDef stream_members[] = {
 #define KEYWORDS (METH_VARARGS | METH_KEYWORDS)
 
 static PyMethodDef stream_methods[] = {
-    METHOD("get_extra_info", get_extra_info, KEYWORDS, get_extra_info_doc),
+    METHOD("get_extra_info", fl_stream_get_extra_info, KEYWORDS,
+           get_extra_info_doc),
     METHOD("close", stream_close, METH_NOARGS, close_doc),
     METHOD("abort", stream_abort, METH_NOARGS, abort_doc),
     METHOD("_force_close", stream_force_close, METH_O, force_close_doc),

@@ -1,0 +1,161 @@
+/* What get_extra_info answers: a dict that is filled as it is asked.
+
+   socket, sockname and peername are made when somebody asks and then kept:
+   most connections are served without.
+
+   1. Making the socket object hands it the descriptor: from then on the object
+      closes it, and `fd` is only its number.
+   2. What the descriptor alone can tell is asked before it is closed
+      (fl_stream_remember_names): asyncio's transports answer afterwards too.
+   3. A program with the socket in hand may send on it, so held writes leave
+      before it gets one. */
+#include "net/sockaddr.h"
+#include "net/stream.h"
+
+PyObject *
+fl_stream_extra(FlStream *self)
+{
+    if (self->extra == NULL) {
+        self->extra = PyDict_New();
+    }
+    return self->extra;
+}
+
+PyObject *
+fl_stream_own_socket(FlStream *self)
+{
+    if (self->sock == NULL && self->fd >= 0) {
+        self->sock = PyObject_CallMethod(self->state->streams, "own_socket",
+                                         "i", self->fd);
+    }
+    return self->sock;
+}
+
+static PyObject *
+make_socket(FlStream *self)
+{
+    PyObject *sock = fl_stream_own_socket(self);
+    if (sock != NULL) {
+        return PyObject_CallMethod(self->state->streams, "TransportSocket",
+                                   "O", sock);
+    }
+    if (PyErr_Occurred()) {
+        return NULL;
+    }
+    return PyObject_CallMethod(self->state->streams, "closed_socket", NULL);
+}
+
+/* What the socket module would say; for families we do not know, and sockets
+   that are not real, the socket object is asked. */
+static PyObject *
+ask_socket(FlStream *self, PyObject *method)
+{
+    PyObject *sock = fl_stream_own_socket(self);
+    PyObject *name = NULL;
+    if (sock != NULL) {
+        name = PyObject_CallMethodNoArgs(sock, method);
+    }
+    if (name == NULL && PyErr_Occurred()) {
+        if (!PyErr_ExceptionMatches(PyExc_OSError)) {
+            return NULL;
+        }
+        PyErr_Clear(); /* asyncio's answer then: None */
+    }
+    return name == NULL ? Py_NewRef(Py_None) : name;
+}
+
+static PyObject *
+make_sockname(FlStream *self)
+{
+    struct sockaddr_storage name;
+    socklen_t size = sizeof(name);
+    if (self->fd < 0
+        || getsockname(self->fd, (struct sockaddr *)&name, &size) < 0) {
+        Py_RETURN_NONE;
+    }
+    if (!fl_sockaddr_is_known(&name)) {
+        return ask_socket(self, self->state->names.getsockname);
+    }
+    return fl_sockaddr_object(&name, size);
+}
+
+static PyObject *
+make_peername(FlStream *self)
+{
+    if (self->peer_size == 0) {
+        Py_RETURN_NONE;
+    }
+    if (!fl_sockaddr_is_known(&self->peer)) {
+        return ask_socket(self, self->state->names.getpeername);
+    }
+    return fl_sockaddr_object(&self->peer, self->peer_size);
+}
+
+/* The value of a key, made if it is one of ours: a new reference, or NULL
+   without an exception when there is none. */
+static PyObject *
+extra_value(FlStream *self, PyObject *key)
+{
+    FlNames *names = &self->state->names;
+    PyObject *value = NULL;
+    PyObject *extra = fl_stream_extra(self);
+    if (extra == NULL || PyDict_GetItemRef(extra, key, &value) != 0) {
+        return value;
+    }
+    if (!PyUnicode_Check(key)) {
+        return NULL;
+    }
+    if (PyUnicode_Compare(key, names->socket) == 0) {
+        value = make_socket(self);
+    }
+    else if (PyUnicode_Compare(key, names->sockname) == 0) {
+        value = make_sockname(self);
+    }
+    else if (PyUnicode_Compare(key, names->peername) == 0) {
+        value = make_peername(self);
+    }
+    if (value != NULL && PyDict_SetItem(extra, key, value) < 0) {
+        Py_CLEAR(value);
+    }
+    return value;
+}
+
+void
+fl_stream_remember_names(FlStream *self)
+{
+    PyObject *exc = PyErr_Occurred() ? PyErr_GetRaisedException() : NULL;
+    FlNames *names = &self->state->names;
+    PyObject *sockname = extra_value(self, names->sockname);
+    PyObject *peername = extra_value(self, names->peername);
+    if (sockname == NULL || peername == NULL) {
+        PyErr_WriteUnraisable((PyObject *)self);
+    }
+    Py_XDECREF(sockname);
+    Py_XDECREF(peername);
+    if (exc != NULL) {
+        PyErr_SetRaisedException(exc);
+    }
+}
+
+PyObject *
+fl_stream_get_extra_info(FlStream *self, PyObject *args, PyObject *kwargs)
+{
+    static char *keywords[] = {"name", "default", NULL};
+    PyObject *name, *otherwise = Py_None;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|O:get_extra_info",
+                                     keywords, &name, &otherwise))
+    {
+        return NULL;
+    }
+    if (PyUnicode_Check(name)
+        && PyUnicode_Compare(name, self->state->names.socket) == 0
+        && self->loop != NULL && fl_stream_flush(self) < 0)
+    {
+        return NULL;
+    }
+    PyObject *value = extra_value(self, name);
+    if (value == NULL && !PyErr_Occurred()) {
+        value = Py_NewRef(otherwise);
+    }
+    return value;
+}
