@@ -174,11 +174,14 @@ fl_loop_signal_wakeup(FlLoop *loop, PyObject *arg)
     {
         return NULL;
     }
-    else if (on && before != ours) {
-        loop->user_wakeup_fd = before;
+    else if (on) {
+        /* What another loop's handlers need is not the user's. */
+        if (before != ours && before != loop->state->handlers_wakeup_fd) {
+            loop->user_wakeup_fd = before;
+        }
+        loop->state->handlers_wakeup_fd = ours;
     }
-    else if (!on && before != ours
-             && set_wakeup_fd(loop->state, before, &before) < 0)
+    else if (before != ours && set_wakeup_fd(loop->state, before, &before) < 0)
     {
         return NULL; /* another loop's, say, that has taken over: it stays */
     }

@@ -137,6 +137,7 @@ typedef struct FlState {
     atomic_uint forks; /* counts the forks that led to this process */
 
     unsigned long main_thread_id; /* kept true across forks */
+    int handlers_wakeup_fd;       /* a loop's, set for its signal handlers */
     struct FlKeep *keep;          /* see loop/keep.c */
 
     PyObject *empty_tuple;
