@@ -82,7 +82,9 @@ loop_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         return NULL;
     }
     loop->inbox_ready = true;
-    if (fl_ready_init(&loop->ready) < 0 || fl_keep_take(loop) < 0) {
+    if (fl_ready_init(&loop->ready) < 0 || fl_keep_take(loop) < 0
+        || fl_signals_prepare(loop) < 0)
+    {
         Py_DECREF(loop);
         return NULL;
     }
@@ -373,7 +375,7 @@ wake(FlLoop *loop, PyObject *Py_UNUSED(ignored))
 }
 
 static const char run_in_executor_doc[] =
-    "run_in_executor($self, executor, func, /, *args)\n--\n\n"
+    "run_in_executor($self, executor, func, *args)\n--\n\n"
     "Call func(*args) in an executor; return an asyncio.Future.\n\n"
     "None is the default executor: a native thread pool unless one was set.\n"
     "Raises RuntimeError when the loop is closed or the default executor\n"

@@ -217,6 +217,10 @@ int fl_inbox_drain(FlLoop *loop);
 
 /* --- signals.c ----------------------------------------------------------- */
 
+/* In the main thread: make the signal pipe, so that a loop has the same
+   descriptors from its first to its last day.  0 or -1 with OSError. */
+int fl_signals_prepare(FlLoop *loop);
+
 /* In the main thread: make Python's wakeup fd ours for the run. */
 int fl_signals_begin(FlLoop *loop);
 void fl_signals_end(FlLoop *loop);

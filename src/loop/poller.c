@@ -369,8 +369,14 @@ fl_poller_settle(FlPoller *poller)
     if (poller->suspect) {
         return false;
     }
-    unsigned own =
-        (poller->timerfd_watch != NULL) + (poller->signal_watch != NULL);
+    if (poller->timerfd_watch != NULL) {
+        /* Made when a loop first needs it: kept, it would be a descriptor
+           more than there was before that loop. */
+        fl_watch_close(poller->timerfd_watch);
+        poller->timerfd_watch = NULL;
+        close_fd(&poller->timerfd);
+    }
+    unsigned own = poller->signal_watch != NULL;
     if (poller->watch_count > own) {
         (void)uv_run(&poller->uv, UV_RUN_NOWAIT);
     }

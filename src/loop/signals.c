@@ -94,6 +94,15 @@ on_signal(void *owner, FlWatch *watch, int events)
 }
 
 int
+fl_signals_prepare(FlLoop *loop)
+{
+    int code = in_main_thread(loop->state)
+                   ? fl_poller_signal_pipe(loop->poller, on_signal)
+                   : 0;
+    return code < 0 ? fl_raise_errno(code) : 0;
+}
+
+int
 fl_signals_begin(FlLoop *loop)
 {
     if (!in_main_thread(loop->state)) {

@@ -62,7 +62,7 @@ names_with_loop(FlState *state, PyObject *kwnames)
 }
 
 const char fl_loop_create_task_doc[] =
-    "create_task($self, coro, /, **kwargs)\n--\n\n"
+    "create_task($self, coro, **kwargs)\n--\n\n"
     "Schedule a coroutine; return its task.\n\n"
     "The keywords (name, context and, from 3.12, eager_start) go to the task\n"
     "or to the task factory exactly as given.  Raises TypeError for what is\n"
