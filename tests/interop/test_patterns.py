@@ -451,3 +451,61 @@ def test_graceful_shutdown(start, loop_kind, signum):
     assert child.stop() == 0
     assert "background ended" in child.log
     assert "Traceback" not in child.log
+
+
+class Collector(asyncio.Protocol):
+    def __init__(self):
+        self.got = b""
+        self.ended = False
+
+    def data_received(self, data):
+        self.got += data
+
+    def eof_received(self):
+        self.ended = True
+
+
+def test_two_turns_carry_a_message(run):
+    """Tests of libraries send to themselves and count turns: sleep(0)."""
+
+    async def idle():
+        for _ in range(100):
+            await asyncio.sleep(0)
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+        writer, _ = await loop.create_connection(asyncio.Protocol, sock=ours)
+        other, reader = await loop.create_connection(Collector, sock=theirs)
+        for n in range(1, 4):
+            await idle()
+            writer.write(b"x")
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert reader.got == b"x" * n
+        await idle()
+        writer.write_eof()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert reader.ended
+        other.close()
+        writer.close()
+        await asyncio.sleep(0)
+
+    run(main())
+
+
+def test_reader_of_a_closed_socket_is_removed(run):
+    """A library that closes first and cleans up in a callback, as anyio."""
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+        loop.add_reader(ours, print)
+        ours.close()
+        assert loop.remove_reader(ours) is True
+        with pytest.raises(ValueError, match="-1"):
+            loop.remove_reader(ours)
+        theirs.close()
+
+    run(main())
