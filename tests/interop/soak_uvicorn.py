@@ -18,6 +18,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+# After what is installed: the package as it was built in place.
+sys.path.append(str(Path(__file__).parents[2]))
 
 from harness import build
 from interop_process import LOOPS, Process
