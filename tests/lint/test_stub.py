@@ -81,7 +81,7 @@ def classes(core):
     return [
         name
         for name, node in stub_body().items()
-        if isinstance(node, ast.ClassDef)
+        if isinstance(node, ast.ClassDef) and not name.startswith("_")
     ]
 
 
@@ -89,6 +89,19 @@ def test_names_of_classes(core):
     for name in classes(core):
         built_names = public(vars(getattr(core, name)))
         assert built_names == public(stub_body(name)), name
+
+
+def hidden(names):
+    return {n for n in names if n.startswith("_") and n[:2] != "__"}
+
+
+def test_private_names(core):
+    """fastloop's own Python uses them, and is checked against the stub."""
+    functions = {n for n in hidden(vars(core)) if callable(getattr(core, n))}
+    assert functions <= set(stub_body())
+    for name in classes(core):
+        found = hidden(vars(getattr(core, name)))
+        assert found == hidden(stub_body(name)), name
 
 
 def test_signatures(core):
