@@ -27,17 +27,18 @@ in_main_thread(const FlState *state)
 /* Make fd Python's wakeup descriptor (-1: none, as is one that its owner has
    closed) and tell which it was.  0, or -1 with an exception set. */
 static int
-set_wakeup_fd(const FlState *state, int fd, int *before)
+set_wakeup_fd(FlLoop *loop, int fd, int *before)
 {
-    if (fd >= 0 && fcntl(fd, F_GETFD) < 0) {
+    if (fd >= 0 && fd != loop->poller->signal_fds[1] && fcntl(fd, F_GETFD) < 0)
+    {
         fd = -1;
     }
 #if FL_HAVE_SET_WAKEUP_FD
-    (void)state;
     *before = PySignal_SetWakeupFd(fd);
     return 0;
 #else
-    PyObject *result = PyObject_CallFunction(state->set_wakeup_fd, "i", fd);
+    PyObject *result =
+        PyObject_CallFunction(loop->state->set_wakeup_fd, "i", fd);
     if (result == NULL) {
         return -1;
     }
@@ -112,7 +113,7 @@ fl_signals_begin(FlLoop *loop)
     if (code < 0) {
         return fl_raise_errno(code);
     }
-    if (set_wakeup_fd(loop->state, loop->poller->signal_fds[1],
+    if (set_wakeup_fd(loop, loop->poller->signal_fds[1],
                       &loop->saved_wakeup_fd)
         < 0)
     {
@@ -131,15 +132,15 @@ fl_signals_end(FlLoop *loop)
     }
     loop->wakeup_installed = false;
     int found, ignored;
-    int code = set_wakeup_fd(loop->state, loop->saved_wakeup_fd, &found);
+    int code = set_wakeup_fd(loop, loop->saved_wakeup_fd, &found);
     if (code < 0 && loop->saved_wakeup_fd >= 0) {
         /* The user closed the one we saved: there is none to put back. */
         PyErr_Clear();
-        code = set_wakeup_fd(loop->state, -1, &found);
+        code = set_wakeup_fd(loop, -1, &found);
     }
     if (code == 0 && found != loop->poller->signal_fds[1]) {
         /* The user set another during the run: that one stays. */
-        code = set_wakeup_fd(loop->state, found, &ignored);
+        code = set_wakeup_fd(loop, found, &ignored);
     }
     if (code < 0) {
         PyErr_WriteUnraisable((PyObject *)loop);
@@ -177,10 +178,8 @@ fl_loop_signal_wakeup(FlLoop *loop, PyObject *arg)
         }
         loop->saved_wakeup_fd = on ? ours : loop->user_wakeup_fd;
     }
-    else if (set_wakeup_fd(loop->state, on ? ours : loop->user_wakeup_fd,
-                           &before)
-             < 0)
-    {
+    else if (set_wakeup_fd(loop, on ? ours : loop->user_wakeup_fd, &before)
+             < 0) {
         return NULL;
     }
     else if (on) {
@@ -190,8 +189,7 @@ fl_loop_signal_wakeup(FlLoop *loop, PyObject *arg)
         }
         loop->state->handlers_wakeup_fd = ours;
     }
-    else if (before != ours && set_wakeup_fd(loop->state, before, &before) < 0)
-    {
+    else if (before != ours && set_wakeup_fd(loop, before, &before) < 0) {
         return NULL; /* another loop's, say, that has taken over: it stays */
     }
     Py_RETURN_NONE;
