@@ -253,9 +253,9 @@ def test_dropping_every_reference_inside_a_callback(run, loop):
     async def main():
         near, far = tcp_socketpair()
         near.setblocking(False)
-        protocol = Recorder(data=drop, lost=drop)
-        await loop.create_connection(lambda: protocol, sock=near)
-        del protocol
+        await loop.create_connection(
+            lambda: Recorder(data=drop, lost=drop), sock=near
+        )
         gc.collect()
         far.send(b"data")
         while not done:

@@ -1,0 +1,196 @@
+"""The sock_* coroutines, as far as network programs lean on them.
+
+Every other test here moves the far end's bytes through them; what is tested
+apart is names, errors, cancellation, and descriptors that come and go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import socket
+
+import pytest
+from net_helpers import (
+    MIB,
+    digest,
+    listening_socket,
+    pattern,
+    tcp_socketpair,
+    turns,
+)
+
+
+@contextlib.contextmanager
+def pair():
+    near, far = tcp_socketpair()
+    near.setblocking(False)
+    far.setblocking(False)
+    with near, far:
+        yield near, far
+
+
+def test_send_and_receive(run, loop):
+    async def main():
+        with pair() as (near, far):
+            await loop.sock_sendall(near, b"hello")
+            assert await loop.sock_recv(far, 100) == b"hello"
+            buffer = bytearray(3)
+            await loop.sock_sendall(far, b"abcdef")
+            assert await loop.sock_recv_into(near, buffer) == 3
+            assert buffer == b"abc"
+
+    run(main())
+
+
+def test_receiving_waits(run, loop):
+    async def main():
+        with pair() as (near, far):
+            task = loop.create_task(loop.sock_recv(near, 10))
+            await turns(3)
+            assert not task.done()
+            far.send(b"late")
+            assert await task == b"late"
+            task = loop.create_task(loop.sock_recv(near, 10))
+            await turns(1)
+            far.shutdown(socket.SHUT_WR)
+            assert await task == b""
+
+    run(main())
+
+
+def test_a_large_sendall(run, loop):
+    data = pattern(8 * MIB)
+
+    async def main():
+        with pair() as (near, far):
+            task = loop.create_task(loop.sock_sendall(near, data))
+            got = bytearray()
+            while len(got) < len(data):
+                got += await loop.sock_recv(far, MIB)
+            await task
+            assert digest(got) == digest(data)
+
+    run(main())
+
+
+def test_accept_and_connect(run, loop):
+    async def main():
+        with listening_socket() as listener, socket.socket() as near:
+            near.setblocking(False)
+            accepting = loop.create_task(loop.sock_accept(listener))
+            await turns(1)
+            await loop.sock_connect(near, listener.getsockname())
+            far, address = await accepting
+            with far:
+                assert address == near.getsockname()
+                assert far.gettimeout() == 0
+
+    run(main())
+
+
+def test_connect_refused(run, loop):
+    async def main():
+        with socket.create_server(("127.0.0.1", 0)) as sock:
+            address = sock.getsockname()
+        with socket.socket() as near:
+            near.setblocking(False)
+            with pytest.raises(ConnectionRefusedError) as caught:
+                await loop.sock_connect(near, address)
+            assert caught.value.errno == errno.ECONNREFUSED
+
+    run(main())
+
+
+def test_connect_by_name(run, loop):
+    async def main():
+        with listening_socket() as listener, socket.socket() as near:
+            near.setblocking(False)
+            port = listener.getsockname()[1]
+            await loop.sock_connect(near, ("localhost", port))
+            assert near.getpeername() == ("127.0.0.1", port)
+
+    run(main())
+
+
+@pytest.mark.parametrize("method", ["sock_recv", "sock_accept"])
+def test_cancelling_frees_the_descriptor_at_once(run, loop, method):
+    """The number may be another socket's in the next line."""
+
+    async def main():
+        for _ in range(20):
+            with pair() as (near, far):
+                if method == "sock_recv":
+                    waiting = loop.sock_recv(near, 1)
+                    sock = near
+                else:
+                    sock = listening_socket()
+                    waiting = loop.sock_accept(sock)
+                task = loop.create_task(waiting)
+                await turns(2)
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+                sock.close()
+
+    run(main())
+
+
+def test_blocking_sockets_are_refused_in_debug_mode(run, loop):
+    loop.set_debug(True)
+
+    async def main():
+        near, far = tcp_socketpair()
+        with near, far:
+            with pytest.raises(ValueError, match="must be non-blocking"):
+                await loop.sock_recv(near, 1)
+
+    run(main())
+
+
+def test_a_waiting_socket_then_a_transport_on_the_same_number(run, loop):
+    """What waited on a number must not stay behind when it is reused."""
+
+    async def main():
+        received = loop.create_future()
+
+        class Once(asyncio.Protocol):
+            def data_received(self, data):
+                received.set_result(data)
+
+        near, far = tcp_socketpair()
+        near.setblocking(False)
+        number = near.fileno()
+        task = loop.create_task(loop.sock_recv(near, 1))
+        await turns(2)
+        task.cancel()
+        await turns(2)
+        near.close()
+        far.close()
+        again, other = tcp_socketpair()
+        assert number in (again.fileno(), other.fileno())
+        transport, _ = await loop.create_connection(Once, sock=again)
+        other.send(b"seen")
+        assert await received == b"seen"
+        transport.abort()
+        other.close()
+        await turns(3)
+
+    run(main())
+
+
+def test_a_socket_with_a_transport_is_refused(run, loop):
+    async def main():
+        near, far = tcp_socketpair()
+        near.setblocking(False)
+        transport, _ = await loop.create_connection(
+            asyncio.Protocol, sock=near
+        )
+        with pytest.raises(RuntimeError, match="used by transport"):
+            await loop.sock_recv(near, 1)
+        transport.abort()
+        await turns(3)
+        far.close()
+
+    run(main())
