@@ -77,7 +77,6 @@ loop_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     /* Until all is there the object is one that was closed. */
     loop->closed = true;
     if (fl_inbox_init(&loop->inbox) < 0) {
-        /* No lock to destroy: tell dealloc so by the poller and the ring. */
         Py_DECREF(loop);
         return NULL;
     }
@@ -108,7 +107,9 @@ drop_ready(FlLoop *loop)
             }
         }
         else if (entry.kind == FL_READY_EVENT) {
+            /* The poller's own watches may outlive this loop. */
             entry.of.watch->position = FL_NOT_READY;
+            entry.of.watch->fired = 0;
         }
         else {
             fl_ready_clear(&entry);

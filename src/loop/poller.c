@@ -8,8 +8,8 @@
       down to them, so it is set to the next millisecond; what is left below
       one goes to a timerfd.  Neither ever fires early: the loop looks at its
       own clock afterwards.
-   4. A kept poller carries nothing over: its timer is stopped, its timerfd
-      disarmed and its signal pipe empty. */
+   4. A poller that fl_poller_settle called clean carries nothing over: its
+      timer is stopped, its timerfd closed, its signal pipe watched and empty. */
 #include "loop/poller.h"
 
 #include "base/clock.h"
@@ -362,12 +362,26 @@ fl_poller_free(FlPoller *poller)
     free(poller);
 }
 
+/* Signals that came for a loop are not the next one's. */
+static void
+drain(int fd)
+{
+    char bytes[128];
+    ssize_t got;
+    do {
+        got = read(fd, bytes, sizeof(bytes));
+    } while (got == (ssize_t)sizeof(bytes));
+}
+
 bool
 fl_poller_settle(FlPoller *poller)
 {
     (void)uv_timer_stop(&poller->timer);
     if (poller->suspect) {
         return false;
+    }
+    if (poller->signal_watch != NULL) {
+        drain(poller->signal_fds[0]);
     }
     if (poller->timerfd_watch != NULL) {
         /* Made when a loop first needs it: kept, it would be a descriptor

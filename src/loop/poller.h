@@ -11,7 +11,8 @@
    watch at once (the descriptor may be closed next) and the memory goes when
    libuv lets go of it.
 
-   Errors are negative errnos.  Loop's thread only, except fl_poller_wake. */
+   Errors are negative errnos.  Loop's thread only, except what is named
+   _anythread. */
 #ifndef FL_LOOP_POLLER_H
 #define FL_LOOP_POLLER_H
 

@@ -8,6 +8,7 @@ import contextlib
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 
@@ -446,3 +447,36 @@ def test_closing_another_loop_leaves_the_handlers(loop_factory, loop_kind):
     with kill_later(0.01):
         young.run_forever()
     young.close()
+
+
+def test_signals_of_a_loop_that_was_left_are_not_the_next_ones(loop_factory):
+    seen = []
+    here, there = socket.socketpair()
+
+    def send():
+        signal.raise_signal(signal.SIGUSR1)
+        first.add_reader(here, seen.append, "readable")
+        first.call_soon(sys.exit)
+
+    first = loop_factory()
+    first.add_signal_handler(signal.SIGUSR1, seen.append, "first")
+    first.call_soon(send)
+    with here, there:
+        with pytest.raises(SystemExit):
+            first.run_forever()
+        first.close()
+
+    second = loop_factory()
+    try:
+        second.add_signal_handler(signal.SIGUSR1, seen.append, "second")
+        for _ in range(3):
+            second.run_until_complete(asyncio.sleep(0))
+        assert seen == []
+        second.call_later(5, second.stop)
+        second.add_signal_handler(signal.SIGUSR1, second.stop)
+        second.call_soon(signal.raise_signal, signal.SIGUSR1)
+        start = second.time()
+        second.run_forever()
+        assert second.time() - start < 4
+    finally:
+        second.close()
