@@ -8,7 +8,6 @@ do, and looks at which loop its tests met.  The suites' only odd part is
 from __future__ import annotations
 
 import os
-import sys
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -194,9 +193,6 @@ def test_suite_with_loop_factories_of_its_own(suite):
     result.stdout.fnmatch_lines(["*test_each?other? PASSED*"])
 
 
-@pytest.mark.skipif(
-    sys.version_info >= (3, 14), reason="a policy of one's own warns"
-)
 def test_suite_with_a_policy_fixture_of_its_own(suite):
     result = suite(
         """
