@@ -64,6 +64,7 @@ class Loop(_core.BaseLoop, asyncio.SelectorEventLoop):
 
     def __init__(self) -> None:
         """Make a loop; see ``fastloop.new_event_loop``."""
+        self._signal_handlers = {}
         if asyncio.coroutines._is_debug_mode():
             self._debug = True
 
@@ -185,8 +186,6 @@ class Loop(_core.BaseLoop, asyncio.SelectorEventLoop):
         self._check_signal(sig)
         self._check_closed()
         self._signal_wakeup(True)
-        if self._signal_handlers is None:
-            self._signal_handlers = {}
         self._signal_handlers[sig] = events.Handle(callback, args, self, None)
         try:
             signal.signal(sig, _ignore_signal)
@@ -207,7 +206,7 @@ class Loop(_core.BaseLoop, asyncio.SelectorEventLoop):
         Implements asyncio's ``loop.remove_signal_handler()``.
         """
         self._check_signal(sig)
-        if not self._signal_handlers or sig not in self._signal_handlers:
+        if sig not in self._signal_handlers:
             return False
         del self._signal_handlers[sig]
         default = (

@@ -48,11 +48,15 @@ set_wakeup_fd(FlLoop *loop, int fd, int *before)
 #endif
 }
 
-/* Give one signal to the handler that add_signal_handler knows. */
+/* Give one signal to the handler that add_signal_handler knows, if any.  0, or
+   -1 with an exception that leaves the loop. */
 static int
 handle_signal(FlLoop *loop, unsigned char number)
 {
-    if (loop->signal_handlers == NULL || loop->signal_handlers == Py_None) {
+    PyObject *handlers = loop->signal_handlers;
+    if (handlers == NULL || !PyDict_Check(handlers)
+        || PyDict_GET_SIZE(handlers) == 0)
+    {
         return 0;
     }
     PyObject *argument = PyLong_FromLong(number);
@@ -71,27 +75,50 @@ handle_signal(FlLoop *loop, unsigned char number)
 }
 
 static int
+handle_signals(FlLoop *loop, const unsigned char *numbers, ssize_t count)
+{
+    int forward = loop->saved_wakeup_fd;
+    if (forward >= 0 && forward != loop->poller->signal_fds[1]) {
+        /* The user's own descriptor: full or gone is the user's affair, as it
+           is for CPython's handler. */
+        ssize_t ignored = write(forward, numbers, (size_t)count);
+        (void)ignored;
+    }
+    for (ssize_t at = 0; at < count; at++) {
+        if (handle_signal(loop, numbers[at]) < 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+static int
 on_signal(void *owner, FlWatch *watch, int events)
 {
     FlLoop *loop = owner;
     unsigned char numbers[128];
     ssize_t count;
     (void)events;
+    /* Python's handlers first: left pending, they would run inside the calls
+       below, and what they raise would be taken for an error of those. */
+    int code = PyErr_CheckSignals();
+    PyObject *exc = code < 0 ? PyErr_GetRaisedException() : NULL;
     while ((count = read(watch->fd, numbers, sizeof(numbers))) > 0) {
-        int forward = loop->saved_wakeup_fd;
-        if (forward >= 0 && forward != loop->poller->signal_fds[1]) {
-            /* The user's own descriptor: full or gone is the user's affair,
-               as it is for CPython's handler. */
-            ssize_t ignored = write(forward, numbers, (size_t)count);
-            (void)ignored;
+        if (handle_signals(loop, numbers, count) == 0) {
+            continue;
         }
-        for (ssize_t at = 0; at < count; at++) {
-            if (handle_signal(loop, numbers[at]) < 0) {
-                return -1;
-            }
+        code = -1;
+        if (exc != NULL) {
+            PyErr_WriteUnraisable((PyObject *)loop);
+        }
+        else {
+            exc = PyErr_GetRaisedException();
         }
     }
-    return PyErr_CheckSignals();
+    if (exc != NULL) {
+        PyErr_SetRaisedException(exc);
+    }
+    return code;
 }
 
 int

@@ -36,7 +36,8 @@ typedef enum {
 
 typedef struct {
     PyObject_HEAD
-    PyObject *extra; /* asyncio.Transport's only slot, _extra */
+    PyObject *extra;     /* asyncio.Transport's only slot, _extra */
+    PyObject *unused[4]; /* those of its _FlowControlMixin: flow.c does it */
 #if PY_VERSION_HEX < 0x030C0000
     PyObject *dict;
     PyObject *weakrefs;

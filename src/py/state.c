@@ -77,6 +77,7 @@ asyncio_init(FlState *state)
 {
     PyObject *asyncio = PyImport_ImportModule("asyncio");
     PyObject *events = PyImport_ImportModule("asyncio.events");
+    PyObject *transports = PyImport_ImportModule("asyncio.transports");
     PyObject *formats = PyImport_ImportModule("asyncio.format_helpers");
     PyObject *sys = PyImport_ImportModule("sys");
     PyObject *signals = PyImport_ImportModule("signal");
@@ -84,7 +85,9 @@ asyncio_init(FlState *state)
     int result = -1;
     if (take(asyncio, "Future", &state->future_type) == 0
         && take(asyncio, "Task", &state->task_type) == 0
-        && take(asyncio, "Transport", &state->asyncio_transport) == 0
+        /* The mixin, for asyncio's sendfile takes no other transport. */
+        && take(transports, "_FlowControlMixin", &state->asyncio_transport)
+               == 0
         && take(asyncio, "BufferedProtocol", &state->buffered_protocol) == 0
         && take(asyncio, "ensure_future", &state->ensure_future) == 0
         && take(asyncio, "iscoroutine", &state->iscoroutine) == 0
@@ -104,6 +107,7 @@ asyncio_init(FlState *state)
     }
     Py_XDECREF(asyncio);
     Py_XDECREF(events);
+    Py_XDECREF(transports);
     Py_XDECREF(formats);
     Py_XDECREF(signals);
     Py_XDECREF(base);
