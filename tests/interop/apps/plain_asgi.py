@@ -1,4 +1,7 @@
-"""The least ASGI application: some words for every request."""
+"""The least ASGI application: some words for every request.
+
+/endless sends for as long as it may, /sent says how much that was so far.
+"""
 
 BODY = b"Hello, world!"
 START = {
@@ -10,8 +13,28 @@ START = {
     ],
 }
 END = {"type": "http.response.body", "body": BODY}
+CHUNK = bytes(64 * 1024)
+
+sent = 0
+
+
+async def endless(send):
+    global sent
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    part = {"type": "http.response.body", "body": CHUNK, "more_body": True}
+    while True:
+        await send(part)
+        sent += len(CHUNK)
 
 
 async def app(scope, receive, send):
-    await send(START)
-    await send(END)
+    if scope["path"] == "/endless":
+        await endless(send)
+    elif scope["path"] == "/sent":
+        text = b"%d" % sent
+        length = (b"content-length", b"%d" % len(text))
+        await send({**START, "headers": [length]})
+        await send({**END, "body": text})
+    else:
+        await send(START)
+        await send(END)
