@@ -270,11 +270,32 @@ open_timerfd(FlPoller *poller)
 }
 #endif
 
+/* libuv 1.44 forgets its epoll descriptor where what it opens next fails. */
+static void
+close_forgotten_backend(uv_loop_t *uv)
+{
+#ifdef __linux__
+    struct epoll_event event;
+    int fd = uv_backend_fd(uv);
+    if (fd >= 0 && epoll_wait(fd, &event, 1, 0) >= 0) {
+        (void)close(fd);
+    }
+#else
+    (void)uv;
+#endif
+}
+
 static int
 poller_init(FlPoller *poller)
 {
     int code = avoid_sqpoll_thread();
-    if (code < 0 || (code = uv_loop_init(&poller->uv)) < 0) {
+    if (code < 0) {
+        return code;
+    }
+    poller->uv.backend_fd = -1;
+    code = uv_loop_init(&poller->uv);
+    if (code < 0) {
+        close_forgotten_backend(&poller->uv);
         return code;
     }
     code = uv_async_init(&poller->uv, &poller->async, on_async);
