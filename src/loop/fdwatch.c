@@ -10,6 +10,7 @@
 #include "py/errors.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -21,9 +22,13 @@ table_reserve(FlLoop *loop, int fd)
     if (fd < loop->fds_size) {
         return 0;
     }
+    /* A number that is no descriptor could ask for a table of any size. */
+    if (fcntl(fd, F_GETFD) < 0) {
+        return fl_raise_errno(-errno);
+    }
     int size = loop->fds_size ? loop->fds_size : 64;
     while (size <= fd) {
-        size *= 2;
+        size = size > INT32_MAX / 2 ? INT32_MAX : size * 2;
     }
     FlFdSlot *fds = realloc(loop->fds, (size_t)size * sizeof(*fds));
     if (fds == NULL) {
@@ -238,14 +243,19 @@ ask_number(FlLoop *loop, PyObject *object, long *fd)
 static int
 check_number(long fd)
 {
-    if (fd < 0 || fd > INT32_MAX / 2) {
+    if (fd < 0) {
         PyErr_Format(PyExc_ValueError, "Invalid file descriptor: %ld", fd);
+        return -1;
+    }
+    if (fd > INT32_MAX) {
+        PyErr_SetString(PyExc_OverflowError,
+                        "Python int too large to convert to C int");
         return -1;
     }
     return (int)fd;
 }
 
-/* A descriptor's number, or -1 with ValueError set. */
+/* A descriptor's number, or -1 with ValueError or OverflowError set. */
 static int
 parse_fd(FlLoop *loop, PyObject *object)
 {
@@ -261,6 +271,9 @@ parse_watched_fd(FlLoop *loop, PyObject *object)
     long fd;
     if (ask_number(loop, object, &fd) < 0) {
         return -1;
+    }
+    if (fd > INT32_MAX) {
+        return INT32_MAX; /* likewise nobody's */
     }
     if (fd >= 0 || PyLong_Check(object)) {
         return check_number(fd);

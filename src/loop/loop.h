@@ -91,16 +91,15 @@ typedef struct FlLoop {
 
     /* of the current run */
     unsigned long thread_id; /* 0: not running */
-    int64_t now_ns;          /* this turn's precise clock, if now_fresh */
-    bool now_fresh;
-    unsigned clock_turns_left; /* see queue_due in run.c */
-    bool tracks_origin;        /* this run turned coroutine origins on */
-    int64_t polled_ns;         /* coarse time of the last poll */
-    uint64_t dispatch;         /* counts entries run: names "this callback" */
-    unsigned skips_left;       /* polls that may still be skipped */
-    unsigned skip_allowance;   /* how many after the next empty poll */
-    int saved_wakeup_fd;       /* Python's, put back after the run */
-    int user_wakeup_fd;        /* the one before add_signal_handler, or -1 */
+    int64_t now_ns;          /* the precise clock as it was last read */
+    bool now_fresh;          /* and that was in this turn */
+    bool tracks_origin;      /* this run turned coroutine origins on */
+    int64_t polled_ns;       /* coarse time of the last poll */
+    uint64_t dispatch;       /* counts entries run: names "this callback" */
+    unsigned skips_left;     /* polls that may still be skipped */
+    unsigned skip_allowance; /* how many after the next empty poll */
+    int saved_wakeup_fd;     /* Python's, put back after the run */
+    int user_wakeup_fd;      /* the one before add_signal_handler, or -1 */
     bool wakeup_installed;
     bool debug;
     bool closed;
@@ -232,7 +231,7 @@ void fl_fdwatch_evict(FlLoop *loop, int fd);
 void fl_fdwatch_close_all(FlLoop *loop);
 
 /* Say that an open transport of ours uses a number (borrowed), and that it
-   does no more.  claim: 0 or -1 with MemoryError. */
+   does no more.  claim: 0, or -1 with MemoryError or OSError. */
 int fl_fd_claim(FlLoop *loop, int fd, PyObject *transport);
 void fl_fd_release(FlLoop *loop, int fd, PyObject *transport);
 

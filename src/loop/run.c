@@ -17,10 +17,7 @@
 
 #include <unistd.h>
 
-#define MAX_SKIPS   32
-/* Turns in a row that timers already due may do without a clock reading: how
-   many callbacks late another timer may be noticed. */
-#define CLOCK_TURNS 8
+#define MAX_SKIPS 32
 
 /* --- one turn ------------------------------------------------------------ */
 
@@ -274,7 +271,6 @@ run_begin(FlLoop *loop, PyObject **old_hooks)
     loop->skip_allowance = loop->skips_left = 0;
     loop->now_fresh = false;
     loop->now_ns = fl_clock_ns();
-    loop->clock_turns_left = CLOCK_TURNS;
     if (loop->debug) {
         loop->tracks_origin = true;
         if (set_origin_tracking(loop, Py_True) < 0) {

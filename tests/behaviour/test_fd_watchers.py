@@ -185,6 +185,16 @@ def test_a_closed_number_cannot_be_watched(loop):
     turns(loop)
 
 
+@pytest.mark.parametrize("number", [10**8, 2**31 - 1, 2**31, 2**40])
+def test_numbers_that_no_descriptor_has(loop, number):
+    error = OSError if number < 2**31 else OverflowError
+    for add in (loop.add_reader, loop.add_writer):
+        with pytest.raises(error):
+            add(number, nothing)
+    for remove in (loop.remove_reader, loop.remove_writer):
+        assert remove(number) is False
+
+
 def test_a_regular_file_cannot_be_watched(loop):
     with tempfile.TemporaryFile() as file:
         with pytest.raises(PermissionError):
