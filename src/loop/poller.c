@@ -105,6 +105,23 @@ fl_watch_open(FlPoller *poller, int fd, bool keep_flags, FlWatch **out)
     return 0;
 }
 
+/* Have the next poll look whether the system takes a watch just started. */
+static void
+note_fresh(FlWatch *watch)
+{
+    fl_list_remove(&watch->fresh_link);
+    fl_list_append(&watch->poller->fresh, &watch->fresh_link);
+}
+
+void
+fl_watch_share(FlWatch *watch)
+{
+    if (!watch->foreign && uv_is_active((uv_handle_t *)&watch->uv)) {
+        note_fresh(watch);
+    }
+    watch->foreign = true;
+}
+
 static int
 watch_start(FlWatch *watch)
 {
@@ -117,8 +134,7 @@ watch_start(FlWatch *watch)
     }
     int code = uv_poll_start(&watch->uv, uv_events, on_poll);
     if (code == 0 && watch->foreign) {
-        fl_list_remove(&watch->fresh_link);
-        fl_list_append(&watch->poller->fresh, &watch->fresh_link);
+        note_fresh(watch);
     }
     return code;
 }

@@ -123,6 +123,9 @@ FlWatch *fl_poller_pop_fired(FlPoller *poller);
    (libuv sets it), for descriptors that are not ours. */
 int fl_watch_open(FlPoller *poller, int fd, bool keep_flags, FlWatch **out);
 
+/* From now on others may close the descriptor under the watch. */
+void fl_watch_share(FlWatch *watch);
+
 /* Change what is watched; 0 stops.  Always reaches the system for a change,
    and drops events that fired and were not run. */
 int fl_watch_set(FlWatch *watch, int wanted);

@@ -27,6 +27,9 @@ fl_stream_own_socket(FlStream *self)
     if (self->sock == NULL && self->fd >= 0) {
         self->sock = PyObject_CallMethod(self->state->streams, "own_socket",
                                          "i", self->fd);
+        if (self->sock != NULL && self->watch != NULL) {
+            fl_watch_share(self->watch);
+        }
     }
     return self->sock;
 }

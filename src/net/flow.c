@@ -11,6 +11,9 @@
 static int
 tell(FlStream *self, PyObject *method, const char *message)
 {
+    if (self->protocol == NULL) {
+        return 0; /* the collector took it */
+    }
     PyObject *protocol = Py_NewRef(self->protocol);
     PyObject *result = PyObject_CallMethodNoArgs(protocol, method);
     int code = 0;

@@ -261,15 +261,15 @@ fail_empty_waiter(FlStream *self)
     FlNames *names = &self->state->names;
     PyObject *exc = PyObject_CallFunction(PyExc_ConnectionError, "s",
                                           "Connection is closed by peer");
+    PyObject *waiter = Py_NewRef(self->empty_waiter);
     PyObject *done =
-        PyObject_CallMethodNoArgs(self->empty_waiter, names->done);
+        exc == NULL ? NULL : PyObject_CallMethodNoArgs(waiter, names->done);
     PyObject *result = NULL;
-    if (exc != NULL && done == Py_False) {
-        result = PyObject_CallMethodOneArg(self->empty_waiter,
-                                           names->set_exception, exc);
+    if (done == Py_False) {
+        result = PyObject_CallMethodOneArg(waiter, names->set_exception, exc);
     }
-    bool failed =
-        exc == NULL || done == NULL || (done == Py_False && result == NULL);
+    bool failed = done == NULL || (done == Py_False && result == NULL);
+    Py_DECREF(waiter);
     Py_XDECREF(exc);
     Py_XDECREF(done);
     Py_XDECREF(result);
@@ -293,8 +293,9 @@ run_connection_lost(FlLoop *loop, PyObject *subject, PyObject *argument)
     Py_XDECREF(result);
     Py_DECREF(protocol);
     PyObject *exc = code < 0 ? PyErr_GetRaisedException() : NULL;
-    if (self->empty_waiter != NULL) {
-        code |= fail_empty_waiter(self);
+    if (self->empty_waiter != NULL && fail_empty_waiter(self) < 0) {
+        code = -1;
+        Py_XSETREF(exc, PyErr_GetRaisedException());
     }
     finish(self);
     if (exc != NULL) {
@@ -525,6 +526,7 @@ stream_start(FlStream *self, const FlStreamOptions *options)
 static void
 stream_undo(FlStream *self)
 {
+    PyObject *exc = PyErr_GetRaisedException();
     close_watch(self);
     detach_server(self);
     fl_list_remove(&self->owned.link);
@@ -532,6 +534,7 @@ stream_undo(FlStream *self)
     Py_CLEAR(self->sock);
     self->phase = FL_STREAM_CLOSED;
     Py_DECREF(self);
+    PyErr_SetRaisedException(exc);
 }
 
 PyObject *
@@ -610,6 +613,10 @@ fl_stream_finalize(FlStream *self)
         < 0)
     {
         PyErr_WriteUnraisable((PyObject *)self);
+    }
+    if (self->watch != NULL) {
+        /* In a forked child this may come before the loop's own end. */
+        fl_poller_leave_parent(self->loop->poller);
     }
     close_watch(self);
     close_descriptor(self);

@@ -154,15 +154,65 @@ hold(FlStream *self)
     }
 }
 
-/* What the kernel did not take waits for it; the protocol may be paused. */
+/* What the kernel did not take waits for it. */
 static int
 wait_for_kernel(FlStream *self)
+{
+    int code = fl_stream_update_watch(self);
+    return code < 0 ? write_failed(self, code) : 0;
+}
+
+static int
+tell_empty_waiter(FlStream *self)
+{
+    FlNames *names = &self->loop->state->names;
+    PyObject *waiter = Py_NewRef(self->empty_waiter);
+    PyObject *done = PyObject_CallMethodNoArgs(waiter, names->done);
+    PyObject *result = NULL;
+    if (done == Py_False) {
+        result = PyObject_CallMethodOneArg(waiter, names->set_result, Py_None);
+    }
+    bool failed = done == NULL || (done == Py_False && result == NULL);
+    Py_XDECREF(done);
+    Py_XDECREF(result);
+    Py_DECREF(waiter);
+    return failed ? fl_loop_report_callback(self->loop, NULL) : 0;
+}
+
+/* Everything was sent: watch for that no more, and do what waited for it. */
+static int
+drained(FlStream *self)
 {
     int code = fl_stream_update_watch(self);
     if (code < 0) {
         return write_failed(self, code);
     }
-    return fl_stream_maybe_pause(self);
+    if (self->empty_waiter != NULL && tell_empty_waiter(self) < 0) {
+        return -1;
+    }
+    if (self->phase == FL_STREAM_CLOSING) {
+        fl_stream_lose(self, NULL);
+    }
+    else if (self->eof_written && self->phase == FL_STREAM_OPEN) {
+        code = shut_down_writing(self);
+        if (code < 0) {
+            return write_failed(self, code);
+        }
+    }
+    return 0;
+}
+
+/* Send what is held; the caller sees to it that the protocol is paused. */
+static int
+send_held(FlStream *self)
+{
+    fl_list_remove(&self->flush.link);
+    int code = send_chunks(self);
+    if (code < 0) {
+        return write_failed(self, code);
+    }
+    return fl_chunks_is_empty(&self->chunks) ? drained(self)
+                                             : wait_for_kernel(self);
 }
 
 int
@@ -171,12 +221,7 @@ fl_stream_flush(FlStream *self)
     if (!is_holding(self)) {
         return 0;
     }
-    fl_list_remove(&self->flush.link);
-    int code = send_chunks(self);
-    if (code < 0) {
-        return write_failed(self, code);
-    }
-    return fl_chunks_is_empty(&self->chunks) ? 0 : wait_for_kernel(self);
+    return send_held(self) < 0 ? -1 : fl_stream_maybe_pause(self);
 }
 
 int
@@ -268,12 +313,11 @@ write_payload(FlStream *self, const Payload *payload)
         return code < 0 ? -1 : 0;
     }
     bool held = should_hold(self);
-    if (is_holding(self) && !fits_held(self, size)
-        && fl_stream_flush(self) < 0) {
+    if (is_holding(self) && !fits_held(self, size) && send_held(self) < 0) {
         return -1;
     }
     if (self->phase >= FL_STREAM_LOST) {
-        return 0; /* the flush failed */
+        return 0; /* that failed */
     }
     bool waiting = !is_holding(self) && !fl_chunks_is_empty(&self->chunks);
     if (waiting || (held && fits_held(self, size))) {
@@ -370,7 +414,9 @@ fl_stream_write(FlStream *self, PyObject *data)
     else {
         code = write_buffer(self, data);
     }
-    if (code < 0) {
+    /* Here, where the caller's buffer is not exported any more: the protocol
+       may clear it. */
+    if (code < 0 || fl_stream_maybe_pause(self) < 0) {
         return NULL;
     }
     Py_RETURN_NONE;
@@ -419,7 +465,7 @@ write_list(FlStream *self, PyObject *list)
         }
     }
     if (waiting) {
-        return wait_for_kernel(self);
+        return wait_for_kernel(self) < 0 ? -1 : fl_stream_maybe_pause(self);
     }
     return held && fits_held(self, 0) ? 0 : fl_stream_flush(self);
 }
@@ -474,23 +520,6 @@ fl_stream_write_eof(FlStream *self, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
-static int
-tell_empty_waiter(FlStream *self)
-{
-    FlNames *names = &self->loop->state->names;
-    PyObject *waiter = Py_NewRef(self->empty_waiter);
-    PyObject *done = PyObject_CallMethodNoArgs(waiter, names->done);
-    PyObject *result = NULL;
-    if (done == Py_False) {
-        result = PyObject_CallMethodOneArg(waiter, names->set_result, Py_None);
-    }
-    bool failed = done == NULL || (done == Py_False && result == NULL);
-    Py_XDECREF(done);
-    Py_XDECREF(result);
-    Py_DECREF(waiter);
-    return failed ? fl_loop_report_callback(self->loop, NULL) : 0;
-}
-
 int
 fl_stream_write_ready(FlStream *self)
 {
@@ -510,21 +539,5 @@ fl_stream_write_ready(FlStream *self)
     if (self->phase >= FL_STREAM_LOST || !fl_chunks_is_empty(&self->chunks)) {
         return 0;
     }
-    code = fl_stream_update_watch(self);
-    if (code < 0) {
-        return write_failed(self, code);
-    }
-    if (self->empty_waiter != NULL && tell_empty_waiter(self) < 0) {
-        return -1;
-    }
-    if (self->phase == FL_STREAM_CLOSING) {
-        fl_stream_lose(self, NULL);
-    }
-    else if (self->eof_written && self->phase == FL_STREAM_OPEN) {
-        code = shut_down_writing(self);
-        if (code < 0) {
-            return write_failed(self, code);
-        }
-    }
-    return 0;
+    return drained(self);
 }

@@ -1,0 +1,160 @@
+"""Protocols that write, close or clear their buffers where few do."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from typing import Any
+
+import pytest
+from net_helpers import spin, turns
+
+only_fastloop = pytest.mark.parametrize(
+    "loop_kind", ["fastloop"], indirect=True
+)
+
+BIG = 4 * 1024 * 1024
+
+
+class _Link:
+    """A transport of the loop under test and the plain socket at its end."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.transport: Any = None
+        self.near, self.far = socket.socketpair()
+        self.near.setblocking(False)
+        self.far.setblocking(False)
+
+    async def open(self, protocol: asyncio.Protocol) -> Any:
+        self.transport, _ = await self.loop.create_connection(
+            lambda: protocol, sock=self.near
+        )
+        return self.transport
+
+    async def receive(self, size: int) -> bytes:
+        got = bytearray()
+        while len(got) < size:
+            got += await self.loop.sock_recv(self.far, 1 << 18)
+        return bytes(got)
+
+    async def close(self) -> None:
+        self.transport.abort()
+        await turns()
+        self.far.close()
+
+
+class _WritesTwice(asyncio.Protocol):
+    """Writes twice as soon as it may write again: the second one is held."""
+
+    def __init__(self) -> None:
+        self.transport: Any = None
+        self.resumed = self.lost = 0
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def resume_writing(self) -> None:
+        self.resumed += 1
+        self.transport.write(b"one")
+        self.transport.write(b"two")
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self.lost += 1
+
+
+def test_two_writes_in_resume_writing_leave_no_watch(
+    loop: asyncio.AbstractEventLoop,
+) -> None:
+    async def main() -> None:
+        link, protocol = _Link(loop), _WritesTwice()
+        transport = await link.open(protocol)
+        transport.write(bytes(BIG))
+        assert (await link.receive(BIG + 6))[-6:] == b"onetwo"
+        assert protocol.resumed == 1
+        # A watch that stays would fire in every turn, for ever.
+        assert "write=<idle, bufsize=0>" in repr(transport)
+        await link.close()
+
+    loop.run_until_complete(main())
+
+
+@only_fastloop
+def test_a_closing_transport_is_lost_after_writes_in_resume_writing(
+    loop: asyncio.AbstractEventLoop,
+) -> None:
+    """asyncio's own transport fails here with an AttributeError."""
+
+    async def main() -> None:
+        link, protocol = _Link(loop), _WritesTwice()
+        transport = await link.open(protocol)
+        transport.write(bytes(BIG))
+        transport.close()
+        assert (await link.receive(BIG + 6))[-6:] == b"onetwo"
+        await spin(lambda: protocol.lost)
+        await link.close()
+
+    loop.run_until_complete(main())
+
+
+@pytest.mark.parametrize("before", [0, 1, 2])
+def test_pause_writing_may_clear_the_buffer_that_is_written(
+    loop: asyncio.AbstractEventLoop, before: int
+) -> None:
+    """Whether the write is sent, or held after others of the callback."""
+    data = bytearray(BIG)
+    paused: list[int] = []
+
+    class Clears(asyncio.Protocol):
+        def pause_writing(self) -> None:
+            paused.append(len(data))
+            data.clear()
+
+    async def main() -> None:
+        link = _Link(loop)
+        transport = await link.open(Clears())
+        for _ in range(before):
+            transport.write(b"x")
+        transport.write(data)
+        assert paused == [BIG]
+        await link.receive(before + BIG)
+        await link.close()
+
+    loop.run_until_complete(main())
+
+
+def test_a_descriptor_closed_under_a_paused_server_transport(
+    loop: asyncio.AbstractEventLoop,
+) -> None:
+    """libuv ends the process when the system refuses a descriptor."""
+
+    async def main() -> None:
+        made: asyncio.Future[Any] = loop.create_future()
+
+        class Serves(asyncio.Protocol):
+            def connection_made(self, transport: Any) -> None:
+                made.set_result(transport)
+
+        server = await loop.create_server(Serves, "127.0.0.1", 0)
+        peer = socket.create_connection(server.sockets[0].getsockname())
+        transport = await made
+        transport.pause_reading()
+        sock = transport.get_extra_info("socket")
+        number = sock.fileno()
+        spare = os.dup(number)
+        os.close(number)
+        try:
+            transport.resume_reading()
+        except OSError as exc:
+            assert loop.__class__.__module__.startswith("asyncio"), exc
+        await turns()
+        os.dup2(spare, number)
+        os.close(spare)
+        transport.abort()
+        await turns()
+        peer.close()
+        server.close()
+        await server.wait_closed()
+
+    loop.run_until_complete(main())
