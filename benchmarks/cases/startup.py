@@ -1,12 +1,14 @@
 """What a program pays before it has done anything: import time and memory.
 
 Each figure comes from interpreters of their own that import asyncio, the
-loop's package where it is another, and for the memory make one loop and
+loop's package where it is another (up to the name that makes loops, for a
+package may import itself lazily), and for the memory make one loop and
 run it once.  asyncio's own row is the floor that the others stand on.
 """
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -21,7 +23,7 @@ import sys, time
 sys.path.append(sys.argv[2])
 start = time.perf_counter()
 import asyncio
-__import__(sys.argv[1])
+__import__(sys.argv[1]).new_event_loop
 print((time.perf_counter() - start) * 1e3)
 """
 
@@ -41,11 +43,14 @@ loop.close()
 
 
 def in_fresh_interpreter(program: str, run: Run) -> float:
+    # As installed packages are: with their bytecode beside them.
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": ""}
     done = subprocess.run(
         [sys.executable, "-P", "-c", program, run.loop, str(ROOT)],
         capture_output=True,
         text=True,
         timeout=20,
+        env=environment,
     )
     if done.returncode:
         raise RuntimeError(done.stderr.strip().splitlines()[-1])
