@@ -10,8 +10,10 @@
    once by the caller and never filled.
 
    Ownership: a handle owns its loop; the loop never owns a waiting Handle (it
-   owns the entry), but does own a scheduled TimerHandle.  Loop's thread only,
-   except for a filled handle's cancel and cancelled. */
+   owns the entry), but does own a scheduled TimerHandle.  That cycle ends when
+   the timer runs or is cancelled, or the loop is closed or collected.
+
+   Loop's thread only, except for a filled handle's cancel and cancelled. */
 #ifndef FL_LOOP_HANDLE_H
 #define FL_LOOP_HANDLE_H
 

@@ -9,7 +9,7 @@
       one goes to a timerfd.  Neither ever fires early: the loop looks at its
       own clock afterwards.
    4. A poller that fl_poller_settle called clean carries nothing over: its
-      timer is stopped, its timerfd closed, its signal pipe watched and empty. */
+      timer is stopped, its timerfd closed, its signal pipe empty. */
 #include "loop/poller.h"
 
 #include "base/clock.h"

@@ -6,8 +6,9 @@
    count of all entries ever pushed: it never repeats, so a stale one is known
    by being outside [head, tail).
 
-   One thread (with the GIL: whoever holds it).  push may fail with no memory
-   and then has taken nothing. */
+   One thread (with the GIL: whoever holds it).  Between reserve and commit no
+   Python may run nor the GIL be given up, or two would fill one slot.  reserve
+   may fail with no memory and then has taken nothing. */
 #ifndef FL_LOOP_READY_H
 #define FL_LOOP_READY_H
 
@@ -25,7 +26,7 @@ struct FlWatch;
 typedef enum {
     FL_READY_NONE,   /* cancelled: skip */
     FL_READY_CALL,   /* callback(*args) in context */
-    FL_READY_STEP,   /* a C task's step: callback(args[0]?) in context */
+    FL_READY_STEP,   /* a C task's step or wake-up, which nobody can cancel */
     FL_READY_HANDLE, /* callback is a Handle of ours, run by its own fields */
     FL_READY_OTHER,  /* callback is any asyncio.Handle: call its _run() */
     FL_READY_EVENT,  /* a descriptor is ready: of.watch, nothing is owned */

@@ -86,7 +86,8 @@ fl_loop_create_task(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
         return create_as_asyncio(loop, args, nargs, kwnames);
     }
     if (keywords == 0 && fl_loop_is_here(loop)) {
-        return PyObject_CallOneArg(state->task_type, args[0]); /* likewise */
+        /* As for a future: it takes the thread's running loop. */
+        return PyObject_CallOneArg(state->task_type, args[0]);
     }
     /* A spare slot in front, then coro, loop=, and what else was given. */
     PyObject *call[3 + MOST_KEYWORDS];

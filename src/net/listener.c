@@ -21,19 +21,21 @@
 
 #define MOST_ACCEPTS 64
 
+/* The loop owns one reference from start to stop (FlOwned).  The listening
+   socket is its Server's; the reference only keeps the number true. */
 typedef struct {
     PyObject_HEAD
     FlLoop *loop;
     FlOwned owned;
-    FlWatch *watch;
+    FlWatch *watch; /* NULL once stopped */
     PyObject *sock;
     PyObject *factory;
     PyObject *server;
     PyObject *accept_tls; /* called with (socket, peer) instead, or NULL */
     PyObject *context;
-    int fd;
+    int fd; /* sock's */
     int backlog;
-    int batch;
+    int batch; /* how many the next event accepts: invariant 1 */
 } Listener;
 
 /* --- one connection ------------------------------------------------------ */

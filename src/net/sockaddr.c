@@ -4,7 +4,10 @@
       getsockname() gives it. */
 #include "net/sockaddr.h"
 
+#include "py/errors.h"
+
 #include <arpa/inet.h>
+#include <errno.h>
 #include <netinet/in.h>
 #include <string.h>
 #include <sys/un.h>
@@ -14,7 +17,8 @@ inet_object(const struct sockaddr_in *address)
 {
     char text[INET_ADDRSTRLEN];
     if (inet_ntop(AF_INET, &address->sin_addr, text, sizeof(text)) == NULL) {
-        return PyErr_SetFromErrno(PyExc_OSError);
+        (void)fl_raise_errno(-errno);
+        return NULL;
     }
     return Py_BuildValue("si", text, (int)ntohs(address->sin_port));
 }
@@ -24,7 +28,8 @@ inet6_object(const struct sockaddr_in6 *address)
 {
     char text[INET6_ADDRSTRLEN];
     if (inet_ntop(AF_INET6, &address->sin6_addr, text, sizeof(text)) == NULL) {
-        return PyErr_SetFromErrno(PyExc_OSError);
+        (void)fl_raise_errno(-errno);
+        return NULL;
     }
     return Py_BuildValue("siII", text, (int)ntohs(address->sin6_port),
                          (unsigned)ntohl(address->sin6_flowinfo),

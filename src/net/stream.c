@@ -250,7 +250,7 @@ finish(FlStream *self)
         fl_list_remove(&self->owned.link);
         Py_DECREF(self);
     }
-    fl_loop_expect_io(self->loop);
+    fl_loop_expect_io(self->loop); /* the peer, maybe ours, sees an end */
     Py_CLEAR(self->loop);
     Py_DECREF(self);
 }
@@ -514,6 +514,7 @@ stream_start(FlStream *self, const FlStreamOptions *options)
     watch->owner = self;
     watch->owner_is_object = true;
     watch->on_events = on_stream;
+    /* Who gave us a socket object may still close it. */
     watch->foreign = options->sock != NULL;
     self->watch = watch;
     self->fd = options->fd;

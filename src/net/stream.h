@@ -160,7 +160,7 @@ PyObject *fl_stream_get_extra_info(FlStream *self, PyObject *args,
 
 /* --- read.c -------------------------------------------------------------- */
 
-/* The descriptor is readable: read and deliver.  0, or -1 to leave the loop. */
+/* The descriptor is readable: read, deliver.  0, or -1 to leave the loop. */
 int fl_stream_read_ready(FlStream *self);
 
 /* --- write.c ------------------------------------------------------------- */

@@ -1,7 +1,8 @@
 /* Every difference between CPython 3.11 and 3.15 that the C code meets.
 
-   Code elsewhere is free of version tests: it uses what is named here.  Each
-   block says which version brought the change and what it means for us. */
+   Code elsewhere uses what is named here; it tests the version only where a
+   struct or a table has a line more or less (module.c, stream.h, transport.c).
+   Each block says which version brought the change, and what that means. */
 #ifndef FL_PY_COMPAT_H
 #define FL_PY_COMPAT_H
 
@@ -124,6 +125,10 @@ fl_visit_one(PyObject *object, visitproc visit, void *arg)
 
 /* 3.13: Server._attach and _detach are told which transport it is. */
 #define FL_SERVER_KNOWS_TRANSPORTS (PY_VERSION_HEX >= 0x030D0000)
+
+/* 3.14: a concurrent future that is done in the loop's own thread sets the
+   asyncio one at once, not in the next iteration. */
+#define FL_FUTURES_SET_AT_ONCE (PY_VERSION_HEX >= 0x030E0000)
 
 /* Without a GIL other threads may touch a handle while the loop runs it, so
    the short cuts that only the GIL makes safe are compiled out. */

@@ -1,7 +1,7 @@
 /* The bridge from error codes to exceptions, and reports of errors.
 
-   Below it functions return a negative errno; above it -1 or NULL with an
-   exception set.  Nothing else in the tree makes an OSError. */
+   What only makes system calls returns a negative errno; what is called from
+   Python -1 or NULL with an exception set.  This alone makes an OSError. */
 #ifndef FL_PY_ERRORS_H
 #define FL_PY_ERRORS_H
 

@@ -11,10 +11,6 @@
 #include "work/job.h"
 #include "work/work.h"
 
-/* 3.14: a concurrent future that is done in the loop's own thread sets the
-   asyncio one at once, not in the next iteration. */
-#define SETS_AT_ONCE (PY_VERSION_HEX >= 0x030E0000)
-
 /* --- two futures tied together ------------------------------------------- */
 
 /* Copy a done concurrent future's outcome; on the loop's thread. */
@@ -58,7 +54,7 @@ concurrent_done(PyObject *self, PyObject *concurrent)
 {
     FlLoop *loop = FL_LOOP(PyTuple_GET_ITEM(self, 0));
     PyObject *future = PyTuple_GET_ITEM(self, 1);
-    if (SETS_AT_ONCE && fl_loop_is_here(loop)) {
+    if (FL_FUTURES_SET_AT_ONCE && fl_loop_is_here(loop)) {
         if (copy_outcome(loop, future, concurrent) < 0) {
             return NULL;
         }

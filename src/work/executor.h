@@ -15,7 +15,8 @@ typedef struct {
 } FlThreadPool;
 
 /* _core.PoolWorker: what a worker's thread runs.  It holds the queue, never
-   the executor, so that an executor nobody uses is garbage. */
+   the executor, so that an executor nobody uses is garbage.  After a fork
+   (forks differs) the queue is not touched again: see executor.c. */
 typedef struct {
     PyObject_HEAD
     FlState *state;
