@@ -236,6 +236,14 @@ set_origin_tracking(FlLoop *loop, PyObject *on)
         on));
 }
 
+static void
+report_failure(FlLoop *loop, int code)
+{
+    if (code < 0) {
+        PyErr_WriteUnraisable((PyObject *)loop);
+    }
+}
+
 /* Undo everything run_begin may have done.  Keeps a raised exception. */
 static void
 run_end(FlLoop *loop, PyObject *old_hooks)
@@ -245,19 +253,23 @@ run_end(FlLoop *loop, PyObject *old_hooks)
     fl_signals_end(loop);
     loop->stopping = false;
     loop->thread_id = 0;
-    int code =
-        call_and_drop(PyObject_CallOneArg(state->set_running_loop, Py_None));
+    /* A thread that counted as running for ever could run no loop again: where
+       memory was short, try once more. */
+    if (call_and_drop(PyObject_CallOneArg(state->set_running_loop, Py_None))
+        < 0) {
+        PyErr_WriteUnraisable((PyObject *)loop);
+        report_failure(loop, call_and_drop(PyObject_CallOneArg(
+                                 state->set_running_loop, Py_None)));
+    }
     if (old_hooks != NULL) {
-        code |= call_and_drop(
-            PyObject_Call(state->set_asyncgen_hooks, old_hooks, NULL));
+        report_failure(loop,
+                       call_and_drop(PyObject_Call(state->set_asyncgen_hooks,
+                                                   old_hooks, NULL)));
         Py_DECREF(old_hooks);
     }
     if (loop->tracks_origin || loop->debug) {
         loop->tracks_origin = false;
-        code |= set_origin_tracking(loop, Py_False);
-    }
-    if (code < 0) {
-        PyErr_WriteUnraisable((PyObject *)loop);
+        report_failure(loop, set_origin_tracking(loop, Py_False));
     }
     if (exc != NULL) {
         PyErr_SetRaisedException(exc);
