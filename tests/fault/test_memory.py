@@ -1,0 +1,270 @@
+"""Every allocation of the interpreter's allocators fails once, in turn.
+
+In a process of its own an operation is done again and again, the first,
+second, third ... allocation failing.  What comes out is MemoryError, a
+report, or success; afterwards the loop works.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip(
+    "_testcapi", reason="this interpreter is installed without _testcapi"
+)
+PROGRAM = """
+import asyncio, contextvars, gc, os, signal, socket, sys, threading
+import _testcapi, faulthandler, fastloop
+
+faulthandler.enable()
+faulthandler.dump_traceback_later(40, exit=True)
+
+def nothing(*args):
+    pass
+
+async def five():
+    await asyncio.sleep(0)
+    return 5
+
+class Holder:
+    pass
+
+def turn(loop):
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+
+def sweep(operation, most=60):
+    '''Do it with each allocation failing; return how often it failed.'''
+    loop = fastloop.new_event_loop()
+    loop.set_exception_handler(nothing)
+    holder = Holder()
+    holder.loop = loop
+    holder.left, holder.right = socket.socketpair()
+    holder.context = contextvars.copy_context()
+    turn(loop)
+    failed = 0
+    for number in range(most):
+        error = None
+        # Handles that are kept leave nothing to take from the loop's pool.
+        holder.kept_handles = [loop.call_soon(nothing) for _ in range(20)]
+        # A C task whose next step could not be scheduled never ends.
+        guard = loop.call_later(0.05, loop.stop)
+        _testcapi.set_nomemory(number, number + 1)
+        try:
+            operation(holder)
+        except MemoryError:
+            error = True
+        except Exception as exc:
+            error = exc
+        finally:
+            _testcapi.remove_mem_hooks()
+        if error is not None:
+            failed += 1
+            if error is not True and not isinstance(
+                error, (OSError, RuntimeError, SystemError)
+            ):
+                raise error
+        error = None
+        guard.cancel()
+        loop.remove_reader(holder.left)
+        for _ in range(3):
+            turn(loop)
+        seen = []
+        loop.call_soon(seen.append, 1)
+        loop.call_later(0, seen.append, 2)
+        loop.call_soon_threadsafe(seen.append, 3)
+        turn(loop)
+        turn(loop)
+        assert sorted(seen) == [1, 2, 3], (operation.__name__, number, seen)
+    for task in asyncio.all_tasks(loop):
+        task.cancel()
+    turn(loop)
+    turn(loop)
+    loop.run_until_complete(loop.shutdown_default_executor())
+    loop.close()
+    holder.left.close()
+    holder.right.close()
+    return failed
+
+def call_soon(h):
+    h.loop.call_soon(nothing)
+
+def call_soon_many(h):
+    for _ in range(200):
+        h.loop.call_soon(nothing, 1, 2, 3, 4, 5, 6, 7, 8)
+
+def call_soon_context(h):
+    h.loop.call_soon(nothing, 1, context=h.context)
+
+def call_soon_kept(h):
+    h.kept = h.loop.call_soon(nothing, 1)
+    h.kept._args, h.kept._callback, h.kept._context
+    h.kept.cancel()
+
+def call_later(h):
+    h.loop.call_later(1000, nothing, 1).cancel()
+    h.loop.call_later(0, nothing, 1)
+    h.loop.call_at(5, nothing, 2)
+
+def call_later_many(h):
+    for handle in [h.loop.call_later(1000 + n, nothing) for n in range(100)]:
+        handle.cancel()
+
+def threadsafe(h):
+    h.loop.call_soon_threadsafe(nothing, 1)
+
+def by_name(h):
+    h.loop.call_soon(callback=nothing, context=h.context)
+    h.loop.call_later(delay=0, callback=nothing)
+
+def reprs(h):
+    repr(h.loop), repr(h.loop.call_soon(nothing, 1))
+
+def one_turn(h):
+    h.loop.call_soon(nothing, 1)
+    h.loop.call_later(0, nothing)
+    turn(h.loop)
+
+def failing_callback(h):
+    h.loop.call_soon(divmod, 1, 0)
+    turn(h.loop)
+
+def readers(h):
+    h.loop.add_reader(h.left, nothing, 1)
+    h.loop.add_writer(h.right, nothing)
+    h.loop.remove_writer(h.right)
+
+def reader_fires(h):
+    h.loop.add_reader(h.left, nothing, 1)
+    h.right.send(b"x")
+    turn(h.loop)
+    h.loop.remove_reader(h.left)
+
+def futures(h):
+    future = h.loop.create_future()
+    future.add_done_callback(nothing)
+    future.set_result(1)
+
+def tasks(h):
+    h.task = h.loop.create_task(five())
+    turn(h.loop)
+
+def complete(h):
+    h.loop.run_until_complete(five())
+
+def executor(h):
+    h.loop.run_until_complete(h.loop.run_in_executor(None, int))
+
+def signals(h):
+    h.loop.add_signal_handler(signal.SIGUSR1, nothing)
+    h.loop.remove_signal_handler(signal.SIGUSR1)
+
+def debug(h):
+    h.loop.set_debug(True)
+    try:
+        h.loop.call_soon(nothing, 1)
+        h.loop.call_later(0, nothing)
+    finally:
+        h.loop.set_debug(False)
+
+def new_and_close(h):
+    fastloop.new_event_loop().close()
+
+def getaddrinfo(h):
+    h.loop.run_until_complete(h.loop.getaddrinfo("127.0.0.1", 80))
+
+def connection(h):
+    async def main():
+        left, right = socket.socketpair()
+        left.setblocking(False)
+        transport = None
+        try:
+            transport, _ = await h.loop.create_connection(
+                asyncio.Protocol, sock=left
+            )
+            right.send(b"data")
+            transport.write(b"hello")
+            await asyncio.sleep(0)
+        finally:
+            if transport is not None:
+                transport.abort()
+            await asyncio.sleep(0)
+            left.close()
+            right.close()
+    h.loop.run_until_complete(main())
+
+operation = globals()[sys.argv[1]]
+print("failed", sweep(operation, int(sys.argv[2])))
+gc.collect()
+"""
+QUICK = [
+    "call_soon",
+    "call_soon_many",
+    "call_soon_context",
+    "call_soon_kept",
+    "call_later",
+    "call_later_many",
+    "threadsafe",
+    "by_name",
+    "reprs",
+    "one_turn",
+    "readers",
+    "reader_fires",
+    "futures",
+    "signals",
+    "new_and_close",
+    "failing_callback",
+]
+LONG = ["tasks", "complete", "executor"]
+#: Work whose Python frames and tracebacks CPython 3.12 and newer itself
+#: crashes on when their allocation fails, on asyncio's loop as well.
+FRAGILE = ["debug", "getaddrinfo", "connection"]
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    """Return a function that runs the program for one operation."""
+    import fastloop
+
+    home = str(Path(fastloop.__file__).resolve().parent.parent)
+    path = os.environ.get("PYTHONPATH")
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+
+    def sweep(operation, most):
+        done = subprocess.run(
+            [sys.executable, str(program), operation, str(most)],
+            env={
+                **os.environ,
+                "PYTHONPATH": home + (os.pathsep + path if path else ""),
+            },
+            capture_output=True,
+            text=True,
+            timeout=50,
+        )
+        assert done.returncode == 0, done.stderr[-4000:]
+        return int(done.stdout.split()[-1])
+
+    return sweep
+
+
+@pytest.mark.parametrize("operation", QUICK)
+def test_each_allocation_fails(sweep, operation):
+    assert sweep(operation, 60) > 0
+
+
+@pytest.mark.parametrize("operation", LONG)
+def test_each_allocation_of_more_fails(sweep, operation):
+    assert sweep(operation, 150) > 0
+
+
+@pytest.mark.skipif(
+    sys.version_info >= (3, 12),
+    reason="CPython crashes on frames it could not allocate",
+)
+@pytest.mark.parametrize("operation", FRAGILE)
+def test_each_allocation_of_python_code_fails(sweep, operation):
+    assert sweep(operation, 150) > 0

@@ -1,0 +1,404 @@
+"""What a connection's protocol and its peers are told when a call fails.
+
+test_system_calls.py sweeps every call for crashes, leaks and hangs; here each
+network path is failed on purpose and its outcome checked. Run as a script
+(shim.c preloaded) this file is the program of its own tests:
+
+    test_net_calls.py SHIM CASE
+"""
+
+from __future__ import annotations
+
+import asyncio
+import asyncio.constants
+import ctypes
+import errno
+import os
+import pathlib
+import shutil
+import socket
+import subprocess
+import sys
+import sysconfig
+
+HERE = pathlib.Path(__file__).resolve().parent
+BEHAVIOUR = HERE.parent / "behaviour"
+BROKEN = (ConnectionResetError, BrokenPipeError)
+SANITIZED = "sanitizer" in (sysconfig.get_config_var("CONFIG_ARGS") or "")
+
+
+# --- the program -----------------------------------------------------------
+
+
+def arm(name, code, skip=0, count=1):
+    """Let calls skip .. skip+count-1 of *name* fail from now on."""
+    SHIM.fault_arm(name.encode(), skip, count, code)
+
+
+def hits():
+    return SHIM.fault_hits()
+
+
+async def read_error(code, helpers, reports):
+    """recv fails: connection_lost with that error, and nothing reported."""
+    async with helpers.link("tcp-server") as c:
+        arm("recv", code)
+        await c.peer.send(b"data")
+        exc = await c.protocol.wait_lost()
+        assert isinstance(exc, OSError) and exc.errno == code, exc
+        assert c.protocol.names == ["made", "lost"]
+
+
+async def read_buffered_error(code, helpers, reports):
+    async with helpers.link("unix", helpers.BufferedRecorder()) as c:
+        arm("recv", code)
+        await c.peer.send(b"data")
+        exc = await c.protocol.wait_lost()
+        assert isinstance(exc, OSError) and exc.errno == code, exc
+
+
+async def read_again(code, helpers, reports):
+    """EAGAIN and EINTR are no errors: the data comes all the same."""
+    async with helpers.link("tcp-client") as c:
+        arm("recv", code, count=3)
+        await c.peer.send(b"data")
+        assert await c.protocol.wait_data(4) == b"data"
+        assert c.protocol.names == ["made", "data"]
+
+
+async def write_error(code, helpers, reports):
+    """The write returns; the connection is lost with the error, quietly."""
+    async with helpers.link("tcp-server") as c:
+        arm("send", code)
+        assert c.transport.write(b"data") is None
+        exc = await c.protocol.wait_lost()
+        assert isinstance(exc, OSError) and exc.errno == code, exc
+        assert c.transport.get_write_buffer_size() == 0
+        assert c.transport.is_closing()
+
+
+async def write_again(code, helpers, reports):
+    """What the kernel does not take now leaves later, whole."""
+    async with helpers.link("unix") as c:
+        arm("send", code)
+        c.transport.write(b"first ")
+        if code == errno.EAGAIN:
+            assert c.transport.get_write_buffer_size() == 6
+        c.transport.write(b"second")
+        assert await c.peer.recv_exactly(12) == b"first second"
+        assert c.protocol.names == ["made"]
+
+
+async def flush_error(code, helpers, reports):
+    """The same for what waited: dropped, and told once."""
+    async with helpers.link("tcp-client") as c:
+        c.shrink()
+        c.transport.write(bytes(4 * helpers.MIB))
+        assert c.transport.get_write_buffer_size() > 0
+        arm("send", code)
+        await c.peer.recv(helpers.MIB)
+        while not hits() and not c.protocol.lost:
+            await c.peer.recv(helpers.MIB)
+        exc = await c.protocol.wait_lost()
+        assert isinstance(exc, OSError) and exc.errno == code, exc
+        assert c.transport.get_write_buffer_size() == 0
+        assert c.protocol.names == ["made", "pause", "lost"]
+
+
+async def writev_error(code, helpers, reports):
+    async with helpers.link("unix") as c:
+        arm("sendmsg", code)
+        c.transport.writelines([b"a", b"b", b"c"])
+        c.transport.write(b"d")
+        exc = await c.protocol.wait_lost()
+        assert isinstance(exc, OSError) and exc.errno == code, exc
+
+
+async def writev_again(code, helpers, reports):
+    async with helpers.link("unix") as c:
+        arm("sendmsg", code)
+        c.transport.writelines([b"a", b"b", b"c"])
+        c.transport.write(b"d")
+        assert await c.peer.recv_exactly(4) == b"abcd"
+
+
+async def close_error(code, helpers, reports):
+    """A flush that fails while closing: told the error, not a clean end."""
+    async with helpers.link("tcp-server") as c:
+        c.shrink()
+        c.transport.write(bytes(4 * helpers.MIB))
+        c.transport.close()
+        arm("send", code)
+        while not hits() and not c.protocol.lost:
+            await c.peer.recv(helpers.MIB)
+        exc = await c.protocol.wait_lost()
+        assert isinstance(exc, OSError) and exc.errno == code, exc
+
+
+async def accept_exhausted(code, helpers, reports):
+    """Reported, retried after a pause, and the client is served."""
+    loop = asyncio.get_running_loop()
+    protocol = helpers.Recorder()
+    server = await loop.create_server(lambda: protocol, "127.0.0.1", 0)
+    arm("accept4", code)
+    address = server.sockets[0].getsockname()
+    sock = socket.create_connection(address)
+    await protocol.wait_for("made")
+    (report,) = reports
+    assert report["message"] == "socket.accept() out of system resource"
+    assert report["exception"].errno == code
+    assert report["socket"].getsockname() == address
+    reports.clear()
+    sock.close()
+    await protocol.wait_lost()
+    server.close()
+
+
+async def accept_passed_over(code, helpers, reports):
+    """A connection that is gone again is no error of the listener's."""
+    loop = asyncio.get_running_loop()
+    protocol = helpers.Recorder()
+    server = await loop.create_server(lambda: protocol, "127.0.0.1", 0)
+    arm("accept4", code)
+    sock = socket.create_connection(server.sockets[0].getsockname())
+    await protocol.wait_for("made")
+    sock.close()
+    await protocol.wait_lost()
+    server.close()
+    reports.clear()
+
+
+async def watch_error(code, helpers, reports):
+    """A descriptor that cannot be watched: whoever connects is told, or
+    the connection is lost with the error; the descriptor is closed."""
+    loop = asyncio.get_running_loop()
+    near, far = helpers.tcp_socketpair()
+    near.setblocking(False)
+    protocol = helpers.Recorder()
+    arm("epoll_ctl", code)
+    try:
+        await loop.create_connection(lambda: protocol, sock=near)
+    except OSError as exc:
+        assert exc.errno == code, exc
+        near.close()
+    else:
+        exc = await protocol.wait_lost()
+        assert isinstance(exc, OSError) and exc.errno == code, exc
+    assert far.recv(1) == b""
+    far.close()
+
+
+async def name_error(code, helpers, reports):
+    """An unknown name is None, and the connection works."""
+    arm("getsockname", code, count=100)
+    async with helpers.link("tcp-server") as c:
+        assert c.transport.get_extra_info("sockname") is None
+        await c.peer.send(b"data")
+        assert await c.protocol.wait_data(4) == b"data"
+
+
+async def option_error(code, helpers, reports):
+    """TCP_NODELAY that cannot be set ends nothing."""
+    arm("setsockopt", code, count=100)
+    async with helpers.link("tcp-client") as c:
+        await c.peer.send(b"data")
+        assert await c.protocol.wait_data(4) == b"data"
+
+
+async def tls_read_error(code, helpers, reports):
+    """Under TLS the error reaches the protocol through asyncio's own."""
+    loop = asyncio.get_running_loop()
+    near, far = helpers.Recorder(), helpers.Recorder()
+    server = await loop.create_server(
+        lambda: far, "127.0.0.1", 0, ssl=helpers.server_context()
+    )
+    await loop.create_connection(
+        lambda: near,
+        *server.sockets[0].getsockname(),
+        ssl=helpers.client_context(),
+        server_hostname="localhost",
+    )
+    await far.wait_for("made")
+    near.transport.write(b"x")
+    await far.wait_data(1)
+    await helpers.turns(5)
+    arm("recv", code)
+    near.transport.write(b"y")
+    exc = await far.wait_lost()
+    assert isinstance(exc, OSError) and exc.errno == code, exc
+    await near.wait_lost()
+    server.close()
+
+
+async def cut_stress(code, helpers, reports):
+    """The stress test of the transfers under short reads and writes."""
+    import test_tcp_transfer as transfer
+
+    loop = asyncio.get_running_loop()
+    servers = []
+
+    def finish(protocol):
+        protocol.transport.write_eof()
+        return True
+
+    def factory():
+        servers.append(
+            helpers.Recorder(
+                data=lambda p, data: p.transport.write(data), eof=finish
+            )
+        )
+        return servers[-1]
+
+    SHIM.fault_cut(ctypes.c_size_t(code), ctypes.c_long(3))
+    server = await loop.create_server(factory, "127.0.0.1", 0)
+    address = server.sockets[0].getsockname()
+    async with asyncio.TaskGroup() as group:
+        for seed in range(8):
+            group.create_task(transfer.Mixed(loop, seed).talk(address))
+    SHIM.fault_cut(ctypes.c_size_t(0), ctypes.c_long(0))
+    server.close()
+    for protocol in servers:
+        if not protocol.lost:
+            protocol.transport.close()
+        await protocol.wait_lost()
+        protocol.check()
+    assert len(servers) == 8
+
+
+async def cut_tls(code, helpers, reports):
+    """A large transfer over TLS under short reads and writes."""
+    loop = asyncio.get_running_loop()
+    near, far = helpers.Recorder(), helpers.Recorder()
+    SHIM.fault_cut(ctypes.c_size_t(code), ctypes.c_long(3))
+    server = await loop.create_server(
+        lambda: far, "127.0.0.1", 0, ssl=helpers.server_context()
+    )
+    await loop.create_connection(
+        lambda: near,
+        *server.sockets[0].getsockname(),
+        ssl=helpers.client_context(),
+        server_hostname="localhost",
+    )
+    data = helpers.pattern(300_000)
+    near.transport.write(data)
+    near.transport.close()
+    await far.wait_lost()
+    assert far.data == data
+    await near.wait_lost()
+    SHIM.fault_cut(ctypes.c_size_t(0), ctypes.c_long(0))
+    server.close()
+
+
+CASES = {
+    "read-reset": (read_error, errno.ECONNRESET),
+    "read-io": (read_error, errno.EIO),
+    "read-memory": (read_error, errno.ENOMEM),
+    "read-timeout": (read_error, errno.ETIMEDOUT),
+    "read-buffered-reset": (read_buffered_error, errno.ECONNRESET),
+    "read-buffered-memory": (read_buffered_error, errno.ENOMEM),
+    "read-would-block": (read_again, errno.EAGAIN),
+    "read-interrupted": (read_again, errno.EINTR),
+    "write-pipe": (write_error, errno.EPIPE),
+    "write-reset": (write_error, errno.ECONNRESET),
+    "write-memory": (write_error, errno.ENOMEM),
+    "write-would-block": (write_again, errno.EAGAIN),
+    "write-interrupted": (write_again, errno.EINTR),
+    "flush-reset": (flush_error, errno.ECONNRESET),
+    "flush-io": (flush_error, errno.EIO),
+    "writev-pipe": (writev_error, errno.EPIPE),
+    "writev-memory": (writev_error, errno.ENOMEM),
+    "writev-would-block": (writev_again, errno.EAGAIN),
+    "writev-interrupted": (writev_again, errno.EINTR),
+    "close-reset": (close_error, errno.ECONNRESET),
+    "accept-files": (accept_exhausted, errno.EMFILE),
+    "accept-system-files": (accept_exhausted, errno.ENFILE),
+    "accept-memory": (accept_exhausted, errno.ENOMEM),
+    "accept-buffers": (accept_exhausted, errno.ENOBUFS),
+    "accept-aborted": (accept_passed_over, errno.ECONNABORTED),
+    "accept-interrupted": (accept_passed_over, errno.EINTR),
+    "watch-space": (watch_error, errno.ENOSPC),
+    "watch-memory": (watch_error, errno.ENOMEM),
+    "name": (name_error, errno.ENOBUFS),
+    "option": (option_error, errno.EINVAL),
+    "tls-read": (tls_read_error, errno.ETIMEDOUT),
+    "cut-1000": (cut_stress, 1000),
+    "cut-7777": (cut_stress, 7777),
+    "cut-tls": (cut_tls, 500),
+}
+
+
+def main():
+    """Run one case on a fresh loop; nothing may be left or reported."""
+    import fastloop
+    import net_helpers
+
+    case, code = CASES[sys.argv[2]]
+    asyncio.constants.ACCEPT_RETRY_DELAY = 0.01
+    reports = []
+    loop = fastloop.new_event_loop()
+    loop.set_exception_handler(lambda _, context: reports.append(context))
+    before = len(os.listdir("/proc/self/fd"))
+    loop.run_until_complete(
+        asyncio.wait_for(case(code, net_helpers, reports), 15)
+    )
+    loop.run_until_complete(net_helpers.turns(5))
+    if case not in (cut_stress, cut_tls):
+        assert hits(), "the call was never made"
+    assert reports == [], reports
+    after = len(os.listdir("/proc/self/fd"))
+    loop.close()
+    assert after <= before, (before, after)
+    print("passed")
+
+
+if __name__ == "__main__":
+    SHIM = ctypes.CDLL(sys.argv[1])
+    sys.path.insert(0, str(BEHAVIOUR))
+    main()
+    sys.exit(0)
+
+
+# --- the tests -------------------------------------------------------------
+
+import pytest  # noqa: E402
+
+pytestmark = [
+    pytest.mark.skipif(
+        sys.platform != "linux", reason="the shim is made for Linux"
+    ),
+    pytest.mark.skipif(
+        SANITIZED, reason="a sanitizer wraps the same functions"
+    ),
+]
+
+
+@pytest.fixture(scope="session")
+def shim(tmp_path_factory):
+    """Return the path of the compiled shim."""
+    compiler = os.environ.get("CC") or shutil.which("cc")
+    if not compiler:
+        pytest.skip("needs a C compiler")
+    path = tmp_path_factory.mktemp("shim") / "shim.so"
+    command = [*compiler.split(), "-shared", "-fPIC", "-O1", "-Wall"]
+    subprocess.run([*command, "-o", path, HERE / "shim.c", "-ldl"], check=True)
+    return path
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_failing_call(shim, case):
+    fastloop = pytest.importorskip("fastloop")
+    home = str(pathlib.Path(fastloop.__file__).resolve().parent.parent)
+    inherited = os.environ.get("PYTHONPATH")
+    done = subprocess.run(
+        [sys.executable, "-X", "faulthandler", __file__, str(shim), case],
+        env={
+            **os.environ,
+            "LD_PRELOAD": str(shim),
+            "PYTHONPATH": os.pathsep.join(filter(None, [home, inherited])),
+        },
+        capture_output=True,
+        text=True,
+        timeout=40,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout == "passed\n"
