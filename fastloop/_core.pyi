@@ -5,9 +5,10 @@ position only is so here.  What asyncio's own classes expect of a name without
 a leading underscore is met, except for that.
 """
 
-from asyncio import BaseProtocol, Future, Server, Task, Transport
+from asyncio import BaseProtocol, Future, Server, Task
 from asyncio import Handle as _AsyncioHandle
 from asyncio import TimerHandle as _AsyncioTimerHandle
+from asyncio.transports import _FlowControlMixin
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
 from concurrent.futures import Executor
 from concurrent.futures import Future as _ConcurrentFuture
@@ -195,7 +196,7 @@ class BaseLoop:
 # -- streams -----------------------------------------------------------------
 
 @final
-class StreamTransport(Transport):
+class StreamTransport(_FlowControlMixin):
     _sendfile_compatible: ClassVar[Any]
     _start_tls_compatible: ClassVar[Literal[True]]
     @property
