@@ -395,7 +395,7 @@ fl_loop_run_batch(FlLoop *loop)
 {
     FlReadyRing *ring = &loop->ready;
     uint64_t end = ring->tail;
-    while (ring->head != end) {
+    while (ring->head < end) {
         FlReady entry = *fl_ready_at(ring, ring->head);
         ring->head++;
         loop->dispatch++;

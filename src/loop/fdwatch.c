@@ -55,6 +55,9 @@ fl_fd_claim(FlLoop *loop, int fd, PyObject *transport)
         return -1;
     }
     fl_fdwatch_evict(loop, fd);
+    if (fl_loop_check_open(loop) < 0) {
+        return -1; /* what the watcher held has closed it */
+    }
     loop->fds[fd].transport = transport;
     return 0;
 }
@@ -208,10 +211,18 @@ fl_fdwatch_traverse(FlLoop *loop, visitproc visit, void *arg)
     return 0;
 }
 
+/* As selectors does, replace what fileno() raised because there is none. */
 static int
 invalid_object(PyObject *object)
 {
-    PyErr_Clear(); /* what selectors says replaces what fileno() said */
+    if (PyErr_Occurred() && !PyErr_ExceptionMatches(PyExc_AttributeError)
+        && !PyErr_ExceptionMatches(PyExc_TypeError)
+        && !PyErr_ExceptionMatches(PyExc_ValueError)
+        && !PyErr_ExceptionMatches(PyExc_OverflowError))
+    {
+        return -1;
+    }
+    PyErr_Clear();
     PyErr_Format(PyExc_ValueError, "Invalid file object: %R", object);
     return -1;
 }
@@ -295,9 +306,11 @@ check_no_transport(FlLoop *loop, PyObject *object, int fd)
 {
     PyObject *transport = fl_fd_transport(loop, fd);
     if (transport != NULL) {
+        Py_INCREF(transport); /* the object's repr may close it */
         PyErr_Format(PyExc_RuntimeError,
                      "File descriptor %R is used by transport %R", object,
                      transport);
+        Py_DECREF(transport);
         return -1;
     }
     if (loop->python_transports == NULL) {
@@ -335,7 +348,8 @@ static int
 set_handle(FlLoop *loop, int fd, PyObject *object, int event, PyObject *handle)
 {
     FlFdWatcher *watcher = watcher_at(loop, fd);
-    if (watcher == NULL) {
+    /* Once more: the object's fileno() may have closed it. */
+    if (watcher == NULL && fl_loop_check_open(loop) == 0) {
         watcher = watcher_new(loop, fd);
     }
     if (watcher == NULL) {

@@ -139,9 +139,10 @@ static void
 handle_dealloc(FlHandle *self)
 {
     PyObject_GC_UnTrack(self);
-    PyObject_ClearWeakRefs((PyObject *)self);
     FlLoop *loop = FL_LOOP(self->loop);
+    /* First: a weak reference's callback may look into the ring. */
     detach_from_ring(self);
+    PyObject_ClearWeakRefs((PyObject *)self);
     /* A cancelled one has no callback, but may have the rest. */
     if (self->context != NULL || self->repr != NULL
         || self->source_traceback != NULL)
@@ -217,14 +218,22 @@ handle_clear(FlHandle *self)
 
 /* --- moving the call into the handle ------------------------------------- */
 
+/* A tuple for that many arguments, to be filled; NULL when the entry has a
+   tuple already, or with MemoryError set. */
 static PyObject *
-args_tuple(const FlReady *entry)
+tuple_for(uint32_t nargs)
 {
-    if (entry->nargs > FL_READY_ARGS) {
+    return nargs > FL_READY_ARGS ? NULL : PyTuple_New(nargs);
+}
+
+/* The arguments of an entry in the tuple made for it. */
+static PyObject *
+fill_tuple(PyObject *tuple, const FlReady *entry)
+{
+    if (tuple == NULL) {
         return Py_NewRef(entry->args[0]);
     }
-    PyObject *tuple = PyTuple_New(entry->nargs);
-    for (uint32_t at = 0; tuple != NULL && at < entry->nargs; at++) {
+    for (uint32_t at = 0; at < entry->nargs; at++) {
         PyTuple_SET_ITEM(tuple, at, Py_NewRef(entry->args[at]));
     }
     return tuple;
@@ -234,14 +243,15 @@ int
 fl_handle_fill_steal(FlHandle *self, FlReady *entry)
 {
     self->position = FL_NOT_READY;
-    PyObject *args = args_tuple(entry);
-    if (args != NULL) {
-        self->args = args;
+    PyObject *tuple = tuple_for(entry->nargs);
+    bool failed = tuple == NULL && entry->nargs <= FL_READY_ARGS;
+    if (!failed) {
+        self->args = fill_tuple(tuple, entry);
         self->callback = Py_NewRef(entry->callback);
         self->context = Py_NewRef(entry->context);
     }
     fl_ready_clear(entry);
-    return args == NULL ? -1 : 0;
+    return failed ? -1 : 0;
 }
 
 /* Turn a waiting handle's CALL entry into a HANDLE entry that owns it, so
@@ -255,18 +265,18 @@ fill_waiting(FlHandle *self)
     FlReadyRing *ring = &FL_LOOP(self->loop)->ready;
     uint64_t position = self->position;
     /* The tuple first: making it may run the collector, and that anything. */
-    FlReady *entry = fl_ready_at(ring, position);
-    PyObject *args = args_tuple(entry);
-    if (args == NULL) {
+    uint32_t nargs = fl_ready_at(ring, position)->nargs;
+    PyObject *tuple = tuple_for(nargs);
+    if (tuple == NULL && nargs <= FL_READY_ARGS) {
         return -1;
     }
-    entry = fl_ready_at(ring, position);
     if (self->position == FL_NOT_READY) {
-        Py_DECREF(args);
+        Py_XDECREF(tuple);
         return 0;
     }
+    FlReady *entry = fl_ready_at(ring, position);
     FlReady moved = *entry;
-    self->args = args;
+    self->args = fill_tuple(tuple, &moved);
     self->callback = Py_NewRef(moved.callback);
     self->context = Py_NewRef(moved.context);
     self->position = FL_NOT_READY;

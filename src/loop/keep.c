@@ -89,7 +89,9 @@ fl_keep_give(FlLoop *loop)
     struct FlKeep *keep = loop->state->keep;
     loop->poller = NULL;
     int none = 0;
-    if (keep == NULL || (loop->off & FL_OFF_KEPT_LOOP) || loop->debug
+    /* Without a name the module was cleared: the interpreter exits. */
+    if (keep == NULL || loop->state->names._kept_poller == NULL
+        || (loop->off & FL_OFF_KEPT_LOOP) || loop->debug
         || poller->pid != (int)getpid() || !fl_poller_settle(poller)
         || !atomic_compare_exchange_strong(&keep->kept, &none, 1))
     {

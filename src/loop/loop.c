@@ -102,9 +102,11 @@ drop_ready(FlLoop *loop)
         ring->head++;
         if (entry.kind == FL_READY_CALL && entry.of.handle != NULL) {
             /* A handle someone holds keeps its callback, as asyncio's. */
-            if (fl_handle_fill_steal(entry.of.handle, &entry) < 0) {
+            FlHandle *handle = (FlHandle *)Py_NewRef(entry.of.handle);
+            if (fl_handle_fill_steal(handle, &entry) < 0) {
                 PyErr_WriteUnraisable((PyObject *)loop);
             }
+            Py_DECREF(handle);
         }
         else if (entry.kind == FL_READY_EVENT) {
             /* The poller's own watches may outlive this loop. */
@@ -176,7 +178,7 @@ static const char close_doc[] =
 static PyObject *
 loop_close(FlLoop *loop, PyObject *Py_UNUSED(ignored))
 {
-    if (fl_loop_is_running(loop)) {
+    if (fl_loop_is_running(loop) || loop->in_turn) {
         PyErr_SetString(PyExc_RuntimeError,
                         "Cannot close a running event loop");
         return NULL;

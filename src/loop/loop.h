@@ -101,6 +101,7 @@ typedef struct FlLoop {
     int saved_wakeup_fd;     /* Python's, put back after the run */
     int user_wakeup_fd;      /* the one before add_signal_handler, or -1 */
     bool wakeup_installed;
+    bool in_turn; /* also in one of _run_once(), outside a run */
     bool debug;
     bool closed;
     bool stopping;

@@ -147,8 +147,14 @@ queue_due(FlLoop *loop)
 }
 
 static int
-turn(FlLoop *loop)
+make_turn(FlLoop *loop)
 {
+    /* Held by what ran outside a callback: a signal's handler, say. */
+    if (FL_UNLIKELY(!fl_list_is_empty(&loop->deferred))
+        && fl_loop_run_deferred(loop) < 0)
+    {
+        return -1;
+    }
     if (!may_skip_poll(loop)) {
         poll(loop, poll_timeout_ns(loop));
     }
@@ -156,6 +162,22 @@ turn(FlLoop *loop)
         return -1;
     }
     return fl_loop_run_batch(loop);
+}
+
+/* One turn, never inside another: the outer one's streams and events would
+   end under it. */
+static int
+turn(FlLoop *loop)
+{
+    if (FL_UNLIKELY(loop->in_turn)) {
+        PyErr_SetString(PyExc_RuntimeError,
+                        "This event loop is already running");
+        return -1;
+    }
+    loop->in_turn = true;
+    int code = make_turn(loop);
+    loop->in_turn = false;
+    return code;
 }
 
 /* --- a run --------------------------------------------------------------- */
@@ -166,7 +188,7 @@ check_can_run(FlLoop *loop)
     if (fl_loop_check_open(loop) < 0) {
         return -1;
     }
-    if (fl_loop_is_running(loop)) {
+    if (fl_loop_is_running(loop) || loop->in_turn) {
         PyErr_SetString(PyExc_RuntimeError,
                         "This event loop is already running");
         return -1;

@@ -278,6 +278,9 @@ listener_start(Listener *self)
 {
     FlLoop *loop = self->loop;
     fl_fdwatch_evict(loop, self->fd);
+    if (fl_loop_check_open(loop) < 0) {
+        return -1; /* what the watcher held has closed it */
+    }
     FlWatch *watch;
     int code = fl_watch_open(loop->poller, self->fd, false, &watch);
     if (code < 0) {
