@@ -270,7 +270,7 @@ check_number(long fd)
 static int
 parse_fd(FlLoop *loop, PyObject *object)
 {
-    long fd;
+    long fd = -1;
     return ask_number(loop, object, &fd) < 0 ? -1 : check_number(fd);
 }
 
@@ -279,7 +279,7 @@ parse_fd(FlLoop *loop, PyObject *object)
 static int
 parse_watched_fd(FlLoop *loop, PyObject *object)
 {
-    long fd;
+    long fd = -1;
     if (ask_number(loop, object, &fd) < 0) {
         return -1;
     }

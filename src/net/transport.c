@@ -550,9 +550,29 @@ static PyType_Spec stream_spec = {
     .slots = stream_slots,
 };
 
+/* Our struct begins with the base's slots: a base that has others would have
+   them written over. */
+static int
+check_layout(const FlState *state)
+{
+    const PyTypeObject *base = (PyTypeObject *)state->asyncio_transport;
+    size_t ours =
+        offsetof(FlStream, unused) + sizeof(((FlStream *)NULL)->unused);
+    if ((size_t)base->tp_basicsize == ours) {
+        return 0;
+    }
+    PyErr_SetString(PyExc_ImportError,
+                    "fastloop does not know this asyncio: its transports have "
+                    "other slots than in CPython 3.11 to 3.15");
+    return -1;
+}
+
 int
 fl_transport_register(PyObject *module, FlState *state)
 {
+    if (check_layout(state) < 0) {
+        return -1;
+    }
     state->stream_type =
         fl_type_add(module, &stream_spec, state->asyncio_transport);
     if (state->stream_type == NULL) {

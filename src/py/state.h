@@ -99,7 +99,7 @@ typedef struct FlState {
     PyObject *task_type;
     PyObject *asyncio_handle;
     PyObject *asyncio_timer_handle;
-    PyObject *asyncio_transport;
+    PyObject *asyncio_transport; /* with its flow control mixed in */
     PyObject *buffered_protocol;
     PyObject *set_running_loop;
     PyObject *get_running_loop;
