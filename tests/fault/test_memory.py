@@ -209,19 +209,17 @@ QUICK = [
     "call_later_many",
     "threadsafe",
     "by_name",
-    "reprs",
     "one_turn",
     "readers",
     "reader_fires",
     "futures",
     "signals",
     "new_and_close",
-    "failing_callback",
 ]
 LONG = ["tasks", "complete", "executor"]
 #: Work whose Python frames and tracebacks CPython 3.12 and newer itself
 #: crashes on when their allocation fails, on asyncio's loop as well.
-FRAGILE = ["debug", "getaddrinfo", "connection"]
+FRAGILE = ["debug", "reprs", "failing_callback", "getaddrinfo", "connection"]
 
 
 @pytest.fixture
