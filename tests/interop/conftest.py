@@ -9,7 +9,6 @@ skipped where its program is not installed.
 from __future__ import annotations
 
 import contextlib
-import getpass
 import os
 import pwd
 import shutil
@@ -53,13 +52,13 @@ def client_tls() -> ssl.SSLContext:
     return context
 
 
-def _unprivileged() -> str | None:
-    """Whom to start a server as that refuses root; None: as ourselves."""
+def _unprivileged() -> pwd.struct_passwd:
+    """Whom to start a server as that refuses root."""
     if os.geteuid() != 0:
-        return None
+        return pwd.getpwuid(os.geteuid())
     for name in ("postgres", "nobody"):
         with contextlib.suppress(KeyError):
-            return pwd.getpwnam(name).pw_name
+            return pwd.getpwnam(name)
     pytest.skip("PostgreSQL does not run as root, and nobody else exists")
 
 
@@ -75,12 +74,11 @@ def _postgres_bin() -> Path:
     return found[-1].parent
 
 
-def _own_copy(source: Path, folder: Path, user: str | None) -> None:
+def _own_copy(source: Path, folder: Path, user: pwd.struct_passwd) -> None:
     copy = folder / source.name
     shutil.copyfile(source, copy)
     copy.chmod(0o600)
-    if user:
-        shutil.chown(copy, user)
+    shutil.chown(copy, user.pw_uid)
 
 
 @pytest.fixture(scope="session")
@@ -90,10 +88,13 @@ def postgres():
     base = Path(tempfile.mkdtemp(prefix="fastloop-pg-"))
     data = base / "data"
     data.mkdir(mode=0o700)
-    if user:
-        shutil.chown(base, user)
-        shutil.chown(data, user)
-    me = user or getpass.getuser()
+    shutil.chown(base, user.pw_uid)
+    shutil.chown(data, user.pw_uid)
+    me = user.pw_name
+    as_user = {}
+    if os.geteuid() == 0:
+        as_user = {"user": user.pw_uid, "group": user.pw_gid}
+        as_user["extra_groups"] = []
     try:
         subprocess.run(
             [bin_ / "initdb", "-D", data, "-U", me, "-A", "trust"]
@@ -102,9 +103,7 @@ def postgres():
             timeout=60,
             stdout=subprocess.DEVNULL,
             cwd=base,
-            user=user,
-            group=user,
-            extra_groups=[] if user else None,
+            **as_user,
         )
         for name in ("localhost.pem", "localhost.key"):
             _own_copy(CERTS / name, data, user)
@@ -128,7 +127,7 @@ def postgres():
             *options,
             env=child_env(LC_ALL="C"),
             cwd=base,
-            user=user,
+            **as_user,
         )
         try:
             server.wait_for("ready to accept connections")

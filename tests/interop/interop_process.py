@@ -46,7 +46,7 @@ def child_env(**extra: str) -> dict[str, str]:
 class Process:
     """A child and all it has printed."""
 
-    def __init__(self, *argv: str, env=None, cwd=None, user=None):
+    def __init__(self, *argv: str, env=None, cwd=None, **as_user):
         self._changed = threading.Condition()
         self._lines: list[str] = []
         self._over = False
@@ -60,9 +60,7 @@ class Process:
             start_new_session=True,
             env=env or child_env(),
             cwd=cwd,
-            user=user,
-            group=user,
-            extra_groups=[] if user else None,
+            **as_user,
         )
         self._thread = threading.Thread(target=self._collect)
         self._thread.start()
