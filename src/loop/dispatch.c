@@ -158,12 +158,14 @@ call_timed(FlLoop *loop, FlHandle *self, PyObject *callback, PyObject *args,
     return result;
 }
 
-int
-fl_handle_run(FlLoop *loop, FlHandle *self)
+static int
+run_handle(FlLoop *loop, FlHandle *self)
 {
     PyObject *callback = NULL, *args = NULL, *context = NULL;
     Py_BEGIN_CRITICAL_SECTION(self);
-    if (!fl_handle_is_cancelled(self)) {
+    if (!fl_handle_is_cancelled(self) && self->args != NULL
+        && self->context != NULL)
+    {
         callback = Py_XNewRef(self->callback);
         args = Py_XNewRef(self->args);
         context = Py_XNewRef(self->context);
@@ -186,6 +188,17 @@ fl_handle_run(FlLoop *loop, FlHandle *self)
     Py_DECREF(callback);
     Py_DECREF(args);
     Py_DECREF(context);
+    return code;
+}
+
+int
+fl_handle_run(FlLoop *loop, FlHandle *self)
+{
+    if (!fl_handle_is_shared(self) || !fl_shared_begin(loop, self)) {
+        return run_handle(loop, self);
+    }
+    int code = run_handle(loop, self);
+    fl_shared_end(loop);
     return code;
 }
 

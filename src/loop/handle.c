@@ -59,6 +59,7 @@ fl_handle_new(FlLoop *loop, uint64_t position)
                            pool_take(&pool->handles, &pool->handle_count));
     if (self != NULL) {
         self->position = position;
+        self->shared = false;
         PyObject_GC_Track(self);
     }
     return self;
@@ -341,7 +342,11 @@ PyDoc_STRVAR(
 static PyObject *
 handle_cancel(FlHandle *self, PyObject *Py_UNUSED(ignored))
 {
-    if (fl_handle_is_cancelled(self)) {
+    bool before = fl_handle_is_cancelled(self);
+    if (fl_handle_is_shared(self) && fl_shared_settle(self, true) < 0) {
+        return NULL;
+    }
+    if (before) {
         Py_RETURN_NONE;
     }
     if (keep_repr(self) < 0) {
@@ -385,6 +390,9 @@ PyDoc_STRVAR(cancelled_doc,
 static PyObject *
 handle_cancelled(FlHandle *self, PyObject *Py_UNUSED(ignored))
 {
+    if (fl_handle_is_shared(self) && fl_shared_settle(self, false) < 0) {
+        return NULL;
+    }
     return PyBool_FromLong(fl_handle_is_cancelled(self));
 }
 

@@ -36,6 +36,7 @@
 typedef struct FlHandle {
     FL_HANDLE_SLOTS
     uint64_t position; /* in the ready ring, or FL_NOT_READY */
+    bool shared;       /* call_soon_threadsafe gave it: see shared.c */
 } FlHandle;
 
 typedef struct {

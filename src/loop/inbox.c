@@ -16,8 +16,12 @@ fl_inbox_init(FlInbox *inbox)
 {
     memset(inbox, 0, sizeof(*inbox));
     atomic_init(&inbox->filled, false);
-    int code = uv_mutex_init(&inbox->lock);
-    if (code < 0) {
+    if (uv_mutex_init(&inbox->lock) < 0) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    if (uv_cond_init(&inbox->over) < 0) {
+        uv_mutex_destroy(&inbox->lock);
         PyErr_NoMemory();
         return -1;
     }
@@ -33,6 +37,7 @@ fl_inbox_free(FlInbox *inbox)
     free(inbox->entries);
     inbox->entries = NULL;
     inbox->count = inbox->capacity = 0;
+    uv_cond_destroy(&inbox->over);
     uv_mutex_destroy(&inbox->lock);
 }
 

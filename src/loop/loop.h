@@ -39,6 +39,10 @@ typedef struct {
     size_t count;
     size_t capacity;
     atomic_bool filled;
+    /* see shared.c */
+    uv_cond_t over;
+    FlHandle *running;    /* borrowed: the shared handle whose callback runs */
+    unsigned long runner; /* in this thread */
 } FlInbox;
 
 /* What a watched descriptor keeps alive. */
@@ -214,6 +218,26 @@ int fl_inbox_push_owing_anythread(FlLoop *loop, FlReady *entry,
 
 /* Move what came to the ring. */
 int fl_inbox_drain(FlLoop *loop);
+
+/* --- shared.c ------------------------------------------------------------ */
+
+/* The callback of a shared handle begins: true if fl_shared_end must follow.
+   Whether it was cancelled is to be asked after this. */
+bool fl_shared_begin(FlLoop *loop, FlHandle *self);
+void fl_shared_end(FlLoop *loop);
+
+/* Wait until the callback, if another thread runs it, is over; optionally mark
+   the handle cancelled.  0, or -1 with what a signal's handler raised. */
+int fl_shared_settle(FlHandle *self, bool cancel);
+
+/* Whether a handle of either type is a shared one. */
+static inline bool
+fl_handle_is_shared(const FlHandle *self)
+{
+    return FL_HANDLES_WAIT
+           && Py_TYPE(self) == FL_LOOP(self->loop)->state->handle_type
+           && self->shared;
+}
 
 /* --- signals.c ----------------------------------------------------------- */
 

@@ -178,6 +178,7 @@ push_filled(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
     if (handle == NULL) {
         return NULL;
     }
+    handle->shared = anythread;
     int code = loop->debug ? fl_debug_note_source(loop, handle) : 0;
     if (code == 0 && anythread) {
         FlReady entry = {.kind = FL_READY_HANDLE,
@@ -322,6 +323,9 @@ fl_loop_call_soon_threadsafe(FlLoop *loop, PyObject *const *args,
         return push_filled(loop, args, nargs, owned, true);
     }
     PyObject *handle = push_call(loop, args, nargs, owned);
+    if (handle != NULL) {
+        ((FlHandle *)handle)->shared = true;
+    }
     if (handle != NULL && loop->poller != NULL) {
         fl_poller_wake_anythread(loop->poller);
     }

@@ -130,6 +130,10 @@ fl_visit_one(PyObject *object, visitproc visit, void *arg)
    asyncio one at once, not in the next iteration. */
 #define FL_FUTURES_SET_AT_ONCE (PY_VERSION_HEX >= 0x030E0000)
 
+/* 3.14: a handle of call_soon_threadsafe has a lock that its callback holds:
+   see loop/shared.c. */
+#define FL_HANDLES_WAIT (PY_VERSION_HEX >= 0x030E0000)
+
 /* Without a GIL other threads may touch a handle while the loop runs it, so
    the short cuts that only the GIL makes safe are compiled out. */
 #ifdef Py_GIL_DISABLED
