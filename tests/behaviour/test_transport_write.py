@@ -104,7 +104,7 @@ def test_other_arguments_are_type_errors(run, kind, bad):
     async def main():
         async with link(kind) as c:
             name = type(bad).__name__
-            with pytest.raises(TypeError, match=f"bytes-like.*{name}"):
+            with pytest.raises(TypeError, match=f"must be a bytes.*{name}"):
                 c.transport.write(bad)
             c.transport.write(b"still works")
             assert await c.peer.recv_exactly(11) == b"still works"
@@ -328,7 +328,7 @@ def test_writelines_of_empty_chunks(run, kind, nothing, loop_kind):
     run(main())
 
 
-@pytest.mark.parametrize("bad", [[b"a", "text"], [1], [None], 5, None])
+@pytest.mark.parametrize("bad", [[b"a", "text"], [1], 5, None])
 @every_kind
 def test_writelines_of_other_things(run, kind, bad):
     async def main():
