@@ -455,7 +455,7 @@ none_for(PyObject *handle)
 }
 
 #define DOC_ADD(name, what)                                                   \
-    name "($self, fd, callback, /, *args)\n--\n\n"                            \
+    name "($self, fd, callback, *args)\n--\n\n"                               \
          "Call callback(*args) whenever fd is " what ".\n\n"                  \
          "fd is a number or an object with fileno().  Replaces an earlier\n"  \
          "callback.  Returns None.  Raises ValueError for what is no\n"       \
@@ -464,7 +464,7 @@ none_for(PyObject *handle)
          "loop." name "().  The descriptor's flags are left as they are."
 
 #define DOC_REMOVE(name, what)                                             \
-    name "($self, fd, /)\n--\n\n"                                          \
+    name "($self, fd)\n--\n\n"                                             \
          "Stop calling back when fd is " what ".\n\n"                      \
          "Returns True if there was a callback, else False.  Implements\n" \
          "asyncio's loop." name "()."
@@ -476,17 +476,30 @@ const char fl_loop_remove_reader_doc[] =
 const char fl_loop_remove_writer_doc[] =
     DOC_REMOVE("remove_writer", "writable");
 
+static const char *const add_names[] = {"fd", "callback"};
+
 #define ADD(function, python_name, event, checked, convert)                \
     FL_FAST_KW(function)                                                   \
     {                                                                      \
+        if (nargs < 2 && kwnames != NULL) {                                \
+            return fl_call_named(loop, function, python_name, add_names,   \
+                                 args, nargs, kwnames);                    \
+        }                                                                  \
         return convert(                                                    \
             add(loop, python_name, event, args, nargs, kwnames, checked)); \
     }
 
-#define REMOVE(function, event, checked)                \
-    FL_ONE(function)                                    \
-    {                                                   \
-        return remove_event(loop, event, arg, checked); \
+#define REMOVE(function, python_name, event)                                  \
+    FL_FAST_KW(function)                                                      \
+    {                                                                         \
+        PyObject *fd = fl_parse_one(python_name, "fd", args, nargs, kwnames); \
+        return fd == NULL ? NULL : remove_event(loop, event, fd, true);       \
+    }
+
+#define REMOVE_RAW(function, event)                   \
+    FL_ONE(function)                                  \
+    {                                                 \
+        return remove_event(loop, event, arg, false); \
     }
 
 /* The private twins are what asyncio's own transports and sock_* methods
@@ -495,7 +508,7 @@ ADD(fl_loop_add_reader, "add_reader", FL_READABLE, true, none_for)
 ADD(fl_loop_add_writer, "add_writer", FL_WRITABLE, true, none_for)
 ADD(fl_loop_add_reader_raw, "_add_reader", FL_READABLE, false, )
 ADD(fl_loop_add_writer_raw, "_add_writer", FL_WRITABLE, false, )
-REMOVE(fl_loop_remove_reader, FL_READABLE, true)
-REMOVE(fl_loop_remove_writer, FL_WRITABLE, true)
-REMOVE(fl_loop_remove_reader_raw, FL_READABLE, false)
-REMOVE(fl_loop_remove_writer_raw, FL_WRITABLE, false)
+REMOVE(fl_loop_remove_reader, "remove_reader", FL_READABLE)
+REMOVE(fl_loop_remove_writer, "remove_writer", FL_WRITABLE)
+REMOVE_RAW(fl_loop_remove_reader_raw, FL_READABLE)
+REMOVE_RAW(fl_loop_remove_writer_raw, FL_WRITABLE)

@@ -31,7 +31,7 @@ extern const char fl_loop_add_callback_doc[];
 
 /* run.c */
 FL_NOARGS(fl_loop_run_forever);
-FL_ONE(fl_loop_run_until_complete);
+FL_FAST_KW(fl_loop_run_until_complete);
 FL_NOARGS(fl_loop_run_once);
 FL_NOARGS(fl_loop_stop);
 extern const char fl_loop_run_forever_doc[];
@@ -48,8 +48,8 @@ extern const char fl_loop_create_task_doc[];
 /* fdwatch.c */
 FL_FAST_KW(fl_loop_add_reader);
 FL_FAST_KW(fl_loop_add_writer);
-FL_ONE(fl_loop_remove_reader);
-FL_ONE(fl_loop_remove_writer);
+FL_FAST_KW(fl_loop_remove_reader);
+FL_FAST_KW(fl_loop_remove_writer);
 FL_FAST_KW(fl_loop_add_reader_raw);
 FL_FAST_KW(fl_loop_add_writer_raw);
 FL_ONE(fl_loop_remove_reader_raw);
@@ -68,6 +68,22 @@ extern const char fl_loop_signal_wakeup_doc[];
 int fl_parse_context(FlLoop *loop, const char *function,
                      PyObject *const *values, PyObject *kwnames,
                      PyObject **context);
+
+typedef PyObject *(*FlMethod)(FlLoop *, PyObject *const *, Py_ssize_t,
+                              PyObject *);
+
+/* Programs may name the leading parameters: call_later(delay=1, callback=f).
+   That is rare; such a call is made anew with positions.  names: one or two,
+   then NULL where it is one. */
+PyObject *fl_call_named(FlLoop *loop, FlMethod method, const char *function,
+                        const char *const *names, PyObject *const *args,
+                        Py_ssize_t nargs, PyObject *kwnames);
+
+/* The one argument of a method, given by position or by name: borrowed, NULL
+   with TypeError set. */
+PyObject *fl_parse_one(const char *function, const char *parameter,
+                       PyObject *const *args, Py_ssize_t nargs,
+                       PyObject *kwnames);
 
 /* A tuple of new references to arguments. */
 PyObject *fl_args_tuple(PyObject *const *args, Py_ssize_t count);

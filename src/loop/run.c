@@ -451,7 +451,7 @@ retrieve_exception(FlState *state, PyObject *future)
 }
 
 const char fl_loop_run_until_complete_doc[] =
-    "run_until_complete($self, future, /)\n--\n\n"
+    "run_until_complete($self, future)\n--\n\n"
     "Run until an awaitable is done; return its result or raise its\n"
     "exception.\n\n"
     "A coroutine becomes a task.  Raises RuntimeError when the loop cannot\n"
@@ -500,9 +500,15 @@ run_future(FlLoop *loop, PyObject *future, bool made)
 }
 
 PyObject *
-fl_loop_run_until_complete(FlLoop *loop, PyObject *awaitable)
+fl_loop_run_until_complete(FlLoop *loop, PyObject *const *args,
+                           Py_ssize_t nargs, PyObject *kwnames)
 {
     bool made = false;
+    PyObject *awaitable =
+        fl_parse_one("run_until_complete", "future", args, nargs, kwnames);
+    if (awaitable == NULL) {
+        return NULL;
+    }
     if (check_can_run(loop) < 0) {
         return NULL;
     }

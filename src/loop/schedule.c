@@ -61,15 +61,33 @@ missing(const char *function, const char *parameter)
     return -1;
 }
 
-typedef PyObject *(*Method)(FlLoop *, PyObject *const *, Py_ssize_t,
-                            PyObject *);
+PyObject *
+fl_parse_one(const char *function, const char *parameter,
+             PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    Py_ssize_t named = kwnames == NULL ? 0 : PyTuple_GET_SIZE(kwnames);
+    if (nargs + named == 1
+        && (named == 0
+            || PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(kwnames, 0),
+                                                parameter)
+                   == 0))
+    {
+        return args[0];
+    }
+    if (nargs + named == 0) {
+        (void)missing(function, parameter);
+    }
+    else {
+        PyErr_Format(PyExc_TypeError, "%s() takes one argument, '%s'",
+                     function, parameter);
+    }
+    return NULL;
+}
 
-/* Programs may name the leading parameters: call_later(delay=1, callback=f).
-   That is rare; such a call is made anew with positions. */
-static PyObject *
-call_named(FlLoop *loop, Method method, const char *function,
-           const char *const *names, PyObject *const *args, Py_ssize_t nargs,
-           PyObject *kwnames)
+PyObject *
+fl_call_named(FlLoop *loop, FlMethod method, const char *function,
+              const char *const *names, PyObject *const *args,
+              Py_ssize_t nargs, PyObject *kwnames)
 {
     PyObject *values[3] = {NULL}, *context = NULL;
     Py_ssize_t count = names[1] == NULL ? 1 : 2;
@@ -247,8 +265,8 @@ fl_loop_call_soon(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
     }
     if (FL_UNLIKELY(nargs < 1)) {
         if (kwnames != NULL) {
-            return call_named(loop, fl_loop_call_soon, "call_soon", call_names,
-                              args, nargs, kwnames);
+            return fl_call_named(loop, fl_loop_call_soon, "call_soon",
+                                 call_names, args, nargs, kwnames);
         }
         (void)missing("call_soon", "callback");
         return NULL;
@@ -296,9 +314,9 @@ fl_loop_call_soon_threadsafe(FlLoop *loop, PyObject *const *args,
     }
     if (nargs < 1) {
         if (kwnames != NULL) {
-            return call_named(loop, fl_loop_call_soon_threadsafe,
-                              "call_soon_threadsafe", call_names, args, nargs,
-                              kwnames);
+            return fl_call_named(loop, fl_loop_call_soon_threadsafe,
+                                 "call_soon_threadsafe", call_names, args,
+                                 nargs, kwnames);
         }
         (void)missing("call_soon_threadsafe", "callback");
         return NULL;
@@ -442,8 +460,8 @@ fl_loop_call_later(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
     double delay;
     PyObject *context = NULL;
     if (FL_UNLIKELY(nargs < 2) && kwnames != NULL) {
-        return call_named(loop, fl_loop_call_later, "call_later", later_names,
-                          args, nargs, kwnames);
+        return fl_call_named(loop, fl_loop_call_later, "call_later",
+                             later_names, args, nargs, kwnames);
     }
     if (parse_timer(loop, "call_later", "delay", args, nargs, kwnames, &delay,
                     &context)
@@ -480,8 +498,8 @@ fl_loop_call_at(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
     double when;
     PyObject *context = NULL;
     if (FL_UNLIKELY(nargs < 2) && kwnames != NULL) {
-        return call_named(loop, fl_loop_call_at, "call_at", at_names, args,
-                          nargs, kwnames);
+        return fl_call_named(loop, fl_loop_call_at, "call_at", at_names, args,
+                             nargs, kwnames);
     }
     if (parse_timer(loop, "call_at", "when", args, nargs, kwnames, &when,
                     &context)

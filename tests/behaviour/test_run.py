@@ -26,6 +26,26 @@ def test_run_until_complete_raises_the_exception(loop):
         loop.run_until_complete(main())
 
 
+def test_parameters_may_be_named(loop):
+    here, there = socket.socketpair()
+    with here, there:
+        loop.add_reader(fd=here, callback=loop.stop)
+        loop.add_writer(here, callback=loop.stop)
+        assert loop.remove_reader(fd=here) is True
+        assert loop.remove_writer(fd=here) is True
+    assert loop.run_until_complete(future=asyncio.sleep(0, 3)) == 3
+    for call in (
+        loop.run_until_complete,
+        loop.remove_reader,
+        loop.add_reader,
+    ):
+        for wrong in ({}, {"other": 1}):
+            with pytest.raises(TypeError):
+                call(**wrong)
+        with pytest.raises(TypeError):
+            call(1, fd=2, future=2)
+
+
 def test_run_until_complete_of_a_future_and_a_task(loop):
     future = loop.create_future()
     loop.call_soon(future.set_result, 1)
