@@ -47,7 +47,7 @@ def open_fds() -> dict[int, str]:
 
 
 def count_fds(found: dict[int, str]) -> int:
-    """Count descriptors; one timerfd, which a kept loop has or not, is free."""
+    """Count descriptors but for one timerfd, which a kept loop may have."""
     timers = sum("[timerfd]" in what for what in found.values())
     return len(found) - min(timers, 1)
 

@@ -90,18 +90,24 @@ def test_a_chain_of_callbacks(loop):
     assert left == [0]
 
 
+class Appender:
+    def __init__(self, seen):
+        self.seen = seen
+
+    def __call__(self):
+        self.seen.append(7)
+
+    method = __call__
+
+
 @pytest.mark.parametrize(
     "make",
     [
         lambda seen: functools.partial(seen.append, 7),
         lambda seen: lambda: seen.append(7),
         lambda seen: functools.partial(functools.partial(seen.append), 7),
-        lambda seen: type(
-            "Callable", (), {"__call__": lambda self: seen.append(7)}
-        )(),
-        lambda seen: type(
-            "Owner", (), {"method": lambda self: seen.append(7)}
-        )().method,
+        lambda seen: Appender(seen),
+        lambda seen: Appender(seen).method,
     ],
     ids=["partial", "lambda", "nested", "instance", "method"],
 )

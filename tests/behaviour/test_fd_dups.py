@@ -1,0 +1,152 @@
+"""Watched descriptors whose file lives on in a dup or in a child process."""
+
+import asyncio
+import os
+import socket
+import sys
+import time
+
+import pytest
+
+
+def nothing(*args):
+    pass
+
+
+@pytest.fixture
+def pair():
+    """Return two connected sockets that do not block."""
+    left, right = socket.socketpair()
+    left.setblocking(False)
+    right.setblocking(False)
+    with left, right:
+        yield left, right
+
+
+def turns(loop, count=1):
+    for _ in range(count):
+        loop.run_until_complete(asyncio.sleep(0))
+
+
+def idle_cpu(loop, seconds=0.1):
+    """Return the CPU seconds this process uses while the loop waits."""
+    loop.run_until_complete(asyncio.sleep(0.002))
+    start = time.process_time()
+    loop.run_until_complete(asyncio.sleep(seconds))
+    return time.process_time() - start
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="epoll keeps the dup")
+def test_closed_while_a_dup_lives_then_removed(loop, loop_kind):
+    """A watched number closed behind our back, its file kept by a dup.
+
+    The kernel goes on reporting the file under the dead number.
+    """
+    if loop_kind == "asyncio":
+        pytest.skip("asyncio's selector spins on the dead number")
+    left, right = socket.socketpair()
+    kept = left.dup()
+    loop.add_reader(left, nothing)
+    turns(loop, 2)
+    number = left.fileno()
+    left.close()
+    right.send(b"x")
+    loop.remove_reader(number)
+    assert idle_cpu(loop) < 0.05
+    fresh, other = socket.socketpair()
+    seen = []
+    loop.add_reader(fresh, lambda: seen.append(fresh.recv(10)))
+    other.send(b"y")
+    turns(loop, 4)
+    loop.remove_reader(fresh)
+    assert seen == [b"y"]
+    for each in (kept, right, fresh, other):
+        each.close()
+
+
+def test_removed_while_a_dup_lives(loop):
+    left, right = socket.socketpair()
+    kept = left.dup()
+    seen = []
+    loop.add_reader(left, seen.append, 1)
+    turns(loop, 2)
+    right.send(b"x")
+    assert loop.remove_reader(left) is True
+    left.close()
+    turns(loop, 3)
+    assert seen == []
+    assert idle_cpu(loop) < 0.05
+    kept.close()
+    right.close()
+
+
+def test_dup_watched_beside_the_original(loop, pair):
+    left, right = pair
+    seen = []
+    with left.dup() as copy:
+        loop.add_reader(left, seen.append, "left")
+        loop.add_reader(copy, seen.append, "copy")
+        right.send(b"x")
+        turns(loop, 3)
+        assert set(seen) == {"left", "copy"}
+        assert loop.remove_reader(copy)
+        seen.clear()
+        turns(loop, 2)
+        assert set(seen) == {"left"}
+        assert loop.remove_reader(left)
+    seen.clear()
+    turns(loop, 2)
+    assert seen == []
+
+
+def test_number_closed_and_reused_while_a_dup_lives(loop):
+    """The old file lives on in a dup; its number is another socket now."""
+    left, right = socket.socketpair()
+    kept = left.dup()
+    seen = []
+    loop.add_reader(left, seen.append, "old")
+    turns(loop, 2)
+    loop.remove_reader(left)
+    number = left.fileno()
+    left.close()
+    fresh, other = socket.socketpair()
+    if other.fileno() == number:
+        fresh, other = other, fresh
+    assert fresh.fileno() == number
+    loop.add_reader(fresh, lambda: seen.append(fresh.recv(20)))
+    right.send(b"to the dup")
+    other.send(b"to the fresh")
+    turns(loop, 4)
+    loop.remove_reader(fresh)
+    assert seen == [b"to the fresh"]
+    assert idle_cpu(loop) < 0.05
+    for each in (kept, right, fresh, other):
+        each.close()
+
+
+def test_child_process_keeps_the_descriptor_open(loop):
+    """A fork holds the file: remove_reader must still silence it."""
+    left, right = socket.socketpair()
+    gate_out, gate_in = os.pipe()
+    loop.add_reader(left, nothing)
+    turns(loop, 2)
+    os.set_inheritable(left.fileno(), True)
+    pid = os.posix_spawn(
+        "/bin/cat",
+        ["cat"],
+        {},
+        file_actions=[
+            (os.POSIX_SPAWN_DUP2, gate_out, 0),
+            (os.POSIX_SPAWN_CLOSE, gate_in),
+        ],
+    )
+    try:
+        right.send(b"x")
+        assert loop.remove_reader(left) is True
+        left.close()
+        assert idle_cpu(loop) < 0.05
+    finally:
+        os.close(gate_in)
+        os.close(gate_out)
+        os.waitpid(pid, 0)
+        right.close()
