@@ -21,7 +21,7 @@
 /* The largest bytes object that stays under the allocator's threshold. */
 #define LARGE_BYTES   (128 * 1024 - 128)
 /* A read of this much makes the next one large. */
-#define BULKY_BYTES   (32 * 1024)
+#define BULKY_BYTES   (8 * 1024)
 #define EVENT_BYTES   (256 * 1024)
 
 #define READ_FAILED "Fatal read error on socket transport"
