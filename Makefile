@@ -9,6 +9,7 @@ SETUP = VENV=$(VENV) $(TURN) tools/setup-env
 BENCH_OUT ?= bench-results
 # More words for pytest or benchmarks/run.py: make test ARGS="-k timer"
 ARGS ?=
+PYTHON_PARTS = fastloop tests benchmarks tools .ci setup.py
 OWN_TESTS = $(wildcard $(addprefix tests/,unit behaviour isolated fault))
 
 .PHONY: help bench test build debug sanitize lint format unit gate ci wheel \
@@ -59,8 +60,8 @@ format:
 	@$(SETUP) build lint
 	find src tests benchmarks \( -name '*.c' -o -name '*.h' \) \
 		-exec clang-format -i {} +
-	$(PY) -m ruff check -q --fix .
-	$(PY) -m ruff format -q .
+	$(PY) -m ruff check -q --fix $(PYTHON_PARTS)
+	$(PY) -m ruff format -q $(PYTHON_PARTS)
 
 sdist:
 	@$(SETUP) build wheel
