@@ -74,9 +74,16 @@ def _start(
             args=(_pause,),
             name=f"{prefix}_{worker.index}",
         )
-        thread.start()
         threads.add(thread)
         _exit.workers[thread] = worker
+        try:
+            thread.start()
+        except BaseException:
+            # An interrupt may come when the thread runs already.
+            if worker.give_up():
+                threads.discard(thread)
+                del _exit.workers[thread]
+            raise
 
 
 class _WorkQueue:
@@ -141,5 +148,7 @@ class DefaultExecutor(_core.ThreadPool, ThreadPoolExecutor):
         """
         self._stop(cancel_futures)
         if wait:
-            for thread in list(self._threads):
+            with _exit.lock:  # none of them is about to start
+                threads = list(self._threads)
+            for thread in threads:
                 thread.join()

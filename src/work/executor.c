@@ -57,34 +57,57 @@ refuse(FlPoolPhase phase)
     return -1;
 }
 
-/* Start the thread that a push asked for.  0 also when it fails but another
-   thread will run the job, -1 when the job was taken back. */
+/* True if the worker is in that state from now on. */
+static bool
+decide(FlPoolWorker *worker, int life)
+{
+    int found = FL_WORKER_NEW;
+    return atomic_compare_exchange_strong(&worker->life, &found, life)
+           || found == life;
+}
+
+/* A thread did not start, and an exception says why.  0 when another one will
+   run the job; -1 with the exception when not, or when it is none to hide. */
 static int
-start_thread(FlThreadPool *self, FlWorker *place, FlJob *job)
+thread_failed(FlThreadPool *self, FlPoolWorker *worker, FlWorker *place,
+              FlJob *job, bool *taken_back)
+{
+    PyObject *exc = PyErr_GetRaisedException();
+    if (worker == NULL || decide(worker, FL_WORKER_GIVEN_UP)) {
+        *taken_back = fl_pool_unstart(self->pool, place, job);
+    }
+    if (!*taken_back && PyErr_GivenExceptionMatches(exc, PyExc_Exception)) {
+        Py_DECREF(exc); /* the job only waits for a busy thread instead */
+        return 0;
+    }
+    PyErr_SetRaisedException(exc);
+    return -1;
+}
+
+/* Start the thread that a push asked for.  0, or -1 with an exception set; the
+   job then is the caller's again if *taken_back, else it will be run. */
+static int
+start_thread(FlThreadPool *self, FlWorker *place, FlJob *job, bool *taken_back)
 {
     PyTypeObject *type = self->state->worker_type;
     FlPoolWorker *worker = (FlPoolWorker *)type->tp_alloc(type, 0);
     PyObject *started = NULL;
+    *taken_back = false;
     if (worker != NULL) {
         worker->state = self->state;
         worker->pool = self->pool;
         worker->place = place;
         worker->forks = self->forks;
+        atomic_init(&worker->life, FL_WORKER_NEW);
         fl_pool_retain(worker->pool);
         started = PyObject_CallOneArg(self->start, (PyObject *)worker);
-        Py_DECREF(worker);
     }
-    if (started != NULL) {
-        Py_DECREF(started);
-        return 0;
-    }
-    PyObject *exc = PyErr_GetRaisedException();
-    if (fl_pool_unstart(self->pool, place, job)) {
-        PyErr_SetRaisedException(exc);
-        return -1;
-    }
-    Py_DECREF(exc); /* the job only waits for a busy thread instead */
-    return 0;
+    int code = started != NULL
+                   ? 0
+                   : thread_failed(self, worker, place, job, taken_back);
+    Py_XDECREF(started);
+    Py_XDECREF(worker);
+    return code;
 }
 
 int
@@ -106,13 +129,18 @@ fl_executor_submit(FlThreadPool *self, FlLoop *loop, PyObject *future,
         fl_job_free(job);
         return refuse(phase);
     }
-    if (newcomer != NULL && start_thread(self, newcomer, &job->link) < 0) {
+    bool taken_back = false;
+    if (newcomer == NULL
+        || start_thread(self, newcomer, &job->link, &taken_back) == 0)
+    {
+        return 0;
+    }
+    if (taken_back) {
         PyObject *exc = PyErr_GetRaisedException();
         fl_job_free(job);
         PyErr_SetRaisedException(exc);
-        return -1;
     }
-    return 0;
+    return -1;
 }
 
 /* --- _core.ThreadPool ---------------------------------------------------- */
@@ -321,8 +349,21 @@ static const char run_doc[] =
 static PyObject *
 worker_run(FlPoolWorker *self, PyObject *pause)
 {
-    fl_worker_run(self, pause);
+    if (decide(self, FL_WORKER_RUNS)) {
+        fl_worker_run(self, pause);
+    }
     Py_RETURN_NONE;
+}
+
+static const char give_up_doc[] =
+    "give_up($self, /)\n--\n\n"
+    "The thread failed to start: return True if it does not run, and then\n"
+    "it never will.";
+
+static PyObject *
+worker_give_up(FlPoolWorker *self, PyObject *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(decide(self, FL_WORKER_GIVEN_UP));
 }
 
 static const char exit_doc[] =
@@ -344,6 +385,7 @@ index_get(FlPoolWorker *self, void *Py_UNUSED(closure))
 
 static PyMethodDef worker_methods[] = {
     {"run", AS_METHOD(worker_run), METH_O, run_doc},
+    {"give_up", AS_METHOD(worker_give_up), METH_NOARGS, give_up_doc},
     {"exit", AS_METHOD(worker_exit), METH_NOARGS, exit_doc},
     {NULL, NULL, 0, NULL},
 };

@@ -23,7 +23,14 @@ typedef struct {
     FlPool *pool;
     FlWorker *place;
     unsigned forks;
+    atomic_int life; /* FL_WORKER_* */
 } FlPoolWorker;
+
+/* A thread that fails to start may run all the same (an interrupt came while
+   its starter waited for it): whoever is first, it or the starter, decides. */
+#define FL_WORKER_NEW      0
+#define FL_WORKER_RUNS     1
+#define FL_WORKER_GIVEN_UP 2
 
 /* Add both types to the module.  0 or -1. */
 int fl_executor_register(PyObject *module, FlState *state);
