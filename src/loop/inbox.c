@@ -69,6 +69,14 @@ fl_inbox_push_anythread(FlLoop *loop, FlReady *entry)
     return 0;
 }
 
+void
+fl_inbox_wake_anythread(FlLoop *loop)
+{
+    if (loop->poller != NULL) {
+        fl_poller_wake_anythread(loop->poller);
+    }
+}
+
 int
 fl_inbox_push_owing_anythread(FlLoop *loop, FlReady *entry, FlPoller **owed)
 {
@@ -139,6 +147,16 @@ fl_inbox_push_anythread(FlLoop *loop, FlReady *entry)
         fl_ready_clear(entry);
     }
     return code;
+}
+
+void
+fl_inbox_wake_anythread(FlLoop *loop)
+{
+    uv_mutex_lock(&loop->inbox.lock);
+    if (!loop->closed) {
+        fl_poller_wake_anythread(loop->poller);
+    }
+    uv_mutex_unlock(&loop->inbox.lock);
 }
 
 int

@@ -371,9 +371,7 @@ static const char wake_doc[] =
 static PyObject *
 wake(FlLoop *loop, PyObject *Py_UNUSED(ignored))
 {
-    if (loop->poller != NULL) {
-        fl_poller_wake_anythread(loop->poller);
-    }
+    fl_inbox_wake_anythread(loop);
     Py_RETURN_NONE;
 }
 

@@ -210,7 +210,10 @@ void fl_inbox_close(FlLoop *loop);
    MemoryError or RuntimeError (closed) set. */
 int fl_inbox_push_anythread(FlLoop *loop, FlReady *entry);
 
-/* The same, but a loop that sleeps is left asleep where that is safe: *owed is
+/* Wake the loop if it sleeps; nothing happens when it is closed. */
+void fl_inbox_wake_anythread(FlLoop *loop);
+
+/* A push, but a loop that sleeps is left asleep where that is safe: *owed is
    its poller then, and the caller, once it has given up the GIL, wakes it with
    fl_poller_pay_wake_anythread; until then the poller is not freed. */
 int fl_inbox_push_owing_anythread(FlLoop *loop, FlReady *entry,
