@@ -1,0 +1,130 @@
+"""Nothing starves: I/O, timers and other threads among busy callbacks.
+
+The loop may leave out polls while callbacks keep coming, and reads its clock
+less than once a turn; these bound what that costs the others.
+"""
+
+import asyncio
+import socket
+import time
+
+import pytest
+
+
+def spin_until_seen(loop, before, work):
+    """Return how many turns and seconds pass until I/O is looked at."""
+    left, right = socket.socketpair()
+    turns, seen = [0], []
+
+    def spin():
+        turns[0] += 1
+        if turns[0] == before:
+            right.send(b"x")
+            seen.append((turns[0], time.monotonic()))
+        work()
+        loop.call_soon(spin)
+
+    def reader():
+        loop.stop()
+        seen.append((turns[0], time.monotonic()))
+
+    with left, right:
+        loop.add_reader(left, reader)
+        loop.call_soon(spin)
+        loop.run_forever()
+        loop.remove_reader(left)
+    (first, begin), (last, end) = seen
+    return last - first, end - begin
+
+
+@pytest.mark.parametrize("before", [1, 2, 10, 1000, 1033, 5000])
+def test_callbacks_cannot_starve_io(loop, before):
+    turns, _ = spin_until_seen(loop, before, lambda: None)
+    assert turns <= 33
+
+
+def test_slow_callbacks_cannot_starve_io(loop):
+    def work():
+        end = time.monotonic() + 0.002
+        while time.monotonic() < end:
+            pass
+
+    turns, seconds = spin_until_seen(loop, 30, work)
+    # The clock that bounds the skipping may tick every 4 ms or 10 ms.
+    assert turns <= 8
+    assert seconds < 0.1
+
+
+def test_tasks_cannot_starve_io(loop):
+    left, right = socket.socketpair()
+    seen = []
+
+    async def main():
+        loop.add_reader(left, lambda: seen.append(left.recv(1)))
+        for _ in range(500):
+            await asyncio.sleep(0)
+        right.send(b"x")
+        count = 0
+        while not seen:
+            await asyncio.sleep(0)
+            count += 1
+        loop.remove_reader(left)
+        return count
+
+    with left, right:
+        assert loop.run_until_complete(main()) <= 34
+
+
+def test_callbacks_cannot_starve_timers(loop):
+    seen = []
+
+    def spin():
+        if not seen:
+            loop.call_soon(spin)
+
+    def timer():
+        seen.append(loop.time())
+        loop.stop()
+
+    when = loop.time() + 0.002
+    loop.call_at(when, timer)
+    loop.call_soon(spin)
+    loop.run_forever()
+    assert seen[0] - when < 0.03
+
+
+def test_callbacks_cannot_starve_other_threads(loop, in_thread):
+    seen = []
+
+    def spin():
+        if not seen:
+            loop.call_soon(spin)
+        else:
+            loop.stop()
+
+    loop.call_soon(spin)
+    loop.call_soon(
+        lambda: in_thread(loop.call_soon_threadsafe, seen.append, 1)
+    )
+    loop.run_forever()
+    assert seen == [1]
+
+
+def test_busy_io_cannot_starve_callbacks(loop):
+    left, right = socket.socketpair()
+    seen = []
+    right.send(b"x")
+
+    def step(number):
+        seen.append(number)
+        if number < 50:
+            loop.call_soon(step, number + 1)
+        else:
+            loop.stop()
+
+    with left, right:
+        loop.add_reader(left, lambda: None)
+        loop.call_soon(step, 0)
+        loop.run_forever()
+        loop.remove_reader(left)
+    assert seen == list(range(51))
