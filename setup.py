@@ -6,7 +6,7 @@ reach a build started by pip:
 
     FASTLOOP_DEBUG=1          asserts, -O0 -g3
     FASTLOOP_SANITIZE=LIST    address,undefined or thread; asserts stay on
-    FASTLOOP_LTO=0|1|unity    separate objects, -flto, or one translation unit
+    FASTLOOP_LTO=1            link-time optimisation; measured: no gain
     FASTLOOP_WERROR=1         warnings are errors; for developers and CI
 
 Objects are compiled side by side and only when a file they read or their
@@ -30,10 +30,6 @@ from setuptools.command.build_ext import build_ext
 
 HERE = Path(__file__).resolve().parent
 LIBUV_FLOOR = (1, 42, 0)
-DEFAULT_LTO = "0"
-
-# Where each layer of src/ stands; one translation unit includes them so.
-LAYERS = ("base", "py", "loop", "net", "tls", "streams", "work")
 
 if sys.platform == "win32":
     sys.exit(
@@ -97,12 +93,8 @@ def libuv() -> tuple[list[str], list[str]]:
 
 
 def sources() -> list[str]:
-    def rank(path: Path) -> tuple[int, str]:
-        layer = path.relative_to(HERE / "src").parts[0]
-        known = LAYERS.index(layer) if layer in LAYERS else len(LAYERS)
-        return known, str(path)
-
-    found = sorted((HERE / "src").rglob("*.c"), key=rank)
+    """Every .c file under src/, as a path from here."""
+    found = sorted((HERE / "src").rglob("*.c"))
     return [str(path.relative_to(HERE)) for path in found]
 
 
@@ -112,11 +104,7 @@ class Flavour:
     def __init__(self) -> None:
         self.debug = switch("FASTLOOP_DEBUG")
         self.sanitize = os.environ.get("FASTLOOP_SANITIZE", "")
-        self.lto = os.environ.get("FASTLOOP_LTO", DEFAULT_LTO) or "0"
-        if self.lto not in ("0", "1", "unity"):
-            sys.exit(f"FASTLOOP_LTO is 0, 1 or unity, not {self.lto!r}")
-        if self.debug or self.sanitize:
-            self.lto = "0"
+        self.lto = switch("FASTLOOP_LTO") and not (self.debug or self.sanitize)
         self.compile = [
             "-std=c11",
             "-D_GNU_SOURCE",
@@ -150,8 +138,7 @@ class Flavour:
             self.compile += ["-O3", "-DNDEBUG", "-D_FORTIFY_SOURCE=2"]
         if self.debug or self.sanitize:
             self.compile += ["-UNDEBUG", "-DFASTLOOP_DEBUG=1"]
-        if self.lto == "1":
-            # gcc needs to be told to use all CPUs; clang knows.
+        if self.lto:
             self.compile += ["-flto"]
             self.link += ["-flto", "-O3"]
 
@@ -160,8 +147,7 @@ class Flavour:
         kind = self.sanitize.replace(",", "-") or (
             "debug" if self.debug else "release"
         )
-        joined = {"0": "", "1": "-lto", "unity": "-unity"}[self.lto]
-        return kind + joined
+        return kind + ("-lto" if self.lto else "")
 
 
 class Build(build_ext):
@@ -174,9 +160,6 @@ class Build(build_ext):
         abi = sysconfig.get_config_var("SOABI")
         work = HERE / "build" / f"{abi}-{flavour.name()}"
         work.mkdir(parents=True, exist_ok=True)
-        units = list(ext.sources)
-        if flavour.lto == "unity":
-            units = [self.write_unity(work, units)]
         base = [
             *self.compiler.compiler_so,
             *(f"-I{d}" for d in (HERE / "src", *self.compiler.include_dirs)),
@@ -184,10 +167,8 @@ class Build(build_ext):
             *flavour.compile,
         ]
         jobs = []
-        for unit in units:
-            obj = work / Path(unit).with_suffix(".o").name
-            if flavour.lto != "unity":
-                obj = work / Path(unit).with_suffix(".o")
+        for unit in ext.sources:
+            obj = work / Path(unit).with_suffix(".o")
             obj.parent.mkdir(parents=True, exist_ok=True)
             jobs.append((unit, obj, [*base, "-c", unit, "-o", str(obj)]))
         self.write_database(jobs)
@@ -223,13 +204,6 @@ class Build(build_ext):
             objects, str(target), extra_postargs=args
         )
         stamp.write_text(json.dumps([wanted, target.stat().st_mtime_ns]))
-
-    def write_unity(self, work: Path, units: list[str]) -> str:
-        text = "".join(f'#include "{HERE / unit}"\n' for unit in units)
-        path = work / "all.c"
-        if not path.exists() or path.read_text() != text:
-            path.write_text(text)
-        return str(path)
 
     def write_database(self, jobs: list[tuple[str, Path, list[str]]]) -> None:
         rows = [

@@ -215,12 +215,12 @@ def gate_stages() -> list[Stage]:
             {"CC": "clang", "FASTLOOP_WERROR": "1"},
         ),
         Stage(
-            "unity",
-            "one translation unit",
+            "lto",
+            "link-time optimisation",
             "3.13",
             tests(OWN),
             20,
-            {"FASTLOOP_LTO": "unity"},
+            {"FASTLOOP_LTO": "1"},
         ),
         Stage(
             "tsan",
