@@ -2,13 +2,15 @@
 
     fault_program.py SHIM FUNCTION ERRNO [COUNT]
     fault_program.py SHIM cut BYTES AGAIN
+    fault_program.py SHIM delay MICROSECONDS
 
 Each scenario is run again and again, the first, second, third ... call of
 FUNCTION failing, until a run needs no call more.  A scenario may raise
 OSError or MemoryError, or see its connections lost; it must not hang, and
 after it the process must have no more descriptors than before, and a loop
 must work.  With `cut`, nothing fails: every read and write moves at most
-BYTES, and each AGAIN-th would block.
+BYTES, and each AGAIN-th would block.  With `delay`, the thread is away before
+it polls, and its timers must not be missed.
 """
 
 from __future__ import annotations
@@ -303,7 +305,21 @@ def cut(size, again):
     print("total", len(scenarios))
 
 
+def delay(microseconds):
+    """Let deadlines pass between setting the timer and polling."""
+    SHIM.fault_delay(ctypes.c_long(microseconds))
+    faulthandler.dump_traceback_later(20, exit=True)
+    loop = fastloop.new_event_loop()
+    for seconds in (0.001, 0.002, 0.0035):
+        assert loop.run_until_complete(asyncio.sleep(seconds, 5)) == 5
+    loop.close()
+    print("total", 3)
+
+
 def main():
+    if sys.argv[2] == "delay":
+        delay(int(sys.argv[3]))
+        return
     if sys.argv[2] == "cut":
         cut(int(sys.argv[3]), int(sys.argv[4]))
         return

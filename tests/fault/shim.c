@@ -8,7 +8,9 @@
    1. fault_arm(name, skip, count, errno): the calls skip .. skip+count-1 of
       this function fail with errno (0: nothing fails, calls are counted).
    2. fault_cut(bytes, again): every read and write moves at most so many
-      bytes, and each `again`-th would block. */
+      bytes, and each `again`-th would block.
+   3. fault_delay(microseconds): the thread is away for so long between
+      setting libuv's timer and polling. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -22,6 +24,7 @@
 #include <sys/timerfd.h>
 #include <sys/types.h>
 #include <sys/uio.h>
+#include <unistd.h>
 
 static char armed[32];
 static long skip_left, fail_left, hits, hits_last, seen;
@@ -269,6 +272,30 @@ writev(int fd, const struct iovec *parts, int count)
         return NEXT(writev)(fd, &part, 1);
     }
     return NEXT(writev)(fd, parts, count);
+}
+
+static long delay_us;
+
+/* How long a thread is away between setting libuv's timer and polling. */
+void
+fault_delay(long microseconds)
+{
+    delay_us = microseconds;
+}
+
+int
+uv_timer_start(void *timer, void *callback, uint64_t timeout, uint64_t repeat)
+{
+    /* libuv came with the extension: it is in nobody's search order. */
+    void *libuv = dlopen("libuv.so.1", RTLD_LAZY | RTLD_NOLOAD);
+    int (*next)(void *, void *, uint64_t, uint64_t) =
+        (int (*)(void *, void *, uint64_t, uint64_t))dlsym(libuv,
+                                                           "uv_timer_start");
+    int code = next(timer, callback, timeout, repeat);
+    if (delay_us > 0) {
+        (void)usleep((useconds_t)delay_us);
+    }
+    return code;
 }
 
 extern void *__libc_malloc(size_t);

@@ -129,3 +129,9 @@ def test_all_further_calls_fail(sweep, name, code):
 def test_short_reads_and_writes(sweep, size, again):
     """Every read and write moves a few bytes; each Nth would block."""
     assert sweep("cut", size, again) > 0
+
+
+@pytest.mark.parametrize("microseconds", ["2000", "6000"])
+def test_away_between_the_timer_and_the_poll(sweep, microseconds):
+    """libuv 1.44 runs due timers first, and would then wait for ever."""
+    assert sweep("delay", microseconds) == 3
