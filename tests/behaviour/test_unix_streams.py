@@ -367,22 +367,19 @@ def test_peer_credentials_through_the_socket(run):
     run(main())
 
 
-def test_backlog_of_a_unix_server(run, loop, path):
-    """With a backlog of 1 and nobody accepting, connects soon block."""
+def test_backlog_reaches_listen(run, loop, path):
+    seen = []
+
+    class Listening(socket.socket):
+        def listen(self, backlog):
+            seen.append(backlog)
+            super().listen(backlog)
 
     async def main():
-        server = await loop.create_unix_server(
-            Recorder, path, backlog=1, start_serving=False
-        )
-        server.sockets[0].getsockname()
-        await server.start_serving()
-        pairs = await asyncio.gather(
-            *(loop.create_unix_connection(Recorder, path) for _ in range(2))
-        )
-        for transport, protocol in pairs:
-            transport.abort()
-            await protocol.wait_lost()
+        sock = Listening(socket.AF_UNIX)
+        sock.bind(str(path))
+        server = await loop.create_unix_server(Recorder, sock=sock, backlog=7)
+        assert seen == [7]
         server.close()
-        await turns(5)
 
     run(main())

@@ -297,6 +297,28 @@ async def cut_tls(code, helpers, reports):
     server.close()
 
 
+async def count_writes(most, helpers, reports):
+    """A header and a body a response: how many system calls they take."""
+
+    def answer(protocol, data):
+        protocol.transport.write(b"header:")
+        protocol.transport.write(data)
+
+    seen = {}
+    for name in ("send", "sendmsg"):
+        async with helpers.link(
+            "tcp-server", helpers.Recorder(data=answer)
+        ) as c:
+            for i in range(60):
+                if i == 10:
+                    SHIM.fault_arm(name.encode(), 0, 0, 0)
+                await c.peer.send(b"body")
+                assert await c.peer.recv_exactly(11) == b"header:body"
+            seen[name] = SHIM.fault_seen()
+    print(seen, file=sys.stderr)
+    assert sum(seen.values()) == most, seen
+
+
 CASES = {
     "read-reset": (read_error, errno.ECONNRESET),
     "read-io": (read_error, errno.EIO),
@@ -332,7 +354,13 @@ CASES = {
     "cut-1000": (cut_stress, 1000),
     "cut-7777": (cut_stress, 7777),
     "cut-tls": (cut_tls, 500),
+    "writes-held": (count_writes, 50),
+    "writes-not-held": (count_writes, 100),
 }
+#: Cases in which no call is made to fail.
+COUNTED = (cut_stress, cut_tls, count_writes)
+#: The fast path that a case turns off.
+DISABLED = {"writes-not-held": "hold_writes"}
 
 
 def main():
@@ -351,7 +379,7 @@ def main():
         asyncio.wait_for(case(code, net_helpers, reports), 15)
     )
     loop.run_until_complete(net_helpers.turns(5))
-    if case not in (cut_stress, cut_tls):
+    if case not in COUNTED:
         assert hits(), "the call was never made"
     assert reports == [], reports
     after = len(os.listdir("/proc/self/fd"))
@@ -402,6 +430,7 @@ def test_a_failing_call(shim, case):
         [sys.executable, "-X", "faulthandler", __file__, str(shim), case],
         env={
             **os.environ,
+            "FASTLOOP_DISABLE": DISABLED.get(case, ""),
             "LD_PRELOAD": str(shim),
             "PYTHONPATH": os.pathsep.join(filter(None, [home, inherited])),
         },
