@@ -312,7 +312,8 @@ def run_stage(stage: Stage, interpreter: Interpreter) -> None:
         "PYTHON": interpreter.python,
         "VENV": venv,
         "FASTLOOP_WERROR": "1",
-        "PYTEST_ADDOPTS": f"--junitxml={stage.report}",
+        "PYTEST_ADDOPTS": os.environ.get("PYTEST_ADDOPTS", "")
+        + f" --junitxml={stage.report}",
         "TURN": TURN,
         **stage.env,
     }
