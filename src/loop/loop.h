@@ -94,16 +94,17 @@ typedef struct FlLoop {
     FlInbox inbox;
 
     /* of the current run */
-    unsigned long thread_id; /* 0: not running */
-    int64_t now_ns;          /* the precise clock as it was last read */
-    bool now_fresh;          /* and that was in this turn */
-    bool tracks_origin;      /* this run turned coroutine origins on */
-    int64_t polled_ns;       /* coarse time of the last poll */
-    uint64_t dispatch;       /* counts entries run: names "this callback" */
-    unsigned skips_left;     /* polls that may still be skipped */
-    unsigned skip_allowance; /* how many after the next empty poll */
-    int saved_wakeup_fd;     /* Python's, put back after the run */
-    int user_wakeup_fd;      /* the one before add_signal_handler, or -1 */
+    unsigned long thread_id;   /* 0: not running */
+    int64_t now_ns;            /* the precise clock as it was last read */
+    bool now_fresh;            /* and that was in this turn */
+    unsigned clock_turns_left; /* see queue_due in run.c */
+    bool tracks_origin;        /* this run turned coroutine origins on */
+    int64_t polled_ns;         /* coarse time of the last poll */
+    uint64_t dispatch;         /* counts entries run: names "this callback" */
+    unsigned skips_left;       /* polls that may still be skipped */
+    unsigned skip_allowance;   /* how many after the next empty poll */
+    int saved_wakeup_fd;       /* Python's, put back after the run */
+    int user_wakeup_fd;        /* the one before add_signal_handler, or -1 */
     bool wakeup_installed;
     bool in_turn; /* also in one of _run_once(), outside a run */
     bool debug;

@@ -17,7 +17,10 @@
 
 #include <unistd.h>
 
-#define MAX_SKIPS 32
+#define MAX_SKIPS   32
+/* Turns in a row that timers already due may do without a clock reading: by
+   how many of them another timer may be noticed late. */
+#define CLOCK_TURNS 8
 
 /* --- one turn ------------------------------------------------------------ */
 
@@ -121,12 +124,16 @@ queue_due(FlLoop *loop)
 {
     int64_t next_ns = fl_deadlines_next_ns(&loop->timers);
     loop->now_fresh = false;
-    if (next_ns == FL_DEADLINE_NEVER
-        || next_ns > fl_clock_coarse_ns() + FL_COARSE_LAG_NS)
-    {
+    if (next_ns == FL_DEADLINE_NEVER) {
         return 0;
     }
-    loop->now_ns = fl_clock_ns();
+    if (next_ns > loop->now_ns || --loop->clock_turns_left == 0) {
+        if (next_ns > fl_clock_coarse_ns() + FL_COARSE_LAG_NS) {
+            return 0;
+        }
+        loop->now_ns = fl_clock_ns();
+        loop->clock_turns_left = CLOCK_TURNS;
+    }
     loop->now_fresh = true;
     /* One nanosecond is the clock's resolution, which asyncio allows for. */
     int64_t due_ns = loop->now_ns + 1;
@@ -305,6 +312,7 @@ run_begin(FlLoop *loop, PyObject **old_hooks)
     loop->skip_allowance = loop->skips_left = 0;
     loop->now_fresh = false;
     loop->now_ns = fl_clock_ns();
+    loop->clock_turns_left = CLOCK_TURNS;
     if (loop->debug) {
         loop->tracks_origin = true;
         if (set_origin_tracking(loop, Py_True) < 0) {
