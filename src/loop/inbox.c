@@ -41,6 +41,18 @@ fl_inbox_free(FlInbox *inbox)
     uv_mutex_destroy(&inbox->lock);
 }
 
+int
+fl_inbox_traverse(const FlInbox *inbox, visitproc visit, void *arg)
+{
+    for (size_t at = 0; at < inbox->count; at++) {
+        int result = fl_ready_visit(&inbox->entries[at], visit, arg);
+        if (result != 0) {
+            return result;
+        }
+    }
+    return 0;
+}
+
 #if FL_HAVE_GIL
 
 static int

@@ -225,6 +225,9 @@ loop_traverse(FlLoop *loop, visitproc visit, void *arg)
     Py_VISIT(loop->python_transports);
     int result = fl_ready_traverse(&loop->ready, visit, arg);
     if (result == 0) {
+        result = fl_inbox_traverse(&loop->inbox, visit, arg);
+    }
+    if (result == 0) {
         result = fl_deadlines_visit(&loop->timers, visit_timer, &visitor);
     }
     if (result == 0) {

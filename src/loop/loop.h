@@ -223,6 +223,22 @@ int fl_inbox_push_owing_anythread(FlLoop *loop, FlReady *entry,
 /* Move what came to the ring. */
 int fl_inbox_drain(FlLoop *loop);
 
+/* For the collector, which has stopped the other threads. */
+int fl_inbox_traverse(const FlInbox *inbox, visitproc visit, void *arg);
+
+/* The thread that pushes to the ring calls this before: what it pushed to the
+   inbox earlier goes first, as in asyncio's one queue. */
+static inline int
+fl_inbox_settle_order(FlLoop *loop)
+{
+#if FL_HAVE_GIL
+    (void)loop;
+    return 0;
+#else
+    return fl_inbox_drain(loop);
+#endif
+}
+
 /* --- shared.c ------------------------------------------------------------ */
 
 /* The callback of a shared handle begins: true if fl_shared_end must follow.

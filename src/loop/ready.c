@@ -93,21 +93,30 @@ fl_ready_clear(FlReady *entry)
 }
 
 int
+fl_ready_visit(const FlReady *entry, visitproc visit, void *arg)
+{
+    if (entry->kind == FL_READY_NONE || entry->kind == FL_READY_EVENT) {
+        return 0;
+    }
+    for (uint32_t at = 0; at < owned_args(entry); at++) {
+        Py_VISIT(entry->args[at]);
+    }
+    Py_VISIT(entry->callback);
+    Py_VISIT(entry->context);
+    return 0;
+}
+
+int
 fl_ready_traverse(const FlReadyRing *ring, visitproc visit, void *arg)
 {
     if (ring->entries == NULL) {
         return 0;
     }
     for (uint64_t at = ring->head; at != ring->tail; at++) {
-        const FlReady *entry = fl_ready_at(ring, at);
-        if (entry->kind == FL_READY_NONE || entry->kind == FL_READY_EVENT) {
-            continue;
+        int result = fl_ready_visit(fl_ready_at(ring, at), visit, arg);
+        if (result != 0) {
+            return result;
         }
-        for (uint32_t arg_at = 0; arg_at < owned_args(entry); arg_at++) {
-            Py_VISIT(entry->args[arg_at]);
-        }
-        Py_VISIT(entry->callback);
-        Py_VISIT(entry->context);
     }
     return 0;
 }

@@ -70,6 +70,7 @@ void fl_ready_shrink(FlReadyRing *ring);
 /* Release what an entry (a copy, or one in the ring) owns. */
 void fl_ready_clear(FlReady *entry);
 
+int fl_ready_visit(const FlReady *entry, visitproc visit, void *arg);
 int fl_ready_traverse(const FlReadyRing *ring, visitproc visit, void *arg);
 
 static inline uint64_t

@@ -277,13 +277,16 @@ fl_loop_call_soon(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
     {
         return NULL;
     }
-    if (FL_UNLIKELY(loop->debug)) {
-        if (fl_debug_check(loop, args[0], "call_soon", true) < 0) {
-            return NULL;
-        }
+    if (FL_UNLIKELY(loop->debug)
+        && fl_debug_check(loop, args[0], "call_soon", true) < 0)
+    {
+        return NULL;
     }
-    else if (context != NULL && !(loop->off & FL_OFF_RAW_STEPS)
-             && is_task_step(loop->state, args, nargs))
+    if (fl_inbox_settle_order(loop) < 0) {
+        return NULL;
+    }
+    if (context != NULL && !loop->debug && !(loop->off & FL_OFF_RAW_STEPS)
+        && is_task_step(loop->state, args, nargs))
     {
         return push_step(loop, args, nargs, context);
     }
