@@ -437,6 +437,7 @@ def test_protocols_that_raise(run, method):
     run(main())
 
 
+@pytest.mark.reports
 def test_ssl_true_is_the_default_context(run, loop):
     """It trusts the system's authorities, so ours is refused."""
 
