@@ -8,6 +8,8 @@
       ran): then the outcome is dropped, and so it is by a closed loop. */
 #include "work/job.h"
 
+#include <time.h>
+
 FlCallJob *
 fl_job_new(FlState *state, FlLoop *loop, PyObject *future, PyObject *func,
            PyObject *const *args, Py_ssize_t nargs, PyObject *kwargs)
@@ -145,9 +147,9 @@ cancel_future(FlLoop *loop, PyObject *future, PyObject *Py_UNUSED(argument))
 
 /* --- on any thread ------------------------------------------------------- */
 
-void
-fl_future_post_anythread(FlLoop *loop, FlReadyOp op, PyObject *future,
-                         PyObject *value, FlPoller **owed)
+static int
+post(FlLoop *loop, FlReadyOp op, PyObject *future, PyObject *value,
+     FlPoller **owed)
 {
     FlReady entry = {
         .kind = FL_READY_OP,
@@ -156,17 +158,33 @@ fl_future_post_anythread(FlLoop *loop, FlReadyOp op, PyObject *future,
         .callback = Py_NewRef(future),
         .args = {value},
     };
-    int code = owed == NULL
-                   ? fl_inbox_push_anythread(loop, &entry)
-                   : fl_inbox_push_owing_anythread(loop, &entry, owed);
-    if (code == 0) {
-        return;
+    return owed == NULL ? fl_inbox_push_anythread(loop, &entry)
+                        : fl_inbox_push_owing_anythread(loop, &entry, owed);
+}
+
+/* A result that is lost leaves its task waiting for ever: where memory is
+   short, wait for some, up to a second. */
+void
+fl_future_post_anythread(FlLoop *loop, FlReadyOp op, PyObject *future,
+                         PyObject *value, FlPoller **owed)
+{
+    const struct timespec pause = {.tv_nsec = 10 * 1000 * 1000};
+    int tries = 100;
+    while (post(loop, op, future, Py_XNewRef(value), owed) < 0) {
+        if (PyErr_ExceptionMatches(PyExc_RuntimeError)) {
+            PyErr_Clear(); /* the loop is closed: nobody waits */
+            break;
+        }
+        if (--tries == 0) {
+            PyErr_WriteUnraisable((PyObject *)loop);
+            break;
+        }
+        PyErr_Clear(); /* tried again, and reported in the end */
+        PyThreadState *thread = PyEval_SaveThread();
+        (void)nanosleep(&pause, NULL);
+        PyEval_RestoreThread(thread);
     }
-    if (PyErr_ExceptionMatches(PyExc_RuntimeError)) {
-        PyErr_Clear(); /* the loop is closed: nobody waits */
-        return;
-    }
-    PyErr_WriteUnraisable((PyObject *)loop);
+    Py_XDECREF(value);
 }
 
 static PyObject *

@@ -1,6 +1,7 @@
 """Tools that watch a program: tracers, debuggers, profilers, dumpers."""
 
 import sys
+import sysconfig
 
 import pytest
 
@@ -293,7 +294,12 @@ def test_optimized_and_isolated_interpreters(script):
     script(WORK + "run()\n", "-X", "importtime", quiet=False)
 
 
-@pytest.mark.parametrize("allocator", ["malloc", "debug", "pymalloc_debug"])
+ALLOCATORS = ["debug", "malloc", "pymalloc_debug"]
+if sysconfig.get_config_var("Py_GIL_DISABLED"):
+    ALLOCATORS = ["debug", "mimalloc", "mimalloc_debug"]
+
+
+@pytest.mark.parametrize("allocator", ALLOCATORS)
 def test_allocators(script, allocator):
     script(WORK + "run()\n", PYTHONMALLOC=allocator)
 
