@@ -112,6 +112,13 @@ def pyenv(minor: str) -> str:
     return str(found[-1]) if found else ""
 
 
+def from_pyenv(minor: str) -> Interpreter:
+    """A version that neither Debian nor its sources have."""
+    found = pyenv(minor)
+    error = "" if found else f"pyenv install {minor}: there is none here"
+    return Interpreter(python=found, error=error)
+
+
 def interpreters() -> dict[str, Interpreter]:
     own = shutil.which("python3.11") or "python3"
     plain = Interpreter("plain", "3.13", str(PYTHONS / "3.13/bin/python3.13"))
@@ -119,7 +126,7 @@ def interpreters() -> dict[str, Interpreter]:
         plain = Interpreter(python=pyenv("3.13"))
     return {
         "3.11": Interpreter(python=own),
-        "3.12": Interpreter("noble", "noble", "python3.12", tree=True),
+        "3.12": from_pyenv("3.12"),
         "3.13": plain,
         "3.14": Interpreter("forky", "forky", "python3.14", tree=True),
         "3.15": Interpreter("forky", "forky", "python3.15", tree=True),
