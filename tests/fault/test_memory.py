@@ -256,7 +256,7 @@ def test_each_allocation_fails(sweep, operation):
 
 @pytest.mark.parametrize("operation", LONG)
 def test_each_allocation_of_more_fails(sweep, operation):
-    assert sweep(operation, 150) > 0
+    assert sweep(operation, 60) > 0
 
 
 @pytest.mark.skipif(
@@ -265,4 +265,4 @@ def test_each_allocation_of_more_fails(sweep, operation):
 )
 @pytest.mark.parametrize("operation", FRAGILE)
 def test_each_allocation_of_python_code_fails(sweep, operation):
-    assert sweep(operation, 150) > 0
+    assert sweep(operation, 60) > 0
