@@ -150,7 +150,8 @@ cancel_handle(PyObject *handle)
     if (handle == NULL) {
         return;
     }
-    PyObject *result = PyObject_CallMethod(handle, "cancel", NULL);
+    FlState *state = FL_LOOP(((FlHandle *)handle)->loop)->state;
+    PyObject *result = PyObject_CallMethodNoArgs(handle, state->names.cancel);
     if (result == NULL) {
         PyErr_WriteUnraisable(handle);
     }
