@@ -16,7 +16,15 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-OWN = ("unit", "behaviour", "isolated", "fault")
+# Not tests/isolated nor the sweeps over allocations: they end interpreters in
+# the middle of things, and what that leaves behind is CPython's.
+OWN = (
+    "unit",
+    "behaviour",
+    "fault/test_limits.py",
+    "fault/test_net_calls.py",
+    "fault/test_system_calls.py",
+)
 FRAME = re.compile(r"^\s+#\d+ 0x[0-9a-f]+ in (\S+)(.*)$", re.M)
 FASTLOOP = re.compile(r"\b_core\.|[ /]src/")
 INTERPRETER = re.compile(r"^_PyEval_|^PyEval_")
@@ -61,7 +69,7 @@ def main(folder: str) -> int:
     log = Path(folder) / "asan-report"
     for old in log.parent.glob(log.name + ".*"):
         old.unlink()
-    tests = [f"tests/{n}" for n in OWN if Path("tests", n).is_dir()]
+    tests = [f"tests/{name}" for name in OWN]
     python = Path(os.environ.get("VENV", ".venv"), "bin", "python")
     code = subprocess.call(
         [

@@ -30,7 +30,32 @@ CACHE = Path(
 PYTHONS = CACHE / "pythons"
 LOGS = TOP / "build" / "ci"
 OWN = ("unit", "behaviour", "isolated", "fault")
-COUNTED = ("unit", "behaviour", "isolated/test_refcount_plugin.py")
+ALL_COUNTED = ("unit", "behaviour", "isolated/test_refcount_plugin.py")
+# Each test is run five times and more: here one of each kind of object, the
+# rest in the gate.
+COUNTED = (
+    "unit",
+    *(
+        f"behaviour/test_{name}.py"
+        for name in (
+            "buffered_protocol",
+            "context",
+            "exceptions",
+            "executor",
+            "fd_watchers",
+            "handles",
+            "lifecycle",
+            "run",
+            "scheduling",
+            "tasks",
+            "threadsafe",
+            "timers",
+            "transport_close",
+            "unix_streams",
+        )
+    ),
+    "isolated/test_refcount_plugin.py",
+)
 # Two stages at a time build in one tree: one after the other.
 # The process groups of what runs now.
 LIVE: set[int] = set()
@@ -164,18 +189,7 @@ def stages() -> list[Stage]:
         rows.append(Stage(name, "our own tests", name, tests(OWN)))
     # What is slow goes first, so that the two workers end together.
     slow = [
-        Stage(
-            "refcount",
-            "reference counts",
-            "3.14d",
-            tests(
-                COUNTED,
-                "-p tests.refcount --refcount -k 'not asyncio' "
-                "--ignore=tests/behaviour/test_pytest_plugin.py",
-            ),
-            30,
-            {"FASTLOOP_DEBUG": "1", "FASTLOOP_TEST_TIMEOUT": "240"},
-        ),
+        count_references("refcount", COUNTED, 30),
         Stage(
             "asan",
             "ASan+UBSan, leaks",
@@ -193,9 +207,25 @@ def stages() -> list[Stage]:
     return [*rows[:2], *slow, *rows[2:], *gate_stages()]
 
 
+def count_references(name: str, folders: Iterable[str], minutes: int) -> Stage:
+    return Stage(
+        name,
+        "reference counts",
+        "3.14d",
+        tests(
+            folders,
+            "-p tests.refcount --refcount -k 'not asyncio' "
+            "--ignore=tests/behaviour/test_pytest_plugin.py",
+        ),
+        minutes,
+        {"FASTLOOP_DEBUG": "1", "FASTLOOP_TEST_TIMEOUT": "240"},
+    )
+
+
 def gate_stages() -> list[Stage]:
     """What has no limit of time."""
     rows = [
+        count_references("refcount-all", ALL_COUNTED, 90),
         Stage("wheel", "a wheel without libuv", "3.11", "make wheel", 15),
         Stage(
             "3.14-all",

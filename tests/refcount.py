@@ -24,6 +24,7 @@ from _pytest.runner import runtestprotocol
 WARM_UP = 2
 RUNS = 2
 MORE_RUNS = 8
+LAST_RUNS = 24
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -91,6 +92,9 @@ class Repeater:
         grown = self.deltas(item, nextitem, WARM_UP, RUNS)
         if min(grown) > 0:
             grown = self.deltas(item, nextitem, 1, MORE_RUNS)
+        if min(grown) > 0 and max(grown) > min(grown):
+            # A leak is the same each time; what wavers may still settle.
+            grown = self.deltas(item, nextitem, 1, LAST_RUNS)
         if min(grown) > 0 and not self.asyncio_grows(item, grown):
             report = next(r for r in reports if r.when == "call")
             report.outcome = "failed"
