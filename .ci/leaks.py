@@ -81,7 +81,7 @@ def main(folder: str) -> int:
             "no:cacheprovider",
             *tests,
             "-k",
-            "not asyncio",
+            "not [asyncio",
         ],
         env={**os.environ, **options(log)},
     )
