@@ -11,6 +11,7 @@ that grows in every run is given more runs before it is called leaking.
 from __future__ import annotations
 
 import array
+import collections
 import gc
 import statistics
 import sys
@@ -25,6 +26,7 @@ WARM_UP = 2
 RUNS = 2
 MORE_RUNS = 8
 LAST_RUNS = 24
+MANY = 8
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -56,6 +58,18 @@ def settled_total() -> int:
     for _ in range(3):
         gc.collect()
     return sys.gettotalrefcount()
+
+
+def is_leak(grown: list[int]) -> bool:
+    """Whether growth in each run is a leak and no cache that still fills.
+
+    A leak is the same in most runs, or many references in every one; what a
+    debug interpreter itself keeps is a few, now more and now fewer.
+    """
+    _, most = collections.Counter(grown).most_common(1)[0]
+    return min(grown) > 0 and (
+        most * 4 >= len(grown) * 3 or min(grown) >= MANY
+    )
 
 
 class Repeater:
@@ -95,7 +109,7 @@ class Repeater:
         if min(grown) > 0 and max(grown) > min(grown):
             # A leak is the same each time; what wavers may still settle.
             grown = self.deltas(item, nextitem, 1, LAST_RUNS)
-        if min(grown) > 0 and not self.asyncio_grows(item, grown):
+        if is_leak(grown) and not self.asyncio_grows(item, grown):
             report = next(r for r in reports if r.when == "call")
             report.outcome = "failed"
             report.longrepr = f"references grew in each run: {grown}"
