@@ -216,10 +216,17 @@ QUICK = [
     "signals",
     "new_and_close",
 ]
-LONG = ["tasks", "complete", "executor"]
+LONG = ["tasks", "complete"]
 #: Work whose Python frames and tracebacks CPython 3.12 and newer itself
 #: crashes on when their allocation fails, on asyncio's loop as well.
-FRAGILE = ["debug", "reprs", "failing_callback", "getaddrinfo", "connection"]
+FRAGILE = [
+    "debug",
+    "reprs",
+    "failing_callback",
+    "getaddrinfo",
+    "connection",
+    "executor",
+]
 
 
 @pytest.fixture
