@@ -13,6 +13,7 @@
       all that its beginning did. */
 #include "base/clock.h"
 #include "loop/methods.h"
+#include "py/call.h"
 #include "py/errors.h"
 
 #include <unistd.h>
@@ -427,23 +428,13 @@ future_for(FlLoop *loop, PyObject *awaitable, bool *made)
     return future;
 }
 
-/* -1 with an exception, else the truth of future.done(). */
-static int
-is_done(FlState *state, PyObject *future)
-{
-    PyObject *done = PyObject_CallMethodNoArgs(future, state->names.done);
-    int truth = done == NULL ? -1 : PyObject_IsTrue(done);
-    Py_XDECREF(done);
-    return truth;
-}
-
 /* The run was left by an exception: the task we made must not complain that
    nobody asked for its own. */
 static void
 retrieve_exception(FlState *state, PyObject *future)
 {
     PyObject *exc = PyErr_GetRaisedException();
-    if (is_done(state, future) > 0) {
+    if (fl_call_truth(future, state->names.done) > 0) {
         PyObject *cancelled =
             PyObject_CallMethodNoArgs(future, state->names.cancelled);
         if (cancelled == Py_False) {
@@ -496,7 +487,7 @@ run_future(FlLoop *loop, PyObject *future, bool made)
     if (call_and_drop(removed) < 0) {
         return NULL;
     }
-    int done = is_done(state, future);
+    int done = fl_call_truth(future, state->names.done);
     if (done == 0) {
         PyErr_SetString(PyExc_RuntimeError,
                         "Event loop stopped before Future completed.");

@@ -9,6 +9,7 @@
       the collector warns about each that is still open. */
 #include "net/stream.h"
 
+#include "py/call.h"
 #include "py/errors.h"
 
 #include <errno.h>
@@ -111,25 +112,34 @@ fl_stream_fatal_errno(FlStream *self, int code, const char *message)
 
 /* --- connection_made ----------------------------------------------------- */
 
+int
+fl_stream_settle(FlStream *self, PyObject *waiter, PyObject *method,
+                 PyObject *value)
+{
+    Py_INCREF(waiter);
+    int done = fl_call_truth(waiter, self->state->names.done);
+    PyObject *result = NULL;
+    if (done == 0) {
+        result = PyObject_CallMethodOneArg(waiter, method, value);
+    }
+    bool failed = done < 0 || (done == 0 && result == NULL);
+    Py_XDECREF(result);
+    Py_DECREF(waiter);
+    return failed ? fl_loop_report_callback(self->loop, NULL) : 0;
+}
+
 static int
 wake_waiter(FlStream *self)
 {
-    FlNames *names = &self->state->names;
     PyObject *waiter = self->waiter;
     self->waiter = NULL;
     if (waiter == NULL) {
         return 0;
     }
-    PyObject *done = PyObject_CallMethodNoArgs(waiter, names->done);
-    PyObject *result = NULL;
-    if (done == Py_False) {
-        result = PyObject_CallMethodOneArg(waiter, names->set_result, Py_None);
-    }
-    bool failed = done == NULL || (done == Py_False && result == NULL);
-    Py_XDECREF(done);
-    Py_XDECREF(result);
+    int code =
+        fl_stream_settle(self, waiter, self->state->names.set_result, Py_None);
     Py_DECREF(waiter);
-    return failed ? fl_loop_report_callback(self->loop, NULL) : 0;
+    return code;
 }
 
 /* What follows connection_made, whether it raised or not. */
@@ -258,22 +268,15 @@ finish(FlStream *self)
 static int
 fail_empty_waiter(FlStream *self)
 {
-    FlNames *names = &self->state->names;
     PyObject *exc = PyObject_CallFunction(PyExc_ConnectionError, "s",
                                           "Connection is closed by peer");
-    PyObject *waiter = Py_NewRef(self->empty_waiter);
-    PyObject *done =
-        exc == NULL ? NULL : PyObject_CallMethodNoArgs(waiter, names->done);
-    PyObject *result = NULL;
-    if (done == Py_False) {
-        result = PyObject_CallMethodOneArg(waiter, names->set_exception, exc);
+    if (exc == NULL) {
+        return fl_loop_report_callback(self->loop, NULL);
     }
-    bool failed = done == NULL || (done == Py_False && result == NULL);
-    Py_DECREF(waiter);
-    Py_XDECREF(exc);
-    Py_XDECREF(done);
-    Py_XDECREF(result);
-    return failed ? fl_loop_report_callback(self->loop, NULL) : 0;
+    int code = fl_stream_settle(self, self->empty_waiter,
+                                self->state->names.set_exception, exc);
+    Py_DECREF(exc);
+    return code;
 }
 
 static int

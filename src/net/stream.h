@@ -136,6 +136,11 @@ int fl_stream_clear(FlStream *self);
 void fl_stream_finalize(FlStream *self);
 void fl_stream_dealloc(FlStream *self);
 
+/* Call method(value) on a future that is not done yet: set_result or
+   set_exception.  A failure is reported.  0, or -1 to leave the loop. */
+int fl_stream_settle(FlStream *self, PyObject *waiter, PyObject *method,
+                     PyObject *value);
+
 /* call_exception_handler for the raised exception with asyncio's keys for a
    transport.  0, or -1 to leave the loop. */
 int fl_stream_report(FlStream *self, const char *message);

@@ -162,23 +162,6 @@ wait_for_kernel(FlStream *self)
     return code < 0 ? write_failed(self, code) : 0;
 }
 
-static int
-tell_empty_waiter(FlStream *self)
-{
-    FlNames *names = &self->loop->state->names;
-    PyObject *waiter = Py_NewRef(self->empty_waiter);
-    PyObject *done = PyObject_CallMethodNoArgs(waiter, names->done);
-    PyObject *result = NULL;
-    if (done == Py_False) {
-        result = PyObject_CallMethodOneArg(waiter, names->set_result, Py_None);
-    }
-    bool failed = done == NULL || (done == Py_False && result == NULL);
-    Py_XDECREF(done);
-    Py_XDECREF(result);
-    Py_DECREF(waiter);
-    return failed ? fl_loop_report_callback(self->loop, NULL) : 0;
-}
-
 /* Everything was sent: watch for that no more, and do what waited for it. */
 static int
 drained(FlStream *self)
@@ -187,7 +170,11 @@ drained(FlStream *self)
     if (code < 0) {
         return write_failed(self, code);
     }
-    if (self->empty_waiter != NULL && tell_empty_waiter(self) < 0) {
+    if (self->empty_waiter != NULL
+        && fl_stream_settle(self, self->empty_waiter,
+                            self->state->names.set_result, Py_None)
+               < 0)
+    {
         return -1;
     }
     if (self->phase == FL_STREAM_CLOSING) {

@@ -7,6 +7,7 @@
    3. The executor's flag and messages are asyncio's, which shares this loop's
       attributes: its shutdown_default_executor works unchanged. */
 #include "loop/methods.h"
+#include "py/call.h"
 #include "work/executor.h"
 #include "work/job.h"
 #include "work/work.h"

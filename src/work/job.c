@@ -8,6 +8,8 @@
       ran): then the outcome is dropped, and so it is by a closed loop. */
 #include "work/job.h"
 
+#include "py/call.h"
+
 #include <time.h>
 
 FlCallJob *
@@ -54,15 +56,6 @@ fl_job_free(FlCallJob *job)
 }
 
 /* --- on the loop's thread ------------------------------------------------ */
-
-int
-fl_call_truth(PyObject *object, PyObject *name)
-{
-    PyObject *result = PyObject_CallMethodNoArgs(object, name);
-    int truth = result == NULL ? -1 : PyObject_IsTrue(result);
-    Py_XDECREF(result);
-    return truth;
-}
 
 static int
 report_unless(FlLoop *loop, PyObject *result)

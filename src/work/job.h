@@ -37,9 +37,6 @@ void fl_job_run_steal(FlCallJob *job, FlPoller **owed);
 /* Cancel the future of a job that will not run, and free it. */
 void fl_job_cancel_steal(FlCallJob *job);
 
-/* The truth of object.name(), or -1 with an exception. */
-int fl_call_truth(PyObject *object, PyObject *name);
-
 /* What every bridge does with an outcome, on the loop's thread: set it on the
    future unless that is done. */
 int fl_future_give_result(FlLoop *loop, PyObject *future, PyObject *result);

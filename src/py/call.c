@@ -1,0 +1,13 @@
+/* Calls into Python whose answer is wanted as a C value.
+
+   1. The answer's truth is Python's: a method may return any object. */
+#include "py/call.h"
+
+int
+fl_call_truth(PyObject *object, PyObject *name)
+{
+    PyObject *result = PyObject_CallMethodNoArgs(object, name);
+    int truth = result == NULL ? -1 : PyObject_IsTrue(result);
+    Py_XDECREF(result);
+    return truth;
+}
