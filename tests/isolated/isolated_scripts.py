@@ -87,7 +87,9 @@ class Script:
             cwd=self.folder,
         )
         if status is not None:
-            assert done.returncode == status, done.stderr + done.stdout
+            assert done.returncode == status, (
+                f"ended with {done.returncode}: {done.stderr}{done.stdout}"
+            )
         if quiet:
             assert done.stderr == "", done.stderr
         return done

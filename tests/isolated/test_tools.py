@@ -61,7 +61,14 @@ print("ok")
     assert done.stdout == "ok\n"
 
 
+# A cProfile.Profile hears of every thread's calls, and before 3.15 it has no
+# lock but the GIL: without one it loses its memory as soon as a second thread
+# makes a call, with a ThreadPoolExecutor alone too (CPython's gh-116738).
+LOCKED_PROFILE = ("-X", "gil=1")
+
+
 def test_setprofile_and_cprofile(script):
+    free_threaded = sysconfig.get_config_var("Py_GIL_DISABLED")
     done = script(
         WORK
         + """
@@ -73,7 +80,8 @@ pstats.Stats(profile, stream=text).print_stats()
 for name in ("child", "callback"):
     assert f"({name})" in text.getvalue(), name
 print("ok")
-"""
+""",
+        *(LOCKED_PROFILE if free_threaded else ()),
     )
     assert done.stdout == "ok\n"
 
