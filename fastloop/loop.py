@@ -267,8 +267,29 @@ class Loop(_core.BaseLoop, asyncio.SelectorEventLoop):
         context: Any = None,
     ) -> Any:
         self._ensure_fd_no_transport(sock)
-        return _core.open_stream(
-            self, sock, protocol, waiter, extra, server, context
+        return self._open_stream(
+            sock, protocol, waiter, extra, server, context
+        )
+
+    def _open_stream(
+        self,
+        sock: socket.socket,
+        protocol: asyncio.BaseProtocol,
+        waiter: asyncio.Future[None] | None,
+        extra: dict[str, Any] | None,
+        server: Any,
+        context: Any,
+    ) -> Any:
+        """A C stream; for a socket whose class has calls of its own, asyncio's
+        transport, which makes them.
+        """
+        if _leaves_to_system(sock, "recv", "recv_into", "send", "sendmsg"):
+            return _core.open_stream(
+                self, sock, protocol, waiter, extra, server, context
+            )
+        more = {} if sys.version_info < (3, 15) else {"context": context}
+        return super()._make_socket_transport(
+            sock, protocol, waiter, extra=extra, server=server, **more
         )
 
     def _make_ssl_transport(
@@ -299,7 +320,7 @@ class Loop(_core.BaseLoop, asyncio.SelectorEventLoop):
             ssl_handshake_timeout=ssl_handshake_timeout,
             ssl_shutdown_timeout=ssl_shutdown_timeout,
         )
-        _core.open_stream(self, rawsock, tls, None, extra, server, context)
+        self._open_stream(rawsock, tls, None, extra, server, context)
         return tls._app_transport
 
     async def _sendfile_native(
@@ -333,6 +354,19 @@ class Loop(_core.BaseLoop, asyncio.SelectorEventLoop):
         ssl_shutdown_timeout: float = constants.SSL_SHUTDOWN_TIMEOUT,
         context: Any = None,
     ) -> None:
+        if not _leaves_to_system(sock, "accept"):
+            more = () if sys.version_info < (3, 15) else (context,)
+            super()._start_serving(
+                protocol_factory,
+                sock,
+                sslcontext,
+                server,
+                backlog,
+                ssl_handshake_timeout,
+                ssl_shutdown_timeout,
+                *more,
+            )
+            return
         accept_tls = None
         if sslcontext is not None:
 
@@ -434,6 +468,15 @@ _is_coroutine_function = (
     getattr(asyncio.coroutines, "_iscoroutinefunction", None)
     or asyncio.iscoroutinefunction
 )
+
+
+def _leaves_to_system(sock: socket.socket, *calls: str) -> bool:
+    """Whether a socket's class has these calls as socket.socket has them."""
+    kind = type(sock)
+    return kind is socket.socket or all(
+        getattr(kind, call, None) is getattr(socket.socket, call)
+        for call in calls
+    )
 
 
 def _debug_keyword(loop: Loop) -> dict[str, bool]:

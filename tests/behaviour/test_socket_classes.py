@@ -1,0 +1,171 @@
+"""A socket object whose class has calls of its own: they are the ones made.
+
+Proxies, tracers and tests wrap a socket this way, and asyncio's transports
+call the object they were given.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections import Counter
+
+import pytest
+from net_helpers import client_context, listening_socket, server_context, turns
+
+
+class Counting(socket.socket):
+    """Counts the calls that move bytes or accept."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.calls = Counter()
+
+    def recv(self, *args):
+        self.calls["in"] += 1
+        return super().recv(*args)
+
+    def recv_into(self, *args):
+        self.calls["in"] += 1
+        return super().recv_into(*args)
+
+    def send(self, *args):
+        self.calls["out"] += 1
+        return super().send(*args)
+
+    def sendmsg(self, *args):
+        self.calls["out"] += 1
+        return super().sendmsg(*args)
+
+    def accept(self):
+        self.calls["accept"] += 1
+        return super().accept()
+
+
+class Echo(asyncio.Protocol):
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def data_received(self, data):
+        self.transport.write(data)
+
+
+class Buffered(asyncio.BufferedProtocol):
+    """One message, read into a buffer of its own."""
+
+    def __init__(self, done):
+        self.done = done
+        self.buffer = bytearray(100)
+
+    def get_buffer(self, sizehint):
+        return self.buffer
+
+    def buffer_updated(self, nbytes):
+        self.done.set_result(bytes(self.buffer[:nbytes]))
+
+
+async def listening(loop, **kwargs):
+    server = await loop.create_server(Echo, "127.0.0.1", 0, **kwargs)
+    return server, server.sockets[0].getsockname()
+
+
+def client_of(address):
+    sock = Counting(socket.AF_INET, socket.SOCK_STREAM)
+    sock.connect(address)
+    return sock
+
+
+def test_calls_of_a_connected_socket(run, loop):
+    async def main():
+        server, address = await listening(loop)
+        sock = client_of(address)
+        reader, writer = await asyncio.open_connection(sock=sock)
+        writer.write(b"hello")
+        assert await reader.readexactly(5) == b"hello"
+        assert sock.calls["in"] > 0
+        assert sock.calls["out"] > 0
+        writer.close()
+        await writer.wait_closed()
+        server.close()
+        await turns(3)
+
+    run(main())
+
+
+def test_calls_under_a_buffered_protocol(run, loop):
+    async def main():
+        server, address = await listening(loop)
+        sock = client_of(address)
+        done = loop.create_future()
+        transport, _ = await loop.create_connection(
+            lambda: Buffered(done), sock=sock
+        )
+        transport.writelines([b"two", b"parts"])
+        assert await done == b"twoparts"
+        assert sock.calls["in"] > 0
+        assert sock.calls["out"] > 0
+        transport.close()
+        server.close()
+        await turns(3)
+
+    run(main())
+
+
+def test_calls_under_tls(run, loop):
+    async def main():
+        server, address = await listening(loop, ssl=server_context())
+        sock = client_of(address)
+        reader, writer = await asyncio.open_connection(
+            sock=sock, ssl=client_context(), server_hostname="localhost"
+        )
+        writer.write(b"hello")
+        assert await reader.readexactly(5) == b"hello"
+        assert sock.calls["in"] > 0
+        assert sock.calls["out"] > 0
+        writer.close()
+        await writer.wait_closed()
+        server.close()
+        await turns(3)
+
+    run(main())
+
+
+@pytest.mark.parametrize("kind", [Counting, socket.socket])
+def test_accept_of_a_listening_socket(run, loop, kind):
+    async def main():
+        listener = kind(socket.AF_INET, socket.SOCK_STREAM)
+        listener.bind(("127.0.0.1", 0))
+        server = await loop.create_server(Echo, sock=listener)
+        address = listener.getsockname()
+        for _ in range(3):
+            reader, writer = await asyncio.open_connection(*address)
+            writer.write(b"x")
+            assert await reader.readexactly(1) == b"x"
+            writer.close()
+            await writer.wait_closed()
+        if kind is Counting:
+            assert listener.calls["accept"] >= 3
+        server.close()
+        await turns(3)
+
+    run(main())
+
+
+def test_a_class_without_calls_of_its_own(run, loop):
+    class Named(socket.socket):
+        name = "named"
+
+    async def main():
+        with listening_socket() as listener:
+            sock = Named(socket.AF_INET, socket.SOCK_STREAM)
+            sock.connect(listener.getsockname())
+            reader, writer = await asyncio.open_connection(sock=sock)
+            far, _ = listener.accept()
+            with far:
+                far.sendall(b"hello")
+                assert await reader.readexactly(5) == b"hello"
+            assert writer.get_extra_info("socket").fileno() == sock.fileno()
+            writer.close()
+            await writer.wait_closed()
+
+    run(main())
