@@ -22,11 +22,23 @@ fl_stream_extra(FlStream *self)
 }
 
 PyObject *
+fl_own_socket(FlState *state, int fd)
+{
+    PyObject *number = PyLong_FromLong(fd);
+    PyObject *sock =
+        number == NULL
+            ? NULL
+            : PyObject_CallMethodOneArg(state->streams,
+                                        state->names.own_socket, number);
+    Py_XDECREF(number);
+    return sock;
+}
+
+PyObject *
 fl_stream_own_socket(FlStream *self)
 {
     if (self->sock == NULL && self->fd >= 0) {
-        self->sock = PyObject_CallMethod(self->state->streams, "own_socket",
-                                         "i", self->fd);
+        self->sock = fl_own_socket(self->state, self->fd);
         if (self->sock != NULL && self->watch != NULL) {
             fl_watch_share(self->watch);
         }
@@ -39,13 +51,15 @@ make_socket(FlStream *self)
 {
     PyObject *sock = fl_stream_own_socket(self);
     if (sock != NULL) {
-        return PyObject_CallMethod(self->state->streams, "TransportSocket",
-                                   "O", sock);
+        return PyObject_CallMethodOneArg(self->state->streams,
+                                         self->state->names.TransportSocket,
+                                         sock);
     }
     if (PyErr_Occurred()) {
         return NULL;
     }
-    return PyObject_CallMethod(self->state->streams, "closed_socket", NULL);
+    return PyObject_CallMethodNoArgs(self->state->streams,
+                                     self->state->names.closed_socket);
 }
 
 /* What the socket module would say; for families we do not know, and sockets

@@ -92,9 +92,7 @@ open_plain(Listener *self, const Accepted *accepted, PyObject *context)
 static int
 open_tls(Listener *self, Accepted *accepted)
 {
-    PyObject *streams = self->loop->state->streams;
-    PyObject *sock =
-        PyObject_CallMethod(streams, "own_socket", "i", accepted->fd);
+    PyObject *sock = fl_own_socket(self->loop->state, accepted->fd);
     if (sock == NULL) {
         return -1;
     }
@@ -138,8 +136,8 @@ open_accepted(Listener *self, Accepted *accepted)
         return -1;
     }
     PyObject *exc = PyErr_GetRaisedException();
-    PyObject *result = PyObject_CallMethod((PyObject *)self->loop,
-                                           "_accept_failed", "O", exc);
+    PyObject *result = PyObject_CallMethodOneArg(
+        (PyObject *)self->loop, self->loop->state->names._accept_failed, exc);
     Py_DECREF(exc);
     Py_XDECREF(result);
     return result == NULL ? fl_loop_report_callback(self->loop, NULL) : 0;
@@ -162,18 +160,19 @@ accept_failed(Listener *self, int code)
     if (exc == NULL) {
         return fl_loop_report_callback(self->loop, NULL);
     }
+    FlNames *names = &self->loop->state->names;
     PyObject *result;
     if (is_exhaustion(code)) {
         int stopped = fl_watch_set(self->watch, 0);
         FL_CHECK(stopped == 0, "stopping cannot fail");
         (void)stopped;
-        result =
-            PyObject_CallMethod((PyObject *)self->loop, "_accept_exhausted",
-                                "OO", self->sock, exc);
+        result = PyObject_CallMethodObjArgs((PyObject *)self->loop,
+                                            names->_accept_exhausted,
+                                            self->sock, exc, NULL);
     }
     else {
-        result = PyObject_CallMethod((PyObject *)self->loop, "_accept_failed",
-                                     "O", exc);
+        result = PyObject_CallMethodOneArg((PyObject *)self->loop,
+                                           names->_accept_failed, exc);
     }
     Py_DECREF(exc);
     Py_XDECREF(result);

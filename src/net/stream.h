@@ -153,6 +153,10 @@ int fl_stream_warn_lost(FlStream *self);
 /* The dict behind get_extra_info; borrowed, NULL with MemoryError. */
 PyObject *fl_stream_extra(FlStream *self);
 
+/* A non-blocking socket object that owns a descriptor: a new reference, or
+   NULL with an exception, and the descriptor is the caller's as before. */
+PyObject *fl_own_socket(FlState *state, int fd);
+
 /* The socket object, which owns the descriptor from now on.  Borrowed; NULL
    without an exception once the stream is closed. */
 PyObject *fl_stream_own_socket(FlStream *self);

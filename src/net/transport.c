@@ -22,8 +22,8 @@ check_loop(FlStream *self)
 int
 fl_stream_warn_lost(FlStream *self)
 {
-    PyObject *result =
-        PyObject_CallMethod(self->state->streams, "warn_lost", NULL);
+    PyObject *result = PyObject_CallMethodNoArgs(self->state->streams,
+                                                 self->state->names.warn_lost);
     Py_XDECREF(result);
     return result == NULL ? -1 : 0;
 }
@@ -329,7 +329,8 @@ stream_make_empty_waiter(FlStream *self, PyObject *Py_UNUSED(ignored))
         return NULL;
     }
     PyObject *waiter =
-        PyObject_CallMethod((PyObject *)self->loop, "create_future", NULL);
+        PyObject_CallMethodNoArgs((PyObject *)self->loop,
+                                  self->state->names.create_future);
     if (waiter == NULL) {
         return NULL;
     }

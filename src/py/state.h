@@ -16,11 +16,14 @@ struct FlLoop;
 
 /* Names looked up or passed on hot paths, interned once. */
 #define FL_NAMES(X)                   \
-    X(_check_python_transports)       \
+    X(TransportSocket)                \
+    X(_accept_exhausted)              \
+    X(_accept_failed)                 \
     X(_asyncgen_finalizer_hook)       \
     X(_asyncgen_firstiter_hook)       \
     X(_attach)                        \
     X(_check_callback)                \
+    X(_check_python_transports)       \
     X(_check_thread)                  \
     X(_detach)                        \
     X(_executor_shutdown_called)      \
@@ -33,11 +36,13 @@ struct FlLoop;
     X(_set_coroutine_origin_tracking) \
     X(_source_traceback)              \
     X(add_done_callback)              \
+    X(args)                           \
     X(buffer_updated)                 \
     X(call_exception_handler)         \
     X(cancel)                         \
     X(cancelled)                      \
     X(close)                          \
+    X(closed_socket)                  \
     X(connection_lost)                \
     X(connection_made)                \
     X(context)                        \
@@ -48,8 +53,8 @@ struct FlLoop;
     X(eager_start)                    \
     X(eof_received)                   \
     X(exception)                      \
-    X(finalizer)                      \
     X(fileno)                         \
+    X(finalizer)                      \
     X(firstiter)                      \
     X(get_buffer)                     \
     X(get_debug)                      \
@@ -60,6 +65,7 @@ struct FlLoop;
     X(loop)                           \
     X(message)                        \
     X(name)                           \
+    X(own_socket)                     \
     X(pause_writing)                  \
     X(peername)                       \
     X(protocol)                       \
@@ -74,6 +80,7 @@ struct FlLoop;
     X(stop)                           \
     X(submit)                         \
     X(transport)                      \
+    X(warn_lost)                      \
     X(when)
 
 typedef struct {

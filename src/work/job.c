@@ -95,7 +95,7 @@ converted(FlState *state, PyObject *exc)
     if (ours == NULL) {
         return Py_NewRef(exc);
     }
-    PyObject *args = PyObject_GetAttrString(exc, "args");
+    PyObject *args = PyObject_GetAttr(exc, state->names.args);
     PyObject *made = args == NULL ? NULL : PyObject_Call(ours, args, NULL);
     Py_XDECREF(args);
     PyObject *traceback = PyException_GetTraceback(exc);

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from .c_text import read, without_comments
+from .c_text import functions, read, without_comments
 from .conftest import c_files, short
 
 PRIVATE = re.compile(r"\b_Py[A-Z_]\w*|\bpycore_\w+")
@@ -13,6 +13,14 @@ PRIVATE = re.compile(r"\b_Py[A-Z_]\w*|\bpycore_\w+")
 DOCUMENTED = {"_PyBytes_Resize", "_PyCFunction_CAST", "_PyCFunctionFast"}
 #: What 3.13 made public was called so in 3.12; the one place for that.
 BEFORE_3_13 = {"_PyObject_ClearManagedDict", "_PyObject_VisitManagedDict"}
+
+#: Looks a name up that is made for the occasion.
+BY_TEXT = re.compile(r"PyObject_(CallMethod|\w+AttrString)\(")
+#: Functions that run once an interpreter, where that is shorter.
+RUN_ONCE = re.compile(
+    r"fl_\w+_register|take|steps_learn|module_exec|slot_is_at"
+    r"|default_executor"
+)
 
 #: Tables that CPython declares without const and never writes, and what the
 #: C run-time adds to every module.
@@ -38,6 +46,21 @@ def test_no_private_api(path):
     if short(path) == "src/py/compat.h":
         used -= BEFORE_3_13
     assert not used - DOCUMENTED
+
+
+@pytest.mark.parametrize("path", c_files(), ids=short)
+def test_names_are_interned(path):
+    """CPython's type cache keeps each name it sees, and one slot for each.
+
+    A string made anew for every look-up pushes real names out of it, and is
+    growth in the search for leaks.
+    """
+    text = without_comments(read(path))
+    lines = text.splitlines()
+    for function in functions(text):
+        body = "\n".join(lines[function.first - 1 : function.last])
+        if BY_TEXT.search(body):
+            assert RUN_ONCE.fullmatch(function.name)
 
 
 def test_no_writable_globals(built, tool):
