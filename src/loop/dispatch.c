@@ -5,7 +5,9 @@
    2. A batch is what was ready when it began; KeyboardInterrupt and SystemExit
       end it early and leave the rest queued.
    3. What a callback put off (loop->deferred) is run when it returns, also
-      when it raised.
+      when it raised.  What it put off to the turn's end is run when the batch
+      ends, however that ends, and no later than the first callback's return
+      after a tick of the coarse clock: slow callbacks do not add up.
    4. In debug mode every callback runs as a handle, timed. */
 #include "base/clock.h"
 #include "loop/loop.h"
@@ -29,12 +31,12 @@ leave(PyObject *context)
     }
 }
 
-int
-fl_loop_run_deferred(FlLoop *loop)
+static int
+run_deferred(FlLoop *loop, FlList *list)
 {
     PyObject *exc = PyErr_Occurred() ? PyErr_GetRaisedException() : NULL;
     FlList *link;
-    while ((link = fl_list_pop(&loop->deferred)) != NULL) {
+    while ((link = fl_list_pop(list)) != NULL) {
         FlDeferred *deferred = FL_LIST_ENTRY(link, FlDeferred, link);
         if (deferred->run(deferred) == 0) {
             continue;
@@ -51,6 +53,24 @@ fl_loop_run_deferred(FlLoop *loop)
         return -1;
     }
     return 0;
+}
+
+int
+fl_loop_run_deferred(FlLoop *loop)
+{
+    int now = run_deferred(loop, &loop->deferred);
+    int later = run_deferred(loop, &loop->deferred_to_turn);
+    return now < 0 || later < 0 ? -1 : 0;
+}
+
+/* At the end of a callback; see invariant 3. */
+static int
+run_put_off(FlLoop *loop)
+{
+    if (fl_clock_coarse_ns() != loop->polled_ns) {
+        return fl_loop_run_deferred(loop);
+    }
+    return run_deferred(loop, &loop->deferred);
 }
 
 /* --- reports ------------------------------------------------------------- */
@@ -289,6 +309,7 @@ run_step(FlLoop *loop, FlReady *entry)
 {
     PyObject *callback = entry->callback;
     PyObject *context = entry->context;
+    loop->step_dispatch = loop->dispatch;
     if (FL_UNLIKELY(enter(context) < 0)) {
         return call_failed(loop, entry);
     }
@@ -408,19 +429,20 @@ fl_loop_run_batch(FlLoop *loop)
 {
     FlReadyRing *ring = &loop->ready;
     uint64_t end = ring->tail;
-    while (ring->head < end) {
+    int code = 0;
+    while (ring->head < end && code == 0) {
         FlReady entry = *fl_ready_at(ring, ring->head);
         ring->head++;
         loop->dispatch++;
-        int code = run_entry(loop, &entry);
-        if (FL_UNLIKELY(!fl_list_is_empty(&loop->deferred))) {
-            code = fl_loop_run_deferred(loop);
-        }
-        if (FL_UNLIKELY(code < 0)) {
-            return -1;
+        code = run_entry(loop, &entry);
+        if (FL_UNLIKELY(fl_loop_has_deferred(loop))) {
+            code = run_put_off(loop);
         }
     }
-    return 0;
+    if (!fl_list_is_empty(&loop->deferred_to_turn)) {
+        code = fl_loop_run_deferred(loop);
+    }
+    return code;
 }
 
 void

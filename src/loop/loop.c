@@ -72,6 +72,7 @@ loop_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     fl_list_init(&loop->streams);
     fl_list_init(&loop->listeners);
     fl_list_init(&loop->deferred);
+    fl_list_init(&loop->deferred_to_turn);
     fl_list_init(&loop->fd_watchers);
     fl_deadlines_init(&loop->timers);
     /* Until all is there the object is one that was closed. */

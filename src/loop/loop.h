@@ -67,9 +67,10 @@ typedef struct {
 
 struct FlLoop;
 
-/* Work put off to the end of the callback that runs now (streams write out
-   what they held back).  Embedded in its owner, which unlinks it to cancel.
-   run returns 0, or -1 with an exception that must leave run_forever. */
+/* Work put off to the end of the callback that runs now, or of the turn
+   (streams write out what they held back).  Embedded in its owner, which
+   unlinks it to cancel.  run returns 0, or -1 with an exception that must
+   leave run_forever. */
 typedef struct FlDeferred {
     FlList link;
     int (*run)(struct FlDeferred *self);
@@ -101,6 +102,7 @@ typedef struct FlLoop {
     bool tracks_origin;        /* this run turned coroutine origins on */
     int64_t polled_ns;         /* coarse time of the last poll */
     uint64_t dispatch;         /* counts entries run: names "this callback" */
+    uint64_t step_dispatch;    /* the last of them that was a task's step */
     unsigned skips_left;       /* polls that may still be skipped */
     unsigned skip_allowance;   /* how many after the next empty poll */
     int saved_wakeup_fd;       /* Python's, put back after the run */
@@ -116,7 +118,8 @@ typedef struct FlLoop {
     FlList streams;   /* FlOwned: open transports */
     FlList listeners; /* likewise */
     FlList deferred;  /* FlDeferred: what the end of this callback runs */
-    FlFdSlot *fds;    /* by descriptor number */
+    FlList deferred_to_turn; /* likewise, of this turn: see run_batch */
+    FlFdSlot *fds;           /* by descriptor number */
     int fds_size;
     FlList fd_watchers;
     char *scratch; /* where streams read to, made on first use */
@@ -139,6 +142,20 @@ static inline void
 fl_loop_expect_io(FlLoop *loop)
 {
     loop->skips_left = 0;
+}
+
+/* True in a task's step, which runs among others like it. */
+static inline bool
+fl_loop_in_step(const FlLoop *loop)
+{
+    return loop->step_dispatch == loop->dispatch;
+}
+
+static inline bool
+fl_loop_has_deferred(const FlLoop *loop)
+{
+    return !fl_list_is_empty(&loop->deferred)
+           || !fl_list_is_empty(&loop->deferred_to_turn);
 }
 
 static inline bool
@@ -178,8 +195,8 @@ int fl_loop_call_handle(FlLoop *loop, PyObject *handle);
 /* Close a watch, and forget the event that may be queued for it. */
 void fl_loop_close_watch(FlLoop *loop, FlWatch *watch);
 
-/* Run what was put off to the end of the callback.  A raised exception stays;
-   else 0, or -1 with the first exception of its own. */
+/* Run all that was put off, to the end of the callback and of the turn.  A
+   raised exception stays; else 0, or -1 with the first one of its own. */
 int fl_loop_run_deferred(FlLoop *loop);
 
 /* Report the raised exception as that of object.name(argument), a call the

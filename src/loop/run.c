@@ -158,9 +158,8 @@ static int
 make_turn(FlLoop *loop)
 {
     /* Held by what ran outside a callback: a signal's handler, say. */
-    if (FL_UNLIKELY(!fl_list_is_empty(&loop->deferred))
-        && fl_loop_run_deferred(loop) < 0)
-    {
+    if (FL_UNLIKELY(fl_loop_has_deferred(loop))
+        && fl_loop_run_deferred(loop) < 0) {
         return -1;
     }
     if (!may_skip_poll(loop)) {

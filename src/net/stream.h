@@ -45,7 +45,7 @@ typedef struct {
     FlState *state;
     FlLoop *loop; /* NULL once CLOSED */
     FlOwned owned;
-    FlDeferred flush; /* linked while writes of this callback are held */
+    FlDeferred flush; /* linked while writes are held */
     FlWatch *watch;
     PyObject *sock; /* the socket object, made when somebody asks; or NULL */
     PyObject *protocol;
@@ -62,8 +62,8 @@ typedef struct {
     size_t low_water_bytes;
     uint64_t write_dispatch; /* the callback that wrote last */
     unsigned writes_after_loss;
-    uint8_t write_habit; /* callbacks in a row that wrote more than once */
-    bool wrote_again;    /* the callback that wrote last did so twice */
+    uint8_t write_habit; /* callbacks in a row that gain by holding */
+    bool wrote_again;    /* so did the last one, or it was a task's step */
     bool buffered;       /* the protocol is a BufferedProtocol */
     bool bulky;          /* the last read was large */
     bool paused;
@@ -73,8 +73,9 @@ typedef struct {
 } FlStream;
 
 #define FL_HIGH_WATER_BYTES (64 * 1024)
-/* What a callback's writes may hold back: see write.c. */
+/* What writes may hold back, and until the end of the turn: see write.c. */
 #define FL_HELD_BYTES       (64 * 1024)
+#define FL_TURN_BYTES       (4 * 1024)
 
 static inline bool
 fl_stream_is_closing(const FlStream *self)

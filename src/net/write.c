@@ -2,14 +2,17 @@
 
    The first write of a callback goes to the kernel at once, as asyncio's does.
    Later writes of the same callback are held in the queue and leave with one
-   sendmsg when the callback returns.  A connection that wrote several times in
-   each of its last callbacks (an HTTP header, then its body) has its first
-   write held too: that saves a system call a response.
+   sendmsg when the callback returns.  A connection whose last callbacks each
+   wrote several times (an HTTP header, then its body), or wrote from a task's
+   step, has its first write held too: that saves a system call a response.
+   What is small leaves when the turn ends: the answers of many tasks go out
+   together, and a peer is woken once for all of them instead of once for each.
 
    1. Writes are held only inside a callback of the running loop, up to
       FL_HELD_BYTES or the high-water mark, whichever is less; `flush` is
       linked exactly while something is held, and then the kernel has refused
-      nothing: all of the queue is held.
+      nothing: all of the queue is held.  More than FL_TURN_BYTES leave with
+      the callback, while the caches still have them.
    2. Held bytes count as sent: whoever ends or inspects the stream flushes
       first, and get_write_buffer_size does not count them.
    3. bytes are referenced, everything else is copied: the caller may change
@@ -25,7 +28,7 @@
 #define MOST_VECTORS            64
 /* Writes after a loss before asyncio begins to warn about them. */
 #define QUIET_WRITES_AFTER_LOSS 5
-/* Callbacks in a row with more than one write, to have the first one held. */
+/* Callbacks in a row that gain by it, to have the first write held. */
 #define HABIT                   2
 
 #ifdef MSG_NOSIGNAL
@@ -131,7 +134,7 @@ should_hold(FlStream *self)
     else if (self->write_habit < HABIT) {
         self->write_habit++;
     }
-    self->wrote_again = false;
+    self->wrote_again = fl_loop_in_step(loop);
     self->write_dispatch = loop->dispatch;
     return self->write_habit >= HABIT;
 }
@@ -150,6 +153,10 @@ static void
 hold(FlStream *self)
 {
     if (!is_holding(self)) {
+        fl_list_append(&self->loop->deferred_to_turn, &self->flush.link);
+    }
+    if (self->chunks.size_bytes > FL_TURN_BYTES) {
+        fl_list_remove(&self->flush.link);
         fl_list_append(&self->loop->deferred, &self->flush.link);
     }
 }

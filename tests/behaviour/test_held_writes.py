@@ -1,0 +1,162 @@
+"""When the small writes of task steps leave: with the turn, and no later.
+
+A connection that tasks answer on has its small writes held to the end of the
+turn, so that one wake-up of the peer serves them all. asyncio sends at once;
+what the peer gets, and in which turn it can, is the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+#: Steps that write before the first write of one is held.
+LEARNT = 2
+ROUNDS = 6
+
+
+@contextlib.asynccontextmanager
+async def connection() -> AsyncIterator[
+    tuple[asyncio.Transport, Callable[[], bytes]]
+]:
+    """A transport, and a look at what its peer can read now."""
+    near, far = socket.socketpair()
+    far.setblocking(False)
+
+    def look() -> bytes:
+        with contextlib.suppress(BlockingIOError):
+            return far.recv(1 << 20)
+        return b""
+
+    loop = asyncio.get_running_loop()
+    with far:
+        transport, _ = await loop.create_connection(
+            asyncio.Protocol, sock=near
+        )
+        try:
+            yield transport, look
+        finally:
+            transport.abort()
+            await asyncio.sleep(0)
+
+
+async def side_by_side(*works: Callable[[], object]) -> None:
+    """One task for each work, which does it once in each of ROUNDS turns."""
+
+    async def steps(work: Callable[[], object]) -> None:
+        for _ in range(ROUNDS):
+            work()
+            await asyncio.sleep(0)
+
+    await asyncio.gather(*map(steps, works))
+
+
+def written(
+    run, data: bytes, *between: Callable[[], object]
+) -> tuple[list[bytes], bytes]:
+    """What the peer saw in each turn that wrote data, and after the last."""
+    seen: list[bytes] = []
+
+    async def main() -> bytes:
+        async with connection() as (transport, look):
+            await side_by_side(
+                lambda: transport.write(data),
+                *between,
+                lambda: seen.append(look()),
+            )
+            return look()
+
+    return seen, run(main())
+
+
+def test_small_writes_of_steps_leave_with_the_turn(run, loop_kind):
+    seen, left = written(run, b"x")
+    if loop_kind == "asyncio":
+        assert (seen, left) == ([b"x"] * ROUNDS, b"")
+    else:
+        late = [b"x"] * LEARNT + [b""] + [b"x"] * (ROUNDS - LEARNT - 1)
+        assert (seen, left) == (late, b"x")
+
+
+def test_large_writes_of_steps_leave_with_the_step(run):
+    data = bytes(5000)
+    assert written(run, data) == ([data] * ROUNDS, b"")
+
+
+def test_slow_callbacks_hold_nothing_up(run):
+    """Longer than any tick of the clock: what was held leaves before."""
+    seen, left = written(run, b"x", lambda: time.sleep(0.012))
+    assert (seen, left) == ([b"x"] * ROUNDS, b"")
+
+
+def test_several_writes_of_a_step_arrive_in_order(run):
+    got = bytearray()
+
+    async def main():
+        async with connection() as (transport, look):
+
+            def write() -> None:
+                transport.write(b"head ")
+                transport.writelines([b"body ", bytearray(b"more ")])
+                transport.write(b"z" * 5000)
+                transport.write(b"\n")
+
+            await side_by_side(write, lambda: got.extend(look()))
+            got.extend(look())
+
+    run(main())
+    assert bytes(got) == (b"head body more " + b"z" * 5000 + b"\n") * ROUNDS
+
+
+def test_held_writes_leave_before_the_transport_closes(run):
+    async def main():
+        near, far = socket.socketpair()
+        loop = asyncio.get_running_loop()
+        with far:
+            transport, _ = await loop.create_connection(
+                asyncio.Protocol, sock=near
+            )
+            await side_by_side(lambda: transport.write(b"x"))
+            transport.write(b"the end")
+            transport.close()
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            far.settimeout(5)
+            got = b""
+            while part := far.recv(1000):
+                got += part
+            assert got == b"x" * ROUNDS + b"the end"
+
+    run(main())
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_held_writes_leave_when_the_run_is_left(loop, error):
+    """An exception that ends the turn early does not keep them."""
+    looks = []
+
+    async def answer():
+        async with connection() as (transport, look):
+            await side_by_side(lambda: transport.write(b"x"))
+            look()
+            transport.write(b"last")
+            looks.append(look)
+            await ended
+
+    async def interrupt():
+        while not looks:
+            await asyncio.sleep(0)
+        raise error
+
+    ended = loop.create_future()
+    answering = loop.create_task(answer())
+    with pytest.raises(error):
+        loop.run_until_complete(interrupt())
+    assert looks[0]() == b"last"
+    ended.set_result(None)
+    loop.run_until_complete(answering)
