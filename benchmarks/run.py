@@ -114,6 +114,10 @@ def without_missing(cases: list[case.Case], facts: dict) -> list[case.Case]:
         for package in one.packages:
             if package not in facts.get("packages", {}):
                 why.append(f"{package} is not installed")
+        if one.free_threaded and facts.get("gil", True):
+            why.append("it needs a free-threaded Python")
+        elif one.free_threaded and len(facts.get("cpus", ())) == 1:
+            why.append("it needs two CPUs")
         if why:
             say(f"without {one.name}: {why[0]}")
         else:

@@ -53,7 +53,8 @@ class Case:
     `limit` after how many seconds it is given up.  `serial` cases never
     wait, so their clock may be the process's own CPU time.  `programs` are
     the C programs it needs, by their names in build.py, `packages` those of
-    PyPI.
+    PyPI; `free_threaded` ones need an interpreter that has no GIL, and two
+    CPUs.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Case:
     serial: bool = False
     programs: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
+    free_threaded: bool = False
 
 
 @dataclass

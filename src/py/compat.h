@@ -142,6 +142,20 @@ fl_visit_one(PyObject *object, visitproc visit, void *arg)
 #define FL_HAVE_GIL 1
 #endif
 
+/* Without a GIL each birth and death of an instance counts its type, and two
+   threads that do so wait for each other's cache line.  A count too large for
+   its field makes an object immortal, as documented; the interpreter does the
+   same to every class written in Python once it has a second thread. */
+static inline void
+fl_share_among_threads(PyObject *type)
+{
+#ifdef Py_GIL_DISABLED
+    Py_SET_REFCNT(type, PY_SSIZE_T_MAX);
+#else
+    (void)type;
+#endif
+}
+
 #if defined(__GNUC__)
 #define FL_LIKELY(x)   __builtin_expect(!!(x), 1)
 #define FL_UNLIKELY(x) __builtin_expect(!!(x), 0)

@@ -196,5 +196,8 @@ fl_type_add(PyObject *module, PyType_Spec *spec, PyObject *base)
     if (type != NULL && PyModule_AddType(module, type) < 0) {
         Py_CLEAR(type);
     }
+    if (type != NULL) {
+        fl_share_among_threads((PyObject *)type);
+    }
     return type;
 }

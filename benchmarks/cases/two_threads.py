@@ -1,0 +1,194 @@
+"""A loop in each of two threads, without a GIL: how much more they do.
+
+One thread works alone, then both do the same work at the same time, again
+and again; the figure is twice the time of one over the time of two, so 2 is
+all that two cores can give, and 1 is what a GIL would leave.  Tasks are shown
+apart: up to 3.13 asyncio keeps one table of current tasks for all threads,
+and a step of a task locks it twice, whatever the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+
+from harness.case import Case, Figure, LoopFactory, Row, Run, figure
+
+ORDER = 55
+CALLS = 5_000
+TIMERS = 100
+MESSAGES = 25
+CONNECTIONS = 16
+TASKS = 500
+
+Loop = asyncio.AbstractEventLoop
+Work = Callable[[Loop], object]
+
+
+def nothing() -> None:
+    pass
+
+
+def callbacks(loop: Loop) -> None:
+    """Run a chain of callbacks, each with timers set and cancelled."""
+    left = CALLS
+
+    def link() -> None:
+        nonlocal left
+        left -= 1
+        if left % 50 == 0:
+            for timer in [loop.call_later(60, nothing) for _ in range(TIMERS)]:
+                timer.cancel()
+        loop.call_soon(link if left else loop.stop)
+
+    loop.call_soon(link)
+    loop.run_forever()
+
+
+class Echo(asyncio.Protocol):
+    """Sends back what comes."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport."""
+        assert isinstance(transport, asyncio.Transport)
+        self.write = transport.write
+
+    def data_received(self, data: bytes) -> None:
+        """Send it back."""
+        self.write(data)
+
+
+class Client(Echo):
+    """Sends a message and each answer, some times; then `done` is."""
+
+    def __init__(self, done: asyncio.Future[None]) -> None:
+        self.done = done
+        self.left = MESSAGES
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Send the first message."""
+        super().connection_made(transport)
+        self.transport = transport
+        self.write(b"x" * 64)
+
+    def data_received(self, data: bytes) -> None:
+        """Send the next message, or end."""
+        self.left -= 1
+        if self.left:
+            self.write(data)
+        else:
+            self.transport.close()
+            self.done.set_result(None)
+
+
+def echoes(loop: Loop) -> None:
+    """Serve and be the clients, in one loop."""
+
+    async def main() -> None:
+        server = await loop.create_server(Echo, "127.0.0.1", 0)
+        address = server.sockets[0].getsockname()
+        waiting = [loop.create_future() for _ in range(CONNECTIONS)]
+        for done in waiting:
+            await loop.create_connection(lambda d=done: Client(d), *address)
+        await asyncio.gather(*waiting)
+        server.close()
+
+    loop.run_until_complete(main())
+
+
+def tasks(loop: Loop) -> None:
+    """Make tasks that wait for an iteration each."""
+
+    async def main() -> None:
+        for _ in range(TASKS):
+            await asyncio.create_task(asyncio.sleep(0))
+
+    loop.run_until_complete(main())
+
+
+class Worker:
+    """A thread with a loop, that does its work each time it is told to."""
+
+    def __init__(self, new_loop: LoopFactory, work: Work) -> None:
+        self._start = threading.Semaphore(0)
+        self._done = threading.Semaphore(0)
+        self._ends = False
+        self._new_loop = new_loop
+        self._work = work
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        loop = self._new_loop()
+        while self._start.acquire() and not self._ends:
+            try:
+                self._work(loop)
+            finally:
+                self.finished_ns = time.perf_counter_ns()
+                self._done.release()
+        loop.close()
+
+    def start(self) -> None:
+        """Have the work done once."""
+        self._start.release()
+
+    def wait(self) -> int:
+        """Return when it is done, as time.perf_counter_ns() had it then."""
+        self._done.acquire()
+        return self.finished_ns
+
+    def end(self) -> None:
+        """End the thread."""
+        self._ends = True
+        self._start.release()
+        self._thread.join()
+
+
+def timed(workers: list[Worker]) -> int:
+    """Return the nanoseconds in which all of them did their work."""
+    began_ns = time.perf_counter_ns()
+    for worker in workers:
+        worker.start()
+    return max(worker.wait() for worker in workers) - began_ns
+
+
+def factor(new_loop: LoopFactory, run: Run, work: Work) -> Figure:
+    """Return how many times the work of one thread two do."""
+    workers = [Worker(new_loop, work) for _ in range(2)]
+    samples: list[float] = []
+    timed(workers)
+    end = time.perf_counter() + run.seconds
+    while len(samples) < 5 or time.perf_counter() < end:
+        samples.append(2 * timed(workers[:1]) / timed(workers))
+    for worker in workers:
+        worker.end()
+    return figure(samples)
+
+
+def measure(new_loop: LoopFactory, run: Run) -> dict[str, Figure]:
+    """Return the factor of each kind of work."""
+    return {
+        "two_threads": factor(new_loop, run, callbacks),
+        "two_threads_echo": factor(new_loop, run, echoes),
+        "two_threads_tasks": factor(new_loop, run, tasks),
+    }
+
+
+CASES = (
+    Case(
+        name="two_threads",
+        group="core",
+        rows=tuple(
+            Row(key, f"two threads over one, {what}", "times", "more")
+            for key, what in (
+                ("two_threads", "callbacks"),
+                ("two_threads_echo", "TCP echo"),
+                ("two_threads_tasks", "tasks"),
+            )
+        ),
+        measure=measure,
+        free_threaded=True,
+    ),
+)

@@ -1,0 +1,344 @@
+"""Many threads at once on many loops, through the calls that allow it.
+
+With a GIL these are tests of order and loss; without one, and under
+ThreadSanitizer, of everything that the GIL would have hidden.
+"""
+
+import sysconfig
+
+import pytest
+
+FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+needs_no_gil = pytest.mark.skipif(
+    not FREE_THREADED, reason="this Python cannot run without a GIL"
+)
+
+THREADS = """
+failures = []
+
+def in_threads(count, function):
+    '''Run function(number) in so many threads; return when all ended.'''
+    gate = threading.Barrier(count)
+    def body(number):
+        try:
+            gate.wait()
+            function(number)
+        except BaseException as exc:
+            failures.append((number, repr(exc)))
+            raise
+    threads = [
+        threading.Thread(target=body, args=(n,)) for n in range(count)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures, failures
+
+class Running:
+    '''A loop that runs in a thread of its own.'''
+    def __enter__(self):
+        self.loop = new_loop()
+        self.reports = []
+        self.loop.set_exception_handler(
+            lambda loop, context: self.reports.append(context)
+        )
+        self.thread = threading.Thread(target=self.loop.run_forever)
+        self.thread.start()
+        return self.loop
+    def __exit__(self, *exc):
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join()
+        self.loop.run_until_complete(self.loop.shutdown_default_executor())
+        self.loop.close()
+        assert not self.reports, self.reports
+"""
+
+
+@needs_no_gil
+def test_the_gil_stays_off(fast_script):
+    fast_script(
+        """
+import fastloop.executor, fastloop.policy
+from fastloop import _core
+loop = new_loop()
+loop.run_until_complete(loop.run_in_executor(None, int))
+loop.run_until_complete(loop.shutdown_default_executor())
+loop.close()
+assert not sys._is_gil_enabled()
+""",
+        "-W",
+        "error",
+    )
+
+
+@needs_no_gil
+def test_instances_do_not_count_their_types(fast_script):
+    """Threads that did would wait for each other at every callback."""
+    fast_script(
+        """
+loop = new_loop()
+kinds = type(loop.call_soon(int)), type(loop.call_later(9, int))
+before = [sys.getrefcount(kind) for kind in kinds]
+kept = [loop.call_soon(int) for _ in range(100)]
+kept += [loop.call_later(9, int) for _ in range(100)]
+assert [sys.getrefcount(kind) for kind in kinds] == before
+loop.close()
+"""
+    )
+
+
+def test_calls_from_eight_threads(script):
+    """None is lost, and those of one thread stay in order."""
+    script(
+        THREADS
+        + """
+seen = [[] for _ in range(8)]
+with Running() as loop:
+    def calls(number):
+        for n in range(1000):
+            loop.call_soon_threadsafe(seen[number].append, n)
+            if n % 250 == 0:
+                time.sleep(0.0005)
+    in_threads(8, calls)
+assert all(numbers == list(range(1000)) for numbers in seen)
+"""
+    )
+
+
+def test_cancelled_by_eight_threads(script):
+    """A callback runs unless it was cancelled, and once at most."""
+    script(
+        THREADS
+        + """
+ran = [[] for _ in range(8)]
+with Running() as loop:
+    def calls(number):
+        for n in range(500):
+            handle = loop.call_soon_threadsafe(ran[number].append, n)
+            if n % 2:
+                handle.cancel()
+                assert handle.cancelled()
+    in_threads(8, calls)
+for numbers in ran:
+    assert numbers == sorted(set(numbers))
+    assert set(range(0, 500, 2)) <= set(numbers)
+"""
+    )
+
+
+def test_one_handle_cancelled_by_all(script):
+    script(
+        THREADS
+        + """
+with Running() as loop:
+    for _ in range(100):
+        handle = loop.call_soon_threadsafe(int)
+        def cancel(number):
+            handle.cancel()
+            assert handle.cancelled()
+            repr(handle)
+        in_threads(4, cancel)
+"""
+    )
+
+
+def test_handles_are_looked_into_by_others(fast_script):
+    fast_script(
+        THREADS
+        + """
+with Running() as loop:
+    def look(number):
+        for n in range(300):
+            handle = loop.call_soon_threadsafe(int, n)
+            assert repr(handle).startswith("<Handle")
+            assert handle._args in ((n,), None)
+            handle.get_context()
+    in_threads(4, look)
+"""
+    )
+
+
+def test_closing_while_others_call(script):
+    """A call is queued or refused, and never lost in between."""
+    script(
+        THREADS
+        + """
+for _ in range(30):
+    loop = new_loop()
+    gate = threading.Barrier(4)
+    def calls():
+        gate.wait()
+        try:
+            while True:
+                loop.call_soon_threadsafe(int)
+        except RuntimeError as exc:
+            if str(exc) != "Event loop is closed":
+                failures.append(exc)
+    threads = [threading.Thread(target=calls) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    gate.wait()
+    loop.run_until_complete(asyncio.sleep(0.0005))
+    loop.close()
+    for thread in threads:
+        thread.join()
+assert not failures, failures
+"""
+    )
+
+
+def test_loops_made_and_closed_in_many_threads(script):
+    script(
+        THREADS
+        + """
+def cycle(number):
+    for n in range(20):
+        loop = new_loop()
+        left, right = socket.socketpair()
+        loop.add_reader(left, loop.stop)
+        loop.call_later(0.0001, right.send, b"x")
+        loop.run_forever()
+        loop.remove_reader(left)
+        left.close()
+        right.close()
+        assert loop.run_until_complete(asyncio.sleep(0, n)) == n
+        loop.close()
+in_threads(8, cycle)
+"""
+    )
+
+
+def test_executors_of_many_loops(script):
+    """Each loop's own, and one that they share."""
+    script(
+        THREADS
+        + """
+from concurrent.futures import ThreadPoolExecutor
+with ThreadPoolExecutor(3) as shared:
+    def jobs(number):
+        loop = new_loop()
+        async def main():
+            for n in range(20):
+                results = await asyncio.gather(
+                    *(loop.run_in_executor(None, pow, n, 2) for _ in "123"),
+                    *(loop.run_in_executor(shared, pow, n, 2) for _ in "12"),
+                )
+                assert results == [n * n] * 5, results
+        loop.run_until_complete(main())
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
+    in_threads(6, jobs)
+"""
+    )
+
+
+def test_cancelled_jobs(script):
+    """A job's end and its future's cancellation cross each other."""
+    script(
+        THREADS
+        + """
+def jobs(number):
+    loop = new_loop()
+    async def main():
+        for n in range(100):
+            futures = [loop.run_in_executor(None, int) for _ in range(4)]
+            if n % 3:
+                await asyncio.sleep(0)
+            for future in futures[::2]:
+                future.cancel()
+            assert await asyncio.gather(*futures[1::2]) == [0, 0]
+    loop.run_until_complete(main())
+    loop.run_until_complete(loop.shutdown_default_executor())
+    loop.close()
+in_threads(4, jobs)
+"""
+    )
+
+
+def test_coroutines_for_each_other(script):
+    """run_coroutine_threadsafe in a ring of loops."""
+    script(
+        THREADS
+        + """
+import contextlib
+with contextlib.ExitStack() as stack:
+    loops = [stack.enter_context(Running()) for _ in range(4)]
+    async def passed_on(left):
+        if not left:
+            return 0
+        there = loops[left % 4]
+        future = asyncio.run_coroutine_threadsafe(passed_on(left - 1), there)
+        return 1 + await asyncio.wrap_future(future)
+    def ask(number):
+        for _ in range(10):
+            future = asyncio.run_coroutine_threadsafe(
+                passed_on(12), loops[number]
+            )
+            assert future.result(20) == 12
+    in_threads(4, ask)
+"""
+    )
+
+
+def test_concurrent_futures_done_by_others(script):
+    script(
+        THREADS
+        + """
+from concurrent.futures import Future
+with Running() as loop:
+    async def wait_for(futures):
+        return sum(await asyncio.gather(*map(asyncio.wrap_future, futures)))
+    def give(number):
+        for n in range(50):
+            futures = [Future() for _ in range(3)]
+            outcome = asyncio.run_coroutine_threadsafe(
+                wait_for(futures), loop
+            )
+            for future in futures:
+                future.set_result(n)
+            assert outcome.result(20) == 3 * n
+    in_threads(4, give)
+"""
+    )
+
+
+def test_a_loop_asked_by_others_how_it_is(script):
+    script(
+        THREADS
+        + """
+with Running() as loop:
+    def ask(number):
+        for _ in range(300):
+            assert not loop.is_closed()
+            loop.is_running(), loop.get_debug(), loop.time(), repr(loop)
+            loop.call_soon_threadsafe(int)
+    in_threads(4, ask)
+"""
+    )
+
+
+def test_collected_while_others_run(script):
+    """The collector meets loops and handles of running threads."""
+    script(
+        THREADS
+        + """
+def work(number):
+    loop = new_loop()
+    async def main():
+        for n in range(30):
+            handles = [loop.call_later(9, int) for _ in range(20)]
+            future = loop.create_future()
+            loop.call_soon(future.set_result, n)
+            await future
+            for handle in handles:
+                handle.cancel()
+    if number == 0:
+        for _ in range(15):
+            gc.collect()
+    else:
+        loop.run_until_complete(main())
+    loop.close()
+in_threads(4, work)
+"""
+    )
