@@ -6,8 +6,9 @@
       end it early and leave the rest queued.
    3. What a callback put off (loop->deferred) is run when it returns, also
       when it raised.  What it put off to the turn's end is run when the batch
-      ends, however that ends, and no later than the first callback's return
-      after a tick of the coarse clock: slow callbacks do not add up.
+      ends, however that ends, but no later than when turn_dispatch returns,
+      or the first callback after a tick of the coarse clock: neither many
+      callbacks nor slow ones add up.
    4. In debug mode every callback runs as a handle, timed. */
 #include "base/clock.h"
 #include "loop/loop.h"
@@ -67,7 +68,9 @@ fl_loop_run_deferred(FlLoop *loop)
 static int
 run_put_off(FlLoop *loop)
 {
-    if (fl_clock_coarse_ns() != loop->polled_ns) {
+    if (loop->dispatch >= loop->turn_dispatch
+        || fl_clock_coarse_ns() != loop->polled_ns)
+    {
         return fl_loop_run_deferred(loop);
     }
     return run_deferred(loop, &loop->deferred);

@@ -103,6 +103,7 @@ typedef struct FlLoop {
     int64_t polled_ns;         /* coarse time of the last poll */
     uint64_t dispatch;         /* counts entries run: names "this callback" */
     uint64_t step_dispatch;    /* the last of them that was a task's step */
+    uint64_t turn_dispatch;    /* by which the turn's deferred run */
     unsigned skips_left;       /* polls that may still be skipped */
     unsigned skip_allowance;   /* how many after the next empty poll */
     int saved_wakeup_fd;       /* Python's, put back after the run */

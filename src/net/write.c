@@ -30,6 +30,9 @@
 #define QUIET_WRITES_AFTER_LOSS 5
 /* Callbacks in a row that gain by it, to have the first write held. */
 #define HABIT                   2
+/* For how many callbacks the turn may hold what is written: the peer works on
+   the first answers while the next are made. */
+#define MOST_CALLBACKS          16
 
 #ifdef MSG_NOSIGNAL
 #define SEND_FLAGS MSG_NOSIGNAL
@@ -153,6 +156,9 @@ static void
 hold(FlStream *self)
 {
     if (!is_holding(self)) {
+        if (fl_list_is_empty(&self->loop->deferred_to_turn)) {
+            self->loop->turn_dispatch = self->loop->dispatch + MOST_CALLBACKS;
+        }
         fl_list_append(&self->loop->deferred_to_turn, &self->flush.link);
     }
     if (self->chunks.size_bytes > FL_TURN_BYTES) {

@@ -94,6 +94,11 @@ def test_slow_callbacks_hold_nothing_up(run):
     assert (seen, left) == ([b"x"] * ROUNDS, b"")
 
 
+def test_many_callbacks_hold_nothing_up(run):
+    seen, left = written(run, b"x", *[lambda: None] * 20)
+    assert (seen, left) == ([b"x"] * ROUNDS, b"")
+
+
 def test_several_writes_of_a_step_arrive_in_order(run):
     got = bytearray()
 
