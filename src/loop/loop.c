@@ -158,6 +158,7 @@ shut(FlLoop *loop)
     drop_owned(&loop->streams);
     drop_owned(&loop->listeners);
     fl_fdwatch_close_all(loop);
+    Py_CLEAR(loop->future_keywords);
     if (loop->poller != NULL) {
         fl_keep_give(loop);
     }
@@ -224,6 +225,7 @@ loop_traverse(FlLoop *loop, visitproc visit, void *arg)
     Py_VISIT(loop->default_executor);
     Py_VISIT(loop->signal_handlers);
     Py_VISIT(loop->python_transports);
+    Py_VISIT(loop->future_keywords);
     int result = fl_ready_traverse(&loop->ready, visit, arg);
     if (result == 0) {
         result = fl_inbox_traverse(&loop->inbox, visit, arg);
@@ -252,6 +254,7 @@ loop_clear(FlLoop *loop)
     Py_CLEAR(loop->default_executor);
     Py_CLEAR(loop->signal_handlers);
     Py_CLEAR(loop->python_transports);
+    Py_CLEAR(loop->future_keywords);
     return 0;
 }
 

@@ -132,6 +132,7 @@ typedef struct FlLoop {
     PyObject *default_executor;
     PyObject *signal_handlers;
     PyObject *python_transports; /* asyncio's own, by number, if any */
+    PyObject *future_keywords;   /* {"loop": this}, see tasks.c */
     double slow_callback_duration;
 } FlLoop;
 

@@ -2,8 +2,77 @@
 
    They stay CPython's, so that all_tasks, eager tasks, debuggers and
    `python -m asyncio ps` keep working.  A task factory, or debug mode, goes
-   the way of asyncio's own create_task, which differs between versions. */
+   the way of asyncio's own create_task, which differs between versions.
+
+   1. What is made is this loop's, whatever loop counts as running: a callback
+      may have called asyncio._set_running_loop(). */
 #include "loop/methods.h"
+
+#if FL_RUNNING_LOOP_IS_CHEAP
+
+/* Whether a future made without loop= would be this loop's. */
+static bool
+is_default(FlLoop *loop)
+{
+    FlState *state = loop->state;
+    if (FL_UNLIKELY(state->running_loop_function == NULL)) {
+        return false;
+    }
+    PyObject *running =
+        state->running_loop_function(state->running_loop_self, NULL);
+    if (running == NULL) {
+        PyErr_Clear(); /* who makes the future is told which loop it is */
+        return false;
+    }
+    Py_DECREF(running);
+    return running == (PyObject *)loop;
+}
+
+/* type(loop=loop), or type(coro, loop=loop) if coro is not NULL. */
+static PyObject *
+make(FlLoop *loop, PyObject *type, PyObject *coro)
+{
+    if (FL_LIKELY(is_default(loop))) {
+        /* Without a keyword, whose dict costs more than the future. */
+        return coro == NULL ? PyObject_CallNoArgs(type)
+                            : PyObject_CallOneArg(type, coro);
+    }
+    PyObject *call[2] = {coro, (PyObject *)loop};
+    return PyObject_Vectorcall(type, coro == NULL ? call + 1 : call,
+                               coro != NULL, loop->state->loop_kwnames);
+}
+
+#else
+
+/* As above.  The dict is kept: types read it and leave it as it is. */
+static PyObject *
+make(FlLoop *loop, PyObject *type, PyObject *coro)
+{
+    FlState *state = loop->state;
+    if (loop->future_keywords == NULL) {
+        PyObject *keywords = PyDict_New();
+        if (keywords == NULL
+            || PyDict_SetItem(keywords, state->names.loop, (PyObject *)loop)
+                   < 0)
+        {
+            Py_XDECREF(keywords);
+            return NULL;
+        }
+        Py_XSETREF(loop->future_keywords, keywords);
+    }
+    PyObject *args =
+        coro == NULL ? Py_NewRef(state->empty_tuple) : PyTuple_Pack(1, coro);
+    if (args == NULL) {
+        return NULL;
+    }
+    PyObject *keywords = Py_NewRef(loop->future_keywords);
+    PyObject *made = PyObject_Call(type, args, keywords);
+    Py_DECREF(keywords);
+    Py_DECREF(args);
+    return made;
+}
+
+#endif
 
 const char fl_loop_create_future_doc[] =
     "create_future($self, /)\n--\n\n"
@@ -13,14 +82,7 @@ const char fl_loop_create_future_doc[] =
 PyObject *
 fl_loop_create_future(FlLoop *loop, PyObject *Py_UNUSED(ignored))
 {
-    if (FL_LIKELY(fl_loop_is_here(loop))) {
-        /* Without a keyword, whose dict costs more than the future, it takes
-           the thread's running loop: this one. */
-        return PyObject_CallNoArgs(loop->state->future_type);
-    }
-    PyObject *call[1] = {(PyObject *)loop};
-    return PyObject_Vectorcall(loop->state->future_type, call, 0,
-                               loop->state->loop_kwnames);
+    return make(loop, loop->state->future_type, NULL);
 }
 
 /* asyncio's own method, with everything that was given. */
@@ -85,9 +147,8 @@ fl_loop_create_task(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
     {
         return create_as_asyncio(loop, args, nargs, kwnames);
     }
-    if (keywords == 0 && fl_loop_is_here(loop)) {
-        /* As for a future: it takes the thread's running loop. */
-        return PyObject_CallOneArg(state->task_type, args[0]);
+    if (keywords == 0) {
+        return make(loop, state->task_type, args[0]);
     }
     /* A spare slot in front, then coro, loop=, and what else was given. */
     PyObject *call[3 + MOST_KEYWORDS];
@@ -96,8 +157,7 @@ fl_loop_create_task(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
     for (Py_ssize_t at = 0; at < keywords; at++) {
         call[3 + at] = args[1 + at];
     }
-    PyObject *names = keywords == 0 ? Py_NewRef(state->loop_kwnames)
-                                    : names_with_loop(state, kwnames);
+    PyObject *names = names_with_loop(state, kwnames);
     if (names == NULL) {
         return NULL;
     }

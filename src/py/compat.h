@@ -16,6 +16,9 @@
 #error "fastloop needs CPython 3.11 or later"
 #endif
 
+/* 3.12 asks the system for no process id to tell the thread's running loop. */
+#define FL_RUNNING_LOOP_IS_CHEAP (PY_VERSION_HEX >= 0x030C0000)
+
 /* 3.12 made structmember.h part of Python.h and renamed its constants. */
 #if PY_VERSION_HEX < 0x030C0000
 #include <structmember.h>

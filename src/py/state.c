@@ -105,6 +105,14 @@ asyncio_init(FlState *state)
     {
         result = 0;
     }
+    if (result == 0 && PyCFunction_CheckExact(state->get_running_loop)
+        && PyCFunction_GetFlags(state->get_running_loop) == METH_NOARGS)
+    {
+        state->running_loop_function =
+            PyCFunction_GetFunction(state->get_running_loop);
+        state->running_loop_self =
+            PyCFunction_GetSelf(state->get_running_loop);
+    }
     Py_XDECREF(asyncio);
     Py_XDECREF(events);
     Py_XDECREF(transports);

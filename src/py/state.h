@@ -138,6 +138,10 @@ typedef struct FlState {
     PyTypeObject *step_type;
     PyCFunction wakeup_function;
 
+    /* The C function behind get_running_loop, or NULL. */
+    PyCFunction running_loop_function;
+    PyObject *running_loop_self; /* borrowed */
+
     /* The loop's run_in_executor, which is in the folder above loop/. */
     PyObject *(*run_in_executor)(struct FlLoop *loop, PyObject *const *args,
                                  Py_ssize_t nargs, PyObject *kwnames);
