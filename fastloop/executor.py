@@ -8,6 +8,7 @@ once a process: making threads, joining them, and the interpreter's exit.
 from __future__ import annotations
 
 import functools
+import math
 import os
 import threading
 import weakref
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from typing import Any
 
 __all__ = ("DefaultExecutor",)
+
+#: More threads than any system starts.
+_MOST = 1 << 31
 
 
 class _Exit:
@@ -117,7 +121,8 @@ class DefaultExecutor(_core.ThreadPool, ThreadPoolExecutor):
     ) -> None:
         """Make a pool without threads.
 
-        Raises ValueError unless max_workers is positive.
+        Raises ValueError unless max_workers is positive, TypeError if it is
+        no number.
         """
         if max_workers is None:
             count = getattr(os, "process_cpu_count", os.cpu_count)
@@ -131,7 +136,9 @@ class DefaultExecutor(_core.ThreadPool, ThreadPoolExecutor):
         start = functools.partial(
             _start, self._threads, self._thread_name_prefix
         )
-        _core.ThreadPool.__init__(self, max_workers, start)
+        # What asyncio compares with a count of threads may be a fraction.
+        limit = max_workers if max_workers < _MOST else _MOST
+        _core.ThreadPool.__init__(self, math.ceil(limit), start)
 
     @property
     def _work_queue(self) -> Any:

@@ -118,6 +118,11 @@ fl_executor_submit(FlThreadPool *self, FlLoop *loop, PyObject *future,
     if (pool_check(self) < 0) {
         return -1;
     }
+    if (FL_UNLIKELY(self->start == NULL)) {
+        /* The collector took the pool apart, and then ran code that found
+           it. */
+        return refuse(FL_POOL_SHUT);
+    }
     FlCallJob *job =
         fl_job_new(self->state, loop, future, func, args, nargs, kwargs);
     if (job == NULL) {
@@ -148,16 +153,16 @@ fl_executor_submit(FlThreadPool *self, FlLoop *loop, PyObject *future,
 static int
 pool_init(FlThreadPool *self, PyObject *args, PyObject *kwargs)
 {
-    unsigned limit;
+    Py_ssize_t limit;
     PyObject *start;
     if (kwargs != NULL && PyDict_GET_SIZE(kwargs) != 0) {
         PyErr_SetString(PyExc_TypeError, "ThreadPool takes no keywords");
         return -1;
     }
-    if (!PyArg_ParseTuple(args, "IO:ThreadPool", &limit, &start)) {
+    if (!PyArg_ParseTuple(args, "nO:ThreadPool", &limit, &start)) {
         return -1;
     }
-    if (limit == 0 || self->pool != NULL) {
+    if (limit <= 0 || self->pool != NULL) {
         PyErr_SetString(PyExc_ValueError,
                         "a pool has a thread at least, and is made once");
         return -1;
@@ -168,7 +173,7 @@ pool_init(FlThreadPool *self, PyObject *args, PyObject *kwargs)
     }
     self->state = fl_state_get(module);
     self->start = Py_NewRef(start);
-    return pool_renew(self, limit);
+    return pool_renew(self, limit > UINT_MAX ? UINT_MAX : (unsigned)limit);
 }
 
 static int
@@ -380,7 +385,7 @@ worker_exit(FlPoolWorker *self, PyObject *Py_UNUSED(ignored))
 static PyObject *
 index_get(FlPoolWorker *self, void *Py_UNUSED(closure))
 {
-    return PyLong_FromSsize_t(self->place - self->pool->workers);
+    return PyLong_FromUnsignedLong(self->place->index);
 }
 
 static PyMethodDef worker_methods[] = {

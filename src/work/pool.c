@@ -6,15 +6,36 @@
       to take a job: while there is one, nobody else needs to be woken, for it
       wakes the next.
    3. Semaphores are posted after the lock was given back; the places live as
-      long as the pool does, so a post never touches freed memory. */
+      long as the pool does, so a post never touches freed memory.
+   4. The first place is made with the pool.  For another there may be no
+      memory: then the job waits for a thread that there is. */
 #include "work/pool.h"
 
 #include <stdlib.h>
 
+static bool
+make_place(FlPool *pool)
+{
+    FlWorker *worker = calloc(1, sizeof(*worker));
+    if (worker == NULL) {
+        return false;
+    }
+    if (uv_sem_init(&worker->wake, 0) < 0) {
+        free(worker);
+        return false;
+    }
+    worker->index = pool->places == NULL ? 0 : pool->places->index + 1;
+    worker->made = pool->places;
+    pool->places = worker;
+    worker->next = pool->vacant;
+    pool->vacant = worker;
+    return true;
+}
+
 FlPool *
 fl_pool_new(unsigned limit)
 {
-    FlPool *pool = calloc(1, sizeof(*pool) + limit * sizeof(FlWorker));
+    FlPool *pool = calloc(1, sizeof(*pool));
     if (pool == NULL) {
         return NULL;
     }
@@ -22,16 +43,12 @@ fl_pool_new(unsigned limit)
         free(pool);
         return NULL;
     }
-    unsigned made = 0;
-    while (made < limit && uv_sem_init(&pool->workers[made].wake, 0) == 0) {
-        made++;
-    }
-    if (made == 0) {
+    if (!make_place(pool)) {
         uv_mutex_destroy(&pool->lock);
         free(pool);
         return NULL;
     }
-    pool->limit = made;
+    pool->limit = limit;
     atomic_init(&pool->owners, 1);
     return pool;
 }
@@ -48,8 +65,11 @@ fl_pool_release(FlPool *pool)
     if (atomic_fetch_sub(&pool->owners, 1) != 1) {
         return;
     }
-    for (unsigned at = 0; at < pool->limit; at++) {
-        uv_sem_destroy(&pool->workers[at].wake);
+    FlWorker *worker;
+    while ((worker = pool->places) != NULL) {
+        pool->places = worker->made;
+        uv_sem_destroy(&worker->wake);
+        free(worker);
     }
     uv_mutex_destroy(&pool->lock);
     free(pool);
@@ -88,7 +108,8 @@ next_to_wake_locked(FlPool *pool)
     return worker;
 }
 
-/* A place for one more thread, if all that sleep or come have enough to do. */
+/* A place for one more thread, if all that sleep or come have enough to do,
+   and there is memory for one (invariant 4). */
 static FlWorker *
 newcomer_locked(FlPool *pool)
 {
@@ -97,11 +118,14 @@ newcomer_locked(FlPool *pool)
     {
         return NULL;
     }
-    FlWorker *worker = pool->workers;
-    while (worker->started) {
-        worker++;
+    FlWorker *worker = pool->vacant;
+    if (worker == NULL) {
+        if (!make_place(pool)) {
+            return NULL;
+        }
+        worker = pool->vacant;
     }
-    worker->started = true;
+    pool->vacant = worker->next;
     pool->threads++;
     mark_coming_locked(pool, worker);
     return worker;
@@ -164,7 +188,8 @@ fl_pool_unstart(FlPool *pool, FlWorker *newcomer, FlJob *job)
 {
     uv_mutex_lock(&pool->lock);
     mark_here_locked(pool, newcomer);
-    newcomer->started = false;
+    newcomer->next = pool->vacant;
+    pool->vacant = newcomer;
     pool->threads--;
     bool removed = pool->threads == 0 && remove_locked(pool, job);
     FlWorker *woken = pool->first == NULL ? NULL : next_to_wake_locked(pool);

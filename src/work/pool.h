@@ -25,11 +25,12 @@ typedef struct FlJob {
     struct FlJob *next;
 } FlJob;
 
-/* A worker's place in the pool; there are as many as threads are allowed. */
+/* A worker's place in the pool, made when a thread is wanted first. */
 typedef struct FlWorker {
     uv_sem_t wake;
-    struct FlWorker *next; /* the one that fell asleep before */
-    bool started;          /* has a thread, or will have at once */
+    struct FlWorker *next; /* the one that fell asleep, or left, before */
+    struct FlWorker *made; /* the one that was made before */
+    unsigned index;        /* how many were made before */
     bool coming;           /* counted in pool->coming */
 } FlWorker;
 
@@ -46,12 +47,13 @@ typedef struct {
     FlJob *first;
     FlJob *last;
     size_t queued;
+    FlWorker *places;  /* all, the latest first */
+    FlWorker *vacant;  /* without a thread */
     FlWorker *idle;    /* asleep, the latest first */
     unsigned sleeping; /* how many */
     unsigned coming;   /* woken or being started, and not here yet */
     unsigned threads;
     unsigned limit;
-    FlWorker workers[];
 } FlPool;
 
 /* A pool of at most `limit` threads, with one owner; NULL: no memory. */

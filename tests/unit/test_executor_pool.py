@@ -353,12 +353,6 @@ def test_closing_the_loop_lets_jobs_end_and_drops_their_results():
     assert ran == [1]
 
 
-@pytest.mark.parametrize("arguments", [(0,), (-1,)])
-def test_a_pool_has_a_thread_at_least(arguments):
-    with pytest.raises(ValueError, match="max_workers"):
-        executor.DefaultExecutor(*arguments)
-
-
 # -- a user's executor --------------------------------------------------------
 
 
