@@ -1,0 +1,388 @@
+"""Loops in interpreters that have a GIL of their own, beside the main one."""
+
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.skipif(
+    sys.version_info < (3, 12),
+    reason="before 3.12 all interpreters share one GIL",
+)
+
+#: What each version has to make an isolated interpreter and run code in it.
+INTERPRETERS = """
+if sys.version_info >= (3, 14):
+    from concurrent import interpreters
+    create = interpreters.create
+    def run(interpreter, code):
+        interpreter.exec(code)
+    def destroy(interpreter):
+        interpreter.close()
+else:
+    if sys.version_info >= (3, 13):
+        import _interpreters
+        create = lambda: _interpreters.create("isolated")
+        destroy = _interpreters.destroy
+    else:
+        import _xxsubinterpreters as _interpreters
+        def create():
+            interpreter = _interpreters.create(isolated=True)
+            # The thread that imports this is waited for at the end, and must
+            # be the one that ends the interpreter.
+            run(interpreter, "import threading")
+            return interpreter
+        destroy = _interpreters.destroy
+    def run(interpreter, code):
+        failed = _interpreters.run_string(interpreter, code)
+        assert failed is None, failed
+
+def at_once(*functions):
+    '''Run each in a thread of its own.'''
+    failures = []
+    def body(function):
+        try:
+            function()
+        except BaseException as exc:
+            failures.append(repr(exc))
+    threads = [threading.Thread(target=body, args=(f,)) for f in functions]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures, failures
+
+def descriptors():
+    return len(os.listdir("/proc/self/fd"))
+
+def finish():
+    '''End well.  3.12 gives one interpreter's tuples to another that frees
+    them in the very end, and dies of it: with asyncio alone too.'''
+    if sys.version_info < (3, 13):
+        sys.stdout.flush()
+        os._exit(0)
+"""
+
+ECHOES = """
+class Echo(asyncio.Protocol):
+    def connection_made(self, transport):
+        self.transport = transport
+    def data_received(self, data):
+        self.transport.write(data)
+
+class Client(Echo):
+    def __init__(self, done, count):
+        self.done, self.left = done, count
+    def connection_made(self, transport):
+        super().connection_made(transport)
+        transport.write(b"%064d" % self.left)
+    def data_received(self, data):
+        assert data == b"%064d" % self.left
+        self.left -= 1
+        if self.left:
+            self.transport.write(b"%064d" % self.left)
+        else:
+            self.transport.close()
+            self.done.set_result(None)
+
+async def echoes(connections, each):
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(Echo, "127.0.0.1", 0)
+    address = server.sockets[0].getsockname()
+    waiting = [loop.create_future() for _ in range(connections)]
+    for done in waiting:
+        await loop.create_connection(lambda: Client(done, each), *address)
+    await asyncio.gather(*waiting)
+    server.close()
+    await server.wait_closed()
+    assert await asyncio.to_thread(pow, 2, 5) == 32
+    return connections * each
+
+def serve():
+    loop = new_loop()
+    assert loop.run_until_complete(echoes(20, 500)) == 10_000
+    loop.run_until_complete(loop.shutdown_default_executor())
+    loop.close()
+"""
+
+
+@pytest.fixture
+def inside(script):
+    """Return the code that runs a program in an interpreter."""
+
+    def inside(code):
+        path = script.write(code, "inside.py")
+        return f"import runpy; runpy.run_path({str(path)!r})"
+
+    return inside
+
+
+def test_ten_thousand_echoes_in_each_at_once(script, inside):
+    """Two interpreters with a GIL each, and the main one."""
+    code = inside(ECHOES + "serve()\n")
+    script(
+        INTERPRETERS
+        + ECHOES
+        + f"""
+first, second = create(), create()
+at_once(serve, lambda: run(first, {code!r}), lambda: run(second, {code!r}))
+destroy(first)
+destroy(second)
+serve()
+finish()
+"""
+    )
+
+
+def test_a_subinterpreter_leaves_nothing(script, inside):
+    """What it had open goes with it, the kept poller too."""
+    code = inside(ECHOES + "serve = new_loop().close\nserve()\nserve()\n")
+    script(
+        INTERPRETERS
+        + f"""
+def cycle():
+    interpreter = create()
+    run(interpreter, {code!r})
+    destroy(interpreter)
+
+cycle()
+before = descriptors()
+for _ in range(5):
+    cycle()
+assert descriptors() == before, (descriptors(), before)
+finish()
+"""
+    )
+
+
+def test_code_in_several_threads_of_one(script, inside):
+    code = inside(
+        """
+loop = new_loop()
+assert loop.run_until_complete(asyncio.sleep(0.001, 5)) == 5
+assert loop.run_until_complete(loop.run_in_executor(None, pow, 2, 3)) == 8
+loop.run_until_complete(loop.shutdown_default_executor())
+loop.close()
+"""
+    )
+    script(
+        INTERPRETERS
+        + f"""
+interpreter = create()
+for _ in range(3):
+    at_once(lambda: run(interpreter, {code!r}))
+run(interpreter, {code!r})
+destroy(interpreter)
+finish()
+"""
+    )
+
+
+def test_threads_inside(script, inside):
+    """Loops in the threads that an interpreter starts for itself."""
+    code = inside(
+        """
+totals = []
+def runner():
+    loop = new_loop()
+    async def main():
+        for _ in range(50):
+            await asyncio.sleep(0)
+        return await asyncio.to_thread(pow, 3, 2)
+    totals.append(loop.run_until_complete(main()))
+    loop.run_until_complete(loop.shutdown_default_executor())
+    loop.close()
+threads = [threading.Thread(target=runner, daemon=False) for _ in range(3)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+assert totals == [9, 9, 9]
+"""
+    )
+    script(
+        INTERPRETERS
+        + f"""
+first, second = create(), create()
+at_once(lambda: run(first, {code!r}), lambda: run(second, {code!r}))
+destroy(first)
+destroy(second)
+finish()
+"""
+    )
+
+
+def test_signals_are_the_main_interpreters(script, inside):
+    """A loop inside gets none, takes none away, and says so."""
+    code = inside(
+        """
+loop = new_loop()
+try:
+    loop.add_signal_handler(signal.SIGUSR1, print)
+except (RuntimeError, ValueError):
+    pass
+else:
+    raise AssertionError("a handler in a subinterpreter")
+loop.call_later(0.02, loop.stop)
+loop.run_forever()
+loop.close()
+"""
+    )
+    script(
+        INTERPRETERS
+        + f"""
+interpreter = create()
+loop = new_loop()
+loop.add_signal_handler(signal.SIGUSR1, loop.stop)
+job = loop.run_in_executor(None, run, interpreter, {code!r})
+loop.run_until_complete(job)
+loop.call_soon(os.kill, os.getpid(), signal.SIGUSR1)
+loop.run_forever()
+loop.run_until_complete(loop.shutdown_default_executor())
+loop.close()
+destroy(interpreter)
+finish()
+"""
+    )
+
+
+# --- the end of an interpreter ------------------------------------------------
+
+
+def ends(script, inside, code, times=3, quiet=True):
+    """Make, run and destroy, and then use the main interpreter."""
+    return script(
+        INTERPRETERS
+        + f"""
+for _ in range({times}):
+    interpreter = create()
+    run(interpreter, {inside(code)!r})
+    destroy(interpreter)
+loop = new_loop()
+assert loop.run_until_complete(asyncio.sleep(0.001, 7)) == 7
+loop.close()
+print("main", flush=True)
+finish()
+""",
+        quiet=quiet,
+    )
+
+
+def test_it_ends_with_an_open_loop(script, inside):
+    done = ends(
+        script,
+        inside,
+        """
+loop = sys.loop = new_loop()
+left, right = socket.socketpair()
+loop.add_reader(left, print, right)
+loop.call_soon(print)
+loop.call_later(10, print)
+loop.call_soon_threadsafe(print)
+loop.me = loop
+""",
+    )
+    assert done.stdout == "main\n"
+
+
+def test_it_ends_with_an_open_server_and_connection(script, inside):
+    done = ends(
+        script,
+        inside,
+        ECHOES
+        + """
+async def main():
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(Echo, "127.0.0.1", 0)
+    address = server.sockets[0].getsockname()
+    transport, _ = await loop.create_connection(Echo, *address)
+    transport.write(b"x")
+    sys.kept = server, transport, loop
+    await asyncio.sleep(0)
+loop = new_loop()
+loop.run_until_complete(main())
+""",
+        quiet=False,
+    )
+    assert done.stdout == "main\n"
+
+
+def test_it_ends_with_jobs_in_its_executor(script, inside):
+    """It waits for them, as the main interpreter does."""
+    done = ends(
+        script,
+        inside,
+        """
+def job(number):
+    time.sleep(0.001)
+    counted.append(number)
+    if len(counted) == 30:
+        os.write(1, b"jobs ")
+counted = []
+loop = new_loop()
+for number in range(30):
+    loop.run_in_executor(None, job, number)
+loop.close()
+""",
+        times=2,
+    )
+    assert done.stdout == "jobs jobs main\n"
+
+
+def test_it_ends_with_an_idle_executor(script, inside):
+    done = ends(
+        script,
+        inside,
+        """
+loop = sys.loop = new_loop()
+loop.run_until_complete(loop.run_in_executor(None, int))
+loop.close()
+""",
+    )
+    assert done.stdout == "main\n"
+
+
+def test_a_daemon_thread_is_refused(script, inside):
+    """An isolated interpreter has none, and a loop needs none."""
+    done = ends(
+        script,
+        inside,
+        """
+loop = new_loop()
+async def main():
+    thread = await asyncio.to_thread(threading.current_thread)
+    assert not thread.daemon
+    try:
+        threading.Thread(target=int, daemon=True).start()
+    except RuntimeError:
+        return "refused"
+assert loop.run_until_complete(main()) == "refused"
+loop.run_until_complete(loop.shutdown_default_executor())
+loop.close()
+""",
+        times=1,
+    )
+    assert done.stdout == "main\n"
+
+
+@pytest.mark.skipif(
+    sys.version_info < (3, 13), reason="3.12 itself ends badly: see finish()"
+)
+def test_left_to_the_end_of_the_process(script, inside):
+    """Nobody destroys it: the main interpreter does when it exits."""
+    code = inside(
+        """
+loop = sys.loop = new_loop()
+loop.run_until_complete(asyncio.sleep(0.001))
+loop.call_later(10, print)
+"""
+    )
+    done = script(
+        INTERPRETERS
+        + f"""
+kept = create()
+run(kept, {code!r})
+print("main", flush=True)
+""",
+        quiet=False,
+    )
+    assert done.stdout == "main\n"
