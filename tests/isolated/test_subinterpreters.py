@@ -245,7 +245,7 @@ finish()
     )
 
 
-# --- the end of an interpreter ------------------------------------------------
+# --- the end of an interpreter -----------------------------------------------
 
 
 def ends(script, inside, code, times=3, quiet=True):
