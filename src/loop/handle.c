@@ -304,7 +304,12 @@ keep_repr(FlHandle *self)
     if (repr == NULL) {
         return -1;
     }
-    Py_XSETREF(self->repr, repr);
+    PyObject *before;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    before = self->repr;
+    self->repr = repr;
+    Py_END_CRITICAL_SECTION();
+    Py_XDECREF(before);
     return 0;
 }
 
@@ -448,20 +453,19 @@ timer_when(FlTimerHandle *self, PyObject *Py_UNUSED(ignored))
 }
 
 static PyObject *
-get_slot(FlHandle *self, void *closure)
+get_timer_slot(FlHandle *self, void *closure)
 {
-    if (fill_waiting(self) < 0) {
-        return NULL;
-    }
-    PyObject *value = *(PyObject **)((char *)self + (size_t)closure);
-    return Py_NewRef(value == NULL ? Py_None : value);
+    PyObject *value;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    value = Py_XNewRef(*(PyObject **)((char *)self + (size_t)closure));
+    Py_END_CRITICAL_SECTION();
+    return value == NULL ? Py_NewRef(Py_None) : value;
 }
 
 static PyObject *
-get_timer_slot(FlHandle *self, void *closure)
+get_slot(FlHandle *self, void *closure)
 {
-    PyObject *value = *(PyObject **)((char *)self + (size_t)closure);
-    return Py_NewRef(value == NULL ? Py_None : value);
+    return fill_waiting(self) < 0 ? NULL : get_timer_slot(self, closure);
 }
 
 static PyObject *
@@ -609,8 +613,8 @@ check_layout(FlState *state)
         slot_is_at(base, self, "_args", &probe->args, mark) < 0
                 || slot_is_at(base, self, "_callback", &probe->callback, mark)
                        < 0
-                || slot_is_at(base, self, "_cancelled", &probe->cancelled,
-                              mark)
+                || slot_is_at(base, self, "_cancelled",
+                              (PyObject **)&probe->cancelled, mark)
                        < 0
                 || slot_is_at(base, self, "_context", &probe->context, mark)
                        < 0

@@ -13,7 +13,9 @@
    owns the entry), but does own a scheduled TimerHandle.  That cycle ends when
    the timer runs or is cancelled, or the loop is closed or collected.
 
-   Loop's thread only, except for a filled handle's cancel and cancelled. */
+   Loop's thread only, except for what other threads may ask of a filled handle
+   or do to it: its attributes, cancelled, cancel.  Without a GIL its slots are
+   read and changed in its critical section; `cancelled` is read outside. */
 #ifndef FL_LOOP_HANDLE_H
 #define FL_LOOP_HANDLE_H
 
@@ -22,15 +24,15 @@
 #include "py/state.h"
 
 /* asyncio.Handle's __slots__, which CPython lays out in sorted order. */
-#define FL_HANDLE_SLOTS                      \
-    PyObject_HEAD                            \
-    PyObject *args;                          \
-    PyObject *callback;                      \
-    PyObject *cancelled; /* True or False */ \
-    PyObject *context;                       \
-    PyObject *loop;                          \
-    PyObject *repr;                          \
-    PyObject *source_traceback;              \
+#define FL_HANDLE_SLOTS                                \
+    PyObject_HEAD                                      \
+    PyObject *args;                                    \
+    PyObject *callback;                                \
+    PyObject *FL_SHARED cancelled; /* True or False */ \
+    PyObject *context;                                 \
+    PyObject *loop;                                    \
+    PyObject *repr;                                    \
+    PyObject *source_traceback;                        \
     FL_WEAKREF_FIELD
 
 typedef struct FlHandle {

@@ -95,7 +95,7 @@ typedef struct FlLoop {
     FlInbox inbox;
 
     /* of the current run */
-    unsigned long thread_id;   /* 0: not running */
+    FL_SHARED unsigned long thread_id; /* 0: not running */
     int64_t now_ns;            /* the precise clock as it was last read */
     bool now_fresh;            /* and that was in this turn */
     unsigned clock_turns_left; /* see queue_due in run.c */
@@ -110,9 +110,9 @@ typedef struct FlLoop {
     int user_wakeup_fd;        /* the one before add_signal_handler, or -1 */
     bool wakeup_installed;
     bool in_turn; /* also in one of _run_once(), outside a run */
-    bool debug;
-    bool closed;
-    bool stopping;
+    FL_SHARED bool debug;
+    FL_SHARED bool closed;
+    FL_SHARED bool stopping;
     bool inbox_ready; /* its lock was made */
     uint8_t off;      /* FL_OFF_* */
 

@@ -159,6 +159,14 @@ fl_share_among_threads(PyObject *type)
 #endif
 }
 
+/* A field that one thread writes and others may read at any time.  With a GIL
+   they take turns, and the field is a plain one. */
+#if FL_HAVE_GIL
+#define FL_SHARED
+#else
+#define FL_SHARED _Atomic
+#endif
+
 #if defined(__GNUC__)
 #define FL_LIKELY(x)   __builtin_expect(!!(x), 1)
 #define FL_UNLIKELY(x) __builtin_expect(!!(x), 0)

@@ -130,9 +130,8 @@ typedef struct FlState {
     PyObject *set_wakeup_fd;     /* signal.set_wakeup_fd */
     PyObject *until_complete_cb; /* stops the loop of a future that is done */
     PyObject *concurrent_future; /* concurrent.futures.Future */
-    PyObject *concurrent_cancelled;  /* its CancelledError */
-    PyObject *concurrent_invalid;    /* its InvalidStateError */
-    PyObject *default_executor_type; /* fastloop.executor's, once imported */
+    PyObject *concurrent_cancelled; /* its CancelledError */
+    PyObject *concurrent_invalid;   /* its InvalidStateError */
 
     /* How to know asyncio's own task steps (see loop/schedule.c). */
     PyTypeObject *step_type;

@@ -211,19 +211,13 @@ default_executor(FlLoop *loop)
     if (loop->default_executor != NULL && loop->default_executor != Py_None) {
         return Py_NewRef(loop->default_executor);
     }
-    if (state->default_executor_type == NULL) {
-        PyObject *module = PyImport_ImportModule("fastloop.executor");
-        if (module == NULL) {
-            return NULL;
-        }
-        PyObject *type = PyObject_GetAttrString(module, "DefaultExecutor");
-        Py_DECREF(module);
-        if (type == NULL) {
-            return NULL;
-        }
-        Py_XSETREF(state->default_executor_type, type);
-    }
-    PyObject *executor = PyObject_CallNoArgs(state->default_executor_type);
+    /* Asked for once a loop, and loops of other threads may ask as well: a
+       type kept in the state would need a lock. */
+    PyObject *module = PyImport_ImportModule("fastloop.executor");
+    PyObject *executor =
+        module == NULL ? NULL
+                       : PyObject_CallMethod(module, "DefaultExecutor", NULL);
+    Py_XDECREF(module);
     if (executor != NULL) {
         Py_XSETREF(loop->default_executor, Py_NewRef(executor));
     }
