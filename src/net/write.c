@@ -312,7 +312,9 @@ write_payload(FlStream *self, const Payload *payload)
     if (code != 0) {
         return code < 0 ? -1 : 0;
     }
-    bool held = should_hold(self);
+    /* What another callback of this turn wrote may be held still: nothing
+       goes past it. */
+    bool held = should_hold(self) || is_holding(self);
     if (is_holding(self) && !fits_held(self, size) && send_held(self) < 0) {
         return -1;
     }

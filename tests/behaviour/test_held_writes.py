@@ -118,6 +118,38 @@ def test_several_writes_of_a_step_arrive_in_order(run):
     assert bytes(got) == (b"head body more " + b"z" * 5000 + b"\n") * ROUNDS
 
 
+@pytest.mark.parametrize("size", [1, 4000, 5000, 70_000])
+@pytest.mark.parametrize("how", ["write", "writelines", "memoryview"])
+def test_a_later_callback_does_not_overtake_held_writes(run, size, how):
+    """The second write of a callback is held, another callback writes."""
+    got = bytearray()
+
+    def second(transport: asyncio.Transport) -> None:
+        if how == "writelines":
+            transport.writelines([b"z" * size])
+        elif how == "write":
+            transport.write(b"z" * size)
+        else:
+            transport.write(memoryview(b"z" * size))
+
+    async def main():
+        async with connection() as (transport, look):
+
+            def first() -> None:
+                transport.write(b"one ")
+                transport.write(b"two ")
+
+            loop = asyncio.get_running_loop()
+            loop.call_soon(first)
+            loop.call_soon(second, transport)
+            while len(got) < 8 + size:
+                await asyncio.sleep(0)
+                got.extend(look())
+
+    run(main())
+    assert bytes(got) == b"one two " + b"z" * size
+
+
 def test_held_writes_leave_before_the_transport_closes(run):
     async def main():
         near, far = socket.socketpair()
