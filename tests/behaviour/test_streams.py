@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import socket
 
 import pytest
@@ -355,6 +356,14 @@ def test_an_echo_server(run, tmp_path, family, tls):
     run(main())
 
 
+# Early releases of 3.11 left the report to the handler's task.
+HANDLER_FAILED = (
+    "client_connected_cb"
+    if "in client_connected_cb" in inspect.getsource(asyncio.streams)
+    else "Task exception was never retrieved"
+)
+
+
 def test_a_handler_that_raises_is_reported(run, reports):
     async def bad(reader, writer):
         writer.close()
@@ -370,9 +379,9 @@ def test_a_handler_that_raises_is_reported(run, reports):
         await writer.wait_closed()
         await turns(5)
         (report,) = reports
-        assert isinstance(report["exception"], ZeroDivisionError)
-        assert "client_connected_cb" in report["message"]
         server.close()
+        assert isinstance(report["exception"], ZeroDivisionError)
+        assert HANDLER_FAILED in report["message"]
 
     run(main())
 

@@ -448,7 +448,7 @@ def test_graceful_shutdown(start, loop_kind, signum):
         assert sock.recv(100) == b"PLEASE\n"
         assert sock.recv(100) == b""
     child.wait_for("ended\n$")
-    assert child.stop() == 0
+    assert child.child.wait(20) == 0
     assert "background ended" in child.log
     assert "Traceback" not in child.log
 
