@@ -32,7 +32,11 @@ _logger = logging.getLogger("asyncio")
 def own_socket(fd: int) -> socket.socket:
     """A non-blocking socket object that owns a descriptor from now on."""
     sock = socket.socket(fileno=fd)
-    sock.setblocking(False)
+    try:
+        sock.setblocking(False)
+    except BaseException:
+        sock.detach()  # the descriptor stays the caller's
+        raise
     return sock
 
 

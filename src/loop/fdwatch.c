@@ -477,6 +477,19 @@ const char fl_loop_remove_reader_doc[] =
 const char fl_loop_remove_writer_doc[] =
     DOC_REMOVE("remove_writer", "writable");
 
+#define DOC_RAW(name, parameters)                                       \
+    "_" name "($self, " parameters ")\n--\n\n" name                     \
+    "() without its checks, and as it is in asyncio's own loop: a\n"    \
+    "transport may use the descriptor, and an adding one returns the\n" \
+    "handle."
+
+const char fl_loop_add_reader_raw_doc[] =
+    DOC_RAW("add_reader", "fd, callback, *args");
+const char fl_loop_add_writer_raw_doc[] =
+    DOC_RAW("add_writer", "fd, callback, *args");
+const char fl_loop_remove_reader_raw_doc[] = DOC_RAW("remove_reader", "fd");
+const char fl_loop_remove_writer_raw_doc[] = DOC_RAW("remove_writer", "fd");
+
 static const char *const add_names[] = {"fd", "callback"};
 
 #define ADD(function, python_name, event, checked, convert)                \
@@ -490,17 +503,11 @@ static const char *const add_names[] = {"fd", "callback"};
             add(loop, python_name, event, args, nargs, kwnames, checked)); \
     }
 
-#define REMOVE(function, python_name, event)                                  \
+#define REMOVE(function, python_name, event, checked)                         \
     FL_FAST_KW(function)                                                      \
     {                                                                         \
         PyObject *fd = fl_parse_one(python_name, "fd", args, nargs, kwnames); \
-        return fd == NULL ? NULL : remove_event(loop, event, fd, true);       \
-    }
-
-#define REMOVE_RAW(function, event)                   \
-    FL_ONE(function)                                  \
-    {                                                 \
-        return remove_event(loop, event, arg, false); \
+        return fd == NULL ? NULL : remove_event(loop, event, fd, checked);    \
     }
 
 /* The private twins are what asyncio's own transports and sock_* methods
@@ -509,7 +516,7 @@ ADD(fl_loop_add_reader, "add_reader", FL_READABLE, true, none_for)
 ADD(fl_loop_add_writer, "add_writer", FL_WRITABLE, true, none_for)
 ADD(fl_loop_add_reader_raw, "_add_reader", FL_READABLE, false, )
 ADD(fl_loop_add_writer_raw, "_add_writer", FL_WRITABLE, false, )
-REMOVE(fl_loop_remove_reader, "remove_reader", FL_READABLE)
-REMOVE(fl_loop_remove_writer, "remove_writer", FL_WRITABLE)
-REMOVE_RAW(fl_loop_remove_reader_raw, FL_READABLE)
-REMOVE_RAW(fl_loop_remove_writer_raw, FL_WRITABLE)
+REMOVE(fl_loop_remove_reader, "remove_reader", FL_READABLE, true)
+REMOVE(fl_loop_remove_writer, "remove_writer", FL_WRITABLE, true)
+REMOVE(fl_loop_remove_reader_raw, "_remove_reader", FL_READABLE, false)
+REMOVE(fl_loop_remove_writer_raw, "_remove_writer", FL_WRITABLE, false)

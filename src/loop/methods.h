@@ -21,7 +21,7 @@ FL_FAST_KW(fl_loop_call_soon_threadsafe);
 FL_FAST_KW(fl_loop_call_later);
 FL_FAST_KW(fl_loop_call_at);
 FL_NOARGS(fl_loop_time);
-FL_ONE(fl_loop_add_callback);
+FL_FAST_KW(fl_loop_add_callback);
 extern const char fl_loop_call_soon_doc[];
 extern const char fl_loop_call_soon_threadsafe_doc[];
 extern const char fl_loop_call_later_doc[];
@@ -52,12 +52,16 @@ FL_FAST_KW(fl_loop_remove_reader);
 FL_FAST_KW(fl_loop_remove_writer);
 FL_FAST_KW(fl_loop_add_reader_raw);
 FL_FAST_KW(fl_loop_add_writer_raw);
-FL_ONE(fl_loop_remove_reader_raw);
-FL_ONE(fl_loop_remove_writer_raw);
+FL_FAST_KW(fl_loop_remove_reader_raw);
+FL_FAST_KW(fl_loop_remove_writer_raw);
 extern const char fl_loop_add_reader_doc[];
 extern const char fl_loop_add_writer_doc[];
 extern const char fl_loop_remove_reader_doc[];
 extern const char fl_loop_remove_writer_doc[];
+extern const char fl_loop_add_reader_raw_doc[];
+extern const char fl_loop_add_writer_raw_doc[];
+extern const char fl_loop_remove_reader_raw_doc[];
+extern const char fl_loop_remove_writer_raw_doc[];
 
 /* signals.c */
 FL_ONE(fl_loop_signal_wakeup);

@@ -354,13 +354,17 @@ fl_loop_call_soon_threadsafe(FlLoop *loop, PyObject *const *args,
 }
 
 const char fl_loop_add_callback_doc[] =
-    "_add_callback($self, handle, /)\n--\n\n"
+    "_add_callback($self, handle)\n--\n\n"
     "Queue an asyncio.Handle; asyncio's own private name for it.";
 
 PyObject *
-fl_loop_add_callback(FlLoop *loop, PyObject *handle)
+fl_loop_add_callback(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
+                     PyObject *kwnames)
 {
-    if (fl_loop_check_open(loop) < 0 || fl_loop_call_handle(loop, handle) < 0)
+    PyObject *handle =
+        fl_parse_one("_add_callback", "handle", args, nargs, kwnames);
+    if (handle == NULL || fl_loop_check_open(loop) < 0
+        || fl_loop_call_handle(loop, handle) < 0)
     {
         return NULL;
     }

@@ -85,12 +85,8 @@ fl_stream_report(FlStream *self, const char *message)
 }
 
 int
-fl_stream_fatal(FlStream *self, const char *message)
+fl_stream_fatal_exception(FlStream *self, PyObject *exc, const char *message)
 {
-    if (fl_error_leaves_loop()) {
-        return -1;
-    }
-    PyObject *exc = PyErr_GetRaisedException();
     int code = 0;
     if (self->loop != NULL && !PyErr_GivenExceptionMatches(exc, PyExc_OSError))
     {
@@ -99,6 +95,17 @@ fl_stream_fatal(FlStream *self, const char *message)
     if (code == 0) {
         fl_stream_force_close(self, exc);
     }
+    return code;
+}
+
+int
+fl_stream_fatal(FlStream *self, const char *message)
+{
+    if (fl_error_leaves_loop()) {
+        return -1;
+    }
+    PyObject *exc = PyErr_GetRaisedException();
+    int code = fl_stream_fatal_exception(self, exc, message);
     Py_DECREF(exc);
     return code;
 }

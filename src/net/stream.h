@@ -129,6 +129,10 @@ void fl_stream_lose(FlStream *self, PyObject *exc);
    (then it stays raised and the stream as it was). */
 int fl_stream_fatal(FlStream *self, const char *message);
 
+/* The same for an exception of any kind that is not raised. */
+int fl_stream_fatal_exception(FlStream *self, PyObject *exc,
+                              const char *message);
+
 /* The same for a failed system call. */
 int fl_stream_fatal_errno(FlStream *self, int code, const char *message);
 

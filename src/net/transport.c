@@ -5,6 +5,7 @@
 
    1. A stream whose loop was closed under it raises "Event loop is closed"
       where asyncio's transport would, by asking its loop to call soon. */
+#include "loop/methods.h"
 #include "net/net.h"
 #include "net/stream.h"
 #include "py/errors.h"
@@ -75,11 +76,11 @@ stream_abort(FlStream *self, PyObject *Py_UNUSED(ignored))
 }
 
 static const char force_close_doc[] =
-    "_force_close($self, exc, /)\n--\n\n"
+    "_force_close($self, exc)\n--\n\n"
     "abort() with an exception for connection_lost; asyncio's private name.";
 
 static PyObject *
-stream_force_close(FlStream *self, PyObject *exc)
+force_close(FlStream *self, PyObject *exc)
 {
     if (self->phase < FL_STREAM_LOST) {
         if (check_loop(self) < 0) {
@@ -109,8 +110,7 @@ stream_fatal_error(FlStream *self, PyObject *args, PyObject *kwargs)
         PyErr_SetString(PyExc_TypeError, "exc must be an exception");
         return NULL;
     }
-    PyErr_SetObject((PyObject *)Py_TYPE(exc), exc);
-    if (fl_stream_fatal(self, message) < 0) {
+    if (fl_stream_fatal_exception(self, exc, message) < 0) {
         return NULL;
     }
     Py_RETURN_NONE;
@@ -180,12 +180,12 @@ stream_is_reading(FlStream *self, PyObject *Py_UNUSED(ignored))
 /* --- protocol ------------------------------------------------------------ */
 
 static const char set_protocol_doc[] =
-    "set_protocol($self, protocol, /)\n--\n\n"
+    "set_protocol($self, protocol)\n--\n\n"
     "Deliver to another protocol from now on, a Protocol or a\n"
     "BufferedProtocol.  Implements asyncio's BaseTransport.set_protocol().";
 
 static PyObject *
-stream_set_protocol(FlStream *self, PyObject *protocol)
+set_protocol(FlStream *self, PyObject *protocol)
 {
     if (fl_stream_set_protocol(self, protocol) < 0) {
         return NULL;
@@ -207,7 +207,7 @@ stream_get_protocol(FlStream *self, PyObject *Py_UNUSED(ignored))
 /* --- writing ------------------------------------------------------------- */
 
 static const char write_doc[] =
-    "write($self, data, /)\n--\n\n"
+    "write($self, data)\n--\n\n"
     "Send bytes, or a bytearray or memoryview (the caller may change it\n"
     "afterwards), in order and without blocking.\n\n"
     "Raises TypeError for other types, RuntimeError after write_eof().\n"
@@ -215,7 +215,7 @@ static const char write_doc[] =
     "callback is sent when the callback returns.";
 
 static const char writelines_doc[] =
-    "writelines($self, list_of_data, /)\n--\n\n"
+    "writelines($self, list_of_data)\n--\n\n"
     "Send an iterable of buffers with as few system calls as can be.\n\n"
     "Implements asyncio's WriteTransport.writelines().";
 
@@ -491,13 +491,31 @@ static PyMemberDef stream_members[] = {
         name, (PyCFunction)(void (*)(void))function, flags, doc \
     }
 #define KEYWORDS (METH_VARARGS | METH_KEYWORDS)
+#define FAST_KW  (METH_FASTCALL | METH_KEYWORDS)
+
+/* A method of one parameter, which may be given by name as to asyncio's. */
+#define ONE(function, name, parameter, call)                           \
+    static PyObject *function(FlStream *self, PyObject *const *args,   \
+                              Py_ssize_t nargs, PyObject *kwnames)     \
+    {                                                                  \
+        PyObject *value =                                              \
+            FL_LIKELY(nargs == 1 && kwnames == NULL)                   \
+                ? args[0]                                              \
+                : fl_parse_one(name, parameter, args, nargs, kwnames); \
+        return value == NULL ? NULL : call(self, value);               \
+    }
+
+ONE(stream_force_close, "_force_close", "exc", force_close)
+ONE(stream_set_protocol, "set_protocol", "protocol", set_protocol)
+ONE(stream_write, "write", "data", fl_stream_write)
+ONE(stream_writelines, "writelines", "list_of_data", fl_stream_writelines)
 
 static PyMethodDef stream_methods[] = {
     METHOD("get_extra_info", fl_stream_get_extra_info, KEYWORDS,
            get_extra_info_doc),
     METHOD("close", stream_close, METH_NOARGS, close_doc),
     METHOD("abort", stream_abort, METH_NOARGS, abort_doc),
-    METHOD("_force_close", stream_force_close, METH_O, force_close_doc),
+    METHOD("_force_close", stream_force_close, FAST_KW, force_close_doc),
     METHOD("_fatal_error", stream_fatal_error, KEYWORDS, fatal_error_doc),
     METHOD("is_closing", stream_is_closing, METH_NOARGS, is_closing_doc),
     METHOD("pause_reading", stream_pause_reading, METH_NOARGS,
@@ -505,10 +523,10 @@ static PyMethodDef stream_methods[] = {
     METHOD("resume_reading", stream_resume_reading, METH_NOARGS,
            resume_reading_doc),
     METHOD("is_reading", stream_is_reading, METH_NOARGS, is_reading_doc),
-    METHOD("set_protocol", stream_set_protocol, METH_O, set_protocol_doc),
+    METHOD("set_protocol", stream_set_protocol, FAST_KW, set_protocol_doc),
     METHOD("get_protocol", stream_get_protocol, METH_NOARGS, get_protocol_doc),
-    METHOD("write", fl_stream_write, METH_O, write_doc),
-    METHOD("writelines", fl_stream_writelines, METH_O, writelines_doc),
+    METHOD("write", stream_write, FAST_KW, write_doc),
+    METHOD("writelines", stream_writelines, FAST_KW, writelines_doc),
     METHOD("write_eof", fl_stream_write_eof, METH_NOARGS, write_eof_doc),
     METHOD("can_write_eof", stream_can_write_eof, METH_NOARGS,
            can_write_eof_doc),

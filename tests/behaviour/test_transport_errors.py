@@ -326,3 +326,20 @@ def test_cancelling_a_task_inside_a_callback(run, kind):
             assert c.protocol.names == ["made", "data"]
 
     run(main())
+
+
+@pytest.mark.parametrize("kind_of", [KeyboardInterrupt, SystemExit])
+@every_kind
+def test_fatal_error_with_what_leaves_loops(run, kind, reports, kind_of):
+    async def main():
+        async with link(kind) as c:
+            exc = kind_of("told")
+            c.transport._fatal_error(exc, message="so it goes")
+            assert await c.protocol.wait_lost() is exc
+            (report,) = reports
+            assert report["message"] == "so it goes"
+            assert report["exception"] is exc
+            assert report["transport"] is c.transport
+            reports.clear()
+
+    run(main())

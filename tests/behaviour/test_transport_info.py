@@ -347,3 +347,29 @@ def test_protocol_methods_are_looked_up_at_each_call(run, kind):
             assert await c.protocol.wait_data(2) == b"ac"
 
     run(main())
+
+
+def test_a_socket_object_that_cannot_be_made(
+    run, loop, loop_kind, monkeypatch
+):
+    """The descriptor stays the transport's."""
+    if loop_kind == "asyncio":
+        pytest.skip("asyncio has its socket object from the start")
+
+    class Refusing(socket.socket):
+        def setblocking(self, flag):
+            raise OSError("not today")
+
+    async def main():
+        async with link("tcp-server") as c:
+            monkeypatch.setattr("fastloop._streams.socket.socket", Refusing)
+            with pytest.raises(OSError, match="not today"):
+                c.transport.get_extra_info("socket")
+            gc.collect()
+            monkeypatch.undo()
+            c.transport.write(b"still here")
+            assert await c.peer.recv_exactly(10) == b"still here"
+            sock = c.transport.get_extra_info("socket")
+            assert sock.getpeername() == c.peer.sock.getsockname()
+
+    run(main())
