@@ -35,7 +35,7 @@ VERSIONS = ("3.12", "3.13", "3.14", "3.15", "3.13t")
 OURS_ALONE = "-k 'not [asyncio'"
 # What ThreadSanitizer looks at: the rest has one thread, and takes hours.
 THREADED = "(thread or executor or many_loops or parallel)"
-OWN = ("unit", "behaviour", "isolated", "fault")
+OWN = ("unit", "behaviour", "isolated", "fault", "lint/test_surface.py")
 ALL_COUNTED = ("unit", "behaviour", "isolated/test_refcount_plugin.py")
 # Each test is run five times and more: here one of each kind of object, the
 # rest in the gate.

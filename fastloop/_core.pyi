@@ -5,6 +5,7 @@ position only is so here.  What asyncio's own classes expect of a name without
 a leading underscore is met, except for that.
 """
 
+import sys
 from asyncio import BaseProtocol, Future, Server, Task
 from asyncio import Handle as _AsyncioHandle
 from asyncio import TimerHandle as _AsyncioTimerHandle
@@ -63,7 +64,8 @@ class Handle(_AsyncioHandle):
     def _source_traceback(self) -> Any: ...
     def cancel(self, /) -> None: ...
     def cancelled(self, /) -> bool: ...
-    def get_context(self, /) -> Context: ...
+    if sys.version_info >= (3, 12):
+        def get_context(self, /) -> Context: ...
     def _run(self, /) -> None: ...
 
 @final
@@ -84,7 +86,8 @@ class TimerHandle(_AsyncioTimerHandle):
     def _scheduled(self) -> bool: ...
     def cancel(self, /) -> None: ...
     def cancelled(self, /) -> bool: ...
-    def get_context(self, /) -> Context: ...
+    if sys.version_info >= (3, 12):
+        def get_context(self, /) -> Context: ...
     def when(self, /) -> float: ...
     def _run(self, /) -> None: ...
 
@@ -105,9 +108,9 @@ class BaseLoop:
     @property
     def _thread_id(self) -> int | None: ...
     @property
-    def _ready_count(self) -> int: ...
+    def _ready(self) -> tuple[_AsyncioHandle, ...]: ...
     @property
-    def _timer_count(self) -> int: ...
+    def _scheduled(self) -> tuple[TimerHandle, ...]: ...
     def call_soon(
         self,
         callback: Callable[[*_Ts], object],
@@ -148,11 +151,29 @@ class BaseLoop:
     def _close(self, /) -> None: ...
     def _write_to_self(self, /) -> None: ...
     def create_future(self, /) -> Future[Any]: ...
-    def create_task(
-        self,
-        coro: Coroutine[Any, Any, _T] | Generator[Any, None, _T],
-        **kwargs: Any,
-    ) -> Task[_T]: ...
+    if sys.version_info >= (3, 14):
+        def create_task(
+            self,
+            coro: Coroutine[Any, Any, _T] | Generator[Any, None, _T],
+            **kwargs: Any,
+        ) -> Task[_T]: ...
+    elif sys.version_info >= (3, 13):  # keywords of any name: 3.13.3
+        def create_task(
+            self,
+            coro: Coroutine[Any, Any, _T] | Generator[Any, None, _T],
+            *,
+            name: str | None = None,
+            context: Context | None = None,
+            **kwargs: Any,
+        ) -> Task[_T]: ...
+    else:
+        def create_task(
+            self,
+            coro: Coroutine[Any, Any, _T] | Generator[Any, None, _T],
+            *,
+            name: str | None = None,
+            context: Context | None = None,
+        ) -> Task[_T]: ...
     def add_reader(
         self,
         fd: _Descriptor,
@@ -171,14 +192,12 @@ class BaseLoop:
         self,
         fd: _Descriptor,
         callback: Callable[[*_Ts], object],
-        /,
         *args: *_Ts,
     ) -> Handle: ...
     def _add_writer(
         self,
         fd: _Descriptor,
         callback: Callable[[*_Ts], object],
-        /,
         *args: *_Ts,
     ) -> Handle: ...
     def _remove_reader(self, fd: _Descriptor) -> bool: ...
@@ -190,6 +209,9 @@ class BaseLoop:
         *args: *_Ts,
     ) -> Future[_T]: ...
     def _signal_wakeup(self, on: object, /) -> None: ...
+    def _watched(
+        self, /
+    ) -> list[tuple[int, Any, Handle | None, Handle | None]]: ...
 
 # -- streams -----------------------------------------------------------------
 
@@ -197,6 +219,7 @@ class BaseLoop:
 class StreamTransport(_FlowControlMixin):
     _sendfile_compatible: ClassVar[Any]
     _start_tls_compatible: ClassVar[Literal[True]]
+    max_size: ClassVar[int]
     @property
     def _loop(self) -> BaseLoop | None: ...
     @property

@@ -30,6 +30,7 @@ from asyncio import (
 from asyncio.trsock import TransportSocket
 
 from . import _core
+from ._selector import WatchedDescriptors
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,7 +59,8 @@ class Loop(_core.BaseLoop, asyncio.SelectorEventLoop):
     _executor_shutdown_called = False
     _clock_resolution = 1e-9
     _internal_fds = 0
-    _selector: Any = None
+    _old_agen_hooks: Any = None
+    _timer_cancelled_count = 0
     _ssock: Any = None
     _csock: Any = None
 
@@ -87,15 +89,22 @@ class Loop(_core.BaseLoop, asyncio.SelectorEventLoop):
     def _asyncgens(self) -> weakref.WeakSet[Any]:
         return self.__dict__.setdefault("asyncgens", weakref.WeakSet())
 
-    @property
-    def _unix_server_sockets(self) -> dict[socket.socket, int]:
-        return self.__dict__.setdefault("unix_server_sockets", {})
+    if sys.version_info >= (3, 13):
+
+        @property
+        def _unix_server_sockets(self) -> dict[socket.socket, int]:
+            return self.__dict__.setdefault("unix_server_sockets", {})
 
     @property
     def _transports(self) -> weakref.WeakValueDictionary[int, Any]:
         if self._python_transports is None:
             self._python_transports = weakref.WeakValueDictionary()
         return self._python_transports
+
+    @functools.cached_property
+    def _selector(self) -> Any:
+        """asyncio's selector, to look at: ``get_map()`` and ``get_key()``."""
+        return WatchedDescriptors(self)
 
     @functools.cached_property
     def _watcher(self) -> Any:

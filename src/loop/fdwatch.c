@@ -381,6 +381,12 @@ add(FlLoop *loop, const char *function, int event, PyObject *const *args,
                      "%s() missing required positional arguments", function);
         return NULL;
     }
+    if (kwnames != NULL && checked) {
+        PyErr_Format(PyExc_TypeError,
+                     "%s() got an unexpected keyword argument '%U'", function,
+                     PyTuple_GET_ITEM(kwnames, 0));
+        return NULL;
+    }
     if (kwnames != NULL
         && fl_parse_context(loop, function, args + nargs, kwnames, &context)
                < 0)
@@ -483,10 +489,16 @@ const char fl_loop_remove_writer_doc[] =
     "transport may use the descriptor, and an adding one returns the\n" \
     "handle."
 
+#if PY_VERSION_HEX >= 0x030F0000
+#define RAW_PARAMETERS "fd, callback, *args, context=None"
+#else
+#define RAW_PARAMETERS "fd, callback, *args"
+#endif
+
 const char fl_loop_add_reader_raw_doc[] =
-    DOC_RAW("add_reader", "fd, callback, *args");
+    DOC_RAW("add_reader", RAW_PARAMETERS);
 const char fl_loop_add_writer_raw_doc[] =
-    DOC_RAW("add_writer", "fd, callback, *args");
+    DOC_RAW("add_writer", RAW_PARAMETERS);
 const char fl_loop_remove_reader_raw_doc[] = DOC_RAW("remove_reader", "fd");
 const char fl_loop_remove_writer_raw_doc[] = DOC_RAW("remove_writer", "fd");
 

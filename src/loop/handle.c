@@ -255,10 +255,8 @@ fl_handle_fill_steal(FlHandle *self, FlReady *entry)
     return failed ? -1 : 0;
 }
 
-/* Turn a waiting handle's CALL entry into a HANDLE entry that owns it, so
-   that the handle's own fields are what will run. */
-static int
-fill_waiting(FlHandle *self)
+int
+fl_handle_fill_waiting(FlHandle *self)
 {
     if (self->position == FL_NOT_READY) {
         return 0;
@@ -401,16 +399,16 @@ handle_cancelled(FlHandle *self, PyObject *Py_UNUSED(ignored))
     return PyBool_FromLong(fl_handle_is_cancelled(self));
 }
 
-PyDoc_STRVAR(
-    get_context_doc,
-    "get_context($self, /)\n--\n\n"
-    "Return the contextvars.Context the callback runs in.\n\n"
-    "Implements asyncio.Handle.get_context() of 3.12, on every version.");
+#if PY_VERSION_HEX >= 0x030C0000
+PyDoc_STRVAR(get_context_doc,
+             "get_context($self, /)\n--\n\n"
+             "Return the contextvars.Context the callback runs in.\n\n"
+             "Implements asyncio.Handle.get_context(), new in 3.12.");
 
 static PyObject *
 handle_get_context(FlHandle *self, PyObject *Py_UNUSED(ignored))
 {
-    if (self->position != FL_NOT_READY && fill_waiting(self) < 0) {
+    if (self->position != FL_NOT_READY && fl_handle_fill_waiting(self) < 0) {
         return NULL;
     }
     return Py_NewRef(self->context == NULL ? Py_None : self->context);
@@ -421,6 +419,7 @@ timer_get_context(FlTimerHandle *self, PyObject *Py_UNUSED(ignored))
 {
     return Py_NewRef(self->context == NULL ? Py_None : self->context);
 }
+#endif
 
 PyDoc_STRVAR(
     run_doc,
@@ -431,7 +430,7 @@ static PyObject *
 handle_run(FlHandle *self, PyObject *Py_UNUSED(ignored))
 {
     if (Py_TYPE(self) == FL_LOOP(self->loop)->state->handle_type
-        && fill_waiting(self) < 0)
+        && fl_handle_fill_waiting(self) < 0)
     {
         return NULL;
     }
@@ -465,7 +464,8 @@ get_timer_slot(FlHandle *self, void *closure)
 static PyObject *
 get_slot(FlHandle *self, void *closure)
 {
-    return fill_waiting(self) < 0 ? NULL : get_timer_slot(self, closure);
+    return fl_handle_fill_waiting(self) < 0 ? NULL
+                                            : get_timer_slot(self, closure);
 }
 
 static PyObject *
@@ -510,7 +510,9 @@ static PyGetSetDef timer_getset[] = {
 static PyMethodDef handle_methods[] = {
     METHOD("cancel", handle_cancel, cancel_doc),
     METHOD("cancelled", handle_cancelled, cancelled_doc),
+#if PY_VERSION_HEX >= 0x030C0000
     METHOD("get_context", handle_get_context, get_context_doc),
+#endif
     METHOD("_run", handle_run, run_doc),
     {NULL, NULL, 0, NULL},
 };
@@ -518,7 +520,9 @@ static PyMethodDef handle_methods[] = {
 static PyMethodDef timer_methods[] = {
     METHOD("cancel", timer_cancel, cancel_doc),
     METHOD("cancelled", handle_cancelled, cancelled_doc),
+#if PY_VERSION_HEX >= 0x030C0000
     METHOD("get_context", timer_get_context, get_context_doc),
+#endif
     METHOD("when", timer_when, when_doc),
     METHOD("_run", handle_run, run_doc),
     {NULL, NULL, 0, NULL},

@@ -76,6 +76,11 @@ FlTimerHandle *fl_timer_new(struct FlLoop *loop, PyObject *callback,
    0, or -1 with MemoryError; the entry is emptied either way. */
 int fl_handle_fill_steal(FlHandle *self, FlReady *entry);
 
+/* Turn a waiting handle's CALL entry into a HANDLE entry that owns it, so
+   that the handle's own fields are what will run.  0, or -1 with MemoryError
+   and nothing changed. */
+int fl_handle_fill_waiting(FlHandle *self);
+
 /* Run a filled handle as asyncio does: skip if cancelled, report what it
    raises.  0, or -1 with an exception that must leave run_forever. */
 int fl_handle_run(struct FlLoop *loop, FlHandle *self);

@@ -85,7 +85,7 @@ void
 fl_inbox_wake_anythread(FlLoop *loop)
 {
     if (loop->poller != NULL) {
-        fl_poller_wake_anythread(loop->poller);
+        fl_poller_interrupt_anythread(loop->poller);
     }
 }
 
@@ -166,7 +166,7 @@ fl_inbox_wake_anythread(FlLoop *loop)
 {
     uv_mutex_lock(&loop->inbox.lock);
     if (!loop->closed) {
-        fl_poller_wake_anythread(loop->poller);
+        fl_poller_interrupt_anythread(loop->poller);
     }
     uv_mutex_unlock(&loop->inbox.lock);
 }

@@ -359,21 +359,10 @@ thread_id_get(FlLoop *loop, void *Py_UNUSED(closure))
     return PyLong_FromUnsignedLong(loop->thread_id);
 }
 
-static PyObject *
-ready_count_get(FlLoop *loop, void *Py_UNUSED(closure))
-{
-    return PyLong_FromUnsignedLongLong(fl_ready_count(&loop->ready));
-}
-
-static PyObject *
-timer_count_get(FlLoop *loop, void *Py_UNUSED(closure))
-{
-    return PyLong_FromSize_t(fl_deadlines_count(&loop->timers));
-}
-
 static const char wake_doc[] =
     "_write_to_self($self, /)\n--\n\n"
-    "Wake the loop if it sleeps, from any thread; asyncio's private name.";
+    "End the loop's wait, or its next one; from any thread.  asyncio's\n"
+    "private name.";
 
 static PyObject *
 wake(FlLoop *loop, PyObject *Py_UNUSED(ignored))
@@ -402,8 +391,8 @@ static PyGetSetDef loop_getset[] = {
     {"_closed", (getter)closed_get, NULL, NULL, NULL},
     {"_stopping", (getter)stopping_get, (setter)stopping_set, NULL, NULL},
     {"_thread_id", (getter)thread_id_get, NULL, NULL, NULL},
-    {"_ready_count", (getter)ready_count_get, NULL, NULL, NULL},
-    {"_timer_count", (getter)timer_count_get, NULL, NULL, NULL},
+    {"_ready", (getter)fl_loop_ready_get, NULL, NULL, NULL},
+    {"_scheduled", (getter)fl_loop_scheduled_get, NULL, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
@@ -458,6 +447,7 @@ static PyMethodDef loop_methods[] = {
     FAST_KW("_remove_writer", fl_loop_remove_writer_raw),
     FAST_KW("run_in_executor", run_in_executor),
     PLAIN("_signal_wakeup", fl_loop_signal_wakeup, METH_O),
+    PLAIN("_watched", fl_loop_watched, METH_NOARGS),
     {"_close", AS_METHOD(loop_close), METH_NOARGS, close_doc},
     {"_write_to_self", AS_METHOD(wake), METH_NOARGS, wake_doc},
     {"get_debug", AS_METHOD(get_debug), METH_NOARGS, get_debug_doc},

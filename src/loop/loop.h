@@ -230,7 +230,7 @@ void fl_inbox_close(FlLoop *loop);
    MemoryError or RuntimeError (closed) set. */
 int fl_inbox_push_anythread(FlLoop *loop, FlReady *entry);
 
-/* Wake the loop if it sleeps; nothing happens when it is closed. */
+/* End the loop's wait, or its next; nothing happens when it is closed. */
 void fl_inbox_wake_anythread(FlLoop *loop);
 
 /* A push, but a loop that sleeps is left asleep where that is safe: *owed is

@@ -63,6 +63,12 @@ extern const char fl_loop_add_writer_raw_doc[];
 extern const char fl_loop_remove_reader_raw_doc[];
 extern const char fl_loop_remove_writer_raw_doc[];
 
+/* introspect.c */
+FL_NOARGS(fl_loop_watched);
+extern const char fl_loop_watched_doc[];
+PyObject *fl_loop_ready_get(FlLoop *loop, void *closure);
+PyObject *fl_loop_scheduled_get(FlLoop *loop, void *closure);
+
 /* signals.c */
 FL_ONE(fl_loop_signal_wakeup);
 extern const char fl_loop_signal_wakeup_doc[];

@@ -96,6 +96,14 @@ fl_poller_wake_anythread(FlPoller *poller)
     }
 }
 
+/* The same, and if no poll is on, the next one returns at once. */
+static inline void
+fl_poller_interrupt_anythread(FlPoller *poller)
+{
+    atomic_store(&poller->sleeping, 0);
+    (void)uv_async_send(&poller->async);
+}
+
 /* Claim the wake-up of a poller that sleeps: true when it is the caller's to
    pay, from any thread; freeing the poller waits for that. */
 static inline bool

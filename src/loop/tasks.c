@@ -123,15 +123,39 @@ names_with_loop(FlState *state, PyObject *kwnames)
     return names;
 }
 
+/* 3.13.3 and newer hand on whatever keywords they are given. */
+#define ANY_KEYWORD (PY_VERSION_HEX >= 0x030D0300)
+#if PY_VERSION_HEX >= 0x030E0000
+#define CREATE_TASK_KEYWORDS "**kwargs"
+#elif ANY_KEYWORD
+#define CREATE_TASK_KEYWORDS "*, name=None, context=None, **kwargs"
+#else
+#define CREATE_TASK_KEYWORDS "*, name=None, context=None"
+#endif
+
 const char fl_loop_create_task_doc[] =
-    "create_task($self, coro, **kwargs)\n--\n\n"
+    "create_task($self, coro, " CREATE_TASK_KEYWORDS ")\n--\n\n"
     "Schedule a coroutine; return its task.\n\n"
-    "The keywords (name, context and, from 3.12, eager_start) go to the task\n"
-    "or to the task factory exactly as given.  Raises TypeError for what is\n"
+    "The keywords (name, context; from 3.13.3 any) go to the task or to the\n"
+    "task factory exactly as given.  Raises TypeError for what is\n"
     "no coroutine, RuntimeError when the loop is closed.  Implements\n"
     "asyncio's loop.create_task().";
 
 #define MOST_KEYWORDS 4
+
+/* Whether a task takes these keywords as create_task would; where they are
+   not known at a glance, asyncio's own create_task has the say. */
+static inline bool
+passes_on(const FlState *state, PyObject *kwnames, Py_ssize_t count)
+{
+    for (Py_ssize_t at = 0; at < count && !ANY_KEYWORD; at++) {
+        PyObject *name = PyTuple_GET_ITEM(kwnames, at);
+        if (name != state->names.name && name != state->names.context) {
+            return false;
+        }
+    }
+    return count <= MOST_KEYWORDS;
+}
 
 PyObject *
 fl_loop_create_task(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
@@ -142,7 +166,7 @@ fl_loop_create_task(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
     }
     FlState *state = loop->state;
     Py_ssize_t keywords = kwnames == NULL ? 0 : PyTuple_GET_SIZE(kwnames);
-    if (nargs != 1 || keywords > MOST_KEYWORDS || loop->debug
+    if (nargs != 1 || loop->debug || !passes_on(state, kwnames, keywords)
         || (loop->task_factory != NULL && loop->task_factory != Py_None))
     {
         return create_as_asyncio(loop, args, nargs, kwnames);

@@ -612,5 +612,10 @@ fl_transport_register(PyObject *module, FlState *state)
     if (code == 0) {
         code = PyObject_SetAttrString(type, "_start_tls_compatible", Py_True);
     }
+    PyObject *size = code == 0 ? PyLong_FromLong(256 * 1024) : NULL;
+    if (size == NULL || PyObject_SetAttrString(type, "max_size", size) < 0) {
+        code = -1;
+    }
+    Py_XDECREF(size);
     return code;
 }

@@ -3,6 +3,7 @@
 import ast
 import importlib
 import inspect
+import sys
 
 import pytest
 
@@ -15,6 +16,16 @@ def public(names):
     return {name for name in names if not name.startswith("_")}
 
 
+def of_this_version(body):
+    """The statements that hold here: `if sys.version_info >= ...` is one."""
+    for node in body:
+        if isinstance(node, ast.If):
+            test = eval(ast.unparse(node.test), {"sys": sys})
+            yield from of_this_version(node.body if test else node.orelse)
+        else:
+            yield node
+
+
 def stub_body(name=""):
     """The stub's definitions by name, of the module or of one class."""
     body = ast.parse(STUB.read_text(encoding="utf-8")).body
@@ -25,7 +36,7 @@ def stub_body(name=""):
             if isinstance(n, ast.ClassDef) and n.name == name
         )
     found = {}
-    for node in body:
+    for node in of_this_version(body):
         if isinstance(
             node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
         ):

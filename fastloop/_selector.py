@@ -1,0 +1,52 @@
+"""asyncio's ``loop._selector``, for programs that look at what is watched."""
+
+from __future__ import annotations
+
+import selectors
+import weakref
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .loop import Loop
+
+__all__ = ["WatchedDescriptors"]
+
+
+class WatchedDescriptors(selectors.BaseSelector):
+    """What a loop's add_reader and add_writer watch, as selectors tell it.
+
+    Only to look at: the loop's methods are the way to change it.
+    """
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = weakref.ref(loop)
+
+    def get_map(self) -> dict[int, selectors.SelectorKey]:
+        """Return descriptor -> SelectorKey, data being (reader, writer)."""
+        loop = self._loop()
+        found = [] if loop is None else loop._watched()
+        return {
+            fd: selectors.SelectorKey(
+                fd if fileobj is None else fileobj,
+                fd,
+                selectors.EVENT_READ * (reader is not None)
+                | selectors.EVENT_WRITE * (writer is not None),
+                (reader, writer),
+            )
+            for fd, fileobj, reader, writer in found
+        }
+
+    def get_key(self, fileobj: Any) -> selectors.SelectorKey:
+        """Return one descriptor's key; KeyError if it is not watched."""
+        number = fileobj if isinstance(fileobj, int) else fileobj.fileno()
+        return self.get_map()[number]
+
+    def _refuse(self, *args: Any) -> Any:
+        raise RuntimeError(
+            "a fastloop loop has no selector to change or wait on; use "
+            "add_reader(), add_writer() and their kin"
+        )
+
+    register = unregister = modify = select = _refuse

@@ -1,0 +1,145 @@
+/* What programs look for in asyncio's private queues: _ready, _scheduled and
+   the selector's map, made when somebody asks.
+
+   1. They are copies: tuples and lists of handles.  A change to a copy does
+      not reach the loop; cancel() of a handle in it does.
+   2. A waiting call whose handle was dropped gets one, tied to its entry; so
+      does a task's step, which from then on is a call like any other.
+   3. The loop's own work shows as a handle of what it is about; that one is
+      only to be looked at.  Events of descriptors do not show. */
+#include "loop/methods.h"
+
+/* Let `made` be the handle of an entry that has none.  NULL: nothing to show;
+   no exception. */
+static PyObject *
+handle_of(FlLoop *loop, uint64_t position, FlHandle *made)
+{
+    FlReady *entry = fl_ready_at(&loop->ready, position);
+    switch (entry->kind) {
+    case FL_READY_STEP:
+        entry->kind = FL_READY_CALL;
+        entry->of.handle = NULL;
+        /* fall through */
+    case FL_READY_CALL:
+        if (entry->of.handle == NULL) {
+            made->position = position;
+            entry->of.handle = made;
+        }
+        return Py_NewRef((PyObject *)entry->of.handle);
+    case FL_READY_HANDLE:
+    case FL_READY_OTHER:
+        return Py_NewRef(entry->callback);
+    case FL_READY_OP:
+        made->callback = Py_NewRef(entry->callback);
+        made->args = Py_NewRef(loop->state->empty_tuple);
+        made->context =
+            Py_NewRef(entry->context == NULL ? Py_None : entry->context);
+        return Py_NewRef((PyObject *)made);
+    default:
+        return NULL;
+    }
+}
+
+static int
+append_ready(FlLoop *loop, uint64_t position, PyObject *list)
+{
+    /* First: making it may run the collector, and that anything. */
+    FlHandle *made = fl_handle_new(loop, FL_NOT_READY);
+    if (made == NULL) {
+        return -1;
+    }
+    PyObject *handle = NULL;
+    if (position >= loop->ready.head && position < loop->ready.tail) {
+        handle = handle_of(loop, position, made);
+    }
+    int code = handle == NULL ? 0 : PyList_Append(list, handle);
+    if (code == 0 && !FL_HAVE_GIL && handle == (PyObject *)made) {
+        code = fl_handle_fill_waiting(made);
+    }
+    Py_XDECREF(handle);
+    Py_DECREF(made);
+    return code;
+}
+
+static PyObject *
+tuple_of_steal(PyObject *list, int code)
+{
+    PyObject *tuple = code < 0 ? NULL : PyList_AsTuple(list);
+    Py_XDECREF(list);
+    return tuple;
+}
+
+PyObject *
+fl_loop_ready_get(FlLoop *loop, void *Py_UNUSED(closure))
+{
+    PyObject *list = PyList_New(0);
+    int code = list == NULL ? -1 : fl_inbox_drain(loop);
+    uint64_t end = loop->ready.tail;
+    for (uint64_t at = loop->ready.head; code == 0 && at < end; at++) {
+        code = append_ready(loop, at, list);
+    }
+    return tuple_of_steal(list, code);
+}
+
+static int
+append_timer(FlDeadline *node, void *list)
+{
+    return PyList_Append(list, (PyObject *)fl_timer_of(node));
+}
+
+PyObject *
+fl_loop_scheduled_get(FlLoop *loop, void *Py_UNUSED(closure))
+{
+    PyObject *list = PyList_New(0);
+    int code = list == NULL
+                   ? -1
+                   : fl_deadlines_visit(&loop->timers, append_timer, list);
+    if (code == 0) {
+        code =
+            PyList_Sort(list); /* asyncio's order: a heap, first due first */
+    }
+    return tuple_of_steal(list, code);
+}
+
+static int
+append_watcher(const FlFdWatcher *watcher, PyObject *list)
+{
+    const FlFdHeld *held = &watcher->held;
+    PyObject *row =
+        Py_BuildValue("iOOO", watcher->watch->fd,
+                      held->object == NULL ? Py_None : held->object,
+                      held->reader == NULL ? Py_None : held->reader,
+                      held->writer == NULL ? Py_None : held->writer);
+    int code = row == NULL ? -1 : PyList_Append(list, row);
+    Py_XDECREF(row);
+    return code;
+}
+
+const char fl_loop_watched_doc[] =
+    "_watched($self, /)\n--\n\n"
+    "Return what add_reader and add_writer watch, a tuple for each\n"
+    "descriptor: number, object (None for a number), reader, writer.";
+
+PyObject *
+fl_loop_watched(FlLoop *loop, PyObject *Py_UNUSED(ignored))
+{
+    PyObject *list = PyList_New(0);
+    if (list == NULL) {
+        return NULL;
+    }
+    /* What a collection runs could take a watcher out under our feet. */
+    int collects = PyGC_Disable();
+    int code = 0;
+    for (FlList *link = loop->fd_watchers.next;
+         code == 0 && link != &loop->fd_watchers; link = link->next)
+    {
+        code = append_watcher(FL_LIST_ENTRY(link, FlFdWatcher, link), list);
+    }
+    if (collects) {
+        PyGC_Enable();
+    }
+    if (code < 0) {
+        Py_CLEAR(list);
+    }
+    return list;
+}
