@@ -20,15 +20,25 @@ enter(PyObject *context)
     return PyContext_Enter(context);
 }
 
-static inline void
-leave(PyObject *context)
+static void
+leave_raising(PyObject *context)
 {
-    PyObject *exc = PyErr_Occurred() ? PyErr_GetRaisedException() : NULL;
+    PyObject *exc = PyErr_GetRaisedException();
     if (PyContext_Exit(context) < 0) {
         PyErr_WriteUnraisable(context);
     }
-    if (exc != NULL) {
-        PyErr_SetRaisedException(exc);
+    PyErr_SetRaisedException(exc);
+}
+
+/* A raised exception stays. */
+static inline void
+leave(PyObject *context, bool raised)
+{
+    if (FL_UNLIKELY(raised)) {
+        leave_raising(context);
+    }
+    else if (FL_UNLIKELY(PyContext_Exit(context) < 0)) {
+        PyErr_WriteUnraisable(context);
     }
 }
 
@@ -166,7 +176,7 @@ call_in_context(PyObject *callback, PyObject *args, PyObject *context)
     PyObject *result = PyTuple_GET_SIZE(args) == 0
                            ? PyObject_CallNoArgs(callback)
                            : PyObject_Call(callback, args, NULL);
-    leave(context);
+    leave(context, result == NULL);
     return result;
 }
 
@@ -296,7 +306,7 @@ run_call(FlLoop *loop, FlReady *entry)
     else {
         result = PyObject_Call(callback, entry->args[0], NULL);
     }
-    leave(context);
+    leave(context, result == NULL);
     if (FL_UNLIKELY(result == NULL)) {
         return call_failed(loop, entry);
     }
@@ -324,7 +334,7 @@ run_step(FlLoop *loop, FlReady *entry)
         result = PyObject_Vectorcall(callback, entry->args,
                                      1 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
     }
-    leave(context);
+    leave(context, result == NULL);
     if (FL_UNLIKELY(result == NULL)) {
         return call_failed(loop, entry);
     }
@@ -367,7 +377,7 @@ run_op(FlLoop *loop, FlReady *entry)
         code = entry->of.op(loop, entry->callback,
                             entry->nargs ? entry->args[0] : NULL);
         if (context != NULL) {
-            leave(context);
+            leave(context, PyErr_Occurred() != NULL);
         }
         if (FL_UNLIKELY(loop->debug)) {
             (void)fl_loop_report_slow(loop, entry->callback, began_ns);

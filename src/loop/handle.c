@@ -35,8 +35,7 @@ blank(FlLoop *loop, PyTypeObject *type, PyObject *reused)
     FlHandle *self = (FlHandle *)reused;
     if (self != NULL) {
         self->args = NULL;
-        (void)PyObject_Init(reused, type);
-        Py_DECREF(type); /* a pooled handle kept its own reference */
+        _Py_NewReference(reused); /* it kept its type, and that reference */
     }
     else {
         self = (FlHandle *)type->tp_alloc(type, 0);
@@ -111,6 +110,17 @@ clear_slots(FlHandle *self)
     Py_CLEAR(self->source_traceback);
 }
 
+/* Most handles have no weak reference, and die once a callback. */
+static inline void
+clear_weakrefs(PyObject *self)
+{
+    PyObject **list =
+        (PyObject **)((char *)self + Py_TYPE(self)->tp_weaklistoffset);
+    if (!FL_HAVE_GIL || FL_UNLIKELY(*list != NULL)) {
+        PyObject_ClearWeakRefs(self);
+    }
+}
+
 static inline void
 detach_from_ring(FlHandle *self)
 {
@@ -143,7 +153,7 @@ handle_dealloc(FlHandle *self)
     FlLoop *loop = FL_LOOP(self->loop);
     /* First: a weak reference's callback may look into the ring. */
     detach_from_ring(self);
-    PyObject_ClearWeakRefs((PyObject *)self);
+    clear_weakrefs((PyObject *)self);
     /* A cancelled one has no callback, but may have the rest. */
     if (self->context != NULL || self->repr != NULL
         || self->source_traceback != NULL)
@@ -160,7 +170,7 @@ static void
 timer_dealloc(FlTimerHandle *self)
 {
     PyObject_GC_UnTrack(self);
-    PyObject_ClearWeakRefs((PyObject *)self);
+    clear_weakrefs((PyObject *)self);
     FlLoop *loop = FL_LOOP(self->loop);
     FL_CHECK(self->deadline.place == 0, "the queue owns a reference");
     clear_slots((FlHandle *)self);
