@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from asyncio.selector_events import _SelectorTransport
 
 import pytest
 from net_helpers import (
@@ -264,7 +265,12 @@ def test_pause_and_resume_inside_the_callback(run, kind, make):
 
 
 @every_kind
-def test_pausing_in_connection_made(run, kind):
+def test_pausing_in_connection_made(run, kind, loop_kind):
+    # Early releases of 3.11 begin to read whatever the protocol has said.
+    begins = _SelectorTransport._add_reader
+    if loop_kind == "asyncio" and "is_reading" not in begins.__code__.co_names:
+        pytest.skip("this asyncio forgets a pause in connection_made")
+
     async def main():
         protocol = Recorder(made=lambda p: p.transport.pause_reading())
         async with link(kind, protocol) as c:
