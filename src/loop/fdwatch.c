@@ -96,6 +96,8 @@ on_fd(void *owner, FlWatch *watch, int events)
     FlLoop *loop = owner;
     FlFdWatcher *watcher = watch->owner;
     int fd = watch->fd;
+    /* Both are held: the first may take the second out, which is cancelled
+       then, and so not run. */
     PyObject *reader =
         events & FL_READABLE ? Py_XNewRef(watcher->held.reader) : NULL;
     PyObject *writer =
@@ -108,6 +110,8 @@ on_fd(void *owner, FlWatch *watch, int events)
         code = run_handle(loop, writer);
     }
     if (events & FL_POLL_ERROR) {
+        /* Looked up again, for what ran may have removed it and freed all
+           three. */
         watcher = watcher_at(loop, fd);
         if (watcher != NULL && watcher->watch == watch) {
             (void)fl_watch_rearm(watch);
@@ -363,6 +367,7 @@ set_handle(FlLoop *loop, int fd, PyObject *object, int event, PyObject *handle)
     watcher->held.object = PyLong_Check(object) ? NULL : Py_NewRef(object);
     watcher->watch->fired &= (uint8_t)~event;
     int code = fl_watch_set(watcher->watch, watcher_wanted(watcher));
+    /* Last, for dropping what a handle held may run anything. */
     cancel_handle(replaced);
     Py_XDECREF(before);
     return code < 0 ? fl_raise_errno(code) : 0;

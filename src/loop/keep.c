@@ -73,6 +73,8 @@ store(FlState *state, FlPoller *poller)
         return -1;
     }
     int code = PyDict_SetItem(dict, state->names._kept_poller, capsule);
+    /* Without a destructor a capsule that failed leaves the poller to the
+       caller; with one it owns it. */
     if (code == 0) {
         atomic_fetch_add(&state->keep->owners, 1);
         (void)PyCapsule_SetContext(capsule, state->keep);
@@ -98,6 +100,7 @@ fl_keep_give(FlLoop *loop)
         fl_poller_free(poller);
         return;
     }
+    /* A destructor may bring us here with an error set, which is not ours. */
     PyObject *exc = PyErr_Occurred() ? PyErr_GetRaisedException() : NULL;
     if (store(loop->state, poller) < 0) {
         PyErr_Clear(); /* keeping is an optimisation: do without */

@@ -99,6 +99,7 @@ drop_ready(FlLoop *loop)
 {
     FlReadyRing *ring = &loop->ready;
     while (ring->head != ring->tail) {
+        /* Popped before it is dropped: destructors may cancel what is left. */
         FlReady entry = *fl_ready_at(ring, ring->head);
         ring->head++;
         if (entry.kind == FL_READY_CALL && entry.of.handle != NULL) {
@@ -146,6 +147,8 @@ shut(FlLoop *loop)
 {
     loop->closed = true;
     if (loop->poller != NULL) {
+        /* Before a watch is closed, which a forked child would do to the
+           parent's. */
         fl_poller_leave_parent(loop->poller);
     }
     if (loop->inbox_ready) {
@@ -159,6 +162,7 @@ shut(FlLoop *loop)
     drop_owned(&loop->listeners);
     fl_fdwatch_close_all(loop);
     Py_CLEAR(loop->future_keywords);
+    /* Watches are the poller's memory: all were closed above. */
     if (loop->poller != NULL) {
         fl_keep_give(loop);
     }

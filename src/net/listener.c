@@ -80,6 +80,7 @@ open_plain(Listener *self, const Accepted *accepted, PyObject *context)
         .peer_size = accepted->peer_size,
     };
     PyObject *stream = NULL;
+    /* The factory is the user's code, and may have closed the loop. */
     if (fl_loop_check_open(self->loop) == 0) {
         stream = fl_stream_open(self->loop, &options);
     }
@@ -129,6 +130,7 @@ open_accepted(Listener *self, Accepted *accepted)
     if (code == 0) {
         return 0;
     }
+    /* No stream took it, nor a socket object. */
     if (accepted->fd >= 0) {
         (void)close(accepted->fd);
     }
@@ -183,6 +185,7 @@ static int
 accept_batch(Listener *self)
 {
     int limit = self->batch;
+    /* A factory may stop its listener: then what waits is not ours. */
     for (int count = 0; count < limit && self->watch != NULL; count++) {
         Accepted accepted;
         int code = accept_one(self->fd, &accepted);
@@ -214,7 +217,7 @@ on_listener(void *owner, FlWatch *watch, int events)
     if (events == 0) {
         return 0;
     }
-    Py_INCREF(self);
+    Py_INCREF(self); /* stopping drops the loop's reference */
     int code = accept_batch(self);
     if ((events & FL_POLL_ERROR) && self->watch != NULL) {
         (void)fl_watch_rearm(self->watch);
@@ -288,7 +291,7 @@ listener_start(Listener *self)
     watch->owner = self;
     watch->owner_is_object = true;
     watch->on_events = on_listener;
-    watch->foreign = true;
+    watch->foreign = true; /* the socket is its Server's, which closes it */
     self->watch = watch;
     code = fl_watch_set(watch, FL_READABLE);
     if (code < 0) {

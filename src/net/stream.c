@@ -35,6 +35,7 @@ fl_stream_update_watch(FlStream *self)
     if (self->phase == FL_STREAM_OPEN && !self->paused && !self->read_eof) {
         wanted |= FL_READABLE;
     }
+    /* What is held is sent when the callback ends: it has not been refused. */
     bool held = !fl_list_is_empty(&self->flush.link);
     if (self->phase < FL_STREAM_LOST && !held
         && !fl_chunks_is_empty(&self->chunks))
@@ -88,6 +89,7 @@ int
 fl_stream_fatal_exception(FlStream *self, PyObject *exc, const char *message)
 {
     int code = 0;
+    /* As asyncio: what the network did is for connection_lost alone. */
     if (self->loop != NULL && !PyErr_GivenExceptionMatches(exc, PyExc_OSError))
     {
         code = report(self, message, exc);
@@ -171,6 +173,8 @@ run_connection_made(FlLoop *loop, PyObject *subject, PyObject *argument)
     if (self->protocol == NULL) {
         return 0;
     }
+    /* Closed before it was made known: it is made known all the same, and
+       connection_lost follows. */
     if (self->phase == FL_STREAM_OPENING) {
         fl_stream_set_phase(self, FL_STREAM_OPEN);
     }
@@ -259,6 +263,7 @@ finish(FlStream *self)
     fl_stream_set_phase(self, FL_STREAM_CLOSED);
     close_watch(self);
     close_descriptor(self);
+    /* After the descriptor: who waits for the server finds it closed. */
     detach_server(self);
     fl_chunks_clear(&self->chunks);
     Py_CLEAR(self->protocol);
@@ -556,7 +561,7 @@ fl_stream_open(FlLoop *loop, const FlStreamOptions *options)
         return NULL;
     }
     if (stream_start(self, options) < 0) {
-        Py_CLEAR(self->sock);
+        Py_CLEAR(self->sock); /* it stays the caller's, and open */
         Py_DECREF(self);
         return NULL;
     }
@@ -615,6 +620,8 @@ fl_stream_clear(FlStream *self)
 void
 fl_stream_finalize(FlStream *self)
 {
+    /* Open streams come here only when their loop let go of them, closed or
+       garbage itself (invariant 4). */
     if (self->fd < 0 || self->phase == FL_STREAM_CLOSED) {
         return;
     }

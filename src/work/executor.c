@@ -129,6 +129,8 @@ fl_executor_submit(FlThreadPool *self, FlLoop *loop, PyObject *future,
         return -1;
     }
     FlWorker *newcomer;
+    /* Once pushed the job is a worker's, which may have freed it already: it
+       is only a name until the pool says that it was given back. */
     FlPoolPhase phase = fl_pool_push(self->pool, &job->link, &newcomer);
     if (FL_UNLIKELY(phase != FL_POOL_OPEN)) {
         fl_job_free(job);
@@ -141,6 +143,7 @@ fl_executor_submit(FlThreadPool *self, FlLoop *loop, PyObject *future,
         return 0;
     }
     if (taken_back) {
+        /* Dropping arguments may run destructors, and those look at errors. */
         PyObject *exc = PyErr_GetRaisedException();
         fl_job_free(job);
         PyErr_SetRaisedException(exc);
@@ -196,6 +199,7 @@ pool_dealloc(FlThreadPool *self)
 {
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
+    /* A parent's pool is not even freed (invariant 2). */
     if (self->pool != NULL && !is_forked(self)) {
         (void)fl_pool_stop(self->pool, FL_POOL_SHUT, false);
         fl_pool_release(self->pool);
@@ -338,6 +342,7 @@ static void
 worker_dealloc(FlPoolWorker *self)
 {
     PyTypeObject *type = Py_TYPE(self);
+    /* Else the pool is the parent's, left behind (invariant 2). */
     if (self->forks == atomic_load(&self->state->forks)) {
         fl_pool_release(self->pool);
     }

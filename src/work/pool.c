@@ -173,6 +173,7 @@ fl_pool_push(FlPool *pool, FlJob *job, FlWorker **newcomer)
         }
         pool->last = job;
         pool->queued++;
+        /* A newcomer counts as coming: then no sleeper is woken beside it. */
         *newcomer = newcomer_locked(pool);
         woken = next_to_wake_locked(pool);
     }
@@ -191,7 +192,9 @@ fl_pool_unstart(FlPool *pool, FlWorker *newcomer, FlJob *job)
     newcomer->next = pool->vacant;
     pool->vacant = newcomer;
     pool->threads--;
+    /* Any thread there is will come to the job in its turn. */
     bool removed = pool->threads == 0 && remove_locked(pool, job);
+    /* Waking the next would have been the newcomer's (invariant 2). */
     FlWorker *woken = pool->first == NULL ? NULL : next_to_wake_locked(pool);
     uv_mutex_unlock(&pool->lock);
     if (woken != NULL) {
@@ -245,6 +248,7 @@ fl_pool_stop(FlPool *pool, FlPoolPhase phase, bool drain)
 {
     FlJob *drained = NULL;
     uv_mutex_lock(&pool->lock);
+    /* The end of the interpreter outranks a shutdown: submit() says which. */
     if (phase > pool->phase) {
         pool->phase = phase;
     }
@@ -260,6 +264,8 @@ fl_pool_stop(FlPool *pool, FlPoolPhase phase, bool drain)
     pool->idle = NULL;
     pool->sleeping = 0;
     uv_mutex_unlock(&pool->lock);
+    /* The links stay as they are without the lock: nobody falls asleep in a
+       pool that is not open. */
     while (woken != NULL) {
         FlWorker *next = woken->next;
         uv_sem_post(&woken->wake);
