@@ -198,21 +198,25 @@ def stages() -> list[Stage]:
     # What is slow goes first, so that the two workers end together.
     slow = [
         count_references("refcount", COUNTED, 30),
-        Stage(
-            "asan",
-            "ASan+UBSan, leaks",
-            "asan",
-            f"{SETUP} build test && .ci/leaks.py {LOGS}",
-            30,
-            {
-                "FASTLOOP_SANITIZE": "address,undefined",
-                "FASTLOOP_TEST_TIMEOUT": "240",
-                "ASAN_OPTIONS": "detect_leaks=0",
-                "PYTHONMALLOC": "malloc",
-            },
-        ),
+        sanitize("asan", "ASan+UBSan, leaks", ""),
     ]
     return [*rows[:2], *slow, *rows[2:], *gate_stages()]
+
+
+def sanitize(name: str, what: str, kind: str) -> Stage:
+    return Stage(
+        name,
+        what,
+        "asan",
+        f"{SETUP} build test && .ci/leaks.py {LOGS} {kind}",
+        30,
+        {
+            "FASTLOOP_SANITIZE": "address,undefined",
+            "FASTLOOP_TEST_TIMEOUT": "240",
+            "ASAN_OPTIONS": "detect_leaks=0",
+            "PYTHONMALLOC": "malloc",
+        },
+    )
 
 
 def count_references(name: str, folders: Iterable[str], minutes: int) -> Stage:
@@ -243,6 +247,7 @@ def gate_stages() -> list[Stage]:
     """What has no limit of time."""
     rows = [
         count_references("refcount-all", ALL_COUNTED, 90),
+        sanitize("asan-abrupt", "ASan+UBSan, ends and faults", "abrupt"),
         *(
             Stage(
                 f"{name}-oracle",
