@@ -350,6 +350,28 @@ class Loop(_core.BaseLoop, asyncio.SelectorEventLoop):
             if resume_reading:
                 transp.resume_reading()
 
+    # -- datagrams ------------------------------------------------------------
+
+    def _make_datagram_transport(
+        self,
+        sock: socket.socket,
+        protocol: asyncio.DatagramProtocol,
+        address: Any = None,
+        waiter: asyncio.Future[None] | None = None,
+        extra: dict[str, Any] | None = None,
+    ) -> Any:
+        if sock.family not in _DATAGRAM_FAMILIES or not _leaves_to_system(
+            sock, "recvfrom", "send", "sendto"
+        ):
+            return super()._make_datagram_transport(
+                sock, protocol, address, waiter, extra
+            )
+        self._ensure_fd_no_transport(sock)
+        known = {**(extra or {}), "socket": TransportSocket(sock)}
+        return _core.open_datagram(
+            self, sock, protocol, address or None, waiter, known
+        )
+
     # -- servers --------------------------------------------------------------
 
     def _start_serving(
@@ -477,6 +499,10 @@ _is_coroutine_function = (
     getattr(asyncio.coroutines, "_iscoroutinefunction", None)
     or asyncio.iscoroutinefunction
 )
+
+
+#: Those whose addresses the C code can read and write.
+_DATAGRAM_FAMILIES = {socket.AF_INET, socket.AF_INET6, socket.AF_UNIX}
 
 
 def _leaves_to_system(sock: socket.socket, *calls: str) -> bool:

@@ -41,6 +41,7 @@ disabled_paths(void)
         {"timerfd", FL_OFF_TIMERFD},
         {"literal_dns", FL_OFF_LITERAL_DNS},
         {"native_executor", FL_OFF_NATIVE_EXECUTOR},
+        {"datagram_batch", FL_OFF_DATAGRAM_BATCH},
     };
     const char *list = getenv("FASTLOOP_DISABLE");
     uint8_t off = 0;
@@ -168,6 +169,8 @@ shut(FlLoop *loop)
     }
     free(loop->scratch);
     loop->scratch = NULL;
+    free(loop->datagram_room);
+    loop->datagram_room = NULL;
     free(loop->fds);
     loop->fds = NULL;
     loop->fds_size = 0;

@@ -31,6 +31,7 @@
 #define FL_OFF_TIMERFD         16
 #define FL_OFF_NATIVE_EXECUTOR 32
 #define FL_OFF_LITERAL_DNS     64
+#define FL_OFF_DATAGRAM_BATCH  128
 
 /* Entries pushed by other threads where no GIL orders them. */
 typedef struct {
@@ -124,6 +125,7 @@ typedef struct FlLoop {
     int fds_size;
     FlList fd_watchers;
     char *scratch; /* where streams read to, made on first use */
+    struct FlDatagramRoom *datagram_room; /* and datagrams */
 
     /* Python's face of the loop; NULL reads as None */
     PyObject *task_factory;

@@ -2,8 +2,8 @@
 
    1. Items between head and tail are owned bytes objects, none empty beyond
       what sent_bytes says of the first.
-   2. Dropping a bytes object runs no Python code, so nothing here is
-      re-entered. */
+   2. Dropping a bytes object runs no Python code.  Dropping a pair's address
+      may: the queue is consistent then, and looked at anew. */
 #include "net/chunks.h"
 
 #include <string.h>
@@ -19,8 +19,8 @@ fl_chunks_init(FlChunks *chunks)
 void
 fl_chunks_clear(FlChunks *chunks)
 {
-    for (size_t at = chunks->head; at < chunks->tail; at++) {
-        Py_DECREF(chunks->items[at]);
+    while (chunks->head < chunks->tail) {
+        Py_DECREF(chunks->items[chunks->head++]);
     }
     if (chunks->items != chunks->few) {
         PyMem_Free(chunks->items);
@@ -106,4 +106,38 @@ fl_chunks_consume(FlChunks *chunks, size_t size_bytes)
         /* Empty: a burst's memory is not kept on an idle connection. */
         fl_chunks_clear(chunks);
     }
+}
+
+int
+fl_chunks_append_pair(FlChunks *chunks, PyObject *bytes, PyObject *address,
+                      size_t size_bytes)
+{
+    /* Capacities and ends are even here: there is room for both or none. */
+    if (chunks->tail == chunks->capacity && make_room(chunks) < 0) {
+        return -1;
+    }
+    chunks->items[chunks->tail++] = Py_NewRef(bytes);
+    chunks->items[chunks->tail++] = Py_NewRef(address);
+    chunks->size_bytes += size_bytes;
+    return 0;
+}
+
+PyObject *const *
+fl_chunks_pair(const FlChunks *chunks, size_t index)
+{
+    size_t at = chunks->head + 2 * index;
+    return at < chunks->tail ? chunks->items + at : NULL;
+}
+
+void
+fl_chunks_drop_pair(FlChunks *chunks, size_t size_bytes)
+{
+    PyObject *bytes = chunks->items[chunks->head++];
+    PyObject *address = chunks->items[chunks->head++];
+    chunks->size_bytes -= size_bytes;
+    if (chunks->head == chunks->tail) {
+        fl_chunks_clear(chunks);
+    }
+    Py_DECREF(bytes);
+    Py_DECREF(address);
 }

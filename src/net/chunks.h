@@ -1,7 +1,10 @@
 /* The write queue: bytes objects that wait for the kernel, in order.
 
    It owns a reference to each; the first may be sent in part.  append takes a
-   new reference and fails with MemoryError, changing nothing.  One thread. */
+   new reference and fails with MemoryError, changing nothing.  One thread.
+
+   Of a datagram transport it holds pairs instead, bytes and an address of any
+   type, for which there are calls of their own. */
 #ifndef FL_NET_CHUNKS_H
 #define FL_NET_CHUNKS_H
 
@@ -34,6 +37,13 @@ int fl_chunks_vectors(const FlChunks *chunks, struct iovec *vectors,
 
 /* The kernel took this many bytes. */
 void fl_chunks_consume(FlChunks *chunks, size_t size_bytes);
+
+/* The same for pairs: append one that counts size_bytes, look at one (borrowed
+   references; NULL: there are no more), drop the first. */
+int fl_chunks_append_pair(FlChunks *chunks, PyObject *bytes, PyObject *address,
+                          size_t size_bytes);
+PyObject *const *fl_chunks_pair(const FlChunks *chunks, size_t index);
+void fl_chunks_drop_pair(FlChunks *chunks, size_t size_bytes);
 
 static inline bool
 fl_chunks_is_empty(const FlChunks *chunks)

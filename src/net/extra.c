@@ -10,7 +10,7 @@
    3. A program with the socket in hand may send on it, so held writes leave
       before it gets one. */
 #include "net/sockaddr.h"
-#include "net/stream.h"
+#include "net/transport.h"
 
 PyObject *
 fl_stream_extra(FlStream *self)
@@ -155,7 +155,7 @@ fl_stream_remember_names(FlStream *self)
 }
 
 PyObject *
-fl_stream_get_extra_info(FlStream *self, PyObject *args, PyObject *kwargs)
+fl_transport_get_extra_info(FlStream *self, PyObject *args, PyObject *kwargs)
 {
     static char *keywords[] = {"name", "default", NULL};
     PyObject *name, *otherwise = Py_None;

@@ -15,4 +15,23 @@ PyObject *fl_sockaddr_object(const struct sockaddr_storage *address,
 /* True for the families above. */
 bool fl_sockaddr_is_known(const struct sockaddr_storage *address);
 
+/* An address in both forms, kept because the next is often the same.  The
+   object is one that cannot change: a tuple of str and int, str or bytes; NULL
+   when nothing is kept.  Owned. */
+typedef struct {
+    PyObject *object;
+    struct sockaddr_storage name;
+    socklen_t size;
+} FlAddress;
+
+/* Keep another address; takes a new reference. */
+void fl_address_keep(FlAddress *address, PyObject *object,
+                     const struct sockaddr_storage *name, socklen_t size);
+
+/* Read a literal address of the families AF_INET and AF_INET6 as the socket
+   module would: a tuple of a numeric host, a port and, of AF_INET6, flow and
+   scope.  false, with nothing raised, for all else: names, scopes in the host,
+   other types, what is out of range.  On success the address is kept. */
+bool fl_address_read(FlAddress *address, PyObject *object, int family);
+
 #endif

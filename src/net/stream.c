@@ -390,10 +390,10 @@ run_events(FlStream *self, int events)
     return code;
 }
 
-static int
-on_stream(void *owner, FlWatch *watch, int events)
+static inline int
+run_watch(FlLoop *loop, FlWatch *watch, int events,
+          int (*run)(FlStream *self, int events))
 {
-    FlLoop *loop = owner;
     FlStream *self = watch->owner;
     if (events == 0) {
         return 0;
@@ -405,7 +405,7 @@ on_stream(void *owner, FlWatch *watch, int events)
     }
     else {
         PyObject *context = Py_NewRef(self->context);
-        code = run_events(self, events);
+        code = run(self, events);
         PyObject *exc = code < 0 ? PyErr_GetRaisedException() : NULL;
         if (PyContext_Exit(context) < 0) {
             PyErr_WriteUnraisable(context);
@@ -420,6 +420,19 @@ on_stream(void *owner, FlWatch *watch, int events)
     }
     Py_DECREF(self);
     return code;
+}
+
+static int
+on_stream(void *owner, FlWatch *watch, int events)
+{
+    return run_watch(owner, watch, events, run_events);
+}
+
+int
+fl_stream_run_events(FlLoop *loop, FlWatch *watch, int events,
+                     int (*run)(FlStream *self, int events))
+{
+    return run_watch(loop, watch, events, run);
 }
 
 /* --- opening ------------------------------------------------------------- */
@@ -479,7 +492,8 @@ attach_server(FlStream *self, PyObject *server)
 static FlStream *
 stream_new(FlLoop *loop, const FlStreamOptions *options)
 {
-    PyTypeObject *type = loop->state->stream_type;
+    PyTypeObject *type =
+        options->type == NULL ? loop->state->stream_type : options->type;
     FlStream *self = (FlStream *)type->tp_alloc(type, 0);
     if (self == NULL) {
         return NULL;
@@ -528,7 +542,7 @@ stream_start(FlStream *self, const FlStreamOptions *options)
     }
     watch->owner = self;
     watch->owner_is_object = true;
-    watch->on_events = on_stream;
+    watch->on_events = options->type == NULL ? on_stream : options->on_events;
     /* Who gave us a socket object may still close it. */
     watch->foreign = options->sock != NULL;
     self->watch = watch;
@@ -574,7 +588,9 @@ fl_stream_open(FlLoop *loop, const FlStreamOptions *options)
             self->peer_size = 0;
         }
     }
-    set_nodelay(self->fd);
+    if (options->type == NULL) {
+        set_nodelay(self->fd);
+    }
     if ((options->server != NULL && options->server != Py_None
          && attach_server(self, options->server) < 0)
         || fl_loop_call_op(loop, run_connection_made, (PyObject *)self, NULL,

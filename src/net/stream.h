@@ -95,6 +95,8 @@ void fl_stream_set_phase(FlStream *self, FlStreamPhase phase);
 
 /* What a stream is opened with; all borrowed, NULL where there is none. */
 typedef struct {
+    PyTypeObject *type; /* another than StreamTransport: see datagram.h */
+    int (*on_events)(void *loop, FlWatch *watch, int events); /* and its */
     PyObject *sock; /* a socket object, or fd alone */
     int fd;
     PyObject *protocol;
@@ -136,6 +138,11 @@ int fl_stream_fatal_exception(FlStream *self, PyObject *exc,
 /* The same for a failed system call. */
 int fl_stream_fatal_errno(FlStream *self, int code, const char *message);
 
+/* A watch's events: run(self, events) in the stream's context.  Returns as
+   run does: 0, or -1 to leave the loop. */
+int fl_stream_run_events(FlLoop *loop, FlWatch *watch, int events,
+                         int (*run)(FlStream *self, int events));
+
 int fl_stream_traverse(FlStream *self, visitproc visit, void *arg);
 int fl_stream_clear(FlStream *self);
 void fl_stream_finalize(FlStream *self);
@@ -169,9 +176,6 @@ PyObject *fl_stream_own_socket(FlStream *self);
 /* Put sockname and peername into `extra`, while the descriptor can tell. */
 void fl_stream_remember_names(FlStream *self);
 
-PyObject *fl_stream_get_extra_info(FlStream *self, PyObject *args,
-                                   PyObject *kwargs);
-
 /* --- read.c -------------------------------------------------------------- */
 
 /* The descriptor is readable: read, deliver.  0, or -1 to leave the loop. */
@@ -186,6 +190,11 @@ int fl_stream_write_ready(FlStream *self);
    of fl_stream_fatal_errno.  0, or -1 to leave the loop. */
 int fl_stream_flush(FlStream *self);
 int fl_stream_run_flush(FlDeferred *deferred);
+
+/* Count a write after the loss, with asyncio's warning for the fifth and
+   later ones.  1 if it is to be dropped, 0 if the connection is not lost, -1
+   with an exception set. */
+int fl_stream_drop_after_loss(FlStream *self);
 
 PyObject *fl_stream_write(FlStream *self, PyObject *data);
 PyObject *fl_stream_writelines(FlStream *self, PyObject *lines);

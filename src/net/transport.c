@@ -1,4 +1,5 @@
-/* StreamTransport, the Python face of a stream: methods, attributes, type.
+/* The Python face of transports: methods and attributes of both types, and
+   StreamTransport itself.
 
    Everything here checks and converts; what it does is done in stream.c,
    read.c, write.c, flow.c and extra.c.
@@ -7,10 +8,11 @@
       where asyncio's transport would, by asking its loop to call soon. */
 #include "loop/methods.h"
 #include "net/net.h"
-#include "net/stream.h"
+#include "net/transport.h"
 #include "py/errors.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 /* The loop's part in close and abort: nothing may be queued once it is
    closed. */
@@ -31,7 +33,7 @@ fl_stream_warn_lost(FlStream *self)
 
 /* --- extra info ---------------------------------------------------------- */
 
-static const char get_extra_info_doc[] =
+const char fl_transport_get_extra_info_doc[] =
     "get_extra_info($self, name, default=None)\n--\n\n"
     "Return what is known of the connection under a name: 'socket',\n"
     "'sockname' or 'peername', or what it was made with; else default.\n\n"
@@ -40,13 +42,13 @@ static const char get_extra_info_doc[] =
 
 /* --- closing ------------------------------------------------------------- */
 
-static const char close_doc[] =
+const char fl_transport_close_doc[] =
     "close($self, /)\n--\n\n"
     "Close the transport: send what was written, then call\n"
     "connection_lost(None).  Implements asyncio's BaseTransport.close().";
 
-static PyObject *
-stream_close(FlStream *self, PyObject *Py_UNUSED(ignored))
+PyObject *
+fl_transport_close(FlStream *self, PyObject *Py_UNUSED(ignored))
 {
     if (fl_stream_is_closing(self)) {
         Py_RETURN_NONE;
@@ -57,13 +59,13 @@ stream_close(FlStream *self, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
-static const char abort_doc[] =
+const char fl_transport_abort_doc[] =
     "abort($self, /)\n--\n\n"
     "Close at once: drop what the system has not taken, then call\n"
     "connection_lost(None).  Implements asyncio's WriteTransport.abort().";
 
-static PyObject *
-stream_abort(FlStream *self, PyObject *Py_UNUSED(ignored))
+PyObject *
+fl_transport_abort(FlStream *self, PyObject *Py_UNUSED(ignored))
 {
     if (self->phase >= FL_STREAM_LOST) {
         Py_RETURN_NONE;
@@ -75,7 +77,7 @@ stream_abort(FlStream *self, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
-static const char force_close_doc[] =
+const char fl_transport_force_close_doc[] =
     "_force_close($self, exc)\n--\n\n"
     "abort() with an exception for connection_lost; asyncio's private name.";
 
@@ -91,12 +93,12 @@ force_close(FlStream *self, PyObject *exc)
     Py_RETURN_NONE;
 }
 
-static const char fatal_error_doc[] =
+const char fl_transport_fatal_error_doc[] =
     "_fatal_error($self, exc, message='Fatal error on transport')\n--\n\n"
     "Report an exception and close with it; asyncio's private name.";
 
-static PyObject *
-stream_fatal_error(FlStream *self, PyObject *args, PyObject *kwargs)
+PyObject *
+fl_transport_fatal_error(FlStream *self, PyObject *args, PyObject *kwargs)
 {
     static char *keywords[] = {"exc", "message", NULL};
     PyObject *exc;
@@ -116,13 +118,13 @@ stream_fatal_error(FlStream *self, PyObject *args, PyObject *kwargs)
     Py_RETURN_NONE;
 }
 
-static const char is_closing_doc[] =
+const char fl_transport_is_closing_doc[] =
     "is_closing($self, /)\n--\n\n"
     "Return True if the transport is closing or closed.\n\n"
     "Implements asyncio's BaseTransport.is_closing().";
 
-static PyObject *
-stream_is_closing(FlStream *self, PyObject *Py_UNUSED(ignored))
+PyObject *
+fl_transport_is_closing(FlStream *self, PyObject *Py_UNUSED(ignored))
 {
     return PyBool_FromLong(fl_stream_is_closing(self));
 }
@@ -144,42 +146,42 @@ set_paused(FlStream *self, bool paused)
     Py_RETURN_NONE;
 }
 
-static const char pause_reading_doc[] =
+const char fl_transport_pause_reading_doc[] =
     "pause_reading($self, /)\n--\n\n"
     "Call data_received no more until resume_reading().\n\n"
     "Implements asyncio's ReadTransport.pause_reading().";
 
-static PyObject *
-stream_pause_reading(FlStream *self, PyObject *Py_UNUSED(ignored))
+PyObject *
+fl_transport_pause_reading(FlStream *self, PyObject *Py_UNUSED(ignored))
 {
     return set_paused(self, true);
 }
 
-static const char resume_reading_doc[] =
+const char fl_transport_resume_reading_doc[] =
     "resume_reading($self, /)\n--\n\n"
     "Deliver data again.  Implements asyncio's\n"
     "ReadTransport.resume_reading().";
 
-static PyObject *
-stream_resume_reading(FlStream *self, PyObject *Py_UNUSED(ignored))
+PyObject *
+fl_transport_resume_reading(FlStream *self, PyObject *Py_UNUSED(ignored))
 {
     return set_paused(self, false);
 }
 
-static const char is_reading_doc[] =
+const char fl_transport_is_reading_doc[] =
     "is_reading($self, /)\n--\n\n"
     "Return True while data is delivered.  Implements asyncio's\n"
     "ReadTransport.is_reading().";
 
-static PyObject *
-stream_is_reading(FlStream *self, PyObject *Py_UNUSED(ignored))
+PyObject *
+fl_transport_is_reading(FlStream *self, PyObject *Py_UNUSED(ignored))
 {
     return PyBool_FromLong(fl_stream_is_reading(self));
 }
 
 /* --- protocol ------------------------------------------------------------ */
 
-static const char set_protocol_doc[] =
+const char fl_transport_set_protocol_doc[] =
     "set_protocol($self, protocol)\n--\n\n"
     "Deliver to another protocol from now on, a Protocol or a\n"
     "BufferedProtocol.  Implements asyncio's BaseTransport.set_protocol().";
@@ -193,13 +195,13 @@ set_protocol(FlStream *self, PyObject *protocol)
     Py_RETURN_NONE;
 }
 
-static const char get_protocol_doc[] =
+const char fl_transport_get_protocol_doc[] =
     "get_protocol($self, /)\n--\n\n"
     "Return the protocol, None once the connection is lost.\n\n"
     "Implements asyncio's BaseTransport.get_protocol().";
 
-static PyObject *
-stream_get_protocol(FlStream *self, PyObject *Py_UNUSED(ignored))
+PyObject *
+fl_transport_get_protocol(FlStream *self, PyObject *Py_UNUSED(ignored))
 {
     return Py_NewRef(self->protocol == NULL ? Py_None : self->protocol);
 }
@@ -234,39 +236,40 @@ stream_can_write_eof(PyObject *Py_UNUSED(self), PyObject *Py_UNUSED(ignored))
     Py_RETURN_TRUE;
 }
 
-static const char buffer_size_doc[] =
+const char fl_transport_get_buffer_size_doc[] =
     "get_write_buffer_size($self, /)\n--\n\n"
     "Return how many bytes wait for the system to take them.\n\n"
     "Implements asyncio's WriteTransport.get_write_buffer_size().";
 
-static PyObject *
-stream_buffer_size(FlStream *self, PyObject *Py_UNUSED(ignored))
+PyObject *
+fl_transport_get_buffer_size(FlStream *self, PyObject *Py_UNUSED(ignored))
 {
     bool held = !fl_list_is_empty(&self->flush.link);
     return PyLong_FromSize_t(held ? 0 : self->chunks.size_bytes);
 }
 
-static const char get_limits_doc[] =
+const char fl_transport_get_buffer_limits_doc[] =
     "get_write_buffer_limits($self, /)\n--\n\n"
     "Return the low and high water marks in bytes.\n\n"
     "Implements asyncio's WriteTransport.get_write_buffer_limits().";
 
-static PyObject *
-stream_get_limits(FlStream *self, PyObject *Py_UNUSED(ignored))
+PyObject *
+fl_transport_get_buffer_limits(FlStream *self, PyObject *Py_UNUSED(ignored))
 {
     return Py_BuildValue("nn", (Py_ssize_t)self->low_water_bytes,
                          (Py_ssize_t)self->high_water_bytes);
 }
 
-static const char set_limits_doc[] =
+const char fl_transport_set_buffer_limits_doc[] =
     "set_write_buffer_limits($self, high=None, low=None)\n--\n\n"
     "Set the marks, in bytes, at which the protocol is paused and resumed.\n"
     "\n"
     "Raises ValueError unless high >= low >= 0.  Implements asyncio's\n"
     "WriteTransport.set_write_buffer_limits().";
 
-static PyObject *
-stream_set_limits(FlStream *self, PyObject *args, PyObject *kwargs)
+PyObject *
+fl_transport_set_buffer_limits(FlStream *self, PyObject *args,
+                               PyObject *kwargs)
 {
     static char *keywords[] = {"high", "low", NULL};
     PyObject *high_object = Py_None, *low_object = Py_None;
@@ -367,27 +370,27 @@ or_none(PyObject *object)
     return Py_NewRef(object == NULL ? Py_None : object);
 }
 
-static PyObject *
-loop_get(FlStream *self, void *Py_UNUSED(closure))
+PyObject *
+fl_transport_loop_get(FlStream *self, void *Py_UNUSED(closure))
 {
     return or_none((PyObject *)self->loop);
 }
 
-static PyObject *
-sock_get(FlStream *self, void *Py_UNUSED(closure))
+PyObject *
+fl_transport_sock_get(FlStream *self, void *Py_UNUSED(closure))
 {
     PyObject *sock = fl_stream_own_socket(self);
     return sock == NULL && PyErr_Occurred() ? NULL : or_none(sock);
 }
 
-static PyObject *
-fd_get(FlStream *self, void *Py_UNUSED(closure))
+PyObject *
+fl_transport_fd_get(FlStream *self, void *Py_UNUSED(closure))
 {
     return PyLong_FromLong(self->fd);
 }
 
-static PyObject *
-protocol_get(FlStream *self, void *Py_UNUSED(closure))
+PyObject *
+fl_transport_protocol_get(FlStream *self, void *Py_UNUSED(closure))
 {
     return or_none(self->protocol);
 }
@@ -398,20 +401,20 @@ server_get(FlStream *self, void *Py_UNUSED(closure))
     return or_none(self->server);
 }
 
-static PyObject *
-extra_get(FlStream *self, void *Py_UNUSED(closure))
+PyObject *
+fl_transport_extra_get(FlStream *self, void *Py_UNUSED(closure))
 {
     return Py_XNewRef(fl_stream_extra(self));
 }
 
-static PyObject *
-closing_get(FlStream *self, void *Py_UNUSED(closure))
+PyObject *
+fl_transport_closing_get(FlStream *self, void *Py_UNUSED(closure))
 {
     return PyBool_FromLong(fl_stream_is_closing(self));
 }
 
-static PyObject *
-conn_lost_get(FlStream *self, void *Py_UNUSED(closure))
+PyObject *
+fl_transport_conn_lost_get(FlStream *self, void *Py_UNUSED(closure))
 {
     return PyLong_FromUnsignedLong((self->phase >= FL_STREAM_LOST)
                                    + self->writes_after_loss);
@@ -423,54 +426,41 @@ eof_get(FlStream *self, void *Py_UNUSED(closure))
     return PyBool_FromLong(self->eof_written);
 }
 
-static PyObject *
-paused_get(FlStream *self, void *Py_UNUSED(closure))
+PyObject *
+fl_transport_paused_get(FlStream *self, void *Py_UNUSED(closure))
 {
     return PyBool_FromLong(self->paused);
 }
 
-static PyObject *
-protocol_paused_get(FlStream *self, void *Py_UNUSED(closure))
+PyObject *
+fl_transport_protocol_paused_get(FlStream *self, void *Py_UNUSED(closure))
 {
     return PyBool_FromLong(self->protocol_paused);
 }
 
-static PyObject *
-stream_repr(FlStream *self)
+PyObject *
+fl_transport_repr(FlStream *self)
 {
     static const char *const phases[] = {"", "", " closing", " closing",
                                          " closed"};
     const char *state = phases[self->phase];
+    const char *name = strrchr(Py_TYPE(self)->tp_name, '.') + 1;
     if (self->loop == NULL || self->watch == NULL) {
-        return PyUnicode_FromFormat("<StreamTransport%s fd=%d>", state,
-                                    self->fd);
+        return PyUnicode_FromFormat("<%s%s fd=%d>", name, state, self->fd);
     }
     return PyUnicode_FromFormat(
-        "<StreamTransport%s fd=%d read=%s write=<%s, bufsize=%zu>>", state,
-        self->fd, self->watch->wanted & FL_READABLE ? "polling" : "idle",
+        "<%s%s fd=%d read=%s write=<%s, bufsize=%zu>>", name, state, self->fd,
+        self->watch->wanted & FL_READABLE ? "polling" : "idle",
         self->watch->wanted & FL_WRITABLE ? "polling" : "idle",
         self->chunks.size_bytes);
 }
 
 /* --- the type ------------------------------------------------------------ */
 
-#define GETTER(name, function)                   \
-    {                                            \
-        name, (getter)function, NULL, NULL, NULL \
-    }
-
 static PyGetSetDef stream_getset[] = {
-    GETTER("_loop", loop_get),
-    GETTER("_sock", sock_get),
-    GETTER("_sock_fd", fd_get),
-    GETTER("_protocol", protocol_get),
-    GETTER("_server", server_get),
-    GETTER("_extra", extra_get),
-    GETTER("_closing", closing_get),
-    GETTER("_conn_lost", conn_lost_get),
-    GETTER("_eof", eof_get),
-    GETTER("_paused", paused_get),
-    GETTER("_protocol_paused", protocol_paused_get),
+    FL_SHARED_GETTERS,
+    FL_GETTER("_server", server_get),
+    FL_GETTER("_eof", eof_get),
 #if PY_VERSION_HEX >= 0x030C0000
     {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
 #endif
@@ -486,17 +476,9 @@ static PyMemberDef stream_members[] = {
 };
 #endif
 
-#define METHOD(name, function, flags, doc)                      \
-    {                                                           \
-        name, (PyCFunction)(void (*)(void))function, flags, doc \
-    }
-#define KEYWORDS (METH_VARARGS | METH_KEYWORDS)
-#define FAST_KW  (METH_FASTCALL | METH_KEYWORDS)
-
 /* A method of one parameter, which may be given by name as to asyncio's. */
 #define ONE(function, name, parameter, call)                           \
-    static PyObject *function(FlStream *self, PyObject *const *args,   \
-                              Py_ssize_t nargs, PyObject *kwnames)     \
+    FL_NAMED_ONE(function)                                             \
     {                                                                  \
         PyObject *value =                                              \
             FL_LIKELY(nargs == 1 && kwnames == NULL)                   \
@@ -505,42 +487,27 @@ static PyMemberDef stream_members[] = {
         return value == NULL ? NULL : call(self, value);               \
     }
 
-ONE(stream_force_close, "_force_close", "exc", force_close)
-ONE(stream_set_protocol, "set_protocol", "protocol", set_protocol)
-ONE(stream_write, "write", "data", fl_stream_write)
-ONE(stream_writelines, "writelines", "list_of_data", fl_stream_writelines)
+ONE(fl_transport_force_close, "_force_close", "exc", force_close)
+ONE(fl_transport_set_protocol, "set_protocol", "protocol", set_protocol)
+static ONE(stream_write, "write", "data",
+           fl_stream_write) static ONE(stream_writelines, "writelines",
+                                       "list_of_data", fl_stream_writelines)
 
-static PyMethodDef stream_methods[] = {
-    METHOD("get_extra_info", fl_stream_get_extra_info, KEYWORDS,
-           get_extra_info_doc),
-    METHOD("close", stream_close, METH_NOARGS, close_doc),
-    METHOD("abort", stream_abort, METH_NOARGS, abort_doc),
-    METHOD("_force_close", stream_force_close, FAST_KW, force_close_doc),
-    METHOD("_fatal_error", stream_fatal_error, KEYWORDS, fatal_error_doc),
-    METHOD("is_closing", stream_is_closing, METH_NOARGS, is_closing_doc),
-    METHOD("pause_reading", stream_pause_reading, METH_NOARGS,
-           pause_reading_doc),
-    METHOD("resume_reading", stream_resume_reading, METH_NOARGS,
-           resume_reading_doc),
-    METHOD("is_reading", stream_is_reading, METH_NOARGS, is_reading_doc),
-    METHOD("set_protocol", stream_set_protocol, FAST_KW, set_protocol_doc),
-    METHOD("get_protocol", stream_get_protocol, METH_NOARGS, get_protocol_doc),
-    METHOD("write", stream_write, FAST_KW, write_doc),
-    METHOD("writelines", stream_writelines, FAST_KW, writelines_doc),
-    METHOD("write_eof", fl_stream_write_eof, METH_NOARGS, write_eof_doc),
-    METHOD("can_write_eof", stream_can_write_eof, METH_NOARGS,
-           can_write_eof_doc),
-    METHOD("get_write_buffer_size", stream_buffer_size, METH_NOARGS,
-           buffer_size_doc),
-    METHOD("get_write_buffer_limits", stream_get_limits, METH_NOARGS,
-           get_limits_doc),
-    METHOD("set_write_buffer_limits", stream_set_limits, KEYWORDS,
-           set_limits_doc),
-    METHOD("_make_empty_waiter", stream_make_empty_waiter, METH_NOARGS,
-           make_empty_waiter_doc),
-    METHOD("_reset_empty_waiter", stream_reset_empty_waiter, METH_NOARGS,
-           reset_empty_waiter_doc),
-    {NULL, NULL, 0, NULL},
+    static PyMethodDef stream_methods[] = {
+        FL_SHARED_METHODS,
+        FL_SHARED_METHOD(resume_reading, resume_reading, METH_NOARGS),
+        FL_METHOD("write", stream_write, FL_FASTCALL, write_doc),
+        FL_METHOD("writelines", stream_writelines, FL_FASTCALL,
+                  writelines_doc),
+        FL_METHOD("write_eof", fl_stream_write_eof, METH_NOARGS,
+                  write_eof_doc),
+        FL_METHOD("can_write_eof", stream_can_write_eof, METH_NOARGS,
+                  can_write_eof_doc),
+        FL_METHOD("_make_empty_waiter", stream_make_empty_waiter, METH_NOARGS,
+                  make_empty_waiter_doc),
+        FL_METHOD("_reset_empty_waiter", stream_reset_empty_waiter,
+                  METH_NOARGS, reset_empty_waiter_doc),
+        {NULL, NULL, 0, NULL},
 };
 
 static const char stream_doc[] =
@@ -552,7 +519,7 @@ static PyType_Slot stream_slots[] = {
     {Py_tp_finalize, fl_stream_finalize},
     {Py_tp_traverse, fl_stream_traverse},
     {Py_tp_clear, fl_stream_clear},
-    {Py_tp_repr, stream_repr},
+    {Py_tp_repr, fl_transport_repr},
     {Py_tp_methods, stream_methods},
     {Py_tp_getset, stream_getset},
 #if PY_VERSION_HEX < 0x030C0000
@@ -587,6 +554,17 @@ check_layout(const FlState *state)
 }
 
 int
+fl_transport_set_max_size(PyTypeObject *type)
+{
+    PyObject *size = PyLong_FromLong(256 * 1024);
+    int code = size == NULL ? -1
+                            : PyObject_SetAttrString((PyObject *)type,
+                                                     "max_size", size);
+    Py_XDECREF(size);
+    return code;
+}
+
+int
 fl_transport_register(PyObject *module, FlState *state)
 {
     if (check_layout(state) < 0) {
@@ -612,10 +590,5 @@ fl_transport_register(PyObject *module, FlState *state)
     if (code == 0) {
         code = PyObject_SetAttrString(type, "_start_tls_compatible", Py_True);
     }
-    PyObject *size = code == 0 ? PyLong_FromLong(256 * 1024) : NULL;
-    if (size == NULL || PyObject_SetAttrString(type, "max_size", size) < 0) {
-        code = -1;
-    }
-    Py_XDECREF(size);
-    return code;
+    return code < 0 ? -1 : fl_transport_set_max_size(state->stream_type);
 }

@@ -255,10 +255,8 @@ check_writable(FlStream *self, const char *method)
     return 0;
 }
 
-/* 1 if the connection is lost and the write to be dropped; -1 with an
-   exception set. */
-static int
-drop_after_loss(FlStream *self)
+int
+fl_stream_drop_after_loss(FlStream *self)
 {
     if (self->phase < FL_STREAM_LOST) {
         return 0;
@@ -308,7 +306,7 @@ static int
 write_payload(FlStream *self, const Payload *payload)
 {
     size_t size = payload->size_bytes;
-    int code = size == 0 ? 1 : drop_after_loss(self);
+    int code = size == 0 ? 1 : fl_stream_drop_after_loss(self);
     if (code != 0) {
         return code < 0 ? -1 : 0;
     }
@@ -484,7 +482,7 @@ fl_stream_writelines(FlStream *self, PyObject *lines)
     }
     int code = 0;
     if (PyList_GET_SIZE(list) > 0) {
-        code = drop_after_loss(self);
+        code = fl_stream_drop_after_loss(self);
         if (code == 0) {
             code = write_list(self, list);
         }

@@ -129,6 +129,19 @@ fl_visit_one(PyObject *object, visitproc visit, void *arg)
 /* 3.13: Server._attach and _detach are told which transport it is. */
 #define FL_SERVER_KNOWS_TRANSPORTS (PY_VERSION_HEX >= 0x030D0000)
 
+/* 3.13: empty datagrams are sent, and each one that waits counts as so many
+   bytes more. */
+#if PY_VERSION_HEX >= 0x030D0000
+#define FL_EMPTY_DATAGRAMS       1
+#define FL_DATAGRAM_HEADER_BYTES 8
+#else
+#define FL_EMPTY_DATAGRAMS       0
+#define FL_DATAGRAM_HEADER_BYTES 0
+#endif
+
+/* 3.12: asyncio's datagram transports are DatagramTransports. */
+#define FL_HAVE_DATAGRAM_BASE (PY_VERSION_HEX >= 0x030C0000)
+
 /* 3.14: a concurrent future that is done in the loop's own thread sets the
    asyncio one at once, not in the next iteration. */
 #define FL_FUTURES_SET_AT_ONCE (PY_VERSION_HEX >= 0x030E0000)

@@ -8,12 +8,16 @@
 #include <string.h>
 
 PyObject *
+fl_os_error(int code)
+{
+    return PyObject_CallFunction(PyExc_OSError, "is", -code, strerror(-code));
+}
+
+PyObject *
 fl_errno_exception(int code)
 {
-    if (code == -ENOMEM) {
-        return PyObject_CallNoArgs(PyExc_MemoryError);
-    }
-    return PyObject_CallFunction(PyExc_OSError, "is", -code, strerror(-code));
+    return code == -ENOMEM ? PyObject_CallNoArgs(PyExc_MemoryError)
+                           : fl_os_error(code);
 }
 
 int

@@ -11,8 +11,10 @@
    MemoryError).  Returns -1. */
 int fl_raise_errno(int code);
 
-/* The same as an exception object, not raised; NULL with an exception set
-   when it cannot be made. */
+/* An OSError whatever the errno, not raised; NULL with an exception set. */
+PyObject *fl_os_error(int code);
+
+/* What fl_raise_errno would raise, as an object; NULL likewise. */
 PyObject *fl_errno_exception(int code);
 
 /* True if the raised exception must leave run_forever: KeyboardInterrupt or

@@ -14,6 +14,7 @@
     X(asyncio_handle)       \
     X(asyncio_timer_handle) \
     X(asyncio_transport)    \
+    X(asyncio_datagrams)    \
     X(buffered_protocol)    \
     X(set_running_loop)     \
     X(get_running_loop)     \
@@ -46,6 +47,7 @@
     X(handle_type)   \
     X(timer_type)    \
     X(stream_type)   \
+    X(datagram_type) \
     X(listener_type) \
     X(pool_type)     \
     X(worker_type)   \
@@ -87,6 +89,7 @@ asyncio_init(FlState *state)
         /* The mixin, for asyncio's sendfile takes no other transport. */
         && take(transports, "_FlowControlMixin", &state->asyncio_transport)
                == 0
+        && take(asyncio, "DatagramTransport", &state->asyncio_datagrams) == 0
         && take(asyncio, "BufferedProtocol", &state->buffered_protocol) == 0
         && take(asyncio, "ensure_future", &state->ensure_future) == 0
         && take(asyncio, "iscoroutine", &state->iscoroutine) == 0

@@ -30,9 +30,11 @@ struct FlLoop;
     X(_handle_signal)                 \
     X(_kept_poller)                   \
     X(_log_destroy_pending)           \
+    X(_read_ready)                    \
     X(_report_callback)               \
     X(_report_slow)                   \
     X(_run)                           \
+    X(_sendto_ready)                  \
     X(_set_coroutine_origin_tracking) \
     X(_source_traceback)              \
     X(add_done_callback)              \
@@ -49,9 +51,11 @@ struct FlLoop;
     X(coro)                           \
     X(create_future)                  \
     X(data_received)                  \
+    X(datagram_received)              \
     X(done)                           \
     X(eager_start)                    \
     X(eof_received)                   \
+    X(error_received)                 \
     X(exception)                      \
     X(fileno)                         \
     X(finalizer)                      \
@@ -72,6 +76,7 @@ struct FlLoop;
     X(remove_done_callback)           \
     X(result)                         \
     X(resume_writing)                 \
+    X(sendto)                         \
     X(set_exception)                  \
     X(set_result)                     \
     X(set_running_or_notify_cancel)   \
@@ -97,6 +102,7 @@ typedef struct FlState {
     PyTypeObject *handle_type;
     PyTypeObject *timer_type;
     PyTypeObject *stream_type;
+    PyTypeObject *datagram_type;
     PyTypeObject *listener_type;
     PyTypeObject *pool_type;
     PyTypeObject *worker_type;
@@ -107,6 +113,7 @@ typedef struct FlState {
     PyObject *asyncio_handle;
     PyObject *asyncio_timer_handle;
     PyObject *asyncio_transport; /* with its flow control mixed in */
+    PyObject *asyncio_datagrams;
     PyObject *buffered_protocol;
     PyObject *set_running_loop;
     PyObject *get_running_loop;

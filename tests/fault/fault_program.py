@@ -153,6 +153,54 @@ async def bulk(loop):
         right.close()
 
 
+class Datagrams(asyncio.DatagramProtocol):
+    """Sends back what it gets, or collects it."""
+
+    def __init__(self, loop, echoes):
+        self.echoes = echoes
+        self.got = []
+        self.lost = loop.create_future()
+
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def datagram_received(self, data, addr):
+        if self.echoes:
+            self.transport.sendto(data, addr)
+        else:
+            self.got.append(data)
+
+    def connection_lost(self, exc):
+        self.lost.set_result(exc)
+
+
+async def udp(loop):
+    """A datagram may be lost to an error; the next ones are not."""
+    opened = []
+    try:
+        for echoes in (True, False):
+            transport, protocol = await loop.create_datagram_endpoint(
+                lambda echoes=echoes: Datagrams(loop, echoes),
+                local_addr=("127.0.0.1", 0),
+            )
+            opened.append(protocol)
+        server, client = opened
+        name = server.transport.get_extra_info("sockname")
+        for number in range(10 if name else 0):
+            client.transport.sendto(b"%d" % number, name)
+            patience = 30
+            while len(client.got) <= number and patience:
+                await asyncio.sleep(0)
+                patience -= bool(FAILED())
+        if not FAILED() and name:
+            assert client.got == [b"%d" % n for n in range(10)]
+    finally:
+        for protocol in opened:
+            protocol.transport.abort()
+        for protocol in opened:
+            await protocol.lost
+
+
 async def watchers(loop):
     left, right = socket.socketpair()
     left.setblocking(False)
@@ -220,6 +268,7 @@ SCENARIOS = [
     pair,
     tcp,
     bulk,
+    udp,
 ]
 
 
@@ -299,7 +348,7 @@ def cut(size, again):
     """Run what moves data with short reads and writes."""
     SHIM.fault_cut(ctypes.c_size_t(size), ctypes.c_long(again))
     faulthandler.dump_traceback_later(40, exit=True)
-    scenarios = [pair, tcp] + ([bulk] if size > 100 else [])
+    scenarios = [pair, tcp, udp] + ([bulk] if size > 100 else [])
     for scenario in scenarios:
         assert play(scenario) is None, scenario.__name__
     print("total", len(scenarios))

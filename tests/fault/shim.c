@@ -274,6 +274,32 @@ writev(int fd, const struct iovec *parts, int count)
     return NEXT(writev)(fd, parts, count);
 }
 
+/* Of several messages, one at a time under fault_cut. */
+#define WRAP_MESSAGES(name, parameters, arguments)    \
+    int name parameters                               \
+    {                                                 \
+        void *caller = CALLER;                        \
+        if (fails(#name, caller) || blocks(caller)) { \
+            return -1;                                \
+        }                                             \
+        if (cut_bytes > 0 && is_ours(caller)) {       \
+            count = 1;                                \
+        }                                             \
+        return NEXT(name) arguments;                  \
+    }
+
+WRAP_MESSAGES(recvmmsg,
+              (int fd, struct mmsghdr *messages, unsigned count, int flags,
+               struct timespec *limit),
+              (fd, messages, count, flags, limit))
+WRAP_MESSAGES(sendmmsg,
+              (int fd, struct mmsghdr *messages, unsigned count, int flags),
+              (fd, messages, count, flags))
+WRAP_MOVE(sendto,
+          (int fd, const void *from, size_t size, int flags,
+           const struct sockaddr *to, socklen_t to_size),
+          (fd, from, size, flags, to, to_size), if (blocks(caller)) return -1)
+
 static long delay_us;
 
 /* How long a thread is away between setting libuv's timer and polling. */

@@ -196,6 +196,24 @@ def connection(h):
             right.close()
     h.loop.run_until_complete(main())
 
+def datagrams(h):
+    async def main():
+        transport = None
+        try:
+            transport, _ = await h.loop.create_datagram_endpoint(
+                asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0)
+            )
+            name = transport.get_extra_info("sockname")
+            for _ in range(3):
+                transport.sendto(b"hello", name)
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        finally:
+            if transport is not None:
+                transport.abort()
+            await asyncio.sleep(0)
+    h.loop.run_until_complete(main())
+
 operation = globals()[sys.argv[1]]
 print("failed", sweep(operation, int(sys.argv[2])))
 gc.collect()
@@ -225,6 +243,7 @@ FRAGILE = [
     "failing_callback",
     "getaddrinfo",
     "connection",
+    "datagrams",
     "executor",
 ]
 

@@ -319,7 +319,110 @@ async def count_writes(most, helpers, reports):
     assert sum(seen.values()) == most, seen
 
 
+async def datagram_read_error(code, helpers, reports):
+    """The protocol is told, and hears of the datagram all the same."""
+    async with datagram_helpers.endpoint() as p:
+        arm("recvmmsg", code)
+        p.transport.sendto(b"data", p.transport.get_extra_info("sockname"))
+        exc = await p.wait("error")
+        assert isinstance(exc, OSError) and exc.errno == code, exc
+        await p.wait("datagram")
+        assert p.names == ["made", "error", "datagram"]
+
+
+async def datagram_read_again(code, helpers, reports):
+    async with datagram_helpers.endpoint() as p:
+        arm("recvmmsg", code, count=3)
+        p.transport.sendto(b"data", p.transport.get_extra_info("sockname"))
+        await p.wait("datagram")
+        assert p.names == ["made", "datagram"]
+
+
+async def datagram_send_error(code, helpers, reports):
+    """The datagram is gone, the protocol is told, the next is sent."""
+    with datagram_helpers.plain() as peer:
+        async with datagram_helpers.endpoint() as p:
+            arm("sendto", code)
+            p.transport.sendto(b"gone", peer.getsockname())
+            assert p.names == ["made", "error"]
+            exc = p.events[-1][1]
+            assert isinstance(exc, OSError) and exc.errno == code, exc
+            p.transport.sendto(b"sent", peer.getsockname())
+            assert peer.recv(9) == b"sent"
+
+
+async def queue_datagrams(p, peer, count, connected):
+    """Let the first find no room, so that all wait."""
+    name, port = peer.getsockname()
+    arm("send" if connected else "sendto", errno.EAGAIN)
+    for number in range(count):
+        # Every tenth address is a name.
+        host = name if number % 10 != 5 or connected else "localhost"
+        p.transport.sendto(b"%d" % number, None if connected else (host, port))
+    size = sum(len(b"%d" % n) + datagram_helpers.HEADER for n in range(count))
+    if hits():
+        assert p.transport.get_write_buffer_size() == size
+
+
+async def datagram_queue(connected, helpers, reports):
+    """What waits is sent in order, several with one call."""
+    with datagram_helpers.plain() as peer:
+        how = {"remote_addr": peer.getsockname()} if connected else {}
+        async with datagram_helpers.endpoint(**how) as p:
+            await queue_datagrams(p, peer, 1, connected)
+            await helpers.turns(3)
+            await queue_datagrams(p, peer, 40, connected)
+            SHIM.fault_arm(b"sendmmsg", 0, 0, 0)
+            await helpers.turns(5)
+            assert p.transport.get_write_buffer_size() == 0
+            assert SHIM.fault_seen() <= (3 if connected else 8)
+            got = [peer.recv(9) for _ in range(41)]
+            assert got == [b"0"] + [b"%d" % n for n in range(40)]
+            assert p.names == ["made"]
+
+
+async def datagram_flush_error(code, helpers, reports):
+    """The first that waits is gone and told, the rest is sent."""
+    with datagram_helpers.plain() as peer:
+        async with datagram_helpers.endpoint(
+            remote_addr=peer.getsockname()
+        ) as p:
+            await queue_datagrams(p, peer, 20, True)
+            arm("sendmmsg", code)
+            exc = await p.wait("error")
+            assert isinstance(exc, OSError) and exc.errno == code, exc
+            got = await datagram_helpers.drain(peer, 19)
+            assert got == [b"%d" % n for n in range(1, 20)]
+            p.transport.close()
+            await p.wait("lost")
+            assert p.names == ["made", "error", "lost"]
+
+
+async def datagram_flush_again(code, helpers, reports):
+    with datagram_helpers.plain() as peer:
+        async with datagram_helpers.endpoint(
+            remote_addr=peer.getsockname()
+        ) as p:
+            await queue_datagrams(p, peer, 20, True)
+            arm("sendmmsg", code, count=3)
+            p.transport.close()
+            assert await p.wait("lost") is None
+            got = [peer.recv(9) for _ in range(20)]
+            assert got == [b"%d" % n for n in range(20)]
+
+
 CASES = {
+    "datagram-read": (datagram_read_error, errno.EIO),
+    "datagram-read-memory": (datagram_read_error, errno.ENOMEM),
+    "datagram-read-would-block": (datagram_read_again, errno.EAGAIN),
+    "datagram-read-interrupted": (datagram_read_again, errno.EINTR),
+    "datagram-send": (datagram_send_error, errno.EPERM),
+    "datagram-send-memory": (datagram_send_error, errno.ENOMEM),
+    "datagram-send-buffers": (datagram_send_error, errno.ENOBUFS),
+    "datagram-queue": (datagram_queue, False),
+    "datagram-queue-connected": (datagram_queue, True),
+    "datagram-flush": (datagram_flush_error, errno.EPERM),
+    "datagram-flush-would-block": (datagram_flush_again, errno.EAGAIN),
     "read-reset": (read_error, errno.ECONNRESET),
     "read-io": (read_error, errno.EIO),
     "read-memory": (read_error, errno.ENOMEM),
@@ -358,13 +461,15 @@ CASES = {
     "writes-not-held": (count_writes, 100),
 }
 #: Cases in which no call is made to fail.
-COUNTED = (cut_stress, cut_tls, count_writes)
+COUNTED = (cut_stress, cut_tls, count_writes, datagram_queue)
 #: The fast path that a case turns off.
 DISABLED = {"writes-not-held": "hold_writes"}
 
 
 def main():
     """Run one case on a fresh loop; nothing may be left or reported."""
+    global datagram_helpers
+    import datagram_helpers
     import net_helpers
 
     import fastloop

@@ -44,6 +44,11 @@ CALLS = [
     ("send", "ENOBUFS"),
     ("sendmsg", "ECONNRESET"),
     ("sendmsg", "EAGAIN"),
+    ("recvmmsg", "ECONNREFUSED"),
+    ("recvmmsg", "EAGAIN"),
+    ("recvmmsg", "EINTR"),
+    ("sendto", "EPERM"),
+    ("sendto", "EAGAIN"),
     ("read", "EINTR"),
     ("timerfd_settime", "EINVAL"),
 ]
@@ -117,7 +122,13 @@ def test_making_a_loop_fails(sweep, name, code):
 
 
 @pytest.mark.parametrize(
-    ("name", "code"), [("epoll_ctl", "ENOMEM"), ("send", "EAGAIN")]
+    ("name", "code"),
+    [
+        ("epoll_ctl", "ENOMEM"),
+        ("send", "EAGAIN"),
+        ("sendto", "EAGAIN"),
+        ("recvmmsg", "ENOMEM"),
+    ],
 )
 def test_all_further_calls_fail(sweep, name, code):
     """Not one failure but every call from the Nth to the 30th after it."""

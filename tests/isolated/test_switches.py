@@ -14,6 +14,7 @@ SWITCHES = [
     "native_executor",
     "literal_dns",
     "timerfd",
+    "datagram_batch",
 ]
 PROGRAM = """
 log = []
@@ -76,6 +77,26 @@ async def tcp():
     await server.wait_closed()
     return lines, rest
 
+async def udp():
+    loop = asyncio.get_running_loop()
+    got = []
+
+    class Sink(asyncio.DatagramProtocol):
+        def datagram_received(self, data, addr):
+            got.append(data)
+
+    transport, _ = await loop.create_datagram_endpoint(
+        Sink, local_addr=("127.0.0.1", 0)
+    )
+    name = transport.get_extra_info("sockname")
+    for number in range(20):
+        transport.sendto(b"%d" % number, name)
+    while len(got) < 20:
+        await asyncio.sleep(0)
+    transport.close()
+    await asyncio.sleep(0)
+    return got
+
 async def executor():
     loop = asyncio.get_running_loop()
     def fail():
@@ -111,7 +132,7 @@ async def timers():
     return out, order
 
 async def main():
-    for part in (steps, io, tcp, executor, dns, timers):
+    for part in (steps, io, tcp, udp, executor, dns, timers):
         log.append((part.__name__, await part()))
 
 for _ in range(2):
