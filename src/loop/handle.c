@@ -384,6 +384,11 @@ timer_cancel(FlTimerHandle *self, PyObject *Py_UNUSED(ignored))
     if (keep_repr(handle) < 0) {
         return NULL;
     }
+    if (fl_loop_is_elsewhere(FL_LOOP(self->loop))) {
+        mark_cancelled(handle);
+        fl_timer_forget_anythread(self);
+        Py_RETURN_NONE;
+    }
     bool queued = self->deadline.place != 0;
     if (queued) {
         fl_deadlines_remove(&FL_LOOP(self->loop)->timers, &self->deadline);

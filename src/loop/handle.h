@@ -72,6 +72,10 @@ FlHandle *fl_handle_new_filled(struct FlLoop *loop, PyObject *callback,
 FlTimerHandle *fl_timer_new(struct FlLoop *loop, PyObject *callback,
                             PyObject *args, PyObject *context, double when);
 
+/* schedule.c, for a thread that does not run the timer's loop: have that take
+   a cancelled timer out of its queue. */
+void fl_timer_forget_anythread(FlTimerHandle *timer);
+
 /* Move what a popped entry owns into the handle that still points at it.
    0, or -1 with MemoryError; the entry is emptied either way. */
 int fl_handle_fill_steal(FlHandle *self, FlReady *entry);

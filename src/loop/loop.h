@@ -175,6 +175,20 @@ fl_loop_is_here(const FlLoop *loop)
     return loop->thread_id == PyThread_get_thread_ident();
 }
 
+/* Without a GIL: true on a thread that must not touch the loop's queues, for
+   another one runs it.  Calls that asyncio gives to the loop's thread alone
+   but that do no harm under a GIL go by the inbox then. */
+static inline bool
+fl_loop_is_elsewhere(const FlLoop *loop)
+{
+#if FL_HAVE_GIL
+    (void)loop;
+    return false;
+#else
+    return fl_loop_is_running(loop) && !fl_loop_is_here(loop);
+#endif
+}
+
 /* --- loop.c -------------------------------------------------------------- */
 
 int fl_loop_register(PyObject *module, FlState *state);

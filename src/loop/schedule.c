@@ -282,10 +282,12 @@ fl_loop_call_soon(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
     {
         return NULL;
     }
-    if (fl_inbox_settle_order(loop) < 0) {
+    bool elsewhere = fl_loop_is_elsewhere(loop);
+    if (!elsewhere && fl_inbox_settle_order(loop) < 0) {
         return NULL;
     }
-    if (context != NULL && !loop->debug && !(loop->off & FL_OFF_RAW_STEPS)
+    if (context != NULL && !elsewhere && !loop->debug
+        && !(loop->off & FL_OFF_RAW_STEPS)
         && is_task_step(loop->state, args, nargs))
     {
         return push_step(loop, args, nargs, context);
@@ -295,7 +297,7 @@ fl_loop_call_soon(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
         return NULL;
     }
     if (!FL_HAVE_GIL || FL_UNLIKELY(loop->debug)) {
-        return push_filled(loop, args, nargs, owned, false);
+        return push_filled(loop, args, nargs, owned, elsewhere);
     }
     return push_call(loop, args, nargs, owned);
 }
@@ -385,6 +387,60 @@ deadline_of(double when)
     return ns > 0 ? (int64_t)ns : 0;
 }
 
+static int
+enqueue(FlLoop *loop, FlTimerHandle *timer, int64_t deadline_ns)
+{
+    if (fl_deadlines_push(&loop->timers, &timer->deadline, deadline_ns) < 0) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    Py_INCREF(timer); /* the queue's */
+    return 0;
+}
+
+static int
+enqueue_op(FlLoop *loop, PyObject *timer, PyObject *Py_UNUSED(argument))
+{
+    FlTimerHandle *self = (FlTimerHandle *)timer;
+    if (fl_handle_is_cancelled((FlHandle *)self)
+        || enqueue(loop, self, deadline_of(self->when)) == 0)
+    {
+        return 0;
+    }
+    return fl_loop_report_callback(loop, NULL);
+}
+
+static int
+forget_op(FlLoop *loop, PyObject *timer, PyObject *Py_UNUSED(argument))
+{
+    FlTimerHandle *self = (FlTimerHandle *)timer;
+    if (self->deadline.place != 0) {
+        fl_deadlines_remove(&loop->timers, &self->deadline);
+        Py_DECREF(self);
+    }
+    return 0;
+}
+
+/* Have the loop's own thread do it. */
+static int
+post(FlTimerHandle *timer, FlReadyOp op)
+{
+    FlReady entry = {
+        .kind = FL_READY_OP,
+        .of.op = op,
+        .callback = Py_NewRef((PyObject *)timer),
+    };
+    return fl_inbox_push_anythread(FL_LOOP(timer->loop), &entry);
+}
+
+void
+fl_timer_forget_anythread(FlTimerHandle *timer)
+{
+    if (post(timer, forget_op) < 0) {
+        PyErr_Clear(); /* it stays until it is due, or the loop was closed */
+    }
+}
+
 static PyObject *
 schedule(FlLoop *loop, double when, int64_t deadline_ns, PyObject *const *args,
          Py_ssize_t nargs, PyObject *context)
@@ -410,11 +466,13 @@ schedule(FlLoop *loop, double when, int64_t deadline_ns, PyObject *const *args,
         Py_DECREF(timer);
         return NULL;
     }
-    if (fl_deadlines_push(&loop->timers, &timer->deadline, deadline_ns) < 0) {
-        Py_DECREF(timer);
-        return PyErr_NoMemory();
+    int code = FL_UNLIKELY(fl_loop_is_elsewhere(loop))
+                   ? post(timer, enqueue_op)
+                   : enqueue(loop, timer, deadline_ns);
+    if (FL_UNLIKELY(code < 0)) {
+        Py_CLEAR(timer);
     }
-    return Py_NewRef((PyObject *)timer); /* one for the queue, one to return */
+    return (PyObject *)timer;
 }
 
 /* The arguments common to call_later and call_at: a number and a callback. */

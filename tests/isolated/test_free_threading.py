@@ -153,7 +153,7 @@ with Running() as loop:
             handle = loop.call_soon_threadsafe(int, n)
             assert repr(handle).startswith("<Handle")
             assert handle._args in ((n,), None)
-            handle.get_context()
+            assert handle._context is not None
     in_threads(4, look)
 """
     )
@@ -340,5 +340,40 @@ def work(number):
         loop.run_until_complete(main())
     loop.close()
 in_threads(4, work)
+"""
+    )
+
+
+def test_calls_that_are_not_for_other_threads(fast_script):
+    """Under a GIL they do no harm; without one neither."""
+    fast_script(
+        THREADS
+        + """
+ran = [[] for _ in range(4)]
+with Running() as loop:
+    def calls(number):
+        kept = []
+        for n in range(400):
+            loop.call_soon(ran[number].append, n)
+            loop.call_later(0, ran[number].append, n)
+            kept.append(loop.call_later(60, print))
+            if n % 3 == 0:
+                kept.pop(n % len(kept)).cancel()
+            future = loop.create_future()
+            future.add_done_callback(lambda f: ran[number].append(f.result()))
+            future.set_result(n)
+        for timer in kept:
+            timer.cancel()
+    in_threads(4, calls)
+    done = threading.Event()
+    def look():
+        left.append(len(loop._scheduled))
+        done.set()
+    left = []
+    loop.call_soon_threadsafe(loop.call_later, 0.01, look)
+    done.wait(20)
+    assert left == [0]
+for numbers in ran:
+    assert sorted(numbers) == sorted([*range(400)] * 3)
 """
     )
