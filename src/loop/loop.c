@@ -163,6 +163,7 @@ shut(FlLoop *loop)
     drop_owned(&loop->listeners);
     fl_fdwatch_close_all(loop);
     Py_CLEAR(loop->future_keywords);
+    Py_CLEAR(loop->step_kwnames);
     /* Watches are the poller's memory: all were closed above. */
     if (loop->poller != NULL) {
         fl_keep_give(loop);
@@ -233,6 +234,7 @@ loop_traverse(FlLoop *loop, visitproc visit, void *arg)
     Py_VISIT(loop->signal_handlers);
     Py_VISIT(loop->python_transports);
     Py_VISIT(loop->future_keywords);
+    Py_VISIT(loop->step_kwnames);
     int result = fl_ready_traverse(&loop->ready, visit, arg);
     if (result == 0) {
         result = fl_inbox_traverse(&loop->inbox, visit, arg);
@@ -262,6 +264,7 @@ loop_clear(FlLoop *loop)
     Py_CLEAR(loop->signal_handlers);
     Py_CLEAR(loop->python_transports);
     Py_CLEAR(loop->future_keywords);
+    Py_CLEAR(loop->step_kwnames);
     return 0;
 }
 

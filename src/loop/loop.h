@@ -135,6 +135,7 @@ typedef struct FlLoop {
     PyObject *signal_handlers;
     PyObject *python_transports; /* asyncio's own, by number, if any */
     PyObject *future_keywords;   /* {"loop": this}, see tasks.c */
+    PyObject *step_kwnames;      /* ("context",) as C tasks give it, or NULL */
     double slow_callback_duration;
 } FlLoop;
 

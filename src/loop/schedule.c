@@ -182,6 +182,21 @@ push_step(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
     Py_RETURN_NONE;
 }
 
+/* A C task gives the same tuple of names each time, whose one string is not
+   interned: the loop keeps it, to know it by its address. */
+static inline int
+parse_call_soon(FlLoop *loop, PyObject *const *values, PyObject *kwnames,
+                PyObject **context)
+{
+    if (FL_LIKELY(kwnames == loop->step_kwnames)
+        && FL_LIKELY(PyContext_CheckExact(values[0])))
+    {
+        *context = values[0];
+        return 0;
+    }
+    return fl_parse_context(loop, "call_soon", values, kwnames, context);
+}
+
 /* Steals context. */
 static PyObject *
 push_filled(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
@@ -272,8 +287,7 @@ fl_loop_call_soon(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
         return NULL;
     }
     if (kwnames != NULL
-        && fl_parse_context(loop, "call_soon", args + nargs, kwnames, &context)
-               < 0)
+        && parse_call_soon(loop, args + nargs, kwnames, &context) < 0)
     {
         return NULL;
     }
@@ -290,6 +304,9 @@ fl_loop_call_soon(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
         && !(loop->off & FL_OFF_RAW_STEPS)
         && is_task_step(loop->state, args, nargs))
     {
+        if (FL_UNLIKELY(kwnames != loop->step_kwnames)) {
+            Py_XSETREF(loop->step_kwnames, Py_NewRef(kwnames));
+        }
         return push_step(loop, args, nargs, context);
     }
     PyObject *owned = own_context(context);
