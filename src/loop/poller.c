@@ -13,6 +13,7 @@
 #include "loop/poller.h"
 
 #include "base/clock.h"
+#include "base/codes.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -79,7 +80,7 @@ fl_watch_open(FlPoller *poller, int fd, bool keep_flags, FlWatch **out)
 {
     FlWatch *watch = calloc(1, sizeof(*watch));
     if (watch == NULL) {
-        return -ENOMEM;
+        return FL_NO_MEMORY;
     }
     int flags = keep_flags ? fcntl(fd, F_GETFL) : 0;
     if (flags < 0) {
@@ -330,7 +331,7 @@ fl_poller_open(FlPoller **out, bool use_timerfd)
 {
     FlPoller *poller = calloc(1, sizeof(*poller));
     if (poller == NULL) {
-        return -ENOMEM;
+        return FL_NO_MEMORY;
     }
     fl_list_init(&poller->fired);
     fl_list_init(&poller->fresh);

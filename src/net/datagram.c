@@ -33,7 +33,7 @@ fl_datagram_tell_error(FlDatagram *self, PyObject *exc)
 int
 fl_datagram_tell_errno(FlDatagram *self, int code)
 {
-    PyObject *exc = fl_os_error(code);
+    PyObject *exc = fl_errno_exception(code);
     int result = exc == NULL ? -1 : fl_datagram_tell_error(self, exc);
     Py_XDECREF(exc);
     return result;

@@ -17,6 +17,7 @@
       is cut, where asyncio cuts it too: none of the network is. */
 #include "net/datagram.h"
 
+#include "base/codes.h"
 #include "net/messages.h"
 #include "py/errors.h"
 
@@ -234,7 +235,7 @@ read_batch(FlDatagram *self, unsigned most)
 {
     FlDatagramRoom *room = get_room(self->stream.loop);
     if (room == NULL) {
-        return fl_stream_fatal_errno(&self->stream, -ENOMEM, READ_FAILED);
+        return fl_stream_fatal_errno(&self->stream, FL_NO_MEMORY, READ_FAILED);
     }
     int count = receive(self, room, most);
     if (count < 0) {

@@ -12,6 +12,7 @@
       have another protocol: the loop below looks again. */
 #include "net/stream.h"
 
+#include "base/codes.h"
 #include "py/errors.h"
 
 #include <errno.h>
@@ -90,7 +91,7 @@ receive_scratch(FlStream *self, PyObject **data, ReadResult *result)
     if (loop->scratch == NULL) {
         loop->scratch = malloc(SCRATCH_BYTES);
         if (loop->scratch == NULL) {
-            return -ENOMEM;
+            return FL_NO_MEMORY;
         }
     }
     int code = receive(self, loop->scratch, SCRATCH_BYTES, result);
@@ -100,8 +101,8 @@ receive_scratch(FlStream *self, PyObject **data, ReadResult *result)
     *data = PyBytes_FromStringAndSize(loop->scratch,
                                       (Py_ssize_t)result->got_bytes);
     if (*data == NULL) {
-        PyErr_Clear(); /* it is a MemoryError; the errno says so too */
-        return -ENOMEM;
+        PyErr_Clear(); /* it is a MemoryError; the code says so too */
+        return FL_NO_MEMORY;
     }
     return 0;
 }
@@ -112,7 +113,7 @@ receive_large(FlStream *self, PyObject **data, ReadResult *result)
     PyObject *bytes = PyBytes_FromStringAndSize(NULL, LARGE_BYTES);
     if (bytes == NULL) {
         PyErr_Clear(); /* likewise */
-        return -ENOMEM;
+        return FL_NO_MEMORY;
     }
     int code = receive(self, PyBytes_AS_STRING(bytes), LARGE_BYTES, result);
     if (code < 0 || result->got_bytes == 0) {
@@ -121,7 +122,7 @@ receive_large(FlStream *self, PyObject **data, ReadResult *result)
     }
     if (_PyBytes_Resize(&bytes, (Py_ssize_t)result->got_bytes) < 0) {
         PyErr_Clear(); /* likewise */
-        return -ENOMEM;
+        return FL_NO_MEMORY;
     }
     *data = bytes;
     return 0;

@@ -4,20 +4,17 @@
       message they know: strerror's text and nothing else. */
 #include "py/errors.h"
 
-#include <errno.h>
-#include <string.h>
+#include "base/codes.h"
 
-PyObject *
-fl_os_error(int code)
-{
-    return PyObject_CallFunction(PyExc_OSError, "is", -code, strerror(-code));
-}
+#include <string.h>
 
 PyObject *
 fl_errno_exception(int code)
 {
-    return code == -ENOMEM ? PyObject_CallNoArgs(PyExc_MemoryError)
-                           : fl_os_error(code);
+    if (code == FL_NO_MEMORY) {
+        return PyObject_CallNoArgs(PyExc_MemoryError);
+    }
+    return PyObject_CallFunction(PyExc_OSError, "is", -code, strerror(-code));
 }
 
 int

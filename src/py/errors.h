@@ -7,14 +7,12 @@
 
 #include "py/compat.h"
 
-/* Raise the OSError subclass that belongs to a negative errno (ENOMEM:
-   MemoryError).  Returns -1. */
+/* Raise the OSError subclass that belongs to a negative errno, MemoryError for
+   FL_NO_MEMORY (base/codes.h).  Returns -1. */
 int fl_raise_errno(int code);
 
-/* An OSError whatever the errno, not raised; NULL with an exception set. */
-PyObject *fl_os_error(int code);
-
-/* What fl_raise_errno would raise, as an object; NULL likewise. */
+/* The same as an exception object, not raised; NULL with an exception set
+   when it cannot be made. */
 PyObject *fl_errno_exception(int code);
 
 /* True if the raised exception must leave run_forever: KeyboardInterrupt or

@@ -39,12 +39,9 @@ def hits():
 
 
 def check(exc, code, reports):
-    """The error is the call's; ENOMEM may come as MemoryError, reported."""
-    if code == errno.ENOMEM and isinstance(exc, MemoryError):
-        assert all(r["exception"] is exc for r in reports)
-        reports.clear()
-    else:
-        assert isinstance(exc, OSError) and exc.errno == code, exc
+    """The error is the call's, and what was reported is that error."""
+    assert isinstance(exc, OSError) and exc.errno == code, exc
+    assert all(report["exception"] is exc for report in reports)
 
 
 async def read_error(code, helpers, reports):
