@@ -492,31 +492,61 @@ schedule(FlLoop *loop, double when, int64_t deadline_ns, PyObject *const *args,
     return (PyObject *)timer;
 }
 
+static const char call_later[] = "call_later";
+
+/* The value of what is neither float nor int: what asyncio can reckon with as
+   it does, time() + delay and when - time(), and nothing else; a Decimal or a
+   string raises the TypeError of that.  0 or -1. */
+static int
+odd_number(PyObject *object, bool is_delay, double *number)
+{
+    double now = is_delay ? (double)fl_clock_ns() / 1e9 : 0;
+    PyObject *other = PyFloat_FromDouble(now);
+    PyObject *reckoned = NULL;
+    if (other != NULL) {
+        reckoned = is_delay ? PyNumber_Add(other, object)
+                            : PyNumber_Subtract(object, other);
+        Py_DECREF(other);
+    }
+    if (reckoned == NULL) {
+        return -1;
+    }
+    *number = PyFloat_AsDouble(reckoned) - now;
+    Py_DECREF(reckoned);
+    return PyErr_Occurred() ? -1 : 0;
+}
+
 /* The arguments common to call_later and call_at: a number and a callback. */
 static int
-parse_timer(FlLoop *loop, const char *function, const char *number_name,
-            PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
-            double *number, PyObject **context)
+parse_timer(FlLoop *loop, const char *function, PyObject *const *args,
+            Py_ssize_t nargs, PyObject *kwnames, double *number,
+            PyObject **context)
 {
-    if (fl_loop_check_open(loop) < 0) {
-        return -1;
-    }
+    bool is_delay = function == call_later;
     if (nargs < 2) {
-        return missing(function, nargs < 1 ? number_name : "callback");
-    }
-    if (args[0] == Py_None) {
-        PyErr_Format(PyExc_TypeError, "%s must not be None", number_name);
-        return -1;
+        return missing(function, nargs == 1 ? "callback"
+                                 : is_delay ? "delay"
+                                            : "when");
     }
     if (PyFloat_CheckExact(args[0])) {
         *number = PyFloat_AS_DOUBLE(args[0]);
     }
-    else {
-        *number = PyLong_CheckExact(args[0]) ? PyLong_AsDouble(args[0])
-                                             : PyFloat_AsDouble(args[0]);
+    else if (PyLong_CheckExact(args[0])) {
+        *number = PyLong_AsDouble(args[0]);
         if (*number == -1.0 && PyErr_Occurred()) {
             return -1;
         }
+    }
+    else if (args[0] == Py_None) {
+        PyErr_SetString(PyExc_TypeError, is_delay ? "delay must not be None"
+                                                  : "when cannot be None");
+        return -1;
+    }
+    else if (odd_number(args[0], is_delay, number) < 0) {
+        return -1;
+    }
+    if (fl_loop_check_open(loop) < 0) {
+        return -1;
     }
     if (kwnames != NULL
         && fl_parse_context(loop, function, args + nargs, kwnames, context)
@@ -542,13 +572,11 @@ fl_loop_call_later(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
     double delay;
     PyObject *context = NULL;
     if (FL_UNLIKELY(nargs < 2) && kwnames != NULL) {
-        return fl_call_named(loop, fl_loop_call_later, "call_later",
-                             later_names, args, nargs, kwnames);
+        return fl_call_named(loop, fl_loop_call_later, call_later, later_names,
+                             args, nargs, kwnames);
     }
-    if (parse_timer(loop, "call_later", "delay", args, nargs, kwnames, &delay,
-                    &context)
-        < 0)
-    {
+    if (parse_timer(loop, call_later, args, nargs, kwnames, &delay, &context)
+        < 0) {
         return NULL;
     }
     if (delay <= 0 && fl_loop_is_running(loop)) {
@@ -583,10 +611,8 @@ fl_loop_call_at(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
         return fl_call_named(loop, fl_loop_call_at, "call_at", at_names, args,
                              nargs, kwnames);
     }
-    if (parse_timer(loop, "call_at", "when", args, nargs, kwnames, &when,
-                    &context)
-        < 0)
-    {
+    if (parse_timer(loop, "call_at", args, nargs, kwnames, &when, &context)
+        < 0) {
         return NULL;
     }
     return schedule(loop, when, deadline_of(when), args + 1, nargs - 1,

@@ -1,6 +1,8 @@
 """call_later and call_at: when timers fire, in what order, at what cost."""
 
 import asyncio
+import datetime
+import decimal
 import fractions
 import gc
 import math
@@ -117,16 +119,75 @@ def test_blocking_poll_with_only_a_far_timer(loop, in_thread, delay):
 
 
 def test_none_is_refused(loop):
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match="delay must not be None"):
         loop.call_later(None, nothing)
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match="when cannot be None"):
         loop.call_at(None, nothing)
 
 
-@pytest.mark.parametrize("bad", ["1", b"1", [], {}, object()])
+class OnlyFloat:
+    """A number to float(), which no sum takes."""
+
+    def __float__(self):
+        return 1.0
+
+
+class OnlyIndex:
+    """A number to operator.index(), which no sum takes."""
+
+    def __index__(self):
+        return 1
+
+
+BAD = [
+    "1",
+    b"1",
+    [],
+    {},
+    object(),
+    decimal.Decimal(1),
+    datetime.timedelta(seconds=1),
+    OnlyFloat(),
+    OnlyIndex(),
+]
+
+
+@pytest.mark.parametrize("bad", BAD, ids=lambda bad: type(bad).__name__)
 def test_other_types_are_refused(loop, bad):
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match=r"unsupported operand type.* \+: "):
         loop.call_later(bad, nothing)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [bad for bad in BAD if not isinstance(bad, decimal.Decimal)],
+    ids=lambda bad: type(bad).__name__,
+)
+def test_times_of_other_types_do_not_get_far(loop_factory, bad):
+    """asyncio takes some, and its loop does not survive them."""
+    loop = loop_factory()
+    try:
+        with pytest.raises(TypeError):
+            loop.call_at(bad, nothing)
+            loop.call_soon(loop.call_soon, loop.stop)
+            loop.run_forever()
+    finally:
+        loop.close()
+
+
+def test_the_number_is_looked_at_first(loop_factory):
+    loop = loop_factory()
+    loop.close()
+    with pytest.raises(TypeError):
+        loop.call_later(None, nothing)
+    with pytest.raises(TypeError):
+        loop.call_later("1", nothing)
+    with pytest.raises(TypeError):
+        loop.call_at(None, nothing)
+    with pytest.raises(RuntimeError, match="Event loop is closed"):
+        loop.call_later(1, nothing)
+    with pytest.raises(RuntimeError, match="Event loop is closed"):
+        loop.call_at(1, nothing)
 
 
 def test_nan_does_not_break_the_loop(loop):
@@ -158,9 +219,6 @@ def test_an_object_with_float_arithmetic(loop):
     class Delay:
         def __radd__(self, other):
             return other + 2.0
-
-        def __float__(self):
-            return 2.0
 
     handle = loop.call_later(Delay(), nothing)
     assert abs(handle.when() - loop.time() - 2.0) < 0.5
