@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import socket
-from asyncio import constants
+from asyncio import base_events, constants
 from asyncio.trsock import TransportSocket
 from socket import AF_INET, AF_INET6, SOCK_DGRAM, SOCK_STREAM
 
@@ -19,14 +19,21 @@ __all__ = [
     "SOCK_STREAM",
     "SENDFILE_COMPATIBLE",
     "TransportSocket",
+    "check_ssl_socket",
     "closed_socket",
     "own_socket",
+    "socket_type",
     "warn_lost",
 ]
 
 SENDFILE_COMPATIBLE = constants._SendfileMode.TRY_NATIVE
 
 _logger = logging.getLogger("asyncio")
+
+
+#: The class whose calls the C code may make in its stead.
+socket_type = socket.socket
+check_ssl_socket = base_events._check_ssl_socket
 
 
 def own_socket(fd: int) -> socket.socket:

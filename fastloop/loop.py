@@ -31,6 +31,7 @@ from asyncio.trsock import TransportSocket
 
 from . import _core
 from ._selector import WatchedDescriptors
+from .sockets import SocketCalls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def _ignore_signal(number: int, frame: Any) -> None:
     """Take a signal that the loop learns of by the wakeup descriptor."""
 
 
-class Loop(_core.BaseLoop, asyncio.SelectorEventLoop):
+class Loop(_core.BaseLoop, SocketCalls, asyncio.SelectorEventLoop):
     """An asyncio event loop whose hot paths are in C.
 
     A drop-in for asyncio's own loop: make it with

@@ -305,7 +305,7 @@ fl_datagram_register(PyObject *module, FlState *state)
     state->datagram_type = fl_type_add(module, &datagram_spec, bases);
     Py_DECREF(bases);
     if (state->datagram_type == NULL
-        || fl_transport_set_max_size(state->datagram_type) < 0)
+        || fl_max_size_register(state->datagram_type) < 0)
     {
         return -1;
     }

@@ -560,6 +560,7 @@ fl_net_register(PyObject *module, FlState *state)
                    || fl_datagram_register(module, state) < 0
                    || fl_listener_register(module, state) < 0
                    || fl_numeric_register(module, state) < 0
+                   || fl_sockcall_register(module, state) < 0
                ? -1
                : 0;
 }

@@ -554,7 +554,7 @@ check_layout(const FlState *state)
 }
 
 int
-fl_transport_set_max_size(PyTypeObject *type)
+fl_max_size_register(PyTypeObject *type)
 {
     PyObject *size = PyLong_FromLong(256 * 1024);
     int code = size == NULL ? -1
@@ -590,5 +590,5 @@ fl_transport_register(PyObject *module, FlState *state)
     if (code == 0) {
         code = PyObject_SetAttrString(type, "_start_tls_compatible", Py_True);
     }
-    return code < 0 ? -1 : fl_transport_set_max_size(state->stream_type);
+    return code < 0 ? -1 : fl_max_size_register(state->stream_type);
 }

@@ -98,6 +98,6 @@ PyObject *fl_transport_repr(FlStream *self);
 
 /* asyncio's class attribute, the most that its transports read at once.  0 or
    -1. */
-int fl_transport_set_max_size(PyTypeObject *type);
+int fl_max_size_register(PyTypeObject *type);
 
 #endif

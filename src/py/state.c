@@ -28,6 +28,7 @@
     X(af_inet6)             \
     X(sock_stream)          \
     X(sock_dgram)           \
+    X(socket_type)          \
     X(set_asyncgen_hooks)   \
     X(get_asyncgen_hooks)   \
     X(set_wakeup_fd)        \
@@ -42,15 +43,16 @@
     X(hooks_kwnames)        \
     X(loop_kwnames)
 
-#define FL_TYPES(X)  \
-    X(loop_type)     \
-    X(handle_type)   \
-    X(timer_type)    \
-    X(stream_type)   \
-    X(datagram_type) \
-    X(listener_type) \
-    X(pool_type)     \
-    X(worker_type)   \
+#define FL_TYPES(X)     \
+    X(loop_type)        \
+    X(handle_type)      \
+    X(timer_type)       \
+    X(stream_type)      \
+    X(datagram_type)    \
+    X(socket_call_type) \
+    X(listener_type)    \
+    X(pool_type)        \
+    X(worker_type)      \
     X(step_type)
 
 static int

@@ -16,7 +16,6 @@ struct FlLoop;
 
 /* Names looked up or passed on hot paths, interned once. */
 #define FL_NAMES(X)                   \
-    X(TransportSocket)                \
     X(_accept_exhausted)              \
     X(_accept_failed)                 \
     X(_asyncgen_finalizer_hook)       \
@@ -37,12 +36,15 @@ struct FlLoop;
     X(_sendto_ready)                  \
     X(_set_coroutine_origin_tracking) \
     X(_source_traceback)              \
+    X(TransportSocket)                \
+    X(accept)                         \
     X(add_done_callback)              \
     X(args)                           \
     X(buffer_updated)                 \
     X(call_exception_handler)         \
     X(cancel)                         \
     X(cancelled)                      \
+    X(check_ssl_socket)               \
     X(close)                          \
     X(closed_socket)                  \
     X(connection_lost)                \
@@ -65,6 +67,7 @@ struct FlLoop;
     X(get_loop)                       \
     X(getpeername)                    \
     X(getsockname)                    \
+    X(gettimeout)                     \
     X(handle)                         \
     X(loop)                           \
     X(message)                        \
@@ -73,13 +76,20 @@ struct FlLoop;
     X(pause_writing)                  \
     X(peername)                       \
     X(protocol)                       \
+    X(recv)                           \
+    X(recv_into)                      \
+    X(recvfrom)                       \
+    X(recvfrom_into)                  \
     X(remove_done_callback)           \
     X(result)                         \
     X(resume_writing)                 \
+    X(send)                           \
+    X(sendall)                        \
     X(sendto)                         \
     X(set_exception)                  \
     X(set_result)                     \
     X(set_running_or_notify_cancel)   \
+    X(setblocking)                    \
     X(socket)                         \
     X(sockname)                       \
     X(stop)                           \
@@ -103,6 +113,7 @@ typedef struct FlState {
     PyTypeObject *timer_type;
     PyTypeObject *stream_type;
     PyTypeObject *datagram_type;
+    PyTypeObject *socket_call_type;
     PyTypeObject *listener_type;
     PyTypeObject *pool_type;
     PyTypeObject *worker_type;
@@ -130,6 +141,7 @@ typedef struct FlState {
     PyObject *af_inet6;
     PyObject *sock_stream;
     PyObject *sock_dgram;
+    PyObject *socket_type; /* socket.socket */
 
     /* from elsewhere */
     PyObject *set_asyncgen_hooks;

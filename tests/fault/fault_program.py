@@ -201,6 +201,30 @@ async def udp(loop):
             await protocol.lost
 
 
+async def sockets(loop):
+    """sock_* that wait and that need not."""
+    left, right = socket.socketpair()
+    left.setblocking(False)
+    right.setblocking(False)
+    reader = loop.create_task(loop.sock_recv(left, 10))
+    try:
+        async with asyncio.timeout(0.6):
+            await settle()
+            await loop.sock_sendall(right, b"hello")
+            data = await reader
+            while len(data) < 5:
+                data += await loop.sock_recv(left, 5)
+            assert data == b"hello"
+            await loop.sock_sendall(right, b"again")
+            got, name = await loop.sock_recvfrom(left, 5)
+            assert got == b"again"[: len(got)]
+    finally:
+        reader.cancel()
+        await asyncio.gather(reader, return_exceptions=True)
+        left.close()
+        right.close()
+
+
 async def watchers(loop):
     left, right = socket.socketpair()
     left.setblocking(False)
@@ -269,6 +293,7 @@ SCENARIOS = [
     tcp,
     bulk,
     udp,
+    sockets,
 ]
 
 
@@ -348,7 +373,7 @@ def cut(size, again):
     """Run what moves data with short reads and writes."""
     SHIM.fault_cut(ctypes.c_size_t(size), ctypes.c_long(again))
     faulthandler.dump_traceback_later(40, exit=True)
-    scenarios = [pair, tcp, udp] + ([bulk] if size > 100 else [])
+    scenarios = [pair, tcp, udp, sockets] + ([bulk] if size > 100 else [])
     for scenario in scenarios:
         assert play(scenario) is None, scenario.__name__
     print("total", len(scenarios))

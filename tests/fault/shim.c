@@ -295,6 +295,10 @@ WRAP_MESSAGES(recvmmsg,
 WRAP_MESSAGES(sendmmsg,
               (int fd, struct mmsghdr *messages, unsigned count, int flags),
               (fd, messages, count, flags))
+WRAP_MOVE(recvfrom,
+          (int fd, void *to, size_t size, int flags, struct sockaddr *from,
+           socklen_t *from_size),
+          (fd, to, size, flags, from, from_size), SHORTEN)
 WRAP_MOVE(sendto,
           (int fd, const void *from, size_t size, int flags,
            const struct sockaddr *to, socklen_t to_size),

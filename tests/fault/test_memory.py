@@ -214,6 +214,24 @@ def datagrams(h):
             await asyncio.sleep(0)
     h.loop.run_until_complete(main())
 
+def sockets(h):
+    async def main():
+        left, right = socket.socketpair()
+        left.setblocking(False)
+        right.setblocking(False)
+        reader = None
+        try:
+            reader = h.loop.create_task(h.loop.sock_recv(left, 9))
+            await asyncio.sleep(0)
+            await h.loop.sock_sendall(right, b"hello")
+            await reader
+        finally:
+            if reader is not None:
+                reader.cancel()
+            left.close()
+            right.close()
+    h.loop.run_until_complete(main())
+
 operation = globals()[sys.argv[1]]
 print("failed", sweep(operation, int(sys.argv[2])))
 gc.collect()
@@ -245,6 +263,7 @@ FRAGILE = [
     "connection",
     "datagrams",
     "executor",
+    "sockets",
 ]
 
 

@@ -44,6 +44,8 @@ CALLS = [
     ("send", "ENOBUFS"),
     ("sendmsg", "ECONNRESET"),
     ("sendmsg", "EAGAIN"),
+    ("recvfrom", "ECONNRESET"),
+    ("recvfrom", "EAGAIN"),
     ("recvmmsg", "ECONNREFUSED"),
     ("recvmmsg", "EAGAIN"),
     ("recvmmsg", "EINTR"),

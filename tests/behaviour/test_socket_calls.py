@@ -1,0 +1,504 @@
+"""sock_recv and its kin: what they answer, and how they wait and end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import gc
+import inspect
+import socket
+import ssl
+import sys
+
+import pytest
+from net_helpers import turns
+
+
+@pytest.fixture
+def pair():
+    """Two connected, non-blocking stream sockets."""
+    left, right = socket.socketpair()
+    left.setblocking(False)
+    right.setblocking(False)
+    with left, right:
+        yield left, right
+
+
+@pytest.fixture
+def udp():
+    """Two non-blocking UDP sockets."""
+    with contextlib.ExitStack() as stack:
+        socks = []
+        for _ in range(2):
+            sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            stack.enter_context(sock)
+            sock.setblocking(False)
+            sock.bind(("127.0.0.1", 0))
+            socks.append(sock)
+        yield socks
+
+
+def fill(sock):
+    """Write until the kernel takes no more; how much it took."""
+    size = 0
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            size += sock.send(bytes(65536))
+    return size
+
+
+async def waiting(coro):
+    """A task that runs the coroutine and has begun to wait."""
+    task = asyncio.create_task(coro)
+    await turns(3)
+    assert not task.done()
+    return task
+
+
+CALLS = {
+    "sock_recv": (5,),
+    "sock_recv_into": (bytearray(5),),
+    "sock_recvfrom": (5,),
+    "sock_recvfrom_into": (bytearray(5),),
+    "sock_sendall": (b"x",),
+    "sock_sendto": (b"x", "address"),
+    "sock_accept": (),
+}
+every_call = pytest.mark.parametrize("name", CALLS)
+
+
+@every_call
+def test_they_are_coroutines(loop, pair, name):
+    method = getattr(loop, name)
+    assert inspect.iscoroutinefunction(method)
+    coro = method(pair[0], *CALLS[name])
+    assert asyncio.iscoroutine(coro)
+    coro.close()
+
+
+@every_call
+def test_tls_sockets_are_refused(run, loop, name):
+    tls = ssl.SSLSocket.__new__(ssl.SSLSocket)
+    with pytest.raises(TypeError, match="Socket cannot be of type SSLSocket"):
+        run(getattr(loop, name)(tls, *CALLS[name]))
+
+
+@every_call
+@pytest.mark.parametrize("timeout", [None, 1.5])
+def test_blocking_sockets_are_refused_when_debugging(
+    run, loop, pair, name, timeout
+):
+    loop.set_debug(True)
+    pair[0].settimeout(timeout)
+    with pytest.raises(ValueError, match="the socket must be non-blocking"):
+        run(getattr(loop, name)(pair[0], *CALLS[name]))
+
+
+@every_call
+def test_a_closed_socket_is_an_error(run, loop, pair, name):
+    pair[0].close()
+    with pytest.raises(OSError) as caught:
+        run(getattr(loop, name)(pair[0], *CALLS[name]))
+    assert caught.value.errno == errno.EBADF
+
+
+@pytest.mark.parametrize("size", [0, 1, 5, 100, 20_000, 300_000])
+def test_recv_sizes(run, loop, pair, size):
+    left, right = pair
+
+    async def main():
+        right.send(b"hello")
+        data = await loop.sock_recv(left, size)
+        assert type(data) is bytes
+        assert data == b"hello"[:size]
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("size", "kind"), [(-1, ValueError), ("5", TypeError), (1.5, TypeError)]
+)
+def test_recv_of_no_size(run, loop, pair, size, kind):
+    with pytest.raises(kind):
+        run(loop.sock_recv(pair[0], size))
+    with pytest.raises(kind):
+        run(loop.sock_recvfrom(pair[0], size))
+
+
+def test_recv_of_the_end(run, loop, pair):
+    left, right = pair
+
+    async def main():
+        task = await waiting(loop.sock_recv(left, 5))
+        right.close()
+        assert await task == b""
+        assert await loop.sock_recv(left, 5) == b""
+
+    run(main())
+
+
+def test_recv_into(run, loop, pair):
+    left, right = pair
+    buffer = bytearray(8)
+
+    async def main():
+        right.send(b"now")
+        assert await loop.sock_recv_into(left, buffer) == 3
+        task = await waiting(loop.sock_recv_into(left, memoryview(buffer)[3:]))
+        right.send(b"later")
+        assert await task == 5
+        assert buffer == b"nowlater"
+        assert await loop.sock_recv_into(left, bytearray()) == 0
+
+    run(main())
+
+
+@pytest.mark.parametrize("buffer", [b"read-only", "text", None])
+def test_recv_into_what_is_no_buffer(run, loop, pair, buffer):
+    pair[1].send(b"data")
+    with pytest.raises((TypeError, BufferError)):
+        run(loop.sock_recv_into(pair[0], buffer))
+    assert pair[0].recv(9) == b"data"
+
+
+def test_a_buffer_may_change_while_it_waits(run, loop, pair):
+    buffer = bytearray(2)
+
+    async def main():
+        task = await waiting(loop.sock_recv_into(pair[0], buffer))
+        buffer.extend(bytes(6))
+        pair[1].send(b"12345")
+        assert await task == 5
+
+    run(main())
+
+
+def test_datagrams(run, loop, udp):
+    one, two = udp
+    buffer = bytearray(9)
+
+    async def main():
+        size = await loop.sock_sendto(one, b"first", two.getsockname())
+        assert size == 5
+        assert await loop.sock_recvfrom(two, 99) == (
+            b"first",
+            one.getsockname(),
+        )
+        task = await waiting(loop.sock_recvfrom(two, 3))
+        one.sendto(b"second", two.getsockname())
+        assert await task == (b"sec", one.getsockname())
+        task = await waiting(loop.sock_recvfrom_into(two, buffer))
+        one.sendto(b"third", two.getsockname())
+        assert await task == (5, one.getsockname())
+        one.sendto(b"fourth", two.getsockname())
+        got = await loop.sock_recvfrom_into(two, buffer, 2)
+        assert got == (2, one.getsockname())
+        assert buffer == b"foird\0\0\0\0"
+
+    run(main())
+
+
+def test_datagrams_of_a_pair_have_no_sender(run, loop):
+    left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    left.setblocking(False)
+    with left, right:
+        right.send(b"x")
+        assert run(loop.sock_recvfrom(left, 9)) == (b"x", None)
+
+
+def test_recvfrom_of_a_stream(run, loop, pair):
+    left, right = pair
+    right.send(b"xx")
+    assert run(loop.sock_recvfrom(left, 1)) == left.recvfrom(1)
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+@pytest.mark.parametrize("size", [0, 1, 2_000_000])
+def test_sendall(run, loop, pair, kind, size):
+    left, right = pair
+    data = bytes(range(256)) * (size // 256 + 1)
+
+    async def main():
+        task = asyncio.create_task(loop.sock_sendall(left, kind(data[:size])))
+        got = bytearray()
+        while len(got) < size:
+            got += await loop.sock_recv(right, 1 << 20)
+        assert await task is None
+        assert got == data[:size]
+
+    run(main())
+
+
+def test_sendall_to_nobody(run, loop, pair):
+    left, right = pair
+    right.close()
+    with pytest.raises(BrokenPipeError):
+        run(loop.sock_sendall(left, b"x"))
+
+
+def test_sendall_when_the_peer_goes(run, loop, pair):
+    left, right = pair
+
+    async def main():
+        fill(left)
+        task = await waiting(loop.sock_sendall(left, b"x"))
+        right.close()
+        with pytest.raises(OSError) as caught:
+            await task
+        assert caught.value.errno in (errno.EPIPE, errno.ECONNRESET)
+
+    run(main())
+
+
+@pytest.mark.parametrize("data", ["text", None, 5])
+def test_sendall_of_no_buffer(run, loop, pair, data):
+    with pytest.raises(TypeError):
+        run(loop.sock_sendall(pair[0], data))
+
+
+def test_accept(run, loop):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+
+        async def main():
+            for early in (True, False):
+                if early:
+                    client = socket.create_connection(listener.getsockname())
+                    conn, name = await loop.sock_accept(listener)
+                else:
+                    task = await waiting(loop.sock_accept(listener))
+                    client = socket.create_connection(listener.getsockname())
+                    conn, name = await task
+                with client, conn:
+                    assert name == client.getsockname()
+                    assert conn.gettimeout() == 0
+                    assert type(conn) is socket.socket
+
+        run(main())
+
+
+# --- waiting ----------------------------------------------------------------
+
+
+def test_waiting_in_the_usual_ways(run, loop, pair):
+    left, right = pair
+
+    async def main():
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(loop.sock_recv(left, 5), 0.01)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await loop.sock_recv(left, 5)
+        got, _, more = await asyncio.gather(
+            loop.sock_recv(left, 5),
+            loop.sock_sendall(right, b"data"),
+            loop.sock_sendall(left, b"back"),
+        )
+        assert (got, more) == (b"data", None)
+        assert await loop.sock_recv(right, 9) == b"back"
+
+    run(main())
+
+
+def test_reading_and_writing_at_once(run, loop, pair):
+    left, right = pair
+
+    async def main():
+        size = fill(left)
+        writer = await waiting(loop.sock_sendall(left, b"end"))
+        reader = await waiting(loop.sock_recv(left, 5))
+        right.send(b"in")
+        assert await reader == b"in"
+        assert not writer.done()
+        got = 0
+        while got < size + 3:
+            got += len(await loop.sock_recv(right, 1 << 20))
+        await writer
+
+    run(main())
+
+
+def test_cancelled_calls_take_nothing(run, loop, pair):
+    left, right = pair
+
+    async def main():
+        task = await waiting(loop.sock_recv(left, 5))
+        right.send(b"data")
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert not loop.remove_reader(left)
+        assert await loop.sock_recv(left, 5) == b"data"
+
+    run(main())
+
+
+def test_a_finished_call_frees_the_descriptor(run, loop, pair):
+    left, right = pair
+
+    async def main():
+        task = await waiting(loop.sock_recv(left, 5))
+        right.send(b"data")
+        await task
+        assert not loop.remove_reader(left)
+
+    run(main())
+
+
+def test_the_later_of_two_readers_is_served(run, loop, pair):
+    left, right = pair
+
+    async def main():
+        first = await waiting(loop.sock_recv(left, 5))
+        second = await waiting(loop.sock_recv(left, 5))
+        right.send(b"data")
+        assert await second == b"data"
+        right.send(b"more")
+        await turns(5)
+        assert not first.done()
+        third = asyncio.create_task(loop.sock_recv(left, 9))
+        assert await third == b"more"
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+
+    run(main())
+
+
+def test_ending_the_replaced_call_leaves_the_other(run, loop, pair):
+    left, right = pair
+
+    async def main():
+        first = await waiting(loop.sock_recv(left, 5))
+        second = await waiting(loop.sock_recv(left, 5))
+        first.cancel()
+        await turns(3)
+        right.send(b"data")
+        assert await second == b"data"
+
+    run(main())
+
+
+def test_a_socket_closed_under_a_call(run, loop, pair):
+    left, _ = pair
+
+    async def main():
+        task = await waiting(loop.sock_recv(left, 5))
+        left.close()
+        await turns(5)
+        assert not task.done()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    run(main())
+
+
+def test_a_number_used_again_under_a_call(run, loop, loop_kind, pair):
+    """The old call neither reads nor frees what is another's."""
+    if loop_kind == "asyncio":
+        pytest.skip("asyncio's selector takes the new for the old descriptor")
+    left, _ = pair
+
+    async def main():
+        task = await waiting(loop.sock_recv(left, 5))
+        number = left.fileno()
+        left.close()
+        new, far = socket.socketpair()
+        new.setblocking(False)
+        with far:
+            assert number in (new.fileno(), far.fileno())
+            if number == far.fileno():
+                new, far = far, new
+            with new, far:
+                new.setblocking(False)
+                other = await waiting(loop.sock_recv(new, 5))
+                task.cancel()
+                await turns(3)
+                far.send(b"data")
+                assert await other == b"data"
+
+    run(main())
+
+
+def test_a_transport_owns_its_descriptor(run, loop, pair):
+    left, right = pair
+
+    async def main():
+        transport, _ = await loop.create_connection(
+            asyncio.Protocol, sock=left
+        )
+        with pytest.raises(RuntimeError, match="is used by transport"):
+            await loop.sock_recv(transport._sock, 5)
+        transport.abort()
+        await turns(3)
+
+    run(main())
+
+
+def test_a_class_with_its_own_calls_is_asked(run, loop):
+    calls = []
+
+    class Own(socket.socket):
+        def recv(self, *args):
+            calls.append("recv")
+            return super().recv(*args)
+
+        def send(self, *args):
+            calls.append("send")
+            return super().send(*args)
+
+    left, right = socket.socketpair()
+    own = Own(fileno=left.detach())
+    own.setblocking(False)
+
+    async def main():
+        task = await waiting(loop.sock_recv(own, 5))
+        right.send(b"in")
+        assert await task == b"in"
+        await loop.sock_sendall(own, b"out")
+        assert right.recv(9) == b"out"
+
+    with own, right:
+        run(main())
+    assert set(calls) == {"recv", "send"}
+
+
+def test_an_interrupt_in_a_call_leaves_the_loop(loop):
+    class Own(socket.socket):
+        fails = False
+
+        def recv(self, *args):
+            if self.fails:
+                self.fails = False
+                raise KeyboardInterrupt
+            return super().recv(*args)
+
+    left, right = socket.socketpair()
+    own = Own(fileno=left.detach())
+    own.setblocking(False)
+    with own, right:
+        task = loop.create_task(loop.sock_recv(own, 5))
+        loop.run_until_complete(turns(2))
+        own.fails = True
+        right.send(b"data")
+        with pytest.raises(KeyboardInterrupt):
+            loop.run_until_complete(task)
+        assert loop.run_until_complete(task) == b"data"
+
+
+def test_nothing_is_kept(run, loop, pair):
+    left, right = pair
+    data = bytes(1000)
+    before = sys.getrefcount(data), sys.getrefcount(left)
+
+    async def main():
+        for _ in range(20):
+            task = await waiting(loop.sock_recv(left, 2000))
+            await loop.sock_sendall(right, data)
+            await task
+
+    run(main())
+    gc.collect()
+    assert (sys.getrefcount(data), sys.getrefcount(left)) == before
