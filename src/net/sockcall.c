@@ -69,12 +69,7 @@ blocked_or_raise(void)
     if (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR) {
         return 0;
     }
-    PyObject *exc = fl_os_error(-errno);
-    if (exc != NULL) {
-        PyErr_SetObject((PyObject *)Py_TYPE(exc), exc);
-        Py_DECREF(exc);
-    }
-    return -1;
+    return fl_raise_errno(-errno);
 }
 
 static int
