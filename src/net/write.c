@@ -390,6 +390,19 @@ write_buffer(FlStream *self, PyObject *data)
     return code;
 }
 
+static void
+refuse(PyObject *data)
+{
+    PyObject *name = PyType_GetName(Py_TYPE(data));
+    if (name != NULL) {
+        PyErr_Format(PyExc_TypeError,
+                     "data argument must be a " FL_WRITABLE_TYPES
+                     " object, not '%U'",
+                     name);
+        Py_DECREF(name);
+    }
+}
+
 PyObject *
 fl_stream_write(FlStream *self, PyObject *data)
 {
@@ -397,9 +410,7 @@ fl_stream_write(FlStream *self, PyObject *data)
     if (!exact && !PyBytes_Check(data) && !PyByteArray_Check(data)
         && !PyMemoryView_Check(data))
     {
-        PyErr_Format(PyExc_TypeError,
-                     "data argument must be a bytes-like object, not '%.200s'",
-                     Py_TYPE(data)->tp_name);
+        refuse(data);
         return NULL;
     }
     if (check_writable(self, "write") < 0) {

@@ -150,6 +150,13 @@ fl_visit_one(PyObject *object, visitproc visit, void *arg)
    see loop/shared.c. */
 #define FL_HANDLES_WAIT (PY_VERSION_HEX >= 0x030E0000)
 
+/* 3.14: a stream's write names the types it takes. */
+#if PY_VERSION_HEX < 0x030E0000
+#define FL_WRITABLE_TYPES "bytes-like"
+#else
+#define FL_WRITABLE_TYPES "bytes, bytearray, or memoryview"
+#endif
+
 /* Without a GIL other threads may touch a handle while the loop runs it, so
    the short cuts that only the GIL makes safe are compiled out. */
 #ifdef Py_GIL_DISABLED

@@ -9,12 +9,14 @@ from __future__ import annotations
 import array
 import asyncio
 import logging
+import re
 import socket
 
 import pytest
 from net_helpers import (
     MIB,
     PY312,
+    PY314,
     Recorder,
     every_kind,
     every_tcp_kind,
@@ -104,7 +106,11 @@ def test_other_arguments_are_type_errors(run, kind, bad):
     async def main():
         async with link(kind) as c:
             name = type(bad).__name__
-            with pytest.raises(TypeError, match=f"must be a bytes.*{name}"):
+            kinds = (
+                "bytes, bytearray, or memoryview" if PY314 else "bytes-like"
+            )
+            text = f"data argument must be a {kinds} object, not '{name}'"
+            with pytest.raises(TypeError, match=f"^{re.escape(text)}$"):
                 c.transport.write(bad)
             c.transport.write(b"still works")
             assert await c.peer.recv_exactly(11) == b"still works"
