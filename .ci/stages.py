@@ -35,7 +35,14 @@ VERSIONS = ("3.12", "3.13", "3.14", "3.15", "3.13t")
 OURS_ALONE = "-k 'not [asyncio'"
 # What ThreadSanitizer looks at: the rest has one thread, and takes hours.
 THREADED = "(thread or executor or many_loops or parallel)"
-OWN = ("unit", "behaviour", "isolated", "fault", "lint/test_surface.py")
+OWN = (
+    "unit",
+    "behaviour",
+    "isolated",
+    "fault",
+    "differential",
+    "lint/test_surface.py",
+)
 ALL_COUNTED = ("unit", "behaviour", "isolated/test_refcount_plugin.py")
 # Each test is run five times and more: here one of each kind of object, the
 # rest in the gate.
@@ -257,6 +264,14 @@ def gate_stages() -> list[Stage]:
                 40,
             )
             for name in VERSIONS
+        ),
+        Stage(
+            "differential",
+            "20,000 generated programs",
+            "3.11",
+            tests(("differential",), "-n 4"),
+            40,
+            {"FASTLOOP_DIFFERENTIAL": "20000", "FASTLOOP_TEST_TIMEOUT": "900"},
         ),
         Stage("wheel", "a wheel without libuv", "3.11", "make wheel", 15),
         Stage(

@@ -1,0 +1,95 @@
+"""Programs that once differed, and the comparison itself.
+
+Each difference has a plain test of its own too, named here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import diff_compare
+import pytest
+from diff_compare import Program, check, compare
+
+pytestmark = pytest.mark.no_refcount
+
+
+def test_a_write_overtook_held_writes():
+    """test_held_writes: test_a_later_callback_does_not_overtake_..."""
+    writes = [
+        ("soon", [("write", 1000), ("write", 2)]),
+        ("soon", [("write", 4000)]),
+    ]
+    check(
+        Program(
+            world="stream",
+            steps=[
+                [
+                    (
+                        "pair",
+                        ("plain", [("made", writes)], False),
+                        ("buffered", [], False),
+                    )
+                ]
+            ],
+        )
+    )
+
+
+class LastFirst(asyncio.SelectorEventLoop):
+    """A loop that puts a callback before those that wait."""
+
+    def call_soon(self, callback, *args, context=None):
+        handle = super().call_soon(callback, *args, context=context)
+        self._ready.rotate(1)
+        return handle
+
+
+class Deaf(asyncio.SelectorEventLoop):
+    """A loop that tells its exception handler nothing."""
+
+    def call_exception_handler(self, context):
+        pass
+
+
+PROGRAM = Program(
+    world="loop",
+    steps=[
+        [
+            ("soon", [("var", 1), ("log",)]),
+            ("soon", [("raise", "boom")]),
+            ("log",),
+        ]
+    ],
+)
+
+
+@pytest.mark.parametrize("wrong", [LastFirst, Deaf])
+def test_a_loop_that_differs_is_found_out(monkeypatch, wrong):
+    factory_of = diff_compare.factory_of
+
+    def factory(kind):
+        return wrong if kind == "fastloop" else factory_of(kind)
+
+    assert not compare(PROGRAM)
+    monkeypatch.setattr(diff_compare, "factory_of", factory)
+    assert compare(PROGRAM)
+    with pytest.raises(AssertionError, match=r"world='loop'"):
+        check(PROGRAM)
+
+
+def test_programs_are_made_smaller(monkeypatch):
+    """What a difference does not need is not printed."""
+
+    def compare(program, tries=0):
+        return "differs" if ("log",) in program.steps[-1] else ""
+
+    monkeypatch.setattr(diff_compare, "compare", compare)
+    least = diff_compare.reduce(PROGRAM, float("inf"))
+    assert least.steps == [[("log",)]]
+
+
+def test_allowed_differences_have_reasons():
+    for rule in diff_compare.RULES:
+        assert len(rule.name) > 10
+        assert len(rule.reason) > 20
