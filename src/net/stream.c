@@ -262,6 +262,7 @@ finish(FlStream *self)
     fl_stream_remember_names(self);
     fl_stream_set_phase(self, FL_STREAM_CLOSED);
     close_watch(self);
+    fl_stream_end_sendfile(self);
     close_descriptor(self);
     /* After the descriptor: who waits for the server finds it closed. */
     detach_server(self);

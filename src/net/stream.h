@@ -173,6 +173,10 @@ PyObject *fl_own_socket(FlState *state, int fd);
    without an exception once the stream is closed. */
 PyObject *fl_stream_own_socket(FlStream *self);
 
+/* If a file is on its way, sent on a duplicate of the descriptor that would
+   keep the connection open: who sends it gets an error now. */
+void fl_stream_end_sendfile(FlStream *self);
+
 /* Put sockname and peername into `extra`, while the descriptor can tell. */
 void fl_stream_remember_names(FlStream *self);
 

@@ -16,6 +16,7 @@ struct FlLoop;
 
 /* Names looked up or passed on hot paths, interned once. */
 #define FL_NAMES(X)                   \
+    X(TransportSocket)                \
     X(_accept_exhausted)              \
     X(_accept_failed)                 \
     X(_asyncgen_finalizer_hook)       \
@@ -36,7 +37,6 @@ struct FlLoop;
     X(_sendto_ready)                  \
     X(_set_coroutine_origin_tracking) \
     X(_source_traceback)              \
-    X(TransportSocket)                \
     X(accept)                         \
     X(add_done_callback)              \
     X(args)                           \
@@ -90,6 +90,7 @@ struct FlLoop;
     X(set_result)                     \
     X(set_running_or_notify_cancel)   \
     X(setblocking)                    \
+    X(shutdown)                       \
     X(socket)                         \
     X(sockname)                       \
     X(stop)                           \

@@ -19,7 +19,7 @@ BY_TEXT = re.compile(r"PyObject_(CallMethod|\w+AttrString)\(")
 #: Functions that run once an interpreter, where that is shorter.
 RUN_ONCE = re.compile(
     r"fl_\w+_register|take|steps_learn|module_exec|slot_is_at"
-    r"|default_executor"
+    r"|default_executor|fl_transport_set_max_size"
 )
 
 #: Tables that CPython declares without const and never writes, and what the

@@ -1,0 +1,98 @@
+"""A transport that ends while loop.sendfile() sends a file on it."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import pytest
+from net_helpers import KIB, MIB, Recorder
+
+SIZE = 8 * MIB
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * SIZE)
+    with path.open("rb") as file:
+        yield file
+
+
+async def began(file):
+    """A transport in the middle of sending FILE."""
+    loop = asyncio.get_running_loop()
+    near, far = socket.socketpair()
+    near.setblocking(False)
+    far.setblocking(False)
+    near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 * KIB)
+    transport, protocol = await loop.create_connection(Recorder, sock=near)
+    task = loop.create_task(loop.sendfile(transport, file))
+    assert await loop.sock_recv(far, KIB) == b"x" * KIB
+    return transport, protocol, far, task
+
+
+async def rest_of(far):
+    loop = asyncio.get_running_loop()
+    size = KIB
+    while data := await loop.sock_recv(far, MIB):
+        size += len(data)
+    far.close()
+    return size
+
+
+@pytest.mark.parametrize("end", ["abort", "close"])
+@pytest.mark.reports  # asyncio sets the waiter's exception a second time
+def test_the_connection_ends_at_once(run, loop_kind, file, end):
+    async def main():
+        transport, protocol, far, task = await began(file)
+        getattr(transport, end)()
+        assert await protocol.wait_lost() is None
+        assert await rest_of(far) < SIZE
+        if loop_kind == "asyncio":
+            task.cancel()  # it waits for ever
+            return
+        with pytest.raises(ConnectionError):
+            await task
+
+    run(main())
+
+
+def test_nothing_is_reported(run, loop_kind, file, reports):
+    if loop_kind == "asyncio":
+        pytest.skip("asyncio sets the waiter's exception a second time")
+
+    async def main():
+        transport, protocol, far, task = await began(file)
+        transport.abort()
+        with pytest.raises(ConnectionError):
+            await task
+        await protocol.wait_lost()
+        far.close()
+        assert not reports
+
+    run(main())
+
+
+def test_a_socket_closed_under_it_harms_nobody(run, loop_kind, file):
+    """The number may be another connection's by then."""
+    if loop_kind == "asyncio":
+        pytest.skip("asyncio has no duplicate and waits for ever")
+
+    async def main():
+        transport, protocol, far, task = await began(file)
+        number = transport.get_extra_info("socket").fileno()
+        transport._sock.close()
+        others = socket.socketpair()
+        assert number in [other.fileno() for other in others]
+        transport.abort()
+        assert await protocol.wait_lost() is None
+        for one, two in (others, others[::-1]):
+            one.send(b"works")
+            assert two.recv(5) == b"works"
+        for other in others:
+            other.close()
+        assert await rest_of(far) == SIZE
+        assert await task == SIZE
+
+    run(main())
