@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import functools
-import logging
 import os
 import signal
 import socket
@@ -37,8 +36,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-logger = logging.getLogger("asyncio")
-
 
 def _ignore_signal(number: int, frame: Any) -> None:
     """Take a signal that the loop learns of by the wakeup descriptor."""
@@ -59,7 +56,6 @@ class Loop(_core.BaseLoop, SocketCalls, asyncio.SelectorEventLoop):
     _asyncgens_shutdown_called = False
     _executor_shutdown_called = False
     _clock_resolution = 1e-9
-    _internal_fds = 0
     _old_agen_hooks: Any = None
     _timer_cancelled_count = 0
     _ssock: Any = None
@@ -85,6 +81,10 @@ class Loop(_core.BaseLoop, SocketCalls, asyncio.SelectorEventLoop):
             self.close()
 
     # -- asyncio's instance attributes, made when somebody asks -------------
+
+    @property
+    def _internal_fds(self) -> int:
+        return 0 if self.is_closed() else 1
 
     @property
     def _asyncgens(self) -> weakref.WeakSet[Any]:
@@ -129,8 +129,9 @@ class Loop(_core.BaseLoop, SocketCalls, asyncio.SelectorEventLoop):
         if not self.is_running():
             self._remove_signal_handlers()
         if self._debug:
-            logger.debug("Close %r", self)
+            base_events.logger.debug("Close %r", self)
         self._close()
+        self._selector = None
         self._executor_shutdown_called = True
         executor = self._default_executor
         if executor is not None:
@@ -176,7 +177,9 @@ class Loop(_core.BaseLoop, SocketCalls, asyncio.SelectorEventLoop):
         """Log a callback that took longer than slow_callback_duration."""
         if isinstance(subject, events.Handle):
             subject = base_events._format_handle(subject)
-        logger.warning("Executing %s took %.3f seconds", subject, seconds)
+        base_events.logger.warning(
+            "Executing %s took %.3f seconds", subject, seconds
+        )
 
     # -- signals --------------------------------------------------------------
 

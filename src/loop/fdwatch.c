@@ -271,9 +271,8 @@ check_number(long fd)
     return (int)fd;
 }
 
-/* A descriptor's number, or -1 with ValueError or OverflowError set. */
-static int
-parse_fd(FlLoop *loop, PyObject *object)
+int
+fl_fd_number(FlLoop *loop, PyObject *object)
 {
     long fd = -1;
     return ask_number(loop, object, &fd) < 0 ? -1 : check_number(fd);
@@ -330,7 +329,7 @@ check_no_transport(FlLoop *loop, PyObject *object, int fd)
 int
 fl_fd_check(FlLoop *loop, PyObject *object)
 {
-    int fd = parse_fd(loop, object);
+    int fd = fl_fd_number(loop, object);
     return fd < 0 ? -1 : check_no_transport(loop, object, fd);
 }
 
@@ -398,7 +397,7 @@ add(FlLoop *loop, const char *function, int event, PyObject *const *args,
     {
         return NULL;
     }
-    int fd = parse_fd(loop, args[0]);
+    int fd = fl_fd_number(loop, args[0]);
     if (fd < 0 || (checked && check_no_transport(loop, args[0], fd) < 0)) {
         return NULL;
     }

@@ -658,7 +658,7 @@ int
 fl_handle_register(PyObject *module, FlState *state)
 {
     state->handle_type =
-        fl_type_add(module, &handle_spec, state->asyncio_handle);
+        fl_type_add(module, &handle_spec, state->asyncio_safe_handle);
     if (state->handle_type == NULL) {
         return -1;
     }

@@ -110,7 +110,8 @@ typedef struct FlLoop {
     int saved_wakeup_fd;       /* Python's, put back after the run */
     int user_wakeup_fd;        /* the one before add_signal_handler, or -1 */
     bool wakeup_installed;
-    bool in_turn; /* also in one of _run_once(), outside a run */
+    FL_SHARED bool plain_tasks; /* see tasks.c, invariant 3 */
+    bool in_turn;               /* also in one of _run_once(), outside a run */
     FL_SHARED bool debug;
     FL_SHARED bool closed;
     FL_SHARED bool stopping;
@@ -305,6 +306,12 @@ int fl_signals_prepare(FlLoop *loop);
 int fl_signals_begin(FlLoop *loop);
 void fl_signals_end(FlLoop *loop);
 
+/* --- tasks.c ------------------------------------------------------------- */
+
+/* Whether asyncio's classes of tasks and futures are those that we know: 1 or
+   0, or -1 with an exception set. */
+int fl_tasks_are_plain(const FlLoop *loop);
+
 /* --- fdwatch.c ----------------------------------------------------------- */
 
 /* Forget a watcher the user left on a number that is ours now. */
@@ -315,6 +322,10 @@ void fl_fdwatch_close_all(FlLoop *loop);
    does no more.  claim: 0, or -1 with MemoryError or OSError. */
 int fl_fd_claim(FlLoop *loop, int fd, PyObject *transport);
 void fl_fd_release(FlLoop *loop, int fd, PyObject *transport);
+
+/* The number of a descriptor (a number or an object with fileno()), or -1
+   with ValueError or OverflowError set, as selectors raises them. */
+int fl_fd_number(FlLoop *loop, PyObject *object);
 
 /* RuntimeError if a transport of this loop uses a descriptor (a number or an
    object with fileno()), ValueError for what is no descriptor.  0 or -1. */

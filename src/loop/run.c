@@ -189,6 +189,25 @@ turn(FlLoop *loop)
 
 /* --- a run --------------------------------------------------------------- */
 
+/* A function of asyncio.events, as the module has it now: it may have been
+   replaced by one that does more. */
+static PyObject *
+events_function(const FlLoop *loop, PyObject *name)
+{
+    return PyObject_GetItem(loop->state->asyncio_events, name);
+}
+
+static int
+set_running_loop(const FlLoop *loop, PyObject *running)
+{
+    PyObject *set =
+        events_function(loop, loop->state->names._set_running_loop);
+    PyObject *done = set == NULL ? NULL : PyObject_CallOneArg(set, running);
+    Py_XDECREF(set);
+    Py_XDECREF(done);
+    return done == NULL ? -1 : 0;
+}
+
 static int
 check_can_run(FlLoop *loop)
 {
@@ -200,7 +219,10 @@ check_can_run(FlLoop *loop)
                         "This event loop is already running");
         return -1;
     }
-    PyObject *other = PyObject_CallNoArgs(loop->state->get_running_loop);
+    PyObject *get =
+        events_function(loop, loop->state->names._get_running_loop);
+    PyObject *other = get == NULL ? NULL : PyObject_CallNoArgs(get);
+    Py_XDECREF(get);
     if (other == NULL) {
         return -1;
     }
@@ -284,11 +306,9 @@ run_end(FlLoop *loop, PyObject *old_hooks)
     loop->thread_id = 0;
     /* A thread that counted as running for ever could run no loop again: where
        memory was short, try once more. */
-    if (call_and_drop(PyObject_CallOneArg(state->set_running_loop, Py_None))
-        < 0) {
+    if (set_running_loop(loop, Py_None) < 0) {
         PyErr_WriteUnraisable((PyObject *)loop);
-        report_failure(loop, call_and_drop(PyObject_CallOneArg(
-                                 state->set_running_loop, Py_None)));
+        report_failure(loop, set_running_loop(loop, Py_None));
     }
     if (old_hooks != NULL) {
         report_failure(loop,
@@ -313,6 +333,11 @@ run_begin(FlLoop *loop, PyObject **old_hooks)
     loop->now_fresh = false;
     loop->now_ns = fl_clock_ns();
     loop->clock_turns_left = CLOCK_TURNS;
+    int plain = fl_tasks_are_plain(loop);
+    if (plain < 0) {
+        return -1;
+    }
+    loop->plain_tasks = plain;
     if (loop->debug) {
         loop->tracks_origin = true;
         if (set_origin_tracking(loop, Py_True) < 0) {
@@ -323,10 +348,7 @@ run_begin(FlLoop *loop, PyObject **old_hooks)
     if (*old_hooks == NULL) {
         return -1;
     }
-    if (call_and_drop(PyObject_CallOneArg(loop->state->set_running_loop,
-                                          (PyObject *)loop))
-        < 0)
-    {
+    if (set_running_loop(loop, (PyObject *)loop) < 0) {
         return -1;
     }
     return fl_signals_begin(loop);

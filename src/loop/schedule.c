@@ -9,6 +9,7 @@
       that another thread never has to look into the ring. */
 #include "base/clock.h"
 #include "loop/methods.h"
+#include "py/call.h"
 #include "py/errors.h"
 
 #include <math.h>
@@ -374,7 +375,8 @@ fl_loop_call_soon_threadsafe(FlLoop *loop, PyObject *const *args,
 
 const char fl_loop_add_callback_doc[] =
     "_add_callback($self, handle)\n--\n\n"
-    "Queue an asyncio.Handle; asyncio's own private name for it.";
+    "Queue an asyncio.Handle that was not cancelled; asyncio's own private\n"
+    "name for it.";
 
 PyObject *
 fl_loop_add_callback(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
@@ -382,9 +384,11 @@ fl_loop_add_callback(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
 {
     PyObject *handle =
         fl_parse_one("_add_callback", "handle", args, nargs, kwnames);
-    if (handle == NULL || fl_loop_check_open(loop) < 0
-        || fl_loop_call_handle(loop, handle) < 0)
-    {
+    int cancelled = handle == NULL || fl_loop_check_open(loop) < 0
+                        ? -1
+                        : fl_call_truth(handle, loop->state->names.cancelled);
+    if (cancelled < 0
+        || (cancelled == 0 && fl_loop_call_handle(loop, handle) < 0)) {
         return NULL;
     }
     Py_RETURN_NONE;

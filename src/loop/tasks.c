@@ -1,11 +1,14 @@
 /* Futures and tasks: asyncio's own C types, made for this loop.
 
    They stay CPython's, so that all_tasks, eager tasks, debuggers and
-   `python -m asyncio ps` keep working.  A task factory, or debug mode, goes
-   the way of asyncio's own create_task, which differs between versions.
+   `python -m asyncio ps` keep working.
 
-   1. What is made is this loop's, whatever loop counts as running: a callback
-      may have called asyncio._set_running_loop(). */
+   1. A task factory, or debug mode, goes the way of asyncio's own
+      create_task, which differs between versions.
+   2. What is made is this loop's, whatever loop counts as running: a callback
+      may have called asyncio._set_running_loop().
+   3. What a program has put in the place of asyncio's classes is honoured, in
+      a run if it was so when the run began. */
 #include "loop/methods.h"
 
 #if FL_RUNNING_LOOP_IS_CHEAP
@@ -74,6 +77,35 @@ make(FlLoop *loop, PyObject *type, PyObject *coro)
 
 #endif
 
+/* Whether a module still has what it had; 1, 0 or -1. */
+static int
+is_still(PyObject *module_dict, PyObject *name, const void *before)
+{
+    PyObject *now = PyObject_GetItem(module_dict, name);
+    Py_XDECREF(now);
+    return now == NULL ? -1 : (const void *)now == before;
+}
+
+int
+fl_tasks_are_plain(const FlLoop *loop)
+{
+    const FlState *state = loop->state;
+    int plain =
+        is_still(state->asyncio_tasks, state->names.Task, state->task_type);
+    return plain <= 0 ? plain
+                      : is_still(state->asyncio_futures, state->names.Future,
+                                 state->future_type);
+}
+
+/* Whether asyncio's own classes are to be made; 1, 0 or -1. */
+static inline int
+makes_plain(const FlLoop *loop)
+{
+    return FL_LIKELY(loop->plain_tasks && fl_loop_is_running(loop))
+               ? 1
+               : fl_tasks_are_plain(loop);
+}
+
 const char fl_loop_create_future_doc[] =
     "create_future($self, /)\n--\n\n"
     "Return a new asyncio.Future of this loop.\n\n"
@@ -82,6 +114,12 @@ const char fl_loop_create_future_doc[] =
 PyObject *
 fl_loop_create_future(FlLoop *loop, PyObject *Py_UNUSED(ignored))
 {
+    int plain = makes_plain(loop);
+    if (FL_UNLIKELY(plain <= 0)) {
+        return plain < 0 ? NULL
+                         : PyObject_CallOneArg(loop->state->base_create_future,
+                                               (PyObject *)loop);
+    }
     return make(loop, loop->state->future_type, NULL);
 }
 
@@ -170,6 +208,11 @@ fl_loop_create_task(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
         || (loop->task_factory != NULL && loop->task_factory != Py_None))
     {
         return create_as_asyncio(loop, args, nargs, kwnames);
+    }
+    int plain = makes_plain(loop);
+    if (FL_UNLIKELY(plain <= 0)) {
+        return plain < 0 ? NULL
+                         : create_as_asyncio(loop, args, nargs, kwnames);
     }
     if (keywords == 0) {
         return make(loop, state->task_type, args[0]);

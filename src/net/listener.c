@@ -361,7 +361,7 @@ start_accepting(PyObject *module, PyObject *args)
     {
         return NULL;
     }
-    int fd = PyObject_AsFileDescriptor(sock);
+    int fd = fl_fd_number(loop, sock);
     if (fd < 0) {
         return NULL;
     }
@@ -452,7 +452,7 @@ open_stream(PyObject *module, PyObject *args)
     }
     FlStreamOptions options = {
         .sock = sock,
-        .fd = PyObject_AsFileDescriptor(sock),
+        .fd = fl_fd_number(loop, sock),
         .protocol = protocol,
         .waiter = given(waiter) ? waiter : NULL,
         .extra = given(extra) ? extra : NULL,

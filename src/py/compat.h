@@ -42,6 +42,16 @@
 #define FL_WEAKREF_FIELD
 #endif
 
+/* 3.14: what call_soon_threadsafe returns is a class of its own, with a lock
+   that ours leaves alone. */
+#if PY_VERSION_HEX < 0x030E0000
+#define FL_THREADSAFE_HANDLE "Handle"
+#define FL_LOCK_FIELD
+#else
+#define FL_THREADSAFE_HANDLE "_ThreadSafeHandle"
+#define FL_LOCK_FIELD        PyObject *lock;
+#endif
+
 /* 3.12: exceptions are handled as one object. */
 #if PY_VERSION_HEX < 0x030C0000
 static inline PyObject *

@@ -12,16 +12,20 @@
     X(future_type)          \
     X(task_type)            \
     X(asyncio_handle)       \
+    X(asyncio_safe_handle)  \
     X(asyncio_timer_handle) \
     X(asyncio_transport)    \
     X(asyncio_datagrams)    \
     X(buffered_protocol)    \
-    X(set_running_loop)     \
+    X(asyncio_events)       \
+    X(asyncio_tasks)        \
+    X(asyncio_futures)      \
     X(get_running_loop)     \
     X(ensure_future)        \
     X(iscoroutine)          \
     X(isfuture)             \
     X(base_create_task)     \
+    X(base_create_future)   \
     X(extract_stack)        \
     X(streams)              \
     X(af_inet)              \
@@ -80,6 +84,8 @@ asyncio_init(FlState *state)
 {
     PyObject *asyncio = PyImport_ImportModule("asyncio");
     PyObject *events = PyImport_ImportModule("asyncio.events");
+    PyObject *tasks = PyImport_ImportModule("asyncio.tasks");
+    PyObject *futures = PyImport_ImportModule("asyncio.futures");
     PyObject *transports = PyImport_ImportModule("asyncio.transports");
     PyObject *formats = PyImport_ImportModule("asyncio.format_helpers");
     PyObject *sys = PyImport_ImportModule("sys");
@@ -98,12 +104,16 @@ asyncio_init(FlState *state)
         && take(asyncio, "isfuture", &state->isfuture) == 0
         && take(asyncio, "BaseEventLoop", &base) == 0
         && take(base, "create_task", &state->base_create_task) == 0
+        && take(base, "create_future", &state->base_create_future) == 0
         && take(formats, "extract_stack", &state->extract_stack) == 0
         && take(signals, "set_wakeup_fd", &state->set_wakeup_fd) == 0
         && take(events, "Handle", &state->asyncio_handle) == 0
         && take(events, "TimerHandle", &state->asyncio_timer_handle) == 0
-        && take(events, "_set_running_loop", &state->set_running_loop) == 0
+        && take(events, FL_THREADSAFE_HANDLE, &state->asyncio_safe_handle) == 0
+        && take(events, "__dict__", &state->asyncio_events) == 0
         && take(events, "_get_running_loop", &state->get_running_loop) == 0
+        && take(tasks, "__dict__", &state->asyncio_tasks) == 0
+        && take(futures, "__dict__", &state->asyncio_futures) == 0
         && take(sys, "set_asyncgen_hooks", &state->set_asyncgen_hooks) == 0
         && take(sys, "get_asyncgen_hooks", &state->get_asyncgen_hooks) == 0)
     {
@@ -119,6 +129,8 @@ asyncio_init(FlState *state)
     }
     Py_XDECREF(asyncio);
     Py_XDECREF(events);
+    Py_XDECREF(tasks);
+    Py_XDECREF(futures);
     Py_XDECREF(transports);
     Py_XDECREF(formats);
     Py_XDECREF(signals);

@@ -21,12 +21,15 @@ struct FlLoop;
     X(_accept_failed)                 \
     X(_asyncgen_finalizer_hook)       \
     X(_asyncgen_firstiter_hook)       \
+    X(Future)                         \
+    X(Task)                           \
     X(_attach)                        \
     X(_check_callback)                \
     X(_check_python_transports)       \
     X(_check_thread)                  \
     X(_detach)                        \
     X(_executor_shutdown_called)      \
+    X(_get_running_loop)              \
     X(_handle_signal)                 \
     X(_kept_poller)                   \
     X(_log_destroy_pending)           \
@@ -36,6 +39,7 @@ struct FlLoop;
     X(_run)                           \
     X(_sendto_ready)                  \
     X(_set_coroutine_origin_tracking) \
+    X(_set_running_loop)              \
     X(_source_traceback)              \
     X(accept)                         \
     X(add_done_callback)              \
@@ -123,16 +127,20 @@ typedef struct FlState {
     PyObject *future_type;
     PyObject *task_type;
     PyObject *asyncio_handle;
+    PyObject *asyncio_safe_handle; /* of call_soon_threadsafe */
     PyObject *asyncio_timer_handle;
     PyObject *asyncio_transport; /* with its flow control mixed in */
     PyObject *asyncio_datagrams;
     PyObject *buffered_protocol;
-    PyObject *set_running_loop;
-    PyObject *get_running_loop;
+    PyObject *asyncio_events; /* what is in its modules */
+    PyObject *asyncio_tasks;
+    PyObject *asyncio_futures;
+    PyObject *get_running_loop; /* as it was at import */
     PyObject *ensure_future;
     PyObject *iscoroutine;
     PyObject *isfuture;
     PyObject *base_create_task; /* asyncio.BaseEventLoop.create_task */
+    PyObject *base_create_future;
     PyObject *extract_stack;
     PyObject *base_run_in_executor; /* asyncio.BaseEventLoop's */
     PyObject *asyncio_cancelled;    /* asyncio.CancelledError */
