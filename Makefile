@@ -13,13 +13,14 @@ PYTHON_PARTS = fastloop tests benchmarks tools .ci setup.py
 OWN_TESTS = $(wildcard $(addprefix tests/,unit behaviour isolated fault))
 
 .PHONY: help bench test build debug sanitize lint format unit gate ci wheel \
-	sdist clean
+	conformance sdist clean
 
 help:
 	@echo "make bench     race fastloop against asyncio and uvloop"
 	@echo "make test      run the suite"
 	@echo "make build     build the extension in place, in $(VENV)"
 	@echo "make unit      the suite without the real programs, the quick part"
+	@echo "make conformance  CPython's own tests of asyncio, on each version"
 	@echo "make debug     the same with asserts and -O0 -g3, then the suite"
 	@echo "make sanitize  the quick part under ASan and UBSan"
 	@echo "make lint      check style, layers, sizes, stubs"
@@ -70,6 +71,12 @@ sdist:
 wheel:
 	@$(SETUP) build wheel
 	tools/try-wheel $(PY)
+
+# What a version found is in build/conformance; the table tells who is missing.
+conformance:
+	rm -rf build/conformance
+	-.ci/run --only $(patsubst %,%-conf,3.11 3.12 3.13 3.14 3.15 3.13t)
+	python3 tests/conformance/table.py
 
 ci:
 	.ci/run

@@ -64,3 +64,5 @@ def test_every_promised_stage_is_listed():
     names = {line.split()[0] for line in done.stdout.splitlines()}
     promised = "3.11 3.12 3.13 3.14 3.15 3.13t asan refcount lint wheel"
     assert set(promised.split()) <= names
+    versions = "3.11 3.12 3.13 3.14 3.15 3.13t"
+    assert {f"{name}-conf" for name in versions.split()} <= names
