@@ -26,6 +26,20 @@ FACTORIES = {
 #: Seconds a child may take; far more than it needs.  Sanitizers need more.
 LIMIT = float(os.environ.get("FASTLOOP_TEST_TIMEOUT", "60")) / 2
 
+#: A debug build of CPython shows every warning; programs are written for the
+#: filters that all others start with.
+QUIET = tuple(
+    word
+    for category in (
+        "DeprecationWarning",
+        "PendingDeprecationWarning",
+        "ImportWarning",
+        "ResourceWarning",
+    )
+    for word in ("-W", f"ignore::{category}")
+    if hasattr(sys, "gettotalrefcount")
+)
+
 Completed = subprocess.CompletedProcess
 
 
@@ -61,7 +75,8 @@ class Script:
 
     def command(self, code: str, *flags: str) -> list[str]:
         """Return the command that runs a program."""
-        return [sys.executable, *flags, str(self.write(code))]
+        usual = () if "dev" in flags else QUIET
+        return [sys.executable, *usual, *flags, str(self.write(code))]
 
     def __call__(
         self,
