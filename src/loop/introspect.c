@@ -69,10 +69,24 @@ tuple_of_steal(PyObject *list, int code)
     return tuple;
 }
 
+/* A list to be filled; NULL with an exception, as for a thread in which, for
+   want of a GIL, there is nothing that may be looked at. */
+static PyObject *
+new_list(FlLoop *loop)
+{
+    if (fl_loop_is_elsewhere(loop)) {
+        PyErr_SetString(PyExc_RuntimeError,
+                        "without a GIL the queues of a running loop can be "
+                        "looked into by its own thread only");
+        return NULL;
+    }
+    return PyList_New(0);
+}
+
 PyObject *
 fl_loop_ready_get(FlLoop *loop, void *Py_UNUSED(closure))
 {
-    PyObject *list = PyList_New(0);
+    PyObject *list = new_list(loop);
     int code = list == NULL ? -1 : fl_inbox_drain(loop);
     uint64_t end = loop->ready.tail;
     for (uint64_t at = loop->ready.head; code == 0 && at < end; at++) {
@@ -90,7 +104,7 @@ append_timer(FlDeadline *node, void *list)
 PyObject *
 fl_loop_scheduled_get(FlLoop *loop, void *Py_UNUSED(closure))
 {
-    PyObject *list = PyList_New(0);
+    PyObject *list = new_list(loop);
     int code = list == NULL
                    ? -1
                    : fl_deadlines_visit(&loop->timers, append_timer, list);
@@ -123,7 +137,7 @@ const char fl_loop_watched_doc[] =
 PyObject *
 fl_loop_watched(FlLoop *loop, PyObject *Py_UNUSED(ignored))
 {
-    PyObject *list = PyList_New(0);
+    PyObject *list = new_list(loop);
     if (list == NULL) {
         return NULL;
     }

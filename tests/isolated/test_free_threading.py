@@ -43,8 +43,11 @@ class Running:
         self.loop.set_exception_handler(
             lambda loop, context: self.reports.append(context)
         )
+        running = threading.Event()
+        self.loop.call_soon(running.set)
         self.thread = threading.Thread(target=self.loop.run_forever)
         self.thread.start()
+        running.wait()
         return self.loop
     def __exit__(self, *exc):
         self.loop.call_soon_threadsafe(self.loop.stop)
@@ -155,6 +158,23 @@ with Running() as loop:
             assert handle._args in ((n,), None)
             assert handle._context is not None
     in_threads(4, look)
+"""
+    )
+
+
+@needs_no_gil
+def test_queues_are_not_shown_to_other_threads(fast_script):
+    fast_script(
+        THREADS
+        + """
+with Running() as loop:
+    for name in ("_ready", "_scheduled"):
+        try:
+            getattr(loop, name)
+        except RuntimeError as exc:
+            assert "own thread" in str(exc)
+        else:
+            raise AssertionError(name)
 """
     )
 
