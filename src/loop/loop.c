@@ -188,7 +188,7 @@ static const char close_doc[] =
 static PyObject *
 loop_close(FlLoop *loop, PyObject *Py_UNUSED(ignored))
 {
-    if (fl_loop_is_running(loop) || loop->in_turn) {
+    if (!fl_loop_claim(loop)) {
         PyErr_SetString(PyExc_RuntimeError,
                         "Cannot close a running event loop");
         return NULL;
@@ -196,6 +196,7 @@ loop_close(FlLoop *loop, PyObject *Py_UNUSED(ignored))
     if (!loop->closed) {
         shut(loop);
     }
+    fl_loop_give_back(loop);
     Py_RETURN_NONE;
 }
 

@@ -111,6 +111,7 @@ typedef struct FlLoop {
     int user_wakeup_fd;        /* the one before add_signal_handler, or -1 */
     bool wakeup_installed;
     FL_SHARED bool plain_tasks; /* see tasks.c, invariant 3 */
+    atomic_bool busy;           /* see fl_loop_claim */
     bool in_turn;               /* also in one of _run_once(), outside a run */
     FL_SHARED bool debug;
     FL_SHARED bool closed;
@@ -189,6 +190,20 @@ fl_loop_is_elsewhere(const FlLoop *loop)
 #else
     return fl_loop_is_running(loop) && !fl_loop_is_here(loop);
 #endif
+}
+
+/* Be the one who runs, turns or closes the loop, until fl_loop_give_back:
+   false if somebody is, in another thread or further up in this one. */
+static inline bool
+fl_loop_claim(FlLoop *loop)
+{
+    return !atomic_exchange(&loop->busy, true);
+}
+
+static inline void
+fl_loop_give_back(FlLoop *loop)
+{
+    atomic_store(&loop->busy, false);
 }
 
 /* --- loop.c -------------------------------------------------------------- */

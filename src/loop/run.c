@@ -209,14 +209,17 @@ set_running_loop(const FlLoop *loop, PyObject *running)
 }
 
 static int
-check_can_run(FlLoop *loop)
+refuse_to_run(void)
+{
+    PyErr_SetString(PyExc_RuntimeError, "This event loop is already running");
+    return -1;
+}
+
+/* What keeps a loop that is not busy from running. */
+static int
+check_idle(FlLoop *loop)
 {
     if (fl_loop_check_open(loop) < 0) {
-        return -1;
-    }
-    if (fl_loop_is_running(loop) || loop->in_turn) {
-        PyErr_SetString(PyExc_RuntimeError,
-                        "This event loop is already running");
         return -1;
     }
     PyObject *get =
@@ -240,6 +243,15 @@ check_can_run(FlLoop *loop)
         return -1;
     }
     return 0;
+}
+
+static int
+check_can_run(FlLoop *loop)
+{
+    if (atomic_load(&loop->busy) && !loop->closed) {
+        return refuse_to_run();
+    }
+    return check_idle(loop);
 }
 
 /* Install our async-generator hooks; returns the previous ones. */
@@ -358,7 +370,11 @@ run_begin(FlLoop *loop, PyObject **old_hooks)
 static int
 run(FlLoop *loop)
 {
-    if (check_can_run(loop) < 0) {
+    if (!fl_loop_claim(loop)) {
+        return fl_loop_check_open(loop) < 0 ? -1 : refuse_to_run();
+    }
+    if (check_idle(loop) < 0) {
+        fl_loop_give_back(loop);
         return -1;
     }
     PyObject *old_hooks = NULL;
@@ -371,6 +387,7 @@ run(FlLoop *loop)
         }
     }
     run_end(loop, old_hooks);
+    fl_loop_give_back(loop);
     Py_DECREF(loop);
     return code;
 }
@@ -399,7 +416,15 @@ const char fl_loop_run_once_doc[] =
 PyObject *
 fl_loop_run_once(FlLoop *loop, PyObject *Py_UNUSED(ignored))
 {
-    if (fl_loop_check_open(loop) < 0 || turn(loop) < 0) {
+    int code = -1;
+    if (!fl_loop_claim(loop)) {
+        (void)refuse_to_run();
+    }
+    else {
+        code = fl_loop_check_open(loop) < 0 ? -1 : turn(loop);
+        fl_loop_give_back(loop);
+    }
+    if (code < 0) {
         return NULL;
     }
     Py_RETURN_NONE;

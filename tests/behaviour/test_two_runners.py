@@ -1,0 +1,74 @@
+"""One thread at a time runs a loop, or closes it; the other is told."""
+
+from __future__ import annotations
+
+import sys
+import threading
+
+import pytest
+
+ROUNDS = 50
+
+
+@pytest.fixture(autouse=True)
+def _asyncio_needs_the_gil(loop_kind):
+    gil = getattr(sys, "_is_gil_enabled", lambda: True)()
+    if loop_kind == "asyncio" and not gil:
+        pytest.skip("asyncio's own loop looks first and marks itself later")
+
+
+def race(one, other):
+    """What two calls made at once raised, in no order."""
+    barrier = threading.Barrier(2, timeout=20)
+    raised: list[BaseException] = []
+
+    def call(function):
+        barrier.wait()
+        try:
+            function()
+        except RuntimeError as exc:
+            raised.append(exc)
+
+    thread = threading.Thread(target=call, args=(other,))
+    thread.start()
+    call(one)
+    thread.join(20)
+    assert not thread.is_alive()
+    return [str(exc) for exc in raised]
+
+
+def test_two_threads_run_one_loop(loop_factory):
+    loop = loop_factory()
+
+    def run():
+        try:
+            loop.run_forever()
+        except RuntimeError:
+            loop.call_soon_threadsafe(loop.stop)
+            raise
+
+    for _ in range(ROUNDS):
+        assert race(run, run) == ["This event loop is already running"]
+        assert not loop.is_running()
+    loop.close()
+
+
+def test_two_threads_run_and_close_one_loop(loop_factory, loop_kind):
+    if loop_kind == "asyncio":
+        pytest.skip("asyncio's own loop hangs, or leaks its selector")
+    for _ in range(ROUNDS):
+        loop = loop_factory()
+
+        def close(loop=loop):
+            try:
+                loop.close()
+            except RuntimeError:
+                loop.call_soon_threadsafe(loop.stop)
+                raise
+
+        (said,) = race(close, loop.run_forever)
+        assert said in (
+            "Cannot close a running event loop",
+            "Event loop is closed",
+        )
+        loop.close()
