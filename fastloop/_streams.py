@@ -21,6 +21,7 @@ __all__ = [
     "TransportSocket",
     "check_ssl_socket",
     "closed_socket",
+    "log_event",
     "own_socket",
     "socket_type",
     "warn_lost",
@@ -52,6 +53,11 @@ def closed_socket() -> TransportSocket:
     sock = socket.socket()
     sock.close()
     return TransportSocket(sock)
+
+
+def log_event(transport: object, event: str) -> None:
+    """Log what befell a transport, for a loop in debug mode."""
+    _logger.debug("%r %s", transport, event)
 
 
 def warn_lost() -> None:

@@ -59,6 +59,10 @@ wants_more(const FlStream *self)
 static int
 deliver_eof(FlStream *self)
 {
+    if (FL_UNLIKELY(self->loop->debug)
+        && fl_stream_log(self, "received EOF") < 0) {
+        return fl_stream_fatal(self, "Fatal error: EOF could not be logged.");
+    }
     PyObject *protocol = Py_NewRef(self->protocol);
     PyObject *keep =
         PyObject_CallMethodNoArgs(protocol,

@@ -160,6 +160,10 @@ int fl_stream_report(FlStream *self, const char *message);
 /* Log asyncio's warning about writes to a lost connection. */
 int fl_stream_warn_lost(FlStream *self);
 
+/* In debug mode: log what befell the transport.  0, or -1 with an exception
+   set. */
+int fl_stream_log(FlStream *self, const char *event);
+
 /* --- extra.c ------------------------------------------------------------- */
 
 /* The dict behind get_extra_info; borrowed, NULL with MemoryError. */

@@ -31,6 +31,21 @@ fl_stream_warn_lost(FlStream *self)
     return result == NULL ? -1 : 0;
 }
 
+int
+fl_stream_log(FlStream *self, const char *event)
+{
+    PyObject *text = PyUnicode_FromString(event);
+    PyObject *result =
+        text == NULL
+            ? NULL
+            : PyObject_CallMethodObjArgs(self->state->streams,
+                                         self->state->names.log_event,
+                                         (PyObject *)self, text, NULL);
+    Py_XDECREF(text);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
 /* --- extra info ---------------------------------------------------------- */
 
 const char fl_transport_get_extra_info_doc[] =
@@ -141,6 +156,12 @@ set_paused(FlStream *self, bool paused)
     int code = fl_stream_update_watch(self);
     if (code < 0) {
         (void)fl_raise_errno(code);
+        return NULL;
+    }
+    if (self->loop->debug
+        && fl_stream_log(self, paused ? "pauses reading" : "resumes reading")
+               < 0)
+    {
         return NULL;
     }
     Py_RETURN_NONE;

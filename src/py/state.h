@@ -73,6 +73,7 @@ struct FlLoop;
     X(getsockname)                    \
     X(gettimeout)                     \
     X(handle)                         \
+    X(log_event)                      \
     X(loop)                           \
     X(message)                        \
     X(name)                           \

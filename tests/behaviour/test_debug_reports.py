@@ -1,0 +1,283 @@
+"""What debug mode tells: who scheduled what, what was slow, what was left."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import gc
+import logging
+import os
+import socket
+import sys
+import time
+import warnings
+from asyncio import constants
+
+import pytest
+from net_helpers import tcp_socketpair, turns
+
+
+def nothing(*args):
+    pass
+
+
+@pytest.fixture
+def debug(loop):
+    """Return ``loop`` in debug mode."""
+    loop.set_debug(True)
+    yield loop
+    if not loop.is_closed():
+        loop.set_debug(False)
+
+
+@pytest.fixture
+def logged(caplog):
+    """Return the asyncio logger's texts of a level, as they come."""
+    caplog.set_level(logging.DEBUG, logger="asyncio")
+
+    def texts(level):
+        return [
+            record.getMessage()
+            for record in caplog.records
+            if record.name == "asyncio" and record.levelno == level
+        ]
+
+    return texts
+
+
+WAYS = {
+    "call_soon": lambda loop: loop.call_soon(nothing),
+    "call_soon_threadsafe": lambda loop: loop.call_soon_threadsafe(nothing),
+    "call_later": lambda loop: loop.call_later(100, nothing),
+    "call_at": lambda loop: loop.call_at(loop.time() + 100, nothing),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_handles_know_who_made_them(debug, way):
+    handle = WAYS[way](debug)
+    stack = handle._source_traceback
+    # The loop's own frames are cut off: the last is the caller's.
+    assert stack[-1].name == "<lambda>"
+    assert stack[-2].name == "test_handles_know_who_made_them"
+    assert f"created at {__file__}:{stack[-1].lineno}" in repr(handle)
+    handle.cancel()
+    assert "created at" in repr(handle)
+
+
+def test_watchers_know_who_made_them(debug):
+    near, far = socket.socketpair()
+    with near, far:
+        debug.add_reader(near, nothing)
+        (key,) = [
+            k for k in debug._selector.get_map().values() if k.fileobj is near
+        ]
+        names = [frame.name for frame in key.data[0]._source_traceback]
+        assert "test_watchers_know_who_made_them" in names
+        debug.remove_reader(near)
+
+
+@pytest.mark.parametrize("way", ["call_soon", "call_later"])
+def test_reports_tell_where_a_callback_was_scheduled(
+    debug, turn, reports, way
+):
+    before = () if way == "call_soon" else (0,)
+
+    def fail():
+        raise ValueError("seen")
+
+    getattr(debug, way)(*before, fail)
+    turn(2)
+    (context,) = reports
+    assert isinstance(context["handle"], asyncio.Handle)
+    stack = context["source_traceback"]
+    assert stack[-1].name == "test_reports_tell_where_a_callback_was_scheduled"
+    assert "test_debug_reports.py" in context["message"]
+
+
+def test_no_traceback_without_debug(loop, turn, reports):
+    handle = loop.call_soon(lambda: 1 / 0)
+    assert handle._source_traceback is None
+    turn()
+    assert "source_traceback" not in reports[0]
+
+
+@pytest.mark.reports
+def test_a_report_from_a_callback_tells_its_handle(debug, turn, logged):
+    """handle_traceback, by the default handler."""
+    debug.set_exception_handler(None)
+
+    def report():
+        assert debug._current_handle._callback is report
+        debug.call_exception_handler({"message": "told by hand"})
+
+    debug.call_soon(report)
+    turn()
+    assert debug._current_handle is None
+    (text,) = logged(logging.ERROR)
+    assert text.startswith("told by hand\n")
+    assert "Handle created at (most recent call last):" in text
+    assert "test_a_report_from_a_callback_tells_its_handle" in text
+
+
+@pytest.mark.reports
+def test_a_never_retrieved_exception_tells_the_tasks_origin(debug, logged):
+    debug.set_exception_handler(None)
+
+    async def fail():
+        raise ValueError("nobody asks")
+
+    async def main():
+        task = debug.create_task(fail())
+        await asyncio.sleep(0)
+        del task
+
+    debug.run_until_complete(main())
+    gc.collect()
+    (text,) = logged(logging.ERROR)
+    assert "Task exception was never retrieved" in text
+    assert (
+        "source_traceback: Object created at (most recent call last)" in text
+    )
+
+
+def test_depth_of_coroutine_origins(debug):
+    async def main():
+        return sys.get_coroutine_origin_tracking_depth()
+
+    assert debug.run_until_complete(main()) == constants.DEBUG_STACK_DEPTH
+    assert sys.get_coroutine_origin_tracking_depth() == 0
+
+
+def test_slow_lookups_are_logged(debug, run, logged, monkeypatch):
+    def slow(*args, **kwargs):
+        time.sleep(0.02)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("1.2.3.4", 80))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    debug.slow_callback_duration = 0.01
+    run(debug.getaddrinfo("slow.invalid", 80))
+    (text,) = [t for t in logged(logging.INFO) if "slow.invalid" in t]
+    assert text.startswith("Getting address info slow.invalid:80 took ")
+
+
+def test_fast_lookups_are_logged_too(debug, run, logged):
+    debug.slow_callback_duration = 10
+    run(debug.getaddrinfo("127.0.0.1", 80, type=socket.SOCK_STREAM))
+    texts = logged(logging.DEBUG)
+    assert any(
+        t.startswith("Getting address info 127.0.0.1:80") for t in texts
+    )
+
+
+OPERATIONS = {
+    "sock_recv": (1,),
+    "sock_recv_into": (bytearray(1),),
+    "sock_recvfrom": (1,),
+    "sock_recvfrom_into": (bytearray(1),),
+    "sock_sendall": (b"x",),
+    "sock_sendto": (b"x", ("127.0.0.1", 9)),
+    "sock_connect": (("127.0.0.1", 9),),
+    "sock_accept": (),
+}
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_blocking_sockets_are_refused(debug, run, name):
+    async def main():
+        near, far = tcp_socketpair()
+        with near, far:
+            with pytest.raises(ValueError, match="socket must be non-block"):
+                await getattr(debug, name)(near, *OPERATIONS[name])
+
+    run(main())
+
+
+def test_blocking_sockets_are_refused_for_sendfile(debug, run):
+    async def main():
+        near, far = tcp_socketpair()
+        with near, far, open(__file__, "rb") as file:
+            with pytest.raises(ValueError, match="socket must be non-block"):
+                await debug.sock_sendfile(near, file)
+
+    run(main())
+
+
+class Kept(asyncio.Protocol, asyncio.DatagramProtocol):
+    """Holds no reference to its transport."""
+
+
+async def left_stream(loop):
+    near, far = tcp_socketpair()
+    return (await loop.create_connection(Kept, sock=near))[0], far.close
+
+
+async def left_datagrams(loop):
+    transport, _ = await loop.create_datagram_endpoint(
+        Kept, local_addr=("127.0.0.1", 0)
+    )
+    return transport, nothing
+
+
+async def left_read_pipe(loop):
+    near, far = os.pipe()
+    transport, _ = await loop.connect_read_pipe(Kept, open(near, "rb", 0))
+    return transport, functools.partial(os.close, far)
+
+
+async def left_write_pipe(loop):
+    far, near = os.pipe()
+    transport, _ = await loop.connect_write_pipe(Kept, open(near, "wb", 0))
+    return transport, functools.partial(os.close, far)
+
+
+LEFT = [left_stream, left_datagrams, left_read_pipe, left_write_pipe]
+
+
+@pytest.mark.parametrize("make", LEFT)
+def test_unclosed_transports_name_themselves(loop_factory, make):
+    """The warning's source is the transport, for tracemalloc."""
+    loop = loop_factory()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ResourceWarning)
+        transport, close_far = loop.run_until_complete(make(loop))
+        name = type(transport).__name__
+        loop.close()
+        del loop, transport
+        gc.collect()
+    close_far()
+    (warning,) = [
+        w for w in caught if str(w.message).startswith("unclosed transport")
+    ]
+    assert warning.category is ResourceWarning
+    assert type(warning.source).__name__ == name
+
+
+def test_an_unclosed_loop_names_itself(loop_factory):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ResourceWarning)
+        loop = loop_factory()
+        name = type(loop).__name__
+        del loop
+        gc.collect()
+    (warning,) = [w for w in caught if "unclosed event loop" in str(w.message)]
+    assert type(warning.source).__name__ == name
+
+
+def test_transports_tell_of_reading_and_ends(debug, run, logged):
+    """In debug mode a transport logs what befalls it."""
+
+    async def main():
+        near, far = tcp_socketpair()
+        transport, _ = await debug.create_connection(Kept, sock=near)
+        transport.pause_reading()
+        transport.resume_reading()
+        far.close()
+        await turns(5)
+        transport.close()
+        await turns(3)
+
+    run(main())
+    texts = "\n".join(logged(logging.DEBUG))
+    for event in ("pauses reading", "resumes reading", "received EOF"):
+        assert event in texts

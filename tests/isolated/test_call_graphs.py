@@ -1,0 +1,100 @@
+"""asyncio's own eyes from outside and inside: ps, pstree, call graphs.
+
+They read tasks and futures, not the loop, so a loop that keeps asyncio's own
+types is seen through; these tests keep it so.
+"""
+
+import asyncio
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.skipif(
+    sys.version_info < (3, 14), reason="call graphs came with 3.14"
+)
+
+WAITING = """
+async def leaf():
+    await asyncio.sleep(100)
+
+async def branch():
+    async with asyncio.TaskGroup() as group:
+        group.create_task(leaf(), name="first leaf")
+        group.create_task(leaf(), name="second leaf")
+
+async def main():
+    task = asyncio.create_task(branch(), name="the branch")
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    print("ready", flush=True)
+    await task
+
+async def bounded():
+    await asyncio.wait_for(main(), 60)
+
+with asyncio.Runner(loop_factory=new_loop) as runner:
+    runner.run(bounded())
+"""
+
+
+@pytest.mark.parametrize("verb", ["ps", "pstree"])
+def test_a_process_seen_from_outside(script, verb):
+    process = script.start(WAITING)
+    try:
+        seen = subprocess.run(
+            [sys.executable, "-m", "asyncio", verb, str(process.pid)],
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+    finally:
+        process.kill()
+        process.communicate()
+    text = seen.stdout + seen.stderr
+    if "Permission" in text or "ptrace" in text.lower():
+        pytest.skip("one process may not read another's memory here")
+    assert seen.returncode == 0, text
+    for name in ("first leaf", "second leaf", "the branch"):
+        assert name in seen.stdout
+    assert "leaf" in seen.stdout
+    assert "TaskGroup" in seen.stdout
+
+
+def test_the_graph_of_a_waiting_task(run, loop):
+    async def leaf():
+        await asyncio.sleep(100)
+
+    async def branch(task):
+        await task
+
+    async def main():
+        task = loop.create_task(leaf(), name="leaf")
+        waiter = loop.create_task(branch(task), name="branch")
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        graph = asyncio.capture_call_graph(task)
+        assert graph.future is task
+        assert graph.call_stack[-1].frame.f_code.co_name == "leaf"
+        (above,) = graph.awaited_by
+        assert above.future is waiter
+        text = asyncio.format_call_graph(task)
+        assert "name='leaf'" in text
+        assert "name='branch'" in text
+        waiter.cancel()
+        await asyncio.wait([waiter, task])
+
+    run(main())
+
+
+def test_ones_own_graph(run):
+    async def inner():
+        return asyncio.capture_call_graph()
+
+    async def main():
+        graph = await inner()
+        assert graph.future is asyncio.current_task()
+        names = [entry.frame.f_code.co_name for entry in graph.call_stack]
+        assert names[:2] == ["inner", "main"]
+
+    run(main())
