@@ -186,9 +186,14 @@ const char fl_loop_create_task_doc[] =
 static inline bool
 passes_on(const FlState *state, PyObject *kwnames, Py_ssize_t count)
 {
-    for (Py_ssize_t at = 0; at < count && !ANY_KEYWORD; at++) {
+    for (Py_ssize_t at = 0; at < count; at++) {
         PyObject *name = PyTuple_GET_ITEM(kwnames, at);
-        if (name != state->names.name && name != state->names.context) {
+        bool known = name == state->names.name || name == state->names.context;
+        /* The last of two loops would win here, and be the wrong one. */
+        if (!known
+            && (!ANY_KEYWORD
+                || PyUnicode_Compare(name, state->names.loop) == 0))
+        {
             return false;
         }
     }

@@ -53,6 +53,14 @@ struct SocketCall {
     int fd; /* the watched number */
 };
 
+static void
+release_view(SocketCall *self)
+{
+    if (self->view.obj != NULL) {
+        PyBuffer_Release(&self->view);
+    }
+}
+
 static PyObject *
 method_name(const FlState *state, const Operation *operation)
 {
@@ -160,10 +168,13 @@ try_recv_into(SocketCall *self, int fd, PyObject **result)
     Py_buffer view;
     if (PyObject_GetBuffer(PyTuple_GET_ITEM(self->args, 0), &view,
                            PyBUF_WRITABLE)
-            < 0
-        || view.len == 0)
+        < 0)
     {
         PyErr_Clear(); /* the socket says it in its own words */
+        return call_object(self, result);
+    }
+    if (view.len == 0) {
+        PyBuffer_Release(&view);
         return call_object(self, result);
     }
     ssize_t got = recv(fd, view.buf, (size_t)view.len, MSG_DONTWAIT);
@@ -296,13 +307,14 @@ try_call(SocketCall *self, PyObject **result)
 
 /* --- waiting ------------------------------------------------------------- */
 
-/* Let go of the descriptor and the future.  0 or -1. */
+/* Let go of the descriptor, the future and the buffer.  0 or -1. */
 static int
 release(SocketCall *self)
 {
     FlHandle *handle = self->handle;
     self->handle = NULL;
     Py_CLEAR(self->future);
+    release_view(self);
     if (handle == NULL) {
         return 0;
     }
@@ -362,7 +374,16 @@ on_ready(SocketCall *self)
     }
     code = settle(self, result);
     Py_XDECREF(result);
-    return release(self) < 0 ? -1 : code;
+    PyObject *exc = code < 0 ? PyErr_GetRaisedException() : NULL;
+    code = release(self);
+    if (exc == NULL) {
+        return code;
+    }
+    if (code < 0) {
+        PyErr_WriteUnraisable((PyObject *)self);
+    }
+    PyErr_SetRaisedException(exc);
+    return -1;
 }
 
 static PyObject *
@@ -569,9 +590,7 @@ call_clear(SocketCall *self)
     Py_CLEAR(self->handle);
     Py_CLEAR(self->sock);
     Py_CLEAR(self->args);
-    if (self->view.obj != NULL) {
-        PyBuffer_Release(&self->view);
-    }
+    release_view(self);
     return 0;
 }
 

@@ -88,7 +88,11 @@ fl_stream_report(FlStream *self, const char *message)
 int
 fl_stream_fatal_exception(FlStream *self, PyObject *exc, const char *message)
 {
-    int code = 0;
+    /* What was written before the error counts as sent. */
+    int code = fl_stream_flush(self);
+    if (code < 0) {
+        return -1;
+    }
     /* As asyncio: what the network did is for connection_lost alone. */
     if (self->loop != NULL && !PyErr_GivenExceptionMatches(exc, PyExc_OSError))
     {

@@ -100,7 +100,7 @@ static PyObject *
 force_close(FlStream *self, PyObject *exc)
 {
     if (self->phase < FL_STREAM_LOST) {
-        if (check_loop(self) < 0) {
+        if (check_loop(self) < 0 || fl_stream_flush(self) < 0) {
             return NULL;
         }
         fl_stream_force_close(self, exc == Py_None ? NULL : exc);

@@ -162,3 +162,45 @@ def test_a_descriptor_closed_under_a_paused_server_transport(
         await server.wait_closed()
 
     loop.run_until_complete(main())
+
+
+def _raise(transport: Any) -> None:
+    raise RuntimeError("after writing")
+
+
+@pytest.mark.reports
+@pytest.mark.parametrize(
+    "fail",
+    [
+        _raise,
+        lambda transport: transport._fatal_error(RuntimeError("written")),
+        lambda transport: transport._force_close(RuntimeError("written")),
+    ],
+    ids=["raise", "_fatal_error", "_force_close"],
+)
+def test_what_was_written_before_an_error_arrives(
+    loop: asyncio.AbstractEventLoop, fail: Any
+) -> None:
+    """A server's last words, header and body, and then its exception."""
+    loop.set_exception_handler(lambda loop, context: None)
+
+    class Fails(asyncio.Protocol):
+        def connection_made(self, transport: Any) -> None:
+            self.transport = transport
+
+        def data_received(self, data: bytes) -> None:
+            self.transport.write(b"header, ")
+            self.transport.write(b"body")
+            fail(self.transport)
+
+    async def main() -> None:
+        link = _Link(loop)
+        await link.open(Fails())
+        link.far.send(b"request")
+        got = b""
+        while data := await loop.sock_recv(link.far, 100):
+            got += data
+        assert got == b"header, body"
+        await link.close()
+
+    loop.run_until_complete(main())

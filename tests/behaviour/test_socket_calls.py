@@ -149,7 +149,9 @@ def test_recv_into(run, loop, pair):
         right.send(b"later")
         assert await task == 5
         assert buffer == b"nowlater"
-        assert await loop.sock_recv_into(left, bytearray()) == 0
+        nothing = bytearray()
+        assert await loop.sock_recv_into(left, nothing) == 0
+        nothing.extend(b"may grow again")
 
     run(main())
 
@@ -332,6 +334,23 @@ def test_cancelled_calls_take_nothing(run, loop, pair):
         assert await loop.sock_recv(left, 5) == b"data"
 
     run(main())
+
+
+def test_a_cancelled_call_lets_go_of_the_buffer(run, loop, pair):
+    data = bytearray(1 << 16)
+
+    async def main():
+        fill(pair[0])
+        task = await waiting(loop.sock_sendall(pair[0], data))
+        task.cancel()
+        try:
+            await task
+        except asyncio.CancelledError:
+            # Here, while the exception keeps the coroutine's frames.
+            data.clear()
+
+    run(main())
+    assert not data
 
 
 def test_a_finished_call_frees_the_descriptor(run, loop, pair):

@@ -85,6 +85,15 @@ def test_context(loop):
     assert var.get() == "outside"
 
 
+def test_create_task_has_a_loop_already(loop):
+    other = asyncio.SelectorEventLoop()
+    coro = five()
+    with pytest.raises(TypeError, match="loop"):
+        loop.create_task(coro, loop=other)
+    coro.close()
+    other.close()
+
+
 @pytest.mark.parametrize("bad", [None, 1, five, print], ids=repr)
 def test_create_task_refuses_what_is_no_coroutine(loop, bad):
     with pytest.raises(TypeError, match="a coroutine was expected"):
