@@ -300,18 +300,22 @@ fl_transport_set_buffer_limits(FlStream *self, PyObject *args,
     {
         return NULL;
     }
+    /* More than there can be memory is as good as that. */
     Py_ssize_t high = 0, low = 0;
     if (high_object != Py_None) {
-        high = PyNumber_AsSsize_t(high_object, PyExc_OverflowError);
+        high = PyNumber_AsSsize_t(high_object, NULL);
     }
     if (low_object != Py_None) {
-        low = PyNumber_AsSsize_t(low_object, PyExc_OverflowError);
+        low = PyNumber_AsSsize_t(low_object, NULL);
     }
     if (PyErr_Occurred()) {
         return NULL;
     }
     if (high_object == Py_None) {
-        high = low_object == Py_None ? FL_HIGH_WATER_BYTES : 4 * low;
+        high = low_object == Py_None      ? FL_HIGH_WATER_BYTES
+               : low > PY_SSIZE_T_MAX / 4 ? PY_SSIZE_T_MAX
+               : low < PY_SSIZE_T_MIN / 4 ? PY_SSIZE_T_MIN
+                                          : 4 * low;
     }
     if (low_object == Py_None) {
         low = high / 4;

@@ -59,6 +59,25 @@ def test_set_limits(run, kind, arguments, limits):
     run(main())
 
 
+@pytest.mark.parametrize("huge", [2**62, 2**63 - 1, 2**63, 2**80])
+@every_kind
+def test_huge_limits(run, kind, huge):
+    async def main():
+        async with link(kind) as c:
+            c.transport.set_write_buffer_limits(low=huge)
+            low, high = c.transport.get_write_buffer_limits()
+            assert 2**62 <= low <= high
+            c.transport.set_write_buffer_limits(high=huge)
+            low, high = c.transport.get_write_buffer_limits()
+            assert 2**60 - 1 <= low < high
+            c.transport.write(b"data")
+            assert await c.peer.recv_exactly(4) == b"data"
+            with pytest.raises(ValueError, match="must be >= low"):
+                c.transport.set_write_buffer_limits(low=-huge)
+
+    run(main())
+
+
 @every_kind
 def test_limits_by_position(run, kind):
     async def main():
