@@ -300,6 +300,14 @@ def gate_stages() -> list[Stage]:
             30,
         ),
         Stage(
+            "libuv-1.48",
+            "behaviour on libuv 1.48",
+            "3.11",
+            ".ci/libuv-1.48 tests/isolated/test_sqpoll.py tests/behaviour "
+            f"{OURS_ALONE}",
+            40,
+        ),
+        Stage(
             "debug",
             "asserts on",
             "3.11",
