@@ -28,11 +28,13 @@ class Side:
     """What both kinds of ends share: the bytes, checked and counted."""
 
     peer: Any = None
+    aborted = False
 
     def __init__(self, machine: Machine, name: str) -> None:
         self.machine = machine
         self.name = name
         self.written = 0
+        self.tried = 0
         self.received = 0
         self.shown = 0
         self.made = machine.loop.create_future()
@@ -54,7 +56,16 @@ class Side:
     @property
     def bulky(self) -> bool:
         """Whether what the kernel holds may matter for counts."""
-        return max(self.written, self.peer.written) > 20_000
+        return max(self.tried, self.peer.tried) > 20_000
+
+    @property
+    def gone(self) -> bool:
+        """Whether this side is closed, by whatever."""
+        return False
+
+    @property
+    def uncertain(self) -> bool:
+        return self.bulky and (self.gone or self.peer.gone)
 
     def act(self, op: Any) -> None:
         """Do one thing, written down in the strand of this end."""
@@ -81,11 +92,15 @@ class Side:
     def release(self) -> None:
         pass
 
+    def expects(self) -> bool:
+        return False
+
 
 class RawEnd(Side):
     """A socket that the program itself reads and writes."""
 
     sock: socket.socket | None = None
+    closed = False
 
     def attach(self, sock: socket.socket) -> None:
         sock.setblocking(False)
@@ -101,6 +116,10 @@ class RawEnd(Side):
         self.machine.ends[self.machine.ends.index(self)] = end
         end.made = self.made
         return end.factory()
+
+    def act(self, op: Any) -> None:
+        super().act(op)
+        self.machine.look_now()
 
     def do_write(self, size: int) -> None:
         if self.sock is None:
@@ -133,12 +152,18 @@ class RawEnd(Side):
             with contextlib.suppress(OSError):
                 self.sock.shutdown(socket.SHUT_WR)
 
+    @property
+    def gone(self) -> bool:
+        return self.closed
+
     def do_close(self) -> None:
         if self.sock is not None:
+            self.closed = True
             self.sock.close()
             self.sock = None
 
     def do_abort(self) -> None:
+        self.aborted = True
         if self.sock is not None:
             with contextlib.suppress(OSError):
                 self.sock.setsockopt(
@@ -179,6 +204,7 @@ class End(Side):
         self.reactions = {event: list(ops) for event, ops in reactions}
         self.transport: Any = None
         self.paused = False
+        self.ended = False
         self.lost = False
         self.closed = False
         self.raised = False
@@ -197,7 +223,10 @@ class End(Side):
         without: frozenset[str] = frozenset(),
     ) -> None:
         """Write an event down and do what the program says to it."""
-        self.log(event if show is None else show)
+        if show != "":
+            self.log(event if show is None else show)
+        if event == "get_buffer" and self.uncertain:
+            return
         for op in self.reactions.pop(event, []):
             if op[0] not in without:
                 self.act(op)
@@ -206,6 +235,17 @@ class End(Side):
         self.transport = None
         self.peer = None
         self.reactions.clear()
+
+    def expects(self) -> bool:
+        """Whether more of what the peer wrote is sure to come."""
+        return (
+            self.transport is not None
+            and not self.gone
+            and (self.peer.closed or not self.peer.gone)
+            and not self.peer.aborted
+            and self.transport.is_reading()
+            and self.received < self.peer.written
+        )
 
     def after_step(self) -> None:
         if self.transport is None:
@@ -221,8 +261,10 @@ class End(Side):
             self.log(f"waiting {size} paused {self.paused}")
 
     @property
-    def uncertain(self) -> bool:
-        return self.bulky and (self.closed or getattr(self.peer, "closed", 0))
+    def gone(self) -> bool:
+        return self.closed or (
+            self.transport is not None and self.transport.is_closing()
+        )
 
     def finish(self) -> None:
         if self.transport is not None and not self.lost:
@@ -237,6 +279,7 @@ class End(Side):
         super().act(op)
 
     def do_write(self, size: int) -> None:
+        self.tried += size
         if self.transport.is_closing():
             self.transport.write(b"z" * size)
             return
@@ -250,6 +293,7 @@ class End(Side):
             raise
 
     def do_lines(self, sizes: list[int]) -> None:
+        self.tried += sum(sizes)
         if self.transport.is_closing():
             self.transport.writelines([b"z" * size for size in sizes])
             return
@@ -270,7 +314,7 @@ class End(Side):
         self.log(f"close {self.transport.is_closing()}")
 
     def do_abort(self) -> None:
-        self.closed = True
+        self.closed = self.aborted = True
         self.transport.abort()
         self.log(f"abort {self.transport.is_closing()}")
 
@@ -340,6 +384,10 @@ class Protocols:
                 end.act(op)
 
         def eof_received(self) -> bool:
+            if self.end.ended:
+                self.end.log("eof again")
+                return bool(self.end.keep)
+            self.end.ended = True
             show = "eof" if self.end.uncertain else None
             self.end.react("eof", show or f"eof after {self.end.received}")
             return bool(self.end.keep)
@@ -350,9 +398,20 @@ class Protocols:
                 end.log("lost again")
                 return
             end.lost = True
-            end.react(
-                "lost", "lost" if end.uncertain else f"lost {named(exc)}"
-            )
+            # asyncio may still send what is written here.
+            end.reactions["lost"] = [
+                op
+                for op in end.reactions.get("lost", [])
+                if op[0] not in UNSAFE_IN_GET_BUFFER
+            ]
+            if isinstance(exc, ConnectionError):
+                # Found by a write or by a read, in that write or later.
+                end.machine.log("lost: broken", f"{end.name} broken")
+                end.react("lost", "")
+            else:
+                end.react(
+                    "lost", "lost" if end.uncertain else f"lost {named(exc)}"
+                )
 
     class Plain(Base, asyncio.Protocol):
         def data_received(self, data: bytes) -> None:
@@ -369,7 +428,7 @@ class Protocols:
             if not self.buffer:
                 self.buffer = bytearray(65_536)
             if "get_buffer" in self.end.reactions:
-                self.end.react("get_buffer", without=UNSAFE_IN_GET_BUFFER)
+                self.end.react("get_buffer", "", UNSAFE_IN_GET_BUFFER)
             return memoryview(self.buffer)
 
         def buffer_updated(self, count: int) -> None:

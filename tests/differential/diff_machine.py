@@ -35,6 +35,8 @@ SLOT = 0.004
 TURNS = 14
 #: More turns than any loop makes without a look at its descriptors.
 TURNS_WITH_A_LOOK = 40
+#: Milliseconds that bytes may take to cross the kernel.
+MOST_WAITS = 50
 #: Seconds after which a program counts as hung.
 HANG = 8.0
 
@@ -246,10 +248,18 @@ class Machine:
                 await self.idle
                 self.idle = None
                 continue
-            if self.remote:
+            waited = 0
+            while self.remote and (not waited or self.expects()):
                 await asyncio.sleep(0.001)
+                waited += 1
+                if waited == MOST_WAITS:
+                    break
             if before == self.activity:
                 return
+
+    def expects(self) -> bool:
+        """Whether something is sure to come, if not when."""
+        return False
 
     async def drive(self, steps: list[Any]) -> None:
         """Run the steps, one after the other."""

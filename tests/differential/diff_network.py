@@ -51,6 +51,7 @@ class Network(Machine):
         self.accepting: list[Any] = []
         self.lock = asyncio.Lock()
         self.folder: tempfile.TemporaryDirectory[str] | None = None
+        self.nudge: socket.socket | None = None
         self.pairs: list[tuple[socket.socket, socket.socket]] = []
         self.endpoints: list[Any] = []
         self.background: set[asyncio.Task[Any]] = set()
@@ -61,6 +62,9 @@ class Network(Machine):
             self.folder.cleanup()
         for end in self.ends:
             end.release()
+        if self.nudge is not None:
+            self.nudge.close()
+            self.nudged.close()
         for pair in self.pairs:
             pair[0].close()
             pair[1].close()
@@ -76,6 +80,19 @@ class Network(Machine):
             self.folder = tempfile.TemporaryDirectory(prefix="fl-diff-")
         return f"{self.folder.name}/{name}"
 
+    def look_now(self) -> None:
+        """Have the loop look at its descriptors in the next turn.
+
+        It cannot know that the program itself sent something.
+        """
+        if self.nudge is None:
+            self.nudge, self.nudged = socket.socketpair()
+        self.loop.remove_reader(self.nudge)
+        self.loop.add_reader(self.nudge, int)
+
+    def expects(self) -> bool:
+        return any(end.expects() for end in self.ends)
+
     def after_step(self) -> None:
         for end in self.ends:
             end.after_step()
@@ -89,6 +106,8 @@ class Network(Machine):
         for endpoint in self.endpoints:
             if endpoint.transport is not None:
                 endpoint.transport.abort()
+        if self.nudge is not None:
+            self.loop.remove_reader(self.nudge)
         for left, right in self.pairs:
             for sock in (left, right):
                 if sock.fileno() >= 0:
