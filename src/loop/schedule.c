@@ -583,7 +583,8 @@ fl_loop_call_later(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
         < 0) {
         return NULL;
     }
-    if (delay <= 0 && fl_loop_is_running(loop)) {
+    if (delay <= 0 && fl_loop_is_running(loop) && !fl_loop_is_elsewhere(loop))
+    {
         if (!loop->now_fresh) {
             loop->now_ns = fl_clock_ns();
             loop->now_fresh = true;
