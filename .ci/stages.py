@@ -308,6 +308,14 @@ def gate_stages() -> list[Stage]:
             40,
         ),
         Stage(
+            "upstream",
+            "uvicorn's, websockets' tests",
+            "3.11",
+            f'{SETUP} build && "$VENV/bin/python" '
+            "tests/interop/upstream_suites.py",
+            60,
+        ),
+        Stage(
             "debug",
             "asserts on",
             "3.11",
