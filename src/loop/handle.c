@@ -35,7 +35,7 @@ blank(FlLoop *loop, PyTypeObject *type, PyObject *reused)
     FlHandle *self = (FlHandle *)reused;
     if (self != NULL) {
         self->args = NULL;
-        _Py_NewReference(reused); /* it kept its type, and that reference */
+        fl_revive(reused); /* it kept its type, and that reference */
     }
     else {
         self = (FlHandle *)type->tp_alloc(type, 0);

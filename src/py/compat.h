@@ -197,6 +197,19 @@ fl_share_among_threads(PyObject *type)
 #define FL_SHARED _Atomic
 #endif
 
+/* Give a dead object of a pool, which kept its type and the reference to it,
+   its first reference again.  A debug build counts all references. */
+static inline void
+fl_revive(PyObject *object)
+{
+#ifdef Py_REF_DEBUG
+    (void)PyObject_Init(object, Py_TYPE(object));
+    Py_DECREF(Py_TYPE(object));
+#else
+    Py_SET_REFCNT(object, 1);
+#endif
+}
+
 #if defined(__GNUC__)
 #define FL_LIKELY(x)   __builtin_expect(!!(x), 1)
 #define FL_UNLIKELY(x) __builtin_expect(!!(x), 0)
