@@ -153,6 +153,9 @@ set_paused(FlStream *self, bool paused)
         Py_RETURN_NONE;
     }
     self->paused = paused;
+    if (!paused && check_loop(self) < 0) {
+        return NULL;
+    }
     int code = fl_stream_update_watch(self);
     if (code < 0) {
         (void)fl_raise_errno(code);

@@ -128,6 +128,21 @@ def test_methods_after_the_loop_was_closed(loop_factory, method, arguments):
     far.close()
 
 
+def test_reading_cannot_resume_in_a_closed_loop(loop_factory):
+    """Nothing would be delivered: who waits for it is to know."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        loop = loop_factory()
+        transport, far = open_on(loop, Recorder())
+        transport.pause_reading()
+        loop.close()
+        with pytest.raises(RuntimeError, match="Event loop is closed"):
+            transport.resume_reading()
+        del transport
+        gc.collect()
+    far.close()
+
+
 def test_close_then_loop_close_before_connection_lost(loop_factory):
     """connection_lost was due, but no turn came to call it."""
     with warnings.catch_warnings():
