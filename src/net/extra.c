@@ -179,11 +179,49 @@ fl_stream_remember_names(FlStream *self)
     }
 }
 
+/* Whether a program put another method in the place of asyncio's: -1 with an
+   exception set. */
+static int
+is_patched(const FlState *state)
+{
+    PyObject *method = PyObject_GetAttr(state->asyncio_transport,
+                                        state->names.get_extra_info);
+    Py_XDECREF(method);
+    return method == NULL ? -1 : method != state->base_get_extra_info;
+}
+
+/* What asyncio's transports, which have no method of their own, would answer.
+   The original, when that is what is called in the end, reads the dict. */
+static PyObject *
+call_patched(FlStream *self, PyObject *args, PyObject *kwargs)
+{
+    FlNames *names = &self->state->names;
+    PyObject *socket = extra_value(self, names->socket);
+    if (socket == NULL && PyErr_Occurred()) {
+        return NULL;
+    }
+    Py_XDECREF(socket);
+    fl_stream_remember_names(self);
+    PyObject *base = PyObject_CallFunctionObjArgs((PyObject *)&PySuper_Type,
+                                                  Py_TYPE(self), self, NULL);
+    PyObject *method =
+        base == NULL ? NULL : PyObject_GetAttr(base, names->get_extra_info);
+    Py_XDECREF(base);
+    PyObject *value =
+        method == NULL ? NULL : PyObject_Call(method, args, kwargs);
+    Py_XDECREF(method);
+    return value;
+}
+
 PyObject *
 fl_transport_get_extra_info(FlStream *self, PyObject *args, PyObject *kwargs)
 {
     static char *keywords[] = {"name", "default", NULL};
     PyObject *name, *otherwise = Py_None;
+    int patched = is_patched(self->state);
+    if (FL_UNLIKELY(patched != 0)) {
+        return patched < 0 ? NULL : call_patched(self, args, kwargs);
+    }
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|O:get_extra_info",
                                      keywords, &name, &otherwise))
     {

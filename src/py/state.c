@@ -16,6 +16,7 @@
     X(asyncio_timer_handle) \
     X(asyncio_transport)    \
     X(asyncio_datagrams)    \
+    X(base_get_extra_info)  \
     X(buffered_protocol)    \
     X(asyncio_events)       \
     X(asyncio_tasks)        \
@@ -96,6 +97,9 @@ asyncio_init(FlState *state)
         && take(asyncio, "Task", &state->task_type) == 0
         /* The mixin, for asyncio's sendfile takes no other transport. */
         && take(transports, "_FlowControlMixin", &state->asyncio_transport)
+               == 0
+        && take(state->asyncio_transport, "get_extra_info",
+                &state->base_get_extra_info)
                == 0
         && take(asyncio, "DatagramTransport", &state->asyncio_datagrams) == 0
         && take(asyncio, "BufferedProtocol", &state->buffered_protocol) == 0

@@ -68,6 +68,7 @@ struct FlLoop;
     X(firstiter)                      \
     X(get_buffer)                     \
     X(get_debug)                      \
+    X(get_extra_info)                 \
     X(get_loop)                       \
     X(getpeername)                    \
     X(getsockname)                    \
@@ -132,6 +133,7 @@ typedef struct FlState {
     PyObject *asyncio_timer_handle;
     PyObject *asyncio_transport; /* with its flow control mixed in */
     PyObject *asyncio_datagrams;
+    PyObject *base_get_extra_info; /* asyncio.BaseTransport's */
     PyObject *buffered_protocol;
     PyObject *asyncio_events; /* what is in its modules */
     PyObject *asyncio_tasks;

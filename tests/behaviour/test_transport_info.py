@@ -10,6 +10,7 @@ import asyncio
 import asyncio.trsock
 import gc
 import socket
+import unittest.mock
 import weakref
 
 import pytest
@@ -371,5 +372,47 @@ def test_a_socket_object_that_cannot_be_made(
             assert await c.peer.recv_exactly(10) == b"still here"
             sock = c.transport.get_extra_info("socket")
             assert sock.getpeername() == c.peer.sock.getsockname()
+
+    run(main())
+
+
+@pytest.mark.parametrize("patched", [asyncio.Transport, asyncio.BaseTransport])
+@every_kind
+def test_a_patched_base_class_answers(run, kind, patched):
+    """Suites put a mock there: asyncio's transports inherit the method."""
+
+    async def main():
+        async with link(kind) as c:
+            with unittest.mock.patch.object(
+                patched, "get_extra_info", return_value="mocked"
+            ) as mock:
+                assert c.transport.get_extra_info("peername") == "mocked"
+                mock.assert_called_once_with("peername")
+            sock = c.transport.get_extra_info("socket")
+            assert c.transport.get_extra_info("sockname") == sock.getsockname()
+
+    run(main())
+
+
+@every_kind
+def test_a_patch_may_call_the_original(run, kind):
+    original = asyncio.BaseTransport.get_extra_info
+
+    def noted(self, name, default=None):
+        return name, original(self, name, default)
+
+    async def main():
+        async with link(kind) as c:
+            with unittest.mock.patch.object(
+                asyncio.BaseTransport, "get_extra_info", noted
+            ):
+                _, sock = c.transport.get_extra_info("socket")
+                for name, get in [
+                    ("peername", sock.getpeername),
+                    ("sockname", sock.getsockname),
+                ]:
+                    assert c.transport.get_extra_info(name) == (name, get())
+                answer = c.transport.get_extra_info("other", default=5)
+                assert answer == ("other", 5)
 
     run(main())
