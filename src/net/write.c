@@ -5,8 +5,9 @@
    sendmsg when the callback returns.  A connection whose last callbacks each
    wrote several times (an HTTP header, then its body), or wrote from a task's
    step, has its first write held too: that saves a system call a response.
-   What is small leaves when the turn ends: the answers of many tasks go out
-   together, and a peer is woken once for all of them instead of once for each.
+   What is small of such a one leaves when the turn ends: the answers of many
+   tasks go out together, and a peer is woken once for all of them instead of
+   once for each.
 
    1. Writes are held only inside a callback of the running loop, up to
       FL_HELD_BYTES or the high-water mark, whichever is less; `flush` is
@@ -152,18 +153,26 @@ fits_held(const FlStream *self, size_t size_bytes)
     return self->chunks.size_bytes + size_bytes <= limit;
 }
 
+static bool
+may_wait_for_turn(const FlStream *self)
+{
+    return self->write_habit >= HABIT
+           && self->chunks.size_bytes <= FL_TURN_BYTES;
+}
+
 static void
 hold(FlStream *self)
 {
-    if (!is_holding(self)) {
-        if (fl_list_is_empty(&self->loop->deferred_to_turn)) {
-            self->loop->turn_dispatch = self->loop->dispatch + MOST_CALLBACKS;
-        }
-        fl_list_append(&self->loop->deferred_to_turn, &self->flush.link);
-    }
-    if (self->chunks.size_bytes > FL_TURN_BYTES) {
+    FlLoop *loop = self->loop;
+    if (!may_wait_for_turn(self)) {
         fl_list_remove(&self->flush.link);
-        fl_list_append(&self->loop->deferred, &self->flush.link);
+        fl_list_append(&loop->deferred, &self->flush.link);
+    }
+    else if (!is_holding(self)) {
+        if (fl_list_is_empty(&loop->deferred_to_turn)) {
+            loop->turn_dispatch = loop->dispatch + MOST_CALLBACKS;
+        }
+        fl_list_append(&loop->deferred_to_turn, &self->flush.link);
     }
 }
 
