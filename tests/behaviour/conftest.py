@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -18,3 +18,14 @@ def turn(loop: asyncio.AbstractEventLoop) -> Callable[..., None]:
             loop.run_forever()
 
     return turn
+
+
+@pytest.fixture
+def debug(
+    loop: asyncio.AbstractEventLoop,
+) -> Iterator[asyncio.AbstractEventLoop]:
+    """Return ``loop`` in debug mode."""
+    loop.set_debug(True)
+    yield loop
+    if not loop.is_closed():
+        loop.set_debug(False)

@@ -15,15 +15,6 @@ def nothing(*args):
 
 
 @pytest.fixture
-def debug(loop):
-    """Return ``loop`` in debug mode."""
-    loop.set_debug(True)
-    yield loop
-    if not loop.is_closed():
-        loop.set_debug(False)
-
-
-@pytest.fixture
 def warned(caplog):
     """Return the texts of the asyncio logger's warnings, as they come."""
     caplog.set_level(logging.WARNING, logger="asyncio")

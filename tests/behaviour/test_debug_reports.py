@@ -22,15 +22,6 @@ def nothing(*args):
 
 
 @pytest.fixture
-def debug(loop):
-    """Return ``loop`` in debug mode."""
-    loop.set_debug(True)
-    yield loop
-    if not loop.is_closed():
-        loop.set_debug(False)
-
-
-@pytest.fixture
 def logged(caplog):
     """Return the asyncio logger's texts of a level, as they come."""
     caplog.set_level(logging.DEBUG, logger="asyncio")

@@ -75,21 +75,23 @@ def client_of(address):
     return sock
 
 
-def test_calls_of_a_connected_socket(run, loop):
-    async def main():
-        server, address = await listening(loop)
-        sock = client_of(address)
-        reader, writer = await asyncio.open_connection(sock=sock)
-        writer.write(b"hello")
-        assert await reader.readexactly(5) == b"hello"
-        assert sock.calls["in"] > 0
-        assert sock.calls["out"] > 0
-        writer.close()
-        await writer.wait_closed()
-        server.close()
-        await turns(3)
+async def echo_by_streams(loop, server_tls=None, **tls):
+    """A line there and back goes by the calls of the socket's class."""
+    server, address = await listening(loop, ssl=server_tls)
+    sock = client_of(address)
+    reader, writer = await asyncio.open_connection(sock=sock, **tls)
+    writer.write(b"hello")
+    assert await reader.readexactly(5) == b"hello"
+    assert sock.calls["in"] > 0
+    assert sock.calls["out"] > 0
+    writer.close()
+    await writer.wait_closed()
+    server.close()
+    await turns(3)
 
-    run(main())
+
+def test_calls_of_a_connected_socket(run, loop):
+    run(echo_by_streams(loop))
 
 
 def test_calls_under_a_buffered_protocol(run, loop):
@@ -112,22 +114,14 @@ def test_calls_under_a_buffered_protocol(run, loop):
 
 
 def test_calls_under_tls(run, loop):
-    async def main():
-        server, address = await listening(loop, ssl=server_context())
-        sock = client_of(address)
-        reader, writer = await asyncio.open_connection(
-            sock=sock, ssl=client_context(), server_hostname="localhost"
+    run(
+        echo_by_streams(
+            loop,
+            server_context(),
+            ssl=client_context(),
+            server_hostname="localhost",
         )
-        writer.write(b"hello")
-        assert await reader.readexactly(5) == b"hello"
-        assert sock.calls["in"] > 0
-        assert sock.calls["out"] > 0
-        writer.close()
-        await writer.wait_closed()
-        server.close()
-        await turns(3)
-
-    run(main())
+    )
 
 
 @pytest.mark.parametrize("kind", [Counting, socket.socket])
