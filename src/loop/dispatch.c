@@ -12,6 +12,7 @@
    4. In debug mode every callback runs as a handle, timed. */
 #include "base/clock.h"
 #include "loop/loop.h"
+#include "py/call.h"
 #include "py/errors.h"
 
 static inline int
@@ -346,10 +347,7 @@ run_step(FlLoop *loop, FlReady *entry)
 static int
 run_other(FlLoop *loop, PyObject *handle)
 {
-    PyObject *is_cancelled =
-        PyObject_CallMethodNoArgs(handle, loop->state->names.cancelled);
-    int cancelled = is_cancelled == NULL ? -1 : PyObject_IsTrue(is_cancelled);
-    Py_XDECREF(is_cancelled);
+    int cancelled = fl_call_truth(handle, loop->state->names.cancelled);
     if (cancelled > 0) {
         return 0;
     }
