@@ -14,17 +14,25 @@ import time
 import tomllib
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from diff_machine import HANG, Machine, named, plain
 
 import fastloop
 
-#: How often a void or a differing run is made again.
-TRIES = 6
+#: How often a void run is made again, each time with more patience.
+TRIES = 7
+#: How often a program is run on each loop if the first traces differ,
+ROUNDS = 6
+#: and, if they differ again and again, once more before they are believed.
+DOUBTS = 12
+#: How many times longer than usual a program may take, at most.
+PATIENCE = 16
 #: Seconds spent on making a failing program smaller.
 REDUCE = 30.0
+#: Strands of what the collector finds, in whatever order.
+UNORDERED = ("warnings", "unraisable", "collected")
 Trace = dict[str, list[str]]
 
 HERE = pathlib.Path(__file__).parent
@@ -104,8 +112,7 @@ def normal(trace: Trace, kind: str) -> Trace:
             if text is not None:
                 kept.append(text)
         if kept:
-            whole = strand in ("warnings", "unraisable")
-            seen[strand] = sorted(kept) if whole else kept
+            seen[strand] = sorted(kept) if strand in UNORDERED else kept
     return seen
 
 
@@ -113,12 +120,16 @@ def normal(trace: Trace, kind: str) -> Trace:
 class Tally:
     """How the programs of a run fared."""
 
-    same: int = 0
-    again: int = 0
-    void: int = 0
+    same: int = 0  # in the first run of each loop
+    again: int = 0  # each of fastloop's traces was asyncio's in some run
+    rare: int = 0  # some were not, too few to be a difference
+    void: int = 0  # no run was in time
+    different: int = 0
 
 
 TALLY = Tally()
+#: What differed now and then: the difference and the program.
+RARE: list[str] = []
 
 
 def factory_of(kind: str) -> Callable[[], asyncio.AbstractEventLoop]:
@@ -128,12 +139,12 @@ def factory_of(kind: str) -> Callable[[], asyncio.AbstractEventLoop]:
     return fastloop.new_event_loop
 
 
-def machine_for(loop: Any, world: str) -> Machine:
+def machine_for(loop: Any, world: str, patience: int) -> Machine:
     if world == "loop":
-        return Machine(loop, world)
+        return Machine(loop, world, patience)
     from diff_network import Network
 
-    return Network(loop, world)
+    return Network(loop, world, patience)
 
 
 def run_steps(machine: Machine, coro: Any) -> None:
@@ -201,10 +212,12 @@ def forget() -> None:
         gc.collect()
 
 
-def run_once(kind: str, program: Program) -> tuple[Trace, bool]:
+def run_once(
+    kind: str, program: Program, patience: int = 1
+) -> tuple[Trace, bool]:
     """Run a program on one loop; return its trace and whether it is void."""
     loop = factory_of(kind)()
-    machine = machine_for(loop, program.world)
+    machine = machine_for(loop, program.world, patience)
     loop.set_exception_handler(machine.on_report)
     loop.set_debug(program.debug)
     loop.slow_callback_duration = HANG
@@ -229,7 +242,7 @@ def run_once(kind: str, program: Program) -> tuple[Trace, bool]:
                     with contextlib.suppress(BaseException):
                         machine.do(op)
             close(machine, program)
-            trace, late = machine.trace, machine.late
+            trace, late = machine.trace, machine.clock.late
             machine.release()
             del loop, machine
             texts = said(caught)
@@ -244,13 +257,16 @@ def run_once(kind: str, program: Program) -> tuple[Trace, bool]:
     return normal(trace, kind), late
 
 
-def run_valid(kind: str, program: Program) -> Trace | None:
+def run_valid(kind: str, program: Program, patience: int) -> Trace | None:
     """Run a program until a run is not void; None if none was."""
     for _ in range(TRIES):
         # What a program sets in its context is not to outlive it.
-        trace, late = contextvars.Context().run(run_once, kind, program)
+        trace, late = contextvars.Context().run(
+            run_once, kind, program, patience
+        )
         if not late:
             return trace
+        patience = min(2 * patience, PATIENCE)
     return None
 
 
@@ -271,26 +287,43 @@ def difference(a: Trace, b: Trace) -> str:
     return "\n".join(text)
 
 
-def compare(program: Program, tries: int = TRIES) -> str:
-    """Return the difference between the loops; empty if there is none.
+def most_common(traces: list[Trace]) -> Trace:
+    """Return the trace that is there most often."""
+    return max(traces, key=traces.count)
 
-    If two runs differ, both are made again, and the difference counts only
-    if no trace of fastloop's was ever one of asyncio's.
+
+def judge(program: Program, rounds: int) -> tuple[str, str]:
+    """Return which count of ``Tally`` a program belongs to, and why.
+
+    Traces depend on the machine's load to a degree, so one that differs
+    proves nothing: both loops run the program again, and it is different if
+    half of fastloop's traces or more are none of those asyncio ever had.
     """
     theirs: list[Trace] = []
     ours: list[Trace] = []
-    for attempt in range(tries):
-        for kind, traces in (("asyncio", theirs), ("fastloop", ours)):
-            trace = run_valid(kind, program)
-            if trace is None:
-                TALLY.void += 1
-                return ""
-            traces.append(trace)
-        if any(trace in theirs for trace in ours):
-            TALLY.same += 1
-            TALLY.again += attempt > 0
-            return ""
-    return difference(theirs[-1], ours[-1])
+    patience = 1
+    for attempt in range(rounds):
+        their = run_valid("asyncio", program, patience)
+        our = run_valid("fastloop", program, patience)
+        if their is not None and our is not None:
+            theirs.append(their)
+            ours.append(our)
+        if attempt == 0 and ours == theirs:
+            return ("same" if ours else "void"), ""
+        patience = min(2 * patience, PATIENCE)
+    strange = [trace for trace in ours if trace not in theirs]
+    if not strange:
+        return "again", ""
+    text = difference(most_common(theirs), most_common(strange))
+    if 2 * len(strange) < len(ours):
+        return "rare", f"{len(strange)} of {len(ours)} runs:\n{text}"
+    return "different", text
+
+
+def compare(program: Program, rounds: int = ROUNDS) -> str:
+    """Return the difference between the loops; empty if there is none."""
+    verdict, text = judge(program, rounds)
+    return text if verdict == "different" else ""
 
 
 def inner_lists(value: Any) -> Iterator[list[Any]]:
@@ -317,17 +350,31 @@ def reduce(program: Program, until: float) -> Program:
     for less in smaller(program):
         if time.monotonic() > until:
             break
-        if compare(less, 2):
+        if compare(less, 4):
             return reduce(less, until)
     return program
 
 
+class Differs(AssertionError):
+    """The loops do not do the same."""
+
+
 def check(program: Program) -> None:
-    """Fail, printing a small program, if the loops differ."""
-    if not compare(program):
-        return
-    tally = replace(TALLY)
-    least = reduce(program, time.monotonic() + REDUCE)
-    found = compare(least) or "(not in the last run)"
-    TALLY.same, TALLY.again, TALLY.void = tally.same, tally.again, tally.void
-    raise AssertionError(f"{found}\n\nthe program:\n\n{least!r}")
+    """Count a program; fail, printing a small one, if the loops differ.
+
+    What differed, but not again and again, is counted and kept in ``RARE``.
+    """
+    verdict, text = judge(program, ROUNDS)
+    if verdict == "different":
+        verdict = judge(program, DOUBTS)[0]
+        if verdict != "different":
+            verdict = "rare"
+    setattr(TALLY, verdict, getattr(TALLY, verdict) + 1)
+    if verdict == "rare":
+        RARE.append(f"{text}\n\nthe program:\n\n{program!r}")
+    if verdict == "different":
+        least = reduce(program, time.monotonic() + REDUCE)
+        found = compare(least, DOUBTS)
+        if not found:
+            least, found = program, text
+        raise Differs(f"{found}\n\nthe program:\n\n{least!r}")

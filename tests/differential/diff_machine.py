@@ -12,8 +12,8 @@ What makes two runs of a program comparable:
    kernel or a peer sets off is a strand of its own; strands are not ordered
    among each other.
 2. A step begins when all the last one set off has come to rest.
-3. Time comes in slots: a timer has a slot to itself, and a line written
-   outside its slot makes the run void (``Machine.late``), to be run again.
+3. Time comes in slots (``Clock``): a timer has a slot to itself, and a run in
+   which a slot found the last one still busy is void, to be run again.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-#: Seconds of a slot.  asyncio rounds what it waits up to a millisecond.
-SLOT = 0.004
+from diff_clock import Clock
+
 #: Turns in which all chains of callbacks of a step come to their end.
 TURNS = 14
 #: More turns than any loop makes without a look at its descriptors.
@@ -149,9 +149,13 @@ class Timer:
 class Machine:
     """One program on one loop."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, world: str) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, world: str, patience: int = 1
+    ) -> None:
         self.loop = loop
         self.world = world
+        self.clock = Clock(loop, patience)
+        self.most_waits = MOST_WAITS * patience
         self.trace: dict[str, list[str]] = {}
         self.counts: dict[str, int] = {}
         self.handles: list[Any] = []
@@ -160,18 +164,14 @@ class Machine:
         self.callbacks: list[Callable[..., None]] = []
         self.tasks: list[asyncio.Future[Any]] = []
         self.threads: list[threading.Thread] = []
-        self.slots: set[int] = set()
-        self.base = loop.time()
         self.outstanding = 0
         self.idle: asyncio.Future[None] | None = None
-        self.timed = False
         # Whether something needs a moment to arrive: TCP, a process.
         self.remote = False
-        self.late = False
         self.activity = 0
         self.signals: set[int] = set()
         self.closers: list[Callable[[], None]] = []
-        self.ended = False
+        self.released = False
 
     def __repr__(self) -> str:
         return "Machine"
@@ -181,17 +181,13 @@ class Machine:
     def log(self, text: str, strand: str | None = None) -> None:
         """Add a line to the strand of the code that runs."""
         name = STRAND.get() if strand is None else strand
-        if self.timed and not self.ended and name == "main":
-            self.late |= self.now() % 1 > 7 / 8
+        if self.released:
+            name = "collected"
         value = VALUE.get()
         self.trace.setdefault(name, []).append(
             f"{text} v{value}" if value else text
         )
         self.activity += 1
-
-    def now(self) -> float:
-        """Return the time since the step began, in slots."""
-        return (self.loop.time() - self.base) / SLOT
 
     def number(self) -> int:
         """Return the next number of this strand, for a label."""
@@ -252,7 +248,7 @@ class Machine:
             while self.remote and (not waited or self.expects()):
                 await asyncio.sleep(0.001)
                 waited += 1
-                if waited == MOST_WAITS:
+                if waited == self.most_waits:
                     break
             if before == self.activity:
                 return
@@ -264,9 +260,7 @@ class Machine:
     async def drive(self, steps: list[Any]) -> None:
         """Run the steps, one after the other."""
         for number, ops in enumerate(steps):
-            self.slots.clear()
-            self.timed = False
-            self.base = self.loop.time()
+            self.clock.begin()
             self.log(f"step {number}")
             self.loop.call_soon(self.body, f"step {number}", ops)
             await self.settle()
@@ -326,41 +320,28 @@ class Machine:
     def do_soon_dropped(self, ops: list[Any]) -> None:
         self.loop.call_soon(self.body, f"dropped {self.number()}", ops)
 
-    def deadline(self, slots: int) -> tuple[int, float]:
-        """Return a free slot this many slots from now, and its time."""
-        if slots > 0:
-            self.timed = True
-            slot = max(int(self.now()), 0) + slots
-        else:
-            slot = slots - 1
-        while slot in self.slots:
-            slot += 1 if slots > 0 else -1
-        self.slots.add(slot)
-        return slot, self.base + slot * SLOT
-
-    def reached(self, slot: int) -> None:
-        """Note that a slot's timer came."""
-        if slot > 0 and self.now() > slot + 7 / 8:
-            self.late = True
-
     def do_later(self, slots: int, ops: list[Any], soon: bool = False) -> None:
         label = f"timer {self.number()}"
-        slot, when = self.deadline(slots)
+        when = self.clock.when(self.clock.take(slots))
         timer = Timer(self, when)
-        args = (timer, slot, label, ops)
+        args = (timer, label, ops)
         if soon and slots <= 0:
-            handle = self.loop.call_later(slots * 0.001, self.on_timer, *args)
+            # Whole seconds: that one comes before the other is no matter of
+            # how soon it was asked for.
+            handle = self.loop.call_later(slots, self.on_timer, *args)
         else:
             handle = self.loop.call_at(when, self.on_timer, *args)
         self.timers[len(self.handles)] = timer
         self.handles.append(handle)
 
-    def on_timer(
-        self, timer: Timer, slot: int, label: str, ops: list[Any]
-    ) -> None:
+    def do_timers(self, several: list[int]) -> None:
+        """Have several timers wait at once, most of them out of order."""
+        for slots in several:
+            self.do_later(slots, [])
+
+    def on_timer(self, timer: Timer, label: str, ops: list[Any]) -> None:
         if self.loop.time() < timer.when - 2e-9:
             self.log("timer is early")
-        self.reached(slot)
         timer.over()
         self.body(label, ops)
 
@@ -523,10 +504,10 @@ class Machine:
 
     async def finish(self) -> None:
         """End the program in good order."""
-        self.ended = True
         for close in self.closers:
             close()
         for _ in range(20):  # some swallow it, and go on
+            self.clock.begin()
             waiting = [task for task in self.tasks if not task.done()]
             for task in waiting:
                 task.cancel()
@@ -538,6 +519,7 @@ class Machine:
 
     def release(self) -> None:
         """Let go of all objects, so that the collector sees them."""
+        self.released = True
         self.handles.clear()
         self.timers.clear()
         self.futures.clear()
@@ -548,7 +530,6 @@ class Machine:
 
     def last_look(self) -> None:
         """Write down the state everything was left in."""
-        self.ended = True
         for at, future in enumerate([*self.futures, *self.tasks]):
             self.log(f"left {at}: {outcome(future)}", "left")
         for at, handle in enumerate(self.handles):

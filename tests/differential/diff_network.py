@@ -41,8 +41,10 @@ def shrink(sock: Any) -> None:
 class Network(Machine):
     """A machine that knows of sockets."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, world: str) -> None:
-        super().__init__(loop, world)
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, world: str, patience: int = 1
+    ) -> None:
+        super().__init__(loop, world, patience)
         self.ends: list[Any] = []
         self.connections = 0
         self.servers: list[Any] = []

@@ -101,6 +101,7 @@ def compound(inner: Rule) -> Rule:
         (2, op("soon_safe", body)),
         (2, op("soon_dropped", body)),
         (4, op("later", slots, body, booleans())),
+        (2, op("timers", lists(slots, low=2, high=4))),
         (3, op("callback", small, body)),
         (1, op("thread", lists(locals_, high=3))),
         (

@@ -64,12 +64,6 @@ class Script:
         label = f"{self.label}.{self.inner}"
         return Script(self.machine, label, self.index).run(script)
 
-    def delay(self, slots: int) -> float:
-        """Return the seconds until a slot that is the caller's alone."""
-        slot, when = self.machine.deadline(slots)
-        self.slot = slot
-        return when - self.machine.loop.time()
-
     async def do_return(self, value: int) -> None:
         raise Returned(value)
 
@@ -86,10 +80,7 @@ class Script:
             await asyncio.sleep(-1)
             return
         with self.machine.expecting():
-            delay = self.delay(slots)
-            slot = self.slot
-            await asyncio.sleep(delay)
-            self.machine.reached(slot)
+            await asyncio.sleep(self.machine.clock.delay(slots))
 
     async def do_wait(self, number: int) -> None:
         result = await self.machine.some_future(number)
@@ -115,34 +106,18 @@ class Script:
             await asyncio.wait_for(future, 0)
             return
         with self.machine.expecting():
-            delay = self.delay(slots)
-            slot = self.slot
-            try:
-                await asyncio.wait_for(future, delay)
-            except TimeoutError:
-                self.machine.reached(slot)
-                raise
+            await asyncio.wait_for(future, self.machine.clock.delay(slots))
 
     async def do_wait_for_script(self, slots: int, script: list[Any]) -> None:
         with self.machine.expecting():
-            delay = self.delay(slots) if slots > 0 else 0
-            slot = self.slot if slots > 0 else 0
-            try:
-                await asyncio.wait_for(self.child(script), delay)
-            except TimeoutError:
-                self.machine.reached(slot)
-                raise
+            delay = self.machine.clock.delay(slots) if slots > 0 else 0
+            await asyncio.wait_for(self.child(script), delay)
 
     async def do_timeout(self, slots: int, script: list[Any]) -> None:
         with self.machine.expecting():
-            delay = self.delay(slots) if slots > 0 else -1
-            slot = self.slot if slots > 0 else 0
-            try:
-                async with asyncio.timeout(delay):
-                    await self.block(script)
-            except TimeoutError:
-                self.machine.reached(slot)
-                raise
+            delay = self.machine.clock.delay(slots) if slots > 0 else -1
+            async with asyncio.timeout(delay):
+                await self.block(script)
 
     async def do_gather(self, scripts: list[Any], quiet: bool) -> None:
         done = await asyncio.gather(

@@ -9,7 +9,8 @@ import asyncio
 
 import diff_compare
 import pytest
-from diff_compare import Program, check, compare
+from diff_clock import Clock
+from diff_compare import Program, check, compare, judge
 
 pytestmark = pytest.mark.no_refcount
 
@@ -93,3 +94,60 @@ def test_allowed_differences_have_reasons():
     for rule in diff_compare.RULES:
         assert len(rule.name) > 10
         assert len(rule.reason) > 20
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_a_run_is_void_if_a_slot_finds_the_last_one_busy(busy):
+    loop = asyncio.SelectorEventLoop()
+    clock = Clock(loop)
+    loop.call_at(clock.when(clock.take(1)), loop.stop)
+
+    def chain():
+        if busy:
+            loop.call_soon(chain)
+
+    loop.call_soon(chain)
+    loop.run_forever()
+    loop.close()
+    assert clock.late == busy
+
+
+def test_a_run_is_void_if_a_delay_began_late():
+    loop = asyncio.SelectorEventLoop()
+    clock = Clock(loop)
+    clock.delay(1)
+    while loop.time() < clock.when(1):
+        pass
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    loop.close()
+    assert clock.late
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "verdict"),
+    [
+        ("a", "a", "same"),
+        ("aaaab", "bbbbb", "again"),
+        ("abbbb", "bbbba", "again"),
+        ("aaaaa", "baaaa", "rare"),
+        ("aaaaa", "aabab", "same"),
+        ("ccccc", "aabac", "different"),
+        ("aaaaa", "bbbbb", "different"),
+        ("-----", "-----", "void"),
+        ("a-aaa", "bbaaa", "rare"),
+    ],
+)
+def test_what_differs_again_and_again_is_different(
+    monkeypatch, theirs, ours, verdict
+):
+    runs = {"asyncio": iter(theirs), "fastloop": iter(ours)}
+
+    def run_valid(kind, program, patience):
+        trace = next(runs[kind])
+        return None if trace == "-" else {"main": [trace]}
+
+    monkeypatch.setattr(diff_compare, "run_valid", run_valid)
+    got, text = judge(PROGRAM, 5)
+    assert got == verdict
+    assert bool(text) == (verdict in ("rare", "different"))
