@@ -98,6 +98,7 @@ class BaseLoop:
     slow_callback_duration: float
     _debug: bool
     _stopping: bool
+    _thread_id: int | None
     _task_factory: Any
     _exception_handler: Any
     _current_handle: Any
@@ -106,8 +107,6 @@ class BaseLoop:
     _python_transports: Any
     @property
     def _closed(self) -> bool: ...
-    @property
-    def _thread_id(self) -> int | None: ...
     @property
     def _ready(self) -> tuple[_AsyncioHandle, ...]: ...
     @property

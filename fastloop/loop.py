@@ -138,6 +138,17 @@ class Loop(_core.BaseLoop, SocketCalls, asyncio.SelectorEventLoop):
             self._default_executor = None
             executor.shutdown(wait=False)
 
+    # -- scheduling -----------------------------------------------------------
+
+    def _call_soon(
+        self, callback: Any, args: tuple[Any, ...], context: Any
+    ) -> events.Handle:
+        handle = events.Handle(callback, args, self, context)
+        if handle._source_traceback:
+            del handle._source_traceback[-1]
+        self._add_callback(handle)
+        return handle
+
     # -- debug ----------------------------------------------------------------
 
     def set_debug(self, enabled: bool) -> None:

@@ -255,6 +255,9 @@ loop_traverse(FlLoop *loop, visitproc visit, void *arg)
 static int
 loop_clear(FlLoop *loop)
 {
+    if (loop->lent) {
+        fl_loop_end_lent_run(loop);
+    }
     if (!fl_loop_is_running(loop)) {
         shut(loop);
     }
@@ -361,15 +364,6 @@ stopping_set(FlLoop *loop, PyObject *value, void *Py_UNUSED(closure))
     return 0;
 }
 
-static PyObject *
-thread_id_get(FlLoop *loop, void *Py_UNUSED(closure))
-{
-    if (!fl_loop_is_running(loop)) {
-        Py_RETURN_NONE;
-    }
-    return PyLong_FromUnsignedLong(loop->thread_id);
-}
-
 static const char wake_doc[] =
     "_write_to_self($self, /)\n--\n\n"
     "End the loop's wait, or its next one; from any thread.  asyncio's\n"
@@ -401,7 +395,8 @@ static PyGetSetDef loop_getset[] = {
     {"_debug", (getter)debug_get, (setter)debug_set, NULL, NULL},
     {"_closed", (getter)closed_get, NULL, NULL, NULL},
     {"_stopping", (getter)stopping_get, (setter)stopping_set, NULL, NULL},
-    {"_thread_id", (getter)thread_id_get, NULL, NULL, NULL},
+    {"_thread_id", (getter)fl_loop_thread_id_get,
+     (setter)fl_loop_thread_id_set, NULL, NULL},
     {"_ready", (getter)fl_loop_ready_get, NULL, NULL, NULL},
     {"_scheduled", (getter)fl_loop_scheduled_get, NULL, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},

@@ -113,6 +113,7 @@ typedef struct FlLoop {
     FL_SHARED bool plain_tasks; /* see tasks.c, invariant 3 */
     atomic_bool busy;           /* see fl_loop_claim */
     bool in_turn;               /* also in one of _run_once(), outside a run */
+    bool lent;                  /* the run is one of fl_loop_thread_id_set */
     FL_SHARED bool debug;
     FL_SHARED bool closed;
     FL_SHARED bool stopping;
@@ -205,6 +206,11 @@ fl_loop_give_back(FlLoop *loop)
 {
     atomic_store(&loop->busy, false);
 }
+
+/* --- run.c --------------------------------------------------------------- */
+
+/* End the run that began when _thread_id was set. */
+void fl_loop_end_lent_run(FlLoop *loop);
 
 /* --- loop.c -------------------------------------------------------------- */
 

@@ -38,6 +38,8 @@ extern const char fl_loop_run_forever_doc[];
 extern const char fl_loop_run_until_complete_doc[];
 extern const char fl_loop_run_once_doc[];
 extern const char fl_loop_stop_doc[];
+PyObject *fl_loop_thread_id_get(FlLoop *loop, void *closure);
+int fl_loop_thread_id_set(FlLoop *loop, PyObject *value, void *closure);
 
 /* tasks.c */
 FL_NOARGS(fl_loop_create_future);

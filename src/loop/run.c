@@ -10,7 +10,9 @@
    2. The GIL is given up only around a poll that may block; libuv's callbacks
       touch no Python.
    3. thread_id is set exactly while a run is on; every way out of a run undoes
-      all that its beginning did. */
+      all that its beginning did.
+   4. A program may make a run of its own out of asyncio's private parts: it
+      sets _thread_id, calls _run_once() and puts _thread_id back to None. */
 #include "base/clock.h"
 #include "loop/methods.h"
 #include "py/call.h"
@@ -215,6 +217,22 @@ refuse_to_run(void)
     return -1;
 }
 
+/* Open, and made in this process. */
+static int
+check_usable(FlLoop *loop)
+{
+    if (fl_loop_check_open(loop) < 0) {
+        return -1;
+    }
+    if (loop->poller->pid != (int)getpid()) {
+        PyErr_SetString(PyExc_RuntimeError,
+                        "This event loop belongs to the parent process: "
+                        "make a new one after a fork");
+        return -1;
+    }
+    return 0;
+}
+
 /* What keeps a loop that is not busy from running. */
 static int
 check_idle(FlLoop *loop)
@@ -236,13 +254,7 @@ check_idle(FlLoop *loop)
             "Cannot run the event loop while another loop is running");
         return -1;
     }
-    if (loop->poller->pid != (int)getpid()) {
-        PyErr_SetString(PyExc_RuntimeError,
-                        "This event loop belongs to the parent process: "
-                        "make a new one after a fork");
-        return -1;
-    }
-    return 0;
+    return check_usable(loop);
 }
 
 static int
@@ -307,15 +319,35 @@ report_failure(FlLoop *loop, int code)
     }
 }
 
+/* What a run is to the core alone; fl_signals_begin is the rest. */
+static int
+turns_begin(FlLoop *loop)
+{
+    loop->thread_id = PyThread_get_thread_ident();
+    loop->skip_allowance = loop->skips_left = 0;
+    loop->now_fresh = false;
+    loop->now_ns = fl_clock_ns();
+    loop->clock_turns_left = CLOCK_TURNS;
+    int plain = fl_tasks_are_plain(loop);
+    loop->plain_tasks = plain > 0;
+    return plain < 0 ? -1 : 0;
+}
+
+static void
+turns_end(FlLoop *loop)
+{
+    fl_signals_end(loop);
+    loop->thread_id = 0;
+}
+
 /* Undo everything run_begin may have done.  Keeps a raised exception. */
 static void
 run_end(FlLoop *loop, PyObject *old_hooks)
 {
     FlState *state = loop->state;
     PyObject *exc = PyErr_Occurred() ? PyErr_GetRaisedException() : NULL;
-    fl_signals_end(loop);
+    turns_end(loop);
     loop->stopping = false;
-    loop->thread_id = 0;
     /* A thread that counted as running for ever could run no loop again: where
        memory was short, try once more. */
     if (set_running_loop(loop, Py_None) < 0) {
@@ -340,16 +372,9 @@ run_end(FlLoop *loop, PyObject *old_hooks)
 static int
 run_begin(FlLoop *loop, PyObject **old_hooks)
 {
-    loop->thread_id = PyThread_get_thread_ident();
-    loop->skip_allowance = loop->skips_left = 0;
-    loop->now_fresh = false;
-    loop->now_ns = fl_clock_ns();
-    loop->clock_turns_left = CLOCK_TURNS;
-    int plain = fl_tasks_are_plain(loop);
-    if (plain < 0) {
+    if (turns_begin(loop) < 0) {
         return -1;
     }
-    loop->plain_tasks = plain;
     if (loop->debug) {
         loop->tracks_origin = true;
         if (set_origin_tracking(loop, Py_True) < 0) {
@@ -366,6 +391,44 @@ run_begin(FlLoop *loop, PyObject **old_hooks)
     return fl_signals_begin(loop);
 }
 
+/* Whether a subclass, or the instance, has a _run_once of its own; or -1. */
+static int
+turns_by_method(FlLoop *loop)
+{
+    PyObject *method =
+        PyObject_GetAttr((PyObject *)loop, loop->state->names._run_once);
+    if (method == NULL) {
+        return -1;
+    }
+    int ours = PyCFunction_Check(method)
+               && PyCFunction_GET_FUNCTION(method)
+                      == (PyCFunction)(void (*)(void))fl_loop_run_once;
+    Py_DECREF(method);
+    return !ours;
+}
+
+/* Turns until stop(), or until an exception leaves one. */
+static int
+run_turns(FlLoop *loop)
+{
+    int by_method = turns_by_method(loop);
+    int code = by_method < 0 ? -1 : 0;
+    while (code == 0 && by_method) {
+        code = call_and_drop(PyObject_CallMethodNoArgs(
+            (PyObject *)loop, loop->state->names._run_once));
+        if (loop->stopping) {
+            return code;
+        }
+    }
+    while (code == 0) {
+        code = turn(loop);
+        if (loop->stopping) {
+            break;
+        }
+    }
+    return code;
+}
+
 /* 0 when stopped, -1 with the exception that ended the run. */
 static int
 run(FlLoop *loop)
@@ -380,11 +443,8 @@ run(FlLoop *loop)
     PyObject *old_hooks = NULL;
     Py_INCREF(loop);
     int code = run_begin(loop, &old_hooks);
-    while (code == 0) {
-        code = turn(loop);
-        if (loop->stopping) {
-            break;
-        }
+    if (code == 0) {
+        code = run_turns(loop);
     }
     run_end(loop, old_hooks);
     fl_loop_give_back(loop);
@@ -417,7 +477,10 @@ PyObject *
 fl_loop_run_once(FlLoop *loop, PyObject *Py_UNUSED(ignored))
 {
     int code = -1;
-    if (!fl_loop_claim(loop)) {
+    if (fl_loop_is_here(loop)) {
+        code = turn(loop);
+    }
+    else if (!fl_loop_claim(loop)) {
         (void)refuse_to_run();
     }
     else {
@@ -428,6 +491,69 @@ fl_loop_run_once(FlLoop *loop, PyObject *Py_UNUSED(ignored))
         return NULL;
     }
     Py_RETURN_NONE;
+}
+
+/* --- a run that somebody else makes -------------------------------------- */
+
+PyObject *
+fl_loop_thread_id_get(FlLoop *loop, void *Py_UNUSED(closure))
+{
+    if (!fl_loop_is_running(loop)) {
+        Py_RETURN_NONE;
+    }
+    return PyLong_FromUnsignedLong(loop->thread_id);
+}
+
+void
+fl_loop_end_lent_run(FlLoop *loop)
+{
+    loop->lent = false;
+    turns_end(loop);
+    fl_loop_give_back(loop);
+}
+
+static int
+begin_lent_run(FlLoop *loop)
+{
+    if (!fl_loop_claim(loop)) {
+        return refuse_to_run();
+    }
+    int code = check_usable(loop);
+    if (code == 0) {
+        loop->lent = true;
+        code = turns_begin(loop) < 0 ? -1 : fl_signals_begin(loop);
+        if (code == 0) {
+            return 0;
+        }
+        turns_end(loop);
+        loop->lent = false;
+    }
+    fl_loop_give_back(loop);
+    return -1;
+}
+
+/* asyncio's attribute, which _run_forever_setup() and its kin set: this
+   thread's number begins a run, None ends it. */
+int
+fl_loop_thread_id_set(FlLoop *loop, PyObject *value, void *Py_UNUSED(closure))
+{
+    if (value == Py_None) {
+        if (loop->lent) {
+            fl_loop_end_lent_run(loop);
+            return 0;
+        }
+        return fl_loop_is_running(loop) ? refuse_to_run() : 0;
+    }
+    unsigned long ident = value == NULL ? 0 : PyLong_AsUnsignedLong(value);
+    if (ident == (unsigned long)-1 && PyErr_Occurred()) {
+        return -1;
+    }
+    if (ident != PyThread_get_thread_ident()) {
+        PyErr_SetString(PyExc_ValueError,
+                        "_thread_id is None or the calling thread's ident");
+        return -1;
+    }
+    return fl_loop_is_here(loop) ? 0 : begin_lent_run(loop);
 }
 
 const char fl_loop_stop_doc[] =
@@ -457,7 +583,9 @@ future_for(FlLoop *loop, PyObject *awaitable, bool *made)
     Py_DECREF(is_future);
     PyObject *future;
     if (PyCoro_CheckExact(awaitable)) {
-        future = fl_loop_create_task(loop, &awaitable, 1, NULL);
+        future =
+            PyObject_CallMethodOneArg((PyObject *)loop,
+                                      state->names.create_task, awaitable);
     }
     else {
         PyObject *call[2] = {awaitable, (PyObject *)loop};
@@ -514,7 +642,8 @@ run_future(FlLoop *loop, PyObject *future, bool made)
     {
         return NULL;
     }
-    int code = run(loop);
+    int code = call_and_drop(
+        PyObject_CallMethodNoArgs((PyObject *)loop, state->names.run_forever));
     if (code < 0 && made) {
         retrieve_exception(state, future);
     }

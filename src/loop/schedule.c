@@ -558,7 +558,8 @@ parse_timer(FlLoop *loop, const char *function, PyObject *const *args,
     {
         return -1;
     }
-    return loop->debug ? fl_debug_check(loop, args[1], function, true) : 0;
+    /* asyncio's call_later() calls call_at(), whose name its texts have. */
+    return loop->debug ? fl_debug_check(loop, args[1], "call_at", true) : 0;
 }
 
 const char fl_loop_call_later_doc[] =

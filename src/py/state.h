@@ -37,6 +37,7 @@ struct FlLoop;
     X(_report_callback)               \
     X(_report_slow)                   \
     X(_run)                           \
+    X(_run_once)                      \
     X(_sendto_ready)                  \
     X(_set_coroutine_origin_tracking) \
     X(_set_running_loop)              \
@@ -56,6 +57,7 @@ struct FlLoop;
     X(context)                        \
     X(coro)                           \
     X(create_future)                  \
+    X(create_task)                    \
     X(data_received)                  \
     X(datagram_received)              \
     X(done)                           \
@@ -89,6 +91,7 @@ struct FlLoop;
     X(remove_done_callback)           \
     X(result)                         \
     X(resume_writing)                 \
+    X(run_forever)                    \
     X(send)                           \
     X(sendall)                        \
     X(sendto)                         \

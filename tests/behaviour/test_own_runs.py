@@ -1,0 +1,210 @@
+"""Runs that programs make themselves, and loops that change how they run.
+
+asyncio's run_forever() is three parts that a guest of another main loop calls
+one by one; its run_until_complete() goes through methods of the loop that a
+subclass, or a patch, may have replaced.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import signal
+import sys
+import threading
+
+import pytest
+
+
+@contextlib.contextmanager
+def a_run(loop):
+    """What asyncio's run_forever() does around its turns."""
+    if sys.version_info >= (3, 13):
+        loop._run_forever_setup()
+        try:
+            yield
+        finally:
+            loop._run_forever_cleanup()
+        return
+    loop._thread_id = threading.get_ident()
+    asyncio._set_running_loop(loop)
+    try:
+        yield
+    finally:
+        loop._stopping = False
+        loop._thread_id = None
+        asyncio._set_running_loop(None)
+
+
+def turns_until(loop, done):
+    while not done():
+        loop._run_once()
+
+
+def test_turns_of_a_guest(loop, in_thread):
+    seen = []
+
+    async def main():
+        seen.append(asyncio.get_running_loop())
+        await asyncio.sleep(0.001)
+        seen.append(await loop.run_in_executor(None, int, "5"))
+        async with asyncio.timeout(5):
+            server = await asyncio.start_server(
+                lambda _, writer: writer.close(), "127.0.0.1", 0
+            )
+            address = server.sockets[0].getsockname()
+            reader, writer = await asyncio.open_connection(*address)
+            seen.append(await reader.read())
+            writer.close()
+            server.close()
+
+    with a_run(loop):
+        assert loop.is_running()
+        assert loop._thread_id == threading.get_ident()
+        task = loop.create_task(main())
+        turns_until(loop, task.done)
+        task.result()
+        in_thread(lambda: loop.call_soon_threadsafe(seen.append, "thread"))
+        turns_until(loop, lambda: "thread" in seen)
+    assert seen == [loop, 5, b"", "thread"]
+    assert not loop.is_running()
+    assert loop._thread_id is None
+    assert (
+        loop.run_until_complete(asyncio.sleep(0, "as before")) == "as before"
+    )
+
+
+def test_a_guests_run_is_a_run(loop, loop_kind):
+    if loop_kind == "asyncio" and sys.version_info[:2] == (3, 13):
+        pytest.skip("the refused run ends asyncio's running one (3.13)")
+    refused = "This event loop is already running"
+    with a_run(loop):
+        with pytest.raises(RuntimeError, match=refused):
+            loop.run_forever()
+        sleep = asyncio.sleep(0)
+        with contextlib.closing(sleep):
+            with pytest.raises(RuntimeError, match=refused):
+                loop.run_until_complete(sleep)
+        with pytest.raises(RuntimeError, match="Cannot close a running"):
+            loop.close()
+        if sys.version_info >= (3, 13):
+            with pytest.raises(RuntimeError, match=refused):
+                loop._run_forever_setup()
+
+
+def test_a_guest_sees_what_callbacks_raise(loop, reports):
+    def leave():
+        raise SystemExit(3)
+
+    with a_run(loop):
+        loop.call_soon(lambda: 1 / 0)
+        loop._run_once()
+        loop.call_soon(leave)
+        with pytest.raises(SystemExit):
+            loop._run_once()
+        loop.call_soon(reports.append, "on")
+        loop._run_once()
+    assert isinstance(reports[0]["exception"], ZeroDivisionError)
+    assert reports[1] == "on"
+
+
+def test_signals_in_a_guests_run(loop):
+    seen = []
+    loop.add_signal_handler(signal.SIGUSR1, seen.append, 1)
+    with a_run(loop):
+        signal.raise_signal(signal.SIGUSR1)
+        turns_until(loop, lambda: seen)
+    assert loop.remove_signal_handler(signal.SIGUSR1)
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_a_guest_that_forgets_its_loop(loop_factory):
+    loop = loop_factory()
+    loop._thread_id = threading.get_ident()
+    loop.call_soon(print)
+    del loop
+
+
+def test_thread_of_a_loop_that_does_not_run(loop):
+    loop._thread_id = None
+    assert not loop.is_running()
+    loop.run_until_complete(asyncio.sleep(0))
+
+
+def noting(loop_factory, seen):
+    """A loop of a class that notes which of its methods are called."""
+    made = loop_factory()
+    kind = type(made)
+    made.close()
+
+    class Noting(kind):
+        def create_task(self, coro, **named):
+            seen.append("create_task")
+            return super().create_task(coro, **named)
+
+        def run_forever(self):
+            seen.append("run_forever")
+            super().run_forever()
+
+        def _run_once(self):
+            if seen[-1] != "_run_once":
+                seen.append("_run_once")
+            super()._run_once()
+
+    return Noting()
+
+
+def test_methods_of_a_subclass_are_called(loop_factory):
+    seen = [None]
+    loop = noting(loop_factory, seen)
+    with contextlib.closing(loop):
+        assert loop.run_until_complete(asyncio.sleep(0.001, 7)) == 7
+        assert seen[1:] == ["create_task", "run_forever", "_run_once"]
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+        assert seen[4:] == ["run_forever", "_run_once"]
+
+
+def test_what_a_subclass_raises_between_turns(loop_factory):
+    loop = noting(loop_factory, [None])
+
+    def fail():
+        raise LookupError("between turns")
+
+    with contextlib.closing(loop):
+        loop._run_once = fail
+        with pytest.raises(LookupError):
+            loop.run_forever()
+        del loop._run_once
+        assert not loop.is_running()
+        loop.run_until_complete(asyncio.sleep(0))
+
+
+def test_methods_replaced_on_the_instance(loop):
+    seen = []
+    create_task = loop.create_task
+
+    def patched(coro, **named):
+        seen.append(coro.__name__)
+        return create_task(coro, **named)
+
+    loop.create_task = patched
+    loop.run_until_complete(asyncio.sleep(0))
+    assert seen == ["sleep"]
+
+
+def test_private_call_soon(loop):
+    variable = contextvars.ContextVar("variable", default="outside")
+    context = contextvars.copy_context()
+    context.run(variable.set, "inside")
+    seen = []
+    handles = [
+        loop._call_soon(lambda *a: seen.append((a, variable.get())), (1,), c)
+        for c in (context, None)
+    ]
+    assert all(isinstance(h, asyncio.Handle) for h in handles)
+    loop._call_soon(seen.append, (2,), None).cancel()
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    assert seen == [((1,), "inside"), ((1,), "outside")]
