@@ -67,24 +67,36 @@ send_one(FlStream *self, const char *data, size_t size_bytes,
                          sent_bytes);
 }
 
+/* One call either way; of a single vector send costs the kernel less. */
+static int
+send_vectors(FlStream *self, struct iovec *vectors, int count,
+             size_t *sent_bytes)
+{
+    if (count == 1) {
+        return send_one(self, vectors->iov_base, vectors->iov_len, sent_bytes);
+    }
+    struct msghdr message = {
+        .msg_iov = vectors,
+        .msg_iovlen = (size_t)count,
+    };
+    fl_loop_expect_io(self->loop);
+    return sent_or_error(sendmsg(self->fd, &message, SEND_FLAGS), sent_bytes);
+}
+
 /* Send from the queue until it is empty or the kernel takes no more.  0 or a
    negative errno. */
 static int
 send_chunks(FlStream *self)
 {
     FlChunks *chunks = &self->chunks;
-    fl_loop_expect_io(self->loop);
     while (!fl_chunks_is_empty(chunks)) {
         struct iovec vectors[MOST_VECTORS];
-        struct msghdr message = {.msg_iov = vectors};
         int count = fl_chunks_vectors(chunks, vectors, MOST_VECTORS);
-        message.msg_iovlen = (size_t)count;
         size_t offered = 0, sent;
         for (int at = 0; at < count; at++) {
             offered += vectors[at].iov_len;
         }
-        int code =
-            sent_or_error(sendmsg(self->fd, &message, SEND_FLAGS), &sent);
+        int code = send_vectors(self, vectors, count, &sent);
         if (code < 0) {
             return code;
         }

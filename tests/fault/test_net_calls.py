@@ -100,7 +100,7 @@ async def flush_error(code, helpers, reports):
         c.shrink()
         c.transport.write(bytes(4 * helpers.MIB))
         assert c.transport.get_write_buffer_size() > 0
-        arm("sendmsg", code)
+        arm("send", code)
         await c.peer.recv(helpers.MIB)
         while not hits() and not c.protocol.lost:
             await c.peer.recv(helpers.MIB)
@@ -133,7 +133,7 @@ async def close_error(code, helpers, reports):
         c.shrink()
         c.transport.write(bytes(4 * helpers.MIB))
         c.transport.close()
-        arm("sendmsg", code)
+        arm("send", code)
         while not hits() and not c.protocol.lost:
             await c.peer.recv(helpers.MIB)
         exc = await c.protocol.wait_lost()
