@@ -6,11 +6,17 @@ a mistake; the data path never comes here.
 
 from __future__ import annotations
 
+import collections
 import logging
 import socket
+import sys
 from asyncio import base_events, constants
 from asyncio.trsock import TransportSocket
 from socket import AF_INET, AF_INET6, SOCK_DGRAM, SOCK_STREAM
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = [
     "AF_INET",
@@ -23,6 +29,7 @@ __all__ = [
     "closed_socket",
     "log_event",
     "own_socket",
+    "shown_buffer",
     "socket_type",
     "warn_lost",
 ]
@@ -53,6 +60,13 @@ def closed_socket() -> TransportSocket:
     sock = socket.socket()
     sock.close()
     return TransportSocket(sock)
+
+
+def shown_buffer(waiting: list[Any], datagrams: bool) -> Any:
+    """What waits to be sent, as asyncio's ``transport._buffer`` has it."""
+    if not datagrams and sys.version_info < (3, 12):
+        return bytearray().join(waiting)
+    return collections.deque(waiting)
 
 
 def log_event(transport: object, event: str) -> None:

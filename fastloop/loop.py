@@ -100,6 +100,7 @@ class Loop(_core.BaseLoop, SocketCalls, asyncio.SelectorEventLoop):
     def _transports(self) -> weakref.WeakValueDictionary[int, Any]:
         if self._python_transports is None:
             self._python_transports = weakref.WeakValueDictionary()
+        self._python_transports.update(self._open_transports())
         return self._python_transports
 
     @functools.cached_property
@@ -290,6 +291,7 @@ class Loop(_core.BaseLoop, SocketCalls, asyncio.SelectorEventLoop):
         server: Any = None,
         context: Any = None,
     ) -> Any:
+        _check_protocol(protocol)
         self._ensure_fd_no_transport(sock)
         return self._open_stream(
             sock, protocol, waiter, extra, server, context
@@ -381,6 +383,7 @@ class Loop(_core.BaseLoop, SocketCalls, asyncio.SelectorEventLoop):
             return super()._make_datagram_transport(
                 sock, protocol, address, waiter, extra
             )
+        _check_protocol(protocol)
         self._ensure_fd_no_transport(sock)
         known = {**(extra or {}), "socket": TransportSocket(sock)}
         return _core.open_datagram(
@@ -518,6 +521,11 @@ _is_coroutine_function = (
 
 #: Those whose addresses the C code can read and write.
 _DATAGRAM_FAMILIES = {socket.AF_INET, socket.AF_INET6, socket.AF_UNIX}
+
+
+def _check_protocol(protocol: asyncio.BaseProtocol) -> None:
+    """AttributeError for what a factory should not have made."""
+    protocol.connection_made  # noqa: B018
 
 
 def _leaves_to_system(sock: socket.socket, *calls: str) -> bool:

@@ -1,5 +1,5 @@
-/* What programs look for in asyncio's private queues: _ready, _scheduled and
-   the selector's map, made when somebody asks.
+/* What programs look for in asyncio's private queues: _ready, _scheduled, the
+   selector's map and the transports, made when somebody asks.
 
    1. They are copies: tuples and lists of handles.  A change to a copy does
       not reach the loop; cancel() of a handle in it does.
@@ -156,4 +156,26 @@ fl_loop_watched(FlLoop *loop, PyObject *Py_UNUSED(ignored))
         Py_CLEAR(list);
     }
     return list;
+}
+
+const char fl_loop_open_transports_doc[] =
+    "_open_transports($self, /)\n--\n\n"
+    "Return the open transports of the core, by descriptor number.";
+
+PyObject *
+fl_loop_open_transports(FlLoop *loop, PyObject *Py_UNUSED(ignored))
+{
+    PyObject *found = PyDict_New();
+    for (int fd = 0; found != NULL && fd < loop->fds_size; fd++) {
+        PyObject *transport = fl_fd_transport(loop, fd);
+        PyObject *number = transport == NULL ? NULL : PyLong_FromLong(fd);
+        if (transport != NULL
+            && (number == NULL
+                || PyDict_SetItem(found, number, transport) < 0))
+        {
+            Py_CLEAR(found);
+        }
+        Py_XDECREF(number);
+    }
+    return found;
 }

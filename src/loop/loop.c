@@ -454,6 +454,7 @@ static PyMethodDef loop_methods[] = {
     FAST_KW("run_in_executor", run_in_executor),
     PLAIN("_signal_wakeup", fl_loop_signal_wakeup, METH_O),
     PLAIN("_watched", fl_loop_watched, METH_NOARGS),
+    PLAIN("_open_transports", fl_loop_open_transports, METH_NOARGS),
     {"_close", AS_METHOD(loop_close), METH_NOARGS, close_doc},
     {"_write_to_self", AS_METHOD(wake), METH_NOARGS, wake_doc},
     {"get_debug", AS_METHOD(get_debug), METH_NOARGS, get_debug_doc},

@@ -67,7 +67,9 @@ extern const char fl_loop_remove_writer_raw_doc[];
 
 /* introspect.c */
 FL_NOARGS(fl_loop_watched);
+FL_NOARGS(fl_loop_open_transports);
 extern const char fl_loop_watched_doc[];
+extern const char fl_loop_open_transports_doc[];
 PyObject *fl_loop_ready_get(FlLoop *loop, void *closure);
 PyObject *fl_loop_scheduled_get(FlLoop *loop, void *closure);
 

@@ -246,9 +246,7 @@ static PyMethodDef datagram_methods[] = {
 static PyGetSetDef datagram_getset[] = {
     FL_SHARED_GETTERS,
     FL_GETTER("_address", address_get),
-#if PY_VERSION_HEX >= 0x030C0000
-    {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
-#endif
+    FL_GETTER("_buffer_size", fl_transport_buffer_size_get),
     {NULL, NULL, NULL, NULL, NULL},
 };
 
@@ -305,7 +303,7 @@ fl_datagram_register(PyObject *module, FlState *state)
     state->datagram_type = fl_type_add(module, &datagram_spec, bases);
     Py_DECREF(bases);
     if (state->datagram_type == NULL
-        || fl_max_size_register(state->datagram_type) < 0)
+        || fl_constants_register(state->datagram_type) < 0)
     {
         return -1;
     }

@@ -179,6 +179,18 @@ fl_stream_remember_names(FlStream *self)
     }
 }
 
+int
+fl_stream_fill_extra(FlStream *self)
+{
+    PyObject *socket = extra_value(self, self->state->names.socket);
+    if (socket == NULL && PyErr_Occurred()) {
+        return -1;
+    }
+    Py_XDECREF(socket);
+    fl_stream_remember_names(self);
+    return 0;
+}
+
 /* Whether a program put another method in the place of asyncio's: -1 with an
    exception set. */
 static int
@@ -196,12 +208,9 @@ static PyObject *
 call_patched(FlStream *self, PyObject *args, PyObject *kwargs)
 {
     FlNames *names = &self->state->names;
-    PyObject *socket = extra_value(self, names->socket);
-    if (socket == NULL && PyErr_Occurred()) {
+    if (fl_stream_fill_extra(self) < 0) {
         return NULL;
     }
-    Py_XDECREF(socket);
-    fl_stream_remember_names(self);
     PyObject *base = PyObject_CallFunctionObjArgs((PyObject *)&PySuper_Type,
                                                   Py_TYPE(self), self, NULL);
     PyObject *method =

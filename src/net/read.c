@@ -56,6 +56,17 @@ wants_more(const FlStream *self)
 
 /* --- end of file --------------------------------------------------------- */
 
+/* As asyncio does it: programs put methods of their own in its place. */
+static int
+close_by_method(FlStream *self)
+{
+    FlLoop *loop = self->loop;
+    PyObject *result =
+        PyObject_CallMethodNoArgs((PyObject *)self, self->state->names.close);
+    Py_XDECREF(result);
+    return result == NULL ? fl_loop_report_callback(loop, NULL) : 0;
+}
+
 static int
 deliver_eof(FlStream *self)
 {
@@ -78,7 +89,7 @@ deliver_eof(FlStream *self)
         return 0;
     }
     if (!keep_open) {
-        return fl_stream_close(self);
+        return close_by_method(self);
     }
     /* The protocol may go on writing; there is nothing left to read. */
     self->read_eof = true;

@@ -503,7 +503,7 @@ stream_new(FlLoop *loop, const FlStreamOptions *options)
     if (self == NULL) {
         return NULL;
     }
-    self->fd = -1;
+    self->fd = self->number = -1;
     self->state = loop->state;
     self->high_water_bytes = FL_HIGH_WATER_BYTES;
     self->low_water_bytes = FL_HIGH_WATER_BYTES / 4;
@@ -551,7 +551,7 @@ stream_start(FlStream *self, const FlStreamOptions *options)
     /* Who gave us a socket object may still close it. */
     watch->foreign = options->sock != NULL;
     self->watch = watch;
-    self->fd = options->fd;
+    self->fd = self->number = options->fd;
     fl_list_append(&loop->streams, &self->owned.link);
     Py_INCREF(self);
     return 0;

@@ -56,7 +56,8 @@ typedef struct {
     FlChunks chunks;        /* what the kernel has not taken yet */
     struct sockaddr_storage peer;
     socklen_t peer_size;
-    int fd;
+    int fd;     /* -1 once it is closed */
+    int number; /* which it was: logs and asyncio's _sock_fd tell it still */
     FlStreamPhase phase;
     size_t high_water_bytes;
     size_t low_water_bytes;
@@ -168,6 +169,10 @@ int fl_stream_log(FlStream *self, const char *event);
 
 /* The dict behind get_extra_info; borrowed, NULL with MemoryError. */
 PyObject *fl_stream_extra(FlStream *self);
+
+/* Put in it what get_extra_info makes when asked.  0, or -1 with an exception
+   set. */
+int fl_stream_fill_extra(FlStream *self);
 
 /* A non-blocking socket object that owns a descriptor: a new reference, or
    NULL with an exception, and the descriptor is the caller's as before. */

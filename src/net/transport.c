@@ -1,8 +1,8 @@
-/* The Python face of transports: methods and attributes of both types, and
-   StreamTransport itself.
+/* The Python face of transports: methods of both types, and StreamTransport
+   itself.
 
    Everything here checks and converts; what it does is done in stream.c,
-   read.c, write.c, flow.c and extra.c.
+   read.c, write.c, flow.c and extra.c.  The attributes are attributes.c's.
 
    1. A stream whose loop was closed under it raises "Event loop is closed"
       where asyncio's transport would, by asking its loop to call soon. */
@@ -303,15 +303,10 @@ fl_transport_set_buffer_limits(FlStream *self, PyObject *args,
     {
         return NULL;
     }
-    /* More than there can be memory is as good as that. */
     Py_ssize_t high = 0, low = 0;
-    if (high_object != Py_None) {
-        high = PyNumber_AsSsize_t(high_object, NULL);
-    }
-    if (low_object != Py_None) {
-        low = PyNumber_AsSsize_t(low_object, NULL);
-    }
-    if (PyErr_Occurred()) {
+    if ((high_object != Py_None && fl_transport_mark(high_object, &high) < 0)
+        || (low_object != Py_None && fl_transport_mark(low_object, &low) < 0))
+    {
         return NULL;
     }
     if (high_object == Py_None) {
@@ -321,7 +316,7 @@ fl_transport_set_buffer_limits(FlStream *self, PyObject *args,
                                           : 4 * low;
     }
     if (low_object == Py_None) {
-        low = high / 4;
+        low = high < 0 ? ~(~high / 4) : high / 4; /* as Python divides */
     }
     if (high < low || low < 0) {
         PyErr_Format(PyExc_ValueError,
@@ -390,81 +385,7 @@ stream_reset_empty_waiter(FlStream *self, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
-/* --- attributes ---------------------------------------------------------- */
-
-static PyObject *
-or_none(PyObject *object)
-{
-    return Py_NewRef(object == NULL ? Py_None : object);
-}
-
-PyObject *
-fl_transport_loop_get(FlStream *self, void *Py_UNUSED(closure))
-{
-    return or_none((PyObject *)self->loop);
-}
-
-PyObject *
-fl_transport_sock_get(FlStream *self, void *Py_UNUSED(closure))
-{
-    PyObject *sock = fl_stream_own_socket(self);
-    return sock == NULL && PyErr_Occurred() ? NULL : or_none(sock);
-}
-
-PyObject *
-fl_transport_fd_get(FlStream *self, void *Py_UNUSED(closure))
-{
-    return PyLong_FromLong(self->fd);
-}
-
-PyObject *
-fl_transport_protocol_get(FlStream *self, void *Py_UNUSED(closure))
-{
-    return or_none(self->protocol);
-}
-
-static PyObject *
-server_get(FlStream *self, void *Py_UNUSED(closure))
-{
-    return or_none(self->server);
-}
-
-PyObject *
-fl_transport_extra_get(FlStream *self, void *Py_UNUSED(closure))
-{
-    return Py_XNewRef(fl_stream_extra(self));
-}
-
-PyObject *
-fl_transport_closing_get(FlStream *self, void *Py_UNUSED(closure))
-{
-    return PyBool_FromLong(fl_stream_is_closing(self));
-}
-
-PyObject *
-fl_transport_conn_lost_get(FlStream *self, void *Py_UNUSED(closure))
-{
-    return PyLong_FromUnsignedLong((self->phase >= FL_STREAM_LOST)
-                                   + self->writes_after_loss);
-}
-
-static PyObject *
-eof_get(FlStream *self, void *Py_UNUSED(closure))
-{
-    return PyBool_FromLong(self->eof_written);
-}
-
-PyObject *
-fl_transport_paused_get(FlStream *self, void *Py_UNUSED(closure))
-{
-    return PyBool_FromLong(self->paused);
-}
-
-PyObject *
-fl_transport_protocol_paused_get(FlStream *self, void *Py_UNUSED(closure))
-{
-    return PyBool_FromLong(self->protocol_paused);
-}
+/* --- the type ------------------------------------------------------------ */
 
 PyObject *
 fl_transport_repr(FlStream *self)
@@ -474,7 +395,7 @@ fl_transport_repr(FlStream *self)
     const char *state = phases[self->phase];
     const char *name = strrchr(Py_TYPE(self)->tp_name, '.') + 1;
     if (self->loop == NULL || self->watch == NULL) {
-        return PyUnicode_FromFormat("<%s%s fd=%d>", name, state, self->fd);
+        return PyUnicode_FromFormat("<%s%s fd=%d>", name, state, self->number);
     }
     return PyUnicode_FromFormat(
         "<%s%s fd=%d read=%s write=<%s, bufsize=%zu>>", name, state, self->fd,
@@ -483,15 +404,10 @@ fl_transport_repr(FlStream *self)
         self->chunks.size_bytes);
 }
 
-/* --- the type ------------------------------------------------------------ */
-
 static PyGetSetDef stream_getset[] = {
     FL_SHARED_GETTERS,
-    FL_GETTER("_server", server_get),
-    FL_GETTER("_eof", eof_get),
-#if PY_VERSION_HEX >= 0x030C0000
-    {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
-#endif
+    FL_GETTER("_eof", fl_transport_eof_get),
+    FL_GETTER("_empty_waiter", fl_transport_empty_waiter_get),
     {NULL, NULL, NULL, NULL, NULL},
 };
 
@@ -582,17 +498,6 @@ check_layout(const FlState *state)
 }
 
 int
-fl_max_size_register(PyTypeObject *type)
-{
-    PyObject *size = PyLong_FromLong(256 * 1024);
-    int code = size == NULL ? -1
-                            : PyObject_SetAttrString((PyObject *)type,
-                                                     "max_size", size);
-    Py_XDECREF(size);
-    return code;
-}
-
-int
 fl_transport_register(PyObject *module, FlState *state)
 {
     if (check_layout(state) < 0) {
@@ -618,5 +523,5 @@ fl_transport_register(PyObject *module, FlState *state)
     if (code == 0) {
         code = PyObject_SetAttrString(type, "_start_tls_compatible", Py_True);
     }
-    return code < 0 ? -1 : fl_max_size_register(state->stream_type);
+    return code < 0 ? -1 : fl_constants_register(state->stream_type);
 }

@@ -25,16 +25,22 @@
     X(_fatal_error, fatal_error) \
     X(set_write_buffer_limits, set_buffer_limits)
 
-/* The same for each attribute. */
-#define FL_TRANSPORT_GETTERS(X) \
-    X(_sock, sock)              \
-    X(_sock_fd, fd)             \
+/* The same for each attribute: to be read, and to be set as well. */
+#define FL_TRANSPORT_GETTERS(X)          \
+    X(_loop, loop)                       \
+    X(_sock, sock)                       \
+    X(_sock_fd, fd)                      \
+    X(_server, server)                   \
+    X(_closing, closing)                 \
+    X(_conn_lost, conn_lost)             \
+    X(_paused, paused)                   \
+    X(_protocol_paused, protocol_paused) \
+    X(_buffer, buffer)
+#define FL_TRANSPORT_SETTERS(X) \
     X(_protocol, protocol)      \
     X(_extra, extra)            \
-    X(_closing, closing)        \
-    X(_conn_lost, conn_lost)    \
-    X(_paused, paused)          \
-    X(_protocol_paused, protocol_paused)
+    X(_high_water, high_water)  \
+    X(_low_water, low_water)
 
 /* Entries of the tables. */
 #define FL_KEYWORDS (METH_VARARGS | METH_KEYWORDS)
@@ -62,9 +68,16 @@
     FL_SHARED_METHOD(get_extra_info, get_extra_info, FL_KEYWORDS)
 #define FL_SHARED_GETTER(name, c_name) \
     FL_GETTER(#name, fl_transport_##c_name##_get),
-#define FL_SHARED_GETTERS                  \
-    FL_TRANSPORT_GETTERS(FL_SHARED_GETTER) \
-    FL_GETTER("_loop", fl_transport_loop_get)
+#define FL_SHARED_SETTER(name, c_name)           \
+    {#name, (getter)fl_transport_##c_name##_get, \
+     (setter)fl_transport_##c_name##_set, NULL, NULL},
+#define FL_SHARED_GETTERS                                                   \
+    FL_TRANSPORT_GETTERS(FL_SHARED_GETTER)                                  \
+    FL_TRANSPORT_SETTERS(FL_SHARED_SETTER)                                  \
+    {                                                                       \
+        "__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, \
+            NULL                                                            \
+    }
 
 /* Declarations of the above. */
 #define FL_DECLARE_TWO(name, c_name)                                \
@@ -82,22 +95,35 @@
     extern const char fl_transport_##c_name##_doc[];
 #define FL_DECLARE_GETTER(name, c_name) \
     PyObject *fl_transport_##c_name##_get(FlStream *self, void *closure);
+#define FL_DECLARE_SETTER(name, c_name)                              \
+    FL_DECLARE_GETTER(name, c_name)                                  \
+    int fl_transport_##c_name##_set(FlStream *self, PyObject *value, \
+                                    void *closure);
 
 FL_TRANSPORT_NOARGS(FL_DECLARE_TWO)
 FL_TRANSPORT_ONE(FL_DECLARE_ONE)
 FL_TRANSPORT_KEYWORDS(FL_DECLARE_KEYWORDS)
 FL_TRANSPORT_GETTERS(FL_DECLARE_GETTER)
+FL_TRANSPORT_SETTERS(FL_DECLARE_SETTER)
 
 FL_DECLARE_KEYWORDS(get_extra_info, get_extra_info)
-FL_DECLARE_GETTER(_loop, loop)
+
+/* Attributes that one of the types has. */
+FL_DECLARE_GETTER(_eof, eof)
+FL_DECLARE_GETTER(_empty_waiter, empty_waiter)
+FL_DECLARE_GETTER(_buffer_size, buffer_size)
+
+/* A water mark out of a number of any kind.  0, or -1 with TypeError,
+   OverflowError or ValueError. */
+int fl_transport_mark(PyObject *object, Py_ssize_t *mark);
 
 /* For types whose own does more. */
 FL_DECLARE_TWO(resume_reading, resume_reading)
 
 PyObject *fl_transport_repr(FlStream *self);
 
-/* asyncio's class attribute, the most that its transports read at once.  0 or
-   -1. */
-int fl_max_size_register(PyTypeObject *type);
+/* asyncio's class attributes: the most that its transports read at once, and
+   one that is always True.  0 or -1. */
+int fl_constants_register(PyTypeObject *type);
 
 #endif

@@ -99,6 +99,7 @@ struct FlLoop;
     X(set_result)                     \
     X(set_running_or_notify_cancel)   \
     X(setblocking)                    \
+    X(shown_buffer)                   \
     X(shutdown)                       \
     X(socket)                         \
     X(sockname)                       \

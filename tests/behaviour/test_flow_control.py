@@ -110,6 +110,40 @@ def test_limits_that_make_no_sense(run, kind, arguments):
     run(main())
 
 
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"high": -1}, r"high \(-1\) must be >= low \(-1\) must be >= 0"),
+        ({"high": -5}, r"high \(-5\) must be >= low \(-2\) must be >= 0"),
+        ({"low": -1}, r"high \(-4\) must be >= low \(-1\) must be >= 0"),
+    ],
+    ids=str,
+)
+@every_kind
+def test_the_text_about_limits(run, kind, arguments, text):
+    async def main():
+        async with link(kind) as c:
+            with pytest.raises(ValueError, match=text):
+                c.transport.set_write_buffer_limits(**arguments)
+
+    run(main())
+
+
+@every_kind
+def test_limits_may_be_fractions(run, kind):
+    async def main():
+        async with link(kind) as c:
+            transport = c.transport
+            transport.set_write_buffer_limits(high=2e6)
+            assert transport.get_write_buffer_limits() == (500000, 2000000)
+            transport.set_write_buffer_limits(high=float("inf"), low=1.5)
+            assert transport.get_write_buffer_limits()[1] > 1 << 60
+            with pytest.raises(ValueError, match="must be >= low"):
+                transport.set_write_buffer_limits(high=-0.5)
+
+    run(main())
+
+
 @pytest.mark.parametrize("bad", ["text", [1]], ids=str)
 @every_kind
 def test_limits_of_a_wrong_type(run, kind, bad):
