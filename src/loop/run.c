@@ -128,10 +128,12 @@ queue_due(FlLoop *loop)
     int64_t next_ns = fl_deadlines_next_ns(&loop->timers);
     loop->now_fresh = false;
     if (next_ns == FL_DEADLINE_NEVER) {
+        loop->clock_turns_left = 1; /* the last reading will be an old one */
         return 0;
     }
     if (next_ns > loop->now_ns || --loop->clock_turns_left == 0) {
         if (next_ns > fl_clock_coarse_ns() + FL_COARSE_LAG_NS) {
+            loop->clock_turns_left = 1;
             return 0;
         }
         loop->now_ns = fl_clock_ns();

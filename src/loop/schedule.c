@@ -631,7 +631,12 @@ const char fl_loop_time_doc[] =
     "Implements asyncio's loop.time().";
 
 PyObject *
-fl_loop_time(FlLoop *Py_UNUSED(loop), PyObject *Py_UNUSED(ignored))
+fl_loop_time(FlLoop *loop, PyObject *Py_UNUSED(ignored))
 {
-    return PyFloat_FromDouble((double)fl_clock_ns() / 1e9);
+    int64_t now_ns = fl_clock_ns();
+    if (FL_HAVE_GIL || fl_loop_is_here(loop)) {
+        /* A timer without a delay is due after one for the time told here. */
+        loop->now_ns = now_ns;
+    }
+    return PyFloat_FromDouble((double)now_ns / 1e9);
 }

@@ -333,6 +333,37 @@ def test_a_slow_callback_does_not_lose_timers(loop):
     assert seen == list(range(10))
 
 
+def test_timers_gone_by_after_a_slow_callback_share_a_turn(loop):
+    """However long ago the loop itself last read the clock."""
+    seen = []
+
+    def slow():
+        begin = now = time.monotonic()
+        while now < begin + 0.03:
+            now = time.monotonic()
+        loop.call_at(now - 0.04, seen.append, "first")
+        loop.call_at(now - 0.01, seen.append, "second")
+        loop.call_soon(loop.call_soon, seen.append, "callback")
+        loop.call_later(0.01, loop.stop)
+
+    loop.call_later(0, loop.call_soon, slow)
+    loop.run_forever()
+    assert seen == ["first", "second", "callback"]
+
+
+def test_a_time_just_read_is_before_no_delay(loop):
+    seen = []
+
+    def arm(*args):
+        loop.call_at(loop.time(), seen.append, "time")
+        loop.call_later(0, seen.append, "no delay")
+
+    loop.call_later(0, arm)
+    loop.call_later(0.01, loop.stop)
+    loop.run_forever()
+    assert seen == ["time", "no delay"]
+
+
 @pytest.mark.parametrize("removed", ["first", "last", "random", "all"])
 def test_cancel_anywhere_in_the_heap(loop, removed):
     seen = []
