@@ -6,9 +6,12 @@ import asyncio
 import contextlib
 import socket
 import struct
+import sys
 from typing import Any
 
 from diff_machine import Machine, Provoked, named
+
+from fastloop import _core
 
 PERIOD = 251
 #: What asyncio looks at no more once it has the buffer; see allowed.toml.
@@ -22,6 +25,17 @@ def piece(position: int, size: int) -> bytes:
     """Return what a stream has at a position."""
     start = position % PERIOD
     return _PATTERN[start : start + size]
+
+
+def write_lines(transport: Any, lines: list[bytes]) -> None:
+    """Call writelines, which asyncio has mended; see allowed.toml."""
+    old = (3, 12) <= sys.version_info[:2] <= (3, 13)
+    if not old or isinstance(transport, _core.StreamTransport):
+        transport.writelines(lines)
+        return
+    lost = transport._conn_lost
+    transport.writelines([] if lost else [line for line in lines if line])
+    transport._maybe_pause_protocol()
 
 
 class Side:
@@ -295,12 +309,12 @@ class End(Side):
     def do_lines(self, sizes: list[int]) -> None:
         self.tried += sum(sizes)
         if self.transport.is_closing():
-            self.transport.writelines([b"z" * size for size in sizes])
+            write_lines(self.transport, [b"z" * size for size in sizes])
             return
         before = self.written
         lines = [self.next_piece(size) for size in sizes]
         try:
-            self.transport.writelines(lines)
+            write_lines(self.transport, lines)
         except RuntimeError:
             self.written = before
             raise
