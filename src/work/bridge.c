@@ -215,8 +215,9 @@ default_executor(FlLoop *loop)
        type kept in the state would need a lock. */
     PyObject *module = PyImport_ImportModule("fastloop.executor");
     PyObject *executor =
-        module == NULL ? NULL
-                       : PyObject_CallMethod(module, "DefaultExecutor", NULL);
+        module == NULL
+            ? NULL
+            : PyObject_CallMethodNoArgs(module, state->names.DefaultExecutor);
     Py_XDECREF(module);
     if (executor != NULL) {
         Py_XSETREF(loop->default_executor, Py_NewRef(executor));
