@@ -44,3 +44,16 @@ fl_debug_note_source(FlLoop *loop, FlHandle *handle)
     Py_XSETREF(handle->source_traceback, stack);
     return 0;
 }
+
+void
+fl_debug_note_stack(FlLoop *loop, PyObject **place)
+{
+    PyObject *exc = PyErr_Occurred() ? PyErr_GetRaisedException() : NULL;
+    Py_XSETREF(*place, PyObject_CallNoArgs(loop->state->extract_stack));
+    if (*place == NULL) {
+        PyErr_WriteUnraisable((PyObject *)loop);
+    }
+    if (exc != NULL) {
+        PyErr_SetRaisedException(exc);
+    }
+}

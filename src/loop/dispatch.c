@@ -114,7 +114,7 @@ fl_loop_report_callback(FlLoop *loop, PyObject *handle)
 
 int
 fl_loop_report_call(FlLoop *loop, PyObject *object, PyObject *name,
-                    PyObject *argument)
+                    PyObject *argument, PyObject *source)
 {
     if (fl_error_leaves_loop()) {
         return -1;
@@ -133,6 +133,9 @@ fl_loop_report_call(FlLoop *loop, PyObject *object, PyObject *name,
     Py_XDECREF(context);
     if (handle == NULL) {
         PyErr_Clear(); /* the report does without the call's name */
+    }
+    else {
+        handle->source_traceback = Py_XNewRef(source);
     }
     PyErr_SetRaisedException(exc);
     int code = fl_loop_report_callback(loop, (PyObject *)handle);

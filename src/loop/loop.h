@@ -241,10 +241,14 @@ void fl_loop_close_watch(FlLoop *loop, FlWatch *watch);
 int fl_loop_run_deferred(FlLoop *loop);
 
 /* Report the raised exception as that of object.name(argument), a call the
-   loop made for itself.  argument may be NULL.  Returns as
-   fl_loop_report_callback. */
+   loop made for itself.  argument may be NULL, as may source: the stack of
+   what queued the call.  Returns as fl_loop_report_callback. */
 int fl_loop_report_call(FlLoop *loop, PyObject *object, PyObject *name,
-                        PyObject *argument);
+                        PyObject *argument, PyObject *source);
+
+/* For debug mode: put the stack of the calling Python code in *place, or NULL
+   when that fails.  A raised exception stays. */
+void fl_debug_note_stack(FlLoop *loop, PyObject **place);
 
 /* In debug mode: log what took longer than slow_callback_duration.  0, or -1
    with an exception set. */

@@ -47,7 +47,7 @@ fl_datagram_report(FlDatagram *self, PyObject *method)
         return 0;
     }
     return fl_loop_report_call(self->stream.loop, (PyObject *)self, method,
-                               NULL);
+                               NULL, NULL);
 }
 
 /* --- events -------------------------------------------------------------- */

@@ -208,11 +208,23 @@ try_recvfrom(SocketCall *self, int fd, PyObject **result)
     return code;
 }
 
+/* Whether waiting for a connection makes sense; if not, accept says why. */
+static bool
+listens(int fd)
+{
+    int on = 0;
+    socklen_t size = sizeof(on);
+    if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &on, &size) < 0) {
+        return errno == ENOPROTOOPT; /* macOS does not tell */
+    }
+    return on != 0;
+}
+
 static int
 try_accept(SocketCall *self, int fd, PyObject **result)
 {
     struct pollfd ready = {.fd = fd, .events = POLLIN};
-    if (fd >= 0 && poll(&ready, 1, 0) == 0) {
+    if (fd >= 0 && poll(&ready, 1, 0) == 0 && listens(fd)) {
         return 0;
     }
     int code = call_object(self, result);

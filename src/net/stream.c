@@ -186,7 +186,9 @@ run_connection_made(FlLoop *loop, PyObject *subject, PyObject *argument)
     PyObject *protocol = Py_NewRef(self->protocol);
     PyObject *result = PyObject_CallMethodOneArg(protocol, name, subject);
     if (result == NULL
-        && fl_loop_report_call(loop, protocol, name, subject) < 0) {
+        && fl_loop_report_call(loop, protocol, name, subject, self->queued_by)
+               < 0)
+    {
         exc = PyErr_GetRaisedException();
     }
     Py_XDECREF(result);
@@ -308,7 +310,8 @@ run_connection_lost(FlLoop *loop, PyObject *subject, PyObject *argument)
     PyObject *protocol = Py_NewRef(self->protocol);
     PyObject *result = PyObject_CallMethodOneArg(protocol, name, argument);
     if (result == NULL) {
-        code = fl_loop_report_call(loop, protocol, name, argument);
+        code = fl_loop_report_call(loop, protocol, name, argument,
+                                   self->queued_by);
     }
     Py_XDECREF(result);
     Py_DECREF(protocol);
@@ -333,6 +336,9 @@ fl_stream_lose(FlStream *self, PyObject *exc)
     fl_stream_set_phase(self, FL_STREAM_LOST);
     (void)fl_stream_update_watch(self);
     PyObject *argument = exc == NULL ? Py_None : exc;
+    if (self->loop->debug) {
+        fl_debug_note_stack(self->loop, &self->queued_by);
+    }
     if (fl_loop_call_op(self->loop, run_connection_lost, (PyObject *)self,
                         argument, self->context)
         < 0)
@@ -596,6 +602,9 @@ fl_stream_open(FlLoop *loop, const FlStreamOptions *options)
     if (options->type == NULL) {
         set_nodelay(self->fd);
     }
+    if (loop->debug) {
+        fl_debug_note_stack(loop, &self->queued_by);
+    }
     if ((options->server != NULL && options->server != Py_None
          && attach_server(self, options->server) < 0)
         || fl_loop_call_op(loop, run_connection_made, (PyObject *)self, NULL,
@@ -623,6 +632,7 @@ fl_stream_traverse(FlStream *self, visitproc visit, void *arg)
     Py_VISIT(self->context);
     Py_VISIT(self->waiter);
     Py_VISIT(self->empty_waiter);
+    Py_VISIT(self->queued_by);
     return fl_visit_dict(self, visit, arg);
 }
 
@@ -634,6 +644,7 @@ fl_stream_clear(FlStream *self)
     Py_CLEAR(self->server);
     Py_CLEAR(self->waiter);
     Py_CLEAR(self->empty_waiter);
+    Py_CLEAR(self->queued_by);
     fl_clear_dict(self);
     return 0;
 }

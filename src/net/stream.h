@@ -53,7 +53,8 @@ typedef struct {
     PyObject *context;
     PyObject *waiter;       /* told when connection_made was called */
     PyObject *empty_waiter; /* sendfile waits for the buffer to drain */
-    FlChunks chunks;        /* what the kernel has not taken yet */
+    PyObject *queued_by; /* the stack of what queued its calls; debug mode */
+    FlChunks chunks;     /* what the kernel has not taken yet */
     struct sockaddr_storage peer;
     socklen_t peer_size;
     int fd;     /* -1 once it is closed */

@@ -86,6 +86,33 @@ def test_reports_tell_where_a_callback_was_scheduled(
     assert "test_debug_reports.py" in context["message"]
 
 
+@pytest.mark.parametrize("name", ["connection_made", "connection_lost"])
+def test_reports_tell_who_opened_or_closed(debug, run, reports, name):
+    """Whose call of the transport's it was, asyncio's own or ours."""
+
+    def fail(self, argument):
+        raise LookupError(name)
+
+    protocol = type("Protocol", (asyncio.Protocol,), {name: fail})
+
+    async def opened_here(sock):
+        return await debug.connect_accepted_socket(protocol, sock)
+
+    async def main():
+        near, far = tcp_socketpair()
+        with far:
+            transport, _ = await opened_here(near)
+            transport.abort()
+            await turns(3)
+
+    run(main())
+    (report,) = reports
+    assert report["message"].startswith("Exception in callback ")
+    functions = [frame.name for frame in report["source_traceback"]]
+    whose = "opened_here" if name == "connection_made" else "main"
+    assert whose in functions
+
+
 def test_no_traceback_without_debug(loop, turn, reports):
     handle = loop.call_soon(lambda: 1 / 0)
     assert handle._source_traceback is None

@@ -521,3 +521,19 @@ def test_nothing_is_kept(run, loop, pair):
     run(main())
     gc.collect()
     assert (sys.getrefcount(data), sys.getrefcount(left)) == before
+
+
+@pytest.mark.parametrize("kind", ["datagram", "connected"])
+def test_accept_where_no_connection_can_come(run, loop, kind):
+    async def main():
+        near, far = socket.socketpair(
+            type=socket.SOCK_DGRAM
+            if kind == "datagram"
+            else socket.SOCK_STREAM
+        )
+        with near, far:
+            near.setblocking(False)
+            with pytest.raises(OSError):
+                await loop.sock_accept(near)
+
+    run(main())
