@@ -215,6 +215,7 @@ class BaseLoop:
     def _open_transports(
         self, /
     ) -> dict[int, StreamTransport | DatagramTransport]: ...
+    def _send_held(self, /) -> None: ...
 
 # -- streams -----------------------------------------------------------------
 

@@ -550,5 +550,12 @@ def _note_main_thread() -> None:
     _core._set_main_thread(ident if ident is not None else 0)
 
 
+def _send_held() -> None:
+    """Send what was written, lest a forked child send it as well."""
+    loop = asyncio._get_running_loop()
+    if isinstance(loop, _core.BaseLoop):
+        loop._send_held()
+
+
 _note_main_thread()
-os.register_at_fork(after_in_child=_note_main_thread)
+os.register_at_fork(before=_send_held, after_in_child=_note_main_thread)

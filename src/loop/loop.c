@@ -376,6 +376,19 @@ wake(FlLoop *loop, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
+static const char send_held_doc[] =
+    "_send_held($self, /)\n--\n\n"
+    "Send what transports hold back until the callback or the turn ends.";
+
+static PyObject *
+send_held(FlLoop *loop, PyObject *Py_UNUSED(ignored))
+{
+    if (fl_loop_run_deferred(loop) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
 static const char run_in_executor_doc[] =
     "run_in_executor($self, executor, func, *args)\n--\n\n"
     "Call func(*args) in an executor; return an asyncio.Future.\n\n"
@@ -455,6 +468,7 @@ static PyMethodDef loop_methods[] = {
     PLAIN("_signal_wakeup", fl_loop_signal_wakeup, METH_O),
     PLAIN("_watched", fl_loop_watched, METH_NOARGS),
     PLAIN("_open_transports", fl_loop_open_transports, METH_NOARGS),
+    {"_send_held", AS_METHOD(send_held), METH_NOARGS, send_held_doc},
     {"_close", AS_METHOD(loop_close), METH_NOARGS, close_doc},
     {"_write_to_self", AS_METHOD(wake), METH_NOARGS, wake_doc},
     {"get_debug", AS_METHOD(get_debug), METH_NOARGS, get_debug_doc},

@@ -294,3 +294,35 @@ loop.close()
 """
     )
     assert done.stdout.strip().startswith(expected)
+
+
+def test_what_was_written_before_a_fork_is_sent_once(script):
+    """The child has a copy of what is held, and ends its transports."""
+    script(
+        CHILD
+        + """
+near, far = socket.socketpair()
+
+async def main():
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.create_connection(asyncio.Protocol, sock=near)
+    for part in range(5):
+        transport.write(b"%d " % part)
+        await asyncio.sleep(0)
+    transport.write(b"head ")
+    transport.write(b"body ")
+    assert child(transport.abort) == 0
+    transport.write(b"end")
+    transport.close()
+
+loop = new_loop()
+loop.run_until_complete(main())
+loop.run_until_complete(asyncio.sleep(0))
+loop.close()
+got = b""
+while part := far.recv(1000):
+    got += part
+assert got == b"0 1 2 3 4 head body end", got
+far.close()
+"""
+    )
