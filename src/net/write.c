@@ -132,6 +132,15 @@ is_holding(const FlStream *self)
     return !fl_list_is_empty(&self->flush.link);
 }
 
+/* Whether a callback runs, whose end will send.  If the loop sleeps, another
+   thread writes: a program that gets away with that on asyncio's transports
+   is not to wait for ever here. */
+static bool
+ends_soon(const FlLoop *loop)
+{
+    return !atomic_load(&loop->poller->sleeping);
+}
+
 /* Note a write, and say whether it is to be held. */
 static bool
 should_hold(FlStream *self)
@@ -142,7 +151,7 @@ should_hold(FlStream *self)
     }
     if (self->write_dispatch == loop->dispatch) {
         self->wrote_again = true;
-        return true;
+        return ends_soon(loop);
     }
     if (!self->wrote_again) {
         self->write_habit = 0;
@@ -152,7 +161,7 @@ should_hold(FlStream *self)
     }
     self->wrote_again = fl_loop_in_step(loop);
     self->write_dispatch = loop->dispatch;
-    return self->write_habit >= HABIT;
+    return self->write_habit >= HABIT && ends_soon(loop);
 }
 
 static bool
@@ -193,7 +202,12 @@ static int
 wait_for_kernel(FlStream *self)
 {
     int code = fl_stream_update_watch(self);
-    return code < 0 ? write_failed(self, code) : 0;
+    if (code < 0) {
+        return write_failed(self, code);
+    }
+    /* A poll that is on, for another thread writes, knows nothing of it. */
+    fl_poller_wake_anythread(self->loop->poller);
+    return 0;
 }
 
 /* Everything was sent: watch for that no more, and do what waited for it. */

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 
@@ -170,6 +171,57 @@ def test_held_writes_leave_before_the_transport_closes(run):
             assert got == b"x" * ROUNDS + b"the end"
 
     run(main())
+
+
+@contextlib.contextmanager
+def sleeping(loop):
+    """A transport whose loop sleeps in another thread, and its peer."""
+    near, far = socket.socketpair()
+    opened: list[asyncio.Transport] = []
+    ready = threading.Event()
+    over = asyncio.Event()
+
+    async def serve():
+        transport, _ = await loop.create_connection(
+            asyncio.Protocol, sock=near
+        )
+        opened.append(transport)
+        ready.set()
+        await over.wait()
+        transport.abort()
+        await asyncio.sleep(0)
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
+    thread.start()
+    assert ready.wait(20)
+    far.settimeout(20)
+    with far:
+        try:
+            yield opened[0], far
+        finally:
+            loop.call_soon_threadsafe(over.set)
+            thread.join()
+
+
+def test_writes_from_outside_wait_for_no_callback(loop):
+    """asyncio's documents forbid them, but its transports send them."""
+    with sleeping(loop) as (transport, far):
+        for _ in range(50):
+            transport.write(b"head ")
+            transport.writelines([b"body ", b"more "])
+            transport.write(b"end")
+            got = b""
+            while len(got) < 18:
+                got += far.recv(100)
+            assert got == b"head body more end"
+
+
+def test_what_the_kernel_refuses_from_outside_is_sent(loop):
+    with sleeping(loop) as (transport, far):
+        left = 4_000_000
+        transport.write(bytes(left))
+        while left:
+            left -= len(far.recv(left))
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
