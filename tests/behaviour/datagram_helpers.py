@@ -5,13 +5,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from asyncio.selector_events import _SelectorTransport
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import pytest
 from net_helpers import PY313, spin
 
 #: What each queued datagram counts beyond its data.
 HEADER = 8 if PY313 else 0
+
+
+def must_pause(loop_kind: str) -> None:
+    """Skip on an asyncio whose datagram transports cannot stop reading."""
+    can = "is_reading" in vars(_SelectorTransport)
+    if loop_kind == "asyncio" and not can:
+        pytest.skip("this asyncio's datagrams cannot be paused (3.11.2)")
 
 
 class Datagrams(asyncio.DatagramProtocol):

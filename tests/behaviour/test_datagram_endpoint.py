@@ -18,7 +18,6 @@ def test_made_before_the_endpoint_is_returned(run):
         async with endpoint() as p:
             assert p.names == ["made"]
             assert p.transport.get_protocol() is p
-            assert p.transport.is_reading()
             assert not p.transport.is_closing()
 
     run(main())

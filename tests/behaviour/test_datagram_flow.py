@@ -8,7 +8,15 @@ import gc
 import logging
 
 import pytest
-from datagram_helpers import HEADER, Datagrams, drain, endpoint, plain, stuffed
+from datagram_helpers import (
+    HEADER,
+    Datagrams,
+    drain,
+    endpoint,
+    must_pause,
+    plain,
+    stuffed,
+)
 from net_helpers import turns
 
 both = pytest.mark.parametrize("connected", [True, False])
@@ -221,7 +229,6 @@ def test_lost_once_and_later(run, how):
             end = getattr(p.transport, how)
             assert end() is None
             assert p.transport.is_closing()
-            assert not p.transport.is_reading()
             assert p.names == ["made"]
             end()
             await turns()
@@ -231,6 +238,19 @@ def test_lost_once_and_later(run, how):
             await turns()
             assert p.events == [("made",), ("lost", None)]
             assert p.transport.get_protocol() is None
+
+    run(main())
+
+
+@pytest.mark.parametrize("how", ["close", "abort"])
+def test_reading_until_the_end(run, loop_kind, how):
+    must_pause(loop_kind)
+
+    async def main():
+        async with endpoint() as p:
+            assert p.transport.is_reading()
+            getattr(p.transport, how)()
+            assert not p.transport.is_reading()
 
     run(main())
 

@@ -8,7 +8,7 @@ import itertools
 import socket
 
 import pytest
-from datagram_helpers import Datagrams, endpoint, plain
+from datagram_helpers import Datagrams, endpoint, must_pause, plain
 from net_helpers import PY313, turns
 
 
@@ -124,7 +124,9 @@ def send_burst(protocol, count=10):
             peer.sendto(b"%d" % number, own_name(protocol))
 
 
-def test_pausing_amid_a_burst(run):
+def test_pausing_amid_a_burst(run, loop_kind):
+    must_pause(loop_kind)
+
     async def main():
         hook = stop_at(3, lambda p: p.transport.pause_reading())
         async with endpoint(
@@ -158,7 +160,9 @@ def test_ending_amid_a_burst(run, how):
 
 
 @pytest.mark.parametrize("how", ["close", "abort"])
-def test_ending_while_paused_amid_a_burst(run, how):
+def test_ending_while_paused_amid_a_burst(run, loop_kind, how):
+    must_pause(loop_kind)
+
     async def main():
         hook = stop_at(3, lambda p: p.transport.pause_reading())
         async with endpoint(
