@@ -84,7 +84,8 @@ loop_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     }
     loop->inbox_ready = true;
     if (fl_ready_init(&loop->ready) < 0 || fl_keep_take(loop) < 0
-        || fl_signals_prepare(loop) < 0)
+        || fl_signals_prepare(loop) < 0
+        || fl_loop_note_time(loop, (PyObject *)type) < 0)
     {
         Py_DECREF(loop);
         return NULL;
@@ -477,6 +478,17 @@ static PyMethodDef loop_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
+/* Also where the attribute is taken away: value is NULL then. */
+static int
+loop_setattro(PyObject *self, PyObject *name, PyObject *value)
+{
+    if (PyObject_GenericSetAttr(self, name, value) < 0) {
+        return -1;
+    }
+    FlLoop *loop = FL_LOOP(self);
+    return name == loop->state->names.time ? fl_loop_note_time(loop, self) : 0;
+}
+
 static const char loop_doc[] =
     "BaseLoop()\n--\n\n"
     "The part of fastloop.Loop that runs per callback, written in C.\n\n"
@@ -486,6 +498,7 @@ static PyType_Slot loop_slots[] = {
     {Py_tp_doc, (void *)loop_doc},
     {Py_tp_new, loop_new},
     {Py_tp_dealloc, loop_dealloc},
+    {Py_tp_setattro, loop_setattro}, /* notes a time() of the program's */
     {Py_tp_traverse, loop_traverse},
     {Py_tp_clear, loop_clear},
     {Py_tp_methods, loop_methods},

@@ -99,7 +99,8 @@ typedef struct FlLoop {
     FL_SHARED unsigned long thread_id; /* 0: not running */
     int64_t now_ns;            /* the precise clock as it was last read */
     bool now_fresh;            /* and that was in this turn */
-    unsigned clock_turns_left; /* see queue_due in run.c */
+    unsigned clock_turns_left; /* see queue_due in turn.c */
+    FL_SHARED bool own_time;   /* see turn.c, invariant 3 */
     bool tracks_origin;        /* this run turned coroutine origins on */
     int64_t polled_ns;         /* coarse time of the last poll */
     uint64_t dispatch;         /* counts entries run: names "this callback" */
@@ -206,6 +207,22 @@ fl_loop_give_back(FlLoop *loop)
 {
     atomic_store(&loop->busy, false);
 }
+
+/* --- turn.c -------------------------------------------------------------- */
+
+/* One turn, never inside another: the outer one's streams and events would end
+   under it.  0, or -1 with what must leave run_forever. */
+int fl_loop_turn(FlLoop *loop);
+
+/* Before the first turn of a run.  0 or -1. */
+int fl_loop_reset_turns(FlLoop *loop);
+
+/* Note whether `holder`, the loop or its type, has a time() of its own.
+   0 or -1. */
+int fl_loop_note_time(FlLoop *loop, PyObject *holder);
+
+/* What that time() says.  0 or -1. */
+int fl_loop_own_time(FlLoop *loop, double *seconds);
 
 /* --- run.c --------------------------------------------------------------- */
 

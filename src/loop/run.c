@@ -1,195 +1,14 @@
-/* Running: one turn of the loop, and run_forever and its kin around it.
+/* Running: run_forever and its kin, around the turns of turn.c.
 
-   A turn is one iteration of asyncio's: poll, queue what fired, queue the
-   timers now due, run what is in the queue.
-
-   1. The poll may be skipped while callbacks keep coming, but never in the
-      first turn of a run, nor after a poll that found something, nor after a
-      stream sent something or a watch began; the allowance doubles with every
-      empty poll up to MAX_SKIPS, and ends with the tick of the coarse clock.
-   2. The GIL is given up only around a poll that may block; libuv's callbacks
-      touch no Python.
-   3. thread_id is set exactly while a run is on; every way out of a run undoes
+   1. thread_id is set exactly while a run is on; every way out of a run undoes
       all that its beginning did.
-   4. A program may make a run of its own out of asyncio's private parts: it
+   2. A program may make a run of its own out of asyncio's private parts: it
       sets _thread_id, calls _run_once() and puts _thread_id back to None. */
-#include "base/clock.h"
 #include "loop/methods.h"
 #include "py/call.h"
 #include "py/errors.h"
 
 #include <unistd.h>
-
-#define MAX_SKIPS   32
-/* Turns in a row that timers already due may do without a clock reading: by
-   how many of them another timer may be noticed late. */
-#define CLOCK_TURNS 8
-
-/* --- one turn ------------------------------------------------------------ */
-
-/* Queue an entry for each watch that fired; the number of them. */
-static unsigned
-queue_fired(FlLoop *loop)
-{
-    unsigned count = 0;
-    FlWatch *watch;
-    while ((watch = fl_poller_pop_fired(loop->poller)) != NULL) {
-        count++;
-        if (watch->position != FL_NOT_READY) {
-            continue; /* still queued from before: its bits are merged */
-        }
-        FlReady *entry = fl_ready_reserve(&loop->ready);
-        if (entry == NULL) {
-            /* No memory for one entry: it stays noted and the next turn
-               tries again, with whatever memory the callbacks gave back. */
-            PyErr_Clear();
-            fl_list_append(&loop->poller->fired, &watch->fired_link);
-            break;
-        }
-        entry->kind = FL_READY_EVENT;
-        entry->nargs = 0;
-        entry->of.watch = watch;
-        watch->position = fl_ready_commit(&loop->ready);
-    }
-    return count;
-}
-
-static void
-poll_blocking(FlLoop *loop, int64_t timeout_ns)
-{
-    FlPoller *poller = loop->poller;
-    fl_ready_shrink(&loop->ready);
-    atomic_store(&poller->sleeping, 1);
-    if (atomic_load(&loop->inbox.filled)) {
-        timeout_ns = 0;
-    }
-    PyThreadState *thread = PyEval_SaveThread();
-    fl_poller_run(poller, timeout_ns);
-    PyEval_RestoreThread(thread);
-    atomic_store(&poller->sleeping, 0);
-}
-
-/* Poll and queue what fired; see invariant 1. */
-static void
-poll(FlLoop *loop, int64_t timeout_ns)
-{
-    if (timeout_ns == 0) {
-        fl_poller_run(loop->poller, 0);
-    }
-    else {
-        poll_blocking(loop, timeout_ns);
-    }
-    unsigned fired = queue_fired(loop);
-    if (fired > 0 || timeout_ns != 0 || (loop->off & FL_OFF_POLL_SKIP)) {
-        loop->skip_allowance = 0;
-    }
-    else if (loop->skip_allowance < MAX_SKIPS) {
-        loop->skip_allowance =
-            loop->skip_allowance == 0 ? 1 : loop->skip_allowance * 2;
-    }
-    loop->skips_left = loop->skip_allowance;
-    loop->polled_ns = fl_clock_coarse_ns();
-}
-
-static bool
-may_skip_poll(FlLoop *loop)
-{
-    if (loop->skips_left == 0 || !fl_list_is_empty(&loop->poller->fresh)) {
-        return false;
-    }
-    /* A timer that was due by the last clock reading is as good as ready. */
-    if (fl_ready_count(&loop->ready) == 0
-        && fl_deadlines_next_ns(&loop->timers) > loop->now_ns)
-    {
-        return false;
-    }
-    loop->skips_left--;
-    return fl_clock_coarse_ns() == loop->polled_ns;
-}
-
-static int64_t
-poll_timeout_ns(FlLoop *loop)
-{
-    if (loop->stopping || fl_ready_count(&loop->ready) > 0) {
-        return 0;
-    }
-    int64_t next_ns = fl_deadlines_next_ns(&loop->timers);
-    if (next_ns == FL_DEADLINE_NEVER) {
-        return -1;
-    }
-    int64_t left_ns = next_ns - fl_clock_ns();
-    return left_ns > 0 ? left_ns : 0;
-}
-
-/* Move the timers now due to the ready queue. */
-static int
-queue_due(FlLoop *loop)
-{
-    int64_t next_ns = fl_deadlines_next_ns(&loop->timers);
-    loop->now_fresh = false;
-    if (next_ns == FL_DEADLINE_NEVER) {
-        loop->clock_turns_left = 1; /* the last reading will be an old one */
-        return 0;
-    }
-    if (next_ns > loop->now_ns || --loop->clock_turns_left == 0) {
-        if (next_ns > fl_clock_coarse_ns() + FL_COARSE_LAG_NS) {
-            loop->clock_turns_left = 1;
-            return 0;
-        }
-        loop->now_ns = fl_clock_ns();
-        loop->clock_turns_left = CLOCK_TURNS;
-    }
-    loop->now_fresh = true;
-    /* One nanosecond is the clock's resolution, which asyncio allows for. */
-    int64_t due_ns = loop->now_ns + 1;
-    while (fl_deadlines_next_ns(&loop->timers) <= due_ns) {
-        FlReady *entry = fl_ready_reserve(&loop->ready);
-        if (entry == NULL) {
-            return -1;
-        }
-        FlTimerHandle *timer =
-            fl_timer_of(fl_deadlines_pop_due(&loop->timers, due_ns));
-        entry->kind = FL_READY_HANDLE;
-        entry->nargs = 0;
-        entry->context = NULL;
-        entry->callback = (PyObject *)timer; /* the queue's reference */
-        (void)fl_ready_commit(&loop->ready);
-    }
-    return 0;
-}
-
-static int
-make_turn(FlLoop *loop)
-{
-    /* Held by what ran outside a callback: a signal's handler, say. */
-    if (FL_UNLIKELY(fl_loop_has_deferred(loop))
-        && fl_loop_run_deferred(loop) < 0) {
-        return -1;
-    }
-    if (!may_skip_poll(loop)) {
-        poll(loop, poll_timeout_ns(loop));
-    }
-    if (fl_inbox_drain(loop) < 0 || queue_due(loop) < 0) {
-        return -1;
-    }
-    return fl_loop_run_batch(loop);
-}
-
-/* One turn, never inside another: the outer one's streams and events would
-   end under it. */
-static int
-turn(FlLoop *loop)
-{
-    if (FL_UNLIKELY(loop->in_turn)) {
-        PyErr_SetString(PyExc_RuntimeError,
-                        "This event loop is already running");
-        return -1;
-    }
-    loop->in_turn = true;
-    int code = make_turn(loop);
-    loop->in_turn = false;
-    return code;
-}
 
 /* --- a run --------------------------------------------------------------- */
 
@@ -326,13 +145,9 @@ static int
 turns_begin(FlLoop *loop)
 {
     loop->thread_id = PyThread_get_thread_ident();
-    loop->skip_allowance = loop->skips_left = 0;
-    loop->now_fresh = false;
-    loop->now_ns = fl_clock_ns();
-    loop->clock_turns_left = CLOCK_TURNS;
     int plain = fl_tasks_are_plain(loop);
     loop->plain_tasks = plain > 0;
-    return plain < 0 ? -1 : 0;
+    return plain < 0 ? -1 : fl_loop_reset_turns(loop);
 }
 
 static void
@@ -423,7 +238,7 @@ run_turns(FlLoop *loop)
         }
     }
     while (code == 0) {
-        code = turn(loop);
+        code = fl_loop_turn(loop);
         if (loop->stopping) {
             break;
         }
@@ -480,13 +295,13 @@ fl_loop_run_once(FlLoop *loop, PyObject *Py_UNUSED(ignored))
 {
     int code = -1;
     if (fl_loop_is_here(loop)) {
-        code = turn(loop);
+        code = fl_loop_turn(loop);
     }
     else if (!fl_loop_claim(loop)) {
         (void)refuse_to_run();
     }
     else {
-        code = fl_loop_check_open(loop) < 0 ? -1 : turn(loop);
+        code = fl_loop_check_open(loop) < 0 ? -1 : fl_loop_turn(loop);
         fl_loop_give_back(loop);
     }
     if (code < 0) {

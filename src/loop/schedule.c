@@ -584,6 +584,14 @@ fl_loop_call_later(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
         < 0) {
         return NULL;
     }
+    if (FL_UNLIKELY(loop->own_time)) {
+        double now;
+        if (fl_loop_own_time(loop, &now) < 0) {
+            return NULL;
+        }
+        return schedule(loop, now + delay, deadline_of(now + delay), args + 1,
+                        nargs - 1, context);
+    }
     if (delay <= 0 && fl_loop_is_running(loop) && !fl_loop_is_elsewhere(loop))
     {
         if (!loop->now_fresh) {

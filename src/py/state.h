@@ -106,6 +106,7 @@ struct FlLoop;
     X(sockname)                       \
     X(stop)                           \
     X(submit)                         \
+    X(time)                           \
     X(transport)                      \
     X(warn_lost)                      \
     X(when)

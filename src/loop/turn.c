@@ -1,0 +1,273 @@
+/* One turn of the loop: an iteration of asyncio's.
+
+   Poll, queue what fired, queue the timers now due, run what is in the queue.
+
+   1. The poll may be skipped while callbacks keep coming, but never in the
+      first turn of a run, nor after a poll that found something, nor after a
+      stream sent something or a watch began; the allowance doubles with every
+      empty poll up to MAX_SKIPS, and ends with the tick of the coarse clock.
+   2. The GIL is given up only around a poll that may block; libuv's callbacks
+      touch no Python.
+   3. A program may give the loop a time() of its own, by a subclass or on the
+      object, and tests do.  own_time notes that: timers then go by what that
+      method says, each time it matters, and by no clock of ours. */
+#include "base/clock.h"
+#include "loop/methods.h"
+
+#include <math.h>
+
+#define MAX_SKIPS   32
+/* Turns in a row that timers already due may do without a clock reading: by
+   how many of them another timer may be noticed late. */
+#define CLOCK_TURNS 8
+
+/* --- a time() of the program's own --------------------------------------- */
+
+static bool
+is_our_time(PyObject *method)
+{
+    PyCFunction function = NULL;
+    if (PyCFunction_Check(method)) {
+        function = PyCFunction_GET_FUNCTION(method);
+    }
+    else if (Py_IS_TYPE(method, &PyMethodDescr_Type)) {
+        function = ((PyMethodDescrObject *)method)->d_method->ml_meth;
+    }
+    return function == (PyCFunction)(void (*)(void))fl_loop_time;
+}
+
+int
+fl_loop_note_time(FlLoop *loop, PyObject *holder)
+{
+    PyObject *method = PyObject_GetAttr(holder, loop->state->names.time);
+    if (method == NULL) {
+        return -1;
+    }
+    loop->own_time = !is_our_time(method);
+    Py_DECREF(method);
+    return 0;
+}
+
+int
+fl_loop_own_time(FlLoop *loop, double *seconds)
+{
+    PyObject *now =
+        PyObject_CallMethodNoArgs((PyObject *)loop, loop->state->names.time);
+    if (now == NULL) {
+        return -1;
+    }
+    *seconds = PyFloat_AsDouble(now);
+    Py_DECREF(now);
+    return *seconds == -1.0 && PyErr_Occurred() ? -1 : 0;
+}
+
+/* The loop's time, whoever tells it.  0 or -1. */
+static int
+read_time(FlLoop *loop, int64_t *now_ns)
+{
+    if (FL_LIKELY(!loop->own_time)) {
+        *now_ns = fl_clock_ns();
+        return 0;
+    }
+    double seconds;
+    if (fl_loop_own_time(loop, &seconds) < 0) {
+        return -1;
+    }
+    double ns = floor(seconds * 1e9);
+    *now_ns = ns >= 9.2e18 ? FL_DEADLINE_NEVER - 2 : ns > 0 ? (int64_t)ns : 0;
+    return 0;
+}
+
+/* --- one turn ------------------------------------------------------------ */
+
+/* Queue an entry for each watch that fired; the number of them. */
+static unsigned
+queue_fired(FlLoop *loop)
+{
+    unsigned count = 0;
+    FlWatch *watch;
+    while ((watch = fl_poller_pop_fired(loop->poller)) != NULL) {
+        count++;
+        if (watch->position != FL_NOT_READY) {
+            continue; /* still queued from before: its bits are merged */
+        }
+        FlReady *entry = fl_ready_reserve(&loop->ready);
+        if (entry == NULL) {
+            /* No memory for one entry: it stays noted and the next turn
+               tries again, with whatever memory the callbacks gave back. */
+            PyErr_Clear();
+            fl_list_append(&loop->poller->fired, &watch->fired_link);
+            break;
+        }
+        entry->kind = FL_READY_EVENT;
+        entry->nargs = 0;
+        entry->of.watch = watch;
+        watch->position = fl_ready_commit(&loop->ready);
+    }
+    return count;
+}
+
+static void
+poll_blocking(FlLoop *loop, int64_t timeout_ns)
+{
+    FlPoller *poller = loop->poller;
+    fl_ready_shrink(&loop->ready);
+    atomic_store(&poller->sleeping, 1);
+    if (atomic_load(&loop->inbox.filled)) {
+        timeout_ns = 0;
+    }
+    PyThreadState *thread = PyEval_SaveThread();
+    fl_poller_run(poller, timeout_ns);
+    PyEval_RestoreThread(thread);
+    atomic_store(&poller->sleeping, 0);
+}
+
+/* Poll and queue what fired; see invariant 1. */
+static void
+poll(FlLoop *loop, int64_t timeout_ns)
+{
+    if (timeout_ns == 0) {
+        fl_poller_run(loop->poller, 0);
+    }
+    else {
+        poll_blocking(loop, timeout_ns);
+    }
+    unsigned fired = queue_fired(loop);
+    if (fired > 0 || timeout_ns != 0 || (loop->off & FL_OFF_POLL_SKIP)) {
+        loop->skip_allowance = 0;
+    }
+    else if (loop->skip_allowance < MAX_SKIPS) {
+        loop->skip_allowance =
+            loop->skip_allowance == 0 ? 1 : loop->skip_allowance * 2;
+    }
+    loop->skips_left = loop->skip_allowance;
+    loop->polled_ns = fl_clock_coarse_ns();
+}
+
+static bool
+may_skip_poll(FlLoop *loop)
+{
+    if (loop->skips_left == 0 || FL_UNLIKELY(loop->own_time)
+        || !fl_list_is_empty(&loop->poller->fresh))
+    {
+        return false;
+    }
+    /* A timer that was due by the last clock reading is as good as ready. */
+    if (fl_ready_count(&loop->ready) == 0
+        && fl_deadlines_next_ns(&loop->timers) > loop->now_ns)
+    {
+        return false;
+    }
+    loop->skips_left--;
+    return fl_clock_coarse_ns() == loop->polled_ns;
+}
+
+/* How long to wait; -1 in *timeout_ns is for ever.  0 or -1. */
+static int
+poll_timeout(FlLoop *loop, int64_t *timeout_ns)
+{
+    int64_t next_ns = fl_deadlines_next_ns(&loop->timers), now_ns;
+    *timeout_ns = 0;
+    if (loop->stopping || fl_ready_count(&loop->ready) > 0) {
+        return 0;
+    }
+    if (next_ns == FL_DEADLINE_NEVER) {
+        *timeout_ns = -1;
+        return 0;
+    }
+    if (read_time(loop, &now_ns) < 0) {
+        return -1;
+    }
+    if (next_ns > now_ns) {
+        *timeout_ns = next_ns - now_ns;
+    }
+    return 0;
+}
+
+/* Move the timers now due to the ready queue. */
+static int
+queue_due(FlLoop *loop)
+{
+    int64_t next_ns = fl_deadlines_next_ns(&loop->timers);
+    loop->now_fresh = false;
+    if (next_ns == FL_DEADLINE_NEVER) {
+        loop->clock_turns_left = 1; /* the last reading will be an old one */
+        return 0;
+    }
+    if (next_ns > loop->now_ns || --loop->clock_turns_left == 0
+        || FL_UNLIKELY(loop->own_time))
+    {
+        if (next_ns > fl_clock_coarse_ns() + FL_COARSE_LAG_NS
+            && !loop->own_time) {
+            loop->clock_turns_left = 1;
+            return 0;
+        }
+        if (read_time(loop, &loop->now_ns) < 0) {
+            return -1;
+        }
+        loop->clock_turns_left = CLOCK_TURNS;
+    }
+    loop->now_fresh = true;
+    /* One nanosecond is the clock's resolution, which asyncio allows for. */
+    int64_t due_ns = loop->now_ns + 1;
+    while (fl_deadlines_next_ns(&loop->timers) <= due_ns) {
+        FlReady *entry = fl_ready_reserve(&loop->ready);
+        if (entry == NULL) {
+            return -1;
+        }
+        FlTimerHandle *timer =
+            fl_timer_of(fl_deadlines_pop_due(&loop->timers, due_ns));
+        entry->kind = FL_READY_HANDLE;
+        entry->nargs = 0;
+        entry->context = NULL;
+        entry->callback = (PyObject *)timer; /* the queue's reference */
+        (void)fl_ready_commit(&loop->ready);
+    }
+    return 0;
+}
+
+static int
+make_turn(FlLoop *loop)
+{
+    /* Held by what ran outside a callback: a signal's handler, say. */
+    if (FL_UNLIKELY(fl_loop_has_deferred(loop))
+        && fl_loop_run_deferred(loop) < 0) {
+        return -1;
+    }
+    if (!may_skip_poll(loop)) {
+        int64_t timeout_ns;
+        if (poll_timeout(loop, &timeout_ns) < 0) {
+            return -1;
+        }
+        poll(loop, timeout_ns);
+    }
+    if (fl_inbox_drain(loop) < 0 || queue_due(loop) < 0) {
+        return -1;
+    }
+    return fl_loop_run_batch(loop);
+}
+
+int
+fl_loop_turn(FlLoop *loop)
+{
+    if (FL_UNLIKELY(loop->in_turn)) {
+        PyErr_SetString(PyExc_RuntimeError,
+                        "This event loop is already running");
+        return -1;
+    }
+    loop->in_turn = true;
+    int code = make_turn(loop);
+    loop->in_turn = false;
+    return code;
+}
+
+int
+fl_loop_reset_turns(FlLoop *loop)
+{
+    loop->skip_allowance = loop->skips_left = 0;
+    loop->now_fresh = false;
+    loop->now_ns = fl_clock_ns();
+    loop->clock_turns_left = CLOCK_TURNS;
+    /* A class may have been patched since the last run. */
+    return fl_loop_note_time(loop, (PyObject *)loop);
+}

@@ -1,0 +1,166 @@
+"""A loop whose time() the program replaced goes by that time.
+
+Tests do so to make an hour pass in no time, on the object for a while or in
+a subclass for good.
+"""
+
+import asyncio
+import time
+from unittest import mock
+
+import pytest
+
+
+@pytest.fixture
+def virtual(loop_factory):
+    """Return a loop of a class with a time() that only its user moves."""
+    base = loop_factory()
+    kind = type(base)
+    base.close()
+
+    class Virtual(kind):
+        now = 1000.0
+        fails = None
+
+        def time(self):
+            if self.fails is not None:
+                raise self.fails
+            return self.now
+
+    made = Virtual()
+    yield made
+    made.close()
+
+
+async def turns(count):
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+def test_a_patched_time_is_gone_by(loop):
+    async def main():
+        now = loop.time()
+        seen = []
+        with mock.patch.object(loop, "time") as told:
+            told.return_value = now
+            timer = loop.call_later(3600, seen.append, "late")
+            assert timer.when() == now + 3600
+            loop.call_later(60, seen.append, "soon")
+            await turns(3)
+            assert seen == []
+            told.return_value = now + 60
+            await turns(2)
+            assert seen == ["soon"]
+            told.return_value = timer.when()
+            await turns(2)
+            assert seen == ["soon", "late"]
+
+    loop.run_until_complete(main())
+
+
+def test_after_the_patch_the_clock_counts_again(run):
+    async def main():
+        loop = asyncio.get_running_loop()
+        with mock.patch.object(loop, "time", return_value=5.0):
+            far = loop.call_at(9e9, loop.stop)
+        assert abs(loop.time() - time.monotonic()) < 30
+        began = time.monotonic()
+        await asyncio.sleep(0.005)
+        assert time.monotonic() - began >= 0.005
+        far.cancel()
+
+    run(main())
+
+
+def test_a_time_that_stands_still_fires_nothing(run):
+    async def main():
+        loop = asyncio.get_running_loop()
+        with mock.patch.object(loop, "time", return_value=loop.time()):
+            timer = loop.call_later(0.001, loop.stop)
+            end = time.monotonic() + 0.01
+            while time.monotonic() < end:
+                await asyncio.sleep(0)
+            timer.cancel()
+
+    run(main())
+
+
+def test_a_subclass_tells_the_time(virtual):
+    moments = iter([1000.25, 1000.5, 1000.5, 1000.49, 1001.0, 8200.0, 8200.0])
+    seen = []
+
+    def turn():
+        now = next(moments, None)
+        if now is None:
+            virtual.stop()
+            return
+        virtual.now = now
+        seen.append(now)
+        virtual.call_soon(turn)
+
+    virtual.call_at(1000.5, seen.append, "half")
+    virtual.call_later(0.25, seen.append, "quarter")
+    virtual.call_later(0, seen.append, "now")
+    virtual.call_later(7200, seen.append, "hours")
+    virtual.call_later(0.75, seen.append, "three quarters")
+    virtual.call_later(7201, seen.append, "never")
+    virtual.call_soon(turn)
+    virtual.run_forever()
+    assert seen == [
+        1000.25,
+        "now",
+        1000.5,
+        "quarter",
+        1000.5,
+        "half",
+        1000.49,
+        1001.0,
+        8200.0,
+        "three quarters",
+        8200.0,
+        "hours",
+    ]
+
+
+def test_sleep_and_timeout_go_by_it(virtual):
+    async def main():
+        async def leap():
+            virtual.now += 3600
+
+        virtual.call_soon(lambda: asyncio.ensure_future(leap()))
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(3000):
+                await asyncio.sleep(4000)
+        asyncio.ensure_future(leap())
+        await asyncio.sleep(3600)
+        return virtual.time()
+
+    assert virtual.run_until_complete(main()) == 1000.0 + 7200
+
+
+def test_a_time_that_fails_ends_the_run(virtual):
+    virtual.call_later(1, virtual.stop)
+    virtual.fails = OSError("no clock")
+    with pytest.raises(OSError, match="no clock"):
+        virtual.run_forever()
+    with pytest.raises(OSError, match="no clock"):
+        virtual.call_later(1, virtual.stop)
+    assert not virtual.is_running()
+    virtual.fails = None
+    virtual.now += 1
+    virtual.run_forever()
+
+
+def test_a_time_that_is_no_number(virtual):
+    virtual.now = "noon"
+    with pytest.raises(TypeError):
+        virtual.call_later(1, virtual.stop)
+
+
+def test_a_class_patched_between_runs(loop):
+    loop.run_until_complete(asyncio.sleep(0))
+    told = loop.time()
+    timer = loop.call_later(3600, loop.stop)
+    with mock.patch.object(type(loop), "time", lambda self: told + 3601):
+        loop.run_forever()
+    assert timer.when() <= told + 3601
