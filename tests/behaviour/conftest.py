@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -29,3 +30,15 @@ def debug(
     yield loop
     if not loop.is_closed():
         loop.set_debug(False)
+
+
+@pytest.fixture
+def child_watcher(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+    """On 3.11 a child is watched by what the policy has, for ``loop``."""
+    if sys.version_info >= (3, 12):
+        yield
+        return
+    watcher = asyncio.ThreadedChildWatcher()
+    asyncio.set_child_watcher(watcher)
+    yield
+    asyncio.set_child_watcher(None)

@@ -19,16 +19,7 @@ def python(expression):
     return [sys.executable, "-c", SHOW.format(expression)]
 
 
-@pytest.fixture(autouse=True)
-def watcher(loop):
-    """On 3.11 a child is watched by what the policy has, for this loop."""
-    if sys.version_info >= (3, 12):
-        yield
-        return
-    watcher = asyncio.ThreadedChildWatcher()
-    asyncio.set_child_watcher(watcher)
-    yield
-    asyncio.set_child_watcher(None)
+pytestmark = pytest.mark.usefixtures("child_watcher")
 
 
 async def output(*command, **how):

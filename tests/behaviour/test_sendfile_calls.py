@@ -1,0 +1,193 @@
+"""loop.sendfile and loop.sock_sendfile: parts of files, and who may refuse."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import socket
+import sys
+
+import pytest
+from net_helpers import Recorder, every_kind, link, pattern
+
+DATA = pattern(300_000)
+#: Keywords, and what of the file they mean.
+PARTS = [
+    ({}, slice(None)),
+    ({"offset": 1000}, slice(1000, None)),
+    ({"count": 5000}, slice(0, 5000)),
+    ({"offset": 70_000, "count": 100_000}, slice(70_000, 170_000)),
+    ({"offset": 299_000, "count": 9_000_000}, slice(299_000, None)),
+    ({"offset": 300_000}, slice(300_000, None)),
+]
+part = pytest.mark.parametrize(("how", "meant"), PARTS, ids=str)
+
+
+@pytest.fixture(params=["file", "memory"])
+def file(request, tmp_path):
+    """A file the system can send, and one that only Python can read."""
+    if request.param == "memory":
+        yield io.BytesIO(DATA)
+        return
+    path = tmp_path / "file"
+    path.write_bytes(DATA)
+    with path.open("rb") as opened:
+        yield opened
+
+
+def check_position(file, meant, size):
+    """asyncio leaves the file behind what it sent (always from 3.14 on)."""
+    if size or sys.version_info >= (3, 14):
+        assert file.tell() == meant.indices(len(DATA))[0] + size
+
+
+@every_kind
+@part
+def test_on_a_transport(run, loop, kind, file, how, meant):
+    async def main():
+        async with link(kind) as c:
+            c.transport.write(b"before ")
+            task = loop.create_task(c.peer.recv_exactly(len(wanted)))
+            sent = await loop.sendfile(c.transport, file, **how)
+            c.transport.write(b" after")
+            assert await task == wanted
+            return sent
+
+    wanted = b"before " + DATA[meant] + b" after"
+    sent = run(main())
+    assert sent == len(DATA[meant])
+    check_position(file, meant, sent)
+
+
+@part
+def test_on_a_socket(run, loop, file, how, meant):
+    async def main():
+        near, far = socket.socketpair()
+        with near, far:
+            near.setblocking(False)
+            far.setblocking(False)
+            task = loop.create_task(loop.sock_sendfile(near, file, **how))
+            got = bytearray()
+            while len(got) < len(DATA[meant]):
+                got += await loop.sock_recv(far, 65536)
+            assert got == DATA[meant]
+            return await task
+
+    sent = run(main())
+    assert sent == len(DATA[meant])
+    check_position(file, meant, sent)
+
+
+def test_by_keywords(run, loop, tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(DATA)
+
+    async def main():
+        async with link("unix") as c:
+            with path.open("rb") as file:
+                assert 100 == await loop.sendfile(
+                    c.transport, file, offset=5, count=100, fallback=False
+                )
+                assert await c.peer.recv_exactly(100) == DATA[5:105]
+        near, far = socket.socketpair()
+        with near, far, path.open("rb") as file:
+            near.setblocking(False)
+            assert 100 == await loop.sock_sendfile(
+                near, file, offset=5, count=100, fallback=False
+            )
+            assert far.recv(1000) == DATA[5:105]
+
+    run(main())
+
+
+def test_without_fallback(run, loop):
+    """What the system cannot send is refused."""
+    refused = asyncio.SendfileNotAvailableError
+
+    async def main():
+        async with link("unix") as c:
+            with pytest.raises(refused):
+                await loop.sendfile(
+                    c.transport, io.BytesIO(b"x"), fallback=False
+                )
+        near, far = socket.socketpair()
+        with near, far:
+            near.setblocking(False)
+            with pytest.raises(refused):
+                await loop.sock_sendfile(
+                    near, io.BytesIO(b"x"), fallback=False
+                )
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("how", "error"),
+    [
+        ({"count": 0}, ValueError),
+        ({"count": -1}, ValueError),
+        ({"count": 1.5}, TypeError),
+        ({"offset": -1}, ValueError),
+        ({"offset": 1.5}, TypeError),
+    ],
+    ids=str,
+)
+def test_parts_that_make_no_sense(run, loop, tmp_path, how, error):
+    path = tmp_path / "file"
+    path.write_bytes(DATA)
+
+    async def main():
+        near, far = socket.socketpair()
+        with near, far, path.open("rb") as file:
+            near.setblocking(False)
+            with pytest.raises(error):
+                await loop.sock_sendfile(near, file, **how)
+        async with link("unix") as c:
+            with path.open("rb") as file, pytest.raises(error):
+                await loop.sendfile(c.transport, file, **how)
+
+    run(main())
+
+
+class Other(asyncio.Transport):
+    """A transport that says nothing of sendfile."""
+
+    def is_closing(self):
+        return False
+
+
+def test_files_and_transports_that_cannot(run, loop, tmp_path):
+    (tmp_path / "file").write_bytes(DATA)
+
+    async def main():
+        async with link("unix") as c:
+            with (tmp_path / "file").open() as text:
+                with pytest.raises(ValueError, match="binary mode"):
+                    await loop.sendfile(c.transport, text)
+            with pytest.raises(RuntimeError, match="not supported"):
+                await loop.sendfile(Other(), io.BytesIO())
+            c.transport.close()
+            with pytest.raises(RuntimeError, match="Transport is closing"):
+                await loop.sendfile(c.transport, io.BytesIO())
+
+    run(main())
+
+
+@every_kind
+def test_nothing_is_written_meanwhile(run, loop, kind, tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(DATA * 20)
+
+    async def main():
+        async with link(kind, Recorder()) as c:
+            c.shrink()
+            with path.open("rb") as file:
+                task = loop.create_task(loop.sendfile(c.transport, file))
+                assert await c.peer.recv_exactly(1000) == DATA[:1000]
+                with pytest.raises(RuntimeError, match="sendfile"):
+                    c.transport.write(b"between")
+                rest = await c.peer.recv_exactly(len(DATA) * 20 - 1000)
+                assert rest == (DATA * 20)[1000:]
+                assert await task == len(DATA) * 20
+
+    run(main())

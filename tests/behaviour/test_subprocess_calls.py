@@ -1,0 +1,237 @@
+"""loop.subprocess_exec and loop.subprocess_shell: the calls themselves.
+
+asyncio.subprocess is made of these; what programs do with it is tested in
+test_subprocesses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.usefixtures("child_watcher")
+
+CAT = "import sys; sys.stdout.write(sys.stdin.read().upper()); sys.exit(7)"
+
+
+class Child(asyncio.SubprocessProtocol):
+    """What became of a child: its output by descriptor, and its end."""
+
+    def __init__(self):
+        self.output = {1: b"", 2: b""}
+        self.closed = []
+        self.exited = False
+        self.lost = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def pipe_data_received(self, fd, data):
+        self.output[fd] += data
+
+    def pipe_connection_lost(self, fd, exc):
+        self.closed.append(fd)
+
+    def process_exited(self):
+        self.exited = True
+
+    def connection_lost(self, exc):
+        self.lost.set_result(exc)
+
+
+async def ended(transport, protocol):
+    """Wait for a child's end; its output and what it returned."""
+    assert await protocol.lost is None
+    assert protocol.exited
+    transport.close()
+    assert transport.is_closing()
+    return protocol.output[1], transport.get_returncode()
+
+
+def test_exec(run, loop):
+    async def main():
+        transport, protocol = await loop.subprocess_exec(
+            Child,
+            *(sys.executable, "-c", CAT),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        assert isinstance(transport, asyncio.SubprocessTransport)
+        assert protocol.transport is transport
+        assert transport.get_returncode() is None
+        os.kill(transport.get_pid(), 0)
+        stdin = transport.get_pipe_transport(0)
+        assert isinstance(stdin, asyncio.WriteTransport)
+        for number in (1, 2):
+            pipe = transport.get_pipe_transport(number)
+            assert isinstance(pipe, asyncio.ReadTransport)
+        assert transport.get_pipe_transport(3) is None
+        popen = transport.get_extra_info("subprocess")
+        assert popen.pid == transport.get_pid()
+        stdin.write(b"text")
+        stdin.write_eof()
+        assert await ended(transport, protocol) == (b"TEXT", 7)
+        assert sorted(protocol.closed) == [0, 1, 2]
+
+    run(main())
+
+
+def test_shell(run, loop):
+    async def main():
+        transport, protocol = await loop.subprocess_shell(
+            Child,
+            "read x; echo $x; echo no >&2; exit 5",
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        transport.get_pipe_transport(0).write(b"line\n")
+        assert await ended(transport, protocol) == (b"line\n", 5)
+        assert protocol.output[2] == b"no\n"
+
+    run(main())
+
+
+@pytest.mark.parametrize("stderr", [subprocess.STDOUT, subprocess.DEVNULL])
+def test_streams_that_are_no_pipes(run, loop, stderr, tmp_path):
+    async def main():
+        with open(os.devnull, "rb") as empty:
+            transport, protocol = await loop.subprocess_shell(
+                Child,
+                "cat; echo out; echo err >&2",
+                stdin=empty,
+                stderr=stderr,
+            )
+            assert transport.get_pipe_transport(0) is None
+            assert transport.get_pipe_transport(2) is None
+            output, code = await ended(transport, protocol)
+        both = stderr == subprocess.STDOUT
+        assert output == (b"out\nerr\n" if both else b"out\n")
+        assert code == 0
+        with open(tmp_path / "out", "wb") as file:
+            transport, protocol = await loop.subprocess_exec(
+                Child, "echo", "to a file", stdin=None, stdout=file
+            )
+            await ended(transport, protocol)
+        assert (tmp_path / "out").read_bytes() == b"to a file\n"
+
+    run(main())
+
+
+@pytest.mark.parametrize("how", ["terminate", "kill", "send_signal", "close"])
+def test_signals(run, loop, how):
+    expected = {"terminate": signal.SIGTERM, "send_signal": signal.SIGUSR1}
+
+    async def main():
+        transport, protocol = await loop.subprocess_exec(Child, "sleep", "60")
+        if how == "terminate":
+            transport.terminate()
+        elif how == "kill":
+            transport.kill()
+        elif how == "send_signal":
+            transport.send_signal(signal.SIGUSR1)
+        else:
+            transport.close()
+        _, code = await ended(transport, protocol)
+        assert code == -expected.get(how, signal.SIGKILL)
+        for call in (transport.terminate, transport.kill):
+            with pytest.raises(ProcessLookupError):
+                call()
+
+    run(main())
+
+
+def refused(text):
+    return pytest.raises(ValueError, match=text)
+
+
+def test_what_exec_refuses(run, loop):
+    """Text and buffers are the protocol's affair."""
+    with refused("universal_newlines must be False"):
+        run(loop.subprocess_exec(Child, "a", universal_newlines=True))
+    with refused("shell must be False"):
+        run(loop.subprocess_exec(Child, "a", shell=True))
+    with refused("bufsize must be 0"):
+        run(loop.subprocess_exec(Child, "a", bufsize=1))
+    with refused("text must be False"):
+        run(loop.subprocess_exec(Child, "a", text=True))
+    with refused("encoding must be None"):
+        run(loop.subprocess_exec(Child, "a", encoding="utf-8"))
+    with refused("errors must be None"):
+        run(loop.subprocess_exec(Child, "a", errors="strict"))
+
+
+def test_what_shell_refuses(run, loop):
+    with refused("universal_newlines must be False"):
+        run(loop.subprocess_shell(Child, "a", universal_newlines=True))
+    with refused("shell must be True"):
+        run(loop.subprocess_shell(Child, "a", shell=False))
+    with refused("bufsize must be 0"):
+        run(loop.subprocess_shell(Child, "a", bufsize=1))
+    with refused("text must be False"):
+        run(loop.subprocess_shell(Child, "a", text=True))
+    with refused("encoding must be None"):
+        run(loop.subprocess_shell(Child, "a", encoding="utf-8"))
+    with refused("errors must be None"):
+        run(loop.subprocess_shell(Child, "a", errors="strict"))
+    with refused("cmd must be a string"):
+        run(loop.subprocess_shell(Child, ["a"]))
+
+
+def test_keywords_that_popen_takes(run, loop, tmp_path):
+    show = "import os; print(os.getcwd(), os.environ['A'], os.getpgid(0))"
+
+    async def main():
+        transport, protocol = await loop.subprocess_exec(
+            Child,
+            *("renamed", "-c", show),
+            executable=sys.executable,
+            cwd=tmp_path,
+            env={**os.environ, "A": "value"},
+            start_new_session=True,
+            close_fds=True,
+            pass_fds=(),
+        )
+        output, code = await ended(transport, protocol)
+        group = str(transport.get_pid()).encode()
+        wanted = [str(tmp_path.resolve()).encode(), b"value", group]
+        assert output.split() == wanted
+        assert code == 0
+
+    run(main())
+
+
+def test_what_cannot_start(run, loop):
+    with pytest.raises(FileNotFoundError):
+        run(loop.subprocess_exec(Child, "/no/such/program"))
+    with pytest.raises(TypeError):
+        run(loop.subprocess_exec(Child, "true", no_such_keyword=1))
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="removed in 3.14")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_watcher_that_a_program_set_is_asked(run, loop):
+    class Watcher(asyncio.ThreadedChildWatcher):
+        children = []
+
+        def add_child_handler(self, pid, callback, *args):
+            self.children.append(pid)
+            super().add_child_handler(pid, callback, *args)
+
+    async def main():
+        transport, protocol = await loop.subprocess_exec(Child, "true")
+        assert Watcher.children == [transport.get_pid()]
+        assert (await ended(transport, protocol))[1] == 0
+
+    asyncio.set_child_watcher(Watcher())
+    try:
+        assert type(asyncio.get_child_watcher()) is Watcher
+        run(main())
+    finally:
+        asyncio.set_child_watcher(None)
