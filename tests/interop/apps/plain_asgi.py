@@ -1,7 +1,10 @@
 """The least ASGI application: some words for every request.
 
-/endless sends for as long as it may, /sent says how much that was so far.
+/endless sends for as long as it may, /sent says how much that was so far;
+/collect runs the garbage collector first.
 """
+
+import gc
 
 BODY = b"Hello, world!"
 START = {
@@ -36,5 +39,7 @@ async def app(scope, receive, send):
         await send({**START, "headers": [length]})
         await send({**END, "body": text})
     else:
+        if scope["path"] == "/collect":
+            gc.collect()
         await send(START)
         await send(END)
