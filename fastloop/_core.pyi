@@ -54,6 +54,8 @@ _AddressInfo: TypeAlias = tuple[
 @final
 class Handle(_AsyncioHandle):
     @property
+    def _loop(self) -> BaseLoop: ...
+    @property
     def _callback(self) -> Callable[..., object] | None: ...
     @property
     def _args(self) -> tuple[Any, ...] | None: ...  # type: ignore[override]
@@ -71,6 +73,8 @@ class Handle(_AsyncioHandle):
 
 @final
 class TimerHandle(_AsyncioTimerHandle):
+    @property
+    def _loop(self) -> BaseLoop: ...
     @property
     def _callback(self) -> Callable[..., object] | None: ...
     @property

@@ -307,7 +307,7 @@ keep_repr(FlHandle *self)
     if (!FL_LOOP(self->loop)->debug) {
         return 0;
     }
-    Py_SETREF(self->cancelled, Py_NewRef(Py_True));
+    Py_XSETREF(self->cancelled, Py_NewRef(Py_True));
     PyObject *repr = PyObject_Repr((PyObject *)self);
     if (repr == NULL) {
         return -1;
@@ -336,7 +336,7 @@ mark_cancelled(FlHandle *self)
 {
     PyObject *callback = NULL, *args = NULL;
     Py_BEGIN_CRITICAL_SECTION(self);
-    Py_SETREF(self->cancelled, Py_NewRef(Py_True));
+    Py_XSETREF(self->cancelled, Py_NewRef(Py_True));
     callback = self->callback;
     args = self->args;
     self->callback = NULL;
@@ -495,15 +495,28 @@ timer_get_scheduled(FlTimerHandle *self, void *Py_UNUSED(closure))
     return PyBool_FromLong(self->deadline.place != 0);
 }
 
+/* asyncio's slot can be set, which would take from a handle the loop that its
+   memory and its entry belong to. */
+static PyObject *
+get_loop(FlHandle *self, void *Py_UNUSED(closure))
+{
+    return Py_NewRef(self->loop);
+}
+
+#define LOOP_SLOT                                   \
+    {                                               \
+        "_loop", (getter)get_loop, NULL, NULL, NULL \
+    }
 #define SLOT(get, name)                                                      \
     {                                                                        \
         "_" #name, (getter)get, NULL, NULL, (void *)offsetof(FlHandle, name) \
     }
 
 static PyGetSetDef handle_getset[] = {
-    SLOT(get_slot, callback), SLOT(get_slot, args),
-    SLOT(get_slot, context),  SLOT(get_slot, source_traceback),
-    SLOT(get_slot, repr),     {NULL, NULL, NULL, NULL, NULL},
+    SLOT(get_slot, callback),       SLOT(get_slot, args),
+    SLOT(get_slot, context),        SLOT(get_slot, source_traceback),
+    SLOT(get_slot, repr),           LOOP_SLOT,
+    {NULL, NULL, NULL, NULL, NULL},
 };
 
 static PyGetSetDef timer_getset[] = {
@@ -512,6 +525,7 @@ static PyGetSetDef timer_getset[] = {
     SLOT(get_timer_slot, context),
     SLOT(get_timer_slot, source_traceback),
     SLOT(get_timer_slot, repr),
+    LOOP_SLOT,
     {"_when", (getter)timer_get_when, NULL, NULL, NULL},
     {"_scheduled", (getter)timer_get_scheduled, NULL, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},

@@ -506,3 +506,22 @@ def test_timer_handle_scheduled_flag(loop, turn):
     assert due._scheduled
     turn(2)
     assert not due._scheduled
+
+
+@pytest.mark.parametrize("delay", [None, 1000])
+def test_a_handle_cannot_lose_its_loop(loop, loop_kind, delay):
+    """asyncio's fails at the next cancel(); ours is part of its loop."""
+    handle = (
+        loop.call_soon(nothing)
+        if delay is None
+        else loop.call_later(delay, nothing)
+    )
+    assert handle._loop is loop
+    if loop_kind == "fastloop":
+        with pytest.raises(AttributeError):
+            handle._loop = None
+        with pytest.raises(AttributeError):
+            del handle._loop
+        del handle._cancelled
+    handle.cancel()
+    assert handle.cancelled()
