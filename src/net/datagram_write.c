@@ -96,29 +96,46 @@ find_address(FlDatagram *self, PyObject *address)
     return &self->target;
 }
 
-/* Send a datagram in one piece of memory. */
-static int
-send_bytes(FlDatagram *self, PyObject *data, const void *bytes, size_t size,
-           PyObject *address)
+/* The system call itself, with errno as it leaves it. */
+static ssize_t
+send_view(FlDatagram *self, const Py_buffer *view, const FlAddress *to)
 {
+    int fd = self->stream.fd;
+    size_t size = (size_t)view->len;
     fl_loop_expect_io(self->stream.loop);
-    if (self->connected) {
-        return outcome(self,
-                       send(self->stream.fd, bytes, size, FL_SEND_FLAGS));
+    if (to == NULL) {
+        return send(fd, view->buf, size, FL_SEND_FLAGS);
     }
-    const FlAddress *found = find_address(self, address);
-    if (found == NULL) {
-        return send_by_object(self, data, address);
+    return sendto(fd, view->buf, size, FL_SEND_FLAGS,
+                  (const struct sockaddr *)&to->name, to->size);
+}
+
+/* Send one datagram to an address that is known, or to the socket's peer. */
+static int
+send_data(FlDatagram *self, PyObject *data, PyObject *address)
+{
+    Py_buffer view;
+    if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) {
+        return raised_outcome(self); /* it is not in one piece */
     }
-    if (PySys_Audit("socket.sendto", "OO", self->stream.sock, address) < 0) {
+    if (!self->connected
+        && PySys_Audit("socket.sendto", "OO", self->stream.sock, address) < 0)
+    {
+        PyBuffer_Release(&view);
         return raised_outcome(self);
     }
-    if (self->stream.fd < 0) {
-        return SENT; /* the hook has ended the transport */
+    ssize_t sent = 0;
+    if (self->stream.fd >= 0) { /* else a hook has ended the transport */
+        /* Not before: a hook may have sent to somebody else. */
+        const FlAddress *to =
+            self->connected ? NULL : find_address(self, address);
+        sent = send_view(self, &view, to);
     }
-    return outcome(self,
-                   sendto(self->stream.fd, bytes, size, FL_SEND_FLAGS,
-                          (const struct sockaddr *)&found->name, found->size));
+    int code = errno;
+    /* The protocol, which hears of an error, may do as it likes with it. */
+    PyBuffer_Release(&view);
+    errno = code;
+    return outcome(self, sent);
 }
 
 /* --- sendto -------------------------------------------------------------- */
@@ -188,15 +205,9 @@ send_or_queue(FlDatagram *self, PyObject *data, PyObject *address)
     if (!fl_chunks_is_empty(&self->stream.chunks)) {
         return queue(self, data, address);
     }
-    Py_buffer view;
-    int result;
-    if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) {
-        result = raised_outcome(self); /* it is not in one piece */
-    }
-    else {
-        result = send_bytes(self, data, view.buf, (size_t)view.len, address);
-        PyBuffer_Release(&view);
-    }
+    bool known = self->connected || find_address(self, address) != NULL;
+    int result = known ? send_data(self, data, address)
+                       : send_by_object(self, data, address);
     if (result == NO_ROOM && self->stream.loop != NULL) {
         return queue(self, data, address);
     }

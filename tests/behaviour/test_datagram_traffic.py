@@ -357,6 +357,19 @@ def test_system_errors_go_to_the_protocol(run):
     run(main())
 
 
+def test_error_received_may_clear_what_was_sent(run):
+    data = bytearray(70_000)
+
+    async def main():
+        protocol = Datagrams(error=lambda protocol, exc: data.clear())
+        async with endpoint(protocol) as p:
+            p.transport.sendto(data, ("127.0.0.1", 9))
+            assert p.names == ["made", "error"]
+
+    run(main())
+    assert data == b""
+
+
 def test_an_unknown_name_goes_to_the_protocol(run):
     async def main():
         events = await outcome_of(("no.such.host.invalid", 9))

@@ -333,3 +333,40 @@ loop.close()
 """
     )
     assert done.stdout.startswith("waiting\n")
+
+
+def test_an_audit_hook_may_send_a_datagram_of_its_own(script):
+    script(
+        """
+class Log:
+    to = None
+
+    def __call__(self, event, args):
+        if event == "socket.sendto" and self.to:
+            to, self.to = self.to, None
+            self.transport.sendto(b"log", to)
+
+async def main():
+    peers = [socket.socket(type=socket.SOCK_DGRAM) for _ in range(2)]
+    for peer in peers:
+        peer.bind(("127.0.0.1", 0))
+        peer.settimeout(10)
+    log = Log()
+    sys.addaudithook(log)
+    loop = asyncio.get_running_loop()
+    log.transport, _ = await loop.create_datagram_endpoint(
+        asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0)
+    )
+    log.to = peers[1].getsockname()
+    log.transport.sendto(b"data", peers[0].getsockname())
+    assert peers[1].recv(10) == b"log"
+    assert peers[0].recv(10) == b"data"
+    log.transport.close()
+    for peer in peers:
+        peer.close()
+
+loop = new_loop()
+loop.run_until_complete(main())
+loop.close()
+"""
+    )
