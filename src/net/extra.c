@@ -182,6 +182,9 @@ fl_stream_remember_names(FlStream *self)
 int
 fl_stream_fill_extra(FlStream *self)
 {
+    if (self->loop != NULL && fl_stream_flush(self) < 0) {
+        return -1;
+    }
     PyObject *socket = extra_value(self, self->state->names.socket);
     if (socket == NULL && PyErr_Occurred()) {
         return -1;

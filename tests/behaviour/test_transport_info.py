@@ -376,6 +376,38 @@ def test_a_socket_object_that_cannot_be_made(
     run(main())
 
 
+def through_a_patch(transport):
+    original = asyncio.BaseTransport.get_extra_info
+    with unittest.mock.patch.object(
+        asyncio.BaseTransport,
+        "get_extra_info",
+        lambda self, name, default=None: original(self, name, default),
+    ):
+        return transport.get_extra_info("socket")
+
+
+@pytest.mark.parametrize(
+    "find",
+    [
+        lambda transport: transport.get_extra_info("socket"),
+        lambda transport: transport._extra["socket"],
+        lambda transport: transport._sock,
+        through_a_patch,
+    ],
+)
+@every_kind
+def test_nothing_on_the_socket_overtakes_what_was_written(run, kind, find):
+    async def main():
+        async with link(kind) as c:
+            c.transport.write(b"one ")
+            c.transport.write(b"two ")
+            with find(c.transport).dup() as sock:
+                sock.send(b"three")
+            assert await c.peer.recv_exactly(13) == b"one two three"
+
+    run(main())
+
+
 @pytest.mark.parametrize("patched", [asyncio.Transport, asyncio.BaseTransport])
 @every_kind
 def test_a_patched_base_class_answers(run, kind, patched):
