@@ -39,6 +39,9 @@ fl_transport_loop_get(FlStream *self, void *Py_UNUSED(closure))
 PyObject *
 fl_transport_sock_get(FlStream *self, void *Py_UNUSED(closure))
 {
+    if (self->loop != NULL && fl_stream_flush(self) < 0) {
+        return NULL;
+    }
     PyObject *sock = fl_stream_own_socket(self);
     return sock == NULL && PyErr_Occurred() ? NULL : or_none(sock);
 }
@@ -132,6 +135,9 @@ fl_transport_empty_waiter_get(FlStream *self, void *Py_UNUSED(closure))
 
 /* --- what waits to be sent ----------------------------------------------- */
 
+/* Making what shows them may run the collector, and that anything: the queue
+   is looked at anew for each. */
+
 static PyObject *
 waiting_bytes(const FlChunks *chunks, size_t at)
 {
@@ -146,20 +152,29 @@ static PyObject *
 waiting_datagram(const FlChunks *chunks, size_t at)
 {
     PyObject *const *pair = fl_chunks_pair(chunks, at);
-    return PyTuple_Pack(2, pair[0], pair[1]);
+    PyObject *data = Py_NewRef(pair[0]), *address = Py_NewRef(pair[1]);
+    PyObject *shown = PyTuple_Pack(2, data, address);
+    Py_DECREF(data);
+    Py_DECREF(address);
+    return shown;
+}
+
+/* How many wait; what is held counts as sent. */
+static size_t
+waiting_count(const FlStream *self, bool datagrams)
+{
+    size_t count = self->chunks.tail - self->chunks.head;
+    return fl_list_is_empty(&self->flush.link) ? count / (datagrams ? 2 : 1)
+                                               : 0;
 }
 
 PyObject *
 fl_transport_buffer_get(FlStream *self, void *Py_UNUSED(closure))
 {
     bool datagrams = Py_TYPE(self) == self->state->datagram_type;
-    size_t count = self->chunks.tail - self->chunks.head;
-    if (!fl_list_is_empty(&self->flush.link)) {
-        count = 0; /* held: counts as sent */
-    }
     PyObject *list = PyList_New(0);
-    for (size_t at = 0; list != NULL && at < count / (datagrams ? 2 : 1); at++)
-    {
+    for (size_t at = 0; list != NULL && at < waiting_count(self, datagrams);
+         at++) {
         PyObject *item = datagrams ? waiting_datagram(&self->chunks, at)
                                    : waiting_bytes(&self->chunks, at);
         if (item == NULL || PyList_Append(list, item) < 0) {

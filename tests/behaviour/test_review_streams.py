@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import collections
+import gc
 import os
 import socket
 from typing import Any
@@ -203,4 +205,45 @@ def test_what_was_written_before_an_error_arrives(
         assert got == b"header, body"
         await link.close()
 
+    loop.run_until_complete(main())
+
+
+def test_the_collector_may_end_what_is_looked_at(
+    loop: asyncio.AbstractEventLoop,
+) -> None:
+    """Making the copy of a queue runs it, before 3.12 in the middle."""
+
+    class Ends:
+        def __init__(self) -> None:
+            self.me = self
+
+        def __del__(self) -> None:
+            link.transport.abort()
+
+    def look() -> Any:
+        lists: list[Any] = [[] for _ in range(200)]  # none are kept for reuse
+        threshold = gc.get_threshold()
+        gc.collect()
+        gc.disable()
+        try:
+            Ends()
+            gc.set_threshold(1)
+            gc.enable()
+            return link.transport._buffer
+        finally:
+            gc.set_threshold(*threshold)
+            gc.enable()
+            lists.clear()
+
+    async def main() -> None:
+        await link.open(asyncio.Protocol())
+        link.transport.write(bytes(BIG))
+        link.transport.write(b"end")
+        assert isinstance(look(), bytearray | collections.deque)
+        gc.collect()
+        assert link.transport.is_closing()
+        assert link.transport.get_write_buffer_size() == 0
+        await link.close()
+
+    link = _Link(loop)
     loop.run_until_complete(main())
