@@ -377,9 +377,13 @@ on_ready(SocketCall *self)
     }
     PyObject *result = NULL;
     int code = try_call(self, &result);
-    if (code == 0 || self->future == NULL) {
-        Py_XDECREF(result);
+    if (code == 0) {
         return 0;
+    }
+    if (self->future == NULL) {
+        /* The call itself has ended the coroutine. */
+        Py_XDECREF(result);
+        return code < 0 ? -1 : 0;
     }
     if (code < 0 && fl_error_leaves_loop()) {
         return -1;

@@ -194,3 +194,32 @@ def test_a_socket_with_a_transport_is_refused(run, loop):
         far.close()
 
     run(main())
+
+
+def test_a_call_that_ends_its_own_coroutine(run, loop, loop_kind, reports):
+    """A socket of the program's own may do so; what it raises is reported."""
+    calls = []
+
+    class Socket(socket.socket):
+        def recv(self, size):
+            if calls:
+                calls.pop().close()
+                raise ZeroDivisionError
+            return super().recv(size)
+
+    async def main():
+        with pair() as (near, far):
+            sock = Socket(fileno=near.detach())
+            with sock:
+                call = loop.sock_recv(sock, 1)
+                call.send(None)
+                calls.append(call)
+                far.send(b"x")
+                while calls:
+                    await asyncio.sleep(0)
+                await turns(2)
+
+    run(main())
+    if loop_kind == "fastloop":  # asyncio's goes with a future
+        (report,) = reports
+        assert isinstance(report["exception"], ZeroDivisionError)
