@@ -205,8 +205,10 @@ wait_for_kernel(FlStream *self)
     if (code < 0) {
         return write_failed(self, code);
     }
-    /* A poll that is on, for another thread writes, knows nothing of it. */
-    fl_poller_wake_anythread(self->loop->poller);
+    if (self->watch != NULL) {
+        /* A poll that is on, for another thread writes, knows nothing yet. */
+        fl_poller_wake_anythread(self->watch->poller);
+    }
     return 0;
 }
 

@@ -7,6 +7,8 @@ import collections
 import gc
 import os
 import socket
+import warnings
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -247,3 +249,22 @@ def test_the_collector_may_end_what_is_looked_at(
 
     link = _Link(loop)
     loop.run_until_complete(main())
+
+
+@only_fastloop
+def test_what_the_kernel_refuses_when_the_loop_is_closed(
+    loop_factory: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    """asyncio raises when a part was sent, and forgets the rest."""
+    loop = loop_factory()
+    link = _Link(loop)
+    transport = loop.run_until_complete(link.open(asyncio.Protocol()))
+    loop.close()
+    transport.write(bytes(BIG))
+    assert 0 < transport.get_write_buffer_size() < BIG
+    assert link.far.recv(10) == bytes(10)
+    link.far.close()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        del link, loop, transport
+        gc.collect()
