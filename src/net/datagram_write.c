@@ -379,10 +379,7 @@ drained(FlStream *stream)
     if (code < 0) {
         return fl_stream_fatal_errno(stream, code, WRITE_FAILED);
     }
-    if (stream->phase == FL_STREAM_CLOSING) {
-        fl_stream_lose(stream, NULL);
-    }
-    return 0;
+    return stream->phase == FL_STREAM_CLOSING ? fl_stream_lose_now(stream) : 0;
 }
 
 int

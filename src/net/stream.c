@@ -1,7 +1,7 @@
 /* A stream's life: opening, protocols, closing, losing, and the collector.
 
-   1. connection_made and connection_lost are each called once, on turns of
-      their own, in this order, never from inside another protocol callback.
+   1. connection_made and connection_lost are each called once, by the loop, in
+      this order, never from inside another protocol callback.
    2. The watch is closed before the descriptor, always.
    3. After connection_lost nothing is owned any more but what get_extra_info
       still answers from.
@@ -214,12 +214,13 @@ detach_server(FlStream *self)
     if (server == NULL) {
         return;
     }
-    PyObject *detach = self->state->names._detach;
-    PyObject *result =
-        FL_SERVER_KNOWS_TRANSPORTS
-            ? PyObject_CallMethodOneArg(server, detach, (PyObject *)self)
-            : PyObject_CallMethodNoArgs(server, detach);
-    if (result == NULL) {
+    PyObject *result = PyObject_CallMethodObjArgs(
+        server, self->state->names._detach,
+        FL_SERVER_KNOWS_TRANSPORTS ? (PyObject *)self : NULL, NULL);
+    if (result == NULL && self->loop->poller == NULL) {
+        PyErr_Clear(); /* it has nobody to tell: the loop is closed */
+    }
+    else if (result == NULL) {
         PyErr_WriteUnraisable(server);
     }
     Py_XDECREF(result);
@@ -355,6 +356,13 @@ fl_stream_lose(FlStream *self, PyObject *exc)
 }
 
 int
+fl_stream_lose_now(FlStream *self)
+{
+    fl_stream_set_phase(self, FL_STREAM_LOST);
+    return run_connection_lost(self->loop, (PyObject *)self, Py_None);
+}
+
+int
 fl_stream_close(FlStream *self)
 {
     if (fl_stream_is_closing(self)) {
@@ -391,10 +399,7 @@ fl_stream_force_close(FlStream *self, PyObject *exc)
 static int
 run_events(FlStream *self, int events)
 {
-    int code = 0;
-    if (events & FL_READABLE) {
-        code = fl_stream_read_ready(self);
-    }
+    int code = events & FL_READABLE ? fl_stream_read_ready(self) : 0;
     if (code == 0 && (events & FL_WRITABLE) && self->loop != NULL) {
         code = fl_stream_write_ready(self);
     }
@@ -487,11 +492,9 @@ abandon(FlOwned *owned)
 static int
 attach_server(FlStream *self, PyObject *server)
 {
-    PyObject *attach = self->state->names._attach;
-    PyObject *result =
-        FL_SERVER_KNOWS_TRANSPORTS
-            ? PyObject_CallMethodOneArg(server, attach, (PyObject *)self)
-            : PyObject_CallMethodNoArgs(server, attach);
+    PyObject *result = PyObject_CallMethodObjArgs(
+        server, self->state->names._attach,
+        FL_SERVER_KNOWS_TRANSPORTS ? (PyObject *)self : NULL, NULL);
     if (result == NULL) {
         return -1;
     }

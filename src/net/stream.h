@@ -127,6 +127,10 @@ void fl_stream_force_close(FlStream *self, PyObject *exc);
 
 /* Queue connection_lost(exc) (borrowed or NULL): phase LOST. */
 void fl_stream_lose(FlStream *self, PyObject *exc);
+/* The same at once, for an event after which a closing stream has nothing more
+   to send: asyncio does not wait for another turn either.  -1: an exception
+   that leaves the loop. */
+int fl_stream_lose_now(FlStream *self);
 
 /* Report the raised exception as asyncio's transport._fatal_error does and
    force the stream closed.  0, or -1 if the exception must leave the loop

@@ -228,9 +228,9 @@ drained(FlStream *self)
         return -1;
     }
     if (self->phase == FL_STREAM_CLOSING) {
-        fl_stream_lose(self, NULL);
+        return fl_stream_lose_now(self);
     }
-    else if (self->eof_written && self->phase == FL_STREAM_OPEN) {
+    if (self->eof_written && self->phase == FL_STREAM_OPEN) {
         code = shut_down_writing(self);
         if (code < 0) {
             return write_failed(self, code);

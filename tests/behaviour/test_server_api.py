@@ -545,6 +545,34 @@ def test_a_loop_closed_while_serving(loop_factory):
 
 
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+@pytest.mark.filterwarnings("ignore:unclosed transport:ResourceWarning")
+def test_who_waits_for_a_server_of_a_closed_loop(
+    loop_factory, loop_kind, monkeypatch
+):
+    """Nobody can tell them that its last connection is gone."""
+    if loop_kind == "asyncio" and PY313:
+        pytest.skip("asyncio's transport fails in its __del__, unraisably")
+    failed = []
+    monkeypatch.setattr("sys.unraisablehook", failed.append)
+    loop = loop_factory()
+    host = Host(loop)
+    server = loop.run_until_complete(
+        loop.create_server(host.factory, "127.0.0.1", 0)
+    )
+    client = socket.create_connection(server.sockets[0].getsockname())
+    loop.run_until_complete(spin(lambda: host.protocols))
+    waiting = server.wait_closed()
+    waiting.send(None).add_done_callback(print)
+    server.close()
+    loop.close()
+    host.protocols.clear()
+    gc.collect()
+    client.close()
+    waiting.close()
+    assert failed == []
+
+
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 @pytest.mark.reports
 def test_server_closed_in_a_factory(run, loop, loop_kind):
     """The connection being made is kept or dropped, and all is closed."""

@@ -337,14 +337,17 @@ def test_timers_gone_by_after_a_slow_callback_share_a_turn(loop):
     """However long ago the loop itself last read the clock."""
     seen = []
 
+    def last():
+        seen.append("callback")
+        loop.stop()
+
     def slow():
         begin = now = time.monotonic()
         while now < begin + 0.03:
             now = time.monotonic()
         loop.call_at(now - 0.04, seen.append, "first")
         loop.call_at(now - 0.01, seen.append, "second")
-        loop.call_soon(loop.call_soon, seen.append, "callback")
-        loop.call_later(0.01, loop.stop)
+        loop.call_soon(loop.call_soon, last)
 
     loop.call_later(0, loop.call_soon, slow)
     loop.run_forever()

@@ -92,6 +92,29 @@ def test_close_sends_what_is_buffered(run, kind):
 
 
 @every_kind
+def test_the_last_byte_ends_it_in_that_turn(run, kind):
+    """Before what resume_writing scheduled, which asyncio's users can see."""
+    seen = []
+
+    def resumed(protocol):
+        loop = asyncio.get_running_loop()
+        loop.call_soon(lambda: seen.append(list(protocol.names)))
+
+    async def main():
+        async with link(kind, Recorder(resume=resumed)) as c:
+            c.shrink()
+            c.transport.set_write_buffer_limits(high=0)
+            c.fill()
+            c.transport.close()
+            while await c.peer.recv():
+                pass
+            assert await c.protocol.wait_lost() is None
+
+    run(main())
+    assert seen == [["made", "pause", "resume", "lost"]]
+
+
+@every_kind
 def test_close_sends_small_writes_of_the_same_callback(run, kind):
     def talk(protocol, data):
         for i in range(5):
