@@ -7,6 +7,7 @@ import contextlib
 import socket
 import struct
 import sys
+from itertools import takewhile
 from typing import Any
 
 from diff_machine import Machine, Provoked, named
@@ -14,6 +15,8 @@ from diff_machine import Machine, Provoked, named
 from fastloop import _core
 
 PERIOD = 251
+#: Bytes of which the kernel may not take all.
+BULK = 20_000
 #: What asyncio looks at no more once it has the buffer; see allowed.toml.
 UNSAFE_IN_GET_BUFFER = frozenset(
     {"pause", "close", "abort", "protocol", "write", "lines"}
@@ -43,6 +46,7 @@ class Side:
 
     peer: Any = None
     aborted = False
+    wrong = False
 
     def __init__(self, machine: Machine, name: str) -> None:
         self.machine = machine
@@ -62,15 +66,19 @@ class Side:
         return data
 
     def take(self, data: bytes) -> None:
-        if bytes(data) != piece(self.received, len(data)):
-            self.log(f"WRONG BYTES at {self.received}")
+        right = piece(self.received, len(data))
+        if bytes(data) != right and not self.wrong:
+            self.wrong = True
+            pairs = zip(data, right, strict=False)
+            same = takewhile(lambda pair: pair[0] == pair[1], pairs)
+            self.log(f"WRONG BYTES at {self.received + len(list(same))}")
         self.received += len(data)
         self.machine.activity += 1
 
     @property
     def bulky(self) -> bool:
         """Whether what the kernel holds may matter for counts."""
-        return max(self.tried, self.peer.tried) > 20_000
+        return max(self.tried, self.peer.tried) > BULK
 
     @property
     def gone(self) -> bool:
@@ -402,8 +410,12 @@ class Protocols:
                 self.end.log("eof again")
                 return bool(self.end.keep)
             self.end.ended = True
-            show = "eof" if self.end.uncertain else None
-            self.end.react("eof", show or f"eof after {self.end.received}")
+            uncertain = self.end.uncertain
+            if uncertain and self.end.tried > BULK:
+                # What the peer left unread breaks the connection.
+                return bool(self.end.keep)
+            show = "eof" if uncertain else f"eof after {self.end.received}"
+            self.end.react("eof", show)
             return bool(self.end.keep)
 
         def connection_lost(self, exc: BaseException | None) -> None:

@@ -183,7 +183,7 @@ class Machine:
         name = STRAND.get() if strand is None else strand
         if self.released:
             name = "collected"
-        value = VALUE.get()
+        value = 0 if name == "collected" else VALUE.get()
         self.trace.setdefault(name, []).append(
             f"{text} v{value}" if value else text
         )
@@ -210,7 +210,9 @@ class Machine:
         exc = named(context.get("exception"))
         message = plain(str(context.get("message")))
         strand = getattr(context.get("exception"), "strand", None)
-        if sys.version_info < (3, 12):
+        if "never retrieved" in message or "destroyed" in message:
+            strand = "collected"  # when that is, references decide
+        elif sys.version_info < (3, 12):
             # Whose context the handler runs in is 3.12's to say.
             strand = strand or "reports"
             VALUE.set(0)
