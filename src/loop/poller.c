@@ -529,11 +529,29 @@ arm_deadline(FlPoller *poller, int64_t timeout_ns)
     (void)uv_timer_start(&poller->timer, on_timer, (uint64_t)timeout_ms, 0);
 }
 
+static void
+note_any_fresh(uv_handle_t *handle, void *arg)
+{
+    (void)arg;
+    if (handle->type == UV_POLL && uv_is_active(handle)) {
+        note_fresh(handle->data);
+    }
+}
+
+/* A new backend is given all watches anew, also of other descriptors that were
+   closed meanwhile. */
+static void
+renew_backend(FlPoller *poller)
+{
+    poller->suspect = uv_loop_fork(&poller->uv) < 0;
+    uv_walk(&poller->uv, note_any_fresh, NULL);
+}
+
 void
 fl_poller_run(FlPoller *poller, int64_t timeout_ns)
 {
     if (poller->suspect) {
-        poller->suspect = uv_loop_fork(&poller->uv) < 0;
+        renew_backend(poller);
     }
     try_fresh(poller);
     if (timeout_ns == 0) {

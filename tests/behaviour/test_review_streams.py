@@ -168,6 +168,28 @@ def test_a_descriptor_closed_under_a_paused_server_transport(
     loop.run_until_complete(main())
 
 
+@pytest.mark.parametrize("how", ["pause_reading", "abort"])
+def test_several_descriptors_closed_under_their_transports(
+    loop: asyncio.AbstractEventLoop, how: str
+) -> None:
+    """By who gave the sockets: the others bear that one is let go of."""
+
+    async def main() -> None:
+        links = [_Link(loop) for _ in range(4)]
+        for link in links:
+            await link.open(asyncio.Protocol())
+        await turns()
+        for link in links[:3]:
+            link.near.close()
+        for link in links:
+            getattr(link.transport, how)()
+            await asyncio.sleep(0.001)
+        for link in links:
+            await link.close()
+
+    loop.run_until_complete(main())
+
+
 def _raise(transport: Any) -> None:
     raise RuntimeError("after writing")
 
