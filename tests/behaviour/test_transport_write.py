@@ -11,6 +11,7 @@ import asyncio
 import logging
 import re
 import socket
+import statistics
 
 import pytest
 from net_helpers import (
@@ -611,14 +612,16 @@ def test_small_writes_are_not_delayed(run, kind, loop):
             sock = c.peer.sock
             if hasattr(socket, "TCP_QUICKACK"):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
-            started = loop.time()
-            for _ in range(20):
+            took = []
+            for _ in range(21):
+                started = loop.time()
                 c.transport.write(b"a")
                 await turns(1)
                 c.transport.write(b"b")
                 assert await c.peer.recv_exactly(2) == b"ab"
+                took.append(loop.time() - started)
                 await c.peer.send(b"ok")
-            # Twenty delayed ACKs would take at least 20 x 40 ms.
-            assert loop.time() - started < 0.5
+            # A delayed ACK takes 40 ms at least; a busy machine delays a few.
+            assert statistics.median(took) < 0.03
 
     run(main())
