@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 import sys
 import threading
 import time
@@ -16,14 +17,20 @@ def nothing(*args):
 
 @pytest.fixture
 def warned(caplog):
-    """Return the texts of the asyncio logger's warnings, as they come."""
+    """Return the texts of the asyncio logger's warnings, as they come.
+
+    With a word: of those that have it.  On a busy machine any callback may be
+    a slow one.
+    """
     caplog.set_level(logging.WARNING, logger="asyncio")
 
-    def texts():
+    def texts(word=""):
         return [
             r.getMessage()
             for r in caplog.records
-            if r.name == "asyncio" and r.levelno == logging.WARNING
+            if r.name == "asyncio"
+            and r.levelno == logging.WARNING
+            and word in r.getMessage()
         ]
 
     return texts
@@ -43,10 +50,10 @@ def test_slow_callback_is_logged(debug, turn, warned):
     debug.slow_callback_duration = 0.01
     debug.call_soon(slow)
     turn()
-    (text,) = warned()
+    (text,) = warned("slow()")
     assert text.startswith("Executing <Handle slow() at ")
     assert "test_debug.py:" in text
-    assert " took 0.0" in text
+    assert 0.012 <= float(re.search(r" took (\d+\.\d{3}) sec", text)[1]) < 20
     assert text.endswith(" seconds")
 
 
@@ -57,10 +64,9 @@ def test_slow_task_step_names_the_task(debug, warned):
         slow()
 
     debug.run_until_complete(debug.create_task(sluggish(), name="snail"))
-    (text,) = warned()
+    (text,) = warned("sluggish()")
     assert text.startswith("Executing <Task ")
     assert "name='snail'" in text
-    assert "sluggish()" in text
     assert text.endswith(" seconds")
 
 
@@ -69,9 +75,8 @@ def test_slow_timer_is_logged(debug, warned):
     debug.call_later(0, slow)
     debug.call_later(0.001, debug.stop)
     debug.run_forever()
-    (text,) = warned()
+    (text,) = warned("slow()")
     assert text.startswith("Executing <TimerHandle ")
-    assert "slow()" in text
 
 
 def test_fast_callbacks_are_not_logged(debug, turn, warned):
@@ -101,8 +106,7 @@ def test_debug_switched_on_while_running(loop, warned):
         loop.set_debug(False)
 
     loop.run_until_complete(main())
-    (text,) = warned()
-    assert "slow()" in text
+    assert len(warned("slow()")) == 1
 
 
 @pytest.mark.parametrize("method", ["call_soon", "call_at", "call_later"])
