@@ -115,8 +115,8 @@ loop = new_loop()
 loop.run_in_executor(None, job)
 started.wait()
 loop.close()
-threading.Timer(0.05, gate.set).start()
 print("main done", flush=True)
+threading.Timer(0.05, gate.set).start()
 """
     )
     assert done.stdout == "main done\njob done\n"
@@ -225,13 +225,17 @@ started.wait()
 def test_a_thread_that_outlives_main(script):
     done = script(
         """
+printed = threading.Event()
+
 def runner():
     loop = new_loop()
+    printed.wait()
     print(loop.run_until_complete(asyncio.sleep(0.02, "thread done")))
     loop.close()
 
 threading.Thread(target=runner).start()
 print("main done", flush=True)
+printed.set()
 """
     )
     assert done.stdout == "main done\nthread done\n"

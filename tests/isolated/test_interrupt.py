@@ -330,10 +330,12 @@ def test_popen_is_not_disturbed(script):
         """
 import subprocess
 loop = new_loop()
-loop.add_signal_handler(signal.SIGCHLD, print, "child ended")
+ended = asyncio.Event()
+loop.add_signal_handler(signal.SIGCHLD, ended.set)
 async def main():
     process = subprocess.Popen(["/bin/true"])
-    await asyncio.sleep(0.05)
+    await ended.wait()
+    print("child ended")
     return process.wait()
 print(loop.run_until_complete(main()))
 loop.close()

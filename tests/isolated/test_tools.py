@@ -205,16 +205,20 @@ def test_faulthandler_of_a_sleeping_loop(script):
         """
 import faulthandler
 loop = new_loop()
-loop.call_later(0.3, loop.stop)
-faulthandler.dump_traceback_later(0.05)
+out, into = os.pipe()
+loop.add_reader(out, loop.stop)
+faulthandler.dump_traceback_later(0.05, file=into)
 loop.run_forever()
 faulthandler.cancel_dump_traceback_later()
+loop.remove_reader(out)
 loop.close()
+os.close(into)
+with open(out) as dump:
+    print(dump.read())
 """,
-        quiet=False,
     )
-    assert "Timeout (0:00:00.05" in done.stderr
-    assert "program.py" in done.stderr
+    assert "Timeout (0:00:00.05" in done.stdout
+    assert "program.py" in done.stdout
 
 
 def test_faulthandler_of_a_callback_by_signal(script):
