@@ -290,7 +290,6 @@ def test_one_poll_a_turn(tmp_path):
         env={**os.environ, "PYTHONPATH": path, "ASAN_OPTIONS": asan},
         capture_output=True,
         text=True,
-        timeout=50,
     )
     if "ptrace" in done.stderr or "PTRACE" in done.stderr:
         pytest.skip("strace may not trace here")

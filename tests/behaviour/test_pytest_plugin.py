@@ -41,6 +41,10 @@ _POINTS = entry_points(group="pytest11", name="fastloop")
 PLUGIN = () if _POINTS else ("-p", "fastloop.pytest_plugin")
 
 
+#: Seconds for the inner pytest, which the outer one's watchdog would not end.
+LIMIT = float(os.environ.get("FASTLOOP_TEST_TIMEOUT", "60")) * 5 / 6
+
+
 @pytest.fixture
 def suite(pytester, monkeypatch):
     """suite(source, *args, **ini) writes, runs and gives the result."""
@@ -55,7 +59,7 @@ def suite(pytester, monkeypatch):
         pytester.makefile(".ini", pytest=INI + lines)
         pytester.makeconftest(CONFTEST + conftest)
         pytester.makepyfile(source)
-        return pytester.runpytest_subprocess(*PLUGIN, *args, timeout=50)
+        return pytester.runpytest_subprocess(*PLUGIN, *args, timeout=LIMIT)
 
     return run
 

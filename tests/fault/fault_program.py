@@ -33,6 +33,8 @@ import fastloop
 RAISED = (OSError, MemoryError)
 #: No scenario makes more calls of one function than this.
 MOST = 120
+#: Seconds after which one counts as hanging: it takes milliseconds.
+PATIENCE = 10
 
 
 class Echo(asyncio.Protocol):
@@ -80,7 +82,7 @@ async def tcp(loop):
     server = await loop.create_server(Echo, "127.0.0.1", 0)
     try:
         address = server.sockets[0].getsockname()
-        async with asyncio.timeout(0.6):
+        async with asyncio.timeout(PATIENCE):
             transport, client = await loop.create_connection(
                 lambda: Client(loop), *address
             )
@@ -107,7 +109,7 @@ async def pair(loop):
             made = await loop.create_connection(factory, sock=sock)
             transports.append(made[0])
             client = made[1]
-        async with asyncio.timeout(0.6):
+        async with asyncio.timeout(PATIENCE):
             await talk(transports[1], client)
     finally:
         for transport in transports:
@@ -141,7 +143,7 @@ async def bulk(loop):
         for _ in range(4):
             transports[1].write(bytes(200_000))
         transports[1].close()
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(PATIENCE):
             await lost
         if lost.result() is None and not FAILED():
             assert got[0] == 800_000
@@ -208,7 +210,7 @@ async def sockets(loop):
     right.setblocking(False)
     reader = loop.create_task(loop.sock_recv(left, 10))
     try:
-        async with asyncio.timeout(0.6):
+        async with asyncio.timeout(PATIENCE):
             await settle()
             await loop.sock_sendall(right, b"hello")
             data = await reader
@@ -234,7 +236,7 @@ async def watchers(loop):
         loop.add_writer(right, int)
         await settle()
         right.send(b"x")
-        async with asyncio.timeout(0.3):
+        async with asyncio.timeout(PATIENCE):
             await seen
     finally:
         loop.remove_reader(left)
@@ -277,7 +279,7 @@ async def signals(loop):
     loop.add_signal_handler(signal.SIGUSR1, seen.set_result, None)
     try:
         os.kill(os.getpid(), signal.SIGUSR1)
-        async with asyncio.timeout(0.3):
+        async with asyncio.timeout(PATIENCE):
             await seen
     finally:
         loop.remove_signal_handler(signal.SIGUSR1)
@@ -345,7 +347,7 @@ def sweep(scenario, name, code, count):
         SHIM.fault_arm(name, skip, count, code)
         global FAILED
         FAILED = SHIM.fault_hits
-        faulthandler.dump_traceback_later(20, exit=True)
+        faulthandler.dump_traceback_later(4 * PATIENCE, exit=True)
         try:
             raised = play(scenario)
         except BaseException:
@@ -372,7 +374,7 @@ def sweep(scenario, name, code, count):
 def cut(size, again):
     """Run what moves data with short reads and writes."""
     SHIM.fault_cut(ctypes.c_size_t(size), ctypes.c_long(again))
-    faulthandler.dump_traceback_later(40, exit=True)
+    faulthandler.dump_traceback_later(8 * PATIENCE, exit=True)
     scenarios = [pair, tcp, udp, sockets] + ([bulk] if size > 100 else [])
     for scenario in scenarios:
         assert play(scenario) is None, scenario.__name__
@@ -382,7 +384,7 @@ def cut(size, again):
 def delay(microseconds):
     """Let deadlines pass between setting the timer and polling."""
     SHIM.fault_delay(ctypes.c_long(microseconds))
-    faulthandler.dump_traceback_later(20, exit=True)
+    faulthandler.dump_traceback_later(4 * PATIENCE, exit=True)
     loop = fastloop.new_event_loop()
     for seconds in (0.001, 0.002, 0.0035):
         assert loop.run_until_complete(asyncio.sleep(seconds, 5)) == 5

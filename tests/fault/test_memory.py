@@ -286,7 +286,6 @@ def sweep(tmp_path):
             },
             capture_output=True,
             text=True,
-            timeout=50,
         )
         assert done.returncode == 0, done.stderr[-4000:]
         return int(done.stdout.split()[-1])

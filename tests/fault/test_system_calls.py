@@ -103,7 +103,6 @@ def sweep(shim):
             },
             capture_output=True,
             text=True,
-            timeout=50,
         )
         assert done.returncode == 0, done.stderr[-3000:] + done.stdout[-500:]
         word, total = done.stdout.split()[-2:]
