@@ -128,7 +128,9 @@ def test_timeouts_and_refusals(run):
                 base_url=url, trust_env=False
             ) as client:
                 with pytest.raises(httpx.ReadTimeout):
-                    await client.get("/done", timeout=0.05)
+                    await client.get(
+                        "/done", timeout=httpx.Timeout(20, read=0.05)
+                    )
                 # The handler goes on waiting: let it end.
                 await client.post("/task", params={"word": "x"})
         async with httpx.AsyncClient(trust_env=False) as client:
