@@ -261,9 +261,8 @@ def test_many_arguments(loop):
     assert loop.run_until_complete(future) == numbers
 
 
-def test_jobs_in_c_do_not_keep_the_loop_out(loop, pools):
-    """A worker that never enters the interpreter still yields the GIL."""
-    pool = pools(1)
+def jobs_in_c_before_the_loop_came(loop, pool):
+    """How many of 500 ran while the loop waited for a millisecond."""
     gate = Gate()
     counter = itertools.count()
     jobs = [loop.run_in_executor(pool, gate)]
@@ -279,7 +278,17 @@ def test_jobs_in_c_do_not_keep_the_loop_out(loop, pools):
         await asyncio.gather(*jobs)
         return ran
 
-    assert loop.run_until_complete(main()) < 500
+    return loop.run_until_complete(main())
+
+
+def test_jobs_in_c_do_not_keep_the_loop_out(loop, pools):
+    """A worker that never enters the interpreter still yields the GIL."""
+    pool = pools(1)
+    # One that does not has run all of them or, before the kernel let it
+    # begin, none; on a busy machine this may be so once and again.
+    assert any(
+        0 < jobs_in_c_before_the_loop_came(loop, pool) < 500 for _ in range(20)
+    )
 
 
 # -- concurrent futures: submit, map, shutdown --------------------------------
@@ -504,7 +513,6 @@ def script(text: str) -> list[str]:
         [sys.executable, "-X", "dev", "-c", textwrap.dedent(text)],
         capture_output=True,
         text=True,
-        timeout=60,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     assert done.returncode == 0, done.stderr
