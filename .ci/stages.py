@@ -48,6 +48,7 @@ OWN = (
     "fault",
     "differential",
     "lint/test_surface.py",
+    "lint/test_surface_proofs.py",
 )
 ALL_COUNTED = ("unit", "behaviour", "isolated/test_refcount_plugin.py")
 # Each test is run five times and more: here one of each kind of object, the

@@ -183,14 +183,37 @@ def of_this_version(entry: str) -> str:
     return text.strip() if not mark or reached(mark) else ""
 
 
-def rows(table: str) -> dict[str, list[str] | None]:
-    """Method -> its parameters here, or None where there is no method."""
-    found: dict[str, list[str] | None] = {}
+_ROW = re.compile(r"(\w+)\((.*)\)\s*(@\S+)?")
+
+
+def _lines(table: str) -> list[tuple[str, str, str]]:
+    """Method, parameters and mark of each line."""
+    found = []
     for line in table.replace("\\\n", "").strip().splitlines():
-        match = re.fullmatch(r"(\w+)\((.*)\)\s*(@\S+)?", line)
+        match = _ROW.fullmatch(line)
         if match is None:
             raise ValueError(f"no row: {line!r}")
         name, parameters, mark = match.groups()
+        found.append((name, parameters, mark or ""))
+    return found
+
+
+def all_rows(table: str) -> dict[str, list[str]]:
+    """Method -> its optional parameters, on whatever version."""
+    return {
+        name: [
+            parameter.partition("=")[0].strip()
+            for parameter in parameters.split(",")
+            if "=" in parameter
+        ]
+        for name, parameters, _ in _lines(table)
+    }
+
+
+def rows(table: str) -> dict[str, list[str] | None]:
+    """Method -> its parameters here, or None where there is no method."""
+    found: dict[str, list[str] | None] = {}
+    for name, parameters, mark in _lines(table):
         here = [of_this_version(p) for p in parameters.split(",")]
         here = [p for p in here if p]
         # A bare star needs names after it.
@@ -199,5 +222,5 @@ def rows(table: str) -> dict[str, list[str] | None]:
             "**",
         ):
             here.remove("*")
-        found[name] = here if of_this_version(f"x{mark or ''}") else None
+        found[name] = here if of_this_version(f"x{mark}") else None
     return found
