@@ -100,7 +100,8 @@ def normal(trace: Trace, kind: str) -> Trace:
         mine = [
             rule
             for rule in RULES
-            if rule.strand.match(strand) and rule.loop in ("", kind.split()[0])
+            if rule.strand.match(strand)
+            and rule.loop in ("", kind.split(" ")[0])
         ]
         kept = []
         for line in lines:
@@ -157,7 +158,8 @@ def factory_of(kind: str) -> Callable[[], asyncio.AbstractEventLoop]:
     if kind == "asyncio":
         return oracle()
     if kind.startswith("asyncio"):
-        return partial(lazy_loop, oracle(), int(kind.split()[1]))
+        _, which, turns = kind.split(" ")
+        return partial(lazy_loop, oracle(), which, int(turns))
     return fastloop.new_event_loop
 
 
@@ -339,7 +341,8 @@ def judge(program: Program, rounds: int) -> tuple[str, str]:
     text = difference(most_common(theirs), most_common(strange))
     if 2 * len(strange) >= len(ours):
         late = [
-            run_valid(f"asyncio {turns}", program, 1) for turns in PATTERNS
+            run_valid(f"asyncio {which} {turns}", program, 1)
+            for which, turns in PATTERNS
         ]
         if not any(trace not in late for trace in strange):
             return "turns", ""

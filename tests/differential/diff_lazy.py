@@ -11,31 +11,48 @@ from __future__ import annotations
 
 import asyncio
 import selectors
+from collections import Counter
 from typing import Any
 
 #: For how many turns a poll is left out, again and again; 0: for twice as
-#: many after each one that found nothing, as fastloop does it.
-PATTERNS = (0, 1, 2, 3, 5, 8, 16, 32)
+#: many after each one that found nothing, as fastloop does it.  With "r" or
+#: "w": how many turns each descriptor that is readable or writable waits, for
+#: their order among each other is the kernel's.
+PATTERNS = (
+    *(("", turns) for turns in (0, 1, 2, 3, 5, 8, 16, 32)),
+    *(("r", turns) for turns in (1, 3, 6)),
+    *(("w", turns) for turns in (1, 3, 6)),
+)
 MOST = 32
+MASKS = {
+    "": 0,
+    "r": selectors.EVENT_READ,
+    "w": selectors.EVENT_WRITE,
+}
 
 
 class LazySelector(selectors.DefaultSelector):
     """Finds nothing, unless it may block or has not looked for a while."""
 
-    def __init__(self, pattern: int) -> None:
+    def __init__(self, which: str, turns: int) -> None:
         super().__init__()
-        self.pattern = pattern
+        self.mask = MASKS[which]
+        self.turns = turns
+        self.waited: Counter[int] = Counter()
         self.allowance = self.left = 0
 
     def select(self, timeout: float | None = None) -> Any:
-        """Return what is ready, or nothing."""
+        """Return what is ready, or less."""
+        if self.mask:
+            ready = super().select(timeout)
+            return [row for row in ready if self.has_waited(*row)]
         blocks = timeout is None or timeout > 0
         if self.left > 0 and not blocks:
             self.left -= 1
             return []
         ready = super().select(timeout)
-        if self.pattern:
-            self.allowance = self.pattern
+        if self.turns:
+            self.allowance = self.turns
         elif ready or blocks:
             self.allowance = 0
         else:
@@ -43,9 +60,19 @@ class LazySelector(selectors.DefaultSelector):
         self.left = self.allowance
         return ready
 
+    def has_waited(self, key: selectors.SelectorKey, events: int) -> bool:
+        """Count a turn in which a descriptor could have been seen."""
+        if not events & self.mask:
+            return True
+        self.waited[key.fd] += 1
+        if self.waited[key.fd] <= self.turns:
+            return False
+        del self.waited[key.fd]
+        return True
+
 
 def lazy_loop(
-    oracle: type[asyncio.SelectorEventLoop], pattern: int
+    oracle: type[asyncio.SelectorEventLoop], which: str, turns: int
 ) -> asyncio.AbstractEventLoop:
     """Return asyncio's loop with such a selector."""
-    return oracle(LazySelector(pattern))
+    return oracle(LazySelector(which, turns))

@@ -37,6 +37,24 @@ def test_a_write_overtook_held_writes():
     )
 
 
+def test_what_the_kernel_orders_is_no_difference():
+    """A close and a write race in the turns in which a connection opens."""
+    program = Program(
+        world="stream",
+        steps=[
+            [
+                (
+                    "connect",
+                    5,
+                    ("plain", [("made", [("write", 100)])], False),
+                    ("buffered", [("made", [("close",)])], False),
+                )
+            ]
+        ],
+    )
+    assert judge(program, 4)[0] in ("same", "again", "turns")
+
+
 class LastFirst(asyncio.SelectorEventLoop):
     """A loop that puts a callback before those that wait."""
 
