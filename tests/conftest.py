@@ -63,6 +63,9 @@ def factory_of(kind: str) -> Factory:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Name the marks, so that a misspelt one is an error."""
+    # A shell's background job ignores it, and so would every child.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line(
         "markers", "reports: the test provokes reports to exception handlers"
     )
