@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import random
 import socket
 
 import pytest
@@ -23,9 +24,16 @@ from net_helpers import (
 
 
 def closed_port():
-    """A port of the loopback address on which nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return sock.getsockname()[1]
+    """A port of the loopback address on which nobody listens.
+
+    Below those that the kernel gives away: no other process listens there in
+    the meantime, and no connect finds itself.
+    """
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with contextlib.suppress(OSError):
+            with socket.create_server(("127.0.0.1", port)):
+                return port
 
 
 @contextlib.asynccontextmanager

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import re
 import signal
 import socket
@@ -20,14 +21,23 @@ from pathlib import Path
 APPS = Path(__file__).with_name("apps")
 CERTS = Path(__file__).parents[1] / "certs"
 
+#: Seconds a child may take to say something.
+PATIENCE = float(os.environ.get("FASTLOOP_TEST_TIMEOUT", "60")) * 2 / 3
+
 LOOPS = {"asyncio": "asyncio", "fastloop": "fastloop:new_event_loop"}
 
 
 def free_port() -> int:
-    """A port nobody has now, for servers that cannot bind port 0."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
+    """A port nobody has now, for servers that cannot bind port 0.
+
+    Below those that the kernel gives away: no other process gets it before
+    the server does.
+    """
+    while True:
+        with socket.socket() as sock, contextlib.suppress(OSError):
+            port = random.randrange(20_000, 32_000)
+            sock.bind(("127.0.0.1", port))
+            return port
 
 
 def child_env(**extra: str) -> dict[str, str]:
@@ -85,7 +95,7 @@ class Process:
         with self._changed:
             return "".join(self._lines)
 
-    def wait_for(self, pattern: str, times=1, timeout=40) -> re.Match:
+    def wait_for(self, pattern: str, times=1, timeout=PATIENCE) -> re.Match:
         """The last match of the pattern, once it was printed so often."""
         found: list[re.Match] = []
 
@@ -98,7 +108,7 @@ class Process:
         assert len(found) >= times, f"no {pattern!r} in:\n{self.log}"
         return found[-1]
 
-    def stop(self, signum=signal.SIGTERM, timeout=20) -> int:
+    def stop(self, signum=signal.SIGTERM, timeout=PATIENCE / 2) -> int:
         """Ask the child to end and return its status."""
         if self.child.poll() is None:
             self.child.send_signal(signum)
