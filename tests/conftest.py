@@ -216,11 +216,12 @@ def run(
 ) -> Callable[[Coroutine[Any, Any, Any]], Any]:
     """Return a function that runs a coroutine on ``loop`` to its result.
 
-    A coroutine that takes 20 s is cancelled and TimeoutError raised.
+    A coroutine that takes a third of LIMIT is cancelled and TimeoutError
+    raised.
     """
 
     def run(coro: Coroutine[Any, Any, Any]) -> Any:
-        return loop.run_until_complete(asyncio.wait_for(coro, 20))
+        return loop.run_until_complete(asyncio.wait_for(coro, LIMIT / 3))
 
     return run
 

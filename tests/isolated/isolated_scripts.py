@@ -120,7 +120,11 @@ class Script:
             cwd=self.folder,
         )
         assert process.stdout is not None
-        line = process.stdout.readline()
+        try:
+            line = process.stdout.readline()
+        except BaseException:  # the watchdog's
+            process.kill()
+            raise
         if line != "ready\n":
             process.kill()
             pytest.fail(f"{line!r}: {process.communicate()[1]}")
