@@ -327,11 +327,19 @@ def test_exit_exception_of_a_python_handler_in_a_callback(loop):
 
 def test_signals_do_not_shorten_a_sleep(loop):
     seen = []
-    with python_handler(signal.SIGUSR1, lambda *a: seen.append(1)):
-        with kill_later(0.005), kill_later(0.01):
-            start = time.monotonic()
-            loop.run_until_complete(asyncio.sleep(0.03))
-            assert time.monotonic() - start >= 0.03
+
+    def handler(*args):
+        seen.append(1)
+        # Two that wait together would be one.
+        if len(seen) == 1:
+            stack.enter_context(kill_later(0.005))
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(python_handler(signal.SIGUSR1, handler))
+        stack.enter_context(kill_later(0.005))
+        start = time.monotonic()
+        loop.run_until_complete(asyncio.sleep(0.03))
+        assert time.monotonic() - start >= 0.03
     assert len(seen) == 2
 
 
