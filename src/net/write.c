@@ -227,16 +227,7 @@ drained(FlStream *self)
     {
         return -1;
     }
-    if (self->phase == FL_STREAM_CLOSING) {
-        return fl_stream_lose_now(self);
-    }
-    if (self->eof_written && self->phase == FL_STREAM_OPEN) {
-        code = shut_down_writing(self);
-        if (code < 0) {
-            return write_failed(self, code);
-        }
-    }
-    return 0;
+    return self->phase == FL_STREAM_CLOSING ? fl_stream_lose_now(self) : 0;
 }
 
 /* Send what is held; the caller sees to it that the protocol is paused. */
@@ -580,6 +571,7 @@ fl_stream_write_ready(FlStream *self)
     if (code < 0) {
         return write_failed(self, code);
     }
+    bool eof_waits = self->eof_written; /* else it is not ours to send */
     if (fl_stream_maybe_resume(self) < 0) {
         return -1;
     }
@@ -587,5 +579,11 @@ fl_stream_write_ready(FlStream *self)
     if (self->phase >= FL_STREAM_LOST || !fl_chunks_is_empty(&self->chunks)) {
         return 0;
     }
-    return drained(self);
+    if (drained(self) < 0) {
+        return -1;
+    }
+    if (eof_waits && self->phase == FL_STREAM_OPEN) {
+        code = shut_down_writing(self);
+    }
+    return code < 0 ? write_failed(self, code) : 0;
 }

@@ -15,6 +15,7 @@ from net_helpers import (
     BufferedRecorder,
     Recorder,
     every_kind,
+    every_tcp_kind,
     link,
     pattern,
     spin,
@@ -435,5 +436,31 @@ def test_a_writer_waiting_for_room_is_bounded(run, kind):
             await task
             assert data == b"".join(pattern(10000, i) for i in range(400))
             assert protocol.count("pause") > 0
+
+    run(main())
+
+
+@every_tcp_kind
+def test_eof_written_in_resume_writing_is_sent_once(run, kind, loop_kind):
+    """The kernel refuses the second if the peer has ended too."""
+    if loop_kind == "asyncio":
+        pytest.skip("asyncio shuts down again and reports what that raises")
+
+    async def main():
+        protocol = Recorder(
+            eof=lambda p: True, resume=lambda p: p.transport.write_eof()
+        )
+        async with link(kind, protocol) as c:
+            c.shrink()
+            c.transport.set_write_buffer_limits(high=0)
+            c.peer.send_eof()
+            await protocol.wait_for("eof")
+            c.fill()
+            while await c.peer.recv():
+                pass
+            await turns(5)
+            assert not protocol.lost
+            c.transport.close()
+            assert await protocol.wait_lost() is None
 
     run(main())
