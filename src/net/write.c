@@ -562,10 +562,12 @@ fl_stream_write_eof(FlStream *self, PyObject *Py_UNUSED(ignored))
 int
 fl_stream_write_ready(FlStream *self)
 {
-    if (self->phase >= FL_STREAM_LOST || is_holding(self)
-        || fl_chunks_is_empty(&self->chunks))
-    {
+    if (self->phase >= FL_STREAM_LOST || is_holding(self)) {
         return 0;
+    }
+    if (fl_chunks_is_empty(&self->chunks)) {
+        /* Still watched: resume_writing has left the loop by an exception. */
+        return self->watch->wanted & FL_WRITABLE ? drained(self) : 0;
     }
     int code = send_chunks(self);
     if (code < 0) {

@@ -290,3 +290,39 @@ def test_what_the_kernel_refuses_when_the_loop_is_closed(
         warnings.simplefilter("ignore", ResourceWarning)
         del link, loop, transport
         gc.collect()
+
+
+@only_fastloop
+@pytest.mark.parametrize("end", ["close", "write_eof", "nothing"])
+def test_resume_writing_may_leave_the_loop(
+    loop: asyncio.AbstractEventLoop, end: str
+) -> None:
+    """asyncio's own transport fails an assertion in every turn then."""
+
+    class Interrupted(asyncio.Protocol):
+        lost = False
+
+        def resume_writing(self) -> None:
+            raise KeyboardInterrupt
+
+        def connection_lost(self, exc: BaseException | None) -> None:
+            self.lost = True
+
+    async def begin() -> None:
+        await link.open(protocol)
+        link.transport.write(bytes(BIG))
+        if end != "nothing":
+            getattr(link.transport, end)()
+
+    link, protocol = _Link(loop), Interrupted()
+    loop.run_until_complete(begin())
+    received = loop.create_task(link.receive(BIG))
+    with pytest.raises(KeyboardInterrupt):
+        loop.run_until_complete(received)
+    loop.run_until_complete(received)
+    loop.run_until_complete(turns())
+    assert "write=<polling" not in repr(link.transport)
+    assert protocol.lost == (end == "close")
+    if end != "nothing":
+        assert link.far.recv(1) == b""
+    loop.run_until_complete(link.close())
