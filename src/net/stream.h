@@ -71,6 +71,7 @@ typedef struct {
     bool paused;
     bool read_eof;        /* the peer's end was seen and kept open */
     bool eof_written;     /* write_eof was called */
+    bool eof_sent;        /* and the socket was shut down */
     bool protocol_paused; /* pause_writing was called */
 } FlStream;
 

@@ -120,6 +120,7 @@ write_failed(FlStream *self, int code)
 static int
 shut_down_writing(FlStream *self)
 {
+    self->eof_sent = true;
     fl_loop_expect_io(self->loop);
     return shutdown(self->fd, SHUT_WR) < 0 ? -errno : 0;
 }
@@ -559,6 +560,22 @@ fl_stream_write_eof(FlStream *self, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
+/* All that waited was sent: what was to follow it. */
+static int
+end_waiting(FlStream *self)
+{
+    if (drained(self) < 0) {
+        return -1;
+    }
+    /* resume_writing may have sent it itself. */
+    bool eof_waits = self->eof_written && !self->eof_sent;
+    if (!eof_waits || self->phase != FL_STREAM_OPEN) {
+        return 0;
+    }
+    int code = shut_down_writing(self);
+    return code < 0 ? write_failed(self, code) : 0;
+}
+
 int
 fl_stream_write_ready(FlStream *self)
 {
@@ -567,13 +584,12 @@ fl_stream_write_ready(FlStream *self)
     }
     if (fl_chunks_is_empty(&self->chunks)) {
         /* Still watched: resume_writing has left the loop by an exception. */
-        return self->watch->wanted & FL_WRITABLE ? drained(self) : 0;
+        return self->watch->wanted & FL_WRITABLE ? end_waiting(self) : 0;
     }
     int code = send_chunks(self);
     if (code < 0) {
         return write_failed(self, code);
     }
-    bool eof_waits = self->eof_written; /* else it is not ours to send */
     if (fl_stream_maybe_resume(self) < 0) {
         return -1;
     }
@@ -581,11 +597,5 @@ fl_stream_write_ready(FlStream *self)
     if (self->phase >= FL_STREAM_LOST || !fl_chunks_is_empty(&self->chunks)) {
         return 0;
     }
-    if (drained(self) < 0) {
-        return -1;
-    }
-    if (eof_waits && self->phase == FL_STREAM_OPEN) {
-        code = shut_down_writing(self);
-    }
-    return code < 0 ? write_failed(self, code) : 0;
+    return end_waiting(self);
 }
