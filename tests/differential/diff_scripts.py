@@ -17,6 +17,16 @@ class Returned(Exception):
     """Leaves a script with its value."""
 
 
+class Ordered(dict[Any, None]):
+    """A set that keeps its order."""
+
+    def add(self, item: Any) -> None:
+        self[item] = None
+
+    def discard(self, item: Any) -> None:
+        self.pop(item, None)
+
+
 class Script:
     """A coroutine of the program."""
 
@@ -131,6 +141,8 @@ class Script:
 
     async def do_group(self, scripts: list[Any]) -> None:
         async with asyncio.TaskGroup() as group:
+            # It cancels in the order of a set, which follows addresses.
+            group._tasks = Ordered()
             for script in scripts:
                 group.create_task(self.child(script))
 
