@@ -97,7 +97,8 @@ def test_default_executor(loop, run):
         await asyncio.to_thread(int)
         executor = loop._default_executor
         assert isinstance(executor, concurrent.futures.ThreadPoolExecutor)
-        assert executor._max_workers == min(32, (os.cpu_count() or 1) + 4)
+        count = getattr(os, "process_cpu_count", os.cpu_count)() or 1
+        assert executor._max_workers == min(32, count + 4)
         assert len(executor._threads) == 1
         assert executor._work_queue.qsize() == 0
         return executor
