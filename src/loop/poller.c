@@ -538,12 +538,43 @@ note_any_fresh(uv_handle_t *handle, void *arg)
     }
 }
 
+/* A transport whose descriptor was closed under it will end its watch on that
+   number, and perhaps close it once more: what the new backend opens must not
+   get it, or it would lose its events. */
+static void
+hold_number(uv_handle_t *handle, void *arg)
+{
+    FlPoller *poller = arg;
+    FlWatch *watch = handle->data;
+    if (handle->type != UV_POLL || fcntl(watch->fd, F_GETFD) >= 0) {
+        return;
+    }
+    int fd = fcntl(uv_backend_fd(&poller->uv), F_DUPFD_CLOEXEC, watch->fd);
+    watch->held = fd == watch->fd;
+    if (fd >= 0 && !watch->held) {
+        (void)close(fd); /* another thread was faster: it is taken */
+    }
+}
+
+static void
+let_number_go(uv_handle_t *handle, void *arg)
+{
+    (void)arg;
+    FlWatch *watch = handle->data;
+    if (handle->type == UV_POLL && watch->held) {
+        watch->held = false;
+        (void)close(watch->fd);
+    }
+}
+
 /* A new backend is given all watches anew, also of other descriptors that were
    closed meanwhile. */
 static void
 renew_backend(FlPoller *poller)
 {
+    uv_walk(&poller->uv, hold_number, poller);
     poller->suspect = uv_loop_fork(&poller->uv) < 0;
+    uv_walk(&poller->uv, let_number_go, NULL);
     uv_walk(&poller->uv, note_any_fresh, NULL);
 }
 

@@ -43,6 +43,7 @@ struct FlWatch {
     uint8_t fired;        /* what has fired and was not run yet */
     bool foreign;         /* others may close the descriptor under us */
     bool owner_is_object; /* owner is a PyObject: debug mode names it */
+    bool held;            /* see hold_number in poller.c */
     uint64_t position;    /* of its entry in the ready ring, or UINT64_MAX */
 };
 

@@ -7,6 +7,8 @@ import collections
 import gc
 import os
 import socket
+import sys
+import threading
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -188,6 +190,48 @@ def test_several_descriptors_closed_under_their_transports(
             await link.close()
 
     loop.run_until_complete(main())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_the_loop_opens_nothing_at_numbers_that_a_transport_will_close(
+    loop_factory: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    """Sockets at low numbers, closed by their giver: an epoll descriptor or an
+    eventfd that got one of them lost its events when the transport ended.
+    """
+    kept = [os.open(os.devnull, os.O_RDONLY) for _ in range(16)]
+    loop = loop_factory()
+    # One of its own, where the other was made before: no kept poller.
+    other = loop_factory()
+    for number in kept:
+        os.close(number)
+
+    async def main() -> None:
+        links = [_Link(other) for _ in range(2)]
+        for link in links:
+            await link.open(asyncio.Protocol())
+        await turns()
+        numbers = [link.near.fileno() for link in links]
+        for link in links:
+            link.near.close()
+        links[0].transport.abort()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        what = [
+            os.readlink(f"/proc/self/fd/{number}")
+            for number in numbers
+            if os.path.lexists(f"/proc/self/fd/{number}")
+        ]
+        for link in links:
+            await link.close()
+        woken = asyncio.Event()
+        threading.Timer(0.05, other.call_soon_threadsafe, (woken.set,)).start()
+        await asyncio.wait_for(woken.wait(), 5)
+        assert not [name for name in what if "event" in name]
+
+    other.run_until_complete(main())
+    other.close()
+    loop.close()
 
 
 def _raise(transport: Any) -> None:
