@@ -298,6 +298,10 @@ def test_each_allocation_fails(sweep, operation):
     assert sweep(operation, 60) > 0
 
 
+@pytest.mark.skipif(
+    sys.version_info[:3] == (3, 13, 0),
+    reason="3.13.0 breaks the dict of current tasks, with asyncio's loop too",
+)
 @pytest.mark.parametrize("operation", LONG)
 def test_each_allocation_of_more_fails(sweep, operation):
     assert sweep(operation, 60) > 0
