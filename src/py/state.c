@@ -7,6 +7,8 @@
       callbacks. */
 #include "py/state.h"
 
+#include <string.h>
+
 /* Every owned reference apart from the names and the types. */
 #define FL_OBJECTS(X)       \
     X(future_type)          \
@@ -73,57 +75,75 @@ names_init(FlNames *names)
     return 0;
 }
 
-static int
-take(PyObject *module, const char *name, PyObject **slot)
+/* What is taken from which module; a name with a dot is of a class in it. */
+typedef struct {
+    const char *module;
+    const char *name;
+    size_t offset; /* of the FlState's member that takes it */
+} Import;
+
+#define TAKE(module, name, member)               \
+    {                                            \
+        module, name, offsetof(FlState, member), \
+    }
+
+static const Import imports[] = {
+    TAKE("asyncio", "Future", future_type),
+    TAKE("asyncio", "Task", task_type),
+    /* The mixin, for asyncio's sendfile takes no other transport. */
+    TAKE("asyncio.transports", "_FlowControlMixin", asyncio_transport),
+    TAKE("asyncio.transports", "_FlowControlMixin.get_extra_info",
+         base_get_extra_info),
+    TAKE("asyncio", "DatagramTransport", asyncio_datagrams),
+    TAKE("asyncio", "BufferedProtocol", buffered_protocol),
+    TAKE("asyncio", "ensure_future", ensure_future),
+    TAKE("asyncio", "iscoroutine", iscoroutine),
+    TAKE("asyncio", "isfuture", isfuture),
+    TAKE("asyncio", "BaseEventLoop.create_task", base_create_task),
+    TAKE("asyncio", "BaseEventLoop.create_future", base_create_future),
+    TAKE("asyncio.format_helpers", "extract_stack", extract_stack),
+    TAKE("signal", "set_wakeup_fd", set_wakeup_fd),
+    TAKE("asyncio.events", "Handle", asyncio_handle),
+    TAKE("asyncio.events", "TimerHandle", asyncio_timer_handle),
+    TAKE("asyncio.events", FL_THREADSAFE_HANDLE, asyncio_safe_handle),
+    TAKE("asyncio.events", "__dict__", asyncio_events),
+    TAKE("asyncio.events", "_get_running_loop", get_running_loop),
+    TAKE("asyncio.tasks", "__dict__", asyncio_tasks),
+    TAKE("asyncio.futures", "__dict__", asyncio_futures),
+    TAKE("sys", "set_asyncgen_hooks", set_asyncgen_hooks),
+    TAKE("sys", "get_asyncgen_hooks", get_asyncgen_hooks),
+};
+
+/* A new reference, or NULL. */
+static PyObject *
+take(const Import *import)
 {
-    *slot = module == NULL ? NULL : PyObject_GetAttrString(module, name);
-    return *slot == NULL ? -1 : 0;
+    PyObject *found = PyImport_ImportModule(import->module);
+    const char *name = import->name;
+    while (found != NULL && name != NULL) {
+        const char *dot = strchr(name, '.');
+        PyObject *part = dot == NULL
+                             ? PyUnicode_FromString(name)
+                             : PyUnicode_FromStringAndSize(name, dot - name);
+        PyObject *next = part == NULL ? NULL : PyObject_GetAttr(found, part);
+        Py_XDECREF(part);
+        Py_SETREF(found, next);
+        name = dot == NULL ? NULL : dot + 1;
+    }
+    return found;
 }
 
 static int
 asyncio_init(FlState *state)
 {
-    PyObject *asyncio = PyImport_ImportModule("asyncio");
-    PyObject *events = PyImport_ImportModule("asyncio.events");
-    PyObject *tasks = PyImport_ImportModule("asyncio.tasks");
-    PyObject *futures = PyImport_ImportModule("asyncio.futures");
-    PyObject *transports = PyImport_ImportModule("asyncio.transports");
-    PyObject *formats = PyImport_ImportModule("asyncio.format_helpers");
-    PyObject *sys = PyImport_ImportModule("sys");
-    PyObject *signals = PyImport_ImportModule("signal");
-    PyObject *base = NULL;
-    int result = -1;
-    if (take(asyncio, "Future", &state->future_type) == 0
-        && take(asyncio, "Task", &state->task_type) == 0
-        /* The mixin, for asyncio's sendfile takes no other transport. */
-        && take(transports, "_FlowControlMixin", &state->asyncio_transport)
-               == 0
-        && take(state->asyncio_transport, "get_extra_info",
-                &state->base_get_extra_info)
-               == 0
-        && take(asyncio, "DatagramTransport", &state->asyncio_datagrams) == 0
-        && take(asyncio, "BufferedProtocol", &state->buffered_protocol) == 0
-        && take(asyncio, "ensure_future", &state->ensure_future) == 0
-        && take(asyncio, "iscoroutine", &state->iscoroutine) == 0
-        && take(asyncio, "isfuture", &state->isfuture) == 0
-        && take(asyncio, "BaseEventLoop", &base) == 0
-        && take(base, "create_task", &state->base_create_task) == 0
-        && take(base, "create_future", &state->base_create_future) == 0
-        && take(formats, "extract_stack", &state->extract_stack) == 0
-        && take(signals, "set_wakeup_fd", &state->set_wakeup_fd) == 0
-        && take(events, "Handle", &state->asyncio_handle) == 0
-        && take(events, "TimerHandle", &state->asyncio_timer_handle) == 0
-        && take(events, FL_THREADSAFE_HANDLE, &state->asyncio_safe_handle) == 0
-        && take(events, "__dict__", &state->asyncio_events) == 0
-        && take(events, "_get_running_loop", &state->get_running_loop) == 0
-        && take(tasks, "__dict__", &state->asyncio_tasks) == 0
-        && take(futures, "__dict__", &state->asyncio_futures) == 0
-        && take(sys, "set_asyncgen_hooks", &state->set_asyncgen_hooks) == 0
-        && take(sys, "get_asyncgen_hooks", &state->get_asyncgen_hooks) == 0)
-    {
-        result = 0;
+    for (size_t at = 0; at < sizeof(imports) / sizeof(imports[0]); at++) {
+        PyObject **member = (PyObject **)((char *)state + imports[at].offset);
+        *member = take(&imports[at]);
+        if (*member == NULL) {
+            return -1;
+        }
     }
-    if (result == 0 && PyCFunction_CheckExact(state->get_running_loop)
+    if (PyCFunction_CheckExact(state->get_running_loop)
         && PyCFunction_GetFlags(state->get_running_loop) == METH_NOARGS)
     {
         state->running_loop_function =
@@ -131,16 +151,7 @@ asyncio_init(FlState *state)
         state->running_loop_self =
             PyCFunction_GetSelf(state->get_running_loop);
     }
-    Py_XDECREF(asyncio);
-    Py_XDECREF(events);
-    Py_XDECREF(tasks);
-    Py_XDECREF(futures);
-    Py_XDECREF(transports);
-    Py_XDECREF(formats);
-    Py_XDECREF(signals);
-    Py_XDECREF(base);
-    Py_XDECREF(sys);
-    return result;
+    return 0;
 }
 
 /* Invariant 2.  `learned` is what the stub loop saw: the step of a new task
