@@ -47,7 +47,9 @@ def batches() -> list[tuple[str, int]]:
 
 
 @pytest.mark.parametrize(("world", "batch"), batches())
-def test_same_trace(world: str, batch: int, record_property) -> None:
+def test_same_trace(
+    world: str, batch: int, request: pytest.FixtureRequest
+) -> None:
     tapes = st.binary(min_size=TAPE_BYTES, max_size=TAPE_BYTES)
     differences = []
 
@@ -80,8 +82,11 @@ def test_same_trace(world: str, batch: int, record_property) -> None:
         new - old for new, old in zip(astuple(TALLY), before, strict=True)
     ]
     names = [field.name for field in fields(TALLY)]
-    record_property("programs", dict(zip(names, counts, strict=True)))
-    record_property("rare", list(RARE))
+    # For conftest.py to print.
+    request.node.user_properties += [
+        ("programs", dict(zip(names, counts, strict=True))),
+        ("rare", list(RARE)),
+    ]
     if LOG:
         with open(LOG, "a") as file:
             print(world, batch, *counts, *RARE, file=file, sep=" ")
