@@ -77,10 +77,22 @@ def pytest_configure(config: pytest.Config) -> None:
     )
 
 
-def pytest_collection_finish() -> None:
-    """Make the collection after each test cheap: skip what is here now."""
+def skip_what_is_here() -> None:
+    """Make the collection after each test cheap: it skips what is here now."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_collection_finish() -> None:
+    """Skip what collecting the tests made."""
+    skip_what_is_here()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _kept_reports() -> Iterator[None]:
+    """Skip what a module's tests left: pytest keeps a report of each."""
+    yield
+    skip_what_is_here()
 
 
 @pytest.fixture(autouse=True)

@@ -396,12 +396,16 @@ fl_loop_add_callback(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
 
 /* --- timers -------------------------------------------------------------- */
 
+/* So that what loop.time() told, a nanosecond rounded twice, comes out as that
+   nanosecond and not as the next. */
+#define NS_PER_SECOND (1e9 * (1 - 0x1p-51))
+
 /* The nanosecond from which loop.time() >= when holds.  What is not a number
    is due at once, as in asyncio. */
 static int64_t
 deadline_of(double when)
 {
-    double ns = ceil(when * 1e9);
+    double ns = ceil(when * NS_PER_SECOND);
     if (ns >= 9.2e18) {
         return FL_DEADLINE_NEVER - 1;
     }

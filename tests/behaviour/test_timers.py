@@ -365,9 +365,9 @@ def test_a_time_just_read_is_before_no_delay(loop):
     def arm(*args):
         loop.call_at(loop.time(), seen.append, "time")
         loop.call_later(0, seen.append, "no delay")
+        loop.call_later(0.01, loop.stop)
 
     loop.call_later(0, arm)
-    loop.call_later(0.01, loop.stop)
     loop.run_forever()
     assert seen == ["time", "no delay"]
 
