@@ -217,9 +217,8 @@ turns_by_method(FlLoop *loop)
     if (method == NULL) {
         return -1;
     }
-    int ours = PyCFunction_Check(method)
-               && PyCFunction_GET_FUNCTION(method)
-                      == (PyCFunction)(void (*)(void))fl_loop_run_once;
+    bool ours =
+        fl_call_is_ours(method, (PyCFunction)(void (*)(void))fl_loop_run_once);
     Py_DECREF(method);
     return !ours;
 }

@@ -13,6 +13,7 @@
       method says, each time it matters, and by no clock of ours. */
 #include "base/clock.h"
 #include "loop/methods.h"
+#include "py/call.h"
 
 #include <math.h>
 
@@ -26,14 +27,11 @@
 static bool
 is_our_time(PyObject *method)
 {
-    PyCFunction function = NULL;
-    if (PyCFunction_Check(method)) {
-        function = PyCFunction_GET_FUNCTION(method);
+    PyCFunction ours = (PyCFunction)(void (*)(void))fl_loop_time;
+    if (Py_IS_TYPE(method, &PyMethodDescr_Type)) { /* a type's */
+        return ((PyMethodDescrObject *)method)->d_method->ml_meth == ours;
     }
-    else if (Py_IS_TYPE(method, &PyMethodDescr_Type)) {
-        function = ((PyMethodDescrObject *)method)->d_method->ml_meth;
-    }
-    return function == (PyCFunction)(void (*)(void))fl_loop_time;
+    return fl_call_is_ours(method, ours);
 }
 
 int

@@ -2,7 +2,7 @@
 
    The first write of a callback goes to the kernel at once, as asyncio's does.
    Later writes of the same callback are held in the queue and leave with one
-   sendmsg when the callback returns.  A connection whose last callbacks each
+   call when the callback returns.  A connection whose last callbacks each
    wrote several times (an HTTP header, then its body), or wrote from a task's
    step, has its first write held too: that saves a system call a response.
    What is small of such a one leaves when the turn ends: the answers of many

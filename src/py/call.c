@@ -11,3 +11,10 @@ fl_call_truth(PyObject *object, PyObject *name)
     Py_XDECREF(result);
     return truth;
 }
+
+bool
+fl_call_is_ours(PyObject *method, PyCFunction function)
+{
+    return PyCFunction_Check(method)
+           && PyCFunction_GET_FUNCTION(method) == function;
+}
