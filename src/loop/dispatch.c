@@ -6,14 +6,19 @@
       end it early and leave the rest queued.
    3. What a callback put off (loop->deferred) is run when it returns, also
       when it raised.  What it put off to the turn's end is run when the batch
-      ends, however that ends, but no later than when turn_dispatch returns,
-      or the first callback after a tick of the coarse clock: neither many
-      callbacks nor slow ones add up.
+      ends, however that ends, but no later than when put_off_dispatch
+      returns, or the first callback after the coarse clock's next tick:
+      neither many callbacks nor slow ones add up.
    4. In debug mode every callback runs as a handle, timed. */
 #include "base/clock.h"
 #include "loop/loop.h"
 #include "py/call.h"
 #include "py/errors.h"
+
+/* For how many callbacks something may be put off to the turn's end.  Waking
+   a peer that sleeps costs a fair part of what making it an answer does: one
+   that is woken is to find many. */
+#define MOST_CALLBACKS 256
 
 static inline int
 enter(PyObject *context)
@@ -75,12 +80,22 @@ fl_loop_run_deferred(FlLoop *loop)
     return now < 0 || later < 0 ? -1 : 0;
 }
 
+void
+fl_loop_put_off_to_turn(FlLoop *loop, FlDeferred *deferred)
+{
+    if (fl_list_is_empty(&loop->deferred_to_turn)) {
+        loop->put_off_dispatch = loop->dispatch + MOST_CALLBACKS;
+        loop->put_off_ns = fl_clock_coarse_ns();
+    }
+    fl_list_append(&loop->deferred_to_turn, &deferred->link);
+}
+
 /* At the end of a callback; see invariant 3. */
 static int
 run_put_off(FlLoop *loop)
 {
-    if (loop->dispatch >= loop->turn_dispatch
-        || fl_clock_coarse_ns() != loop->polled_ns)
+    if (loop->dispatch >= loop->put_off_dispatch
+        || fl_clock_coarse_ns() != loop->put_off_ns)
     {
         return fl_loop_run_deferred(loop);
     }

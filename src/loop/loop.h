@@ -105,7 +105,8 @@ typedef struct FlLoop {
     int64_t polled_ns;         /* coarse time of the last poll */
     uint64_t dispatch;         /* counts entries run: names "this callback" */
     uint64_t step_dispatch;    /* the last of them that was a task's step */
-    uint64_t turn_dispatch;    /* by which the turn's deferred run */
+    uint64_t put_off_dispatch; /* by which deferred_to_turn is run */
+    int64_t put_off_ns;        /* coarse time of the first put off to it */
     unsigned skips_left;       /* polls that may still be skipped */
     unsigned skip_allowance;   /* how many after the next empty poll */
     int saved_wakeup_fd;       /* Python's, put back after the run */
@@ -252,6 +253,9 @@ int fl_loop_call_handle(FlLoop *loop, PyObject *handle);
 
 /* Close a watch, and forget the event that may be queued for it. */
 void fl_loop_close_watch(FlLoop *loop, FlWatch *watch);
+
+/* Put off to the turn's end what is in no list yet; see dispatch.c. */
+void fl_loop_put_off_to_turn(FlLoop *loop, FlDeferred *deferred);
 
 /* Run all that was put off, to the end of the callback and of the turn.  A
    raised exception stays; else 0, or -1 with the first one of its own. */

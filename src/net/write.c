@@ -31,9 +31,6 @@
 #define QUIET_WRITES_AFTER_LOSS 5
 /* Callbacks in a row that gain by it, to have the first write held. */
 #define HABIT                   2
-/* For how many callbacks the turn may hold what is written: the peer works on
-   the first answers while the next are made. */
-#define MOST_CALLBACKS          16
 
 #ifdef MSG_NOSIGNAL
 #define SEND_FLAGS MSG_NOSIGNAL
@@ -191,10 +188,7 @@ hold(FlStream *self)
         fl_list_append(&loop->deferred, &self->flush.link);
     }
     else if (!is_holding(self)) {
-        if (fl_list_is_empty(&loop->deferred_to_turn)) {
-            loop->turn_dispatch = loop->dispatch + MOST_CALLBACKS;
-        }
-        fl_list_append(&loop->deferred_to_turn, &self->flush.link);
+        fl_loop_put_off_to_turn(loop, &self->flush);
     }
 }
 

@@ -110,8 +110,29 @@ def test_slow_callbacks_hold_nothing_up(run):
     assert (seen, left) == ([b"x"] * ROUNDS, b"")
 
 
+def test_what_is_written_late_in_a_turn_waits_for_others_too(run, loop_kind):
+    """A tick before the first write of a turn is none of its concern."""
+    seen: list[bytes] = []
+
+    async def main() -> None:
+        async with connection() as (transport, look):
+            await side_by_side(
+                lambda: time.sleep(0.012),
+                lambda: transport.write(b"x"),
+                lambda: seen.append(look()),
+            )
+            seen.append(look())
+
+    run(main())
+    assert b"".join(seen) == b"x" * ROUNDS
+    if loop_kind == "asyncio":
+        assert seen == [*([b"x"] * ROUNDS), b""]
+    else:
+        assert b"" in seen[:-1]
+
+
 def test_many_callbacks_hold_nothing_up(run):
-    seen, left = written(run, b"x", *[lambda: None] * 20)
+    seen, left = written(run, b"x", *[lambda: None] * 300)
     assert (seen, left) == ([b"x"] * ROUNDS, b"")
 
 
