@@ -43,7 +43,7 @@ fl_transport_sock_get(FlStream *self, void *Py_UNUSED(closure))
         return NULL;
     }
     PyObject *sock = fl_stream_own_socket(self);
-    return sock == NULL && PyErr_Occurred() ? NULL : or_none(sock);
+    return sock != NULL || PyErr_Occurred() ? sock : Py_NewRef(Py_None);
 }
 
 PyObject *

@@ -34,16 +34,40 @@ fl_own_socket(FlState *state, int fd)
     return sock;
 }
 
+/* Of two objects that own a descriptor the first to go would take it from the
+   other. */
+static void
+disown(FlState *state, PyObject *sock)
+{
+    PyObject *result = PyObject_CallMethodNoArgs(sock, state->names.detach);
+    if (result == NULL) {
+        PyErr_WriteUnraisable(sock);
+    }
+    Py_XDECREF(result);
+    Py_DECREF(sock);
+}
+
 PyObject *
 fl_stream_own_socket(FlStream *self)
 {
     if (self->sock == NULL && self->fd >= 0) {
-        self->sock = fl_own_socket(self->state, self->fd);
-        if (self->sock != NULL && self->watch != NULL) {
-            fl_watch_share(self->watch);
+        PyObject *sock = fl_own_socket(self->state, self->fd);
+        if (sock == NULL) {
+            return NULL;
+        }
+        if (self->sock != NULL || self->fd < 0) {
+            /* Meanwhile another thread, or a signal's handler, has asked too,
+               or the stream was closed. */
+            disown(self->state, sock);
+        }
+        else {
+            self->sock = sock;
+            if (self->watch != NULL) {
+                fl_watch_share(self->watch);
+            }
         }
     }
-    return self->sock;
+    return Py_XNewRef(self->sock);
 }
 
 void
@@ -76,9 +100,10 @@ make_socket(FlStream *self)
 {
     PyObject *sock = fl_stream_own_socket(self);
     if (sock != NULL) {
-        return PyObject_CallMethodOneArg(self->state->streams,
-                                         self->state->names.TransportSocket,
-                                         sock);
+        PyObject *shown = PyObject_CallMethodOneArg(
+            self->state->streams, self->state->names.TransportSocket, sock);
+        Py_DECREF(sock);
+        return shown;
     }
     if (PyErr_Occurred()) {
         return NULL;
@@ -96,6 +121,7 @@ ask_socket(FlStream *self, PyObject *method)
     PyObject *name = NULL;
     if (sock != NULL) {
         name = PyObject_CallMethodNoArgs(sock, method);
+        Py_DECREF(sock);
     }
     if (name == NULL && PyErr_Occurred()) {
         if (!PyErr_ExceptionMatches(PyExc_OSError)) {

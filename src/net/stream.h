@@ -184,8 +184,9 @@ int fl_stream_fill_extra(FlStream *self);
    NULL with an exception, and the descriptor is the caller's as before. */
 PyObject *fl_own_socket(FlState *state, int fd);
 
-/* The socket object, which owns the descriptor from now on.  Borrowed; NULL
-   without an exception once the stream is closed. */
+/* The socket object, which owns the descriptor from now on: a new reference,
+   for making it may run anything.  NULL without an exception once the stream
+   is closed. */
 PyObject *fl_stream_own_socket(FlStream *self);
 
 /* If a file is on its way, sent on a duplicate of the descriptor that would

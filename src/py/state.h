@@ -61,6 +61,7 @@ struct FlLoop;
     X(create_task)                    \
     X(data_received)                  \
     X(datagram_received)              \
+    X(detach)                         \
     X(done)                           \
     X(eager_start)                    \
     X(eof_received)                   \

@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import asyncio.trsock
 import gc
+import os
 import socket
+import threading
 import unittest.mock
 import weakref
 
@@ -21,6 +23,7 @@ from net_helpers import (
     every_kind,
     every_tcp_kind,
     link,
+    spin,
     tcp_socketpair,
 )
 
@@ -374,6 +377,81 @@ def test_a_socket_object_that_cannot_be_made(
             assert sock.getpeername() == c.peer.sock.getsockname()
 
     run(main())
+
+
+@pytest.fixture
+def slow_socket(loop_kind, monkeypatch):
+    """Makes socket objects that call `meanwhile` before they are done."""
+    if loop_kind == "asyncio":
+        pytest.skip("asyncio has its socket object from the start")
+
+    class Slow(socket.socket):
+        made = weakref.WeakSet()
+
+        def setblocking(self, flag):
+            super().setblocking(flag)
+            self.made.add(self)
+            if len(self.made) == 1:
+                self.meanwhile()
+
+    def install(meanwhile):
+        Slow.meanwhile = staticmethod(meanwhile)
+        monkeypatch.setattr("fastloop._streams.socket.socket", Slow)
+        return Slow.made
+
+    return install
+
+
+def test_asked_for_the_socket_while_it_is_made(run, slow_socket):
+    """By another thread, say, or a signal's handler: one owns it."""
+    found = []
+
+    async def main():
+        async with link("tcp-server") as c:
+            made = slow_socket(
+                lambda: found.append(c.transport.get_extra_info("socket"))
+            )
+            found.append(c.transport.get_extra_info("socket"))
+            assert len(found) == 2
+            assert {shown._sock for shown in found} == {c.transport._sock}
+            gc.collect()
+            assert [sock.fileno() for sock in made] == [found[0].fileno()]
+            c.transport.write(b"still here")
+            assert await c.peer.recv_exactly(10) == b"still here"
+        return made
+
+    made = run(main())
+    assert [sock.fileno() for sock in made] == [-1]
+
+
+def test_closed_while_the_socket_is_made(run, slow_socket):
+    """In another thread: what gets the number next is nobody's to close."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def meanwhile():
+        begun.set()
+        assert go_on.wait(20)
+
+    async def ask():
+        loop = asyncio.get_running_loop()
+        async with link("tcp-server") as c:
+            slow_socket(meanwhile)
+            number = c.transport._sock_fd
+            asked = loop.run_in_executor(
+                None, c.transport.get_extra_info, "socket"
+            )
+            await loop.run_in_executor(None, begun.wait, 20)
+            c.transport.abort()
+            await spin(lambda: c.transport.get_protocol() is None)
+            os.dup2(c.peer.sock.fileno(), number)
+            go_on.set()
+            assert (await asked).fileno() == -1
+            return number, weakref.ref(c.transport)
+
+    number, transport = run(ask())
+    gc.collect()
+    assert transport() is None
+    os.close(number)
 
 
 def through_a_patch(transport):
