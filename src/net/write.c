@@ -144,8 +144,10 @@ static bool
 should_hold(FlStream *self)
 {
     FlLoop *loop = self->loop;
-    if (!fl_loop_is_running(loop) || (loop->off & FL_OFF_HOLD_WRITES)) {
-        return false;
+    if (!loop->in_turn || !fl_loop_is_running(loop)
+        || (loop->off & FL_OFF_HOLD_WRITES))
+    {
+        return false; /* nothing comes that would send it */
     }
     if (self->write_dispatch == loop->dispatch) {
         self->wrote_again = true;

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import contextvars
 import signal
+import socket
 import sys
 import threading
 
@@ -116,6 +117,32 @@ def test_signals_in_a_guests_run(loop):
         signal.raise_signal(signal.SIGUSR1)
         turns_until(loop, lambda: seen)
     assert loop.remove_signal_handler(signal.SIGUSR1)
+
+
+def test_what_a_guest_writes_between_its_turns_waits_for_none(loop):
+    near, far = socket.socketpair()
+    far.setblocking(False)
+
+    async def connect():
+        transport, _ = await loop.create_connection(
+            asyncio.Protocol, sock=near
+        )
+        for _ in range(5):  # that many, to have the first one gathered too
+            transport.write(b"ab")
+            transport.write(b"cd")
+            await asyncio.sleep(0)
+        return transport
+
+    with far, a_run(loop):
+        task = loop.create_task(connect())
+        turns_until(loop, task.done)
+        assert far.recv(100) == b"abcd" * 5
+        transport = task.result()
+        transport.write(b"one ")
+        transport.write(b"two")
+        assert far.recv(100) == b"one two"
+        transport.close()
+        turns_until(loop, lambda: transport.get_protocol() is None)
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
