@@ -253,6 +253,11 @@ QUICK = [
     "new_and_close",
 ]
 LONG = ["tasks", "complete"]
+#: Work in which assertions of CPython 3.12 and newer fail, inside frames and
+#: task steps of its own: an error is set where none may be, or none where one
+#: must.  Without assertions it is overwritten, or reported as SystemError.
+ASSERTED = {"signals", "new_and_close", "tasks"}
+ASSERTS = hasattr(sys, "gettotalrefcount") and sys.version_info >= (3, 12)
 #: Work whose Python frames and tracebacks CPython 3.12 and newer itself
 #: crashes on when their allocation fails, on asyncio's loop as well.
 FRAGILE = [
@@ -293,7 +298,20 @@ def sweep(tmp_path):
     return sweep
 
 
-@pytest.mark.parametrize("operation", QUICK)
+def parameters(operations):
+    return [
+        pytest.param(
+            operation,
+            marks=pytest.mark.skipif(
+                ASSERTS and operation in ASSERTED,
+                reason="an assertion inside CPython fails",
+            ),
+        )
+        for operation in operations
+    ]
+
+
+@pytest.mark.parametrize("operation", parameters(QUICK))
 def test_each_allocation_fails(sweep, operation):
     assert sweep(operation, 60) > 0
 
@@ -302,7 +320,7 @@ def test_each_allocation_fails(sweep, operation):
     sys.version_info[:3] == (3, 13, 0),
     reason="3.13.0 breaks the dict of current tasks, with asyncio's loop too",
 )
-@pytest.mark.parametrize("operation", LONG)
+@pytest.mark.parametrize("operation", parameters(LONG))
 def test_each_allocation_of_more_fails(sweep, operation):
     assert sweep(operation, 60) > 0
 

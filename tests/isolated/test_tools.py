@@ -309,6 +309,8 @@ def test_optimized_and_isolated_interpreters(script):
 ALLOCATORS = ["debug", "malloc", "pymalloc_debug"]
 if sysconfig.get_config_var("Py_GIL_DISABLED"):
     ALLOCATORS = ["debug", "mimalloc", "mimalloc_debug"]
+elif not sysconfig.get_config_var("WITH_PYMALLOC"):
+    ALLOCATORS = ["debug", "malloc"]
 
 
 @pytest.mark.parametrize("allocator", ALLOCATORS)
