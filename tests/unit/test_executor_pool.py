@@ -281,6 +281,10 @@ def jobs_in_c_before_the_loop_came(loop, pool):
     return loop.run_until_complete(main())
 
 
+@pytest.mark.skipif(
+    not getattr(sys, "_is_gil_enabled", lambda: True)(),
+    reason="there is no GIL to yield",
+)
 def test_jobs_in_c_do_not_keep_the_loop_out(loop, pools):
     """A worker that never enters the interpreter still yields the GIL."""
     pool = pools(1)
