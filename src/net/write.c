@@ -130,28 +130,19 @@ is_holding(const FlStream *self)
     return !fl_list_is_empty(&self->flush.link);
 }
 
-/* Whether a callback runs, whose end will send.  If the loop sleeps, another
-   thread writes: a program that gets away with that on asyncio's transports
-   is not to wait for ever here. */
-static bool
-ends_soon(const FlLoop *loop)
-{
-    return !atomic_load(&loop->poller->sleeping);
-}
-
-/* Note a write, and say whether it is to be held. */
+/* Note a write, and say whether it is to be held: by the loop's own thread
+   alone.  A program may get away with another one on asyncio's transports, and
+   then the loop may sleep, or a callback may wait for that thread. */
 static bool
 should_hold(FlStream *self)
 {
     FlLoop *loop = self->loop;
-    if (!loop->in_turn || !fl_loop_is_running(loop)
-        || (loop->off & FL_OFF_HOLD_WRITES))
-    {
+    if (!loop->in_turn || (loop->off & FL_OFF_HOLD_WRITES)) {
         return false; /* nothing comes that would send it */
     }
     if (self->write_dispatch == loop->dispatch) {
         self->wrote_again = true;
-        return ends_soon(loop);
+        return fl_loop_is_here(loop);
     }
     if (!self->wrote_again) {
         self->write_habit = 0;
@@ -161,7 +152,7 @@ should_hold(FlStream *self)
     }
     self->wrote_again = fl_loop_in_step(loop);
     self->write_dispatch = loop->dispatch;
-    return self->write_habit >= HABIT && ends_soon(loop);
+    return self->write_habit >= HABIT && fl_loop_is_here(loop);
 }
 
 static bool
@@ -337,8 +328,11 @@ write_payload(FlStream *self, const Payload *payload)
     }
     /* What another callback of this turn wrote may be held still: nothing
        goes past it. */
-    bool held = should_hold(self) || is_holding(self);
-    if (is_holding(self) && !fits_held(self, size) && send_held(self) < 0) {
+    bool held =
+        should_hold(self) || (is_holding(self) && fl_loop_is_here(self->loop));
+    if (is_holding(self) && !(held && fits_held(self, size))
+        && send_held(self) < 0)
+    {
         return -1;
     }
     if (self->phase >= FL_STREAM_LOST) {

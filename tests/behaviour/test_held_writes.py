@@ -252,6 +252,30 @@ def test_writes_from_outside_wait_for_no_callback(loop):
             assert got == b"head body more end"
 
 
+def test_a_thread_that_a_callback_waits_for_writes_at_once(run):
+    """Also what the callback itself wrote before, and in its order."""
+    seen: list[bytes] = []
+
+    async def main() -> None:
+        async with connection() as (transport, look):
+
+            def write(*chunks: bytes) -> None:
+                for chunk in chunks:
+                    transport.write(chunk)
+
+            def work() -> None:
+                write(b"1", b"2")
+                thread = threading.Thread(target=write, args=(b"3", b"4"))
+                thread.start()
+                thread.join()
+                seen.append(look())
+
+            await side_by_side(work)
+
+    run(main())
+    assert seen == [b"1234"] * ROUNDS
+
+
 def test_what_the_kernel_refuses_from_outside_is_sent(loop):
     with sleeping(loop) as (transport, far):
         left = 4_000_000
