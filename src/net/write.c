@@ -9,7 +9,7 @@
    tasks go out together, and a peer is woken once for all of them instead of
    once for each.
 
-   1. Writes are held only inside a callback of the running loop, up to
+   1. Writes are held only inside a turn and by the thread that makes it, up to
       FL_HELD_BYTES or the high-water mark, whichever is less; `flush` is
       linked exactly while something is held, and then the kernel has refused
       nothing: all of the queue is held.  More than FL_TURN_BYTES leave with

@@ -30,6 +30,8 @@ executor = pytest.importorskip(
     "fastloop.executor", reason=NOT_BUILT, exc_type=ImportError
 )
 
+HAS_GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
+
 
 @pytest.fixture
 def loop() -> Iterator[Any]:
@@ -248,7 +250,7 @@ def test_function_and_arguments_are_free_when_the_task_runs(loop):
         future = loop.run_in_executor(None, job, token)
         del job, token
         assert await future == 1
-        if not getattr(sys, "_is_gil_enabled", lambda: True)():
+        if not HAS_GIL:
             gc.collect()  # merges the counts that other threads kept
         return [ref() for ref in refs]
 
@@ -281,10 +283,7 @@ def jobs_in_c_before_the_loop_came(loop, pool):
     return loop.run_until_complete(main())
 
 
-@pytest.mark.skipif(
-    not getattr(sys, "_is_gil_enabled", lambda: True)(),
-    reason="there is no GIL to yield",
-)
+@pytest.mark.skipif(not HAS_GIL, reason="there is no GIL to yield")
 def test_jobs_in_c_do_not_keep_the_loop_out(loop, pools):
     """A worker that never enters the interpreter still yields the GIL."""
     pool = pools(1)
