@@ -13,14 +13,12 @@ from asyncio import TimerHandle as _AsyncioTimerHandle
 from asyncio.transports import _FlowControlMixin
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
 from concurrent.futures import Executor
-from concurrent.futures import Future as _ConcurrentFuture
 from contextvars import Context
 from socket import AddressFamily, SocketKind, socket
 from typing import (
     Any,
     ClassVar,
     Literal,
-    ParamSpec,
     Protocol,
     TypeAlias,
     TypeVar,
@@ -28,7 +26,6 @@ from typing import (
     final,
 )
 
-_P = ParamSpec("_P")
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
 
@@ -400,30 +397,16 @@ def numeric_addresses(
 
 # -- the executor ------------------------------------------------------------
 
-class ThreadPool:
-    def __init__(
-        self, limit: int, start: Callable[[PoolWorker], object], /
-    ) -> None: ...
-    def submit(
-        self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs
-    ) -> _ConcurrentFuture[_T]: ...
-    def _stop(self, cancel_futures: object, /) -> None: ...
-    @property
-    def _shutdown(self) -> bool: ...
-    @property
-    def _queued(self) -> int: ...
-
 @final
-class PoolWorker:
+class ExecutorJob:
     @property
-    def index(self) -> int: ...
-    def run(self, pause: Callable[[], object], /) -> None: ...
-    def give_up(self, /) -> bool: ...
-    def exit(self, /) -> None: ...
+    def future(self) -> ExecutorJob: ...
+    def run(self, /, *context: object) -> None: ...
+    def cancel(self, /) -> bool: ...
+    def set_exception(self, exception: BaseException, /) -> None: ...
 
 # -- the module --------------------------------------------------------------
 
 def libuv_version() -> str: ...
 def _stop_when_done(future: Future[Any], /) -> None: ...
 def _set_main_thread(ident: int, /) -> None: ...
-def _executor_forked() -> None: ...

@@ -393,7 +393,7 @@ send_held(FlLoop *loop, PyObject *Py_UNUSED(ignored))
 static const char run_in_executor_doc[] =
     "run_in_executor($self, executor, func, *args)\n--\n\n"
     "Call func(*args) in an executor; return an asyncio.Future.\n\n"
-    "None is the default executor: a native thread pool unless one was set.\n"
+    "None is the default executor: a ThreadPoolExecutor unless one was set.\n"
     "Raises RuntimeError when the loop is closed or the default executor\n"
     "was shut down.  A call whose future is cancelled before a thread takes\n"
     "it never runs.  Implements asyncio's loop.run_in_executor().";

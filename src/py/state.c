@@ -41,6 +41,10 @@
     X(set_wakeup_fd)        \
     X(until_complete_cb)    \
     X(base_run_in_executor) \
+    X(thread_pool_type)     \
+    X(submit_globals)       \
+    X(submit_job)           \
+    X(make_default)         \
     X(asyncio_cancelled)    \
     X(asyncio_invalid)      \
     X(concurrent_future)    \
@@ -58,8 +62,7 @@
     X(datagram_type)    \
     X(socket_call_type) \
     X(listener_type)    \
-    X(pool_type)        \
-    X(worker_type)      \
+    X(job_type)         \
     X(step_type)
 
 static int

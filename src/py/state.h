@@ -16,7 +16,6 @@ struct FlLoop;
 
 /* Names looked up or passed on hot paths, interned once. */
 #define FL_NAMES(X)                   \
-    X(DefaultExecutor)                \
     X(TransportSocket)                \
     X(_accept_exhausted)              \
     X(_accept_failed)                 \
@@ -99,7 +98,6 @@ struct FlLoop;
     X(sendto)                         \
     X(set_exception)                  \
     X(set_result)                     \
-    X(set_running_or_notify_cancel)   \
     X(setblocking)                    \
     X(shown_buffer)                   \
     X(shutdown)                       \
@@ -129,8 +127,7 @@ typedef struct FlState {
     PyTypeObject *datagram_type;
     PyTypeObject *socket_call_type;
     PyTypeObject *listener_type;
-    PyTypeObject *pool_type;
-    PyTypeObject *worker_type;
+    PyTypeObject *job_type;
 
     /* from asyncio */
     PyObject *future_type;
@@ -171,6 +168,12 @@ typedef struct FlState {
     PyObject *concurrent_cancelled; /* its CancelledError */
     PyObject *concurrent_invalid;   /* its InvalidStateError */
 
+    /* How to know a standard thread pool, and use it (see work/bridge.c). */
+    PyObject *thread_pool_type; /* ThreadPoolExecutor, or None */
+    PyObject *submit_globals;   /* those of its submit() */
+    PyObject *submit_job;       /* fastloop.executor's functions */
+    PyObject *make_default;
+
     /* How to know asyncio's own task steps (see loop/schedule.c). */
     PyTypeObject *step_type;
     PyCFunction wakeup_function;
@@ -182,7 +185,6 @@ typedef struct FlState {
     /* The loop's run_in_executor, which is in the folder above loop/. */
     PyObject *(*run_in_executor)(struct FlLoop *loop, PyObject *const *args,
                                  Py_ssize_t nargs, PyObject *kwnames);
-    atomic_uint forks; /* counts the forks that led to this process */
 
     unsigned long main_thread_id; /* kept true across forks */
     int handlers_wakeup_fd;       /* a loop's, set for its signal handlers */

@@ -8,7 +8,6 @@
       attributes: its shutdown_default_executor works unchanged. */
 #include "loop/methods.h"
 #include "py/call.h"
-#include "work/executor.h"
 #include "work/job.h"
 #include "work/work.h"
 
@@ -62,7 +61,7 @@ concurrent_done(PyObject *self, PyObject *concurrent)
     }
     else {
         fl_future_post_anythread(loop, copy_outcome, future,
-                                 Py_NewRef(concurrent), NULL);
+                                 Py_NewRef(concurrent));
     }
     Py_RETURN_NONE;
 }
@@ -176,16 +175,46 @@ submit_foreign(FlLoop *loop, PyObject *executor, PyObject *func,
     return future;
 }
 
+/* --- a standard thread pool ---------------------------------------------- */
+
+/* Whether submit() of this executor is known to do what submit_job() does: it
+   is a ThreadPoolExecutor, not a subclass, and the method is CPython's own, so
+   that nobody misses a call of it.  Who replaces a method writes it in another
+   module, and so a function's globals tell whose it is.  1, 0 or -1. */
+static int
+is_standard_pool(FlState *state, PyObject *executor)
+{
+    if ((PyObject *)Py_TYPE(executor) != state->thread_pool_type) {
+        return 0;
+    }
+    PyObject *method = PyObject_GetAttr(executor, state->names.submit);
+    if (method == NULL) {
+        return -1;
+    }
+    PyObject *function =
+        PyMethod_Check(method) ? PyMethod_GET_FUNCTION(method) : NULL;
+    int same = function != NULL && PyFunction_Check(function)
+               && PyFunction_GET_GLOBALS(function) == state->submit_globals;
+    Py_DECREF(method);
+    return same;
+}
+
 static PyObject *
-submit_native(FlLoop *loop, FlThreadPool *pool, PyObject *func,
-              PyObject *const *args, Py_ssize_t nargs)
+submit_job(FlLoop *loop, PyObject *executor, PyObject *func,
+           PyObject *const *args, Py_ssize_t nargs)
 {
     PyObject *future = create_future(loop);
-    if (future != NULL
-        && fl_executor_submit(pool, loop, future, func, args, nargs, NULL) < 0)
-    {
+    PyObject *job =
+        future == NULL ? NULL : fl_job_new(loop, future, func, args, nargs);
+    PyObject *done =
+        job == NULL ? NULL
+                    : PyObject_CallFunctionObjArgs(loop->state->submit_job,
+                                                   executor, job, NULL);
+    if (done == NULL) {
         Py_CLEAR(future);
     }
+    Py_XDECREF(done);
+    Py_XDECREF(job);
     return future;
 }
 
@@ -211,14 +240,7 @@ default_executor(FlLoop *loop)
     if (loop->default_executor != NULL && loop->default_executor != Py_None) {
         return Py_NewRef(loop->default_executor);
     }
-    /* Asked for once a loop, and loops of other threads may ask as well: a
-       type kept in the state would need a lock. */
-    PyObject *module = PyImport_ImportModule("fastloop.executor");
-    PyObject *executor =
-        module == NULL
-            ? NULL
-            : PyObject_CallMethodNoArgs(module, state->names.DefaultExecutor);
-    Py_XDECREF(module);
+    PyObject *executor = PyObject_CallNoArgs(state->make_default);
     if (executor != NULL) {
         Py_XSETREF(loop->default_executor, Py_NewRef(executor));
     }
@@ -343,37 +365,18 @@ run_in_executor(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
     if (executor == NULL) {
         return NULL;
     }
-    PyObject *future;
-    if (PyObject_TypeCheck(executor, loop->state->pool_type)) {
-        future = submit_native(loop, (FlThreadPool *)executor, request.func,
-                               request.args, request.nargs);
-    }
-    else {
-        future = submit_foreign(loop, executor, request.func, request.args,
-                                request.nargs);
+    int standard = is_standard_pool(loop->state, executor);
+    PyObject *future = NULL;
+    if (standard >= 0) {
+        future = (standard ? submit_job
+                           : submit_foreign)(loop, executor, request.func,
+                                             request.args, request.nargs);
     }
     Py_DECREF(executor);
     return future;
 }
 
 /* --- registration -------------------------------------------------------- */
-
-static const char forked_doc[] =
-    "_executor_forked()\n--\n\n"
-    "Tell the core that this process is the child of a fork, whose pools\n"
-    "have no threads.";
-
-static PyObject *
-executor_forked(PyObject *module, PyObject *Py_UNUSED(ignored))
-{
-    atomic_fetch_add(&fl_state_get(module)->forks, 1);
-    Py_RETURN_NONE;
-}
-
-static PyMethodDef module_methods[] = {
-    {"_executor_forked", executor_forked, METH_NOARGS, forked_doc},
-    {NULL, NULL, 0, NULL},
-};
 
 /* 0, or -1 when the module or the attribute is not there. */
 static int
@@ -388,6 +391,7 @@ fl_work_register(PyObject *module, FlState *state)
 {
     PyObject *futures = PyImport_ImportModule("concurrent.futures");
     PyObject *asyncio = PyImport_ImportModule("asyncio");
+    PyObject *ours = PyImport_ImportModule("fastloop.executor");
     PyObject *base = NULL;
     int code = -1;
     if (take(futures, "Future", &state->concurrent_future) == 0
@@ -397,12 +401,16 @@ fl_work_register(PyObject *module, FlState *state)
         && take(asyncio, "InvalidStateError", &state->asyncio_invalid) == 0
         && take(asyncio, "BaseEventLoop", &base) == 0
         && take(base, "run_in_executor", &state->base_run_in_executor) == 0
-        && PyModule_AddFunctions(module, module_methods) == 0)
+        && take(ours, "thread_pool_type", &state->thread_pool_type) == 0
+        && take(ours, "submit_globals", &state->submit_globals) == 0
+        && take(ours, "submit_job", &state->submit_job) == 0
+        && take(ours, "make_default", &state->make_default) == 0)
     {
-        code = fl_executor_register(module, state);
+        code = fl_job_register(module, state);
     }
     Py_XDECREF(futures);
     Py_XDECREF(asyncio);
+    Py_XDECREF(ours);
     Py_XDECREF(base);
     state->run_in_executor = run_in_executor;
     return code;

@@ -2,8 +2,8 @@
 
    1. The function and its arguments are dropped before the outcome is posted:
       an object that was passed in is free when the awaiting task runs.
-   2. Cancelling an asyncio future needs no message to the pool: whoever takes
-      its job looks, and does not run it.
+   2. Cancelling the asyncio future needs no message to the executor: the
+      worker that takes its job looks, and does not run it.
    3. A future may be done before its outcome comes (cancelled while the job
       ran): then the outcome is dropped, and so it is by a closed loop. */
 #include "work/job.h"
@@ -12,48 +12,13 @@
 
 #include <time.h>
 
-FlCallJob *
-fl_job_new(FlState *state, FlLoop *loop, PyObject *future, PyObject *func,
-           PyObject *const *args, Py_ssize_t nargs, PyObject *kwargs)
-{
-    FlCallJob *job = PyMem_RawMalloc(
-        sizeof(*job) + (size_t)(nargs + 1) * sizeof(PyObject *));
-    if (job == NULL) {
-        PyErr_NoMemory();
-        return NULL;
-    }
-    job->state = state;
-    job->loop = (FlLoop *)Py_XNewRef((PyObject *)loop);
-    job->future = Py_NewRef(future);
-    job->func = Py_NewRef(func);
-    job->kwargs = Py_XNewRef(kwargs);
-    job->nargs = nargs;
-    job->args[0] = NULL;
-    for (Py_ssize_t at = 0; at < nargs; at++) {
-        job->args[at + 1] = Py_NewRef(args[at]);
-    }
-    return job;
-}
-
-static void
-drop_call(FlCallJob *job)
-{
-    for (Py_ssize_t at = 0; at < job->nargs; at++) {
-        Py_DECREF(job->args[at + 1]);
-    }
-    job->nargs = 0;
-    Py_CLEAR(job->kwargs);
-    Py_CLEAR(job->func);
-}
-
-void
-fl_job_free(FlCallJob *job)
-{
-    drop_call(job);
-    Py_XDECREF(job->future);
-    Py_XDECREF((PyObject *)job->loop);
-    PyMem_RawFree(job);
-}
+typedef struct {
+    PyObject_VAR_HEAD /* the size is that of args */
+        FlLoop *loop;
+    PyObject *future;
+    PyObject *func; /* NULL when the call was made or given up */
+    PyObject *args[];
+} FlJob;
 
 /* --- on the loop's thread ------------------------------------------------ */
 
@@ -141,8 +106,7 @@ cancel_future(FlLoop *loop, PyObject *future, PyObject *Py_UNUSED(argument))
 /* --- on any thread ------------------------------------------------------- */
 
 static int
-post(FlLoop *loop, FlReadyOp op, PyObject *future, PyObject *value,
-     FlPoller **owed)
+post(FlLoop *loop, FlReadyOp op, PyObject *future, PyObject *value)
 {
     FlReady entry = {
         .kind = FL_READY_OP,
@@ -151,19 +115,18 @@ post(FlLoop *loop, FlReadyOp op, PyObject *future, PyObject *value,
         .callback = Py_NewRef(future),
         .args = {value},
     };
-    return owed == NULL ? fl_inbox_push_anythread(loop, &entry)
-                        : fl_inbox_push_owing_anythread(loop, &entry, owed);
+    return fl_inbox_push_anythread(loop, &entry);
 }
 
 /* A result that is lost leaves its task waiting for ever: where memory is
    short, wait for some, up to a second. */
 void
 fl_future_post_anythread(FlLoop *loop, FlReadyOp op, PyObject *future,
-                         PyObject *value, FlPoller **owed)
+                         PyObject *value)
 {
     const struct timespec pause = {.tv_nsec = 10 * 1000 * 1000};
     int tries = 100;
-    while (post(loop, op, future, Py_XNewRef(value), owed) < 0) {
+    while (post(loop, op, future, Py_XNewRef(value)) < 0) {
         if (PyErr_ExceptionMatches(PyExc_RuntimeError)) {
             PyErr_Clear(); /* the loop is closed: nobody waits */
             break;
@@ -180,86 +143,170 @@ fl_future_post_anythread(FlLoop *loop, FlReadyOp op, PyObject *future,
     Py_XDECREF(value);
 }
 
-static PyObject *
-call(FlCallJob *job)
+/* --- _core.ExecutorJob --------------------------------------------------- */
+
+PyObject *
+fl_job_new(FlLoop *loop, PyObject *future, PyObject *func,
+           PyObject *const *args, Py_ssize_t nargs)
 {
-    size_t nargs = (size_t)job->nargs | PY_VECTORCALL_ARGUMENTS_OFFSET;
-    PyObject **args = job->args + 1;
-    if (job->kwargs == NULL) {
-        return PyObject_Vectorcall(job->func, args, nargs, NULL);
+    FlJob *job = PyObject_GC_NewVar(FlJob, loop->state->job_type, nargs + 1);
+    if (job == NULL) {
+        return NULL;
     }
-    return PyObject_VectorcallDict(job->func, args, nargs, job->kwargs);
+    job->loop = (FlLoop *)Py_NewRef((PyObject *)loop);
+    job->future = Py_NewRef(future);
+    job->func = Py_NewRef(func);
+    job->args[0] = NULL; /* vectorcall's spare slot */
+    for (Py_ssize_t at = 0; at < nargs; at++) {
+        job->args[at + 1] = Py_NewRef(args[at]);
+    }
+    PyObject_GC_Track(job);
+    return (PyObject *)job;
 }
 
 static void
-run_for_loop(FlCallJob *job, FlPoller **owed)
+drop_call(FlJob *job)
 {
-    int cancelled = fl_call_truth(job->future, job->state->names.cancelled);
-    if (cancelled != 0) {
-        if (cancelled < 0) {
-            PyErr_WriteUnraisable(job->future);
-        }
-        return;
+    for (Py_ssize_t at = 0; at < Py_SIZE(job); at++) {
+        Py_CLEAR(job->args[at]);
     }
+    Py_CLEAR(job->func);
+}
+
+static int
+job_traverse(FlJob *job, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(job));
+    Py_VISIT((PyObject *)job->loop);
+    Py_VISIT(job->future);
+    Py_VISIT(job->func);
+    for (Py_ssize_t at = 0; at < Py_SIZE(job); at++) {
+        Py_VISIT(job->args[at]);
+    }
+    return 0;
+}
+
+/* The loop and the future stay: a job is used without asking for them. */
+static int
+job_clear(FlJob *job)
+{
+    drop_call(job);
+    return 0;
+}
+
+static void
+job_dealloc(FlJob *job)
+{
+    PyTypeObject *type = Py_TYPE(job);
+    PyObject_GC_UnTrack(job);
+    drop_call(job);
+    Py_DECREF(job->future);
+    Py_DECREF((PyObject *)job->loop);
+    type->tp_free(job);
+    Py_DECREF(type);
+}
+
+static const char run_doc[] =
+    "run($self, /, *context)\n--\n\n"
+    "Make the call and post its outcome; what a worker's thread does.\n\n"
+    "From 3.14 on concurrent.futures passes a context, which is ignored.";
+
+static PyObject *
+job_run(FlJob *job, PyObject *const *Py_UNUSED(args),
+        Py_ssize_t Py_UNUSED(nargs))
+{
+    int cancelled =
+        fl_call_truth(job->future, job->loop->state->names.cancelled);
+    if (cancelled < 0) {
+        return NULL;
+    }
+    if (cancelled > 0 || job->func == NULL) {
+        Py_RETURN_NONE;
+    }
+    size_t count = (size_t)(Py_SIZE(job) - 1);
     FlReadyOp op = fl_future_give_result;
-    PyObject *outcome = call(job);
+    PyObject *outcome =
+        PyObject_Vectorcall(job->func, job->args + 1,
+                            count | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
     if (outcome == NULL) {
         op = fl_future_give_exception;
         outcome = PyErr_GetRaisedException();
     }
     drop_call(job);
-    fl_future_post_anythread(job->loop, op, job->future, outcome, owed);
+    fl_future_post_anythread(job->loop, op, job->future, outcome);
+    Py_RETURN_NONE;
 }
 
-static void
-run_concurrent(FlCallJob *job)
+static const char cancel_doc[] =
+    "cancel($self, /)\n--\n\n"
+    "Do not make the call, and have the loop cancel its future.";
+
+static PyObject *
+job_cancel(FlJob *job, PyObject *Py_UNUSED(ignored))
 {
-    FlNames *names = &job->state->names;
-    int runs = fl_call_truth(job->future, names->set_running_or_notify_cancel);
-    PyObject *done = NULL;
-    if (runs > 0) {
-        PyObject *name = names->set_result;
-        PyObject *outcome = call(job);
-        if (outcome == NULL) {
-            name = names->set_exception;
-            outcome = PyErr_GetRaisedException();
-        }
-        drop_call(job);
-        done = PyObject_CallMethodOneArg(job->future, name, outcome);
-        Py_DECREF(outcome);
-    }
-    if (runs < 0 || (runs > 0 && done == NULL)) {
-        PyErr_WriteUnraisable(job->future);
-    }
-    Py_XDECREF(done);
+    drop_call(job);
+    fl_future_post_anythread(job->loop, cancel_future, job->future, NULL);
+    Py_RETURN_TRUE;
 }
 
-void
-fl_job_run_steal(FlCallJob *job, FlPoller **owed)
+static const char set_exception_doc[] =
+    "set_exception($self, exception, /)\n--\n\n"
+    "Do not make the call, and have the loop give its future this exception.";
+
+static PyObject *
+job_set_exception(FlJob *job, PyObject *exc)
 {
-    if (job->loop != NULL) {
-        run_for_loop(job, owed);
-    }
-    else {
-        run_concurrent(job);
-    }
-    fl_job_free(job);
+    drop_call(job);
+    fl_future_post_anythread(job->loop, fl_future_give_exception, job->future,
+                             Py_NewRef(exc));
+    Py_RETURN_NONE;
 }
 
-void
-fl_job_cancel_steal(FlCallJob *job)
+static PyObject *
+future_get(FlJob *job, void *Py_UNUSED(closure))
 {
-    if (job->loop != NULL) {
-        fl_future_post_anythread(job->loop, cancel_future, job->future, NULL,
-                                 NULL);
-    }
-    else {
-        PyObject *done =
-            PyObject_CallMethodNoArgs(job->future, job->state->names.cancel);
-        if (done == NULL) {
-            PyErr_WriteUnraisable(job->future);
-        }
-        Py_XDECREF(done);
-    }
-    fl_job_free(job);
+    return Py_NewRef((PyObject *)job);
+}
+
+static PyMethodDef job_methods[] = {
+    {"run", (PyCFunction)(void (*)(void))job_run, METH_FASTCALL, run_doc},
+    {"cancel", (PyCFunction)job_cancel, METH_NOARGS, cancel_doc},
+    {"set_exception", (PyCFunction)job_set_exception, METH_O,
+     set_exception_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef job_getset[] = {
+    {"future", (getter)future_get, NULL,
+     "The job itself, which concurrent.futures cancels or fails.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static const char job_doc[] =
+    "A call for an executor's worker thread; made by run_in_executor().";
+
+static PyType_Slot job_slots[] = {
+    {Py_tp_doc, (void *)job_doc},
+    {Py_tp_dealloc, job_dealloc},
+    {Py_tp_traverse, job_traverse},
+    {Py_tp_clear, job_clear},
+    {Py_tp_methods, job_methods},
+    {Py_tp_getset, job_getset},
+    {0, NULL},
+};
+
+static PyType_Spec job_spec = {
+    .name = "fastloop._core.ExecutorJob",
+    .basicsize = offsetof(FlJob, args),
+    .itemsize = sizeof(PyObject *),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE
+             | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = job_slots,
+};
+
+int
+fl_job_register(PyObject *module, FlState *state)
+{
+    state->job_type = fl_type_add(module, &job_spec, NULL);
+    return state->job_type == NULL ? -1 : 0;
 }

@@ -1,9 +1,11 @@
 """Tools that watch a program: tracers, debuggers, profilers, dumpers."""
 
+import subprocess
 import sys
 import sysconfig
 
 import pytest
+from isolated_scripts import FACTORIES, LIMIT, environment
 
 WORK = """
 async def child(number):
@@ -376,3 +378,31 @@ loop.run_until_complete(main())
 loop.close()
 """
     )
+
+
+def test_a_patch_of_submit_made_before_the_loop_is_imported(loop_kind):
+    """A tracer is usually what a program imports first."""
+    imports, factory = FACTORIES[loop_kind]
+    program = f"""
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+original = ThreadPoolExecutor.submit
+def submit(self, fn, *args):
+    print("seen", flush=True)
+    return original(self, fn, *args)
+ThreadPoolExecutor.submit = submit
+{imports}
+loop = {factory}()
+loop.run_until_complete(loop.run_in_executor(None, print, "ran"))
+loop.run_until_complete(loop.shutdown_default_executor())
+loop.close()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=environment(),
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+    )
+    assert done.stdout == "seen\nran\n"

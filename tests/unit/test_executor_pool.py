@@ -1,8 +1,9 @@
-"""The native thread pool: what asyncio's own does not promise, or does not do.
+"""run_in_executor of fastloop: what asyncio's does not promise, or not do.
 
-Behaviour that both share is in behaviour/test_executor.py; here are threads,
-queue order, references, collection, fork, exit and the switch that turns the
-native pool off.  Jobs wait for events, never for time.
+Behaviour that both share is in behaviour/test_executor.py; here are jobs in
+the queue of a standard thread pool, their references, threads that cannot be
+started, the bridge to other executors and the switch that gives asyncio's own.
+Jobs wait for events, never for time.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ import concurrent.futures
 import gc
 import itertools
 import os
-import subprocess
 import sys
-import textwrap
 import threading
 import weakref
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures.thread import BrokenThreadPool
 from typing import Any
 
 import pytest
@@ -26,10 +27,6 @@ NOT_BUILT = "the fastloop package is not built"
 fastloop = pytest.importorskip(
     "fastloop", reason=NOT_BUILT, exc_type=ImportError
 )
-executor = pytest.importorskip(
-    "fastloop.executor", reason=NOT_BUILT, exc_type=ImportError
-)
-
 HAS_GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
 
 
@@ -49,7 +46,7 @@ def pools() -> Iterator[Callable[..., Any]]:
     made: list[Any] = []
 
     def make(max_workers: int | None = None) -> Any:
-        pool = executor.DefaultExecutor(max_workers)
+        pool = ThreadPoolExecutor(max_workers, "asyncio")
         made.append(weakref.ref(pool))
         return pool
 
@@ -88,10 +85,10 @@ def name() -> str:
 # -- threads ------------------------------------------------------------------
 
 
-def test_it_is_a_thread_pool_executor(loop):
+def test_the_default_executor_is_a_standard_thread_pool(loop):
     loop.run_until_complete(loop.run_in_executor(None, name))
     pool = loop._default_executor
-    assert isinstance(pool, concurrent.futures.ThreadPoolExecutor)
+    assert type(pool) is ThreadPoolExecutor
     count = getattr(os, "process_cpu_count", os.cpu_count)() or 1
     assert pool._max_workers == min(32, count + 4)
 
@@ -161,17 +158,21 @@ def test_workers_are_threads_that_hooks_see(loop):
     assert "name" in seen
 
 
-def test_without_a_thread_the_call_is_refused(loop, monkeypatch):
+def test_without_a_thread_the_call_is_refused_and_never_runs(
+    loop, monkeypatch
+):
+    ran: list[int] = []
+
     def start(self):
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", start)
     with pytest.raises(RuntimeError, match="can't start new thread"):
-        loop.run_in_executor(None, name)
-    assert loop._default_executor._work_queue.qsize() == 0
+        loop.run_in_executor(None, ran.append, 1)
     monkeypatch.undo()
     future = loop.run_in_executor(None, name)
     assert loop.run_until_complete(future) == "asyncio_0"
+    assert ran == []
 
 
 def test_a_thread_too_few_only_makes_the_job_wait(loop, pools, monkeypatch):
@@ -294,22 +295,7 @@ def test_jobs_in_c_do_not_keep_the_loop_out(loop, pools):
     )
 
 
-# -- concurrent futures: submit, map, shutdown --------------------------------
-
-
-def test_submit_returns_a_concurrent_future(pools):
-    pool = pools(1)
-    future = pool.submit(dict, [("a", 1)], b=2)
-    assert isinstance(future, concurrent.futures.Future)
-    assert future.result(20) == {"a": 1, "b": 2}
-    failed = pool.submit(int, "x")
-    assert isinstance(failed.exception(20), ValueError)
-    assert list(pool.map(abs, [-1, 2, -3])) == [1, 2, 3]
-
-
-def test_submit_needs_a_function(pools):
-    with pytest.raises(TypeError, match="'fn'"):
-        pools(1).submit()
+# -- shutdown, and initializers that fail -------------------------------------
 
 
 def test_shutdown_finishes_what_waits(loop, pools):
@@ -347,6 +333,25 @@ def test_shutdown_can_cancel_what_waits(loop, pools):
         loop.run_until_complete(ours)
     assert loop.run_until_complete(first) == 1
     assert ran == []
+
+
+def test_an_initializer_that_fails_fails_the_jobs_that_wait(loop):
+    gate = Gate()
+
+    def fail() -> None:
+        gate(None)
+        raise ZeroDivisionError
+
+    with ThreadPoolExecutor(1, initializer=fail) as pool:
+        first = loop.run_in_executor(pool, name)
+        wait_for(gate.begun)
+        second = loop.run_in_executor(pool, name)
+        gate.go.set()
+        for future in first, second:
+            with pytest.raises(BrokenThreadPool):
+                loop.run_until_complete(future)
+        with pytest.raises(BrokenThreadPool):
+            loop.run_in_executor(pool, name)
 
 
 def test_closing_the_loop_lets_jobs_end_and_drops_their_results():
@@ -478,7 +483,7 @@ def test_the_switch_gives_asyncios_own(monkeypatch):
     loop.close()
 
 
-# -- collection, fork, exit ---------------------------------------------------
+# -- collection ---------------------------------------------------------------
 
 
 def test_a_loop_that_nobody_holds_is_collected_and_its_threads_end():
@@ -493,122 +498,6 @@ def test_a_loop_that_nobody_holds_is_collected_and_its_threads_end():
     for thread in threads:
         thread.join(20)
         assert not thread.is_alive()
-
-
-def test_an_executor_that_nobody_holds_runs_what_waits(pools):
-    pool = pools(1)
-    gate = Gate()
-    pool.submit(gate)
-    wait_for(gate.begun)
-    future = pool.submit(name)
-    (thread,) = pool._threads
-    del pool
-    gc.collect()
-    gate.go.set()
-    assert future.result(20) == "asyncio_0"
-    thread.join(20)
-    assert not thread.is_alive()
-
-
-def script(text: str) -> list[str]:
-    """Run a script of its own process; return the lines it printed."""
-    done = subprocess.run(
-        [sys.executable, "-X", "dev", "-c", textwrap.dedent(text)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    return done.stdout.splitlines()
-
-
-@pytest.mark.no_refcount  # starting a process makes CPython grow
-def test_exit_waits_for_running_and_queued_jobs():
-    lines = script(
-        """
-        import threading
-        from fastloop.executor import DefaultExecutor
-        pool = DefaultExecutor(1)
-        begun, exiting = threading.Event(), threading.Event()
-        threading._register_atexit(exiting.set)
-        def job(text):
-            begun.set()
-            exiting.wait()
-            print(text)
-        pool.submit(job, "running")
-        pool.submit(job, "queued")
-        begun.wait()
-        """
-    )
-    assert lines == ["running", "queued"]
-
-
-@pytest.mark.no_refcount  # starting a process makes CPython grow
-def test_exit_refuses_new_jobs():
-    lines = script(
-        """
-        import threading, time
-        from fastloop.executor import DefaultExecutor
-        pool, other = DefaultExecutor(1), DefaultExecutor(1)
-        begun = threading.Event()
-        def job():
-            begun.set()
-            while not pool._shutdown:
-                time.sleep(0)
-            for each in (pool, other):
-                try:
-                    each.submit(print)
-                except RuntimeError as exc:
-                    print(exc)
-        pool.submit(job)
-        begun.wait()
-        """
-    )
-    refused = "cannot schedule new futures after interpreter shutdown"
-    assert lines == [refused, refused]
-
-
-@pytest.mark.no_refcount  # starting a process makes CPython grow
-def test_a_forked_child_starts_with_no_threads():
-    lines = script(
-        """
-        import asyncio, os, sys, threading, warnings
-        import fastloop
-        from fastloop.executor import DefaultExecutor, _exit
-        warnings.simplefilter("ignore", DeprecationWarning)
-        pool = DefaultExecutor(2)
-        go = threading.Event()
-        def job():
-            go.wait()
-        busy = [pool.submit(job) for _ in range(4)]
-        def name():
-            return threading.current_thread().name
-        pid = os.fork()
-        if pid == 0:
-            print("queued", pool._work_queue.qsize())
-            print("old pool", pool.submit(name).result())
-            loop = fastloop.new_event_loop()
-            print("new loop", loop.run_until_complete(
-                loop.run_in_executor(None, name)))
-            loop.run_until_complete(loop.shutdown_default_executor())
-            loop.close()
-            # What the parent's threads hold is no leak of the child's: it
-            # leaves before a leak detector looks.
-            _exit.join()
-            sys.stdout.flush()
-            os._exit(0)
-        _, status = os.waitpid(pid, 0)
-        go.set()
-        print("status", status, [f.result(20) for f in busy], flush=True)
-        """
-    )
-    assert lines == [
-        "queued 0",
-        "old pool asyncio_0",
-        "new loop asyncio_0",
-        "status 0 [None, None, None, None]",
-    ]
 
 
 # -- stress -------------------------------------------------------------------

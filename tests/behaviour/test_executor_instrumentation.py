@@ -1,0 +1,243 @@
+"""Libraries that watch a program by patching the standard thread pool.
+
+Tracers and error reporters replace ThreadPoolExecutor.submit, Thread.start and
+Thread.run, to carry a request's scope into the thread that works for it.  The
+default executor and the user's own must go through whatever is there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+scope = contextvars.ContextVar("scope", default="none")
+
+
+@pytest.fixture(params=["default", "own"])
+def pool(request):
+    """Return None, for the default executor, or one of the user's."""
+    if request.param == "default":
+        yield None
+        return
+    with ThreadPoolExecutor(4) as executor:
+        yield executor
+
+
+@pytest.fixture(params=["before the first job", "after the first job"])
+def use_pool_before_the_patch(request, loop, pool):
+    """Have the executor make its first thread, or leave it unused."""
+    if request.param == "after the first job":
+        loop.run_until_complete(loop.run_in_executor(pool, int))
+
+
+@pytest.fixture
+def carry_scope_in_submit(monkeypatch, use_pool_before_the_patch):
+    """Patch submit() so that each job runs in its caller's context."""
+    original = ThreadPoolExecutor.submit
+
+    @functools.wraps(original)
+    def submit(self, fn, *args, **kwargs):
+        context = contextvars.copy_context()
+        return original(self, context.run, fn, *args, **kwargs)
+
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", submit)
+
+
+class FunctionWrapper:
+    """A patch that is an object with a descriptor of its own, as wrapt's."""
+
+    def __init__(self, wrapped, wrapper):
+        self.wrapped, self.wrapper = wrapped, wrapper
+
+    def __get__(self, instance, owner=None):
+        bound = self.wrapped.__get__(instance, owner)
+        return functools.partial(self.wrapper, bound)
+
+
+@pytest.fixture
+def carry_scope_by_object(monkeypatch, use_pool_before_the_patch):
+    """Patch submit() with an object that is no function."""
+
+    def wrapper(submit, fn, *args, **kwargs):
+        value = scope.get()
+
+        def with_scope(*args, **kwargs):
+            token = scope.set(value)
+            try:
+                return fn(*args, **kwargs)
+            finally:
+                scope.reset(token)
+
+        return submit(with_scope, *args, **kwargs)
+
+    patch = FunctionWrapper(ThreadPoolExecutor.submit, wrapper)
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", patch)
+
+
+async def scopes_of_five_requests(loop, pool):
+    async def request(number):
+        scope.set(f"request {number}")
+        return await loop.run_in_executor(pool, scope.get)
+
+    return await asyncio.gather(*(request(number) for number in range(5)))
+
+
+FIVE_SCOPES = [f"request {number}" for number in range(5)]
+
+
+@pytest.mark.usefixtures("carry_scope_in_submit")
+def test_a_patched_submit_carries_each_requests_scope(loop, run, pool):
+    assert run(scopes_of_five_requests(loop, pool)) == FIVE_SCOPES
+
+
+@pytest.mark.usefixtures("carry_scope_by_object")
+def test_a_wrapper_object_carries_each_requests_scope(loop, run, pool):
+    assert run(scopes_of_five_requests(loop, pool)) == FIVE_SCOPES
+
+
+@pytest.mark.usefixtures("carry_scope_in_submit")
+def test_to_thread_and_getaddrinfo_go_through_a_patched_submit(
+    loop, run, monkeypatch
+):
+    submit = ThreadPoolExecutor.submit
+    seen = []
+
+    def count(self, fn, *args, **kwargs):
+        seen.append(fn)
+        return submit(self, fn, *args, **kwargs)
+
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", count)
+
+    async def main():
+        assert await asyncio.to_thread(int, "5") == 5
+        assert await loop.getnameinfo(("127.0.0.1", 80), 3)
+
+    run(main())
+    assert len(seen) == 2
+
+
+def test_a_patch_that_is_undone_is_not_called_any_more(
+    loop, run, pool, monkeypatch
+):
+    original = ThreadPoolExecutor.submit
+    seen = []
+
+    def submit(self, fn, *args):
+        seen.append(args)
+        return original(self, fn, *args)
+
+    async def main():
+        for number in range(6):
+            with monkeypatch.context() as patch:
+                if number % 2:
+                    patch.setattr(ThreadPoolExecutor, "submit", submit)
+                assert await loop.run_in_executor(pool, abs, -number) == number
+
+    run(main())
+    assert seen == [(-1,), (-3,), (-5,)]
+
+
+def test_a_submit_of_one_executor_alone(loop, run):
+    seen = []
+    with ThreadPoolExecutor(1) as executor:
+        original = executor.submit
+        executor.submit = lambda *call: seen.append(call) or original(*call)
+        assert run(_run_in(loop, executor, abs, -3)) == 3
+        del executor.submit  # it led back to its own executor
+    assert seen == [(abs, -3)]
+
+
+async def _run_in(loop, executor, *call):
+    return await loop.run_in_executor(executor, *call)
+
+
+@pytest.mark.parametrize("as_default", [True, False])
+def test_a_subclass_that_overrides_submit(loop, run, as_default):
+    class Counting(ThreadPoolExecutor):
+        calls = 0
+
+        def submit(self, *args, **kwargs):
+            self.calls += 1
+            return super().submit(*args, **kwargs)
+
+    executor = Counting(2)
+    if as_default:
+        loop.set_default_executor(executor)
+    passed = None if as_default else executor
+    assert run(_run_in(loop, passed, abs, -3)) == 3
+    assert executor.calls == 1
+    executor.shutdown()
+
+
+@pytest.mark.parametrize("method", ["__init__", "start", "run"])
+@pytest.mark.usefixtures("use_pool_before_the_patch")
+def test_patched_threads_are_seen(loop, run, pool, monkeypatch, method):
+    """Each new worker thread goes through what is patched."""
+    original = getattr(threading.Thread, method)
+    seen = []
+
+    def patched(self, *args, **kwargs):
+        seen.append(self)
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(threading.Thread, method, patched)
+    both = threading.Barrier(2)
+
+    async def main():
+        jobs = [
+            loop.run_in_executor(pool, _meet, both, threading.current_thread)
+            for _ in range(2)
+        ]
+        return await asyncio.gather(*jobs)
+
+    threads = run(main())
+    assert len(set(threads)) == 2
+    assert set(threads) & set(seen)
+
+
+def _meet(barrier, function):
+    barrier.wait(20)
+    return function()
+
+
+@pytest.mark.usefixtures("carry_scope_in_submit")
+def test_threads_that_carry_the_scope_of_their_starter(
+    loop, run, pool, monkeypatch
+):
+    """As OpenTelemetry: start() keeps the scope, run() and submit() use it."""
+    start, thread_run = threading.Thread.start, threading.Thread.run
+
+    def patched_start(self):
+        self.scope_of_starter = scope.get()
+        start(self)
+
+    def patched_run(self):
+        scope.set(self.scope_of_starter)
+        thread_run(self)
+
+    monkeypatch.setattr(threading.Thread, "start", patched_start)
+    monkeypatch.setattr(threading.Thread, "run", patched_run)
+    assert run(scopes_of_five_requests(loop, pool)) == FIVE_SCOPES
+
+
+@pytest.mark.usefixtures("carry_scope_in_submit")
+def test_results_errors_and_cancelling_under_a_patch(loop, run, pool):
+    gate = threading.Event()
+
+    async def main():
+        with pytest.raises(ValueError, match="invalid literal"):
+            await loop.run_in_executor(pool, int, "x")
+        running = [loop.run_in_executor(pool, gate.wait, 20) for _ in "1234"]
+        job = loop.run_in_executor(pool, int)
+        job.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await job
+        gate.set()
+        assert await asyncio.gather(*running) == [True] * 4
+
+    run(main())
