@@ -232,12 +232,13 @@ def test_results_errors_and_cancelling_under_a_patch(loop, run, pool):
     async def main():
         with pytest.raises(ValueError, match="invalid literal"):
             await loop.run_in_executor(pool, int, "x")
-        running = [loop.run_in_executor(pool, gate.wait, 20) for _ in "1234"]
+        # More than there are threads: the next job waits behind them.
+        waits = [loop.run_in_executor(pool, gate.wait, 20) for _ in range(40)]
         job = loop.run_in_executor(pool, int)
         job.cancel()
         with pytest.raises(asyncio.CancelledError):
             await job
         gate.set()
-        assert await asyncio.gather(*running) == [True] * 4
+        assert await asyncio.gather(*waits) == [True] * 40
 
     run(main())
