@@ -10,7 +10,10 @@
    4. Where the system keeps to itself why a batch was cut short, its first
       unsent datagram is tried again and answers.  A connected Unix socket's
       answer would be another then, so its datagrams go one by one.
-   5. No Python runs between filling a batch and dropping what it sent. */
+   5. Without an address a datagram goes to the peer the socket came with,
+      which may have no name: one of a pair has none.  asyncio's transports
+      end there.
+   6. No Python runs between filling a batch and dropping what it sent. */
 #include "net/datagram.h"
 
 #include "net/messages.h"
@@ -81,6 +84,14 @@ send_by_object(FlDatagram *self, PyObject *data, PyObject *address)
     return SENT;
 }
 
+/* Whether the kernel knows where a datagram for this address goes. */
+static bool
+is_for_peer(const FlDatagram *self, PyObject *address)
+{
+    return self->connected
+           || (address == Py_None && self->stream.peer_size > 0);
+}
+
 /* An address in the system's form, NULL when the socket object must do it. */
 static const FlAddress *
 find_address(FlDatagram *self, PyObject *address)
@@ -118,7 +129,8 @@ send_data(FlDatagram *self, PyObject *data, PyObject *address)
     if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) {
         return raised_outcome(self); /* it is not in one piece */
     }
-    if (!self->connected
+    bool for_peer = is_for_peer(self, address);
+    if (!for_peer
         && PySys_Audit("socket.sendto", "OO", self->stream.sock, address) < 0)
     {
         PyBuffer_Release(&view);
@@ -127,8 +139,7 @@ send_data(FlDatagram *self, PyObject *data, PyObject *address)
     ssize_t sent = 0;
     if (self->stream.fd >= 0) { /* else a hook has ended the transport */
         /* Not before: a hook may have sent to somebody else. */
-        const FlAddress *to =
-            self->connected ? NULL : find_address(self, address);
+        const FlAddress *to = for_peer ? NULL : find_address(self, address);
         sent = send_view(self, &view, to);
     }
     int code = errno;
@@ -205,7 +216,8 @@ send_or_queue(FlDatagram *self, PyObject *data, PyObject *address)
     if (!fl_chunks_is_empty(&self->stream.chunks)) {
         return queue(self, data, address);
     }
-    bool known = self->connected || find_address(self, address) != NULL;
+    bool known =
+        is_for_peer(self, address) || find_address(self, address) != NULL;
     int result = known ? send_data(self, data, address)
                        : send_by_object(self, data, address);
     if (result == NO_ROOM && self->stream.loop != NULL) {
@@ -288,7 +300,7 @@ typedef struct {
 static unsigned
 most_to_send(const FlDatagram *self)
 {
-    bool one = (self->connected && self->family == AF_UNIX)
+    bool one = (self->family == AF_UNIX && self->stream.peer_size > 0)
                || (self->stream.loop->off & FL_OFF_DATAGRAM_BATCH);
     return one ? 1 : FL_DATAGRAM_BATCH;
 }
@@ -303,7 +315,7 @@ batch_add(FlDatagram *self, Batch *batch, unsigned index)
     }
     struct msghdr *header = &batch->headers[index].msg_hdr;
     memset(header, 0, sizeof(*header));
-    if (!self->connected) {
+    if (!is_for_peer(self, pair[1])) {
         const FlAddress *found = find_address(self, pair[1]);
         if (found == NULL) {
             return false;
