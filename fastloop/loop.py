@@ -352,16 +352,18 @@ class Loop(_core.BaseLoop, SocketCalls, asyncio.SelectorEventLoop):
     async def _sendfile_native(
         self, transp: Any, file: Any, offset: int, count: int | None
     ) -> int:
-        """Send on a duplicate: the transport watches its own descriptor."""
+        """Send a file by the system's own call, as the transport's only
+        writer.
+        """
+        if not isinstance(transp, _core.StreamTransport):
+            return await super()._sendfile_native(transp, file, offset, count)
         resume_reading = transp.is_reading()
         transp.pause_reading()
         await transp._make_empty_waiter()
         try:
-            with transp._sock.dup() as sock:
-                sock.setblocking(False)
-                return await self.sock_sendfile(
-                    sock, file, offset, count, fallback=False
-                )
+            sock = transp._sock
+            self._check_sendfile_params(sock, file, offset, count)
+            return await _send_file(transp, sock, file, offset, count)
         finally:
             transp._reset_empty_waiter()
             if resume_reading:
@@ -526,6 +528,54 @@ _DATAGRAM_FAMILIES = {socket.AF_INET, socket.AF_INET6, socket.AF_UNIX}
 def _check_protocol(protocol: asyncio.BaseProtocol) -> None:
     """AttributeError for what a factory should not have made."""
     protocol.connection_made  # noqa: B018
+
+
+async def _send_file(
+    transp: Any, sock: Any, file: Any, offset: int, count: int | None
+) -> int:
+    """Send part of a file on a transport whose buffer is empty.
+
+    asyncio's ``_sock_sendfile_native``, but it waits by the transport's own
+    watch, so that it needs no descriptor of its own, and it ends with
+    ConnectionError when the transport does.
+    """
+    try:
+        source = file.fileno()
+        block = count or os.fstat(source).st_size
+    except (AttributeError, OSError):
+        raise asyncio.SendfileNotAvailableError("not a regular file") from None
+    if not block:
+        return 0
+    total = 0
+    try:
+        while total < (count or sys.maxsize):
+            size = min(count - total if count else block, _MOST_SENDFILE_BYTES)
+            try:
+                sent = os.sendfile(sock.fileno(), source, offset, size)
+            except (BlockingIOError, InterruptedError):
+                pass
+            except OSError as exc:
+                if not total:
+                    raise asyncio.SendfileNotAvailableError(
+                        "os.sendfile call failed"
+                    ) from exc
+                raise
+            else:
+                if not sent:
+                    break
+                offset += sent
+                total += sent
+            await transp._make_room_waiter()
+            if transp.is_closing():
+                raise ConnectionError("Connection is closed by peer")
+    finally:
+        if total or sys.version_info >= (3, 14):
+            os.lseek(source, offset, os.SEEK_SET)
+    return total
+
+
+#: A 32-bit system refuses more.
+_MOST_SENDFILE_BYTES = sys.maxsize // 2 + 1
 
 
 def _leaves_to_system(sock: socket.socket, *calls: str) -> bool:

@@ -70,31 +70,6 @@ fl_stream_own_socket(FlStream *self)
     return Py_XNewRef(self->sock);
 }
 
-void
-fl_stream_end_sendfile(FlStream *self)
-{
-    if (self->empty_waiter == NULL || self->sock == NULL) {
-        return;
-    }
-    PyObject *how = PyLong_FromLong(SHUT_RDWR);
-    PyObject *result =
-        how == NULL
-            ? NULL
-            : PyObject_CallMethodOneArg(self->sock,
-                                        self->state->names.shutdown, how);
-    Py_XDECREF(how);
-    Py_XDECREF(result);
-    if (result != NULL) {
-        return;
-    }
-    if (PyErr_ExceptionMatches(PyExc_OSError)) {
-        PyErr_Clear(); /* the peer was first, or somebody closed it */
-    }
-    else {
-        PyErr_WriteUnraisable(self->sock);
-    }
-}
-
 static PyObject *
 make_socket(FlStream *self)
 {

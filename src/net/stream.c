@@ -38,7 +38,7 @@ fl_stream_update_watch(FlStream *self)
     /* What is held is sent when the callback ends: it has not been refused. */
     bool held = !fl_list_is_empty(&self->flush.link);
     if (self->phase < FL_STREAM_LOST && !held
-        && !fl_chunks_is_empty(&self->chunks))
+        && (self->awaits_room || !fl_chunks_is_empty(&self->chunks)))
     {
         wanted |= FL_WRITABLE;
     }
@@ -269,7 +269,6 @@ finish(FlStream *self)
     fl_stream_remember_names(self);
     fl_stream_set_phase(self, FL_STREAM_CLOSED);
     close_watch(self);
-    fl_stream_end_sendfile(self);
     close_descriptor(self);
     /* After the descriptor: who waits for the server finds it closed. */
     detach_server(self);
@@ -289,7 +288,7 @@ static int
 fail_empty_waiter(FlStream *self)
 {
     PyObject *exc = PyObject_CallFunction(PyExc_ConnectionError, "s",
-                                          "Connection is closed by peer");
+                                          FL_STREAM_CLOSED_TEXT);
     if (exc == NULL) {
         return fl_loop_report_callback(self->loop, NULL);
     }

@@ -52,7 +52,7 @@ typedef struct {
     PyObject *server;
     PyObject *context;
     PyObject *waiter;       /* told when connection_made was called */
-    PyObject *empty_waiter; /* sendfile waits for the buffer to drain */
+    PyObject *empty_waiter; /* sendfile waits for the buffer, or for room */
     PyObject *queued_by; /* the stack of what queued its calls; debug mode */
     FlChunks chunks;     /* what the kernel has not taken yet */
     struct sockaddr_storage peer;
@@ -69,11 +69,15 @@ typedef struct {
     bool buffered;       /* the protocol is a BufferedProtocol */
     bool bulky;          /* the last read was large */
     bool paused;
+    bool awaits_room;     /* empty_waiter is for the kernel's next room */
     bool read_eof;        /* the peer's end was seen and kept open */
     bool eof_written;     /* write_eof was called */
     bool eof_sent;        /* and the socket was shut down */
     bool protocol_paused; /* pause_writing was called */
 } FlStream;
+
+/* What sendfile is told, in asyncio's words, when its transport ends. */
+#define FL_STREAM_CLOSED_TEXT "Connection is closed by peer"
 
 #define FL_HIGH_WATER_BYTES (64 * 1024)
 /* What writes may hold back, and until the end of the turn: see write.c. */
@@ -188,10 +192,6 @@ PyObject *fl_own_socket(FlState *state, int fd);
    for making it may run anything.  NULL without an exception once the stream
    is closed. */
 PyObject *fl_stream_own_socket(FlStream *self);
-
-/* If a file is on its way, sent on a duplicate of the descriptor that would
-   keep the connection open: who sends it gets an error now. */
-void fl_stream_end_sendfile(FlStream *self);
 
 /* Put sockname and peername into `extra`, while the descriptor can tell. */
 void fl_stream_remember_names(FlStream *self);

@@ -374,6 +374,36 @@ stream_make_empty_waiter(FlStream *self, PyObject *Py_UNUSED(ignored))
     return waiter;
 }
 
+
+static const char make_room_waiter_doc[] =
+    "_make_room_waiter($self, /)\n--\n\n"
+    "A future that is done once the kernel takes more bytes; sendfile, which\n"
+    "has an empty waiter, waits for this one in its place.";
+
+static PyObject *
+stream_make_room_waiter(FlStream *self, PyObject *Py_UNUSED(ignored))
+{
+    if (self->loop == NULL) {
+        PyErr_SetString(PyExc_ConnectionError, FL_STREAM_CLOSED_TEXT);
+        return NULL;
+    }
+    PyObject *waiter =
+        PyObject_CallMethodNoArgs((PyObject *)self->loop,
+                                  self->state->names.create_future);
+    if (waiter == NULL) {
+        return NULL;
+    }
+    Py_XSETREF(self->empty_waiter, Py_NewRef(waiter));
+    self->awaits_room = true;
+    int code = fl_stream_update_watch(self);
+    if (code < 0) {
+        Py_DECREF(waiter);
+        (void)fl_raise_errno(code);
+        return NULL;
+    }
+    return waiter;
+}
+
 static const char reset_empty_waiter_doc[] =
     "_reset_empty_waiter($self, /)\n--\n\n"
     "Allow writing again after sendfile.";
@@ -382,6 +412,12 @@ static PyObject *
 stream_reset_empty_waiter(FlStream *self, PyObject *Py_UNUSED(ignored))
 {
     Py_CLEAR(self->empty_waiter);
+    self->awaits_room = false;
+    int code = fl_stream_update_watch(self);
+    if (code < 0) {
+        (void)fl_raise_errno(code);
+        return NULL;
+    }
     Py_RETURN_NONE;
 }
 
@@ -449,6 +485,8 @@ static ONE(stream_write, "write", "data",
                   can_write_eof_doc),
         FL_METHOD("_make_empty_waiter", stream_make_empty_waiter, METH_NOARGS,
                   make_empty_waiter_doc),
+        FL_METHOD("_make_room_waiter", stream_make_room_waiter, METH_NOARGS,
+                  make_room_waiter_doc),
         FL_METHOD("_reset_empty_waiter", stream_reset_empty_waiter,
                   METH_NOARGS, reset_empty_waiter_doc),
         {NULL, NULL, 0, NULL},

@@ -204,6 +204,7 @@ wait_for_kernel(FlStream *self)
 static int
 drained(FlStream *self)
 {
+    self->awaits_room = false;
     int code = fl_stream_update_watch(self);
     if (code < 0) {
         return write_failed(self, code);
@@ -573,7 +574,8 @@ fl_stream_write_ready(FlStream *self)
         return 0;
     }
     if (fl_chunks_is_empty(&self->chunks)) {
-        /* Still watched: resume_writing has left the loop by an exception. */
+        /* Still watched: sendfile waits for room, or resume_writing has left
+           the loop by an exception. */
         return self->watch->wanted & FL_WRITABLE ? end_waiting(self) : 0;
     }
     int code = send_chunks(self);

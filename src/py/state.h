@@ -100,7 +100,6 @@ struct FlLoop;
     X(set_result)                     \
     X(setblocking)                    \
     X(shown_buffer)                   \
-    X(shutdown)                       \
     X(socket)                         \
     X(sockname)                       \
     X(stop)                           \

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
+import os
+import resource
 import socket
 import sys
 
@@ -169,6 +172,68 @@ def test_files_and_transports_that_cannot(run, loop, tmp_path):
             c.transport.close()
             with pytest.raises(RuntimeError, match="Transport is closing"):
                 await loop.sendfile(c.transport, io.BytesIO())
+
+    run(main())
+
+
+@contextlib.contextmanager
+def no_descriptor_left():
+    """Let every open of a descriptor fail."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    last = os.dup(0)
+    taken = []
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (last + 1, hard))
+        with contextlib.suppress(OSError):
+            while True:
+                taken.append(os.dup(last))
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for fd in (last, *taken):
+            os.close(fd)
+
+
+@every_kind
+def test_on_a_transport_when_all_descriptors_are_in_use(
+    run, loop, kind, tmp_path
+):
+    path = tmp_path / "file"
+    path.write_bytes(DATA * 20)
+
+    async def main():
+        async with link(kind) as c:
+            c.shrink()
+            task = loop.create_task(c.peer.recv_exactly(len(DATA) * 20))
+            with path.open("rb") as file, no_descriptor_left():
+                sent = await loop.sendfile(c.transport, file, fallback=False)
+            assert sent == len(DATA) * 20
+            assert await task == DATA * 20
+
+    run(main())
+
+
+def test_a_cancelled_one_leaves_the_transport_usable(run, loop, tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(DATA * 20)
+
+    async def main():
+        async with link("unix", Recorder()) as c:
+            c.shrink()
+            with path.open("rb") as file:
+                task = loop.create_task(loop.sendfile(c.transport, file))
+                got = await c.peer.recv_exactly(1000)
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+            await c.peer.send(b"question")
+            assert await c.protocol.wait_data(8) == b"question"
+            c.transport.write(b"the answer")
+            c.transport.write_eof()
+            got += await c.peer.recv_all()
+            assert got.endswith(b"the answer")
+            sent = got.removesuffix(b"the answer")
+            assert sent == (DATA * 20)[: len(sent)]
 
     run(main())
 
