@@ -7,7 +7,9 @@
    1. No read allocates 128 KiB or more: the allocator would map and unmap
       such a block for every message.
    2. A read that did not fill its buffer has emptied the socket: no further
-      call is made.  One event delivers at most EVENT_BYTES, for fairness.
+      call is made.  One event delivers at most EVENT_BYTES in at most
+      EVENT_READS, for fairness: a peer decides how much comes, and a protocol
+      with a small buffer makes many reads of it.
    3. After each call into the protocol the stream may be paused, closed or
       have another protocol: the loop below looks again. */
 #include "net/stream.h"
@@ -24,6 +26,9 @@
 /* A read of this much makes the next one large. */
 #define BULKY_BYTES   (8 * 1024)
 #define EVENT_BYTES   (256 * 1024)
+/* The next event costs about as much as one read, so this many make it cheap,
+   and they end well within a millisecond. */
+#define EVENT_READS   16
 
 #define READ_FAILED "Fatal read error on socket transport"
 
@@ -252,7 +257,9 @@ fl_stream_read_ready(FlStream *self)
 {
     size_t left = EVENT_BYTES;
     int code = 0;
-    while (code == 0 && wants_more(self)) {
+    for (int reads = 0; reads < EVENT_READS && code == 0 && wants_more(self);
+         reads++)
+    {
         ReadResult result = {0, false};
         if (self->buffered) {
             PyObject *protocol = Py_NewRef(self->protocol);

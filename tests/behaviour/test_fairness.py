@@ -133,3 +133,34 @@ def test_busy_io_cannot_starve_callbacks(loop):
         loop.run_forever()
         loop.remove_reader(left)
     assert seen == list(range(51))
+
+
+def test_a_flood_into_a_small_buffer_cannot_starve_callbacks(run, loop):
+    """A protocol that reads headers of 4 bytes makes a read for each."""
+    reads, step_counts = [0], []
+
+    class Headers(asyncio.BufferedProtocol):
+        def __init__(self):
+            self.buffer = bytearray(4)
+
+        def get_buffer(self, hint):
+            reads[0] += 1
+            return self.buffer
+
+        def buffer_updated(self, count):
+            pass
+
+    async def main():
+        near, far = socket.socketpair()
+        near.setblocking(False)
+        with far:
+            far.send(bytes(4000))
+            transport, _ = await loop.create_connection(Headers, sock=near)
+            while reads[0] < 1000:
+                step_counts.append(reads[0])
+                await asyncio.sleep(0)
+            transport.abort()
+
+    run(main())
+    pairs = zip(step_counts, step_counts[1:], strict=False)
+    assert max(after - before for before, after in pairs) <= 32
