@@ -12,6 +12,8 @@
 #include "net/sockaddr.h"
 #include "net/transport.h"
 
+#include <unistd.h>
+
 PyObject *
 fl_stream_extra(FlStream *self)
 {
@@ -32,6 +34,14 @@ fl_own_socket(FlState *state, int fd)
                                         state->names.own_socket, number);
     Py_XDECREF(number);
     return sock;
+}
+
+void
+fl_close_socket(int fd)
+{
+    PyThreadState *thread = PyEval_SaveThread();
+    (void)close(fd);
+    PyEval_RestoreThread(thread);
 }
 
 /* Of two objects that own a descriptor the first to go would take it from the

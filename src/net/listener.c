@@ -6,7 +6,10 @@
    2. Each connection has a context of its own, a copy of the server's; the
       protocol factory and every callback of the connection run in it.
    3. A factory that raises costs its connection, never the listener.
-   4. Out of descriptors or memory: reported, and the listener rests for
+   4. accept has no flag of its own that keeps it from waiting, and any process
+      that shares the socket can clear O_NONBLOCK: an event sets it again, and
+      accepts its whole batch without the GIL.
+   5. Out of descriptors or memory: reported, and the listener rests for
       asyncio's ACCEPT_RETRY_DELAY (Loop._accept_exhausted starts it again). */
 #include "net/net.h"
 #include "net/sockaddr.h"
@@ -17,7 +20,7 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <unistd.h>
+#include <sys/ioctl.h>
 
 #define MOST_ACCEPTS 64
 
@@ -46,6 +49,7 @@ typedef struct {
     socklen_t peer_size;
 } Accepted;
 
+/* 0 or a negative errno. */
 static int
 accept_one(int listener_fd, Accepted *accepted)
 {
@@ -62,6 +66,29 @@ accept_one(int listener_fd, Accepted *accepted)
     }
 #endif
     return accepted->fd < 0 ? -errno : 0;
+}
+
+/* Up to limit connections, without the GIL.  How many, and in *code why there
+   are not more: 0 or a negative errno. */
+static int
+accept_some(int listener_fd, Accepted *accepted, int limit, int *code)
+{
+    int on = 1, count = 0;
+    /* If this fails, accept says why. */
+    (void)ioctl(listener_fd, FIONBIO, &on);
+    PyThreadState *thread = PyEval_SaveThread();
+    *code = 0;
+    for (int tries = 0; tries < limit && *code == 0; tries++) {
+        *code = accept_one(listener_fd, &accepted[count]);
+        if (*code == 0) {
+            count++;
+        }
+        else if (*code == -EINTR || *code == -ECONNABORTED) {
+            *code = 0; /* the peer has left already */
+        }
+    }
+    PyEval_RestoreThread(thread);
+    return count;
 }
 
 static int
@@ -132,7 +159,7 @@ open_accepted(Listener *self, Accepted *accepted)
     }
     /* No stream took it, nor a socket object. */
     if (accepted->fd >= 0) {
-        (void)close(accepted->fd);
+        fl_close_socket(accepted->fd);
     }
     if (fl_error_leaves_loop()) {
         return -1;
@@ -181,32 +208,52 @@ accept_failed(Listener *self, int code)
     return result == NULL ? fl_loop_report_callback(self->loop, NULL) : 0;
 }
 
+/* Open all that were accepted, also past an exception that leaves the loop:
+   their peers are connected.  0, or -1 with the first such exception. */
+static int
+open_batch(Listener *self, Accepted *accepted, int count)
+{
+    PyObject *leaving = NULL;
+    for (int at = 0; at < count; at++) {
+        if (self->watch == NULL) {
+            /* A factory has stopped the listener: a server refuses, too, what
+               comes to it later. */
+            fl_close_socket(accepted[at].fd);
+        }
+        else if (open_accepted(self, &accepted[at]) < 0) {
+            if (leaving != NULL) {
+                PyErr_WriteUnraisable((PyObject *)self);
+            }
+            else {
+                leaving = PyErr_GetRaisedException();
+            }
+        }
+    }
+    if (leaving != NULL) {
+        PyErr_SetRaisedException(leaving);
+    }
+    return leaving == NULL ? 0 : -1;
+}
+
 static int
 accept_batch(Listener *self)
 {
-    int limit = self->batch;
-    /* A factory may stop its listener: then what waits is not ours. */
-    for (int count = 0; count < limit && self->watch != NULL; count++) {
-        Accepted accepted;
-        int code = accept_one(self->fd, &accepted);
-        if (code == -EAGAIN || code == -EWOULDBLOCK) {
-            self->batch = 1;
-            return 0;
-        }
-        if (code == -EINTR || code == -ECONNABORTED) {
-            continue; /* the peer has left already */
-        }
-        if (code < 0) {
-            return accept_failed(self, code);
-        }
-        if (open_accepted(self, &accepted) < 0) {
-            return -1;
-        }
+    Accepted accepted[MOST_ACCEPTS];
+    int code, limit = self->batch;
+    int count = accept_some(self->fd, accepted, limit, &code);
+    bool emptied = code == -EAGAIN || code == -EWOULDBLOCK;
+    if (emptied) {
+        self->batch = 1;
     }
-    if (self->batch < MOST_ACCEPTS && self->batch <= self->backlog) {
-        self->batch *= 2;
+    else if (code == 0 && limit < MOST_ACCEPTS && limit <= self->backlog) {
+        self->batch = 2 * limit;
     }
-    return 0;
+    if (open_batch(self, accepted, count) < 0) {
+        return -1;
+    }
+    return code < 0 && !emptied && self->watch != NULL
+               ? accept_failed(self, code)
+               : 0;
 }
 
 static int

@@ -11,7 +11,9 @@
       EVENT_READS, for fairness: a peer decides how much comes, and a protocol
       with a small buffer makes many reads of it.
    3. After each call into the protocol the stream may be paused, closed or
-      have another protocol: the loop below looks again. */
+      have another protocol: the loop below looks again.
+   4. No read waits, whatever the descriptor's flags are: any process that
+      shares the socket can clear O_NONBLOCK. */
 #include "net/stream.h"
 
 #include "base/codes.h"
@@ -43,7 +45,7 @@ receive(FlStream *self, char *buffer, size_t size_bytes, ReadResult *result)
 {
     ssize_t got;
     do {
-        got = recv(self->fd, buffer, size_bytes, 0);
+        got = recv(self->fd, buffer, size_bytes, MSG_DONTWAIT);
     } while (got < 0 && errno == EINTR);
     if (got < 0) {
         return errno == EWOULDBLOCK ? -EAGAIN : -errno;

@@ -16,7 +16,6 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <string.h>
-#include <unistd.h>
 
 void
 fl_stream_set_phase(FlStream *self, FlStreamPhase phase)
@@ -236,7 +235,7 @@ close_descriptor(FlStream *self)
     self->sock = NULL;
     if (sock == NULL) {
         if (fd >= 0) {
-            (void)close(fd);
+            fl_close_socket(fd);
         }
         return;
     }

@@ -188,6 +188,10 @@ int fl_stream_fill_extra(FlStream *self);
    NULL with an exception, and the descriptor is the caller's as before. */
 PyObject *fl_own_socket(FlState *state, int fd);
 
+/* Close a descriptor no socket object owns.  SO_LINGER, which accepted sockets
+   inherit, may make that wait, so the GIL is given up meanwhile. */
+void fl_close_socket(int fd);
+
 /* The socket object, which owns the descriptor from now on: a new reference,
    for making it may run anything.  NULL without an exception once the stream
    is closed. */
