@@ -1,7 +1,8 @@
 /* Handle and TimerHandle.
 
-   1. The storage is asyncio's own slots; `register` proves by reading them
-      back through asyncio's descriptors that they lie where the structs say.
+   1. The storage is asyncio's own slots; `register` proves by asyncio's
+      descriptors that they lie where the structs say, and that there is none
+      for which the structs have no room.
    2. A Handle with a position has an entry in the ring that points back at it;
       whoever ends one side (pop, cancel, fill, dealloc) ends both.
    3. asyncio's base classes are Python-slotted: their traverse and dealloc
@@ -93,7 +94,7 @@ fl_timer_new(FlLoop *loop, PyObject *callback, PyObject *args,
                                pool_take(&pool->timers, &pool->timer_count));
     if (self != NULL) {
         fill((FlHandle *)self, callback, args, context);
-        self->when = when;
+        self->when_seconds = when;
         self->deadline.place = 0;
         PyObject_GC_Track(self);
     }
@@ -160,6 +161,9 @@ handle_dealloc(FlHandle *self)
     {
         clear_slots(self);
     }
+#if FL_HANDLES_WAIT
+    Py_CLEAR(self->lock); /* a program may have set it */
+#endif
     Py_CLEAR(self->cancelled);
     self->loop = NULL;
     release(self, &loop->pool.handles, &loop->pool.handle_count, HANDLES_KEPT);
@@ -175,7 +179,7 @@ timer_dealloc(FlTimerHandle *self)
     FL_CHECK(self->deadline.place == 0, "the queue owns a reference");
     clear_slots((FlHandle *)self);
     Py_CLEAR(self->scheduled);
-    Py_CLEAR(self->when_slot);
+    Py_CLEAR(self->when);
     Py_CLEAR(self->cancelled);
     self->loop = NULL;
     release((FlHandle *)self, &loop->pool.timers, &loop->pool.timer_count,
@@ -207,7 +211,7 @@ fl_handle_pool_free(FlHandlePool *pool)
 /* --- collector ----------------------------------------------------------- */
 
 static int
-handle_traverse(FlHandle *self, visitproc visit, void *arg)
+visit_slots(FlHandle *self, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(self->args);
@@ -218,6 +222,22 @@ handle_traverse(FlHandle *self, visitproc visit, void *arg)
     return 0;
 }
 
+static int
+handle_traverse(FlHandle *self, visitproc visit, void *arg)
+{
+#if FL_HANDLES_WAIT
+    Py_VISIT(self->lock);
+#endif
+    return visit_slots(self, visit, arg);
+}
+
+static int
+timer_traverse(FlTimerHandle *self, visitproc visit, void *arg)
+{
+    Py_VISIT(self->when);
+    return visit_slots((FlHandle *)self, visit, arg);
+}
+
 /* The loop stays: a handle without one could not be freed or used, and the
    cycle is broken by what is cleared here or by the loop's own tp_clear. */
 static int
@@ -225,6 +245,13 @@ handle_clear(FlHandle *self)
 {
     clear_slots(self);
     return 0;
+}
+
+static int
+timer_clear(FlTimerHandle *self)
+{
+    Py_CLEAR(self->when);
+    return handle_clear((FlHandle *)self);
 }
 
 /* --- moving the call into the handle ------------------------------------- */
@@ -463,7 +490,7 @@ PyDoc_STRVAR(when_doc,
 static PyObject *
 timer_when(FlTimerHandle *self, PyObject *Py_UNUSED(ignored))
 {
-    return PyFloat_FromDouble(self->when);
+    return PyFloat_FromDouble(self->when_seconds);
 }
 
 static PyObject *
@@ -486,7 +513,7 @@ get_slot(FlHandle *self, void *closure)
 static PyObject *
 timer_get_when(FlTimerHandle *self, void *Py_UNUSED(closure))
 {
-    return PyFloat_FromDouble(self->when);
+    return timer_when(self, NULL);
 }
 
 static PyObject *
@@ -580,8 +607,8 @@ static PyType_Slot handle_slots[] = {
 static PyType_Slot timer_slots[] = {
     {Py_tp_doc, (void *)timer_doc},
     {Py_tp_dealloc, timer_dealloc},
-    {Py_tp_traverse, handle_traverse},
-    {Py_tp_clear, handle_clear},
+    {Py_tp_traverse, timer_traverse},
+    {Py_tp_clear, timer_clear},
     {Py_tp_methods, timer_methods},
     {Py_tp_getset, timer_getset},
     {0, NULL},
@@ -605,81 +632,43 @@ static PyType_Spec timer_spec = {
     .slots = timer_slots,
 };
 
-/* Invariant 1: the slot asyncio knows by `name` reads what we wrote. */
-static int
-slot_is_at(PyObject *base, PyObject *object, const char *name, PyObject **slot,
-           PyObject *mark)
-{
-    PyObject *descriptor = PyObject_GetAttrString(base, name);
-    if (descriptor == NULL) {
-        return -1;
+/* Invariant 1.  The names are those of asyncio's slots. */
+#define BASE_SLOT(type, name)           \
+    {                                   \
+        "_" #name, offsetof(type, name) \
     }
-    PyObject *before = *slot;
-    *slot = mark;
-    PyObject *read = PyObject_CallMethod(descriptor, "__get__", "O", object);
-    *slot = before;
-    bool same = read == mark;
-    Py_DECREF(descriptor);
-    Py_XDECREF(read);
-    if (!same && !PyErr_Occurred()) {
-        PyErr_Format(PyExc_ImportError,
-                     "fastloop does not know this asyncio: Handle.%s is not "
-                     "where it was in CPython 3.11 to 3.15",
-                     name);
-    }
-    return same ? 0 : -1;
-}
+#define HANDLE_BASE_SLOTS(type)                               \
+    BASE_SLOT(type, args), BASE_SLOT(type, callback),         \
+        BASE_SLOT(type, cancelled), BASE_SLOT(type, context), \
+        BASE_SLOT(type, loop), BASE_SLOT(type, repr),         \
+        BASE_SLOT(type, source_traceback)
 
-static int
-check_layout(FlState *state)
-{
-    PyTypeObject *type = state->timer_type;
-    FlTimerHandle *probe = (FlTimerHandle *)type->tp_alloc(type, 0);
-    if (probe == NULL) {
-        return -1;
-    }
-    PyObject_GC_UnTrack(probe);
-    PyObject *base = state->asyncio_handle;
-    PyObject *timer = state->asyncio_timer_handle;
-    PyObject *self = (PyObject *)probe, *mark = state->empty_tuple;
-    int result =
-        slot_is_at(base, self, "_args", &probe->args, mark) < 0
-                || slot_is_at(base, self, "_callback", &probe->callback, mark)
-                       < 0
-                || slot_is_at(base, self, "_cancelled",
-                              (PyObject **)&probe->cancelled, mark)
-                       < 0
-                || slot_is_at(base, self, "_context", &probe->context, mark)
-                       < 0
-                || slot_is_at(base, self, "_loop", &probe->loop, mark) < 0
-                || slot_is_at(base, self, "_repr", &probe->repr, mark) < 0
-                || slot_is_at(base, self, "_source_traceback",
-                              &probe->source_traceback, mark)
-                       < 0
-                || slot_is_at(timer, self, "_scheduled", &probe->scheduled,
-                              mark)
-                       < 0
-                || slot_is_at(timer, self, "_when", &probe->when_slot, mark)
-                       < 0
-            ? -1
-            : 0;
-    type->tp_free(probe);
-    Py_DECREF(type);
-    return result;
-}
+static const FlBaseSlot handle_base_slots[] = {
+    HANDLE_BASE_SLOTS(FlHandle),
+#if FL_HANDLES_WAIT
+    BASE_SLOT(FlHandle, lock),
+#endif
+    {NULL, offsetof(FlHandle, position)},
+};
+
+static const FlBaseSlot timer_base_slots[] = {
+    HANDLE_BASE_SLOTS(FlTimerHandle),
+    BASE_SLOT(FlTimerHandle, scheduled),
+    BASE_SLOT(FlTimerHandle, when),
+    {NULL, offsetof(FlTimerHandle, deadline)},
+};
 
 int
 fl_handle_register(PyObject *module, FlState *state)
 {
     state->handle_type =
-        fl_type_add(module, &handle_spec, state->asyncio_safe_handle);
+        fl_type_derive(module, &handle_spec, state->asyncio_safe_handle, NULL,
+                       handle_base_slots);
     if (state->handle_type == NULL) {
         return -1;
     }
     state->timer_type =
-        fl_type_add(module, &timer_spec, state->asyncio_timer_handle);
-    if (state->timer_type == NULL) {
-        return -1;
-    }
-    return check_layout(state);
+        fl_type_derive(module, &timer_spec, state->asyncio_timer_handle, NULL,
+                       timer_base_slots);
+    return state->timer_type == NULL ? -1 : 0;
 }

@@ -37,16 +37,17 @@
 
 typedef struct FlHandle {
     FL_HANDLE_SLOTS
+    FL_LOCK_FIELD
     uint64_t position; /* in the ready ring, or FL_NOT_READY */
     bool shared;       /* call_soon_threadsafe gave it: see shared.c */
 } FlHandle;
 
 typedef struct {
     FL_HANDLE_SLOTS
-    PyObject *scheduled; /* asyncio.TimerHandle's slots: unused, ours say it */
-    PyObject *when_slot;
+    PyObject *scheduled; /* asyncio.TimerHandle's slot: unused, ours say it */
+    PyObject *when;      /* the number that call_at was given, or NULL: */
     FlDeadline deadline;
-    double when;
+    double when_seconds; /* this is it, of no object yet */
 } FlTimerHandle;
 
 /* Handles of one loop that await reuse, linked by their args slot. */

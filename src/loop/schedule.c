@@ -428,7 +428,7 @@ enqueue_op(FlLoop *loop, PyObject *timer, PyObject *Py_UNUSED(argument))
 {
     FlTimerHandle *self = (FlTimerHandle *)timer;
     if (fl_handle_is_cancelled((FlHandle *)self)
-        || enqueue(loop, self, deadline_of(self->when)) == 0)
+        || enqueue(loop, self, deadline_of(self->when_seconds)) == 0)
     {
         return 0;
     }

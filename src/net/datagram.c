@@ -293,15 +293,10 @@ static PyMethodDef functions[] = {
 int
 fl_datagram_register(PyObject *module, FlState *state)
 {
-    PyObject *bases = FL_HAVE_DATAGRAM_BASE
-                          ? PyTuple_Pack(2, state->asyncio_transport,
-                                         state->asyncio_datagrams)
-                          : PyTuple_Pack(1, state->asyncio_transport);
-    if (bases == NULL) {
-        return -1;
-    }
-    state->datagram_type = fl_type_add(module, &datagram_spec, bases);
-    Py_DECREF(bases);
+    PyObject *mixin = FL_HAVE_DATAGRAM_BASE ? state->asyncio_datagrams : NULL;
+    state->datagram_type =
+        fl_type_derive(module, &datagram_spec, state->asyncio_transport, mixin,
+                       fl_transport_base_slots);
     if (state->datagram_type == NULL
         || fl_constants_register(state->datagram_type) < 0)
     {

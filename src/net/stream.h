@@ -36,8 +36,9 @@ typedef enum {
 
 typedef struct {
     PyObject_HEAD
-    PyObject *extra;     /* asyncio.Transport's only slot, _extra */
-    PyObject *unused[4]; /* those of its _FlowControlMixin: flow.c does it */
+    PyObject *extra; /* asyncio.Transport's only slot, _extra */
+    /* Those of its _FlowControlMixin, which flow.c does without. */
+    PyObject *unused[4];
 #if PY_VERSION_HEX < 0x030C0000
     PyObject *dict;
     PyObject *weakrefs;

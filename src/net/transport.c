@@ -518,31 +518,24 @@ static PyType_Spec stream_spec = {
     .slots = stream_slots,
 };
 
-/* Our struct begins with the base's slots: a base that has others would have
-   them written over. */
-static int
-check_layout(const FlState *state)
-{
-    const PyTypeObject *base = (PyTypeObject *)state->asyncio_transport;
-    size_t ours =
-        offsetof(FlStream, unused) + sizeof(((FlStream *)NULL)->unused);
-    if ((size_t)base->tp_basicsize == ours) {
-        return 0;
-    }
-    PyErr_SetString(PyExc_ImportError,
-                    "fastloop does not know this asyncio: its transports have "
-                    "other slots than in CPython 3.11 to 3.15");
-    return -1;
-}
+#define UNUSED_SLOT(at) \
+    (offsetof(FlStream, unused) + (at) * sizeof(PyObject *))
+
+const FlBaseSlot fl_transport_base_slots[] = {
+    {"_extra", offsetof(FlStream, extra)},
+    {"_high_water", UNUSED_SLOT(0)},
+    {"_loop", UNUSED_SLOT(1)},
+    {"_low_water", UNUSED_SLOT(2)},
+    {"_protocol_paused", UNUSED_SLOT(3)},
+    {NULL, UNUSED_SLOT(4)},
+};
 
 int
 fl_transport_register(PyObject *module, FlState *state)
 {
-    if (check_layout(state) < 0) {
-        return -1;
-    }
     state->stream_type =
-        fl_type_add(module, &stream_spec, state->asyncio_transport);
+        fl_type_derive(module, &stream_spec, state->asyncio_transport, NULL,
+                       fl_transport_base_slots);
     if (state->stream_type == NULL) {
         return -1;
     }

@@ -122,6 +122,9 @@ FL_DECLARE_TWO(resume_reading, resume_reading)
 
 PyObject *fl_transport_repr(FlStream *self);
 
+/* The slots of asyncio's transports that an FlStream begins with. */
+extern const FlBaseSlot fl_transport_base_slots[];
+
 /* asyncio's class attributes: the most that its transports read at once, and
    one that is always True.  0 or -1. */
 int fl_constants_register(PyTypeObject *type);

@@ -243,3 +243,94 @@ fl_type_add(PyObject *module, PyType_Spec *spec, PyObject *base)
     }
     return type;
 }
+
+/* --- types that inherit storage ------------------------------------------ */
+
+static bool
+is_known_slot(const char *name, size_t offset, const FlBaseSlot *slots)
+{
+    while (slots->name != NULL
+           && (strcmp(slots->name, name) != 0 || slots->offset != offset))
+    {
+        slots++;
+    }
+    return slots->name != NULL;
+}
+
+static int
+refuse_layout(const PyTypeObject *base, const char *slot)
+{
+    PyErr_Format(PyExc_ImportError,
+                 "fastloop does not know this asyncio: %s%s%s is not where it "
+                 "was in CPython 3.11 to 3.15",
+                 base->tp_name, *slot == 0 ? "'s end" : ".", slot);
+    return -1;
+}
+
+/* Every slot that a class itself defines is one of the list. */
+static int
+check_slots(PyTypeObject *base, const FlBaseSlot *slots)
+{
+    PyObject *dict = PyObject_GetAttrString((PyObject *)base, "__dict__");
+    PyObject *values = dict == NULL ? NULL : PyMapping_Values(dict);
+    Py_XDECREF(dict);
+    int code = values == NULL ? -1 : 0;
+    for (Py_ssize_t at = 0; code == 0 && at < PyList_GET_SIZE(values); at++) {
+        PyObject *value = PyList_GET_ITEM(values, at);
+        if (Py_IS_TYPE(value, &PyMemberDescr_Type)) {
+            const PyMemberDef *slot = ((PyMemberDescrObject *)value)->d_member;
+            if (!is_known_slot(slot->name, (size_t)slot->offset, slots)) {
+                code = refuse_layout(base, slot->name);
+            }
+        }
+    }
+    Py_XDECREF(values);
+    return code;
+}
+
+/* Of a base, and of the classes that it inherits from. */
+static int
+check_base(PyTypeObject *base, const FlBaseSlot *slots)
+{
+    for (Py_ssize_t at = 0; at < PyTuple_GET_SIZE(base->tp_mro); at++) {
+        PyObject *from = PyTuple_GET_ITEM(base->tp_mro, at);
+        if (check_slots((PyTypeObject *)from, slots) < 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+/* The first of the bases is the one that has the storage. */
+static int
+check_layout(PyObject *bases, const FlBaseSlot *slots)
+{
+    const FlBaseSlot *end = slots;
+    while (end->name != NULL) {
+        end++;
+    }
+    PyTypeObject *first = (PyTypeObject *)PyTuple_GET_ITEM(bases, 0);
+    for (Py_ssize_t at = 0; at < PyTuple_GET_SIZE(bases); at++) {
+        PyObject *base = PyTuple_GET_ITEM(bases, at);
+        if (check_base((PyTypeObject *)base, slots) < 0) {
+            return -1;
+        }
+    }
+    return (size_t)first->tp_basicsize == end->offset
+               ? 0
+               : refuse_layout(first, "");
+}
+
+PyTypeObject *
+fl_type_derive(PyObject *module, PyType_Spec *spec, PyObject *base,
+               PyObject *mixin, const FlBaseSlot *slots)
+{
+    PyTypeObject *type = NULL;
+    PyObject *bases =
+        mixin == NULL ? PyTuple_Pack(1, base) : PyTuple_Pack(2, base, mixin);
+    if (bases != NULL && check_layout(bases, slots) == 0) {
+        type = fl_type_add(module, spec, bases);
+    }
+    Py_XDECREF(bases);
+    return type;
+}

@@ -48,6 +48,7 @@ struct FlLoop;
     X(buffer_updated)                 \
     X(call_exception_handler)         \
     X(cancel)                         \
+    X(call_soon)                      \
     X(cancelled)                      \
     X(check_ssl_socket)               \
     X(close)                          \
@@ -212,5 +213,19 @@ FlState *fl_state_get(PyObject *module);
 /* Add a heap type made from `spec`, with an optional base, to the module under
    its short name.  Returns a new reference or NULL. */
 PyTypeObject *fl_type_add(PyObject *module, PyType_Spec *spec, PyObject *base);
+
+/* Where a struct of ours keeps a slot of asyncio's class that it inherits. */
+typedef struct {
+    const char *name; /* NULL ends the list: */
+    size_t offset;    /* there our own fields begin */
+} FlBaseSlot;
+
+/* The same for a type whose struct begins with the slots of `base`; mixin may
+   be NULL.  ImportError when a slot of any inherited class is not in the list
+   at its place, or when instances of `base` do not end where our fields begin:
+   a slot and a field of ours would share their memory. */
+PyTypeObject *fl_type_derive(PyObject *module, PyType_Spec *spec,
+                             PyObject *base, PyObject *mixin,
+                             const FlBaseSlot *slots);
 
 #endif

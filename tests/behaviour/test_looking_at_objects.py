@@ -1,0 +1,161 @@
+"""Every attribute of an object can be read, whatever state it is in.
+
+Debuggers, inspect.getmembers() and mock's specs read all that dir() names.
+"""
+
+import asyncio
+import gc
+import inspect
+import socket
+from unittest import mock
+
+import pytest
+
+MAKERS = {
+    "soon": lambda loop, *call: loop.call_soon(*call),
+    "later": lambda loop, *call: loop.call_later(0, *call),
+    "at": lambda loop, *call: loop.call_at(loop.time(), *call),
+    "threadsafe": lambda loop, *call: loop.call_soon_threadsafe(*call),
+}
+every_maker = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+
+
+def look_at(thing):
+    """Read every attribute and show it; return their names."""
+    members = inspect.getmembers(thing)
+    for _, value in members:
+        repr(value)
+    gc.collect()
+    return {name for name, _ in members}
+
+
+@every_maker
+@pytest.mark.parametrize("debug", [False, True])
+def test_handle(loop, turn, make, debug):
+    loop.set_debug(debug)
+    ran, cancelled, looked = [], [], []
+    waiting = make(loop, lambda *args: looked.append(look_at(waiting)), 1, 2)
+    stopped = make(loop, cancelled.append, 1)
+    forgotten = make(loop, ran.append, 1)
+    names = look_at(waiting)
+    stopped.cancel()
+    assert {"_callback", "_args", "_loop"} <= look_at(stopped)
+    turn(2)
+    assert looked == [names]
+    assert look_at(waiting) == look_at(forgotten) == names
+    forgotten.cancel()
+    look_at(forgotten)
+    assert (ran, cancelled) == ([1], [])
+
+
+@every_maker
+def test_a_slot_that_is_set_stays_apart_from_the_rest(loop, turn, make):
+    """Each slot of asyncio's classes has memory that nothing else uses."""
+    ran = []
+    for wanted in ([1], [1]):
+        handle = make(loop, ran.append, 1)
+        for kind in type(handle).__mro__:
+            for name, slot in vars(kind).items():
+                if inspect.ismemberdescriptor(slot) and name == "_lock":
+                    slot.__set__(handle, mock.MagicMock())
+        look_at(handle)
+        turn(2)
+        assert ran == wanted
+        ran.clear()
+        handle.cancel()
+        look_at(handle)
+
+
+def test_reader_handle(loop, turn):
+    left, right = socket.socketpair()
+    with left, right:
+        handle = loop._add_reader(left.fileno(), left.recv, 1)
+        names = look_at(handle)
+        right.send(b"x")
+        turn(2)
+        assert look_at(handle) == names
+        loop.remove_reader(left.fileno())
+        look_at(handle)
+
+
+def test_loop(loop_factory):
+    loop = loop_factory()
+    look_at(loop)
+    loop.call_soon(look_at, loop)
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    loop.close()
+    look_at(loop)
+
+
+def test_loop_as_the_spec_of_a_mock(loop):
+    double = mock.MagicMock(spec=loop)
+    double.time.return_value = 3
+    assert double.time() == 3
+    assert not hasattr(double, "no_such_name")
+
+
+def test_stream_transport_and_server(run):
+    async def main():
+        lost = asyncio.Event()
+        seen = []
+
+        class Looker(asyncio.Protocol):
+            def connection_made(self, transport):
+                seen.append(transport)
+                look_at(transport)
+
+            def connection_lost(self, exc):
+                look_at(seen[0])
+                lost.set()
+
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(Looker, "127.0.0.1", 0)
+        look_at(server)
+        client, _ = await loop.create_connection(
+            asyncio.Protocol, *server.sockets[0].getsockname()
+        )
+        client.write(b"x" * 10_000_000)
+        look_at(client)
+        client.abort()
+        look_at(client)
+        await lost.wait()
+        look_at(seen[0])
+        server.close()
+        await server.wait_closed()
+        look_at(server)
+        await asyncio.sleep(0)
+        look_at(client)
+
+    run(main())
+
+
+def test_datagram_transport(run):
+    async def main():
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.create_datagram_endpoint(
+            asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0)
+        )
+        look_at(transport)
+        transport.close()
+        look_at(transport)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        look_at(transport)
+
+    run(main())
+
+
+def test_future_and_task(run):
+    async def main():
+        loop = asyncio.get_running_loop()
+        future = loop.create_future()
+        task = loop.create_task(asyncio.sleep(0))
+        look_at(future)
+        look_at(task)
+        future.cancel()
+        await task
+        look_at(future)
+        look_at(task)
+
+    run(main())
