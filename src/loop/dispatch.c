@@ -9,7 +9,9 @@
       ends, however that ends, but no later than when put_off_dispatch
       returns, or the first callback after the coarse clock's next tick:
       neither many callbacks nor slow ones add up.
-   4. In debug mode every callback runs as a handle, timed. */
+   4. In debug mode every callback runs as a handle, timed.
+   5. What call_exception_handler raises, if a program overrides it, leaves the
+      run, as in asyncio. */
 #include "base/clock.h"
 #include "loop/loop.h"
 #include "py/call.h"
@@ -115,16 +117,8 @@ fl_loop_report_callback(FlLoop *loop, PyObject *handle)
         (PyObject *)loop, loop->state->names._report_callback,
         handle == NULL ? Py_None : handle, exc, NULL);
     Py_DECREF(exc);
-    if (result == NULL) {
-        if (fl_error_leaves_loop()) {
-            return -1;
-        }
-        /* call_exception_handler itself failed: nobody is left to tell. */
-        PyErr_WriteUnraisable((PyObject *)loop);
-        return 0;
-    }
-    Py_DECREF(result);
-    return 0;
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
 }
 
 int

@@ -4,6 +4,7 @@ import asyncio
 import contextvars
 import gc
 import logging
+import socket
 import sys
 import weakref
 
@@ -167,6 +168,73 @@ def test_overridden_call_exception_handler(loop_factory):
     own.run_forever()
     own.close()
     assert len(seen) == 2
+
+
+class Unreported(Exception):
+    """What a call_exception_handler raises."""
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_what_call_exception_handler_raises_leaves_the_run(
+    loop_factory, debug
+):
+    probe = loop_factory()
+    probe.close()
+
+    class Own(type(probe)):
+        def call_exception_handler(self, context):
+            raise Unreported(context["message"])
+
+    own = Own()
+    own.set_debug(debug)
+    seen = []
+    left, right = socket.socketpair()
+    with left, right:
+        right.send(b"x")
+        for schedule in (
+            lambda: own.call_soon(fail),
+            lambda: own.call_soon_threadsafe(fail),
+            lambda: own.call_later(0, fail),
+            lambda: own.add_reader(left, fail),
+        ):
+            schedule()
+            own.call_soon(seen.append, 1)
+            with pytest.raises(Unreported, match="Exception in callback"):
+                own.run_forever()
+            assert not own.is_running()
+        own.remove_reader(left)
+    own.call_soon(own.stop)
+    own.run_forever()
+    own.close()
+    assert seen == [1] * 4
+
+
+def test_what_it_raises_about_a_protocol_leaves_the_run_too(loop_factory):
+    probe = loop_factory()
+    probe.close()
+
+    class Own(type(probe)):
+        def call_exception_handler(self, context):
+            raise Unreported(context["message"])
+
+    class Failing(asyncio.Protocol):
+        def data_received(self, data):
+            fail()
+
+    own = Own()
+    left, right = socket.socketpair()
+    with right:
+        left.setblocking(False)
+        transport, _ = own.run_until_complete(
+            own.create_connection(Failing, sock=left)
+        )
+        right.send(b"x")
+        with pytest.raises(Unreported):
+            own.run_forever()
+        transport.abort()
+        own.call_soon(own.stop)
+        own.run_forever()
+    own.close()
 
 
 def test_call_exception_handler_patched_on_the_instance(loop, turn):
