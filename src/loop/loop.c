@@ -26,7 +26,23 @@ fl_loop_check_open(FlLoop *loop)
 
 /* --- birth --------------------------------------------------------------- */
 
-/* What FASTLOOP_DISABLE says, a comma list; unknown names are nobody's. */
+/* Whether a comma list has a name, by itself. */
+static bool
+is_listed(const char *list, const char *name)
+{
+    size_t size = strlen(name);
+    while (list != NULL) {
+        list += strspn(list, ", ");
+        if (strncmp(list, name, size) == 0 && strchr(", ", list[size]) != NULL)
+        {
+            return true;
+        }
+        list = strpbrk(list, ", ");
+    }
+    return false;
+}
+
+/* What FASTLOOP_DISABLE says, a comma list; unknown names are ignored. */
 static uint8_t
 disabled_paths(void)
 {
@@ -45,11 +61,8 @@ disabled_paths(void)
     };
     const char *list = getenv("FASTLOOP_DISABLE");
     uint8_t off = 0;
-    if (list == NULL) {
-        return 0;
-    }
     for (size_t at = 0; at < sizeof(paths) / sizeof(*paths); at++) {
-        if (strstr(list, paths[at].name) != NULL) {
+        if (is_listed(list, paths[at].name)) {
             off |= paths[at].bit;
         }
     }

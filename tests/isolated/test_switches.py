@@ -178,3 +178,32 @@ def test_all_turned_off(said):
 
 def test_an_unknown_name_is_nobodys(said):
     assert said("fastloop", "no_such_path") == said("fastloop")
+
+
+@pytest.mark.parametrize(
+    ("names", "off"),
+    [
+        ("", False),
+        ("raw_steps", True),
+        ("poll_skip,raw_steps", True),
+        ("raw_steps, timerfd", True),
+        ("raw_steps,", True),
+        ("no_raw_steps", False),
+        ("raw_steps2,raw", False),
+        ("poll_skip,timerfd", False),
+    ],
+)
+def test_a_switch_is_known_by_its_whole_name(fast_script, names, off):
+    done = fast_script(
+        """
+        import contextvars
+        from fastloop._learn import task_callbacks
+        loop = new_loop()
+        step = task_callbacks()[0]
+        handle = loop.call_soon(step, context=contextvars.copy_context())
+        print(handle is not None)
+        loop.close()
+        """,
+        FASTLOOP_DISABLE=names,
+    )
+    assert done.stdout == f"{off}\n"
