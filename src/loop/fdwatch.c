@@ -248,12 +248,16 @@ ask_number(FlLoop *loop, PyObject *object, long *fd)
             return invalid_object(object);
         }
     }
-    *fd = PyLong_AsLong(number);
-    Py_DECREF(number);
-    if (*fd == -1 && PyErr_Occurred()) {
-        return invalid_object(object);
+    int overflow;
+    *fd = PyLong_AsLongAndOverflow(number, &overflow);
+    if (overflow > 0) {
+        *fd = LONG_MAX; /* no descriptor either */
     }
-    return 0;
+    else if (overflow < 0) {
+        PyErr_Format(PyExc_ValueError, "Invalid file descriptor: %S", number);
+    }
+    Py_DECREF(number);
+    return overflow < 0 ? -1 : 0;
 }
 
 static int

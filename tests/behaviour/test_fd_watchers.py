@@ -656,3 +656,23 @@ def test_out_of_band_data_does_not_spin_a_reader(loop):
     client.close()
     peer.close()
     assert b"".join(seen) == b"in band"
+
+
+@pytest.mark.parametrize("name", ["add_reader", "add_writer"])
+def test_a_number_too_large_for_a_descriptor(loop, name):
+    for number in (2**31, 2**63, 2**70):
+        with pytest.raises(OverflowError, match="too large to convert to C "):
+            getattr(loop, name)(number, print)
+        assert not getattr(loop, name.replace("add", "remove"))(number)
+
+
+@pytest.mark.parametrize("number", [-1, -(2**70)])
+def test_a_number_below_all_descriptors(loop, number):
+    for call in (
+        lambda: loop.add_reader(number, print),
+        lambda: loop.add_writer(number, print),
+        lambda: loop.remove_reader(number),
+        lambda: loop.remove_writer(number),
+    ):
+        with pytest.raises(ValueError, match=f"file descriptor: {number}"):
+            call()
