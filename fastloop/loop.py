@@ -80,6 +80,10 @@ class Loop(_core.BaseLoop, SocketCalls, asyncio.SelectorEventLoop):
         if not self.is_running():
             self.close()
 
+    def __dir__(self) -> list[str]:
+        # Debuggers and mocks read all that is named here: see _nest_patched.
+        return [name for name in super().__dir__() if name != "_nest_patched"]
+
     # -- asyncio's instance attributes, made when somebody asks -------------
 
     @property
@@ -102,6 +106,15 @@ class Loop(_core.BaseLoop, SocketCalls, asyncio.SelectorEventLoop):
             self._python_transports = weakref.WeakValueDictionary()
         self._python_transports.update(self._open_transports())
         return self._python_transports
+
+    @property
+    def _nest_patched(self) -> bool:
+        """Refuse to be made reentrant, before anything of ours is replaced.
+
+        nest_asyncio asks for this name first, then puts Python methods in the
+        place of those of the loop's class, and they need asyncio's queues.
+        """
+        raise ValueError(f"Can't patch loop of type {type(self)}")
 
     @functools.cached_property
     def _selector(self) -> Any:
