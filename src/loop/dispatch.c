@@ -9,7 +9,8 @@
       ends, however that ends, but no later than when put_off_dispatch
       returns, or the first callback after the coarse clock's next tick:
       neither many callbacks nor slow ones add up.
-   4. In debug mode every callback runs as a handle, timed.
+   4. In debug mode every callback runs as a handle, timed; and as a handle
+      where a program replaced asyncio.Handle._run, which then runs it.
    5. What call_exception_handler raises, if a program overrides it, leaves the
       run, as in asyncio. */
 #include "base/clock.h"
@@ -204,9 +205,35 @@ call_timed(FlLoop *loop, FlHandle *self, PyObject *callback, PyObject *args,
     return result;
 }
 
+/* What a program put in the place of asyncio.Handle._run runs it. */
+static int
+run_patched(FlLoop *loop, FlHandle *self)
+{
+    if (fl_handle_is_cancelled(self)) {
+        return 0;
+    }
+    PyObject *run = Py_NewRef(loop->patched_run);
+    int64_t began_ns = 0;
+    if (loop->debug) {
+        Py_XSETREF(loop->current_handle, Py_NewRef((PyObject *)self));
+        began_ns = fl_clock_ns();
+    }
+    PyObject *result = PyObject_CallOneArg(run, (PyObject *)self);
+    if (loop->debug) {
+        (void)fl_loop_report_slow(loop, (PyObject *)self, began_ns);
+        Py_CLEAR(loop->current_handle);
+    }
+    Py_DECREF(run);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
 static int
 run_handle(FlLoop *loop, FlHandle *self)
 {
+    if (FL_UNLIKELY(loop->patched_run != NULL)) {
+        return run_patched(loop, self);
+    }
     PyObject *callback = NULL, *args = NULL, *context = NULL;
     Py_BEGIN_CRITICAL_SECTION(self);
     if (!fl_handle_is_cancelled(self) && self->args != NULL
@@ -414,17 +441,24 @@ run_event(FlLoop *loop, FlWatch *watch)
     return code;
 }
 
+/* Whether a callback that nobody has a handle of is to have one. */
+static inline bool
+needs_handles(const FlLoop *loop)
+{
+    return FL_UNLIKELY(loop->debug) || FL_UNLIKELY(loop->patched_run != NULL);
+}
+
 static inline int
 run_entry(FlLoop *loop, FlReady *entry)
 {
     switch (entry->kind) {
     case FL_READY_STEP:
-        if (FL_UNLIKELY(loop->debug)) {
+        if (needs_handles(loop)) {
             return run_as_handle(loop, entry);
         }
         return run_step(loop, entry);
     case FL_READY_CALL:
-        if (entry->of.handle != NULL || FL_UNLIKELY(loop->debug)) {
+        if (entry->of.handle != NULL || needs_handles(loop)) {
             return run_as_handle(loop, entry);
         }
         return run_call(loop, entry);

@@ -86,7 +86,7 @@ fl_handle_new_filled(FlLoop *loop, PyObject *callback, PyObject *args,
 
 FlTimerHandle *
 fl_timer_new(FlLoop *loop, PyObject *callback, PyObject *args,
-             PyObject *context, double when)
+             PyObject *context, FlWhen when)
 {
     FlHandlePool *pool = &loop->pool;
     FlTimerHandle *self =
@@ -94,7 +94,8 @@ fl_timer_new(FlLoop *loop, PyObject *callback, PyObject *args,
                                pool_take(&pool->timers, &pool->timer_count));
     if (self != NULL) {
         fill((FlHandle *)self, callback, args, context);
-        self->when_seconds = when;
+        self->when = Py_XNewRef(when.object);
+        self->when_seconds = when.seconds;
         self->deadline.place = 0;
         PyObject_GC_Track(self);
     }
@@ -490,7 +491,8 @@ PyDoc_STRVAR(when_doc,
 static PyObject *
 timer_when(FlTimerHandle *self, PyObject *Py_UNUSED(ignored))
 {
-    return PyFloat_FromDouble(self->when_seconds);
+    return self->when == NULL ? PyFloat_FromDouble(self->when_seconds)
+                              : Py_NewRef(self->when);
 }
 
 static PyObject *

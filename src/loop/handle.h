@@ -69,9 +69,15 @@ FlHandle *fl_handle_new(struct FlLoop *loop, uint64_t position);
 FlHandle *fl_handle_new_filled(struct FlLoop *loop, PyObject *callback,
                                PyObject *args, PyObject *context);
 
+/* When a timer is due, in seconds of loop.time(). */
+typedef struct {
+    double seconds;   /* infinite if no double holds the object's value */
+    PyObject *object; /* the number as it was given, borrowed; or NULL */
+} FlWhen;
+
 /* The same for a timer, not yet scheduled. */
 FlTimerHandle *fl_timer_new(struct FlLoop *loop, PyObject *callback,
-                            PyObject *args, PyObject *context, double when);
+                            PyObject *args, PyObject *context, FlWhen when);
 
 /* schedule.c, for a thread that does not run the timer's loop: have that take
    a cancelled timer out of its queue. */

@@ -9,6 +9,7 @@
 #include "loop/loop.h"
 
 #include "loop/methods.h"
+#include "loop/overrides.h"
 #include "py/errors.h"
 
 #include <stdlib.h>
@@ -97,8 +98,7 @@ loop_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     }
     loop->inbox_ready = true;
     if (fl_ready_init(&loop->ready) < 0 || fl_keep_take(loop) < 0
-        || fl_signals_prepare(loop) < 0
-        || fl_loop_note_time(loop, (PyObject *)type) < 0)
+        || fl_signals_prepare(loop) < 0 || fl_overrides_note_class(loop) < 0)
     {
         Py_DECREF(loop);
         return NULL;
@@ -250,6 +250,8 @@ loop_traverse(FlLoop *loop, visitproc visit, void *arg)
     Py_VISIT(loop->python_transports);
     Py_VISIT(loop->future_keywords);
     Py_VISIT(loop->step_kwnames);
+    Py_VISIT(loop->patched_run);
+    Py_VISIT(loop->dict);
     int result = fl_ready_traverse(&loop->ready, visit, arg);
     if (result == 0) {
         result = fl_inbox_traverse(&loop->inbox, visit, arg);
@@ -283,6 +285,8 @@ loop_clear(FlLoop *loop)
     Py_CLEAR(loop->python_transports);
     Py_CLEAR(loop->future_keywords);
     Py_CLEAR(loop->step_kwnames);
+    Py_CLEAR(loop->patched_run);
+    Py_CLEAR(loop->dict);
     return 0;
 }
 
@@ -426,6 +430,7 @@ static PyGetSetDef loop_getset[] = {
      (setter)fl_loop_thread_id_set, NULL, NULL},
     {"_ready", (getter)fl_loop_ready_get, NULL, NULL, NULL},
     {"_scheduled", (getter)fl_loop_scheduled_get, NULL, NULL, NULL},
+    {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
@@ -443,6 +448,8 @@ static PyMemberDef loop_members[] = {
     MEMBER(python_transports),
     {"slow_callback_duration", Py_T_DOUBLE,
      offsetof(FlLoop, slow_callback_duration), 0, NULL},
+    {"__dictoffset__", Py_T_PYSSIZET, offsetof(FlLoop, dict), Py_READONLY,
+     NULL},
     {NULL, 0, 0, 0, NULL},
 };
 
@@ -491,17 +498,6 @@ static PyMethodDef loop_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-/* Also where the attribute is taken away: value is NULL then. */
-static int
-loop_setattro(PyObject *self, PyObject *name, PyObject *value)
-{
-    if (PyObject_GenericSetAttr(self, name, value) < 0) {
-        return -1;
-    }
-    FlLoop *loop = FL_LOOP(self);
-    return name == loop->state->names.time ? fl_loop_note_time(loop, self) : 0;
-}
-
 static const char loop_doc[] =
     "BaseLoop()\n--\n\n"
     "The part of fastloop.Loop that runs per callback, written in C.\n\n"
@@ -511,7 +507,6 @@ static PyType_Slot loop_slots[] = {
     {Py_tp_doc, (void *)loop_doc},
     {Py_tp_new, loop_new},
     {Py_tp_dealloc, loop_dealloc},
-    {Py_tp_setattro, loop_setattro}, /* notes a time() of the program's */
     {Py_tp_traverse, loop_traverse},
     {Py_tp_clear, loop_clear},
     {Py_tp_methods, loop_methods},

@@ -98,9 +98,8 @@ typedef struct FlLoop {
     /* of the current run */
     FL_SHARED unsigned long thread_id; /* 0: not running */
     int64_t now_ns;            /* the precise clock as it was last read */
-    bool now_fresh;            /* and that was in this turn */
-    unsigned clock_turns_left; /* see queue_due in turn.c */
-    FL_SHARED bool own_time;   /* see turn.c, invariant 3 */
+    int64_t now_tick_ns;       /* the coarse clock when it was */
+    bool now_fresh;            /* see turn.c, invariant 4 */
     bool tracks_origin;        /* this run turned coroutine origins on */
     int64_t polled_ns;         /* coarse time of the last poll */
     uint64_t dispatch;         /* counts entries run: names "this callback" */
@@ -121,6 +120,12 @@ typedef struct FlLoop {
     FL_SHARED bool stopping;
     bool inbox_ready; /* its lock was made */
     uint8_t off;      /* FL_OFF_* */
+
+    /* see overrides.h */
+    FL_SHARED bool class_has_time;
+    FL_SHARED bool class_has_call_soon;
+    PyObject *patched_run;    /* in place of asyncio.Handle._run, or NULL */
+    PyObject *FL_SHARED dict; /* __dict__, or NULL while there is none */
 
     FlList streams;   /* FlOwned: open transports */
     FlList listeners; /* likewise */
@@ -215,15 +220,8 @@ fl_loop_give_back(FlLoop *loop)
    under it.  0, or -1 with what must leave run_forever. */
 int fl_loop_turn(FlLoop *loop);
 
-/* Before the first turn of a run.  0 or -1. */
-int fl_loop_reset_turns(FlLoop *loop);
-
-/* Note whether `holder`, the loop or its type, has a time() of its own.
-   0 or -1. */
-int fl_loop_note_time(FlLoop *loop, PyObject *holder);
-
-/* What that time() says.  0 or -1. */
-int fl_loop_own_time(FlLoop *loop, double *seconds);
+/* Before the first turn of a run. */
+void fl_loop_reset_turns(FlLoop *loop);
 
 /* --- run.c --------------------------------------------------------------- */
 

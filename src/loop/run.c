@@ -5,6 +5,7 @@
    2. A program may make a run of its own out of asyncio's private parts: it
       sets _thread_id, calls _run_once() and puts _thread_id back to None. */
 #include "loop/methods.h"
+#include "loop/overrides.h"
 #include "py/call.h"
 #include "py/errors.h"
 
@@ -145,9 +146,10 @@ static int
 turns_begin(FlLoop *loop)
 {
     loop->thread_id = PyThread_get_thread_ident();
+    fl_loop_reset_turns(loop);
     int plain = fl_tasks_are_plain(loop);
     loop->plain_tasks = plain > 0;
-    return plain < 0 ? -1 : fl_loop_reset_turns(loop);
+    return plain < 0 ? -1 : fl_overrides_begin_run(loop);
 }
 
 static void

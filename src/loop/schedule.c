@@ -2,13 +2,15 @@
 
    1. A C task's own steps need no handle: asyncio drops the one call_soon
       returns, and no Python code can reach those callables except through a
-      handle.  They are known by what fastloop._learn saw (state.c).
+      handle or a call_soon of its own (overrides.h).  They are known by what
+      fastloop._learn saw (state.c).
    2. A handle is made before its entry is reserved: making one may run the
       collector, and that may schedule.
    3. Without a GIL, and in debug mode, a handle is filled from the start, so
       that another thread never has to look into the ring. */
 #include "base/clock.h"
 #include "loop/methods.h"
+#include "loop/overrides.h"
 #include "py/call.h"
 #include "py/errors.h"
 
@@ -303,7 +305,8 @@ fl_loop_call_soon(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
     }
     if (context != NULL && !elsewhere && !loop->debug
         && !(loop->off & FL_OFF_RAW_STEPS)
-        && is_task_step(loop->state, args, nargs))
+        && is_task_step(loop->state, args, nargs)
+        && !fl_overrides_call_soon(loop))
     {
         if (FL_UNLIKELY(kwnames != loop->step_kwnames)) {
             Py_XSETREF(loop->step_kwnames, Py_NewRef(kwnames));
@@ -467,7 +470,7 @@ fl_timer_forget_anythread(FlTimerHandle *timer)
 }
 
 static PyObject *
-schedule(FlLoop *loop, double when, int64_t deadline_ns, PyObject *const *args,
+schedule(FlLoop *loop, FlWhen when, int64_t deadline_ns, PyObject *const *args,
          Py_ssize_t nargs, PyObject *context)
 {
     PyObject *owned = own_context(context);
@@ -502,33 +505,50 @@ schedule(FlLoop *loop, double when, int64_t deadline_ns, PyObject *const *args,
 
 static const char call_later[] = "call_later";
 
-/* The value of what is neither float nor int: what asyncio can reckon with as
-   it does, time() + delay and when - time(), and nothing else; a Decimal or a
-   string raises the TypeError of that.  0 or -1. */
+/* What no double holds counts as infinite.  0 or -1. */
 static int
-odd_number(PyObject *object, bool is_delay, double *number)
+take_infinite(PyObject *number, PyObject *zero, double *seconds)
 {
-    double now = is_delay ? (double)fl_clock_ns() / 1e9 : 0;
-    PyObject *other = PyFloat_FromDouble(now);
-    PyObject *reckoned = NULL;
-    if (other != NULL) {
-        reckoned = is_delay ? PyNumber_Add(other, object)
-                            : PyNumber_Subtract(object, other);
-        Py_DECREF(other);
-    }
-    if (reckoned == NULL) {
+    if (!PyErr_ExceptionMatches(PyExc_OverflowError)) {
         return -1;
     }
-    *number = PyFloat_AsDouble(reckoned) - now;
-    Py_DECREF(reckoned);
-    return PyErr_Occurred() ? -1 : 0;
+    PyErr_Clear();
+    int positive = PyObject_RichCompareBool(number, zero, Py_GT);
+    *seconds = positive > 0 ? INFINITY : -INFINITY;
+    return positive < 0 ? -1 : 0;
 }
 
-/* The arguments common to call_later and call_at: a number and a callback. */
+/* The moment that a number of any kind names.  What asyncio can reckon with as
+   it does, when - time(), and nothing else: a Decimal or a string raises the
+   TypeError of that.  0 or -1. */
+static int
+take_when(PyObject *number, FlWhen *when)
+{
+    when->object = number;
+    if (FL_LIKELY(PyFloat_Check(number))) {
+        when->seconds = PyFloat_AS_DOUBLE(number);
+        return 0;
+    }
+    PyObject *zero = PyFloat_FromDouble(0);
+    if (zero == NULL) {
+        return -1;
+    }
+    PyObject *reckoned = PyNumber_Subtract(number, zero);
+    when->seconds = reckoned == NULL ? -1 : PyFloat_AsDouble(reckoned);
+    Py_XDECREF(reckoned);
+    int code = 0;
+    if (PyErr_Occurred()) {
+        code = take_infinite(number, zero, &when->seconds);
+    }
+    Py_DECREF(zero);
+    return code;
+}
+
+/* What call_later and call_at check of their arguments, but for the kind of
+   number.  0 or -1. */
 static int
 parse_timer(FlLoop *loop, const char *function, PyObject *const *args,
-            Py_ssize_t nargs, PyObject *kwnames, double *number,
-            PyObject **context)
+            Py_ssize_t nargs, PyObject *kwnames, PyObject **context)
 {
     bool is_delay = function == call_later;
     if (nargs < 2) {
@@ -536,21 +556,9 @@ parse_timer(FlLoop *loop, const char *function, PyObject *const *args,
                                  : is_delay ? "delay"
                                             : "when");
     }
-    if (PyFloat_CheckExact(args[0])) {
-        *number = PyFloat_AS_DOUBLE(args[0]);
-    }
-    else if (PyLong_CheckExact(args[0])) {
-        *number = PyLong_AsDouble(args[0]);
-        if (*number == -1.0 && PyErr_Occurred()) {
-            return -1;
-        }
-    }
-    else if (args[0] == Py_None) {
+    if (args[0] == Py_None) {
         PyErr_SetString(PyExc_TypeError, is_delay ? "delay must not be None"
                                                   : "when cannot be None");
-        return -1;
-    }
-    else if (odd_number(args[0], is_delay, number) < 0) {
         return -1;
     }
     if (fl_loop_check_open(loop) < 0) {
@@ -566,6 +574,55 @@ parse_timer(FlLoop *loop, const char *function, PyObject *const *args,
     return loop->debug ? fl_debug_check(loop, args[1], "call_at", true) : 0;
 }
 
+static PyObject *
+schedule_at(FlLoop *loop, PyObject *number, PyObject *const *args,
+            Py_ssize_t nargs, PyObject *context)
+{
+    FlWhen when;
+    if (take_when(number, &when) < 0) {
+        return NULL;
+    }
+    return schedule(loop, when, deadline_of(when.seconds), args, nargs,
+                    context);
+}
+
+/* asyncio's call_later, for a delay of any kind or a time() of the program's:
+   call_at(self.time() + delay). */
+static PyObject *
+call_later_at(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
+              PyObject *kwnames)
+{
+    PyObject *context = NULL, *timer = NULL;
+    PyObject *now =
+        PyObject_CallMethodNoArgs((PyObject *)loop, loop->state->names.time);
+    PyObject *when = now == NULL ? NULL : PyNumber_Add(now, args[0]);
+    Py_XDECREF(now);
+    if (when != NULL
+        && parse_timer(loop, call_later, args, nargs, kwnames, &context) == 0)
+    {
+        timer = schedule_at(loop, when, args + 1, nargs - 1, context);
+    }
+    Py_XDECREF(when);
+    return timer;
+}
+
+/* Whether a delay is a number that may be reckoned with in C. */
+static bool
+is_plain_delay(PyObject *object, double *delay)
+{
+    if (FL_LIKELY(PyFloat_CheckExact(object))) {
+        *delay = PyFloat_AS_DOUBLE(object);
+        return true;
+    }
+    if (!PyLong_CheckExact(object)) {
+        return false;
+    }
+    int overflow;
+    long long value = PyLong_AsLongLongAndOverflow(object, &overflow);
+    *delay = (double)value;
+    return overflow == 0;
+}
+
 const char fl_loop_call_later_doc[] =
     "call_later($self, delay, callback, *args, context=None)\n--\n\n"
     "Call callback(*args) after delay seconds; never earlier.\n\n"
@@ -578,37 +635,34 @@ PyObject *
 fl_loop_call_later(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
                    PyObject *kwnames)
 {
-    double delay;
+    double delay = 0;
     PyObject *context = NULL;
     if (FL_UNLIKELY(nargs < 2) && kwnames != NULL) {
         return fl_call_named(loop, fl_loop_call_later, call_later, later_names,
                              args, nargs, kwnames);
     }
-    if (parse_timer(loop, call_later, args, nargs, kwnames, &delay, &context)
-        < 0) {
+    if (FL_LIKELY(nargs >= 2) && args[0] != Py_None
+        && (!is_plain_delay(args[0], &delay) || fl_overrides_time(loop)))
+    {
+        return call_later_at(loop, args, nargs, kwnames);
+    }
+    if (parse_timer(loop, call_later, args, nargs, kwnames, &context) < 0) {
         return NULL;
     }
-    if (FL_UNLIKELY(loop->own_time)) {
-        double now;
-        if (fl_loop_own_time(loop, &now) < 0) {
-            return NULL;
-        }
-        return schedule(loop, now + delay, deadline_of(now + delay), args + 1,
-                        nargs - 1, context);
-    }
+    FlWhen when = {0};
     if (delay <= 0 && fl_loop_is_running(loop) && !fl_loop_is_elsewhere(loop))
     {
         if (!loop->now_fresh) {
             loop->now_ns = fl_clock_ns();
             loop->now_fresh = true;
         }
-        double when = (double)loop->now_ns / 1e9 + delay;
+        when.seconds = (double)loop->now_ns / 1e9 + delay;
         return schedule(loop, when,
-                        delay == 0 ? loop->now_ns : deadline_of(when),
+                        delay == 0 ? loop->now_ns : deadline_of(when.seconds),
                         args + 1, nargs - 1, context);
     }
-    double when = (double)fl_clock_ns() / 1e9 + delay;
-    return schedule(loop, when, deadline_of(when), args + 1, nargs - 1,
+    when.seconds = (double)fl_clock_ns() / 1e9 + delay;
+    return schedule(loop, when, deadline_of(when.seconds), args + 1, nargs - 1,
                     context);
 }
 
@@ -623,18 +677,15 @@ PyObject *
 fl_loop_call_at(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
                 PyObject *kwnames)
 {
-    double when;
     PyObject *context = NULL;
     if (FL_UNLIKELY(nargs < 2) && kwnames != NULL) {
         return fl_call_named(loop, fl_loop_call_at, "call_at", at_names, args,
                              nargs, kwnames);
     }
-    if (parse_timer(loop, "call_at", args, nargs, kwnames, &when, &context)
-        < 0) {
+    if (parse_timer(loop, "call_at", args, nargs, kwnames, &context) < 0) {
         return NULL;
     }
-    return schedule(loop, when, deadline_of(when), args + 1, nargs - 1,
-                    context);
+    return schedule_at(loop, args[0], args + 1, nargs - 1, context);
 }
 
 const char fl_loop_time_doc[] =

@@ -8,67 +8,33 @@
       empty poll up to MAX_SKIPS, and ends with the tick of the coarse clock.
    2. The GIL is given up only around a poll that may block; libuv's callbacks
       touch no Python.
-   3. A program may give the loop a time() of its own, by a subclass or on the
-      object, and tests do.  own_time notes that: timers then go by what that
-      method says, each time it matters, and by no clock of ours. */
+   3. A program may give the loop a time() of its own (overrides.h): timers
+      then go by what that method says, each time it matters, and by no clock
+      of ours; nothing that it said is kept.
+   4. Else a turn with timers queued reads the clock, unless the next one is
+      due by a reading of the same tick of the coarse clock, or is later than
+      that tick's end. */
 #include "base/clock.h"
-#include "loop/methods.h"
-#include "py/call.h"
+#include "loop/overrides.h"
 
 #include <math.h>
 
-#define MAX_SKIPS   32
-/* Turns in a row that timers already due may do without a clock reading: by
-   how many of them another timer may be noticed late. */
-#define CLOCK_TURNS 8
+#define MAX_SKIPS 32
 
-/* --- a time() of the program's own --------------------------------------- */
+/* --- the time ------------------------------------------------------------ */
 
-static bool
-is_our_time(PyObject *method)
-{
-    PyCFunction ours = (PyCFunction)(void (*)(void))fl_loop_time;
-    if (Py_IS_TYPE(method, &PyMethodDescr_Type)) { /* a type's */
-        return ((PyMethodDescrObject *)method)->d_method->ml_meth == ours;
-    }
-    return fl_call_is_ours(method, ours);
-}
-
-int
-fl_loop_note_time(FlLoop *loop, PyObject *holder)
-{
-    PyObject *method = PyObject_GetAttr(holder, loop->state->names.time);
-    if (method == NULL) {
-        return -1;
-    }
-    loop->own_time = !is_our_time(method);
-    Py_DECREF(method);
-    return 0;
-}
-
-int
-fl_loop_own_time(FlLoop *loop, double *seconds)
+/* What the program's time() says.  0 or -1. */
+static int
+ask_time(FlLoop *loop, int64_t *now_ns)
 {
     PyObject *now =
         PyObject_CallMethodNoArgs((PyObject *)loop, loop->state->names.time);
     if (now == NULL) {
         return -1;
     }
-    *seconds = PyFloat_AsDouble(now);
+    double seconds = PyFloat_AsDouble(now);
     Py_DECREF(now);
-    return *seconds == -1.0 && PyErr_Occurred() ? -1 : 0;
-}
-
-/* The loop's time, whoever tells it.  0 or -1. */
-static int
-read_time(FlLoop *loop, int64_t *now_ns)
-{
-    if (FL_LIKELY(!loop->own_time)) {
-        *now_ns = fl_clock_ns();
-        return 0;
-    }
-    double seconds;
-    if (fl_loop_own_time(loop, &seconds) < 0) {
+    if (seconds == -1.0 && PyErr_Occurred()) {
         return -1;
     }
     double ns = floor(seconds * 1e9);
@@ -145,7 +111,7 @@ poll(FlLoop *loop, int64_t timeout_ns)
 static bool
 may_skip_poll(FlLoop *loop)
 {
-    if (loop->skips_left == 0 || FL_UNLIKELY(loop->own_time)
+    if (loop->skips_left == 0 || fl_overrides_time(loop)
         || !fl_list_is_empty(&loop->poller->fresh))
     {
         return false;
@@ -173,7 +139,10 @@ poll_timeout(FlLoop *loop, int64_t *timeout_ns)
         *timeout_ns = -1;
         return 0;
     }
-    if (read_time(loop, &now_ns) < 0) {
+    if (!fl_overrides_time(loop)) {
+        now_ns = fl_clock_ns();
+    }
+    else if (ask_time(loop, &now_ns) < 0) {
         return -1;
     }
     if (next_ns > now_ns) {
@@ -182,32 +151,41 @@ poll_timeout(FlLoop *loop, int64_t *timeout_ns)
     return 0;
 }
 
+/* The time by which timers are due in this turn; see invariants 3 and 4.
+   0 or -1. */
+static int
+time_of_turn(FlLoop *loop, int64_t next_ns, int64_t *now_ns)
+{
+    loop->now_fresh = false;
+    *now_ns = 0;
+    if (next_ns == FL_DEADLINE_NEVER) {
+        return 0;
+    }
+    if (fl_overrides_time(loop)) {
+        return ask_time(loop, now_ns);
+    }
+    if (next_ns > loop->now_ns || loop->now_tick_ns != loop->polled_ns) {
+        if (next_ns > loop->polled_ns + FL_COARSE_LAG_NS) {
+            return 0;
+        }
+        loop->now_ns = fl_clock_ns();
+        loop->now_tick_ns = loop->polled_ns; /* a poll follows each tick */
+    }
+    loop->now_fresh = true;
+    *now_ns = loop->now_ns;
+    return 0;
+}
+
 /* Move the timers now due to the ready queue. */
 static int
 queue_due(FlLoop *loop)
 {
-    int64_t next_ns = fl_deadlines_next_ns(&loop->timers);
-    loop->now_fresh = false;
-    if (next_ns == FL_DEADLINE_NEVER) {
-        loop->clock_turns_left = 1; /* the last reading will be an old one */
-        return 0;
+    int64_t now_ns;
+    if (time_of_turn(loop, fl_deadlines_next_ns(&loop->timers), &now_ns) < 0) {
+        return -1;
     }
-    if (next_ns > loop->now_ns || --loop->clock_turns_left == 0
-        || FL_UNLIKELY(loop->own_time))
-    {
-        if (next_ns > fl_clock_coarse_ns() + FL_COARSE_LAG_NS
-            && !loop->own_time) {
-            loop->clock_turns_left = 1;
-            return 0;
-        }
-        if (read_time(loop, &loop->now_ns) < 0) {
-            return -1;
-        }
-        loop->clock_turns_left = CLOCK_TURNS;
-    }
-    loop->now_fresh = true;
     /* One nanosecond is the clock's resolution, which asyncio allows for. */
-    int64_t due_ns = loop->now_ns + 1;
+    int64_t due_ns = now_ns + 1;
     while (fl_deadlines_next_ns(&loop->timers) <= due_ns) {
         FlReady *entry = fl_ready_reserve(&loop->ready);
         if (entry == NULL) {
@@ -259,13 +237,10 @@ fl_loop_turn(FlLoop *loop)
     return code;
 }
 
-int
+void
 fl_loop_reset_turns(FlLoop *loop)
 {
     loop->skip_allowance = loop->skips_left = 0;
     loop->now_fresh = false;
-    loop->now_ns = fl_clock_ns();
-    loop->clock_turns_left = CLOCK_TURNS;
-    /* A class may have been patched since the last run. */
-    return fl_loop_note_time(loop, (PyObject *)loop);
+    loop->now_ns = 0;
 }

@@ -6,6 +6,7 @@ a subclass for good.
 
 import asyncio
 import time
+from fractions import Fraction
 from unittest import mock
 
 import pytest
@@ -164,3 +165,45 @@ def test_a_class_patched_between_runs(loop):
     with mock.patch.object(type(loop), "time", lambda self: told + 3601):
         loop.run_forever()
     assert timer.when() <= told + 3601
+
+
+def test_timers_wait_again_once_a_time_in_the_future_is_undone(loop):
+    async def main():
+        now = loop.time()
+        seen = []
+        with mock.patch.object(loop, "time", return_value=now + 1e6):
+            far = loop.call_at(now + 2e6, seen.append, "far")
+            await turns(3)
+        timer = loop.call_later(3600, seen.append, "hour")
+        soon = loop.call_later(0.05, seen.append, "soon")
+        await turns(50)
+        assert seen == []
+        while not seen:
+            await asyncio.sleep(0)
+        assert seen == ["soon"]
+        assert loop.time() >= soon.when()
+        far.cancel()
+        timer.cancel()
+
+    loop.run_until_complete(main())
+
+
+def test_timers_fire_once_a_time_in_the_past_is_undone(loop):
+    async def main():
+        seen = []
+        with mock.patch.object(loop, "time", return_value=5.0):
+            timer = loop.call_later(1, seen.append, "past")
+            await turns(3)
+        assert timer.when() == 6.0
+        assert seen == []
+        await turns(2)
+        assert seen == ["past"]
+
+    loop.run_until_complete(main())
+
+
+def test_the_number_of_a_time_is_reckoned_with_as_it_is(virtual):
+    virtual.now = 7
+    assert repr(virtual.call_later(5, virtual.stop).when()) == "12"
+    virtual.now = Fraction(1, 3)
+    assert virtual.call_later(1, virtual.stop).when() == Fraction(4, 3)

@@ -8,6 +8,7 @@ import gc
 import math
 import time
 import tracemalloc
+import weakref
 
 import pytest
 
@@ -507,3 +508,85 @@ def test_idle_wait_uses_no_cpu(loop):
     start = time.process_time()
     loop.run_forever()
     assert time.process_time() - start < 0.1
+
+
+NUMBERS = {
+    "int": 5,
+    "float": 2.5,
+    "fraction": fractions.Fraction(7, 2),
+    "bool": True,
+    "huge": 10**400,
+    "huge fraction": fractions.Fraction(10**400, 3),
+    "below all": -(10**400),
+}
+
+
+@pytest.mark.parametrize("number", NUMBERS.values(), ids=NUMBERS)
+def test_a_handle_gives_back_the_number_that_call_at_got(loop, number):
+    timer = loop.call_at(number, nothing)
+    assert timer.when() is timer._when is number
+    assert f"when={number} " in repr(timer)
+    timer.cancel()
+    assert timer.when() is number
+
+
+def test_the_moment_of_call_later_is_a_sum_as_python_makes_it(loop):
+    class Delay(float):
+        def __radd__(self, now):
+            return fractions.Fraction(now) + 5
+
+    assert loop.call_later(Delay(5), nothing).when().denominator
+    assert type(loop.call_later(1, nothing).when()) is float
+    assert (
+        type(loop.call_later(fractions.Fraction(1, 2), nothing).when())
+        is float
+    )
+    with pytest.raises(OverflowError, match="int too large to convert"):
+        loop.call_later(10**400, nothing)
+
+
+def test_a_moment_beyond_any_float_does_not_come(loop, turn):
+    seen = []
+    timer = loop.call_at(10**400, seen.append, 1)
+    turn(3)
+    assert seen == []
+    timer.cancel()
+
+
+def test_a_number_in_a_cycle_with_its_timer_is_collected(loop, turn):
+    class Number(float):
+        pass
+
+    number = Number(loop.time())
+    number.timer = loop.call_at(number, nothing)
+    gone = weakref.ref(number)
+    turn(2)
+    del number
+    gc.collect()
+    assert gone() is None
+
+
+@pytest.mark.parametrize("chain", ["call_soon", "call_later"])
+def test_slow_callbacks_make_a_timer_late_by_one_of_them(loop, chain):
+    """However many turns are due at once, a timer is looked at in each."""
+    links, came = [], []
+    schedule = {
+        "call_soon": loop.call_soon,
+        "call_later": lambda callback: loop.call_later(0, callback),
+    }[chain]
+
+    def slow():
+        links.append(slow)
+        if len(links) == 1:
+            loop.call_later(0.01, lambda: came.append(len(links)))
+        end = time.monotonic() + 0.02
+        while time.monotonic() < end:
+            pass
+        if len(links) < 20:
+            schedule(slow)
+        else:
+            loop.stop()
+
+    schedule(slow)
+    loop.run_forever()
+    assert came in ([1], [2])

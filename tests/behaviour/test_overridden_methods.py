@@ -1,0 +1,170 @@
+"""What a program puts in the place of the loop's methods is what is called.
+
+Subclasses, the loop itself and asyncio's own Handle are all replaced in by
+programs that test, trace or measure.
+"""
+
+import asyncio
+import socket
+from unittest import mock
+
+import pytest
+
+
+def kind_of(factory):
+    """Return the class of the loops that a factory makes."""
+    probe = factory()
+    probe.close()
+    return type(probe)
+
+
+async def steps():
+    await asyncio.sleep(0)
+    return await asyncio.wait_for(asyncio.sleep(0, "done"), 10)
+
+
+def test_an_overridden_call_soon_gets_a_handle_for_each_call(loop_factory):
+    handles = []
+
+    class Tracing(kind_of(loop_factory)):
+        def call_soon(self, callback, *args, context=None):
+            handle = super().call_soon(callback, *args, context=context)
+            handles.append(handle)
+            return handle
+
+    loop = Tracing()
+    assert loop.run_until_complete(steps()) == "done"
+    loop.close()
+    assert len(handles) >= 3
+    assert all(isinstance(handle, asyncio.Handle) for handle in handles)
+
+
+def test_so_does_one_that_is_set_on_the_loop_in_mid_run(loop):
+    handles = []
+    plain = loop.call_soon
+
+    def call_soon(callback, *args, context=None):
+        handle = plain(callback, *args, context=context)
+        handles.append(handle)
+        return handle
+
+    async def main():
+        await asyncio.sleep(0)
+        with mock.patch.object(loop, "call_soon", call_soon):
+            await steps()
+        before = len(handles)
+        await steps()
+        return before
+
+    count = loop.run_until_complete(main())
+    assert len(handles) == count >= 1
+    assert all(isinstance(handle, asyncio.Handle) for handle in handles)
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """Replace asyncio.Handle._run; return the handles that go through it."""
+    seen = []
+    plain = asyncio.Handle._run
+
+    def run(self):
+        seen.append(self)
+        return plain(self)
+
+    monkeypatch.setattr(asyncio.Handle, "_run", run)
+    return seen
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_every_callback_runs_through_a_patched_handle(loop, runs, debug):
+    loop.set_debug(debug)
+    called = []
+    left, right = socket.socketpair()
+    with left, right:
+        right.send(b"x")
+        loop.call_soon(called.append, "soon")
+        loop.call_soon_threadsafe(called.append, "threadsafe")
+        loop.call_later(0, called.append, "later")
+        loop.call_soon(called.append, "cancelled").cancel()
+        reader = loop._add_reader(left, loop.stop)
+        loop.run_forever()
+        loop.remove_reader(left)
+    names = {"soon", "threadsafe", "later"}
+    assert set(called) == names
+    assert reader in runs
+    through = {handle._args[0] for handle in runs if handle._args}
+    assert names <= through
+    assert "cancelled" not in through
+
+
+def test_a_task_runs_step_by_step_through_a_patched_handle(loop, runs):
+    assert loop.run_until_complete(steps()) == "done"
+    assert len(runs) >= 4
+    assert all(isinstance(handle, asyncio.Handle) for handle in runs)
+
+
+def test_a_failing_callback_is_reported_from_a_patched_handle(
+    loop, turn, runs, reports
+):
+    handle = loop.call_soon(lambda: 1 / 0)
+    turn()
+    assert handle in runs
+    assert [report["handle"] for report in reports] == [handle]
+
+
+def test_what_a_patched_handle_raises_leaves_the_run(loop, monkeypatch):
+    def run(self):
+        raise OSError("no way")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(asyncio.Handle, "_run", run)
+        loop.call_soon(loop.stop)
+        with pytest.raises(OSError, match="no way"):
+            loop.run_forever()
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+
+
+def test_a_handle_that_is_patched_no_more(loop, monkeypatch):
+    seen = []
+    with monkeypatch.context() as patch:
+        patch.setattr(asyncio.Handle, "_run", lambda self: seen.append(self))
+        loop.call_soon(print, "never")
+        loop.stop()
+        loop.run_forever()
+    assert len(seen) == 1
+    assert loop.run_until_complete(steps()) == "done"
+    assert len(seen) == 1
+
+
+def test_attributes_are_set_and_deleted_by_way_of_object(loop):
+    object.__setattr__(loop, "colour", "red")
+    assert (loop.colour, vars(loop)["colour"]) == ("red", "red")
+    object.__delattr__(loop, "colour")
+    assert not hasattr(loop, "colour")
+    object.__setattr__(loop, "slow_callback_duration", 3.0)
+    assert loop.slow_callback_duration == 3.0
+    before = loop.time()
+    object.__setattr__(loop, "time", lambda: before + 1000)
+    assert loop.call_later(1, print).when() == before + 1001
+    del loop.time
+    assert loop.call_later(1, print).when() < before + 1000
+
+
+def test_a_loop_in_a_cycle_with_its_own_attributes(loop_factory):
+    loop = loop_factory()
+    loop.myself = loop
+    assert vars(loop)["myself"] is loop
+    loop.close()
+
+
+def test_a_fastloop_refuses_to_be_made_reentrant_by_patches(loop_factory):
+    """nest_asyncio asks this first, and then replaces methods of the class."""
+    kind = kind_of(loop_factory)
+    loop = loop_factory()
+    if kind.__module__.startswith("asyncio"):
+        assert not hasattr(loop, "_nest_patched")
+    else:
+        with pytest.raises(ValueError, match=r"Can't patch loop of type <cla"):
+            hasattr(loop, "_nest_patched")
+    loop.close()
