@@ -15,7 +15,6 @@ import os
 import signal
 import socket
 import sys
-import threading
 import warnings
 import weakref
 from asyncio import (
@@ -608,11 +607,6 @@ def _debug_keyword(loop: Loop) -> dict[str, bool]:
     return {}
 
 
-def _note_main_thread() -> None:
-    ident = threading.main_thread().ident
-    _core._set_main_thread(ident if ident is not None else 0)
-
-
 def _send_held() -> None:
     """Send what was written, lest a forked child send it as well."""
     loop = asyncio._get_running_loop()
@@ -620,5 +614,4 @@ def _send_held() -> None:
         loop._send_held()
 
 
-_note_main_thread()
-os.register_at_fork(before=_send_held, after_in_child=_note_main_thread)
+os.register_at_fork(before=_send_held, after_in_child=_core._signals_forked)

@@ -65,25 +65,23 @@ libuv_version(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
     return PyUnicode_FromString(uv_version_string());
 }
 
-static const char set_main_thread_doc[] =
-    "_set_main_thread(ident, /)\n--\n\n"
-    "Tell the core which thread gets signals: at import and after a fork.";
+static const char signals_forked_doc[] =
+    "_signals_forked()\n--\n\n"
+    "In a forked child: signals are its own, not its parent's loops'.";
 
 static PyObject *
-set_main_thread(PyObject *module, PyObject *ident)
+signals_forked(PyObject *module, PyObject *Py_UNUSED(ignored))
 {
-    unsigned long main_thread_id = PyLong_AsUnsignedLong(ident);
-    if (main_thread_id == (unsigned long)-1 && PyErr_Occurred()) {
+    if (fl_signals_after_fork(fl_state_get(module)) < 0) {
         return NULL;
     }
-    fl_state_get(module)->main_thread_id = main_thread_id;
     Py_RETURN_NONE;
 }
 
 static PyMethodDef module_methods[] = {
     {"libuv_version", libuv_version, METH_NOARGS, libuv_version_doc},
     {"_stop_when_done", stop_when_done, METH_O, until_complete_doc},
-    {"_set_main_thread", set_main_thread, METH_O, set_main_thread_doc},
+    {"_signals_forked", signals_forked, METH_NOARGS, signals_forked_doc},
     {NULL, NULL, 0, NULL},
 };
 

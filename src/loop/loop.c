@@ -83,7 +83,6 @@ loop_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     loop->state = fl_state_get(module);
     loop->off = disabled_paths();
     loop->slow_callback_duration = 0.1;
-    loop->user_wakeup_fd = loop->saved_wakeup_fd = -1;
     fl_list_init(&loop->streams);
     fl_list_init(&loop->listeners);
     fl_list_init(&loop->deferred);
@@ -161,6 +160,7 @@ static void
 shut(FlLoop *loop)
 {
     loop->closed = true;
+    fl_signals_forget(loop);
     if (loop->poller != NULL) {
         /* Before a watch is closed, which a forked child would do to the
            parent's. */

@@ -108,9 +108,9 @@ typedef struct FlLoop {
     int64_t put_off_ns;        /* coarse time of the first put off to it */
     unsigned skips_left;       /* polls that may still be skipped */
     unsigned skip_allowance;   /* how many after the next empty poll */
-    int saved_wakeup_fd;       /* Python's, put back after the run */
-    int user_wakeup_fd;        /* the one before add_signal_handler, or -1 */
-    bool wakeup_installed;
+    bool hears_signals;        /* it runs in the main thread: see signals.c */
+    uint64_t limited_tail;     /* see fl_signals_before_wait; ring's tail + 1 */
+    uint64_t taken_tail;       /* likewise */
     FL_SHARED bool plain_tasks; /* see tasks.c, invariant 3 */
     atomic_bool busy;           /* see fl_loop_claim */
     bool in_turn;               /* also in one of _run_once(), outside a run */
@@ -349,6 +349,18 @@ int fl_signals_prepare(FlLoop *loop);
 /* In the main thread: make Python's wakeup fd ours for the run. */
 int fl_signals_begin(FlLoop *loop);
 void fl_signals_end(FlLoop *loop);
+
+/* The loop is about to wait: make the wakeup fd ours again, if a callback set
+   another.  May shorten the wait.  0 or -1. */
+int fl_signals_before_wait(FlLoop *loop, int64_t *timeout_ns);
+
+/* The loop's poller is about to be closed: Python must not write to its pipe
+   any more. */
+void fl_signals_forget(FlLoop *loop);
+
+/* After a fork, in the child: find the main thread anew, and let go of what
+   the parent's loops had. */
+int fl_signals_after_fork(FlState *state);
 
 /* --- tasks.c ------------------------------------------------------------- */
 

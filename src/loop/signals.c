@@ -1,44 +1,84 @@
 /* Signals: Python's wakeup descriptor is ours while the main thread runs.
 
-   libuv retries a poll that a signal interrupted, so a signal must arrive as
-   a readable descriptor: CPython writes each signal's number to the wakeup fd
-   from its C handler.
+   libuv makes a poll that a signal interrupted again, so a signal must arrive
+   as a readable descriptor: CPython writes each signal's number to the wakeup
+   fd from its C handler.
 
    1. Only in the main thread of the main interpreter, where alone Python's
       signal handlers run.
-   2. A wakeup fd the user had set is put back after the run, and meanwhile
-      still gets its bytes.
-   3. While add_signal_handler has handlers, the descriptor stays ours between
-      runs, so that no signal is lost. */
+   2. state->wakeup is the one record of who has the descriptor.  take, release
+      and forward are the only functions that change it or act on it.
+   3. The loop that waits has the descriptor.  What the program had set, before
+      the run or by a callback, still gets its bytes, and is put back after
+      the run: each time only if the number is still the same file.
+   4. While add_signal_handler has handlers, the descriptor stays ours between
+      runs, so that no signal is lost.
+   5. A number that Python may write to is never closed. */
+#include "base/clock.h"
 #include "loop/methods.h"
 #include "py/errors.h"
 
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+/* Where asking for the wakeup fd takes a Python call, a loop that became idle
+   asks after this time, not before every wait. */
+#define ASK_AFTER_NS (50 * FL_NS_PER_MS)
+
+/* Ask Python whether this is its main thread, by a call that the main thread
+   alone may make and that fails there too, on a number that no file has.
+   `threading` does not know: it takes the thread that imports it first. */
 static bool
-in_main_thread(const FlState *state)
+ask_for_main_thread(FlState *state)
 {
-    return PyThread_get_thread_ident() == state->main_thread_id
-           && PyInterpreterState_Get() == PyInterpreterState_Main();
+    PyObject *exc = PyErr_Occurred() ? PyErr_GetRaisedException() : NULL;
+    PyObject *result =
+        state->set_wakeup_fd == NULL
+            ? NULL
+            : PyObject_CallFunction(state->set_wakeup_fd, "i", INT_MAX);
+    bool is_main = result == NULL && PyErr_Occurred()
+                   && PyErr_ExceptionMatches(PyExc_OSError);
+    Py_XDECREF(result);
+    PyErr_Clear(); /* the error is the answer */
+    if (exc != NULL) {
+        PyErr_SetRaisedException(exc);
+    }
+    return is_main;
 }
 
-/* Make fd Python's wakeup descriptor (-1: none, as is one that its owner has
-   closed) and tell which it was.  0, or -1 with an exception set. */
-static int
-set_wakeup_fd(FlLoop *loop, int fd, int *before)
+static bool
+in_main_thread(FlState *state)
 {
-    if (fd >= 0 && fd != loop->poller->signal_fds[1] && fcntl(fd, F_GETFD) < 0)
-    {
-        fd = -1;
+    unsigned long here = PyThread_get_thread_ident();
+    if (state->main_thread_id != 0) {
+        return state->main_thread_id == here;
     }
+    if (PyInterpreterState_Get() != PyInterpreterState_Main()
+        || !ask_for_main_thread(state))
+    {
+        return false;
+    }
+    state->main_thread_id = here;
+    return true;
+}
+
+/* --- the wakeup descriptor ----------------------------------------------- */
+
+/* Make fd Python's wakeup descriptor and tell which it was.  0, or -1 with an
+   exception set. */
+static int
+set_wakeup_fd(FlState *state, int fd, int *before)
+{
 #if FL_HAVE_SET_WAKEUP_FD
+    (void)state;
     *before = PySignal_SetWakeupFd(fd);
     return 0;
 #else
     PyObject *result =
-        PyObject_CallFunction(loop->state->set_wakeup_fd, "i", fd);
+        PyObject_CallFunction(state->set_wakeup_fd, "i", fd);
     if (result == NULL) {
         return -1;
     }
@@ -47,6 +87,105 @@ set_wakeup_fd(FlLoop *loop, int fd, int *before)
     return *before == -1 && PyErr_Occurred() ? -1 : 0;
 #endif
 }
+
+static void
+remember(FlForeignFd *foreign, int fd)
+{
+    struct stat status;
+    foreign->fd = fd >= 0 && fstat(fd, &status) == 0 ? fd : -1;
+    if (foreign->fd >= 0) {
+        foreign->device = status.st_dev;
+        foreign->inode = status.st_ino;
+    }
+}
+
+/* The number, if it is still what it was; -1 else. */
+static int
+same_fd(const FlForeignFd *foreign)
+{
+    struct stat status;
+    bool same = foreign->fd >= 0 && fstat(foreign->fd, &status) == 0
+                && status.st_dev == foreign->device
+                && status.st_ino == foreign->inode;
+    return same ? foreign->fd : -1;
+}
+
+/* Make the loop's pipe the wakeup descriptor. */
+static int
+take(FlLoop *loop)
+{
+    FlWakeup *wakeup = &loop->state->wakeup;
+    int ours = loop->poller->signal_fds[1], found;
+    if (set_wakeup_fd(loop->state, ours, &found) < 0) {
+        return -1;
+    }
+    if (found != wakeup->fd) {
+        remember(&wakeup->before, found);
+    }
+    if (wakeup->owner == NULL && wakeup->fd >= 0) {
+        (void)close(wakeup->fd); /* a loop left it: see fl_signals_forget */
+    }
+    wakeup->owner = loop;
+    wakeup->fd = ours;
+    return 0;
+}
+
+/* The loop does not run, and another may need the descriptor, or none does.
+   What the program set since the last wait stays. */
+static int
+release(FlLoop *loop)
+{
+    FlWakeup *wakeup = &loop->state->wakeup;
+    int found, ours = wakeup->fd;
+    if (wakeup->owner != loop || wakeup->handler == loop) {
+        return 0;
+    }
+    if (wakeup->handler != NULL) {
+        return take(wakeup->handler);
+    }
+    int code = set_wakeup_fd(loop->state, same_fd(&wakeup->before), &found);
+    PyObject *exc = NULL;
+    if (code < 0) {
+        /* Python does not take back what was made blocking meanwhile. */
+        exc = PyErr_GetRaisedException();
+        code = set_wakeup_fd(loop->state, -1, &found);
+    }
+    if (code == 0 && found != ours) {
+        code = set_wakeup_fd(loop->state, found, &ours);
+    }
+    if (code == 0) {
+        wakeup->owner = NULL;
+        wakeup->fd = wakeup->before.fd = -1;
+    }
+    if (exc != NULL) {
+        if (code < 0) {
+            PyErr_WriteUnraisable((PyObject *)loop);
+        }
+        PyErr_SetRaisedException(exc);
+        code = -1;
+    }
+    return code;
+}
+
+/* Pass on what the loop's pipe got to who would have got it without us. */
+static void
+forward(FlLoop *loop, const unsigned char *numbers, ssize_t count)
+{
+    const FlWakeup *wakeup = &loop->state->wakeup;
+    if (!in_main_thread(loop->state) || wakeup->owner != loop) {
+        return;
+    }
+    int fd = wakeup->handler != NULL && wakeup->handler != loop
+                 ? wakeup->handler->poller->signal_fds[1]
+                 : same_fd(&wakeup->before);
+    if (fd >= 0) {
+        /* Full or broken is its reader's affair, as it is for CPython. */
+        ssize_t ignored = write(fd, numbers, (size_t)count);
+        (void)ignored;
+    }
+}
+
+/* --- signals that came --------------------------------------------------- */
 
 /* Give one signal to the handler that add_signal_handler knows, if any.  0, or
    -1 with an exception that leaves the loop. */
@@ -77,13 +216,7 @@ handle_signal(FlLoop *loop, unsigned char number)
 static int
 handle_signals(FlLoop *loop, const unsigned char *numbers, ssize_t count)
 {
-    int forward = loop->saved_wakeup_fd;
-    if (forward >= 0 && forward != loop->poller->signal_fds[1]) {
-        /* The user's own descriptor: full or gone is the user's affair, as it
-           is for CPython's handler. */
-        ssize_t ignored = write(forward, numbers, (size_t)count);
-        (void)ignored;
-    }
+    forward(loop, numbers, count);
     for (ssize_t at = 0; at < count; at++) {
         if (handle_signal(loop, numbers[at]) < 0) {
             return -1;
@@ -121,6 +254,8 @@ on_signal(void *owner, FlWatch *watch, int events)
     return code;
 }
 
+/* --- runs ---------------------------------------------------------------- */
+
 int
 fl_signals_prepare(FlLoop *loop)
 {
@@ -136,42 +271,100 @@ fl_signals_begin(FlLoop *loop)
     if (!in_main_thread(loop->state)) {
         return 0;
     }
-    int code = fl_poller_signal_pipe(loop->poller, on_signal);
-    if (code < 0) {
-        return fl_raise_errno(code);
-    }
-    if (set_wakeup_fd(loop, loop->poller->signal_fds[1],
-                      &loop->saved_wakeup_fd)
-        < 0)
-    {
+    if (fl_signals_prepare(loop) < 0 || take(loop) < 0) {
         return -1;
     }
-    loop->wakeup_installed = true;
+    loop->hears_signals = true;
     /* One that came before: its handler may not have run yet. */
     return PyErr_CheckSignals();
+}
+
+/* Positions in the ring tell whether callbacks ran: nobody else could have
+   set another descriptor. */
+int
+fl_signals_before_wait(FlLoop *loop, int64_t *timeout_ns)
+{
+    if (!loop->hears_signals) {
+        return 0;
+    }
+#if FL_HAVE_SET_WAKEUP_FD
+    (void)timeout_ns;
+    return take(loop);
+#else
+    uint64_t now = loop->ready.tail + 1;
+    if (loop->taken_tail == now) {
+        return 0;
+    }
+    if (loop->limited_tail == now) {
+        loop->taken_tail = now;
+        *timeout_ns = 0; /* destructors may have run and scheduled */
+        return take(loop);
+    }
+    if (*timeout_ns < 0 || *timeout_ns > ASK_AFTER_NS) {
+        loop->limited_tail = now;
+        *timeout_ns = ASK_AFTER_NS;
+    }
+    return 0;
+#endif
 }
 
 void
 fl_signals_end(FlLoop *loop)
 {
-    if (!loop->wakeup_installed) {
+    if (!loop->hears_signals) {
         return;
     }
-    loop->wakeup_installed = false;
-    int found, ignored;
-    int code = set_wakeup_fd(loop, loop->saved_wakeup_fd, &found);
-    if (code < 0 && loop->saved_wakeup_fd >= 0) {
-        /* The user closed the one we saved: there is none to put back. */
-        PyErr_Clear();
-        code = set_wakeup_fd(loop, -1, &found);
-    }
-    if (code == 0 && found != loop->poller->signal_fds[1]) {
-        /* The user set another during the run: that one stays. */
-        code = set_wakeup_fd(loop, found, &ignored);
-    }
-    if (code < 0) {
+    loop->hears_signals = false;
+    if (release(loop) < 0) {
         PyErr_WriteUnraisable((PyObject *)loop);
     }
+}
+
+void
+fl_signals_forget(FlLoop *loop)
+{
+    FlWakeup *wakeup = &loop->state->wakeup;
+    if (wakeup->owner != loop && wakeup->handler != loop) {
+        return;
+    }
+    if (wakeup->handler == loop) {
+        wakeup->handler = NULL;
+    }
+    if (in_main_thread(loop->state)) {
+        PyObject *exc = PyErr_Occurred() ? PyErr_GetRaisedException() : NULL;
+        if (release(loop) < 0) {
+            PyErr_WriteUnraisable(NULL);
+        }
+        if (exc != NULL) {
+            PyErr_SetRaisedException(exc);
+        }
+    }
+    if (wakeup->owner != loop) {
+        return;
+    }
+    /* A collector in another thread: only the main thread can tell Python, so
+       the number stays, leading nowhere, until a loop takes over. */
+    int nowhere = open("/dev/null", O_WRONLY | O_CLOEXEC);
+    if (nowhere >= 0) {
+        (void)dup2(nowhere, wakeup->fd);
+        (void)close(nowhere);
+    }
+    loop->poller->signal_fds[1] = -1;
+    wakeup->owner = NULL;
+}
+
+int
+fl_signals_after_fork(FlState *state)
+{
+    FlWakeup *wakeup = &state->wakeup;
+    FlLoop *owner = wakeup->owner;
+    state->main_thread_id = 0;
+    wakeup->handler = NULL;
+    if (owner == NULL || !in_main_thread(state)) {
+        return 0;
+    }
+    owner->hears_signals = false;
+    return release(owner);
 }
 
 const char fl_loop_signal_wakeup_doc[] =
@@ -182,7 +375,8 @@ const char fl_loop_signal_wakeup_doc[] =
 PyObject *
 fl_loop_signal_wakeup(FlLoop *loop, PyObject *arg)
 {
-    int on = PyObject_IsTrue(arg);
+    FlWakeup *wakeup = &loop->state->wakeup;
+    int on = PyObject_IsTrue(arg), code = 0;
     if (on < 0 || fl_loop_check_open(loop) < 0) {
         return NULL;
     }
@@ -192,32 +386,21 @@ fl_loop_signal_wakeup(FlLoop *loop, PyObject *arg)
                         "interpreter");
         return NULL;
     }
-    int code = fl_poller_signal_pipe(loop->poller, on_signal);
-    if (code < 0) {
-        (void)fl_raise_errno(code);
+    if (fl_signals_prepare(loop) < 0) {
         return NULL;
     }
-    int ours = loop->poller->signal_fds[1];
-    int before;
-    if (loop->wakeup_installed) {
-        if (on && loop->saved_wakeup_fd != ours) {
-            loop->user_wakeup_fd = loop->saved_wakeup_fd;
+    if (on) {
+        /* A loop that runs keeps the descriptor, and passes signals on. */
+        if (wakeup->owner == NULL || !wakeup->owner->hears_signals) {
+            code = take(loop);
         }
-        loop->saved_wakeup_fd = on ? ours : loop->user_wakeup_fd;
-    }
-    else if (set_wakeup_fd(loop, on ? ours : loop->user_wakeup_fd, &before)
-             < 0) {
-        return NULL;
-    }
-    else if (on) {
-        /* What another loop's handlers need is not the user's. */
-        if (before != ours && before != loop->state->handlers_wakeup_fd) {
-            loop->user_wakeup_fd = before;
+        if (code == 0) {
+            wakeup->handler = loop;
         }
-        loop->state->handlers_wakeup_fd = ours;
     }
-    else if (before != ours && set_wakeup_fd(loop, before, &before) < 0) {
-        return NULL; /* another loop's, say, that has taken over: it stays */
+    else if (wakeup->handler == loop) {
+        wakeup->handler = NULL;
+        code = loop->hears_signals ? 0 : release(loop);
     }
-    Py_RETURN_NONE;
+    return code < 0 ? NULL : Py_NewRef(Py_None);
 }

@@ -137,7 +137,7 @@ poll_timeout(FlLoop *loop, int64_t *timeout_ns)
     }
     if (next_ns == FL_DEADLINE_NEVER) {
         *timeout_ns = -1;
-        return 0;
+        return fl_signals_before_wait(loop, timeout_ns);
     }
     if (!fl_overrides_time(loop)) {
         now_ns = fl_clock_ns();
@@ -148,7 +148,7 @@ poll_timeout(FlLoop *loop, int64_t *timeout_ns)
     if (next_ns > now_ns) {
         *timeout_ns = next_ns - now_ns;
     }
-    return 0;
+    return *timeout_ns == 0 ? 0 : fl_signals_before_wait(loop, timeout_ns);
 }
 
 /* The time by which timers are due in this turn; see invariants 3 and 4.

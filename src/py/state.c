@@ -186,7 +186,7 @@ int
 fl_state_init(FlState *state, PyObject *module)
 {
     state->module = module;
-    state->handlers_wakeup_fd = -1;
+    state->wakeup.fd = state->wakeup.before.fd = -1;
     if (names_init(&state->names) < 0 || asyncio_init(state) < 0) {
         return -1;
     }

@@ -116,6 +116,23 @@ typedef struct {
 #undef FL_NAME_FIELD
 } FlNames;
 
+/* A descriptor of somebody else's, and what proves that its number is still
+   the same thing. */
+typedef struct {
+    int fd; /* -1: none */
+    dev_t device;
+    ino_t inode;
+} FlForeignFd;
+
+/* Python's signal wakeup descriptor, as far as it is ours: see signals.c.
+   The main thread's, and only the main interpreter's is ever used. */
+typedef struct {
+    struct FlLoop *owner;   /* whose pipe it is now; NULL: no loop's */
+    struct FlLoop *handler; /* who needs it between runs, or NULL */
+    int fd;                 /* the number we gave Python, or -1 */
+    FlForeignFd before;     /* what the program had set */
+} FlWakeup;
+
 typedef struct FlState {
     PyObject *module; /* borrowed: it owns this struct */
 
@@ -186,9 +203,9 @@ typedef struct FlState {
     PyObject *(*run_in_executor)(struct FlLoop *loop, PyObject *const *args,
                                  Py_ssize_t nargs, PyObject *kwnames);
 
-    unsigned long main_thread_id; /* kept true across forks */
-    int handlers_wakeup_fd;       /* a loop's, set for its signal handlers */
-    struct FlKeep *keep;          /* see loop/keep.c */
+    FL_SHARED unsigned long main_thread_id; /* 0: not known yet */
+    FlWakeup wakeup;
+    struct FlKeep *keep; /* see loop/keep.c */
 
     PyObject *empty_tuple;
     PyObject *hooks_kwnames; /* ("firstiter", "finalizer") */

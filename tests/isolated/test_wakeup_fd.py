@@ -1,0 +1,281 @@
+"""Python's signal wakeup descriptor, which a loop borrows while it runs."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+from isolated_scripts import LIMIT, environment
+
+STRANGER = """
+def take_number_over(end):
+    '''Close a descriptor and open a file that gets its number.'''
+    number = end.fileno()
+    end.close()
+    stranger = os.open("stranger", os.O_CREAT | os.O_RDWR)
+    if stranger != number:
+        os.dup2(stranger, number)
+        os.close(stranger)
+    os.set_blocking(number, False)
+    return number
+
+def set_wakeup_socket():
+    near, far = socket.socketpair()
+    near.setblocking(False)
+    far.setblocking(False)
+    signal.set_wakeup_fd(near.fileno())
+    return near, far
+
+signal.signal(signal.SIGUSR1, lambda *args: None)
+"""
+
+
+def test_a_number_reused_during_a_run_gets_no_signals(fast_script):
+    """Neither during the run nor after it, when the number would be back."""
+    fast_script(
+        STRANGER
+        + """
+near, far = set_wakeup_socket()
+
+async def main():
+    number = take_number_over(near)
+    for _ in range(3):
+        os.kill(os.getpid(), signal.SIGUSR1)
+        await asyncio.sleep(0.002)
+    return number
+
+loop = new_loop()
+number = loop.run_until_complete(main())
+os.kill(os.getpid(), signal.SIGUSR1)
+loop.close()
+assert os.read(number, 100) == b""
+assert signal.set_wakeup_fd(-1) == -1
+"""
+    )
+
+
+def test_a_number_reused_while_a_handler_is_set_gets_no_signals(fast_script):
+    fast_script(
+        STRANGER
+        + """
+near, far = set_wakeup_socket()
+loop = new_loop()
+loop.add_signal_handler(signal.SIGUSR2, loop.stop)
+number = take_number_over(near)
+os.kill(os.getpid(), signal.SIGUSR2)
+loop.run_forever()
+loop.remove_signal_handler(signal.SIGUSR2)
+os.kill(os.getpid(), signal.SIGUSR1)
+loop.close()
+assert os.read(number, 100) == b""
+assert signal.set_wakeup_fd(-1) == -1
+"""
+    )
+
+
+def test_a_descriptor_with_the_number_of_a_closed_loops_is_put_back(
+    fast_script,
+):
+    fast_script(
+        STRANGER
+        + """
+old = new_loop()
+old.add_signal_handler(signal.SIGUSR2, old.stop)
+ours = signal.set_wakeup_fd(-1)
+signal.set_wakeup_fd(ours)
+old.remove_signal_handler(signal.SIGUSR2)
+old.close()
+near, far = socket.socketpair()
+if near.fileno() != ours:
+    os.dup2(near.fileno(), ours)
+os.set_blocking(ours, False)
+signal.set_wakeup_fd(ours)
+
+young = new_loop()
+young.add_signal_handler(signal.SIGUSR2, young.stop)
+young.remove_signal_handler(signal.SIGUSR2)
+young.close()
+assert signal.set_wakeup_fd(-1) == ours
+""",
+        FASTLOOP_DISABLE="kept_loop",
+    )
+
+
+def test_what_a_callback_sets_gets_the_signals_and_stays(fast_script):
+    fast_script(
+        STRANGER
+        + """
+async def main():
+    near, far = set_wakeup_socket()
+    await asyncio.sleep(0.1)
+    os.kill(os.getpid(), signal.SIGUSR1)
+    await asyncio.sleep(0.01)
+    assert far.recv(10) == bytes([signal.SIGUSR1])
+    return near, far
+
+loop = new_loop()
+near, far = loop.run_until_complete(main())
+loop.close()
+assert signal.set_wakeup_fd(-1) == near.fileno()
+"""
+    )
+
+
+def test_a_loop_with_handlers_passes_signals_to_the_program(fast_script):
+    fast_script(
+        STRANGER
+        + """
+near, far = set_wakeup_socket()
+seen = []
+first, second = new_loop(), new_loop()
+first.add_signal_handler(signal.SIGUSR2, seen.append, "first")
+second.call_soon(os.kill, os.getpid(), signal.SIGUSR2)
+second.run_until_complete(asyncio.sleep(0.01))
+assert seen == []
+first.run_until_complete(asyncio.sleep(0.01))
+assert seen == ["first"]
+assert far.recv(10) == bytes([signal.SIGUSR2])
+second.close()
+first.close()
+assert signal.set_wakeup_fd(-1) == near.fileno()
+"""
+    )
+
+
+def test_ctrl_c_after_a_callback_took_the_wakeup_descriptor(script, finish):
+    process = script.start(
+        """
+sys.stdout.reconfigure(line_buffering=True)
+loop = new_loop()
+loop.call_soon(signal.set_wakeup_fd, -1)
+# So late that the loop has begun to wait.
+timer = threading.Timer(0.2, print, ["ready"])
+timer.start()
+try:
+    loop.run_forever()
+except KeyboardInterrupt:
+    print("interrupted")
+loop.close()
+"""
+    )
+    process.send_signal(signal.SIGINT)
+    assert finish(process) == (0, "interrupted\n", "")
+
+
+LATE_THREADING = """
+import _thread, os, signal, sys, time
+assert "threading" not in sys.modules
+done = _thread.allocate_lock()
+done.acquire()
+def import_it():
+    import threading
+    {imports}
+    done.release()
+_thread.start_new_thread(import_it, ())
+done.acquire()
+import asyncio
+{imports}
+loop = {factory}()
+def send():
+    _thread.start_new_thread(interrupt, ())
+def interrupt():
+    time.sleep(0.2)  # so late that the loop has begun to wait
+    os.kill(os.getpid(), signal.SIGINT)
+loop.call_soon(send)
+try:
+    loop.run_forever()
+except KeyboardInterrupt:
+    print("interrupted")
+loop.close()
+os._exit(0 if not sys.stdout.flush() else 1)
+"""
+
+
+@pytest.mark.parametrize(
+    "imports, factory",
+    [
+        ("import asyncio", "asyncio.SelectorEventLoop"),
+        ("import fastloop.loop", "fastloop.new_event_loop"),
+    ],
+    ids=["asyncio", "fastloop"],
+)
+def test_ctrl_c_where_another_thread_imported_threading(imports, factory):
+    """The threading module then takes that thread for the main one."""
+    probe = [
+        sys.executable,
+        "-c",
+        "import sys; print('threading' in sys.modules)",
+    ]
+    flags = (
+        ["-S"] if "True" in subprocess.check_output(probe, text=True) else []
+    )
+    code = LATE_THREADING.format(imports=imports, factory=factory)
+    done = subprocess.run(
+        [sys.executable, *flags, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        env=environment(),
+    )
+    assert done.stdout == "interrupted\n", done.stderr
+
+
+def test_a_signal_of_a_forked_child_is_not_its_parents(fast_script):
+    fast_script(
+        """
+seen = []
+loop = new_loop()
+loop.add_signal_handler(signal.SIGUSR1, seen.append, "signal")
+
+async def main():
+    await asyncio.sleep(0)
+    pid = os.fork()
+    if not pid:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        os._exit(0)
+    os.waitpid(pid, 0)
+    await asyncio.sleep(0.01)
+
+loop.run_until_complete(main())
+pid = os.fork()
+if not pid:
+    os.kill(os.getpid(), signal.SIGUSR1)
+    os._exit(0)
+os.waitpid(pid, 0)
+loop.run_until_complete(asyncio.sleep(0.01))
+assert seen == []
+loop.call_soon(os.kill, os.getpid(), signal.SIGUSR1)
+loop.run_until_complete(asyncio.sleep(0.01))
+assert seen == ["signal"]
+loop.close()
+"""
+    )
+
+
+def test_the_number_of_a_loop_collected_elsewhere_is_not_reused(fast_script):
+    """Only the main thread can tell Python to write to it no more."""
+    fast_script(
+        """
+import contextlib
+loops = [new_loop()]
+loops[0].add_signal_handler(signal.SIGUSR1, int)
+sys.unraisablehook = lambda *args: None
+thread = threading.Thread(target=lambda: (loops.clear(), gc.collect()))
+thread.start()
+thread.join()
+opened = [os.open("stranger", os.O_CREAT | os.O_RDWR) for _ in range(20)]
+os.kill(os.getpid(), signal.SIGUSR1)
+assert os.read(opened[0], 10) == b""
+assert os.path.getsize("stranger") == 0
+loop = new_loop()
+loop.run_until_complete(asyncio.sleep(0))
+loop.close()
+assert signal.set_wakeup_fd(-1) == -1
+null = os.stat(os.devnull)
+for fd in range(3, 40):
+    with contextlib.suppress(OSError):
+        assert not os.path.samestat(os.fstat(fd), null)
+""",
+        "-W",
+        "ignore::ResourceWarning",
+    )
