@@ -503,12 +503,18 @@ fl_loop_run_batch(FlLoop *loop)
 }
 
 void
-fl_loop_close_watch(FlLoop *loop, FlWatch *watch)
+fl_loop_drop_event(FlLoop *loop, FlWatch *watch)
 {
     if (watch->position != FL_NOT_READY) {
         fl_ready_at(&loop->ready, watch->position)->kind = FL_READY_NONE;
         watch->position = FL_NOT_READY;
     }
+}
+
+void
+fl_loop_close_watch(FlLoop *loop, FlWatch *watch)
+{
+    fl_loop_drop_event(loop, watch);
     fl_watch_close(watch);
 }
 

@@ -164,7 +164,7 @@ shut(FlLoop *loop)
     if (loop->poller != NULL) {
         /* Before a watch is closed, which a forked child would do to the
            parent's. */
-        fl_poller_leave_parent(loop->poller);
+        (void)fl_loop_leave_parent(loop);
     }
     if (loop->inbox_ready) {
         fl_inbox_close(loop);

@@ -109,8 +109,8 @@ typedef struct FlLoop {
     unsigned skips_left;       /* polls that may still be skipped */
     unsigned skip_allowance;   /* how many after the next empty poll */
     bool hears_signals;        /* it runs in the main thread: see signals.c */
-    uint64_t limited_tail;     /* see fl_signals_before_wait; ring's tail + 1 */
-    uint64_t taken_tail;       /* likewise */
+    uint64_t limited_tail; /* see fl_signals_before_wait; ring's tail + 1 */
+    uint64_t taken_tail;   /* likewise */
     FL_SHARED bool plain_tasks; /* see tasks.c, invariant 3 */
     atomic_bool busy;           /* see fl_loop_claim */
     bool in_turn;               /* also in one of _run_once(), outside a run */
@@ -249,8 +249,13 @@ int fl_loop_call_op(FlLoop *loop, FlReadyOp op, PyObject *subject,
 /* Queue any asyncio.Handle; takes its own reference.  0 or -1. */
 int fl_loop_call_handle(FlLoop *loop, PyObject *handle);
 
-/* Close a watch, and forget the event that may be queued for it. */
+/* Forget the event that may be queued for a watch, and close it. */
+void fl_loop_drop_event(FlLoop *loop, FlWatch *watch);
 void fl_loop_close_watch(FlLoop *loop, FlWatch *watch);
+
+/* In a forked child: stop sharing with the parent's loop.  0 or a negative
+   errno. */
+int fl_loop_leave_parent(FlLoop *loop);
 
 /* Put off to the turn's end what is in no list yet; see dispatch.c. */
 void fl_loop_put_off_to_turn(FlLoop *loop, FlDeferred *deferred);

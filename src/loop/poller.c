@@ -375,13 +375,45 @@ close_fd(int *fd)
     }
 }
 
-void
+static void
+note_any_fresh(uv_handle_t *handle, void *arg)
+{
+    (void)arg;
+    if (handle->type == UV_POLL && uv_is_active(handle)) {
+        note_fresh(handle->data);
+    }
+}
+
+int
 fl_poller_leave_parent(FlPoller *poller)
 {
-    if (poller->pid != (int)getpid() && !poller->left_parent) {
-        (void)uv_loop_fork(&poller->uv);
-        poller->left_parent = true;
+    if (poller->pid == (int)getpid()) {
+        return 0;
     }
+    int code = uv_loop_fork(&poller->uv);
+    if (code == 0) {
+        uv_walk(&poller->uv, note_any_fresh, NULL);
+        poller->pid = (int)getpid();
+        /* What other threads of the parent were about to do. */
+        atomic_store(&poller->sleeping, 0);
+        atomic_store(&poller->owed, 0);
+    }
+    return code;
+}
+
+void
+fl_poller_close_own(FlPoller *poller)
+{
+    FlWatch **watches[] = {&poller->timerfd_watch, &poller->signal_watch};
+    for (size_t at = 0; at < 2; at++) {
+        if (*watches[at] != NULL) {
+            fl_watch_close(*watches[at]);
+            *watches[at] = NULL;
+        }
+    }
+    close_fd(&poller->timerfd);
+    close_fd(&poller->signal_fds[0]);
+    close_fd(&poller->signal_fds[1]);
 }
 
 void
@@ -391,7 +423,7 @@ fl_poller_free(FlPoller *poller)
     while (is_ours && atomic_load(&poller->owed) > 0) {
         (void)sched_yield(); /* a wake-up is being sent this very moment */
     }
-    fl_poller_leave_parent(poller);
+    (void)fl_poller_leave_parent(poller); /* where it fails, nothing helps */
     uv_walk(&poller->uv, close_any, poller);
     while (uv_loop_close(&poller->uv) == UV_EBUSY) {
         (void)uv_run(&poller->uv, UV_RUN_NOWAIT);
@@ -527,15 +559,6 @@ arm_deadline(FlPoller *poller, int64_t timeout_ns)
     int64_t timeout_ms = (timeout_ns + FL_NS_PER_MS - 1) / FL_NS_PER_MS;
     uv_update_time(&poller->uv);
     (void)uv_timer_start(&poller->timer, on_timer, (uint64_t)timeout_ms, 0);
-}
-
-static void
-note_any_fresh(uv_handle_t *handle, void *arg)
-{
-    (void)arg;
-    if (handle->type == UV_POLL && uv_is_active(handle)) {
-        note_fresh(handle->data);
-    }
 }
 
 /* A transport whose descriptor was closed under it will end its watch on that

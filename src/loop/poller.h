@@ -61,9 +61,8 @@ struct FlPoller {
     atomic_int sleeping;   /* a blocking poll is on, or about to be */
     atomic_int owed;       /* wake-ups claimed and not paid yet */
     unsigned watch_count;
-    int pid;          /* of the process that opened it */
-    bool left_parent; /* a forked child's: its backend is its own */
-    bool suspect;     /* a descriptor was closed while watched */
+    int pid;      /* of the process whose backend it has */
+    bool suspect; /* a descriptor was closed while watched */
     bool use_timerfd;
 };
 
@@ -75,8 +74,11 @@ void fl_poller_free(FlPoller *poller);
 
 /* In the child of a fork, get a backend of the poller's own: it shares the
    parent's, and what is closed here would be taken out of that.  Nothing
-   happens in the process that opened it. */
-void fl_poller_leave_parent(FlPoller *poller);
+   happens in the process that opened it.  0 or a negative errno. */
+int fl_poller_leave_parent(FlPoller *poller);
+
+/* Close the timerfd and the signal pipe, which are made again when needed. */
+void fl_poller_close_own(FlPoller *poller);
 
 /* True when no watch but its own is open or closing: it can serve another
    loop.  Runs libuv once to let go of what was closed. */

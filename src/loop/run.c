@@ -39,20 +39,39 @@ refuse_to_run(void)
     return -1;
 }
 
-/* Open, and made in this process. */
+/* In a forked child the loop shares the parent's epoll set, signal pipe and
+   timerfd: it gets its own.  A run must work there, for what leaves the
+   parent's run by an exception meets Runner.close(), which makes three. */
+int
+fl_loop_leave_parent(FlLoop *loop)
+{
+    FlPoller *poller = loop->poller;
+    if (poller->pid == (int)getpid()) {
+        return 0;
+    }
+    int code = fl_poller_leave_parent(poller);
+    if (code < 0) {
+        return code;
+    }
+    FlWatch *own[] = {poller->timerfd_watch, poller->signal_watch};
+    for (size_t at = 0; at < 2; at++) {
+        if (own[at] != NULL) {
+            fl_loop_drop_event(loop, own[at]);
+        }
+    }
+    fl_poller_close_own(poller);
+    return 0;
+}
+
+/* Open, and not shared with a parent process. */
 static int
 check_usable(FlLoop *loop)
 {
     if (fl_loop_check_open(loop) < 0) {
         return -1;
     }
-    if (loop->poller->pid != (int)getpid()) {
-        PyErr_SetString(PyExc_RuntimeError,
-                        "This event loop belongs to the parent process: "
-                        "make a new one after a fork");
-        return -1;
-    }
-    return 0;
+    int code = fl_loop_leave_parent(loop);
+    return code < 0 ? fl_raise_errno(code) : 0;
 }
 
 /* What keeps a loop that is not busy from running. */

@@ -77,8 +77,7 @@ set_wakeup_fd(FlState *state, int fd, int *before)
     *before = PySignal_SetWakeupFd(fd);
     return 0;
 #else
-    PyObject *result =
-        PyObject_CallFunction(state->set_wakeup_fd, "i", fd);
+    PyObject *result = PyObject_CallFunction(state->set_wakeup_fd, "i", fd);
     if (result == NULL) {
         return -1;
     }

@@ -667,7 +667,7 @@ fl_stream_finalize(FlStream *self)
     }
     if (self->watch != NULL) {
         /* In a forked child this may come before the loop's own end. */
-        fl_poller_leave_parent(self->loop->poller);
+        (void)fl_loop_leave_parent(self->loop);
     }
     close_watch(self);
     close_descriptor(self);

@@ -1,6 +1,8 @@
-"""After a fork: a parent's loop is refused, a new one works."""
+"""After a fork: the child's loops, new or the parent's, are its own."""
 
 import sys
+
+import pytest
 
 CHILD = """
 def child(run):
@@ -20,30 +22,148 @@ def child(run):
 """
 
 
-def test_running_a_parents_loop_is_refused(fast_script):
+def test_a_parents_loop_works_in_the_child(fast_script):
     fast_script(
         CHILD
         + """
 loop = new_loop()
-loop.run_until_complete(asyncio.sleep(0))
+near, far = socket.socketpair()
+loop.run_until_complete(asyncio.sleep(0.0001))
 
 def run():
-    for call in (
-        loop.run_forever,
-        lambda: loop.run_until_complete(loop.create_future()),
-    ):
-        try:
-            call()
-        except RuntimeError as exc:
-            assert "fork" in str(exc), exc
-        else:
-            return 1
+    async def main():
+        seen = loop.create_future()
+        loop.add_reader(near, lambda: seen.set_result(near.recv(9)))
+        loop.add_signal_handler(signal.SIGUSR1, far.send, b"signal")
+        loop.call_later(0.0003, os.kill, os.getpid(), signal.SIGUSR1)
+        assert await seen == b"signal"
+        loop.remove_reader(near)
+        assert await asyncio.to_thread(pow, 2, 5) == 32
+    loop.run_until_complete(main())
+    loop.run_until_complete(loop.shutdown_default_executor())
+    loop.close()
 
-assert child(run) == 0
-assert loop.run_until_complete(asyncio.sleep(0.001, 5)) == 5
+for _ in range(2):
+    assert child(run) == 0
+    watch = loop.create_future()
+    loop.add_reader(near, lambda: watch.set_result(near.recv(9)))
+    far.send(b"x")
+    assert loop.run_until_complete(watch) == b"x"
+    assert loop.run_until_complete(asyncio.sleep(0.0003, 5)) == 5
+    loop.remove_reader(near)
 loop.close()
+""",
+        "-W",
+        "ignore::DeprecationWarning",
+    )
+
+
+LEAVE = """
+async def main():
+    async def sleep():
+        try:
+            await asyncio.sleep(100)
+        finally:
+            await asyncio.sleep(0.001)
+            cleaned.append("task")
+
+    async def generate():
+        try:
+            yield
+        finally:
+            cleaned.append("generator")
+
+    generator = generate()
+    await anext(generator)
+    task = asyncio.create_task(sleep())
+    await asyncio.to_thread(int)
+    {signals}
+    sys.stdout.flush()
+    pid = os.fork()
+    if not pid:
+        {leave}
+    print("left by", os.waitpid(pid, 0)[1] >> 8)
+    await asyncio.sleep(0.001)
+    task.cancel()
+    await asyncio.wait([task])
+    await generator.aclose()
+
+cleaned = []
+try:
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(main())
+finally:
+    print(sorted(cleaned))
+"""
+
+
+@pytest.mark.parametrize("handlers", [False, True], ids=["plain", "handlers"])
+def test_a_child_leaves_the_parents_run_by_an_exit(fast_script, handlers):
+    """Its tasks are cancelled and its generators closed on the way.
+
+    asyncio's child takes the self-pipe out of the epoll set that both have:
+    the parent does not hear of its threads any more.
+    """
+    signals = "asyncio.get_running_loop().add_signal_handler(1, int)"
+    done = fast_script(
+        LEAVE.format(leave="sys.exit(3)", signals=signals if handlers else ""),
+        "-W",
+        "ignore::DeprecationWarning",
+    )
+    cleaned = "['generator', 'task']\n"
+    assert done.stdout == cleaned + "left by 3\n" + cleaned
+
+
+def test_a_child_leaves_the_parents_run_by_another_exception(fast_script):
+    done = fast_script(
+        LEAVE.format(leave="raise ZeroDivisionError('child')", signals=""),
+        "-W",
+        "ignore::DeprecationWarning",
+        quiet=False,
+    )
+    cleaned = "['generator', 'task']\n"
+    assert done.stdout == cleaned + "left by 1\n" + cleaned
+    assert done.stderr.splitlines()[-1] == "ZeroDivisionError: child"
+    assert "During handling" not in done.stderr
+
+
+@pytest.mark.parametrize("how", ["call_soon", "task"])
+def test_a_childs_exit_status_is_its_own(script, how):
+    done = script(
+        f"""
+def part():
+    pid = os.fork()
+    if not pid:
+        sys.exit(3)
+    print(os.waitpid(pid, 0)[1] >> 8)
+
+async def main():
+    if "{how}" == "task":
+        part()
+    else:
+        asyncio.get_running_loop().call_soon(part)
+    await asyncio.sleep(0.001)
+
+with asyncio.Runner(loop_factory=new_loop) as runner:
+    runner.run(main())
 """
     )
+    assert done.stdout == "3\n"
+
+
+def test_a_child_leaves_between_two_runs(script):
+    done = script(
+        """
+with asyncio.Runner(loop_factory=new_loop) as runner:
+    runner.run(asyncio.sleep(0.001))
+    pid = os.fork()
+    if not pid:
+        sys.exit(3)
+    print(os.waitpid(pid, 0)[1] >> 8)
+    runner.run(asyncio.sleep(0.001))
+"""
+    )
+    assert done.stdout == "3\n"
 
 
 def test_a_new_loop_works_in_the_child(script):
