@@ -10,7 +10,7 @@ fastloop.new_event_loop)``; or, up to Python 3.15, ``fastloop.install()``.
 
 The core and asyncio are imported by the first use of a name, not before:
 pytest imports this package for its plugin in every project that has fastloop
-installed.
+installed.  For programs that import it before pytest: PYTEST_DONT_REWRITE.
 """
 
 from __future__ import annotations

@@ -57,7 +57,8 @@ def _watch_a_task() -> tuple[Any, Any] | None:
     async def wait() -> None:
         await waiter
 
-    task = asyncio.Task(wait(), loop=loop)
+    # Named, for the names that asyncio gives are numbered.
+    task = asyncio.Task(wait(), loop=loop, name="fastloop-probe")
     asyncio._set_running_loop(loop)
     try:
         step = loop.calls.pop()[0]

@@ -62,6 +62,7 @@ class Loop(_core.BaseLoop, SocketCalls, asyncio.SelectorEventLoop):
 
     def __init__(self) -> None:
         """Make a loop; see ``fastloop.new_event_loop``."""
+        _refuse_greenlets()
         self._signal_handlers = {}
         if asyncio.coroutines._is_debug_mode():
             self._debug = True
@@ -73,7 +74,9 @@ class Loop(_core.BaseLoop, SocketCalls, asyncio.SelectorEventLoop):
         )
 
     def __del__(self, _warn: Any = warnings.warn) -> None:
-        if self.is_closed():
+        # A loop that is still current when the interpreter has cleared its
+        # modules: asyncio's, which is part of a cycle, is not even collected.
+        if self.is_closed() or asyncio.__name__ is None:
             return
         _warn(f"unclosed event loop {self!r}", ResourceWarning, source=self)
         if not self.is_running():
@@ -597,6 +600,22 @@ def _leaves_to_system(sock: socket.socket, *calls: str) -> bool:
         getattr(kind, call, None) is getattr(socket.socket, call)
         for call in calls
     )
+
+
+def _refuse_greenlets() -> None:
+    """RuntimeError where gevent has made threads into greenlets.
+
+    They share one thread, and a loop that waits in C would stop them all.
+    """
+    monkey = sys.modules.get("gevent.monkey")
+    if monkey is not None and (
+        monkey.is_module_patched("threading")
+        or monkey.is_module_patched("select")
+    ):
+        raise RuntimeError(
+            "fastloop does not work with gevent's monkey.patch_all(): use "
+            "asyncio's own loop, or do not patch 'thread' and 'select'"
+        )
 
 
 def _debug_keyword(loop: Loop) -> dict[str, bool]:

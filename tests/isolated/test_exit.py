@@ -1,6 +1,7 @@
 """The interpreter ends with loops, work, threads and handlers around."""
 
 import pytest
+from isolated_scripts import Script
 
 
 def test_an_open_loop(script):
@@ -347,3 +348,22 @@ gc.collect()
         "-W",
         "error",
     )
+
+
+@pytest.mark.parametrize("ran", ["", "loop.run_until_complete(task())"])
+@pytest.mark.parametrize("current", ["", "asyncio.set_event_loop(loop)"])
+def test_an_unclosed_loop_warns_at_exit_as_asyncios_does(
+    tmp_path, current, ran
+):
+    program = f"""
+async def task():
+    await asyncio.sleep(0.0001)
+loop = new_loop()
+{current}
+{ran}
+"""
+    warned = {}
+    for kind in ("asyncio", "fastloop"):
+        done = Script(kind, tmp_path)(program, "-W", "default", quiet=False)
+        warned[kind] = "unclosed event loop" in done.stderr
+    assert warned["fastloop"] == warned["asyncio"]

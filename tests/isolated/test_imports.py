@@ -1,0 +1,82 @@
+"""What importing fastloop does to a program that has not made a loop."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from isolated_scripts import LIMIT, environment
+
+
+def test_the_first_task_is_number_one(script):
+    done = script(
+        """
+async def main():
+    return asyncio.current_task().get_name()
+
+new_loop().close()
+with asyncio.Runner(loop_factory=new_loop) as runner:
+    print(runner.run(main()))
+"""
+    )
+    assert done.stdout == "Task-1\n"
+
+
+def test_fastloop_imported_before_pytest(tmp_path):
+    """pytest warns of a plugin whose assertions it cannot rewrite any more.
+
+    It knows a plugin's packages by the files of the installed distribution.
+    """
+    import fastloop
+
+    home = Path(fastloop.__file__).parent
+    (tmp_path / "fastloop").symlink_to(home)
+    info = tmp_path / "fastloop-0.0.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Name: fastloop\nVersion: 0.0.0\n")
+    (info / "RECORD").write_text("fastloop/__init__.py,,\n")
+    (info / "entry_points.txt").write_text(
+        "[pytest11]\nfastloop = fastloop.pytest_plugin\n"
+    )
+    (tmp_path / "test_nothing.py").write_text("def test_nothing(): pass\n")
+    arguments = ["-W", "error", "-p", "no:cacheprovider"]
+    for plugin in ("asyncio", "anyio", "xdist", "hypothesispytest"):
+        arguments += ["-p", f"no:{plugin}"]
+    code = (
+        "import fastloop, pytest, sys; "
+        f"sys.exit(pytest.main({[*arguments, 'test_nothing.py']}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        env={**environment(), "PYTHONPATH": str(tmp_path)},
+        cwd=tmp_path,
+    )
+    assert done.returncode == pytest.ExitCode.OK, done.stdout + done.stderr
+
+
+GEVENT = """
+import types
+monkey = types.ModuleType("gevent.monkey")
+monkey.is_module_patched = lambda name: name in patched
+sys.modules["gevent.monkey"] = monkey
+"""
+
+
+def test_what_gevent_has_patched_is_refused(fast_script):
+    """gevent itself is not needed here: interop would be the place."""
+    done = fast_script(
+        GEVENT
+        + """
+for patched in ({"threading"}, {"select"}, {"select", "socket"}):
+    try:
+        new_loop()
+    except RuntimeError as exc:
+        print(exc)
+patched = {"os", "signal"}
+new_loop().close()
+"""
+    )
+    assert done.stdout.count("gevent's monkey.patch_all()") == 3
