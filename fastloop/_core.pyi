@@ -14,7 +14,7 @@ from asyncio.transports import _FlowControlMixin
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
 from concurrent.futures import Executor
 from contextvars import Context
-from socket import AddressFamily, SocketKind, socket
+from socket import socket
 from typing import (
     Any,
     ClassVar,
@@ -38,13 +38,6 @@ _Extra: TypeAlias = dict[str, Any]
 _PeerName: TypeAlias = (
     tuple[str, int] | tuple[str, int, int, int] | str | bytes | None
 )
-_AddressInfo: TypeAlias = tuple[
-    AddressFamily,
-    SocketKind,
-    int,
-    str,
-    tuple[str, int] | tuple[str, int, int, int],
-]
 
 # -- callbacks ---------------------------------------------------------------
 
@@ -385,16 +378,6 @@ def start_accepting(
 def stop_accepting(loop: BaseLoop, sock: socket, /) -> bool: ...
 def resume_accepting(loop: BaseLoop, sock: socket, /) -> None: ...
 def check_no_transport(loop: BaseLoop, fd: _Descriptor, /) -> None: ...
-def numeric_addresses(
-    loop: BaseLoop,
-    host: object,
-    port: object,
-    family: object,
-    type: object,
-    proto: object,
-    flags: object,
-    /,
-) -> list[_AddressInfo] | None: ...
 
 # -- the executor ------------------------------------------------------------
 

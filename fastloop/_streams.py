@@ -12,17 +12,12 @@ import socket
 import sys
 from asyncio import base_events, constants
 from asyncio.trsock import TransportSocket
-from socket import AF_INET, AF_INET6, SOCK_DGRAM, SOCK_STREAM
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
 __all__ = [
-    "AF_INET",
-    "AF_INET6",
-    "SOCK_DGRAM",
-    "SOCK_STREAM",
     "SENDFILE_COMPATIBLE",
     "TransportSocket",
     "check_ssl_socket",

@@ -519,11 +519,14 @@ class Loop(_core.BaseLoop, SocketCalls, asyncio.SelectorEventLoop):
         address and port are answered at once, without a thread.  Implements
         asyncio's ``loop.getaddrinfo()``.
         """
-        found = _core.numeric_addresses(
-            self, host, port, family, type, proto, flags
-        )
-        if found is not None:
-            return found
+        if not self._debug and _may_be_literal(host):
+            numeric = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+            try:
+                return socket.getaddrinfo(
+                    host, port, family, type, proto, flags | numeric
+                )
+            except OSError:
+                pass  # no literal, or the resolver says better what is wrong
         return await super().getaddrinfo(
             host, port, family=family, type=type, proto=proto, flags=flags
         )
@@ -616,6 +619,18 @@ def _refuse_greenlets() -> None:
             "fastloop does not work with gevent's monkey.patch_all(): use "
             "asyncio's own loop, or do not patch 'thread' and 'select'"
         )
+
+
+_system_getaddrinfo = socket.getaddrinfo
+
+
+def _may_be_literal(host: object) -> bool:
+    """Whether a host is worth asking for without a resolver, or a thread."""
+    return (
+        isinstance(host, str)
+        and (":" in host or host[-1:].isdigit())
+        and socket.getaddrinfo is _system_getaddrinfo
+    )
 
 
 def _debug_keyword(loop: Loop) -> dict[str, bool]:

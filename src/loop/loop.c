@@ -56,7 +56,6 @@ disabled_paths(void)
         {"hold_writes", FL_OFF_HOLD_WRITES},
         {"kept_loop", FL_OFF_KEPT_LOOP},
         {"timerfd", FL_OFF_TIMERFD},
-        {"literal_dns", FL_OFF_LITERAL_DNS},
         {"native_executor", FL_OFF_NATIVE_EXECUTOR},
         {"datagram_batch", FL_OFF_DATAGRAM_BATCH},
     };

@@ -30,8 +30,7 @@
 #define FL_OFF_KEPT_LOOP       8
 #define FL_OFF_TIMERFD         16
 #define FL_OFF_NATIVE_EXECUTOR 32
-#define FL_OFF_LITERAL_DNS     64
-#define FL_OFF_DATAGRAM_BATCH  128
+#define FL_OFF_DATAGRAM_BATCH  64
 
 /* Entries pushed by other threads where no GIL orders them. */
 typedef struct {

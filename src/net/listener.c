@@ -606,7 +606,6 @@ fl_net_register(PyObject *module, FlState *state)
     return fl_transport_register(module, state) < 0
                    || fl_datagram_register(module, state) < 0
                    || fl_listener_register(module, state) < 0
-                   || fl_numeric_register(module, state) < 0
                    || fl_sockcall_register(module, state) < 0
                ? -1
                : 0;

@@ -31,10 +31,6 @@
     X(base_create_future)   \
     X(extract_stack)        \
     X(streams)              \
-    X(af_inet)              \
-    X(af_inet6)             \
-    X(sock_stream)          \
-    X(sock_dgram)           \
     X(socket_type)          \
     X(set_asyncgen_hooks)   \
     X(get_asyncgen_hooks)   \

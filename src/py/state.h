@@ -170,10 +170,6 @@ typedef struct FlState {
     PyObject *asyncio_cancelled;    /* asyncio.CancelledError */
     PyObject *asyncio_invalid;      /* asyncio.InvalidStateError */
     PyObject *streams;              /* the module fastloop._streams */
-    PyObject *af_inet;              /* socket's enums */
-    PyObject *af_inet6;
-    PyObject *sock_stream;
-    PyObject *sock_dgram;
     PyObject *socket_type; /* socket.socket */
 
     /* from elsewhere */

@@ -165,10 +165,30 @@ def test_a_patched_socket_getaddrinfo_is_used(loop, run, monkeypatch):
     async def main():
         assert await loop.getaddrinfo("some.name", 80) == answer
         assert await loop.getaddrinfo("127.0.0.1", 80) == answer
+        assert await loop.getaddrinfo("::1", 80, type=1) == answer
 
     run(main())
-    assert len(seen) == 2
+    assert len(seen) == 3
     assert seen[0][2] != threading.get_ident()
+
+
+def test_a_literal_address_takes_no_thread(loop, loop_kind, run):
+    if loop_kind == "asyncio":
+        pytest.skip("asyncio's getaddrinfo takes one for every host")
+
+    def refuse(*args):
+        raise AssertionError("an executor job")
+
+    async def main():
+        await loop.getaddrinfo("127.0.0.1", 80, type=socket.SOCK_STREAM)
+        await loop.getaddrinfo("::1", "80")
+
+    run_in_executor = loop.run_in_executor
+    loop.run_in_executor = refuse
+    try:
+        run(main())
+    finally:
+        loop.run_in_executor = run_in_executor
 
 
 def test_names_are_looked_up_in_the_default_executor(loop, run, monkeypatch):

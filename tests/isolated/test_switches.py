@@ -12,7 +12,6 @@ SWITCHES = [
     "hold_writes",
     "kept_loop",
     "native_executor",
-    "literal_dns",
     "timerfd",
     "datagram_batch",
 ]
