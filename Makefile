@@ -9,7 +9,7 @@ SETUP = VENV=$(VENV) $(TURN) tools/setup-env
 BENCH_OUT ?= bench-results
 # More words for pytest or benchmarks/run.py: make test ARGS="-k timer"
 ARGS ?=
-PYTHON_PARTS = fastloop tests benchmarks tools .ci setup.py
+PYTHON_PARTS = fastloop tests benchmarks tools .ci noxfile.py setup.py
 OWN_TESTS = $(wildcard $(addprefix tests/,unit behaviour isolated fault))
 
 .PHONY: help bench test build debug sanitize lint format unit gate ci wheel \

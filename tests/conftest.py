@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import faulthandler
 import gc
 import logging
 import os
@@ -27,14 +26,8 @@ import pytest
 Factory = Callable[[], asyncio.AbstractEventLoop]
 
 KINDS = ("asyncio", "fastloop")
-#: Seconds one test may take; sanitizers and emulators may need more.
-LIMIT = float(os.environ.get("FASTLOOP_TEST_TIMEOUT", "60"))
 
 _FD_DIR = "/proc/self/fd" if sys.platform == "linux" else "/dev/fd"
-
-
-class Overdue(SystemExit):
-    """A test that took too long; SystemExit leaves any event loop."""
 
 
 def open_fds() -> dict[int, str]:
@@ -93,22 +86,6 @@ def _kept_reports() -> Iterator[None]:
     """Skip what a module's tests left: pytest keeps a report of each."""
     yield
     skip_what_is_here()
-
-
-@pytest.fixture(autouse=True)
-def _watchdog() -> Iterator[None]:
-    """End a test that hangs; the whole run if even that does not work."""
-
-    def overdue(signum: int, frame: object) -> None:
-        raise Overdue(f"the test took more than {LIMIT} s")
-
-    previous = signal.signal(signal.SIGALRM, overdue)
-    signal.setitimer(signal.ITIMER_REAL, LIMIT)
-    faulthandler.dump_traceback_later(LIMIT * 2, exit=True)
-    yield
-    faulthandler.cancel_dump_traceback_later()
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    signal.signal(signal.SIGALRM, previous)
 
 
 @pytest.fixture(params=KINDS)
@@ -225,15 +202,19 @@ def _finish(
 @pytest.fixture
 def run(
     loop: asyncio.AbstractEventLoop,
+    pytestconfig: pytest.Config,
 ) -> Callable[[Coroutine[Any, Any, Any]], Any]:
     """Return a function that runs a coroutine on ``loop`` to its result.
 
-    A coroutine that takes a third of LIMIT is cancelled and TimeoutError
-    raised.
+    A coroutine that takes a third of a test's time limit is cancelled and
+    TimeoutError raised.
     """
+    limit = float(
+        os.environ.get("PYTEST_TIMEOUT") or pytestconfig.getini("timeout")
+    )
 
     def run(coro: Coroutine[Any, Any, Any]) -> Any:
-        return loop.run_until_complete(asyncio.wait_for(coro, LIMIT / 3))
+        return loop.run_until_complete(asyncio.wait_for(coro, limit / 3))
 
     return run
 

@@ -82,10 +82,19 @@ def is_leak(grown: list[int]) -> bool:
     )
 
 
+def deserves_second_look(reports: list[pytest.TestReport]) -> bool:
+    """Whether the test failed, and not by taking too long."""
+    failed = [report for report in reports if report.failed]
+    return bool(failed) and not any(
+        "pytest-timeout" in report.longreprtext for report in failed
+    )
+
+
 class Repeater:
     """Repeats what passed, and turns growth into a failure."""
 
-    def __init__(self) -> None:
+    def __init__(self, second_looks: int) -> None:
+        self.second_looks = second_looks
         self.left_out: dict[str, pytest.Item] = {}
 
     def pytest_deselected(self, items: list[pytest.Item]) -> None:
@@ -98,6 +107,13 @@ class Repeater:
         hooks, where = item.ihook, (item.nodeid, item.location)
         hooks.pytest_runtest_logstart(nodeid=where[0], location=where[1])
         reports = runtestprotocol(item, nextitem=nextitem, log=False)
+        if self.second_looks and deserves_second_look(reports):
+            self.second_looks -= 1
+            for report in reports:
+                report.outcome = "rerun" if report.failed else report.outcome
+                hooks.pytest_runtest_logreport(report=report)
+            item._initrequest()
+            reports = runtestprotocol(item, nextitem=nextitem, log=False)
         if all(report.passed for report in reports):
             self.judge(item, nextitem, reports)
         for report in reports:

@@ -42,7 +42,7 @@ PLUGIN = () if _POINTS else ("-p", "fastloop.pytest_plugin")
 
 
 #: Seconds for the inner pytest, which the outer one's watchdog would not end.
-LIMIT = float(os.environ.get("FASTLOOP_TEST_TIMEOUT", "60")) * 5 / 6
+LIMIT = float(os.environ.get("PYTEST_TIMEOUT", "60")) * 5 / 6
 
 
 @pytest.fixture

@@ -35,7 +35,7 @@ from typing import IO, Any
 import left_out
 
 #: Seconds that one test may take; a slow machine may need more.
-LIMIT = float(os.environ.get("FASTLOOP_TEST_TIMEOUT", "120"))
+LIMIT = float(os.environ.get("PYTEST_TIMEOUT", "120"))
 PACKAGE = "test.test_asyncio."
 #: They make a BaseEventLoop for want of any loop: here they get a whole one.
 #: (Elsewhere the name is a base class, or its methods are called unbound.)

@@ -22,7 +22,7 @@ APPS = Path(__file__).with_name("apps")
 CERTS = Path(__file__).parents[1] / "certs"
 
 #: Seconds a child may take to say something.
-PATIENCE = float(os.environ.get("FASTLOOP_TEST_TIMEOUT", "60")) * 2 / 3
+PATIENCE = float(os.environ.get("PYTEST_TIMEOUT", "60")) * 2 / 3
 
 LOOPS = {"asyncio": "asyncio", "fastloop": "fastloop:new_event_loop"}
 

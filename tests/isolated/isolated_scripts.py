@@ -24,7 +24,7 @@ FACTORIES = {
     "fastloop": ("import fastloop", "fastloop.new_event_loop"),
 }
 #: Seconds a child may take; far more than it needs.  Sanitizers need more.
-LIMIT = float(os.environ.get("FASTLOOP_TEST_TIMEOUT", "60")) / 2
+LIMIT = float(os.environ.get("PYTEST_TIMEOUT", "60")) / 2
 
 #: A debug build of CPython shows every warning; programs are written for the
 #: filters that all others start with.

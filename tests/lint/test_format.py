@@ -7,7 +7,15 @@ from .conftest import TOP, c_files, short
 
 PYTHON_PARTS = [
     name
-    for name in ("fastloop", "tests", "benchmarks", "tools", ".ci", "setup.py")
+    for name in (
+        "fastloop",
+        "tests",
+        "benchmarks",
+        "tools",
+        ".ci",
+        "noxfile.py",
+        "setup.py",
+    )
     if (TOP / name).exists()
 ]
 

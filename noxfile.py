@@ -1,0 +1,285 @@
+"""The stages of .ci/run, a session each: what runs, and on which Python.
+
+    nox --list       names and describes them
+    nox -s 3.14      runs one of them; .ci/run runs them all and counts
+
+An environment is made by tools/setup-env and not by nox, because Debian 12
+lacks 3.14 and 3.15: they run inside a Debian tree of their own (.ci/pythons),
+which nox cannot enter.  A session tagged `gate` builds another flavour in
+place, so it never runs beside another session.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+from pathlib import Path
+
+import nox
+
+TOP = Path(__file__).resolve().parent
+CACHE = Path(
+    os.environ.get("FASTLOOP_CACHE") or Path.home() / ".cache" / "fastloop"
+)
+PYTHONS = CACHE / "pythons"
+LOGS = TOP / "build" / "ci"
+
+nox.options.default_venv_backend = "none"
+nox.options.error_on_external_run = False
+
+VERSIONS = ("3.12", "3.13", "3.14", "3.15", "3.13t")
+#: An interpreter that has to be made: the verb of .ci/pythons that makes it,
+#: the folder, and the program in it.
+MADE = {
+    "3.13": ("plain", "3.13", "bin/python3.13"),
+    "3.13t": ("nogil", "3.13t", "bin/python3.13t"),
+    "asan": ("sanitized", "3.13-asan", "bin/python3.13"),
+    "tsan": ("tsan", "3.13-tsan", "bin/python3.13t"),
+}
+#: Those of the Debian tree.
+IN_TREE = ("3.14", "3.14d", "3.15")
+
+#: Every test of ours but those of real programs and of the sources.
+OWN = """tests/unit tests/behaviour tests/isolated tests/fault
+tests/differential tests/lint/test_surface.py
+tests/lint/test_surface_proofs.py"""
+#: Each of them is run five times and more: one file for each kind of object,
+#: the other files in the gate.
+COUNTED = """buffered_protocol context exceptions executor fd_watchers handles
+lifecycle run scheduling tasks threadsafe timers transport_close
+unix_streams"""
+#: asyncio's half of the behaviour tests runs on 3.11 each time, and on the
+#: other versions in the gate.
+NOT_ASYNCIO = "-k 'not [asyncio'"
+#: What ThreadSanitizer looks at: the rest has one thread, and takes hours.
+#: It takes a thread of a forked child for the parent's thread of that number,
+#: and ends the child ("dup thread with used id").
+THREADED = (
+    "-k 'not [asyncio and (thread or executor or many_loops or parallel)"
+    " and not forked_child_starts and not fastloop-fork]'"
+)
+PYTEST = "python -m pytest -q"
+#: A report of a race fails the session, whatever became of the test.
+RACES = (
+    f"rm -f {LOGS}/tsan-report.*; "
+    f'"$VENV/bin/"{PYTEST} {OWN} {THREADED}; code=$?; '
+    f"cat {LOGS}/tsan-report.* 2>/dev/null && exit 3; exit $code"
+)
+#: Seconds one test may take on a machine that does other work as well.
+TEST_LIMIT = 180
+#: A failed test gets a second look, at most so many tests of a session: one
+#: that passes then is named as unsteady.  A time-out gets none.  A crash and
+#: a sanitizer's report end more than a test, and so get none either.
+SECOND_LOOKS = 3
+AGAIN = (
+    "-p no:xdist -p rerunfailures --reruns 1 --max-suite-reruns "
+    f"{SECOND_LOOKS} --rerun-except pytest-timeout"
+)
+
+
+def stage(
+    name: str,
+    about: str,
+    command: str,
+    python: str = "3.11",
+    needs: str = "test",
+    *,
+    venv: str = "",
+    gate: bool = False,
+    limit: int = TEST_LIMIT,
+    **env: str,
+) -> None:
+    """Define the session NAME, which runs COMMAND in an environment.
+
+    NEEDS are groups of tools/setup-env, LIMIT is seconds of one test, ENV
+    are more variables.  A first word `python` is the environment's.
+    """
+    venv = venv or (".venv" if name == "3.11" else f".venv-{name}")
+
+    def session(session: nox.Session) -> None:
+        enter, path = interpreter(session, python)
+        LOGS.mkdir(parents=True, exist_ok=True)
+        variables = {
+            "PYTHON": path,
+            "VENV": venv,
+            "FASTLOOP_WERROR": "1",
+            "PYTEST_TIMEOUT": str(limit),
+            "PYTEST_ADDOPTS": f"--junitxml={LOGS}/{name}.xml -raR {AGAIN} "
+            f"-p no:cacheprovider -o faulthandler_timeout={2 * limit} "
+            + os.environ.get("PYTEST_ADDOPTS", ""),
+            **env,
+        }
+
+        def run(words: str) -> None:
+            if words.startswith("python "):
+                words = f"{venv}/bin/{words}"
+            session.run(*enter, *shlex.split(words), env=variables)
+
+        # Sessions side by side build in one tree: one after the other.
+        run(f"flock {LOGS}/setup.lock tools/setup-env build {needs}")
+        run(command)
+
+    session.__doc__ = about
+    nox.session(session, name=name, tags=["gate"] if gate else [])
+
+
+def interpreter(session: nox.Session, name: str) -> tuple[list[str], str]:
+    """Make an interpreter; return how commands reach it and its path."""
+
+    def make(verb: str, folder: str) -> Path:
+        PYTHONS.mkdir(parents=True, exist_ok=True)
+        path = PYTHONS / folder
+        words = f"flock {path}.lock .ci/pythons {verb} {path}"
+        session.run(*words.split())
+        return path
+
+    if name in IN_TREE:
+        tree = make("forky", "forky")
+        return [".ci/pythons", "enter", str(tree)], f"python{name}"
+    if name == "3.11":
+        return [], shutil.which("python3.11") or "python3"
+    root = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+    found = sorted(root.glob(f"versions/{name}.*/bin/python{name}"))
+    if found:
+        return [], str(found[-1])
+    if name not in MADE:
+        session.error(f"there is no {name} here: pyenv install {name}")
+    verb, folder, program = MADE[name]
+    return [], str(make(verb, folder) / program)
+
+
+def count_references(
+    name: str, about: str, files: str, gate: bool = False
+) -> None:
+    """Define a session that looks for growing reference counts."""
+    stage(
+        name,
+        about,
+        f"{PYTEST} tests/unit {files} tests/isolated/test_refcount_plugin.py "
+        f"-p tests.refcount --refcount {NOT_ASYNCIO} "
+        "--ignore=tests/behaviour/test_pytest_plugin.py",
+        "3.14d",
+        gate=gate,
+        limit=1800,  # of all the runs of a test
+        FASTLOOP_DEBUG="1",
+    )
+
+
+def sanitize(name: str, about: str, kind: str, gate: bool = False) -> None:
+    """Define a session under ASan and UBSan; KIND is for leaks.py."""
+    stage(
+        name,
+        about,
+        f"python .ci/leaks.py {LOGS} {kind}",
+        "asan",
+        gate=gate,
+        limit=480,
+        FASTLOOP_SANITIZE="address,undefined",
+        ASAN_OPTIONS="detect_leaks=0",
+        PYTHONMALLOC="malloc",
+    )
+
+
+def own(
+    name: str, about: str, python: str, more: str = "", **env: str
+) -> None:
+    """Define a session in the gate that runs every test of ours."""
+    stage(name, about, f"{PYTEST} {OWN} {more}", python, gate=True, **env)
+
+
+# What is slow goes first, so that two workers end together.
+stage(
+    "lint",
+    "style, layers, sizes, stubs",
+    f"{PYTEST} tests/lint",
+    needs="test lint",
+    FASTLOOP_LINT_STRICT="1",
+)
+stage(
+    "3.11",
+    "make test",
+    f"{PYTEST} --ignore=tests/lint",
+    needs="test interop",
+)
+count_references(
+    "refcount",
+    "reference counts",
+    " ".join(f"tests/behaviour/test_{name}.py" for name in COUNTED.split()),
+)
+sanitize("asan", "ASan+UBSan, leaks", "")
+for one in VERSIONS:
+    stage(one, "our own tests", f"{PYTEST} {OWN} {NOT_ASYNCIO}", one)
+for one in ("3.11", *VERSIONS):
+    stage(
+        f"{one}-conf",
+        "CPython's test_asyncio",
+        f"python tests/conformance/run.py --name {one} "
+        f"--junitxml {LOGS}/{one}-conf.xml",
+        one,
+        "",
+        venv=".venv" if one == "3.11" else f".venv-{one}",
+    )
+
+count_references(
+    "refcount-all", "references, all tests", "tests/behaviour", True
+)
+sanitize("asan-abrupt", "ASan+UBSan, ends and faults", "abrupt", True)
+for one in VERSIONS:
+    own(f"{one}-oracle", "our own tests, both loops", one)
+stage(
+    "differential",
+    "20,000 generated programs",
+    f"{PYTEST} tests/differential -p xdist -n 4 --reruns 0",
+    gate=True,
+    limit=900,
+    FASTLOOP_DIFFERENTIAL="20000",
+)
+stage(
+    "wheel",
+    "a wheel without libuv",
+    "tools/try-wheel .venv-wheel/bin/python",
+    needs="wheel",
+    gate=True,
+)
+stage(
+    "3.14-all",
+    "the real programs",
+    f"{PYTEST} tests/interop",
+    "3.14",
+    "test interop",
+    gate=True,
+)
+stage(
+    "libuv-1.48",
+    "behaviour on libuv 1.48",
+    ".ci/libuv-1.48 tests/isolated/test_sqpoll.py tests/behaviour "
+    + NOT_ASYNCIO,
+    needs="",
+    gate=True,
+)
+stage(
+    "upstream",
+    "uvicorn's, websockets' tests",
+    "python tests/interop/upstream_suites.py",
+    needs="",
+    gate=True,
+)
+own("debug", "asserts on", "3.11", FASTLOOP_DEBUG="1")
+own("clang", "built by clang", "3.13", CC="clang")
+own("lto", "link-time optimisation", "3.13", FASTLOOP_LTO="1")
+stage(
+    "tsan",
+    "ThreadSanitizer",
+    shlex.join(["sh", "-c", RACES]),
+    "tsan",
+    gate=True,
+    # Half of it is a program's: four subinterpreters that import asyncio
+    # take over two minutes.
+    limit=600,
+    FASTLOOP_SANITIZE="thread",
+    # The children that tests fork start threads of their own; a daemon thread
+    # counts as a leaked one.
+    TSAN_OPTIONS=f"suppressions={TOP}/.ci/tsan.supp "
+    f"log_path={LOGS}/tsan-report die_after_fork=0 report_thread_leaks=0",
+)
