@@ -154,7 +154,9 @@ def table(rows: list[Stage]) -> str:
         lines.append(
             f"{row.name:<13}{row.what:<28}{row.result:<13}"
             f"{row.counts['passed']:>7}{row.counts['failed']:>7}"
-            f"{row.counts['skipped']:>8}{row.seconds:>7.0f}s  {row.note}".rstrip()
+            f"{row.counts['skipped']:>8}{row.seconds:>7.0f}s"
+            + f"  {row.note}"
+            * bool(row.note)
         )
         for reason, count in row.skips.items():
             reasons[reason].append(f"{row.name}: {count}")

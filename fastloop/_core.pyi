@@ -26,6 +26,8 @@ from typing import (
     final,
 )
 
+from typing_extensions import disjoint_base
+
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
 
@@ -88,6 +90,7 @@ class TimerHandle(_AsyncioTimerHandle):
 
 # -- the loop ----------------------------------------------------------------
 
+@disjoint_base
 class BaseLoop:
     slow_callback_duration: float
     _debug: bool

@@ -116,7 +116,7 @@ open_datagram(PyObject *module, PyObject *args)
         .waiter = or_null(waiter),
         .extra = or_null(extra),
     };
-    struct sockaddr_storage name;
+    struct sockaddr_storage name = {.ss_family = AF_UNSPEC};
     socklen_t size = sizeof(name);
     if (options.fd < 0) {
         return NULL;

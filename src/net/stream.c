@@ -470,7 +470,7 @@ static void
 set_nodelay(int fd)
 {
     int on = 1;
-    struct sockaddr_storage name;
+    struct sockaddr_storage name = {.ss_family = AF_UNSPEC};
     socklen_t size = sizeof(name);
     if (getsockname(fd, (struct sockaddr *)&name, &size) == 0
         && (name.ss_family == AF_INET || name.ss_family == AF_INET6))

@@ -24,15 +24,14 @@
 #include <structmember.h>
 #define Py_T_PYSSIZET  T_PYSSIZET
 #define Py_T_OBJECT_EX T_OBJECT_EX
-#define _Fl_T_OBJECT   T_OBJECT
+#define FL_T_OBJECT    T_OBJECT
 #define Py_T_DOUBLE    T_DOUBLE
 #define Py_T_BOOL      T_BOOL
 #define Py_READONLY    READONLY
 #else
 /* The value of a member that reads as None while it is NULL. */
-#define _Fl_T_OBJECT 6
+#define FL_T_OBJECT 6
 #endif
-#define FL_T_OBJECT _Fl_T_OBJECT
 
 /* 3.12: the weak reference list of a Python-slotted class moved in front of
    the object; before, it was the last of the instance's own fields. */
