@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import inspect
 import logging
 import os
 import signal
@@ -68,6 +69,17 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "keeps_fds: the test opens descriptors that stay open"
     )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run a test that is a coroutine function on its ``loop``."""
+    test, given = pyfuncitem.obj, pyfuncitem.funcargs
+    if "run" not in given or not inspect.iscoroutinefunction(test):
+        return None
+    names = pyfuncitem._fixtureinfo.argnames
+    given["run"](test(**{name: given[name] for name in names}))
+    return True
 
 
 def skip_what_is_here() -> None:

@@ -7,6 +7,9 @@ import sys
 from collections.abc import Callable, Iterator
 
 import pytest
+from transport_pairs import stream_pair, transport_pair
+
+__all__ = ["stream_pair", "transport_pair"]
 
 
 @pytest.fixture

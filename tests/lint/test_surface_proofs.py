@@ -33,11 +33,11 @@ class Source:
     """The functions of a test file, and the fixtures they may name."""
 
     def __init__(self, *texts: str) -> None:
-        self.functions: dict[str, ast.FunctionDef] = {}
+        self.functions: dict[str, ast.FunctionDef | ast.AsyncFunctionDef] = {}
         for text in texts:
             tree = ast.parse(text)
             for node in tree.body:
-                if isinstance(node, ast.FunctionDef):
+                if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                     self.functions[node.name] = node
         # The file's own, of the last text.
         self.marks = [
@@ -109,7 +109,9 @@ class Source:
 @functools.cache
 def source(path: Path) -> Source:
     """A test file with the fixtures of the folders it is in."""
-    near = [TESTS / "conftest.py", path.parent / "conftest.py", path]
+    names = ("conftest.py", "transport_pairs.py")
+    near = [TESTS / names[0], *(path.parent / name for name in names), path]
+    near = [each for each in near if each.exists()]
     return Source(*(p.read_text(encoding="utf-8") for p in near))
 
 
