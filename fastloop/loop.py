@@ -474,14 +474,12 @@ class Loop(_core.BaseLoop, SocketCalls, asyncio.SelectorEventLoop):
             )
         )
 
-    def _stop_serving(self, sock: socket.socket) -> None:
-        _core.stop_accepting(self, sock)
-        super()._stop_serving(sock)
-
-    def _accept_exhausted(self, sock: socket.socket, exc: OSError) -> None:
+    def _accept_exhausted(
+        self, sock: socket.socket, exc: OSError, listener: Any
+    ) -> None:
         """Report that accept found no descriptor or memory; rest a while."""
         self.call_later(
-            constants.ACCEPT_RETRY_DELAY, _core.resume_accepting, self, sock
+            constants.ACCEPT_RETRY_DELAY, _resume_accepting, sock, listener
         )
         self.call_exception_handler(
             {
@@ -594,6 +592,12 @@ async def _send_file(
 
 #: A 32-bit system refuses more.
 _MOST_SENDFILE_BYTES = sys.maxsize // 2 + 1
+
+
+def _resume_accepting(sock: socket.socket, listener: Any) -> None:
+    """Accept again, unless the server has closed its socket meanwhile."""
+    if sock.fileno() >= 0:
+        _core.resume_accepting(listener)
 
 
 def _leaves_to_system(sock: socket.socket, *calls: str) -> bool:

@@ -90,7 +90,7 @@ module_exec(PyObject *module)
 {
     FlState *state = fl_state_get(module);
     memset(state, 0, sizeof(*state));
-    if (fl_state_init(state, module) < 0 || fl_keep_init(state) < 0
+    if (fl_state_init(state, module) < 0
         || fl_handle_register(module, state) < 0
         || fl_loop_register(module, state) < 0
         || fl_net_register(module, state) < 0
@@ -122,7 +122,6 @@ module_free(void *module)
     FlState *state = fl_state_get(module);
     if (state != NULL) {
         fl_state_clear(state);
-        fl_keep_free(state);
     }
 }
 

@@ -427,9 +427,17 @@ run_op(FlLoop *loop, FlReady *entry)
 static int
 run_event(FlLoop *loop, FlWatch *watch)
 {
-    int events = watch->fired;
+    int events;
+    void *owner;
+    Py_BEGIN_CRITICAL_SECTION(loop);
+    events = watch->fired;
+    owner = watch->owner;
     watch->fired = 0;
     watch->position = FL_NOT_READY;
+    Py_END_CRITICAL_SECTION();
+    if (owner == NULL) {
+        return 0; /* another thread has closed it, and this one frees it */
+    }
     if (FL_LIKELY(!loop->debug) || !watch->owner_is_object) {
         return watch->on_events(loop, watch, events);
     }
@@ -505,7 +513,8 @@ fl_loop_run_batch(FlLoop *loop)
 void
 fl_loop_drop_event(FlLoop *loop, FlWatch *watch)
 {
-    if (watch->position != FL_NOT_READY) {
+    if (watch->position != FL_NOT_READY
+        && (FL_HAVE_GIL || !fl_poller_is_elsewhere(watch->poller))) {
         fl_ready_at(&loop->ready, watch->position)->kind = FL_READY_NONE;
         watch->position = FL_NOT_READY;
     }
@@ -538,6 +547,9 @@ fl_loop_call_op(FlLoop *loop, FlReadyOp op, PyObject *subject,
     entry->nargs = argument != NULL;
     entry->args[0] = Py_XNewRef(argument);
     (void)fl_ready_commit(&loop->ready);
+    if (loop->poller != NULL && atomic_load(&loop->poller->sleeping)) {
+        fl_poller_wake_anythread(loop->poller); /* another thread closed one */
+    }
     return 0;
 }
 

@@ -1,10 +1,13 @@
 /* add_reader and add_writer: the user's own descriptors.
 
    1. A number is not a descriptor: the user may close it, and the system give
-      it to another, while a watcher stands.  A change always reaches libuv
-      anew, and a number that becomes ours evicts the watcher left on it.
+      it to another, while a watcher stands.  A change always reaches the
+      system anew, and a number that becomes a transport's loses the watcher
+      that was left on it, and the transport whose descriptor it was.
    2. A descriptor's flags are the user's: O_NONBLOCK stays as it was.
-   3. An event runs the handles that are registered when it runs; replacing or
+   3. Any thread may call.  The table is its own who has the GIL or, where
+      there is none, the loop's critical section.
+   4. An event runs the handles that are registered when it runs; replacing or
       removing one drops the event that had fired for it. */
 #include "loop/methods.h"
 #include "py/errors.h"
@@ -48,13 +51,27 @@ watcher_at(const FlLoop *loop, int fd)
     return fd < loop->fds_size ? loop->fds[fd].watcher : NULL;
 }
 
-int
-fl_fd_claim(FlLoop *loop, int fd, PyObject *transport)
+static FlOwned *
+transport_at(const FlLoop *loop, int fd)
 {
-    if (table_reserve(loop, fd) < 0) {
+    return fd < loop->fds_size ? loop->fds[fd].transport : NULL;
+}
+
+int
+fl_fd_claim(FlLoop *loop, int fd, FlOwned *transport)
+{
+    int code;
+    Py_BEGIN_CRITICAL_SECTION(loop);
+    code = table_reserve(loop, fd);
+    Py_END_CRITICAL_SECTION();
+    if (code < 0) {
         return -1;
     }
     fl_fdwatch_evict(loop, fd);
+    FlOwned *before = transport_at(loop, fd);
+    if (before != NULL) {
+        before->lose_number(before);
+    }
     if (fl_loop_check_open(loop) < 0) {
         return -1; /* what the watcher held has closed it */
     }
@@ -63,10 +80,9 @@ fl_fd_claim(FlLoop *loop, int fd, PyObject *transport)
 }
 
 void
-fl_fd_release(FlLoop *loop, int fd, PyObject *transport)
+fl_fd_release(FlLoop *loop, int fd, FlOwned *transport)
 {
-    if (fd >= 0 && fd < loop->fds_size && loop->fds[fd].transport == transport)
-    {
+    if (fd >= 0 && transport_at(loop, fd) == transport) {
         loop->fds[fd].transport = NULL;
     }
 }
@@ -74,7 +90,8 @@ fl_fd_release(FlLoop *loop, int fd, PyObject *transport)
 PyObject *
 fl_fd_transport(FlLoop *loop, int fd)
 {
-    return fd < loop->fds_size ? loop->fds[fd].transport : NULL;
+    FlOwned *transport = transport_at(loop, fd);
+    return transport == NULL ? NULL : transport->object;
 }
 
 /* --- running ------------------------------------------------------------- */
@@ -94,14 +111,20 @@ static int
 on_fd(void *owner, FlWatch *watch, int events)
 {
     FlLoop *loop = owner;
-    FlFdWatcher *watcher = watch->owner;
+    FlFdWatcher *watcher;
     int fd = watch->fd;
     /* Both are held: the first may take the second out, which is cancelled
        then, and so not run. */
-    PyObject *reader =
-        events & FL_READABLE ? Py_XNewRef(watcher->held.reader) : NULL;
-    PyObject *writer =
-        events & FL_WRITABLE ? Py_XNewRef(watcher->held.writer) : NULL;
+    PyObject *reader = NULL, *writer = NULL;
+    Py_BEGIN_CRITICAL_SECTION(loop);
+    watcher = watch->owner;
+    if (watcher != NULL && (events & FL_READABLE)) {
+        reader = Py_XNewRef(watcher->held.reader);
+    }
+    if (watcher != NULL && (events & FL_WRITABLE)) {
+        writer = Py_XNewRef(watcher->held.writer);
+    }
+    Py_END_CRITICAL_SECTION();
     int code = run_handle(loop, reader);
     if (code < 0) {
         Py_XDECREF(writer);
@@ -109,14 +132,14 @@ on_fd(void *owner, FlWatch *watch, int events)
     else {
         code = run_handle(loop, writer);
     }
-    if (events & FL_POLL_ERROR) {
-        /* Looked up again, for what ran may have removed it and freed all
-           three. */
-        watcher = watcher_at(loop, fd);
-        if (watcher != NULL && watcher->watch == watch) {
-            (void)fl_watch_rearm(watch);
-        }
+    /* Looked up again, for what ran may have removed it and freed all three.
+       A descriptor that was closed cannot be armed: it never fires. */
+    Py_BEGIN_CRITICAL_SECTION(loop);
+    watcher = watcher_at(loop, fd);
+    if (watcher != NULL && watcher->watch == watch) {
+        (void)fl_watch_rearm(watch);
     }
+    Py_END_CRITICAL_SECTION();
     return code;
 }
 
@@ -135,7 +158,8 @@ watcher_new(FlLoop *loop, int fd)
     if (watcher == NULL) {
         return NULL;
     }
-    int code = fl_watch_open(loop->poller, fd, true, &watcher->watch);
+    int code = fl_watch_open(loop->poller, fd, true, FL_FIRE_ONCE,
+                             &watcher->watch);
     if (code < 0) {
         free(watcher);
         (void)fl_raise_errno(code);
@@ -178,24 +202,38 @@ watcher_take_out(FlLoop *loop, FlFdWatcher *watcher, FlFdHeld *held)
 void
 fl_fdwatch_evict(FlLoop *loop, int fd)
 {
+    FlFdHeld held = {NULL, NULL, NULL};
+    Py_BEGIN_CRITICAL_SECTION(loop);
     FlFdWatcher *watcher = watcher_at(loop, fd);
     if (watcher != NULL) {
-        FlFdHeld held;
         watcher_take_out(loop, watcher, &held);
-        cancel_handle(held.reader);
-        cancel_handle(held.writer);
-        Py_XDECREF(held.object);
     }
+    Py_END_CRITICAL_SECTION();
+    cancel_handle(held.reader);
+    cancel_handle(held.writer);
+    Py_XDECREF(held.object);
 }
 
 void
 fl_fdwatch_close_all(FlLoop *loop)
 {
-    while (!fl_list_is_empty(&loop->fd_watchers)) {
-        FlFdWatcher *watcher =
-            FL_LIST_ENTRY(loop->fd_watchers.next, FlFdWatcher, link);
-        FlFdHeld held;
-        watcher_take_out(loop, watcher, &held);
+    bool more = true;
+    while (more) {
+        FlFdHeld held = {NULL, NULL, NULL};
+        Py_BEGIN_CRITICAL_SECTION(loop);
+        more = !fl_list_is_empty(&loop->fd_watchers);
+        if (more) {
+            watcher_take_out(
+                loop,
+                FL_LIST_ENTRY(loop->fd_watchers.next, FlFdWatcher, link),
+                &held);
+        }
+        else {
+            free(loop->fds);
+            loop->fds = NULL;
+            loop->fds_size = 0;
+        }
+        Py_END_CRITICAL_SECTION();
         Py_XDECREF(held.reader);
         Py_XDECREF(held.writer);
         Py_XDECREF(held.object);
@@ -297,22 +335,32 @@ parse_watched_fd(FlLoop *loop, PyObject *object)
     if (fd >= 0 || PyLong_Check(object)) {
         return check_number(fd);
     }
+    int found = -1;
+    Py_BEGIN_CRITICAL_SECTION(loop);
     for (FlList *link = loop->fd_watchers.next; link != &loop->fd_watchers;
          link = link->next)
     {
         FlFdWatcher *watcher = FL_LIST_ENTRY(link, FlFdWatcher, link);
         if (watcher->held.object == object) {
-            return watcher->watch->fd;
+            found = watcher->watch->fd;
+            break;
         }
     }
-    return check_number(fd);
+    Py_END_CRITICAL_SECTION();
+    return found >= 0 ? found : check_number(fd);
 }
 
-/* RuntimeError if a transport uses the number. */
+/* RuntimeError if a transport uses the number.  One whose socket was closed
+   under it does not. */
 static int
 check_no_transport(FlLoop *loop, PyObject *object, int fd)
 {
-    PyObject *transport = fl_fd_transport(loop, fd);
+    FlOwned *owned = transport_at(loop, fd);
+    int has_number = owned == NULL ? 0 : owned->has_number(owned);
+    if (has_number < 0) {
+        return -1;
+    }
+    PyObject *transport = has_number ? fl_fd_transport(loop, fd) : NULL;
     if (transport != NULL) {
         Py_INCREF(transport); /* the object's repr may close it */
         PyErr_Format(PyExc_RuntimeError,
@@ -351,28 +399,58 @@ watcher_slot(FlFdWatcher *watcher, int event)
                                 : &watcher->held.writer;
 }
 
+/* Put a handle in the watcher's slot; *taken is what the caller must drop, of
+   the handle itself where it fails.  0 or a negative errno. */
+static int
+exchange_handle(FlLoop *loop, FlFdWatcher *watcher, PyObject *object,
+                int event, PyObject *handle, FlFdHeld *taken)
+{
+    PyObject **slot = watcher_slot(watcher, event);
+    PyObject *before = *slot;
+    *slot = handle;
+    watcher->watch->fired &= (uint8_t)~event;
+    int code = fl_watch_set(watcher->watch, watcher_wanted(watcher));
+    if (code == 0) {
+        taken->reader = before;
+        taken->object = watcher->held.object;
+        watcher->held.object = PyLong_Check(object) ? NULL : Py_NewRef(object);
+        return 0;
+    }
+    *slot = before;
+    taken->reader = handle;
+    watcher->watch->wanted = (uint8_t)watcher_wanted(watcher);
+    if (watcher_wanted(watcher) == 0) {
+        FlFdHeld held;
+        watcher_take_out(loop, watcher, &held);
+        taken->object = held.object;
+    }
+    return code;
+}
+
 /* Register a handle; steals it.  0 or -1. */
 static int
 set_handle(FlLoop *loop, int fd, PyObject *object, int event, PyObject *handle)
 {
-    FlFdWatcher *watcher = watcher_at(loop, fd);
+    FlFdHeld taken = {handle, NULL, NULL};
+    FlFdWatcher *watcher;
+    int code = 0;
+    Py_BEGIN_CRITICAL_SECTION(loop);
+    watcher = watcher_at(loop, fd);
     /* Once more: the object's fileno() may have closed it. */
     if (watcher == NULL && fl_loop_check_open(loop) == 0) {
         watcher = watcher_new(loop, fd);
     }
+    if (watcher != NULL) {
+        code = exchange_handle(loop, watcher, object, event, handle, &taken);
+    }
+    Py_END_CRITICAL_SECTION();
     if (watcher == NULL) {
         Py_DECREF(handle);
         return -1;
     }
-    PyObject **slot = watcher_slot(watcher, event);
-    PyObject *replaced = *slot, *before = watcher->held.object;
-    *slot = handle;
-    watcher->held.object = PyLong_Check(object) ? NULL : Py_NewRef(object);
-    watcher->watch->fired &= (uint8_t)~event;
-    int code = fl_watch_set(watcher->watch, watcher_wanted(watcher));
     /* Last, for dropping what a handle held may run anything. */
-    cancel_handle(replaced);
-    Py_XDECREF(before);
+    cancel_handle(taken.reader);
+    Py_XDECREF(taken.object);
     return code < 0 ? fl_raise_errno(code) : 0;
 }
 
@@ -436,24 +514,28 @@ remove_event(FlLoop *loop, int event, PyObject *object, bool checked)
     if (fd < 0 || (checked && check_no_transport(loop, object, fd) < 0)) {
         return NULL;
     }
-    FlFdWatcher *watcher = watcher_at(loop, fd);
-    if (watcher == NULL || *watcher_slot(watcher, event) == NULL) {
-        Py_RETURN_FALSE;
-    }
-    PyObject **slot = watcher_slot(watcher, event);
-    PyObject *removed = *slot;
-    *slot = NULL;
-    int code = fl_watch_set(watcher->watch, watcher_wanted(watcher));
+    PyObject *removed = NULL;
     FlFdHeld held = {NULL, NULL, NULL};
-    if (watcher_wanted(watcher) == 0) {
-        watcher_take_out(loop, watcher, &held);
+    Py_BEGIN_CRITICAL_SECTION(loop);
+    FlFdWatcher *watcher = watcher_at(loop, fd);
+    if (watcher != NULL) {
+        PyObject **slot = watcher_slot(watcher, event);
+        removed = *slot;
+        *slot = NULL;
+        if (watcher_wanted(watcher) == 0) {
+            watcher_take_out(loop, watcher, &held);
+        }
+        else if (removed != NULL) {
+            /* It fails where the number was closed: nothing fires then. */
+            (void)fl_watch_set(watcher->watch, watcher_wanted(watcher));
+        }
+    }
+    Py_END_CRITICAL_SECTION();
+    if (removed == NULL) {
+        Py_RETURN_FALSE;
     }
     cancel_handle(removed);
     Py_XDECREF(held.object);
-    if (code < 0) {
-        (void)fl_raise_errno(code);
-        return NULL;
-    }
     Py_RETURN_TRUE;
 }
 

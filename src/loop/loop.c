@@ -1,7 +1,7 @@
 /* The loop object: birth, closing, collection, and its table of methods.
 
    1. close() leaves nothing behind: no queued callback, timer, watch or open
-      transport refers to the loop afterwards, and the poller is given back.
+      transport refers to the loop afterwards, and the poller is freed.
    2. `closed` is set before anything is released, for releasing runs
       destructors, and those may call the loop.
    3. tp_clear does what close() does; a loop that nobody reaches is garbage
@@ -54,7 +54,6 @@ disabled_paths(void)
         {"raw_steps", FL_OFF_RAW_STEPS},
         {"poll_skip", FL_OFF_POLL_SKIP},
         {"hold_writes", FL_OFF_HOLD_WRITES},
-        {"kept_loop", FL_OFF_KEPT_LOOP},
         {"timerfd", FL_OFF_TIMERFD},
         {"native_executor", FL_OFF_NATIVE_EXECUTOR},
         {"datagram_batch", FL_OFF_DATAGRAM_BATCH},
@@ -67,6 +66,14 @@ disabled_paths(void)
         }
     }
     return off;
+}
+
+static int
+open_poller(FlLoop *loop)
+{
+    int code = fl_poller_open(&loop->poller, &loop->state->forks,
+                              !(loop->off & FL_OFF_TIMERFD));
+    return code < 0 ? fl_raise_errno(code) : 0;
 }
 
 static PyObject *
@@ -83,7 +90,6 @@ loop_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     loop->off = disabled_paths();
     loop->slow_callback_duration = 0.1;
     fl_list_init(&loop->streams);
-    fl_list_init(&loop->listeners);
     fl_list_init(&loop->deferred);
     fl_list_init(&loop->deferred_to_turn);
     fl_list_init(&loop->fd_watchers);
@@ -95,7 +101,7 @@ loop_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         return NULL;
     }
     loop->inbox_ready = true;
-    if (fl_ready_init(&loop->ready) < 0 || fl_keep_take(loop) < 0
+    if (fl_ready_init(&loop->ready) < 0 || open_poller(loop) < 0
         || fl_signals_prepare(loop) < 0 || fl_overrides_note_class(loop) < 0)
     {
         Py_DECREF(loop);
@@ -124,7 +130,6 @@ drop_ready(FlLoop *loop)
             Py_DECREF(handle);
         }
         else if (entry.kind == FL_READY_EVENT) {
-            /* The poller's own watches may outlive this loop. */
             entry.of.watch->position = FL_NOT_READY;
             entry.of.watch->fired = 0;
         }
@@ -143,7 +148,7 @@ drop_timers(FlLoop *loop)
     }
 }
 
-/* Transports and listeners let go of the loop by the hook they registered:
+/* Transports let go of the loop by the hook they registered:
    net/ is above this folder. */
 static void
 drop_owned(FlList *list)
@@ -173,21 +178,19 @@ shut(FlLoop *loop)
     }
     drop_timers(loop);
     drop_owned(&loop->streams);
-    drop_owned(&loop->listeners);
     fl_fdwatch_close_all(loop);
     Py_CLEAR(loop->future_keywords);
     Py_CLEAR(loop->step_kwnames);
     /* Watches are the poller's memory: all were closed above. */
-    if (loop->poller != NULL) {
-        fl_keep_give(loop);
+    FlPoller *poller = loop->poller;
+    loop->poller = NULL;
+    if (poller != NULL) {
+        fl_poller_free(poller);
     }
     free(loop->scratch);
     loop->scratch = NULL;
     free(loop->datagram_room);
     loop->datagram_room = NULL;
-    free(loop->fds);
-    loop->fds = NULL;
-    loop->fds_size = 0;
 }
 
 static const char close_doc[] =
@@ -260,9 +263,6 @@ loop_traverse(FlLoop *loop, visitproc visit, void *arg)
     }
     if (result == 0) {
         result = visit_owned(&loop->streams, visit, arg);
-    }
-    if (result == 0) {
-        result = visit_owned(&loop->listeners, visit, arg);
     }
     return result != 0 ? result : fl_fdwatch_traverse(loop, visit, arg);
 }

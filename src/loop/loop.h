@@ -8,8 +8,8 @@
    are for that thread unless named _anythread.
 
    Ownership: the loop owns its ring's entries, its scheduled timers, its
-   descriptor watchers and, through `streams` and `listeners`, every open
-   transport and listener: they are garbage only together with the loop. */
+   descriptor watchers and, through `streams`, every open transport: they are
+   garbage only together with the loop. */
 #ifndef FL_LOOP_LOOP_H
 #define FL_LOOP_LOOP_H
 
@@ -27,7 +27,6 @@
 #define FL_OFF_RAW_STEPS       1
 #define FL_OFF_POLL_SKIP       2
 #define FL_OFF_HOLD_WRITES     4
-#define FL_OFF_KEPT_LOOP       8
 #define FL_OFF_TIMERFD         16
 #define FL_OFF_NATIVE_EXECUTOR 32
 #define FL_OFF_DATAGRAM_BATCH  64
@@ -61,8 +60,8 @@ typedef struct {
 
 /* Who uses a descriptor number. */
 typedef struct {
-    FlFdWatcher *watcher; /* the user's, or NULL */
-    PyObject *transport;  /* borrowed: open on this number, or NULL */
+    FlFdWatcher *watcher;      /* the user's, or NULL */
+    struct FlOwned *transport; /* open on this number, or NULL */
 } FlFdSlot;
 
 struct FlLoop;
@@ -76,13 +75,20 @@ typedef struct FlDeferred {
     int (*run)(struct FlDeferred *self);
 } FlDeferred;
 
-/* An open transport or listener in the loop's care: `object` is the loop's
-   reference to it.  abandon, called when the loop is closed or collected,
-   takes that reference over and must drop it; the node is unlinked. */
+/* An open transport in the loop's care: `object` is the loop's reference to
+   it.  abandon, called when the loop is closed or collected, takes that
+   reference over and must drop it; the node is unlinked.
+
+   The other two are about the number of its descriptor.  has_number: whether
+   it is the transport's still, 1 or 0, or -1 with an exception set.
+   lose_number: it is another's now, so the transport ends with EBADF and
+   touches the number no more. */
 typedef struct FlOwned {
     FlList link;
     PyObject *object;
     void (*abandon)(struct FlOwned *self);
+    int (*has_number)(struct FlOwned *self);
+    void (*lose_number)(struct FlOwned *self);
 } FlOwned;
 
 typedef struct FlLoop {
@@ -127,7 +133,6 @@ typedef struct FlLoop {
     PyObject *FL_SHARED dict; /* __dict__, or NULL while there is none */
 
     FlList streams;   /* FlOwned: open transports */
-    FlList listeners; /* likewise */
     FlList deferred;  /* FlDeferred: what the end of this callback runs */
     FlList deferred_to_turn; /* likewise, of this turn: see run_batch */
     FlFdSlot *fds;           /* by descriptor number */
@@ -379,9 +384,11 @@ void fl_fdwatch_evict(FlLoop *loop, int fd);
 void fl_fdwatch_close_all(FlLoop *loop);
 
 /* Say that an open transport of ours uses a number (borrowed), and that it
-   does no more.  claim: 0, or -1 with MemoryError or OSError. */
-int fl_fd_claim(FlLoop *loop, int fd, PyObject *transport);
-void fl_fd_release(FlLoop *loop, int fd, PyObject *transport);
+   does no more.  claim takes the number from whoever had it before, for the
+   system gives a number to one at a time: 0, or -1 with MemoryError or
+   OSError. */
+int fl_fd_claim(FlLoop *loop, int fd, FlOwned *transport);
+void fl_fd_release(FlLoop *loop, int fd, FlOwned *transport);
 
 /* The number of a descriptor (a number or an object with fileno()), or -1
    with ValueError or OverflowError set, as selectors raises them. */
@@ -394,17 +401,5 @@ int fl_fd_check(FlLoop *loop, PyObject *object);
 /* The transport that uses a number, borrowed, or NULL. */
 PyObject *fl_fd_transport(FlLoop *loop, int fd);
 int fl_fdwatch_traverse(FlLoop *loop, visitproc visit, void *arg);
-
-/* --- keep.c -------------------------------------------------------------- */
-
-/* The module's part of it: 0 or -1 with MemoryError. */
-int fl_keep_init(FlState *state);
-void fl_keep_free(FlState *state);
-
-/* A poller for a new loop: the thread's kept one, or a new one. */
-int fl_keep_take(FlLoop *loop);
-
-/* Give the loop's poller back: keep it if it is clean, else free it. */
-void fl_keep_give(FlLoop *loop);
 
 #endif

@@ -1,15 +1,11 @@
 /* The poller: one uv_loop_t that only we run.
 
-   1. Between polls no libuv callback runs, so nothing here is re-entered by
-      Python code.
-   2. A watch is in `fired` or in the ready ring at most once; `fired` bits
-      that its owner no longer wants are dropped where they would be run.
-   3. Deadlines: uv's timer counts whole milliseconds from a clock that is cut
+   1. Deadlines: uv's timer counts whole milliseconds from a clock that is cut
       down to them, so it is set to the next millisecond; what is left below
       one goes to a timerfd.  Neither ever fires early: the loop looks at its
       own clock afterwards.
-   4. A poller that fl_poller_settle called clean carries nothing over: its
-      timer is stopped, its timerfd closed, its signal pipe empty. */
+   2. The backend is never renewed, so a wake-up that was sent is heard; only
+      a forked child, which cannot run it, gets another to close it with. */
 #include "loop/poller.h"
 
 #include "base/clock.h"
@@ -45,181 +41,12 @@ on_timer(uv_timer_t *timer)
 }
 
 static void
-on_poll(uv_poll_t *uv, int status, int uv_events)
+on_set(uv_poll_t *uv, int status, int uv_events)
 {
-    FlWatch *watch = uv->data;
-    int events = 0;
-    if (status < 0) {
-        events = FL_READABLE | FL_WRITABLE | FL_POLL_ERROR;
-    }
-    else {
-        if (uv_events & UV_READABLE) {
-            events |= FL_READABLE;
-        }
-        if (uv_events & UV_WRITABLE) {
-            events |= FL_WRITABLE;
-        }
-    }
-    if (watch->fired == 0) {
-        fl_list_append(&watch->poller->fired, &watch->fired_link);
-    }
-    watch->fired |= (uint8_t)events;
-}
-
-FlWatch *
-fl_poller_pop_fired(FlPoller *poller)
-{
-    FlList *link = fl_list_pop(&poller->fired);
-    return link == NULL ? NULL : FL_LIST_ENTRY(link, FlWatch, fired_link);
-}
-
-/* --- watches ------------------------------------------------------------- */
-
-int
-fl_watch_open(FlPoller *poller, int fd, bool keep_flags, FlWatch **out)
-{
-    FlWatch *watch = calloc(1, sizeof(*watch));
-    if (watch == NULL) {
-        return FL_NO_MEMORY;
-    }
-    int flags = keep_flags ? fcntl(fd, F_GETFL) : 0;
-    if (flags < 0) {
-        int code = -errno;
-        free(watch);
-        return code;
-    }
-    int code = uv_poll_init(&poller->uv, &watch->uv, fd);
-    if (code < 0) {
-        free(watch);
-        return code;
-    }
-    if (keep_flags && !(flags & O_NONBLOCK)) {
-        (void)fcntl(fd, F_SETFL, flags);
-    }
-    fl_list_init(&watch->fired_link);
-    fl_list_init(&watch->fresh_link);
-    watch->uv.data = watch;
-    watch->poller = poller;
-    watch->fd = fd;
-    watch->foreign = keep_flags;
-    watch->position = UINT64_MAX;
-    poller->watch_count++;
-    *out = watch;
-    return 0;
-}
-
-/* Have the next poll look whether the system takes a watch just started. */
-static void
-note_fresh(FlWatch *watch)
-{
-    fl_list_remove(&watch->fresh_link);
-    fl_list_append(&watch->poller->fresh, &watch->fresh_link);
-}
-
-void
-fl_watch_share(FlWatch *watch)
-{
-    if (!watch->foreign && uv_is_active((uv_handle_t *)&watch->uv)) {
-        note_fresh(watch);
-    }
-    watch->foreign = true;
-}
-
-static int
-watch_start(FlWatch *watch)
-{
-    int uv_events = 0;
-    if (watch->wanted & FL_READABLE) {
-        uv_events |= UV_READABLE;
-    }
-    if (watch->wanted & FL_WRITABLE) {
-        uv_events |= UV_WRITABLE;
-    }
-    int code = uv_poll_start(&watch->uv, uv_events, on_poll);
-    if (code == 0 && watch->foreign) {
-        note_fresh(watch);
-    }
-    return code;
-}
-
-/* libuv registers a started watch in the next poll, and aborts the process if
-   the system refuses: which it does when the user closed the descriptor, or
-   let its number become a file's, in between.  So try it first; a watch that
-   is refused never fires, as it would not in asyncio. */
-static bool
-system_takes(FlWatch *watch)
-{
-#ifdef __linux__
-    struct epoll_event event = {.events = 0, .data.fd = watch->fd};
-    int backend = uv_backend_fd(&watch->poller->uv);
-    return epoll_ctl(backend, EPOLL_CTL_ADD, watch->fd, &event) == 0
-           || errno == EEXIST;
-#else
-    return fcntl(watch->fd, F_GETFD) >= 0;
-#endif
-}
-
-static void
-try_fresh(FlPoller *poller)
-{
-    FlList *link;
-    while ((link = fl_list_pop(&poller->fresh)) != NULL) {
-        FlWatch *watch = FL_LIST_ENTRY(link, FlWatch, fresh_link);
-        if (uv_is_active((uv_handle_t *)&watch->uv) && !system_takes(watch)) {
-            (void)uv_poll_stop(&watch->uv);
-        }
-    }
-}
-
-int
-fl_watch_set(FlWatch *watch, int wanted)
-{
-    watch->wanted = (uint8_t)wanted;
-    watch->fired &= (uint8_t)wanted;
-    if (watch->fired == 0) {
-        fl_list_remove(&watch->fired_link);
-    }
-    if (wanted != 0) {
-        return watch_start(watch);
-    }
-    (void)uv_poll_stop(&watch->uv);
-    /* Someone closed the number under us: where a copy of it lives on in
-       this process or a child, the system still reports its events, and
-       libuv would spin on them.  The next poll starts from a new backend. */
-    if (watch->foreign && fcntl(watch->fd, F_GETFD) < 0 && errno == EBADF) {
-        watch->poller->suspect = true;
-    }
-    return 0;
-}
-
-int
-fl_watch_rearm(FlWatch *watch)
-{
-    if (watch->wanted == 0 || uv_is_active((uv_handle_t *)&watch->uv)) {
-        return 0;
-    }
-    return watch_start(watch);
-}
-
-static void
-on_watch_closed(uv_handle_t *handle)
-{
-    FlWatch *watch = handle->data;
-    watch->poller->watch_count--;
-    free(watch);
-}
-
-void
-fl_watch_close(FlWatch *watch)
-{
-    if (watch->wanted != 0) {
-        (void)fl_watch_set(watch, 0);
-    }
-    watch->fired = 0;
-    fl_list_remove(&watch->fired_link);
-    fl_list_remove(&watch->fresh_link);
-    watch->owner = NULL;
-    uv_close((uv_handle_t *)&watch->uv, on_watch_closed);
+    FlPoller *poller = uv->data;
+    (void)status;
+    (void)uv_events;
+    poller->set_fired = true;
 }
 
 /* --- opening and closing ------------------------------------------------- */
@@ -272,7 +99,7 @@ open_timerfd(FlPoller *poller)
         return;
     }
     FlWatch *watch;
-    if (fl_watch_open(poller, fd, false, &watch) < 0) {
+    if (fl_watch_open(poller, fd, false, FL_FIRE_ONCE, &watch) < 0) {
         (void)close(fd);
         return;
     }
@@ -326,44 +153,22 @@ poller_init(FlPoller *poller)
     return 0;
 }
 
-int
-fl_poller_open(FlPoller **out, bool use_timerfd)
+/* The set's descriptor is ours alone, so libuv may watch it. */
+static int
+open_set(FlPoller *poller)
 {
-    FlPoller *poller = calloc(1, sizeof(*poller));
-    if (poller == NULL) {
-        return FL_NO_MEMORY;
-    }
-    fl_list_init(&poller->fired);
-    fl_list_init(&poller->fresh);
-    poller->timerfd = poller->signal_fds[0] = poller->signal_fds[1] = -1;
-    poller->pid = (int)getpid();
-    poller->use_timerfd = use_timerfd;
-    atomic_init(&poller->sleeping, 0);
-    atomic_init(&poller->owed, 0);
-    int code = poller_init(poller);
+    int code = fl_fd_set_open(&poller->set);
     if (code < 0) {
-        free(poller);
         return code;
     }
-    *out = poller;
-    return 0;
-}
-
-static void
-close_any(uv_handle_t *handle, void *arg)
-{
-    FlPoller *poller = arg;
-    if (uv_is_closing(handle)) {
-        return;
+    code = uv_poll_init(&poller->uv, &poller->set_poll, poller->set.fd);
+    if (code < 0) {
+        fl_fd_set_close(&poller->set);
+        return code;
     }
-    if (handle == (uv_handle_t *)&poller->async
-        || handle == (uv_handle_t *)&poller->timer)
-    {
-        uv_close(handle, NULL);
-    }
-    else {
-        fl_watch_close(handle->data);
-    }
+    poller->set_poll.data = poller;
+    code = uv_poll_start(&poller->set_poll, UV_READABLE, on_set);
+    return code;
 }
 
 static void
@@ -376,29 +181,90 @@ close_fd(int *fd)
 }
 
 static void
-note_any_fresh(uv_handle_t *handle, void *arg)
+close_any(uv_handle_t *handle, void *ignored)
 {
-    (void)arg;
-    if (handle->type == UV_POLL && uv_is_active(handle)) {
-        note_fresh(handle->data);
+    (void)ignored;
+    if (!uv_is_closing(handle)) {
+        uv_close(handle, NULL);
     }
 }
 
-int
-fl_poller_leave_parent(FlPoller *poller)
+static void
+close_uv(FlPoller *poller)
 {
-    if (poller->pid == (int)getpid()) {
-        return 0;
+    fl_watch_close_all(poller);
+    uv_walk(&poller->uv, close_any, NULL);
+    while (uv_loop_close(&poller->uv) == UV_EBUSY) {
+        (void)uv_run(&poller->uv, UV_RUN_NOWAIT);
     }
+    fl_fd_set_close(&poller->set);
+}
+
+static int
+poller_open(FlPoller *poller)
+{
+    if (uv_mutex_init(&poller->lock) < 0) {
+        return FL_NO_MEMORY;
+    }
+    int code = poller_init(poller);
+    if (code == 0) {
+        code = open_set(poller);
+        if (code == 0) {
+            return 0;
+        }
+        close_uv(poller);
+    }
+    uv_mutex_destroy(&poller->lock);
+    return code;
+}
+
+int
+fl_poller_open(FlPoller **out, const atomic_uint *process_forks,
+               bool use_timerfd)
+{
+    FlPoller *poller = calloc(1, sizeof(*poller));
+    if (poller == NULL) {
+        return FL_NO_MEMORY;
+    }
+    fl_list_init(&poller->fired);
+    fl_list_init(&poller->shared_fired);
+    fl_list_init(&poller->changed);
+    poller->timerfd = poller->signal_fds[0] = poller->signal_fds[1] = -1;
+    poller->set.fd = -1;
+    poller->process_forks = process_forks;
+    poller->forks = atomic_load(process_forks);
+    poller->use_timerfd = use_timerfd;
+    int code = poller_open(poller);
+    if (code < 0) {
+        free(poller);
+        return code;
+    }
+    *out = poller;
+    return 0;
+}
+
+int
+fl_poller_leave_parent_now(FlPoller *poller)
+{
     int code = uv_loop_fork(&poller->uv);
     if (code == 0) {
-        uv_walk(&poller->uv, note_any_fresh, NULL);
-        poller->pid = (int)getpid();
-        /* What other threads of the parent were about to do. */
-        atomic_store(&poller->sleeping, 0);
-        atomic_store(&poller->owed, 0);
+        code = fl_fd_set_renew(&poller->set);
     }
-    return code;
+    /* Another thread of the parent may have held the lock. */
+    if (code == 0 && uv_mutex_init(&poller->lock) < 0) {
+        code = FL_NO_MEMORY;
+    }
+    if (code < 0) {
+        return code;
+    }
+    poller->forks = atomic_load(poller->process_forks);
+    poller->shares_own = true;
+    poller->set_fired = false;
+    /* Other threads of the parent were about to wake it. */
+    atomic_store(&poller->sleeping, 0);
+    atomic_store(&poller->owed, 0);
+    fl_watch_register_again(poller);
+    return 0;
 }
 
 void
@@ -414,59 +280,24 @@ fl_poller_close_own(FlPoller *poller)
     close_fd(&poller->timerfd);
     close_fd(&poller->signal_fds[0]);
     close_fd(&poller->signal_fds[1]);
+    poller->shares_own = false;
 }
 
 void
 fl_poller_free(FlPoller *poller)
 {
-    bool is_ours = poller->pid == (int)getpid();
-    while (is_ours && atomic_load(&poller->owed) > 0) {
+    /* Where this fails nothing helps. */
+    (void)fl_poller_leave_parent(poller);
+    while (atomic_load(&poller->owed) > 0) {
         (void)sched_yield(); /* a wake-up is being sent this very moment */
     }
-    (void)fl_poller_leave_parent(poller); /* where it fails, nothing helps */
-    uv_walk(&poller->uv, close_any, poller);
-    while (uv_loop_close(&poller->uv) == UV_EBUSY) {
-        (void)uv_run(&poller->uv, UV_RUN_NOWAIT);
-    }
+    close_uv(poller);
     close_fd(&poller->timerfd);
     close_fd(&poller->signal_fds[0]);
     close_fd(&poller->signal_fds[1]);
+    free(poller->numbers);
+    uv_mutex_destroy(&poller->lock);
     free(poller);
-}
-
-/* Signals that came for a loop are not the next one's. */
-static void
-drain(int fd)
-{
-    char bytes[128];
-    ssize_t got;
-    do {
-        got = read(fd, bytes, sizeof(bytes));
-    } while (got == (ssize_t)sizeof(bytes));
-}
-
-bool
-fl_poller_settle(FlPoller *poller)
-{
-    (void)uv_timer_stop(&poller->timer);
-    if (poller->suspect) {
-        return false;
-    }
-    if (poller->signal_watch != NULL) {
-        drain(poller->signal_fds[0]);
-    }
-    if (poller->timerfd_watch != NULL) {
-        /* Made when a loop first needs it: kept, it would be a descriptor
-           more than there was before that loop. */
-        fl_watch_close(poller->timerfd_watch);
-        poller->timerfd_watch = NULL;
-        close_fd(&poller->timerfd);
-    }
-    unsigned own = poller->signal_watch != NULL;
-    if (poller->watch_count > own) {
-        (void)uv_run(&poller->uv, UV_RUN_NOWAIT);
-    }
-    return poller->watch_count == own && fl_list_is_empty(&poller->fired);
 }
 
 static int
@@ -498,7 +329,8 @@ fl_poller_signal_pipe(FlPoller *poller,
     if (code < 0) {
         return code;
     }
-    code = fl_watch_open(poller, poller->signal_fds[0], false, &watch);
+    code = fl_watch_open(poller, poller->signal_fds[0], true, FL_FIRE_ONCE,
+                         &watch);
     if (code == 0) {
         watch->owner = poller;
         watch->on_events = on_signal;
@@ -561,53 +393,10 @@ arm_deadline(FlPoller *poller, int64_t timeout_ns)
     (void)uv_timer_start(&poller->timer, on_timer, (uint64_t)timeout_ms, 0);
 }
 
-/* A transport whose descriptor was closed under it will end its watch on that
-   number, and perhaps close it once more: what the new backend opens must not
-   get it, or it would lose its events. */
-static void
-hold_number(uv_handle_t *handle, void *arg)
-{
-    FlPoller *poller = arg;
-    FlWatch *watch = handle->data;
-    if (handle->type != UV_POLL || fcntl(watch->fd, F_GETFD) >= 0) {
-        return;
-    }
-    int fd = fcntl(uv_backend_fd(&poller->uv), F_DUPFD_CLOEXEC, watch->fd);
-    watch->held = fd == watch->fd;
-    if (fd >= 0 && !watch->held) {
-        (void)close(fd); /* another thread was faster: it is taken */
-    }
-}
-
-static void
-let_number_go(uv_handle_t *handle, void *arg)
-{
-    (void)arg;
-    FlWatch *watch = handle->data;
-    if (handle->type == UV_POLL && watch->held) {
-        watch->held = false;
-        (void)close(watch->fd);
-    }
-}
-
-/* A new backend is given all watches anew, also of other descriptors that were
-   closed meanwhile. */
-static void
-renew_backend(FlPoller *poller)
-{
-    uv_walk(&poller->uv, hold_number, poller);
-    poller->suspect = uv_loop_fork(&poller->uv) < 0;
-    uv_walk(&poller->uv, let_number_go, NULL);
-    uv_walk(&poller->uv, note_any_fresh, NULL);
-}
-
 void
 fl_poller_run(FlPoller *poller, int64_t timeout_ns)
 {
-    if (poller->suspect) {
-        renew_backend(poller);
-    }
-    try_fresh(poller);
+    atomic_store_explicit(&poller->watch_began, false, memory_order_relaxed);
     if (timeout_ns == 0) {
         (void)uv_run(&poller->uv, UV_RUN_NOWAIT);
         return;

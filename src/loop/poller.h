@@ -1,15 +1,13 @@
-/* The poller: libuv behind the five things the loop asks of it.
+/* The poller: what the loop waits with.
 
-   watch, change and stop a descriptor; run one poll; wake a poll from another
-   thread; be asked for a deadline.  Nothing in here touches Python, so a poll
-   may run without the GIL: libuv's callbacks only note which watches fired.
-   The loop collects those afterwards (fl_poller_pop_fired) and runs them as
-   entries of its own queue.
+   Run one poll; wake a poll from another thread; be asked for a deadline.
+   Watching descriptors is watch.h's.  Nothing in here touches Python, so a
+   poll may run without the GIL: libuv's callbacks only note which watches
+   fired.  The loop collects those afterwards and runs them as entries of its
+   own queue.
 
-   Ownership: a watch is the poller's memory from open to close; its owner
-   keeps only a pointer and must close it before it dies.  close stops the
-   watch at once (the descriptor may be closed next) and the memory goes when
-   libuv lets go of it.
+   Rejected: keeping a clean poller for the thread's next loop.  It saved 40
+   us a loop, and everything that a loop leaves behind had to be undone.
 
    Errors are negative errnos.  Loop's thread only, except what is named
    _anythread. */
@@ -17,42 +15,40 @@
 #define FL_LOOP_POLLER_H
 
 #include "base/list.h"
+#include "loop/watch.h"
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <uv.h>
 
-#define FL_READABLE   1
-#define FL_WRITABLE   2
-#define FL_POLL_ERROR 4 /* added to both others: make the call, see errno */
-
 typedef struct FlPoller FlPoller;
-typedef struct FlWatch FlWatch;
 
-struct FlWatch {
-    uv_poll_t uv;
-    FlList fired_link; /* in poller->fired while events await collection */
-    FlList fresh_link; /* in poller->fresh from a start to the next poll */
-    FlPoller *poller;
-    void *owner; /* NULL once closed */
-    /* The loop's: run the events; see FlReadyKind.  Returns 0 or -1. */
-    int (*on_events)(void *loop, FlWatch *watch, int events);
-    int fd;
-    uint8_t wanted;       /* FL_READABLE | FL_WRITABLE: what was asked for */
-    uint8_t fired;        /* what has fired and was not run yet */
-    bool foreign;         /* others may close the descriptor under us */
-    bool owner_is_object; /* owner is a PyObject: debug mode names it */
-    bool held;            /* see hold_number in poller.c */
-    uint64_t position;    /* of its entry in the ready ring, or UINT64_MAX */
-};
+/* What the set has under a descriptor's number. */
+typedef struct {
+    FlWatch *watch;  /* a shared one, or NULL */
+    bool registered; /* the set was given a file under this number */
+} FlNumber;
 
 struct FlPoller {
+    const atomic_uint *process_forks; /* counts forks; the module's state */
     uv_loop_t uv;
     uv_async_t async;
     uv_timer_t timer;
-    FlList fired;
-    FlList fresh; /* watches whose start libuv has not given to the system */
+    uv_poll_t set_poll; /* of the set's own descriptor */
+    FlFdSet set;        /* of shared watches */
+    FlNumber *numbers;  /* by descriptor number */
+    int numbers_size;
+    uint32_t last_generation;
+    bool set_fired;          /* the set has events to take */
+    atomic_bool watch_began; /* a shared watch was set since the last poll */
+    FlList fired;            /* watches of libuv's */
+    FlList shared_fired;
+    uv_mutex_t lock;         /* of `changed` */
+    FlList changed;          /* watches that other threads have changed */
+    atomic_bool has_changed;
+    atomic_uintptr_t runner; /* the thread that makes a turn, 0: none does */
     FlWatch *timerfd_watch; /* NULL: none, deadlines are rounded up to ms */
     int64_t timerfd_ns;     /* what the timerfd is armed for, 0: it is not */
     int timerfd;
@@ -61,28 +57,60 @@ struct FlPoller {
     atomic_int sleeping;   /* a blocking poll is on, or about to be */
     atomic_int owed;       /* wake-ups claimed and not paid yet */
     unsigned watch_count;
-    int pid;      /* of the process whose backend it has */
-    bool suspect; /* a descriptor was closed while watched */
+    unsigned forks;   /* state->forks of the process whose backend it has */
+    bool shares_own;  /* timerfd and signal pipe are still the parent's too */
     bool use_timerfd;
 };
 
 /* Open a poller; *out is set only on success. */
-int fl_poller_open(FlPoller **out, bool use_timerfd);
+int fl_poller_open(FlPoller **out, const atomic_uint *process_forks,
+                   bool use_timerfd);
 
 /* Close and free it, with every watch that is left. */
 void fl_poller_free(FlPoller *poller);
 
-/* In the child of a fork, get a backend of the poller's own: it shares the
-   parent's, and what is closed here would be taken out of that.  Nothing
-   happens in the process that opened it.  0 or a negative errno. */
-int fl_poller_leave_parent(FlPoller *poller);
+/* In the child of a fork, get a backend and a set of the poller's own: it
+   shares the parent's, and what is stopped here would be taken out of that.
+   Whatever changes a watch asks first.  The timerfd and the signal pipe stay
+   shared until fl_poller_close_own.  0 or a negative errno. */
+int fl_poller_leave_parent_now(FlPoller *poller);
+
+/* Nothing happens in the process that has the backend. */
+static inline int
+fl_poller_leave_parent(FlPoller *poller)
+{
+    unsigned forks =
+        atomic_load_explicit(poller->process_forks, memory_order_relaxed);
+    return poller->forks == forks ? 0 : fl_poller_leave_parent_now(poller);
+}
 
 /* Close the timerfd and the signal pipe, which are made again when needed. */
 void fl_poller_close_own(FlPoller *poller);
 
-/* True when no watch but its own is open or closing: it can serve another
-   loop.  Runs libuv once to let go of what was closed. */
-bool fl_poller_settle(FlPoller *poller);
+/* A turn of the loop begins and ends: libuv is the calling thread's alone in
+   between. */
+static inline void
+fl_poller_begin_turn(FlPoller *poller)
+{
+    atomic_store_explicit(&poller->runner, (uintptr_t)pthread_self(),
+                          memory_order_relaxed);
+}
+
+static inline void
+fl_poller_end_turn(FlPoller *poller)
+{
+    atomic_store_explicit(&poller->runner, 0, memory_order_relaxed);
+}
+
+/* True in a thread that must not change libuv, for another one makes a turn
+   and may be inside. */
+static inline bool
+fl_poller_is_elsewhere(FlPoller *poller)
+{
+    uintptr_t runner =
+        atomic_load_explicit(&poller->runner, memory_order_relaxed);
+    return runner != 0 && runner != (uintptr_t)pthread_self();
+}
 
 /* Poll once: not at all past what is ready (timeout_ns 0), up to a timeout,
    or until something happens (negative).  Never returns early on purpose, and
@@ -125,26 +153,6 @@ fl_poller_pay_wake_anythread(FlPoller *poller)
     (void)uv_async_send(&poller->async);
     atomic_fetch_sub(&poller->owed, 1);
 }
-
-/* The next watch that fired, its events in watch->fired; NULL: no more. */
-FlWatch *fl_poller_pop_fired(FlPoller *poller);
-
-/* Watch fd for nothing yet.  A watch of the same number that its owner left
-   behind must have been closed before.  keep_flags: leave O_NONBLOCK as it is
-   (libuv sets it), for descriptors that are not ours. */
-int fl_watch_open(FlPoller *poller, int fd, bool keep_flags, FlWatch **out);
-
-/* From now on others may close the descriptor under the watch. */
-void fl_watch_share(FlWatch *watch);
-
-/* Change what is watched; 0 stops.  Always reaches the system for a change,
-   and drops events that fired and were not run. */
-int fl_watch_set(FlWatch *watch, int wanted);
-
-/* After events were run: libuv stops a watch that reported an error. */
-int fl_watch_rearm(FlWatch *watch);
-
-void fl_watch_close(FlWatch *watch);
 
 /* Make the signal pipe and watch its read end, on first use; on_signal runs
    when bytes have come.  0 or a negative errno. */

@@ -46,11 +46,8 @@ int
 fl_loop_leave_parent(FlLoop *loop)
 {
     FlPoller *poller = loop->poller;
-    if (poller->pid == (int)getpid()) {
-        return 0;
-    }
     int code = fl_poller_leave_parent(poller);
-    if (code < 0) {
+    if (code < 0 || !poller->shares_own) {
         return code;
     }
     FlWatch *own[] = {poller->timerfd_watch, poller->signal_watch};

@@ -247,6 +247,8 @@ on_signal(void *owner, FlWatch *watch, int events)
             exc = PyErr_GetRaisedException();
         }
     }
+    /* It is there still: a loop cannot be closed in its own turn. */
+    (void)fl_watch_rearm(watch);
     if (exc != NULL) {
         PyErr_SetRaisedException(exc);
     }
@@ -357,6 +359,7 @@ fl_signals_after_fork(FlState *state)
 {
     FlWakeup *wakeup = &state->wakeup;
     FlLoop *owner = wakeup->owner;
+    atomic_fetch_add(&state->forks, 1);
     state->main_thread_id = 0;
     wakeup->handler = NULL;
     if (owner == NULL || !in_main_thread(state)) {

@@ -7,7 +7,8 @@
       stream sent something or a watch began; the allowance doubles with every
       empty poll up to MAX_SKIPS, and ends with the tick of the coarse clock.
    2. The GIL is given up only around a poll that may block; libuv's callbacks
-      touch no Python.
+      touch no Python.  What other threads changed meanwhile is done first
+      thing afterwards.
    3. A program may give the loop a time() of its own (overrides.h): timers
       then go by what that method says, each time it matters, and by no clock
       of ours; nothing that it said is kept.
@@ -16,6 +17,7 @@
       that tick's end. */
 #include "base/clock.h"
 #include "loop/overrides.h"
+#include "py/errors.h"
 
 #include <math.h>
 
@@ -44,13 +46,28 @@ ask_time(FlLoop *loop, int64_t *now_ns)
 
 /* --- one turn ------------------------------------------------------------ */
 
+/* Make the changes to watches that other threads have asked for. */
+static void
+make_changes(FlLoop *loop)
+{
+    FlWatch *watch;
+    while ((watch = fl_watch_pop_changed(loop->poller)) != NULL) {
+        if (watch->owner == NULL) {
+            fl_loop_close_watch(loop, watch);
+        }
+        else {
+            fl_watch_apply(watch);
+        }
+    }
+}
+
 /* Queue an entry for each watch that fired; the number of them. */
 static unsigned
 queue_fired(FlLoop *loop)
 {
     unsigned count = 0;
     FlWatch *watch;
-    while ((watch = fl_poller_pop_fired(loop->poller)) != NULL) {
+    while ((watch = fl_watch_pop_fired(loop->poller)) != NULL) {
         count++;
         if (watch->position != FL_NOT_READY) {
             continue; /* still queued from before: its bits are merged */
@@ -77,7 +94,8 @@ poll_blocking(FlLoop *loop, int64_t timeout_ns)
     FlPoller *poller = loop->poller;
     fl_ready_shrink(&loop->ready);
     atomic_store(&poller->sleeping, 1);
-    if (atomic_load(&loop->inbox.filled)) {
+    if (atomic_load(&loop->inbox.filled)
+        || atomic_load(&poller->has_changed)) {
         timeout_ns = 0;
     }
     PyThreadState *thread = PyEval_SaveThread();
@@ -90,13 +108,21 @@ poll_blocking(FlLoop *loop, int64_t timeout_ns)
 static void
 poll(FlLoop *loop, int64_t timeout_ns)
 {
+    make_changes(loop);
     if (timeout_ns == 0) {
         fl_poller_run(loop->poller, 0);
     }
     else {
         poll_blocking(loop, timeout_ns);
     }
-    unsigned fired = queue_fired(loop);
+    make_changes(loop);
+    unsigned fired;
+    Py_BEGIN_CRITICAL_SECTION(loop);
+    if (loop->poller->set_fired) {
+        fl_watch_collect_shared(loop->poller);
+    }
+    fired = queue_fired(loop);
+    Py_END_CRITICAL_SECTION();
     if (fired > 0 || timeout_ns != 0 || (loop->off & FL_OFF_POLL_SKIP)) {
         loop->skip_allowance = 0;
     }
@@ -112,7 +138,8 @@ static bool
 may_skip_poll(FlLoop *loop)
 {
     if (loop->skips_left == 0 || fl_overrides_time(loop)
-        || !fl_list_is_empty(&loop->poller->fresh))
+        || atomic_load_explicit(&loop->poller->watch_began,
+                                memory_order_relaxed))
     {
         return false;
     }
@@ -202,9 +229,20 @@ queue_due(FlLoop *loop)
     return 0;
 }
 
+/* A callback may have forked, and this be the child.  0, or -1 with OSError. */
+static inline int
+leave_parent(FlLoop *loop)
+{
+    int code = fl_loop_leave_parent(loop);
+    return FL_UNLIKELY(code < 0) ? fl_raise_errno(code) : 0;
+}
+
 static int
 make_turn(FlLoop *loop)
 {
+    if (leave_parent(loop) < 0) {
+        return -1;
+    }
     /* Held by what ran outside a callback: a signal's handler, say. */
     if (FL_UNLIKELY(fl_loop_has_deferred(loop))
         && fl_loop_run_deferred(loop) < 0) {
@@ -232,7 +270,11 @@ fl_loop_turn(FlLoop *loop)
         return -1;
     }
     loop->in_turn = true;
+    Py_BEGIN_CRITICAL_SECTION(loop);
+    fl_poller_begin_turn(loop->poller);
+    Py_END_CRITICAL_SECTION();
     int code = make_turn(loop);
+    fl_poller_end_turn(loop->poller);
     loop->in_turn = false;
     return code;
 }

@@ -73,7 +73,8 @@ fl_stream_own_socket(FlStream *self)
         else {
             self->sock = sock;
             if (self->watch != NULL) {
-                fl_watch_share(self->watch);
+                /* Refused is a descriptor that was closed already. */
+                (void)fl_watch_share(self->watch);
             }
         }
     }

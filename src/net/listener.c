@@ -1,5 +1,9 @@
 /* Accepting: one listener per listening socket of a Server.
 
+   A listener is a callable that the loop's add_reader machinery calls: so
+   remove_reader, add_reader and sock_accept of a serving socket do what they
+   do in asyncio, whose servers use it too.
+
    1. An event accepts in batches that double while they are filled, and start
       again from one when the queue was found empty: a lone connection costs
       one accept call.
@@ -10,7 +14,9 @@
       that shares the socket can clear O_NONBLOCK: an event sets it again, and
       accepts its whole batch without the GIL.
    5. Out of descriptors or memory: reported, and the listener rests for
-      asyncio's ACCEPT_RETRY_DELAY (Loop._accept_exhausted starts it again). */
+      asyncio's ACCEPT_RETRY_DELAY (Loop._accept_exhausted starts it again),
+      unless its server stops it meanwhile. */
+#include "loop/methods.h"
 #include "net/net.h"
 #include "net/sockaddr.h"
 #include "net/stream.h"
@@ -24,13 +30,13 @@
 
 #define MOST_ACCEPTS 64
 
-/* The loop owns one reference from start to stop (FlOwned).  The listening
-   socket is its Server's; the reference only keeps the number true. */
+/* The watcher's handle owns it while it accepts, a timer while it rests.  The
+   listening socket is its Server's; the reference only keeps the number
+   true. */
 typedef struct {
     PyObject_HEAD
     FlLoop *loop;
-    FlOwned owned;
-    FlWatch *watch; /* NULL once stopped */
+    FlHandle *handle; /* the watcher's, or NULL */
     PyObject *sock;
     PyObject *factory;
     PyObject *server;
@@ -181,6 +187,45 @@ is_exhaustion(int code)
            || code == -ENOMEM;
 }
 
+/* True while it is the one that the socket's events go to. */
+static bool
+is_accepting(const Listener *self)
+{
+    return self->handle != NULL && !fl_handle_is_cancelled(self->handle);
+}
+
+/* Stop watching the socket; the loop may be closed.  0 or -1. */
+static int
+listener_stop(Listener *self)
+{
+    bool accepts = is_accepting(self);
+    Py_CLEAR(self->handle);
+    if (!accepts) {
+        return 0; /* another took the number, or it was removed */
+    }
+    PyObject *number = PyLong_FromLong(self->fd);
+    PyObject *removed =
+        number == NULL
+            ? NULL
+            : fl_loop_remove_reader_raw(self->loop, &number, 1, NULL);
+    Py_XDECREF(number);
+    Py_XDECREF(removed);
+    return removed == NULL ? -1 : 0;
+}
+
+static int
+listener_start(Listener *self)
+{
+    PyObject *number = PyLong_FromLong(self->fd);
+    PyObject *args[] = {number, (PyObject *)self};
+    PyObject *handle =
+        number == NULL ? NULL
+                       : fl_loop_add_reader_raw(self->loop, args, 2, NULL);
+    Py_XDECREF(number);
+    Py_XSETREF(self->handle, (FlHandle *)handle);
+    return handle == NULL ? -1 : 0;
+}
+
 /* accept failed: rest, or report.  0 or -1 to leave the loop. */
 static int
 accept_failed(Listener *self, int code)
@@ -192,12 +237,11 @@ accept_failed(Listener *self, int code)
     FlNames *names = &self->loop->state->names;
     PyObject *result;
     if (is_exhaustion(code)) {
-        int stopped = fl_watch_set(self->watch, 0);
-        FL_CHECK(stopped == 0, "stopping cannot fail");
-        (void)stopped;
-        result = PyObject_CallMethodObjArgs((PyObject *)self->loop,
-                                            names->_accept_exhausted,
-                                            self->sock, exc, NULL);
+        result = listener_stop(self) < 0
+                     ? NULL
+                     : PyObject_CallMethodObjArgs((PyObject *)self->loop,
+                                                  names->_accept_exhausted,
+                                                  self->sock, exc, self, NULL);
     }
     else {
         result = PyObject_CallMethodOneArg((PyObject *)self->loop,
@@ -215,7 +259,7 @@ open_batch(Listener *self, Accepted *accepted, int count)
 {
     PyObject *leaving = NULL;
     for (int at = 0; at < count; at++) {
-        if (self->watch == NULL) {
+        if (!is_accepting(self)) {
             /* A factory has stopped the listener: a server refuses, too, what
                comes to it later. */
             fl_close_socket(accepted[at].fd);
@@ -251,67 +295,19 @@ accept_batch(Listener *self)
     if (open_batch(self, accepted, count) < 0) {
         return -1;
     }
-    return code < 0 && !emptied && self->watch != NULL
+    return code < 0 && !emptied && is_accepting(self)
                ? accept_failed(self, code)
                : 0;
 }
 
-static int
-on_listener(void *owner, FlWatch *watch, int events)
+static PyObject *
+listener_call(Listener *self, PyObject *Py_UNUSED(args),
+              PyObject *Py_UNUSED(kwargs))
 {
-    Listener *self = watch->owner;
-    (void)owner;
-    if (events == 0) {
-        return 0;
-    }
-    Py_INCREF(self); /* stopping drops the loop's reference */
-    int code = accept_batch(self);
-    if ((events & FL_POLL_ERROR) && self->watch != NULL) {
-        (void)fl_watch_rearm(self->watch);
-    }
-    Py_DECREF(self);
-    return code;
+    return accept_batch(self) < 0 ? NULL : Py_NewRef(Py_None);
 }
 
 /* --- starting and stopping ----------------------------------------------- */
-
-static void
-listener_stop(Listener *self)
-{
-    if (self->watch != NULL) {
-        fl_loop_close_watch(self->loop, self->watch);
-        self->watch = NULL;
-    }
-}
-
-static void
-abandon(FlOwned *owned)
-{
-    Listener *self = FL_LIST_ENTRY(&owned->link, Listener, owned.link);
-    listener_stop(self);
-    Py_DECREF(self);
-}
-
-static Listener *
-find_listener(FlLoop *loop, PyObject *sock)
-{
-    FlList *head = &loop->listeners;
-    for (FlList *link = head->next; link != head; link = link->next) {
-        Listener *self = FL_LIST_ENTRY(link, Listener, owned.link);
-        if (self->sock == sock) {
-            return self;
-        }
-    }
-    return NULL;
-}
-
-static void
-drop_listener(Listener *self)
-{
-    fl_list_remove(&self->owned.link);
-    listener_stop(self);
-    Py_DECREF(self);
-}
 
 /* What is accepted from a listener inherits this. */
 static void
@@ -320,34 +316,6 @@ set_nodelay(int fd)
     int on = 1;
     /* Unix sockets refuse it, and need not have it. */
     (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-}
-
-static int
-listener_start(Listener *self)
-{
-    FlLoop *loop = self->loop;
-    fl_fdwatch_evict(loop, self->fd);
-    if (fl_loop_check_open(loop) < 0) {
-        return -1; /* what the watcher held has closed it */
-    }
-    FlWatch *watch;
-    int code = fl_watch_open(loop->poller, self->fd, false, &watch);
-    if (code < 0) {
-        return fl_raise_errno(code);
-    }
-    watch->owner = self;
-    watch->owner_is_object = true;
-    watch->on_events = on_listener;
-    watch->foreign = true; /* the socket is its Server's, which closes it */
-    self->watch = watch;
-    code = fl_watch_set(watch, FL_READABLE);
-    if (code < 0) {
-        listener_stop(self);
-        return fl_raise_errno(code);
-    }
-    fl_list_append(&loop->listeners, &self->owned.link);
-    Py_INCREF(self);
-    return 0;
 }
 
 static Listener *
@@ -362,9 +330,6 @@ listener_new(FlLoop *loop, PyObject *sock, int fd)
     self->sock = Py_NewRef(sock);
     self->fd = fd;
     self->batch = 1;
-    self->owned.object = (PyObject *)self;
-    self->owned.abandon = abandon;
-    fl_list_init(&self->owned.link);
     return self;
 }
 
@@ -391,7 +356,8 @@ parse_loop(PyObject *module, PyObject *object, FlLoop **loop)
 static const char start_accepting_doc[] =
     "start_accepting(loop, sock, factory, server, backlog, accept_tls,\n"
     "                context, /)\n--\n\n"
-    "Accept connections of a listening socket until stop_accepting().\n\n"
+    "Accept connections of a listening socket; whatever takes its reader\n"
+    "away ends that.\n\n"
     "accept_tls, when not None, is called with (socket, peer name) for each\n"
     "instead of opening a plain transport; context is the\n"
     "contextvars.Context that connections copy, or None.";
@@ -412,10 +378,6 @@ start_accepting(PyObject *module, PyObject *args)
     if (fd < 0) {
         return NULL;
     }
-    Listener *before = find_listener(loop, sock);
-    if (before != NULL) {
-        drop_listener(before);
-    }
     Listener *self = listener_new(loop, sock, fd);
     if (self == NULL) {
         return NULL;
@@ -428,55 +390,27 @@ start_accepting(PyObject *module, PyObject *args)
         given(context) ? Py_NewRef(context) : PyContext_CopyCurrent();
     int code = self->context == NULL ? -1 : listener_start(self);
     Py_DECREF(self);
-    if (code < 0) {
+    /* A reader that was there before may have closed the loop as it went. */
+    if (code < 0 || fl_loop_check_open(loop) < 0) {
         return NULL;
     }
     set_nodelay(fd);
     Py_RETURN_NONE;
 }
 
-static const char stop_accepting_doc[] =
-    "stop_accepting(loop, sock, /)\n--\n\n"
-    "Stop accepting from a socket; returns whether it was listening.";
-
-static PyObject *
-stop_accepting(PyObject *module, PyObject *args)
-{
-    PyObject *loop, *sock;
-    if (!PyArg_ParseTuple(args, "O!O:stop_accepting",
-                          fl_state_get(module)->loop_type, &loop, &sock))
-    {
-        return NULL;
-    }
-    Listener *self = find_listener(FL_LOOP(loop), sock);
-    if (self != NULL) {
-        drop_listener(self);
-    }
-    return PyBool_FromLong(self != NULL);
-}
-
 static const char resume_accepting_doc[] =
-    "resume_accepting(loop, sock, /)\n--\n\n"
-    "Accept again after a pause; nothing happens when it was stopped.";
+    "resume_accepting(listener, /)\n--\n\n"
+    "Accept again after a pause.";
 
 static PyObject *
-resume_accepting(PyObject *module, PyObject *args)
+resume_accepting(PyObject *module, PyObject *object)
 {
-    PyObject *loop, *sock;
-    if (!PyArg_ParseTuple(args, "O!O:resume_accepting",
-                          fl_state_get(module)->loop_type, &loop, &sock))
-    {
+    PyTypeObject *type = fl_state_get(module)->listener_type;
+    if (!Py_IS_TYPE(object, type)) {
+        PyErr_SetString(PyExc_TypeError, "a Listener is required");
         return NULL;
     }
-    Listener *self = find_listener(FL_LOOP(loop), sock);
-    if (self != NULL && self->watch != NULL) {
-        int code = fl_watch_set(self->watch, FL_READABLE);
-        if (code < 0) {
-            (void)fl_raise_errno(code);
-            return NULL;
-        }
-    }
-    Py_RETURN_NONE;
+    return listener_start((Listener *)object) < 0 ? NULL : Py_NewRef(Py_None);
 }
 
 static const char open_stream_doc[] =
@@ -529,8 +463,7 @@ check_no_transport(PyObject *module, PyObject *args)
 
 static PyMethodDef functions[] = {
     {"start_accepting", start_accepting, METH_VARARGS, start_accepting_doc},
-    {"stop_accepting", stop_accepting, METH_VARARGS, stop_accepting_doc},
-    {"resume_accepting", resume_accepting, METH_VARARGS, resume_accepting_doc},
+    {"resume_accepting", resume_accepting, METH_O, resume_accepting_doc},
     {"open_stream", open_stream, METH_VARARGS, open_stream_doc},
     {"check_no_transport", check_no_transport, METH_VARARGS,
      check_no_transport_doc},
@@ -544,6 +477,7 @@ listener_traverse(Listener *self, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(self->loop);
+    Py_VISIT(self->handle);
     Py_VISIT(self->sock);
     Py_VISIT(self->factory);
     Py_VISIT(self->server);
@@ -555,6 +489,7 @@ listener_traverse(Listener *self, visitproc visit, void *arg)
 static int
 listener_clear(Listener *self)
 {
+    Py_CLEAR(self->handle);
     Py_CLEAR(self->sock);
     Py_CLEAR(self->factory);
     Py_CLEAR(self->server);
@@ -568,7 +503,6 @@ listener_dealloc(Listener *self)
 {
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
-    FL_CHECK(self->watch == NULL, "the loop owns a listener that listens");
     (void)listener_clear(self);
     Py_CLEAR(self->loop);
     type->tp_free(self);
@@ -576,6 +510,7 @@ listener_dealloc(Listener *self)
 }
 
 static PyType_Slot listener_slots[] = {
+    {Py_tp_call, listener_call},
     {Py_tp_dealloc, listener_dealloc},
     {Py_tp_traverse, listener_traverse},
     {Py_tp_clear, listener_clear},

@@ -43,7 +43,10 @@ typedef struct {
 static int
 receive(FlStream *self, char *buffer, size_t size_bytes, ReadResult *result)
 {
-    ssize_t got;
+    ssize_t got = fl_stream_check_number(self);
+    if (got < 0) {
+        return (int)got;
+    }
     do {
         got = recv(self->fd, buffer, size_bytes, MSG_DONTWAIT);
     } while (got < 0 && errno == EINTR);
@@ -254,6 +257,19 @@ read_into(FlStream *self, PyObject *protocol, ReadResult *result)
 
 /* --- both ---------------------------------------------------------------- */
 
+/* A Unix socket's read may end early at a descriptor that was passed. */
+static void
+note_empty(FlStream *self, const ReadResult *result)
+{
+    if (self->watch == NULL || !self->watch->shared) {
+        return;
+    }
+    sa_family_t family = self->peer_size > 0 ? self->peer.ss_family : AF_UNIX;
+    if (result->got_bytes == 0 || family == AF_INET || family == AF_INET6) {
+        fl_watch_note_empty(self->watch, result->got_bytes > 0);
+    }
+}
+
 int
 fl_stream_read_ready(FlStream *self)
 {
@@ -271,7 +287,11 @@ fl_stream_read_ready(FlStream *self)
         else {
             code = read_bytes(self, &result);
         }
-        if (!result.filled || result.got_bytes >= left) {
+        if (!result.filled) {
+            note_empty(self, &result);
+            break;
+        }
+        if (result.got_bytes >= left) {
             break;
         }
         left -= result.got_bytes;

@@ -255,9 +255,63 @@ close_watch(FlStream *self)
     self->watch = NULL;
     fl_list_remove(&self->flush.link);
     if (watch != NULL) {
-        fl_fd_release(self->loop, self->fd, (PyObject *)self);
+        fl_fd_release(self->loop, watch->fd, &self->owned);
         fl_loop_close_watch(self->loop, watch);
     }
+}
+
+/* Of a socket object that was given, for somebody may have closed it.  -1 with
+   an exception set. */
+static int
+ask_number(FlStream *self)
+{
+    PyObject *number =
+        PyObject_CallMethodNoArgs(self->sock, self->state->names.fileno);
+    long fd = number == NULL ? -1 : PyLong_AsLong(number);
+    Py_XDECREF(number);
+    return fd == -1 && PyErr_Occurred() ? -1 : fd == self->fd;
+}
+
+static int
+has_number(FlOwned *owned)
+{
+    FlStream *self = FL_LIST_ENTRY(&owned->link, FlStream, owned.link);
+    return self->sock == NULL ? 1 : ask_number(self);
+}
+
+int
+fl_stream_ask_number(FlStream *self)
+{
+    int has = ask_number(self);
+    if (has < 0) {
+        PyErr_Clear(); /* an object that cannot tell has none */
+    }
+    return has > 0 ? 0 : -EBADF;
+}
+
+static void
+lose_number(FlOwned *owned)
+{
+    FlStream *self = FL_LIST_ENTRY(&owned->link, FlStream, owned.link);
+    Py_INCREF(self);
+    close_watch(self);
+    if (self->sock != NULL && fl_stream_ask_number(self) == 0) {
+        /* Closed by its number: the object would close another's. */
+        PyObject *result =
+            PyObject_CallMethodNoArgs(self->sock, self->state->names.detach);
+        if (result == NULL) {
+            PyErr_WriteUnraisable(self->sock);
+        }
+        Py_XDECREF(result);
+    }
+    self->fd = -1;
+    PyObject *exc = fl_errno_exception(-EBADF);
+    if (exc == NULL) {
+        PyErr_WriteUnraisable((PyObject *)self);
+    }
+    fl_stream_force_close(self, exc);
+    Py_XDECREF(exc);
+    Py_DECREF(self);
 }
 
 /* The end: everything is let go of, the loop's reference last. */
@@ -356,6 +410,11 @@ fl_stream_lose(FlStream *self, PyObject *exc)
 int
 fl_stream_lose_now(FlStream *self)
 {
+    if (!fl_loop_is_here(self->loop)) {
+        /* Another thread's flush: the descriptor may be watched just now. */
+        fl_stream_lose(self, NULL);
+        return 0;
+    }
     fl_stream_set_phase(self, FL_STREAM_LOST);
     return run_connection_lost(self->loop, (PyObject *)self, Py_None);
 }
@@ -429,7 +488,7 @@ run_watch(FlLoop *loop, FlWatch *watch, int events,
             PyErr_SetRaisedException(exc);
         }
     }
-    if ((events & FL_POLL_ERROR) && self->watch != NULL) {
+    if (self->watch != NULL) {
         (void)fl_watch_rearm(self->watch);
     }
     Py_DECREF(self);
@@ -517,11 +576,14 @@ stream_new(FlLoop *loop, const FlStreamOptions *options)
     self->loop = (FlLoop *)Py_NewRef((PyObject *)loop);
     self->owned.object = (PyObject *)self;
     self->owned.abandon = abandon;
+    self->owned.has_number = has_number;
+    self->owned.lose_number = lose_number;
     self->flush.run = fl_stream_run_flush;
     fl_list_init(&self->owned.link);
     fl_list_init(&self->flush.link);
     fl_chunks_init(&self->chunks);
     self->sock = Py_XNewRef(options->sock);
+    self->given = options->sock != NULL;
     self->waiter = Py_XNewRef(options->waiter);
     self->extra = Py_XNewRef(options->extra);
     self->context = options->context == NULL ? PyContext_CopyCurrent()
@@ -544,19 +606,19 @@ stream_start(FlStream *self, const FlStreamOptions *options)
 {
     FlLoop *loop = self->loop;
     FlWatch *watch;
-    if (fl_fd_claim(loop, options->fd, (PyObject *)self) < 0) {
+    if (fl_fd_claim(loop, options->fd, &self->owned) < 0) {
         return -1;
     }
-    int code = fl_watch_open(loop->poller, options->fd, false, &watch);
+    /* Who gave us a socket object may still close it. */
+    int code = fl_watch_open(loop->poller, options->fd, options->sock != NULL,
+                             FL_FIRE_EDGE, &watch);
     if (code < 0) {
-        fl_fd_release(loop, options->fd, (PyObject *)self);
+        fl_fd_release(loop, options->fd, &self->owned);
         return fl_raise_errno(code);
     }
     watch->owner = self;
     watch->owner_is_object = true;
     watch->on_events = options->type == NULL ? on_stream : options->on_events;
-    /* Who gave us a socket object may still close it. */
-    watch->foreign = options->sock != NULL;
     self->watch = watch;
     self->fd = self->number = options->fd;
     fl_list_append(&loop->streams, &self->owned.link);

@@ -67,6 +67,7 @@ typedef struct {
     unsigned writes_after_loss;
     uint8_t write_habit; /* callbacks in a row that gain by holding */
     bool wrote_again;    /* so did the last one, or it was a task's step */
+    bool given;          /* sock was, so others may have closed it */
     bool buffered;       /* the protocol is a BufferedProtocol */
     bool bulky;          /* the last read was large */
     bool paused;
@@ -119,6 +120,16 @@ typedef struct {
 /* Open a stream; on failure NULL with an exception set, and the descriptor is
    still the caller's. */
 PyObject *fl_stream_open(FlLoop *loop, const FlStreamOptions *options);
+
+/* Before a call on the descriptor: 0, or -EBADF where the socket object that
+   was given is closed, for the number may be another's by now. */
+int fl_stream_ask_number(FlStream *self);
+
+static inline int
+fl_stream_check_number(FlStream *self)
+{
+    return self->given ? fl_stream_ask_number(self) : 0;
+}
 
 int fl_stream_set_protocol(FlStream *self, PyObject *protocol);
 

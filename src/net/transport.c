@@ -14,6 +14,28 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* True in a thread that, for want of a GIL, must leave the call to the loop's
+   thread; *result is what the call returns then. */
+static bool
+called_elsewhere(FlStream *self, PyObject *method, PyObject **result)
+{
+    if (FL_HAVE_GIL || self->loop == NULL
+        || !fl_loop_is_elsewhere(self->loop)) {
+        return false;
+    }
+    PyObject *bound = PyObject_GetAttr((PyObject *)self, method);
+    PyObject *queued =
+        bound == NULL
+            ? NULL
+            : PyObject_CallMethodOneArg(
+                (PyObject *)self->loop,
+                self->state->names.call_soon_threadsafe, bound);
+    Py_XDECREF(bound);
+    *result = queued == NULL ? NULL : Py_NewRef(Py_None);
+    Py_XDECREF(queued);
+    return true;
+}
+
 /* The loop's part in close and abort: nothing may be queued once it is
    closed. */
 static int
@@ -65,6 +87,10 @@ const char fl_transport_close_doc[] =
 PyObject *
 fl_transport_close(FlStream *self, PyObject *Py_UNUSED(ignored))
 {
+    PyObject *result;
+    if (called_elsewhere(self, self->state->names.close, &result)) {
+        return result;
+    }
     if (fl_stream_is_closing(self)) {
         Py_RETURN_NONE;
     }
@@ -82,6 +108,10 @@ const char fl_transport_abort_doc[] =
 PyObject *
 fl_transport_abort(FlStream *self, PyObject *Py_UNUSED(ignored))
 {
+    PyObject *result;
+    if (called_elsewhere(self, self->state->names.abort, &result)) {
+        return result;
+    }
     if (self->phase >= FL_STREAM_LOST) {
         Py_RETURN_NONE;
     }
@@ -178,6 +208,10 @@ const char fl_transport_pause_reading_doc[] =
 PyObject *
 fl_transport_pause_reading(FlStream *self, PyObject *Py_UNUSED(ignored))
 {
+    PyObject *result;
+    if (called_elsewhere(self, self->state->names.pause_reading, &result)) {
+        return result;
+    }
     return set_paused(self, true);
 }
 
@@ -189,6 +223,10 @@ const char fl_transport_resume_reading_doc[] =
 PyObject *
 fl_transport_resume_reading(FlStream *self, PyObject *Py_UNUSED(ignored))
 {
+    PyObject *result;
+    if (called_elsewhere(self, self->state->names.resume_reading, &result)) {
+        return result;
+    }
     return set_paused(self, false);
 }
 

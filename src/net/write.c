@@ -59,6 +59,10 @@ static int
 send_one(FlStream *self, const char *data, size_t size_bytes,
          size_t *sent_bytes)
 {
+    int code = fl_stream_check_number(self);
+    if (code < 0) {
+        return code;
+    }
     fl_loop_expect_io(self->loop);
     return sent_or_error(send(self->fd, data, size_bytes, SEND_FLAGS),
                          sent_bytes);
@@ -76,6 +80,10 @@ send_vectors(FlStream *self, struct iovec *vectors, int count,
         .msg_iov = vectors,
         .msg_iovlen = (size_t)count,
     };
+    int code = fl_stream_check_number(self);
+    if (code < 0) {
+        return code;
+    }
     fl_loop_expect_io(self->loop);
     return sent_or_error(sendmsg(self->fd, &message, SEND_FLAGS), sent_bytes);
 }
@@ -118,6 +126,10 @@ static int
 shut_down_writing(FlStream *self)
 {
     self->eof_sent = true;
+    int code = fl_stream_check_number(self);
+    if (code < 0) {
+        return code;
+    }
     fl_loop_expect_io(self->loop);
     return shutdown(self->fd, SHUT_WR) < 0 ? -errno : 0;
 }

@@ -31,7 +31,6 @@ struct FlLoop;
     X(_executor_shutdown_called)      \
     X(_get_running_loop)              \
     X(_handle_signal)                 \
-    X(_kept_poller)                   \
     X(_log_destroy_pending)           \
     X(_read_ready)                    \
     X(_report_callback)               \
@@ -52,6 +51,10 @@ struct FlLoop;
     X(cancelled)                      \
     X(check_ssl_socket)               \
     X(close)                          \
+    X(abort)                          \
+    X(call_soon_threadsafe)           \
+    X(pause_reading)                  \
+    X(resume_reading)                 \
     X(closed_socket)                  \
     X(connection_lost)                \
     X(connection_made)                \
@@ -201,7 +204,7 @@ typedef struct FlState {
 
     FL_SHARED unsigned long main_thread_id; /* 0: not known yet */
     FlWakeup wakeup;
-    struct FlKeep *keep; /* see loop/keep.c */
+    atomic_uint forks; /* counts the forks that led to this process */
 
     PyObject *empty_tuple;
     PyObject *hooks_kwnames; /* ("firstiter", "finalizer") */

@@ -119,7 +119,7 @@ def test_one_call_fails(sweep, name, code):
 
 @pytest.mark.parametrize(("name", "code"), MAKING)
 def test_making_a_loop_fails(sweep, name, code):
-    assert sweep(name, code, FASTLOOP_DISABLE="kept_loop") > 0
+    assert sweep(name, code) > 0
 
 
 @pytest.mark.parametrize(

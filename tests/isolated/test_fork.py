@@ -192,8 +192,8 @@ assert child(run) == 0
     )
 
 
-def test_a_kept_loop_is_not_shared(script):
-    """What is kept between loops must not be used by two processes."""
+def test_loops_of_parent_and_children_after_a_closed_one(script):
+    """Nothing that a closed loop leaves is used by two processes."""
     script(
         CHILD
         + """

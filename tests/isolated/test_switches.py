@@ -10,7 +10,6 @@ SWITCHES = [
     "raw_steps",
     "poll_skip",
     "hold_writes",
-    "kept_loop",
     "native_executor",
     "timerfd",
     "datagram_batch",

@@ -1,0 +1,169 @@
+/* epoll, or kqueue: see fd_set.h. */
+#include "loop/fd_set.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+#define MOST_TAKEN 64
+
+#ifdef __linux__
+#include <sys/epoll.h>
+
+int
+fl_fd_set_open(FlFdSet *set)
+{
+    set->fd = epoll_create1(EPOLL_CLOEXEC);
+    return set->fd < 0 ? -errno : 0;
+}
+
+static int
+control(FlFdSet *set, int operation, int fd, int wanted, uint64_t tag,
+        FlFire fire)
+{
+    struct epoll_event event = {.data.u64 = tag};
+    /* Urgent data ends a read early: a stream has to know of it. */
+    event.events = fire == FL_FIRE_ONCE ? EPOLLONESHOT
+                                        : EPOLLET | EPOLLRDHUP | EPOLLPRI;
+    if (wanted & FL_READABLE) {
+        event.events |= EPOLLIN;
+    }
+    if (wanted & FL_WRITABLE) {
+        event.events |= EPOLLOUT;
+    }
+    return epoll_ctl(set->fd, operation, fd, &event) < 0 ? -errno : 0;
+}
+
+int
+fl_fd_set_add(FlFdSet *set, int fd, int wanted, uint64_t tag, FlFire fire)
+{
+    return control(set, EPOLL_CTL_ADD, fd, wanted, tag, fire);
+}
+
+int
+fl_fd_set_change(FlFdSet *set, int fd, int wanted, uint64_t tag, FlFire fire)
+{
+    return control(set, EPOLL_CTL_MOD, fd, wanted, tag, fire);
+}
+
+void
+fl_fd_set_remove(FlFdSet *set, int fd)
+{
+    /* It fails where the number was closed.  Then the registration is gone,
+       or its file lives on in a duplicate and its tag tells it. */
+    (void)control(set, EPOLL_CTL_DEL, fd, 0, 0, FL_FIRE_ONCE);
+}
+
+int
+fl_fd_set_take(FlFdSet *set, FlFdEvent *events, int most)
+{
+    struct epoll_event taken[MOST_TAKEN];
+    int limit = most < MOST_TAKEN ? most : MOST_TAKEN;
+    int count = epoll_wait(set->fd, taken, limit, 0);
+    for (int at = 0; at < count; at++) {
+        uint32_t bits = taken[at].events;
+        FlFdEvent *event = &events[at];
+        event->tag = taken[at].data.u64;
+        event->data_alone = !(bits & ~(uint32_t)(EPOLLIN | EPOLLOUT));
+        /* As in selectors: an end or an error is an event of both kinds. */
+        event->events =
+            (bits & ~(uint32_t)EPOLLOUT ? FL_READABLE : 0)
+            | (bits & (EPOLLOUT | EPOLLERR | EPOLLHUP) ? FL_WRITABLE : 0);
+    }
+    return count < 0 ? 0 : count;
+}
+
+#else
+#include <sys/event.h>
+#include <time.h>
+
+int
+fl_fd_set_open(FlFdSet *set)
+{
+    set->fd = kqueue();
+    if (set->fd < 0) {
+        return -errno;
+    }
+    (void)fcntl(set->fd, F_SETFD, FD_CLOEXEC);
+    return 0;
+}
+
+static int
+filter(FlFdSet *set, int fd, int filter, bool on, uint64_t tag, FlFire fire)
+{
+    struct kevent change;
+    unsigned flags =
+        on ? EV_ADD | EV_ENABLE | (fire == FL_FIRE_ONCE ? EV_DISPATCH
+                                                        : EV_CLEAR)
+           : EV_DELETE;
+    EV_SET(&change, fd, filter, flags, 0, 0, (void *)(uintptr_t)tag);
+    if (kevent(set->fd, &change, 1, NULL, 0, NULL) == 0) {
+        return 0;
+    }
+    return !on && errno == ENOENT ? 0 : -errno;
+}
+
+int
+fl_fd_set_add(FlFdSet *set, int fd, int wanted, uint64_t tag, FlFire fire)
+{
+    int code =
+        filter(set, fd, EVFILT_READ, wanted & FL_READABLE, tag, fire);
+    return code < 0 ? code
+                    : filter(set, fd, EVFILT_WRITE, wanted & FL_WRITABLE, tag,
+                             fire);
+}
+
+int
+fl_fd_set_change(FlFdSet *set, int fd, int wanted, uint64_t tag, FlFire fire)
+{
+    return fl_fd_set_add(set, fd, wanted, tag, fire);
+}
+
+void
+fl_fd_set_remove(FlFdSet *set, int fd)
+{
+    (void)fl_fd_set_add(set, fd, 0, 0, FL_FIRE_ONCE);
+}
+
+int
+fl_fd_set_take(FlFdSet *set, FlFdEvent *events, int most)
+{
+    struct kevent taken[MOST_TAKEN];
+    struct timespec now = {0, 0};
+    int limit = most < MOST_TAKEN ? most : MOST_TAKEN;
+    int count = kevent(set->fd, NULL, 0, taken, limit, &now);
+    for (int at = 0; at < count; at++) {
+        events[at].tag = (uint64_t)(uintptr_t)taken[at].udata;
+        events[at].events =
+            taken[at].filter == EVFILT_READ ? FL_READABLE : FL_WRITABLE;
+        events[at].data_alone = !(taken[at].flags & (EV_EOF | EV_ERROR));
+    }
+    return count < 0 ? 0 : count;
+}
+#endif
+
+int
+fl_fd_set_renew(FlFdSet *set)
+{
+    FlFdSet fresh;
+    int code = fl_fd_set_open(&fresh);
+    if (code < 0 || fresh.fd == set->fd) {
+        return code; /* a kqueue does not come with the fork */
+    }
+    if (dup2(fresh.fd, set->fd) < 0
+        || fcntl(set->fd, F_SETFD, FD_CLOEXEC) < 0)
+    {
+        code = -errno;
+    }
+    fl_fd_set_close(&fresh);
+    return code;
+}
+
+void
+fl_fd_set_close(FlFdSet *set)
+{
+    if (set->fd >= 0) {
+        (void)close(set->fd);
+        set->fd = -1;
+    }
+}

@@ -1,0 +1,436 @@
+/* Watches of both kinds; see watch.h.
+
+   1. Between polls no libuv callback runs, so nothing here is re-entered by
+      Python code.
+   2. `fired` is changed by the loop's thread in a poll, without the GIL;
+      `shared_fired` only outside of one.  Bits that an owner no longer wants
+      are dropped where they would be run.
+   3. A shared watch's tag is its number and generation.  A new watch and a new
+      file under the number get a new generation: events of an older
+      registration are ignored.
+   4. A registration that has fired once stays, disarmed, when its watch is
+      closed: the next watch of the number arms it with one system call. */
+#include "loop/watch.h"
+
+#include "base/codes.h"
+#include "loop/poller.h"
+#include "py/compat.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define EVENTS_AT_ONCE 64
+
+static void
+on_poll(uv_poll_t *uv, int status, int uv_events)
+{
+    FlWatch *watch = uv->data;
+    int events = 0;
+    if (status < 0) {
+        events = FL_READABLE | FL_WRITABLE | FL_POLL_ERROR;
+        watch->armed = false; /* libuv stopped it */
+    }
+    else {
+        if (uv_events & UV_READABLE) {
+            events |= FL_READABLE;
+        }
+        if (uv_events & UV_WRITABLE) {
+            events |= FL_WRITABLE;
+        }
+    }
+    if (watch->fired == 0) {
+        fl_list_append(&watch->poller->fired, &watch->fired_link);
+    }
+    watch->fired |= (uint8_t)events;
+}
+
+/* --- libuv's ------------------------------------------------------------- */
+
+/* The one gate to libuv: true if the calling thread may change it now, else
+   the change is noted for the loop's thread. */
+static bool
+may_change_uv(FlWatch *watch)
+{
+    FlPoller *poller = watch->poller;
+    if (!fl_poller_is_elsewhere(poller)) {
+        return true;
+    }
+    uv_mutex_lock(&poller->lock);
+    if (fl_list_is_empty(&watch->change_link)) {
+        fl_list_append(&poller->changed, &watch->change_link);
+    }
+    atomic_store(&poller->has_changed, true);
+    uv_mutex_unlock(&poller->lock);
+    fl_poller_wake_anythread(poller);
+    return false;
+}
+
+static void
+forget_change(FlWatch *watch)
+{
+    if (!fl_list_is_empty(&watch->change_link)) {
+        uv_mutex_lock(&watch->poller->lock);
+        fl_list_remove(&watch->change_link);
+        uv_mutex_unlock(&watch->poller->lock);
+    }
+}
+
+static int
+uv_open(FlWatch *watch)
+{
+    FlPoller *poller = watch->poller;
+    FL_CHECK(!fl_poller_is_elsewhere(poller), "libuv is the loop's thread's");
+    int code = uv_poll_init(&poller->uv, &watch->uv, watch->fd);
+    if (code == 0) {
+        watch->uv.data = watch;
+        watch->uv_open = true;
+    }
+    return code;
+}
+
+/* Have libuv watch for what is wanted now. */
+static int
+uv_apply(FlWatch *watch)
+{
+    FL_CHECK(!fl_poller_is_elsewhere(watch->poller),
+             "libuv is the loop's thread's");
+    int uv_events = (watch->wanted & FL_READABLE ? UV_READABLE : 0)
+                    | (watch->wanted & FL_WRITABLE ? UV_WRITABLE : 0);
+    watch->fired &= watch->wanted;
+    if (watch->fired == 0) {
+        fl_list_remove(&watch->fired_link);
+    }
+    if (uv_events == 0) {
+        watch->armed = false;
+        return uv_poll_stop(&watch->uv);
+    }
+    int code = uv_poll_start(&watch->uv, uv_events, on_poll);
+    watch->armed = code == 0;
+    return code;
+}
+
+static void
+on_uv_closed(uv_handle_t *handle)
+{
+    FlWatch *watch = handle->data;
+    watch->uv_open = false;
+    if (watch->owner == NULL) {
+        watch->poller->watch_count--;
+        free(watch);
+    }
+}
+
+/* --- shared -------------------------------------------------------------- */
+
+static FlNumber *
+number_of(const FlWatch *watch)
+{
+    return &watch->poller->numbers[watch->fd];
+}
+
+static int
+reserve_number(FlPoller *poller, int fd)
+{
+    if (fd < poller->numbers_size) {
+        return 0;
+    }
+    int size = poller->numbers_size ? poller->numbers_size : 64;
+    while (size <= fd) {
+        size = size > INT32_MAX / 2 ? INT32_MAX : size * 2;
+    }
+    FlNumber *numbers =
+        realloc(poller->numbers, (size_t)size * sizeof(*numbers));
+    if (numbers == NULL) {
+        return FL_NO_MEMORY;
+    }
+    memset(numbers + poller->numbers_size, 0,
+           (size_t)(size - poller->numbers_size) * sizeof(*numbers));
+    poller->numbers = numbers;
+    poller->numbers_size = size;
+    return 0;
+}
+
+static int
+shared_open(FlWatch *watch)
+{
+    FlPoller *poller = watch->poller;
+    int code = reserve_number(poller, watch->fd);
+    if (code < 0) {
+        return code;
+    }
+    if (number_of(watch)->watch != NULL) {
+        return -EEXIST;
+    }
+    number_of(watch)->watch = watch;
+    watch->shared = true;
+    watch->generation = ++poller->last_generation;
+    return 0;
+}
+
+static uint64_t
+tag_of(const FlWatch *watch)
+{
+    return (uint64_t)watch->generation << 32 | (uint32_t)watch->fd;
+}
+
+/* Register what is wanted; what is ready already fires at once. */
+static int
+shared_arm(FlWatch *watch)
+{
+    FlFdSet *set = &watch->poller->set;
+    FlNumber *number = number_of(watch);
+    int code = -ENOENT;
+    if (number->registered) {
+        code = fl_fd_set_change(set, watch->fd, watch->wanted, tag_of(watch),
+                                watch->fire);
+    }
+    if (code == -ENOENT) {
+        /* Another file, maybe, than the one that was registered. */
+        watch->generation = ++watch->poller->last_generation;
+        code = fl_fd_set_add(set, watch->fd, watch->wanted, tag_of(watch),
+                             watch->fire);
+    }
+    if (code == -EEXIST) {
+        code = fl_fd_set_change(set, watch->fd, watch->wanted, tag_of(watch),
+                                watch->fire);
+    }
+    number->registered = watch->armed = code == 0;
+    return code;
+}
+
+static int
+shared_apply(FlWatch *watch)
+{
+    watch->fired &= watch->wanted;
+    if (watch->fired == 0) {
+        fl_list_remove(&watch->fired_link);
+    }
+    FlNumber *number = number_of(watch);
+    if (watch->wanted != 0) {
+        atomic_store_explicit(&watch->poller->watch_began, true,
+                              memory_order_relaxed);
+        return shared_arm(watch);
+    }
+    /* One that has fired, and fires once, is silent already. */
+    if (number->registered && (watch->armed || watch->fire == FL_FIRE_EDGE)) {
+        fl_fd_set_remove(&watch->poller->set, watch->fd);
+        number->registered = false;
+    }
+    watch->armed = false;
+    return 0;
+}
+
+static void
+note_shared(FlPoller *poller, const FlFdEvent *event)
+{
+    uint32_t fd = (uint32_t)event->tag;
+    FlWatch *watch = fd < (uint32_t)poller->numbers_size
+                         ? poller->numbers[fd].watch
+                         : NULL;
+    if (watch == NULL || watch->generation != (uint32_t)(event->tag >> 32)) {
+        return; /* of a registration that was left behind */
+    }
+    watch->armed = false;
+    watch->data_alone = event->data_alone;
+    if (watch->fired == 0) {
+        fl_list_append(&poller->shared_fired, &watch->fired_link);
+    }
+    watch->fired |= (uint8_t)event->events;
+}
+
+void
+fl_watch_collect_shared(FlPoller *poller)
+{
+    FlFdEvent events[EVENTS_AT_ONCE];
+    int count = fl_fd_set_take(&poller->set, events, EVENTS_AT_ONCE);
+    for (int at = 0; at < count; at++) {
+        note_shared(poller, &events[at]);
+    }
+    /* With more to come the set stays readable: the next poll sees it. */
+    poller->set_fired = false;
+}
+
+/* --- both ---------------------------------------------------------------- */
+
+int
+fl_watch_open(FlPoller *poller, int fd, bool shared, FlFire fire,
+              FlWatch **out)
+{
+    FlWatch *watch = calloc(1, sizeof(*watch));
+    if (watch == NULL) {
+        return FL_NO_MEMORY;
+    }
+    fl_list_init(&watch->fired_link);
+    fl_list_init(&watch->change_link);
+    watch->poller = poller;
+    watch->fd = fd;
+    watch->fire = fire;
+    watch->position = UINT64_MAX;
+    int code = shared ? shared_open(watch) : uv_open(watch);
+    if (code < 0) {
+        free(watch);
+        return code;
+    }
+    poller->watch_count++;
+    *out = watch;
+    return 0;
+}
+
+int
+fl_watch_set(FlWatch *watch, int wanted)
+{
+    int code = fl_poller_leave_parent(watch->poller);
+    if (code < 0) {
+        return code;
+    }
+    watch->wanted = (uint8_t)wanted;
+    if (watch->shared) {
+        return shared_apply(watch);
+    }
+    return may_change_uv(watch) ? uv_apply(watch) : 0;
+}
+
+int
+fl_watch_arm_again(FlWatch *watch)
+{
+    return watch->shared ? shared_arm(watch) : uv_apply(watch);
+}
+
+void
+fl_watch_note_empty(FlWatch *watch, bool short_read)
+{
+    if (watch->shared && watch->fire == FL_FIRE_EDGE
+        && watch->wanted == FL_READABLE
+        && (!short_read || watch->data_alone))
+    {
+        watch->armed = true;
+    }
+}
+
+/* Move a watch of libuv's to the set. */
+static int
+move_to_set(FlWatch *watch)
+{
+    if (watch->shared) {
+        return 0;
+    }
+    int code = shared_open(watch);
+    if (code < 0) {
+        return code;
+    }
+    uv_close((uv_handle_t *)&watch->uv, on_uv_closed);
+    /* What libuv reported and was not run is reported anew. */
+    return watch->wanted != 0 ? shared_apply(watch) : 0;
+}
+
+int
+fl_watch_share(FlWatch *watch)
+{
+    watch->to_share = true;
+    return watch->shared || !may_change_uv(watch) ? 0 : move_to_set(watch);
+}
+
+void
+fl_watch_apply(FlWatch *watch)
+{
+    if (watch->to_share) {
+        (void)move_to_set(watch);
+    }
+    else if (!watch->shared) {
+        (void)uv_apply(watch);
+    }
+}
+
+void
+fl_watch_close(FlWatch *watch)
+{
+    FlPoller *poller = watch->poller;
+    (void)fl_poller_leave_parent(poller); /* where it fails nothing helps */
+    if (watch->shared && number_of(watch)->watch == watch) {
+        watch->wanted = 0;
+        (void)shared_apply(watch);
+        number_of(watch)->watch = NULL;
+    }
+    watch->owner = NULL;
+    watch->wanted = 0;
+    /* Without a GIL the loop's thread may be looking at any watch. */
+    if ((watch->uv_open || !FL_HAVE_GIL) && !may_change_uv(watch)) {
+        return;
+    }
+    forget_change(watch);
+    watch->fired = 0;
+    fl_list_remove(&watch->fired_link);
+    if (!watch->uv_open) {
+        poller->watch_count--;
+        free(watch);
+    }
+    else if (!uv_is_closing((uv_handle_t *)&watch->uv)) {
+        uv_close((uv_handle_t *)&watch->uv, on_uv_closed);
+    }
+}
+
+/* --- for the loop's thread ----------------------------------------------- */
+
+FlWatch *
+fl_watch_pop_changed(FlPoller *poller)
+{
+    if (!atomic_load_explicit(&poller->has_changed, memory_order_acquire)) {
+        return NULL;
+    }
+    uv_mutex_lock(&poller->lock);
+    FlList *link = fl_list_pop(&poller->changed);
+    if (link == NULL) {
+        atomic_store(&poller->has_changed, false);
+    }
+    uv_mutex_unlock(&poller->lock);
+    return link == NULL ? NULL : FL_LIST_ENTRY(link, FlWatch, change_link);
+}
+
+FlWatch *
+fl_watch_pop_fired(FlPoller *poller)
+{
+    FlList *link = fl_list_pop(&poller->fired);
+    if (link == NULL) {
+        link = fl_list_pop(&poller->shared_fired);
+    }
+    return link == NULL ? NULL : FL_LIST_ENTRY(link, FlWatch, fired_link);
+}
+
+void
+fl_watch_register_again(FlPoller *poller)
+{
+    for (int fd = 0; fd < poller->numbers_size; fd++) {
+        FlNumber *number = &poller->numbers[fd];
+        number->registered = false;
+        if (number->watch != NULL && number->watch->wanted != 0) {
+            (void)shared_arm(number->watch);
+        }
+    }
+}
+
+static void
+close_any(uv_handle_t *handle, void *arg)
+{
+    FlPoller *poller = arg;
+    if (!uv_is_closing(handle) && handle->type == UV_POLL
+        && handle != (uv_handle_t *)&poller->set_poll)
+    {
+        fl_watch_close(handle->data);
+    }
+}
+
+void
+fl_watch_close_all(FlPoller *poller)
+{
+    FlWatch *watch;
+    while ((watch = fl_watch_pop_changed(poller)) != NULL) {
+        fl_watch_close(watch);
+    }
+    for (int fd = 0; fd < poller->numbers_size; fd++) {
+        if (poller->numbers[fd].watch != NULL) {
+            fl_watch_close(poller->numbers[fd].watch);
+        }
+    }
+    uv_walk(&poller->uv, close_any, poller);
+}

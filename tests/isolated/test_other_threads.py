@@ -1,0 +1,311 @@
+"""Descriptor calls from other threads while the loop waits.
+
+asyncio forbids most of them and yet survives: a collection in any thread runs
+destructors, and those unregister and close.  A loop that is changed while its
+thread waits must not end the process, nor sleep over a wake-up.
+"""
+
+import pytest
+
+LOOP_AND_THREADS = """
+def run_beside(main, *threads, seconds=1.0):
+    \"\"\"Run a coroutine function; call the others over and over meanwhile.\"\"\"
+    loop = new_loop()
+    failures = []
+    ended = threading.Event()
+
+    def repeat(call):
+        try:
+            while not ended.is_set():
+                call(loop)
+        except BaseException as exc:
+            failures.append(exc)
+
+    workers = [threading.Thread(target=repeat, args=(t,)) for t in threads]
+    async def whole():
+        for worker in workers:
+            worker.start()
+        try:
+            await main(time.monotonic() + seconds)
+        finally:
+            ended.set()
+            while any(worker.is_alive() for worker in workers):
+                await asyncio.sleep(0.001)
+    loop.run_until_complete(whole())
+    assert not failures, failures
+    return loop
+
+def assert_wake_ups_are_heard(loop, count=50):
+    \"\"\"Each with the loop asleep, for nothing else is there to do.\"\"\"
+    heard = threading.Event()
+    def wake():
+        for _ in range(count):
+            heard.clear()
+            loop.call_soon_threadsafe(heard.set)
+            assert heard.wait(10), "a wake-up was lost"
+        loop.call_soon_threadsafe(loop.stop)
+    thread = threading.Thread(target=wake)
+    thread.start()
+    loop.run_forever()
+    thread.join()
+
+def assert_idle(loop):
+    loop.run_until_complete(asyncio.sleep(0.01))
+    start = time.process_time()
+    loop.run_until_complete(asyncio.sleep(0.2))
+    assert time.process_time() - start < 0.1
+"""
+
+
+def test_collected_watchers_unregister_in_another_thread(script):
+    script(
+        LOOP_AND_THREADS
+        + """
+class Watcher:
+    def __init__(self, loop):
+        self.loop = loop
+        self.pair = socket.socketpair()
+        self.me = self
+        loop.add_reader(self.pair[0], int)
+        loop.add_writer(self.pair[0].fileno(), int)
+    def __del__(self):
+        self.loop.remove_reader(self.pair[0])
+        self.loop.remove_writer(self.pair[0])
+        for each in self.pair:
+            each.close()
+
+made = threading.Semaphore(0)
+gc.disable()
+
+def collect(loop):
+    if made.acquire(timeout=0.1):
+        gc.collect()
+
+async def main(end):
+    loop = asyncio.get_running_loop()
+    while time.monotonic() < end:
+        for _ in range(5):
+            Watcher(loop)
+        made.release()
+        await asyncio.sleep(0.002)
+
+loop = run_beside(main, collect)
+gc.collect()
+assert_wake_ups_are_heard(loop)
+assert_idle(loop)
+loop.close()
+""",
+        "-W",
+        "ignore",
+    )
+
+
+@pytest.mark.parametrize("method", ["close", "abort", "pause_reading"])
+@pytest.mark.parametrize("side", ["server", "client"])
+def test_collected_owners_change_transports_in_another_thread(
+    fast_script, method, side
+):
+    """asyncio survives it with errors of its selector's map."""
+    fast_script(
+        LOOP_AND_THREADS
+        + f"""
+METHOD, SIDE = {method!r}, {side!r}
+"""
+        + """
+class Owner:
+    def __init__(self, transport):
+        self.transport = transport
+        self.me = self
+    def __del__(self):
+        getattr(self.transport, METHOD)()
+
+made = threading.Semaphore(0)
+gc.disable()
+opened = []
+
+class Owned(asyncio.Protocol):
+    def connection_made(self, transport):
+        opened.append(transport)
+        Owner(transport)
+        made.release()
+
+def collect(loop):
+    if made.acquire(timeout=0.1):
+        gc.collect()
+
+async def main(end):
+    loop = asyncio.get_running_loop()
+    kinds = Owned, asyncio.Protocol
+    if SIDE == "client":
+        kinds = kinds[::-1]
+    server = await loop.create_server(kinds[0], "127.0.0.1", 0)
+    name = server.sockets[0].getsockname()
+    while time.monotonic() < end:
+        clients = []
+        for _ in range(4):
+            client, _ = await loop.create_connection(kinds[1], *name)
+            clients.append(client)
+        await asyncio.sleep(0.002)
+        for transport in clients + opened:
+            transport.abort()
+        opened.clear()
+    server.close()
+    await server.wait_closed()
+
+loop = run_beside(main, collect)
+gc.collect()
+assert_wake_ups_are_heard(loop)
+assert_idle(loop)
+loop.close()
+""",
+        "-W",
+        "ignore",
+    )
+
+
+def test_a_transport_closed_by_another_thread_ends_at_once(fast_script):
+    """asyncio's loop sleeps on until something else happens."""
+    fast_script(
+        """
+class Serves(asyncio.Protocol):
+    def connection_made(self, transport):
+        made.set_result(transport)
+
+async def main():
+    global made
+    loop = asyncio.get_running_loop()
+    for method in ("close", "abort"):
+        for paused in (False, True):
+            made = loop.create_future()
+            server = await loop.create_server(Serves, "127.0.0.1", 0)
+            name = server.sockets[0].getsockname()
+            peer = socket.create_connection(name, timeout=10)
+            transport = await made
+            if paused:
+                transport.pause_reading()
+            def end():
+                time.sleep(0.02)
+                getattr(transport, method)()
+                assert peer.recv(1) == b""
+                told.append(method)
+                loop.call_soon_threadsafe(done.set)
+            done = asyncio.Event()
+            told = []
+            thread = threading.Thread(target=end)
+            thread.start()
+            await done.wait()
+            thread.join()
+            assert told == [method]
+            peer.close()
+            server.close()
+            await server.wait_closed()
+
+loop = new_loop()
+loop.run_until_complete(main())
+loop.close()
+"""
+    )
+
+
+def test_a_reader_added_by_another_thread_is_heard(script):
+    script(
+        LOOP_AND_THREADS
+        + """
+loop = new_loop()
+def add():
+    for round in range(50):
+        left, right = socket.socketpair()
+        right.send(b"x")
+        heard = threading.Event()
+        time.sleep(0.0005)
+        loop.add_reader(left, lambda: (left.recv(1), heard.set()))
+        assert heard.wait(10), round
+        heard.clear()
+        right.send(b"y")
+        assert heard.wait(10), round
+        assert loop.remove_reader(left)
+        left.close()
+        right.close()
+    loop.call_soon_threadsafe(loop.stop)
+failures = []
+threading.excepthook = lambda args: (failures.append(args), os._exit(3))
+thread = threading.Thread(target=add)
+thread.start()
+loop.run_forever()
+thread.join()
+assert_idle(loop)
+loop.close()
+"""
+    )
+
+
+def test_wake_ups_while_descriptors_are_closed_before_they_are_removed(script):
+    """By a loop that comes to rest after each: none may be slept over."""
+    script(
+        LOOP_AND_THREADS
+        + """
+heard = [0, 0, 0]
+def waker(number):
+    def wake(loop):
+        answered = threading.Event()
+        loop.call_soon_threadsafe(answered.set)
+        assert answered.wait(10), "a wake-up was lost"
+        heard[number] += 1
+    return wake
+
+async def main(end):
+    loop = asyncio.get_running_loop()
+    while time.monotonic() < end:
+        left, right = socket.socketpair()
+        kept = left.dup()
+        number = left.fileno()
+        loop.add_reader(number, int)
+        await asyncio.sleep(0)
+        left.close()
+        right.send(b"x")
+        loop.remove_reader(number)
+        await asyncio.sleep(0.0005)
+        right.close()
+        kept.close()
+
+loop = run_beside(main, *[waker(number) for number in range(3)])
+assert all(heard), heard
+assert_wake_ups_are_heard(loop)
+assert_idle(loop)
+loop.close()
+"""
+    )
+
+
+def test_servers_and_datagram_endpoints_closed_by_another_thread(script):
+    script(
+        LOOP_AND_THREADS
+        + """
+import queue
+things = queue.Queue()
+def close_one(loop):
+    try:
+        things.get(timeout=0.1).close()
+    except queue.Empty:
+        pass
+
+async def main(end):
+    loop = asyncio.get_running_loop()
+    while time.monotonic() < end:
+        server = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0)
+        endpoint, _ = await loop.create_datagram_endpoint(
+            asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0)
+        )
+        things.put(endpoint)
+        things.put(server)
+        await asyncio.sleep(0.001)
+
+loop = run_beside(main, close_one)
+while not things.empty():
+    things.get().close()
+assert_wake_ups_are_heard(loop)
+assert_idle(loop)
+loop.run_until_complete(asyncio.sleep(0.01))
+loop.close()
+"""
+    )
