@@ -77,6 +77,9 @@ PyObject *fl_loop_scheduled_get(FlLoop *loop, void *closure);
 FL_ONE(fl_loop_signal_wakeup);
 extern const char fl_loop_signal_wakeup_doc[];
 
+/* args.c: TypeError for an argument that was not given; -1. */
+int fl_args_missing(const char *function, const char *parameter);
+
 /* Read the one keyword these calls know, context=; *context stays NULL when
    it is absent or None.  Borrowed.  0, or -1 with TypeError set. */
 int fl_parse_context(FlLoop *loop, const char *function,

@@ -16,127 +16,6 @@
 
 #include <math.h>
 
-/* --- arguments ----------------------------------------------------------- */
-
-int
-fl_parse_context(FlLoop *loop, const char *function, PyObject *const *values,
-                 PyObject *kwnames, PyObject **context)
-{
-    for (Py_ssize_t at = 0; at < PyTuple_GET_SIZE(kwnames); at++) {
-        PyObject *name = PyTuple_GET_ITEM(kwnames, at);
-        if (name != loop->state->names.context
-            && PyUnicode_Compare(name, loop->state->names.context) != 0)
-        {
-            if (!PyErr_Occurred()) {
-                PyErr_Format(PyExc_TypeError,
-                             "%s() got an unexpected keyword argument '%U'",
-                             function, name);
-            }
-            return -1;
-        }
-        *context = values[at] == Py_None ? NULL : values[at];
-    }
-    if (*context != NULL && !PyContext_CheckExact(*context)) {
-        PyErr_Format(PyExc_TypeError,
-                     "%s() context must be a contextvars.Context, not %.100s",
-                     function, Py_TYPE(*context)->tp_name);
-        return -1;
-    }
-    return 0;
-}
-
-PyObject *
-fl_args_tuple(PyObject *const *args, Py_ssize_t count)
-{
-    PyObject *tuple = PyTuple_New(count);
-    for (Py_ssize_t at = 0; tuple != NULL && at < count; at++) {
-        PyTuple_SET_ITEM(tuple, at, Py_NewRef(args[at]));
-    }
-    return tuple;
-}
-
-static int
-missing(const char *function, const char *parameter)
-{
-    PyErr_Format(PyExc_TypeError,
-                 "%s() missing 1 required positional argument: '%s'", function,
-                 parameter);
-    return -1;
-}
-
-PyObject *
-fl_parse_one(const char *function, const char *parameter,
-             PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
-{
-    Py_ssize_t named = kwnames == NULL ? 0 : PyTuple_GET_SIZE(kwnames);
-    if (nargs + named == 1
-        && (named == 0
-            || PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(kwnames, 0),
-                                                parameter)
-                   == 0))
-    {
-        return args[0];
-    }
-    if (nargs + named == 0) {
-        (void)missing(function, parameter);
-    }
-    else {
-        PyErr_Format(PyExc_TypeError, "%s() takes one argument, '%s'",
-                     function, parameter);
-    }
-    return NULL;
-}
-
-PyObject *
-fl_call_named(FlLoop *loop, FlMethod method, const char *function,
-              const char *const *names, PyObject *const *args,
-              Py_ssize_t nargs, PyObject *kwnames)
-{
-    PyObject *values[3] = {NULL}, *context = NULL;
-    Py_ssize_t count = names[1] == NULL ? 1 : 2;
-    for (Py_ssize_t at = 0; at < nargs; at++) {
-        values[at] = args[at];
-    }
-    for (Py_ssize_t at = 0; at < PyTuple_GET_SIZE(kwnames); at++) {
-        PyObject *name = PyTuple_GET_ITEM(kwnames, at);
-        Py_ssize_t place = 0;
-        while (place < count
-               && PyUnicode_CompareWithASCIIString(name, names[place]) != 0)
-        {
-            place++;
-        }
-        if (place < count && values[place] == NULL) {
-            values[place] = args[nargs + at];
-        }
-        else if (place == count
-                 && PyUnicode_Compare(name, loop->state->names.context) == 0)
-        {
-            context = args[nargs + at];
-        }
-        else {
-            PyErr_Format(PyExc_TypeError, "%s() got %s '%U'", function,
-                         place < count ? "multiple values for argument"
-                                       : "an unexpected keyword argument",
-                         name);
-            return NULL;
-        }
-    }
-    for (Py_ssize_t place = 0; place < count; place++) {
-        if (values[place] == NULL) {
-            (void)missing(function, names[place]);
-            return NULL;
-        }
-    }
-    if (context == NULL) {
-        return method(loop, values, count, NULL);
-    }
-    values[count] = context;
-    PyObject *rest = PyTuple_Pack(1, loop->state->names.context);
-    PyObject *result = rest == NULL ? NULL : method(loop, values, count, rest);
-    Py_XDECREF(rest);
-    return result;
-}
-
 static const char *const call_names[] = {"callback", NULL};
 static const char *const later_names[] = {"delay", "callback"};
 static const char *const at_names[] = {"when", "callback"};
@@ -286,7 +165,7 @@ fl_loop_call_soon(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
             return fl_call_named(loop, fl_loop_call_soon, "call_soon",
                                  call_names, args, nargs, kwnames);
         }
-        (void)missing("call_soon", "callback");
+        (void)fl_args_missing("call_soon", "callback");
         return NULL;
     }
     if (kwnames != NULL
@@ -344,7 +223,7 @@ fl_loop_call_soon_threadsafe(FlLoop *loop, PyObject *const *args,
                                  "call_soon_threadsafe", call_names, args,
                                  nargs, kwnames);
         }
-        (void)missing("call_soon_threadsafe", "callback");
+        (void)fl_args_missing("call_soon_threadsafe", "callback");
         return NULL;
     }
     if (kwnames != NULL
@@ -552,9 +431,9 @@ parse_timer(FlLoop *loop, const char *function, PyObject *const *args,
 {
     bool is_delay = function == call_later;
     if (nargs < 2) {
-        return missing(function, nargs == 1 ? "callback"
-                                 : is_delay ? "delay"
-                                            : "when");
+        return fl_args_missing(function, nargs == 1 ? "callback"
+                                         : is_delay ? "delay"
+                                                    : "when");
     }
     if (args[0] == Py_None) {
         PyErr_SetString(PyExc_TypeError, is_delay ? "delay must not be None"

@@ -18,7 +18,7 @@ BEFORE_3_13 = {"_PyObject_ClearManagedDict", "_PyObject_VisitManagedDict"}
 BY_TEXT = re.compile(r"PyObject_(CallMethod|\w+AttrString)\(")
 #: Functions that run once an interpreter, where that is shorter.
 RUN_ONCE = re.compile(
-    r"fl_\w+_register|take|steps_learn|module_exec|slot_is_at"
+    r"fl_\w+_register|take|steps_learn|module_exec|check_slots"
     r"|default_executor|fl_transport_set_max_size"
 )
 
