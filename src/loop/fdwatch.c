@@ -458,27 +458,17 @@ static PyObject *
 add(FlLoop *loop, const char *function, int event, PyObject *const *args,
     Py_ssize_t nargs, PyObject *kwnames, bool checked)
 {
-    PyObject *context = NULL;
-    if (fl_loop_check_open(loop) < 0) {
-        return NULL;
-    }
-    if (nargs < 2) {
-        PyErr_Format(PyExc_TypeError,
-                     "%s() missing required positional arguments", function);
-        return NULL;
-    }
-    if (kwnames != NULL && checked) {
-        PyErr_Format(PyExc_TypeError,
-                     "%s() got an unexpected keyword argument '%U'", function,
-                     PyTuple_GET_ITEM(kwnames, 0));
-        return NULL;
-    }
-    if (kwnames != NULL
-        && fl_parse_context(loop, function, args + nargs, kwnames, &context)
-               < 0)
+    FlParameters parameters = {
+        function, {"fd", "callback"}, .more = true, .context = !checked};
+    FlArgs call;
+    if (fl_loop_check_open(loop) < 0
+        || fl_args_parse(&parameters, args, nargs, kwnames, &call) < 0)
     {
         return NULL;
     }
+    args = call.args;
+    nargs = call.nargs;
+    PyObject *context = call.context;
     int fd = fl_fd_number(loop, args[0]);
     if (fd < 0 || (checked && check_no_transport(loop, args[0], fd) < 0)) {
         return NULL;
@@ -592,15 +582,9 @@ const char fl_loop_add_writer_raw_doc[] =
 const char fl_loop_remove_reader_raw_doc[] = DOC_RAW("remove_reader", "fd");
 const char fl_loop_remove_writer_raw_doc[] = DOC_RAW("remove_writer", "fd");
 
-static const char *const add_names[] = {"fd", "callback"};
-
 #define ADD(function, python_name, event, checked, convert)                \
     FL_FAST_KW(function)                                                   \
     {                                                                      \
-        if (nargs < 2 && kwnames != NULL) {                                \
-            return fl_call_named(loop, function, python_name, add_names,   \
-                                 args, nargs, kwnames);                    \
-        }                                                                  \
         return convert(                                                    \
             add(loop, python_name, event, args, nargs, kwnames, checked)); \
     }

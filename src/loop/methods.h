@@ -6,6 +6,7 @@
 #define FL_LOOP_METHODS_H
 
 #include "loop/loop.h"
+#include "py/args.h"
 
 #define FL_FAST(name) \
     PyObject *name(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs)
@@ -76,34 +77,6 @@ PyObject *fl_loop_scheduled_get(FlLoop *loop, void *closure);
 /* signals.c */
 FL_ONE(fl_loop_signal_wakeup);
 extern const char fl_loop_signal_wakeup_doc[];
-
-/* args.c: TypeError for an argument that was not given; -1. */
-int fl_args_missing(const char *function, const char *parameter);
-
-/* Read the one keyword these calls know, context=; *context stays NULL when
-   it is absent or None.  Borrowed.  0, or -1 with TypeError set. */
-int fl_parse_context(FlLoop *loop, const char *function,
-                     PyObject *const *values, PyObject *kwnames,
-                     PyObject **context);
-
-typedef PyObject *(*FlMethod)(FlLoop *, PyObject *const *, Py_ssize_t,
-                              PyObject *);
-
-/* Programs may name the leading parameters: call_later(delay=1, callback=f).
-   That is rare; such a call is made anew with positions.  names: one or two,
-   then NULL where it is one. */
-PyObject *fl_call_named(FlLoop *loop, FlMethod method, const char *function,
-                        const char *const *names, PyObject *const *args,
-                        Py_ssize_t nargs, PyObject *kwnames);
-
-/* The one argument of a method, given by position or by name: borrowed, NULL
-   with TypeError set. */
-PyObject *fl_parse_one(const char *function, const char *parameter,
-                       PyObject *const *args, Py_ssize_t nargs,
-                       PyObject *kwnames);
-
-/* A tuple of new references to arguments. */
-PyObject *fl_args_tuple(PyObject *const *args, Py_ssize_t count);
 
 /* debug.c: what asyncio checks in debug mode before it schedules, and the
    stack of the caller for the handle.  0 or -1. */

@@ -5,15 +5,14 @@
 
 /* Whether a class has a method of the program's; 1, 0 or -1. */
 static int
-is_replaced(PyTypeObject *type, PyObject *name, FlMethod ours)
+is_replaced(PyTypeObject *type, PyObject *name, PyCFunction ours)
 {
     PyObject *method = PyObject_GetAttr((PyObject *)type, name);
     if (method == NULL) {
         return -1;
     }
     bool same = Py_IS_TYPE(method, &PyMethodDescr_Type)
-                && ((PyMethodDescrObject *)method)->d_method->ml_meth
-                       == (PyCFunction)(void (*)(void))ours;
+                && ((PyMethodDescrObject *)method)->d_method->ml_meth == ours;
     Py_DECREF(method);
     return !same;
 }
@@ -23,10 +22,12 @@ fl_overrides_note_class(FlLoop *loop)
 {
     const FlNames *names = &loop->state->names;
     PyTypeObject *type = Py_TYPE(loop);
-    int time =
-        is_replaced(type, names->time, (FlMethod)(void (*)(void))fl_loop_time);
+    int time = is_replaced(type, names->time,
+                           (PyCFunction)(void (*)(void))fl_loop_time);
     int call_soon =
-        time < 0 ? -1 : is_replaced(type, names->call_soon, fl_loop_call_soon);
+        time < 0 ? -1
+                 : is_replaced(type, names->call_soon,
+                               (PyCFunction)(void (*)(void))fl_loop_call_soon);
     loop->class_has_time = time > 0;
     loop->class_has_call_soon = call_soon > 0;
     return call_soon < 0 ? -1 : 0;

@@ -16,9 +16,19 @@
 
 #include <math.h>
 
-static const char *const call_names[] = {"callback", NULL};
-static const char *const later_names[] = {"delay", "callback"};
-static const char *const at_names[] = {"when", "callback"};
+#define PARAMETERS(...)                            \
+    {                                              \
+        __VA_ARGS__, .more = true, .context = true \
+    }
+
+static const FlParameters soon_parameters =
+    PARAMETERS("call_soon", {"callback"});
+static const FlParameters threadsafe_parameters =
+    PARAMETERS("call_soon_threadsafe", {"callback"});
+static const FlParameters later_parameters =
+    PARAMETERS("call_later", {"delay", "callback"});
+static const FlParameters at_parameters =
+    PARAMETERS("call_at", {"when", "callback"});
 
 static inline PyObject *
 own_context(PyObject *context)
@@ -66,17 +76,13 @@ push_step(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
 
 /* A C task gives the same tuple of names each time, whose one string is not
    interned: the loop keeps it, to know it by its address. */
-static inline int
-parse_call_soon(FlLoop *loop, PyObject *const *values, PyObject *kwnames,
-                PyObject **context)
+static inline bool
+is_as_from_a_task(const FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
+                  PyObject *kwnames)
 {
-    if (FL_LIKELY(kwnames == loop->step_kwnames)
-        && FL_LIKELY(PyContext_CheckExact(values[0])))
-    {
-        *context = values[0];
-        return 0;
-    }
-    return fl_parse_context(loop, "call_soon", values, kwnames, context);
+    return kwnames != NULL && FL_LIKELY(kwnames == loop->step_kwnames)
+           && FL_LIKELY(nargs >= 1)
+           && FL_LIKELY(PyContext_CheckExact(args[nargs]));
 }
 
 /* Steals context. */
@@ -156,22 +162,22 @@ fl_loop_call_soon(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
                   PyObject *kwnames)
 {
     PyObject *context = NULL;
+    FlArgs parsed;
     if (FL_UNLIKELY(loop->closed)) {
         (void)fl_loop_check_open(loop);
         return NULL;
     }
-    if (FL_UNLIKELY(nargs < 1)) {
-        if (kwnames != NULL) {
-            return fl_call_named(loop, fl_loop_call_soon, "call_soon",
-                                 call_names, args, nargs, kwnames);
-        }
-        (void)fl_args_missing("call_soon", "callback");
-        return NULL;
+    if (is_as_from_a_task(loop, args, nargs, kwnames)) {
+        context = args[nargs];
     }
-    if (kwnames != NULL
-        && parse_call_soon(loop, args + nargs, kwnames, &context) < 0)
-    {
-        return NULL;
+    else if (FL_UNLIKELY(nargs < 1) || kwnames != NULL) {
+        if (fl_args_parse(&soon_parameters, args, nargs, kwnames, &parsed) < 0)
+        {
+            return NULL;
+        }
+        args = parsed.args;
+        nargs = parsed.nargs;
+        context = parsed.context;
     }
     if (FL_UNLIKELY(loop->debug)
         && fl_debug_check(loop, args[0], "call_soon", true) < 0)
@@ -213,39 +219,27 @@ PyObject *
 fl_loop_call_soon_threadsafe(FlLoop *loop, PyObject *const *args,
                              Py_ssize_t nargs, PyObject *kwnames)
 {
-    PyObject *context = NULL;
-    if (fl_loop_check_open(loop) < 0) {
-        return NULL;
-    }
-    if (nargs < 1) {
-        if (kwnames != NULL) {
-            return fl_call_named(loop, fl_loop_call_soon_threadsafe,
-                                 "call_soon_threadsafe", call_names, args,
-                                 nargs, kwnames);
-        }
-        (void)fl_args_missing("call_soon_threadsafe", "callback");
-        return NULL;
-    }
-    if (kwnames != NULL
-        && fl_parse_context(loop, "call_soon_threadsafe", args + nargs,
-                            kwnames, &context)
+    FlArgs call;
+    if (fl_loop_check_open(loop) < 0
+        || fl_args_parse(&threadsafe_parameters, args, nargs, kwnames, &call)
                < 0)
     {
         return NULL;
     }
     if (loop->debug
-        && fl_debug_check(loop, args[0], "call_soon_threadsafe", false) < 0)
+        && fl_debug_check(loop, call.args[0], "call_soon_threadsafe", false)
+               < 0)
     {
         return NULL;
     }
-    PyObject *owned = own_context(context);
+    PyObject *owned = own_context(call.context);
     if (owned == NULL) {
         return NULL;
     }
     if (!FL_HAVE_GIL || FL_UNLIKELY(loop->debug)) {
-        return push_filled(loop, args, nargs, owned, true);
+        return push_filled(loop, call.args, call.nargs, owned, true);
     }
-    PyObject *handle = push_call(loop, args, nargs, owned);
+    PyObject *handle = push_call(loop, call.args, call.nargs, owned);
     if (handle != NULL) {
         ((FlHandle *)handle)->shared = true;
     }
@@ -349,10 +343,11 @@ fl_timer_forget_anythread(FlTimerHandle *timer)
 }
 
 static PyObject *
-schedule(FlLoop *loop, FlWhen when, int64_t deadline_ns, PyObject *const *args,
-         Py_ssize_t nargs, PyObject *context)
+schedule(FlLoop *loop, FlWhen when, int64_t deadline_ns, const FlArgs *call)
 {
-    PyObject *owned = own_context(context);
+    PyObject *const *args = call->args + 1; /* the callback and its own */
+    Py_ssize_t nargs = call->nargs - 1;
+    PyObject *owned = own_context(call->context);
     PyObject *tuple = NULL;
     FlTimerHandle *timer = NULL;
     if (owned != NULL) {
@@ -381,8 +376,6 @@ schedule(FlLoop *loop, FlWhen when, int64_t deadline_ns, PyObject *const *args,
     }
     return (PyObject *)timer;
 }
-
-static const char call_later[] = "call_later";
 
 /* What no double holds counts as infinite.  0 or -1. */
 static int
@@ -423,64 +416,38 @@ take_when(PyObject *number, FlWhen *when)
     return code;
 }
 
-/* What call_later and call_at check of their arguments, but for the kind of
-   number.  0 or -1. */
+/* Whether the loop takes a timer.  0 or -1. */
 static int
-parse_timer(FlLoop *loop, const char *function, PyObject *const *args,
-            Py_ssize_t nargs, PyObject *kwnames, PyObject **context)
+check_timer(FlLoop *loop, const FlArgs *call)
 {
-    bool is_delay = function == call_later;
-    if (nargs < 2) {
-        return fl_args_missing(function, nargs == 1 ? "callback"
-                                         : is_delay ? "delay"
-                                                    : "when");
-    }
-    if (args[0] == Py_None) {
-        PyErr_SetString(PyExc_TypeError, is_delay ? "delay must not be None"
-                                                  : "when cannot be None");
-        return -1;
-    }
     if (fl_loop_check_open(loop) < 0) {
         return -1;
     }
-    if (kwnames != NULL
-        && fl_parse_context(loop, function, args + nargs, kwnames, context)
-               < 0)
-    {
-        return -1;
-    }
     /* asyncio's call_later() calls call_at(), whose name its texts have. */
-    return loop->debug ? fl_debug_check(loop, args[1], "call_at", true) : 0;
+    return loop->debug ? fl_debug_check(loop, call->args[1], "call_at", true)
+                       : 0;
 }
 
 static PyObject *
-schedule_at(FlLoop *loop, PyObject *number, PyObject *const *args,
-            Py_ssize_t nargs, PyObject *context)
+schedule_at(FlLoop *loop, PyObject *number, const FlArgs *call)
 {
     FlWhen when;
-    if (take_when(number, &when) < 0) {
+    if (take_when(number, &when) < 0 || check_timer(loop, call) < 0) {
         return NULL;
     }
-    return schedule(loop, when, deadline_of(when.seconds), args, nargs,
-                    context);
+    return schedule(loop, when, deadline_of(when.seconds), call);
 }
 
 /* asyncio's call_later, for a delay of any kind or a time() of the program's:
    call_at(self.time() + delay). */
 static PyObject *
-call_later_at(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
-              PyObject *kwnames)
+call_later_at(FlLoop *loop, const FlArgs *call)
 {
-    PyObject *context = NULL, *timer = NULL;
     PyObject *now =
         PyObject_CallMethodNoArgs((PyObject *)loop, loop->state->names.time);
-    PyObject *when = now == NULL ? NULL : PyNumber_Add(now, args[0]);
+    PyObject *when = now == NULL ? NULL : PyNumber_Add(now, call->args[0]);
+    PyObject *timer = when == NULL ? NULL : schedule_at(loop, when, call);
     Py_XDECREF(now);
-    if (when != NULL
-        && parse_timer(loop, call_later, args, nargs, kwnames, &context) == 0)
-    {
-        timer = schedule_at(loop, when, args + 1, nargs - 1, context);
-    }
     Py_XDECREF(when);
     return timer;
 }
@@ -515,17 +482,20 @@ fl_loop_call_later(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
                    PyObject *kwnames)
 {
     double delay = 0;
-    PyObject *context = NULL;
-    if (FL_UNLIKELY(nargs < 2) && kwnames != NULL) {
-        return fl_call_named(loop, fl_loop_call_later, call_later, later_names,
-                             args, nargs, kwnames);
-    }
-    if (FL_LIKELY(nargs >= 2) && args[0] != Py_None
-        && (!is_plain_delay(args[0], &delay) || fl_overrides_time(loop)))
+    FlArgs call = {.args = args, .nargs = nargs};
+    if ((FL_UNLIKELY(nargs < 2) || kwnames != NULL)
+        && fl_args_parse(&later_parameters, args, nargs, kwnames, &call) < 0)
     {
-        return call_later_at(loop, args, nargs, kwnames);
+        return NULL;
     }
-    if (parse_timer(loop, call_later, args, nargs, kwnames, &context) < 0) {
+    if (FL_UNLIKELY(call.args[0] == Py_None)) {
+        PyErr_SetString(PyExc_TypeError, "delay must not be None");
+        return NULL;
+    }
+    if (!is_plain_delay(call.args[0], &delay) || fl_overrides_time(loop)) {
+        return call_later_at(loop, &call);
+    }
+    if (check_timer(loop, &call) < 0) {
         return NULL;
     }
     FlWhen when = {0};
@@ -538,11 +508,10 @@ fl_loop_call_later(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
         when.seconds = (double)loop->now_ns / 1e9 + delay;
         return schedule(loop, when,
                         delay == 0 ? loop->now_ns : deadline_of(when.seconds),
-                        args + 1, nargs - 1, context);
+                        &call);
     }
     when.seconds = (double)fl_clock_ns() / 1e9 + delay;
-    return schedule(loop, when, deadline_of(when.seconds), args + 1, nargs - 1,
-                    context);
+    return schedule(loop, when, deadline_of(when.seconds), &call);
 }
 
 const char fl_loop_call_at_doc[] =
@@ -556,15 +525,17 @@ PyObject *
 fl_loop_call_at(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
                 PyObject *kwnames)
 {
-    PyObject *context = NULL;
-    if (FL_UNLIKELY(nargs < 2) && kwnames != NULL) {
-        return fl_call_named(loop, fl_loop_call_at, "call_at", at_names, args,
-                             nargs, kwnames);
-    }
-    if (parse_timer(loop, "call_at", args, nargs, kwnames, &context) < 0) {
+    FlArgs call = {.args = args, .nargs = nargs};
+    if ((FL_UNLIKELY(nargs < 2) || kwnames != NULL)
+        && fl_args_parse(&at_parameters, args, nargs, kwnames, &call) < 0)
+    {
         return NULL;
     }
-    return schedule_at(loop, args[0], args + 1, nargs - 1, context);
+    if (FL_UNLIKELY(call.args[0] == Py_None)) {
+        PyErr_SetString(PyExc_TypeError, "when cannot be None");
+        return NULL;
+    }
+    return schedule_at(loop, call.args[0], &call);
 }
 
 const char fl_loop_time_doc[] =
