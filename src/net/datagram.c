@@ -141,7 +141,8 @@ static const char sendto_doc[] =
     "Send bytes, or a bytearray or memoryview, as one datagram, without\n"
     "blocking; what the system has no room for waits.\n\n"
     "addr is where to, and None where the endpoint has a remote address or\n"
-    "its socket a peer.  Raises TypeError for other data, ValueError for another address\n"
+    "its socket a peer.\n"
+    "Raises TypeError for other data, ValueError for another address\n"
     "than the endpoint's.  A system error goes to the protocol's\n"
     "error_received().  "
     "Implements asyncio's DatagramTransport.sendto().";
