@@ -7,9 +7,9 @@
    1. No read allocates 128 KiB or more: the allocator would map and unmap
       such a block for every message.
    2. A read that did not fill its buffer has emptied the socket: no further
-      call is made.  One event delivers at most EVENT_BYTES in at most
-      EVENT_READS, for fairness: a peer decides how much comes, and a protocol
-      with a small buffer makes many reads of it.
+      call is made.  One event delivers at most EVENT_BYTES, for fairness,
+      and a read counts for READ_BYTES at least: a peer decides how much comes,
+      and a protocol with a small buffer makes many reads of it.
    3. After each call into the protocol the stream may be paused, closed or
       have another protocol: the loop below looks again.
    4. No read waits, whatever the descriptor's flags are: any process that
@@ -28,9 +28,9 @@
 /* A read of this much makes the next one large. */
 #define BULKY_BYTES   (8 * 1024)
 #define EVENT_BYTES   (256 * 1024)
-/* The next event costs about as much as one read, so this many make it cheap,
-   and they end well within a millisecond. */
-#define EVENT_READS   16
+/* What a smaller read counts of them: 16 reads make the cost of an event, about
+   that of one read, small, and end well within a millisecond. */
+#define READ_BYTES    (EVENT_BYTES / 16)
 
 #define READ_FAILED "Fatal read error on socket transport"
 
@@ -275,9 +275,7 @@ fl_stream_read_ready(FlStream *self)
 {
     size_t left = EVENT_BYTES;
     int code = 0;
-    for (int reads = 0; reads < EVENT_READS && code == 0 && wants_more(self);
-         reads++)
-    {
+    while (code == 0 && wants_more(self)) {
         ReadResult result = {0, false};
         if (self->buffered) {
             PyObject *protocol = Py_NewRef(self->protocol);
@@ -287,14 +285,18 @@ fl_stream_read_ready(FlStream *self)
         else {
             code = read_bytes(self, &result);
         }
-        if (!result.filled) {
+        if (FL_LIKELY(!result.filled)) {
             note_empty(self, &result);
             break;
         }
-        if (result.got_bytes >= left) {
+        size_t cost = result.got_bytes;
+        if (cost < READ_BYTES) {
+            cost = READ_BYTES;
+        }
+        if (cost >= left) {
             break;
         }
-        left -= result.got_bytes;
+        left -= cost;
     }
     return code;
 }
