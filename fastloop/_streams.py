@@ -10,6 +10,7 @@ import collections
 import logging
 import socket
 import sys
+import weakref
 from asyncio import base_events, constants
 from asyncio.trsock import TransportSocket
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SENDFILE_COMPATIBLE",
-    "TransportSocket",
+    "StreamSocket",
     "check_ssl_socket",
     "closed_socket",
     "log_event",
@@ -37,6 +38,59 @@ _logger = logging.getLogger("asyncio")
 #: The class whose calls the C code may make in its stead.
 socket_type = socket.socket
 check_ssl_socket = base_events._check_ssl_socket
+
+
+class StreamSocket(TransportSocket):
+    """The socket object that a stream's ``get_extra_info()`` answers.
+
+    Whoever takes the descriptor out of it may send or shut down beside the
+    transport, which therefore sends at once from then on.  To ask the socket
+    something, or to set an option, changes nothing.
+    """
+
+    __slots__ = ("_socket", "_transport")
+
+    def __init__(self, sock: socket.socket, transport: Any) -> None:
+        self._socket = sock
+        # The transport keeps this object, and shall die without a collector.
+        self._transport = weakref.ref(transport)
+
+    @property
+    def _sock(self) -> socket.socket:  # of fileno(), dup() and shutdown()
+        transport = self._transport()
+        if transport is not None:
+            _ = transport._sock_fd  # which makes it send at once
+        return self._socket
+
+    @property
+    def family(self) -> int:
+        return self._socket.family
+
+    @property
+    def type(self) -> int:
+        return self._socket.type
+
+    @property
+    def proto(self) -> int:
+        return self._socket.proto
+
+    def __repr__(self) -> str:
+        return repr(TransportSocket(self._socket))
+
+    def get_inheritable(self) -> bool:
+        return self._socket.get_inheritable()
+
+    def getsockopt(self, *args: Any, **kwargs: Any) -> Any:
+        return self._socket.getsockopt(*args, **kwargs)
+
+    def setsockopt(self, *args: Any, **kwargs: Any) -> None:
+        self._socket.setsockopt(*args, **kwargs)
+
+    def getpeername(self) -> Any:
+        return self._socket.getpeername()
+
+    def getsockname(self) -> Any:
+        return self._socket.getsockname()
 
 
 def own_socket(fd: int) -> socket.socket:

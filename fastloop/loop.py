@@ -296,6 +296,16 @@ class Loop(_core.BaseLoop, SocketCalls, asyncio.SelectorEventLoop):
 
     # -- streams --------------------------------------------------------------
 
+    @functools.cached_property
+    def _private_socks(self) -> weakref.WeakSet[socket.socket]:
+        """Socket objects made here or by asyncio, which no program has."""
+        return weakref.WeakSet()
+
+    async def _connect_sock(self, *args: Any, **kwargs: Any) -> socket.socket:
+        sock = await super()._connect_sock(*args, **kwargs)
+        self._private_socks.add(sock)
+        return sock
+
     def _make_socket_transport(
         self,
         sock: socket.socket,
@@ -325,8 +335,9 @@ class Loop(_core.BaseLoop, SocketCalls, asyncio.SelectorEventLoop):
         transport, which makes them.
         """
         if _leaves_to_system(sock, "recv", "recv_into", "send", "sendmsg"):
+            shared = sock not in self._private_socks
             return _core.open_stream(
-                self, sock, protocol, waiter, extra, server, context
+                self, sock, shared, protocol, waiter, extra, server, context
             )
         more = {} if sys.version_info < (3, 15) else {"context": context}
         return super()._make_socket_transport(
@@ -383,6 +394,14 @@ class Loop(_core.BaseLoop, SocketCalls, asyncio.SelectorEventLoop):
             transp._reset_empty_waiter()
             if resume_reading:
                 transp.resume_reading()
+
+    # -- subprocesses ---------------------------------------------------------
+
+    async def _make_subprocess_transport(
+        self, *args: Any, **kwargs: Any
+    ) -> Any:
+        _core._send_held()  # the process may wait for it
+        return await super()._make_subprocess_transport(*args, **kwargs)
 
     # -- datagrams ------------------------------------------------------------
 
@@ -462,6 +481,7 @@ class Loop(_core.BaseLoop, SocketCalls, asyncio.SelectorEventLoop):
         shutdown_timeout: float,
     ) -> None:
         """Begin a TLS connection on an accepted socket, as asyncio does."""
+        self._private_socks.add(conn)
         self.create_task(
             self._accept_connection2(
                 protocol_factory,
@@ -645,11 +665,7 @@ def _debug_keyword(loop: Loop) -> dict[str, bool]:
     return {}
 
 
-def _send_held() -> None:
-    """Send what was written, lest a forked child send it as well."""
-    loop = asyncio._get_running_loop()
-    if isinstance(loop, _core.BaseLoop):
-        loop._send_held()
-
-
-os.register_at_fork(before=_send_held, after_in_child=_core._signals_forked)
+# What was written is sent before a fork, lest the child send it as well.
+os.register_at_fork(
+    before=_core._send_held, after_in_child=_core._signals_forked
+)

@@ -78,10 +78,22 @@ signals_forked(PyObject *module, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
+static const char send_held_doc[] =
+    "_send_held()\n--\n\n"
+    "Send what the callback that this thread runs has written and holds.";
+
+static PyObject *
+send_held(PyObject *module, PyObject *Py_UNUSED(ignored))
+{
+    fl_loop_send_held_here(fl_state_get(module));
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef module_methods[] = {
     {"libuv_version", libuv_version, METH_NOARGS, libuv_version_doc},
     {"_stop_when_done", stop_when_done, METH_O, until_complete_doc},
     {"_signals_forked", signals_forked, METH_NOARGS, signals_forked_doc},
+    {"_send_held", send_held, METH_NOARGS, send_held_doc},
     {NULL, NULL, 0, NULL},
 };
 
@@ -122,6 +134,7 @@ module_free(void *module)
     FlState *state = fl_state_get(module);
     if (state != NULL) {
         fl_state_clear(state);
+        PyThread_tss_delete(&state->running);
     }
 }
 

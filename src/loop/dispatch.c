@@ -4,11 +4,8 @@
       the callback schedules may move the ring.
    2. A batch is what was ready when it began; KeyboardInterrupt and SystemExit
       end it early and leave the rest queued.
-   3. What a callback put off (loop->deferred) is run when it returns, also
-      when it raised.  What it put off to the turn's end is run when the batch
-      ends, however that ends, but no later than when put_off_dispatch
-      returns, or the first callback after the coarse clock's next tick:
-      neither many callbacks nor slow ones add up.
+   3. What a callback's writes hold (loop->held) is sent when it returns, also
+      when it raised.
    4. In debug mode every callback runs as a handle, timed; and as a handle
       where a program replaced asyncio.Handle._run, which then runs it.
    5. What call_exception_handler raises, if a program overrides it, leaves the
@@ -17,11 +14,6 @@
 #include "loop/loop.h"
 #include "py/call.h"
 #include "py/errors.h"
-
-/* For how many callbacks something may be put off to the turn's end.  Waking
-   a peer that sleeps costs a fair part of what making it an answer does: one
-   that is woken is to find many. */
-#define MOST_CALLBACKS 256
 
 static inline int
 enter(PyObject *context)
@@ -49,60 +41,6 @@ leave(PyObject *context, bool raised)
     else if (FL_UNLIKELY(PyContext_Exit(context) < 0)) {
         PyErr_WriteUnraisable(context);
     }
-}
-
-static int
-run_deferred(FlLoop *loop, FlList *list)
-{
-    PyObject *exc = PyErr_Occurred() ? PyErr_GetRaisedException() : NULL;
-    FlList *link;
-    while ((link = fl_list_pop(list)) != NULL) {
-        FlDeferred *deferred = FL_LIST_ENTRY(link, FlDeferred, link);
-        if (deferred->run(deferred) == 0) {
-            continue;
-        }
-        if (exc == NULL) {
-            exc = PyErr_GetRaisedException();
-        }
-        else {
-            PyErr_WriteUnraisable((PyObject *)loop);
-        }
-    }
-    if (exc != NULL) {
-        PyErr_SetRaisedException(exc);
-        return -1;
-    }
-    return 0;
-}
-
-int
-fl_loop_run_deferred(FlLoop *loop)
-{
-    int now = run_deferred(loop, &loop->deferred);
-    int later = run_deferred(loop, &loop->deferred_to_turn);
-    return now < 0 || later < 0 ? -1 : 0;
-}
-
-void
-fl_loop_put_off_to_turn(FlLoop *loop, FlDeferred *deferred)
-{
-    if (fl_list_is_empty(&loop->deferred_to_turn)) {
-        loop->put_off_dispatch = loop->dispatch + MOST_CALLBACKS;
-        loop->put_off_ns = fl_clock_coarse_ns();
-    }
-    fl_list_append(&loop->deferred_to_turn, &deferred->link);
-}
-
-/* At the end of a callback; see invariant 3. */
-static int
-run_put_off(FlLoop *loop)
-{
-    if (loop->dispatch >= loop->put_off_dispatch
-        || fl_clock_coarse_ns() != loop->put_off_ns)
-    {
-        return fl_loop_run_deferred(loop);
-    }
-    return run_deferred(loop, &loop->deferred);
 }
 
 /* --- reports ------------------------------------------------------------- */
@@ -362,7 +300,6 @@ run_step(FlLoop *loop, FlReady *entry)
 {
     PyObject *callback = entry->callback;
     PyObject *context = entry->context;
-    loop->step_dispatch = loop->dispatch;
     if (FL_UNLIKELY(enter(context) < 0)) {
         return call_failed(loop, entry);
     }
@@ -495,18 +432,15 @@ fl_loop_run_batch(FlLoop *loop)
     FlReadyRing *ring = &loop->ready;
     uint64_t end = ring->tail;
     int code = 0;
+    loop->in_batch = true;
     while (ring->head < end && code == 0) {
         FlReady entry = *fl_ready_at(ring, ring->head);
         ring->head++;
         loop->dispatch++;
         code = run_entry(loop, &entry);
-        if (FL_UNLIKELY(fl_loop_has_deferred(loop))) {
-            code = run_put_off(loop);
-        }
+        fl_loop_send_held(loop);
     }
-    if (!fl_list_is_empty(&loop->deferred_to_turn)) {
-        code = fl_loop_run_deferred(loop);
-    }
+    loop->in_batch = false;
     return code;
 }
 

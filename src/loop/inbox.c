@@ -5,7 +5,9 @@
    Without it pushes wait behind a lock until the loop's next turn.
 
    1. The wake-up follows the push: a loop that is about to sleep either sees
-      the entry or is woken (poller->sleeping is set before its last look). */
+      the entry or is woken (poller->sleeping is set before its last look).
+   2. Whoever tells another loop something may go on to wait for it, and that
+      for bytes which the caller's loop holds: these are sent first. */
 #include "loop/loop.h"
 
 #include <stdlib.h>
@@ -53,6 +55,15 @@ fl_inbox_traverse(const FlInbox *inbox, visitproc visit, void *arg)
     return 0;
 }
 
+void
+fl_inbox_tell_anythread(FlLoop *loop)
+{
+    fl_loop_send_held_here(loop->state);
+    if (loop->poller != NULL) {
+        fl_poller_wake_anythread(loop->poller);
+    }
+}
+
 #if FL_HAVE_GIL
 
 static int
@@ -77,28 +88,17 @@ fl_inbox_push_anythread(FlLoop *loop, FlReady *entry)
     if (push(loop, entry) < 0) {
         return -1;
     }
-    fl_poller_wake_anythread(loop->poller);
+    fl_inbox_tell_anythread(loop);
     return 0;
 }
 
 void
 fl_inbox_wake_anythread(FlLoop *loop)
 {
+    fl_loop_send_held_here(loop->state);
     if (loop->poller != NULL) {
         fl_poller_interrupt_anythread(loop->poller);
     }
-}
-
-int
-fl_inbox_push_owing_anythread(FlLoop *loop, FlReady *entry, FlPoller **owed)
-{
-    if (push(loop, entry) < 0) {
-        return -1;
-    }
-    if (fl_poller_claim_wake_anythread(loop->poller)) {
-        *owed = loop->poller;
-    }
-    return 0;
 }
 
 int
@@ -139,6 +139,7 @@ fl_inbox_push_anythread(FlLoop *loop, FlReady *entry)
     FlInbox *inbox = &loop->inbox;
     int code = 0;
     bool closed;
+    fl_loop_send_held_here(loop->state);
     uv_mutex_lock(&inbox->lock);
     /* close() takes the lock to take the poller away. */
     closed = loop->closed;
@@ -164,18 +165,12 @@ fl_inbox_push_anythread(FlLoop *loop, FlReady *entry)
 void
 fl_inbox_wake_anythread(FlLoop *loop)
 {
+    fl_loop_send_held_here(loop->state);
     uv_mutex_lock(&loop->inbox.lock);
     if (!loop->closed) {
         fl_poller_interrupt_anythread(loop->poller);
     }
     uv_mutex_unlock(&loop->inbox.lock);
-}
-
-int
-fl_inbox_push_owing_anythread(FlLoop *loop, FlReady *entry,
-                              FlPoller **Py_UNUSED(owed))
-{
-    return fl_inbox_push_anythread(loop, entry);
 }
 
 int

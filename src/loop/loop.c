@@ -90,8 +90,6 @@ loop_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     loop->off = disabled_paths();
     loop->slow_callback_duration = 0.1;
     fl_list_init(&loop->streams);
-    fl_list_init(&loop->deferred);
-    fl_list_init(&loop->deferred_to_turn);
     fl_list_init(&loop->fd_watchers);
     fl_deadlines_init(&loop->timers);
     /* Until all is there the object is one that was closed. */
@@ -393,19 +391,6 @@ wake(FlLoop *loop, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
-static const char send_held_doc[] =
-    "_send_held($self, /)\n--\n\n"
-    "Send what transports hold back until the callback or the turn ends.";
-
-static PyObject *
-send_held(FlLoop *loop, PyObject *Py_UNUSED(ignored))
-{
-    if (fl_loop_run_deferred(loop) < 0) {
-        return NULL;
-    }
-    Py_RETURN_NONE;
-}
-
 static const char run_in_executor_doc[] =
     "run_in_executor($self, executor, func, *args)\n--\n\n"
     "Call func(*args) in an executor; return an asyncio.Future.\n\n"
@@ -488,7 +473,6 @@ static PyMethodDef loop_methods[] = {
     PLAIN("_signal_wakeup", fl_loop_signal_wakeup, METH_O),
     PLAIN("_watched", fl_loop_watched, METH_NOARGS),
     PLAIN("_open_transports", fl_loop_open_transports, METH_NOARGS),
-    {"_send_held", AS_METHOD(send_held), METH_NOARGS, send_held_doc},
     {"_close", AS_METHOD(loop_close), METH_NOARGS, close_doc},
     {"_write_to_self", AS_METHOD(wake), METH_NOARGS, wake_doc},
     {"get_debug", AS_METHOD(get_debug), METH_NOARGS, get_debug_doc},

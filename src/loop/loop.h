@@ -66,14 +66,13 @@ typedef struct {
 
 struct FlLoop;
 
-/* Work put off to the end of the callback that runs now, or of the turn
-   (streams write out what they held back).  Embedded in its owner, which
-   unlinks it to cancel.  run returns 0, or -1 with an exception that must
-   leave run_forever. */
-typedef struct FlDeferred {
-    FlList link;
-    int (*run)(struct FlDeferred *self);
-} FlDeferred;
+/* Bytes that the running callback wrote and that wait for its end.  Embedded
+   in the stream they were written to, which forgets them by taking itself out
+   of loop->held.  send runs no protocol, keeps a raised exception and notes a
+   failure in the stream. */
+typedef struct FlHeld {
+    void (*send)(struct FlHeld *self);
+} FlHeld;
 
 /* An open transport in the loop's care: `object` is the loop's reference to
    it.  abandon, called when the loop is closed or collected, takes that
@@ -108,9 +107,9 @@ typedef struct FlLoop {
     bool tracks_origin;        /* this run turned coroutine origins on */
     int64_t polled_ns;         /* coarse time of the last poll */
     uint64_t dispatch;         /* counts entries run: names "this callback" */
-    uint64_t step_dispatch;    /* the last of them that was a task's step */
-    uint64_t put_off_dispatch; /* by which deferred_to_turn is run */
-    int64_t put_off_ns;        /* coarse time of the first put off to it */
+    FlHeld *held;              /* what the running callback holds, or NULL */
+    int64_t held_since_ns;     /* when the first of it was written */
+    bool in_batch;             /* callbacks run: their writes may be held */
     unsigned skips_left;       /* polls that may still be skipped */
     unsigned skip_allowance;   /* how many after the next empty poll */
     bool hears_signals;        /* it runs in the main thread: see signals.c */
@@ -133,9 +132,7 @@ typedef struct FlLoop {
     PyObject *FL_SHARED dict; /* __dict__, or NULL while there is none */
 
     FlList streams;   /* FlOwned: open transports */
-    FlList deferred;  /* FlDeferred: what the end of this callback runs */
-    FlList deferred_to_turn; /* likewise, of this turn: see run_batch */
-    FlFdSlot *fds;           /* by descriptor number */
+    FlFdSlot *fds;    /* by descriptor number */
     int fds_size;
     FlList fd_watchers;
     char *scratch; /* where streams read to, made on first use */
@@ -155,26 +152,25 @@ typedef struct FlLoop {
 
 #define FL_LOOP(object) ((FlLoop *)(object))
 
-/* Bytes or an end were sent: the next turn polls.  A program that talks to
-   itself then meets its I/O in the turn in which asyncio would give it. */
+/* Send what the running callback holds. */
+static inline void
+fl_loop_send_held(FlLoop *loop)
+{
+    FlHeld *held = loop->held;
+    if (FL_UNLIKELY(held != NULL)) {
+        loop->held = NULL;
+        held->send(held);
+    }
+}
+
+/* Bytes or an end are about to be sent.  What was written before them goes
+   first; and the next turn polls: a program that talks to itself then meets
+   its I/O in the turn in which asyncio would give it. */
 static inline void
 fl_loop_expect_io(FlLoop *loop)
 {
+    fl_loop_send_held(loop);
     loop->skips_left = 0;
-}
-
-/* True in a task's step, which runs among others like it. */
-static inline bool
-fl_loop_in_step(const FlLoop *loop)
-{
-    return loop->step_dispatch == loop->dispatch;
-}
-
-static inline bool
-fl_loop_has_deferred(const FlLoop *loop)
-{
-    return !fl_list_is_empty(&loop->deferred)
-           || !fl_list_is_empty(&loop->deferred_to_turn);
 }
 
 static inline bool
@@ -229,6 +225,14 @@ void fl_loop_reset_turns(FlLoop *loop);
 
 /* --- run.c --------------------------------------------------------------- */
 
+/* The loop that this thread runs, borrowed, or NULL; not for a run that began
+   when _thread_id was set, which may end in another thread. */
+FlLoop *fl_loop_of_thread(FlState *state);
+
+/* The way out of a callback to another loop, thread or process: whoever gets
+   there may wait for what this thread's loop holds, so that is sent. */
+void fl_loop_send_held_here(FlState *state);
+
 /* End the run that began when _thread_id was set. */
 void fl_loop_end_lent_run(FlLoop *loop);
 
@@ -260,13 +264,6 @@ void fl_loop_close_watch(FlLoop *loop, FlWatch *watch);
 /* In a forked child: stop sharing with the parent's loop.  0 or a negative
    errno. */
 int fl_loop_leave_parent(FlLoop *loop);
-
-/* Put off to the turn's end what is in no list yet; see dispatch.c. */
-void fl_loop_put_off_to_turn(FlLoop *loop, FlDeferred *deferred);
-
-/* Run all that was put off, to the end of the callback and of the turn.  A
-   raised exception stays; else 0, or -1 with the first one of its own. */
-int fl_loop_run_deferred(FlLoop *loop);
 
 /* Report the raised exception as that of object.name(argument), a call the
    loop made for itself.  argument may be NULL, as may source: the stack of
@@ -301,14 +298,11 @@ void fl_inbox_close(FlLoop *loop);
    MemoryError or RuntimeError (closed) set. */
 int fl_inbox_push_anythread(FlLoop *loop, FlReady *entry);
 
+/* With the GIL: an entry was put into the ring; the rest of a push. */
+void fl_inbox_tell_anythread(FlLoop *loop);
+
 /* End the loop's wait, or its next; nothing happens when it is closed. */
 void fl_inbox_wake_anythread(FlLoop *loop);
-
-/* A push, but a loop that sleeps is left asleep where that is safe: *owed is
-   its poller then, and the caller, once it has given up the GIL, wakes it with
-   fl_poller_pay_wake_anythread; until then the poller is not freed. */
-int fl_inbox_push_owing_anythread(FlLoop *loop, FlReady *entry,
-                                  FlPoller **owed);
 
 /* Move what came to the ring. */
 int fl_inbox_drain(FlLoop *loop);

@@ -13,7 +13,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -262,7 +261,6 @@ fl_poller_leave_parent_now(FlPoller *poller)
     poller->set_fired = false;
     /* Other threads of the parent were about to wake it. */
     atomic_store(&poller->sleeping, 0);
-    atomic_store(&poller->owed, 0);
     fl_watch_register_again(poller);
     return 0;
 }
@@ -288,9 +286,6 @@ fl_poller_free(FlPoller *poller)
 {
     /* Where this fails nothing helps. */
     (void)fl_poller_leave_parent(poller);
-    while (atomic_load(&poller->owed) > 0) {
-        (void)sched_yield(); /* a wake-up is being sent this very moment */
-    }
     close_uv(poller);
     close_fd(&poller->timerfd);
     close_fd(&poller->signal_fds[0]);

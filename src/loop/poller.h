@@ -55,7 +55,6 @@ struct FlPoller {
     FlWatch *signal_watch; /* on the read end of the signal pipe, or NULL */
     int signal_fds[2];     /* read and write end, -1 until asked for */
     atomic_int sleeping;   /* a blocking poll is on, or about to be */
-    atomic_int owed;       /* wake-ups claimed and not paid yet */
     unsigned watch_count;
     unsigned forks;   /* state->forks of the process whose backend it has */
     bool shares_own;  /* timerfd and signal pipe are still the parent's too */
@@ -75,13 +74,20 @@ void fl_poller_free(FlPoller *poller);
    shared until fl_poller_close_own.  0 or a negative errno. */
 int fl_poller_leave_parent_now(FlPoller *poller);
 
-/* Nothing happens in the process that has the backend. */
-static inline int
-fl_poller_leave_parent(FlPoller *poller)
+/* True in the child of a fork while the poller has its parent's backend. */
+static inline bool
+fl_poller_is_parents(const FlPoller *poller)
 {
     unsigned forks =
         atomic_load_explicit(poller->process_forks, memory_order_relaxed);
-    return poller->forks == forks ? 0 : fl_poller_leave_parent_now(poller);
+    return poller->forks != forks;
+}
+
+static inline int
+fl_poller_leave_parent(FlPoller *poller)
+{
+    return fl_poller_is_parents(poller) ? fl_poller_leave_parent_now(poller)
+                                        : 0;
 }
 
 /* Close the timerfd and the signal pipe, which are made again when needed. */
@@ -133,25 +139,6 @@ fl_poller_interrupt_anythread(FlPoller *poller)
 {
     atomic_store(&poller->sleeping, 0);
     (void)uv_async_send(&poller->async);
-}
-
-/* Claim the wake-up of a poller that sleeps: true when it is the caller's to
-   pay, from any thread; freeing the poller waits for that. */
-static inline bool
-fl_poller_claim_wake_anythread(FlPoller *poller)
-{
-    if (!atomic_exchange(&poller->sleeping, 0)) {
-        return false;
-    }
-    atomic_fetch_add(&poller->owed, 1);
-    return true;
-}
-
-static inline void
-fl_poller_pay_wake_anythread(FlPoller *poller)
-{
-    (void)uv_async_send(&poller->async);
-    atomic_fetch_sub(&poller->owed, 1);
 }
 
 /* Make the signal pipe and watch its read end, on first use; on_signal runs

@@ -263,6 +263,35 @@ run_turns(FlLoop *loop)
     return code;
 }
 
+FlLoop *
+fl_loop_of_thread(FlState *state)
+{
+    return PyThread_tss_get(&state->running);
+}
+
+void
+fl_loop_send_held_here(FlState *state)
+{
+    FlLoop *loop = fl_loop_of_thread(state);
+    if (loop != NULL) {
+        fl_loop_send_held(loop);
+    }
+}
+
+/* Be this thread's loop while the turns are made.  Where memory is short it is
+   not, and holds nothing. */
+static int
+run_as_thread_loop(FlLoop *loop)
+{
+    Py_tss_t *running = &loop->state->running;
+    void *outer = PyThread_tss_get(running);
+    fl_loop_send_held_here(loop->state);
+    (void)PyThread_tss_set(running, loop);
+    int code = run_turns(loop);
+    (void)PyThread_tss_set(running, outer);
+    return code;
+}
+
 /* 0 when stopped, -1 with the exception that ended the run. */
 static int
 run(FlLoop *loop)
@@ -278,7 +307,7 @@ run(FlLoop *loop)
     Py_INCREF(loop);
     int code = run_begin(loop, &old_hooks);
     if (code == 0) {
-        code = run_turns(loop);
+        code = run_as_thread_loop(loop);
     }
     run_end(loop, old_hooks);
     fl_loop_give_back(loop);

@@ -242,9 +242,7 @@ fl_loop_call_soon_threadsafe(FlLoop *loop, PyObject *const *args,
     PyObject *handle = push_call(loop, call.args, call.nargs, owned);
     if (handle != NULL) {
         ((FlHandle *)handle)->shared = true;
-    }
-    if (handle != NULL && loop->poller != NULL) {
-        fl_poller_wake_anythread(loop->poller);
+        fl_inbox_tell_anythread(loop);
     }
     return handle;
 }

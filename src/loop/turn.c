@@ -243,11 +243,6 @@ make_turn(FlLoop *loop)
     if (leave_parent(loop) < 0) {
         return -1;
     }
-    /* Held by what ran outside a callback: a signal's handler, say. */
-    if (FL_UNLIKELY(fl_loop_has_deferred(loop))
-        && fl_loop_run_deferred(loop) < 0) {
-        return -1;
-    }
     if (!may_skip_poll(loop)) {
         int64_t timeout_ns;
         if (poll_timeout(loop, &timeout_ns) < 0) {

@@ -39,9 +39,7 @@ fl_transport_loop_get(FlStream *self, void *Py_UNUSED(closure))
 PyObject *
 fl_transport_sock_get(FlStream *self, void *Py_UNUSED(closure))
 {
-    if (self->loop != NULL && fl_stream_flush(self) < 0) {
-        return NULL;
-    }
+    fl_stream_give_number_out(self);
     PyObject *sock = fl_stream_own_socket(self);
     return sock != NULL || PyErr_Occurred() ? sock : Py_NewRef(Py_None);
 }
@@ -49,6 +47,7 @@ fl_transport_sock_get(FlStream *self, void *Py_UNUSED(closure))
 PyObject *
 fl_transport_fd_get(FlStream *self, void *Py_UNUSED(closure))
 {
+    fl_stream_give_number_out(self);
     return PyLong_FromLong(self->number);
 }
 
@@ -164,8 +163,7 @@ static size_t
 waiting_count(const FlStream *self, bool datagrams)
 {
     size_t count = self->chunks.tail - self->chunks.head;
-    return fl_list_is_empty(&self->flush.link) ? count / (datagrams ? 2 : 1)
-                                               : 0;
+    return fl_stream_is_holding(self) ? 0 : count / (datagrams ? 2 : 1);
 }
 
 PyObject *

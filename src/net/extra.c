@@ -7,8 +7,8 @@
       closes it, and `fd` is only its number.
    2. What the descriptor alone can tell is asked before it is closed
       (fl_stream_remember_names): asyncio's transports answer afterwards too.
-   3. A program with the socket in hand may send on it, so held writes leave
-      before it gets one. */
+   3. A program may take the descriptor out of the socket and send on it: the
+      object that it gets (StreamSocket in _streams.py) tells the stream. */
 #include "net/sockaddr.h"
 #include "net/transport.h"
 
@@ -72,10 +72,6 @@ fl_stream_own_socket(FlStream *self)
         }
         else {
             self->sock = sock;
-            if (self->watch != NULL) {
-                /* Refused is a descriptor that was closed already. */
-                (void)fl_watch_share(self->watch);
-            }
         }
     }
     return Py_XNewRef(self->sock);
@@ -86,8 +82,10 @@ make_socket(FlStream *self)
 {
     PyObject *sock = fl_stream_own_socket(self);
     if (sock != NULL) {
-        PyObject *shown = PyObject_CallMethodOneArg(
-            self->state->streams, self->state->names.TransportSocket, sock);
+        PyObject *shown =
+            PyObject_CallMethodObjArgs(self->state->streams,
+                                       self->state->names.StreamSocket, sock,
+                                       (PyObject *)self, NULL);
         Py_DECREF(sock);
         return shown;
     }
@@ -194,9 +192,6 @@ fl_stream_remember_names(FlStream *self)
 int
 fl_stream_fill_extra(FlStream *self)
 {
-    if (self->loop != NULL && fl_stream_flush(self) < 0) {
-        return -1;
-    }
     PyObject *socket = extra_value(self, self->state->names.socket);
     if (socket == NULL && PyErr_Occurred()) {
         return -1;
@@ -248,12 +243,6 @@ fl_transport_get_extra_info(FlStream *self, PyObject *args, PyObject *kwargs)
     }
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|O:get_extra_info",
                                      keywords, &name, &otherwise))
-    {
-        return NULL;
-    }
-    if (PyUnicode_Check(name)
-        && PyUnicode_Compare(name, self->state->names.socket) == 0
-        && self->loop != NULL && fl_stream_flush(self) < 0)
     {
         return NULL;
     }

@@ -414,10 +414,12 @@ resume_accepting(PyObject *module, PyObject *object)
 }
 
 static const char open_stream_doc[] =
-    "open_stream(loop, sock, protocol, waiter, extra, server, context, /)\n"
+    "open_stream(loop, sock, shared, protocol, waiter, extra, server, "
+    "context, /)\n"
     "--\n\n"
     "A StreamTransport on a connected, non-blocking socket, which it owns\n"
-    "from now on.  Everything after protocol may be None.";
+    "from now on.  shared: others may have the socket, too.  Everything\n"
+    "after protocol may be None.";
 
 static PyObject *
 open_stream(PyObject *module, PyObject *args)
@@ -425,14 +427,17 @@ open_stream(PyObject *module, PyObject *args)
     PyObject *loop_object, *sock, *protocol, *waiter, *extra, *server,
         *context;
     FlLoop *loop;
-    if (!PyArg_ParseTuple(args, "OOOOOOO:open_stream", &loop_object, &sock,
-                          &protocol, &waiter, &extra, &server, &context)
+    int shared;
+    if (!PyArg_ParseTuple(args, "OOpOOOOO:open_stream", &loop_object, &sock,
+                          &shared, &protocol, &waiter, &extra, &server,
+                          &context)
         || parse_loop(module, loop_object, &loop) < 0)
     {
         return NULL;
     }
     FlStreamOptions options = {
         .sock = sock,
+        .sock_shared = shared,
         .fd = fl_fd_number(loop, sock),
         .protocol = protocol,
         .waiter = given(waiter) ? waiter : NULL,

@@ -35,8 +35,7 @@ fl_stream_update_watch(FlStream *self)
         wanted |= FL_READABLE;
     }
     /* What is held is sent when the callback ends: it has not been refused. */
-    bool held = !fl_list_is_empty(&self->flush.link);
-    if (self->phase < FL_STREAM_LOST && !held
+    if (self->phase < FL_STREAM_LOST && !fl_stream_is_holding(self)
         && (self->awaits_room || !fl_chunks_is_empty(&self->chunks)))
     {
         wanted |= FL_WRITABLE;
@@ -88,10 +87,8 @@ int
 fl_stream_fatal_exception(FlStream *self, PyObject *exc, const char *message)
 {
     /* What was written before the error counts as sent. */
-    int code = fl_stream_flush(self);
-    if (code < 0) {
-        return -1;
-    }
+    int code = 0;
+    fl_stream_flush(self);
     /* As asyncio: what the network did is for connection_lost alone. */
     if (self->loop != NULL && !PyErr_GivenExceptionMatches(exc, PyExc_OSError))
     {
@@ -253,7 +250,9 @@ close_watch(FlStream *self)
 {
     FlWatch *watch = self->watch;
     self->watch = NULL;
-    fl_list_remove(&self->flush.link);
+    if (fl_stream_is_holding(self)) {
+        self->loop->held = NULL;
+    }
     if (watch != NULL) {
         fl_fd_release(self->loop, watch->fd, &self->owned);
         fl_loop_close_watch(self->loop, watch);
@@ -419,25 +418,19 @@ fl_stream_lose_now(FlStream *self)
     return run_connection_lost(self->loop, (PyObject *)self, Py_None);
 }
 
-int
+void
 fl_stream_close(FlStream *self)
 {
     if (fl_stream_is_closing(self)) {
-        return 0;
+        return;
     }
-    if (fl_stream_flush(self) < 0) {
-        return -1;
-    }
-    if (fl_stream_is_closing(self)) {
-        return 0; /* the flush failed and has closed it */
-    }
+    fl_stream_flush(self);
     if (fl_chunks_is_empty(&self->chunks)) {
-        fl_stream_lose(self, NULL);
-        return 0;
+        fl_stream_lose(self, NULL); /* unless the flush has failed */
+        return;
     }
     fl_stream_set_phase(self, FL_STREAM_CLOSING);
     (void)fl_stream_update_watch(self);
-    return 0;
 }
 
 void
@@ -446,7 +439,6 @@ fl_stream_force_close(FlStream *self, PyObject *exc)
     if (self->phase >= FL_STREAM_LOST) {
         return;
     }
-    fl_list_remove(&self->flush.link);
     fl_chunks_clear(&self->chunks);
     fl_stream_lose(self, exc);
 }
@@ -578,12 +570,14 @@ stream_new(FlLoop *loop, const FlStreamOptions *options)
     self->owned.abandon = abandon;
     self->owned.has_number = has_number;
     self->owned.lose_number = lose_number;
-    self->flush.run = fl_stream_run_flush;
+    self->held.send = fl_stream_send_held;
     fl_list_init(&self->owned.link);
-    fl_list_init(&self->flush.link);
     fl_chunks_init(&self->chunks);
     self->sock = Py_XNewRef(options->sock);
     self->given = options->sock != NULL;
+    if (options->sock_shared) {
+        fl_stream_give_number_out(self);
+    }
     self->waiter = Py_XNewRef(options->waiter);
     self->extra = Py_XNewRef(options->extra);
     self->context = options->context == NULL ? PyContext_CopyCurrent()

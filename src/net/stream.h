@@ -46,7 +46,7 @@ typedef struct {
     FlState *state;
     FlLoop *loop; /* NULL once CLOSED */
     FlOwned owned;
-    FlDeferred flush; /* linked while writes are held */
+    FlHeld held; /* loop->held points here while writes are held */
     FlWatch *watch;
     PyObject *sock; /* the socket object, made when somebody asks; or NULL */
     PyObject *protocol;
@@ -65,11 +65,11 @@ typedef struct {
     size_t low_water_bytes;
     uint64_t write_dispatch; /* the callback that wrote last */
     unsigned writes_after_loss;
-    uint8_t write_habit; /* callbacks in a row that gain by holding */
-    bool wrote_again;    /* so did the last one, or it was a task's step */
-    bool given;          /* sock was, so others may have closed it */
-    bool buffered;       /* the protocol is a BufferedProtocol */
-    bool bulky;          /* the last read was large */
+    int write_habit;  /* whether writes are held: see write.c */
+    bool wrote_again; /* the last callback that wrote did so several times */
+    bool given;       /* sock was, so others may have closed it */
+    bool buffered;    /* the protocol is a BufferedProtocol */
+    bool bulky;       /* the last read was large */
     bool paused;
     bool awaits_room;     /* empty_waiter is for the kernel's next room */
     bool read_eof;        /* the peer's end was seen and kept open */
@@ -82,14 +82,18 @@ typedef struct {
 #define FL_STREAM_CLOSED_TEXT "Connection is closed by peer"
 
 #define FL_HIGH_WATER_BYTES (64 * 1024)
-/* What writes may hold back, and until the end of the turn: see write.c. */
-#define FL_HELD_BYTES       (64 * 1024)
-#define FL_TURN_BYTES       (4 * 1024)
 
 static inline bool
 fl_stream_is_closing(const FlStream *self)
 {
     return self->phase >= FL_STREAM_CLOSING;
+}
+
+/* All that is queued is held, and nothing waits for the kernel. */
+static inline bool
+fl_stream_is_holding(const FlStream *self)
+{
+    return self->loop != NULL && self->loop->held == &self->held;
 }
 
 static inline bool
@@ -106,7 +110,8 @@ void fl_stream_set_phase(FlStream *self, FlStreamPhase phase);
 typedef struct {
     PyTypeObject *type; /* another than StreamTransport: see datagram.h */
     int (*on_events)(void *loop, FlWatch *watch, int events); /* and its */
-    PyObject *sock; /* a socket object, or fd alone */
+    PyObject *sock;   /* a socket object, or fd alone */
+    bool sock_shared; /* others may have that object */
     int fd;
     PyObject *protocol;
     PyObject *waiter;
@@ -137,9 +142,8 @@ int fl_stream_set_protocol(FlStream *self, PyObject *protocol);
 int fl_stream_update_watch(FlStream *self);
 
 /* asyncio's close(), and abort() and _force_close(exc), which drop what waits
-   and queue connection_lost; exc is borrowed or NULL.  close returns -1 with
-   an exception that leaves the loop. */
-int fl_stream_close(FlStream *self);
+   and queue connection_lost; exc is borrowed or NULL. */
+void fl_stream_close(FlStream *self);
 void fl_stream_force_close(FlStream *self, PyObject *exc);
 
 /* Queue connection_lost(exc) (borrowed or NULL): phase LOST. */
@@ -222,10 +226,15 @@ int fl_stream_read_ready(FlStream *self);
 /* The descriptor is writable: send what waits.  0, or -1 to leave the loop. */
 int fl_stream_write_ready(FlStream *self);
 
-/* Send what this callback's writes held back.  A failure to send goes the way
-   of fl_stream_fatal_errno.  0, or -1 to leave the loop. */
-int fl_stream_flush(FlStream *self);
-int fl_stream_run_flush(FlDeferred *deferred);
+/* Send what this callback's writes hold.  No protocol is called, a raised
+   exception stays, and the stream does not end here: a failure to send queues
+   connection_lost, and what the kernel refuses waits for it. */
+void fl_stream_flush(FlStream *self);
+void fl_stream_send_held(FlHeld *held); /* the stream's part of it */
+
+/* The descriptor's number is in other hands from now on: send what is held,
+   hold no more, and watch it as one that others may close. */
+void fl_stream_give_number_out(FlStream *self);
 
 /* Count a write after the loss, with asyncio's warning for the fifth and
    later ones.  1 if it is to be dropped, 0 if the connection is not lost, -1

@@ -74,8 +74,8 @@ const char fl_transport_get_extra_info_doc[] =
     "get_extra_info($self, name, default=None)\n--\n\n"
     "Return what is known of the connection under a name: 'socket',\n"
     "'sockname' or 'peername', or what it was made with; else default.\n\n"
-    "Implements asyncio's BaseTransport.get_extra_info().  Writes held back\n"
-    "are sent before the socket is handed out.";
+    "Implements asyncio's BaseTransport.get_extra_info().  Once the socket's\n"
+    "descriptor was taken, each write is sent at once.";
 
 /* --- closing ------------------------------------------------------------- */
 
@@ -94,9 +94,10 @@ fl_transport_close(FlStream *self, PyObject *Py_UNUSED(ignored))
     if (fl_stream_is_closing(self)) {
         Py_RETURN_NONE;
     }
-    if (check_loop(self) < 0 || fl_stream_close(self) < 0) {
+    if (check_loop(self) < 0) {
         return NULL;
     }
+    fl_stream_close(self);
     Py_RETURN_NONE;
 }
 
@@ -115,9 +116,10 @@ fl_transport_abort(FlStream *self, PyObject *Py_UNUSED(ignored))
     if (self->phase >= FL_STREAM_LOST) {
         Py_RETURN_NONE;
     }
-    if (check_loop(self) < 0 || fl_stream_flush(self) < 0) {
+    if (check_loop(self) < 0) {
         return NULL;
     }
+    fl_stream_flush(self);
     fl_stream_force_close(self, NULL);
     Py_RETURN_NONE;
 }
@@ -130,9 +132,10 @@ static PyObject *
 force_close(FlStream *self, PyObject *exc)
 {
     if (self->phase < FL_STREAM_LOST) {
-        if (check_loop(self) < 0 || fl_stream_flush(self) < 0) {
+        if (check_loop(self) < 0) {
             return NULL;
         }
+        fl_stream_flush(self);
         fl_stream_force_close(self, exc == Py_None ? NULL : exc);
     }
     Py_RETURN_NONE;
@@ -306,7 +309,7 @@ const char fl_transport_get_buffer_size_doc[] =
 PyObject *
 fl_transport_get_buffer_size(FlStream *self, PyObject *Py_UNUSED(ignored))
 {
-    bool held = !fl_list_is_empty(&self->flush.link);
+    bool held = fl_stream_is_holding(self);
     return PyLong_FromSize_t(held ? 0 : self->chunks.size_bytes);
 }
 
@@ -364,9 +367,7 @@ fl_transport_set_buffer_limits(FlStream *self, PyObject *args,
     }
     self->high_water_bytes = (size_t)high;
     self->low_water_bytes = (size_t)low;
-    if (self->phase < FL_STREAM_LOST && fl_stream_flush(self) < 0) {
-        return NULL;
-    }
+    fl_stream_flush(self);
     if (self->phase < FL_STREAM_LOST && fl_stream_maybe_pause(self) < 0) {
         return NULL;
     }
@@ -389,9 +390,7 @@ stream_make_empty_waiter(FlStream *self, PyObject *Py_UNUSED(ignored))
         PyErr_SetString(PyExc_RuntimeError, "Transport is closing");
         return NULL;
     }
-    if (fl_stream_flush(self) < 0) {
-        return NULL;
-    }
+    fl_stream_flush(self);
     PyObject *waiter =
         PyObject_CallMethodNoArgs((PyObject *)self->loop,
                                   self->state->names.create_future);

@@ -3,42 +3,58 @@
    The first write of a callback goes to the kernel at once, as asyncio's does.
    Later writes of the same callback are held in the queue and leave with one
    call when the callback returns.  A connection whose last callbacks each
-   wrote several times (an HTTP header, then its body), or wrote from a task's
-   step, has its first write held too: that saves a system call a response.
-   What is small of such a one leaves when the turn ends: the answers of many
-   tasks go out together, and a peer is woken once for all of them instead of
-   once for each.
+   wrote several times (an HTTP header, then its body) has its first write held
+   too: that saves a system call a response.
 
-   1. Writes are held only inside a turn and by the thread that makes it, up to
-      FL_HELD_BYTES or the high-water mark, whichever is less; `flush` is
-      linked exactly while something is held, and then the kernel has refused
-      nothing: all of the queue is held.  More than FL_TURN_BYTES leave with
-      the callback, while the caches still have them.
-   2. Held bytes count as sent: whoever ends or inspects the stream flushes
-      first, and get_write_buffer_size does not count them.
-   3. bytes are referenced, everything else is copied: the caller may change
-      its buffer when write returns. */
+   1. One connection of a loop holds at a time (loop->held), and what it holds
+      is sent before anything else of the loop is: bytes leave in the order
+      they were written, of several connections too.
+   2. Writes are held only inside a callback and by the thread that runs the
+      loop, up to HELD_BYTES or the high-water mark, whichever is less.  While
+      they are, the kernel has refused nothing: all of the queue is held.
+   3. Held bytes count as sent: whoever ends or inspects the stream flushes
+      first, and get_write_buffer_size does not count them.  A way out of the
+      callback goes by fl_loop_send_held_here.
+   4. To flush is to send and no more: it calls no protocol and ends no stream.
+      What an empty queue brings about is done by events (end_waiting).
+   5. write_habit says what is held: from 0 on the later writes of a callback,
+      from HABIT on the first one too.  It is negative after a callback that
+      held bytes for long, by how many callbacks shall send at once, and
+      ALWAYS_AT_ONCE where others have the descriptor: what they send must not
+      overtake.
+   6. bytes are referenced, everything else is copied: the caller may change
+      its buffer when write returns.
+
+   Rejected: to hold until the turn ends.  A peer is woken less often, which
+   gains on one machine where many connections share a turn; but bytes wait
+   for strangers' callbacks, and each way out of a turn must be guarded. */
 #include "net/stream.h"
 
+#include "base/clock.h"
 #include "py/errors.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <sys/uio.h>
 
 /* Enough for any burst worth one call; well under the system's limit. */
 #define MOST_VECTORS            64
 /* Writes after a loss before asyncio begins to warn about them. */
 #define QUIET_WRITES_AFTER_LOSS 5
-/* Callbacks in a row that gain by it, to have the first write held. */
+/* The most that is held. */
+#define HELD_BYTES              (64 * 1024)
+/* Callbacks in a row that wrote several times, to have the first one held. */
 #define HABIT                   2
+/* Bytes held for longer mark a slow callback, and so many send at once. */
+#define SLOW_NS                 (1 * FL_NS_PER_MS)
+#define CALLBACKS_AT_ONCE       1000
+#define ALWAYS_AT_ONCE          INT_MIN
 
 #ifdef MSG_NOSIGNAL
 #define SEND_FLAGS (MSG_DONTWAIT | MSG_NOSIGNAL)
 #else
 #define SEND_FLAGS MSG_DONTWAIT
 #endif
-
-#define WRITE_FAILED "Fatal write error on socket transport"
 
 /* --- the kernel ---------------------------------------------------------- */
 
@@ -113,13 +129,20 @@ send_chunks(FlStream *self)
     return 0;
 }
 
-/* The stream is to be closed for an error of send. */
-static int
+/* A send failed: connection_lost is queued. */
+static void
 write_failed(FlStream *self, int code)
 {
-    fl_list_remove(&self->flush.link);
-    fl_chunks_clear(&self->chunks);
-    return fl_stream_fatal_errno(self, code, WRITE_FAILED);
+    PyObject *raised = PyErr_Occurred() ? PyErr_GetRaisedException() : NULL;
+    PyObject *exc = fl_errno_exception(code);
+    if (exc == NULL) {
+        exc = PyErr_GetRaisedException();
+    }
+    fl_stream_force_close(self, exc);
+    Py_DECREF(exc);
+    if (raised != NULL) {
+        PyErr_SetRaisedException(raised);
+    }
 }
 
 static int
@@ -134,135 +157,131 @@ shut_down_writing(FlStream *self)
     return shutdown(self->fd, SHUT_WR) < 0 ? -errno : 0;
 }
 
-/* --- holding ------------------------------------------------------------- */
-
-static bool
-is_holding(const FlStream *self)
+/* What the kernel did not take waits for it. */
+static void
+wait_for_kernel(FlStream *self)
 {
-    return !fl_list_is_empty(&self->flush.link);
+    int code = fl_stream_update_watch(self);
+    if (code < 0) {
+        write_failed(self, code);
+    }
+    else if (self->watch != NULL) {
+        /* A poll that is on, for another thread writes, knows nothing yet. */
+        fl_poller_wake_anythread(self->watch->poller);
+    }
 }
 
-/* Note a write, and say whether it is to be held: by the loop's own thread
-   alone.  A program may get away with another one on asyncio's transports, and
-   then the loop may sleep, or a callback may wait for that thread. */
+/* Send what is queued; what is left waits for the kernel. */
+static void
+send_queue(FlStream *self)
+{
+    int code = send_chunks(self);
+    if (code < 0) {
+        write_failed(self, code);
+    }
+    else if (!fl_chunks_is_empty(&self->chunks)) {
+        wait_for_kernel(self);
+    }
+}
+
+/* --- holding ------------------------------------------------------------- */
+
+/* Note a write, and say whether it is to be held.  Another thread's never is:
+   asyncio's transports send it, and the loop may sleep, or the callback that
+   runs may wait for that thread. */
 static bool
 should_hold(FlStream *self)
 {
     FlLoop *loop = self->loop;
-    if (!loop->in_turn || (loop->off & FL_OFF_HOLD_WRITES)) {
+    int least = HABIT;
+    if (!loop->in_batch || (loop->off & FL_OFF_HOLD_WRITES)) {
         return false; /* nothing comes that would send it */
     }
     if (self->write_dispatch == loop->dispatch) {
         self->wrote_again = true;
-        return fl_loop_is_here(loop);
+        least = 0;
     }
-    if (!self->wrote_again) {
-        self->write_habit = 0;
+    else {
+        if (self->write_habit < 0) {
+            self->write_habit += self->write_habit != ALWAYS_AT_ONCE;
+        }
+        else if (!self->wrote_again) {
+            self->write_habit = 0;
+        }
+        else if (self->write_habit < HABIT) {
+            self->write_habit++;
+        }
+        self->wrote_again = false;
+        self->write_dispatch = loop->dispatch;
     }
-    else if (self->write_habit < HABIT) {
-        self->write_habit++;
-    }
-    self->wrote_again = fl_loop_in_step(loop);
-    self->write_dispatch = loop->dispatch;
-    return self->write_habit >= HABIT && fl_loop_is_here(loop);
+    return self->write_habit >= least
+           && fl_loop_of_thread(loop->state) == loop;
 }
 
 static bool
 fits_held(const FlStream *self, size_t size_bytes)
 {
-    size_t limit = FL_HELD_BYTES;
+    size_t limit = HELD_BYTES;
     if (self->high_water_bytes < limit) {
         limit = self->high_water_bytes;
     }
     return self->chunks.size_bytes + size_bytes <= limit;
 }
 
-static bool
-may_wait_for_turn(const FlStream *self)
-{
-    return self->write_habit >= HABIT
-           && self->chunks.size_bytes <= FL_TURN_BYTES;
-}
-
+/* What is queued, all of it, waits for the callback's end. */
 static void
 hold(FlStream *self)
 {
     FlLoop *loop = self->loop;
-    if (!may_wait_for_turn(self)) {
-        fl_list_remove(&self->flush.link);
-        fl_list_append(&loop->deferred, &self->flush.link);
-    }
-    else if (!is_holding(self)) {
-        fl_loop_put_off_to_turn(loop, &self->flush);
+    if (!fl_stream_is_holding(self)) {
+        FL_CHECK(loop->held == NULL, "one stream holds at a time");
+        loop->held = &self->held;
+        loop->held_since_ns = fl_clock_ns();
     }
 }
 
-/* What the kernel did not take waits for it. */
-static int
-wait_for_kernel(FlStream *self)
+/* Held bytes of another thread's loop, copied into the child of a fork: the
+   parent sends them. */
+static bool
+is_copy(const FlLoop *loop)
 {
-    int code = fl_stream_update_watch(self);
-    if (code < 0) {
-        return write_failed(self, code);
-    }
-    if (self->watch != NULL) {
-        /* A poll that is on, for another thread writes, knows nothing yet. */
-        fl_poller_wake_anythread(self->watch->poller);
-    }
-    return 0;
+    return !fl_loop_is_here(loop) && fl_poller_is_parents(loop->poller);
 }
 
-/* Everything was sent: watch for that no more, and do what waited for it. */
-static int
-drained(FlStream *self)
+void
+fl_stream_send_held(FlHeld *held)
 {
-    self->awaits_room = false;
-    int code = fl_stream_update_watch(self);
-    if (code < 0) {
-        return write_failed(self, code);
+    FlStream *self = FL_LIST_ENTRY(held, FlStream, held);
+    FlLoop *loop = self->loop;
+    if (self->write_habit >= 0
+        && fl_clock_ns() - loop->held_since_ns > SLOW_NS) {
+        self->write_habit = -CALLBACKS_AT_ONCE;
     }
-    if (self->empty_waiter != NULL
-        && fl_stream_settle(self, self->empty_waiter,
-                            self->state->names.set_result, Py_None)
-               < 0)
-    {
-        return -1;
+    if (is_copy(loop)) {
+        fl_chunks_clear(&self->chunks);
     }
-    return self->phase == FL_STREAM_CLOSING ? fl_stream_lose_now(self) : 0;
+    else {
+        send_queue(self);
+    }
 }
 
-/* Send what is held; the caller sees to it that the protocol is paused. */
-static int
-send_held(FlStream *self)
-{
-    fl_list_remove(&self->flush.link);
-    int code = send_chunks(self);
-    if (code < 0) {
-        return write_failed(self, code);
-    }
-    return fl_chunks_is_empty(&self->chunks) ? drained(self)
-                                             : wait_for_kernel(self);
-}
-
-int
+void
 fl_stream_flush(FlStream *self)
 {
-    if (!is_holding(self)) {
-        return 0;
+    if (fl_stream_is_holding(self)) {
+        fl_loop_send_held(self->loop);
     }
-    return send_held(self) < 0 ? -1 : fl_stream_maybe_pause(self);
 }
 
-int
-fl_stream_run_flush(FlDeferred *deferred)
+void
+fl_stream_give_number_out(FlStream *self)
 {
-    FlStream *self = FL_LIST_ENTRY(&deferred->link, FlStream, flush.link);
-    Py_INCREF(self);
-    /* It was unlinked to be run; flush knows held bytes by the link. */
-    fl_list_append(&self->loop->deferred, &self->flush.link);
-    int code = fl_stream_flush(self);
-    Py_DECREF(self);
-    return code;
+    fl_stream_flush(self);
+    self->write_habit = ALWAYS_AT_ONCE;
+    if (self->watch != NULL) {
+        /* It refuses a descriptor that was closed already. */
+        (void)fl_watch_share(self->watch);
+    }
 }
 
 /* --- write --------------------------------------------------------------- */
@@ -305,62 +324,68 @@ typedef struct {
     PyObject *bytes;
 } Payload;
 
-/* Queue what was not sent, and either hold it or wait for the kernel. */
+/* Queue what was not sent.  0 or -1 with MemoryError. */
 static int
-queue_payload(FlStream *self, const Payload *payload, size_t sent_bytes,
-              bool held)
+queue_payload(FlStream *self, const Payload *payload, size_t sent_bytes)
 {
-    int code;
     if (payload->bytes != NULL) {
-        code = fl_chunks_append(&self->chunks, payload->bytes, sent_bytes);
+        return fl_chunks_append(&self->chunks, payload->bytes, sent_bytes);
     }
-    else {
-        PyObject *copy = PyBytes_FromStringAndSize(
-            payload->data + sent_bytes,
-            (Py_ssize_t)(payload->size_bytes - sent_bytes));
-        code = copy == NULL ? -1 : fl_chunks_append(&self->chunks, copy, 0);
-        Py_XDECREF(copy);
-    }
-    if (code < 0) {
+    PyObject *copy = PyBytes_FromStringAndSize(payload->data + sent_bytes,
+                                               (Py_ssize_t)(payload->size_bytes
+                                                            - sent_bytes));
+    if (copy == NULL) {
         return -1;
     }
-    if (held) {
-        hold(self);
-        return 0;
+    int code = fl_chunks_append(&self->chunks, copy, 0);
+    Py_DECREF(copy);
+    return code;
+}
+
+/* Before a write: send what is held and may not be held any longer, so that
+   nothing is overtaken.  Whether something waits for the kernel then. */
+static bool
+make_way(FlStream *self, bool held)
+{
+    if (!held || !fl_stream_is_holding(self)) {
+        fl_loop_send_held(self->loop);
     }
-    return wait_for_kernel(self);
+    return !fl_stream_is_holding(self) && !fl_chunks_is_empty(&self->chunks);
 }
 
 static int
 write_payload(FlStream *self, const Payload *payload)
 {
-    size_t size = payload->size_bytes;
+    size_t size = payload->size_bytes, sent = 0;
     int code = size == 0 ? 1 : fl_stream_drop_after_loss(self);
     if (code != 0) {
         return code < 0 ? -1 : 0;
     }
-    /* What another callback of this turn wrote may be held still: nothing
-       goes past it. */
-    bool held =
-        should_hold(self) || (is_holding(self) && fl_loop_is_here(self->loop));
-    if (is_holding(self) && !(held && fits_held(self, size))
-        && send_held(self) < 0)
-    {
+    bool held = should_hold(self) && fits_held(self, size);
+    bool waiting = make_way(self, held);
+    if (self->phase >= FL_STREAM_LOST) {
+        return 0; /* what was held could not be sent */
+    }
+    if (!waiting && !held) {
+        code = send_one(self, payload->data, size, &sent);
+        if (code < 0) {
+            write_failed(self, code);
+            return 0;
+        }
+        if (sent == size) {
+            return 0;
+        }
+    }
+    if (queue_payload(self, payload, sent) < 0) {
         return -1;
     }
-    if (self->phase >= FL_STREAM_LOST) {
-        return 0; /* that failed */
+    if (held && !waiting) {
+        hold(self);
     }
-    bool waiting = !is_holding(self) && !fl_chunks_is_empty(&self->chunks);
-    if (waiting || (held && fits_held(self, size))) {
-        return queue_payload(self, payload, 0, !waiting);
+    else {
+        wait_for_kernel(self);
     }
-    size_t sent = 0;
-    code = send_one(self, payload->data, size, &sent);
-    if (code < 0) {
-        return write_failed(self, code);
-    }
-    return sent == size ? 0 : queue_payload(self, payload, sent, false);
+    return 0;
 }
 
 /* Exact bytes for any buffer: a new reference. */
@@ -497,20 +522,27 @@ static int
 write_list(FlStream *self, PyObject *list)
 {
     bool held = should_hold(self);
-    bool waiting = !is_holding(self) && !fl_chunks_is_empty(&self->chunks);
-    for (Py_ssize_t at = 0; at < PyList_GET_SIZE(list); at++) {
-        if (fl_chunks_append(&self->chunks, PyList_GET_ITEM(list, at), 0) < 0)
-        {
-            return -1;
-        }
-        if (!waiting) {
-            hold(self);
-        }
+    bool waiting = make_way(self, held);
+    int code = 0;
+    if (self->phase >= FL_STREAM_LOST) {
+        return 0;
+    }
+    for (Py_ssize_t at = 0; code == 0 && at < PyList_GET_SIZE(list); at++) {
+        code = fl_chunks_append(&self->chunks, PyList_GET_ITEM(list, at), 0);
     }
     if (waiting) {
-        return wait_for_kernel(self) < 0 ? -1 : fl_stream_maybe_pause(self);
+        wait_for_kernel(self);
     }
-    return held && fits_held(self, 0) ? 0 : fl_stream_flush(self);
+    else if (held && fits_held(self, 0)) {
+        hold(self);
+    }
+    else if (fl_stream_is_holding(self)) {
+        fl_stream_flush(self);
+    }
+    else {
+        send_queue(self);
+    }
+    return code < 0 ? -1 : fl_stream_maybe_pause(self);
 }
 
 PyObject *
@@ -545,11 +577,9 @@ fl_stream_write_eof(FlStream *self, PyObject *Py_UNUSED(ignored))
     if (fl_stream_is_closing(self) || self->eof_written) {
         Py_RETURN_NONE;
     }
-    if (fl_stream_flush(self) < 0) {
-        return NULL;
-    }
+    fl_stream_flush(self);
     if (fl_stream_is_closing(self)) {
-        Py_RETURN_NONE;
+        Py_RETURN_NONE; /* that failed */
     }
     self->eof_written = true;
     int code = 0;
@@ -563,26 +593,37 @@ fl_stream_write_eof(FlStream *self, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
-/* All that waited was sent: what was to follow it. */
+/* All that waited was sent: watch for that no more, and do what waited. */
 static int
 end_waiting(FlStream *self)
 {
-    if (drained(self) < 0) {
+    self->awaits_room = false;
+    int code = fl_stream_update_watch(self);
+    if (code == 0 && self->empty_waiter != NULL
+        && fl_stream_settle(self, self->empty_waiter,
+                            self->state->names.set_result, Py_None)
+               < 0)
+    {
         return -1;
+    }
+    if (code == 0 && self->phase == FL_STREAM_CLOSING) {
+        return fl_stream_lose_now(self);
     }
     /* resume_writing may have sent it itself. */
     bool eof_waits = self->eof_written && !self->eof_sent;
-    if (!eof_waits || self->phase != FL_STREAM_OPEN) {
-        return 0;
+    if (code == 0 && eof_waits && self->phase == FL_STREAM_OPEN) {
+        code = shut_down_writing(self);
     }
-    int code = shut_down_writing(self);
-    return code < 0 ? write_failed(self, code) : 0;
+    if (code < 0) {
+        write_failed(self, code);
+    }
+    return 0;
 }
 
 int
 fl_stream_write_ready(FlStream *self)
 {
-    if (self->phase >= FL_STREAM_LOST || is_holding(self)) {
+    if (self->phase >= FL_STREAM_LOST) {
         return 0;
     }
     if (fl_chunks_is_empty(&self->chunks)) {
@@ -592,12 +633,14 @@ fl_stream_write_ready(FlStream *self)
     }
     int code = send_chunks(self);
     if (code < 0) {
-        return write_failed(self, code);
+        write_failed(self, code);
+        return 0;
     }
     if (fl_stream_maybe_resume(self) < 0) {
         return -1;
     }
-    /* resume_writing may have written, held, closed or aborted. */
+    /* resume_writing may have written, closed or aborted. */
+    fl_stream_flush(self);
     if (self->phase >= FL_STREAM_LOST || !fl_chunks_is_empty(&self->chunks)) {
         return 0;
     }

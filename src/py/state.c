@@ -183,6 +183,10 @@ fl_state_init(FlState *state, PyObject *module)
 {
     state->module = module;
     state->wakeup.fd = state->wakeup.before.fd = -1;
+    if (PyThread_tss_create(&state->running) != 0) {
+        PyErr_NoMemory();
+        return -1;
+    }
     if (names_init(&state->names) < 0 || asyncio_init(state) < 0) {
         return -1;
     }

@@ -16,7 +16,7 @@ struct FlLoop;
 
 /* Names looked up or passed on hot paths, interned once. */
 #define FL_NAMES(X)                   \
-    X(TransportSocket)                \
+    X(StreamSocket)                   \
     X(_accept_exhausted)              \
     X(_accept_failed)                 \
     X(_asyncgen_finalizer_hook)       \
@@ -204,6 +204,7 @@ typedef struct FlState {
 
     FL_SHARED unsigned long main_thread_id; /* 0: not known yet */
     FlWakeup wakeup;
+    Py_tss_t running;  /* the loop that a thread runs, if any */
     atomic_uint forks; /* counts the forks that led to this process */
 
     PyObject *empty_tuple;

@@ -347,16 +347,13 @@ run_in_executor(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
     if (parse(&request, args, nargs, kwnames) < 0) {
         return NULL;
     }
+    fl_loop_send_held_here(loop->state); /* the job may rely on it */
     if (FL_UNLIKELY(loop->off & FL_OFF_NATIVE_EXECUTOR)) {
         return run_as_asyncio(loop, &request);
     }
     if (fl_loop_check_open(loop) < 0
         || (loop->debug && check_func(loop, request.func) < 0))
     {
-        return NULL;
-    }
-    /* What this callback wrote counts as sent: the job may rely on it. */
-    if (fl_loop_is_here(loop) && fl_loop_run_deferred(loop) < 0) {
         return NULL;
     }
     PyObject *executor = request.executor == Py_None

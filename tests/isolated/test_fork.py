@@ -446,3 +446,50 @@ assert got == b"0 1 2 3 4 head body end", got
 far.close()
 """
     )
+
+
+def test_what_a_callback_holds_while_another_thread_forks_is_sent_once(script):
+    """The child has a copy of it, and ends its transports."""
+    script(
+        CHILD
+        + """
+import threading
+
+class Serves(asyncio.Protocol):
+    def connection_made(self, transport):
+        served.append(transport)
+
+served = []
+
+async def main():
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(Serves, "127.0.0.1", 0)
+    far = socket.create_connection(server.sockets[0].getsockname())
+    while not served:
+        await asyncio.sleep(0)
+    transport, = served
+    transport.write(b"head ")
+    transport.write(b"body ")
+    codes = []
+    forks = threading.Thread(
+        target=lambda: codes.append(child(transport.abort))
+    )
+    forks.start()
+    forks.join()
+    assert codes == [0]
+    transport.write(b"end")
+    transport.close()
+    server.close()
+    return far
+
+loop = new_loop()
+far = loop.run_until_complete(main())
+loop.run_until_complete(asyncio.sleep(0))
+loop.close()
+got = b""
+while part := far.recv(1000):
+    got += part
+assert got == b"head body end", got
+far.close()
+"""
+    )

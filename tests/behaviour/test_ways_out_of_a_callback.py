@@ -1,0 +1,237 @@
+"""What a callback wrote leaves before anything that could miss it.
+
+Another loop, a job, a process, whoever has the socket itself: what they do
+comes after what the callback wrote before, as with asyncio.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import os
+import socket
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from net_helpers import turns
+from write_helpers import Peer, in_callbacks, learn, served
+
+# --- the ways out of a callback -----------------------------------------
+
+
+def writes_then(
+    run: Callable[..., Any], ask: Callable[[Callable[[], bytes]], bytes]
+) -> None:
+    """Write twice, then have something else read that, and wait for it."""
+
+    async def main():
+        async with served() as (transport, peer):
+            got: list[bytes] = []
+
+            def work():
+                transport.write(b"one ")
+                transport.write(b"two")
+                got.append(ask(lambda: peer.receive(7)))
+
+            await in_callbacks(work)
+            await learn(transport, peer)
+            await in_callbacks(work)
+            assert got == [b"one two"] * 2
+
+    run(main())
+
+
+@contextlib.contextmanager
+def loop_in_thread(make: Any) -> Iterator[asyncio.AbstractEventLoop]:
+    """A loop that runs in another thread."""
+    other = make()
+    thread = threading.Thread(target=other.run_forever)
+    thread.start()
+    try:
+        yield other
+    finally:
+        other.call_soon_threadsafe(other.stop)
+        thread.join()
+        other.close()
+
+
+def test_another_loop_that_a_callback_waits_for_gets_what_it_wrote(
+    run, loop_factory
+):
+    async def call(read: Callable[[], bytes]) -> bytes:
+        return read()
+
+    with loop_in_thread(loop_factory) as other:
+        writes_then(
+            run,
+            lambda read: asyncio.run_coroutine_threadsafe(
+                call(read), other
+            ).result(20),
+        )
+
+
+def test_an_executor_job_that_a_callback_waits_for_gets_what_it_wrote(run):
+    class Executor(concurrent.futures.ThreadPoolExecutor):
+        last: Any = None
+
+        def submit(self, *args: Any, **kwargs: Any) -> Any:
+            self.last = super().submit(*args, **kwargs)
+            return self.last
+
+    with Executor(1) as executor:
+
+        def ask(read: Callable[[], bytes]) -> bytes:
+            loop = asyncio.get_running_loop()
+            loop.run_in_executor(executor, read)
+            got: bytes = executor.last.result(20)
+            return got
+
+        writes_then(run, ask)
+
+
+@pytest.mark.usefixtures("child_watcher")
+def test_a_process_that_the_loop_starts_comes_after_what_was_written(
+    run, monkeypatch
+):
+    seen: list[bytes] = []
+    real = subprocess.Popen
+
+    async def main():
+        async with served() as (transport, peer):
+
+            def popen(*args: Any, **kwargs: Any) -> Any:
+                seen.append(peer.look())
+                return real(*args, **kwargs)
+
+            monkeypatch.setattr(subprocess, "Popen", popen)
+            transport.write(b"one ")
+            transport.write(b"two")
+            child = await asyncio.create_subprocess_exec("true")
+            await child.wait()
+
+    run(main())
+    assert seen == [b"one two"]
+
+
+# --- the descriptor in other hands --------------------------------------
+
+
+def write_and(transport: Any, then: Callable[[], object]) -> None:
+    """Write twice, then do something with the socket."""
+    transport.write(b"one ")
+    transport.write(b"two ")
+    then()
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_socket_that_is_shut_down_has_sent_what_was_written(run, when):
+    async def main():
+        async with served() as (transport, peer):
+            if when == "before":
+                kept = transport.get_extra_info("socket")
+
+            def shut():
+                sock = (
+                    kept
+                    if when == "before"
+                    else transport.get_extra_info("socket")
+                )
+                write_and(transport, lambda: sock.shutdown(socket.SHUT_WR))
+
+            await in_callbacks(shut)
+            assert peer.receive(100) == b"one two "
+
+    run(main())
+
+
+@pytest.mark.parametrize("how", ["fileno", "dup", "_sock", "_sock_fd"])
+def test_what_is_sent_through_the_descriptor_comes_after_what_was_written(
+    run, how
+):
+    async def main():
+        async with served() as (transport, peer):
+            await learn(transport, peer)
+            shown = transport.get_extra_info("socket")
+            assert isinstance(shown, asyncio.trsock.TransportSocket)
+
+            def take() -> int:
+                if how == "fileno":
+                    return os.dup(shown.fileno())
+                if how == "dup":
+                    return shown.dup().detach()
+                if how == "_sock":
+                    return os.dup(shown._sock.fileno())
+                return os.dup(transport._sock_fd)
+
+            def first():
+                write_and(transport, lambda: taken.append(take()))
+                with socket.socket(fileno=os.dup(taken[0])) as sock:
+                    sock.send(b"three ")
+
+            def later():
+                write_and(transport, lambda: os.write(taken[0], b"three "))
+
+            taken: list[int] = []
+            await in_callbacks(first, later, later, later)
+            os.close(taken[0])
+            assert peer.receive(56) == b"one two three " * 4
+
+    run(main())
+
+
+def test_what_is_sent_through_a_given_socket_comes_after_what_was_written(
+    run,
+):
+    async def main():
+        near, far = socket.socketpair()
+        loop = asyncio.get_running_loop()
+        with far:
+            transport, _ = await loop.create_connection(
+                asyncio.Protocol, sock=near
+            )
+
+            def work():
+                write_and(transport, lambda: near.send(b"three "))
+
+            await in_callbacks(*[work] * 4)
+            assert Peer(far).receive(56) == b"one two three " * 4
+            transport.abort()
+            await turns()
+
+    run(main())
+
+
+def test_asking_a_socket_for_its_names_and_options_changes_nothing(
+    run, loop_kind
+):
+    """As HTTP servers do for each connection."""
+
+    async def main():
+        async with served() as (transport, peer):
+            sock = transport.get_extra_info("socket")
+            assert sock.family == socket.AF_INET
+            assert sock.type == socket.SOCK_STREAM
+            assert sock.proto in (0, socket.IPPROTO_TCP)
+            assert sock.getpeername() == peer.sock.getsockname()
+            assert sock.getsockname() == peer.sock.getpeername()
+            assert not sock.get_inheritable()
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            assert repr(sock).startswith("<asyncio.TransportSocket fd=")
+
+            def write():
+                transport.write(b"1")
+                transport.write(b"2")
+                seen.append(peer.look())
+
+            seen: list[bytes] = []
+            await in_callbacks(write)
+            assert seen[0] + peer.look() == b"12"
+            if loop_kind == "fastloop":
+                assert seen == [b"1"]
+
+    run(main())

@@ -1,0 +1,122 @@
+"""Connections for tests of when what is written leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from net_helpers import spin, turns
+
+#: Callbacks with several writes before the first write of one is held.
+LEARNT = 2
+#: Seconds to wait for bytes that should have been sent.
+LIMIT = 10
+
+
+class Peer:
+    """The other end: reads what was sent, and waits for what was not."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        sock.settimeout(LIMIT)
+
+    def look(self) -> bytes:
+        """Return what has come."""
+        self.sock.setblocking(False)
+        try:
+            return self.sock.recv(1 << 20)
+        except BlockingIOError:
+            return b""
+        finally:
+            self.sock.settimeout(LIMIT)
+
+    def receive(self, size: int) -> bytes:
+        """Wait for this many bytes, or for the end."""
+        got = b""
+        while len(got) < size and (part := self.sock.recv(size - len(got))):
+            got += part
+        return got
+
+
+class Keeps(asyncio.Protocol):
+    """Keeps its transport."""
+
+    transport: Any = None
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+
+async def end(transport: Any) -> None:
+    """Abort what is not on its way to its end."""
+    if not transport.is_closing():
+        transport.abort()
+    await turns()
+
+
+@contextlib.asynccontextmanager
+async def served(
+    make: Callable[[], Any] = Keeps,
+) -> AsyncIterator[tuple[Any, Peer]]:
+    """A server's transport, whose descriptor no program has, and its peer."""
+    protocol = make()
+    server = await asyncio.get_running_loop().create_server(
+        lambda: protocol, "127.0.0.1", 0
+    )
+    with socket.create_connection(server.sockets[0].getsockname()) as far:
+        await spin(lambda: protocol.transport)
+        try:
+            yield protocol.transport, Peer(far)
+        finally:
+            await end(protocol.transport)
+            server.close()
+            await server.wait_closed()
+
+
+@contextlib.asynccontextmanager
+async def given(
+    make: Callable[[], Any] = Keeps,
+) -> AsyncIterator[tuple[Any, Peer]]:
+    """A transport on a socket that the program made, and its peer."""
+    near, far = socket.socketpair()
+    with far:
+        transport, _ = await asyncio.get_running_loop().create_connection(
+            make, sock=near
+        )
+        try:
+            yield transport, Peer(far)
+        finally:
+            await end(transport)
+
+
+async def in_callbacks(*works: Callable[[], object]) -> None:
+    """Call each of them in a callback of its own, in order."""
+    loop = asyncio.get_running_loop()
+    for work in works:
+        done = loop.create_future()
+
+        def run(
+            work: Callable[[], object] = work,
+            done: asyncio.Future[None] = done,
+        ) -> None:
+            try:
+                work()
+            except Exception as exc:
+                done.set_exception(exc)
+            else:
+                done.set_result(None)
+
+        loop.call_soon(run)
+        await done
+
+
+async def learn(transport: Any, peer: Peer) -> None:
+    """Make it a connection whose first write is held."""
+    for _ in range(LEARNT + 1):
+        await in_callbacks(
+            lambda: (transport.write(b"h"), transport.write(b"b"))
+        )
+        assert peer.receive(2) == b"hb"
