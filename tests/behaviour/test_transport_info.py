@@ -46,7 +46,7 @@ def test_socket_is_a_transport_socket(run, kind):
     async def main():
         async with link(kind) as c:
             sock = c.transport.get_extra_info("socket")
-            assert type(sock) is asyncio.trsock.TransportSocket
+            assert isinstance(sock, asyncio.trsock.TransportSocket)
             assert sock.type == socket.SOCK_STREAM
             assert sock.fileno() > 2
             assert sock.gettimeout() == 0
