@@ -28,8 +28,8 @@
 /* A read of this much makes the next one large. */
 #define BULKY_BYTES   (8 * 1024)
 #define EVENT_BYTES   (256 * 1024)
-/* What a smaller read counts of them: 16 reads make the cost of an event, about
-   that of one read, small, and end well within a millisecond. */
+/* The least that a read counts of them.  An event costs about as much as one
+   read, so 16 reads make that small; they end well within a millisecond. */
 #define READ_BYTES    (EVENT_BYTES / 16)
 
 #define READ_FAILED "Fatal read error on socket transport"
