@@ -52,7 +52,7 @@ def task_callbacks() -> tuple[Any, Any] | None:
 
 def _watch_a_task() -> tuple[Any, Any] | None:
     loop: Any = _Watcher()
-    waiter = asyncio.Future(loop=loop)
+    waiter: asyncio.Future[None] = asyncio.Future(loop=loop)
 
     async def wait() -> None:
         await waiter

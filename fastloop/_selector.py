@@ -7,7 +7,13 @@ import weakref
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from collections.abc import Mapping
+    from typing import NoReturn, Protocol
+
+    class _HasFileno(Protocol):
+        def fileno(self) -> int: ...
+
+    _Descriptor = int | _HasFileno
 
     from .loop import Loop
 
@@ -23,7 +29,7 @@ class WatchedDescriptors(selectors.BaseSelector):
     def __init__(self, loop: Loop) -> None:
         self._loop = weakref.ref(loop)
 
-    def get_map(self) -> dict[int, selectors.SelectorKey]:
+    def get_map(self) -> Mapping[_Descriptor, selectors.SelectorKey]:
         """Return descriptor -> SelectorKey, data being (reader, writer)."""
         loop = self._loop()
         found = [] if loop is None else loop._watched()
@@ -38,15 +44,16 @@ class WatchedDescriptors(selectors.BaseSelector):
             for fd, fileobj, reader, writer in found
         }
 
-    def get_key(self, fileobj: Any) -> selectors.SelectorKey:
+    def get_key(self, fileobj: _Descriptor) -> selectors.SelectorKey:
         """Return one descriptor's key; KeyError if it is not watched."""
         number = fileobj if isinstance(fileobj, int) else fileobj.fileno()
         return self.get_map()[number]
 
-    def _refuse(self, *args: Any) -> Any:
+    def _refuse(self, *args: object) -> NoReturn:
         raise RuntimeError(
             "a fastloop loop has no selector to change or wait on; use "
             "add_reader(), add_writer() and their kin"
         )
 
-    register = unregister = modify = select = _refuse
+    register = unregister = modify = _refuse  # type: ignore[assignment]
+    select = _refuse  # type: ignore[assignment]

@@ -37,7 +37,7 @@ _logger = logging.getLogger("asyncio")
 
 #: The class whose calls the C code may make in its stead.
 socket_type = socket.socket
-check_ssl_socket = base_events._check_ssl_socket
+check_ssl_socket = base_events._check_ssl_socket  # type: ignore[attr-defined]
 
 
 class StreamSocket(TransportSocket):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import functools
+import logging
 import os
 import signal
 import socket
@@ -33,14 +34,37 @@ from .sockets import SocketCalls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from collections.abc import Callable
+    from contextvars import Context
+    from types import FrameType
+    from typing import Any, TypeVarTuple
+
+    _Ts = TypeVarTuple("_Ts")
+
+    class _AsyncioLoop(asyncio.SelectorEventLoop):
+        """What typeshed leaves out of asyncio's loop."""
+
+        def _check_closed(self) -> None: ...
+        def _check_signal(self, sig: object) -> None: ...
+        def _set_coroutine_origin_tracking(self, enabled: bool) -> None: ...
+        def _stop_serving(self, sock: socket.socket) -> None: ...
+
+        _accept_connection2: Any
+
+else:
+    _AsyncioLoop = asyncio.SelectorEventLoop
 
 
-def _ignore_signal(number: int, frame: Any) -> None:
+_logger = logging.getLogger("asyncio")
+
+
+def _ignore_signal(number: int, frame: FrameType | None) -> None:
     """Take a signal that the loop learns of by the wakeup descriptor."""
 
 
-class Loop(_core.BaseLoop, SocketCalls, asyncio.SelectorEventLoop):
+class Loop(  # type: ignore[misc, unused-ignore]
+    _core.BaseLoop, SocketCalls, _AsyncioLoop
+):
     """An asyncio event loop whose hot paths are in C.
 
     A drop-in for asyncio's own loop: make it with
@@ -64,7 +88,7 @@ class Loop(_core.BaseLoop, SocketCalls, asyncio.SelectorEventLoop):
         """Make a loop; see ``fastloop.new_event_loop``."""
         _refuse_greenlets()
         self._signal_handlers = {}
-        if asyncio.coroutines._is_debug_mode():
+        if asyncio.coroutines._is_debug_mode():  # type: ignore[attr-defined]
             self._debug = True
 
     def __repr__(self) -> str:
@@ -94,20 +118,26 @@ class Loop(_core.BaseLoop, SocketCalls, asyncio.SelectorEventLoop):
 
     @property
     def _asyncgens(self) -> weakref.WeakSet[Any]:
-        return self.__dict__.setdefault("asyncgens", weakref.WeakSet())
+        found: weakref.WeakSet[Any]
+        found = self.__dict__.setdefault("asyncgens", weakref.WeakSet())
+        return found
 
     if sys.version_info >= (3, 13):
 
         @property
         def _unix_server_sockets(self) -> dict[socket.socket, int]:
-            return self.__dict__.setdefault("unix_server_sockets", {})
+            found: dict[socket.socket, int]
+            found = self.__dict__.setdefault("unix_server_sockets", {})
+            return found
 
     @property
     def _transports(self) -> weakref.WeakValueDictionary[int, Any]:
-        if self._python_transports is None:
-            self._python_transports = weakref.WeakValueDictionary()
-        self._python_transports.update(self._open_transports())
-        return self._python_transports
+        found: weakref.WeakValueDictionary[int, Any] | None
+        found = self._python_transports
+        if found is None:
+            found = self._python_transports = weakref.WeakValueDictionary()
+        found.update(self._open_transports())
+        return found
 
     @property
     def _nest_patched(self) -> bool:
@@ -126,9 +156,11 @@ class Loop(_core.BaseLoop, SocketCalls, asyncio.SelectorEventLoop):
     @functools.cached_property
     def _watcher(self) -> Any:
         """What tells of the end of child processes (asyncio from 3.14 on)."""
-        if unix_events.can_use_pidfd():
-            return unix_events._PidfdChildWatcher()
-        return unix_events._ThreadedChildWatcher()
+        # typeshed does not know the names of 3.14.
+        unix: Any = unix_events
+        if unix.can_use_pidfd():
+            return unix._PidfdChildWatcher()
+        return unix._ThreadedChildWatcher()
 
     # -- closing --------------------------------------------------------------
 
@@ -145,7 +177,7 @@ class Loop(_core.BaseLoop, SocketCalls, asyncio.SelectorEventLoop):
         if not self.is_running():
             self._remove_signal_handlers()
         if self._debug:
-            base_events.logger.debug("Close %r", self)
+            _logger.debug("Close %r", self)
         self._close()
         self._selector = None
         self._executor_shutdown_called = True
@@ -157,11 +189,15 @@ class Loop(_core.BaseLoop, SocketCalls, asyncio.SelectorEventLoop):
     # -- scheduling -----------------------------------------------------------
 
     def _call_soon(
-        self, callback: Any, args: tuple[Any, ...], context: Any
+        self,
+        callback: Callable[..., object],
+        args: tuple[Any, ...],
+        context: Context | None,
     ) -> events.Handle:
         handle = events.Handle(callback, args, self, context)
-        if handle._source_traceback:
-            del handle._source_traceback[-1]
+        trace: Any = handle._source_traceback  # type: ignore[attr-defined]
+        if trace:
+            del trace[-1]
         self._add_callback(handle)
         return handle
 
@@ -180,7 +216,9 @@ class Loop(_core.BaseLoop, SocketCalls, asyncio.SelectorEventLoop):
             )
 
     def _report_callback(
-        self, handle: events.Handle | None, exc: BaseException
+        self,
+        handle: _core.Handle | _core.TimerHandle | None,
+        exc: BaseException,
     ) -> None:
         """Report what a callback raised, with asyncio's text and keys."""
         if handle is None:
@@ -191,7 +229,7 @@ class Loop(_core.BaseLoop, SocketCalls, asyncio.SelectorEventLoop):
         source = format_helpers._format_callback_source(
             handle._callback, handle._args or (), **_debug_keyword(self)
         )
-        context = {
+        context: dict[str, Any] = {
             "message": f"Exception in callback {source}",
             "exception": exc,
             "handle": handle,
@@ -200,17 +238,17 @@ class Loop(_core.BaseLoop, SocketCalls, asyncio.SelectorEventLoop):
             context["source_traceback"] = handle._source_traceback
         self.call_exception_handler(context)
 
-    def _report_slow(self, subject: Any, seconds: float) -> None:
+    def _report_slow(self, subject: object, seconds: float) -> None:
         """Log a callback that took longer than slow_callback_duration."""
         if isinstance(subject, events.Handle):
-            subject = base_events._format_handle(subject)
-        base_events.logger.warning(
-            "Executing %s took %.3f seconds", subject, seconds
-        )
+            subject = base_events._format_handle(subject)  # type: ignore[attr-defined]
+        _logger.warning("Executing %s took %.3f seconds", subject, seconds)
 
     # -- signals --------------------------------------------------------------
 
-    def add_signal_handler(self, sig: int, callback: Any, *args: Any) -> None:
+    def add_signal_handler(
+        self, sig: int, callback: Callable[[*_Ts], Any], *args: *_Ts
+    ) -> None:
         """Call ``callback(*args)`` in the loop when a signal arrives.
 
         Replaces an earlier handler of the signal.  Raises TypeError for a
@@ -340,7 +378,7 @@ class Loop(_core.BaseLoop, SocketCalls, asyncio.SelectorEventLoop):
                 self, sock, shared, protocol, waiter, extra, server, context
             )
         more = {} if sys.version_info < (3, 15) else {"context": context}
-        return super()._make_socket_transport(
+        return super()._make_socket_transport(  # type: ignore[misc]
             sock, protocol, waiter, extra=extra, server=server, **more
         )
 
@@ -349,14 +387,14 @@ class Loop(_core.BaseLoop, SocketCalls, asyncio.SelectorEventLoop):
         rawsock: socket.socket,
         protocol: asyncio.BaseProtocol,
         sslcontext: Any,
-        waiter: asyncio.Future[None] | None = None,
+        waiter: Any = None,
         *,
         server_side: bool = False,
         server_hostname: str | None = None,
         extra: dict[str, Any] | None = None,
         server: Any = None,
-        ssl_handshake_timeout: float | None = None,
-        ssl_shutdown_timeout: float | None = None,
+        ssl_handshake_timeout: Any = None,
+        ssl_shutdown_timeout: Any = None,
         call_connection_made: bool = True,
         context: Any = None,
     ) -> Any:
@@ -416,7 +454,7 @@ class Loop(_core.BaseLoop, SocketCalls, asyncio.SelectorEventLoop):
         if sock.family not in _DATAGRAM_FAMILIES or not _leaves_to_system(
             sock, "recvfrom", "send", "sendto"
         ):
-            return super()._make_datagram_transport(
+            return super()._make_datagram_transport(  # type: ignore[misc]
                 sock, protocol, address, waiter, extra
             )
         _check_protocol(protocol)
@@ -441,7 +479,7 @@ class Loop(_core.BaseLoop, SocketCalls, asyncio.SelectorEventLoop):
     ) -> None:
         if not _leaves_to_system(sock, "accept"):
             more = () if sys.version_info < (3, 15) else (context,)
-            super()._start_serving(
+            super()._start_serving(  # type: ignore[misc]
                 protocol_factory,
                 sock,
                 sslcontext,

@@ -132,11 +132,11 @@ def _make_policy(factory: _Factory) -> Any:
         if base is None:
             return None
 
-        class FastloopPolicy(base):
+        class _FastloopPolicy(base):  # type: ignore[misc, valid-type]
             def new_event_loop(self) -> Any:
                 return factory()
 
-        return FastloopPolicy()
+        return _FastloopPolicy()
 
 
 def _anyio_takes_factories() -> bool:
@@ -215,6 +215,7 @@ class _FastloopRun:
     ) -> Iterator[None]:
         """Change what two fixtures give, wherever a suite defines them."""
         outcome: Any = yield
+        change: Callable[[Any], Any]
         if fixturedef.argname == "anyio_backend":
             change = self._anyio_backend
         elif fixturedef.argname == "event_loop_policy" and self._policy:

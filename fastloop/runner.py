@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from typing import Any, TypeVar
 
-    T = TypeVar("T")
+    _T = TypeVar("_T")
 
 __all__ = ["new_event_loop", "run"]
 
@@ -29,11 +29,11 @@ def new_event_loop() -> Loop:
 
 
 def run(
-    main: Coroutine[Any, Any, T],
+    main: Coroutine[Any, Any, _T],
     *,
     debug: bool | None = None,
     loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
-) -> T:
+) -> _T:
     """Run a coroutine on a fresh loop and return its result.
 
     debug turns asyncio's debug mode on or off (None: as the environment

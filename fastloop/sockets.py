@@ -10,15 +10,18 @@ from . import _core
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
-    from typing import Any
+    from typing import Any, TypeVar
+
+    _T = TypeVar("_T")
 
 _Call = _core.SocketCall
 
 
-async def _end(call: Any) -> Any:
+async def _end(call: _core.SocketCall[_T]) -> _T:
     """Wait for a call; however that ends, its descriptor is free then."""
     try:
-        return await call.future
+        outcome: _T = await call.future  # type: ignore[misc]
+        return outcome
     finally:
         call.release()
 
@@ -37,7 +40,7 @@ class SocketCalls:
         Implements asyncio's ``loop.sock_recv()``.
         """
         call = _core.sock_recv(self, sock, n)
-        return await _end(call) if type(call) is _Call else call
+        return await _end(call) if isinstance(call, _Call) else call
 
     async def sock_recv_into(self, sock: socket.socket, buf: Any) -> int:
         """Receive into a writable buffer; return how many bytes.
@@ -45,7 +48,7 @@ class SocketCalls:
         Implements asyncio's ``loop.sock_recv_into()``.
         """
         call = _core.sock_recv_into(self, sock, buf)
-        return await _end(call) if type(call) is _Call else call
+        return await _end(call) if isinstance(call, _Call) else call
 
     async def sock_recvfrom(
         self, sock: socket.socket, bufsize: int
@@ -55,7 +58,7 @@ class SocketCalls:
         Implements asyncio's ``loop.sock_recvfrom()``.
         """
         call = _core.sock_recvfrom(self, sock, bufsize)
-        return await _end(call) if type(call) is _Call else call
+        return await _end(call) if isinstance(call, _Call) else call
 
     async def sock_recvfrom_into(
         self, sock: socket.socket, buf: Any, nbytes: int = 0
@@ -66,7 +69,7 @@ class SocketCalls:
         Implements asyncio's ``loop.sock_recvfrom_into()``.
         """
         call = _core.sock_recvfrom_into(self, sock, buf, nbytes or len(buf))
-        return await _end(call) if type(call) is _Call else call
+        return await _end(call) if isinstance(call, _Call) else call
 
     async def sock_sendall(self, sock: socket.socket, data: Any) -> None:
         """Send all of a buffer.
@@ -74,7 +77,8 @@ class SocketCalls:
         Implements asyncio's ``loop.sock_sendall()``.
         """
         call = _core.sock_sendall(self, sock, data)
-        return await _end(call) if type(call) is _Call else call
+        if call is not None:
+            await _end(call)
 
     async def sock_sendto(
         self, sock: socket.socket, data: Any, address: Any
@@ -84,7 +88,7 @@ class SocketCalls:
         Implements asyncio's ``loop.sock_sendto()``.
         """
         call = _core.sock_sendto(self, sock, data, address)
-        return await _end(call) if type(call) is _Call else call
+        return await _end(call) if isinstance(call, _Call) else call
 
     async def sock_accept(
         self, sock: socket.socket
@@ -94,4 +98,4 @@ class SocketCalls:
         Implements asyncio's ``loop.sock_accept()``.
         """
         call = _core.sock_accept(self, sock)
-        return await _end(call) if type(call) is _Call else call
+        return await _end(call) if isinstance(call, _Call) else call

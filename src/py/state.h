@@ -173,7 +173,7 @@ typedef struct FlState {
     PyObject *asyncio_cancelled;    /* asyncio.CancelledError */
     PyObject *asyncio_invalid;      /* asyncio.InvalidStateError */
     PyObject *streams;              /* the module fastloop._streams */
-    PyObject *socket_type; /* socket.socket */
+    PyObject *socket_type;          /* socket.socket */
 
     /* from elsewhere */
     PyObject *set_asyncgen_hooks;

@@ -1,0 +1,32 @@
+"""The package's Python has types, and _core.pyi says what is built.
+
+mypy reads them for each Python that fastloop is for; stubtest compares the
+stub with the module that this interpreter has.
+"""
+
+import sys
+
+import pytest
+
+
+@pytest.fixture
+def module(tool):
+    """Return a function that runs a module of the lint environment."""
+
+    def run(name, *arguments):
+        found = tool([sys.executable, "-c", "import mypy"])
+        command = [sys.executable, "-m", name, *arguments]
+        return tool(command if found.returncode == 0 else ["mypy"])
+
+    return run
+
+
+@pytest.mark.parametrize("version", ["3.11", "3.12", "3.13", "3.14", "3.15"])
+def test_mypy(module, version):
+    done = module("mypy", "--strict", "--python-version", version, "fastloop")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_stubtest(module, built):
+    done = module("mypy.stubtest", "--concise", "fastloop")
+    assert done.returncode == 0, done.stdout + done.stderr
