@@ -9,13 +9,11 @@ reach a build started by pip:
     FASTLOOP_LTO=1            link-time optimisation; measured: no gain
     FASTLOOP_WERROR=1         warnings are errors; for developers and CI
 
-Objects are compiled side by side and only when a file they read or their
-command changed; compile_commands.json is written beside this file.
+ninja compiles side by side, and only what changed or whose command changed;
+it writes compile_commands.json beside this file.
 """
 
-import concurrent.futures
-import hashlib
-import json
+import filecmp
 import os
 import re
 import shlex
@@ -30,6 +28,21 @@ from setuptools.command.build_ext import build_ext
 
 HERE = Path(__file__).resolve().parent
 LIBUV_FLOOR = (1, 42, 0)
+BASE_FLAGS = """-std=c11 -D_GNU_SOURCE -fvisibility=hidden
+-fno-strict-overflow -fstack-protector-strong -Wall -Wextra
+-Wno-unused-parameter -Wno-missing-field-initializers -U_FORTIFY_SOURCE"""
+ASSERTS = ["-UNDEBUG", "-DFASTLOOP_DEBUG=1"]
+#: How ninja compiles and links; the commands come before it.
+RULES = """
+rule cc
+  command = $cc -MD -MF $out.d -c $in -o $out
+  depfile = $out.d
+  deps = gcc
+  description = cc $in
+rule link
+  command = $ld $in $libs -o $out
+  description = ld $out
+"""
 
 if sys.platform == "win32":
     sys.exit(
@@ -41,17 +54,6 @@ if sys.implementation.name != "cpython" or sys.version_info < (3, 11):
         "fastloop needs CPython 3.11 or newer; this is "
         f"{sys.implementation.name} {sys.version.split()[0]}."
     )
-
-
-def version() -> str:
-    """The package's version, whose one home is fastloop/__init__.py."""
-    text = (HERE / "fastloop" / "__init__.py").read_text(encoding="utf-8")
-    found = re.search(
-        r'^__version__(?:\s*:[^=\n]+)?\s*=\s*"([^"]+)"', text, re.M
-    )
-    if found is None:
-        sys.exit('fastloop/__init__.py has no line __version__ = "..."')
-    return found[1]
 
 
 def switch(name: str) -> bool:
@@ -92,166 +94,90 @@ def libuv() -> tuple[list[str], list[str]]:
     return shlex.split(ask("--cflags")), shlex.split(ask("--libs"))
 
 
-def sources() -> list[str]:
-    """Every .c file under src/, as a path from here."""
-    found = sorted((HERE / "src").rglob("*.c"))
-    return [str(path.relative_to(HERE)) for path in found]
+def flavour() -> tuple[str, list[str], list[str]]:
+    """A folder's name, compiler's and linker's flags, as the switches say."""
+    sanitize = os.environ.get("FASTLOOP_SANITIZE", "")
+    linux = sys.platform.startswith("linux")
+    link = ["-Wl,-z,relro", "-Wl,-z,now"] if linux else []
+    if sanitize:
+        name = sanitize.replace(",", "-")
+        both = [f"-fsanitize={sanitize}"]
+        extra = ["-O1", "-g3", "-fno-omit-frame-pointer", *ASSERTS]
+        extra += ["-fno-sanitize-recover=undefined"]
+    elif switch("FASTLOOP_DEBUG"):
+        name, both, extra = "debug", [], ["-O0", "-g3", *ASSERTS]
+    else:
+        lto = switch("FASTLOOP_LTO")
+        name = "release-lto" if lto else "release"
+        both = ["-flto", "-O3"] if lto else []
+        extra = ["-O3", "-DNDEBUG", "-D_FORTIFY_SOURCE=2"]
+    if switch("FASTLOOP_WERROR"):
+        extra += ["-Werror"]
+    return name, [*BASE_FLAGS.split(), *both, *extra], [*link, *both]
 
 
-class Flavour:
-    """The compiler's and linker's flags that the switches ask for."""
+def ninja() -> str:
+    """The program, of the package that pyproject.toml asks for or another."""
+    beside = Path(sys.executable).parent / "ninja"
+    found = str(beside) if beside.exists() else shutil.which("ninja")
+    return found or sys.exit("fastloop needs ninja: pip install ninja")
 
-    def __init__(self) -> None:
-        self.debug = switch("FASTLOOP_DEBUG")
-        self.sanitize = os.environ.get("FASTLOOP_SANITIZE", "")
-        self.lto = switch("FASTLOOP_LTO") and not (self.debug or self.sanitize)
-        self.compile = [
-            "-std=c11",
-            "-D_GNU_SOURCE",
-            f'-DFL_VERSION="{version()}"',
-            "-fvisibility=hidden",
-            "-fno-strict-overflow",
-            "-fstack-protector-strong",
-            "-Wall",
-            "-Wextra",
-            "-Wno-unused-parameter",
-            "-Wno-missing-field-initializers",
-            "-U_FORTIFY_SOURCE",
-        ]
-        self.link: list[str] = []
-        if sys.platform.startswith("linux"):
-            self.link += ["-Wl,-z,relro", "-Wl,-z,now"]
-        if switch("FASTLOOP_WERROR"):
-            self.compile += ["-Werror"]
-        if self.sanitize:
-            self.compile += [
-                "-O1",
-                "-g3",
-                f"-fsanitize={self.sanitize}",
-                "-fno-sanitize-recover=undefined",
-                "-fno-omit-frame-pointer",
-            ]
-            self.link += [f"-fsanitize={self.sanitize}"]
-        elif self.debug:
-            self.compile += ["-O0", "-g3"]
-        else:
-            self.compile += ["-O3", "-DNDEBUG", "-D_FORTIFY_SOURCE=2"]
-        if self.debug or self.sanitize:
-            self.compile += ["-UNDEBUG", "-DFASTLOOP_DEBUG=1"]
-        if self.lto:
-            self.compile += ["-flto"]
-            self.link += ["-flto", "-O3"]
 
-    def name(self) -> str:
-        """A folder name: no two flavours share objects."""
-        kind = self.sanitize.replace(",", "-") or (
-            "debug" if self.debug else "release"
-        )
-        return kind + ("-lto" if self.lto else "")
+def quoted(*words: object) -> str:
+    """Words of a command or a list of files as ninja reads them."""
+    return shlex.join(map(str, words)).replace("$", "$$")
 
 
 class Build(build_ext):
-    """build_ext with parallel, incremental compilation."""
+    """build_ext with a ninja file in place of its own compiling."""
 
     def build_extension(self, ext: Extension) -> None:
-        flavour = Flavour()
         uv_compile, uv_link = libuv()
-        # Not build_temp: an editable install's is new each time.
+        name, flags, link = flavour()
+        # Not build_temp: an editable install's is new each time.  No two
+        # flavours share a folder.
         abi = sysconfig.get_config_var("SOABI")
-        work = HERE / "build" / f"{abi}-{flavour.name()}"
-        work.mkdir(parents=True, exist_ok=True)
-        base = [
+        work = Path("build", f"{abi}-{name}")
+        version = self.distribution.get_version()
+        folders = ["src", *self.compiler.include_dirs]
+        cc = quoted(
             *self.compiler.compiler_so,
-            *(f"-I{d}" for d in (HERE / "src", *self.compiler.include_dirs)),
+            *(f"-I{folder}" for folder in folders),
             *uv_compile,
-            *flavour.compile,
-        ]
-        jobs = []
-        for unit in ext.sources:
-            obj = work / Path(unit).with_suffix(".o")
-            obj.parent.mkdir(parents=True, exist_ok=True)
-            jobs.append((unit, obj, [*base, "-c", unit, "-o", str(obj)]))
-        self.write_database(jobs)
-        count = os.cpu_count() or 1
-        with concurrent.futures.ThreadPoolExecutor(count) as pool:
-            done = [pool.submit(compile_one, *job) for job in jobs]
-            failed = [
-                unit for unit, ok in (d.result() for d in done) if not ok
-            ]
-        if failed:
-            sys.exit("fastloop: did not compile: " + ", ".join(failed))
-        self.link(
-            ext,
-            work,
-            [str(obj) for _, obj, _ in jobs],
-            [*flavour.link, *uv_link],
+            *flags,
+            f'-DFL_VERSION="{version}"',
         )
+        ld = quoted(*self.compiler.linker_so, *link)
+        text = f"cc = {cc}\nld = {ld}\nlibs = {quoted(*uv_link)}\n{RULES}"
+        objects = [work / Path(unit).with_suffix(".o") for unit in ext.sources]
+        for unit, obj in zip(ext.sources, objects, strict=True):
+            text += f"build {obj}: cc {unit}\n"
+        built = work / "_core.so"
+        text += f"build {built}: link {' '.join(map(str, objects))}\n"
+        work.mkdir(parents=True, exist_ok=True)
+        file = work / "build.ninja"
+        file.write_text(f"builddir = {work}\n{text}")
+        command = [ninja(), "-f", file]
+        if subprocess.call([*command, "--quiet"]):
+            sys.exit("fastloop did not compile")
+        with open("compile_commands.json", "w") as out:
+            subprocess.call([*command, "-t", "compdb", "cc"], stdout=out)
+        self.put(built, Path(self.get_ext_fullpath(ext.name)))
 
-    def link(
-        self, ext: Extension, work: Path, objects: list[str], args: list[str]
-    ) -> None:
-        target = Path(self.get_ext_fullpath(ext.name))
-        stamp = work / "link.json"
-        inputs = [args, [(o, os.stat(o).st_mtime_ns) for o in objects]]
-        wanted = hashlib.sha256(json.dumps(inputs).encode()).hexdigest()
-        if target.exists() and stamp.exists():
-            seen = json.loads(stamp.read_text())
-            if seen == [wanted, target.stat().st_mtime_ns]:
-                return
-        # Another flavour may have left a newer file at this path.
-        self.compiler.force = True
-        self.compiler.link_shared_object(
-            objects, str(target), extra_postargs=args
-        )
-        stamp.write_text(json.dumps([wanted, target.stat().st_mtime_ns]))
-
-    def write_database(self, jobs: list[tuple[str, Path, list[str]]]) -> None:
-        rows = [
-            {"directory": str(HERE), "file": unit, "arguments": command}
-            for unit, _, command in jobs
-        ]
-        text = json.dumps(rows, indent=1) + "\n"
-        path = HERE / "compile_commands.json"
-        try:
-            if not path.exists() or path.read_text() != text:
-                path.write_text(text)
-        except OSError as exc:
-            print(f"compile_commands.json not written: {exc}")
-
-
-def compile_one(unit: str, obj: Path, command: list[str]) -> tuple[str, bool]:
-    """Compile UNIT unless OBJ is newer than all it was made from."""
-    record = obj.with_suffix(".cmd")
-    deps = obj.with_suffix(".d")
-    line = shlex.join(command)
-    if fresh(obj, deps) and record.exists() and record.read_text() == line:
-        return unit, True
-    done = subprocess.run(
-        [*command, "-MD", "-MF", str(deps)],
-        cwd=HERE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-    )
-    print(f"  cc {unit}\n{done.stdout}", end="", flush=True)
-    if done.returncode == 0:
-        record.write_text(line)
-    return unit, done.returncode == 0
-
-
-def fresh(obj: Path, deps: Path) -> bool:
-    try:
-        text = deps.read_text().replace("\\\n", " ").split(":", 1)[1]
-        made = obj.stat().st_mtime_ns
-        return all(os.stat(n).st_mtime_ns <= made for n in text.split())
-    except (OSError, IndexError):
-        return False
+    @staticmethod
+    def put(built: Path, target: Path) -> None:
+        """Copy BUILT, never into a file that a process has mapped."""
+        if target.exists() and filecmp.cmp(built, target, shallow=False):
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        new = target.with_suffix(".new")
+        shutil.copy(built, new)
+        new.replace(target)
 
 
 os.chdir(HERE)
+found = sorted(Path("src").rglob("*.c"))
 setup(
-    version=version(),
-    ext_modules=[Extension("fastloop._core", sources())],
+    ext_modules=[Extension("fastloop._core", [str(path) for path in found])],
     cmdclass={"build_ext": Build},
 )

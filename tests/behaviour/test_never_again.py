@@ -127,7 +127,9 @@ def test_each_has_its_test(defect):
     path, _, name = {**DEFECTS, **TRAPS}[defect].partition("::")
     tree = ast.parse((TESTS / path).read_text(encoding="utf-8"))
     functions = {
-        n.name: n for n in tree.body if isinstance(n, ast.FunctionDef)
+        n.name: n
+        for n in tree.body
+        if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)
     }
     assert name in functions, f"{defect}: no {name} in {path}"
     checks = (ast.Assert, ast.Raise, ast.With)
