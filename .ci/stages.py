@@ -177,9 +177,11 @@ def closing_line(rows: list[Stage], seconds: float) -> str:
     for row in rows:
         total += row.counts
         total["rerun"] += len(row.unsteady)
-        # A stage that failed without a failed test counts as one.
-        if row.result != "ok" and not row.counts["failed"]:
-            total["failed"] += 1
+        # A stage that has no tests, or failed beside them, counts as one.
+        if row.result != "ok":
+            total["failed"] += not row.counts["failed"]
+        elif not row.counts:
+            total["passed"] += 1
     kinds = ("failed", "passed", "skipped", "rerun")
     words = ", ".join(f"{total[kind]} {kind}" for kind in kinds if total[kind])
     return f"===== {words or 'no tests ran'} in {seconds:.2f}s ====="

@@ -213,17 +213,16 @@ def _finish(
 
 @pytest.fixture
 def run(
+    request: pytest.FixtureRequest,
     loop: asyncio.AbstractEventLoop,
-    pytestconfig: pytest.Config,
 ) -> Callable[[Coroutine[Any, Any, Any]], Any]:
     """Return a function that runs a coroutine on ``loop`` to its result.
 
     A coroutine that takes a third of a test's time limit is cancelled and
     TimeoutError raised.
     """
-    limit = float(
-        os.environ.get("PYTEST_TIMEOUT") or pytestconfig.getini("timeout")
-    )
+    ini = request.config.getini("timeout")
+    limit = float(os.environ.get("PYTEST_TIMEOUT") or ini)
 
     def run(coro: Coroutine[Any, Any, Any]) -> Any:
         return loop.run_until_complete(asyncio.wait_for(coro, limit / 3))

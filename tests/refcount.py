@@ -49,7 +49,10 @@ def pytest_configure(config: pytest.Config) -> None:
                 "--refcount needs a debug build of CPython "
                 "(sys.gettotalrefcount)"
             )
-        config.pluginmanager.register(Repeater(), "fastloop-refcount")
+        # pytest-rerunfailures does not see a test that is run from here.
+        again = config.getoption("--reruns", None)
+        looks = config.getoption("--max-suite-reruns") if again else 0
+        config.pluginmanager.register(Repeater(looks), "fastloop-refcount")
 
 
 @pytest.fixture
