@@ -114,9 +114,12 @@ class Repeater:
             self.second_looks -= 1
             for report in reports:
                 report.outcome = "rerun" if report.failed else report.outcome
+                report.rerun = 0
                 hooks.pytest_runtest_logreport(report=report)
             item._initrequest()
             reports = runtestprotocol(item, nextitem=nextitem, log=False)
+            for report in reports:
+                report.rerun = 1
         if all(report.passed for report in reports):
             self.judge(item, nextitem, reports)
         for report in reports:
