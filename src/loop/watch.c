@@ -53,6 +53,7 @@ static bool
 may_change_uv(FlWatch *watch)
 {
     FlPoller *poller = watch->poller;
+    (void)fl_poller_leave_parent(poller); /* where it fails nothing helps */
     if (!fl_poller_is_elsewhere(poller)) {
         return true;
     }
@@ -180,7 +181,11 @@ shared_arm(FlWatch *watch)
 {
     FlFdSet *set = &watch->poller->set;
     FlNumber *number = number_of(watch);
-    int code = -ENOENT;
+    int code = fl_poller_leave_parent(watch->poller);
+    if (code < 0) {
+        return code;
+    }
+    code = -ENOENT;
     if (number->registered) {
         code = fl_fd_set_change(set, watch->fd, watch->wanted, tag_of(watch),
                                 watch->fire);
@@ -214,6 +219,7 @@ shared_apply(FlWatch *watch)
     }
     /* One that has fired, and fires once, is silent already. */
     if (number->registered && (watch->armed || watch->fire == FL_FIRE_EDGE)) {
+        (void)fl_poller_leave_parent(watch->poller); /* likewise */
         fl_fd_set_remove(&watch->poller->set, watch->fd);
         number->registered = false;
     }
@@ -280,10 +286,6 @@ fl_watch_open(FlPoller *poller, int fd, bool shared, FlFire fire,
 int
 fl_watch_set(FlWatch *watch, int wanted)
 {
-    int code = fl_poller_leave_parent(watch->poller);
-    if (code < 0) {
-        return code;
-    }
     watch->wanted = (uint8_t)wanted;
     if (watch->shared) {
         return shared_apply(watch);
@@ -346,7 +348,6 @@ void
 fl_watch_close(FlWatch *watch)
 {
     FlPoller *poller = watch->poller;
-    (void)fl_poller_leave_parent(poller); /* where it fails nothing helps */
     if (watch->shared && number_of(watch)->watch == watch) {
         watch->wanted = 0;
         (void)shared_apply(watch);

@@ -65,6 +65,7 @@ class Watcher:
     def __init__(self, loop):
         self.loop = loop
         self.pair = socket.socketpair()
+        pairs.add(self.pair)  # a collector may finalize sockets first
         self.me = self
         loop.add_reader(self.pair[0], int)
         loop.add_writer(self.pair[0].fileno(), int)
@@ -73,7 +74,9 @@ class Watcher:
         self.loop.remove_writer(self.pair[0])
         for each in self.pair:
             each.close()
+        pairs.remove(self.pair)
 
+pairs = set()
 made = threading.Semaphore(0)
 gc.disable()
 
