@@ -448,7 +448,8 @@ void
 fl_loop_drop_event(FlLoop *loop, FlWatch *watch)
 {
     if (watch->position != FL_NOT_READY
-        && (FL_HAVE_GIL || !fl_poller_is_elsewhere(watch->poller))) {
+        && (FL_HAVE_GIL || !fl_poller_is_elsewhere(watch->poller)))
+    {
         fl_ready_at(&loop->ready, watch->position)->kind = FL_READY_NONE;
         watch->position = FL_NOT_READY;
     }

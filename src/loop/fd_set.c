@@ -23,8 +23,8 @@ control(FlFdSet *set, int operation, int fd, int wanted, uint64_t tag,
 {
     struct epoll_event event = {.data.u64 = tag};
     /* Urgent data ends a read early: a stream has to know of it. */
-    event.events = fire == FL_FIRE_ONCE ? EPOLLONESHOT
-                                        : EPOLLET | EPOLLRDHUP | EPOLLPRI;
+    event.events =
+        fire == FL_FIRE_ONCE ? EPOLLONESHOT : EPOLLET | EPOLLRDHUP | EPOLLPRI;
     if (wanted & FL_READABLE) {
         event.events |= EPOLLIN;
     }
@@ -92,10 +92,9 @@ static int
 filter(FlFdSet *set, int fd, int filter, bool on, uint64_t tag, FlFire fire)
 {
     struct kevent change;
-    unsigned flags =
-        on ? EV_ADD | EV_ENABLE | (fire == FL_FIRE_ONCE ? EV_DISPATCH
-                                                        : EV_CLEAR)
-           : EV_DELETE;
+    unsigned flags = on ? EV_ADD | EV_ENABLE
+                              | (fire == FL_FIRE_ONCE ? EV_DISPATCH : EV_CLEAR)
+                        : EV_DELETE;
     EV_SET(&change, fd, filter, flags, 0, 0, (void *)(uintptr_t)tag);
     if (kevent(set->fd, &change, 1, NULL, 0, NULL) == 0) {
         return 0;
@@ -106,8 +105,7 @@ filter(FlFdSet *set, int fd, int filter, bool on, uint64_t tag, FlFire fire)
 int
 fl_fd_set_add(FlFdSet *set, int fd, int wanted, uint64_t tag, FlFire fire)
 {
-    int code =
-        filter(set, fd, EVFILT_READ, wanted & FL_READABLE, tag, fire);
+    int code = filter(set, fd, EVFILT_READ, wanted & FL_READABLE, tag, fire);
     return code < 0 ? code
                     : filter(set, fd, EVFILT_WRITE, wanted & FL_WRITABLE, tag,
                              fire);

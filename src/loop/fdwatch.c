@@ -158,8 +158,8 @@ watcher_new(FlLoop *loop, int fd)
     if (watcher == NULL) {
         return NULL;
     }
-    int code = fl_watch_open(loop->poller, fd, true, FL_FIRE_ONCE,
-                             &watcher->watch);
+    int code =
+        fl_watch_open(loop->poller, fd, true, FL_FIRE_ONCE, &watcher->watch);
     if (code < 0) {
         free(watcher);
         (void)fl_raise_errno(code);
@@ -224,8 +224,7 @@ fl_fdwatch_close_all(FlLoop *loop)
         more = !fl_list_is_empty(&loop->fd_watchers);
         if (more) {
             watcher_take_out(
-                loop,
-                FL_LIST_ENTRY(loop->fd_watchers.next, FlFdWatcher, link),
+                loop, FL_LIST_ENTRY(loop->fd_watchers.next, FlFdWatcher, link),
                 &held);
         }
         else {

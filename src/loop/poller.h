@@ -45,12 +45,12 @@ struct FlPoller {
     atomic_bool watch_began; /* a shared watch was set since the last poll */
     FlList fired;            /* watches of libuv's */
     FlList shared_fired;
-    uv_mutex_t lock;         /* of `changed` */
-    FlList changed;          /* watches that other threads have changed */
+    uv_mutex_t lock; /* of `changed` */
+    FlList changed;  /* watches that other threads have changed */
     atomic_bool has_changed;
     atomic_uintptr_t runner; /* the thread that makes a turn, 0: none does */
-    FlWatch *timerfd_watch; /* NULL: none, deadlines are rounded up to ms */
-    int64_t timerfd_ns;     /* what the timerfd is armed for, 0: it is not */
+    FlWatch *timerfd_watch;  /* NULL: none, deadlines are rounded up to ms */
+    int64_t timerfd_ns;      /* what the timerfd is armed for, 0: it is not */
     int timerfd;
     FlWatch *signal_watch; /* on the read end of the signal pipe, or NULL */
     int signal_fds[2];     /* read and write end, -1 until asked for */

@@ -94,8 +94,8 @@ poll_blocking(FlLoop *loop, int64_t timeout_ns)
     FlPoller *poller = loop->poller;
     fl_ready_shrink(&loop->ready);
     atomic_store(&poller->sleeping, 1);
-    if (atomic_load(&loop->inbox.filled)
-        || atomic_load(&poller->has_changed)) {
+    if (atomic_load(&loop->inbox.filled) || atomic_load(&poller->has_changed))
+    {
         timeout_ns = 0;
     }
     PyThreadState *thread = PyEval_SaveThread();

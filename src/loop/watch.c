@@ -231,9 +231,8 @@ static void
 note_shared(FlPoller *poller, const FlFdEvent *event)
 {
     uint32_t fd = (uint32_t)event->tag;
-    FlWatch *watch = fd < (uint32_t)poller->numbers_size
-                         ? poller->numbers[fd].watch
-                         : NULL;
+    FlWatch *watch =
+        fd < (uint32_t)poller->numbers_size ? poller->numbers[fd].watch : NULL;
     if (watch == NULL || watch->generation != (uint32_t)(event->tag >> 32)) {
         return; /* of a registration that was left behind */
     }
@@ -303,8 +302,7 @@ void
 fl_watch_note_empty(FlWatch *watch, bool short_read)
 {
     if (watch->shared && watch->fire == FL_FIRE_EDGE
-        && watch->wanted == FL_READABLE
-        && (!short_read || watch->data_alone))
+        && watch->wanted == FL_READABLE && (!short_read || watch->data_alone))
     {
         watch->armed = true;
     }

@@ -218,9 +218,9 @@ listener_start(Listener *self)
 {
     PyObject *number = PyLong_FromLong(self->fd);
     PyObject *args[] = {number, (PyObject *)self};
-    PyObject *handle =
-        number == NULL ? NULL
-                       : fl_loop_add_reader_raw(self->loop, args, 2, NULL);
+    PyObject *handle = number == NULL
+                           ? NULL
+                           : fl_loop_add_reader_raw(self->loop, args, 2, NULL);
     Py_XDECREF(number);
     Py_XSETREF(self->handle, (FlHandle *)handle);
     return handle == NULL ? -1 : 0;

@@ -12,7 +12,6 @@
 #include "py/call.h"
 #include "py/errors.h"
 
-#include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <string.h>
@@ -245,8 +244,8 @@ close_descriptor(FlStream *self)
     Py_DECREF(sock);
 }
 
-static void
-close_watch(FlStream *self)
+void
+fl_stream_close_watch(FlStream *self)
 {
     FlWatch *watch = self->watch;
     self->watch = NULL;
@@ -259,60 +258,6 @@ close_watch(FlStream *self)
     }
 }
 
-/* Of a socket object that was given, for somebody may have closed it.  -1 with
-   an exception set. */
-static int
-ask_number(FlStream *self)
-{
-    PyObject *number =
-        PyObject_CallMethodNoArgs(self->sock, self->state->names.fileno);
-    long fd = number == NULL ? -1 : PyLong_AsLong(number);
-    Py_XDECREF(number);
-    return fd == -1 && PyErr_Occurred() ? -1 : fd == self->fd;
-}
-
-static int
-has_number(FlOwned *owned)
-{
-    FlStream *self = FL_LIST_ENTRY(&owned->link, FlStream, owned.link);
-    return self->sock == NULL ? 1 : ask_number(self);
-}
-
-int
-fl_stream_ask_number(FlStream *self)
-{
-    int has = ask_number(self);
-    if (has < 0) {
-        PyErr_Clear(); /* an object that cannot tell has none */
-    }
-    return has > 0 ? 0 : -EBADF;
-}
-
-static void
-lose_number(FlOwned *owned)
-{
-    FlStream *self = FL_LIST_ENTRY(&owned->link, FlStream, owned.link);
-    Py_INCREF(self);
-    close_watch(self);
-    if (self->sock != NULL && fl_stream_ask_number(self) == 0) {
-        /* Closed by its number: the object would close another's. */
-        PyObject *result =
-            PyObject_CallMethodNoArgs(self->sock, self->state->names.detach);
-        if (result == NULL) {
-            PyErr_WriteUnraisable(self->sock);
-        }
-        Py_XDECREF(result);
-    }
-    self->fd = -1;
-    PyObject *exc = fl_errno_exception(-EBADF);
-    if (exc == NULL) {
-        PyErr_WriteUnraisable((PyObject *)self);
-    }
-    fl_stream_force_close(self, exc);
-    Py_XDECREF(exc);
-    Py_DECREF(self);
-}
-
 /* The end: everything is let go of, the loop's reference last. */
 static void
 finish(FlStream *self)
@@ -320,7 +265,7 @@ finish(FlStream *self)
     Py_INCREF(self);
     fl_stream_remember_names(self);
     fl_stream_set_phase(self, FL_STREAM_CLOSED);
-    close_watch(self);
+    fl_stream_close_watch(self);
     close_descriptor(self);
     /* After the descriptor: who waits for the server finds it closed. */
     detach_server(self);
@@ -409,9 +354,8 @@ fl_stream_lose(FlStream *self, PyObject *exc)
 int
 fl_stream_lose_now(FlStream *self)
 {
-    if (!fl_loop_is_here(self->loop)) {
-        /* Another thread's flush: the descriptor may be watched just now. */
-        fl_stream_lose(self, NULL);
+    if (fl_poller_is_elsewhere(self->loop->poller)) {
+        fl_stream_lose(self, NULL); /* its thread may be polling just now */
         return 0;
     }
     fl_stream_set_phase(self, FL_STREAM_LOST);
@@ -534,7 +478,7 @@ static void
 abandon(FlOwned *owned)
 {
     FlStream *self = FL_LIST_ENTRY(&owned->link, FlStream, owned.link);
-    close_watch(self);
+    fl_stream_close_watch(self);
     Py_DECREF(self);
 }
 
@@ -568,8 +512,8 @@ stream_new(FlLoop *loop, const FlStreamOptions *options)
     self->loop = (FlLoop *)Py_NewRef((PyObject *)loop);
     self->owned.object = (PyObject *)self;
     self->owned.abandon = abandon;
-    self->owned.has_number = has_number;
-    self->owned.lose_number = lose_number;
+    self->owned.has_number = fl_stream_has_number;
+    self->owned.lose_number = fl_stream_lose_number;
     self->held.send = fl_stream_send_held;
     fl_list_init(&self->owned.link);
     fl_chunks_init(&self->chunks);
@@ -625,7 +569,7 @@ static void
 stream_undo(FlStream *self)
 {
     PyObject *exc = PyErr_GetRaisedException();
-    close_watch(self);
+    fl_stream_close_watch(self);
     detach_server(self);
     fl_list_remove(&self->owned.link);
     self->fd = -1;
@@ -647,14 +591,11 @@ fl_stream_open(FlLoop *loop, const FlStreamOptions *options)
         Py_DECREF(self);
         return NULL;
     }
-    if (options->peer == NULL) {
-        self->peer_size = sizeof(self->peer);
-        if (getpeername(self->fd, (struct sockaddr *)&self->peer,
-                        &self->peer_size)
-            < 0)
-        {
-            self->peer_size = 0;
-        }
+    socklen_t size = sizeof(self->peer);
+    if (options->peer == NULL
+        && getpeername(self->fd, (struct sockaddr *)&self->peer, &size) == 0)
+    {
+        self->peer_size = size;
     }
     if (options->type == NULL) {
         set_nodelay(self->fd);
@@ -725,7 +666,7 @@ fl_stream_finalize(FlStream *self)
         /* In a forked child this may come before the loop's own end. */
         (void)fl_loop_leave_parent(self->loop);
     }
-    close_watch(self);
+    fl_stream_close_watch(self);
     close_descriptor(self);
     detach_server(self);
     if (exc != NULL) {

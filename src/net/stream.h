@@ -126,17 +126,10 @@ typedef struct {
    still the caller's. */
 PyObject *fl_stream_open(FlLoop *loop, const FlStreamOptions *options);
 
-/* Before a call on the descriptor: 0, or -EBADF where the socket object that
-   was given is closed, for the number may be another's by now. */
-int fl_stream_ask_number(FlStream *self);
-
-static inline int
-fl_stream_check_number(FlStream *self)
-{
-    return self->given ? fl_stream_ask_number(self) : 0;
-}
-
 int fl_stream_set_protocol(FlStream *self, PyObject *protocol);
+
+/* Watch the descriptor no more, and give up its number. */
+void fl_stream_close_watch(FlStream *self);
 
 /* Tell the watch what the stream wants now.  0 or a negative errno. */
 int fl_stream_update_watch(FlStream *self);
@@ -190,6 +183,22 @@ int fl_stream_warn_lost(FlStream *self);
 /* In debug mode: log what befell the transport.  0, or -1 with an exception
    set. */
 int fl_stream_log(FlStream *self, const char *event);
+
+/* --- stream_number.c ----------------------------------------------------- */
+
+/* Before a call on the descriptor: 0, or -EBADF where the socket object that
+   was given is closed, for the number may be another's by now. */
+int fl_stream_ask_number(FlStream *self);
+
+static inline int
+fl_stream_check_number(FlStream *self)
+{
+    return self->given ? fl_stream_ask_number(self) : 0;
+}
+
+/* The loop's hooks, see FlOwned. */
+int fl_stream_has_number(FlOwned *owned);
+void fl_stream_lose_number(FlOwned *owned);
 
 /* --- extra.c ------------------------------------------------------------- */
 

@@ -19,17 +19,16 @@
 static bool
 called_elsewhere(FlStream *self, PyObject *method, PyObject **result)
 {
-    if (FL_HAVE_GIL || self->loop == NULL
-        || !fl_loop_is_elsewhere(self->loop)) {
+    if (FL_HAVE_GIL || self->loop == NULL || !fl_loop_is_elsewhere(self->loop))
+    {
         return false;
     }
     PyObject *bound = PyObject_GetAttr((PyObject *)self, method);
-    PyObject *queued =
-        bound == NULL
-            ? NULL
-            : PyObject_CallMethodOneArg(
-                (PyObject *)self->loop,
-                self->state->names.call_soon_threadsafe, bound);
+    PyObject *queued = bound == NULL
+                           ? NULL
+                           : PyObject_CallMethodOneArg(
+                               (PyObject *)self->loop,
+                               self->state->names.call_soon_threadsafe, bound);
     Py_XDECREF(bound);
     *result = queued == NULL ? NULL : Py_NewRef(Py_None);
     Py_XDECREF(queued);

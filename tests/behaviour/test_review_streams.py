@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import collections
+import contextlib
 import gc
 import os
 import socket

@@ -9,7 +9,7 @@ import pytest
 
 LOOP_AND_THREADS = """
 def run_beside(main, *threads, seconds=1.0):
-    \"\"\"Run a coroutine function; call the others over and over meanwhile.\"\"\"
+    \"\"\"Run a coroutine function while threads repeat the others.\"\"\"
     loop = new_loop()
     failures = []
     ended = threading.Event()
