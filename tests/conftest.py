@@ -40,12 +40,6 @@ def open_fds() -> dict[int, str]:
     return found
 
 
-def count_fds(found: dict[int, str]) -> int:
-    """Count descriptors but for one timerfd, which a kept loop may have."""
-    timers = sum("[timerfd]" in what for what in found.values())
-    return len(found) - min(timers, 1)
-
-
 def factory_of(kind: str) -> Factory:
     """Return the callable that makes a loop of this kind."""
     if kind == "asyncio":
@@ -153,7 +147,7 @@ def loop_factory(
     assert running is None, "a loop still counts as running"
     assert wakeup == -1, "the signal wake-up descriptor was not restored"
     assert sys.get_asyncgen_hooks() == hooks, "async-generator hooks stay set"
-    leaked = count_fds(after) - count_fds(fds)
+    leaked = len(after) - len(fds)
     if leaked > 0 and not _allows(request, "keeps_fds"):
         new = {n: w for n, w in after.items() if fds.get(n) != w}
         pytest.fail(f"leaked {leaked} descriptors among {new}")
