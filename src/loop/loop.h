@@ -107,9 +107,9 @@ typedef struct FlLoop {
     bool tracks_origin;        /* this run turned coroutine origins on */
     int64_t polled_ns;         /* coarse time of the last poll */
     uint64_t dispatch;         /* counts entries run: names "this callback" */
-    FlHeld *held;              /* what the running callback holds, or NULL */
+    FlHeld *FL_SHARED held;    /* what the running callback holds, or NULL */
     int64_t held_since_ns;     /* when the first of it was written */
-    bool in_batch;             /* callbacks run: their writes may be held */
+    FL_SHARED bool in_batch;   /* callbacks run: their writes may be held */
     unsigned skips_left;       /* polls that may still be skipped */
     unsigned skip_allowance;   /* how many after the next empty poll */
     bool hears_signals;        /* it runs in the main thread: see signals.c */
@@ -152,27 +152,6 @@ typedef struct FlLoop {
 
 #define FL_LOOP(object) ((FlLoop *)(object))
 
-/* Send what the running callback holds. */
-static inline void
-fl_loop_send_held(FlLoop *loop)
-{
-    FlHeld *held = loop->held;
-    if (FL_UNLIKELY(held != NULL)) {
-        loop->held = NULL;
-        held->send(held);
-    }
-}
-
-/* Bytes or an end are about to be sent.  What was written before them goes
-   first; and the next turn polls: a program that talks to itself then meets
-   its I/O in the turn in which asyncio would give it. */
-static inline void
-fl_loop_expect_io(FlLoop *loop)
-{
-    fl_loop_send_held(loop);
-    loop->skips_left = 0;
-}
-
 static inline bool
 fl_loop_is_running(const FlLoop *loop)
 {
@@ -198,6 +177,29 @@ fl_loop_is_elsewhere(const FlLoop *loop)
 #else
     return fl_loop_is_running(loop) && !fl_loop_is_here(loop);
 #endif
+}
+
+/* Send what the running callback holds. */
+static inline void
+fl_loop_send_held(FlLoop *loop)
+{
+    FlHeld *held = loop->held;
+    if (FL_UNLIKELY(held != NULL)) {
+        loop->held = NULL;
+        held->send(held);
+    }
+}
+
+/* Bytes or an end are about to be sent.  What was written before them goes
+   first; and the next turn polls: a program that talks to itself then meets
+   its I/O in the turn in which asyncio would give it. */
+static inline void
+fl_loop_expect_io(FlLoop *loop)
+{
+    if (!fl_loop_is_elsewhere(loop)) {
+        fl_loop_send_held(loop);
+    }
+    loop->skips_left = 0;
 }
 
 /* Be the one who runs, turns or closes the loop, until fl_loop_give_back:

@@ -276,7 +276,9 @@ fl_stream_flush(FlStream *self)
 void
 fl_stream_give_number_out(FlStream *self)
 {
-    fl_stream_flush(self);
+    if (self->loop != NULL && !fl_loop_is_elsewhere(self->loop)) {
+        fl_stream_flush(self);
+    }
     self->write_habit = ALWAYS_AT_ONCE;
     if (self->watch != NULL) {
         /* It refuses a descriptor that was closed already. */
@@ -347,8 +349,9 @@ queue_payload(FlStream *self, const Payload *payload, size_t sent_bytes)
 static bool
 make_way(FlStream *self, bool held)
 {
-    if (!held || !fl_stream_is_holding(self)) {
-        fl_loop_send_held(self->loop);
+    FlLoop *loop = self->loop;
+    if (fl_stream_is_holding(self) ? !held : !fl_loop_is_elsewhere(loop)) {
+        fl_loop_send_held(loop);
     }
     return !fl_stream_is_holding(self) && !fl_chunks_is_empty(&self->chunks);
 }

@@ -454,6 +454,9 @@ def test_what_a_callback_holds_while_another_thread_forks_is_sent_once(script):
         CHILD
         + """
 import threading
+import warnings
+
+warnings.simplefilter("ignore", DeprecationWarning)  # of a fork by a thread
 
 class Serves(asyncio.Protocol):
     def connection_made(self, transport):
