@@ -259,7 +259,9 @@ fl_poller_leave_parent_now(FlPoller *poller)
     poller->forks = atomic_load(poller->process_forks);
     poller->shares_own = true;
     poller->set_fired = false;
-    /* Other threads of the parent were about to wake it. */
+    /* The parent's threads are not here: neither the one that made a turn
+       nor those that were about to wake it. */
+    atomic_store(&poller->runner, 0);
     atomic_store(&poller->sleeping, 0);
     fl_watch_register_again(poller);
     return 0;

@@ -51,6 +51,10 @@ static void
 make_changes(FlLoop *loop)
 {
     FlWatch *watch;
+    if (FL_LIKELY(!atomic_load(&loop->poller->has_changed))) {
+        return;
+    }
+    Py_BEGIN_CRITICAL_SECTION(loop);
     while ((watch = fl_watch_pop_changed(loop->poller)) != NULL) {
         if (watch->owner == NULL) {
             fl_loop_close_watch(loop, watch);
@@ -59,6 +63,7 @@ make_changes(FlLoop *loop)
             fl_watch_apply(watch);
         }
     }
+    Py_END_CRITICAL_SECTION();
 }
 
 /* Queue an entry for each watch that fired; the number of them. */
@@ -139,6 +144,8 @@ may_skip_poll(FlLoop *loop)
 {
     if (loop->skips_left == 0 || fl_overrides_time(loop)
         || atomic_load_explicit(&loop->poller->watch_began,
+                                memory_order_relaxed)
+        || atomic_load_explicit(&loop->poller->has_changed,
                                 memory_order_relaxed))
     {
         return false;

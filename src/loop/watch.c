@@ -236,12 +236,16 @@ note_shared(FlPoller *poller, const FlFdEvent *event)
     if (watch == NULL || watch->generation != (uint32_t)(event->tag >> 32)) {
         return; /* of a registration that was left behind */
     }
+    uint8_t fired = (uint8_t)event->events & watch->wanted;
     watch->armed = false;
     watch->data_alone = event->data_alone;
+    if (fired == 0) {
+        return; /* at an edge, the end of what is not read now, say */
+    }
     if (watch->fired == 0) {
         fl_list_append(&poller->shared_fired, &watch->fired_link);
     }
-    watch->fired |= (uint8_t)event->events;
+    watch->fired |= fired;
 }
 
 void
@@ -374,9 +378,6 @@ fl_watch_close(FlWatch *watch)
 FlWatch *
 fl_watch_pop_changed(FlPoller *poller)
 {
-    if (!atomic_load_explicit(&poller->has_changed, memory_order_acquire)) {
-        return NULL;
-    }
     uv_mutex_lock(&poller->lock);
     FlList *link = fl_list_pop(&poller->changed);
     if (link == NULL) {

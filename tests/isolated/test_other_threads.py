@@ -57,8 +57,9 @@ def assert_idle(loop):
 """
 
 
-def test_collected_watchers_unregister_in_another_thread(script):
-    script(
+def test_collected_watchers_unregister_in_another_thread(fast_script):
+    """asyncio survives it, with errors of its selector's map on some."""
+    fast_script(
         LOOP_AND_THREADS
         + """
 class Watcher:
@@ -311,4 +312,78 @@ assert_idle(loop)
 loop.run_until_complete(asyncio.sleep(0.01))
 loop.close()
 """
+    )
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_child_forked_by_another_thread_takes_nothing_from_the_parent(
+    fast_script,
+):
+    """Its copy of the loop looks as if it ran in a thread that is not there.
+
+    asyncio's child takes the parent's registrations out of the epoll they
+    share.
+    """
+    fast_script(
+        LOOP_AND_THREADS
+        + """
+class Serves(asyncio.Protocol):
+    def connection_made(self, transport):
+        opened.append(transport)
+    def data_received(self, data):
+        opened[-1].write(data)
+
+opened = []
+def fork(loop, left):
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            assert loop.remove_reader(left)
+            for transport in opened:
+                transport.pause_reading()
+                transport.abort()
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitpid(pid, 0)[1] == 0
+
+async def main():
+    loop = asyncio.get_running_loop()
+    left, right = socket.socketpair()
+    seen = []
+    loop.add_reader(left, lambda: seen.append(left.recv(1)))
+    server = await loop.create_server(Serves, "127.0.0.1", 0)
+    name = server.sockets[0].getsockname()
+    for round in range(10):
+        reader, writer = await asyncio.open_connection(*name)
+        writer.write(b"a")
+        assert await reader.readexactly(1) == b"a"
+        thread = threading.Thread(target=fork, args=(loop, left))
+        thread.start()
+        while thread.is_alive():
+            await asyncio.sleep(0.002)
+        right.send(b"x")
+        writer.write(b"b")
+        assert await reader.readexactly(1) == b"b"
+        while len(seen) <= round:
+            await asyncio.sleep(0)
+        writer.close()
+        await writer.wait_closed()
+    loop.remove_reader(left)
+    server.close()
+    await server.wait_closed()
+    left.close()
+    right.close()
+
+failures = []
+threading.excepthook = lambda args: failures.append(args)
+loop = new_loop()
+loop.run_until_complete(asyncio.wait_for(main(), 20))
+assert_wake_ups_are_heard(loop)
+loop.close()
+assert not failures, failures
+""",
+        "-W",
+        "ignore",
     )
