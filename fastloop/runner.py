@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 
 from .loop import Loop
 
@@ -43,8 +42,6 @@ def run(
     this implements: it differs in the default loop only.
     """
     factory = new_event_loop if loop_factory is None else loop_factory
-    if sys.version_info >= (3, 12):
-        return asyncio.run(main, debug=debug, loop_factory=factory)
     if asyncio._get_running_loop() is not None:
         raise RuntimeError(
             "asyncio.run() cannot be called from a running event loop"
