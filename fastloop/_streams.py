@@ -11,8 +11,7 @@ import logging
 import socket
 import sys
 import weakref
-from asyncio import base_events, constants
-from asyncio.trsock import TransportSocket
+from asyncio import base_events, constants, trsock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SENDFILE_COMPATIBLE",
-    "StreamSocket",
+    "TransportSocket",
     "check_ssl_socket",
     "closed_socket",
     "log_event",
@@ -40,7 +39,7 @@ socket_type = socket.socket
 check_ssl_socket = base_events._check_ssl_socket  # type: ignore[attr-defined]
 
 
-class StreamSocket(TransportSocket):
+class TransportSocket(trsock.TransportSocket):
     """The socket object that a stream's ``get_extra_info()`` answers.
 
     Whoever takes the descriptor out of it may send or shut down beside the
@@ -75,7 +74,7 @@ class StreamSocket(TransportSocket):
         return self._socket.proto
 
     def __repr__(self) -> str:
-        return repr(TransportSocket(self._socket))
+        return repr(trsock.TransportSocket(self._socket))
 
     def get_inheritable(self) -> bool:
         return self._socket.get_inheritable()
@@ -104,11 +103,11 @@ def own_socket(fd: int) -> socket.socket:
     return sock
 
 
-def closed_socket() -> TransportSocket:
+def closed_socket() -> trsock.TransportSocket:
     """What a closed transport answers for a socket nobody asked for before."""
     sock = socket.socket()
     sock.close()
-    return TransportSocket(sock)
+    return trsock.TransportSocket(sock)
 
 
 def shown_buffer(waiting: list[Any], datagrams: bool) -> Any:

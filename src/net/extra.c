@@ -8,7 +8,7 @@
    2. What the descriptor alone can tell is asked before it is closed
       (fl_stream_remember_names): asyncio's transports answer afterwards too.
    3. A program may take the descriptor out of the socket and send on it: the
-      object that it gets (StreamSocket in _streams.py) tells the stream. */
+      object that it gets (TransportSocket in _streams.py) tells the stream. */
 #include "net/sockaddr.h"
 #include "net/transport.h"
 
@@ -84,8 +84,8 @@ make_socket(FlStream *self)
     if (sock != NULL) {
         PyObject *shown =
             PyObject_CallMethodObjArgs(self->state->streams,
-                                       self->state->names.StreamSocket, sock,
-                                       (PyObject *)self, NULL);
+                                       self->state->names.TransportSocket,
+                                       sock, (PyObject *)self, NULL);
         Py_DECREF(sock);
         return shown;
     }

@@ -16,7 +16,7 @@ struct FlLoop;
 
 /* Names looked up or passed on hot paths, interned once. */
 #define FL_NAMES(X)                   \
-    X(StreamSocket)                   \
+    X(TransportSocket)                \
     X(_accept_exhausted)              \
     X(_accept_failed)                 \
     X(_asyncgen_finalizer_hook)       \

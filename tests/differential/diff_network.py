@@ -167,6 +167,8 @@ class Network(Machine):
             if isinstance(end, RawEnd):
                 end.attach(sock)
                 return
+            # No program has the socket: fastloop may hold writes to it.
+            getattr(self.loop, "_private_socks", set()).add(sock)
             method = getattr(self.loop, how)
             transport, _ = await method(end.factory, sock=sock)
             end.opened(transport)

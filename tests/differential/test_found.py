@@ -16,7 +16,7 @@ pytestmark = pytest.mark.no_refcount
 
 
 def test_a_write_overtook_held_writes():
-    """test_held_writes: test_a_later_callback_does_not_overtake_..."""
+    """test_held_writes: test_a_large_write_does_not_overtake_small_ones"""
     writes = [
         ("soon", [("write", 1000), ("write", 2)]),
         ("soon", [("write", 4000)]),
