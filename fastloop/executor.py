@@ -8,6 +8,7 @@ Everything else is the standard library's.
 
 from __future__ import annotations
 
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor, thread
 
 TYPE_CHECKING = False
@@ -34,9 +35,35 @@ thread_pool_type = ThreadPoolExecutor if _is_known() else None
 submit_globals = vars(thread)
 
 
+class _IdleWorkers:
+    """Counts workers without a job: a Semaphore that nobody waits for.
+
+    The executor's own costs a microsecond for each job on 3.11, and for each
+    worker that falls asleep on later versions.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._tokens: deque[None] = deque(maxlen=most)
+
+    def acquire(self, timeout: float) -> bool:
+        """Take one away; return whether there was one."""
+        try:
+            self._tokens.pop()
+        except IndexError:
+            return False
+        return True
+
+    def release(self) -> None:
+        """Add one."""
+        self._tokens.append(None)
+
+
 def make_default() -> ThreadPoolExecutor:
     """Return a loop's default executor, as asyncio would."""
-    return ThreadPoolExecutor(thread_name_prefix="asyncio")
+    executor = ThreadPoolExecutor(thread_name_prefix="asyncio")
+    idle = _IdleWorkers(executor._max_workers)
+    executor._idle_semaphore = idle  # type: ignore[assignment]
+    return executor
 
 
 def submit_job(executor: ThreadPoolExecutor, job: _core.ExecutorJob) -> None:
