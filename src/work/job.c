@@ -164,10 +164,11 @@ fl_job_new(FlLoop *loop, PyObject *future, PyObject *func,
     return (PyObject *)job;
 }
 
+/* Not the spare slot: what a call puts there is borrowed. */
 static void
 drop_call(FlJob *job)
 {
-    for (Py_ssize_t at = 0; at < Py_SIZE(job); at++) {
+    for (Py_ssize_t at = 1; at < Py_SIZE(job); at++) {
         Py_CLEAR(job->args[at]);
     }
     Py_CLEAR(job->func);
@@ -180,7 +181,7 @@ job_traverse(FlJob *job, visitproc visit, void *arg)
     Py_VISIT((PyObject *)job->loop);
     Py_VISIT(job->future);
     Py_VISIT(job->func);
-    for (Py_ssize_t at = 0; at < Py_SIZE(job); at++) {
+    for (Py_ssize_t at = 1; at < Py_SIZE(job); at++) {
         Py_VISIT(job->args[at]);
     }
     return 0;

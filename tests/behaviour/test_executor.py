@@ -398,6 +398,21 @@ def test_arguments_and_results_are_released(loop, run, pool):
     assert run(main())
 
 
+def test_a_collection_while_a_method_runs_keeps_its_object(loop, run, pool):
+    class Counter:
+        def __init__(self):
+            self.value = 5
+
+        def read(self):
+            gc.collect()
+            return self.value
+
+    async def main():
+        return await loop.run_in_executor(pool, Counter().read)
+
+    assert run(main()) == 5
+
+
 def test_set_default_executor(loop, run):
     with concurrent.futures.ThreadPoolExecutor(
         1, thread_name_prefix="mine"
