@@ -81,7 +81,7 @@ def submit_job(executor: ThreadPoolExecutor, job: _core.ExecutorJob) -> None:
             raise RuntimeError(
                 "cannot schedule new futures after interpreter shutdown"
             )
-        executor._work_queue.put(job)
+        executor._work_queue.put(job)  # type: ignore[arg-type]
         if len(executor._threads) >= executor._max_workers:
             return  # to ask for one more costs more than all the rest
         try:
