@@ -437,7 +437,7 @@ open_stream(PyObject *module, PyObject *args)
     }
     FlStreamOptions options = {
         .sock = sock,
-        .sock_shared = shared,
+        .sock_private = !shared,
         .fd = fl_fd_number(loop, sock),
         .protocol = protocol,
         .waiter = given(waiter) ? waiter : NULL,

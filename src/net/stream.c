@@ -518,8 +518,8 @@ stream_new(FlLoop *loop, const FlStreamOptions *options)
     fl_list_init(&self->owned.link);
     fl_chunks_init(&self->chunks);
     self->sock = Py_XNewRef(options->sock);
-    self->given = options->sock != NULL;
-    if (options->sock_shared) {
+    self->given = options->sock != NULL && !options->sock_private;
+    if (self->given) {
         fl_stream_give_number_out(self);
     }
     self->waiter = Py_XNewRef(options->waiter);
@@ -547,8 +547,8 @@ stream_start(FlStream *self, const FlStreamOptions *options)
     if (fl_fd_claim(loop, options->fd, &self->owned) < 0) {
         return -1;
     }
-    /* Who gave us a socket object may still close it. */
-    int code = fl_watch_open(loop->poller, options->fd, options->sock != NULL,
+    /* Whoever gave us a socket object may still close it. */
+    int code = fl_watch_open(loop->poller, options->fd, self->given,
                              FL_FIRE_EDGE, &watch);
     if (code < 0) {
         fl_fd_release(loop, options->fd, &self->owned);

@@ -67,7 +67,7 @@ typedef struct {
     unsigned writes_after_loss;
     int write_habit;  /* whether writes are held: see write.c */
     bool wrote_again; /* the last callback that wrote did so several times */
-    bool given;       /* sock was, so others may have closed it */
+    bool given;       /* others may have closed sock */
     bool buffered;    /* the protocol is a BufferedProtocol */
     bool bulky;       /* the last read was large */
     bool paused;
@@ -111,7 +111,7 @@ typedef struct {
     PyTypeObject *type; /* another than StreamTransport: see datagram.h */
     int (*on_events)(void *loop, FlWatch *watch, int events); /* and its */
     PyObject *sock;   /* a socket object, or fd alone */
-    bool sock_shared; /* others may have that object */
+    bool sock_private; /* nobody else has that object */
     int fd;
     PyObject *protocol;
     PyObject *waiter;

@@ -280,6 +280,7 @@ fl_stream_give_number_out(FlStream *self)
         fl_stream_flush(self);
     }
     self->write_habit = ALWAYS_AT_ONCE;
+    self->given = true;
     if (self->watch != NULL) {
         /* It refuses a descriptor that was closed already. */
         (void)fl_watch_share(self->watch);
