@@ -18,13 +18,10 @@ fl_fd_set_open(FlFdSet *set)
 }
 
 static int
-control(FlFdSet *set, int operation, int fd, int wanted, uint64_t tag,
-        FlFire fire)
+control(FlFdSet *set, int operation, int fd, int wanted, uint64_t tag)
 {
     struct epoll_event event = {.data.u64 = tag};
-    /* Urgent data ends a read early: a stream has to know of it. */
-    event.events =
-        fire == FL_FIRE_ONCE ? EPOLLONESHOT : EPOLLET | EPOLLRDHUP | EPOLLPRI;
+    event.events = EPOLLONESHOT;
     if (wanted & FL_READABLE) {
         event.events |= EPOLLIN;
     }
@@ -35,15 +32,15 @@ control(FlFdSet *set, int operation, int fd, int wanted, uint64_t tag,
 }
 
 int
-fl_fd_set_add(FlFdSet *set, int fd, int wanted, uint64_t tag, FlFire fire)
+fl_fd_set_add(FlFdSet *set, int fd, int wanted, uint64_t tag)
 {
-    return control(set, EPOLL_CTL_ADD, fd, wanted, tag, fire);
+    return control(set, EPOLL_CTL_ADD, fd, wanted, tag);
 }
 
 int
-fl_fd_set_change(FlFdSet *set, int fd, int wanted, uint64_t tag, FlFire fire)
+fl_fd_set_change(FlFdSet *set, int fd, int wanted, uint64_t tag)
 {
-    return control(set, EPOLL_CTL_MOD, fd, wanted, tag, fire);
+    return control(set, EPOLL_CTL_MOD, fd, wanted, tag);
 }
 
 void
@@ -51,7 +48,7 @@ fl_fd_set_remove(FlFdSet *set, int fd)
 {
     /* It fails where the number was closed.  Then the registration is gone,
        or its file lives on in a duplicate and its tag tells it. */
-    (void)control(set, EPOLL_CTL_DEL, fd, 0, 0, FL_FIRE_ONCE);
+    (void)control(set, EPOLL_CTL_DEL, fd, 0, 0);
 }
 
 int
@@ -64,7 +61,6 @@ fl_fd_set_take(FlFdSet *set, FlFdEvent *events, int most)
         uint32_t bits = taken[at].events;
         FlFdEvent *event = &events[at];
         event->tag = taken[at].data.u64;
-        event->data_alone = !(bits & ~(uint32_t)(EPOLLIN | EPOLLOUT));
         /* As in selectors: an end or an error is an event of both kinds. */
         event->events =
             (bits & ~(uint32_t)EPOLLOUT ? FL_READABLE : 0)
@@ -89,11 +85,11 @@ fl_fd_set_open(FlFdSet *set)
 }
 
 static int
-filter(FlFdSet *set, int fd, int filter, bool on, uint64_t tag, FlFire fire)
+filter(FlFdSet *set, int fd, int filter, bool on, uint64_t tag)
 {
     struct kevent change;
     unsigned flags = on ? EV_ADD | EV_ENABLE
-                              | (fire == FL_FIRE_ONCE ? EV_DISPATCH : EV_CLEAR)
+                              | EV_DISPATCH
                         : EV_DELETE;
     EV_SET(&change, fd, filter, flags, 0, 0, (void *)(uintptr_t)tag);
     if (kevent(set->fd, &change, 1, NULL, 0, NULL) == 0) {
@@ -103,24 +99,23 @@ filter(FlFdSet *set, int fd, int filter, bool on, uint64_t tag, FlFire fire)
 }
 
 int
-fl_fd_set_add(FlFdSet *set, int fd, int wanted, uint64_t tag, FlFire fire)
+fl_fd_set_add(FlFdSet *set, int fd, int wanted, uint64_t tag)
 {
-    int code = filter(set, fd, EVFILT_READ, wanted & FL_READABLE, tag, fire);
+    int code = filter(set, fd, EVFILT_READ, wanted & FL_READABLE, tag);
     return code < 0 ? code
-                    : filter(set, fd, EVFILT_WRITE, wanted & FL_WRITABLE, tag,
-                             fire);
+                    : filter(set, fd, EVFILT_WRITE, wanted & FL_WRITABLE, tag);
 }
 
 int
-fl_fd_set_change(FlFdSet *set, int fd, int wanted, uint64_t tag, FlFire fire)
+fl_fd_set_change(FlFdSet *set, int fd, int wanted, uint64_t tag)
 {
-    return fl_fd_set_add(set, fd, wanted, tag, fire);
+    return fl_fd_set_add(set, fd, wanted, tag);
 }
 
 void
 fl_fd_set_remove(FlFdSet *set, int fd)
 {
-    (void)fl_fd_set_add(set, fd, 0, 0, FL_FIRE_ONCE);
+    (void)fl_fd_set_add(set, fd, 0, 0);
 }
 
 int
@@ -134,7 +129,6 @@ fl_fd_set_take(FlFdSet *set, FlFdEvent *events, int most)
         events[at].tag = (uint64_t)(uintptr_t)taken[at].udata;
         events[at].events =
             taken[at].filter == EVFILT_READ ? FL_READABLE : FL_WRITABLE;
-        events[at].data_alone = !(taken[at].flags & (EV_EOF | EV_ERROR));
     }
     return count < 0 ? 0 : count;
 }

@@ -23,17 +23,9 @@ typedef struct {
     int fd; /* readable while events wait; -1: closed */
 } FlFdSet;
 
-/* How a registration fires: FL_FIRE_ONCE until it is armed anew, FL_FIRE_EDGE
-   each time that something new happens. */
-typedef enum {
-    FL_FIRE_ONCE,
-    FL_FIRE_EDGE,
-} FlFire;
-
 typedef struct {
     uint64_t tag;
-    int events;      /* FL_READABLE | FL_WRITABLE */
-    bool data_alone; /* no end, error or urgent data beside it */
+    int events; /* FL_READABLE | FL_WRITABLE */
 } FlFdEvent;
 
 int fl_fd_set_open(FlFdSet *set);
@@ -43,12 +35,11 @@ void fl_fd_set_close(FlFdSet *set);
 int fl_fd_set_renew(FlFdSet *set);
 
 /* Register a descriptor.  -EEXIST: its number and file are registered. */
-int fl_fd_set_add(FlFdSet *set, int fd, int wanted, uint64_t tag, FlFire fire);
+int fl_fd_set_add(FlFdSet *set, int fd, int wanted, uint64_t tag);
 
 /* Change and arm a registration; what is ready already fires.  -ENOENT: the
    file that has this number now is not registered. */
-int fl_fd_set_change(FlFdSet *set, int fd, int wanted, uint64_t tag,
-                     FlFire fire);
+int fl_fd_set_change(FlFdSet *set, int fd, int wanted, uint64_t tag);
 
 /* End a registration; nothing happens where there is none. */
 void fl_fd_set_remove(FlFdSet *set, int fd);

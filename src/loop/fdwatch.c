@@ -159,7 +159,7 @@ watcher_new(FlLoop *loop, int fd)
         return NULL;
     }
     int code =
-        fl_watch_open(loop->poller, fd, true, FL_FIRE_ONCE, &watcher->watch);
+        fl_watch_open(loop->poller, fd, true, &watcher->watch);
     if (code < 0) {
         free(watcher);
         (void)fl_raise_errno(code);

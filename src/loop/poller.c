@@ -98,7 +98,7 @@ open_timerfd(FlPoller *poller)
         return;
     }
     FlWatch *watch;
-    if (fl_watch_open(poller, fd, false, FL_FIRE_ONCE, &watch) < 0) {
+    if (fl_watch_open(poller, fd, false, &watch) < 0) {
         (void)close(fd);
         return;
     }
@@ -326,7 +326,7 @@ fl_poller_signal_pipe(FlPoller *poller,
     if (code < 0) {
         return code;
     }
-    code = fl_watch_open(poller, poller->signal_fds[0], true, FL_FIRE_ONCE,
+    code = fl_watch_open(poller, poller->signal_fds[0], true,
                          &watch);
     if (code == 0) {
         watch->owner = poller;

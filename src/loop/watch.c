@@ -187,18 +187,15 @@ shared_arm(FlWatch *watch)
     }
     code = -ENOENT;
     if (number->registered) {
-        code = fl_fd_set_change(set, watch->fd, watch->wanted, tag_of(watch),
-                                watch->fire);
+        code = fl_fd_set_change(set, watch->fd, watch->wanted, tag_of(watch));
     }
     if (code == -ENOENT) {
         /* Another file, maybe, than the one that was registered. */
         watch->generation = ++watch->poller->last_generation;
-        code = fl_fd_set_add(set, watch->fd, watch->wanted, tag_of(watch),
-                             watch->fire);
+        code = fl_fd_set_add(set, watch->fd, watch->wanted, tag_of(watch));
     }
     if (code == -EEXIST) {
-        code = fl_fd_set_change(set, watch->fd, watch->wanted, tag_of(watch),
-                                watch->fire);
+        code = fl_fd_set_change(set, watch->fd, watch->wanted, tag_of(watch));
     }
     number->registered = watch->armed = code == 0;
     return code;
@@ -218,7 +215,7 @@ shared_apply(FlWatch *watch)
         return shared_arm(watch);
     }
     /* One that has fired, and fires once, is silent already. */
-    if (number->registered && (watch->armed || watch->fire == FL_FIRE_EDGE)) {
+    if (number->registered && watch->armed) {
         (void)fl_poller_leave_parent(watch->poller); /* likewise */
         fl_fd_set_remove(&watch->poller->set, watch->fd);
         number->registered = false;
@@ -238,9 +235,11 @@ note_shared(FlPoller *poller, const FlFdEvent *event)
     }
     uint8_t fired = (uint8_t)event->events & watch->wanted;
     watch->armed = false;
-    watch->data_alone = event->data_alone;
+    if (fired == 0 && watch->wanted != 0) {
+        (void)shared_arm(watch); /* another kind is wanted by now */
+    }
     if (fired == 0) {
-        return; /* at an edge, the end of what is not read now, say */
+        return;
     }
     if (watch->fired == 0) {
         fl_list_append(&poller->shared_fired, &watch->fired_link);
@@ -263,8 +262,7 @@ fl_watch_collect_shared(FlPoller *poller)
 /* --- both ---------------------------------------------------------------- */
 
 int
-fl_watch_open(FlPoller *poller, int fd, bool shared, FlFire fire,
-              FlWatch **out)
+fl_watch_open(FlPoller *poller, int fd, bool shared, FlWatch **out)
 {
     FlWatch *watch = calloc(1, sizeof(*watch));
     if (watch == NULL) {
@@ -274,7 +272,6 @@ fl_watch_open(FlPoller *poller, int fd, bool shared, FlFire fire,
     fl_list_init(&watch->change_link);
     watch->poller = poller;
     watch->fd = fd;
-    watch->fire = fire;
     watch->position = UINT64_MAX;
     int code = shared ? shared_open(watch) : uv_open(watch);
     if (code < 0) {
@@ -300,16 +297,6 @@ int
 fl_watch_arm_again(FlWatch *watch)
 {
     return watch->shared ? shared_arm(watch) : uv_apply(watch);
-}
-
-void
-fl_watch_note_empty(FlWatch *watch, bool short_read)
-{
-    if (watch->shared && watch->fire == FL_FIRE_EDGE
-        && watch->wanted == FL_READABLE && (!short_read || watch->data_alone))
-    {
-        watch->armed = true;
-    }
 }
 
 /* Move a watch of libuv's to the set. */

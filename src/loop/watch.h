@@ -43,20 +43,17 @@ struct FlWatch {
     uint32_t generation;  /* of a shared watch: its registration's tag */
     uint8_t wanted;       /* FL_READABLE | FL_WRITABLE: what was asked for */
     uint8_t fired;        /* what has fired and was not run yet */
-    FlFire fire;          /* of a shared watch */
     bool shared;          /* others may close the descriptor */
     bool to_share;        /* and it moves, or has moved, to the set */
     bool uv_open;         /* the uv_poll_t was made */
     bool armed;           /* what is wanted will fire */
-    bool data_alone;      /* all that fired: see FlFdEvent */
     bool owner_is_object; /* owner is a PyObject: debug mode names it */
     uint64_t position;    /* of its entry in the ready ring, or UINT64_MAX */
 };
 
 /* Watch fd for nothing yet.  -EEXIST: the number has a shared watch.  The
    owner of another that was left behind must have closed it before. */
-int fl_watch_open(struct FlPoller *poller, int fd, bool shared, FlFire fire,
-                  FlWatch **out);
+int fl_watch_open(struct FlPoller *poller, int fd, bool shared, FlWatch **out);
 
 /* From now on others may close the descriptor: move the watch to the set. */
 int fl_watch_share(FlWatch *watch);
@@ -73,11 +70,6 @@ fl_watch_rearm(FlWatch *watch)
 {
     return watch->armed || watch->wanted == 0 ? 0 : fl_watch_arm_again(watch);
 }
-
-/* A read found nothing more.  Where that is certain a watch that fires at
-   edges need not be armed anew.  short_read: some bytes came, but less than
-   there was room for, which tells it of TCP alone. */
-void fl_watch_note_empty(FlWatch *watch, bool short_read);
 
 /* Stop, and free as soon as libuv lets go. */
 void fl_watch_close(FlWatch *watch);

@@ -257,19 +257,6 @@ read_into(FlStream *self, PyObject *protocol, ReadResult *result)
 
 /* --- both ---------------------------------------------------------------- */
 
-/* A Unix socket's read may end early at a descriptor that was passed. */
-static void
-note_empty(FlStream *self, const ReadResult *result)
-{
-    if (self->watch == NULL || !self->watch->shared) {
-        return;
-    }
-    sa_family_t family = self->peer_size > 0 ? self->peer.ss_family : AF_UNIX;
-    if (result->got_bytes == 0 || family == AF_INET || family == AF_INET6) {
-        fl_watch_note_empty(self->watch, result->got_bytes > 0);
-    }
-}
-
 int
 fl_stream_read_ready(FlStream *self)
 {
@@ -286,7 +273,6 @@ fl_stream_read_ready(FlStream *self)
             code = read_bytes(self, &result);
         }
         if (FL_LIKELY(!result.filled)) {
-            note_empty(self, &result);
             break;
         }
         size_t cost = result.got_bytes;

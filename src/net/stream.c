@@ -548,8 +548,7 @@ stream_start(FlStream *self, const FlStreamOptions *options)
         return -1;
     }
     /* Whoever gave us a socket object may still close it. */
-    int code = fl_watch_open(loop->poller, options->fd, self->given,
-                             FL_FIRE_EDGE, &watch);
+    int code = fl_watch_open(loop->poller, options->fd, self->given, &watch);
     if (code < 0) {
         fl_fd_release(loop, options->fd, &self->owned);
         return fl_raise_errno(code);
