@@ -145,7 +145,9 @@ WRAP(int, epoll_create1, (int flags), (flags))
 int
 epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
 {
-    if (op == EPOLL_CTL_ADD && event->data.fd == -1
+    /* libuv's trial of a descriptor, or a registration of our own set. */
+    if (op == EPOLL_CTL_ADD
+        && (event->data.fd == -1 || (event->events & (EPOLLET | EPOLLONESHOT)))
         && fails("epoll_ctl", CALLER)) {
         return -1;
     }
