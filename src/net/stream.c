@@ -137,15 +137,20 @@ fl_stream_settle(FlStream *self, PyObject *waiter, PyObject *method,
 }
 
 static int
-wake_waiter(FlStream *self)
+wake_waiter(FlStream *self, int failure)
 {
     PyObject *waiter = self->waiter;
     self->waiter = NULL;
     if (waiter == NULL) {
         return 0;
     }
+    FlNames *names = &self->state->names;
+    PyObject *exc = failure < 0 ? fl_errno_exception(failure) : NULL;
+    PyObject *method = exc == NULL ? names->set_result : names->set_exception;
+    PyErr_Clear(); /* without memory for it connection_lost has to do */
     int code =
-        fl_stream_settle(self, waiter, self->state->names.set_result, Py_None);
+        fl_stream_settle(self, waiter, method, exc == NULL ? Py_None : exc);
+    Py_XDECREF(exc);
     Py_DECREF(waiter);
     return code;
 }
@@ -160,7 +165,7 @@ start_reading(FlStream *self)
     {
         return -1;
     }
-    return wake_waiter(self);
+    return wake_waiter(self, code);
 }
 
 static int
@@ -172,8 +177,7 @@ run_connection_made(FlLoop *loop, PyObject *subject, PyObject *argument)
     if (self->protocol == NULL) {
         return 0;
     }
-    /* Closed before it was made known: it is made known all the same, and
-       connection_lost follows. */
+    /* One that was closed is made known all the same, and then lost. */
     if (self->phase == FL_STREAM_OPENING) {
         fl_stream_set_phase(self, FL_STREAM_OPEN);
     }
@@ -340,8 +344,7 @@ fl_stream_lose(FlStream *self, PyObject *exc)
                         argument, self->context)
         < 0)
     {
-        /* No memory even for a queue entry: this is the only way left to
-           keep the promise that the protocol hears of it. */
+        /* No memory for an entry: the protocol must hear of it all the same. */
         PyErr_WriteUnraisable((PyObject *)self);
         FlLoop *loop = (FlLoop *)Py_NewRef((PyObject *)self->loop);
         if (run_connection_lost(loop, (PyObject *)self, argument) < 0) {
@@ -459,8 +462,7 @@ fl_stream_set_protocol(FlStream *self, PyObject *protocol)
     return 0;
 }
 
-/* Small writes must not wait for the peer's acknowledgement.  asyncio looks at
-   the socket object's proto and so leaves out sockets made without one. */
+/* asyncio asks the socket object's proto: that misses those without one. */
 static void
 set_nodelay(int fd)
 {
@@ -649,8 +651,7 @@ fl_stream_clear(FlStream *self)
 void
 fl_stream_finalize(FlStream *self)
 {
-    /* Open streams come here only when their loop let go of them, closed or
-       garbage itself (invariant 4). */
+    /* An open one only when its loop has let go of it (invariant 4). */
     if (self->fd < 0 || self->phase == FL_STREAM_CLOSED) {
         return;
     }
