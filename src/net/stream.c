@@ -344,7 +344,7 @@ fl_stream_lose(FlStream *self, PyObject *exc)
                         argument, self->context)
         < 0)
     {
-        /* No memory for an entry: the protocol must hear of it all the same. */
+        /* No memory for an entry: the protocol must hear of it anyway. */
         PyErr_WriteUnraisable((PyObject *)self);
         FlLoop *loop = (FlLoop *)Py_NewRef((PyObject *)self->loop);
         if (run_connection_lost(loop, (PyObject *)self, argument) < 0) {
