@@ -344,6 +344,7 @@ def open_stream(
 def open_datagram(
     loop: BaseLoop,
     sock: socket,
+    shared: object,
     protocol: BaseProtocol,
     address: object,
     waiter: Future[None] | None,

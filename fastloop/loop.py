@@ -28,7 +28,7 @@ from asyncio import (
 )
 from asyncio.trsock import TransportSocket
 
-from . import _core
+from . import _core, _streams
 from ._selector import WatchedDescriptors
 from .sockets import SocketCalls
 
@@ -443,6 +443,43 @@ class Loop(  # type: ignore[misc, unused-ignore]
 
     # -- datagrams ------------------------------------------------------------
 
+    @functools.cached_property
+    def _given_socks(self) -> weakref.WeakSet[socket.socket]:
+        """Datagram socket objects that a program gave."""
+        return weakref.WeakSet()
+
+    async def create_datagram_endpoint(
+        self,
+        protocol_factory: Any,
+        local_addr: Any = None,
+        remote_addr: Any = None,
+        *,
+        family: int = 0,
+        proto: int = 0,
+        flags: int = 0,
+        reuse_port: bool | None = None,
+        allow_broadcast: bool | None = None,
+        sock: socket.socket | None = None,
+    ) -> tuple[Any, Any]:
+        """Create a datagram transport and its protocol.
+
+        Implements asyncio's ``loop.create_datagram_endpoint()``.  The loop
+        notes that a program may keep ``sock``.
+        """
+        if sock is not None:
+            self._given_socks.add(sock)
+        return await super().create_datagram_endpoint(
+            protocol_factory,
+            local_addr,
+            remote_addr,
+            family=family,
+            proto=proto,
+            flags=flags,
+            reuse_port=reuse_port,
+            allow_broadcast=allow_broadcast,
+            sock=sock,
+        )
+
     def _make_datagram_transport(
         self,
         sock: socket.socket,
@@ -459,10 +496,13 @@ class Loop(  # type: ignore[misc, unused-ignore]
             )
         _check_protocol(protocol)
         self._ensure_fd_no_transport(sock)
-        known = {**(extra or {}), "socket": TransportSocket(sock)}
-        return _core.open_datagram(
-            self, sock, protocol, address or None, waiter, known
+        known = dict(extra or {})
+        shared = sock in self._given_socks
+        transport = _core.open_datagram(
+            self, sock, shared, protocol, address or None, waiter, known
         )
+        known["socket"] = _streams.TransportSocket(sock, transport)
+        return transport
 
     # -- servers --------------------------------------------------------------
 

@@ -91,9 +91,11 @@ or_null(PyObject *object)
 }
 
 static const char open_datagram_doc[] =
-    "open_datagram(loop, sock, protocol, address, waiter, extra, /)\n--\n\n"
+    "open_datagram(loop, sock, shared, protocol, address, waiter, extra, /)"
+    "\n--\n\n"
     "A DatagramTransport on a non-blocking datagram socket, which it owns\n"
-    "from now on.  address, when not None, is the only one it sends to.\n"
+    "from now on.  shared: others may have the socket, too.  address, when\n"
+    "not None, is the only one it sends to.\n"
     "Everything after protocol may be None.";
 
 static PyObject *
@@ -101,8 +103,10 @@ open_datagram(PyObject *module, PyObject *args)
 {
     FlState *state = fl_state_get(module);
     PyObject *loop, *sock, *protocol, *address, *waiter, *extra;
-    if (!PyArg_ParseTuple(args, "O!OOOOO:open_datagram", state->loop_type,
-                          &loop, &sock, &protocol, &address, &waiter, &extra)
+    int shared;
+    if (!PyArg_ParseTuple(args, "O!OpOOOO:open_datagram", state->loop_type,
+                          &loop, &sock, &shared, &protocol, &address, &waiter,
+                          &extra)
         || fl_loop_check_open(FL_LOOP(loop)) < 0)
     {
         return NULL;
@@ -111,6 +115,7 @@ open_datagram(PyObject *module, PyObject *args)
         .type = state->datagram_type,
         .on_events = on_datagram,
         .sock = sock,
+        .sock_private = !shared,
         .fd = PyObject_AsFileDescriptor(sock),
         .protocol = protocol,
         .waiter = or_null(waiter),
