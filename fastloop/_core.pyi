@@ -328,7 +328,8 @@ class DatagramTransport(_FlowControlMixin, _AsyncioDatagramTransport):
     def _sendto_ready(self, /) -> None: ...
 
 @final
-class Listener: ...
+class Listener:
+    def __call__(self) -> None: ...
 
 def open_stream(
     loop: BaseLoop,

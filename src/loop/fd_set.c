@@ -88,9 +88,7 @@ static int
 filter(FlFdSet *set, int fd, int filter, bool on, uint64_t tag)
 {
     struct kevent change;
-    unsigned flags = on ? EV_ADD | EV_ENABLE
-                              | EV_DISPATCH
-                        : EV_DELETE;
+    unsigned flags = on ? EV_ADD | EV_ENABLE | EV_DISPATCH : EV_DELETE;
     EV_SET(&change, fd, filter, flags, 0, 0, (void *)(uintptr_t)tag);
     if (kevent(set->fd, &change, 1, NULL, 0, NULL) == 0) {
         return 0;
@@ -142,8 +140,7 @@ fl_fd_set_renew(FlFdSet *set)
     if (code < 0 || fresh.fd == set->fd) {
         return code; /* a kqueue does not come with the fork */
     }
-    if (dup2(fresh.fd, set->fd) < 0
-        || fcntl(set->fd, F_SETFD, FD_CLOEXEC) < 0)
+    if (dup2(fresh.fd, set->fd) < 0 || fcntl(set->fd, F_SETFD, FD_CLOEXEC) < 0)
     {
         code = -errno;
     }

@@ -101,20 +101,20 @@ typedef struct FlLoop {
 
     /* of the current run */
     FL_SHARED unsigned long thread_id; /* 0: not running */
-    int64_t now_ns;            /* the precise clock as it was last read */
-    int64_t now_tick_ns;       /* the coarse clock when it was */
-    bool now_fresh;            /* see turn.c, invariant 4 */
-    bool tracks_origin;        /* this run turned coroutine origins on */
-    int64_t polled_ns;         /* coarse time of the last poll */
-    uint64_t dispatch;         /* counts entries run: names "this callback" */
-    FlHeld *FL_SHARED held;    /* what the running callback holds, or NULL */
-    int64_t held_since_ns;     /* when the first of it was written */
-    FL_SHARED bool in_batch;   /* callbacks run: their writes may be held */
-    unsigned skips_left;       /* polls that may still be skipped */
-    unsigned skip_allowance;   /* how many after the next empty poll */
-    bool hears_signals;        /* it runs in the main thread: see signals.c */
-    uint64_t limited_tail; /* see fl_signals_before_wait; ring's tail + 1 */
-    uint64_t taken_tail;   /* likewise */
+    int64_t now_ns;          /* the precise clock as it was last read */
+    int64_t now_tick_ns;     /* the coarse clock when it was */
+    bool now_fresh;          /* see turn.c, invariant 4 */
+    bool tracks_origin;      /* this run turned coroutine origins on */
+    int64_t polled_ns;       /* coarse time of the last poll */
+    uint64_t dispatch;       /* counts entries run: names "this callback" */
+    FlHeld *FL_SHARED held;  /* what the running callback holds, or NULL */
+    int64_t held_since_ns;   /* when the first of it was written */
+    FL_SHARED bool in_batch; /* callbacks run: their writes may be held */
+    unsigned skips_left;     /* polls that may still be skipped */
+    unsigned skip_allowance; /* how many after the next empty poll */
+    bool hears_signals;      /* it runs in the main thread: see signals.c */
+    uint64_t limited_tail;   /* see fl_signals_before_wait; ring's tail + 1 */
+    uint64_t taken_tail;     /* likewise */
     FL_SHARED bool plain_tasks; /* see tasks.c, invariant 3 */
     atomic_bool busy;           /* see fl_loop_claim */
     bool in_turn;               /* also in one of _run_once(), outside a run */
@@ -131,8 +131,8 @@ typedef struct FlLoop {
     PyObject *patched_run;    /* in place of asyncio.Handle._run, or NULL */
     PyObject *FL_SHARED dict; /* __dict__, or NULL while there is none */
 
-    FlList streams;   /* FlOwned: open transports */
-    FlFdSlot *fds;    /* by descriptor number */
+    FlList streams; /* FlOwned: open transports */
+    FlFdSlot *fds;  /* by descriptor number */
     int fds_size;
     FlList fd_watchers;
     char *scratch; /* where streams read to, made on first use */

@@ -326,8 +326,7 @@ fl_poller_signal_pipe(FlPoller *poller,
     if (code < 0) {
         return code;
     }
-    code = fl_watch_open(poller, poller->signal_fds[0], true,
-                         &watch);
+    code = fl_watch_open(poller, poller->signal_fds[0], true, &watch);
     if (code == 0) {
         watch->owner = poller;
         watch->on_events = on_signal;

@@ -56,8 +56,8 @@ struct FlPoller {
     int signal_fds[2];     /* read and write end, -1 until asked for */
     atomic_int sleeping;   /* a blocking poll is on, or about to be */
     unsigned watch_count;
-    unsigned forks;   /* state->forks of the process whose backend it has */
-    bool shares_own;  /* timerfd and signal pipe are still the parent's too */
+    unsigned forks;  /* state->forks of the process whose backend it has */
+    bool shares_own; /* timerfd and signal pipe are still the parent's too */
     bool use_timerfd;
 };
 

@@ -236,7 +236,8 @@ queue_due(FlLoop *loop)
     return 0;
 }
 
-/* A callback may have forked, and this be the child.  0, or -1 with OSError. */
+/* A callback may have forked, and this be the child.  0, or -1 with
+   OSError. */
 static inline int
 leave_parent(FlLoop *loop)
 {

@@ -87,8 +87,8 @@ FlWatch *fl_watch_pop_fired(struct FlPoller *poller);
 /* Note what fired in the set since the last poll. */
 void fl_watch_collect_shared(struct FlPoller *poller);
 
-/* In the child of a fork: give the set, which is a new one, all shared watches.
-   What it refuses was closed, and never fires. */
+/* In the child of a fork: give the set, which is a new one, all shared
+   watches.  What it refuses was closed, and never fires. */
 void fl_watch_register_again(struct FlPoller *poller);
 
 /* Where the poller itself ends: free what other threads closed. */

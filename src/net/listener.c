@@ -50,9 +50,9 @@ typedef struct {
 /* --- one connection ------------------------------------------------------ */
 
 typedef struct {
-    int fd;
     struct sockaddr_storage peer;
     socklen_t peer_size;
+    int fd;
 } Accepted;
 
 /* 0 or a negative errno. */

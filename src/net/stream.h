@@ -110,7 +110,7 @@ void fl_stream_set_phase(FlStream *self, FlStreamPhase phase);
 typedef struct {
     PyTypeObject *type; /* another than StreamTransport: see datagram.h */
     int (*on_events)(void *loop, FlWatch *watch, int events); /* and its */
-    PyObject *sock;   /* a socket object, or fd alone */
+    PyObject *sock;    /* a socket object, or fd alone */
     bool sock_private; /* nobody else has that object */
     int fd;
     PyObject *protocol;

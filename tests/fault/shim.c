@@ -148,7 +148,8 @@ epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
     /* libuv's trial of a descriptor, or a registration of our own set. */
     if (op == EPOLL_CTL_ADD
         && (event->data.fd == -1 || (event->events & (EPOLLET | EPOLLONESHOT)))
-        && fails("epoll_ctl", CALLER)) {
+        && fails("epoll_ctl", CALLER))
+    {
         return -1;
     }
     return NEXT(epoll_ctl)(epfd, op, fd, event);

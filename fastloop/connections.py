@@ -1,0 +1,373 @@
+"""Connections: asyncio's set-up of transports and servers, led to the core.
+
+asyncio's own methods resolve names, connect and make sockets; the methods
+below give the result to the core's transports and listeners, or to asyncio's
+own transports where a socket is of a class of the program's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import socket
+import sys
+import weakref
+from asyncio import constants, sslproto
+from asyncio.trsock import TransportSocket
+
+from . import _core, _streams
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    #: The loop that the methods below are a part of.
+    _Loop = Any
+else:
+    _Loop = object
+
+
+#: Those whose addresses the C code can read and write.
+_DATAGRAM_FAMILIES = {socket.AF_INET, socket.AF_INET6, socket.AF_UNIX}
+
+
+class Connections(_Loop):  # type: ignore[misc]
+    """Methods of a loop that make transports and servers."""
+
+    # -- streams --------------------------------------------------------------
+
+    @functools.cached_property
+    def _private_socks(self) -> weakref.WeakSet[socket.socket]:
+        """Socket objects made here or by asyncio, which no program has."""
+        return weakref.WeakSet()
+
+    async def _connect_sock(self, *args: Any, **kwargs: Any) -> socket.socket:
+        sock: socket.socket = await super()._connect_sock(*args, **kwargs)
+        self._private_socks.add(sock)
+        return sock
+
+    def _make_socket_transport(
+        self,
+        sock: socket.socket,
+        protocol: asyncio.BaseProtocol,
+        waiter: asyncio.Future[None] | None = None,
+        *,
+        extra: dict[str, Any] | None = None,
+        server: Any = None,
+        context: Any = None,
+    ) -> Any:
+        _check_protocol(protocol)
+        self._ensure_fd_no_transport(sock)
+        return self._open_stream(
+            sock, protocol, waiter, extra, server, context
+        )
+
+    def _open_stream(
+        self,
+        sock: socket.socket,
+        protocol: asyncio.BaseProtocol,
+        waiter: asyncio.Future[None] | None,
+        extra: dict[str, Any] | None,
+        server: Any,
+        context: Any,
+    ) -> Any:
+        """A C stream; for a socket whose class has calls of its own, asyncio's
+        transport, which makes them.
+        """
+        if _leaves_to_system(sock, "recv", "recv_into", "send", "sendmsg"):
+            shared = sock not in self._private_socks
+            return _core.open_stream(
+                self, sock, shared, protocol, waiter, extra, server, context
+            )
+        more = {} if sys.version_info < (3, 15) else {"context": context}
+        return super()._make_socket_transport(
+            sock, protocol, waiter, extra=extra, server=server, **more
+        )
+
+    def _make_ssl_transport(
+        self,
+        rawsock: socket.socket,
+        protocol: asyncio.BaseProtocol,
+        sslcontext: Any,
+        waiter: Any = None,
+        *,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+        extra: dict[str, Any] | None = None,
+        server: Any = None,
+        ssl_handshake_timeout: Any = None,
+        ssl_shutdown_timeout: Any = None,
+        call_connection_made: bool = True,
+        context: Any = None,
+    ) -> Any:
+        self._ensure_fd_no_transport(rawsock)
+        tls = sslproto.SSLProtocol(
+            self,
+            protocol,
+            sslcontext,
+            waiter,
+            server_side,
+            server_hostname,
+            call_connection_made,
+            ssl_handshake_timeout=ssl_handshake_timeout,
+            ssl_shutdown_timeout=ssl_shutdown_timeout,
+        )
+        self._open_stream(rawsock, tls, None, extra, server, context)
+        return tls._app_transport
+
+    async def _sendfile_native(
+        self, transp: Any, file: Any, offset: int, count: int | None
+    ) -> int:
+        """Send a file by the system's own call, as the transport's only
+        writer.
+        """
+        if not isinstance(transp, _core.StreamTransport):
+            total: int = await super()._sendfile_native(
+                transp, file, offset, count
+            )
+            return total
+        resume_reading = transp.is_reading()
+        transp.pause_reading()
+        await transp._make_empty_waiter()
+        try:
+            sock = transp._sock
+            self._check_sendfile_params(sock, file, offset, count)
+            return await _send_file(transp, sock, file, offset, count)
+        finally:
+            transp._reset_empty_waiter()
+            if resume_reading:
+                transp.resume_reading()
+
+    # -- subprocesses ---------------------------------------------------------
+
+    async def _make_subprocess_transport(
+        self, *args: Any, **kwargs: Any
+    ) -> Any:
+        _core._send_held()  # the process may wait for it
+        return await super()._make_subprocess_transport(*args, **kwargs)
+
+    # -- datagrams ------------------------------------------------------------
+
+    @functools.cached_property
+    def _given_socks(self) -> weakref.WeakSet[socket.socket]:
+        """Datagram socket objects that a program gave."""
+        return weakref.WeakSet()
+
+    async def create_datagram_endpoint(
+        self,
+        protocol_factory: Any,
+        local_addr: Any = None,
+        remote_addr: Any = None,
+        *,
+        family: int = 0,
+        proto: int = 0,
+        flags: int = 0,
+        reuse_port: bool | None = None,
+        allow_broadcast: bool | None = None,
+        sock: socket.socket | None = None,
+    ) -> tuple[Any, Any]:
+        """Create a datagram transport and its protocol.
+
+        Implements asyncio's ``loop.create_datagram_endpoint()``.  The loop
+        notes that a program may keep ``sock``.
+        """
+        if sock is not None:
+            self._given_socks.add(sock)
+        made: tuple[Any, Any] = await super().create_datagram_endpoint(
+            protocol_factory,
+            local_addr,
+            remote_addr,
+            family=family,
+            proto=proto,
+            flags=flags,
+            reuse_port=reuse_port,
+            allow_broadcast=allow_broadcast,
+            sock=sock,
+        )
+        return made
+
+    def _make_datagram_transport(
+        self,
+        sock: socket.socket,
+        protocol: asyncio.DatagramProtocol,
+        address: Any = None,
+        waiter: asyncio.Future[None] | None = None,
+        extra: dict[str, Any] | None = None,
+    ) -> Any:
+        if sock.family not in _DATAGRAM_FAMILIES or not _leaves_to_system(
+            sock, "recvfrom", "send", "sendto"
+        ):
+            return super()._make_datagram_transport(
+                sock, protocol, address, waiter, extra
+            )
+        _check_protocol(protocol)
+        self._ensure_fd_no_transport(sock)
+        known = dict(extra or {})
+        shared = sock in self._given_socks
+        transport = _core.open_datagram(
+            self, sock, shared, protocol, address or None, waiter, known
+        )
+        known["socket"] = _streams.TransportSocket(sock, transport)
+        return transport
+
+    # -- servers --------------------------------------------------------------
+
+    def _start_serving(
+        self,
+        protocol_factory: Any,
+        sock: socket.socket,
+        sslcontext: Any = None,
+        server: Any = None,
+        backlog: int = 100,
+        ssl_handshake_timeout: float = constants.SSL_HANDSHAKE_TIMEOUT,
+        ssl_shutdown_timeout: float = constants.SSL_SHUTDOWN_TIMEOUT,
+        context: Any = None,
+    ) -> None:
+        if not _leaves_to_system(sock, "accept"):
+            more = () if sys.version_info < (3, 15) else (context,)
+            super()._start_serving(
+                protocol_factory,
+                sock,
+                sslcontext,
+                server,
+                backlog,
+                ssl_handshake_timeout,
+                ssl_shutdown_timeout,
+                *more,
+            )
+            return
+        accept_tls = None
+        if sslcontext is not None:
+
+            def accept_tls(conn: socket.socket, peer: Any) -> None:
+                self._accept_tls(
+                    conn,
+                    peer,
+                    protocol_factory,
+                    sslcontext,
+                    server,
+                    ssl_handshake_timeout,
+                    ssl_shutdown_timeout,
+                )
+
+        _core.start_accepting(
+            self, sock, protocol_factory, server, backlog, accept_tls, context
+        )
+
+    def _accept_tls(
+        self,
+        conn: socket.socket,
+        peer: Any,
+        protocol_factory: Any,
+        sslcontext: Any,
+        server: Any,
+        handshake_timeout: float,
+        shutdown_timeout: float,
+    ) -> None:
+        """Begin a TLS connection on an accepted socket, as asyncio does."""
+        self._private_socks.add(conn)
+        self.create_task(
+            self._accept_connection2(
+                protocol_factory,
+                conn,
+                {"peername": peer},
+                sslcontext,
+                server,
+                handshake_timeout,
+                shutdown_timeout,
+            )
+        )
+
+    def _accept_exhausted(
+        self, sock: socket.socket, exc: OSError, listener: Any
+    ) -> None:
+        """Report that accept found no descriptor or memory; rest a while."""
+        self.call_later(
+            constants.ACCEPT_RETRY_DELAY, _resume_accepting, sock, listener
+        )
+        self.call_exception_handler(
+            {
+                "message": "socket.accept() out of system resource",
+                "exception": exc,
+                "socket": TransportSocket(sock),
+            }
+        )
+
+    def _accept_failed(self, exc: BaseException) -> None:
+        """Report a connection that could not be opened."""
+        self.call_exception_handler(
+            {
+                "message": "Error on transport creation for incoming "
+                "connection",
+                "exception": exc,
+            }
+        )
+
+
+def _check_protocol(protocol: asyncio.BaseProtocol) -> None:
+    """AttributeError for what a factory should not have made."""
+    protocol.connection_made  # noqa: B018
+
+
+async def _send_file(
+    transp: Any, sock: Any, file: Any, offset: int, count: int | None
+) -> int:
+    """Send part of a file on a transport whose buffer is empty.
+
+    asyncio's ``_sock_sendfile_native``, but it waits by the transport's own
+    watch, so that it needs no descriptor of its own, and it ends with
+    ConnectionError when the transport does.
+    """
+    try:
+        source = file.fileno()
+        block = count or os.fstat(source).st_size
+    except (AttributeError, OSError):
+        raise asyncio.SendfileNotAvailableError("not a regular file") from None
+    if not block:
+        return 0
+    total = 0
+    try:
+        while total < (count or sys.maxsize):
+            size = min(count - total if count else block, _MOST_SENDFILE_BYTES)
+            try:
+                sent = os.sendfile(sock.fileno(), source, offset, size)
+            except (BlockingIOError, InterruptedError):
+                pass
+            except OSError as exc:
+                if not total:
+                    raise asyncio.SendfileNotAvailableError(
+                        "os.sendfile call failed"
+                    ) from exc
+                raise
+            else:
+                if not sent:
+                    break
+                offset += sent
+                total += sent
+            await transp._make_room_waiter()
+            if transp.is_closing():
+                raise ConnectionError("Connection is closed by peer")
+    finally:
+        if total or sys.version_info >= (3, 14):
+            os.lseek(source, offset, os.SEEK_SET)
+    return total
+
+
+#: A 32-bit system refuses more.
+_MOST_SENDFILE_BYTES = sys.maxsize // 2 + 1
+
+
+def _resume_accepting(sock: socket.socket, listener: Any) -> None:
+    """Accept again, unless the server has closed its socket meanwhile."""
+    if sock.fileno() >= 0:
+        _core.resume_accepting(listener)
+
+
+def _leaves_to_system(sock: socket.socket, *calls: str) -> bool:
+    """Whether a socket's class has these calls as socket.socket has them."""
+    kind = type(sock)
+    return kind is socket.socket or all(
+        getattr(kind, call, None) is getattr(socket.socket, call)
+        for call in calls
+    )
