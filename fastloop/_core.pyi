@@ -329,7 +329,7 @@ class DatagramTransport(_FlowControlMixin, _AsyncioDatagramTransport):
 
 @final
 class Listener:
-    def __call__(self) -> None: ...
+    def __call__(self, *args: object, **kwargs: object) -> None: ...
 
 def open_stream(
     loop: BaseLoop,
