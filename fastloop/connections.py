@@ -15,6 +15,7 @@ import sys
 import weakref
 from asyncio import constants, sslproto
 from asyncio.trsock import TransportSocket
+from contextvars import ContextVar
 
 from . import _core, _streams
 
@@ -32,6 +33,10 @@ else:
 _DATAGRAM_FAMILIES = {socket.AF_INET, socket.AF_INET6, socket.AF_UNIX}
 
 
+#: Whether create_datagram_endpoint() makes the socket of its transport.
+_makes_socket: ContextVar[bool] = ContextVar("_makes_socket", default=False)
+
+
 class Connections(_Loop):  # type: ignore[misc]
     """Methods of a loop that make transports and servers."""
 
@@ -43,7 +48,11 @@ class Connections(_Loop):  # type: ignore[misc]
         return weakref.WeakSet()
 
     async def _connect_sock(self, *args: Any, **kwargs: Any) -> socket.socket:
-        sock: socket.socket = await super()._connect_sock(*args, **kwargs)
+        making = super()._connect_sock(*args, **kwargs)
+        # A traceback through this frame would keep asyncio's list of
+        # exceptions, and so itself, alive.
+        del args, kwargs
+        sock: socket.socket = await making
         self._private_socks.add(sock)
         return sock
 
@@ -149,11 +158,6 @@ class Connections(_Loop):  # type: ignore[misc]
 
     # -- datagrams ------------------------------------------------------------
 
-    @functools.cached_property
-    def _given_socks(self) -> weakref.WeakSet[socket.socket]:
-        """Datagram socket objects that a program gave."""
-        return weakref.WeakSet()
-
     async def create_datagram_endpoint(
         self,
         protocol_factory: Any,
@@ -172,19 +176,21 @@ class Connections(_Loop):  # type: ignore[misc]
         Implements asyncio's ``loop.create_datagram_endpoint()``.  The loop
         notes that a program may keep ``sock``.
         """
-        if sock is not None:
-            self._given_socks.add(sock)
-        made: tuple[Any, Any] = await super().create_datagram_endpoint(
-            protocol_factory,
-            local_addr,
-            remote_addr,
-            family=family,
-            proto=proto,
-            flags=flags,
-            reuse_port=reuse_port,
-            allow_broadcast=allow_broadcast,
-            sock=sock,
-        )
+        token = _makes_socket.set(sock is None)
+        try:
+            made: tuple[Any, Any] = await super().create_datagram_endpoint(
+                protocol_factory,
+                local_addr,
+                remote_addr,
+                family=family,
+                proto=proto,
+                flags=flags,
+                reuse_port=reuse_port,
+                allow_broadcast=allow_broadcast,
+                sock=sock,
+            )
+        finally:
+            _makes_socket.reset(token)
         return made
 
     def _make_datagram_transport(
@@ -204,7 +210,7 @@ class Connections(_Loop):  # type: ignore[misc]
         _check_protocol(protocol)
         self._ensure_fd_no_transport(sock)
         known = dict(extra or {})
-        shared = sock in self._given_socks
+        shared = not _makes_socket.get()
         transport = _core.open_datagram(
             self, sock, shared, protocol, address or None, waiter, known
         )
@@ -326,6 +332,7 @@ async def _send_file(
         raise asyncio.SendfileNotAvailableError("not a regular file") from None
     if not block:
         return 0
+    _core._send_held()  # os.sendfile goes by no gate of ours
     total = 0
     try:
         while total < (count or sys.maxsize):
@@ -365,9 +372,9 @@ def _resume_accepting(sock: socket.socket, listener: Any) -> None:
 
 
 def _leaves_to_system(sock: socket.socket, *calls: str) -> bool:
-    """Whether a socket's class has these calls as socket.socket has them."""
+    """Whether a socket's class has these calls, and fileno(), unchanged."""
     kind = type(sock)
     return kind is socket.socket or all(
         getattr(kind, call, None) is getattr(socket.socket, call)
-        for call in calls
+        for call in (*calls, "fileno")
     )

@@ -53,7 +53,10 @@ else:
     _AsyncioLoop = asyncio.SelectorEventLoop
 
 
-_logger = logging.getLogger("asyncio")
+def _asyncio_logger() -> logging.Logger:
+    """Return the logger of asyncio's loops, which tests replace."""
+    logger: logging.Logger = base_events.logger  # type: ignore[attr-defined]
+    return logger
 
 
 def _ignore_signal(number: int, frame: FrameType | None) -> None:
@@ -98,7 +101,7 @@ class Loop(  # type: ignore[misc, unused-ignore]
     def __del__(self, _warn: Any = warnings.warn) -> None:
         # A loop that is still current when the interpreter has cleared its
         # modules: asyncio's, which is part of a cycle, is not even collected.
-        if self.is_closed() or asyncio.__name__ is None:
+        if self.is_closed() or getattr(asyncio, "__name__", None) is None:
             return
         _warn(f"unclosed event loop {self!r}", ResourceWarning, source=self)
         if not self.is_running():
@@ -175,7 +178,7 @@ class Loop(  # type: ignore[misc, unused-ignore]
         if not self.is_running():
             self._remove_signal_handlers()
         if self._debug:
-            _logger.debug("Close %r", self)
+            _asyncio_logger().debug("Close %r", self)
         self._close()
         self._selector = None
         self._executor_shutdown_called = True
@@ -240,7 +243,9 @@ class Loop(  # type: ignore[misc, unused-ignore]
         """Log a callback that took longer than slow_callback_duration."""
         if isinstance(subject, events.Handle):
             subject = base_events._format_handle(subject)  # type: ignore[attr-defined]
-        _logger.warning("Executing %s took %.3f seconds", subject, seconds)
+        _asyncio_logger().warning(
+            "Executing %s took %.3f seconds", subject, seconds
+        )
 
     # -- signals --------------------------------------------------------------
 

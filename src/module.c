@@ -2,6 +2,7 @@
 
    1. Multi-phase initialisation; nothing is shared between interpreters.
    2. Needs no GIL and runs in interpreters that have one of their own. */
+#include "base/forks.h"
 #include "loop/loop.h"
 #include "net/net.h"
 #include "py/errors.h"
@@ -102,6 +103,10 @@ module_exec(PyObject *module)
 {
     FlState *state = fl_state_get(module);
     memset(state, 0, sizeof(*state));
+    int code = fl_forks_init();
+    if (code < 0) {
+        return fl_raise_errno(code);
+    }
     if (fl_state_init(state, module) < 0
         || fl_handle_register(module, state) < 0
         || fl_loop_register(module, state) < 0

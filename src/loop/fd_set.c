@@ -135,16 +135,18 @@ fl_fd_set_take(FlFdSet *set, FlFdEvent *events, int most)
 int
 fl_fd_set_renew(FlFdSet *set)
 {
-    FlFdSet fresh;
-    int code = fl_fd_set_open(&fresh);
-    if (code < 0 || fresh.fd == set->fd) {
-        return code; /* a kqueue does not come with the fork */
+    int number = set->fd;
+    /* First: there may be no descriptor to spare. */
+    fl_fd_set_close(set);
+    int code = fl_fd_set_open(set);
+    if (code < 0 || set->fd == number) {
+        return code;
     }
-    if (dup2(fresh.fd, set->fd) < 0 || fcntl(set->fd, F_SETFD, FD_CLOEXEC) < 0)
-    {
+    if (dup2(set->fd, number) < 0 || fcntl(number, F_SETFD, FD_CLOEXEC) < 0) {
         code = -errno;
     }
-    fl_fd_set_close(&fresh);
+    fl_fd_set_close(set);
+    set->fd = code < 0 ? -1 : number;
     return code;
 }
 

@@ -425,6 +425,23 @@ exchange_handle(FlLoop *loop, FlFdWatcher *watcher, PyObject *object,
     return code;
 }
 
+/* A transport whose socket was closed under it has lost its number. */
+static void
+evict_transport(FlLoop *loop, int fd)
+{
+    FlOwned *owned = transport_at(loop, fd);
+    if (owned == NULL) {
+        return;
+    }
+    int has_number = owned->has_number(owned);
+    if (has_number < 0) {
+        PyErr_Clear(); /* an object that cannot tell has none */
+    }
+    if (has_number <= 0) {
+        owned->lose_number(owned);
+    }
+}
+
 /* Register a handle; steals it.  0 or -1. */
 static int
 set_handle(FlLoop *loop, int fd, PyObject *object, int event, PyObject *handle)
@@ -434,6 +451,9 @@ set_handle(FlLoop *loop, int fd, PyObject *object, int event, PyObject *handle)
     int code = 0;
     Py_BEGIN_CRITICAL_SECTION(loop);
     watcher = watcher_at(loop, fd);
+    if (watcher == NULL) {
+        evict_transport(loop, fd);
+    }
     /* Once more: the object's fileno() may have closed it. */
     if (watcher == NULL && fl_loop_check_open(loop) == 0) {
         watcher = watcher_new(loop, fd);

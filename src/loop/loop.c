@@ -71,8 +71,7 @@ disabled_paths(void)
 static int
 open_poller(FlLoop *loop)
 {
-    int code = fl_poller_open(&loop->poller, &loop->state->forks,
-                              !(loop->off & FL_OFF_TIMERFD));
+    int code = fl_poller_open(&loop->poller, !(loop->off & FL_OFF_TIMERFD));
     return code < 0 ? fl_raise_errno(code) : 0;
 }
 

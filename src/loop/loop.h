@@ -108,6 +108,7 @@ typedef struct FlLoop {
     int64_t polled_ns;       /* coarse time of the last poll */
     uint64_t dispatch;       /* counts entries run: names "this callback" */
     FlHeld *FL_SHARED held;  /* what the running callback holds, or NULL */
+    unsigned held_forks;     /* fl_forks_count() at that time */
     int64_t held_since_ns;   /* when the first of it was written */
     FL_SHARED bool in_batch; /* callbacks run: their writes may be held */
     unsigned skips_left;     /* polls that may still be skipped */

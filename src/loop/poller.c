@@ -205,6 +205,10 @@ poller_open(FlPoller *poller)
     if (uv_mutex_init(&poller->lock) < 0) {
         return FL_NO_MEMORY;
     }
+    if (uv_mutex_init(&poller->numbers_lock) < 0) {
+        uv_mutex_destroy(&poller->lock);
+        return FL_NO_MEMORY;
+    }
     int code = poller_init(poller);
     if (code == 0) {
         code = open_set(poller);
@@ -213,13 +217,13 @@ poller_open(FlPoller *poller)
         }
         close_uv(poller);
     }
+    uv_mutex_destroy(&poller->numbers_lock);
     uv_mutex_destroy(&poller->lock);
     return code;
 }
 
 int
-fl_poller_open(FlPoller **out, const atomic_uint *process_forks,
-               bool use_timerfd)
+fl_poller_open(FlPoller **out, bool use_timerfd)
 {
     FlPoller *poller = calloc(1, sizeof(*poller));
     if (poller == NULL) {
@@ -230,8 +234,7 @@ fl_poller_open(FlPoller **out, const atomic_uint *process_forks,
     fl_list_init(&poller->changed);
     poller->timerfd = poller->signal_fds[0] = poller->signal_fds[1] = -1;
     poller->set.fd = -1;
-    poller->process_forks = process_forks;
-    poller->forks = atomic_load(process_forks);
+    poller->forks = fl_forks_count();
     poller->use_timerfd = use_timerfd;
     int code = poller_open(poller);
     if (code < 0) {
@@ -245,18 +248,25 @@ fl_poller_open(FlPoller **out, const atomic_uint *process_forks,
 int
 fl_poller_leave_parent_now(FlPoller *poller)
 {
+    if (poller->backend_lost) {
+        return -EMFILE; /* libuv aborts when asked again */
+    }
     int code = uv_loop_fork(&poller->uv);
+    poller->backend_lost = code < 0;
     if (code == 0) {
         code = fl_fd_set_renew(&poller->set);
     }
-    /* Another thread of the parent may have held the lock. */
-    if (code == 0 && uv_mutex_init(&poller->lock) < 0) {
+    /* Another thread of the parent may have held a lock. */
+    if (code == 0
+        && (uv_mutex_init(&poller->lock) < 0
+            || uv_mutex_init(&poller->numbers_lock) < 0))
+    {
         code = FL_NO_MEMORY;
     }
     if (code < 0) {
         return code;
     }
-    poller->forks = atomic_load(poller->process_forks);
+    poller->forks = fl_forks_count();
     poller->shares_own = true;
     poller->set_fired = false;
     /* The parent's threads are not here: neither the one that made a turn
@@ -293,6 +303,7 @@ fl_poller_free(FlPoller *poller)
     close_fd(&poller->signal_fds[0]);
     close_fd(&poller->signal_fds[1]);
     free(poller->numbers);
+    uv_mutex_destroy(&poller->numbers_lock);
     uv_mutex_destroy(&poller->lock);
     free(poller);
 }

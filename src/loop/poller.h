@@ -14,6 +14,7 @@
 #ifndef FL_LOOP_POLLER_H
 #define FL_LOOP_POLLER_H
 
+#include "base/forks.h"
 #include "base/list.h"
 #include "loop/watch.h"
 
@@ -32,13 +33,13 @@ typedef struct {
 } FlNumber;
 
 struct FlPoller {
-    const atomic_uint *process_forks; /* counts forks; the module's state */
     uv_loop_t uv;
     uv_async_t async;
     uv_timer_t timer;
-    uv_poll_t set_poll; /* of the set's own descriptor */
-    FlFdSet set;        /* of shared watches */
-    FlNumber *numbers;  /* by descriptor number */
+    uv_poll_t set_poll;      /* of the set's own descriptor */
+    FlFdSet set;             /* of shared watches */
+    uv_mutex_t numbers_lock; /* without a GIL: of `numbers` */
+    FlNumber *numbers;       /* by descriptor number */
     int numbers_size;
     uint32_t last_generation;
     bool set_fired;          /* the set has events to take */
@@ -55,15 +56,14 @@ struct FlPoller {
     FlWatch *signal_watch; /* on the read end of the signal pipe, or NULL */
     int signal_fds[2];     /* read and write end, -1 until asked for */
     atomic_int sleeping;   /* a blocking poll is on, or about to be */
-    unsigned watch_count;
-    unsigned forks;  /* state->forks of the process whose backend it has */
-    bool shares_own; /* timerfd and signal pipe are still the parent's too */
+    unsigned forks; /* fl_forks_count() of the process that has the backend */
+    bool backend_lost; /* a forked child could not make one */
+    bool shares_own;   /* timerfd and signal pipe are still the parent's too */
     bool use_timerfd;
 };
 
 /* Open a poller; *out is set only on success. */
-int fl_poller_open(FlPoller **out, const atomic_uint *process_forks,
-                   bool use_timerfd);
+int fl_poller_open(FlPoller **out, bool use_timerfd);
 
 /* Close and free it, with every watch that is left. */
 void fl_poller_free(FlPoller *poller);
@@ -78,9 +78,7 @@ int fl_poller_leave_parent_now(FlPoller *poller);
 static inline bool
 fl_poller_is_parents(const FlPoller *poller)
 {
-    unsigned forks =
-        atomic_load_explicit(poller->process_forks, memory_order_relaxed);
-    return poller->forks != forks;
+    return poller->forks != fl_forks_count();
 }
 
 static inline int

@@ -260,9 +260,14 @@ on_signal(void *owner, FlWatch *watch, int events)
 int
 fl_signals_prepare(FlLoop *loop)
 {
-    int code = in_main_thread(loop->state)
-                   ? fl_poller_signal_pipe(loop->poller, on_signal)
-                   : 0;
+    if (!in_main_thread(loop->state)) {
+        return 0;
+    }
+    /* The parent's pipe would be taken for the child's own. */
+    int code = fl_loop_leave_parent(loop);
+    if (code == 0) {
+        code = fl_poller_signal_pipe(loop->poller, on_signal);
+    }
     return code < 0 ? fl_raise_errno(code) : 0;
 }
 
@@ -359,7 +364,6 @@ fl_signals_after_fork(FlState *state)
 {
     FlWakeup *wakeup = &state->wakeup;
     FlLoop *owner = wakeup->owner;
-    atomic_fetch_add(&state->forks, 1);
     state->main_thread_id = 0;
     wakeup->handler = NULL;
     if (owner == NULL || !in_main_thread(state)) {

@@ -82,7 +82,7 @@ queue_fired(FlLoop *loop)
             /* No memory for one entry: it stays noted and the next turn
                tries again, with whatever memory the callbacks gave back. */
             PyErr_Clear();
-            fl_list_append(&loop->poller->fired, &watch->fired_link);
+            fl_watch_fire_again(watch);
             break;
         }
         entry->kind = FL_READY_EVENT;
@@ -99,7 +99,9 @@ poll_blocking(FlLoop *loop, int64_t timeout_ns)
     FlPoller *poller = loop->poller;
     fl_ready_shrink(&loop->ready);
     atomic_store(&poller->sleeping, 1);
-    if (atomic_load(&loop->inbox.filled) || atomic_load(&poller->has_changed))
+    /* A time() of the program's may have let another thread push. */
+    if (fl_ready_count(&loop->ready) > 0 || atomic_load(&loop->inbox.filled)
+        || atomic_load(&poller->has_changed))
     {
         timeout_ns = 0;
     }
@@ -241,8 +243,12 @@ queue_due(FlLoop *loop)
 static inline int
 leave_parent(FlLoop *loop)
 {
+    FlPoller *poller = loop->poller;
+    if (FL_LIKELY(!fl_poller_is_parents(poller) && !poller->shares_own)) {
+        return 0;
+    }
     int code = fl_loop_leave_parent(loop);
-    return FL_UNLIKELY(code < 0) ? fl_raise_errno(code) : 0;
+    return code < 0 ? fl_raise_errno(code) : fl_signals_begin(loop);
 }
 
 static int

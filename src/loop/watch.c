@@ -82,7 +82,11 @@ uv_open(FlWatch *watch)
 {
     FlPoller *poller = watch->poller;
     FL_CHECK(!fl_poller_is_elsewhere(poller), "libuv is the loop's thread's");
-    int code = uv_poll_init(&poller->uv, &watch->uv, watch->fd);
+    int code = fl_poller_leave_parent(poller);
+    if (code < 0) {
+        return code;
+    }
+    code = uv_poll_init(&poller->uv, &watch->uv, watch->fd);
     if (code == 0) {
         watch->uv.data = watch;
         watch->uv_open = true;
@@ -116,13 +120,35 @@ on_uv_closed(uv_handle_t *handle)
 {
     FlWatch *watch = handle->data;
     watch->uv_open = false;
-    if (watch->owner == NULL) {
-        watch->poller->watch_count--;
+    if (watch->to_free) {
         free(watch);
     }
 }
 
 /* --- shared -------------------------------------------------------------- */
+
+/* Without a GIL another thread may watch a number meanwhile, and have the
+   table grow.  What these two are around calls neither Python nor them. */
+static inline void
+lock_numbers(FlPoller *poller)
+{
+#if FL_HAVE_GIL
+    (void)poller;
+#else
+    (void)fl_poller_leave_parent(poller); /* it makes the lock anew */
+    uv_mutex_lock(&poller->numbers_lock);
+#endif
+}
+
+static inline void
+unlock_numbers(FlPoller *poller)
+{
+#if FL_HAVE_GIL
+    (void)poller;
+#else
+    uv_mutex_unlock(&poller->numbers_lock);
+#endif
+}
 
 static FlNumber *
 number_of(const FlWatch *watch)
@@ -175,6 +201,22 @@ tag_of(const FlWatch *watch)
     return (uint64_t)watch->generation << 32 | (uint32_t)watch->fd;
 }
 
+/* After an event: arm what is registered.  A number that is another file's by
+   now is not registered, and stays silent as in asyncio. */
+static int
+shared_arm_again(FlWatch *watch)
+{
+    FlNumber *number = number_of(watch);
+    int code = fl_poller_leave_parent(watch->poller);
+    if (code < 0 || !number->registered) {
+        return code;
+    }
+    code = fl_fd_set_change(&watch->poller->set, watch->fd, watch->wanted,
+                            tag_of(watch));
+    number->registered = watch->armed = code == 0;
+    return code == -ENOENT || code == -EBADF ? 0 : code;
+}
+
 /* Register what is wanted; what is ready already fires at once. */
 static int
 shared_arm(FlWatch *watch)
@@ -216,8 +258,10 @@ shared_apply(FlWatch *watch)
     }
     /* One that has fired, and fires once, is silent already. */
     if (number->registered && watch->armed) {
-        (void)fl_poller_leave_parent(watch->poller); /* likewise */
-        fl_fd_set_remove(&watch->poller->set, watch->fd);
+        /* The parent's set, where there is none of our own, is left alone. */
+        if (fl_poller_leave_parent(watch->poller) == 0) {
+            fl_fd_set_remove(&watch->poller->set, watch->fd);
+        }
         number->registered = false;
     }
     watch->armed = false;
@@ -236,7 +280,7 @@ note_shared(FlPoller *poller, const FlFdEvent *event)
     uint8_t fired = (uint8_t)event->events & watch->wanted;
     watch->armed = false;
     if (fired == 0 && watch->wanted != 0) {
-        (void)shared_arm(watch); /* another kind is wanted by now */
+        (void)shared_arm_again(watch); /* another kind is wanted by now */
     }
     if (fired == 0) {
         return;
@@ -252,9 +296,11 @@ fl_watch_collect_shared(FlPoller *poller)
 {
     FlFdEvent events[EVENTS_AT_ONCE];
     int count = fl_fd_set_take(&poller->set, events, EVENTS_AT_ONCE);
+    lock_numbers(poller);
     for (int at = 0; at < count; at++) {
         note_shared(poller, &events[at]);
     }
+    unlock_numbers(poller);
     /* With more to come the set stays readable: the next poll sees it. */
     poller->set_fired = false;
 }
@@ -273,12 +319,19 @@ fl_watch_open(FlPoller *poller, int fd, bool shared, FlWatch **out)
     watch->poller = poller;
     watch->fd = fd;
     watch->position = UINT64_MAX;
-    int code = shared ? shared_open(watch) : uv_open(watch);
+    int code;
+    if (shared) {
+        lock_numbers(poller);
+        code = shared_open(watch);
+        unlock_numbers(poller);
+    }
+    else {
+        code = uv_open(watch);
+    }
     if (code < 0) {
         free(watch);
         return code;
     }
-    poller->watch_count++;
     *out = watch;
     return 0;
 }
@@ -288,7 +341,10 @@ fl_watch_set(FlWatch *watch, int wanted)
 {
     watch->wanted = (uint8_t)wanted;
     if (watch->shared) {
-        return shared_apply(watch);
+        lock_numbers(watch->poller);
+        int code = shared_apply(watch);
+        unlock_numbers(watch->poller);
+        return code;
     }
     return may_change_uv(watch) ? uv_apply(watch) : 0;
 }
@@ -296,23 +352,38 @@ fl_watch_set(FlWatch *watch, int wanted)
 int
 fl_watch_arm_again(FlWatch *watch)
 {
-    return watch->shared ? shared_arm(watch) : uv_apply(watch);
+    if (!watch->shared) {
+        return uv_apply(watch);
+    }
+    lock_numbers(watch->poller);
+    int code = shared_arm_again(watch);
+    unlock_numbers(watch->poller);
+    return code;
 }
 
-/* Move a watch of libuv's to the set. */
+/* Move a watch of libuv's to the set; where the set refuses it stays. */
 static int
 move_to_set(FlWatch *watch)
 {
+    watch->to_share = false;
     if (watch->shared) {
         return 0;
     }
+    lock_numbers(watch->poller);
     int code = shared_open(watch);
-    if (code < 0) {
-        return code;
+    if (code == 0 && watch->wanted != 0) {
+        /* What libuv reported and was not run is reported anew. */
+        code = shared_apply(watch);
+        if (code < 0) {
+            number_of(watch)->watch = NULL;
+            watch->shared = false;
+        }
     }
-    uv_close((uv_handle_t *)&watch->uv, on_uv_closed);
-    /* What libuv reported and was not run is reported anew. */
-    return watch->wanted != 0 ? shared_apply(watch) : 0;
+    unlock_numbers(watch->poller);
+    if (code == 0) {
+        uv_close((uv_handle_t *)&watch->uv, on_uv_closed);
+    }
+    return code;
 }
 
 int
@@ -328,7 +399,7 @@ fl_watch_apply(FlWatch *watch)
     if (watch->to_share) {
         (void)move_to_set(watch);
     }
-    else if (!watch->shared) {
+    if (!watch->shared) {
         (void)uv_apply(watch);
     }
 }
@@ -337,10 +408,14 @@ void
 fl_watch_close(FlWatch *watch)
 {
     FlPoller *poller = watch->poller;
-    if (watch->shared && number_of(watch)->watch == watch) {
-        watch->wanted = 0;
-        (void)shared_apply(watch);
-        number_of(watch)->watch = NULL;
+    if (watch->shared) {
+        lock_numbers(poller);
+        if (number_of(watch)->watch == watch) {
+            watch->wanted = 0;
+            (void)shared_apply(watch);
+            number_of(watch)->watch = NULL;
+        }
+        unlock_numbers(poller);
     }
     watch->owner = NULL;
     watch->wanted = 0;
@@ -352,10 +427,11 @@ fl_watch_close(FlWatch *watch)
     watch->fired = 0;
     fl_list_remove(&watch->fired_link);
     if (!watch->uv_open) {
-        poller->watch_count--;
         free(watch);
+        return;
     }
-    else if (!uv_is_closing((uv_handle_t *)&watch->uv)) {
+    watch->to_free = true;
+    if (!uv_is_closing((uv_handle_t *)&watch->uv)) {
         uv_close((uv_handle_t *)&watch->uv, on_uv_closed);
     }
 }
@@ -372,6 +448,14 @@ fl_watch_pop_changed(FlPoller *poller)
     }
     uv_mutex_unlock(&poller->lock);
     return link == NULL ? NULL : FL_LIST_ENTRY(link, FlWatch, change_link);
+}
+
+void
+fl_watch_fire_again(FlWatch *watch)
+{
+    FlPoller *poller = watch->poller;
+    fl_list_append(watch->shared ? &poller->shared_fired : &poller->fired,
+                   &watch->fired_link);
 }
 
 FlWatch *

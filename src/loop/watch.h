@@ -46,6 +46,7 @@ struct FlWatch {
     bool shared;          /* others may close the descriptor */
     bool to_share;        /* and it moves, or has moved, to the set */
     bool uv_open;         /* the uv_poll_t was made */
+    bool to_free;         /* when libuv lets go of it */
     bool armed;           /* what is wanted will fire */
     bool owner_is_object; /* owner is a PyObject: debug mode names it */
     uint64_t position;    /* of its entry in the ready ring, or UINT64_MAX */
@@ -83,6 +84,9 @@ void fl_watch_apply(FlWatch *watch);
 
 /* The next watch that fired, its events in watch->fired; NULL: no more. */
 FlWatch *fl_watch_pop_fired(struct FlPoller *poller);
+
+/* Note once more what was taken by fl_watch_pop_fired and not run. */
+void fl_watch_fire_again(FlWatch *watch);
 
 /* Note what fired in the set since the last poll. */
 void fl_watch_collect_shared(struct FlPoller *poller);

@@ -71,7 +71,7 @@ most_to_read(const FlDatagram *self)
 
 /* How many came, or a negative errno. */
 static int
-receive(const FlDatagram *self, FlDatagramRoom *room, unsigned most)
+receive(FlDatagram *self, FlDatagramRoom *room, unsigned most)
 {
     size_t place = self->family == AF_UNIX ? UNIX_PLACE_BYTES : PLACE_BYTES;
     for (unsigned at = 0; at < most; at++) {
@@ -83,7 +83,10 @@ receive(const FlDatagram *self, FlDatagramRoom *room, unsigned most)
         header->msg_name = &room->names[at];
         header->msg_namelen = sizeof(room->names[at]);
     }
-    int count;
+    int count = fl_stream_check_number(&self->stream);
+    if (count < 0) {
+        return count;
+    }
     do {
         count = fl_receive_messages(self->stream.fd, room->headers, most);
     } while (count < 0 && errno == EINTR);

@@ -113,6 +113,10 @@ send_view(FlDatagram *self, const Py_buffer *view, const FlAddress *to)
 {
     int fd = self->stream.fd;
     size_t size = (size_t)view->len;
+    if (fl_stream_check_number(&self->stream) < 0) {
+        errno = EBADF;
+        return -1;
+    }
     fl_loop_expect_io(self->stream.loop);
     if (to == NULL) {
         return send(fd, view->buf, size, FL_SEND_FLAGS);
@@ -370,8 +374,12 @@ send_batch(FlDatagram *self)
     if (size == 0) {
         return send_first_by_object(self);
     }
-    int count = fl_send_messages(self->stream.fd, batch.headers, size);
-    int code = count < 0 ? errno : 0;
+    int code = -fl_stream_check_number(&self->stream);
+    int count = -1;
+    if (code == 0) {
+        count = fl_send_messages(self->stream.fd, batch.headers, size);
+        code = count < 0 ? errno : 0;
+    }
     if (count < 0 && is_no_room(code)) {
         return NO_ROOM;
     }
@@ -399,7 +407,7 @@ fl_datagram_write_ready(FlDatagram *self)
 {
     FlStream *stream = &self->stream;
     int result = SENT;
-    if (stream->phase >= FL_STREAM_LOST) {
+    if (stream->phase >= FL_STREAM_LOST || stream->watch == NULL) {
         return 0;
     }
     fl_loop_expect_io(stream->loop);

@@ -262,6 +262,7 @@ open_batch(Listener *self, Accepted *accepted, int count)
         if (!is_accepting(self)) {
             /* A factory has stopped the listener: a server refuses, too, what
                comes to it later. */
+            fl_loop_expect_io(self->loop);
             fl_close_socket(accepted[at].fd);
         }
         else if (open_accepted(self, &accepted[at]) < 0) {

@@ -270,6 +270,8 @@ finish(FlStream *self)
     fl_stream_remember_names(self);
     fl_stream_set_phase(self, FL_STREAM_CLOSED);
     fl_stream_close_watch(self);
+    /* The peer, maybe ours, sees an end. */
+    fl_loop_expect_io(self->loop);
     close_descriptor(self);
     /* After the descriptor: who waits for the server finds it closed. */
     detach_server(self);
@@ -280,7 +282,6 @@ finish(FlStream *self)
         fl_list_remove(&self->owned.link);
         Py_DECREF(self);
     }
-    fl_loop_expect_io(self->loop); /* the peer, maybe ours, sees an end */
     Py_CLEAR(self->loop);
     Py_DECREF(self);
 }

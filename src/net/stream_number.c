@@ -19,7 +19,7 @@ static int
 ask_number(FlStream *self)
 {
     if (self->sock == NULL) {
-        return 0; /* the stream has closed it */
+        return self->fd >= 0; /* no object could have closed it */
     }
     PyObject *number =
         PyObject_CallMethodNoArgs(self->sock, self->state->names.fileno);

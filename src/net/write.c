@@ -96,10 +96,6 @@ send_vectors(FlStream *self, struct iovec *vectors, int count,
         .msg_iov = vectors,
         .msg_iovlen = (size_t)count,
     };
-    int code = fl_stream_check_number(self);
-    if (code < 0) {
-        return code;
-    }
     fl_loop_expect_io(self->loop);
     return sent_or_error(sendmsg(self->fd, &message, SEND_FLAGS), sent_bytes);
 }
@@ -197,6 +193,9 @@ should_hold(FlStream *self)
     if (!loop->in_batch || (loop->off & FL_OFF_HOLD_WRITES)) {
         return false; /* nothing comes that would send it */
     }
+    if (!FL_HAVE_GIL) {
+        return false; /* another thread may write to the stream meanwhile */
+    }
     if (self->write_dispatch == loop->dispatch) {
         self->wrote_again = true;
         least = 0;
@@ -237,15 +236,15 @@ hold(FlStream *self)
         FL_CHECK(loop->held == NULL, "one stream holds at a time");
         loop->held = &self->held;
         loop->held_since_ns = fl_clock_ns();
+        loop->held_forks = fl_forks_count();
     }
 }
 
-/* Held bytes of another thread's loop, copied into the child of a fork: the
-   parent sends them. */
+/* Bytes that were held before a fork, in its child: the parent sends them. */
 static bool
 is_copy(const FlLoop *loop)
 {
-    return !fl_loop_is_here(loop) && fl_poller_is_parents(loop->poller);
+    return loop->held_forks != fl_forks_count();
 }
 
 void

@@ -204,8 +204,7 @@ typedef struct FlState {
 
     FL_SHARED unsigned long main_thread_id; /* 0: not known yet */
     FlWakeup wakeup;
-    Py_tss_t running;  /* the loop that a thread runs, if any */
-    atomic_uint forks; /* counts the forks that led to this process */
+    Py_tss_t running; /* the loop that a thread runs, if any */
 
     PyObject *empty_tuple;
     PyObject *hooks_kwnames; /* ("firstiter", "finalizer") */

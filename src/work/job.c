@@ -17,6 +17,7 @@ typedef struct {
         FlLoop *loop;
     PyObject *future;
     PyObject *func; /* NULL when the call was made or given up */
+    bool running;   /* a worker makes the call: it stays whole */
     PyObject *args[];
 } FlJob;
 
@@ -156,6 +157,7 @@ fl_job_new(FlLoop *loop, PyObject *future, PyObject *func,
     job->loop = (FlLoop *)Py_NewRef((PyObject *)loop);
     job->future = Py_NewRef(future);
     job->func = Py_NewRef(func);
+    job->running = false;
     job->args[0] = NULL; /* vectorcall's spare slot */
     for (Py_ssize_t at = 0; at < nargs; at++) {
         job->args[at + 1] = Py_NewRef(args[at]);
@@ -168,6 +170,9 @@ fl_job_new(FlLoop *loop, PyObject *future, PyObject *func,
 static void
 drop_call(FlJob *job)
 {
+    if (job->running) {
+        return;
+    }
     for (Py_ssize_t at = 1; at < Py_SIZE(job); at++) {
         Py_CLEAR(job->args[at]);
     }
@@ -226,9 +231,11 @@ job_run(FlJob *job, PyObject *const *Py_UNUSED(args),
     }
     size_t count = (size_t)(Py_SIZE(job) - 1);
     FlReadyOp op = fl_future_give_result;
+    job->running = true;
     PyObject *outcome =
         PyObject_Vectorcall(job->func, job->args + 1,
                             count | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+    job->running = false;
     if (outcome == NULL) {
         op = fl_future_give_exception;
         outcome = PyErr_GetRaisedException();

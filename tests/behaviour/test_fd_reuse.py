@@ -250,3 +250,68 @@ def test_bytes_behind_urgent_data_are_read(run, loop):
         peer.close()
 
     run(main())
+
+
+def test_a_reader_that_closes_its_descriptor_hears_no_stranger(loop):
+    """The number goes to another socket while the callback runs."""
+    near, far = socket.socketpair()
+    near.setblocking(False)
+    number = near.fileno()
+    others = []
+    calls = []
+
+    def on_readable():
+        calls.append(1)
+        near.close()
+        others.extend(pair_at(number))
+        others[1].send(b"for another")
+
+    loop.add_reader(number, on_readable)
+    far.send(b"x")
+    loop.run_until_complete(turns(20))
+    assert others[0].fileno() == number
+    assert calls == [1]
+    assert others[0].recv(20) == b"for another"
+    loop.remove_reader(number)
+    for each in (far, *others):
+        each.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts numbers")
+def test_datagrams_of_a_number_that_was_reused_are_anothers(loop, loop_kind):
+    if loop_kind == "asyncio":
+        pytest.skip("asyncio's selector finds the new socket")
+    received, errors = [], []
+
+    class Protocol(asyncio.DatagramProtocol):
+        def datagram_received(self, data, addr):
+            received.append(data)
+
+        def error_received(self, exc):
+            errors.append(exc.errno)
+
+    async def main():
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        sock.bind(("127.0.0.1", 0))
+        sock.setblocking(False)
+        number = sock.fileno()
+        transport, _ = await loop.create_datagram_endpoint(Protocol, sock=sock)
+        sock.close()
+        other = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        other.bind(("127.0.0.1", 0))
+        other.setblocking(False)
+        assert other.fileno() == number
+        transport.sendto(b"not from there", other.getsockname())
+        with pytest.raises(BlockingIOError):
+            other.recv(20)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+            peer.sendto(b"for another", other.getsockname())
+        await turns(20)
+        assert other.recv(20) == b"for another"
+        transport.abort()
+        await turns()
+        other.close()
+
+    loop.run_until_complete(main())
+    assert received == []
+    assert errors == [errno.EBADF]

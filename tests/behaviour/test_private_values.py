@@ -388,3 +388,34 @@ def test_ending_a_transport_by_hand(run, kind, reports):
     (report,) = reports
     assert report["message"] == "What befell it"
     assert {"exception", "transport", "protocol"} <= set(report)
+
+
+PRIVATE_ATTRIBUTES = (
+    "_loop _sock _sock_fd _server _closing _conn_lost _paused "
+    "_protocol_paused _buffer _protocol _extra _eof _empty_waiter"
+).split()
+
+
+@pytest.mark.parametrize("name", PRIVATE_ATTRIBUTES)
+def test_a_connection_works_after_a_look_at_its_attributes(loop, run, name):
+    class Echo(asyncio.Protocol):
+        def connection_made(self, transport):
+            self.transport = transport
+
+        def data_received(self, data):
+            getattr(self.transport, name, None)
+            self.transport.write(data)
+
+    async def main():
+        server = await loop.create_server(Echo, "127.0.0.1", 0)
+        address = server.sockets[0].getsockname()
+        reader, writer = await asyncio.open_connection(*address)
+        for _ in range(3):
+            writer.write(b"data")
+            assert await reader.readexactly(4) == b"data"
+        writer.close()
+        await writer.wait_closed()
+        server.close()
+        await server.wait_closed()
+
+    run(main())

@@ -97,6 +97,14 @@ finally:
 """
 
 
+#: From 3.14 on asyncio forgets in the child which loop runs, so a task that
+#: forked cannot end there, on no loop.
+task_can_end_in_child = pytest.mark.skipif(
+    sys.version_info >= (3, 14), reason="a task that forked cannot end"
+)
+
+
+@task_can_end_in_child
 @pytest.mark.parametrize("handlers", [False, True], ids=["plain", "handlers"])
 def test_a_child_leaves_the_parents_run_by_an_exit(fast_script, handlers):
     """Its tasks are cancelled and its generators closed on the way.
@@ -127,7 +135,9 @@ def test_a_child_leaves_the_parents_run_by_another_exception(fast_script):
     assert "During handling" not in done.stderr
 
 
-@pytest.mark.parametrize("how", ["call_soon", "task"])
+@pytest.mark.parametrize(
+    "how", ["call_soon", pytest.param("task", marks=task_can_end_in_child)]
+)
 def test_a_childs_exit_status_is_its_own(script, how):
     done = script(
         f"""
@@ -493,6 +503,83 @@ got = b""
 while part := far.recv(1000):
     got += part
 assert got == b"head body end", got
+far.close()
+"""
+    )
+
+
+C_FORK = """
+import ctypes, tempfile
+
+def child():
+    '''Fork as C code does: no handler of Python's runs.  True: the child.'''
+    sys.stdout.flush()
+    pid = ctypes.PyDLL(None).fork()
+    if pid:
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    return not pid
+"""
+
+
+def test_what_a_callback_holds_at_a_fork_of_c_code_is_sent_once(fast_script):
+    fast_script(
+        C_FORK
+        + """
+class Protocol(asyncio.Protocol):
+    def connection_made(self, transport):
+        made.set_result(transport)
+
+async def main():
+    global made
+    loop = asyncio.get_running_loop()
+    made = loop.create_future()
+    with tempfile.TemporaryDirectory() as folder:
+        server = await loop.create_unix_server(Protocol, folder + "/s")
+        peer = socket.socket(socket.AF_UNIX)
+        peer.connect(folder + "/s")
+    transport = await made
+
+    def write_and_fork():
+        transport.write(b"1")
+        transport.write(b"2")
+        if child():
+            transport.abort()
+            os._exit(0)
+
+    loop.call_soon(write_and_fork)
+    await asyncio.sleep(0.001)
+    transport.close()
+    received = b""
+    peer.settimeout(5)
+    while data := await asyncio.to_thread(peer.recv, 9):
+        received += data
+    assert received == b"12", received
+    peer.close()
+    server.close()
+
+fastloop.run(main())
+"""
+    )
+
+
+def test_a_child_of_c_code_leaves_its_parents_watches_alone(fast_script):
+    fast_script(
+        C_FORK
+        + """
+loop = new_loop()
+near, far = socket.socketpair()
+seen = []
+loop.add_reader(near, lambda: seen.append(near.recv(9)))
+loop.run_until_complete(asyncio.sleep(0))
+if child():
+    loop.remove_reader(near)
+    os._exit(0)
+far.send(b"x")
+loop.run_until_complete(asyncio.sleep(0.001))
+assert seen == [b"x"], seen
+loop.remove_reader(near)
+loop.close()
+near.close()
 far.close()
 """
     )
