@@ -5,6 +5,8 @@ from __future__ import annotations
 import selectors
 import weakref
 
+from . import _core
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,7 +34,7 @@ class WatchedDescriptors(selectors.BaseSelector):
     def get_map(self) -> Mapping[_Descriptor, selectors.SelectorKey]:
         """Return descriptor -> SelectorKey, data being (reader, writer)."""
         loop = self._loop()
-        found = [] if loop is None else loop._watched()
+        found = [] if loop is None else _core.watched(loop)
         return {
             fd: selectors.SelectorKey(
                 fd if fileobj is None else fileobj,

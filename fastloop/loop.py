@@ -132,12 +132,20 @@ class Loop(  # type: ignore[misc, unused-ignore]
             return found
 
     @property
+    def _ready(self) -> tuple[asyncio.Handle, ...]:
+        return _core.ready_handles(self)
+
+    @property
+    def _scheduled(self) -> tuple[asyncio.TimerHandle, ...]:
+        return _core.scheduled_handles(self)
+
+    @property
     def _transports(self) -> weakref.WeakValueDictionary[int, Any]:
         found: weakref.WeakValueDictionary[int, Any] | None
         found = self._python_transports
         if found is None:
             found = self._python_transports = weakref.WeakValueDictionary()
-        found.update(self._open_transports())
+        found.update(_core.open_transports(self))
         return found
 
     @property

@@ -3,11 +3,20 @@
    1. Multi-phase initialisation; nothing is shared between interpreters.
    2. Needs no GIL and runs in interpreters that have one of their own. */
 #include "base/forks.h"
-#include "loop/loop.h"
-#include "net/net.h"
+#include "compat/introspection.h"
+#include "compat/private_attributes.h"
+#include "core/handle.h"
+#include "core/loop.h"
+#include "core/signals.h"
+#include "executor/run_in_executor.h"
+#include "loop/base_loop.h"
+#include "py/compat.h"
 #include "py/errors.h"
 #include "py/state.h"
-#include "work/work.h"
+#include "sock/sock_call.h"
+#include "transport/datagram.h"
+#include "transport/listener.h"
+#include "transport/transport.h"
 
 #include <string.h>
 
@@ -110,8 +119,13 @@ module_exec(PyObject *module)
     if (fl_state_init(state, module) < 0
         || fl_handle_register(module, state) < 0
         || fl_loop_register(module, state) < 0
-        || fl_net_register(module, state) < 0
-        || fl_work_register(module, state) < 0)
+        || fl_transport_register(module, state) < 0
+        || fl_datagram_register(module, state) < 0
+        || fl_listener_register(module, state) < 0
+        || fl_sock_call_register(module, state) < 0
+        || fl_private_attributes_register(state) < 0
+        || fl_introspection_register(module) < 0
+        || fl_run_in_executor_register(module, state) < 0)
     {
         return -1;
     }
@@ -165,12 +179,6 @@ static PyModuleDef module_def = {
     .m_clear = module_clear,
     .m_free = module_free,
 };
-
-PyModuleDef *
-fl_module_def(void)
-{
-    return &module_def;
-}
 
 PyMODINIT_FUNC
 PyInit__core(void)

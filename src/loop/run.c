@@ -4,10 +4,18 @@
       all that its beginning did.
    2. A program may make a run of its own out of asyncio's private parts: it
       sets _thread_id, calls _run_once() and puts _thread_id back to None. */
-#include "loop/methods.h"
-#include "loop/overrides.h"
+#include "loop/run.h"
+
+#include "core/loop.h"
+#include "core/overrides.h"
+#include "core/signals.h"
+#include "core/turn.h"
+#include "loop/tasks.h"
+#include "py/args.h"
 #include "py/call.h"
+#include "py/compat.h"
 #include "py/errors.h"
+#include "py/state.h"
 
 #include <unistd.h>
 
@@ -37,27 +45,6 @@ refuse_to_run(void)
 {
     PyErr_SetString(PyExc_RuntimeError, "This event loop is already running");
     return -1;
-}
-
-/* In a forked child the loop shares the parent's epoll set, signal pipe and
-   timerfd: it gets its own.  A run must work there, for what leaves the
-   parent's run by an exception meets Runner.close(), which makes three. */
-int
-fl_loop_leave_parent(FlLoop *loop)
-{
-    FlPoller *poller = loop->poller;
-    int code = fl_poller_leave_parent(poller);
-    if (code < 0 || !poller->shares_own) {
-        return code;
-    }
-    FlWatch *own[] = {poller->timerfd_watch, poller->signal_watch};
-    for (size_t at = 0; at < 2; at++) {
-        if (own[at] != NULL) {
-            fl_loop_drop_event(loop, own[at]);
-        }
-    }
-    fl_poller_close_own(poller);
-    return 0;
 }
 
 /* Open, and not shared with a parent process. */
@@ -263,21 +250,6 @@ run_turns(FlLoop *loop)
     return code;
 }
 
-FlLoop *
-fl_loop_of_thread(FlState *state)
-{
-    return PyThread_tss_get(&state->running);
-}
-
-void
-fl_loop_send_held_here(FlState *state)
-{
-    FlLoop *loop = fl_loop_of_thread(state);
-    if (loop != NULL) {
-        fl_loop_send_held(loop);
-    }
-}
-
 /* Be this thread's loop while the turns are made.  Where memory is short it is
    not, and holds nothing. */
 static int
@@ -300,7 +272,7 @@ run(FlLoop *loop)
         return fl_loop_check_open(loop) < 0 ? -1 : refuse_to_run();
     }
     if (check_idle(loop) < 0) {
-        fl_loop_give_back(loop);
+        fl_loop_unclaim(loop);
         return -1;
     }
     PyObject *old_hooks = NULL;
@@ -310,7 +282,7 @@ run(FlLoop *loop)
         code = run_as_thread_loop(loop);
     }
     run_end(loop, old_hooks);
-    fl_loop_give_back(loop);
+    fl_loop_unclaim(loop);
     Py_DECREF(loop);
     return code;
 }
@@ -340,7 +312,7 @@ PyObject *
 fl_loop_run_once(FlLoop *loop, PyObject *Py_UNUSED(ignored))
 {
     int code = -1;
-    if (fl_loop_is_here(loop)) {
+    if (fl_loop_on_own_thread(loop)) {
         code = fl_loop_turn(loop);
     }
     else if (!fl_loop_claim(loop)) {
@@ -348,7 +320,7 @@ fl_loop_run_once(FlLoop *loop, PyObject *Py_UNUSED(ignored))
     }
     else {
         code = fl_loop_check_open(loop) < 0 ? -1 : fl_loop_turn(loop);
-        fl_loop_give_back(loop);
+        fl_loop_unclaim(loop);
     }
     if (code < 0) {
         return NULL;
@@ -368,30 +340,30 @@ fl_loop_thread_id_get(FlLoop *loop, void *Py_UNUSED(closure))
 }
 
 void
-fl_loop_end_lent_run(FlLoop *loop)
+fl_loop_end_external_run(FlLoop *loop)
 {
-    loop->lent = false;
+    loop->external_run = false;
     turns_end(loop);
-    fl_loop_give_back(loop);
+    fl_loop_unclaim(loop);
 }
 
 static int
-begin_lent_run(FlLoop *loop)
+begin_external_run(FlLoop *loop)
 {
     if (!fl_loop_claim(loop)) {
         return refuse_to_run();
     }
     int code = check_usable(loop);
     if (code == 0) {
-        loop->lent = true;
+        loop->external_run = true;
         code = turns_begin(loop) < 0 ? -1 : fl_signals_begin(loop);
         if (code == 0) {
             return 0;
         }
         turns_end(loop);
-        loop->lent = false;
+        loop->external_run = false;
     }
-    fl_loop_give_back(loop);
+    fl_loop_unclaim(loop);
     return -1;
 }
 
@@ -401,8 +373,8 @@ int
 fl_loop_thread_id_set(FlLoop *loop, PyObject *value, void *Py_UNUSED(closure))
 {
     if (value == Py_None) {
-        if (loop->lent) {
-            fl_loop_end_lent_run(loop);
+        if (loop->external_run) {
+            fl_loop_end_external_run(loop);
             return 0;
         }
         return fl_loop_is_running(loop) ? refuse_to_run() : 0;
@@ -416,7 +388,7 @@ fl_loop_thread_id_set(FlLoop *loop, PyObject *value, void *Py_UNUSED(closure))
                         "_thread_id is None or the calling thread's ident");
         return -1;
     }
-    return fl_loop_is_here(loop) ? 0 : begin_lent_run(loop);
+    return fl_loop_on_own_thread(loop) ? 0 : begin_external_run(loop);
 }
 
 const char fl_loop_stop_doc[] =

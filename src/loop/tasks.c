@@ -9,7 +9,11 @@
       may have called asyncio._set_running_loop().
    3. What a program has put in the place of asyncio's classes is honoured, in
       a run if it was so when the run began. */
-#include "loop/methods.h"
+#include "loop/tasks.h"
+
+#include "core/loop.h"
+#include "py/compat.h"
+#include "py/state.h"
 
 #if FL_RUNNING_LOOP_IS_CHEAP
 

@@ -1,6 +1,8 @@
 /* Reading a method's arguments, given by position or by name. */
 #include "py/args.h"
 
+#include "py/compat.h"
+
 static int
 take_context(const FlParameters *parameters, PyObject *value, FlArgs *parsed)
 {

@@ -3,6 +3,8 @@
    1. The answer's truth is Python's: a method may return any object. */
 #include "py/call.h"
 
+#include "py/compat.h"
+
 int
 fl_call_truth(PyObject *object, PyObject *name)
 {

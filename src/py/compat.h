@@ -156,7 +156,7 @@ fl_visit_one(PyObject *object, visitproc visit, void *arg)
 #define FL_FUTURES_SET_AT_ONCE (PY_VERSION_HEX >= 0x030E0000)
 
 /* 3.14: a handle of call_soon_threadsafe has a lock that its callback holds:
-   see loop/shared.c. */
+   see core/threadsafe_handle.c. */
 #define FL_HANDLES_WAIT (PY_VERSION_HEX >= 0x030E0000)
 
 /* 3.14: a stream's write names the types it takes. */
@@ -179,7 +179,7 @@ fl_visit_one(PyObject *object, visitproc visit, void *arg)
    its field makes an object immortal, as documented; the interpreter does the
    same to every class written in Python once it has a second thread. */
 static inline void
-fl_share_among_threads(PyObject *type)
+fl_make_type_immortal(PyObject *type)
 {
 #ifdef Py_GIL_DISABLED
     Py_SET_REFCNT(type, PY_SSIZE_T_MAX);
@@ -191,9 +191,9 @@ fl_share_among_threads(PyObject *type)
 /* A field that one thread writes and others may read at any time.  With a GIL
    they take turns, and the field is a plain one. */
 #if FL_HAVE_GIL
-#define FL_SHARED
+#define FL_ATOMIC
 #else
-#define FL_SHARED _Atomic
+#define FL_ATOMIC _Atomic
 #endif
 
 /* Give a dead object of a pool, which kept its type and the reference to it,

@@ -5,6 +5,7 @@
 #include "py/errors.h"
 
 #include "base/codes.h"
+#include "py/compat.h"
 
 #include <string.h>
 

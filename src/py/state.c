@@ -7,6 +7,8 @@
       callbacks. */
 #include "py/state.h"
 
+#include "py/compat.h"
+
 #include <string.h>
 
 /* Every owned reference apart from the names and the types. */
@@ -239,7 +241,7 @@ fl_type_add(PyObject *module, PyType_Spec *spec, PyObject *base)
         Py_CLEAR(type);
     }
     if (type != NULL) {
-        fl_share_among_threads((PyObject *)type);
+        fl_make_type_immortal((PyObject *)type);
     }
     return type;
 }

@@ -184,13 +184,14 @@ typedef struct FlState {
     PyObject *concurrent_cancelled; /* its CancelledError */
     PyObject *concurrent_invalid;   /* its InvalidStateError */
 
-    /* How to know a standard thread pool, and use it (see work/bridge.c). */
+    /* How to know a standard thread pool, and use it: see
+       executor/run_in_executor.c. */
     PyObject *thread_pool_type; /* ThreadPoolExecutor, or None */
     PyObject *submit_globals;   /* those of its submit() */
     PyObject *submit_job;       /* fastloop.executor's functions */
     PyObject *make_default;
 
-    /* How to know asyncio's own task steps (see loop/schedule.c). */
+    /* How to know asyncio's own task steps (see loop/scheduling.c). */
     PyTypeObject *step_type;
     PyCFunction wakeup_function;
 
@@ -202,7 +203,7 @@ typedef struct FlState {
     PyObject *(*run_in_executor)(struct FlLoop *loop, PyObject *const *args,
                                  Py_ssize_t nargs, PyObject *kwnames);
 
-    FL_SHARED unsigned long main_thread_id; /* 0: not known yet */
+    FL_ATOMIC unsigned long main_thread_id; /* 0: not known yet */
     FlWakeup wakeup;
     Py_tss_t running; /* the loop that a thread runs, if any */
 
@@ -219,9 +220,6 @@ int fl_state_traverse(FlState *state, visitproc visit, void *arg);
 
 /* Drop every reference; safe to call twice. */
 void fl_state_clear(FlState *state);
-
-/* The module's definition, by which a subclass's module state is found. */
-PyModuleDef *fl_module_def(void);
 
 /* The state behind a module object of ours. */
 FlState *fl_state_get(PyObject *module);

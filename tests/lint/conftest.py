@@ -15,7 +15,19 @@ import pytest
 TOP = Path(__file__).resolve().parents[2]
 SRC = TOP / "src"
 #: Layers of src/, lowest first; a file includes its own and lower ones only.
-LAYERS = ("base", "py", "loop", "net", "tls", "streams", "work", "")
+LAYERS = (
+    "base",
+    "py",
+    "core",
+    "loop",
+    "transport",
+    "tls",
+    "streams",
+    "sock",
+    "executor",
+    "compat",
+    "",
+)
 
 Tool = Callable[..., "subprocess.CompletedProcess[str]"]
 

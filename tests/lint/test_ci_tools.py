@@ -16,7 +16,7 @@ OURS = """
 Direct leak of 24 byte(s) in 1 object(s) allocated from:
     #0 0x7f in __interceptor_malloc (/usr/lib/libasan.so.8+0xb9)
     #1 0x55 in _PyMem_DebugRawAlloc Objects/obmalloc.c:2695
-    #2 0x7e in fl_ready_grow src/loop/ready.c:40
+    #2 0x7e in fl_ready_grow src/core/ready_queue.c:40
     #3 0x55 in _PyEval_EvalFrameDefault Python/generated_cases.c.h:813
 """
 THEIRS = """

@@ -1,0 +1,240 @@
+/* What programs look for in asyncio's private queues: _ready, _scheduled, the
+   selector's map and the transports, made when somebody asks.
+
+   1. They are copies: tuples and lists of handles.  A change to a copy does
+      not reach the loop; cancel() of a handle in it does.
+   2. A waiting call whose handle was dropped gets one, tied to its entry; so
+      does a task's step, which from then on is a call like any other.
+   3. The loop's own work shows as a handle of what it is about; that one is
+      only to be looked at.  Events of descriptors do not show. */
+#include "compat/introspection.h"
+
+#include "base/list.h"
+#include "base/timer_queue.h"
+#include "core/handle.h"
+#include "core/inbox.h"
+#include "core/loop.h"
+#include "core/ready_queue.h"
+#include "loop/fd_watcher.h"
+#include "py/compat.h"
+#include "py/state.h"
+
+/* A loop of this module; NULL with TypeError. */
+static FlLoop *
+loop_of(PyObject *module, PyObject *object)
+{
+    if (!PyObject_TypeCheck(object, fl_state_get(module)->loop_type)) {
+        PyErr_SetString(PyExc_TypeError, "a fastloop.Loop is required");
+        return NULL;
+    }
+    return FL_LOOP(object);
+}
+
+/* Let `made` be the handle of an entry that has none.  NULL: nothing to show;
+   no exception. */
+static PyObject *
+handle_of(FlLoop *loop, uint64_t position, FlHandle *made)
+{
+    FlReady *entry = fl_ready_at(&loop->ready, position);
+    switch (entry->kind) {
+    case FL_READY_STEP:
+        entry->kind = FL_READY_CALL;
+        entry->of.handle = NULL;
+        /* fall through */
+    case FL_READY_CALL:
+        if (entry->of.handle == NULL) {
+            made->position = position;
+            entry->of.handle = made;
+        }
+        return Py_NewRef((PyObject *)entry->of.handle);
+    case FL_READY_HANDLE:
+    case FL_READY_OTHER:
+        return Py_NewRef(entry->callback);
+    case FL_READY_OP:
+        made->callback = Py_NewRef(entry->callback);
+        made->args = Py_NewRef(loop->state->empty_tuple);
+        made->context =
+            Py_NewRef(entry->context == NULL ? Py_None : entry->context);
+        return Py_NewRef((PyObject *)made);
+    default:
+        return NULL;
+    }
+}
+
+static int
+append_ready(FlLoop *loop, uint64_t position, PyObject *list)
+{
+    /* First: making it may run the collector, and that anything. */
+    FlHandle *made = fl_handle_new(loop, FL_NOT_READY);
+    if (made == NULL) {
+        return -1;
+    }
+    PyObject *handle = NULL;
+    if (position >= loop->ready.head && position < loop->ready.tail) {
+        handle = handle_of(loop, position, made);
+    }
+    int code = handle == NULL ? 0 : PyList_Append(list, handle);
+    if (code == 0 && !FL_HAVE_GIL && handle == (PyObject *)made) {
+        code = fl_handle_fill_waiting(made);
+    }
+    Py_XDECREF(handle);
+    Py_DECREF(made);
+    return code;
+}
+
+static PyObject *
+tuple_of_steal(PyObject *list, int code)
+{
+    PyObject *tuple = code < 0 ? NULL : PyList_AsTuple(list);
+    Py_XDECREF(list);
+    return tuple;
+}
+
+/* A list to be filled; NULL with an exception, as for a thread in which, for
+   want of a GIL, there is nothing that may be looked at. */
+static PyObject *
+new_list(FlLoop *loop)
+{
+    if (fl_loop_on_other_thread(loop)) {
+        PyErr_SetString(PyExc_RuntimeError,
+                        "without a GIL the queues of a running loop can be "
+                        "looked into by its own thread only");
+        return NULL;
+    }
+    return PyList_New(0);
+}
+
+static PyObject *
+ready_handles(PyObject *module, PyObject *object)
+{
+    FlLoop *loop = loop_of(module, object);
+    if (loop == NULL) {
+        return NULL;
+    }
+    PyObject *list = new_list(loop);
+    int code = list == NULL ? -1 : fl_inbox_drain(loop);
+    uint64_t end = loop->ready.tail;
+    for (uint64_t at = loop->ready.head; code == 0 && at < end; at++) {
+        code = append_ready(loop, at, list);
+    }
+    return tuple_of_steal(list, code);
+}
+
+static int
+append_timer(FlTimerNode *node, void *list)
+{
+    return PyList_Append(list, (PyObject *)fl_timer_of(node));
+}
+
+static PyObject *
+scheduled_handles(PyObject *module, PyObject *object)
+{
+    FlLoop *loop = loop_of(module, object);
+    if (loop == NULL) {
+        return NULL;
+    }
+    PyObject *list = new_list(loop);
+    int code = list == NULL
+                   ? -1
+                   : fl_timer_queue_visit(&loop->timers, append_timer, list);
+    if (code == 0) {
+        code =
+            PyList_Sort(list); /* asyncio's order: a heap, first due first */
+    }
+    return tuple_of_steal(list, code);
+}
+
+static int
+append_watcher(const FlFdWatcher *watcher, PyObject *list)
+{
+    const FlFdHeld *held = &watcher->held;
+    PyObject *row =
+        Py_BuildValue("iOOO", watcher->watch->fd,
+                      held->object == NULL ? Py_None : held->object,
+                      held->reader == NULL ? Py_None : held->reader,
+                      held->writer == NULL ? Py_None : held->writer);
+    int code = row == NULL ? -1 : PyList_Append(list, row);
+    Py_XDECREF(row);
+    return code;
+}
+
+static const char watched_doc[] =
+    "watched(loop, /)\n--\n\n"
+    "Return what add_reader and add_writer watch, a tuple for each\n"
+    "descriptor: number, object (None for a number), reader, writer.";
+
+static PyObject *
+watched(PyObject *module, PyObject *object)
+{
+    FlLoop *loop = loop_of(module, object);
+    if (loop == NULL) {
+        return NULL;
+    }
+    PyObject *list = new_list(loop);
+    if (list == NULL) {
+        return NULL;
+    }
+    /* What a collection runs could take a watcher out under our feet. */
+    int collects = PyGC_Disable();
+    int code = 0;
+    for (FlList *link = loop->fd_watchers.next;
+         code == 0 && link != &loop->fd_watchers; link = link->next)
+    {
+        code = append_watcher(FL_LIST_ENTRY(link, FlFdWatcher, link), list);
+    }
+    if (collects) {
+        PyGC_Enable();
+    }
+    if (code < 0) {
+        Py_CLEAR(list);
+    }
+    return list;
+}
+
+static const char open_transports_doc[] =
+    "open_transports(loop, /)\n--\n\n"
+    "Return the open transports of the core, by descriptor number.";
+
+static PyObject *
+open_transports(PyObject *module, PyObject *object)
+{
+    FlLoop *loop = loop_of(module, object);
+    if (loop == NULL) {
+        return NULL;
+    }
+    PyObject *found = PyDict_New();
+    for (int fd = 0; found != NULL && fd < loop->fds_size; fd++) {
+        PyObject *transport = fl_fd_transport(loop, fd);
+        PyObject *number = transport == NULL ? NULL : PyLong_FromLong(fd);
+        if (transport != NULL
+            && (number == NULL
+                || PyDict_SetItem(found, number, transport) < 0))
+        {
+            Py_CLEAR(found);
+        }
+        Py_XDECREF(number);
+    }
+    return found;
+}
+
+static const char ready_handles_doc[] =
+    "ready_handles(loop, /)\n--\n\n"
+    "Return the handles that wait to run, as asyncio's loop._ready has them.";
+
+static const char scheduled_handles_doc[] =
+    "scheduled_handles(loop, /)\n--\n\n"
+    "Return the timers that wait, as asyncio's loop._scheduled has them.";
+
+static PyMethodDef functions[] = {
+    {"ready_handles", ready_handles, METH_O, ready_handles_doc},
+    {"scheduled_handles", scheduled_handles, METH_O, scheduled_handles_doc},
+    {"watched", watched, METH_O, watched_doc},
+    {"open_transports", open_transports, METH_O, open_transports_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+int
+fl_introspection_register(PyObject *module)
+{
+    return PyModule_AddFunctions(module, functions);
+}

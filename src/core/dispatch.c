@@ -1,0 +1,441 @@
+/* Running what is ready, and what happens when it fails.
+
+   1. An entry is copied out and its slot given up before it runs: whatever
+      the callback schedules may move the ring.
+   2. A batch is what was ready when it began; KeyboardInterrupt and SystemExit
+      end it early and leave the rest queued.
+   3. What a callback's writes hold (loop->held) is sent when it returns, also
+      when it raised.
+   4. In debug mode every callback runs as a handle, timed; and as a handle
+      where a program replaced asyncio.Handle._run, which then runs it.
+   5. What call_exception_handler raises, if a program overrides it, leaves the
+      run, as in asyncio. */
+#include "core/dispatch.h"
+
+#include "base/clock.h"
+#include "core/handle.h"
+#include "core/loop.h"
+#include "core/poller.h"
+#include "core/ready_queue.h"
+#include "core/report.h"
+#include "core/threadsafe_handle.h"
+#include "core/watch.h"
+#include "py/call.h"
+#include "py/compat.h"
+
+static inline int
+enter(PyObject *context)
+{
+    return PyContext_Enter(context);
+}
+
+static void
+leave_raising(PyObject *context)
+{
+    PyObject *exc = PyErr_GetRaisedException();
+    if (PyContext_Exit(context) < 0) {
+        PyErr_WriteUnraisable(context);
+    }
+    PyErr_SetRaisedException(exc);
+}
+
+/* A raised exception stays. */
+static inline void
+leave(PyObject *context, bool raised)
+{
+    if (FL_UNLIKELY(raised)) {
+        leave_raising(context);
+    }
+    else if (FL_UNLIKELY(PyContext_Exit(context) < 0)) {
+        PyErr_WriteUnraisable(context);
+    }
+}
+
+/* --- handles ------------------------------------------------------------- */
+
+static PyObject *
+call_in_context(PyObject *callback, PyObject *args, PyObject *context)
+{
+    if (enter(context) < 0) {
+        return NULL;
+    }
+    PyObject *result = PyTuple_GET_SIZE(args) == 0
+                           ? PyObject_CallNoArgs(callback)
+                           : PyObject_Call(callback, args, NULL);
+    leave(context, result == NULL);
+    return result;
+}
+
+static PyObject *
+call_timed(FlLoop *loop, FlHandle *self, PyObject *callback, PyObject *args,
+           PyObject *context)
+{
+    Py_XSETREF(loop->current_handle, Py_NewRef((PyObject *)self));
+    int64_t began_ns = fl_clock_ns();
+    PyObject *result = call_in_context(callback, args, context);
+    (void)fl_loop_report_slow(loop, (PyObject *)self, began_ns);
+    return result;
+}
+
+/* What a program put in the place of asyncio.Handle._run runs it. */
+static int
+run_patched(FlLoop *loop, FlHandle *self)
+{
+    if (fl_handle_is_cancelled(self)) {
+        return 0;
+    }
+    PyObject *run = Py_NewRef(loop->patched_run);
+    int64_t began_ns = 0;
+    if (loop->debug) {
+        Py_XSETREF(loop->current_handle, Py_NewRef((PyObject *)self));
+        began_ns = fl_clock_ns();
+    }
+    PyObject *result = PyObject_CallOneArg(run, (PyObject *)self);
+    if (loop->debug) {
+        (void)fl_loop_report_slow(loop, (PyObject *)self, began_ns);
+        Py_CLEAR(loop->current_handle);
+    }
+    Py_DECREF(run);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+static int
+run_handle(FlLoop *loop, FlHandle *self)
+{
+    if (FL_UNLIKELY(loop->patched_run != NULL)) {
+        return run_patched(loop, self);
+    }
+    PyObject *callback = NULL, *args = NULL, *context = NULL;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    if (!fl_handle_is_cancelled(self) && self->args != NULL
+        && self->context != NULL)
+    {
+        callback = Py_XNewRef(self->callback);
+        args = Py_XNewRef(self->args);
+        context = Py_XNewRef(self->context);
+    }
+    Py_END_CRITICAL_SECTION();
+    if (callback == NULL) {
+        return 0;
+    }
+    PyObject *result = FL_UNLIKELY(loop->debug)
+                           ? call_timed(loop, self, callback, args, context)
+                           : call_in_context(callback, args, context);
+    int code = 0;
+    if (FL_UNLIKELY(result == NULL)) {
+        code = fl_loop_report_callback(loop, (PyObject *)self);
+    }
+    Py_XDECREF(result);
+    if (FL_UNLIKELY(loop->current_handle != NULL)) {
+        Py_CLEAR(loop->current_handle);
+    }
+    Py_DECREF(callback);
+    Py_DECREF(args);
+    Py_DECREF(context);
+    return code;
+}
+
+int
+fl_handle_run(FlLoop *loop, FlHandle *self)
+{
+    if (!fl_handle_is_threadsafe(self)
+        || !fl_threadsafe_handle_begin(loop, self)) {
+        return run_handle(loop, self);
+    }
+    int code = run_handle(loop, self);
+    fl_threadsafe_handle_end(loop);
+    return code;
+}
+
+/* A handle for an entry that has none, to run it or to name it in a report.
+   The entry is emptied into it. */
+static FlHandle *
+handle_for(FlLoop *loop, FlReady *entry)
+{
+    FlHandle *handle = fl_handle_new(loop, FL_NOT_READY);
+    if (handle == NULL) {
+        fl_ready_clear(entry);
+        return NULL;
+    }
+    if (fl_handle_fill_steal(handle, entry) < 0) {
+        Py_CLEAR(handle);
+    }
+    return handle;
+}
+
+static int
+run_as_handle(FlLoop *loop, FlReady *entry)
+{
+    FlHandle *handle = entry->kind == FL_READY_CALL ? entry->of.handle : NULL;
+    if (handle == NULL) {
+        handle = handle_for(loop, entry);
+    }
+    else {
+        Py_INCREF(handle);
+        if (fl_handle_fill_steal(handle, entry) < 0) {
+            Py_CLEAR(handle);
+        }
+    }
+    if (handle == NULL) {
+        return fl_loop_report_callback(loop, NULL);
+    }
+    int code = fl_handle_run(loop, handle);
+    Py_DECREF(handle);
+    return code;
+}
+
+/* --- entries ------------------------------------------------------------- */
+
+static int
+call_failed(FlLoop *loop, FlReady *entry)
+{
+    PyObject *exc = PyErr_GetRaisedException();
+    FlHandle *handle = handle_for(loop, entry);
+    if (handle == NULL) {
+        PyErr_WriteUnraisable(NULL);
+    }
+    PyErr_SetRaisedException(exc);
+    int code = fl_loop_report_callback(loop, (PyObject *)handle);
+    Py_XDECREF(handle);
+    return code;
+}
+
+static inline int
+run_call(FlLoop *loop, FlReady *entry)
+{
+    PyObject *callback = entry->callback;
+    PyObject *context = entry->context;
+    if (FL_UNLIKELY(enter(context) < 0)) {
+        return call_failed(loop, entry);
+    }
+    PyObject *result;
+    if (FL_LIKELY(entry->nargs <= FL_READY_ARGS)) {
+        result =
+            PyObject_Vectorcall(callback, entry->args,
+                                entry->nargs | PY_VECTORCALL_ARGUMENTS_OFFSET,
+                                NULL);
+    }
+    else {
+        result = PyObject_Call(callback, entry->args[0], NULL);
+    }
+    leave(context, result == NULL);
+    if (FL_UNLIKELY(result == NULL)) {
+        return call_failed(loop, entry);
+    }
+    Py_DECREF(result);
+    fl_ready_clear(entry);
+    return 0;
+}
+
+/* The step's own object has no vectorcall: give it the empty tuple that a
+   call without arguments would have to find. */
+static inline int
+run_step(FlLoop *loop, FlReady *entry)
+{
+    PyObject *callback = entry->callback;
+    PyObject *context = entry->context;
+    if (FL_UNLIKELY(enter(context) < 0)) {
+        return call_failed(loop, entry);
+    }
+    PyObject *result;
+    if (entry->nargs == 0) {
+        result = PyObject_Call(callback, loop->state->empty_tuple, NULL);
+    }
+    else {
+        result = PyObject_Vectorcall(callback, entry->args,
+                                     1 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+    }
+    leave(context, result == NULL);
+    if (FL_UNLIKELY(result == NULL)) {
+        return call_failed(loop, entry);
+    }
+    Py_DECREF(result);
+    fl_ready_clear(entry);
+    return 0;
+}
+
+static int
+run_other(FlLoop *loop, PyObject *handle)
+{
+    int cancelled = fl_call_truth(handle, loop->state->names.cancelled);
+    if (cancelled > 0) {
+        return 0;
+    }
+    PyObject *result = NULL;
+    if (cancelled == 0) {
+        result = PyObject_CallMethodNoArgs(handle, loop->state->names._run);
+    }
+    if (result == NULL) {
+        return fl_loop_report_callback(loop, handle);
+    }
+    Py_DECREF(result);
+    return 0;
+}
+
+static int
+run_op(FlLoop *loop, FlReady *entry)
+{
+    PyObject *context = entry->context;
+    int code;
+    if (context != NULL && enter(context) < 0) {
+        code = fl_loop_report_callback(loop, NULL);
+    }
+    else {
+        int64_t began_ns = loop->debug ? fl_clock_ns() : 0;
+        code = entry->of.op(loop, entry->callback,
+                            entry->nargs ? entry->args[0] : NULL);
+        if (context != NULL) {
+            leave(context, PyErr_Occurred() != NULL);
+        }
+        if (FL_UNLIKELY(loop->debug)) {
+            (void)fl_loop_report_slow(loop, entry->callback, began_ns);
+        }
+    }
+    fl_ready_clear(entry);
+    return code;
+}
+
+static int
+run_event(FlLoop *loop, FlWatch *watch)
+{
+    int events;
+    void *owner;
+    Py_BEGIN_CRITICAL_SECTION(loop);
+    events = watch->fired;
+    owner = watch->owner;
+    watch->fired = 0;
+    watch->position = FL_NOT_READY;
+    Py_END_CRITICAL_SECTION();
+    if (owner == NULL) {
+        return 0; /* another thread has closed it, and this one frees it */
+    }
+    if (FL_LIKELY(!loop->debug) || !watch->owner_is_object) {
+        return watch->on_events(loop, watch, events);
+    }
+    PyObject *subject = Py_NewRef((PyObject *)watch->owner);
+    int64_t began_ns = fl_clock_ns();
+    int code = watch->on_events(loop, watch, events);
+    (void)fl_loop_report_slow(loop, subject, began_ns);
+    Py_DECREF(subject);
+    return code;
+}
+
+/* Whether a callback that nobody has a handle of is to have one. */
+static inline bool
+needs_handles(const FlLoop *loop)
+{
+    return FL_UNLIKELY(loop->debug) || FL_UNLIKELY(loop->patched_run != NULL);
+}
+
+static inline int
+run_entry(FlLoop *loop, FlReady *entry)
+{
+    switch (entry->kind) {
+    case FL_READY_STEP:
+        if (needs_handles(loop)) {
+            return run_as_handle(loop, entry);
+        }
+        return run_step(loop, entry);
+    case FL_READY_CALL:
+        if (entry->of.handle != NULL || needs_handles(loop)) {
+            return run_as_handle(loop, entry);
+        }
+        return run_call(loop, entry);
+    case FL_READY_HANDLE: {
+        int code = fl_handle_run(loop, (FlHandle *)entry->callback);
+        fl_ready_clear(entry);
+        return code;
+    }
+    case FL_READY_EVENT:
+        return run_event(loop, entry->of.watch);
+    case FL_READY_OP:
+        return run_op(loop, entry);
+    case FL_READY_OTHER: {
+        int code = run_other(loop, entry->callback);
+        fl_ready_clear(entry);
+        return code;
+    }
+    default:
+        return 0;
+    }
+}
+
+int
+fl_loop_run_batch(FlLoop *loop)
+{
+    FlReadyQueue *ring = &loop->ready;
+    uint64_t end = ring->tail;
+    int code = 0;
+    loop->in_batch = true;
+    while (ring->head < end && code == 0) {
+        FlReady entry = *fl_ready_at(ring, ring->head);
+        ring->head++;
+        loop->dispatch++;
+        code = run_entry(loop, &entry);
+        fl_loop_send_held(loop);
+    }
+    loop->in_batch = false;
+    return code;
+}
+
+void
+fl_loop_drop_event(FlLoop *loop, FlWatch *watch)
+{
+    if (watch->position != FL_NOT_READY
+        && (FL_HAVE_GIL || !fl_poller_is_elsewhere(watch->poller)))
+    {
+        fl_ready_at(&loop->ready, watch->position)->kind = FL_READY_NONE;
+        watch->position = FL_NOT_READY;
+    }
+}
+
+void
+fl_loop_close_watch(FlLoop *loop, FlWatch *watch)
+{
+    fl_loop_drop_event(loop, watch);
+    fl_watch_close(watch);
+}
+
+/* --- queueing ------------------------------------------------------------ */
+
+int
+fl_loop_call_op(FlLoop *loop, FlReadyOp op, PyObject *subject,
+                PyObject *argument, PyObject *context)
+{
+    PyObject *owned =
+        context == NULL ? PyContext_CopyCurrent() : Py_NewRef(context);
+    FlReady *entry = owned == NULL ? NULL : fl_ready_reserve(&loop->ready);
+    if (entry == NULL) {
+        Py_XDECREF(owned);
+        return -1;
+    }
+    entry->kind = FL_READY_OP;
+    entry->of.op = op;
+    entry->context = owned;
+    entry->callback = Py_NewRef(subject);
+    entry->nargs = argument != NULL;
+    entry->args[0] = Py_XNewRef(argument);
+    (void)fl_ready_commit(&loop->ready);
+    if (loop->poller != NULL && atomic_load(&loop->poller->sleeping)) {
+        fl_poller_wake_anythread(loop->poller); /* another thread closed one */
+    }
+    return 0;
+}
+
+int
+fl_loop_call_handle(FlLoop *loop, PyObject *handle)
+{
+    FlReady *entry = fl_ready_reserve(&loop->ready);
+    if (entry == NULL) {
+        return -1;
+    }
+    bool ours = Py_TYPE(handle) == loop->state->handle_type
+                || Py_TYPE(handle) == loop->state->timer_type;
+    entry->kind = ours ? FL_READY_HANDLE : FL_READY_OTHER;
+    entry->nargs = 0;
+    entry->context = NULL;
+    entry->callback = Py_NewRef(handle);
+    (void)fl_ready_commit(&loop->ready);
+    return 0;
+}

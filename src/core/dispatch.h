@@ -1,0 +1,33 @@
+/* Running the entries of the ready queue, and queueing the loop's own work.
+
+   Each entry is copied out of the queue before it runs, because its callback
+   may make the queue grow.  Work that a callback deferred runs when that
+   callback returns.
+
+   Loop's thread only.  Functions return 0, or -1 with an exception that must
+   leave run_forever; every other error was reported by then. */
+#ifndef FL_CORE_DISPATCH_H
+#define FL_CORE_DISPATCH_H
+
+#include "core/loop.h"
+#include "core/ready_queue.h"
+#include "core/watch.h"
+#include "py/compat.h"
+
+/* Run the entries that are in the ring now.  0, or -1 with an exception that
+   must leave run_forever; the rest of the batch then stays queued. */
+int fl_loop_run_batch(FlLoop *loop);
+
+/* Queue op(loop, subject, argument) in a context (NULL: a copy of the current
+   one); takes its own references.  argument may be NULL.  0 or -1. */
+int fl_loop_call_op(FlLoop *loop, FlReadyOp op, PyObject *subject,
+                    PyObject *argument, PyObject *context);
+
+/* Queue any asyncio.Handle; takes its own reference.  0 or -1. */
+int fl_loop_call_handle(FlLoop *loop, PyObject *handle);
+
+/* Forget the event that may be queued for a watch, and close it. */
+void fl_loop_drop_event(FlLoop *loop, FlWatch *watch);
+void fl_loop_close_watch(FlLoop *loop, FlWatch *watch);
+
+#endif

@@ -1,0 +1,162 @@
+/* epoll, or kqueue: see fd_set.h. */
+#include "core/fd_set.h"
+
+#include "py/compat.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+#define MOST_TAKEN 64
+
+#ifdef __linux__
+#include <sys/epoll.h>
+
+int
+fl_fd_set_open(FlFdSet *set)
+{
+    set->fd = epoll_create1(EPOLL_CLOEXEC);
+    return set->fd < 0 ? -errno : 0;
+}
+
+static int
+control(FlFdSet *set, int operation, int fd, int wanted, uint64_t tag)
+{
+    struct epoll_event event = {.data.u64 = tag};
+    event.events = EPOLLONESHOT;
+    if (wanted & FL_READABLE) {
+        event.events |= EPOLLIN;
+    }
+    if (wanted & FL_WRITABLE) {
+        event.events |= EPOLLOUT;
+    }
+    return epoll_ctl(set->fd, operation, fd, &event) < 0 ? -errno : 0;
+}
+
+int
+fl_fd_set_add(FlFdSet *set, int fd, int wanted, uint64_t tag)
+{
+    return control(set, EPOLL_CTL_ADD, fd, wanted, tag);
+}
+
+int
+fl_fd_set_change(FlFdSet *set, int fd, int wanted, uint64_t tag)
+{
+    return control(set, EPOLL_CTL_MOD, fd, wanted, tag);
+}
+
+void
+fl_fd_set_remove(FlFdSet *set, int fd)
+{
+    /* It fails where the number was closed.  Then the registration is gone,
+       or its file lives on in a duplicate and its tag tells it. */
+    (void)control(set, EPOLL_CTL_DEL, fd, 0, 0);
+}
+
+int
+fl_fd_set_take(FlFdSet *set, FlFdEvent *events, int most)
+{
+    struct epoll_event taken[MOST_TAKEN];
+    int limit = most < MOST_TAKEN ? most : MOST_TAKEN;
+    int count = epoll_wait(set->fd, taken, limit, 0);
+    for (int at = 0; at < count; at++) {
+        uint32_t bits = taken[at].events;
+        FlFdEvent *event = &events[at];
+        event->tag = taken[at].data.u64;
+        /* As in selectors: an end or an error is an event of both kinds. */
+        event->events =
+            (bits & ~(uint32_t)EPOLLOUT ? FL_READABLE : 0)
+            | (bits & (EPOLLOUT | EPOLLERR | EPOLLHUP) ? FL_WRITABLE : 0);
+    }
+    return count < 0 ? 0 : count;
+}
+
+#else
+#include <sys/event.h>
+#include <time.h>
+
+int
+fl_fd_set_open(FlFdSet *set)
+{
+    set->fd = kqueue();
+    if (set->fd < 0) {
+        return -errno;
+    }
+    (void)fcntl(set->fd, F_SETFD, FD_CLOEXEC);
+    return 0;
+}
+
+static int
+filter(FlFdSet *set, int fd, int filter, bool on, uint64_t tag)
+{
+    struct kevent change;
+    unsigned flags = on ? EV_ADD | EV_ENABLE | EV_DISPATCH : EV_DELETE;
+    EV_SET(&change, fd, filter, flags, 0, 0, (void *)(uintptr_t)tag);
+    if (kevent(set->fd, &change, 1, NULL, 0, NULL) == 0) {
+        return 0;
+    }
+    return !on && errno == ENOENT ? 0 : -errno;
+}
+
+int
+fl_fd_set_add(FlFdSet *set, int fd, int wanted, uint64_t tag)
+{
+    int code = filter(set, fd, EVFILT_READ, wanted & FL_READABLE, tag);
+    return code < 0 ? code
+                    : filter(set, fd, EVFILT_WRITE, wanted & FL_WRITABLE, tag);
+}
+
+int
+fl_fd_set_change(FlFdSet *set, int fd, int wanted, uint64_t tag)
+{
+    return fl_fd_set_add(set, fd, wanted, tag);
+}
+
+void
+fl_fd_set_remove(FlFdSet *set, int fd)
+{
+    (void)fl_fd_set_add(set, fd, 0, 0);
+}
+
+int
+fl_fd_set_take(FlFdSet *set, FlFdEvent *events, int most)
+{
+    struct kevent taken[MOST_TAKEN];
+    struct timespec now = {0, 0};
+    int limit = most < MOST_TAKEN ? most : MOST_TAKEN;
+    int count = kevent(set->fd, NULL, 0, taken, limit, &now);
+    for (int at = 0; at < count; at++) {
+        events[at].tag = (uint64_t)(uintptr_t)taken[at].udata;
+        events[at].events =
+            taken[at].filter == EVFILT_READ ? FL_READABLE : FL_WRITABLE;
+    }
+    return count < 0 ? 0 : count;
+}
+#endif
+
+int
+fl_fd_set_renew(FlFdSet *set)
+{
+    int number = set->fd;
+    /* First: there may be no descriptor to spare. */
+    fl_fd_set_close(set);
+    int code = fl_fd_set_open(set);
+    if (code < 0 || set->fd == number) {
+        return code;
+    }
+    if (dup2(set->fd, number) < 0 || fcntl(number, F_SETFD, FD_CLOEXEC) < 0) {
+        code = -errno;
+    }
+    fl_fd_set_close(set);
+    set->fd = code < 0 ? -1 : number;
+    return code;
+}
+
+void
+fl_fd_set_close(FlFdSet *set)
+{
+    if (set->fd >= 0) {
+        (void)close(set->fd);
+        set->fd = -1;
+    }
+}

@@ -1,0 +1,50 @@
+/* A set of descriptors that others may close: an epoll of our own (a kqueue on
+   macOS), which libuv sees as one descriptor.
+
+   libuv binds a watch to a descriptor's number: one that is closed, duplicated
+   or reused behind its back makes it abort, spin or report a stranger's
+   events.  Here a registration carries a tag that the caller compares, it
+   fires once and is then armed anew, and what the system refuses is an error
+   code.  So a registration that is left behind can fire once at most and is
+   told from others by its tag.
+
+   Any thread may call, also while another waits for the set.  Errors are
+   negative errnos. */
+#ifndef FL_CORE_FD_SET_H
+#define FL_CORE_FD_SET_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define FL_READABLE 1
+#define FL_WRITABLE 2
+
+typedef struct {
+    int fd; /* readable while events wait; -1: closed */
+} FlFdSet;
+
+typedef struct {
+    uint64_t tag;
+    int events; /* FL_READABLE | FL_WRITABLE */
+} FlFdEvent;
+
+int fl_fd_set_open(FlFdSet *set);
+void fl_fd_set_close(FlFdSet *set);
+
+/* In the child of a fork: an empty set of its own, under the same number. */
+int fl_fd_set_renew(FlFdSet *set);
+
+/* Register a descriptor.  -EEXIST: its number and file are registered. */
+int fl_fd_set_add(FlFdSet *set, int fd, int wanted, uint64_t tag);
+
+/* Change and arm a registration; what is ready already fires.  -ENOENT: the
+   file that has this number now is not registered. */
+int fl_fd_set_change(FlFdSet *set, int fd, int wanted, uint64_t tag);
+
+/* End a registration; nothing happens where there is none. */
+void fl_fd_set_remove(FlFdSet *set, int fd);
+
+/* Take events that wait: how many, at most `most`.  Does not block. */
+int fl_fd_set_take(FlFdSet *set, FlFdEvent *events, int most);
+
+#endif

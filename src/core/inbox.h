@@ -1,0 +1,55 @@
+/* The inbox: what other threads hand to the loop.
+
+   With a GIL a push goes straight into the ready queue, so call_soon and
+   call_soon_threadsafe keep one order.  Without a GIL a push waits behind a
+   lock until the loop's next turn.
+
+   Rejected: an inbox with a GIL as well.  It costs a copy for each entry and
+   loses that order.
+
+   Functions named _anythread are for any thread that may run Python. */
+#ifndef FL_CORE_INBOX_H
+#define FL_CORE_INBOX_H
+
+#include "core/loop.h"
+#include "core/ready_queue.h"
+#include "py/compat.h"
+
+int fl_inbox_init(FlInbox *inbox);
+void fl_inbox_free(FlInbox *inbox);
+
+/* Mark the loop closed: when this returns no other thread is pushing or waking
+   it, nor will; what was pushed is dropped. */
+void fl_inbox_close(FlLoop *loop);
+
+/* Push an entry from any thread that may run Python, and wake the loop if it
+   sleeps.  Steals what the entry owns, also on failure.  0, or -1 with
+   MemoryError or RuntimeError (closed) set. */
+int fl_inbox_push_anythread(FlLoop *loop, FlReady *entry);
+
+/* With the GIL: an entry was put into the ring; the rest of a push. */
+void fl_inbox_tell_anythread(FlLoop *loop);
+
+/* End the loop's wait, or its next; nothing happens when it is closed. */
+void fl_inbox_wake_anythread(FlLoop *loop);
+
+/* Move what came to the ring. */
+int fl_inbox_drain(FlLoop *loop);
+
+/* For the collector, which has stopped the other threads. */
+int fl_inbox_traverse(const FlInbox *inbox, visitproc visit, void *arg);
+
+/* The thread that pushes to the ring calls this before: what it pushed to the
+   inbox earlier goes first, as in asyncio's one queue. */
+static inline int
+fl_inbox_keep_order(FlLoop *loop)
+{
+#if FL_HAVE_GIL
+    (void)loop;
+    return 0;
+#else
+    return fl_inbox_drain(loop);
+#endif
+}
+
+#endif

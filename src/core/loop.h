@@ -1,0 +1,235 @@
+/* The loop object: what it owns, and the calls between its parts.
+
+   FlLoop is the instance of _core.BaseLoop.  fastloop.Loop (Python) adds what
+   runs once a program; everything here runs per callback or per run.
+
+   Threads: fields belong to the thread that runs the loop or, while it does
+   not run, to whoever holds the GIL; `inbox` has a lock of its own.  Functions
+   are for that thread unless named _anythread.
+
+   Ownership: the loop owns its ring's entries, its scheduled timers, its
+   descriptor watchers and, through `streams`, every open transport: they are
+   garbage only together with the loop. */
+#ifndef FL_CORE_LOOP_H
+#define FL_CORE_LOOP_H
+
+#include "base/timer_queue.h"
+#include "base/list.h"
+#include "core/handle.h"
+#include "core/poller.h"
+#include "core/ready_queue.h"
+#include "py/state.h"
+
+#include <stdatomic.h>
+#include <uv.h>
+
+/* Fast paths that a test can turn off (FASTLOOP_DISABLE). */
+#define FL_OFF_RAW_STEPS       1
+#define FL_OFF_POLL_SKIP       2
+#define FL_OFF_HOLD_WRITES     4
+#define FL_OFF_TIMERFD         16
+#define FL_OFF_NATIVE_EXECUTOR 32
+#define FL_OFF_DATAGRAM_BATCH  64
+
+/* Entries pushed by other threads where no GIL orders them. */
+typedef struct {
+    uv_mutex_t lock;
+    FlReady *entries;
+    size_t count;
+    size_t capacity;
+    atomic_bool filled;
+    /* see threadsafe_handle.c */
+    uv_cond_t over;
+    FlHandle *running;    /* borrowed: the shared handle whose callback runs */
+    unsigned long runner; /* in this thread */
+} FlInbox;
+
+/* What a watched descriptor keeps alive. */
+typedef struct {
+    PyObject *reader; /* FlHandle or NULL */
+    PyObject *writer;
+    PyObject *object; /* as it was given, NULL for a number */
+} FlFdHeld;
+
+/* A descriptor the user watches with add_reader or add_writer. */
+typedef struct {
+    FlList link; /* in loop->fd_watchers while registered */
+    FlWatch *watch;
+    FlFdHeld held;
+} FlFdWatcher;
+
+/* Who uses a descriptor number. */
+typedef struct {
+    FlFdWatcher *watcher;      /* the user's, or NULL */
+    struct FlOwned *transport; /* open on this number, or NULL */
+} FlFdSlot;
+
+struct FlLoop;
+
+/* Bytes that the running callback wrote and that wait for its end.  Embedded
+   in the stream they were written to, which forgets them by taking itself out
+   of loop->held.  send runs no protocol, keeps a raised exception and notes a
+   failure in the stream. */
+typedef struct FlHeld {
+    void (*send)(struct FlHeld *self);
+} FlHeld;
+
+/* An open transport in the loop's care: `object` is the loop's reference to
+   it.  abandon, called when the loop is closed or collected, takes that
+   reference over and must drop it; the node is unlinked.
+
+   The other two are about the number of its descriptor.  has_number: whether
+   it is the transport's still, 1 or 0, or -1 with an exception set.
+   lose_number: it is another's now, so the transport ends with EBADF and
+   touches the number no more. */
+typedef struct FlOwned {
+    FlList link;
+    PyObject *object;
+    void (*abandon)(struct FlOwned *self);
+    int (*has_number)(struct FlOwned *self);
+    void (*lose_number)(struct FlOwned *self);
+} FlOwned;
+
+typedef struct FlLoop {
+    PyObject_HEAD
+    FlState *state;
+    FlPoller *poller; /* NULL once closed */
+    FlReadyQueue ready;
+    FlTimerQueue timers;
+    FlHandlePool pool;
+    FlInbox inbox;
+
+    /* of the current run */
+    FL_ATOMIC unsigned long thread_id; /* 0: not running */
+    int64_t now_ns;          /* the precise clock as it was last read */
+    int64_t now_tick_ns;     /* the coarse clock when it was */
+    bool now_fresh;          /* see turn.c, invariant 4 */
+    bool tracks_origin;      /* this run turned coroutine origins on */
+    int64_t polled_ns;       /* coarse time of the last poll */
+    uint64_t dispatch;       /* counts entries run: names "this callback" */
+    FlHeld *FL_ATOMIC held;  /* what the running callback holds, or NULL */
+    unsigned held_forks;     /* fl_forks_count() at that time */
+    int64_t held_since_ns;   /* when the first of it was written */
+    FL_ATOMIC bool in_batch; /* callbacks run: their writes may be held */
+    unsigned skips_left;     /* polls that may still be skipped */
+    unsigned skip_allowance; /* how many after the next empty poll */
+    bool hears_signals;      /* it runs in the main thread: see signals.c */
+    uint64_t limited_tail;   /* see fl_signals_before_wait; ring's tail + 1 */
+    uint64_t taken_tail;     /* likewise */
+    FL_ATOMIC bool plain_tasks; /* see tasks.c, invariant 3 */
+    atomic_bool busy;           /* see fl_loop_claim */
+    bool in_turn;               /* also in one of _run_once(), outside a run */
+    bool external_run;          /* the run is one of fl_loop_thread_id_set */
+    FL_ATOMIC bool debug;
+    FL_ATOMIC bool closed;
+    FL_ATOMIC bool stopping;
+    bool inbox_ready; /* its lock was made */
+    uint8_t off;      /* FL_OFF_* */
+
+    /* see overrides.h */
+    FL_ATOMIC bool class_has_time;
+    FL_ATOMIC bool class_has_call_soon;
+    PyObject *patched_run;    /* in place of asyncio.Handle._run, or NULL */
+    PyObject *FL_ATOMIC dict; /* __dict__, or NULL while there is none */
+
+    FlList streams; /* FlOwned: open transports */
+    FlFdSlot *fds;  /* by descriptor number */
+    int fds_size;
+    FlList fd_watchers;
+    char *scratch; /* where streams read to, made on first use */
+    struct FlDatagramBuffers *datagram_buffers; /* and datagrams */
+
+    /* Python's face of the loop; NULL reads as None */
+    PyObject *task_factory;
+    PyObject *exception_handler;
+    PyObject *current_handle;
+    PyObject *default_executor;
+    PyObject *signal_handlers;
+    PyObject *python_transports; /* asyncio's own, by number, if any */
+    PyObject *future_keywords;   /* {"loop": this}, see tasks.c */
+    PyObject *step_kwnames;      /* ("context",) as C tasks give it, or NULL */
+    double slow_callback_duration;
+} FlLoop;
+
+#define FL_LOOP(object) ((FlLoop *)(object))
+
+static inline bool
+fl_loop_is_running(const FlLoop *loop)
+{
+    return loop->thread_id != 0;
+}
+
+/* True on the thread that runs the loop, while it runs. */
+static inline bool
+fl_loop_on_own_thread(const FlLoop *loop)
+{
+    return loop->thread_id == PyThread_get_thread_ident();
+}
+
+/* Without a GIL: true on a thread that must not touch the loop's queues, for
+   another one runs it.  Calls that asyncio gives to the loop's thread alone
+   but that do no harm under a GIL go by the inbox then. */
+static inline bool
+fl_loop_on_other_thread(const FlLoop *loop)
+{
+#if FL_HAVE_GIL
+    (void)loop;
+    return false;
+#else
+    return fl_loop_is_running(loop) && !fl_loop_on_own_thread(loop);
+#endif
+}
+
+/* Send what the running callback holds. */
+static inline void
+fl_loop_send_held(FlLoop *loop)
+{
+    FlHeld *held = loop->held;
+    if (FL_UNLIKELY(held != NULL)) {
+        loop->held = NULL;
+        held->send(held);
+    }
+}
+
+/* Bytes or an end are about to be sent.  What was written before them goes
+   first; and the next turn polls: a program that talks to itself then meets
+   its I/O in the turn in which asyncio would give it. */
+static inline void
+fl_loop_expect_io(FlLoop *loop)
+{
+    if (!fl_loop_on_other_thread(loop)) {
+        fl_loop_send_held(loop);
+    }
+    loop->skips_left = 0;
+}
+
+/* Be the one who runs, turns or closes the loop, until fl_loop_unclaim:
+   false if somebody is, in another thread or further up in this one. */
+static inline bool
+fl_loop_claim(FlLoop *loop)
+{
+    return !atomic_exchange(&loop->busy, true);
+}
+
+static inline void
+fl_loop_unclaim(FlLoop *loop)
+{
+    atomic_store(&loop->busy, false);
+}
+
+/* 0, or -1 with RuntimeError('Event loop is closed'). */
+int fl_loop_check_open(FlLoop *loop);
+
+/* The loop that this thread runs, borrowed, or NULL; not for a run that began
+   when _thread_id was set, which may end in another thread. */
+FlLoop *fl_loop_of_thread(FlState *state);
+
+/* The way out of a callback to another loop, thread or process: whoever gets
+   there may wait for what this thread's loop holds, so that is sent. */
+void fl_loop_send_held_here(FlState *state);
+
+/* In a forked child: stop sharing with the parent's loop.  0 or a negative
+   errno. */
+int fl_loop_leave_parent(FlLoop *loop);
+
+#endif

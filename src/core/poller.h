@@ -1,0 +1,148 @@
+/* The poller: what the loop waits with.
+
+   Run one poll; wake a poll from another thread; be asked for a deadline.
+   Watching descriptors is watch.h's.  Nothing in here touches Python, so a
+   poll may run without the GIL: libuv's callbacks only note which watches
+   fired.  The loop collects those afterwards and runs them as entries of its
+   own queue.
+
+   Rejected: keeping a clean poller for the thread's next loop.  It saved 40
+   us a loop, and everything that a loop leaves behind had to be undone.
+
+   Errors are negative errnos.  Loop's thread only, except what is named
+   _anythread. */
+#ifndef FL_CORE_POLLER_H
+#define FL_CORE_POLLER_H
+
+#include "base/forks.h"
+#include "base/list.h"
+#include "core/watch.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <uv.h>
+
+typedef struct FlPoller FlPoller;
+
+/* What the set has under a descriptor's number. */
+typedef struct {
+    FlWatch *watch;  /* a shared one, or NULL */
+    bool registered; /* the set was given a file under this number */
+} FlNumber;
+
+struct FlPoller {
+    uv_loop_t uv;
+    uv_async_t async;
+    uv_timer_t timer;
+    uv_poll_t set_poll;      /* of the set's own descriptor */
+    FlFdSet set;             /* of shared watches */
+    uv_mutex_t numbers_lock; /* without a GIL: of `numbers` */
+    FlNumber *numbers;       /* by descriptor number */
+    int numbers_size;
+    uint32_t last_generation;
+    bool set_fired;          /* the set has events to take */
+    atomic_bool watch_began; /* a shared watch was set since the last poll */
+    FlList fired;            /* watches of libuv's */
+    FlList shared_fired;
+    uv_mutex_t lock; /* of `changed` */
+    FlList changed;  /* watches that other threads have changed */
+    atomic_bool has_changed;
+    atomic_uintptr_t runner; /* the thread that makes a turn, 0: none does */
+    FlWatch *timerfd_watch;  /* NULL: none, deadlines are rounded up to ms */
+    int64_t timerfd_ns;      /* what the timerfd is armed for, 0: it is not */
+    int timerfd;
+    FlWatch *signal_watch; /* on the read end of the signal pipe, or NULL */
+    int signal_fds[2];     /* read and write end, -1 until asked for */
+    atomic_int sleeping;   /* a blocking poll is on, or about to be */
+    unsigned forks; /* fl_forks_count() of the process that has the backend */
+    bool backend_lost; /* a forked child could not make one */
+    bool shares_own;   /* timerfd and signal pipe are still the parent's too */
+    bool use_timerfd;
+};
+
+/* Open a poller; *out is set only on success. */
+int fl_poller_open(FlPoller **out, bool use_timerfd);
+
+/* Close and free it, with every watch that is left. */
+void fl_poller_free(FlPoller *poller);
+
+/* In the child of a fork, get a backend and a set of the poller's own: it
+   shares the parent's, and what is stopped here would be taken out of that.
+   Whatever changes a watch asks first.  The timerfd and the signal pipe stay
+   shared until fl_poller_close_own.  0 or a negative errno. */
+int fl_poller_leave_parent_now(FlPoller *poller);
+
+/* True in the child of a fork while the poller has its parent's backend. */
+static inline bool
+fl_poller_is_parents(const FlPoller *poller)
+{
+    return poller->forks != fl_forks_count();
+}
+
+static inline int
+fl_poller_leave_parent(FlPoller *poller)
+{
+    return fl_poller_is_parents(poller) ? fl_poller_leave_parent_now(poller)
+                                        : 0;
+}
+
+/* Close the timerfd and the signal pipe, which are made again when needed. */
+void fl_poller_close_own(FlPoller *poller);
+
+/* A turn of the loop begins and ends: libuv is the calling thread's alone in
+   between. */
+static inline void
+fl_poller_begin_turn(FlPoller *poller)
+{
+    atomic_store_explicit(&poller->runner, (uintptr_t)pthread_self(),
+                          memory_order_relaxed);
+}
+
+static inline void
+fl_poller_end_turn(FlPoller *poller)
+{
+    atomic_store_explicit(&poller->runner, 0, memory_order_relaxed);
+}
+
+/* True in a thread that must not change libuv, for another one makes a turn
+   and may be inside. */
+static inline bool
+fl_poller_is_elsewhere(FlPoller *poller)
+{
+    uintptr_t runner =
+        atomic_load_explicit(&poller->runner, memory_order_relaxed);
+    return runner != 0 && runner != (uintptr_t)pthread_self();
+}
+
+/* Poll once: not at all past what is ready (timeout_ns 0), up to a timeout,
+   or until something happens (negative).  Never returns early on purpose, and
+   may return late by what the system's clock gives. */
+void fl_poller_run(FlPoller *poller, int64_t timeout_ns);
+
+/* Make a poll that is on, or about to be, return.  Any thread; the caller
+   keeps the poller from being freed meanwhile. */
+static inline void
+fl_poller_wake_anythread(FlPoller *poller)
+{
+    if (atomic_exchange(&poller->sleeping, 0)) {
+        (void)uv_async_send(&poller->async);
+    }
+}
+
+/* The same, and if no poll is on, the next one returns at once. */
+static inline void
+fl_poller_interrupt_anythread(FlPoller *poller)
+{
+    atomic_store(&poller->sleeping, 0);
+    (void)uv_async_send(&poller->async);
+}
+
+/* Make the signal pipe and watch its read end, on first use; on_signal runs
+   when bytes have come.  0 or a negative errno. */
+int fl_poller_signal_pipe(FlPoller *poller,
+                          int (*on_signal)(void *loop, FlWatch *watch,
+                                           int events));
+
+#endif

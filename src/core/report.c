@@ -1,0 +1,80 @@
+/* Reports: how an exception of a callback reaches the program. */
+#include "core/report.h"
+
+#include "base/clock.h"
+#include "core/handle.h"
+#include "core/loop.h"
+#include "py/compat.h"
+#include "py/errors.h"
+
+int
+fl_loop_report_callback(FlLoop *loop, PyObject *handle)
+{
+    if (fl_error_leaves_loop()) {
+        return -1;
+    }
+    PyObject *exc = PyErr_GetRaisedException();
+    PyObject *result = PyObject_CallMethodObjArgs(
+        (PyObject *)loop, loop->state->names._report_callback,
+        handle == NULL ? Py_None : handle, exc, NULL);
+    Py_DECREF(exc);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+int
+fl_loop_report_call(FlLoop *loop, PyObject *object, PyObject *name,
+                    PyObject *argument, PyObject *source)
+{
+    if (fl_error_leaves_loop()) {
+        return -1;
+    }
+    PyObject *exc = PyErr_GetRaisedException();
+    FlHandle *handle = NULL;
+    PyObject *method = PyObject_GetAttr(object, name);
+    PyObject *args =
+        argument == NULL ? PyTuple_New(0) : PyTuple_Pack(1, argument);
+    PyObject *context = PyContext_CopyCurrent();
+    if (method != NULL && args != NULL && context != NULL) {
+        handle = fl_handle_new_filled(loop, method, args, context);
+    }
+    Py_XDECREF(method);
+    Py_XDECREF(args);
+    Py_XDECREF(context);
+    if (handle == NULL) {
+        PyErr_Clear(); /* the report does without the call's name */
+    }
+    else {
+        handle->source_traceback = Py_XNewRef(source);
+    }
+    PyErr_SetRaisedException(exc);
+    int code = fl_loop_report_callback(loop, (PyObject *)handle);
+    Py_XDECREF(handle);
+    return code;
+}
+
+int
+fl_loop_report_slow(FlLoop *loop, PyObject *subject, int64_t began_ns)
+{
+    double seconds = (double)(fl_clock_ns() - began_ns) / 1e9;
+    if (seconds < loop->slow_callback_duration) {
+        return 0;
+    }
+    PyObject *exc = PyErr_Occurred() ? PyErr_GetRaisedException() : NULL;
+    PyObject *took = PyFloat_FromDouble(seconds);
+    PyObject *result =
+        took == NULL
+            ? NULL
+            : PyObject_CallMethodObjArgs((PyObject *)loop,
+                                         loop->state->names._report_slow,
+                                         subject, took, NULL);
+    Py_XDECREF(took);
+    if (result == NULL) {
+        PyErr_WriteUnraisable((PyObject *)loop);
+    }
+    Py_XDECREF(result);
+    if (exc != NULL) {
+        PyErr_SetRaisedException(exc);
+    }
+    return 0;
+}

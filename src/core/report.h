@@ -1,0 +1,29 @@
+/* Reports: how an exception of a callback reaches the program.
+
+   Every report goes through call_exception_handler with asyncio's message and
+   keys.  KeyboardInterrupt and SystemExit are not reported: they leave
+   run_forever.
+
+   Loop's thread only. */
+#ifndef FL_CORE_REPORT_H
+#define FL_CORE_REPORT_H
+
+#include "core/loop.h"
+#include "py/compat.h"
+
+/* Report the raised exception as that of object.name(argument), a call the
+   loop made for itself.  argument may be NULL, as may source: the stack of
+   what queued the call.  Returns as fl_loop_report_callback. */
+int fl_loop_report_call(FlLoop *loop, PyObject *object, PyObject *name,
+                        PyObject *argument, PyObject *source);
+
+/* In debug mode: log what took longer than slow_callback_duration.  0, or -1
+   with an exception set. */
+int fl_loop_report_slow(FlLoop *loop, PyObject *subject, int64_t began_ns);
+
+/* Hand the raised exception to call_exception_handler with asyncio's keys for
+   a callback; handle may be NULL.  0, or -1 if what is raised now must leave
+   run_forever. */
+int fl_loop_report_callback(FlLoop *loop, PyObject *handle);
+
+#endif

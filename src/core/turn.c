@@ -1,0 +1,310 @@
+/* One turn of the loop: an iteration of asyncio's.
+
+   Poll, queue what fired, queue the timers now due, run what is in the queue.
+
+   1. The poll may be skipped while callbacks keep coming, but never in the
+      first turn of a run, nor after a poll that found something, nor after a
+      stream sent something or a watch began; the allowance doubles with every
+      empty poll up to MAX_SKIPS, and ends with the tick of the coarse clock.
+   2. The GIL is given up only around a poll that may block; libuv's callbacks
+      touch no Python.  What other threads changed meanwhile is done first
+      thing afterwards.
+   3. A program may give the loop a time() of its own (overrides.h): timers
+      then go by what that method says, each time it matters, and by no clock
+      of ours; nothing that it said is kept.
+   4. Else a turn with timers queued reads the clock, unless the next one is
+      due by a reading of the same tick of the coarse clock, or is later than
+      that tick's end. */
+#include "core/turn.h"
+
+#include "base/clock.h"
+#include "base/timer_queue.h"
+#include "core/dispatch.h"
+#include "core/handle.h"
+#include "core/inbox.h"
+#include "core/loop.h"
+#include "core/overrides.h"
+#include "core/poller.h"
+#include "core/ready_queue.h"
+#include "core/signals.h"
+#include "core/watch.h"
+#include "py/compat.h"
+#include "py/errors.h"
+
+#include <math.h>
+
+#define MAX_SKIPS 32
+
+/* --- the time ------------------------------------------------------------ */
+
+/* What the program's time() says.  0 or -1. */
+static int
+ask_time(FlLoop *loop, int64_t *now_ns)
+{
+    PyObject *now =
+        PyObject_CallMethodNoArgs((PyObject *)loop, loop->state->names.time);
+    if (now == NULL) {
+        return -1;
+    }
+    double seconds = PyFloat_AsDouble(now);
+    Py_DECREF(now);
+    if (seconds == -1.0 && PyErr_Occurred()) {
+        return -1;
+    }
+    double ns = floor(seconds * 1e9);
+    *now_ns = ns >= 9.2e18 ? FL_DEADLINE_NEVER - 2 : ns > 0 ? (int64_t)ns : 0;
+    return 0;
+}
+
+/* --- one turn ------------------------------------------------------------ */
+
+/* Make the changes to watches that other threads have asked for. */
+static void
+make_changes(FlLoop *loop)
+{
+    FlWatch *watch;
+    if (FL_LIKELY(!atomic_load(&loop->poller->has_changed))) {
+        return;
+    }
+    Py_BEGIN_CRITICAL_SECTION(loop);
+    while ((watch = fl_watch_pop_changed(loop->poller)) != NULL) {
+        if (watch->owner == NULL) {
+            fl_loop_close_watch(loop, watch);
+        }
+        else {
+            fl_watch_apply(watch);
+        }
+    }
+    Py_END_CRITICAL_SECTION();
+}
+
+/* Queue an entry for each watch that fired; the number of them. */
+static unsigned
+queue_fired(FlLoop *loop)
+{
+    unsigned count = 0;
+    FlWatch *watch;
+    while ((watch = fl_watch_pop_fired(loop->poller)) != NULL) {
+        count++;
+        if (watch->position != FL_NOT_READY) {
+            continue; /* still queued from before: its bits are merged */
+        }
+        FlReady *entry = fl_ready_reserve(&loop->ready);
+        if (entry == NULL) {
+            /* No memory for one entry: it stays noted and the next turn
+               tries again, with whatever memory the callbacks gave back. */
+            PyErr_Clear();
+            fl_watch_fire_again(watch);
+            break;
+        }
+        entry->kind = FL_READY_EVENT;
+        entry->nargs = 0;
+        entry->of.watch = watch;
+        watch->position = fl_ready_commit(&loop->ready);
+    }
+    return count;
+}
+
+static void
+poll_blocking(FlLoop *loop, int64_t timeout_ns)
+{
+    FlPoller *poller = loop->poller;
+    fl_ready_shrink(&loop->ready);
+    atomic_store(&poller->sleeping, 1);
+    /* A time() of the program's may have let another thread push. */
+    if (fl_ready_count(&loop->ready) > 0 || atomic_load(&loop->inbox.filled)
+        || atomic_load(&poller->has_changed))
+    {
+        timeout_ns = 0;
+    }
+    PyThreadState *thread = PyEval_SaveThread();
+    fl_poller_run(poller, timeout_ns);
+    PyEval_RestoreThread(thread);
+    atomic_store(&poller->sleeping, 0);
+}
+
+/* Poll and queue what fired; see invariant 1. */
+static void
+poll(FlLoop *loop, int64_t timeout_ns)
+{
+    make_changes(loop);
+    if (timeout_ns == 0) {
+        fl_poller_run(loop->poller, 0);
+    }
+    else {
+        poll_blocking(loop, timeout_ns);
+    }
+    make_changes(loop);
+    unsigned fired;
+    Py_BEGIN_CRITICAL_SECTION(loop);
+    if (loop->poller->set_fired) {
+        fl_watch_collect_shared(loop->poller);
+    }
+    fired = queue_fired(loop);
+    Py_END_CRITICAL_SECTION();
+    if (fired > 0 || timeout_ns != 0 || (loop->off & FL_OFF_POLL_SKIP)) {
+        loop->skip_allowance = 0;
+    }
+    else if (loop->skip_allowance < MAX_SKIPS) {
+        loop->skip_allowance =
+            loop->skip_allowance == 0 ? 1 : loop->skip_allowance * 2;
+    }
+    loop->skips_left = loop->skip_allowance;
+    loop->polled_ns = fl_clock_coarse_ns();
+}
+
+static bool
+may_skip_poll(FlLoop *loop)
+{
+    if (loop->skips_left == 0 || fl_overrides_time(loop)
+        || atomic_load_explicit(&loop->poller->watch_began,
+                                memory_order_relaxed)
+        || atomic_load_explicit(&loop->poller->has_changed,
+                                memory_order_relaxed))
+    {
+        return false;
+    }
+    /* A timer that was due by the last clock reading is as good as ready. */
+    if (fl_ready_count(&loop->ready) == 0
+        && fl_timer_queue_next_ns(&loop->timers) > loop->now_ns)
+    {
+        return false;
+    }
+    loop->skips_left--;
+    return fl_clock_coarse_ns() == loop->polled_ns;
+}
+
+/* How long to wait; -1 in *timeout_ns is for ever.  0 or -1. */
+static int
+poll_timeout(FlLoop *loop, int64_t *timeout_ns)
+{
+    int64_t next_ns = fl_timer_queue_next_ns(&loop->timers), now_ns;
+    *timeout_ns = 0;
+    if (loop->stopping || fl_ready_count(&loop->ready) > 0) {
+        return 0;
+    }
+    if (next_ns == FL_DEADLINE_NEVER) {
+        *timeout_ns = -1;
+        return fl_signals_before_wait(loop, timeout_ns);
+    }
+    if (!fl_overrides_time(loop)) {
+        now_ns = fl_clock_ns();
+    }
+    else if (ask_time(loop, &now_ns) < 0) {
+        return -1;
+    }
+    if (next_ns > now_ns) {
+        *timeout_ns = next_ns - now_ns;
+    }
+    return *timeout_ns == 0 ? 0 : fl_signals_before_wait(loop, timeout_ns);
+}
+
+/* The time by which timers are due in this turn; see invariants 3 and 4.
+   0 or -1. */
+static int
+time_of_turn(FlLoop *loop, int64_t next_ns, int64_t *now_ns)
+{
+    loop->now_fresh = false;
+    *now_ns = 0;
+    if (next_ns == FL_DEADLINE_NEVER) {
+        return 0;
+    }
+    if (fl_overrides_time(loop)) {
+        return ask_time(loop, now_ns);
+    }
+    if (next_ns > loop->now_ns || loop->now_tick_ns != loop->polled_ns) {
+        if (next_ns > loop->polled_ns + FL_COARSE_LAG_NS) {
+            return 0;
+        }
+        loop->now_ns = fl_clock_ns();
+        loop->now_tick_ns = loop->polled_ns; /* a poll follows each tick */
+    }
+    loop->now_fresh = true;
+    *now_ns = loop->now_ns;
+    return 0;
+}
+
+/* Move the timers now due to the ready queue. */
+static int
+queue_due(FlLoop *loop)
+{
+    int64_t now_ns;
+    if (time_of_turn(loop, fl_timer_queue_next_ns(&loop->timers), &now_ns) < 0)
+    {
+        return -1;
+    }
+    /* One nanosecond is the clock's resolution, which asyncio allows for. */
+    int64_t due_ns = now_ns + 1;
+    while (fl_timer_queue_next_ns(&loop->timers) <= due_ns) {
+        FlReady *entry = fl_ready_reserve(&loop->ready);
+        if (entry == NULL) {
+            return -1;
+        }
+        FlTimerHandle *timer =
+            fl_timer_of(fl_timer_queue_pop_due(&loop->timers, due_ns));
+        entry->kind = FL_READY_HANDLE;
+        entry->nargs = 0;
+        entry->context = NULL;
+        entry->callback = (PyObject *)timer; /* the queue's reference */
+        (void)fl_ready_commit(&loop->ready);
+    }
+    return 0;
+}
+
+/* A callback may have forked, and this be the child.  0, or -1 with
+   OSError. */
+static inline int
+leave_parent(FlLoop *loop)
+{
+    FlPoller *poller = loop->poller;
+    if (FL_LIKELY(!fl_poller_is_parents(poller) && !poller->shares_own)) {
+        return 0;
+    }
+    int code = fl_loop_leave_parent(loop);
+    return code < 0 ? fl_raise_errno(code) : fl_signals_begin(loop);
+}
+
+static int
+make_turn(FlLoop *loop)
+{
+    if (leave_parent(loop) < 0) {
+        return -1;
+    }
+    if (!may_skip_poll(loop)) {
+        int64_t timeout_ns;
+        if (poll_timeout(loop, &timeout_ns) < 0) {
+            return -1;
+        }
+        poll(loop, timeout_ns);
+    }
+    if (fl_inbox_drain(loop) < 0 || queue_due(loop) < 0) {
+        return -1;
+    }
+    return fl_loop_run_batch(loop);
+}
+
+int
+fl_loop_turn(FlLoop *loop)
+{
+    if (FL_UNLIKELY(loop->in_turn)) {
+        PyErr_SetString(PyExc_RuntimeError,
+                        "This event loop is already running");
+        return -1;
+    }
+    loop->in_turn = true;
+    Py_BEGIN_CRITICAL_SECTION(loop);
+    fl_poller_begin_turn(loop->poller);
+    Py_END_CRITICAL_SECTION();
+    int code = make_turn(loop);
+    fl_poller_end_turn(loop->poller);
+    loop->in_turn = false;
+    return code;
+}
+
+void
+fl_loop_reset_turns(FlLoop *loop)
+{
+    loop->skip_allowance = loop->skips_left = 0;
+    loop->now_fresh = false;
+    loop->now_ns = 0;
+}

@@ -1,0 +1,509 @@
+/* Watches of both kinds; see watch.h.
+
+   1. Between polls no libuv callback runs, so nothing here is re-entered by
+      Python code.
+   2. `fired` is changed by the loop's thread in a poll, without the GIL;
+      `shared_fired` only outside of one.  Bits that an owner no longer wants
+      are dropped where they would be run.
+   3. A shared watch's tag is its number and generation.  A new watch and a new
+      file under the number get a new generation: events of an older
+      registration are ignored.
+   4. A registration that has fired once stays, disarmed, when its watch is
+      closed: the next watch of the number arms it with one system call. */
+#include "core/watch.h"
+
+#include "base/codes.h"
+#include "base/list.h"
+#include "core/fd_set.h"
+#include "core/poller.h"
+#include "py/compat.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define EVENTS_AT_ONCE 64
+
+static void
+on_poll(uv_poll_t *uv, int status, int uv_events)
+{
+    FlWatch *watch = uv->data;
+    int events = 0;
+    if (status < 0) {
+        events = FL_READABLE | FL_WRITABLE | FL_POLL_ERROR;
+        watch->armed = false; /* libuv stopped it */
+    }
+    else {
+        if (uv_events & UV_READABLE) {
+            events |= FL_READABLE;
+        }
+        if (uv_events & UV_WRITABLE) {
+            events |= FL_WRITABLE;
+        }
+    }
+    if (watch->fired == 0) {
+        fl_list_append(&watch->poller->fired, &watch->fired_link);
+    }
+    watch->fired |= (uint8_t)events;
+}
+
+/* --- libuv's ------------------------------------------------------------- */
+
+/* The one gate to libuv: true if the calling thread may change it now, else
+   the change is noted for the loop's thread. */
+static bool
+may_change_uv(FlWatch *watch)
+{
+    FlPoller *poller = watch->poller;
+    (void)fl_poller_leave_parent(poller); /* where it fails nothing helps */
+    if (!fl_poller_is_elsewhere(poller)) {
+        return true;
+    }
+    uv_mutex_lock(&poller->lock);
+    if (fl_list_is_empty(&watch->change_link)) {
+        fl_list_append(&poller->changed, &watch->change_link);
+    }
+    atomic_store(&poller->has_changed, true);
+    uv_mutex_unlock(&poller->lock);
+    fl_poller_wake_anythread(poller);
+    return false;
+}
+
+static void
+forget_change(FlWatch *watch)
+{
+    if (!fl_list_is_empty(&watch->change_link)) {
+        uv_mutex_lock(&watch->poller->lock);
+        fl_list_remove(&watch->change_link);
+        uv_mutex_unlock(&watch->poller->lock);
+    }
+}
+
+static int
+uv_open(FlWatch *watch)
+{
+    FlPoller *poller = watch->poller;
+    FL_CHECK(!fl_poller_is_elsewhere(poller), "libuv is the loop's thread's");
+    int code = fl_poller_leave_parent(poller);
+    if (code < 0) {
+        return code;
+    }
+    code = uv_poll_init(&poller->uv, &watch->uv, watch->fd);
+    if (code == 0) {
+        watch->uv.data = watch;
+        watch->uv_open = true;
+    }
+    return code;
+}
+
+/* Have libuv watch for what is wanted now. */
+static int
+uv_apply(FlWatch *watch)
+{
+    FL_CHECK(!fl_poller_is_elsewhere(watch->poller),
+             "libuv is the loop's thread's");
+    int uv_events = (watch->wanted & FL_READABLE ? UV_READABLE : 0)
+                    | (watch->wanted & FL_WRITABLE ? UV_WRITABLE : 0);
+    watch->fired &= watch->wanted;
+    if (watch->fired == 0) {
+        fl_list_remove(&watch->fired_link);
+    }
+    if (uv_events == 0) {
+        watch->armed = false;
+        return uv_poll_stop(&watch->uv);
+    }
+    int code = uv_poll_start(&watch->uv, uv_events, on_poll);
+    watch->armed = code == 0;
+    return code;
+}
+
+static void
+on_uv_closed(uv_handle_t *handle)
+{
+    FlWatch *watch = handle->data;
+    watch->uv_open = false;
+    if (watch->to_free) {
+        free(watch);
+    }
+}
+
+/* --- shared -------------------------------------------------------------- */
+
+/* Without a GIL another thread may watch a number meanwhile, and have the
+   table grow.  What these two are around calls neither Python nor them. */
+static inline void
+lock_numbers(FlPoller *poller)
+{
+#if FL_HAVE_GIL
+    (void)poller;
+#else
+    (void)fl_poller_leave_parent(poller); /* it makes the lock anew */
+    uv_mutex_lock(&poller->numbers_lock);
+#endif
+}
+
+static inline void
+unlock_numbers(FlPoller *poller)
+{
+#if FL_HAVE_GIL
+    (void)poller;
+#else
+    uv_mutex_unlock(&poller->numbers_lock);
+#endif
+}
+
+static FlNumber *
+number_of(const FlWatch *watch)
+{
+    return &watch->poller->numbers[watch->fd];
+}
+
+static int
+reserve_number(FlPoller *poller, int fd)
+{
+    if (fd < poller->numbers_size) {
+        return 0;
+    }
+    int size = poller->numbers_size ? poller->numbers_size : 64;
+    while (size <= fd) {
+        size = size > INT32_MAX / 2 ? INT32_MAX : size * 2;
+    }
+    FlNumber *numbers =
+        realloc(poller->numbers, (size_t)size * sizeof(*numbers));
+    if (numbers == NULL) {
+        return FL_NO_MEMORY;
+    }
+    memset(numbers + poller->numbers_size, 0,
+           (size_t)(size - poller->numbers_size) * sizeof(*numbers));
+    poller->numbers = numbers;
+    poller->numbers_size = size;
+    return 0;
+}
+
+static int
+shared_open(FlWatch *watch)
+{
+    FlPoller *poller = watch->poller;
+    int code = reserve_number(poller, watch->fd);
+    if (code < 0) {
+        return code;
+    }
+    if (number_of(watch)->watch != NULL) {
+        return -EEXIST;
+    }
+    number_of(watch)->watch = watch;
+    watch->shared = true;
+    watch->generation = ++poller->last_generation;
+    return 0;
+}
+
+static uint64_t
+tag_of(const FlWatch *watch)
+{
+    return (uint64_t)watch->generation << 32 | (uint32_t)watch->fd;
+}
+
+/* After an event: arm what is registered.  A number that is another file's by
+   now is not registered, and stays silent as in asyncio. */
+static int
+shared_arm_again(FlWatch *watch)
+{
+    FlNumber *number = number_of(watch);
+    int code = fl_poller_leave_parent(watch->poller);
+    if (code < 0 || !number->registered) {
+        return code;
+    }
+    code = fl_fd_set_change(&watch->poller->set, watch->fd, watch->wanted,
+                            tag_of(watch));
+    number->registered = watch->armed = code == 0;
+    return code == -ENOENT || code == -EBADF ? 0 : code;
+}
+
+/* Register what is wanted; what is ready already fires at once. */
+static int
+shared_arm(FlWatch *watch)
+{
+    FlFdSet *set = &watch->poller->set;
+    FlNumber *number = number_of(watch);
+    int code = fl_poller_leave_parent(watch->poller);
+    if (code < 0) {
+        return code;
+    }
+    code = -ENOENT;
+    if (number->registered) {
+        code = fl_fd_set_change(set, watch->fd, watch->wanted, tag_of(watch));
+    }
+    if (code == -ENOENT) {
+        /* Another file, maybe, than the one that was registered. */
+        watch->generation = ++watch->poller->last_generation;
+        code = fl_fd_set_add(set, watch->fd, watch->wanted, tag_of(watch));
+    }
+    if (code == -EEXIST) {
+        code = fl_fd_set_change(set, watch->fd, watch->wanted, tag_of(watch));
+    }
+    number->registered = watch->armed = code == 0;
+    return code;
+}
+
+static int
+shared_apply(FlWatch *watch)
+{
+    watch->fired &= watch->wanted;
+    if (watch->fired == 0) {
+        fl_list_remove(&watch->fired_link);
+    }
+    FlNumber *number = number_of(watch);
+    if (watch->wanted != 0) {
+        atomic_store_explicit(&watch->poller->watch_began, true,
+                              memory_order_relaxed);
+        return shared_arm(watch);
+    }
+    /* One that has fired, and fires once, is silent already. */
+    if (number->registered && watch->armed) {
+        /* The parent's set, where there is none of our own, is left alone. */
+        if (fl_poller_leave_parent(watch->poller) == 0) {
+            fl_fd_set_remove(&watch->poller->set, watch->fd);
+        }
+        number->registered = false;
+    }
+    watch->armed = false;
+    return 0;
+}
+
+static void
+note_shared(FlPoller *poller, const FlFdEvent *event)
+{
+    uint32_t fd = (uint32_t)event->tag;
+    FlWatch *watch =
+        fd < (uint32_t)poller->numbers_size ? poller->numbers[fd].watch : NULL;
+    if (watch == NULL || watch->generation != (uint32_t)(event->tag >> 32)) {
+        return; /* of a registration that was left behind */
+    }
+    uint8_t fired = (uint8_t)event->events & watch->wanted;
+    watch->armed = false;
+    if (fired == 0 && watch->wanted != 0) {
+        (void)shared_arm_again(watch); /* another kind is wanted by now */
+    }
+    if (fired == 0) {
+        return;
+    }
+    if (watch->fired == 0) {
+        fl_list_append(&poller->shared_fired, &watch->fired_link);
+    }
+    watch->fired |= fired;
+}
+
+void
+fl_watch_collect_shared(FlPoller *poller)
+{
+    FlFdEvent events[EVENTS_AT_ONCE];
+    int count = fl_fd_set_take(&poller->set, events, EVENTS_AT_ONCE);
+    lock_numbers(poller);
+    for (int at = 0; at < count; at++) {
+        note_shared(poller, &events[at]);
+    }
+    unlock_numbers(poller);
+    /* With more to come the set stays readable: the next poll sees it. */
+    poller->set_fired = false;
+}
+
+/* --- both ---------------------------------------------------------------- */
+
+int
+fl_watch_open(FlPoller *poller, int fd, bool shared, FlWatch **out)
+{
+    FlWatch *watch = calloc(1, sizeof(*watch));
+    if (watch == NULL) {
+        return FL_NO_MEMORY;
+    }
+    fl_list_init(&watch->fired_link);
+    fl_list_init(&watch->change_link);
+    watch->poller = poller;
+    watch->fd = fd;
+    watch->position = UINT64_MAX;
+    int code;
+    if (shared) {
+        lock_numbers(poller);
+        code = shared_open(watch);
+        unlock_numbers(poller);
+    }
+    else {
+        code = uv_open(watch);
+    }
+    if (code < 0) {
+        free(watch);
+        return code;
+    }
+    *out = watch;
+    return 0;
+}
+
+int
+fl_watch_set(FlWatch *watch, int wanted)
+{
+    watch->wanted = (uint8_t)wanted;
+    if (watch->shared) {
+        lock_numbers(watch->poller);
+        int code = shared_apply(watch);
+        unlock_numbers(watch->poller);
+        return code;
+    }
+    return may_change_uv(watch) ? uv_apply(watch) : 0;
+}
+
+int
+fl_watch_arm_again(FlWatch *watch)
+{
+    if (!watch->shared) {
+        return uv_apply(watch);
+    }
+    lock_numbers(watch->poller);
+    int code = shared_arm_again(watch);
+    unlock_numbers(watch->poller);
+    return code;
+}
+
+/* Move a watch of libuv's to the set; where the set refuses it stays. */
+static int
+move_to_set(FlWatch *watch)
+{
+    watch->to_share = false;
+    if (watch->shared) {
+        return 0;
+    }
+    lock_numbers(watch->poller);
+    int code = shared_open(watch);
+    if (code == 0 && watch->wanted != 0) {
+        /* What libuv reported and was not run is reported anew. */
+        code = shared_apply(watch);
+        if (code < 0) {
+            number_of(watch)->watch = NULL;
+            watch->shared = false;
+        }
+    }
+    unlock_numbers(watch->poller);
+    if (code == 0) {
+        uv_close((uv_handle_t *)&watch->uv, on_uv_closed);
+    }
+    return code;
+}
+
+int
+fl_watch_share(FlWatch *watch)
+{
+    watch->to_share = true;
+    return watch->shared || !may_change_uv(watch) ? 0 : move_to_set(watch);
+}
+
+void
+fl_watch_apply(FlWatch *watch)
+{
+    if (watch->to_share) {
+        (void)move_to_set(watch);
+    }
+    if (!watch->shared) {
+        (void)uv_apply(watch);
+    }
+}
+
+void
+fl_watch_close(FlWatch *watch)
+{
+    FlPoller *poller = watch->poller;
+    if (watch->shared) {
+        lock_numbers(poller);
+        if (number_of(watch)->watch == watch) {
+            watch->wanted = 0;
+            (void)shared_apply(watch);
+            number_of(watch)->watch = NULL;
+        }
+        unlock_numbers(poller);
+    }
+    watch->owner = NULL;
+    watch->wanted = 0;
+    /* Without a GIL the loop's thread may be looking at any watch. */
+    if ((watch->uv_open || !FL_HAVE_GIL) && !may_change_uv(watch)) {
+        return;
+    }
+    forget_change(watch);
+    watch->fired = 0;
+    fl_list_remove(&watch->fired_link);
+    if (!watch->uv_open) {
+        free(watch);
+        return;
+    }
+    watch->to_free = true;
+    if (!uv_is_closing((uv_handle_t *)&watch->uv)) {
+        uv_close((uv_handle_t *)&watch->uv, on_uv_closed);
+    }
+}
+
+/* --- for the loop's thread ----------------------------------------------- */
+
+FlWatch *
+fl_watch_pop_changed(FlPoller *poller)
+{
+    uv_mutex_lock(&poller->lock);
+    FlList *link = fl_list_pop(&poller->changed);
+    if (link == NULL) {
+        atomic_store(&poller->has_changed, false);
+    }
+    uv_mutex_unlock(&poller->lock);
+    return link == NULL ? NULL : FL_LIST_ENTRY(link, FlWatch, change_link);
+}
+
+void
+fl_watch_fire_again(FlWatch *watch)
+{
+    FlPoller *poller = watch->poller;
+    fl_list_append(watch->shared ? &poller->shared_fired : &poller->fired,
+                   &watch->fired_link);
+}
+
+FlWatch *
+fl_watch_pop_fired(FlPoller *poller)
+{
+    FlList *link = fl_list_pop(&poller->fired);
+    if (link == NULL) {
+        link = fl_list_pop(&poller->shared_fired);
+    }
+    return link == NULL ? NULL : FL_LIST_ENTRY(link, FlWatch, fired_link);
+}
+
+void
+fl_watch_register_again(FlPoller *poller)
+{
+    for (int fd = 0; fd < poller->numbers_size; fd++) {
+        FlNumber *number = &poller->numbers[fd];
+        number->registered = false;
+        if (number->watch != NULL && number->watch->wanted != 0) {
+            (void)shared_arm(number->watch);
+        }
+    }
+}
+
+static void
+close_any(uv_handle_t *handle, void *arg)
+{
+    FlPoller *poller = arg;
+    if (!uv_is_closing(handle) && handle->type == UV_POLL
+        && handle != (uv_handle_t *)&poller->set_poll)
+    {
+        fl_watch_close(handle->data);
+    }
+}
+
+void
+fl_watch_close_all(FlPoller *poller)
+{
+    FlWatch *watch;
+    while ((watch = fl_watch_pop_changed(poller)) != NULL) {
+        fl_watch_close(watch);
+    }
+    for (int fd = 0; fd < poller->numbers_size; fd++) {
+        if (poller->numbers[fd].watch != NULL) {
+            fl_watch_close(poller->numbers[fd].watch);
+        }
+    }
+    uv_walk(&poller->uv, close_any, poller);
+}

@@ -1,0 +1,101 @@
+/* Watches: being told when a descriptor is ready.
+
+   There are two kinds.  A watch of a descriptor that only we can close is a
+   uv_poll_t: the kind for busy connections.  A *shared* watch is for a
+   descriptor that others may close, duplicate or replace: the user's, and a
+   socket that was given or handed out.  It is a registration in the poller's
+   FlFdSet, which libuv sees as one descriptor.
+
+   Threads: libuv is changed by the loop's thread alone.  A change from another
+   thread (the collector runs destructors in any) is noted, the loop is woken,
+   and the loop's thread makes it before it polls or runs anything else.  A
+   shared watch is changed at once by any thread that has the GIL or, where
+   there is none, holds the loop's critical section.
+
+   Ownership: a watch is the poller's memory from open to close.  Its owner
+   closes it before it dies and before it closes the descriptor.
+
+   Errors are negative errnos. */
+#ifndef FL_CORE_WATCH_H
+#define FL_CORE_WATCH_H
+
+#include "base/list.h"
+#include "core/fd_set.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <uv.h>
+
+#define FL_POLL_ERROR 4 /* added to both others: make the call, see errno */
+
+struct FlPoller;
+typedef struct FlWatch FlWatch;
+
+struct FlWatch {
+    uv_poll_t uv;
+    FlList fired_link;  /* while events await collection */
+    FlList change_link; /* while a change of another thread's waits */
+    struct FlPoller *poller;
+    void *owner; /* NULL once closed */
+    /* The loop's: run the events; see FlReadyKind.  Returns 0 or -1. */
+    int (*on_events)(void *loop, FlWatch *watch, int events);
+    int fd;
+    uint32_t generation;  /* of a shared watch: its registration's tag */
+    uint8_t wanted;       /* FL_READABLE | FL_WRITABLE: what was asked for */
+    uint8_t fired;        /* what has fired and was not run yet */
+    bool shared;          /* others may close the descriptor */
+    bool to_share;        /* and it moves, or has moved, to the set */
+    bool uv_open;         /* the uv_poll_t was made */
+    bool to_free;         /* when libuv lets go of it */
+    bool armed;           /* what is wanted will fire */
+    bool owner_is_object; /* owner is a PyObject: debug mode names it */
+    uint64_t position;    /* of its entry in the ready ring, or UINT64_MAX */
+};
+
+/* Watch fd for nothing yet.  -EEXIST: the number has a shared watch.  The
+   owner of another that was left behind must have closed it before. */
+int fl_watch_open(struct FlPoller *poller, int fd, bool shared, FlWatch **out);
+
+/* From now on others may close the descriptor: move the watch to the set. */
+int fl_watch_share(FlWatch *watch);
+
+/* Change what is watched; 0 stops.  Always reaches the system for a change,
+   and drops events that fired and were not run. */
+int fl_watch_set(FlWatch *watch, int wanted);
+
+/* After events were run: have the rest, and the next ones, reported. */
+int fl_watch_arm_again(FlWatch *watch);
+
+static inline int
+fl_watch_rearm(FlWatch *watch)
+{
+    return watch->armed || watch->wanted == 0 ? 0 : fl_watch_arm_again(watch);
+}
+
+/* Stop, and free as soon as libuv lets go. */
+void fl_watch_close(FlWatch *watch);
+
+/* --- for the loop's thread ----------------------------------------------- */
+
+/* The next watch that another thread has changed; NULL: no more.  Its owner is
+   NULL if it is to be closed; else give it to fl_watch_apply. */
+FlWatch *fl_watch_pop_changed(struct FlPoller *poller);
+void fl_watch_apply(FlWatch *watch);
+
+/* The next watch that fired, its events in watch->fired; NULL: no more. */
+FlWatch *fl_watch_pop_fired(struct FlPoller *poller);
+
+/* Note once more what was taken by fl_watch_pop_fired and not run. */
+void fl_watch_fire_again(FlWatch *watch);
+
+/* Note what fired in the set since the last poll. */
+void fl_watch_collect_shared(struct FlPoller *poller);
+
+/* In the child of a fork: give the set, which is a new one, all shared
+   watches.  What it refuses was closed, and never fires. */
+void fl_watch_register_again(struct FlPoller *poller);
+
+/* Where the poller itself ends: free what other threads closed. */
+void fl_watch_close_all(struct FlPoller *poller);
+
+#endif

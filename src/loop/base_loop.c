@@ -1,0 +1,525 @@
+/* The loop object: birth, closing, collection, and its table of methods.
+
+   1. close() leaves nothing behind: no queued callback, timer, watch or open
+      transport refers to the loop afterwards, and the poller is freed.
+   2. `closed` is set before anything is released, for releasing runs
+      destructors, and those may call the loop.
+   3. tp_clear does what close() does; a loop that nobody reaches is garbage
+      together with its transports. */
+#include "loop/base_loop.h"
+
+#include "base/list.h"
+#include "base/timer_queue.h"
+#include "core/handle.h"
+#include "core/inbox.h"
+#include "core/loop.h"
+#include "core/overrides.h"
+#include "core/poller.h"
+#include "core/ready_queue.h"
+#include "core/signals.h"
+#include "loop/fd_watcher.h"
+#include "loop/run.h"
+#include "loop/scheduling.h"
+#include "loop/tasks.h"
+#include "py/compat.h"
+#include "py/errors.h"
+#include "py/state.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* --- birth --------------------------------------------------------------- */
+
+/* Whether a comma list has a name, by itself. */
+static bool
+is_listed(const char *list, const char *name)
+{
+    size_t size = strlen(name);
+    while (list != NULL) {
+        list += strspn(list, ", ");
+        if (strncmp(list, name, size) == 0 && strchr(", ", list[size]) != NULL)
+        {
+            return true;
+        }
+        list = strpbrk(list, ", ");
+    }
+    return false;
+}
+
+/* What FASTLOOP_DISABLE says, a comma list; unknown names are ignored. */
+static uint8_t
+disabled_paths(void)
+{
+    static const struct {
+        const char *name;
+        uint8_t bit;
+    } paths[] = {
+        {"raw_steps", FL_OFF_RAW_STEPS},
+        {"poll_skip", FL_OFF_POLL_SKIP},
+        {"hold_writes", FL_OFF_HOLD_WRITES},
+        {"timerfd", FL_OFF_TIMERFD},
+        {"native_executor", FL_OFF_NATIVE_EXECUTOR},
+        {"datagram_batch", FL_OFF_DATAGRAM_BATCH},
+    };
+    const char *list = getenv("FASTLOOP_DISABLE");
+    uint8_t off = 0;
+    for (size_t at = 0; at < sizeof(paths) / sizeof(*paths); at++) {
+        if (is_listed(list, paths[at].name)) {
+            off |= paths[at].bit;
+        }
+    }
+    return off;
+}
+
+static int
+open_poller(FlLoop *loop)
+{
+    int code = fl_poller_open(&loop->poller, !(loop->off & FL_OFF_TIMERFD));
+    return code < 0 ? fl_raise_errno(code) : 0;
+}
+
+static void loop_dealloc(FlLoop *loop);
+
+/* BaseLoop, of which `type` is a subclass: CPython's `tp_base` is the base
+   that the instance's memory comes from. */
+static PyTypeObject *
+own_type(PyTypeObject *type)
+{
+    while (type->tp_dealloc != (destructor)loop_dealloc) {
+        type = type->tp_base;
+    }
+    return type;
+}
+
+static PyObject *
+loop_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    (void)args;
+    (void)kwargs;
+    PyObject *module = PyType_GetModule(own_type(type));
+    FlLoop *loop = module == NULL ? NULL : (FlLoop *)type->tp_alloc(type, 0);
+    if (loop == NULL) {
+        return NULL;
+    }
+    loop->state = fl_state_get(module);
+    loop->off = disabled_paths();
+    loop->slow_callback_duration = 0.1;
+    fl_list_init(&loop->streams);
+    fl_list_init(&loop->fd_watchers);
+    fl_timer_queue_init(&loop->timers);
+    /* Until all is there the object is one that was closed. */
+    loop->closed = true;
+    if (fl_inbox_init(&loop->inbox) < 0) {
+        Py_DECREF(loop);
+        return NULL;
+    }
+    loop->inbox_ready = true;
+    if (fl_ready_init(&loop->ready) < 0 || open_poller(loop) < 0
+        || fl_signals_prepare(loop) < 0 || fl_overrides_note_class(loop) < 0)
+    {
+        Py_DECREF(loop);
+        return NULL;
+    }
+    loop->closed = false;
+    return (PyObject *)loop;
+}
+
+/* --- closing ------------------------------------------------------------- */
+
+static void
+drop_ready(FlLoop *loop)
+{
+    FlReadyQueue *ring = &loop->ready;
+    while (ring->head != ring->tail) {
+        /* Popped before it is dropped: destructors may cancel what is left. */
+        FlReady entry = *fl_ready_at(ring, ring->head);
+        ring->head++;
+        if (entry.kind == FL_READY_CALL && entry.of.handle != NULL) {
+            /* A handle someone holds keeps its callback, as asyncio's. */
+            FlHandle *handle = (FlHandle *)Py_NewRef(entry.of.handle);
+            if (fl_handle_fill_steal(handle, &entry) < 0) {
+                PyErr_WriteUnraisable((PyObject *)loop);
+            }
+            Py_DECREF(handle);
+        }
+        else if (entry.kind == FL_READY_EVENT) {
+            entry.of.watch->position = FL_NOT_READY;
+            entry.of.watch->fired = 0;
+        }
+        else {
+            fl_ready_clear(&entry);
+        }
+    }
+}
+
+static void
+drop_timers(FlLoop *loop)
+{
+    FlTimerNode *node;
+    while ((node = fl_timer_queue_pop_any(&loop->timers)) != NULL) {
+        Py_DECREF(fl_timer_of(node));
+    }
+}
+
+/* Transports let go of the loop by the hook they registered:
+   net/ is above this folder. */
+static void
+drop_owned(FlList *list)
+{
+    FlList *link;
+    while ((link = fl_list_pop(list)) != NULL) {
+        FlOwned *owned = FL_LIST_ENTRY(link, FlOwned, link);
+        owned->abandon(owned);
+    }
+}
+
+static void
+shut(FlLoop *loop)
+{
+    loop->closed = true;
+    fl_signals_forget(loop);
+    if (loop->poller != NULL) {
+        /* Before a watch is closed, which a forked child would do to the
+           parent's. */
+        (void)fl_loop_leave_parent(loop);
+    }
+    if (loop->inbox_ready) {
+        fl_inbox_close(loop);
+    }
+    if (loop->ready.entries != NULL) {
+        drop_ready(loop);
+    }
+    drop_timers(loop);
+    drop_owned(&loop->streams);
+    fl_fd_watcher_close_all(loop);
+    Py_CLEAR(loop->future_keywords);
+    Py_CLEAR(loop->step_kwnames);
+    /* Watches are the poller's memory: all were closed above. */
+    FlPoller *poller = loop->poller;
+    loop->poller = NULL;
+    if (poller != NULL) {
+        fl_poller_free(poller);
+    }
+    free(loop->scratch);
+    loop->scratch = NULL;
+    free(loop->datagram_buffers);
+    loop->datagram_buffers = NULL;
+}
+
+static const char close_doc[] =
+    "_close($self, /)\n--\n\n"
+    "Close the core of the loop; nothing happens when it is closed.\n\n"
+    "Queued callbacks and timers are dropped unrun, descriptors are not\n"
+    "watched any more, open transports are left to the collector.  Raises\n"
+    "RuntimeError when the loop is running.  Part of asyncio's\n"
+    "loop.close(), which fastloop.Loop completes.";
+
+static PyObject *
+loop_close(FlLoop *loop, PyObject *Py_UNUSED(ignored))
+{
+    if (!fl_loop_claim(loop)) {
+        PyErr_SetString(PyExc_RuntimeError,
+                        "Cannot close a running event loop");
+        return NULL;
+    }
+    if (!loop->closed) {
+        shut(loop);
+    }
+    fl_loop_unclaim(loop);
+    Py_RETURN_NONE;
+}
+
+/* --- collector ----------------------------------------------------------- */
+
+typedef struct {
+    visitproc visit;
+    void *arg;
+} Visitor;
+
+static int
+visit_timer(FlTimerNode *node, void *arg)
+{
+    Visitor *visitor = arg;
+    return visitor->visit((PyObject *)fl_timer_of(node), visitor->arg);
+}
+
+static int
+visit_owned(const FlList *list, visitproc visit, void *arg)
+{
+    for (const FlList *link = list->next; link != list; link = link->next) {
+        Py_VISIT(FL_LIST_ENTRY((FlList *)link, FlOwned, link)->object);
+    }
+    return 0;
+}
+
+static int
+loop_traverse(FlLoop *loop, visitproc visit, void *arg)
+{
+    Visitor visitor = {visit, arg};
+    Py_VISIT(Py_TYPE(loop));
+    Py_VISIT(loop->task_factory);
+    Py_VISIT(loop->exception_handler);
+    Py_VISIT(loop->current_handle);
+    Py_VISIT(loop->default_executor);
+    Py_VISIT(loop->signal_handlers);
+    Py_VISIT(loop->python_transports);
+    Py_VISIT(loop->future_keywords);
+    Py_VISIT(loop->step_kwnames);
+    Py_VISIT(loop->patched_run);
+    Py_VISIT(loop->dict);
+    int result = fl_ready_traverse(&loop->ready, visit, arg);
+    if (result == 0) {
+        result = fl_inbox_traverse(&loop->inbox, visit, arg);
+    }
+    if (result == 0) {
+        result = fl_timer_queue_visit(&loop->timers, visit_timer, &visitor);
+    }
+    if (result == 0) {
+        result = visit_owned(&loop->streams, visit, arg);
+    }
+    return result != 0 ? result : fl_fd_watcher_traverse(loop, visit, arg);
+}
+
+static int
+loop_clear(FlLoop *loop)
+{
+    if (loop->external_run) {
+        fl_loop_end_external_run(loop);
+    }
+    if (!fl_loop_is_running(loop)) {
+        shut(loop);
+    }
+    Py_CLEAR(loop->task_factory);
+    Py_CLEAR(loop->exception_handler);
+    Py_CLEAR(loop->current_handle);
+    Py_CLEAR(loop->default_executor);
+    Py_CLEAR(loop->signal_handlers);
+    Py_CLEAR(loop->python_transports);
+    Py_CLEAR(loop->future_keywords);
+    Py_CLEAR(loop->step_kwnames);
+    Py_CLEAR(loop->patched_run);
+    Py_CLEAR(loop->dict);
+    return 0;
+}
+
+static void
+loop_dealloc(FlLoop *loop)
+{
+    PyTypeObject *type = Py_TYPE(loop);
+    PyObject_GC_UnTrack(loop);
+    (void)loop_clear(loop);
+    fl_ready_free(&loop->ready);
+    fl_timer_queue_free(&loop->timers);
+    fl_handle_pool_free(&loop->pool);
+    if (loop->inbox_ready) {
+        fl_inbox_free(&loop->inbox);
+    }
+    type->tp_free(loop);
+    Py_DECREF(type);
+}
+
+/* --- attributes ---------------------------------------------------------- */
+
+static const char get_debug_doc[] =
+    "get_debug($self, /)\n--\n\n"
+    "Return True in debug mode.  Implements asyncio's loop.get_debug().";
+
+static PyObject *
+get_debug(FlLoop *loop, PyObject *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(loop->debug);
+}
+
+static PyObject *
+debug_get(FlLoop *loop, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(loop->debug);
+}
+
+static int
+debug_set(FlLoop *loop, PyObject *value, void *Py_UNUSED(closure))
+{
+    int on = value == NULL ? 0 : PyObject_IsTrue(value);
+    if (on < 0) {
+        return -1;
+    }
+    loop->debug = on;
+    return 0;
+}
+
+static const char is_running_doc[] =
+    "is_running($self, /)\n--\n\n"
+    "Return True while the loop runs.  Implements asyncio's\n"
+    "loop.is_running().";
+
+static PyObject *
+is_running(FlLoop *loop, PyObject *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(fl_loop_is_running(loop));
+}
+
+static const char is_closed_doc[] =
+    "is_closed($self, /)\n--\n\n"
+    "Return True once the loop was closed.  Implements asyncio's\n"
+    "loop.is_closed().";
+
+static PyObject *
+is_closed(FlLoop *loop, PyObject *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(loop->closed);
+}
+
+static PyObject *
+closed_get(FlLoop *loop, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(loop->closed);
+}
+
+static PyObject *
+stopping_get(FlLoop *loop, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(loop->stopping);
+}
+
+/* asyncio's attribute can be set, and servers that stop a loop and then run
+   it once more clear it. */
+static int
+stopping_set(FlLoop *loop, PyObject *value, void *Py_UNUSED(closure))
+{
+    int on = value == NULL ? 0 : PyObject_IsTrue(value);
+    if (on < 0) {
+        return -1;
+    }
+    loop->stopping = on;
+    return 0;
+}
+
+static const char wake_doc[] =
+    "_write_to_self($self, /)\n--\n\n"
+    "End the loop's wait, or its next one; from any thread.  asyncio's\n"
+    "private name.";
+
+static PyObject *
+wake(FlLoop *loop, PyObject *Py_UNUSED(ignored))
+{
+    fl_inbox_wake_anythread(loop);
+    Py_RETURN_NONE;
+}
+
+static const char run_in_executor_doc[] =
+    "run_in_executor($self, executor, func, *args)\n--\n\n"
+    "Call func(*args) in an executor; return an asyncio.Future.\n\n"
+    "None is the default executor: a ThreadPoolExecutor unless one was set.\n"
+    "Raises RuntimeError when the loop is closed or the default executor\n"
+    "was shut down.  A call whose future is cancelled before a thread takes\n"
+    "it never runs.  Implements asyncio's loop.run_in_executor().";
+
+static PyObject *
+run_in_executor(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
+                PyObject *kwnames)
+{
+    return loop->state->run_in_executor(loop, args, nargs, kwnames);
+}
+
+static PyGetSetDef loop_getset[] = {
+    {"_debug", (getter)debug_get, (setter)debug_set, NULL, NULL},
+    {"_closed", (getter)closed_get, NULL, NULL, NULL},
+    {"_stopping", (getter)stopping_get, (setter)stopping_set, NULL, NULL},
+    {"_thread_id", (getter)fl_loop_thread_id_get,
+     (setter)fl_loop_thread_id_set, NULL, NULL},
+    {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+#define MEMBER(name)                                            \
+    {                                                           \
+        "_" #name, FL_T_OBJECT, offsetof(FlLoop, name), 0, NULL \
+    }
+
+static PyMemberDef loop_members[] = {
+    MEMBER(task_factory),
+    MEMBER(exception_handler),
+    MEMBER(current_handle),
+    MEMBER(default_executor),
+    MEMBER(signal_handlers),
+    MEMBER(python_transports),
+    {"slow_callback_duration", Py_T_DOUBLE,
+     offsetof(FlLoop, slow_callback_duration), 0, NULL},
+    {"__dictoffset__", Py_T_PYSSIZET, offsetof(FlLoop, dict), Py_READONLY,
+     NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+#define AS_METHOD(function) (PyCFunction)(void (*)(void)) function
+#define FAST_KW(name, function)                                   \
+    {                                                             \
+        name, AS_METHOD(function), METH_FASTCALL | METH_KEYWORDS, \
+            function##_doc                                        \
+    }
+#define PLAIN(name, function, flags)                     \
+    {                                                    \
+        name, AS_METHOD(function), flags, function##_doc \
+    }
+
+static PyMethodDef loop_methods[] = {
+    FAST_KW("call_soon", fl_loop_call_soon),
+    FAST_KW("call_soon_threadsafe", fl_loop_call_soon_threadsafe),
+    FAST_KW("call_later", fl_loop_call_later),
+    FAST_KW("call_at", fl_loop_call_at),
+    PLAIN("time", fl_loop_time, METH_NOARGS),
+    FAST_KW("_add_callback", fl_loop_add_callback),
+    PLAIN("run_forever", fl_loop_run_forever, METH_NOARGS),
+    FAST_KW("run_until_complete", fl_loop_run_until_complete),
+    PLAIN("_run_once", fl_loop_run_once, METH_NOARGS),
+    PLAIN("stop", fl_loop_stop, METH_NOARGS),
+    PLAIN("create_future", fl_loop_create_future, METH_NOARGS),
+    FAST_KW("create_task", fl_loop_create_task),
+    FAST_KW("add_reader", fl_loop_add_reader),
+    FAST_KW("add_writer", fl_loop_add_writer),
+    FAST_KW("remove_reader", fl_loop_remove_reader),
+    FAST_KW("remove_writer", fl_loop_remove_writer),
+    FAST_KW("_add_reader", fl_loop_add_reader_raw),
+    FAST_KW("_add_writer", fl_loop_add_writer_raw),
+    FAST_KW("_remove_reader", fl_loop_remove_reader_raw),
+    FAST_KW("_remove_writer", fl_loop_remove_writer_raw),
+    FAST_KW("run_in_executor", run_in_executor),
+    PLAIN("_signal_wakeup", fl_loop_signal_wakeup, METH_O),
+    {"_close", AS_METHOD(loop_close), METH_NOARGS, close_doc},
+    {"_write_to_self", AS_METHOD(wake), METH_NOARGS, wake_doc},
+    {"get_debug", AS_METHOD(get_debug), METH_NOARGS, get_debug_doc},
+    {"is_running", AS_METHOD(is_running), METH_NOARGS, is_running_doc},
+    {"is_closed", AS_METHOD(is_closed), METH_NOARGS, is_closed_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static const char loop_doc[] =
+    "BaseLoop()\n--\n\n"
+    "The part of fastloop.Loop that runs per callback, written in C.\n\n"
+    "Not for use by itself: fastloop.Loop completes it.";
+
+static PyType_Slot loop_slots[] = {
+    {Py_tp_doc, (void *)loop_doc},
+    {Py_tp_new, loop_new},
+    {Py_tp_dealloc, loop_dealloc},
+    {Py_tp_traverse, loop_traverse},
+    {Py_tp_clear, loop_clear},
+    {Py_tp_methods, loop_methods},
+    {Py_tp_members, loop_members},
+    {Py_tp_getset, loop_getset},
+    {0, NULL},
+};
+
+static PyType_Spec loop_spec = {
+    .name = "fastloop._core.BaseLoop",
+    .basicsize = sizeof(FlLoop),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC
+             | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = loop_slots,
+};
+
+int
+fl_loop_register(PyObject *module, FlState *state)
+{
+    state->loop_type = fl_type_add(module, &loop_spec, NULL);
+    return state->loop_type == NULL ? -1 : 0;
+}

@@ -1,0 +1,638 @@
+/* add_reader and add_writer: the user's own descriptors.
+
+   1. A number is not a descriptor: the user may close it, and the system give
+      it to another, while a watcher stands.  A change always reaches the
+      system anew, and a number that becomes a transport's loses the watcher
+      that was left on it, and the transport whose descriptor it was.
+   2. A descriptor's flags are the user's: O_NONBLOCK stays as it was.
+   3. Any thread may call.  The table is its own who has the GIL or, where
+      there is none, the loop's critical section.
+   4. An event runs the handles that are registered when it runs; replacing or
+      removing one drops the event that had fired for it. */
+#include "loop/fd_watcher.h"
+
+#include "base/list.h"
+#include "core/debug.h"
+#include "core/dispatch.h"
+#include "core/fd_set.h"
+#include "core/handle.h"
+#include "core/loop.h"
+#include "core/watch.h"
+#include "loop/methods.h"
+#include "py/args.h"
+#include "py/compat.h"
+#include "py/errors.h"
+#include "py/state.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* --- the table ----------------------------------------------------------- */
+
+static int
+table_reserve(FlLoop *loop, int fd)
+{
+    if (fd < loop->fds_size) {
+        return 0;
+    }
+    /* A number that is no descriptor could ask for a table of any size. */
+    if (fcntl(fd, F_GETFD) < 0) {
+        return fl_raise_errno(-errno);
+    }
+    int size = loop->fds_size ? loop->fds_size : 64;
+    while (size <= fd) {
+        size = size > INT32_MAX / 2 ? INT32_MAX : size * 2;
+    }
+    FlFdSlot *fds = realloc(loop->fds, (size_t)size * sizeof(*fds));
+    if (fds == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    memset(fds + loop->fds_size, 0,
+           (size_t)(size - loop->fds_size) * sizeof(*fds));
+    loop->fds = fds;
+    loop->fds_size = size;
+    return 0;
+}
+
+static FlFdWatcher *
+watcher_at(const FlLoop *loop, int fd)
+{
+    return fd < loop->fds_size ? loop->fds[fd].watcher : NULL;
+}
+
+static FlOwned *
+transport_at(const FlLoop *loop, int fd)
+{
+    return fd < loop->fds_size ? loop->fds[fd].transport : NULL;
+}
+
+int
+fl_fd_claim(FlLoop *loop, int fd, FlOwned *transport)
+{
+    int code;
+    Py_BEGIN_CRITICAL_SECTION(loop);
+    code = table_reserve(loop, fd);
+    Py_END_CRITICAL_SECTION();
+    if (code < 0) {
+        return -1;
+    }
+    fl_fd_watcher_evict(loop, fd);
+    FlOwned *before = transport_at(loop, fd);
+    if (before != NULL) {
+        before->lose_number(before);
+    }
+    if (fl_loop_check_open(loop) < 0) {
+        return -1; /* what the watcher held has closed it */
+    }
+    loop->fds[fd].transport = transport;
+    return 0;
+}
+
+void
+fl_fd_release(FlLoop *loop, int fd, FlOwned *transport)
+{
+    if (fd >= 0 && transport_at(loop, fd) == transport) {
+        loop->fds[fd].transport = NULL;
+    }
+}
+
+PyObject *
+fl_fd_transport(FlLoop *loop, int fd)
+{
+    FlOwned *transport = transport_at(loop, fd);
+    return transport == NULL ? NULL : transport->object;
+}
+
+/* --- running ------------------------------------------------------------- */
+
+static int
+run_handle(FlLoop *loop, PyObject *handle)
+{
+    if (handle == NULL) {
+        return 0;
+    }
+    int code = fl_handle_run(loop, (FlHandle *)handle);
+    Py_DECREF(handle);
+    return code;
+}
+
+static int
+on_fd(void *owner, FlWatch *watch, int events)
+{
+    FlLoop *loop = owner;
+    FlFdWatcher *watcher;
+    int fd = watch->fd;
+    /* Both are held: the first may take the second out, which is cancelled
+       then, and so not run. */
+    PyObject *reader = NULL, *writer = NULL;
+    Py_BEGIN_CRITICAL_SECTION(loop);
+    watcher = watch->owner;
+    if (watcher != NULL && (events & FL_READABLE)) {
+        reader = Py_XNewRef(watcher->held.reader);
+    }
+    if (watcher != NULL && (events & FL_WRITABLE)) {
+        writer = Py_XNewRef(watcher->held.writer);
+    }
+    Py_END_CRITICAL_SECTION();
+    int code = run_handle(loop, reader);
+    if (code < 0) {
+        Py_XDECREF(writer);
+    }
+    else {
+        code = run_handle(loop, writer);
+    }
+    /* Looked up again, for what ran may have removed it and freed all three.
+       A descriptor that was closed cannot be armed: it never fires. */
+    Py_BEGIN_CRITICAL_SECTION(loop);
+    watcher = watcher_at(loop, fd);
+    if (watcher != NULL && watcher->watch == watch) {
+        (void)fl_watch_rearm(watch);
+    }
+    Py_END_CRITICAL_SECTION();
+    return code;
+}
+
+/* --- registering --------------------------------------------------------- */
+
+static FlFdWatcher *
+watcher_new(FlLoop *loop, int fd)
+{
+    FlFdWatcher *watcher = NULL;
+    if (table_reserve(loop, fd) == 0) {
+        watcher = calloc(1, sizeof(*watcher));
+        if (watcher == NULL) {
+            PyErr_NoMemory();
+        }
+    }
+    if (watcher == NULL) {
+        return NULL;
+    }
+    int code = fl_watch_open(loop->poller, fd, true, &watcher->watch);
+    if (code < 0) {
+        free(watcher);
+        (void)fl_raise_errno(code);
+        return NULL;
+    }
+    watcher->watch->owner = watcher;
+    watcher->watch->on_events = on_fd;
+    fl_list_append(&loop->fd_watchers, &watcher->link);
+    loop->fds[fd].watcher = watcher;
+    return watcher;
+}
+
+static void
+cancel_handle(PyObject *handle)
+{
+    if (handle == NULL) {
+        return;
+    }
+    FlState *state = FL_LOOP(((FlHandle *)handle)->loop)->state;
+    PyObject *result = PyObject_CallMethodNoArgs(handle, state->names.cancel);
+    if (result == NULL) {
+        PyErr_WriteUnraisable(handle);
+    }
+    Py_XDECREF(result);
+    Py_DECREF(handle);
+}
+
+/* Take a watcher out and free it; what it held is handed over, for dropping
+   it may run anything. */
+static void
+watcher_take_out(FlLoop *loop, FlFdWatcher *watcher, FlFdHeld *held)
+{
+    *held = watcher->held;
+    loop->fds[watcher->watch->fd].watcher = NULL;
+    fl_list_remove(&watcher->link);
+    fl_loop_close_watch(loop, watcher->watch);
+    free(watcher);
+}
+
+void
+fl_fd_watcher_evict(FlLoop *loop, int fd)
+{
+    FlFdHeld held = {NULL, NULL, NULL};
+    Py_BEGIN_CRITICAL_SECTION(loop);
+    FlFdWatcher *watcher = watcher_at(loop, fd);
+    if (watcher != NULL) {
+        watcher_take_out(loop, watcher, &held);
+    }
+    Py_END_CRITICAL_SECTION();
+    cancel_handle(held.reader);
+    cancel_handle(held.writer);
+    Py_XDECREF(held.object);
+}
+
+void
+fl_fd_watcher_close_all(FlLoop *loop)
+{
+    bool more = true;
+    while (more) {
+        FlFdHeld held = {NULL, NULL, NULL};
+        Py_BEGIN_CRITICAL_SECTION(loop);
+        more = !fl_list_is_empty(&loop->fd_watchers);
+        if (more) {
+            watcher_take_out(
+                loop, FL_LIST_ENTRY(loop->fd_watchers.next, FlFdWatcher, link),
+                &held);
+        }
+        else {
+            free(loop->fds);
+            loop->fds = NULL;
+            loop->fds_size = 0;
+        }
+        Py_END_CRITICAL_SECTION();
+        Py_XDECREF(held.reader);
+        Py_XDECREF(held.writer);
+        Py_XDECREF(held.object);
+    }
+}
+
+int
+fl_fd_watcher_traverse(FlLoop *loop, visitproc visit, void *arg)
+{
+    for (FlList *link = loop->fd_watchers.next; link != &loop->fd_watchers;
+         link = link->next)
+    {
+        FlFdWatcher *watcher = FL_LIST_ENTRY(link, FlFdWatcher, link);
+        Py_VISIT(watcher->held.reader);
+        Py_VISIT(watcher->held.writer);
+        Py_VISIT(watcher->held.object);
+    }
+    return 0;
+}
+
+/* As selectors does, replace what fileno() raised because there is none. */
+static int
+invalid_object(PyObject *object)
+{
+    if (PyErr_Occurred() && !PyErr_ExceptionMatches(PyExc_AttributeError)
+        && !PyErr_ExceptionMatches(PyExc_TypeError)
+        && !PyErr_ExceptionMatches(PyExc_ValueError)
+        && !PyErr_ExceptionMatches(PyExc_OverflowError))
+    {
+        return -1;
+    }
+    PyErr_Clear();
+    PyErr_Format(PyExc_ValueError, "Invalid file object: %R", object);
+    return -1;
+}
+
+/* What an int or an object with fileno() says of its number.  0, or -1 with
+   ValueError set, as selectors raises it. */
+static int
+ask_number(FlLoop *loop, PyObject *object, long *fd)
+{
+    PyObject *number = NULL;
+    if (PyLong_Check(object)) {
+        number = Py_NewRef(object);
+    }
+    else {
+        number = PyObject_CallMethodNoArgs(object, loop->state->names.fileno);
+        if (number == NULL || !PyLong_Check(number)) {
+            Py_XDECREF(number);
+            return invalid_object(object);
+        }
+    }
+    int overflow;
+    *fd = PyLong_AsLongAndOverflow(number, &overflow);
+    if (overflow > 0) {
+        *fd = LONG_MAX; /* no descriptor either */
+    }
+    else if (overflow < 0) {
+        PyErr_Format(PyExc_ValueError, "Invalid file descriptor: %S", number);
+    }
+    Py_DECREF(number);
+    return overflow < 0 ? -1 : 0;
+}
+
+static int
+check_number(long fd)
+{
+    if (fd < 0) {
+        PyErr_Format(PyExc_ValueError, "Invalid file descriptor: %ld", fd);
+        return -1;
+    }
+    if (fd > INT32_MAX) {
+        PyErr_SetString(PyExc_OverflowError,
+                        "Python int too large to convert to C int");
+        return -1;
+    }
+    return (int)fd;
+}
+
+int
+fl_fd_number(FlLoop *loop, PyObject *object)
+{
+    long fd = -1;
+    return ask_number(loop, object, &fd) < 0 ? -1 : check_number(fd);
+}
+
+/* The same for what may have been closed since it was registered: selectors
+   finds that by its identity. */
+static int
+parse_watched_fd(FlLoop *loop, PyObject *object)
+{
+    long fd = -1;
+    if (ask_number(loop, object, &fd) < 0) {
+        return -1;
+    }
+    if (fd > INT32_MAX) {
+        return INT32_MAX; /* likewise nobody's */
+    }
+    if (fd >= 0 || PyLong_Check(object)) {
+        return check_number(fd);
+    }
+    int found = -1;
+    Py_BEGIN_CRITICAL_SECTION(loop);
+    for (FlList *link = loop->fd_watchers.next; link != &loop->fd_watchers;
+         link = link->next)
+    {
+        FlFdWatcher *watcher = FL_LIST_ENTRY(link, FlFdWatcher, link);
+        if (watcher->held.object == object) {
+            found = watcher->watch->fd;
+            break;
+        }
+    }
+    Py_END_CRITICAL_SECTION();
+    return found >= 0 ? found : check_number(fd);
+}
+
+/* RuntimeError if a transport uses the number.  One whose socket was closed
+   under it does not. */
+static int
+check_no_transport(FlLoop *loop, PyObject *object, int fd)
+{
+    FlOwned *owned = transport_at(loop, fd);
+    int has_number = owned == NULL ? 0 : owned->has_number(owned);
+    if (has_number < 0) {
+        return -1;
+    }
+    PyObject *transport = has_number ? fl_fd_transport(loop, fd) : NULL;
+    if (transport != NULL) {
+        Py_INCREF(transport); /* the object's repr may close it */
+        PyErr_Format(PyExc_RuntimeError,
+                     "File descriptor %R is used by transport %R", object,
+                     transport);
+        Py_DECREF(transport);
+        return -1;
+    }
+    if (loop->python_transports == NULL) {
+        return 0;
+    }
+    PyObject *result = PyObject_CallMethodOneArg(
+        (PyObject *)loop, loop->state->names._check_python_transports, object);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+int
+fl_fd_check(FlLoop *loop, PyObject *object)
+{
+    int fd = fl_fd_number(loop, object);
+    return fd < 0 ? -1 : check_no_transport(loop, object, fd);
+}
+
+static int
+watcher_wanted(const FlFdWatcher *watcher)
+{
+    return (watcher->held.reader != NULL ? FL_READABLE : 0)
+           | (watcher->held.writer != NULL ? FL_WRITABLE : 0);
+}
+
+static PyObject **
+watcher_slot(FlFdWatcher *watcher, int event)
+{
+    return event == FL_READABLE ? &watcher->held.reader
+                                : &watcher->held.writer;
+}
+
+/* Put a handle in the watcher's slot; *taken is what the caller must drop, of
+   the handle itself where it fails.  0 or a negative errno. */
+static int
+exchange_handle(FlLoop *loop, FlFdWatcher *watcher, PyObject *object,
+                int event, PyObject *handle, FlFdHeld *taken)
+{
+    PyObject **slot = watcher_slot(watcher, event);
+    PyObject *before = *slot;
+    *slot = handle;
+    watcher->watch->fired &= (uint8_t)~event;
+    int code = fl_watch_set(watcher->watch, watcher_wanted(watcher));
+    if (code == 0) {
+        taken->reader = before;
+        taken->object = watcher->held.object;
+        watcher->held.object = PyLong_Check(object) ? NULL : Py_NewRef(object);
+        return 0;
+    }
+    *slot = before;
+    taken->reader = handle;
+    watcher->watch->wanted = (uint8_t)watcher_wanted(watcher);
+    if (watcher_wanted(watcher) == 0) {
+        FlFdHeld held;
+        watcher_take_out(loop, watcher, &held);
+        taken->object = held.object;
+    }
+    return code;
+}
+
+/* A transport whose socket was closed under it has lost its number. */
+static void
+evict_transport(FlLoop *loop, int fd)
+{
+    FlOwned *owned = transport_at(loop, fd);
+    if (owned == NULL) {
+        return;
+    }
+    int has_number = owned->has_number(owned);
+    if (has_number < 0) {
+        PyErr_Clear(); /* an object that cannot tell has none */
+    }
+    if (has_number <= 0) {
+        owned->lose_number(owned);
+    }
+}
+
+/* Register a handle; steals it.  0 or -1. */
+static int
+set_handle(FlLoop *loop, int fd, PyObject *object, int event, PyObject *handle)
+{
+    FlFdHeld taken = {handle, NULL, NULL};
+    FlFdWatcher *watcher;
+    int code = 0;
+    Py_BEGIN_CRITICAL_SECTION(loop);
+    watcher = watcher_at(loop, fd);
+    if (watcher == NULL) {
+        evict_transport(loop, fd);
+    }
+    /* Once more: the object's fileno() may have closed it. */
+    if (watcher == NULL && fl_loop_check_open(loop) == 0) {
+        watcher = watcher_new(loop, fd);
+    }
+    if (watcher != NULL) {
+        code = exchange_handle(loop, watcher, object, event, handle, &taken);
+    }
+    Py_END_CRITICAL_SECTION();
+    if (watcher == NULL) {
+        Py_DECREF(handle);
+        return -1;
+    }
+    /* Last, for dropping what a handle held may run anything. */
+    cancel_handle(taken.reader);
+    Py_XDECREF(taken.object);
+    return code < 0 ? fl_raise_errno(code) : 0;
+}
+
+static PyObject *
+add(FlLoop *loop, const char *function, int event, PyObject *const *args,
+    Py_ssize_t nargs, PyObject *kwnames, bool checked)
+{
+    FlParameters parameters = {
+        function, {"fd", "callback"}, .more = true, .context = !checked};
+    FlArgs call;
+    if (fl_loop_check_open(loop) < 0
+        || fl_args_parse(&parameters, args, nargs, kwnames, &call) < 0)
+    {
+        return NULL;
+    }
+    args = call.args;
+    nargs = call.nargs;
+    PyObject *context = call.context;
+    int fd = fl_fd_number(loop, args[0]);
+    if (fd < 0 || (checked && check_no_transport(loop, args[0], fd) < 0)) {
+        return NULL;
+    }
+    PyObject *owned =
+        context == NULL ? PyContext_CopyCurrent() : Py_NewRef(context);
+    PyObject *tuple =
+        owned == NULL ? NULL : fl_args_tuple(args + 2, nargs - 2);
+    FlHandle *handle = tuple == NULL
+                           ? NULL
+                           : fl_handle_new_filled(loop, args[1], tuple, owned);
+    Py_XDECREF(tuple);
+    Py_XDECREF(owned);
+    if (handle == NULL
+        || (loop->debug && fl_debug_note_source(loop, handle) < 0)) {
+        Py_XDECREF(handle);
+        return NULL;
+    }
+    Py_INCREF(handle);
+    if (set_handle(loop, fd, args[0], event, (PyObject *)handle) < 0) {
+        Py_CLEAR(handle);
+    }
+    return (PyObject *)handle;
+}
+
+static PyObject *
+remove_event(FlLoop *loop, int event, PyObject *object, bool checked)
+{
+    if (loop->closed) {
+        Py_RETURN_FALSE;
+    }
+    int fd = parse_watched_fd(loop, object);
+    if (fd < 0 || (checked && check_no_transport(loop, object, fd) < 0)) {
+        return NULL;
+    }
+    PyObject *removed = NULL;
+    FlFdHeld held = {NULL, NULL, NULL};
+    Py_BEGIN_CRITICAL_SECTION(loop);
+    FlFdWatcher *watcher = watcher_at(loop, fd);
+    if (watcher != NULL) {
+        PyObject **slot = watcher_slot(watcher, event);
+        removed = *slot;
+        *slot = NULL;
+        if (watcher_wanted(watcher) == 0) {
+            watcher_take_out(loop, watcher, &held);
+        }
+        else if (removed != NULL) {
+            /* It fails where the number was closed: nothing fires then. */
+            (void)fl_watch_set(watcher->watch, watcher_wanted(watcher));
+        }
+    }
+    Py_END_CRITICAL_SECTION();
+    if (removed == NULL) {
+        Py_RETURN_FALSE;
+    }
+    cancel_handle(removed);
+    Py_XDECREF(held.object);
+    Py_RETURN_TRUE;
+}
+
+/* --- methods ------------------------------------------------------------- */
+
+static PyObject *
+none_for(PyObject *handle)
+{
+    if (handle == NULL) {
+        return NULL;
+    }
+    Py_DECREF(handle);
+    Py_RETURN_NONE;
+}
+
+#define DOC_ADD(name, what)                                                   \
+    name "($self, fd, callback, *args)\n--\n\n"                               \
+         "Call callback(*args) whenever fd is " what ".\n\n"                  \
+         "fd is a number or an object with fileno().  Replaces an earlier\n"  \
+         "callback.  Returns None.  Raises ValueError for what is no\n"       \
+         "descriptor, RuntimeError when a transport uses it or the loop is\n" \
+         "closed, OSError when it cannot be watched.  Implements asyncio's\n" \
+         "loop." name "().  The descriptor's flags are left as they are."
+
+#define DOC_REMOVE(name, what)                                             \
+    name "($self, fd)\n--\n\n"                                             \
+         "Stop calling back when fd is " what ".\n\n"                      \
+         "Returns True if there was a callback, else False.  Implements\n" \
+         "asyncio's loop." name "()."
+
+const char fl_loop_add_reader_doc[] = DOC_ADD("add_reader", "readable");
+const char fl_loop_add_writer_doc[] = DOC_ADD("add_writer", "writable");
+const char fl_loop_remove_reader_doc[] =
+    DOC_REMOVE("remove_reader", "readable");
+const char fl_loop_remove_writer_doc[] =
+    DOC_REMOVE("remove_writer", "writable");
+
+#define DOC_RAW(name, parameters)                                       \
+    "_" name "($self, " parameters ")\n--\n\n" name                     \
+    "() without its checks, and as it is in asyncio's own loop: a\n"    \
+    "transport may use the descriptor, and an adding one returns the\n" \
+    "handle."
+
+#if PY_VERSION_HEX >= 0x030F0000
+#define RAW_PARAMETERS "fd, callback, *args, context=None"
+#else
+#define RAW_PARAMETERS "fd, callback, *args"
+#endif
+
+const char fl_loop_add_reader_raw_doc[] =
+    DOC_RAW("add_reader", RAW_PARAMETERS);
+const char fl_loop_add_writer_raw_doc[] =
+    DOC_RAW("add_writer", RAW_PARAMETERS);
+const char fl_loop_remove_reader_raw_doc[] = DOC_RAW("remove_reader", "fd");
+const char fl_loop_remove_writer_raw_doc[] = DOC_RAW("remove_writer", "fd");
+
+#define ADD(function, python_name, event, checked, convert)                \
+    FL_FAST_KW(function)                                                   \
+    {                                                                      \
+        return convert(                                                    \
+            add(loop, python_name, event, args, nargs, kwnames, checked)); \
+    }
+
+#define REMOVE(function, python_name, event, checked)                         \
+    FL_FAST_KW(function)                                                      \
+    {                                                                         \
+        PyObject *fd = fl_parse_one(python_name, "fd", args, nargs, kwnames); \
+        return fd == NULL ? NULL : remove_event(loop, event, fd, checked);    \
+    }
+
+/* The private twins are what asyncio's own transports and sock_* methods
+   call: they return the handle, and a transport may use the descriptor. */
+ADD(fl_loop_add_reader, "add_reader", FL_READABLE, true, none_for)
+ADD(fl_loop_add_writer, "add_writer", FL_WRITABLE, true, none_for)
+ADD(fl_loop_add_reader_raw, "_add_reader", FL_READABLE, false, )
+ADD(fl_loop_add_writer_raw, "_add_writer", FL_WRITABLE, false, )
+REMOVE(fl_loop_remove_reader, "remove_reader", FL_READABLE, true)
+REMOVE(fl_loop_remove_writer, "remove_writer", FL_WRITABLE, true)
+REMOVE(fl_loop_remove_reader_raw, "_remove_reader", FL_READABLE, false)
+REMOVE(fl_loop_remove_writer_raw, "_remove_writer", FL_WRITABLE, false)

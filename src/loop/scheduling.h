@@ -1,0 +1,23 @@
+/* call_soon, call_soon_threadsafe, call_later, call_at and time.
+
+   Each function implements the method of its name; the docstring beside it
+   states arguments, result and errors. */
+#ifndef FL_LOOP_SCHEDULING_H
+#define FL_LOOP_SCHEDULING_H
+
+#include "loop/methods.h"
+
+FL_FAST_KW(fl_loop_call_soon);
+FL_FAST_KW(fl_loop_call_soon_threadsafe);
+FL_FAST_KW(fl_loop_call_later);
+FL_FAST_KW(fl_loop_call_at);
+FL_NOARGS(fl_loop_time);
+FL_FAST_KW(fl_loop_add_callback);
+extern const char fl_loop_call_soon_doc[];
+extern const char fl_loop_call_soon_threadsafe_doc[];
+extern const char fl_loop_call_later_doc[];
+extern const char fl_loop_call_at_doc[];
+extern const char fl_loop_time_doc[];
+extern const char fl_loop_add_callback_doc[];
+
+#endif

@@ -1,0 +1,312 @@
+/* DatagramTransport: its opening, its errors, its type.
+
+   1. Opening is a stream's: connection_made, then reading, then the waiter, in
+      the order asyncio has them.
+   2. The socket object is given and kept: it owns the descriptor.
+   3. A socket of a class that brings its own I/O, or of a family whose
+      addresses are not known here, never comes here: fastloop/loop.py leaves
+      it to asyncio's transport. */
+#include "transport/datagram.h"
+
+#include "core/fd_set.h"
+#include "core/loop.h"
+#include "core/report.h"
+#include "core/watch.h"
+#include "py/compat.h"
+#include "py/errors.h"
+#include "py/state.h"
+#include "transport/datagram_read.h"
+#include "transport/datagram_write.h"
+#include "transport/stream.h"
+#include "transport/transport.h"
+#include "transport/write_queue.h"
+
+#include <sys/un.h>
+
+/* --- errors -------------------------------------------------------------- */
+
+int
+fl_datagram_tell_error(FlDatagram *self, PyObject *exc)
+{
+    if (self->stream.protocol == NULL) {
+        return 0; /* the transport ended in the call that failed */
+    }
+    PyObject *protocol = Py_NewRef(self->stream.protocol);
+    PyObject *result = PyObject_CallMethodOneArg(
+        protocol, self->stream.state->names.error_received, exc);
+    Py_DECREF(protocol);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+int
+fl_datagram_tell_errno(FlDatagram *self, int code)
+{
+    PyObject *exc = fl_errno_exception(code);
+    int result = exc == NULL ? -1 : fl_datagram_tell_error(self, exc);
+    Py_XDECREF(exc);
+    return result;
+}
+
+int
+fl_datagram_report(FlDatagram *self, PyObject *method)
+{
+    if (self->stream.loop == NULL) {
+        PyErr_WriteUnraisable((PyObject *)self);
+        return 0;
+    }
+    return fl_loop_report_call(self->stream.loop, (PyObject *)self, method,
+                               NULL, NULL);
+}
+
+/* --- events -------------------------------------------------------------- */
+
+static int
+run_events(FlStream *stream, int events)
+{
+    FlDatagram *self = FL_DATAGRAM(stream);
+    int code = 0;
+    if ((events & FL_READABLE) && stream->phase == FL_STREAM_OPEN) {
+        code = fl_datagram_read_ready(self);
+    }
+    if (code == 0 && (events & FL_WRITABLE)) {
+        code = fl_datagram_write_ready(self);
+    }
+    return code;
+}
+
+static int
+on_datagram(void *owner, FlWatch *watch, int events)
+{
+    return fl_stream_run_events(owner, watch, events, run_events);
+}
+
+/* --- opening ------------------------------------------------------------- */
+
+/* Whether asyncio would find a peer name: a Unix socket's may be empty. */
+static bool
+has_peer(const FlStream *stream)
+{
+    size_t header = offsetof(struct sockaddr_un, sun_path);
+    return stream->peer_size > 0
+           && (stream->peer.ss_family != AF_UNIX
+               || stream->peer_size > header);
+}
+
+static PyObject *
+or_null(PyObject *object)
+{
+    return object == Py_None ? NULL : object;
+}
+
+static const char open_datagram_doc[] =
+    "open_datagram(loop, sock, shared, protocol, address, waiter, extra, /)"
+    "\n--\n\n"
+    "A DatagramTransport on a non-blocking datagram socket, which it owns\n"
+    "from now on.  shared: others may have the socket, too.  address, when\n"
+    "not None, is the only one it sends to.\n"
+    "Everything after protocol may be None.";
+
+static PyObject *
+open_datagram(PyObject *module, PyObject *args)
+{
+    FlState *state = fl_state_get(module);
+    PyObject *loop, *sock, *protocol, *address, *waiter, *extra;
+    int shared;
+    if (!PyArg_ParseTuple(args, "O!OpOOOO:open_datagram", state->loop_type,
+                          &loop, &sock, &shared, &protocol, &address, &waiter,
+                          &extra)
+        || fl_loop_check_open(FL_LOOP(loop)) < 0)
+    {
+        return NULL;
+    }
+    FlStreamOptions options = {
+        .type = state->datagram_type,
+        .on_events = on_datagram,
+        .sock = sock,
+        .sock_private = !shared,
+        .fd = PyObject_AsFileDescriptor(sock),
+        .protocol = protocol,
+        .waiter = or_null(waiter),
+        .extra = or_null(extra),
+    };
+    struct sockaddr_storage name = {.ss_family = AF_UNSPEC};
+    socklen_t size = sizeof(name);
+    if (options.fd < 0) {
+        return NULL;
+    }
+    if (getsockname(options.fd, (struct sockaddr *)&name, &size) < 0) {
+        name.ss_family = AF_UNSPEC; /* every address is the socket's to read */
+    }
+    PyObject *transport = fl_stream_open(FL_LOOP(loop), &options);
+    if (transport != NULL) {
+        FlDatagram *self = FL_DATAGRAM(transport);
+        self->address = Py_XNewRef(or_null(address));
+        self->family = name.ss_family;
+        self->connected = has_peer(&self->stream);
+    }
+    return transport;
+}
+
+/* --- methods ------------------------------------------------------------- */
+
+static const char sendto_doc[] =
+    "sendto($self, /, data, addr=None)\n--\n\n"
+    "Send bytes, or a bytearray or memoryview, as one datagram, without\n"
+    "blocking; what the system has no room for waits.\n\n"
+    "addr is where to, and None where the endpoint has a remote address or\n"
+    "its socket a peer.\n"
+    "Raises TypeError for other data, ValueError for another address\n"
+    "than the endpoint's.  A system error goes to the protocol's\n"
+    "error_received().  "
+    "Implements asyncio's DatagramTransport.sendto().";
+
+/* fl_transport_resume_reading, and what was kept when reading stopped. */
+static PyObject *
+datagram_resume_reading(FlDatagram *self, PyObject *ignored)
+{
+    PyObject *result = fl_transport_resume_reading(&self->stream, ignored);
+    if (result != NULL && fl_stream_is_reading(&self->stream)
+        && fl_datagram_deliver_later(self) < 0)
+    {
+        Py_CLEAR(result);
+    }
+    return result;
+}
+
+/* asyncio's names for what events call; reports of exceptions name them. */
+static PyObject *
+datagram_read_ready(FlDatagram *self, PyObject *Py_UNUSED(ignored))
+{
+    if (self->stream.phase == FL_STREAM_OPEN
+        && fl_datagram_read_ready(self) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+datagram_sendto_ready(FlDatagram *self, PyObject *Py_UNUSED(ignored))
+{
+    if (fl_datagram_write_ready(self) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static const char read_ready_doc[] =
+    "_read_ready($self, /)\n--\n\n"
+    "Read and deliver what has come; asyncio's private name.";
+
+static const char sendto_ready_doc[] =
+    "_sendto_ready($self, /)\n--\n\n"
+    "Send what waits; asyncio's private name.";
+
+/* --- collector ----------------------------------------------------------- */
+
+static int
+datagram_traverse(FlDatagram *self, visitproc visit, void *arg)
+{
+    Py_VISIT(self->address);
+    PyObject *const *pair;
+    for (size_t at = 0;
+         (pair = fl_write_queue_pair(&self->stream.write_queue, at)) != NULL;
+         at++)
+    {
+        Py_VISIT(pair[1]);
+    }
+    return fl_stream_traverse(&self->stream, visit, arg);
+}
+
+static int
+datagram_clear(FlDatagram *self)
+{
+    fl_write_queue_clear(&self->stream.write_queue);
+    fl_datagram_drop_received(self);
+    Py_CLEAR(self->address);
+    Py_CLEAR(self->sender.object);
+    Py_CLEAR(self->target.object);
+    return fl_stream_clear(&self->stream);
+}
+
+static void
+datagram_dealloc(FlDatagram *self)
+{
+    if (PyObject_CallFinalizerFromDealloc((PyObject *)self) < 0) {
+        return;
+    }
+    PyObject_GC_UnTrack(self);
+    (void)datagram_clear(self);
+    fl_stream_dealloc(&self->stream);
+}
+
+/* --- the type ------------------------------------------------------------ */
+
+static PyMethodDef datagram_methods[] = {
+    FL_COMMON_METHODS,
+    FL_METHOD("resume_reading", datagram_resume_reading, METH_NOARGS,
+              fl_transport_resume_reading_doc),
+    FL_METHOD("sendto", fl_datagram_sendto, FL_FASTCALL, sendto_doc),
+    FL_METHOD("_read_ready", datagram_read_ready, METH_NOARGS, read_ready_doc),
+    FL_METHOD("_sendto_ready", datagram_sendto_ready, METH_NOARGS,
+              sendto_ready_doc),
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef datagram_getset[] = {
+    FL_DICT_GETTER,
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+#if PY_VERSION_HEX < 0x030C0000
+static PyMemberDef datagram_members[] = {
+    {"__dictoffset__", T_PYSSIZET, offsetof(FlStream, dict), READONLY, NULL},
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(FlStream, weakrefs), READONLY,
+     NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+#endif
+
+static const char datagram_doc[] =
+    "A UDP or Unix datagram socket's transport; the loop makes them.";
+
+static PyType_Slot datagram_slots[] = {
+    {Py_tp_doc, (void *)datagram_doc},
+    {Py_tp_dealloc, datagram_dealloc},
+    {Py_tp_finalize, fl_stream_finalize},
+    {Py_tp_traverse, datagram_traverse},
+    {Py_tp_clear, datagram_clear},
+    {Py_tp_repr, fl_transport_repr},
+    {Py_tp_methods, datagram_methods},
+    {Py_tp_getset, datagram_getset},
+#if PY_VERSION_HEX < 0x030C0000
+    {Py_tp_members, datagram_members},
+#endif
+    {0, NULL},
+};
+
+static PyType_Spec datagram_spec = {
+    .name = "fastloop._core.DatagramTransport",
+    .basicsize = sizeof(FlDatagram),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | FL_DICT_FLAGS
+             | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = datagram_slots,
+};
+
+static PyMethodDef functions[] = {
+    {"open_datagram", open_datagram, METH_VARARGS, open_datagram_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+int
+fl_datagram_register(PyObject *module, FlState *state)
+{
+    PyObject *mixin = FL_HAVE_DATAGRAM_BASE ? state->asyncio_datagrams : NULL;
+    state->datagram_type =
+        fl_type_derive(module, &datagram_spec, state->asyncio_transport, mixin,
+                       fl_transport_base_slots);
+    if (state->datagram_type == NULL) {
+        return -1;
+    }
+    return PyModule_AddFunctions(module, functions);
+}

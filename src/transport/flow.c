@@ -1,0 +1,76 @@
+/* Flow control: telling the protocol when to stop and go on writing.
+
+   1. pause_writing is called inside the write that passed the high-water mark,
+      as asyncio does; resume_writing when what waits is down to the low one.
+   2. The protocol may do anything in either call, so both are the last thing
+      their caller does, or the caller looks at the phase again. */
+#include "transport/flow.h"
+
+#include "py/compat.h"
+#include "transport/stream.h"
+#include "transport/stream_error.h"
+
+static int
+tell(FlStream *self, PyObject *method, const char *message)
+{
+    if (self->protocol == NULL) {
+        return 0; /* the collector took it */
+    }
+    PyObject *protocol = Py_NewRef(self->protocol);
+    PyObject *result = PyObject_CallMethodNoArgs(protocol, method);
+    int code = 0;
+    if (result == NULL) {
+        code = fl_stream_report(self, message);
+    }
+    Py_XDECREF(result);
+    Py_DECREF(protocol);
+    return code;
+}
+
+int
+fl_stream_maybe_pause(FlStream *self)
+{
+    if (self->protocol_paused
+        || self->write_queue.size_bytes <= self->high_water_bytes)
+    {
+        return 0;
+    }
+    self->protocol_paused = true;
+    return tell(self, self->loop->state->names.pause_writing,
+                "protocol.pause_writing() failed");
+}
+
+int
+fl_stream_maybe_resume(FlStream *self)
+{
+    if (!self->protocol_paused
+        || self->write_queue.size_bytes > self->low_water_bytes)
+    {
+        return 0;
+    }
+    self->protocol_paused = false;
+    return tell(self, self->loop->state->names.resume_writing,
+                "protocol.resume_writing() failed");
+}
+
+int
+fl_flow_mark(PyObject *object, Py_ssize_t *mark)
+{
+    PyObject *whole = NULL;
+    if (PyFloat_Check(object)) {
+        /* Sizes are whole numbers: a fraction decides nothing. */
+        double value = PyFloat_AS_DOUBLE(object);
+        if (value >= (double)PY_SSIZE_T_MAX) {
+            *mark = PY_SSIZE_T_MAX;
+            return 0;
+        }
+        whole = PyLong_FromDouble(floor(value));
+        if (whole == NULL) {
+            return -1;
+        }
+    }
+    /* More than there can be memory is as good as that. */
+    *mark = PyNumber_AsSsize_t(whole == NULL ? object : whole, NULL);
+    Py_XDECREF(whole);
+    return *mark == -1 && PyErr_Occurred() ? -1 : 0;
+}

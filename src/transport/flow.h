@@ -1,0 +1,19 @@
+/* Flow control: pause_writing and resume_writing at the water marks.
+
+   The protocol may do anything in either call, so a caller looks at the
+   stream's phase again. */
+#ifndef FL_TRANSPORT_FLOW_H
+#define FL_TRANSPORT_FLOW_H
+
+#include "transport/stream.h"
+
+/* Call pause_writing or resume_writing when the water marks say so.
+   0, or -1 with an exception that leaves the loop. */
+int fl_stream_maybe_pause(FlStream *self);
+int fl_stream_maybe_resume(FlStream *self);
+
+/* A water mark out of a number of any kind.  0, or -1 with TypeError,
+   OverflowError or ValueError. */
+int fl_flow_mark(PyObject *object, Py_ssize_t *mark);
+
+#endif

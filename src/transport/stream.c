@@ -1,0 +1,641 @@
+/* A stream's life: opening, protocols, closing, losing, and the collector.
+
+   1. connection_made and connection_lost are each called once, by the loop, in
+      this order, never from inside another protocol callback.
+   2. The watch is closed before the descriptor, always.
+   3. After connection_lost nothing is owned any more but what get_extra_info
+      still answers from.
+   4. A loop that is closed abandons its streams: they are told nothing, and
+      the collector warns about each that is still open. */
+#include "transport/stream.h"
+
+#include "base/list.h"
+#include "core/debug.h"
+#include "core/dispatch.h"
+#include "core/fd_set.h"
+#include "core/loop.h"
+#include "core/poller.h"
+#include "core/report.h"
+#include "core/watch.h"
+#include "loop/fd_watcher.h"
+#include "py/call.h"
+#include "py/compat.h"
+#include "py/errors.h"
+#include "py/state.h"
+#include "transport/extra_info.h"
+#include "transport/stream_error.h"
+#include "transport/stream_number.h"
+#include "transport/stream_read.h"
+#include "transport/stream_write.h"
+#include "transport/write_queue.h"
+
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <string.h>
+
+void
+fl_stream_set_phase(FlStream *self, FlStreamPhase phase)
+{
+    FL_CHECK(phase > self->phase, "a stream's life goes one way");
+    self->phase = phase;
+}
+
+int
+fl_stream_update_watch(FlStream *self)
+{
+    if (self->watch == NULL) {
+        return 0;
+    }
+    int wanted = 0;
+    if (self->phase == FL_STREAM_OPEN && !self->paused && !self->read_eof) {
+        wanted |= FL_READABLE;
+    }
+    /* What is held is sent when the callback ends: it has not been refused. */
+    if (self->phase < FL_STREAM_LOST && !fl_stream_is_holding(self)
+        && (self->awaits_room || !fl_write_queue_is_empty(&self->write_queue)))
+    {
+        wanted |= FL_WRITABLE;
+    }
+    if (wanted == self->watch->wanted) {
+        return 0;
+    }
+    return fl_watch_set(self->watch, wanted);
+}
+
+/* --- connection_made ----------------------------------------------------- */
+
+int
+fl_stream_set_if_pending(FlStream *self, PyObject *waiter, PyObject *method,
+                         PyObject *value)
+{
+    Py_INCREF(waiter);
+    int done = fl_call_truth(waiter, self->state->names.done);
+    PyObject *result = NULL;
+    if (done == 0) {
+        result = PyObject_CallMethodOneArg(waiter, method, value);
+    }
+    bool failed = done < 0 || (done == 0 && result == NULL);
+    Py_XDECREF(result);
+    Py_DECREF(waiter);
+    return failed ? fl_loop_report_callback(self->loop, NULL) : 0;
+}
+
+static int
+wake_waiter(FlStream *self, int failure)
+{
+    PyObject *waiter = self->waiter;
+    self->waiter = NULL;
+    if (waiter == NULL) {
+        return 0;
+    }
+    FlNames *names = &self->state->names;
+    PyObject *exc = failure < 0 ? fl_errno_exception(failure) : NULL;
+    PyObject *method = exc == NULL ? names->set_result : names->set_exception;
+    PyErr_Clear(); /* without memory for it connection_lost has to do */
+    int code = fl_stream_set_if_pending(self, waiter, method,
+                                        exc == NULL ? Py_None : exc);
+    Py_XDECREF(exc);
+    Py_DECREF(waiter);
+    return code;
+}
+
+/* What follows connection_made, whether it raised or not. */
+static int
+start_reading(FlStream *self)
+{
+    int code = fl_stream_update_watch(self);
+    if (code < 0
+        && fl_stream_fatal_errno(self, code, "Fatal error on transport") < 0)
+    {
+        return -1;
+    }
+    return wake_waiter(self, code);
+}
+
+static int
+run_connection_made(FlLoop *loop, PyObject *subject, PyObject *argument)
+{
+    FlStream *self = (FlStream *)subject;
+    PyObject *name = loop->state->names.connection_made;
+    (void)argument;
+    if (self->protocol == NULL) {
+        return 0;
+    }
+    /* One that was closed is made known all the same, and then lost. */
+    if (self->phase == FL_STREAM_OPENING) {
+        fl_stream_set_phase(self, FL_STREAM_OPEN);
+    }
+    PyObject *exc = NULL;
+    PyObject *protocol = Py_NewRef(self->protocol);
+    PyObject *result = PyObject_CallMethodOneArg(protocol, name, subject);
+    if (result == NULL
+        && fl_loop_report_call(loop, protocol, name, subject, self->queued_by)
+               < 0)
+    {
+        exc = PyErr_GetRaisedException();
+    }
+    Py_XDECREF(result);
+    Py_DECREF(protocol);
+    int code = self->loop == NULL ? 0 : start_reading(self);
+    if (exc == NULL) {
+        return code;
+    }
+    if (code < 0) {
+        PyErr_WriteUnraisable(subject);
+    }
+    PyErr_SetRaisedException(exc);
+    return -1;
+}
+
+/* --- connection_lost ----------------------------------------------------- */
+
+static void
+detach_server(FlStream *self)
+{
+    PyObject *server = self->server;
+    self->server = NULL;
+    if (server == NULL) {
+        return;
+    }
+    PyObject *result = PyObject_CallMethodObjArgs(
+        server, self->state->names._detach,
+        FL_SERVER_KNOWS_TRANSPORTS ? (PyObject *)self : NULL, NULL);
+    if (result == NULL && self->loop->poller == NULL) {
+        PyErr_Clear(); /* it has nobody to tell: the loop is closed */
+    }
+    else if (result == NULL) {
+        PyErr_WriteUnraisable(server);
+    }
+    Py_XDECREF(result);
+    Py_DECREF(server);
+}
+
+static void
+close_descriptor(FlStream *self)
+{
+    int fd = self->fd;
+    PyObject *sock = self->sock;
+    self->fd = -1;
+    self->sock = NULL;
+    if (sock == NULL) {
+        if (fd >= 0) {
+            fl_close_socket(fd);
+        }
+        return;
+    }
+    PyObject *result =
+        PyObject_CallMethodNoArgs(sock, self->state->names.close);
+    if (result == NULL) {
+        PyErr_WriteUnraisable(sock);
+    }
+    Py_XDECREF(result);
+    Py_DECREF(sock);
+}
+
+void
+fl_stream_close_watch(FlStream *self)
+{
+    FlWatch *watch = self->watch;
+    self->watch = NULL;
+    if (fl_stream_is_holding(self)) {
+        self->loop->held = NULL;
+    }
+    if (watch != NULL) {
+        fl_fd_release(self->loop, watch->fd, &self->owned);
+        fl_loop_close_watch(self->loop, watch);
+    }
+}
+
+/* The end: everything is let go of, the loop's reference last. */
+static void
+finish(FlStream *self)
+{
+    Py_INCREF(self);
+    fl_stream_remember_names(self);
+    fl_stream_set_phase(self, FL_STREAM_CLOSED);
+    fl_stream_close_watch(self);
+    /* The peer, maybe ours, sees an end. */
+    fl_loop_expect_io(self->loop);
+    close_descriptor(self);
+    /* After the descriptor: who waits for the server finds it closed. */
+    detach_server(self);
+    fl_write_queue_clear(&self->write_queue);
+    Py_CLEAR(self->protocol);
+    Py_CLEAR(self->waiter);
+    if (!fl_list_is_empty(&self->owned.link)) {
+        fl_list_remove(&self->owned.link);
+        Py_DECREF(self);
+    }
+    Py_CLEAR(self->loop);
+    Py_DECREF(self);
+}
+
+static int
+fail_empty_waiter(FlStream *self)
+{
+    PyObject *exc = PyObject_CallFunction(PyExc_ConnectionError, "s",
+                                          FL_STREAM_CLOSED_TEXT);
+    if (exc == NULL) {
+        return fl_loop_report_callback(self->loop, NULL);
+    }
+    int code = fl_stream_set_if_pending(self, self->empty_waiter,
+                                        self->state->names.set_exception, exc);
+    Py_DECREF(exc);
+    return code;
+}
+
+static int
+run_connection_lost(FlLoop *loop, PyObject *subject, PyObject *argument)
+{
+    FlStream *self = (FlStream *)subject;
+    PyObject *name = loop->state->names.connection_lost;
+    if (self->phase == FL_STREAM_CLOSED || self->protocol == NULL) {
+        return 0;
+    }
+    int code = 0;
+    PyObject *protocol = Py_NewRef(self->protocol);
+    PyObject *result = PyObject_CallMethodOneArg(protocol, name, argument);
+    if (result == NULL) {
+        code = fl_loop_report_call(loop, protocol, name, argument,
+                                   self->queued_by);
+    }
+    Py_XDECREF(result);
+    Py_DECREF(protocol);
+    PyObject *exc = code < 0 ? PyErr_GetRaisedException() : NULL;
+    if (self->empty_waiter != NULL && fail_empty_waiter(self) < 0) {
+        code = -1;
+        Py_XSETREF(exc, PyErr_GetRaisedException());
+    }
+    finish(self);
+    if (exc != NULL) {
+        PyErr_SetRaisedException(exc);
+    }
+    return code;
+}
+
+void
+fl_stream_queue_connection_lost(FlStream *self, PyObject *exc)
+{
+    if (self->phase >= FL_STREAM_LOST) {
+        return;
+    }
+    fl_stream_set_phase(self, FL_STREAM_LOST);
+    (void)fl_stream_update_watch(self);
+    PyObject *argument = exc == NULL ? Py_None : exc;
+    if (self->loop->debug) {
+        fl_debug_note_stack(self->loop, &self->queued_by);
+    }
+    if (fl_loop_call_op(self->loop, run_connection_lost, (PyObject *)self,
+                        argument, self->context)
+        < 0)
+    {
+        /* No memory for an entry: the protocol must hear of it anyway. */
+        PyErr_WriteUnraisable((PyObject *)self);
+        FlLoop *loop = (FlLoop *)Py_NewRef((PyObject *)self->loop);
+        if (run_connection_lost(loop, (PyObject *)self, argument) < 0) {
+            PyErr_WriteUnraisable((PyObject *)self);
+        }
+        Py_DECREF(loop);
+    }
+}
+
+int
+fl_stream_call_connection_lost(FlStream *self)
+{
+    if (fl_poller_is_elsewhere(self->loop->poller)) {
+        fl_stream_queue_connection_lost(
+            self, NULL); /* its thread may be polling just now */
+        return 0;
+    }
+    fl_stream_set_phase(self, FL_STREAM_LOST);
+    return run_connection_lost(self->loop, (PyObject *)self, Py_None);
+}
+
+void
+fl_stream_close(FlStream *self)
+{
+    if (fl_stream_is_closing(self)) {
+        return;
+    }
+    fl_stream_flush(self);
+    if (fl_write_queue_is_empty(&self->write_queue)) {
+        fl_stream_queue_connection_lost(
+            self, NULL); /* unless the flush has failed */
+        return;
+    }
+    fl_stream_set_phase(self, FL_STREAM_CLOSING);
+    (void)fl_stream_update_watch(self);
+}
+
+void
+fl_stream_force_close(FlStream *self, PyObject *exc)
+{
+    if (self->phase >= FL_STREAM_LOST) {
+        return;
+    }
+    fl_write_queue_clear(&self->write_queue);
+    fl_stream_queue_connection_lost(self, exc);
+}
+
+/* --- events -------------------------------------------------------------- */
+
+static int
+run_events(FlStream *self, int events)
+{
+    int code = events & FL_READABLE ? fl_stream_read_ready(self) : 0;
+    if (code == 0 && (events & FL_WRITABLE) && self->loop != NULL) {
+        code = fl_stream_write_ready(self);
+    }
+    return code;
+}
+
+static inline int
+run_watch(FlLoop *loop, FlWatch *watch, int events,
+          int (*run)(FlStream *self, int events))
+{
+    FlStream *self = watch->owner;
+    if (events == 0) {
+        return 0;
+    }
+    Py_INCREF(self);
+    int code;
+    if (PyContext_Enter(self->context) < 0) {
+        code = fl_loop_report_callback(loop, NULL);
+    }
+    else {
+        PyObject *context = Py_NewRef(self->context);
+        code = run(self, events);
+        PyObject *exc = code < 0 ? PyErr_GetRaisedException() : NULL;
+        if (PyContext_Exit(context) < 0) {
+            PyErr_WriteUnraisable(context);
+        }
+        Py_DECREF(context);
+        if (exc != NULL) {
+            PyErr_SetRaisedException(exc);
+        }
+    }
+    if (self->watch != NULL) {
+        (void)fl_watch_rearm(self->watch);
+    }
+    Py_DECREF(self);
+    return code;
+}
+
+static int
+on_stream(void *owner, FlWatch *watch, int events)
+{
+    return run_watch(owner, watch, events, run_events);
+}
+
+int
+fl_stream_run_events(FlLoop *loop, FlWatch *watch, int events,
+                     int (*run)(FlStream *self, int events))
+{
+    return run_watch(loop, watch, events, run);
+}
+
+/* --- opening ------------------------------------------------------------- */
+
+int
+fl_stream_set_protocol(FlStream *self, PyObject *protocol)
+{
+    int buffered =
+        PyObject_IsInstance(protocol, self->state->buffered_protocol);
+    if (buffered < 0) {
+        return -1;
+    }
+    self->buffered = buffered;
+    Py_XSETREF(self->protocol, Py_NewRef(protocol));
+    return 0;
+}
+
+/* asyncio asks the socket object's proto: that misses those without one. */
+static void
+set_nodelay(int fd)
+{
+    int on = 1;
+    struct sockaddr_storage name = {.ss_family = AF_UNSPEC};
+    socklen_t size = sizeof(name);
+    if (getsockname(fd, (struct sockaddr *)&name, &size) == 0
+        && (name.ss_family == AF_INET || name.ss_family == AF_INET6))
+    {
+        (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+    }
+}
+
+static void
+abandon(FlOwned *owned)
+{
+    FlStream *self = FL_LIST_ENTRY(&owned->link, FlStream, owned.link);
+    fl_stream_close_watch(self);
+    Py_DECREF(self);
+}
+
+static int
+attach_server(FlStream *self, PyObject *server)
+{
+    PyObject *result = PyObject_CallMethodObjArgs(
+        server, self->state->names._attach,
+        FL_SERVER_KNOWS_TRANSPORTS ? (PyObject *)self : NULL, NULL);
+    if (result == NULL) {
+        return -1;
+    }
+    Py_DECREF(result);
+    self->server = Py_NewRef(server);
+    return 0;
+}
+
+static FlStream *
+stream_new(FlLoop *loop, const FlStreamOptions *options)
+{
+    PyTypeObject *type =
+        options->type == NULL ? loop->state->stream_type : options->type;
+    FlStream *self = (FlStream *)type->tp_alloc(type, 0);
+    if (self == NULL) {
+        return NULL;
+    }
+    self->fd = self->number = -1;
+    self->state = loop->state;
+    self->high_water_bytes = FL_HIGH_WATER_BYTES;
+    self->low_water_bytes = FL_HIGH_WATER_BYTES / 4;
+    self->loop = (FlLoop *)Py_NewRef((PyObject *)loop);
+    self->owned.object = (PyObject *)self;
+    self->owned.abandon = abandon;
+    self->owned.has_number = fl_stream_has_number;
+    self->owned.lose_number = fl_stream_lose_number;
+    self->held.send = fl_stream_send_held;
+    fl_list_init(&self->owned.link);
+    fl_write_queue_init(&self->write_queue);
+    self->sock = Py_XNewRef(options->sock);
+    self->given = options->sock != NULL && !options->sock_private;
+    if (self->given) {
+        fl_stream_give_number_out(self);
+    }
+    self->waiter = Py_XNewRef(options->waiter);
+    self->extra = Py_XNewRef(options->extra);
+    self->context = options->context == NULL ? PyContext_CopyCurrent()
+                                             : Py_NewRef(options->context);
+    if (options->peer != NULL) {
+        memcpy(&self->peer, options->peer, options->peer_size);
+        self->peer_size = options->peer_size;
+    }
+    if (self->context == NULL
+        || fl_stream_set_protocol(self, options->protocol) < 0)
+    {
+        Py_CLEAR(self);
+    }
+    return self;
+}
+
+/* Give the descriptor and a watch to a new stream.  0 or -1. */
+static int
+stream_start(FlStream *self, const FlStreamOptions *options)
+{
+    FlLoop *loop = self->loop;
+    FlWatch *watch;
+    if (fl_fd_claim(loop, options->fd, &self->owned) < 0) {
+        return -1;
+    }
+    /* Whoever gave us a socket object may still close it. */
+    int code = fl_watch_open(loop->poller, options->fd, self->given, &watch);
+    if (code < 0) {
+        fl_fd_release(loop, options->fd, &self->owned);
+        return fl_raise_errno(code);
+    }
+    watch->owner = self;
+    watch->owner_is_object = true;
+    watch->on_events = options->type == NULL ? on_stream : options->on_events;
+    self->watch = watch;
+    self->fd = self->number = options->fd;
+    fl_list_append(&loop->streams, &self->owned.link);
+    Py_INCREF(self);
+    return 0;
+}
+
+/* Undo stream_start: the descriptor goes back to the caller. */
+static void
+stream_undo(FlStream *self)
+{
+    PyObject *exc = PyErr_GetRaisedException();
+    fl_stream_close_watch(self);
+    detach_server(self);
+    fl_list_remove(&self->owned.link);
+    self->fd = -1;
+    Py_CLEAR(self->sock);
+    self->phase = FL_STREAM_CLOSED;
+    Py_DECREF(self);
+    PyErr_SetRaisedException(exc);
+}
+
+PyObject *
+fl_stream_open(FlLoop *loop, const FlStreamOptions *options)
+{
+    FlStream *self = stream_new(loop, options);
+    if (self == NULL) {
+        return NULL;
+    }
+    if (stream_start(self, options) < 0) {
+        Py_CLEAR(self->sock); /* it stays the caller's, and open */
+        Py_DECREF(self);
+        return NULL;
+    }
+    socklen_t size = sizeof(self->peer);
+    if (options->peer == NULL
+        && getpeername(self->fd, (struct sockaddr *)&self->peer, &size) == 0)
+    {
+        self->peer_size = size;
+    }
+    if (options->type == NULL) {
+        set_nodelay(self->fd);
+    }
+    if (loop->debug) {
+        fl_debug_note_stack(loop, &self->queued_by);
+    }
+    if ((options->server != NULL && options->server != Py_None
+         && attach_server(self, options->server) < 0)
+        || fl_loop_call_op(loop, run_connection_made, (PyObject *)self, NULL,
+                           self->context)
+               < 0)
+    {
+        stream_undo(self);
+        Py_DECREF(self);
+        return NULL;
+    }
+    return (PyObject *)self;
+}
+
+/* --- collector ----------------------------------------------------------- */
+
+int
+fl_stream_traverse(FlStream *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->extra);
+    Py_VISIT(self->loop);
+    Py_VISIT(self->sock);
+    Py_VISIT(self->protocol);
+    Py_VISIT(self->server);
+    Py_VISIT(self->context);
+    Py_VISIT(self->waiter);
+    Py_VISIT(self->empty_waiter);
+    Py_VISIT(self->queued_by);
+    return fl_visit_dict(self, visit, arg);
+}
+
+int
+fl_stream_clear(FlStream *self)
+{
+    Py_CLEAR(self->extra);
+    Py_CLEAR(self->protocol);
+    Py_CLEAR(self->server);
+    Py_CLEAR(self->waiter);
+    Py_CLEAR(self->empty_waiter);
+    Py_CLEAR(self->queued_by);
+    fl_clear_dict(self);
+    return 0;
+}
+
+void
+fl_stream_finalize(FlStream *self)
+{
+    /* An open one only when its loop has let go of it (invariant 4). */
+    if (self->fd < 0 || self->phase == FL_STREAM_CLOSED) {
+        return;
+    }
+    PyObject *exc = PyErr_Occurred() ? PyErr_GetRaisedException() : NULL;
+    if (PyErr_ResourceWarning((PyObject *)self, 1, "unclosed transport %R",
+                              (PyObject *)self)
+        < 0)
+    {
+        PyErr_WriteUnraisable((PyObject *)self);
+    }
+    if (self->watch != NULL) {
+        /* In a forked child this may come before the loop's own end. */
+        (void)fl_loop_leave_parent(self->loop);
+    }
+    fl_stream_close_watch(self);
+    close_descriptor(self);
+    detach_server(self);
+    if (exc != NULL) {
+        PyErr_SetRaisedException(exc);
+    }
+}
+
+void
+fl_stream_dealloc(FlStream *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    if (PyObject_CallFinalizerFromDealloc((PyObject *)self) < 0) {
+        return;
+    }
+    PyObject_GC_UnTrack(self);
+    PyObject_ClearWeakRefs((PyObject *)self);
+    FL_CHECK(self->watch == NULL, "the loop owns an open stream");
+    (void)fl_stream_clear(self);
+    Py_CLEAR(self->sock);
+    Py_CLEAR(self->context);
+    fl_write_queue_clear(&self->write_queue);
+    Py_CLEAR(self->loop);
+    type->tp_free(self);
+    Py_DECREF(type);
+}

@@ -1,0 +1,80 @@
+/* Errors of a stream: reported as asyncio's _fatal_error reports them. */
+#include "transport/stream_error.h"
+
+#include "core/report.h"
+#include "py/compat.h"
+#include "py/errors.h"
+#include "py/state.h"
+#include "transport/stream.h"
+#include "transport/stream_write.h"
+
+static int
+report(FlStream *self, const char *message, PyObject *exc)
+{
+    FlNames *names = &self->state->names;
+    PyObject *protocol = self->protocol == NULL ? Py_None : self->protocol;
+    PyObject *result = NULL;
+    PyObject *context =
+        Py_BuildValue("{OsOOOOOO}", names->message, message, names->exception,
+                      exc, names->transport, (PyObject *)self, names->protocol,
+                      protocol);
+    if (context != NULL) {
+        result =
+            PyObject_CallMethodOneArg((PyObject *)self->loop,
+                                      names->call_exception_handler, context);
+        Py_DECREF(context);
+    }
+    if (result != NULL) {
+        Py_DECREF(result);
+        return 0;
+    }
+    return fl_loop_report_callback(self->loop, NULL);
+}
+
+int
+fl_stream_report(FlStream *self, const char *message)
+{
+    if (fl_error_leaves_loop()) {
+        return -1;
+    }
+    PyObject *exc = PyErr_GetRaisedException();
+    int code = report(self, message, exc);
+    Py_DECREF(exc);
+    return code;
+}
+
+int
+fl_stream_fatal_exception(FlStream *self, PyObject *exc, const char *message)
+{
+    /* What was written before the error counts as sent. */
+    int code = 0;
+    fl_stream_flush(self);
+    /* As asyncio: what the network did is for connection_lost alone. */
+    if (self->loop != NULL && !PyErr_GivenExceptionMatches(exc, PyExc_OSError))
+    {
+        code = report(self, message, exc);
+    }
+    if (code == 0) {
+        fl_stream_force_close(self, exc);
+    }
+    return code;
+}
+
+int
+fl_stream_fatal(FlStream *self, const char *message)
+{
+    if (fl_error_leaves_loop()) {
+        return -1;
+    }
+    PyObject *exc = PyErr_GetRaisedException();
+    int code = fl_stream_fatal_exception(self, exc, message);
+    Py_DECREF(exc);
+    return code;
+}
+
+int
+fl_stream_fatal_errno(FlStream *self, int code, const char *message)
+{
+    (void)fl_raise_errno(code);
+    return fl_stream_fatal(self, message);
+}

@@ -1,0 +1,293 @@
+/* The life of a byte coming in: read, deliver, notice the end.
+
+   One event reads into the loop's scratch and hands over an exact bytes
+   object; a connection whose last read was large reads into the final object
+   instead; a BufferedProtocol's own buffer is read into directly.
+
+   1. No read allocates 128 KiB or more: the allocator would map and unmap
+      such a block for every message.
+   2. A read that did not fill its buffer has emptied the socket: no further
+      call is made.  One event delivers at most EVENT_BYTES, for fairness,
+      and a read counts for READ_BYTES at least: a peer decides how much comes,
+      and a protocol with a small buffer makes many reads of it.
+   3. After each call into the protocol the stream may be paused, closed or
+      have another protocol: the loop below looks again.
+   4. No read waits, whatever the descriptor's flags are: any process that
+      shares the socket can clear O_NONBLOCK. */
+#include "transport/stream_read.h"
+
+#include "base/codes.h"
+#include "core/loop.h"
+#include "core/report.h"
+#include "py/compat.h"
+#include "transport/stream.h"
+#include "transport/stream_error.h"
+#include "transport/stream_number.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#define SCRATCH_BYTES (64 * 1024)
+/* The largest bytes object that stays under the allocator's threshold. */
+#define LARGE_BYTES   (128 * 1024 - 128)
+/* A read of this much makes the next one large. */
+#define BULKY_BYTES   (8 * 1024)
+#define EVENT_BYTES   (256 * 1024)
+/* The least that a read counts of them.  An event costs about as much as one
+   read, so 16 reads make that small; they end well within a millisecond. */
+#define READ_BYTES    (EVENT_BYTES / 16)
+
+#define READ_FAILED "Fatal read error on socket transport"
+
+typedef struct {
+    size_t got_bytes;
+    bool filled; /* there may be more */
+} ReadResult;
+
+/* 0 with got_bytes 0: end of file; -EAGAIN: nothing there. */
+static int
+receive(FlStream *self, char *buffer, size_t size_bytes, ReadResult *result)
+{
+    ssize_t got = fl_stream_check_number(self);
+    if (got < 0) {
+        return (int)got;
+    }
+    do {
+        got = recv(self->fd, buffer, size_bytes, MSG_DONTWAIT);
+    } while (got < 0 && errno == EINTR);
+    if (got < 0) {
+        return errno == EWOULDBLOCK ? -EAGAIN : -errno;
+    }
+    result->got_bytes = (size_t)got;
+    result->filled = (size_t)got == size_bytes;
+    return 0;
+}
+
+static bool
+wants_more(const FlStream *self)
+{
+    return self->phase == FL_STREAM_OPEN && !self->paused && !self->read_eof;
+}
+
+/* --- end of file --------------------------------------------------------- */
+
+/* As asyncio does it: programs put methods of their own in its place. */
+static int
+close_by_method(FlStream *self)
+{
+    FlLoop *loop = self->loop;
+    PyObject *result =
+        PyObject_CallMethodNoArgs((PyObject *)self, self->state->names.close);
+    Py_XDECREF(result);
+    return result == NULL ? fl_loop_report_callback(loop, NULL) : 0;
+}
+
+static int
+deliver_eof(FlStream *self)
+{
+    if (FL_UNLIKELY(self->loop->debug)
+        && fl_stream_log(self, "received EOF") < 0) {
+        return fl_stream_fatal(self, "Fatal error: EOF could not be logged.");
+    }
+    PyObject *protocol = Py_NewRef(self->protocol);
+    PyObject *keep =
+        PyObject_CallMethodNoArgs(protocol,
+                                  self->loop->state->names.eof_received);
+    int keep_open = keep == NULL ? -1 : PyObject_IsTrue(keep);
+    Py_XDECREF(keep);
+    Py_DECREF(protocol);
+    if (keep_open < 0) {
+        return fl_stream_fatal(
+            self, "Fatal error: protocol.eof_received() call failed.");
+    }
+    if (self->phase != FL_STREAM_OPEN) {
+        return 0;
+    }
+    if (!keep_open) {
+        return close_by_method(self);
+    }
+    /* The protocol may go on writing; there is nothing left to read. */
+    self->read_eof = true;
+    int code = fl_stream_update_watch(self);
+    return code < 0 ? fl_stream_fatal_errno(self, code, READ_FAILED) : 0;
+}
+
+/* --- Protocol ------------------------------------------------------------ */
+
+static int
+receive_scratch(FlStream *self, PyObject **data, ReadResult *result)
+{
+    FlLoop *loop = self->loop;
+    if (loop->scratch == NULL) {
+        loop->scratch = malloc(SCRATCH_BYTES);
+        if (loop->scratch == NULL) {
+            return FL_NO_MEMORY;
+        }
+    }
+    int code = receive(self, loop->scratch, SCRATCH_BYTES, result);
+    if (code < 0 || result->got_bytes == 0) {
+        return code;
+    }
+    *data = PyBytes_FromStringAndSize(loop->scratch,
+                                      (Py_ssize_t)result->got_bytes);
+    if (*data == NULL) {
+        PyErr_Clear(); /* it is a MemoryError; the code says so too */
+        return FL_NO_MEMORY;
+    }
+    return 0;
+}
+
+static int
+receive_large(FlStream *self, PyObject **data, ReadResult *result)
+{
+    PyObject *bytes = PyBytes_FromStringAndSize(NULL, LARGE_BYTES);
+    if (bytes == NULL) {
+        PyErr_Clear(); /* likewise */
+        return FL_NO_MEMORY;
+    }
+    int code = receive(self, PyBytes_AS_STRING(bytes), LARGE_BYTES, result);
+    if (code < 0 || result->got_bytes == 0) {
+        Py_DECREF(bytes);
+        return code;
+    }
+    if (_PyBytes_Resize(&bytes, (Py_ssize_t)result->got_bytes) < 0) {
+        PyErr_Clear(); /* likewise */
+        return FL_NO_MEMORY;
+    }
+    *data = bytes;
+    return 0;
+}
+
+static int
+read_bytes(FlStream *self, ReadResult *result)
+{
+    PyObject *data = NULL;
+    int code = self->bulky ? receive_large(self, &data, result)
+                           : receive_scratch(self, &data, result);
+    if (code == -EAGAIN) {
+        return 0;
+    }
+    if (code < 0) {
+        return fl_stream_fatal_errno(self, code, READ_FAILED);
+    }
+    if (data == NULL) {
+        return deliver_eof(self);
+    }
+    self->bulky = result->got_bytes >= BULKY_BYTES;
+    PyObject *protocol = Py_NewRef(self->protocol);
+    PyObject *done = PyObject_CallMethodOneArg(
+        protocol, self->loop->state->names.data_received, data);
+    Py_DECREF(data);
+    Py_DECREF(protocol);
+    if (done == NULL) {
+        return fl_stream_fatal(
+            self, "Fatal error: protocol.data_received() call failed.");
+    }
+    Py_DECREF(done);
+    return 0;
+}
+
+/* --- BufferedProtocol ---------------------------------------------------- */
+
+/* The protocol's buffer, held in *view until the read is done.  0 or -1 with
+   an exception set. */
+static int
+get_buffer(FlStream *self, PyObject *protocol, Py_buffer *view)
+{
+    PyObject *hint = PyLong_FromLong(-1);
+    PyObject *buffer =
+        hint == NULL ? NULL
+                     : PyObject_CallMethodOneArg(
+                         protocol, self->loop->state->names.get_buffer, hint);
+    Py_XDECREF(hint);
+    if (buffer == NULL) {
+        return -1;
+    }
+    Py_ssize_t size = PyObject_Size(buffer);
+    int code = -1;
+    if (size == 0) {
+        PyErr_SetString(PyExc_RuntimeError,
+                        "get_buffer() returned an empty buffer");
+    }
+    else if (size > 0) {
+        code = PyObject_GetBuffer(buffer, view, PyBUF_WRITABLE);
+    }
+    Py_DECREF(buffer);
+    return code;
+}
+
+static int
+tell_updated(FlStream *self, PyObject *protocol, size_t got_bytes)
+{
+    PyObject *count = PyLong_FromSize_t(got_bytes);
+    PyObject *done =
+        count == NULL
+            ? NULL
+            : PyObject_CallMethodOneArg(
+                protocol, self->loop->state->names.buffer_updated, count);
+    Py_XDECREF(count);
+    if (done == NULL) {
+        return fl_stream_fatal(
+            self, "Fatal error: protocol.buffer_updated() call failed.");
+    }
+    Py_DECREF(done);
+    return 0;
+}
+
+static int
+read_into(FlStream *self, PyObject *protocol, ReadResult *result)
+{
+    Py_buffer view;
+    if (get_buffer(self, protocol, &view) < 0) {
+        return fl_stream_fatal(
+            self, "Fatal error: protocol.get_buffer() call failed.");
+    }
+    if (!wants_more(self)) {
+        PyBuffer_Release(&view); /* get_buffer paused or closed us */
+        return 0;
+    }
+    int code = receive(self, view.buf, (size_t)view.len, result);
+    PyBuffer_Release(&view);
+    if (code == -EAGAIN) {
+        return 0;
+    }
+    if (code < 0) {
+        return fl_stream_fatal_errno(self, code, READ_FAILED);
+    }
+    if (result->got_bytes == 0) {
+        return deliver_eof(self);
+    }
+    return tell_updated(self, protocol, result->got_bytes);
+}
+
+/* --- both ---------------------------------------------------------------- */
+
+int
+fl_stream_read_ready(FlStream *self)
+{
+    size_t left = EVENT_BYTES;
+    int code = 0;
+    while (code == 0 && wants_more(self)) {
+        ReadResult result = {0, false};
+        if (self->buffered) {
+            PyObject *protocol = Py_NewRef(self->protocol);
+            code = read_into(self, protocol, &result);
+            Py_DECREF(protocol);
+        }
+        else {
+            code = read_bytes(self, &result);
+        }
+        if (FL_LIKELY(!result.filled)) {
+            break;
+        }
+        size_t cost = result.got_bytes;
+        if (cost < READ_BYTES) {
+            cost = READ_BYTES;
+        }
+        if (cost >= left) {
+            break;
+        }
+        left -= cost;
+    }
+    return code;
+}

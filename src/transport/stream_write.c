@@ -1,0 +1,667 @@
+/* The life of a byte going out: write, hold, send, wait for the kernel.
+
+   The first write of a callback goes to the kernel at once, as asyncio's does.
+   Later writes of the same callback are held in the queue and leave with one
+   call when the callback returns.  A connection whose last callbacks each
+   wrote several times (an HTTP header, then its body) has its first write held
+   too: that saves a system call a response.
+
+   1. One connection of a loop holds at a time (loop->held), and what it holds
+      is sent before anything else of the loop is: bytes leave in the order
+      they were written, of several connections too.
+   2. Writes are held only inside a callback and by the thread that runs the
+      loop, up to HELD_BYTES or the high-water mark, whichever is less.  While
+      they are, the kernel has refused nothing: all of the queue is held.
+   3. Held bytes count as sent: whoever ends or inspects the stream flushes
+      first, and get_write_buffer_size does not count them.  A way out of the
+      callback goes by fl_loop_send_held_here.
+   4. To flush is to send and no more: it calls no protocol and ends no stream.
+      What an empty queue brings about is done by events (end_waiting).
+   5. write_habit says what is held: from 0 on the later writes of a callback,
+      from HABIT on the first one too.  It is negative after a callback that
+      held bytes for long, by how many callbacks shall send at once, and
+      ALWAYS_AT_ONCE where others have the descriptor: what they send must not
+      overtake.
+   6. bytes are referenced, everything else is copied: the caller may change
+      its buffer when write returns.
+
+   Rejected: to hold until the turn ends.  A peer is woken less often, which
+   gains on one machine where many connections share a turn; but bytes wait
+   for strangers' callbacks, and each way out of a turn must be guarded. */
+#include "transport/stream_write.h"
+
+#include "base/clock.h"
+#include "base/forks.h"
+#include "base/list.h"
+#include "core/fd_set.h"
+#include "core/loop.h"
+#include "core/poller.h"
+#include "core/watch.h"
+#include "py/compat.h"
+#include "py/errors.h"
+#include "transport/flow.h"
+#include "transport/stream.h"
+#include "transport/stream_number.h"
+#include "transport/write_queue.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <sys/uio.h>
+
+/* Enough for any burst worth one call; well under the system's limit. */
+#define MOST_VECTORS            64
+/* Writes after a loss before asyncio begins to warn about them. */
+#define QUIET_WRITES_AFTER_LOSS 5
+/* The most that is held. */
+#define HELD_BYTES              (64 * 1024)
+/* Callbacks in a row that wrote several times, to have the first one held. */
+#define HABIT                   2
+/* Bytes held for longer mark a slow callback, and so many send at once. */
+#define SLOW_NS                 (1 * FL_NS_PER_MS)
+#define CALLBACKS_AT_ONCE       1000
+#define ALWAYS_AT_ONCE          INT_MIN
+
+#ifdef MSG_NOSIGNAL
+#define SEND_FLAGS (MSG_DONTWAIT | MSG_NOSIGNAL)
+#else
+#define SEND_FLAGS MSG_DONTWAIT
+#endif
+
+/* --- the kernel ---------------------------------------------------------- */
+
+/* Would-block counts as success with nothing sent. */
+static int
+sent_or_error(ssize_t result, size_t *sent_bytes)
+{
+    if (result >= 0) {
+        *sent_bytes = (size_t)result;
+        return 0;
+    }
+    *sent_bytes = 0;
+    return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR ? 0
+                                                                     : -errno;
+}
+
+static int
+send_one(FlStream *self, const char *data, size_t size_bytes,
+         size_t *sent_bytes)
+{
+    int code = fl_stream_check_number(self);
+    if (code < 0) {
+        return code;
+    }
+    fl_loop_expect_io(self->loop);
+    return sent_or_error(send(self->fd, data, size_bytes, SEND_FLAGS),
+                         sent_bytes);
+}
+
+/* One call either way; of a single vector send costs the kernel less. */
+static int
+send_vectors(FlStream *self, struct iovec *vectors, int count,
+             size_t *sent_bytes)
+{
+    if (count == 1) {
+        return send_one(self, vectors->iov_base, vectors->iov_len, sent_bytes);
+    }
+    struct msghdr message = {
+        .msg_iov = vectors,
+        .msg_iovlen = (size_t)count,
+    };
+    fl_loop_expect_io(self->loop);
+    return sent_or_error(sendmsg(self->fd, &message, SEND_FLAGS), sent_bytes);
+}
+
+/* Send from the queue until it is empty or the kernel takes no more.  0 or a
+   negative errno. */
+static int
+send_chunks(FlStream *self)
+{
+    FlWriteQueue *write_queue = &self->write_queue;
+    while (!fl_write_queue_is_empty(write_queue)) {
+        struct iovec vectors[MOST_VECTORS];
+        int count = fl_write_queue_vectors(write_queue, vectors, MOST_VECTORS);
+        size_t offered = 0, sent;
+        for (int at = 0; at < count; at++) {
+            offered += vectors[at].iov_len;
+        }
+        int code = send_vectors(self, vectors, count, &sent);
+        if (code < 0) {
+            return code;
+        }
+        fl_write_queue_consume(write_queue, sent);
+        if (sent < offered) {
+            break;
+        }
+    }
+    return 0;
+}
+
+/* A send failed: connection_lost is queued. */
+static void
+write_failed(FlStream *self, int code)
+{
+    PyObject *raised = PyErr_Occurred() ? PyErr_GetRaisedException() : NULL;
+    PyObject *exc = fl_errno_exception(code);
+    if (exc == NULL) {
+        exc = PyErr_GetRaisedException();
+    }
+    fl_stream_force_close(self, exc);
+    Py_DECREF(exc);
+    if (raised != NULL) {
+        PyErr_SetRaisedException(raised);
+    }
+}
+
+static int
+shut_down_writing(FlStream *self)
+{
+    self->eof_sent = true;
+    int code = fl_stream_check_number(self);
+    if (code < 0) {
+        return code;
+    }
+    fl_loop_expect_io(self->loop);
+    return shutdown(self->fd, SHUT_WR) < 0 ? -errno : 0;
+}
+
+/* What the kernel did not take waits for it. */
+static void
+wait_for_kernel(FlStream *self)
+{
+    int code = fl_stream_update_watch(self);
+    if (code < 0) {
+        write_failed(self, code);
+    }
+    else if (self->watch != NULL) {
+        /* A poll that is on, for another thread writes, knows nothing yet. */
+        fl_poller_wake_anythread(self->watch->poller);
+    }
+}
+
+/* Send what is queued; what is left waits for the kernel. */
+static void
+send_queue(FlStream *self)
+{
+    int code = send_chunks(self);
+    if (code < 0) {
+        write_failed(self, code);
+    }
+    else if (!fl_write_queue_is_empty(&self->write_queue)) {
+        wait_for_kernel(self);
+    }
+}
+
+/* --- holding ------------------------------------------------------------- */
+
+/* Note a write, and say whether it is to be held.  Another thread's never is:
+   asyncio's transports send it, and the loop may sleep, or the callback that
+   runs may wait for that thread. */
+static bool
+should_hold(FlStream *self)
+{
+    FlLoop *loop = self->loop;
+    int least = HABIT;
+    if (!loop->in_batch || (loop->off & FL_OFF_HOLD_WRITES)) {
+        return false; /* nothing comes that would send it */
+    }
+    if (!FL_HAVE_GIL) {
+        return false; /* another thread may write to the stream meanwhile */
+    }
+    if (self->write_dispatch == loop->dispatch) {
+        self->wrote_again = true;
+        least = 0;
+    }
+    else {
+        if (self->write_habit < 0) {
+            self->write_habit += self->write_habit != ALWAYS_AT_ONCE;
+        }
+        else if (!self->wrote_again) {
+            self->write_habit = 0;
+        }
+        else if (self->write_habit < HABIT) {
+            self->write_habit++;
+        }
+        self->wrote_again = false;
+        self->write_dispatch = loop->dispatch;
+    }
+    return self->write_habit >= least
+           && fl_loop_of_thread(loop->state) == loop;
+}
+
+static bool
+fits_held(const FlStream *self, size_t size_bytes)
+{
+    size_t limit = HELD_BYTES;
+    if (self->high_water_bytes < limit) {
+        limit = self->high_water_bytes;
+    }
+    return self->write_queue.size_bytes + size_bytes <= limit;
+}
+
+/* What is queued, all of it, waits for the callback's end. */
+static void
+hold(FlStream *self)
+{
+    FlLoop *loop = self->loop;
+    if (!fl_stream_is_holding(self)) {
+        FL_CHECK(loop->held == NULL, "one stream holds at a time");
+        loop->held = &self->held;
+        loop->held_since_ns = fl_clock_ns();
+        loop->held_forks = fl_forks_count();
+    }
+}
+
+/* Bytes that were held before a fork, in its child: the parent sends them. */
+static bool
+is_copy(const FlLoop *loop)
+{
+    return loop->held_forks != fl_forks_count();
+}
+
+void
+fl_stream_send_held(FlHeld *held)
+{
+    FlStream *self = FL_LIST_ENTRY(held, FlStream, held);
+    FlLoop *loop = self->loop;
+    if (self->write_habit >= 0
+        && fl_clock_ns() - loop->held_since_ns > SLOW_NS) {
+        self->write_habit = -CALLBACKS_AT_ONCE;
+    }
+    if (is_copy(loop)) {
+        fl_write_queue_clear(&self->write_queue);
+    }
+    else {
+        send_queue(self);
+    }
+}
+
+void
+fl_stream_flush(FlStream *self)
+{
+    if (fl_stream_is_holding(self)) {
+        fl_loop_send_held(self->loop);
+    }
+}
+
+void
+fl_stream_give_number_out(FlStream *self)
+{
+    if (self->loop != NULL && !fl_loop_on_other_thread(self->loop)) {
+        fl_stream_flush(self);
+    }
+    self->write_habit = ALWAYS_AT_ONCE;
+    self->given = true;
+    if (self->watch != NULL) {
+        /* It refuses a descriptor that was closed already. */
+        (void)fl_watch_share(self->watch);
+    }
+}
+
+/* --- write --------------------------------------------------------------- */
+
+/* Raise if nothing may be written now. */
+static int
+check_writable(FlStream *self, const char *method)
+{
+    if (self->eof_written) {
+        PyErr_Format(PyExc_RuntimeError, "Cannot call %s() after write_eof()",
+                     method);
+        return -1;
+    }
+    if (self->empty_waiter != NULL) {
+        PyErr_Format(PyExc_RuntimeError,
+                     "unable to %s; sendfile is in progress", method);
+        return -1;
+    }
+    return 0;
+}
+
+int
+fl_stream_drop_after_loss(FlStream *self)
+{
+    if (self->phase < FL_STREAM_LOST) {
+        return 0;
+    }
+    /* asyncio counts the loss itself as the first. */
+    if (++self->writes_after_loss >= QUIET_WRITES_AFTER_LOSS) {
+        return fl_stream_warn_lost(self) < 0 ? -1 : 1;
+    }
+    return 1;
+}
+
+/* What is written: `bytes` is the exact bytes object, or NULL when the data is
+   the caller's to change. */
+typedef struct {
+    const char *data;
+    size_t size_bytes;
+    PyObject *bytes;
+} Payload;
+
+/* Queue what was not sent.  0 or -1 with MemoryError. */
+static int
+queue_payload(FlStream *self, const Payload *payload, size_t sent_bytes)
+{
+    if (payload->bytes != NULL) {
+        return fl_write_queue_append(&self->write_queue, payload->bytes,
+                                     sent_bytes);
+    }
+    PyObject *copy = PyBytes_FromStringAndSize(payload->data + sent_bytes,
+                                               (Py_ssize_t)(payload->size_bytes
+                                                            - sent_bytes));
+    if (copy == NULL) {
+        return -1;
+    }
+    int code = fl_write_queue_append(&self->write_queue, copy, 0);
+    Py_DECREF(copy);
+    return code;
+}
+
+/* Before a write: send what is held and may not be held any longer, so that
+   nothing is overtaken.  Whether something waits for the kernel then. */
+static bool
+make_way(FlStream *self, bool held)
+{
+    FlLoop *loop = self->loop;
+    if (fl_stream_is_holding(self) ? !held : !fl_loop_on_other_thread(loop)) {
+        fl_loop_send_held(loop);
+    }
+    return !fl_stream_is_holding(self)
+           && !fl_write_queue_is_empty(&self->write_queue);
+}
+
+static int
+write_payload(FlStream *self, const Payload *payload)
+{
+    size_t size = payload->size_bytes, sent = 0;
+    int code = size == 0 ? 1 : fl_stream_drop_after_loss(self);
+    if (code != 0) {
+        return code < 0 ? -1 : 0;
+    }
+    bool held = should_hold(self) && fits_held(self, size);
+    bool waiting = make_way(self, held);
+    if (self->phase >= FL_STREAM_LOST) {
+        return 0; /* what was held could not be sent */
+    }
+    if (!waiting && !held) {
+        code = send_one(self, payload->data, size, &sent);
+        if (code < 0) {
+            write_failed(self, code);
+            return 0;
+        }
+        if (sent == size) {
+            return 0;
+        }
+    }
+    if (queue_payload(self, payload, sent) < 0) {
+        return -1;
+    }
+    if (held && !waiting) {
+        hold(self);
+    }
+    else {
+        wait_for_kernel(self);
+    }
+    return 0;
+}
+
+/* Exact bytes for any buffer: a new reference. */
+static PyObject *
+as_bytes(PyObject *data)
+{
+    Py_buffer view;
+    if (PyBytes_CheckExact(data)) {
+        return Py_NewRef(data);
+    }
+    if (!PyObject_CheckBuffer(data)) {
+        PyErr_Format(
+            PyExc_TypeError,
+            "memoryview: a bytes-like object is required, not '%.200s'",
+            Py_TYPE(data)->tp_name);
+        return NULL;
+    }
+    if (PyObject_GetBuffer(data, &view, PyBUF_FULL_RO) < 0) {
+        return NULL;
+    }
+    PyObject *bytes = PyBytes_FromStringAndSize(NULL, view.len);
+    if (bytes != NULL
+        && PyBuffer_ToContiguous(PyBytes_AS_STRING(bytes), &view, view.len,
+                                 'C')
+               < 0)
+    {
+        Py_CLEAR(bytes);
+    }
+    PyBuffer_Release(&view);
+    return bytes;
+}
+
+/* A buffer in one piece is sent from where it lies; what waits is copied. */
+static int
+write_buffer(FlStream *self, PyObject *data)
+{
+    Py_buffer view;
+    if (PyObject_GetBuffer(data, &view, PyBUF_FULL_RO) < 0) {
+        return -1;
+    }
+    Payload payload = {view.buf, (size_t)view.len, NULL};
+    PyObject *copy = NULL;
+    int code = 0;
+    if (!PyBuffer_IsContiguous(&view, 'C')) {
+        copy = as_bytes(data);
+        if (copy == NULL) {
+            code = -1;
+        }
+        else {
+            payload.data = PyBytes_AS_STRING(copy);
+            payload.bytes = copy;
+        }
+    }
+    if (code == 0) {
+        code = write_payload(self, &payload);
+    }
+    Py_XDECREF(copy);
+    PyBuffer_Release(&view);
+    return code;
+}
+
+static void
+refuse(PyObject *data)
+{
+    PyObject *name = PyType_GetName(Py_TYPE(data));
+    if (name != NULL) {
+        PyErr_Format(PyExc_TypeError,
+                     "data argument must be a " FL_WRITABLE_TYPES
+                     " object, not '%U'",
+                     name);
+        Py_DECREF(name);
+    }
+}
+
+PyObject *
+fl_stream_write(FlStream *self, PyObject *data)
+{
+    bool exact = PyBytes_CheckExact(data);
+    if (!exact && !PyBytes_Check(data) && !PyByteArray_Check(data)
+        && !PyMemoryView_Check(data))
+    {
+        refuse(data);
+        return NULL;
+    }
+    if (check_writable(self, "write") < 0) {
+        return NULL;
+    }
+    int code;
+    if (exact) {
+        Payload payload = {PyBytes_AS_STRING(data),
+                           (size_t)PyBytes_GET_SIZE(data), data};
+        code = write_payload(self, &payload);
+    }
+    else {
+        code = write_buffer(self, data);
+    }
+    /* Here, where the caller's buffer is not exported any more: the protocol
+       may clear it. */
+    if (code < 0 || fl_stream_maybe_pause(self) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+/* --- writelines ---------------------------------------------------------- */
+
+/* The items as a new list of exact, non-empty bytes: all or nothing. */
+static PyObject *
+bytes_list(PyObject *lines)
+{
+    PyObject *iterator = PyObject_GetIter(lines);
+    PyObject *list = iterator == NULL ? NULL : PyList_New(0);
+    PyObject *item;
+    while (list != NULL && (item = PyIter_Next(iterator)) != NULL) {
+        PyObject *bytes = as_bytes(item);
+        Py_DECREF(item);
+        if (bytes == NULL
+            || (PyBytes_GET_SIZE(bytes) > 0 && PyList_Append(list, bytes) < 0))
+        {
+            Py_CLEAR(list);
+        }
+        Py_XDECREF(bytes);
+    }
+    Py_XDECREF(iterator);
+    if (PyErr_Occurred()) {
+        Py_CLEAR(list);
+    }
+    return list;
+}
+
+/* Append all and hold them as one write; then let them go, unless the
+   callback's habit says to wait for its end. */
+static int
+write_list(FlStream *self, PyObject *list)
+{
+    bool held = should_hold(self);
+    bool waiting = make_way(self, held);
+    int code = 0;
+    if (self->phase >= FL_STREAM_LOST) {
+        return 0;
+    }
+    for (Py_ssize_t at = 0; code == 0 && at < PyList_GET_SIZE(list); at++) {
+        code = fl_write_queue_append(&self->write_queue,
+                                     PyList_GET_ITEM(list, at), 0);
+    }
+    if (waiting) {
+        wait_for_kernel(self);
+    }
+    else if (held && fits_held(self, 0)) {
+        hold(self);
+    }
+    else if (fl_stream_is_holding(self)) {
+        fl_stream_flush(self);
+    }
+    else {
+        send_queue(self);
+    }
+    return code < 0 ? -1 : fl_stream_maybe_pause(self);
+}
+
+PyObject *
+fl_stream_writelines(FlStream *self, PyObject *lines)
+{
+    if (check_writable(self, "writelines") < 0) {
+        return NULL;
+    }
+    PyObject *list = bytes_list(lines);
+    if (list == NULL) {
+        return NULL;
+    }
+    int code = 0;
+    if (PyList_GET_SIZE(list) > 0) {
+        code = fl_stream_drop_after_loss(self);
+        if (code == 0) {
+            code = write_list(self, list);
+        }
+    }
+    Py_DECREF(list);
+    if (code < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+/* --- the end of writing -------------------------------------------------- */
+
+PyObject *
+fl_stream_write_eof(FlStream *self, PyObject *Py_UNUSED(ignored))
+{
+    if (fl_stream_is_closing(self) || self->eof_written) {
+        Py_RETURN_NONE;
+    }
+    fl_stream_flush(self);
+    if (fl_stream_is_closing(self)) {
+        Py_RETURN_NONE; /* that failed */
+    }
+    self->eof_written = true;
+    int code = 0;
+    if (fl_write_queue_is_empty(&self->write_queue)) {
+        code = shut_down_writing(self);
+    }
+    if (code < 0) {
+        (void)fl_raise_errno(code);
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+/* All that waited was sent: watch for that no more, and do what waited. */
+static int
+end_waiting(FlStream *self)
+{
+    self->awaits_room = false;
+    int code = fl_stream_update_watch(self);
+    if (code == 0 && self->empty_waiter != NULL
+        && fl_stream_set_if_pending(self, self->empty_waiter,
+                                    self->state->names.set_result, Py_None)
+               < 0)
+    {
+        return -1;
+    }
+    if (code == 0 && self->phase == FL_STREAM_CLOSING) {
+        return fl_stream_call_connection_lost(self);
+    }
+    /* resume_writing may have sent it itself. */
+    bool eof_waits = self->eof_written && !self->eof_sent;
+    if (code == 0 && eof_waits && self->phase == FL_STREAM_OPEN) {
+        code = shut_down_writing(self);
+    }
+    if (code < 0) {
+        write_failed(self, code);
+    }
+    return 0;
+}
+
+int
+fl_stream_write_ready(FlStream *self)
+{
+    if (self->phase >= FL_STREAM_LOST) {
+        return 0;
+    }
+    if (fl_write_queue_is_empty(&self->write_queue)) {
+        /* Still watched: sendfile waits for room, or resume_writing has left
+           the loop by an exception. */
+        return self->watch->wanted & FL_WRITABLE ? end_waiting(self) : 0;
+    }
+    int code = send_chunks(self);
+    if (code < 0) {
+        write_failed(self, code);
+        return 0;
+    }
+    if (fl_stream_maybe_resume(self) < 0) {
+        return -1;
+    }
+    /* resume_writing may have written, closed or aborted. */
+    fl_stream_flush(self);
+    if (self->phase >= FL_STREAM_LOST
+        || !fl_write_queue_is_empty(&self->write_queue))
+    {
+        return 0;
+    }
+    return end_waiting(self);
+}

@@ -1,0 +1,600 @@
+/* The Python face of transports: methods of both types, and StreamTransport
+   itself.
+
+   Everything here checks and converts; what it does is done in stream.c,
+   stream_read.c, stream_write.c, flow.c and extra_info.c.
+
+   1. A stream whose loop was closed under it raises "Event loop is closed"
+      where asyncio's transport would, by asking its loop to call soon. */
+#include "transport/transport.h"
+
+#include "core/fd_set.h"
+#include "core/loop.h"
+#include "py/args.h"
+#include "py/compat.h"
+#include "py/errors.h"
+#include "py/state.h"
+#include "transport/flow.h"
+#include "transport/stream.h"
+#include "transport/stream_error.h"
+#include "transport/stream_write.h"
+#include "transport/write_queue.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* True in a thread that, for want of a GIL, must leave the call to the loop's
+   thread; *result is what the call returns then. */
+static bool
+called_elsewhere(FlStream *self, PyObject *method, PyObject **result)
+{
+    if (FL_HAVE_GIL || self->loop == NULL
+        || !fl_loop_on_other_thread(self->loop)) {
+        return false;
+    }
+    PyObject *bound = PyObject_GetAttr((PyObject *)self, method);
+    PyObject *queued = bound == NULL
+                           ? NULL
+                           : PyObject_CallMethodOneArg(
+                               (PyObject *)self->loop,
+                               self->state->names.call_soon_threadsafe, bound);
+    Py_XDECREF(bound);
+    *result = queued == NULL ? NULL : Py_NewRef(Py_None);
+    Py_XDECREF(queued);
+    return true;
+}
+
+/* The loop's part in close and abort: nothing may be queued once it is
+   closed. */
+static int
+check_loop(FlStream *self)
+{
+    return self->loop == NULL ? 0 : fl_loop_check_open(self->loop);
+}
+
+int
+fl_stream_warn_lost(FlStream *self)
+{
+    PyObject *result = PyObject_CallMethodNoArgs(self->state->streams,
+                                                 self->state->names.warn_lost);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+int
+fl_stream_log(FlStream *self, const char *event)
+{
+    PyObject *text = PyUnicode_FromString(event);
+    PyObject *result =
+        text == NULL
+            ? NULL
+            : PyObject_CallMethodObjArgs(self->state->streams,
+                                         self->state->names.log_event,
+                                         (PyObject *)self, text, NULL);
+    Py_XDECREF(text);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+/* --- extra info ---------------------------------------------------------- */
+
+const char fl_transport_get_extra_info_doc[] =
+    "get_extra_info($self, name, default=None)\n--\n\n"
+    "Return what is known of the connection under a name: 'socket',\n"
+    "'sockname' or 'peername', or what it was made with; else default.\n\n"
+    "Implements asyncio's BaseTransport.get_extra_info().  Once the socket's\n"
+    "descriptor was taken, each write is sent at once.";
+
+/* --- closing ------------------------------------------------------------- */
+
+const char fl_transport_close_doc[] =
+    "close($self, /)\n--\n\n"
+    "Close the transport: send what was written, then call\n"
+    "connection_lost(None).  Implements asyncio's BaseTransport.close().";
+
+PyObject *
+fl_transport_close(FlStream *self, PyObject *Py_UNUSED(ignored))
+{
+    PyObject *result;
+    if (called_elsewhere(self, self->state->names.close, &result)) {
+        return result;
+    }
+    if (fl_stream_is_closing(self)) {
+        Py_RETURN_NONE;
+    }
+    if (check_loop(self) < 0) {
+        return NULL;
+    }
+    fl_stream_close(self);
+    Py_RETURN_NONE;
+}
+
+const char fl_transport_abort_doc[] =
+    "abort($self, /)\n--\n\n"
+    "Close at once: drop what the system has not taken, then call\n"
+    "connection_lost(None).  Implements asyncio's WriteTransport.abort().";
+
+PyObject *
+fl_transport_abort(FlStream *self, PyObject *Py_UNUSED(ignored))
+{
+    PyObject *result;
+    if (called_elsewhere(self, self->state->names.abort, &result)) {
+        return result;
+    }
+    if (self->phase >= FL_STREAM_LOST) {
+        Py_RETURN_NONE;
+    }
+    if (check_loop(self) < 0) {
+        return NULL;
+    }
+    fl_stream_flush(self);
+    fl_stream_force_close(self, NULL);
+    Py_RETURN_NONE;
+}
+
+const char fl_transport_force_close_doc[] =
+    "_force_close($self, exc)\n--\n\n"
+    "abort() with an exception for connection_lost; asyncio's private name.";
+
+static PyObject *
+force_close(FlStream *self, PyObject *exc)
+{
+    if (self->phase < FL_STREAM_LOST) {
+        if (check_loop(self) < 0) {
+            return NULL;
+        }
+        fl_stream_flush(self);
+        fl_stream_force_close(self, exc == Py_None ? NULL : exc);
+    }
+    Py_RETURN_NONE;
+}
+
+const char fl_transport_fatal_error_doc[] =
+    "_fatal_error($self, exc, message='Fatal error on transport')\n--\n\n"
+    "Report an exception and close with it; asyncio's private name.";
+
+PyObject *
+fl_transport_fatal_error(FlStream *self, PyObject *args, PyObject *kwargs)
+{
+    static char *keywords[] = {"exc", "message", NULL};
+    PyObject *exc;
+    const char *message = "Fatal error on transport";
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|s:_fatal_error",
+                                     keywords, &exc, &message))
+    {
+        return NULL;
+    }
+    if (!PyExceptionInstance_Check(exc)) {
+        PyErr_SetString(PyExc_TypeError, "exc must be an exception");
+        return NULL;
+    }
+    if (fl_stream_fatal_exception(self, exc, message) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+const char fl_transport_is_closing_doc[] =
+    "is_closing($self, /)\n--\n\n"
+    "Return True if the transport is closing or closed.\n\n"
+    "Implements asyncio's BaseTransport.is_closing().";
+
+PyObject *
+fl_transport_is_closing(FlStream *self, PyObject *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(fl_stream_is_closing(self));
+}
+
+/* --- reading ------------------------------------------------------------- */
+
+static PyObject *
+set_paused(FlStream *self, bool paused)
+{
+    if (fl_stream_is_closing(self) || self->paused == paused) {
+        Py_RETURN_NONE;
+    }
+    self->paused = paused;
+    if (!paused && check_loop(self) < 0) {
+        return NULL;
+    }
+    int code = fl_stream_update_watch(self);
+    if (code < 0) {
+        (void)fl_raise_errno(code);
+        return NULL;
+    }
+    if (self->loop->debug
+        && fl_stream_log(self, paused ? "pauses reading" : "resumes reading")
+               < 0)
+    {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+const char fl_transport_pause_reading_doc[] =
+    "pause_reading($self, /)\n--\n\n"
+    "Call data_received no more until resume_reading().\n\n"
+    "Implements asyncio's ReadTransport.pause_reading().";
+
+PyObject *
+fl_transport_pause_reading(FlStream *self, PyObject *Py_UNUSED(ignored))
+{
+    PyObject *result;
+    if (called_elsewhere(self, self->state->names.pause_reading, &result)) {
+        return result;
+    }
+    return set_paused(self, true);
+}
+
+const char fl_transport_resume_reading_doc[] =
+    "resume_reading($self, /)\n--\n\n"
+    "Deliver data again.  Implements asyncio's\n"
+    "ReadTransport.resume_reading().";
+
+PyObject *
+fl_transport_resume_reading(FlStream *self, PyObject *Py_UNUSED(ignored))
+{
+    PyObject *result;
+    if (called_elsewhere(self, self->state->names.resume_reading, &result)) {
+        return result;
+    }
+    return set_paused(self, false);
+}
+
+const char fl_transport_is_reading_doc[] =
+    "is_reading($self, /)\n--\n\n"
+    "Return True while data is delivered.  Implements asyncio's\n"
+    "ReadTransport.is_reading().";
+
+PyObject *
+fl_transport_is_reading(FlStream *self, PyObject *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(fl_stream_is_reading(self));
+}
+
+/* --- protocol ------------------------------------------------------------ */
+
+const char fl_transport_set_protocol_doc[] =
+    "set_protocol($self, protocol)\n--\n\n"
+    "Deliver to another protocol from now on, a Protocol or a\n"
+    "BufferedProtocol.  Implements asyncio's BaseTransport.set_protocol().";
+
+static PyObject *
+set_protocol(FlStream *self, PyObject *protocol)
+{
+    if (fl_stream_set_protocol(self, protocol) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+const char fl_transport_get_protocol_doc[] =
+    "get_protocol($self, /)\n--\n\n"
+    "Return the protocol, None once the connection is lost.\n\n"
+    "Implements asyncio's BaseTransport.get_protocol().";
+
+PyObject *
+fl_transport_get_protocol(FlStream *self, PyObject *Py_UNUSED(ignored))
+{
+    return Py_NewRef(self->protocol == NULL ? Py_None : self->protocol);
+}
+
+/* --- writing ------------------------------------------------------------- */
+
+static const char write_doc[] =
+    "write($self, data)\n--\n\n"
+    "Send bytes, or a bytearray or memoryview (the caller may change it\n"
+    "afterwards), in order and without blocking.\n\n"
+    "Raises TypeError for other types, RuntimeError after write_eof().\n"
+    "Implements asyncio's WriteTransport.write().  A second write in one\n"
+    "callback is sent when the callback returns.";
+
+static const char writelines_doc[] =
+    "writelines($self, list_of_data)\n--\n\n"
+    "Send an iterable of buffers with as few system calls as can be.\n\n"
+    "Implements asyncio's WriteTransport.writelines().";
+
+static const char write_eof_doc[] =
+    "write_eof($self, /)\n--\n\n"
+    "Shut the write side down once everything was sent.\n\n"
+    "Implements asyncio's WriteTransport.write_eof().";
+
+static const char can_write_eof_doc[] =
+    "can_write_eof($self, /)\n--\n\n"
+    "Return True.  Implements asyncio's WriteTransport.can_write_eof().";
+
+static PyObject *
+stream_can_write_eof(PyObject *Py_UNUSED(self), PyObject *Py_UNUSED(ignored))
+{
+    Py_RETURN_TRUE;
+}
+
+const char fl_transport_get_buffer_size_doc[] =
+    "get_write_buffer_size($self, /)\n--\n\n"
+    "Return how many bytes wait for the system to take them.\n\n"
+    "Implements asyncio's WriteTransport.get_write_buffer_size().";
+
+PyObject *
+fl_transport_get_buffer_size(FlStream *self, PyObject *Py_UNUSED(ignored))
+{
+    bool held = fl_stream_is_holding(self);
+    return PyLong_FromSize_t(held ? 0 : self->write_queue.size_bytes);
+}
+
+const char fl_transport_get_buffer_limits_doc[] =
+    "get_write_buffer_limits($self, /)\n--\n\n"
+    "Return the low and high water marks in bytes.\n\n"
+    "Implements asyncio's WriteTransport.get_write_buffer_limits().";
+
+PyObject *
+fl_transport_get_buffer_limits(FlStream *self, PyObject *Py_UNUSED(ignored))
+{
+    return Py_BuildValue("nn", (Py_ssize_t)self->low_water_bytes,
+                         (Py_ssize_t)self->high_water_bytes);
+}
+
+const char fl_transport_set_buffer_limits_doc[] =
+    "set_write_buffer_limits($self, high=None, low=None)\n--\n\n"
+    "Set the marks, in bytes, at which the protocol is paused and resumed.\n"
+    "\n"
+    "Raises ValueError unless high >= low >= 0.  Implements asyncio's\n"
+    "WriteTransport.set_write_buffer_limits().";
+
+PyObject *
+fl_transport_set_buffer_limits(FlStream *self, PyObject *args,
+                               PyObject *kwargs)
+{
+    static char *keywords[] = {"high", "low", NULL};
+    PyObject *high_object = Py_None, *low_object = Py_None;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs,
+                                     "|OO:set_write_buffer_limits", keywords,
+                                     &high_object, &low_object))
+    {
+        return NULL;
+    }
+    Py_ssize_t high = 0, low = 0;
+    if ((high_object != Py_None && fl_flow_mark(high_object, &high) < 0)
+        || (low_object != Py_None && fl_flow_mark(low_object, &low) < 0))
+    {
+        return NULL;
+    }
+    if (high_object == Py_None) {
+        high = low_object == Py_None      ? FL_HIGH_WATER_BYTES
+               : low > PY_SSIZE_T_MAX / 4 ? PY_SSIZE_T_MAX
+               : low < PY_SSIZE_T_MIN / 4 ? PY_SSIZE_T_MIN
+                                          : 4 * low;
+    }
+    if (low_object == Py_None) {
+        low = high < 0 ? ~(~high / 4) : high / 4; /* as Python divides */
+    }
+    if (high < low || low < 0) {
+        PyErr_Format(PyExc_ValueError,
+                     "high (%zd) must be >= low (%zd) must be >= 0", high,
+                     low);
+        return NULL;
+    }
+    self->high_water_bytes = (size_t)high;
+    self->low_water_bytes = (size_t)low;
+    fl_stream_flush(self);
+    if (self->phase < FL_STREAM_LOST && fl_stream_maybe_pause(self) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static const char make_empty_waiter_doc[] =
+    "_make_empty_waiter($self, /)\n--\n\n"
+    "A future that is done once nothing waits to be sent; until it is reset\n"
+    "writing raises RuntimeError.  What asyncio's sendfile asks for.";
+
+static PyObject *
+stream_make_empty_waiter(FlStream *self, PyObject *Py_UNUSED(ignored))
+{
+    if (self->empty_waiter != NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "Empty waiter is already set");
+        return NULL;
+    }
+    if (self->loop == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "Transport is closing");
+        return NULL;
+    }
+    fl_stream_flush(self);
+    PyObject *waiter =
+        PyObject_CallMethodNoArgs((PyObject *)self->loop,
+                                  self->state->names.create_future);
+    if (waiter == NULL) {
+        return NULL;
+    }
+    if (fl_write_queue_is_empty(&self->write_queue)) {
+        PyObject *result =
+            PyObject_CallMethodOneArg(waiter, self->state->names.set_result,
+                                      Py_None);
+        if (result == NULL) {
+            Py_DECREF(waiter);
+            return NULL;
+        }
+        Py_DECREF(result);
+    }
+    self->empty_waiter = Py_NewRef(waiter);
+    return waiter;
+}
+
+static const char make_room_waiter_doc[] =
+    "_make_room_waiter($self, /)\n--\n\n"
+    "A future that is done once the kernel takes more bytes; sendfile, which\n"
+    "has an empty waiter, waits for this one in its place.";
+
+static PyObject *
+stream_make_room_waiter(FlStream *self, PyObject *Py_UNUSED(ignored))
+{
+    if (self->loop == NULL) {
+        PyErr_SetString(PyExc_ConnectionError, FL_STREAM_CLOSED_TEXT);
+        return NULL;
+    }
+    PyObject *waiter =
+        PyObject_CallMethodNoArgs((PyObject *)self->loop,
+                                  self->state->names.create_future);
+    if (waiter == NULL) {
+        return NULL;
+    }
+    Py_XSETREF(self->empty_waiter, Py_NewRef(waiter));
+    self->awaits_room = true;
+    int code = fl_stream_update_watch(self);
+    if (code < 0) {
+        Py_DECREF(waiter);
+        (void)fl_raise_errno(code);
+        return NULL;
+    }
+    return waiter;
+}
+
+static const char reset_empty_waiter_doc[] =
+    "_reset_empty_waiter($self, /)\n--\n\n"
+    "Allow writing again after sendfile.";
+
+static PyObject *
+stream_reset_empty_waiter(FlStream *self, PyObject *Py_UNUSED(ignored))
+{
+    Py_CLEAR(self->empty_waiter);
+    self->awaits_room = false;
+    int code = fl_stream_update_watch(self);
+    if (code < 0) {
+        (void)fl_raise_errno(code);
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+/* --- the type ------------------------------------------------------------ */
+
+PyObject *
+fl_transport_repr(FlStream *self)
+{
+    static const char *const phases[] = {"", "", " closing", " closing",
+                                         " closed"};
+    const char *state = phases[self->phase];
+    const char *name = strrchr(Py_TYPE(self)->tp_name, '.') + 1;
+    if (self->loop == NULL || self->watch == NULL) {
+        return PyUnicode_FromFormat("<%s%s fd=%d>", name, state, self->number);
+    }
+    return PyUnicode_FromFormat(
+        "<%s%s fd=%d read=%s write=<%s, bufsize=%zu>>", name, state, self->fd,
+        self->watch->wanted & FL_READABLE ? "polling" : "idle",
+        self->watch->wanted & FL_WRITABLE ? "polling" : "idle",
+        self->write_queue.size_bytes);
+}
+
+static PyGetSetDef stream_getset[] = {
+    FL_DICT_GETTER,
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+#if PY_VERSION_HEX < 0x030C0000
+static PyMemberDef stream_members[] = {
+    {"__dictoffset__", T_PYSSIZET, offsetof(FlStream, dict), READONLY, NULL},
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(FlStream, weakrefs), READONLY,
+     NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+#endif
+
+/* A method of one parameter, which may be given by name as to asyncio's. */
+#define ONE(function, name, parameter, call)                           \
+    FL_NAMED_ONE(function)                                             \
+    {                                                                  \
+        PyObject *value =                                              \
+            FL_LIKELY(nargs == 1 && kwnames == NULL)                   \
+                ? args[0]                                              \
+                : fl_parse_one(name, parameter, args, nargs, kwnames); \
+        return value == NULL ? NULL : call(self, value);               \
+    }
+
+ONE(fl_transport_force_close, "_force_close", "exc", force_close)
+ONE(fl_transport_set_protocol, "set_protocol", "protocol", set_protocol)
+static ONE(stream_write, "write", "data",
+           fl_stream_write) static ONE(stream_writelines, "writelines",
+                                       "list_of_data", fl_stream_writelines)
+
+    static PyMethodDef stream_methods[] = {
+        FL_COMMON_METHODS,
+        FL_COMMON_METHOD(resume_reading, resume_reading, METH_NOARGS),
+        FL_METHOD("write", stream_write, FL_FASTCALL, write_doc),
+        FL_METHOD("writelines", stream_writelines, FL_FASTCALL,
+                  writelines_doc),
+        FL_METHOD("write_eof", fl_stream_write_eof, METH_NOARGS,
+                  write_eof_doc),
+        FL_METHOD("can_write_eof", stream_can_write_eof, METH_NOARGS,
+                  can_write_eof_doc),
+        FL_METHOD("_make_empty_waiter", stream_make_empty_waiter, METH_NOARGS,
+                  make_empty_waiter_doc),
+        FL_METHOD("_make_room_waiter", stream_make_room_waiter, METH_NOARGS,
+                  make_room_waiter_doc),
+        FL_METHOD("_reset_empty_waiter", stream_reset_empty_waiter,
+                  METH_NOARGS, reset_empty_waiter_doc),
+        {NULL, NULL, 0, NULL},
+};
+
+static const char stream_doc[] =
+    "A TCP or Unix socket's asyncio.Transport; the loop makes them.";
+
+static PyType_Slot stream_slots[] = {
+    {Py_tp_doc, (void *)stream_doc},
+    {Py_tp_dealloc, fl_stream_dealloc},
+    {Py_tp_finalize, fl_stream_finalize},
+    {Py_tp_traverse, fl_stream_traverse},
+    {Py_tp_clear, fl_stream_clear},
+    {Py_tp_repr, fl_transport_repr},
+    {Py_tp_methods, stream_methods},
+    {Py_tp_getset, stream_getset},
+#if PY_VERSION_HEX < 0x030C0000
+    {Py_tp_members, stream_members},
+#endif
+    {0, NULL},
+};
+
+static PyType_Spec stream_spec = {
+    .name = "fastloop._core.StreamTransport",
+    .basicsize = sizeof(FlStream),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | FL_DICT_FLAGS
+             | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = stream_slots,
+};
+
+#define UNUSED_SLOT(at) \
+    (offsetof(FlStream, unused) + (at) * sizeof(PyObject *))
+
+const FlBaseSlot fl_transport_base_slots[] = {
+    {"_extra", offsetof(FlStream, extra)},
+    {"_high_water", UNUSED_SLOT(0)},
+    {"_loop", UNUSED_SLOT(1)},
+    {"_low_water", UNUSED_SLOT(2)},
+    {"_protocol_paused", UNUSED_SLOT(3)},
+    {NULL, UNUSED_SLOT(4)},
+};
+
+int
+fl_transport_register(PyObject *module, FlState *state)
+{
+    state->stream_type =
+        fl_type_derive(module, &stream_spec, state->asyncio_transport, NULL,
+                       fl_transport_base_slots);
+    if (state->stream_type == NULL) {
+        return -1;
+    }
+    PyObject *type = (PyObject *)state->stream_type;
+    state->streams = PyImport_ImportModule("fastloop._streams");
+    if (state->streams == NULL) {
+        return -1;
+    }
+    PyObject *mode =
+        PyObject_GetAttrString(state->streams, "SENDFILE_COMPATIBLE");
+    int code =
+        mode == NULL
+            ? -1
+            : PyObject_SetAttrString(type, "_sendfile_compatible", mode);
+    Py_XDECREF(mode);
+    if (code == 0) {
+        code = PyObject_SetAttrString(type, "_start_tls_compatible", Py_True);
+    }
+    return code;
+}

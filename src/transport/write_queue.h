@@ -1,0 +1,56 @@
+/* The write queue: bytes objects that wait for the kernel, in order.
+
+   It owns a reference to each; the first may be sent in part.  append takes a
+   new reference and fails with MemoryError, changing nothing.  One thread.
+
+   Of a datagram transport it holds pairs instead, bytes and an address of any
+   type, for which there are calls of their own. */
+#ifndef FL_TRANSPORT_WRITE_QUEUE_H
+#define FL_TRANSPORT_WRITE_QUEUE_H
+
+#include "py/compat.h"
+
+#include <sys/uio.h>
+
+#define FL_WRITE_QUEUE_INLINE 4
+
+typedef struct {
+    PyObject **items; /* bytes; points at few or at allocated memory */
+    PyObject *few[FL_WRITE_QUEUE_INLINE];
+    size_t head; /* index of the first that waits */
+    size_t tail; /* index behind the last */
+    size_t capacity;
+    size_t sent_bytes; /* of the first */
+    size_t size_bytes; /* what waits in all */
+} FlWriteQueue;
+
+void fl_write_queue_init(FlWriteQueue *write_queue);
+
+/* Drop everything and the memory. */
+void fl_write_queue_clear(FlWriteQueue *write_queue);
+
+int fl_write_queue_append(FlWriteQueue *write_queue, PyObject *bytes,
+                          size_t sent_bytes);
+
+/* Point up to `limit` vectors at what waits; how many were filled. */
+int fl_write_queue_vectors(const FlWriteQueue *write_queue,
+                           struct iovec *vectors, int limit);
+
+/* The kernel took this many bytes. */
+void fl_write_queue_consume(FlWriteQueue *write_queue, size_t size_bytes);
+
+/* The same for pairs: append one that counts size_bytes, look at one (borrowed
+   references; NULL: there are no more), drop the first. */
+int fl_write_queue_append_pair(FlWriteQueue *write_queue, PyObject *bytes,
+                               PyObject *address, size_t size_bytes);
+PyObject *const *fl_write_queue_pair(const FlWriteQueue *write_queue,
+                                     size_t index);
+void fl_write_queue_drop_pair(FlWriteQueue *write_queue, size_t size_bytes);
+
+static inline bool
+fl_write_queue_is_empty(const FlWriteQueue *write_queue)
+{
+    return write_queue->head == write_queue->tail;
+}
+
+#endif

@@ -1,0 +1,206 @@
+"""The timer queue (src/base/timer_queue.c), alone: against a sorted list.
+
+It is plain C, so it is compiled here by itself and driven through ctypes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import random
+import shutil
+import subprocess
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# Nothing of the extension runs here; ctypes keeps what it is shown.
+pytestmark = pytest.mark.no_refcount
+
+SOURCE = Path(__file__).resolve().parents[2] / "src"
+NEVER = 2**63 - 1
+
+
+class Node(ctypes.Structure):
+    """FlTimerNode."""
+
+    _fields_ = [("deadline_ns", ctypes.c_int64), ("place", ctypes.c_size_t)]
+
+
+class Queue(ctypes.Structure):
+    """FlTimerQueue."""
+
+    _fields_ = [
+        ("heap", ctypes.c_void_p),
+        ("heap_size", ctypes.c_size_t),
+        ("heap_capacity", ctypes.c_size_t),
+        ("line", ctypes.c_void_p),
+        ("line_head", ctypes.c_size_t),
+        ("line_tail", ctypes.c_size_t),
+        ("line_capacity", ctypes.c_size_t),
+        ("line_removed", ctypes.c_size_t),
+        ("sequence", ctypes.c_uint64),
+        ("next_ns", ctypes.c_int64),
+    ]
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    compiler = shutil.which(
+        (sysconfig.get_config_var("CC") or "cc").split()[0]
+    ) or shutil.which("cc")
+    assert compiler, "what built fastloop compiles this too"
+    built = tmp_path_factory.mktemp("timer_queue") / "timer_queue.so"
+    subprocess.run(
+        [
+            compiler,
+            *("-std=c11", "-O1", "-shared", "-fPIC", f"-I{SOURCE}"),
+            *(str(SOURCE / "base" / "timer_queue.c"), "-o", str(built)),
+        ],
+        check=True,
+        timeout=60,
+    )
+    loaded = ctypes.CDLL(str(built))
+    node, queue = ctypes.POINTER(Node), ctypes.POINTER(Queue)
+    loaded.fl_timer_queue_push.argtypes = [queue, node, ctypes.c_int64]
+    loaded.fl_timer_queue_remove.argtypes = [queue, node]
+    loaded.fl_timer_queue_pop_due.argtypes = [queue, ctypes.c_int64]
+    loaded.fl_timer_queue_pop_due.restype = node
+    loaded.fl_timer_queue_pop_any.restype = node
+    loaded.fl_timer_queue_count.restype = ctypes.c_size_t
+    return loaded
+
+
+class Timers:
+    """The queue, and beside it the list it must agree with."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self.c = library
+        self.queue = Queue()
+        self.nodes: dict[int, Node] = {}
+        self.model: list[tuple[int, int]] = []
+        self.made = 0
+        library.fl_timer_queue_init(ctypes.byref(self.queue))
+
+    def push(self, deadline_ns: int) -> int:
+        node, name = Node(), self.made
+        self.made += 1
+        assert (
+            self.c.fl_timer_queue_push(
+                ctypes.byref(self.queue), ctypes.byref(node), deadline_ns
+            )
+            == 0
+        )
+        self.nodes[name] = node
+        self.model.append((deadline_ns, name))
+        return name
+
+    def remove(self, name: int) -> None:
+        node = self.nodes.pop(name)
+        self.c.fl_timer_queue_remove(
+            ctypes.byref(self.queue), ctypes.byref(node)
+        )
+        assert node.place == 0
+        self.model = [entry for entry in self.model if entry[1] != name]
+
+    def pop_due(self, now_ns: int) -> int | None:
+        found = self.c.fl_timer_queue_pop_due(ctypes.byref(self.queue), now_ns)
+        due = min(
+            (entry for entry in self.model if entry[0] <= now_ns), default=None
+        )
+        if due is None:
+            assert not found
+            return None
+        node = self.nodes.pop(due[1])
+        assert ctypes.addressof(found.contents) == ctypes.addressof(node)
+        assert node.place == 0
+        self.model.remove(due)
+        return due[1]
+
+    def check(self) -> None:
+        first = min((entry[0] for entry in self.model), default=NEVER)
+        assert self.queue.next_ns == first
+        count = self.c.fl_timer_queue_count(ctypes.byref(self.queue))
+        assert count == len(self.model)
+
+
+@pytest.fixture
+def timers(library: ctypes.CDLL) -> Iterator[Timers]:
+    timers = Timers(library)
+    yield timers
+    library.fl_timer_queue_free(ctypes.byref(timers.queue))
+
+
+def test_an_empty_queue(timers: Timers) -> None:
+    timers.check()
+    assert timers.pop_due(NEVER) is None
+    assert not timers.c.fl_timer_queue_pop_any(ctypes.byref(timers.queue))
+
+
+def test_ties_leave_in_the_order_they_came(timers: Timers) -> None:
+    names = [timers.push(when) for when in (5, 3, 5, 3, 5)]
+    order = [timers.pop_due(10) for _ in names]
+    assert order == [names[1], names[3], names[0], names[2], names[4]]
+
+
+def test_what_is_not_due_stays(timers: Timers) -> None:
+    name = timers.push(100)
+    assert timers.pop_due(99) is None
+    assert timers.pop_due(100) == name
+
+
+def test_removing_twice_is_harmless(timers: Timers) -> None:
+    name = timers.push(1)
+    node = timers.nodes[name]
+    timers.remove(name)
+    timers.c.fl_timer_queue_remove(
+        ctypes.byref(timers.queue), ctypes.byref(node)
+    )
+    timers.check()
+
+
+def test_cancelled_timers_do_not_pile_up(timers: Timers) -> None:
+    """A far timer at the head of the line, and many cancelled behind it."""
+    timers.push(10**9)
+    for when in range(10_000):
+        timers.remove(timers.push(10**9 + when))
+        assert timers.queue.line_capacity <= 256
+    for when in range(1000):
+        kept = timers.push(2 * 10**9 + when)
+        for _ in range(20):
+            timers.remove(timers.push(2 * 10**9 + when))
+        timers.remove(kept)
+    assert timers.queue.line_capacity <= 1024
+    timers.check()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_against_a_sorted_list(timers: Timers, seed: int) -> None:
+    """Any mix of pushes, removals and pops; constant delays and others."""
+    chance = random.Random(seed)
+    now = 0
+    for _ in range(4000):
+        step = chance.random()
+        if step < 0.5:
+            delay = chance.choice((0, 10, 10, 10, 1000, chance.randrange(500)))
+            timers.push(now + delay)
+        elif step < 0.75 and timers.nodes:
+            timers.remove(chance.choice(list(timers.nodes)))
+        else:
+            now += chance.randrange(20)
+            timers.pop_due(now)
+        timers.check()
+    while timers.model:
+        timers.pop_due(NEVER)
+        timers.check()
+
+
+def test_pop_any_empties_it(timers: Timers) -> None:
+    for when in (3, 1, 2, 2, 9, 0):
+        timers.push(when)
+    left = {ctypes.addressof(node) for node in timers.nodes.values()}
+    while found := timers.c.fl_timer_queue_pop_any(ctypes.byref(timers.queue)):
+        left.remove(ctypes.addressof(found.contents))
+    assert not left
+    assert timers.queue.next_ns == NEVER
