@@ -42,8 +42,7 @@ IN_TREE = ("3.14", "3.14d", "3.15")
 
 #: Every test of ours but those of real programs and of the sources.
 OWN = """tests/unit tests/behaviour tests/isolated tests/fault
-tests/differential tests/lint/test_surface.py
-tests/lint/test_surface_proofs.py"""
+tests/differential tests/lint/test_surface.py"""
 #: Each of them is run five times and more: one file for each kind of object,
 #: the other files in the gate.
 COUNTED = """buffered_protocol context exceptions executor fd_watchers handles
@@ -158,7 +157,7 @@ def count_references(
         about,
         f"{PYTEST} tests/unit {files} tests/isolated/test_refcount_plugin.py "
         f"-p tests.refcount --refcount {NOT_ASYNCIO} "
-        "--ignore=tests/behaviour/test_pytest_plugin.py",
+        "--ignore=tests/behaviour/package/test_pytest_plugin.py",
         "3.14d",
         gate=gate,
         limit=1800,  # of all the runs of a test
@@ -205,7 +204,11 @@ stage(
 count_references(
     "refcount",
     "reference counts",
-    " ".join(f"tests/behaviour/test_{name}.py" for name in COUNTED.split()),
+    " ".join(
+        str(path.relative_to(TOP))
+        for name in COUNTED.split()
+        for path in TOP.glob(f"tests/behaviour/*/test_{name}.py")
+    ),
 )
 sanitize("asan", "ASan+UBSan, leaks", "")
 for one in VERSIONS:

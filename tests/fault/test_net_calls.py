@@ -493,7 +493,7 @@ def main():
 
 if __name__ == "__main__":
     SHIM = ctypes.CDLL(sys.argv[1])
-    sys.path.insert(0, str(BEHAVIOUR))
+    sys.path[:0] = [str(BEHAVIOUR), str(BEHAVIOUR / "transport")]
     main()
     sys.exit(0)
 

@@ -2,8 +2,8 @@
 
 No row may be missing or partial on the running version: a method that is
 there with a parameter less, another kind of parameter or another default is a
-difference that some program meets.  What the calls do is shown by the tests
-that surface_proofs.py names.
+difference that some program meets.  What the calls do is for the tests of
+behaviour.
 """
 
 import asyncio

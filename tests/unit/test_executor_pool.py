@@ -1,8 +1,9 @@
 """run_in_executor of fastloop: what asyncio's does not promise, or not do.
 
-Behaviour that both share is in behaviour/test_executor.py; here are jobs in
-the queue of a standard thread pool, their references, threads that cannot be
-started, the bridge to other executors and the switch that gives asyncio's own.
+Behaviour that both share is in behaviour/executor/test_executor.py; here are
+jobs in the queue of a standard thread pool, their references, threads that
+cannot be started, the bridge to other executors and the switch that gives
+asyncio's own.
 Jobs wait for events, never for time.
 """
 

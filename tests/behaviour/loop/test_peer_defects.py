@@ -1,12 +1,11 @@
 """Defects that event loops on libuv have had and that must not come back.
 
-The design names them; a table says which test holds each, and the tests that
-have no better place are here.
+Most of them have their test where the behaviour belongs; here are those that
+have no better place.
 """
 
 from __future__ import annotations
 
-import ast
 import asyncio
 import contextlib
 import gc
@@ -23,117 +22,7 @@ from pathlib import Path
 import pytest
 from net_helpers import listening_socket, turns
 
-TESTS = Path(__file__).resolve().parents[1]
-HERE = "behaviour/test_never_again.py"
-
-#: Defect -> the test that would fail with it, as file::function.
-DEFECTS = {
-    "a protocol_factory exception that stops the listener": (
-        "behaviour/test_accept.py::test_a_raising_factory"
-    ),
-    "Server.close() that leaves serve_forever hanging": (
-        "behaviour/test_server_api.py::test_close_ends_serve_forever"
-    ),
-    "one context shared by all of a server's connections": (
-        "behaviour/test_transport_context.py"
-        "::test_connections_of_one_server_share_nothing"
-    ),
-    "signals left installed after close": (
-        "behaviour/test_signals.py::test_close_removes_the_handlers"
-    ),
-    "a low-water mark of 16 bytes": (
-        "behaviour/test_flow_control.py::test_default_limits"
-    ),
-    "env=os.environ refused": f"{HERE}::test_os_environ_as_a_childs_env",
-    "remove_reader returning None": (
-        "behaviour/test_fd_watchers.py::test_remove_tells_whether_it_removed"
-    ),
-    "a dropped Unix server closed by the collector": (
-        f"{HERE}::test_a_dropped_unix_server_goes_on"
-    ),
-    "transports that are not asyncio.Transport": (
-        "lint/test_surface.py::test_transport"
-    ),
-    "handles that are not asyncio.Handle": (
-        "lint/test_surface.py::test_handles"
-    ),
-    "IPv6 zones lost in getaddrinfo": f"{HERE}::test_ipv6_zones",
-    "sockets closed twice when a connect is cancelled": (
-        f"{HERE}::test_a_cancelled_connect_closes_once"
-    ),
-    "a user's descriptor left non-blocking by add_reader": (
-        "behaviour/test_fd_watchers.py::test_blocking_flag_is_left_as_it_was"
-    ),
-    "a wake-up pipe made anew for each run_until_complete": (
-        f"{HERE}::test_descriptors_stay_the_same_from_run_to_run"
-    ),
-    "two polls a turn (UV_METRICS_IDLE_TIME)": f"{HERE}::test_one_poll_a_turn",
-    "SQPOLL threads made behind the user's back": (
-        "isolated/test_sqpoll.py::test_no_polling_thread"
-    ),
-}
-
-#: Traps of libuv -> tests.
-TRAPS = {
-    "a number is not a socket: closed under a watch, and reused": (
-        "behaviour/test_fd_watchers.py"
-        "::test_close_without_remove_then_reuse_of_the_number"
-    ),
-    "a number is not a socket: reused after a wait": (
-        "behaviour/test_sockets.py"
-        "::test_a_waiting_socket_then_a_transport_on_the_same_number"
-    ),
-    "a number is not a socket: a dup lives on, nothing spins": (
-        "behaviour/test_fd_dups.py::test_removed_while_a_dup_lives"
-    ),
-    "a number is not a socket: reused while a dup lives": (
-        "behaviour/test_fd_dups.py"
-        "::test_number_closed_and_reused_while_a_dup_lives"
-    ),
-    "a number is not a socket: a child has it too": (
-        "behaviour/test_fd_dups.py"
-        "::test_child_process_keeps_the_descriptor_open"
-    ),
-    "get_buffer that ends the connection": (
-        "behaviour/test_buffered_protocol.py"
-        "::test_ending_the_connection_inside_get_buffer"
-    ),
-    "get_buffer that pauses": (
-        "behaviour/test_buffered_protocol.py::test_pausing_inside_get_buffer"
-    ),
-    "get_buffer that raises": (
-        "behaviour/test_buffered_protocol.py::test_get_buffer_raises"
-    ),
-    "uv_poll_init sets O_NONBLOCK": (
-        "behaviour/test_fd_watchers.py::test_blocking_flag_is_left_as_it_was"
-    ),
-    "uv_poll_init sets O_NONBLOCK on a pipe": (
-        "behaviour/test_fd_watchers.py::test_blocking_flag_of_a_pipe"
-    ),
-    "SQPOLL: the user's environment is put back": (
-        "isolated/test_sqpoll.py::test_no_polling_thread"
-    ),
-    "SQPOLL: who asks for it gets it": (
-        "isolated/test_sqpoll.py::test_a_user_who_asks_for_io_uring_gets_it"
-    ),
-    "a delayed EPOLL_CTL_DEL": (
-        "behaviour/test_fd_watchers.py::test_remove_stops_before_it_returns"
-    ),
-}
-
-
-@pytest.mark.parametrize("defect", [*DEFECTS, *TRAPS])
-def test_each_has_its_test(defect):
-    path, _, name = {**DEFECTS, **TRAPS}[defect].partition("::")
-    tree = ast.parse((TESTS / path).read_text(encoding="utf-8"))
-    functions = {
-        n.name: n
-        for n in tree.body
-        if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)
-    }
-    assert name in functions, f"{defect}: no {name} in {path}"
-    checks = (ast.Assert, ast.Raise, ast.With)
-    assert any(isinstance(n, checks) for n in ast.walk(functions[name]))
+TOP = Path(__file__).resolve().parents[3]
 
 
 def test_os_environ_as_a_childs_env(run, loop, monkeypatch):
@@ -279,7 +168,7 @@ fastloop.run(main())
 def test_one_poll_a_turn(tmp_path):
     """With libuv's idle-time metrics on, each wait is a poll and a wait."""
     log = tmp_path / "calls"
-    home = str(TESTS.parent)
+    home = str(TOP)
     path = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH")]))
     # A sanitizer looks for leaks by ptrace, and finds the process traced.
     asan = os.environ.get("ASAN_OPTIONS", "") + ":detect_leaks=0"
