@@ -73,9 +73,7 @@ def test_no_writable_globals(built, tool):
     rows = [line.split() for line in done.stdout.splitlines()]
     assert any(row[-1] == "PyInit__core" for row in rows), "no symbols"
     writable = {name for _, kind, name in rows if kind in "bBdDcCsSgG"}
-    state = {
-        n for n in writable - RUNTIME - PROCESS if not TABLES.search(n)
-    }
+    state = {n for n in writable - RUNTIME - PROCESS if not TABLES.search(n)}
     const = without_relocated_constants(state, built, tool)
     assert not const, "state belongs to the module, a loop or an object"
 
