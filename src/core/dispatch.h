@@ -1,11 +1,13 @@
 /* Running the entries of the ready queue, and queueing the loop's own work.
 
    Each entry is copied out of the queue before it runs, because its callback
-   may make the queue grow.  Work that a callback deferred runs when that
-   callback returns.
+   may make the queue grow.  Bytes that a callback's writes hold are sent when
+   it returns.
 
-   Loop's thread only.  Functions return 0, or -1 with an exception that must
-   leave run_forever; every other error was reported by then. */
+   Loop's thread only, but that another thread may close a transport, and so
+   queue its end and drop its events.  Functions return 0, or -1 with an
+   exception that must leave run_forever; every other error was reported by
+   then. */
 #ifndef FL_CORE_DISPATCH_H
 #define FL_CORE_DISPATCH_H
 
@@ -26,7 +28,7 @@ int fl_loop_call_op(FlLoop *loop, FlReadyOp op, PyObject *subject,
 /* Queue any asyncio.Handle; takes its own reference.  0 or -1. */
 int fl_loop_call_handle(FlLoop *loop, PyObject *handle);
 
-/* Forget the event that may be queued for a watch, and close it. */
+/* Forget the event that may be queued for a watch; and close it as well. */
 void fl_loop_drop_event(FlLoop *loop, FlWatch *watch);
 void fl_loop_close_watch(FlLoop *loop, FlWatch *watch);
 

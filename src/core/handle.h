@@ -6,12 +6,12 @@
    A Handle is born empty: while its callback waits in the ready ring, the ring
    entry owns callback, arguments and context and the handle knows only the
    position.  It is filled when the entry is popped, when someone reads its
-   attributes, or from the start in debug mode.  Most handles are dropped at
-   once by the caller and never filled.
+   attributes, or from the start in debug mode and without a GIL.  Most handles
+   are dropped at once by the caller and never filled.
 
-   Ownership: a handle owns its loop; the loop never owns a waiting Handle (it
-   owns the entry), but does own a scheduled TimerHandle.  That cycle ends when
-   the timer runs or is cancelled, or the loop is closed or collected.
+   Ownership: a handle owns its loop; the loop does not own an unfilled Handle
+   (it owns the entry), but does own a scheduled TimerHandle.  That cycle ends
+   when the timer runs or is cancelled, or the loop is closed or collected.
 
    Loop's thread only, except for what other threads may ask of a filled handle
    or do to it: its attributes, cancelled, cancel.  Without a GIL its slots are

@@ -1,8 +1,8 @@
 /* The inbox: what other threads hand to the loop.
 
    With a GIL a push goes straight into the ready queue, so call_soon and
-   call_soon_threadsafe keep one order.  Without a GIL a push waits behind a
-   lock until the loop's next turn.
+   call_soon_threadsafe keep one order.  Without a GIL an entry waits in the
+   inbox, behind a lock, until the loop's next turn.
 
    Rejected: an inbox with a GIL as well.  It costs a copy for each entry and
    loses that order.
@@ -33,7 +33,7 @@ void fl_inbox_tell_anythread(FlLoop *loop);
 /* End the loop's wait, or its next; nothing happens when it is closed. */
 void fl_inbox_wake_anythread(FlLoop *loop);
 
-/* Move what came to the ring. */
+/* Move the inbox's entries into the ready queue. */
 int fl_inbox_drain(FlLoop *loop);
 
 /* For the collector, which has stopped the other threads. */

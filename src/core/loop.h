@@ -31,7 +31,8 @@
 #define FL_OFF_NATIVE_EXECUTOR 32
 #define FL_OFF_DATAGRAM_BATCH  64
 
-/* Entries pushed by other threads where no GIL orders them. */
+/* Entries pushed by other threads where no GIL orders them.  The lock serves
+   threadsafe_handle.c as well, also with a GIL. */
 typedef struct {
     uv_mutex_t lock;
     FlReady *entries;
@@ -40,7 +41,7 @@ typedef struct {
     atomic_bool filled;
     /* see threadsafe_handle.c */
     uv_cond_t over;
-    FlHandle *running;    /* borrowed: the shared handle whose callback runs */
+    FlHandle *running;    /* borrowed: the thread-safe handle that runs */
     unsigned long runner; /* in this thread */
 } FlInbox;
 
@@ -66,9 +67,9 @@ typedef struct {
 
 struct FlLoop;
 
-/* Bytes that the running callback wrote and that wait for its end.  Embedded
-   in the stream they were written to, which forgets them by taking itself out
-   of loop->held.  send runs no protocol, keeps a raised exception and notes a
+/* The stream whose write queue holds bytes until the running callback returns.
+   It is embedded in that stream, which forgets them by taking itself out of
+   loop->held.  send runs no protocol, keeps a raised exception and notes a
    failure in the stream. */
 typedef struct FlHeld {
     void (*send)(struct FlHeld *self);
@@ -119,7 +120,7 @@ typedef struct FlLoop {
     FL_ATOMIC bool plain_tasks; /* see tasks.c, invariant 3 */
     atomic_bool busy;           /* see fl_loop_claim */
     bool in_turn;               /* also in one of _run_once(), outside a run */
-    bool external_run;          /* the run is one of fl_loop_thread_id_set */
+    bool external_run;          /* it began by setting _thread_id */
     FL_ATOMIC bool debug;
     FL_ATOMIC bool closed;
     FL_ATOMIC bool stopping;

@@ -31,7 +31,7 @@ fl_overrides_time(FlLoop *loop)
                && fl_overrides_on_object(loop, loop->state->names.time));
 }
 
-/* Whether loop.call_soon() is, who may look at the handle it gets. */
+/* Whether the program replaced call_soon(); it may look at the handle then. */
 static inline bool
 fl_overrides_call_soon(FlLoop *loop)
 {

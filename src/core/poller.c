@@ -87,10 +87,8 @@ run_timerfd(void *loop, FlWatch *watch, int events)
     (void)events;
     uint64_t expirations;
     /* Not readable any more means that it was armed anew: nothing is lost. */
-    ssize_t got = read(watch->fd, &expirations, sizeof(expirations));
-    if (got == (ssize_t)sizeof(expirations)) {
-        watch->poller->timerfd_ns = 0;
-    }
+    ssize_t ignored = read(watch->fd, &expirations, sizeof(expirations));
+    (void)ignored;
     return 0;
 }
 
@@ -382,7 +380,6 @@ arm_timerfd(FlPoller *poller, int64_t timeout_ns)
     if (timerfd_settime(poller->timerfd, 0, &when, NULL) < 0) {
         return false;
     }
-    poller->timerfd_ns = timeout_ns;
     return true;
 #else
     (void)poller;

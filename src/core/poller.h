@@ -1,6 +1,6 @@
 /* The poller: what the loop waits with.
 
-   Run one poll; wake a poll from another thread; be asked for a deadline.
+   Run one poll; wake a poll from another thread; end a poll at a timeout.
    Watching descriptors is watch.h's.  Nothing in here touches Python, so a
    poll may run without the GIL: libuv's callbacks only note which watches
    fired.  The loop collects those afterwards and runs them as entries of its
@@ -50,8 +50,7 @@ struct FlPoller {
     FlList changed;  /* watches that other threads have changed */
     atomic_bool has_changed;
     atomic_uintptr_t runner; /* the thread that makes a turn, 0: none does */
-    FlWatch *timerfd_watch;  /* NULL: none, deadlines are rounded up to ms */
-    int64_t timerfd_ns;      /* what the timerfd is armed for, 0: it is not */
+    FlWatch *timerfd_watch;  /* NULL until it is first needed */
     int timerfd;
     FlWatch *signal_watch; /* on the read end of the signal pipe, or NULL */
     int signal_fds[2];     /* read and write end, -1 until asked for */
@@ -69,9 +68,9 @@ int fl_poller_open(FlPoller **out, bool use_timerfd);
 void fl_poller_free(FlPoller *poller);
 
 /* In the child of a fork, get a backend and a set of the poller's own: it
-   shares the parent's, and what is stopped here would be taken out of that.
-   Whatever changes a watch asks first.  The timerfd and the signal pipe stay
-   shared until fl_poller_close_own.  0 or a negative errno. */
+   shares the parent's, and to stop a watch here would unregister it there.
+   This is called before a watch is changed.  The timerfd and the signal pipe
+   stay shared until fl_poller_close_own.  0 or a negative errno. */
 int fl_poller_leave_parent_now(FlPoller *poller);
 
 /* True in the child of a fork while the poller has its parent's backend. */
@@ -116,7 +115,7 @@ fl_poller_is_elsewhere(FlPoller *poller)
     return runner != 0 && runner != (uintptr_t)pthread_self();
 }
 
-/* Poll once: not at all past what is ready (timeout_ns 0), up to a timeout,
+/* Poll once: without waiting (timeout_ns 0), up to a timeout,
    or until something happens (negative).  Never returns early on purpose, and
    may return late by what the system's clock gives. */
 void fl_poller_run(FlPoller *poller, int64_t timeout_ns);

@@ -12,8 +12,8 @@
 
 #include "core/loop.h"
 
-/* One turn, never inside another: the outer one's streams and events would end
-   under it.  0, or -1 with what must leave run_forever. */
+/* One turn; RuntimeError inside another, for the inner one could free what the
+   outer one uses.  0, or -1 with what must leave run_forever. */
 int fl_loop_turn(FlLoop *loop);
 
 /* Before the first turn of a run. */

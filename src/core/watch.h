@@ -6,11 +6,11 @@
    socket that was given or handed out.  It is a registration in the poller's
    FlFdSet, which libuv sees as one descriptor.
 
-   Threads: libuv is changed by the loop's thread alone.  A change from another
-   thread (the collector runs destructors in any) is noted, the loop is woken,
-   and the loop's thread makes it before it polls or runs anything else.  A
-   shared watch is changed at once by any thread that has the GIL or, where
-   there is none, holds the loop's critical section.
+   Threads: while a thread makes a turn it alone changes libuv.  A change from
+   another thread (the collector runs destructors in any) is noted, the loop is
+   woken, and the loop's thread makes it before it polls or runs anything else.
+   A shared watch is changed at once by any thread; without a GIL the table of
+   numbers has a lock.
 
    Ownership: a watch is the poller's memory from open to close.  Its owner
    closes it before it dies and before it closes the descriptor.
@@ -26,7 +26,8 @@
 #include <stdint.h>
 #include <uv.h>
 
-#define FL_POLL_ERROR 4 /* added to both others: make the call, see errno */
+/* Set with both others: the next call gives the errno. */
+#define FL_POLL_ERROR 4
 
 struct FlPoller;
 typedef struct FlWatch FlWatch;
@@ -40,11 +41,11 @@ struct FlWatch {
     /* The loop's: run the events; see FlReadyKind.  Returns 0 or -1. */
     int (*on_events)(void *loop, FlWatch *watch, int events);
     int fd;
-    uint32_t generation;  /* of a shared watch: its registration's tag */
+    uint32_t generation;  /* of a shared watch: with fd, its tag */
     uint8_t wanted;       /* FL_READABLE | FL_WRITABLE: what was asked for */
     uint8_t fired;        /* what has fired and was not run yet */
     bool shared;          /* others may close the descriptor */
-    bool to_share;        /* and it moves, or has moved, to the set */
+    bool to_share;        /* a move to the set is asked for */
     bool uv_open;         /* the uv_poll_t was made */
     bool to_free;         /* when libuv lets go of it */
     bool armed;           /* what is wanted will fire */
@@ -52,15 +53,16 @@ struct FlWatch {
     uint64_t position;    /* of its entry in the ready ring, or UINT64_MAX */
 };
 
-/* Watch fd for nothing yet.  -EEXIST: the number has a shared watch.  The
-   owner of another that was left behind must have closed it before. */
+/* Watch fd for nothing yet.  -EEXIST: the number has a shared watch.  If
+   another watch is left on the number, close it first. */
 int fl_watch_open(struct FlPoller *poller, int fd, bool shared, FlWatch **out);
 
 /* From now on others may close the descriptor: move the watch to the set. */
 int fl_watch_share(FlWatch *watch);
 
-/* Change what is watched; 0 stops.  Always reaches the system for a change,
-   and drops events that fired and were not run. */
+/* Change what is watched; 0 stops.  Events that fired and are not wanted any
+   more are dropped.  A change that another thread makes of a libuv watch is
+   noted only. */
 int fl_watch_set(FlWatch *watch, int wanted);
 
 /* After events were run: have the rest, and the next ones, reported. */
@@ -95,7 +97,7 @@ void fl_watch_collect_shared(struct FlPoller *poller);
    watches.  What it refuses was closed, and never fires. */
 void fl_watch_register_again(struct FlPoller *poller);
 
-/* Where the poller itself ends: free what other threads closed. */
+/* Where the poller itself ends: close every watch that is left. */
 void fl_watch_close_all(struct FlPoller *poller);
 
 #endif

@@ -25,7 +25,8 @@ int fl_future_give_result(FlLoop *loop, PyObject *future, PyObject *result);
 int fl_future_give_exception(FlLoop *loop, PyObject *future, PyObject *exc);
 
 /* Have the loop run op(future, value), from any thread.  A loop that is closed
-   drops it silently.  Steals value. */
+   drops it silently.  Steals value.  Where memory is
+   short it waits for some, without the GIL, for up to a second. */
 void fl_future_post_anythread(FlLoop *loop, FlReadyOp op, PyObject *future,
                               PyObject *value);
 

@@ -1,6 +1,7 @@
-/* run_in_executor: a call handed to the native pool, or to any executor.
+/* run_in_executor: a call handed to a thread pool, or to any executor.
 
-   1. Our own pool is asked in C; its job holds the asyncio future.
+   1. A standard ThreadPoolExecutor gets a job (job.h) in its own queue, which
+      holds the asyncio future.
    2. Any other executor's submit() gives a concurrent future.  Two C callbacks
       tie it to the asyncio one, as asyncio.wrap_future would: cancelling
       either cancels the other, and the outcome crosses by the ready queue.

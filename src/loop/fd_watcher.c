@@ -5,8 +5,8 @@
       system anew, and a number that becomes a transport's loses the watcher
       that was left on it, and the transport whose descriptor it was.
    2. A descriptor's flags are the user's: O_NONBLOCK stays as it was.
-   3. Any thread may call.  The table is its own who has the GIL or, where
-      there is none, the loop's critical section.
+   3. Any thread may call.  The table belongs to whoever holds the GIL or,
+      where there is none, the loop's critical section.
    4. An event runs the handles that are registered when it runs; replacing or
       removing one drops the event that had fired for it. */
 #include "loop/fd_watcher.h"
@@ -87,16 +87,20 @@ fl_fd_claim(FlLoop *loop, int fd, FlOwned *transport)
     if (fl_loop_check_open(loop) < 0) {
         return -1; /* what the watcher held has closed it */
     }
+    Py_BEGIN_CRITICAL_SECTION(loop);
     loop->fds[fd].transport = transport;
+    Py_END_CRITICAL_SECTION();
     return 0;
 }
 
 void
 fl_fd_release(FlLoop *loop, int fd, FlOwned *transport)
 {
+    Py_BEGIN_CRITICAL_SECTION(loop);
     if (fd >= 0 && transport_at(loop, fd) == transport) {
         loop->fds[fd].transport = NULL;
     }
+    Py_END_CRITICAL_SECTION();
 }
 
 PyObject *

@@ -1,7 +1,7 @@
-/* The methods of _core.BaseLoop, by the file that implements them.
+/* How the methods of _core.BaseLoop are declared.
 
-   They are declared together because one table in loop.c names them all; each
-   is documented where it is implemented, in its docstring. */
+   The header of the file that implements a method declares it with these; one
+   table in base_loop.c names them all. */
 #ifndef FL_LOOP_METHODS_H
 #define FL_LOOP_METHODS_H
 

@@ -1,4 +1,4 @@
-/* call_soon, call_soon_threadsafe, call_later, call_at and time.
+/* call_soon, call_soon_threadsafe, call_later, call_at, time, _add_callback.
 
    Each function implements the method of its name; the docstring beside it
    states arguments, result and errors. */

@@ -2,7 +2,7 @@
 
    FlStream is the instance of StreamTransport, a true asyncio.Transport.  Its
    life, in one enum; every change goes through fl_stream_set_phase, which
-   asserts this table:
+   asserts that it goes on:
 
      OPENING   connection_made is queued           -> OPEN, CLOSING, LOST
      OPEN      reads unless paused or at EOF       -> CLOSING, LOST

@@ -1,4 +1,5 @@
-/* The write queue: bytes objects that wait for the kernel, in order.
+/* The write queue: bytes objects that are held or that the kernel refused, in
+   order.
 
    It owns a reference to each; the first may be sent in part.  append takes a
    new reference and fails with MemoryError, changing nothing.  One thread.
