@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import sysconfig
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -12,6 +13,8 @@ from net_helpers import spin, turns
 
 #: Callbacks with several writes before the first write of one is held.
 LEARNT = 2
+#: Without a GIL another thread may write to the stream: nothing is held.
+HOLDS = not sysconfig.get_config_var("Py_GIL_DISABLED")
 #: Seconds to wait for bytes that should have been sent.
 LIMIT = 10
 
