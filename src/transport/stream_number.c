@@ -36,7 +36,7 @@ int
 fl_stream_has_number(FlOwned *owned)
 {
     FlStream *self = FL_LIST_ENTRY(&owned->link, FlStream, owned.link);
-    return self->sock == NULL ? 1 : ask_number(self);
+    return ask_number(self);
 }
 
 int

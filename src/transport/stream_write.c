@@ -40,6 +40,7 @@
 #include "py/compat.h"
 #include "py/errors.h"
 #include "transport/flow.h"
+#include "transport/messages.h"
 #include "transport/stream.h"
 #include "transport/stream_number.h"
 #include "transport/write_queue.h"
@@ -61,12 +62,6 @@
 #define CALLBACKS_AT_ONCE       1000
 #define ALWAYS_AT_ONCE          INT_MIN
 
-#ifdef MSG_NOSIGNAL
-#define SEND_FLAGS (MSG_DONTWAIT | MSG_NOSIGNAL)
-#else
-#define SEND_FLAGS MSG_DONTWAIT
-#endif
-
 /* --- the kernel ---------------------------------------------------------- */
 
 /* Would-block counts as success with nothing sent. */
@@ -86,12 +81,8 @@ static int
 send_one(FlStream *self, const char *data, size_t size_bytes,
          size_t *sent_bytes)
 {
-    int code = fl_stream_check_number(self);
-    if (code < 0) {
-        return code;
-    }
     fl_loop_expect_io(self->loop);
-    return sent_or_error(send(self->fd, data, size_bytes, SEND_FLAGS),
+    return sent_or_error(send(self->fd, data, size_bytes, FL_SEND_FLAGS),
                          sent_bytes);
 }
 
@@ -108,7 +99,8 @@ send_vectors(FlStream *self, struct iovec *vectors, int count,
         .msg_iovlen = (size_t)count,
     };
     fl_loop_expect_io(self->loop);
-    return sent_or_error(sendmsg(self->fd, &message, SEND_FLAGS), sent_bytes);
+    return sent_or_error(sendmsg(self->fd, &message, FL_SEND_FLAGS),
+                         sent_bytes);
 }
 
 /* Send from the queue until it is empty or the kernel takes no more.  0 or a
@@ -117,23 +109,24 @@ static int
 send_chunks(FlStream *self)
 {
     FlWriteQueue *write_queue = &self->write_queue;
-    while (!fl_write_queue_is_empty(write_queue)) {
+    int code = fl_stream_check_number(self);
+    while (code == 0 && !fl_write_queue_is_empty(write_queue)) {
         struct iovec vectors[MOST_VECTORS];
         int count = fl_write_queue_vectors(write_queue, vectors, MOST_VECTORS);
         size_t offered = 0, sent;
         for (int at = 0; at < count; at++) {
             offered += vectors[at].iov_len;
         }
-        int code = send_vectors(self, vectors, count, &sent);
+        code = send_vectors(self, vectors, count, &sent);
         if (code < 0) {
-            return code;
+            break;
         }
         fl_write_queue_consume(write_queue, sent);
         if (sent < offered) {
             break;
         }
     }
-    return 0;
+    return code;
 }
 
 /* A send failed: connection_lost is queued. */
@@ -383,7 +376,10 @@ write_payload(FlStream *self, const Payload *payload)
         return 0; /* what was held could not be sent */
     }
     if (!waiting && !held) {
-        code = send_one(self, payload->data, size, &sent);
+        code = fl_stream_check_number(self);
+        if (code == 0) {
+            code = send_one(self, payload->data, size, &sent);
+        }
         if (code < 0) {
             write_failed(self, code);
             return 0;
