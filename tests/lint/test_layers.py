@@ -70,7 +70,13 @@ def objects() -> list[Path]:
         key=lambda path: path.stat().st_mtime,
     )
     assert builds, "the extension is not built"
-    return sorted(builds[-1].parent.rglob("*.o"))
+    top = builds[-1].parent
+    # A build folder keeps the objects of sources that were moved.
+    return sorted(
+        path
+        for path in top.rglob("*.o")
+        if (SRC / path.relative_to(top)).with_suffix(".c").exists()
+    )
 
 
 def symbols(tool, path: Path) -> tuple[set[str], set[str]]:
