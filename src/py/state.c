@@ -217,6 +217,7 @@ fl_state_traverse(FlState *state, visitproc visit, void *arg)
 void
 fl_state_clear(FlState *state)
 {
+    memset(state->receivers, 0, sizeof(state->receivers));
 #define CLEAR(field) Py_CLEAR(state->field);
     FL_OBJECTS(CLEAR)
     FL_TYPES(CLEAR)

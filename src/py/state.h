@@ -13,6 +13,7 @@
 #include <stdatomic.h>
 
 struct FlLoop;
+struct FlReceiver;
 
 /* Names looked up or passed on hot paths, interned once. */
 #define FL_NAMES(X)                   \
@@ -136,6 +137,14 @@ typedef struct {
     FlForeignFd before;     /* what the program had set */
 } FlWakeup;
 
+/* Whose protocol's calls are C functions: see transport/receiver.h. */
+typedef struct {
+    PyTypeObject *type; /* borrowed from the state; NULL: none */
+    const struct FlReceiver *receiver;
+} FlReceiverEntry;
+
+#define FL_RECEIVERS 2
+
 typedef struct FlState {
     PyObject *module; /* borrowed: it owns this struct */
 
@@ -202,6 +211,8 @@ typedef struct FlState {
     /* The loop's run_in_executor, which is in the folder above loop/. */
     PyObject *(*run_in_executor)(struct FlLoop *loop, PyObject *const *args,
                                  Py_ssize_t nargs, PyObject *kwnames);
+
+    FlReceiverEntry receivers[FL_RECEIVERS];
 
     FL_ATOMIC unsigned long main_thread_id; /* 0: not known yet */
     FlWakeup wakeup;

@@ -23,6 +23,7 @@
 #include "py/errors.h"
 #include "py/state.h"
 #include "transport/extra_info.h"
+#include "transport/receiver.h"
 #include "transport/stream_error.h"
 #include "transport/stream_number.h"
 #include "transport/stream_read.h"
@@ -405,6 +406,7 @@ fl_stream_set_protocol(FlStream *self, PyObject *protocol)
         return -1;
     }
     self->buffered = buffered;
+    self->receiver = fl_receiver_of(self->state, protocol);
     Py_XSETREF(self->protocol, Py_NewRef(protocol));
     return 0;
 }

@@ -22,6 +22,7 @@
 #define FL_TRANSPORT_STREAM_H
 
 #include "core/loop.h"
+#include "transport/receiver.h"
 #include "transport/write_queue.h"
 
 #include <sys/socket.h>
@@ -50,6 +51,7 @@ typedef struct {
     FlWatch *watch;
     PyObject *sock; /* the socket object, made when somebody asks; or NULL */
     PyObject *protocol;
+    const FlReceiver *receiver; /* the protocol's, or NULL */
     PyObject *server;
     PyObject *context;
     PyObject *waiter;       /* told when connection_made was called */

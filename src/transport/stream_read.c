@@ -20,6 +20,7 @@
 #include "core/loop.h"
 #include "core/report.h"
 #include "py/compat.h"
+#include "transport/receiver.h"
 #include "transport/stream.h"
 #include "transport/stream_error.h"
 #include "transport/stream_number.h"
@@ -82,6 +83,27 @@ close_by_method(FlStream *self)
     return result == NULL ? fl_loop_report_callback(loop, NULL) : 0;
 }
 
+/* What the protocol says to the end of file: 1: stay open; 0; or -1 with an
+   exception set. */
+static int
+ask_at_eof(FlStream *self)
+{
+    PyObject *protocol = Py_NewRef(self->protocol);
+    int keep_open;
+    if (self->receiver != NULL) {
+        keep_open = self->receiver->eof_received(protocol);
+    }
+    else {
+        PyObject *keep =
+            PyObject_CallMethodNoArgs(protocol,
+                                      self->loop->state->names.eof_received);
+        keep_open = keep == NULL ? -1 : PyObject_IsTrue(keep);
+        Py_XDECREF(keep);
+    }
+    Py_DECREF(protocol);
+    return keep_open;
+}
+
 static int
 deliver_eof(FlStream *self)
 {
@@ -89,13 +111,7 @@ deliver_eof(FlStream *self)
         && fl_stream_log(self, "received EOF") < 0) {
         return fl_stream_fatal(self, "Fatal error: EOF could not be logged.");
     }
-    PyObject *protocol = Py_NewRef(self->protocol);
-    PyObject *keep =
-        PyObject_CallMethodNoArgs(protocol,
-                                  self->loop->state->names.eof_received);
-    int keep_open = keep == NULL ? -1 : PyObject_IsTrue(keep);
-    Py_XDECREF(keep);
-    Py_DECREF(protocol);
+    int keep_open = ask_at_eof(self);
     if (keep_open < 0) {
         return fl_stream_fatal(
             self, "Fatal error: protocol.eof_received() call failed.");
@@ -112,10 +128,11 @@ deliver_eof(FlStream *self)
     return code < 0 ? fl_stream_fatal_errno(self, code, READ_FAILED) : 0;
 }
 
-/* --- Protocol ------------------------------------------------------------ */
+#define DATA_FAILED "Fatal error: protocol.data_received() call failed."
 
+/* Read into the loop's scratch: as receive. */
 static int
-receive_scratch(FlStream *self, PyObject **data, ReadResult *result)
+fill_scratch(FlStream *self, ReadResult *result)
 {
     FlLoop *loop = self->loop;
     if (loop->scratch == NULL) {
@@ -124,7 +141,49 @@ receive_scratch(FlStream *self, PyObject **data, ReadResult *result)
             return FL_NO_MEMORY;
         }
     }
-    int code = receive(self, loop->scratch, SCRATCH_BYTES, result);
+    return receive(self, loop->scratch, SCRATCH_BYTES, result);
+}
+
+/* --- receivers ----------------------------------------------------------- */
+
+static int
+receive_native(FlStream *self, PyObject *protocol, ReadResult *result)
+{
+    const FlReceiver *receiver = self->receiver;
+    char *memory = NULL;
+    size_t room = receiver->get_memory == NULL
+                      ? 0
+                      : receiver->get_memory(protocol, &memory);
+    int code = room > 0 ? receive(self, memory, room, result)
+                        : fill_scratch(self, result);
+    size_t got = code < 0 ? 0 : result->got_bytes;
+    if (room > 0 && receiver->memory_filled(protocol, got) < 0) {
+        return fl_stream_fatal(self, DATA_FAILED);
+    }
+    if (code == -EAGAIN) {
+        return 0;
+    }
+    if (code < 0) {
+        return fl_stream_fatal_errno(self, code, READ_FAILED);
+    }
+    if (got == 0) {
+        return deliver_eof(self);
+    }
+    if (room == 0
+        && receiver->data_received(protocol, self->loop->scratch, got) < 0)
+    {
+        return fl_stream_fatal(self, DATA_FAILED);
+    }
+    return 0;
+}
+
+/* --- Protocol ------------------------------------------------------------ */
+
+static int
+receive_scratch(FlStream *self, PyObject **data, ReadResult *result)
+{
+    FlLoop *loop = self->loop;
+    int code = fill_scratch(self, result);
     if (code < 0 || result->got_bytes == 0) {
         return code;
     }
@@ -180,8 +239,7 @@ read_bytes(FlStream *self, ReadResult *result)
     Py_DECREF(data);
     Py_DECREF(protocol);
     if (done == NULL) {
-        return fl_stream_fatal(
-            self, "Fatal error: protocol.data_received() call failed.");
+        return fl_stream_fatal(self, DATA_FAILED);
     }
     Py_DECREF(done);
     return 0;
@@ -260,7 +318,7 @@ read_into(FlStream *self, PyObject *protocol, ReadResult *result)
     return tell_updated(self, protocol, result->got_bytes);
 }
 
-/* --- both ---------------------------------------------------------------- */
+/* --- all ----------------------------------------------------------------- */
 
 int
 fl_stream_read_ready(FlStream *self)
@@ -269,9 +327,11 @@ fl_stream_read_ready(FlStream *self)
     int code = 0;
     while (code == 0 && wants_more(self)) {
         ReadResult result = {0, false};
-        if (self->buffered) {
+        if (self->receiver != NULL || self->buffered) {
             PyObject *protocol = Py_NewRef(self->protocol);
-            code = read_into(self, protocol, &result);
+            code = self->receiver != NULL
+                       ? receive_native(self, protocol, &result)
+                       : read_into(self, protocol, &result);
             Py_DECREF(protocol);
         }
         else {

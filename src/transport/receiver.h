@@ -1,0 +1,53 @@
+/* A receiver: a protocol's calls as C functions.
+
+   Bytes go by it from a stream to an object of ours, or of asyncio's that we
+   know, without a frame of Python between.  A folder above this one registers
+   its receiver when the module is made, for the instances of one type and not
+   of its subclasses; a stream asks once, when it is given its protocol.
+
+   A receiver does what the methods of the protocol would do, with their
+   exceptions, and calls those that a program has put in their place: a stream
+   never asks whether anything was patched.  It may run Python, so the stream
+   may be paused, closed or have another protocol when it returns; the caller
+   owns a reference to the protocol meanwhile.
+
+   Loop's thread only.  Each function but get_memory returns -1 with the
+   exception raised, and the caller reports it as the method's: no receiver
+   reports its own.
+
+   Rejected: a slot in the protocol's type, for types of asyncio's have
+   none. */
+#ifndef FL_TRANSPORT_RECEIVER_H
+#define FL_TRANSPORT_RECEIVER_H
+
+#include "py/compat.h"
+#include "py/state.h"
+
+struct FlReceiver {
+    /* There are size_bytes > 0 of data, valid during the call only.  0 or
+       -1. */
+    int (*data_received)(PyObject *protocol, const char *data,
+                         size_t size_bytes);
+    /* Optional, with the next one: where to read to instead.  The number of
+       bytes that there is room for; 0: there is no such memory now, and data
+       goes to data_received.  Runs no Python and raises nothing. */
+    size_t (*get_memory)(PyObject *protocol, char **memory);
+    /* Called once after each get_memory that gave some, with no other call
+       between: so many bytes came, 0 if none did.  0 or -1; never -1 for 0
+       bytes. */
+    int (*memory_filled)(PyObject *protocol, size_t got_bytes);
+    /* 1: keep the transport open; 0: close it; or -1. */
+    int (*eof_received)(PyObject *protocol);
+};
+
+typedef struct FlReceiver FlReceiver;
+
+/* Have instances of a type that the state owns received so.  At most
+   FL_RECEIVERS types; never fails. */
+void fl_receiver_register(FlState *state, PyTypeObject *type,
+                          const FlReceiver *receiver);
+
+/* The receiver of a protocol, or NULL: call its methods.  Runs no Python. */
+const FlReceiver *fl_receiver_of(const FlState *state, PyObject *protocol);
+
+#endif
