@@ -51,11 +51,11 @@ fl_debug_note_source(FlLoop *loop, FlHandle *handle)
 }
 
 void
-fl_debug_note_stack(FlLoop *loop, PyObject **place)
+fl_debug_note_stack(FlLoop *loop, PyObject **stack)
 {
     PyObject *exc = PyErr_Occurred() ? PyErr_GetRaisedException() : NULL;
-    Py_XSETREF(*place, PyObject_CallNoArgs(loop->state->extract_stack));
-    if (*place == NULL) {
+    Py_XSETREF(*stack, PyObject_CallNoArgs(loop->state->extract_stack));
+    if (*stack == NULL) {
         PyErr_WriteUnraisable((PyObject *)loop);
     }
     if (exc != NULL) {

@@ -9,9 +9,9 @@
 #include "core/loop.h"
 #include "py/compat.h"
 
-/* For debug mode: put the stack of the calling Python code in *place, or NULL
+/* For debug mode: put the stack of the calling Python code in *stack, or NULL
    when that fails.  A raised exception stays. */
-void fl_debug_note_stack(FlLoop *loop, PyObject **place);
+void fl_debug_note_stack(FlLoop *loop, PyObject **stack);
 
 /* What asyncio checks in debug mode before it schedules, and the
    stack of the caller for the handle.  0 or -1. */

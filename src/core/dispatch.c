@@ -1,11 +1,11 @@
 /* Running what is ready, and what happens when it fails.
 
    1. An entry is copied out and its slot given up before it runs: whatever
-      the callback schedules may move the ring.
+      the callback schedules may move the queue's buffer.
    2. A batch is what was ready when it began; KeyboardInterrupt and SystemExit
       end it early and leave the rest queued.
-   3. What a callback's writes hold (loop->held) is sent when it returns, also
-      when it raised.
+   3. What a callback's writes hold (loop->holder) is sent when it returns,
+      also when it raised.
    4. In debug mode every callback runs as a handle, timed; and as a handle
       where a program replaced asyncio.Handle._run, which then runs it.
    5. What call_exception_handler raises, if a program overrides it, leaves the
@@ -364,13 +364,13 @@ run_entry(FlLoop *loop, FlReady *entry)
 int
 fl_loop_run_batch(FlLoop *loop)
 {
-    FlReadyQueue *ring = &loop->ready;
-    uint64_t end = ring->tail;
+    FlReadyQueue *queue = &loop->ready;
+    uint64_t end = queue->tail;
     int code = 0;
     loop->in_batch = true;
-    while (ring->head < end && code == 0) {
-        FlReady entry = *fl_ready_at(ring, ring->head);
-        ring->head++;
+    while (queue->head < end && code == 0) {
+        FlReady entry = *fl_ready_at(queue, queue->head);
+        queue->head++;
         loop->dispatch++;
         code = run_entry(loop, &entry);
         fl_loop_send_held(loop);

@@ -16,7 +16,7 @@
 #include "core/watch.h"
 #include "py/compat.h"
 
-/* Run the entries that are in the ring now.  0, or -1 with an exception that
+/* Run the entries that are in the queue now.  0, or -1 with an exception that
    must leave run_forever; the rest of the batch then stays queued. */
 int fl_loop_run_batch(FlLoop *loop);
 

@@ -3,8 +3,8 @@
    1. The storage is asyncio's own slots; `register` proves by asyncio's
       descriptors that they lie where the structs say, and that there is none
       for which the structs have no room.
-   2. A Handle with a position has an entry in the ring that points back at it;
-      whoever ends one side (pop, cancel, fill, dealloc) ends both.
+   2. A Handle with a position has an entry in the queue that points back at
+      it; whoever ends one side (pop, cancel, fill, dealloc) ends both.
    3. asyncio's base classes are Python-slotted: their traverse and dealloc
       must not be called from here (they look for the first base that differs
       from themselves), so every slot is visited and cleared by hand.
@@ -35,9 +35,9 @@ pool_take(PyObject **pool, uint32_t *count)
     return object;
 }
 
-/* A blank handle of either type: every slot NULL but loop and cancelled. */
+/* An empty handle of either type: every slot NULL but loop and cancelled. */
 static FlHandle *
-blank(FlLoop *loop, PyTypeObject *type, PyObject *reused)
+handle_alloc(FlLoop *loop, PyTypeObject *type, PyObject *reused)
 {
     FlHandle *self = (FlHandle *)reused;
     if (self != NULL) {
@@ -61,8 +61,9 @@ FlHandle *
 fl_handle_new(FlLoop *loop, uint64_t position)
 {
     FlHandlePool *pool = &loop->pool;
-    FlHandle *self = blank(loop, loop->state->handle_type,
-                           pool_take(&pool->handles, &pool->handle_count));
+    FlHandle *self =
+        handle_alloc(loop, loop->state->handle_type,
+                     pool_take(&pool->handles, &pool->handle_count));
     if (self != NULL) {
         self->position = position;
         self->shared = false;
@@ -96,8 +97,9 @@ fl_timer_new(FlLoop *loop, PyObject *callback, PyObject *args,
 {
     FlHandlePool *pool = &loop->pool;
     FlTimerHandle *self =
-        (FlTimerHandle *)blank(loop, loop->state->timer_type,
-                               pool_take(&pool->timers, &pool->timer_count));
+        (FlTimerHandle *)handle_alloc(loop, loop->state->timer_type,
+                                      pool_take(&pool->timers,
+                                                &pool->timer_count));
     if (self != NULL) {
         fill((FlHandle *)self, callback, args, context);
         self->when = Py_XNewRef(when.object);
@@ -159,7 +161,7 @@ handle_dealloc(FlHandle *self)
 {
     PyObject_GC_UnTrack(self);
     FlLoop *loop = FL_LOOP(self->loop);
-    /* First: a weak reference's callback may look into the ring. */
+    /* First: a weak reference's callback may look into the queue. */
     detach_from_ring(self);
     clear_weakrefs((PyObject *)self);
     /* A cancelled one has no callback, but may have the rest. */
@@ -305,10 +307,10 @@ fl_handle_fill_waiting(FlHandle *self)
     if (self->position == FL_NOT_READY) {
         return 0;
     }
-    FlReadyQueue *ring = &FL_LOOP(self->loop)->ready;
+    FlReadyQueue *queue = &FL_LOOP(self->loop)->ready;
     uint64_t position = self->position;
     /* The tuple first: making it may run the collector, and that anything. */
-    uint32_t nargs = fl_ready_at(ring, position)->nargs;
+    uint32_t nargs = fl_ready_at(queue, position)->nargs;
     PyObject *tuple = tuple_for(nargs);
     if (tuple == NULL && nargs <= FL_READY_ARGS) {
         return -1;
@@ -317,7 +319,7 @@ fl_handle_fill_waiting(FlHandle *self)
         Py_XDECREF(tuple);
         return 0;
     }
-    FlReady *entry = fl_ready_at(ring, position);
+    FlReady *entry = fl_ready_at(queue, position);
     FlReady moved = *entry;
     self->args = fill_tuple(tuple, &moved);
     self->callback = Py_NewRef(moved.callback);

@@ -3,7 +3,7 @@
    Both are true subclasses of asyncio's classes and use those classes' own
    slots as their storage, so every attribute that programs read is real.
 
-   A Handle is born empty: while its callback waits in the ready ring, the ring
+   A Handle is born empty: while its callback waits in the ready queue, the
    entry owns callback, arguments and context and the handle knows only the
    position.  It is filled when the entry is popped, when someone reads its
    attributes, or from the start in debug mode and without a GIL.  Most handles
@@ -38,7 +38,7 @@
 typedef struct FlHandle {
     FL_HANDLE_SLOTS
     FL_LOCK_FIELD
-    uint64_t position; /* in the ready ring, or FL_NOT_READY */
+    uint64_t position; /* in the ready queue, or FL_NOT_READY */
     bool shared; /* call_soon_threadsafe gave it: see threadsafe_handle.c */
 } FlHandle;
 

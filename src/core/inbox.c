@@ -1,6 +1,6 @@
 /* What other threads hand to the loop.
 
-   With the GIL a push goes straight into the ready ring: whoever holds the
+   With the GIL a push goes straight into the ready queue: whoever holds the
    GIL owns it, and call_soon and call_soon_threadsafe stay in one order.
    Without it pushes wait behind a lock until the loop's next turn.
 

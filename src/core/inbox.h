@@ -27,7 +27,7 @@ void fl_inbox_close(FlLoop *loop);
    MemoryError or RuntimeError (closed) set. */
 int fl_inbox_push_anythread(FlLoop *loop, FlReady *entry);
 
-/* With the GIL: an entry was put into the ring; the rest of a push. */
+/* With the GIL: an entry was put into the ready queue; the rest of a push. */
 void fl_inbox_tell_anythread(FlLoop *loop);
 
 /* End the loop's wait, or its next; nothing happens when it is closed. */
@@ -39,7 +39,7 @@ int fl_inbox_drain(FlLoop *loop);
 /* For the collector, which has stopped the other threads. */
 int fl_inbox_traverse(const FlInbox *inbox, visitproc visit, void *arg);
 
-/* The thread that pushes to the ring calls this before: what it pushed to the
+/* The thread that pushes to the queue calls this before: what it pushed to the
    inbox earlier goes first, as in asyncio's one queue. */
 static inline int
 fl_inbox_keep_order(FlLoop *loop)

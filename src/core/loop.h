@@ -7,7 +7,7 @@
    not run, to whoever holds the GIL; `inbox` has a lock of its own.  Functions
    are for that thread unless named _anythread.
 
-   Ownership: the loop owns its ring's entries, its scheduled timers, its
+   Ownership: the loop owns its queue's entries, its scheduled timers, its
    descriptor watchers and, through `streams`, every open transport: they are
    garbage only together with the loop. */
 #ifndef FL_CORE_LOOP_H
@@ -69,11 +69,11 @@ struct FlLoop;
 
 /* The stream whose write queue holds bytes until the running callback returns.
    It is embedded in that stream, which forgets them by taking itself out of
-   loop->held.  send runs no protocol, keeps a raised exception and notes a
+   loop->holder.  send runs no protocol, keeps a raised exception and notes a
    failure in the stream. */
-typedef struct FlHeld {
-    void (*send)(struct FlHeld *self);
-} FlHeld;
+typedef struct FlHolder {
+    void (*send)(struct FlHolder *self);
+} FlHolder;
 
 /* An open transport in the loop's care: `object` is the loop's reference to
    it.  abandon, called when the loop is closed or collected, takes that
@@ -102,21 +102,22 @@ typedef struct FlLoop {
 
     /* of the current run */
     FL_ATOMIC unsigned long thread_id; /* 0: not running */
-    int64_t now_ns;          /* the precise clock as it was last read */
-    int64_t now_tick_ns;     /* the coarse clock when it was */
-    bool now_fresh;          /* see turn.c, invariant 4 */
-    bool tracks_origin;      /* this run turned coroutine origins on */
-    int64_t polled_ns;       /* coarse time of the last poll */
-    uint64_t dispatch;       /* counts entries run: names "this callback" */
-    FlHeld *FL_ATOMIC held;  /* what the running callback holds, or NULL */
-    unsigned held_forks;     /* fl_forks_count() at that time */
-    int64_t held_since_ns;   /* when the first of it was written */
-    FL_ATOMIC bool in_batch; /* callbacks run: their writes may be held */
-    unsigned skips_left;     /* polls that may still be skipped */
-    unsigned skip_allowance; /* how many after the next empty poll */
-    bool hears_signals;      /* it runs in the main thread: see signals.c */
-    uint64_t limited_tail;   /* see fl_signals_before_wait; ring's tail + 1 */
-    uint64_t taken_tail;     /* likewise */
+    int64_t now_ns;      /* the precise clock as it was last read */
+    int64_t now_tick_ns; /* the coarse clock when it was */
+    bool now_fresh;      /* see turn.c, invariant 4 */
+    bool tracks_origin;  /* this run turned coroutine origins on */
+    int64_t polled_ns;   /* coarse time of the last poll */
+    uint64_t dispatch;   /* counts entries run: names "this callback" */
+    /* whose writes are held until the running callback returns, or NULL */
+    FlHolder *FL_ATOMIC holder;
+    unsigned held_forks;        /* fl_forks_count() at that time */
+    int64_t held_since_ns;      /* when the first of it was written */
+    FL_ATOMIC bool in_batch;    /* callbacks run: their writes may be held */
+    unsigned skips_left;        /* polls that may still be skipped */
+    unsigned skip_allowance;    /* how many after the next empty poll */
+    bool hears_signals;         /* it runs in the main thread: see signals.c */
+    uint64_t limited_tail;      /* see fl_signals_before_wait; a tail + 1 */
+    uint64_t taken_tail;        /* likewise */
     FL_ATOMIC bool plain_tasks; /* see tasks.c, invariant 3 */
     atomic_bool busy;           /* see fl_loop_claim */
     bool in_turn;               /* also in one of _run_once(), outside a run */
@@ -185,10 +186,10 @@ fl_loop_on_other_thread(const FlLoop *loop)
 static inline void
 fl_loop_send_held(FlLoop *loop)
 {
-    FlHeld *held = loop->held;
-    if (FL_UNLIKELY(held != NULL)) {
-        loop->held = NULL;
-        held->send(held);
+    FlHolder *holder = loop->holder;
+    if (FL_UNLIKELY(holder != NULL)) {
+        loop->holder = NULL;
+        holder->send(holder);
     }
 }
 

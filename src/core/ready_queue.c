@@ -22,12 +22,12 @@ entries_new(uint64_t count)
 }
 
 int
-fl_ready_init(FlReadyQueue *ring)
+fl_ready_init(FlReadyQueue *queue)
 {
-    ring->head = ring->tail = 0;
-    ring->mask = INITIAL_ENTRIES - 1;
-    ring->entries = entries_new(INITIAL_ENTRIES);
-    if (ring->entries == NULL) {
+    queue->head = queue->tail = 0;
+    queue->mask = INITIAL_ENTRIES - 1;
+    queue->entries = entries_new(INITIAL_ENTRIES);
+    if (queue->entries == NULL) {
         PyErr_NoMemory();
         return -1;
     }
@@ -35,41 +35,41 @@ fl_ready_init(FlReadyQueue *ring)
 }
 
 void
-fl_ready_free(FlReadyQueue *ring)
+fl_ready_free(FlReadyQueue *queue)
 {
-    free(ring->entries);
-    ring->entries = NULL;
+    free(queue->entries);
+    queue->entries = NULL;
 }
 
 int
-fl_ready_grow(FlReadyQueue *ring)
+fl_ready_grow(FlReadyQueue *queue)
 {
-    uint64_t mask = ring->mask * 2 + 1;
+    uint64_t mask = queue->mask * 2 + 1;
     FlReady *entries = entries_new(mask + 1);
     if (entries == NULL) {
         PyErr_NoMemory();
         return -1;
     }
-    for (uint64_t at = ring->head; at != ring->tail; at++) {
-        entries[at & mask] = *fl_ready_at(ring, at);
+    for (uint64_t at = queue->head; at != queue->tail; at++) {
+        entries[at & mask] = *fl_ready_at(queue, at);
     }
-    free(ring->entries);
-    ring->entries = entries;
-    ring->mask = mask;
+    free(queue->entries);
+    queue->entries = entries;
+    queue->mask = mask;
     return 0;
 }
 
 void
-fl_ready_shrink(FlReadyQueue *ring)
+fl_ready_shrink(FlReadyQueue *queue)
 {
-    if (ring->mask < KEPT_ENTRIES || ring->head != ring->tail) {
+    if (queue->mask < KEPT_ENTRIES || queue->head != queue->tail) {
         return;
     }
     FlReady *entries = entries_new(INITIAL_ENTRIES);
     if (entries != NULL) {
-        free(ring->entries);
-        ring->entries = entries;
-        ring->mask = INITIAL_ENTRIES - 1;
+        free(queue->entries);
+        queue->entries = entries;
+        queue->mask = INITIAL_ENTRIES - 1;
     }
 }
 
@@ -109,13 +109,13 @@ fl_ready_visit(const FlReady *entry, visitproc visit, void *arg)
 }
 
 int
-fl_ready_traverse(const FlReadyQueue *ring, visitproc visit, void *arg)
+fl_ready_traverse(const FlReadyQueue *queue, visitproc visit, void *arg)
 {
-    if (ring->entries == NULL) {
+    if (queue->entries == NULL) {
         return 0;
     }
-    for (uint64_t at = ring->head; at != ring->tail; at++) {
-        int result = fl_ready_visit(fl_ready_at(ring, at), visit, arg);
+    for (uint64_t at = queue->head; at != queue->tail; at++) {
+        int result = fl_ready_visit(fl_ready_at(queue, at), visit, arg);
         if (result != 0) {
             return result;
         }

@@ -1,8 +1,8 @@
-/* The ready queue: a ring of entries that own what they are to run.
+/* The ready queue: a ring buffer of entries that own what they are to run.
 
    An entry is one cache line.  It owns callback, arguments and context; a
    Handle that a caller still holds only points at its entry (by position, for
-   the ring may move) and the entry points back, borrowed.  A position is a
+   the buffer may move) and the entry points back, borrowed.  A position is a
    count of all entries ever pushed: it never repeats, so a stale one is known
    by being outside [head, tail).
 
@@ -58,50 +58,50 @@ typedef struct {
     uint64_t mask; /* capacity - 1 */
 } FlReadyQueue;
 
-int fl_ready_init(FlReadyQueue *ring);
-void fl_ready_free(FlReadyQueue *ring);
+int fl_ready_init(FlReadyQueue *queue);
+void fl_ready_free(FlReadyQueue *queue);
 
-/* Double the ring.  0, or -1 with MemoryError set. */
-int fl_ready_grow(FlReadyQueue *ring);
+/* Double the buffer.  0, or -1 with MemoryError set. */
+int fl_ready_grow(FlReadyQueue *queue);
 
-/* Give memory back when an empty ring has grown large. */
-void fl_ready_shrink(FlReadyQueue *ring);
+/* Give memory back when an empty queue has grown large. */
+void fl_ready_shrink(FlReadyQueue *queue);
 
-/* Release what an entry (a copy, or one in the ring) owns. */
+/* Release what an entry (a copy, or one in the queue) owns. */
 void fl_ready_clear(FlReady *entry);
 
 int fl_ready_visit(const FlReady *entry, visitproc visit, void *arg);
-int fl_ready_traverse(const FlReadyQueue *ring, visitproc visit, void *arg);
+int fl_ready_traverse(const FlReadyQueue *queue, visitproc visit, void *arg);
 
 static inline uint64_t
-fl_ready_count(const FlReadyQueue *ring)
+fl_ready_count(const FlReadyQueue *queue)
 {
-    return ring->tail - ring->head;
+    return queue->tail - queue->head;
 }
 
 static inline FlReady *
-fl_ready_at(const FlReadyQueue *ring, uint64_t position)
+fl_ready_at(const FlReadyQueue *queue, uint64_t position)
 {
-    return &ring->entries[position & ring->mask];
+    return &queue->entries[position & queue->mask];
 }
 
 /* The slot for one more entry: the caller fills it and then moves the tail
    with fl_ready_commit.  NULL with MemoryError set. */
 static inline FlReady *
-fl_ready_reserve(FlReadyQueue *ring)
+fl_ready_reserve(FlReadyQueue *queue)
 {
-    if (FL_UNLIKELY(ring->tail - ring->head > ring->mask)
-        && fl_ready_grow(ring) < 0)
+    if (FL_UNLIKELY(queue->tail - queue->head > queue->mask)
+        && fl_ready_grow(queue) < 0)
     {
         return NULL;
     }
-    return fl_ready_at(ring, ring->tail);
+    return fl_ready_at(queue, queue->tail);
 }
 
 static inline uint64_t
-fl_ready_commit(FlReadyQueue *ring)
+fl_ready_commit(FlReadyQueue *queue)
 {
-    return ring->tail++;
+    return queue->tail++;
 }
 
 #endif

@@ -292,7 +292,7 @@ fl_signals_begin(FlLoop *loop)
     return PyErr_CheckSignals();
 }
 
-/* Positions in the ring tell whether callbacks ran: nobody else could have
+/* Positions in the queue tell whether callbacks ran: nobody else could have
    set another descriptor. */
 int
 fl_signals_before_wait(FlLoop *loop, int64_t *timeout_ns)

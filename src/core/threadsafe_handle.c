@@ -53,7 +53,7 @@ is_over_locked(const FlInbox *inbox, const FlHandle *self)
 /* Wait a while if `wait`; true when the callback does not run, and then it
    never will if `cancel`. */
 static bool
-settle(FlInbox *inbox, FlHandle *self, bool wait, bool cancel)
+check_end(FlInbox *inbox, FlHandle *self, bool wait, bool cancel)
 {
     uv_mutex_lock(&inbox->lock);
     if (wait && !is_over_locked(inbox, self)) {
@@ -71,10 +71,10 @@ int
 fl_threadsafe_handle_wait_callback(FlHandle *self, bool cancel)
 {
     FlInbox *inbox = &FL_LOOP(self->loop)->inbox;
-    bool over = settle(inbox, self, false, cancel);
+    bool over = check_end(inbox, self, false, cancel);
     while (!over) {
         PyThreadState *thread = PyEval_SaveThread();
-        over = settle(inbox, self, true, cancel);
+        over = check_end(inbox, self, true, cancel);
         PyEval_RestoreThread(thread);
         if (!over && PyErr_CheckSignals() < 0) {
             return -1;

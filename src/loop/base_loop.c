@@ -129,11 +129,11 @@ loop_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 static void
 drop_ready(FlLoop *loop)
 {
-    FlReadyQueue *ring = &loop->ready;
-    while (ring->head != ring->tail) {
+    FlReadyQueue *queue = &loop->ready;
+    while (queue->head != queue->tail) {
         /* Popped before it is dropped: destructors may cancel what is left. */
-        FlReady entry = *fl_ready_at(ring, ring->head);
-        ring->head++;
+        FlReady entry = *fl_ready_at(queue, queue->head);
+        queue->head++;
         if (entry.kind == FL_READY_CALL && entry.of.handle != NULL) {
             /* A handle someone holds keeps its callback, as asyncio's. */
             FlHandle *handle = (FlHandle *)Py_NewRef(entry.of.handle);
@@ -174,7 +174,7 @@ drop_owned(FlList *list)
 }
 
 static void
-shut(FlLoop *loop)
+close_core(FlLoop *loop)
 {
     loop->closed = true;
     fl_signals_forget(loop);
@@ -223,7 +223,7 @@ loop_close(FlLoop *loop, PyObject *Py_UNUSED(ignored))
         return NULL;
     }
     if (!loop->closed) {
-        shut(loop);
+        close_core(loop);
     }
     fl_loop_unclaim(loop);
     Py_RETURN_NONE;
@@ -287,7 +287,7 @@ loop_clear(FlLoop *loop)
         fl_loop_end_external_run(loop);
     }
     if (!fl_loop_is_running(loop)) {
-        shut(loop);
+        close_core(loop);
     }
     Py_CLEAR(loop->task_factory);
     Py_CLEAR(loop->exception_handler);

@@ -3,11 +3,11 @@
    1. A C task's own steps need no handle: asyncio drops the one call_soon
       returns, and no Python code can reach those callables except through a
       handle or a call_soon of its own (overrides.h).  They are known by what
-      fastloop._learn saw (state.c).
+      fastloop._task_probe saw (state.c).
    2. A handle is made before its entry is reserved: making one may run the
       collector, and that may schedule.
    3. Without a GIL, and in debug mode, a handle is filled from the start, so
-      that another thread never has to look into the ring. */
+      that another thread never has to look into the queue. */
 #include "loop/scheduling.h"
 
 #include "base/clock.h"

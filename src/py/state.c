@@ -1,7 +1,7 @@
-/* Module state: what is imported, interned and learned once per interpreter.
+/* Module state: what is imported, interned and probed once per interpreter.
 
    1. All references are owned by the state and visited by the collector.
-   2. Task steps are learned, not named: a throw-away task on a stub loop shows
+   2. Task steps are probed, not named: a throw-away task on a stub loop shows
       which callables asyncio's C task gives to call_soon.  When it shows
       something unknown, both fields stay NULL and steps are ordinary
       callbacks. */
@@ -155,28 +155,28 @@ asyncio_init(FlState *state)
     return 0;
 }
 
-/* Invariant 2.  `learned` is what the stub loop saw: the step of a new task
+/* Invariant 2.  `found` is what the stub loop saw: the step of a new task
    and the wake-up of a task that waits; the helper that ran it is Python. */
 static int
-steps_learn(FlState *state)
+steps_probe(FlState *state)
 {
-    PyObject *learn = PyImport_ImportModule("fastloop._learn");
-    PyObject *learned =
-        learn == NULL ? NULL
-                      : PyObject_CallMethod(learn, "task_callbacks", NULL);
-    Py_XDECREF(learn);
-    if (learned == NULL) {
+    PyObject *probe = PyImport_ImportModule("fastloop._task_probe");
+    PyObject *found = probe == NULL
+                          ? NULL
+                          : PyObject_CallMethod(probe, "task_callbacks", NULL);
+    Py_XDECREF(probe);
+    if (found == NULL) {
         return -1;
     }
-    if (PyTuple_CheckExact(learned) && PyTuple_GET_SIZE(learned) == 2) {
-        PyObject *step = PyTuple_GET_ITEM(learned, 0);
-        PyObject *wakeup = PyTuple_GET_ITEM(learned, 1);
+    if (PyTuple_CheckExact(found) && PyTuple_GET_SIZE(found) == 2) {
+        PyObject *step = PyTuple_GET_ITEM(found, 0);
+        PyObject *wakeup = PyTuple_GET_ITEM(found, 1);
         if (PyCFunction_Check(wakeup)) {
             state->step_type = (PyTypeObject *)Py_NewRef(Py_TYPE(step));
             state->wakeup_function = PyCFunction_GetFunction(wakeup);
         }
     }
-    Py_DECREF(learned);
+    Py_DECREF(found);
     return 0;
 }
 
@@ -201,7 +201,7 @@ fl_state_init(FlState *state, PyObject *module)
     {
         return -1;
     }
-    return steps_learn(state);
+    return steps_probe(state);
 }
 
 int

@@ -137,15 +137,15 @@ receive_bytes(int fd, Py_ssize_t size, struct sockaddr_storage *name,
 {
     char stack[STACK_BYTES];
     PyObject *bytes = NULL;
-    char *place = stack;
+    char *buffer = stack;
     if (size > STACK_BYTES) {
         bytes = PyBytes_FromStringAndSize(NULL, size);
         if (bytes == NULL) {
             return -1;
         }
-        place = PyBytes_AS_STRING(bytes);
+        buffer = PyBytes_AS_STRING(bytes);
     }
-    ssize_t got = recvfrom(fd, place, (size_t)size, MSG_DONTWAIT,
+    ssize_t got = recvfrom(fd, buffer, (size_t)size, MSG_DONTWAIT,
                            (struct sockaddr *)name, name_size);
     if (got < 0) {
         int code = blocked_or_raise();
@@ -357,7 +357,7 @@ release(SocketCall *self)
 
 /* Settle the future with a result or the raised exception.  0 or -1. */
 static int
-settle(SocketCall *self, PyObject *result)
+finish_future(SocketCall *self, PyObject *result)
 {
     FlNames *names = &self->state->names;
     PyObject *method =
@@ -395,7 +395,7 @@ on_ready(SocketCall *self)
     if (code < 0 && fl_error_leaves_loop()) {
         return -1;
     }
-    code = settle(self, result);
+    code = finish_future(self, result);
     Py_XDECREF(result);
     PyObject *exc = code < 0 ? PyErr_GetRaisedException() : NULL;
     code = release(self);
@@ -410,8 +410,8 @@ on_ready(SocketCall *self)
 }
 
 static PyObject *
-call_call(SocketCall *self, PyObject *Py_UNUSED(args),
-          PyObject *Py_UNUSED(kwargs))
+ready_callback(SocketCall *self, PyObject *Py_UNUSED(args),
+               PyObject *Py_UNUSED(kwargs))
 {
     Py_INCREF(self);
     int code = on_ready(self);
@@ -643,7 +643,7 @@ static const char call_doc[] =
 
 static PyType_Slot call_slots[] = {
     {Py_tp_doc, (void *)call_doc},
-    {Py_tp_call, call_call},
+    {Py_tp_call, ready_callback},
     {Py_tp_dealloc, call_dealloc},
     {Py_tp_traverse, call_traverse},
     {Py_tp_clear, call_clear},

@@ -6,14 +6,14 @@
    Then it asks for a batch.
 
    1. Everything a call received is turned into objects before the protocol
-      hears of the first: the room they were read into is the loop's, and the
+      hears of the first: the buffer they were read into is the loop's, and the
       protocol may do anything.
    2. After each call into the protocol the transport may be paused, closed or
       have another protocol.  What asyncio would have left in the kernel then
       is kept and delivered first when reading goes on, or dropped with the
       transport.
    3. An event reads at most one datagram more than a batch, for fairness.
-   4. A bytes object is as large as its datagram.  One longer than its place
+   4. A bytes object is as large as its datagram.  One longer than its slot
       is cut, where asyncio cuts it too: none of the network is. */
 #include "transport/datagram_read.h"
 
@@ -35,9 +35,9 @@
 #define READ_FAILED "Fatal read error on datagram transport"
 
 /* The largest a network's can be, and a Unix socket's that asyncio reads. */
-#define PLACE_BYTES      ((size_t)64 * 1024)
-#define UNIX_PLACE_BYTES ((size_t)256 * 1024)
-#define ROOM_BYTES       (FL_DATAGRAM_BATCH * PLACE_BYTES)
+#define SLOT_BYTES      ((size_t)64 * 1024)
+#define UNIX_SLOT_BYTES ((size_t)256 * 1024)
+#define BUFFER_BYTES    (FL_DATAGRAM_BATCH * SLOT_BYTES)
 
 /* Where a loop's datagrams are read to.  Only pages that were written to are
    in memory. */
@@ -45,20 +45,20 @@ typedef struct FlDatagramBuffers {
     FlMessage headers[FL_DATAGRAM_BATCH];
     struct iovec vectors[FL_DATAGRAM_BATCH];
     struct sockaddr_storage names[FL_DATAGRAM_BATCH];
-    char bytes[ROOM_BYTES];
+    char bytes[BUFFER_BYTES];
 } FlDatagramBuffers;
 
 /* --- the kernel ---------------------------------------------------------- */
 
 static FlDatagramBuffers *
-get_room(FlLoop *loop)
+get_buffers(FlLoop *loop)
 {
     if (loop->datagram_buffers == NULL) {
-        FlDatagramBuffers *room = malloc(sizeof(*room));
-        if (room != NULL) {
-            memset(room->headers, 0, sizeof(room->headers));
+        FlDatagramBuffers *buffers = malloc(sizeof(*buffers));
+        if (buffers != NULL) {
+            memset(buffers->headers, 0, sizeof(buffers->headers));
         }
-        loop->datagram_buffers = room;
+        loop->datagram_buffers = buffers;
     }
     return loop->datagram_buffers;
 }
@@ -72,30 +72,30 @@ most_to_read(const FlDatagram *self)
     if (!self->bursts) {
         return 2;
     }
-    return self->family == AF_UNIX ? ROOM_BYTES / UNIX_PLACE_BYTES
+    return self->family == AF_UNIX ? BUFFER_BYTES / UNIX_SLOT_BYTES
                                    : FL_DATAGRAM_BATCH;
 }
 
 /* How many came, or a negative errno. */
 static int
-receive(FlDatagram *self, FlDatagramBuffers *room, unsigned most)
+receive(FlDatagram *self, FlDatagramBuffers *buffers, unsigned most)
 {
-    size_t place = self->family == AF_UNIX ? UNIX_PLACE_BYTES : PLACE_BYTES;
+    size_t slot_bytes = self->family == AF_UNIX ? UNIX_SLOT_BYTES : SLOT_BYTES;
     for (unsigned at = 0; at < most; at++) {
-        struct msghdr *header = &room->headers[at].msg_hdr;
-        room->vectors[at].iov_base = room->bytes + at * place;
-        room->vectors[at].iov_len = place;
-        header->msg_iov = &room->vectors[at];
+        struct msghdr *header = &buffers->headers[at].msg_hdr;
+        buffers->vectors[at].iov_base = buffers->bytes + at * slot_bytes;
+        buffers->vectors[at].iov_len = slot_bytes;
+        header->msg_iov = &buffers->vectors[at];
         header->msg_iovlen = 1;
-        header->msg_name = &room->names[at];
-        header->msg_namelen = sizeof(room->names[at]);
+        header->msg_name = &buffers->names[at];
+        header->msg_namelen = sizeof(buffers->names[at]);
     }
     int count = fl_stream_check_number(&self->stream);
     if (count < 0) {
         return count;
     }
     do {
-        count = fl_receive_messages(self->stream.fd, room->headers, most);
+        count = fl_receive_messages(self->stream.fd, buffers->headers, most);
     } while (count < 0 && errno == EINTR);
     return count < 0 ? -errno : count;
 }
@@ -126,18 +126,18 @@ sender_object(FlDatagram *self, const struct sockaddr_storage *name,
 /* Objects for what was received.  0, or -1 with an exception set: then there
    are those before the one that failed. */
 static int
-take_received(FlDatagram *self, FlDatagramBuffers *room, int count)
+take_received(FlDatagram *self, FlDatagramBuffers *buffers, int count)
 {
     self->received_head = self->received_tail = 0;
     for (int at = 0; at < count; at++) {
-        PyObject *data =
-            PyBytes_FromStringAndSize(room->vectors[at].iov_base,
-                                      (Py_ssize_t)room->headers[at].msg_len);
+        PyObject *data = PyBytes_FromStringAndSize(
+            buffers->vectors[at].iov_base,
+            (Py_ssize_t)buffers->headers[at].msg_len);
         PyObject *sender =
             data == NULL
                 ? NULL
-                : sender_object(self, &room->names[at],
-                                room->headers[at].msg_hdr.msg_namelen);
+                : sender_object(self, &buffers->names[at],
+                                buffers->headers[at].msg_hdr.msg_namelen);
         if (sender == NULL) {
             Py_XDECREF(data);
             return -1;
@@ -243,15 +243,15 @@ read_failed(FlDatagram *self, int code)
 static int
 read_batch(FlDatagram *self, unsigned most)
 {
-    FlDatagramBuffers *room = get_room(self->stream.loop);
-    if (room == NULL) {
+    FlDatagramBuffers *buffers = get_buffers(self->stream.loop);
+    if (buffers == NULL) {
         return fl_stream_fatal_errno(&self->stream, FL_NO_MEMORY, READ_FAILED);
     }
-    int count = receive(self, room, most);
+    int count = receive(self, buffers, most);
     if (count < 0) {
         return read_failed(self, count);
     }
-    int code = take_received(self, room, count);
+    int code = take_received(self, buffers, count);
     if (code < 0) {
         code = fl_stream_fatal(&self->stream, READ_FAILED);
     }

@@ -199,7 +199,7 @@ fl_stream_close_watch(FlStream *self)
     FlWatch *watch = self->watch;
     self->watch = NULL;
     if (fl_stream_is_holding(self)) {
-        self->loop->held = NULL;
+        self->loop->holder = NULL;
     }
     if (watch != NULL) {
         fl_fd_release(self->loop, watch->fd, &self->owned);
@@ -465,7 +465,7 @@ stream_new(FlLoop *loop, const FlStreamOptions *options)
     self->owned.abandon = abandon;
     self->owned.has_number = fl_stream_has_number;
     self->owned.lose_number = fl_stream_lose_number;
-    self->held.send = fl_stream_send_held;
+    self->holder.send = fl_stream_send_held;
     fl_list_init(&self->owned.link);
     fl_write_queue_init(&self->write_queue);
     self->sock = Py_XNewRef(options->sock);

@@ -47,7 +47,7 @@ typedef struct {
     FlState *state;
     FlLoop *loop; /* NULL once CLOSED */
     FlOwned owned;
-    FlHeld held; /* loop->held points here while writes are held */
+    FlHolder holder; /* loop->holder points here while writes are held */
     FlWatch *watch;
     PyObject *sock; /* the socket object, made when somebody asks; or NULL */
     PyObject *protocol;
@@ -95,7 +95,7 @@ fl_stream_is_closing(const FlStream *self)
 static inline bool
 fl_stream_is_holding(const FlStream *self)
 {
-    return self->loop != NULL && self->loop->held == &self->held;
+    return self->loop != NULL && self->loop->holder == &self->holder;
 }
 
 static inline bool

@@ -6,9 +6,9 @@
    wrote several times (an HTTP header, then its body) has its first write held
    too: that saves a system call a response.
 
-   1. One connection of a loop holds at a time (loop->held), and what it holds
-      is sent before anything else of the loop is: bytes leave in the order
-      they were written, of several connections too.
+   1. One connection of a loop holds at a time (loop->holder), and what it
+      holds is sent before anything else of the loop is: bytes leave in the
+      order they were written, of several connections too.
    2. Writes are held only inside a callback and by the thread that runs the
       loop, up to HELD_BYTES or the high-water mark, whichever is less.  While
       they are, the kernel has refused nothing: all of the queue is held.
@@ -106,7 +106,7 @@ send_vectors(FlStream *self, struct iovec *vectors, int count,
 /* Send from the queue until it is empty or the kernel takes no more.  0 or a
    negative errno. */
 static int
-send_chunks(FlStream *self)
+drain_queue(FlStream *self)
 {
     FlWriteQueue *write_queue = &self->write_queue;
     int code = fl_stream_check_number(self);
@@ -175,7 +175,7 @@ wait_for_kernel(FlStream *self)
 static void
 send_queue(FlStream *self)
 {
-    int code = send_chunks(self);
+    int code = drain_queue(self);
     if (code < 0) {
         write_failed(self, code);
     }
@@ -237,8 +237,8 @@ hold(FlStream *self)
 {
     FlLoop *loop = self->loop;
     if (!fl_stream_is_holding(self)) {
-        FL_CHECK(loop->held == NULL, "one stream holds at a time");
-        loop->held = &self->held;
+        FL_CHECK(loop->holder == NULL, "one stream holds at a time");
+        loop->holder = &self->holder;
         loop->held_since_ns = fl_clock_ns();
         loop->held_forks = fl_forks_count();
     }
@@ -252,9 +252,9 @@ is_copy(const FlLoop *loop)
 }
 
 void
-fl_stream_send_held(FlHeld *held)
+fl_stream_send_held(FlHolder *holder)
 {
-    FlStream *self = FL_LIST_ENTRY(held, FlStream, held);
+    FlStream *self = FL_LIST_ENTRY(holder, FlStream, holder);
     FlLoop *loop = self->loop;
     if (self->write_habit >= 0
         && fl_clock_ns() - loop->held_since_ns > SLOW_NS) {
@@ -352,10 +352,11 @@ queue_payload(FlStream *self, const Payload *payload, size_t sent_bytes)
 /* Before a write: send what is held and may not be held any longer, so that
    nothing is overtaken.  Whether something waits for the kernel then. */
 static bool
-make_way(FlStream *self, bool held)
+make_way(FlStream *self, bool may_hold)
 {
     FlLoop *loop = self->loop;
-    if (fl_stream_is_holding(self) ? !held : !fl_loop_on_other_thread(loop)) {
+    if (fl_stream_is_holding(self) ? !may_hold
+                                   : !fl_loop_on_other_thread(loop)) {
         fl_loop_send_held(loop);
     }
     return !fl_stream_is_holding(self)
@@ -370,12 +371,12 @@ write_payload(FlStream *self, const Payload *payload)
     if (code != 0) {
         return code < 0 ? -1 : 0;
     }
-    bool held = should_hold(self) && fits_held(self, size);
-    bool waiting = make_way(self, held);
+    bool may_hold = should_hold(self) && fits_held(self, size);
+    bool waiting = make_way(self, may_hold);
     if (self->phase >= FL_STREAM_LOST) {
         return 0; /* what was held could not be sent */
     }
-    if (!waiting && !held) {
+    if (!waiting && !may_hold) {
         code = fl_stream_check_number(self);
         if (code == 0) {
             code = send_one(self, payload->data, size, &sent);
@@ -391,7 +392,7 @@ write_payload(FlStream *self, const Payload *payload)
     if (queue_payload(self, payload, sent) < 0) {
         return -1;
     }
-    if (held && !waiting) {
+    if (may_hold && !waiting) {
         hold(self);
     }
     else {
@@ -533,8 +534,8 @@ bytes_list(PyObject *lines)
 static int
 write_list(FlStream *self, PyObject *list)
 {
-    bool held = should_hold(self);
-    bool waiting = make_way(self, held);
+    bool may_hold = should_hold(self);
+    bool waiting = make_way(self, may_hold);
     int code = 0;
     if (self->phase >= FL_STREAM_LOST) {
         return 0;
@@ -546,7 +547,7 @@ write_list(FlStream *self, PyObject *list)
     if (waiting) {
         wait_for_kernel(self);
     }
-    else if (held && fits_held(self, 0)) {
+    else if (may_hold && fits_held(self, 0)) {
         hold(self);
     }
     else if (fl_stream_is_holding(self)) {
@@ -644,7 +645,7 @@ fl_stream_write_ready(FlStream *self)
            the loop by an exception. */
         return self->watch->wanted & FL_WRITABLE ? end_waiting(self) : 0;
     }
-    int code = send_chunks(self);
+    int code = drain_queue(self);
     if (code < 0) {
         write_failed(self, code);
         return 0;

@@ -15,7 +15,7 @@ int fl_stream_write_ready(FlStream *self);
    exception stays, and the stream does not end here: a failure to send queues
    connection_lost, and what the kernel refuses waits for it. */
 void fl_stream_flush(FlStream *self);
-void fl_stream_send_held(FlHeld *held); /* the stream's part of it */
+void fl_stream_send_held(FlHolder *holder); /* the stream's part of it */
 
 /* The descriptor's number is in other hands from now on: send what is held,
    hold no more, and watch it as one that others may close. */

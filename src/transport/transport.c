@@ -317,8 +317,8 @@ const char fl_transport_get_buffer_size_doc[] =
 PyObject *
 fl_transport_get_buffer_size(FlStream *self, PyObject *Py_UNUSED(ignored))
 {
-    bool held = fl_stream_is_holding(self);
-    return PyLong_FromSize_t(held ? 0 : self->write_queue.size_bytes);
+    bool holding = fl_stream_is_holding(self);
+    return PyLong_FromSize_t(holding ? 0 : self->write_queue.size_bytes);
 }
 
 const char fl_transport_get_buffer_limits_doc[] =

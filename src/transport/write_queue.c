@@ -63,7 +63,7 @@ fl_write_queue_append(FlWriteQueue *write_queue, PyObject *bytes,
                       size_t sent_bytes)
 {
     FL_CHECK(sent_bytes == 0 || fl_write_queue_is_empty(write_queue),
-             "only the first chunk is sent in part");
+             "only the first item is sent in part");
     if (write_queue->tail == write_queue->capacity
         && make_room(write_queue) < 0) {
         return -1;

@@ -195,7 +195,7 @@ def test_a_switch_is_known_by_its_whole_name(fast_script, names, off):
     done = fast_script(
         """
         import contextvars
-        from fastloop._learn import task_callbacks
+        from fastloop._task_probe import task_callbacks
         loop = new_loop()
         step = task_callbacks()[0]
         handle = loop.call_soon(step, context=contextvars.copy_context())

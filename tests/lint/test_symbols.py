@@ -18,7 +18,7 @@ BEFORE_3_13 = {"_PyObject_ClearManagedDict", "_PyObject_VisitManagedDict"}
 BY_TEXT = re.compile(r"PyObject_(CallMethod|\w+AttrString)\(")
 #: Functions that run once an interpreter, where that is shorter.
 RUN_ONCE = re.compile(
-    r"fl_\w+_register|take|steps_learn|module_exec|check_slots"
+    r"fl_\w+_register|take|steps_probe|module_exec|check_slots"
     r"|add_getset|add_constants|default_executor|fl_transport_set_max_size"
 )
 

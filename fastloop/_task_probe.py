@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-class _Watcher:
+class _StubLoop:
     """The least of a loop that a task talks to, keeping what it is given."""
 
     def __init__(self) -> None:
@@ -41,17 +41,17 @@ def task_callbacks() -> tuple[Any, Any] | None:
     this does not know: the core then treats steps as any other callback.
     """
     if asyncio._get_running_loop() is None:
-        return _watch_a_task()
+        return _probe_a_task()
     # A thread that runs a loop is in the middle of a task of its own.
     found: list[tuple[Any, Any] | None] = []
-    thread = threading.Thread(target=lambda: found.append(_watch_a_task()))
+    thread = threading.Thread(target=lambda: found.append(_probe_a_task()))
     thread.start()
     thread.join()
     return found[0] if found else None
 
 
-def _watch_a_task() -> tuple[Any, Any] | None:
-    loop: Any = _Watcher()
+def _probe_a_task() -> tuple[Any, Any] | None:
+    loop: Any = _StubLoop()
     waiter: asyncio.Future[None] = asyncio.Future(loop=loop)
 
     async def wait() -> None:
