@@ -147,12 +147,12 @@ scheduled_handles(PyObject *module, PyObject *object)
 static int
 append_watcher(const FlFdWatcher *watcher, PyObject *list)
 {
-    const FlFdHeld *held = &watcher->held;
+    const FlFdRefs *refs = &watcher->refs;
     PyObject *row =
         Py_BuildValue("iOOO", watcher->watch->fd,
-                      held->object == NULL ? Py_None : held->object,
-                      held->reader == NULL ? Py_None : held->reader,
-                      held->writer == NULL ? Py_None : held->writer);
+                      refs->object == NULL ? Py_None : refs->object,
+                      refs->reader == NULL ? Py_None : refs->reader,
+                      refs->writer == NULL ? Py_None : refs->writer);
     int code = row == NULL ? -1 : PyList_Append(list, row);
     Py_XDECREF(row);
     return code;

@@ -66,7 +66,7 @@ fl_handle_new(FlLoop *loop, uint64_t position)
                      pool_take(&pool->handles, &pool->handle_count));
     if (self != NULL) {
         self->position = position;
-        self->shared = false;
+        self->threadsafe = false;
         PyObject_GC_Track(self);
     }
     return self;
@@ -104,7 +104,7 @@ fl_timer_new(FlLoop *loop, PyObject *callback, PyObject *args,
         fill((FlHandle *)self, callback, args, context);
         self->when = Py_XNewRef(when.object);
         self->when_seconds = when.seconds;
-        self->deadline.place = 0;
+        self->node.place = 0;
         PyObject_GC_Track(self);
     }
     return self;
@@ -185,7 +185,7 @@ timer_dealloc(FlTimerHandle *self)
     PyObject_GC_UnTrack(self);
     clear_weakrefs((PyObject *)self);
     FlLoop *loop = FL_LOOP(self->loop);
-    FL_CHECK(self->deadline.place == 0, "the queue owns a reference");
+    FL_CHECK(self->node.place == 0, "the queue owns a reference");
     clear_slots((FlHandle *)self);
     Py_CLEAR(self->scheduled);
     Py_CLEAR(self->when);
@@ -427,9 +427,9 @@ timer_cancel(FlTimerHandle *self, PyObject *Py_UNUSED(ignored))
         fl_timer_forget_anythread(self);
         Py_RETURN_NONE;
     }
-    bool queued = self->deadline.place != 0;
+    bool queued = self->node.place != 0;
     if (queued) {
-        fl_timer_queue_remove(&FL_LOOP(self->loop)->timers, &self->deadline);
+        fl_timer_queue_remove(&FL_LOOP(self->loop)->timers, &self->node);
     }
     mark_cancelled(handle);
     if (queued) {
@@ -533,7 +533,7 @@ timer_get_when(FlTimerHandle *self, void *Py_UNUSED(closure))
 static PyObject *
 timer_get_scheduled(FlTimerHandle *self, void *Py_UNUSED(closure))
 {
-    return PyBool_FromLong(self->deadline.place != 0);
+    return PyBool_FromLong(self->node.place != 0);
 }
 
 /* asyncio's slot can be set, which would take from a handle the loop that its
@@ -669,7 +669,7 @@ static const FlBaseSlot timer_base_slots[] = {
     HANDLE_BASE_SLOTS(FlTimerHandle),
     BASE_SLOT(FlTimerHandle, scheduled),
     BASE_SLOT(FlTimerHandle, when),
-    {NULL, offsetof(FlTimerHandle, deadline)},
+    {NULL, offsetof(FlTimerHandle, node)},
 };
 
 int

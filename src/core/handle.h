@@ -39,14 +39,15 @@ typedef struct FlHandle {
     FL_HANDLE_SLOTS
     FL_LOCK_FIELD
     uint64_t position; /* in the ready queue, or FL_NOT_READY */
-    bool shared; /* call_soon_threadsafe gave it: see threadsafe_handle.c */
+    bool
+        threadsafe; /* call_soon_threadsafe gave it: see threadsafe_handle.c */
 } FlHandle;
 
 typedef struct {
     FL_HANDLE_SLOTS
     PyObject *scheduled; /* asyncio.TimerHandle's slot: unused, ours say it */
     PyObject *when;      /* the number that call_at was given, or NULL: */
-    FlTimerNode deadline;
+    FlTimerNode node;
     double when_seconds; /* this is it, of no object yet */
 } FlTimerHandle;
 
@@ -104,7 +105,7 @@ void fl_handle_pool_free(FlHandlePool *pool);
 static inline FlTimerHandle *
 fl_timer_of(FlTimerNode *node)
 {
-    return (FlTimerHandle *)((char *)node - offsetof(FlTimerHandle, deadline));
+    return (FlTimerHandle *)((char *)node - offsetof(FlTimerHandle, node));
 }
 
 #endif

@@ -41,8 +41,8 @@ typedef struct {
     atomic_bool filled;
     /* see threadsafe_handle.c */
     uv_cond_t over;
-    FlHandle *running;    /* borrowed: the thread-safe handle that runs */
-    unsigned long runner; /* in this thread */
+    FlHandle *running;        /* borrowed: the thread-safe handle that runs */
+    unsigned long running_in; /* the thread */
 } FlInbox;
 
 /* What a watched descriptor keeps alive. */
@@ -50,18 +50,18 @@ typedef struct {
     PyObject *reader; /* FlHandle or NULL */
     PyObject *writer;
     PyObject *object; /* as it was given, NULL for a number */
-} FlFdHeld;
+} FlFdRefs;
 
-/* A descriptor the user watches with add_reader or add_writer. */
+/* A descriptor that the program watches with add_reader or add_writer. */
 typedef struct {
     FlList link; /* in loop->fd_watchers while registered */
     FlWatch *watch;
-    FlFdHeld held;
+    FlFdRefs refs;
 } FlFdWatcher;
 
 /* Who uses a descriptor number. */
 typedef struct {
-    FlFdWatcher *watcher;      /* the user's, or NULL */
+    FlFdWatcher *watcher;      /* the program's, or NULL */
     struct FlOwned *transport; /* open on this number, or NULL */
 } FlFdSlot;
 

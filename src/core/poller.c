@@ -274,7 +274,7 @@ fl_poller_leave_parent_now(FlPoller *poller)
     poller->set_fired = false;
     /* The parent's threads are not here: neither the one that made a turn
        nor those that were about to wake it. */
-    atomic_store(&poller->runner, 0);
+    atomic_store(&poller->turn_thread, 0);
     atomic_store(&poller->sleeping, 0);
     fl_watch_register_again(poller);
     return 0;

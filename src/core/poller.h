@@ -49,8 +49,8 @@ struct FlPoller {
     uv_mutex_t lock; /* of `changed` */
     FlList changed;  /* watches that other threads have changed */
     atomic_bool has_changed;
-    atomic_uintptr_t runner; /* the thread that makes a turn, 0: none does */
-    FlWatch *timerfd_watch;  /* NULL until it is first needed */
+    atomic_uintptr_t turn_thread; /* makes a turn; 0: none does */
+    FlWatch *timerfd_watch;       /* NULL until it is first needed */
     int timerfd;
     FlWatch *signal_watch; /* on the read end of the signal pipe, or NULL */
     int signal_fds[2];     /* read and write end, -1 until asked for */
@@ -95,14 +95,14 @@ void fl_poller_close_own(FlPoller *poller);
 static inline void
 fl_poller_begin_turn(FlPoller *poller)
 {
-    atomic_store_explicit(&poller->runner, (uintptr_t)pthread_self(),
+    atomic_store_explicit(&poller->turn_thread, (uintptr_t)pthread_self(),
                           memory_order_relaxed);
 }
 
 static inline void
 fl_poller_end_turn(FlPoller *poller)
 {
-    atomic_store_explicit(&poller->runner, 0, memory_order_relaxed);
+    atomic_store_explicit(&poller->turn_thread, 0, memory_order_relaxed);
 }
 
 /* True in a thread that must not change libuv, for another one makes a turn
@@ -110,9 +110,9 @@ fl_poller_end_turn(FlPoller *poller)
 static inline bool
 fl_poller_is_elsewhere(FlPoller *poller)
 {
-    uintptr_t runner =
-        atomic_load_explicit(&poller->runner, memory_order_relaxed);
-    return runner != 0 && runner != (uintptr_t)pthread_self();
+    uintptr_t thread =
+        atomic_load_explicit(&poller->turn_thread, memory_order_relaxed);
+    return thread != 0 && thread != (uintptr_t)pthread_self();
 }
 
 /* Poll once: without waiting (timeout_ns 0), up to a timeout,

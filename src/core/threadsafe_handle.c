@@ -27,7 +27,7 @@ fl_threadsafe_handle_begin(FlLoop *loop, FlHandle *self)
     bool begun = inbox->running == NULL; /* else _run() in a callback */
     if (begun) {
         inbox->running = self;
-        inbox->runner = PyThread_get_thread_ident();
+        inbox->running_in = PyThread_get_thread_ident();
     }
     uv_mutex_unlock(&inbox->lock);
     return begun;
@@ -47,7 +47,7 @@ static bool
 is_over_locked(const FlInbox *inbox, const FlHandle *self)
 {
     return inbox->running != self
-           || inbox->runner == PyThread_get_thread_ident();
+           || inbox->running_in == PyThread_get_thread_ident();
 }
 
 /* Wait a while if `wait`; true when the callback does not run, and then it

@@ -22,13 +22,13 @@ void fl_threadsafe_handle_end(FlLoop *loop);
    the handle cancelled.  0, or -1 with what a signal's handler raised. */
 int fl_threadsafe_handle_wait_callback(FlHandle *self, bool cancel);
 
-/* Whether a handle of either type is a shared one. */
+/* Whether a handle of either type is one of call_soon_threadsafe. */
 static inline bool
 fl_handle_is_threadsafe(const FlHandle *self)
 {
     return FL_HANDLES_WAIT
            && Py_TYPE(self) == FL_LOOP(self->loop)->state->handle_type
-           && self->shared;
+           && self->threadsafe;
 }
 
 #endif

@@ -34,8 +34,7 @@ fl_timer_deadline_of(double when)
 int
 fl_timer_enqueue(FlLoop *loop, FlTimerHandle *timer, int64_t deadline_ns)
 {
-    if (fl_timer_queue_push(&loop->timers, &timer->deadline, deadline_ns) < 0)
-    {
+    if (fl_timer_queue_push(&loop->timers, &timer->node, deadline_ns) < 0) {
         PyErr_NoMemory();
         return -1;
     }
@@ -61,8 +60,8 @@ static int
 forget_op(FlLoop *loop, PyObject *timer, PyObject *Py_UNUSED(argument))
 {
     FlTimerHandle *self = (FlTimerHandle *)timer;
-    if (self->deadline.place != 0) {
-        fl_timer_queue_remove(&loop->timers, &self->deadline);
+    if (self->node.place != 0) {
+        fl_timer_queue_remove(&loop->timers, &self->node);
         Py_DECREF(self);
     }
     return 0;

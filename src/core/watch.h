@@ -2,7 +2,7 @@
 
    There are two kinds.  A watch of a descriptor that only we can close is a
    uv_poll_t: the kind for busy connections.  A *shared* watch is for a
-   descriptor that others may close, duplicate or replace: the user's, and a
+   descriptor that others may close, duplicate or replace: the program's, and a
    socket that was given or handed out.  It is a registration in the poller's
    FlFdSet, which libuv sees as one descriptor.
 

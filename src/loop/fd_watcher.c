@@ -1,10 +1,10 @@
-/* add_reader and add_writer: the user's own descriptors.
+/* add_reader and add_writer: the program's own descriptors.
 
-   1. A number is not a descriptor: the user may close it, and the system give
-      it to another, while a watcher stands.  A change always reaches the
+   1. A number is not a descriptor: the program may close it, and the system
+      give it to another, while a watcher stands.  A change always reaches the
       system anew, and a number that becomes a transport's loses the watcher
       that was left on it, and the transport whose descriptor it was.
-   2. A descriptor's flags are the user's: O_NONBLOCK stays as it was.
+   2. A descriptor's flags are the program's: O_NONBLOCK stays as it was.
    3. Any thread may call.  The table belongs to whoever holds the GIL or,
       where there is none, the loop's critical section.
    4. An event runs the handles that are registered when it runs; replacing or
@@ -70,7 +70,7 @@ transport_at(const FlLoop *loop, int fd)
 }
 
 int
-fl_fd_claim(FlLoop *loop, int fd, FlOwned *transport)
+fl_fd_acquire(FlLoop *loop, int fd, FlOwned *transport)
 {
     int code;
     Py_BEGIN_CRITICAL_SECTION(loop);
@@ -85,7 +85,7 @@ fl_fd_claim(FlLoop *loop, int fd, FlOwned *transport)
         before->lose_number(before);
     }
     if (fl_loop_check_open(loop) < 0) {
-        return -1; /* what the watcher held has closed it */
+        return -1; /* what the watcher referred to has closed it */
     }
     Py_BEGIN_CRITICAL_SECTION(loop);
     loop->fds[fd].transport = transport;
@@ -129,16 +129,16 @@ on_fd(void *owner, FlWatch *watch, int events)
     FlLoop *loop = owner;
     FlFdWatcher *watcher;
     int fd = watch->fd;
-    /* Both are held: the first may take the second out, which is cancelled
+    /* Both are owned: the first may take the second out, which is cancelled
        then, and so not run. */
     PyObject *reader = NULL, *writer = NULL;
     Py_BEGIN_CRITICAL_SECTION(loop);
     watcher = watch->owner;
     if (watcher != NULL && (events & FL_READABLE)) {
-        reader = Py_XNewRef(watcher->held.reader);
+        reader = Py_XNewRef(watcher->refs.reader);
     }
     if (watcher != NULL && (events & FL_WRITABLE)) {
-        writer = Py_XNewRef(watcher->held.writer);
+        writer = Py_XNewRef(watcher->refs.writer);
     }
     Py_END_CRITICAL_SECTION();
     int code = run_handle(loop, reader);
@@ -202,12 +202,12 @@ cancel_handle(PyObject *handle)
     Py_DECREF(handle);
 }
 
-/* Take a watcher out and free it; what it held is handed over, for dropping
+/* Take a watcher out and free it; its references are handed over, for dropping
    it may run anything. */
 static void
-watcher_take_out(FlLoop *loop, FlFdWatcher *watcher, FlFdHeld *held)
+watcher_take_out(FlLoop *loop, FlFdWatcher *watcher, FlFdRefs *refs)
 {
-    *held = watcher->held;
+    *refs = watcher->refs;
     loop->fds[watcher->watch->fd].watcher = NULL;
     fl_list_remove(&watcher->link);
     fl_loop_close_watch(loop, watcher->watch);
@@ -217,16 +217,16 @@ watcher_take_out(FlLoop *loop, FlFdWatcher *watcher, FlFdHeld *held)
 void
 fl_fd_watcher_evict(FlLoop *loop, int fd)
 {
-    FlFdHeld held = {NULL, NULL, NULL};
+    FlFdRefs refs = {NULL, NULL, NULL};
     Py_BEGIN_CRITICAL_SECTION(loop);
     FlFdWatcher *watcher = watcher_at(loop, fd);
     if (watcher != NULL) {
-        watcher_take_out(loop, watcher, &held);
+        watcher_take_out(loop, watcher, &refs);
     }
     Py_END_CRITICAL_SECTION();
-    cancel_handle(held.reader);
-    cancel_handle(held.writer);
-    Py_XDECREF(held.object);
+    cancel_handle(refs.reader);
+    cancel_handle(refs.writer);
+    Py_XDECREF(refs.object);
 }
 
 void
@@ -234,13 +234,13 @@ fl_fd_watcher_close_all(FlLoop *loop)
 {
     bool more = true;
     while (more) {
-        FlFdHeld held = {NULL, NULL, NULL};
+        FlFdRefs refs = {NULL, NULL, NULL};
         Py_BEGIN_CRITICAL_SECTION(loop);
         more = !fl_list_is_empty(&loop->fd_watchers);
         if (more) {
             watcher_take_out(
                 loop, FL_LIST_ENTRY(loop->fd_watchers.next, FlFdWatcher, link),
-                &held);
+                &refs);
         }
         else {
             free(loop->fds);
@@ -248,9 +248,9 @@ fl_fd_watcher_close_all(FlLoop *loop)
             loop->fds_size = 0;
         }
         Py_END_CRITICAL_SECTION();
-        Py_XDECREF(held.reader);
-        Py_XDECREF(held.writer);
-        Py_XDECREF(held.object);
+        Py_XDECREF(refs.reader);
+        Py_XDECREF(refs.writer);
+        Py_XDECREF(refs.object);
     }
 }
 
@@ -261,9 +261,9 @@ fl_fd_watcher_traverse(FlLoop *loop, visitproc visit, void *arg)
          link = link->next)
     {
         FlFdWatcher *watcher = FL_LIST_ENTRY(link, FlFdWatcher, link);
-        Py_VISIT(watcher->held.reader);
-        Py_VISIT(watcher->held.writer);
-        Py_VISIT(watcher->held.object);
+        Py_VISIT(watcher->refs.reader);
+        Py_VISIT(watcher->refs.writer);
+        Py_VISIT(watcher->refs.object);
     }
     return 0;
 }
@@ -355,7 +355,7 @@ parse_watched_fd(FlLoop *loop, PyObject *object)
          link = link->next)
     {
         FlFdWatcher *watcher = FL_LIST_ENTRY(link, FlFdWatcher, link);
-        if (watcher->held.object == object) {
+        if (watcher->refs.object == object) {
             found = watcher->watch->fd;
             break;
         }
@@ -402,22 +402,22 @@ fl_fd_check(FlLoop *loop, PyObject *object)
 static int
 watcher_wanted(const FlFdWatcher *watcher)
 {
-    return (watcher->held.reader != NULL ? FL_READABLE : 0)
-           | (watcher->held.writer != NULL ? FL_WRITABLE : 0);
+    return (watcher->refs.reader != NULL ? FL_READABLE : 0)
+           | (watcher->refs.writer != NULL ? FL_WRITABLE : 0);
 }
 
 static PyObject **
 watcher_slot(FlFdWatcher *watcher, int event)
 {
-    return event == FL_READABLE ? &watcher->held.reader
-                                : &watcher->held.writer;
+    return event == FL_READABLE ? &watcher->refs.reader
+                                : &watcher->refs.writer;
 }
 
 /* Put a handle in the watcher's slot; *taken is what the caller must drop, of
    the handle itself where it fails.  0 or a negative errno. */
 static int
 exchange_handle(FlLoop *loop, FlFdWatcher *watcher, PyObject *object,
-                int event, PyObject *handle, FlFdHeld *taken)
+                int event, PyObject *handle, FlFdRefs *taken)
 {
     PyObject **slot = watcher_slot(watcher, event);
     PyObject *before = *slot;
@@ -426,17 +426,17 @@ exchange_handle(FlLoop *loop, FlFdWatcher *watcher, PyObject *object,
     int code = fl_watch_set(watcher->watch, watcher_wanted(watcher));
     if (code == 0) {
         taken->reader = before;
-        taken->object = watcher->held.object;
-        watcher->held.object = PyLong_Check(object) ? NULL : Py_NewRef(object);
+        taken->object = watcher->refs.object;
+        watcher->refs.object = PyLong_Check(object) ? NULL : Py_NewRef(object);
         return 0;
     }
     *slot = before;
     taken->reader = handle;
     watcher->watch->wanted = (uint8_t)watcher_wanted(watcher);
     if (watcher_wanted(watcher) == 0) {
-        FlFdHeld held;
-        watcher_take_out(loop, watcher, &held);
-        taken->object = held.object;
+        FlFdRefs refs;
+        watcher_take_out(loop, watcher, &refs);
+        taken->object = refs.object;
     }
     return code;
 }
@@ -462,7 +462,7 @@ evict_transport(FlLoop *loop, int fd)
 static int
 set_handle(FlLoop *loop, int fd, PyObject *object, int event, PyObject *handle)
 {
-    FlFdHeld taken = {handle, NULL, NULL};
+    FlFdRefs taken = {handle, NULL, NULL};
     FlFdWatcher *watcher;
     int code = 0;
     Py_BEGIN_CRITICAL_SECTION(loop);
@@ -482,7 +482,7 @@ set_handle(FlLoop *loop, int fd, PyObject *object, int event, PyObject *handle)
         Py_DECREF(handle);
         return -1;
     }
-    /* Last, for dropping what a handle held may run anything. */
+    /* Last, for dropping what a handle owned may run anything. */
     cancel_handle(taken.reader);
     Py_XDECREF(taken.object);
     return code < 0 ? fl_raise_errno(code) : 0;
@@ -539,7 +539,7 @@ remove_event(FlLoop *loop, int event, PyObject *object, bool checked)
         return NULL;
     }
     PyObject *removed = NULL;
-    FlFdHeld held = {NULL, NULL, NULL};
+    FlFdRefs refs = {NULL, NULL, NULL};
     Py_BEGIN_CRITICAL_SECTION(loop);
     FlFdWatcher *watcher = watcher_at(loop, fd);
     if (watcher != NULL) {
@@ -547,7 +547,7 @@ remove_event(FlLoop *loop, int event, PyObject *object, bool checked)
         removed = *slot;
         *slot = NULL;
         if (watcher_wanted(watcher) == 0) {
-            watcher_take_out(loop, watcher, &held);
+            watcher_take_out(loop, watcher, &refs);
         }
         else if (removed != NULL) {
             /* It fails where the number was closed: nothing fires then. */
@@ -559,7 +559,7 @@ remove_event(FlLoop *loop, int event, PyObject *object, bool checked)
         Py_RETURN_FALSE;
     }
     cancel_handle(removed);
-    Py_XDECREF(held.object);
+    Py_XDECREF(refs.object);
     Py_RETURN_TRUE;
 }
 

@@ -10,15 +10,15 @@
 #include "loop/methods.h"
 #include "py/compat.h"
 
-/* Forget a watcher the user left on a number that is ours now. */
+/* Forget a watcher the program left on a number that is ours now. */
 void fl_fd_watcher_evict(FlLoop *loop, int fd);
 void fl_fd_watcher_close_all(FlLoop *loop);
 
 /* Say that an open transport of ours uses a number (borrowed), and that it
-   does no more.  claim takes the number from whoever had it before, for the
+   does no more.  acquire takes it from whoever had it before, for the
    system gives a number to one at a time: 0, or -1 with MemoryError or
    OSError. */
-int fl_fd_claim(FlLoop *loop, int fd, FlOwned *transport);
+int fl_fd_acquire(FlLoop *loop, int fd, FlOwned *transport);
 void fl_fd_release(FlLoop *loop, int fd, FlOwned *transport);
 
 /* The number of a descriptor (a number or an object with fileno()), or -1

@@ -109,7 +109,7 @@ push_filled(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
     if (handle == NULL) {
         return NULL;
     }
-    handle->shared = anythread;
+    handle->threadsafe = anythread;
     int code = loop->debug ? fl_debug_note_source(loop, handle) : 0;
     if (code == 0 && anythread) {
         FlReady entry = {.kind = FL_READY_HANDLE,
@@ -251,7 +251,7 @@ fl_loop_call_soon_threadsafe(FlLoop *loop, PyObject *const *args,
     }
     PyObject *handle = push_call(loop, call.args, call.nargs, owned);
     if (handle != NULL) {
-        ((FlHandle *)handle)->shared = true;
+        ((FlHandle *)handle)->threadsafe = true;
         fl_inbox_tell_anythread(loop);
     }
     return handle;
@@ -317,13 +317,13 @@ schedule(FlLoop *loop, FlWhen when, int64_t deadline_ns, const FlArgs *call)
 
 /* What no double holds counts as infinite.  0 or -1. */
 static int
-take_infinite(PyObject *number, PyObject *zero, double *seconds)
+take_infinite(PyObject *value, PyObject *zero, double *seconds)
 {
     if (!PyErr_ExceptionMatches(PyExc_OverflowError)) {
         return -1;
     }
     PyErr_Clear();
-    int positive = PyObject_RichCompareBool(number, zero, Py_GT);
+    int positive = PyObject_RichCompareBool(value, zero, Py_GT);
     *seconds = positive > 0 ? INFINITY : -INFINITY;
     return positive < 0 ? -1 : 0;
 }
@@ -332,23 +332,23 @@ take_infinite(PyObject *number, PyObject *zero, double *seconds)
    it does, when - time(), and nothing else: a Decimal or a string raises the
    TypeError of that.  0 or -1. */
 static int
-take_when(PyObject *number, FlWhen *when)
+take_when(PyObject *value, FlWhen *when)
 {
-    when->object = number;
-    if (FL_LIKELY(PyFloat_Check(number))) {
-        when->seconds = PyFloat_AS_DOUBLE(number);
+    when->object = value;
+    if (FL_LIKELY(PyFloat_Check(value))) {
+        when->seconds = PyFloat_AS_DOUBLE(value);
         return 0;
     }
     PyObject *zero = PyFloat_FromDouble(0);
     if (zero == NULL) {
         return -1;
     }
-    PyObject *reckoned = PyNumber_Subtract(number, zero);
+    PyObject *reckoned = PyNumber_Subtract(value, zero);
     when->seconds = reckoned == NULL ? -1 : PyFloat_AsDouble(reckoned);
     Py_XDECREF(reckoned);
     int code = 0;
     if (PyErr_Occurred()) {
-        code = take_infinite(number, zero, &when->seconds);
+        code = take_infinite(value, zero, &when->seconds);
     }
     Py_DECREF(zero);
     return code;
@@ -367,10 +367,10 @@ check_timer(FlLoop *loop, const FlArgs *call)
 }
 
 static PyObject *
-schedule_at(FlLoop *loop, PyObject *number, const FlArgs *call)
+schedule_at(FlLoop *loop, PyObject *value, const FlArgs *call)
 {
     FlWhen when;
-    if (take_when(number, &when) < 0 || check_timer(loop, call) < 0) {
+    if (take_when(value, &when) < 0 || check_timer(loop, call) < 0) {
         return NULL;
     }
     return schedule(loop, when, fl_timer_deadline_of(when.seconds), call);

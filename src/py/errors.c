@@ -1,6 +1,6 @@
 /* One place where an errno becomes an exception.
 
-   1. OSError's constructor picks the subclass and asyncio's users see the
+   1. OSError's constructor picks the subclass and programs see the
       message they know: strerror's text and nothing else. */
 #include "py/errors.h"
 

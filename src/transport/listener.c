@@ -4,15 +4,15 @@
    remove_reader, add_reader and sock_accept of a serving socket do what they
    do in asyncio, whose servers use it too.
 
-   1. An event accepts in batches that double while they are filled, and start
-      again from one when the queue was found empty: a lone connection costs
-      one accept call.
+   1. An event accepts up to a limit that doubles while it is reached, and
+      starts again from one when the queue was found empty: a lone connection
+      costs one accept call.
    2. Each connection has a context of its own, a copy of the server's; the
       protocol factory and every callback of the connection run in it.
    3. A factory that raises costs its connection, never the listener.
    4. accept has no flag of its own that keeps it from waiting, and any process
       that shares the socket can clear O_NONBLOCK: an event sets it again, and
-      accepts its whole batch without the GIL.
+      accepts all of them without the GIL.
    5. Out of descriptors or memory: reported, and the listener rests for
       asyncio's ACCEPT_RETRY_DELAY (Loop._accept_exhausted starts it again),
       unless its server stops it meanwhile. */
@@ -51,7 +51,7 @@ typedef struct {
     PyObject *context;
     int fd; /* sock's */
     int backlog;
-    int batch; /* how many the next event accepts: invariant 1 */
+    int accept_limit; /* how many the next event accepts: invariant 1 */
 } Listener;
 
 /* --- one connection ------------------------------------------------------ */
@@ -120,7 +120,7 @@ open_plain(Listener *self, const Accepted *accepted, PyObject *context)
         .peer_size = accepted->peer_size,
     };
     PyObject *stream = NULL;
-    /* The factory is the user's code, and may have closed the loop. */
+    /* The factory is the program's code, and may have closed the loop. */
     if (fl_loop_check_open(self->loop) == 0) {
         stream = fl_stream_open(self->loop, &options);
     }
@@ -263,7 +263,7 @@ accept_failed(Listener *self, int code)
 /* Open all that were accepted, also past an exception that leaves the loop:
    their peers are connected.  0, or -1 with the first such exception. */
 static int
-open_batch(Listener *self, Accepted *accepted, int count)
+open_all(Listener *self, Accepted *accepted, int count)
 {
     PyObject *leaving = NULL;
     for (int at = 0; at < count; at++) {
@@ -289,19 +289,19 @@ open_batch(Listener *self, Accepted *accepted, int count)
 }
 
 static int
-accept_batch(Listener *self)
+accept_event(Listener *self)
 {
     Accepted accepted[MOST_ACCEPTS];
-    int code, limit = self->batch;
+    int code, limit = self->accept_limit;
     int count = accept_some(self->fd, accepted, limit, &code);
     bool emptied = code == -EAGAIN || code == -EWOULDBLOCK;
     if (emptied) {
-        self->batch = 1;
+        self->accept_limit = 1;
     }
     else if (code == 0 && limit < MOST_ACCEPTS && limit <= self->backlog) {
-        self->batch = 2 * limit;
+        self->accept_limit = 2 * limit;
     }
-    if (open_batch(self, accepted, count) < 0) {
+    if (open_all(self, accepted, count) < 0) {
         return -1;
     }
     return code < 0 && !emptied && is_accepting(self)
@@ -313,7 +313,7 @@ static PyObject *
 listener_call(Listener *self, PyObject *Py_UNUSED(args),
               PyObject *Py_UNUSED(kwargs))
 {
-    return accept_batch(self) < 0 ? NULL : Py_NewRef(Py_None);
+    return accept_event(self) < 0 ? NULL : Py_NewRef(Py_None);
 }
 
 /* --- starting and stopping ----------------------------------------------- */
@@ -338,7 +338,7 @@ listener_new(FlLoop *loop, PyObject *sock, int fd)
     self->loop = (FlLoop *)Py_NewRef((PyObject *)loop);
     self->sock = Py_NewRef(sock);
     self->fd = fd;
-    self->batch = 1;
+    self->accept_limit = 1;
     return self;
 }
 

@@ -495,7 +495,7 @@ stream_start(FlStream *self, const FlStreamOptions *options)
 {
     FlLoop *loop = self->loop;
     FlWatch *watch;
-    if (fl_fd_claim(loop, options->fd, &self->owned) < 0) {
+    if (fl_fd_acquire(loop, options->fd, &self->owned) < 0) {
         return -1;
     }
     /* Whoever gave us a socket object may still close it. */
