@@ -7,8 +7,6 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#define MOST_TAKEN 64
-
 #ifdef __linux__
 #include <sys/epoll.h>
 
@@ -54,11 +52,10 @@ fl_fd_set_remove(FlFdSet *set, int fd)
 }
 
 int
-fl_fd_set_take(FlFdSet *set, FlFdEvent *events, int most)
+fl_fd_set_take(FlFdSet *set, FlFdEvent *events)
 {
-    struct epoll_event taken[MOST_TAKEN];
-    int limit = most < MOST_TAKEN ? most : MOST_TAKEN;
-    int count = epoll_wait(set->fd, taken, limit, 0);
+    struct epoll_event taken[FL_FD_SET_EVENTS];
+    int count = epoll_wait(set->fd, taken, FL_FD_SET_EVENTS, 0);
     for (int at = 0; at < count; at++) {
         uint32_t bits = taken[at].events;
         FlFdEvent *event = &events[at];
@@ -119,12 +116,11 @@ fl_fd_set_remove(FlFdSet *set, int fd)
 }
 
 int
-fl_fd_set_take(FlFdSet *set, FlFdEvent *events, int most)
+fl_fd_set_take(FlFdSet *set, FlFdEvent *events)
 {
-    struct kevent taken[MOST_TAKEN];
+    struct kevent taken[FL_FD_SET_EVENTS];
     struct timespec now = {0, 0};
-    int limit = most < MOST_TAKEN ? most : MOST_TAKEN;
-    int count = kevent(set->fd, NULL, 0, taken, limit, &now);
+    int count = kevent(set->fd, NULL, 0, taken, FL_FD_SET_EVENTS, &now);
     for (int at = 0; at < count; at++) {
         events[at].tag = (uint64_t)(uintptr_t)taken[at].udata;
         events[at].events =

@@ -23,6 +23,9 @@ typedef struct {
     int fd; /* readable while events wait; -1: closed */
 } FlFdSet;
 
+/* The most that one call takes. */
+#define FL_FD_SET_EVENTS 64
+
 typedef struct {
     uint64_t tag;
     int events; /* FL_READABLE | FL_WRITABLE */
@@ -44,7 +47,8 @@ int fl_fd_set_change(FlFdSet *set, int fd, int wanted, uint64_t tag);
 /* End a registration; nothing happens where there is none. */
 void fl_fd_set_remove(FlFdSet *set, int fd);
 
-/* Take events that wait: how many, at most `most`.  Does not block. */
-int fl_fd_set_take(FlFdSet *set, FlFdEvent *events, int most);
+/* Take events that wait, into an array of FL_FD_SET_EVENTS: how many.  Does
+   not block. */
+int fl_fd_set_take(FlFdSet *set, FlFdEvent *events);
 
 #endif

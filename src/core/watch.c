@@ -14,15 +14,13 @@
 
 #include "base/codes.h"
 #include "base/list.h"
+#include "base/table.h"
 #include "core/fd_set.h"
 #include "core/poller.h"
 #include "py/compat.h"
 
 #include <errno.h>
 #include <stdlib.h>
-#include <string.h>
-
-#define EVENTS_AT_ONCE 64
 
 static void
 on_poll(uv_poll_t *uv, int status, int uv_events)
@@ -164,19 +162,12 @@ reserve_number(FlPoller *poller, int fd)
     if (fd < poller->numbers_size) {
         return 0;
     }
-    int size = poller->numbers_size ? poller->numbers_size : 64;
-    while (size <= fd) {
-        size = size > INT32_MAX / 2 ? INT32_MAX : size * 2;
-    }
-    FlNumber *numbers =
-        realloc(poller->numbers, (size_t)size * sizeof(*numbers));
+    FlNumber *numbers = fl_table_grow(poller->numbers, &poller->numbers_size,
+                                      fd, sizeof(*numbers));
     if (numbers == NULL) {
         return FL_NO_MEMORY;
     }
-    memset(numbers + poller->numbers_size, 0,
-           (size_t)(size - poller->numbers_size) * sizeof(*numbers));
     poller->numbers = numbers;
-    poller->numbers_size = size;
     return 0;
 }
 
@@ -296,8 +287,8 @@ note_shared(FlPoller *poller, const FlFdEvent *event)
 void
 fl_watch_collect_shared(FlPoller *poller)
 {
-    FlFdEvent events[EVENTS_AT_ONCE];
-    int count = fl_fd_set_take(&poller->set, events, EVENTS_AT_ONCE);
+    FlFdEvent events[FL_FD_SET_EVENTS];
+    int count = fl_fd_set_take(&poller->set, events);
     lock_numbers(poller);
     for (int at = 0; at < count; at++) {
         note_shared(poller, &events[at]);

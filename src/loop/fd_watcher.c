@@ -12,6 +12,7 @@
 #include "loop/fd_watcher.h"
 
 #include "base/list.h"
+#include "base/table.h"
 #include "core/debug.h"
 #include "core/dispatch.h"
 #include "core/fd_set.h"
@@ -27,7 +28,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
-#include <string.h>
 
 /* --- the table ----------------------------------------------------------- */
 
@@ -41,19 +41,13 @@ table_reserve(FlLoop *loop, int fd)
     if (fcntl(fd, F_GETFD) < 0) {
         return fl_raise_errno(-errno);
     }
-    int size = loop->fds_size ? loop->fds_size : 64;
-    while (size <= fd) {
-        size = size > INT32_MAX / 2 ? INT32_MAX : size * 2;
-    }
-    FlFdSlot *fds = realloc(loop->fds, (size_t)size * sizeof(*fds));
+    FlFdSlot *fds =
+        fl_table_grow(loop->fds, &loop->fds_size, fd, sizeof(*fds));
     if (fds == NULL) {
         PyErr_NoMemory();
         return -1;
     }
-    memset(fds + loop->fds_size, 0,
-           (size_t)(size - loop->fds_size) * sizeof(*fds));
     loop->fds = fds;
-    loop->fds_size = size;
     return 0;
 }
 

@@ -1,0 +1,27 @@
+/* Growing a table; see table.h.
+
+   1. The size stays an int: where doubling would overflow it is INT32_MAX. */
+#include "base/table.h"
+
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define FIRST_ITEMS 64
+
+void *
+fl_table_grow(void *table, int *size, int number, size_t item_bytes)
+{
+    int grown = *size > 0 ? *size : FIRST_ITEMS;
+    while (grown <= number) {
+        grown = grown > INT32_MAX / 2 ? INT32_MAX : grown * 2;
+    }
+    char *items = realloc(table, (size_t)grown * item_bytes);
+    if (items == NULL) {
+        return NULL;
+    }
+    memset(items + (size_t)*size * item_bytes, 0,
+           (size_t)(grown - *size) * item_bytes);
+    *size = grown;
+    return items;
+}
