@@ -22,47 +22,20 @@
 #include "core/watch.h"
 #include "py/call.h"
 #include "py/compat.h"
-
-static inline int
-enter(PyObject *context)
-{
-    return PyContext_Enter(context);
-}
-
-static void
-leave_raising(PyObject *context)
-{
-    PyObject *exc = PyErr_GetRaisedException();
-    if (PyContext_Exit(context) < 0) {
-        PyErr_WriteUnraisable(context);
-    }
-    PyErr_SetRaisedException(exc);
-}
-
-/* A raised exception stays. */
-static inline void
-leave(PyObject *context, bool raised)
-{
-    if (FL_UNLIKELY(raised)) {
-        leave_raising(context);
-    }
-    else if (FL_UNLIKELY(PyContext_Exit(context) < 0)) {
-        PyErr_WriteUnraisable(context);
-    }
-}
+#include "py/context.h"
 
 /* --- handles ------------------------------------------------------------- */
 
 static PyObject *
 call_in_context(PyObject *callback, PyObject *args, PyObject *context)
 {
-    if (enter(context) < 0) {
+    if (PyContext_Enter(context) < 0) {
         return NULL;
     }
     PyObject *result = PyTuple_GET_SIZE(args) == 0
                            ? PyObject_CallNoArgs(callback)
                            : PyObject_Call(callback, args, NULL);
-    leave(context, result == NULL);
+    fl_context_leave(context, result == NULL);
     return result;
 }
 
@@ -201,12 +174,24 @@ call_failed(FlLoop *loop, FlReady *entry)
     return code;
 }
 
+/* The end of a call in the entry's context; steals its result. */
+static inline int
+call_done(FlLoop *loop, FlReady *entry, PyObject *result)
+{
+    fl_context_leave(entry->context, result == NULL);
+    if (FL_UNLIKELY(result == NULL)) {
+        return call_failed(loop, entry);
+    }
+    Py_DECREF(result);
+    fl_ready_clear(entry);
+    return 0;
+}
+
 static inline int
 run_call(FlLoop *loop, FlReady *entry)
 {
     PyObject *callback = entry->callback;
-    PyObject *context = entry->context;
-    if (FL_UNLIKELY(enter(context) < 0)) {
+    if (FL_UNLIKELY(PyContext_Enter(entry->context) < 0)) {
         return call_failed(loop, entry);
     }
     PyObject *result;
@@ -219,13 +204,7 @@ run_call(FlLoop *loop, FlReady *entry)
     else {
         result = PyObject_Call(callback, entry->args[0], NULL);
     }
-    leave(context, result == NULL);
-    if (FL_UNLIKELY(result == NULL)) {
-        return call_failed(loop, entry);
-    }
-    Py_DECREF(result);
-    fl_ready_clear(entry);
-    return 0;
+    return call_done(loop, entry, result);
 }
 
 /* The step's own object has no vectorcall: give it the empty tuple that a
@@ -234,8 +213,7 @@ static inline int
 run_step(FlLoop *loop, FlReady *entry)
 {
     PyObject *callback = entry->callback;
-    PyObject *context = entry->context;
-    if (FL_UNLIKELY(enter(context) < 0)) {
+    if (FL_UNLIKELY(PyContext_Enter(entry->context) < 0)) {
         return call_failed(loop, entry);
     }
     PyObject *result;
@@ -246,13 +224,7 @@ run_step(FlLoop *loop, FlReady *entry)
         result = PyObject_Vectorcall(callback, entry->args,
                                      1 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
     }
-    leave(context, result == NULL);
-    if (FL_UNLIKELY(result == NULL)) {
-        return call_failed(loop, entry);
-    }
-    Py_DECREF(result);
-    fl_ready_clear(entry);
-    return 0;
+    return call_done(loop, entry, result);
 }
 
 static int
@@ -278,7 +250,7 @@ run_op(FlLoop *loop, FlReady *entry)
 {
     PyObject *context = entry->context;
     int code;
-    if (context != NULL && enter(context) < 0) {
+    if (context != NULL && PyContext_Enter(context) < 0) {
         code = fl_loop_report_callback(loop, NULL);
     }
     else {
@@ -286,7 +258,7 @@ run_op(FlLoop *loop, FlReady *entry)
         code = entry->of.op(loop, entry->callback,
                             entry->nargs ? entry->args[0] : NULL);
         if (context != NULL) {
-            leave(context, PyErr_Occurred() != NULL);
+            fl_context_leave(context, PyErr_Occurred() != NULL);
         }
         if (FL_UNLIKELY(loop->debug)) {
             (void)fl_loop_report_slow(loop, entry->callback, began_ns);

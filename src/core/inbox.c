@@ -71,26 +71,12 @@ fl_inbox_tell_anythread(FlLoop *loop)
 
 #if FL_HAVE_GIL
 
-static int
-push(FlLoop *loop, FlReady *entry)
-{
-    FlReady *slot = NULL;
-    if (fl_loop_check_open(loop) == 0) {
-        slot = fl_ready_reserve(&loop->ready);
-    }
-    if (slot == NULL) {
-        fl_ready_clear(entry);
-        return -1;
-    }
-    *slot = *entry;
-    (void)fl_ready_commit(&loop->ready);
-    return 0;
-}
-
 int
 fl_inbox_push_anythread(FlLoop *loop, FlReady *entry)
 {
-    if (push(loop, entry) < 0) {
+    if (fl_loop_check_open(loop) < 0 || fl_ready_push(&loop->ready, entry) < 0)
+    {
+        fl_ready_clear(entry);
         return -1;
     }
     fl_inbox_tell_anythread(loop);
@@ -188,14 +174,9 @@ fl_inbox_drain(FlLoop *loop)
     int code = 0;
     size_t moved = 0;
     uv_mutex_lock(&inbox->lock);
-    while (moved < inbox->count) {
-        FlReady *slot = fl_ready_reserve(&loop->ready);
-        if (slot == NULL) {
-            code = -1;
-            break;
-        }
-        *slot = inbox->entries[moved++];
-        (void)fl_ready_commit(&loop->ready);
+    while (code == 0 && moved < inbox->count) {
+        code = fl_ready_push(&loop->ready, &inbox->entries[moved]);
+        moved += code == 0;
     }
     inbox->count -= moved;
     memmove(inbox->entries, inbox->entries + moved,

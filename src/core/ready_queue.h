@@ -104,4 +104,18 @@ fl_ready_commit(FlReadyQueue *queue)
     return queue->tail++;
 }
 
+/* Queue a copy of an entry, which owns what it did from then on.  0, or -1
+   with MemoryError set. */
+static inline int
+fl_ready_push(FlReadyQueue *queue, const FlReady *entry)
+{
+    FlReady *slot = fl_ready_reserve(queue);
+    if (slot == NULL) {
+        return -1;
+    }
+    *slot = *entry;
+    (void)fl_ready_commit(queue);
+    return 0;
+}
+
 #endif

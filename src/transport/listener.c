@@ -23,6 +23,7 @@
 #include "core/report.h"
 #include "loop/fd_watcher.h"
 #include "py/compat.h"
+#include "py/context.h"
 #include "py/errors.h"
 #include "py/state.h"
 #include "transport/extra_info.h"
@@ -159,13 +160,7 @@ open_accepted(Listener *self, Accepted *accepted)
     if (context != NULL && PyContext_Enter(context) == 0) {
         code = self->accept_tls == NULL ? open_plain(self, accepted, context)
                                         : open_tls(self, accepted);
-        PyObject *exc = code < 0 ? PyErr_GetRaisedException() : NULL;
-        if (PyContext_Exit(context) < 0) {
-            PyErr_WriteUnraisable(context);
-        }
-        if (exc != NULL) {
-            PyErr_SetRaisedException(exc);
-        }
+        fl_context_leave(context, code < 0);
     }
     Py_XDECREF(context);
     if (code == 0) {

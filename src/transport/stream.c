@@ -20,6 +20,7 @@
 #include "loop/fd_watcher.h"
 #include "py/call.h"
 #include "py/compat.h"
+#include "py/context.h"
 #include "py/errors.h"
 #include "py/state.h"
 #include "transport/extra_info.h"
@@ -366,14 +367,8 @@ run_watch(FlLoop *loop, FlWatch *watch, int events,
     else {
         PyObject *context = Py_NewRef(self->context);
         code = run(self, events);
-        PyObject *exc = code < 0 ? PyErr_GetRaisedException() : NULL;
-        if (PyContext_Exit(context) < 0) {
-            PyErr_WriteUnraisable(context);
-        }
+        fl_context_leave(context, code < 0);
         Py_DECREF(context);
-        if (exc != NULL) {
-            PyErr_SetRaisedException(exc);
-        }
     }
     if (self->watch != NULL) {
         (void)fl_watch_rearm(self->watch);
