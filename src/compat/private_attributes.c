@@ -2,7 +2,10 @@
 
    Libraries read the protocol and the socket, tests how much waits and where
    the water marks are, and some put a protocol, or what get_extra_info
-   answers, there by hand.
+   answers, there by hand.  Clients of many protocols ask _conn_lost, _closing
+   or _protocol_connected whether they are connected still, tunnels over UDP
+   ask _address for the peer, and asyncio's own sendfile reads _loop, _sock_fd
+   and _protocol_paused.
 
    1. What is shown of a queue is a copy: a change to it reaches no transport.
    2. What can be set does what the public call does, without its checks. */

@@ -151,6 +151,17 @@ def test_inside_of_a_datagram_transport(run):
     run(main())
 
 
+def test_address_of_a_datagram_transport(run):
+    async def main():
+        async with endpoint() as p:
+            assert p.transport._address is None
+            address = p.transport.get_extra_info("sockname")
+            async with endpoint(remote_addr=address) as q:
+                assert q.transport._address == address
+
+    run(main())
+
+
 @every_kind
 @pytest.mark.parametrize("name", METHODS)
 def test_method_replaced_on_the_instance(run, kind, name):
