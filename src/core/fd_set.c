@@ -65,7 +65,7 @@ fl_fd_set_take(FlFdSet *set, FlFdEvent *events)
             (bits & ~(uint32_t)EPOLLOUT ? FL_READABLE : 0)
             | (bits & (EPOLLOUT | EPOLLERR | EPOLLHUP) ? FL_WRITABLE : 0);
     }
-    return count < 0 ? 0 : count;
+    return count < 0 ? 0 : count; /* the next poll asks again */
 }
 
 #else
@@ -87,6 +87,7 @@ static int
 filter(FlFdSet *set, int fd, int filter, bool on, uint64_t tag)
 {
     struct kevent change;
+    /* EV_DISPATCH disarms after an event, as EPOLLONESHOT does. */
     unsigned flags = on ? EV_ADD | EV_ENABLE | EV_DISPATCH : EV_DELETE;
     EV_SET(&change, fd, filter, flags, 0, 0, (void *)(uintptr_t)tag);
     if (kevent(set->fd, &change, 1, NULL, 0, NULL) == 0) {
@@ -126,7 +127,7 @@ fl_fd_set_take(FlFdSet *set, FlFdEvent *events)
         events[at].events =
             taken[at].filter == EVFILT_READ ? FL_READABLE : FL_WRITABLE;
     }
-    return count < 0 ? 0 : count;
+    return count < 0 ? 0 : count; /* the next poll asks again */
 }
 #endif
 

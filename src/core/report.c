@@ -1,4 +1,7 @@
-/* Reports: how an exception of a callback reaches the program. */
+/* Reports: how an exception of a callback reaches the program.
+
+   The texts are made in fastloop/loop.py: a report is rare, and asyncio's own
+   helpers give each Python version's words there. */
 #include "core/report.h"
 
 #include "base/clock.h"
@@ -19,6 +22,7 @@ fl_loop_report_callback(FlLoop *loop, PyObject *handle)
         handle == NULL ? Py_None : handle, exc, NULL);
     Py_DECREF(exc);
     Py_XDECREF(result);
+    /* What the program's call_exception_handler raises ends the run. */
     return result == NULL ? -1 : 0;
 }
 
@@ -31,6 +35,7 @@ fl_loop_report_call(FlLoop *loop, PyObject *object, PyObject *name,
     }
     PyObject *exc = PyErr_GetRaisedException();
     FlHandle *handle = NULL;
+    /* The call had no handle, but a report names one, as asyncio's does. */
     PyObject *method = PyObject_GetAttr(object, name);
     PyObject *args =
         argument == NULL ? PyTuple_New(0) : PyTuple_Pack(1, argument);
@@ -60,6 +65,8 @@ fl_loop_report_slow(FlLoop *loop, PyObject *subject, int64_t began_ns)
     if (seconds < loop->slow_callback_duration) {
         return 0;
     }
+    /* The slow callback may have failed, too: that is reported by its caller,
+       and a logger that raises must not hide it. */
     PyObject *exc = PyErr_Occurred() ? PyErr_GetRaisedException() : NULL;
     PyObject *took = PyFloat_FromDouble(seconds);
     PyObject *result =

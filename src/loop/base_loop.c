@@ -162,7 +162,7 @@ drop_timers(FlLoop *loop)
 }
 
 /* Transports let go of the loop by the hook they registered:
-   net/ is above this folder. */
+   transport/ is above this folder. */
 static void
 drop_owned(FlList *list)
 {
@@ -176,6 +176,8 @@ drop_owned(FlList *list)
 static void
 close_core(FlLoop *loop)
 {
+    /* First: what is dropped below may run anything, which then finds a
+       closed loop and adds nothing to it. */
     loop->closed = true;
     fl_signals_forget(loop);
     if (loop->poller != NULL) {

@@ -16,7 +16,8 @@ take_context(const FlParameters *parameters, PyObject *value, FlArgs *parsed)
     return -1;
 }
 
-/* Put a named argument where it belongs. */
+/* Put a named argument where it belongs.  Names are compared as text: those
+   that a caller spreads from a dict need not be interned. */
 static int
 take_named(const FlParameters *parameters, Py_ssize_t count, PyObject *name,
            PyObject *value, FlArgs *parsed)

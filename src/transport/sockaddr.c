@@ -75,6 +75,10 @@ fl_sockaddr_is_known(const struct sockaddr_storage *address)
 
 /* --- from Python --------------------------------------------------------- */
 
+/* Only literal addresses of the plain types are read here.  A name takes a
+   resolver, and what is wrong with an address is the socket module's to say:
+   whatever is not read goes to that. */
+
 void
 fl_address_keep(FlAddress *address, PyObject *object,
                 const struct sockaddr_storage *name, socklen_t size)

@@ -49,7 +49,8 @@ fl_stream_fatal_exception(FlStream *self, PyObject *exc, const char *message)
     /* What was written before the error counts as sent. */
     int code = 0;
     fl_stream_flush(self);
-    /* As asyncio: what the network did is for connection_lost alone. */
+    /* As asyncio: what the network did is for connection_lost alone, and the
+       rest is reported first, so that a handler sees the transport open. */
     if (self->loop != NULL && !PyErr_GivenExceptionMatches(exc, PyExc_OSError))
     {
         code = report(self, message, exc);

@@ -127,6 +127,7 @@ fl_transport_abort(FlStream *self, PyObject *Py_UNUSED(ignored))
     if (check_loop(self) < 0) {
         return NULL;
     }
+    /* asyncio has sent by now what the callback wrote and we hold. */
     fl_stream_flush(self);
     fl_stream_force_close(self, NULL);
     Py_RETURN_NONE;
@@ -193,6 +194,7 @@ set_paused(FlStream *self, bool paused)
     if (fl_stream_is_closing(self) || self->paused == paused) {
         Py_RETURN_NONE;
     }
+    /* asyncio, too, notes it before a closed loop refuses. */
     self->paused = paused;
     if (!paused && check_loop(self) < 0) {
         return NULL;
