@@ -35,7 +35,7 @@ loop_of(PyObject *module, PyObject *object)
 static PyObject *
 handle_of(FlLoop *loop, uint64_t position, FlHandle *made)
 {
-    FlReady *entry = fl_ready_at(&loop->ready, position);
+    FlReady *entry = fl_ready_find(&loop->ready, position);
     switch (entry->kind) {
     case FL_READY_STEP:
         entry->kind = FL_READY_CALL;
@@ -43,7 +43,7 @@ handle_of(FlLoop *loop, uint64_t position, FlHandle *made)
         /* fall through */
     case FL_READY_CALL:
         if (entry->of.handle == NULL) {
-            made->position = position;
+            made->entry = entry;
             entry->of.handle = made;
         }
         return Py_NewRef((PyObject *)entry->of.handle);
@@ -65,7 +65,7 @@ static int
 append_ready(FlLoop *loop, uint64_t position, PyObject *list)
 {
     /* First: making it may run the collector, and that anything. */
-    FlHandle *made = fl_handle_new(loop, FL_NOT_READY);
+    FlHandle *made = fl_handle_new(loop);
     if (made == NULL) {
         return -1;
     }

@@ -1,7 +1,7 @@
 /* Running what is ready, and what happens when it fails.
 
    1. An entry is copied out and its slot given up before it runs: whatever
-      the callback schedules may move the queue's buffer.
+      the callback schedules may take that slot.
    2. A batch is what was ready when it began; KeyboardInterrupt and SystemExit
       end it early and leave the rest queued.
    3. What a callback's writes hold (loop->holder) is sent when it returns,
@@ -126,7 +126,7 @@ fl_handle_run(FlLoop *loop, FlHandle *self)
 static FlHandle *
 handle_for(FlLoop *loop, FlReady *entry)
 {
-    FlHandle *handle = fl_handle_new(loop, FL_NOT_READY);
+    FlHandle *handle = fl_handle_new(loop);
     if (handle == NULL) {
         fl_ready_clear(entry);
         return NULL;
@@ -277,7 +277,7 @@ run_event(FlLoop *loop, FlWatch *watch)
     events = watch->fired;
     owner = watch->owner;
     watch->fired = 0;
-    watch->position = FL_NOT_READY;
+    watch->entry = NULL;
     Py_END_CRITICAL_SECTION();
     if (owner == NULL) {
         return 0; /* another thread has closed it, and this one frees it */
@@ -341,8 +341,7 @@ fl_loop_run_batch(FlLoop *loop)
     int code = 0;
     loop->in_batch = true;
     while (queue->head < end && code == 0) {
-        FlReady entry = *fl_ready_at(queue, queue->head);
-        queue->head++;
+        FlReady entry = *fl_ready_take(queue);
         loop->dispatch++;
         code = run_entry(loop, &entry);
         fl_loop_send_held(loop);
@@ -354,11 +353,11 @@ fl_loop_run_batch(FlLoop *loop)
 void
 fl_loop_drop_event(FlLoop *loop, FlWatch *watch)
 {
-    if (watch->position != FL_NOT_READY
+    if (watch->entry != NULL
         && (FL_HAVE_GIL || !fl_poller_is_elsewhere(watch->poller)))
     {
-        fl_ready_at(&loop->ready, watch->position)->kind = FL_READY_NONE;
-        watch->position = FL_NOT_READY;
+        watch->entry->kind = FL_READY_NONE;
+        watch->entry = NULL;
     }
 }
 
@@ -388,7 +387,7 @@ fl_loop_call_op(FlLoop *loop, FlReadyOp op, PyObject *subject,
     entry->callback = Py_NewRef(subject);
     entry->nargs = argument != NULL;
     entry->args[0] = Py_XNewRef(argument);
-    (void)fl_ready_commit(&loop->ready);
+    fl_ready_commit(&loop->ready);
     if (loop->poller != NULL && atomic_load(&loop->poller->sleeping)) {
         fl_poller_wake_anythread(loop->poller); /* another thread closed one */
     }
@@ -408,6 +407,6 @@ fl_loop_call_handle(FlLoop *loop, PyObject *handle)
     entry->nargs = 0;
     entry->context = NULL;
     entry->callback = Py_NewRef(handle);
-    (void)fl_ready_commit(&loop->ready);
+    fl_ready_commit(&loop->ready);
     return 0;
 }

@@ -3,8 +3,8 @@
    1. The storage is asyncio's own slots; `register` proves by asyncio's
       descriptors that they lie where the structs say, and that there is none
       for which the structs have no room.
-   2. A Handle with a position has an entry in the queue that points back at
-      it; whoever ends one side (pop, cancel, fill, dealloc) ends both.
+   2. A Handle with an entry in the ready queue is pointed at by that entry;
+      whoever ends one side (pop, cancel, fill, dealloc) ends both.
    3. asyncio's base classes are Python-slotted: their traverse and dealloc
       must not be called from here (they look for the first base that differs
       from themselves), so every slot is visited and cleared by hand.
@@ -58,14 +58,14 @@ handle_alloc(FlLoop *loop, PyTypeObject *type, PyObject *reused)
 }
 
 FlHandle *
-fl_handle_new(FlLoop *loop, uint64_t position)
+fl_handle_new(FlLoop *loop)
 {
     FlHandlePool *pool = &loop->pool;
     FlHandle *self =
         handle_alloc(loop, loop->state->handle_type,
                      pool_take(&pool->handles, &pool->handle_count));
     if (self != NULL) {
-        self->position = position;
+        self->entry = NULL;
         self->threadsafe = false;
         PyObject_GC_Track(self);
     }
@@ -84,7 +84,7 @@ FlHandle *
 fl_handle_new_filled(FlLoop *loop, PyObject *callback, PyObject *args,
                      PyObject *context)
 {
-    FlHandle *self = fl_handle_new(loop, FL_NOT_READY);
+    FlHandle *self = fl_handle_new(loop);
     if (self != NULL) {
         fill(self, callback, args, context);
     }
@@ -132,12 +132,11 @@ clear_weakrefs(PyObject *self)
 }
 
 static inline void
-detach_from_ring(FlHandle *self)
+detach_from_entry(FlHandle *self)
 {
-    if (self->position != FL_NOT_READY) {
-        fl_ready_at(&FL_LOOP(self->loop)->ready, self->position)->of.handle =
-            NULL;
-        self->position = FL_NOT_READY;
+    if (self->entry != NULL) {
+        self->entry->of.handle = NULL;
+        self->entry = NULL;
     }
 }
 
@@ -162,7 +161,7 @@ handle_dealloc(FlHandle *self)
     PyObject_GC_UnTrack(self);
     FlLoop *loop = FL_LOOP(self->loop);
     /* First: a weak reference's callback may look into the queue. */
-    detach_from_ring(self);
+    detach_from_entry(self);
     clear_weakrefs((PyObject *)self);
     /* A cancelled one has no callback, but may have the rest. */
     if (self->context != NULL || self->repr != NULL
@@ -289,7 +288,7 @@ fill_tuple(PyObject *tuple, const FlReady *entry)
 int
 fl_handle_fill_steal(FlHandle *self, FlReady *entry)
 {
-    self->position = FL_NOT_READY;
+    self->entry = NULL;
     PyObject *tuple = tuple_for(entry->nargs);
     bool failed = tuple == NULL && entry->nargs <= FL_READY_ARGS;
     if (!failed) {
@@ -304,27 +303,25 @@ fl_handle_fill_steal(FlHandle *self, FlReady *entry)
 int
 fl_handle_fill_waiting(FlHandle *self)
 {
-    if (self->position == FL_NOT_READY) {
+    if (self->entry == NULL) {
         return 0;
     }
-    FlReadyQueue *queue = &FL_LOOP(self->loop)->ready;
-    uint64_t position = self->position;
     /* The tuple first: making it may run the collector, and that anything. */
-    uint32_t nargs = fl_ready_at(queue, position)->nargs;
+    uint32_t nargs = self->entry->nargs;
     PyObject *tuple = tuple_for(nargs);
     if (tuple == NULL && nargs <= FL_READY_ARGS) {
         return -1;
     }
-    if (self->position == FL_NOT_READY) {
+    FlReady *entry = self->entry;
+    if (entry == NULL) {
         Py_XDECREF(tuple);
         return 0;
     }
-    FlReady *entry = fl_ready_at(queue, position);
     FlReady moved = *entry;
     self->args = fill_tuple(tuple, &moved);
     self->callback = Py_NewRef(moved.callback);
     self->context = Py_NewRef(moved.context);
-    self->position = FL_NOT_READY;
+    self->entry = NULL;
     entry->kind = FL_READY_HANDLE;
     entry->nargs = 0;
     entry->context = NULL;
@@ -360,9 +357,9 @@ keep_repr(FlHandle *self)
 static void
 cancel_waiting(FlHandle *self)
 {
-    FlReady *entry = fl_ready_at(&FL_LOOP(self->loop)->ready, self->position);
+    FlReady *entry = self->entry;
     FlReady taken = *entry;
-    self->position = FL_NOT_READY;
+    self->entry = NULL;
     entry->kind = FL_READY_NONE;
     fl_ready_clear(&taken);
 }
@@ -404,7 +401,7 @@ handle_cancel(FlHandle *self, PyObject *Py_UNUSED(ignored))
         return NULL;
     }
     Py_INCREF(self);
-    if (self->position != FL_NOT_READY) {
+    if (self->entry != NULL) {
         cancel_waiting(self);
     }
     mark_cancelled(self);
@@ -463,7 +460,7 @@ PyDoc_STRVAR(get_context_doc,
 static PyObject *
 handle_get_context(FlHandle *self, PyObject *Py_UNUSED(ignored))
 {
-    if (self->position != FL_NOT_READY && fl_handle_fill_waiting(self) < 0) {
+    if (self->entry != NULL && fl_handle_fill_waiting(self) < 0) {
         return NULL;
     }
     return Py_NewRef(self->context == NULL ? Py_None : self->context);
@@ -662,7 +659,7 @@ static const FlBaseSlot handle_base_slots[] = {
 #if FL_HANDLES_WAIT
     BASE_SLOT(FlHandle, lock),
 #endif
-    {NULL, offsetof(FlHandle, position)},
+    {NULL, offsetof(FlHandle, entry)},
 };
 
 static const FlBaseSlot timer_base_slots[] = {

@@ -3,9 +3,9 @@
    Both are true subclasses of asyncio's classes and use those classes' own
    slots as their storage, so every attribute that programs read is real.
 
-   A Handle is born empty: while its callback waits in the ready queue, the
-   entry owns callback, arguments and context and the handle knows only the
-   position.  It is filled when the entry is popped, when someone reads its
+   A Handle is born empty: while its callback waits in the ready queue, its
+   entry owns callback, arguments and context and the handle only points at
+   it.  It is filled when the entry is popped, when someone reads its
    attributes, or from the start in debug mode and without a GIL.  Most handles
    are dropped at once by the caller and never filled.
 
@@ -38,7 +38,7 @@
 typedef struct FlHandle {
     FL_HANDLE_SLOTS
     FL_LOCK_FIELD
-    uint64_t position; /* in the ready queue, or FL_NOT_READY */
+    FlReady *entry; /* in the ready queue, or NULL */
     bool
         threadsafe; /* call_soon_threadsafe gave it: see threadsafe_handle.c */
 } FlHandle;
@@ -63,8 +63,8 @@ typedef struct {
    are not laid out as the structs above say. */
 int fl_handle_register(PyObject *module, FlState *state);
 
-/* A handle whose entry is about to be pushed at `position`. */
-FlHandle *fl_handle_new(struct FlLoop *loop, uint64_t position);
+/* A handle without an entry. */
+FlHandle *fl_handle_new(struct FlLoop *loop);
 
 /* A handle that owns its call: new references are taken of all three. */
 FlHandle *fl_handle_new_filled(struct FlLoop *loop, PyObject *callback,

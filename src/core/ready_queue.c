@@ -1,8 +1,11 @@
-/* The ready queue's memory: growing, shrinking, visiting, clearing.
+/* The ready queue's memory: chunks that come and go, visiting, clearing.
 
-   1. Capacity is a power of two; positions map to slots by mask, so growing
-      re-lays the live entries by their unchanged positions.
-   2. Entries are runnable data, not objects: the collector reaches what they
+   1. A small chunk is what most loops need, and stays in the nearest cache.  A
+      queue that is long already grows by large ones, which are mapped: the
+      system has their pages back when they are freed.
+   2. A queue that is empty when its last chunk is full begins that chunk
+      again, so a callback that schedules itself needs no second one.
+   3. Entries are runnable data, not objects: the collector reaches what they
       own through the loop. */
 #include "core/ready_queue.h"
 
@@ -10,67 +13,183 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
-#define INITIAL_ENTRIES 256
-/* 1 MiB of entries: what an idle loop may keep. */
-#define KEPT_ENTRIES    16384
+#define SMALL_ENTRIES 256
+#define LARGE_ENTRIES 4096
+/* A queue of so many grows by large chunks. */
+#define LONG_QUEUE    1024
+/* What an idle loop may keep: together under 1 MiB of entries. */
+#define SMALL_KEPT    8
+#define LARGE_KEPT    3
+
+#define LARGE_BYTES (LARGE_ENTRIES * sizeof(FlReady))
+
+/* Have all pages at once, where the system can: one by one they cost as much
+   as the callbacks. */
+#ifdef MAP_POPULATE
+#define MAP_NOW MAP_POPULATE
+#else
+#define MAP_NOW 0
+#endif
 
 static FlReady *
-entries_new(uint64_t count)
+first_entry(FlReadyChunk *chunk)
 {
-    return aligned_alloc(sizeof(FlReady), count * sizeof(FlReady));
+    return (FlReady *)chunk + 1;
+}
+
+static void *
+map_large(void)
+{
+    void *memory = mmap(NULL, LARGE_BYTES, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANON | MAP_NOW, -1, 0);
+    return memory == MAP_FAILED ? NULL : memory;
+}
+
+static FlReadyChunk *
+chunk_new(bool large)
+{
+    FlReadyChunk *chunk =
+        large ? map_large()
+              : aligned_alloc(sizeof(FlReady),
+                              SMALL_ENTRIES * sizeof(FlReady));
+    if (chunk == NULL) {
+        PyErr_NoMemory();
+        return NULL;
+    }
+    chunk->next = NULL;
+    chunk->end =
+        (FlReady *)chunk + (large ? LARGE_ENTRIES : SMALL_ENTRIES);
+    chunk->large = large;
+    return chunk;
+}
+
+static void
+chunk_free(FlReadyChunk *chunk)
+{
+    if (chunk->large) {
+        (void)munmap(chunk, LARGE_BYTES);
+    }
+    else {
+        free(chunk);
+    }
+}
+
+static void
+free_chain(FlReadyChunk *chunk)
+{
+    while (chunk != NULL) {
+        FlReadyChunk *next = chunk->next;
+        chunk_free(chunk);
+        chunk = next;
+    }
+}
+
+static FlReadyChunk *
+take_spare(FlSpareChunks *spare)
+{
+    FlReadyChunk *chunk = spare->first;
+    if (chunk != NULL) {
+        spare->first = chunk->next;
+        spare->count--;
+        chunk->next = NULL;
+    }
+    return chunk;
+}
+
+static void
+give_back(FlReadyQueue *queue, FlReadyChunk *chunk)
+{
+    FlSpareChunks *spare = &queue->spare[chunk->large];
+    if (spare->count == (chunk->large ? LARGE_KEPT : SMALL_KEPT)) {
+        chunk_free(chunk);
+        return;
+    }
+    chunk->next = spare->first;
+    spare->first = chunk;
+    spare->count++;
+}
+
+static void
+begin_at_tail(FlReadyQueue *queue, FlReadyChunk *chunk)
+{
+    queue->tail_chunk = chunk;
+    queue->tail_at = first_entry(chunk);
+    queue->tail_end = chunk->end;
+}
+
+static void
+begin_at_head(FlReadyQueue *queue, FlReadyChunk *chunk)
+{
+    queue->head_chunk = chunk;
+    queue->head_at = first_entry(chunk);
+    queue->head_end = chunk->end;
 }
 
 int
 fl_ready_init(FlReadyQueue *queue)
 {
-    queue->head = queue->tail = 0;
-    queue->mask = INITIAL_ENTRIES - 1;
-    queue->entries = entries_new(INITIAL_ENTRIES);
-    if (queue->entries == NULL) {
-        PyErr_NoMemory();
+    memset(queue, 0, sizeof(*queue));
+    FlReadyChunk *chunk = chunk_new(false);
+    if (chunk == NULL) {
         return -1;
     }
+    begin_at_head(queue, chunk);
+    begin_at_tail(queue, chunk);
     return 0;
 }
 
 void
 fl_ready_free(FlReadyQueue *queue)
 {
-    free(queue->entries);
-    queue->entries = NULL;
+    free_chain(queue->head_chunk);
+    free_chain(queue->spare[0].first);
+    free_chain(queue->spare[1].first);
+    memset(queue, 0, sizeof(*queue));
 }
 
 int
 fl_ready_grow(FlReadyQueue *queue)
 {
-    uint64_t mask = queue->mask * 2 + 1;
-    FlReady *entries = entries_new(mask + 1);
-    if (entries == NULL) {
-        PyErr_NoMemory();
+    if (queue->head == queue->tail && queue->head_chunk == queue->tail_chunk) {
+        begin_at_head(queue, queue->head_chunk);
+        begin_at_tail(queue, queue->tail_chunk);
+        return 0;
+    }
+    bool large = fl_ready_count(queue) >= LONG_QUEUE;
+    FlReadyChunk *chunk = take_spare(&queue->spare[large]);
+    if (chunk == NULL) {
+        chunk = chunk_new(large);
+    }
+    if (chunk == NULL) {
         return -1;
     }
-    for (uint64_t at = queue->head; at != queue->tail; at++) {
-        entries[at & mask] = *fl_ready_at(queue, at);
-    }
-    free(queue->entries);
-    queue->entries = entries;
-    queue->mask = mask;
+    queue->tail_chunk->next = chunk;
+    begin_at_tail(queue, chunk);
     return 0;
 }
 
 void
-fl_ready_shrink(FlReadyQueue *queue)
+fl_ready_next_chunk(FlReadyQueue *queue)
 {
-    if (queue->mask < KEPT_ENTRIES || queue->head != queue->tail) {
-        return;
+    FlReadyChunk *done = queue->head_chunk;
+    begin_at_head(queue, done->next);
+    give_back(queue, done);
+}
+
+FlReady *
+fl_ready_find(const FlReadyQueue *queue, uint64_t position)
+{
+    uint64_t ahead = position - queue->head;
+    FlReadyChunk *chunk = queue->head_chunk;
+    FlReady *at = queue->head_at;
+    while (ahead >= (uint64_t)(chunk->end - at)) {
+        ahead -= (uint64_t)(chunk->end - at);
+        chunk = chunk->next;
+        at = first_entry(chunk);
     }
-    FlReady *entries = entries_new(INITIAL_ENTRIES);
-    if (entries != NULL) {
-        free(queue->entries);
-        queue->entries = entries;
-        queue->mask = INITIAL_ENTRIES - 1;
-    }
+    return at + ahead;
 }
 
 static inline uint32_t
@@ -111,11 +230,14 @@ fl_ready_visit(const FlReady *entry, visitproc visit, void *arg)
 int
 fl_ready_traverse(const FlReadyQueue *queue, visitproc visit, void *arg)
 {
-    if (queue->entries == NULL) {
-        return 0;
-    }
-    for (uint64_t at = queue->head; at != queue->tail; at++) {
-        int result = fl_ready_visit(fl_ready_at(queue, at), visit, arg);
+    FlReadyChunk *chunk = queue->head_chunk;
+    const FlReady *at = queue->head_at;
+    for (uint64_t left = fl_ready_count(queue); left > 0; left--) {
+        if (at == chunk->end) {
+            chunk = chunk->next;
+            at = first_entry(chunk);
+        }
+        int result = fl_ready_visit(at++, visit, arg);
         if (result != 0) {
             return result;
         }

@@ -1,14 +1,21 @@
-/* The ready queue: a ring buffer of entries that own what they are to run.
+/* The ready queue: chunks of entries that own what they are to run.
 
-   An entry is one cache line.  It owns callback, arguments and context; a
-   Handle that a caller still holds only points at its entry (by position, for
-   the buffer may move) and the entry points back, borrowed.  A position is a
-   count of all entries ever pushed: it never repeats, so a stale one is known
-   by being outside [head, tail).
+   An entry is one cache line and never moves: a Handle that a caller still
+   holds only points at its entry, and the entry points back, borrowed.  Who
+   ends one side ends both, at the latest when the entry is taken out, for its
+   slot is another's soon.  A position is a count of all entries ever pushed:
+   it never repeats.
+
+   A queue that grows gets one more chunk, a queue that empties a chunk keeps
+   it for the next or gives it back: nothing is copied, and what a burst took
+   is given back while it runs.
 
    One thread (with the GIL: whoever holds it).  Between reserve and commit no
    Python may run nor the GIL be given up, or two would fill one slot.  reserve
-   may fail with no memory and then has taken nothing. */
+   may fail with no memory and then has taken nothing.
+
+   Rejected: a ring that doubles, which copied every entry once and touched
+   three times the memory that a burst needs. */
 #ifndef FL_CORE_READY_QUEUE_H
 #define FL_CORE_READY_QUEUE_H
 
@@ -21,7 +28,6 @@ struct FlHandle;
 struct FlWatch;
 
 #define FL_READY_ARGS 4
-#define FL_NOT_READY  UINT64_MAX
 
 typedef enum {
     FL_READY_NONE,   /* cancelled: skip */
@@ -38,7 +44,7 @@ typedef enum {
 typedef int (*FlReadyOp)(struct FlLoop *loop, PyObject *subject,
                          PyObject *argument);
 
-typedef struct {
+typedef struct FlReady {
     uint32_t kind;
     uint32_t nargs; /* more than FL_READY_ARGS: args[0] is their tuple */
     union {
@@ -51,21 +57,43 @@ typedef struct {
     PyObject *args[FL_READY_ARGS];
 } FlReady;
 
+/* In the place of a chunk's first entry. */
+typedef struct FlReadyChunk {
+    struct FlReadyChunk *next; /* towards the tail, or among the spare ones */
+    FlReady *end;              /* past its last entry */
+    bool large;
+} FlReadyChunk;
+
+/* Chunks without an entry that are kept for reuse. */
 typedef struct {
-    FlReady *entries;
+    FlReadyChunk *first;
+    unsigned count;
+} FlSpareChunks;
+
+typedef struct {
+    FlReady *head_at;  /* the next entry to run is here, unless this is */
+    FlReady *head_end; /* the end of its chunk */
+    FlReady *tail_at;  /* likewise the next to push */
+    FlReady *tail_end;
     uint64_t head; /* position of the next entry to run */
     uint64_t tail; /* position of the next entry to push */
-    uint64_t mask; /* capacity - 1 */
+    FlReadyChunk *head_chunk; /* NULL: not initialised, or freed */
+    FlReadyChunk *tail_chunk;
+    FlSpareChunks spare[2]; /* small and large ones */
 } FlReadyQueue;
 
+/* 0, or -1 with MemoryError set. */
 int fl_ready_init(FlReadyQueue *queue);
 void fl_ready_free(FlReadyQueue *queue);
 
-/* Double the buffer.  0, or -1 with MemoryError set. */
+/* Another chunk at the tail.  0, or -1 with MemoryError set. */
 int fl_ready_grow(FlReadyQueue *queue);
 
-/* Give memory back when an empty queue has grown large. */
-void fl_ready_shrink(FlReadyQueue *queue);
+/* The head's chunk has no more entries: go on to the next. */
+void fl_ready_next_chunk(FlReadyQueue *queue);
+
+/* The entry at a position from head to before tail. */
+FlReady *fl_ready_find(const FlReadyQueue *queue, uint64_t position);
 
 /* Release what an entry (a copy, or one in the queue) owns. */
 void fl_ready_clear(FlReady *entry);
@@ -79,29 +107,24 @@ fl_ready_count(const FlReadyQueue *queue)
     return queue->tail - queue->head;
 }
 
-static inline FlReady *
-fl_ready_at(const FlReadyQueue *queue, uint64_t position)
-{
-    return &queue->entries[position & queue->mask];
-}
-
 /* The slot for one more entry: the caller fills it and then moves the tail
    with fl_ready_commit.  NULL with MemoryError set. */
 static inline FlReady *
 fl_ready_reserve(FlReadyQueue *queue)
 {
-    if (FL_UNLIKELY(queue->tail - queue->head > queue->mask)
+    if (FL_UNLIKELY(queue->tail_at == queue->tail_end)
         && fl_ready_grow(queue) < 0)
     {
         return NULL;
     }
-    return fl_ready_at(queue, queue->tail);
+    return queue->tail_at;
 }
 
-static inline uint64_t
+static inline void
 fl_ready_commit(FlReadyQueue *queue)
 {
-    return queue->tail++;
+    queue->tail_at++;
+    queue->tail++;
 }
 
 /* Queue a copy of an entry, which owns what it did from then on.  0, or -1
@@ -114,8 +137,20 @@ fl_ready_push(FlReadyQueue *queue, const FlReady *entry)
         return -1;
     }
     *slot = *entry;
-    (void)fl_ready_commit(queue);
+    fl_ready_commit(queue);
     return 0;
+}
+
+/* Take the first entry out of a queue that has one.  It is the caller's, to be
+   copied before anything is pushed. */
+static inline FlReady *
+fl_ready_take(FlReadyQueue *queue)
+{
+    if (FL_UNLIKELY(queue->head_at == queue->head_end)) {
+        fl_ready_next_chunk(queue);
+    }
+    queue->head++;
+    return queue->head_at++;
 }
 
 #endif

@@ -86,7 +86,7 @@ queue_fired(FlLoop *loop)
     FlWatch *watch;
     while ((watch = fl_watch_pop_fired(loop->poller)) != NULL) {
         count++;
-        if (watch->position != FL_NOT_READY) {
+        if (watch->entry != NULL) {
             continue; /* still queued from before: its bits are merged */
         }
         FlReady *entry = fl_ready_reserve(&loop->ready);
@@ -100,7 +100,8 @@ queue_fired(FlLoop *loop)
         entry->kind = FL_READY_EVENT;
         entry->nargs = 0;
         entry->of.watch = watch;
-        watch->position = fl_ready_commit(&loop->ready);
+        watch->entry = entry;
+        fl_ready_commit(&loop->ready);
     }
     return count;
 }
@@ -109,7 +110,6 @@ static void
 poll_blocking(FlLoop *loop, int64_t timeout_ns)
 {
     FlPoller *poller = loop->poller;
-    fl_ready_shrink(&loop->ready);
     atomic_store(&poller->sleeping, 1);
     /* A time() of the program's may have let another thread push. */
     if (fl_ready_count(&loop->ready) > 0 || atomic_load(&loop->inbox.filled)
@@ -246,7 +246,7 @@ queue_due(FlLoop *loop)
         entry->nargs = 0;
         entry->context = NULL;
         entry->callback = (PyObject *)timer; /* the queue's reference */
-        (void)fl_ready_commit(&loop->ready);
+        fl_ready_commit(&loop->ready);
     }
     return 0;
 }

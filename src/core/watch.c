@@ -311,7 +311,7 @@ fl_watch_open(FlPoller *poller, int fd, bool shared, FlWatch **out)
     fl_list_init(&watch->change_link);
     watch->poller = poller;
     watch->fd = fd;
-    watch->position = UINT64_MAX;
+    watch->entry = NULL;
     int code;
     if (shared) {
         lock_numbers(poller);

@@ -50,7 +50,7 @@ struct FlWatch {
     bool to_free;         /* when libuv lets go of it */
     bool armed;           /* what is wanted will fire */
     bool owner_is_object; /* owner is a PyObject: debug mode names it */
-    uint64_t position;    /* of its entry in the ready queue, or UINT64_MAX */
+    struct FlReady *entry; /* in the ready queue, or NULL */
 };
 
 /* Watch fd for nothing yet.  -EEXIST: the number has a shared watch.  If

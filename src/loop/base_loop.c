@@ -130,10 +130,9 @@ static void
 drop_ready(FlLoop *loop)
 {
     FlReadyQueue *queue = &loop->ready;
-    while (queue->head != queue->tail) {
+    while (fl_ready_count(queue) > 0) {
         /* Popped before it is dropped: destructors may cancel what is left. */
-        FlReady entry = *fl_ready_at(queue, queue->head);
-        queue->head++;
+        FlReady entry = *fl_ready_take(queue);
         if (entry.kind == FL_READY_CALL && entry.of.handle != NULL) {
             /* A handle someone holds keeps its callback, as asyncio's. */
             FlHandle *handle = (FlHandle *)Py_NewRef(entry.of.handle);
@@ -143,7 +142,7 @@ drop_ready(FlLoop *loop)
             Py_DECREF(handle);
         }
         else if (entry.kind == FL_READY_EVENT) {
-            entry.of.watch->position = FL_NOT_READY;
+            entry.of.watch->entry = NULL;
             entry.of.watch->fired = 0;
         }
         else {
@@ -188,7 +187,7 @@ close_core(FlLoop *loop)
     if (loop->inbox_ready) {
         fl_inbox_close(loop);
     }
-    if (loop->ready.entries != NULL) {
+    if (loop->ready.head_chunk != NULL) {
         drop_ready(loop);
     }
     drop_timers(loop);

@@ -80,7 +80,7 @@ push_step(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
         return NULL;
     }
     fill_entry(entry, FL_READY_STEP, args, nargs, Py_NewRef(context));
-    (void)fl_ready_commit(&loop->ready);
+    fl_ready_commit(&loop->ready);
     Py_RETURN_NONE;
 }
 
@@ -138,7 +138,7 @@ push_call(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
             return NULL;
         }
     }
-    FlHandle *handle = fl_handle_new(loop, FL_NOT_READY);
+    FlHandle *handle = fl_handle_new(loop);
     FlReady *entry = handle == NULL ? NULL : fl_ready_reserve(&loop->ready);
     if (FL_UNLIKELY(entry == NULL)) {
         Py_XDECREF(handle);
@@ -155,7 +155,8 @@ push_call(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
         fill_entry(entry, FL_READY_CALL, args, nargs, context);
     }
     entry->of.handle = handle;
-    handle->position = fl_ready_commit(&loop->ready);
+    handle->entry = entry;
+    fl_ready_commit(&loop->ready);
     return (PyObject *)handle;
 }
 

@@ -20,6 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/timerfd.h>
 #include <sys/types.h>
@@ -347,6 +348,16 @@ aligned_alloc(size_t alignment, size_t size)
     return fails("aligned_alloc", CALLER)
                ? NULL
                : NEXT(aligned_alloc)(alignment, size);
+}
+
+/* mmap() by the name that Python's headers give it. */
+void *
+mmap64(void *address, size_t size, int access, int flags, int fd,
+       off64_t offset)
+{
+    return is_extension(CALLER) && fails("mmap", CALLER)
+               ? MAP_FAILED
+               : NEXT(mmap64)(address, size, access, flags, fd, offset);
 }
 
 void *

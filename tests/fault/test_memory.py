@@ -97,6 +97,11 @@ def call_soon_many(h):
     for _ in range(200):
         h.loop.call_soon(nothing, 1, 2, 3, 4, 5, 6, 7, 8)
 
+def burst(h):
+    handles = [h.loop.call_soon(nothing) for _ in range(1040)]
+    handles[-1]._context
+    turn(h.loop)
+
 def call_soon_context(h):
     h.loop.call_soon(nothing, 1, context=h.context)
 
@@ -337,6 +342,11 @@ def parameters(operations):
 @pytest.mark.parametrize("operation", parameters(QUICK))
 def test_each_allocation_fails(sweep, operation):
     assert sweep(operation, 60) > 0
+
+
+def test_each_allocation_of_a_burst_fails(sweep):
+    """Of scheduling it, of looking into a handle, and of running it."""
+    assert sweep("burst", 2400) > 1000
 
 
 @pytest.mark.skipif(

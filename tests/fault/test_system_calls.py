@@ -28,6 +28,7 @@ CALLS = [
     ("calloc", "ENOMEM"),
     ("malloc", "ENOMEM"),
     ("aligned_alloc", "ENOMEM"),
+    ("mmap", "ENOMEM"),
     ("realloc", "ENOMEM"),
     ("epoll_ctl", "ENOSPC"),
     ("fcntl", "EBADF"),

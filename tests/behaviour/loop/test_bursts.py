@@ -1,0 +1,241 @@
+"""Many thousands of callbacks that wait in one turn of the loop."""
+
+import contextvars
+import gc
+import itertools
+import sys
+
+import pytest
+
+#: More than any piece of a queue holds that grows bit by bit.
+MANY = 20_000
+
+name = contextvars.ContextVar("name", default="nothing")
+
+
+def test_a_burst_runs_in_order(loop, turn):
+    seen = []
+    for number in range(MANY):
+        loop.call_soon(seen.append, number)
+    turn()
+    assert seen == list(range(MANY))
+
+
+def test_a_burst_may_grow_while_it_runs(loop, turn):
+    seen = []
+
+    def twice(number):
+        seen.append(number)
+        loop.call_soon(seen.append, MANY + 2 * number)
+        loop.call_soon(seen.append, MANY + 2 * number + 1)
+
+    for number in range(MANY):
+        loop.call_soon(twice, number)
+    turn(2)
+    assert seen == list(range(3 * MANY))
+
+
+def test_bursts_of_all_sizes_follow_each_other(loop, turn):
+    for size in (1, 255, 256, 257, 1023, 1024, 1025, 4095, 4096, 9000, 3):
+        seen = []
+        for number in range(size):
+            loop.call_soon(seen.append, number)
+        turn()
+        assert seen == list(range(size))
+
+
+def test_cancelled_ones_of_a_burst_do_not_run(loop, turn):
+    seen = []
+    handles = [loop.call_soon(seen.append, n) for n in range(MANY)]
+    for handle in handles[::3]:
+        handle.cancel()
+    turn()
+    assert seen == [n for n in range(MANY) if n % 3]
+    assert all(handle.cancelled() for handle in handles[::3])
+
+
+def test_callbacks_cancel_what_waits_far_behind_them(loop, turn):
+    seen = []
+    handles = []
+
+    def run(number):
+        seen.append(number)
+        if number < MANY // 2:
+            handles[MANY - 1 - number].cancel()
+
+    handles.extend(loop.call_soon(run, number) for number in range(MANY))
+    turn()
+    assert seen == list(range(MANY // 2))
+
+
+def test_handles_of_a_burst_can_be_looked_into(loop, turn):
+    seen = []
+    handles = [loop.call_soon(seen.append, n) for n in range(MANY)]
+    assert [handle._args for handle in handles[::7]] == [
+        (n,) for n in range(0, MANY, 7)
+    ]
+    del handles[::2]
+    turn()
+    assert seen == list(range(MANY))
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_an_interrupt_leaves_the_rest_of_a_burst_queued(loop, turn, error):
+    seen = []
+
+    def interrupt():
+        raise error
+
+    for number in range(MANY):
+        loop.call_soon(seen.append, number)
+        if number == MANY // 2:
+            loop.call_soon(interrupt)
+    with pytest.raises(error):
+        loop.run_forever()
+    assert seen == list(range(MANY // 2 + 1))
+    loop.call_soon(seen.append, MANY)
+    turn()
+    assert seen == list(range(MANY + 1))
+
+
+def test_a_burst_shows_in_ready(loop, turn):
+    seen = []
+    for number in range(MANY):
+        loop.call_soon(seen.append, number)
+    waiting = list(loop._ready)
+    assert [handle._args for handle in waiting] == [(n,) for n in range(MANY)]
+    waiting[5000].cancel()
+    turn()
+    assert seen == [n for n in range(MANY) if n != 5000]
+
+
+def test_a_closed_loop_drops_a_burst(loop_factory):
+    class Thing:
+        alive = 0
+
+        def __init__(self):
+            Thing.alive += 1
+
+        def __del__(self):
+            Thing.alive -= 1
+
+        def __call__(self):
+            raise AssertionError("not run")
+
+    loop = loop_factory()
+    for _ in range(MANY):
+        loop.call_soon(Thing())
+    loop.close()
+    gc.collect()
+    assert Thing.alive == 0
+
+
+# --- contexts ---------------------------------------------------------------
+
+
+def test_each_callback_of_a_burst_has_a_context_of_its_own(loop, turn):
+    seen = []
+
+    def look(number):
+        seen.append(name.get())
+        name.set(number)
+
+    for number in range(MANY):
+        loop.call_soon(look, number)
+    turn()
+    assert seen == ["nothing"] * MANY
+    assert name.get() == "nothing"
+
+
+def test_callbacks_of_a_burst_see_what_was_set_when_they_were_scheduled(
+    loop, turn
+):
+    seen = []
+
+    def schedule():
+        for number in range(MANY):
+            if number % 100 == 0:
+                name.set(number)
+            loop.call_soon(lambda: seen.append(name.get()))
+
+    contextvars.copy_context().run(schedule)
+    turn()
+    assert seen == [n - n % 100 for n in range(MANY)]
+
+
+def test_a_value_that_is_set_back_is_seen_as_it_was(loop, turn):
+    seen = []
+
+    def schedule():
+        for number in range(MANY):
+            token = name.set(number % 2)
+            loop.call_soon(lambda: seen.append(name.get()))
+            name.reset(token)
+            loop.call_soon(lambda: seen.append(name.get()))
+
+    contextvars.copy_context().run(schedule)
+    turn()
+    assert seen == list(
+        itertools.islice(
+            itertools.cycle([0, "nothing", 1, "nothing"]), 2 * MANY
+        )
+    )
+
+
+def test_contexts_of_a_burst_that_are_given_are_used_as_they_are(loop, turn):
+    context = contextvars.copy_context()
+
+    def count():
+        name.set(name.get(0) + 1)
+
+    context.run(name.set, 0)
+    for _ in range(MANY):
+        loop.call_soon(count, context=context)
+        loop.call_soon(count)
+    turn()
+    assert context[name] == MANY
+
+
+@pytest.mark.skipif(
+    sys.version_info < (3, 12), reason="get_context() is new in 3.12"
+)
+def test_a_context_that_was_shown_is_the_one_that_is_used(loop, turn):
+    handles = [loop.call_soon(name.set, number) for number in range(MANY)]
+    contexts = [handle.get_context() for handle in handles]
+    assert len({id(context) for context in contexts}) == MANY
+    turn()
+    assert [context[name] for context in contexts] == list(range(MANY))
+
+
+def test_values_end_with_the_burst_that_saw_them(loop, turn):
+    class Value:
+        alive = 0
+
+        def __init__(self):
+            Value.alive += 1
+
+        def __del__(self):
+            Value.alive -= 1
+
+    def schedule():
+        name.set(Value())
+        for _ in range(MANY):
+            loop.call_soon(name.get)
+
+    contextvars.copy_context().run(schedule)
+    gc.collect()
+    assert Value.alive == 1
+    turn()
+    gc.collect()
+    assert Value.alive == 0
+
+
+@pytest.mark.reports
+def test_errors_within_a_burst_are_reported(loop, turn, reports):
+    for number in range(MANY):
+        loop.call_soon(divmod, 1, number % (MANY // 2))
+    turn()
+    assert [type(report["exception"]) for report in reports] == [
+        ZeroDivisionError,
+        ZeroDivisionError,
+    ]
