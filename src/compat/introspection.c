@@ -42,6 +42,7 @@ handle_of(FlLoop *loop, uint64_t position, FlHandle *made)
         entry->of.handle = NULL;
         /* fall through */
     case FL_READY_CALL:
+    case FL_READY_SHARED:
         if (entry->of.handle == NULL) {
             made->entry = entry;
             entry->of.handle = made;

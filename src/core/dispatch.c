@@ -18,6 +18,7 @@
 #include "core/poller.h"
 #include "core/ready_queue.h"
 #include "core/report.h"
+#include "core/shared_context.h"
 #include "core/threadsafe_handle.h"
 #include "core/watch.h"
 #include "py/call.h"
@@ -140,7 +141,7 @@ handle_for(FlLoop *loop, FlReady *entry)
 static int
 run_as_handle(FlLoop *loop, FlReady *entry)
 {
-    FlHandle *handle = entry->kind == FL_READY_CALL ? entry->of.handle : NULL;
+    FlHandle *handle = fl_ready_is_call(entry) ? entry->of.handle : NULL;
     if (handle == NULL) {
         handle = handle_for(loop, entry);
     }
@@ -314,6 +315,14 @@ run_entry(FlLoop *loop, FlReady *entry)
             return run_as_handle(loop, entry);
         }
         return run_call(loop, entry);
+    case FL_READY_SHARED:
+        if (entry->of.handle != NULL || needs_handles(loop)) {
+            return run_as_handle(loop, entry);
+        }
+        if (fl_ready_own_context(entry) < 0) {
+            return call_failed(loop, entry);
+        }
+        return run_call(loop, entry);
     case FL_READY_HANDLE: {
         int code = fl_handle_run(loop, (FlHandle *)entry->callback);
         fl_ready_clear(entry);
@@ -347,6 +356,9 @@ fl_loop_run_batch(FlLoop *loop)
         fl_loop_send_held(loop);
     }
     loop->in_batch = false;
+    if (FL_UNLIKELY(loop->shared_context != NULL)) {
+        fl_shared_context_drop(loop);
+    }
     return code;
 }
 

@@ -291,6 +291,10 @@ fl_handle_fill_steal(FlHandle *self, FlReady *entry)
     self->entry = NULL;
     PyObject *tuple = tuple_for(entry->nargs);
     bool failed = tuple == NULL && entry->nargs <= FL_READY_ARGS;
+    if (!failed && fl_ready_own_context(entry) < 0) {
+        Py_XDECREF(tuple);
+        failed = true;
+    }
     if (!failed) {
         self->args = fill_tuple(tuple, entry);
         self->callback = Py_NewRef(entry->callback);
@@ -306,21 +310,31 @@ fl_handle_fill_waiting(FlHandle *self)
     if (self->entry == NULL) {
         return 0;
     }
-    /* The tuple first: making it may run the collector, and that anything. */
+    /* What is new first: making it may run the collector, and that
+       anything. */
     uint32_t nargs = self->entry->nargs;
     PyObject *tuple = tuple_for(nargs);
     if (tuple == NULL && nargs <= FL_READY_ARGS) {
         return -1;
     }
+    PyObject *context = NULL;
+    if (self->entry != NULL && self->entry->kind == FL_READY_SHARED) {
+        context = PyContext_Copy(self->entry->context);
+        if (context == NULL) {
+            Py_XDECREF(tuple);
+            return -1;
+        }
+    }
     FlReady *entry = self->entry;
     if (entry == NULL) {
         Py_XDECREF(tuple);
+        Py_XDECREF(context);
         return 0;
     }
     FlReady moved = *entry;
     self->args = fill_tuple(tuple, &moved);
     self->callback = Py_NewRef(moved.callback);
-    self->context = Py_NewRef(moved.context);
+    self->context = context == NULL ? Py_NewRef(moved.context) : context;
     self->entry = NULL;
     entry->kind = FL_READY_HANDLE;
     entry->nargs = 0;

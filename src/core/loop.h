@@ -150,6 +150,8 @@ typedef struct FlLoop {
     PyObject *python_transports; /* asyncio's own, by number, if any */
     PyObject *future_keywords;   /* {"loop": this}, see tasks.c */
     PyObject *step_kwnames;      /* ("context",) as C tasks give it, or NULL */
+    PyObject *shared_context;    /* see shared_context.h; or NULL */
+    const PyObject *shared_map;  /* of its variables, borrowed */
     double slow_callback_duration;
 } FlLoop;
 

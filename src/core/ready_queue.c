@@ -198,6 +198,21 @@ owned_args(const FlReady *entry)
     return entry->nargs > FL_READY_ARGS ? 1 : entry->nargs;
 }
 
+int
+fl_ready_own_context(FlReady *entry)
+{
+    if (entry->kind != FL_READY_SHARED) {
+        return 0;
+    }
+    PyObject *own = PyContext_Copy(entry->context);
+    if (own == NULL) {
+        return -1;
+    }
+    entry->kind = FL_READY_CALL;
+    Py_SETREF(entry->context, own);
+    return 0;
+}
+
 void
 fl_ready_clear(FlReady *entry)
 {

@@ -32,6 +32,7 @@ struct FlWatch;
 typedef enum {
     FL_READY_NONE,   /* cancelled: skip */
     FL_READY_CALL,   /* callback(*args) in context */
+    FL_READY_SHARED, /* CALL, but others share context: copy it first */
     FL_READY_STEP,   /* a C task's step or wake-up, which nobody can cancel */
     FL_READY_HANDLE, /* callback is a Handle of ours, run by its own fields */
     FL_READY_OTHER,  /* callback is any asyncio.Handle: call its _run() */
@@ -48,7 +49,7 @@ typedef struct FlReady {
     uint32_t kind;
     uint32_t nargs; /* more than FL_READY_ARGS: args[0] is their tuple */
     union {
-        struct FlHandle *handle; /* CALL: who points here, or NULL */
+        struct FlHandle *handle; /* of a call: who points here, or NULL */
         struct FlWatch *watch;
         FlReadyOp op;
     } of;
@@ -95,11 +96,21 @@ void fl_ready_next_chunk(FlReadyQueue *queue);
 /* The entry at a position from head to before tail. */
 FlReady *fl_ready_find(const FlReadyQueue *queue, uint64_t position);
 
+/* Give a call that was taken out a context of its own, if it shares one.  0,
+   or -1 with MemoryError set. */
+int fl_ready_own_context(FlReady *entry);
+
 /* Release what an entry (a copy, or one in the queue) owns. */
 void fl_ready_clear(FlReady *entry);
 
 int fl_ready_visit(const FlReady *entry, visitproc visit, void *arg);
 int fl_ready_traverse(const FlReadyQueue *queue, visitproc visit, void *arg);
+
+static inline bool
+fl_ready_is_call(const FlReady *entry)
+{
+    return entry->kind == FL_READY_CALL || entry->kind == FL_READY_SHARED;
+}
 
 static inline uint64_t
 fl_ready_count(const FlReadyQueue *queue)

@@ -16,6 +16,7 @@
 #include "core/overrides.h"
 #include "core/poller.h"
 #include "core/ready_queue.h"
+#include "core/shared_context.h"
 #include "core/signals.h"
 #include "loop/fd_watcher.h"
 #include "loop/run.h"
@@ -133,7 +134,7 @@ drop_ready(FlLoop *loop)
     while (fl_ready_count(queue) > 0) {
         /* Popped before it is dropped: destructors may cancel what is left. */
         FlReady entry = *fl_ready_take(queue);
-        if (entry.kind == FL_READY_CALL && entry.of.handle != NULL) {
+        if (fl_ready_is_call(&entry) && entry.of.handle != NULL) {
             /* A handle someone holds keeps its callback, as asyncio's. */
             FlHandle *handle = (FlHandle *)Py_NewRef(entry.of.handle);
             if (fl_handle_fill_steal(handle, &entry) < 0) {
@@ -195,6 +196,7 @@ close_core(FlLoop *loop)
     fl_fd_watcher_close_all(loop);
     Py_CLEAR(loop->future_keywords);
     Py_CLEAR(loop->step_kwnames);
+    fl_shared_context_drop(loop);
     /* Watches are the poller's memory: all were closed above. */
     FlPoller *poller = loop->poller;
     loop->poller = NULL;
@@ -266,6 +268,7 @@ loop_traverse(FlLoop *loop, visitproc visit, void *arg)
     Py_VISIT(loop->python_transports);
     Py_VISIT(loop->future_keywords);
     Py_VISIT(loop->step_kwnames);
+    Py_VISIT(loop->shared_context);
     Py_VISIT(loop->patched_run);
     Py_VISIT(loop->dict);
     int result = fl_ready_traverse(&loop->ready, visit, arg);

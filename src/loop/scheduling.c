@@ -18,6 +18,7 @@
 #include "core/loop.h"
 #include "core/overrides.h"
 #include "core/ready_queue.h"
+#include "core/shared_context.h"
 #include "core/timers.h"
 #include "py/args.h"
 #include "py/call.h"
@@ -125,12 +126,18 @@ push_filled(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
     return (PyObject *)handle;
 }
 
-/* Steals context. */
+/* Steals context, which is a copy of the current one or the caller's. */
 static inline PyObject *
 push_call(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
-          PyObject *context)
+          PyObject *context, bool is_copy)
 {
     PyObject *tuple = NULL;
+    FlReadyKind kind = FL_READY_CALL;
+    if (FL_UNLIKELY(fl_ready_count(&loop->ready) >= FL_SHARE_FROM)
+        && is_copy)
+    {
+        kind = fl_shared_context_take(loop, &context);
+    }
     if (FL_UNLIKELY(nargs - 1 > FL_READY_ARGS)) {
         tuple = fl_args_tuple(args + 1, nargs - 1);
         if (tuple == NULL) {
@@ -147,12 +154,12 @@ push_call(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
         return NULL;
     }
     if (FL_UNLIKELY(tuple != NULL)) {
-        fill_entry(entry, FL_READY_CALL, args, 1, context);
+        fill_entry(entry, kind, args, 1, context);
         entry->nargs = (uint32_t)(nargs - 1);
         entry->args[0] = tuple;
     }
     else {
-        fill_entry(entry, FL_READY_CALL, args, nargs, context);
+        fill_entry(entry, kind, args, nargs, context);
     }
     entry->of.handle = handle;
     handle->entry = entry;
@@ -216,7 +223,7 @@ fl_loop_call_soon(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
     if (!FL_HAVE_GIL || FL_UNLIKELY(loop->debug)) {
         return push_filled(loop, args, nargs, owned, elsewhere);
     }
-    return push_call(loop, args, nargs, owned);
+    return push_call(loop, args, nargs, owned, context == NULL);
 }
 
 const char fl_loop_call_soon_threadsafe_doc[] =
@@ -250,7 +257,7 @@ fl_loop_call_soon_threadsafe(FlLoop *loop, PyObject *const *args,
     if (!FL_HAVE_GIL || FL_UNLIKELY(loop->debug)) {
         return push_filled(loop, call.args, call.nargs, owned, true);
     }
-    PyObject *handle = push_call(loop, call.args, call.nargs, owned);
+    PyObject *handle = push_call(loop, call.args, call.nargs, owned, call.context == NULL);
     if (handle != NULL) {
         ((FlHandle *)handle)->threadsafe = true;
         fl_inbox_tell_anythread(loop);
