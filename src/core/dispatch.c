@@ -80,6 +80,11 @@ run_handle(FlLoop *loop, FlHandle *self)
     if (FL_UNLIKELY(loop->patched_run != NULL)) {
         return run_patched(loop, self);
     }
+    if (Py_TYPE(self) == loop->state->timer_type
+        && fl_timer_own_context((FlTimerHandle *)self) < 0)
+    {
+        return fl_loop_report_callback(loop, (PyObject *)self);
+    }
     PyObject *callback = NULL, *args = NULL, *context = NULL;
     Py_BEGIN_CRITICAL_SECTION(self);
     if (!fl_handle_is_cancelled(self) && self->args != NULL

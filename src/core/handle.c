@@ -105,6 +105,7 @@ fl_timer_new(FlLoop *loop, PyObject *callback, PyObject *args,
         self->when = Py_XNewRef(when.object);
         self->when_seconds = when.seconds;
         self->node.place = 0;
+        self->shares_context = false;
         PyObject_GC_Track(self);
     }
     return self;
@@ -258,6 +259,7 @@ handle_clear(FlHandle *self)
 static int
 timer_clear(FlTimerHandle *self)
 {
+    self->shares_context = false;
     Py_CLEAR(self->when);
     return handle_clear((FlHandle *)self);
 }
@@ -341,6 +343,27 @@ fl_handle_fill_waiting(FlHandle *self)
     entry->context = NULL;
     entry->callback = Py_NewRef((PyObject *)self);
     fl_ready_clear(&moved);
+    return 0;
+}
+
+int
+fl_timer_own_context(FlTimerHandle *self)
+{
+    if (FL_LIKELY(!self->shares_context)) {
+        return 0;
+    }
+    PyObject *own = PyContext_Copy(self->context);
+    if (own == NULL) {
+        return -1;
+    }
+    /* Making it may have run the collector, and that anything. */
+    if (self->shares_context) {
+        self->shares_context = false;
+        Py_SETREF(self->context, own);
+    }
+    else {
+        Py_DECREF(own);
+    }
     return 0;
 }
 
@@ -483,6 +506,9 @@ handle_get_context(FlHandle *self, PyObject *Py_UNUSED(ignored))
 static PyObject *
 timer_get_context(FlTimerHandle *self, PyObject *Py_UNUSED(ignored))
 {
+    if (fl_timer_own_context(self) < 0) {
+        return NULL;
+    }
     return Py_NewRef(self->context == NULL ? Py_None : self->context);
 }
 #endif
@@ -536,6 +562,14 @@ get_slot(FlHandle *self, void *closure)
 }
 
 static PyObject *
+get_own_context(FlTimerHandle *self, void *closure)
+{
+    return fl_timer_own_context(self) < 0
+               ? NULL
+               : get_timer_slot((FlHandle *)self, closure);
+}
+
+static PyObject *
 timer_get_when(FlTimerHandle *self, void *Py_UNUSED(closure))
 {
     return timer_when(self, NULL);
@@ -574,7 +608,7 @@ static PyGetSetDef handle_getset[] = {
 static PyGetSetDef timer_getset[] = {
     SLOT(get_timer_slot, callback),
     SLOT(get_timer_slot, args),
-    SLOT(get_timer_slot, context),
+    SLOT(get_own_context, context),
     SLOT(get_timer_slot, source_traceback),
     SLOT(get_timer_slot, repr),
     LOOP_SLOT,

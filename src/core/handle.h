@@ -49,6 +49,7 @@ typedef struct {
     PyObject *when;      /* the number that call_at was given, or NULL: */
     FlTimerNode node;
     double when_seconds; /* this is it, of no object yet */
+    bool shares_context; /* others own it too: see fl_timer_own_context */
 } FlTimerHandle;
 
 /* Handles of one loop that await reuse, linked by their args slot. */
@@ -79,6 +80,17 @@ typedef struct {
 /* The same for a timer, not yet scheduled. */
 FlTimerHandle *fl_timer_new(struct FlLoop *loop, PyObject *callback,
                             PyObject *args, PyObject *context, FlWhen when);
+
+/* Have the timer, whose context is one that nobody enters (shared_context.h),
+   own a copy when it runs or is asked for it. */
+static inline void
+fl_timer_share_context(FlTimerHandle *self)
+{
+    self->shares_context = true;
+}
+
+/* Give a timer that shares its context a copy.  0, or -1 with MemoryError. */
+int fl_timer_own_context(FlTimerHandle *self);
 
 /* Move what a popped entry owns into the handle that still points at it.
    0, or -1 with MemoryError; the entry is emptied either way. */

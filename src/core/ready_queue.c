@@ -51,16 +51,15 @@ static FlReadyChunk *
 chunk_new(bool large)
 {
     FlReadyChunk *chunk =
-        large ? map_large()
-              : aligned_alloc(sizeof(FlReady),
-                              SMALL_ENTRIES * sizeof(FlReady));
+        large
+            ? map_large()
+            : aligned_alloc(sizeof(FlReady), SMALL_ENTRIES * sizeof(FlReady));
     if (chunk == NULL) {
         PyErr_NoMemory();
         return NULL;
     }
     chunk->next = NULL;
-    chunk->end =
-        (FlReady *)chunk + (large ? LARGE_ENTRIES : SMALL_ENTRIES);
+    chunk->end = (FlReady *)chunk + (large ? LARGE_ENTRIES : SMALL_ENTRIES);
     chunk->large = large;
     return chunk;
 }

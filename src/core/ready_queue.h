@@ -76,8 +76,8 @@ typedef struct {
     FlReady *head_end; /* the end of its chunk */
     FlReady *tail_at;  /* likewise the next to push */
     FlReady *tail_end;
-    uint64_t head; /* position of the next entry to run */
-    uint64_t tail; /* position of the next entry to push */
+    uint64_t head;            /* position of the next entry to run */
+    uint64_t tail;            /* position of the next entry to push */
     FlReadyChunk *head_chunk; /* NULL: not initialised, or freed */
     FlReadyChunk *tail_chunk;
     FlSpareChunks spare[2]; /* small and large ones */
@@ -124,8 +124,7 @@ static inline FlReady *
 fl_ready_reserve(FlReadyQueue *queue)
 {
     if (FL_UNLIKELY(queue->tail_at == queue->tail_end)
-        && fl_ready_grow(queue) < 0)
-    {
+        && fl_ready_grow(queue) < 0) {
         return NULL;
     }
     return queue->tail_at;

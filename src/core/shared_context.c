@@ -7,7 +7,6 @@
 #include "core/shared_context.h"
 
 #include "core/loop.h"
-#include "core/ready_queue.h"
 #include "py/compat.h"
 
 static int
@@ -27,7 +26,7 @@ map_of(PyObject *context)
     return map;
 }
 
-FlReadyKind
+void
 fl_shared_context_take(FlLoop *loop, PyObject **context)
 {
     PyObject *map = map_of(*context);
@@ -38,7 +37,6 @@ fl_shared_context_take(FlLoop *loop, PyObject **context)
         loop->shared_map = map;
         Py_XSETREF(loop->shared_context, Py_NewRef(*context));
     }
-    return FL_READY_SHARED;
 }
 
 void

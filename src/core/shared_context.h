@@ -1,4 +1,4 @@
-/* One copy of the current context for many callbacks of a long queue.
+/* One copy of the current context for many callbacks or timers that wait.
 
    Each call_soon() copies the current context, which is cheap while the copies
    die young.  A million that wait are a million objects of the interpreter's:
@@ -13,14 +13,13 @@
 #define FL_CORE_SHARED_CONTEXT_H
 
 #include "core/loop.h"
-#include "core/ready_queue.h"
 
 /* A queue of so many shares.  In a shorter one the copies stay cached. */
 #define FL_SHARE_FROM 1024
 
 /* Put the shared copy in the place of a fresh one that the caller owns, if
    both are the same; else the fresh one becomes the shared. */
-FlReadyKind fl_shared_context_take(FlLoop *loop, PyObject **context);
+void fl_shared_context_take(FlLoop *loop, PyObject **context);
 
 /* Let go of the copy: values must not outlive the calls that may use them. */
 void fl_shared_context_drop(FlLoop *loop);

@@ -41,15 +41,15 @@ struct FlWatch {
     /* The loop's: run the events; see FlReadyKind.  Returns 0 or -1. */
     int (*on_events)(void *loop, FlWatch *watch, int events);
     int fd;
-    uint32_t generation;  /* of a shared watch: with fd, its tag */
-    uint8_t wanted;       /* FL_READABLE | FL_WRITABLE: what was asked for */
-    uint8_t fired;        /* what has fired and was not run yet */
-    bool shared;          /* others may close the descriptor */
-    bool to_share;        /* a move to the set is asked for */
-    bool uv_open;         /* the uv_poll_t was made */
-    bool to_free;         /* when libuv lets go of it */
-    bool armed;           /* what is wanted will fire */
-    bool owner_is_object; /* owner is a PyObject: debug mode names it */
+    uint32_t generation;   /* of a shared watch: with fd, its tag */
+    uint8_t wanted;        /* FL_READABLE | FL_WRITABLE: what was asked for */
+    uint8_t fired;         /* what has fired and was not run yet */
+    bool shared;           /* others may close the descriptor */
+    bool to_share;         /* a move to the set is asked for */
+    bool uv_open;          /* the uv_poll_t was made */
+    bool to_free;          /* when libuv lets go of it */
+    bool armed;            /* what is wanted will fire */
+    bool owner_is_object;  /* owner is a PyObject: debug mode names it */
     struct FlReady *entry; /* in the ready queue, or NULL */
 };
 

@@ -11,6 +11,7 @@
 #include "loop/scheduling.h"
 
 #include "base/clock.h"
+#include "base/timer_queue.h"
 #include "core/debug.h"
 #include "core/dispatch.h"
 #include "core/handle.h"
@@ -133,10 +134,10 @@ push_call(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
 {
     PyObject *tuple = NULL;
     FlReadyKind kind = FL_READY_CALL;
-    if (FL_UNLIKELY(fl_ready_count(&loop->ready) >= FL_SHARE_FROM)
-        && is_copy)
+    if (FL_UNLIKELY(fl_ready_count(&loop->ready) >= FL_SHARE_FROM) && is_copy)
     {
-        kind = fl_shared_context_take(loop, &context);
+        fl_shared_context_take(loop, &context);
+        kind = FL_READY_SHARED;
     }
     if (FL_UNLIKELY(nargs - 1 > FL_READY_ARGS)) {
         tuple = fl_args_tuple(args + 1, nargs - 1);
@@ -257,7 +258,8 @@ fl_loop_call_soon_threadsafe(FlLoop *loop, PyObject *const *args,
     if (!FL_HAVE_GIL || FL_UNLIKELY(loop->debug)) {
         return push_filled(loop, call.args, call.nargs, owned, true);
     }
-    PyObject *handle = push_call(loop, call.args, call.nargs, owned, call.context == NULL);
+    PyObject *handle =
+        push_call(loop, call.args, call.nargs, owned, call.context == NULL);
     if (handle != NULL) {
         ((FlHandle *)handle)->threadsafe = true;
         fl_inbox_tell_anythread(loop);
@@ -296,12 +298,20 @@ schedule(FlLoop *loop, FlWhen when, int64_t deadline_ns, const FlArgs *call)
     PyObject *owned = own_context(call->context);
     PyObject *tuple = NULL;
     FlTimerHandle *timer = NULL;
+    bool shares = FL_HAVE_GIL && owned != NULL && call->context == NULL
+                  && fl_timer_queue_count(&loop->timers) >= FL_SHARE_FROM;
+    if (shares) {
+        fl_shared_context_take(loop, &owned);
+    }
     if (owned != NULL) {
         tuple = nargs == 1 ? Py_NewRef(loop->state->empty_tuple)
                            : fl_args_tuple(args + 1, nargs - 1);
     }
     if (tuple != NULL) {
         timer = fl_timer_new(loop, args[0], tuple, owned, when);
+    }
+    if (timer != NULL && shares) {
+        fl_timer_share_context(timer);
     }
     Py_XDECREF(tuple);
     Py_XDECREF(owned);

@@ -239,3 +239,96 @@ def test_errors_within_a_burst_are_reported(loop, turn, reports):
         ZeroDivisionError,
         ZeroDivisionError,
     ]
+
+
+# --- timers -----------------------------------------------------------------
+
+
+def test_a_flood_of_timers_runs_in_order_of_time(loop):
+    seen = []
+    begin = loop.time()
+
+    def schedule():
+        loop.call_at(begin + 5, seen.append, "far").cancel()
+        for number in range(MANY):
+            when = begin - 1 + (number * 7919 % MANY) * 1e-6
+            loop.call_at(when, seen.append, number * 7919 % MANY)
+        loop.call_at(begin, loop.stop)
+
+    loop.call_soon(schedule)
+    loop.run_forever()
+    assert seen == list(range(MANY))
+
+
+def test_timers_of_a_flood_are_cancelled_by_those_before(loop):
+    seen = []
+    handles = {}
+    begin = loop.time() - 1
+
+    def run(number):
+        seen.append(number)
+        if number < MANY // 2:
+            handles[MANY - 1 - number].cancel()
+
+    for number in range(MANY - 1, -1, -1):
+        handles[number] = loop.call_at(begin + number * 1e-6, run, number)
+    loop.call_at(begin + 1, loop.stop)
+    loop.run_forever()
+    assert seen == list(range(MANY // 2))
+
+
+def test_each_timer_of_a_flood_has_a_context_of_its_own(loop):
+    seen = []
+
+    def look(number):
+        seen.append((number, name.get()))
+        name.set(number)
+
+    def schedule():
+        for number in range(MANY):
+            if number == MANY // 2:
+                name.set("half")
+            loop.call_later(0, look, number)
+
+    contextvars.copy_context().run(schedule)
+    loop.call_later(0, loop.stop)
+    loop.run_forever()
+    assert seen == [
+        (n, "nothing" if n < MANY // 2 else "half") for n in range(MANY)
+    ]
+
+
+def test_the_context_that_a_timer_shows_is_the_one_it_uses(loop):
+    handles = [loop.call_later(0, name.set, number) for number in range(MANY)]
+    contexts = [handle._context for handle in handles[::3]]
+    assert len({id(context) for context in contexts}) == len(contexts)
+    loop.call_later(0, loop.stop)
+    loop.run_forever()
+    assert [c[name] for c in contexts] == list(range(0, MANY, 3))
+    assert handles[1]._context[name] == 1
+
+
+def test_values_end_with_the_timers_that_saw_them(loop, turn):
+    class Value:
+        alive = 0
+
+        def __init__(self):
+            Value.alive += 1
+
+        def __del__(self):
+            Value.alive -= 1
+
+    def schedule():
+        name.set(Value())
+        return [loop.call_later(3600, name.get) for _ in range(MANY)]
+
+    handles = contextvars.copy_context().run(schedule)
+    turn()
+    gc.collect()
+    assert Value.alive == 1
+    for handle in handles:
+        handle.cancel()
+    del handles, handle
+    turn()  # asyncio forgets cancelled timers here
+    gc.collect()
+    assert Value.alive == 0
