@@ -9,10 +9,15 @@
       line position plus one (place >> 1), so that it is never 0.
    2. The line's head slot always holds a node, unless the line is empty;
       removed slots elsewhere are at most half of it once it exceeds 64.
-   3. Ties leave by sequence, across both structures.
-   4. next_ns is the lesser of the two heads' deadlines: the loop asks for it
+   3. Where a great part of the heap is due at once, all that is due moves to
+      the front of the line, sorted: a heap gives one up by touching a node on
+      each of its levels, and each is somewhere else in memory.
+   4. Ties leave by sequence, across both structures.
+   5. next_ns is the lesser of the two heads' deadlines: the loop asks for it
       several times a turn. */
 #include "base/timer_queue.h"
+
+#include "base/prefetch.h"
 
 #include <errno.h>
 #include <stdbool.h>
@@ -20,6 +25,18 @@
 #include <string.h>
 
 #define LINE_REMOVED_MIN 64
+/* Taken one by one from the heap before the rest is looked at: at least so
+   many, and at least this part of it. */
+#define DRAIN_AFTER      64
+#define DRAIN_PART       32
+/* The line's first position: there is room in front of it. */
+#define LINE_BEGIN       (SIZE_MAX / 8)
+/* Nodes are asked for so many pops ahead. */
+#define PREFETCHED       8
+#define DIGIT_BITS       8
+/* What an empty queue may keep of each kind: 384 KiB. */
+#define SLOTS_KEPT       16384
+#define DIGITS           (1 << DIGIT_BITS)
 
 static inline size_t
 heap_place(size_t index)
@@ -51,6 +68,7 @@ fl_timer_queue_init(FlTimerQueue *queue)
 {
     memset(queue, 0, sizeof(*queue));
     queue->next_ns = FL_DEADLINE_NEVER;
+    queue->line_head = queue->line_tail = LINE_BEGIN;
 }
 
 void
@@ -59,13 +77,6 @@ fl_timer_queue_free(FlTimerQueue *queue)
     free(queue->heap);
     free(queue->line);
     fl_timer_queue_init(queue);
-}
-
-size_t
-fl_timer_queue_count(const FlTimerQueue *queue)
-{
-    return queue->heap_size + (queue->line_tail - queue->line_head)
-           - queue->line_removed;
 }
 
 /* --- heap ---------------------------------------------------------------- */
@@ -153,32 +164,39 @@ heap_remove(FlTimerQueue *queue, size_t index)
 
 /* --- line ---------------------------------------------------------------- */
 
-/* Move the live slots to `line`, in order, from position 0. */
+/* Move the live slots to `line`, in order, from its first position. */
 static void
-line_move(FlTimerQueue *queue, FlTimerSlot *line)
+line_move(FlTimerQueue *queue, FlTimerSlot *line, size_t capacity)
 {
-    size_t count = 0;
+    size_t to = LINE_BEGIN;
     for (size_t at = queue->line_head; at != queue->line_tail; at++) {
         FlTimerSlot slot = *line_slot(queue, at);
         if (slot.node != NULL) {
-            slot.node->place = line_place(count);
-            line[count++] = slot;
+            slot.node->place = line_place(to);
+            line[to++ & (capacity - 1)] = slot;
         }
     }
-    queue->line_head = 0;
-    queue->line_tail = count;
+    queue->line_head = LINE_BEGIN;
+    queue->line_tail = to;
     queue->line_removed = 0;
 }
 
+/* Have room for so many slots in all.  0 or -ENOMEM. */
 static int
-line_grow(FlTimerQueue *queue)
+line_grow(FlTimerQueue *queue, size_t count)
 {
-    size_t capacity = queue->line_capacity ? queue->line_capacity * 2 : 64;
+    size_t capacity = queue->line_capacity ? queue->line_capacity : 64;
+    while (capacity < count) {
+        capacity *= 2;
+    }
+    if (capacity == queue->line_capacity) {
+        return 0;
+    }
     FlTimerSlot *line = malloc(capacity * sizeof(*line));
     if (line == NULL) {
         return -ENOMEM;
     }
-    line_move(queue, line);
+    line_move(queue, line, capacity);
     free(queue->line);
     queue->line = line;
     queue->line_capacity = capacity;
@@ -189,7 +207,7 @@ static int
 line_push(FlTimerQueue *queue, FlTimerSlot slot)
 {
     if (queue->line_tail - queue->line_head == queue->line_capacity
-        && line_grow(queue) < 0)
+        && line_grow(queue, queue->line_capacity + 1) < 0)
     {
         return -ENOMEM;
     }
@@ -247,9 +265,172 @@ line_remove(FlTimerQueue *queue, size_t position)
     }
 }
 
+/* --- from the heap to the line ------------------------------------------- */
+
+/* Sort by 8 bits of each key, from `from` to `to`; equal ones keep their
+   order. */
+static void
+sort_by_digit(const FlTimerSlot *from, FlTimerSlot *to, size_t count,
+              size_t offset, unsigned shift)
+{
+    size_t starts[DIGITS] = {0};
+    for (size_t at = 0; at < count; at++) {
+        uint64_t key;
+        memcpy(&key, (const char *)&from[at] + offset, sizeof(key));
+        starts[(key >> shift) % DIGITS]++;
+    }
+    size_t before = 0;
+    for (size_t digit = 0; digit < DIGITS; digit++) {
+        size_t here = starts[digit];
+        starts[digit] = before;
+        before += here;
+    }
+    for (size_t at = 0; at < count; at++) {
+        uint64_t key;
+        memcpy(&key, (const char *)&from[at] + offset, sizeof(key));
+        to[starts[(key >> shift) % DIGITS]++] = from[at];
+    }
+}
+
+/* Sort slots by deadline and sequence, neither of which is negative.  The
+   answer is in `slots` or in `other`, which has room for as many. */
+static FlTimerSlot *
+sort_slots(FlTimerSlot *slots, FlTimerSlot *other, size_t count)
+{
+    static const size_t offsets[] = {offsetof(FlTimerSlot, sequence),
+                                     offsetof(FlTimerSlot, deadline_ns)};
+    uint64_t differ[2] = {0, 0};
+    for (size_t at = 1; at < count; at++) {
+        differ[0] |= slots[at].sequence ^ slots[0].sequence;
+        differ[1] |=
+            (uint64_t)slots[at].deadline_ns ^ (uint64_t)slots[0].deadline_ns;
+    }
+    for (size_t key = 0; key < 2; key++) {
+        for (unsigned shift = 0; shift < 64; shift += DIGIT_BITS) {
+            if ((differ[key] >> shift) % DIGITS == 0) {
+                continue;
+            }
+            sort_by_digit(slots, other, count, offsets[key], shift);
+            FlTimerSlot *sorted = other;
+            other = slots;
+            slots = sorted;
+        }
+    }
+    return slots;
+}
+
+/* Put sorted slots in front of the line, or between its first ones. */
+static void
+line_merge(FlTimerQueue *queue, const FlTimerSlot *sorted, size_t count)
+{
+    size_t from = queue->line_head;
+    size_t to = from - count;
+    queue->line_head = to;
+    for (size_t at = 0; at < count; to++) {
+        FlTimerSlot *slot = line_slot(queue, from);
+        if (from != queue->line_tail && slot_before(slot, &sorted[at])) {
+            *line_slot(queue, to) = *slot;
+            from++;
+        }
+        else {
+            if (at + PREFETCHED < count) {
+                fl_prefetch(sorted[at + PREFETCHED].node);
+            }
+            *line_slot(queue, to) = sorted[at++];
+        }
+        FlTimerNode *node = line_slot(queue, to)->node;
+        if (node != NULL) {
+            node->place = line_place(to);
+        }
+    }
+    line_trim(queue);
+}
+
+/* The heap of what is left in its array from `first` on. */
+static void
+heap_rebuild(FlTimerQueue *queue, size_t first)
+{
+    queue->heap_size -= first;
+    memmove(queue->heap, queue->heap + first,
+            queue->heap_size * sizeof(*queue->heap));
+    for (size_t at = 0; at < queue->heap_size; at++) {
+        queue->heap[at].node->place = heap_place(at);
+    }
+    for (size_t at = queue->heap_size / 4 + 1; at-- > 0;) {
+        if (at < queue->heap_size) {
+            heap_down(queue, at, queue->heap[at]);
+        }
+    }
+}
+
+/* Move what is due from the heap to the line, if it is worth it: see
+   invariant 3.  Where there is no memory for that, nothing changes. */
+static void
+drain_heap(FlTimerQueue *queue, int64_t now_ns)
+{
+    size_t due = 0;
+    for (size_t at = 0; at < queue->heap_size; at++) {
+        due += queue->heap[at].deadline_ns <= now_ns;
+    }
+    if (due < DRAIN_AFTER || due < queue->heap_size / 8
+        || line_grow(queue, queue->line_tail - queue->line_head + due) < 0)
+    {
+        return;
+    }
+    FlTimerSlot *other = malloc(due * sizeof(*other));
+    if (other == NULL) {
+        return;
+    }
+    for (size_t at = 0, to = 0; to < due; at++) {
+        if (queue->heap[at].deadline_ns <= now_ns) {
+            FlTimerSlot slot = queue->heap[at];
+            queue->heap[at] = queue->heap[to];
+            queue->heap[to++] = slot;
+        }
+    }
+    line_merge(queue, sort_slots(queue->heap, other, due), due);
+    heap_rebuild(queue, due);
+    free(other);
+}
+
+/* Whether pop_due, which is about to take a node from the heap, has met so
+   many there that the rest is worth to be looked at. */
+static bool
+is_flooded(FlTimerQueue *queue, int64_t now_ns)
+{
+    if (queue->popped_ns != now_ns) {
+        queue->popped_ns = now_ns;
+        queue->heap_popped = 0;
+    }
+    queue->heap_popped++;
+    if (queue->heap_popped < DRAIN_AFTER
+        || queue->heap_popped < queue->heap_size / DRAIN_PART)
+    {
+        return false;
+    }
+    queue->heap_popped = 0;
+    return true;
+}
+
 /* --- both ---------------------------------------------------------------- */
 
-/* Restore invariant 4 after something was taken out. */
+/* An empty queue keeps no memory of a flood. */
+static void
+give_back(FlTimerQueue *queue)
+{
+    if (queue->line_capacity > SLOTS_KEPT) {
+        free(queue->line);
+        queue->line = NULL;
+        queue->line_capacity = 0;
+    }
+    if (queue->heap_capacity > SLOTS_KEPT) {
+        free(queue->heap);
+        queue->heap = NULL;
+        queue->heap_capacity = 0;
+    }
+}
+
+/* Restore invariant 5 after something was taken out. */
 static inline void
 find_next(FlTimerQueue *queue)
 {
@@ -264,6 +445,12 @@ find_next(FlTimerQueue *queue)
         }
     }
     queue->next_ns = next_ns;
+    if (next_ns == FL_DEADLINE_NEVER
+        && (queue->line_capacity > SLOTS_KEPT
+            || queue->heap_capacity > SLOTS_KEPT))
+    {
+        give_back(queue);
+    }
 }
 
 int
@@ -320,10 +507,16 @@ fl_timer_queue_pop_due(FlTimerQueue *queue, int64_t now_ns)
     FlTimerNode *node = first->node;
     if (in_heap) {
         heap_remove(queue, 0);
+        if (is_flooded(queue, now_ns)) {
+            drain_heap(queue, now_ns);
+        }
     }
     else {
         node->place = 0;
         queue->line_head++;
+        if (queue->line_tail - queue->line_head > PREFETCHED) {
+            fl_prefetch(line_slot(queue, queue->line_head + PREFETCHED)->node);
+        }
         line_trim(queue);
     }
     find_next(queue);
@@ -337,12 +530,12 @@ fl_timer_queue_pop_any(FlTimerQueue *queue)
     if (queue->heap_size > 0) {
         node = queue->heap[--queue->heap_size].node;
         node->place = 0;
+        find_next(queue);
     }
     else if (queue->line_head != queue->line_tail) {
         node = line_slot(queue, queue->line_head)->node;
         fl_timer_queue_remove(queue, node);
     }
-    find_next(queue);
     return node;
 }
 

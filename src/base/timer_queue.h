@@ -3,7 +3,9 @@
    Contract: nodes are embedded in what they time and owned by it; the queue
    only points at them.  Deadlines that tie leave in the order they were
    pushed.  push fails with -ENOMEM and changes nothing; remove cannot fail and
-   leaves no tombstone that outlives half of the queue.  One thread. */
+   leaves no tombstone that outlives half of the queue.  pop_due may move many
+   nodes at once, and does without the memory for that if there is none.  An
+   empty queue keeps no memory of a flood.  One thread. */
 #ifndef FL_BASE_TIMER_QUEUE_H
 #define FL_BASE_TIMER_QUEUE_H
 
@@ -33,7 +35,9 @@ typedef struct {
     size_t line_capacity;
     size_t line_removed; /* slots between head and tail whose node is NULL */
     uint64_t sequence;
-    int64_t next_ns; /* of the next node, or FL_DEADLINE_NEVER */
+    int64_t next_ns;    /* of the next node, or FL_DEADLINE_NEVER */
+    int64_t popped_ns;  /* what pop_due was last asked for, */
+    size_t heap_popped; /* and how many it has taken from the heap for that */
 } FlTimerQueue;
 
 void fl_timer_queue_init(FlTimerQueue *queue);
@@ -62,7 +66,12 @@ FlTimerNode *fl_timer_queue_pop_due(FlTimerQueue *queue, int64_t now_ns);
 FlTimerNode *fl_timer_queue_pop_any(FlTimerQueue *queue);
 
 /* How many nodes are queued. */
-size_t fl_timer_queue_count(const FlTimerQueue *queue);
+static inline size_t
+fl_timer_queue_count(const FlTimerQueue *queue)
+{
+    return queue->heap_size + (queue->line_tail - queue->line_head)
+           - queue->line_removed;
+}
 
 /* Call visit(node, arg) for each queued node until it returns non-zero, and
    return that; the queue must not change meanwhile. */

@@ -13,6 +13,7 @@
 #include "core/dispatch.h"
 
 #include "base/clock.h"
+#include "base/prefetch.h"
 #include "core/handle.h"
 #include "core/loop.h"
 #include "core/poller.h"
@@ -24,6 +25,9 @@
 #include "py/call.h"
 #include "py/compat.h"
 #include "py/context.h"
+
+/* Handles are asked for so many entries ahead. */
+#define PREFETCHED 4
 
 /* --- handles ------------------------------------------------------------- */
 
@@ -299,6 +303,21 @@ run_event(FlLoop *loop, FlWatch *watch)
     return code;
 }
 
+/* Ask for a handle that is to be run soon. */
+static inline void
+prefetch_handle(const FlReadyQueue *queue)
+{
+    if (fl_ready_count(queue) > PREFETCHED
+        && queue->head_end - queue->head_at > PREFETCHED)
+    {
+        const FlReady *entry = queue->head_at + PREFETCHED;
+        if (entry->kind == FL_READY_HANDLE) {
+            fl_prefetch(entry->callback);
+            fl_prefetch((const char *)entry->callback + 64);
+        }
+    }
+}
+
 /* Whether a callback that nobody has a handle of is to have one. */
 static inline bool
 needs_handles(const FlLoop *loop)
@@ -329,6 +348,7 @@ run_entry(FlLoop *loop, FlReady *entry)
         }
         return run_call(loop, entry);
     case FL_READY_HANDLE: {
+        prefetch_handle(&loop->ready);
         int code = fl_handle_run(loop, (FlHandle *)entry->callback);
         fl_ready_clear(entry);
         return code;

@@ -42,6 +42,8 @@ class Queue(ctypes.Structure):
         ("line_removed", ctypes.c_size_t),
         ("sequence", ctypes.c_uint64),
         ("next_ns", ctypes.c_int64),
+        ("popped_ns", ctypes.c_int64),
+        ("heap_popped", ctypes.c_size_t),
     ]
 
 
@@ -68,7 +70,6 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     loaded.fl_timer_queue_pop_due.argtypes = [queue, ctypes.c_int64]
     loaded.fl_timer_queue_pop_due.restype = node
     loaded.fl_timer_queue_pop_any.restype = node
-    loaded.fl_timer_queue_count.restype = ctypes.c_size_t
     return loaded
 
 
@@ -121,8 +122,9 @@ class Timers:
     def check(self) -> None:
         first = min((entry[0] for entry in self.model), default=NEVER)
         assert self.queue.next_ns == first
-        count = self.c.fl_timer_queue_count(ctypes.byref(self.queue))
-        assert count == len(self.model)
+        queue = self.queue
+        count = queue.heap_size + queue.line_tail - queue.line_head
+        assert count - queue.line_removed == len(self.model)
 
 
 @pytest.fixture
@@ -204,3 +206,69 @@ def test_pop_any_empties_it(timers: Timers) -> None:
         left.remove(ctypes.addressof(found.contents))
     assert not left
     assert timers.queue.next_ns == NEVER
+
+
+def drained(timers: Timers, now_ns: int) -> list[int | None]:
+    """Pop all that is due; the model is asked once, for it is slow."""
+    due = sorted(entry for entry in timers.model if entry[0] <= now_ns)
+    timers.model = sorted(set(timers.model) - set(due))
+    popped = []
+    while found := timers.c.fl_timer_queue_pop_due(
+        ctypes.byref(timers.queue), now_ns
+    ):
+        popped.append(ctypes.addressof(found.contents))
+        assert found.contents.place == 0
+    assert popped == [
+        ctypes.addressof(timers.nodes.pop(name)) for _, name in due
+    ]
+    timers.check()
+    return [name for _, name in due]
+
+
+@pytest.mark.parametrize("spread", [1, 7, 300, 10**6, 10**17])
+@pytest.mark.parametrize("part", [0.05, 0.3, 1.0])
+def test_a_flood_leaves_the_heap_in_order(
+    timers: Timers, spread: int, part: float
+) -> None:
+    """Most are in the heap, some in the line, and some are removed."""
+    numbers = random.Random(spread)
+    names = [timers.push(numbers.randrange(spread)) for _ in range(200)]
+    names += [timers.push(spread // 2 + at) for at in range(300)]
+    names += [timers.push(numbers.randrange(spread)) for _ in range(4000)]
+    assert timers.queue.heap_size > 3000
+    for name in numbers.sample(names, 500):
+        timers.remove(name)
+    drained(timers, int(spread * part))
+    more = [timers.push(numbers.randrange(2 * spread)) for _ in range(500)]
+    for name in numbers.sample(more, 100):
+        timers.remove(name)
+    drained(timers, int(spread * 1.5))
+    drained(timers, 2 * 10**18)
+    assert not timers.nodes
+
+
+def test_what_is_removed_between_pops_of_a_flood_is_gone(
+    timers: Timers,
+) -> None:
+    timers.push(10**6)
+    names = [timers.push(5000 - at) for at in range(3000)]
+    for _ in range(1000):
+        assert timers.pop_due(10**5) is not None
+    for name in names[:2000:2]:
+        timers.remove(name)
+    timers.check()
+    drained(timers, 10**5)
+    assert len(timers.nodes) == 1
+
+
+def test_a_flood_gives_its_memory_back(timers: Timers) -> None:
+    for at in range(30_000):
+        timers.push(40_000 + at)
+        timers.push(30_000 - at)
+    assert timers.queue.line_capacity > 16384
+    assert timers.queue.heap_capacity > 16384
+    drained(timers, 10**6)
+    assert timers.queue.line_capacity <= 16384
+    assert timers.queue.heap_capacity <= 16384
+    timers.push(5)
+    assert timers.pop_due(5) is not None
