@@ -21,6 +21,7 @@
 #include "core/report.h"
 #include "core/shared_context.h"
 #include "core/threadsafe_handle.h"
+#include "core/timers.h"
 #include "core/watch.h"
 #include "py/call.h"
 #include "py/compat.h"

@@ -259,7 +259,6 @@ handle_clear(FlHandle *self)
 static int
 timer_clear(FlTimerHandle *self)
 {
-    self->shares_context = false;
     Py_CLEAR(self->when);
     return handle_clear((FlHandle *)self);
 }
@@ -291,12 +290,9 @@ int
 fl_handle_fill_steal(FlHandle *self, FlReady *entry)
 {
     self->entry = NULL;
-    PyObject *tuple = tuple_for(entry->nargs);
-    bool failed = tuple == NULL && entry->nargs <= FL_READY_ARGS;
-    if (!failed && fl_ready_own_context(entry) < 0) {
-        Py_XDECREF(tuple);
-        failed = true;
-    }
+    bool failed = fl_ready_own_context(entry) < 0;
+    PyObject *tuple = failed ? NULL : tuple_for(entry->nargs);
+    failed |= tuple == NULL && entry->nargs <= FL_READY_ARGS;
     if (!failed) {
         self->args = fill_tuple(tuple, entry);
         self->callback = Py_NewRef(entry->callback);
@@ -312,8 +308,7 @@ fl_handle_fill_waiting(FlHandle *self)
     if (self->entry == NULL) {
         return 0;
     }
-    /* What is new first: making it may run the collector, and that
-       anything. */
+    /* What is new first: making it may run the collector. */
     uint32_t nargs = self->entry->nargs;
     PyObject *tuple = tuple_for(nargs);
     if (tuple == NULL && nargs <= FL_READY_ARGS) {
@@ -321,7 +316,7 @@ fl_handle_fill_waiting(FlHandle *self)
     }
     PyObject *context = NULL;
     if (self->entry != NULL && self->entry->kind == FL_READY_SHARED) {
-        context = PyContext_Copy(self->entry->context);
+        context = fl_ready_copy_context(self->entry);
         if (context == NULL) {
             Py_XDECREF(tuple);
             return -1;
@@ -343,27 +338,6 @@ fl_handle_fill_waiting(FlHandle *self)
     entry->context = NULL;
     entry->callback = Py_NewRef((PyObject *)self);
     fl_ready_clear(&moved);
-    return 0;
-}
-
-int
-fl_timer_own_context(FlTimerHandle *self)
-{
-    if (FL_LIKELY(!self->shares_context)) {
-        return 0;
-    }
-    PyObject *own = PyContext_Copy(self->context);
-    if (own == NULL) {
-        return -1;
-    }
-    /* Making it may have run the collector, and that anything. */
-    if (self->shares_context) {
-        self->shares_context = false;
-        Py_SETREF(self->context, own);
-    }
-    else {
-        Py_DECREF(own);
-    }
     return 0;
 }
 
@@ -502,16 +476,16 @@ handle_get_context(FlHandle *self, PyObject *Py_UNUSED(ignored))
     }
     return Py_NewRef(self->context == NULL ? Py_None : self->context);
 }
+#endif
 
 static PyObject *
-timer_get_context(FlTimerHandle *self, PyObject *Py_UNUSED(ignored))
+timer_get_context(FlTimerHandle *self, void *Py_UNUSED(ignored))
 {
     if (fl_timer_own_context(self) < 0) {
         return NULL;
     }
     return Py_NewRef(self->context == NULL ? Py_None : self->context);
 }
-#endif
 
 PyDoc_STRVAR(
     run_doc,
@@ -562,14 +536,6 @@ get_slot(FlHandle *self, void *closure)
 }
 
 static PyObject *
-get_own_context(FlTimerHandle *self, void *closure)
-{
-    return fl_timer_own_context(self) < 0
-               ? NULL
-               : get_timer_slot((FlHandle *)self, closure);
-}
-
-static PyObject *
 timer_get_when(FlTimerHandle *self, void *Py_UNUSED(closure))
 {
     return timer_when(self, NULL);
@@ -608,7 +574,7 @@ static PyGetSetDef handle_getset[] = {
 static PyGetSetDef timer_getset[] = {
     SLOT(get_timer_slot, callback),
     SLOT(get_timer_slot, args),
-    SLOT(get_own_context, context),
+    {"_context", (getter)timer_get_context, NULL, NULL, NULL},
     SLOT(get_timer_slot, source_traceback),
     SLOT(get_timer_slot, repr),
     LOOP_SLOT,

@@ -89,9 +89,6 @@ fl_timer_share_context(FlTimerHandle *self)
     self->shares_context = true;
 }
 
-/* Give a timer that shares its context a copy.  0, or -1 with MemoryError. */
-int fl_timer_own_context(FlTimerHandle *self);
-
 /* Move what a popped entry owns into the handle that still points at it.
    0, or -1 with MemoryError; the entry is emptied either way. */
 int fl_handle_fill_steal(FlHandle *self, FlReady *entry);

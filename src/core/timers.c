@@ -92,3 +92,24 @@ fl_timer_forget_anythread(FlTimerHandle *timer)
         PyErr_Clear(); /* it stays until it is due, or the loop was closed */
     }
 }
+
+int
+fl_timer_own_context(FlTimerHandle *self)
+{
+    if (FL_LIKELY(!self->shares_context) || self->context == NULL) {
+        return 0;
+    }
+    PyObject *own = PyContext_Copy(self->context);
+    if (own == NULL) {
+        return -1;
+    }
+    /* Making it may have run the collector, and that anything. */
+    if (self->shares_context) {
+        self->shares_context = false;
+        Py_SETREF(self->context, own);
+    }
+    else {
+        Py_DECREF(own);
+    }
+    return 0;
+}

@@ -19,4 +19,7 @@ int fl_timer_enqueue(FlLoop *loop, FlTimerHandle *timer, int64_t deadline_ns);
 int fl_timer_enqueue_anythread(FlTimerHandle *timer);
 void fl_timer_forget_anythread(FlTimerHandle *timer);
 
+/* Give a timer that shares its context a copy.  0, or -1 with MemoryError. */
+int fl_timer_own_context(FlTimerHandle *self);
+
 #endif
