@@ -1,0 +1,74 @@
+"""What the tests of TLS stand on: each way TLS may be done, and pairs.
+
+fastloop may do TLS in more than one way: through libssl, through `SSLObject`
+called from C, and as asyncio does it.  A test here runs on asyncio and on
+each of them, which FASTLOOP_DISABLE chooses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import pytest
+from tls_ends import Openssl, TlsLink, tls_link
+
+#: The loop, and what FASTLOOP_DISABLE says while it is made.
+ENGINES = {
+    "asyncio": ("asyncio", ""),
+    "fastloop": ("fastloop", ""),
+    "fastloop-no-libssl": ("fastloop", "libssl"),
+    "fastloop-no-native": ("fastloop", "native_tls"),
+}
+
+
+@pytest.fixture(params=ENGINES)
+def loop_kind(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> str:
+    """Return which loop runs the test, and say how it shall do TLS."""
+    kind, disabled = ENGINES[request.param]
+    names = [os.environ.get("FASTLOOP_DISABLE", ""), disabled]
+    monkeypatch.setenv("FASTLOOP_DISABLE", ",".join(filter(None, names)))
+    return kind
+
+
+@pytest.fixture
+def tls_pair(
+    run: Callable[[Any], Any],
+) -> Iterator[Callable[..., Awaitable[TlsLink]]]:
+    """Return what opens a TLS transport with a peer that sees each byte.
+
+    The coroutine function takes the protocol and the options of
+    `tls_ends.tls_link`; the pair is closed and checked after the test.
+    """
+    pairs = contextlib.AsyncExitStack()
+
+    async def open_pair(*args: Any, **options: Any) -> TlsLink:
+        return await pairs.enter_async_context(tls_link(*args, **options))
+
+    yield open_pair
+    run(pairs.aclose())
+
+
+@pytest.fixture
+def openssl(
+    run: Callable[[Any], Any], loop: asyncio.AbstractEventLoop
+) -> Iterator[Callable[..., Awaitable[Openssl]]]:
+    """Return what starts the openssl command; it is ended after the test."""
+    program = shutil.which("openssl")
+    if program is None:
+        pytest.skip("the openssl command is not installed")
+    children: list[Openssl] = []
+
+    async def start(*args: Any) -> Openssl:
+        children.append(Openssl(program, *args))
+        return children[-1]
+
+    yield start
+    for child in children:
+        child.end()

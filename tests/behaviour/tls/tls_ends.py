@@ -1,0 +1,445 @@
+"""The far ends of a TLS connection, which the tests drive.
+
+`WirePeer` is an `ssl.SSLObject` over a plain socket: the test decides how
+records are cut, joined or spoiled.  `blocking_peer` is an `ssl.SSLSocket` in a
+thread, as most peers in the world are.  `Openssl` is the openssl command,
+which alone renegotiates and changes keys when it is told to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import queue
+import socket
+import ssl
+import subprocess
+import threading
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from net_helpers import (
+    CERTS,
+    Peer,
+    Recorder,
+    client_context,
+    listening_socket,
+    server_context,
+    tcp_socketpair,
+    turns,
+)
+
+SIDES = ("client", "server")
+#: Also a connection that was plain first.
+WAYS = (*SIDES, "start-tls-client", "start-tls-server")
+VERSIONS = {
+    "1.2": ssl.TLSVersion.TLSv1_2,
+    "1.3": ssl.TLSVersion.TLSv1_3,
+}
+
+every_side = pytest.mark.parametrize("side", SIDES)
+every_way = pytest.mark.parametrize("side", WAYS)
+every_version = pytest.mark.parametrize("version", VERSIONS)
+
+#: The first byte of a record says what it holds.
+CHANGE_CIPHER_SPEC, ALERT, HANDSHAKE, APPLICATION_DATA = 20, 21, 22, 23
+#: How much plain text a record takes.
+RECORD = 16384
+
+
+def contexts(side: str, version: str | None = None) -> tuple[Any, Any]:
+    """The contexts of the tested side and of its peer."""
+    near, far = client_context(), server_context()
+    if not side.endswith("client"):
+        near, far = far, near
+    if version is not None:
+        far.minimum_version = far.maximum_version = VERSIONS[version]
+    return near, far
+
+
+def split_records(data: bytes) -> list[bytes]:
+    """The whole records that *data* is made of."""
+    records = []
+    while data:
+        size = 5 + int.from_bytes(data[3:5], "big")
+        assert len(data) >= size, "the last record is not complete"
+        records.append(data[:size])
+        data = data[size:]
+    return records
+
+
+class PlainPeer(Peer):
+    """A far end that speaks no TLS; what it sends leaves at once."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__(sock)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    async def expect_end(self) -> bytes:
+        """The rest of the wire up to the end or the reset."""
+        with contextlib.suppress(ConnectionResetError):
+            return await self.recv_all()
+        return b""
+
+
+class WirePeer(PlainPeer):
+    """A TLS peer over a plain socket: `send` and `recv` are of the wire."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        context: ssl.SSLContext,
+        server_side: bool,
+        hostname: str = "localhost",
+        session: Any = None,
+    ) -> None:
+        super().__init__(sock)
+        self.incoming = ssl.MemoryBIO()
+        self.outgoing = ssl.MemoryBIO()
+        self.tls = context.wrap_bio(
+            self.incoming,
+            self.outgoing,
+            server_side,
+            None if server_side else hostname,
+            session,
+        )
+
+    async def flush(self) -> None:
+        """Send what TLS wants to send."""
+        if data := self.outgoing.read():
+            await self.send(data)
+
+    async def _pull(self) -> None:
+        data = await self.recv()
+        if data:
+            self.incoming.write(data)
+        else:
+            self.incoming.write_eof()
+
+    async def drive(self, call: Callable[..., Any], *args: Any) -> Any:
+        """Make *call* of the SSLObject until it needs no more bytes."""
+        while True:
+            try:
+                result = call(*args)
+            except ssl.SSLWantReadError:
+                await self.flush()
+                await self._pull()
+            except ssl.SSLError:
+                # An alert says why.
+                with contextlib.suppress(ConnectionError):
+                    await self.flush()
+                raise
+            else:
+                await self.flush()
+                return result
+
+    async def handshake(self) -> None:
+        """Shake hands; where that fails, the socket is closed."""
+        try:
+            await self.drive(self.tls.do_handshake)
+        except BaseException:
+            self.close()
+            raise
+
+    def seal(self, data: bytes) -> bytes:
+        """The records that carry *data*, not sent."""
+        assert not self.outgoing.pending
+        view = memoryview(data)
+        while view:
+            view = view[self.tls.write(view) :]
+        return self.outgoing.read()
+
+    def seal_close(self) -> bytes:
+        """The close_notify, not sent."""
+        assert not self.outgoing.pending
+        with contextlib.suppress(ssl.SSLError):
+            self.tls.unwrap()
+        return self.outgoing.read()
+
+    async def write(self, data: bytes) -> None:
+        await self.send(self.seal(data))
+
+    async def read(self, size: int = 65536) -> bytes:
+        """Some data; b"" at a close_notify; SSLEOFError at a ragged end."""
+        try:
+            return await self.drive(self.tls.read, size)
+        except ssl.SSLZeroReturnError:
+            return b""
+
+    async def read_exactly(self, size: int) -> bytes:
+        got = bytearray()
+        while len(got) < size:
+            chunk = await self.read(size - len(got))
+            assert chunk, f"close_notify after {len(got)} of {size} bytes"
+            got += chunk
+        return bytes(got)
+
+    async def read_to_end(self) -> bytes:
+        """All up to the close_notify."""
+        got = bytearray()
+        while chunk := await self.read():
+            got += chunk
+        return bytes(got)
+
+    async def close_notify(self) -> None:
+        """Say that no more data comes; the socket stays open."""
+        await self.send(self.seal_close())
+
+
+class TlsLink:
+    """A TLS transport under test, its protocol, and the far end."""
+
+    def __init__(self, transport: Any, protocol: Any, peer: WirePeer) -> None:
+        self.transport = transport
+        self.protocol = protocol
+        self.peer = peer
+
+    @property
+    def socket(self) -> Any:
+        return self.transport.get_extra_info("socket")
+
+    async def settle(self) -> None:
+        """One byte each way: what follows a handshake is over then."""
+        self.transport.write(b"?")
+        assert await self.peer.read_exactly(1) == b"?"
+        before = len(self.protocol.data)
+        await self.peer.write(b"!")
+        await self.protocol.wait_data(before + 1)
+
+    def clear(self) -> None:
+        """Forget the data until now."""
+        self.protocol.data.clear()
+        events = self.protocol.events
+        events[:] = [event for event in events if event[0] != "data"]
+
+
+def connect_tls(
+    listener: socket.socket, factory: Any, context: Any, **options: Any
+) -> asyncio.Task[Any]:
+    """A task that connects to *listener* with TLS."""
+    loop = asyncio.get_running_loop()
+    options.setdefault("server_hostname", "localhost")
+    return loop.create_task(
+        loop.create_connection(
+            factory, *listener.getsockname(), ssl=context, **options
+        )
+    )
+
+
+async def _open_client(
+    protocol: Any, near: Any, far: Any, options: Any
+) -> tuple[Any, Any, WirePeer]:
+    with listening_socket() as listener:
+        task = connect_tls(listener, lambda: protocol, near, **options)
+        loop = asyncio.get_running_loop()
+        sock, _ = await loop.sock_accept(listener)
+    peer = WirePeer(sock, far, True)
+    await peer.handshake()
+    return *await task, peer
+
+
+async def _open_server(
+    protocol: Any, near: Any, far: Any, options: Any
+) -> tuple[Any, Any, WirePeer]:
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(
+        lambda: protocol, "127.0.0.1", 0, ssl=near, **options
+    )
+    sock = socket.socket()
+    sock.setblocking(False)
+    await loop.sock_connect(sock, server.sockets[0].getsockname())
+    server.close()
+    peer = WirePeer(sock, far, False)
+    await peer.handshake()
+    await protocol.wait_for("made")
+    return protocol.transport, protocol, peer
+
+
+async def _upgrade(
+    protocol: Any, side: str, near: Any, far: Any, options: Any
+) -> tuple[Any, Any, WirePeer]:
+    loop = asyncio.get_running_loop()
+    a, b = tcp_socketpair()
+    a.setblocking(False)
+    plain, _ = await loop.create_connection(lambda: protocol, sock=a)
+    server_side = side == "start-tls-server"
+    if not server_side:
+        options = {"server_hostname": "localhost", **options}
+    task = loop.create_task(
+        loop.start_tls(
+            plain, protocol, near, server_side=server_side, **options
+        )
+    )
+    peer = WirePeer(b, far, not server_side)
+    await peer.handshake()
+    protocol.transport = await task
+    return protocol.transport, protocol, peer
+
+
+@contextlib.asynccontextmanager
+async def tls_link(
+    protocol: Any = None,
+    *,
+    side: str = "client",
+    version: str | None = None,
+    near: Any = None,
+    far: Any = None,
+    **options: Any,
+) -> AsyncIterator[TlsLink]:
+    """A connected TlsLink; torn down and checked at the end.
+
+    *side* is that of the transport under test; *near* and *far* are the
+    contexts of it and of its peer; the rest are options of the call that
+    opens the transport.
+    """
+    protocol = protocol or Recorder()
+    contexts_ = contexts(side, version)
+    near, far = near or contexts_[0], far or contexts_[1]
+    if side == "client":
+        opened = await _open_client(protocol, near, far, options)
+    elif side == "server":
+        opened = await _open_server(protocol, near, far, options)
+    else:
+        opened = await _upgrade(protocol, side, near, far, options)
+    link = TlsLink(*opened)
+    try:
+        yield link
+        if not protocol.lost:
+            link.transport.abort()
+        await protocol.wait_lost()
+        await turns(2)
+        protocol.check()
+    finally:
+        # asyncio's abort() fails where close() has flushed and finished.
+        if not protocol.lost:
+            link.transport.abort()
+        link.peer.close()
+
+
+@contextlib.asynccontextmanager
+async def tls_server(
+    factory: Any = None, context: Any = None, **options: Any
+) -> AsyncIterator[Any]:
+    """A TLS server of the loop: (address, protocols it has made)."""
+    loop = asyncio.get_running_loop()
+    protocols: list[Any] = []
+
+    def make() -> Any:
+        protocols.append((factory or Recorder)())
+        return protocols[-1]
+
+    server = await loop.create_server(
+        make, "127.0.0.1", 0, ssl=context or server_context(), **options
+    )
+    try:
+        yield server.sockets[0].getsockname(), protocols
+    finally:
+        server.close()
+    for protocol in protocols:
+        if protocol.count("made"):
+            await protocol.wait_lost()
+    await turns(3)
+
+
+@contextlib.asynccontextmanager
+async def tls_both_ends(
+    near: Any = None,
+    far: Any = None,
+    *,
+    client: Any = None,
+    server: Any = None,
+    **options: Any,
+) -> AsyncIterator[tuple[Any, Any]]:
+    """A client and a server of the loop, joined: their two protocols."""
+    near, far = near or Recorder(), far or Recorder()
+    loop = asyncio.get_running_loop()
+    async with tls_server(lambda: far, server) as (address, _):
+        await loop.create_connection(
+            lambda: near,
+            *address,
+            ssl=client or client_context(),
+            server_hostname="localhost",
+            **options,
+        )
+        await far.wait_for("made")
+        try:
+            yield near, far
+        finally:
+            for protocol in (near, far):
+                if not protocol.lost:
+                    protocol.transport.abort()
+        await near.wait_lost()
+        await far.wait_lost()
+        await turns(3)
+        near.check()
+        far.check()
+
+
+async def blocking_peer(
+    sock: socket.socket, context: Any, server_side: bool, talk: Any
+) -> Any:
+    """What *talk* returns, called in a thread with an ssl.SSLSocket."""
+
+    def work() -> Any:
+        sock.settimeout(15)
+        hostname = None if server_side else "localhost"
+        with context.wrap_socket(
+            sock,
+            server_side,
+            server_hostname=hostname,
+            suppress_ragged_eofs=False,
+        ) as tls:
+            return talk(tls)
+
+    return await asyncio.get_running_loop().run_in_executor(None, work)
+
+
+class Openssl:
+    """The openssl command; what it prints is kept."""
+
+    def __init__(self, *args: Any) -> None:
+        self.child = subprocess.Popen(
+            [str(arg) for arg in args],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            cwd=CERTS,
+            env={**os.environ, "LC_ALL": "C"},
+        )
+        self.output = bytearray()
+        self._queue: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._collect)
+        self._thread.start()
+
+    def _collect(self) -> None:
+        while chunk := os.read(self.child.stdout.fileno(), 65536):
+            self._queue.put(chunk)
+        self._queue.put(b"")
+
+    def say(self, line: bytes) -> None:
+        """Type *line*: a command if it is one letter, data otherwise."""
+        self.child.stdin.write(line)
+        self.child.stdin.flush()
+
+    async def wait_for(self, text: bytes, count: int = 1) -> None:
+        """Wait until *text* was printed so often."""
+        loop = asyncio.get_running_loop()
+        while self.output.count(text) < count:
+            chunk = await loop.run_in_executor(None, self._queue.get)
+            assert chunk, self.output.decode(errors="replace")
+            self.output += chunk
+
+    async def wait_end(self) -> int:
+        """Wait until the command has ended; returns its status."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(None, self.child.wait)
+
+    def end(self) -> None:
+        """End the command, whatever it does."""
+        self.child.kill()
+        self.child.wait(20)
+        self._thread.join(20)
+        self.child.stdin.close()
+        self.child.stdout.close()
