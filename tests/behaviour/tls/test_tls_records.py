@@ -1,0 +1,355 @@
+"""Records that arrive cut, joined, spoiled or out of place."""
+
+from __future__ import annotations
+
+import random
+import socket
+import ssl
+
+import pytest
+from net_helpers import KIB, MIB, Recorder, digest, pattern, turns
+from tls_ends import (
+    APPLICATION_DATA,
+    RECORD,
+    contexts,
+    every_side,
+    every_version,
+    every_way,
+    split_records,
+)
+
+
+@every_way
+@every_version
+async def test_records_of_one_segment_are_one_call(tls_pair, side, version):
+    c = await tls_pair(side=side, version=version)
+    await c.settle()
+    c.clear()
+    pieces = [pattern(size, size) for size in (1, 2, 100, 5000, 1, 9)]
+    await c.peer.send(b"".join(map(c.peer.seal, pieces)))
+    whole = b"".join(pieces)
+    assert await c.protocol.wait_data(len(whole)) == whole
+    assert c.protocol.count("data") == 2
+    assert [v for name, v in c.protocol.events if name == "data"] == [
+        len(whole)
+    ]
+
+
+@every_way
+@every_version
+async def test_a_record_a_byte_at_a_time(tls_pair, side, version):
+    """Nothing is delivered before its record is whole."""
+    c = await tls_pair(side=side, version=version)
+    await c.settle()
+    c.clear()
+    wire = c.peer.seal(b"payload")
+    for number in range(len(wire) - 1):
+        await c.peer.send(wire[number : number + 1])
+        await turns(1)
+    await turns(10)
+    assert c.protocol.data == b""
+    await c.peer.send(wire[-1:])
+    assert await c.protocol.wait_data(7) == b"payload"
+    assert c.protocol.count("data") == 2
+
+
+@every_side
+async def test_a_record_cut_at_each_place(tls_pair, side):
+    """Two records, cut in two: the cut may be in a header too."""
+    c = await tls_pair(side=side)
+    await c.settle()
+    c.clear()
+    expected = b""
+    for cut in range(1, 2 * (5 + 1 + 17)):
+        wire = c.peer.seal(b"a") + c.peer.seal(b"b")
+        await c.peer.send(wire[:cut])
+        await turns(2)
+        await c.peer.send(wire[cut:])
+        expected += b"ab"
+        assert await c.protocol.wait_data(len(expected)) == expected
+
+
+@every_side
+@pytest.mark.parametrize("piece", [1000, 16384, 16406, 65536, 99_999])
+async def test_a_long_stream_cut_into_pieces(tls_pair, side, piece):
+    """Pieces that are shorter and longer than a record."""
+    c = await tls_pair(side=side)
+    data = pattern(700_000)
+    wire = c.peer.seal(data)
+    for start in range(0, len(wire), piece):
+        await c.peer.send(wire[start : start + piece])
+    await c.protocol.wait_data(len(data))
+    assert digest(c.protocol.data) == digest(data)
+
+
+@every_side
+async def test_records_of_all_sizes(tls_pair, side):
+    """Around the limit of a record and around powers of two."""
+    sizes = [1, 2, 15, 16, 17, 255, 256, 257, 4095, 4096, 4097]
+    sizes += [RECORD - 1, RECORD, RECORD + 1, 2 * RECORD, 2 * RECORD + 1]
+    c = await tls_pair(side=side)
+    data = b"".join(pattern(size, size) for size in sizes)
+    for size in sizes:
+        await c.peer.write(pattern(size, size))
+    assert await c.protocol.wait_data(len(data)) == data
+    for size in sizes:
+        c.transport.write(pattern(size, size))
+    assert await c.peer.read_exactly(len(data)) == data
+
+
+@every_side
+@every_version
+async def test_what_is_written_is_in_records_of_the_largest_size(
+    tls_pair, side, version
+):
+    c = await tls_pair(side=side, version=version)
+    await c.settle()
+    c.transport.write(bytes(100_000))
+    wire = bytearray()
+    for size in [RECORD] * 6 + [100_000 - 6 * RECORD]:
+        while len(wire) < 5:
+            wire += await c.peer.recv()
+        length = 5 + int.from_bytes(wire[3:5], "big")
+        while len(wire) < length:
+            wire += await c.peer.recv()
+        assert wire[0] == APPLICATION_DATA
+        assert size < length <= size + 5 + 256
+        c.peer.incoming.write(wire[:length])
+        del wire[:length]
+    assert not wire
+    assert await c.peer.read_exactly(100_000) == bytes(100_000)
+
+
+@every_side
+async def test_random_pieces_both_ways(tls_pair, side):
+    """What a record holds and what a segment holds have no common measure."""
+    rng = random.Random(7)
+    c = await tls_pair(side=side)
+    there, back = pattern(1 * MIB, 1), pattern(1 * MIB, 2)
+    wire, position = bytearray(), 0
+    while position < len(there) or wire:
+        if position < len(there):
+            size = rng.choice([1, 10, 1000, RECORD, 50_000])
+            wire += c.peer.seal(there[position : position + size])
+            c.transport.write(back[position : position + size])
+            position += size
+        cut = rng.randrange(1, 70_000)
+        await c.peer.send(wire[:cut])
+        del wire[:cut]
+    assert await c.peer.read_exactly(len(back)) == back
+    await c.protocol.wait_data(len(there))
+    assert digest(c.protocol.data) == digest(there)
+
+
+def spoil_text(wire):
+    """One bit of the cipher text is another."""
+    return wire[:-3] + bytes([wire[-3] ^ 1]) + wire[-2:]
+
+
+def spoil_length(wire):
+    """More than any record may hold."""
+    return wire[:3] + (RECORD + 2049).to_bytes(2, "big") + wire[5:]
+
+
+def spoil_version(wire):
+    return wire[:1] + b"\x09\x09" + wire[3:]
+
+
+def spoil_kind(wire):
+    return b"\x63" + wire[1:]
+
+
+def plain_text(wire):
+    return b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+def plain_alert(wire):
+    """A fatal alert nobody sealed."""
+    return b"\x15\x03\x03\x00\x02\x02\x28"
+
+
+SPOILERS = [
+    spoil_text,
+    spoil_length,
+    spoil_version,
+    spoil_kind,
+    plain_text,
+    plain_alert,
+]
+every_spoiler = pytest.mark.parametrize(
+    "spoil", SPOILERS, ids=lambda spoil: spoil.__name__
+)
+
+
+@every_way
+@every_version
+@every_spoiler
+async def test_a_spoiled_record_ends_the_connection(
+    tls_pair, side, version, spoil
+):
+    """With an SSLError for connection_lost, and no report: it is OSError."""
+    c = await tls_pair(side=side, version=version)
+    await c.settle()
+    c.clear()
+    await c.peer.send(spoil(c.peer.seal(b"spoiled, and long enough")))
+    exc = await c.protocol.wait_lost()
+    assert type(exc) is ssl.SSLError
+    assert exc.library == "SSL" and exc.reason
+    assert c.protocol.names == ["made", "lost"]
+    assert c.protocol.data == b""
+    assert c.transport.is_closing()
+    await c.peer.expect_end()
+
+
+@every_side
+@every_version
+async def test_the_error_is_that_of_the_ssl_module(tls_pair, side, version):
+    """The peer's SSLObject is given a spoiled record too: one error."""
+    c = await tls_pair(side=side, version=version)
+    await c.settle()
+    c.transport.write(b"spoiled")
+    c.peer.incoming.write(spoil_text(await c.peer.recv()))
+    with pytest.raises(ssl.SSLError) as caught:
+        c.peer.tls.read()
+    # The alert of the peer is not sent.
+    c.peer.outgoing.read()
+    other = await tls_pair(side=side, version=version)
+    await other.settle()
+    await other.peer.send(spoil_text(other.peer.seal(b"spoiled")))
+    exc = await other.protocol.wait_lost()
+    for name in ("reason", "library", "errno"):
+        assert getattr(exc, name) == getattr(caught.value, name)
+    # What stands before the place in CPython's source.
+    assert str(exc).split(" (")[0] == str(caught.value).split(" (")[0]
+
+
+@every_side
+async def test_a_spoiled_record_is_logged_in_debug_mode(
+    tls_pair, debug, side, caplog
+):
+    c = await tls_pair(side=side)
+    await c.settle()
+    with caplog.at_level("DEBUG", logger="asyncio"):
+        await c.peer.send(spoil_text(c.peer.seal(b"spoiled")))
+        await c.protocol.wait_lost()
+    (record,) = [r for r in caplog.records if "atal error" in r.getMessage()]
+    assert record.levelname == "DEBUG"
+    assert isinstance(record.exc_info[1], ssl.SSLError)
+
+
+@every_side
+async def test_what_was_delivered_before_stays_delivered(tls_pair, side):
+    c = await tls_pair(side=side)
+    await c.settle()
+    c.clear()
+    await c.peer.write(b"good")
+    assert await c.protocol.wait_data(4) == b"good"
+    await c.peer.send(spoil_text(c.peer.seal(b"spoiled")))
+    assert isinstance(await c.protocol.wait_lost(), ssl.SSLError)
+    assert c.protocol.data == b"good"
+
+
+@every_side
+async def test_nothing_behind_a_spoiled_record_is_delivered(tls_pair, side):
+    c = await tls_pair(side=side)
+    await c.settle()
+    c.clear()
+    good, bad = c.peer.seal(b"good"), spoil_text(c.peer.seal(b"spoiled"))
+    await c.peer.send(good + bad + c.peer.seal(b"behind"))
+    assert isinstance(await c.protocol.wait_lost(), ssl.SSLError)
+    assert c.protocol.data in (b"", b"good")
+
+
+@every_side
+async def test_a_doubled_record_is_an_error(tls_pair, side):
+    """A replay, or records that changed places, are never delivered."""
+    c = await tls_pair(side=side)
+    await c.settle()
+    c.clear()
+    wire = c.peer.seal(b"once")
+    await c.peer.send(wire)
+    await c.protocol.wait_data(4)
+    await c.peer.send(wire)
+    assert isinstance(await c.protocol.wait_lost(), ssl.SSLError)
+    assert c.protocol.data == b"once"
+
+
+@every_side
+async def test_exchanged_records_are_an_error(tls_pair, side):
+    c = await tls_pair(side=side)
+    await c.settle()
+    c.clear()
+    first, second = map(c.peer.seal, (b"first", b"second"))
+    await c.peer.send(second + first)
+    assert isinstance(await c.protocol.wait_lost(), ssl.SSLError)
+    assert c.protocol.data == b""
+
+
+@every_side
+async def test_writes_during_the_end_by_an_error_are_dropped(tls_pair, side):
+    """No exception leaves write(), whatever became of the connection."""
+    c = await tls_pair(side=side)
+    await c.settle()
+    await c.peer.send(spoil_text(c.peer.seal(b"spoiled")))
+    while not c.protocol.lost:
+        c.transport.write(b"x" * 1000)
+        await turns(1)
+    assert isinstance(c.protocol.exc, ssl.SSLError)
+    c.transport.write(b"x")
+
+
+@every_side
+async def test_other_connections_do_not_notice(tls_pair, side):
+    """An error of OpenSSL belongs to one connection: its queue is cleared."""
+    near, far = contexts(side)
+    bad = await tls_pair(side=side, near=near, far=far)
+    good = await tls_pair(side=side, near=near, far=far)
+    await bad.settle()
+    await good.settle()
+    await bad.peer.send(spoil_text(bad.peer.seal(b"spoiled")))
+    await good.peer.write(b"fine")
+    assert isinstance(await bad.protocol.wait_lost(), ssl.SSLError)
+    assert await good.protocol.wait_data(5) == b"!fine"
+    good.transport.write(b"also fine")
+    assert await good.peer.read_exactly(9) == b"also fine"
+
+
+@every_side
+async def test_an_error_that_a_program_left_is_not_ours(tls_pair, side):
+    """A program's own failed handshake leaves nothing for our next read."""
+    c = await tls_pair(side=side)
+    await c.settle()
+
+    def fail(protocol, data):
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        tls = context.wrap_bio(incoming, outgoing, server_hostname="x")
+        incoming.write(b"not a handshake at all")
+        with pytest.raises(ssl.SSLError):
+            tls.do_handshake()
+
+    c.protocol._hooks["data"] = fail
+    for number in range(5):
+        await c.peer.write(b"more")
+        await c.protocol.wait_data(1 + 4 * (number + 1))
+    c.transport.write(b"alive")
+    assert await c.peer.read_exactly(5) == b"alive"
+
+
+@every_side
+async def test_a_large_stream_with_small_receive_buffers(tls_pair, side):
+    """The kernel hands out pieces of no particular size."""
+    data = pattern(3 * MIB)
+    c = await tls_pair(Recorder(), side=side)
+    c.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32 * KIB)
+    await c.peer.write(data)
+    await c.protocol.wait_data(len(data))
+    assert digest(c.protocol.data) == digest(data)
+
+
+async def test_the_helper_splits_records(tls_pair):
+    c = await tls_pair()
+    records = split_records(c.peer.seal(bytes(RECORD + 1)))
+    assert [record[0] for record in records] == [APPLICATION_DATA] * 2
+    await c.peer.send(b"".join(records))
+    await c.protocol.wait_data(RECORD + 1)
