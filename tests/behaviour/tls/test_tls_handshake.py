@@ -1,0 +1,497 @@
+"""Handshakes in pieces, ones that fail, and what comes right after one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+
+import pytest
+from net_helpers import (
+    Recorder,
+    client_context,
+    listening_socket,
+    server_context,
+    tcp_socketpair,
+    turns,
+)
+from tls_ends import (
+    HANDSHAKE,
+    PlainPeer,
+    WirePeer,
+    connect_tls,
+    contexts,
+    every_side,
+    every_version,
+    tls_server,
+)
+
+
+class Crumbs(WirePeer):
+    """A peer that sends a byte at a time."""
+
+    async def send(self, data):
+        for number in range(len(data)):
+            await super().send(data[number : number + 1])
+            await turns(1)
+
+
+async def arriving(loop, near, context, **options):
+    """A client of the loop that has said hello: (task, the peer's socket)."""
+    with listening_socket() as listener:
+        task = connect_tls(listener, lambda: near, context, **options)
+        sock, _ = await loop.sock_accept(listener)
+    return task, sock
+
+
+async def calling(loop, address):
+    """A plain socket that is connected to a server."""
+    sock = socket.socket()
+    sock.setblocking(False)
+    await loop.sock_connect(sock, address)
+    return sock
+
+
+@every_version
+async def test_a_client_reads_a_byte_at_a_time(run, loop, version):
+    near = Recorder()
+    client, server = contexts("client", version)
+    task, sock = await arriving(loop, near, client)
+    peer = Crumbs(sock, server, True)
+    await peer.handshake()
+    transport, _ = await task
+    await peer.write(b"data")
+    assert await near.wait_data(4) == b"data"
+    transport.abort()
+    await near.wait_lost()
+    near.check()
+    peer.close()
+
+
+@every_version
+async def test_a_server_reads_a_byte_at_a_time(run, loop, version):
+    _, context = contexts("server", version)
+    async with tls_server() as (address, seen):
+        peer = Crumbs(await calling(loop, address), context, False)
+        await peer.handshake()
+        await peer.write(b"data")
+        assert await seen[0].wait_data(4) == b"data"
+        peer.close()
+
+
+@every_side
+@every_version
+async def test_data_in_the_segment_of_the_handshake(run, loop, side, version):
+    """made, then the waiter, then the data, before any program runs."""
+    if (side, version) in [("client", "1.3"), ("server", "1.2")]:
+        pytest.skip("the peer's handshake does not end with its own flight")
+    near = Recorder()
+    context, far = contexts(side, version)
+    if side == "client":
+        task, sock = await arriving(loop, near, context)
+        peer = WirePeer(sock, far, True)
+    else:
+        server = await loop.create_server(
+            lambda: near, "127.0.0.1", 0, ssl=context
+        )
+        address = server.sockets[0].getsockname()
+        peer = WirePeer(await calling(loop, address), far, False)
+        server.close()
+        task = None
+    while True:
+        try:
+            peer.tls.do_handshake()
+        except ssl.SSLWantReadError:
+            await peer.flush()
+            await peer._pull()
+        else:
+            break
+    flight = peer.outgoing.read()
+    assert flight
+    await peer.send(flight + peer.seal(b"early") + peer.seal_close())
+    if task is not None:
+        await task
+        assert near.names == ["made", "data", "eof"]
+    assert await near.wait_lost() is None
+    assert near.data == b"early"
+    assert near.names == ["made", "data", "eof", "lost"]
+    near.check()
+    await peer.expect_end()
+    peer.close()
+
+
+async def test_the_order_at_the_end_of_a_handshake(run, loop):
+    """Everything is known when connection_made is called."""
+    known = {}
+
+    def made(protocol):
+        info = protocol.transport.get_extra_info
+        known.update(
+            cipher=info("cipher"),
+            peercert=info("peercert"),
+            version=info("ssl_object").version(),
+            peername=info("peername"),
+            closing=protocol.transport.is_closing(),
+            done=[task.done()],
+        )
+        # The waiter is woken after connection_made.
+        loop.call_soon(lambda: known["done"].append(task.done()))
+
+    near = Recorder(made=made)
+    task, sock = await arriving(loop, near, client_context())
+    peer = WirePeer(sock, server_context(), True)
+    await peer.handshake()
+    transport, protocol = await task
+    assert protocol is near and transport is near.transport
+    await turns(2)
+    assert known["done"] == [False, False]
+    assert known["cipher"] and known["peercert"]["subject"]
+    assert known["version"] == "TLSv1.3"
+    assert known["peername"] == sock.getsockname()
+    assert known["closing"] is False
+    transport.abort()
+    await near.wait_lost()
+    peer.close()
+
+
+GARBAGE = {
+    "http": b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "zeros": bytes(64),
+    "alert": b"\x15\x03\x01\x00\x02\x02\x28",
+    "data": b"\x17\x03\x03\x00\x04data",
+    "ssl2": b"\x80\x2e\x01\x00\x02" + bytes(64),
+    "oversized": b"\x16\x03\x01\xff\xff" + bytes(70_000),
+    "empty": b"\x16\x03\x01\x00\x00" * 40,
+}
+every_garbage = pytest.mark.parametrize("garbage", GARBAGE)
+
+
+@every_garbage
+async def test_a_server_is_sent_something_else(run, loop, garbage, reports):
+    """The connection ends, nobody is told, the server lives on."""
+    async with tls_server() as (address, seen):
+        peer = PlainPeer(await calling(loop, address))
+        with contextlib.suppress(ConnectionError):
+            await peer.send(GARBAGE[garbage])
+            await peer.recv_all()
+        peer.close()
+        await turns(5)
+        assert seen[0].names == []
+        _, near = await loop.create_connection(
+            Recorder,
+            *address,
+            ssl=client_context(),
+            server_hostname="localhost",
+        )
+        near.transport.close()
+        assert await near.wait_lost() is None
+    assert reports == []
+
+
+@every_garbage
+async def test_a_client_is_sent_something_else(run, loop, garbage, reports):
+    """create_connection raises OpenSSL's error; the protocol is not told."""
+    near = Recorder()
+    task, sock = await arriving(loop, near, client_context())
+    peer = PlainPeer(sock)
+    with contextlib.suppress(ConnectionError):
+        await peer.send(GARBAGE[garbage])
+    with pytest.raises(ssl.SSLError) as caught:
+        await task
+    assert caught.value.library == "SSL"
+    with contextlib.suppress(ConnectionError):
+        await peer.recv_all()
+    peer.close()
+    await turns(5)
+    assert near.names == []
+    assert reports == []
+
+
+@every_side
+@pytest.mark.parametrize("end", ["eof", "reset"])
+@pytest.mark.parametrize("part", [0, 1, 5, 0.5, -1])
+async def test_a_handshake_that_breaks_off(
+    run, loop, side, end, part, reports
+):
+    """After so many bytes of its first flight the peer is gone."""
+    near = Recorder()
+    if side == "client":
+        task, sock = await arriving(loop, near, client_context())
+        peer = WirePeer(sock, server_context(), True)
+        await peer._pull()
+    else:
+        server = await loop.create_server(
+            lambda: near, "127.0.0.1", 0, ssl=server_context()
+        )
+        address = server.sockets[0].getsockname()
+        peer = WirePeer(await calling(loop, address), client_context(), False)
+        server.close()
+    with contextlib.suppress(ssl.SSLWantReadError):
+        peer.tls.do_handshake()
+    flight = peer.outgoing.read()
+    assert flight[0] == HANDSHAKE
+    cut = int(part * len(flight)) if part == 0.5 else part
+    await peer.send(flight[:cut])
+    if end == "reset":
+        await turns(3)
+        peer.reset()
+    else:
+        peer.send_eof()
+    if side == "client":
+        with pytest.raises(ConnectionResetError):
+            await task
+    if end == "eof":
+        await peer.expect_end()
+        peer.close()
+    await turns(10)
+    assert near.names == []
+    assert reports == []
+
+
+@pytest.mark.reports
+async def test_a_failure_is_reported_in_debug_mode(run, debug, reports):
+    """asyncio's words, with the exception and the protocol."""
+    async with tls_server() as (address, seen):
+        peer = PlainPeer(await calling(debug, address))
+        await peer.send(GARBAGE["http"])
+        with contextlib.suppress(ConnectionError):
+            await peer.recv_all()
+        peer.close()
+        await turns(5)
+    (report,) = reports
+    assert report["message"] == (
+        "Error on transport creation for incoming connection"
+    )
+    assert isinstance(report["exception"], ssl.SSLError)
+    assert report["protocol"] is seen[0]
+
+
+@every_side
+@every_version
+async def test_the_peer_refuses_us(run, loop, side, version, reports):
+    """Its alert is the error's text: it knows why, and we say it."""
+    near = Recorder()
+    context, far = contexts(side, version)
+    if side == "client":
+        far.verify_mode = ssl.CERT_REQUIRED
+        task, sock = await arriving(loop, near, context)
+        peer = WirePeer(sock, far, True)
+    else:
+        far = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        far.maximum_version = far.minimum_version = getattr(
+            ssl.TLSVersion, "TLSv1_" + version[-1]
+        )
+        server = await loop.create_server(
+            lambda: near, "127.0.0.1", 0, ssl=context
+        )
+        address = server.sockets[0].getsockname()
+        peer = WirePeer(await calling(loop, address), far, False)
+        server.close()
+    with pytest.raises(ssl.SSLError):
+        await peer.handshake()
+    exc = None
+    if side == "client":
+        try:
+            await task
+        except ssl.SSLError as error:
+            exc = error
+        else:
+            # In 1.3 a client is done before the server has judged it.
+            assert version == "1.3"
+            exc = await near.wait_lost()
+            assert near.names == ["made", "lost"]
+        assert isinstance(exc, OSError)
+    else:
+        await turns(10)
+        assert near.names == []
+    if isinstance(exc, ssl.SSLError):
+        assert "ALERT" in exc.reason
+    assert reports == []
+
+
+@every_side
+async def test_a_silent_peer_is_left(run, loop, side, reports):
+    """The words of the timeout are asyncio's."""
+    if side == "client":
+        near = Recorder()
+        started = loop.time()
+        task, sock = await arriving(
+            loop, near, client_context(), ssl_handshake_timeout=0.03
+        )
+        peer = PlainPeer(sock)
+        with pytest.raises(ConnectionAbortedError) as caught:
+            await task
+        assert loop.time() - started >= 0.029
+        assert str(caught.value) == (
+            "SSL handshake is taking longer than 0.03 seconds: "
+            "aborting the connection"
+        )
+        assert near.names == []
+        await peer.expect_end()
+        peer.close()
+    else:
+        async with tls_server(ssl_handshake_timeout=0.03) as (address, seen):
+            peer = PlainPeer(await calling(loop, address))
+            assert await peer.expect_end() == b""
+            peer.close()
+            await turns(5)
+            assert seen[0].names == []
+    assert reports == []
+
+
+async def test_a_handshake_timeout_ends_with_the_handshake(tls_pair, loop):
+    """The timer of a handshake that is over does not fire."""
+    c = await tls_pair(ssl_handshake_timeout=1)
+    alarm = loop.create_future()
+    loop.call_later(1.02, alarm.set_result, None)
+    await alarm
+    await c.settle()
+
+
+@pytest.mark.parametrize("stage", ["connect", "hello", "flight", "turns"])
+async def test_create_connection_is_cancelled(run, loop, stage, reports):
+    """The peer sees the end; the protocol was never told of anything."""
+    near = Recorder()
+    with listening_socket() as listener:
+        task = connect_tls(listener, lambda: near, client_context())
+        if stage == "connect":
+            await turns(1)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            return
+        sock, _ = await loop.sock_accept(listener)
+    peer = WirePeer(sock, server_context(), True)
+    await peer._pull()
+    if stage != "hello":
+        with contextlib.suppress(ssl.SSLWantReadError):
+            peer.tls.do_handshake()
+        await peer.flush()
+    if stage == "turns":
+        await turns(1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    if stage != "turns":
+        await peer.expect_end()
+    peer.close()
+    if near.count("made"):
+        # The handshake was over, so that the connection was closed well.
+        assert stage == "turns"
+        await near.wait_lost()
+    await turns(5)
+    assert reports == []
+
+
+@pytest.mark.parametrize("call", ["close", "abort"])
+async def test_the_plain_transport_ends_in_the_handshake(
+    run, loop, call, reports
+):
+    """start_tls does not wait for a peer that is gone."""
+    a, b = tcp_socketpair()
+    a.setblocking(False)
+    protocol = Recorder()
+    plain, _ = await loop.create_connection(lambda: protocol, sock=a)
+    task = loop.create_task(
+        loop.start_tls(
+            plain, protocol, client_context(), server_hostname="localhost"
+        )
+    )
+    peer = PlainPeer(b)
+    assert (await peer.recv())[0] == HANDSHAKE
+    getattr(plain, call)()
+    await peer.expect_end()
+    await asyncio.wait([task])
+    assert task.exception() is None or isinstance(
+        task.exception(), (ConnectionError, ssl.SSLError)
+    )
+    peer.close()
+    await turns(5)
+    assert plain.is_closing()
+    assert reports == []
+
+
+async def test_a_server_that_closes_ends_a_handshake_well(run, loop):
+    """Who was accepted is served."""
+    near = Recorder()
+    server = await loop.create_server(
+        lambda: near, "127.0.0.1", 0, ssl=server_context()
+    )
+    sock = await calling(loop, server.sockets[0].getsockname())
+    peer = WirePeer(sock, client_context(), False)
+    with contextlib.suppress(ssl.SSLWantReadError):
+        peer.tls.do_handshake()
+    await peer.flush()
+    await peer._pull()
+    server.close()
+    await peer.handshake()
+    await peer.write(b"served")
+    assert await near.wait_data(6) == b"served"
+    peer.close()
+    await near.wait_lost()
+
+
+@pytest.mark.reports
+def test_a_loop_closed_in_the_middle_of_handshakes(loop_factory):
+    """Nothing is kept, and no thread or timer goes on."""
+    loop = loop_factory()
+    ends = []
+
+    async def main():
+        task, sock = await arriving(loop, Recorder(), client_context())
+        ends.append(sock)
+        await loop.sock_recv(sock, 10)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        server = await loop.create_server(
+            Recorder, "127.0.0.1", 0, ssl=server_context()
+        )
+        sock = await calling(loop, server.sockets[0].getsockname())
+        ends.append(sock)
+        await loop.sock_sendall(sock, b"\x16\x03\x01")
+        await turns(5)
+        server.close()
+        sock.close()
+        await turns(5)
+
+    loop.run_until_complete(main())
+    loop.close()
+    for sock in ends:
+        sock.close()
+
+
+async def test_many_handshakes_fail_and_none_is_left(run, loop, reports):
+    """A hundred clients that all break off in another place."""
+    async with tls_server() as (address, seen):
+        peers = []
+        for number in range(100):
+            peer = WirePeer(
+                await calling(loop, address), client_context(), False
+            )
+            with contextlib.suppress(ssl.SSLWantReadError):
+                peer.tls.do_handshake()
+            hello = peer.outgoing.read()
+            await peer.send(hello[: number * len(hello) // 100])
+            peers.append(peer)
+        for peer in peers:
+            peer.close()
+        while len(seen) < 100:
+            await turns(1)
+        await turns(10)
+        assert all(protocol.names == [] for protocol in seen)
+    assert reports == []
+
+
+async def test_a_hello_that_is_sent_is_whole(run, loop):
+    """The first flight is one segment, from the first byte on."""
+    near = Recorder()
+    task, sock = await arriving(loop, near, client_context())
+    peer = PlainPeer(sock)
+    hello = await peer.recv()
+    assert hello[0] == HANDSHAKE
+    assert len(hello) == 5 + int.from_bytes(hello[3:5], "big")
+    peer.close()
+    with pytest.raises(ConnectionResetError):
+        await task

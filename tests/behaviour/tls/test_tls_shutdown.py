@@ -1,0 +1,514 @@
+"""How TLS connections end, and the order of the calls a protocol sees."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import socket
+import ssl
+
+import pytest
+from net_helpers import (
+    KIB,
+    PY312,
+    PY313,
+    PY314,
+    Recorder,
+    client_context,
+    digest,
+    listening_socket,
+    pattern,
+    server_context,
+    turns,
+)
+from tls_ends import (
+    WirePeer,
+    blocking_peer,
+    connect_tls,
+    contexts,
+    every_side,
+    every_version,
+    every_way,
+    tls_both_ends,
+    tls_server,
+)
+
+
+@every_way
+@every_version
+async def test_close_sends_close_notify_and_waits(tls_pair, side, version):
+    """connection_lost comes when the peer has answered."""
+    c = await tls_pair(side=side, version=version)
+    await c.settle()
+    c.clear()
+    c.transport.close()
+    assert c.transport.is_closing()
+    assert await c.peer.read() == b""
+    await turns(10)
+    assert c.protocol.names == ["made"]
+    await c.peer.close_notify()
+    assert await c.protocol.wait_lost() is None
+    assert c.protocol.names == ["made", "eof", "lost"]
+    assert await c.peer.recv_all() == b""
+
+
+@every_way
+async def test_close_ends_when_the_peer_hangs_up(tls_pair, side):
+    """Many peers answer a close_notify by closing alone."""
+    c = await tls_pair(side=side)
+    await c.settle()
+    c.transport.close()
+    assert await c.peer.read() == b""
+    c.peer.close()
+    assert await c.protocol.wait_lost() is None
+    assert c.protocol.names[-1] == "lost"
+
+
+@every_way
+@every_version
+async def test_close_notify_of_the_peer(tls_pair, side, version):
+    """eof, then ours goes out and the connection is closed."""
+    closing = []
+
+    def eof(protocol):
+        closing.append(protocol.transport.is_closing())
+
+    c = await tls_pair(Recorder(eof=eof), side=side, version=version)
+    await c.settle()
+    c.clear()
+    await c.peer.close_notify()
+    assert await c.protocol.wait_lost() is None
+    assert c.protocol.names == ["made", "eof", "lost"]
+    assert closing == [False]
+    assert c.transport.is_closing()
+    assert await c.peer.read() == b""
+    assert await c.peer.recv_all() == b""
+
+
+@every_way
+async def test_data_and_close_notify_in_one_segment(tls_pair, side):
+    c = await tls_pair(side=side)
+    await c.settle()
+    c.clear()
+    await c.peer.send(c.peer.seal(b"last words") + c.peer.seal_close())
+    assert await c.protocol.wait_lost() is None
+    assert c.protocol.data == b"last words"
+    assert c.protocol.names == ["made", "data", "eof", "lost"]
+
+
+@every_way
+@pytest.mark.parametrize("cut", [1, 5, -1])
+async def test_close_notify_in_two_segments(tls_pair, side, cut):
+    c = await tls_pair(side=side)
+    await c.settle()
+    c.clear()
+    wire = c.peer.seal_close()
+    await c.peer.send(wire[:cut])
+    await turns(5)
+    assert c.protocol.names == ["made"]
+    await c.peer.send(wire[cut:])
+    assert await c.protocol.wait_lost() is None
+    assert c.protocol.names == ["made", "eof", "lost"]
+
+
+@every_way
+async def test_a_ragged_end_is_an_end(tls_pair, side):
+    """No SSLEOFError: as asyncio has it, a lost end is an end."""
+    c = await tls_pair(side=side)
+    await c.settle()
+    c.clear()
+    c.peer.send_eof()
+    assert await c.protocol.wait_lost() is None
+    assert c.protocol.names == ["made", "eof", "lost"]
+    await c.peer.expect_end()
+
+
+@every_way
+async def test_data_before_a_ragged_end(tls_pair, side):
+    c = await tls_pair(side=side)
+    await c.settle()
+    c.clear()
+    data = pattern(60_000)
+    await c.peer.write(data)
+    c.peer.send_eof()
+    assert await c.protocol.wait_lost() is None
+    assert c.protocol.data == data
+    assert c.protocol.names == ["made", "data", "eof", "lost"]
+
+
+@every_side
+async def test_half_a_record_before_a_ragged_end(tls_pair, side):
+    """What was not whole is not delivered."""
+    c = await tls_pair(side=side)
+    await c.settle()
+    c.clear()
+    await c.peer.send(c.peer.seal(b"whole") + c.peer.seal(b"half")[:-2])
+    c.peer.send_eof()
+    assert await c.protocol.wait_lost() is None
+    assert c.protocol.data == b"whole"
+
+
+@every_way
+async def test_a_reset_is_told(tls_pair, side):
+    c = await tls_pair(side=side)
+    await c.settle()
+    c.clear()
+    c.peer.reset()
+    assert isinstance(await c.protocol.wait_lost(), ConnectionResetError)
+    assert c.protocol.names == ["made", "lost"]
+
+
+@every_way
+async def test_abort_ends_at_once(tls_pair, side):
+    """Without close_notify: the peer sees a ragged end."""
+    c = await tls_pair(side=side)
+    await c.settle()
+    c.clear()
+    c.transport.abort()
+    assert c.transport.is_closing()
+    assert c.protocol.names == ["made"]
+    assert await c.protocol.wait_lost() is None
+    assert c.protocol.names == ["made", "lost"]
+    with pytest.raises((ssl.SSLEOFError, ConnectionResetError)):
+        await c.peer.read()
+
+
+@every_side
+async def test_abort_after_close(tls_pair, side):
+    """It does not wait for the peer's close_notify."""
+    c = await tls_pair(side=side)
+    await c.settle()
+    c.transport.close()
+    c.transport.abort()
+    assert await c.protocol.wait_lost() is None
+    assert c.protocol.names == ["made", "data", "lost"]
+    c.transport.abort()
+
+
+@every_side
+@pytest.mark.parametrize(
+    "calls",
+    [("close", "close"), ("abort", "close"), ("abort", "abort")],
+    ids="-".join,
+)
+async def test_two_ends_are_one(tls_pair, side, calls):
+    c = await tls_pair(side=side)
+    await c.settle()
+    for call in calls:
+        getattr(c.transport, call)()
+    if calls[0] == "close":
+        assert await c.peer.read() == b""
+        await c.peer.close_notify()
+    assert await c.protocol.wait_lost() is None
+    assert c.protocol.count("lost") == 1
+
+
+@every_side
+@pytest.mark.parametrize("call", ["close", "abort"])
+async def test_an_end_inside_data_received(tls_pair, side, call):
+    """What came with it was delivered before; nothing comes after."""
+
+    def end(protocol, data):
+        getattr(protocol.transport, call)()
+
+    c = await tls_pair(Recorder(data=end), side=side)
+    await c.peer.send(c.peer.seal(b"one") + c.peer.seal(b"two"))
+    await c.protocol.wait_for("data")
+    if call == "close":
+        assert await c.peer.read() == b""
+        await c.peer.close_notify()
+    assert await c.protocol.wait_lost() is None
+    assert c.protocol.data == b"onetwo"
+    assert c.protocol.count("data") == 1
+
+
+@every_version
+@pytest.mark.parametrize("call", ["close", "abort"])
+async def test_an_end_inside_connection_made(run, loop, call, version):
+    """create_connection returns a transport that is closing."""
+
+    def end(protocol, *args):
+        getattr(protocol.transport, call)()
+
+    near = Recorder(made=end)
+    client, server = contexts("client", version)
+    with listening_socket() as listener:
+        task = connect_tls(listener, lambda: near, client)
+        sock, _ = await loop.sock_accept(listener)
+    peer = WirePeer(sock, server, True)
+    with contextlib.suppress(ssl.SSLError, ConnectionError):
+        await peer.handshake()
+        assert await peer.read() == b""
+        await peer.close_notify()
+    transport, _ = await task
+    assert transport.is_closing()
+    assert await near.wait_lost() is None
+    assert near.names[0] == "made" and near.names[-1] == "lost"
+    assert near.data == b""
+    near.check()
+    peer.close()
+
+
+@every_side
+async def test_an_end_inside_eof_received(tls_pair, side):
+    c = await tls_pair(Recorder(eof=lambda p: p.transport.close()), side=side)
+    await c.peer.close_notify()
+    assert await c.protocol.wait_lost() is None
+    assert c.protocol.names == ["made", "eof", "lost"]
+
+
+@every_way
+async def test_an_answer_written_in_eof_received_arrives(tls_pair, side):
+    """The peer has closed its half: ours may still say something."""
+    c = await tls_pair(
+        Recorder(eof=lambda p: p.transport.write(b"good bye")), side=side
+    )
+    await c.settle()
+    await c.peer.close_notify()
+    assert await c.peer.read_exactly(8) == b"good bye"
+    assert await c.peer.read() == b""
+    assert await c.protocol.wait_lost() is None
+
+
+@every_side
+@pytest.mark.parametrize("end", ["close_notify", "ragged"])
+async def test_a_true_answer_of_eof_received_only_warns(
+    tls_pair, side, end, caplog
+):
+    c = await tls_pair(Recorder(eof=lambda p: True), side=side)
+    await c.settle()
+    with caplog.at_level("WARNING", logger="asyncio"):
+        if end == "ragged":
+            c.peer.send_eof()
+        else:
+            await c.peer.close_notify()
+        assert await c.protocol.wait_lost() is None
+    texts = [record.getMessage() for record in caplog.records]
+    assert texts == [
+        "returning true from eof_received() has no effect when using ssl"
+    ]
+
+
+@every_side
+async def test_close_sends_all_that_was_written(tls_pair, side):
+    """The close_notify is behind megabytes that wait at each level."""
+    data = pattern(40 * 64 * KIB)
+    c = await tls_pair(side=side)
+    for start in range(0, len(data), 64 * KIB):
+        c.transport.write(data[start : start + 64 * KIB])
+    c.transport.close()
+    assert digest(await c.peer.read_to_end()) == digest(data)
+    await c.peer.close_notify()
+    assert await c.protocol.wait_lost() is None
+
+
+@every_way
+@pytest.mark.parametrize("end", ["close_notify", "ragged"])
+async def test_what_was_written_before_the_peers_end_arrives(
+    tls_pair, side, end
+):
+    """The peer closes its half with much still on the way to it."""
+    c = await tls_pair(side=side)
+    await c.settle()
+    c.clear()
+    total = 0
+    while not c.protocol.count("pause"):
+        c.transport.write(bytes(64 * KIB))
+        total += 64 * KIB
+    c.transport.write(b"the end")
+    if end == "close_notify":
+        await c.peer.close_notify()
+    else:
+        c.peer.send_eof()
+    await c.protocol.wait_for("eof")
+    got = await c.peer.read_exactly(total + 7)
+    assert got == bytes(total) + b"the end"
+    assert await c.protocol.wait_lost() is None
+
+
+@every_side
+async def test_a_long_answer_in_eof_received_arrives(tls_pair, side):
+    """More than the wire takes at once."""
+    data = pattern(64 * 64 * KIB)
+
+    def answer(protocol):
+        for start in range(0, len(data), 64 * KIB):
+            protocol.transport.write(data[start : start + 64 * KIB])
+
+    c = await tls_pair(Recorder(eof=answer), side=side)
+    await c.settle()
+    await c.peer.close_notify()
+    got = await c.peer.read_exactly(len(data))
+    assert digest(got) == digest(data)
+    assert await c.peer.read() == b""
+    assert await c.protocol.wait_lost() is None
+
+
+@every_side
+async def test_close_with_much_waiting_and_an_early_answer(tls_pair, side):
+    """The peer's close_notify overtakes what it has not read yet."""
+    data = pattern(64 * 64 * KIB)
+    c = await tls_pair(side=side)
+    await c.settle()
+    for start in range(0, len(data), 64 * KIB):
+        c.transport.write(data[start : start + 64 * KIB])
+    c.transport.close()
+    await c.peer.close_notify()
+    await turns(20)
+    got = await c.peer.read_exactly(len(data))
+    assert digest(got) == digest(data)
+    assert await c.peer.read() == b""
+    assert await c.protocol.wait_lost() is None
+
+
+@every_side
+async def test_a_shutdown_that_takes_too_long(tls_pair, side):
+    c = await tls_pair(side=side, ssl_shutdown_timeout=0.03)
+    await c.settle()
+    c.clear()
+    c.transport.close()
+    exc = await c.protocol.wait_lost()
+    assert type(exc) is TimeoutError
+    assert str(exc) == "SSL shutdown timed out"
+    assert c.protocol.names == ["made", "lost"]
+
+
+@pytest.mark.parametrize("value", [0, -1])
+async def test_a_shutdown_timeout_is_positive(run, loop, value, monkeypatch):
+    monkeypatch.setattr("sys.unraisablehook", lambda unraisable: None)
+    near, far = socket.socketpair()
+    near.setblocking(False)
+    with far, near, pytest.raises(ValueError) as caught:
+        await loop.create_unix_connection(
+            Recorder,
+            sock=near,
+            ssl=client_context(),
+            server_hostname="localhost",
+            ssl_shutdown_timeout=value,
+        )
+    assert str(caught.value) == (
+        f"ssl_shutdown_timeout should be a positive number, got {value}"
+    )
+    del caught
+    gc.collect()
+
+
+async def test_a_peer_that_closes_while_we_close(tls_pair):
+    """Two close_notify cross: neither side waits for another."""
+    c = await tls_pair()
+    await c.settle()
+    await c.peer.close_notify()
+    c.transport.close()
+    assert await c.protocol.wait_lost() is None
+    assert await c.peer.read() == b""
+
+
+async def test_both_ends_close_at_the_same_time(run):
+    async with tls_both_ends() as (near, far):
+        near.transport.write(b"x")
+        await far.wait_data(1)
+        near.transport.close()
+        far.transport.close()
+        assert await near.wait_lost() is None
+        assert await far.wait_lost() is None
+
+
+@every_version
+@pytest.mark.parametrize("first", ["peer", "us"])
+async def test_a_blocking_peer_sees_a_clean_end(run, version, first):
+    """unwrap() of Python's own ssl succeeds, whoever begins."""
+
+    def talk(tls):
+        tls.sendall(b"hello")
+        assert tls.recv(100) == b"answer"
+        if first == "us":
+            assert tls.recv(100) == b""
+        tls.unwrap().close()
+        return True
+
+    def answer(protocol, data):
+        protocol.transport.write(b"answer")
+        if first == "us":
+            protocol.transport.close()
+
+    _, context = contexts("server", version)
+    async with tls_server(lambda: Recorder(data=answer)) as (address, seen):
+        sock = socket.create_connection(address)
+        assert await blocking_peer(sock, context, False, talk)
+        assert await seen[0].wait_lost() is None
+    assert seen[0].names == ["made", "data", "eof", "lost"]
+
+
+@every_side
+async def test_connection_lost_is_not_inside_another_call(
+    tls_pair, side, loop
+):
+    """abort() and close() return before it; it comes in a later turn."""
+    order = []
+
+    def lost(protocol, exc):
+        order.append("lost")
+
+    c = await tls_pair(Recorder(lost=lost), side=side)
+    await c.settle()
+    c.transport.abort()
+    order.append("abort returned")
+    loop.call_soon(order.append, "next turn")
+    await c.protocol.wait_lost()
+    assert order[0] == "abort returned"
+    assert order.index("next turn") < order.index("lost")
+
+
+@contextlib.asynccontextmanager
+async def served(loop):
+    """A TLS server with one connection: it and the two protocols."""
+    far = Recorder()
+    server = await loop.create_server(
+        lambda: far, "127.0.0.1", 0, ssl=server_context()
+    )
+    transport, near = await loop.create_connection(
+        Recorder,
+        *server.sockets[0].getsockname(),
+        ssl=client_context(),
+        server_hostname="localhost",
+    )
+    await far.wait_for("made")
+    yield server, near, far
+    await near.wait_lost()
+    await far.wait_lost()
+    await turns(3)
+
+
+async def test_a_server_that_closes_keeps_its_connections(run, loop):
+    async with served(loop) as (server, near, far):
+        server.close()
+        waiting = loop.create_task(server.wait_closed())
+        near.transport.write(b"still there")
+        assert await far.wait_data(11) == b"still there"
+        if PY312:
+            assert not waiting.done()
+        near.transport.close()
+        assert await far.wait_lost() is None
+        await waiting
+
+
+@pytest.mark.skipif(not PY313, reason="it came with 3.13")
+@pytest.mark.parametrize("call", ["close_clients", "abort_clients"])
+async def test_a_server_ends_its_connections(run, loop, call):
+    """They are ended as plain ones are: at the level of the wire."""
+    async with served(loop) as (server, _near, far):
+        server.close()
+        getattr(server, call)()
+        assert await far.wait_lost() is None
+        await server.wait_closed()
+
+
+@pytest.mark.skipif(not PY314, reason="the wire counts from 3.14 on")
+async def test_is_closing_looks_at_the_wire_too(tls_pair):
+    """The plain transport below may be closing, the TLS one not yet."""
+    c = await tls_pair()
+    await c.settle()
+    assert not c.transport.is_closing()
+    c.transport._ssl_protocol._transport.abort()
+    assert c.transport.is_closing()
+    await c.protocol.wait_lost()
