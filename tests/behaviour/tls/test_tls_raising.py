@@ -1,0 +1,206 @@
+"""A protocol that raises: what is reported, and what ends."""
+
+from __future__ import annotations
+
+import contextlib
+import ssl
+
+import pytest
+from net_helpers import (
+    BufferedRecorder,
+    Recorder,
+    client_context,
+    listening_socket,
+    turns,
+)
+from tls_ends import (
+    WirePeer,
+    connect_tls,
+    contexts,
+    every_side,
+    every_version,
+    tls_server,
+)
+
+pytestmark = pytest.mark.reports
+
+
+def fail(*args):
+    raise ZeroDivisionError("on purpose")
+
+
+@every_side
+async def test_data_received(tls_pair, side, reports):
+    c = await tls_pair(Recorder(data=fail), side=side)
+    below = c.transport._ssl_protocol._transport
+    above = c.transport._ssl_protocol
+    await c.peer.write(b"data")
+    exc = await c.protocol.wait_lost()
+    assert isinstance(exc, ZeroDivisionError)
+    (report,) = reports
+    assert report["message"] == "Fatal error on SSL protocol"
+    assert report["exception"] is exc
+    assert report["transport"] is below
+    assert report["protocol"] is above
+    assert c.protocol.names == ["made", "data", "lost"]
+    reports.clear()
+
+
+@every_side
+@pytest.mark.parametrize("method", ["get_buffer", "data"])
+async def test_buffered_protocols(tls_pair, side, method, reports):
+    """get_buffer() and buffer_updated()."""
+    protocol = BufferedRecorder()
+    c = await tls_pair(protocol, side=side)
+    await c.settle()
+    protocol._hooks[method] = fail
+    await c.peer.write(b"data")
+    exc = await c.protocol.wait_lost()
+    assert isinstance(exc, ZeroDivisionError)
+    (report,) = reports
+    assert report["message"] == "Fatal error on SSL protocol"
+    assert report["exception"] is exc
+    reports.clear()
+
+
+@every_side
+async def test_a_buffer_that_is_none(tls_pair, side, reports):
+    protocol = BufferedRecorder()
+    c = await tls_pair(protocol, side=side)
+    await c.settle()
+    protocol._hooks["get_buffer"] = lambda p, hint: 5
+    await c.peer.write(b"data")
+    assert isinstance(await c.protocol.wait_lost(), TypeError)
+    (report,) = reports
+    assert report["message"] == "Fatal error on SSL protocol"
+    reports.clear()
+
+
+@every_side
+@pytest.mark.parametrize("end", ["close_notify", "ragged"])
+async def test_eof_received(tls_pair, side, end, reports):
+    c = await tls_pair(Recorder(eof=fail), side=side)
+    await c.settle()
+    if end == "ragged":
+        c.peer.send_eof()
+    else:
+        await c.peer.close_notify()
+    exc = await c.protocol.wait_lost()
+    assert isinstance(exc, ZeroDivisionError)
+    (report,) = reports
+    assert report["message"] == "Error calling eof_received()"
+    assert report["exception"] is exc
+    assert c.protocol.count("eof") == c.protocol.count("lost") == 1
+    reports.clear()
+
+
+@every_version
+async def test_connection_made_of_a_client(run, loop, version, reports):
+    """create_connection raises it, and the connection is lost with it."""
+    near = Recorder(made=fail)
+    context, far = contexts("client", version)
+    with listening_socket() as listener:
+        task = connect_tls(listener, lambda: near, context)
+        sock, _ = await loop.sock_accept(listener)
+    peer = WirePeer(sock, far, True)
+    with contextlib.suppress(ssl.SSLError, ConnectionError):
+        await peer.handshake()
+    with pytest.raises(ZeroDivisionError):
+        await task
+    exc = await near.wait_lost()
+    assert isinstance(exc, ZeroDivisionError)
+    assert near.names == ["made", "lost"]
+    assert [type(r["exception"]) for r in reports] == [ZeroDivisionError]
+    peer.close()
+    await turns(3)
+    reports.clear()
+    del exc, task
+
+
+async def test_connection_made_of_a_server(run, loop, reports):
+    async with tls_server(lambda: Recorder(made=fail)) as (address, seen):
+        with contextlib.suppress(OSError):
+            transport, near = await loop.create_connection(
+                Recorder,
+                *address,
+                ssl=client_context(),
+                server_hostname="localhost",
+            )
+            await near.wait_lost()
+        exc = await seen[0].wait_lost()
+        assert isinstance(exc, ZeroDivisionError)
+    assert ZeroDivisionError in [type(r["exception"]) for r in reports]
+    reports.clear()
+
+
+@every_side
+async def test_connection_lost(tls_pair, side, reports):
+    c = await tls_pair(Recorder(lost=fail), side=side)
+    c.transport.abort()
+    await c.protocol.wait_lost()
+    await turns(2)
+    (report,) = reports
+    assert report["message"].startswith("Exception in callback")
+    assert isinstance(report["exception"], ZeroDivisionError)
+    reports.clear()
+
+
+@every_side
+@pytest.mark.parametrize("method", ["pause", "resume"])
+async def test_flow_control(tls_pair, side, method, reports):
+    """It is reported, and the connection goes on."""
+    c = await tls_pair(Recorder(**{method: fail}), side=side)
+    total = 0
+    while not c.protocol.count("pause"):
+        c.transport.write(bytes(65536))
+        total += 65536
+    await c.peer.read_exactly(total)
+    await c.protocol.wait_for("resume")
+    (report,) = reports
+    assert report["message"] == f"protocol.{method}_writing() failed"
+    assert isinstance(report["exception"], ZeroDivisionError)
+    assert report["transport"] is c.transport
+    await c.settle()
+    reports.clear()
+
+
+@every_side
+async def test_lines_that_are_no_bytes(tls_pair, side, reports):
+    """writelines() of text ends the connection, as asyncio has it."""
+    c = await tls_pair(side=side)
+    c.transport.writelines(["text"])
+    exc = await c.protocol.wait_lost()
+    assert isinstance(exc, TypeError)
+    (report,) = reports
+    assert report["message"] == "Fatal error on SSL protocol"
+    reports.clear()
+
+
+@every_side
+@pytest.mark.leaves_tasks
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("method", ["data", "eof"])
+def test_what_ends_a_program_leaves_the_loop(
+    run, loop, tls_pair, side, kind, method, reports
+):
+    """It is nobody's to catch: it leaves run_forever()."""
+    raised = []
+
+    def end(*args):
+        if not raised:
+            raised.append(1)
+            raise kind
+
+    c = run(tls_pair(Recorder(**{method: end}), side=side))
+    with pytest.raises(kind):
+        if method == "data":
+            run(c.peer.write(b"data"))
+        else:
+            run(c.peer.close_notify())
+        run(c.protocol.wait_for("lost"))
+    assert reports == []
+    if method == "data":
+        run(c.peer.write(b"more"))
+        assert run(c.protocol.wait_data(8)) == b"datamore"
+    else:
+        c.transport.abort()

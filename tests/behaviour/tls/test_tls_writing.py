@@ -1,0 +1,393 @@
+"""What is written to a TLS transport, and when the protocol is paused."""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import socket
+import ssl
+
+import pytest
+from net_helpers import KIB, MIB, Recorder, digest, pattern, turns
+from tls_ends import WirePeer, every_side, every_way, tls_both_ends
+
+#: Asyncio's marks for what TLS has not yet given to the wire.
+LOW, HIGH = 128 * KIB, 512 * KIB
+
+
+def fill(c, chunk=bytes(64 * KIB)):
+    """Write until the protocol is paused; returns how much that was."""
+    total = 0
+    while not c.protocol.count("pause"):
+        c.transport.write(chunk)
+        total += len(chunk)
+        assert total < 64 * MIB, "the protocol is never paused"
+    return total
+
+
+@every_way
+async def test_kinds_of_bytes(tls_pair, side):
+    c = await tls_pair(side=side)
+    c.transport.write(bytearray(b"a"))
+    c.transport.write(memoryview(b"xbx")[1:2])
+    c.transport.write(b"")
+    c.transport.write(memoryview(bytearray(b"c")))
+    assert await c.peer.read_exactly(3) == b"abc"
+
+
+@every_side
+@pytest.mark.parametrize("wrong", ["text", 1, None, [b"x"]])
+async def test_what_is_not_bytes_is_refused(tls_pair, side, wrong):
+    c = await tls_pair(side=side)
+    with pytest.raises(TypeError) as caught:
+        c.transport.write(wrong)
+    kind = type(wrong).__name__
+    assert str(caught.value) == (
+        f"data: expecting a bytes-like instance, got {kind}"
+    )
+    c.transport.write(b"fine")
+    assert await c.peer.read_exactly(4) == b"fine"
+
+
+@every_side
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [b"one", b"two", b"three"],
+        (b"one", bytearray(b"two"), memoryview(b"three")),
+        [b"onetwothree"],
+        [],
+    ],
+)
+async def test_writelines(tls_pair, side, lines):
+    c = await tls_pair(side=side)
+    c.transport.writelines(lines)
+    c.transport.writelines(iter(lines))
+    c.transport.writelines(line for line in lines)
+    expected = b"".join(lines) * 3
+    c.transport.write(b"end")
+    assert await c.peer.read_exactly(len(expected) + 3) == expected + b"end"
+
+
+@every_side
+async def test_many_lines_at_once(tls_pair, side):
+    lines = [pattern(number % 300 + 1, number) for number in range(3000)]
+    c = await tls_pair(side=side)
+    c.transport.writelines(lines)
+    whole = b"".join(lines)
+    assert await c.peer.read_exactly(len(whole)) == whole
+
+
+@every_side
+async def test_a_view_of_items_that_are_no_bytes(tls_pair, side):
+    """The length in bytes counts, not the number of items."""
+    items = array.array("I", range(1000))
+    c = await tls_pair(side=side)
+    c.transport.write(memoryview(items).cast("B"))
+    expected = items.tobytes()
+    assert await c.peer.read_exactly(len(expected)) == expected
+
+
+@every_side
+async def test_a_buffer_may_change_after_write(tls_pair, side):
+    """What was there when write() was called is sent."""
+    c = await tls_pair(side=side)
+    buffer = bytearray(pattern(MIB))
+    c.transport.write(buffer)
+    c.transport.write(memoryview(buffer))
+    buffer[:] = bytes(len(buffer))
+    assert await c.peer.read_exactly(2 * MIB) == pattern(MIB) * 2
+    buffer.clear()
+
+
+@every_side
+async def test_a_short_write_is_one_segment_at_once(tls_pair, side):
+    """Nobody waits: the record is on the wire in the turn of the write."""
+    c = await tls_pair(side=side)
+    await c.settle()
+    c.transport.write(b"now")
+    wire = await c.peer.recv()
+    assert len(wire) == 5 + int.from_bytes(wire[3:5], "big")
+    c.peer.incoming.write(wire)
+    assert c.peer.tls.read() == b"now"
+
+
+@every_side
+async def test_writes_of_one_callback_keep_their_order(tls_pair, side):
+    c = await tls_pair(side=side)
+    expected = bytearray()
+    for number in range(1000):
+        data = pattern(number * 7 % 3000 + 1, number)
+        expected += data
+        if number % 3:
+            c.transport.write(data)
+        else:
+            c.transport.writelines([data[:1], data[1:]])
+    assert digest(await c.peer.read_exactly(len(expected))) == digest(expected)
+
+
+async def test_limits_are_asyncios(tls_pair):
+    c = await tls_pair()
+    limits = c.transport.get_write_buffer_limits
+    set_limits = c.transport.set_write_buffer_limits
+    assert limits() == (LOW, HIGH)
+    set_limits(high=1000)
+    assert limits() == (250, 1000)
+    set_limits(low=100)
+    assert limits() == (100, 400)
+    set_limits(high=1000, low=1000)
+    assert limits() == (1000, 1000)
+    for high, low in [(1, 2), (-1, None), (10, -1)]:
+        with pytest.raises(ValueError, match="must be >= low"):
+            set_limits(high=high, low=low)
+    assert limits() == (1000, 1000)
+    set_limits()
+    assert limits() == (LOW, HIGH)
+
+
+@every_way
+async def test_pause_and_resume(tls_pair, side):
+    """One call each: at the high mark inside write(), at the low later."""
+    sizes = {}
+
+    def note(name):
+        def hook(protocol):
+            sizes[name] = protocol.transport.get_write_buffer_size()
+
+        return hook
+
+    c = await tls_pair(
+        Recorder(pause=note("pause"), resume=note("resume")), side=side
+    )
+    await c.settle()
+    c.clear()
+    total = fill(c)
+    assert c.protocol.names == ["made", "pause"]
+    assert sizes["pause"] >= HIGH
+    c.transport.write(b"x")
+    assert c.protocol.names == ["made", "pause"]
+    await c.peer.read_exactly(total + 1)
+    await c.protocol.wait_for("resume")
+    assert sizes["resume"] <= LOW
+    assert c.transport.get_write_buffer_size() == 0
+    await c.settle()
+    assert c.protocol.names == ["made", "pause", "resume", "data"]
+
+
+@every_side
+async def test_an_obedient_program_needs_little_memory(tls_pair, side):
+    """A peer that never reads: what waits is bounded by the marks."""
+    c = await tls_pair(side=side)
+    c.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 128 * KIB)
+    fill(c)
+    await turns(20)
+    assert c.protocol.names == ["made", "pause"]
+    # The mark, the write that crossed it, and what makes records of it.
+    assert c.transport.get_write_buffer_size() < HIGH + 3 * 64 * KIB
+    below = c.transport._ssl_protocol._transport.get_write_buffer_size()
+    assert below < 3 * 64 * KIB
+
+
+@every_side
+async def test_marks_of_a_program(tls_pair, side):
+    c = await tls_pair(side=side)
+    c.transport.set_write_buffer_limits(high=100_000, low=10_000)
+    total = fill(c, bytes(10_000))
+    assert c.transport.get_write_buffer_size() >= 100_000
+    assert c.transport.get_write_buffer_size() < 200_000
+    await c.peer.read_exactly(total)
+    await c.protocol.wait_for("resume")
+    assert c.protocol.count("pause") == c.protocol.count("resume") == 1
+
+
+@every_side
+async def test_lower_marks_pause_at_once(tls_pair, side):
+    """What waits is held against new marks when they are set."""
+    c = await tls_pair(side=side)
+    total = 0
+    while c.transport.get_write_buffer_size() < 100_000:
+        c.transport.write(bytes(32 * KIB))
+        total += 32 * KIB
+    assert not c.protocol.count("pause")
+    c.transport.set_write_buffer_limits(high=50_000)
+    assert c.protocol.count("pause") == 1
+    c.transport.set_write_buffer_limits(high=20 * MIB, low=10 * MIB)
+    assert c.protocol.count("resume") == 1
+    await c.peer.read_exactly(total)
+
+
+@every_side
+async def test_size_of_what_waits(tls_pair, side):
+    """Nothing after a short write; it grows by what is written."""
+    c = await tls_pair(side=side)
+    await c.settle()
+    c.transport.write(b"short")
+    assert c.transport.get_write_buffer_size() == 0
+    await c.peer.read_exactly(5)
+    total = fill(c)
+    before = c.transport.get_write_buffer_size()
+    c.transport.write(bytes(10_000))
+    assert 10_000 <= c.transport.get_write_buffer_size() - before <= 10_100
+    await c.peer.read_exactly(total + 10_000)
+
+
+@every_side
+async def test_a_stream_through_many_pauses(tls_pair, side):
+    """A program that stops at each pause and goes on at each resume."""
+    data = pattern(6 * MIB)
+    sent = 0
+
+    def more(protocol):
+        nonlocal sent
+        while sent < len(data) and protocol.names[-1] != "pause":
+            protocol.transport.write(data[sent : sent + 50_000])
+            sent += 50_000
+
+    c = await tls_pair(Recorder(resume=more), side=side)
+    c.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 128 * KIB)
+    more(c.protocol)
+    assert digest(await c.peer.read_exactly(len(data))) == digest(data)
+    names = [n for n in c.protocol.names if n != "made"]
+    assert len(names) >= 4 and len(names) % 2 == 0
+    assert names == ["pause", "resume"] * (len(names) // 2)
+
+
+@every_side
+async def test_both_directions_are_full(tls_pair, side):
+    """Each end waits for the other to read, then both go on."""
+    c = await tls_pair(side=side)
+    c.transport.pause_reading()
+    total = fill(c)
+    wire = c.peer.seal(pattern(4 * MIB))
+    sending = asyncio.ensure_future(c.peer.send(wire))
+    await turns(50)
+    c.transport.resume_reading()
+    await c.peer.read_exactly(total)
+    await sending
+    await c.protocol.wait_data(4 * MIB)
+    assert digest(c.protocol.data) == digest(pattern(4 * MIB))
+
+
+@every_side
+async def test_writing_inside_each_call(tls_pair, side):
+    """The order on the wire is the order of the calls."""
+
+    def answer(protocol, *args):
+        protocol.transport.write(b"%d " % len(protocol.events))
+
+    c = await tls_pair(Recorder(made=answer, data=answer), side=side)
+    assert await c.peer.read_exactly(2) == b"1 "
+    await c.peer.write(b"x")
+    assert await c.peer.read_exactly(2) == b"2 "
+
+
+@every_side
+async def test_writes_after_close_are_dropped(tls_pair, side, caplog):
+    """Silently five times; from then on each gives a warning."""
+    c = await tls_pair(side=side)
+    await c.settle()
+    c.transport.close()
+    with caplog.at_level("WARNING", logger="asyncio"):
+        for _ in range(5):
+            c.transport.write(b"dropped")
+        assert caplog.records == []
+        c.transport.write(b"dropped")
+        c.transport.writelines([b"dropped"])
+    texts = [record.getMessage() for record in caplog.records]
+    assert texts == ["SSL connection is closed"] * 2
+    assert await c.peer.read() == b""
+    await c.peer.close_notify()
+    assert await c.protocol.wait_lost() is None
+
+
+@every_side
+@pytest.mark.parametrize("end", ["abort", "peer"])
+async def test_writes_after_the_loss_are_dropped(tls_pair, side, end, caplog):
+    """The loss itself counts as the first of the five."""
+    c = await tls_pair(side=side)
+    await c.settle()
+    if end == "abort":
+        c.transport.abort()
+    else:
+        await c.peer.close_notify()
+    await c.protocol.wait_lost()
+    with caplog.at_level("WARNING", logger="asyncio"):
+        for _ in range(4):
+            c.transport.write(b"dropped")
+        assert caplog.records == []
+        c.transport.write(b"dropped")
+    texts = [record.getMessage() for record in caplog.records]
+    assert texts == ["SSL connection is closed"]
+
+
+@every_side
+async def test_a_half_close_is_not_for_tls(tls_pair, side):
+    c = await tls_pair(side=side)
+    assert c.transport.can_write_eof() is False
+    with pytest.raises(NotImplementedError):
+        c.transport.write_eof()
+    await c.settle()
+
+
+@every_side
+@pytest.mark.parametrize("call", ["close", "abort"])
+async def test_an_end_inside_pause_writing(tls_pair, side, call):
+    """Nothing is called after that but the loss."""
+
+    def end(protocol):
+        getattr(protocol.transport, call)()
+
+    c = await tls_pair(Recorder(pause=end), side=side)
+    total = fill(c)
+    if call == "close":
+        got = await c.peer.read_to_end()
+        assert len(got) == total
+        await c.peer.close_notify()
+    assert await c.protocol.wait_lost() is None
+    assert c.protocol.names[:2] == ["made", "pause"]
+    assert c.protocol.names[-1] == "lost"
+
+
+@every_side
+async def test_writing_inside_resume_writing(tls_pair, side):
+    more = [MIB]
+
+    def write(protocol):
+        if more:
+            protocol.transport.write(bytes(more.pop()))
+
+    c = await tls_pair(Recorder(resume=write), side=side)
+    total = fill(c)
+    await c.peer.read_exactly(total + MIB)
+    assert not more
+
+
+@every_side
+async def test_a_reset_while_much_waits(tls_pair, side):
+    """The loss is told once, with the error; nothing is resumed."""
+    c = await tls_pair(side=side)
+    fill(c)
+    c.peer.reset()
+    exc = await c.protocol.wait_lost()
+    assert isinstance(exc, ConnectionError)
+    assert c.protocol.names == ["made", "pause", "lost"]
+    assert c.transport.get_write_buffer_size() == 0
+
+
+async def test_large_transfers_both_ways(run):
+    there, back = pattern(5 * MIB, 1), pattern(4 * MIB, 2)
+    async with tls_both_ends() as (near, far):
+        near.transport.write(there)
+        far.transport.write(back)
+        await far.wait_data(len(there))
+        await near.wait_data(len(back))
+        assert digest(far.data) == digest(there)
+        assert digest(near.data) == digest(back)
+
+
+async def test_the_peer_is_a_plain_ssl_object(tls_pair):
+    """What the helper seals, it opens: it proves nothing by itself."""
+    c = await tls_pair()
+    assert isinstance(c.peer, WirePeer)
+    assert isinstance(c.peer.tls, ssl.SSLObject)
+    await c.settle()
