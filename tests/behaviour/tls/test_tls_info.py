@@ -1,0 +1,248 @@
+"""What a TLS transport tells of itself, and what a dropped one leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import ssl
+import threading
+import warnings
+import weakref
+from asyncio import constants
+
+import pytest
+from net_helpers import (
+    Recorder,
+    client_context,
+    listening_socket,
+    pattern,
+    server_context,
+    turns,
+)
+from tls_ends import WirePeer, connect_tls, contexts, every_side, every_way
+
+
+@every_way
+async def test_extra_info(tls_pair, side):
+    near, far = contexts(side)
+    c = await tls_pair(side=side, near=near, far=far)
+    info = c.transport.get_extra_info
+    tls = info("ssl_object")
+    assert type(tls) is ssl.SSLObject
+    assert info("sslcontext") is near
+    assert info("cipher") == tls.cipher()
+    assert info("compression") is None
+    assert info("peercert") == tls.getpeercert()
+    assert tls.server_side is (not side.endswith("client"))
+    assert tls.server_hostname == (
+        "localhost" if side.endswith("client") else None
+    )
+    sock = info("socket")
+    assert info("sockname") == sock.getsockname()
+    assert info("peername") == sock.getpeername()
+    assert info("peername") == c.peer.sock.getsockname()
+    assert info("nothing") is None
+    assert info("nothing", 5) == 5
+
+
+@every_side
+async def test_extra_info_after_the_end(tls_pair, side):
+    """What TLS knew stays known; what was asked of the wire is gone."""
+    c = await tls_pair(side=side)
+    before = {
+        name: c.transport.get_extra_info(name)
+        for name in ("ssl_object", "sslcontext", "cipher", "peercert")
+    }
+    c.transport.abort()
+    await c.protocol.wait_lost()
+    for name, value in before.items():
+        assert c.transport.get_extra_info(name) is value
+    assert c.transport.get_extra_info("peername", "gone") == "gone"
+    assert c.transport.get_extra_info("socket", "gone") == "gone"
+
+
+@every_side
+async def test_the_ssl_object_answers_after_the_end(tls_pair, side):
+    c = await tls_pair(side=side)
+    await c.settle()
+    tls = c.transport.get_extra_info("ssl_object")
+    cipher, version = tls.cipher(), tls.version()
+    await c.peer.close_notify()
+    await c.protocol.wait_lost()
+    assert (tls.cipher(), tls.version()) == (cipher, version)
+    assert tls.shared_ciphers() is not None or side == "client"
+    with pytest.raises(ssl.SSLError):
+        tls.write(b"x")
+        tls.read()
+
+
+@every_side
+async def test_private_names_that_programs_use(tls_pair, side):
+    """aiohttp, anyio, sendfile and start_tls look at these."""
+    c = await tls_pair(side=side)
+    transport = c.transport
+    assert isinstance(transport, asyncio.Transport)
+    assert transport._start_tls_compatible is True
+    assert transport._sendfile_compatible is (constants._SendfileMode.FALLBACK)
+    assert transport._protocol_paused is False
+    above = transport._ssl_protocol
+    assert above._app_transport is transport
+    assert above._app_protocol is c.protocol
+    assert above._transport.get_extra_info("socket") is c.socket
+    assert above._sslcontext is transport.get_extra_info("sslcontext")
+    while not c.protocol.count("pause"):
+        transport.write(bytes(65536))
+    assert transport._protocol_paused is True
+
+
+@every_way
+async def test_is_closing_and_is_reading(tls_pair, side):
+    c = await tls_pair(side=side)
+    assert (c.transport.is_closing(), c.transport.is_reading()) == (
+        *(False, True),
+    )
+    c.transport.close()
+    assert c.transport.is_closing() is True
+    c.peer.close()
+    await c.protocol.wait_lost()
+    assert c.transport.is_closing() is True
+
+
+@every_side
+async def test_the_ssl_object_is_asked_from_threads(tls_pair, side, in_thread):
+    """While data flows both ways: no crash, no lost byte."""
+    c = await tls_pair(side=side)
+    tls = c.transport.get_extra_info("ssl_object")
+    over = threading.Event()
+    seen = set()
+
+    def ask():
+        for _ in range(20_000):
+            seen.add((tls.version(), tls.cipher(), tls.pending() >= 0))
+            if over.is_set():
+                break
+
+    in_thread(ask)
+    in_thread(ask)
+    data = pattern(30_000)
+    try:
+        for number in range(20):
+            c.transport.write(data)
+            await c.peer.write(data)
+            assert await c.peer.read_exactly(len(data)) == data
+            await c.protocol.wait_data((number + 1) * len(data))
+    finally:
+        over.set()
+    assert c.protocol.data == data * 20
+    assert len(seen) == 1
+
+
+async def test_another_ssl_object_is_used_in_a_callback(tls_pair):
+    """A program may do TLS of its own inside data_received."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = client_context().wrap_bio(
+        incoming, outgoing, server_hostname="localhost"
+    )
+    server = server_context().wrap_bio(outgoing, incoming, server_side=True)
+
+    def step(protocol, data):
+        for end in (client, server):
+            try:
+                end.do_handshake()
+            except ssl.SSLWantReadError:
+                pass
+
+    c = await tls_pair(Recorder(data=step))
+    for number in range(6):
+        await c.peer.write(b"x")
+        await c.protocol.wait_data(number + 1)
+    assert client.version() == server.version() == "TLSv1.3"
+    await c.settle()
+
+
+def test_an_unclosed_transport_warns(loop_factory):
+    """As each transport does that nobody closed; its descriptor is freed."""
+    loop = loop_factory()
+    peers = []
+
+    async def main():
+        with listening_socket() as listener:
+            task = connect_tls(listener, asyncio.Protocol, client_context())
+            running = asyncio.get_running_loop()
+            sock, _ = await running.sock_accept(listener)
+        peer = WirePeer(sock, server_context(), True)
+        peers.append(peer)
+        await peer.handshake()
+        transport, _ = await task
+        return weakref.ref(transport)
+
+    ref = loop.run_until_complete(main())
+    loop.close()
+    del loop
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        gc.collect()
+    peers[0].close()
+    assert ref() is None
+    texts = [str(w.message) for w in caught if w.category is ResourceWarning]
+    assert any(text.startswith("unclosed transport <") for text in texts)
+
+
+def test_a_closed_connection_is_freed(loop_factory):
+    """Transport, protocol and SSLObject are gone with the last reference."""
+    loop = loop_factory()
+
+    async def main():
+        with listening_socket() as listener:
+            task = connect_tls(listener, Recorder, client_context())
+            sock, _ = await loop.sock_accept(listener)
+        peer = WirePeer(sock, server_context(), True)
+        await peer.handshake()
+        transport, protocol = await task
+        tls = transport.get_extra_info("ssl_object")
+        refs = [weakref.ref(transport), weakref.ref(protocol)]
+        refs.append(weakref.ref(tls))
+        transport.write(b"x" * 100_000)
+        await peer.read_exactly(100_000)
+        transport.close()
+        assert await peer.read() == b""
+        peer.close()
+        await protocol.wait_lost()
+        await turns(3)
+        return refs
+
+    refs = loop.run_until_complete(main())
+    gc.collect()
+    assert [ref() for ref in refs] == [None] * 3
+    loop.close()
+
+
+def test_a_failed_handshake_is_freed(loop_factory):
+    """Neither the protocol nor the context is kept by the error."""
+    loop = loop_factory()
+    refs = []
+
+    async def main():
+        context = client_context()
+        refs.append(weakref.ref(context))
+        with listening_socket() as listener:
+
+            def make():
+                protocol = Recorder()
+                refs.append(weakref.ref(protocol))
+                return protocol
+
+            task = connect_tls(listener, make, context)
+            sock, _ = await loop.sock_accept(listener)
+        await loop.sock_sendall(sock, b"not TLS at all, and long enough")
+        try:
+            await task
+        except ssl.SSLError:
+            pass
+        sock.close()
+        await turns(5)
+
+    loop.run_until_complete(main())
+    gc.collect()
+    assert [ref() for ref in refs] == [None] * 2
+    loop.close()

@@ -1,0 +1,453 @@
+"""start_tls: a plain connection becomes a TLS one in mid-stream."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+
+import pytest
+from net_helpers import (
+    PY313,
+    BufferedRecorder,
+    Recorder,
+    client_context,
+    digest,
+    pattern,
+    server_context,
+    tcp_socketpair,
+    turns,
+)
+from tls_ends import HANDSHAKE, PlainPeer, WirePeer, contexts, every_version
+
+UPGRADES = ("start-tls-client", "start-tls-server")
+every_upgrade = pytest.mark.parametrize("side", UPGRADES)
+every_kind = pytest.mark.parametrize("make", [Recorder, BufferedRecorder])
+
+
+async def plain(loop, protocol):
+    """A plain transport with its peer's socket."""
+    a, b = tcp_socketpair()
+    a.setblocking(False)
+    transport, _ = await loop.create_connection(lambda: protocol, sock=a)
+    return transport, b
+
+
+def upgrading(loop, transport, protocol, side, **options):
+    """The task of start_tls."""
+    near, _ = contexts(side)
+    server_side = side == "start-tls-server"
+    if not server_side:
+        options.setdefault("server_hostname", "localhost")
+    return loop.create_task(
+        loop.start_tls(
+            transport, protocol, near, server_side=server_side, **options
+        )
+    )
+
+
+def wire_peer(sock, side, context=None):
+    _, far = contexts(side)
+    return WirePeer(sock, context or far, side == "start-tls-client")
+
+
+@every_upgrade
+@every_version
+async def test_the_plain_text_comes_before(run, loop, side, version):
+    """connection_made is called once, when the connection was plain."""
+    protocol = Recorder()
+    transport, sock = await plain(loop, protocol)
+    peer = wire_peer(sock, side, contexts(side, version)[1])
+    transport.write(b"STARTTLS")
+    assert await peer.recv() == b"STARTTLS"
+    await peer.send(b"OK")
+    assert await protocol.wait_data(2) == b"OK"
+    task = upgrading(loop, transport, protocol, side)
+    await peer.handshake()
+    secure = await task
+    assert secure is not transport
+    assert secure.get_protocol() is protocol
+    assert protocol.transport is transport
+    secure.write(b"secret")
+    assert await peer.read_exactly(6) == b"secret"
+    await peer.write(b"answer")
+    assert await protocol.wait_data(8) == b"OKanswer"
+    secure.close()
+    assert await peer.read() == b""
+    peer.close()
+    assert await protocol.wait_lost() is None
+    assert protocol.names == ["made", "data", "eof", "lost"]
+    protocol.check()
+
+
+@every_upgrade
+async def test_what_was_written_before_leaves_first(run, loop, side):
+    """Also what still waits: start_tls does not overtake it."""
+    protocol = Recorder()
+    transport, sock = await plain(loop, protocol)
+    data = pattern(3_000_000)
+    transport.write(data)
+    task = upgrading(loop, transport, protocol, side)
+    peer = wire_peer(sock, side)
+    assert digest(await peer.recv_exactly(len(data))) == digest(data)
+    await peer.handshake()
+    secure = await task
+    secure.write(b"behind")
+    assert await peer.read_exactly(6) == b"behind"
+    secure.abort()
+    await protocol.wait_lost()
+    peer.close()
+
+
+@every_upgrade
+async def test_a_peer_that_is_faster(run, loop, side):
+    """Its first flight came before start_tls was called, while paused."""
+    if side == "start-tls-client":
+        pytest.skip("a client has the first word")
+    protocol = Recorder()
+    transport, sock = await plain(loop, protocol)
+    transport.pause_reading()
+    peer = wire_peer(sock, side)
+    with contextlib.suppress(ssl.SSLWantReadError):
+        peer.tls.do_handshake()
+    await peer.flush()
+    await turns(10)
+    task = upgrading(loop, transport, protocol, side)
+    await peer.handshake()
+    secure = await task
+    await peer.write(b"data")
+    assert await protocol.wait_data(4) == b"data"
+    secure.abort()
+    await protocol.wait_lost()
+    peer.close()
+
+
+async def test_the_hello_arrives_in_the_turn_of_start_tls(run, loop):
+    """An event of the plain transport is due when the protocol changes."""
+    for count in range(6):
+        protocol = Recorder()
+        transport, sock = await plain(loop, protocol)
+        await turns(count)
+        peer = wire_peer(sock, "start-tls-server")
+        with contextlib.suppress(ssl.SSLWantReadError):
+            peer.tls.do_handshake()
+        # No turn is between the two.
+        sock.send(peer.outgoing.read())
+        task = upgrading(loop, transport, protocol, "start-tls-server")
+        await peer.handshake()
+        secure = await task
+        assert protocol.data == b""
+        secure.abort()
+        await protocol.wait_lost()
+        peer.close()
+
+
+async def test_start_tls_right_after_the_request(run, loop):
+    """Called by the task that data_received woke, as most programs do."""
+    asked = loop.create_future()
+    protocol = Recorder(data=lambda p, data: asked.set_result(data))
+    transport, sock = await plain(loop, protocol)
+    peer = wire_peer(sock, "start-tls-server")
+
+    async def serve():
+        assert await asked == b"STARTTLS"
+        protocol._hooks.clear()
+        return await upgrading(loop, transport, protocol, "start-tls-server")
+
+    task = loop.create_task(serve())
+    await turns(2)
+    await peer.send(b"STARTTLS")
+    await asked
+    await peer.handshake()
+    secure = await task
+    await peer.write(b"data")
+    assert await protocol.wait_data(12) == b"STARTTLSdata"
+    secure.abort()
+    await protocol.wait_lost()
+    peer.close()
+
+
+@every_upgrade
+@every_kind
+async def test_each_kind_of_protocol(run, loop, side, make):
+    """What a BufferedProtocol got as plain text, it gets as TLS too."""
+    protocol = make()
+    transport, sock = await plain(loop, protocol)
+    peer = wire_peer(sock, side)
+    await peer.send(b"plain")
+    await protocol.wait_data(5)
+    task = upgrading(loop, transport, protocol, side)
+    await peer.handshake()
+    secure = await task
+    await peer.write(b"tls")
+    assert await protocol.wait_data(8) == b"plaintls"
+    secure.write(b"back")
+    assert await peer.read_exactly(4) == b"back"
+    secure.abort()
+    await protocol.wait_lost()
+    assert protocol.count("made") == 1
+    protocol.check()
+    peer.close()
+
+
+@every_upgrade
+async def test_data_in_the_last_flight_is_delivered(run, loop, side):
+    """It may come before start_tls returns, as in asyncio."""
+    protocol = Recorder()
+    transport, sock = await plain(loop, protocol)
+    version = "1.2" if side == "start-tls-client" else "1.3"
+    peer = wire_peer(sock, side, contexts(side, version)[1])
+    task = upgrading(loop, transport, protocol, side)
+    while True:
+        try:
+            peer.tls.do_handshake()
+        except ssl.SSLWantReadError:
+            await peer.flush()
+            await peer._pull()
+        else:
+            break
+    await peer.send(peer.outgoing.read() + peer.seal(b"early"))
+    secure = await task
+    assert protocol.data == b"early"
+    secure.abort()
+    await protocol.wait_lost()
+    peer.close()
+
+
+@every_upgrade
+async def test_a_handshake_that_fails_closes_the_plain_transport(
+    run, loop, side, reports
+):
+    protocol = Recorder()
+    transport, sock = await plain(loop, protocol)
+    peer = PlainPeer(sock)
+    task = upgrading(loop, transport, protocol, side)
+    await peer.send(b"not TLS at all, and long enough to see that")
+    with pytest.raises(ssl.SSLError):
+        await task
+    await peer.expect_end()
+    assert transport.is_closing()
+    peer.close()
+    await turns(5)
+    assert reports == []
+
+
+@every_upgrade
+@pytest.mark.parametrize("after", [0, 1, 2, 5, None])
+async def test_a_cancelled_start_tls_closes(run, loop, side, after, reports):
+    """At each stage; None: in the middle of the handshake."""
+    protocol = Recorder()
+    transport, sock = await plain(loop, protocol)
+    peer = wire_peer(sock, side)
+    task = upgrading(loop, transport, protocol, side)
+    if after is None:
+        if side == "start-tls-client":
+            await peer._pull()
+        with contextlib.suppress(ssl.SSLWantReadError):
+            peer.tls.do_handshake()
+        await peer.flush()
+        if side == "start-tls-server":
+            await peer._pull()
+    else:
+        await turns(after)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    if after == 0:
+        # It had not begun: the connection is plain, and good.
+        transport.write(b"plain")
+        assert await peer.recv() == b"plain"
+        transport.close()
+    await peer.expect_end()
+    peer.close()
+    await turns(5)
+    assert transport.is_closing()
+    assert reports == []
+
+
+@every_upgrade
+async def test_timeouts_have_asyncios_texts(run, loop, side, reports):
+    protocol = Recorder()
+    transport, sock = await plain(loop, protocol)
+    peer = PlainPeer(sock)
+    with pytest.raises(ConnectionAbortedError) as caught:
+        await upgrading(
+            loop, transport, protocol, side, ssl_handshake_timeout=0.02
+        )
+    assert str(caught.value) == (
+        "SSL handshake is taking longer than 0.02 seconds: "
+        "aborting the connection"
+    )
+    await peer.expect_end()
+    peer.close()
+    await turns(5)
+    assert reports == []
+
+
+@pytest.mark.parametrize("context", [None, True, object(), ssl])
+async def test_a_context_that_is_none(run, loop, context):
+    """It is refused before the connection is touched."""
+    protocol = Recorder()
+    transport, sock = await plain(loop, protocol)
+    with pytest.raises(TypeError) as caught:
+        await loop.start_tls(transport, protocol, context)
+    assert str(caught.value) == (
+        "sslcontext is expected to be an instance of ssl.SSLContext, "
+        f"got {context!r}"
+    )
+    peer = PlainPeer(sock)
+    transport.write(b"plain")
+    assert await peer.recv() == b"plain"
+    transport.abort()
+    await protocol.wait_lost()
+    peer.close()
+
+
+async def test_a_transport_that_cannot(run, loop):
+    transport = asyncio.Transport()
+    with pytest.raises(TypeError) as caught:
+        await loop.start_tls(transport, Recorder(), client_context())
+    assert str(caught.value) == (
+        f"transport {transport!r} is not supported by start_tls()"
+    )
+
+
+class Layered(WirePeer):
+    """A peer whose wire is another peer's TLS."""
+
+    def __init__(self, below, context, server_side):
+        super().__init__(below.sock, context, server_side)
+        self.below = below
+
+    async def send(self, data):
+        await self.below.write(data)
+
+    async def recv(self, size=65536):
+        return await self.below.read(size)
+
+
+@pytest.mark.parametrize("side", ["client", "server"])
+@every_kind
+async def test_tls_in_tls(tls_pair, loop, side, make):
+    """Inside and outside each have a handshake, records and an end."""
+    protocol = make()
+    c = await tls_pair(protocol, side=side)
+    outer = c.transport
+    task = upgrading(loop, outer, protocol, f"start-tls-{side}")
+    _, far = contexts(side)
+    peer = Layered(c.peer, far, side == "client")
+    await peer.handshake()
+    inner = await task
+    assert inner is not outer
+    assert inner.get_extra_info("ssl_object") is not (
+        outer.get_extra_info("ssl_object")
+    )
+    assert inner.get_extra_info("peername") == (
+        outer.get_extra_info("peername")
+    )
+    data = pattern(300_000)
+    inner.write(data)
+    assert digest(await peer.read_exactly(len(data))) == digest(data)
+    await peer.write(data)
+    await protocol.wait_data(len(data))
+    assert digest(protocol.data) == digest(data)
+    inner.close()
+    assert await peer.read() == b""
+    await peer.close_notify()
+    assert await c.peer.read() == b""
+    await c.peer.close_notify()
+    assert await protocol.wait_lost() is None
+    assert protocol.names == ["made", "data", "eof", "lost"]
+
+
+@pytest.mark.parametrize("side", ["client", "server"])
+async def test_tls_in_tls_is_aborted(tls_pair, loop, side):
+    protocol = Recorder()
+    c = await tls_pair(protocol, side=side)
+    task = upgrading(loop, c.transport, protocol, f"start-tls-{side}")
+    _, far = contexts(side)
+    peer = Layered(c.peer, far, side == "client")
+    await peer.handshake()
+    inner = await task
+    inner.abort()
+    assert await protocol.wait_lost() is None
+    await c.peer.expect_end()
+
+
+@pytest.mark.skipif(
+    not PY313, reason="asyncio's TLS cannot be closed by force before 3.13"
+)
+@pytest.mark.parametrize("side", ["client", "server"])
+async def test_the_inner_handshake_fails(tls_pair, loop, side, reports):
+    """The outer connection ends with it."""
+    protocol = Recorder()
+    c = await tls_pair(protocol, side=side)
+    outer = c.transport
+    task = upgrading(loop, outer, protocol, f"start-tls-{side}")
+    await c.peer.write(b"not TLS at all, and long enough to see that")
+    with pytest.raises(ssl.SSLError):
+        await task
+    assert outer.is_closing()
+    await c.peer.expect_end()
+    c.peer.close()
+    assert isinstance(await protocol.wait_lost(), ssl.SSLError)
+    assert protocol.names == ["made", "lost"]
+    assert reports == []
+
+
+@pytest.mark.parametrize("server", [False, True])
+async def test_streams(run, loop, server):
+    """StreamWriter.start_tls: the same reader, and what follows it."""
+    a, b = tcp_socketpair()
+    a.setblocking(False)
+    if server:
+        ready = loop.create_future()
+        reader = asyncio.StreamReader()
+        protocol = asyncio.StreamReaderProtocol(
+            reader, lambda r, w: ready.set_result(w)
+        )
+        await loop.connect_accepted_socket(lambda: protocol, a)
+        writer = await ready
+    else:
+        reader, writer = await asyncio.open_connection(sock=a)
+    side = "start-tls-server" if server else "start-tls-client"
+    peer = wire_peer(b, side)
+    await peer.send(b"plain\n")
+    assert await reader.readline() == b"plain\n"
+    context = server_context() if server else client_context()
+    hostname = None if server else "localhost"
+    task = loop.create_task(
+        writer.start_tls(context, server_hostname=hostname)
+    )
+    await peer.handshake()
+    await task
+    assert writer.get_extra_info("ssl_object").version() == "TLSv1.3"
+    assert writer.transport.get_extra_info("sslcontext") is context
+    writer.writelines([b"one\n", b"two\n"])
+    await writer.drain()
+    assert await peer.read_exactly(8) == b"one\ntwo\n"
+    await peer.send(peer.seal(b"three\nfour\n") + peer.seal_close())
+    assert await reader.readline() == b"three\n"
+    assert await reader.read() == b"four\n"
+    assert reader.at_eof()
+    assert await peer.read() == b""
+    peer.close()
+    writer.close()
+    await writer.wait_closed()
+
+
+async def test_a_stream_that_fails_to_upgrade(run, loop):
+    a, b = tcp_socketpair()
+    a.setblocking(False)
+    reader, writer = await asyncio.open_connection(sock=a)
+    peer = PlainPeer(b)
+    task = loop.create_task(
+        writer.start_tls(client_context(), server_hostname="localhost")
+    )
+    assert (await peer.recv())[0] == HANDSHAKE
+    await peer.send(b"not TLS at all, and long enough to see that")
+    with pytest.raises(ssl.SSLError):
+        await task
+    peer.close()
+    writer.close()
+    await turns(3)
