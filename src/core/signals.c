@@ -255,7 +255,7 @@ on_signal(void *owner, FlWatch *watch, int events)
         }
     }
     /* It is there still: a loop cannot be closed in its own turn. */
-    (void)fl_watch_rearm(watch);
+    fl_watch_rearm(watch);
     if (exc != NULL) {
         PyErr_SetRaisedException(exc);
     }

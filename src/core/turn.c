@@ -113,7 +113,7 @@ poll_blocking(FlLoop *loop, int64_t timeout_ns)
     atomic_store(&poller->sleeping, 1);
     /* A time() of the program's may have let another thread push. */
     if (fl_ready_count(&loop->ready) > 0 || atomic_load(&loop->inbox.filled)
-        || atomic_load(&poller->has_changed))
+        || atomic_load(&poller->has_changed) || fl_watch_is_noted(poller))
     {
         timeout_ns = 0;
     }

@@ -196,18 +196,26 @@ tag_of(const FlWatch *watch)
 
 /* After an event: arm what is registered.  A number that is another file's by
    now is not registered, and stays silent as in asyncio. */
-static int
+static void
 shared_arm_again(FlWatch *watch)
 {
+    FlPoller *poller = watch->poller;
     FlNumber *number = number_of(watch);
-    int code = fl_poller_leave_parent(watch->poller);
-    if (code < 0 || !number->registered) {
-        return code;
+    int code = fl_poller_leave_parent(poller);
+    if (code == 0 && !number->registered) {
+        return;
     }
-    code = fl_fd_set_change(&watch->poller->set, watch->fd, watch->wanted,
-                            tag_of(watch));
-    number->registered = watch->armed = code == 0;
-    return code == -ENOENT || code == -EBADF ? 0 : code;
+    if (code == 0) {
+        code = fl_fd_set_change(&poller->set, watch->fd, watch->wanted,
+                                tag_of(watch));
+        watch->armed = code == 0;
+    }
+    if (code == -ENOENT || code == -EBADF) {
+        number->registered = false;
+    }
+    else if (code < 0 && fl_list_is_empty(&watch->fired_link)) {
+        fl_list_append(&poller->shared_fired, &watch->fired_link);
+    }
 }
 
 /* Register what is wanted; what is ready already fires at once. */
@@ -223,6 +231,9 @@ shared_arm(FlWatch *watch)
     code = -ENOENT;
     if (number->registered) {
         code = fl_fd_set_change(set, watch->fd, watch->wanted, tag_of(watch));
+        if (code < 0 && code != -ENOENT && code != -EBADF) {
+            return code; /* it is registered as it was */
+        }
     }
     if (code == -ENOENT) {
         /* Another file, maybe, than the one that was registered. */
@@ -273,12 +284,12 @@ note_shared(FlPoller *poller, const FlFdEvent *event)
     uint8_t fired = (uint8_t)event->events & watch->wanted;
     watch->armed = false;
     if (fired == 0 && watch->wanted != 0) {
-        (void)shared_arm_again(watch); /* another kind is wanted by now */
+        shared_arm_again(watch); /* another kind is wanted by now */
     }
     if (fired == 0) {
         return;
     }
-    if (watch->fired == 0) {
+    if (fl_list_is_empty(&watch->fired_link)) {
         fl_list_append(&poller->shared_fired, &watch->fired_link);
     }
     watch->fired |= fired;
@@ -342,16 +353,16 @@ fl_watch_set(FlWatch *watch, int wanted)
     return may_change_uv(watch) ? uv_apply(watch) : 0;
 }
 
-int
+void
 fl_watch_arm_again(FlWatch *watch)
 {
     if (!watch->shared) {
-        return uv_apply(watch);
+        (void)uv_apply(watch); /* libuv asks the system later */
+        return;
     }
     lock_numbers(watch->poller);
-    int code = shared_arm_again(watch);
+    shared_arm_again(watch);
     unlock_numbers(watch->poller);
-    return code;
 }
 
 /* Move a watch of libuv's to the set; where the set refuses it stays. */
@@ -441,6 +452,13 @@ fl_watch_pop_changed(FlPoller *poller)
     }
     uv_mutex_unlock(&poller->lock);
     return link == NULL ? NULL : FL_LIST_ENTRY(link, FlWatch, change_link);
+}
+
+bool
+fl_watch_is_noted(const FlPoller *poller)
+{
+    return !fl_list_is_empty(&poller->fired)
+           || !fl_list_is_empty(&poller->shared_fired);
 }
 
 void

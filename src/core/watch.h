@@ -65,13 +65,17 @@ int fl_watch_share(FlWatch *watch);
    noted only. */
 int fl_watch_set(FlWatch *watch, int wanted);
 
-/* After events were run: have the rest, and the next ones, reported. */
-int fl_watch_arm_again(FlWatch *watch);
+/* After events were run: have the rest, and the next ones, reported.  What the
+   system refuses is tried again after the next poll, by an event of nothing:
+   on_events gets 0, and calls this. */
+void fl_watch_arm_again(FlWatch *watch);
 
-static inline int
+static inline void
 fl_watch_rearm(FlWatch *watch)
 {
-    return watch->armed || watch->wanted == 0 ? 0 : fl_watch_arm_again(watch);
+    if (!watch->armed && watch->wanted != 0) {
+        fl_watch_arm_again(watch);
+    }
 }
 
 /* Stop, and free as soon as libuv lets go. */
@@ -86,6 +90,9 @@ void fl_watch_apply(FlWatch *watch);
 
 /* The next watch that fired, its events in watch->fired; NULL: no more. */
 FlWatch *fl_watch_pop_fired(struct FlPoller *poller);
+
+/* Whether something is noted: the next poll shall not wait. */
+bool fl_watch_is_noted(const struct FlPoller *poller);
 
 /* Note once more what was taken by fl_watch_pop_fired and not run. */
 void fl_watch_fire_again(FlWatch *watch);

@@ -147,7 +147,7 @@ on_fd(void *owner, FlWatch *watch, int events)
     Py_BEGIN_CRITICAL_SECTION(loop);
     watcher = watcher_at(loop, fd);
     if (watcher != NULL && watcher->watch == watch) {
-        (void)fl_watch_rearm(watch);
+        fl_watch_rearm(watch);
     }
     Py_END_CRITICAL_SECTION();
     return code;

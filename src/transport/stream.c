@@ -357,6 +357,7 @@ run_watch(FlLoop *loop, FlWatch *watch, int events,
 {
     FlStream *self = watch->owner;
     if (events == 0) {
+        fl_watch_rearm(watch);
         return 0;
     }
     Py_INCREF(self);
@@ -371,7 +372,7 @@ run_watch(FlLoop *loop, FlWatch *watch, int events,
         Py_DECREF(context);
     }
     if (self->watch != NULL) {
-        (void)fl_watch_rearm(self->watch);
+        fl_watch_rearm(self->watch);
     }
     Py_DECREF(self);
     return code;

@@ -31,6 +31,7 @@ CALLS = [
     ("mmap", "ENOMEM"),
     ("realloc", "ENOMEM"),
     ("epoll_ctl", "ENOSPC"),
+    ("epoll_ctl_mod", "ENOMEM"),
     ("fcntl", "EBADF"),
     ("ioctl", "EINVAL"),
     ("accept4", "EMFILE"),
@@ -127,6 +128,7 @@ def test_making_a_loop_fails(sweep, name, code):
     ("name", "code"),
     [
         ("epoll_ctl", "ENOMEM"),
+        ("epoll_ctl_mod", "ENOMEM"),
         ("send", "EAGAIN"),
         ("sendto", "EAGAIN"),
         ("recvmmsg", "ENOMEM"),
