@@ -346,7 +346,7 @@ def open_datagram(
 @final
 class SocketCall(Generic[_T]):
     @property
-    def future(self) -> Future[_T] | None: ...  # None after release()
+    def future(self) -> Future[_T]: ...  # None after release()
     def __call__(self, *args: Any, **kwargs: Any) -> None: ...
     def release(self, /) -> None: ...
 

@@ -25,6 +25,8 @@ __all__ = [
     "log_event",
     "own_socket",
     "shown_buffer",
+    "socket_family",
+    "socket_kind",
     "socket_type",
     "warn_lost",
 ]
@@ -36,6 +38,9 @@ _logger = logging.getLogger("asyncio")
 
 #: The class whose calls the C code may make in its stead.
 socket_type = socket.socket
+#: Its base's numbers, of which its own properties make enumerations.
+socket_family = socket.SocketType.__dict__["family"]
+socket_kind = socket.SocketType.__dict__["type"]
 check_ssl_socket = base_events._check_ssl_socket  # type: ignore[attr-defined]
 
 

@@ -10,20 +10,9 @@ from . import _core
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
-    from typing import Any, TypeVar
-
-    _T = TypeVar("_T")
+    from typing import Any
 
 _Call = _core.SocketCall
-
-
-async def _end(call: _core.SocketCall[_T]) -> _T:
-    """Wait for a call; however that ends, its descriptor is free then."""
-    try:
-        outcome: _T = await call.future  # type: ignore[misc]
-        return outcome
-    finally:
-        call.release()
 
 
 class SocketCalls:
@@ -40,7 +29,12 @@ class SocketCalls:
         Implements asyncio's ``loop.sock_recv()``.
         """
         call = _core.sock_recv(self, sock, n)
-        return await _end(call) if isinstance(call, _Call) else call
+        if not isinstance(call, _Call):
+            return call
+        try:
+            return await call.future
+        finally:
+            call.release()
 
     async def sock_recv_into(self, sock: socket.socket, buf: Any) -> int:
         """Receive into a writable buffer; return how many bytes.
@@ -48,7 +42,12 @@ class SocketCalls:
         Implements asyncio's ``loop.sock_recv_into()``.
         """
         call = _core.sock_recv_into(self, sock, buf)
-        return await _end(call) if isinstance(call, _Call) else call
+        if not isinstance(call, _Call):
+            return call
+        try:
+            return await call.future
+        finally:
+            call.release()
 
     async def sock_recvfrom(
         self, sock: socket.socket, bufsize: int
@@ -58,7 +57,12 @@ class SocketCalls:
         Implements asyncio's ``loop.sock_recvfrom()``.
         """
         call = _core.sock_recvfrom(self, sock, bufsize)
-        return await _end(call) if isinstance(call, _Call) else call
+        if not isinstance(call, _Call):
+            return call
+        try:
+            return await call.future
+        finally:
+            call.release()
 
     async def sock_recvfrom_into(
         self, sock: socket.socket, buf: Any, nbytes: int = 0
@@ -69,7 +73,12 @@ class SocketCalls:
         Implements asyncio's ``loop.sock_recvfrom_into()``.
         """
         call = _core.sock_recvfrom_into(self, sock, buf, nbytes or len(buf))
-        return await _end(call) if isinstance(call, _Call) else call
+        if not isinstance(call, _Call):
+            return call
+        try:
+            return await call.future
+        finally:
+            call.release()
 
     async def sock_sendall(self, sock: socket.socket, data: Any) -> None:
         """Send all of a buffer.
@@ -78,7 +87,10 @@ class SocketCalls:
         """
         call = _core.sock_sendall(self, sock, data)
         if call is not None:
-            await _end(call)
+            try:
+                await call.future
+            finally:
+                call.release()
 
     async def sock_sendto(
         self, sock: socket.socket, data: Any, address: Any
@@ -88,7 +100,12 @@ class SocketCalls:
         Implements asyncio's ``loop.sock_sendto()``.
         """
         call = _core.sock_sendto(self, sock, data, address)
-        return await _end(call) if isinstance(call, _Call) else call
+        if not isinstance(call, _Call):
+            return call
+        try:
+            return await call.future
+        finally:
+            call.release()
 
     async def sock_accept(
         self, sock: socket.socket
@@ -98,4 +115,9 @@ class SocketCalls:
         Implements asyncio's ``loop.sock_accept()``.
         """
         call = _core.sock_accept(self, sock)
-        return await _end(call) if isinstance(call, _Call) else call
+        if not isinstance(call, _Call):
+            return call
+        try:
+            return await call.future
+        finally:
+            call.release()

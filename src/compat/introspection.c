@@ -145,16 +145,46 @@ scheduled_handles(PyObject *module, PyObject *object)
     return tuple_of_steal(list, code);
 }
 
+/* The handle that stands in a slot, or one made for the call that does. */
+static PyObject *
+shown_handle(FlLoop *loop, PyObject *waiting)
+{
+    if (waiting == NULL) {
+        Py_RETURN_NONE;
+    }
+    if (Py_TYPE(waiting) != loop->state->socket_call_type) {
+        return Py_NewRef(waiting);
+    }
+    PyObject *context = PyContext_CopyCurrent();
+    PyObject *handle = NULL;
+    if (context != NULL) {
+        handle = (PyObject *)fl_handle_new_filled(loop, waiting,
+                                                  loop->state->empty_tuple,
+                                                  context);
+        Py_DECREF(context);
+    }
+    return handle;
+}
+
 static int
-append_watcher(const FlFdWatcher *watcher, PyObject *list)
+append_watcher(FlLoop *loop, const FlFdWatcher *watcher, PyObject *list)
 {
     const FlFdRefs *refs = &watcher->refs;
+    if (fl_fd_watcher_wanted(watcher) == 0) {
+        return 0; /* kept, and nobody waits */
+    }
+    PyObject *reader = shown_handle(loop, refs->reader);
+    PyObject *writer =
+        reader == NULL ? NULL : shown_handle(loop, refs->writer);
     PyObject *row =
-        Py_BuildValue("iOOO", watcher->watch->fd,
-                      refs->object == NULL ? Py_None : refs->object,
-                      refs->reader == NULL ? Py_None : refs->reader,
-                      refs->writer == NULL ? Py_None : refs->writer);
+        writer == NULL
+            ? NULL
+            : Py_BuildValue("iOOO", watcher->watch->fd,
+                            refs->object == NULL ? Py_None : refs->object,
+                            reader, writer);
     int code = row == NULL ? -1 : PyList_Append(list, row);
+    Py_XDECREF(reader);
+    Py_XDECREF(writer);
     Py_XDECREF(row);
     return code;
 }
@@ -181,7 +211,8 @@ watched(PyObject *module, PyObject *object)
     for (FlList *link = loop->fd_watchers.next;
          code == 0 && link != &loop->fd_watchers; link = link->next)
     {
-        code = append_watcher(FL_LIST_ENTRY(link, FlFdWatcher, link), list);
+        code =
+            append_watcher(loop, FL_LIST_ENTRY(link, FlFdWatcher, link), list);
     }
     if (collects) {
         PyGC_Enable();

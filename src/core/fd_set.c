@@ -17,30 +17,41 @@ fl_fd_set_open(FlFdSet *set)
     return set->fd < 0 ? -errno : 0;
 }
 
+#define LASTING (EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLPRI)
+
 static int
-control(FlFdSet *set, int operation, int fd, int wanted, uint64_t tag)
+control(FlFdSet *set, int operation, int fd, uint32_t events, uint64_t tag)
 {
-    struct epoll_event event = {.data.u64 = tag};
-    event.events = EPOLLONESHOT;
-    if (wanted & FL_READABLE) {
-        event.events |= EPOLLIN;
-    }
-    if (wanted & FL_WRITABLE) {
-        event.events |= EPOLLOUT;
-    }
+    struct epoll_event event = {.events = events, .data.u64 = tag};
     return epoll_ctl(set->fd, operation, fd, &event) < 0 ? -errno : 0;
+}
+
+static uint32_t
+once(int wanted)
+{
+    return EPOLLONESHOT | (wanted & FL_READABLE ? (uint32_t)EPOLLIN : 0)
+           | (wanted & FL_WRITABLE ? (uint32_t)EPOLLOUT : 0);
 }
 
 int
 fl_fd_set_add(FlFdSet *set, int fd, int wanted, uint64_t tag)
 {
-    return control(set, EPOLL_CTL_ADD, fd, wanted, tag);
+    return control(set, EPOLL_CTL_ADD, fd, once(wanted), tag);
 }
 
 int
 fl_fd_set_change(FlFdSet *set, int fd, int wanted, uint64_t tag)
 {
-    return control(set, EPOLL_CTL_MOD, fd, wanted, tag);
+    return control(set, EPOLL_CTL_MOD, fd, once(wanted), tag);
+}
+
+int
+fl_fd_set_keep(FlFdSet *set, int fd, uint64_t tag)
+{
+    uint32_t events = EPOLLET | EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI;
+    int code = control(set, EPOLL_CTL_ADD, fd, events, tag);
+    return code != -EEXIST ? code
+                           : control(set, EPOLL_CTL_MOD, fd, events, tag);
 }
 
 void
@@ -63,7 +74,8 @@ fl_fd_set_take(FlFdSet *set, FlFdEvent *events)
         /* As in selectors: an end or an error is an event of both kinds. */
         event->events =
             (bits & ~(uint32_t)EPOLLOUT ? FL_READABLE : 0)
-            | (bits & (EPOLLOUT | EPOLLERR | EPOLLHUP) ? FL_WRITABLE : 0);
+            | (bits & (EPOLLOUT | EPOLLERR | EPOLLHUP) ? FL_WRITABLE : 0)
+            | (bits & LASTING ? FL_LASTING : 0);
     }
     return count < 0 ? 0 : count; /* the next poll asks again */
 }
@@ -110,6 +122,15 @@ fl_fd_set_change(FlFdSet *set, int fd, int wanted, uint64_t tag)
     return fl_fd_set_add(set, fd, wanted, tag);
 }
 
+int
+fl_fd_set_keep(FlFdSet *set, int fd, uint64_t tag)
+{
+    (void)set;
+    (void)fd;
+    (void)tag;
+    return -ENOTSUP;
+}
+
 void
 fl_fd_set_remove(FlFdSet *set, int fd)
 {
@@ -146,6 +167,24 @@ fl_fd_set_renew(FlFdSet *set)
     }
     fl_fd_set_close(set);
     set->fd = code < 0 ? -1 : number;
+    return code;
+}
+
+int
+fl_fd_set_replace(FlFdSet *set)
+{
+    FlFdSet new;
+    int code = fl_fd_set_open(&new);
+    if (code < 0) {
+        return code;
+    }
+    if (dup2(new.fd, set->fd) < 0) {
+        code = -errno;
+    }
+    else {
+        (void)fcntl(set->fd, F_SETFD, FD_CLOEXEC); /* it is ours: it can */
+    }
+    fl_fd_set_close(&new);
     return code;
 }
 

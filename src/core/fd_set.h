@@ -6,7 +6,8 @@
    events.  Here a registration carries a tag that the caller compares, it
    fires once and is then armed anew, and what the system refuses is an error
    code.  So a registration that is left behind can fire once at most and is
-   told from others by its tag.
+   told from others by its tag.  A kept one is edge-triggered: left behind, it
+   fires with what comes for its file, until the set is renewed.
 
    Any thread may call, also while another waits for the set.  Errors are
    negative errnos. */
@@ -19,6 +20,10 @@
 #define FL_READABLE 1
 #define FL_WRITABLE 2
 
+/* Of an event that was taken: what it tells of lasts (an end, an error, urgent
+   data), so that one read does not end it. */
+#define FL_LASTING 8
+
 typedef struct {
     int fd; /* readable while events wait; -1: closed */
 } FlFdSet;
@@ -28,7 +33,7 @@ typedef struct {
 
 typedef struct {
     uint64_t tag;
-    int events; /* FL_READABLE | FL_WRITABLE */
+    int events; /* FL_READABLE | FL_WRITABLE | FL_LASTING */
 } FlFdEvent;
 
 int fl_fd_set_open(FlFdSet *set);
@@ -37,12 +42,21 @@ void fl_fd_set_close(FlFdSet *set);
 /* In the child of a fork: an empty set of its own, under the same number. */
 int fl_fd_set_renew(FlFdSet *set);
 
+/* An empty set, under the same number, in place of this one, which stays where
+   that fails. */
+int fl_fd_set_replace(FlFdSet *set);
+
 /* Register a descriptor.  -EEXIST: its number and file are registered. */
 int fl_fd_set_add(FlFdSet *set, int fd, int wanted, uint64_t tag);
 
 /* Change and arm a registration; what is ready already fires.  -ENOENT: the
    file that has this number now is not registered. */
 int fl_fd_set_change(FlFdSet *set, int fd, int wanted, uint64_t tag);
+
+/* Register a descriptor, or change its registration, so that it fires for both
+   kinds whenever something new happens, and stays armed.  What is ready
+   already fires.  -ENOTSUP where there is no epoll. */
+int fl_fd_set_keep(FlFdSet *set, int fd, uint64_t tag);
 
 /* End a registration; nothing happens where there is none. */
 void fl_fd_set_remove(FlFdSet *set, int fd);

@@ -47,16 +47,24 @@ typedef struct {
 
 /* What a watched descriptor keeps alive. */
 typedef struct {
-    PyObject *reader; /* FlHandle or NULL */
+    PyObject *reader; /* FlHandle, FlFdCall or NULL */
     PyObject *writer;
     PyObject *object; /* as it was given, NULL for a number */
 } FlFdRefs;
+
+/* What a SocketCall begins with: it stands in a watcher's place for a handle.
+   run returns 0, or -1 with an exception set. */
+typedef struct {
+    PyObject_HEAD
+    int (*run)(PyObject *self);
+} FlFdCall;
 
 /* A descriptor that the program watches with add_reader or add_writer. */
 typedef struct {
     FlList link; /* in loop->fd_watchers while registered */
     FlWatch *watch;
     FlFdRefs refs;
+    PyObject *kept_for; /* of a kept watch: a weak reference to its socket */
 } FlFdWatcher;
 
 /* Who uses a descriptor number. */
@@ -107,6 +115,7 @@ typedef struct FlLoop {
     bool now_fresh;      /* see turn.c, invariant 4 */
     bool tracks_origin;  /* this run turned coroutine origins on */
     int64_t polled_ns;   /* coarse time of the last poll */
+    int64_t checked_ns;  /* likewise, of the last fl_watch_check_kept */
     uint64_t dispatch;   /* counts entries run: names "this callback" */
     /* whose writes are held until the running callback returns, or NULL */
     FlHolder *FL_ATOMIC holder;

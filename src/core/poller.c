@@ -281,6 +281,18 @@ fl_poller_leave_parent_now(FlPoller *poller)
 }
 
 void
+fl_poller_renew_set(FlPoller *poller)
+{
+    if (fl_fd_set_replace(&poller->set) < 0) {
+        return; /* the old one tells what it told, and more */
+    }
+    /* libuv still has the old one's registration under the number. */
+    (void)uv_poll_stop(&poller->set_poll);
+    (void)uv_poll_start(&poller->set_poll, UV_READABLE, on_set);
+    fl_watch_register_again(poller);
+}
+
+void
 fl_poller_close_own(FlPoller *poller)
 {
     FlWatch **watches[] = {&poller->timerfd_watch, &poller->signal_watch};

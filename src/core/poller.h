@@ -44,6 +44,8 @@ struct FlPoller {
     uint32_t last_generation;
     bool set_fired;          /* the set has events to take */
     atomic_bool watch_began; /* a shared watch was set since the last poll */
+    bool unsure;             /* a kept watch is */
+    unsigned strays;         /* events of registrations left behind */
     FlList fired;            /* watches of libuv's */
     FlList shared_fired;
     uv_mutex_t lock; /* of `changed` */
@@ -86,6 +88,10 @@ fl_poller_leave_parent(FlPoller *poller)
     return fl_poller_is_parents(poller) ? fl_poller_leave_parent_now(poller)
                                         : 0;
 }
+
+/* Be rid of registrations that were left behind in the set: have a new one.
+   Where that fails the old one stays.  Not inside a poll. */
+void fl_poller_renew_set(FlPoller *poller);
 
 /* Close the timerfd and the signal pipe, which are made again when needed. */
 void fl_poller_close_own(FlPoller *poller);

@@ -35,6 +35,9 @@
 
 #define MAX_SKIPS 32
 
+/* How often kept watches that wait are armed anew: each once. */
+#define CHECK_KEPT_NS FL_NS_PER_S
+
 /* --- the time ------------------------------------------------------------ */
 
 /* What the program's time() says.  0 or -1. */
@@ -110,6 +113,9 @@ static void
 poll_blocking(FlLoop *loop, int64_t timeout_ns)
 {
     FlPoller *poller = loop->poller;
+    if (poller->unsure && (timeout_ns < 0 || timeout_ns > CHECK_KEPT_NS)) {
+        timeout_ns = CHECK_KEPT_NS;
+    }
     atomic_store(&poller->sleeping, 1);
     /* A time() of the program's may have let another thread push. */
     if (fl_ready_count(&loop->ready) > 0 || atomic_load(&loop->inbox.filled)
@@ -151,6 +157,12 @@ poll(FlLoop *loop, int64_t timeout_ns)
     }
     loop->skips_left = loop->skip_allowance;
     loop->polled_ns = fl_clock_coarse_ns();
+    if (loop->poller->unsure
+        && loop->polled_ns - loop->checked_ns >= CHECK_KEPT_NS)
+    {
+        loop->checked_ns = loop->polled_ns;
+        fl_watch_check_kept(loop->poller);
+    }
 }
 
 static bool

@@ -22,6 +22,11 @@
 #include <errno.h>
 #include <stdlib.h>
 
+/* Of a kept watch, in a row; then its registration ends. */
+#define MOST_UNASKED 16
+/* Events of registrations that were left behind; then the set is renewed. */
+#define MOST_STRAYS  256
+
 static void
 on_poll(uv_poll_t *uv, int status, int uv_events)
 {
@@ -247,9 +252,27 @@ shared_arm(FlWatch *watch)
     return code;
 }
 
+/* Register the number's present file, edge-triggered. */
+static int
+shared_keep(FlWatch *watch)
+{
+    int code = fl_poller_leave_parent(watch->poller);
+    if (code < 0) {
+        return code;
+    }
+    watch->generation = ++watch->poller->last_generation;
+    code = fl_fd_set_keep(&watch->poller->set, watch->fd, tag_of(watch));
+    number_of(watch)->registered = watch->armed = watch->kept = code == 0;
+    watch->ready = FL_READABLE | FL_WRITABLE;
+    watch->lasting = watch->unsure = watch->checking = false;
+    watch->unasked = 0;
+    return code;
+}
+
 static int
 shared_apply(FlWatch *watch)
 {
+    watch->kept = watch->unsure = watch->checking = false;
     watch->fired &= watch->wanted;
     if (watch->fired == 0) {
         fl_list_remove(&watch->fired_link);
@@ -273,18 +296,37 @@ shared_apply(FlWatch *watch)
 }
 
 static void
+note_kept(FlWatch *watch, int events)
+{
+    watch->ready |= (uint8_t)(events & (FL_READABLE | FL_WRITABLE));
+    watch->lasting |= (events & FL_LASTING) != 0;
+    watch->checking &= (events & watch->wanted) == 0;
+    if (watch->wanted == 0 && ++watch->unasked == MOST_UNASKED) {
+        /* The loop wakes for what nobody waits for: that ends. */
+        watch->generation = ++watch->poller->last_generation;
+        (void)shared_apply(watch);
+    }
+}
+
+static void
 note_shared(FlPoller *poller, const FlFdEvent *event)
 {
     uint32_t fd = (uint32_t)event->tag;
     FlWatch *watch =
         fd < (uint32_t)poller->numbers_size ? poller->numbers[fd].watch : NULL;
     if (watch == NULL || watch->generation != (uint32_t)(event->tag >> 32)) {
+        poller->strays++;
         return; /* of a registration that was left behind */
     }
     uint8_t fired = (uint8_t)event->events & watch->wanted;
-    watch->armed = false;
-    if (fired == 0 && watch->wanted != 0) {
-        shared_arm_again(watch); /* another kind is wanted by now */
+    if (watch->kept) {
+        note_kept(watch, event->events);
+    }
+    else {
+        watch->armed = false;
+        if (fired == 0 && watch->wanted != 0) {
+            shared_arm_again(watch); /* another kind is wanted by now */
+        }
     }
     if (fired == 0) {
         return;
@@ -307,6 +349,10 @@ fl_watch_collect_shared(FlPoller *poller)
     unlock_numbers(poller);
     /* With more to come the set stays readable: the next poll sees it. */
     poller->set_fired = false;
+    if (FL_HAVE_GIL && FL_UNLIKELY(poller->strays > MOST_STRAYS)) {
+        poller->strays = 0;
+        fl_poller_renew_set(poller);
+    }
 }
 
 /* --- both ---------------------------------------------------------------- */
@@ -351,6 +397,39 @@ fl_watch_set(FlWatch *watch, int wanted)
         return code;
     }
     return may_change_uv(watch) ? uv_apply(watch) : 0;
+}
+
+int
+fl_watch_keep(FlWatch *watch)
+{
+    lock_numbers(watch->poller);
+    int code = shared_keep(watch);
+    unlock_numbers(watch->poller);
+    return code;
+}
+
+void
+fl_watch_want(FlWatch *watch, int wanted)
+{
+    FlPoller *poller = watch->poller;
+    watch->wanted = (uint8_t)wanted;
+    if (wanted != 0) {
+        watch->unasked = 0;
+        watch->unsure = poller->unsure = true;
+        watch->checking = false;
+        atomic_store_explicit(&poller->watch_began, true,
+                              memory_order_relaxed);
+    }
+}
+
+void
+fl_watch_not_ready(FlWatch *watch, int event)
+{
+    watch->ready &= (uint8_t)~event;
+    if (!watch->checking) {
+        watch->unsure = watch->poller->unsure = true;
+    }
+    watch->checking = false;
 }
 
 void
@@ -480,13 +559,42 @@ fl_watch_pop_fired(FlPoller *poller)
 }
 
 void
+fl_watch_check_kept(FlPoller *poller)
+{
+    poller->unsure = false;
+    for (int fd = 0; fd < poller->numbers_size; fd++) {
+        FlWatch *watch = poller->numbers[fd].watch;
+        if (watch == NULL || !watch->unsure) {
+            continue;
+        }
+        watch->unsure = false;
+        if (watch->wanted == 0) {
+            continue;
+        }
+        int code = shared_keep(watch);
+        watch->checking = true;
+        if (code < 0 && code != -EBADF) { /* closed: it never fires */
+            watch->unsure = poller->unsure = true;
+        }
+        watch->fired |= watch->wanted;
+        if (fl_list_is_empty(&watch->fired_link)) {
+            fl_list_append(&poller->shared_fired, &watch->fired_link);
+        }
+    }
+}
+
+void
 fl_watch_register_again(FlPoller *poller)
 {
     for (int fd = 0; fd < poller->numbers_size; fd++) {
         FlNumber *number = &poller->numbers[fd];
+        FlWatch *watch = number->watch;
         number->registered = false;
-        if (number->watch != NULL && number->watch->wanted != 0) {
-            (void)shared_arm(number->watch);
+        if (watch != NULL && watch->kept) {
+            (void)shared_keep(watch);
+        }
+        else if (watch != NULL && watch->wanted != 0) {
+            (void)shared_arm(watch);
         }
     }
 }

@@ -6,6 +6,13 @@
    socket that was given or handed out.  It is a registration in the poller's
    FlFdSet, which libuv sees as one descriptor.
 
+   A shared watch may be *kept*: its registration is edge-triggered, stays as
+   it is while nobody waits, and tells in `ready` what has come since that was
+   cleared.  To wait costs no system call then.  What waits fires once after a
+   second or so whatever happens, and is armed anew (fl_watch_check_kept): the
+   file that has the number may not be the one that was registered, and a read
+   may tell less than it seems to.
+
    Threads: while a thread makes a turn it alone changes libuv.  A change from
    another thread (the collector runs destructors in any) is noted, the loop is
    woken, and the loop's thread makes it before it polls or runs anything else.
@@ -44,6 +51,12 @@ struct FlWatch {
     uint32_t generation;   /* of a shared watch: with fd, its tag */
     uint8_t wanted;        /* FL_READABLE | FL_WRITABLE: what was asked for */
     uint8_t fired;         /* what has fired and was not run yet */
+    uint8_t ready;         /* kept: what may be so, as far as is known */
+    uint8_t unasked;       /* kept: events in a row that nobody waited for */
+    bool kept;             /* see above */
+    bool lasting;          /* kept: FL_LASTING was told once */
+    bool unsure;           /* kept: to be checked if it waits */
+    bool checking;         /* kept: it fires for that reason */
     bool shared;           /* others may close the descriptor */
     bool to_share;         /* a move to the set is asked for */
     bool uv_open;          /* the uv_poll_t was made */
@@ -64,6 +77,18 @@ int fl_watch_share(FlWatch *watch);
    more are dropped.  A change that another thread makes of a libuv watch is
    noted only. */
 int fl_watch_set(FlWatch *watch, int wanted);
+
+/* Keep the registration of a shared watch of this number's present file, which
+   tells what is ready already.  -ENOTSUP where that cannot be; what fails
+   leaves the watch with no registration. */
+int fl_watch_keep(FlWatch *watch);
+
+/* Change what is wanted of a kept watch.  The caller knows that it is not
+   ready: it has cleared its bit in `ready`. */
+void fl_watch_want(FlWatch *watch, int wanted);
+
+/* A call that a kept watch's `ready` allowed has met nothing. */
+void fl_watch_not_ready(FlWatch *watch, int event);
 
 /* After events were run: have the rest, and the next ones, reported.  What the
    system refuses is tried again after the next poll, by an event of nothing:
@@ -99,6 +124,10 @@ void fl_watch_fire_again(FlWatch *watch);
 
 /* Note what fired in the set since the last poll. */
 void fl_watch_collect_shared(struct FlPoller *poller);
+
+/* Arm anew the kept watches that wait and were not armed since they began, and
+   have them fire. */
+void fl_watch_check_kept(struct FlPoller *poller);
 
 /* In the child of a fork: give the set, which is a new one, all shared
    watches.  What it refuses was closed, and never fires. */

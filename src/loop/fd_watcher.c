@@ -18,6 +18,7 @@
 #include "core/fd_set.h"
 #include "core/handle.h"
 #include "core/loop.h"
+#include "core/report.h"
 #include "core/watch.h"
 #include "loop/methods.h"
 #include "py/args.h"
@@ -49,12 +50,6 @@ table_reserve(FlLoop *loop, int fd)
     }
     loop->fds = fds;
     return 0;
-}
-
-static FlFdWatcher *
-watcher_at(const FlLoop *loop, int fd)
-{
-    return fd < loop->fds_size ? loop->fds[fd].watcher : NULL;
 }
 
 static FlOwned *
@@ -112,7 +107,14 @@ run_handle(FlLoop *loop, PyObject *handle)
     if (handle == NULL) {
         return 0;
     }
-    int code = fl_handle_run(loop, (FlHandle *)handle);
+    int code;
+    if (Py_TYPE(handle) == loop->state->socket_call_type) {
+        code = ((FlFdCall *)handle)->run(handle);
+        code = code < 0 ? fl_loop_report_callback(loop, NULL) : 0;
+    }
+    else {
+        code = fl_handle_run(loop, (FlHandle *)handle);
+    }
     Py_DECREF(handle);
     return code;
 }
@@ -145,7 +147,7 @@ on_fd(void *owner, FlWatch *watch, int events)
     /* Looked up again, for what ran may have removed it and freed all three.
        A descriptor that was closed cannot be armed: it never fires. */
     Py_BEGIN_CRITICAL_SECTION(loop);
-    watcher = watcher_at(loop, fd);
+    watcher = fl_fd_watcher_at(loop, fd);
     if (watcher != NULL && watcher->watch == watch) {
         fl_watch_rearm(watch);
     }
@@ -182,13 +184,17 @@ watcher_new(FlLoop *loop, int fd)
 }
 
 static void
-cancel_handle(PyObject *handle)
+cancel_handle(FlLoop *loop, PyObject *handle)
 {
     if (handle == NULL) {
         return;
     }
-    FlState *state = FL_LOOP(((FlHandle *)handle)->loop)->state;
-    PyObject *result = PyObject_CallMethodNoArgs(handle, state->names.cancel);
+    if (Py_TYPE(handle) == loop->state->socket_call_type) {
+        Py_DECREF(handle); /* it waits until its coroutine is cancelled */
+        return;
+    }
+    PyObject *result =
+        PyObject_CallMethodNoArgs(handle, loop->state->names.cancel);
     if (result == NULL) {
         PyErr_WriteUnraisable(handle);
     }
@@ -196,15 +202,14 @@ cancel_handle(PyObject *handle)
     Py_DECREF(handle);
 }
 
-/* Take a watcher out and free it; its references are handed over, for dropping
-   it may run anything. */
-static void
-watcher_take_out(FlLoop *loop, FlFdWatcher *watcher, FlFdRefs *refs)
+void
+fl_fd_watcher_take_out(FlLoop *loop, FlFdWatcher *watcher, FlFdRefs *refs)
 {
     *refs = watcher->refs;
     loop->fds[watcher->watch->fd].watcher = NULL;
     fl_list_remove(&watcher->link);
     fl_loop_close_watch(loop, watcher->watch);
+    Py_XDECREF(watcher->kept_for); /* it has no callback */
     free(watcher);
 }
 
@@ -213,13 +218,13 @@ fl_fd_watcher_evict(FlLoop *loop, int fd)
 {
     FlFdRefs refs = {NULL, NULL, NULL};
     Py_BEGIN_CRITICAL_SECTION(loop);
-    FlFdWatcher *watcher = watcher_at(loop, fd);
+    FlFdWatcher *watcher = fl_fd_watcher_at(loop, fd);
     if (watcher != NULL) {
-        watcher_take_out(loop, watcher, &refs);
+        fl_fd_watcher_take_out(loop, watcher, &refs);
     }
     Py_END_CRITICAL_SECTION();
-    cancel_handle(refs.reader);
-    cancel_handle(refs.writer);
+    cancel_handle(loop, refs.reader);
+    cancel_handle(loop, refs.writer);
     Py_XDECREF(refs.object);
 }
 
@@ -232,7 +237,7 @@ fl_fd_watcher_close_all(FlLoop *loop)
         Py_BEGIN_CRITICAL_SECTION(loop);
         more = !fl_list_is_empty(&loop->fd_watchers);
         if (more) {
-            watcher_take_out(
+            fl_fd_watcher_take_out(
                 loop, FL_LIST_ENTRY(loop->fd_watchers.next, FlFdWatcher, link),
                 &refs);
         }
@@ -393,31 +398,17 @@ fl_fd_check(FlLoop *loop, PyObject *object)
     return fd < 0 ? -1 : check_no_transport(loop, object, fd);
 }
 
-static int
-watcher_wanted(const FlFdWatcher *watcher)
-{
-    return (watcher->refs.reader != NULL ? FL_READABLE : 0)
-           | (watcher->refs.writer != NULL ? FL_WRITABLE : 0);
-}
-
-static PyObject **
-watcher_slot(FlFdWatcher *watcher, int event)
-{
-    return event == FL_READABLE ? &watcher->refs.reader
-                                : &watcher->refs.writer;
-}
-
 /* Put a handle in the watcher's slot; *taken is what the caller must drop, of
    the handle itself where it fails.  0 or a negative errno. */
 static int
 exchange_handle(FlLoop *loop, FlFdWatcher *watcher, PyObject *object,
                 int event, PyObject *handle, FlFdRefs *taken)
 {
-    PyObject **slot = watcher_slot(watcher, event);
+    PyObject **slot = fl_fd_watcher_slot(watcher, event);
     PyObject *before = *slot;
     *slot = handle;
     watcher->watch->fired &= (uint8_t)~event;
-    int code = fl_watch_set(watcher->watch, watcher_wanted(watcher));
+    int code = fl_watch_set(watcher->watch, fl_fd_watcher_wanted(watcher));
     if (code == 0) {
         taken->reader = before;
         taken->object = watcher->refs.object;
@@ -426,10 +417,10 @@ exchange_handle(FlLoop *loop, FlFdWatcher *watcher, PyObject *object,
     }
     *slot = before;
     taken->reader = handle;
-    watcher->watch->wanted = (uint8_t)watcher_wanted(watcher);
-    if (watcher_wanted(watcher) == 0) {
+    watcher->watch->wanted = (uint8_t)fl_fd_watcher_wanted(watcher);
+    if (fl_fd_watcher_wanted(watcher) == 0) {
         FlFdRefs refs;
-        watcher_take_out(loop, watcher, &refs);
+        fl_fd_watcher_take_out(loop, watcher, &refs);
         taken->object = refs.object;
     }
     return code;
@@ -452,6 +443,14 @@ evict_transport(FlLoop *loop, int fd)
     }
 }
 
+FlFdWatcher *
+fl_fd_watcher_open(FlLoop *loop, int fd)
+{
+    evict_transport(loop, fd);
+    /* Once more: the object's fileno() may have closed it. */
+    return fl_loop_check_open(loop) < 0 ? NULL : watcher_new(loop, fd);
+}
+
 /* Register a handle; steals it.  0 or -1. */
 static int
 set_handle(FlLoop *loop, int fd, PyObject *object, int event, PyObject *handle)
@@ -460,13 +459,9 @@ set_handle(FlLoop *loop, int fd, PyObject *object, int event, PyObject *handle)
     FlFdWatcher *watcher;
     int code = 0;
     Py_BEGIN_CRITICAL_SECTION(loop);
-    watcher = watcher_at(loop, fd);
+    watcher = fl_fd_watcher_at(loop, fd);
     if (watcher == NULL) {
-        evict_transport(loop, fd);
-    }
-    /* Once more: the object's fileno() may have closed it. */
-    if (watcher == NULL && fl_loop_check_open(loop) == 0) {
-        watcher = watcher_new(loop, fd);
+        watcher = fl_fd_watcher_open(loop, fd);
     }
     if (watcher != NULL) {
         code = exchange_handle(loop, watcher, object, event, handle, &taken);
@@ -477,7 +472,7 @@ set_handle(FlLoop *loop, int fd, PyObject *object, int event, PyObject *handle)
         return -1;
     }
     /* Last, for dropping what a handle owned may run anything. */
-    cancel_handle(taken.reader);
+    cancel_handle(loop, taken.reader);
     Py_XDECREF(taken.object);
     return code < 0 ? fl_raise_errno(code) : 0;
 }
@@ -535,24 +530,24 @@ remove_event(FlLoop *loop, int event, PyObject *object, bool checked)
     PyObject *removed = NULL;
     FlFdRefs refs = {NULL, NULL, NULL};
     Py_BEGIN_CRITICAL_SECTION(loop);
-    FlFdWatcher *watcher = watcher_at(loop, fd);
+    FlFdWatcher *watcher = fl_fd_watcher_at(loop, fd);
     if (watcher != NULL) {
-        PyObject **slot = watcher_slot(watcher, event);
+        PyObject **slot = fl_fd_watcher_slot(watcher, event);
         removed = *slot;
         *slot = NULL;
-        if (watcher_wanted(watcher) == 0) {
-            watcher_take_out(loop, watcher, &refs);
+        if (fl_fd_watcher_wanted(watcher) == 0) {
+            fl_fd_watcher_take_out(loop, watcher, &refs);
         }
         else if (removed != NULL) {
             /* It fails where the number was closed: nothing fires then. */
-            (void)fl_watch_set(watcher->watch, watcher_wanted(watcher));
+            (void)fl_watch_set(watcher->watch, fl_fd_watcher_wanted(watcher));
         }
     }
     Py_END_CRITICAL_SECTION();
     if (removed == NULL) {
         Py_RETURN_FALSE;
     }
-    cancel_handle(removed);
+    cancel_handle(loop, removed);
     Py_XDECREF(refs.object);
     Py_RETURN_TRUE;
 }

@@ -14,6 +14,40 @@
 void fl_fd_watcher_evict(FlLoop *loop, int fd);
 void fl_fd_watcher_close_all(FlLoop *loop);
 
+/* --- for fd_wait.c, within the loop's critical section ------------------- */
+
+/* The watcher on a number, or NULL. */
+static inline FlFdWatcher *
+fl_fd_watcher_at(const FlLoop *loop, int fd)
+{
+    return fd < loop->fds_size ? loop->fds[fd].watcher : NULL;
+}
+
+/* FL_READABLE | FL_WRITABLE: what somebody waits for. */
+static inline int
+fl_fd_watcher_wanted(const FlFdWatcher *watcher)
+{
+    return (watcher->refs.reader != NULL ? FL_READABLE : 0)
+           | (watcher->refs.writer != NULL ? FL_WRITABLE : 0);
+}
+
+static inline PyObject **
+fl_fd_watcher_slot(FlFdWatcher *watcher, int event)
+{
+    return event == FL_READABLE ? &watcher->refs.reader
+                                : &watcher->refs.writer;
+}
+
+/* A watcher for a number that has none; NULL with an exception. */
+FlFdWatcher *fl_fd_watcher_open(FlLoop *loop, int fd);
+
+/* Take a watcher out and free it; its references are handed over, for dropping
+   it may run anything. */
+void fl_fd_watcher_take_out(FlLoop *loop, FlFdWatcher *watcher,
+                            FlFdRefs *refs);
+
+/* ------------------------------------------------------------------------- */
+
 /* Say that an open transport of ours uses a number (borrowed), and that it
    does no more.  acquire takes it from whoever had it before, for the
    system gives a number to one at a time: 0, or -1 with MemoryError or

@@ -78,7 +78,7 @@ PyErr_SetRaisedException(PyObject *exc)
 }
 #endif
 
-/* 3.13: critical sections, which exist only where there is no GIL, and dict
+/* 3.13: critical sections, which exist only where there is no GIL, and
    look-ups that return strong references. */
 #if PY_VERSION_HEX < 0x030D0000
 #define Py_BEGIN_CRITICAL_SECTION(op) {
@@ -90,6 +90,14 @@ PyDict_GetItemRef(PyObject *dict, PyObject *key, PyObject **result)
     PyObject *item = PyDict_GetItemWithError(dict, key);
     *result = Py_XNewRef(item);
     return item != NULL ? 1 : (PyErr_Occurred() ? -1 : 0);
+}
+
+static inline int
+PyWeakref_GetRef(PyObject *reference, PyObject **object)
+{
+    PyObject *found = PyWeakref_GetObject(reference);
+    *object = found == NULL || found == Py_None ? NULL : Py_NewRef(found);
+    return *object != NULL ? 1 : (found == NULL ? -1 : 0);
 }
 
 static inline int

@@ -34,6 +34,8 @@
     X(extract_stack)        \
     X(streams)              \
     X(socket_type)          \
+    X(socket_family)        \
+    X(socket_kind)          \
     X(set_asyncgen_hooks)   \
     X(get_asyncgen_hooks)   \
     X(set_wakeup_fd)        \

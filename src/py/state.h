@@ -183,6 +183,8 @@ typedef struct FlState {
     PyObject *asyncio_invalid;      /* asyncio.InvalidStateError */
     PyObject *streams;              /* the module fastloop._streams */
     PyObject *socket_type;          /* socket.socket */
+    PyObject *socket_family;        /* descriptors of its base's numbers */
+    PyObject *socket_kind;
 
     /* from elsewhere */
     PyObject *set_asyncgen_hooks;

@@ -8,333 +8,48 @@
       none, even if the system gave the number to another meanwhile.
    2. The watcher is the loop's own (add_reader's): a later one of the same
       number and direction takes its place, and the earlier call waits until it
-      is cancelled, as in asyncio.  A call removes only its own handle.
-   3. The descriptor is let go of in the turn in which the call ends: by its
-      own success, or by the coroutine that was cancelled.
-   4. Sockets of a class of their own, and calls not worth more, go through the
-      socket object, which raises what asyncio passes on. */
+      is cancelled, as in asyncio.  A call removes only what is its own.
+   3. Where the watch may be kept, the call itself stands in the watcher's
+      place and leaves the watch as it is; else there is a handle, and the
+      number is let go of. */
 #include "sock/sock_call.h"
 
 #include "core/fd_set.h"
 #include "core/handle.h"
 #include "core/loop.h"
+#include "loop/fd_wait.h"
 #include "loop/fd_watcher.h"
-#include "py/args.h"
 #include "py/call.h"
 #include "py/compat.h"
 #include "py/errors.h"
 #include "py/state.h"
-#include "transport/messages.h"
-#include "transport/sockaddr.h"
-
-#include <errno.h>
-#include <poll.h>
-
-/* What is read without knowing that there is something. */
-#define STACK_BYTES ((Py_ssize_t)16 * 1024)
-
-typedef struct SocketCall SocketCall;
-
-/* Try the call once.  1 with *result set, 0 when it would block, -1 with an
-   exception set. */
-typedef int (*Attempt)(SocketCall *self, int fd, PyObject **result);
+#include "sock/attempt.h"
 
 typedef struct {
-    size_t called;   /* of the socket's method: where FlNames has it */
-    int event;       /* what to wait for */
-    bool any_class;  /* the attempt bears sockets of other classes */
-    Attempt attempt; /* NULL: by the socket object */
-} Operation;
-
-struct SocketCall {
-    PyObject_HEAD
-    FlState *state;
-    FlLoop *loop;
-    const Operation *operation;
-    PyObject *sock;
-    PyObject *args;   /* a tuple */
-    PyObject *future; /* NULL: not waiting */
-    FlHandle *handle; /* the watcher's */
-    Py_buffer view;   /* of what is sent; obj NULL: none */
-    Py_ssize_t sent_bytes;
-    int fd; /* the watched number */
-};
-
-static void
-release_view(SocketCall *self)
-{
-    if (self->view.obj != NULL) {
-        PyBuffer_Release(&self->view);
-    }
-}
-
-static PyObject *
-method_name(const FlState *state, const Operation *operation)
-{
-    return *(PyObject *const *)((const char *)&state->names
-                                + operation->called);
-}
-
-/* --- attempts ------------------------------------------------------------ */
-
-/* After a system call: 0 or -1. */
-static int
-blocked_or_raise(void)
-{
-    if (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR) {
-        return 0;
-    }
-    return fl_raise_errno(-errno);
-}
-
-static int
-blocked_or_raised(void)
-{
-    if (PyErr_ExceptionMatches(PyExc_BlockingIOError)
-        || PyErr_ExceptionMatches(PyExc_InterruptedError))
-    {
-        PyErr_Clear(); /* asyncio's test of what is to wait */
-        return 0;
-    }
-    return -1;
-}
-
-static int
-answer(PyObject *object, PyObject **result)
-{
-    *result = object;
-    return object == NULL ? -1 : 1;
-}
-
-static int
-call_object(SocketCall *self, PyObject **result)
-{
-    PyObject *method =
-        PyObject_GetAttr(self->sock,
-                         method_name(self->state, self->operation));
-    PyObject *object =
-        method == NULL ? NULL : PyObject_Call(method, self->args, NULL);
-    Py_XDECREF(method);
-    return object == NULL ? blocked_or_raised() : answer(object, result);
-}
-
-/* A positive size as a first argument, or 0: the socket knows what then. */
-static Py_ssize_t
-size_argument(const SocketCall *self)
-{
-    PyObject *number = PyTuple_GET_ITEM(self->args, 0);
-    int overflow = 0;
-    long value = PyLong_CheckExact(number)
-                     ? PyLong_AsLongAndOverflow(number, &overflow)
-                     : 0;
-    return overflow || value < 0 ? 0 : value;
-}
-
-/* Receive at most size bytes as a new bytes object. */
-static int
-receive_bytes(int fd, Py_ssize_t size, struct sockaddr_storage *name,
-              socklen_t *name_size, PyObject **result)
-{
-    char stack[STACK_BYTES];
-    PyObject *bytes = NULL;
-    char *buffer = stack;
-    if (size > STACK_BYTES) {
-        bytes = PyBytes_FromStringAndSize(NULL, size);
-        if (bytes == NULL) {
-            return -1;
-        }
-        buffer = PyBytes_AS_STRING(bytes);
-    }
-    ssize_t got = recvfrom(fd, buffer, (size_t)size, MSG_DONTWAIT,
-                           (struct sockaddr *)name, name_size);
-    if (got < 0) {
-        int code = blocked_or_raise();
-        Py_XDECREF(bytes);
-        return code;
-    }
-    if (bytes == NULL) {
-        return answer(PyBytes_FromStringAndSize(stack, got), result);
-    }
-    (void)_PyBytes_Resize(&bytes, got);
-    return answer(bytes, result);
-}
-
-static int
-try_recv(SocketCall *self, int fd, PyObject **result)
-{
-    Py_ssize_t size = size_argument(self);
-    if (size == 0) {
-        return call_object(self, result);
-    }
-    return receive_bytes(fd, size, NULL, NULL, result);
-}
-
-static int
-try_recv_into(SocketCall *self, int fd, PyObject **result)
-{
-    Py_buffer view;
-    if (PyObject_GetBuffer(PyTuple_GET_ITEM(self->args, 0), &view,
-                           PyBUF_WRITABLE)
-        < 0)
-    {
-        PyErr_Clear(); /* the socket says it in its own words */
-        return call_object(self, result);
-    }
-    if (view.len == 0) {
-        PyBuffer_Release(&view);
-        return call_object(self, result);
-    }
-    ssize_t got = recv(fd, view.buf, (size_t)view.len, MSG_DONTWAIT);
-    int code = got < 0 ? blocked_or_raise() : 1;
-    PyBuffer_Release(&view);
-    return code == 1 ? answer(PyLong_FromSsize_t(got), result) : code;
-}
-
-static int
-try_recvfrom(SocketCall *self, int fd, PyObject **result)
-{
-    struct sockaddr_storage name;
-    socklen_t size = sizeof(name);
-    Py_ssize_t wanted = size_argument(self);
-    PyObject *data;
-    if (wanted == 0 || getsockname(fd, (struct sockaddr *)&name, &size) < 0
-        || !fl_sockaddr_is_known(&name))
-    {
-        return call_object(self, result);
-    }
-    size = sizeof(name);
-    int code = receive_bytes(fd, wanted, &name, &size, &data);
-    if (code != 1) {
-        return code;
-    }
-    PyObject *sender =
-        size == 0 ? Py_NewRef(Py_None) : fl_sockaddr_object(&name, size);
-    code = sender == NULL ? -1 : answer(PyTuple_Pack(2, data, sender), result);
-    Py_DECREF(data);
-    Py_XDECREF(sender);
-    return code;
-}
-
-/* Whether waiting for a connection makes sense; if not, accept says why. */
-static bool
-listens(int fd)
-{
-    int on = 0;
-    socklen_t size = sizeof(on);
-    if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &on, &size) < 0) {
-        return errno == ENOPROTOOPT; /* macOS does not tell */
-    }
-    return on != 0;
-}
-
-static int
-try_accept(SocketCall *self, int fd, PyObject **result)
-{
-    struct pollfd ready = {.fd = fd, .events = POLLIN};
-    if (fd >= 0 && poll(&ready, 1, 0) == 0 && listens(fd)) {
-        return 0;
-    }
-    int code = call_object(self, result);
-    if (code != 1) {
-        return code;
-    }
-    PyObject *set = PySequence_Check(*result) ? PySequence_GetItem(*result, 0)
-                                              : Py_NewRef(*result);
-    Py_XSETREF(set, set == NULL
-                        ? NULL
-                        : PyObject_CallMethodOneArg(
-                            set, self->state->names.setblocking, Py_False));
-    if (set == NULL) {
-        Py_CLEAR(*result);
-        return -1;
-    }
-    Py_DECREF(set);
-    return 1;
-}
-
-/* What the socket object's send, of another class, takes of the rest. */
-static Py_ssize_t
-send_by_object(SocketCall *self)
-{
-    PyObject *view = PyMemoryView_FromObject(PyTuple_GET_ITEM(self->args, 0));
-    PyObject *rest = view == NULL ? NULL
-                                  : PySequence_GetSlice(view, self->sent_bytes,
-                                                        PY_SSIZE_T_MAX);
-    PyObject *sent =
-        rest == NULL
-            ? NULL
-            : PyObject_CallMethodOneArg(self->sock, self->state->names.send,
-                                        rest);
-    Py_ssize_t count = sent == NULL ? -1 : PyLong_AsSsize_t(sent);
-    Py_XDECREF(view);
-    Py_XDECREF(rest);
-    Py_XDECREF(sent);
-    return count;
-}
-
-static int
-try_sendall(SocketCall *self, int fd, PyObject **result)
-{
-    if (self->view.obj == NULL
-        && PyObject_GetBuffer(PyTuple_GET_ITEM(self->args, 0), &self->view,
-                              PyBUF_SIMPLE)
-               < 0)
-    {
-        return -1;
-    }
-    Py_ssize_t sent;
-    if (Py_TYPE(self->sock) == (PyTypeObject *)self->state->socket_type
-        && fd >= 0) {
-        fl_loop_expect_io(self->loop);
-        sent =
-            send(fd, (char *)self->view.buf + self->sent_bytes,
-                 (size_t)(self->view.len - self->sent_bytes), FL_SEND_FLAGS);
-        if (sent < 0) {
-            return blocked_or_raise();
-        }
-    }
-    else {
-        sent = send_by_object(self);
-        if (sent < 0 && PyErr_Occurred()) {
-            return blocked_or_raised();
-        }
-    }
-    self->sent_bytes += sent;
-    return self->sent_bytes == self->view.len
-               ? answer(Py_NewRef(Py_None), result)
-               : 0;
-}
-
-static int
-try_call(SocketCall *self, PyObject **result)
-{
-    const Operation *operation = self->operation;
-    bool plain =
-        Py_TYPE(self->sock) == (PyTypeObject *)self->state->socket_type;
-    if (operation->attempt == NULL || !(plain || operation->any_class)) {
-        return call_object(self, result);
-    }
-    int fd = PyObject_AsFileDescriptor(self->sock);
-    if (fd < 0) {
-        PyErr_Clear(); /* closed: the socket object says so */
-        if (!operation->any_class) {
-            return call_object(self, result);
-        }
-    }
-    return operation->attempt(self, fd, result);
-}
+    FlFdCall base;
+    FlAttempt attempt; /* which owns what it is about */
+    PyObject *future;  /* NULL: not waiting */
+    FlHandle *handle;  /* the watcher's, NULL: the call stands in its place */
+    int fd;            /* the watched number */
+    bool waits;        /* in the watcher's place, as itself or by a handle */
+} SocketCall;
 
 /* --- waiting ------------------------------------------------------------- */
 
-/* Let go of the descriptor, the future and the buffer.  0 or -1. */
+/* Let go of the number.  0 or -1. */
 static int
-release(SocketCall *self)
+stop_waiting(SocketCall *self)
 {
+    FlLoop *loop = self->attempt.loop;
+    int event = self->attempt.operation->event;
     FlHandle *handle = self->handle;
+    if (!self->waits) {
+        return 0;
+    }
+    self->waits = false;
     self->handle = NULL;
-    Py_CLEAR(self->future);
-    release_view(self);
     if (handle == NULL) {
+        fl_fd_stop_waiting(loop, self->fd, event, (PyObject *)self);
         return 0;
     }
     bool ours = !fl_handle_is_cancelled(handle);
@@ -347,19 +62,28 @@ release(SocketCall *self)
         return -1;
     }
     PyObject *removed =
-        self->operation->event == FL_READABLE
-            ? fl_loop_remove_reader_raw(self->loop, &number, 1, NULL)
-            : fl_loop_remove_writer_raw(self->loop, &number, 1, NULL);
+        event == FL_READABLE
+            ? fl_loop_remove_reader_raw(loop, &number, 1, NULL)
+            : fl_loop_remove_writer_raw(loop, &number, 1, NULL);
     Py_DECREF(number);
     Py_XDECREF(removed);
     return removed == NULL ? -1 : 0;
+}
+
+/* Let go of the number, the future and the buffer.  0 or -1. */
+static int
+release(SocketCall *self)
+{
+    Py_CLEAR(self->future);
+    fl_attempt_release_view(&self->attempt);
+    return stop_waiting(self);
 }
 
 /* Settle the future with a result or the raised exception.  0 or -1. */
 static int
 finish_future(SocketCall *self, PyObject *result)
 {
-    FlNames *names = &self->state->names;
+    FlNames *names = &self->attempt.state->names;
     PyObject *method =
         result == NULL ? names->set_exception : names->set_result;
     PyObject *value =
@@ -376,14 +100,15 @@ finish_future(SocketCall *self, PyObject *result)
 static int
 on_ready(SocketCall *self)
 {
-    int done = self->future == NULL
-                   ? 1
-                   : fl_call_truth(self->future, self->state->names.done);
+    int done =
+        self->future == NULL
+            ? 1
+            : fl_call_truth(self->future, self->attempt.state->names.done);
     if (done != 0) {
         return done < 0 ? -1 : 0; /* the coroutine is about to release it */
     }
     PyObject *result = NULL;
-    int code = try_call(self, &result);
+    int code = fl_attempt_make(&self->attempt, &result);
     if (code == 0) {
         return 0;
     }
@@ -409,40 +134,76 @@ on_ready(SocketCall *self)
     return -1;
 }
 
+static int
+run_call(PyObject *object)
+{
+    Py_INCREF(object);
+    int code = on_ready((SocketCall *)object);
+    Py_DECREF(object);
+    return code;
+}
+
 static PyObject *
 ready_callback(SocketCall *self, PyObject *Py_UNUSED(args),
                PyObject *Py_UNUSED(kwargs))
 {
-    Py_INCREF(self);
-    int code = on_ready(self);
-    Py_DECREF(self);
-    return code < 0 ? NULL : Py_NewRef(Py_None);
+    return run_call((PyObject *)self) < 0 ? NULL : Py_NewRef(Py_None);
+}
+
+/* Be told by a handle.  0 or -1. */
+static int
+wait_by_handle(SocketCall *self, PyObject *number)
+{
+    FlLoop *loop = self->attempt.loop;
+    PyObject *args[] = {number, (PyObject *)self};
+    self->handle =
+        (FlHandle *)(self->attempt.operation->event == FL_READABLE
+                         ? fl_loop_add_reader_raw(loop, args, 2, NULL)
+                         : fl_loop_add_writer_raw(loop, args, 2, NULL));
+    return self->handle == NULL ? -1 : 0;
+}
+
+/* Be told by the number's watch, kept if it may be.  0 or -1. */
+static int
+wait_on_number(SocketCall *self)
+{
+    FlAttempt *attempt = &self->attempt;
+    PyObject *number = PyLong_FromLong(self->fd);
+    int code = number == NULL ? -1 : fl_fd_check(attempt->loop, number);
+    if (code == 0 && fl_attempt_may_keep(attempt, self->fd)) {
+        code = fl_fd_wait(attempt->loop, self->fd, attempt->sock,
+                          attempt->operation->event, (PyObject *)self);
+    }
+    if (code == 0) {
+        code = wait_by_handle(self, number);
+    }
+    Py_XDECREF(number);
+    self->waits = code >= 0;
+    return code < 0 ? -1 : 0;
 }
 
 /* Watch the descriptor for what the call needs.  0 or -1. */
 static int
 wait(SocketCall *self)
 {
-    FlLoop *loop = self->loop;
-    self->fd = PyObject_AsFileDescriptor(self->sock);
-    PyObject *number = self->fd < 0 ? NULL : PyLong_FromLong(self->fd);
-    if (number == NULL) {
+    FlAttempt *attempt = &self->attempt;
+    self->future =
+        PyObject_CallMethodNoArgs((PyObject *)attempt->loop,
+                                  attempt->state->names.create_future);
+    self->fd =
+        self->future == NULL ? -1 : PyObject_AsFileDescriptor(attempt->sock);
+    if (self->fd < 0) {
         return -1;
     }
-    PyObject *args[] = {number, (PyObject *)self};
-    if (fl_fd_check(loop, number) == 0) {
-        self->future =
-            PyObject_CallMethodNoArgs((PyObject *)loop,
-                                      self->state->names.create_future);
+    if (wait_on_number(self) < 0) {
+        PyObject *exc = PyErr_GetRaisedException();
+        if (release(self) < 0) {
+            PyErr_WriteUnraisable((PyObject *)self);
+        }
+        PyErr_SetRaisedException(exc);
+        return -1;
     }
-    if (self->future != NULL) {
-        self->handle =
-            (FlHandle *)(self->operation->event == FL_READABLE
-                             ? fl_loop_add_reader_raw(loop, args, 2, NULL)
-                             : fl_loop_add_writer_raw(loop, args, 2, NULL));
-    }
-    Py_DECREF(number);
-    return self->handle == NULL ? -1 : 0;
+    return 0;
 }
 
 /* --- module functions ---------------------------------------------------- */
@@ -474,22 +235,22 @@ check_socket(FlState *state, FlLoop *loop, PyObject *sock)
     return blocking == 0 ? 0 : -1;
 }
 
+/* A call that waits for what was tried; it takes the buffer over. */
 static SocketCall *
-call_new(FlState *state, PyObject *const *args, Py_ssize_t nargs,
-         const Operation *operation)
+call_new(FlAttempt *attempt)
 {
-    PyTypeObject *type = state->socket_call_type;
+    PyTypeObject *type = attempt->state->socket_call_type;
     SocketCall *self = (SocketCall *)type->tp_alloc(type, 0);
     if (self == NULL) {
         return NULL;
     }
-    self->state = state;
-    self->operation = operation;
-    self->loop = (FlLoop *)Py_NewRef(args[0]);
-    self->sock = Py_NewRef(args[1]);
-    self->args = fl_args_tuple(args + 2, nargs - 2);
-    if (self->args == NULL) {
-        Py_CLEAR(self);
+    self->base.run = run_call;
+    self->attempt = *attempt;
+    attempt->view.obj = NULL;
+    Py_INCREF(attempt->loop);
+    Py_INCREF(attempt->sock);
+    for (Py_ssize_t at = 0; at < attempt->nargs; at++) {
+        Py_INCREF(attempt->args[at]);
     }
     return self;
 }
@@ -497,74 +258,67 @@ call_new(FlState *state, PyObject *const *args, Py_ssize_t nargs,
 /* The answer of a call that was made, or a SocketCall that waits. */
 static PyObject *
 begin(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
-      Py_ssize_t wanted, const Operation *operation)
+      Py_ssize_t wanted, const FlOperation *operation)
 {
     FlState *state = fl_state_get(module);
+    FlAttempt attempt = {.state = state, .operation = operation};
     if (nargs != wanted || !PyObject_TypeCheck(args[0], state->loop_type)) {
         PyErr_Format(PyExc_TypeError,
                      "sock_%U() takes a loop, a socket and its arguments",
-                     method_name(state, operation));
+                     fl_attempt_name(&attempt));
         return NULL;
     }
     if (check_socket(state, FL_LOOP(args[0]), args[1]) < 0) {
         return NULL;
     }
-    SocketCall *self = call_new(state, args, nargs, operation);
+    attempt.loop = FL_LOOP(args[0]);
+    attempt.sock = args[1];
+    attempt.nargs = nargs - 2;
+    for (Py_ssize_t at = 0; at < attempt.nargs; at++) {
+        attempt.args[at] = args[2 + at];
+    }
     PyObject *result = NULL;
-    if (self == NULL) {
-        return NULL;
+    SocketCall *self = NULL;
+    int code = fl_attempt_make(&attempt, &result);
+    if (code == 0) {
+        self = call_new(&attempt);
+        code = self == NULL ? -1 : wait(self);
     }
-    int code = try_call(self, &result);
-    if (code == 0 && wait(self) == 0) {
-        return (PyObject *)self;
+    fl_attempt_release_view(&attempt);
+    if (code < 0) {
+        Py_CLEAR(self);
     }
-    Py_DECREF(self);
-    return code == 1 ? result : NULL;
+    return self != NULL ? (PyObject *)self : result;
 }
 
-#define CALL(name, count, method, watched, any, attempt_function, parameters, \
-             what)                                                            \
-    static const Operation name##_operation = {                               \
-        .called = offsetof(FlNames, method),                                  \
-        .event = watched,                                                     \
-        .any_class = any,                                                     \
-        .attempt = attempt_function,                                          \
-    };                                                                        \
-    static const char name##_doc[] =                                          \
-        #name "(loop, sock" parameters ", /)\n--\n\n" what                    \
-              "\nReturns a SocketCall when it "                               \
-              "would block.";                                                 \
-    static PyObject *name(PyObject *module, PyObject *const *args,            \
-                          Py_ssize_t nargs)                                   \
-    {                                                                         \
-        return begin(module, args, nargs, count, &name##_operation);          \
+#define FUNCTION(name, count, parameters, what)                           \
+    static const char name##_doc[] =                                      \
+        "sock_" #name "(loop, sock" parameters ", /)\n--\n\n" what        \
+        "\nReturns a SocketCall when it would block.";                    \
+    static PyObject *call_##name(PyObject *module, PyObject *const *args, \
+                                 Py_ssize_t nargs)                        \
+    {                                                                     \
+        return begin(module, args, nargs, count, &fl_operation_##name);   \
     }
 
-CALL(sock_recv, 3, recv, FL_READABLE, false, try_recv, ", size",
-     "sock.recv(size).")
-CALL(sock_recv_into, 3, recv_into, FL_READABLE, false, try_recv_into,
-     ", buffer", "sock.recv_into(buffer).")
-CALL(sock_recvfrom, 3, recvfrom, FL_READABLE, false, try_recvfrom, ", size",
-     "sock.recvfrom(size).")
-CALL(sock_recvfrom_into, 4, recvfrom_into, FL_READABLE, false, NULL,
-     ", buffer, size", "sock.recvfrom_into(buffer, size).")
-CALL(sock_sendall, 3, sendall, FL_WRITABLE, true, try_sendall, ", data",
-     "sock.send(data) until all is sent.")
-CALL(sock_sendto, 4, sendto, FL_WRITABLE, false, NULL, ", data, address",
-     "sock.sendto(data, address).")
-CALL(sock_accept, 2, accept, FL_READABLE, true, try_accept, "",
-     "sock.accept(), and the new socket made non-blocking.")
+FUNCTION(recv, 3, ", size", "sock.recv(size).")
+FUNCTION(recv_into, 3, ", buffer", "sock.recv_into(buffer).")
+FUNCTION(recvfrom, 3, ", size", "sock.recvfrom(size).")
+FUNCTION(recvfrom_into, 4, ", buffer, size",
+         "sock.recvfrom_into(buffer, size).")
+FUNCTION(sendall, 3, ", data", "sock.send(data) until all is sent.")
+FUNCTION(sendto, 4, ", data, address", "sock.sendto(data, address).")
+FUNCTION(accept, 2, "", "sock.accept(), and the new socket made non-blocking.")
 
-#define FUNCTION(name)                                                      \
-    {                                                                       \
-#name, (PyCFunction)(void (*)(void))name, METH_FASTCALL, name##_doc \
+#define ROW(name)                                                \
+    {                                                            \
+        "sock_" #name, (PyCFunction)(void (*)(void))call_##name, \
+            METH_FASTCALL, name##_doc                            \
     }
 
 static PyMethodDef functions[] = {
-    FUNCTION(sock_recv),     FUNCTION(sock_recv_into),
-    FUNCTION(sock_recvfrom), FUNCTION(sock_recvfrom_into),
-    FUNCTION(sock_sendall),  FUNCTION(sock_sendto),
-    FUNCTION(sock_accept),   {NULL, NULL, 0, NULL},
+    ROW(recv),    ROW(recv_into), ROW(recvfrom), ROW(recvfrom_into),
+    ROW(sendall), ROW(sendto),    ROW(accept),   {NULL, NULL, 0, NULL},
 };
 
 /* --- the type ------------------------------------------------------------ */
@@ -589,31 +343,34 @@ static PyObject *
 call_repr(SocketCall *self)
 {
     return PyUnicode_FromFormat("<SocketCall %U fd=%d>",
-                                method_name(self->state, self->operation),
-                                self->fd);
+                                fl_attempt_name(&self->attempt), self->fd);
 }
 
 static int
 call_traverse(SocketCall *self, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(self));
-    Py_VISIT(self->loop);
-    Py_VISIT(self->sock);
-    Py_VISIT(self->args);
+    Py_VISIT(self->attempt.loop);
+    Py_VISIT(self->attempt.sock);
+    for (Py_ssize_t at = 0; at < self->attempt.nargs; at++) {
+        Py_VISIT(self->attempt.args[at]);
+    }
+    Py_VISIT(self->attempt.view.obj);
     Py_VISIT(self->future);
     Py_VISIT(self->handle);
-    Py_VISIT(self->view.obj);
     return 0;
 }
 
+/* The loop stays: release needs it. */
 static int
 call_clear(SocketCall *self)
 {
     Py_CLEAR(self->future);
     Py_CLEAR(self->handle);
-    Py_CLEAR(self->sock);
-    Py_CLEAR(self->args);
-    release_view(self);
+    for (Py_ssize_t at = 0; at < self->attempt.nargs; at++) {
+        Py_CLEAR(self->attempt.args[at]);
+    }
+    fl_attempt_release_view(&self->attempt);
     return 0;
 }
 
@@ -623,7 +380,8 @@ call_dealloc(SocketCall *self)
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
     (void)call_clear(self);
-    Py_CLEAR(self->loop);
+    Py_CLEAR(self->attempt.sock);
+    Py_CLEAR(self->attempt.loop);
     type->tp_free(self);
     Py_DECREF(type);
 }
@@ -664,9 +422,20 @@ static PyType_Spec call_spec = {
 int
 fl_sock_call_register(PyObject *module, FlState *state)
 {
-    state->socket_type = PyObject_GetAttrString(state->streams, "socket_type");
+    PyObject *streams = state->streams;
+    state->socket_type = PyObject_GetAttrString(streams, "socket_type");
+    state->socket_family =
+        state->socket_type == NULL
+            ? NULL
+            : PyObject_GetAttrString(streams, "socket_family");
+    state->socket_kind = state->socket_family == NULL
+                             ? NULL
+                             : PyObject_GetAttrString(streams, "socket_kind");
+    if (state->socket_kind == NULL) {
+        return -1;
+    }
     state->socket_call_type = fl_type_add(module, &call_spec, NULL);
-    return state->socket_type == NULL || state->socket_call_type == NULL
+    return state->socket_call_type == NULL
                ? -1
                : PyModule_AddFunctions(module, functions);
 }

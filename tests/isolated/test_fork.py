@@ -225,6 +225,47 @@ for _ in range(3):
     )
 
 
+def test_a_child_waits_for_its_parents_sockets(fast_script):
+    """What the parent learned of a socket is no knowledge of the child's."""
+    fast_script(
+        CHILD
+        + """
+loop = new_loop()
+with socket.create_server(("127.0.0.1", 0)) as listener:
+    near = socket.create_connection(listener.getsockname())
+    far, _ = listener.accept()
+near.setblocking(False)
+
+async def exchange():
+    for message in (b"one", b"two"):
+        task = loop.create_task(loop.sock_recv(near, 9))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        far.send(message)
+        assert await task == message
+
+def run():
+    loop.run_until_complete(exchange())
+    loop.close()
+
+for _ in range(3):
+    loop.run_until_complete(exchange())
+    assert child(run) == 0
+    far.send(b"early")
+    assert loop.run_until_complete(loop.sock_recv(near, 9)) == b"early"
+    far.send(b"childs")
+    assert child(lambda: loop.run_until_complete(
+        loop.sock_recv(near, 9)) != b"childs") == 0
+loop.run_until_complete(exchange())
+near.close()
+far.close()
+loop.close()
+""",
+        "-W",
+        "ignore::DeprecationWarning",
+    )
+
+
 def test_fork_inside_a_running_loop(script):
     script(
         CHILD
