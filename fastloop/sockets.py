@@ -10,9 +10,28 @@ from . import _core
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
-    from typing import Any
+    from collections.abc import Coroutine
+    from typing import Any, TypeVar
+
+    _T = TypeVar("_T")
 
 _Call = _core.SocketCall
+
+
+async def _using(
+    sock: socket.socket, operation: Coroutine[Any, Any, _T]
+) -> _T:
+    """Run an operation; a close() of the socket meanwhile waits for it.
+
+    It is counted as the socket's file objects are.
+    """
+    if not hasattr(sock, "_io_refs"):
+        return await operation  # no socket of Python's
+    sock._io_refs += 1
+    try:
+        return await operation
+    finally:
+        sock._decref_socketios()  # type: ignore[attr-defined]
 
 
 class SocketCalls:
@@ -21,6 +40,10 @@ class SocketCalls:
     They raise what the socket raises, TypeError for an SSL socket, ValueError
     in debug mode for a blocking one, and RuntimeError where a transport uses
     the descriptor.
+
+    A socket may be closed while one of them waits for it: as in uvloop, and
+    not as in asyncio, the operation goes on, and the close takes effect when
+    it ends or is cancelled.
     """
 
     async def sock_recv(self, sock: socket.socket, n: int) -> bytes:
@@ -106,6 +129,31 @@ class SocketCalls:
             return await call.future
         finally:
             call.release()
+
+    async def sock_connect(self, sock: socket.socket, address: Any) -> None:
+        """Connect to an address, which may have a name in it.
+
+        Implements asyncio's ``loop.sock_connect()``.
+        """
+        await _using(sock, super().sock_connect(sock, address))  # type: ignore[misc]
+
+    async def sock_sendfile(
+        self,
+        sock: socket.socket,
+        file: Any,
+        offset: int = 0,
+        count: int | None = None,
+        *,
+        fallback: bool | None = True,
+    ) -> int:
+        """Send a file; return how many bytes.
+
+        Implements asyncio's ``loop.sock_sendfile()``.
+        """
+        sending = super().sock_sendfile(  # type: ignore[misc]
+            sock, file, offset, count, fallback=fallback
+        )
+        return await _using(sock, sending)
 
     async def sock_accept(
         self, sock: socket.socket

@@ -28,10 +28,13 @@ struct FlReceiver;
     X(_check_callback)                \
     X(_check_python_transports)       \
     X(_check_thread)                  \
+    X(_closed)                        \
     X(_detach)                        \
     X(_executor_shutdown_called)      \
     X(_get_running_loop)              \
+    X(_decref_socketios)              \
     X(_handle_signal)                 \
+    X(_io_refs)                       \
     X(_log_destroy_pending)           \
     X(_read_ready)                    \
     X(_report_callback)               \

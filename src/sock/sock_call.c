@@ -11,7 +11,10 @@
       is cancelled, as in asyncio.  A call removes only what is its own.
    3. Where the watch may be kept, the call itself stands in the watcher's
       place and leaves the watch as it is; else there is a handle, and the
-      number is let go of. */
+      number is let go of.
+   4. While a call waits the socket is used, as by a file of makefile(): a
+      close() takes effect when the call ends, so that none waits for ever for
+      a number that is gone. */
 #include "sock/sock_call.h"
 
 #include "core/fd_set.h"
@@ -32,9 +35,67 @@ typedef struct {
     FlHandle *handle;  /* the watcher's, NULL: the call stands in its place */
     int fd;            /* the watched number */
     bool waits;        /* in the watcher's place, as itself or by a handle */
+    bool uses_socket;  /* it is counted in the socket's _io_refs */
 } SocketCall;
 
 /* --- waiting ------------------------------------------------------------- */
+
+/* Count one more use of the socket, or one less; it is one of Python's or a
+   subclass of it.  0 or -1. */
+static int
+count_use(SocketCall *self, long change)
+{
+    PyObject *sock = self->attempt.sock;
+    PyObject *name = self->attempt.state->names._io_refs;
+    PyObject *before = PyObject_GetAttr(sock, name);
+    long count = before == NULL ? -1 : PyLong_AsLong(before);
+    Py_XDECREF(before);
+    if (count == -1 && PyErr_Occurred()) {
+        return -1;
+    }
+    PyObject *after = PyLong_FromLong(count + change);
+    int code = after == NULL ? -1 : PyObject_SetAttr(sock, name, after);
+    Py_XDECREF(after);
+    return code;
+}
+
+static int
+use_socket(SocketCall *self)
+{
+    const FlAttempt *attempt = &self->attempt;
+    if (!fl_attempt_is_plain(attempt)
+        && !PyObject_TypeCheck(attempt->sock,
+                               (PyTypeObject *)attempt->state->socket_type))
+    {
+        return 0; /* it closes in a way of its own */
+    }
+    int code = count_use(self, 1);
+    self->uses_socket = code == 0;
+    return code;
+}
+
+/* A socket that was closed meanwhile is closed now.  0 or -1. */
+static int
+stop_using_socket(SocketCall *self)
+{
+    FlNames *names = &self->attempt.state->names;
+    PyObject *sock = self->attempt.sock;
+    if (!self->uses_socket) {
+        return 0;
+    }
+    self->uses_socket = false;
+    PyObject *closed = PyObject_GetAttr(sock, names->_closed);
+    if (closed == NULL) {
+        return -1;
+    }
+    Py_DECREF(closed);
+    if (closed == Py_False) {
+        return count_use(self, -1);
+    }
+    PyObject *done = PyObject_CallMethodNoArgs(sock, names->_decref_socketios);
+    Py_XDECREF(done);
+    return done == NULL ? -1 : 0;
+}
 
 /* Let go of the number.  0 or -1. */
 static int
@@ -70,13 +131,23 @@ stop_waiting(SocketCall *self)
     return removed == NULL ? -1 : 0;
 }
 
-/* Let go of the number, the future and the buffer.  0 or -1. */
+/* Let go of the number, the future, the buffer and the socket.  0 or -1. */
 static int
 release(SocketCall *self)
 {
     Py_CLEAR(self->future);
     fl_attempt_release_view(&self->attempt);
-    return stop_waiting(self);
+    int code = stop_waiting(self);
+    PyObject *exc = code < 0 ? PyErr_GetRaisedException() : NULL;
+    code = stop_using_socket(self);
+    if (exc == NULL) {
+        return code;
+    }
+    if (code < 0) {
+        PyErr_WriteUnraisable((PyObject *)self);
+    }
+    PyErr_SetRaisedException(exc);
+    return -1;
 }
 
 /* Settle the future with a result or the raised exception.  0 or -1. */
@@ -192,7 +263,7 @@ wait(SocketCall *self)
                                   attempt->state->names.create_future);
     self->fd =
         self->future == NULL ? -1 : PyObject_AsFileDescriptor(attempt->sock);
-    if (self->fd < 0) {
+    if (self->fd < 0 || use_socket(self) < 0) {
         return -1;
     }
     if (wait_on_number(self) < 0) {
@@ -361,7 +432,7 @@ call_traverse(SocketCall *self, visitproc visit, void *arg)
     return 0;
 }
 
-/* The loop stays: release needs it. */
+/* The loop and the socket stay: release needs them. */
 static int
 call_clear(SocketCall *self)
 {
@@ -374,10 +445,30 @@ call_clear(SocketCall *self)
     return 0;
 }
 
+/* One that was not released leaves the socket as if it were. */
+static void
+call_finalize(PyObject *object)
+{
+    SocketCall *self = (SocketCall *)object;
+    if (!self->uses_socket) {
+        return;
+    }
+    PyObject *exc = PyErr_GetRaisedException();
+    if (stop_using_socket(self) < 0) {
+        PyErr_WriteUnraisable(object);
+    }
+    if (exc != NULL) {
+        PyErr_SetRaisedException(exc);
+    }
+}
+
 static void
 call_dealloc(SocketCall *self)
 {
     PyTypeObject *type = Py_TYPE(self);
+    if (PyObject_CallFinalizerFromDealloc((PyObject *)self) < 0) {
+        return;
+    }
     PyObject_GC_UnTrack(self);
     (void)call_clear(self);
     Py_CLEAR(self->attempt.sock);
@@ -400,15 +491,11 @@ static const char call_doc[] =
     "A socket's call that waits for its descriptor; settles its future.";
 
 static PyType_Slot call_slots[] = {
-    {Py_tp_doc, (void *)call_doc},
-    {Py_tp_call, ready_callback},
-    {Py_tp_dealloc, call_dealloc},
-    {Py_tp_traverse, call_traverse},
-    {Py_tp_clear, call_clear},
-    {Py_tp_repr, call_repr},
-    {Py_tp_methods, call_methods},
-    {Py_tp_getset, call_getset},
-    {0, NULL},
+    {Py_tp_doc, (void *)call_doc},   {Py_tp_call, ready_callback},
+    {Py_tp_dealloc, call_dealloc},   {Py_tp_finalize, call_finalize},
+    {Py_tp_traverse, call_traverse}, {Py_tp_clear, call_clear},
+    {Py_tp_repr, call_repr},         {Py_tp_methods, call_methods},
+    {Py_tp_getset, call_getset},     {0, NULL},
 };
 
 static PyType_Spec call_spec = {

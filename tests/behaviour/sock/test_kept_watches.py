@@ -518,3 +518,4 @@ def test_nothing_is_kept_alive(run, loop, tcp):
     run(exchange(loop, near, far, 20))
     gc.collect()
     assert sys.getrefcount(near) == before
+    assert near._io_refs == 0

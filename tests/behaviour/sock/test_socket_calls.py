@@ -7,6 +7,7 @@ import contextlib
 import errno
 import gc
 import inspect
+import os
 import socket
 import ssl
 import sys
@@ -422,8 +423,8 @@ def test_a_number_used_again_under_a_call(run, loop, loop_kind, pair):
 
     async def main():
         task = await waiting(loop.sock_recv(left, 5))
-        number = left.fileno()
-        left.close()
+        number = left.detach()
+        os.close(number)
         new, far = socket.socketpair()
         new.setblocking(False)
         with far:
