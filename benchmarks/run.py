@@ -78,7 +78,7 @@ def find_loops(wanted: str | None, python: str) -> dict[str, str]:
     found = {}
     for name in names or loops.LOOPS:
         if name in loops.C_SERVERS:
-            if reason := cannot_build(name.replace("-", "_")):
+            if reason := cannot_build(loops.C_SERVERS[name]):
                 say(f"without {name}: {reason}")
             else:
                 found[name] = "C"

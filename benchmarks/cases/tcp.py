@@ -42,7 +42,7 @@ def players(mode: str) -> tuple[str, ...]:
         # rloop refuses ssl=.
         return tuple(loop for loop in PYTHON_LOOPS if loop != "rloop")
     if mode in ("protocol", "seasoned"):
-        return PYTHON_LOOPS + C_SERVERS
+        return (*PYTHON_LOOPS, *C_SERVERS)
     return PYTHON_LOOPS
 
 

@@ -1,6 +1,9 @@
-/* Loads a TCP echo server: one message in flight on every connection.
+/* Loads an echo server: one message in flight on every connection.
  *
  *     echo_load --port P --server PID --connections N --size BYTES
+ *
+ * --unix PATH and --udp 1 choose other sockets than TCP's, --lines 1 makes
+ * each message a line, --fresh 1 gives each a connection of its own.
  *
  * Until the first marker every byte that comes back is compared with what
  * was sent; each connection sends other bytes than its neighbours.
@@ -15,13 +18,14 @@
 static char *pattern;
 
 static const char *
-message_of(const LoadConnection *connection)
+message_of(const Load *load, const LoadConnection *connection)
 {
-    return pattern + connection->number % SHIFTS;
+    /* A line ends where the pattern does. */
+    return pattern + (load->options.lines ? 0 : connection->number % SHIFTS);
 }
 
 static void
-make_pattern(size_t size)
+make_pattern(size_t size, bool lines)
 {
     uint32_t state = 1;
     pattern = malloc(size + SHIFTS);
@@ -31,6 +35,9 @@ make_pattern(size_t size)
     for (size_t i = 0; i < size + SHIFTS; i++) {
         state = state * 1664525u + 1013904223u;
         pattern[i] = (char)(state >> 24);
+        if (lines) {
+            pattern[i] = i + 1 == size ? '\n' : (char)('a' + (state >> 29));
+        }
     }
 }
 
@@ -42,8 +49,8 @@ check(const Load *load, const LoadConnection *connection, size_t count)
         load_fail("the server sent more than it was sent");
     }
     if (!load->warm
-        && memcmp(load->scratch, message_of(connection) + connection->received,
-                  count)
+        && memcmp(load->scratch,
+                  message_of(load, connection) + connection->received, count)
                != 0)
     {
         load_fail("the server sent other bytes than it was sent");
@@ -53,7 +60,7 @@ check(const Load *load, const LoadConnection *connection, size_t count)
 static void
 step(Load *load, LoadConnection *connection)
 {
-    const char *message = message_of(connection);
+    const char *message = message_of(load, connection);
     size_t size = load->options.size;
     for (;;) {
         bool all_sent = load_send(connection, message, size);
@@ -65,6 +72,10 @@ step(Load *load, LoadConnection *connection)
         connection->received += count;
         if (connection->received == size) {
             load->answered++;
+            if (load->options.fresh) {
+                load_reconnect(load, connection);
+                return;
+            }
             connection->sent = connection->received = 0;
             all_sent = load_send(connection, message, size);
         }
@@ -80,6 +91,6 @@ main(int argc, char **argv)
 {
     Load load = {0};
     load_options(&load.options, argc, argv);
-    make_pattern(load.options.size);
+    make_pattern(load.options.size, load.options.lines);
     return load_run(&load, step);
 }

@@ -14,6 +14,7 @@
 #include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -39,8 +40,8 @@ load_fail(const char *format, ...)
     exit(1);
 }
 
-static double
-now(void)
+double
+load_now(void)
 {
     struct timespec time;
     clock_gettime(CLOCK_MONOTONIC, &time);
@@ -63,39 +64,72 @@ cpu_time_of(long process)
     return (double)time.tv_sec + (double)time.tv_nsec * 1e-9;
 }
 
+typedef struct {
+    const char *name;
+    enum {
+        INT,
+        LONG,
+        SIZE,
+        DOUBLE,
+        TEXT
+    } kind;
+    size_t offset;
+} Option;
+
+#define OPTION(name, kind, field)                \
+    {                                            \
+        name, kind, offsetof(LoadOptions, field) \
+    }
+
+static const Option known[] = {
+    OPTION("--port", INT, port),
+    OPTION("--connections", INT, connections),
+    OPTION("--cpu", INT, cpu),
+    OPTION("--server", LONG, server),
+    OPTION("--size", SIZE, size),
+    OPTION("--warmup", DOUBLE, warmup),
+    OPTION("--seconds", DOUBLE, seconds),
+    OPTION("--windows", INT, windows),
+    OPTION("--path", TEXT, path),
+    OPTION("--unix", TEXT, unix_path),
+    OPTION("--udp", INT, udp),
+    OPTION("--lines", INT, lines),
+    OPTION("--fresh", INT, fresh),
+    OPTION("--receive", INT, receive),
+    OPTION("--oneway", INT, oneway),
+    OPTION("--rate", DOUBLE, rate),
+    OPTION("--storm", DOUBLE, storm),
+    OPTION("--bulky", INT, bulky),
+    OPTION("--tls", INT, tls),
+};
+
 static void
 set_option(LoadOptions *options, const char *name, const char *value)
 {
-    if (strcmp(name, "--port") == 0) {
-        options->port = atoi(value);
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
+        if (strcmp(name, known[i].name) != 0) {
+            continue;
+        }
+        char *field = (char *)options + known[i].offset;
+        switch (known[i].kind) {
+        case INT:
+            *(int *)field = atoi(value);
+            return;
+        case LONG:
+            *(long *)field = atol(value);
+            return;
+        case SIZE:
+            *(size_t *)field = (size_t)atol(value);
+            return;
+        case DOUBLE:
+            *(double *)field = atof(value);
+            return;
+        case TEXT:
+            *(const char **)field = value;
+            return;
+        }
     }
-    else if (strcmp(name, "--connections") == 0) {
-        options->connections = atoi(value);
-    }
-    else if (strcmp(name, "--cpu") == 0) {
-        options->cpu = atoi(value);
-    }
-    else if (strcmp(name, "--server") == 0) {
-        options->server = atol(value);
-    }
-    else if (strcmp(name, "--size") == 0) {
-        options->size = (size_t)atol(value);
-    }
-    else if (strcmp(name, "--warmup") == 0) {
-        options->warmup = atof(value);
-    }
-    else if (strcmp(name, "--seconds") == 0) {
-        options->seconds = atof(value);
-    }
-    else if (strcmp(name, "--windows") == 0) {
-        options->windows = atoi(value);
-    }
-    else if (strcmp(name, "--path") == 0) {
-        options->path = value;
-    }
-    else {
-        load_fail("unknown option %s", name);
-    }
+    load_fail("unknown option %s", name);
 }
 
 void
@@ -114,8 +148,10 @@ load_options(LoadOptions *options, int argc, char **argv)
         }
         set_option(options, argv[i], argv[i + 1]);
     }
-    if (options->port <= 0 || options->port > 65535) {
-        load_fail("--port is wanted");
+    if (options->unix_path == NULL
+        && (options->port <= 0 || options->port > 65535))
+    {
+        load_fail("--port or --unix is wanted");
     }
     if (options->connections < 1 || options->size < 1 || options->windows < 1
         || options->windows > MAX_WINDOWS)
@@ -124,8 +160,8 @@ load_options(LoadOptions *options, int argc, char **argv)
     }
 }
 
-static void
-prepare_process(const LoadOptions *options)
+void
+load_prepare(const LoadOptions *options)
 {
     struct rlimit files;
     rlim_t wanted = (rlim_t)options->connections + 64;
@@ -145,38 +181,69 @@ prepare_process(const LoadOptions *options)
     alarm((unsigned)(options->warmup + options->seconds) + 20);
 }
 
-static int
-connect_to(int port)
+static void
+connect_socket(int fd, const struct sockaddr *address, size_t size)
 {
-    int one = 1;
-    struct sockaddr_in address = {.sin_family = AF_INET,
-                                  .sin_port = htons((uint16_t)port)};
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_TCP);
     if (fd < 0) {
         load_fail("socket: %s", strerror(errno));
     }
-    if (connect(fd, (struct sockaddr *)&address, sizeof address) != 0) {
+    if (connect(fd, address, (socklen_t)size) != 0) {
         load_fail("connect: %s", strerror(errno));
     }
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-    fcntl(fd, F_SETFL, O_NONBLOCK);
+}
+
+static int
+connect_to_port(const LoadOptions *options)
+{
+    int one = 1;
+    struct sockaddr_in address = {.sin_family = AF_INET,
+                                  .sin_port = htons((uint16_t)options->port)};
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    int type = options->udp ? SOCK_DGRAM : SOCK_STREAM;
+    int fd = socket(AF_INET, type | SOCK_CLOEXEC, 0);
+    connect_socket(fd, (struct sockaddr *)&address, sizeof address);
+    if (!options->udp) {
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    }
     return fd;
 }
 
-static void
-connect_all(const LoadOptions *options, LoadConnection *connections, int poll)
+static int
+connect_to_path(const char *path)
 {
-    for (int i = 0; i < options->connections; i++) {
-        LoadConnection *connection = &connections[i];
-        connection->fd = connect_to(options->port);
-        connection->number = i;
-        struct epoll_event event = {.events = EPOLLIN | EPOLLOUT | EPOLLET,
-                                    .data.ptr = connection};
-        if (epoll_ctl(poll, EPOLL_CTL_ADD, connection->fd, &event) != 0) {
-            load_fail("epoll_ctl: %s", strerror(errno));
-        }
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    if (strlen(path) >= sizeof address.sun_path) {
+        load_fail("the path of the socket is too long");
     }
+    strcpy(address.sun_path, path);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    connect_socket(fd, (struct sockaddr *)&address, sizeof address);
+    return fd;
+}
+
+void
+load_connect(Load *load, LoadConnection *connection)
+{
+    const LoadOptions *options = &load->options;
+    connection->fd = options->unix_path ? connect_to_path(options->unix_path)
+                                        : connect_to_port(options);
+    fcntl(connection->fd, F_SETFL, O_NONBLOCK);
+    connection->sent = connection->received = 0;
+    struct epoll_event event = {.events = load->events,
+                                .data.ptr = connection};
+    if (event.events == 0) {
+        event.events = EPOLLIN | EPOLLOUT | EPOLLET;
+    }
+    if (epoll_ctl(load->poll, EPOLL_CTL_ADD, connection->fd, &event) != 0) {
+        load_fail("epoll_ctl: %s", strerror(errno));
+    }
+}
+
+void
+load_reconnect(Load *load, LoadConnection *connection)
+{
+    close(connection->fd);
+    load_connect(load, connection);
 }
 
 bool
@@ -221,7 +288,7 @@ load_receive(Load *load, LoadConnection *connection)
 static Mark
 mark(const Load *load)
 {
-    return (Mark){.at = now(),
+    return (Mark){.at = load_now(),
                   .cpu = cpu_time_of(load->options.server),
                   .answered = load->answered};
 }
@@ -247,26 +314,36 @@ load_run(Load *load, LoadStep step)
     static struct epoll_event events[MAX_EVENTS];
     const LoadOptions *options = &load->options;
     Mark marks[MAX_WINDOWS + 1];
-    prepare_process(options);
+    load_prepare(options);
     load->scratch = malloc(LOAD_SCRATCH);
     LoadConnection *connections =
         calloc((size_t)options->connections, sizeof *connections);
-    int poll = epoll_create1(EPOLL_CLOEXEC);
-    if (load->scratch == NULL || connections == NULL || poll < 0) {
+    load->poll = epoll_create1(EPOLL_CLOEXEC);
+    if (load->scratch == NULL || connections == NULL || load->poll < 0) {
         load_fail("no memory");
     }
-    connect_all(options, connections, poll);
-    double next = now() + options->warmup;
+    for (int i = 0; i < options->connections; i++) {
+        connections[i].number = i;
+        load_connect(load, &connections[i]);
+    }
+    /* Not before each connection was answered: it may be shaking hands. */
+    double next = -1;
     int marked = 0;
     while (marked <= options->windows) {
-        int count = epoll_wait(poll, events, MAX_EVENTS, SILENCE_MS);
+        int count = epoll_wait(load->poll, events, MAX_EVENTS, SILENCE_MS);
         if (count == 0) {
             load_fail("the server has not answered for %d ms", SILENCE_MS);
         }
         for (int i = 0; i < count; i++) {
             step(load, events[i].data.ptr);
         }
-        if (now() >= next) {
+        if (next < 0 && load->answered < (uint64_t)options->connections) {
+            continue;
+        }
+        if (next < 0) {
+            next = load_now() + options->warmup;
+        }
+        if (load_now() >= next) {
             marks[marked++] = mark(load);
             load->warm = true;
             next += options->seconds / options->windows;

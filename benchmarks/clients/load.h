@@ -19,13 +19,23 @@
 typedef struct {
     int port;
     int connections;
-    int cpu;          /* pin to this one; -1: not at all */
-    long server;      /* whose CPU time is read, a process id */
-    size_t size;      /* of a message, in bytes */
-    double warmup;    /* seconds before the first marker */
-    double seconds;   /* between the first marker and the last */
-    int windows;      /* markers in between, for the spread */
-    const char *path; /* of an HTTP request */
+    int cpu;               /* pin to this one; -1: not at all */
+    long server;           /* whose CPU time is read, a process id */
+    size_t size;           /* of a message, in bytes */
+    double warmup;         /* seconds before the first marker */
+    double seconds;        /* between the first marker and the last */
+    int windows;           /* markers in between, for the spread */
+    const char *path;      /* of an HTTP request */
+    const char *unix_path; /* connect to this Unix socket, not to a port */
+    int udp;               /* datagrams, not TCP */
+    int lines;             /* a message is a line and ends with one */
+    int fresh;             /* each message has a connection of its own */
+    int receive;           /* one way: receive, do not send */
+    int oneway;            /* send and expect no answer */
+    double rate;           /* of an open loop: messages a second */
+    double storm;          /* handshakes a second beside it */
+    int bulky;             /* one more connection that never rests */
+    int tls;               /* of an open loop: over TLS */
 } LoadOptions;
 
 typedef struct LoadConnection {
@@ -38,7 +48,9 @@ typedef struct LoadConnection {
 
 typedef struct {
     LoadOptions options;
-    bool warm; /* the first marker is passed */
+    bool warm;       /* the first marker is passed */
+    int poll;        /* the epoll descriptor */
+    uint32_t events; /* that a connection is watched for; 0: all, by edge */
     uint64_t answered;
     char *scratch; /* for reads, LOAD_SCRATCH bytes */
 } Load;
@@ -56,6 +68,19 @@ void load_options(LoadOptions *options, int argc, char **argv);
 /* Connects, calls `step` until the measured time is over, and prints the
  * answer.  Returns the exit status. */
 int load_run(Load *load, LoadStep step);
+
+/* Opens a connection and watches it. */
+void load_connect(Load *load, LoadConnection *connection);
+
+/* Closes a connection and opens another in its place. */
+void load_reconnect(Load *load, LoadConnection *connection);
+
+/* Raises the limit of descriptors, pins the process and has it end in due
+ * time: the part of load_run() for generators that do not use it. */
+void load_prepare(const LoadOptions *options);
+
+/* Returns CLOCK_MONOTONIC in seconds. */
+double load_now(void);
 
 /* Sends what is left of `message`; returns whether all of it has left. */
 bool load_send(LoadConnection *connection, const char *message, size_t size);

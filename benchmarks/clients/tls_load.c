@@ -2,6 +2,10 @@
  *
  *     tls_load --port P --server PID --connections N --size BYTES
  *
+ * --fresh 1: each connection shakes hands in full, closes, and another takes
+ * its place; that is what is counted.  --oneway 1: it only sends, as fast as
+ * it can, and counts KiB.
+ *
  * The certificate is not verified: nobody listens in on this machine, and
  * the handshake is over before the first marker.
  */
@@ -11,6 +15,8 @@
 #include <openssl/ssl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
 
 static SSL_CTX *context;
 static char *message;
@@ -101,6 +107,51 @@ step(Load *load, LoadConnection *connection)
     }
 }
 
+/* Sends some and returns: with level-triggered events it is called again. */
+static void
+step_oneway(Load *load, LoadConnection *connection)
+{
+    size_t chunk = load->options.size;
+    static uint64_t total;
+    tls_receive(load, connection); /* session tickets */
+    total -= connection->sent;
+    tls_send(connection, chunk);
+    total += connection->sent;
+    if (connection->sent == chunk) {
+        connection->sent = 0;
+    }
+    load->answered = total / 1024;
+}
+
+/* Shakes hands, says goodbye, and waits for the server to close. */
+static void
+step_fresh(Load *load, LoadConnection *connection)
+{
+    SSL *session = session_of(connection);
+    if (!connection->sent) {
+        int result = SSL_do_handshake(session);
+        if (result != 1) {
+            would_block(session, result);
+            return;
+        }
+        SSL_shutdown(session);
+        shutdown(connection->fd, SHUT_WR);
+        connection->sent = 1;
+    }
+    size_t count;
+    int result = SSL_read_ex(session, load->scratch, LOAD_SCRATCH, &count);
+    int error = SSL_get_error(session, result);
+    if (result == 1 || error == SSL_ERROR_WANT_READ) {
+        return;
+    }
+    /* The server may close without a goodbye. */
+    ERR_clear_error();
+    load->answered++;
+    SSL_free(session);
+    connection->more = NULL;
+    load_reconnect(load, connection);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -115,5 +166,9 @@ main(int argc, char **argv)
     for (size_t i = 0; i < load.options.size; i++) {
         message[i] = (char)(i * 31 + i / 256);
     }
-    return load_run(&load, step);
+    if (load.options.oneway) {
+        load.events = EPOLLIN | EPOLLOUT;
+        return load_run(&load, step_oneway);
+    }
+    return load_run(&load, load.options.fresh ? step_fresh : step);
 }

@@ -33,6 +33,14 @@ PROGRAMS = {
     "echo_load": Program(
         ("clients/echo_load.c", "clients/load.c"), ("clients/load.h",)
     ),
+    "bulk_load": Program(
+        ("clients/bulk_load.c", "clients/load.c"), ("clients/load.h",)
+    ),
+    "tail_load": Program(
+        ("clients/tail_load.c", "clients/load.c"),
+        ("clients/load.h",),
+        "openssl",
+    ),
     "http_load": Program(
         ("clients/http_load.c", "clients/load.c"), ("clients/load.h",)
     ),
@@ -43,6 +51,9 @@ PROGRAMS = {
     ),
     "c_epoll": Program(
         ("limits/c_epoll.c", "limits/limit.c"), ("limits/limit.h",)
+    ),
+    "c_tls": Program(
+        ("limits/c_tls.c", "limits/limit.c"), ("limits/limit.h",), "openssl"
     ),
     "c_uv": Program(
         ("limits/c_uv.c", "limits/limit.c"), ("limits/limit.h",), "libuv"

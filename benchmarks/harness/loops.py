@@ -1,9 +1,11 @@
 """The loops that are raced, by the names `run.py --loops` takes.
 
 Every loop is made the way its own documentation says.  aiofastnet is a
-library over asyncio's loop, so it only joins where there is a network.
-c-epoll and c-uv are no Python loops: they are the plain C echo servers of
-`limits/`, raced so that a table says how far from the floor a loop is.
+library over another loop, so it only joins where there is a network: over
+asyncio's loop, and over uvloop where TLS is what counts.
+c-epoll, c-late, c-uv and c-tls are no Python loops: they are the plain C
+servers of `limits/`, raced so that a table says how far from the floor a
+loop is.
 
 A package that is installed wins over the checkout this file lies in; the
 checkout is only looked at last, so that a loop built in place is found.
@@ -29,13 +31,26 @@ PYTHON_LOOPS = (
     "rloop",
     "rsloop",
     "aiofastnet",
+    "aiofastnet-uvloop",
     "fastloop",
 )
-C_SERVERS = ("c-epoll", "c-uv")
-LOOPS = PYTHON_LOOPS + C_SERVERS
+# What a case of a server is raced on, unless it is one of TLS.
+SERVER_LOOPS = tuple(
+    name for name in PYTHON_LOOPS if name != "aiofastnet-uvloop"
+)
+# rloop refuses ssl=.
+TLS_LOOPS = tuple(name for name in PYTHON_LOOPS if name != "rloop")
+# The plain C servers, and the programs of build.py that they are.
+C_SERVERS = {
+    "c-epoll": "c_epoll",
+    "c-late": "c_epoll",
+    "c-uv": "c_uv",
+    "c-tls": "c_tls",
+}
+LOOPS = (*PYTHON_LOOPS, *C_SERVERS)
 
-# Not a loop of its own: only its transports differ from asyncio's.
-TRANSPORTS_ONLY = ("aiofastnet",)
+# Not loops of their own: only the transports differ.
+TRANSPORTS_ONLY = ("aiofastnet", "aiofastnet-uvloop")
 
 
 def find_checkout() -> None:
@@ -53,10 +68,12 @@ def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
     if name in C_SERVERS:
         return _no_loop
     find_checkout()
-    module = importlib.import_module(name)
-    if name == "aiofastnet":
-        return module.loop_factory()
-    return module.new_event_loop
+    if name in TRANSPORTS_ONLY:
+        module = importlib.import_module("aiofastnet")
+        if name == "aiofastnet":
+            return module.loop_factory()
+        return module.loop_factory(loop_factory("uvloop"))
+    return importlib.import_module(name).new_event_loop
 
 
 def _no_loop() -> asyncio.AbstractEventLoop:
@@ -72,6 +89,7 @@ def version_of(name: str) -> str:
     factory().close()
     if name == "asyncio":
         return sys.version.split()[0]
+    name = name.removesuffix("-uvloop")
     version = getattr(importlib.import_module(name), "__version__", None)
     if version is None:
         from importlib.metadata import version as metadata_version

@@ -12,8 +12,9 @@ import os
 import select
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from harness import build, loops
 from harness.case import Figure, Run, figure
 
 SERVERS = Path(__file__).resolve().parents[1] / "servers"
+CERTIFICATES = loops.ROOT / "tests" / "certs"
 START_LIMIT = 15.0
 END_LIMIT = 3.0
 WINDOWS = 4
@@ -33,14 +35,18 @@ def cpus() -> tuple[int, int]:
     return usable[-1], usable[0]
 
 
-def server_command(loop: str, script: str, options: list[str]) -> list[str]:
+def server_command(
+    loop: str, script: str, options: Sequence[str], limit: str = "echo"
+) -> list[str]:
     """Return the command that starts the server `script` on `loop`.
 
-    For the plain C servers that is the server of that name instead.
+    For the plain C servers that is the server of that name instead, in its
+    mode `limit`.
     """
     if loop in loops.C_SERVERS:
-        program = build.path(loop.replace("-", "_"))
-        return [str(program), "--cpu", str(cpus()[0])]
+        program = build.path(loops.C_SERVERS[loop])
+        mode = "late" if loop == "c-late" else limit
+        return [str(program), "--cpu", str(cpus()[0]), "--mode", mode]
     return [
         sys.executable,
         str(SERVERS / script),
@@ -67,50 +73,61 @@ def _first_line(process: subprocess.Popen) -> str:
 
 
 @contextmanager
-def serving(command: list[str]) -> Iterator[dict[str, int]]:
-    """Run a server for the length of a with-block; give its port and pid."""
-    process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
-    )
-    try:
-        yield json.loads(_first_line(process))
-        if process.poll() is not None:
-            raise RuntimeError("the server ended under load")
-    finally:
-        process.terminate()
-        try:
-            process.wait(END_LIMIT)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
+def serving(command: list[str]) -> Iterator[dict[str, Any]]:
+    """Run a server for the length of a with-block; give what it announced.
 
-
-def load(
-    program: str, server: dict[str, int], run: Run, **options: Any
-) -> dict[str, Figure]:
-    """Load a server; return its CPU time per answer and answers a second.
-
-    "cpu" is in microseconds, "rate" in answers per second; the samples of
-    both are those of the windows between the markers.
+    One that ends by itself is an error, which says what it said last.
     """
-    command = [
-        str(build.path(program)),
-        "--port",
-        str(server["port"]),
-        "--server",
-        str(server["pid"]),
-        "--cpu",
-        str(cpus()[1]),
-        "--seconds",
-        str(run.seconds),
-        "--warmup",
-        str(0.3 * run.seconds),
-        "--windows",
-        str(WINDOWS),
-    ]
-    for key, value in options.items():
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=said,
+            env={**os.environ, "CERTIFICATES": str(CERTIFICATES)},
+        )
+        try:
+            yield json.loads(_first_line(process))
+            if process.poll() is not None:
+                raise RuntimeError("the server ended under load")
+        except RuntimeError as error:
+            try:
+                process.wait(0.5)
+            except subprocess.TimeoutExpired:
+                raise error from None
+            said.seek(0)
+            lines = said.read().decode(errors="replace").strip().splitlines()
+            last = lines[-1] if lines else "nothing"
+            raise RuntimeError(f"{error}; it said: {last}") from error
+        finally:
+            _end(process)
+
+
+def _end(process: subprocess.Popen) -> None:
+    process.terminate()
+    try:
+        process.wait(END_LIMIT)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    if process.stdout is not None:
+        process.stdout.close()
+
+
+def generate(
+    program: str, server: dict[str, Any], run: Run, **options: Any
+) -> dict[str, Any]:
+    """Load a server; return what the generator printed."""
+    given = {
+        "port": server["port"],
+        "server": server["pid"],
+        "cpu": cpus()[1],
+        "seconds": run.seconds,
+        "warmup": 0.3 * run.seconds,
+        **options,
+    }
+    command = [str(build.path(program))]
+    for key, value in given.items():
         command += [f"--{key}", str(value)]
     done = subprocess.run(
         command,
@@ -123,7 +140,18 @@ def load(
     answer = json.loads(done.stdout)
     if not answer["answered"]:
         raise RuntimeError("the server answered nothing")
-    return _figures(answer)
+    return answer
+
+
+def load(
+    program: str, server: dict[str, Any], run: Run, **options: Any
+) -> dict[str, Figure]:
+    """Load a server; return its CPU time per answer and answers a second.
+
+    "cpu" is in microseconds, "rate" in answers per second; the samples of
+    both are those of the windows between the markers.
+    """
+    return _figures(generate(program, server, run, windows=WINDOWS, **options))
 
 
 def _figures(answer: dict) -> dict[str, Figure]:

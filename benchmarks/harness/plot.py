@@ -23,9 +23,12 @@ COLOURS = dict(
             "#b279a2",
             "#eeca3b",
             "#9d755d",
+            "#bab0ac",
             "#e45756",
             "#2f2f2f",
+            "#4d4d4d",
             "#6b6b6b",
+            "#808080",
         ),
         strict=True,
     )

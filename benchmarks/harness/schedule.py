@@ -109,7 +109,7 @@ def plays(case: Case, loop: str) -> bool:
     """Say whether `case` is measured on `loop`."""
     if case.loops:
         return loop in case.loops
-    return loop not in C_SERVERS + TRANSPORTS_ONLY
+    return loop not in (*C_SERVERS, *TRANSPORTS_ONLY)
 
 
 def rotated(loops: list[str], by: int) -> list[str]:

@@ -1,15 +1,16 @@
-/* A plain C echo server on epoll: what the kernel costs and nothing else.
+/* A plain C server on epoll: what the kernel costs and nothing else.
  *
- *     c_epoll [--cpu N]
+ *     c_epoll [--cpu N] [--mode echo|late|sink|source]
  *
- * Level-triggered, three system calls a message at most.
+ * echo answers each read at once.  late first reads from every connection
+ * that has something, then answers: where a message costs more than the
+ * system calls, the peer works meanwhile.  sink reads only, source writes
+ * only.  Level-triggered, three system calls a message at most.
  */
 #include "limit.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -24,7 +25,15 @@ typedef struct {
     size_t left;
     size_t done;
     char *kept;
+    bool ended;
 } Connection;
+
+static enum {
+    ECHO,
+    LATE,
+    SINK,
+    SOURCE
+} mode;
 
 static char scratch[LIMIT_CHUNK];
 
@@ -32,6 +41,18 @@ static void
 fail(const char *what)
 {
     limit_fail(what, strerror(errno));
+}
+
+static void
+set_mode(const char *name)
+{
+    static const char *const names[] = {"echo", "late", "sink", "source"};
+    for (mode = ECHO; mode <= SOURCE; mode++) {
+        if (strcmp(name, names[mode]) == 0) {
+            return;
+        }
+    }
+    limit_fail("--mode", "is echo, late, sink or source");
 }
 
 static void
@@ -107,48 +128,103 @@ flush(int poll, Connection *connection)
     }
 }
 
+/* The first half of a late echo: reads into memory of the connection's. */
+static void
+read_late(Connection *connection)
+{
+    if (connection->kept == NULL) {
+        connection->kept = malloc(LIMIT_CHUNK);
+        if (connection->kept == NULL) {
+            fail("malloc");
+        }
+    }
+    ssize_t got = recv(connection->fd, connection->kept, LIMIT_CHUNK, 0);
+    connection->done = 0;
+    connection->left = got > 0 ? (size_t)got : 0;
+    connection->ended = got == 0 || (got < 0 && errno != EAGAIN);
+}
+
+/* The second half. */
+static void
+answer_late(int poll, Connection *connection)
+{
+    if (connection->ended) {
+        drop(connection);
+        return;
+    }
+    if (connection->left == 0) {
+        return;
+    }
+    ssize_t put =
+        send(connection->fd, connection->kept, connection->left, MSG_NOSIGNAL);
+    if (put < 0 && errno != EAGAIN) {
+        drop(connection);
+        return;
+    }
+    connection->done = put < 0 ? 0 : (size_t)put;
+    connection->left -= connection->done;
+    if (connection->left > 0) {
+        watch(poll, EPOLL_CTL_MOD, connection);
+    }
+}
+
+static void
+sink(Connection *connection)
+{
+    ssize_t got = recv(connection->fd, scratch, LIMIT_CHUNK, 0);
+    if (got == 0 || (got < 0 && errno != EAGAIN)) {
+        drop(connection);
+    }
+}
+
+static void
+source(Connection *connection)
+{
+    ssize_t put = send(connection->fd, scratch, LIMIT_CHUNK, MSG_NOSIGNAL);
+    if (put < 0 && errno != EAGAIN) {
+        drop(connection);
+    }
+}
+
 static void
 accept_all(int poll, int listener)
 {
-    for (;;) {
-        int one = 1;
-        int fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-        if (fd < 0) {
-            return;
-        }
-        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    int fd;
+    while ((fd = limit_accept(listener)) >= 0) {
         Connection *connection = calloc(1, sizeof *connection);
         if (connection == NULL) {
             fail("calloc");
         }
         connection->fd = fd;
+        connection->left = mode == SOURCE; /* it waits to write */
         watch(poll, EPOLL_CTL_ADD, connection);
     }
 }
 
-static int
-listen_somewhere(void)
+static void
+handle(int poll, Connection *connection)
 {
-    struct sockaddr_in address = {.sin_family = AF_INET};
-    socklen_t size = sizeof address;
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd < 0 || bind(fd, (struct sockaddr *)&address, size) != 0
-        || listen(fd, SOMAXCONN) != 0
-        || getsockname(fd, (struct sockaddr *)&address, &size) != 0)
-    {
-        fail("listen");
+    if (mode == SINK) {
+        sink(connection);
     }
-    limit_announce(ntohs(address.sin_port));
-    return fd;
+    else if (mode == SOURCE) {
+        source(connection);
+    }
+    else if (connection->left) {
+        flush(poll, connection);
+    }
+    else {
+        echo(poll, connection);
+    }
 }
 
 int
 main(int argc, char **argv)
 {
     static struct epoll_event events[MAX_EVENTS];
-    limit_prepare(argc, argv);
-    int listener = listen_somewhere();
+    static Connection *late[MAX_EVENTS];
+    set_mode(limit_prepare(argc, argv));
+    int listener = limit_listen();
     int poll = epoll_create1(EPOLL_CLOEXEC);
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL};
     if (poll < 0 || epoll_ctl(poll, EPOLL_CTL_ADD, listener, &event) != 0) {
@@ -156,17 +232,22 @@ main(int argc, char **argv)
     }
     for (;;) {
         int count = epoll_wait(poll, events, MAX_EVENTS, -1);
+        int waiting = 0;
         for (int i = 0; i < count; i++) {
             Connection *connection = events[i].data.ptr;
             if (connection == NULL) {
                 accept_all(poll, listener);
             }
-            else if (connection->left) {
-                flush(poll, connection);
+            else if (mode == LATE && connection->left == 0) {
+                read_late(connection);
+                late[waiting++] = connection;
             }
             else {
-                echo(poll, connection);
+                handle(poll, connection);
             }
+        }
+        for (int i = 0; i < waiting; i++) {
+            answer_late(poll, late[i]);
         }
     }
 }

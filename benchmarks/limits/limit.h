@@ -1,7 +1,7 @@
 /* What the plain C servers share: how they start, announce and end.
  *
- * A limit takes `--cpu N`, prints {"port": P, "pid": PID} when it listens,
- * and serves until it is killed, or until ten minutes have passed.
+ * A limit takes `--cpu N` and `--mode M`, prints {"port": P, "pid": PID} when
+ * it listens, and serves until it is killed, or until ten minutes have passed.
  */
 #ifndef LIMIT_H
 #define LIMIT_H
@@ -11,8 +11,16 @@
  * care. */
 #define LIMIT_CHUNK (256 * 1024)
 
-/* Pins the process and raises its descriptor limit; exits on failure. */
-void limit_prepare(int argc, char **argv);
+/* Pins the process and raises its descriptor limit; exits on failure.
+ * Returns the mode, "echo" if none was given. */
+const char *limit_prepare(int argc, char **argv);
+
+/* Returns a descriptor that listens on a port of the kernel's choice, which
+ * does not block, and announces it. */
+int limit_listen(void);
+
+/* Accepts a connection that does not block; -1 if there is none. */
+int limit_accept(int listener);
 
 /* Says on stdout that clients may come. */
 void limit_announce(int port);

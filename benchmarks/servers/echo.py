@@ -1,22 +1,24 @@
-"""A TCP echo server, written the way a program that cares would write it.
+"""An echo server, written the way a program that cares would write it.
 
     python benchmarks/servers/echo.py --loop NAME --mode protocol
 
-The modes are Protocol, BufferedProtocol and streams, with --tls over TLS.
-BufferedProtocol has one buffer a connection and writes a copy of what came:
-the next read may overwrite the buffer before a slow peer has taken the last.
+The modes are Protocol, BufferedProtocol and streams, the last also by lines
+and by messages of --size bytes; with --tls over TLS, with --unix on a Unix
+socket.  BufferedProtocol has one buffer a connection and writes a copy of
+what came: the next read may overwrite the buffer before a slow peer has
+taken the last.  With --chain a chain of callbacks keeps the CPU busy.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
-import ssl
-from collections.abc import Callable
+import time
+from collections.abc import Awaitable, Callable
 
 import serving
 
 BUFFER_SIZE = 64 * 1024
-CERTIFICATES = serving.ROOT / "tests" / "certs"
 
 
 class Echo(asyncio.Protocol):
@@ -47,58 +49,83 @@ class BufferedEcho(asyncio.BufferedProtocol):
         self.transport.write(bytes(self.buffer[:nbytes]))
 
 
-async def echo_stream(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-) -> None:
-    try:
-        while data := await reader.read(BUFFER_SIZE):
-            writer.write(data)
-            await writer.drain()
-    except ConnectionError:
-        pass
-    finally:
-        writer.close()
+def echo_stream(
+    read: Callable[[asyncio.StreamReader], Awaitable[bytes]],
+) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
+    """Return a client's coroutine function that reads by `read`."""
+
+    async def echo(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        try:
+            while data := await read(reader):
+                writer.write(data)
+                await writer.drain()
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+
+    return echo
 
 
+STREAMS: dict[str, Callable[[int], Callable[..., Awaitable[bytes]]]] = {
+    "streams": lambda size: lambda reader: reader.read(BUFFER_SIZE),
+    "readline": lambda size: lambda reader: reader.readline(),
+    "readexactly": lambda size: lambda reader: reader.readexactly(size),
+}
 PROTOCOLS: dict[str, Callable[[], asyncio.BaseProtocol]] = {
     "protocol": Echo,
     "buffered": BufferedEcho,
 }
 
 
-def tls_context() -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(
-        CERTIFICATES / "localhost.pem", CERTIFICATES / "localhost.key"
-    )
-    return context
-
-
-async def start(mode: str, tls: bool) -> asyncio.Server:
-    context = tls_context() if tls else None
-    if mode == "streams":
-        return await asyncio.start_server(
-            echo_stream, "127.0.0.1", 0, backlog=1024, ssl=context
-        )
+async def start(args: argparse.Namespace) -> asyncio.AbstractServer:
+    """Listen as the command line says."""
+    options = {"backlog": 1024, "ssl": serving.tls_context(args)}
     loop = asyncio.get_running_loop()
-    return await loop.create_server(
-        PROTOCOLS[mode], "127.0.0.1", 0, backlog=1024, ssl=context
-    )
+    if args.mode in STREAMS:
+        echo = echo_stream(STREAMS[args.mode](args.size))
+        if args.unix:
+            return await asyncio.start_unix_server(echo, args.unix, **options)
+        return await asyncio.start_server(echo, "127.0.0.1", 0, **options)
+    protocol = PROTOCOLS[args.mode]
+    if args.unix:
+        return await loop.create_unix_server(protocol, args.unix, **options)
+    return await loop.create_server(protocol, "127.0.0.1", 0, **options)
+
+
+def keep_busy(loop: asyncio.AbstractEventLoop) -> None:
+    """Run a chain of callbacks that never ends, 10 us of work each."""
+
+    def link() -> None:
+        end = time.perf_counter() + 10e-6
+        while time.perf_counter() < end:
+            pass
+        loop.call_soon(link)
+
+    loop.call_soon(link)
 
 
 def main() -> None:
     """Serve as the command line says."""
     parser = serving.parser(__doc__)
     parser.add_argument(
-        "--mode", choices=(*PROTOCOLS, "streams"), default="protocol"
+        "--mode", choices=(*PROTOCOLS, *STREAMS), default="protocol"
     )
     parser.add_argument("--tls", action="store_true")
+    parser.add_argument("--size", type=int, default=1024)
+    parser.add_argument("--unix", metavar="PATH")
+    parser.add_argument("--chain", action="store_true")
     args = parser.parse_args()
 
     async def forever() -> None:
-        server = await start(args.mode, args.tls)
-        serving.announce(server.sockets[0].getsockname()[1])
-        await asyncio.get_running_loop().create_future()
+        server = await start(args)
+        serving.announce(0 if args.unix else serving.port_of(server))
+        loop = asyncio.get_running_loop()
+        if args.chain:
+            keep_busy(loop)
+        await loop.create_future()
 
     serving.serve(args, forever)
 

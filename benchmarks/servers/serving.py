@@ -14,6 +14,7 @@ import json
 import os
 import resource
 import signal
+import ssl
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -24,6 +25,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))
 from harness import loops  # noqa: E402
 
 ROOT = loops.ROOT
+CERTIFICATES = ROOT / "tests" / "certs"
 LIFETIME = 600
 
 
@@ -41,6 +43,22 @@ def parser(description: str | None) -> argparse.ArgumentParser:
 def announce(port: int) -> None:
     """Say on stdout that clients may come."""
     print(json.dumps({"port": port, "pid": os.getpid()}), flush=True)
+
+
+def port_of(server: asyncio.Server) -> int:
+    """Return the port on which `server` listens."""
+    return server.sockets[0].getsockname()[1]
+
+
+def tls_context(args: argparse.Namespace) -> ssl.SSLContext | None:
+    """Return the context of a server, or None without --tls."""
+    if not args.tls:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(
+        CERTIFICATES / "localhost.pem", CERTIFICATES / "localhost.key"
+    )
+    return context
 
 
 def serve(
