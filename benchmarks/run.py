@@ -14,9 +14,19 @@ import json
 import os
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
-from harness import build, case, loops, plot, schedule
+from harness import (
+    build,
+    case,
+    chart,
+    daemons,
+    loops,
+    markdown,
+    plot,
+    schedule,
+)
 from harness.report import Report, short
 
 HERE = Path(__file__).resolve().parent
@@ -50,6 +60,24 @@ def parse_arguments() -> argparse.Namespace:
     add("--python", default=sys.executable, help="the interpreter measured")
     add("--json", metavar="FILE", help="write all raw figures")
     add("--plot", metavar="FILE", action="append", help=".png or .svg")
+    add("--scale", type=float, help="times the length of measurements (1)")
+    add("--minutes", type=float, help="no new measurement after so many")
+    add(
+        "--case-seconds",
+        type=float,
+        help="no new repetition of a case that would take it past so many",
+    )
+    add("--results", metavar="FILE", help="write a Markdown report")
+    add(
+        "--chart",
+        metavar="STEM",
+        help="draw the report's chart: STEM-light.svg and STEM-dark.svg",
+    )
+    add(
+        "--also",
+        metavar="JSON",
+        help="rows of another run, for the report only",
+    )
     add(
         "--judge",
         choices=("median", "least"),
@@ -65,30 +93,32 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def find_loops(wanted: str | None, python: str) -> dict[str, str]:
-    """Return the version of each loop that can be raced, by name.
+def find_loops(
+    wanted: str | None, python: str
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the version of each loop that can be raced, by name, and why
+    others cannot.
 
-    Says on stderr which are left out, and why.  Raises ValueError for a
+    Says on stderr which are left out.  Raises ValueError for a
     name that is not known.
     """
     names = [name.strip() for name in (wanted or "").split(",") if name]
     for name in names:
         if name not in loops.LOOPS:
             raise ValueError(f"no loop is named {name!r}")
-    found = {}
+    found, without = {}, {}
     for name in names or loops.LOOPS:
         if name in loops.C_SERVERS:
-            if reason := cannot_build(loops.C_SERVERS[name]):
-                say(f"without {name}: {reason}")
-            else:
-                found[name] = "C"
-            continue
-        answer = schedule.probe(name, python)
+            reason = cannot_build(loops.C_SERVERS[name])
+            answer = {"error": reason} if reason else {"version": "C"}
+        else:
+            answer = schedule.probe(name, python)
         if "error" in answer:
             say(f"without {name}: {answer['error']}")
+            without[name] = answer["error"]
         else:
             found[name] = answer["version"]
-    return found
+    return found, without
 
 
 def cannot_build(program: str) -> str:
@@ -102,15 +132,16 @@ def cannot_build(program: str) -> str:
     return ""
 
 
-def without_missing(cases: list[case.Case], facts: dict) -> list[case.Case]:
-    """Return the cases that have what they need, and say what is missing."""
+def find_missing(cases: list[case.Case], facts: dict) -> dict[str, str]:
+    """Return why cases cannot be measured, by their names; say it too."""
     wanted = {program for one in cases for program in one.programs}
     reasons = {program: cannot_build(program) for program in sorted(wanted)}
     if wanted and len(facts.get("cpus", ())) == 1:
         say("only one CPU: server and load generator share it")
-    kept = []
+    without = {}
     for one in cases:
         why = [reasons[name] for name in one.programs if reasons[name]]
+        why += filter(None, map(daemons.missing, one.daemons))
         for package in one.packages:
             if package not in facts.get("packages", {}):
                 why.append(f"{package} is not installed")
@@ -120,9 +151,8 @@ def without_missing(cases: list[case.Case], facts: dict) -> list[case.Case]:
             why.append("it needs two CPUs")
         if why:
             say(f"without {one.name}: {why[0]}")
-        else:
-            kept.append(one)
-    return kept
+            without[one.name] = why[0]
+    return without
 
 
 def say(text: str) -> None:
@@ -172,6 +202,12 @@ def settings_of(args: argparse.Namespace) -> schedule.Settings:
         settings.scale = 0.5
         settings.budget = QUICK_BUDGET
         settings.limit = QUICK_LIMIT
+    if args.scale:
+        settings.scale = args.scale
+    if args.minutes:
+        settings.budget = 60 * args.minutes
+        settings.limit = None
+    settings.case_budget = args.case_seconds
     return settings
 
 
@@ -188,20 +224,36 @@ def draw(report: Report, files: list[str], facts: dict) -> None:
 def prepare(
     args: argparse.Namespace, known: dict[str, case.Case]
 ) -> tuple[list[case.Case], dict]:
-    """Return the cases to measure and the facts, loops found included.
+    """Return the cases wanted and the facts: among them the loops found, and
+    why others and which cases cannot be measured.
 
     Raises ValueError for what the command line names wrongly, PlotError and
     OSError for files that could not be written.
     """
     cases = case.pick_cases(known, args.cases)
     args.plot = plot.usable(args.plot or [])
-    for name in filter(None, [args.json, *args.plot]):
+    files = [args.json, args.results, args.chart, *args.plot]
+    for name in filter(None, files):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
-    found = find_loops(args.loops, args.python)
+    found, without_loops = find_loops(args.loops, args.python)
     machine = [args.python, str(HERE / "harness" / "machine.py")]
     facts = schedule.run_json(machine, 20.0)
     facts["loops"] = found
-    return without_missing(cases, facts), facts
+    facts["without_loops"] = without_loops
+    facts["without"] = find_missing(cases, facts)
+    return cases, facts
+
+
+def write_results(args: argparse.Namespace, data: dict) -> None:
+    """Write the report and its chart, of this run and of the one beside it."""
+    also = json.loads(Path(args.also).read_text()) if args.also else None
+    if args.results:
+        Path(args.results).write_text(markdown.text(data, also))
+    if args.chart:
+        try:
+            chart.draw(data, args.chart)
+        except plot.PlotError as error:
+            say(f"run.py: {error}")
 
 
 def main() -> int:
@@ -217,20 +269,28 @@ def main() -> int:
     except (ValueError, OSError, plot.PlotError) as error:
         say(f"run.py: {error}; see --list and --help")
         return 2
-    if not cases or not facts["loops"]:
+    kept = [one for one in cases if one.name not in facts["without"]]
+    if not kept or not facts["loops"]:
         say("run.py: nothing is left to measure")
         return 2
     settings = settings_of(args)
     facts["load_before"] = os.getloadavg()
-    results = schedule.take(cases, list(facts["loops"]), settings, Progress())
+    with ExitStack() as stack:
+        for name in {name for one in kept for name in one.daemons}:
+            port = stack.enter_context(daemons.DAEMONS[name]())
+            settings.options[name] = port
+        results = schedule.take(
+            kept, list(facts["loops"]), settings, Progress()
+        )
     facts["load_after"] = os.getloadavg()
     report = Report(cases, results, args.judge)
     report.write(sys.stdout)
+    data = report.to_json(settings, facts)
     if args.json:
-        data = report.to_json(settings, facts)
         Path(args.json).write_text(json.dumps(data, indent=1) + "\n")
     if args.plot:
         draw(report, args.plot, facts)
+    write_results(args, data)
     return 1 if any(loop == "fastloop" for _, loop in results.errors) else 0
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from harness import network
 from harness.case import Case, Figure, LoopFactory, Row, Run
-from harness.loops import PYTHON_LOOPS
+from harness.loops import SERVER_LOOPS
 
 ORDER = 110
 
@@ -33,7 +33,7 @@ def http_case(name: str, title: str, packages: tuple[str, ...]) -> Case:
             ),
         ),
         measure,
-        loops=PYTHON_LOOPS,
+        loops=SERVER_LOOPS,
         seconds=1.5,
         programs=("http_load",),
         packages=packages,

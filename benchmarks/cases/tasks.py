@@ -21,11 +21,14 @@ def sample_coroutine(
     run: Run,
     make: Callable[[], Coroutine[Any, Any, object]],
     operations: int,
+    least: int = 3,
 ) -> Figure:
     """Time whole runs of the coroutine that `make` gives."""
     loop = new_loop()
     asyncio.set_event_loop(loop)
-    result = run.sample(lambda: loop.run_until_complete(make()), operations)
+    result = run.sample(
+        lambda: loop.run_until_complete(make()), operations, least=least
+    )
     asyncio.set_event_loop(None)
     loop.close()
     return result

@@ -12,9 +12,8 @@ first end-of-file frees such a block whole and glibc learns to keep it.
 
 from __future__ import annotations
 
-from harness import network
-from harness.case import Case, Figure, LoopFactory, Row, Run
-from harness.loops import C_SERVERS, PYTHON_LOOPS
+from harness.case import Case
+from harness.served import Load, load_key, served_case, size_name
 
 ORDER = 100
 MODES = {
@@ -29,51 +28,40 @@ SERVER_OPTIONS = {
     "tls": ["--mode=protocol", "--tls"],
 }
 SEASONED = ("seasoned", "streams", "tls")
-# How long the connections live that a seasoned server has seen.
-SEASON = 0.05
+LIMITS = {
+    "protocol": ("c-epoll", "c-late", "c-uv"),
+    "seasoned": ("c-epoll", "c-late", "c-uv"),
+    "streams": ("c-epoll", "c-late"),
+    "tls": ("c-tls",),
+}
 
 
-def size_name(size: int) -> str:
-    return f"{size // 1024} KiB" if size >= 1024 else f"{size} B"
+def echo_load(
+    mode: str, title: str, connections: int, size: int, reach: str = ""
+) -> Load:
+    """Return the load of `connections` that send `size` bytes."""
+    return Load(
+        f"echo_{mode}_{load_key(connections, size)}",
+        f"{title}, {connections:,} of {size_name(size)}",
+        {"connections": connections, "size": size},
+        reach,
+    )
 
 
-def players(mode: str) -> tuple[str, ...]:
-    if mode == "tls":
-        # rloop refuses ssl=.
-        return tuple(loop for loop in PYTHON_LOOPS if loop != "rloop")
-    if mode in ("protocol", "seasoned"):
-        return (*PYTHON_LOOPS, *C_SERVERS)
-    return PYTHON_LOOPS
-
-
-def echo_case(mode: str, connections: int, size: int) -> Case:
-    short = size_name(size).replace(" ", "").replace("iB", "").lower()
-    name = f"echo_{mode}_{connections}x{short}"
-    title = f"TCP echo, {MODES[mode]}, {connections:,} of {size_name(size)}"
-    options = SERVER_OPTIONS.get(mode, [f"--mode={mode}"])
-    program = "tls_load" if mode == "tls" else "echo_load"
-
-    def measure(_: LoopFactory, run: Run) -> dict[str, Figure]:
-        command = network.server_command(run.loop, "echo.py", options)
-        with network.serving(command) as server:
-            if mode in SEASONED:
-                network.load(program, server, Run(run.loop, SEASON))
-            found = network.load(
-                program, server, run, connections=connections, size=size
-            )
-        return {name: found["cpu"], f"{name}_rate": found["rate"]}
-
-    return Case(
-        name,
+def echo_case(mode: str, connections: int, size: int, reach: str = "") -> Case:
+    load = echo_load(
+        mode, f"TCP echo, {MODES[mode]}", connections, size, reach
+    )
+    return served_case(
+        load.key,
         "tcp",
-        (
-            Row(name, f"{title}, server CPU", "us", judge="least"),
-            Row(f"{name}_rate", f"{title}, rate", "1/s", better="more"),
-        ),
-        measure,
-        loops=players(mode),
-        seconds=1.0,
-        programs=(program,),
+        "echo.py",
+        SERVER_OPTIONS.get(mode, [f"--mode={mode}"]),
+        [load],
+        program="tls_load" if mode == "tls" else "echo_load",
+        limits=LIMITS.get(mode, ()),
+        seasoned=mode in SEASONED,
+        tls=mode == "tls",
     )
 
 
@@ -88,7 +76,7 @@ CASES = (
     echo_case("buffered", 64, 64),
     echo_case("buffered", 64, 1024),
     echo_case("buffered", 64, 16 * 1024),
-    echo_case("streams", 64, 1024),
-    echo_case("tls", 64, 1024),
+    echo_case("streams", 64, 1024, "1.25x"),
+    echo_case("tls", 64, 1024, "4.05x"),
     echo_case("tls", 8, 100 * 1024),
 )

@@ -7,8 +7,8 @@ figure here: how late a timer comes is measured by lateness.py.
 
 from __future__ import annotations
 
-import random
 import time
+from collections.abc import Sequence
 
 from harness.case import Figure, LoopFactory, Run, figure, simple_case
 
@@ -63,10 +63,14 @@ def due_at_once(new_loop: LoopFactory, run: Run) -> Figure:
     return result
 
 
-def due_from_heap(new_loop: LoopFactory, run: Run) -> Figure:
+def due_from_heap(
+    new_loop: LoopFactory,
+    run: Run,
+    delays: Sequence[float] = (0.01236,) * DUE,
+    least: int = 4,
+) -> Figure:
     """Time scheduling and running, not the wait in between."""
     loop = new_loop()
-    delays = [random.Random(4).uniform(0.010, 0.020) for _ in range(DUE)]
     samples = []
     start = waited = 0
     end = time.perf_counter() + 2 * run.seconds
@@ -82,10 +86,10 @@ def due_from_heap(new_loop: LoopFactory, run: Run) -> Figure:
         time.sleep(0.025)
         waited = run.clock() - before
 
-    while len(samples) < 4 or time.perf_counter() < end:
+    while len(samples) < least or time.perf_counter() < end:
         loop.call_soon(schedule)
         loop.run_forever()
-        samples.append((run.clock() - start - waited) / DUE)
+        samples.append((run.clock() - start - waited) / len(delays))
     loop.close()
     return figure(samples[1:])
 

@@ -10,18 +10,24 @@ and a step of a task locks it twice, whatever the loop.
 from __future__ import annotations
 
 import asyncio
+import functools
+import ssl
 import threading
 import time
 from collections.abc import Callable
 
 from harness.case import Case, Figure, LoopFactory, Row, Run, figure
+from harness.loops import ROOT
 
 ORDER = 55
 CALLS = 5_000
 TIMERS = 100
 MESSAGES = 25
 CONNECTIONS = 16
+TLS_CONNECTIONS = 4
+TLS_MESSAGES = 150
 TASKS = 500
+CERTIFICATES = ROOT / "tests" / "certs"
 
 Loop = asyncio.AbstractEventLoop
 Work = Callable[[Loop], object]
@@ -63,9 +69,11 @@ class Echo(asyncio.Protocol):
 class Client(Echo):
     """Sends a message and each answer, some times; then `done` is."""
 
-    def __init__(self, done: asyncio.Future[None]) -> None:
+    def __init__(
+        self, done: asyncio.Future[None], messages: int = MESSAGES
+    ) -> None:
         self.done = done
-        self.left = MESSAGES
+        self.left = messages
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Send the first message."""
@@ -93,6 +101,64 @@ def echoes(loop: Loop) -> None:
         for done in waiting:
             await loop.create_connection(lambda d=done: Client(d), *address)
         await asyncio.gather(*waiting)
+        server.close()
+
+    loop.run_until_complete(main())
+
+
+@functools.cache
+def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """Return the contexts of servers and of clients."""
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(
+        CERTIFICATES / "localhost.pem", CERTIFICATES / "localhost.key"
+    )
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.check_hostname = False
+    client.verify_mode = ssl.CERT_NONE
+    return server, client
+
+
+def tls_echoes(loop: Loop) -> None:
+    """Serve over TLS and be the clients; few, for a handshake is long."""
+
+    async def main() -> None:
+        ours, theirs = contexts()
+        server = await loop.create_server(Echo, "127.0.0.1", 0, ssl=ours)
+        address = server.sockets[0].getsockname()
+        waiting = [loop.create_future() for _ in range(TLS_CONNECTIONS)]
+        for done in waiting:
+            await loop.create_connection(
+                lambda d=done: Client(d, TLS_MESSAGES), *address, ssl=theirs
+            )
+        await asyncio.gather(*waiting)
+        server.close()
+
+    loop.run_until_complete(main())
+
+
+def stream_echoes(loop: Loop) -> None:
+    """Serve on streams and be the clients, in one loop."""
+
+    async def echo(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        while data := await reader.read(4_096):
+            writer.write(data)
+        writer.close()
+
+    async def talk(port: int) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for _ in range(MESSAGES):
+            writer.write(b"x" * 64)
+            await reader.readexactly(64)
+        writer.close()
+        await writer.wait_closed()
+
+    async def main() -> None:
+        server = await asyncio.start_server(echo, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        await asyncio.gather(*[talk(port) for _ in range(CONNECTIONS)])
         server.close()
 
     loop.run_until_complete(main())
@@ -167,28 +233,31 @@ def factor(new_loop: LoopFactory, run: Run, work: Work) -> Figure:
     return figure(samples)
 
 
-def measure(new_loop: LoopFactory, run: Run) -> dict[str, Figure]:
-    """Return the factor of each kind of work."""
-    return {
-        "two_threads": factor(new_loop, run, callbacks),
-        "two_threads_echo": factor(new_loop, run, echoes),
-        "two_threads_tasks": factor(new_loop, run, tasks),
-    }
+WORKS: dict[str, tuple[str, Work, str]] = {
+    "two_threads": ("callbacks", callbacks, "1.9"),
+    "two_threads_echo": ("TCP echo", echoes, "1.85"),
+    "two_threads_tls": ("TLS echo", tls_echoes, "1.8"),
+    "two_threads_streams": ("streams", stream_echoes, "1.8"),
+    "two_threads_tasks": ("tasks", tasks, ""),
+}
 
 
-CASES = (
-    Case(
-        name="two_threads",
-        group="core",
-        rows=tuple(
-            Row(key, f"two threads over one, {what}", "times", "more")
-            for key, what in (
-                ("two_threads", "callbacks"),
-                ("two_threads_echo", "TCP echo"),
-                ("two_threads_tasks", "tasks"),
-            )
-        ),
-        measure=measure,
+def case(key: str, what: str, work: Work, reach: str) -> Case:
+    """Return a case of its own: a loop that fails one may do the others."""
+
+    def measure(new_loop: LoopFactory, run: Run) -> dict[str, Figure]:
+        return {key: factor(new_loop, run, work)}
+
+    title = f"two threads over one, {what}"
+    return Case(
+        key,
+        "core",
+        (Row(key, title, "times", "more", reach=reach),),
+        measure,
         free_threaded=True,
-    ),
+    )
+
+
+CASES = tuple(
+    case(key, what, work, reach) for key, (what, work, reach) in WORKS.items()
 )

@@ -21,7 +21,19 @@ if TYPE_CHECKING:
     import asyncio
 
 CASES_FOLDER = Path(__file__).resolve().parents[1] / "cases"
-GROUPS = ("core", "tcp", "http", "startup")
+GROUPS = (
+    "core",
+    "tcp",
+    "http",
+    "startup",
+    "scale",
+    "tls",
+    "streams",
+    "sockets",
+    "memory",
+    "apps",
+    "tail",
+)
 
 LoopFactory = Callable[[], "asyncio.AbstractEventLoop"]
 # A figure, and the samples it was taken from.
@@ -34,7 +46,9 @@ class Row:
 
     `better` says what is good: "less" or "more" (both get ratios), or
     "near 0" for how late a timer is, where less than 0 is wrong.
-    `judge` picks among the repetitions: "median" or "least".
+    `judge` picks among the repetitions: "median" or "least".  `reach` is
+    what fastloop is meant to reach: a ratio over uvloop ("1.3x"), or a figure
+    ("105").  A row that is `aside` explains another and is no race of its own.
     """
 
     key: str
@@ -42,6 +56,8 @@ class Row:
     unit: str
     better: str = "less"
     judge: str = "median"
+    reach: str = ""
+    aside: bool = False
 
 
 @dataclass(frozen=True)
@@ -53,8 +69,9 @@ class Case:
     `limit` after how many seconds it is given up.  `serial` cases never
     wait, so their clock may be the process's own CPU time.  `programs` are
     the C programs it needs, by their names in build.py, `packages` those of
-    PyPI; `free_threaded` ones need an interpreter that has no GIL, and two
-    CPUs.
+    PyPI, `daemons` the servers, by their names in daemons.py, which it finds
+        at the port in `Run.options`; `free_threaded` ones need an interpreter
+    that has no GIL, and two CPUs.
     """
 
     name: str
@@ -67,6 +84,7 @@ class Case:
     serial: bool = False
     programs: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
+    daemons: tuple[str, ...] = ()
     free_threaded: bool = False
 
 
@@ -85,18 +103,19 @@ class Run:
         operations: int,
         *,
         unit: float = 1.0,
+        least: int = 3,
     ) -> Figure:
         """Call `function` for `seconds`; return its time per operation.
 
         One call does `operations` operations and gives one sample, in
         nanoseconds over `unit` (1000.0 for microseconds).  The first call
-        is warm-up and not counted; at least three are.
+        is warm-up and not counted; at least `least` are.
         """
         clock = self.clock
         function()
         samples: list[float] = []
         end = time.perf_counter() + self.seconds
-        while len(samples) < 3 or time.perf_counter() < end:
+        while len(samples) < least or time.perf_counter() < end:
             start = clock()
             function()
             samples.append((clock() - start) / operations / unit)
@@ -119,13 +138,16 @@ def simple_case(
     measure: Callable[[LoopFactory, Run], Figure],
     *,
     unit: str = "ns",
+    group: str = "core",
+    reach: str = "",
+    better: str = "less",
     **rest: Any,
 ) -> Case:
-    """Return a core case with one row whose function gives one figure."""
+    """Return a case with one row whose function gives one figure."""
     return Case(
         name=name,
-        group="core",
-        rows=(Row(name, title, unit),),
+        group=group,
+        rows=(Row(name, title, unit, better, reach=reach),),
         measure=lambda factory, run: {name: measure(factory, run)},
         **rest,
     )

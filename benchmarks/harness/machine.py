@@ -8,9 +8,11 @@ that runs `run.py`.
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import platform
+import ssl
 import sys
 import sysconfig
 from importlib import metadata
@@ -26,6 +28,12 @@ PACKAGES = (
     "uvicorn",
     "httptools",
     "aiohttp",
+    "aiofiles",
+    "asyncpg",
+    "fastapi",
+    "httpx",
+    "redis",
+    "websockets",
 )
 
 
@@ -71,6 +79,8 @@ def facts() -> dict:
         "gil": gil,
         "optimised": "--enable-optimizations"
         in (sysconfig.get_config_var("CONFIG_ARGS") or ""),
+        "openssl": ssl.OPENSSL_VERSION,
+        "date": datetime.date.today().isoformat(),
         "packages": _packages(),
         "fastloop_disable": os.environ.get("FASTLOOP_DISABLE", ""),
     }

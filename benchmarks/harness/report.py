@@ -133,6 +133,9 @@ class Report:
                         "unit": row.unit,
                         "better": row.better,
                         "judge": row.judge,
+                        "reach": row.reach,
+                        "aside": row.aside,
+                        "seconds": self.results.seconds.get(case.name),
                         "loops": self._row_json(case, row),
                     }
                 )

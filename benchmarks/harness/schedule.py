@@ -36,16 +36,19 @@ class Settings:
     scale: float = 1.0
     clock: str = "wall"
     budget: float | None = None
+    case_budget: float | None = None
     limit: float | None = None
     options: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
 class Results:
-    """Every figure taken, by row and loop, and every failure, by case."""
+    """Every figure taken, by row and loop, every failure, by case, and the
+    seconds that each case took."""
 
     figures: dict[tuple[str, str], list[dict]] = field(default_factory=dict)
     errors: dict[tuple[str, str], str] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
     cut: str = ""
 
 
@@ -128,7 +131,9 @@ def take(
 
     A KeyboardInterrupt, or the end of `settings.budget` seconds, ends the
     run early; what was taken until then is returned and `cut` says why.
-    `progress` is called after each measurement.
+    A case is not repeated once more would take it past
+    `settings.case_budget` seconds.  `progress` is called after each
+    measurement.
     """
     results = Results()
     loops = [name for name in LOOPS if name in loops]
@@ -140,6 +145,9 @@ def take(
         for repetition in range(settings.repeat):
             for number, case in enumerate(cases):
                 players = [loop for loop in loops if plays(case, loop)]
+                if _had_its_time(case, repetition, settings, results):
+                    done += len(players)
+                    continue
                 for loop in rotated(players, repetition + number):
                     if time.monotonic() > end:
                         results.cut = (
@@ -152,6 +160,15 @@ def take(
     except KeyboardInterrupt:
         results.cut = f"interrupted after {done} of {total} measurements"
     return results
+
+
+def _had_its_time(
+    case: Case, repetition: int, settings: Settings, results: Results
+) -> bool:
+    if not repetition or settings.case_budget is None:
+        return False
+    spent = results.seconds[case.name]
+    return spent + spent / repetition > settings.case_budget
 
 
 def _take_one(
@@ -170,7 +187,10 @@ def _take_one(
     for key, value in settings.options.items():
         command.append(f"--option={key}={value}")
     limit = min(case.limit, settings.limit or case.limit)
+    start = time.monotonic()
     answer = run_json(command, limit)
+    spent = results.seconds.get(case.name, 0.0)
+    results.seconds[case.name] = spent + time.monotonic() - start
     if "error" in answer:
         results.errors[case.name, loop] = answer["error"]
     for key, figure in answer.get("figures", {}).items():

@@ -1,0 +1,382 @@
+"""Programs: client and server in one process, and clients of databases.
+
+Each does its work over and over on one loop; a figure is operations a second.
+The process has the server's CPU for itself, Redis and PostgreSQL run on the
+other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+from harness import network
+from harness.case import Case, Figure, LoopFactory, Row, Run, figure
+from harness.loops import SERVER_LOOPS
+
+ORDER = 115
+CLIENTS = 32
+FEWER = 16
+ROUNDS = 10
+KILOBYTE = b"x" * 1_000
+
+Work = Callable[[], Awaitable[object]]
+Open = Callable[[Run], AsyncIterator[Work]]
+
+
+async def in_parallel(works: list[Work]) -> None:
+    """Do each of `works` some times, all of them at once."""
+
+    async def rounds(work: Work) -> None:
+        for _ in range(ROUNDS):
+            await work()
+
+    await asyncio.gather(*map(rounds, works))
+
+
+@asynccontextmanager
+async def websockets_echo(run: Run) -> AsyncIterator[Work]:
+    from websockets.asyncio.client import connect
+    from websockets.asyncio.server import ServerConnection, serve
+
+    async def echo(connection: ServerConnection) -> None:
+        async for message in connection:
+            await connection.send(message)
+
+    async with AsyncExitStack() as stack:
+        options: dict[str, Any] = {"compression": None}
+        server = await stack.enter_async_context(
+            serve(echo, "127.0.0.1", 0, **options)
+        )
+        port = server.sockets[0].getsockname()[1]
+        clients = [
+            await stack.enter_async_context(
+                connect(f"ws://127.0.0.1:{port}", proxy=None, **options)
+            )
+            for _ in range(FEWER)
+        ]
+
+        def once(client: Any) -> Work:
+            async def talk() -> None:
+                await client.send(KILOBYTE[:100])
+                await client.recv()
+
+            return talk
+
+        works = [once(client) for client in clients]
+        yield lambda: in_parallel(works)
+
+
+@asynccontextmanager
+async def aiohttp_json(run: Run) -> AsyncIterator[Work]:
+    import aiohttp
+    from aiohttp import web
+
+    async def answer(request: web.Request) -> web.Response:
+        return web.json_response({"message": "Hello, world!"})
+
+    app = web.Application()
+    app.router.add_get("/", answer)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    url = f"http://127.0.0.1:{runner.addresses[0][1]}/"
+    async with aiohttp.ClientSession() as session:
+
+        async def get() -> None:
+            async with session.get(url) as response:
+                await response.json()
+
+        yield lambda: in_parallel([get] * FEWER)
+    await runner.cleanup()
+
+
+@asynccontextmanager
+async def fastapi_httpx(run: Run) -> AsyncIterator[Work]:
+    import fastapi
+    import httpx
+    import uvicorn
+
+    app = fastapi.FastAPI()
+
+    @app.get("/")
+    async def answer() -> dict[str, str]:
+        return {"message": "Hello, world!"}
+
+    config = uvicorn.Config(
+        app,
+        host="127.0.0.1",
+        port=0,
+        log_level="error",
+        access_log=False,
+        lifespan="off",
+    )
+    server = uvicorn.Server(config)
+    # serve() would take the process's signals.
+    config.load()
+    server.lifespan = config.lifespan_class(config)
+    await server.startup()
+    port = server.servers[0].sockets[0].getsockname()[1]
+    async with httpx.AsyncClient(trust_env=False) as client:
+
+        async def get() -> None:
+            (await client.get(f"http://127.0.0.1:{port}/")).json()
+
+        yield lambda: in_parallel([get] * FEWER)
+    await server.shutdown()
+
+
+def redis_get(clients: int) -> Open:
+    @asynccontextmanager
+    async def get(run: Run) -> AsyncIterator[Work]:
+        import redis.asyncio as redis
+
+        port = int(run.options["redis"])
+        async with AsyncExitStack() as stack:
+            each = [
+                await stack.enter_async_context(
+                    redis.Redis(host="127.0.0.1", port=port)
+                )
+                for _ in range(clients)
+            ]
+            await each[0].set("key", KILOBYTE[:100])
+            works = [lambda one=one: one.get("key") for one in each]
+            yield lambda: in_parallel(works)
+
+    return get
+
+
+def asyncpg_select(clients: int) -> Open:
+    @asynccontextmanager
+    async def select(run: Run) -> AsyncIterator[Work]:
+        import asyncpg
+
+        each = [
+            await asyncpg.connect(
+                host="127.0.0.1",
+                port=int(run.options["postgres"]),
+                user="race",
+                database="postgres",
+                ssl=False,
+            )
+            for _ in range(clients)
+        ]
+        works = [lambda one=one: one.fetchval("SELECT 1") for one in each]
+        yield lambda: in_parallel(works)
+        for one in each:
+            await one.close()
+
+    return select
+
+
+async def pump(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
+    try:
+        while data := await reader.read(65_536):
+            writer.write(data)
+            await writer.drain()
+    except ConnectionError:
+        pass
+    finally:
+        writer.close()
+
+
+@asynccontextmanager
+async def proxy_on_streams(run: Run) -> AsyncIterator[Work]:
+    async def echo(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        await pump(reader, writer)
+
+    origin = await asyncio.start_server(echo, "127.0.0.1", 0)
+    where = origin.sockets[0].getsockname()
+
+    async def forward(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        there, back = await asyncio.open_connection(*where)
+        await asyncio.gather(pump(reader, back), pump(there, writer))
+
+    proxy = await asyncio.start_server(forward, "127.0.0.1", 0)
+    address = proxy.sockets[0].getsockname()
+    each = [await asyncio.open_connection(*address) for _ in range(CLIENTS)]
+
+    def once(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> Work:
+        async def talk() -> None:
+            writer.write(KILOBYTE)
+            await reader.readexactly(len(KILOBYTE))
+
+        return talk
+
+    works = [once(*one) for one in each]
+    yield lambda: in_parallel(works)
+    for _, writer in each:
+        writer.close()
+    proxy.close()
+    origin.close()
+    # The pumps end when they see their end of file.
+    await asyncio.sleep(0.05)
+
+
+@asynccontextmanager
+async def aiofiles_reads(run: Run) -> AsyncIterator[Work]:
+    import aiofiles
+
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(bytes(4_096))
+        file.flush()
+
+        async def read() -> None:
+            async with aiofiles.open(file.name, "rb") as opened:
+                await opened.read()
+
+        yield lambda: asyncio.gather(*[read() for _ in range(64)])
+
+
+@asynccontextmanager
+async def hash_in_threads(run: Run) -> AsyncIterator[Work]:
+    data = bytes(8_192)
+
+    def digest() -> None:
+        hashlib.sha256(data).digest()
+
+    yield lambda: asyncio.gather(
+        *[asyncio.to_thread(digest) for _ in range(64)]
+    )
+
+
+async def sampled(run: Run, open_app: Open, operations: int) -> Figure:
+    """Return operations a second of the app's work, done over and over."""
+    clock, samples = run.clock, []
+    async with open_app(run) as work:
+        await work()
+        end = clock() + run.seconds * 1e9
+        while len(samples) < 3 or clock() < end:
+            start = clock()
+            await work()
+            samples.append(operations / (clock() - start) * 1e9)
+    return figure(samples)
+
+
+def app_case(
+    name: str,
+    title: str,
+    open_app: Open,
+    operations: int,
+    reach: str,
+    packages: tuple[str, ...] = (),
+    daemons: tuple[str, ...] = (),
+    pinned: bool = True,
+) -> Case:
+    def measure(new_loop: LoopFactory, run: Run) -> dict[str, Figure]:
+        if pinned:
+            os.sched_setaffinity(0, {network.cpus()[0]})
+        with asyncio.Runner(loop_factory=new_loop) as runner:
+            return {name: runner.run(sampled(run, open_app, operations))}
+
+    return Case(
+        name,
+        "apps",
+        (Row(name, title, "1/s", better="more", reach=reach),),
+        measure,
+        loops=SERVER_LOOPS,
+        seconds=1.0,
+        packages=packages,
+        daemons=daemons,
+    )
+
+
+CASES = (
+    app_case(
+        "websockets",
+        "websockets, echo of 100 B, 16 connections",
+        websockets_echo,
+        FEWER * ROUNDS,
+        "1.1x",
+        ("websockets",),
+    ),
+    app_case(
+        "aiohttp_json",
+        "aiohttp client and server, JSON, 16 connections",
+        aiohttp_json,
+        FEWER * ROUNDS,
+        "1.28x",
+        ("aiohttp",),
+    ),
+    app_case(
+        "fastapi",
+        "FastAPI under uvicorn, httpx, 16 connections",
+        fastapi_httpx,
+        FEWER * ROUNDS,
+        "1.04x",
+        ("fastapi", "httpx", "uvicorn"),
+    ),
+    app_case(
+        "redis_1",
+        "redis-py, one GET at a time",
+        redis_get(1),
+        ROUNDS,
+        "1.03x",
+        ("redis",),
+        ("redis",),
+    ),
+    app_case(
+        "redis_32",
+        "redis-py, GET, 32 clients",
+        redis_get(CLIENTS),
+        CLIENTS * ROUNDS,
+        "1.2x",
+        ("redis",),
+        ("redis",),
+    ),
+    app_case(
+        "asyncpg_1",
+        "asyncpg, SELECT 1, one connection",
+        asyncpg_select(1),
+        ROUNDS,
+        "",
+        ("asyncpg",),
+        ("postgres",),
+    ),
+    app_case(
+        "asyncpg_32",
+        "asyncpg, SELECT 1, 32 connections",
+        asyncpg_select(CLIENTS),
+        CLIENTS * ROUNDS,
+        "",
+        ("asyncpg",),
+        ("postgres",),
+    ),
+    app_case(
+        "proxy",
+        "proxy on streams, 32 connections of 1 KB",
+        proxy_on_streams,
+        CLIENTS * ROUNDS,
+        "1.3x",
+    ),
+    app_case(
+        "aiofiles",
+        "aiofiles, 64 reads of 4 KiB at once",
+        aiofiles_reads,
+        64,
+        "1.7x",
+        ("aiofiles",),
+        pinned=False,
+    ),
+    app_case(
+        "to_thread",
+        "to_thread of a SHA-256 of 8 KiB, 64 at once",
+        hash_in_threads,
+        64,
+        "2.0x",
+        pinned=False,
+    ),
+)

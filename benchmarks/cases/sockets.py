@@ -1,0 +1,143 @@
+"""Other ways to an answer: sock_*, a connection for each, UDP, Unix, pipes,
+processes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+from harness.case import Case, Figure, LoopFactory, Row, Run, figure
+from harness.served import Load, load_key, served_case, size_name
+
+ORDER = 106
+KIB = 1024
+PIPED = 2_000
+
+
+def sock_load(connections: int, size: int, reach: str) -> Load:
+    return Load(
+        f"sock_{load_key(connections, size)}",
+        f"sock_recv + sock_sendall, {connections} of {size_name(size)}",
+        {"connections": connections, "size": size},
+        reach,
+    )
+
+
+def pipe_read(new_loop: LoopFactory, run: Run) -> dict[str, Figure]:
+    """Time a message of 1 KiB through a pipe, its write included."""
+    read, write = os.pipe()
+    message = bytes(KIB)
+
+    class Reader(asyncio.Protocol):
+        left = 0
+        received = 0
+
+        def data_received(self, data: bytes) -> None:
+            self.received += len(data)
+            if self.received == KIB:
+                self.received = 0
+                self.left -= 1
+                if self.left:
+                    os.write(write, message)
+                else:
+                    loop.stop()
+
+    loop = new_loop()
+    with open(read, "rb", 0) as file:
+        transport, reader = loop.run_until_complete(
+            loop.connect_read_pipe(Reader, file)
+        )
+
+        def messages() -> None:
+            reader.left = PIPED
+            os.write(write, message)
+            loop.run_forever()
+
+        found = run.sample(messages, PIPED, unit=1_000)
+        transport.close()
+        loop.run_until_complete(asyncio.sleep(0))
+    os.close(write)
+    loop.close()
+    return {"pipe": found}
+
+
+def spawn(new_loop: LoopFactory, run: Run) -> dict[str, Figure]:
+    """Time a program that does nothing, from its start to its end."""
+
+    async def once() -> None:
+        process = await asyncio.create_subprocess_exec("/bin/true")
+        await process.wait()
+
+    async def main() -> Figure:
+        samples = []
+        await once()
+        clock = run.clock
+        end = clock() + run.seconds * 1e9
+        while len(samples) < 5 or clock() < end:
+            start = clock()
+            await once()
+            samples.append((clock() - start) / 1e3)
+        return figure(samples)
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        return {"spawn": runner.run(main())}
+
+
+CASES = (
+    served_case(
+        "sock",
+        "sockets",
+        "sock_echo.py",
+        [],
+        [
+            sock_load(64, 64, "2.0x"),
+            sock_load(64, KIB, "2.0x"),
+            sock_load(64, 16 * KIB, "1.8x"),
+            sock_load(8, 100 * KIB, "1.4x"),
+        ],
+        limits=("c-epoll",),
+    ),
+    served_case(
+        "connect",
+        "sockets",
+        "echo.py",
+        ["--mode=protocol"],
+        [
+            Load(
+                "connect",
+                "connect, one echo of 64 B, close",
+                {"connections": 32, "size": 64, "fresh": 1},
+                "1.3x",
+            )
+        ],
+        limits=("c-epoll",),
+    ),
+    served_case(
+        "udp",
+        "sockets",
+        "udp_echo.py",
+        [],
+        [Load("udp", "UDP echo, 512 B", {"size": 512, "udp": 1}, "1.4x")],
+        seasoned=False,
+    ),
+    served_case(
+        "unix",
+        "sockets",
+        "echo.py",
+        ["--mode=protocol"],
+        [Load("unix", "Unix echo, Protocol, 64 of 1 KiB", {"size": KIB})],
+        unix=True,
+    ),
+    Case(
+        "pipe",
+        "sockets",
+        (Row("pipe", "pipe read, 1 KiB", "us"),),
+        pipe_read,
+    ),
+    Case(
+        "spawn",
+        "sockets",
+        (Row("spawn", "spawn /bin/true and wait", "us"),),
+        spawn,
+    ),
+)

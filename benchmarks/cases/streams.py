@@ -1,0 +1,86 @@
+"""Streams beside 64 of 1 KiB (which is in tcp.py), and bytes one way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from harness.case import Case
+from harness.served import Load, served_case
+
+from cases.tcp import echo_load
+
+ORDER = 104
+KIB = 1024
+TITLE = "TCP echo, streams"
+
+
+def by_message(name: str, reach: str) -> Case:
+    return served_case(
+        name,
+        "streams",
+        "echo.py",
+        [f"--mode={name}", f"--size={KIB}"],
+        [
+            Load(
+                name,
+                f"{TITLE}, {name}, 64 of 1 KiB",
+                {"size": KIB, "lines": int(name == "readline")},
+                reach,
+            )
+        ],
+        limits=("c-epoll",),
+    )
+
+
+def one_way(
+    name: str,
+    title: str,
+    mode: str,
+    limit: str,
+    reach: str,
+    limits: Sequence[str] = ("c-epoll",),
+) -> Case:
+    receive = int(limit == "source")
+    options = {"connections": 8, "receive": receive}
+    return served_case(
+        name,
+        "streams",
+        "oneway.py",
+        [f"--mode={mode}"],
+        [Load(name, title, options, reach, bulk=True)],
+        program="bulk_load",
+        limits=limits,
+        mode=limit,
+    )
+
+
+CASES = (
+    served_case(
+        "streams",
+        "streams",
+        "echo.py",
+        ["--mode=streams"],
+        [
+            echo_load("streams", TITLE, 64, 64, "1.25x"),
+            echo_load("streams", TITLE, 64, 16 * KIB, "1.9x"),
+            echo_load("streams", TITLE, 8, 100 * KIB, "2.8x"),
+        ],
+        limits=("c-epoll", "c-late"),
+    ),
+    by_message("readline", "1.4x"),
+    by_message("readexactly", "1.25x"),
+    one_way(
+        "streams_receive", "one way, streams receive", "streams", "sink", "8x"
+    ),
+    one_way(
+        "protocol_receive",
+        "one way, Protocol receives",
+        "receive",
+        "sink",
+        "2.35x",
+    ),
+    one_way(
+        "protocol_send", "one way, Protocol sends", "send", "source", "1.25x"
+    ),
+    one_way("sendfile", "sendfile", "sendfile", "source", "", ()),
+)

@@ -1,0 +1,170 @@
+"""How late answers are under load, from an open loop.
+
+Messages are due at fixed times and a latency counts from then, so that a
+stall is charged to all that it delays ("coordinated omission").  The load of
+the first case is 70 % of what this very loop can take, which is measured
+first on the same server; it stands beside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from harness import network
+from harness.case import Case, Figure, LoopFactory, Row, Run, figure
+from harness.loops import SERVER_LOOPS, TLS_LOOPS
+
+ORDER = 118
+KIB = 1024
+PART = 0.7
+
+# Of the time, the load's warm-up included, in which things are counted.
+COUNTED = 1.3
+NAMES = {"p50": "p50", "p99": "p99", "p999": "p99.9"}
+REACH = {"tail_chain_p99": "100"}
+
+
+def late_row(key: str, title: str, part: str, aside: bool = False) -> Row:
+    return Row(
+        f"{key}_{part}",
+        f"{title}, {NAMES[part]}",
+        "us",
+        reach=REACH.get(f"{key}_{part}", ""),
+        aside=aside,
+    )
+
+
+def late_figures(
+    key: str, answer: dict[str, Any], parts: Sequence[str]
+) -> dict[str, Figure]:
+    return {f"{key}_{part}": figure([answer[part]]) for part in parts}
+
+
+def tail_case(
+    key: str,
+    title: str,
+    options: Sequence[str],
+    load: dict[str, Any],
+    parts: Sequence[str],
+    *,
+    beside: tuple[str, Row] | None = None,
+    baseline: dict[str, Any] | None = None,
+    limits: Sequence[str] = (),
+) -> Case:
+    """Return the case of one open loop.
+
+    A `rate` of 0 in `load` stands for 70 % of what saturates the server.
+    `beside` is another thing that the generator tells, and its row;
+    `baseline` changes the load for rows "alone" that are measured first.
+    """
+    rows = [late_row(key, title, part) for part in parts]
+    if beside:
+        rows.append(beside[1])
+    if not load["rate"]:
+        rows.append(Row(f"{key}_rate", "the load", "1/s", "more", aside=True))
+    alone = f"{key}_alone"
+    if baseline is not None:
+        rows += [
+            late_row(alone, f"{title}, without", part, True) for part in parts
+        ]
+
+    def measure(_: LoopFactory, run: Run) -> dict[str, Figure]:
+        command = network.server_command(run.loop, "echo.py", options)
+        given, found = dict(load), {}
+        with network.serving(command) as server:
+            if not given["rate"]:
+                few = Run(run.loop, 0.3 * run.seconds)
+                most = network.load(
+                    "echo_load",
+                    server,
+                    few,
+                    connections=given["connections"],
+                    size=given["size"],
+                )["rate"]["figure"]
+                given["rate"] = PART * most
+                found[f"{key}_rate"] = figure([given["rate"]])
+            if baseline is not None:
+                answer = network.generate(
+                    "tail_load", server, run, **{**given, **baseline}
+                )
+                found |= late_figures(alone, answer, parts)
+            answer = network.generate("tail_load", server, run, **given)
+        found |= late_figures(key, answer, parts)
+        if beside:
+            name, row = beside
+            found[row.key] = figure([answer[name] / run.seconds / COUNTED])
+        return found
+
+    return Case(
+        key,
+        "tail",
+        tuple(rows),
+        measure,
+        loops=(*(TLS_LOOPS if load.get("tls") else SERVER_LOOPS), *limits),
+        seconds=2.0,
+        programs=("tail_load", "echo_load"),
+    )
+
+
+CASES = (
+    tail_case(
+        "tail",
+        "TCP echo of 1 KiB, 70 % of the saturating load",
+        ["--mode=protocol"],
+        {"connections": 64, "size": KIB, "rate": 0},
+        ("p50", "p99", "p999"),
+        limits=("c-epoll",),
+    ),
+    tail_case(
+        "tail_chain",
+        "TCP echo behind a CPU-bound call_soon chain",
+        ["--mode=protocol", "--chain"],
+        {"connections": 8, "size": 64, "rate": 2_000},
+        ("p50", "p99"),
+    ),
+    tail_case(
+        "tail_bulky",
+        "1,000 small connections beside a bulky one",
+        ["--mode=protocol"],
+        {"connections": 1_000, "size": 64, "rate": 5_000, "bulky": 1},
+        ("p50", "p99"),
+        beside=(
+            "bulky_mib",
+            Row(
+                "tail_bulky_mib",
+                "the bulky connection's share",
+                "MiB/s",
+                "more",
+                aside=True,
+            ),
+        ),
+        baseline={"bulky": 0},
+        limits=("c-epoll",),
+    ),
+    tail_case(
+        "tail_storm",
+        "64 TLS connections beside 200 handshakes a second",
+        ["--mode=protocol", "--tls"],
+        {
+            "connections": 64,
+            "size": KIB,
+            "rate": 2_000,
+            "tls": 1,
+            "storm": 200,
+        },
+        ("p50", "p99"),
+        beside=(
+            "handshakes",
+            Row(
+                "tail_storm_rate",
+                "handshakes of the storm",
+                "1/s",
+                "more",
+                aside=True,
+            ),
+        ),
+        baseline={"storm": 0},
+        limits=("c-tls",),
+    ),
+)

@@ -1,0 +1,148 @@
+"""The servers of other projects that some cases need: Redis, PostgreSQL.
+
+Each is started once for a run, on the load generator's CPU, with a folder of
+its own that goes with it; cases get its address among their options.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+from harness import network
+
+START_LIMIT = 30.0
+
+
+def _program(name: str) -> str:
+    """Return the path of a server's program, or "" without it."""
+    names = {
+        "redis": ("redis-server", "valkey-server"),
+        "postgres": ("postgres",),
+    }
+    for one in names[name]:
+        if path := shutil.which(one):
+            # Its own tools lie where the link points to.
+            return os.path.realpath(path) if name == "postgres" else path
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
+    return str(found[-1]) if found and name == "postgres" else ""
+
+
+def missing(name: str) -> str:
+    """Return why the server cannot be had, or ""."""
+    return "" if _program(name) else f"no {name} server is installed"
+
+
+def _free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+def _user() -> dict[str, object]:
+    """Return how to start a server that refuses root: for Popen."""
+    if os.geteuid() != 0:
+        return {}
+    for name in ("postgres", "nobody"):
+        try:
+            user = pwd.getpwnam(name)
+        except KeyError:
+            continue
+        return {
+            "user": user.pw_uid,
+            "group": user.pw_gid,
+            "extra_groups": [],
+        }
+    raise RuntimeError("there is no user but root")
+
+
+def _wait_for(port: int, process: subprocess.Popen) -> None:
+    end = time.monotonic() + START_LIMIT
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+            return
+        except OSError:
+            if process.poll() is not None or time.monotonic() > end:
+                raise RuntimeError(
+                    f"{process.args[0]} did not start"
+                ) from None
+            time.sleep(0.05)
+
+
+@contextmanager
+def _running(
+    command: list[str], port: int, folder: str, **user: object
+) -> Iterator[None]:
+    def pin() -> None:
+        os.sched_setaffinity(0, {network.cpus()[1]})
+
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd=folder,
+        preexec_fn=pin,
+        **user,
+    )
+    try:
+        _wait_for(port, process)
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(START_LIMIT)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@contextmanager
+def redis() -> Iterator[str]:
+    """Run a Redis server; give its port."""
+    port = _free_port()
+    with tempfile.TemporaryDirectory() as folder:
+        command = [_program("redis"), "--port", str(port), "--save", ""]
+        command += ["--bind", "127.0.0.1", "--dir", folder]
+        with _running(command, port, folder):
+            yield str(port)
+
+
+@contextmanager
+def postgres() -> Iterator[str]:
+    """Run a PostgreSQL server; give its port.  Its user is "race"."""
+    port, user = _free_port(), _user()
+    program = Path(_program("postgres"))
+    with tempfile.TemporaryDirectory() as folder:
+        if user:
+            os.chown(folder, user["user"], user["group"])
+        data = f"{folder}/data"
+        subprocess.run(
+            [program.with_name("initdb"), "-D", data, "-U", "race"]
+            + ["-A", "trust", "--no-sync", "--no-locale", "-E", "UTF8"],
+            check=True,
+            timeout=2 * START_LIMIT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd=folder,
+            **user,
+        )
+        command = [str(program), "-D", data, "-p", str(port), "-k", folder]
+        command += ["-h", "127.0.0.1", "-c", "fsync=off"]
+        with _running(command, port, folder, **user):
+            yield str(port)
+
+
+DAEMONS: dict[str, Callable[[], AbstractContextManager[str]]] = {
+    "redis": redis,
+    "postgres": postgres,
+}

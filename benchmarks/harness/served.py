@@ -1,0 +1,138 @@
+"""Cases of a server that is loaded: one server, one or more loads of it.
+
+A server process is started once for a measurement and loaded once for each
+of the case's loads, so that the start is not paid for each.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness import network
+from harness.case import Case, Figure, LoopFactory, Row, Run, figure
+from harness.loops import SERVER_LOOPS, TLS_LOOPS
+
+# How long the connections live that a seasoned server has seen.
+SEASON = 0.05
+# A generator of bytes counts KiB, its rows are in MiB.
+KIB_A_MIB = 1024
+
+
+@dataclass(frozen=True)
+class Load:
+    """A load: the key and the title of its rows, and the options of the
+    generator.  `bulk` ones are judged by MiB a second, others by the
+    server's CPU time for an answer.
+    """
+
+    key: str
+    title: str
+    options: dict[str, Any] = field(default_factory=dict)
+    reach: str = ""
+    bulk: bool = False
+
+    def rows(self) -> tuple[Row, ...]:
+        """Return the row that is judged, and the one beside it."""
+        cpu = Row(
+            f"{self.key}_cpu" if self.bulk else self.key,
+            f"{self.title}, server CPU",
+            "us/MiB" if self.bulk else "us",
+            judge="least",
+            reach="" if self.bulk else self.reach,
+            aside=self.bulk,
+        )
+        rate = Row(
+            self.key if self.bulk else f"{self.key}_rate",
+            f"{self.title}, rate",
+            "MiB/s" if self.bulk else "1/s",
+            better="more",
+            reach=self.reach if self.bulk else "",
+            aside=not self.bulk,
+        )
+        return (rate, cpu) if self.bulk else (cpu, rate)
+
+    def figures(self, found: dict[str, Figure]) -> dict[str, Figure]:
+        """Return the figures of the rows."""
+        first, second = self.rows()
+        cpu, rate = found["cpu"], found["rate"]
+        if self.bulk:
+            cpu = times(cpu, KIB_A_MIB)
+            rate = times(rate, 1 / KIB_A_MIB)
+            return {first.key: rate, second.key: cpu}
+        return {first.key: cpu, second.key: rate}
+
+
+def times(one: Figure, factor: float) -> Figure:
+    """Return a figure in another unit."""
+    new = figure(sample * factor for sample in one["samples"])
+    new["figure"] = one["figure"] * factor
+    return new
+
+
+def size_name(size: int) -> str:
+    """Return a size for a title."""
+    return f"{size // 1024} KiB" if size >= 1024 else f"{size} B"
+
+
+def load_key(connections: int, size: int) -> str:
+    """Return the part of a key that says what the load is."""
+    short = f"{size // 1024}k" if size >= 1024 else f"{size}b"
+    return f"{connections}x{short}"
+
+
+def served_case(
+    name: str,
+    group: str,
+    script: str,
+    options: Sequence[str],
+    loads: Sequence[Load],
+    *,
+    program: str = "echo_load",
+    limits: Sequence[str] = (),
+    mode: str = "echo",
+    unix: bool = False,
+    seasoned: bool = True,
+    seconds: float = 1.0,
+    tls: bool = False,
+    packages: tuple[str, ...] = (),
+) -> Case:
+    """Return the case of `script`, started with `options` on each loop.
+
+    `limits` are the plain C servers that play too, in their mode `mode`.
+    A `seasoned` server has seen other connections come and go.
+    """
+
+    def measure(_: LoopFactory, run: Run) -> dict[str, Figure]:
+        with tempfile.TemporaryDirectory() as folder:
+            more, given = list(options), {}
+            if unix:
+                given["unix"] = str(Path(folder) / "socket")
+                more.append(f"--unix={given['unix']}")
+            command = network.server_command(run.loop, script, more, mode)
+            found: dict[str, Figure] = {}
+            with network.serving(command) as server:
+                if seasoned:
+                    season = Run(run.loop, min(SEASON, run.seconds))
+                    first = {**given, **loads[0].options}
+                    network.load(program, server, season, **first)
+                for load in loads:
+                    answer = network.load(
+                        program, server, run, **given, **load.options
+                    )
+                    found |= load.figures(answer)
+            return found
+
+    return Case(
+        name,
+        group,
+        tuple(row for load in loads for row in load.rows()),
+        measure,
+        loops=(*(TLS_LOOPS if tls else SERVER_LOOPS), *limits),
+        seconds=seconds,
+        programs=(program,),
+        packages=packages,
+    )

@@ -1,0 +1,119 @@
+"""Each case of the race that is cheap runs, for a moment, on both loops.
+
+Figures of so short a run say nothing and are not looked at.
+"""
+
+import contextlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from interop_process import PATIENCE
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+#: `make bench` runs the others, and what grows takes seconds.
+GROUPS = ("tls", "streams", "sockets", "memory", "apps", "tail")
+
+LIST_CASES = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+from harness import case
+print(json.dumps([
+    [one.name, one.group, one.programs, one.packages, one.daemons]
+    for one in case.all_cases().values()
+]))
+"""
+PREPARE = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+from harness import build, daemons
+try:
+    for program in json.loads(sys.argv[2]):
+        build.build(program)
+except build.BuildError as error:
+    print(error)
+for name in json.loads(sys.argv[3]):
+    print(daemons.missing(name))
+"""
+SERVE = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from harness import daemons
+with daemons.DAEMONS[sys.argv[2]]() as port:
+    print(port, flush=True)
+    sys.stdin.read()
+"""
+
+
+def asked(program, *words):
+    """Return what a program prints that knows the harness: in a process of
+    its own, for the names of its packages are common ones."""
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(BENCHMARKS), *words],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+CASES = {
+    name: rest
+    for name, *rest in json.loads(asked(LIST_CASES))
+    if rest[0] in GROUPS
+}
+
+
+@pytest.fixture(scope="module")
+def port_of():
+    """Return a function that starts a daemon once and returns its port."""
+    with contextlib.ExitStack() as stack:
+        ports = {}
+
+        def start(name):
+            if name not in ports:
+                daemon = stack.enter_context(
+                    subprocess.Popen(
+                        [sys.executable, "-c", SERVE, str(BENCHMARKS), name],
+                        stdin=subprocess.PIPE,
+                        stdout=subprocess.PIPE,
+                        text=True,
+                    )
+                )
+                ports[name] = daemon.stdout.readline().strip()
+            return ports[name]
+
+        yield start
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "fastloop"])
+@pytest.mark.parametrize("name", CASES)
+def test_case_gives_a_figure_for_each_row(name, loop, port_of):
+    _, programs, packages, daemons = CASES[name]
+    for package in packages:
+        pytest.importorskip(package, reason=f"{package} is not installed")
+    missing = asked(PREPARE, json.dumps(programs), json.dumps(daemons))
+    if missing:
+        pytest.skip(f"the case needs what is not here: {missing}")
+    options = [f"--option={one}={port_of(one)}" for one in daemons]
+    done = subprocess.run(
+        [
+            sys.executable,
+            str(BENCHMARKS / "harness" / "worker.py"),
+            loop,
+            name,
+            "--seconds=0.03",
+            *options,
+        ],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    answer = json.loads(done.stdout.splitlines()[-1])
+    assert "error" not in answer, done.stderr
+    figures = answer["figures"]
+    assert figures
+    assert all(one["figure"] >= 0 for one in figures.values())
