@@ -12,11 +12,12 @@ ARGS ?=
 PYTHON_PARTS = fastloop tests benchmarks tools .ci noxfile.py setup.py
 OWN_TESTS = $(wildcard $(addprefix tests/,unit behaviour isolated fault))
 
-.PHONY: help bench test build debug sanitize lint format unit gate ci wheel \
+.PHONY: help bench race test build debug sanitize lint format unit gate ci wheel \
 	conformance sdist clean
 
 help:
 	@echo "make bench     race fastloop against asyncio and uvloop"
+	@echo "make race      race it against all peers, in 40 minutes"
 	@echo "make test      run the suite"
 	@echo "make build     build the extension in place, in $(VENV)"
 	@echo "make unit      the suite without the real programs, the quick part"
@@ -34,6 +35,9 @@ bench:
 	@mkdir -p $(BENCH_OUT)
 	$(PY) benchmarks/run.py --quick --json $(BENCH_OUT)/results.json \
 		--plot $(BENCH_OUT)/results.svg $(ARGS)
+
+race:
+	@BENCH_OUT=$(BENCH_OUT) tools/race $(ARGS)
 
 test:
 	@$(SETUP) build test interop
