@@ -66,10 +66,17 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
+def pytest_pycollect_makeitem(name: str, obj: Any) -> None:
+    """Give a test that is a coroutine function what runs it."""
+    if name.startswith("test_") and inspect.iscoroutinefunction(obj):
+        pytest.mark.usefixtures("run")(obj)
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     """Run a test that is a coroutine function on its ``loop``."""
     test, given = pyfuncitem.obj, pyfuncitem.funcargs
-    if "run" not in given or not inspect.iscoroutinefunction(test):
+    if not inspect.iscoroutinefunction(test):
         return None
     names = pyfuncitem._fixtureinfo.argnames
     given["run"](test(**{name: given[name] for name in names}))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import sys
 from collections.abc import Callable, Iterator
 
@@ -33,6 +34,16 @@ def debug(
     yield loop
     if not loop.is_closed():
         loop.set_debug(False)
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Return two connected sockets that do not block."""
+    left, right = socket.socketpair()
+    left.setblocking(False)
+    right.setblocking(False)
+    with left, right:
+        yield left, right
 
 
 @pytest.fixture

@@ -353,6 +353,16 @@ async def link(kind: str, protocol: Any = None) -> AsyncIterator[Link]:
         joined.peer.close()
 
 
+async def end(*protocols: Any) -> None:
+    """Abort what is still connected; wait for the ends and check them all."""
+    for protocol in protocols:
+        if not protocol.lost:
+            protocol.transport.abort()
+    for protocol in protocols:
+        await protocol.wait_lost()
+        protocol.check()
+
+
 @contextlib.asynccontextmanager
 async def both_ends(
     near: Any, far: Any, **server_options: Any

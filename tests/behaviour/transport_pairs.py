@@ -1,6 +1,6 @@
 """Two ends joined, for tests written as coroutines.
 
-A test that takes one of these fixtures is `async def` and runs on `loop`:
+A test that takes one of these fixtures is `async def`:
 
     @every_kind
     async def test_what_is_written_arrives(transport_pair):
