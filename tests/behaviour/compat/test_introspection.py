@@ -70,39 +70,33 @@ def test_ready_within_a_batch(loop, turn):
     assert lengths == [3, 2, 1]
 
 
-def test_a_tasks_steps(loop, run):
+async def test_a_tasks_steps(loop):
     async def child():
         await asyncio.sleep(0)
         return "done"
 
-    async def main():
-        tasks = [loop.create_task(child()) for _ in range(3)]
-        assert len(loop._ready) == 3
-        texts = [repr(handle) for handle in loop._ready]
-        assert all("Task" in text for text in texts), texts
-        await asyncio.sleep(0)
-        assert len(loop._ready) >= 3
-        return await asyncio.gather(*tasks)
-
-    assert run(main()) == ["done"] * 3
+    tasks = [loop.create_task(child()) for _ in range(3)]
+    assert len(loop._ready) == 3
+    texts = [repr(handle) for handle in loop._ready]
+    assert all("Task" in text for text in texts), texts
+    await asyncio.sleep(0)
+    assert len(loop._ready) >= 3
+    assert await asyncio.gather(*tasks) == ["done"] * 3
 
 
-def test_transports_about_to_start(loop, run):
+async def test_transports_about_to_start(loop):
     """The loop's own work counts as ready too."""
     import socket
 
-    async def main():
-        near, far = socket.socketpair()
-        near.setblocking(False)
-        with far:
-            before = len(loop._ready)
-            transport = loop._make_socket_transport(near, asyncio.Protocol())
-            assert len(loop._ready) > before
-            await asyncio.sleep(0)
-            transport.abort()
-            await asyncio.sleep(0)
-
-    run(main())
+    near, far = socket.socketpair()
+    near.setblocking(False)
+    with far:
+        before = len(loop._ready)
+        transport = loop._make_socket_transport(near, asyncio.Protocol())
+        assert len(loop._ready) > before
+        await asyncio.sleep(0)
+        transport.abort()
+        await asyncio.sleep(0)
 
 
 def test_what_is_scheduled(loop, turn):

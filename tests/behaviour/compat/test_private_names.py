@@ -44,41 +44,35 @@ def test_ready_lists_what_nobody_holds(loop):
     assert last._args == (seen, 2)
 
 
-def test_ready_lists_the_steps_of_tasks(loop, run):
+async def test_ready_lists_the_steps_of_tasks(loop):
     async def count(seen, number):
         for turn in range(3):
             seen.append((turn, number))
             await asyncio.sleep(0)
 
-    async def main():
-        seen = []
-        tasks = [loop.create_task(count(seen, n)) for n in range(2)]
-        assert len(loop._ready) == 2
-        await asyncio.sleep(0)
-        assert len(loop._ready) == 2
-        assert all(isinstance(h, asyncio.Handle) for h in loop._ready)
-        await asyncio.gather(*tasks)
-        return seen
-
-    assert run(main()) == [(t, n) for t in range(3) for n in range(2)]
+    seen = []
+    tasks = [loop.create_task(count(seen, n)) for n in range(2)]
+    assert len(loop._ready) == 2
+    await asyncio.sleep(0)
+    assert len(loop._ready) == 2
+    assert all(isinstance(h, asyncio.Handle) for h in loop._ready)
+    await asyncio.gather(*tasks)
+    assert seen == [(t, n) for t in range(3) for n in range(2)]
 
 
-def test_looking_at_ready_changes_no_order(loop, run):
-    async def main():
-        order = []
-        future = loop.create_future()
-        future.add_done_callback(lambda f: order.append("done"))
-        loop.call_soon(order.append, "a")
-        future.set_result(None)
-        loop.call_soon_threadsafe(order.append, "b")
-        loop.call_soon(order.append, "c")
-        looked = [h for h in loop._ready if not h.cancelled()]
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        assert len(looked) == 4
-        return order
-
-    assert run(main()) == ["a", "done", "b", "c"]
+async def test_looking_at_ready_changes_no_order(loop):
+    order = []
+    future = loop.create_future()
+    future.add_done_callback(lambda f: order.append("done"))
+    loop.call_soon(order.append, "a")
+    future.set_result(None)
+    loop.call_soon_threadsafe(order.append, "b")
+    loop.call_soon(order.append, "c")
+    looked = [h for h in loop._ready if not h.cancelled()]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert len(looked) == 4
+    assert order == ["a", "done", "b", "c"]
 
 
 def test_ready_is_readable_in_debug_mode(loop):
@@ -144,19 +138,15 @@ def test_descriptors_of_a_closed_loop(loop_factory):
     assert loop._csock is None
 
 
-def test_repr_of_transports_of_asyncio(loop, run):
-    async def main():
-        transport, _ = await loop.create_datagram_endpoint(
-            asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0)
-        )
-        open_one = repr(transport)
-        transport.close()
-        await asyncio.sleep(0)
-        return open_one, repr(transport)
-
-    open_one, closed = run(main())
+async def test_repr_of_transports_of_asyncio(loop):
+    transport, _ = await loop.create_datagram_endpoint(
+        asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0)
+    )
+    open_one = repr(transport)
+    transport.close()
+    await asyncio.sleep(0)
     assert "fd=" in open_one
-    assert "closed" in closed
+    assert "closed" in repr(transport)
 
 
 def test_replaced_function_that_sets_the_running_loop(loop, monkeypatch):

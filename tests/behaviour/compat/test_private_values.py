@@ -21,7 +21,6 @@ from net_helpers import (
     Recorder,
     client_context,
     every_kind,
-    link,
     server_context,
     turns,
 )
@@ -91,19 +90,15 @@ def test_factories_and_handlers(loop):
     assert loop.get_exception_handler() is None
 
 
-def test_default_executor(loop, run):
-    async def main():
-        assert loop._default_executor is None
-        await asyncio.to_thread(int)
-        executor = loop._default_executor
-        assert isinstance(executor, concurrent.futures.ThreadPoolExecutor)
-        count = getattr(os, "process_cpu_count", os.cpu_count)() or 1
-        assert executor._max_workers == min(32, count + 4)
-        assert len(executor._threads) == 1
-        assert executor._work_queue.qsize() == 0
-        return executor
-
-    executor = run(main())
+async def test_default_executor(loop):
+    assert loop._default_executor is None
+    await asyncio.to_thread(int)
+    executor = loop._default_executor
+    assert isinstance(executor, concurrent.futures.ThreadPoolExecutor)
+    count = getattr(os, "process_cpu_count", os.cpu_count)() or 1
+    assert executor._max_workers == min(32, count + 4)
+    assert len(executor._threads) == 1
+    assert executor._work_queue.qsize() == 0
     assert loop._default_executor is executor
     mine = concurrent.futures.ThreadPoolExecutor(1)
     loop.set_default_executor(mine)
@@ -111,18 +106,15 @@ def test_default_executor(loop, run):
     executor.shutdown()
 
 
-def test_generators_of_a_loop(loop, run):
+async def test_generators_of_a_loop(loop):
     async def generator():
         yield
 
-    async def main():
-        assert len(loop._asyncgens) == 0
-        one = generator()
-        await anext(one)
-        assert list(loop._asyncgens) == [one]
-        await one.aclose()
-
-    run(main())
+    assert len(loop._asyncgens) == 0
+    one = generator()
+    await anext(one)
+    assert list(loop._asyncgens) == [one]
+    await one.aclose()
 
 
 def test_signal_handlers_of_a_loop(loop):
@@ -176,117 +168,98 @@ def test_coroutine_origins(loop):
     assert sys.get_coroutine_origin_tracking_depth() == 0
 
 
-def test_waking_a_loop(loop, run):
+async def test_waking_a_loop(loop):
     """From another thread, while the loop waits."""
-
-    async def main():
-        thread = threading.Thread(target=loop._write_to_self)
-        thread.start()
-        await asyncio.sleep(0.001)
-        thread.join()
-
-    run(main())
+    thread = threading.Thread(target=loop._write_to_self)
+    thread.start()
+    await asyncio.sleep(0.001)
+    thread.join()
 
 
-def test_watchers_by_private_names(loop, run):
-    async def main():
-        seen = []
-        near, far = socket.socketpair()
-        with near, far:
-            far.send(b"x")
-            handle = loop._add_reader(near, seen.append, "in")
-            other = loop._add_writer(near, seen.append, "out")
-            for each in (handle, other):
-                assert isinstance(each, asyncio.Handle)
-            await turns(2)
-            assert {"in", "out"} == set(seen)
-            assert loop._remove_reader(near) is True
-            assert loop._remove_reader(near) is False
-            assert loop._remove_writer(near) is True
-
-    run(main())
+async def test_watchers_by_private_names(loop):
+    seen = []
+    near, far = socket.socketpair()
+    with near, far:
+        far.send(b"x")
+        handle = loop._add_reader(near, seen.append, "in")
+        other = loop._add_writer(near, seen.append, "out")
+        for each in (handle, other):
+            assert isinstance(each, asyncio.Handle)
+        await turns(2)
+        assert {"in", "out"} == set(seen)
+        assert loop._remove_reader(near) is True
+        assert loop._remove_reader(near) is False
+        assert loop._remove_writer(near) is True
 
 
-def test_serving_by_private_names(run, loop):
-    async def main():
-        protocols = []
+async def test_serving_by_private_names(loop):
+    protocols = []
 
-        def factory():
-            protocols.append(Recorder())
-            return protocols[-1]
+    def factory():
+        protocols.append(Recorder())
+        return protocols[-1]
 
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            listener.setblocking(False)
-            loop._start_serving(factory, listener)
-            near, protocol = await loop.create_connection(
-                Recorder, *listener.getsockname()
-            )
-            near.abort()
-            await protocol.wait_lost()
-            while not protocols:
-                await asyncio.sleep(0)
-            await protocols[0].wait_lost()
-            loop._stop_serving(listener)
-            assert listener.fileno() == -1
-
-    run(main())
-
-
-def test_transports_by_private_names(run, loop):
-    async def main():
-        near, far = socket.socketpair()
-        near.setblocking(False)
-        far.setblocking(False)
-        waiter, protocol = loop.create_future(), Recorder()
-        plain = loop._make_socket_transport(
-            near, protocol, waiter, extra={"more": 5}, server=None
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        loop._start_serving(factory, listener)
+        near, protocol = await loop.create_connection(
+            Recorder, *listener.getsockname()
         )
-        await waiter
-        assert plain.get_extra_info("more") == 5
-        plain.abort()
+        near.abort()
         await protocol.wait_lost()
-        far.close()
+        while not protocols:
+            await asyncio.sleep(0)
+        await protocols[0].wait_lost()
+        loop._stop_serving(listener)
+        assert listener.fileno() == -1
 
-    run(main())
+
+async def test_transports_by_private_names(loop):
+    near, far = socket.socketpair()
+    near.setblocking(False)
+    far.setblocking(False)
+    waiter, protocol = loop.create_future(), Recorder()
+    plain = loop._make_socket_transport(
+        near, protocol, waiter, extra={"more": 5}, server=None
+    )
+    await waiter
+    assert plain.get_extra_info("more") == 5
+    plain.abort()
+    await protocol.wait_lost()
+    far.close()
 
 
-def test_tls_by_private_names(run, loop):
-    async def main():
-        near, far = socket.socketpair()
-        near.setblocking(False)
-        far.setblocking(False)
-        ours, theirs = Recorder(), Recorder()
-        ready = [loop.create_future() for _ in "ab"]
-        loop._make_ssl_transport(
-            near, ours, server_context(), ready[0], server_side=True
-        )
-        client = loop._make_ssl_transport(
-            far,
-            theirs,
-            client_context(),
-            ready[1],
-            server_hostname="localhost",
-        )
-        await asyncio.gather(*ready)
-        client.write(b"secret")
-        assert await ours.wait_data(6) == b"secret"
-        client.close()
-        await ours.wait_lost()
-        await theirs.wait_lost()
-
-    run(main())
+async def test_tls_by_private_names(loop):
+    near, far = socket.socketpair()
+    near.setblocking(False)
+    far.setblocking(False)
+    ours, theirs = Recorder(), Recorder()
+    ready = [loop.create_future() for _ in "ab"]
+    loop._make_ssl_transport(
+        near, ours, server_context(), ready[0], server_side=True
+    )
+    client = loop._make_ssl_transport(
+        far,
+        theirs,
+        client_context(),
+        ready[1],
+        server_hostname="localhost",
+    )
+    await asyncio.gather(*ready)
+    client.write(b"secret")
+    assert await ours.wait_data(6) == b"secret"
+    client.close()
+    await ours.wait_lost()
+    await theirs.wait_lost()
 
 
 @pytest.mark.skipif(sys.version_info < (3, 13), reason="new in 3.13")
-def test_unix_servers_of_a_loop(run, loop, tmp_path):
-    async def main():
-        assert len(loop._unix_server_sockets) == 0
-        server = await loop.create_unix_server(Recorder, tmp_path / "path")
-        assert len(loop._unix_server_sockets) == 1
-        server.close()
-        await server.wait_closed()
-
-    run(main())
+async def test_unix_servers_of_a_loop(loop, tmp_path):
+    assert len(loop._unix_server_sockets) == 0
+    server = await loop.create_unix_server(Recorder, tmp_path / "path")
+    assert len(loop._unix_server_sockets) == 1
+    server.close()
+    await server.wait_closed()
     assert not (tmp_path / "path").exists()
 
 
@@ -346,45 +319,39 @@ def test_repr_of_a_cancelled_handle_is_kept(debug):
 
 
 @every_kind
-def test_state_of_a_transport(run, loop, kind):
-    async def main():
-        async with link(kind) as c:
-            transport = c.transport
-            assert transport._loop is loop
-            assert transport._protocol is c.protocol
-            sock = transport._sock
-            assert isinstance(sock, socket.socket)
-            assert sock.fileno() == transport._sock_fd
-            assert (transport._server is None) is (kind != "tcp-server")
-            assert transport.max_size == 256 * 1024
-            assert transport._start_tls_compatible is True
-            assert transport._sendfile_compatible.name == "TRY_NATIVE"
-            assert transport._paused is False
-            transport.pause_reading()
-            assert transport._paused is True
-            assert transport._eof is False
-            transport.write_eof()
-            assert transport._eof is True
-            assert transport._closing is False
-            assert transport._conn_lost == 0
-            transport._force_close(None)
-            assert transport._closing is True
-            assert transport._conn_lost == 1
-            await c.protocol.wait_lost()
-            assert transport._loop is None
-            assert transport._protocol is None
-
-    run(main())
+async def test_state_of_a_transport(transport_pair, loop, kind):
+    c = await transport_pair()
+    transport = c.transport
+    assert transport._loop is loop
+    assert transport._protocol is c.protocol
+    sock = transport._sock
+    assert isinstance(sock, socket.socket)
+    assert sock.fileno() == transport._sock_fd
+    assert (transport._server is None) is (kind != "tcp-server")
+    assert transport.max_size == 256 * 1024
+    assert transport._start_tls_compatible is True
+    assert transport._sendfile_compatible.name == "TRY_NATIVE"
+    assert transport._paused is False
+    transport.pause_reading()
+    assert transport._paused is True
+    assert transport._eof is False
+    transport.write_eof()
+    assert transport._eof is True
+    assert transport._closing is False
+    assert transport._conn_lost == 0
+    transport._force_close(None)
+    assert transport._closing is True
+    assert transport._conn_lost == 1
+    await c.protocol.wait_lost()
+    assert transport._loop is None
+    assert transport._protocol is None
 
 
 @every_kind
-def test_ending_a_transport_by_hand(run, kind, reports):
-    async def main():
-        async with link(kind) as c:
-            c.transport._fatal_error(LookupError("by hand"), "What befell it")
-            assert isinstance(await c.protocol.wait_lost(), LookupError)
-
-    run(main())
+async def test_ending_a_transport_by_hand(transport_pair, reports):
+    c = await transport_pair()
+    c.transport._fatal_error(LookupError("by hand"), "What befell it")
+    assert isinstance(await c.protocol.wait_lost(), LookupError)
     (report,) = reports
     assert report["message"] == "What befell it"
     assert {"exception", "transport", "protocol"} <= set(report)
@@ -397,25 +364,20 @@ PRIVATE_ATTRIBUTES = (
 
 
 @pytest.mark.parametrize("name", PRIVATE_ATTRIBUTES)
-def test_a_connection_works_after_a_look_at_its_attributes(loop, run, name):
-    class Echo(asyncio.Protocol):
-        def connection_made(self, transport):
-            self.transport = transport
+async def test_a_connection_works_after_a_look_at_its_attributes(loop, name):
+    def echo(protocol, data):
+        getattr(protocol.transport, name, None)
+        protocol.transport.write(data)
 
-        def data_received(self, data):
-            getattr(self.transport, name, None)
-            self.transport.write(data)
-
-    async def main():
-        server = await loop.create_server(Echo, "127.0.0.1", 0)
-        address = server.sockets[0].getsockname()
-        reader, writer = await asyncio.open_connection(*address)
-        for _ in range(3):
-            writer.write(b"data")
-            assert await reader.readexactly(4) == b"data"
-        writer.close()
-        await writer.wait_closed()
-        server.close()
-        await server.wait_closed()
-
-    run(main())
+    server = await loop.create_server(
+        lambda: Recorder(data=echo), "127.0.0.1", 0
+    )
+    address = server.sockets[0].getsockname()
+    reader, writer = await asyncio.open_connection(*address)
+    for _ in range(3):
+        writer.write(b"data")
+        assert await reader.readexactly(4) == b"data"
+    writer.close()
+    await writer.wait_closed()
+    server.close()
+    await server.wait_closed()

@@ -59,31 +59,25 @@ def test_a_patched_time_is_gone_by(loop):
     loop.run_until_complete(main())
 
 
-def test_after_the_patch_the_clock_counts_again(run):
-    async def main():
-        loop = asyncio.get_running_loop()
-        with mock.patch.object(loop, "time", return_value=5.0):
-            far = loop.call_at(9e9, loop.stop)
-        assert abs(loop.time() - time.monotonic()) < 30
-        began = time.monotonic()
-        await asyncio.sleep(0.005)
-        assert time.monotonic() - began >= 0.005
-        far.cancel()
-
-    run(main())
+async def test_after_the_patch_the_clock_counts_again():
+    loop = asyncio.get_running_loop()
+    with mock.patch.object(loop, "time", return_value=5.0):
+        far = loop.call_at(9e9, loop.stop)
+    assert abs(loop.time() - time.monotonic()) < 30
+    began = time.monotonic()
+    await asyncio.sleep(0.005)
+    assert time.monotonic() - began >= 0.005
+    far.cancel()
 
 
-def test_a_time_that_stands_still_fires_nothing(run):
-    async def main():
-        loop = asyncio.get_running_loop()
-        with mock.patch.object(loop, "time", return_value=loop.time()):
-            timer = loop.call_later(0.001, loop.stop)
-            end = time.monotonic() + 0.01
-            while time.monotonic() < end:
-                await asyncio.sleep(0)
-            timer.cancel()
-
-    run(main())
+async def test_a_time_that_stands_still_fires_nothing():
+    loop = asyncio.get_running_loop()
+    with mock.patch.object(loop, "time", return_value=loop.time()):
+        timer = loop.call_later(0.001, loop.stop)
+        end = time.monotonic() + 0.01
+        while time.monotonic() < end:
+            await asyncio.sleep(0)
+        timer.cancel()
 
 
 def test_a_subclass_tells_the_time(virtual):

@@ -27,22 +27,17 @@ def pool(request):
         yield executor
 
 
-def test_result(loop, run, pool):
-    async def main():
-        return await loop.run_in_executor(pool, sum, [1, 2, 3])
-
-    assert run(main()) == 6
+async def test_result(loop, pool):
+    assert await loop.run_in_executor(pool, sum, [1, 2, 3]) == 6
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 10])
-def test_arguments(loop, run, pool, count):
+async def test_arguments(loop, pool, count):
     def job(*args):
         return args
 
-    async def main():
-        return await loop.run_in_executor(pool, job, *range(count))
-
-    assert run(main()) == tuple(range(count))
+    arguments = tuple(range(count))
+    assert await loop.run_in_executor(pool, job, *arguments) == arguments
 
 
 def test_returns_an_asyncio_future_of_the_loop(loop, pool):
@@ -52,29 +47,24 @@ def test_returns_an_asyncio_future_of_the_loop(loop, pool):
     assert loop.run_until_complete(future) == 0
 
 
-def test_runs_in_another_thread(loop, run, pool):
-    async def main():
-        return await loop.run_in_executor(pool, threading.get_ident)
-
-    assert run(main()) != threading.get_ident()
+async def test_runs_in_another_thread(loop, pool):
+    ident = await loop.run_in_executor(pool, threading.get_ident)
+    assert ident != threading.get_ident()
 
 
 @pytest.mark.parametrize("kind", [ZeroDivisionError, OSError, KeyError])
-def test_exceptions_cross(loop, run, pool, kind):
+async def test_exceptions_cross(loop, pool, kind):
     def job():
         raise kind("from the thread")
 
-    async def main():
-        with pytest.raises(kind, match="from the thread") as caught:
-            await loop.run_in_executor(pool, job)
-        names = []
-        trace = caught.value.__traceback__
-        while trace:
-            names.append(trace.tb_frame.f_code.co_name)
-            trace = trace.tb_next
-        assert "job" in names
-
-    run(main())
+    with pytest.raises(kind, match="from the thread") as caught:
+        await loop.run_in_executor(pool, job)
+    names = []
+    trace = caught.value.__traceback__
+    while trace:
+        names.append(trace.tb_frame.f_code.co_name)
+        trace = trace.tb_next
+    assert "job" in names
 
 
 @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
@@ -90,18 +80,15 @@ def test_exit_exceptions_leave_the_loop(loop, pool, kind):
     assert loop.run_until_complete(loop.run_in_executor(pool, int)) == 0
 
 
-def test_base_exception_of_the_users_own(loop, run, pool):
+async def test_base_exception_of_the_users_own(loop, pool):
     class Odd(BaseException):
         pass
 
     def job():
         raise Odd
 
-    async def main():
-        with pytest.raises(Odd):
-            await loop.run_in_executor(pool, job)
-
-    run(main())
+    with pytest.raises(Odd):
+        await loop.run_in_executor(pool, job)
 
 
 def test_stop_iteration_cannot_be_a_futures_exception(
@@ -123,85 +110,61 @@ def test_stop_iteration_cannot_be_a_futures_exception(
     assert kind in (RuntimeError, TypeError)
 
 
-def test_cancelled_error_from_the_thread(loop, run, pool):
+async def test_cancelled_error_from_the_thread(loop, pool):
     def job():
         raise asyncio.CancelledError
 
-    async def main():
-        with pytest.raises(asyncio.CancelledError):
-            await loop.run_in_executor(pool, job)
-
-    run(main())
+    with pytest.raises(asyncio.CancelledError):
+        await loop.run_in_executor(pool, job)
 
 
-def test_thread_names(loop, run):
-    async def main():
-        return await asyncio.to_thread(lambda: threading.current_thread().name)
-
-    name = run(main())
+async def test_thread_names(loop):
+    name = await asyncio.to_thread(lambda: threading.current_thread().name)
     assert name.startswith("asyncio_")
     assert name.removeprefix("asyncio_").isdigit()
 
 
-def test_workers_are_threads_of_threading(loop, run):
-    async def main():
-        return await asyncio.to_thread(threading.current_thread)
-
-    thread = run(main())
+async def test_workers_are_threads_of_threading(loop):
+    thread = await asyncio.to_thread(threading.current_thread)
     assert type(thread) is threading.Thread
     assert thread.ident != threading.get_ident()
 
 
-def test_a_worker_is_used_again(loop, run):
-    async def main():
-        idents = set()
-        for _ in range(20):
-            idents.add(await asyncio.to_thread(threading.get_ident))
-        return idents
-
-    assert len(run(main())) <= 5
+async def test_a_worker_is_used_again(loop):
+    idents = set()
+    for _ in range(20):
+        idents.add(await asyncio.to_thread(threading.get_ident))
+    assert len(idents) <= 5
 
 
-def test_threads_are_made_on_demand_up_to_the_limit(loop, run):
+async def test_threads_are_made_on_demand_up_to_the_limit(loop):
     before = set(threading.enumerate())
     gate = threading.Event()
-
-    async def main():
-        jobs = [loop.run_in_executor(None, gate.wait, 20) for _ in range(60)]
-        while True:
-            new = set(threading.enumerate()) - before
-            if len(new) >= LIMIT:
-                break
-            await asyncio.sleep(0)
-        for _ in range(5):
-            await asyncio.sleep(0)
+    jobs = [loop.run_in_executor(None, gate.wait, 20) for _ in range(60)]
+    while True:
         new = set(threading.enumerate()) - before
-        gate.set()
-        assert all(await asyncio.gather(*jobs))
-        return new
-
-    new = run(main())
+        if len(new) >= LIMIT:
+            break
+        await asyncio.sleep(0)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    new = set(threading.enumerate()) - before
+    gate.set()
+    assert all(await asyncio.gather(*jobs))
     assert len(new) == LIMIT
     assert all(thread.name.startswith("asyncio_") for thread in new)
 
 
-def test_jobs_run_at_the_same_time(loop, run):
+async def test_jobs_run_at_the_same_time(loop):
     barrier = threading.Barrier(3)
-
-    async def main():
-        jobs = [loop.run_in_executor(None, barrier.wait, 20) for _ in range(3)]
-        return await asyncio.gather(*jobs)
-
-    assert sorted(run(main())) == [0, 1, 2]
+    jobs = [loop.run_in_executor(None, barrier.wait, 20) for _ in range(3)]
+    assert sorted(await asyncio.gather(*jobs)) == [0, 1, 2]
 
 
-def test_many_jobs(loop, run, pool):
-    async def main():
-        return await asyncio.gather(
-            *[loop.run_in_executor(pool, pow, n, 2) for n in range(1000)]
-        )
-
-    assert run(main()) == [n * n for n in range(1000)]
+async def test_many_jobs(loop, pool):
+    assert await asyncio.gather(
+        *[loop.run_in_executor(pool, pow, n, 2) for n in range(1000)]
+    ) == [n * n for n in range(1000)]
 
 
 def test_jobs_of_one_worker_run_in_order(loop, run):
@@ -220,18 +183,14 @@ def test_jobs_of_one_worker_run_in_order(loop, run):
     assert seen == list(range(200))
 
 
-def test_the_loop_goes_on_while_a_job_runs(loop, run):
+async def test_the_loop_goes_on_while_a_job_runs(loop):
     gate = threading.Event()
-
-    async def main():
-        job = loop.run_in_executor(None, gate.wait, 20)
-        for _ in range(10):
-            await asyncio.sleep(0)
-        assert not job.done()
-        gate.set()
-        assert await job is True
-
-    run(main())
+    job = loop.run_in_executor(None, gate.wait, 20)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert not job.done()
+    gate.set()
+    assert await job is True
 
 
 def test_submitted_before_the_loop_runs(loop):
@@ -268,29 +227,23 @@ def test_cancel_before_the_start(loop, run):
     assert ran == []
 
 
-def test_cancel_before_the_start_in_the_default_pool(loop, run):
+async def test_cancel_before_the_start_in_the_default_pool(loop):
     gate = threading.Event()
     ran = []
-
-    async def main():
-        busy = [
-            loop.run_in_executor(None, gate.wait, 20) for _ in range(LIMIT)
-        ]
-        waiting = [loop.run_in_executor(None, ran.append, n) for n in (1, 2)]
-        assert waiting[0].cancel()
-        # asyncio passes a cancellation on in the next turn.
-        await asyncio.sleep(0)
-        gate.set()
-        await asyncio.gather(*busy)
-        await waiting[1]
-        with pytest.raises(asyncio.CancelledError):
-            await waiting[0]
-
-    run(main())
+    busy = [loop.run_in_executor(None, gate.wait, 20) for _ in range(LIMIT)]
+    waiting = [loop.run_in_executor(None, ran.append, n) for n in (1, 2)]
+    assert waiting[0].cancel()
+    # asyncio passes a cancellation on in the next turn.
+    await asyncio.sleep(0)
+    gate.set()
+    await asyncio.gather(*busy)
+    await waiting[1]
+    with pytest.raises(asyncio.CancelledError):
+        await waiting[0]
     assert ran == [2]
 
 
-def test_cancel_while_running(loop, run, pool):
+async def test_cancel_while_running(loop, pool):
     begun, gate = threading.Event(), threading.Event()
     ended = threading.Event()
 
@@ -300,17 +253,14 @@ def test_cancel_while_running(loop, run, pool):
         ended.set()
         return "nobody waits for this"
 
-    async def main():
-        future = loop.run_in_executor(pool, job)
-        while not begun.is_set():
-            await asyncio.sleep(0)
-        assert future.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await future
-        gate.set()
-        await loop.run_in_executor(pool, ended.wait, 20)
-
-    run(main())
+    future = loop.run_in_executor(pool, job)
+    while not begun.is_set():
+        await asyncio.sleep(0)
+    assert future.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await future
+    gate.set()
+    await loop.run_in_executor(pool, ended.wait, 20)
     assert ended.is_set()
 
 
@@ -336,15 +286,11 @@ def test_exception_after_cancel_is_dropped(loop, run, pool):
     gc.collect()
 
 
-def test_wait_for_gives_up_on_a_job(loop, run):
+async def test_wait_for_gives_up_on_a_job(loop):
     gate = threading.Event()
-
-    async def main():
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(asyncio.to_thread(gate.wait, 20), 0.005)
-        gate.set()
-
-    run(main())
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(asyncio.to_thread(gate.wait, 20), 0.005)
+    gate.set()
 
 
 def test_exception_nobody_awaited_is_reported(loop, run, reports):
@@ -361,7 +307,7 @@ def test_exception_nobody_awaited_is_reported(loop, run, reports):
     assert context["message"] == "Future exception was never retrieved"
 
 
-def test_to_thread_keywords_and_context(run):
+async def test_to_thread_keywords_and_context():
     var = contextvars.ContextVar("var", default="outside")
 
     def job(a, *, b):
@@ -369,13 +315,10 @@ def test_to_thread_keywords_and_context(run):
         var.set("changed in the thread")
         return a, b, value
 
-    async def main():
-        var.set("mine")
-        result = await asyncio.to_thread(job, 1, b=2)
-        assert var.get() == "mine"
-        return result
-
-    assert run(main()) == (1, 2, "mine")
+    var.set("mine")
+    result = await asyncio.to_thread(job, 1, b=2)
+    assert var.get() == "mine"
+    assert result == (1, 2, "mine")
 
 
 def test_arguments_and_results_are_released(loop, run, pool):
@@ -398,7 +341,7 @@ def test_arguments_and_results_are_released(loop, run, pool):
     assert run(main())
 
 
-def test_a_collection_while_a_method_runs_keeps_its_object(loop, run, pool):
+async def test_a_collection_while_a_method_runs_keeps_its_object(loop, pool):
     class Counter:
         def __init__(self):
             self.value = 5
@@ -407,10 +350,7 @@ def test_a_collection_while_a_method_runs_keeps_its_object(loop, run, pool):
             gc.collect()
             return self.value
 
-    async def main():
-        return await loop.run_in_executor(pool, Counter().read)
-
-    assert run(main()) == 5
+    assert await loop.run_in_executor(pool, Counter().read) == 5
 
 
 def test_set_default_executor(loop, run):
@@ -456,7 +396,7 @@ def test_set_default_executor_after_use(loop, run):
         assert run(main()) == "mine_0"
 
 
-def test_an_executor_of_the_users_own_class(loop, run):
+async def test_an_executor_of_the_users_own_class(loop):
     class Inline(concurrent.futures.Executor):
         def submit(self, fn, /, *args, **kwargs):
             future = concurrent.futures.Future()
@@ -467,12 +407,9 @@ def test_an_executor_of_the_users_own_class(loop, run):
                 future.set_exception(exc)
             return future
 
-    async def main():
-        assert await loop.run_in_executor(Inline(), pow, 3, 2) == 9
-        with pytest.raises(ZeroDivisionError):
-            await loop.run_in_executor(Inline(), divmod, 1, 0)
-
-    run(main())
+    assert await loop.run_in_executor(Inline(), pow, 3, 2) == 9
+    with pytest.raises(ZeroDivisionError):
+        await loop.run_in_executor(Inline(), divmod, 1, 0)
 
 
 def test_an_executor_that_refuses(loop, run):
@@ -515,33 +452,26 @@ def test_cancel_of_the_pools_future_cancels_ours(loop, run):
         run(main())
 
 
-def test_executor_shutdown_with_cancel_futures(loop, run):
+async def test_executor_shutdown_with_cancel_futures(loop):
     gate = threading.Event()
     pool = concurrent.futures.ThreadPoolExecutor(1)
-
-    async def main():
-        first = loop.run_in_executor(pool, gate.wait, 20)
-        second = loop.run_in_executor(pool, int)
-        pool.shutdown(wait=False, cancel_futures=True)
-        with pytest.raises(asyncio.CancelledError):
-            await second
-        gate.set()
-        assert await first
-
-    run(main())
+    first = loop.run_in_executor(pool, gate.wait, 20)
+    second = loop.run_in_executor(pool, int)
+    pool.shutdown(wait=False, cancel_futures=True)
+    with pytest.raises(asyncio.CancelledError):
+        await second
+    gate.set()
+    assert await first
 
 
-def test_a_job_that_uses_the_loop(loop, run):
+async def test_a_job_that_uses_the_loop(loop):
     def job():
         future = asyncio.run_coroutine_threadsafe(
             asyncio.sleep(0, "back"), loop
         )
         return future.result(20)
 
-    async def main():
-        return await asyncio.to_thread(job)
-
-    assert run(main()) == "back"
+    assert await asyncio.to_thread(job) == "back"
 
 
 def test_a_job_that_runs_its_own_loop(loop_factory, loop, run):
@@ -558,18 +488,15 @@ def test_a_job_that_runs_its_own_loop(loop_factory, loop, run):
     assert run(main()) == "inner"
 
 
-def test_no_running_loop_in_a_worker(run):
+async def test_no_running_loop_in_a_worker():
     def job():
         with pytest.raises(RuntimeError):
             asyncio.get_running_loop()
 
-    async def main():
-        await asyncio.to_thread(job)
-
-    run(main())
+    await asyncio.to_thread(job)
 
 
-def test_a_patched_run_in_executor_is_used_by_to_thread(loop, run):
+async def test_a_patched_run_in_executor_is_used_by_to_thread(loop):
     seen = []
     original = loop.run_in_executor
 
@@ -578,11 +505,7 @@ def test_a_patched_run_in_executor_is_used_by_to_thread(loop, run):
         return original(executor, func, *args)
 
     loop.run_in_executor = patched
-
-    async def main():
-        return await asyncio.to_thread(int)
-
-    assert run(main()) == 0
+    assert await asyncio.to_thread(int) == 0
     assert seen == [None]
 
 
@@ -609,28 +532,22 @@ def test_tracing_works_in_a_worker(loop, run):
     assert "call" in seen
 
 
-def test_results_cross_while_the_loop_is_busy(loop, run):
-    async def main():
-        jobs = [loop.run_in_executor(None, pow, n, 2) for n in range(100)]
-        spins = 0
-        while not all(job.done() for job in jobs):
-            await asyncio.sleep(0)
-            spins += 1
-        assert spins
-        return [job.result() for job in jobs]
-
-    assert run(main()) == [n * n for n in range(100)]
+async def test_results_cross_while_the_loop_is_busy(loop):
+    jobs = [loop.run_in_executor(None, pow, n, 2) for n in range(100)]
+    spins = 0
+    while not all(job.done() for job in jobs):
+        await asyncio.sleep(0)
+        spins += 1
+    assert spins
+    assert [job.result() for job in jobs] == [n * n for n in range(100)]
 
 
-def test_deep_recursion_in_a_worker(loop, run):
+async def test_deep_recursion_in_a_worker(loop):
     def recurse():
         recurse()
 
-    async def main():
-        with pytest.raises(RecursionError):
-            await asyncio.to_thread(recurse)
-
-    run(main())
+    with pytest.raises(RecursionError):
+        await asyncio.to_thread(recurse)
 
 
 def test_a_thread_pool_with_initializer(loop, run):

@@ -101,8 +101,8 @@ def test_a_wrapper_object_carries_each_requests_scope(loop, run, pool):
 
 
 @pytest.mark.usefixtures("carry_scope_in_submit")
-def test_to_thread_and_getaddrinfo_go_through_a_patched_submit(
-    loop, run, monkeypatch
+async def test_to_thread_and_getaddrinfo_go_through_a_patched_submit(
+    loop, monkeypatch
 ):
     submit = ThreadPoolExecutor.submit
     seen = []
@@ -112,17 +112,13 @@ def test_to_thread_and_getaddrinfo_go_through_a_patched_submit(
         return submit(self, fn, *args, **kwargs)
 
     monkeypatch.setattr(ThreadPoolExecutor, "submit", count)
-
-    async def main():
-        assert await asyncio.to_thread(int, "5") == 5
-        assert await loop.getnameinfo(("127.0.0.1", 80), 3)
-
-    run(main())
+    assert await asyncio.to_thread(int, "5") == 5
+    assert await loop.getnameinfo(("127.0.0.1", 80), 3)
     assert len(seen) == 2
 
 
-def test_a_patch_that_is_undone_is_not_called_any_more(
-    loop, run, pool, monkeypatch
+async def test_a_patch_that_is_undone_is_not_called_any_more(
+    loop, pool, monkeypatch
 ):
     original = ThreadPoolExecutor.submit
     seen = []
@@ -131,14 +127,11 @@ def test_a_patch_that_is_undone_is_not_called_any_more(
         seen.append(args)
         return original(self, fn, *args)
 
-    async def main():
-        for number in range(6):
-            with monkeypatch.context() as patch:
-                if number % 2:
-                    patch.setattr(ThreadPoolExecutor, "submit", submit)
-                assert await loop.run_in_executor(pool, abs, -number) == number
-
-    run(main())
+    for number in range(6):
+        with monkeypatch.context() as patch:
+            if number % 2:
+                patch.setattr(ThreadPoolExecutor, "submit", submit)
+            assert await loop.run_in_executor(pool, abs, -number) == number
     assert seen == [(-1,), (-3,), (-5,)]
 
 
@@ -176,7 +169,7 @@ def test_a_subclass_that_overrides_submit(loop, run, as_default):
 
 @pytest.mark.parametrize("method", ["__init__", "start", "run"])
 @pytest.mark.usefixtures("use_pool_before_the_patch")
-def test_patched_threads_are_seen(loop, run, pool, monkeypatch, method):
+async def test_patched_threads_are_seen(loop, pool, monkeypatch, method):
     """Each new worker thread goes through what is patched."""
     original = getattr(threading.Thread, method)
     seen = []
@@ -187,15 +180,11 @@ def test_patched_threads_are_seen(loop, run, pool, monkeypatch, method):
 
     monkeypatch.setattr(threading.Thread, method, patched)
     both = threading.Barrier(2)
-
-    async def main():
-        jobs = [
-            loop.run_in_executor(pool, _meet, both, threading.current_thread)
-            for _ in range(2)
-        ]
-        return await asyncio.gather(*jobs)
-
-    threads = run(main())
+    jobs = [
+        loop.run_in_executor(pool, _meet, both, threading.current_thread)
+        for _ in range(2)
+    ]
+    threads = await asyncio.gather(*jobs)
     assert len(set(threads)) == 2
     assert set(threads) & set(seen)
 
@@ -226,19 +215,15 @@ def test_threads_that_carry_the_scope_of_their_starter(
 
 
 @pytest.mark.usefixtures("carry_scope_in_submit")
-def test_results_errors_and_cancelling_under_a_patch(loop, run, pool):
+async def test_results_errors_and_cancelling_under_a_patch(loop, pool):
     gate = threading.Event()
-
-    async def main():
-        with pytest.raises(ValueError, match="invalid literal"):
-            await loop.run_in_executor(pool, int, "x")
-        # More than there are threads: the next job waits behind them.
-        waits = [loop.run_in_executor(pool, gate.wait, 20) for _ in range(40)]
-        job = loop.run_in_executor(pool, int)
-        job.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await job
-        gate.set()
-        assert await asyncio.gather(*waits) == [True] * 40
-
-    run(main())
+    with pytest.raises(ValueError, match="invalid literal"):
+        await loop.run_in_executor(pool, int, "x")
+    # More than there are threads: the next job waits behind them.
+    waits = [loop.run_in_executor(pool, gate.wait, 20) for _ in range(40)]
+    job = loop.run_in_executor(pool, int)
+    job.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await job
+    gate.set()
+    assert await asyncio.gather(*waits) == [True] * 40
