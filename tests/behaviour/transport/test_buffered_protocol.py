@@ -17,7 +17,6 @@ from net_helpers import (
     BufferedRecorder,
     Recorder,
     every_kind,
-    link,
     pattern,
     spin,
     turns,
@@ -26,31 +25,25 @@ from net_helpers import (
 
 @pytest.mark.parametrize("size", [1, 7, 4096, 65536, MIB])
 @every_kind
-def test_buffers_of_many_sizes(run, kind, size):
-    async def main():
-        async with link(kind, BufferedRecorder(size)) as c:
-            data = pattern(2000 if size == 1 else 200_000)
-            sending = asyncio.create_task(c.peer.send(data))
-            assert await c.protocol.wait_data(len(data)) == data
-            await sending
-            counts = [n for name, n in c.protocol.events if name == "data"]
-            assert all(1 <= n <= size for n in counts)
-            if size == 1:
-                assert counts == [1] * 2000
-
-    run(main())
+async def test_buffers_of_many_sizes(transport_pair, size):
+    c = await transport_pair(BufferedRecorder(size))
+    data = pattern(2000 if size == 1 else 200_000)
+    sending = asyncio.create_task(c.peer.send(data))
+    assert await c.protocol.wait_data(len(data)) == data
+    await sending
+    counts = [n for name, n in c.protocol.events if name == "data"]
+    assert all(1 <= n <= size for n in counts)
+    if size == 1:
+        assert counts == [1] * 2000
 
 
 @every_kind
-def test_the_size_hint_is_minus_one(run, kind):
-    async def main():
-        async with link(kind, BufferedRecorder()) as c:
-            await c.peer.send(b"data")
-            await c.protocol.wait_data(4)
-            assert set(c.protocol.hints) == {-1}
-            assert c.protocol.names == ["made", "data"]
-
-    run(main())
+async def test_the_size_hint_is_minus_one(transport_pair):
+    c = await transport_pair(BufferedRecorder())
+    await c.peer.send(b"data")
+    await c.protocol.wait_data(4)
+    assert set(c.protocol.hints) == {-1}
+    assert c.protocol.names == ["made", "data"]
 
 
 @pytest.mark.parametrize(
@@ -64,96 +57,82 @@ def test_the_size_hint_is_minus_one(run, kind):
     ids=["bytearray", "memoryview", "slice", "array"],
 )
 @every_kind
-def test_kinds_of_buffer(run, kind, make):
+async def test_kinds_of_buffer(transport_pair, make):
     buffer = make(100)
-
-    async def main():
-        got = bytearray()
-        protocol = BufferedRecorder(get_buffer=lambda p, hint: buffer)
-        protocol.buffer_updated = lambda n: (
-            got.extend(bytes(buffer[:n])),
-            protocol.note("data", n),
-        )
-        async with link(kind, protocol) as c:
-            await c.peer.send(b"into the buffer")
-            await c.protocol.wait_for("data")
-            assert got == b"into the buffer"
-
-    run(main())
+    got = bytearray()
+    protocol = BufferedRecorder(get_buffer=lambda p, hint: buffer)
+    protocol.buffer_updated = lambda n: (
+        got.extend(bytes(buffer[:n])),
+        protocol.note("data", n),
+    )
+    c = await transport_pair(protocol)
+    await c.peer.send(b"into the buffer")
+    await c.protocol.wait_for("data")
+    assert got == b"into the buffer"
 
 
 @every_kind
-def test_bytes_stay_exact_through_changing_buffers(run, kind):
+async def test_bytes_stay_exact_through_changing_buffers(transport_pair):
     """Each call may give another buffer of another size."""
     data = pattern(300_000)
     sizes = [1, 10, 100, 1000, 10_000, 100_000, 3]
+    got = bytearray()
+    current = [bytearray()]
+    calls = [0]
 
-    async def main():
-        got = bytearray()
-        current = [bytearray()]
-        calls = [0]
+    def give(protocol, hint):
+        calls[0] += 1
+        current[0] = bytearray(sizes[calls[0] % len(sizes)])
+        return current[0]
 
-        def give(protocol, hint):
-            calls[0] += 1
-            current[0] = bytearray(sizes[calls[0] % len(sizes)])
-            return current[0]
+    protocol = BufferedRecorder(get_buffer=give)
 
-        protocol = BufferedRecorder(get_buffer=give)
+    def updated(nbytes):
+        got.extend(current[0][:nbytes])
+        protocol.note("data", nbytes)
 
-        def updated(nbytes):
-            got.extend(current[0][:nbytes])
-            protocol.note("data", nbytes)
-
-        protocol.buffer_updated = updated
-        async with link(kind, protocol) as c:
-            sending = asyncio.create_task(c.peer.send(data))
-            await c.protocol.wait(lambda: len(got) >= len(data))
-            assert got == data
-            await sending
-
-    run(main())
+    protocol.buffer_updated = updated
+    c = await transport_pair(protocol)
+    sending = asyncio.create_task(c.peer.send(data))
+    await c.protocol.wait(lambda: len(got) >= len(data))
+    assert got == data
+    await sending
 
 
 @every_kind
-def test_the_buffer_is_not_kept_between_reads(run, kind):
+async def test_the_buffer_is_not_kept_between_reads(transport_pair):
     """The protocol may resize its buffer once it was told of the data."""
 
     def grow(protocol, nbytes):
         protocol.buffer += b"\0" * 10
 
-    async def main():
-        async with link(kind, BufferedRecorder(8, data=grow)) as c:
-            await c.peer.send(b"x" * 30)
-            assert await c.protocol.wait_data(30) == b"x" * 30
-            c.protocol.buffer.clear()
-            c.protocol.buffer += bytes(100)
-            await c.peer.send(b"y" * 50)
-            assert (await c.protocol.wait_data(80))[30:] == b"y" * 50
-
-    run(main())
+    c = await transport_pair(BufferedRecorder(8, data=grow))
+    await c.peer.send(b"x" * 30)
+    assert await c.protocol.wait_data(30) == b"x" * 30
+    c.protocol.buffer.clear()
+    c.protocol.buffer += bytes(100)
+    await c.peer.send(b"y" * 50)
+    assert (await c.protocol.wait_data(80))[30:] == b"y" * 50
 
 
 @every_kind
-def test_the_buffer_is_released_with_the_protocol(run, kind):
+async def test_the_buffer_is_released_with_the_protocol(transport_pair):
     class Buffer(bytearray):
         pass
 
-    async def main():
-        async with link(kind, Recorder()) as c:
-            buffered = BufferedRecorder()
-            buffered.buffer = Buffer(100)
-            c.transport.set_protocol(buffered)
-            await c.peer.send(b"data")
-            await buffered.wait_data(4)
-            c.transport.set_protocol(c.protocol)
-            await c.peer.send(b"more")
-            await c.protocol.wait_data(4)
-            ref = weakref.ref(buffered.buffer)
-            del buffered
-            gc.collect()
-            assert ref() is None
-
-    run(main())
+    c = await transport_pair(Recorder())
+    buffered = BufferedRecorder()
+    buffered.buffer = Buffer(100)
+    c.transport.set_protocol(buffered)
+    await c.peer.send(b"data")
+    await buffered.wait_data(4)
+    c.transport.set_protocol(c.protocol)
+    await c.peer.send(b"more")
+    await c.protocol.wait_data(4)
+    ref = weakref.ref(buffered.buffer)
+    del buffered
+    gc.collect()
+    assert ref() is None
 
 
 @pytest.mark.parametrize(
@@ -171,76 +150,66 @@ def test_the_buffer_is_released_with_the_protocol(run, kind):
     ids=["empty", "empty-view", "None", "int", "bytes", "view", "step", "str"],
 )
 @every_kind
-def test_wrong_buffers_end_the_connection(run, kind, reports, give, error):
-    async def main():
-        protocol = BufferedRecorder(get_buffer=lambda p, hint: give())
-        async with link(kind, protocol) as c:
-            await c.peer.send(b"data")
-            exc = await c.protocol.wait_lost()
-            assert isinstance(exc, error)
-            assert c.protocol.names == ["made", "lost"]
-            (report,) = reports
-            assert report["exception"] is exc
-            assert report["transport"] is c.transport
-            assert report["message"].startswith("Fatal")
-            reports.clear()
-
-    run(main())
-
-
-@every_kind
-def test_the_text_about_an_empty_buffer(run, kind, reports):
-    async def main():
-        async with link(kind, BufferedRecorder(0)) as c:
-            await c.peer.send(b"data")
-            exc = await c.protocol.wait_lost()
-            assert str(exc) == "get_buffer() returned an empty buffer"
-            message = "Fatal error: protocol.get_buffer() call failed."
-            assert reports.pop()["message"] == message
-
-    run(main())
+async def test_wrong_buffers_end_the_connection(
+    transport_pair, reports, give, error
+):
+    protocol = BufferedRecorder(get_buffer=lambda p, hint: give())
+    c = await transport_pair(protocol)
+    await c.peer.send(b"data")
+    exc = await c.protocol.wait_lost()
+    assert isinstance(exc, error)
+    assert c.protocol.names == ["made", "lost"]
+    (report,) = reports
+    assert report["exception"] is exc
+    assert report["transport"] is c.transport
+    assert report["message"].startswith("Fatal")
+    reports.clear()
 
 
 @every_kind
-def test_get_buffer_raises(run, kind, reports):
+async def test_the_text_about_an_empty_buffer(transport_pair, reports):
+    c = await transport_pair(BufferedRecorder(0))
+    await c.peer.send(b"data")
+    exc = await c.protocol.wait_lost()
+    assert str(exc) == "get_buffer() returned an empty buffer"
+    message = "Fatal error: protocol.get_buffer() call failed."
+    assert reports.pop()["message"] == message
+
+
+@every_kind
+async def test_get_buffer_raises(transport_pair, reports):
     def bad(protocol, hint):
         raise ZeroDivisionError
 
-    async def main():
-        async with link(kind, BufferedRecorder(get_buffer=bad)) as c:
-            await c.peer.send(b"data")
-            assert isinstance(await c.protocol.wait_lost(), ZeroDivisionError)
-            assert c.protocol.names == ["made", "lost"]
-            message = "Fatal error: protocol.get_buffer() call failed."
-            assert reports.pop()["message"] == message
-            assert reports == []
-
-    run(main())
+    c = await transport_pair(BufferedRecorder(get_buffer=bad))
+    await c.peer.send(b"data")
+    assert isinstance(await c.protocol.wait_lost(), ZeroDivisionError)
+    assert c.protocol.names == ["made", "lost"]
+    message = "Fatal error: protocol.get_buffer() call failed."
+    assert reports.pop()["message"] == message
+    assert reports == []
 
 
 @pytest.mark.parametrize("how", ["close", "abort"])
 @every_kind
-def test_ending_the_connection_inside_get_buffer(run, kind, how):
+async def test_ending_the_connection_inside_get_buffer(transport_pair, how):
     """What was read for it is dropped or delivered, then it is lost."""
 
     def end(protocol, hint):
         getattr(protocol.transport, how)()
         return protocol.buffer
 
-    async def main():
-        async with link(kind, BufferedRecorder(get_buffer=end)) as c:
-            await c.peer.send(b"data")
-            assert await c.protocol.wait_lost() is None
-            assert c.protocol.names in (
-                ["made", "lost"],
-                ["made", "data", "lost"],
-            )
-
-    run(main())
+    c = await transport_pair(BufferedRecorder(get_buffer=end))
+    await c.peer.send(b"data")
+    assert await c.protocol.wait_lost() is None
+    assert c.protocol.names in (
+        ["made", "lost"],
+        ["made", "data", "lost"],
+    )
 
 
 @every_kind
-def test_pausing_inside_get_buffer(run, kind):
+async def test_pausing_inside_get_buffer(transport_pair):
     """Nothing is lost, and at most the one read goes through."""
     pause = [True]
 
@@ -250,22 +219,21 @@ def test_pausing_inside_get_buffer(run, kind):
             protocol.transport.pause_reading()
         return protocol.buffer
 
-    async def main():
-        protocol = BufferedRecorder(16, get_buffer=stop)
-        async with link(kind, protocol) as c:
-            data = pattern(100)
-            await c.peer.send(data)
-            await spin(lambda: not pause)
-            await turns(10)
-            assert len(c.protocol.data) in (0, 16)
-            c.transport.resume_reading()
-            assert await c.protocol.wait_data(100) == data
-
-    run(main())
+    protocol = BufferedRecorder(16, get_buffer=stop)
+    c = await transport_pair(protocol)
+    data = pattern(100)
+    await c.peer.send(data)
+    await spin(lambda: not pause)
+    await turns(10)
+    assert len(c.protocol.data) in (0, 16)
+    c.transport.resume_reading()
+    assert await c.protocol.wait_data(100) == data
 
 
 @every_kind
-def test_switching_the_protocol_inside_get_buffer(run, kind, loop_kind):
+async def test_switching_the_protocol_inside_get_buffer(
+    transport_pair, loop_kind
+):
     """The read in progress belongs to the protocol that gave the buffer."""
     if loop_kind == "asyncio":
         pytest.skip("asyncio tells the new protocol of the old one's buffer")
@@ -275,78 +243,62 @@ def test_switching_the_protocol_inside_get_buffer(run, kind, loop_kind):
         protocol.transport.set_protocol(second)
         return protocol.buffer
 
-    async def main():
-        first = BufferedRecorder(get_buffer=switch)
-        async with link(kind, first) as c:
-            await c.peer.send(b"data")
-            await turns(20)
-            await c.peer.send(b"more")
-            await second.wait(lambda: second.data.endswith(b"more"))
-            assert bytes(first.data + second.data) == b"datamore"
-            c.transport.set_protocol(first)
-
-    run(main())
+    first = BufferedRecorder(get_buffer=switch)
+    c = await transport_pair(first)
+    await c.peer.send(b"data")
+    await turns(20)
+    await c.peer.send(b"more")
+    await second.wait(lambda: second.data.endswith(b"more"))
+    assert bytes(first.data + second.data) == b"datamore"
+    c.transport.set_protocol(first)
 
 
 @every_kind
-def test_switching_the_protocol_inside_buffer_updated(run, kind):
+async def test_switching_the_protocol_inside_buffer_updated(transport_pair):
     second = BufferedRecorder()
-
-    async def main():
-        first = BufferedRecorder(
-            4, data=lambda p, n: p.transport.set_protocol(second)
-        )
-        async with link(kind, first) as c:
-            await c.peer.send(b"datamore")
-            assert await second.wait_data(4) == b"more"
-            assert first.data == b"data"
-            c.transport.set_protocol(first)
-
-    run(main())
+    first = BufferedRecorder(
+        4, data=lambda p, n: p.transport.set_protocol(second)
+    )
+    c = await transport_pair(first)
+    await c.peer.send(b"datamore")
+    assert await second.wait_data(4) == b"more"
+    assert first.data == b"data"
+    c.transport.set_protocol(first)
 
 
 @every_kind
-def test_get_buffer_is_not_called_for_a_closed_transport(run, kind):
-    async def main():
-        async with link(kind, BufferedRecorder()) as c:
-            c.transport.abort()
-            await c.peer.send(b"data")
-            await c.protocol.wait_lost()
-            assert c.protocol.hints == []
-
-    run(main())
+async def test_get_buffer_is_not_called_for_a_closed_transport(transport_pair):
+    c = await transport_pair(BufferedRecorder())
+    c.transport.abort()
+    await c.peer.send(b"data")
+    await c.protocol.wait_lost()
+    assert c.protocol.hints == []
 
 
 @every_kind
-def test_echo_through_one_buffer(run, kind):
+async def test_echo_through_one_buffer(transport_pair):
     """The same buffer is read into while what it held is being written."""
 
     def echo(protocol, nbytes):
         protocol.transport.write(memoryview(protocol.buffer)[:nbytes])
 
-    async def main():
-        async with link(kind, BufferedRecorder(4096, data=echo)) as c:
-            for seed in range(100):
-                data = pattern(3000, seed)
-                await c.peer.send(data)
-                assert await c.peer.recv_exactly(3000) == data
-
-    run(main())
+    c = await transport_pair(BufferedRecorder(4096, data=echo))
+    for seed in range(100):
+        data = pattern(3000, seed)
+        await c.peer.send(data)
+        assert await c.peer.recv_exactly(3000) == data
 
 
 @every_kind
-def test_get_buffer_that_collects_garbage(run, kind):
+async def test_get_buffer_that_collects_garbage(transport_pair):
     def collect(protocol, hint):
         gc.collect()
         return bytearray(100)
 
-    async def main():
-        protocol = BufferedRecorder(get_buffer=collect)
-        protocol.buffer_updated = lambda n: protocol.note("data", n)
-        async with link(kind, protocol) as c:
-            for count in range(1, 4):
-                await c.peer.send(b"data")
-                await c.protocol.wait_for("data", count)
-            assert protocol.events[-1] == ("data", 4)
-
-    run(main())
+    protocol = BufferedRecorder(get_buffer=collect)
+    protocol.buffer_updated = lambda n: protocol.note("data", n)
+    c = await transport_pair(protocol)
+    for count in range(1, 4):
+        await c.peer.send(b"data")
+        await c.protocol.wait_for("data", count)
+    assert protocol.events[-1] == ("data", 4)

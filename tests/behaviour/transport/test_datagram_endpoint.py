@@ -14,187 +14,146 @@ from datagram_helpers import Datagrams, drain, endpoint, plain
 from net_helpers import PY312
 
 
-def test_made_before_the_endpoint_is_returned(run):
-    async def main():
-        async with endpoint() as p:
-            assert p.names == ["made"]
-            assert p.transport.get_protocol() is p
-            assert not p.transport.is_closing()
-
-    run(main())
+async def test_made_before_the_endpoint_is_returned():
+    async with endpoint() as p:
+        assert p.names == ["made"]
+        assert p.transport.get_protocol() is p
+        assert not p.transport.is_closing()
 
 
-def test_what_kind_of_transport_it_is(run):
-    async def main():
-        async with endpoint() as p:
-            assert isinstance(p.transport, asyncio.Transport)
-            assert isinstance(p.transport, asyncio.DatagramTransport) is PY312
-            assert not hasattr(p.transport, "_sendfile_compatible")
-
-    run(main())
+async def test_what_kind_of_transport_it_is():
+    async with endpoint() as p:
+        assert isinstance(p.transport, asyncio.Transport)
+        assert isinstance(p.transport, asyncio.DatagramTransport) is PY312
+        assert not hasattr(p.transport, "_sendfile_compatible")
 
 
-def test_extra_info(run):
-    async def main():
-        async with endpoint() as p:
-            info = p.transport.get_extra_info
-            sock = info("socket")
-            assert (sock.family, sock.type) == (
-                socket.AF_INET,
-                socket.SOCK_DGRAM,
-            )
-            assert info("sockname") == sock.getsockname()
-            assert info("peername") is None
-            assert info("peername", "unknown") is None
-            assert info("other", "unknown") == "unknown"
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
-            name = info("sockname")
-        assert info("sockname") == name
-        assert info("socket").type == socket.SOCK_DGRAM
-        assert info("socket").fileno() == -1
-
-    run(main())
+async def test_extra_info():
+    async with endpoint() as p:
+        info = p.transport.get_extra_info
+        sock = info("socket")
+        assert (sock.family, sock.type) == (
+            socket.AF_INET,
+            socket.SOCK_DGRAM,
+        )
+        assert info("sockname") == sock.getsockname()
+        assert info("peername") is None
+        assert info("peername", "unknown") is None
+        assert info("other", "unknown") == "unknown"
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+        name = info("sockname")
+    assert info("sockname") == name
+    assert info("socket").type == socket.SOCK_DGRAM
+    assert info("socket").fileno() == -1
 
 
-def test_a_connected_endpoint_knows_its_peer(run):
-    async def main():
-        with plain() as peer:
-            address = peer.getsockname()
-            async with endpoint(remote_addr=address) as p:
-                assert p.transport.get_extra_info("peername") == address
-                p.transport.sendto(b"one")
-                p.transport.sendto(b"two", None)
-                p.transport.sendto(b"three", address)
-                p.transport.sendto(data=b"four", addr=tuple(address))
-                got = [peer.recv(9) for _ in range(4)]
-                assert got == [b"one", b"two", b"three", b"four"]
-
-    run(main())
+async def test_a_connected_endpoint_knows_its_peer():
+    with plain() as peer:
+        address = peer.getsockname()
+        async with endpoint(remote_addr=address) as p:
+            assert p.transport.get_extra_info("peername") == address
+            p.transport.sendto(b"one")
+            p.transport.sendto(b"two", None)
+            p.transport.sendto(b"three", address)
+            p.transport.sendto(data=b"four", addr=tuple(address))
+            got = [peer.recv(9) for _ in range(4)]
+            assert got == [b"one", b"two", b"three", b"four"]
 
 
-def test_both_addresses(run):
-    async def main():
-        with plain() as peer:
-            async with endpoint(
-                local_addr=("127.0.0.1", 0), remote_addr=peer.getsockname()
-            ) as p:
-                peer.sendto(b"in", p.transport.get_extra_info("sockname"))
-                assert await p.wait("datagram") == b"in"
-
-    run(main())
+async def test_both_addresses():
+    with plain() as peer:
+        async with endpoint(
+            local_addr=("127.0.0.1", 0), remote_addr=peer.getsockname()
+        ) as p:
+            peer.sendto(b"in", p.transport.get_extra_info("sockname"))
+            assert await p.wait("datagram") == b"in"
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-def test_internet_addresses_both_ways(run, host):
+async def test_internet_addresses_both_ways(host):
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-
-    async def main():
-        with plain(family, (host, 0)) as peer:
-            async with endpoint(local_addr=(host, 0)) as p:
-                name = p.transport.get_extra_info("sockname")
-                peer.sendto(b"in", name)
-                await p.wait("datagram")
-                assert p.events[-1] == ("datagram", b"in", peer.getsockname())
-                sender = p.events[-1][2]
-                assert type(sender) is tuple
-                p.transport.sendto(b"to sender", sender)
-                assert peer.recvfrom(99) == (b"to sender", name)
-                p.transport.sendto(b"to equal", peer.getsockname())
-                assert peer.recv(99) == b"to equal"
-                p.transport.sendto(b"short", peer.getsockname()[:2])
-                assert peer.recv(99) == b"short"
-
-    run(main())
+    with plain(family, (host, 0)) as peer:
+        async with endpoint(local_addr=(host, 0)) as p:
+            name = p.transport.get_extra_info("sockname")
+            peer.sendto(b"in", name)
+            await p.wait("datagram")
+            assert p.events[-1] == ("datagram", b"in", peer.getsockname())
+            sender = p.events[-1][2]
+            assert type(sender) is tuple
+            p.transport.sendto(b"to sender", sender)
+            assert peer.recvfrom(99) == (b"to sender", name)
+            p.transport.sendto(b"to equal", peer.getsockname())
+            assert peer.recv(99) == b"to equal"
+            p.transport.sendto(b"short", peer.getsockname()[:2])
+            assert peer.recv(99) == b"short"
 
 
-def test_scopes_of_ipv6(run):
-    async def main():
-        with plain(socket.AF_INET6, ("::1", 0)) as peer:
+async def test_scopes_of_ipv6():
+    with plain(socket.AF_INET6, ("::1", 0)) as peer:
+        port = peer.getsockname()[1]
+        where = ("::1", port, 5, socket.if_nametoindex("lo"))
+        async with endpoint(local_addr=("::1", 0)) as p:
+            p.transport.sendto(b"scoped", where)
+            assert peer.recv(99) == b"scoped"
+            assert p.names == ["made"]
+
+
+async def test_names_are_resolved():
+    with plain() as peer:
+        async with endpoint() as p:
             port = peer.getsockname()[1]
-            where = ("::1", port, 5, socket.if_nametoindex("lo"))
-            async with endpoint(local_addr=("::1", 0)) as p:
-                p.transport.sendto(b"scoped", where)
-                assert peer.recv(99) == b"scoped"
-                assert p.names == ["made"]
-
-    run(main())
+            p.transport.sendto(b"by name", ("localhost", port))
+            assert peer.recv(99) == b"by name"
 
 
-def test_names_are_resolved(run):
-    async def main():
-        with plain() as peer:
-            async with endpoint() as p:
-                port = peer.getsockname()[1]
-                p.transport.sendto(b"by name", ("localhost", port))
-                assert peer.recv(99) == b"by name"
-
-    run(main())
-
-
-def test_unix_paths(run, tmp_path):
+async def test_unix_paths(tmp_path):
     path, other = str(tmp_path / "own"), str(tmp_path / "other")
-
-    async def main():
-        with plain(socket.AF_UNIX, other) as peer:
-            async with endpoint(family=socket.AF_UNIX, local_addr=path) as p:
-                assert p.transport.get_extra_info("sockname") == path
-                peer.sendto(b"in", path)
-                await p.wait("datagram")
-                assert p.events[-1] == ("datagram", b"in", other)
-                p.transport.sendto(b"back", p.events[-1][2])
-                assert peer.recvfrom(99) == (b"back", path)
-                p.transport.sendto(b"bytes", other.encode())
-                assert peer.recv(99) == b"bytes"
-
-    run(main())
-
-
-def test_unix_sockets_without_a_name(run, tmp_path):
-    path = str(tmp_path / "own")
-
-    async def main():
+    with plain(socket.AF_UNIX, other) as peer:
         async with endpoint(family=socket.AF_UNIX, local_addr=path) as p:
-            with plain(socket.AF_UNIX, None) as peer:
-                peer.sendto(b"anonymous", path)
-                await p.wait("datagram")
-                assert p.events[-1] == ("datagram", b"anonymous", None)
+            assert p.transport.get_extra_info("sockname") == path
+            peer.sendto(b"in", path)
+            await p.wait("datagram")
+            assert p.events[-1] == ("datagram", b"in", other)
+            p.transport.sendto(b"back", p.events[-1][2])
+            assert peer.recvfrom(99) == (b"back", path)
+            p.transport.sendto(b"bytes", other.encode())
+            assert peer.recv(99) == b"bytes"
 
-    run(main())
+
+async def test_unix_sockets_without_a_name(tmp_path):
+    path = str(tmp_path / "own")
+    async with endpoint(family=socket.AF_UNIX, local_addr=path) as p:
+        with plain(socket.AF_UNIX, None) as peer:
+            peer.sendto(b"anonymous", path)
+            await p.wait("datagram")
+            assert p.events[-1] == ("datagram", b"anonymous", None)
 
 
-def test_abstract_unix_names(run, tmp_path):
+async def test_abstract_unix_names(tmp_path):
     name = "\0" + str(tmp_path)
-
-    async def main():
-        with plain(socket.AF_UNIX, name) as peer:
-            async with endpoint(
-                family=socket.AF_UNIX, local_addr=name + "2", remote_addr=name
-            ) as p:
-                info = p.transport.get_extra_info
-                assert info("sockname") == (name + "2").encode()
-                assert info("peername") == name.encode()
-                p.transport.sendto(b"out")
-                assert peer.recvfrom(9) == (b"out", info("sockname"))
-
-    run(main())
+    with plain(socket.AF_UNIX, name) as peer:
+        async with endpoint(
+            family=socket.AF_UNIX, local_addr=name + "2", remote_addr=name
+        ) as p:
+            info = p.transport.get_extra_info
+            assert info("sockname") == (name + "2").encode()
+            assert info("peername") == name.encode()
+            p.transport.sendto(b"out")
+            assert peer.recvfrom(9) == (b"out", info("sockname"))
 
 
-def test_a_connected_socket_that_is_given(run):
+async def test_a_connected_socket_that_is_given():
     """No remote address is known, but the socket has a peer."""
-
-    async def main():
-        with plain() as peer, plain() as other:
-            sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-            sock.connect(peer.getsockname())
-            async with endpoint(sock=sock) as p:
-                p.transport.sendto(b"one")
-                # asyncio looks at no address here.
-                p.transport.sendto(b"two", other.getsockname())
-                p.transport.sendto(b"three", "nonsense")
-                got = [peer.recv(9) for _ in range(3)]
-                assert got == [b"one", b"two", b"three"]
-
-    run(main())
+    with plain() as peer, plain() as other:
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        sock.connect(peer.getsockname())
+        async with endpoint(sock=sock) as p:
+            p.transport.sendto(b"one")
+            # asyncio looks at no address here.
+            p.transport.sendto(b"two", other.getsockname())
+            p.transport.sendto(b"three", "nonsense")
+            got = [peer.recv(9) for _ in range(3)]
+            assert got == [b"one", b"two", b"three"]
 
 
 @contextlib.asynccontextmanager
@@ -209,64 +168,54 @@ async def nameless_pair(loop_kind):
             yield p, right
 
 
-def test_one_of_a_pair_sends_to_the_other_without_an_address(run, loop_kind):
-    async def main():
-        async with nameless_pair(loop_kind) as (p, right):
-            right.send(b"in")
-            await p.wait("datagram")
-            assert p.events[-1] == ("datagram", b"in", None)
-            p.transport.sendto(b"out")
-            p.transport.sendto(bytearray(b"more"), None)
-            assert [right.recv(9) for _ in range(2)] == [b"out", b"more"]
-
-    run(main())
+async def test_one_of_a_pair_sends_to_the_other_without_an_address(loop_kind):
+    async with nameless_pair(loop_kind) as (p, right):
+        right.send(b"in")
+        await p.wait("datagram")
+        assert p.events[-1] == ("datagram", b"in", None)
+        p.transport.sendto(b"out")
+        p.transport.sendto(bytearray(b"more"), None)
+        assert [right.recv(9) for _ in range(2)] == [b"out", b"more"]
 
 
-def test_what_a_pair_has_no_room_for_is_sent_later_in_order(run, loop_kind):
-    async def main():
-        async with nameless_pair(loop_kind) as (p, right):
-            count = 0
-            while p.transport.get_write_buffer_size() < 100:
-                p.transport.sendto(b"%04d" % count)
-                count += 1
-            got = await drain(right, count)
-            assert got == [b"%04d" % number for number in range(count)]
-
-    run(main())
+async def test_what_a_pair_has_no_room_for_is_sent_later_in_order(loop_kind):
+    async with nameless_pair(loop_kind) as (p, right):
+        count = 0
+        while p.transport.get_write_buffer_size() < 100:
+            p.transport.sendto(b"%04d" % count)
+            count += 1
+        got = await drain(right, count)
+        assert got == [b"%04d" % number for number in range(count)]
 
 
 @pytest.mark.parametrize("queued", [False, True])
-def test_a_pair_whose_other_end_is_gone_reports_errors(run, loop_kind, queued):
-    async def main():
-        async with nameless_pair(loop_kind) as (p, right):
-            while queued and not p.transport.get_write_buffer_size():
-                p.transport.sendto(b"waits")
-            right.close()
-            if not queued:
-                p.transport.sendto(b"nobody")
-            assert isinstance(await p.wait("error"), ConnectionError)
-            p.transport.sendto(b"again")
-            assert isinstance(await p.wait("error", 2), OSError)
-            assert not p.transport.is_closing()
+async def test_a_pair_whose_other_end_is_gone_reports_errors(
+    loop_kind, queued
+):
+    async with nameless_pair(loop_kind) as (p, right):
+        while queued and not p.transport.get_write_buffer_size():
+            p.transport.sendto(b"waits")
+        right.close()
+        if not queued:
+            p.transport.sendto(b"nobody")
+        assert isinstance(await p.wait("error"), ConnectionError)
+        p.transport.sendto(b"again")
+        assert isinstance(await p.wait("error", 2), OSError)
+        assert not p.transport.is_closing()
 
-    run(main())
 
-
-def test_a_connected_socket_sends_without_an_address(run):
-    async def main():
-        with plain() as peer:
-            sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-            sock.connect(peer.getsockname())
-            async with endpoint(sock=sock) as p:
-                p.transport.sendto(b"one")
-                p.transport.sendto(b"two", None)
-                assert [peer.recv(9) for _ in range(2)] == [b"one", b"two"]
-
-    run(main())
+async def test_a_connected_socket_sends_without_an_address():
+    with plain() as peer:
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        sock.connect(peer.getsockname())
+        async with endpoint(sock=sock) as p:
+            p.transport.sendto(b"one")
+            p.transport.sendto(b"two", None)
+            assert [peer.recv(9) for _ in range(2)] == [b"one", b"two"]
 
 
 @pytest.mark.parametrize("name", ["recvfrom", "send", "sendto"])
-def test_a_socket_with_its_own_ways_is_asked(run, name):
+async def test_a_socket_with_its_own_ways_is_asked(name):
     calls = []
 
     def method(self, *args):
@@ -274,46 +223,36 @@ def test_a_socket_with_its_own_ways_is_asked(run, name):
         return getattr(socket.socket, name)(self, *args)
 
     own = type("Own", (socket.socket,), {name: method})
-
-    async def main():
-        with plain() as peer:
-            sock = own(socket.AF_INET, socket.SOCK_DGRAM)
-            sock.bind(("127.0.0.1", 0))
-            if name == "send":
-                sock.connect(peer.getsockname())
-            async with endpoint(sock=sock) as p:
-                peer.sendto(b"in", sock.getsockname())
-                await p.wait("datagram")
-                p.transport.sendto(b"out", peer.getsockname())
-                assert peer.recv(9) == b"out"
-
-    run(main())
+    with plain() as peer:
+        sock = own(socket.AF_INET, socket.SOCK_DGRAM)
+        sock.bind(("127.0.0.1", 0))
+        if name == "send":
+            sock.connect(peer.getsockname())
+        async with endpoint(sock=sock) as p:
+            peer.sendto(b"in", sock.getsockname())
+            await p.wait("datagram")
+            p.transport.sendto(b"out", peer.getsockname())
+            assert peer.recv(9) == b"out"
     assert calls
 
 
-def test_socket_options(run):
-    async def main():
-        async with endpoint(
-            local_addr=("127.0.0.1", 0), reuse_port=True, allow_broadcast=True
-        ) as p:
-            get = p.transport.get_extra_info("socket").getsockopt
-            assert get(socket.SOL_SOCKET, socket.SO_REUSEPORT)
-            assert get(socket.SOL_SOCKET, socket.SO_BROADCAST)
-
-    run(main())
+async def test_socket_options():
+    async with endpoint(
+        local_addr=("127.0.0.1", 0), reuse_port=True, allow_broadcast=True
+    ) as p:
+        get = p.transport.get_extra_info("socket").getsockopt
+        assert get(socket.SOL_SOCKET, socket.SO_REUSEPORT)
+        assert get(socket.SOL_SOCKET, socket.SO_BROADCAST)
 
 
-def test_a_descriptor_has_one_transport(run):
-    async def main():
-        async with endpoint() as p:
-            loop = asyncio.get_running_loop()
-            with pytest.raises(RuntimeError, match="is used by transport"):
-                loop.add_reader(p.transport.get_extra_info("socket"), print)
-
-    run(main())
+async def test_a_descriptor_has_one_transport():
+    async with endpoint() as p:
+        loop = asyncio.get_running_loop()
+        with pytest.raises(RuntimeError, match="is used by transport"):
+            loop.add_reader(p.transport.get_extra_info("socket"), print)
 
 
-def test_callbacks_run_in_the_context_of_the_endpoint(run):
+async def test_callbacks_run_in_the_context_of_the_endpoint():
     variable = contextvars.ContextVar("variable", default="outside")
     seen = []
 
@@ -329,15 +268,12 @@ def test_callbacks_run_in_the_context_of_the_endpoint(run):
         )
         return protocol
 
-    async def main():
-        p = await asyncio.create_task(opened())
-        with plain() as peer:
-            peer.sendto(b"in", p.transport.get_extra_info("sockname"))
-            await p.wait("datagram")
-        p.transport.close()
-        await p.wait("lost")
-
-    run(main())
+    p = await asyncio.create_task(opened())
+    with plain() as peer:
+        peer.sendto(b"in", p.transport.get_extra_info("sockname"))
+        await p.wait("datagram")
+    p.transport.close()
+    await p.wait("lost")
     assert seen[:2] == ["inside", "inside"]
 
 
@@ -356,14 +292,11 @@ def test_an_endpoint_left_open_warns(loop_factory):
     assert "DatagramTransport" in type(found[0].source).__name__
 
 
-def test_closing_in_connection_made(run):
-    async def main():
-        protocol = Datagrams(made=lambda p: p.transport.close())
-        async with endpoint(protocol, local_addr=("127.0.0.1", 0)) as p:
-            await p.wait("lost")
-        assert p.events == [("made",), ("lost", None)]
-
-    run(main())
+async def test_closing_in_connection_made():
+    protocol = Datagrams(made=lambda p: p.transport.close())
+    async with endpoint(protocol, local_addr=("127.0.0.1", 0)) as p:
+        await p.wait("lost")
+    assert p.events == [("made",), ("lost", None)]
 
 
 def test_garbage_endpoints_are_collected(loop_factory):

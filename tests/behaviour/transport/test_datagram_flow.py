@@ -23,154 +23,128 @@ both = pytest.mark.parametrize("connected", [True, False])
 
 
 @both
-def test_what_waits_is_counted(run, tmp_path, connected):
-    async def main():
-        async with stuffed(tmp_path, connected) as (p, _, address):
-            transport = p.transport
-            size = transport.get_write_buffer_size()
-            assert size == 4 + HEADER
-            transport.sendto(bytes(100), address)
-            transport.sendto(bytearray(50), address)
-            assert transport.get_write_buffer_size() == (
-                size + 150 + 2 * HEADER
-            )
-            assert p.names == ["made"]
-
-    run(main())
+async def test_what_waits_is_counted(tmp_path, connected):
+    async with stuffed(tmp_path, connected) as (p, _, address):
+        transport = p.transport
+        size = transport.get_write_buffer_size()
+        assert size == 4 + HEADER
+        transport.sendto(bytes(100), address)
+        transport.sendto(bytearray(50), address)
+        assert transport.get_write_buffer_size() == (size + 150 + 2 * HEADER)
+        assert p.names == ["made"]
 
 
 @both
-def test_what_waits_is_sent_in_order(run, tmp_path, connected):
-    async def main():
-        async with stuffed(tmp_path, connected) as (p, peer, address):
-            for number in range(100):
-                p.transport.sendto(b"queued %d" % number, address)
-            await turns()
-            data = bytearray(b"before")
-            p.transport.sendto(data, address)
-            data[:] = b"after."
-            got = await drain(peer, 101)
-            while got[-1] != b"before":
-                got += await drain(peer, 1)
-            number = got.index(b"queued 0")
-            assert got[:number] == [b"%04d" % n for n in range(number)]
-            assert got[number:-1] == [b"queued %d" % n for n in range(100)]
-            assert p.names == ["made"]
-            p.transport.sendto(b"at once", address)
-            assert peer.recv(9) == b"at once"
-
-    run(main())
+async def test_what_waits_is_sent_in_order(tmp_path, connected):
+    async with stuffed(tmp_path, connected) as (p, peer, address):
+        for number in range(100):
+            p.transport.sendto(b"queued %d" % number, address)
+        await turns()
+        data = bytearray(b"before")
+        p.transport.sendto(data, address)
+        data[:] = b"after."
+        got = await drain(peer, 101)
+        while got[-1] != b"before":
+            got += await drain(peer, 1)
+        number = got.index(b"queued 0")
+        assert got[:number] == [b"%04d" % n for n in range(number)]
+        assert got[number:-1] == [b"queued %d" % n for n in range(100)]
+        assert p.names == ["made"]
+        p.transport.sendto(b"at once", address)
+        assert peer.recv(9) == b"at once"
 
 
 @both
-def test_water_marks(run, tmp_path, connected):
-    async def main():
-        async with stuffed(tmp_path, connected) as (p, peer, address):
-            transport = p.transport
-            assert transport.get_write_buffer_limits() == (16384, 65536)
-            transport.set_write_buffer_limits(high=400, low=50)
-            size = transport.get_write_buffer_size()
-            transport.sendto(bytes(400 - size - HEADER), address)
-            assert transport.get_write_buffer_size() == 400
-            assert p.names == ["made"]
-            transport.sendto(bytes(1), address)
-            transport.sendto(bytes(1), address)
-            assert p.names == ["made", "pause"]
-            await turns()
-            assert p.names == ["made", "pause"]
-            while "resume" not in p.names:
-                await drain(peer, 1)
-            await turns()
-            assert p.names == ["made", "pause", "resume"]
-
-    run(main())
+async def test_water_marks(tmp_path, connected):
+    async with stuffed(tmp_path, connected) as (p, peer, address):
+        transport = p.transport
+        assert transport.get_write_buffer_limits() == (16384, 65536)
+        transport.set_write_buffer_limits(high=400, low=50)
+        size = transport.get_write_buffer_size()
+        transport.sendto(bytes(400 - size - HEADER), address)
+        assert transport.get_write_buffer_size() == 400
+        assert p.names == ["made"]
+        transport.sendto(bytes(1), address)
+        transport.sendto(bytes(1), address)
+        assert p.names == ["made", "pause"]
+        await turns()
+        assert p.names == ["made", "pause"]
+        while "resume" not in p.names:
+            await drain(peer, 1)
+        await turns()
+        assert p.names == ["made", "pause", "resume"]
 
 
-def test_limits_below_what_waits_pause_at_once(run, tmp_path):
-    async def main():
-        async with stuffed(tmp_path, True) as (p, _, _):
-            p.transport.set_write_buffer_limits(high=1)
-            assert p.names == ["made", "pause"]
-
-    run(main())
+async def test_limits_below_what_waits_pause_at_once(tmp_path):
+    async with stuffed(tmp_path, True) as (p, _, _):
+        p.transport.set_write_buffer_limits(high=1)
+        assert p.names == ["made", "pause"]
 
 
 @both
-def test_sending_in_resume_writing(run, tmp_path, connected):
-    async def main():
-        def more(p):
-            p.transport.sendto(b"more", where[0])
+async def test_sending_in_resume_writing(tmp_path, connected):
+    def more(p):
+        p.transport.sendto(b"more", where[0])
 
-        where = []
-        async with stuffed(tmp_path, connected, resume=more) as (
-            p,
-            peer,
-            address,
-        ):
-            where.append(address)
-            # Some of 3.13's asyncio never forget the headers they counted.
-            p.transport.set_write_buffer_limits(high=20, low=19)
-            while "pause" not in p.names:
-                p.transport.sendto(b"wait", address)
-            got = []
-            while got[-1:] != [b"more"]:
-                got += await drain(peer, 1)
-            assert p.names[:3] == ["made", "pause", "resume"]
-
-    run(main())
+    where = []
+    async with stuffed(tmp_path, connected, resume=more) as (
+        p,
+        peer,
+        address,
+    ):
+        where.append(address)
+        # Some of 3.13's asyncio never forget the headers they counted.
+        p.transport.set_write_buffer_limits(high=20, low=19)
+        while "pause" not in p.names:
+            p.transport.sendto(b"wait", address)
+        got = []
+        while got[-1:] != [b"more"]:
+            got += await drain(peer, 1)
+        assert p.names[:3] == ["made", "pause", "resume"]
 
 
 @both
-def test_closing_sends_what_waits(run, tmp_path, connected):
-    async def main():
-        async with stuffed(tmp_path, connected) as (p, peer, address):
-            p.transport.sendto(b"last", address)
-            p.transport.close()
-            p.transport.close()
-            assert p.transport.is_closing()
-            await turns()
-            assert p.names == ["made"]
-            # asyncio takes more until the transport is lost.
-            p.transport.sendto(b"late", address)
-            got = await drain(peer, 3)
-            while got[-1] != b"late":
-                got += await drain(peer, 1)
-            await p.wait("lost")
-            assert got[-2:] == [b"last", b"late"]
-            assert p.events == [("made",), ("lost", None)]
-
-    run(main())
+async def test_closing_sends_what_waits(tmp_path, connected):
+    async with stuffed(tmp_path, connected) as (p, peer, address):
+        p.transport.sendto(b"last", address)
+        p.transport.close()
+        p.transport.close()
+        assert p.transport.is_closing()
+        await turns()
+        assert p.names == ["made"]
+        # asyncio takes more until the transport is lost.
+        p.transport.sendto(b"late", address)
+        got = await drain(peer, 3)
+        while got[-1] != b"late":
+            got += await drain(peer, 1)
+        await p.wait("lost")
+        assert got[-2:] == [b"last", b"late"]
+        assert p.events == [("made",), ("lost", None)]
 
 
 @both
-def test_aborting_drops_what_waits(run, tmp_path, connected):
-    async def main():
-        async with stuffed(tmp_path, connected) as (p, peer, address):
-            p.transport.sendto(b"dropped", address)
-            p.transport.abort()
-            assert p.names == ["made"]
-            assert await p.wait("lost") is None
-            peer.setblocking(False)
-            got = []
-            with pytest.raises(BlockingIOError):
-                while True:
-                    got.append(peer.recv(99))
-            assert got == [b"%04d" % n for n in range(len(got))]
-
-    run(main())
+async def test_aborting_drops_what_waits(tmp_path, connected):
+    async with stuffed(tmp_path, connected) as (p, peer, address):
+        p.transport.sendto(b"dropped", address)
+        p.transport.abort()
+        assert p.names == ["made"]
+        assert await p.wait("lost") is None
+        peer.setblocking(False)
+        got = []
+        with pytest.raises(BlockingIOError):
+            while True:
+                got.append(peer.recv(99))
+        assert got == [b"%04d" % n for n in range(len(got))]
 
 
 @both
-def test_aborting_while_closing(run, tmp_path, connected):
-    async def main():
-        async with stuffed(tmp_path, connected) as (p, _, _):
-            p.transport.close()
-            p.transport.abort()
-            assert await p.wait("lost") is None
-            await turns()
-            assert p.names == ["made", "lost"]
-
-    run(main())
+async def test_aborting_while_closing(tmp_path, connected):
+    async with stuffed(tmp_path, connected) as (p, _, _):
+        p.transport.close()
+        p.transport.abort()
+        assert await p.wait("lost") is None
+        await turns()
+        assert p.names == ["made", "lost"]
 
 
 @both
@@ -193,141 +167,112 @@ def test_a_peer_that_dies_while_datagrams_wait(run, tmp_path, connected):
 
 
 @both
-def test_closing_when_the_peer_is_gone(run, tmp_path, connected):
-    async def main():
-        async with stuffed(tmp_path, connected) as (p, peer, _):
-            p.transport.close()
-            peer.close()
-            assert await p.wait("lost") is None
-            assert "error" in p.names
-            assert p.names[-1] == "lost"
-
-    run(main())
+async def test_closing_when_the_peer_is_gone(tmp_path, connected):
+    async with stuffed(tmp_path, connected) as (p, peer, _):
+        p.transport.close()
+        peer.close()
+        assert await p.wait("lost") is None
+        assert "error" in p.names
+        assert p.names[-1] == "lost"
 
 
-def test_aborting_in_error_received(run, tmp_path):
+async def test_aborting_in_error_received(tmp_path):
     def abort(p, exc):
         p.transport.abort()
 
-    async def main():
-        async with stuffed(tmp_path, False, error=abort) as (p, peer, path):
-            p.transport.sendto(b"a", path)
-            peer.close()
-            assert await p.wait("lost") is None
-            assert p.names == ["made", "error", "lost"]
-
-    run(main())
+    async with stuffed(tmp_path, False, error=abort) as (p, peer, path):
+        p.transport.sendto(b"a", path)
+        peer.close()
+        assert await p.wait("lost") is None
+        assert p.names == ["made", "error", "lost"]
 
 
 # --- the end ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("how", ["close", "abort"])
-def test_lost_once_and_later(run, how):
-    async def main():
-        async with endpoint() as p:
-            end = getattr(p.transport, how)
-            assert end() is None
-            assert p.transport.is_closing()
-            assert p.names == ["made"]
-            end()
-            await turns()
-            end()
-            p.transport.abort()
-            p.transport.close()
-            await turns()
-            assert p.events == [("made",), ("lost", None)]
-            assert p.transport.get_protocol() is None
-
-    run(main())
+async def test_lost_once_and_later(how):
+    async with endpoint() as p:
+        end = getattr(p.transport, how)
+        assert end() is None
+        assert p.transport.is_closing()
+        assert p.names == ["made"]
+        end()
+        await turns()
+        end()
+        p.transport.abort()
+        p.transport.close()
+        await turns()
+        assert p.events == [("made",), ("lost", None)]
+        assert p.transport.get_protocol() is None
 
 
 @pytest.mark.parametrize("how", ["close", "abort"])
-def test_reading_until_the_end(run, loop_kind, how):
+async def test_reading_until_the_end(loop_kind, how):
     must_pause(loop_kind)
-
-    async def main():
-        async with endpoint() as p:
-            assert p.transport.is_reading()
-            getattr(p.transport, how)()
-            assert not p.transport.is_reading()
-
-    run(main())
+    async with endpoint() as p:
+        assert p.transport.is_reading()
+        getattr(p.transport, how)()
+        assert not p.transport.is_reading()
 
 
-def test_nothing_arrives_after_close(run):
-    async def main():
-        async with endpoint() as p:
-            name = p.transport.get_extra_info("sockname")
-            with plain() as peer:
-                peer.sendto(b"x", name)
-                p.transport.close()
-                await turns()
-            assert p.events == [("made",), ("lost", None)]
-
-    run(main())
-
-
-def test_sending_to_the_remote_after_close_warns(run, caplog):
-    async def main():
+async def test_nothing_arrives_after_close():
+    async with endpoint() as p:
+        name = p.transport.get_extra_info("sockname")
         with plain() as peer:
-            async with endpoint(remote_addr=peer.getsockname()) as p:
-                p.transport.close()
-                with caplog.at_level(logging.WARNING, "asyncio"):
-                    for _ in range(7):
-                        p.transport.sendto(b"x")
-                await p.wait("lost")
-                p.transport.sendto(b"y")
-                peer.setblocking(False)
-                with pytest.raises(BlockingIOError):
-                    peer.recv(9)
+            peer.sendto(b"x", name)
+            p.transport.close()
+            await turns()
+        assert p.events == [("made",), ("lost", None)]
 
-    run(main())
+
+async def test_sending_to_the_remote_after_close_warns(caplog):
+    with plain() as peer:
+        async with endpoint(remote_addr=peer.getsockname()) as p:
+            p.transport.close()
+            with caplog.at_level(logging.WARNING, "asyncio"):
+                for _ in range(7):
+                    p.transport.sendto(b"x")
+            await p.wait("lost")
+            p.transport.sendto(b"y")
+            peer.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                peer.recv(9)
     assert caplog.messages.count("socket.send() raised exception.") >= 3
 
 
-def test_sending_anywhere_after_the_end(run):
+async def test_sending_anywhere_after_the_end():
     """asyncio sends as long as there is a socket, and then has none."""
-
-    async def main():
-        with plain() as peer:
-            async with endpoint() as p:
-                p.transport.close()
-                p.transport.sendto(b"still", peer.getsockname())
-                assert peer.recv(9) == b"still"
-                await p.wait("lost")
-                with pytest.raises(AttributeError):
-                    p.transport.sendto(b"gone", peer.getsockname())
-
-    run(main())
+    with plain() as peer:
+        async with endpoint() as p:
+            p.transport.close()
+            p.transport.sendto(b"still", peer.getsockname())
+            assert peer.recv(9) == b"still"
+            await p.wait("lost")
+            with pytest.raises(AttributeError):
+                p.transport.sendto(b"gone", peer.getsockname())
 
 
-def test_connection_lost_that_raises_is_reported(run, reports):
+async def test_connection_lost_that_raises_is_reported(reports):
     def fail(p, exc):
         raise ZeroDivisionError
 
-    async def main():
-        async with endpoint(
-            Datagrams(lost=fail), local_addr=("127.0.0.1", 0)
-        ) as p:
-            sock = p.transport.get_extra_info("socket")
-            p.transport.close()
-            await p.wait("lost")
-            await turns()
-            assert sock.fileno() == -1
-
-    run(main())
+    async with endpoint(
+        Datagrams(lost=fail), local_addr=("127.0.0.1", 0)
+    ) as p:
+        sock = p.transport.get_extra_info("socket")
+        p.transport.close()
+        await p.wait("lost")
+        await turns()
+        assert sock.fileno() == -1
     assert isinstance(reports[0]["exception"], ZeroDivisionError)
 
 
-def test_an_error_of_ones_own(run, reports):
-    async def main():
-        async with endpoint() as p:
-            error = RuntimeError("own")
-            p.transport._fatal_error(error, "message")
-            assert await p.wait("lost") is error
-
-    run(main())
+async def test_an_error_of_ones_own(reports):
+    async with endpoint() as p:
+        error = RuntimeError("own")
+        p.transport._fatal_error(error, "message")
+        assert await p.wait("lost") is error
     assert reports[0]["message"] == "message"
 
 
@@ -352,14 +297,11 @@ def test_closing_the_loop_of_an_open_endpoint(loop_factory):
     assert sock.fileno() == -1
 
 
-def test_repr(run):
-    async def main():
-        async with endpoint() as p:
-            assert "DatagramTransport fd=" in repr(p.transport)
-            assert "bufsize=0" in repr(p.transport)
-            p.transport.close()
-            assert "closing" in repr(p.transport)
-            await asyncio.sleep(0)
-            assert "closed" in repr(p.transport)
-
-    run(main())
+async def test_repr():
+    async with endpoint() as p:
+        assert "DatagramTransport fd=" in repr(p.transport)
+        assert "bufsize=0" in repr(p.transport)
+        p.transport.close()
+        assert "closing" in repr(p.transport)
+        await asyncio.sleep(0)
+        assert "closed" in repr(p.transport)

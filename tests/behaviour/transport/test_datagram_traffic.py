@@ -20,94 +20,74 @@ def own_name(protocol):
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 17, 40])
-def test_datagrams_arrive_in_order(run, count):
-    async def main():
-        async with endpoint() as p:
-            with plain() as peer:
-                for number in range(count):
-                    peer.sendto(b"%d" % number * number, own_name(p))
-                await p.wait("datagram", count)
-                assert p.data == [b"%d" % n * n for n in range(count)]
-                assert all(type(data) is bytes for data in p.data)
-                assert {e[2] for e in p.events[1:]} == {peer.getsockname()}
-
-    run(main())
+async def test_datagrams_arrive_in_order(count):
+    async with endpoint() as p:
+        with plain() as peer:
+            for number in range(count):
+                peer.sendto(b"%d" % number * number, own_name(p))
+            await p.wait("datagram", count)
+            assert p.data == [b"%d" % n * n for n in range(count)]
+            assert all(type(data) is bytes for data in p.data)
+            assert {e[2] for e in p.events[1:]} == {peer.getsockname()}
 
 
-def test_each_sender_is_known(run):
-    async def main():
-        async with endpoint() as p:
-            with plain() as one, plain() as two:
-                for number in range(6):
-                    (one, two)[number % 2].sendto(b"x", own_name(p))
-                await p.wait("datagram", 6)
-                names = [one.getsockname(), two.getsockname()]
-                assert [e[2] for e in p.events[1:]] == names * 3
-
-    run(main())
+async def test_each_sender_is_known():
+    async with endpoint() as p:
+        with plain() as one, plain() as two:
+            for number in range(6):
+                (one, two)[number % 2].sendto(b"x", own_name(p))
+            await p.wait("datagram", 6)
+            names = [one.getsockname(), two.getsockname()]
+            assert [e[2] for e in p.events[1:]] == names * 3
 
 
-def test_empty_datagrams_arrive(run):
-    async def main():
-        async with endpoint() as p:
-            with plain() as peer:
-                for data in (b"", b"x", b"", b""):
-                    peer.sendto(data, own_name(p))
-                await p.wait("datagram", 4)
-                assert p.data == [b"", b"x", b"", b""]
-
-    run(main())
+async def test_empty_datagrams_arrive():
+    async with endpoint() as p:
+        with plain() as peer:
+            for data in (b"", b"x", b"", b""):
+                peer.sendto(data, own_name(p))
+            await p.wait("datagram", 4)
+            assert p.data == [b"", b"x", b"", b""]
 
 
-def test_the_largest_datagram(run):
-    async def main():
-        async with endpoint() as p:
-            with plain() as peer:
-                for size in (65507, 1, 65507):
-                    peer.sendto(bytes(size), own_name(p))
-                await p.wait("datagram", 3)
-                assert [len(data) for data in p.data] == [65507, 1, 65507]
-
-    run(main())
+async def test_the_largest_datagram():
+    async with endpoint() as p:
+        with plain() as peer:
+            for size in (65507, 1, 65507):
+                peer.sendto(bytes(size), own_name(p))
+            await p.wait("datagram", 3)
+            assert [len(data) for data in p.data] == [65507, 1, 65507]
 
 
-def test_large_unix_datagrams(run, tmp_path):
+async def test_large_unix_datagrams(tmp_path):
     path = str(tmp_path / "own")
-
-    async def main():
-        async with endpoint(family=socket.AF_UNIX, local_addr=path) as p:
-            with plain(socket.AF_UNIX, None) as peer:
-                sizes = [100_000, 3, 90_000, 5, 6]
-                for number, size in enumerate(sizes):
-                    peer.sendto(bytes([size % 251]) * size, path)
-                    if number != 3:
-                        await p.wait("datagram", number + 1)
-                assert p.data == [bytes([n % 251]) * n for n in sizes]
-
-    run(main())
+    async with endpoint(family=socket.AF_UNIX, local_addr=path) as p:
+        with plain(socket.AF_UNIX, None) as peer:
+            sizes = [100_000, 3, 90_000, 5, 6]
+            for number, size in enumerate(sizes):
+                peer.sendto(bytes([size % 251]) * size, path)
+                if number != 3:
+                    await p.wait("datagram", number + 1)
+            assert p.data == [bytes([n % 251]) * n for n in sizes]
 
 
-def test_a_flood_does_not_stop_the_loop(run):
+async def test_a_flood_does_not_stop_the_loop():
     """Whoever sends with every datagram it gets is not alone here."""
+    ticks = []
 
-    async def main():
-        ticks = []
+    def again(p, data, addr):
+        p.transport.sendto(data, addr)
 
-        def again(p, data, addr):
-            p.transport.sendto(data, addr)
-
-        async with endpoint(
-            Datagrams(datagram=again), local_addr=("127.0.0.1", 0)
-        ) as p:
-            for _ in range(50):
-                p.transport.sendto(b"x", own_name(p))
-            await p.wait("datagram", 50)
-            for _ in range(20):
-                await asyncio.sleep(0)
-                ticks.append(len(p.data))
-            assert all(b - a <= 40 for a, b in itertools.pairwise(ticks))
-
-    run(main())
+    async with endpoint(
+        Datagrams(datagram=again), local_addr=("127.0.0.1", 0)
+    ) as p:
+        for _ in range(50):
+            p.transport.sendto(b"x", own_name(p))
+        await p.wait("datagram", 50)
+        for _ in range(20):
+            await asyncio.sleep(0)
+            ticks.append(len(p.data))
+        assert all(b - a <= 40 for a, b in itertools.pairwise(ticks))
 
 
 def stop_at(count, act):
@@ -124,89 +104,72 @@ def send_burst(protocol, count=10):
             peer.sendto(b"%d" % number, own_name(protocol))
 
 
-def test_pausing_amid_a_burst(run, loop_kind):
+async def test_pausing_amid_a_burst(loop_kind):
     must_pause(loop_kind)
-
-    async def main():
-        hook = stop_at(3, lambda p: p.transport.pause_reading())
-        async with endpoint(
-            Datagrams(datagram=hook), local_addr=("127.0.0.1", 0)
-        ) as p:
-            send_burst(p)
-            await p.wait("datagram", 3)
-            await turns(10)
-            assert len(p.data) == 3
-            assert not p.transport.is_reading()
-            p.transport.resume_reading()
-            assert len(p.data) == 3
-            await p.wait("datagram", 10)
-            assert p.data == [b"%d" % n for n in range(10)]
-
-    run(main())
+    hook = stop_at(3, lambda p: p.transport.pause_reading())
+    async with endpoint(
+        Datagrams(datagram=hook), local_addr=("127.0.0.1", 0)
+    ) as p:
+        send_burst(p)
+        await p.wait("datagram", 3)
+        await turns(10)
+        assert len(p.data) == 3
+        assert not p.transport.is_reading()
+        p.transport.resume_reading()
+        assert len(p.data) == 3
+        await p.wait("datagram", 10)
+        assert p.data == [b"%d" % n for n in range(10)]
 
 
 @pytest.mark.parametrize("how", ["close", "abort"])
-def test_ending_amid_a_burst(run, how):
-    async def main():
-        hook = stop_at(3, lambda p: getattr(p.transport, how)())
-        async with endpoint(
-            Datagrams(datagram=hook), local_addr=("127.0.0.1", 0)
-        ) as p:
-            send_burst(p)
-            assert await p.wait("lost") is None
-            assert p.names == ["made"] + ["datagram"] * 3 + ["lost"]
-
-    run(main())
+async def test_ending_amid_a_burst(how):
+    hook = stop_at(3, lambda p: getattr(p.transport, how)())
+    async with endpoint(
+        Datagrams(datagram=hook), local_addr=("127.0.0.1", 0)
+    ) as p:
+        send_burst(p)
+        assert await p.wait("lost") is None
+        assert p.names == ["made"] + ["datagram"] * 3 + ["lost"]
 
 
 @pytest.mark.parametrize("how", ["close", "abort"])
-def test_ending_while_paused_amid_a_burst(run, loop_kind, how):
+async def test_ending_while_paused_amid_a_burst(loop_kind, how):
     must_pause(loop_kind)
-
-    async def main():
-        hook = stop_at(3, lambda p: p.transport.pause_reading())
-        async with endpoint(
-            Datagrams(datagram=hook), local_addr=("127.0.0.1", 0)
-        ) as p:
-            send_burst(p)
-            await p.wait("datagram", 3)
-            p.transport.resume_reading()
-            getattr(p.transport, how)()
-            await p.wait("lost")
-            assert p.names == ["made"] + ["datagram"] * 3 + ["lost"]
-
-    run(main())
+    hook = stop_at(3, lambda p: p.transport.pause_reading())
+    async with endpoint(
+        Datagrams(datagram=hook), local_addr=("127.0.0.1", 0)
+    ) as p:
+        send_burst(p)
+        await p.wait("datagram", 3)
+        p.transport.resume_reading()
+        getattr(p.transport, how)()
+        await p.wait("lost")
+        assert p.names == ["made"] + ["datagram"] * 3 + ["lost"]
 
 
-def test_another_protocol_amid_a_burst(run):
-    async def main():
-        second = Datagrams()
-        hook = stop_at(3, lambda p: p.transport.set_protocol(second))
-        async with endpoint(
-            Datagrams(datagram=hook), local_addr=("127.0.0.1", 0)
-        ) as p:
-            send_burst(p)
-            await second.wait("datagram", 7)
-            assert p.data + second.data == [b"%d" % n for n in range(10)]
-            p.transport.set_protocol(p)
-
-    run(main())
+async def test_another_protocol_amid_a_burst():
+    second = Datagrams()
+    hook = stop_at(3, lambda p: p.transport.set_protocol(second))
+    async with endpoint(
+        Datagrams(datagram=hook), local_addr=("127.0.0.1", 0)
+    ) as p:
+        send_burst(p)
+        await second.wait("datagram", 7)
+        assert p.data + second.data == [b"%d" % n for n in range(10)]
+        p.transport.set_protocol(p)
 
 
-def test_what_datagram_received_raises_is_reported(run, reports):
+async def test_what_datagram_received_raises_is_reported(reports):
     def fail(protocol, data, addr):
         raise ZeroDivisionError(data)
 
-    async def main():
-        async with endpoint(
-            Datagrams(datagram=fail), local_addr=("127.0.0.1", 0)
-        ) as p:
-            send_burst(p, 3)
-            await p.wait("datagram", 3)
-            await turns(2)
-            assert not p.transport.is_closing()
-
-    run(main())
+    async with endpoint(
+        Datagrams(datagram=fail), local_addr=("127.0.0.1", 0)
+    ) as p:
+        send_burst(p, 3)
+        await p.wait("datagram", 3)
+        await turns(2)
+        assert not p.transport.is_closing()
     assert [r["exception"].args[0] for r in reports] == [b"0", b"1", b"2"]
     assert all("_read_ready()" in r["message"] for r in reports)
 
@@ -239,65 +202,53 @@ def test_what_leaves_the_loop_loses_no_datagram(loop):
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
-def test_what_may_be_sent(run, kind):
-    async def main():
-        with plain() as peer:
-            async with endpoint() as p:
-                p.transport.sendto(kind(b"data"), peer.getsockname())
-                assert peer.recv(99) == b"data"
-
-    run(main())
+async def test_what_may_be_sent(kind):
+    with plain() as peer:
+        async with endpoint() as p:
+            p.transport.sendto(kind(b"data"), peer.getsockname())
+            assert peer.recv(99) == b"data"
 
 
 @pytest.mark.parametrize("data", ["text", 5, None, [b"x"]])
-def test_what_may_not_be_sent(run, data):
-    async def main():
+async def test_what_may_not_be_sent(data):
+    async with endpoint() as p:
+        with pytest.raises(
+            TypeError, match="data argument must be a bytes-like object"
+        ):
+            p.transport.sendto(data, ("127.0.0.1", 9))
+        with pytest.raises(TypeError):
+            p.transport.sendto()
+        with pytest.raises(TypeError):
+            p.transport.sendto(b"x", None, None)
+        with pytest.raises(TypeError):
+            p.transport.sendto(b"x", where=None)
+        assert p.names == ["made"]
+
+
+async def test_an_empty_datagram_is_sent_from_313_on():
+    with plain() as peer:
         async with endpoint() as p:
-            with pytest.raises(
-                TypeError, match="data argument must be a bytes-like object"
-            ):
-                p.transport.sendto(data, ("127.0.0.1", 9))
-            with pytest.raises(TypeError):
-                p.transport.sendto()
-            with pytest.raises(TypeError):
-                p.transport.sendto(b"x", None, None)
-            with pytest.raises(TypeError):
-                p.transport.sendto(b"x", where=None)
-            assert p.names == ["made"]
-
-    run(main())
+            for data in (b"", bytearray(), memoryview(b""), b"end"):
+                p.transport.sendto(data, peer.getsockname())
+            got = [peer.recv(9)]
+            while got[-1] != b"end":
+                got.append(peer.recv(9))
+            assert got == [b"", b"", b"", b"end"][0 if PY313 else 3 :]
 
 
-def test_an_empty_datagram_is_sent_from_313_on(run):
-    async def main():
-        with plain() as peer:
-            async with endpoint() as p:
-                for data in (b"", bytearray(), memoryview(b""), b"end"):
-                    p.transport.sendto(data, peer.getsockname())
-                got = [peer.recv(9)]
-                while got[-1] != b"end":
-                    got.append(peer.recv(9))
-                assert got == [b"", b"", b"", b"end"][0 if PY313 else 3 :]
-
-    run(main())
-
-
-def test_only_the_remote_address(run):
-    async def main():
-        with plain() as peer:
-            address = peer.getsockname()
-            async with endpoint(remote_addr=address) as p:
-                with pytest.raises(ValueError) as caught:
-                    p.transport.sendto(b"x", ("127.0.0.1", 1))
-                assert str(caught.value) == (
-                    f"Invalid address: must be None or {address}"
-                )
-                with pytest.raises(ValueError):
-                    p.transport.sendto(b"x", ("localhost", address[1]))
-                p.transport.sendto(b"y")
-                assert peer.recv(9) == b"y"
-
-    run(main())
+async def test_only_the_remote_address():
+    with plain() as peer:
+        address = peer.getsockname()
+        async with endpoint(remote_addr=address) as p:
+            with pytest.raises(ValueError) as caught:
+                p.transport.sendto(b"x", ("127.0.0.1", 1))
+            assert str(caught.value) == (
+                f"Invalid address: must be None or {address}"
+            )
+            with pytest.raises(ValueError):
+                p.transport.sendto(b"x", ("localhost", address[1]))
+            p.transport.sendto(b"y")
+            assert peer.recv(9) == b"y"
 
 
 async def outcome_of(address, data=b"x", **how):
@@ -322,135 +273,107 @@ async def outcome_of(address, data=b"x", **how):
         (("127.0.0.1\0", 9), (TypeError, ValueError)),
     ],
 )
-def test_what_is_no_address_ends_the_transport(run, reports, address, kind):
-    async def main():
-        events = await outcome_of(address)
-        assert [event[0] for event in events] == ["lost"]
-        assert isinstance(events[0][1], kind)
-        assert reports[0]["exception"] is events[0][1]
-
-    run(main())
+async def test_what_is_no_address_ends_the_transport(reports, address, kind):
+    events = await outcome_of(address)
+    assert [event[0] for event in events] == ["lost"]
+    assert isinstance(events[0][1], kind)
+    assert reports[0]["exception"] is events[0][1]
     (report,) = reports
     assert report["message"] == "Fatal write error on datagram transport"
     assert set(report) == {"message", "exception", "transport", "protocol"}
 
 
-def test_data_in_pieces_ends_the_transport(run, reports):
-    async def main():
-        pieces = memoryview(b"abcdef")[::2]
-        events = await outcome_of(("127.0.0.1", 9), pieces)
-        assert [event[0] for event in events] == ["lost"]
-        assert isinstance(events[0][1], BufferError)
-
-    run(main())
+async def test_data_in_pieces_ends_the_transport(reports):
+    pieces = memoryview(b"abcdef")[::2]
+    events = await outcome_of(("127.0.0.1", 9), pieces)
+    assert [event[0] for event in events] == ["lost"]
+    assert isinstance(events[0][1], BufferError)
     assert len(reports) == 1
 
 
-def test_system_errors_go_to_the_protocol(run):
-    async def main():
-        events = await outcome_of(("127.0.0.1", 9), bytes(70_000))
-        (event,) = events
-        assert event[0] == "error"
-        assert event[1].errno == errno.EMSGSIZE
-        assert str(event[1]) == "[Errno 90] Message too long"
-
-    run(main())
+async def test_system_errors_go_to_the_protocol():
+    events = await outcome_of(("127.0.0.1", 9), bytes(70_000))
+    (event,) = events
+    assert event[0] == "error"
+    assert event[1].errno == errno.EMSGSIZE
+    assert str(event[1]) == "[Errno 90] Message too long"
 
 
-def test_error_received_may_clear_what_was_sent(run):
+async def test_error_received_may_clear_what_was_sent():
     data = bytearray(70_000)
-
-    async def main():
-        protocol = Datagrams(error=lambda protocol, exc: data.clear())
-        async with endpoint(protocol) as p:
-            p.transport.sendto(data, ("127.0.0.1", 9))
-            assert p.names == ["made", "error"]
-
-    run(main())
+    protocol = Datagrams(error=lambda protocol, exc: data.clear())
+    async with endpoint(protocol) as p:
+        p.transport.sendto(data, ("127.0.0.1", 9))
+        assert p.names == ["made", "error"]
     assert data == b""
 
 
-def test_an_unknown_name_goes_to_the_protocol(run):
-    async def main():
-        events = await outcome_of(("no.such.host.invalid", 9))
-        assert [event[0] for event in events] == ["error"]
-        assert isinstance(events[0][1], socket.gaierror)
-
-    run(main())
+async def test_an_unknown_name_goes_to_the_protocol():
+    events = await outcome_of(("no.such.host.invalid", 9))
+    assert [event[0] for event in events] == ["error"]
+    assert isinstance(events[0][1], socket.gaierror)
 
 
-def test_a_refusing_peer_is_told_and_survived(run):
-    async def main():
-        with plain() as peer:
-            address = peer.getsockname()
-        async with endpoint(remote_addr=address) as p:
-            for _ in range(3):
-                p.transport.sendto(b"nobody")
-                await p.wait("error", p.names.count("error") + 1)
-            assert {e[1].errno for e in p.events[1:]} == {errno.ECONNREFUSED}
-            with plain(address=address) as peer:
-                p.transport.sendto(b"somebody")
-                assert peer.recv(9) == b"somebody"[:9]
-                peer.sendto(b"hello", own_name(p))
-                await p.wait("datagram")
-                assert p.data == [b"hello"]
-
-    run(main())
-
-
-def test_what_error_received_raises_is_the_senders(run):
-    def fail(protocol, exc):
-        raise ZeroDivisionError
-
-    async def main():
-        async with endpoint(
-            Datagrams(error=fail), local_addr=("127.0.0.1", 0)
-        ) as p:
-            with pytest.raises(ZeroDivisionError):
-                p.transport.sendto(bytes(70_000), ("127.0.0.1", 9))
-            assert not p.transport.is_closing()
-
-    run(main())
-
-
-def test_what_error_received_raises_in_an_event_is_reported(run, reports):
-    def fail(protocol, exc):
-        raise ZeroDivisionError
-
-    async def main():
-        with plain() as peer:
-            address = peer.getsockname()
-        async with endpoint(Datagrams(error=fail), remote_addr=address) as p:
+async def test_a_refusing_peer_is_told_and_survived():
+    with plain() as peer:
+        address = peer.getsockname()
+    async with endpoint(remote_addr=address) as p:
+        for _ in range(3):
             p.transport.sendto(b"nobody")
-            await p.wait("error")
-            await turns(2)
-            assert not p.transport.is_closing()
+            await p.wait("error", p.names.count("error") + 1)
+        assert {e[1].errno for e in p.events[1:]} == {errno.ECONNREFUSED}
+        with plain(address=address) as peer:
+            p.transport.sendto(b"somebody")
+            assert peer.recv(9) == b"somebody"[:9]
+            peer.sendto(b"hello", own_name(p))
+            await p.wait("datagram")
+            assert p.data == [b"hello"]
 
-    run(main())
+
+async def test_what_error_received_raises_is_the_senders():
+    def fail(protocol, exc):
+        raise ZeroDivisionError
+
+    async with endpoint(
+        Datagrams(error=fail), local_addr=("127.0.0.1", 0)
+    ) as p:
+        with pytest.raises(ZeroDivisionError):
+            p.transport.sendto(bytes(70_000), ("127.0.0.1", 9))
+        assert not p.transport.is_closing()
+
+
+async def test_what_error_received_raises_in_an_event_is_reported(reports):
+    def fail(protocol, exc):
+        raise ZeroDivisionError
+
+    with plain() as peer:
+        address = peer.getsockname()
+    async with endpoint(Datagrams(error=fail), remote_addr=address) as p:
+        p.transport.sendto(b"nobody")
+        await p.wait("error")
+        await turns(2)
+        assert not p.transport.is_closing()
     assert isinstance(reports[0]["exception"], ZeroDivisionError)
     assert "_read_ready()" in reports[0]["message"]
 
 
-def test_echo_many(run):
-    async def main():
-        def back(p, data, addr):
-            p.transport.sendto(data, addr)
+async def test_echo_many():
+    def back(p, data, addr):
+        p.transport.sendto(data, addr)
 
-        def on(p, data, addr):
-            number = int(data)
-            if number < 300:
-                p.transport.sendto(b"%d" % (number + 5))
+    def on(p, data, addr):
+        number = int(data)
+        if number < 300:
+            p.transport.sendto(b"%d" % (number + 5))
 
+    async with endpoint(
+        Datagrams(datagram=back), local_addr=("127.0.0.1", 0)
+    ) as server:
         async with endpoint(
-            Datagrams(datagram=back), local_addr=("127.0.0.1", 0)
-        ) as server:
-            async with endpoint(
-                Datagrams(datagram=on), remote_addr=own_name(server)
-            ) as client:
-                for number in range(5):
-                    client.transport.sendto(b"%d" % number)
-                await client.wait("datagram", 305)
-                assert server.data == client.data
-                assert sorted(map(int, client.data)) == list(range(305))
-
-    run(main())
+            Datagrams(datagram=on), remote_addr=own_name(server)
+        ) as client:
+            for number in range(5):
+                client.transport.sendto(b"%d" % number)
+            await client.wait("datagram", 305)
+            assert server.data == client.data
+            assert sorted(map(int, client.data)) == list(range(305))

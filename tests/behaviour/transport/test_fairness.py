@@ -135,7 +135,7 @@ def test_busy_io_cannot_starve_callbacks(loop):
     assert seen == list(range(51))
 
 
-def test_a_flood_into_a_small_buffer_cannot_starve_callbacks(run, loop):
+async def test_a_flood_into_a_small_buffer_cannot_starve_callbacks(loop):
     """A protocol that reads headers of 4 bytes makes a read for each."""
     reads, step_counts = [0], []
 
@@ -150,17 +150,14 @@ def test_a_flood_into_a_small_buffer_cannot_starve_callbacks(run, loop):
         def buffer_updated(self, count):
             pass
 
-    async def main():
-        near, far = socket.socketpair()
-        near.setblocking(False)
-        with far:
-            far.send(bytes(4000))
-            transport, _ = await loop.create_connection(Headers, sock=near)
-            while reads[0] < 1000:
-                step_counts.append(reads[0])
-                await asyncio.sleep(0)
-            transport.abort()
-
-    run(main())
+    near, far = socket.socketpair()
+    near.setblocking(False)
+    with far:
+        far.send(bytes(4000))
+        transport, _ = await loop.create_connection(Headers, sock=near)
+        while reads[0] < 1000:
+            step_counts.append(reads[0])
+            await asyncio.sleep(0)
+        transport.abort()
     pairs = zip(step_counts, step_counts[1:], strict=False)
     assert max(after - before for before, after in pairs) <= 32

@@ -37,195 +37,163 @@ closing_transports_write = sys.version_info[:2] in ((3, 11), (3, 14), (3, 15))
 # --- what is held, and for how long -------------------------------------
 
 
-def test_one_write_has_left_before_the_callback_goes_on(run):
+async def test_one_write_has_left_before_the_callback_goes_on():
     """However often: an answer does not wait for the work that follows."""
+    async with served() as (transport, peer):
 
-    async def main():
-        async with served() as (transport, peer):
+        def answer():
+            transport.write(b"x")
+            assert peer.receive(1) == b"x"
 
-            def answer():
-                transport.write(b"x")
-                assert peer.receive(1) == b"x"
-
-            await in_callbacks(*[answer] * ROUNDS)
-
-    run(main())
+        await in_callbacks(*[answer] * ROUNDS)
 
 
-def test_one_write_of_a_task_step_has_left_before_the_step_goes_on(run):
-    async def main():
-        async with served() as (transport, peer):
-            for _ in range(ROUNDS):
-                transport.write(b"x")
-                assert peer.receive(1) == b"x"
-                await asyncio.sleep(0)
-
-    run(main())
+async def test_one_write_of_a_task_step_has_left_before_the_step_goes_on():
+    async with served() as (transport, peer):
+        for _ in range(ROUNDS):
+            transport.write(b"x")
+            assert peer.receive(1) == b"x"
+            await asyncio.sleep(0)
 
 
-def test_the_later_writes_of_a_callback_leave_when_it_returns(run, loop_kind):
-    async def main():
-        async with served() as (transport, peer):
+async def test_the_later_writes_of_a_callback_leave_when_it_returns(loop_kind):
+    async with served() as (transport, peer):
 
-            def write():
-                for data in (b"1", b"2", b"3"):
-                    transport.write(data)
-                seen.append(peer.look())
-
-            seen: list[bytes] = []
-            await in_callbacks(write)
+        def write():
+            for data in (b"1", b"2", b"3"):
+                transport.write(data)
             seen.append(peer.look())
-            assert b"".join(seen) == b"123"
-            if HOLDS and loop_kind == "fastloop":
-                assert seen == [b"1", b"23"]
 
-    run(main())
+        seen: list[bytes] = []
+        await in_callbacks(write)
+        seen.append(peer.look())
+        assert b"".join(seen) == b"123"
+        if HOLDS and loop_kind == "fastloop":
+            assert seen == [b"1", b"23"]
 
 
-def test_a_header_and_its_body_leave_together_once_they_are_a_habit(
-    run, loop_kind
+async def test_a_header_and_its_body_leave_together_once_they_are_a_habit(
+    loop_kind,
 ):
-    async def main():
-        async with served() as (transport, peer):
-            await learn(transport, peer)
+    async with served() as (transport, peer):
+        await learn(transport, peer)
 
-            def write():
-                transport.write(b"header ")
-                transport.write(b"body")
-                seen.append(peer.look())
+        def write():
+            transport.write(b"header ")
+            transport.write(b"body")
+            seen.append(peer.look())
 
-            seen: list[bytes] = []
+        seen: list[bytes] = []
+        await in_callbacks(write)
+        assert seen[0] + peer.look() == b"header body"
+        if HOLDS and loop_kind == "fastloop":
+            assert seen == [b""]
+
+
+async def test_only_the_first_slow_callback_of_a_habit_is_late():
+    async with served() as (transport, peer):
+        await learn(transport, peer)
+        seen: list[bytes] = []
+
+        def write():
+            transport.write(b"header ")
+            transport.write(b"body")
+            time.sleep(SLOW)
+            seen.append(peer.look())
+
+        for _ in range(ROUNDS):
             await in_callbacks(write)
-            assert seen[0] + peer.look() == b"header body"
-            if HOLDS and loop_kind == "fastloop":
-                assert seen == [b""]
-
-    run(main())
-
-
-def test_only_the_first_slow_callback_of_a_habit_is_late(run):
-    async def main():
-        async with served() as (transport, peer):
-            await learn(transport, peer)
-            seen: list[bytes] = []
-
-            def write():
-                transport.write(b"header ")
-                transport.write(b"body")
-                time.sleep(SLOW)
-                seen.append(peer.look())
-
-            for _ in range(ROUNDS):
-                await in_callbacks(write)
-                seen[-1] += peer.look() if len(seen) == 1 else b""
-            assert seen == [b"header body"] * ROUNDS
-
-    run(main())
+            seen[-1] += peer.look() if len(seen) == 1 else b""
+        assert seen == [b"header body"] * ROUNDS
 
 
 # --- order ---------------------------------------------------------------
 
 
-def test_connections_that_a_callback_writes_to_get_it_in_that_order(run):
+async def test_connections_that_a_callback_writes_to_get_it_in_that_order():
     """Whether they have a habit or are new."""
+    async with served() as (old, first), served() as (new, second):
+        await learn(old, first)
 
-    async def main():
-        async with served() as (old, first), served() as (new, second):
-            await learn(old, first)
+        def work():
+            old.write(b"a")
+            new.write(b"b")
+            assert second.receive(1) == b"b"
+            assert first.look() == b"a"
+            old.write(b"c")
+            new.write(b"d")
 
-            def work():
-                old.write(b"a")
-                new.write(b"b")
-                assert second.receive(1) == b"b"
-                assert first.look() == b"a"
-                old.write(b"c")
-                new.write(b"d")
-
-            await in_callbacks(work)
-            assert (first.look(), second.look()) == (b"c", b"d")
-
-    run(main())
+        await in_callbacks(work)
+        assert (first.look(), second.look()) == (b"c", b"d")
 
 
-def test_a_datagram_comes_after_what_a_stream_wrote_before(run):
-    async def main():
-        loop = asyncio.get_running_loop()
-        with plain() as there:
-            udp, _ = await loop.create_datagram_endpoint(
-                asyncio.DatagramProtocol, remote_addr=there.getsockname()
-            )
-            async with served() as (transport, peer):
-
-                def work():
-                    transport.write(b"one ")
-                    transport.write(b"two")
-                    udp.sendto(b"three")
-                    assert there.recv(9) == b"three"
-                    assert peer.look() == b"one two"
-
-                await in_callbacks(work)
-            udp.abort()
-            await turns()
-
-    run(main())
-
-
-def test_many_writes_of_a_step_arrive_in_order(run):
-    async def main():
-        async with served() as (transport, peer):
-            for _ in range(ROUNDS):
-                transport.write(b"head ")
-                transport.writelines([b"body ", bytearray(b"more ")])
-                transport.write(b"z" * 5000)
-                transport.write(b"\n")
-                await asyncio.sleep(0)
-                line = b"head body more " + b"z" * 5000 + b"\n"
-                assert peer.receive(len(line)) == line
-
-    run(main())
-
-
-@pytest.mark.parametrize("size", [1, 5000, 70_000])
-@pytest.mark.parametrize("how", ["write", "writelines", "memoryview"])
-def test_a_large_write_does_not_overtake_small_ones(run, size, how):
-    async def main():
+async def test_a_datagram_comes_after_what_a_stream_wrote_before():
+    loop = asyncio.get_running_loop()
+    with plain() as there:
+        udp, _ = await loop.create_datagram_endpoint(
+            asyncio.DatagramProtocol, remote_addr=there.getsockname()
+        )
         async with served() as (transport, peer):
 
             def work():
                 transport.write(b"one ")
-                transport.write(b"two ")
-                if how == "writelines":
-                    transport.writelines([b"z" * size])
-                elif how == "write":
-                    transport.write(b"z" * size)
-                else:
-                    transport.write(memoryview(b"z" * size))
+                transport.write(b"two")
+                udp.sendto(b"three")
+                assert there.recv(9) == b"three"
+                assert peer.look() == b"one two"
 
-            loop = asyncio.get_running_loop()
-            reading = loop.run_in_executor(None, peer.receive, 8 + size)
             await in_callbacks(work)
-            assert await reading == b"one two " + b"z" * size
+        udp.abort()
+        await turns()
 
-    run(main())
+
+async def test_many_writes_of_a_step_arrive_in_order():
+    async with served() as (transport, peer):
+        for _ in range(ROUNDS):
+            transport.write(b"head ")
+            transport.writelines([b"body ", bytearray(b"more ")])
+            transport.write(b"z" * 5000)
+            transport.write(b"\n")
+            await asyncio.sleep(0)
+            line = b"head body more " + b"z" * 5000 + b"\n"
+            assert peer.receive(len(line)) == line
+
+
+@pytest.mark.parametrize("size", [1, 5000, 70_000])
+@pytest.mark.parametrize("how", ["write", "writelines", "memoryview"])
+async def test_a_large_write_does_not_overtake_small_ones(size, how):
+    async with served() as (transport, peer):
+
+        def work():
+            transport.write(b"one ")
+            transport.write(b"two ")
+            if how == "writelines":
+                transport.writelines([b"z" * size])
+            elif how == "write":
+                transport.write(b"z" * size)
+            else:
+                transport.write(memoryview(b"z" * size))
+
+        loop = asyncio.get_running_loop()
+        reading = loop.run_in_executor(None, peer.receive, 8 + size)
+        await in_callbacks(work)
+        assert await reading == b"one two " + b"z" * size
 
 
 # --- the end -------------------------------------------------------------
 
 
-def test_held_writes_leave_before_the_transport_closes(run):
-    async def main():
-        async with served() as (transport, peer):
-            await learn(transport, peer)
+async def test_held_writes_leave_before_the_transport_closes():
+    async with served() as (transport, peer):
+        await learn(transport, peer)
 
-            def finish():
-                transport.write(b"the ")
-                transport.write(b"end")
-                transport.close()
+        def finish():
+            transport.write(b"the ")
+            transport.write(b"end")
+            transport.close()
 
-            await in_callbacks(finish)
-            assert peer.receive(100) == b"the end"
-
-    run(main())
+        await in_callbacks(finish)
+        assert peer.receive(100) == b"the end"
 
 
 class WritesWhenResumed(Keeps):
@@ -259,32 +227,29 @@ class WritesWhenResumed(Keeps):
 
 @pytest.mark.parametrize("then", ["", "close", "get_write_buffer_size"])
 @pytest.mark.parametrize("how", [served, given])
-def test_a_closing_transport_delivers_what_resume_writing_writes(
-    run, loop_kind, how, then
+async def test_a_closing_transport_delivers_what_resume_writing_writes(
+    loop_kind, how, then
 ):
     if loop_kind == "asyncio" and not closing_transports_write:
         pytest.skip("asyncio's transport fails there with AttributeError")
 
-    async def main():
-        protocol = WritesWhenResumed(then)
-        async with how(lambda: protocol) as (transport, peer):
-            loop = asyncio.get_running_loop()
-            size = 0
-            while not protocol.paused:
-                transport.write(bytes(1 << 16))
-                size += 1 << 16
-            transport.close()
-            got = await loop.run_in_executor(None, peer.receive, 1 << 30)
-            assert len(got) == size + 100_003
-            assert protocol.resumed
-            await spin(lambda: protocol.lost)
-            assert protocol.lost == 1
-
-    run(main())
+    protocol = WritesWhenResumed(then)
+    async with how(lambda: protocol) as (transport, peer):
+        loop = asyncio.get_running_loop()
+        size = 0
+        while not protocol.paused:
+            transport.write(bytes(1 << 16))
+            size += 1 << 16
+        transport.close()
+        got = await loop.run_in_executor(None, peer.receive, 1 << 30)
+        assert len(got) == size + 100_003
+        assert protocol.resumed
+        await spin(lambda: protocol.lost)
+        assert protocol.lost == 1
 
 
 @pytest.mark.parametrize("then", ["abort", "_force_close"])
-def test_resume_writing_may_end_a_closing_transport(run, loop_kind, then):
+async def test_resume_writing_may_end_a_closing_transport(loop_kind, then):
     if loop_kind == "asyncio":
         pytest.skip("asyncio calls connection_lost twice there")
 
@@ -295,20 +260,17 @@ def test_resume_writing_may_end_a_closing_transport(run, loop_kind, then):
             args = (None,) if then == "_force_close" else ()
             getattr(self.transport, then)(*args)
 
-    async def main():
-        protocol = Ends(then)
-        async with served(lambda: protocol) as (transport, peer):
-            size = 0
-            while not protocol.paused:
-                transport.write(bytes(1 << 16))
-                size += 1 << 16
-            transport.close()
-            loop = asyncio.get_running_loop()
-            got = await loop.run_in_executor(None, peer.receive, 1 << 30)
-            assert got[size:] == b"12"
-            await spin(lambda: protocol.lost)
-
-    run(main())
+    protocol = Ends(then)
+    async with served(lambda: protocol) as (transport, peer):
+        size = 0
+        while not protocol.paused:
+            transport.write(bytes(1 << 16))
+            size += 1 << 16
+        transport.close()
+        loop = asyncio.get_running_loop()
+        got = await loop.run_in_executor(None, peer.receive, 1 << 30)
+        assert got[size:] == b"12"
+        await spin(lambda: protocol.lost)
 
 
 # --- other threads, and leaving the run ----------------------------------
@@ -357,28 +319,24 @@ def test_writes_from_outside_wait_for_no_callback(loop):
             assert got == b"head body more end"
 
 
-def test_a_thread_that_a_callback_waits_for_writes_at_once(run):
+async def test_a_thread_that_a_callback_waits_for_writes_at_once():
     """Also what the callback itself wrote before, and in its order."""
+    async with served() as (transport, peer):
 
-    async def main():
-        async with served() as (transport, peer):
+        def write(*chunks: bytes) -> None:
+            for chunk in chunks:
+                transport.write(chunk)
 
-            def write(*chunks: bytes) -> None:
-                for chunk in chunks:
-                    transport.write(chunk)
+        def work() -> None:
+            write(b"1", b"2")
+            thread = threading.Thread(target=write, args=(b"3", b"4"))
+            thread.start()
+            thread.join()
+            seen.append(peer.receive(4))
 
-            def work() -> None:
-                write(b"1", b"2")
-                thread = threading.Thread(target=write, args=(b"3", b"4"))
-                thread.start()
-                thread.join()
-                seen.append(peer.receive(4))
-
-            seen: list[bytes] = []
-            await in_callbacks(*[work] * ROUNDS)
-            assert seen == [b"1234"] * ROUNDS
-
-    run(main())
+        seen: list[bytes] = []
+        await in_callbacks(*[work] * ROUNDS)
+        assert seen == [b"1234"] * ROUNDS
 
 
 def test_what_the_kernel_refuses_from_outside_is_sent(loop):

@@ -9,41 +9,7 @@ import socket
 import tempfile
 
 import pytest
-from net_helpers import spin, turns
-
-
-class Recorder(asyncio.Protocol):
-    """Writes down what a pipe's protocol is told."""
-
-    def __init__(self):
-        self.events = []
-
-    def connection_made(self, transport):
-        self.transport = transport
-        self.events.append("made")
-
-    def data_received(self, data):
-        self.events.append(bytes(data))
-
-    def eof_received(self):
-        self.events.append("eof")
-
-    def pause_writing(self):
-        self.events.append("pause")
-
-    def resume_writing(self):
-        self.events.append("resume")
-
-    def connection_lost(self, exc):
-        self.events.append(("lost", exc))
-
-    @property
-    def lost(self):
-        return any(type(event) is tuple for event in self.events)
-
-    @property
-    def data(self):
-        return b"".join(e for e in self.events if type(e) is bytes)
+from net_helpers import Recorder, turns
 
 
 def open_pipe(tmp_path):
@@ -73,35 +39,29 @@ every_pair = pytest.mark.parametrize(
 
 
 @every_pair
-def test_reading(run, loop, tmp_path, make):
+async def test_reading(loop, tmp_path, make):
     read, write = make(tmp_path)
-
-    async def main():
+    with write:
         transport, protocol = await loop.connect_read_pipe(Recorder, read)
         assert transport.get_extra_info("pipe") is read
         assert not os.get_blocking(read.fileno())
         os.write(write.fileno(), b"hello")
-        await spin(lambda: protocol.data == b"hello")
+        assert await protocol.wait_data(5) == b"hello"
         transport.pause_reading()
         os.write(write.fileno(), b"more")
         await turns()
         assert protocol.data == b"hello"
         transport.resume_reading()
-        await spin(lambda: protocol.data == b"hellomore")
+        assert await protocol.wait_data(9) == b"hellomore"
         transport.close()
-        await spin(lambda: protocol.lost)
-        assert protocol.events[-1] == ("lost", None)
+        assert await protocol.wait_lost() is None
         assert read.fileno() == -1 if make is open_socket else read.closed
-
-    with write:
-        run(main())
 
 
 @every_pair
-def test_writing(run, loop, tmp_path, make):
+async def test_writing(loop, tmp_path, make):
     read, write = make(tmp_path)
-
-    async def main():
+    with read:
         transport, protocol = await loop.connect_write_pipe(Recorder, write)
         transport.write(b"hello")
         transport.writelines([b" ", b"there"])
@@ -110,58 +70,42 @@ def test_writing(run, loop, tmp_path, make):
             got += os.read(read.fileno(), 99)
         assert got == b"hello there"
         transport.close()
-        await spin(lambda: protocol.lost)
-        assert protocol.events == ["made", ("lost", None)]
-
-    with read:
-        run(main())
+        assert await protocol.wait_lost() is None
+        assert protocol.names == ["made", "lost"]
 
 
-def test_the_end_of_a_pipe(run, loop, tmp_path):
+async def test_the_end_of_a_pipe(loop, tmp_path):
     read, write = open_pipe(tmp_path)
-
-    async def main():
-        _, protocol = await loop.connect_read_pipe(Recorder, read)
-        write.write(b"last")
-        write.close()
-        await spin(lambda: protocol.lost)
-        assert protocol.events == ["made", b"last", "eof", ("lost", None)]
-
-    run(main())
+    _, protocol = await loop.connect_read_pipe(Recorder, read)
+    write.write(b"last")
+    write.close()
+    assert await protocol.wait_lost() is None
+    assert protocol.names == ["made", "data", "eof", "lost"]
+    assert protocol.data == b"last"
 
 
 @pytest.mark.parametrize("make", [open_pipe, open_fifo, open_socket])
-def test_a_reader_that_dies_is_noticed(run, loop, tmp_path, make):
+async def test_a_reader_that_dies_is_noticed(loop, tmp_path, make):
     """Without a write: the pipe itself tells."""
     read, write = make(tmp_path)
-
-    async def main():
-        _, protocol = await loop.connect_write_pipe(Recorder, write)
-        read.close()
-        await spin(lambda: protocol.lost)
-        assert protocol.events == ["made", ("lost", None)]
-
-    run(main())
+    _, protocol = await loop.connect_write_pipe(Recorder, write)
+    read.close()
+    assert await protocol.wait_lost() is None
+    assert protocol.names == ["made", "lost"]
 
 
-def test_a_reader_that_dies_with_data_waiting(run, loop, tmp_path):
+async def test_a_reader_that_dies_with_data_waiting(loop, tmp_path):
     read, write = open_pipe(tmp_path)
-
-    async def main():
-        transport, protocol = await loop.connect_write_pipe(Recorder, write)
-        transport.write(bytes(1 << 20))
-        assert protocol.events == ["made", "pause"]
-        read.close()
-        await spin(lambda: protocol.lost)
-        assert isinstance(protocol.events[-1][1], BrokenPipeError)
-
-    run(main())
+    transport, protocol = await loop.connect_write_pipe(Recorder, write)
+    transport.write(bytes(1 << 20))
+    assert protocol.names == ["made", "pause"]
+    read.close()
+    assert isinstance(await protocol.wait_lost(), BrokenPipeError)
 
 
-def test_a_full_pipe(run, loop, tmp_path):
+async def test_a_full_pipe(loop, tmp_path):
     read, write = open_pipe(tmp_path)
-
-    async def main():
+    with read:
         transport, protocol = await loop.connect_write_pipe(Recorder, write)
         transport.write(bytes(1 << 20))
         assert transport.get_write_buffer_size() > 0
@@ -175,46 +119,35 @@ def test_a_full_pipe(run, loop, tmp_path):
         while data := read.read(1 << 16):
             got += len(data)
         assert got == 1 << 20
-        assert "resume" in protocol.events
-        assert protocol.events[-1] == ("lost", None)
-
-    with read:
-        run(main())
+        assert protocol.count("resume") == 1
+        assert protocol.exc is None
 
 
-def test_character_devices(run, loop):
-    async def main():
-        transport, protocol = await loop.connect_write_pipe(
-            Recorder, open("/dev/null", "wb", 0)
-        )
-        transport.write(b"gone")
-        assert transport.get_write_buffer_size() == 0
-        transport.close()
-        await spin(lambda: protocol.lost)
-        assert protocol.events == ["made", ("lost", None)]
-
-    run(main())
+async def test_character_devices(loop):
+    transport, protocol = await loop.connect_write_pipe(
+        Recorder, open("/dev/null", "wb", 0)
+    )
+    transport.write(b"gone")
+    assert transport.get_write_buffer_size() == 0
+    transport.close()
+    assert await protocol.wait_lost() is None
+    assert protocol.names == ["made", "lost"]
 
 
 @pytest.mark.parametrize("way", ["read", "write"])
-def test_what_is_no_pipe(run, loop, way):
+async def test_what_is_no_pipe(loop, way):
     connect = getattr(loop, f"connect_{way}_pipe")
     with tempfile.TemporaryFile() as file:
         with pytest.raises(ValueError, match="pipes"):
-            run(connect(Recorder, file))
+            await connect(Recorder, file)
         assert not file.closed
 
 
-def test_an_aborted_pipe(run, loop, tmp_path):
+async def test_an_aborted_pipe(loop, tmp_path):
     read, write = open_pipe(tmp_path)
-
-    async def main():
+    with read:
         transport, protocol = await loop.connect_write_pipe(Recorder, write)
         transport.write(bytes(1 << 20))
         transport.abort()
-        await spin(lambda: protocol.lost)
-        assert protocol.events[-1] == ("lost", None)
+        assert await protocol.wait_lost() is None
         assert write.closed
-
-    with read:
-        run(main())

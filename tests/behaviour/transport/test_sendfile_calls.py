@@ -46,18 +46,14 @@ def check_position(file, meant, size):
 
 @every_kind
 @part
-def test_on_a_transport(run, loop, kind, file, how, meant):
-    async def main():
-        async with link(kind) as c:
-            c.transport.write(b"before ")
-            task = loop.create_task(c.peer.recv_exactly(len(wanted)))
-            sent = await loop.sendfile(c.transport, file, **how)
-            c.transport.write(b" after")
-            assert await task == wanted
-            return sent
-
+async def test_on_a_transport(transport_pair, loop, file, how, meant):
+    c = await transport_pair()
     wanted = b"before " + DATA[meant] + b" after"
-    sent = run(main())
+    c.transport.write(b"before ")
+    task = loop.create_task(c.peer.recv_exactly(len(wanted)))
+    sent = await loop.sendfile(c.transport, file, **how)
+    c.transport.write(b" after")
+    assert await task == wanted
     assert sent == len(DATA[meant])
     check_position(file, meant, sent)
 
@@ -81,47 +77,35 @@ def test_on_a_socket(run, loop, file, how, meant):
     check_position(file, meant, sent)
 
 
-def test_by_keywords(run, loop, tmp_path):
+async def test_by_keywords(loop, tmp_path):
     path = tmp_path / "file"
     path.write_bytes(DATA)
-
-    async def main():
-        async with link("unix") as c:
-            with path.open("rb") as file:
-                assert 100 == await loop.sendfile(
-                    c.transport, file, offset=5, count=100, fallback=False
-                )
-                assert await c.peer.recv_exactly(100) == DATA[5:105]
-        near, far = socket.socketpair()
-        with near, far, path.open("rb") as file:
-            near.setblocking(False)
-            assert 100 == await loop.sock_sendfile(
-                near, file, offset=5, count=100, fallback=False
+    async with link("unix") as c:
+        with path.open("rb") as file:
+            assert 100 == await loop.sendfile(
+                c.transport, file, offset=5, count=100, fallback=False
             )
-            assert far.recv(1000) == DATA[5:105]
+            assert await c.peer.recv_exactly(100) == DATA[5:105]
+    near, far = socket.socketpair()
+    with near, far, path.open("rb") as file:
+        near.setblocking(False)
+        assert 100 == await loop.sock_sendfile(
+            near, file, offset=5, count=100, fallback=False
+        )
+        assert far.recv(1000) == DATA[5:105]
 
-    run(main())
 
-
-def test_without_fallback(run, loop):
+async def test_without_fallback(loop):
     """What the system cannot send is refused."""
     refused = asyncio.SendfileNotAvailableError
-
-    async def main():
-        async with link("unix") as c:
-            with pytest.raises(refused):
-                await loop.sendfile(
-                    c.transport, io.BytesIO(b"x"), fallback=False
-                )
-        near, far = socket.socketpair()
-        with near, far:
-            near.setblocking(False)
-            with pytest.raises(refused):
-                await loop.sock_sendfile(
-                    near, io.BytesIO(b"x"), fallback=False
-                )
-
-    run(main())
+    async with link("unix") as c:
+        with pytest.raises(refused):
+            await loop.sendfile(c.transport, io.BytesIO(b"x"), fallback=False)
+    near, far = socket.socketpair()
+    with near, far:
+        near.setblocking(False)
+        with pytest.raises(refused):
+            await loop.sock_sendfile(near, io.BytesIO(b"x"), fallback=False)
 
 
 @pytest.mark.parametrize(
@@ -135,21 +119,20 @@ def test_without_fallback(run, loop):
     ],
     ids=str,
 )
-def test_parts_that_make_no_sense(run, loop, tmp_path, how, error):
+@pytest.mark.parametrize("kind", ["unix"])
+async def test_parts_that_make_no_sense(
+    transport_pair, loop, tmp_path, how, error
+):
     path = tmp_path / "file"
     path.write_bytes(DATA)
-
-    async def main():
-        near, far = socket.socketpair()
-        with near, far, path.open("rb") as file:
-            near.setblocking(False)
-            with pytest.raises(error):
-                await loop.sock_sendfile(near, file, **how)
-        async with link("unix") as c:
-            with path.open("rb") as file, pytest.raises(error):
-                await loop.sendfile(c.transport, file, **how)
-
-    run(main())
+    near, far = socket.socketpair()
+    with near, far, path.open("rb") as file:
+        near.setblocking(False)
+        with pytest.raises(error):
+            await loop.sock_sendfile(near, file, **how)
+    c = await transport_pair()
+    with path.open("rb") as file, pytest.raises(error):
+        await loop.sendfile(c.transport, file, **how)
 
 
 class Other(asyncio.Transport):
@@ -159,21 +142,20 @@ class Other(asyncio.Transport):
         return False
 
 
-def test_files_and_transports_that_cannot(run, loop, tmp_path):
+@pytest.mark.parametrize("kind", ["unix"])
+async def test_files_and_transports_that_cannot(
+    transport_pair, loop, tmp_path
+):
     (tmp_path / "file").write_bytes(DATA)
-
-    async def main():
-        async with link("unix") as c:
-            with (tmp_path / "file").open() as text:
-                with pytest.raises(ValueError, match="binary mode"):
-                    await loop.sendfile(c.transport, text)
-            with pytest.raises(RuntimeError, match="not supported"):
-                await loop.sendfile(Other(), io.BytesIO())
-            c.transport.close()
-            with pytest.raises(RuntimeError, match="Transport is closing"):
-                await loop.sendfile(c.transport, io.BytesIO())
-
-    run(main())
+    c = await transport_pair()
+    with (tmp_path / "file").open() as text:
+        with pytest.raises(ValueError, match="binary mode"):
+            await loop.sendfile(c.transport, text)
+    with pytest.raises(RuntimeError, match="not supported"):
+        await loop.sendfile(Other(), io.BytesIO())
+    c.transport.close()
+    with pytest.raises(RuntimeError, match="Transport is closing"):
+        await loop.sendfile(c.transport, io.BytesIO())
 
 
 @contextlib.contextmanager
@@ -195,64 +177,55 @@ def no_descriptor_left():
 
 
 @every_kind
-def test_on_a_transport_when_all_descriptors_are_in_use(
-    run, loop, kind, tmp_path
+async def test_on_a_transport_when_all_descriptors_are_in_use(
+    transport_pair, loop, tmp_path
 ):
     path = tmp_path / "file"
     path.write_bytes(DATA * 20)
-
-    async def main():
-        async with link(kind) as c:
-            c.shrink()
-            task = loop.create_task(c.peer.recv_exactly(len(DATA) * 20))
-            with path.open("rb") as file, no_descriptor_left():
-                sent = await loop.sendfile(c.transport, file, fallback=False)
-            assert sent == len(DATA) * 20
-            assert await task == DATA * 20
-
-    run(main())
+    c = await transport_pair()
+    c.shrink()
+    task = loop.create_task(c.peer.recv_exactly(len(DATA) * 20))
+    with path.open("rb") as file, no_descriptor_left():
+        sent = await loop.sendfile(c.transport, file, fallback=False)
+    assert sent == len(DATA) * 20
+    assert await task == DATA * 20
 
 
-def test_a_cancelled_one_leaves_the_transport_usable(run, loop, tmp_path):
+@pytest.mark.parametrize("kind", ["unix"])
+async def test_a_cancelled_one_leaves_the_transport_usable(
+    transport_pair, loop, tmp_path
+):
     path = tmp_path / "file"
     path.write_bytes(DATA * 20)
-
-    async def main():
-        async with link("unix", Recorder()) as c:
-            c.shrink()
-            with path.open("rb") as file:
-                task = loop.create_task(loop.sendfile(c.transport, file))
-                got = await c.peer.recv_exactly(1000)
-                task.cancel()
-                with pytest.raises(asyncio.CancelledError):
-                    await task
-            await c.peer.send(b"question")
-            assert await c.protocol.wait_data(8) == b"question"
-            c.transport.write(b"the answer")
-            c.transport.write_eof()
-            got += await c.peer.recv_all()
-            assert got.endswith(b"the answer")
-            sent = got.removesuffix(b"the answer")
-            assert sent == (DATA * 20)[: len(sent)]
-
-    run(main())
+    c = await transport_pair(Recorder())
+    c.shrink()
+    with path.open("rb") as file:
+        task = loop.create_task(loop.sendfile(c.transport, file))
+        got = await c.peer.recv_exactly(1000)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    await c.peer.send(b"question")
+    assert await c.protocol.wait_data(8) == b"question"
+    c.transport.write(b"the answer")
+    c.transport.write_eof()
+    got += await c.peer.recv_all()
+    assert got.endswith(b"the answer")
+    sent = got.removesuffix(b"the answer")
+    assert sent == (DATA * 20)[: len(sent)]
 
 
 @every_kind
-def test_nothing_is_written_meanwhile(run, loop, kind, tmp_path):
+async def test_nothing_is_written_meanwhile(transport_pair, loop, tmp_path):
     path = tmp_path / "file"
     path.write_bytes(DATA * 20)
-
-    async def main():
-        async with link(kind, Recorder()) as c:
-            c.shrink()
-            with path.open("rb") as file:
-                task = loop.create_task(loop.sendfile(c.transport, file))
-                assert await c.peer.recv_exactly(1000) == DATA[:1000]
-                with pytest.raises(RuntimeError, match="sendfile"):
-                    c.transport.write(b"between")
-                rest = await c.peer.recv_exactly(len(DATA) * 20 - 1000)
-                assert rest == (DATA * 20)[1000:]
-                assert await task == len(DATA) * 20
-
-    run(main())
+    c = await transport_pair(Recorder())
+    c.shrink()
+    with path.open("rb") as file:
+        task = loop.create_task(loop.sendfile(c.transport, file))
+        assert await c.peer.recv_exactly(1000) == DATA[:1000]
+        with pytest.raises(RuntimeError, match="sendfile"):
+            c.transport.write(b"between")
+        rest = await c.peer.recv_exactly(len(DATA) * 20 - 1000)
+        assert rest == (DATA * 20)[1000:]
+        assert await task == len(DATA) * 20

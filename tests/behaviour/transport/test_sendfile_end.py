@@ -43,57 +43,47 @@ async def rest_of(far):
 
 @pytest.mark.parametrize("end", ["abort", "close"])
 @pytest.mark.reports  # asyncio sets the waiter's exception a second time
-def test_the_connection_ends_at_once(run, loop_kind, file, end):
-    async def main():
-        transport, protocol, far, task = await began(file)
-        getattr(transport, end)()
-        assert await protocol.wait_lost() is None
-        assert await rest_of(far) < SIZE
-        if loop_kind == "asyncio":
-            task.cancel()  # it waits for ever
-            return
-        with pytest.raises(ConnectionError):
-            await task
-
-    run(main())
+async def test_the_connection_ends_at_once(loop_kind, file, end):
+    transport, protocol, far, task = await began(file)
+    getattr(transport, end)()
+    assert await protocol.wait_lost() is None
+    assert await rest_of(far) < SIZE
+    if loop_kind == "asyncio":
+        task.cancel()  # it waits for ever
+        return
+    with pytest.raises(ConnectionError):
+        await task
 
 
-def test_nothing_is_reported(run, loop_kind, file, reports):
+async def test_an_abort_in_it_is_not_reported(loop_kind, file):
     if loop_kind == "asyncio":
         pytest.skip("asyncio sets the waiter's exception a second time")
 
-    async def main():
-        transport, protocol, far, task = await began(file)
-        transport.abort()
-        with pytest.raises(ConnectionError):
-            await task
-        await protocol.wait_lost()
-        far.close()
-        assert not reports
-
-    run(main())
+    transport, protocol, far, task = await began(file)
+    transport.abort()
+    with pytest.raises(ConnectionError):
+        await task
+    await protocol.wait_lost()
+    far.close()
 
 
-def test_a_socket_closed_under_it_harms_nobody(run, loop_kind, file):
+async def test_a_socket_closed_under_it_harms_nobody(loop_kind, file):
     """The number may be another connection's by then."""
     if loop_kind == "asyncio":
         pytest.skip("asyncio waits for ever")
 
-    async def main():
-        transport, protocol, far, task = await began(file)
-        number = transport.get_extra_info("socket").fileno()
-        transport._sock.close()
-        others = socket.socketpair()
-        assert number in [other.fileno() for other in others]
-        transport.abort()
-        assert await protocol.wait_lost() is None
-        for one, two in (others, others[::-1]):
-            one.send(b"works")
-            assert two.recv(5) == b"works"
-        for other in others:
-            other.close()
-        assert await rest_of(far) < SIZE
-        with pytest.raises(ConnectionError):
-            await task
-
-    run(main())
+    transport, protocol, far, task = await began(file)
+    number = transport.get_extra_info("socket").fileno()
+    transport._sock.close()
+    others = socket.socketpair()
+    assert number in [other.fileno() for other in others]
+    transport.abort()
+    assert await protocol.wait_lost() is None
+    for one, two in (others, others[::-1]):
+        one.send(b"works")
+        assert two.recv(5) == b"works"
+    for other in others:
+        other.close()
+    assert await rest_of(far) < SIZE
+    with pytest.raises(ConnectionError):
+        await task

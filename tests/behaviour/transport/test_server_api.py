@@ -21,6 +21,7 @@ from net_helpers import (
     PY312_1,
     PY313,
     Recorder,
+    end,
     spin,
     turns,
 )
@@ -49,163 +50,128 @@ class Host:
         return protocol, self.protocols[-1]
 
 
-async def end(*protocols):
-    for protocol in protocols:
-        if not protocol.lost:
-            protocol.transport.abort()
-        await protocol.wait_lost()
-        protocol.check()
-
-
 @pytest.fixture
 def host(loop):
     return Host(loop)
 
 
-def test_the_server_object(run, loop, host):
-    async def main():
-        server = await loop.create_server(host.factory, "127.0.0.1", 0)
-        assert isinstance(server, asyncio.AbstractServer)
-        assert isinstance(server, asyncio.Server)
-        assert server.is_serving()
-        assert server.get_loop() is loop
-        assert type(server.sockets) is tuple
-        (sock,) = server.sockets
-        assert type(sock) is asyncio.trsock.TransportSocket
-        assert sock.getsockname()[0] == "127.0.0.1"
-        assert "sockets=" in repr(server)
-        near, far = await host.visit(sock.getsockname())
-        near.transport.write(b"hello")
-        assert await far.wait_data(5) == b"hello"
-        await end(near, far)
-        server.close()
-        assert not server.is_serving()
-        assert server.sockets == ()
-        await server.wait_closed()
-
-    run(main())
+async def test_the_server_object(loop, host):
+    server = await loop.create_server(host.factory, "127.0.0.1", 0)
+    assert isinstance(server, asyncio.AbstractServer)
+    assert isinstance(server, asyncio.Server)
+    assert server.is_serving()
+    assert server.get_loop() is loop
+    assert type(server.sockets) is tuple
+    (sock,) = server.sockets
+    assert type(sock) is asyncio.trsock.TransportSocket
+    assert sock.getsockname()[0] == "127.0.0.1"
+    assert "sockets=" in repr(server)
+    near, far = await host.visit(sock.getsockname())
+    near.transport.write(b"hello")
+    assert await far.wait_data(5) == b"hello"
+    await end(near, far)
+    server.close()
+    assert not server.is_serving()
+    assert server.sockets == ()
+    await server.wait_closed()
 
 
-def test_close_twice(run, loop, host):
-    async def main():
-        server = await loop.create_server(host.factory, "127.0.0.1", 0)
-        server.close()
-        server.close()
-        await server.wait_closed()
-        await server.wait_closed()
-        assert server._sockets is None
-
-    run(main())
+async def test_close_twice(loop, host):
+    server = await loop.create_server(host.factory, "127.0.0.1", 0)
+    server.close()
+    server.close()
+    await server.wait_closed()
+    await server.wait_closed()
+    assert server._sockets is None
 
 
-def test_closing_the_server_refuses_new_connections(run, loop, host):
-    async def main():
-        server = await loop.create_server(host.factory, "127.0.0.1", 0)
-        address = server.sockets[0].getsockname()
-        near, far = await host.visit(address)
-        server.close()
-        with pytest.raises(ConnectionRefusedError):
-            await loop.create_connection(Recorder, *address)
-        near.transport.write(b"still open")
-        assert await far.wait_data(10) == b"still open"
-        await end(near, far)
-
-    run(main())
+async def test_closing_the_server_refuses_new_connections(loop, host):
+    server = await loop.create_server(host.factory, "127.0.0.1", 0)
+    address = server.sockets[0].getsockname()
+    near, far = await host.visit(address)
+    server.close()
+    with pytest.raises(ConnectionRefusedError):
+        await loop.create_connection(Recorder, *address)
+    near.transport.write(b"still open")
+    assert await far.wait_data(10) == b"still open"
+    await end(near, far)
 
 
 @pytest.mark.parametrize("hosts", [None, ""], ids=["None", "empty"])
-def test_all_interfaces(run, loop, host, hosts):
-    async def main():
-        server = await loop.create_server(host.factory, hosts, 0)
-        families = {sock.family for sock in server.sockets}
-        assert socket.AF_INET in families
-        port = [
-            sock.getsockname()[1]
-            for sock in server.sockets
-            if sock.family == socket.AF_INET
-        ][0]
-        await end(*await host.visit(("127.0.0.1", port)))
-        server.close()
-        await server.wait_closed()
-
-    run(main())
+async def test_all_interfaces(loop, host, hosts):
+    server = await loop.create_server(host.factory, hosts, 0)
+    families = {sock.family for sock in server.sockets}
+    assert socket.AF_INET in families
+    port = [
+        sock.getsockname()[1]
+        for sock in server.sockets
+        if sock.family == socket.AF_INET
+    ][0]
+    await end(*await host.visit(("127.0.0.1", port)))
+    server.close()
+    await server.wait_closed()
 
 
-def test_several_hosts(run, loop, host):
-    async def main():
-        server = await loop.create_server(
-            host.factory, ["127.0.0.1", "127.0.0.2", "::1"], 0
-        )
-        names = [sock.getsockname() for sock in server.sockets]
-        hosts = sorted(name[0] for name in names)
-        assert hosts == ["127.0.0.1", "127.0.0.2", "::1"]
-        for name in names:
-            await end(*await host.visit(name))
-        server.close()
-        await server.wait_closed()
-
-    run(main())
+async def test_several_hosts(loop, host):
+    server = await loop.create_server(
+        host.factory, ["127.0.0.1", "127.0.0.2", "::1"], 0
+    )
+    names = [sock.getsockname() for sock in server.sockets]
+    hosts = sorted(name[0] for name in names)
+    assert hosts == ["127.0.0.1", "127.0.0.2", "::1"]
+    for name in names:
+        await end(*await host.visit(name))
+    server.close()
+    await server.wait_closed()
 
 
-def test_family(run, loop, host):
-    async def main():
-        server = await loop.create_server(
-            host.factory, "localhost", 0, family=socket.AF_INET
-        )
-        (sock,) = server.sockets
-        assert sock.family == socket.AF_INET
-        server.close()
-
-    run(main())
+async def test_family(loop, host):
+    server = await loop.create_server(
+        host.factory, "localhost", 0, family=socket.AF_INET
+    )
+    (sock,) = server.sockets
+    assert sock.family == socket.AF_INET
+    server.close()
 
 
-def test_hosts_are_resolved_through_the_loop(run, loop, host):
-    async def main():
-        calls = []
+async def test_hosts_are_resolved_through_the_loop(loop, host):
+    calls = []
 
-        async def getaddrinfo(name, port, **options):
-            calls.append((name, port, options["flags"]))
-            kind = (socket.AF_INET, socket.SOCK_STREAM, 6, "")
-            return [(*kind, ("127.0.0.1", 0))]
+    async def getaddrinfo(name, port, **options):
+        calls.append((name, port, options["flags"]))
+        kind = (socket.AF_INET, socket.SOCK_STREAM, 6, "")
+        return [(*kind, ("127.0.0.1", 0))]
 
-        loop.getaddrinfo = getaddrinfo
-        server = await loop.create_server(
-            host.factory, "some.name", 8, flags=socket.AI_PASSIVE
-        )
-        assert calls == [("some.name", 8, socket.AI_PASSIVE)]
-        server.close()
-
-    run(main())
+    loop.getaddrinfo = getaddrinfo
+    server = await loop.create_server(
+        host.factory, "some.name", 8, flags=socket.AI_PASSIVE
+    )
+    assert calls == [("some.name", 8, socket.AI_PASSIVE)]
+    server.close()
 
 
-def test_a_name_without_address(run, loop, host):
-    async def main():
-        async def getaddrinfo(name, port, **options):
-            return []
+async def test_a_name_without_address(loop, host):
+    async def getaddrinfo(name, port, **options):
+        return []
 
-        loop.getaddrinfo = getaddrinfo
-        with pytest.raises(OSError, match="returned empty list"):
-            await loop.create_server(host.factory, "nowhere", 8)
-
-    run(main())
+    loop.getaddrinfo = getaddrinfo
+    with pytest.raises(OSError, match="returned empty list"):
+        await loop.create_server(host.factory, "nowhere", 8)
 
 
-def test_given_socket(run, loop, host):
-    async def main():
-        sock = socket.socket()
-        sock.bind(("127.0.0.1", 0))
-        server = await loop.create_server(host.factory, sock=sock)
-        assert sock.gettimeout() == 0
-        assert server.sockets[0].fileno() == sock.fileno()
-        await end(*await host.visit(sock.getsockname()))
-        server.close()
-        await server.wait_closed()
-        assert sock.fileno() == -1
-
-    run(main())
+async def test_given_socket(loop, host):
+    sock = socket.socket()
+    sock.bind(("127.0.0.1", 0))
+    server = await loop.create_server(host.factory, sock=sock)
+    assert sock.gettimeout() == 0
+    assert server.sockets[0].fileno() == sock.fileno()
+    await end(*await host.visit(sock.getsockname()))
+    server.close()
+    await server.wait_closed()
+    assert sock.fileno() == -1
 
 
-def test_backlog_reaches_listen(run, loop, host):
+async def test_backlog_reaches_listen(loop, host):
     seen = []
 
     class Listening(socket.socket):
@@ -213,78 +179,60 @@ def test_backlog_reaches_listen(run, loop, host):
             seen.append(backlog)
             super().listen(backlog)
 
-    async def main():
-        sock = Listening()
-        sock.bind(("127.0.0.1", 0))
-        server = await loop.create_server(host.factory, sock=sock, backlog=7)
-        assert seen == [7]
-        await end(*await host.visit(sock.getsockname()))
-        server.close()
-
-    run(main())
+    sock = Listening()
+    sock.bind(("127.0.0.1", 0))
+    server = await loop.create_server(host.factory, sock=sock, backlog=7)
+    assert seen == [7]
+    await end(*await host.visit(sock.getsockname()))
+    server.close()
 
 
 @pytest.mark.parametrize("reuse", [True, False])
-def test_reuse_address(run, loop, host, reuse):
-    async def main():
-        server = await loop.create_server(
-            host.factory, "127.0.0.1", 0, reuse_address=reuse
-        )
-        option = (socket.SOL_SOCKET, socket.SO_REUSEADDR)
-        assert bool(server.sockets[0].getsockopt(*option)) is reuse
-        server.close()
-
-    run(main())
+async def test_reuse_address(loop, host, reuse):
+    server = await loop.create_server(
+        host.factory, "127.0.0.1", 0, reuse_address=reuse
+    )
+    option = (socket.SOL_SOCKET, socket.SO_REUSEADDR)
+    assert bool(server.sockets[0].getsockopt(*option)) is reuse
+    server.close()
 
 
 @pytest.mark.skipif(not hasattr(socket, "SO_REUSEPORT"), reason="no option")
-def test_reuse_port(run, loop, host):
+async def test_reuse_port(loop, host):
     """Two servers share a port; without the option it is taken."""
-
-    async def main():
-        first = await loop.create_server(
-            host.factory, "127.0.0.1", 0, reuse_port=True
-        )
-        address = first.sockets[0].getsockname()
-        second = await loop.create_server(
-            host.factory, *address, reuse_port=True
-        )
-        with pytest.raises(OSError) as caught:
-            await loop.create_server(host.factory, *address)
-        assert caught.value.errno == errno.EADDRINUSE
-        await end(*await host.visit(address))
-        first.close()
-        await end(*await host.visit(address))
-        second.close()
-
-    run(main())
+    first = await loop.create_server(
+        host.factory, "127.0.0.1", 0, reuse_port=True
+    )
+    address = first.sockets[0].getsockname()
+    second = await loop.create_server(host.factory, *address, reuse_port=True)
+    with pytest.raises(OSError) as caught:
+        await loop.create_server(host.factory, *address)
+    assert caught.value.errno == errno.EADDRINUSE
+    await end(*await host.visit(address))
+    first.close()
+    await end(*await host.visit(address))
+    second.close()
 
 
 @pytest.mark.skipif(not PY313, reason="keep_alive came with 3.13")
 @pytest.mark.parametrize("keep", [True, None])
-def test_keep_alive(run, loop, host, keep):
-    async def main():
-        server = await loop.create_server(
-            host.factory, "127.0.0.1", 0, keep_alive=keep
-        )
-        option = (socket.SOL_SOCKET, socket.SO_KEEPALIVE)
-        assert bool(server.sockets[0].getsockopt(*option)) is bool(keep)
-        server.close()
-
-    run(main())
+async def test_keep_alive(loop, host, keep):
+    server = await loop.create_server(
+        host.factory, "127.0.0.1", 0, keep_alive=keep
+    )
+    option = (socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    assert bool(server.sockets[0].getsockopt(*option)) is bool(keep)
+    server.close()
 
 
-def test_address_in_use(run, loop, host):
-    async def main():
-        with socket.create_server(("127.0.0.1", 0)) as taken:
-            address = taken.getsockname()
-            with pytest.raises(OSError) as caught:
-                await loop.create_server(host.factory, *address)
-        assert caught.value.errno == errno.EADDRINUSE
-        assert str(address) in str(caught.value)
-        assert "address already in use" in str(caught.value).lower()
-
-    run(main())
+async def test_address_in_use(loop, host):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = taken.getsockname()
+        with pytest.raises(OSError) as caught:
+            await loop.create_server(host.factory, *address)
+    assert caught.value.errno == errno.EADDRINUSE
+    assert str(address) in str(caught.value)
+    assert "address already in use" in str(caught.value).lower()
 
 
 @pytest.mark.parametrize(
@@ -315,214 +263,173 @@ def test_address_in_use(run, loop, host):
     ],
     ids=lambda x: "-".join(x) or "none" if isinstance(x, dict) else "",
 )
-def test_options_that_do_not_go_together(
-    run, loop, host, options, error, text
+async def test_options_that_do_not_go_together(
+    loop, host, options, error, text
 ):
-    async def main():
-        with pytest.raises(error, match=text):
-            await loop.create_server(host.factory, **options)
-
-    run(main())
+    with pytest.raises(error, match=text):
+        await loop.create_server(host.factory, **options)
 
 
-def test_a_datagram_socket(run, loop, host):
-    async def main():
-        with socket.socket(type=socket.SOCK_DGRAM) as sock:
-            with pytest.raises(ValueError, match="Stream Socket was exp"):
-                await loop.create_server(host.factory, sock=sock)
-
-    run(main())
+async def test_a_datagram_socket(loop, host):
+    with socket.socket(type=socket.SOCK_DGRAM) as sock:
+        with pytest.raises(ValueError, match="Stream Socket was exp"):
+            await loop.create_server(host.factory, sock=sock)
 
 
-def test_start_serving_false(run, loop, host):
-    async def main():
-        server = await loop.create_server(
-            host.factory, "127.0.0.1", 0, start_serving=False
-        )
-        assert not server.is_serving()
-        address = server.sockets[0].getsockname()
-        with pytest.raises(ConnectionRefusedError):
-            await loop.create_connection(Recorder, *address)
-        await server.start_serving()
-        await server.start_serving()
-        assert server.is_serving()
-        await end(*await host.visit(address))
-        server.close()
-
-    run(main())
+async def test_start_serving_false(loop, host):
+    server = await loop.create_server(
+        host.factory, "127.0.0.1", 0, start_serving=False
+    )
+    assert not server.is_serving()
+    address = server.sockets[0].getsockname()
+    with pytest.raises(ConnectionRefusedError):
+        await loop.create_connection(Recorder, *address)
+    await server.start_serving()
+    await server.start_serving()
+    assert server.is_serving()
+    await end(*await host.visit(address))
+    server.close()
 
 
-def test_serve_forever_until_cancelled(run, loop, host):
-    async def main():
-        server = await loop.create_server(
-            host.factory, "127.0.0.1", 0, start_serving=False
-        )
-        address = server.sockets[0].getsockname()
-        task = loop.create_task(server.serve_forever())
-        await turns(2)
-        assert server.is_serving()
-        await end(*await host.visit(address))
-        with pytest.raises(RuntimeError, match="already being awaited"):
-            await server.serve_forever()
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        assert not server.is_serving()
-        with pytest.raises(RuntimeError, match="is closed"):
-            await server.serve_forever()
-        with pytest.raises(ConnectionRefusedError):
-            await loop.create_connection(Recorder, *address)
-
-    run(main())
-
-
-def test_close_ends_serve_forever(run, loop, host):
-    async def main():
-        server = await loop.create_server(host.factory, "127.0.0.1", 0)
-        task = loop.create_task(server.serve_forever())
-        await turns(2)
-        server.close()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-
-    run(main())
-
-
-def test_as_a_context_manager(run, loop, host):
-    async def main():
-        server = await loop.create_server(host.factory, "127.0.0.1", 0)
-        async with server as entered:
-            assert entered is server
-            await end(*await host.visit(server.sockets[0].getsockname()))
-        assert not server.is_serving()
-        assert server.sockets == ()
-
-    run(main())
-
-
-def test_wait_closed_and_open_connections(run, loop, host):
-    """From 3.12.1 it waits for them; before, it returned at once."""
-
-    async def main():
-        server = await loop.create_server(host.factory, "127.0.0.1", 0)
-        near, far = await host.visit(server.sockets[0].getsockname())
-        server.close()
-        task = loop.create_task(server.wait_closed())
-        await turns(5)
-        assert task.done() is not PY312_1
-        near.transport.close()
-        await far.wait_lost()
+async def test_serve_forever_until_cancelled(loop, host):
+    server = await loop.create_server(
+        host.factory, "127.0.0.1", 0, start_serving=False
+    )
+    address = server.sockets[0].getsockname()
+    task = loop.create_task(server.serve_forever())
+    await turns(2)
+    assert server.is_serving()
+    await end(*await host.visit(address))
+    with pytest.raises(RuntimeError, match="already being awaited"):
+        await server.serve_forever()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
         await task
-        await end(near, far)
+    assert not server.is_serving()
+    with pytest.raises(RuntimeError, match="is closed"):
+        await server.serve_forever()
+    with pytest.raises(ConnectionRefusedError):
+        await loop.create_connection(Recorder, *address)
 
-    run(main())
+
+async def test_close_ends_serve_forever(loop, host):
+    server = await loop.create_server(host.factory, "127.0.0.1", 0)
+    task = loop.create_task(server.serve_forever())
+    await turns(2)
+    server.close()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_as_a_context_manager(loop, host):
+    server = await loop.create_server(host.factory, "127.0.0.1", 0)
+    async with server as entered:
+        assert entered is server
+        await end(*await host.visit(server.sockets[0].getsockname()))
+    assert not server.is_serving()
+    assert server.sockets == ()
+
+
+async def test_wait_closed_and_open_connections(loop, host):
+    """From 3.12.1 it waits for them; before, it returned at once."""
+    server = await loop.create_server(host.factory, "127.0.0.1", 0)
+    near, far = await host.visit(server.sockets[0].getsockname())
+    server.close()
+    task = loop.create_task(server.wait_closed())
+    await turns(5)
+    assert task.done() is not PY312_1
+    near.transport.close()
+    await far.wait_lost()
+    await task
+    await end(near, far)
 
 
 @pytest.mark.skipif(not PY312, reason="3.11 does not wait")
-def test_wait_closed_before_close(run, loop, host):
+async def test_wait_closed_before_close(loop, host):
     """It waits until the server is closed and the last client is gone."""
     if not PY312_1:
         pytest.skip("3.12.0 returned at once")
 
-    async def main():
-        server = await loop.create_server(host.factory, "127.0.0.1", 0)
-        near, far = await host.visit(server.sockets[0].getsockname())
-        task = loop.create_task(server.wait_closed())
-        await end(near, far)
-        await turns(3)
-        assert not task.done()
-        server.close()
-        await task
-
-    run(main())
+    server = await loop.create_server(host.factory, "127.0.0.1", 0)
+    near, far = await host.visit(server.sockets[0].getsockname())
+    task = loop.create_task(server.wait_closed())
+    await end(near, far)
+    await turns(3)
+    assert not task.done()
+    server.close()
+    await task
 
 
 @pytest.mark.skipif(not PY312_1, reason="only from 3.12.1 it waits")
-def test_wait_closed_is_woken_by_the_last_of_many(run, loop, host):
-    async def main():
-        server = await loop.create_server(host.factory, "127.0.0.1", 0)
-        address = server.sockets[0].getsockname()
-        pairs = [await host.visit(address) for _ in range(5)]
-        server.close()
-        waiters = [loop.create_task(server.wait_closed()) for _ in range(3)]
-        for near, far in pairs[:-1]:
-            await end(near, far)
-        await turns(3)
-        assert not any(task.done() for task in waiters)
-        await end(*pairs[-1])
-        await asyncio.gather(*waiters)
-
-    run(main())
+async def test_wait_closed_is_woken_by_the_last_of_many(loop, host):
+    server = await loop.create_server(host.factory, "127.0.0.1", 0)
+    address = server.sockets[0].getsockname()
+    pairs = [await host.visit(address) for _ in range(5)]
+    server.close()
+    waiters = [loop.create_task(server.wait_closed()) for _ in range(3)]
+    for near, far in pairs[:-1]:
+        await end(near, far)
+    await turns(3)
+    assert not any(task.done() for task in waiters)
+    await end(*pairs[-1])
+    await asyncio.gather(*waiters)
 
 
 @pytest.mark.skipif(not PY313, reason="close_clients came with 3.13")
-def test_close_clients(run, loop, host):
-    async def main():
-        server = await loop.create_server(host.factory, "127.0.0.1", 0)
-        address = server.sockets[0].getsockname()
-        pairs = [await host.visit(address) for _ in range(3)]
-        pairs[0][1].transport.write(b"last words")
-        server.close()
-        server.close_clients()
-        await server.wait_closed()
-        for near, far in pairs:
-            assert far.exc is None
-            assert await near.wait_lost() is None
-        assert pairs[0][0].data == b"last words"
-
-    run(main())
+async def test_close_clients(loop, host):
+    server = await loop.create_server(host.factory, "127.0.0.1", 0)
+    address = server.sockets[0].getsockname()
+    pairs = [await host.visit(address) for _ in range(3)]
+    pairs[0][1].transport.write(b"last words")
+    server.close()
+    server.close_clients()
+    await server.wait_closed()
+    for near, far in pairs:
+        assert far.exc is None
+        assert await near.wait_lost() is None
+    assert pairs[0][0].data == b"last words"
 
 
 @pytest.mark.skipif(not PY313, reason="abort_clients came with 3.13")
-def test_abort_clients(run, loop, host):
-    async def main():
-        server = await loop.create_server(host.factory, "127.0.0.1", 0)
-        near, far = await host.visit(server.sockets[0].getsockname())
-        near.transport.pause_reading()
-        far.transport.write(bytes(16 * 1024 * 1024))
-        assert far.transport.get_write_buffer_size()
-        server.close()
-        server.abort_clients()
-        await server.wait_closed()
-        assert far.exc is None
-        await end(near, far)
-
-    run(main())
+async def test_abort_clients(loop, host):
+    server = await loop.create_server(host.factory, "127.0.0.1", 0)
+    near, far = await host.visit(server.sockets[0].getsockname())
+    near.transport.pause_reading()
+    far.transport.write(bytes(16 * 1024 * 1024))
+    assert far.transport.get_write_buffer_size()
+    server.close()
+    server.abort_clients()
+    await server.wait_closed()
+    assert far.exc is None
+    await end(near, far)
 
 
 @pytest.mark.skipif(not PY313, reason="close_clients came with 3.13")
-def test_ended_connections_are_no_clients(run, loop, host):
-    async def main():
-        server = await loop.create_server(host.factory, "127.0.0.1", 0)
-        address = server.sockets[0].getsockname()
-        for _ in range(3):
-            await end(*await host.visit(address))
-        near, far = await host.visit(address)
-        assert len(server._clients) == 1
-        server.close_clients()
-        assert await far.wait_lost() is None
-        await end(near, far)
-        server.close()
-
-    run(main())
+async def test_ended_connections_are_no_clients(loop, host):
+    server = await loop.create_server(host.factory, "127.0.0.1", 0)
+    address = server.sockets[0].getsockname()
+    for _ in range(3):
+        await end(*await host.visit(address))
+    near, far = await host.visit(address)
+    assert len(server._clients) == 1
+    server.close_clients()
+    assert await far.wait_lost() is None
+    await end(near, far)
+    server.close()
 
 
-def test_a_dropped_server_goes_on(run, loop, host):
+async def test_a_dropped_server_goes_on(loop, host):
     """Its listeners belong to the loop, not to the object."""
-
-    async def main():
-        server = await loop.create_server(host.factory, "127.0.0.1", 0)
-        address = server.sockets[0].getsockname()
-        server_ref = weakref.ref(server)
-        del server
-        gc.collect()
-        near, far = await host.visit(address)
-        near.transport.write(b"served")
-        assert await far.wait_data(6) == b"served"
-        await end(near, far)
-        server_ref().close()
-
-    run(main())
+    server = await loop.create_server(host.factory, "127.0.0.1", 0)
+    address = server.sockets[0].getsockname()
+    server_ref = weakref.ref(server)
+    del server
+    gc.collect()
+    near, far = await host.visit(address)
+    near.transport.write(b"served")
+    assert await far.wait_data(6) == b"served"
+    await end(near, far)
+    server_ref().close()
 
 
 def test_a_loop_closed_while_serving(loop_factory):
@@ -574,7 +481,7 @@ def test_who_waits_for_a_server_of_a_closed_loop(
 
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 @pytest.mark.reports
-def test_server_closed_in_a_factory(run, loop, loop_kind):
+async def test_server_closed_in_a_factory(loop, loop_kind):
     """The connection being made is kept or dropped, and all is closed."""
     if loop_kind == "asyncio":
         pytest.skip("asyncio's Server fails in _attach or _detach, unraisably")
@@ -586,107 +493,86 @@ def test_server_closed_in_a_factory(run, loop, loop_kind):
         return host.protocols[-1]
 
     host = Host(loop)
-
-    async def main():
-        servers.append(await loop.create_server(factory, "127.0.0.1", 0))
-        address = servers[0].sockets[0].getsockname()
-        near = socket.create_connection(address)
-        near.settimeout(5)
-        await spin(lambda: host.protocols)
-        await turns(5)
-        if host.protocols[0].count("made"):
-            await end(host.protocols[0])
-        gc.collect()
-        # A reset where asyncio drops the connection with its data.
-        with contextlib.suppress(ConnectionResetError):
-            assert near.recv(1) == b""
-        near.close()
-        with pytest.raises(ConnectionRefusedError):
-            socket.create_connection(address)
-
-    run(main())
+    servers.append(await loop.create_server(factory, "127.0.0.1", 0))
+    address = servers[0].sockets[0].getsockname()
+    near = socket.create_connection(address)
+    near.settimeout(5)
+    await spin(lambda: host.protocols)
+    await turns(5)
+    if host.protocols[0].count("made"):
+        await end(host.protocols[0])
+    gc.collect()
+    # A reset where asyncio drops the connection with its data.
+    with contextlib.suppress(ConnectionResetError):
+        assert near.recv(1) == b""
+    near.close()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(address)
 
 
-def test_server_closed_in_connection_made_of_one_of_many(run, loop):
+async def test_server_closed_in_connection_made_of_one_of_many(loop):
     """Clients that were accepted in the same batch are all told."""
     servers = []
     host = Host(loop, made=lambda p: servers[0].close())
-
-    async def main():
-        servers.append(await loop.create_server(host.factory, "127.0.0.1", 0))
-        address = servers[0].sockets[0].getsockname()
-        socks = [socket.create_connection(address) for _ in range(5)]
-        await spin(lambda: host.protocols and not servers[0].is_serving())
-        await turns(10)
-        for protocol in host.protocols:
-            assert protocol.names == ["made"]
-        for sock in socks:
-            sock.close()
-        for protocol in host.protocols:
-            # Those the kernel had accepted alone were reset with it.
-            await protocol.wait_lost()
-
-    run(main())
-
-
-def test_two_servers_of_one_loop(run, loop):
-    async def main():
-        hosts = [Host(loop), Host(loop)]
-        servers = [
-            await loop.create_server(h.factory, "127.0.0.1", 0) for h in hosts
-        ]
-        for h, server in zip(hosts, servers, strict=True):
-            await end(*await h.visit(server.sockets[0].getsockname()))
-            assert len(h.protocols) == 1
-            server.close()
-
-    run(main())
-
-
-def test_protocol_class_as_factory(run, loop):
-    async def main():
-        made = loop.create_future()
-
-        class Once(asyncio.Protocol):
-            def connection_made(self, transport):
-                made.set_result(transport)
-
-        server = await loop.create_server(Once, "127.0.0.1", 0)
-        sock = socket.create_connection(server.sockets[0].getsockname())
-        transport = await made
+    servers.append(await loop.create_server(host.factory, "127.0.0.1", 0))
+    address = servers[0].sockets[0].getsockname()
+    socks = [socket.create_connection(address) for _ in range(5)]
+    await spin(lambda: host.protocols and not servers[0].is_serving())
+    await turns(10)
+    for protocol in host.protocols:
+        assert protocol.names == ["made"]
+    for sock in socks:
         sock.close()
-        await spin(transport.is_closing)
-        await turns(3)
+    for protocol in host.protocols:
+        # Those the kernel had accepted alone were reset with it.
+        await protocol.wait_lost()
+
+
+async def test_two_servers_of_one_loop(loop):
+    hosts = [Host(loop), Host(loop)]
+    servers = [
+        await loop.create_server(h.factory, "127.0.0.1", 0) for h in hosts
+    ]
+    for h, server in zip(hosts, servers, strict=True):
+        await end(*await h.visit(server.sockets[0].getsockname()))
+        assert len(h.protocols) == 1
         server.close()
 
-    run(main())
+
+async def test_protocol_class_as_factory(loop):
+    made = loop.create_future()
+
+    class Once(asyncio.Protocol):
+        def connection_made(self, transport):
+            made.set_result(transport)
+
+    server = await loop.create_server(Once, "127.0.0.1", 0)
+    sock = socket.create_connection(server.sockets[0].getsockname())
+    transport = await made
+    sock.close()
+    await spin(transport.is_closing)
+    await turns(3)
+    server.close()
 
 
-def test_cancelled_while_resolving(run, loop, host):
-    async def main():
-        async def getaddrinfo(*args, **options):
-            await asyncio.Event().wait()
+async def test_cancelled_while_resolving(loop, host):
+    async def getaddrinfo(*args, **options):
+        await asyncio.Event().wait()
 
-        loop.getaddrinfo = getaddrinfo
-        task = loop.create_task(loop.create_server(host.factory, "name", 1))
-        await turns(2)
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-        assert task.cancelled()
-
-    run(main())
+    loop.getaddrinfo = getaddrinfo
+    task = loop.create_task(loop.create_server(host.factory, "name", 1))
+    await turns(2)
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    assert task.cancelled()
 
 
-def test_the_listener_cannot_be_watched_by_hand_unnoticed(run, loop, host):
+async def test_the_listener_cannot_be_watched_by_hand_unnoticed(loop, host):
     """remove_reader on the listener stops it on asyncio; here it may not,
     but the server must still close cleanly."""
-
-    async def main():
-        server = await loop.create_server(host.factory, "127.0.0.1", 0)
-        sock = server.sockets[0]
-        assert loop.remove_reader(sock.fileno()) in (True, False)
-        server.close()
-        await server.wait_closed()
-
-    run(main())
+    server = await loop.create_server(host.factory, "127.0.0.1", 0)
+    sock = server.sockets[0]
+    assert loop.remove_reader(sock.fileno()) in (True, False)
+    server.close()
+    await server.wait_closed()

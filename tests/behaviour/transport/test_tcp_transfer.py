@@ -20,7 +20,6 @@ from net_helpers import (
     Recorder,
     both_ends,
     digest,
-    link,
     pattern,
     spin,
 )
@@ -60,24 +59,20 @@ class Sender(Recorder):
 
 
 @pytest.mark.parametrize("piece", [1000, 64 * KIB, MIB])
-def test_ten_mebibytes_both_ways(run, piece):
+async def test_ten_mebibytes_both_ways(piece):
     there, back = pattern(10 * MIB, 1), pattern(10 * MIB, 2)
-
-    async def main():
-        near = Sender(there, piece, eof=lambda p: True)
-        far = Sender(back, piece, eof=lambda p: True)
-        async with both_ends(near, far):
-            near.go_on()
-            far.go_on()
-            await near.wait_for("eof")
-            await far.wait_for("eof")
-            assert far.got.hexdigest() == digest(there)
-            assert near.got.hexdigest() == digest(back)
-
-    run(main())
+    near = Sender(there, piece, eof=lambda p: True)
+    far = Sender(back, piece, eof=lambda p: True)
+    async with both_ends(near, far):
+        near.go_on()
+        far.go_on()
+        await near.wait_for("eof")
+        await far.wait_for("eof")
+        assert far.got.hexdigest() == digest(there)
+        assert near.got.hexdigest() == digest(back)
 
 
-def test_ten_mebibytes_to_a_slow_reader(run, loop):
+async def test_ten_mebibytes_to_a_slow_reader(loop):
     """The reader pauses after each piece it gets, for a turn or three."""
     data = pattern(10 * MIB)
     chance = random.Random(7)
@@ -95,213 +90,175 @@ def test_ten_mebibytes_to_a_slow_reader(run, loop):
 
         later()
 
-    async def main():
-        near, far = Sender(data), Sender(data=slow)
-        async with both_ends(near, far):
-            near.go_on()
-            await far.wait_for("eof")
-            assert far.got.hexdigest() == digest(data)
-            assert near.count("pause") == near.count("resume") > 0
-
-    run(main())
+    near, far = Sender(data), Sender(data=slow)
+    async with both_ends(near, far):
+        near.go_on()
+        await far.wait_for("eof")
+        assert far.got.hexdigest() == digest(data)
+        assert near.count("pause") == near.count("resume") > 0
 
 
-def test_one_write_of_twenty_mebibytes(run):
+async def test_one_write_of_twenty_mebibytes():
     data = pattern(20 * MIB)
-
-    async def main():
-        near, far = Sender(), Sender()
-        async with both_ends(near, far):
-            near.transport.write(data)
-            near.transport.close()
-            await far.wait_for("eof")
-            assert far.got.hexdigest() == digest(data)
-            assert await near.wait_lost() is None
-
-    run(main())
+    near, far = Sender(), Sender()
+    async with both_ends(near, far):
+        near.transport.write(data)
+        near.transport.close()
+        await far.wait_for("eof")
+        assert far.got.hexdigest() == digest(data)
+        assert await near.wait_lost() is None
 
 
-def test_large_transfer_into_buffers(run):
+async def test_large_transfer_into_buffers():
     data = pattern(10 * MIB)
-
-    async def main():
-        near, far = Sender(data), BufferedRecorder(200_000)
-        async with both_ends(near, far):
-            near.go_on()
-            await far.wait_for("eof")
-            assert far.data == data
-
-    run(main())
+    near, far = Sender(data), BufferedRecorder(200_000)
+    async with both_ends(near, far):
+        near.go_on()
+        await far.wait_for("eof")
+        assert far.data == data
 
 
 @pytest.mark.parametrize("size", [64, 1024, 16 * KIB, 100_000])
-def test_echo_of_messages(run, size):
+async def test_echo_of_messages(size):
     """The shape of the benchmark: many messages there and back."""
     rounds = 200 if size < 10_000 else 40
 
     def echo(protocol, data):
         protocol.transport.write(data)
 
-    async def main():
-        near, far = Recorder(), Recorder(data=echo)
-        async with both_ends(near, far):
-            for i in range(rounds):
-                message = pattern(size, i)
-                near.transport.write(message)
-                await near.wait_data(size)
-                assert near.data == message
-                near.data.clear()
-                near.events.clear()
-
-    run(main())
+    near, far = Recorder(), Recorder(data=echo)
+    async with both_ends(near, far):
+        for i in range(rounds):
+            message = pattern(size, i)
+            near.transport.write(message)
+            await near.wait_data(size)
+            assert near.data == message
+            near.data.clear()
+            near.events.clear()
 
 
-def test_thousands_of_small_writes(run):
+async def test_thousands_of_small_writes():
     chunks = [pattern(n % 200 + 1, n) for n in range(20_000)]
     whole = b"".join(chunks)
-
-    async def main():
-        near, far = Recorder(), Sender()
-        async with both_ends(near, far):
-            for chunk in chunks:
-                near.transport.write(chunk)
-            near.transport.write_eof()
-            await far.wait_for("eof")
-            assert far.got.hexdigest() == digest(whole)
-
-    run(main())
+    near, far = Recorder(), Sender()
+    async with both_ends(near, far):
+        for chunk in chunks:
+            near.transport.write(chunk)
+        near.transport.write_eof()
+        await far.wait_for("eof")
+        assert far.got.hexdigest() == digest(whole)
 
 
-def test_a_thousand_connections_opened_and_closed(run, loop):
-    lost = []
-    echoed = []
+async def test_a_thousand_connections_opened_and_closed(loop):
+    servers, clients = [], []
 
-    class Echo(asyncio.Protocol):
-        def connection_made(self, transport):
-            self.transport = transport
+    def echo(protocol, data):
+        protocol.transport.write(data)
+        protocol.transport.close()
 
-        def data_received(self, data):
-            self.transport.write(data)
-            self.transport.close()
+    def serve():
+        servers.append(Recorder(data=echo))
+        return servers[-1]
 
-        def connection_lost(self, exc):
-            lost.append(exc)
+    def visit():
+        clients.append(Recorder(made=lambda p: p.transport.write(b"hello")))
+        return clients[-1]
 
-    class Client(asyncio.Protocol):
-        def connection_made(self, transport):
-            transport.write(b"hello")
-            self.got = b""
-
-        def data_received(self, data):
-            self.got += data
-
-        def connection_lost(self, exc):
-            echoed.append((self.got, exc))
-
-    async def main():
-        server = await loop.create_server(Echo, "127.0.0.1", 0, backlog=100)
-        address = server.sockets[0].getsockname()
-        for _ in range(20):
-            await asyncio.gather(
-                *(loop.create_connection(Client, *address) for _ in range(50))
-            )
-        await spin(lambda: len(echoed) == len(lost) == 1000)
-        server.close()
-
-    run(main())
-    assert echoed == [(b"hello", None)] * 1000
-    assert lost == [None] * 1000
+    server = await loop.create_server(serve, "127.0.0.1", 0, backlog=100)
+    address = server.sockets[0].getsockname()
+    for _ in range(20):
+        await asyncio.gather(
+            *(loop.create_connection(visit, *address) for _ in range(50))
+        )
+    for protocol in clients + servers:
+        assert await protocol.wait_lost() is None
+    server.close()
+    assert [bytes(p.data) for p in clients] == [b"hello"] * 1000
+    assert len(servers) == 1000
 
 
-def test_hundreds_of_connections_open_at_once(run, loop):
+async def test_hundreds_of_connections_open_at_once(loop):
     """Each gets its own bytes back."""
 
     def echo(protocol, data):
         protocol.transport.write(data)
 
-    async def main():
-        server_side = []
+    server_side = []
 
-        def factory():
-            server_side.append(Recorder(data=echo))
-            return server_side[-1]
+    def factory():
+        server_side.append(Recorder(data=echo))
+        return server_side[-1]
 
-        server = await loop.create_server(factory, "127.0.0.1", 0)
-        address = server.sockets[0].getsockname()
-        clients = []
-        for _ in range(300):
-            pair = await loop.create_connection(Recorder, *address)
-            clients.append(pair[1])
-        for i, client in enumerate(clients):
-            client.transport.write(pattern(3000, i))
-        for i, client in enumerate(clients):
-            assert await client.wait_data(3000) == pattern(3000, i)
-        for client in clients:
-            client.transport.close()
-        for protocol in clients + server_side:
-            assert await protocol.wait_lost() is None
-            protocol.check()
-        server.close()
-
-    run(main())
+    server = await loop.create_server(factory, "127.0.0.1", 0)
+    address = server.sockets[0].getsockname()
+    clients = []
+    for _ in range(300):
+        pair = await loop.create_connection(Recorder, *address)
+        clients.append(pair[1])
+    for i, client in enumerate(clients):
+        client.transport.write(pattern(3000, i))
+    for i, client in enumerate(clients):
+        assert await client.wait_data(3000) == pattern(3000, i)
+    for client in clients:
+        client.transport.close()
+    for protocol in clients + server_side:
+        assert await protocol.wait_lost() is None
+        protocol.check()
+    server.close()
 
 
-def test_a_bulk_connection_does_not_starve_a_small_one(run, loop):
+@pytest.mark.parametrize("kind", ["tcp-server"])
+async def test_a_bulk_connection_does_not_starve_a_small_one(transport_pair):
     """While one connection floods, another's requests are answered."""
 
     def echo(protocol, data):
         protocol.transport.write(data)
 
-    async def main():
-        async with link("tcp-server", Recorder(data=echo)) as small:
-            async with link("tcp-server", Sender()) as bulk:
-                flooding = True
+    small = await transport_pair(Recorder(data=echo))
+    bulk = await transport_pair(Sender())
+    flooding = True
 
-                async def flood():
-                    chunk = bytes(MIB)
-                    while flooding:
-                        await bulk.peer.send(chunk)
+    async def flood():
+        chunk = bytes(MIB)
+        while flooding:
+            await bulk.peer.send(chunk)
 
-                task = asyncio.create_task(flood())
-                await bulk.protocol.wait_for("data", 3)
-                reads = bulk.protocol.count("data")
-                for i in range(30):
-                    await small.peer.send(b"%03d" % i)
-                    assert await small.peer.recv_exactly(3) == b"%03d" % i
-                flooding = False
-                reads = bulk.protocol.count("data") - reads
-                bulk.protocol.data_received = lambda data: None
-                await task
-                # A handful of reads may pass between two answers.
-                assert reads < 30 * 64
-
-    run(main())
+    task = asyncio.create_task(flood())
+    await bulk.protocol.wait_for("data", 3)
+    reads = bulk.protocol.count("data")
+    for i in range(30):
+        await small.peer.send(b"%03d" % i)
+        assert await small.peer.recv_exactly(3) == b"%03d" % i
+    flooding = False
+    reads = bulk.protocol.count("data") - reads
+    bulk.protocol.data_received = lambda data: None
+    await task
+    # A handful of reads may pass between two answers.
+    assert reads < 30 * 64
 
 
-def test_a_flooding_peer_does_not_starve_callbacks(run, loop):
-    async def main():
-        async with link("tcp-client", Sender()) as bulk:
-            chunk = bytes(4 * MIB)
+@pytest.mark.parametrize("kind", ["tcp-client"])
+async def test_a_flooding_peer_does_not_starve_callbacks(transport_pair, loop):
+    bulk = await transport_pair(Sender())
+    chunk = bytes(4 * MIB)
 
-            async def flood():
-                for _ in range(5):
-                    await bulk.peer.send(chunk)
+    async def flood():
+        for _ in range(5):
+            await bulk.peer.send(chunk)
 
-            task = asyncio.create_task(flood())
-            turns = 0
-            longest = 0
-            before = 0
-            while not task.done():
-                await asyncio.sleep(0)
-                turns += 1
-                longest = max(longest, bulk.protocol.size - before)
-                before = bulk.protocol.size
-            await task
-            # At most a bounded number of bytes between two turns.
-            assert turns > 10
-            assert longest <= 2 * MIB
-
-    run(main())
+    task = asyncio.create_task(flood())
+    turns = 0
+    longest = 0
+    before = 0
+    while not task.done():
+        await asyncio.sleep(0)
+        turns += 1
+        longest = max(longest, bulk.protocol.size - before)
+        before = bulk.protocol.size
+    await task
+    # At most a bounded number of bytes between two turns.
+    assert turns > 10
+    assert longest <= 2 * MIB
 
 
 class Mixed:
@@ -352,7 +309,7 @@ class Mixed:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_stress_of_random_sizes_pauses_and_half_closes(run, loop, seed):
+async def test_stress_of_random_sizes_pauses_and_half_closes(loop, seed):
     chance = random.Random(1000 + seed)
     servers = []
 
@@ -370,27 +327,24 @@ def test_stress_of_random_sizes_pauses_and_half_closes(run, loop, seed):
         servers.append(Recorder(data=echo, eof=finish))
         return servers[-1]
 
-    async def main():
-        server = await loop.create_server(factory, "127.0.0.1", 0)
-        address = server.sockets[0].getsockname()
-        for batch in range(4):
-            async with asyncio.TaskGroup() as group:
-                for i in range(30):
-                    mixed = Mixed(loop, f"{seed}-{batch}-{i}")
-                    group.create_task(mixed.talk(address))
-        server.close()
-        for protocol in servers:
-            if not protocol.lost:
-                protocol.transport.close()
-            await protocol.wait_lost()
-            protocol.check()
-        assert len(servers) == 120
-
-    run(main())
+    server = await loop.create_server(factory, "127.0.0.1", 0)
+    address = server.sockets[0].getsockname()
+    for batch in range(4):
+        async with asyncio.TaskGroup() as group:
+            for i in range(30):
+                mixed = Mixed(loop, f"{seed}-{batch}-{i}")
+                group.create_task(mixed.talk(address))
+    server.close()
+    for protocol in servers:
+        if not protocol.lost:
+            protocol.transport.close()
+        await protocol.wait_lost()
+        protocol.check()
+    assert len(servers) == 120
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_stress_of_random_resets(run, loop, seed):
+async def test_stress_of_random_resets(loop, seed):
     """Peers that vanish at any moment: one connection_lost each, no more."""
     chance = random.Random(2000 + seed)
     protocols = []
@@ -416,18 +370,15 @@ def test_stress_of_random_resets(run, loop, seed):
         else:
             peer.close()
 
-    async def main():
-        server = await loop.create_server(factory, "127.0.0.1", 0)
-        address = server.sockets[0].getsockname()
-        for _ in range(5):
-            async with asyncio.TaskGroup() as group:
-                for _ in range(20):
-                    group.create_task(visit(address))
-        await spin(lambda: len(protocols) == 100)
-        for protocol in protocols:
-            exc = await protocol.wait_lost()
-            assert exc is None or isinstance(exc, ConnectionError)
-            protocol.check()
-        server.close()
-
-    run(main())
+    server = await loop.create_server(factory, "127.0.0.1", 0)
+    address = server.sockets[0].getsockname()
+    for _ in range(5):
+        async with asyncio.TaskGroup() as group:
+            for _ in range(20):
+                group.create_task(visit(address))
+    await spin(lambda: len(protocols) == 100)
+    for protocol in protocols:
+        exc = await protocol.wait_lost()
+        assert exc is None or isinstance(exc, ConnectionError)
+        protocol.check()
+    server.close()

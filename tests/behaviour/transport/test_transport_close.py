@@ -16,7 +16,6 @@ from net_helpers import (
     Recorder,
     every_kind,
     every_tcp_kind,
-    link,
     pattern,
     turns,
 )
@@ -26,73 +25,61 @@ ENDINGS = ["close", "abort"]
 
 @pytest.mark.parametrize("ending", ENDINGS)
 @every_kind
-def test_lost_comes_later_and_once(run, kind, ending):
-    async def main():
-        async with link(kind) as c:
-            assert not c.transport.is_closing()
-            assert getattr(c.transport, ending)() is None
-            assert c.transport.is_closing()
-            assert c.protocol.names == ["made"]
-            await turns(1)
-            assert c.protocol.names == ["made", "lost"]
-            assert c.protocol.exc is None
-            await turns(5)
-            assert c.protocol.count("lost") == 1
-            assert await c.peer.recv() == b""
-
-    run(main())
+async def test_lost_comes_later_and_once(transport_pair, ending):
+    c = await transport_pair()
+    assert not c.transport.is_closing()
+    assert getattr(c.transport, ending)() is None
+    assert c.transport.is_closing()
+    assert c.protocol.names == ["made"]
+    await turns(1)
+    assert c.protocol.names == ["made", "lost"]
+    assert c.protocol.exc is None
+    await turns(5)
+    assert c.protocol.count("lost") == 1
+    assert await c.peer.recv() == b""
 
 
 @pytest.mark.parametrize("second", ENDINGS)
 @pytest.mark.parametrize("first", ENDINGS)
 @every_kind
-def test_ending_twice(run, kind, first, second):
-    async def main():
-        async with link(kind) as c:
-            getattr(c.transport, first)()
-            getattr(c.transport, second)()
-            assert await c.protocol.wait_lost() is None
-            getattr(c.transport, second)()
-            await turns(5)
-            assert c.protocol.count("lost") == 1
-
-    run(main())
+async def test_ending_twice(transport_pair, first, second):
+    c = await transport_pair()
+    getattr(c.transport, first)()
+    getattr(c.transport, second)()
+    assert await c.protocol.wait_lost() is None
+    getattr(c.transport, second)()
+    await turns(5)
+    assert c.protocol.count("lost") == 1
 
 
 @every_kind
-def test_close_after_everything_is_a_no_op(run, kind):
-    async def main():
-        async with link(kind) as c:
-            c.transport.abort()
-            await c.protocol.wait_lost()
-            assert c.transport.close() is None
-            assert c.transport.is_closing()
-            assert c.transport.get_write_buffer_size() == 0
-            assert not c.transport.is_reading()
-            await turns()
-
-    run(main())
+async def test_close_after_everything_is_a_no_op(transport_pair):
+    c = await transport_pair()
+    c.transport.abort()
+    await c.protocol.wait_lost()
+    assert c.transport.close() is None
+    assert c.transport.is_closing()
+    assert c.transport.get_write_buffer_size() == 0
+    assert not c.transport.is_reading()
+    await turns()
 
 
 @every_kind
-def test_close_sends_what_is_buffered(run, kind):
-    async def main():
-        async with link(kind) as c:
-            c.shrink()
-            data = pattern(4 * MIB)
-            c.transport.write(data)
-            c.transport.close()
-            assert c.transport.is_closing()
-            await turns(5)
-            assert not c.protocol.lost
-            assert await c.peer.recv_all() == data
-            assert await c.protocol.wait_lost() is None
-
-    run(main())
+async def test_close_sends_what_is_buffered(transport_pair):
+    c = await transport_pair()
+    c.shrink()
+    data = pattern(4 * MIB)
+    c.transport.write(data)
+    c.transport.close()
+    assert c.transport.is_closing()
+    await turns(5)
+    assert not c.protocol.lost
+    assert await c.peer.recv_all() == data
+    assert await c.protocol.wait_lost() is None
 
 
 @every_kind
-def test_the_last_byte_ends_it_in_that_turn(run, kind):
+async def test_the_last_byte_ends_it_in_that_turn(transport_pair):
     """Before what resume_writing scheduled, which asyncio's users can see."""
     seen = []
 
@@ -100,38 +87,32 @@ def test_the_last_byte_ends_it_in_that_turn(run, kind):
         loop = asyncio.get_running_loop()
         loop.call_soon(lambda: seen.append(list(protocol.names)))
 
-    async def main():
-        async with link(kind, Recorder(resume=resumed)) as c:
-            c.shrink()
-            c.transport.set_write_buffer_limits(high=0)
-            c.fill()
-            c.transport.close()
-            while await c.peer.recv():
-                pass
-            assert await c.protocol.wait_lost() is None
-
-    run(main())
+    c = await transport_pair(Recorder(resume=resumed))
+    c.shrink()
+    c.transport.set_write_buffer_limits(high=0)
+    c.fill()
+    c.transport.close()
+    while await c.peer.recv():
+        pass
+    assert await c.protocol.wait_lost() is None
     assert seen == [["made", "pause", "resume", "lost"]]
 
 
 @every_kind
-def test_close_sends_small_writes_of_the_same_callback(run, kind):
+async def test_close_sends_small_writes_of_the_same_callback(transport_pair):
     def talk(protocol, data):
         for i in range(5):
             protocol.transport.write(b"%d" % i)
         protocol.transport.close()
 
-    async def main():
-        async with link(kind, Recorder(data=talk)) as c:
-            await c.peer.send(b"?")
-            assert await c.peer.recv_all() == b"01234"
-            assert await c.protocol.wait_lost() is None
-
-    run(main())
+    c = await transport_pair(Recorder(data=talk))
+    await c.peer.send(b"?")
+    assert await c.peer.recv_all() == b"01234"
+    assert await c.protocol.wait_lost() is None
 
 
 @every_kind
-def test_abort_after_small_writes_sends_them(run, kind):
+async def test_abort_after_small_writes_sends_them(transport_pair):
     """What the kernel would have taken at once counts as sent."""
 
     def talk(protocol, data):
@@ -140,225 +121,187 @@ def test_abort_after_small_writes_sends_them(run, kind):
         if data == b"end":
             protocol.transport.abort()
 
-    async def main():
-        async with link(kind, Recorder(data=talk)) as c:
-            for _ in range(4):
-                await c.peer.send(b"ask")
-                assert await c.peer.recv_exactly(6) == b"onetwo"
-            await c.peer.send(b"end")
-            assert await c.peer.recv_exactly(6) == b"onetwo"
-            assert await c.protocol.wait_lost() is None
-
-    run(main())
+    c = await transport_pair(Recorder(data=talk))
+    for _ in range(4):
+        await c.peer.send(b"ask")
+        assert await c.peer.recv_exactly(6) == b"onetwo"
+    await c.peer.send(b"end")
+    assert await c.peer.recv_exactly(6) == b"onetwo"
+    assert await c.protocol.wait_lost() is None
 
 
 @every_kind
-def test_abort_drops_what_is_buffered(run, kind):
-    async def main():
-        async with link(kind) as c:
-            c.shrink()
-            total = c.fill()
-            c.transport.write(bytes(8 * MIB))
-            c.transport.abort()
-            assert c.transport.get_write_buffer_size() == 0
-            assert await c.protocol.wait_lost() is None
-            got = 0
-            with contextlib.suppress(ConnectionResetError):
-                while chunk := await c.peer.recv():
-                    got += len(chunk)
-            assert got < total + 8 * MIB
-
-    run(main())
+async def test_abort_drops_what_is_buffered(transport_pair):
+    c = await transport_pair()
+    c.shrink()
+    total = c.fill()
+    c.transport.write(bytes(8 * MIB))
+    c.transport.abort()
+    assert c.transport.get_write_buffer_size() == 0
+    assert await c.protocol.wait_lost() is None
+    got = 0
+    with contextlib.suppress(ConnectionResetError):
+        while chunk := await c.peer.recv():
+            got += len(chunk)
+    assert got < total + 8 * MIB
 
 
 @every_kind
-def test_abort_while_closing_with_data_buffered(run, kind):
-    async def main():
-        async with link(kind) as c:
-            c.shrink()
-            c.fill()
-            c.transport.close()
-            await turns(3)
-            assert not c.protocol.lost
-            c.transport.abort()
-            assert await c.protocol.wait_lost() is None
-
-    run(main())
+async def test_abort_while_closing_with_data_buffered(transport_pair):
+    c = await transport_pair()
+    c.shrink()
+    c.fill()
+    c.transport.close()
+    await turns(3)
+    assert not c.protocol.lost
+    c.transport.abort()
+    assert await c.protocol.wait_lost() is None
 
 
 @every_tcp_kind
-def test_peer_resets_while_closing_with_data_buffered(run, kind):
-    async def main():
-        async with link(kind) as c:
-            c.shrink()
-            c.fill()
-            c.transport.close()
-            c.peer.reset()
-            exc = await c.protocol.wait_lost()
-            assert isinstance(exc, (ConnectionResetError, BrokenPipeError))
-
-    run(main())
+async def test_peer_resets_while_closing_with_data_buffered(transport_pair):
+    c = await transport_pair()
+    c.shrink()
+    c.fill()
+    c.transport.close()
+    c.peer.reset()
+    exc = await c.protocol.wait_lost()
+    assert isinstance(exc, (ConnectionResetError, BrokenPipeError))
 
 
 @pytest.mark.parametrize("make", [Recorder, BufferedRecorder])
 @pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize("where", ["made", "data", "eof", "lost"])
 @every_kind
-def test_ending_inside_each_callback(run, kind, where, ending, make):
+async def test_ending_inside_each_callback(
+    transport_pair, where, ending, make
+):
     """The end never comes nested, and no callback comes after it."""
 
     def end(protocol, *args):
         getattr(protocol.transport, ending)()
         assert protocol.transport.is_closing()
 
-    async def main():
-        async with link(kind, make(**{where: end})) as c:
-            with contextlib.suppress(OSError):
-                await c.peer.send(b"some data")
-                c.peer.send_eof()
-            assert await c.protocol.wait_lost() is None
-            expected = ["made", "data", "eof", "lost"]
-            if where in ("made", "data"):
-                del expected[expected.index(where) + 1 : -1]
-            assert c.protocol.names == expected
-            assert c.protocol.count("lost") == 1
-
-    run(main())
+    c = await transport_pair(make(**{where: end}))
+    with contextlib.suppress(OSError):
+        await c.peer.send(b"some data")
+        c.peer.send_eof()
+    assert await c.protocol.wait_lost() is None
+    expected = ["made", "data", "eof", "lost"]
+    if where in ("made", "data"):
+        del expected[expected.index(where) + 1 : -1]
+    assert c.protocol.names == expected
+    assert c.protocol.count("lost") == 1
 
 
 @pytest.mark.parametrize("where", ["made", "data", "eof", "lost"])
 @every_kind
-def test_pausing_inside_each_callback(run, kind, where):
+async def test_pausing_inside_each_callback(transport_pair, where):
     def pause(protocol, *args):
         protocol.transport.pause_reading()
 
-    async def main():
-        async with link(kind, Recorder(**{where: pause})) as c:
-            await c.peer.send(b"some data")
-            if where == "made":
-                c.transport.resume_reading()
-            await c.protocol.wait_data(9)
-            c.transport.resume_reading()
-            c.peer.send_eof()
-            assert await c.protocol.wait_lost() is None
-            assert c.protocol.names == ["made", "data", "eof", "lost"]
-
-    run(main())
+    c = await transport_pair(Recorder(**{where: pause}))
+    await c.peer.send(b"some data")
+    if where == "made":
+        c.transport.resume_reading()
+    await c.protocol.wait_data(9)
+    c.transport.resume_reading()
+    c.peer.send_eof()
+    assert await c.protocol.wait_lost() is None
+    assert c.protocol.names == ["made", "data", "eof", "lost"]
 
 
 @pytest.mark.parametrize("where", ["made", "data", "eof", "lost"])
 @every_kind
-def test_writing_inside_each_callback(run, kind, where):
+async def test_writing_inside_each_callback(transport_pair, where):
     def write(protocol, *args):
         protocol.transport.write(b"from " + where.encode())
 
-    async def main():
-        async with link(kind, Recorder(**{where: write})) as c:
-            await c.peer.send(b"some data")
-            c.peer.send_eof()
-            expected = b"" if where == "lost" else b"from " + where.encode()
-            assert await c.peer.recv_all() == expected
-            assert await c.protocol.wait_lost() is None
-            assert c.protocol.names == ["made", "data", "eof", "lost"]
-
-    run(main())
+    c = await transport_pair(Recorder(**{where: write}))
+    await c.peer.send(b"some data")
+    c.peer.send_eof()
+    expected = b"" if where == "lost" else b"from " + where.encode()
+    assert await c.peer.recv_all() == expected
+    assert await c.protocol.wait_lost() is None
+    assert c.protocol.names == ["made", "data", "eof", "lost"]
 
 
 @pytest.mark.parametrize("where", ["made", "data", "eof"])
 @every_kind
-def test_write_eof_inside_each_callback(run, kind, where):
+async def test_write_eof_inside_each_callback(transport_pair, where):
     def finish(protocol, *args):
         protocol.transport.write(b"bye")
         protocol.transport.write_eof()
 
-    async def main():
-        async with link(kind, Recorder(**{where: finish})) as c:
-            with contextlib.suppress(BrokenPipeError):
-                await c.peer.send(b"some data")
-                c.peer.send_eof()
-            assert await c.peer.recv_all() == b"bye"
-            assert await c.protocol.wait_lost() is None
-            assert c.protocol.names == ["made", "data", "eof", "lost"]
-
-    run(main())
+    c = await transport_pair(Recorder(**{where: finish}))
+    with contextlib.suppress(BrokenPipeError):
+        await c.peer.send(b"some data")
+        c.peer.send_eof()
+    assert await c.peer.recv_all() == b"bye"
+    assert await c.protocol.wait_lost() is None
+    assert c.protocol.names == ["made", "data", "eof", "lost"]
 
 
 @every_kind
-def test_the_descriptor_is_open_until_connection_lost(run, kind):
+async def test_the_descriptor_is_open_until_connection_lost(transport_pair):
     seen = []
 
     def look(protocol, exc):
         sock = protocol.transport.get_extra_info("socket")
         seen.append(sock.fileno())
 
-    async def main():
-        async with link(kind, Recorder(lost=look)) as c:
-            sock = c.transport.get_extra_info("socket")
-            fd = sock.fileno()
-            c.transport.close()
-            assert sock.fileno() == fd
-            await c.protocol.wait_lost()
-            await turns(1)
-            assert seen == [fd]
-            assert sock.fileno() == -1
-
-    run(main())
+    c = await transport_pair(Recorder(lost=look))
+    sock = c.transport.get_extra_info("socket")
+    fd = sock.fileno()
+    c.transport.close()
+    assert sock.fileno() == fd
+    await c.protocol.wait_lost()
+    await turns(1)
+    assert seen == [fd]
+    assert sock.fileno() == -1
 
 
 @every_kind
-def test_the_protocol_is_let_go_after_connection_lost(run, kind):
+async def test_the_protocol_is_let_go_after_connection_lost(transport_pair):
     import gc
     import weakref
 
-    async def main():
-        async with link(kind) as c:
-            protocol = Recorder()
-            c.transport.set_protocol(protocol)
-            ref = weakref.ref(protocol)
-            c.transport.close()
-            await protocol.wait_lost()
-            await turns(2)
-            del protocol
-            gc.collect()
-            assert ref() is None
-            c.protocol.connection_lost(None)
-
-    run(main())
+    c = await transport_pair()
+    protocol = Recorder()
+    c.transport.set_protocol(protocol)
+    ref = weakref.ref(protocol)
+    c.transport.close()
+    await protocol.wait_lost()
+    await turns(2)
+    del protocol
+    gc.collect()
+    assert ref() is None
+    c.protocol.connection_lost(None)
 
 
 @every_kind
-def test_many_ends_in_one_turn_come_in_order(run, loop, kind):
+async def test_many_ends_in_one_turn_come_in_order(transport_pair, loop):
     order = []
+    pairs = []
+    for i in range(5):
 
-    async def main():
-        async with contextlib.AsyncExitStack() as stack:
-            links = []
-            for i in range(5):
+        def lost(protocol, exc, i=i):
+            order.append(i)
 
-                def lost(protocol, exc, i=i):
-                    order.append(i)
-
-                joined = link(kind, Recorder(lost=lost))
-                links.append(await stack.enter_async_context(joined))
-            for c in links:
-                c.transport.close()
-            loop.call_soon(order.append, "next")
-            await links[-1].protocol.wait_lost()
-            await turns(1)
-            assert order == [0, 1, 2, 3, 4, "next"]
-
-    run(main())
+        pairs.append(await transport_pair(Recorder(lost=lost)))
+    for c in pairs:
+        c.transport.close()
+    loop.call_soon(order.append, "next")
+    await pairs[-1].protocol.wait_lost()
+    await turns(1)
+    assert order == [0, 1, 2, 3, 4, "next"]
 
 
 @every_kind
-def test_waiting_for_the_end_of_both_sides(run, kind):
+async def test_waiting_for_the_end_of_both_sides(transport_pair):
     """A reader of the far end sees the end of the stream at once."""
-
-    async def main():
-        async with link(kind) as c:
-            reading = asyncio.create_task(c.peer.recv_all())
-            await turns(2)
-            c.transport.close()
-            assert await reading == b""
-
-    run(main())
+    c = await transport_pair()
+    reading = asyncio.create_task(c.peer.recv_all())
+    await turns(2)
+    c.transport.close()
+    assert await reading == b""

@@ -17,7 +17,6 @@ from net_helpers import (
     Peer,
     Recorder,
     every_kind,
-    link,
     tcp_socketpair,
     turns,
 )
@@ -42,77 +41,65 @@ def watched(make=Recorder):
 
 @pytest.mark.parametrize("make", [Recorder, BufferedRecorder])
 @every_kind
-def test_callbacks_run_in_the_context_of_the_maker(run, kind, make):
+async def test_callbacks_run_in_the_context_of_the_maker(transport_pair, make):
     protocol, seen = watched(make)
-
-    async def main():
-        var.set("maker")
-        async with link(kind, protocol) as c:
-            var.set("changed")
-            await c.peer.send(b"data")
-            await c.protocol.wait_data(4)
-            c.peer.send_eof()
-            await c.protocol.wait_lost()
-            assert seen == {
-                "made": "maker",
-                "data": "maker",
-                "eof": "maker",
-                "lost": "maker",
-            }
-
-    run(main())
+    var.set("maker")
+    c = await transport_pair(protocol)
+    var.set("changed")
+    await c.peer.send(b"data")
+    await c.protocol.wait_data(4)
+    c.peer.send_eof()
+    await c.protocol.wait_lost()
+    assert seen == {
+        "made": "maker",
+        "data": "maker",
+        "eof": "maker",
+        "lost": "maker",
+    }
 
 
 @every_kind
-def test_nothing_leaks_into_the_maker(run, kind):
+async def test_nothing_leaks_into_the_maker(transport_pair):
     def change(protocol, *args):
         var.set("from the protocol")
 
-    async def main():
-        async with link(kind, Recorder(made=change, data=change)) as c:
-            await c.peer.send(b"data")
-            await c.protocol.wait_data(4)
-            assert var.get() == "default"
-
-    run(main())
+    c = await transport_pair(Recorder(made=change, data=change))
+    await c.peer.send(b"data")
+    await c.protocol.wait_data(4)
+    assert var.get() == "default"
 
 
 @every_kind
-def test_what_one_callback_sets_the_next_sees(run, kind):
+async def test_what_one_callback_sets_the_next_sees(transport_pair):
     got = []
 
     def count(protocol, data):
         got.append(var.get())
         var.set(f"after {len(got)}")
 
-    async def main():
-        async with link(kind, Recorder(data=count)) as c:
-            for i in range(1, 4):
-                await c.peer.send(b"x")
-                await c.protocol.wait_data(i)
-            assert got == ["default", "after 1", "after 2"]
-
-    run(main())
+    c = await transport_pair(Recorder(data=count))
+    for i in range(1, 4):
+        await c.peer.send(b"x")
+        await c.protocol.wait_data(i)
+    assert got == ["default", "after 1", "after 2"]
 
 
 @every_kind
-def test_connections_share_nothing(run, kind):
+async def test_connections_share_nothing(transport_pair):
     def change(protocol, data):
         assert var.get() == "default"
         var.set(bytes(data))
 
-    async def main():
-        first, second = Recorder(data=change), Recorder(data=change)
-        async with link(kind, first) as a, link(kind, second) as b:
-            await a.peer.send(b"a")
-            await first.wait_data(1)
-            await b.peer.send(b"b")
-            await second.wait_data(1)
-
-    run(main())
+    first, second = Recorder(data=change), Recorder(data=change)
+    a = await transport_pair(first)
+    b = await transport_pair(second)
+    await a.peer.send(b"a")
+    await first.wait_data(1)
+    await b.peer.send(b"b")
+    await second.wait_data(1)
 
 
-def test_connections_of_one_server_share_nothing(run, loop):
+async def test_connections_of_one_server_share_nothing(loop):
     """Also when one accept takes them all."""
     protocols = []
 
@@ -126,65 +113,58 @@ def test_connections_of_one_server_share_nothing(run, loop):
         protocols.append(Recorder(made=change, data=change))
         return protocols[-1]
 
-    async def main():
-        token = var.set("of the server")
-        server = await loop.create_server(factory, "127.0.0.1", 0)
-        var.reset(token)
-        address = server.sockets[0].getsockname()
-        peers = []
-        for _ in range(5):
-            peers.append(socket.create_connection(address))
-            peers[-1].send(b"data")
-        while len(protocols) < 5:
-            await asyncio.sleep(0)
-        for protocol in protocols:
-            await protocol.wait_data(4)
-        for peer in peers:
-            peer.close()
-        for protocol in protocols:
-            await protocol.wait_lost()
-            assert protocol.names == ["made", "data", "eof", "lost"]
-        server.close()
-
-    run(main())
+    token = var.set("of the server")
+    server = await loop.create_server(factory, "127.0.0.1", 0)
+    var.reset(token)
+    address = server.sockets[0].getsockname()
+    peers = []
+    for _ in range(5):
+        peers.append(socket.create_connection(address))
+        peers[-1].send(b"data")
+    while len(protocols) < 5:
+        await asyncio.sleep(0)
+    for protocol in protocols:
+        await protocol.wait_data(4)
+    for peer in peers:
+        peer.close()
+    for protocol in protocols:
+        await protocol.wait_lost()
+        assert protocol.names == ["made", "data", "eof", "lost"]
+    server.close()
 
 
 @every_kind
-def test_flow_calls_run_in_the_context_of_the_writer(run, kind):
+async def test_flow_calls_run_in_the_context_of_the_writer(transport_pair):
     seen = []
-
-    async def main():
-        protocol = Recorder(pause=lambda p: seen.append(var.get()))
-        async with link(kind, protocol) as c:
-            c.shrink()
-            var.set("writer")
-            c.transport.write(bytes(2 * MIB))
-            assert seen == ["writer"]
-
-    run(main())
+    protocol = Recorder(pause=lambda p: seen.append(var.get()))
+    c = await transport_pair(protocol)
+    c.shrink()
+    var.set("writer")
+    c.transport.write(bytes(2 * MIB))
+    assert seen == ["writer"]
 
 
 @every_kind
-def test_lost_after_abort_in_the_aborting_callback(run, kind):
+async def test_lost_after_abort_in_the_aborting_callback(transport_pair):
     """A value set in the callback that ends the connection is not lost."""
     seen = []
 
     def end(protocol, data):
         protocol.transport.abort()
 
-    async def main():
-        var.set("maker")
-        protocol = Recorder(data=end, lost=lambda p, e: seen.append(var.get()))
-        async with link(kind, protocol) as c:
-            var.set("changed")
-            await c.peer.send(b"data")
-            await c.protocol.wait_lost()
-            assert seen == ["maker"]
-
-    run(main())
+    var.set("maker")
+    protocol = Recorder(data=end, lost=lambda p, e: seen.append(var.get()))
+    c = await transport_pair(protocol)
+    var.set("changed")
+    await c.peer.send(b"data")
+    await c.protocol.wait_lost()
+    assert seen == ["maker"]
 
 
-def test_tasks_made_by_a_protocol_inherit_its_context(run, loop):
+@pytest.mark.parametrize("kind", ["tcp-server"])
+async def test_tasks_made_by_a_protocol_inherit_its_context(
+    transport_pair, loop
+):
     results = []
 
     async def handle():
@@ -194,15 +174,12 @@ def test_tasks_made_by_a_protocol_inherit_its_context(run, loop):
         var.set("request")
         protocol.task = loop.create_task(handle())
 
-    async def main():
-        async with link("tcp-server", Recorder(data=spawn)) as c:
-            await c.peer.send(b"data")
-            await c.protocol.wait_data(4)
-            await c.protocol.task
-            assert results == ["request"]
-            assert var.get() == "default"
-
-    run(main())
+    c = await transport_pair(Recorder(data=spawn))
+    await c.peer.send(b"data")
+    await c.protocol.wait_data(4)
+    await c.protocol.task
+    assert results == ["request"]
+    assert var.get() == "default"
 
 
 def test_the_loop_may_be_entered_from_a_context_of_the_user(loop):

@@ -29,178 +29,141 @@ from net_helpers import (
 
 
 @every_kind
-def test_is_an_asyncio_transport(run, kind):
-    async def main():
-        async with link(kind) as c:
-            assert isinstance(c.transport, asyncio.Transport)
-            assert isinstance(c.transport, asyncio.BaseTransport)
-            assert isinstance(c.transport, asyncio.ReadTransport)
-            assert isinstance(c.transport, asyncio.WriteTransport)
-            assert not isinstance(c.transport, asyncio.DatagramTransport)
-
-    run(main())
+async def test_is_an_asyncio_transport(transport_pair):
+    c = await transport_pair()
+    assert isinstance(c.transport, asyncio.Transport)
+    assert isinstance(c.transport, asyncio.BaseTransport)
+    assert isinstance(c.transport, asyncio.ReadTransport)
+    assert isinstance(c.transport, asyncio.WriteTransport)
+    assert not isinstance(c.transport, asyncio.DatagramTransport)
 
 
 @every_kind
-def test_socket_is_a_transport_socket(run, kind):
-    async def main():
-        async with link(kind) as c:
-            sock = c.transport.get_extra_info("socket")
-            assert isinstance(sock, asyncio.trsock.TransportSocket)
-            assert sock.type == socket.SOCK_STREAM
-            assert sock.fileno() > 2
-            assert sock.gettimeout() == 0
-            assert sock is c.transport.get_extra_info("socket")
-            family = socket.AF_UNIX if kind == "unix" else socket.AF_INET
-            assert sock.family == family
-
-    run(main())
+async def test_socket_is_a_transport_socket(transport_pair, kind):
+    c = await transport_pair()
+    sock = c.transport.get_extra_info("socket")
+    assert isinstance(sock, asyncio.trsock.TransportSocket)
+    assert sock.type == socket.SOCK_STREAM
+    assert sock.fileno() > 2
+    assert sock.gettimeout() == 0
+    assert sock is c.transport.get_extra_info("socket")
+    family = socket.AF_UNIX if kind == "unix" else socket.AF_INET
+    assert sock.family == family
 
 
 @every_kind
-def test_names_agree_with_the_sockets(run, kind):
-    async def main():
-        async with link(kind) as c:
-            info = c.transport.get_extra_info
-            sock = info("socket")
-            assert info("sockname") == sock.getsockname()
-            assert info("peername") == sock.getpeername()
-            assert info("peername") == c.peer.sock.getsockname()
-            assert info("sockname") == c.peer.sock.getpeername()
-            assert type(info("peername")) is type(c.peer.sock.getsockname())
-
-    run(main())
+async def test_names_agree_with_the_sockets(transport_pair):
+    c = await transport_pair()
+    info = c.transport.get_extra_info
+    sock = info("socket")
+    assert info("sockname") == sock.getsockname()
+    assert info("peername") == sock.getpeername()
+    assert info("peername") == c.peer.sock.getsockname()
+    assert info("sockname") == c.peer.sock.getpeername()
+    assert type(info("peername")) is type(c.peer.sock.getsockname())
 
 
 @every_kind
-def test_unknown_key_gives_the_default(run, kind):
-    async def main():
-        async with link(kind) as c:
-            assert c.transport.get_extra_info("nothing") is None
-            assert c.transport.get_extra_info("nothing", 7) == 7
-            assert c.transport.get_extra_info("x", default="d") == "d"
-            assert c.transport.get_extra_info("sslcontext") is None
-            assert c.transport.get_extra_info("ssl_object") is None
-
-    run(main())
+async def test_unknown_key_gives_the_default(transport_pair):
+    c = await transport_pair()
+    assert c.transport.get_extra_info("nothing") is None
+    assert c.transport.get_extra_info("nothing", 7) == 7
+    assert c.transport.get_extra_info("x", default="d") == "d"
+    assert c.transport.get_extra_info("sslcontext") is None
+    assert c.transport.get_extra_info("ssl_object") is None
 
 
 @every_kind
-def test_names_stay_known_after_the_connection(run, kind):
-    async def main():
-        async with link(kind) as c:
-            names = [
-                c.transport.get_extra_info(key)
-                for key in ("sockname", "peername")
-            ]
-            sock = c.transport.get_extra_info("socket")
-            c.transport.close()
-            await c.protocol.wait_lost()
-            assert names == [
-                c.transport.get_extra_info(key)
-                for key in ("sockname", "peername")
-            ]
-            assert c.transport.get_extra_info("socket") is sock
-            assert sock.fileno() == -1
-
-    run(main())
+async def test_names_stay_known_after_the_connection(transport_pair):
+    c = await transport_pair()
+    names = [
+        c.transport.get_extra_info(key) for key in ("sockname", "peername")
+    ]
+    sock = c.transport.get_extra_info("socket")
+    c.transport.close()
+    await c.protocol.wait_lost()
+    assert names == [
+        c.transport.get_extra_info(key) for key in ("sockname", "peername")
+    ]
+    assert c.transport.get_extra_info("socket") is sock
+    assert sock.fileno() == -1
 
 
 @every_tcp_kind
-def test_peername_of_a_peer_that_left(run, kind):
-    async def main():
-        async with link(kind) as c:
-            expected = c.peer.sock.getsockname()
-            c.peer.reset()
-            await c.protocol.wait_lost()
-            assert c.transport.get_extra_info("peername") == expected
-
-    run(main())
+async def test_peername_of_a_peer_that_left(transport_pair):
+    c = await transport_pair()
+    expected = c.peer.sock.getsockname()
+    c.peer.reset()
+    await c.protocol.wait_lost()
+    assert c.transport.get_extra_info("peername") == expected
 
 
-def test_ipv6_names_are_four_tuples(run, loop):
-    async def main():
-        server = await loop.create_server(Recorder, "::1", 0)
-        address = server.sockets[0].getsockname()
-        transport, protocol = await loop.create_connection(
-            Recorder, *address[:2]
-        )
-        assert transport.get_extra_info("peername") == address
-        assert len(transport.get_extra_info("sockname")) == 4
-        transport.abort()
-        await protocol.wait_lost()
-        server.close()
-
-    run(main())
+async def test_ipv6_names_are_four_tuples(loop):
+    server = await loop.create_server(Recorder, "::1", 0)
+    address = server.sockets[0].getsockname()
+    transport, protocol = await loop.create_connection(Recorder, *address[:2])
+    assert transport.get_extra_info("peername") == address
+    assert len(transport.get_extra_info("sockname")) == 4
+    transport.abort()
+    await protocol.wait_lost()
+    server.close()
 
 
 @every_tcp_kind
-def test_nodelay_is_set(run, kind):
-    async def main():
-        async with link(kind) as c:
-            sock = c.transport.get_extra_info("socket")
-            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-
-    run(main())
+async def test_nodelay_is_set(transport_pair):
+    c = await transport_pair()
+    sock = c.transport.get_extra_info("socket")
+    assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 @pytest.mark.parametrize("made_by", ["sock", "server", "accepted"])
-def test_nodelay_whatever_made_the_socket(run, loop, loop_kind, made_by):
+async def test_nodelay_whatever_made_the_socket(loop, loop_kind, made_by):
     """asyncio passes over sockets whose proto is 0; fastloop does not."""
     if loop_kind == "asyncio" and made_by != "server":
         pytest.skip("asyncio sets no TCP_NODELAY where sock.proto is 0")
 
-    async def main():
-        if made_by == "server":
-            listener = socket.create_server(("127.0.0.1", 0))
-            protocol = Recorder()
-            server = await loop.create_server(lambda: protocol, sock=listener)
-            peer = socket.create_connection(listener.getsockname())
-            await protocol.wait_for("made")
-            transport = protocol.transport
-            server.close()
+    if made_by == "server":
+        listener = socket.create_server(("127.0.0.1", 0))
+        protocol = Recorder()
+        server = await loop.create_server(lambda: protocol, sock=listener)
+        peer = socket.create_connection(listener.getsockname())
+        await protocol.wait_for("made")
+        transport = protocol.transport
+        server.close()
+    else:
+        near, peer = tcp_socketpair()
+        assert near.proto == 0
+        near.setblocking(False)
+        if made_by == "sock":
+            connect = loop.create_connection(Recorder, sock=near)
         else:
-            near, peer = tcp_socketpair()
-            assert near.proto == 0
-            near.setblocking(False)
-            if made_by == "sock":
-                connect = loop.create_connection(Recorder, sock=near)
-            else:
-                connect = loop.connect_accepted_socket(Recorder, near)
-            transport, protocol = await connect
-        sock = transport.get_extra_info("socket")
-        nodelay = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-        transport.abort()
-        await protocol.wait_lost()
-        peer.close()
-        if loop_kind == "fastloop" or sock.proto:
-            assert nodelay
-
-    run(main())
+            connect = loop.connect_accepted_socket(Recorder, near)
+        transport, protocol = await connect
+    sock = transport.get_extra_info("socket")
+    nodelay = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    transport.abort()
+    await protocol.wait_lost()
+    peer.close()
+    if loop_kind == "fastloop" or sock.proto:
+        assert nodelay
 
 
 @every_kind
-def test_options_can_be_set_through_the_socket(run, kind):
-    async def main():
-        async with link(kind) as c:
-            sock = c.transport.get_extra_info("socket")
-            option = (socket.SOL_SOCKET, socket.SO_KEEPALIVE)
-            sock.setsockopt(*option, 1)
-            assert sock.getsockopt(*option) == 1
-
-    run(main())
+async def test_options_can_be_set_through_the_socket(transport_pair):
+    c = await transport_pair()
+    sock = c.transport.get_extra_info("socket")
+    option = (socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    sock.setsockopt(*option, 1)
+    assert sock.getsockopt(*option) == 1
 
 
 @every_kind
-def test_shutdown_through_the_socket(run, kind):
-    async def main():
-        async with link(kind) as c:
-            c.transport.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
-            assert await c.peer.recv() == b""
-            assert await c.protocol.wait_lost() is None
-            assert c.protocol.names == ["made", "eof", "lost"]
-
-    run(main())
+async def test_shutdown_through_the_socket(transport_pair):
+    c = await transport_pair()
+    c.transport.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+    assert await c.peer.recv() == b""
+    assert await c.protocol.wait_lost() is None
+    assert c.protocol.names == ["made", "eof", "lost"]
 
 
 @every_kind
@@ -224,137 +187,115 @@ def test_attributes_and_weak_references(run, loop, kind):
 
 
 @every_kind
-def test_a_weak_reference_lives_as_long_as_the_connection(run, kind):
-    async def main():
-        async with link(kind, Recorder()) as c:
-            ref = weakref.ref(c.transport)
-            c.protocol.transport = None
-            transport, c.transport = c.transport, None
-            c.protocol.events[0] = ("made", None)
-            del transport
-            gc.collect()
-            assert ref() is not None
-            await c.peer.send(b"still read")
-            assert await c.protocol.wait_data(10) == b"still read"
-            c.transport = ref()
-
-    run(main())
-
-
-@every_kind
-def test_repr_tells_the_state(run, kind):
-    async def main():
-        async with link(kind) as c:
-            fd = c.transport.get_extra_info("socket").fileno()
-            text = repr(c.transport)
-            assert text.startswith("<") and text.endswith(">")
-            assert f"fd={fd}" in text
-            assert "read=polling" in text
-            assert "write=<idle, bufsize=0>" in text
-            c.transport.pause_reading()
-            assert "read=idle" in repr(c.transport)
-            c.transport.resume_reading()
-            c.shrink()
-            c.fill()
-            assert "write=<polling, bufsize=" in repr(c.transport)
-            c.transport.close()
-            assert "closing" in repr(c.transport)
-            c.transport.abort()
-            await c.protocol.wait_lost()
-            assert "closed" in repr(c.transport)
-
-    run(main())
+async def test_a_weak_reference_lives_as_long_as_the_connection(
+    transport_pair,
+):
+    c = await transport_pair(Recorder())
+    ref = weakref.ref(c.transport)
+    c.protocol.transport = None
+    transport, c.transport = c.transport, None
+    c.protocol.events[0] = ("made", None)
+    del transport
+    gc.collect()
+    assert ref() is not None
+    await c.peer.send(b"still read")
+    assert await c.protocol.wait_data(10) == b"still read"
+    c.transport = ref()
 
 
 @every_kind
-def test_transports_are_not_made_by_hand(run, kind):
+async def test_repr_tells_the_state(transport_pair):
+    c = await transport_pair()
+    fd = c.transport.get_extra_info("socket").fileno()
+    text = repr(c.transport)
+    assert text.startswith("<") and text.endswith(">")
+    assert f"fd={fd}" in text
+    assert "read=polling" in text
+    assert "write=<idle, bufsize=0>" in text
+    c.transport.pause_reading()
+    assert "read=idle" in repr(c.transport)
+    c.transport.resume_reading()
+    c.shrink()
+    c.fill()
+    assert "write=<polling, bufsize=" in repr(c.transport)
+    c.transport.close()
+    assert "closing" in repr(c.transport)
+    c.transport.abort()
+    await c.protocol.wait_lost()
+    assert "closed" in repr(c.transport)
+
+
+@every_kind
+async def test_transports_are_not_made_by_hand(transport_pair):
     """Nobody gets a transport in a half-made state."""
-
-    async def main():
-        async with link(kind) as c:
-            cls = type(c.transport)
-            with pytest.raises(TypeError):
-                cls(1, 2, 3, 4, 5, 6, 7, 8, 9)
-
-    run(main())
+    c = await transport_pair()
+    cls = type(c.transport)
+    with pytest.raises(TypeError):
+        cls(1, 2, 3, 4, 5, 6, 7, 8, 9)
 
 
 @every_kind
-def test_protocol_can_be_read_and_replaced(run, kind):
-    async def main():
-        async with link(kind) as c:
-            assert c.transport.get_protocol() is c.protocol
-            second = Recorder()
-            c.transport.set_protocol(second)
-            assert c.transport.get_protocol() is second
-            await c.peer.send(b"for the second")
-            assert await second.wait_data(14) == b"for the second"
-            assert c.protocol.names == ["made"]
-            c.transport.set_protocol(c.protocol)
-            assert second.names == ["data"]
-
-    run(main())
+async def test_protocol_can_be_read_and_replaced(transport_pair):
+    c = await transport_pair()
+    assert c.transport.get_protocol() is c.protocol
+    second = Recorder()
+    c.transport.set_protocol(second)
+    assert c.transport.get_protocol() is second
+    await c.peer.send(b"for the second")
+    assert await second.wait_data(14) == b"for the second"
+    assert c.protocol.names == ["made"]
+    c.transport.set_protocol(c.protocol)
+    assert second.names == ["data"]
 
 
 @pytest.mark.parametrize("first", [Recorder, BufferedRecorder])
 @pytest.mark.parametrize("kind", KINDS)
-def test_protocol_switches_between_the_two_sorts(run, kind, first):
+async def test_protocol_switches_between_the_two_sorts(transport_pair, first):
     other = BufferedRecorder if first is Recorder else Recorder
-
-    async def main():
-        async with link(kind, first()) as c:
-            await c.peer.send(b"one")
-            assert await c.protocol.wait_data(3) == b"one"
-            second = other()
-            c.transport.set_protocol(second)
-            await c.peer.send(b"two")
-            assert await second.wait_data(3) == b"two"
-            c.transport.set_protocol(c.protocol)
-            await c.peer.send(b"three")
-            assert await c.protocol.wait_data(8) == b"onethree"
-            assert second.names == ["data"]
-
-    run(main())
+    c = await transport_pair(first())
+    await c.peer.send(b"one")
+    assert await c.protocol.wait_data(3) == b"one"
+    second = other()
+    c.transport.set_protocol(second)
+    await c.peer.send(b"two")
+    assert await second.wait_data(3) == b"two"
+    c.transport.set_protocol(c.protocol)
+    await c.peer.send(b"three")
+    assert await c.protocol.wait_data(8) == b"onethree"
+    assert second.names == ["data"]
 
 
 @every_kind
-def test_protocol_replaced_inside_data_received(run, kind):
+async def test_protocol_replaced_inside_data_received(transport_pair):
     second = Recorder()
-
-    async def main():
-        first = Recorder(data=lambda p, d: p.transport.set_protocol(second))
-        async with link(kind, first) as c:
-            await c.peer.send(b"a")
-            assert await first.wait_data(1) == b"a"
-            await c.peer.send(b"b")
-            assert await second.wait_data(1) == b"b"
-            assert first.data == b"a"
-            c.transport.set_protocol(first)
-
-    run(main())
+    first = Recorder(data=lambda p, d: p.transport.set_protocol(second))
+    c = await transport_pair(first)
+    await c.peer.send(b"a")
+    assert await first.wait_data(1) == b"a"
+    await c.peer.send(b"b")
+    assert await second.wait_data(1) == b"b"
+    assert first.data == b"a"
+    c.transport.set_protocol(first)
 
 
 @every_kind
-def test_protocol_methods_are_looked_up_at_each_call(run, kind):
+async def test_protocol_methods_are_looked_up_at_each_call(transport_pair):
     """Tests of frameworks replace data_received on a live protocol."""
-
-    async def main():
-        async with link(kind) as c:
-            await c.peer.send(b"a")
-            await c.protocol.wait_data(1)
-            seen = asyncio.get_running_loop().create_future()
-            c.protocol.data_received = seen.set_result
-            await c.peer.send(b"b")
-            assert await seen == b"b"
-            del c.protocol.data_received
-            await c.peer.send(b"c")
-            assert await c.protocol.wait_data(2) == b"ac"
-
-    run(main())
+    c = await transport_pair()
+    await c.peer.send(b"a")
+    await c.protocol.wait_data(1)
+    seen = asyncio.get_running_loop().create_future()
+    c.protocol.data_received = seen.set_result
+    await c.peer.send(b"b")
+    assert await seen == b"b"
+    del c.protocol.data_received
+    await c.peer.send(b"c")
+    assert await c.protocol.wait_data(2) == b"ac"
 
 
-def test_a_socket_object_that_cannot_be_made(
-    run, loop, loop_kind, monkeypatch
+@pytest.mark.parametrize("kind", ["tcp-server"])
+async def test_a_socket_object_that_cannot_be_made(
+    transport_pair, loop, loop_kind, monkeypatch
 ):
     """The descriptor stays the transport's."""
     if loop_kind == "asyncio":
@@ -364,19 +305,16 @@ def test_a_socket_object_that_cannot_be_made(
         def setblocking(self, flag):
             raise OSError("not today")
 
-    async def main():
-        async with link("tcp-server") as c:
-            monkeypatch.setattr("fastloop._streams.socket.socket", Refusing)
-            with pytest.raises(OSError, match="not today"):
-                c.transport.get_extra_info("socket")
-            gc.collect()
-            monkeypatch.undo()
-            c.transport.write(b"still here")
-            assert await c.peer.recv_exactly(10) == b"still here"
-            sock = c.transport.get_extra_info("socket")
-            assert sock.getpeername() == c.peer.sock.getsockname()
-
-    run(main())
+    c = await transport_pair()
+    monkeypatch.setattr("fastloop._streams.socket.socket", Refusing)
+    with pytest.raises(OSError, match="not today"):
+        c.transport.get_extra_info("socket")
+    gc.collect()
+    monkeypatch.undo()
+    c.transport.write(b"still here")
+    assert await c.peer.recv_exactly(10) == b"still here"
+    sock = c.transport.get_extra_info("socket")
+    assert sock.getpeername() == c.peer.sock.getsockname()
 
 
 @pytest.fixture
@@ -402,25 +340,20 @@ def slow_socket(loop_kind, monkeypatch):
     return install
 
 
-def test_asked_for_the_socket_while_it_is_made(run, slow_socket):
+async def test_asked_for_the_socket_while_it_is_made(slow_socket):
     """By another thread, say, or a signal's handler: one owns it."""
     found = []
-
-    async def main():
-        async with link("tcp-server") as c:
-            made = slow_socket(
-                lambda: found.append(c.transport.get_extra_info("socket"))
-            )
-            found.append(c.transport.get_extra_info("socket"))
-            assert len(found) == 2
-            assert {shown._sock for shown in found} == {c.transport._sock}
-            gc.collect()
-            assert [sock.fileno() for sock in made] == [found[0].fileno()]
-            c.transport.write(b"still here")
-            assert await c.peer.recv_exactly(10) == b"still here"
-        return made
-
-    made = run(main())
+    async with link("tcp-server") as c:
+        made = slow_socket(
+            lambda: found.append(c.transport.get_extra_info("socket"))
+        )
+        found.append(c.transport.get_extra_info("socket"))
+        assert len(found) == 2
+        assert {shown._sock for shown in found} == {c.transport._sock}
+        gc.collect()
+        assert [sock.fileno() for sock in made] == [found[0].fileno()]
+        c.transport.write(b"still here")
+        assert await c.peer.recv_exactly(10) == b"still here"
     assert [sock.fileno() for sock in made] == [-1]
 
 
@@ -474,55 +407,47 @@ def through_a_patch(transport):
     ],
 )
 @every_kind
-def test_nothing_on_the_socket_overtakes_what_was_written(run, kind, find):
-    async def main():
-        async with link(kind) as c:
-            c.transport.write(b"one ")
-            c.transport.write(b"two ")
-            with find(c.transport).dup() as sock:
-                sock.send(b"three")
-            assert await c.peer.recv_exactly(13) == b"one two three"
-
-    run(main())
+async def test_nothing_on_the_socket_overtakes_what_was_written(
+    transport_pair, find
+):
+    c = await transport_pair()
+    c.transport.write(b"one ")
+    c.transport.write(b"two ")
+    with find(c.transport).dup() as sock:
+        sock.send(b"three")
+    assert await c.peer.recv_exactly(13) == b"one two three"
 
 
 @pytest.mark.parametrize("patched", [asyncio.Transport, asyncio.BaseTransport])
 @every_kind
-def test_a_patched_base_class_answers(run, kind, patched):
+async def test_a_patched_base_class_answers(transport_pair, patched):
     """Suites put a mock there: asyncio's transports inherit the method."""
-
-    async def main():
-        async with link(kind) as c:
-            with unittest.mock.patch.object(
-                patched, "get_extra_info", return_value="mocked"
-            ) as mock:
-                assert c.transport.get_extra_info("peername") == "mocked"
-                mock.assert_called_once_with("peername")
-            sock = c.transport.get_extra_info("socket")
-            assert c.transport.get_extra_info("sockname") == sock.getsockname()
-
-    run(main())
+    c = await transport_pair()
+    with unittest.mock.patch.object(
+        patched, "get_extra_info", return_value="mocked"
+    ) as mock:
+        assert c.transport.get_extra_info("peername") == "mocked"
+        mock.assert_called_once_with("peername")
+    sock = c.transport.get_extra_info("socket")
+    assert c.transport.get_extra_info("sockname") == sock.getsockname()
 
 
 @every_kind
-def test_a_patch_may_call_the_original(run, kind):
+async def test_a_patch_may_call_the_original(transport_pair):
     original = asyncio.BaseTransport.get_extra_info
 
     def noted(self, name, default=None):
         return name, original(self, name, default)
 
-    async def main():
-        async with link(kind) as c:
-            with unittest.mock.patch.object(
-                asyncio.BaseTransport, "get_extra_info", noted
-            ):
-                _, sock = c.transport.get_extra_info("socket")
-                for name, get in [
-                    ("peername", sock.getpeername),
-                    ("sockname", sock.getsockname),
-                ]:
-                    assert c.transport.get_extra_info(name) == (name, get())
-                answer = c.transport.get_extra_info("other", default=5)
-                assert answer == ("other", 5)
-
-    run(main())
+    c = await transport_pair()
+    with unittest.mock.patch.object(
+        asyncio.BaseTransport, "get_extra_info", noted
+    ):
+        _, sock = c.transport.get_extra_info("socket")
+        for name, get in [
+            ("peername", sock.getpeername),
+            ("sockname", sock.getsockname),
+        ]:
+            assert c.transport.get_extra_info(name) == (name, get())
+        answer = c.transport.get_extra_info("other", default=5)
+        assert answer == ("other", 5)

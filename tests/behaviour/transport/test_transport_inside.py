@@ -25,213 +25,177 @@ METHODS = """
 
 
 @every_kind
-def test_waiting_bytes(run, kind):
-    async def main():
-        async with link(kind) as c:
-            assert type(c.transport._buffer) is WAITING
-            assert len(c.transport._buffer) == 0
-            c.shrink()
-            total = c.fill(bytes(range(256)) * 100)
-            c.transport.write(b"last")
-            waiting = c.transport._buffer
-            data = b"".join([waiting] if WAITING is bytearray else waiting)
-            assert len(data) == c.transport.get_write_buffer_size()
-            assert data.endswith(bytes(range(200, 256)) + b"last")
-            arrived = await c.peer.recv_exactly(total + 4)
-            assert arrived.endswith(data)
-            assert not c.transport._buffer
-
-    run(main())
+async def test_waiting_bytes(transport_pair):
+    c = await transport_pair()
+    assert type(c.transport._buffer) is WAITING
+    assert len(c.transport._buffer) == 0
+    c.shrink()
+    total = c.fill(bytes(range(256)) * 100)
+    c.transport.write(b"last")
+    waiting = c.transport._buffer
+    data = b"".join([waiting] if WAITING is bytearray else waiting)
+    assert len(data) == c.transport.get_write_buffer_size()
+    assert data.endswith(bytes(range(200, 256)) + b"last")
+    arrived = await c.peer.recv_exactly(total + 4)
+    assert arrived.endswith(data)
+    assert not c.transport._buffer
 
 
-def test_waiting_datagrams(run, tmp_path):
-    async def main():
-        async with stuffed(tmp_path, connected=False) as (p, peer, address):
-            transport = p.transport
-            transport.sendto(b"last", address)
-            waiting = transport._buffer
-            assert type(waiting) is collections.deque
-            assert waiting[-1] == (b"last", address)
-            assert transport._buffer_size == transport.get_write_buffer_size()
-            transport.abort()
-            assert len(transport._buffer) == 0
-
-    run(main())
+async def test_waiting_datagrams(tmp_path):
+    async with stuffed(tmp_path, connected=False) as (p, peer, address):
+        transport = p.transport
+        transport.sendto(b"last", address)
+        waiting = transport._buffer
+        assert type(waiting) is collections.deque
+        assert waiting[-1] == (b"last", address)
+        assert transport._buffer_size == transport.get_write_buffer_size()
+        transport.abort()
+        assert len(transport._buffer) == 0
 
 
 @every_kind
-def test_water_marks(run, kind):
-    async def main():
-        async with link(kind) as c:
-            transport = c.transport
-            assert transport._high_water == 64 * KIB
-            assert transport._low_water == 16 * KIB
-            transport._high_water = 100
-            transport._low_water = 10
-            assert transport.get_write_buffer_limits() == (10, 100)
-            transport._high_water = 1.5
-            assert transport.get_write_buffer_limits() in [(10, 1), (10, 1.5)]
-            c.shrink()
-            c.fill()
-            assert transport._protocol_paused
-            assert "pause" in c.protocol.names
-            assert transport._protocol_connected is True
-            assert transport._empty_waiter is None
-
-    run(main())
+async def test_water_marks(transport_pair):
+    c = await transport_pair()
+    transport = c.transport
+    assert transport._high_water == 64 * KIB
+    assert transport._low_water == 16 * KIB
+    transport._high_water = 100
+    transport._low_water = 10
+    assert transport.get_write_buffer_limits() == (10, 100)
+    transport._high_water = 1.5
+    assert transport.get_write_buffer_limits() in [(10, 1), (10, 1.5)]
+    c.shrink()
+    c.fill()
+    assert transport._protocol_paused
+    assert "pause" in c.protocol.names
+    assert transport._protocol_connected is True
+    assert transport._empty_waiter is None
 
 
 @every_kind
-def test_protocol_put_by_hand(run, kind):
-    async def main():
-        async with link(kind) as c:
-            other = Recorder()
-            c.transport._protocol = other
-            assert c.transport.get_protocol() is other
-            await c.peer.send(b"for the other")
-            assert await other.wait_data(13) == b"for the other"
-            c.transport._protocol = c.protocol
-
-    run(main())
+async def test_protocol_put_by_hand(transport_pair):
+    c = await transport_pair()
+    other = Recorder()
+    c.transport._protocol = other
+    assert c.transport.get_protocol() is other
+    await c.peer.send(b"for the other")
+    assert await other.wait_data(13) == b"for the other"
+    c.transport._protocol = c.protocol
 
 
 @every_kind
-def test_extra_info_by_hand(run, kind):
-    async def main():
-        async with link(kind) as c:
-            extra = c.transport._extra
-            assert {"socket", "sockname", "peername"} <= set(extra)
-            sock = c.transport.get_extra_info("socket")
-            assert extra["socket"] is sock
-            assert extra["sockname"] == sock.getsockname()
-            extra["peername"] = "someone"
-            extra["more"] = 5
-            assert c.transport.get_extra_info("peername") == "someone"
-            assert c.transport.get_extra_info("more") == 5
-            c.transport._extra = {"peername": "another"}
-            assert c.transport.get_extra_info("peername") == "another"
-            assert c.transport.get_extra_info("more") is None
-
-    run(main())
+async def test_extra_info_by_hand(transport_pair):
+    c = await transport_pair()
+    extra = c.transport._extra
+    assert {"socket", "sockname", "peername"} <= set(extra)
+    sock = c.transport.get_extra_info("socket")
+    assert extra["socket"] is sock
+    assert extra["sockname"] == sock.getsockname()
+    extra["peername"] = "someone"
+    extra["more"] = 5
+    assert c.transport.get_extra_info("peername") == "someone"
+    assert c.transport.get_extra_info("more") == 5
+    c.transport._extra = {"peername": "another"}
+    assert c.transport.get_extra_info("peername") == "another"
+    assert c.transport.get_extra_info("more") is None
 
 
 @every_kind
-def test_number_of_a_closed_descriptor(run, kind):
-    async def main():
-        async with link(kind) as c:
-            number = c.transport._sock_fd
-            assert number == c.transport.get_extra_info("socket").fileno()
-            c.transport.close()
-            await c.protocol.wait_lost()
-            return c.transport, number
-
-    transport, number = run(main())
-    assert transport._sock_fd == number
-    assert f"closed fd={number}>" in repr(transport)
-    assert transport._sock is None
+async def test_number_of_a_closed_descriptor(transport_pair):
+    c = await transport_pair()
+    number = c.transport._sock_fd
+    assert number == c.transport.get_extra_info("socket").fileno()
+    c.transport.close()
+    await c.protocol.wait_lost()
+    assert c.transport._sock_fd == number
+    assert f"closed fd={number}>" in repr(c.transport)
+    assert c.transport._sock is None
 
 
-def test_inside_of_a_datagram_transport(run):
-    async def main():
-        async with endpoint() as p:
-            transport = p.transport
-            assert transport._server is None
-            assert transport._protocol_connected is True
-            assert transport._high_water == 64 * KIB
-            transport._low_water = 5
-            assert transport.get_write_buffer_limits() == (5, 64 * KIB)
-            assert {"socket", "sockname"} <= set(transport._extra)
-            other = Datagrams()
-            transport._protocol = other
-            assert transport.get_protocol() is other
-            transport._protocol = p
-            transport.note = 1
-            assert vars(transport)["note"] == 1
-
-    run(main())
+async def test_inside_of_a_datagram_transport():
+    async with endpoint() as p:
+        transport = p.transport
+        assert transport._server is None
+        assert transport._protocol_connected is True
+        assert transport._high_water == 64 * KIB
+        transport._low_water = 5
+        assert transport.get_write_buffer_limits() == (5, 64 * KIB)
+        assert {"socket", "sockname"} <= set(transport._extra)
+        other = Datagrams()
+        transport._protocol = other
+        assert transport.get_protocol() is other
+        transport._protocol = p
+        transport.note = 1
+        assert vars(transport)["note"] == 1
 
 
-def test_address_of_a_datagram_transport(run):
-    async def main():
-        async with endpoint() as p:
-            assert p.transport._address is None
-            address = p.transport.get_extra_info("sockname")
-            async with endpoint(remote_addr=address) as q:
-                assert q.transport._address == address
-
-    run(main())
+async def test_address_of_a_datagram_transport():
+    async with endpoint() as p:
+        assert p.transport._address is None
+        address = p.transport.get_extra_info("sockname")
+        async with endpoint(remote_addr=address) as q:
+            assert q.transport._address == address
 
 
 @every_kind
 @pytest.mark.parametrize("name", METHODS)
-def test_method_replaced_on_the_instance(run, kind, name):
-    async def main():
-        async with link(kind) as c:
-            seen = []
-            setattr(c.transport, name, seen.append)
-            assert name in vars(c.transport)
-            getattr(c.transport, name)("called")
-            delattr(c.transport, name)
-            assert name not in vars(c.transport)
-            assert getattr(c.transport, name) is not None
-            c.transport.write(b"x")
-            assert await c.peer.recv() == b"x"
-            return seen
-
-    assert run(main()) == ["called"]
+async def test_method_replaced_on_the_instance(transport_pair, name):
+    c = await transport_pair()
+    seen = []
+    setattr(c.transport, name, seen.append)
+    assert name in vars(c.transport)
+    getattr(c.transport, name)("called")
+    delattr(c.transport, name)
+    assert name not in vars(c.transport)
+    assert getattr(c.transport, name) is not None
+    c.transport.write(b"x")
+    assert await c.peer.recv() == b"x"
+    assert seen == ["called"]
 
 
 @every_kind
-def test_writers_use_a_replaced_write(run, loop, kind):
-    async def main():
-        async with link(kind) as c:
-            original = c.transport.write
-            c.transport.write = lambda data: original(data.upper())
-            writer = asyncio.StreamWriter(c.transport, None, None, loop)
-            writer.write(b"loud")
-            assert await c.peer.recv_exactly(4) == b"LOUD"
-            del c.transport.write
-
-    run(main())
+async def test_writers_use_a_replaced_write(transport_pair, loop):
+    c = await transport_pair()
+    original = c.transport.write
+    c.transport.write = lambda data: original(data.upper())
+    writer = asyncio.StreamWriter(c.transport, None, None, loop)
+    writer.write(b"loud")
+    assert await c.peer.recv_exactly(4) == b"LOUD"
+    del c.transport.write
+    writer.close()
 
 
 @every_kind
 @pytest.mark.parametrize("make", [Recorder, BufferedRecorder])
-def test_the_end_of_input_closes_by_the_method(run, kind, make):
-    async def main():
-        async with link(kind, make()) as c:
-            seen = []
-            original = c.transport.close
+async def test_the_end_of_input_closes_by_the_method(transport_pair, make):
+    c = await transport_pair(make())
+    seen = []
+    original = c.transport.close
 
-            def close():
-                seen.append(c.protocol.names[-1])
-                original()
+    def close():
+        seen.append(c.protocol.names[-1])
+        original()
 
-            c.transport.close = close
-            c.peer.send_eof()
-            await c.protocol.wait_lost()
-            del c.transport.close
-            return seen
-
-    assert run(main()) == ["eof"]
+    c.transport.close = close
+    c.peer.send_eof()
+    await c.protocol.wait_lost()
+    del c.transport.close
+    assert seen == ["eof"]
 
 
 @every_kind
-def test_a_replaced_close_that_raises(run, kind, reports):
-    async def main():
-        async with link(kind) as c:
-            original = c.transport.close
+async def test_a_replaced_close_that_raises(transport_pair, reports):
+    c = await transport_pair()
+    original = c.transport.close
 
-            def close():
-                original()
-                raise LookupError("after closing")
+    def close():
+        original()
+        raise LookupError("after closing")
 
-            c.transport.close = close
-            c.peer.send_eof()
-            await c.protocol.wait_lost()
-            del c.transport.close
-
-    run(main())
+    c.transport.close = close
+    c.peer.send_eof()
+    await c.protocol.wait_lost()
+    del c.transport.close
     assert [type(r["exception"]) for r in reports] == [LookupError]
 
 

@@ -204,7 +204,7 @@ def test_a_closed_transport_is_freed_without_the_collector(run, kind):
 
 @pytest.mark.parametrize("ending", ["close", "abort", "peer"])
 @every_kind
-def test_nothing_is_left_after_many_connections(run, kind, ending):
+async def test_nothing_is_left_after_many_connections(kind, ending):
     """Descriptors and objects come back to where they were."""
 
     async def once():
@@ -217,45 +217,40 @@ def test_nothing_is_left_after_many_connections(run, kind, ending):
                 getattr(c.transport, ending)()
             await c.protocol.wait_lost()
 
-    async def main():
-        for _ in range(5):
-            await once()
-        await turns(3)
-        gc.collect()
-        fds = len(os.listdir("/dev/fd"))
-        objects = len(gc.get_objects())
-        for _ in range(30):
-            await once()
-        await turns(3)
-        gc.collect()
-        assert len(os.listdir("/dev/fd")) == fds
-        assert len(gc.get_objects()) < objects + 30
-
-    run(main())
+    for _ in range(5):
+        await once()
+    await turns(3)
+    gc.collect()
+    fds = len(os.listdir("/dev/fd"))
+    objects = len(gc.get_objects())
+    for _ in range(30):
+        await once()
+    await turns(3)
+    gc.collect()
+    assert len(os.listdir("/dev/fd")) == fds
+    assert len(gc.get_objects()) < objects + 30
 
 
-def test_collecting_in_every_callback(run, loop):
+@pytest.mark.parametrize("kind", ["tcp-server"])
+async def test_collecting_in_every_callback(transport_pair, loop):
     """A collection at the worst moments frees nothing that is in use."""
 
     def collect(protocol, *args):
         gc.collect()
 
-    async def main():
-        hooks = dict.fromkeys(("made", "data", "eof", "lost"), collect)
-        hooks.update(pause=collect, resume=collect)
-        async with link("tcp-server", Recorder(**hooks)) as c:
-            c.shrink()
-            c.transport.write(bytes(2 * MIB))
-            await c.peer.send(b"data")
-            await c.peer.recv_exactly(2 * MIB)
-            await c.protocol.wait_data(4)
-            c.peer.send_eof()
-            assert await c.protocol.wait_lost() is None
-
-    run(main())
+    hooks = dict.fromkeys(("made", "data", "eof", "lost"), collect)
+    hooks.update(pause=collect, resume=collect)
+    c = await transport_pair(Recorder(**hooks))
+    c.shrink()
+    c.transport.write(bytes(2 * MIB))
+    await c.peer.send(b"data")
+    await c.peer.recv_exactly(2 * MIB)
+    await c.protocol.wait_data(4)
+    c.peer.send_eof()
+    assert await c.protocol.wait_lost() is None
 
 
-def test_dropping_every_reference_inside_a_callback(run, loop):
+async def test_dropping_every_reference_inside_a_callback(loop):
     """The transport's own references keep it alive through the call."""
     done = []
 
@@ -265,47 +260,40 @@ def test_dropping_every_reference_inside_a_callback(run, loop):
         gc.collect()
         done.append(args)
 
-    async def main():
-        near, far = tcp_socketpair()
-        near.setblocking(False)
-        await loop.create_connection(
-            lambda: Recorder(data=drop, lost=drop), sock=near
-        )
-        gc.collect()
-        far.send(b"data")
-        while not done:
-            await asyncio.sleep(0)
-        far.close()
-        while len(done) < 2:
-            await asyncio.sleep(0)
-        assert done == [(b"data",), (None,)]
-        await turns(2)
-
-    run(main())
+    near, far = tcp_socketpair()
+    near.setblocking(False)
+    await loop.create_connection(
+        lambda: Recorder(data=drop, lost=drop), sock=near
+    )
+    gc.collect()
+    far.send(b"data")
+    while not done:
+        await asyncio.sleep(0)
+    far.close()
+    while len(done) < 2:
+        await asyncio.sleep(0)
+    assert done == [(b"data",), (None,)]
+    await turns(2)
 
 
-def test_del_of_an_open_transport_of_a_live_loop(run, loop):
+async def test_del_of_an_open_transport_of_a_live_loop(loop):
     """An open transport belongs to its loop: dropping it changes nothing."""
+    near, far = tcp_socketpair()
+    near.setblocking(False)
+    received = loop.create_future()
 
-    async def main():
-        near, far = tcp_socketpair()
-        near.setblocking(False)
-        received = loop.create_future()
+    class Once(asyncio.Protocol):
+        def data_received(self, data):
+            received.set_result(data)
 
-        class Once(asyncio.Protocol):
-            def data_received(self, data):
-                received.set_result(data)
+        def connection_lost(self, exc):
+            lost.set_result(exc)
 
-            def connection_lost(self, exc):
-                lost.set_result(exc)
-
-        lost = loop.create_future()
-        await loop.create_connection(Once, sock=near)
-        gc.collect()
-        far.send(b"kept")
-        assert await received == b"kept"
-        far.close()
-        assert await lost is None
-        await turns(2)
-
-    run(main())
+    lost = loop.create_future()
+    await loop.create_connection(Once, sock=near)
+    gc.collect()
+    far.send(b"kept")
+    assert await received == b"kept"
+    far.close()
+    assert await lost is None
+    await turns(2)

@@ -18,7 +18,6 @@ from net_helpers import (
     Recorder,
     every_kind,
     every_tcp_kind,
-    link,
     pattern,
     turns,
 )
@@ -29,399 +28,327 @@ both_protocols = pytest.mark.parametrize("make", [Recorder, BufferedRecorder])
 @pytest.mark.parametrize("size", [1, 2, 100, 4096, 65535, 65536, 65537])
 @both_protocols
 @every_kind
-def test_sizes_of_messages(run, kind, make, size):
-    async def main():
-        async with link(kind, make()) as c:
-            for seed in range(4):
-                data = pattern(size, seed)
-                await c.peer.send(data)
-                await c.protocol.wait_data(size * (seed + 1))
-                assert c.protocol.data[-size:] == data
-
-    run(main())
+async def test_sizes_of_messages(transport_pair, make, size):
+    c = await transport_pair(make())
+    for seed in range(4):
+        data = pattern(size, seed)
+        await c.peer.send(data)
+        await c.protocol.wait_data(size * (seed + 1))
+        assert c.protocol.data[-size:] == data
 
 
 @both_protocols
 @every_kind
-def test_a_mebibyte_at_a_time(run, kind, make):
-    async def main():
-        async with link(kind, make()) as c:
-            data = pattern(4 * MIB)
-            sending = asyncio.create_task(c.peer.send(data))
-            assert await c.protocol.wait_data(len(data)) == data
-            await sending
-
-    run(main())
+async def test_a_mebibyte_at_a_time(transport_pair, make):
+    c = await transport_pair(make())
+    data = pattern(4 * MIB)
+    sending = asyncio.create_task(c.peer.send(data))
+    assert await c.protocol.wait_data(len(data)) == data
+    await sending
 
 
 @both_protocols
 @every_kind
-def test_one_byte_at_a_time(run, kind, make):
-    async def main():
-        async with link(kind, make()) as c:
-            data = pattern(300)
-            for i in range(300):
-                await c.peer.send(data[i : i + 1])
-            assert await c.protocol.wait_data(300) == data
-
-    run(main())
+async def test_one_byte_at_a_time(transport_pair, make):
+    c = await transport_pair(make())
+    data = pattern(300)
+    for i in range(300):
+        await c.peer.send(data[i : i + 1])
+    assert await c.protocol.wait_data(300) == data
 
 
 @every_kind
-def test_received_bytes_are_exact_and_independent(run, kind):
+async def test_received_bytes_are_exact_and_independent(transport_pair):
     """No spare room behind the bytes, none of them shared."""
     import sys
 
-    async def main():
-        kept = []
-        protocol = Recorder(data=lambda p, data: kept.append(data))
-        async with link(kind, protocol) as c:
-            for i in range(20):
-                await c.peer.send(b"%04d" % i)
-                await c.protocol.wait_data(4 * (i + 1))
-            assert b"".join(kept) == b"".join(b"%04d" % i for i in range(20))
-            empty = sys.getsizeof(b"")
-            assert all(sys.getsizeof(k) == empty + len(k) for k in kept)
-
-    run(main())
+    kept = []
+    protocol = Recorder(data=lambda p, data: kept.append(data))
+    c = await transport_pair(protocol)
+    for i in range(20):
+        await c.peer.send(b"%04d" % i)
+        await c.protocol.wait_data(4 * (i + 1))
+    assert b"".join(kept) == b"".join(b"%04d" % i for i in range(20))
+    empty = sys.getsizeof(b"")
+    assert all(sys.getsizeof(k) == empty + len(k) for k in kept)
 
 
 @pytest.mark.parametrize("answer", [None, False, 0])
 @both_protocols
 @every_kind
-def test_eof_closes_unless_told_otherwise(run, kind, make, answer):
-    async def main():
-        async with link(kind, make(eof=lambda p: answer)) as c:
-            await c.peer.send(b"last")
-            c.peer.send_eof()
-            assert await c.protocol.wait_lost() is None
-            assert c.protocol.names == ["made", "data", "eof", "lost"]
-            assert c.protocol.data == b"last"
-            assert c.transport.is_closing()
-            assert await c.peer.recv() == b""
-
-    run(main())
+async def test_eof_closes_unless_told_otherwise(transport_pair, make, answer):
+    c = await transport_pair(make(eof=lambda p: answer))
+    await c.peer.send(b"last")
+    c.peer.send_eof()
+    assert await c.protocol.wait_lost() is None
+    assert c.protocol.names == ["made", "data", "eof", "lost"]
+    assert c.protocol.data == b"last"
+    assert c.transport.is_closing()
+    assert await c.peer.recv() == b""
 
 
 @pytest.mark.parametrize("answer", [True, 1, "yes"])
 @both_protocols
 @every_kind
-def test_eof_answered_with_true_keeps_the_write_side(run, kind, make, answer):
-    async def main():
-        async with link(kind, make(eof=lambda p: answer)) as c:
-            c.peer.send_eof()
-            await c.protocol.wait_for("eof")
-            await turns()
-            assert not c.transport.is_closing()
-            c.transport.write(b"still written")
-            assert await c.peer.recv_exactly(13) == b"still written"
-            c.transport.close()
-            assert await c.protocol.wait_lost() is None
-            assert c.protocol.names == ["made", "eof", "lost"]
-
-    run(main())
+async def test_eof_answered_with_true_keeps_the_write_side(
+    transport_pair, make, answer
+):
+    c = await transport_pair(make(eof=lambda p: answer))
+    c.peer.send_eof()
+    await c.protocol.wait_for("eof")
+    await turns()
+    assert not c.transport.is_closing()
+    c.transport.write(b"still written")
+    assert await c.peer.recv_exactly(13) == b"still written"
+    c.transport.close()
+    assert await c.protocol.wait_lost() is None
+    assert c.protocol.names == ["made", "eof", "lost"]
 
 
 @every_kind
-def test_kept_open_after_eof_uses_no_cpu(run, loop, kind):
+async def test_kept_open_after_eof_uses_no_cpu(transport_pair, loop):
     """A connection at its end must not make the poll return at once."""
     import time
 
-    async def main():
-        async with link(kind, Recorder(eof=lambda p: True)) as c:
-            c.peer.send_eof()
-            await c.protocol.wait_for("eof")
-            before = time.thread_time()
-            alarm = loop.create_future()
-            loop.call_later(0.1, alarm.set_result, None)
-            await alarm
-            assert time.thread_time() - before < 0.05
-
-    run(main())
+    c = await transport_pair(Recorder(eof=lambda p: True))
+    c.peer.send_eof()
+    await c.protocol.wait_for("eof")
+    before = time.thread_time()
+    alarm = loop.create_future()
+    loop.call_later(0.1, alarm.set_result, None)
+    await alarm
+    assert time.thread_time() - before < 0.05
 
 
 @every_kind
-def test_write_during_eof_received(run, kind):
-    async def main():
-        protocol = Recorder(eof=lambda p: p.transport.write(b"bye"))
-        async with link(kind, protocol) as c:
-            c.peer.send_eof()
-            assert await c.peer.recv_all() == b"bye"
-            assert await c.protocol.wait_lost() is None
-
-    run(main())
+async def test_write_during_eof_received(transport_pair):
+    protocol = Recorder(eof=lambda p: p.transport.write(b"bye"))
+    c = await transport_pair(protocol)
+    c.peer.send_eof()
+    assert await c.peer.recv_all() == b"bye"
+    assert await c.protocol.wait_lost() is None
 
 
 @every_kind
-def test_large_write_during_eof_received_is_sent_whole(run, kind):
+async def test_large_write_during_eof_received_is_sent_whole(transport_pair):
     data = pattern(4 * MIB)
-
-    async def main():
-        protocol = Recorder(eof=lambda p: p.transport.write(data))
-        async with link(kind, protocol) as c:
-            c.shrink()
-            c.peer.send_eof()
-            assert await c.peer.recv_all() == data
-            assert await c.protocol.wait_lost() is None
-
-    run(main())
+    protocol = Recorder(eof=lambda p: p.transport.write(data))
+    c = await transport_pair(protocol)
+    c.shrink()
+    c.peer.send_eof()
+    assert await c.peer.recv_all() == data
+    assert await c.protocol.wait_lost() is None
 
 
 @every_kind
-def test_eof_after_write_eof_ends_the_connection(run, kind):
-    async def main():
-        async with link(kind) as c:
-            c.transport.write_eof()
-            assert await c.peer.recv() == b""
-            c.peer.close()
-            assert await c.protocol.wait_lost() is None
-            assert c.protocol.names == ["made", "eof", "lost"]
-
-    run(main())
+async def test_eof_after_write_eof_ends_the_connection(transport_pair):
+    c = await transport_pair()
+    c.transport.write_eof()
+    assert await c.peer.recv() == b""
+    c.peer.close()
+    assert await c.protocol.wait_lost() is None
+    assert c.protocol.names == ["made", "eof", "lost"]
 
 
 @both_protocols
 @every_kind
-def test_paused_reading_holds_data_and_eof(run, kind, make):
-    async def main():
-        async with link(kind, make()) as c:
-            assert c.transport.is_reading()
-            assert c.transport.pause_reading() is None
-            assert not c.transport.is_reading()
-            await c.peer.send(b"held")
-            c.peer.send_eof()
-            await turns(10)
-            assert c.protocol.names == ["made"]
-            assert c.transport.resume_reading() is None
-            assert c.transport.is_reading()
-            assert await c.protocol.wait_lost() is None
-            assert c.protocol.names == ["made", "data", "eof", "lost"]
-            assert c.protocol.data == b"held"
-
-    run(main())
+async def test_paused_reading_holds_data_and_eof(transport_pair, make):
+    c = await transport_pair(make())
+    assert c.transport.is_reading()
+    assert c.transport.pause_reading() is None
+    assert not c.transport.is_reading()
+    await c.peer.send(b"held")
+    c.peer.send_eof()
+    await turns(10)
+    assert c.protocol.names == ["made"]
+    assert c.transport.resume_reading() is None
+    assert c.transport.is_reading()
+    assert await c.protocol.wait_lost() is None
+    assert c.protocol.names == ["made", "data", "eof", "lost"]
+    assert c.protocol.data == b"held"
 
 
 @every_kind
-def test_pause_and_resume_may_be_repeated(run, kind):
-    async def main():
-        async with link(kind) as c:
-            c.transport.resume_reading()
-            c.transport.pause_reading()
-            c.transport.pause_reading()
-            await c.peer.send(b"a")
-            await turns(10)
-            assert c.protocol.names == ["made"]
-            c.transport.resume_reading()
-            c.transport.resume_reading()
-            assert await c.protocol.wait_data(1) == b"a"
-            c.transport.pause_reading()
-            c.transport.resume_reading()
-            await c.peer.send(b"b")
-            assert await c.protocol.wait_data(2) == b"ab"
-
-    run(main())
+async def test_pause_and_resume_may_be_repeated(transport_pair):
+    c = await transport_pair()
+    c.transport.resume_reading()
+    c.transport.pause_reading()
+    c.transport.pause_reading()
+    await c.peer.send(b"a")
+    await turns(10)
+    assert c.protocol.names == ["made"]
+    c.transport.resume_reading()
+    c.transport.resume_reading()
+    assert await c.protocol.wait_data(1) == b"a"
+    c.transport.pause_reading()
+    c.transport.resume_reading()
+    await c.peer.send(b"b")
+    assert await c.protocol.wait_data(2) == b"ab"
 
 
 @both_protocols
 @every_kind
-def test_pausing_inside_the_callback_stops_at_once(run, kind, make):
+async def test_pausing_inside_the_callback_stops_at_once(transport_pair, make):
     """Not one more call, however much has already arrived."""
-
-    async def main():
-        protocol = make(data=lambda p, d: p.transport.pause_reading())
-        async with link(kind, protocol) as c:
-            data = pattern(MIB)
-            sending = asyncio.create_task(c.peer.send(data))
-            for count in range(1, 5):
-                await c.protocol.wait_for("data", count)
-                await turns(5)
-                assert c.protocol.count("data") == count
-                c.transport.resume_reading()
-            while len(c.protocol.data) < MIB:
-                await c.protocol.wait_for("data", c.protocol.count("data"))
-                c.transport.resume_reading()
-                await turns(1)
-            await sending
-            assert c.protocol.data == data
-
-    run(main())
+    protocol = make(data=lambda p, d: p.transport.pause_reading())
+    c = await transport_pair(protocol)
+    data = pattern(MIB)
+    sending = asyncio.create_task(c.peer.send(data))
+    for count in range(1, 5):
+        await c.protocol.wait_for("data", count)
+        await turns(5)
+        assert c.protocol.count("data") == count
+        c.transport.resume_reading()
+    while len(c.protocol.data) < MIB:
+        await c.protocol.wait_for("data", c.protocol.count("data"))
+        c.transport.resume_reading()
+        await turns(1)
+    await sending
+    assert c.protocol.data == data
 
 
 @both_protocols
 @every_kind
-def test_pause_and_resume_inside_the_callback(run, kind, make):
+async def test_pause_and_resume_inside_the_callback(transport_pair, make):
     def toggle(protocol, data):
         protocol.transport.pause_reading()
         protocol.transport.resume_reading()
 
-    async def main():
-        async with link(kind, make(data=toggle)) as c:
-            data = pattern(MIB)
-            sending = asyncio.create_task(c.peer.send(data))
-            assert await c.protocol.wait_data(MIB) == data
-            await sending
-
-    run(main())
+    c = await transport_pair(make(data=toggle))
+    data = pattern(MIB)
+    sending = asyncio.create_task(c.peer.send(data))
+    assert await c.protocol.wait_data(MIB) == data
+    await sending
 
 
 @every_kind
-def test_pausing_in_connection_made(run, kind, loop_kind):
+async def test_pausing_in_connection_made(transport_pair, loop_kind):
     # Early releases of 3.11 begin to read whatever the protocol has said.
     begins = _SelectorTransport._add_reader
     if loop_kind == "asyncio" and "is_reading" not in begins.__code__.co_names:
         pytest.skip("this asyncio forgets a pause in connection_made")
 
-    async def main():
-        protocol = Recorder(made=lambda p: p.transport.pause_reading())
-        async with link(kind, protocol) as c:
-            await c.peer.send(b"early")
-            await turns(10)
-            assert c.protocol.names == ["made"]
-            assert not c.transport.is_reading()
-            c.transport.resume_reading()
-            assert await c.protocol.wait_data(5) == b"early"
-
-    run(main())
+    protocol = Recorder(made=lambda p: p.transport.pause_reading())
+    c = await transport_pair(protocol)
+    await c.peer.send(b"early")
+    await turns(10)
+    assert c.protocol.names == ["made"]
+    assert not c.transport.is_reading()
+    c.transport.resume_reading()
+    assert await c.protocol.wait_data(5) == b"early"
 
 
 @every_kind
-def test_pause_and_resume_of_a_closing_transport(run, kind):
-    async def main():
-        async with link(kind) as c:
-            c.transport.close()
-            assert not c.transport.is_reading()
-            c.transport.pause_reading()
-            c.transport.resume_reading()
-            assert not c.transport.is_reading()
-            await c.protocol.wait_lost()
-            c.transport.pause_reading()
-            c.transport.resume_reading()
-            assert not c.transport.is_reading()
-            assert c.protocol.names == ["made", "lost"]
-
-    run(main())
+async def test_pause_and_resume_of_a_closing_transport(transport_pair):
+    c = await transport_pair()
+    c.transport.close()
+    assert not c.transport.is_reading()
+    c.transport.pause_reading()
+    c.transport.resume_reading()
+    assert not c.transport.is_reading()
+    await c.protocol.wait_lost()
+    c.transport.pause_reading()
+    c.transport.resume_reading()
+    assert not c.transport.is_reading()
+    assert c.protocol.names == ["made", "lost"]
 
 
 @every_kind
-def test_nothing_is_delivered_after_close(run, kind):
-    async def main():
-        async with link(kind) as c:
-            c.shrink()
-            c.fill()
-            c.transport.close()
-            await c.peer.send(b"too late")
-            await turns(10)
-            assert c.protocol.count("data") == 0
-            assert not c.protocol.lost
-
-    run(main())
+async def test_nothing_is_delivered_after_close(transport_pair):
+    c = await transport_pair()
+    c.shrink()
+    c.fill()
+    c.transport.close()
+    await c.peer.send(b"too late")
+    await turns(10)
+    assert c.protocol.count("data") == 0
+    assert not c.protocol.lost
 
 
 @every_kind
-def test_closing_inside_data_received_drops_the_rest(run, kind):
-    async def main():
-        protocol = Recorder(data=lambda p, d: p.transport.close())
-        async with link(kind, protocol) as c:
-            c.transport.pause_reading()
-            await c.peer.send(bytes(150 * KIB))
-            c.peer.send_eof()
-            c.transport.resume_reading()
-            assert await c.protocol.wait_lost() is None
-            assert c.protocol.count("data") == 1
-            assert c.protocol.names == ["made", "data", "lost"]
-
-    run(main())
+async def test_closing_inside_data_received_drops_the_rest(transport_pair):
+    protocol = Recorder(data=lambda p, d: p.transport.close())
+    c = await transport_pair(protocol)
+    c.transport.pause_reading()
+    await c.peer.send(bytes(150 * KIB))
+    c.peer.send_eof()
+    c.transport.resume_reading()
+    assert await c.protocol.wait_lost() is None
+    assert c.protocol.count("data") == 1
+    assert c.protocol.names == ["made", "data", "lost"]
 
 
 @every_tcp_kind
-def test_reset_by_the_peer(run, kind):
-    async def main():
-        async with link(kind) as c:
-            c.peer.reset()
-            exc = await c.protocol.wait_lost()
-            assert type(exc) is ConnectionResetError
-            assert exc.errno == 104 or exc.errno == 54
-            assert c.protocol.names == ["made", "lost"]
-            assert c.transport.is_closing()
-
-    run(main())
+async def test_reset_by_the_peer(transport_pair):
+    c = await transport_pair()
+    c.peer.reset()
+    exc = await c.protocol.wait_lost()
+    assert type(exc) is ConnectionResetError
+    assert exc.errno == 104 or exc.errno == 54
+    assert c.protocol.names == ["made", "lost"]
+    assert c.transport.is_closing()
 
 
 @every_tcp_kind
-def test_data_before_a_reset_or_the_reset_alone(run, kind):
+async def test_data_before_a_reset_or_the_reset_alone(transport_pair):
     """The kernel drops what was not read yet: never an invented byte."""
-
-    async def main():
-        async with link(kind) as c:
-            await c.peer.send(b"before")
-            assert await c.protocol.wait_data(6) == b"before"
-            c.peer.reset()
-            assert type(await c.protocol.wait_lost()) is ConnectionResetError
-            assert c.protocol.names == ["made", "data", "lost"]
-
-    run(main())
+    c = await transport_pair()
+    await c.peer.send(b"before")
+    assert await c.protocol.wait_data(6) == b"before"
+    c.peer.reset()
+    assert type(await c.protocol.wait_lost()) is ConnectionResetError
+    assert c.protocol.names == ["made", "data", "lost"]
 
 
 @every_tcp_kind
-def test_reset_while_reading_is_paused(run, kind):
+async def test_reset_while_reading_is_paused(transport_pair):
     """Nobody looks at the socket; the reset is seen after resuming."""
-
-    async def main():
-        async with link(kind) as c:
-            c.transport.pause_reading()
-            c.peer.reset()
-            await turns(10)
-            if not c.protocol.lost:
-                assert c.protocol.names == ["made"]
-                c.transport.resume_reading()
-            assert type(await c.protocol.wait_lost()) is ConnectionResetError
-            assert c.protocol.names == ["made", "lost"]
-
-    run(main())
+    c = await transport_pair()
+    c.transport.pause_reading()
+    c.peer.reset()
+    await turns(10)
+    if not c.protocol.lost:
+        assert c.protocol.names == ["made"]
+        c.transport.resume_reading()
+    assert type(await c.protocol.wait_lost()) is ConnectionResetError
+    assert c.protocol.names == ["made", "lost"]
 
 
 @every_kind
-def test_peer_closed_while_reading_is_paused_uses_no_cpu(run, loop, kind):
+async def test_peer_closed_while_reading_is_paused_uses_no_cpu(
+    transport_pair, loop, kind
+):
     import time
 
-    async def main():
-        async with link(kind) as c:
-            c.transport.pause_reading()
-            if kind == "unix":
-                c.peer.close()
-            else:
-                c.peer.reset()
-            before = time.thread_time()
-            alarm = loop.create_future()
-            loop.call_later(0.1, alarm.set_result, None)
-            await alarm
-            assert time.thread_time() - before < 0.05
-
-    run(main())
+    c = await transport_pair()
+    c.transport.pause_reading()
+    if kind == "unix":
+        c.peer.close()
+    else:
+        c.peer.reset()
+    before = time.thread_time()
+    alarm = loop.create_future()
+    loop.call_later(0.1, alarm.set_result, None)
+    await alarm
+    assert time.thread_time() - before < 0.05
 
 
 @every_tcp_kind
-def test_urgent_data_does_not_disturb(run, kind):
-    async def main():
-        async with link(kind) as c:
-            await c.peer.send(b"a")
-            c.peer.sock.send(b"!", socket.MSG_OOB)
-            await c.peer.send(b"b")
-            assert await c.protocol.wait_data(2) == b"ab"
-
-    run(main())
+async def test_urgent_data_does_not_disturb(transport_pair):
+    c = await transport_pair()
+    await c.peer.send(b"a")
+    c.peer.sock.send(b"!", socket.MSG_OOB)
+    await c.peer.send(b"b")
+    assert await c.protocol.wait_data(2) == b"ab"
 
 
 @every_kind
-def test_peer_sends_and_closes_at_once(run, kind):
-    async def main():
-        async with link(kind) as c:
-            data = pattern(100 * KIB)
-            sending = asyncio.create_task(c.peer.send(data))
-            await sending
-            c.peer.close()
-            assert await c.protocol.wait_lost() is None
-            assert c.protocol.data == data
-            assert c.protocol.names == ["made", "data", "eof", "lost"]
-
-    run(main())
+async def test_peer_sends_and_closes_at_once(transport_pair):
+    c = await transport_pair()
+    data = pattern(100 * KIB)
+    sending = asyncio.create_task(c.peer.send(data))
+    await sending
+    c.peer.close()
+    assert await c.protocol.wait_lost() is None
+    assert c.protocol.data == data
+    assert c.protocol.names == ["made", "data", "eof", "lost"]

@@ -15,11 +15,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from net_helpers import spin, turns
+from net_helpers import Recorder, turns
 
 only_fastloop = pytest.mark.parametrize(
     "loop_kind", ["fastloop"], indirect=True
 )
+
+on_given_socket = pytest.mark.parametrize("kind", ["unix"])
 
 BIG = 4 * 1024 * 1024
 
@@ -52,143 +54,88 @@ class _Link:
         self.far.close()
 
 
-class _WritesTwice(asyncio.Protocol):
-    """Writes twice as soon as it may write again: the second one is held."""
-
-    def __init__(self) -> None:
-        self.transport: Any = None
-        self.resumed = self.lost = 0
-
-    def connection_made(self, transport: Any) -> None:
-        self.transport = transport
-
-    def resume_writing(self) -> None:
-        self.resumed += 1
-        self.transport.write(b"one")
-        self.transport.write(b"two")
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        self.lost += 1
+def write_twice(protocol: Any) -> None:
+    """As soon as it may write again: the second one is held."""
+    protocol.transport.write(b"one")
+    protocol.transport.write(b"two")
 
 
-def test_two_writes_in_resume_writing_leave_no_watch(
-    loop: asyncio.AbstractEventLoop,
-) -> None:
-    async def main() -> None:
-        link, protocol = _Link(loop), _WritesTwice()
-        transport = await link.open(protocol)
-        transport.write(bytes(BIG))
-        assert (await link.receive(BIG + 6))[-6:] == b"onetwo"
-        assert protocol.resumed == 1
-        # A watch that stays would fire in every turn, for ever.
-        assert "write=<idle, bufsize=0>" in repr(transport)
-        await link.close()
-
-    loop.run_until_complete(main())
+@on_given_socket
+async def test_two_writes_in_resume_writing_leave_no_watch(transport_pair):
+    c = await transport_pair(Recorder(resume=write_twice))
+    c.transport.write(bytes(BIG))
+    assert (await c.peer.recv_exactly(BIG + 6))[-6:] == b"onetwo"
+    assert c.protocol.count("resume") == 1
+    # A watch that stays would fire in every turn, for ever.
+    assert "write=<idle, bufsize=0>" in repr(c.transport)
 
 
 @only_fastloop
-def test_a_closing_transport_is_lost_after_writes_in_resume_writing(
-    loop: asyncio.AbstractEventLoop,
-) -> None:
+@on_given_socket
+async def test_a_closing_transport_is_lost_after_writes_in_resume_writing(
+    transport_pair,
+):
     """asyncio's own transport fails here with an AttributeError."""
-
-    async def main() -> None:
-        link, protocol = _Link(loop), _WritesTwice()
-        transport = await link.open(protocol)
-        transport.write(bytes(BIG))
-        transport.close()
-        assert (await link.receive(BIG + 6))[-6:] == b"onetwo"
-        await spin(lambda: protocol.lost)
-        await link.close()
-
-    loop.run_until_complete(main())
+    c = await transport_pair(Recorder(resume=write_twice))
+    c.transport.write(bytes(BIG))
+    c.transport.close()
+    assert (await c.peer.recv_exactly(BIG + 6))[-6:] == b"onetwo"
+    await c.protocol.wait_lost()
 
 
 @only_fastloop
+@on_given_socket
 @pytest.mark.parametrize("before", [0, 1, 2])
-def test_pause_writing_may_clear_the_buffer_that_is_written(
-    loop: asyncio.AbstractEventLoop, before: int
-) -> None:
+async def test_pause_writing_may_clear_the_buffer_that_is_written(
+    transport_pair, before
+):
     """Whether the write is sent, or held after others of the callback.
 
     asyncio's transport still exports the buffer there from 3.12 on.
     """
     data = bytearray(BIG)
-    paused: list[int] = []
-
-    class Clears(asyncio.Protocol):
-        def pause_writing(self) -> None:
-            paused.append(len(data))
-            data.clear()
-
-    async def main() -> None:
-        link = _Link(loop)
-        transport = await link.open(Clears())
-        for _ in range(before):
-            transport.write(b"x")
-        transport.write(data)
-        assert paused == [BIG]
-        await link.receive(before + BIG)
-        await link.close()
-
-    loop.run_until_complete(main())
+    c = await transport_pair(Recorder(pause=lambda p: data.clear()))
+    for _ in range(before):
+        c.transport.write(b"x")
+    c.transport.write(data)
+    assert c.protocol.count("pause") == 1
+    assert data == b""
+    await c.peer.recv_exactly(before + BIG)
 
 
-def test_a_descriptor_closed_under_a_paused_server_transport(
-    loop: asyncio.AbstractEventLoop,
-) -> None:
+@pytest.mark.parametrize("kind", ["tcp-server"])
+async def test_a_descriptor_closed_under_a_paused_server_transport(
+    transport_pair,
+):
     """The system refuses the descriptor: an error at most."""
-
-    async def main() -> None:
-        made: asyncio.Future[Any] = loop.create_future()
-
-        class Serves(asyncio.Protocol):
-            def connection_made(self, transport: Any) -> None:
-                made.set_result(transport)
-
-        server = await loop.create_server(Serves, "127.0.0.1", 0)
-        peer = socket.create_connection(server.sockets[0].getsockname())
-        transport = await made
-        transport.pause_reading()
-        sock = transport.get_extra_info("socket")
-        number = sock.fileno()
-        spare = os.dup(number)
-        os.close(number)
-        with contextlib.suppress(OSError):
-            transport.resume_reading()
-        await turns()
-        os.dup2(spare, number)
-        os.close(spare)
-        transport.abort()
-        await turns()
-        peer.close()
-        server.close()
-        await server.wait_closed()
-
-    loop.run_until_complete(main())
+    c = await transport_pair()
+    c.transport.pause_reading()
+    number = c.transport.get_extra_info("socket").fileno()
+    spare = os.dup(number)
+    os.close(number)
+    with contextlib.suppress(OSError):
+        c.transport.resume_reading()
+    await turns()
+    os.dup2(spare, number)
+    os.close(spare)
+    c.transport.abort()
+    await turns()
 
 
 @pytest.mark.parametrize("how", ["pause_reading", "abort"])
-def test_several_descriptors_closed_under_their_transports(
-    loop: asyncio.AbstractEventLoop, how: str
-) -> None:
+async def test_several_descriptors_closed_under_their_transports(loop, how):
     """By who gave the sockets: the others bear that one is let go of."""
-
-    async def main() -> None:
-        links = [_Link(loop) for _ in range(4)]
-        for link in links:
-            await link.open(asyncio.Protocol())
-        await turns()
-        for link in links[:3]:
-            link.near.close()
-        for link in links:
-            getattr(link.transport, how)()
-            await asyncio.sleep(0.001)
-        for link in links:
-            await link.close()
-
-    loop.run_until_complete(main())
+    links = [_Link(loop) for _ in range(4)]
+    for link in links:
+        await link.open(asyncio.Protocol())
+    await turns()
+    for link in links[:3]:
+        link.near.close()
+    for link in links:
+        getattr(link.transport, how)()
+        await asyncio.sleep(0.001)
+    for link in links:
+        await link.close()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
@@ -238,6 +185,7 @@ def _raise(transport: Any) -> None:
 
 
 @pytest.mark.reports
+@on_given_socket
 @pytest.mark.parametrize(
     "fail",
     [
@@ -247,45 +195,30 @@ def _raise(transport: Any) -> None:
     ],
     ids=["raise", "_fatal_error", "_force_close"],
 )
-def test_what_was_written_before_an_error_arrives(
-    loop: asyncio.AbstractEventLoop, fail: Any
-) -> None:
+async def test_what_was_written_before_an_error_arrives(transport_pair, fail):
     """A server's last words, header and body, and then its exception."""
-    loop.set_exception_handler(lambda loop, context: None)
 
-    class Fails(asyncio.Protocol):
-        def connection_made(self, transport: Any) -> None:
-            self.transport = transport
+    def answer(protocol, data):
+        protocol.transport.write(b"header, ")
+        protocol.transport.write(b"body")
+        fail(protocol.transport)
 
-        def data_received(self, data: bytes) -> None:
-            self.transport.write(b"header, ")
-            self.transport.write(b"body")
-            fail(self.transport)
-
-    async def main() -> None:
-        link = _Link(loop)
-        await link.open(Fails())
-        link.far.send(b"request")
-        got = b""
-        while data := await loop.sock_recv(link.far, 100):
-            got += data
-        assert got == b"header, body"
-        await link.close()
-
-    loop.run_until_complete(main())
+    c = await transport_pair(Recorder(data=answer))
+    await c.peer.send(b"request")
+    assert await c.peer.recv_all() == b"header, body"
 
 
-def test_the_collector_may_end_what_is_looked_at(
-    loop: asyncio.AbstractEventLoop,
-) -> None:
+@on_given_socket
+async def test_the_collector_may_end_what_is_looked_at(transport_pair):
     """Making the copy of a queue runs it, before 3.12 in the middle."""
+    c = await transport_pair()
 
     class Ends:
         def __init__(self) -> None:
             self.me = self
 
         def __del__(self) -> None:
-            link.transport.abort()
+            c.transport.abort()
 
     def look() -> Any:
         lists: list[Any] = [[] for _ in range(200)]  # none are kept for reuse
@@ -296,24 +229,18 @@ def test_the_collector_may_end_what_is_looked_at(
             Ends()
             gc.set_threshold(1)
             gc.enable()
-            return link.transport._buffer
+            return c.transport._buffer
         finally:
             gc.set_threshold(*threshold)
             gc.enable()
             lists.clear()
 
-    async def main() -> None:
-        await link.open(asyncio.Protocol())
-        link.transport.write(bytes(BIG))
-        link.transport.write(b"end")
-        assert isinstance(look(), bytearray | collections.deque)
-        gc.collect()
-        assert link.transport.is_closing()
-        assert link.transport.get_write_buffer_size() == 0
-        await link.close()
-
-    link = _Link(loop)
-    loop.run_until_complete(main())
+    c.transport.write(bytes(BIG))
+    c.transport.write(b"end")
+    assert isinstance(look(), bytearray | collections.deque)
+    gc.collect()
+    assert c.transport.is_closing()
+    assert c.transport.get_write_buffer_size() == 0
 
 
 @only_fastloop
@@ -342,14 +269,8 @@ def test_resume_writing_may_leave_the_loop(
 ) -> None:
     """asyncio's own transport fails an assertion in every turn then."""
 
-    class Interrupted(asyncio.Protocol):
-        lost = False
-
-        def resume_writing(self) -> None:
-            raise KeyboardInterrupt
-
-        def connection_lost(self, exc: BaseException | None) -> None:
-            self.lost = True
+    def interrupt(protocol: Any) -> None:
+        raise KeyboardInterrupt
 
     async def begin() -> None:
         await link.open(protocol)
@@ -357,7 +278,7 @@ def test_resume_writing_may_leave_the_loop(
         if end != "nothing":
             getattr(link.transport, end)()
 
-    link, protocol = _Link(loop), Interrupted()
+    link, protocol = _Link(loop), Recorder(resume=interrupt)
     loop.run_until_complete(begin())
     received = loop.create_task(link.receive(BIG))
     with pytest.raises(KeyboardInterrupt):

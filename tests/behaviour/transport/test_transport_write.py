@@ -21,7 +21,6 @@ from net_helpers import (
     Recorder,
     every_kind,
     every_tcp_kind,
-    link,
     pattern,
     turns,
 )
@@ -32,13 +31,10 @@ WARNING = "socket.send() raised exception."
 
 @pytest.mark.parametrize("make", [bytes, bytearray, memoryview])
 @every_kind
-def test_bytes_like_arguments(run, kind, make):
-    async def main():
-        async with link(kind) as c:
-            assert c.transport.write(make(b"some data")) is None
-            assert await c.peer.recv_exactly(9) == b"some data"
-
-    run(main())
+async def test_bytes_like_arguments(transport_pair, make):
+    c = await transport_pair()
+    assert c.transport.write(make(b"some data")) is None
+    assert await c.peer.recv_exactly(9) == b"some data"
 
 
 class _Bytes(bytes):
@@ -47,54 +43,40 @@ class _Bytes(bytes):
 
 @pytest.mark.parametrize("make", [_Bytes, type("B", (bytearray,), {})])
 @every_kind
-def test_subclasses_of_bytes(run, kind, make):
-    async def main():
-        async with link(kind) as c:
-            c.transport.write(make(b"sub"))
-            assert await c.peer.recv_exactly(3) == b"sub"
-
-    run(main())
+async def test_subclasses_of_bytes(transport_pair, make):
+    c = await transport_pair()
+    c.transport.write(make(b"sub"))
+    assert await c.peer.recv_exactly(3) == b"sub"
 
 
 @every_kind
-def test_memoryview_of_other_formats(run, kind):
+async def test_memoryview_of_other_formats(transport_pair):
     """The bytes of the view are sent, whatever its items are."""
     numbers = array.array("i", range(20))
-
-    async def main():
-        async with link(kind) as c:
-            c.transport.write(memoryview(numbers))
-            expected = numbers.tobytes()
-            assert await c.peer.recv_exactly(len(expected)) == expected
-
-    run(main())
+    c = await transport_pair()
+    c.transport.write(memoryview(numbers))
+    expected = numbers.tobytes()
+    assert await c.peer.recv_exactly(len(expected)) == expected
 
 
 @every_kind
-def test_memoryview_of_a_part(run, kind):
-    async def main():
-        async with link(kind) as c:
-            c.transport.write(memoryview(b"0123456789")[3:7])
-            assert await c.peer.recv_exactly(4) == b"3456"
-
-    run(main())
+async def test_memoryview_of_a_part(transport_pair):
+    c = await transport_pair()
+    c.transport.write(memoryview(b"0123456789")[3:7])
+    assert await c.peer.recv_exactly(4) == b"3456"
 
 
 @pytest.mark.reports
 @every_kind
-def test_a_view_that_is_not_contiguous(run, kind, loop_kind):
+async def test_a_view_that_is_not_contiguous(transport_pair, loop_kind):
     """fastloop sends its bytes; asyncio ends the connection (BufferError)."""
-
-    async def main():
-        async with link(kind) as c:
-            c.transport.write(memoryview(b"0123456789")[::2])
-            if loop_kind == "fastloop":
-                assert await c.peer.recv_exactly(5) == b"02468"
-            else:
-                assert isinstance(await c.protocol.wait_lost(), BufferError)
-                assert await c.peer.recv() == b""
-
-    run(main())
+    c = await transport_pair()
+    c.transport.write(memoryview(b"0123456789")[::2])
+    if loop_kind == "fastloop":
+        assert await c.peer.recv_exactly(5) == b"02468"
+    else:
+        assert isinstance(await c.protocol.wait_lost(), BufferError)
+        assert await c.peer.recv() == b""
 
 
 @pytest.mark.parametrize(
@@ -103,86 +85,71 @@ def test_a_view_that_is_not_contiguous(run, kind, loop_kind):
     ids=lambda bad: type(bad).__name__,
 )
 @every_kind
-def test_other_arguments_are_type_errors(run, kind, bad):
-    async def main():
-        async with link(kind) as c:
-            name = type(bad).__name__
-            kinds = (
-                "bytes, bytearray, or memoryview" if PY314 else "bytes-like"
-            )
-            text = f"data argument must be a {kinds} object, not '{name}'"
-            with pytest.raises(TypeError, match=f"^{re.escape(text)}$"):
-                c.transport.write(bad)
-            c.transport.write(b"still works")
-            assert await c.peer.recv_exactly(11) == b"still works"
-
-    run(main())
+async def test_other_arguments_are_type_errors(transport_pair, bad):
+    c = await transport_pair()
+    name = type(bad).__name__
+    kinds = "bytes, bytearray, or memoryview" if PY314 else "bytes-like"
+    text = f"data argument must be a {kinds} object, not '{name}'"
+    with pytest.raises(TypeError, match=f"^{re.escape(text)}$"):
+        c.transport.write(bad)
+    c.transport.write(b"still works")
+    assert await c.peer.recv_exactly(11) == b"still works"
 
 
 @every_kind
-def test_wrong_number_of_arguments(run, kind):
-    async def main():
-        async with link(kind) as c:
-            for args in ((), (b"a", b"b")):
-                with pytest.raises(TypeError):
-                    c.transport.write(*args)
-            with pytest.raises(TypeError):
-                c.transport.write(bytes_=b"a")
-            await turns()
-            assert c.peer.nothing_to_read()
-
-    run(main())
+async def test_wrong_number_of_arguments(transport_pair):
+    c = await transport_pair()
+    for args in ((), (b"a", b"b")):
+        with pytest.raises(TypeError):
+            c.transport.write(*args)
+    with pytest.raises(TypeError):
+        c.transport.write(bytes_=b"a")
+    await turns()
+    assert c.peer.nothing_to_read()
 
 
 @pytest.mark.parametrize("empty", [b"", bytearray(), memoryview(b"")])
 @every_kind
-def test_nothing_to_write(run, kind, empty):
-    async def main():
-        async with link(kind) as c:
-            c.transport.write(empty)
-            await turns()
-            assert c.peer.nothing_to_read()
-            assert c.transport.get_write_buffer_size() == 0
-            c.transport.write(b"z")
-            assert await c.peer.recv() == b"z"
-
-    run(main())
+async def test_nothing_to_write(transport_pair, empty):
+    c = await transport_pair()
+    c.transport.write(empty)
+    await turns()
+    assert c.peer.nothing_to_read()
+    assert c.transport.get_write_buffer_size() == 0
+    c.transport.write(b"z")
+    assert await c.peer.recv() == b"z"
 
 
 @pytest.mark.parametrize("count", [2, 3, 100, 3000])
 @every_kind
-def test_many_writes_in_one_callback_keep_their_order(run, kind, count):
-    async def main():
-        async with link(kind) as c:
-            chunks = [b"%d," % i for i in range(count)]
-            for chunk in chunks:
-                c.transport.write(chunk)
-            expected = b"".join(chunks)
-            assert await c.peer.recv_exactly(len(expected)) == expected
-
-    run(main())
+async def test_many_writes_in_one_callback_keep_their_order(
+    transport_pair, count
+):
+    c = await transport_pair()
+    chunks = [b"%d," % i for i in range(count)]
+    for chunk in chunks:
+        c.transport.write(chunk)
+    expected = b"".join(chunks)
+    assert await c.peer.recv_exactly(len(expected)) == expected
 
 
 @every_kind
-def test_header_and_body_again_and_again(run, kind):
+async def test_header_and_body_again_and_again(transport_pair):
     """A connection that keeps writing twice a callback loses nothing."""
 
     def answer(protocol, data):
         protocol.transport.write(b"header:")
         protocol.transport.write(data)
 
-    async def main():
-        async with link(kind, Recorder(data=answer)) as c:
-            for i in range(50):
-                body = b"body %04d" % i
-                await c.peer.send(body)
-                assert await c.peer.recv_exactly(16) == b"header:" + body
-
-    run(main())
+    c = await transport_pair(Recorder(data=answer))
+    for i in range(50):
+        body = b"body %04d" % i
+        await c.peer.send(body)
+        assert await c.peer.recv_exactly(16) == b"header:" + body
 
 
 @every_kind
-def test_one_write_a_callback_after_many(run, kind):
+async def test_one_write_a_callback_after_many(transport_pair):
     """Held writes leave when the callback ends, also when only one came."""
     writes = [1]
 
@@ -190,128 +157,105 @@ def test_one_write_a_callback_after_many(run, kind):
         for _ in range(writes[0]):
             protocol.transport.write(data)
 
-    async def main():
-        async with link(kind, Recorder(data=answer)) as c:
-            for count in [3] * 10 + [1] * 10 + [2, 1, 5, 1]:
-                writes[0] = count
-                await c.peer.send(b"abc")
-                assert await c.peer.recv_exactly(3 * count) == b"abc" * count
-                await turns(2)
-                assert c.peer.nothing_to_read()
-
-    run(main())
+    c = await transport_pair(Recorder(data=answer))
+    for count in [3] * 10 + [1] * 10 + [2, 1, 5, 1]:
+        writes[0] = count
+        await c.peer.send(b"abc")
+        assert await c.peer.recv_exactly(3 * count) == b"abc" * count
+        await turns(2)
+        assert c.peer.nothing_to_read()
 
 
 @every_kind
-def test_writes_outside_any_protocol_callback(run, kind):
+async def test_writes_outside_any_protocol_callback(transport_pair):
     """Writes of a task, a call_soon callback and a timer all leave."""
-
-    async def main():
-        async with link(kind) as c:
-            loop = asyncio.get_running_loop()
-            for _ in range(6):
-                c.transport.write(b"a")
-                c.transport.write(b"b")
-                assert await c.peer.recv_exactly(2) == b"ab"
-                loop.call_soon(c.transport.write, b"c")
-                loop.call_later(0, c.transport.write, b"d")
-                got = await c.peer.recv_exactly(2)
-                assert sorted(got) == sorted(b"cd")
-
-    run(main())
+    c = await transport_pair()
+    loop = asyncio.get_running_loop()
+    for _ in range(6):
+        c.transport.write(b"a")
+        c.transport.write(b"b")
+        assert await c.peer.recv_exactly(2) == b"ab"
+        loop.call_soon(c.transport.write, b"c")
+        loop.call_later(0, c.transport.write, b"d")
+        got = await c.peer.recv_exactly(2)
+        assert sorted(got) == sorted(b"cd")
 
 
 @every_kind
-def test_size_written_while_the_kernel_refuses(run, kind):
-    async def main():
-        async with link(kind) as c:
-            c.shrink()
-            chunk = pattern(65536)
-            total = c.fill(chunk)
-            c.transport.write(b"end")
-            size = c.transport.get_write_buffer_size()
-            # fastloop may hold up to 64 KiB to the end of the callback.
-            assert 3 < size <= 2 * len(chunk) + 3
-            data = await c.peer.recv_exactly(total + 3)
-            assert data == chunk * (total // len(chunk)) + b"end"
-            assert c.transport.get_write_buffer_size() == 0
-
-    run(main())
+async def test_size_written_while_the_kernel_refuses(transport_pair):
+    c = await transport_pair()
+    c.shrink()
+    chunk = pattern(65536)
+    total = c.fill(chunk)
+    c.transport.write(b"end")
+    size = c.transport.get_write_buffer_size()
+    # fastloop may hold up to 64 KiB to the end of the callback.
+    assert 3 < size <= 2 * len(chunk) + 3
+    data = await c.peer.recv_exactly(total + 3)
+    assert data == chunk * (total // len(chunk)) + b"end"
+    assert c.transport.get_write_buffer_size() == 0
 
 
 @every_kind
-def test_a_bytearray_may_change_after_write(run, kind, loop_kind):
+async def test_a_bytearray_may_change_after_write(transport_pair, loop_kind):
     if loop_kind == "asyncio" and PY312:
         pytest.skip("asyncio from 3.12 keeps the caller's own buffer")
 
-    async def main():
-        async with link(kind) as c:
-            c.shrink()
-            total = c.fill()
-            data = bytearray(b"before" * 100)
-            c.transport.write(data)
-            c.transport.write(memoryview(data))
-            data[:] = b"after!" * 100
-            del data[10:]
-            await c.peer.recv_exactly(total)
-            assert await c.peer.recv_exactly(1200) == b"before" * 200
-
-    run(main())
+    c = await transport_pair()
+    c.shrink()
+    total = c.fill()
+    data = bytearray(b"before" * 100)
+    c.transport.write(data)
+    c.transport.write(memoryview(data))
+    data[:] = b"after!" * 100
+    del data[10:]
+    await c.peer.recv_exactly(total)
+    assert await c.peer.recv_exactly(1200) == b"before" * 200
 
 
 @every_kind
-def test_the_part_not_sent_of_a_bytearray_may_change(run, kind, loop_kind):
+async def test_the_part_not_sent_of_a_bytearray_may_change(
+    transport_pair, loop_kind
+):
     if loop_kind == "asyncio" and PY312:
         pytest.skip("asyncio from 3.12 keeps the caller's own buffer")
 
-    async def main():
-        async with link(kind) as c:
-            c.shrink()
-            data = bytearray(pattern(BULK))
-            expected = bytes(data)
-            c.transport.write(data)
-            assert c.transport.get_write_buffer_size() > 0
-            data[:] = bytes(BULK)
-            assert await c.peer.recv_exactly(BULK) == expected
-
-    run(main())
+    c = await transport_pair()
+    c.shrink()
+    data = bytearray(pattern(BULK))
+    expected = bytes(data)
+    c.transport.write(data)
+    assert c.transport.get_write_buffer_size() > 0
+    data[:] = bytes(BULK)
+    assert await c.peer.recv_exactly(BULK) == expected
 
 
 @every_kind
-def test_writelines(run, kind):
-    async def main():
-        async with link(kind) as c:
-            parts = [b"a", bytearray(b"bc"), memoryview(b"def"), b"", b"g"]
-            assert c.transport.writelines(parts) is None
-            assert await c.peer.recv_exactly(7) == b"abcdefg"
-            c.transport.writelines((b"h", b"i"))
-            assert await c.peer.recv_exactly(2) == b"hi"
-
-    run(main())
+async def test_writelines(transport_pair):
+    c = await transport_pair()
+    parts = [b"a", bytearray(b"bc"), memoryview(b"def"), b"", b"g"]
+    assert c.transport.writelines(parts) is None
+    assert await c.peer.recv_exactly(7) == b"abcdefg"
+    c.transport.writelines((b"h", b"i"))
+    assert await c.peer.recv_exactly(2) == b"hi"
 
 
 @every_kind
-def test_writelines_of_a_generator(run, kind):
-    async def main():
-        async with link(kind) as c:
-            c.transport.writelines(b"%d" % i for i in range(10))
-            assert await c.peer.recv_exactly(10) == b"0123456789"
-
-    run(main())
+async def test_writelines_of_a_generator(transport_pair):
+    c = await transport_pair()
+    c.transport.writelines(b"%d" % i for i in range(10))
+    assert await c.peer.recv_exactly(10) == b"0123456789"
 
 
 @pytest.mark.parametrize("nothing", [[], ()], ids=["list", "tuple"])
 @every_kind
-def test_writelines_of_nothing(run, kind, nothing):
-    async def main():
-        async with link(kind) as c:
-            c.transport.writelines(nothing)
-            await turns()
-            assert c.peer.nothing_to_read()
-            c.transport.write(b"z")
-            assert await c.peer.recv() == b"z"
-
-    run(main())
+async def test_writelines_of_nothing(transport_pair, nothing):
+    c = await transport_pair()
+    c.transport.writelines(nothing)
+    await turns()
+    assert c.peer.nothing_to_read()
+    c.transport.write(b"z")
+    assert await c.peer.recv() == b"z"
 
 
 @pytest.mark.parametrize(
@@ -320,308 +264,251 @@ def test_writelines_of_nothing(run, kind, nothing):
     ids=["one", "several", "iterator"],
 )
 @every_kind
-def test_writelines_of_empty_chunks(run, kind, nothing, loop_kind):
+async def test_writelines_of_empty_chunks(transport_pair, nothing, loop_kind):
     """Empty chunks must not stall what is written after them."""
     if loop_kind == "asyncio" and PY312:
         pytest.skip("asyncio from 3.12 stalls on, or asserts, empty chunks")
 
-    async def main():
-        async with link(kind) as c:
-            c.transport.writelines(nothing)
-            c.transport.write(b"after")
-            assert await c.peer.recv_exactly(5) == b"after"
-            assert c.transport.get_write_buffer_size() == 0
-
-    run(main())
+    c = await transport_pair()
+    c.transport.writelines(nothing)
+    c.transport.write(b"after")
+    assert await c.peer.recv_exactly(5) == b"after"
+    assert c.transport.get_write_buffer_size() == 0
 
 
 @pytest.mark.parametrize("bad", [[b"a", "text"], [1], 5, None])
 @every_kind
-def test_writelines_of_other_things(run, kind, bad):
-    async def main():
-        async with link(kind) as c:
-            if not bad:
-                # asyncio from 3.12 takes any false value for "no data".
-                try:
-                    c.transport.writelines(bad)
-                except TypeError:
-                    pass
-            else:
-                with pytest.raises(TypeError):
-                    c.transport.writelines(bad)
-            await turns()
-            assert c.peer.nothing_to_read()
-
-    run(main())
+async def test_writelines_of_other_things(transport_pair, bad):
+    c = await transport_pair()
+    if not bad:
+        # asyncio from 3.12 takes any false value for "no data".
+        try:
+            c.transport.writelines(bad)
+        except TypeError:
+            pass
+    else:
+        with pytest.raises(TypeError):
+            c.transport.writelines(bad)
+    await turns()
+    assert c.peer.nothing_to_read()
 
 
 @pytest.mark.parametrize("count", [1, 1500])
 @every_kind
-def test_writelines_more_than_the_kernel_takes(run, kind, count):
+async def test_writelines_more_than_the_kernel_takes(transport_pair, count):
     """More chunks than one sendmsg takes (IOV_MAX), and larger ones."""
-
-    async def main():
-        async with link(kind) as c:
-            c.shrink()
-            chunks = [pattern(BULK // count, i) for i in range(count)]
-            c.transport.writelines(chunks)
-            expected = b"".join(chunks)
-            assert await c.peer.recv_exactly(len(expected)) == expected
-
-    run(main())
+    c = await transport_pair()
+    c.shrink()
+    chunks = [pattern(BULK // count, i) for i in range(count)]
+    c.transport.writelines(chunks)
+    expected = b"".join(chunks)
+    assert await c.peer.recv_exactly(len(expected)) == expected
 
 
 @every_kind
-def test_write_and_writelines_interleaved(run, kind):
-    async def main():
-        async with link(kind) as c:
-            c.shrink()
-            expected = b""
-            for i in range(60):
-                data = pattern(5000 + i, i)
-                if i % 3:
-                    c.transport.write(data)
-                else:
-                    c.transport.writelines([data[:100], b"", data[100:]])
-                expected += data
-            assert await c.peer.recv_exactly(len(expected)) == expected
-
-    run(main())
-
-
-@every_kind
-def test_write_eof_after_data(run, kind):
-    async def main():
-        async with link(kind) as c:
-            assert c.transport.can_write_eof() is True
-            c.transport.write(b"all there is")
-            assert c.transport.write_eof() is None
-            assert await c.peer.recv_all() == b"all there is"
-            assert not c.transport.is_closing()
-            await c.peer.send(b"an answer")
-            assert await c.protocol.wait_data(9) == b"an answer"
-            assert c.protocol.names == ["made", "data"]
-
-    run(main())
-
-
-@every_kind
-def test_write_eof_waits_for_what_is_buffered(run, kind):
-    async def main():
-        async with link(kind) as c:
-            c.shrink()
-            data = pattern(BULK)
+async def test_write_and_writelines_interleaved(transport_pair):
+    c = await transport_pair()
+    c.shrink()
+    expected = b""
+    for i in range(60):
+        data = pattern(5000 + i, i)
+        if i % 3:
             c.transport.write(data)
-            assert c.transport.get_write_buffer_size() > 0
-            c.transport.write_eof()
-            c.transport.write_eof()
-            assert await c.peer.recv_all() == data
-            assert not c.transport.is_closing()
-
-    run(main())
+        else:
+            c.transport.writelines([data[:100], b"", data[100:]])
+        expected += data
+    assert await c.peer.recv_exactly(len(expected)) == expected
 
 
 @every_kind
-def test_write_after_write_eof(run, kind):
-    async def main():
-        async with link(kind) as c:
-            c.transport.write_eof()
-            with pytest.raises(RuntimeError, match="after write_eof"):
-                c.transport.write(b"more")
-            with pytest.raises(RuntimeError, match="after write_eof"):
-                c.transport.writelines([b"more"])
-            with pytest.raises(TypeError):
-                c.transport.write("text")
-            c.transport.write_eof()
-            assert await c.peer.recv() == b""
-
-    run(main())
+async def test_write_eof_after_data(transport_pair):
+    c = await transport_pair()
+    assert c.transport.can_write_eof() is True
+    c.transport.write(b"all there is")
+    assert c.transport.write_eof() is None
+    assert await c.peer.recv_all() == b"all there is"
+    assert not c.transport.is_closing()
+    await c.peer.send(b"an answer")
+    assert await c.protocol.wait_data(9) == b"an answer"
+    assert c.protocol.names == ["made", "data"]
 
 
 @every_kind
-def test_write_eof_after_close(run, kind):
-    async def main():
-        async with link(kind) as c:
-            c.transport.close()
-            c.transport.write_eof()
-            await c.protocol.wait_lost()
-            assert await c.peer.recv() == b""
-
-    run(main())
-
-
-@every_kind
-def test_close_after_write_eof(run, kind):
-    async def main():
-        async with link(kind) as c:
-            c.transport.write_eof()
-            c.transport.close()
-            assert await c.protocol.wait_lost() is None
-            assert await c.peer.recv() == b""
-
-    run(main())
+async def test_write_eof_waits_for_what_is_buffered(transport_pair):
+    c = await transport_pair()
+    c.shrink()
+    data = pattern(BULK)
+    c.transport.write(data)
+    assert c.transport.get_write_buffer_size() > 0
+    c.transport.write_eof()
+    c.transport.write_eof()
+    assert await c.peer.recv_all() == data
+    assert not c.transport.is_closing()
 
 
 @every_kind
-def test_close_after_write_eof_with_data_buffered(run, kind):
-    async def main():
-        async with link(kind) as c:
-            c.shrink()
-            data = pattern(BULK)
-            c.transport.write(data)
-            c.transport.write_eof()
-            c.transport.close()
-            assert await c.peer.recv_all() == data
-            assert await c.protocol.wait_lost() is None
-
-    run(main())
+async def test_write_after_write_eof(transport_pair):
+    c = await transport_pair()
+    c.transport.write_eof()
+    with pytest.raises(RuntimeError, match="after write_eof"):
+        c.transport.write(b"more")
+    with pytest.raises(RuntimeError, match="after write_eof"):
+        c.transport.writelines([b"more"])
+    with pytest.raises(TypeError):
+        c.transport.write("text")
+    c.transport.write_eof()
+    assert await c.peer.recv() == b""
 
 
 @every_kind
-def test_writes_after_abort_warn_from_the_fifth(run, kind, caplog):
-    async def main():
-        async with link(kind) as c:
-            c.transport.abort()
-            for _ in range(4):
-                c.transport.write(b"dropped")
-            assert caplog.records == []
-            c.transport.write(b"dropped")
-            c.transport.write(b"dropped")
-            await c.protocol.wait_lost()
-            assert await c.peer.recv() == b""
+async def test_write_eof_after_close(transport_pair):
+    c = await transport_pair()
+    c.transport.close()
+    c.transport.write_eof()
+    await c.protocol.wait_lost()
+    assert await c.peer.recv() == b""
 
+
+@every_kind
+async def test_close_after_write_eof(transport_pair):
+    c = await transport_pair()
+    c.transport.write_eof()
+    c.transport.close()
+    assert await c.protocol.wait_lost() is None
+    assert await c.peer.recv() == b""
+
+
+@every_kind
+async def test_close_after_write_eof_with_data_buffered(transport_pair):
+    c = await transport_pair()
+    c.shrink()
+    data = pattern(BULK)
+    c.transport.write(data)
+    c.transport.write_eof()
+    c.transport.close()
+    assert await c.peer.recv_all() == data
+    assert await c.protocol.wait_lost() is None
+
+
+@every_kind
+async def test_writes_after_abort_warn_from_the_fifth(transport_pair, caplog):
+    c = await transport_pair()
     with caplog.at_level(logging.WARNING, "asyncio"):
-        run(main())
+        c.transport.abort()
+        for _ in range(4):
+            c.transport.write(b"dropped")
+        assert caplog.records == []
+        c.transport.write(b"dropped")
+        c.transport.write(b"dropped")
+        await c.protocol.wait_lost()
+        assert await c.peer.recv() == b""
     assert [r.getMessage() for r in caplog.records] == [WARNING] * 2
     assert {r.levelno for r in caplog.records} == {logging.WARNING}
 
 
 @every_kind
-def test_writes_after_connection_lost_warn_too(run, kind, caplog):
-    async def main():
-        async with link(kind) as c:
-            c.transport.close()
-            await c.protocol.wait_lost()
-            for _ in range(5):
-                c.transport.write(b"dropped")
-            with pytest.raises(TypeError):
-                c.transport.write("text")
-
+async def test_writes_after_connection_lost_warn_too(transport_pair, caplog):
+    c = await transport_pair()
     with caplog.at_level(logging.WARNING, "asyncio"):
-        run(main())
+        c.transport.close()
+        await c.protocol.wait_lost()
+        for _ in range(5):
+            c.transport.write(b"dropped")
+        with pytest.raises(TypeError):
+            c.transport.write("text")
     assert [r.getMessage() for r in caplog.records] == [WARNING]
 
 
 @every_kind
-def test_writes_after_close_with_nothing_buffered_are_dropped(run, kind):
-    async def main():
-        async with link(kind) as c:
-            c.transport.write(b"sent")
-            c.transport.close()
-            c.transport.write(b"not sent")
-            assert await c.peer.recv_all() == b"sent"
-            assert await c.protocol.wait_lost() is None
-
-    run(main())
+async def test_writes_after_close_with_nothing_buffered_are_dropped(
+    transport_pair,
+):
+    c = await transport_pair()
+    c.transport.write(b"sent")
+    c.transport.close()
+    c.transport.write(b"not sent")
+    assert await c.peer.recv_all() == b"sent"
+    assert await c.protocol.wait_lost() is None
 
 
 @every_kind
-def test_write_after_close_while_data_is_buffered_is_sent(run, kind):
+async def test_write_after_close_while_data_is_buffered_is_sent(
+    transport_pair,
+):
     """asyncio sends what is written until the buffer has drained."""
-
-    async def main():
-        async with link(kind) as c:
-            c.shrink()
-            data = pattern(BULK)
-            c.transport.write(data)
-            assert c.transport.get_write_buffer_size() > 0
-            c.transport.close()
-            c.transport.write(b"late")
-            assert await c.peer.recv_all() == data + b"late"
-
-    run(main())
+    c = await transport_pair()
+    c.shrink()
+    data = pattern(BULK)
+    c.transport.write(data)
+    assert c.transport.get_write_buffer_size() > 0
+    c.transport.close()
+    c.transport.write(b"late")
+    assert await c.peer.recv_all() == data + b"late"
 
 
 @every_tcp_kind
-def test_a_write_to_a_peer_that_reset(run, kind):
+async def test_a_write_to_a_peer_that_reset(transport_pair):
     """A refused send ends the connection with the error, quietly."""
-
-    async def main():
-        async with link(kind) as c:
-            c.transport.pause_reading()
-            c.peer.reset()
-            c.transport.write(b"into the void")
-            exc = await c.protocol.wait_lost()
-            assert isinstance(exc, (ConnectionResetError, BrokenPipeError))
-            assert c.protocol.names == ["made", "lost"]
-            assert c.transport.is_closing()
-
-    run(main())
+    c = await transport_pair()
+    c.transport.pause_reading()
+    c.peer.reset()
+    c.transport.write(b"into the void")
+    exc = await c.protocol.wait_lost()
+    assert isinstance(exc, (ConnectionResetError, BrokenPipeError))
+    assert c.protocol.names == ["made", "lost"]
+    assert c.transport.is_closing()
 
 
-def test_a_write_to_a_unix_peer_that_closed(run):
-    async def main():
-        async with link("unix") as c:
-            c.transport.pause_reading()
-            c.peer.close()
-            c.transport.write(b"into the void")
-            assert isinstance(await c.protocol.wait_lost(), BrokenPipeError)
-
-    run(main())
+@pytest.mark.parametrize("kind", ["unix"])
+async def test_a_write_to_a_unix_peer_that_closed(transport_pair):
+    c = await transport_pair()
+    c.transport.pause_reading()
+    c.peer.close()
+    c.transport.write(b"into the void")
+    assert isinstance(await c.protocol.wait_lost(), BrokenPipeError)
 
 
 @every_kind
-def test_a_peer_that_resets_while_data_is_buffered(run, kind):
-    async def main():
-        async with link(kind) as c:
-            c.shrink()
-            c.transport.pause_reading()
-            c.fill()
-            if kind == "unix":
-                c.peer.close()
-            else:
-                c.peer.reset()
-            exc = await c.protocol.wait_lost()
-            assert isinstance(exc, (ConnectionResetError, BrokenPipeError))
-            assert c.transport.get_write_buffer_size() == 0
-
-    run(main())
+async def test_a_peer_that_resets_while_data_is_buffered(transport_pair, kind):
+    c = await transport_pair()
+    c.shrink()
+    c.transport.pause_reading()
+    c.fill()
+    if kind == "unix":
+        c.peer.close()
+    else:
+        c.peer.reset()
+    exc = await c.protocol.wait_lost()
+    assert isinstance(exc, (ConnectionResetError, BrokenPipeError))
+    assert c.transport.get_write_buffer_size() == 0
 
 
 @every_kind
-def test_write_without_reader_interest(run, kind):
+async def test_write_without_reader_interest(transport_pair):
     """A paused transport still writes."""
-
-    async def main():
-        async with link(kind) as c:
-            c.shrink()
-            c.transport.pause_reading()
-            data = pattern(BULK)
-            c.transport.write(data)
-            assert await c.peer.recv_exactly(BULK) == data
-
-    run(main())
+    c = await transport_pair()
+    c.shrink()
+    c.transport.pause_reading()
+    data = pattern(BULK)
+    c.transport.write(data)
+    assert await c.peer.recv_exactly(BULK) == data
 
 
 @every_tcp_kind
-def test_small_writes_are_not_delayed(run, kind, loop):
+async def test_small_writes_are_not_delayed(transport_pair, loop):
     """With TCP_NODELAY a second small write does not wait for an ACK."""
-
-    async def main():
-        async with link(kind) as c:
-            sock = c.peer.sock
-            if hasattr(socket, "TCP_QUICKACK"):
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
-            took = []
-            for _ in range(21):
-                started = loop.time()
-                c.transport.write(b"a")
-                await turns(1)
-                c.transport.write(b"b")
-                assert await c.peer.recv_exactly(2) == b"ab"
-                took.append(loop.time() - started)
-                await c.peer.send(b"ok")
-            # A delayed ACK takes 40 ms at least; a busy machine delays a few.
-            assert statistics.median(took) < 0.03
-
-    run(main())
+    c = await transport_pair()
+    sock = c.peer.sock
+    if hasattr(socket, "TCP_QUICKACK"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
+    took = []
+    for _ in range(21):
+        started = loop.time()
+        c.transport.write(b"a")
+        await turns(1)
+        c.transport.write(b"b")
+        assert await c.peer.recv_exactly(2) == b"ab"
+        took.append(loop.time() - started)
+        await c.peer.send(b"ok")
+    # A delayed ACK takes 40 ms at least; a busy machine delays a few.
+    assert statistics.median(took) < 0.03

@@ -94,26 +94,22 @@ def test_an_executor_job_that_a_callback_waits_for_gets_what_it_wrote(run):
 
 
 @pytest.mark.usefixtures("child_watcher")
-def test_a_process_that_the_loop_starts_comes_after_what_was_written(
-    run, monkeypatch
+async def test_a_process_that_the_loop_starts_comes_after_what_was_written(
+    monkeypatch,
 ):
     seen: list[bytes] = []
     real = subprocess.Popen
+    async with served() as (transport, peer):
 
-    async def main():
-        async with served() as (transport, peer):
+        def popen(*args: Any, **kwargs: Any) -> Any:
+            seen.append(peer.look())
+            return real(*args, **kwargs)
 
-            def popen(*args: Any, **kwargs: Any) -> Any:
-                seen.append(peer.look())
-                return real(*args, **kwargs)
-
-            monkeypatch.setattr(subprocess, "Popen", popen)
-            transport.write(b"one ")
-            transport.write(b"two")
-            child = await asyncio.create_subprocess_exec("true")
-            await child.wait()
-
-    run(main())
+        monkeypatch.setattr(subprocess, "Popen", popen)
+        transport.write(b"one ")
+        transport.write(b"two")
+        child = await asyncio.create_subprocess_exec("true")
+        await child.wait()
     assert seen == [b"one two"]
 
 
@@ -128,110 +124,95 @@ def write_and(transport: Any, then: Callable[[], object]) -> None:
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_a_socket_that_is_shut_down_has_sent_what_was_written(run, when):
-    async def main():
-        async with served() as (transport, peer):
-            if when == "before":
-                kept = transport.get_extra_info("socket")
+async def test_a_socket_that_is_shut_down_has_sent_what_was_written(when):
+    async with served() as (transport, peer):
+        if when == "before":
+            kept = transport.get_extra_info("socket")
 
-            def shut():
-                sock = (
-                    kept
-                    if when == "before"
-                    else transport.get_extra_info("socket")
-                )
-                write_and(transport, lambda: sock.shutdown(socket.SHUT_WR))
+        def shut():
+            sock = (
+                kept
+                if when == "before"
+                else transport.get_extra_info("socket")
+            )
+            write_and(transport, lambda: sock.shutdown(socket.SHUT_WR))
 
-            await in_callbacks(shut)
-            assert peer.receive(100) == b"one two "
-
-    run(main())
+        await in_callbacks(shut)
+        assert peer.receive(100) == b"one two "
 
 
 @pytest.mark.parametrize("how", ["fileno", "dup", "_sock", "_sock_fd"])
-def test_what_is_sent_through_the_descriptor_comes_after_what_was_written(
-    run, how
+async def test_sends_through_the_descriptor_come_after_what_was_written(
+    how,
 ):
-    async def main():
-        async with served() as (transport, peer):
-            await learn(transport, peer)
-            shown = transport.get_extra_info("socket")
-            assert isinstance(shown, asyncio.trsock.TransportSocket)
+    async with served() as (transport, peer):
+        await learn(transport, peer)
+        shown = transport.get_extra_info("socket")
+        assert isinstance(shown, asyncio.trsock.TransportSocket)
 
-            def take() -> int:
-                if how == "fileno":
-                    return os.dup(shown.fileno())
-                if how == "dup":
-                    return shown.dup().detach()
-                if how == "_sock":
-                    return os.dup(shown._sock.fileno())
-                return os.dup(transport._sock_fd)
+        def take() -> int:
+            if how == "fileno":
+                return os.dup(shown.fileno())
+            if how == "dup":
+                return shown.dup().detach()
+            if how == "_sock":
+                return os.dup(shown._sock.fileno())
+            return os.dup(transport._sock_fd)
 
-            def first():
-                write_and(transport, lambda: taken.append(take()))
-                with socket.socket(fileno=os.dup(taken[0])) as sock:
-                    sock.send(b"three ")
+        def first():
+            write_and(transport, lambda: taken.append(take()))
+            with socket.socket(fileno=os.dup(taken[0])) as sock:
+                sock.send(b"three ")
 
-            def later():
-                write_and(transport, lambda: os.write(taken[0], b"three "))
+        def later():
+            write_and(transport, lambda: os.write(taken[0], b"three "))
 
-            taken: list[int] = []
-            await in_callbacks(first, later, later, later)
-            os.close(taken[0])
-            assert peer.receive(56) == b"one two three " * 4
-
-    run(main())
+        taken: list[int] = []
+        await in_callbacks(first, later, later, later)
+        os.close(taken[0])
+        assert peer.receive(56) == b"one two three " * 4
 
 
-def test_what_is_sent_through_a_given_socket_comes_after_what_was_written(
-    run,
-):
-    async def main():
-        near, far = socket.socketpair()
-        loop = asyncio.get_running_loop()
-        with far:
-            transport, _ = await loop.create_connection(
-                asyncio.Protocol, sock=near
-            )
+async def test_sends_through_a_given_socket_come_after_what_was_written():
+    near, far = socket.socketpair()
+    loop = asyncio.get_running_loop()
+    with far:
+        transport, _ = await loop.create_connection(
+            asyncio.Protocol, sock=near
+        )
 
-            def work():
-                write_and(transport, lambda: near.send(b"three "))
+        def work():
+            write_and(transport, lambda: near.send(b"three "))
 
-            await in_callbacks(*[work] * 4)
-            assert Peer(far).receive(56) == b"one two three " * 4
-            transport.abort()
-            await turns()
-
-    run(main())
+        await in_callbacks(*[work] * 4)
+        assert Peer(far).receive(56) == b"one two three " * 4
+        transport.abort()
+        await turns()
 
 
-def test_asking_a_socket_for_its_names_and_options_changes_nothing(
-    run, loop_kind
+async def test_asking_a_socket_for_its_names_and_options_changes_nothing(
+    loop_kind,
 ):
     """As HTTP servers do for each connection."""
+    async with served() as (transport, peer):
+        sock = transport.get_extra_info("socket")
+        assert sock.family == socket.AF_INET
+        assert sock.type == socket.SOCK_STREAM
+        assert sock.proto in (0, socket.IPPROTO_TCP)
+        assert sock.getpeername() == peer.sock.getsockname()
+        assert sock.getsockname() == peer.sock.getpeername()
+        assert not sock.get_inheritable()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert repr(sock).startswith("<asyncio.TransportSocket fd=")
 
-    async def main():
-        async with served() as (transport, peer):
-            sock = transport.get_extra_info("socket")
-            assert sock.family == socket.AF_INET
-            assert sock.type == socket.SOCK_STREAM
-            assert sock.proto in (0, socket.IPPROTO_TCP)
-            assert sock.getpeername() == peer.sock.getsockname()
-            assert sock.getsockname() == peer.sock.getpeername()
-            assert not sock.get_inheritable()
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
-            assert repr(sock).startswith("<asyncio.TransportSocket fd=")
+        def write():
+            transport.write(b"1")
+            transport.write(b"2")
+            seen.append(peer.look())
 
-            def write():
-                transport.write(b"1")
-                transport.write(b"2")
-                seen.append(peer.look())
-
-            seen: list[bytes] = []
-            await in_callbacks(write)
-            assert seen[0] + peer.look() == b"12"
-            if HOLDS and loop_kind == "fastloop":
-                assert seen == [b"1"]
-
-    run(main())
+        seen: list[bytes] = []
+        await in_callbacks(write)
+        assert seen[0] + peer.look() == b"12"
+        if HOLDS and loop_kind == "fastloop":
+            assert seen == [b"1"]
