@@ -17,28 +17,20 @@ async def counting(ended, limit=5):
         ended.append("ended")
 
 
-def test_iteration(run):
+async def test_iteration():
     ended = []
-
-    async def main():
-        return [n async for n in counting(ended)]
-
-    assert run(main()) == [0, 1, 2, 3, 4]
+    assert [n async for n in counting(ended)] == [0, 1, 2, 3, 4]
     assert ended == ["ended"]
 
 
-def test_dropped_generator_is_closed_by_the_loop(run):
+async def test_dropped_generator_is_closed_by_the_loop():
     ended = []
-
-    async def main():
-        async for _number in counting(ended):
-            break
-        gc.collect()
-        for _ in range(5):
-            await asyncio.sleep(0)
-        assert ended == ["ended"]
-
-    run(main())
+    async for _number in counting(ended):
+        break
+    gc.collect()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert ended == ["ended"]
 
 
 def test_shutdown_closes_what_is_left(loop):
@@ -163,23 +155,19 @@ def test_runner_shuts_generators_down(loop_factory):
     assert ended == ["ended"]
 
 
-def test_generator_closed_from_another_thread(loop, run, in_thread):
+async def test_generator_closed_from_another_thread(loop, in_thread):
     ended = []
-
-    async def main():
-        generator = counting(ended)
-        await anext(generator)
-        holder = [generator]
-        del generator
-        thread = in_thread(holder.clear)
-        while thread.is_alive() or not ended:
-            await asyncio.sleep(0)
-
-    run(main())
+    generator = counting(ended)
+    await anext(generator)
+    holder = [generator]
+    del generator
+    thread = in_thread(holder.clear)
+    while thread.is_alive() or not ended:
+        await asyncio.sleep(0)
     assert ended == ["ended"]
 
 
-def test_asend_athrow_aclose(run):
+async def test_asend_athrow_aclose():
     async def echo():
         value = None
         while True:
@@ -188,13 +176,10 @@ def test_asend_athrow_aclose(run):
             except KeyError:
                 value = "caught"
 
-    async def main():
-        generator = echo()
-        await anext(generator)
-        assert await generator.asend(1) == 1
-        assert await generator.athrow(KeyError()) == "caught"
-        await generator.aclose()
-        with pytest.raises(StopAsyncIteration):
-            await generator.asend(2)
-
-    run(main())
+    generator = echo()
+    await anext(generator)
+    assert await generator.asend(1) == 1
+    assert await generator.athrow(KeyError()) == "caught"
+    await generator.aclose()
+    with pytest.raises(StopAsyncIteration):
+        await generator.asend(2)

@@ -237,21 +237,15 @@ def test_future_callbacks_run_in_the_context_of_their_registration(loop, turn):
     assert seen == ["registered"]
 
 
-def test_to_thread_carries_the_context(run):
-    async def main():
-        VAR.set("caller")
-        return await asyncio.to_thread(VAR.get)
-
-    assert run(main()) == "caller"
+async def test_to_thread_carries_the_context():
+    VAR.set("caller")
+    assert await asyncio.to_thread(VAR.get) == "caller"
 
 
-def test_run_in_executor_does_not(run):
-    async def main():
-        VAR.set("caller")
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(None, VAR.get)
-
-    assert run(main()) == "outside"
+async def test_run_in_executor_does_not():
+    VAR.set("caller")
+    loop = asyncio.get_running_loop()
+    assert await loop.run_in_executor(None, VAR.get) == "outside"
 
 
 def test_timeout_callback_runs_in_its_tasks_context(run):

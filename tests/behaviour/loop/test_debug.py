@@ -274,22 +274,17 @@ def test_callbacks_run_in_debug_mode_as_without(debug, turn):
     assert seen == [n for n in range(100) for _ in range(2)]
 
 
-def test_tasks_and_timers_in_debug_mode(debug, run):
+async def test_tasks_and_timers_in_debug_mode(debug):
     async def child(number):
         await asyncio.sleep(0.001)
         return number
 
-    async def main():
-        return await asyncio.gather(*map(child, range(20)))
-
-    assert run(main()) == list(range(20))
+    assert await asyncio.gather(*map(child, range(20))) == list(range(20))
 
 
-def test_threads_and_executor_in_debug_mode(debug, run):
-    async def main():
-        return await asyncio.to_thread(threading.get_ident)
-
-    assert run(main()) != threading.get_ident()
+async def test_threads_and_executor_in_debug_mode(debug):
+    ident = await asyncio.to_thread(threading.get_ident)
+    assert ident != threading.get_ident()
 
 
 def test_asyncio_run_debug(loop_factory):

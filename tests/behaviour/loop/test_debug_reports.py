@@ -201,24 +201,18 @@ OPERATIONS = {
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_blocking_sockets_are_refused(debug, run, name):
-    async def main():
-        near, far = tcp_socketpair()
-        with near, far:
-            with pytest.raises(ValueError, match="socket must be non-block"):
-                await getattr(debug, name)(near, *OPERATIONS[name])
-
-    run(main())
+async def test_blocking_sockets_are_refused(debug, name):
+    near, far = tcp_socketpair()
+    with near, far:
+        with pytest.raises(ValueError, match="socket must be non-block"):
+            await getattr(debug, name)(near, *OPERATIONS[name])
 
 
-def test_blocking_sockets_are_refused_for_sendfile(debug, run):
-    async def main():
-        near, far = tcp_socketpair()
-        with near, far, open(__file__, "rb") as file:
-            with pytest.raises(ValueError, match="socket must be non-block"):
-                await debug.sock_sendfile(near, file)
-
-    run(main())
+async def test_blocking_sockets_are_refused_for_sendfile(debug):
+    near, far = tcp_socketpair()
+    with near, far, open(__file__, "rb") as file:
+        with pytest.raises(ValueError, match="socket must be non-block"):
+            await debug.sock_sendfile(near, file)
 
 
 class Kept(asyncio.Protocol, asyncio.DatagramProtocol):
@@ -282,20 +276,16 @@ def test_an_unclosed_loop_names_itself(loop_factory):
     assert type(warning.source).__name__ == name
 
 
-def test_transports_tell_of_reading_and_ends(debug, run, logged):
+async def test_transports_tell_of_reading_and_ends(debug, logged):
     """In debug mode a transport logs what befalls it."""
-
-    async def main():
-        near, far = tcp_socketpair()
-        transport, _ = await debug.create_connection(Kept, sock=near)
-        transport.pause_reading()
-        transport.resume_reading()
-        far.close()
-        await turns(5)
-        transport.close()
-        await turns(3)
-
-    run(main())
+    near, far = tcp_socketpair()
+    transport, _ = await debug.create_connection(Kept, sock=near)
+    transport.pause_reading()
+    transport.resume_reading()
+    far.close()
+    await turns(5)
+    transport.close()
+    await turns(3)
     texts = "\n".join(logged(logging.DEBUG))
     for event in ("pauses reading", "resumes reading", "received EOF"):
         assert event in texts

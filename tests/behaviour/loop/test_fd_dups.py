@@ -1,39 +1,11 @@
 """Watched descriptors whose file lives on in a dup or in a child process."""
 
-import asyncio
 import os
 import socket
 import sys
-import time
 
 import pytest
-
-
-def nothing(*args):
-    pass
-
-
-@pytest.fixture
-def pair():
-    """Return two connected sockets that do not block."""
-    left, right = socket.socketpair()
-    left.setblocking(False)
-    right.setblocking(False)
-    with left, right:
-        yield left, right
-
-
-def turns(loop, count=1):
-    for _ in range(count):
-        loop.run_until_complete(asyncio.sleep(0))
-
-
-def idle_cpu(loop, seconds=0.1):
-    """Return the CPU seconds this process uses while the loop waits."""
-    loop.run_until_complete(asyncio.sleep(0.002))
-    start = time.process_time()
-    loop.run_until_complete(asyncio.sleep(seconds))
-    return time.process_time() - start
+from watch_helpers import idle_cpu, nothing, turns
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="epoll keeps the dup")

@@ -7,29 +7,14 @@ import socket
 import sys
 
 import pytest
-from test_fd_dups import idle_cpu
-
-
-class Records(asyncio.Protocol):
-    def __init__(self):
-        self.received = b""
-        self.lost = []
-
-    def data_received(self, data):
-        self.received += data
-
-    def connection_lost(self, exc):
-        self.lost.append(exc)
-
-
-async def turns(count=5):
-    for _ in range(count):
-        await asyncio.sleep(0)
+from datagram_helpers import endpoint, plain
+from net_helpers import Recorder, turns
+from watch_helpers import idle_cpu
 
 
 async def open_on(loop, sock):
     sock.setblocking(False)
-    transport, protocol = await loop.create_connection(Records, sock=sock)
+    transport, protocol = await loop.create_connection(Recorder, sock=sock)
     return transport, protocol
 
 
@@ -44,129 +29,114 @@ def pair_at(number):
     return first, second
 
 
-def test_bytes_written_after_its_socket_was_closed_go_nowhere(run, loop):
-    async def main():
-        left, right = socket.socketpair()
-        transport, protocol = await open_on(loop, left)
-        number = left.fileno()
-        left.close()
-        stranger, peer = pair_at(number)
-        for _ in range(3):
-            transport.write(b"not yours")
-            transport.writelines([b"nor", b"yours"])
-        await turns()
-        with pytest.raises(BlockingIOError):
-            peer.recv(100)
-        assert [exc.errno for exc in protocol.lost] == [errno.EBADF]
-        assert os.fstat(number) == os.fstat(stranger.fileno())
-        peer.send(b"still there")
-        assert stranger.recv(20) == b"still there"
-        for each in (right, stranger, peer):
-            each.close()
-
-    run(main())
+async def test_bytes_written_after_its_socket_was_closed_go_nowhere(loop):
+    left, right = socket.socketpair()
+    transport, protocol = await open_on(loop, left)
+    number = left.fileno()
+    left.close()
+    stranger, peer = pair_at(number)
+    for _ in range(3):
+        transport.write(b"not yours")
+        transport.writelines([b"nor", b"yours"])
+    await turns()
+    with pytest.raises(BlockingIOError):
+        peer.recv(100)
+    assert protocol.exc.errno == errno.EBADF
+    assert os.fstat(number) == os.fstat(stranger.fileno())
+    peer.send(b"still there")
+    assert stranger.recv(20) == b"still there"
+    for each in (right, stranger, peer):
+        each.close()
 
 
 @pytest.mark.parametrize("how", ["close", "abort"])
-def test_the_number_stays_open_when_the_transport_ends(run, loop, how):
-    async def main():
-        left, right = socket.socketpair()
-        transport, protocol = await open_on(loop, left)
-        number = left.fileno()
-        left.close()
-        stranger, peer = pair_at(number)
-        seen = []
-        getattr(transport, how)()
-        await turns()
-        loop.add_reader(stranger, lambda: seen.append(stranger.recv(9)))
-        peer.send(b"x")
-        while not seen:
-            await asyncio.sleep(0)
-        assert seen == [b"x"]
-        assert loop.remove_reader(stranger) is True
-        assert protocol.lost == [None]
-        for each in (right, stranger, peer):
-            each.close()
-
-    run(main())
+async def test_the_number_stays_open_when_the_transport_ends(loop, how):
+    left, right = socket.socketpair()
+    transport, protocol = await open_on(loop, left)
+    number = left.fileno()
+    left.close()
+    stranger, peer = pair_at(number)
+    seen = []
+    getattr(transport, how)()
+    await turns()
+    loop.add_reader(stranger, lambda: seen.append(stranger.recv(9)))
+    peer.send(b"x")
+    while not seen:
+        await asyncio.sleep(0)
+    assert seen == [b"x"]
+    assert loop.remove_reader(stranger) is True
+    assert protocol.exc is None
+    for each in (right, stranger, peer):
+        each.close()
 
 
-def test_a_new_connection_takes_the_number_of_a_closed_socket(
-    run, loop, loop_kind
+async def test_a_new_connection_takes_the_number_of_a_closed_socket(
+    loop, loop_kind
 ):
     if loop_kind == "asyncio":
         pytest.skip("asyncio refuses the new connection")
 
-    async def main():
-        left, right = socket.socketpair()
-        old, told = await open_on(loop, left)
-        number = left.fileno()
-        left.close()
-        stranger, peer = pair_at(number)
-        new, protocol = await open_on(loop, stranger)
-        peer.send(b"for the new one")
-        while not protocol.received:
-            await asyncio.sleep(0)
-        assert protocol.received == b"for the new one"
-        assert [exc.errno for exc in told.lost] == [errno.EBADF]
-        old.write(b"lost")
-        old.close()
-        new.write(b"from the new one")
-        await turns()
-        assert peer.recv(100) == b"from the new one"
-        new.close()
-        await turns()
-        for each in (right, peer):
-            each.close()
-
-    run(main())
+    left, right = socket.socketpair()
+    old, told = await open_on(loop, left)
+    number = left.fileno()
+    left.close()
+    stranger, peer = pair_at(number)
+    new, protocol = await open_on(loop, stranger)
+    peer.send(b"for the new one")
+    assert await protocol.wait_data(15) == b"for the new one"
+    assert told.exc.errno == errno.EBADF
+    old.write(b"lost")
+    old.close()
+    new.write(b"from the new one")
+    await turns()
+    assert peer.recv(100) == b"from the new one"
+    new.close()
+    await turns()
+    for each in (right, peer):
+        each.close()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc tells the numbers")
-def test_an_accepted_connection_takes_the_number_of_a_closed_one(
-    run, loop, loop_kind
+async def test_an_accepted_connection_takes_the_number_of_a_closed_one(
+    loop, loop_kind
 ):
     """Closed by its number, so that not even its object knows."""
     if loop_kind == "asyncio":
         pytest.skip("asyncio refuses the new connection")
 
-    async def main():
-        made = asyncio.Queue()
+    made = asyncio.Queue()
 
-        class Serves(Records):
-            def connection_made(self, transport):
-                made.put_nowait((transport, self))
-
-        server = await loop.create_server(Serves, "127.0.0.1", 0)
-        name = server.sockets[0].getsockname()
-        first = socket.create_connection(name)
-        old, told = await made.get()
-        number = old.get_extra_info("socket").fileno()
-        spares = []
-        while not spares or spares[-1] < number:
-            spares.append(os.open(os.devnull, os.O_RDONLY))
-        second = socket.create_connection(name)
-        os.close(number)
-        new, protocol = await made.get()
-        assert new.get_extra_info("socket").fileno() == number
-        await turns()
-        assert [exc.errno for exc in told.lost] == [errno.EBADF]
-        second.send(b"for the new one")
-        while not protocol.received:
-            await asyncio.sleep(0)
-        old.abort()
-        new.write(b"answer")
-        second.settimeout(10)
-        assert second.recv(100) == b"answer"
-        new.close()
-        server.close()
-        await server.wait_closed()
-        for each in (first, second):
-            each.close()
-        for each in spares:
-            os.close(each)
-
-    run(main())
+    server = await loop.create_server(
+        lambda: Recorder(made=made.put_nowait), "127.0.0.1", 0
+    )
+    name = server.sockets[0].getsockname()
+    first = socket.create_connection(name)
+    told = await made.get()
+    old = told.transport
+    number = old.get_extra_info("socket").fileno()
+    spares = []
+    while not spares or spares[-1] < number:
+        spares.append(os.open(os.devnull, os.O_RDONLY))
+    second = socket.create_connection(name)
+    os.close(number)
+    protocol = await made.get()
+    new = protocol.transport
+    assert new.get_extra_info("socket").fileno() == number
+    await turns()
+    assert told.exc.errno == errno.EBADF
+    second.send(b"for the new one")
+    await protocol.wait_data(15)
+    old.abort()
+    new.write(b"answer")
+    second.settimeout(10)
+    assert second.recv(100) == b"answer"
+    new.close()
+    server.close()
+    await server.wait_closed()
+    for each in (first, second):
+        each.close()
+    for each in spares:
+        os.close(each)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="epoll keeps the dup")
@@ -194,62 +164,48 @@ def test_no_spinning_when_a_dup_outlives_a_closed_socket(loop, loop_kind, how):
     kept.close()
 
 
-def test_a_transport_keeps_up_with_messages_of_every_size(run, loop):
+async def test_a_transport_keeps_up_with_messages_of_every_size(loop):
     """Sizes around those of the buffers, each answered before the next."""
-
-    async def main():
-        left, right = socket.socketpair()
-        right.setblocking(False)
-        transport, protocol = await open_on(loop, left)
-        for size in (1, 2, 16383, 65535, 65536, 65537, 131072, 200_000, 1):
-            protocol.received = b""
-            await loop.sock_sendall(right, b"x" * size)
-            while len(protocol.received) < size:
-                await asyncio.sleep(0)
-            transport.write(b"ok")
-            assert await loop.sock_recv(right, 2) == b"ok"
-        transport.close()
-        right.close()
-
-    run(main())
+    left, right = socket.socketpair()
+    right.setblocking(False)
+    transport, protocol = await open_on(loop, left)
+    for size in (1, 2, 16383, 65535, 65536, 65537, 131072, 200_000, 1):
+        protocol.data.clear()
+        await loop.sock_sendall(right, b"x" * size)
+        await protocol.wait_data(size)
+        transport.write(b"ok")
+        assert await loop.sock_recv(right, 2) == b"ok"
+    transport.close()
+    right.close()
 
 
 @pytest.mark.skipif(
     not hasattr(socket, "send_fds"), reason="the system passes none"
 )
-def test_bytes_behind_a_passed_descriptor_are_read(run, loop):
+async def test_bytes_behind_a_passed_descriptor_are_read(loop):
     """A read ends at each: that it was short does not mean all was read."""
-
-    async def main():
-        left, right = socket.socketpair()
-        for number in range(3):
-            socket.send_fds(right, [b"%d" % number], [right.fileno()])
-        transport, protocol = await open_on(loop, left)
-        while protocol.received != b"012":
-            await asyncio.sleep(0.001)
-        transport.close()
-        right.close()
-
-    run(main())
+    left, right = socket.socketpair()
+    for number in range(3):
+        socket.send_fds(right, [b"%d" % number], [right.fileno()])
+    transport, protocol = await open_on(loop, left)
+    assert await protocol.wait_data(3) == b"012"
+    transport.close()
+    right.close()
 
 
-def test_bytes_behind_urgent_data_are_read(run, loop):
-    async def main():
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            client = socket.create_connection(server.getsockname())
-            peer, _ = server.accept()
-        transport, protocol = await open_on(loop, client)
-        for _ in range(3):
-            peer.send(b"before")
-            peer.send(b"!", socket.MSG_OOB)
-            peer.send(b"after")
-        while len(protocol.received) < 33:
-            await asyncio.sleep(0.001)
-        assert protocol.received.replace(b"!", b"") == b"beforeafter" * 3
-        transport.close()
-        peer.close()
-
-    run(main())
+async def test_bytes_behind_urgent_data_are_read(loop):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        client = socket.create_connection(server.getsockname())
+        peer, _ = server.accept()
+    transport, protocol = await open_on(loop, client)
+    for _ in range(3):
+        peer.send(b"before")
+        peer.send(b"!", socket.MSG_OOB)
+        peer.send(b"after")
+    data = await protocol.wait_data(33)
+    assert data.replace(b"!", b"") == b"beforeafter" * 3
+    transport.close()
+    peer.close()
 
 
 def test_a_reader_that_closes_its_descriptor_hears_no_stranger(loop):
@@ -278,40 +234,25 @@ def test_a_reader_that_closes_its_descriptor_hears_no_stranger(loop):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts numbers")
-def test_datagrams_of_a_number_that_was_reused_are_anothers(loop, loop_kind):
+async def test_datagrams_of_a_number_that_was_reused_are_anothers(loop_kind):
     if loop_kind == "asyncio":
         pytest.skip("asyncio's selector finds the new socket")
-    received, errors = [], []
-
-    class Protocol(asyncio.DatagramProtocol):
-        def datagram_received(self, data, addr):
-            received.append(data)
-
-        def error_received(self, exc):
-            errors.append(exc.errno)
-
-    async def main():
-        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        sock.bind(("127.0.0.1", 0))
-        sock.setblocking(False)
-        number = sock.fileno()
-        transport, _ = await loop.create_datagram_endpoint(Protocol, sock=sock)
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.bind(("127.0.0.1", 0))
+    sock.setblocking(False)
+    number = sock.fileno()
+    async with endpoint(sock=sock) as p:
         sock.close()
-        other = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        other.bind(("127.0.0.1", 0))
-        other.setblocking(False)
-        assert other.fileno() == number
-        transport.sendto(b"not from there", other.getsockname())
-        with pytest.raises(BlockingIOError):
-            other.recv(20)
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+        with plain() as other, plain(address=None) as peer:
+            other.setblocking(False)
+            assert other.fileno() == number
+            p.transport.sendto(b"not from there", other.getsockname())
+            with pytest.raises(BlockingIOError):
+                other.recv(20)
             peer.sendto(b"for another", other.getsockname())
-        await turns(20)
-        assert other.recv(20) == b"for another"
-        transport.abort()
-        await turns()
-        other.close()
-
-    loop.run_until_complete(main())
-    assert received == []
-    assert errors == [errno.EBADF]
+            await turns(20)
+            assert other.recv(20) == b"for another"
+            p.transport.abort()
+            await p.wait("lost")
+    assert p.names == ["made", "error", "lost"]
+    assert p.events[1][1].errno == errno.EBADF

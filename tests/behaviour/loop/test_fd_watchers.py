@@ -7,24 +7,10 @@ import os
 import socket
 import sys
 import tempfile
-import time
 import weakref
 
 import pytest
-
-
-def nothing(*args):
-    pass
-
-
-@pytest.fixture
-def pair():
-    """Return two connected sockets that do not block."""
-    left, right = socket.socketpair()
-    left.setblocking(False)
-    right.setblocking(False)
-    with left, right:
-        yield left, right
+from watch_helpers import idle_cpu, nothing, turns
 
 
 @pytest.fixture
@@ -37,19 +23,6 @@ def pipe():
             os.close(end)
         except OSError:
             continue
-
-
-def turns(loop, count=1):
-    for _ in range(count):
-        loop.run_until_complete(asyncio.sleep(0))
-
-
-def idle_cpu(loop, seconds=0.1):
-    """Return the CPU seconds this process uses while the loop waits."""
-    loop.run_until_complete(asyncio.sleep(0.002))
-    start = time.process_time()
-    loop.run_until_complete(asyncio.sleep(seconds))
-    return time.process_time() - start
 
 
 def test_reader_is_called_with_its_arguments(loop, pair):
@@ -514,26 +487,21 @@ def test_handle_is_given_back_internally(loop, pair):
     assert loop._remove_writer(left.fileno()) is True
 
 
-def test_watching_a_transports_socket_is_refused(run, loop):
-    async def main():
-        left, right = socket.socketpair()
-        left.setblocking(False)
-        transport, _ = await loop.create_connection(
-            asyncio.Protocol, sock=left
-        )
-        sock = transport.get_extra_info("socket")
-        for method in (loop.add_reader, loop.add_writer):
-            with pytest.raises(RuntimeError, match="is used by transport"):
-                method(sock.fileno(), nothing)
-        for method in (loop.remove_reader, loop.remove_writer):
-            with pytest.raises(RuntimeError, match="is used by transport"):
-                method(sock.fileno())
-        transport.close()
-        right.close()
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-
-    run(main())
+async def test_watching_a_transports_socket_is_refused(loop):
+    left, right = socket.socketpair()
+    left.setblocking(False)
+    transport, _ = await loop.create_connection(asyncio.Protocol, sock=left)
+    sock = transport.get_extra_info("socket")
+    for method in (loop.add_reader, loop.add_writer):
+        with pytest.raises(RuntimeError, match="is used by transport"):
+            method(sock.fileno(), nothing)
+    for method in (loop.remove_reader, loop.remove_writer):
+        with pytest.raises(RuntimeError, match="is used by transport"):
+            method(sock.fileno())
+    transport.close()
+    right.close()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
 
 
 def test_debug_mode_checks_nothing_more(loop, pair):

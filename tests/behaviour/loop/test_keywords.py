@@ -8,7 +8,7 @@ import socket
 from asyncio import events, selector_events, unix_events
 
 import pytest
-from net_helpers import Recorder, every_kind, link
+from net_helpers import Recorder, every_kind
 
 import fastloop
 from fastloop import _core
@@ -49,45 +49,39 @@ def test_names_of_parameters(ours, theirs):
 
 
 @every_kind
-def test_transport(run, kind):
-    async def main():
-        async with link(kind) as c:
-            transport = c.transport
-            transport.write(data=b"abc")
-            transport.writelines(list_of_data=[b"de", b"f"])
-            assert await c.peer.recv_exactly(6) == b"abcdef"
-            other = Recorder()
-            transport.set_protocol(protocol=other)
-            assert transport.get_protocol() is other
-            transport.set_protocol(protocol=c.protocol)
-            transport.set_write_buffer_limits(low=1, high=2)
-            assert transport.get_write_buffer_limits() == (1, 2)
-            assert transport.get_extra_info(name="nobody", default=7) == 7
-            transport._force_close(exc=None)
-            assert await c.protocol.wait_lost() is None
-
-    run(main())
+async def test_transport(transport_pair):
+    c = await transport_pair()
+    transport = c.transport
+    transport.write(data=b"abc")
+    transport.writelines(list_of_data=[b"de", b"f"])
+    assert await c.peer.recv_exactly(6) == b"abcdef"
+    other = Recorder()
+    transport.set_protocol(protocol=other)
+    assert transport.get_protocol() is other
+    transport.set_protocol(protocol=c.protocol)
+    transport.set_write_buffer_limits(low=1, high=2)
+    assert transport.get_write_buffer_limits() == (1, 2)
+    assert transport.get_extra_info(name="nobody", default=7) == 7
+    transport._force_close(exc=None)
+    assert await c.protocol.wait_lost() is None
 
 
 @every_kind
-def test_transport_refuses_other_names(run, kind):
-    async def main():
-        async with link(kind) as c:
-            for call, names in [
-                (c.transport.write, {"bytes": b""}),
-                (c.transport.write, {}),
-                (c.transport.writelines, {"data": []}),
-                (c.transport.set_protocol, {"proto": None}),
-                (c.transport._force_close, {}),
-            ]:
-                with pytest.raises(TypeError):
-                    call(**names)
-            with pytest.raises(TypeError):
-                c.transport.write(b"", data=b"")
-            with pytest.raises(TypeError):
-                c.transport.write(b"", b"")
-
-    run(main())
+async def test_transport_refuses_other_names(transport_pair):
+    c = await transport_pair()
+    for call, names in [
+        (c.transport.write, {"bytes": b""}),
+        (c.transport.write, {}),
+        (c.transport.writelines, {"data": []}),
+        (c.transport.set_protocol, {"proto": None}),
+        (c.transport._force_close, {}),
+    ]:
+        with pytest.raises(TypeError):
+            call(**names)
+    with pytest.raises(TypeError):
+        c.transport.write(b"", data=b"")
+    with pytest.raises(TypeError):
+        c.transport.write(b"", b"")
 
 
 def test_private_methods_of_the_loop(loop):

@@ -1,11 +1,13 @@
 """close: what it refuses, what it leaves, and loops nobody closed."""
 
 import asyncio
+import contextlib
 import gc
 import inspect
 import os
 import signal
 import socket
+import sys
 import threading
 import warnings
 import weakref
@@ -376,3 +378,29 @@ def test_context_of_a_second_close_is_silent(loop_factory, capfd):
     gc.collect()
     out, err = capfd.readouterr()
     assert (out, err) == ("", "")
+
+
+def descriptors():
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
+    return {n: what for n, what in found.items() if "/proc/" not in what}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.parametrize("with_handler", [False, True])
+def test_descriptors_stay_the_same_from_run_to_run(loop, with_handler):
+    """The names of pipes have their inodes: a new one shows."""
+
+    async def look():
+        await asyncio.sleep(0.0001)
+        return descriptors()
+
+    if with_handler:
+        loop.add_signal_handler(signal.SIGUSR1, lambda: None)
+    first = loop.run_until_complete(look())
+    for _ in range(5):
+        assert loop.run_until_complete(look()) == first
+    if with_handler:
+        loop.remove_signal_handler(signal.SIGUSR1)

@@ -10,6 +10,7 @@ import socket
 from unittest import mock
 
 import pytest
+from net_helpers import Recorder
 
 MAKERS = {
     "soon": lambda loop, *call: loop.call_soon(*call),
@@ -95,67 +96,50 @@ def test_loop_as_the_spec_of_a_mock(loop):
     assert not hasattr(double, "no_such_name")
 
 
-def test_stream_transport_and_server(run):
-    async def main():
-        lost = asyncio.Event()
-        seen = []
-
-        class Looker(asyncio.Protocol):
-            def connection_made(self, transport):
-                seen.append(transport)
-                look_at(transport)
-
-            def connection_lost(self, exc):
-                look_at(seen[0])
-                lost.set()
-
-        loop = asyncio.get_running_loop()
-        server = await loop.create_server(Looker, "127.0.0.1", 0)
-        look_at(server)
-        client, _ = await loop.create_connection(
-            asyncio.Protocol, *server.sockets[0].getsockname()
-        )
-        client.write(b"x" * 10_000_000)
-        look_at(client)
-        client.abort()
-        look_at(client)
-        await lost.wait()
-        look_at(seen[0])
-        server.close()
-        await server.wait_closed()
-        look_at(server)
-        await asyncio.sleep(0)
-        look_at(client)
-
-    run(main())
+async def test_stream_transport_and_server():
+    protocol = Recorder(
+        made=lambda p: look_at(p.transport),
+        lost=lambda p, exc: look_at(p.transport),
+    )
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: protocol, "127.0.0.1", 0)
+    look_at(server)
+    client, _ = await loop.create_connection(
+        asyncio.Protocol, *server.sockets[0].getsockname()
+    )
+    client.write(b"x" * 10_000_000)
+    look_at(client)
+    client.abort()
+    look_at(client)
+    await protocol.wait_lost()
+    look_at(protocol.transport)
+    server.close()
+    await server.wait_closed()
+    look_at(server)
+    await asyncio.sleep(0)
+    look_at(client)
 
 
-def test_datagram_transport(run):
-    async def main():
-        loop = asyncio.get_running_loop()
-        transport, _ = await loop.create_datagram_endpoint(
-            asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0)
-        )
-        look_at(transport)
-        transport.close()
-        look_at(transport)
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        look_at(transport)
-
-    run(main())
+async def test_datagram_transport():
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.create_datagram_endpoint(
+        asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0)
+    )
+    look_at(transport)
+    transport.close()
+    look_at(transport)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    look_at(transport)
 
 
-def test_future_and_task(run):
-    async def main():
-        loop = asyncio.get_running_loop()
-        future = loop.create_future()
-        task = loop.create_task(asyncio.sleep(0))
-        look_at(future)
-        look_at(task)
-        future.cancel()
-        await task
-        look_at(future)
-        look_at(task)
-
-    run(main())
+async def test_future_and_task():
+    loop = asyncio.get_running_loop()
+    future = loop.create_future()
+    task = loop.create_task(asyncio.sleep(0))
+    look_at(future)
+    look_at(task)
+    future.cancel()
+    await task
+    look_at(future)
+    look_at(task)

@@ -14,7 +14,7 @@ import pytest
 # --- context managers, iterators, generators -------------------------------
 
 
-def test_context_managers_nest_and_clean_up(run):
+async def test_context_managers_nest_and_clean_up():
     seen = []
 
     @contextlib.asynccontextmanager
@@ -27,13 +27,10 @@ def test_context_managers_nest_and_clean_up(run):
             await asyncio.sleep(0)
             seen.append(("close", name))
 
-    async def main():
-        with pytest.raises(ZeroDivisionError):
-            async with resource("a") as a, resource("b") as b:
-                assert (a, b) == ("a", "b")
-                raise ZeroDivisionError
-
-    run(main())
+    with pytest.raises(ZeroDivisionError):
+        async with resource("a") as a, resource("b") as b:
+            assert (a, b) == ("a", "b")
+            raise ZeroDivisionError
     assert seen == [
         ("open", "a"),
         ("open", "b"),
@@ -42,25 +39,21 @@ def test_context_managers_nest_and_clean_up(run):
     ]
 
 
-def test_exit_stack(run):
+async def test_exit_stack():
     seen = []
+    async with contextlib.AsyncExitStack() as stack:
+        for number in range(3):
 
-    async def main():
-        async with contextlib.AsyncExitStack() as stack:
-            for number in range(3):
+            async def close(n=number):
+                await asyncio.sleep(0)
+                seen.append(n)
 
-                async def close(n=number):
-                    await asyncio.sleep(0)
-                    seen.append(n)
-
-                stack.push_async_callback(close)
-            stack.callback(seen.append, "sync")
-
-    run(main())
+            stack.push_async_callback(close)
+        stack.callback(seen.append, "sync")
     assert seen == ["sync", 2, 1, 0]
 
 
-def test_an_iterator_class(run):
+async def test_an_iterator_class():
     class Countdown:
         def __init__(self, start):
             self.left = start
@@ -75,10 +68,7 @@ def test_an_iterator_class(run):
             await asyncio.sleep(0)
             return self.left
 
-    async def main():
-        return [n async for n in Countdown(4) if n != 2]
-
-    assert run(main()) == [3, 1, 0]
+    assert [n async for n in Countdown(4) if n != 2] == [3, 1, 0]
 
 
 def test_a_pipeline_of_generators(run):
@@ -109,152 +99,130 @@ def test_a_pipeline_of_generators(run):
 
 
 @pytest.mark.parametrize("size", [0, 1, 3])
-def test_producers_and_consumers(run, size):
-    async def main():
-        queue = asyncio.Queue(size)
-        got = []
+async def test_producers_and_consumers(size):
+    queue = asyncio.Queue(size)
+    got = []
 
-        async def produce(name):
-            for number in range(20):
-                await queue.put((name, number))
+    async def produce(name):
+        for number in range(20):
+            await queue.put((name, number))
 
-        async def consume():
-            while True:
-                got.append(await queue.get())
-                queue.task_done()
+    async def consume():
+        while True:
+            got.append(await queue.get())
+            queue.task_done()
 
-        consumers = [asyncio.ensure_future(consume()) for _ in range(3)]
-        await asyncio.gather(*map(produce, "abc"))
-        await queue.join()
-        for consumer in consumers:
-            consumer.cancel()
-        await asyncio.gather(*consumers, return_exceptions=True)
-        return got
-
-    got = run(main())
+    consumers = [asyncio.ensure_future(consume()) for _ in range(3)]
+    await asyncio.gather(*map(produce, "abc"))
+    await queue.join()
+    for consumer in consumers:
+        consumer.cancel()
+    await asyncio.gather(*consumers, return_exceptions=True)
     assert sorted(got) == sorted((n, i) for n in "abc" for i in range(20))
     for name in "abc":
         assert [i for n, i in got if n == name] == list(range(20))
 
 
-def test_priority_and_lifo_queues(run):
-    async def main():
-        first, last = asyncio.PriorityQueue(), asyncio.LifoQueue()
-        for number in (3, 1, 2):
-            await first.put(number)
-            await last.put(number)
-        one = [await first.get() for _ in range(3)]
-        two = [await last.get() for _ in range(3)]
-        return one, two
-
-    assert run(main()) == ([1, 2, 3], [2, 1, 3])
+async def test_priority_and_lifo_queues():
+    first, last = asyncio.PriorityQueue(), asyncio.LifoQueue()
+    for number in (3, 1, 2):
+        await first.put(number)
+        await last.put(number)
+    one = [await first.get() for _ in range(3)]
+    two = [await last.get() for _ in range(3)]
+    assert (one, two) == ([1, 2, 3], [2, 1, 3])
 
 
-def test_a_getter_times_out_and_the_queue_works_on(run):
-    async def main():
-        queue = asyncio.Queue()
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(queue.get(), 0.002)
-        queue.put_nowait("item")
-        assert await asyncio.wait_for(queue.get(), 10) == "item"
-
-    run(main())
+async def test_a_getter_times_out_and_the_queue_works_on():
+    queue = asyncio.Queue()
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(queue.get(), 0.002)
+    queue.put_nowait("item")
+    assert await asyncio.wait_for(queue.get(), 10) == "item"
 
 
-def test_lock_is_fair_and_exclusive(run):
-    async def main():
-        lock = asyncio.Lock()
-        inside, order = [0], []
+async def test_lock_is_fair_and_exclusive():
+    lock = asyncio.Lock()
+    inside, order = [0], []
 
-        async def worker(number):
-            async with lock:
-                inside[0] += 1
-                assert inside[0] == 1
-                order.append(number)
-                await asyncio.sleep(0)
-                inside[0] -= 1
+    async def worker(number):
+        async with lock:
+            inside[0] += 1
+            assert inside[0] == 1
+            order.append(number)
+            await asyncio.sleep(0)
+            inside[0] -= 1
 
-        await asyncio.gather(*map(worker, range(20)))
-        return order
-
-    assert run(main()) == list(range(20))
+    await asyncio.gather(*map(worker, range(20)))
+    assert order == list(range(20))
 
 
-def test_semaphore_bounds_concurrency(run):
-    async def main():
-        semaphore = asyncio.BoundedSemaphore(3)
-        now, most = [0], [0]
+async def test_semaphore_bounds_concurrency():
+    semaphore = asyncio.BoundedSemaphore(3)
+    now, most = [0], [0]
 
-        async def worker():
-            async with semaphore:
-                now[0] += 1
-                most[0] = max(most[0], now[0])
-                await asyncio.sleep(0.0005)
-                now[0] -= 1
+    async def worker():
+        async with semaphore:
+            now[0] += 1
+            most[0] = max(most[0], now[0])
+            await asyncio.sleep(0.0005)
+            now[0] -= 1
 
-        await asyncio.gather(*[worker() for _ in range(15)])
-        with pytest.raises(ValueError):
-            semaphore.release()
-        return most[0]
-
-    assert run(main()) == 3
+    await asyncio.gather(*[worker() for _ in range(15)])
+    with pytest.raises(ValueError):
+        semaphore.release()
+    assert most[0] == 3
 
 
-def test_event_condition_and_barrier(run):
-    async def main():
-        event, condition = asyncio.Event(), asyncio.Condition()
-        barrier = asyncio.Barrier(3)
-        seen = []
+async def test_event_condition_and_barrier():
+    event, condition = asyncio.Event(), asyncio.Condition()
+    barrier = asyncio.Barrier(3)
+    seen = []
 
-        async def waits_for_event(number):
-            await event.wait()
-            seen.append(("event", number))
+    async def waits_for_event(number):
+        await event.wait()
+        seen.append(("event", number))
 
-        async def waits_for_condition():
-            async with condition:
-                await condition.wait_for(lambda: len(seen) == 3)
-                seen.append("condition")
-
-        async def meets():
-            await barrier.wait()
-
-        tasks = [asyncio.ensure_future(waits_for_event(n)) for n in range(3)]
-        waiter = asyncio.ensure_future(waits_for_condition())
-        await asyncio.sleep(0)
-        event.set()
-        await asyncio.gather(*tasks)
+    async def waits_for_condition():
         async with condition:
-            condition.notify_all()
-        await waiter
-        await asyncio.gather(meets(), meets(), meets())
-        return seen
+            await condition.wait_for(lambda: len(seen) == 3)
+            seen.append("condition")
 
-    assert run(main())[-1] == "condition"
+    async def meets():
+        await barrier.wait()
+
+    tasks = [asyncio.ensure_future(waits_for_event(n)) for n in range(3)]
+    waiter = asyncio.ensure_future(waits_for_condition())
+    await asyncio.sleep(0)
+    event.set()
+    await asyncio.gather(*tasks)
+    async with condition:
+        condition.notify_all()
+    await waiter
+    await asyncio.gather(meets(), meets(), meets())
+    assert seen[-1] == "condition"
 
 
 # --- groups, errors, time --------------------------------------------------
 
 
-def test_gather_with_and_without_exceptions(run):
+async def test_gather_with_and_without_exceptions():
     async def work(number):
         await asyncio.sleep(0)
         if number == 2:
             raise ValueError(number)
         return number
 
-    async def main():
-        results = await asyncio.gather(
-            *map(work, range(4)), return_exceptions=True
-        )
-        assert [type(r) for r in results] == [int, int, ValueError, int]
-        with pytest.raises(ValueError):
-            await asyncio.gather(*map(work, range(4)))
-        await asyncio.sleep(0.001)
-
-    run(main())
+    results = await asyncio.gather(
+        *map(work, range(4)), return_exceptions=True
+    )
+    assert [type(r) for r in results] == [int, int, ValueError, int]
+    with pytest.raises(ValueError):
+        await asyncio.gather(*map(work, range(4)))
+    await asyncio.sleep(0.001)
 
 
-def test_task_group_cancels_the_others(run):
+async def test_task_group_cancels_the_others():
     seen = []
 
     async def fail(kind):
@@ -268,24 +236,21 @@ def test_task_group_cancels_the_others(run):
             seen.append("cancelled")
             raise
 
-    async def main():
-        caught = []
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(wait())
-                group.create_task(fail(ValueError))
-                group.create_task(fail(KeyError))
-        except* ValueError as group:
-            caught += [type(e) for e in group.exceptions]
-        except* KeyError as group:
-            caught += [type(e) for e in group.exceptions]
-        return caught
-
-    assert set(run(main())) == {ValueError, KeyError}
+    caught = []
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(wait())
+            group.create_task(fail(ValueError))
+            group.create_task(fail(KeyError))
+    except* ValueError as group:
+        caught += [type(e) for e in group.exceptions]
+    except* KeyError as group:
+        caught += [type(e) for e in group.exceptions]
+    assert set(caught) == {ValueError, KeyError}
     assert seen == ["cancelled"]
 
 
-def test_nested_task_groups(run):
+async def test_nested_task_groups():
     async def leaf(number):
         await asyncio.sleep(0)
         return number
@@ -295,48 +260,37 @@ def test_nested_task_groups(run):
             tasks = [group.create_task(leaf(number + i)) for i in range(3)]
         return sum(t.result() for t in tasks)
 
-    async def main():
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(branch(n)) for n in (0, 10, 20)]
-        return [t.result() for t in tasks]
-
-    assert run(main()) == [3, 33, 63]
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(branch(n)) for n in (0, 10, 20)]
+    assert [t.result() for t in tasks] == [3, 33, 63]
 
 
-def test_timeouts_nest_and_move(run):
-    async def main():
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(1000):
-                async with asyncio.timeout(0.001):
-                    await asyncio.sleep(1000)
-        async with asyncio.timeout(0.001) as scope:
-            scope.reschedule(None)
-            await asyncio.sleep(0.003)
-        assert not scope.expired()
-        async with asyncio.timeout_at(
-            asyncio.get_running_loop().time() + 1000
-        ):
-            await asyncio.sleep(0)
-
-    run(main())
+async def test_timeouts_nest_and_move():
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(1000):
+            async with asyncio.timeout(0.001):
+                await asyncio.sleep(1000)
+    async with asyncio.timeout(0.001) as scope:
+        scope.reschedule(None)
+        await asyncio.sleep(0.003)
+    assert not scope.expired()
+    async with asyncio.timeout_at(asyncio.get_running_loop().time() + 1000):
+        await asyncio.sleep(0)
 
 
-def test_a_cancellation_is_not_swallowed_by_a_timeout(run):
+async def test_a_cancellation_is_not_swallowed_by_a_timeout():
     async def child():
         async with asyncio.timeout(1000):
             await asyncio.sleep(1000)
 
-    async def main():
-        task = asyncio.ensure_future(child())
-        await asyncio.sleep(0)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-
-    run(main())
+    task = asyncio.ensure_future(child())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
 
 
-def test_rate_limiter(run):
+async def test_rate_limiter():
     class Limiter:
         def __init__(self, count, period):
             self.count, self.period = count, period
@@ -355,18 +309,15 @@ def test_rate_limiter(run):
         async def __aexit__(self, *exc):
             pass
 
-    async def main():
-        limiter = Limiter(3, 0.01)
-        start = time.monotonic()
-        for _ in range(9):
-            async with limiter:
-                pass
-        return time.monotonic() - start
-
-    assert run(main()) >= 0.02
+    limiter = Limiter(3, 0.01)
+    start = time.monotonic()
+    for _ in range(9):
+        async with limiter:
+            pass
+    assert time.monotonic() - start >= 0.02
 
 
-def test_retry_with_back_off(run):
+async def test_retry_with_back_off():
     attempts = []
 
     async def flaky():
@@ -385,34 +336,28 @@ def test_retry_with_back_off(run):
                     raise
                 await asyncio.sleep(0.0002 * 2**number)
 
-    async def main():
-        assert await retry(flaky, 5) == "finally"
-        attempts.clear()
-        with pytest.raises(ConnectionError):
-            await retry(flaky, 3)
-
-    run(main())
+    assert await retry(flaky, 5) == "finally"
+    attempts.clear()
+    with pytest.raises(ConnectionError):
+        await retry(flaky, 3)
 
 
-def test_circuit_of_first_answer_wins(run):
+async def test_circuit_of_first_answer_wins():
     async def answer(number, delay):
         await asyncio.sleep(delay)
         return number
 
-    async def main():
-        tasks = [
-            asyncio.ensure_future(answer(n, d))
-            for n, d in ((1, 1000), (2, 0), (3, 1000))
-        ]
-        done, pending = await asyncio.wait(
-            tasks, return_when=asyncio.FIRST_COMPLETED
-        )
-        for task in pending:
-            task.cancel()
-        await asyncio.gather(*pending, return_exceptions=True)
-        return [t.result() for t in done]
-
-    assert run(main()) == [2]
+    tasks = [
+        asyncio.ensure_future(answer(n, d))
+        for n, d in ((1, 1000), (2, 0), (3, 1000))
+    ]
+    done, pending = await asyncio.wait(
+        tasks, return_when=asyncio.FIRST_COMPLETED
+    )
+    for task in pending:
+        task.cancel()
+    await asyncio.gather(*pending, return_exceptions=True)
+    assert [t.result() for t in done] == [2]
 
 
 # --- pools, managers, bridges ----------------------------------------------
@@ -475,7 +420,7 @@ def test_connection_pool(run):
     assert run(main()) == [f"QUESTION {n}\n".encode() for n in range(30)]
 
 
-def test_background_task_manager(run, reports):
+async def test_background_task_manager():
     class Manager:
         def __init__(self):
             self.tasks, self.errors = set(), []
@@ -499,24 +444,20 @@ def test_background_task_manager(run, reports):
     async def fail():
         raise ValueError
 
-    async def main():
-        manager = Manager()
-        for _ in range(5):
-            manager.start(asyncio.sleep(1000))
-        manager.start(fail())
-        manager.start(asyncio.sleep(0))
-        await asyncio.sleep(0.001)
-        assert len(manager.tasks) == 5
-        assert [type(e) for e in manager.errors] == [ValueError]
-        await manager.shutdown()
-        assert not manager.tasks
-
-    run(main())
-    assert reports == []
+    manager = Manager()
+    for _ in range(5):
+        manager.start(asyncio.sleep(1000))
+    manager.start(fail())
+    manager.start(asyncio.sleep(0))
+    await asyncio.sleep(0.001)
+    assert len(manager.tasks) == 5
+    assert [type(e) for e in manager.errors] == [ValueError]
+    await manager.shutdown()
+    assert not manager.tasks
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_graceful_shutdown_on_a_signal(loop, run, signum):
+async def test_graceful_shutdown_on_a_signal(loop, signum):
     seen = []
 
     async def worker(number):
@@ -527,20 +468,17 @@ def test_graceful_shutdown_on_a_signal(loop, run, signum):
             await asyncio.sleep(0)
             seen.append(number)
 
-    async def main():
-        stop = asyncio.Event()
-        loop.add_signal_handler(signum, stop.set)
-        workers = [asyncio.ensure_future(worker(n)) for n in range(3)]
-        killer = threading.Timer(0.01, os.kill, (os.getpid(), signum))
-        killer.start()
-        await stop.wait()
-        killer.join()
-        for each in workers:
-            each.cancel()
-        await asyncio.gather(*workers, return_exceptions=True)
-        loop.remove_signal_handler(signum)
-
-    run(main())
+    stop = asyncio.Event()
+    loop.add_signal_handler(signum, stop.set)
+    workers = [asyncio.ensure_future(worker(n)) for n in range(3)]
+    killer = threading.Timer(0.01, os.kill, (os.getpid(), signum))
+    killer.start()
+    await stop.wait()
+    killer.join()
+    for each in workers:
+        each.cancel()
+    await asyncio.gather(*workers, return_exceptions=True)
+    loop.remove_signal_handler(signum)
     assert sorted(seen) == [0, 1, 2]
 
 
@@ -564,7 +502,7 @@ def test_sync_code_calls_async_code(loop, in_thread):
         thread.join(20)
 
 
-def test_async_code_calls_sync_code_and_back(loop, run):
+async def test_async_code_calls_sync_code_and_back(loop):
     async def inner(number):
         await asyncio.sleep(0)
         return number + 1
@@ -573,15 +511,12 @@ def test_async_code_calls_sync_code_and_back(loop, run):
         future = asyncio.run_coroutine_threadsafe(inner(number), loop)
         return future.result(20) * 10
 
-    async def main():
-        return await asyncio.gather(
-            *[asyncio.to_thread(blocking, n) for n in range(5)]
-        )
-
-    assert run(main()) == [10, 20, 30, 40, 50]
+    assert await asyncio.gather(
+        *[asyncio.to_thread(blocking, n) for n in range(5)]
+    ) == [10, 20, 30, 40, 50]
 
 
-def test_batching_of_concurrent_requests(run):
+async def test_batching_of_concurrent_requests():
     batches = []
 
     class Batcher:
@@ -602,11 +537,9 @@ def test_batching_of_concurrent_requests(run):
                 for future in futures:
                     future.set_result(key * 2)
 
-    async def main():
-        batcher = Batcher()
-        return await asyncio.gather(*map(batcher.get, [1, 2, 3, 2]))
-
-    assert run(main()) == [2, 4, 6, 4]
+    batcher = Batcher()
+    answers = await asyncio.gather(*map(batcher.get, [1, 2, 3, 2]))
+    assert answers == [2, 4, 6, 4]
     assert batches == [[1, 2, 3]]
 
 
@@ -623,7 +556,7 @@ def test_periodic_work_does_not_drift_below_its_period(run):
         assert stamp >= number * 0.002 - 1e-9
 
 
-def test_a_soup_of_everything(run):
+async def test_a_soup_of_everything():
     chance = random.Random(5)
 
     async def work(number):
@@ -643,7 +576,4 @@ def test_a_soup_of_everything(run):
                 group.create_task(asyncio.sleep(0))
         return number
 
-    async def main():
-        return await asyncio.gather(*map(work, range(200)))
-
-    assert run(main()) == list(range(200))
+    assert await asyncio.gather(*map(work, range(200))) == list(range(200))

@@ -10,48 +10,39 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def test_getters_are_told(run, loop):
-    async def main():
-        queue = asyncio.Queue()
-        getters = [loop.create_task(queue.get()) for _ in range(3)]
-        await asyncio.sleep(0)
-        queue.shutdown()
-        results = await asyncio.gather(*getters, return_exceptions=True)
-        assert [type(r) for r in results] == [asyncio.QueueShutDown] * 3
-        with pytest.raises(asyncio.QueueShutDown):
-            queue.put_nowait(1)
-
-    run(main())
-
-
-def test_putters_are_told_and_items_stay(run, loop):
-    async def main():
-        queue = asyncio.Queue(1)
-        await queue.put("kept")
-        putters = [loop.create_task(queue.put(n)) for n in range(3)]
-        await asyncio.sleep(0)
-        queue.shutdown()
-        results = await asyncio.gather(*putters, return_exceptions=True)
-        assert [type(r) for r in results] == [asyncio.QueueShutDown] * 3
-        assert await queue.get() == "kept"
-        queue.task_done()
-        await queue.join()
-        with pytest.raises(asyncio.QueueShutDown):
-            await queue.get()
-
-    run(main())
-
-
-def test_immediate_shutdown_ends_join(run, loop):
-    async def main():
-        queue = asyncio.Queue()
+async def test_getters_are_told(loop):
+    queue = asyncio.Queue()
+    getters = [loop.create_task(queue.get()) for _ in range(3)]
+    await asyncio.sleep(0)
+    queue.shutdown()
+    results = await asyncio.gather(*getters, return_exceptions=True)
+    assert [type(r) for r in results] == [asyncio.QueueShutDown] * 3
+    with pytest.raises(asyncio.QueueShutDown):
         queue.put_nowait(1)
-        queue.put_nowait(2)
-        joiner = loop.create_task(queue.join())
-        await asyncio.sleep(0)
-        assert not joiner.done()
-        queue.shutdown(immediate=True)
-        await joiner
-        assert queue.empty()
 
-    run(main())
+
+async def test_putters_are_told_and_items_stay(loop):
+    queue = asyncio.Queue(1)
+    await queue.put("kept")
+    putters = [loop.create_task(queue.put(n)) for n in range(3)]
+    await asyncio.sleep(0)
+    queue.shutdown()
+    results = await asyncio.gather(*putters, return_exceptions=True)
+    assert [type(r) for r in results] == [asyncio.QueueShutDown] * 3
+    assert await queue.get() == "kept"
+    queue.task_done()
+    await queue.join()
+    with pytest.raises(asyncio.QueueShutDown):
+        await queue.get()
+
+
+async def test_immediate_shutdown_ends_join(loop):
+    queue = asyncio.Queue()
+    queue.put_nowait(1)
+    queue.put_nowait(2)
+    joiner = loop.create_task(queue.join())
+    await asyncio.sleep(0)
+    assert not joiner.done()
+    queue.shutdown(immediate=True)
+    await joiner
+    assert queue.empty()

@@ -11,7 +11,7 @@ import gc
 import socket
 import sysconfig
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -20,14 +20,6 @@ Loop = asyncio.AbstractEventLoop
 only_fastloop = pytest.mark.parametrize(
     "loop_kind", ["fastloop"], indirect=True
 )
-
-
-@pytest.fixture
-def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
-    left, right = socket.socketpair()
-    with left, right:
-        left.setblocking(False)
-        yield left, right
 
 
 class _Calls:

@@ -423,7 +423,7 @@ def test_many_idle_turns(loop, turn):
     assert not loop.is_running()
 
 
-def test_sleep_zero_gives_others_a_turn(run):
+async def test_sleep_zero_gives_others_a_turn():
     seen = []
 
     async def worker(name):
@@ -431,23 +431,16 @@ def test_sleep_zero_gives_others_a_turn(run):
             seen.append((name, number))
             await asyncio.sleep(0)
 
-    async def main():
-        await asyncio.gather(worker("a"), worker("b"))
-
-    run(main())
+    await asyncio.gather(worker("a"), worker("b"))
     assert seen == [(n, i) for i in range(3) for n in "ab"]
 
 
-def test_a_task_steps_between_callbacks_in_order(loop, run):
+async def test_a_task_steps_between_callbacks_in_order(loop):
     seen = []
-
-    async def main():
-        loop.call_soon(seen.append, 1)
-        task = loop.create_task(asyncio.sleep(0))
-        task.add_done_callback(lambda _: seen.append(3))
-        loop.call_soon(seen.append, 2)
-        await task
-        seen.append(4)
-
-    run(main())
+    loop.call_soon(seen.append, 1)
+    task = loop.create_task(asyncio.sleep(0))
+    task.add_done_callback(lambda _: seen.append(3))
+    loop.call_soon(seen.append, 2)
+    await task
+    seen.append(4)
     assert seen == [1, 2, 3, 4]

@@ -494,35 +494,29 @@ def test_task_steps_in_the_order_they_were_woken(loop):
     loop.run_until_complete(main())
 
 
-def test_asyncio_timeouts_and_shield(run):
-    async def main():
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.002):
-                await asyncio.sleep(1000)
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(asyncio.sleep(1000), 0.002)
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(asyncio.sleep(1000), 0)
-        inner = asyncio.ensure_future(asyncio.sleep(0.005, "kept"))
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(asyncio.shield(inner), 0.001)
-        assert await inner == "kept"
-
-    run(main())
+async def test_asyncio_timeouts_and_shield():
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.002):
+            await asyncio.sleep(1000)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(asyncio.sleep(1000), 0.002)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(asyncio.sleep(1000), 0)
+    inner = asyncio.ensure_future(asyncio.sleep(0.005, "kept"))
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(asyncio.shield(inner), 0.001)
+    assert await inner == "kept"
 
 
-def test_wait_and_as_completed(loop, run):
-    async def main():
-        futures = [loop.create_future() for _ in range(3)]
-        loop.call_soon(futures[1].set_result, 1)
-        done, pending = await asyncio.wait(
-            futures, return_when=asyncio.FIRST_COMPLETED
-        )
-        assert done == {futures[1]}
-        assert pending == {futures[0], futures[2]}
-        loop.call_soon(futures[2].set_result, 2)
-        loop.call_later(0.001, futures[0].set_result, 0)
-        order = [await t for t in asyncio.as_completed(futures)]
-        assert order == [1, 2, 0]
-
-    run(main())
+async def test_wait_and_as_completed(loop):
+    futures = [loop.create_future() for _ in range(3)]
+    loop.call_soon(futures[1].set_result, 1)
+    done, pending = await asyncio.wait(
+        futures, return_when=asyncio.FIRST_COMPLETED
+    )
+    assert done == {futures[1]}
+    assert pending == {futures[0], futures[2]}
+    loop.call_soon(futures[2].set_result, 2)
+    loop.call_later(0.001, futures[0].set_result, 0)
+    order = [await t for t in asyncio.as_completed(futures)]
+    assert order == [1, 2, 0]

@@ -51,14 +51,11 @@ def test_call_at_never_early(loop, delay):
 
 
 @pytest.mark.parametrize("delay", [0.00005, 0.0001, 0.0003, 0.0007])
-def test_sleeps_below_a_millisecond_sleep(run, delay):
-    async def main():
-        for _ in range(10):
-            start = time.monotonic()
-            await asyncio.sleep(delay)
-            assert time.monotonic() - start >= delay
-
-    run(main())
+async def test_sleeps_below_a_millisecond_sleep(delay):
+    for _ in range(10):
+        start = time.monotonic()
+        await asyncio.sleep(delay)
+        assert time.monotonic() - start >= delay
 
 
 def test_never_before_the_time_asked_in_a_busy_loop(loop):
@@ -417,16 +414,13 @@ def test_cancels_do_not_grow_memory(loop, turn):
     assert after - before < 150_000
 
 
-def test_wait_for_storm_leaves_no_timers(run):
-    async def main():
-        future = asyncio.get_running_loop().create_future()
-        future.set_result(1)
-        for _ in range(500):
-            assert await asyncio.wait_for(future, 1000) == 1
-            async with asyncio.timeout(1000):
-                await asyncio.sleep(0)
-
-    run(main())
+async def test_wait_for_storm_leaves_no_timers():
+    future = asyncio.get_running_loop().create_future()
+    future.set_result(1)
+    for _ in range(500):
+        assert await asyncio.wait_for(future, 1000) == 1
+        async with asyncio.timeout(1000):
+            await asyncio.sleep(0)
 
 
 def test_many_timers_at_once(loop):
@@ -452,31 +446,25 @@ def test_timers_run_although_callbacks_keep_coming(loop):
     assert seen == [1]
 
 
-def test_sleep_returns_its_result_and_can_be_cancelled(run):
-    async def main():
-        assert await asyncio.sleep(0.001, "done") == "done"
-        task = asyncio.ensure_future(asyncio.sleep(1000))
-        await asyncio.sleep(0)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-
-    run(main())
+async def test_sleep_returns_its_result_and_can_be_cancelled():
+    assert await asyncio.sleep(0.001, "done") == "done"
+    task = asyncio.ensure_future(asyncio.sleep(1000))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
 
 
-def test_concurrent_sleeps_end_in_order(run):
-    async def main():
-        seen = []
+async def test_concurrent_sleeps_end_in_order():
+    seen = []
 
-        async def nap(delay):
-            await asyncio.sleep(delay)
-            seen.append(delay)
+    async def nap(delay):
+        await asyncio.sleep(delay)
+        seen.append(delay)
 
-        delays = [0.008, 0.002, 0.006, 0.0005, 0.004]
-        await asyncio.gather(*map(nap, delays))
-        assert seen == sorted(delays)
-
-    run(main())
+    delays = [0.008, 0.002, 0.006, 0.0005, 0.004]
+    await asyncio.gather(*map(nap, delays))
+    assert seen == sorted(delays)
 
 
 def test_timer_callback_that_raises_is_reported(loop, reports):

@@ -53,98 +53,85 @@ async def ended(transport, protocol):
     return protocol.output[1], transport.get_returncode()
 
 
-def test_exec(run, loop):
-    async def main():
-        transport, protocol = await loop.subprocess_exec(
-            Child,
-            *(sys.executable, "-c", CAT),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        assert isinstance(transport, asyncio.SubprocessTransport)
-        assert protocol.transport is transport
-        assert transport.get_returncode() is None
-        os.kill(transport.get_pid(), 0)
-        stdin = transport.get_pipe_transport(0)
-        assert isinstance(stdin, asyncio.WriteTransport)
-        for number in (1, 2):
-            pipe = transport.get_pipe_transport(number)
-            assert isinstance(pipe, asyncio.ReadTransport)
-        assert transport.get_pipe_transport(3) is None
-        popen = transport.get_extra_info("subprocess")
-        assert popen.pid == transport.get_pid()
-        stdin.write(b"text")
-        stdin.write_eof()
-        assert await ended(transport, protocol) == (b"TEXT", 7)
-        assert sorted(protocol.closed) == [0, 1, 2]
-
-    run(main())
+async def test_exec(loop):
+    transport, protocol = await loop.subprocess_exec(
+        Child,
+        *(sys.executable, "-c", CAT),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert isinstance(transport, asyncio.SubprocessTransport)
+    assert protocol.transport is transport
+    assert transport.get_returncode() is None
+    os.kill(transport.get_pid(), 0)
+    stdin = transport.get_pipe_transport(0)
+    assert isinstance(stdin, asyncio.WriteTransport)
+    for number in (1, 2):
+        pipe = transport.get_pipe_transport(number)
+        assert isinstance(pipe, asyncio.ReadTransport)
+    assert transport.get_pipe_transport(3) is None
+    popen = transport.get_extra_info("subprocess")
+    assert popen.pid == transport.get_pid()
+    stdin.write(b"text")
+    stdin.write_eof()
+    assert await ended(transport, protocol) == (b"TEXT", 7)
+    assert sorted(protocol.closed) == [0, 1, 2]
 
 
-def test_shell(run, loop):
-    async def main():
-        transport, protocol = await loop.subprocess_shell(
-            Child,
-            "read x; echo $x; echo no >&2; exit 5",
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        transport.get_pipe_transport(0).write(b"line\n")
-        assert await ended(transport, protocol) == (b"line\n", 5)
-        assert protocol.output[2] == b"no\n"
-
-    run(main())
+async def test_shell(loop):
+    transport, protocol = await loop.subprocess_shell(
+        Child,
+        "read x; echo $x; echo no >&2; exit 5",
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    transport.get_pipe_transport(0).write(b"line\n")
+    assert await ended(transport, protocol) == (b"line\n", 5)
+    assert protocol.output[2] == b"no\n"
 
 
 @pytest.mark.parametrize("stderr", [subprocess.STDOUT, subprocess.DEVNULL])
-def test_streams_that_are_no_pipes(run, loop, stderr, tmp_path):
-    async def main():
-        with open(os.devnull, "rb") as empty:
-            transport, protocol = await loop.subprocess_shell(
-                Child,
-                "cat; echo out; echo err >&2",
-                stdin=empty,
-                stderr=stderr,
-            )
-            assert transport.get_pipe_transport(0) is None
-            assert transport.get_pipe_transport(2) is None
-            output, code = await ended(transport, protocol)
-        both = stderr == subprocess.STDOUT
-        assert output == (b"out\nerr\n" if both else b"out\n")
-        assert code == 0
-        with open(tmp_path / "out", "wb") as file:
-            transport, protocol = await loop.subprocess_exec(
-                Child, "echo", "to a file", stdin=None, stdout=file
-            )
-            await ended(transport, protocol)
-        assert (tmp_path / "out").read_bytes() == b"to a file\n"
-
-    run(main())
+async def test_streams_that_are_no_pipes(loop, stderr, tmp_path):
+    with open(os.devnull, "rb") as empty:
+        transport, protocol = await loop.subprocess_shell(
+            Child,
+            "cat; echo out; echo err >&2",
+            stdin=empty,
+            stderr=stderr,
+        )
+        assert transport.get_pipe_transport(0) is None
+        assert transport.get_pipe_transport(2) is None
+        output, code = await ended(transport, protocol)
+    both = stderr == subprocess.STDOUT
+    assert output == (b"out\nerr\n" if both else b"out\n")
+    assert code == 0
+    with open(tmp_path / "out", "wb") as file:
+        transport, protocol = await loop.subprocess_exec(
+            Child, "echo", "to a file", stdin=None, stdout=file
+        )
+        await ended(transport, protocol)
+    assert (tmp_path / "out").read_bytes() == b"to a file\n"
 
 
 @pytest.mark.parametrize("how", ["terminate", "kill", "send_signal", "close"])
-def test_signals(run, loop, how):
+async def test_signals(loop, how):
     expected = {"terminate": signal.SIGTERM, "send_signal": signal.SIGUSR1}
-
-    async def main():
-        transport, protocol = await loop.subprocess_exec(Child, "sleep", "60")
-        if how == "terminate":
-            transport.terminate()
-        elif how == "kill":
-            transport.kill()
-        elif how == "send_signal":
-            transport.send_signal(signal.SIGUSR1)
-        else:
-            transport.close()
-        _, code = await ended(transport, protocol)
-        assert code == -expected.get(how, signal.SIGKILL)
-        for call in (transport.terminate, transport.kill):
-            with pytest.raises(ProcessLookupError):
-                call()
-
-    run(main())
+    transport, protocol = await loop.subprocess_exec(Child, "sleep", "60")
+    if how == "terminate":
+        transport.terminate()
+    elif how == "kill":
+        transport.kill()
+    elif how == "send_signal":
+        transport.send_signal(signal.SIGUSR1)
+    else:
+        transport.close()
+    _, code = await ended(transport, protocol)
+    assert code == -expected.get(how, signal.SIGKILL)
+    for call in (transport.terminate, transport.kill):
+        with pytest.raises(ProcessLookupError):
+            call()
 
 
 def refused(text):
@@ -184,27 +171,23 @@ def test_what_shell_refuses(run, loop):
         run(loop.subprocess_shell(Child, ["a"]))
 
 
-def test_keywords_that_popen_takes(run, loop, tmp_path):
+async def test_keywords_that_popen_takes(loop, tmp_path):
     show = "import os; print(os.getcwd(), os.environ['A'], os.getpgid(0))"
-
-    async def main():
-        transport, protocol = await loop.subprocess_exec(
-            Child,
-            *("renamed", "-c", show),
-            executable=sys.executable,
-            cwd=tmp_path,
-            env={**os.environ, "A": "value"},
-            start_new_session=True,
-            close_fds=True,
-            pass_fds=(),
-        )
-        output, code = await ended(transport, protocol)
-        group = str(transport.get_pid()).encode()
-        wanted = [str(tmp_path.resolve()).encode(), b"value", group]
-        assert output.split() == wanted
-        assert code == 0
-
-    run(main())
+    transport, protocol = await loop.subprocess_exec(
+        Child,
+        *("renamed", "-c", show),
+        executable=sys.executable,
+        cwd=tmp_path,
+        env={**os.environ, "A": "value"},
+        start_new_session=True,
+        close_fds=True,
+        pass_fds=(),
+    )
+    output, code = await ended(transport, protocol)
+    group = str(transport.get_pid()).encode()
+    wanted = [str(tmp_path.resolve()).encode(), b"value", group]
+    assert output.split() == wanted
+    assert code == 0
 
 
 def test_what_cannot_start(run, loop):

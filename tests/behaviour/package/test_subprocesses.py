@@ -32,83 +32,66 @@ async def output(*command, **how):
     return out.decode().strip()
 
 
-def test_input_and_output(run):
-    async def main():
-        child = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-c",
-            "import sys; data = sys.stdin.read();"
-            "print(data.upper()); print(len(data), file=sys.stderr)",
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        data = b"x" * 300_000
-        out, err = await child.communicate(data)
-        assert out.strip() == data.upper()
-        assert err.strip() == b"300000"
-        assert child.returncode == 0
-        assert await child.wait() == 0
-
-    run(main())
+async def test_input_and_output():
+    child = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        "import sys; data = sys.stdin.read();"
+        "print(data.upper()); print(len(data), file=sys.stderr)",
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    data = b"x" * 300_000
+    out, err = await child.communicate(data)
+    assert out.strip() == data.upper()
+    assert err.strip() == b"300000"
+    assert child.returncode == 0
+    assert await child.wait() == 0
 
 
-def test_a_shell(run):
-    async def main():
-        child = await asyncio.create_subprocess_shell(
-            "read x; echo got $x; exit 3",
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
-        out, _ = await child.communicate(b"it\n")
-        assert out == b"got it\n"
-        assert child.returncode == 3
-
-    run(main())
+async def test_a_shell():
+    child = await asyncio.create_subprocess_shell(
+        "read x; echo got $x; exit 3",
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    out, _ = await child.communicate(b"it\n")
+    assert out == b"got it\n"
+    assert child.returncode == 3
 
 
-def test_standard_streams_are_real_pipes(run):
+async def test_standard_streams_are_real_pipes():
     """A child may open /dev/stdin and its kin anew; a socket it could not."""
-
-    async def main():
-        child = await asyncio.create_subprocess_shell(
-            "cat /dev/stdin > /dev/stdout; echo error > /dev/stderr",
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        assert await child.communicate(b"data") == (b"data", b"error\n")
-
-    run(main())
+    child = await asyncio.create_subprocess_shell(
+        "cat /dev/stdin > /dev/stdout; echo error > /dev/stderr",
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert await child.communicate(b"data") == (b"data", b"error\n")
 
 
-def test_the_environment(run, monkeypatch):
+async def test_the_environment(monkeypatch):
     monkeypatch.setenv("FASTLOOP_CHILD", "inherited")
     show = python("os.environ.get('FASTLOOP_CHILD')")
-
-    async def main():
-        assert await output(*show) == "inherited"
-        assert await output(*show, env=os.environ) == "inherited"
-        other = {**os.environ, "FASTLOOP_CHILD": "own"}
-        assert await output(*show, env=other) == "own"
-
-    run(main())
+    assert await output(*show) == "inherited"
+    assert await output(*show, env=os.environ) == "inherited"
+    other = {**os.environ, "FASTLOOP_CHILD": "own"}
+    assert await output(*show, env=other) == "own"
 
 
-def test_popen_keywords(run, tmp_path):
-    async def main():
-        assert await output(*python("os.getcwd()"), cwd=tmp_path) == str(
-            tmp_path.resolve()
-        )
-        mask = python("os.umask(0)")
-        assert await output(*mask, umask=0o077) == str(0o077)
-        group = python("os.getpgid(0) == os.getpid()")
-        assert await output(*group, process_group=0) == "True"
-        session = python("os.getsid(0) == os.getpid()")
-        assert await output(*session, start_new_session=True) == "True"
-        assert await output(*python("1"), preexec_fn=os.getpid) == "1"
-
-    run(main())
+async def test_popen_keywords(tmp_path):
+    assert await output(*python("os.getcwd()"), cwd=tmp_path) == str(
+        tmp_path.resolve()
+    )
+    mask = python("os.umask(0)")
+    assert await output(*mask, umask=0o077) == str(0o077)
+    group = python("os.getpgid(0) == os.getpid()")
+    assert await output(*group, process_group=0) == "True"
+    session = python("os.getsid(0) == os.getpid()")
+    assert await output(*session, start_new_session=True) == "True"
+    assert await output(*python("1"), preexec_fn=os.getpid) == "1"
 
 
 def test_descriptors_are_passed(run):
@@ -126,32 +109,23 @@ def test_descriptors_are_passed(run):
         os.close(write)
 
 
-def test_files_as_standard_streams(run, tmp_path):
+async def test_files_as_standard_streams(tmp_path):
     source, target = tmp_path / "in", tmp_path / "out"
     source.write_bytes(b"from a file")
-
-    async def main():
-        with source.open("rb") as stdin, target.open("wb") as stdout:
-            child = await asyncio.create_subprocess_exec(
-                "cat", stdin=stdin, stdout=stdout
-            )
-            assert await child.wait() == 0
-
-    run(main())
+    with source.open("rb") as stdin, target.open("wb") as stdout:
+        child = await asyncio.create_subprocess_exec(
+            "cat", stdin=stdin, stdout=stdout
+        )
+        assert await child.wait() == 0
     assert target.read_bytes() == b"from a file"
 
 
-def test_user_and_group(run):
+async def test_user_and_group():
     if os.getuid() != 0:
         pytest.skip("only root may become another user")
 
-    async def main():
-        shown = await output(
-            "sh", "-c", "id -u; id -g", user=65534, group=65534
-        )
-        assert shown.split() == ["65534", "65534"]
-
-    run(main())
+    shown = await output("sh", "-c", "id -u; id -g", user=65534, group=65534)
+    assert shown.split() == ["65534", "65534"]
 
 
 def test_a_program_that_is_not_there(run):
@@ -159,43 +133,34 @@ def test_a_program_that_is_not_there(run):
         run(asyncio.create_subprocess_exec("/no/such/program"))
 
 
-def test_signals(run):
-    async def main():
-        for send, number in (
-            ("terminate", signal.SIGTERM),
-            ("kill", signal.SIGKILL),
-        ):
-            child = await asyncio.create_subprocess_exec("sleep", "60")
-            getattr(child, send)()
-            assert await child.wait() == -number
-            with pytest.raises(ProcessLookupError):
-                child.send_signal(signal.SIGTERM)
-
-    run(main())
-
-
-def test_many_children_at_once(run):
-    async def main():
-        async def one(number):
-            child = await asyncio.create_subprocess_shell(f"exit {number}")
-            return await child.wait()
-
-        codes = await asyncio.gather(*map(one, range(12)))
-        assert codes == list(range(12))
-
-    run(main())
-
-
-def test_cancelled_while_it_waits(run):
-    async def main():
+async def test_signals():
+    for send, number in (
+        ("terminate", signal.SIGTERM),
+        ("kill", signal.SIGKILL),
+    ):
         child = await asyncio.create_subprocess_exec("sleep", "60")
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(child.wait(), 0.01)
-        assert child.returncode is None
-        child.kill()
-        assert await child.wait() == -signal.SIGKILL
+        getattr(child, send)()
+        assert await child.wait() == -number
+        with pytest.raises(ProcessLookupError):
+            child.send_signal(signal.SIGTERM)
 
-    run(main())
+
+async def test_many_children_at_once():
+    async def one(number):
+        child = await asyncio.create_subprocess_shell(f"exit {number}")
+        return await child.wait()
+
+    codes = await asyncio.gather(*map(one, range(12)))
+    assert codes == list(range(12))
+
+
+async def test_cancelled_while_it_waits():
+    child = await asyncio.create_subprocess_exec("sleep", "60")
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(child.wait(), 0.01)
+    assert child.returncode is None
+    child.kill()
+    assert await child.wait() == -signal.SIGKILL
 
 
 def test_other_children_are_left_alone(run):
@@ -237,3 +202,17 @@ def test_a_loop_in_another_thread(loop_factory):
     thread.start()
     thread.join(30)
     assert found == ["1"]
+
+
+async def test_os_environ_as_a_childs_env(loop, monkeypatch):
+    """It is a mapping, not a dict."""
+    monkeypatch.setenv("FASTLOOP_TOLD", "inherited")
+    child = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-S", "-c"),
+        "import os; print(os.environ['FASTLOOP_TOLD'])",
+        env=os.environ,
+        stdout=subprocess.PIPE,
+    )
+    out, _ = await child.communicate()
+    assert out == b"inherited\n"
+    assert child.returncode == 0

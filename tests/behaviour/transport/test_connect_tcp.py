@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import gc
+import os
 import random
 import socket
 
@@ -65,96 +67,78 @@ def answering(loop, *infos):
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-def test_host_and_port(run, loop, host):
-    async def main():
-        with listening_socket() as listener:
-            port = listener.getsockname()[1]
-            connect = loop.create_connection(
-                Recorder, host, port, family=socket.AF_INET
-            )
-            async with connected(connect) as (transport, protocol):
-                assert protocol.names == ["made"]
-                assert protocol.transport is transport
-                peername = transport.get_extra_info("peername")
-                assert peername == ("127.0.0.1", port)
-
-    run(main())
+async def test_host_and_port(loop, host):
+    with listening_socket() as listener:
+        port = listener.getsockname()[1]
+        connect = loop.create_connection(
+            Recorder, host, port, family=socket.AF_INET
+        )
+        async with connected(connect) as (transport, protocol):
+            assert protocol.names == ["made"]
+            assert protocol.transport is transport
+            peername = transport.get_extra_info("peername")
+            assert peername == ("127.0.0.1", port)
 
 
-def test_port_as_text(run, loop):
-    async def main():
-        with listening_socket() as listener:
-            port = str(listener.getsockname()[1])
-            connect = loop.create_connection(Recorder, "127.0.0.1", port)
-            async with connected(connect) as (transport, _):
-                assert not transport.is_closing()
-
-    run(main())
+async def test_port_as_text(loop):
+    with listening_socket() as listener:
+        port = str(listener.getsockname()[1])
+        connect = loop.create_connection(Recorder, "127.0.0.1", port)
+        async with connected(connect) as (transport, _):
+            assert not transport.is_closing()
 
 
-def test_ipv6(run, loop):
-    async def main():
-        with listening_socket(socket.AF_INET6) as listener:
-            port = listener.getsockname()[1]
-            connect = loop.create_connection(Recorder, "::1", port)
-            async with connected(connect) as (transport, _):
-                sock = transport.get_extra_info("socket")
-                assert sock.family == socket.AF_INET6
-
-    run(main())
-
-
-def test_family_proto_and_flags_reach_getaddrinfo(run, loop):
-    async def main():
-        with listening_socket() as listener:
-            port = listener.getsockname()[1]
-            calls = answering(loop, info(socket.AF_INET, port))
-            connect = loop.create_connection(
-                Recorder,
-                "some.name",
-                port,
-                family=socket.AF_INET,
-                proto=socket.IPPROTO_TCP,
-                flags=socket.AI_ADDRCONFIG,
-            )
-            async with connected(connect):
-                pass
-            (call,) = calls
-            assert call[:2] == ("some.name", port)
-            assert call[2] == {
-                "family": socket.AF_INET,
-                "type": socket.SOCK_STREAM,
-                "proto": socket.IPPROTO_TCP,
-                "flags": socket.AI_ADDRCONFIG,
-            }
-
-    run(main())
-
-
-def test_given_socket(run, loop):
-    async def main():
-        near, far = tcp_socketpair()
-        near.setblocking(False)
-        connect = loop.create_connection(Recorder, sock=near)
+async def test_ipv6(loop):
+    with listening_socket(socket.AF_INET6) as listener:
+        port = listener.getsockname()[1]
+        connect = loop.create_connection(Recorder, "::1", port)
         async with connected(connect) as (transport, _):
             sock = transport.get_extra_info("socket")
-            assert sock.fileno() == near.fileno()
-        far.close()
-        assert near.fileno() == -1
-
-    run(main())
+            assert sock.family == socket.AF_INET6
 
 
-def test_given_socket_is_made_non_blocking(run, loop):
-    async def main():
-        near, far = tcp_socketpair()
-        assert near.gettimeout() is None
-        connect = loop.create_connection(Recorder, sock=near)
+async def test_family_proto_and_flags_reach_getaddrinfo(loop):
+    with listening_socket() as listener:
+        port = listener.getsockname()[1]
+        calls = answering(loop, info(socket.AF_INET, port))
+        connect = loop.create_connection(
+            Recorder,
+            "some.name",
+            port,
+            family=socket.AF_INET,
+            proto=socket.IPPROTO_TCP,
+            flags=socket.AI_ADDRCONFIG,
+        )
         async with connected(connect):
-            assert near.gettimeout() == 0
-        far.close()
+            pass
+        (call,) = calls
+        assert call[:2] == ("some.name", port)
+        assert call[2] == {
+            "family": socket.AF_INET,
+            "type": socket.SOCK_STREAM,
+            "proto": socket.IPPROTO_TCP,
+            "flags": socket.AI_ADDRCONFIG,
+        }
 
-    run(main())
+
+async def test_given_socket(loop):
+    near, far = tcp_socketpair()
+    near.setblocking(False)
+    connect = loop.create_connection(Recorder, sock=near)
+    async with connected(connect) as (transport, _):
+        sock = transport.get_extra_info("socket")
+        assert sock.fileno() == near.fileno()
+    far.close()
+    assert near.fileno() == -1
+
+
+async def test_given_socket_is_made_non_blocking(loop):
+    near, far = tcp_socketpair()
+    assert near.gettimeout() is None
+    connect = loop.create_connection(Recorder, sock=near)
+    async with connected(connect):
+        assert near.gettimeout() == 0
+    far.close()
 
 
 @pytest.mark.parametrize(
@@ -181,368 +165,294 @@ def test_given_socket_is_made_non_blocking(run, loop):
     ],
     ids=lambda x: "-".join(x) or "none" if isinstance(x, dict) else "",
 )
-def test_options_that_do_not_go_together(run, loop, options, error, text):
-    async def main():
-        with pytest.raises(error, match=text):
-            await loop.create_connection(Recorder, **options)
-
-    run(main())
+async def test_options_that_do_not_go_together(loop, options, error, text):
+    with pytest.raises(error, match=text):
+        await loop.create_connection(Recorder, **options)
 
 
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_UNIX])
-def test_sockets_of_another_kind(run, loop, family):
+async def test_sockets_of_another_kind(loop, family):
     """Only a stream socket will do."""
-
-    async def main():
-        sock = socket.socket(family, socket.SOCK_DGRAM)
-        with sock, pytest.raises(ValueError, match="Stream Socket was exp"):
-            await loop.create_connection(Recorder, sock=sock)
-
-    run(main())
+    sock = socket.socket(family, socket.SOCK_DGRAM)
+    with sock, pytest.raises(ValueError, match="Stream Socket was exp"):
+        await loop.create_connection(Recorder, sock=sock)
 
 
-def test_refused(run, loop):
-    async def main():
-        port = closed_port()
-        with pytest.raises(ConnectionRefusedError) as caught:
-            await loop.create_connection(Recorder, "127.0.0.1", port)
-        assert caught.value.errno == errno.ECONNREFUSED
-        assert f"('127.0.0.1', {port})" in str(caught.value)
-
-    run(main())
+async def test_refused(loop):
+    port = closed_port()
+    with pytest.raises(ConnectionRefusedError) as caught:
+        await loop.create_connection(Recorder, "127.0.0.1", port)
+    assert caught.value.errno == errno.ECONNREFUSED
+    assert f"('127.0.0.1', {port})" in str(caught.value)
 
 
-def test_no_address(run, loop):
-    async def main():
-        answering(loop)
-        with pytest.raises(OSError, match="returned empty list"):
-            await loop.create_connection(Recorder, "nowhere", 80)
-
-    run(main())
+async def test_no_address(loop):
+    answering(loop)
+    with pytest.raises(OSError, match="returned empty list"):
+        await loop.create_connection(Recorder, "nowhere", 80)
 
 
-def test_unknown_name(run, loop):
-    async def main():
-        async def getaddrinfo(*args, **options):
-            raise socket.gaierror(socket.EAI_NONAME, "unknown")
+async def test_unknown_name(loop):
+    async def getaddrinfo(*args, **options):
+        raise socket.gaierror(socket.EAI_NONAME, "unknown")
 
-        loop.getaddrinfo = getaddrinfo
-        with pytest.raises(socket.gaierror):
-            await loop.create_connection(Recorder, "no.such.name", 80)
-
-    run(main())
+    loop.getaddrinfo = getaddrinfo
+    with pytest.raises(socket.gaierror):
+        await loop.create_connection(Recorder, "no.such.name", 80)
 
 
-def test_second_address_after_a_refusal(run, loop):
-    async def main():
-        with listening_socket() as listener:
-            port = listener.getsockname()[1]
-            answering(
-                loop,
-                info(socket.AF_INET, closed_port()),
-                info(socket.AF_INET, port),
-            )
-            connect = loop.create_connection(Recorder, "name", 1)
-            async with connected(connect) as (transport, _):
-                peername = transport.get_extra_info("peername")
-                assert peername == ("127.0.0.1", port)
-
-    run(main())
+async def test_second_address_after_a_refusal(loop):
+    with listening_socket() as listener:
+        port = listener.getsockname()[1]
+        answering(
+            loop,
+            info(socket.AF_INET, closed_port()),
+            info(socket.AF_INET, port),
+        )
+        connect = loop.create_connection(Recorder, "name", 1)
+        async with connected(connect) as (transport, _):
+            peername = transport.get_extra_info("peername")
+            assert peername == ("127.0.0.1", port)
 
 
-def test_several_refusals_are_named_together(run, loop):
-    async def main():
-        ports = [closed_port(), closed_port()]
-        answering(loop, *(info(socket.AF_INET, port) for port in ports))
-        with pytest.raises(OSError) as caught:
-            await loop.create_connection(Recorder, "name", 1)
-        text = str(caught.value)
-        if ports[0] != ports[1]:
-            assert "Multiple exceptions" in text or "refused" in text
-        for port in ports:
-            assert str(port) in text
-
-    run(main())
+async def test_several_refusals_are_named_together(loop):
+    ports = [closed_port(), closed_port()]
+    answering(loop, *(info(socket.AF_INET, port) for port in ports))
+    with pytest.raises(OSError) as caught:
+        await loop.create_connection(Recorder, "name", 1)
+    text = str(caught.value)
+    if ports[0] != ports[1]:
+        assert "Multiple exceptions" in text or "refused" in text
+    for port in ports:
+        assert str(port) in text
 
 
 @pytest.mark.skipif(not PY312, reason="all_errors came with 3.12")
-def test_all_errors(run, loop):
-    async def main():
-        ports = [closed_port(), closed_port()]
-        answering(loop, *(info(socket.AF_INET, port) for port in ports))
-        with pytest.raises(ExceptionGroup) as caught:
-            await loop.create_connection(Recorder, "name", 1, all_errors=True)
-        assert len(caught.value.exceptions) == 2
-        for exc in caught.value.exceptions:
-            assert isinstance(exc, ConnectionRefusedError)
-
-    run(main())
+async def test_all_errors(loop):
+    ports = [closed_port(), closed_port()]
+    answering(loop, *(info(socket.AF_INET, port) for port in ports))
+    with pytest.raises(ExceptionGroup) as caught:
+        await loop.create_connection(Recorder, "name", 1, all_errors=True)
+    assert len(caught.value.exceptions) == 2
+    for exc in caught.value.exceptions:
+        assert isinstance(exc, ConnectionRefusedError)
 
 
-def test_local_address(run, loop):
-    async def main():
-        with listening_socket() as listener:
-            address = listener.getsockname()
-            local = closed_port()
-            connect = loop.create_connection(
-                Recorder, *address, local_addr=("127.0.0.1", local)
+async def test_local_address(loop):
+    with listening_socket() as listener:
+        address = listener.getsockname()
+        local = closed_port()
+        connect = loop.create_connection(
+            Recorder, *address, local_addr=("127.0.0.1", local)
+        )
+        async with connected(connect) as (transport, _):
+            sockname = transport.get_extra_info("sockname")
+            assert sockname == ("127.0.0.1", local)
+
+
+async def test_local_address_of_another_family(loop):
+    with listening_socket() as listener:
+        address = listener.getsockname()
+        with pytest.raises(OSError):
+            await loop.create_connection(
+                Recorder, *address, local_addr=("::1", 0)
             )
-            async with connected(connect) as (transport, _):
-                sockname = transport.get_extra_info("sockname")
-                assert sockname == ("127.0.0.1", local)
-
-    run(main())
 
 
-def test_local_address_of_another_family(run, loop):
-    async def main():
-        with listening_socket() as listener:
-            address = listener.getsockname()
-            with pytest.raises(OSError):
-                await loop.create_connection(
-                    Recorder, *address, local_addr=("::1", 0)
-                )
-
-    run(main())
-
-
-def test_local_address_in_use(run, loop):
-    async def main():
-        with listening_socket() as listener:
-            address = listener.getsockname()
-            with pytest.raises(OSError) as caught:
-                await loop.create_connection(
-                    Recorder, *address, local_addr=address
-                )
-            assert caught.value.errno == errno.EADDRINUSE
-            assert "error while attempting to bind" in str(caught.value)
-
-    run(main())
+async def test_local_address_in_use(loop):
+    with listening_socket() as listener:
+        address = listener.getsockname()
+        with pytest.raises(OSError) as caught:
+            await loop.create_connection(
+                Recorder, *address, local_addr=address
+            )
+        assert caught.value.errno == errno.EADDRINUSE
+        assert "error while attempting to bind" in str(caught.value)
 
 
 @pytest.mark.parametrize("delay", [0.001, 10])
-def test_happy_eyeballs_takes_the_first_that_connects(run, loop, delay):
+async def test_happy_eyeballs_takes_the_first_that_connects(loop, delay):
     """One that refuses is passed over at once, whatever the delay."""
-
-    async def main():
-        with listening_socket() as listener:
-            port = listener.getsockname()[1]
-            answering(
-                loop,
-                info(socket.AF_INET, closed_port()),
-                info(socket.AF_INET, closed_port()),
-                info(socket.AF_INET, port),
-            )
-            started = loop.time()
-            connect = loop.create_connection(
-                Recorder, "name", 1, happy_eyeballs_delay=delay
-            )
-            async with connected(connect) as (transport, _):
-                assert transport.get_extra_info("peername")[1] == port
-            assert loop.time() - started < 5
-
-    run(main())
+    with listening_socket() as listener:
+        port = listener.getsockname()[1]
+        answering(
+            loop,
+            info(socket.AF_INET, closed_port()),
+            info(socket.AF_INET, closed_port()),
+            info(socket.AF_INET, port),
+        )
+        started = loop.time()
+        connect = loop.create_connection(
+            Recorder, "name", 1, happy_eyeballs_delay=delay
+        )
+        async with connected(connect) as (transport, _):
+            assert transport.get_extra_info("peername")[1] == port
+        assert loop.time() - started < 5
 
 
-def test_happy_eyeballs_passes_over_a_silent_address(run, loop):
+async def test_happy_eyeballs_passes_over_a_silent_address(loop):
     """A connect that never ends: the next starts after the delay."""
+    connects = []
+    real = loop.sock_connect
 
-    async def main():
-        connects = []
-        real = loop.sock_connect
+    async def sock_connect(sock, address):
+        connects.append(address)
+        if address[1] == 1:
+            await asyncio.Event().wait()
+        await real(sock, address)
 
-        async def sock_connect(sock, address):
-            connects.append(address)
-            if address[1] == 1:
-                await asyncio.Event().wait()
-            await real(sock, address)
-
-        loop.sock_connect = sock_connect
-        with listening_socket() as listener:
-            port = listener.getsockname()[1]
-            answering(
-                loop, info(socket.AF_INET, 1), info(socket.AF_INET, port)
-            )
-            connect = loop.create_connection(
-                Recorder, "name", 1, happy_eyeballs_delay=0.005
-            )
-            async with connected(connect) as (transport, _):
-                assert transport.get_extra_info("peername")[1] == port
-            if connects:
-                assert [a[1] for a in connects] == [1, port]
-
-    run(main())
+    loop.sock_connect = sock_connect
+    with listening_socket() as listener:
+        port = listener.getsockname()[1]
+        answering(loop, info(socket.AF_INET, 1), info(socket.AF_INET, port))
+        connect = loop.create_connection(
+            Recorder, "name", 1, happy_eyeballs_delay=0.005
+        )
+        async with connected(connect) as (transport, _):
+            assert transport.get_extra_info("peername")[1] == port
+        if connects:
+            assert [a[1] for a in connects] == [1, port]
 
 
 @pytest.mark.parametrize("interleave", [None, 0, 1, 2])
-def test_interleave_orders_the_families(run, loop, interleave):
+async def test_interleave_orders_the_families(loop, interleave):
     """All refuse; the order of the tries is what counts."""
+    port = closed_port()
+    tried = []
+    real = loop.sock_connect
 
-    async def main():
-        port = closed_port()
-        tried = []
-        real = loop.sock_connect
+    async def sock_connect(sock, address):
+        tried.append(4 if sock.family == socket.AF_INET else 6)
+        await real(sock, address)
 
-        async def sock_connect(sock, address):
-            tried.append(4 if sock.family == socket.AF_INET else 6)
-            await real(sock, address)
-
-        loop.sock_connect = sock_connect
-        answering(
-            loop,
-            *[info(socket.AF_INET6, port, "::1")] * 3,
-            *[info(socket.AF_INET, port)] * 2,
+    loop.sock_connect = sock_connect
+    answering(
+        loop,
+        *[info(socket.AF_INET6, port, "::1")] * 3,
+        *[info(socket.AF_INET, port)] * 2,
+    )
+    with pytest.raises(OSError):
+        await loop.create_connection(
+            Recorder, "name", 1, interleave=interleave
         )
-        with pytest.raises(OSError):
-            await loop.create_connection(
-                Recorder, "name", 1, interleave=interleave
-            )
-        expected = {
-            None: [6, 6, 6, 4, 4],
-            0: [6, 6, 6, 4, 4],
-            1: [6, 4, 6, 4, 6],
-            2: [6, 6, 4, 6, 4],
-        }[interleave]
-        assert tried == expected
-
-    run(main())
+    expected = {
+        None: [6, 6, 6, 4, 4],
+        0: [6, 6, 6, 4, 4],
+        1: [6, 4, 6, 4, 6],
+        2: [6, 6, 4, 6, 4],
+    }[interleave]
+    assert tried == expected
 
 
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
-def test_protocol_factory_raises(run, loop):
+async def test_protocol_factory_raises(loop):
     """The error reaches the caller; no descriptor is left (see conftest)."""
 
     def factory():
         raise ZeroDivisionError
 
-    async def main():
-        with listening_socket() as listener:
-            address = listener.getsockname()
-            with pytest.raises(ZeroDivisionError):
-                await loop.create_connection(factory, *address)
-
-    run(main())
+    with listening_socket() as listener:
+        address = listener.getsockname()
+        with pytest.raises(ZeroDivisionError):
+            await loop.create_connection(factory, *address)
 
 
 @pytest.mark.parametrize("turn", range(5))
-def test_cancelled_at_each_turn(run, loop, turn):
+async def test_cancelled_at_each_turn(loop, turn):
     """Nothing is left, however far the connect had come."""
+    with listening_socket() as listener:
+        address = listener.getsockname()
+        made = []
 
-    async def main():
-        with listening_socket() as listener:
-            address = listener.getsockname()
-            made = []
+        def factory():
+            made.append(Recorder())
+            return made[-1]
 
-            def factory():
-                made.append(Recorder())
-                return made[-1]
-
-            task = loop.create_task(loop.create_connection(factory, *address))
-            await turns(turn)
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                transport, _ = await task
-                transport.abort()
-            await turns(3)
-            for protocol in made:
-                # A cancelled waiter closes the transport it waited for.
-                if "made" in protocol.names:
-                    assert await protocol.wait_lost() is None
-
-    run(main())
-
-
-def test_cancelled_while_resolving(run, loop):
-    async def main():
-        async def getaddrinfo(*args, **options):
-            await asyncio.Event().wait()
-
-        loop.getaddrinfo = getaddrinfo
-        task = loop.create_task(loop.create_connection(Recorder, "name", 1))
-        await turns(2)
+        task = loop.create_task(loop.create_connection(factory, *address))
+        await turns(turn)
         task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-
-    run(main())
-
-
-def test_cancelled_while_the_handshake_lasts(run, loop):
-    """A backlog that is full keeps a connect waiting; then the number of
-    the closed descriptor is used again without harm."""
-
-    async def main():
-        with socket.socket() as listener:
-            listener.bind(("127.0.0.1", 0))
-            listener.listen(0)
-            address = listener.getsockname()
-            tasks = [
-                loop.create_task(loop.create_connection(Recorder, *address))
-                for _ in range(4)
-            ]
-            await turns(20)
-            waiting = [task for task in tasks if not task.done()]
-            assert waiting
-            for task in waiting:
-                task.cancel()
-            results = await asyncio.gather(*tasks, return_exceptions=True)
-            for result in results:
-                if isinstance(result, tuple):
-                    result[0].abort()
-                    await result[1].wait_lost()
-        near, far = tcp_socketpair()
-        connect = loop.create_connection(Recorder, sock=near)
-        async with connected(connect) as (_, protocol):
-            far.send(b"data")
-            assert await protocol.wait_data(4) == b"data"
-        far.close()
-
-    run(main())
-
-
-def test_timeout_around_a_connect(run, loop):
-    async def main():
-        async def getaddrinfo(*args, **options):
-            await asyncio.Event().wait()
-
-        loop.getaddrinfo = getaddrinfo
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.01):
-                await loop.create_connection(Recorder, "name", 1)
-
-    run(main())
-
-
-def test_many_connects_at_once(run, loop):
-    async def main():
-        with listening_socket() as listener:
-            address = listener.getsockname()
-            pairs = await asyncio.gather(
-                *(
-                    loop.create_connection(Recorder, *address)
-                    for _ in range(50)
-                )
-            )
-            assert len({pair[0] for pair in pairs}) == 50
-            for transport, protocol in pairs:
-                transport.close()
+        with contextlib.suppress(asyncio.CancelledError):
+            transport, _ = await task
+            transport.abort()
+        await turns(3)
+        for protocol in made:
+            # A cancelled waiter closes the transport it waited for.
+            if "made" in protocol.names:
                 assert await protocol.wait_lost() is None
 
-    run(main())
+
+async def test_cancelled_while_resolving(loop):
+    async def getaddrinfo(*args, **options):
+        await asyncio.Event().wait()
+
+    loop.getaddrinfo = getaddrinfo
+    task = loop.create_task(loop.create_connection(Recorder, "name", 1))
+    await turns(2)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
 
 
-def test_connection_made_comes_before_create_connection_returns(run, loop):
-    async def main():
-        with listening_socket() as listener:
-            order = []
-            protocol = Recorder(made=lambda p: order.append("made"))
-            connect = loop.create_connection(
-                lambda: protocol, *listener.getsockname()
-            )
-            async with connected(connect):
-                assert order == ["made"]
+async def test_cancelled_while_the_handshake_lasts(loop):
+    """A backlog that is full keeps a connect waiting; then the number of
+    the closed descriptor is used again without harm."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        address = listener.getsockname()
+        tasks = [
+            loop.create_task(loop.create_connection(Recorder, *address))
+            for _ in range(4)
+        ]
+        await turns(20)
+        waiting = [task for task in tasks if not task.done()]
+        assert waiting
+        for task in waiting:
+            task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        for result in results:
+            if isinstance(result, tuple):
+                result[0].abort()
+                await result[1].wait_lost()
+    near, far = tcp_socketpair()
+    connect = loop.create_connection(Recorder, sock=near)
+    async with connected(connect) as (_, protocol):
+        far.send(b"data")
+        assert await protocol.wait_data(4) == b"data"
+    far.close()
 
-    run(main())
+
+async def test_timeout_around_a_connect(loop):
+    async def getaddrinfo(*args, **options):
+        await asyncio.Event().wait()
+
+    loop.getaddrinfo = getaddrinfo
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await loop.create_connection(Recorder, "name", 1)
+
+
+async def test_many_connects_at_once(loop):
+    with listening_socket() as listener:
+        address = listener.getsockname()
+        pairs = await asyncio.gather(
+            *(loop.create_connection(Recorder, *address) for _ in range(50))
+        )
+        assert len({pair[0] for pair in pairs}) == 50
+        for transport, protocol in pairs:
+            transport.close()
+            assert await protocol.wait_lost() is None
+
+
+async def test_connection_made_comes_before_create_connection_returns(loop):
+    with listening_socket() as listener:
+        order = []
+        protocol = Recorder(made=lambda p: order.append("made"))
+        connect = loop.create_connection(
+            lambda: protocol, *listener.getsockname()
+        )
+        async with connected(connect):
+            assert order == ["made"]
 
 
 def test_on_a_closed_loop(loop_factory):
@@ -554,74 +464,85 @@ def test_on_a_closed_loop(loop_factory):
     connect.close()
 
 
-def test_accepted_socket(run, loop):
-    async def main():
-        near, far = tcp_socketpair()
-        near.setblocking(False)
-        connect = loop.connect_accepted_socket(Recorder, near)
-        async with connected(connect) as (transport, protocol):
-            assert protocol.names == ["made"]
-            peername = transport.get_extra_info("peername")
-            assert peername == far.getsockname()
-            far.send(b"data")
-            assert await protocol.wait_data(4) == b"data"
-        far.close()
-        assert near.fileno() == -1
-
-    run(main())
+async def test_accepted_socket(loop):
+    near, far = tcp_socketpair()
+    near.setblocking(False)
+    connect = loop.connect_accepted_socket(Recorder, near)
+    async with connected(connect) as (transport, protocol):
+        assert protocol.names == ["made"]
+        peername = transport.get_extra_info("peername")
+        assert peername == far.getsockname()
+        far.send(b"data")
+        assert await protocol.wait_data(4) == b"data"
+    far.close()
+    assert near.fileno() == -1
 
 
-def test_accepted_socket_of_another_kind(run, loop):
-    async def main():
-        with socket.socket(type=socket.SOCK_DGRAM) as sock:
-            with pytest.raises(ValueError, match="Stream Socket was exp"):
-                await loop.connect_accepted_socket(Recorder, sock)
-
-    run(main())
+async def test_accepted_socket_of_another_kind(loop):
+    with socket.socket(type=socket.SOCK_DGRAM) as sock:
+        with pytest.raises(ValueError, match="Stream Socket was exp"):
+            await loop.connect_accepted_socket(Recorder, sock)
 
 
 @pytest.mark.parametrize(
     "option", ["ssl_handshake_timeout", "ssl_shutdown_timeout"]
 )
-def test_accepted_socket_with_options_of_tls(run, loop, option):
-    async def main():
-        near, far = tcp_socketpair()
-        with near, far, pytest.raises(ValueError, match="only meaningful"):
-            await loop.connect_accepted_socket(Recorder, near, **{option: 1})
-
-    run(main())
+async def test_accepted_socket_with_options_of_tls(loop, option):
+    near, far = tcp_socketpair()
+    with near, far, pytest.raises(ValueError, match="only meaningful"):
+        await loop.connect_accepted_socket(Recorder, near, **{option: 1})
 
 
-def test_a_subclass_of_socket(run, loop):
+async def test_a_subclass_of_socket(loop):
     class Mine(socket.socket):
         pass
 
-    async def main():
-        near, far = tcp_socketpair()
-        mine = Mine(fileno=near.detach())
-        mine.setblocking(False)
-        connect = loop.create_connection(Recorder, sock=mine)
-        async with connected(connect) as (_, protocol):
-            far.send(b"data")
-            assert await protocol.wait_data(4) == b"data"
-        assert mine.fileno() == -1
-        far.close()
-
-    run(main())
+    near, far = tcp_socketpair()
+    mine = Mine(fileno=near.detach())
+    mine.setblocking(False)
+    connect = loop.create_connection(Recorder, sock=mine)
+    async with connected(connect) as (_, protocol):
+        far.send(b"data")
+        assert await protocol.wait_data(4) == b"data"
+    assert mine.fileno() == -1
+    far.close()
 
 
-def test_one_socket_object_cannot_be_given_twice(run, loop):
-    async def main():
-        near, far = tcp_socketpair()
-        near.setblocking(False)
-        connect = loop.create_connection(Recorder, sock=near)
-        async with connected(connect) as (transport, protocol):
-            with pytest.raises(RuntimeError, match="is used by transport"):
-                loop.add_reader(near, print)
-            with pytest.raises(RuntimeError, match="is used by transport"):
-                loop.remove_writer(near.fileno())
-            far.send(b"data")
-            assert await protocol.wait_data(4) == b"data"
-        far.close()
+async def test_one_socket_object_cannot_be_given_twice(loop):
+    near, far = tcp_socketpair()
+    near.setblocking(False)
+    connect = loop.create_connection(Recorder, sock=near)
+    async with connected(connect) as (transport, protocol):
+        with pytest.raises(RuntimeError, match="is used by transport"):
+            loop.add_reader(near, print)
+        with pytest.raises(RuntimeError, match="is used by transport"):
+            loop.remove_writer(near.fileno())
+        far.send(b"data")
+        assert await protocol.wait_data(4) == b"data"
+    far.close()
 
-    run(main())
+
+@pytest.mark.parametrize("turn", range(8))
+async def test_a_cancelled_connect_closes_its_descriptor_once(loop, turn):
+    """A second close would hit whatever got the number in between."""
+    with listening_socket() as listener:
+        task = loop.create_task(
+            loop.create_connection(asyncio.Protocol, *listener.getsockname())
+        )
+        await turns(turn)
+        task.cancel()
+        # These take the numbers that a close gives back, turn by turn.
+        kept = []
+        for _ in range(6):
+            kept.extend(os.pipe())
+            await asyncio.sleep(0)
+        with contextlib.suppress(asyncio.CancelledError):
+            transport, _ = await task
+            transport.abort()
+        await turns(3)
+        gc.collect()
+        await turns(3)
+        inodes = [os.fstat(number).st_ino for number in kept]
+        assert len(set(inodes)) == len(kept) // 2
+        for number in kept:
+            os.close(number)

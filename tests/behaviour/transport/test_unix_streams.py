@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import os
 import pathlib
 import socket
 import stat
+import weakref
 
 import pytest
-from net_helpers import PY313, Recorder, link, tcp_socketpair, turns
+from net_helpers import PY313, Recorder, tcp_socketpair, turns
 
 
 @pytest.fixture
@@ -48,28 +50,25 @@ async def visit(loop, server, protocols, path):
 
 
 @pytest.mark.parametrize("convert", [str, os.fsencode, pathlib.Path])
-def test_kinds_of_path(run, loop, path, convert):
+async def test_kinds_of_path(loop, path, convert):
     protocols = []
 
     def factory():
         protocols.append(Recorder())
         return protocols[-1]
 
-    async def main():
-        server = await loop.create_unix_server(factory, convert(path))
-        assert server.sockets[0].getsockname() == str(path)
-        names = await visit(loop, server, protocols, convert(path))
-        # What asyncio's sockets say: nameless peers are the empty string.
-        assert names == (str(path), "", "", str(path))
-        server.close()
-        await server.wait_closed()
-
-    run(main())
+    server = await loop.create_unix_server(factory, convert(path))
+    assert server.sockets[0].getsockname() == str(path)
+    names = await visit(loop, server, protocols, convert(path))
+    # What asyncio's sockets say: nameless peers are the empty string.
+    assert names == (str(path), "", "", str(path))
+    server.close()
+    await server.wait_closed()
 
 
 @pytest.mark.skipif(not hasattr(socket, "SO_PASSCRED"), reason="Linux only")
 @pytest.mark.parametrize("convert", [str, bytes])
-def test_abstract_name(run, loop, convert):
+async def test_abstract_name(loop, convert):
     name = f"\0fastloop-test-{os.getpid()}-{convert.__name__}"
     address = name if convert is str else name.encode()
     protocols = []
@@ -78,160 +77,125 @@ def test_abstract_name(run, loop, convert):
         protocols.append(Recorder())
         return protocols[-1]
 
-    async def main():
-        server = await loop.create_unix_server(factory, address)
-        names = await visit(loop, server, protocols, address)
-        assert names == (name.encode(), "", "", name.encode())
-        server.close()
-        await server.wait_closed()
-
-    run(main())
+    server = await loop.create_unix_server(factory, address)
+    names = await visit(loop, server, protocols, address)
+    assert names == (name.encode(), "", "", name.encode())
+    server.close()
+    await server.wait_closed()
 
 
-def test_peer_names_of_a_pair(run):
-    async def main():
-        async with link("unix") as c:
-            assert c.transport.get_extra_info("peername") == ""
-            assert c.transport.get_extra_info("sockname") == ""
-
-    run(main())
+@pytest.mark.parametrize("kind", ["unix"])
+async def test_peer_names_of_a_pair(transport_pair):
+    c = await transport_pair()
+    assert c.transport.get_extra_info("peername") == ""
+    assert c.transport.get_extra_info("sockname") == ""
 
 
-def test_a_bound_client_has_a_name(run, loop, tmp_path, path):
+async def test_a_bound_client_has_a_name(loop, tmp_path, path):
     protocols = []
 
     def factory():
         protocols.append(Recorder())
         return protocols[-1]
 
-    async def main():
-        server = await loop.create_unix_server(factory, path)
-        mine = str(tmp_path / "c")
-        sock = socket.socket(socket.AF_UNIX)
-        sock.bind(mine)
-        sock.connect(str(path))
-        transport, client = await loop.create_unix_connection(
-            Recorder, sock=sock
-        )
-        while not protocols:
-            await asyncio.sleep(0)
-        await protocols[0].wait_for("made")
-        far = protocols[0].transport
-        assert far.get_extra_info("peername") == mine
-        assert transport.get_extra_info("sockname") == mine
-        transport.close()
-        await client.wait_lost()
-        await protocols[0].wait_lost()
-        server.close()
-
-    run(main())
+    server = await loop.create_unix_server(factory, path)
+    mine = str(tmp_path / "c")
+    sock = socket.socket(socket.AF_UNIX)
+    sock.bind(mine)
+    sock.connect(str(path))
+    transport, client = await loop.create_unix_connection(Recorder, sock=sock)
+    while not protocols:
+        await asyncio.sleep(0)
+    await protocols[0].wait_for("made")
+    far = protocols[0].transport
+    assert far.get_extra_info("peername") == mine
+    assert transport.get_extra_info("sockname") == mine
+    transport.close()
+    await client.wait_lost()
+    await protocols[0].wait_lost()
+    server.close()
 
 
-def test_stale_path_is_replaced(run, loop, path):
+async def test_stale_path_is_replaced(loop, path):
     with socket.socket(socket.AF_UNIX) as stale:
         stale.bind(str(path))
 
-    async def main():
-        before = os.stat(path).st_ino, os.stat(path).st_ctime_ns
-        server = await loop.create_unix_server(Recorder, path)
-        after = os.stat(path).st_ino, os.stat(path).st_ctime_ns
-        assert stat.S_ISSOCK(os.stat(path).st_mode)
-        assert before != after
-        server.close()
-
-    run(main())
+    before = os.stat(path).st_ino, os.stat(path).st_ctime_ns
+    server = await loop.create_unix_server(Recorder, path)
+    after = os.stat(path).st_ino, os.stat(path).st_ctime_ns
+    assert stat.S_ISSOCK(os.stat(path).st_mode)
+    assert before != after
+    server.close()
 
 
-def test_a_file_in_the_way_is_kept(run, loop, path):
+async def test_a_file_in_the_way_is_kept(loop, path):
     path.write_text("precious")
-
-    async def main():
-        with pytest.raises(OSError) as caught:
-            await loop.create_unix_server(Recorder, path)
-        assert caught.value.errno == errno.EADDRINUSE
-        assert f"Address {str(path)!r} is already in use" in str(caught.value)
-
-    run(main())
+    with pytest.raises(OSError) as caught:
+        await loop.create_unix_server(Recorder, path)
+    assert caught.value.errno == errno.EADDRINUSE
+    assert f"Address {str(path)!r} is already in use" in str(caught.value)
     assert path.read_text() == "precious"
 
 
-def test_path_removed_on_close_or_not(run, loop, path):
-    async def main():
-        server = await loop.create_unix_server(Recorder, path)
-        server.close()
-        await server.wait_closed()
-        assert path.exists() is not PY313
-
-    run(main())
+async def test_path_removed_on_close_or_not(loop, path):
+    server = await loop.create_unix_server(Recorder, path)
+    server.close()
+    await server.wait_closed()
+    assert path.exists() is not PY313
 
 
 @pytest.mark.skipif(not PY313, reason="cleanup_socket came with 3.13")
-def test_cleanup_socket_false(run, loop, path):
-    async def main():
-        server = await loop.create_unix_server(
-            Recorder, path, cleanup_socket=False
-        )
-        server.close()
-        await server.wait_closed()
-        assert path.exists()
-
-    run(main())
+async def test_cleanup_socket_false(loop, path):
+    server = await loop.create_unix_server(
+        Recorder, path, cleanup_socket=False
+    )
+    server.close()
+    await server.wait_closed()
+    assert path.exists()
 
 
 @pytest.mark.skipif(not PY313, reason="cleanup_socket came with 3.13")
-def test_cleanup_leaves_a_newer_file_alone(run, loop, path):
-    async def main():
-        server = await loop.create_unix_server(Recorder, path)
-        path.unlink()
-        path.write_text("another's")
-        server.close()
-        await server.wait_closed()
-        assert path.read_text() == "another's"
-
-    run(main())
+async def test_cleanup_leaves_a_newer_file_alone(loop, path):
+    server = await loop.create_unix_server(Recorder, path)
+    path.unlink()
+    path.write_text("another's")
+    server.close()
+    await server.wait_closed()
+    assert path.read_text() == "another's"
 
 
 @pytest.mark.skipif(not PY313, reason="cleanup_socket came with 3.13")
-def test_cleanup_of_a_path_already_gone(run, loop, path):
-    async def main():
-        server = await loop.create_unix_server(Recorder, path)
-        path.unlink()
-        server.close()
-        await server.wait_closed()
-
-    run(main())
+async def test_cleanup_of_a_path_already_gone(loop, path):
+    server = await loop.create_unix_server(Recorder, path)
+    path.unlink()
+    server.close()
+    await server.wait_closed()
 
 
 @pytest.mark.skipif(not PY313, reason="cleanup_socket came with 3.13")
-def test_cleanup_of_a_given_socket(run, loop, path):
-    async def main():
-        sock = socket.socket(socket.AF_UNIX)
-        sock.bind(str(path))
-        server = await loop.create_unix_server(Recorder, sock=sock)
-        server.close()
-        await server.wait_closed()
-        assert not path.exists()
-
-    run(main())
+async def test_cleanup_of_a_given_socket(loop, path):
+    sock = socket.socket(socket.AF_UNIX)
+    sock.bind(str(path))
+    server = await loop.create_unix_server(Recorder, sock=sock)
+    server.close()
+    await server.wait_closed()
+    assert not path.exists()
 
 
-def test_server_on_a_given_socket(run, loop, path):
+async def test_server_on_a_given_socket(loop, path):
     protocols = []
 
     def factory():
         protocols.append(Recorder())
         return protocols[-1]
 
-    async def main():
-        sock = socket.socket(socket.AF_UNIX)
-        sock.bind(str(path))
-        server = await loop.create_unix_server(factory, sock=sock)
-        await visit(loop, server, protocols, path)
-        server.close()
-        await server.wait_closed()
-        assert sock.fileno() == -1
-
-    run(main())
+    sock = socket.socket(socket.AF_UNIX)
+    sock.bind(str(path))
+    server = await loop.create_unix_server(factory, sock=sock)
+    await visit(loop, server, protocols, path)
+    server.close()
+    await server.wait_closed()
+    assert sock.fileno() == -1
 
 
 @pytest.mark.parametrize(
@@ -276,33 +240,24 @@ def test_server_on_a_given_socket(run, loop, path):
         ),
     ],
 )
-def test_options_that_do_not_go_together(run, loop, make, options, text):
-    async def main():
-        with pytest.raises(ValueError, match=text):
-            await getattr(loop, make)(Recorder, **options)
-
-    run(main())
+async def test_options_that_do_not_go_together(loop, make, options, text):
+    with pytest.raises(ValueError, match=text):
+        await getattr(loop, make)(Recorder, **options)
 
 
-def test_ssl_of_a_wrong_type(run, loop, path):
-    async def main():
-        with pytest.raises(TypeError):
-            await loop.create_unix_server(Recorder, path, ssl=True)
-
-    run(main())
+async def test_ssl_of_a_wrong_type(loop, path):
+    with pytest.raises(TypeError):
+        await loop.create_unix_server(Recorder, path, ssl=True)
 
 
 @pytest.mark.parametrize("make", ["connection", "server"])
-def test_socket_of_another_family(run, loop, make):
-    async def main():
-        near, far = tcp_socketpair()
-        with near, far, pytest.raises(ValueError, match="A UNIX Domain Str"):
-            if make == "server":
-                await loop.create_unix_server(Recorder, sock=near)
-            else:
-                await loop.create_unix_connection(Recorder, sock=near)
-
-    run(main())
+async def test_socket_of_another_family(loop, make):
+    near, far = tcp_socketpair()
+    with near, far, pytest.raises(ValueError, match="A UNIX Domain Str"):
+        if make == "server":
+            await loop.create_unix_server(Recorder, sock=near)
+        else:
+            await loop.create_unix_connection(Recorder, sock=near)
 
 
 @pytest.mark.parametrize(
@@ -313,61 +268,46 @@ def test_socket_of_another_family(run, loop, make):
     ],
     ids=["missing", "file"],
 )
-def test_connect_errors(run, loop, path, prepare, error):
+async def test_connect_errors(loop, path, prepare, error):
     prepare(path)
-
-    async def main():
-        with pytest.raises(error):
-            await loop.create_unix_connection(Recorder, str(path))
-
-    run(main())
+    with pytest.raises(error):
+        await loop.create_unix_connection(Recorder, str(path))
 
 
-def test_name_too_long(run, loop, tmp_path):
+async def test_name_too_long(loop, tmp_path):
     name = str(tmp_path / ("x" * 120))
-
-    async def main():
-        with pytest.raises(OSError, match="too long"):
-            await loop.create_unix_connection(Recorder, name)
-        with pytest.raises(OSError, match="too long"):
-            await loop.create_unix_server(Recorder, name)
-
-    run(main())
+    with pytest.raises(OSError, match="too long"):
+        await loop.create_unix_connection(Recorder, name)
+    with pytest.raises(OSError, match="too long"):
+        await loop.create_unix_server(Recorder, name)
 
 
-def test_start_serving_false(run, loop, path):
-    async def main():
-        server = await loop.create_unix_server(
-            Recorder, path, start_serving=False
-        )
-        assert not server.is_serving()
-        with pytest.raises(ConnectionRefusedError):
-            await loop.create_unix_connection(Recorder, path)
-        await server.start_serving()
-        transport, protocol = await loop.create_unix_connection(Recorder, path)
-        transport.abort()
-        await protocol.wait_lost()
-        server.close()
-        await turns(5)
-
-    run(main())
+async def test_start_serving_false(loop, path):
+    server = await loop.create_unix_server(Recorder, path, start_serving=False)
+    assert not server.is_serving()
+    with pytest.raises(ConnectionRefusedError):
+        await loop.create_unix_connection(Recorder, path)
+    await server.start_serving()
+    transport, protocol = await loop.create_unix_connection(Recorder, path)
+    transport.abort()
+    await protocol.wait_lost()
+    server.close()
+    await turns(5)
 
 
 @pytest.mark.skipif(not hasattr(socket, "SO_PEERCRED"), reason="Linux only")
-def test_peer_credentials_through_the_socket(run):
+@pytest.mark.parametrize("kind", ["unix"])
+async def test_peer_credentials_through_the_socket(transport_pair):
     import struct
 
-    async def main():
-        async with link("unix") as c:
-            sock = c.transport.get_extra_info("socket")
-            data = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-            pid, uid, _ = struct.unpack("3i", data)
-            assert (pid, uid) == (os.getpid(), os.getuid())
-
-    run(main())
+    c = await transport_pair()
+    sock = c.transport.get_extra_info("socket")
+    data = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    pid, uid, _ = struct.unpack("3i", data)
+    assert (pid, uid) == (os.getpid(), os.getuid())
 
 
-def test_backlog_reaches_listen(run, loop, path):
+async def test_backlog_reaches_listen(loop, path):
     seen = []
 
     class Listening(socket.socket):
@@ -375,11 +315,26 @@ def test_backlog_reaches_listen(run, loop, path):
             seen.append(backlog)
             super().listen(backlog)
 
-    async def main():
-        sock = Listening(socket.AF_UNIX)
-        sock.bind(str(path))
-        server = await loop.create_unix_server(Recorder, sock=sock, backlog=7)
-        assert seen == [7]
-        server.close()
+    sock = Listening(socket.AF_UNIX)
+    sock.bind(str(path))
+    server = await loop.create_unix_server(Recorder, sock=sock, backlog=7)
+    assert seen == [7]
+    server.close()
 
-    run(main())
+
+async def test_a_dropped_unix_server_goes_on(loop, path):
+    def answer(protocol, data):
+        protocol.transport.write(data)
+        protocol.transport.close()
+
+    protocol = Recorder(data=answer)
+    server = weakref.ref(await loop.create_unix_server(lambda: protocol, path))
+    for _ in range(3):
+        gc.collect()
+        await asyncio.sleep(0)
+    reader, writer = await asyncio.open_unix_connection(path)
+    writer.write(b"served")
+    assert await reader.read() == b"served"
+    writer.close()
+    await protocol.wait_lost()
+    server().close()

@@ -1,0 +1,48 @@
+"""How often a loop asks the system for events."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TOP = Path(__file__).resolve().parents[3]
+
+SLEEPS = 200
+SLEEPER = f"""
+import asyncio, fastloop
+
+async def main():
+    for _ in range({SLEEPS}):
+        await asyncio.sleep(0.001)
+
+fastloop.run(main())
+"""
+
+
+@pytest.mark.skipif(not shutil.which("strace"), reason="needs strace")
+def test_one_poll_a_turn(tmp_path):
+    """With libuv's idle-time metrics on, each wait is a poll and a wait."""
+    log = tmp_path / "calls"
+    home = str(TOP)
+    path = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH")]))
+    # A sanitizer looks for leaks by ptrace, and finds the process traced.
+    asan = os.environ.get("ASAN_OPTIONS", "") + ":detect_leaks=0"
+    done = subprocess.run(
+        [
+            *("strace", "-f", "-o", str(log), "-e"),
+            "trace=epoll_wait,epoll_pwait,epoll_pwait2",
+            *(sys.executable, "-c", SLEEPER),
+        ],
+        env={**os.environ, "PYTHONPATH": path, "ASAN_OPTIONS": asan},
+        capture_output=True,
+        text=True,
+    )
+    if "ptrace" in done.stderr or "PTRACE" in done.stderr:
+        pytest.skip("strace may not trace here")
+    assert done.returncode == 0, done.stderr
+    polls = log.read_text().count("epoll_")
+    # The wait for the timer, and a look after it, before the task's step.
+    assert SLEEPS <= polls < SLEEPS * 2.5, polls
