@@ -9,7 +9,7 @@ import sysconfig
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from net_helpers import spin, turns
+from net_helpers import Recorder, spin, turns
 
 #: Callbacks with several writes before the first write of one is held.
 LEARNT = 2
@@ -44,15 +44,6 @@ class Peer:
         return got
 
 
-class Keeps(asyncio.Protocol):
-    """Keeps its transport."""
-
-    transport: Any = None
-
-    def connection_made(self, transport: Any) -> None:
-        self.transport = transport
-
-
 async def end(transport: Any) -> None:
     """Abort what is not on its way to its end."""
     if not transport.is_closing():
@@ -62,7 +53,7 @@ async def end(transport: Any) -> None:
 
 @contextlib.asynccontextmanager
 async def served(
-    make: Callable[[], Any] = Keeps,
+    make: Callable[[], Any] = Recorder,
 ) -> AsyncIterator[tuple[Any, Peer]]:
     """A server's transport, whose descriptor no program has, and its peer."""
     protocol = make()
@@ -81,7 +72,7 @@ async def served(
 
 @contextlib.asynccontextmanager
 async def given(
-    make: Callable[[], Any] = Keeps,
+    make: Callable[[], Any] = Recorder,
 ) -> AsyncIterator[tuple[Any, Peer]]:
     """A transport on a socket that the program made, and its peer."""
     near, far = socket.socketpair()

@@ -16,10 +16,9 @@ import time
 
 import pytest
 from datagram_helpers import plain
-from net_helpers import spin, turns
+from net_helpers import Recorder, turns
 from write_helpers import (
     HOLDS,
-    Keeps,
     Peer,
     given,
     in_callbacks,
@@ -196,33 +195,13 @@ async def test_held_writes_leave_before_the_transport_closes():
         assert peer.receive(100) == b"the end"
 
 
-class WritesWhenResumed(Keeps):
-    """Writes as soon as it may again, and tells of calls inside calls."""
-
-    def __init__(self, then: str) -> None:
-        self.then = then
-        self.resuming = self.lost = self.resumed = 0
-        self.paused = False
-
-    def pause_writing(self) -> None:
-        self.paused = True
-
-    def resume_writing(self) -> None:
-        if self.resumed:
-            return
-        self.resumed = 1
-        self.resuming = 1
-        self.transport.write(b"1")
-        self.transport.write(b"2")
-        self.transport.write(bytes(100_001))
-        if self.then:
-            self.transport.get_extra_info("socket").fileno()
-            getattr(self.transport, self.then)()
-        self.resuming = 0
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        assert not self.resuming
-        self.lost += 1
+def write_until_paused(protocol) -> int:
+    """Return how many bytes were written."""
+    size = 0
+    while not protocol.count("pause"):
+        protocol.transport.write(bytes(1 << 16))
+        size += 1 << 16
+    return size
 
 
 @pytest.mark.parametrize("then", ["", "close", "get_write_buffer_size"])
@@ -233,19 +212,26 @@ async def test_a_closing_transport_delivers_what_resume_writing_writes(
     if loop_kind == "asyncio" and not closing_transports_write:
         pytest.skip("asyncio's transport fails there with AttributeError")
 
-    protocol = WritesWhenResumed(then)
+    def write(protocol):
+        if protocol.count("resume") > 1:
+            return
+        protocol.transport.write(b"1")
+        protocol.transport.write(b"2")
+        protocol.transport.write(bytes(100_001))
+        if then:
+            protocol.transport.get_extra_info("socket").fileno()
+            getattr(protocol.transport, then)()
+
+    protocol = Recorder(resume=write)
     async with how(lambda: protocol) as (transport, peer):
         loop = asyncio.get_running_loop()
-        size = 0
-        while not protocol.paused:
-            transport.write(bytes(1 << 16))
-            size += 1 << 16
+        size = write_until_paused(protocol)
         transport.close()
         got = await loop.run_in_executor(None, peer.receive, 1 << 30)
         assert len(got) == size + 100_003
-        assert protocol.resumed
-        await spin(lambda: protocol.lost)
-        assert protocol.lost == 1
+        assert protocol.count("resume")
+        await protocol.wait_lost()
+        protocol.check()
 
 
 @pytest.mark.parametrize("then", ["abort", "_force_close"])
@@ -253,24 +239,21 @@ async def test_resume_writing_may_end_a_closing_transport(loop_kind, then):
     if loop_kind == "asyncio":
         pytest.skip("asyncio calls connection_lost twice there")
 
-    class Ends(WritesWhenResumed):
-        def resume_writing(self) -> None:
-            self.transport.write(b"1")
-            self.transport.write(b"2")
-            args = (None,) if then == "_force_close" else ()
-            getattr(self.transport, then)(*args)
+    def end(protocol):
+        protocol.transport.write(b"1")
+        protocol.transport.write(b"2")
+        args = (None,) if then == "_force_close" else ()
+        getattr(protocol.transport, then)(*args)
 
-    protocol = Ends(then)
+    protocol = Recorder(resume=end)
     async with served(lambda: protocol) as (transport, peer):
-        size = 0
-        while not protocol.paused:
-            transport.write(bytes(1 << 16))
-            size += 1 << 16
+        size = write_until_paused(protocol)
         transport.close()
         loop = asyncio.get_running_loop()
         got = await loop.run_in_executor(None, peer.receive, 1 << 30)
         assert got[size:] == b"12"
-        await spin(lambda: protocol.lost)
+        await protocol.wait_lost()
+        protocol.check()
 
 
 # --- other threads, and leaving the run ----------------------------------
