@@ -27,12 +27,12 @@ def pool(request):
         yield executor
 
 
-async def test_result(loop, pool):
+async def test_the_result_of_a_job_comes_back(loop, pool):
     assert await loop.run_in_executor(pool, sum, [1, 2, 3]) == 6
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 10])
-async def test_arguments(loop, pool, count):
+async def test_a_job_gets_its_arguments(loop, pool, count):
     def job(*args):
         return args
 
@@ -118,7 +118,7 @@ async def test_cancelled_error_from_the_thread(loop, pool):
         await loop.run_in_executor(pool, job)
 
 
-async def test_thread_names(loop):
+async def test_workers_are_named_asyncio_and_a_number(loop):
     name = await asyncio.to_thread(lambda: threading.current_thread().name)
     assert name.startswith("asyncio_")
     assert name.removeprefix("asyncio_").isdigit()
@@ -161,7 +161,7 @@ async def test_jobs_run_at_the_same_time(loop):
     assert sorted(await asyncio.gather(*jobs)) == [0, 1, 2]
 
 
-async def test_many_jobs(loop, pool):
+async def test_each_of_many_jobs_gives_its_result(loop, pool):
     assert await asyncio.gather(
         *[loop.run_in_executor(pool, pow, n, 2) for n in range(1000)]
     ) == [n * n for n in range(1000)]
@@ -565,7 +565,7 @@ def test_a_thread_pool_with_initializer(loop, run):
 
 
 @pytest.mark.keeps_fds
-def test_a_process_pool(loop, run):
+def test_a_process_pool_runs_jobs_and_brings_exceptions(loop, run):
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
 

@@ -17,7 +17,7 @@ async def counting(ended, limit=5):
         ended.append("ended")
 
 
-async def test_iteration():
+async def test_a_generator_gives_all_its_values_and_ends():
     ended = []
     assert [n async for n in counting(ended)] == [0, 1, 2, 3, 4]
     assert ended == ["ended"]

@@ -26,7 +26,7 @@ async def serving(loop, factory, **options):
 
 
 @pytest.mark.parametrize("count", [1, 2, 40, 150])
-async def test_bursts(loop, count):
+async def test_each_client_of_a_burst_is_served_once(loop, count):
     """More clients than one event can tell of, each served once."""
     protocols = []
 

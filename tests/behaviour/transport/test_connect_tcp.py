@@ -67,7 +67,7 @@ def answering(loop, *infos):
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-async def test_host_and_port(loop, host):
+async def test_host_and_port_name_the_peer(loop, host):
     with listening_socket() as listener:
         port = listener.getsockname()[1]
         connect = loop.create_connection(
@@ -80,7 +80,7 @@ async def test_host_and_port(loop, host):
             assert peername == ("127.0.0.1", port)
 
 
-async def test_port_as_text(loop):
+async def test_the_port_may_be_text(loop):
     with listening_socket() as listener:
         port = str(listener.getsockname()[1])
         connect = loop.create_connection(Recorder, "127.0.0.1", port)
@@ -88,7 +88,7 @@ async def test_port_as_text(loop):
             assert not transport.is_closing()
 
 
-async def test_ipv6(loop):
+async def test_a_connection_over_ipv6(loop):
     with listening_socket(socket.AF_INET6) as listener:
         port = listener.getsockname()[1]
         connect = loop.create_connection(Recorder, "::1", port)
@@ -121,7 +121,7 @@ async def test_family_proto_and_flags_reach_getaddrinfo(loop):
         }
 
 
-async def test_given_socket(loop):
+async def test_a_given_socket_is_used(loop):
     near, far = tcp_socketpair()
     near.setblocking(False)
     connect = loop.create_connection(Recorder, sock=near)
@@ -178,7 +178,7 @@ async def test_sockets_of_another_kind(loop, family):
         await loop.create_connection(Recorder, sock=sock)
 
 
-async def test_refused(loop):
+async def test_a_refused_connect_raises(loop):
     port = closed_port()
     with pytest.raises(ConnectionRefusedError) as caught:
         await loop.create_connection(Recorder, "127.0.0.1", port)
@@ -186,13 +186,13 @@ async def test_refused(loop):
     assert f"('127.0.0.1', {port})" in str(caught.value)
 
 
-async def test_no_address(loop):
+async def test_a_name_without_address_raises(loop):
     answering(loop)
     with pytest.raises(OSError, match="returned empty list"):
         await loop.create_connection(Recorder, "nowhere", 80)
 
 
-async def test_unknown_name(loop):
+async def test_an_unknown_name_raises(loop):
     async def getaddrinfo(*args, **options):
         raise socket.gaierror(socket.EAI_NONAME, "unknown")
 
@@ -228,7 +228,7 @@ async def test_several_refusals_are_named_together(loop):
 
 
 @pytest.mark.skipif(not PY312, reason="all_errors came with 3.12")
-async def test_all_errors(loop):
+async def test_all_errors_gives_the_refusals_as_a_group(loop):
     ports = [closed_port(), closed_port()]
     answering(loop, *(info(socket.AF_INET, port) for port in ports))
     with pytest.raises(ExceptionGroup) as caught:
@@ -238,7 +238,7 @@ async def test_all_errors(loop):
         assert isinstance(exc, ConnectionRefusedError)
 
 
-async def test_local_address(loop):
+async def test_the_socket_is_bound_to_the_local_address(loop):
     with listening_socket() as listener:
         address = listener.getsockname()
         local = closed_port()

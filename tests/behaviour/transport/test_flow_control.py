@@ -23,7 +23,7 @@ from net_helpers import (
 
 
 @every_kind
-async def test_default_limits(transport_pair):
+async def test_limits_are_16_and_64_kib_at_first(transport_pair):
     c = await transport_pair()
     limits = c.transport.get_write_buffer_limits()
     assert limits == (16 * KIB, 64 * KIB)

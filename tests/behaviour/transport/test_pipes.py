@@ -39,7 +39,7 @@ every_pair = pytest.mark.parametrize(
 
 
 @every_pair
-async def test_reading(loop, tmp_path, make):
+async def test_what_is_written_to_a_pipe_is_received(loop, tmp_path, make):
     read, write = make(tmp_path)
     with write:
         transport, protocol = await loop.connect_read_pipe(Recorder, read)
@@ -59,7 +59,7 @@ async def test_reading(loop, tmp_path, make):
 
 
 @every_pair
-async def test_writing(loop, tmp_path, make):
+async def test_what_is_sent_leaves_the_pipe(loop, tmp_path, make):
     read, write = make(tmp_path)
     with read:
         transport, protocol = await loop.connect_write_pipe(Recorder, write)
@@ -74,7 +74,7 @@ async def test_writing(loop, tmp_path, make):
         assert protocol.names == ["made", "lost"]
 
 
-async def test_the_end_of_a_pipe(loop, tmp_path):
+async def test_the_end_of_a_pipe_comes_after_its_data(loop, tmp_path):
     read, write = open_pipe(tmp_path)
     _, protocol = await loop.connect_read_pipe(Recorder, read)
     write.write(b"last")
@@ -103,7 +103,7 @@ async def test_a_reader_that_dies_with_data_waiting(loop, tmp_path):
     assert isinstance(await protocol.wait_lost(), BrokenPipeError)
 
 
-async def test_a_full_pipe(loop, tmp_path):
+async def test_a_full_pipe_takes_the_rest_when_it_is_read(loop, tmp_path):
     read, write = open_pipe(tmp_path)
     with read:
         transport, protocol = await loop.connect_write_pipe(Recorder, write)
@@ -123,7 +123,7 @@ async def test_a_full_pipe(loop, tmp_path):
         assert protocol.exc is None
 
 
-async def test_character_devices(loop):
+async def test_a_character_device_may_be_written(loop):
     transport, protocol = await loop.connect_write_pipe(
         Recorder, open("/dev/null", "wb", 0)
     )
@@ -135,7 +135,7 @@ async def test_character_devices(loop):
 
 
 @pytest.mark.parametrize("way", ["read", "write"])
-async def test_what_is_no_pipe(loop, way):
+async def test_what_is_no_pipe_is_refused_and_stays_open(loop, way):
     connect = getattr(loop, f"connect_{way}_pipe")
     with tempfile.TemporaryFile() as file:
         with pytest.raises(ValueError, match="pipes"):
@@ -143,7 +143,7 @@ async def test_what_is_no_pipe(loop, way):
         assert not file.closed
 
 
-async def test_an_aborted_pipe(loop, tmp_path):
+async def test_abort_closes_a_full_pipe(loop, tmp_path):
     read, write = open_pipe(tmp_path)
     with read:
         transport, protocol = await loop.connect_write_pipe(Recorder, write)

@@ -76,7 +76,7 @@ async def test_the_server_object(loop, host):
     await server.wait_closed()
 
 
-async def test_close_twice(loop, host):
+async def test_close_may_be_called_twice(loop, host):
     server = await loop.create_server(host.factory, "127.0.0.1", 0)
     server.close()
     server.close()
@@ -98,7 +98,7 @@ async def test_closing_the_server_refuses_new_connections(loop, host):
 
 
 @pytest.mark.parametrize("hosts", [None, ""], ids=["None", "empty"])
-async def test_all_interfaces(loop, host, hosts):
+async def test_no_host_means_all_interfaces(loop, host, hosts):
     server = await loop.create_server(host.factory, hosts, 0)
     families = {sock.family for sock in server.sockets}
     assert socket.AF_INET in families
@@ -112,7 +112,7 @@ async def test_all_interfaces(loop, host, hosts):
     await server.wait_closed()
 
 
-async def test_several_hosts(loop, host):
+async def test_each_of_several_hosts_is_listened_on(loop, host):
     server = await loop.create_server(
         host.factory, ["127.0.0.1", "127.0.0.2", "::1"], 0
     )
@@ -125,7 +125,7 @@ async def test_several_hosts(loop, host):
     await server.wait_closed()
 
 
-async def test_family(loop, host):
+async def test_family_chooses_among_the_addresses(loop, host):
     server = await loop.create_server(
         host.factory, "localhost", 0, family=socket.AF_INET
     )
@@ -159,7 +159,7 @@ async def test_a_name_without_address(loop, host):
         await loop.create_server(host.factory, "nowhere", 8)
 
 
-async def test_given_socket(loop, host):
+async def test_a_given_socket_is_listened_on(loop, host):
     sock = socket.socket()
     sock.bind(("127.0.0.1", 0))
     server = await loop.create_server(host.factory, sock=sock)
@@ -225,7 +225,7 @@ async def test_keep_alive(loop, host, keep):
     server.close()
 
 
-async def test_address_in_use(loop, host):
+async def test_an_address_in_use_is_refused(loop, host):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = taken.getsockname()
         with pytest.raises(OSError) as caught:
@@ -376,7 +376,7 @@ async def test_wait_closed_is_woken_by_the_last_of_many(loop, host):
 
 
 @pytest.mark.skipif(not PY313, reason="close_clients came with 3.13")
-async def test_close_clients(loop, host):
+async def test_close_clients_closes_each_connection(loop, host):
     server = await loop.create_server(host.factory, "127.0.0.1", 0)
     address = server.sockets[0].getsockname()
     pairs = [await host.visit(address) for _ in range(3)]
@@ -391,7 +391,7 @@ async def test_close_clients(loop, host):
 
 
 @pytest.mark.skipif(not PY313, reason="abort_clients came with 3.13")
-async def test_abort_clients(loop, host):
+async def test_abort_clients_aborts_each_connection(loop, host):
     server = await loop.create_server(host.factory, "127.0.0.1", 0)
     near, far = await host.visit(server.sockets[0].getsockname())
     near.transport.pause_reading()

@@ -25,7 +25,7 @@ METHODS = """
 
 
 @every_kind
-async def test_waiting_bytes(transport_pair):
+async def test_the_buffer_shows_the_bytes_that_wait(transport_pair):
     c = await transport_pair()
     assert type(c.transport._buffer) is WAITING
     assert len(c.transport._buffer) == 0

@@ -268,13 +268,13 @@ async def test_socket_of_another_family(loop, make):
     ],
     ids=["missing", "file"],
 )
-async def test_connect_errors(loop, path, prepare, error):
+async def test_what_a_failed_connect_raises(loop, path, prepare, error):
     prepare(path)
     with pytest.raises(error):
         await loop.create_unix_connection(Recorder, str(path))
 
 
-async def test_name_too_long(loop, tmp_path):
+async def test_a_name_that_is_too_long_is_refused(loop, tmp_path):
     name = str(tmp_path / ("x" * 120))
     with pytest.raises(OSError, match="too long"):
         await loop.create_unix_connection(Recorder, name)
