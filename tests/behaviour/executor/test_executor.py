@@ -367,7 +367,9 @@ def test_set_default_executor(loop, run):
         assert run(main()) == "mine_0"
 
 
-@pytest.mark.parametrize("bad", [None, 1, object()], ids=str)
+@pytest.mark.parametrize(
+    "bad", [None, 1, object()], ids=["None", "1", "object"]
+)
 def test_set_default_executor_checks_the_type(loop, bad):
     with pytest.raises(
         TypeError, match="executor must be ThreadPoolExecutor instance"

@@ -122,8 +122,7 @@ async def test_the_ssl_object_is_asked_from_threads(tls_pair, side, in_thread):
             if over.is_set():
                 break
 
-    in_thread(ask)
-    in_thread(ask)
+    threads = [in_thread(ask), in_thread(ask)]
     data = pattern(30_000)
     try:
         for number in range(20):
@@ -133,6 +132,8 @@ async def test_the_ssl_object_is_asked_from_threads(tls_pair, side, in_thread):
             await c.protocol.wait_data((number + 1) * len(data))
     finally:
         over.set()
+        for thread in threads:
+            thread.join()
     assert c.protocol.data == data * 20
     assert len(seen) == 1
 
