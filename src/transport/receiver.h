@@ -11,7 +11,8 @@
    may be paused, closed or have another protocol when it returns; the caller
    owns a reference to the protocol meanwhile.
 
-   Loop's thread only.  Each function but get_memory returns -1 with the
+   Loop's thread only.  Each function is given the state of the loop's module
+   and the protocol.  Each but get_memory returns -1 with the
    exception raised, and the caller reports it as the method's: no receiver
    reports its own.
 
@@ -26,18 +27,22 @@
 struct FlReceiver {
     /* There are size_bytes > 0 of data, valid during the call only.  0 or
        -1. */
-    int (*data_received)(PyObject *protocol, const char *data,
+    int (*data_received)(FlState *state, PyObject *protocol, const char *data,
                          size_t size_bytes);
     /* Optional, with the next one: where to read to instead.  The number of
        bytes that there is room for; 0: there is no such memory now, and data
        goes to data_received.  Runs no Python and raises nothing. */
-    size_t (*get_memory)(PyObject *protocol, char **memory);
+    size_t (*get_memory)(FlState *state, PyObject *protocol, char **memory);
     /* Called once after each get_memory that gave some, with no other call
-       between: so many bytes came, 0 if none did.  0 or -1; never -1 for 0
-       bytes. */
-    int (*memory_filled)(PyObject *protocol, size_t got_bytes);
+       between: so many bytes came, 0 if none did.  0; 1: read no more for
+       now; or -1, but never for 0 bytes. */
+    int (*memory_filled)(FlState *state, PyObject *protocol, size_t got_bytes);
     /* 1: keep the transport open; 0: close it; or -1. */
-    int (*eof_received)(PyObject *protocol);
+    int (*eof_received)(FlState *state, PyObject *protocol);
+    /* Optional: connection_made is about to be called, by its method.  Raises
+       nothing. */
+    void (*connecting)(FlState *state, PyObject *protocol);
+    bool memory_for_bulk; /* get_memory is asked only after a large read */
 };
 
 typedef struct FlReceiver FlReceiver;

@@ -129,6 +129,9 @@ run_connection_made(FlLoop *loop, PyObject *subject, PyObject *argument)
     }
     PyObject *exc = NULL;
     PyObject *protocol = Py_NewRef(self->protocol);
+    if (self->receiver != NULL && self->receiver->connecting != NULL) {
+        self->receiver->connecting(self->state, protocol);
+    }
     PyObject *result = PyObject_CallMethodOneArg(protocol, name, subject);
     if (result == NULL
         && fl_loop_report_call(loop, protocol, name, subject, self->queued_by)

@@ -91,7 +91,7 @@ ask_at_eof(FlStream *self)
     PyObject *protocol = Py_NewRef(self->protocol);
     int keep_open;
     if (self->receiver != NULL) {
-        keep_open = self->receiver->eof_received(protocol);
+        keep_open = self->receiver->eof_received(self->state, protocol);
     }
     else {
         PyObject *keep =
@@ -146,35 +146,56 @@ fill_scratch(FlStream *self, ReadResult *result)
 
 /* --- receivers ----------------------------------------------------------- */
 
+/* What came into the receiver's own memory.  As fl_stream_fatal. */
+static int
+deliver_filled(FlStream *self, PyObject *protocol, ReadResult *result)
+{
+    int code = self->receiver->memory_filled(self->state, protocol,
+                                             result->got_bytes);
+    if (code < 0) {
+        return fl_stream_fatal(self, DATA_FAILED);
+    }
+    if (code > 0) {
+        result->filled = false;
+    }
+    return 0;
+}
+
+static int
+deliver_scratch(FlStream *self, PyObject *protocol, const ReadResult *result)
+{
+    int code = self->receiver->data_received(
+        self->state, protocol, self->loop->scratch, result->got_bytes);
+    return code < 0 ? fl_stream_fatal(self, DATA_FAILED) : 0;
+}
+
 static int
 receive_native(FlStream *self, PyObject *protocol, ReadResult *result)
 {
     const FlReceiver *receiver = self->receiver;
     char *memory = NULL;
-    size_t room = receiver->get_memory == NULL
-                      ? 0
-                      : receiver->get_memory(protocol, &memory);
+    size_t room = 0;
+    if (receiver->get_memory != NULL
+        && (self->bulky || !receiver->memory_for_bulk))
+    {
+        room = receiver->get_memory(self->state, protocol, &memory);
+    }
     int code = room > 0 ? receive(self, memory, room, result)
                         : fill_scratch(self, result);
-    size_t got = code < 0 ? 0 : result->got_bytes;
-    if (room > 0 && receiver->memory_filled(protocol, got) < 0) {
-        return fl_stream_fatal(self, DATA_FAILED);
-    }
-    if (code == -EAGAIN) {
-        return 0;
+    if (room > 0 && (code < 0 || result->got_bytes == 0)) {
+        (void)receiver->memory_filled(self->state, protocol, 0);
     }
     if (code < 0) {
-        return fl_stream_fatal_errno(self, code, READ_FAILED);
+        return code == -EAGAIN
+                   ? 0
+                   : fl_stream_fatal_errno(self, code, READ_FAILED);
     }
-    if (got == 0) {
+    if (result->got_bytes == 0) {
         return deliver_eof(self);
     }
-    if (room == 0
-        && receiver->data_received(protocol, self->loop->scratch, got) < 0)
-    {
-        return fl_stream_fatal(self, DATA_FAILED);
-    }
-    return 0;
+    self->bulky = result->got_bytes >= BULKY_BYTES;
+    return room > 0 ? deliver_filled(self, protocol, result)
+                    : deliver_scratch(self, protocol, result);
 }
 
 /* --- Protocol ------------------------------------------------------------ */
