@@ -10,6 +10,8 @@
       call is made.  One event delivers at most EVENT_BYTES, for fairness,
       and a read counts for READ_BYTES at least: a peer decides how much comes,
       and a protocol with a small buffer makes many reads of it.
+      What a receiver leaves of these bytes it may pull later: to the
+      program that is as if the event had read them.
    3. After each call into the protocol the stream may be paused, closed or
       have another protocol: the loop below looks again.
    4. No read waits, whatever the descriptor's flags are: any process that
@@ -43,6 +45,7 @@
 typedef struct {
     size_t got_bytes;
     bool filled; /* there may be more */
+    bool enough; /* but it may wait */
 } ReadResult;
 
 /* 0 with got_bytes 0: end of file; -EAGAIN: nothing there. */
@@ -155,17 +158,16 @@ deliver_filled(FlStream *self, PyObject *protocol, ReadResult *result)
     if (code < 0) {
         return fl_stream_fatal(self, DATA_FAILED);
     }
-    if (code > 0) {
-        result->filled = false;
-    }
+    result->enough = code > 0;
     return 0;
 }
 
 static int
 deliver_scratch(FlStream *self, PyObject *protocol, const ReadResult *result)
 {
-    int code = self->receiver->data_received(
-        self->state, protocol, self->loop->scratch, result->got_bytes);
+    int code =
+        self->receiver->data_received(self->state, protocol,
+                                      self->loop->scratch, result->got_bytes);
     return code < 0 ? fl_stream_fatal(self, DATA_FAILED) : 0;
 }
 
@@ -346,8 +348,9 @@ fl_stream_read_ready(FlStream *self)
 {
     size_t left = EVENT_BYTES;
     int code = 0;
+    self->pull_bytes = 0;
     while (code == 0 && wants_more(self)) {
-        ReadResult result = {0, false};
+        ReadResult result = {0, false, false};
         if (self->receiver != NULL || self->buffered) {
             PyObject *protocol = Py_NewRef(self->protocol);
             code = self->receiver != NULL
@@ -369,6 +372,31 @@ fl_stream_read_ready(FlStream *self)
             break;
         }
         left -= cost;
+        if (result.enough) {
+            self->pull_bytes = left;
+            break;
+        }
     }
     return code;
+}
+
+Py_ssize_t
+fl_stream_pull(FlStream *self, char *memory, size_t size_bytes)
+{
+    ReadResult result = {0, false, false};
+    if (self->pull_bytes == 0 || !wants_more(self)) {
+        return 0;
+    }
+    int code = receive(self, memory, size_bytes, &result);
+    size_t cost =
+        result.got_bytes < READ_BYTES ? READ_BYTES : result.got_bytes;
+    self->pull_bytes =
+        result.filled && cost < self->pull_bytes ? self->pull_bytes - cost : 0;
+    /* The system tells an error once; an end of file it tells the event. */
+    if (code < 0 && code != -EAGAIN
+        && fl_stream_fatal_errno(self, code, READ_FAILED) < 0)
+    {
+        return -1;
+    }
+    return (Py_ssize_t)result.got_bytes;
 }
