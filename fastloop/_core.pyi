@@ -6,7 +6,7 @@ a leading underscore is met, except for that.
 """
 
 import sys
-from asyncio import BaseProtocol, Future, Server, Task
+from asyncio import BaseProtocol, Future, Server, StreamReader, Task
 from asyncio import DatagramTransport as _AsyncioDatagramTransport
 from asyncio import Handle as _AsyncioHandle
 from asyncio import TimerHandle as _AsyncioTimerHandle
@@ -203,6 +203,35 @@ class BaseLoop:
         *args: *_Ts,
     ) -> Future[_T]: ...
     def _signal_wakeup(self, on: object, /) -> None: ...
+
+# -- stream readers ----------------------------------------------------------
+
+@final
+class StreamState: ...
+
+class NativeReader(StreamReader):
+    _limit: int
+    _loop: Any
+    _buffer: bytearray
+    _eof: bool
+    _waiter: Future[None] | None
+    _exception: Exception | None
+    _transport: Any
+    _paused: bool
+    def _attributes(self) -> dict[str, Any] | None: ...
+    def _maybe_resume_transport(self) -> None: ...
+    def at_eof(self) -> bool: ...
+    def exception(self) -> Exception | None: ...
+    def feed_data(self, data: Any) -> None: ...
+
+# Bytes; or a future to wait for; or None: it is no native reader.
+def _take_some(reader: StreamReader, n: int, waited: bool, /) -> bytes: ...
+def _take_exactly(reader: StreamReader, n: int, waited: bool, /) -> bytes: ...
+def _take_until(
+    reader: StreamReader, separator: bytes, waited: bool, /
+) -> bytes: ...
+def _take_line(reader: StreamReader, waited: bool, /) -> bytes: ...
+def _use_stream_reader(type: type[NativeReader], /) -> None: ...
 
 # -- streams -----------------------------------------------------------------
 

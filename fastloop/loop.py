@@ -26,6 +26,7 @@ from asyncio import (
 )
 
 from . import _core
+from . import streams as _native_streams  # noqa: F401
 from ._selector import WatchedDescriptors
 from .connections import Connections
 from .sockets import SocketCalls

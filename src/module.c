@@ -14,6 +14,10 @@
 #include "py/errors.h"
 #include "py/state.h"
 #include "sock/sock_call.h"
+#include "streams/native_reader.h"
+#include "streams/reader_calls.h"
+#include "streams/reader_type.h"
+#include "streams/stream_receiver.h"
 #include "transport/datagram.h"
 #include "transport/listener.h"
 #include "transport/transport.h"
@@ -122,6 +126,10 @@ module_exec(PyObject *module)
         || fl_transport_register(module, state) < 0
         || fl_datagram_register(module, state) < 0
         || fl_listener_register(module, state) < 0
+        || fl_native_reader_register(module, state) < 0
+        || fl_reader_type_register(module, state) < 0
+        || fl_reader_calls_register(module, state) < 0
+        || fl_stream_receiver_register(state) < 0
         || fl_sock_call_register(module, state) < 0
         || fl_private_attributes_register(state) < 0
         || fl_introspection_register(module) < 0

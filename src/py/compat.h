@@ -204,6 +204,29 @@ fl_make_type_immortal(PyObject *type)
 #define FL_ATOMIC _Atomic
 #endif
 
+/* The object of a weak reference, a new reference; NULL when it is dead.
+   3.13: without a borrowed one between. */
+static inline PyObject *
+fl_weakref_get(PyObject *weak)
+{
+#if PY_VERSION_HEX >= 0x030D0000
+    PyObject *object = NULL;
+    (void)PyWeakref_GetRef(weak, &object);
+    return object;
+#else
+    PyObject *object = PyWeakref_GetObject(weak);
+    return object == Py_None ? NULL : Py_NewRef(object);
+#endif
+}
+
+/* A number that a class has until it is changed; 0: none yet.  Nothing public
+   tells so before the watchers of 3.12, which are few and a program's. */
+static inline unsigned
+fl_type_version(const PyTypeObject *type)
+{
+    return type->tp_version_tag;
+}
+
 /* Give a dead object of a pool, which kept its type and the reference to it,
    its first reference again.  A debug build counts all references. */
 static inline void

@@ -12,46 +12,56 @@
 #include <string.h>
 
 /* Every owned reference apart from the names and the types. */
-#define FL_OBJECTS(X)       \
-    X(future_type)          \
-    X(task_type)            \
-    X(asyncio_handle)       \
-    X(asyncio_safe_handle)  \
-    X(asyncio_timer_handle) \
-    X(asyncio_transport)    \
-    X(asyncio_datagrams)    \
-    X(base_get_extra_info)  \
-    X(buffered_protocol)    \
-    X(asyncio_events)       \
-    X(asyncio_tasks)        \
-    X(asyncio_futures)      \
-    X(get_running_loop)     \
-    X(ensure_future)        \
-    X(iscoroutine)          \
-    X(isfuture)             \
-    X(base_create_task)     \
-    X(base_create_future)   \
-    X(extract_stack)        \
-    X(streams)              \
-    X(socket_type)          \
-    X(socket_family)        \
-    X(socket_kind)          \
-    X(set_asyncgen_hooks)   \
-    X(get_asyncgen_hooks)   \
-    X(set_wakeup_fd)        \
-    X(until_complete_cb)    \
-    X(base_run_in_executor) \
-    X(thread_pool_type)     \
-    X(submit_globals)       \
-    X(submit_job)           \
-    X(make_default)         \
-    X(asyncio_cancelled)    \
-    X(asyncio_invalid)      \
-    X(concurrent_future)    \
-    X(concurrent_cancelled) \
-    X(concurrent_invalid)   \
-    X(empty_tuple)          \
-    X(hooks_kwnames)        \
+#define FL_OBJECTS(X)          \
+    X(future_type)             \
+    X(task_type)               \
+    X(asyncio_handle)          \
+    X(asyncio_safe_handle)     \
+    X(asyncio_timer_handle)    \
+    X(asyncio_transport)       \
+    X(asyncio_datagrams)       \
+    X(base_get_extra_info)     \
+    X(buffered_protocol)       \
+    X(asyncio_events)          \
+    X(asyncio_tasks)           \
+    X(asyncio_futures)         \
+    X(get_running_loop)        \
+    X(ensure_future)           \
+    X(iscoroutine)             \
+    X(isfuture)                \
+    X(base_create_task)        \
+    X(base_create_future)      \
+    X(extract_stack)           \
+    X(streams)                 \
+    X(socket_type)             \
+    X(socket_family)           \
+    X(socket_kind)             \
+    X(native_reader)           \
+    X(filling)                 \
+    X(asyncio_reader)          \
+    X(asyncio_stream_protocol) \
+    X(stream_data_received)    \
+    X(stream_globals)          \
+    X(asyncio_incomplete)      \
+    X(asyncio_overrun)         \
+    X(set_asyncgen_hooks)      \
+    X(get_asyncgen_hooks)      \
+    X(set_wakeup_fd)           \
+    X(until_complete_cb)       \
+    X(base_run_in_executor)    \
+    X(thread_pool_type)        \
+    X(submit_globals)          \
+    X(submit_job)              \
+    X(make_default)            \
+    X(asyncio_cancelled)       \
+    X(asyncio_invalid)         \
+    X(concurrent_future)       \
+    X(concurrent_cancelled)    \
+    X(concurrent_invalid)      \
+    X(empty_tuple)             \
+    X(hooks_kwnames)           \
+    X(class_name)              \
+    X(dict_name)               \
     X(loop_kwnames)
 
 #define FL_TYPES(X)     \
@@ -63,6 +73,7 @@
     X(socket_call_type) \
     X(listener_type)    \
     X(job_type)         \
+    X(reader_type)      \
     X(step_type)
 
 static int
@@ -99,6 +110,11 @@ static const Import imports[] = {
          base_get_extra_info),
     TAKE("asyncio", "DatagramTransport", asyncio_datagrams),
     TAKE("asyncio", "BufferedProtocol", buffered_protocol),
+    TAKE("asyncio.streams", "StreamReader", asyncio_reader),
+    TAKE("asyncio.streams", "StreamReaderProtocol", asyncio_stream_protocol),
+    TAKE("asyncio.streams", "__dict__", stream_globals),
+    TAKE("asyncio", "IncompleteReadError", asyncio_incomplete),
+    TAKE("asyncio", "LimitOverrunError", asyncio_overrun),
     TAKE("asyncio", "ensure_future", ensure_future),
     TAKE("asyncio", "iscoroutine", iscoroutine),
     TAKE("asyncio", "isfuture", isfuture),

@@ -45,6 +45,25 @@ struct FlReceiver;
     X(_set_coroutine_origin_tracking) \
     X(_set_running_loop)              \
     X(_source_traceback)              \
+    X(read)                           \
+    X(readexactly)                    \
+    X(readuntil)                      \
+    X(readline)                       \
+    X(feed_data)                      \
+    X(at_eof)                         \
+    X(_wakeup_waiter)                 \
+    X(_wait_for_data)                 \
+    X(_maybe_resume_transport)        \
+    X(_fastloop)                      \
+    X(_limit)                         \
+    X(_loop)                          \
+    X(_buffer)                        \
+    X(_eof)                           \
+    X(_waiter)                        \
+    X(_exception)                     \
+    X(_transport)                     \
+    X(_paused)                        \
+    X(_stream_reader_wr)              \
     X(accept)                         \
     X(add_done_callback)              \
     X(args)                           \
@@ -160,6 +179,8 @@ typedef struct FlState {
     PyTypeObject *socket_call_type;
     PyTypeObject *listener_type;
     PyTypeObject *job_type;
+    PyTypeObject *reader_type;
+    PyObject *native_reader; /* the class fastloop.streams.StreamReader */
 
     /* from asyncio */
     PyObject *future_type;
@@ -188,6 +209,12 @@ typedef struct FlState {
     PyObject *socket_type;          /* socket.socket */
     PyObject *socket_family;        /* descriptors of its base's numbers */
     PyObject *socket_kind;
+    PyObject *asyncio_reader; /* asyncio.StreamReader */
+    PyObject *asyncio_stream_protocol;
+    PyObject *stream_data_received; /* its method */
+    PyObject *stream_globals;       /* of asyncio.streams' functions */
+    PyObject *asyncio_incomplete;   /* asyncio.IncompleteReadError */
+    PyObject *asyncio_overrun;      /* asyncio.LimitOverrunError */
 
     /* from elsewhere */
     PyObject *set_asyncgen_hooks;
@@ -217,6 +244,12 @@ typedef struct FlState {
     PyObject *(*run_in_executor)(struct FlLoop *loop, PyObject *const *args,
                                  Py_ssize_t nargs, PyObject *kwnames);
 
+    /* Whether asyncio.StreamReader has its own methods, as its version said
+       last: see streams/native_reader.c. */
+    unsigned reader_version;
+    bool reader_is_plain;
+    PyObject *filling; /* the reader's state whose memory is read into */
+
     FlReceiverEntry receivers[FL_RECEIVERS];
 
     FL_ATOMIC unsigned long main_thread_id; /* 0: not known yet */
@@ -226,6 +259,8 @@ typedef struct FlState {
     PyObject *empty_tuple;
     PyObject *hooks_kwnames; /* ("firstiter", "finalizer") */
     PyObject *loop_kwnames;  /* ("loop",) */
+    PyObject *class_name;    /* "__class__" */
+    PyObject *dict_name;     /* "__dict__" */
     FlNames names;
 } FlState;
 

@@ -1,7 +1,7 @@
 """asyncio's streams on the loop: start_server, open_connection and the rest.
 
-StreamReader and StreamWriter are asyncio's own; what is tested is that they
-meet the transports they expect.
+What is native of the reader is in streams/; here it is tested that asyncio's
+classes meet the transports they expect.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ async def stream(**options):
 def test_classes(run):
     async def main():
         async with stream() as (reader, writer, peer):
-            assert type(reader) is asyncio.StreamReader
+            assert isinstance(reader, asyncio.StreamReader)
+            assert repr(type(reader)) == repr(asyncio.StreamReader)
             assert type(writer) is asyncio.StreamWriter
             assert isinstance(writer.transport, asyncio.Transport)
             protocol = writer.transport.get_protocol()

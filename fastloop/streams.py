@@ -1,0 +1,108 @@
+"""The reader that a native stream gives to an ``asyncio.StreamReader`` object.
+
+An exact ``asyncio.StreamReader`` takes this class when its first bytes come
+(see ``src/streams/native_reader.h``), and asyncio's own again when a program
+looks at its ``_buffer`` or puts a method in the place of one of asyncio's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from . import _core
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+__all__ = ["StreamReader"]
+
+_take_some = _core._take_some
+_take_exactly = _core._take_exactly
+_take_until = _core._take_until
+_take_line = _core._take_line
+
+
+class StreamReader(_core.NativeReader):
+    """An ``asyncio.StreamReader`` whose buffer is in C.
+
+    Each method takes what is there, or waits on a future and looks again.  No
+    answer at all means that the object is a plain reader by now.
+    """
+
+    __slots__ = ()
+    __doc__ = asyncio.StreamReader.__doc__
+
+    async def read(self, n: int = -1) -> bytes:
+        """Read up to `n` bytes, or to the end of file: see asyncio's."""
+        if n < 0:
+            return await asyncio.StreamReader.read(self, n)
+        got = _take_some(self, n, False)
+        if got.__class__ is not bytes:
+            if got is None:
+                return await asyncio.StreamReader.read(self, n)
+            try:
+                await got  # type: ignore[misc]
+            except BaseException:
+                self._waiter = None
+                raise
+            got = _take_some(self, n, True)
+            if got is None:
+                return await asyncio.StreamReader.read(self, n)
+        return got
+
+    async def readexactly(self, n: int) -> bytes:
+        """Read exactly `n` bytes: see asyncio's."""
+        got = _take_exactly(self, n, False)
+        while got.__class__ is not bytes:
+            if got is None:
+                return await asyncio.StreamReader.readexactly(self, n)
+            try:
+                await got  # type: ignore[misc]
+            except BaseException:
+                self._waiter = None
+                raise
+            got = _take_exactly(self, n, True)
+        return got
+
+    async def readuntil(self, separator: Any = b"\n") -> bytes:
+        """Read until `separator` is found: see asyncio's."""
+        if separator.__class__ is not bytes:
+            return await asyncio.StreamReader.readuntil(self, separator)
+        got = _take_until(self, separator, False)
+        while got.__class__ is not bytes:
+            if got is None:
+                return await asyncio.StreamReader.readuntil(self, separator)
+            try:
+                await got  # type: ignore[misc]
+            except BaseException:
+                self._waiter = None
+                raise
+            got = _take_until(self, separator, True)
+        return got
+
+    async def readline(self) -> bytes:
+        """Read until a newline is found: see asyncio's."""
+        got = _take_line(self, False)
+        while got.__class__ is not bytes:
+            if got is None:
+                return await asyncio.StreamReader.readline(self)
+            try:
+                await got  # type: ignore[misc]
+            except BaseException:
+                self._waiter = None
+                raise
+            got = _take_line(self, True)
+        return got
+
+    def __repr__(self) -> str:
+        attributes = self._attributes()
+        if attributes is None:
+            return super().__repr__()
+        plain = object.__new__(asyncio.StreamReader)
+        plain.__dict__.update(attributes)
+        return repr(plain)
+
+
+StreamReader.__module__ = asyncio.StreamReader.__module__
+_core._use_stream_reader(StreamReader)

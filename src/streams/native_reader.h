@@ -1,0 +1,74 @@
+/* Native readers: asyncio.StreamReader objects whose state is in C.
+
+   When a connection of an exact asyncio.StreamReaderProtocol is made, its
+   exact asyncio.StreamReader is *adopted*: it gets the class
+   fastloop.streams.StreamReader, a subclass of asyncio's, and what was in its
+   attributes moves into an FlReader in its __dict__.  The attributes remain,
+   as descriptors.
+
+   It is *given back*, and is a plain asyncio.StreamReader for good, when a
+   program looks at its _buffer, or has put a method in the place of one of
+   asyncio's, on the class or the object: asyncio's own code then runs.
+
+   Loop's thread only, and only where there is a GIL: without one, to change
+   an object's class stops all threads.
+
+   Rejected: classes of our own in asyncio's place, for programs have asyncio's
+   already; a reader over asyncio's bytearray, which copies what it gives. */
+#ifndef FL_STREAMS_NATIVE_READER_H
+#define FL_STREAMS_NATIVE_READER_H
+
+#include "py/state.h"
+#include "streams/byte_store.h"
+
+typedef struct {
+    PyObject_HEAD
+    FlState *state;
+    PyObject *loop;
+    PyObject *waiter;    /* the future of who reads, or NULL */
+    PyObject *exception; /* or NULL */
+    PyObject *transport; /* or NULL */
+    FlByteStore store;
+    Py_ssize_t limit_bytes;
+    Py_ssize_t wanted_bytes;   /* wake the waiter for no less; 0: for any */
+    Py_ssize_t room_bytes;     /* the waiter takes up to so many; 0: unknown */
+    Py_ssize_t searched_bytes; /* of a search: hold no separator */
+    bool eof;
+    bool paused;
+} FlReader;
+
+/* The state of a native reader, borrowed, after a look whether it may stay
+   one.  NULL without an exception: it is none, or was given back just now. */
+FlReader *fl_reader_of(FlState *state, PyObject *reader);
+
+/* The same without that look: for attributes. */
+FlReader *fl_reader_behind(FlState *state, PyObject *reader);
+
+/* The same for a reader that may be adopted. */
+FlReader *fl_reader_adopt(FlState *state, PyObject *reader);
+
+/* Make it a plain one.  0 or -1; then it is as it was. */
+int fl_reader_give_back(FlState *state, PyObject *reader);
+
+/* A dict of what a plain reader's attributes would be; the buffer is a copy.
+   NULL with an exception. */
+PyObject *fl_reader_attributes(FlReader *self);
+
+/* The waiter, if any, is told; and the transport pauses if too much is
+   there.  After bytes came.  0 or -1. */
+int fl_reader_came(FlReader *self);
+
+/* asyncio's feed_data.  0 or -1. */
+int fl_reader_feed(FlReader *self, const char *data, Py_ssize_t size_bytes);
+
+/* asyncio's _maybe_resume_transport.  0 or -1. */
+int fl_reader_maybe_resume(FlReader *self);
+
+/* A new future that is told of bytes; borrowed.  NULL with an exception.
+   name is the method's, for texts. */
+PyObject *fl_reader_wait(FlReader *self, const char *name,
+                         Py_ssize_t wanted_bytes, Py_ssize_t room_bytes);
+
+int fl_native_reader_register(PyObject *module, FlState *state);
+
+#endif

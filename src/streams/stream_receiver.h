@@ -1,0 +1,19 @@
+/* The receiver of asyncio.StreamReaderProtocol: from the socket to the reader.
+
+   Bytes go into the state of the protocol's reader, which is adopted when the
+   first come.  A protocol or a reader with methods of a program's own gets
+   its data_received called. */
+#ifndef FL_STREAMS_STREAM_RECEIVER_H
+#define FL_STREAMS_STREAM_RECEIVER_H
+
+#include "py/compat.h"
+#include "py/state.h"
+
+/* Whether what comes for a protocol goes into this native reader: bytes may be
+   read for it before they come.  Runs no Python and raises nothing. */
+bool fl_stream_receiver_feeds(FlState *state, PyObject *protocol,
+                              PyObject *reader);
+
+int fl_stream_receiver_register(FlState *state);
+
+#endif

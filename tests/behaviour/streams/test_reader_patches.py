@@ -1,0 +1,244 @@
+"""Methods that a program has put in the place of a StreamReader's.
+
+They are called whenever they were put there, on the class or on the object,
+before the connection was made or with one that waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from net_helpers import Peer, tcp_socketpair, turns
+
+
+async def connect(**options):
+    near, far = tcp_socketpair()
+    reader, writer = await asyncio.open_connection(sock=near, **options)
+    return reader, writer, Peer(far)
+
+
+async def close(writer, peer):
+    writer.close()
+    peer.close()
+    await writer.wait_closed()
+
+
+def noting(original, seen, name):
+    """A method that notes its calls and goes on to the original."""
+
+    def method(*args, **kwargs):
+        seen.append(name)
+        return original(*args, **kwargs)
+
+    return method
+
+
+METHODS = [
+    "read",
+    "readexactly",
+    "readuntil",
+    "readline",
+    "feed_data",
+    "at_eof",
+    "exception",
+    "_wakeup_waiter",
+    "_wait_for_data",
+    "_maybe_resume_transport",
+]
+
+
+async def use(reader, writer, peer):
+    """Call all there is."""
+    await peer.send(b"12")
+    assert await reader.read(2) == b"12"
+    await peer.send(b"34")
+    assert await reader.readexactly(2) == b"34"
+    await peer.send(b"5\n6\n")
+    assert await reader.readuntil(b"\n") == b"5\n"
+    assert await reader.readline() == b"6\n"
+    await writer.drain()
+    assert not reader.at_eof()
+
+
+@pytest.mark.parametrize("when", ["before", "after", "waiting"])
+@pytest.mark.parametrize("name", METHODS)
+def test_patched_on_the_class(run, monkeypatch, name, when):
+    seen = []
+    original = getattr(asyncio.StreamReader, name)
+
+    def patch():
+        monkeypatch.setattr(
+            asyncio.StreamReader, name, noting(original, seen, name)
+        )
+
+    async def main():
+        if when == "before":
+            patch()
+        reader, writer, peer = await connect()
+        await use(reader, writer, peer)
+        if when == "waiting":
+            task = asyncio.create_task(reader.readexactly(3))
+            await turns(1)
+        if when != "before":
+            assert seen == []
+            patch()
+        if when == "waiting":
+            await peer.send(b"xyz")
+            assert await task == b"xyz"
+        await use(reader, writer, peer)
+        await close(writer, peer)
+
+    run(main())
+    assert seen
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_patched_on_the_object(run, name):
+    async def main():
+        reader, writer, peer = await connect()
+        await use(reader, writer, peer)
+        seen = []
+        setattr(reader, name, noting(getattr(reader, name), seen, name))
+        await use(reader, writer, peer)
+        assert seen
+        await close(writer, peer)
+
+    run(main())
+
+
+@pytest.mark.parametrize("target", ["class", "object"])
+@pytest.mark.parametrize("name", ["data_received", "eof_received"])
+def test_patched_protocol(run, monkeypatch, name, target):
+    async def main():
+        reader, writer, peer = await connect()
+        await use(reader, writer, peer)
+        protocol = writer.transport.get_protocol()
+        seen = []
+        owner = asyncio.StreamReaderProtocol if target == "class" else protocol
+        method = noting(getattr(owner, name), seen, name)
+        monkeypatch.setattr(owner, name, method)
+        await use(reader, writer, peer)
+        peer.send_eof()
+        assert await reader.read() == b""
+        assert name in seen
+        await close(writer, peer)
+
+    run(main())
+
+
+def test_the_patch_is_taken_away(run, monkeypatch):
+    async def main():
+        with monkeypatch.context() as patched:
+            patched.setattr(
+                asyncio.StreamReader,
+                "read",
+                noting(asyncio.StreamReader.read, [], "read"),
+            )
+            reader, writer, peer = await connect()
+            await use(reader, writer, peer)
+        await use(reader, writer, peer)
+        await close(writer, peer)
+        reader, writer, peer = await connect()
+        await use(reader, writer, peer)
+        await close(writer, peer)
+
+    run(main())
+
+
+def test_a_protocol_of_a_subclass(run, loop):
+    class Counting(asyncio.StreamReaderProtocol):
+        received = 0
+
+        def data_received(self, data):
+            self.received += len(data)
+            super().data_received(data)
+
+    async def main():
+        near, far = tcp_socketpair()
+        peer = Peer(far)
+        reader = asyncio.StreamReader(loop=loop)
+        protocol = Counting(reader, loop=loop)
+        transport, _ = await loop.create_connection(
+            lambda: protocol, sock=near
+        )
+        writer = asyncio.StreamWriter(transport, protocol, reader, loop)
+        await use(reader, writer, peer)
+        assert protocol.received == 8
+        await close(writer, peer)
+
+    run(main())
+
+
+def test_the_class_of_a_protocol_is_changed(run):
+    class Loud(asyncio.StreamReaderProtocol):
+        def data_received(self, data):
+            super().data_received(data.upper())
+
+    async def main():
+        reader, writer, peer = await connect()
+        await peer.send(b"a\n")
+        assert await reader.readline() == b"a\n"
+        writer.transport.get_protocol().__class__ = Loud
+        await peer.send(b"b\n")
+        assert await reader.readline() == b"B\n"
+        await close(writer, peer)
+
+    run(main())
+
+
+def test_a_class_above_that_of_a_reader(run, loop):
+    """Programs derive from the class of an object at hand as well."""
+
+    async def main():
+        reader, writer, peer = await connect()
+
+        class Derived(type(reader)):
+            pass
+
+        other = Derived(limit=50, loop=loop)
+        assert other._limit == 50
+        other.feed_data(b"line\nrest")
+        assert await other.readline() == b"line\n"
+        assert await other.readuntil(b"r") == b"r"
+        assert await other.readexactly(2) == b"es"
+        other.feed_eof()
+        assert not other.at_eof()
+        assert "1 bytes" in repr(other)
+        assert await other.read() == b"t"
+        assert other.exception() is None
+        await close(writer, peer)
+
+    run(main())
+
+
+def test_another_protocol_takes_the_transport(run, loop):
+    class Taking(asyncio.Protocol):
+        def __init__(self):
+            self.data = b""
+
+        def data_received(self, data):
+            self.data += data
+
+    async def main():
+        reader, writer, peer = await connect()
+        await peer.send(b"x" * 150_000)
+        got = len(await reader.read(60_000))
+        taking = Taking()
+        left = writer.transport.get_protocol()
+        writer.transport.set_protocol(taking)
+        while True:
+            task = asyncio.create_task(reader.read(1000))
+            await turns(2)
+            if not task.done():
+                break
+            got += len(await task)
+        task.cancel()
+        while got + len(taking.data) < 150_000:
+            writer.transport.resume_reading()
+            await turns(1)
+        assert got + len(taking.data) == 150_000
+        writer.transport.set_protocol(left)
+        await close(writer, peer)
+
+    run(main())

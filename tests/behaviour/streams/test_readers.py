@@ -1,0 +1,434 @@
+"""What programs see of a StreamReader whose state is native.
+
+Each test runs on asyncio as well: texts, order, what is left after an error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import inspect
+import weakref
+
+import pytest
+from net_helpers import KIB, MIB, Peer, pattern, tcp_socketpair, turns
+
+TWO_READERS = (
+    "{}() called while another coroutine is already waiting for incoming data"
+)
+
+
+@pytest.fixture
+def opened(run):
+    """Return what opens a (reader, writer, peer), which is closed after."""
+    made = []
+
+    async def open_one(**options):
+        near, far = tcp_socketpair()
+        reader, writer = await asyncio.open_connection(sock=near, **options)
+        peer = Peer(far)
+        made.append((writer, peer))
+        return reader, writer, peer
+
+    async def close_all():
+        for writer, peer in made:
+            writer.close()
+            peer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+
+    yield open_one
+    run(close_all())
+
+
+async def sent(peer, data):
+    """Send, and let the reader have it."""
+    await peer.send(data)
+    await turns(3)
+
+
+async def test_attributes(opened):
+    reader, writer, peer = await opened(limit=100)
+    assert reader._limit == 100
+    assert reader._transport is writer.transport
+    assert reader._loop is asyncio.get_running_loop()
+    assert (reader._eof, reader._paused) == (False, False)
+    assert reader._exception is None and reader._waiter is None
+    task = asyncio.create_task(reader.read(5))
+    await turns(1)
+    assert isinstance(reader._waiter, asyncio.Future)
+    await peer.send(b"12345")
+    assert await task == b"12345"
+    assert reader._waiter is None
+
+
+async def test_the_buffer_is_asyncios(opened):
+    reader, _, peer = await opened()
+    await peer.send(b"one two")
+    assert await reader.readexactly(4) == b"one "
+    buffer = reader._buffer
+    assert type(buffer) is bytearray
+    assert buffer == b"two"
+    buffer.clear()
+    assert type(reader) is asyncio.StreamReader
+    await sent(peer, b"three")
+    assert reader._buffer is buffer
+    assert await reader.read(9) == b"three"
+
+
+@pytest.mark.parametrize("method", ["read", "readexactly", "readline"])
+async def test_the_buffer_is_looked_at_while_one_waits(opened, method):
+    reader, _, peer = await opened()
+    args = () if method == "readline" else (6,)
+    task = asyncio.create_task(getattr(reader, method)(*args))
+    await turns(1)
+    assert reader._buffer == b""
+    await peer.send(b"abc")
+    if method == "read":
+        assert await task == b"abc"
+        return
+    await turns(3)
+    assert reader._buffer == b"abc"
+    await peer.send(b"de\n")
+    assert await task == b"abcde\n"
+
+
+async def test_repr(opened):
+    reader, _, peer = await opened(limit=77)
+    await peer.send(b"12\n345")
+    await reader.readline()
+    shown = repr(reader)
+    assert shown.startswith("<StreamReader 3 bytes limit=77 transport=<")
+    peer.send_eof()
+    assert await reader.read() == b"345"
+    assert "<StreamReader eof limit=77" in repr(reader)
+    reader.set_exception(ValueError("no"))
+    assert "exception=ValueError('no')" in repr(reader)
+
+
+async def test_isinstance_and_inspect(opened):
+    reader, _, peer = await opened()
+    assert isinstance(reader, asyncio.StreamReader)
+    assert type(reader).__name__ == "StreamReader"
+    for name in ("read", "readexactly", "readuntil", "readline"):
+        assert inspect.iscoroutinefunction(getattr(reader, name))
+    call = reader.readexactly(2)
+    assert inspect.iscoroutine(call) and asyncio.iscoroutine(call)
+    await peer.send(b"12")
+    assert await call == b"12"
+    signature = inspect.signature(reader.read)
+    assert [p.name for p in signature.parameters.values()] == ["n"]
+    assert isinstance(reader.__dict__, dict)
+    reader.note = "mine"
+    assert reader.note == "mine" and "note" in vars(reader)
+    await peer.send(b"34")
+    assert await reader.read(2) == b"34"
+    assert weakref.ref(reader)() is reader
+
+
+async def test_a_call_that_is_never_awaited_warns(opened):
+    reader, _, _ = await opened()
+    with pytest.warns(RuntimeWarning, match="StreamReader.read' was never"):
+        reader.read(1)
+        gc.collect()
+
+
+@pytest.mark.parametrize(
+    "method, args", [("read", (1,)), ("readexactly", (1,)), ("readline", ())]
+)
+async def test_a_second_reader_is_refused(opened, method, args):
+    reader, _, peer = await opened()
+    first = asyncio.create_task(reader.read(10))
+    await turns(1)
+    name = "readuntil" if method == "readline" else method
+    with pytest.raises(RuntimeError) as caught:
+        await getattr(reader, method)(*args)
+    assert str(caught.value) == TWO_READERS.format(name)
+    await peer.send(b"first")
+    assert await first == b"first"
+
+
+async def test_errors_of_arguments(opened):
+    reader, _, peer = await opened()
+    with pytest.raises(ValueError, match="can not be less than zero"):
+        await reader.readexactly(-1)
+    with pytest.raises(ValueError, match="at least one-byte"):
+        await reader.readuntil(b"")
+    assert await reader.read(0) == b""
+    assert await reader.readexactly(0) == b""
+    await peer.send(b"ok")
+    assert await reader.read(2**80) == b"ok"
+
+
+@pytest.mark.parametrize("size", [1, 7, 64 * KIB, MIB + 13])
+async def test_readexactly_in_pieces(opened, size):
+    reader, _, peer = await opened()
+    data = pattern(3 * size)
+    sending = asyncio.create_task(peer.send(data))
+    for part in range(3):
+        expected = data[part * size : (part + 1) * size]
+        assert await reader.readexactly(size) == expected
+    await sending
+    assert not reader.at_eof()
+
+
+@pytest.mark.parametrize("size", [1000, 64 * KIB, 200 * KIB, MIB])
+async def test_a_bulk_of_reads(opened, size):
+    reader, _, peer = await opened()
+    data = pattern(3 * MIB + 5)
+
+    async def send():
+        await peer.send(data)
+        peer.send_eof()
+
+    sending = asyncio.create_task(send())
+    got = []
+    while block := await reader.read(size):
+        assert len(block) <= size
+        got.append(block)
+    assert b"".join(got) == data
+    assert reader.at_eof()
+    await sending
+
+
+async def test_mixed_reads_of_one_flow(opened):
+    reader, _, peer = await opened()
+    lines = [b"%d %s\n" % (n, b"x" * (n * 37 % 5000)) for n in range(300)]
+    body = pattern(300 * KIB)
+
+    async def send():
+        for line in lines:
+            await peer.send(line)
+            await peer.send(body[: len(line)])
+        peer.send_eof()
+
+    sending = asyncio.create_task(send())
+    for n, line in enumerate(lines):
+        if n % 3 == 0:
+            assert await reader.readline() == line
+        elif n % 3 == 1:
+            assert await reader.readuntil(b"\n") == line
+        else:
+            assert await reader.readexactly(len(line)) == line
+        assert await reader.readexactly(len(line)) == body[: len(line)]
+    assert await reader.read() == b""
+    await sending
+
+
+async def test_a_separator_in_two_pieces(opened):
+    reader, _, peer = await opened()
+    task = asyncio.create_task(reader.readuntil(b"--end--"))
+    await sent(peer, b"some --end")
+    assert not task.done()
+    await peer.send(b"--rest")
+    assert await task == b"some --end--"
+    assert await reader.read(10) == b"rest"
+
+
+async def test_readuntil_over_the_limit(opened):
+    reader, _, peer = await opened(limit=10)
+    await peer.send(b"0123456789abc\nnext\n")
+    with pytest.raises(asyncio.LimitOverrunError) as caught:
+        await reader.readuntil(b"\n")
+    assert caught.value.consumed == 13
+    assert "is found, but chunk is longer" in str(caught.value)
+    assert await reader.readexactly(14) == b"0123456789abc\n"
+    assert await reader.readline() == b"next\n"
+    await peer.send(b"x" * 30)
+    with pytest.raises(asyncio.LimitOverrunError) as caught:
+        await reader.readuntil(b"\r\n")
+    assert caught.value.consumed == 29
+    assert "is not found, and chunk exceed" in str(caught.value)
+    assert await reader.readexactly(30) == b"x" * 30
+
+
+async def test_readline_over_the_limit(opened):
+    reader, _, peer = await opened(limit=10)
+    await peer.send(b"0123456789abc\nnext\n")
+    with pytest.raises(ValueError, match="is found, but chunk is longer"):
+        await reader.readline()
+    assert await reader.readline() == b"next\n"
+    await peer.send(b"x" * 15)
+    with pytest.raises(ValueError, match="is not found, and chunk exceed"):
+        await reader.readline()
+    await peer.send(b"good\n")
+    assert await reader.readline() == b"good\n"
+
+
+async def test_the_end_in_the_middle(opened):
+    reader, _, peer = await opened()
+    await peer.send(b"part")
+    peer.send_eof()
+    with pytest.raises(asyncio.IncompleteReadError) as caught:
+        await reader.readexactly(10)
+    assert (caught.value.partial, caught.value.expected) == (b"part", 10)
+    with pytest.raises(asyncio.IncompleteReadError) as caught:
+        await reader.readuntil(b"x")
+    assert (caught.value.partial, caught.value.expected) == (b"", None)
+    assert await reader.readline() == b""
+    assert await reader.read(5) == b""
+    assert reader.at_eof()
+
+
+async def test_lines_to_the_end(opened):
+    reader, _, peer = await opened()
+    await peer.send(b"one\ntwo\nthr")
+    peer.send_eof()
+    assert [line async for line in reader] == [b"one\n", b"two\n", b"thr"]
+
+
+async def test_an_exception_that_is_set(opened):
+    reader, _, _ = await opened()
+    task = asyncio.create_task(reader.readline())
+    await turns(1)
+    error = ZeroDivisionError("set")
+    reader.set_exception(error)
+    with pytest.raises(ZeroDivisionError):
+        await task
+    assert reader.exception() is error
+    for call in (reader.read(1), reader.readexactly(1), reader.readline()):
+        with pytest.raises(ZeroDivisionError):
+            await call
+
+
+async def test_what_came_before_a_reset_is_read(opened):
+    reader, _, peer = await opened()
+    task = asyncio.create_task(reader.readexactly(4))
+    await turns(1)
+    await peer.send(b"last")
+    assert await task == b"last"
+    task = asyncio.create_task(reader.read(4))
+    await turns(1)
+    peer.reset()
+    with pytest.raises(ConnectionResetError):
+        await task
+    assert isinstance(reader.exception(), ConnectionResetError)
+
+
+async def test_the_programs_own_feeding(opened):
+    reader, _, peer = await opened()
+    reader.feed_data(b"mine ")
+    reader.feed_data(bytearray(b"and "))
+    reader.feed_data(memoryview(b"theirs"))
+    reader.feed_data(b"")
+    assert await reader.readexactly(15) == b"mine and theirs"
+    task = asyncio.create_task(reader.readexactly(6))
+    await turns(1)
+    reader.feed_data(b"123")
+    await peer.send(b"456")
+    assert await task == b"123456"
+    reader.feed_eof()
+    assert reader.at_eof()
+    with pytest.raises(AssertionError, match="feed_data after feed_eof"):
+        reader.feed_data(b"late")
+
+
+@pytest.mark.parametrize("method", ["read", "readexactly", "readline"])
+async def test_a_cancelled_read_loses_nothing(opened, method):
+    reader, _, peer = await opened()
+    args = {"read": (9,), "readexactly": (9,), "readline": ()}[method]
+    for _ in range(3):
+        task = asyncio.create_task(getattr(reader, method)(*args))
+        await turns(1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert reader._waiter is None
+    task = asyncio.create_task(reader.readexactly(100 * KIB))
+    await sent(peer, pattern(70 * KIB))
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await reader.readexactly(70 * KIB) == pattern(70 * KIB)
+    # Cancelled in the turn in which the bytes have come.
+    task = asyncio.create_task(reader.read(100))
+    await turns(1)
+    reader.feed_data(b"just now")
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await reader.read(100) == b"just now"
+
+
+async def test_a_time_limit(opened):
+    reader, _, peer = await opened()
+    with pytest.raises(asyncio.TimeoutError):
+        await asyncio.wait_for(reader.readexactly(4), 0.01)
+    await peer.send(b"late")
+    first, second = await asyncio.gather(
+        asyncio.wait_for(reader.read(4), 5), asyncio.sleep(0, "slept")
+    )
+    assert (first, second) == (b"late", "slept")
+
+
+async def test_pausing_and_resuming(opened):
+    reader, writer, peer = await opened(limit=1000)
+    transport = writer.transport
+    await sent(peer, b"x" * 2000)
+    assert transport.is_reading() and not reader._paused
+    await sent(peer, b"y")
+    assert not transport.is_reading() and reader._paused
+    assert await reader.readexactly(1000) == b"x" * 1000
+    assert not transport.is_reading()
+    assert await reader.read(1) == b"x"
+    assert transport.is_reading() and not reader._paused
+    assert await reader.readexactly(1000) == b"x" * 999 + b"y"
+
+
+async def test_a_program_pauses_the_transport(opened):
+    reader, writer, peer = await opened()
+    writer.transport.pause_reading()
+    await peer.send(b"x" * 100 * KIB)
+    task = asyncio.create_task(reader.readexactly(100 * KIB))
+    await turns(5)
+    assert not task.done()
+    writer.transport.resume_reading()
+    assert await task == b"x" * 100 * KIB
+
+
+async def test_another_limit(opened):
+    reader, _, peer = await opened(limit=10)
+    reader._limit = 1000
+    assert reader._limit == 1000
+    await peer.send(b"x" * 100 + b"\n")
+    assert len(await reader.readline()) == 101
+
+
+async def test_waiting_tasks_go_on_in_order(opened):
+    """A task that reads is woken as one that waits for a future is."""
+    reader, _, _ = await opened()
+    order = []
+
+    async def read(name):
+        await reader.readexactly(2)
+        order.append(name)
+
+    async def wait(future, name):
+        await future
+        order.append(name)
+
+    loop = asyncio.get_running_loop()
+    before, after = loop.create_future(), loop.create_future()
+    tasks = [
+        asyncio.create_task(wait(before, "before")),
+        asyncio.create_task(read("reader")),
+        asyncio.create_task(wait(after, "after")),
+    ]
+    await turns(1)
+    before.set_result(None)
+    reader.feed_data(b"ab")
+    after.set_result(None)
+    await asyncio.gather(*tasks)
+    assert order == ["before", "reader", "after"]
+
+
+async def test_garbage(opened):
+    reader, _, peer = await opened()
+    await peer.send(b"some")
+    assert await reader.read(4) == b"some"
+    ref = weakref.ref(reader)
+    reader.me = reader
+    del reader
+    gc.collect()
+    assert ref() is not None  # the writer has it, which the fixture has
