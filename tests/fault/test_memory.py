@@ -223,6 +223,30 @@ def connection(h):
             right.close()
     h.loop.run_until_complete(main())
 
+def stream_readers(h):
+    async def main():
+        left, right = socket.socketpair()
+        left.setblocking(False)
+        writer = None
+        try:
+            reader, writer = await asyncio.open_unix_connection(sock=left)
+            right.send(b"line\\nexact some")
+            assert await reader.readline() == b"line\\n"
+            assert await reader.readexactly(5) == b"exact"
+            assert await reader.read(100) == b" some"
+            right.send(b"x" * 100_000)
+            assert await reader.readexactly(60_000) == b"x" * 60_000
+            assert await reader.read(20_000)
+            right.close()
+            assert len(await reader.read()) < 40_000
+        finally:
+            if writer is not None:
+                writer.transport.abort()
+            await asyncio.sleep(0)
+            left.close()
+            right.close()
+    h.loop.run_until_complete(main())
+
 def datagrams(h):
     async def main():
         transport = None
@@ -293,6 +317,7 @@ FRAGILE = [
     "failing_callback",
     "getaddrinfo",
     "connection",
+    "stream_readers",
     "datagrams",
     "executor",
     "bridge",
@@ -364,4 +389,4 @@ def test_each_allocation_of_more_fails(sweep, operation):
 )
 @pytest.mark.parametrize("operation", FRAGILE)
 def test_each_allocation_of_python_code_fails(sweep, operation):
-    assert sweep(operation, 60) > 0
+    assert sweep(operation, 150 if operation == "stream_readers" else 60) > 0
