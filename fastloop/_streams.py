@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SENDFILE_COMPATIBLE",
+    "SENDFILE_FALLBACK",
     "TransportSocket",
     "check_ssl_socket",
     "closed_socket",
@@ -32,6 +33,7 @@ __all__ = [
 ]
 
 SENDFILE_COMPATIBLE = constants._SendfileMode.TRY_NATIVE
+SENDFILE_FALLBACK = constants._SendfileMode.FALLBACK  # of TLS
 
 _logger = logging.getLogger("asyncio")
 

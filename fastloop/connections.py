@@ -19,6 +19,11 @@ from contextvars import ContextVar
 
 from . import _core, _streams
 
+try:
+    import ssl
+except ImportError:
+    ssl = None  # type: ignore[assignment]
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -111,18 +116,80 @@ class Connections(_Loop):  # type: ignore[misc]
         context: Any = None,
     ) -> Any:
         self._ensure_fd_no_transport(rawsock)
-        tls = sslproto.SSLProtocol(
-            self,
+        tls = self._make_tls(
             protocol,
             sslcontext,
             waiter,
-            server_side,
-            server_hostname,
-            call_connection_made,
+            server_side=server_side,
+            server_hostname=server_hostname,
+            call_connection_made=call_connection_made,
             ssl_handshake_timeout=ssl_handshake_timeout,
             ssl_shutdown_timeout=ssl_shutdown_timeout,
         )
         self._open_stream(rawsock, tls, None, extra, server, context)
+        return tls._app_transport
+
+    def _make_tls(self, *args: Any, **kwargs: Any) -> Any:
+        """What asyncio's SSLProtocol takes and does, natively if it can."""
+        if ssl is None or not _core.has_native_tls(self):
+            return sslproto.SSLProtocol(self, *args, **kwargs)
+        from . import _tls
+
+        return _tls.open_filter(self, *args, **kwargs)
+
+    async def start_tls(
+        self,
+        transport: Any,
+        protocol: Any,
+        sslcontext: Any,
+        *,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+        ssl_handshake_timeout: Any = None,
+        ssl_shutdown_timeout: Any = None,
+    ) -> Any:
+        """Upgrade a transport to TLS; return what the protocol uses next.
+
+        Implements asyncio's ``loop.start_tls()``.  What an asyncio stream has
+        read too much of is TLS's.
+        """
+        if ssl is None:
+            raise RuntimeError("Python ssl module is not available")
+        if not isinstance(sslcontext, ssl.SSLContext):
+            raise TypeError(
+                "sslcontext is expected to be an instance of ssl.SSLContext, "
+                f"got {sslcontext!r}"
+            )
+        if not getattr(transport, "_start_tls_compatible", False):
+            raise TypeError(
+                f"transport {transport!r} is not supported by start_tls()"
+            )
+        waiter = self.create_future()
+        tls = self._make_tls(
+            protocol,
+            sslcontext,
+            waiter,
+            server_side=server_side,
+            server_hostname=server_hostname,
+            ssl_handshake_timeout=ssl_handshake_timeout,
+            ssl_shutdown_timeout=ssl_shutdown_timeout,
+            call_connection_made=False,
+        )
+        # No data before connection_made.
+        transport.pause_reading()
+        _take_read_ahead(protocol, tls)
+        transport.set_protocol(tls)
+        made = self.call_soon(tls.connection_made, transport)
+        resumed = self.call_soon(transport.resume_reading)
+        try:
+            await waiter
+        except BaseException:
+            transport.close()
+            made.cancel()
+            resumed.cancel()
+            raise
+        finally:
+            waiter = None
         return tls._app_transport
 
     async def _sendfile_native(
@@ -309,6 +376,23 @@ class Connections(_Loop):  # type: ignore[misc]
                 "exception": exc,
             }
         )
+
+
+def _take_read_ahead(protocol: Any, tls: Any) -> None:
+    """Give a TLS protocol what a stream's reader got of the peer's records."""
+    reader = (
+        getattr(protocol, "_stream_reader", None)
+        if isinstance(protocol, asyncio.StreamReaderProtocol)
+        else None
+    )
+    if reader is None or not reader._buffer:
+        return
+    data = bytes(reader._buffer)
+    reader._buffer.clear()
+    if isinstance(tls, sslproto.SSLProtocol):
+        tls._incoming.write(data)  # type: ignore[attr-defined]
+    else:
+        tls._feed(data)
 
 
 def _check_protocol(protocol: asyncio.BaseProtocol) -> None:

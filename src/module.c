@@ -18,6 +18,7 @@
 #include "streams/reader_calls.h"
 #include "streams/reader_type.h"
 #include "streams/stream_receiver.h"
+#include "tls/tls_filter.h"
 #include "transport/datagram.h"
 #include "transport/listener.h"
 #include "transport/transport.h"
@@ -126,6 +127,7 @@ module_exec(PyObject *module)
         || fl_transport_register(module, state) < 0
         || fl_datagram_register(module, state) < 0
         || fl_listener_register(module, state) < 0
+        || fl_tls_register(module, state) < 0
         || fl_native_reader_register(module, state) < 0
         || fl_reader_type_register(module, state) < 0
         || fl_reader_calls_register(module, state) < 0

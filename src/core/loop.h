@@ -30,6 +30,8 @@
 #define FL_OFF_TIMERFD         16
 #define FL_OFF_NATIVE_EXECUTOR 32
 #define FL_OFF_DATAGRAM_BATCH  64
+#define FL_OFF_NATIVE_TLS      128
+#define FL_OFF_LIBSSL          256
 
 /* Entries pushed by other threads where no GIL orders them.  The lock serves
    threadsafe_handle.c as well, also with a GIL. */
@@ -135,7 +137,7 @@ typedef struct FlLoop {
     FL_ATOMIC bool closed;
     FL_ATOMIC bool stopping;
     bool inbox_ready; /* its lock was made */
-    uint8_t off;      /* FL_OFF_* */
+    uint16_t off;     /* FL_OFF_* */
 
     /* see overrides.h */
     FL_ATOMIC bool class_has_time;

@@ -48,12 +48,12 @@ is_listed(const char *list, const char *name)
 }
 
 /* What FASTLOOP_DISABLE says, a comma list; unknown names are ignored. */
-static uint8_t
+static uint16_t
 disabled_paths(void)
 {
     static const struct {
         const char *name;
-        uint8_t bit;
+        uint16_t bit;
     } paths[] = {
         {"raw_steps", FL_OFF_RAW_STEPS},
         {"poll_skip", FL_OFF_POLL_SKIP},
@@ -61,9 +61,11 @@ disabled_paths(void)
         {"timerfd", FL_OFF_TIMERFD},
         {"native_executor", FL_OFF_NATIVE_EXECUTOR},
         {"datagram_batch", FL_OFF_DATAGRAM_BATCH},
+        {"native_tls", FL_OFF_NATIVE_TLS},
+        {"libssl", FL_OFF_LIBSSL},
     };
     const char *list = getenv("FASTLOOP_DISABLE");
-    uint8_t off = 0;
+    uint16_t off = 0;
     for (size_t at = 0; at < sizeof(paths) / sizeof(*paths); at++) {
         if (is_listed(list, paths[at].name)) {
             off |= paths[at].bit;

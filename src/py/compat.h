@@ -167,6 +167,9 @@ fl_visit_one(PyObject *object, visitproc visit, void *arg)
    see core/threadsafe_handle.c. */
 #define FL_HANDLES_WAIT (PY_VERSION_HEX >= 0x030E0000)
 
+/* 3.14: a TLS transport is closing when the one below it is. */
+#define FL_TLS_CLOSES_WITH_RAW (PY_VERSION_HEX >= 0x030E0000)
+
 /* 3.14: a stream's write names the types it takes. */
 #if PY_VERSION_HEX < 0x030E0000
 #define FL_WRITABLE_TYPES "bytes-like"

@@ -62,18 +62,25 @@
     X(hooks_kwnames)           \
     X(class_name)              \
     X(dict_name)               \
+    X(tls)                     \
+    X(tls_again_errors)        \
+    X(tls_error)               \
+    X(tls_zero_error)          \
+    X(tls_certificate_error)   \
     X(loop_kwnames)
 
-#define FL_TYPES(X)     \
-    X(loop_type)        \
-    X(handle_type)      \
-    X(timer_type)       \
-    X(stream_type)      \
-    X(datagram_type)    \
-    X(socket_call_type) \
-    X(listener_type)    \
-    X(job_type)         \
-    X(reader_type)      \
+#define FL_TYPES(X)       \
+    X(loop_type)          \
+    X(handle_type)        \
+    X(timer_type)         \
+    X(stream_type)        \
+    X(datagram_type)      \
+    X(socket_call_type)   \
+    X(listener_type)      \
+    X(job_type)           \
+    X(reader_type)        \
+    X(tls_filter_type)    \
+    X(tls_transport_type) \
     X(step_type)
 
 static int

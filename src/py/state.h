@@ -116,6 +116,7 @@ struct FlReceiver;
     X(recv_into)                      \
     X(recvfrom)                       \
     X(recvfrom_into)                  \
+    X(release)                        \
     X(remove_done_callback)           \
     X(result)                         \
     X(resume_writing)                 \
@@ -134,7 +135,34 @@ struct FlReceiver;
     X(time)                           \
     X(transport)                      \
     X(warn_lost)                      \
-    X(when)
+    X(when)                           \
+    X(_do_read)                       \
+    X(_force_close)                   \
+    X(_resume)                        \
+    X(_sslobj)                        \
+    X(call_later)                     \
+    X(cipher)                         \
+    X(compression)                    \
+    X(do_handshake)                   \
+    X(getpeercert)                    \
+    X(handshake_timed_out)            \
+    X(is_closing)                     \
+    X(is_plain)                       \
+    X(log_handshake)                  \
+    X(peercert)                       \
+    X(pending)                        \
+    X(report_fatal)                   \
+    X(shutdown_timed_out)             \
+    X(ssl_object)                     \
+    X(sslcontext)                     \
+    X(unwrap)                         \
+    X(warn_closed)                    \
+    X(warn_keep_open)                 \
+    X(write)                          \
+    X(read_limits)                    \
+    X(report_call)                    \
+    X(state)                          \
+    X(write_limits)
 
 typedef struct {
 #define FL_NAME_FIELD(name) PyObject *name;
@@ -181,6 +209,8 @@ typedef struct FlState {
     PyTypeObject *job_type;
     PyTypeObject *reader_type;
     PyObject *native_reader; /* the class fastloop.streams.StreamReader */
+    PyTypeObject *tls_filter_type;
+    PyTypeObject *tls_transport_type;
 
     /* from asyncio */
     PyObject *future_type;
@@ -215,6 +245,13 @@ typedef struct FlState {
     PyObject *stream_globals;       /* of asyncio.streams' functions */
     PyObject *asyncio_incomplete;   /* asyncio.IncompleteReadError */
     PyObject *asyncio_overrun;      /* asyncio.LimitOverrunError */
+
+    /* see use_tls in tls/tls_filter.c; NULL until TLS is used */
+    PyObject *tls; /* the module fastloop._tls */
+    PyObject *tls_again_errors;
+    PyObject *tls_error;
+    PyObject *tls_zero_error;
+    PyObject *tls_certificate_error;
 
     /* from elsewhere */
     PyObject *set_asyncgen_hooks;

@@ -503,6 +503,16 @@ fl_stream_write(FlStream *self, PyObject *data)
     Py_RETURN_NONE;
 }
 
+int
+fl_stream_write_memory(FlStream *self, const char *data, size_t size_bytes)
+{
+    Payload payload = {data, size_bytes, NULL};
+    return check_writable(self, "write") < 0
+                   || write_payload(self, &payload) < 0
+               ? -1
+               : fl_stream_maybe_pause(self);
+}
+
 /* --- writelines ---------------------------------------------------------- */
 
 /* The items as a new list of exact, non-empty bytes: all or nothing. */

@@ -27,6 +27,10 @@ void fl_stream_give_number_out(FlStream *self);
 int fl_stream_drop_after_loss(FlStream *self);
 
 PyObject *fl_stream_write(FlStream *self, PyObject *data);
+/* The same for memory, which is the caller's again when it returns.  0, or -1
+   with an exception set. */
+int fl_stream_write_memory(FlStream *self, const char *data,
+                           size_t size_bytes);
 PyObject *fl_stream_writelines(FlStream *self, PyObject *lines);
 PyObject *fl_stream_write_eof(FlStream *self, PyObject *ignored);
 

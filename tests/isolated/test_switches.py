@@ -13,6 +13,8 @@ SWITCHES = [
     "native_executor",
     "timerfd",
     "datagram_batch",
+    "native_tls",
+    "libssl",
 ]
 PROGRAM = """
 log = []

@@ -41,7 +41,18 @@ RUNTIME = {
 
 
 #: A fork concerns the whole process, and so does their count.
-PROCESS = {"forks", "forks_code", "forks_once"}
+PROCESS = {
+    "forks",
+    "forks_code",
+    "forks_once",
+    "bio_method",
+    "bio_method_once",
+    "fl_libssl",
+    "library_lock",
+    "library_looked_up",
+    "library_usable",
+    "window_of_thread",
+}
 
 
 @pytest.mark.parametrize("path", c_files(), ids=short)

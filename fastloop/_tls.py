@@ -1,0 +1,208 @@
+"""TLS set-up, and what a TLS connection does once a life or less.
+
+The data path is C (src/tls/); this checks what a connection is made with, lets
+CPython make the SSLObject, and has asyncio's texts.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import ssl
+import sys
+from asyncio import constants, exceptions, sslproto
+
+from . import _core
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_logger = logging.getLogger("asyncio")
+
+#: Where libssl is looked for; None where _ssl is part of the interpreter.
+_library = getattr(sys.modules.get("_ssl"), "__file__", None)
+
+
+def open_filter(
+    loop: Any,
+    protocol: Any,
+    sslcontext: Any,
+    waiter: Any,
+    *,
+    server_side: bool = False,
+    server_hostname: str | None = None,
+    call_connection_made: bool = True,
+    ssl_handshake_timeout: float | None = None,
+    ssl_shutdown_timeout: float | None = None,
+) -> Any:
+    """A filter for a new connection: asyncio's SSLProtocol, made natively."""
+    handshake = _timeout(
+        "ssl_handshake_timeout",
+        ssl_handshake_timeout,
+        constants.SSL_HANDSHAKE_TIMEOUT,
+    )
+    shutdown = _timeout(
+        "ssl_shutdown_timeout",
+        ssl_shutdown_timeout,
+        constants.SSL_SHUTDOWN_TIMEOUT,
+    )
+    if not sslcontext:
+        sslcontext = sslproto._create_transport_context(
+            server_side, server_hostname
+        )
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    wrap = functools.partial(
+        sslcontext.wrap_bio,
+        incoming,
+        outgoing,
+        server_side=server_side,
+        server_hostname=(server_hostname or None) if not server_side else None,
+    )
+    return _core.open_tls(
+        loop,
+        protocol,
+        sslcontext,
+        waiter,
+        wrap,
+        incoming,
+        outgoing,
+        _library if _leaves_calls_alone(sslcontext) else None,
+        not call_connection_made,
+        handshake,
+        shutdown,
+    )
+
+
+def _timeout(name: str, value: float | None, usual: float) -> float:
+    if value is None:
+        return usual
+    if value <= 0:
+        raise ValueError(f"{name} should be a positive number, got {value}")
+    return value
+
+
+def _leaves_calls_alone(sslcontext: Any) -> bool:
+    """Whether no Python of the program's runs while records are read."""
+    return (
+        getattr(sslcontext, "_msg_callback", None) is None
+        and getattr(sslcontext, "keylog_filename", None) is None
+    )
+
+
+# -- what the core calls ------------------------------------------------------
+
+
+def is_plain(sslobject: Any) -> bool:
+    """Whether read() and write() of an SSLObject are CPython's own."""
+    kind = type(sslobject)
+    return isinstance(sslobject, ssl.SSLObject) and all(
+        # Of a function that was put there it is another module's.
+        getattr(method, "__globals__", None) is vars(ssl)
+        for method in (kind.read, kind.write)
+    )
+
+
+def state(name: str) -> sslproto.SSLProtocolState:
+    """asyncio's name for a filter's phase."""
+    return sslproto.SSLProtocolState(name)
+
+
+def read_limits(high: Any, low: Any) -> tuple[Any, Any]:
+    """Water marks with asyncio's defaults and checks."""
+    return _limits(high, low, constants.FLOW_CONTROL_HIGH_WATER_SSL_READ)
+
+
+def write_limits(high: Any, low: Any) -> tuple[Any, Any]:
+    """Water marks with asyncio's defaults and checks."""
+    return _limits(high, low, constants.FLOW_CONTROL_HIGH_WATER_SSL_WRITE)
+
+
+def _limits(high: Any, low: Any, size_kib: int) -> tuple[Any, Any]:
+    marks: tuple[Any, Any] = sslproto.add_flowcontrol_defaults(
+        high, low, size_kib
+    )
+    return marks
+
+
+def handshake_timed_out(tls: Any) -> None:
+    """End a connection whose handshake takes too long."""
+    if tls._state is sslproto.SSLProtocolState.DO_HANDSHAKE:
+        tls._fatal_error(
+            ConnectionAbortedError(
+                "SSL handshake is taking longer than "
+                f"{tls._ssl_handshake_timeout} seconds: "
+                "aborting the connection"
+            )
+        )
+
+
+def shutdown_timed_out(tls: Any) -> None:
+    """End a connection whose peer does not answer the end."""
+    if tls._transport is not None and tls._state in (
+        sslproto.SSLProtocolState.FLUSHING,
+        sslproto.SSLProtocolState.SHUTDOWN,
+    ):
+        tls._transport._force_close(
+            exceptions.TimeoutError("SSL shutdown timed out")
+        )
+
+
+def report_fatal(tls: Any, transport: Any, exc: Any, message: str) -> None:
+    """Report what ends a connection, as asyncio does."""
+    if isinstance(exc, OSError):
+        if tls._loop.get_debug():
+            _logger.debug("%r: %s", tls, message, exc_info=exc)
+    elif not isinstance(exc, exceptions.CancelledError):
+        tls._loop.call_exception_handler(
+            {
+                "message": message,
+                "exception": exc,
+                "transport": transport,
+                "protocol": tls,
+            }
+        )
+
+
+def report_call(tls: Any, exc: BaseException, message: str) -> None:
+    """Report what a protocol's flow control raised."""
+    tls._loop.call_exception_handler(
+        {
+            "message": message,
+            "exception": exc,
+            "transport": tls._app_transport,
+            "protocol": tls,
+        }
+    )
+
+
+def log_event(tls: Any, text: str) -> None:
+    """Log for a loop in debug mode."""
+    _logger.debug(text, tls)
+
+
+def log_handshake(tls: Any, began: float) -> None:
+    """Log how long a handshake took."""
+    took_ms = (tls._loop.time() - began) * 1e3
+    _logger.debug("%r: SSL handshake took %.1f ms", tls, took_ms)
+
+
+def warn_closed() -> None:
+    """Log asyncio's warning about writing to a connection that is closed."""
+    _logger.warning("SSL connection is closed")
+
+
+def warn_keep_open() -> None:
+    """Log asyncio's warning about a half-close, which TLS has not."""
+    _logger.warning(
+        "returning true from eof_received() has no effect when using ssl"
+    )
+
+
+_core.use_tls(
+    sys.modules[__name__],
+    sslproto.SSLAgainErrors,
+    ssl.SSLError,
+    ssl.SSLZeroReturnError,
+    ssl.CertificateError,
+)

@@ -1,0 +1,155 @@
+/* What a filter calls in Python that is not a protocol: its loop, its waiter,
+   the raw transport's end and the texts of fastloop._tls. */
+#include "tls/tls_calls.h"
+
+#include "py/compat.h"
+#include "py/state.h"
+#include "tls/filter.h"
+
+/* --- calls --------------------------------------------------------------- */
+
+int
+fl_tls_done(PyObject *result)
+{
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+int
+fl_tls_call_cold(FlTls *self, PyObject *name, PyObject *first,
+                 PyObject *second)
+{
+    return fl_tls_done(PyObject_CallMethodObjArgs(
+        self->state->tls, name, (PyObject *)self, first, second, NULL));
+}
+
+int
+fl_tls_log(FlTls *self, const char *text)
+{
+    PyObject *string = PyUnicode_FromString(text);
+    if (string == NULL) {
+        return -1;
+    }
+    int code =
+        fl_tls_call_cold(self, self->state->names.log_event, string, NULL);
+    Py_DECREF(string);
+    return code;
+}
+
+int
+fl_tls_call_soon(FlTls *self, PyObject *object, PyObject *method,
+                 PyObject *argument)
+{
+    PyObject *bound = PyObject_GetAttr(object, method);
+    if (bound == NULL) {
+        return -1;
+    }
+    PyObject *handle = PyObject_CallMethodObjArgs((PyObject *)self->loop,
+                                                  self->state->names.call_soon,
+                                                  bound, argument, NULL);
+    Py_DECREF(bound);
+    return fl_tls_done(handle);
+}
+
+int
+fl_tls_start_timer(FlTls *self, PyObject *seconds, PyObject *name)
+{
+    FlNames *names = &self->state->names;
+    PyObject *function = PyObject_GetAttr(self->state->tls, name);
+    if (function == NULL) {
+        return -1;
+    }
+    PyObject *timer =
+        PyObject_CallMethodObjArgs((PyObject *)self->loop, names->call_later,
+                                   seconds, function, self, NULL);
+    Py_DECREF(function);
+    if (timer == NULL) {
+        return -1;
+    }
+    Py_XSETREF(self->timer, timer);
+    return 0;
+}
+
+int
+fl_tls_stop_timer(FlTls *self)
+{
+    PyObject *timer = self->timer;
+    self->timer = NULL;
+    if (timer == NULL) {
+        return 0;
+    }
+    PyObject *result =
+        PyObject_CallMethodNoArgs(timer, self->state->names.cancel);
+    Py_DECREF(timer);
+    return fl_tls_done(result);
+}
+
+int
+fl_tls_wake_waiter(FlTls *self, PyObject *exc)
+{
+    FlNames *names = &self->state->names;
+    PyObject *waiter = self->waiter;
+    self->waiter = NULL;
+    if (waiter == NULL) {
+        return 0;
+    }
+    int code = 0;
+    PyObject *cancelled = PyObject_CallMethodNoArgs(waiter, names->cancelled);
+    int over = cancelled == NULL ? -1 : PyObject_IsTrue(cancelled);
+    Py_XDECREF(cancelled);
+    if (over < 0) {
+        code = -1;
+    }
+    else if (over == 0) {
+        code = fl_tls_done(PyObject_CallMethodOneArg(
+            waiter, exc == NULL ? names->set_result : names->set_exception,
+            exc == NULL ? Py_None : exc));
+    }
+    Py_DECREF(waiter);
+    return code;
+}
+
+/* --- errors -------------------------------------------------------------- */
+
+int
+fl_tls_force_close(FlTls *self, PyObject *exc)
+{
+    if (self->raw == NULL) {
+        return 0;
+    }
+    PyObject *raw = Py_NewRef(self->raw);
+    PyObject *result =
+        PyObject_CallMethodOneArg(raw, self->state->names._force_close,
+                                  exc == NULL ? Py_None : exc);
+    Py_DECREF(raw);
+    return fl_tls_done(result);
+}
+
+int
+fl_tls_fatal_exception(FlTls *self, PyObject *exc, const char *message)
+{
+    /* The report's transport, for the filter may lose it. */
+    PyObject *raw = Py_NewRef(self->raw == NULL ? Py_None : self->raw);
+    PyObject *text = PyUnicode_FromString(message);
+    int code = text == NULL ? -1 : fl_tls_force_close(self, exc);
+    if (code == 0) {
+        code = fl_tls_done(PyObject_CallMethodObjArgs(
+            self->state->tls, self->state->names.report_fatal, self, raw, exc,
+            text, NULL));
+    }
+    Py_XDECREF(text);
+    Py_DECREF(raw);
+    return code;
+}
+
+int
+fl_tls_fatal(FlTls *self, const char *message)
+{
+    if (!PyErr_ExceptionMatches(PyExc_Exception)) {
+        return -1; /* the raw transport's, as with asyncio */
+    }
+    PyObject *exc = PyErr_GetRaisedException();
+    int code = fl_tls_fatal_exception(self, exc, message);
+    Py_DECREF(exc);
+    return code;
+}

@@ -1,0 +1,625 @@
+/* _core.SSLTransport: the methods that programs call.
+
+   1. A transport that the collector has emptied answers as a closed one. */
+#include "tls/tls_transport.h"
+
+#include "core/loop.h"
+#include "py/args.h"
+#include "py/compat.h"
+#include "py/state.h"
+#include "tls/filter.h"
+#include "tls/tls_read.h"
+#include "tls/tls_write.h"
+#include "transport/flow.h"
+#include "transport/receiver.h"
+#include "transport/transport.h"
+#include "transport/write_queue.h"
+
+static PyObject *
+none_or_raised(int code)
+{
+    return code < 0 ? NULL : Py_NewRef(Py_None);
+}
+
+static FlTls *
+filter_of(FlTlsTransport *self)
+{
+    if (self->filter == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "the transport is gone");
+    }
+    return self->filter;
+}
+
+/* --- closing ------------------------------------------------------------- */
+
+static const char close_doc[] =
+    "close($self, /)\n--\n\n"
+    "Close the transport: send what was written and TLS's own end, wait for\n"
+    "the peer's, then call connection_lost(None).\n\n"
+    "Implements asyncio's BaseTransport.close().";
+
+static PyObject *
+transport_close(FlTlsTransport *self, PyObject *Py_UNUSED(ignored))
+{
+    if (self->filter == NULL) {
+        Py_RETURN_NONE;
+    }
+    if (self->closed) {
+        fl_tls_forget(self->filter);
+        Py_RETURN_NONE;
+    }
+    self->closed = true;
+    return none_or_raised(fl_tls_start_shutdown(self->filter));
+}
+
+static PyObject *
+force_close(FlTlsTransport *self, PyObject *exc)
+{
+    self->closed = true;
+    if (self->filter == NULL) {
+        Py_RETURN_NONE;
+    }
+    return none_or_raised(
+        fl_tls_abort(self->filter, exc == Py_None ? NULL : exc));
+}
+
+static const char abort_doc[] =
+    "abort($self, /)\n--\n\n"
+    "Close at once and drop what waits, without TLS's own end, then call\n"
+    "connection_lost(None).  Implements asyncio's WriteTransport.abort().";
+
+static PyObject *
+transport_abort(FlTlsTransport *self, PyObject *Py_UNUSED(ignored))
+{
+    return force_close(self, Py_None);
+}
+
+static const char force_close_doc[] =
+    "_force_close($self, exc)\n--\n\n"
+    "abort() with an exception for connection_lost; asyncio's private name.";
+
+static const char is_closing_doc[] =
+    "is_closing($self, /)\n--\n\n"
+    "Return True if the transport is closing or closed.\n\n"
+    "Implements asyncio's BaseTransport.is_closing().";
+
+static PyObject *
+transport_is_closing(FlTlsTransport *self, PyObject *Py_UNUSED(ignored))
+{
+#if FL_TLS_CLOSES_WITH_RAW
+    FlTls *filter = self->filter;
+    if (!self->closed && filter != NULL && filter->raw != NULL) {
+        return PyObject_CallMethodNoArgs(filter->raw,
+                                         filter->state->names.is_closing);
+    }
+#endif
+    return PyBool_FromLong(self->closed);
+}
+
+/* --- extra info, protocol ------------------------------------------------ */
+
+static const char get_extra_info_doc[] =
+    "get_extra_info($self, name, default=None)\n--\n\n"
+    "Return what is known of the connection under a name: 'sslcontext',\n"
+    "'ssl_object', 'peercert', 'cipher', 'compression', 'tls_engine'\n"
+    "('libssl' or 'sslobject'), or what the transport below knows; else\n"
+    "default.\n\n"
+    "Implements asyncio's BaseTransport.get_extra_info().";
+
+static PyObject *
+get_extra_info(FlTlsTransport *self, PyObject *args, PyObject *kwargs)
+{
+    static char *keywords[] = {"name", "default", NULL};
+    PyObject *name, *fallback = Py_None;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|O:get_extra_info",
+                                     keywords, &name, &fallback))
+    {
+        return NULL;
+    }
+    return self->filter == NULL
+               ? Py_NewRef(fallback)
+               : fl_tls_get_extra(self->filter, name, fallback);
+}
+
+int
+fl_tls_set_protocol(FlTls *filter, PyObject *protocol)
+{
+    int buffered =
+        PyObject_IsInstance(protocol, filter->state->buffered_protocol);
+    if (buffered < 0) {
+        return -1;
+    }
+    filter->buffered = buffered;
+    filter->receiver = fl_receiver_of(filter->state, protocol);
+    if (filter->receiver != NULL) {
+        filter->buffered = false; /* it takes its data as it is */
+    }
+    Py_XSETREF(filter->protocol, Py_NewRef(protocol));
+    return 0;
+}
+
+static const char set_protocol_doc[] =
+    "set_protocol($self, protocol)\n--\n\n"
+    "Deliver to another protocol from now on, a Protocol or a\n"
+    "BufferedProtocol.  Implements asyncio's BaseTransport.set_protocol().";
+
+static PyObject *
+set_protocol(FlTlsTransport *self, PyObject *protocol)
+{
+    FlTls *filter = filter_of(self);
+    return filter == NULL
+               ? NULL
+               : none_or_raised(fl_tls_set_protocol(filter, protocol));
+}
+
+static const char get_protocol_doc[] =
+    "get_protocol($self, /)\n--\n\n"
+    "Return the protocol, None once the connection is lost.\n\n"
+    "Implements asyncio's BaseTransport.get_protocol().";
+
+static PyObject *
+get_protocol(FlTlsTransport *self, PyObject *Py_UNUSED(ignored))
+{
+    FlTls *filter = self->filter;
+    return Py_NewRef(filter == NULL || filter->protocol == NULL
+                         ? Py_None
+                         : filter->protocol);
+}
+
+/* --- reading ------------------------------------------------------------- */
+
+static const char pause_reading_doc[] =
+    "pause_reading($self, /)\n--\n\n"
+    "Call data_received no more until resume_reading().\n\n"
+    "Implements asyncio's ReadTransport.pause_reading().";
+
+static PyObject *
+pause_reading(FlTlsTransport *self, PyObject *Py_UNUSED(ignored))
+{
+    return self->filter == NULL
+               ? Py_NewRef(Py_None)
+               : none_or_raised(fl_tls_pause_reading(self->filter));
+}
+
+static const char resume_reading_doc[] =
+    "resume_reading($self, /)\n--\n\n"
+    "Deliver data again.  Implements asyncio's\n"
+    "ReadTransport.resume_reading().";
+
+static PyObject *
+resume_reading(FlTlsTransport *self, PyObject *Py_UNUSED(ignored))
+{
+    return self->filter == NULL
+               ? Py_NewRef(Py_None)
+               : none_or_raised(fl_tls_resume_reading(self->filter));
+}
+
+static const char is_reading_doc[] =
+    "is_reading($self, /)\n--\n\n"
+    "Return True unless reading is paused.\n\n"
+    "Implements asyncio's ReadTransport.is_reading().";
+
+static PyObject *
+is_reading(FlTlsTransport *self, PyObject *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(self->filter != NULL && !self->filter->app_paused);
+}
+
+/* --- water marks --------------------------------------------------------- */
+
+/* asyncio's defaults and checks, in KiB where neither mark is given. */
+static int
+set_limits(FlTls *filter, PyObject *args, PyObject *kwargs, PyObject *function,
+           size_t *high_bytes, size_t *low_bytes)
+{
+    static char *keywords[] = {"high", "low", NULL};
+    PyObject *high = Py_None, *low = Py_None;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OO:set_buffer_limits",
+                                     keywords, &high, &low))
+    {
+        return -1;
+    }
+    PyObject *marks = PyObject_CallMethodObjArgs(filter->state->tls, function,
+                                                 high, low, NULL);
+    Py_ssize_t high_mark, low_mark;
+    if (marks == NULL) {
+        return -1;
+    }
+    int code = -1;
+    if (PyArg_ParseTuple(marks, "OO", &high, &low)
+        && fl_flow_mark(high, &high_mark) == 0
+        && fl_flow_mark(low, &low_mark) == 0)
+    {
+        *high_bytes = (size_t)high_mark;
+        *low_bytes = (size_t)low_mark;
+        code = 0;
+    }
+    Py_DECREF(marks);
+    return code;
+}
+
+static const char set_write_limits_doc[] =
+    "set_write_buffer_limits($self, high=None, low=None)\n--\n\n"
+    "Set the marks, in bytes, at which the protocol is paused and resumed.\n"
+    "\n"
+    "Raises ValueError unless high >= low >= 0.  Implements asyncio's\n"
+    "WriteTransport.set_write_buffer_limits().";
+
+static PyObject *
+set_write_limits(FlTlsTransport *self, PyObject *args, PyObject *kwargs)
+{
+    FlTls *filter = filter_of(self);
+    if (filter == NULL
+        || set_limits(filter, args, kwargs, filter->state->names.write_limits,
+                      &filter->write_high_bytes, &filter->write_low_bytes)
+               < 0)
+    {
+        return NULL;
+    }
+    return none_or_raised(fl_tls_control_writing(filter));
+}
+
+static const char set_read_limits_doc[] =
+    "set_read_buffer_limits($self, high=None, low=None)\n--\n\n"
+    "Set the marks, in bytes of records, at which the transport below is\n"
+    "paused and resumed; asyncio's SSL transports have this method.";
+
+static PyObject *
+set_read_limits(FlTlsTransport *self, PyObject *args, PyObject *kwargs)
+{
+    FlTls *filter = filter_of(self);
+    if (filter == NULL
+        || set_limits(filter, args, kwargs, filter->state->names.read_limits,
+                      &filter->read_high_bytes, &filter->read_low_bytes)
+               < 0)
+    {
+        return NULL;
+    }
+    return none_or_raised(fl_tls_control_reading(filter));
+}
+
+static PyObject *
+two_sizes(size_t low_bytes, size_t high_bytes)
+{
+    return Py_BuildValue("nn", (Py_ssize_t)low_bytes, (Py_ssize_t)high_bytes);
+}
+
+static const char get_write_limits_doc[] =
+    "get_write_buffer_limits($self, /)\n--\n\n"
+    "Return the low and high water marks in bytes.\n\n"
+    "Implements asyncio's WriteTransport.get_write_buffer_limits().";
+
+static PyObject *
+get_write_limits(FlTlsTransport *self, PyObject *Py_UNUSED(ignored))
+{
+    FlTls *filter = filter_of(self);
+    return filter == NULL
+               ? NULL
+               : two_sizes(filter->write_low_bytes, filter->write_high_bytes);
+}
+
+static const char get_read_limits_doc[] =
+    "get_read_buffer_limits($self, /)\n--\n\n"
+    "Return the low and high marks of set_read_buffer_limits().";
+
+static PyObject *
+get_read_limits(FlTlsTransport *self, PyObject *Py_UNUSED(ignored))
+{
+    FlTls *filter = filter_of(self);
+    return filter == NULL
+               ? NULL
+               : two_sizes(filter->read_low_bytes, filter->read_high_bytes);
+}
+
+static const char get_write_size_doc[] =
+    "get_write_buffer_size($self, /)\n--\n\n"
+    "Return how many bytes wait for the transport below to take them.\n\n"
+    "Implements asyncio's WriteTransport.get_write_buffer_size().";
+
+static PyObject *
+get_write_size(FlTlsTransport *self, PyObject *Py_UNUSED(ignored))
+{
+    return PyLong_FromSize_t(
+        self->filter == NULL ? 0 : fl_tls_write_buffer_bytes(self->filter));
+}
+
+static const char get_read_size_doc[] =
+    "get_read_buffer_size($self, /)\n--\n\n"
+    "Return how many bytes of records wait to be read.";
+
+static PyObject *
+get_read_size(FlTlsTransport *self, PyObject *Py_UNUSED(ignored))
+{
+    FlTls *filter = self->filter;
+    return PyLong_FromSize_t(
+        filter == NULL || filter->engine.type == NULL
+            ? 0
+            : filter->engine.type->incoming(&filter->engine));
+}
+
+/* --- writing ------------------------------------------------------------- */
+
+static const char write_doc[] =
+    "write($self, data)\n--\n\n"
+    "Encrypt and send bytes, or a bytearray or memoryview (the caller may\n"
+    "change it afterwards), in order and without blocking.\n\n"
+    "Raises TypeError for other types.  Implements asyncio's\n"
+    "WriteTransport.write().";
+
+static PyObject *
+write_data(FlTlsTransport *self, PyObject *data)
+{
+    if (!PyBytes_Check(data) && !PyByteArray_Check(data)
+        && !PyMemoryView_Check(data))
+    {
+        PyObject *name = PyType_GetName(Py_TYPE(data));
+        if (name != NULL) {
+            PyErr_Format(PyExc_TypeError,
+                         "data: expecting a bytes-like instance, got %U",
+                         name);
+            Py_DECREF(name);
+        }
+        return NULL;
+    }
+    Py_ssize_t size =
+        PyBytes_Check(data) ? PyBytes_GET_SIZE(data) : PyObject_Size(data);
+    if (size < 0) {
+        return NULL;
+    }
+    if (size == 0 || self->filter == NULL) {
+        Py_RETURN_NONE;
+    }
+    return none_or_raised(fl_tls_write(self->filter, data));
+}
+
+static const char writelines_doc[] =
+    "writelines($self, list_of_data)\n--\n\n"
+    "Encrypt and send an iterable of buffers with one call.\n\n"
+    "Implements asyncio's WriteTransport.writelines().";
+
+static PyObject *
+write_lines(FlTlsTransport *self, PyObject *lines)
+{
+    return self->filter == NULL
+               ? Py_NewRef(Py_None)
+               : none_or_raised(fl_tls_writelines(self->filter, lines));
+}
+
+static const char write_eof_doc[] =
+    "write_eof($self, /)\n--\n\n"
+    "Raise NotImplementedError: TLS closes both sides.";
+
+static PyObject *
+write_eof(FlTlsTransport *Py_UNUSED(self), PyObject *Py_UNUSED(ignored))
+{
+    PyErr_SetNone(PyExc_NotImplementedError);
+    return NULL;
+}
+
+static const char can_write_eof_doc[] =
+    "can_write_eof($self, /)\n--\n\n"
+    "Return False.  Implements asyncio's WriteTransport.can_write_eof().";
+
+static PyObject *
+can_write_eof(FlTlsTransport *Py_UNUSED(self), PyObject *Py_UNUSED(ignored))
+{
+    Py_RETURN_FALSE;
+}
+
+static const char append_backlog_doc[] =
+    "_test__append_write_backlog($self, data)\n--\n\n"
+    "Add bytes to what waits to be encrypted; for asyncio's own tests.";
+
+static PyObject *
+append_backlog(FlTlsTransport *self, PyObject *data)
+{
+    FlTls *filter = filter_of(self);
+    if (filter == NULL || !PyBytes_CheckExact(data)) {
+        return filter == NULL ? NULL : PyErr_Format(PyExc_TypeError, "bytes");
+    }
+    return none_or_raised(fl_write_queue_append(&filter->backlog, data, 0));
+}
+
+/* --- the type ------------------------------------------------------------ */
+
+/* A method of one parameter, which may be given by name as to asyncio's. */
+#define ONE(function, name, parameter)                                       \
+    static PyObject *function##_one(FlTlsTransport *self,                    \
+                                    PyObject *const *args, Py_ssize_t nargs, \
+                                    PyObject *kwnames)                       \
+    {                                                                        \
+        PyObject *value =                                                    \
+            FL_LIKELY(nargs == 1 && kwnames == NULL)                         \
+                ? args[0]                                                    \
+                : fl_parse_one(name, parameter, args, nargs, kwnames);       \
+        return value == NULL ? NULL : function(self, value);                 \
+    }
+
+ONE(write_data, "write", "data")
+ONE(write_lines, "writelines", "list_of_data")
+ONE(set_protocol, "set_protocol", "protocol")
+ONE(force_close, "_force_close", "exc")
+
+static PyMethodDef transport_methods[] = {
+    FL_METHOD("close", transport_close, METH_NOARGS, close_doc),
+    FL_METHOD("abort", transport_abort, METH_NOARGS, abort_doc),
+    FL_METHOD("_force_close", force_close_one, FL_FASTCALL, force_close_doc),
+    FL_METHOD("is_closing", transport_is_closing, METH_NOARGS, is_closing_doc),
+    FL_METHOD("get_extra_info", get_extra_info, FL_KEYWORDS,
+              get_extra_info_doc),
+    FL_METHOD("set_protocol", set_protocol_one, FL_FASTCALL, set_protocol_doc),
+    FL_METHOD("get_protocol", get_protocol, METH_NOARGS, get_protocol_doc),
+    FL_METHOD("pause_reading", pause_reading, METH_NOARGS, pause_reading_doc),
+    FL_METHOD("resume_reading", resume_reading, METH_NOARGS,
+              resume_reading_doc),
+    FL_METHOD("is_reading", is_reading, METH_NOARGS, is_reading_doc),
+    FL_METHOD("set_write_buffer_limits", set_write_limits, FL_KEYWORDS,
+              set_write_limits_doc),
+    FL_METHOD("get_write_buffer_limits", get_write_limits, METH_NOARGS,
+              get_write_limits_doc),
+    FL_METHOD("get_write_buffer_size", get_write_size, METH_NOARGS,
+              get_write_size_doc),
+    FL_METHOD("set_read_buffer_limits", set_read_limits, FL_KEYWORDS,
+              set_read_limits_doc),
+    FL_METHOD("get_read_buffer_limits", get_read_limits, METH_NOARGS,
+              get_read_limits_doc),
+    FL_METHOD("get_read_buffer_size", get_read_size, METH_NOARGS,
+              get_read_size_doc),
+    FL_METHOD("write", write_data_one, FL_FASTCALL, write_doc),
+    FL_METHOD("writelines", write_lines_one, FL_FASTCALL, writelines_doc),
+    FL_METHOD("write_eof", write_eof, METH_NOARGS, write_eof_doc),
+    FL_METHOD("can_write_eof", can_write_eof, METH_NOARGS, can_write_eof_doc),
+    FL_METHOD("_test__append_write_backlog", append_backlog, METH_O,
+              append_backlog_doc),
+    {NULL, NULL, 0, NULL},
+};
+
+static PyObject *
+protocol_get(FlTlsTransport *self, void *Py_UNUSED(closure))
+{
+    return Py_NewRef(self->filter == NULL ? Py_None
+                                          : (PyObject *)self->filter);
+}
+
+static PyObject *
+paused_get(FlTlsTransport *self, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(self->filter != NULL
+                           && self->filter->protocol_paused);
+}
+
+static PyObject *
+closed_get(FlTlsTransport *self, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(self->closed);
+}
+
+static PyGetSetDef transport_getset[] = {
+    FL_DICT_GETTER,
+    {"_ssl_protocol", (getter)protocol_get, NULL, NULL, NULL},
+    {"_protocol_paused", (getter)paused_get, NULL, NULL, NULL},
+    {"_closed", (getter)closed_get, NULL, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+#if PY_VERSION_HEX < 0x030C0000
+static PyMemberDef transport_members[] = {
+    {"__dictoffset__", T_PYSSIZET, offsetof(FlTlsTransport, dict), READONLY,
+     NULL},
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(FlTlsTransport, weakrefs),
+     READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+#endif
+
+static int
+transport_traverse(FlTlsTransport *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->extra);
+    Py_VISIT(self->loop);
+    Py_VISIT(self->filter);
+    return fl_visit_dict(self, visit, arg);
+}
+
+static int
+transport_clear(FlTlsTransport *self)
+{
+    Py_CLEAR(self->extra);
+    Py_CLEAR(self->loop);
+    Py_CLEAR(self->filter);
+    fl_clear_dict(self);
+    return 0;
+}
+
+static void
+transport_finalize(FlTlsTransport *self)
+{
+    if (self->closed) {
+        return;
+    }
+    self->closed = true;
+    PyObject *exc = PyErr_Occurred() ? PyErr_GetRaisedException() : NULL;
+    if (PyErr_ResourceWarning((PyObject *)self, 1, "unclosed transport %R",
+                              (PyObject *)self)
+        < 0)
+    {
+        PyErr_WriteUnraisable((PyObject *)self);
+    }
+    if (exc != NULL) {
+        PyErr_SetRaisedException(exc);
+    }
+}
+
+static void
+transport_dealloc(FlTlsTransport *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    if (PyObject_CallFinalizerFromDealloc((PyObject *)self) < 0) {
+        return;
+    }
+    PyObject_GC_UnTrack(self);
+    PyObject_ClearWeakRefs((PyObject *)self);
+    (void)transport_clear(self);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static const char transport_doc[] =
+    "An application's asyncio.Transport over TLS; the loop makes them.";
+
+static PyType_Slot transport_slots[] = {
+    {Py_tp_doc, (void *)transport_doc},
+    {Py_tp_dealloc, transport_dealloc},
+    {Py_tp_finalize, transport_finalize},
+    {Py_tp_traverse, transport_traverse},
+    {Py_tp_clear, transport_clear},
+    {Py_tp_methods, transport_methods},
+    {Py_tp_getset, transport_getset},
+#if PY_VERSION_HEX < 0x030C0000
+    {Py_tp_members, transport_members},
+#endif
+    {0, NULL},
+};
+
+static PyType_Spec transport_spec = {
+    .name = "fastloop._core.SSLTransport",
+    .basicsize = sizeof(FlTlsTransport),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | FL_DICT_FLAGS
+             | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = transport_slots,
+};
+
+FlTlsTransport *
+fl_tls_transport_new(FlTls *filter)
+{
+    PyTypeObject *type = filter->state->tls_transport_type;
+    FlTlsTransport *self = (FlTlsTransport *)type->tp_alloc(type, 0);
+    if (self != NULL) {
+        self->filter = (FlTls *)Py_NewRef((PyObject *)filter);
+        self->loop = Py_NewRef((PyObject *)filter->loop);
+    }
+    return self;
+}
+
+int
+fl_tls_transport_register(PyObject *module, FlState *state)
+{
+    state->tls_transport_type =
+        fl_type_derive(module, &transport_spec, state->asyncio_transport, NULL,
+                       fl_transport_base_slots);
+    if (state->tls_transport_type == NULL) {
+        return -1;
+    }
+    PyObject *type = (PyObject *)state->tls_transport_type;
+    PyObject *mode =
+        PyObject_GetAttrString(state->streams, "SENDFILE_FALLBACK");
+    int code =
+        mode == NULL
+            ? -1
+            : PyObject_SetAttrString(type, "_sendfile_compatible", mode);
+    Py_XDECREF(mode);
+    return code < 0 ? -1
+                    : PyObject_SetAttrString(type, "_start_tls_compatible",
+                                             Py_True);
+}

@@ -1,0 +1,358 @@
+/* The life of a byte going out: plain bytes to records to the raw transport.
+
+   1. What is written becomes records at once, as with asyncio: the raw
+      transport's pause only keeps them here.  The backlog holds what cannot:
+      writes before the handshake is over, or during a renegotiation.
+   2. The records of a write, or of a writelines, leave with one call.
+   3. Small buffers of one writelines share a record; asyncio makes one of
+      each. */
+#include "tls/tls_write.h"
+
+#include "core/loop.h"
+#include "py/compat.h"
+#include "py/errors.h"
+#include "py/state.h"
+#include "tls/engine.h"
+#include "tls/filter.h"
+#include "tls/tls_calls.h"
+#include "transport/stream.h"
+#include "transport/stream_write.h"
+#include "transport/write_queue.h"
+
+#include <string.h>
+#include <sys/uio.h>
+
+#define RECORD_BYTES            (16 * 1024)
+/* Writes after a loss before asyncio begins to warn about them. */
+#define QUIET_WRITES_AFTER_LOSS 5
+#define FAILED                  "Fatal error on SSL protocol"
+
+/* --- flow control -------------------------------------------------------- */
+
+size_t
+fl_tls_write_buffer_bytes(const FlTls *self)
+{
+    return self->backlog.size_bytes
+           + (self->engine.type == NULL
+                  ? 0
+                  : self->engine.type->outgoing(&self->engine));
+}
+
+static int
+tell_writing(FlTls *self, PyObject *method, const char *message)
+{
+    if (self->protocol == NULL) {
+        return 0;
+    }
+    PyObject *protocol = Py_NewRef(self->protocol);
+    PyObject *result = PyObject_CallMethodNoArgs(protocol, method);
+    Py_DECREF(protocol);
+    if (result != NULL) {
+        Py_DECREF(result);
+        return 0;
+    }
+    if (fl_error_leaves_loop()) {
+        return -1;
+    }
+    PyObject *exc = PyErr_GetRaisedException();
+    PyObject *text = PyUnicode_FromString(message);
+    int code = text == NULL
+                   ? -1
+                   : fl_tls_call_cold(self, self->state->names.report_call,
+                                      exc, text);
+    Py_XDECREF(text);
+    Py_DECREF(exc);
+    return code;
+}
+
+int
+fl_tls_control_writing(FlTls *self)
+{
+    FlNames *names = &self->state->names;
+    size_t size = fl_tls_write_buffer_bytes(self);
+    if (size >= self->write_high_bytes && !self->protocol_paused) {
+        self->protocol_paused = true;
+        return tell_writing(self, names->pause_writing,
+                            "protocol.pause_writing() failed");
+    }
+    if (size <= self->write_low_bytes && self->protocol_paused) {
+        self->protocol_paused = false;
+        return tell_writing(self, names->resume_writing,
+                            "protocol.resume_writing() failed");
+    }
+    return 0;
+}
+
+/* --- to the raw transport ------------------------------------------------ */
+
+static int
+write_raw(FlTls *self, const FlTlsOutput *output)
+{
+    PyObject *raw = Py_NewRef(self->raw);
+    int code = 0;
+    if (self->raw_is_stream && output->bytes == NULL) {
+        code = fl_stream_write_memory((FlStream *)raw, output->data,
+                                      output->size_bytes);
+    }
+    else {
+        PyObject *bytes =
+            output->bytes != NULL
+                ? Py_NewRef(output->bytes)
+                : PyBytes_FromStringAndSize(output->data,
+                                            (Py_ssize_t)output->size_bytes);
+        PyObject *done =
+            bytes == NULL
+                ? NULL
+                : PyObject_CallMethodOneArg(raw, self->state->names.write,
+                                            bytes);
+        Py_XDECREF(bytes);
+        Py_XDECREF(done);
+        code = done == NULL ? -1 : 0;
+    }
+    Py_DECREF(raw);
+    return code;
+}
+
+int
+fl_tls_send(FlTls *self, bool all)
+{
+    FlTlsEngine *engine = &self->engine;
+    if (self->raw == NULL || self->phase == FL_TLS_UNWRAPPED) {
+        return 0;
+    }
+    if ((all || !self->writing_paused) && engine->type->outgoing(engine) > 0) {
+        FlTlsOutput output;
+        if (engine->type->take(engine, &output) < 0) {
+            return -1;
+        }
+        int code = write_raw(self, &output);
+        fl_tls_output_free(&output);
+        if (code < 0) {
+            return -1;
+        }
+    }
+    return fl_tls_control_writing(self);
+}
+
+/* --- to records ---------------------------------------------------------- */
+
+/* So many of the bytes were taken; fewer where the peer has to send first.
+   -1 with an exception. */
+static int
+encrypt(FlTls *self, const char *data, size_t size_bytes, size_t *taken_bytes)
+{
+    FlTlsEngine *engine = &self->engine;
+    *taken_bytes = 0;
+    FlTlsResult result = FL_TLS_DONE;
+    while (result == FL_TLS_DONE && *taken_bytes < size_bytes) {
+        size_t taken;
+        result = engine->type->write(engine, data + *taken_bytes,
+                                     size_bytes - *taken_bytes, &taken);
+        *taken_bytes += taken;
+    }
+    if (result == FL_TLS_END) {
+        PyErr_SetString(self->state->tls_error, "TLS is shut down");
+        result = FL_TLS_RAISED;
+    }
+    return result == FL_TLS_RAISED ? -1 : 0;
+}
+
+int
+fl_tls_write_backlog(FlTls *self)
+{
+    FlWriteQueue *backlog = &self->backlog;
+    bool blocked = false;
+    while (
+        !blocked && !fl_write_queue_is_empty(backlog)
+        && (self->phase == FL_TLS_WRAPPED || self->phase == FL_TLS_FLUSHING))
+    {
+        struct iovec vector;
+        (void)fl_write_queue_vectors(backlog, &vector, 1);
+        size_t taken;
+        if (encrypt(self, vector.iov_base, vector.iov_len, &taken) < 0) {
+            return -1;
+        }
+        blocked = taken < vector.iov_len;
+        fl_write_queue_consume(backlog, taken);
+    }
+    return fl_tls_send(self, false);
+}
+
+/* Behind what waits.  `bytes` is the object that holds all of the data, or
+   NULL. */
+static int
+queue(FlTls *self, const char *data, size_t size_bytes, PyObject *bytes,
+      size_t taken_bytes)
+{
+    if (bytes != NULL) {
+        return fl_write_queue_append(&self->backlog, bytes, taken_bytes);
+    }
+    PyObject *copy =
+        PyBytes_FromStringAndSize(data + taken_bytes,
+                                  (Py_ssize_t)(size_bytes - taken_bytes));
+    if (copy == NULL) {
+        return -1;
+    }
+    int code = fl_write_queue_append(&self->backlog, copy, 0);
+    Py_DECREF(copy);
+    return code;
+}
+
+/* Records of the data, or the backlog; nothing is sent yet. */
+static int
+add(FlTls *self, const char *data, size_t size_bytes, PyObject *bytes)
+{
+    size_t taken = 0;
+    if (size_bytes == 0) {
+        return 0;
+    }
+    if (self->phase == FL_TLS_WRAPPED
+        && fl_write_queue_is_empty(&self->backlog)
+        && encrypt(self, data, size_bytes, &taken) < 0)
+    {
+        return -1;
+    }
+    return taken == size_bytes ? 0
+                               : queue(self, data, size_bytes, bytes, taken);
+}
+
+static int
+add_object(FlTls *self, PyObject *data)
+{
+    if (PyBytes_CheckExact(data)) {
+        return add(self, PyBytes_AS_STRING(data),
+                   (size_t)PyBytes_GET_SIZE(data), data);
+    }
+    Py_buffer view;
+    if (PyObject_GetBuffer(data, &view, PyBUF_FULL_RO) < 0) {
+        return -1;
+    }
+    int code;
+    if (PyBuffer_IsContiguous(&view, 'C')) {
+        code = add(self, view.buf, (size_t)view.len, NULL);
+    }
+    else {
+        PyObject *bytes = PyBytes_FromObject(data);
+        code = bytes == NULL ? -1
+                             : add(self, PyBytes_AS_STRING(bytes),
+                                   (size_t)PyBytes_GET_SIZE(bytes), bytes);
+        Py_XDECREF(bytes);
+    }
+    PyBuffer_Release(&view);
+    return code;
+}
+
+/* Whether nothing can be written any more: 1 with asyncio's warning for the
+   later ones, 0, -1. */
+static int
+drop_after_end(FlTls *self)
+{
+    if (self->phase == FL_TLS_WRAPPED || self->phase == FL_TLS_HANDSHAKE) {
+        return 0;
+    }
+    if (self->writes_after_loss++ < QUIET_WRITES_AFTER_LOSS) {
+        return 1;
+    }
+    PyObject *done = PyObject_CallMethodNoArgs(self->state->tls,
+                                               self->state->names.warn_closed);
+    Py_XDECREF(done);
+    return done == NULL ? -1 : 1;
+}
+
+/* What was added leaves.  `code` says how adding went. */
+static int
+finish(FlTls *self, int code)
+{
+    if (code == 0 && self->phase == FL_TLS_WRAPPED) {
+        code = fl_tls_send(self, false);
+    }
+    return code < 0 ? fl_tls_fatal(self, FAILED) : 0;
+}
+
+int
+fl_tls_write(FlTls *self, PyObject *data)
+{
+    int dropped = drop_after_end(self);
+    if (dropped != 0) {
+        return dropped < 0 ? -1 : 0;
+    }
+    return finish(self, add_object(self, data));
+}
+
+/* --- writelines ---------------------------------------------------------- */
+
+/* The items one after another in `memory`, as far as they are bytes and fit;
+   *count is how many, *size_bytes how much. */
+static void
+join(PyObject *const *items, Py_ssize_t nitems, char *memory,
+     Py_ssize_t *count, size_t *size_bytes)
+{
+    *count = 0;
+    *size_bytes = 0;
+    while (*count < nitems && PyBytes_CheckExact(items[*count])) {
+        size_t size = (size_t)PyBytes_GET_SIZE(items[*count]);
+        if (size > RECORD_BYTES - *size_bytes) {
+            break;
+        }
+        memcpy(memory + *size_bytes, PyBytes_AS_STRING(items[*count]), size);
+        *size_bytes += size;
+        (*count)++;
+    }
+}
+
+static int
+add_list(FlTls *self, PyObject *list)
+{
+    char memory[RECORD_BYTES];
+    Py_ssize_t at = 0;
+    int code = 0;
+    while (code == 0 && at < PyTuple_GET_SIZE(list)) {
+        Py_ssize_t count;
+        size_t size;
+        join(&PyTuple_GET_ITEM(list, at), PyTuple_GET_SIZE(list) - at, memory,
+             &count, &size);
+        if (count > 1) {
+            code = add(self, memory, size, NULL);
+            at += count;
+        }
+        else {
+            code = add_object(self, PyTuple_GET_ITEM(list, at));
+            at++;
+        }
+    }
+    return code;
+}
+
+/* asyncio asks for each length first: that error is the caller's.  What has a
+   length but no bytes ends the connection. */
+static int
+check_items(PyObject *list)
+{
+    for (Py_ssize_t at = 0; at < PyTuple_GET_SIZE(list); at++) {
+        if (PyObject_Size(PyTuple_GET_ITEM(list, at)) < 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+int
+fl_tls_writelines(FlTls *self, PyObject *lines)
+{
+    int dropped = drop_after_end(self);
+    if (dropped != 0) {
+        return dropped < 0 ? -1 : 0;
+    }
+    /* An iterator may be a generator, which may do anything. */
+    PyObject *list = PySequence_Tuple(lines);
+    if (list == NULL || check_items(list) < 0) {
+        Py_XDECREF(list);
+        return -1;
+    }
+    int code = 0;
+    if (self->phase == FL_TLS_WRAPPED || self->phase == FL_TLS_HANDSHAKE) {
+        code = finish(self, add_list(self, list));
+    }
+    Py_DECREF(list);
+    return code;
+}
