@@ -1,0 +1,298 @@
+"""The TLS filter's engines: which one a connection has, and what it does."""
+
+import asyncio
+import os
+import ssl
+import subprocess
+import sys
+
+import pytest
+from tls_memory_link import CERTS, Link, contexts
+
+import fastloop
+from fastloop import _tls
+
+ENGINES = ["libssl", "sslobject"]
+CA = CERTS / "ca.pem"
+NO_GIL = hasattr(sys, "_is_gil_enabled") and not sys._is_gil_enabled()
+
+
+def have_libssl():
+    return not NO_GIL and _tls._library is not None
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request, monkeypatch):
+    if request.param == "sslobject":
+        monkeypatch.setenv("FASTLOOP_DISABLE", "libssl")
+    elif not have_libssl():
+        pytest.skip("there is no libssl to call, or no GIL to call it under")
+    return request.param
+
+
+@pytest.fixture
+def fast_loop(engine):
+    loop = fastloop.new_event_loop()
+    yield loop
+    loop.close()
+
+
+@pytest.fixture
+def link(fast_loop, engine):
+    link = Link(fast_loop, *contexts())
+    assert link.client.engine == link.server.engine == engine
+    link.begin()
+    link.carry()
+    assert link.client.protocol.calls == ["made"]
+    assert link.server.protocol.calls == ["made"]
+    yield link
+    for end in (link.client, link.server):
+        end.tls._app_transport and end.tls._app_transport.abort()
+        end.tls.connection_lost(None)
+
+
+SIZES = [1, 100, 8192, 16384, 16385, 65536, 131072, 1000003]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_data_arrives_whole(link, size):
+    data = os.urandom(size)
+    link.client.protocol.transport.write(data)
+    link.carry()
+    assert link.server.protocol.got == data
+
+
+@pytest.mark.parametrize("size", SIZES[:5])
+def test_data_arrives_byte_by_byte(link, size):
+    data = os.urandom(size)
+    link.client.protocol.transport.write(data)
+    sent = bytes(link.client.raw.sent)
+    link.client.raw.sent.clear()
+    for at in range(len(sent)):
+        link.server.give(sent[at : at + 1])
+    assert link.server.protocol.got == data
+
+
+def test_writelines_shares_a_record(link):
+    link.client.protocol.transport.writelines([b"a" * 50, b"b" * 50])
+    assert len(link.client.raw.sent) < 100 + 40
+    link.carry()
+    assert link.server.protocol.got == b"a" * 50 + b"b" * 50
+
+
+def test_writelines_keeps_order(link):
+    lines = [b"a", b"b" * 20000, bytearray(b"c"), b"", memoryview(b"dd")]
+    lines += [b"e" * 9000, b"f" * 9000, b"g"]
+    link.client.protocol.transport.writelines(lines)
+    link.carry()
+    assert link.server.protocol.got == b"".join(lines)
+
+
+def test_what_came_while_paused_is_kept(link):
+    link.server.protocol.transport.pause_reading()
+    data = os.urandom(400_000)
+    for at in range(0, len(data), 1000):
+        link.client.protocol.transport.write(data[at : at + 1000])
+    sent = bytes(link.client.raw.sent)
+    link.client.raw.sent.clear()
+    for at in range(0, len(sent), 777):
+        link.server.give(sent[at : at + 777])
+    assert link.server.protocol.got == b""
+    assert link.server.raw.calls == ["pause"]
+    link.server.protocol.transport.resume_reading()
+    link.server.tls._resume()
+    assert link.server.protocol.got == data
+    assert link.server.raw.calls == ["pause", "resume"]
+
+
+def test_records_wait_while_the_transport_below_is_paused(link):
+    transport = link.client.protocol.transport
+    link.client.tls.pause_writing()
+    transport.write(b"x" * 1000)
+    assert link.client.raw.sent == b""
+    assert transport.get_write_buffer_size() > 1000
+    link.client.tls.resume_writing()
+    assert transport.get_write_buffer_size() == 0
+    link.carry()
+    assert link.server.protocol.got == b"x" * 1000
+
+
+def test_what_waits_is_sent_before_the_end(link):
+    link.client.tls.pause_writing()
+    link.client.protocol.transport.write(b"x" * 1000)
+    link.client.protocol.transport.close()
+    link.client.tls.resume_writing()
+    link.carry()
+    assert link.server.protocol.got == b"x" * 1000
+    assert link.server.protocol.calls == ["made", "eof"]
+    assert link.client.protocol.calls == ["made", "eof"]
+
+
+def test_a_bad_record_comes_after_what_came_before_it(link):
+    link.client.protocol.transport.write(b"good")
+    sent = bytearray(link.client.raw.sent)
+    link.client.raw.sent.clear()
+    link.client.protocol.transport.write(b"bad")
+    bad = bytearray(link.client.raw.sent)
+    link.client.raw.sent.clear()
+    bad[-1] ^= 1
+    link.server.give(sent + bad)
+    assert link.server.protocol.got == b"good"
+    (exc,) = link.server.raw.calls
+    assert isinstance(exc, ssl.SSLError)
+
+
+def test_the_sslobject_outlives_the_connection(link):
+    held = link.client.protocol.transport.get_extra_info("ssl_object")
+    link.client.tls.connection_lost(None)
+    link.client.protocol.transport.close()
+    with pytest.raises(ssl.SSLWantReadError):
+        held.read(1)
+    assert held.version() in ("TLSv1.3", "TLSv1.2")
+    held.write(b"nobody reads it")
+    assert held.getpeercert()["subject"]
+
+
+def test_data_after_the_end_is_dropped(link):
+    link.client.protocol.transport.close()
+    link.server.protocol.transport.write(b"late" * 10000)
+    link.carry()
+    assert link.client.protocol.got == b""
+    assert link.client.raw.calls == []
+    assert "eof" in link.server.protocol.calls
+
+
+# -- which engine -------------------------------------------------------------
+
+
+@pytest.fixture
+def plain_loop():
+    loop = fastloop.new_event_loop()
+    yield loop
+    loop.close()
+
+
+def engine_of(loop, server, client):
+    """The client's engine, once the two have talked."""
+    link = Link(loop, server, client)
+    link.begin()
+    link.carry()
+    link.client.protocol.transport.write(b"hello")
+    link.carry()
+    assert link.server.protocol.got == b"hello"
+    engine = link.client.engine
+    for end in (link.client, link.server):
+        end.tls.connection_lost(None)
+    return engine
+
+
+def test_an_sslobject_with_a_read_of_its_own_is_asked(plain_loop):
+    server, client = contexts()
+    asked = []
+
+    class Reads(ssl.SSLObject):
+        def read(self, *args):
+            asked.append("read")
+            return super().read(*args)
+
+        def write(self, data):
+            asked.append("write")
+            return super().write(data)
+
+    client.sslobject_class = Reads
+    assert engine_of(plain_loop, server, client) == "sslobject"
+    assert {"read", "write"} <= set(asked)
+
+
+def test_a_patched_read_of_every_sslobject_is_called(plain_loop, monkeypatch):
+    asked = []
+    real = ssl.SSLObject.read
+
+    def read(self, *args):
+        asked.append("read")
+        return real(self, *args)
+
+    monkeypatch.setattr(ssl.SSLObject, "read", read)
+    assert engine_of(plain_loop, *contexts()) == "sslobject"
+    assert asked
+
+
+def test_message_callbacks_are_called_by_cpython(plain_loop):
+    server, client = contexts()
+    seen = []
+    client._msg_callback = lambda *args: seen.append(args)
+    assert engine_of(plain_loop, server, client) == "sslobject"
+    assert seen
+
+
+def test_another_ssl_is_not_taken_for_the_sslobjects(plain_loop):
+    server, _ = contexts()
+    others = []
+
+    class Wraps(ssl.SSLContext):
+        def wrap_bio(self, incoming, outgoing, **kwargs):
+            made = super().wrap_bio(incoming, outgoing, **kwargs)
+            others.append(
+                super().wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), **kwargs)
+            )
+            return made
+
+    client = Wraps(ssl.PROTOCOL_TLS_CLIENT)
+    client.load_verify_locations(CA)
+    assert engine_of(plain_loop, server, client) == "sslobject"
+
+
+def test_an_ssl_that_is_gone_is_not_taken(plain_loop):
+    server, _ = contexts()
+
+    class Wraps(ssl.SSLContext):
+        def wrap_bio(self, incoming, outgoing, **kwargs):
+            made = super().wrap_bio(incoming, outgoing, **kwargs)
+            super().wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), **kwargs)
+            return made
+
+    client = Wraps(ssl.PROTOCOL_TLS_CLIENT)
+    client.load_verify_locations(CA)
+    assert engine_of(plain_loop, server, client) == "sslobject"
+
+
+def test_no_connection_is_made_where_wrapping_fails(plain_loop):
+    class Refuses(ssl.SSLContext):
+        def wrap_bio(self, *args, **kwargs):
+            raise ZeroDivisionError
+
+    context = Refuses(ssl.PROTOCOL_TLS_CLIENT)
+    with pytest.raises(ZeroDivisionError):
+        _tls.open_filter(plain_loop, asyncio.Protocol(), context, None)
+    assert engine_of(plain_loop, *contexts()) in ENGINES
+
+
+#: The library is looked up once a process, so each case has its own.
+LOOK_UP = """
+import sys
+sys.path.insert(0, {folder!r})
+import fastloop
+from fastloop import _tls
+_tls._library = {library!r}
+from tls_memory_link import CERTS, Link, contexts
+loop = fastloop.new_event_loop()
+link = Link(loop, *contexts())
+link.begin()
+link.carry()
+print(link.client.engine)
+for end in (link.client, link.server):
+    end.tls.connection_lost(None)
+loop.close()
+"""
+
+
+@pytest.mark.parametrize(
+    "library", ["/no/such/file", None, "libc.so.6", "libm.so.6"]
+)
+def test_without_libssls_functions_the_object_serves(library):
+    code = LOOK_UP.format(folder=os.path.dirname(__file__), library=library)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True
+    )
+    assert done.stderr == ""
+    assert done.stdout.split() == ["sslobject"]
