@@ -1,0 +1,185 @@
+"""Where asyncio's TLS loses bytes, time or an error, and ours does not.
+
+asyncio fails each of these.  They are expected of the native engine, however
+it does TLS, and are skipped where asyncio's SSLProtocol does it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+
+import pytest
+from net_helpers import (
+    MIB,
+    BufferedRecorder,
+    pattern,
+    server_context,
+    tcp_socketpair,
+    turns,
+)
+from tls_ends import WirePeer, contexts, every_side, every_version, every_way
+
+pytestmark = pytest.mark.native_tls
+
+
+def test_the_engine_is_native(run, tls_pair):
+    """Else all that is below would prove nothing."""
+
+    async def main():
+        c = await tls_pair()
+        assert type(c.transport._ssl_protocol).__module__ != "asyncio.sslproto"
+
+    run(main())
+
+
+@every_way
+@every_version
+@pytest.mark.parametrize("size", [1, 100_000])
+async def test_data_that_crosses_our_close_notify(
+    tls_pair, side, version, size
+):
+    """The peer did not know yet: that is no error, and nobody wants it."""
+    c = await tls_pair(side=side, version=version)
+    await c.settle()
+    c.clear()
+    c.transport.close()
+    await c.peer.write(pattern(size))
+    assert await c.peer.read() == b""
+    await c.peer.write(b"still not")
+    await c.peer.close_notify()
+    assert await c.protocol.wait_lost() is None
+    assert c.protocol.data == b""
+    assert c.protocol.names == ["made", "eof", "lost"]
+    await c.peer.expect_end()
+
+
+@every_side
+async def test_a_peer_that_talks_on_is_cut_off(tls_pair, side):
+    """The time limit of the shutdown holds while data is dropped."""
+    c = await tls_pair(side=side, ssl_shutdown_timeout=0.1)
+    await c.settle()
+    c.transport.close()
+    with contextlib.suppress(ConnectionError):
+        while not c.protocol.lost:
+            await c.peer.write(bytes(1000))
+            await turns(1)
+    exc = await c.protocol.wait_lost()
+    assert type(exc) is TimeoutError
+    assert str(exc) == "SSL shutdown timed out"
+
+
+@every_way
+@pytest.mark.parametrize("waiting", [10, 100_000, 4 * MIB])
+async def test_close_while_reading_is_paused(tls_pair, side, waiting):
+    """What waits to be read is dropped, and the shutdown ends."""
+    c = await tls_pair(side=side, ssl_shutdown_timeout=8)
+    await c.settle()
+    c.clear()
+    c.transport.pause_reading()
+    sending = asyncio.ensure_future(c.peer.write(bytes(waiting)))
+    await turns(50)
+    c.transport.close()
+    await sending
+    assert await c.peer.read() == b""
+    await c.peer.close_notify()
+    assert await c.protocol.wait_lost() is None
+    assert c.protocol.data == b""
+
+
+@every_side
+async def test_close_while_paused_and_the_peer_is_gone(tls_pair, side):
+    """A ragged end behind what nobody reads is seen all the same."""
+    c = await tls_pair(side=side, ssl_shutdown_timeout=8)
+    await c.settle()
+    c.transport.pause_reading()
+    await c.peer.write(bytes(300_000))
+    c.peer.send_eof()
+    await turns(20)
+    c.transport.close()
+    assert await c.protocol.wait_lost() is None
+
+
+@every_way
+@pytest.mark.parametrize("size", [10, 1000, 100_000])
+async def test_a_buffer_that_is_a_bytearray(tls_pair, side, size):
+    """asyncio slices it and so writes the second record into a copy."""
+    c = await tls_pair(BufferedRecorder(size), side=side)
+    expected = b"".join(pattern(n + 1, n) for n in range(50))
+    await c.peer.send(
+        b"".join(c.peer.seal(pattern(n + 1, n)) for n in range(50))
+    )
+    assert await c.protocol.wait_data(len(expected)) == expected
+    large = pattern(200_000)
+    await c.peer.write(large)
+    assert await c.protocol.wait_data(len(expected) + len(large)) == (
+        expected + large
+    )
+
+
+async def test_a_hello_that_came_with_the_request(run, loop):
+    """The reader has read it as plain text: it is TLS's, on each version."""
+    a, b = tcp_socketpair()
+    a.setblocking(False)
+    ready = loop.create_future()
+    reader = asyncio.StreamReader()
+    protocol = asyncio.StreamReaderProtocol(
+        reader, lambda r, w: ready.set_result(w)
+    )
+    await loop.connect_accepted_socket(lambda: protocol, a)
+    writer = await ready
+    _, far = contexts("server")
+    peer = WirePeer(b, far, False)
+    with contextlib.suppress(ssl.SSLWantReadError):
+        peer.tls.do_handshake()
+    await peer.send(b"STARTTLS\n" + peer.outgoing.read())
+    assert await reader.readline() == b"STARTTLS\n"
+    task = loop.create_task(writer.start_tls(server_context()))
+    await peer.handshake()
+    await task
+    await peer.write(b"secret\n")
+    assert await reader.readline() == b"secret\n"
+    writer.write(b"answer\n")
+    assert await peer.read_exactly(7) == b"answer\n"
+    peer.close()
+    writer.close()
+    await writer.wait_closed()
+
+
+@every_side
+async def test_a_transport_that_was_closed_twice_answers(tls_pair, side):
+    """asyncio's forgets its SSLProtocol, and each later call fails."""
+    c = await tls_pair(side=side)
+    await c.settle()
+    for _ in range(3):
+        c.transport.close()
+    assert c.transport.get_extra_info("ssl_object") is not None
+    assert c.transport.get_protocol() is c.protocol
+    assert c.transport.get_write_buffer_size() == 0
+    c.transport.write(b"dropped")
+    c.transport.abort()
+    assert await c.protocol.wait_lost() is None
+
+
+@every_side
+async def test_the_inner_of_two_fails_on_each_version(tls_pair, loop, side):
+    """start_tls raises OpenSSL's error and not a TypeError of asyncio's."""
+    c = await tls_pair(side=side)
+    near, _ = contexts(side)
+    hostname = "localhost" if side == "client" else None
+    task = loop.create_task(
+        loop.start_tls(
+            c.transport,
+            c.protocol,
+            near,
+            server_side=side == "server",
+            server_hostname=hostname,
+        )
+    )
+    await c.peer.write(b"not TLS at all, and long enough to see that")
+    with pytest.raises(ssl.SSLError):
+        await task
+    assert c.transport.is_closing()
+    assert isinstance(await c.protocol.wait_lost(), ssl.SSLError)
+    await c.peer.expect_end()
