@@ -17,6 +17,7 @@
 #include "base/forks.h"
 #include "base/list.h"
 #include "core/watch.h"
+#include "py/compat.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -26,9 +27,10 @@
 
 typedef struct FlPoller FlPoller;
 
-/* What the set has under a descriptor's number. */
+/* What is known of a descriptor's number. */
 typedef struct {
     FlWatch *watch;  /* a shared one, or NULL */
+    FlWatch *idle;   /* closed, and stopped in libuv, which knows it; or NULL */
     bool registered; /* the set was given a file under this number */
 } FlNumber;
 
@@ -41,6 +43,7 @@ struct FlPoller {
     uv_mutex_t numbers_lock; /* without a GIL: of `numbers` */
     FlNumber *numbers;       /* by descriptor number */
     int numbers_size;
+    int idle_count; /* of idle watches */
     uint32_t last_generation;
     bool set_fired;          /* the set has events to take */
     atomic_bool watch_began; /* a shared watch was set since the last poll */
@@ -119,6 +122,29 @@ fl_poller_is_elsewhere(FlPoller *poller)
     uintptr_t thread =
         atomic_load_explicit(&poller->turn_thread, memory_order_relaxed);
     return thread != 0 && thread != (uintptr_t)pthread_self();
+}
+
+/* Without a GIL another thread may watch a number meanwhile, and have the
+   table grow.  What these two are around calls neither Python nor them. */
+static inline void
+fl_poller_lock_numbers(FlPoller *poller)
+{
+#if FL_HAVE_GIL
+    (void)poller;
+#else
+    (void)fl_poller_leave_parent(poller); /* it makes the lock anew */
+    uv_mutex_lock(&poller->numbers_lock);
+#endif
+}
+
+static inline void
+fl_poller_unlock_numbers(FlPoller *poller)
+{
+#if FL_HAVE_GIL
+    (void)poller;
+#else
+    uv_mutex_unlock(&poller->numbers_lock);
+#endif
 }
 
 /* Poll once: without waiting (timeout_ns 0), up to a timeout,

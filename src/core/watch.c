@@ -9,7 +9,13 @@
       file under the number get a new generation: events of an older
       registration are ignored.
    4. A registration that has fired once stays, disarmed, when its watch is
-      closed: the next watch of the number arms it with one system call. */
+      closed: the next watch of the number arms it with one system call.
+   5. A closed watch of libuv's stays, idle and stopped, with the number it was
+      made for, and the number's next watch is made of it: uv_poll_init, which
+      tries the descriptor in the epoll, takes it out and makes it
+      non-blocking, costs three system calls a connection.  A number that is
+      new is always tried: only there can libuv report that the system has no
+      watch left, for at a registration it aborts. */
 #include "core/watch.h"
 
 #include "base/codes.h"
@@ -20,7 +26,12 @@
 #include "py/compat.h"
 
 #include <errno.h>
+#include <stddef.h>
 #include <stdlib.h>
+#include <string.h>
+
+/* After many connections at once not all their memory is kept. */
+#define MOST_IDLE 4096
 
 /* Of a kept watch, in a row; then its registration ends. */
 #define MOST_UNASKED 16
@@ -99,6 +110,15 @@ uv_open(FlWatch *watch)
     return code;
 }
 
+/* Each stop is a system call, so none is made twice. */
+static int
+uv_stop_watch(FlWatch *watch)
+{
+    bool started = watch->uv_started;
+    watch->armed = watch->uv_started = false;
+    return started ? uv_poll_stop(&watch->uv) : 0;
+}
+
 /* Have libuv watch for what is wanted now. */
 static int
 uv_apply(FlWatch *watch)
@@ -112,48 +132,30 @@ uv_apply(FlWatch *watch)
         fl_list_remove(&watch->fired_link);
     }
     if (uv_events == 0) {
-        watch->armed = false;
-        return uv_poll_stop(&watch->uv);
+        return uv_stop_watch(watch);
     }
     int code = uv_poll_start(&watch->uv, uv_events, on_poll);
     watch->armed = code == 0;
+    watch->uv_started |= code == 0;
     return code;
 }
 
 static void
 on_uv_closed(uv_handle_t *handle)
 {
-    FlWatch *watch = handle->data;
-    watch->uv_open = false;
-    if (watch->to_free) {
-        free(watch);
+    free(handle->data);
+}
+
+/* Free a watch as soon as libuv lets go of it. */
+static void
+uv_end(FlWatch *watch)
+{
+    if (!uv_is_closing((uv_handle_t *)&watch->uv)) {
+        uv_close((uv_handle_t *)&watch->uv, on_uv_closed);
     }
 }
 
 /* --- shared -------------------------------------------------------------- */
-
-/* Without a GIL another thread may watch a number meanwhile, and have the
-   table grow.  What these two are around calls neither Python nor them. */
-static inline void
-lock_numbers(FlPoller *poller)
-{
-#if FL_HAVE_GIL
-    (void)poller;
-#else
-    (void)fl_poller_leave_parent(poller); /* it makes the lock anew */
-    uv_mutex_lock(&poller->numbers_lock);
-#endif
-}
-
-static inline void
-unlock_numbers(FlPoller *poller)
-{
-#if FL_HAVE_GIL
-    (void)poller;
-#else
-    uv_mutex_unlock(&poller->numbers_lock);
-#endif
-}
 
 static FlNumber *
 number_of(const FlWatch *watch)
@@ -342,11 +344,11 @@ fl_watch_collect_shared(FlPoller *poller)
 {
     FlFdEvent events[FL_FD_SET_EVENTS];
     int count = fl_fd_set_take(&poller->set, events);
-    lock_numbers(poller);
+    fl_poller_lock_numbers(poller);
     for (int at = 0; at < count; at++) {
         note_shared(poller, &events[at]);
     }
-    unlock_numbers(poller);
+    fl_poller_unlock_numbers(poller);
     /* With more to come the set stays readable: the next poll sees it. */
     poller->set_fired = false;
     if (FL_HAVE_GIL && FL_UNLIKELY(poller->strays > MOST_STRAYS)) {
@@ -355,25 +357,83 @@ fl_watch_collect_shared(FlPoller *poller)
     }
 }
 
-/* --- both ---------------------------------------------------------------- */
+/* --- opening ------------------------------------------------------------- */
 
-int
-fl_watch_open(FlPoller *poller, int fd, bool shared, FlWatch **out)
+/* Everything but what libuv has. */
+static void
+watch_init(FlWatch *watch, FlPoller *poller, int fd)
 {
-    FlWatch *watch = calloc(1, sizeof(*watch));
-    if (watch == NULL) {
-        return FL_NO_MEMORY;
-    }
+    size_t ours = offsetof(FlWatch, fired_link);
+    memset((char *)watch + ours, 0, sizeof(*watch) - ours);
     fl_list_init(&watch->fired_link);
     fl_list_init(&watch->change_link);
     watch->poller = poller;
     watch->fd = fd;
     watch->entry = NULL;
+}
+
+/* A stopped watch of libuv's for the number's next.  The number is about to be
+   closed, and with it what the set has under it.  False: not kept. */
+static bool
+keep_idle(FlWatch *watch)
+{
+    FlPoller *poller = watch->poller;
+    bool kept = false;
+    fl_poller_lock_numbers(poller);
+    if (poller->idle_count < MOST_IDLE
+        && reserve_number(poller, watch->fd) == 0) {
+        FlNumber *number = number_of(watch);
+        number->registered = number->watch != NULL && number->registered;
+        kept = number->idle == NULL;
+        if (kept) {
+            number->idle = watch;
+            poller->idle_count++;
+        }
+    }
+    fl_poller_unlock_numbers(poller);
+    return kept;
+}
+
+/* The number's idle watch, as good as new, or NULL. */
+static FlWatch *
+take_idle(FlPoller *poller, int fd)
+{
+    FlWatch *watch = NULL;
+    if (fl_poller_leave_parent(poller) < 0) {
+        return NULL;
+    }
+    fl_poller_lock_numbers(poller);
+    if (fd < poller->numbers_size && poller->numbers[fd].idle != NULL) {
+        watch = poller->numbers[fd].idle;
+        poller->numbers[fd].idle = NULL;
+        poller->idle_count--;
+    }
+    fl_poller_unlock_numbers(poller);
+    if (watch != NULL) {
+        watch_init(watch, poller, fd);
+        watch->uv_open = true;
+    }
+    return watch;
+}
+
+int
+fl_watch_open(FlPoller *poller, int fd, bool shared, FlWatch **out)
+{
+    FlWatch *watch = shared ? NULL : take_idle(poller, fd);
+    if (watch != NULL) {
+        *out = watch;
+        return 0;
+    }
+    watch = malloc(sizeof(*watch));
+    if (watch == NULL) {
+        return FL_NO_MEMORY;
+    }
+    watch_init(watch, poller, fd);
     int code;
     if (shared) {
-        lock_numbers(poller);
+        fl_poller_lock_numbers(poller);
         code = shared_open(watch);
-        unlock_numbers(poller);
+        fl_poller_unlock_numbers(poller);
     }
     else {
         code = uv_open(watch);
@@ -386,14 +446,16 @@ fl_watch_open(FlPoller *poller, int fd, bool shared, FlWatch **out)
     return 0;
 }
 
+/* --- both kinds ---------------------------------------------------------- */
+
 int
 fl_watch_set(FlWatch *watch, int wanted)
 {
     watch->wanted = (uint8_t)wanted;
     if (watch->shared) {
-        lock_numbers(watch->poller);
+        fl_poller_lock_numbers(watch->poller);
         int code = shared_apply(watch);
-        unlock_numbers(watch->poller);
+        fl_poller_unlock_numbers(watch->poller);
         return code;
     }
     return may_change_uv(watch) ? uv_apply(watch) : 0;
@@ -402,9 +464,9 @@ fl_watch_set(FlWatch *watch, int wanted)
 int
 fl_watch_keep(FlWatch *watch)
 {
-    lock_numbers(watch->poller);
+    fl_poller_lock_numbers(watch->poller);
     int code = shared_keep(watch);
-    unlock_numbers(watch->poller);
+    fl_poller_unlock_numbers(watch->poller);
     return code;
 }
 
@@ -439,9 +501,9 @@ fl_watch_arm_again(FlWatch *watch)
         (void)uv_apply(watch); /* libuv asks the system later */
         return;
     }
-    lock_numbers(watch->poller);
+    fl_poller_lock_numbers(watch->poller);
     shared_arm_again(watch);
-    unlock_numbers(watch->poller);
+    fl_poller_unlock_numbers(watch->poller);
 }
 
 /* Move a watch of libuv's to the set; where the set refuses it stays. */
@@ -452,7 +514,7 @@ move_to_set(FlWatch *watch)
     if (watch->shared) {
         return 0;
     }
-    lock_numbers(watch->poller);
+    fl_poller_lock_numbers(watch->poller);
     int code = shared_open(watch);
     if (code == 0 && watch->wanted != 0) {
         /* What libuv reported and was not run is reported anew. */
@@ -462,9 +524,10 @@ move_to_set(FlWatch *watch)
             watch->shared = false;
         }
     }
-    unlock_numbers(watch->poller);
-    if (code == 0) {
-        uv_close((uv_handle_t *)&watch->uv, on_uv_closed);
+    fl_poller_unlock_numbers(watch->poller);
+    if (code == 0 && watch->uv_started) {
+        watch->uv_started = false;
+        (void)uv_poll_stop(&watch->uv);
     }
     return code;
 }
@@ -492,13 +555,13 @@ fl_watch_close(FlWatch *watch)
 {
     FlPoller *poller = watch->poller;
     if (watch->shared) {
-        lock_numbers(poller);
+        fl_poller_lock_numbers(poller);
         if (number_of(watch)->watch == watch) {
             watch->wanted = 0;
             (void)shared_apply(watch);
             number_of(watch)->watch = NULL;
         }
-        unlock_numbers(poller);
+        fl_poller_unlock_numbers(poller);
     }
     watch->owner = NULL;
     watch->wanted = 0;
@@ -513,9 +576,9 @@ fl_watch_close(FlWatch *watch)
         free(watch);
         return;
     }
-    watch->to_free = true;
-    if (!uv_is_closing((uv_handle_t *)&watch->uv)) {
-        uv_close((uv_handle_t *)&watch->uv, on_uv_closed);
+    (void)uv_stop_watch(watch);
+    if (!keep_idle(watch)) {
+        uv_end(watch);
     }
 }
 
@@ -617,9 +680,13 @@ fl_watch_close_all(FlPoller *poller)
     while ((watch = fl_watch_pop_changed(poller)) != NULL) {
         fl_watch_close(watch);
     }
+    poller->idle_count = MOST_IDLE; /* none is kept any more */
     for (int fd = 0; fd < poller->numbers_size; fd++) {
         if (poller->numbers[fd].watch != NULL) {
             fl_watch_close(poller->numbers[fd].watch);
+        }
+        if (poller->numbers[fd].idle != NULL) {
+            uv_end(poller->numbers[fd].idle);
         }
     }
     uv_walk(&poller->uv, close_any, poller);

@@ -60,7 +60,7 @@ struct FlWatch {
     bool shared;           /* others may close the descriptor */
     bool to_share;         /* a move to the set is asked for */
     bool uv_open;          /* the uv_poll_t was made */
-    bool to_free;          /* when libuv lets go of it */
+    bool uv_started;       /* libuv may have it in its epoll */
     bool armed;            /* what is wanted will fire */
     bool owner_is_object;  /* owner is a PyObject: debug mode names it */
     struct FlReady *entry; /* in the ready queue, or NULL */
@@ -103,7 +103,8 @@ fl_watch_rearm(FlWatch *watch)
     }
 }
 
-/* Stop, and free as soon as libuv lets go. */
+/* Stop.  A watch of libuv's is kept idle for the next one of its number; the
+   others are freed. */
 void fl_watch_close(FlWatch *watch);
 
 /* --- for the loop's thread ----------------------------------------------- */
