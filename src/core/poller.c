@@ -417,6 +417,7 @@ arm_deadline(FlPoller *poller, int64_t timeout_ns)
 void
 fl_poller_run(FlPoller *poller, int64_t timeout_ns)
 {
+    poller->polls++;
     atomic_store_explicit(&poller->watch_began, false, memory_order_relaxed);
     if (timeout_ns == 0) {
         (void)uv_run(&poller->uv, UV_RUN_NOWAIT);

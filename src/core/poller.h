@@ -29,8 +29,8 @@ typedef struct FlPoller FlPoller;
 
 /* What is known of a descriptor's number. */
 typedef struct {
-    FlWatch *watch;  /* a shared one, or NULL */
-    FlWatch *idle;   /* closed, and stopped in libuv, which knows it; or NULL */
+    FlWatch *watch; /* a shared one, or NULL */
+    FlWatch *idle;  /* closed, and stopped in libuv, which knows it; or NULL */
     bool registered; /* the set was given a file under this number */
 } FlNumber;
 
@@ -40,6 +40,7 @@ struct FlPoller {
     uv_timer_t timer;
     uv_poll_t set_poll;      /* of the set's own descriptor */
     FlFdSet set;             /* of shared watches */
+    uint64_t polls;          /* how many were made */
     uv_mutex_t numbers_lock; /* without a GIL: of `numbers` */
     FlNumber *numbers;       /* by descriptor number */
     int numbers_size;

@@ -88,9 +88,10 @@ static bool
 has_peer(const FlStream *stream)
 {
     size_t header = offsetof(struct sockaddr_un, sun_path);
-    return stream->peer_size > 0
-           && (stream->peer.ss_family != AF_UNIX
-               || stream->peer_size > header);
+    const FlName *peer = stream->peer;
+    return peer != NULL
+           && (fl_name_address(peer)->ss_family != AF_UNIX
+               || peer->size > header);
 }
 
 static PyObject *

@@ -98,7 +98,7 @@ static bool
 is_for_peer(const FlDatagram *self, PyObject *address)
 {
     return self->connected
-           || (address == Py_None && self->stream.peer_size > 0);
+           || (address == Py_None && self->stream.peer != NULL);
 }
 
 /* An address in the system's form, NULL when the socket object must do it. */
@@ -314,7 +314,7 @@ typedef struct {
 static unsigned
 most_to_send(const FlDatagram *self)
 {
-    bool one = (self->family == AF_UNIX && self->stream.peer_size > 0)
+    bool one = (self->family == AF_UNIX && self->stream.peer != NULL)
                || (self->stream.loop->off & FL_OFF_DATAGRAM_BATCH);
     return one ? 1 : FL_DATAGRAM_BATCH;
 }

@@ -6,7 +6,7 @@
    1. Making the socket object hands it the descriptor: from then on the object
       closes it, and `fd` is only its number.
    2. What the descriptor alone can tell is asked before it is closed
-      (fl_stream_remember_names): asyncio's transports answer afterwards too.
+      (fl_stream_keep_sockname): asyncio's transports answer afterwards too.
    3. A program may take the descriptor out of the socket and send on it: the
       object that it gets (TransportSocket in _streams.py) tells the stream. */
 #include "transport/extra_info.h"
@@ -126,6 +126,10 @@ make_sockname(FlStream *self)
 {
     struct sockaddr_storage name;
     socklen_t size = sizeof(name);
+    if (self->sockname != NULL) {
+        return fl_sockaddr_object(fl_name_address(self->sockname),
+                                  (socklen_t)self->sockname->size);
+    }
     if (self->fd < 0
         || getsockname(self->fd, (struct sockaddr *)&name, &size) < 0) {
         Py_RETURN_NONE;
@@ -139,13 +143,14 @@ make_sockname(FlStream *self)
 static PyObject *
 make_peername(FlStream *self)
 {
-    if (self->peer_size == 0) {
+    if (self->peer == NULL) {
         Py_RETURN_NONE;
     }
-    if (!fl_sockaddr_is_known(&self->peer)) {
+    const struct sockaddr_storage *name = fl_name_address(self->peer);
+    if (!fl_sockaddr_is_known(name)) {
         return ask_socket(self, self->state->names.getpeername);
     }
-    return fl_sockaddr_object(&self->peer, self->peer_size);
+    return fl_sockaddr_object(name, (socklen_t)self->peer->size);
 }
 
 /* The value of a key, made if it is one of ours: a new reference, or NULL
@@ -177,8 +182,9 @@ extra_value(FlStream *self, PyObject *key)
     return value;
 }
 
-void
-fl_stream_remember_names(FlStream *self)
+/* Put both names into `extra`. */
+static void
+fill_names(FlStream *self)
 {
     PyObject *exc = PyErr_Occurred() ? PyErr_GetRaisedException() : NULL;
     FlNames *names = &self->state->names;
@@ -194,6 +200,30 @@ fl_stream_remember_names(FlStream *self)
     }
 }
 
+void
+fl_stream_keep_sockname(FlStream *self)
+{
+    struct sockaddr_storage name;
+    socklen_t size = sizeof(name);
+    PyObject *key = self->state->names.sockname;
+    if (self->fd < 0
+        || (self->extra != NULL && PyDict_Contains(self->extra, key) == 1)
+        || getsockname(self->fd, (struct sockaddr *)&name, &size) < 0)
+    {
+        return;
+    }
+    if (!fl_sockaddr_is_known(&name)) {
+        fill_names(self); /* only the socket object can tell */
+        return;
+    }
+    FlName *kept = fl_name_new(&name, size);
+    if (kept == NULL) {
+        PyErr_WriteUnraisable((PyObject *)self);
+        return;
+    }
+    self->sockname = kept;
+}
+
 int
 fl_stream_fill_extra(FlStream *self)
 {
@@ -202,7 +232,7 @@ fl_stream_fill_extra(FlStream *self)
         return -1;
     }
     Py_XDECREF(socket);
-    fl_stream_remember_names(self);
+    fill_names(self);
     return 0;
 }
 

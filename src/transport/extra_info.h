@@ -29,7 +29,7 @@ void fl_close_socket(int fd);
    is closed. */
 PyObject *fl_stream_own_socket(FlStream *self);
 
-/* Put sockname and peername into `extra`, while the descriptor can tell. */
-void fl_stream_remember_names(FlStream *self);
+/* Ask the descriptor for sockname while it can tell, unless that was done. */
+void fl_stream_keep_sockname(FlStream *self);
 
 #endif

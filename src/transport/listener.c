@@ -4,14 +4,15 @@
    remove_reader, add_reader and sock_accept of a serving socket do what they
    do in asyncio, whose servers use it too.
 
-   1. An event accepts up to a limit that doubles while it is reached, and
-      starts again from one when the queue was found empty: a lone connection
-      costs one accept call.
+   1. An event accepts up to a limit that doubles while it is reached and the
+      next poll finds more, and starts again from one otherwise: a lone
+      connection costs one accept call.
    2. Each connection has a context of its own, a copy of the server's; the
       protocol factory and every callback of the connection run in it.
    3. A factory that raises costs its connection, never the listener.
    4. accept has no flag of its own that keeps it from waiting, and any process
-      that shares the socket can clear O_NONBLOCK: an event sets it again, and
+      that shares the socket can clear O_NONBLOCK: an event sets it again
+      before it looks for more than the one connection it was told of, and
       accepts all of them without the GIL.
    5. Out of descriptors or memory: reported, and the listener rests for
       asyncio's ACCEPT_RETRY_DELAY (Loop._accept_exhausted starts it again),
@@ -20,6 +21,7 @@
 
 #include "core/handle.h"
 #include "core/loop.h"
+#include "core/poller.h"
 #include "core/report.h"
 #include "loop/fd_watcher.h"
 #include "py/compat.h"
@@ -52,7 +54,8 @@ typedef struct {
     PyObject *context;
     int fd; /* sock's */
     int backlog;
-    int accept_limit; /* how many the next event accepts: invariant 1 */
+    int accept_limit;      /* of the last event: invariant 1 */
+    uint64_t reached_poll; /* the poll whose event reached it, or 0 */
 } Listener;
 
 /* --- one connection ------------------------------------------------------ */
@@ -88,8 +91,10 @@ static int
 accept_some(int listener_fd, Accepted *accepted, int limit, int *code)
 {
     int on = 1, count = 0;
-    /* If this fails, accept says why. */
-    (void)ioctl(listener_fd, FIONBIO, &on);
+    if (limit > 1) {
+        /* If this fails, accept says why. */
+        (void)ioctl(listener_fd, FIONBIO, &on);
+    }
     PyThreadState *thread = PyEval_SaveThread();
     *code = 0;
     for (int tries = 0; tries < limit && *code == 0; tries++) {
@@ -283,19 +288,31 @@ open_all(Listener *self, Accepted *accepted, int count)
     return leaving == NULL ? 0 : -1;
 }
 
+/* How many to accept now: see invariant 1. */
+static int
+next_limit(Listener *self)
+{
+    bool more = self->reached_poll != 0
+                && self->reached_poll + 1 == self->loop->poller->polls;
+    if (!more) {
+        self->accept_limit = 1;
+    }
+    else if (self->accept_limit < MOST_ACCEPTS
+             && self->accept_limit <= self->backlog)
+    {
+        self->accept_limit *= 2;
+    }
+    return self->accept_limit;
+}
+
 static int
 accept_event(Listener *self)
 {
     Accepted accepted[MOST_ACCEPTS];
-    int code, limit = self->accept_limit;
-    int count = accept_some(self->fd, accepted, limit, &code);
+    int code;
+    int count = accept_some(self->fd, accepted, next_limit(self), &code);
     bool emptied = code == -EAGAIN || code == -EWOULDBLOCK;
-    if (emptied) {
-        self->accept_limit = 1;
-    }
-    else if (code == 0 && limit < MOST_ACCEPTS && limit <= self->backlog) {
-        self->accept_limit = 2 * limit;
-    }
+    self->reached_poll = code == 0 ? self->loop->poller->polls : 0;
     if (open_all(self, accepted, count) < 0) {
         return -1;
     }

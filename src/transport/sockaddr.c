@@ -10,6 +10,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/un.h>
 
@@ -71,6 +72,19 @@ fl_sockaddr_is_known(const struct sockaddr_storage *address)
 {
     return address->ss_family == AF_INET || address->ss_family == AF_INET6
            || address->ss_family == AF_UNIX;
+}
+
+FlName *
+fl_name_new(const struct sockaddr_storage *name, socklen_t size)
+{
+    FlName *kept = malloc(sizeof(*kept) + size);
+    if (kept == NULL) {
+        PyErr_NoMemory();
+        return NULL;
+    }
+    kept->size = size;
+    memcpy(kept->bytes, name, size);
+    return kept;
 }
 
 /* --- from Python --------------------------------------------------------- */

@@ -15,6 +15,21 @@ PyObject *fl_sockaddr_object(const struct sockaddr_storage *address,
 /* True for the families above. */
 bool fl_sockaddr_is_known(const struct sockaddr_storage *address);
 
+/* A name in as little memory as it takes, for what keeps one a connection. */
+typedef struct {
+    size_t size; /* of what follows: a struct sockaddr of its family */
+    char bytes[];
+} FlName;
+
+/* A copy that free() ends; NULL with MemoryError. */
+FlName *fl_name_new(const struct sockaddr_storage *name, socklen_t size);
+
+static inline const struct sockaddr_storage *
+fl_name_address(const FlName *name)
+{
+    return (const struct sockaddr_storage *)name->bytes;
+}
+
 /* An address in both forms, kept because the next is often the same.  The
    object is one that cannot change: a tuple of str and int, str or bytes; NULL
    when nothing is kept.  Owned. */

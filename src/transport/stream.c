@@ -33,6 +33,7 @@
 
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <stdlib.h>
 #include <string.h>
 
 void
@@ -216,7 +217,7 @@ static void
 finish(FlStream *self)
 {
     Py_INCREF(self);
-    fl_stream_remember_names(self);
+    fl_stream_keep_sockname(self);
     fl_stream_set_phase(self, FL_STREAM_CLOSED);
     fl_stream_close_watch(self);
     /* The peer, maybe ours, sees an end. */
@@ -411,18 +412,50 @@ fl_stream_set_protocol(FlStream *self, PyObject *protocol)
     return 0;
 }
 
-/* asyncio asks the socket object's proto: that misses those without one. */
+/* Of TCP sockets: Linux gives what is accepted its listener's option, all
+   others are set.  asyncio asks the socket object's proto: that misses those
+   without one. */
 static void
-set_nodelay(int fd)
+set_nodelay(const FlStream *self, bool accepted)
 {
     int on = 1;
     struct sockaddr_storage name = {.ss_family = AF_UNSPEC};
     socklen_t size = sizeof(name);
-    if (getsockname(fd, (struct sockaddr *)&name, &size) == 0
-        && (name.ss_family == AF_INET || name.ss_family == AF_INET6))
-    {
-        (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+#ifdef __linux__
+    if (accepted) {
+        return;
     }
+#else
+    (void)accepted;
+#endif
+    if (self->peer != NULL) {
+        name.ss_family = fl_name_address(self->peer)->ss_family;
+    }
+    else {
+        (void)getsockname(self->fd, (struct sockaddr *)&name, &size);
+    }
+    if (name.ss_family == AF_INET || name.ss_family == AF_INET6) {
+        (void)setsockopt(self->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+    }
+}
+
+/* The peer's name, asked now, for a peer that has left has none.  0 or -1. */
+static int
+set_peer(FlStream *self, const FlStreamOptions *options)
+{
+    struct sockaddr_storage name;
+    socklen_t size = sizeof(name);
+    if (options->peer != NULL) {
+        size = options->peer_size;
+        memcpy(&name, options->peer, size);
+    }
+    else if (getpeername(options->fd, (struct sockaddr *)&name, &size) < 0) {
+        return 0;
+    }
+    if (size > 0) {
+        self->peer = fl_name_new(&name, size);
+    }
+    return size > 0 && self->peer == NULL ? -1 : 0;
 }
 
 static void
@@ -477,11 +510,7 @@ stream_new(FlLoop *loop, const FlStreamOptions *options)
     self->extra = Py_XNewRef(options->extra);
     self->context = options->context == NULL ? PyContext_CopyCurrent()
                                              : Py_NewRef(options->context);
-    if (options->peer != NULL) {
-        memcpy(&self->peer, options->peer, options->peer_size);
-        self->peer_size = options->peer_size;
-    }
-    if (self->context == NULL
+    if (self->context == NULL || set_peer(self, options) < 0
         || fl_stream_set_protocol(self, options->protocol) < 0)
     {
         Py_CLEAR(self);
@@ -541,14 +570,8 @@ fl_stream_open(FlLoop *loop, const FlStreamOptions *options)
         Py_DECREF(self);
         return NULL;
     }
-    socklen_t size = sizeof(self->peer);
-    if (options->peer == NULL
-        && getpeername(self->fd, (struct sockaddr *)&self->peer, &size) == 0)
-    {
-        self->peer_size = size;
-    }
     if (options->type == NULL) {
-        set_nodelay(self->fd);
+        set_nodelay(self, options->peer != NULL);
     }
     if (loop->debug) {
         fl_debug_note_stack(loop, &self->queued_by);
@@ -637,6 +660,8 @@ fl_stream_dealloc(FlStream *self)
     Py_CLEAR(self->sock);
     Py_CLEAR(self->context);
     fl_write_queue_clear(&self->write_queue);
+    free(self->peer);
+    free(self->sockname);
     Py_CLEAR(self->loop);
     type->tp_free(self);
     Py_DECREF(type);

@@ -23,6 +23,7 @@
 
 #include "core/loop.h"
 #include "transport/receiver.h"
+#include "transport/sockaddr.h"
 #include "transport/write_queue.h"
 
 #include <sys/socket.h>
@@ -58,9 +59,9 @@ typedef struct {
     PyObject *empty_waiter; /* sendfile waits for the buffer, or for room */
     PyObject *queued_by; /* the stack of what queued its calls; debug mode */
     FlWriteQueue write_queue; /* what the kernel has not taken yet */
-    struct sockaddr_storage peer;
-    socklen_t peer_size;
-    int fd;     /* -1 once it is closed */
+    FlName *peer;             /* NULL: none */
+    FlName *sockname; /* once the descriptor cannot be asked any more */
+    int fd;           /* -1 once it is closed */
     int number; /* which it was: logs and asyncio's _sock_fd tell it still */
     FlStreamPhase phase;
     size_t high_water_bytes;
