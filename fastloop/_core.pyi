@@ -484,6 +484,10 @@ def sock_sendto(
 def sock_accept(
     loop: object, sock: socket, /
 ) -> tuple[socket, Any] | SocketCall[tuple[socket, Any]]: ...
+def sock_connect(
+    loop: object, sock: socket, address: object, /
+) -> None | SocketCall[None]: ...
+def is_literal(address: object, /) -> bool: ...
 def start_accepting(
     loop: BaseLoop,
     sock: socket,

@@ -135,7 +135,15 @@ class SocketCalls:
 
         Implements asyncio's ``loop.sock_connect()``.
         """
-        await _using(sock, super().sock_connect(sock, address))  # type: ignore[misc]
+        if not _core.is_literal(address):
+            await _using(sock, super().sock_connect(sock, address))  # type: ignore[misc]
+            return
+        call = _core.sock_connect(self, sock, address)
+        if call is not None:
+            try:
+                await call.future
+            finally:
+                call.release()
 
     async def sock_sendfile(
         self,

@@ -35,3 +35,14 @@ fl_error_leaves_loop(void)
     return PyErr_ExceptionMatches(PyExc_KeyboardInterrupt)
            || PyErr_ExceptionMatches(PyExc_SystemExit);
 }
+
+void
+fl_raise_os_error(long code, const char *format, PyObject *subject)
+{
+    PyObject *text = PyUnicode_FromFormat(format, subject);
+    PyObject *args = text == NULL ? NULL : Py_BuildValue("lN", code, text);
+    if (args != NULL) {
+        PyErr_SetObject(PyExc_OSError, args);
+        Py_DECREF(args);
+    }
+}

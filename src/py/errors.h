@@ -19,4 +19,8 @@ PyObject *fl_errno_exception(int code);
    SystemExit. */
 bool fl_error_leaves_loop(void);
 
+/* OSError with a positive errno and a text of asyncio's in place of the
+   system's; the format takes the subject. */
+void fl_raise_os_error(long code, const char *format, PyObject *subject);
+
 #endif

@@ -79,6 +79,7 @@ struct FlReceiver;
     X(pause_reading)                  \
     X(resume_reading)                 \
     X(closed_socket)                  \
+    X(connect)                        \
     X(connection_lost)                \
     X(connection_made)                \
     X(context)                        \
@@ -102,6 +103,7 @@ struct FlReceiver;
     X(get_loop)                       \
     X(getpeername)                    \
     X(getsockname)                    \
+    X(getsockopt)                     \
     X(gettimeout)                     \
     X(handle)                         \
     X(log_event)                      \

@@ -307,6 +307,46 @@ try_accept(FlAttempt *self, int fd, PyObject **result)
     return 1;
 }
 
+/* How a connection went, by the socket object: an errno, 0, or -1 with an
+   exception set. */
+static long
+error_of_socket(const FlAttempt *self)
+{
+    PyObject *level = PyLong_FromLong(SOL_SOCKET);
+    PyObject *option = level == NULL ? NULL : PyLong_FromLong(SO_ERROR);
+    PyObject *error =
+        option == NULL
+            ? NULL
+            : PyObject_CallMethodObjArgs(self->sock,
+                                         self->state->names.getsockopt, level,
+                                         option, NULL);
+    long code = error == NULL ? -1 : PyLong_AsLong(error);
+    Py_XDECREF(level);
+    Py_XDECREF(option);
+    Py_XDECREF(error);
+    return code;
+}
+
+/* The first try begins to connect; when the socket is writable that is done,
+   and how it ended is asked as asyncio asks it. */
+static int
+try_connect(FlAttempt *self, int fd, PyObject **result)
+{
+    (void)fd;
+    if (!self->again) {
+        fl_loop_expect_io(self->loop);
+        return call_object(self, result);
+    }
+    long code = error_of_socket(self);
+    if (code == 0) {
+        return answer(Py_NewRef(Py_None), result);
+    }
+    if (!PyErr_Occurred()) {
+        fl_raise_os_error(code, "Connect call failed %S", self->args[0]);
+    }
+    return blocked_or_raised();
+}
+
 /* What the socket object's send, of another class, takes of the rest. */
 static Py_ssize_t
 send_by_object(FlAttempt *self)
@@ -435,4 +475,11 @@ const FlOperation fl_operation_accept = {
     .event = FL_READABLE,
     .any_class = true,
     .make = try_accept,
+};
+
+const FlOperation fl_operation_connect = {
+    .called = offsetof(FlNames, connect),
+    .event = FL_WRITABLE,
+    .any_class = true,
+    .make = try_connect,
 };

@@ -38,6 +38,7 @@ struct FlAttempt {
     Py_ssize_t nargs;
     Py_buffer view; /* of what is sent, owned; obj NULL: none */
     Py_ssize_t sent_bytes;
+    bool again; /* it was tried before, and waited */
 };
 
 extern const FlOperation fl_operation_recv;
@@ -47,6 +48,7 @@ extern const FlOperation fl_operation_recvfrom_into;
 extern const FlOperation fl_operation_sendall;
 extern const FlOperation fl_operation_sendto;
 extern const FlOperation fl_operation_accept;
+extern const FlOperation fl_operation_connect;
 
 /* Try once.  1 with *result set, 0 when it is to wait, -1 with an exception
    set. */

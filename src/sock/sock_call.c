@@ -317,6 +317,7 @@ call_new(FlAttempt *attempt)
     }
     self->base.run = run_call;
     self->attempt = *attempt;
+    self->attempt.again = true;
     attempt->view.obj = NULL;
     Py_INCREF(attempt->loop);
     Py_INCREF(attempt->sock);
@@ -380,6 +381,7 @@ FUNCTION(recvfrom_into, 4, ", buffer, size",
 FUNCTION(sendall, 3, ", data", "sock.send(data) until all is sent.")
 FUNCTION(sendto, 4, ", data, address", "sock.sendto(data, address).")
 FUNCTION(accept, 2, "", "sock.accept(), and the new socket made non-blocking.")
+FUNCTION(connect, 3, ", address", "sock.connect(address).")
 
 #define ROW(name)                                                \
     {                                                            \
@@ -388,8 +390,9 @@ FUNCTION(accept, 2, "", "sock.accept(), and the new socket made non-blocking.")
     }
 
 static PyMethodDef functions[] = {
-    ROW(recv),    ROW(recv_into), ROW(recvfrom), ROW(recvfrom_into),
-    ROW(sendall), ROW(sendto),    ROW(accept),   {NULL, NULL, 0, NULL},
+    ROW(recv),          ROW(recv_into), ROW(recvfrom),
+    ROW(recvfrom_into), ROW(sendall),   ROW(sendto),
+    ROW(accept),        ROW(connect),   {NULL, NULL, 0, NULL},
 };
 
 /* --- the type ------------------------------------------------------------ */

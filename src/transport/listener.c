@@ -469,6 +469,17 @@ open_stream(PyObject *module, PyObject *args)
     return options.fd < 0 ? NULL : fl_stream_open(loop, &options);
 }
 
+static const char is_literal_doc[] =
+    "is_literal(address, /)\n--\n\n"
+    "Whether an address is as connect() takes it: a tuple of a numeric host\n"
+    "and a port, of IPv6 with flow and scope.";
+
+static PyObject *
+is_literal(PyObject *Py_UNUSED(module), PyObject *address)
+{
+    return PyBool_FromLong(fl_address_is_literal(address));
+}
+
 static const char check_no_transport_doc[] =
     "check_no_transport(loop, fd, /)\n--\n\n"
     "Raise RuntimeError if a transport uses a descriptor, ValueError for\n"
@@ -491,6 +502,7 @@ static PyMethodDef functions[] = {
     {"start_accepting", start_accepting, METH_VARARGS, start_accepting_doc},
     {"resume_accepting", resume_accepting, METH_O, resume_accepting_doc},
     {"open_stream", open_stream, METH_VARARGS, open_stream_doc},
+    {"is_literal", is_literal, METH_O, is_literal_doc},
     {"check_no_transport", check_no_transport, METH_VARARGS,
      check_no_transport_doc},
     {NULL, NULL, 0, NULL},

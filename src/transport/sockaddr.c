@@ -184,3 +184,20 @@ fl_address_read(FlAddress *address, PyObject *object, int family)
     fl_address_keep(address, object, &name, size);
     return true;
 }
+
+bool
+fl_address_is_literal(PyObject *object)
+{
+    struct sockaddr_storage name = {0};
+    if (!PyTuple_CheckExact(object)) {
+        return false;
+    }
+    switch (PyTuple_GET_SIZE(object)) {
+    case 2:
+        return read_inet(object, (struct sockaddr_in *)&name);
+    case 4:
+        return read_inet6(object, (struct sockaddr_in6 *)&name);
+    default:
+        return false;
+    }
+}

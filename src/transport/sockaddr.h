@@ -39,6 +39,10 @@ typedef struct {
     socklen_t size;
 } FlAddress;
 
+/* Whether an object is an IPv4 or IPv6 address as asyncio would resolve it to:
+   fl_address_read reads it, and one of IPv6 has flow and scope. */
+bool fl_address_is_literal(PyObject *object);
+
 /* Keep another address; takes a new reference. */
 void fl_address_keep(FlAddress *address, PyObject *object,
                      const struct sockaddr_storage *name, socklen_t size);
