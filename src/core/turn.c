@@ -3,9 +3,12 @@
    Poll, queue what fired, queue the timers now due, run what is in the queue.
 
    1. The poll may be skipped while callbacks keep coming, but never in the
-      first turn of a run, nor after a poll that found something, nor after a
-      stream sent something or a watch began; the allowance doubles with every
-      empty poll up to MAX_SKIPS, and ends with the tick of the coarse clock.
+      first turn of a run, nor after a stream sent something or a watch began.
+      After a poll that found events of transports alone EVENT_SKIPS are
+      skipped: these turns run the tasks that the events wake, and which send.
+      Descriptors of the program's own mean sends that we do not see.  After an
+      empty poll the allowance doubles up to MAX_SKIPS.  It ends with the tick
+      of the coarse clock.
    2. The GIL is given up only around a poll that may block; libuv's callbacks
       touch no Python.  What other threads changed meanwhile is done first
       thing afterwards.
@@ -33,7 +36,9 @@
 
 #include <math.h>
 
-#define MAX_SKIPS 32
+#define MAX_SKIPS   32
+/* Turns from a transport's event to the answer of the tasks that it wakes. */
+#define EVENT_SKIPS 2
 
 /* How often kept watches that wait are armed anew: each once. */
 #define CHECK_KEPT_NS FL_NS_PER_S
@@ -81,14 +86,21 @@ make_changes(FlLoop *loop)
     Py_END_CRITICAL_SECTION();
 }
 
-/* Queue an entry for each watch that fired; the number of them. */
-static unsigned
+/* What a poll has found. */
+typedef struct {
+    bool any;     /* events of any kind */
+    bool foreign; /* of others than transports */
+} Found;
+
+/* Queue an entry for each watch that fired. */
+static Found
 queue_fired(FlLoop *loop)
 {
-    unsigned count = 0;
+    Found found = {false, false};
     FlWatch *watch;
     while ((watch = fl_watch_pop_fired(loop->poller)) != NULL) {
-        count++;
+        found.any = true;
+        found.foreign |= !watch->owner_is_object;
         if (watch->entry != NULL) {
             continue; /* still queued from before: its bits are merged */
         }
@@ -106,7 +118,7 @@ queue_fired(FlLoop *loop)
         watch->entry = entry;
         fl_ready_commit(&loop->ready);
     }
-    return count;
+    return found;
 }
 
 static void
@@ -129,6 +141,26 @@ poll_blocking(FlLoop *loop, int64_t timeout_ns)
     atomic_store(&poller->sleeping, 0);
 }
 
+/* After a poll: see invariant 1. */
+static void
+allow_skips(FlLoop *loop, Found found, int64_t timeout_ns)
+{
+    if (loop->off & FL_OFF_POLL_SKIP) {
+        loop->skips_left = 0;
+        return;
+    }
+    if (found.any || timeout_ns != 0) {
+        loop->skip_allowance = 0;
+        loop->skips_left = found.any && !found.foreign ? EVENT_SKIPS : 0;
+        return;
+    }
+    if (loop->skip_allowance < MAX_SKIPS) {
+        loop->skip_allowance =
+            loop->skip_allowance == 0 ? 1 : loop->skip_allowance * 2;
+    }
+    loop->skips_left = loop->skip_allowance;
+}
+
 /* Poll and queue what fired; see invariant 1. */
 static void
 poll(FlLoop *loop, int64_t timeout_ns)
@@ -141,21 +173,14 @@ poll(FlLoop *loop, int64_t timeout_ns)
         poll_blocking(loop, timeout_ns);
     }
     make_changes(loop);
-    unsigned fired;
+    Found found;
     Py_BEGIN_CRITICAL_SECTION(loop);
     if (loop->poller->set_fired) {
         fl_watch_collect_shared(loop->poller);
     }
-    fired = queue_fired(loop);
+    found = queue_fired(loop);
     Py_END_CRITICAL_SECTION();
-    if (fired > 0 || timeout_ns != 0 || (loop->off & FL_OFF_POLL_SKIP)) {
-        loop->skip_allowance = 0;
-    }
-    else if (loop->skip_allowance < MAX_SKIPS) {
-        loop->skip_allowance =
-            loop->skip_allowance == 0 ? 1 : loop->skip_allowance * 2;
-    }
-    loop->skips_left = loop->skip_allowance;
+    allow_skips(loop, found, timeout_ns);
     loop->polled_ns = fl_clock_coarse_ns();
     if (loop->poller->unsure
         && loop->polled_ns - loop->checked_ns >= CHECK_KEPT_NS)
