@@ -181,6 +181,41 @@ def test_connect_goes_on(run, loop):
             assert far.recv(9) == b""
 
 
+def test_cancelling_a_connect_closes(run, loop):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        near = socket.socket()
+        near.setblocking(False)
+
+        async def main():
+            task = loop.create_task(
+                loop.sock_connect(near, listener.getsockname())
+            )
+            await turns(1)
+            near.close()
+            assert near.fileno() != -1
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+            assert near.fileno() == -1
+
+        run(main())
+
+
+def test_a_refused_connect_lets_go(run, loop):
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        near = socket.socket()
+        near.setblocking(False)
+
+        async def main():
+            with pytest.raises(ConnectionRefusedError):
+                await loop.sock_connect(near, unused.getsockname())
+            near.close()
+            assert near.fileno() == -1
+
+        run(main())
+
+
 def test_datagrams_go_on(run, loop):
     near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     near.setblocking(False)

@@ -103,6 +103,75 @@ def test_connect_refused(run, loop):
     run(main())
 
 
+@pytest.mark.parametrize(
+    ("family", "host", "rest"),
+    [
+        (socket.AF_INET, "127.0.0.1", ()),
+        (socket.AF_INET6, "::1", ()),
+        (socket.AF_INET6, "::1", (0, 0)),
+    ],
+)
+def test_a_refusal_names_the_address_with_flow_and_scope(
+    run, loop, family, host, rest
+):
+    async def main():
+        with socket.create_server((host, 0), family=family) as sock:
+            address = sock.getsockname()
+        with socket.socket(family) as near:
+            near.setblocking(False)
+            with pytest.raises(ConnectionRefusedError) as caught:
+                await loop.sock_connect(near, (host, address[1], *rest))
+            # The kernel may refuse at once, in words of its own.
+            if "Connect call" in str(caught.value):
+                assert str(address) in str(caught.value)
+
+    run(main())
+
+
+def test_a_connected_socket_is_watched_no_more(run, loop):
+    """Its number is free for a reader and a writer, and for a transport."""
+
+    async def main():
+        with listening_socket() as listener:
+            near = socket.socket()
+            near.setblocking(False)
+            await loop.sock_connect(near, listener.getsockname())
+            assert not loop.remove_writer(near)
+            far, _ = await loop.sock_accept(listener)
+            with far:
+                transport, _ = await loop.create_connection(
+                    asyncio.Protocol, sock=near
+                )
+                transport.write(b"data")
+                assert await loop.sock_recv(far, 10) == b"data"
+                transport.close()
+                assert await loop.sock_recv(far, 10) == b""
+
+    run(main())
+
+
+def test_connect_goes_by_the_socket_objects_method(run, loop, monkeypatch):
+    """Tools that forbid connections patch it."""
+    called = []
+
+    def connect(sock, address):
+        called.append(address)
+        raise PermissionError
+
+    monkeypatch.setattr(socket.socket, "connect", connect)
+
+    async def main():
+        with socket.socket() as near:
+            near.setblocking(False)
+            with pytest.raises(PermissionError):
+                await loop.sock_connect(near, ("127.0.0.1", 9))
+        with pytest.raises(PermissionError):
+            await loop.create_connection(asyncio.Protocol, "127.0.0.1", 9)
+        assert called == [("127.0.0.1", 9)] * 2
+
+    run(main())
+
+
 def test_connect_by_name(run, loop):
     async def main():
         with listening_socket() as listener, socket.socket() as near:
