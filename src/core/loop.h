@@ -86,19 +86,22 @@ typedef struct FlHolder {
 } FlHolder;
 
 /* An open transport in the loop's care: `object` is the loop's reference to
-   it.  abandon, called when the loop is closed or collected, takes that
-   reference over and must drop it; the node is unlinked.
+   it.  What the loop asks of its kind: */
+typedef struct {
+    /* The loop is closed or collected: take its reference over and drop it;
+       the node is unlinked. */
+    void (*abandon)(struct FlOwned *self);
+    /* Whether the number of its descriptor is the transport's still: 1 or 0,
+       or -1 with an exception set. */
+    int (*has_number)(struct FlOwned *self);
+    /* The number is another's now: end with EBADF and leave it alone. */
+    void (*lose_number)(struct FlOwned *self);
+} FlOwnedKind;
 
-   The other two are about the number of its descriptor.  has_number: whether
-   it is the transport's still, 1 or 0, or -1 with an exception set.
-   lose_number: it is another's now, so the transport ends with EBADF and
-   touches the number no more. */
 typedef struct FlOwned {
     FlList link;
     PyObject *object;
-    void (*abandon)(struct FlOwned *self);
-    int (*has_number)(struct FlOwned *self);
-    void (*lose_number)(struct FlOwned *self);
+    const FlOwnedKind *kind;
 } FlOwned;
 
 typedef struct FlLoop {

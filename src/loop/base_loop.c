@@ -171,7 +171,7 @@ drop_owned(FlList *list)
     FlList *link;
     while ((link = fl_list_pop(list)) != NULL) {
         FlOwned *owned = FL_LIST_ENTRY(link, FlOwned, link);
-        owned->abandon(owned);
+        owned->kind->abandon(owned);
     }
 }
 

@@ -71,7 +71,7 @@ fl_fd_acquire(FlLoop *loop, int fd, FlOwned *transport)
     fl_fd_watcher_evict(loop, fd);
     FlOwned *before = transport_at(loop, fd);
     if (before != NULL) {
-        before->lose_number(before);
+        before->kind->lose_number(before);
     }
     if (fl_loop_check_open(loop) < 0) {
         return -1; /* what the watcher referred to has closed it */
@@ -369,7 +369,7 @@ static int
 check_no_transport(FlLoop *loop, PyObject *object, int fd)
 {
     FlOwned *owned = transport_at(loop, fd);
-    int has_number = owned == NULL ? 0 : owned->has_number(owned);
+    int has_number = owned == NULL ? 0 : owned->kind->has_number(owned);
     if (has_number < 0) {
         return -1;
     }
@@ -434,12 +434,12 @@ evict_transport(FlLoop *loop, int fd)
     if (owned == NULL) {
         return;
     }
-    int has_number = owned->has_number(owned);
+    int has_number = owned->kind->has_number(owned);
     if (has_number < 0) {
         PyErr_Clear(); /* an object that cannot tell has none */
     }
     if (has_number <= 0) {
-        owned->lose_number(owned);
+        owned->kind->lose_number(owned);
     }
 }
 

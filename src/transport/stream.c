@@ -466,6 +466,12 @@ abandon(FlOwned *owned)
     Py_DECREF(self);
 }
 
+static const FlOwnedKind owned_kind = {
+    .abandon = abandon,
+    .has_number = fl_stream_has_number,
+    .lose_number = fl_stream_lose_number,
+};
+
 static int
 attach_server(FlStream *self, PyObject *server)
 {
@@ -495,9 +501,7 @@ stream_new(FlLoop *loop, const FlStreamOptions *options)
     self->low_water_bytes = FL_HIGH_WATER_BYTES / 4;
     self->loop = (FlLoop *)Py_NewRef((PyObject *)loop);
     self->owned.object = (PyObject *)self;
-    self->owned.abandon = abandon;
-    self->owned.has_number = fl_stream_has_number;
-    self->owned.lose_number = fl_stream_lose_number;
+    self->owned.kind = &owned_kind;
     self->holder.send = fl_stream_send_held;
     fl_list_init(&self->owned.link);
     fl_write_queue_init(&self->write_queue);

@@ -8,6 +8,7 @@
 
 #include "py/compat.h"
 
+#include <limits.h>
 #include <string.h>
 
 void
@@ -33,14 +34,15 @@ fl_write_queue_clear(FlWriteQueue *write_queue)
 static int
 make_room(FlWriteQueue *write_queue)
 {
-    size_t count = write_queue->tail - write_queue->head;
+    unsigned count = write_queue->tail - write_queue->head;
     if (write_queue->head > count) {
         memmove(write_queue->items, write_queue->items + write_queue->head,
                 count * sizeof(*write_queue->items));
     }
     else {
-        size_t capacity = write_queue->capacity * 2;
-        PyObject **items = PyMem_New(PyObject *, capacity);
+        size_t capacity = (size_t)write_queue->capacity * 2;
+        PyObject **items =
+            capacity > UINT_MAX ? NULL : PyMem_New(PyObject *, capacity);
         if (items == NULL) {
             PyErr_NoMemory();
             return -1;
@@ -51,7 +53,7 @@ make_room(FlWriteQueue *write_queue)
             PyMem_Free(write_queue->items);
         }
         write_queue->items = items;
-        write_queue->capacity = capacity;
+        write_queue->capacity = (unsigned)capacity;
     }
     write_queue->head = 0;
     write_queue->tail = count;
@@ -82,7 +84,7 @@ fl_write_queue_vectors(const FlWriteQueue *write_queue, struct iovec *vectors,
 {
     int count = 0;
     size_t skip = write_queue->sent_bytes;
-    for (size_t at = write_queue->head;
+    for (unsigned at = write_queue->head;
          at < write_queue->tail && count < limit; at++)
     {
         PyObject *bytes = write_queue->items[at];

@@ -13,14 +13,15 @@
 
 #include <sys/uio.h>
 
-#define FL_WRITE_QUEUE_INLINE 4
+/* A header and a body, or one pair. */
+#define FL_WRITE_QUEUE_INLINE 2
 
 typedef struct {
     PyObject **items; /* bytes; points at few or at allocated memory */
     PyObject *few[FL_WRITE_QUEUE_INLINE];
-    size_t head; /* index of the first that waits */
-    size_t tail; /* index behind the last */
-    size_t capacity;
+    unsigned head; /* index of the first that waits */
+    unsigned tail; /* index behind the last */
+    unsigned capacity;
     size_t sent_bytes; /* of the first */
     size_t size_bytes; /* what waits in all */
 } FlWriteQueue;
