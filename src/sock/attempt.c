@@ -63,6 +63,7 @@ note_moved(const FlAttempt *self, int fd, int event, ssize_t moved,
     }
 }
 
+#if defined(__linux__) && FL_HAVE_GIL
 static long
 number_of(PyObject *descriptor, PyObject *sock)
 {
@@ -81,6 +82,7 @@ option_of(int fd, int name)
     socklen_t size = sizeof(value);
     return getsockopt(fd, SOL_SOCKET, name, &value, &size) < 0 ? -1 : value;
 }
+#endif
 
 bool
 fl_attempt_may_keep(const FlAttempt *self, int fd)
