@@ -104,8 +104,16 @@ fl_reader_behind(FlState *state, PyObject *reader)
     return find(state, reader, &dict);
 }
 
+/* Whether nothing of asyncio's was replaced. */
+static bool
+stays_native(FlState *state, PyObject *dict)
+{
+    return methods_are_plain(state)
+           && (PyDict_GET_SIZE(dict) == 1 || object_is_plain(state, dict));
+}
+
 FlReader *
-fl_reader_of(FlState *state, PyObject *reader)
+fl_reader_peek(FlState *state, PyObject *reader)
 {
     PyObject *dict;
     if (state->native_reader == NULL
@@ -114,17 +122,19 @@ fl_reader_of(FlState *state, PyObject *reader)
         return NULL;
     }
     FlReader *self = find(state, reader, &dict);
-    if (self == NULL) {
-        return NULL;
-    }
-    if (FL_LIKELY(
-            methods_are_plain(state)
-            && (PyDict_GET_SIZE(dict) == 1 || object_is_plain(state, dict))))
+    return self != NULL && stays_native(state, dict) ? self : NULL;
+}
+
+FlReader *
+fl_reader_of(FlState *state, PyObject *reader)
+{
+    FlReader *self = fl_reader_peek(state, reader);
+    if (FL_UNLIKELY(self == NULL) && !PyErr_Occurred()
+        && fl_reader_behind(state, reader) != NULL)
     {
-        return self;
+        (void)fl_reader_give_back(state, reader);
     }
-    (void)fl_reader_give_back(state, reader);
-    return NULL;
+    return self;
 }
 
 /* --- attributes ---------------------------------------------------------- */
@@ -146,7 +156,7 @@ fl_reader_attributes(FlReader *self)
     PyObject *limit = PyLong_FromSsize_t(self->limit_bytes);
     if (dict == NULL || buffer == NULL || limit == NULL
         || PyDict_SetItem(dict, names->_limit, limit) < 0
-        || PyDict_SetItem(dict, names->_loop, self->loop) < 0
+        || PyDict_SetItem(dict, names->_loop, or_none(self->loop)) < 0
         || PyDict_SetItem(dict, names->_buffer, buffer) < 0
         || PyDict_SetItem(dict, names->_eof, self->eof ? Py_True : Py_False)
                < 0
@@ -328,6 +338,7 @@ fl_reader_give_back(FlState *state, PyObject *reader)
     if (code == 0) {
         /* None in the state's place: it was given back for good. */
         code = PyDict_SetItem(dict, state->names._fastloop, Py_None);
+        self->given_back = true;
     }
     Py_XDECREF(plain);
     Py_DECREF(dict);
@@ -362,14 +373,15 @@ static int
 pause_transport(FlReader *self)
 {
     PyObject *transport = Py_NewRef(self->transport);
+    self->paused = true; /* first: the call may give the reader back */
     PyObject *done =
         PyObject_CallMethodNoArgs(transport, self->state->names.pause_reading);
     Py_DECREF(transport);
     if (done != NULL) {
         Py_DECREF(done);
-        self->paused = true;
         return 0;
     }
+    self->paused = false;
     if (!PyErr_ExceptionMatches(PyExc_NotImplementedError)) {
         return -1;
     }
@@ -401,7 +413,8 @@ fl_reader_came(FlReader *self)
     if (wake(self) < 0) {
         return -1;
     }
-    return self->transport != NULL && !self->paused
+    /* A plain reader pauses when more comes. */
+    return self->transport != NULL && !self->paused && !self->given_back
                    && fl_byte_store_size(&self->store) > 2 * self->limit_bytes
                ? pause_transport(self)
                : 0;
@@ -451,10 +464,14 @@ fl_reader_wait(FlReader *self, const char *name, Py_ssize_t wanted_bytes,
         return NULL;
     }
     PyObject *waiter =
-        PyObject_CallMethodNoArgs(self->loop,
+        PyObject_CallMethodNoArgs(or_none(self->loop),
                                   self->state->names.create_future);
     if (waiter == NULL) {
         return NULL;
+    }
+    if (self->given_back) {
+        Py_DECREF(waiter);
+        return Py_None;
     }
     Py_XSETREF(self->waiter, waiter);
     self->wanted_bytes = wanted_bytes;

@@ -32,9 +32,11 @@ typedef struct {
     Py_ssize_t limit_bytes;
     Py_ssize_t wanted_bytes;   /* wake the waiter for no less; 0: for any */
     Py_ssize_t room_bytes;     /* the waiter takes up to so many; 0: unknown */
-    Py_ssize_t searched_bytes; /* of a search: hold no separator */
+    Py_ssize_t searched_bytes; /* hold no separator of the last search */
+    const char *searched_for;  /* it; only compared, may be freed memory */
     bool eof;
     bool paused;
+    bool given_back; /* while a caller still held this: look again */
 } FlReader;
 
 /* The state of a native reader, borrowed, after a look whether it may stay
@@ -44,7 +46,10 @@ FlReader *fl_reader_of(FlState *state, PyObject *reader);
 /* The same without that look: for attributes. */
 FlReader *fl_reader_behind(FlState *state, PyObject *reader);
 
-/* The same for a reader that may be adopted. */
+/* As fl_reader_of, but gives nothing back: NULL for one that has to be. */
+FlReader *fl_reader_peek(FlState *state, PyObject *reader);
+
+/* As fl_reader_of, for a reader that may be adopted. */
 FlReader *fl_reader_adopt(FlState *state, PyObject *reader);
 
 /* Make it a plain one.  0 or -1; then it is as it was. */
@@ -64,7 +69,8 @@ int fl_reader_feed(FlReader *self, const char *data, Py_ssize_t size_bytes);
 /* asyncio's _maybe_resume_transport.  0 or -1. */
 int fl_reader_maybe_resume(FlReader *self);
 
-/* A new future that is told of bytes; borrowed.  NULL with an exception.
+/* A new future that is told of bytes; borrowed.  None, borrowed: what ran
+   meanwhile gave the reader back.  NULL with an exception.
    name is the method's, for texts. */
 PyObject *fl_reader_wait(FlReader *self, const char *name,
                          Py_ssize_t wanted_bytes, Py_ssize_t room_bytes);

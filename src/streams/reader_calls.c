@@ -102,48 +102,61 @@ check_nargs(const char *name, Py_ssize_t nargs, Py_ssize_t wanted)
 
 /* Whether an event has left something in the socket for this reader. */
 static bool
-may_pull(FlReader *self, PyObject *reader)
+may_pull(FlReader *self, PyObject *reader, FlStream *stream)
 {
-    FlStream *stream = (FlStream *)self->transport;
-    return stream != NULL && !self->paused && self->waiter == NULL
+    return !self->paused && self->waiter == NULL
            && Py_IS_TYPE(stream, self->state->stream_type)
            && stream->pull_bytes > 0 && stream->protocol != NULL
-           && fl_stream_receiver_feeds(self->state, stream->protocol, reader);
+           && fl_stream_receiver_feeds(self->state, stream->protocol, reader)
+           && !self->given_back;
 }
 
-/* Read what an event has left.  0 or -1. */
-static int
-pull(FlReader *self, Py_ssize_t wanted_bytes)
+/* Read what an event has left: bytes, empty where nothing came; or NULL.  Not
+   into the store: to ask for the number and to report an error runs Python,
+   which may change the store. */
+static PyObject *
+pull(FlStream *stream, Py_ssize_t wanted_bytes)
 {
-    PyObject *transport = self->transport;
-    Py_ssize_t room;
     if (wanted_bytes > FL_LARGE_BYTES) {
         wanted_bytes = FL_LARGE_BYTES;
     }
-    char *memory = fl_byte_store_memory(&self->store, wanted_bytes, &room);
-    if (memory == NULL) {
-        return -1;
+    PyObject *bytes = PyBytes_FromStringAndSize(NULL, wanted_bytes);
+    if (bytes == NULL) {
+        return NULL;
     }
-    Py_INCREF(transport);
     Py_ssize_t got =
-        fl_stream_pull((FlStream *)transport, memory, (size_t)wanted_bytes);
-    Py_DECREF(transport);
-    fl_byte_store_filled(&self->store, got < 0 ? 0 : got);
-    return got < 0 ? -1 : 0;
+        fl_stream_pull(stream, PyBytes_AS_STRING(bytes), (size_t)wanted_bytes);
+    if (got < 0) {
+        Py_CLEAR(bytes);
+    }
+    else if (got != wanted_bytes) {
+        (void)_PyBytes_Resize(&bytes, got);
+    }
+    return bytes;
 }
 
-/* read() with nothing there. */
+/* The answer of read() with nothing there. */
 static PyObject *
 pull_or_wait(FlReader *self, PyObject *reader, Py_ssize_t wanted_bytes)
 {
+    PyObject *transport = Py_XNewRef(self->transport);
+    FlStream *stream = (FlStream *)transport;
     PyObject *answer = NULL;
-    Py_INCREF(self); /* a report of an error runs Python */
-    if (!may_pull(self, reader) || pull(self, wanted_bytes) == 0) {
-        answer = fl_byte_store_size(&self->store) > 0
+    bool pulled = false;
+    Py_INCREF(self);
+    if (stream != NULL && may_pull(self, reader, stream)) {
+        answer = pull(stream, wanted_bytes);
+        pulled = answer == NULL || PyBytes_GET_SIZE(answer) > 0;
+    }
+    if (!pulled) {
+        Py_XDECREF(answer);
+        answer = self->given_back ? Py_NewRef(Py_None)
+                 : fl_byte_store_size(&self->store) > 0
                      ? take(self, wanted_bytes)
                      : wait_for(self, "read", 1, wanted_bytes);
     }
     Py_DECREF(self);
+    Py_XDECREF(transport);
     return answer;
 }
 
@@ -159,13 +172,14 @@ take_some(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
         return NULL;
     }
     bool waited = args[2] == Py_True;
-    FlReader *self = begin(fl_state_get(module), args[0], waited, &answer);
-    if (self == NULL) {
-        return answer;
-    }
+    /* First: it may be the program's code, and give the reader back. */
     Py_ssize_t wanted = PyNumber_AsSsize_t(args[1], NULL);
     if (wanted == -1 && PyErr_Occurred()) {
         return NULL;
+    }
+    FlReader *self = begin(fl_state_get(module), args[0], waited, &answer);
+    if (self == NULL) {
+        return answer;
     }
     if (wanted == 0) {
         return PyBytes_FromStringAndSize(NULL, 0);
@@ -289,8 +303,9 @@ take_until(FlState *state, PyObject *reader, bool waited, const Search *search)
     if (self == NULL) {
         return answer;
     }
-    if (!waited) {
-        self->searched_bytes = 0;
+    if (!waited || self->searched_for != search->separator) {
+        self->searched_bytes = 0; /* or it was another call's search */
+        self->searched_for = search->separator;
     }
     Py_INCREF(self);
     Py_ssize_t at = fl_byte_store_find(&self->store, self->searched_bytes,

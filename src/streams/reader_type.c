@@ -6,19 +6,20 @@
 #include "py/state.h"
 #include "streams/native_reader.h"
 
+static PyGetSetDef getset[9];
+
 /* Of an instance of a class above ours; attributes do not know their module.
-   Looked for first where fastloop.streams has put it. */
+   Ours is looked for first where fastloop.streams has put it: a program's
+   class may have another base before it. */
 static FlState *
 state_of(PyObject *reader)
 {
-    PyObject *module = PyType_GetModule(Py_TYPE(reader)->tp_base);
-    for (PyTypeObject *type = Py_TYPE(reader); module == NULL;
-         type = type->tp_base)
-    {
-        PyErr_Clear(); /* a class of Python's, or asyncio's */
-        module = PyType_GetModule(type);
+    PyTypeObject *type = Py_TYPE(reader)->tp_base;
+    PyObject *order = Py_TYPE(reader)->tp_mro;
+    for (Py_ssize_t at = 0; type->tp_getset != getset; at++) {
+        type = (PyTypeObject *)PyTuple_GET_ITEM(order, at);
     }
-    return fl_state_get(module);
+    return PyType_GetModuleState(type);
 }
 
 /* --- attributes ---------------------------------------------------------- */
@@ -207,24 +208,29 @@ feed_data(METHOD_PARAMETERS)
         return NULL;
     }
     FlState *state = PyType_GetModuleState(defining);
-    FlReader *self = fl_reader_of(state, reader);
-    if (self == NULL) {
-        return call_asyncio(state, state->names.feed_data, reader, data);
-    }
     Py_buffer view;
-    if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) {
-        /* bytearray.extend takes more, and raises asyncio's error. */
-        PyErr_Clear();
-        if (fl_reader_give_back(state, reader) < 0) {
-            return NULL;
-        }
-        return call_asyncio(state, state->names.feed_data, reader, data);
+    /* First: it may be the program's code, and give the reader back. */
+    bool simple = PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) == 0;
+    if (!simple) {
+        PyErr_Clear(); /* bytearray.extend takes more, or raises it */
     }
-    Py_INCREF(self);
-    int code = fl_reader_feed(self, view.buf, view.len);
-    Py_DECREF(self);
-    PyBuffer_Release(&view);
-    return code < 0 ? NULL : Py_NewRef(Py_None);
+    FlReader *self = fl_reader_of(state, reader);
+    int code = -1;
+    if (self != NULL && simple) {
+        Py_INCREF(self);
+        code = fl_reader_feed(self, view.buf, view.len);
+        Py_DECREF(self);
+    }
+    if (simple) {
+        PyBuffer_Release(&view);
+    }
+    if (self != NULL && simple) {
+        return code < 0 ? NULL : Py_NewRef(Py_None);
+    }
+    if (self != NULL && fl_reader_give_back(state, reader) < 0) {
+        return NULL;
+    }
+    return call_asyncio(state, state->names.feed_data, reader, data);
 }
 
 static const char at_eof_doc[] =
@@ -318,7 +324,7 @@ static PyMethodDef methods[] = {
 #name, get, set, NULL, (void *)&name##_attribute \
     }
 
-static PyGetSetDef getset[] = {
+static PyGetSetDef getset[9] = {
     GETSET(_loop),      GETSET(_waiter), GETSET(_exception),
     GETSET(_transport), GETSET(_eof),    GETSET(_paused),
     GETSET(_limit),     GETSET(_buffer), {NULL, NULL, NULL, NULL, NULL},

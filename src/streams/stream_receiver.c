@@ -36,8 +36,10 @@ reader_of(FlState *state, PyObject *protocol)
 bool
 fl_stream_receiver_feeds(FlState *state, PyObject *protocol, PyObject *reader)
 {
+    Py_INCREF(protocol); /* an attribute of it may be a program's property */
     PyObject *fed = reader_of(state, protocol);
     Py_XDECREF(fed); /* the caller has it too, if it is that one */
+    Py_DECREF(protocol);
     return fed == reader;
 }
 
@@ -80,7 +82,7 @@ static FlReader *
 find_wanting(FlState *state, PyObject *protocol)
 {
     PyObject *reader = reader_of(state, protocol);
-    FlReader *self = reader == NULL ? NULL : fl_reader_behind(state, reader);
+    FlReader *self = reader == NULL ? NULL : fl_reader_peek(state, reader);
     Py_XDECREF(reader); /* the one that waits holds it */
     PyErr_Clear();      /* then data_received raises it */
     bool wanting = self != NULL && self->waiter != NULL && !self->eof

@@ -10,7 +10,7 @@
 #include "py/state.h"
 
 /* Whether what comes for a protocol goes into this native reader: bytes may be
-   read for it before they come.  Runs no Python and raises nothing. */
+   read for it before they come.  Raises nothing. */
 bool fl_stream_receiver_feeds(FlState *state, PyObject *protocol,
                               PyObject *reader);
 

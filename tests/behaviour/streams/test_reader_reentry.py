@@ -1,0 +1,216 @@
+"""What a StreamReader does when it is changed from within its own calls.
+
+A program's object runs code at a call of ours, and that code looks at the
+reader's _buffer: from then on the reader is asyncio's own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+import pytest
+from net_helpers import KIB, MIB, Peer, tcp_socketpair, turns
+
+
+@pytest.fixture
+def opened(run):
+    """Return what opens a (reader, writer, peer), which is closed after."""
+    made = []
+
+    async def open_one(**options):
+        near, far = tcp_socketpair()
+        reader, writer = await asyncio.open_connection(sock=near, **options)
+        peer = Peer(far)
+        made.append((writer, peer))
+        return reader, writer, peer
+
+    async def close_all():
+        for writer, peer in made:
+            writer.close()
+            peer.close()
+            await writer.wait_closed()
+
+    yield open_one
+    run(close_all())
+
+
+class Through:
+    """An object that looks at a reader's _buffer at some calls."""
+
+    def __init__(self, behind, reader, *names):
+        self.behind = behind
+        self.reader = reader
+        self.names = names
+
+    def __getattr__(self, name):
+        if name in self.names:
+            assert isinstance(self.reader._buffer, bytearray)
+        return getattr(self.behind, name)
+
+
+async def test_a_class_with_another_base_first(opened):
+    reader, _, peer = await opened()
+    await peer.send(b"1")
+    assert await reader.read(1) == b"1"
+
+    class Other:
+        pass
+
+    class Reader(Other, type(reader)):
+        pass
+
+    made = Reader(limit=5)
+    assert made._limit == 5
+    assert made._loop is asyncio.get_running_loop()
+    made.feed_data(b"12")
+    assert await made.read(5) == b"12"
+
+
+async def test_a_loop_of_none(opened):
+    reader, _, peer = await opened()
+    await peer.send(b"1")
+    assert await reader.read(1) == b"1"
+    reader._loop = None
+    assert reader._loop is None
+    assert repr(reader).startswith("<StreamReader")
+    with pytest.raises(AttributeError, match="create_future"):
+        await reader.read(1)
+
+
+async def test_a_size_that_looks_at_the_buffer(opened):
+    reader, _, peer = await opened()
+    await peer.send(b"123456")
+    assert await reader.readexactly(1) == b"1"
+
+    class Size:
+        def __lt__(self, other):
+            return False
+
+        def __eq__(self, other):
+            return False
+
+        __hash__ = None
+
+        def __index__(self):
+            assert isinstance(reader._buffer, bytearray)
+            return 3
+
+    assert await reader.read(Size()) == b"234"
+    assert await reader.read(9) == b"56"
+
+
+@pytest.mark.skipif(
+    sys.version_info < (3, 12), reason="no __buffer__ before 3.12"
+)
+async def test_data_that_looks_at_the_buffer(opened):
+    reader, _, peer = await opened()
+    await peer.send(b"12")
+    assert await reader.readexactly(1) == b"1"
+
+    class Data:
+        def __buffer__(self, flags):
+            assert isinstance(reader._buffer, bytearray)
+            return memoryview(b"34")
+
+        def __iter__(self):
+            return iter(b"34")
+
+    reader.feed_data(Data())
+    assert await reader.read(9) == b"234"
+
+
+async def test_a_refused_search_leaves_the_first_one_alone(opened):
+    reader, _, peer = await opened()
+    first = asyncio.create_task(reader.readuntil(b"\r\n"))
+    await turns(1)
+    await peer.send(b"12\r")
+    await turns(3)
+    with pytest.raises(RuntimeError, match="already waiting"):
+        await reader.readline()
+    await peer.send(b"\n34")
+    assert await first == b"12\r\n"
+    assert await reader.readexactly(2) == b"34"
+
+
+async def test_feed_data_is_patched_while_much_comes(opened, monkeypatch):
+    reader, _, peer = await opened(limit=MIB)
+    task = asyncio.create_task(reader.readexactly(4 * 20 * KIB))
+    await turns(1)
+    for _ in range(2):
+        await peer.send(bytes(20 * KIB))
+        await turns(3)
+    original = asyncio.StreamReader.feed_data
+    seen = 0
+
+    def feed_data(self, data):
+        nonlocal seen
+        seen += len(data)
+        original(self, data)
+
+    monkeypatch.setattr(asyncio.StreamReader, "feed_data", feed_data)
+    for _ in range(2):
+        await peer.send(bytes(20 * KIB))
+        await turns(3)
+    assert len(await task) == 4 * 20 * KIB
+    assert seen == 2 * 20 * KIB
+
+
+async def test_a_transport_looks_at_the_buffer_when_it_pauses(opened):
+    reader, writer, peer = await opened(limit=10)
+    await peer.send(b"1")
+    assert await reader.read(1) == b"1"
+    reader._transport = Through(writer.transport, reader, "pause_reading")
+    await peer.send(b"a" * 30)
+    await turns(3)
+    assert reader._paused
+    await peer.send(b"b" * 30)
+    assert await reader.readexactly(60) == b"a" * 30 + b"b" * 30
+
+
+async def test_a_transport_looks_at_the_buffer_when_it_resumes(opened):
+    reader, writer, peer = await opened(limit=10)
+    await peer.send(b"1")
+    assert await reader.read(1) == b"1"
+    reader._transport = Through(writer.transport, reader, "resume_reading")
+    await peer.send(b"a" * 30)
+    await turns(3)
+    await peer.send(b"b" * 30)
+    assert await reader.readexactly(60) == b"a" * 30 + b"b" * 30
+
+
+@pytest.mark.parametrize("method", ["read", "readexactly", "readuntil"])
+async def test_a_loop_looks_at_the_buffer(opened, method):
+    reader, _, peer = await opened()
+    await peer.send(b"1")
+    assert await reader.read(1) == b"1"
+    reader._loop = Through(reader._loop, reader, "create_future")
+    argument = b"\n" if method == "readuntil" else 3
+    task = asyncio.create_task(getattr(reader, method)(argument))
+    await turns(1)
+    await peer.send(b"12\n")
+    assert await task == b"12\n"
+
+
+async def test_a_future_looks_at_the_buffer_when_it_is_set(opened):
+    reader, _, peer = await opened(limit=10)
+    await peer.send(b"1")
+    assert await reader.read(1) == b"1"
+    loop = asyncio.get_running_loop()
+
+    class Future(asyncio.Future):
+        def set_result(self, result):
+            assert isinstance(reader._buffer, bytearray)
+            super().set_result(result)
+
+    class Loop(Through):
+        def create_future(self):
+            return Future(loop=loop)
+
+    reader._loop = Loop(loop, reader)
+    task = asyncio.create_task(reader.read(30))
+    await turns(1)
+    await peer.send(b"a" * 60)
+    assert await task == b"a" * 30
+    await peer.send(b"b" * 60)
+    assert await reader.readexactly(90) == b"a" * 30 + b"b" * 60
