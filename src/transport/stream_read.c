@@ -48,14 +48,12 @@ typedef struct {
     bool enough; /* but it may wait */
 } ReadResult;
 
-/* 0 with got_bytes 0: end of file; -EAGAIN: nothing there. */
+/* As receive, after a check of the number.  Runs no Python. */
 static int
-receive(FlStream *self, char *buffer, size_t size_bytes, ReadResult *result)
+receive_checked(FlStream *self, char *buffer, size_t size_bytes,
+                ReadResult *result)
 {
-    ssize_t got = fl_stream_check_number(self);
-    if (got < 0) {
-        return (int)got;
-    }
+    ssize_t got;
     do {
         got = recv(self->fd, buffer, size_bytes, MSG_DONTWAIT);
     } while (got < 0 && errno == EINTR);
@@ -65,6 +63,14 @@ receive(FlStream *self, char *buffer, size_t size_bytes, ReadResult *result)
     result->got_bytes = (size_t)got;
     result->filled = (size_t)got == size_bytes;
     return 0;
+}
+
+/* 0 with got_bytes 0: end of file; -EAGAIN: nothing there. */
+static int
+receive(FlStream *self, char *buffer, size_t size_bytes, ReadResult *result)
+{
+    int code = fl_stream_check_number(self);
+    return code < 0 ? code : receive_checked(self, buffer, size_bytes, result);
 }
 
 static bool
@@ -133,7 +139,7 @@ deliver_eof(FlStream *self)
 
 #define DATA_FAILED "Fatal error: protocol.data_received() call failed."
 
-/* Read into the loop's scratch: as receive. */
+/* Read into the loop's scratch: as receive_checked. */
 static int
 fill_scratch(FlStream *self, ReadResult *result)
 {
@@ -144,7 +150,7 @@ fill_scratch(FlStream *self, ReadResult *result)
             return FL_NO_MEMORY;
         }
     }
-    return receive(self, loop->scratch, SCRATCH_BYTES, result);
+    return receive_checked(self, loop->scratch, SCRATCH_BYTES, result);
 }
 
 /* --- receivers ----------------------------------------------------------- */
@@ -177,13 +183,17 @@ receive_native(FlStream *self, PyObject *protocol, ReadResult *result)
     const FlReceiver *receiver = self->receiver;
     char *memory = NULL;
     size_t room = 0;
-    if (receiver->get_memory != NULL
+    /* Before there is memory: it may run Python, which may change that. */
+    int code = fl_stream_check_number(self);
+    if (code == 0 && receiver->get_memory != NULL
         && (self->bulky || !receiver->memory_for_bulk))
     {
         room = receiver->get_memory(self->state, protocol, &memory);
     }
-    int code = room > 0 ? receive(self, memory, room, result)
+    if (code == 0) {
+        code = room > 0 ? receive_checked(self, memory, room, result)
                         : fill_scratch(self, result);
+    }
     if (room > 0 && (code < 0 || result->got_bytes == 0)) {
         (void)receiver->memory_filled(self->state, protocol, 0);
     }
@@ -206,7 +216,10 @@ static int
 receive_scratch(FlStream *self, PyObject **data, ReadResult *result)
 {
     FlLoop *loop = self->loop;
-    int code = fill_scratch(self, result);
+    int code = fl_stream_check_number(self);
+    if (code == 0) {
+        code = fill_scratch(self, result);
+    }
     if (code < 0 || result->got_bytes == 0) {
         return code;
     }

@@ -7,6 +7,7 @@ reader's _buffer: from then on the reader is asyncio's own.
 from __future__ import annotations
 
 import asyncio
+import socket
 import sys
 
 import pytest
@@ -214,3 +215,47 @@ async def test_a_future_looks_at_the_buffer_when_it_is_set(opened):
     assert await task == b"a" * 30
     await peer.send(b"b" * 60)
     assert await reader.readexactly(90) == b"a" * 30 + b"b" * 60
+
+
+async def test_a_socket_feeds_while_its_number_is_asked(opened, monkeypatch):
+    """A stream asks a socket that was given before each read."""
+    reader, _, peer = await opened(limit=MIB)
+    task = asyncio.create_task(reader.readexactly(400 * KIB))
+    await turns(1)
+    await peer.send(bytes(20 * KIB))
+    await turns(3)
+    original = socket.socket.fileno
+    fed = 0
+
+    def fileno(sock):
+        nonlocal fed
+        if fed < 100 * KIB and sock is not peer.sock:
+            fed += 10 * KIB
+            reader.feed_data(bytes(10 * KIB))
+        return original(sock)
+
+    monkeypatch.setattr(socket.socket, "fileno", fileno)
+    await peer.send(bytes(280 * KIB))
+    await turns(10)
+    monkeypatch.undo()
+    reader.feed_data(bytes(100 * KIB - fed))
+    assert len(await task) == 400 * KIB
+    assert reader._buffer == b""
+
+
+async def test_a_socket_looks_at_the_buffer_at_each_read(opened, monkeypatch):
+    reader, _, peer = await opened(limit=MIB)
+    task = asyncio.create_task(reader.readexactly(400 * KIB))
+    await turns(1)
+    await peer.send(bytes(20 * KIB))
+    await turns(3)
+    original = socket.socket.fileno
+
+    def fileno(sock):
+        if sock is not peer.sock:
+            assert isinstance(reader._buffer, bytearray)
+        return original(sock)
+
+    monkeypatch.setattr(socket.socket, "fileno", fileno)
+    await peer.send(bytes(380 * KIB))
+    assert len(await task) == 400 * KIB
