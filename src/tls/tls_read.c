@@ -46,7 +46,10 @@ fill(FlTls *self, char *memory, size_t room_bytes)
                                room_bytes - filled.got_bytes, &got);
         filled.got_bytes += got;
     }
-    if (FL_UNLIKELY(self->writing_paused)) {
+    /* An error ends the connection; it is pending, so no call is made here. */
+    if (FL_UNLIKELY(self->writing_paused)
+        && filled.result != FL_TLS_RAISED)
+    {
         self->answers_bytes += engine->type->outgoing(engine) - before;
     }
     return filled;

@@ -162,6 +162,18 @@ def test_data_after_the_end_is_dropped(link):
     assert "eof" in link.server.protocol.calls
 
 
+def test_a_bad_record_while_writing_is_paused(link):
+    """The error is not lost while a peer takes nothing."""
+    link.client.protocol.transport.write(b"bad")
+    bad = bytearray(link.client.raw.sent)
+    link.client.raw.sent.clear()
+    bad[-1] ^= 1
+    link.server.tls.pause_writing()
+    link.server.give(bad)
+    (exc,) = link.server.raw.calls
+    assert isinstance(exc, ssl.SSLError)
+
+
 # -- which engine -------------------------------------------------------------
 
 
