@@ -330,13 +330,13 @@ read_all(FlTls *self)
 static int
 read_and_answer(FlTls *self)
 {
-    if (!self->app_paused) {
-        if (read_all(self) < 0) {
-            return -1;
-        }
-        if (fl_tls_write_backlog(self) < 0) {
-            return -1;
-        }
+    if (read_all(self) < 0) {
+        return -1;
+    }
+    /* Though nobody reads: the last records of the handshake are among it,
+       which asyncio keeps until something is written. */
+    if (fl_tls_write_backlog(self) < 0) {
+        return -1;
     }
     return fl_tls_control_reading(self);
 }

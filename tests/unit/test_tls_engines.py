@@ -174,6 +174,25 @@ def test_a_bad_record_while_writing_is_paused(link):
     assert isinstance(exc, ssl.SSLError)
 
 
+def test_a_handshake_ends_though_reading_is_paused(fast_loop, engine):
+    """The client's last records leave while its protocol reads nothing."""
+    link = Link(fast_loop, *contexts())
+    made = link.client.protocol.connection_made
+
+    def pause(transport):
+        made(transport)
+        transport.pause_reading()
+
+    link.client.protocol.connection_made = pause
+    link.begin()
+    link.carry()
+    assert link.client.protocol.calls == ["made"]
+    assert link.server.protocol.calls == ["made"]
+    for end in (link.client, link.server):
+        end.tls._app_transport.abort()
+        end.tls.connection_lost(None)
+
+
 # -- which engine -------------------------------------------------------------
 
 
