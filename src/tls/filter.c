@@ -254,7 +254,8 @@ do_flush(FlTls *self)
         return 0; /* the protocol has ended it meanwhile */
     }
     if (self->app_paused && !self->closing
-        && self->engine.type->incoming(&self->engine) > 0)
+        && (self->engine.more
+            || self->engine.type->incoming(&self->engine) > 0))
     {
         return 0; /* the protocol has paused: it goes on by resume_reading */
     }
@@ -372,7 +373,11 @@ receive_eof(FlTls *self)
         if (self->app_paused) {
             return 1;
         }
-        return do_flush(self);
+        if (do_flush(self) < 0) {
+            return -1;
+        }
+        /* A protocol that paused meanwhile gets the rest later. */
+        return self->phase == FL_TLS_FLUSHING;
     case FL_TLS_FLUSHING:
         if (fl_tls_write_backlog(self) < 0) {
             return -1;

@@ -193,6 +193,48 @@ def test_a_handshake_ends_though_reading_is_paused(fast_loop, engine):
         end.tls.connection_lost(None)
 
 
+class Sips(asyncio.BufferedProtocol):
+    """Takes a little at a time, and pauses after each."""
+
+    def __init__(self, transport):
+        self.transport = transport
+        self.buffer = bytearray(1000)
+        self.got = b""
+        self.calls = []
+
+    def get_buffer(self, hint):
+        return self.buffer
+
+    def buffer_updated(self, size):
+        self.got += self.buffer[:size]
+        self.transport.pause_reading()
+
+    def eof_received(self):
+        self.calls.append("eof")
+
+
+@pytest.mark.parametrize("size", [5000, 50_000])
+def test_an_end_waits_for_a_protocol_that_pauses(link, size):
+    """Also for what is left of a record that was half read."""
+    data = os.urandom(size)
+    transport = link.server.protocol.transport
+    transport.pause_reading()
+    link.client.protocol.transport.write(data)
+    link.carry()
+    sips = Sips(transport)
+    transport.set_protocol(sips)
+    transport.resume_reading()
+    assert link.server.tls.eof_received()
+    for _ in range(size // 1000 - 1):
+        assert sips.calls == []
+        transport.resume_reading()
+        link.server.tls._resume()
+    assert sips.got == data
+    transport.resume_reading()
+    link.server.tls._resume()
+    assert sips.calls == ["eof"]
+
+
 # -- which engine -------------------------------------------------------------
 
 
