@@ -191,23 +191,6 @@ keep_more(FlTlsPipe *pipe, const char *data, size_t size_bytes)
 }
 
 static int
-libssl_feed(FlTlsEngine *engine, const char *data, size_t size_bytes)
-{
-    FlTlsPipe *pipe = engine->pipe;
-    FL_CHECK(pipe->in_bytes == 0 || pipe->kept != NULL, "settled");
-    if (pipe->in_bytes == 0) {
-        pipe->in = data;
-        pipe->in_bytes = size_bytes;
-        return 0;
-    }
-    if (keep_more(pipe, data, size_bytes) < 0) {
-        PyErr_NoMemory();
-        return -1;
-    }
-    return 0;
-}
-
-static int
 libssl_settle(FlTlsEngine *engine)
 {
     FlTlsPipe *pipe = engine->pipe;
@@ -233,6 +216,26 @@ libssl_settle(FlTlsEngine *engine)
     pipe->kept = kept;
     pipe->kept_bytes = pipe->in_bytes;
     pipe->in = kept;
+    return 0;
+}
+
+static int
+libssl_feed(FlTlsEngine *engine, const char *data, size_t size_bytes)
+{
+    FlTlsPipe *pipe = engine->pipe;
+    if (pipe->in_bytes == 0) {
+        pipe->in = data;
+        pipe->in_bytes = size_bytes;
+        return 0;
+    }
+    /* What the caller of a call further up has fed is not kept yet. */
+    if (libssl_settle(engine) < 0) {
+        return -1;
+    }
+    if (keep_more(pipe, data, size_bytes) < 0) {
+        PyErr_NoMemory();
+        return -1;
+    }
     return 0;
 }
 

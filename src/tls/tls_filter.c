@@ -119,17 +119,28 @@ static const FlReceiver receiver = {
 
 /* --- what is queued ------------------------------------------------------ */
 
+/* What was kept is read out, perhaps: its memory goes. */
+static PyObject *
+settled(FlTls *self, int code)
+{
+    FlTlsEngine *engine = &self->engine;
+    if (code == 0 && engine->type != NULL) {
+        code = engine->type->settle(engine);
+    }
+    return none_or_raised(code);
+}
+
 static PyObject *
 do_read(FlTls *self, PyObject *Py_UNUSED(ignored))
 {
-    return none_or_raised(fl_tls_read(self));
+    return settled(self, fl_tls_read(self));
 }
 
 static PyObject *
 resume(FlTls *self, PyObject *Py_UNUSED(ignored))
 {
     bool goes_on = self->phase != FL_TLS_HANDSHAKE && !self->lost;
-    return none_or_raised(goes_on ? fl_tls_process(self) : 0);
+    return settled(self, goes_on ? fl_tls_process(self) : 0);
 }
 
 static PyObject *

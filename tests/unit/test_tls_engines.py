@@ -5,6 +5,7 @@ import os
 import ssl
 import subprocess
 import sys
+import tracemalloc
 
 import pytest
 from tls_memory_link import CERTS, Link, contexts
@@ -233,6 +234,52 @@ def test_an_end_waits_for_a_protocol_that_pauses(link, size):
     transport.resume_reading()
     link.server.tls._resume()
     assert sips.calls == ["eof"]
+
+
+def test_memory_is_freed_once_reading_has_caught_up(link, engine):
+    if engine != "libssl":
+        pytest.skip("a MemoryBIO keeps its memory")
+    transport = link.server.protocol.transport
+    transport.pause_reading()
+    link.client.protocol.transport.write(os.urandom(400_000))
+    tracemalloc.start()
+    try:
+        link.carry()
+        transport.resume_reading()
+        link.server.tls._resume()
+        assert len(link.server.protocol.got) == 400_000
+        link.server.protocol.got = b""
+        left, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert left < 200_000
+
+
+def test_data_that_comes_while_data_is_delivered(link):
+    """A transport below may bring more from within a call."""
+    data = os.urandom(30_000)
+    more = os.urandom(3000)
+    link.client.protocol.transport.write(data)
+    first = bytes(link.client.raw.sent)
+    link.client.raw.sent.clear()
+    link.client.protocol.transport.write(more)
+    second = [bytes(link.client.raw.sent)]
+    link.client.raw.sent.clear()
+    sips = Sips(link.server.protocol.transport)
+    updated = sips.buffer_updated
+
+    def give_more(size):
+        updated(size)
+        if second:
+            link.server.give(second.pop())
+
+    sips.buffer_updated = give_more
+    link.server.protocol.transport.set_protocol(sips)
+    link.server.give(first)
+    for _ in range(100):
+        sips.transport.resume_reading()
+        link.server.tls._resume()
+    assert sips.got == data + more
 
 
 # -- which engine -------------------------------------------------------------
