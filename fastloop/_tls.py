@@ -94,12 +94,20 @@ def _leaves_calls_alone(sslcontext: Any) -> bool:
 
 
 def is_plain(sslobject: Any) -> bool:
-    """Whether read() and write() of an SSLObject are CPython's own."""
+    """Whether read() and write() of an SSLObject are CPython's own.
+
+    The context that wraps may be another one than the program's, which had
+    it do so.
+    """
     kind = type(sslobject)
-    return isinstance(sslobject, ssl.SSLObject) and all(
-        # Of a function that was put there it is another module's.
-        getattr(method, "__globals__", None) is vars(ssl)
-        for method in (kind.read, kind.write)
+    return (
+        isinstance(sslobject, ssl.SSLObject)
+        and all(
+            # Of a function that was put there it is another module's.
+            getattr(method, "__globals__", None) is vars(ssl)
+            for method in (kind.read, kind.write)
+        )
+        and _leaves_calls_alone(sslobject.context)
     )
 
 

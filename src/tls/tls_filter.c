@@ -357,15 +357,16 @@ make_engine(FlTls *self, PyObject *wrap, const char *file)
     bool direct = file != NULL && FL_HAVE_GIL
                   && !(self->loop->off & FL_OFF_LIBSSL)
                   && fl_libssl_find(file);
+    PyObject *plain = NULL;
     fl_libssl_open_window(&window);
     engine->object = PyObject_CallNoArgs(wrap);
-    void *ssl = fl_libssl_close_window(&window);
-    if (engine->object == NULL) {
-        return -1;
+    if (engine->object != NULL) {
+        /* In the window as well: it is Python, and may free an SSL. */
+        plain = PyObject_CallMethodOneArg(self->state->tls,
+                                          self->state->names.is_plain,
+                                          engine->object);
     }
-    PyObject *plain =
-        PyObject_CallMethodOneArg(self->state->tls,
-                                  self->state->names.is_plain, engine->object);
+    void *ssl = fl_libssl_close_window(&window);
     if (plain == NULL) {
         return -1;
     }

@@ -346,6 +346,21 @@ def test_message_callbacks_are_called_by_cpython(plain_loop):
     seen.clear()  # the collector sees no cycle through CPython's _ssl
 
 
+def test_message_callbacks_of_a_context_behind_another(plain_loop):
+    """A context may have another one wrap, as those of truststore do."""
+    server, inner = contexts()
+    seen = []
+    inner._msg_callback = lambda *args: seen.append(args)
+
+    class Wraps(ssl.SSLContext):
+        def wrap_bio(self, *args, **kwargs):
+            return inner.wrap_bio(*args, **kwargs)
+
+    client = Wraps(ssl.PROTOCOL_TLS_CLIENT)
+    assert engine_of(plain_loop, server, client) == "sslobject"
+    assert seen
+
+
 def test_another_ssl_is_not_taken_for_the_sslobjects(plain_loop):
     server, _ = contexts()
     others = []
