@@ -77,6 +77,9 @@ handshake_done(FlTls *self)
     {
         return -1;
     }
+    if (self->phase != FL_TLS_WRAPPED) {
+        return 0; /* a method of the SSLObject's class has ended it */
+    }
     if (self->app_state == FL_TLS_APP_NEW) {
         self->app_state = FL_TLS_APP_MADE;
         PyObject *protocol = Py_NewRef(self->protocol);
@@ -98,7 +101,7 @@ handshake_done(FlTls *self)
 }
 
 static int
-do_handshake(FlTls *self)
+shake_hands(FlTls *self)
 {
     PyObject *result =
         PyObject_CallMethodNoArgs(self->engine.object,
@@ -130,6 +133,15 @@ do_handshake(FlTls *self)
     }
     PyErr_SetRaisedException(exc);
     return handshake_failed(self);
+}
+
+static int
+do_handshake(FlTls *self)
+{
+    self->users++;
+    int code = shake_hands(self);
+    fl_tls_end_use(self);
+    return code;
 }
 
 int
@@ -227,7 +239,9 @@ static int
 do_shutdown(FlTls *self)
 {
     if (!self->eof_received) {
+        self->users++;
         FlTlsResult result = unwrap(self);
+        fl_tls_end_use(self);
         if (result == FL_TLS_AGAIN) {
             return fl_tls_send(self, false) < 0 ? -1 : read_again(self);
         }
@@ -442,8 +456,21 @@ void
 fl_tls_forget(FlTls *self)
 {
     self->forgotten = true;
-    if (self->lost) {
+    if (self->lost && self->users == 0) {
         fl_tls_drop_engine(self);
+    }
+}
+
+void
+fl_tls_end_use(FlTls *self)
+{
+    self->users--;
+    if (FL_UNLIKELY(self->lost && self->forgotten && self->users == 0)) {
+        PyObject *exc = PyErr_Occurred() ? PyErr_GetRaisedException() : NULL;
+        fl_tls_drop_engine(self);
+        if (exc != NULL) {
+            PyErr_SetRaisedException(exc);
+        }
     }
 }
 
@@ -472,7 +499,7 @@ fl_tls_connection_lost(FlTls *self, PyObject *exc)
     }
     PyObject *raised = code < 0 ? PyErr_GetRaisedException() : NULL;
     self->phase = FL_TLS_UNWRAPPED;
-    if (self->forgotten) {
+    if (self->forgotten && self->users == 0) {
         fl_tls_drop_engine(self);
     }
     else if (self->engine.type != NULL) {

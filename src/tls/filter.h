@@ -82,6 +82,7 @@ typedef struct {
     size_t read_low_bytes;
     size_t answers_bytes; /* records that reads made and that wait */
     unsigned writes_after_loss;
+    unsigned users; /* calls that use the engine: it stays until they end */
     FlTlsState phase;
     FlTlsAppState app_state;
     bool raw_is_stream;   /* exactly a StreamTransport of ours */
@@ -136,6 +137,9 @@ PyObject *fl_tls_get_extra(FlTls *self, PyObject *name, PyObject *fallback);
 void fl_tls_forget(FlTls *self);
 /* Let the engine and what get_extra_info answers go. */
 void fl_tls_drop_engine(FlTls *self);
+/* A call that uses the engine after it has called Python begins with
+   `users++` and ends here: the engine goes then, if it is to. */
+void fl_tls_end_use(FlTls *self);
 
 /* As asyncio's _start_shutdown, and its _abort(exc), where exc may be NULL. */
 int fl_tls_start_shutdown(FlTls *self);

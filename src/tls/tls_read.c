@@ -38,6 +38,7 @@ fill(FlTls *self, char *memory, size_t room_bytes)
 {
     FlTlsEngine *engine = &self->engine;
     Filled filled = {0, FL_TLS_DONE};
+    self->users++;
     size_t before = self->writing_paused ? engine->type->outgoing(engine) : 0;
     while (filled.result == FL_TLS_DONE && filled.got_bytes < room_bytes) {
         size_t got;
@@ -52,6 +53,7 @@ fill(FlTls *self, char *memory, size_t room_bytes)
     {
         self->answers_bytes += engine->type->outgoing(engine) - before;
     }
+    fl_tls_end_use(self);
     return filled;
 }
 

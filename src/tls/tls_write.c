@@ -143,6 +143,7 @@ encrypt(FlTls *self, const char *data, size_t size_bytes, size_t *taken_bytes)
 {
     FlTlsEngine *engine = &self->engine;
     *taken_bytes = 0;
+    self->users++;
     FlTlsResult result = FL_TLS_DONE;
     while (result == FL_TLS_DONE && *taken_bytes < size_bytes) {
         size_t taken;
@@ -150,6 +151,7 @@ encrypt(FlTls *self, const char *data, size_t size_bytes, size_t *taken_bytes)
                                      size_bytes - *taken_bytes, &taken);
         *taken_bytes += taken;
     }
+    fl_tls_end_use(self);
     if (result == FL_TLS_END) {
         PyErr_SetString(self->state->tls_error, "TLS is shut down");
         result = FL_TLS_RAISED;

@@ -1,6 +1,7 @@
 """The TLS filter's engines: which one a connection has, and what it does."""
 
 import asyncio
+import contextlib
 import os
 import ssl
 import subprocess
@@ -280,6 +281,42 @@ def test_data_that_comes_while_data_is_delivered(link):
         sips.transport.resume_reading()
         link.server.tls._resume()
     assert sips.got == data + more
+
+
+METHODS = ["do_handshake", "getpeercert", "cipher", "read", "write", "unwrap"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_connection_lost_within_a_call_of_the_sslobject(fast_loop, method):
+    """And closed twice, after which a transport keeps no SSLObject."""
+    server, client = contexts()
+    lost = []
+
+    def lose(self, *args):
+        if not lost:
+            lost.append(method)
+            link.client.tls.connection_lost(None)
+            near.close()
+            near.close()
+        result = real(self, *args)
+        return 1 if method == "write" else result
+
+    real = getattr(ssl.SSLObject, method)
+    client.sslobject_class = type("Loses", (ssl.SSLObject,), {method: lose})
+    link = Link(fast_loop, server, client)
+    near, far = link.client.tls._app_transport, link.server.tls._app_transport
+    link.begin()
+    with contextlib.suppress(ssl.SSLError):
+        link.carry()
+        near.write(b"hello")
+        far.write(b"hello")
+        link.carry()
+        near.close()
+        link.carry()
+    assert lost == [method]
+    assert link.client.tls._sslobj is None
+    far.abort()
+    link.server.tls.connection_lost(None)
 
 
 # -- which engine -------------------------------------------------------------
