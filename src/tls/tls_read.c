@@ -48,9 +48,7 @@ fill(FlTls *self, char *memory, size_t room_bytes)
         filled.got_bytes += got;
     }
     /* An error ends the connection; it is pending, so no call is made here. */
-    if (FL_UNLIKELY(self->writing_paused)
-        && filled.result != FL_TLS_RAISED)
-    {
+    if (FL_UNLIKELY(self->writing_paused) && filled.result != FL_TLS_RAISED) {
         self->answers_bytes += engine->type->outgoing(engine) - before;
     }
     fl_tls_end_use(self);
