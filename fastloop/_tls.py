@@ -99,16 +99,19 @@ def is_plain(sslobject: Any) -> bool:
     The context that wraps may be another one than the program's, which had
     it do so.
     """
-    kind = type(sslobject)
+    # No generator: CPython 3.12 and 3.13 break its code object where memory
+    # for the function is missing.
     return (
         isinstance(sslobject, ssl.SSLObject)
-        and all(
-            # Of a function that was put there it is another module's.
-            getattr(method, "__globals__", None) is vars(ssl)
-            for method in (kind.read, kind.write)
-        )
+        and _is_of_ssl(type(sslobject).read)
+        and _is_of_ssl(type(sslobject).write)
         and _leaves_calls_alone(sslobject.context)
     )
+
+
+def _is_of_ssl(method: Any) -> bool:
+    """Whether a method is CPython's: another's globals are another module."""
+    return getattr(method, "__globals__", None) is vars(ssl)
 
 
 def state(name: str) -> sslproto.SSLProtocolState:
