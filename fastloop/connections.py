@@ -8,7 +8,6 @@ own transports where a socket is of a class of the program's.
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import functools
 import os
 import socket
@@ -16,6 +15,7 @@ import sys
 import weakref
 from asyncio import constants, sslproto
 from asyncio.trsock import TransportSocket
+from contextvars import ContextVar
 
 from . import _core, _streams
 
@@ -39,78 +39,13 @@ _DATAGRAM_FAMILIES = {socket.AF_INET, socket.AF_INET6, socket.AF_UNIX}
 
 
 #: Whether create_datagram_endpoint() makes the socket of its transport.
-_makes_socket: contextvars.ContextVar[bool] = contextvars.ContextVar(
-    "_makes_socket", default=False
-)
-
-#: Options of create_connection() that change nothing when they are None.
-_PLAIN_OPTIONS = {"ssl", "sock", "local_addr", "server_hostname"}
-
-
-def _short_way(original: Any) -> Any:
-    """asyncio's create_connection(), shorter for one IPv4 address."""
-
-    @functools.wraps(original)
-    async def create_connection(
-        self: Any,
-        protocol_factory: Any,
-        host: Any = None,
-        port: Any = None,
-        **options: Any,
-    ) -> Any:
-        """Create a stream connection to a TCP server.
-
-        asyncio's way through names, families and options is long; what it
-        comes to for one IPv4 address is this.
-        """
-        if (
-            not _core.is_literal((host, port))
-            or not _PLAIN_OPTIONS.issuperset(options)
-            or any(value is not None for value in options.values())
-            or self._debug
-        ):
-            return await super(Connections, self).create_connection(
-                protocol_factory, host, port, **options
-            )
-        sock = socket.socket(
-            socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP
-        )
-        try:
-            sock.setblocking(False)
-            await self.sock_connect(sock, (host, port))
-            more: dict[str, Any] = {}
-            if sys.version_info >= (3, 15):
-                more["context"] = contextvars.copy_context()
-            protocol = protocol_factory()
-            waiter = self.create_future()
-            self._new_sock = sock
-            transport = self._make_socket_transport(
-                sock, protocol, waiter, **more
-            )
-        except BaseException:
-            sock.close()
-            raise
-        try:
-            await waiter
-        except BaseException:
-            transport.close()
-            raise
-        return transport, protocol
-
-    return create_connection
+_makes_socket: ContextVar[bool] = ContextVar("_makes_socket", default=False)
 
 
 class Connections(_Loop):  # type: ignore[misc]
     """Methods of a loop that make transports and servers."""
 
     # -- streams --------------------------------------------------------------
-
-    #: The socket of the transport that is being made, where it is made here.
-    _new_sock: socket.socket | None = None
-
-    create_connection: Any = _short_way(
-        asyncio.SelectorEventLoop.create_connection
-    )
 
     @functools.cached_property
     def _private_socks(self) -> weakref.WeakSet[socket.socket]:
@@ -155,10 +90,7 @@ class Connections(_Loop):  # type: ignore[misc]
         transport, which makes them.
         """
         if _leaves_to_system(sock, "recv", "recv_into", "send", "sendmsg"):
-            shared = (
-                sock is not self._new_sock and sock not in self._private_socks
-            )
-            self._new_sock = None
+            shared = sock not in self._private_socks
             return _core.open_stream(
                 self, sock, shared, protocol, waiter, extra, server, context
             )
