@@ -266,6 +266,8 @@ static PyMemberDef filter_members[] = {
     OBJECT("_extra", extra),
     OBJECT("_ssl_handshake_timeout", handshake_timeout),
     OBJECT("_ssl_shutdown_timeout", shutdown_timeout),
+    {"_app_reading_paused", Py_T_BOOL, offsetof(FlTls, app_paused),
+     Py_READONLY, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 

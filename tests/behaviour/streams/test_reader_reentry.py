@@ -86,7 +86,7 @@ async def test_a_size_that_looks_at_the_buffer(opened):
 
     class Size:
         def __lt__(self, other):
-            return False
+            return 3 < other
 
         def __eq__(self, other):
             return False
@@ -117,7 +117,10 @@ async def test_data_that_looks_at_the_buffer(opened):
         def __iter__(self):
             return iter(b"34")
 
-    reader.feed_data(Data())
+    # Bound first: after a call that was profiled CPython binds the method
+    # again, and the reader has another class by then.
+    feed_data = reader.feed_data
+    feed_data(Data())
     assert await reader.read(9) == b"234"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import ssl
+import sys
 import threading
 import warnings
 import weakref
@@ -163,6 +164,9 @@ async def test_another_ssl_object_is_used_in_a_callback(tls_pair):
     await c.settle()
 
 
+@pytest.mark.skipif(
+    sys.version_info >= (3, 15), reason="asyncio's own lives on as well"
+)
 def test_an_unclosed_transport_warns(loop_factory):
     """As each transport does that nobody closed; its descriptor is freed."""
     loop = loop_factory()
