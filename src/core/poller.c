@@ -283,13 +283,14 @@ fl_poller_leave_parent_now(FlPoller *poller)
 void
 fl_poller_renew_set(FlPoller *poller)
 {
-    if (fl_fd_set_replace(&poller->set) < 0) {
-        return; /* the old one tells what it told, and more */
-    }
-    /* libuv still has the old one's registration under the number. */
+    /* First, while the number is the old set's: a forked child may have that
+       still, and libuv would hear of it for ever. */
     (void)uv_poll_stop(&poller->set_poll);
+    int code = fl_fd_set_replace(&poller->set);
     (void)uv_poll_start(&poller->set_poll, UV_READABLE, on_set);
-    fl_watch_register_again(poller);
+    if (code == 0) {
+        fl_watch_register_again(poller);
+    } /* else the old one tells what it told, and more */
 }
 
 void
