@@ -330,15 +330,6 @@ listener_call(Listener *self, PyObject *Py_UNUSED(args),
 
 /* --- starting and stopping ----------------------------------------------- */
 
-/* What is accepted from a listener inherits this. */
-static void
-set_nodelay(int fd)
-{
-    int on = 1;
-    /* Unix sockets refuse it, and need not have it. */
-    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-}
-
 static Listener *
 listener_new(FlLoop *loop, PyObject *sock, int fd)
 {
@@ -415,7 +406,6 @@ start_accepting(PyObject *module, PyObject *args)
     if (code < 0 || fl_loop_check_open(loop) < 0) {
         return NULL;
     }
-    set_nodelay(fd);
     Py_RETURN_NONE;
 }
 

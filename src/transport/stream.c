@@ -412,22 +412,15 @@ fl_stream_set_protocol(FlStream *self, PyObject *protocol)
     return 0;
 }
 
-/* Of TCP sockets: Linux gives what is accepted its listener's option, all
-   others are set.  asyncio asks the socket object's proto: that misses those
-   without one. */
+/* asyncio asks the socket object's proto: that misses those without one.  What
+   is accepted gets its listener's option only if it came after that was set:
+   so each is set. */
 static void
-set_nodelay(const FlStream *self, bool accepted)
+set_nodelay(const FlStream *self)
 {
     int on = 1;
     struct sockaddr_storage name = {.ss_family = AF_UNSPEC};
     socklen_t size = sizeof(name);
-#ifdef __linux__
-    if (accepted) {
-        return;
-    }
-#else
-    (void)accepted;
-#endif
     if (self->peer != NULL) {
         name.ss_family = fl_name_address(self->peer)->ss_family;
     }
@@ -575,7 +568,7 @@ fl_stream_open(FlLoop *loop, const FlStreamOptions *options)
         return NULL;
     }
     if (options->type == NULL) {
-        set_nodelay(self, options->peer != NULL);
+        set_nodelay(self);
     }
     if (loop->debug) {
         fl_debug_note_stack(loop, &self->queued_by);
