@@ -486,15 +486,7 @@ run_future(FlLoop *loop, PyObject *future, bool made)
     PyObject *removed =
         PyObject_CallMethodOneArg(future, state->names.remove_done_callback,
                                   callback);
-    if (exc != NULL) {
-        if (removed == NULL) {
-            PyErr_WriteUnraisable(future);
-        }
-        Py_XDECREF(removed);
-        PyErr_SetRaisedException(exc);
-        return NULL;
-    }
-    if (call_and_drop(removed) < 0) {
+    if (fl_error_keep_first(exc, call_and_drop(removed), future) < 0) {
         return NULL;
     }
     int done = fl_call_truth(future, state->names.done);

@@ -36,6 +36,19 @@ fl_error_leaves_loop(void)
            || PyErr_ExceptionMatches(PyExc_SystemExit);
 }
 
+int
+fl_error_keep_first(PyObject *first, int code, PyObject *source)
+{
+    if (first == NULL) {
+        return code;
+    }
+    if (code < 0) {
+        PyErr_WriteUnraisable(source);
+    }
+    PyErr_SetRaisedException(first);
+    return -1;
+}
+
 void
 fl_raise_os_error(long code, const char *format, PyObject *subject)
 {

@@ -19,6 +19,12 @@ PyObject *fl_errno_exception(int code);
    SystemExit. */
 bool fl_error_leaves_loop(void);
 
+/* End a clean-up that `code` is the outcome of: 0, or -1 with an exception
+   set.  An exception that was taken away before it (`first`, NULL for none;
+   its reference is taken) is raised again, and the clean-up's is then reported
+   as unraisable for `source`.  Returns -1 if an exception is set, or 0. */
+int fl_error_keep_first(PyObject *first, int code, PyObject *source);
+
 /* OSError with a positive errno and a text of asyncio's in place of the
    system's; the format takes the subject. */
 void fl_raise_os_error(long code, const char *format, PyObject *subject);

@@ -139,15 +139,7 @@ release(SocketCall *self)
     fl_attempt_release_view(&self->attempt);
     int code = stop_waiting(self);
     PyObject *exc = code < 0 ? PyErr_GetRaisedException() : NULL;
-    code = stop_using_socket(self);
-    if (exc == NULL) {
-        return code;
-    }
-    if (code < 0) {
-        PyErr_WriteUnraisable((PyObject *)self);
-    }
-    PyErr_SetRaisedException(exc);
-    return -1;
+    return fl_error_keep_first(exc, stop_using_socket(self), (PyObject *)self);
 }
 
 /* Settle the future with a result or the raised exception.  0 or -1. */
@@ -194,15 +186,7 @@ on_ready(SocketCall *self)
     code = finish_future(self, result);
     Py_XDECREF(result);
     PyObject *exc = code < 0 ? PyErr_GetRaisedException() : NULL;
-    code = release(self);
-    if (exc == NULL) {
-        return code;
-    }
-    if (code < 0) {
-        PyErr_WriteUnraisable((PyObject *)self);
-    }
-    PyErr_SetRaisedException(exc);
-    return -1;
+    return fl_error_keep_first(exc, release(self), (PyObject *)self);
 }
 
 static int
@@ -268,11 +252,7 @@ wait(SocketCall *self)
     }
     if (wait_on_number(self) < 0) {
         PyObject *exc = PyErr_GetRaisedException();
-        if (release(self) < 0) {
-            PyErr_WriteUnraisable((PyObject *)self);
-        }
-        PyErr_SetRaisedException(exc);
-        return -1;
+        return fl_error_keep_first(exc, release(self), (PyObject *)self);
     }
     return 0;
 }

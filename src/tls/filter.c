@@ -13,6 +13,7 @@
 
 #include "core/loop.h"
 #include "py/compat.h"
+#include "py/errors.h"
 #include "py/state.h"
 #include "tls/engine.h"
 #include "tls/tls_calls.h"
@@ -423,13 +424,9 @@ fl_tls_receive_eof(FlTls *self)
     if (code < 0 && self->raw != NULL
         && PyErr_ExceptionMatches(PyExc_Exception)) {
         PyObject *exc = PyErr_GetRaisedException();
-        if (fl_tls_done(
-                PyObject_CallMethodNoArgs(self->raw, self->state->names.close))
-            < 0)
-        {
-            PyErr_WriteUnraisable(self->raw);
-        }
-        PyErr_SetRaisedException(exc);
+        code = fl_tls_done(
+            PyObject_CallMethodNoArgs(self->raw, self->state->names.close));
+        code = fl_error_keep_first(exc, code, self->raw);
     }
     return code;
 }

@@ -21,6 +21,7 @@
 #include "core/dispatch.h"
 #include "core/loop.h"
 #include "py/compat.h"
+#include "py/errors.h"
 #include "transport/datagram.h"
 #include "transport/messages.h"
 #include "transport/sockaddr.h"
@@ -199,10 +200,8 @@ deliver(FlDatagram *self)
     }
     else if (code < 0 && wants_more(self)) {
         PyObject *exc = PyErr_GetRaisedException();
-        if (fl_datagram_deliver_later(self) < 0) {
-            PyErr_WriteUnraisable((PyObject *)self);
-        }
-        PyErr_SetRaisedException(exc);
+        fl_error_keep_first(exc, fl_datagram_deliver_later(self),
+                            (PyObject *)self);
     }
     return code;
 }
