@@ -19,7 +19,7 @@ import socket
 import ssl
 import struct
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -46,6 +46,14 @@ async def turns(count: int = 5) -> None:
     """Let the loop make *count* turns."""
     for _ in range(count):
         await asyncio.sleep(0)
+
+
+async def waiting(coro: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+    """Return a task that runs ``coro`` and has begun to wait."""
+    task = asyncio.create_task(coro)
+    await turns(3)
+    assert not task.done()
+    return task
 
 
 async def spin(predicate: Callable[[], Any]) -> None:
@@ -289,6 +297,15 @@ def listening_socket(family: int = socket.AF_INET) -> socket.socket:
     sock.listen(100)
     sock.setblocking(False)
     return sock
+
+
+def fill_socket(sock: socket.socket) -> int:
+    """Send until the kernel takes no more; return how many bytes it took."""
+    size = 0
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            size += sock.send(bytes(65536))
+    return size
 
 
 def tcp_socketpair() -> tuple[socket.socket, socket.socket]:

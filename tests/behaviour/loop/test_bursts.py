@@ -207,16 +207,19 @@ def test_a_context_that_was_shown_is_the_one_that_is_used(loop, turn):
     assert [context[name] for context in contexts] == list(range(MANY))
 
 
+class Value:
+    """What a context holds; it counts those that live."""
+
+    alive = 0
+
+    def __init__(self):
+        Value.alive += 1
+
+    def __del__(self):
+        Value.alive -= 1
+
+
 def test_values_end_with_the_burst_that_saw_them(loop, turn):
-    class Value:
-        alive = 0
-
-        def __init__(self):
-            Value.alive += 1
-
-        def __del__(self):
-            Value.alive -= 1
-
     def schedule():
         name.set(Value())
         for _ in range(MANY):
@@ -309,15 +312,6 @@ def test_the_context_that_a_timer_shows_is_the_one_it_uses(loop):
 
 
 def test_values_end_with_the_timers_that_saw_them(loop, turn):
-    class Value:
-        alive = 0
-
-        def __init__(self):
-            Value.alive += 1
-
-        def __del__(self):
-            Value.alive -= 1
-
     def schedule():
         name.set(Value())
         return [loop.call_later(3600, name.get) for _ in range(MANY)]

@@ -11,7 +11,7 @@ import contextlib
 import socket
 
 import pytest
-from net_helpers import tcp_socketpair, turns
+from net_helpers import fill_socket, tcp_socketpair, turns, waiting
 
 
 @pytest.fixture(params=["tcp", "unix"])
@@ -30,21 +30,6 @@ def pair(request):
 def fastloop_only(loop_kind):
     if loop_kind == "asyncio":
         pytest.skip("asyncio's operation hangs, or speaks for another file")
-
-
-async def waiting(coro):
-    task = asyncio.create_task(coro)
-    await turns(3)
-    assert not task.done()
-    return task
-
-
-def fill(sock):
-    size = 0
-    with contextlib.suppress(BlockingIOError):
-        while True:
-            size += sock.send(bytes(65536))
-    return size
 
 
 def test_recv_goes_on(run, loop, pair):
@@ -95,7 +80,7 @@ def test_sendall_goes_on(run, loop, pair):
     near, far = pair
 
     async def main():
-        size = fill(near) + 1_000_000
+        size = fill_socket(near) + 1_000_000
         task = await waiting(loop.sock_sendall(near, bytes(1_000_000)))
         near.close()
         while size:
@@ -111,7 +96,7 @@ def test_the_last_of_two_operations_closes(run, loop, pair):
     near, far = pair
 
     async def main():
-        size = fill(near)
+        size = fill_socket(near)
         reader = await waiting(loop.sock_recv(near, 100))
         writer = await waiting(loop.sock_sendall(near, b"end"))
         near.close()

@@ -16,7 +16,15 @@ import struct
 import sys
 
 import pytest
-from net_helpers import MIB, digest, pattern, spin, tcp_socketpair, turns
+from net_helpers import (
+    MIB,
+    digest,
+    pattern,
+    spin,
+    tcp_socketpair,
+    turns,
+    waiting,
+)
 
 
 @pytest.fixture
@@ -32,13 +40,6 @@ def tcp():
             return pair
 
         yield make
-
-
-async def waiting(coro):
-    task = asyncio.create_task(coro)
-    await turns(3)
-    assert not task.done()
-    return task
 
 
 async def exchange(loop, near, far, count=2):

@@ -13,17 +13,7 @@ import ssl
 import sys
 
 import pytest
-from net_helpers import turns
-
-
-@pytest.fixture
-def pair():
-    """Two connected, non-blocking stream sockets."""
-    left, right = socket.socketpair()
-    left.setblocking(False)
-    right.setblocking(False)
-    with left, right:
-        yield left, right
+from net_helpers import fill_socket, turns, waiting
 
 
 @pytest.fixture
@@ -38,23 +28,6 @@ def udp():
             sock.bind(("127.0.0.1", 0))
             socks.append(sock)
         yield socks
-
-
-def fill(sock):
-    """Write until the kernel takes no more; how much it took."""
-    size = 0
-    with contextlib.suppress(BlockingIOError):
-        while True:
-            size += sock.send(bytes(65536))
-    return size
-
-
-async def waiting(coro):
-    """A task that runs the coroutine and has begun to wait."""
-    task = asyncio.create_task(coro)
-    await turns(3)
-    assert not task.done()
-    return task
 
 
 CALLS = {
@@ -244,7 +217,7 @@ def test_sendall_when_the_peer_goes(run, loop, pair):
     left, right = pair
 
     async def main():
-        fill(left)
+        fill_socket(left)
         task = await waiting(loop.sock_sendall(left, b"x"))
         right.close()
         with pytest.raises(OSError) as caught:
@@ -308,7 +281,7 @@ def test_reading_and_writing_at_once(run, loop, pair):
     left, right = pair
 
     async def main():
-        size = fill(left)
+        size = fill_socket(left)
         writer = await waiting(loop.sock_sendall(left, b"end"))
         reader = await waiting(loop.sock_recv(left, 5))
         right.send(b"in")
@@ -341,7 +314,7 @@ def test_a_cancelled_call_lets_go_of_the_buffer(run, loop, pair):
     data = bytearray(1 << 16)
 
     async def main():
-        fill(pair[0])
+        fill_socket(pair[0])
         task = await waiting(loop.sock_sendall(pair[0], data))
         task.cancel()
         try:

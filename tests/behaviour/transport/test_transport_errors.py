@@ -29,17 +29,13 @@ def fail(protocol, *args):
     raise Broken(protocol.events[-1][0])
 
 
-@every_kind
-async def test_data_received_raises(transport_pair, reports):
-    c = await transport_pair(Recorder(data=fail))
-    await c.peer.send(b"data")
+async def sees_fatal_error(c, reports, event, call):
+    """Assert that the connection ended as its protocol's ``call`` raised."""
     exc = await c.protocol.wait_lost()
     assert isinstance(exc, Broken)
-    assert c.protocol.names == ["made", "data", "lost"]
+    assert c.protocol.names == ["made", event, "lost"]
     (report,) = reports
-    assert report["message"] == (
-        "Fatal error: protocol.data_received() call failed."
-    )
+    assert report["message"] == f"Fatal error: protocol.{call}() call failed."
     assert report["exception"] is exc
     assert report["transport"] is c.transport
     assert report["protocol"] is c.protocol
@@ -48,36 +44,23 @@ async def test_data_received_raises(transport_pair, reports):
         assert await c.peer.recv() == b""
 
 
+@pytest.mark.parametrize(
+    "make, call",
+    [(Recorder, "data_received"), (BufferedRecorder, "buffer_updated")],
+)
+@every_kind
+async def test_taking_data_raises(transport_pair, reports, make, call):
+    c = await transport_pair(make(data=fail))
+    await c.peer.send(b"data")
+    await sees_fatal_error(c, reports, "data", call)
+
+
 @pytest.mark.parametrize("make", [Recorder, BufferedRecorder])
 @every_kind
 async def test_eof_received_raises(transport_pair, reports, make):
     c = await transport_pair(make(eof=fail))
     c.peer.send_eof()
-    exc = await c.protocol.wait_lost()
-    assert isinstance(exc, Broken)
-    assert c.protocol.names == ["made", "eof", "lost"]
-    (report,) = reports
-    assert report["message"] == (
-        "Fatal error: protocol.eof_received() call failed."
-    )
-    assert report["exception"] is exc
-    reports.clear()
-
-
-@every_kind
-async def test_buffer_updated_raises(transport_pair, reports):
-    c = await transport_pair(BufferedRecorder(data=fail))
-    await c.peer.send(b"data")
-    exc = await c.protocol.wait_lost()
-    assert isinstance(exc, Broken)
-    assert c.protocol.names == ["made", "data", "lost"]
-    (report,) = reports
-    assert report["message"] == (
-        "Fatal error: protocol.buffer_updated() call failed."
-    )
-    assert report["exception"] is exc
-    assert report["transport"] is c.transport
-    reports.clear()
+    await sees_fatal_error(c, reports, "eof", "eof_received")
 
 
 @every_kind
