@@ -22,6 +22,7 @@ import subprocess
 import sys
 import sysconfig
 from pathlib import Path
+from typing import NoReturn
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
@@ -32,6 +33,8 @@ BASE_FLAGS = """-std=c11 -D_GNU_SOURCE -fvisibility=hidden
 -fno-strict-overflow -fstack-protector-strong -Wall -Wextra
 -Wno-unused-parameter -Wno-missing-field-initializers -U_FORTIFY_SOURCE"""
 ASSERTS = ["-UNDEBUG", "-DFASTLOOP_DEBUG=1"]
+#: The commands that compile: those of wheels, of editable installs, of ours.
+BUILDS = {"bdist_wheel", "editable_wheel", "build", "build_ext"}
 #: How ninja compiles and links; the commands come before it.
 RULES = """
 rule cc
@@ -49,11 +52,6 @@ if sys.platform == "win32":
         "fastloop does not run on Windows: its core makes POSIX system calls. "
         "Use asyncio's own event loop there, or WSL."
     )
-if sys.implementation.name != "cpython" or sys.version_info < (3, 11):
-    sys.exit(
-        "fastloop needs CPython 3.11 or newer; this is "
-        f"{sys.implementation.name} {sys.version.split()[0]}."
-    )
 
 
 def switch(name: str) -> bool:
@@ -61,7 +59,38 @@ def switch(name: str) -> bool:
     return os.environ.get(name, "0") not in ("", "0")
 
 
-def refuse_libuv(found: str) -> None:
+def check_python() -> None:
+    """Ends the build on a Python that is too old; pip says it before."""
+    if sys.implementation.name != "cpython" or sys.version_info < (3, 11):
+        sys.exit(
+            "fastloop needs CPython 3.11 or newer, and this is "
+            f"{sys.implementation.name} {sys.version.split()[0]}."
+        )
+
+
+def check_compiler() -> None:
+    """Ends the build where there is no C compiler, or no Python.h."""
+    command = os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc"
+    program = shlex.split(command)[0]
+    if shutil.which(program) is None:
+        sys.exit(
+            f"fastloop needs a C compiler, and `{program}` was not found; "
+            "install one with `apt-get install gcc libc6-dev` (Debian, "
+            "Ubuntu), `dnf install gcc` (Fedora), `apk add gcc musl-dev` "
+            "(Alpine) or `xcode-select --install` (macOS), or name yours in "
+            "the environment variable CC."
+        )
+    folder = sysconfig.get_path("include")
+    if not Path(folder, "Python.h").exists():
+        sys.exit(
+            f"fastloop needs Python's headers, and {folder}/Python.h does "
+            "not exist; install them with `apt-get install python3-dev` "
+            "(Debian, Ubuntu), `dnf install python3-devel` (Fedora) or "
+            "`apk add python3-dev` (Alpine)."
+        )
+
+
+def refuse_libuv(found: str) -> NoReturn:
     floor = ".".join(map(str, LIBUV_FLOOR[:2]))
     sys.exit(
         f"fastloop needs libuv {floor} or newer with its headers, and "
@@ -176,6 +205,12 @@ class Build(build_ext):
 
 
 os.chdir(HERE)
+# What is missing is said before setuptools says what it does: pip shows the
+# build's output, and the sentence is then all of it.
+if BUILDS.intersection(sys.argv):
+    check_python()
+    check_compiler()
+    libuv()
 found = sorted(Path("src").rglob("*.c"))
 setup(
     ext_modules=[Extension("fastloop._core", [str(path) for path in found])],

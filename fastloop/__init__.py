@@ -17,6 +17,8 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from ._core import libuv_version
     from .loop import Loop
     from .policy import EventLoopPolicy, install
@@ -44,14 +46,47 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+def _load(module: str) -> ModuleType:
+    """Import a module of the package; ImportError where there is no core."""
     from importlib import import_module
 
-    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
+    try:
+        return import_module(f"{__name__}.{module}")
+    except ModuleNotFoundError as exc:
+        if exc.name != f"{__name__}._core":
+            raise
+    import os
+    import sys
+
+    version = f"Python {sys.version_info.major}.{sys.version_info.minor}"
+    home = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    if os.path.exists(os.path.join(home, "setup.py")):
+        raise ImportError(
+            f"you are in the source tree of fastloop, {home}, where its C "
+            f"core is not built for this {version}: type `make build` there, "
+            "or `pip install .` there and start Python in another folder",
+            name=f"{__name__}._core",
+        )
+    raise ImportError(
+        f"fastloop in {home} has no C core for this {version}: install it "
+        "again with this Python's own pip, `python -m pip install "
+        "--force-reinstall fastloop`",
+        name=f"{__name__}._core",
+    )
+
+
+if not TYPE_CHECKING:  # which would take any name as one that exists
+
+    def __getattr__(name: str) -> object:
+        if name == "_core":  # of `from . import _core`
+            return _load(name)
+        if name not in _HOMES:
+            raise AttributeError(
+                f"module {__name__!r} has no attribute {name!r}"
+            )
+        value = getattr(_load(_HOMES[name]), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

@@ -117,47 +117,115 @@ class BaseLoop:
         callback: Callable[[*_Ts], object],
         *args: *_Ts,
         context: Context | None = None,
-    ) -> Handle: ...
+    ) -> Handle:
+        """Call callback(*args) in the loop's next iteration.
+
+        context is the contextvars.Context to run in; a copy of the current
+        one by default.  Returns an asyncio.Handle.  Raises RuntimeError when
+        the loop is closed.  Implements asyncio's loop.call_soon(); a C task's
+        own steps get None, which asyncio drops unseen.
+        """
     def call_soon_threadsafe(
         self,
         callback: Callable[[*_Ts], object],
         *args: *_Ts,
         context: Context | None = None,
-    ) -> Handle: ...
+    ) -> Handle:
+        """Call callback(*args) in the loop's next iteration, from any thread.
+
+        Wakes the loop if it sleeps.  Returns an asyncio.Handle.  Raises
+        RuntimeError when the loop is closed.  Implements asyncio's
+        loop.call_soon_threadsafe().
+        """
     def call_later(
         self,
         delay: float,
         callback: Callable[[*_Ts], object],
         *args: *_Ts,
         context: Context | None = None,
-    ) -> TimerHandle: ...
+    ) -> TimerHandle:
+        """Call callback(*args) after delay seconds; never earlier.
+
+        Returns an asyncio.TimerHandle.  Raises TypeError when delay is None or
+        not a number, RuntimeError when the loop is closed.  Implements
+        asyncio's loop.call_later(); a delay of at most 0 counts from the
+        beginning of the current iteration.
+        """
     def call_at(
         self,
         when: float,
         callback: Callable[[*_Ts], object],
         *args: *_Ts,
         context: Context | None = None,
-    ) -> TimerHandle: ...
-    def time(self, /) -> float: ...
+    ) -> TimerHandle:
+        """Call callback(*args) when loop.time() reaches `when` seconds.
+
+        Returns an asyncio.TimerHandle.  Raises TypeError when `when` is None
+        or not a number, RuntimeError when the loop is closed.  Implements
+        asyncio's loop.call_at().
+        """
+    def time(self, /) -> float:
+        """Return the loop's time in seconds: time.monotonic().
+
+        Implements asyncio's loop.time().
+        """
     def _add_callback(self, handle: _AsyncioHandle) -> None: ...
-    def run_forever(self, /) -> None: ...
+    def run_forever(self, /) -> None:
+        """Run until stop() is called.
+
+        Raises RuntimeError when this or another loop is running in the
+        thread, when the loop is closed, and in a forked child; a callback's
+        KeyboardInterrupt or SystemExit leaves it.  Implements asyncio's
+        loop.run_forever().
+        """
     def run_until_complete(
         self, future: Generator[Any, None, _T] | Awaitable[_T]
-    ) -> _T: ...
+    ) -> _T:
+        """Run until an awaitable is done; return its result or raise its
+        exception.
+
+        A coroutine becomes a task.  Raises RuntimeError when the loop cannot
+        run (see run_forever) or is stopped first.  Implements asyncio's
+        loop.run_until_complete().
+        """
     def _run_once(self, /) -> None: ...
-    def stop(self, /) -> None: ...
-    def is_running(self, /) -> bool: ...
-    def is_closed(self, /) -> bool: ...
-    def get_debug(self, /) -> bool: ...
+    def stop(self, /) -> None:
+        """Make run_forever() return after the current iteration, or after one
+        when it is not running.  Implements asyncio's loop.stop().
+        """
+    def is_running(self, /) -> bool:
+        """Return True while the loop runs.  Implements asyncio's
+        loop.is_running().
+        """
+    def is_closed(self, /) -> bool:
+        """Return True once the loop was closed.  Implements asyncio's
+        loop.is_closed().
+        """
+    def get_debug(self, /) -> bool:
+        """Return True in debug mode.
+
+        Implements asyncio's loop.get_debug().
+        """
     def _close(self, /) -> None: ...
     def _write_to_self(self, /) -> None: ...
-    def create_future(self, /) -> Future[Any]: ...
+    def create_future(self, /) -> Future[Any]:
+        """Return a new asyncio.Future of this loop.
+
+        Implements asyncio's loop.create_future().
+        """
     if sys.version_info >= (3, 14):
         def create_task(
             self,
             coro: Coroutine[Any, Any, _T] | Generator[Any, None, _T],
             **kwargs: Any,
-        ) -> Task[_T]: ...
+        ) -> Task[_T]:
+            """Schedule a coroutine; return its task.
+
+            The keywords (name, context; from 3.13.3 any) go to the task or to
+            the task factory exactly as given.  Raises TypeError for what is
+            no coroutine, RuntimeError when the loop is closed.  Implements
+            asyncio's loop.create_task().
+            """
     elif sys.version_info >= (3, 13):  # keywords of any name: 3.13.3
         def create_task(
             self,
@@ -166,7 +234,14 @@ class BaseLoop:
             name: str | None = None,
             context: Context | None = None,
             **kwargs: Any,
-        ) -> Task[_T]: ...
+        ) -> Task[_T]:
+            """Schedule a coroutine; return its task.
+
+            The keywords (name, context; from 3.13.3 any) go to the task or to
+            the task factory exactly as given.  Raises TypeError for what is
+            no coroutine, RuntimeError when the loop is closed.  Implements
+            asyncio's loop.create_task().
+            """
     else:
         def create_task(
             self,
@@ -174,21 +249,56 @@ class BaseLoop:
             *,
             name: str | None = None,
             context: Context | None = None,
-        ) -> Task[_T]: ...
+        ) -> Task[_T]:
+            """Schedule a coroutine; return its task.
+
+            The keywords (name, context; from 3.13.3 any) go to the task or to
+            the task factory exactly as given.  Raises TypeError for what is
+            no coroutine, RuntimeError when the loop is closed.  Implements
+            asyncio's loop.create_task().
+            """
     def add_reader(
         self,
         fd: _Descriptor,
         callback: Callable[[*_Ts], object],
         *args: *_Ts,
-    ) -> None: ...
+    ) -> None:
+        """Call callback(*args) whenever fd is readable.
+
+        fd is a number or an object with fileno().  Replaces an earlier
+        callback.  Returns None.  Raises ValueError for what is no
+        descriptor, RuntimeError when a transport uses it or the loop is
+        closed, OSError when it cannot be watched.  Implements asyncio's
+        loop.add_reader().  The descriptor's flags are left as they are.
+        """
     def add_writer(
         self,
         fd: _Descriptor,
         callback: Callable[[*_Ts], object],
         *args: *_Ts,
-    ) -> None: ...
-    def remove_reader(self, fd: _Descriptor) -> bool: ...
-    def remove_writer(self, fd: _Descriptor) -> bool: ...
+    ) -> None:
+        """Call callback(*args) whenever fd is writable.
+
+        fd is a number or an object with fileno().  Replaces an earlier
+        callback.  Returns None.  Raises ValueError for what is no
+        descriptor, RuntimeError when a transport uses it or the loop is
+        closed, OSError when it cannot be watched.  Implements asyncio's
+        loop.add_writer().  The descriptor's flags are left as they are.
+        """
+    def remove_reader(self, fd: _Descriptor) -> bool:
+        """Stop calling back when fd is readable.
+
+        Returns True if there was a callback, else False.  Raises
+        ValueError for what is no descriptor, RuntimeError when a
+        transport uses it.  Implements asyncio's loop.remove_reader().
+        """
+    def remove_writer(self, fd: _Descriptor) -> bool:
+        """Stop calling back when fd is writable.
+
+        Returns True if there was a callback, else False.  Raises
+        ValueError for what is no descriptor, RuntimeError when a
+        transport uses it.  Implements asyncio's loop.remove_writer().
+        """
     def _add_reader(
         self,
         fd: _Descriptor,
@@ -208,7 +318,14 @@ class BaseLoop:
         executor: Executor | None,
         func: Callable[[*_Ts], _T],
         *args: *_Ts,
-    ) -> Future[_T]: ...
+    ) -> Future[_T]:
+        """Call func(*args) in an executor; return an asyncio.Future.
+
+        None is the default executor: a ThreadPoolExecutor unless one was set.
+        Raises RuntimeError when the loop is closed or the default executor
+        was shut down.  A call whose future is cancelled before a thread takes
+        it never runs.  Implements asyncio's loop.run_in_executor().
+        """
     def _signal_wakeup(self, on: object, /) -> None: ...
 
 # -- stream readers ----------------------------------------------------------

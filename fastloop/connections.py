@@ -150,8 +150,13 @@ class Connections(_Loop):  # type: ignore[misc]
     ) -> Any:
         """Upgrade a transport to TLS; return what the protocol uses next.
 
-        Implements asyncio's ``loop.start_tls()``.  What an asyncio stream has
-        read too much of is TLS's.
+        ``ssl_handshake_timeout`` (60 by default) and ``ssl_shutdown_timeout``
+        (30) are in seconds.  Raises TypeError for a transport or context that
+        cannot do it, ValueError for a timeout that is not positive,
+        ssl.SSLError and ConnectionAbortedError for a handshake that fails or
+        takes too long; the transport is closed then.  Implements asyncio's
+        ``loop.start_tls()``.  What an asyncio stream has read too much of is
+        TLS's.
         """
         if ssl is None:
             raise RuntimeError("Python ssl module is not available")
@@ -240,7 +245,11 @@ class Connections(_Loop):  # type: ignore[misc]
     ) -> tuple[Any, Any]:
         """Create a datagram transport and its protocol.
 
-        Implements asyncio's ``loop.create_datagram_endpoint()``.  The loop
+        ``local_addr`` and ``remote_addr`` are (host, port), or a path for a
+        Unix socket; or ``sock`` is a socket that is bound already.  Raises
+        OSError when an address cannot be had, ValueError for arguments that
+        exclude each other, TypeError for an address of another form.
+        Implements asyncio's ``loop.create_datagram_endpoint()``; the loop
         notes that a program may keep ``sock``.
         """
         token = _makes_socket.set(sock is None)

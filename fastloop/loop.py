@@ -27,6 +27,7 @@ from asyncio import (
 
 from . import _core
 from . import streams as _native_streams  # noqa: F401
+from ._inherited import document
 from ._selector import WatchedDescriptors
 from .connections import Connections
 from .sockets import SocketCalls
@@ -91,8 +92,10 @@ class Loop(  # type: ignore[misc, unused-ignore]
             self._debug = True
 
     def __repr__(self) -> str:
+        cls = type(self)
+        name = "fastloop.Loop" if cls is Loop else cls.__name__
         return (
-            f"<{self.__class__.__name__} running={self.is_running()} "
+            f"<{name} running={self.is_running()} "
             f"closed={self.is_closed()} debug={self.get_debug()}>"
         )
 
@@ -213,8 +216,8 @@ class Loop(  # type: ignore[misc, unused-ignore]
     def set_debug(self, enabled: bool) -> None:
         """Turn debug mode on or off.
 
-        Callbacks queued before are checked as they were queued.  Implements
-        asyncio's ``loop.set_debug()``.
+        Callbacks queued before are checked as they were queued.  Raises
+        nothing.  Implements asyncio's ``loop.set_debug()``.
         """
         self._debug = enabled
         if self.is_running():
@@ -371,6 +374,8 @@ class Loop(  # type: ignore[misc, unused-ignore]
             host, port, family=family, type=type, proto=proto, flags=flags
         )
 
+
+document(Loop)
 
 # asyncio's own test; its public name is deprecated from 3.14 on.
 _is_coroutine_function = (

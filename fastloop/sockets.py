@@ -49,7 +49,9 @@ class SocketCalls:
     async def sock_recv(self, sock: socket.socket, n: int) -> bytes:
         """Receive up to ``n`` bytes; b'' at the end of the stream.
 
-        Implements asyncio's ``loop.sock_recv()``.
+        Raises what the socket raises (OSError), TypeError for an SSL
+        socket, RuntimeError where a transport uses it.  Implements
+        asyncio's ``loop.sock_recv()``.
         """
         call = _core.sock_recv(self, sock, n)
         if not isinstance(call, _Call):
@@ -62,7 +64,8 @@ class SocketCalls:
     async def sock_recv_into(self, sock: socket.socket, buf: Any) -> int:
         """Receive into a writable buffer; return how many bytes.
 
-        Implements asyncio's ``loop.sock_recv_into()``.
+        Raises as ``sock_recv``, and TypeError for a buffer that cannot be
+        written.  Implements asyncio's ``loop.sock_recv_into()``.
         """
         call = _core.sock_recv_into(self, sock, buf)
         if not isinstance(call, _Call):
@@ -77,6 +80,7 @@ class SocketCalls:
     ) -> tuple[bytes, Any]:
         """Receive a datagram; return its bytes and its sender.
 
+        ``bufsize`` is the most bytes of it to take.  Raises as ``sock_recv``.
         Implements asyncio's ``loop.sock_recvfrom()``.
         """
         call = _core.sock_recvfrom(self, sock, bufsize)
@@ -92,7 +96,8 @@ class SocketCalls:
     ) -> tuple[int, Any]:
         """Receive a datagram into a buffer; return its size and its sender.
 
-        ``nbytes`` is the most to receive, 0 for the buffer's length.
+        ``nbytes`` is the most bytes to receive, 0 for the buffer's length.
+        Raises as ``sock_recv_into``, ValueError for more than that length.
         Implements asyncio's ``loop.sock_recvfrom_into()``.
         """
         call = _core.sock_recvfrom_into(self, sock, buf, nbytes or len(buf))
@@ -106,6 +111,7 @@ class SocketCalls:
     async def sock_sendall(self, sock: socket.socket, data: Any) -> None:
         """Send all of a buffer.
 
+        Raises as ``sock_recv``; how many bytes have gone then is unknown.
         Implements asyncio's ``loop.sock_sendall()``.
         """
         call = _core.sock_sendall(self, sock, data)
@@ -120,7 +126,7 @@ class SocketCalls:
     ) -> int:
         """Send a datagram to an address; return its size in bytes.
 
-        Implements asyncio's ``loop.sock_sendto()``.
+        Raises as ``sock_recv``.  Implements asyncio's ``loop.sock_sendto()``.
         """
         call = _core.sock_sendto(self, sock, data, address)
         if not isinstance(call, _Call):
@@ -133,7 +139,9 @@ class SocketCalls:
     async def sock_connect(self, sock: socket.socket, address: Any) -> None:
         """Connect to an address, which may have a name in it.
 
-        Implements asyncio's ``loop.sock_connect()``.
+        Raises OSError when it is refused, socket.gaierror for an unknown
+        name, and as ``sock_recv``.  Implements asyncio's
+        ``loop.sock_connect()``.
         """
         if not _core.is_literal(address):
             await _using(sock, super().sock_connect(sock, address))  # type: ignore[misc]
@@ -156,7 +164,10 @@ class SocketCalls:
     ) -> int:
         """Send a file; return how many bytes.
 
-        Implements asyncio's ``loop.sock_sendfile()``.
+        ``offset`` and ``count`` are in bytes, None for all there is.  Raises
+        ValueError and TypeError for a file or numbers that do not fit, where
+        ``fallback`` is False asyncio.SendfileNotAvailableError, and as
+        ``sock_recv``.  Implements asyncio's ``loop.sock_sendfile()``.
         """
         sending = super().sock_sendfile(  # type: ignore[misc]
             sock, file, offset, count, fallback=fallback
@@ -168,7 +179,7 @@ class SocketCalls:
     ) -> tuple[socket.socket, Any]:
         """Accept a connection; return its non-blocking socket and its peer.
 
-        Implements asyncio's ``loop.sock_accept()``.
+        Raises as ``sock_recv``.  Implements asyncio's ``loop.sock_accept()``.
         """
         call = _core.sock_accept(self, sock)
         if not isinstance(call, _Call):

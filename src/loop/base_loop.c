@@ -450,7 +450,10 @@ static PyMemberDef loop_members[] = {
     MEMBER(signal_handlers),
     MEMBER(python_transports),
     {"slow_callback_duration", Py_T_DOUBLE,
-     offsetof(FlLoop, slow_callback_duration), 0, NULL},
+     offsetof(FlLoop, slow_callback_duration), 0,
+     "Seconds from which on debug mode logs a callback as slow; a float,\n"
+     "0.1 at first.  Setting it raises TypeError for what is no number.\n"
+     "asyncio's loop.slow_callback_duration."},
     {"__dictoffset__", Py_T_PYSSIZET, offsetof(FlLoop, dict), Py_READONLY,
      NULL},
     {NULL, 0, 0, 0, NULL},

@@ -573,11 +573,12 @@ none_for(PyObject *handle)
          "closed, OSError when it cannot be watched.  Implements asyncio's\n" \
          "loop." name "().  The descriptor's flags are left as they are."
 
-#define DOC_REMOVE(name, what)                                             \
-    name "($self, fd)\n--\n\n"                                             \
-         "Stop calling back when fd is " what ".\n\n"                      \
-         "Returns True if there was a callback, else False.  Implements\n" \
-         "asyncio's loop." name "()."
+#define DOC_REMOVE(name, what)                                         \
+    name "($self, fd)\n--\n\n"                                         \
+         "Stop calling back when fd is " what ".\n\n"                  \
+         "Returns True if there was a callback, else False.  Raises\n" \
+         "ValueError for what is no descriptor, RuntimeError when a\n" \
+         "transport uses it.  Implements asyncio's loop." name "()."
 
 const char fl_loop_add_reader_doc[] = DOC_ADD("add_reader", "readable");
 const char fl_loop_add_writer_doc[] = DOC_ADD("add_writer", "writable");

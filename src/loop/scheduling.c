@@ -346,6 +346,23 @@ take_infinite(PyObject *value, PyObject *zero, double *seconds)
     return positive < 0 ? -1 : 0;
 }
 
+/* Say in the TypeError of a sum which argument is no number; its own text
+   follows, and the error is the cause. */
+static void
+name_argument(const char *name, PyObject *value)
+{
+    if (!PyErr_ExceptionMatches(PyExc_TypeError)) {
+        return;
+    }
+    PyObject *cause = PyErr_GetRaisedException();
+    PyErr_Format(PyExc_TypeError,
+                 "%s must be a number of seconds, not %.100s: %S", name,
+                 Py_TYPE(value)->tp_name, cause);
+    PyObject *said = PyErr_GetRaisedException();
+    PyException_SetCause(said, cause);
+    PyErr_SetRaisedException(said);
+}
+
 /* The moment that a number of any kind names.  What asyncio can reckon with as
    it does, when - time(), and nothing else: a Decimal or a string raises the
    TypeError of that.  0 or -1. */
@@ -388,7 +405,11 @@ static PyObject *
 schedule_at(FlLoop *loop, PyObject *value, const FlArgs *call)
 {
     FlWhen when;
-    if (take_when(value, &when) < 0 || check_timer(loop, call) < 0) {
+    if (take_when(value, &when) < 0) {
+        name_argument("when", value);
+        return NULL;
+    }
+    if (check_timer(loop, call) < 0) {
         return NULL;
     }
     return schedule(loop, when, fl_timer_deadline_of(when.seconds), call);
@@ -402,6 +423,9 @@ call_later_at(FlLoop *loop, const FlArgs *call)
     PyObject *now =
         PyObject_CallMethodNoArgs((PyObject *)loop, loop->state->names.time);
     PyObject *when = now == NULL ? NULL : PyNumber_Add(now, call->args[0]);
+    if (now != NULL && when == NULL) {
+        name_argument("delay", call->args[0]);
+    }
     PyObject *timer = when == NULL ? NULL : schedule_at(loop, when, call);
     Py_XDECREF(now);
     Py_XDECREF(when);

@@ -30,3 +30,12 @@ def test_mypy(module, version):
 def test_stubtest(module, built):
     done = module("mypy.stubtest", "--concise", "fastloop")
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_an_unknown_name_of_the_package_is_an_error(module, tmp_path):
+    program = tmp_path / "program.py"
+    lines = ["import fastloop", "fastloop.run", "fastloop.nope"]
+    program.write_text("\n".join(lines), encoding="utf-8")
+    done = module("mypy", str(program))
+    assert 'Module has no attribute "nope"' in done.stdout, done.stdout
+    assert "Found 1 error" in done.stdout

@@ -160,6 +160,19 @@ def test_other_types_are_refused(loop, bad):
         loop.call_later(bad, nothing)
 
 
+@pytest.mark.parametrize("bad", BAD, ids=lambda bad: type(bad).__name__)
+def test_a_refusal_names_the_argument(loop, loop_kind, bad):
+    if loop_kind == "asyncio":
+        pytest.skip("asyncio has the text of the sum alone")
+    name = rf"not (\w+\.)?{type(bad).__name__}: unsupported operand"
+    text = f"must be a number of seconds, {name}"
+    with pytest.raises(TypeError, match=f"^delay {text}") as found:
+        loop.call_later(bad, nothing)
+    assert type(found.value.__cause__) is TypeError
+    with pytest.raises(TypeError, match=f"^when {text}"):
+        loop.call_at(bad, nothing)
+
+
 @pytest.mark.parametrize(
     "bad",
     [bad for bad in BAD if not isinstance(bad, decimal.Decimal)],

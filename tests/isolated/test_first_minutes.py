@@ -1,0 +1,155 @@
+"""What a newcomer meets: a tree that is not built, a build that lacks a part.
+
+Each says in one sentence what is wrong and what to type, and the sentence is
+the last line of what it prints.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from isolated_scripts import LIMIT
+
+TOP = Path(__file__).parents[2]
+
+
+def fails(*command, cwd=TOP, **env):
+    """The last line that a command which fails has printed, and all of it."""
+    done = subprocess.run(
+        command,
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=LIMIT,
+        env={**os.environ, **env},
+    )
+    assert done.returncode == 1, done.stdout
+    return done.stdout.rstrip().rpartition("\n")[2], done.stdout
+
+
+# -- the tree ----------------------------------------------------------------
+
+
+@pytest.fixture
+def unbuilt(tmp_path):
+    """A checkout of the Python part, without the extension."""
+    copy = tmp_path / "tree"
+    shutil.copytree(
+        TOP / "fastloop",
+        copy / "fastloop",
+        ignore=shutil.ignore_patterns("*.so", "__pycache__"),
+    )
+    shutil.copy(TOP / "setup.py", copy)
+    return copy
+
+
+# No site-packages: an editable install would find the core of its own tree.
+BARE = (sys.executable, "-S", "-c")
+USES = [
+    "import fastloop; fastloop.run",
+    "import fastloop; hasattr(fastloop, 'Loop')",
+    "from fastloop import new_event_loop",
+    "import fastloop.loop",
+    "import fastloop.policy",
+]
+
+
+@pytest.mark.parametrize("use", USES)
+def test_a_tree_that_is_not_built_says_so(unbuilt, use):
+    last, _ = fails(*BARE, use, cwd=unbuilt, PYTHONPATH="")
+    version = f"Python {sys.version_info.major}.{sys.version_info.minor}"
+    start = f"ImportError: you are in the source tree of fastloop, {unbuilt},"
+    assert last.startswith(start)
+    assert f"not built for this {version}: type `make build` there" in last
+
+
+def test_what_needs_no_core_works_there(unbuilt):
+    code = "import fastloop, fastloop.pytest_plugin; fastloop.__version__"
+    command = [sys.executable, "-c", code]
+    subprocess.run(command, cwd=unbuilt, check=True, timeout=LIMIT)
+
+
+def test_an_installation_without_the_core_says_so(unbuilt):
+    (unbuilt / "setup.py").unlink()
+    last, _ = fails(*BARE, USES[0], cwd=unbuilt, PYTHONPATH="")
+    assert last.startswith(f"ImportError: fastloop in {unbuilt} has no C core")
+    assert "python -m pip install --force-reinstall fastloop" in last
+
+
+def test_an_error_inside_the_core_is_shown_as_it_is(unbuilt):
+    (unbuilt / "fastloop" / "_core.py").write_text("import no_such_module")
+    last, _ = fails(*BARE, USES[0], cwd=unbuilt, PYTHONPATH="")
+    assert last == "ModuleNotFoundError: No module named 'no_such_module'"
+
+
+# -- the build ---------------------------------------------------------------
+
+LACKS = {
+    "compiler": (
+        {"CC": "no-such-compiler -O2"},
+        "",
+        "fastloop needs a C compiler, and `no-such-compiler` was not found",
+    ),
+    "headers": (
+        {},
+        "import sysconfig; sysconfig.get_path = lambda name: '/nowhere';",
+        "fastloop needs Python's headers, and /nowhere/Python.h does not",
+    ),
+    "python": (
+        {},
+        "import setuptools; sys.version_info = (3, 10, 4); "
+        "sys.version = '3.10.4 (main)';",
+        "fastloop needs CPython 3.11 or newer, and this is cpython 3.10.4.",
+    ),
+    "pkg-config": (
+        {"PKG_CONFIG": "no-such-tool"},
+        "",
+        "fastloop needs libuv 1.42 or newer with its headers, and pkg-config,",
+    ),
+    "libuv": (
+        {"PKG_CONFIG": "false"},
+        "",
+        "fastloop needs libuv 1.42 or newer with its headers, and pkg-config "
+        "found none",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", LACKS)
+def test_a_build_that_lacks_a_part_says_one_sentence(what):
+    pytest.importorskip("setuptools", reason="setuptools is not installed")
+    env, patch, expected = LACKS[what]
+    code = (
+        f"import runpy, sys; {patch} sys.argv = ['setup.py', 'bdist_wheel']; "
+    )
+    code += "runpy.run_path('setup.py', run_name='__main__')"
+    last, printed = fails(sys.executable, "-c", code, **env)
+    assert last.startswith(expected)
+    assert printed.count("\n") == 1, "something was printed besides"
+
+
+@pytest.mark.parametrize(
+    ("python", "expected"),
+    [
+        ("no-such-python", "setup: there is no no-such-python here: name a"),
+        ("{old}", "setup: fastloop needs CPython 3.11 or newer, and {old} is"),
+    ],
+)
+def test_make_with_a_python_that_is_too_old(tmp_path, python, expected):
+    old = tmp_path / "python3.9"
+    old.write_text('#!/bin/sh\n[ "$1" != -V ] || echo Python 3.9.2; exit 1\n')
+    old.chmod(0o755)
+    last, printed = fails(
+        "tools/setup-env",
+        "build",
+        PYTHON=python.format(old=old),
+        VENV=str(tmp_path / "venv"),
+    )
+    assert last.startswith(expected.format(old=old))
+    assert "make build PYTHON=python3.13" in last
+    assert printed.count("\n") == 1
+    assert not (tmp_path / "venv").exists()
