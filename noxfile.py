@@ -196,6 +196,12 @@ stage(
     FASTLOOP_LINT_STRICT="1",
 )
 stage(
+    "publish",
+    "sdist, wheel, workflows",
+    "tools/check-dist .venv-publish/bin/python",
+    needs="publish",
+)
+stage(
     "3.11",
     "make test",
     f"{PYTEST} --ignore=tests/lint",
