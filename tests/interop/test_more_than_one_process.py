@@ -1,0 +1,308 @@
+"""Several processes: shared ports, restarts without loss, pools, clusters.
+
+The programs are those of docs/more-than-one-process.md, and run as they stand
+there.  What is counted is what that page says.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import http.client
+import multiprocessing
+import re
+import signal
+import socket
+import sys
+import threading
+
+import pytest
+from interop_process import APPS, LOOPS, PATIENCE, Process, free_port
+from test_docs import named
+
+HELD = 8
+LATER = 50
+
+
+@pytest.fixture
+def program(tmp_path):
+    """program(name, *argv): a program of the page as a child; ended after."""
+    children = []
+
+    def program(name, *argv, inherit=None):
+        file = tmp_path / name
+        file.write_text(named(name), encoding="utf-8")
+        command = [sys.executable, str(file), *map(str, argv)]
+        children.append(with_socket(command, inherit))
+        return children[-1]
+
+    yield program
+    for child in children:
+        child.kill()
+
+
+def with_socket(command, listening=None, **kwargs):
+    """A child that has LISTENING as its descriptor 3, as systemd starts it."""
+    if listening is None:
+        return Process(*command, **kwargs)
+    number = listening.fileno()
+    move = "import os, sys; os.dup2(int(sys.argv[1]), 3); "
+    move += "os.execv(sys.argv[2], sys.argv[2:])"
+    command = [sys.executable, "-c", move, str(number), *command]
+    return Process(*command, pass_fds=(number,), **kwargs)
+
+
+def asks(port, line=b"a line\n"):
+    """What a server answers one line with, until it closes."""
+    with socket.create_connection(("127.0.0.1", port), PATIENCE) as sock:
+        sock.sendall(line)
+        with sock.makefile("rb") as file:
+            return file.read()
+
+
+# -- one port ----------------------------------------------------------------
+
+
+def test_processes_that_share_a_port_share_its_load(program):
+    port = free_port()
+    children = [program("even.py", port) for _ in range(3)]
+    for child in children:
+        child.wait_for("serving")
+    shares = collections.Counter(int(asks(port)) for _ in range(600))
+    assert shares.keys() == {child.child.pid for child in children}
+    # The kernel's hash is even: seven times the deviation of 200 in 600.
+    assert all(120 <= share <= 280 for share in shares.values()), shares
+
+
+# -- restarts ----------------------------------------------------------------
+
+
+@pytest.fixture
+def listening():
+    with socket.create_server(("127.0.0.1", 0), backlog=128) as sock:
+        yield sock
+
+
+def test_a_restart_with_an_inherited_socket_loses_nothing(program, listening):
+    """Clients connect all the while; each gets an answer."""
+    port = listening.getsockname()[1]
+    served = collections.Counter()
+    lost = []
+    enough = threading.Event()
+
+    def clients():
+        while not enough.is_set():
+            try:
+                pid, text = asks(port).split(b" ", 1)
+                assert text == b"a line\n"
+                served[int(pid)] += 1
+            except Exception as exc:
+                lost.append(exc)
+                return
+
+    child = program("inherited.py", inherit=listening)
+    child.wait_for("serving")
+    threads = [threading.Thread(target=clients) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    pids = [child.child.pid]
+    try:
+        for _ in range(3):
+            until(lambda: served[pids[-1]] >= 80 or lost)
+            follower = program("inherited.py", inherit=listening)
+            follower.wait_for("serving")
+            assert child.stop() == 0, child.log
+            child = follower
+            pids.append(child.child.pid)
+        until(lambda: served[pids[-1]] >= 80 or lost)
+    finally:
+        enough.set()
+        for thread in threads:
+            thread.join()
+    assert lost == []
+    assert served.keys() == set(pids)
+
+
+def until(condition):
+    """Wait for what another thread brings about."""
+    tick = threading.Event()
+    for _ in range(int(PATIENCE * 100)):
+        if condition():
+            return
+        tick.wait(0.01)
+    raise AssertionError("it did not come about")
+
+
+def listens(port):
+    with contextlib.suppress(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port)).close()
+        return True
+    return False
+
+
+class Held:
+    """A request that the server has begun to answer, whose body is missing."""
+
+    def __init__(self, port):
+        self.sock = socket.create_connection(("127.0.0.1", port), PATIENCE)
+        self.sock.sendall(
+            b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n"
+        )
+        self.got = b""
+        self.pid, self.loop = self.read(rb"\n(\d+) (\w+)\n").groups()
+
+    def read(self, pattern):
+        while not (found := re.search(pattern, self.got)):
+            data = self.sock.recv(65536)
+            assert data, f"closed after {self.got!r}"
+            self.got += data
+        return found
+
+    def finish(self):
+        self.sock.sendall(b"late")
+        self.read(rb"late[\s\S]*\r\n0\r\n\r\n")
+        self.sock.close()
+
+
+def where(port):
+    """Which process and loop answer a request."""
+    conn = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+    conn.request("GET", "/")
+    response = conn.getresponse()
+    assert response.status == 200
+    pid, loop = response.read().split()
+    conn.close()
+    return pid, loop
+
+
+def test_uvicorn_replaced_on_an_inherited_socket(loop_kind, listening):
+    port = listening.getsockname()[1]
+    command = [sys.executable, "-m", "uvicorn", "holding:app", "--fd", "3"]
+    command += ["--loop", LOOPS[loop_kind], "--no-use-colors"]
+    with contextlib.ExitStack() as stack:
+
+        def serve():
+            child = with_socket(command, listening, cwd=APPS)
+            stack.callback(child.kill)
+            child.wait_for("Application startup complete")
+            return child
+
+        old = serve()
+        held = [Held(port) for _ in range(HELD)]
+        assert {each.loop.decode() for each in held} == {loop_kind}
+        new = serve()
+        old.child.send_signal(signal.SIGTERM)
+        old.wait_for("Waiting for connections to close")
+        for _ in range(LATER):
+            assert where(port) == (b"%d" % new.child.pid, loop_kind.encode())
+        for each in held:
+            each.finish()
+        old.child.wait(PATIENCE)
+        assert "lifespan ends" in old.log
+        assert "Traceback" not in old.log + new.log
+
+
+@pytest.mark.parametrize("worker", ["uvicorn", "asgi"])
+def test_gunicorn_reloads_with_requests_begun(start, loop_kind, worker):
+    if worker == "uvicorn":
+        reason = "uvicorn-worker is not installed"
+        pytest.importorskip("uvicorn_worker", reason=reason)
+    else:
+        reason = "this gunicorn has no ASGI worker"
+        pytest.importorskip("gunicorn.workers.gasgi", reason=reason)
+    from test_gunicorn import options
+
+    child = start(
+        *("-m", "gunicorn", "holding:app", "--workers", "2"),
+        *("--bind", "127.0.0.1:0", "--graceful-timeout", "30"),
+        *options(worker, loop_kind),
+    )
+    port = int(child.wait_for(r"Listening at: http://[\d.]+:(\d+)")[1])
+    child.wait_for("lifespan begins", times=2)
+    held = [Held(port) for _ in range(HELD)]
+    assert {each.loop.decode() for each in held} == {loop_kind}
+    old = {each.pid for each in held}
+    child.child.send_signal(signal.SIGHUP)
+    child.wait_for("lifespan begins", times=4)
+    until(lambda: where(port)[0] not in old)
+    for _ in range(LATER):
+        assert where(port)[1].decode() == loop_kind
+    for each in held:
+        each.finish()
+    child.wait_for("lifespan ends", times=2)
+    assert child.stop() == 0
+    assert "Traceback" not in child.log
+
+
+# -- workers -----------------------------------------------------------------
+
+HYPERCORN = """
+import fastloop
+
+fastloop.install()
+
+from holding import app
+"""
+
+
+def commands(server, port, tmp_path):
+    """What starts two workers of a server, and what they say when ready."""
+    if server == "uvicorn":
+        loop = ("--loop", LOOPS["fastloop"])
+        words = ["-m", "uvicorn", "holding:app", "--workers", "2", *loop]
+        return [*words, "--port", str(port)]
+    if server == "hypercorn":
+        (tmp_path / "on_fastloop.py").write_text(HYPERCORN, "utf-8")
+        words = ["-W", "ignore::DeprecationWarning", "-m", "hypercorn"]
+        words += ["-k", "asyncio", "--workers", "2", "--bind"]
+        return [*words, f"127.0.0.1:{port}", f"{tmp_path}/on_fastloop:app"]
+    file = tmp_path / "serve_granian.py"
+    file.write_text(named("serve_granian.py"), encoding="utf-8")
+    return [str(file), "holding:app", str(port)]
+
+
+@pytest.mark.parametrize("server", ["uvicorn", "hypercorn", "granian"])
+def test_workers_of_a_server(start, server, tmp_path):
+    pytest.importorskip(server, reason=f"{server} is not installed")
+    port = free_port()
+    child = start(*commands(server, port, tmp_path))
+    child.wait_for("lifespan begins", times=2)
+    until(lambda: listens(port))  # which a worker does after that
+    answers = [where(port) for _ in range(LATER)]
+    assert {loop for _, loop in answers} == {b"fastloop"}
+    assert b"%d" % child.child.pid not in {pid for pid, _ in answers}
+    child.stop()
+    assert "Traceback" not in child.log
+
+
+# -- other processes ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
+def test_pools_and_processes_from_a_running_loop(program, method):
+    child = program("pool.py", method)
+    assert child.child.wait(PATIENCE) == 0, child.log
+    child.wait_for(rf"{sum(n * n for n in range(200))}\n\[0, 1, 8\]\n")
+
+
+@pytest.mark.skipif(
+    sys.version_info >= (3, 16), reason="there are no policies any more"
+)
+def test_dask_workers(program):
+    pytest.importorskip("distributed", reason="distributed is not installed")
+    child = program("dask_cluster.py")
+    assert child.child.wait(PATIENCE) == 0, child.log
+    child.wait_for(rf"{{'fastloop.loop'}} {sum(range(100))}\n")
+
+
+def test_dask_refuses_the_name_of_any_other_loop():
+    """Why the page sets the policy instead."""
+    pytest.importorskip("distributed", reason="distributed is not installed")
+    code = "import dask; from distributed.config import get_loop_factory; "
+    code += "dask.config.set({'distributed.admin.event-loop': 'fastloop'}); "
+    child = Process.python("-c", f"{code} get_loop_factory()")
+    try:
+        assert child.child.wait(PATIENCE) == 1
+        child.wait_for("ValueError: Expected distributed.admin.event-loop")
+    finally:
+        child.kill()
