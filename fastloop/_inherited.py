@@ -1,13 +1,14 @@
 """Docstrings for the methods that ``Loop`` has from asyncio as they are.
 
 asyncio's own say nothing of units and errors, or are not there.  ``document``
-gives a class copies of the functions, which run the same code and have these
-texts; asyncio's stay as they are.
+has a class show copies of the functions, which run the same code and have
+these texts; asyncio's stay as they are, and a patch of asyncio's is heard.
 """
 
 from __future__ import annotations
 
 import types
+from typing import Any
 
 __all__ = ["document"]
 
@@ -234,23 +235,46 @@ _TEXTS = {
 }
 
 
-def document(cls: type) -> None:
-    """Give CLS its own copy, with a text from here, of what it inherits."""
-    for name, text in _TEXTS.items():
-        found = getattr(cls, name)
-        if not isinstance(found, types.FunctionType):
-            continue  # what a program put in its place speaks for itself
-        own = types.FunctionType(
-            found.__code__,
-            found.__globals__,
+class _Documented:
+    """A method of asyncio's with a text of ours.
+
+    asyncio's is looked up at each use: a program may have replaced it.
+    """
+
+    def __init__(
+        self, owner: type, name: str, theirs: types.FunctionType
+    ) -> None:
+        self._owner = owner
+        self._name = name
+        self._theirs = theirs
+        self.__doc__ = _TEXTS[name]
+        ours = types.FunctionType(
+            theirs.__code__,
+            theirs.__globals__,
             name,
-            found.__defaults__,
-            found.__closure__,
+            theirs.__defaults__,
+            theirs.__closure__,
         )
-        own.__kwdefaults__ = found.__kwdefaults__
-        own.__annotations__ = found.__annotations__
-        own.__dict__.update(found.__dict__)
-        own.__qualname__ = f"{cls.__qualname__}.{name}"
-        own.__module__ = cls.__module__
-        own.__doc__ = text
-        setattr(cls, name, own)
+        ours.__kwdefaults__ = theirs.__kwdefaults__
+        ours.__annotations__ = theirs.__annotations__
+        ours.__dict__.update(theirs.__dict__)
+        ours.__qualname__ = f"{owner.__qualname__}.{name}"
+        ours.__module__ = owner.__module__
+        ours.__doc__ = self.__doc__
+        self._ours = ours
+
+    def __get__(self, loop: Any, cls: type) -> Any:
+        if getattr(super(self._owner, cls), self._name) is self._theirs:
+            return self._ours.__get__(loop, cls)
+        return getattr(
+            super(self._owner, cls if loop is None else loop), self._name
+        )
+
+
+def document(cls: type) -> None:
+    """Give what CLS inherits from asyncio a text from here."""
+    for name in _TEXTS:
+        found = getattr(cls, name)
+        # What a program put in its place speaks for itself.
+        if isinstance(found, types.FunctionType):
+            setattr(cls, name, _Documented(cls, name, found))

@@ -1,5 +1,9 @@
 """What tells a program that a loop is fastloop's."""
 
+import asyncio
+import inspect
+from unittest import mock
+
 import fastloop
 from fastloop import Loop
 
@@ -17,3 +21,30 @@ def test_the_repr_names_the_public_class():
     finally:
         loop.close()
         mine.close()
+
+
+def test_a_patch_of_asyncios_method_is_heard():
+    loop, mine = fastloop.new_event_loop(), Mine()
+    try:
+        with mock.patch.object(
+            asyncio.BaseEventLoop, "call_exception_handler", autospec=True
+        ) as patched:
+            loop.call_exception_handler({"message": "one"})
+            mine.call_exception_handler({"message": "two"})
+        assert [call.args for call in patched.call_args_list] == [
+            (loop, {"message": "one"}),
+            (mine, {"message": "two"}),
+        ]
+    finally:
+        loop.close()
+        mine.close()
+
+
+def test_what_is_inherited_looks_like_a_method_of_the_class():
+    connect = Loop.create_connection
+    assert inspect.iscoroutinefunction(connect)
+    assert connect.__qualname__ == "Loop.create_connection"
+    assert inspect.signature(connect) == inspect.signature(
+        asyncio.BaseEventLoop.create_connection
+    )
+    assert "Raises" in Mine.create_connection.__doc__
