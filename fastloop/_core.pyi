@@ -106,6 +106,7 @@ class BaseLoop:
     _thread_id: int | None
     _task_factory: Any
     _exception_handler: Any
+    _slow_callback_hook: Any
     _current_handle: Any
     _default_executor: Any
     _signal_handlers: Any
@@ -206,6 +207,8 @@ class BaseLoop:
 
         Implements asyncio's loop.get_debug().
         """
+    def _enable_metrics(self, /) -> None: ...
+    def _read_metrics(self, /) -> dict[str, Any] | None: ...
     def _close(self, /) -> None: ...
     def _write_to_self(self, /) -> None: ...
     def create_future(self, /) -> Future[Any]:

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import Any, TypeVarTuple
 
+    from .metrics import LoopMetrics, SlowCallback
+
     _Ts = TypeVarTuple("_Ts")
 
     class _AsyncioLoop(asyncio.SelectorEventLoop):
@@ -90,6 +92,8 @@ class Loop(  # type: ignore[misc, unused-ignore]
         self._signal_handlers = {}
         if asyncio.coroutines._is_debug_mode():  # type: ignore[attr-defined]
             self._debug = True
+        if self._read_metrics() is not None:
+            self._metrics_from_environment()
 
     def __repr__(self) -> str:
         cls = type(self)
@@ -190,6 +194,9 @@ class Loop(  # type: ignore[misc, unused-ignore]
             _asyncio_logger().debug("Close %r", self)
         self._close()
         self._selector = None
+        metrics_socket = sys.modules.get("fastloop._metrics_socket")
+        if metrics_socket is not None:
+            metrics_socket.forget(self)
         self._executor_shutdown_called = True
         executor = self._default_executor
         if executor is not None:
@@ -255,6 +262,111 @@ class Loop(  # type: ignore[misc, unused-ignore]
         _asyncio_logger().warning(
             "Executing %s took %.3f seconds", subject, seconds
         )
+
+    # -- metrics --------------------------------------------------------------
+
+    def enable_metrics(self, *, socket: str | bool | None = None) -> None:
+        """Begin to count what the loop does, for as long as it lives.
+
+        Nothing happens if it counts already.  Call this in the loop's thread,
+        or while it does not run.  ``metrics()`` tells what was counted, and
+        costs nothing before this call.
+
+        socket opens a Unix socket, readable by this user alone, on which the
+        process's loops show their metrics to ``fastloop top``: a path, in
+        which ``{pid}`` stands for the process's number, or True for a path
+        that ``top PID`` finds.  It is removed when the last of these loops is
+        closed.
+
+        Raises RuntimeError when the loop is closed, OSError when the socket
+        cannot be opened.  asyncio has no counterpart.
+        """
+        from . import metrics
+
+        self._enable_metrics()
+        metrics.begin(self)
+        if socket:
+            from . import _metrics_socket
+
+            _metrics_socket.show(self, None if socket is True else socket)
+
+    def metrics(self) -> LoopMetrics:
+        """Return what was counted since ``enable_metrics()``.
+
+        Any thread may call this, also while the loop is blocked; a loop that
+        is closed tells its last numbers.  Raises RuntimeError when metrics
+        are off.  asyncio has no counterpart.
+        """
+        from . import metrics
+
+        raw = self._read_metrics()
+        if raw is None:
+            raise RuntimeError(
+                "metrics are off: call loop.enable_metrics(), or set "
+                "FASTLOOP_METRICS=1 in the environment"
+            )
+        return metrics.from_core(raw, self._default_executor)
+
+    @property
+    def slow_callback_hook(self) -> Callable[[SlowCallback], object] | None:
+        """What is called after a slow callback, or None.
+
+        It gets a ``fastloop.metrics.SlowCallback`` for each callback that
+        took ``slow_callback_duration`` seconds (0.1) or longer, in the loop's
+        thread, right after that callback.  What it raises goes to the
+        exception handler.  To set it turns metrics on; debug mode is not
+        needed.  Raises TypeError for what cannot be called.  asyncio has no
+        counterpart.
+        """
+        found: Callable[[SlowCallback], object] | None
+        found = self._slow_callback_hook
+        return found
+
+    @slow_callback_hook.setter
+    def slow_callback_hook(
+        self, hook: Callable[[SlowCallback], object] | None
+    ) -> None:
+        if hook is not None:
+            if not callable(hook):
+                raise TypeError(
+                    f"a callable or None is required, not {hook!r}"
+                )
+            self.enable_metrics()
+        self._slow_callback_hook = hook
+
+    def _metrics_from_environment(self) -> None:
+        path = os.environ.get("FASTLOOP_METRICS_SOCKET", "")
+        socket = {"": None, "0": None, "1": True}.get(path, path)
+        try:
+            self.enable_metrics(socket=socket)
+        except OSError as exc:
+            # The program did not ask, and does without.
+            warnings.warn(
+                f"FASTLOOP_METRICS_SOCKET: {exc}", RuntimeWarning, stacklevel=3
+            )
+
+    def _tell_slow(self, subject: object, duration_ns: int) -> None:
+        """Remember a slow callback, and tell the program's hook of it."""
+        from . import metrics
+
+        found = metrics.describe_slow(subject, duration_ns)
+        recent = metrics.recent_slow.get(self)
+        if recent is not None:
+            recent.append(found)
+        hook = self._slow_callback_hook
+        if hook is None:
+            return
+        try:
+            hook(found)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            self.call_exception_handler(
+                {
+                    "message": f"Exception in slow_callback_hook {hook!r}",
+                    "exception": exc,
+                }
+            )
 
     # -- signals --------------------------------------------------------------
 

@@ -16,6 +16,7 @@
 #include "base/prefetch.h"
 #include "core/handle.h"
 #include "core/loop.h"
+#include "core/metrics.h"
 #include "core/poller.h"
 #include "core/ready_queue.h"
 #include "core/report.h"
@@ -368,19 +369,95 @@ run_entry(FlLoop *loop, FlReady *entry)
     }
 }
 
-int
-fl_loop_run_batch(FlLoop *loop)
+/* What a slow entry is named by: a new reference, or NULL. */
+static PyObject *
+subject_of(FlLoop *loop, const FlReady *entry)
+{
+    if (entry->kind == FL_READY_HANDLE) {
+        return fl_metrics_subject_of((FlHandle *)entry->callback);
+    }
+    if (entry->kind != FL_READY_EVENT) {
+        return Py_XNewRef(entry->kind == FL_READY_NONE ? NULL
+                                                       : entry->callback);
+    }
+    PyObject *owner = NULL;
+    Py_BEGIN_CRITICAL_SECTION(loop);
+    if (entry->of.watch->owner_is_object) {
+        owner = Py_XNewRef((PyObject *)entry->of.watch->owner);
+    }
+    Py_END_CRITICAL_SECTION();
+    return owner;
+}
+
+/* An entry is over, with or without an exception that leaves the run.  As
+   run_entry. */
+static int
+end_measured(FlLoop *loop, FlMetrics *metrics, PyObject *subject, int code,
+             int64_t took_ns, int64_t slow_ns)
+{
+    if (FL_UNLIKELY(metrics->event_subject != NULL)) {
+        Py_XSETREF(subject, metrics->event_subject);
+        metrics->event_subject = NULL;
+    }
+    if (FL_UNLIKELY(took_ns >= slow_ns) && subject != NULL) {
+        fl_count_add(&metrics->slow_callbacks, 1);
+        code = fl_loop_tell_slow(loop, subject, took_ns, code);
+        fl_loop_send_held(loop);
+    }
+    Py_XDECREF(subject);
+    return code;
+}
+
+/* As run_entries, and look how long each takes.  The coarse clock is within a
+   tick of the truth: a limit of a few ticks needs the other. */
+static int
+run_measured(FlLoop *loop, FlMetrics *metrics, uint64_t end)
 {
     FlReadyQueue *queue = &loop->ready;
-    uint64_t end = queue->tail;
+    int64_t slow_ns = fl_metrics_slow_ns(loop);
+    bool precise = slow_ns < 4 * FL_COARSE_LAG_NS;
+    int64_t began_ns = precise ? fl_clock_ns() : loop->polled_ns;
     int code = 0;
-    loop->in_batch = true;
+    fl_count_add(&metrics->turns, 1);
+    fl_metrics_note_most(&metrics->ready_most, &metrics->ready,
+                         end - queue->head);
+    while (queue->head < end && code == 0) {
+        FlReady entry = *fl_ready_take(queue);
+        PyObject *subject = subject_of(loop, &entry);
+        loop->dispatch++;
+        code = run_entry(loop, &entry);
+        fl_loop_send_held(loop);
+        int64_t now_ns = precise ? fl_clock_ns() : fl_clock_coarse_ns();
+        code = end_measured(loop, metrics, subject, code, now_ns - began_ns,
+                            slow_ns);
+        began_ns = now_ns;
+    }
+    metrics->tick_ns = precise ? fl_clock_coarse_ns() : began_ns;
+    return code;
+}
+
+static inline int
+run_entries(FlLoop *loop, uint64_t end)
+{
+    FlReadyQueue *queue = &loop->ready;
+    int code = 0;
     while (queue->head < end && code == 0) {
         FlReady entry = *fl_ready_take(queue);
         loop->dispatch++;
         code = run_entry(loop, &entry);
         fl_loop_send_held(loop);
     }
+    return code;
+}
+
+int
+fl_loop_run_batch(FlLoop *loop)
+{
+    uint64_t end = loop->ready.tail;
+    FlMetrics *metrics = loop->metrics;
+    loop->in_batch = true;
+    int code = FL_UNLIKELY(metrics != NULL) ? run_measured(loop, metrics, end)
+                                            : run_entries(loop, end);
     loop->in_batch = false;
     if (FL_UNLIKELY(loop->shared_context != NULL)) {
         fl_shared_context_drop(loop);

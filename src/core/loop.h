@@ -76,6 +76,7 @@ typedef struct {
 } FlFdSlot;
 
 struct FlLoop;
+struct FlMetrics;
 
 /* The stream whose write queue holds bytes until the running callback returns.
    It is embedded in that stream, which forgets them by taking itself out of
@@ -112,6 +113,7 @@ typedef struct FlLoop {
     FlTimerQueue timers;
     FlHandlePool pool;
     FlInbox inbox;
+    struct FlMetrics *FL_ATOMIC metrics; /* NULL: off; see metrics.h */
 
     /* of the current run */
     FL_ATOMIC unsigned long thread_id; /* 0: not running */
@@ -158,6 +160,7 @@ typedef struct FlLoop {
     /* Python's face of the loop; NULL reads as None */
     PyObject *task_factory;
     PyObject *exception_handler;
+    PyObject *slow_callback_hook;
     PyObject *current_handle;
     PyObject *default_executor;
     PyObject *signal_handlers;

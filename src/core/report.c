@@ -85,3 +85,29 @@ fl_loop_report_slow(FlLoop *loop, PyObject *subject, int64_t began_ns)
     }
     return 0;
 }
+
+int
+fl_loop_tell_slow(FlLoop *loop, PyObject *subject, int64_t took_ns, int code)
+{
+    PyObject *exc = code < 0 ? PyErr_GetRaisedException() : NULL;
+    PyObject *took = PyLong_FromLongLong(took_ns);
+    PyObject *result =
+        took == NULL
+            ? NULL
+            : PyObject_CallMethodObjArgs((PyObject *)loop,
+                                         loop->state->names._tell_slow,
+                                         subject, took, NULL);
+    Py_XDECREF(took);
+    if (result == NULL) {
+        code = -1;
+        if (exc != NULL) {
+            /* One exception can leave the run: the callback's. */
+            PyErr_WriteUnraisable((PyObject *)loop);
+        }
+    }
+    Py_XDECREF(result);
+    if (exc != NULL) {
+        PyErr_SetRaisedException(exc);
+    }
+    return code;
+}

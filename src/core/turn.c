@@ -26,6 +26,7 @@
 #include "core/handle.h"
 #include "core/inbox.h"
 #include "core/loop.h"
+#include "core/metrics.h"
 #include "core/overrides.h"
 #include "core/poller.h"
 #include "core/ready_queue.h"
@@ -135,8 +136,12 @@ poll_blocking(FlLoop *loop, int64_t timeout_ns)
     {
         timeout_ns = 0;
     }
+    FlMetrics *metrics = loop->metrics;
     PyThreadState *thread = PyEval_SaveThread();
     fl_poller_run(poller, timeout_ns);
+    if (FL_UNLIKELY(metrics != NULL)) {
+        fl_metrics_woke(metrics, fl_clock_ns());
+    }
     PyEval_RestoreThread(thread);
     atomic_store(&poller->sleeping, 0);
 }
@@ -166,11 +171,17 @@ static void
 poll(FlLoop *loop, int64_t timeout_ns)
 {
     make_changes(loop);
+    if (FL_UNLIKELY(loop->metrics != NULL)) {
+        fl_metrics_poll_begins(loop, timeout_ns != 0);
+    }
     if (timeout_ns == 0) {
         fl_poller_run(loop->poller, 0);
     }
     else {
         poll_blocking(loop, timeout_ns);
+    }
+    if (FL_UNLIKELY(loop->metrics != NULL)) {
+        fl_metrics_poll_ended(loop);
     }
     make_changes(loop);
     Found found;
@@ -208,7 +219,10 @@ may_skip_poll(FlLoop *loop)
         return false;
     }
     loop->skips_left--;
-    return fl_clock_coarse_ns() == loop->polled_ns;
+    const FlMetrics *metrics = loop->metrics;
+    int64_t tick_ns =
+        FL_UNLIKELY(metrics != NULL) ? metrics->tick_ns : fl_clock_coarse_ns();
+    return tick_ns == loop->polled_ns;
 }
 
 /* How long to wait; -1 in *timeout_ns is for ever.  0 or -1. */

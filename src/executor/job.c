@@ -8,8 +8,10 @@
       ran): then the outcome is dropped, and so it is by a closed loop. */
 #include "executor/job.h"
 
+#include "base/clock.h"
 #include "core/inbox.h"
 #include "core/loop.h"
+#include "core/metrics.h"
 #include "core/ready_queue.h"
 #include "core/report.h"
 #include "py/call.h"
@@ -22,8 +24,9 @@ typedef struct {
     PyObject_VAR_HEAD /* the size is that of args */
         FlLoop *loop;
     PyObject *future;
-    PyObject *func; /* NULL when the call was made or given up */
-    bool running;   /* a worker makes the call: it stays whole */
+    PyObject *func;    /* NULL when the call was made or given up */
+    int64_t queued_ns; /* 0: not counted, or not any more; see metrics.h */
+    bool running;      /* a worker makes the call: it stays whole */
     PyObject *args[];
 } FlJob;
 
@@ -150,6 +153,51 @@ fl_future_post_anythread(FlLoop *loop, FlReadyOp op, PyObject *future,
     Py_XDECREF(value);
 }
 
+/* --- metrics ------------------------------------------------------------- */
+
+static void
+meter_queued(FlJob *job)
+{
+    if (FL_UNLIKELY(job->loop->metrics != NULL)) {
+        FL_METER(job->loop, jobs_queued, 1);
+        job->queued_ns = fl_clock_ns();
+    }
+}
+
+/* A worker has it, or it is given up. */
+static void
+meter_taken(FlJob *job)
+{
+    if (FL_UNLIKELY(job->queued_ns != 0)) {
+        FL_METER(job->loop, jobs_taken, 1);
+        job->queued_ns = 0;
+    }
+}
+
+/* When the call began, or 0 if it is not counted. */
+static int64_t
+meter_begin(FlJob *job)
+{
+    if (FL_LIKELY(job->queued_ns == 0)) {
+        return 0;
+    }
+    int64_t now_ns = fl_clock_ns();
+    FL_METER(job->loop, job_wait_ns, (uint64_t)(now_ns - job->queued_ns));
+    FL_METER(job->loop, jobs_running, 1);
+    meter_taken(job);
+    return now_ns;
+}
+
+static void
+meter_end(FlJob *job, int64_t began_ns)
+{
+    if (FL_UNLIKELY(began_ns != 0)) {
+        FL_METER(job->loop, job_run_ns, (uint64_t)(fl_clock_ns() - began_ns));
+        FL_METER(job->loop, jobs_running, (uint64_t)-1);
+        FL_METER(job->loop, jobs_done, 1);
+    }
+}
+
 /* --- _core.ExecutorJob --------------------------------------------------- */
 
 PyObject *
@@ -164,10 +212,12 @@ fl_job_new(FlLoop *loop, PyObject *future, PyObject *func,
     job->future = Py_NewRef(future);
     job->func = Py_NewRef(func);
     job->running = false;
+    job->queued_ns = 0;
     job->args[0] = NULL; /* vectorcall's spare slot */
     for (Py_ssize_t at = 0; at < nargs; at++) {
         job->args[at + 1] = Py_NewRef(args[at]);
     }
+    meter_queued(job);
     PyObject_GC_Track(job);
     return (PyObject *)job;
 }
@@ -179,6 +229,7 @@ drop_call(FlJob *job)
     if (job->running) {
         return;
     }
+    meter_taken(job);
     for (Py_ssize_t at = 1; at < Py_SIZE(job); at++) {
         Py_CLEAR(job->args[at]);
     }
@@ -238,10 +289,12 @@ job_run(FlJob *job, PyObject *const *Py_UNUSED(args),
     size_t count = (size_t)(Py_SIZE(job) - 1);
     FlReadyOp op = fl_future_give_result;
     job->running = true;
+    int64_t began_ns = meter_begin(job);
     PyObject *outcome =
         PyObject_Vectorcall(job->func, job->args + 1,
                             count | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
     job->running = false;
+    meter_end(job, began_ns);
     if (outcome == NULL) {
         op = fl_future_give_exception;
         outcome = PyErr_GetRaisedException();

@@ -13,6 +13,7 @@
 #include "core/handle.h"
 #include "core/inbox.h"
 #include "core/loop.h"
+#include "core/metrics.h"
 #include "core/overrides.h"
 #include "core/poller.h"
 #include "core/ready_queue.h"
@@ -74,6 +75,22 @@ disabled_paths(void)
     return off;
 }
 
+static bool
+is_on(const char *variable)
+{
+    const char *value = getenv(variable);
+    return value != NULL && *value != '\0' && strcmp(value, "0") != 0;
+}
+
+/* Where the environment asks for metrics; Loop.__init__ opens the socket. */
+static int
+begin_metrics(FlLoop *loop)
+{
+    return is_on("FASTLOOP_METRICS") || is_on("FASTLOOP_METRICS_SOCKET")
+               ? fl_metrics_enable(loop)
+               : 0;
+}
+
 static int
 open_poller(FlLoop *loop)
 {
@@ -118,7 +135,8 @@ loop_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     }
     loop->inbox_ready = true;
     if (fl_ready_init(&loop->ready) < 0 || open_poller(loop) < 0
-        || fl_signals_prepare(loop) < 0 || fl_overrides_note_class(loop) < 0)
+        || fl_signals_prepare(loop) < 0 || fl_overrides_note_class(loop) < 0
+        || begin_metrics(loop) < 0)
     {
         Py_DECREF(loop);
         return NULL;
@@ -209,6 +227,9 @@ close_core(FlLoop *loop)
     loop->scratch = NULL;
     free(loop->datagram_buffers);
     loop->datagram_buffers = NULL;
+    if (loop->metrics != NULL) {
+        fl_metrics_closed(loop->metrics);
+    }
 }
 
 static const char close_doc[] =
@@ -264,6 +285,7 @@ loop_traverse(FlLoop *loop, visitproc visit, void *arg)
     Py_VISIT(Py_TYPE(loop));
     Py_VISIT(loop->task_factory);
     Py_VISIT(loop->exception_handler);
+    Py_VISIT(loop->slow_callback_hook);
     Py_VISIT(loop->current_handle);
     Py_VISIT(loop->default_executor);
     Py_VISIT(loop->signal_handlers);
@@ -297,6 +319,7 @@ loop_clear(FlLoop *loop)
     }
     Py_CLEAR(loop->task_factory);
     Py_CLEAR(loop->exception_handler);
+    Py_CLEAR(loop->slow_callback_hook);
     Py_CLEAR(loop->current_handle);
     Py_CLEAR(loop->default_executor);
     Py_CLEAR(loop->signal_handlers);
@@ -317,6 +340,7 @@ loop_dealloc(FlLoop *loop)
     fl_ready_free(&loop->ready);
     fl_timer_queue_free(&loop->timers);
     fl_handle_pool_free(&loop->pool);
+    fl_metrics_free(loop);
     if (loop->inbox_ready) {
         fl_inbox_free(&loop->inbox);
     }
@@ -427,6 +451,33 @@ run_in_executor(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
     return loop->state->run_in_executor(loop, args, nargs, kwnames);
 }
 
+static const char enable_doc[] =
+    "_enable_metrics($self, /)\n--\n\n"
+    "Begin to count, for the life of the loop.  Raises RuntimeError when it\n"
+    "is closed, MemoryError.";
+
+static PyObject *
+enable(FlLoop *loop, PyObject *Py_UNUSED(ignored))
+{
+    if (fl_loop_check_open(loop) < 0 || fl_metrics_enable(loop) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static const char read_metrics_doc[] =
+    "_read_metrics($self, /)\n--\n\n"
+    "What was counted, as a dict; None while metrics are off.";
+
+static PyObject *
+read_metrics(FlLoop *loop, PyObject *Py_UNUSED(ignored))
+{
+    if (loop->metrics == NULL) {
+        Py_RETURN_NONE;
+    }
+    return fl_metrics_read(loop);
+}
+
 static PyGetSetDef loop_getset[] = {
     {"_debug", (getter)debug_get, (setter)debug_set, NULL, NULL},
     {"_closed", (getter)closed_get, NULL, NULL, NULL},
@@ -445,6 +496,7 @@ static PyGetSetDef loop_getset[] = {
 static PyMemberDef loop_members[] = {
     MEMBER(task_factory),
     MEMBER(exception_handler),
+    MEMBER(slow_callback_hook),
     MEMBER(current_handle),
     MEMBER(default_executor),
     MEMBER(signal_handlers),
@@ -492,6 +544,8 @@ static PyMethodDef loop_methods[] = {
     FAST_KW("_remove_reader", fl_loop_remove_reader_raw),
     FAST_KW("_remove_writer", fl_loop_remove_writer_raw),
     FAST_KW("run_in_executor", run_in_executor),
+    {"_enable_metrics", AS_METHOD(enable), METH_NOARGS, enable_doc},
+    PLAIN("_read_metrics", read_metrics, METH_NOARGS),
     PLAIN("_signal_wakeup", fl_loop_signal_wakeup, METH_O),
     {"_close", AS_METHOD(loop_close), METH_NOARGS, close_doc},
     {"_write_to_self", AS_METHOD(wake), METH_NOARGS, wake_doc},

@@ -18,6 +18,7 @@
 #include "core/fd_set.h"
 #include "core/handle.h"
 #include "core/loop.h"
+#include "core/metrics.h"
 #include "core/report.h"
 #include "core/watch.h"
 #include "loop/methods.h"
@@ -113,6 +114,7 @@ run_handle(FlLoop *loop, PyObject *handle)
         code = code < 0 ? fl_loop_report_callback(loop, NULL) : 0;
     }
     else {
+        fl_metrics_note_subject(loop, (FlHandle *)handle);
         code = fl_handle_run(loop, (FlHandle *)handle);
     }
     Py_DECREF(handle);

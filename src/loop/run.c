@@ -7,6 +7,7 @@
 #include "loop/run.h"
 
 #include "core/loop.h"
+#include "core/metrics.h"
 #include "core/overrides.h"
 #include "core/signals.h"
 #include "core/turn.h"
@@ -152,6 +153,7 @@ turns_begin(FlLoop *loop)
     fl_loop_reset_turns(loop);
     int plain = fl_tasks_are_plain(loop);
     loop->plain_tasks = plain > 0;
+    fl_metrics_run_begins(loop);
     return plain < 0 ? -1 : fl_overrides_begin_run(loop);
 }
 
@@ -159,6 +161,7 @@ static void
 turns_end(FlLoop *loop)
 {
     fl_signals_end(loop);
+    fl_metrics_run_ends(loop);
     loop->thread_id = 0;
 }
 
@@ -319,7 +322,12 @@ fl_loop_run_once(FlLoop *loop, PyObject *Py_UNUSED(ignored))
         (void)refuse_to_run();
     }
     else {
-        code = fl_loop_check_open(loop) < 0 ? -1 : fl_loop_turn(loop);
+        code = fl_loop_check_open(loop);
+        if (code == 0) {
+            fl_metrics_run_begins(loop);
+            code = fl_loop_turn(loop);
+            fl_metrics_run_ends(loop);
+        }
         fl_loop_unclaim(loop);
     }
     if (code < 0) {

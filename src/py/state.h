@@ -39,6 +39,7 @@ struct FlReceiver;
     X(_read_ready)                    \
     X(_report_callback)               \
     X(_report_slow)                   \
+    X(_tell_slow)                     \
     X(_run)                           \
     X(_run_once)                      \
     X(_sendto_ready)                  \

@@ -20,6 +20,7 @@
 #include "base/codes.h"
 #include "core/dispatch.h"
 #include "core/loop.h"
+#include "core/metrics.h"
 #include "py/compat.h"
 #include "py/errors.h"
 #include "transport/datagram.h"
@@ -131,6 +132,7 @@ take_received(FlDatagram *self, FlDatagramBuffers *buffers, int count)
 {
     self->received_head = self->received_tail = 0;
     for (int at = 0; at < count; at++) {
+        FL_METER(self->stream.loop, bytes_in, buffers->headers[at].msg_len);
         PyObject *data = PyBytes_FromStringAndSize(
             buffers->vectors[at].iov_base,
             (Py_ssize_t)buffers->headers[at].msg_len);

@@ -17,6 +17,7 @@
 #include "transport/datagram_write.h"
 
 #include "core/loop.h"
+#include "core/metrics.h"
 #include "py/compat.h"
 #include "transport/datagram.h"
 #include "transport/flow.h"
@@ -156,6 +157,9 @@ send_data(FlDatagram *self, PyObject *data, PyObject *address)
         sent = send_view(self, &view, to);
     }
     int code = errno;
+    if (sent > 0) {
+        FL_METER(self->stream.loop, bytes_out, (uint64_t)sent);
+    }
     /* The protocol, which hears of an error, may do as it likes with it. */
     PyBuffer_Release(&view);
     errno = code;
@@ -396,6 +400,9 @@ send_batch(FlDatagram *self)
     }
     /* The one that failed is gone, too. */
     for (int at = 0; at < (count < 0 ? 1 : count); at++) {
+        if (count > 0) {
+            FL_METER(self->stream.loop, bytes_out, batch.vectors[at].iov_len);
+        }
         drop_first(self);
     }
     errno = code;

@@ -6,6 +6,7 @@
       their caller does, or the caller looks at the phase again. */
 #include "transport/flow.h"
 
+#include "core/metrics.h"
 #include "py/compat.h"
 #include "transport/stream.h"
 #include "transport/stream_error.h"
@@ -27,6 +28,18 @@ tell(FlStream *self, PyObject *method, const char *message)
     return code;
 }
 
+void
+fl_stream_meter_waiting(FlStream *self)
+{
+    if (self->loop == NULL || FL_LIKELY(self->loop->metrics == NULL)) {
+        return;
+    }
+    size_t waiting = self->write_queue.size_bytes;
+    FL_METER(self->loop, bytes_waiting,
+             (uint64_t)waiting - (uint64_t)self->metered_bytes);
+    self->metered_bytes = waiting;
+}
+
 int
 fl_stream_maybe_pause(FlStream *self)
 {
@@ -43,6 +56,7 @@ fl_stream_maybe_pause(FlStream *self)
 int
 fl_stream_maybe_resume(FlStream *self)
 {
+    fl_stream_meter_waiting(self);
     if (!self->protocol_paused
         || self->write_queue.size_bytes > self->low_water_bytes)
     {

@@ -7,6 +7,9 @@
 
 #include "transport/stream.h"
 
+/* Have the metrics count what waits to be written now. */
+void fl_stream_meter_waiting(FlStream *self);
+
 /* Call pause_writing or resume_writing when the water marks say so.
    0, or -1 with an exception that leaves the loop. */
 int fl_stream_maybe_pause(FlStream *self);

@@ -21,6 +21,7 @@
 
 #include "core/handle.h"
 #include "core/loop.h"
+#include "core/metrics.h"
 #include "core/poller.h"
 #include "core/report.h"
 #include "loop/fd_watcher.h"
@@ -171,6 +172,7 @@ open_accepted(Listener *self, Accepted *accepted)
     if (code == 0) {
         return 0;
     }
+    FL_METER(self->loop, connections_refused, 1);
     /* No stream took it, nor a socket object. */
     if (accepted->fd >= 0) {
         fl_close_socket(accepted->fd);
@@ -272,6 +274,7 @@ open_all(Listener *self, Accepted *accepted, int count)
                comes to it later. */
             fl_loop_expect_io(self->loop);
             fl_close_socket(accepted[at].fd);
+            FL_METER(self->loop, connections_refused, 1);
         }
         else if (open_accepted(self, &accepted[at]) < 0) {
             if (leaving != NULL) {
@@ -311,6 +314,7 @@ accept_event(Listener *self)
     Accepted accepted[MOST_ACCEPTS];
     int code;
     int count = accept_some(self->fd, accepted, next_limit(self), &code);
+    FL_METER(self->loop, connections_accepted, (uint64_t)count);
     bool emptied = code == -EAGAIN || code == -EWOULDBLOCK;
     self->reached_poll = code == 0 ? self->loop->poller->polls : 0;
     if (open_all(self, accepted, count) < 0) {

@@ -14,6 +14,7 @@
 #include "core/dispatch.h"
 #include "core/fd_set.h"
 #include "core/loop.h"
+#include "core/metrics.h"
 #include "core/poller.h"
 #include "core/report.h"
 #include "core/watch.h"
@@ -24,6 +25,7 @@
 #include "py/errors.h"
 #include "py/state.h"
 #include "transport/extra_info.h"
+#include "transport/flow.h"
 #include "transport/receiver.h"
 #include "transport/stream_error.h"
 #include "transport/stream_number.h"
@@ -46,6 +48,7 @@ fl_stream_set_phase(FlStream *self, FlStreamPhase phase)
 int
 fl_stream_update_watch(FlStream *self)
 {
+    fl_stream_meter_waiting(self);
     if (self->watch == NULL) {
         return 0;
     }
@@ -63,6 +66,13 @@ fl_stream_update_watch(FlStream *self)
         return 0;
     }
     return fl_watch_set(self->watch, wanted);
+}
+
+/* Datagram transports are no connections. */
+static bool
+is_connection(const FlStream *self)
+{
+    return Py_IS_TYPE((PyObject *)self, self->state->stream_type);
 }
 
 /* --- connection_made ----------------------------------------------------- */
@@ -230,6 +240,9 @@ finish(FlStream *self)
     Py_CLEAR(self->waiter);
     if (!fl_list_is_empty(&self->owned.link)) {
         fl_list_remove(&self->owned.link);
+        if (is_connection(self)) {
+            FL_METER(self->loop, connections_open, (uint64_t)-1);
+        }
         Py_DECREF(self);
     }
     Py_CLEAR(self->loop);
@@ -259,6 +272,9 @@ run_connection_lost(FlLoop *loop, PyObject *subject, PyObject *argument)
         return 0;
     }
     int code = 0;
+    if (argument != Py_None && is_connection(self)) {
+        FL_METER(loop, connections_lost, 1);
+    }
     PyObject *protocol = Py_NewRef(self->protocol);
     PyObject *result = PyObject_CallMethodOneArg(protocol, name, argument);
     if (result == NULL) {
@@ -582,6 +598,10 @@ fl_stream_open(FlLoop *loop, const FlStreamOptions *options)
         stream_undo(self);
         Py_DECREF(self);
         return NULL;
+    }
+    if (is_connection(self)) {
+        FL_METER(loop, connections_made, 1);
+        FL_METER(loop, connections_open, 1);
     }
     return (PyObject *)self;
 }

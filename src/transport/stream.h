@@ -66,6 +66,7 @@ typedef struct {
     FlStreamPhase phase;
     size_t high_water_bytes;
     size_t low_water_bytes;
+    size_t metered_bytes;    /* what metrics count as waiting */
     size_t pull_bytes;       /* how much fl_stream_pull may read still */
     uint64_t write_dispatch; /* the callback that wrote last */
     unsigned writes_after_loss;

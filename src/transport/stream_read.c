@@ -20,6 +20,7 @@
 
 #include "base/codes.h"
 #include "core/loop.h"
+#include "core/metrics.h"
 #include "core/report.h"
 #include "py/compat.h"
 #include "transport/receiver.h"
@@ -60,6 +61,7 @@ receive_checked(FlStream *self, char *buffer, size_t size_bytes,
     if (got < 0) {
         return errno == EWOULDBLOCK ? -EAGAIN : -errno;
     }
+    FL_METER(self->loop, bytes_in, (uint64_t)got);
     result->got_bytes = (size_t)got;
     result->filled = (size_t)got == size_bytes;
     return 0;

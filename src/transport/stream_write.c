@@ -35,6 +35,7 @@
 #include "base/list.h"
 #include "core/fd_set.h"
 #include "core/loop.h"
+#include "core/metrics.h"
 #include "core/poller.h"
 #include "core/watch.h"
 #include "py/compat.h"
@@ -66,9 +67,10 @@
 
 /* Would-block counts as success with nothing sent. */
 static int
-sent_or_error(ssize_t result, size_t *sent_bytes)
+sent_or_error(FlStream *self, ssize_t result, size_t *sent_bytes)
 {
     if (result >= 0) {
+        FL_METER(self->loop, bytes_out, (uint64_t)result);
         *sent_bytes = (size_t)result;
         return 0;
     }
@@ -82,7 +84,7 @@ send_one(FlStream *self, const char *data, size_t size_bytes,
          size_t *sent_bytes)
 {
     fl_loop_expect_io(self->loop);
-    return sent_or_error(send(self->fd, data, size_bytes, FL_SEND_FLAGS),
+    return sent_or_error(self, send(self->fd, data, size_bytes, FL_SEND_FLAGS),
                          sent_bytes);
 }
 
@@ -99,7 +101,7 @@ send_vectors(FlStream *self, struct iovec *vectors, int count,
         .msg_iovlen = (size_t)count,
     };
     fl_loop_expect_io(self->loop);
-    return sent_or_error(sendmsg(self->fd, &message, FL_SEND_FLAGS),
+    return sent_or_error(self, sendmsg(self->fd, &message, FL_SEND_FLAGS),
                          sent_bytes);
 }
 

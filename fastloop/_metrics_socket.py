@@ -1,0 +1,240 @@
+"""The Unix socket on which a process shows its loops' metrics to ``top``.
+
+A thread serves it, for a loop that is blocked cannot; the thread sleeps until
+somebody connects.  Who connects gets one JSON document and the end of the
+stream: nothing is read, so nothing can be changed.  The socket is of mode
+0600 before it listens.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import select
+import socket
+import stat
+import sys
+import tempfile
+import threading
+import time
+import traceback
+import weakref
+
+from . import __version__
+from . import metrics as _metrics
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .loop import Loop
+
+#: How long somebody who reads slowly may keep the others waiting.
+_SEND_SECONDS = 1.0
+#: The loop counts as blocked, and its stack is shown, from then on.
+_BLOCKED_NS = 50_000_000
+_MOST_FRAMES = 40
+
+
+def default_path(pid: int, uid: int) -> str:
+    """Return where a process of a user shows its metrics unless told."""
+    return os.path.join(
+        tempfile.gettempdir(), f"fastloop-{uid}", f"{pid}.sock"
+    )
+
+
+def _make_folder(path: str) -> None:
+    """Make the folder of default paths; OSError if it is somebody else's."""
+    folder = os.path.dirname(path)
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(folder, 0o700)
+    found = os.lstat(folder)
+    if (
+        not stat.S_ISDIR(found.st_mode)
+        or found.st_uid != os.geteuid()
+        or found.st_mode & 0o022
+    ):
+        raise PermissionError(
+            errno.EPERM, "not a folder that this user alone writes to", folder
+        )
+
+
+def _remove_stale(path: str) -> None:
+    """Remove a socket that nobody listens on; OSError for anything else."""
+    try:
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            raise FileExistsError(errno.EEXIST, "not a socket", path)
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(_SEND_SECONDS)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+            return
+    raise OSError(
+        errno.EADDRINUSE,
+        "another process shows its metrics there; {pid} in the path makes "
+        "one for each process",
+        path,
+    )
+
+
+def _listen(path: str) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        sock.bind(path)
+        # Nobody can connect before listen().
+        os.chmod(path, 0o600)
+        sock.listen(8)
+        sock.setblocking(False)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _stack_of(loop: Loop) -> list[str]:
+    """Where the loop's thread is now, outermost first."""
+    frame = sys._current_frames().get(loop._thread_id or 0)
+    if frame is None:
+        return []
+    stack = traceback.extract_stack(frame)[-_MOST_FRAMES:]
+    return [f"{at.filename}:{at.lineno} {at.name}" for at in stack]
+
+
+def describe_loop(loop: Loop) -> dict[str, Any]:
+    """Return what is shown of one loop."""
+    found = loop.metrics()
+    recent = _metrics.recent_slow.get(loop) or ()
+    return {
+        "running": loop.is_running(),
+        "metrics": found.to_dict(),
+        "blocked_in": _stack_of(loop) if found.busy_ns >= _BLOCKED_NS else [],
+        "slow": [
+            {
+                "name": slow.name,
+                "duration_ns": slow.duration_ns,
+                "stack": [
+                    f"{at.filename}:{at.lineno} {at.name}" for at in slow.stack
+                ],
+            }
+            for slow in list(recent)
+        ],
+    }
+
+
+class _Server:
+    """One socket, its thread, and the loops that it shows."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.loops: weakref.WeakSet[Loop] = weakref.WeakSet()
+        self._sock = _listen(path)
+        self._inode = os.lstat(path).st_ino
+        self._stop_read, self._stop_write = os.pipe()
+        self._thread = threading.Thread(
+            target=self._serve, name="fastloop-metrics", daemon=True
+        )
+        self._thread.start()
+
+    def _describe(self) -> dict[str, Any]:
+        with _lock:
+            loops = [loop for loop in self.loops if not loop.is_closed()]
+        return {
+            "fastloop": __version__,
+            "python": sys.version.split()[0],
+            "pid": os.getpid(),
+            "program": sys.argv[0] if sys.argv else "",
+            "time_ns": time.monotonic_ns(),
+            "loops": [describe_loop(loop) for loop in loops],
+        }
+
+    def _answer(self) -> None:
+        try:
+            peer, _ = self._sock.accept()
+        except OSError:
+            return  # it has left, or there is no descriptor for it
+        with peer:
+            peer.settimeout(_SEND_SECONDS)
+            # Who leaves before the end has seen enough.
+            with contextlib.suppress(OSError):
+                peer.sendall(json.dumps(self._describe()).encode() + b"\n")
+
+    def _serve(self) -> None:
+        poll = select.poll()
+        poll.register(self._sock, select.POLLIN)
+        poll.register(self._stop_read, select.POLLIN)
+        while True:
+            ready = dict(poll.poll())
+            if self._stop_read in ready:
+                return
+            self._answer()
+
+    def stop(self) -> None:
+        """End the thread and remove the socket."""
+        os.write(self._stop_write, b"x")
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+        with contextlib.suppress(OSError):
+            if os.lstat(self.path).st_ino == self._inode:
+                os.unlink(self.path)
+        self.close()
+
+    def close(self) -> None:
+        """Close the descriptors alone; a forked child's are its own."""
+        self._sock.close()
+        os.close(self._stop_read)
+        os.close(self._stop_write)
+
+
+_lock = threading.RLock()
+_servers: dict[str, _Server] = {}
+
+
+def show(loop: Loop, path: str | None) -> str:
+    """Show a loop on the socket of a path; return the path.
+
+    None is the default one.  Raises OSError when it cannot be opened.
+    """
+    if path is None:
+        where = default_path(os.getpid(), os.geteuid())
+    else:
+        where = os.path.abspath(path.replace("{pid}", str(os.getpid())))
+    with _lock:
+        server = _servers.get(where)
+        if server is None:
+            if path is None:
+                _make_folder(where)
+            _remove_stale(where)
+            server = _servers[where] = _Server(where)
+        server.loops.add(loop)
+    return where
+
+
+def forget(loop: Loop) -> None:
+    """Show a loop no more, and stop where it was the last one."""
+    ended = []
+    with _lock:
+        for path, server in list(_servers.items()):
+            if loop in server.loops:
+                server.loops.discard(loop)
+                if not server.loops:
+                    ended.append(_servers.pop(path))
+    for server in ended:
+        server.stop()
+
+
+def _forget_parents() -> None:
+    """In a forked child: the parent shows its loops, not the child."""
+    global _lock
+    _lock = threading.RLock()
+    for server in _servers.values():
+        server.close()
+    _servers.clear()
+
+
+os.register_at_fork(after_in_child=_forget_parents)

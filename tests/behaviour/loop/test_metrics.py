@@ -1,0 +1,597 @@
+"""loop.metrics(): what a loop says that it has done.
+
+asyncio has no counterpart, so these run on fastloop alone.  What happened is
+counted exactly; times are only compared with each other and with a clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import gc
+import socket
+import threading
+import time
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from fastloop.metrics import Lag, LoopMetrics, SlowCallback
+
+pytestmark = pytest.mark.parametrize("loop_kind", ["fastloop"], indirect=True)
+
+
+class Echo(asyncio.Protocol):
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def data_received(self, data):
+        self.transport.write(data)
+
+
+# -- turning it on ------------------------------------------------------------
+
+
+def test_metrics_are_off_unless_asked_for(loop):
+    with pytest.raises(RuntimeError, match="metrics are off"):
+        loop.metrics()
+
+
+def test_enabling_again_changes_nothing(loop, turn):
+    loop.enable_metrics()
+    turn(3)
+    loop.enable_metrics()
+    assert loop.metrics().turns == 3
+
+
+def test_a_closed_loop_cannot_begin_to_count(loop):
+    loop.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        loop.enable_metrics()
+
+
+def test_a_closed_loop_tells_its_last_numbers(loop, turn):
+    loop.enable_metrics()
+    loop.call_later(3600, print)
+    turn(2)
+    loop.close()
+    found = loop.metrics()
+    assert found.turns == 2
+    assert found.timers_high_water == 1
+    assert found.timers == found.ready == found.connections_open == 0
+
+
+def test_run_turns_it_on(loop_kind):
+    import fastloop
+
+    async def main():
+        return asyncio.get_running_loop().metrics().callbacks
+
+    assert fastloop.run(main(), metrics=True) == 1
+
+
+def test_run_refuses_another_loop(loop_kind):
+    import fastloop
+
+    async def main():
+        pass
+
+    with pytest.raises(TypeError, match="a loop of fastloop's"):
+        fastloop.run(
+            main(), metrics=True, loop_factory=asyncio.SelectorEventLoop
+        )
+
+
+def test_answers_are_immutable(loop):
+    loop.enable_metrics()
+    with pytest.raises(AttributeError):
+        loop.metrics().turns = 1
+    with pytest.raises(AttributeError):
+        loop.metrics().lag.sum_ns = 1
+
+
+# -- turns and times ----------------------------------------------------------
+
+
+def test_turns_polls_and_callbacks_are_counted(loop, turn):
+    loop.enable_metrics()
+    for _ in range(7):
+        loop.call_soon(int)
+    turn(3)
+    found = loop.metrics()
+    # Each turn is ended by a callback of its own.
+    assert (found.turns, found.callbacks) == (3, 7 + 3)
+    assert 1 <= found.polls <= 3
+    assert found.ready_high_water == 7 + 1
+    assert found.ready == 0
+
+
+def test_what_ran_before_is_not_counted(loop, turn):
+    loop.call_soon(int)
+    turn(2)
+    loop.enable_metrics()
+    loop.call_soon(int)
+    turn()
+    found = loop.metrics()
+    assert (found.turns, found.callbacks) == (1, 2)
+
+
+def spend(seconds):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
+
+
+async def test_time_goes_to_callbacks_and_to_sleep(loop):
+    loop.enable_metrics()
+    await asyncio.sleep(0)
+    first = loop.metrics()
+    began = time.monotonic_ns()
+    spend(0.03)
+    await asyncio.sleep(0.05)
+    found = loop.metrics().since(first)
+    took = time.monotonic_ns() - began
+    assert 30e6 <= found.callback_time_ns <= took
+    assert 45e6 <= found.sleep_time_ns <= took
+    assert found.busy_time_ns + found.sleep_time_ns <= took
+    assert 0.0 < found.utilization < 1.0
+
+
+def test_time_outside_a_run_is_nobodys(loop, turn):
+    loop.enable_metrics()
+    turn()
+    first = loop.metrics()
+    spend(0.02)
+    turn()
+    found = loop.metrics().since(first)
+    assert found.elapsed_ns >= 20e6
+    assert found.busy_time_ns + found.sleep_time_ns < 20e6
+
+
+def test_a_blocked_loop_is_late_by_so_much(loop, turn):
+    """One value for the stretch, and none for those before and after."""
+    loop.enable_metrics()
+    loop.call_soon(spend, 0.03)
+    turn()
+    lag = loop.metrics().lag
+    late = [n for n, count in enumerate(lag.counts) if count]
+    assert lag.bounds_ns[late[-1]] >= 30e6
+    assert lag.max_ns >= 30e6
+    assert lag.sum_ns >= lag.max_ns
+    assert lag.percentile_ns(100) >= 30e6
+
+
+async def test_another_thread_reads_while_the_loop_is_blocked(loop, in_thread):
+    loop.enable_metrics()
+    await asyncio.sleep(0)
+    found, began = [], threading.Event()
+
+    def look():
+        began.wait()
+        while not found or found[-1].busy_ns < 20e6:
+            found.append(loop.metrics())
+
+    thread = in_thread(look)
+    began.set()
+    while thread.is_alive():
+        pass
+    assert found[-1].callback_time_ns >= 20e6
+    assert loop.metrics().callback_time_ns >= found[-1].callback_time_ns
+
+
+async def test_what_another_thread_reads_never_goes_back(loop, in_thread):
+    loop.enable_metrics()
+    done = threading.Event()
+    wrong = []
+
+    def look():
+        before = loop.metrics()
+        while not done.is_set():
+            now = loop.metrics()
+            change = now.since(before)
+            if (
+                any(
+                    getattr(change, name) < 0
+                    for name in LoopMetrics.__slots__
+                    if name not in ("lag", "busy_ns")
+                    and not name.endswith(("_water", "ready", "timers"))
+                )
+                or min(change.lag.counts) < 0
+            ):
+                wrong.append(change)
+            before = now
+
+    in_thread(look)
+    for _ in range(300):
+        await asyncio.sleep(0)
+        await asyncio.sleep(0.0001)
+    done.set()
+    assert not wrong
+
+
+async def test_time_that_the_gil_was_waited_for(loop, in_thread):
+    """A thread that computes has the GIL when the loop wakes."""
+    loop.enable_metrics()
+    done = threading.Event()
+
+    def compute():
+        while not done.is_set():
+            pass
+
+    in_thread(compute)
+    try:
+        for _ in range(5):
+            await asyncio.sleep(0.001)
+        found = loop.metrics()
+        assert found.gil_wait_time_ns >= 0
+        assert found.lag.sum_ns <= found.busy_time_ns
+    finally:
+        done.set()
+
+
+async def test_timers_are_counted(loop):
+    loop.enable_metrics()
+    timers = [loop.call_later(3600, int) for _ in range(5)]
+    await asyncio.sleep(0.001)
+    before = loop.metrics()
+    assert before.timers_high_water >= before.timers >= 5
+    for timer in timers:
+        timer.cancel()
+    await asyncio.sleep(0.001)
+    found = loop.metrics()
+    assert found.timers == before.timers - 5
+    assert found.timers_high_water == before.timers_high_water
+
+
+# -- connections --------------------------------------------------------------
+
+
+async def test_connections_and_their_bytes(loop):
+    loop.enable_metrics()
+    server = await loop.create_server(Echo, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"x" * 1000)
+    assert await reader.readexactly(1000) == b"x" * 1000
+    found = loop.metrics()
+    assert found.connections_accepted == 1
+    assert found.connections_made == found.connections_open == 2
+    assert found.bytes_in == found.bytes_out == 2000
+    writer.close()
+    await writer.wait_closed()
+    server.close()
+    await server.wait_closed()
+    while loop.metrics().connections_open:
+        await asyncio.sleep(0)
+    found = loop.metrics()
+    assert (found.connections_lost, found.connections_refused) == (0, 0)
+
+
+async def test_connections_from_before_count_as_open(loop, pair):
+    a, b = pair
+    transport, _ = await loop.create_connection(Echo, sock=a)
+    loop.enable_metrics()
+    found = loop.metrics()
+    assert (found.connections_open, found.connections_made) == (1, 0)
+    transport.abort()
+    await asyncio.sleep(0)
+    assert loop.metrics().connections_open == 0
+    b.close()
+
+
+async def test_a_reset_connection_is_lost(loop):
+    loop.enable_metrics()
+    lost = loop.create_future()
+
+    class Protocol(Echo):
+        def connection_lost(self, exc):
+            lost.set_result(exc)
+
+    server = await loop.create_server(Protocol, "127.0.0.1", 0)
+    with socket.create_connection(server.sockets[0].getsockname()) as sock:
+        sock.setblocking(False)
+        while not loop.metrics().connections_accepted:
+            await asyncio.sleep(0)
+        sock.setsockopt(
+            socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0"
+        )
+    assert isinstance(await lost, ConnectionResetError)
+    found = loop.metrics()
+    assert (found.connections_lost, found.connections_open) == (1, 0)
+    server.close()
+    await server.wait_closed()
+
+
+async def test_a_failing_factory_refuses(loop, reports):
+    loop.enable_metrics()
+
+    def factory():
+        raise OSError("no")
+
+    server = await loop.create_server(factory, "127.0.0.1", 0)
+    with socket.create_connection(server.sockets[0].getsockname()):
+        while not loop.metrics().connections_refused:
+            await asyncio.sleep(0)
+    found = loop.metrics()
+    assert found.connections_accepted == found.connections_refused == 1
+    assert found.connections_open == found.connections_made == 0
+    assert len(reports) == 1
+    server.close()
+    await server.wait_closed()
+
+
+async def test_bytes_that_wait_to_be_written(loop, pair):
+    a, b = pair
+    transport, _ = await loop.create_connection(Echo, sock=a)
+    loop.enable_metrics()
+    transport.write(bytes(4 << 20))
+    found = loop.metrics()
+    assert found.write_buffer_bytes == transport.get_write_buffer_size() > 0
+    assert found.bytes_out + found.write_buffer_bytes == 4 << 20
+    b.setblocking(False)
+    while transport.get_write_buffer_size() > 0:
+        assert await loop.sock_recv(b, 1 << 20)
+    assert loop.metrics().write_buffer_bytes == 0
+    transport.write(bytes(4 << 20))
+    transport.write(bytes(1 << 20))
+    assert (
+        loop.metrics().write_buffer_bytes == transport.get_write_buffer_size()
+    )
+    transport.abort()
+    await asyncio.sleep(0)
+    assert loop.metrics().write_buffer_bytes == 0
+
+
+async def test_datagrams_count_as_bytes_and_not_as_connections(loop):
+    loop.enable_metrics()
+    got = loop.create_future()
+
+    class Protocol(asyncio.DatagramProtocol):
+        def datagram_received(self, data, address):
+            got.set_result(data)
+
+    to, _ = await loop.create_datagram_endpoint(
+        Protocol, local_addr=("127.0.0.1", 0)
+    )
+    out, _ = await loop.create_datagram_endpoint(
+        asyncio.DatagramProtocol, remote_addr=to.get_extra_info("sockname")
+    )
+    out.sendto(b"x" * 100)
+    assert await got == b"x" * 100
+    found = loop.metrics()
+    assert found.bytes_in == found.bytes_out == 100
+    assert found.connections_open == found.connections_made == 0
+    to.close()
+    out.close()
+    await asyncio.sleep(0)
+
+
+# -- executors ----------------------------------------------------------------
+
+
+async def test_calls_of_thread_pools(loop):
+    loop.enable_metrics()
+    go = threading.Event()
+    running = threading.Event()
+
+    def call():
+        running.set()
+        go.wait()
+
+    with ThreadPoolExecutor(1) as pool:
+        calls = [loop.run_in_executor(pool, call) for _ in range(3)]
+        await loop.run_in_executor(None, running.wait)
+        found = loop.metrics()
+        assert (found.executor_running, found.executor_queue) == (1, 2)
+        assert found.executor_threads == 1
+        calls[2].cancel()
+        go.set()
+        await asyncio.gather(*calls, return_exceptions=True)
+    found = loop.metrics()
+    assert found.executor_queue == found.executor_running == 0
+    assert found.executor_calls == 3
+    assert found.executor_wait_time_ns > 0
+    assert found.executor_run_time_ns > 0
+
+
+async def test_calls_that_a_pool_refuses_do_not_wait(loop):
+    loop.enable_metrics()
+    pool = ThreadPoolExecutor(1)
+    pool.shutdown()
+    with pytest.raises(RuntimeError):
+        loop.run_in_executor(pool, int)
+    gc.collect()
+    assert loop.metrics().executor_queue == 0
+
+
+# -- slow callbacks -----------------------------------------------------------
+
+
+@pytest.fixture
+def slow(loop):
+    """Return what the hook of slow callbacks got, with a low limit."""
+    loop.slow_callback_duration = 0.02
+    found: list[SlowCallback] = []
+    loop.slow_callback_hook = found.append
+    return found
+
+
+async def inner_step():
+    await asyncio.sleep(0)
+    spend(0.03)
+    await asyncio.sleep(0)
+
+
+async def test_a_slow_task_is_told_of(loop, slow):
+    async def outer():
+        await inner_step()
+
+    assert not loop.get_debug()
+    await asyncio.create_task(outer())
+    assert len(slow) == loop.metrics().slow_callbacks == 1
+    assert slow[0].name.endswith("outer")
+    assert 30e6 <= slow[0].duration_ns < 20e9
+    names = [frame.name for frame in slow[0].stack]
+    assert names[:2] == ["outer", "inner_step"]
+    assert slow[0].stack[1].filename == __file__
+
+
+def be_slow():
+    spend(0.03)
+
+
+@pytest.mark.parametrize("limit", [0.02, 0.05])
+def test_a_slow_function_is_told_of(loop, turn, slow, limit):
+    """Below 44 ms by the precise clock, above by the coarse one."""
+    loop.slow_callback_duration = limit
+    loop.call_soon(int)
+    loop.call_soon(spend, limit + 0.02)
+    loop.call_soon(int)
+    turn()
+    assert [found.name for found in slow] == ["spend"]
+    assert slow[0].duration_ns >= limit * 1e9
+    assert slow[0].stack[0].lineno == spend.__code__.co_firstlineno
+
+
+async def test_slow_events_and_timers_are_told_of(loop, slow, pair):
+    loop.call_later(0.001, be_slow)
+    a, b = pair
+    done = loop.create_future()
+
+    def on_readable():
+        loop.remove_reader(a)
+        spend(0.03)
+        done.set_result(None)
+
+    class Protocol(asyncio.Protocol):
+        def data_received(self, data):
+            spend(0.03)
+
+    loop.add_reader(a, on_readable)
+    b.send(b"x")
+    await done
+    transport, _ = await loop.create_connection(Protocol, sock=a)
+    while len(slow) < 3:
+        await asyncio.sleep(0.001)
+    names = sorted(found.name.rpartition(".")[2] for found in slow)
+    assert names == ["Protocol", "be_slow", "on_readable"]
+    transport.abort()
+
+
+def test_nothing_is_slow_without_a_reason(loop, turn, slow):
+    loop.slow_callback_duration = 5
+    for _ in range(1000):
+        loop.call_soon(int)
+    turn(3)
+    assert not slow
+
+
+def test_a_hook_that_raises_is_reported(loop, turn, reports):
+    def hook(found):
+        raise ValueError("of the hook")
+
+    loop.slow_callback_duration = 0
+    loop.slow_callback_hook = hook
+    loop.call_soon(int)
+    turn()
+    assert str(reports[0]["exception"]) == "of the hook"
+    assert "slow_callback_hook" in reports[0]["message"]
+
+
+def test_a_hook_that_exits_leaves_the_run(loop, turn):
+    def hook(found):
+        raise SystemExit(3)
+
+    later = []
+    loop.slow_callback_duration = 0
+    loop.slow_callback_hook = hook
+    loop.call_soon(int)
+    loop.call_soon(later.append, 1)
+    with pytest.raises(SystemExit):
+        loop.run_forever()
+    assert not later
+    loop.slow_callback_hook = None
+    turn()
+    assert later == [1]
+
+
+def test_what_leaves_the_run_does_so_past_the_hook(loop, slow):
+    def callback():
+        spend(0.03)
+        raise KeyboardInterrupt
+
+    loop.call_soon(callback)
+    with pytest.raises(KeyboardInterrupt):
+        loop.run_forever()
+    assert len(slow) == 1
+
+
+async def test_a_hook_that_writes_sends(loop, pair):
+    """What it writes is not held any longer than a callback's."""
+    a, b = pair
+    transport, _ = await loop.create_connection(Echo, sock=a)
+    b.setblocking(False)
+
+    def hook(found):
+        loop.slow_callback_hook = None
+        transport.write(b"one")
+        transport.write(b"two")
+
+    loop.slow_callback_duration = 0
+    loop.slow_callback_hook = hook
+    await asyncio.sleep(0)
+    assert await loop.sock_recv(b, 6) == b"onetwo"
+    transport.abort()
+
+
+def test_a_hook_must_be_callable(loop):
+    with pytest.raises(TypeError):
+        loop.slow_callback_hook = 1
+    assert loop.slow_callback_hook is None
+
+
+def test_a_loop_and_its_hook_are_garbage_together(loop_factory):
+    loop = loop_factory()
+    loop.slow_callback_hook = functools.partial(print, loop)
+    gone = weakref.ref(loop)
+    loop.close()
+    del loop
+    gc.collect()
+    assert gone() is None
+
+
+# -- arithmetic ---------------------------------------------------------------
+
+
+def lag(counts):
+    return Lag(tuple(counts) + (0,) * (27 - len(counts)), 100, 3000)
+
+
+def test_percentiles(loop_kind):
+    found = lag([2, 0, 2])
+    assert found.count == 4
+    assert found.mean_ns == 25.0
+    assert found.percentile_ns(25) == 512
+    assert found.percentile_ns(50) == 1024
+    assert 2048 < found.percentile_ns(75) <= 3000
+    assert found.percentile_ns(100) == 3000
+    assert lag([]).percentile_ns(50) == 0.0
+    with pytest.raises(ValueError):
+        found.percentile_ns(101)
+
+
+def test_a_histogram_since_another(loop_kind):
+    change = lag([2, 5, 2]).since(lag([1, 1, 2]))
+    assert change.counts[:3] == (1, 4, 0)
+    assert change.max_ns == 2048
+
+
+def test_answers_go_through_json(loop, turn):
+    import json
+
+    loop.enable_metrics()
+    turn()
+    found = loop.metrics()
+    text = json.dumps(found.to_dict())
+    assert LoopMetrics.from_dict(json.loads(text)) == found
