@@ -11,7 +11,7 @@
    - A lag is how long the loop did not look: from the end of a poll, before
      the GIL is taken, to the beginning of the next.  What became ready in
      between was queued so much later, at most.  Rejected: the time at which
-     each callback is queued, for to read the clock costs half of a callback.
+     each callback is queued, for to read the clock costs a third of a call.
    - A callback's own time is only compared with slow_callback_duration, by the
      coarse clock, which a turn without a poll reads anyway.
 

@@ -1,0 +1,1 @@
+"""Adapters of ``loop.metrics()`` to what watches programs in production."""

@@ -1,0 +1,242 @@
+"""The metrics of a loop as Prometheus and OpenTelemetry get them.
+
+Each adapter is read by its library's own reader, and the dashboard is compared
+with what the library says.
+"""
+
+import asyncio
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from prometheus_client import CollectorRegistry, generate_latest
+
+import fastloop
+from fastloop.contrib import opentelemetry, prometheus
+
+pytestmark = pytest.mark.parametrize("loop_kind", ["fastloop"], indirect=True)
+
+DASHBOARD = Path(fastloop.__file__).parent / "contrib" / "grafana.json"
+
+
+def values_of(text):
+    """The samples of Prometheus's text, by name and labels."""
+    found = {}
+    for line in text.splitlines():
+        if not line.startswith("#"):
+            name, _, value = line.rpartition(" ")
+            found[name] = float(value)
+    return found
+
+
+def scrape(registry):
+    return values_of(generate_latest(registry).decode())
+
+
+# -- prometheus ---------------------------------------------------------------
+
+
+async def test_a_registry_tells_of_the_running_loop(loop):
+    registry = CollectorRegistry()
+    prometheus.register(registry=registry)
+    await asyncio.sleep(0.01)
+    found = scrape(registry)
+    now = loop.metrics()
+    assert 0 < found['fastloop_turns_total{loop="main"}'] <= now.turns
+    slept = found['fastloop_time_seconds_total{loop="main",state="sleep"}']
+    assert 0.008 < slept <= now.sleep_time_ns / 1e9
+    count = found['fastloop_lag_seconds_count{loop="main"}']
+    assert count == found['fastloop_lag_seconds_bucket{le="+Inf",loop="main"}']
+    assert 0 < count <= now.lag.count
+    buckets = [v for k, v in found.items() if "lag_seconds_bucket" in k]
+    assert buckets == sorted(buckets)
+
+
+async def test_two_loops_have_two_names(loop, loop_factory):
+    registry = CollectorRegistry()
+    prometheus.register(registry=registry)
+    other = loop_factory()
+    with pytest.raises(ValueError, match="another loop"):
+        prometheus.register(other, registry=registry)
+    prometheus.register(other, name="other", registry=registry)
+    prometheus.register(other, name="other", registry=registry)
+    assert 'fastloop_turns_total{loop="other"}' in scrape(registry)
+    other.close()
+    assert 'fastloop_turns_total{loop="other"}' not in scrape(registry)
+    third = loop_factory()
+    prometheus.register(third, name="other", registry=registry)
+    assert 'fastloop_turns_total{loop="other"}' in scrape(registry)
+    third.close()
+
+
+WORKER = """
+import asyncio, os, sys, fastloop
+from fastloop.contrib import prometheus
+
+async def main():
+    prometheus.register(interval_s=0.01)
+    loop = asyncio.get_running_loop()
+    loop.slow_callback_duration = 0.01
+    for _ in range(3):
+        await asyncio.sleep(0.02)
+    sys.stdout.write(f"{loop.metrics().turns}\\n")
+    sys.stdout.flush()
+    await loop.run_in_executor(None, sys.stdin.readline)
+
+fastloop.run(main())
+"""
+
+
+def test_two_workers_are_one_to_a_scrape(loop_kind, tmp_path):
+    """The multiprocess mode: any process reads what all have written."""
+    env = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", WORKER],
+            env=env,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    turns = [int(worker.stdout.readline()) for worker in workers]
+    reader = (
+        "import sys; from prometheus_client import *\n"
+        "from prometheus_client import multiprocess\n"
+        "registry = CollectorRegistry()\n"
+        "multiprocess.MultiProcessCollector(registry)\n"
+        "sys.stdout.write(generate_latest(registry).decode())"
+    )
+
+    def read():
+        done = subprocess.run(
+            [sys.executable, "-c", reader],
+            env=env,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return values_of(done.stdout)
+
+    deadline = time.monotonic() + 30
+    name = 'fastloop_turns_total{loop="main"}'
+    found = read()
+    # Each writes what it did up to a moment ago.
+    while found[name] < sum(turns) and time.monotonic() < deadline:
+        found = read()
+    for worker in workers:
+        worker.communicate("\n", timeout=30)
+        assert worker.returncode == 0
+    assert found[name] >= sum(turns)
+    assert found['fastloop_timers{loop="main"}'] >= 2
+    assert found['fastloop_timers_high_water{loop="main"}'] < 4
+    slept = found['fastloop_time_seconds_total{loop="main",state="sleep"}']
+    assert slept >= 2 * 3 * 0.018
+    assert (
+        found['fastloop_lag_seconds_count{loop="main"}']
+        == found['fastloop_lag_seconds_bucket{le="+Inf",loop="main"}']
+        > 0
+    )
+
+
+# -- the dashboard ------------------------------------------------------------
+
+
+def expressions(node):
+    """Every query in a dashboard, however deep."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            if key == "expr":
+                yield value
+            else:
+                yield from expressions(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from expressions(value)
+
+
+async def test_the_dashboard_asks_for_what_there_is(loop):
+    registry = CollectorRegistry()
+    prometheus.register(registry=registry)
+    names = {name.partition("{")[0] for name in scrape(registry)}
+    queries = list(expressions(json.loads(DASHBOARD.read_text())))
+    asked = {name for q in queries for name in re.findall(r"fastloop_\w+", q)}
+    assert len(queries) > 8
+    assert asked <= names
+    # And shows all that is counted, but for what follows from the rest.
+    shown = {re.sub("_(bucket|sum|count)$", "", name) for name in asked}
+    left_out = {
+        re.sub("_(bucket|sum|count)$", "", name) for name in names
+    } - shown
+    assert left_out <= {"fastloop_polls_total"}
+
+
+# -- opentelemetry ------------------------------------------------------------
+
+
+def collected(reader):
+    found = {}
+    for resource in reader.get_metrics_data().resource_metrics:
+        for scope in resource.scope_metrics:
+            for metric in scope.metrics:
+                for point in metric.data.data_points:
+                    state = "".join(point.attributes.values())
+                    key = f"{metric.name} {state}".strip()
+                    found[key] = (point.value, metric.unit)
+    return found
+
+
+async def test_instruments_of_the_running_loop(loop):
+    reader = InMemoryMetricReader()
+    provider = MeterProvider([reader])
+    opentelemetry.instrument(meter_provider=provider)
+    await asyncio.sleep(0.01)
+    time.sleep(0.03)
+    await asyncio.sleep(0)
+    found = collected(reader)
+    assert set(found) == {
+        "fastloop.eventloop.delay.max",
+        "fastloop.eventloop.delay.mean",
+        "fastloop.eventloop.delay.p50",
+        "fastloop.eventloop.delay.p90",
+        "fastloop.eventloop.delay.p99",
+        "fastloop.eventloop.utilization",
+        "fastloop.eventloop.time active",
+        "fastloop.eventloop.time idle",
+    }
+    assert found["fastloop.eventloop.delay.max"][0] >= 0.03
+    assert 0 < found["fastloop.eventloop.utilization"][0] < 1
+    assert found["fastloop.eventloop.time active"][0] >= 0.03
+    assert found["fastloop.eventloop.time idle"][0] >= 0.008
+    assert {unit for _, unit in found.values()} == {"s", "1"}
+    provider.shutdown()
+
+
+async def test_nothing_is_observed_of_a_closed_loop(loop, loop_factory):
+    other = loop_factory()
+    reader = InMemoryMetricReader()
+    provider = MeterProvider([reader])
+    opentelemetry.instrument(other, meter_provider=provider, prefix="nodejs")
+    assert "nodejs.eventloop.utilization" in collected(reader)
+    other.close()
+    data = reader.get_metrics_data()
+    assert data is None or not data.resource_metrics
+    provider.shutdown()
+
+
+def test_another_loop_is_refused(loop_kind):
+    async def main():
+        for adapt in (prometheus.register, opentelemetry.instrument):
+            with pytest.raises(TypeError, match=r"a fastloop\.Loop"):
+                adapt()
+
+    with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+        runner.run(main())
