@@ -8,6 +8,7 @@ stream: nothing is read, so nothing can be changed.  The socket is of mode
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import errno
 import json
@@ -156,8 +157,11 @@ class _Server:
     def _answer(self) -> None:
         try:
             peer, _ = self._sock.accept()
+        except (BlockingIOError, ConnectionError):
+            return  # it has left
         except OSError:
-            return  # it has left, or there is no descriptor for it
+            time.sleep(0.1)  # there is no descriptor for it now
+            return
         with peer:
             peer.settimeout(_SEND_SECONDS)
             # Who leaves before the end has seen enough.
@@ -228,6 +232,15 @@ def forget(loop: Loop) -> None:
         server.stop()
 
 
+def _stop_all() -> None:
+    """Remove what is left of loops that were never closed."""
+    with _lock:
+        left = list(_servers.values())
+        _servers.clear()
+    for server in left:
+        server.stop()
+
+
 def _forget_parents() -> None:
     """In a forked child: the parent shows its loops, not the child."""
     global _lock
@@ -237,4 +250,5 @@ def _forget_parents() -> None:
     _servers.clear()
 
 
+atexit.register(_stop_all)
 os.register_at_fork(after_in_child=_forget_parents)

@@ -1,0 +1,357 @@
+"""``fastloop top``: what the loops of a running process do.
+
+It reads the socket that ``loop.enable_metrics(socket=...)`` opens, again and
+again, and shows what changed in between: in colours where rich is installed,
+and plainly elsewhere.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import glob
+import json
+import os
+import socket
+import sys
+import time
+
+from .metrics import LoopMetrics
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+_TIMEOUT_S = 5.0
+_HOW = (
+    "start it with FASTLOOP_METRICS_SOCKET=1, or have it call "
+    "loop.enable_metrics(socket=True)"
+)
+
+
+class TopError(Exception):
+    """What keeps top from working, in one sentence."""
+
+
+# -- finding and reading ------------------------------------------------------
+
+
+def _owner(pid: int) -> int:
+    """The user of a process; TopError when there is no such process."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        raise TopError(f"there is no process {pid}") from None
+    except PermissionError:
+        raise TopError(
+            f"process {pid} is another user's: its metrics are for that user"
+        ) from None
+    with contextlib.suppress(OSError):
+        return os.stat(f"/proc/{pid}").st_uid
+    return os.geteuid()
+
+
+def _from_environment(pid: int) -> str | None:
+    """The path that a process was started with, where the system tells."""
+    name = b"FASTLOOP_METRICS_SOCKET="
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/environ", "rb") as f:
+        for entry in f.read().split(b"\0"):
+            path = os.fsdecode(entry.removeprefix(name))
+            if entry.startswith(name) and path not in ("", "0", "1"):
+                folder = os.readlink(f"/proc/{pid}/cwd")
+                return os.path.join(folder, path.replace("{pid}", str(pid)))
+    return None
+
+
+def _default_path(pid: int, uid: int) -> str:
+    from ._metrics_socket import default_path
+
+    return default_path(pid, uid)
+
+
+def _only_one() -> str:
+    pattern = _default_path(0, os.geteuid()).replace("0.sock", "*.sock")
+    found = []
+    for path in sorted(glob.glob(pattern)):
+        with contextlib.suppress(TopError):
+            read(path)
+            found.append(path)
+    if not found:
+        raise TopError(f"no process shows its metrics: {_HOW}")
+    if len(found) > 1:
+        raise TopError(f"several processes do, name one: {' '.join(found)}")
+    return found[0]
+
+
+def find(target: str | None) -> str:
+    """Return the socket's path of a process's number, a path, or None.
+
+    None is the only process of this user that shows its metrics.  Raises
+    TopError.
+    """
+    if target is None:
+        return _only_one()
+    if not target.isdecimal():
+        return target
+    pid = int(target)
+    path = _default_path(pid, _owner(pid))
+    if not os.path.exists(path):
+        path = _from_environment(pid) or path
+    if not os.path.exists(path):
+        raise TopError(f"process {pid} shows no metrics: {_HOW}")
+    return path
+
+
+def read(path: str) -> dict[str, Any]:
+    """Return what a process shows on its socket.  Raises TopError."""
+    parts = []
+    try:
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(_TIMEOUT_S)
+            sock.connect(path)
+            while part := sock.recv(1 << 16):
+                parts.append(part)
+        found = json.loads(b"".join(parts))
+        for loop in found["loops"]:
+            loop["metrics"] = LoopMetrics.from_dict(loop["metrics"])
+    except OSError as exc:
+        raise TopError(f"{path}: {exc.strerror or exc}") from None
+    except (ValueError, KeyError, TypeError):
+        raise TopError(f"{path}: no metrics of fastloop's") from None
+    answer: dict[str, Any] = found
+    return answer
+
+
+# -- showing ------------------------------------------------------------------
+
+
+def _duration(ns: float) -> str:
+    for unit, size in (("s", 1e9), ("ms", 1e6), ("µs", 1e3)):
+        if ns >= size:
+            return f"{ns / size:.3g} {unit}"
+    return f"{ns:.0f} ns"
+
+
+def _count(value: float) -> str:
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= 10 * size:
+            return f"{value / size:.4g} {unit}"
+    return f"{value:.4g}"
+
+
+def _rows(now: LoopMetrics, change: LoopMetrics) -> Iterator[tuple[str, str]]:
+    """What is shown of one loop: names, and values with their units."""
+    seconds = max(change.elapsed_ns / 1e9, 1e-9)
+
+    def rate(amount: float, unit: str = "") -> str:
+        return f"{_count(amount / seconds)} {unit}/s".replace(" /", "/")
+
+    lag = change.lag
+    yield (
+        "utilisation",
+        f"{change.utilization:.1%}"
+        + (f", busy for {_duration(now.busy_ns)}" if now.busy_ns else ""),
+    )
+    yield (
+        "lag",
+        f"p50 {_duration(lag.percentile_ns(50))}, "
+        f"p99 {_duration(lag.percentile_ns(99))}, "
+        f"most {_duration(lag.max_ns)}",
+    )
+    yield (
+        "turns",
+        f"{rate(change.turns)}, polls {rate(change.polls)}, "
+        f"callbacks {rate(change.callbacks)}",
+    )
+    yield "ready", f"{now.ready}, most {now.ready_high_water}"
+    yield "timers", f"{now.timers}, most {now.timers_high_water}"
+    yield (
+        "connections",
+        f"{now.connections_open} open, "
+        f"{rate(change.connections_accepted)} accepted, "
+        f"{now.connections_refused} refused, {now.connections_lost} lost",
+    )
+    yield (
+        "bytes",
+        f"in {rate(change.bytes_in, 'B')}, out {rate(change.bytes_out, 'B')}, "
+        f"waiting {_count(now.write_buffer_bytes)}",
+    )
+    calls = change.executor_calls or 1
+    yield (
+        "executor",
+        f"{now.executor_threads} threads, {now.executor_running} running, "
+        f"{now.executor_queue} queued, {rate(change.executor_calls)} calls, "
+        f"wait {_duration(change.executor_wait_time_ns / calls)}, "
+        f"run {_duration(change.executor_run_time_ns / calls)}",
+    )
+    yield "slow callbacks", str(now.slow_callbacks)
+
+
+def _notes(loop: dict[str, Any]) -> list[str]:
+    """Where the loop is blocked, and its last slow callbacks."""
+    found = []
+    if loop["blocked_in"]:
+        found.append("blocked in:")
+        found += [f"  {line}" for line in loop["blocked_in"][-8:]]
+    if loop["slow"]:
+        found.append("slow callbacks, the last ones first:")
+    for slow in reversed(loop["slow"][-5:]):
+        at = slow["stack"][0] if slow["stack"] else ""
+        found.append(f"  {_duration(slow['duration_ns'])} {slow['name']} {at}")
+    return found
+
+
+def _changes(
+    now: dict[str, Any], before: dict[str, Any] | None
+) -> Iterator[tuple[dict[str, Any], LoopMetrics]]:
+    """Each loop, with what it did since the look before, or ever."""
+    # A loop was closed or made: the places are not the same loops' any more.
+    known = before["loops"] if before else []
+    same = len(known) == len(now["loops"])
+    for at, loop in enumerate(now["loops"]):
+        metrics = loop["metrics"]
+        earlier = known[at]["metrics"] if same else None
+        if earlier is None or earlier.elapsed_ns > metrics.elapsed_ns:
+            yield loop, metrics
+        else:
+            yield loop, metrics.since(earlier)
+
+
+def _title(found: dict[str, Any]) -> str:
+    return (
+        f"{found['program']}, process {found['pid']}, "
+        f"Python {found['python']}, fastloop {found['fastloop']}"
+    )
+
+
+def _plain(now: dict[str, Any], before: dict[str, Any] | None) -> str:
+    lines = [_title(now)]
+    for loop, change in _changes(now, before):
+        lines.append("")
+        lines += [
+            f"{name:>14}  {value}"
+            for name, value in _rows(loop["metrics"], change)
+        ]
+        lines += ["", *_notes(loop)] if _notes(loop) else []
+    if not now["loops"]:
+        lines.append("no loop is open")
+    return "\n".join(lines)
+
+
+def _watch_plain(path: str, now: dict[str, Any], interval_s: float) -> None:
+    before = None
+    clear = "\x1b[H\x1b[2J" if sys.stdout.isatty() else ""
+    while True:
+        print(f"{clear}{_plain(now, before)}", flush=True)
+        time.sleep(interval_s)
+        before, now = now, read(path)
+
+
+def _watch_rich(path: str, now: dict[str, Any], interval_s: float) -> None:
+    from rich.console import Group
+    from rich.live import Live
+    from rich.panel import Panel
+    from rich.table import Table
+    from rich.text import Text
+
+    def drawn(before: dict[str, Any] | None) -> Group:
+        parts: list[Any] = []
+        for loop, change in _changes(now, before):
+            table = Table.grid(padding=(0, 2))
+            table.add_column(style="bold", justify="right")
+            table.add_column()
+            for name, value in _rows(loop["metrics"], change):
+                table.add_row(name, Text(value))
+            notes = "\n".join(_notes(loop))
+            parts.append(Group(table, Text(notes, style="yellow")))
+        title = Text(_title(now))
+        shown = parts or [Text("no loop is open")]
+        return Group(*(Panel(part, title=title) for part in shown))
+
+    with Live(drawn(None), screen=True, auto_refresh=False) as live:
+        while True:
+            time.sleep(interval_s)
+            before, now = now, read(path)
+            live.update(drawn(before), refresh=True)
+
+
+def _watch(path: str, interval_s: float) -> None:
+    first = read(path)
+    try:
+        import rich  # noqa: F401
+    except ImportError:
+        _watch_plain(path, first, interval_s)
+    if not sys.stdout.isatty():
+        _watch_plain(path, first, interval_s)
+    _watch_rich(path, first, interval_s)
+
+
+# -- the command --------------------------------------------------------------
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what ``run`` reads to a parser."""
+    parser.add_argument(
+        "target",
+        nargs="?",
+        help="the number of a process, or the path of its socket; by "
+        "default the only process that has one",
+    )
+    parser.add_argument(
+        "--once", action="store_true", help="show it once and end"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="as JSON, times in nanoseconds"
+    )
+    parser.add_argument(
+        "--interval",
+        type=float,
+        default=1.0,
+        metavar="SECONDS",
+        help="between two looks (1)",
+    )
+
+
+def _show(args: argparse.Namespace) -> None:
+    if args.interval <= 0:
+        raise TopError("--interval is a number of seconds above 0")
+    path = find(args.target)
+    if not args.json:
+        if args.once:
+            print(_plain(read(path), None))
+        else:
+            _watch(path, args.interval)
+        return
+    while True:
+        found = read(path)
+        for loop in found["loops"]:
+            loop["metrics"] = loop["metrics"].to_dict()
+        print(json.dumps(found), flush=True)
+        if args.once:
+            return
+        time.sleep(args.interval)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do what the arguments say; 0, or 2 after a sentence on stderr."""
+    try:
+        _show(args)
+    except TopError as exc:
+        print(f"fastloop top: {exc}", file=sys.stderr)
+        return 2
+    except (KeyboardInterrupt, BrokenPipeError):
+        # Who watches has seen enough; nothing is left to be written.
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run ``top`` with arguments; return the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="fastloop top",
+        description="Show what the loops of a running process do.",
+    )
+    add_arguments(parser)
+    return run(parser.parse_args(argv))

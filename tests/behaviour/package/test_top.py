@@ -1,0 +1,346 @@
+"""What a process shows of its loops on a socket, and ``top``, which reads it.
+
+The socket is the user's own and nobody writes to it; it answers while the loop
+is blocked, for that is when somebody looks.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from fastloop import _metrics_socket, _top
+
+pytestmark = pytest.mark.parametrize("loop_kind", ["fastloop"], indirect=True)
+
+
+@pytest.fixture
+def path(tmp_path):
+    """Return the path for a socket."""
+    return str(tmp_path / "loops.sock")
+
+
+@pytest.fixture
+def top(capsys):
+    """Return a function that runs top and returns code, output and errors."""
+
+    def top(*arguments):
+        code = _top.main(list(arguments))
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return top
+
+
+# -- the socket ---------------------------------------------------------------
+
+
+def test_the_socket_is_the_users_alone(loop, path):
+    loop.enable_metrics(socket=path)
+    found = os.stat(path)
+    assert stat.S_ISSOCK(found.st_mode)
+    assert stat.S_IMODE(found.st_mode) == 0o600
+    loop.close()
+    assert not os.path.exists(path)
+
+
+def test_nobody_reads_what_is_sent_to_it(loop, path):
+    loop.enable_metrics(socket=path)
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(20)
+        sock.connect(path)
+        sock.sendall(b'{"command": "stop"}\n' * 100)
+        assert sock.recv(1 << 16)
+    assert len(_top.read(path)["loops"]) == 1
+
+
+def test_loops_of_a_process_share_a_socket(loop, loop_factory, path):
+    other = loop_factory()
+    loop.enable_metrics(socket=path)
+    other.enable_metrics(socket=path)
+    other.enable_metrics(socket=path)
+    assert len(_top.read(path)["loops"]) == 2
+    other.close()
+    assert len(_top.read(path)["loops"]) == 1
+
+
+async def test_it_answers_while_the_loop_is_blocked(loop, path, in_thread):
+    loop.enable_metrics(socket=path)
+    await asyncio.sleep(0)
+    found = []
+
+    def look():
+        while not found or not found[-1]["blocked_in"]:
+            found.append(_top.read(path)["loops"][0])
+
+    def block_here(thread):
+        while thread.is_alive():
+            time.sleep(0.001)
+
+    block_here(in_thread(look))
+    assert any("block_here" in line for line in found[-1]["blocked_in"])
+    assert found[-1]["metrics"].busy_ns >= 50e6
+
+
+def test_slow_callbacks_are_remembered_without_a_hook(loop, turn, path):
+    loop.enable_metrics(socket=path)
+    loop.slow_callback_duration = 0
+    loop.call_soon(int)
+    turn()
+    slow = _top.read(path)["loops"][0]["slow"]
+    assert [found["name"] for found in slow][:1] == ["int"]
+
+
+def test_a_program_that_ends_without_closing_removes_it(loop_kind, path):
+    done = program(
+        {"FASTLOOP_METRICS_SOCKET": path},
+        "import fastloop, os\n"
+        "loop = fastloop.new_event_loop()\n"
+        f"print(os.path.exists({path!r}))",
+        warnings="ignore",
+    )
+    assert done.stdout == "True\n", done.stderr
+    assert done.stderr == ""
+    assert not os.path.exists(path)
+
+
+def test_a_stale_socket_is_replaced(loop, path):
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(path)
+    loop.enable_metrics(socket=path)
+    assert _top.read(path)["pid"] == os.getpid()
+
+
+def test_what_is_not_stale_stays(loop, tmp_path, path):
+    file = tmp_path / "file"
+    file.write_text("mine")
+    with pytest.raises(FileExistsError):
+        loop.enable_metrics(socket=str(file))
+    assert file.read_text() == "mine"
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(path)
+        sock.listen()
+        with pytest.raises(OSError, match=r"another process|in use"):
+            loop.enable_metrics(socket=path)
+    assert os.path.exists(path)
+    # It counts all the same.
+    assert loop.metrics().turns == 0
+
+
+def test_the_default_folder_must_be_the_users_alone(
+    loop, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(_metrics_socket.tempfile, "tempdir", str(tmp_path))
+    folder = tmp_path / f"fastloop-{os.geteuid()}"
+    folder.mkdir()
+    folder.chmod(0o777)
+    with pytest.raises(PermissionError):
+        loop.enable_metrics(socket=True)
+    folder.chmod(0o700)
+    loop.enable_metrics(socket=True)
+    assert _top.find(str(os.getpid())) == f"{folder}/{os.getpid()}.sock"
+    assert _top.find(None) == f"{folder}/{os.getpid()}.sock"
+
+
+def test_who_does_not_read_does_not_stop_the_others(loop, path, in_thread):
+    loop.enable_metrics(socket=path)
+    idle = []
+    for _ in range(3):
+        idle.append(socket.socket(socket.AF_UNIX))
+        idle[-1].connect(path)
+    assert _top.read(path)["loops"]
+    for sock in idle:
+        sock.close()
+
+
+def test_a_forked_child_leaves_the_parents_socket(loop, path):
+    loop.enable_metrics(socket=path)
+    # In a program of its own, for 3.12 warns of forks where threads are.
+    script = f"""
+import os, sys, fastloop
+loop = fastloop.new_event_loop()
+loop.enable_metrics(socket={path + ".2"!r})
+pid = os.fork()
+if pid == 0:
+    from fastloop import _metrics_socket
+    os._exit(len(_metrics_socket._servers))
+code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+assert os.path.exists({path + ".2"!r})
+loop.close()
+assert not os.path.exists({path + ".2"!r})
+sys.exit(code)
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script], timeout=50
+    )
+    assert done.returncode == 0
+    assert os.path.exists(path)
+
+
+# -- top ----------------------------------------------------------------------
+
+
+async def test_once_as_json(loop, path, top):
+    loop.enable_metrics(socket=path)
+    await asyncio.sleep(0.01)
+    code, out, err = top(path, "--once", "--json")
+    assert (code, err) == (0, "")
+    found = json.loads(out)
+    assert found["pid"] == os.getpid()
+    assert found["loops"][0]["running"] is True
+    assert found["loops"][0]["metrics"]["sleep_time_ns"] >= 8e6
+    assert 0 < found["loops"][0]["metrics"]["utilization"] < 1
+
+
+async def test_once_as_text(loop, path, top):
+    loop.enable_metrics(socket=path)
+    await asyncio.sleep(0.01)
+    code, out, err = top(path, "--once")
+    assert (code, err) == (0, "")
+    for name in ("utilisation", "lag", "connections", "executor", "slow"):
+        assert name in out
+
+
+@pytest.mark.parametrize("rich", [True, False])
+def test_watching_ends_with_ctrl_c(loop, path, rich):
+    """By Ctrl-C, without a traceback, whether there is a terminal or not."""
+    loop.enable_metrics(socket=path)
+    code = "import sys\n"
+    if not rich:
+        code += "sys.modules['rich'] = None\n"
+    code += (
+        "from fastloop import _top\n"
+        f"sys.exit(_top.main([{path!r}, '--interval', '0.05']))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    seen = 0
+    for line in process.stdout:
+        seen += "utilisation" in line
+        if seen == 3:
+            break
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (0, "")
+
+
+def test_the_processs_end_is_a_sentence(loop, path, top):
+    loop.enable_metrics(socket=path)
+    closer = threading.Timer(0.1, loop.close)
+    closer.start()
+    code, out, err = top(path, "--interval", "0.02")
+    closer.join()
+    assert code == 2
+    assert "utilisation" in out
+    assert path in err and err.count("\n") == 1
+
+
+def test_what_cannot_be_shown_is_a_sentence(loop, tmp_path, top):
+    own = str(os.getpid())
+    assert top(own, "--once")[0::2] == (
+        2,
+        f"fastloop top: process {own} shows no metrics: {_top._HOW}\n",
+    )
+    code, out, err = top(str(tmp_path / "none"), "--once")
+    assert (code, out) == (2, "") and "No such file" in err
+    code, out, err = top("4194305", "--once")
+    assert (code, out) == (2, "") and "no process 4194305" in err
+    code, out, err = top(own, "--interval", "0")
+    assert (code, out) == (2, "") and "--interval" in err
+
+
+def test_another_programs_socket_is_a_sentence(loop, path, top, in_thread):
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(path)
+        sock.listen()
+
+        def answer():
+            peer, _ = sock.accept()
+            peer.sendall(b"220 hello\r\n")
+            peer.close()
+
+        in_thread(answer)
+        code, out, err = top(path, "--once")
+    assert (code, out) == (2, "")
+    assert "no metrics of fastloop's" in err
+
+
+def test_it_plugs_into_another_command_line(loop, path, capsys):
+    loop.enable_metrics(socket=path)
+    parser = argparse.ArgumentParser()
+    _top.add_arguments(parser)
+    assert _top.run(parser.parse_args([path, "--once"])) == 0
+    assert "utilisation" in capsys.readouterr().out
+
+
+# -- the environment ----------------------------------------------------------
+
+
+def program(environment, code, warnings="error"):
+    env = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("FASTLOOP_METRICS")
+    }
+    return subprocess.run(
+        [sys.executable, "-W", warnings, "-c", code],
+        env={**env, **environment},
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+
+
+TELL = """
+import fastloop, os
+loop = fastloop.new_event_loop()
+raw = loop._read_metrics()
+print(raw is not None)
+from fastloop import _metrics_socket
+print(*_metrics_socket._servers)
+loop.close()
+"""
+
+
+@pytest.mark.parametrize(
+    ("value", "on"), [("1", True), ("0", False), ("", False)]
+)
+def test_the_environment_turns_metrics_on(loop_kind, value, on):
+    done = program({"FASTLOOP_METRICS": value}, TELL)
+    assert done.stdout.split() == [str(on)], done.stderr
+
+
+def test_the_environment_names_a_socket(loop_kind, tmp_path):
+    done = program(
+        {"FASTLOOP_METRICS_SOCKET": f"{tmp_path}/{{pid}}.sock"}, TELL
+    )
+    on, path = done.stdout.split()
+    assert on == "True"
+    assert path.startswith(f"{tmp_path}/") and path.endswith(".sock")
+    assert "{" not in path
+
+
+def test_a_socket_of_the_environment_that_fails_is_a_warning(
+    loop_kind, tmp_path
+):
+    """The program did not ask for it, and does without."""
+    done = program(
+        {"FASTLOOP_METRICS_SOCKET": f"{tmp_path}/none/x.sock"},
+        TELL,
+        warnings="default",
+    )
+    assert done.stdout.split() == ["True"]
+    assert "RuntimeWarning: FASTLOOP_METRICS_SOCKET" in done.stderr
