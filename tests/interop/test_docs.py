@@ -55,6 +55,22 @@ def named(name):
     return source
 
 
+def test_the_program_that_looks_inside_runs():
+    pytest.importorskip("fastloop._core", reason="fastloop is not built")
+    done = subprocess.run(
+        [sys.executable, "-c", named("seeing.py")],
+        env=child_env(),
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(
+        r"busy for .*%.*\nlate by .* ms.*\n\d+ turns, \d+ callbacks\n",
+        done.stdout,
+    )
+
+
 def test_the_first_measurement_runs():
     pytest.importorskip("fastloop._core", reason="fastloop is not built")
     source = re.sub(r"n=(\d+)_000", r"n=\g<1>00", named("gain.py"))
