@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING
 
 try:
     from opentelemetry import metrics as api
-except ImportError as exc:
+except ImportError as _exc:
     raise ImportError(
         "fastloop.contrib.opentelemetry needs opentelemetry-api: "
         "pip install fastloop[opentelemetry]"
-    ) from exc
+    ) from _exc
 
 from fastloop import __version__
 

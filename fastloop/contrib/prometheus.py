@@ -25,11 +25,11 @@ try:
         HistogramMetricFamily,
     )
     from prometheus_client.utils import floatToGoString
-except ImportError as exc:
+except ImportError as _exc:
     raise ImportError(
         "fastloop.contrib.prometheus needs prometheus_client: "
         "pip install fastloop[prometheus]"
-    ) from exc
+    ) from _exc
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
