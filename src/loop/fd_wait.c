@@ -28,32 +28,13 @@ fl_fd_kept(const FlLoop *loop, int fd, PyObject *sock)
     return same ? watcher->watch : NULL;
 }
 
-/* Begin to keep the watcher for a socket.  0 or -1. */
-static int
-keep(FlLoop *loop, FlFdWatcher *watcher, PyObject *sock)
-{
-    PyObject *reference = PyWeakref_NewRef(sock, NULL);
-    if (reference == NULL) {
-        return -1;
-    }
-    int code = fl_watch_keep(watcher->watch);
-    if (code < 0) {
-        Py_DECREF(reference);
-        return fl_raise_errno(code);
-    }
-    Py_XSETREF(watcher->kept_for, reference);
-    return 0;
-}
-
-/* A watcher that is kept for the socket, 1 in *code; or NULL with 0 or -1. */
+/* A watcher that begins to be kept for what the reference is to, 1 in *code;
+   or NULL with 0 or -1. */
 static FlFdWatcher *
-kept_watcher(FlLoop *loop, int fd, PyObject *sock, int *code)
+begin_to_keep(FlLoop *loop, int fd, PyObject *reference, int *code)
 {
     FlFdWatcher *watcher = fl_fd_watcher_at(loop, fd);
-    *code = 1;
-    if (fl_fd_kept(loop, fd, sock) != NULL) {
-        return watcher;
-    }
+    *code = -1;
     if (watcher == NULL) {
         watcher = fl_fd_watcher_open(loop, fd);
     }
@@ -61,15 +42,41 @@ kept_watcher(FlLoop *loop, int fd, PyObject *sock, int *code)
         *code = 0;
         return NULL;
     }
-    if (watcher != NULL && keep(loop, watcher, sock) < 0) {
+    if (watcher == NULL) {
+        return NULL;
+    }
+    int kept = fl_watch_keep(watcher->watch);
+    if (kept < 0) {
         FlFdRefs refs = {NULL, NULL, NULL};
         if (fl_fd_watcher_wanted(watcher) == 0) {
             fl_fd_watcher_take_out(loop, watcher, &refs);
         }
         Py_XDECREF(refs.object);
-        watcher = NULL;
+        *code = fl_raise_errno(kept);
+        return NULL;
     }
-    *code = watcher == NULL ? -1 : 1;
+    /* The reference that was there has no callback. */
+    Py_XSETREF(watcher->kept_for, Py_NewRef(reference));
+    *code = 1;
+    return watcher;
+}
+
+/* A watcher that is kept for the socket; the rest as above. */
+static FlFdWatcher *
+kept_watcher(FlLoop *loop, int fd, PyObject *sock, int *code)
+{
+    if (fl_fd_kept(loop, fd, sock) != NULL) {
+        *code = 1;
+        return fl_fd_watcher_at(loop, fd);
+    }
+    /* First: making it may run the collector, and that anything. */
+    PyObject *reference = PyWeakref_NewRef(sock, NULL);
+    *code = -1;
+    if (reference == NULL) {
+        return NULL;
+    }
+    FlFdWatcher *watcher = begin_to_keep(loop, fd, reference, code);
+    Py_DECREF(reference);
     return watcher;
 }
 

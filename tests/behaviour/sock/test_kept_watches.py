@@ -520,3 +520,39 @@ def test_nothing_is_kept_alive(run, loop, tcp):
     gc.collect()
     assert sys.getrefcount(near) == before
     assert near._io_refs == 0
+
+
+def test_a_collection_removes_what_is_idle(run, loop, tcp):
+    """Before 3.12 any allocation of a call may run the collector."""
+    near, far = tcp()
+    threshold = gc.get_threshold()
+    collections = []
+    kept = []
+
+    def remove(phase, info):
+        due = len(collections) == at
+        collections.append(due and loop.remove_reader(near.fileno()))
+        # These have the next allocation collect again.
+        kept.append([[], [], []])
+
+    async def main():
+        loop.remove_reader(near.fileno())
+        collections.clear()
+        gc.callbacks.append(remove)
+        gc.set_threshold(1)
+        task = loop.create_task(loop.sock_recv(near, 100))
+        await turns(1)
+        gc.set_threshold(*threshold)
+        gc.callbacks.remove(remove)
+        if True in collections:
+            task.cancel()  # it waited, and its reader was taken
+            return
+        far.send(b"message")
+        assert await task == b"message"
+
+    try:
+        for at in range(40):  # noqa: B007
+            kept.clear()
+            run(main())
+    finally:
+        gc.set_threshold(*threshold)
