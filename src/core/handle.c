@@ -17,6 +17,7 @@
 #include "core/threadsafe_handle.h"
 #include "core/timers.h"
 #include "py/compat.h"
+#include "py/context.h"
 #include "py/state.h"
 
 #define HANDLES_KEPT 1024
@@ -310,13 +311,12 @@ fl_handle_fill_waiting(FlHandle *self)
     }
     /* What is new first: making it may run the collector. */
     uint32_t nargs = self->entry->nargs;
-    PyObject *tuple = tuple_for(nargs);
+    PyObject *tuple = tuple_for(nargs), *context = NULL;
     if (tuple == NULL && nargs <= FL_READY_ARGS) {
         return -1;
     }
-    PyObject *context = NULL;
     if (self->entry != NULL && self->entry->kind == FL_READY_SHARED) {
-        context = fl_ready_copy_context(self->entry);
+        context = fl_context_copy(self->entry->context);
         if (context == NULL) {
             Py_XDECREF(tuple);
             return -1;

@@ -197,16 +197,6 @@ owned_args(const FlReady *entry)
     return entry->nargs > FL_READY_ARGS ? 1 : entry->nargs;
 }
 
-PyObject *
-fl_ready_copy_context(const FlReady *entry)
-{
-    /* Making one may run the collector, and that cancel the call. */
-    PyObject *shared = Py_NewRef(entry->context);
-    PyObject *own = PyContext_Copy(shared);
-    Py_DECREF(shared);
-    return own;
-}
-
 int
 fl_ready_own_context(FlReady *entry)
 {

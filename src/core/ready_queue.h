@@ -96,9 +96,6 @@ void fl_ready_next_chunk(FlReadyQueue *queue);
 /* The entry at a position from head to before tail. */
 FlReady *fl_ready_find(const FlReadyQueue *queue, uint64_t position);
 
-/* A copy of the context that a waiting call shares; NULL with MemoryError. */
-PyObject *fl_ready_copy_context(const FlReady *entry);
-
 /* Give a call that was taken out a context of its own, if it shares one.  0,
    or -1 with MemoryError set. */
 int fl_ready_own_context(FlReady *entry);

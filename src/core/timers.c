@@ -12,6 +12,7 @@
 #include "core/ready_queue.h"
 #include "core/report.h"
 #include "py/compat.h"
+#include "py/context.h"
 
 #include <math.h>
 
@@ -99,7 +100,7 @@ fl_timer_own_context(FlTimerHandle *self)
     if (FL_LIKELY(!self->shares_context) || self->context == NULL) {
         return 0;
     }
-    PyObject *own = PyContext_Copy(self->context);
+    PyObject *own = fl_context_copy(self->context);
     if (own == NULL) {
         return -1;
     }

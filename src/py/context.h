@@ -1,5 +1,5 @@
 /* Running code in a contextvars.Context: enter by PyContext_Enter, leave by
-   this.
+   this; and copying one.
 
    Rejected: one function that enters, calls and leaves by a pointer.  A
    callback would cost one more indirect call. */
@@ -7,6 +7,11 @@
 #define FL_PY_CONTEXT_H
 
 #include "py/compat.h"
+
+/* A copy of a context that its owner may let go of meanwhile: before 3.12
+   making it may run the collector, and that anything.  NULL with
+   MemoryError. */
+PyObject *fl_context_copy(PyObject *context);
 
 /* The same as fl_context_leave where an exception is set. */
 void fl_context_leave_raising(PyObject *context);

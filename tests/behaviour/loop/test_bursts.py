@@ -326,3 +326,38 @@ def test_values_end_with_the_timers_that_saw_them(loop, turn):
     turn()  # asyncio forgets cancelled timers here
     gc.collect()
     assert Value.alive == 0
+
+
+def test_a_collection_looks_at_the_context_that_is_being_copied(loop, turn):
+    """Before 3.12 any allocation may run the collector."""
+
+    def schedule():
+        name.set("scheduled")
+        return [loop.call_later(3600, name.get) for _ in range(2000)]
+
+    handles = contextvars.copy_context().run(schedule)
+    last = handles.pop()
+    for handle in handles:
+        handle.cancel()
+    del handle, handles
+    turn()
+    # CPython takes new contexts from those that were freed, 255 at most.
+    taken = [contextvars.copy_context() for _ in range(300)]
+
+    def look(phase, info):
+        gc.callbacks.remove(look)
+        last._context.run(name.set, "looked at")
+
+    threshold = gc.get_threshold()
+    gc.callbacks.append(look)
+    gc.set_threshold(1)
+    try:
+        context = last._context
+    finally:
+        gc.set_threshold(*threshold)
+    gc.collect()
+    assert context is last._context
+    assert context[name] == "looked at"
+    assert len(taken) == 300
+    last.cancel()
+    turn()
