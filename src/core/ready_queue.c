@@ -23,7 +23,15 @@
 #define SMALL_KEPT    8
 #define LARGE_KEPT    3
 
+#define SMALL_BYTES (SMALL_ENTRIES * sizeof(FlReady))
 #define LARGE_BYTES (LARGE_ENTRIES * sizeof(FlReady))
+
+/* An entry, where a pointer has 64 bits: none lies in two lines then. */
+#define CACHE_LINE 64
+
+/* aligned_alloc takes a power of two and a multiple of it, and an entry's size
+   is neither where a pointer has 32 bits. */
+_Static_assert(SMALL_BYTES % CACHE_LINE == 0, "aligned_alloc would refuse");
 
 /* Have all pages at once, where the system can: one by one they cost as much
    as the callbacks. */
@@ -51,9 +59,7 @@ static FlReadyChunk *
 chunk_new(bool large)
 {
     FlReadyChunk *chunk =
-        large
-            ? map_large()
-            : aligned_alloc(sizeof(FlReady), SMALL_ENTRIES * sizeof(FlReady));
+        large ? map_large() : aligned_alloc(CACHE_LINE, SMALL_BYTES);
     if (chunk == NULL) {
         PyErr_NoMemory();
         return NULL;
