@@ -166,20 +166,55 @@ shown_handle(FlLoop *loop, PyObject *waiting)
     return handle;
 }
 
-static int
-append_watcher(FlLoop *loop, const FlFdWatcher *watcher, PyObject *list)
+/* What somebody waits for, with references of its own: making objects of it
+   may run anything, and another thread may take it out. */
+typedef struct {
+    int fd;
+    FlFdRefs refs;
+} Watched;
+
+/* How many, *rows to be freed; -1 with MemoryError. */
+static Py_ssize_t
+take_watched(FlLoop *loop, Watched **rows)
 {
-    const FlFdRefs *refs = &watcher->refs;
-    if (fl_fd_watcher_wanted(watcher) == 0) {
-        return 0; /* kept, and nobody waits */
+    Py_ssize_t most = 0, count = 0;
+    Py_BEGIN_CRITICAL_SECTION(loop);
+    FlList *all = &loop->fd_watchers;
+    for (FlList *link = all->next; link != all; link = link->next) {
+        most++;
     }
+    *rows = PyMem_New(Watched, (size_t)most);
+    for (FlList *link = all->next; *rows != NULL && link != all;
+         link = link->next) {
+        FlFdWatcher *watcher = FL_LIST_ENTRY(link, FlFdWatcher, link);
+        if (fl_fd_watcher_wanted(watcher) == 0) {
+            continue; /* kept, and nobody waits */
+        }
+        Watched *row = &(*rows)[count++];
+        row->fd = watcher->watch->fd;
+        row->refs.reader = Py_XNewRef(watcher->refs.reader);
+        row->refs.writer = Py_XNewRef(watcher->refs.writer);
+        row->refs.object = Py_XNewRef(watcher->refs.object);
+    }
+    Py_END_CRITICAL_SECTION();
+    if (*rows == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    return count;
+}
+
+static int
+append_watched(FlLoop *loop, const Watched *watched, PyObject *list)
+{
+    const FlFdRefs *refs = &watched->refs;
     PyObject *reader = shown_handle(loop, refs->reader);
     PyObject *writer =
         reader == NULL ? NULL : shown_handle(loop, refs->writer);
     PyObject *row =
         writer == NULL
             ? NULL
-            : Py_BuildValue("iOOO", watcher->watch->fd,
+            : Py_BuildValue("iOOO", watched->fd,
                             refs->object == NULL ? Py_None : refs->object,
                             reader, writer);
     int code = row == NULL ? -1 : PyList_Append(list, row);
@@ -205,18 +240,17 @@ watched(PyObject *module, PyObject *object)
     if (list == NULL) {
         return NULL;
     }
-    /* What a collection runs could take a watcher out under our feet. */
-    int collects = PyGC_Disable();
-    int code = 0;
-    for (FlList *link = loop->fd_watchers.next;
-         code == 0 && link != &loop->fd_watchers; link = link->next)
-    {
-        code =
-            append_watcher(loop, FL_LIST_ENTRY(link, FlFdWatcher, link), list);
+    Watched *rows;
+    Py_ssize_t count = take_watched(loop, &rows);
+    int code = count < 0 ? -1 : 0;
+    for (Py_ssize_t at = 0; at < count; at++) {
+        FlFdRefs *refs = &rows[at].refs;
+        code = code < 0 ? code : append_watched(loop, &rows[at], list);
+        Py_XDECREF(refs->reader);
+        Py_XDECREF(refs->writer);
+        Py_XDECREF(refs->object);
     }
-    if (collects) {
-        PyGC_Enable();
-    }
+    PyMem_Free(rows);
     if (code < 0) {
         Py_CLEAR(list);
     }
@@ -235,6 +269,7 @@ open_transports(PyObject *module, PyObject *object)
         return NULL;
     }
     PyObject *found = PyDict_New();
+    Py_BEGIN_CRITICAL_SECTION(loop);
     for (int fd = 0; found != NULL && fd < loop->fds_size; fd++) {
         PyObject *transport = fl_fd_transport(loop, fd);
         PyObject *number = transport == NULL ? NULL : PyLong_FromLong(fd);
@@ -246,6 +281,7 @@ open_transports(PyObject *module, PyObject *object)
         }
         Py_XDECREF(number);
     }
+    Py_END_CRITICAL_SECTION();
     return found;
 }
 

@@ -179,6 +179,38 @@ with Running() as loop:
     )
 
 
+def test_readers_come_and_go_while_another_looks(fast_script):
+    """asyncio's selector is not made for that."""
+    fast_script(
+        THREADS
+        + """
+from fastloop import _core
+loop = new_loop()
+pairs = [socket.socketpair() for _ in range(20)]
+lefts = [left for left, right in pairs]
+changing = True
+def run(number):
+    global changing
+    if number == 0:
+        while changing:
+            for fd, object, reader, writer in _core.watched(loop):
+                assert object in lefts and reader and not writer
+        return
+    for _ in range(1500):
+        for left in lefts:
+            loop.add_reader(left, int)
+        for left in lefts:
+            loop.remove_reader(left)
+    changing = False
+in_threads(2, run)
+loop.close()
+for pair in pairs:
+    pair[0].close()
+    pair[1].close()
+"""
+    )
+
+
 def test_closing_while_others_call(script):
     """A call is queued or refused, and never lost in between."""
     script(
