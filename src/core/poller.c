@@ -13,6 +13,7 @@
 #include "base/forks.h"
 #include "base/list.h"
 #include "core/fd_set.h"
+#include "core/shared_watch.h"
 #include "core/watch.h"
 #include "py/compat.h"
 
@@ -276,7 +277,7 @@ fl_poller_leave_parent_now(FlPoller *poller)
        nor those that were about to wake it. */
     atomic_store(&poller->turn_thread, 0);
     atomic_store(&poller->sleeping, 0);
-    fl_watch_register_again(poller);
+    fl_shared_register_again(poller);
     return 0;
 }
 
@@ -289,7 +290,7 @@ fl_poller_renew_set(FlPoller *poller)
     int code = fl_fd_set_replace(&poller->set);
     (void)uv_poll_start(&poller->set_poll, UV_READABLE, on_set);
     if (code == 0) {
-        fl_watch_register_again(poller);
+        fl_shared_register_again(poller);
     } /* else the old one tells what it told, and more */
 }
 

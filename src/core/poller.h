@@ -48,7 +48,7 @@ struct FlPoller {
     uint32_t last_generation;
     bool set_fired;          /* the set has events to take */
     atomic_bool watch_began; /* a shared watch was set since the last poll */
-    bool unsure;             /* a kept watch is */
+    bool unsure;             /* a watch is */
     unsigned strays;         /* events of registrations left behind */
     FlList fired;            /* watches of libuv's */
     FlList shared_fired;

@@ -30,6 +30,7 @@
 #include "core/overrides.h"
 #include "core/poller.h"
 #include "core/ready_queue.h"
+#include "core/shared_watch.h"
 #include "core/signals.h"
 #include "core/watch.h"
 #include "py/compat.h"
@@ -41,8 +42,8 @@
 /* Turns from a transport's event to the answer of the tasks that it wakes. */
 #define EVENT_SKIPS 2
 
-/* How often kept watches that wait are armed anew: each once. */
-#define CHECK_KEPT_NS FL_NS_PER_S
+/* How often unsure watches that wait are armed anew: each once. */
+#define CHECK_UNSURE_NS FL_NS_PER_S
 
 /* --- the time ------------------------------------------------------------ */
 
@@ -126,8 +127,8 @@ static void
 poll_blocking(FlLoop *loop, int64_t timeout_ns)
 {
     FlPoller *poller = loop->poller;
-    if (poller->unsure && (timeout_ns < 0 || timeout_ns > CHECK_KEPT_NS)) {
-        timeout_ns = CHECK_KEPT_NS;
+    if (poller->unsure && (timeout_ns < 0 || timeout_ns > CHECK_UNSURE_NS)) {
+        timeout_ns = CHECK_UNSURE_NS;
     }
     atomic_store(&poller->sleeping, 1);
     /* A time() of the program's may have let another thread push. */
@@ -187,17 +188,17 @@ poll(FlLoop *loop, int64_t timeout_ns)
     Found found;
     Py_BEGIN_CRITICAL_SECTION(loop);
     if (loop->poller->set_fired) {
-        fl_watch_collect_shared(loop->poller);
+        fl_shared_collect(loop->poller);
     }
     found = queue_fired(loop);
     Py_END_CRITICAL_SECTION();
     allow_skips(loop, found, timeout_ns);
     loop->polled_ns = fl_clock_coarse_ns();
     if (loop->poller->unsure
-        && loop->polled_ns - loop->checked_ns >= CHECK_KEPT_NS)
+        && loop->polled_ns - loop->checked_ns >= CHECK_UNSURE_NS)
     {
         loop->checked_ns = loop->polled_ns;
-        fl_watch_check_kept(loop->poller);
+        fl_shared_check_unsure(loop->poller);
     }
 }
 

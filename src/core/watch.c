@@ -5,12 +5,7 @@
    2. `fired` is changed by the loop's thread in a poll, without the GIL;
       `shared_fired` only outside of one.  Bits that an owner no longer wants
       are dropped where they would be run.
-   3. A shared watch's tag is its number and generation.  A new watch and a new
-      file under the number get a new generation: events of an older
-      registration are ignored.
-   4. A registration that has fired once stays, disarmed, when its watch is
-      closed: the next watch of the number arms it with one system call.
-   5. A closed watch of libuv's stays, idle and stopped, with the number it was
+   3. A closed watch of libuv's stays, idle and stopped, with the number it was
       made for, and the number's next watch is made of it: uv_poll_init, which
       tries the descriptor in the epoll, takes it out and makes it
       non-blocking, costs three system calls a connection.  A number that is
@@ -20,9 +15,9 @@
 
 #include "base/codes.h"
 #include "base/list.h"
-#include "base/table.h"
 #include "core/fd_set.h"
 #include "core/poller.h"
+#include "core/shared_watch.h"
 #include "py/compat.h"
 
 #include <errno.h>
@@ -32,11 +27,6 @@
 
 /* After many connections at once not all their memory is kept. */
 #define MOST_IDLE 4096
-
-/* Of a kept watch, in a row; then its registration ends. */
-#define MOST_UNASKED 16
-/* Events of registrations that were left behind; then the set is renewed. */
-#define MOST_STRAYS  256
 
 static void
 on_poll(uv_poll_t *uv, int status, int uv_events)
@@ -155,208 +145,6 @@ uv_end(FlWatch *watch)
     }
 }
 
-/* --- shared -------------------------------------------------------------- */
-
-static FlNumber *
-number_of(const FlWatch *watch)
-{
-    return &watch->poller->numbers[watch->fd];
-}
-
-static int
-reserve_number(FlPoller *poller, int fd)
-{
-    if (fd < poller->numbers_size) {
-        return 0;
-    }
-    FlNumber *numbers = fl_table_grow(poller->numbers, &poller->numbers_size,
-                                      fd, sizeof(*numbers));
-    if (numbers == NULL) {
-        return FL_NO_MEMORY;
-    }
-    poller->numbers = numbers;
-    return 0;
-}
-
-static int
-shared_open(FlWatch *watch)
-{
-    FlPoller *poller = watch->poller;
-    int code = reserve_number(poller, watch->fd);
-    if (code < 0) {
-        return code;
-    }
-    if (number_of(watch)->watch != NULL) {
-        return -EEXIST;
-    }
-    number_of(watch)->watch = watch;
-    watch->shared = true;
-    watch->generation = ++poller->last_generation;
-    return 0;
-}
-
-static uint64_t
-tag_of(const FlWatch *watch)
-{
-    return (uint64_t)watch->generation << 32 | (uint32_t)watch->fd;
-}
-
-/* After an event: arm what is registered.  A number that is another file's by
-   now is not registered, and stays silent as in asyncio. */
-static void
-shared_arm_again(FlWatch *watch)
-{
-    FlPoller *poller = watch->poller;
-    FlNumber *number = number_of(watch);
-    int code = fl_poller_leave_parent(poller);
-    if (code == 0 && !number->registered) {
-        return;
-    }
-    if (code == 0) {
-        code = fl_fd_set_change(&poller->set, watch->fd, watch->wanted,
-                                tag_of(watch));
-        watch->armed = code == 0;
-    }
-    if (code == -ENOENT || code == -EBADF) {
-        number->registered = false;
-    }
-    else if (code < 0 && fl_list_is_empty(&watch->fired_link)) {
-        fl_list_append(&poller->shared_fired, &watch->fired_link);
-    }
-}
-
-/* Register what is wanted; what is ready already fires at once. */
-static int
-shared_arm(FlWatch *watch)
-{
-    FlFdSet *set = &watch->poller->set;
-    FlNumber *number = number_of(watch);
-    int code = fl_poller_leave_parent(watch->poller);
-    if (code < 0) {
-        return code;
-    }
-    code = -ENOENT;
-    if (number->registered) {
-        code = fl_fd_set_change(set, watch->fd, watch->wanted, tag_of(watch));
-        if (code < 0 && code != -ENOENT && code != -EBADF) {
-            return code; /* it is registered as it was */
-        }
-    }
-    if (code == -ENOENT) {
-        /* Another file, maybe, than the one that was registered. */
-        watch->generation = ++watch->poller->last_generation;
-        code = fl_fd_set_add(set, watch->fd, watch->wanted, tag_of(watch));
-    }
-    if (code == -EEXIST) {
-        code = fl_fd_set_change(set, watch->fd, watch->wanted, tag_of(watch));
-    }
-    number->registered = watch->armed = code == 0;
-    return code;
-}
-
-/* Register the number's present file, edge-triggered. */
-static int
-shared_keep(FlWatch *watch)
-{
-    int code = fl_poller_leave_parent(watch->poller);
-    if (code < 0) {
-        return code;
-    }
-    watch->generation = ++watch->poller->last_generation;
-    code = fl_fd_set_keep(&watch->poller->set, watch->fd, tag_of(watch));
-    number_of(watch)->registered = watch->armed = watch->kept = code == 0;
-    watch->ready = FL_READABLE | FL_WRITABLE;
-    watch->lasting = watch->unsure = watch->checking = false;
-    watch->unasked = 0;
-    return code;
-}
-
-static int
-shared_apply(FlWatch *watch)
-{
-    watch->kept = watch->unsure = watch->checking = false;
-    watch->fired &= watch->wanted;
-    if (watch->fired == 0) {
-        fl_list_remove(&watch->fired_link);
-    }
-    FlNumber *number = number_of(watch);
-    if (watch->wanted != 0) {
-        atomic_store_explicit(&watch->poller->watch_began, true,
-                              memory_order_relaxed);
-        return shared_arm(watch);
-    }
-    /* One that has fired, and fires once, is silent already. */
-    if (number->registered && watch->armed) {
-        /* The parent's set, where there is none of our own, is left alone. */
-        if (fl_poller_leave_parent(watch->poller) == 0) {
-            fl_fd_set_remove(&watch->poller->set, watch->fd);
-        }
-        number->registered = false;
-    }
-    watch->armed = false;
-    return 0;
-}
-
-static void
-note_kept(FlWatch *watch, int events)
-{
-    watch->ready |= (uint8_t)(events & (FL_READABLE | FL_WRITABLE));
-    watch->lasting |= (events & FL_LASTING) != 0;
-    watch->checking &= (events & watch->wanted) == 0;
-    if (watch->wanted == 0 && ++watch->unasked == MOST_UNASKED) {
-        /* The loop wakes for what nobody waits for: that ends. */
-        watch->generation = ++watch->poller->last_generation;
-        (void)shared_apply(watch);
-    }
-}
-
-static void
-note_shared(FlPoller *poller, const FlFdEvent *event)
-{
-    uint32_t fd = (uint32_t)event->tag;
-    FlWatch *watch =
-        fd < (uint32_t)poller->numbers_size ? poller->numbers[fd].watch : NULL;
-    if (watch == NULL || watch->generation != (uint32_t)(event->tag >> 32)) {
-        poller->strays++;
-        return; /* of a registration that was left behind */
-    }
-    uint8_t fired = (uint8_t)event->events & watch->wanted;
-    if (watch->kept) {
-        note_kept(watch, event->events);
-    }
-    else {
-        watch->armed = false;
-        if (fired == 0 && watch->wanted != 0) {
-            shared_arm_again(watch); /* another kind is wanted by now */
-        }
-    }
-    if (fired == 0) {
-        return;
-    }
-    if (fl_list_is_empty(&watch->fired_link)) {
-        fl_list_append(&poller->shared_fired, &watch->fired_link);
-    }
-    watch->fired |= fired;
-}
-
-void
-fl_watch_collect_shared(FlPoller *poller)
-{
-    FlFdEvent events[FL_FD_SET_EVENTS];
-    int count = fl_fd_set_take(&poller->set, events);
-    fl_poller_lock_numbers(poller);
-    for (int at = 0; at < count; at++) {
-        note_shared(poller, &events[at]);
-    }
-    fl_poller_unlock_numbers(poller);
-    /* With more to come the set stays readable: the next poll sees it. */
-    poller->set_fired = false;
-    if (FL_HAVE_GIL && FL_UNLIKELY(poller->strays > MOST_STRAYS)) {
-        poller->strays = 0;
-        fl_poller_renew_set(poller);
-    }
-}
-
 /* --- opening ------------------------------------------------------------- */
 
 /* Everything but what libuv has. */
@@ -381,8 +169,9 @@ keep_idle(FlWatch *watch)
     bool kept = false;
     fl_poller_lock_numbers(poller);
     if (poller->idle_count < MOST_IDLE
-        && reserve_number(poller, watch->fd) == 0) {
-        FlNumber *number = number_of(watch);
+        && fl_number_reserve(poller, watch->fd) == 0)
+    {
+        FlNumber *number = fl_number_of(watch);
         number->registered = number->watch != NULL && number->registered;
         kept = number->idle == NULL;
         if (kept) {
@@ -432,7 +221,7 @@ fl_watch_open(FlPoller *poller, int fd, bool shared, FlWatch **out)
     int code;
     if (shared) {
         fl_poller_lock_numbers(poller);
-        code = shared_open(watch);
+        code = fl_shared_open(watch);
         fl_poller_unlock_numbers(poller);
     }
     else {
@@ -454,7 +243,7 @@ fl_watch_set(FlWatch *watch, int wanted)
     watch->wanted = (uint8_t)wanted;
     if (watch->shared) {
         fl_poller_lock_numbers(watch->poller);
-        int code = shared_apply(watch);
+        int code = fl_shared_apply(watch);
         fl_poller_unlock_numbers(watch->poller);
         return code;
     }
@@ -465,7 +254,7 @@ int
 fl_watch_keep(FlWatch *watch)
 {
     fl_poller_lock_numbers(watch->poller);
-    int code = shared_keep(watch);
+    int code = fl_shared_keep(watch);
     fl_poller_unlock_numbers(watch->poller);
     return code;
 }
@@ -502,7 +291,7 @@ fl_watch_arm_again(FlWatch *watch)
         return;
     }
     fl_poller_lock_numbers(watch->poller);
-    shared_arm_again(watch);
+    fl_shared_arm_again(watch);
     fl_poller_unlock_numbers(watch->poller);
 }
 
@@ -515,12 +304,12 @@ move_to_set(FlWatch *watch)
         return 0;
     }
     fl_poller_lock_numbers(watch->poller);
-    int code = shared_open(watch);
+    int code = fl_shared_open(watch);
     if (code == 0 && watch->wanted != 0) {
         /* What libuv reported and was not run is reported anew. */
-        code = shared_apply(watch);
+        code = fl_shared_apply(watch);
         if (code < 0) {
-            number_of(watch)->watch = NULL;
+            fl_number_of(watch)->watch = NULL;
             watch->shared = false;
         }
     }
@@ -556,10 +345,10 @@ fl_watch_close(FlWatch *watch)
     FlPoller *poller = watch->poller;
     if (watch->shared) {
         fl_poller_lock_numbers(poller);
-        if (number_of(watch)->watch == watch) {
+        if (fl_number_of(watch)->watch == watch) {
             watch->wanted = 0;
-            (void)shared_apply(watch);
-            number_of(watch)->watch = NULL;
+            (void)fl_shared_apply(watch);
+            fl_number_of(watch)->watch = NULL;
         }
         fl_poller_unlock_numbers(poller);
     }
@@ -619,47 +408,6 @@ fl_watch_pop_fired(FlPoller *poller)
         link = fl_list_pop(&poller->shared_fired);
     }
     return link == NULL ? NULL : FL_LIST_ENTRY(link, FlWatch, fired_link);
-}
-
-void
-fl_watch_check_kept(FlPoller *poller)
-{
-    poller->unsure = false;
-    for (int fd = 0; fd < poller->numbers_size; fd++) {
-        FlWatch *watch = poller->numbers[fd].watch;
-        if (watch == NULL || !watch->unsure) {
-            continue;
-        }
-        watch->unsure = false;
-        if (watch->wanted == 0) {
-            continue;
-        }
-        int code = shared_keep(watch);
-        watch->checking = true;
-        if (code < 0 && code != -EBADF) { /* closed: it never fires */
-            watch->unsure = poller->unsure = true;
-        }
-        watch->fired |= watch->wanted;
-        if (fl_list_is_empty(&watch->fired_link)) {
-            fl_list_append(&poller->shared_fired, &watch->fired_link);
-        }
-    }
-}
-
-void
-fl_watch_register_again(FlPoller *poller)
-{
-    for (int fd = 0; fd < poller->numbers_size; fd++) {
-        FlNumber *number = &poller->numbers[fd];
-        FlWatch *watch = number->watch;
-        number->registered = false;
-        if (watch != NULL && watch->kept) {
-            (void)shared_keep(watch);
-        }
-        else if (watch != NULL && watch->wanted != 0) {
-            (void)shared_arm(watch);
-        }
-    }
 }
 
 static void

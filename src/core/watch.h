@@ -9,9 +9,9 @@
    A shared watch may be *kept*: its registration is edge-triggered, stays as
    it is while nobody waits, and tells in `ready` what has come since that was
    cleared.  To wait costs no system call then.  What waits fires once after a
-   second or so whatever happens, and is armed anew (fl_watch_check_kept): the
-   file that has the number may not be the one that was registered, and a read
-   may tell less than it seems to.
+   second or so whatever happens, and is armed anew (shared_watch.h): the file
+   that has the number may not be the one that was registered, and a read may
+   tell less than it seems to.
 
    Threads: while a thread makes a turn it alone changes libuv.  A change from
    another thread (the collector runs destructors in any) is noted, the loop is
@@ -55,7 +55,7 @@ struct FlWatch {
     uint8_t unasked;       /* kept: events in a row that nobody waited for */
     bool kept;             /* see above */
     bool lasting;          /* kept: FL_LASTING was told once */
-    bool unsure;           /* kept: to be checked if it waits */
+    bool unsure;           /* to be checked if it waits */
     bool checking;         /* kept: it fires for that reason */
     bool shared;           /* others may close the descriptor */
     bool to_share;         /* a move to the set is asked for */
@@ -122,17 +122,6 @@ bool fl_watch_is_noted(const struct FlPoller *poller);
 
 /* Note once more what was taken by fl_watch_pop_fired and not run. */
 void fl_watch_fire_again(FlWatch *watch);
-
-/* Note what fired in the set since the last poll. */
-void fl_watch_collect_shared(struct FlPoller *poller);
-
-/* Arm anew the kept watches that wait and were not armed since they began, and
-   have them fire. */
-void fl_watch_check_kept(struct FlPoller *poller);
-
-/* In the child of a fork: give the set, which is a new one, all shared
-   watches.  What it refuses was closed, and never fires. */
-void fl_watch_register_again(struct FlPoller *poller);
 
 /* Where the poller itself ends: close every watch that is left. */
 void fl_watch_close_all(struct FlPoller *poller);

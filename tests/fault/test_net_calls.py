@@ -409,6 +409,39 @@ async def datagram_flush_again(code, helpers, reports):
             assert got == [b"%d" % n for n in range(20)]
 
 
+async def fork_space(code, helpers, reports):
+    """The new set of a forked child has no room at first: nothing is lost."""
+    loop = asyncio.get_running_loop()
+    left, right = socket.socketpair()
+    near, far = helpers.tcp_socketpair()
+    near.setblocking(False)
+    seen = loop.create_future()
+    loop.add_reader(left, seen.set_result, None)
+    task = loop.create_task(loop.sock_recv(near, 9))
+    await helpers.turns(2)
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            # Of the signal pipe that was the parent's, and of these two.
+            arm("epoll_ctl", code, count=3)
+            await helpers.turns(2)
+            assert hits() == 3
+            right.send(b"x")
+            far.send(b"data")
+            await seen
+            assert await task == b"data"
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitpid(pid, 0)[1] == 0
+    loop.remove_reader(left)
+    task.cancel()
+    await asyncio.wait([task])
+    for sock in (left, right, near, far):
+        sock.close()
+
+
 CASES = {
     "datagram-read": (datagram_read_error, errno.EIO),
     "datagram-read-memory": (datagram_read_error, errno.ENOMEM),
@@ -449,6 +482,8 @@ CASES = {
     "accept-interrupted": (accept_passed_over, errno.EINTR),
     "watch-space": (watch_error, errno.ENOSPC),
     "watch-memory": (watch_error, errno.ENOMEM),
+    "fork-space": (fork_space, errno.ENOSPC),
+    "fork-memory": (fork_space, errno.ENOMEM),
     "name": (name_error, errno.ENOBUFS),
     "option": (option_error, errno.EINVAL),
     "tls-read": (tls_read_error, errno.ETIMEDOUT),
@@ -459,7 +494,7 @@ CASES = {
     "writes-not-held": (count_writes, 100),
 }
 #: Cases in which no call is made to fail.
-COUNTED = (cut_stress, cut_tls, count_writes, datagram_queue)
+COUNTED = (cut_stress, cut_tls, count_writes, datagram_queue, fork_space)
 #: The fast path that a case turns off.
 DISABLED = {"writes-not-held": "hold_writes"}
 
