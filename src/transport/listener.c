@@ -11,9 +11,10 @@
       protocol factory and every callback of the connection run in it.
    3. A factory that raises costs its connection, never the listener.
    4. accept has no flag of its own that keeps it from waiting, and any process
-      that shares the socket can clear O_NONBLOCK: an event sets it again
-      before it looks for more than the one connection it was told of, and
-      accepts all of them without the GIL.
+      that shares the socket can clear O_NONBLOCK.  So an event accepts without
+      the GIL, and sets O_NONBLOCK before it looks for more than the one
+      connection it was told of.  Where another process has cleared it and
+      takes that one, too, the loop waits for the next: other threads run on.
    5. Out of descriptors or memory: reported, and the listener rests for
       asyncio's ACCEPT_RETRY_DELAY (Loop._accept_exhausted starts it again),
       unless its server stops it meanwhile. */
