@@ -116,6 +116,27 @@ async def test_nodelay_is_set(transport_pair):
     assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
+async def test_nodelay_is_set_on_what_waited_for_the_server(loop):
+    """It was connected before the loop had its listener."""
+    listener = socket.socket(
+        socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP
+    )
+    listener.bind(("127.0.0.1", 0))
+    listener.listen()
+    peer = socket.create_connection(listener.getsockname())
+    protocol = Recorder()
+    server = await loop.create_server(
+        lambda: protocol, sock=listener, start_serving=False
+    )
+    await server.start_serving()
+    await protocol.wait_for("made")
+    sock = protocol.transport.get_extra_info("socket")
+    assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    peer.close()
+    await protocol.wait_lost()
+    server.close()
+
+
 @pytest.mark.parametrize("made_by", ["sock", "server", "accepted"])
 async def test_nodelay_whatever_made_the_socket(loop, loop_kind, made_by):
     """asyncio passes over sockets whose proto is 0; fastloop does not."""
