@@ -19,6 +19,7 @@
 #include "core/watch.h"
 #include "py/compat.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -49,6 +50,7 @@ struct FlPoller {
     bool set_fired;          /* the set has events to take */
     atomic_bool watch_began; /* a shared watch was set since the last poll */
     bool unsure;             /* a watch is */
+    bool met_refusal;        /* the system had no room for a registration */
     unsigned strays;         /* events of registrations left behind */
     FlList fired;            /* watches of libuv's */
     FlList shared_fired;
@@ -91,6 +93,17 @@ fl_poller_leave_parent(FlPoller *poller)
 {
     return fl_poller_is_parents(poller) ? fl_poller_leave_parent_now(poller)
                                         : 0;
+}
+
+/* What the system has answered to a registration, given back: see watch.c,
+   invariant 4. */
+static inline int
+fl_poller_met(FlPoller *poller, int code)
+{
+    if (code == -ENOSPC || code == -ENOMEM) {
+        poller->met_refusal = true;
+    }
+    return code;
 }
 
 /* Be rid of registrations that were left behind in the set: have a new one.

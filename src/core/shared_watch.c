@@ -110,7 +110,7 @@ shared_arm(FlWatch *watch)
         code = fl_fd_set_change(set, watch->fd, watch->wanted, tag_of(watch));
     }
     number->registered = watch->armed = code == 0;
-    return code;
+    return fl_poller_met(watch->poller, code);
 }
 
 int
@@ -126,7 +126,7 @@ fl_shared_keep(FlWatch *watch)
     watch->ready = FL_READABLE | FL_WRITABLE;
     watch->lasting = watch->unsure = watch->checking = false;
     watch->unasked = 0;
-    return code;
+    return fl_poller_met(watch->poller, code);
 }
 
 int

@@ -8,9 +8,13 @@
    3. A closed watch of libuv's stays, idle and stopped, with the number it was
       made for, and the number's next watch is made of it: uv_poll_init, which
       tries the descriptor in the epoll, takes it out and makes it
-      non-blocking, costs three system calls a connection.  A number that is
-      new is always tried: only there can libuv report that the system has no
-      watch left, for at a registration it aborts. */
+      non-blocking, costs three system calls a connection.
+   4. Where the system has no room for a registration libuv aborts; it reports
+      that at a trial only.  So a number that is new is always tried, and every
+      number once the poller has met a refusal.  What is left is whatever takes
+      the last room after a trial, or after a descriptor was taken out: that
+      libuv does at each change of what is wanted, at each use of an idle watch
+      before the first refusal, and in the child of a fork. */
 #include "core/watch.h"
 
 #include "base/codes.h"
@@ -92,7 +96,8 @@ uv_open(FlWatch *watch)
     if (code < 0) {
         return code;
     }
-    code = uv_poll_init(&poller->uv, &watch->uv, watch->fd);
+    code = fl_poller_met(poller,
+                         uv_poll_init(&poller->uv, &watch->uv, watch->fd));
     if (code == 0) {
         watch->uv.data = watch;
         watch->uv_open = true;
@@ -188,7 +193,7 @@ static FlWatch *
 take_idle(FlPoller *poller, int fd)
 {
     FlWatch *watch = NULL;
-    if (fl_poller_leave_parent(poller) < 0) {
+    if (poller->met_refusal || fl_poller_leave_parent(poller) < 0) {
         return NULL;
     }
     fl_poller_lock_numbers(poller);

@@ -153,6 +153,10 @@ epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
     {
         return -1;
     }
+    /* Any registration: where libuv's own fails it aborts. */
+    if (op == EPOLL_CTL_ADD && fails("epoll_ctl_any", CALLER)) {
+        return -1;
+    }
     /* Our set's registrations that are armed again, by a name of their own. */
     if (op == EPOLL_CTL_MOD && (event->events & (EPOLLET | EPOLLONESHOT))
         && fails("epoll_ctl_mod", CALLER))

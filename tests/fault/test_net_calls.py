@@ -15,6 +15,7 @@ import ctypes
 import errno
 import os
 import pathlib
+import re
 import shutil
 import socket
 import subprocess
@@ -191,6 +192,47 @@ async def watch_error(code, helpers, reports):
         check(exc, code, reports)
     assert far.recv(1) == b""
     far.close()
+
+
+async def watch_error_again(code, helpers, reports):
+    """The system has no watch left for a number that had one before: libuv
+    would abort, so once a watch was refused it is asked for each.
+    """
+    loop = asyncio.get_running_loop()
+    made = []
+
+    def factory():
+        made.append(helpers.Recorder())
+        return made[-1]
+
+    async def refused(call):
+        sock = socket.create_connection(address)
+        sock.settimeout(10)
+        arm(call, code)
+        await helpers.spin(lambda: reports)
+        check(reports.pop()["exception"], code, reports)
+        assert sock.recv(1) == b""
+        sock.close()
+
+    server = await loop.create_server(factory, "127.0.0.1", 0)
+    address = server.sockets[0].getsockname()
+    with socket.create_connection(address):
+        await helpers.spin(lambda: made and made[0].transport)
+        number = int(re.search(r"fd=(\d+)", repr(made[0].transport))[1])
+    await made[0].wait_lost()
+    taken = os.dup(0), os.dup(0)
+    assert number in taken
+    await refused("epoll_ctl")  # of a number that is new
+    for fd in taken:
+        os.close(fd)
+    await refused("epoll_ctl_any")
+    with socket.create_connection(address) as sock:
+        await helpers.spin(lambda: made[-1].transport)
+        assert f"fd={number}" in repr(made[-1].transport)
+        sock.sendall(b"data")
+        assert await made[-1].wait_data(4) == b"data"
+    await made[-1].wait_lost()
+    server.close()
 
 
 async def name_error(code, helpers, reports):
@@ -482,6 +524,8 @@ CASES = {
     "accept-interrupted": (accept_passed_over, errno.EINTR),
     "watch-space": (watch_error, errno.ENOSPC),
     "watch-memory": (watch_error, errno.ENOMEM),
+    "watch-space-again": (watch_error_again, errno.ENOSPC),
+    "watch-memory-again": (watch_error_again, errno.ENOMEM),
     "fork-space": (fork_space, errno.ENOSPC),
     "fork-memory": (fork_space, errno.ENOMEM),
     "name": (name_error, errno.ENOBUFS),
