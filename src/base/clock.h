@@ -35,8 +35,9 @@ fl_clock_ns(void)
 #endif
 }
 
-/* At most FL_COARSE_LAG_NS behind fl_clock_ns(), never ahead, and several
-   times cheaper where the system has such a clock. */
+/* Behind fl_clock_ns(), never ahead, and several times cheaper where the
+   system has such a clock.  FL_COARSE_LAG_NS is what it lags behind but in a
+   virtual machine that waits for its processor, which misses ticks. */
 static inline int64_t
 fl_clock_coarse_ns(void)
 {

@@ -240,7 +240,7 @@ poll_timeout(FlLoop *loop, int64_t *timeout_ns)
         return fl_signals_before_wait(loop, timeout_ns);
     }
     if (!fl_overrides_time(loop)) {
-        now_ns = fl_clock_ns();
+        now_ns = loop->now_ns = fl_clock_ns();
     }
     else if (ask_time(loop, &now_ns) < 0) {
         return -1;
@@ -265,7 +265,8 @@ time_of_turn(FlLoop *loop, int64_t next_ns, int64_t *now_ns)
         return ask_time(loop, now_ns);
     }
     if (next_ns > loop->now_ns || loop->now_tick_ns != loop->polled_ns) {
-        if (next_ns > loop->polled_ns + FL_COARSE_LAG_NS) {
+        if (next_ns > loop->now_ns
+            && next_ns > loop->polled_ns + FL_COARSE_LAG_NS) {
             return 0;
         }
         loop->now_ns = fl_clock_ns();

@@ -3,6 +3,7 @@
     fault_program.py SHIM FUNCTION ERRNO [COUNT]
     fault_program.py SHIM cut BYTES AGAIN
     fault_program.py SHIM delay MICROSECONDS
+    fault_program.py SHIM coarse MILLISECONDS
 
 Each scenario is run again and again, the first, second, third ... call of
 FUNCTION failing, until a run needs no call more.  A scenario may raise
@@ -10,7 +11,8 @@ OSError or MemoryError, or see its connections lost; it must not hang, and
 after it the process must have no more descriptors than before, and a loop
 must work.  With `cut`, nothing fails: every read and write moves at most
 BYTES, and each AGAIN-th would block.  With `delay`, the thread is away before
-it polls, and its timers must not be missed.
+it polls, and its timers must not be missed.  With `coarse`, the ticks of the
+coarse clock are so long, and the polls of short sleeps are counted.
 """
 
 from __future__ import annotations
@@ -424,9 +426,28 @@ def delay(microseconds):
     print("total", 3)
 
 
+def coarse(milliseconds):
+    """Let the coarse clock lag; print how often a sleep has the loop poll."""
+    faulthandler.dump_traceback_later(4 * PATIENCE, exit=True)
+    SHIM.fault_coarse(ctypes.c_long(milliseconds))
+    loop = fastloop.new_event_loop()
+
+    async def main():
+        for _ in range(100):
+            await asyncio.sleep(0.001)
+
+    SHIM.fault_arm(b"epoll_wait", 0, 0, 0)
+    loop.run_until_complete(main())
+    print("total", SHIM.fault_seen() // 100)
+    loop.close()
+
+
 def main():
     if sys.argv[2] == "delay":
         delay(int(sys.argv[3]))
+        return
+    if sys.argv[2] == "coarse":
+        coarse(int(sys.argv[3]))
         return
     if sys.argv[2] == "cut":
         cut(int(sys.argv[3]), int(sys.argv[4]))

@@ -10,10 +10,13 @@
    2. fault_cut(bytes, again): every read and write moves at most so many
       bytes, and each `again`-th would block.
    3. fault_delay(microseconds): the thread is away for so long between
-      setting libuv's timer and polling. */
+      setting libuv's timer and polling.
+   4. fault_coarse(milliseconds): so long are the ticks of the coarse clock.
+ */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -25,6 +28,7 @@
 #include <sys/timerfd.h>
 #include <sys/types.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 static char armed[32];
@@ -340,6 +344,41 @@ uv_timer_start(void *timer, void *callback, uint64_t timeout, uint64_t repeat)
         (void)usleep((useconds_t)delay_us);
     }
     return code;
+}
+
+static long long coarse_ns;
+
+/* The coarse clock advances by so many milliseconds at a time. */
+void
+fault_coarse(long milliseconds)
+{
+    coarse_ns = milliseconds * 1000000LL;
+}
+
+int
+clock_gettime(clockid_t clock, struct timespec *now)
+{
+    int code = NEXT(clock_gettime)(clock, now);
+    if (coarse_ns > 0 && clock == CLOCK_MONOTONIC_COARSE) {
+        long long ns = now->tv_sec * 1000000000LL + now->tv_nsec;
+        ns -= ns % coarse_ns;
+        now->tv_sec = ns / 1000000000LL;
+        now->tv_nsec = ns % 1000000000LL;
+    }
+    return code;
+}
+
+WRAP(int, epoll_wait,
+     (int epfd, struct epoll_event *events, int most, int timeout),
+     (epfd, events, most, timeout))
+
+int
+epoll_pwait(int epfd, struct epoll_event *events, int most, int timeout,
+            const sigset_t *mask)
+{
+    return fails("epoll_wait", CALLER)
+               ? -1
+               : NEXT(epoll_pwait)(epfd, events, most, timeout, mask);
 }
 
 extern void *__libc_malloc(size_t);

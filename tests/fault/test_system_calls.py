@@ -150,3 +150,11 @@ def test_short_reads_and_writes(sweep, size, again):
 def test_away_between_the_timer_and_the_poll(sweep, microseconds):
     """libuv 1.44 runs due timers first, and would then wait for ever."""
     assert sweep("delay", microseconds) == 3
+
+
+@pytest.mark.parametrize("milliseconds", ["4", "50"])
+def test_ticks_that_come_late(sweep, milliseconds):
+    """A virtual machine that waits for its processor misses ticks.  A sleep is
+    a wait, a look, and then at most one look more for the tick.
+    """
+    assert sweep("coarse", milliseconds) in (2, 3)
