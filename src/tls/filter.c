@@ -363,14 +363,11 @@ fl_tls_receive(FlTls *self, const char *data, size_t size_bytes)
     }
     int code = fl_tls_process(self);
     PyObject *exc = code < 0 ? PyErr_GetRaisedException() : NULL;
-    if (engine->type != NULL && engine->type->settle(engine) < 0) {
-        code = exc == NULL ? fl_tls_fatal(self, "Fatal error on SSL protocol")
-                           : -1;
+    code = engine->type == NULL ? 0 : engine->type->settle(engine);
+    if (code < 0 && exc == NULL) {
+        code = fl_tls_fatal(self, "Fatal error on SSL protocol");
     }
-    if (exc != NULL) {
-        PyErr_SetRaisedException(exc);
-    }
-    return code;
+    return fl_error_keep_first(exc, code, (PyObject *)self);
 }
 
 static int
@@ -510,18 +507,11 @@ fl_tls_connection_lost(FlTls *self, PyObject *exc)
     Py_XDECREF(transport);
     Py_XDECREF(protocol);
     Py_CLEAR(self->buffer);
-    if (fl_tls_wake_waiter(self, exc == Py_None ? NULL : exc) < 0
-        || fl_tls_stop_timer(self) < 0)
-    {
-        code = -1;
-        if (raised != NULL) {
-            PyErr_WriteUnraisable((PyObject *)self);
-        }
-    }
-    if (raised != NULL) {
-        PyErr_SetRaisedException(raised);
-    }
-    return code;
+    code = fl_tls_wake_waiter(self, exc == Py_None ? NULL : exc);
+    code = fl_error_keep_first(raised, code, (PyObject *)self);
+    raised = code < 0 ? PyErr_GetRaisedException() : NULL;
+    code = fl_tls_stop_timer(self);
+    return fl_error_keep_first(raised, code, (PyObject *)self);
 }
 
 /* --- extra info ---------------------------------------------------------- */

@@ -400,10 +400,12 @@ fl_tls_raw_resumed(FlTls *self)
 {
     self->writing_paused = false;
     self->answers_bytes = 0;
-    if (fl_tls_send(self, false) < 0) {
-        return -1;
+    int code = fl_tls_send(self, false);
+    if (code == 0 && self->raw_paused) {
+        code = fl_tls_control_reading(self);
     }
-    return self->raw_paused ? fl_tls_control_reading(self) : 0;
+    /* The raw transport would only report it; but records are lost then. */
+    return code < 0 ? fl_tls_fatal(self, "Fatal error on SSL protocol") : 0;
 }
 
 int

@@ -73,6 +73,15 @@ def shutdown(link):
     link.client.protocol.transport.close()
     link.carry()
 
+def paused_writer():
+    link = begun()
+    link.client.tls.pause_writing()
+    link.client.protocol.transport.write(DATA)
+    return link
+
+def resume(link):
+    link.client.tls.resume_writing()
+
 def lose(link):
     link.client.tls.connection_lost(None)
 
@@ -85,6 +94,7 @@ STEPS = {{
     "by_byte": (written, by_byte),
     "paused": (written, paused),
     "shutdown": (begun, shutdown),
+    "resume": (paused_writer, resume),
     "lose": (begun, lose),
 }}
 make, step = STEPS[sys.argv[1]]
@@ -99,6 +109,9 @@ for number in range(int(sys.argv[2])):
         failed += 1
     finally:
         _testcapi.remove_mem_hooks()
+    if step is resume:
+        waits = link.client.protocol.transport.get_write_buffer_size()
+        assert waits or link.client.raw.sent or link.client.raw.calls
     if link is not None:
         whole = b"datadatadatadatadata" + DATA
         for end in (link.client, link.server):
@@ -116,7 +129,8 @@ loop.close()
 print("failed", failed)
 """
 STEPS = (
-    "open_link handshake write writelines carry by_byte paused shutdown lose"
+    "open_link handshake write writelines carry by_byte paused shutdown "
+    "resume lose"
 )
 
 

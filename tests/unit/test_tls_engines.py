@@ -9,7 +9,7 @@ import sys
 import tracemalloc
 
 import pytest
-from tls_memory_link import CERTS, Link, contexts
+from tls_memory_link import CERTS, Link, Raw, contexts
 
 import fastloop
 from fastloop import _tls
@@ -117,6 +117,47 @@ def test_records_wait_while_the_transport_below_is_paused(link):
     assert transport.get_write_buffer_size() == 0
     link.carry()
     assert link.server.protocol.got == b"x" * 1000
+
+
+def test_records_that_could_not_be_sent_later_end_the_connection(
+    link, fast_loop
+):
+    """They are lost, so nothing may follow them."""
+    reports = []
+    fast_loop.set_exception_handler(
+        lambda loop, report: reports.append(report)
+    )
+
+    def fail(data):
+        raise MemoryError
+
+    link.client.tls.pause_writing()
+    link.client.protocol.transport.write(b"x" * 1000)
+    link.client.raw.write = fail
+    link.client.tls.resume_writing()
+    (exc,) = link.client.raw.calls
+    assert isinstance(exc, MemoryError)
+    assert [report["exception"] for report in reports] == [exc]
+
+
+class Waiter:
+    """A future that cannot be told anything."""
+
+    def cancelled(self):
+        raise MemoryError
+
+
+def test_a_waiter_that_fails_leaves_no_timer(fast_loop):
+    context = contexts()[1]
+    protocol = asyncio.Protocol()
+    tls = _tls.open_filter(
+        fast_loop, protocol, context, Waiter(), server_hostname="localhost"
+    )
+    tls.connection_made(Raw())
+    (timer,) = fast_loop._scheduled
+    with pytest.raises(MemoryError):
+        tls.connection_lost(None)
+    assert timer.cancelled()
 
 
 def test_what_waits_is_sent_before_the_end(link):
@@ -449,7 +490,7 @@ sys.path.insert(0, {folder!r})
 import fastloop
 from fastloop import _tls
 _tls._library = {library!r}
-from tls_memory_link import CERTS, Link, contexts
+from tls_memory_link import CERTS, Link, Raw, contexts
 loop = fastloop.new_event_loop()
 link = Link(loop, *contexts())
 link.begin()
