@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 import ssl
 
 import pytest
 from net_helpers import (
+    MIB,
     Recorder,
     client_context,
     listening_socket,
@@ -20,6 +20,7 @@ from tls_ends import (
     HANDSHAKE,
     PlainPeer,
     WirePeer,
+    calling,
     connect_tls,
     contexts,
     every_side,
@@ -43,14 +44,6 @@ async def arriving(loop, near, context, **options):
         task = connect_tls(listener, lambda: near, context, **options)
         sock, _ = await loop.sock_accept(listener)
     return task, sock
-
-
-async def calling(loop, address):
-    """A plain socket that is connected to a server."""
-    sock = socket.socket()
-    sock.setblocking(False)
-    await loop.sock_connect(sock, address)
-    return sock
 
 
 @every_version
@@ -163,6 +156,8 @@ GARBAGE = {
     "ssl2": b"\x80\x2e\x01\x00\x02" + bytes(64),
     "oversized": b"\x16\x03\x01\xff\xff" + bytes(70_000),
     "empty": b"\x16\x03\x01\x00\x00" * 40,
+    "warnings": b"\x15\x03\x01\x00\x02\x01\x5a" * 40,
+    "endless": b"\x16\x03\x01\x40\x00\x01\xff\xff\xff" + bytes(MIB),
 }
 every_garbage = pytest.mark.parametrize("garbage", GARBAGE)
 

@@ -17,24 +17,13 @@ from net_helpers import (
     listening_socket,
     server_context,
 )
-from tls_ends import every_version, tls_server
-
-#: SSL_OP_ALLOW_CLIENT_RENEGOTIATION, which the ssl module does not name.
-ALLOW_RENEGOTIATION = 1 << 8
-
-
-def echo(protocol, data):
-    protocol.transport.write(data)
-
-
-def client_of(address, *args):
-    """The arguments of a client that verifies the server."""
-    return (
-        *("s_client", "-connect", f"{address[0]}:{address[1]}"),
-        *("-CAfile", "ca.pem", "-verify_return_error"),
-        *("-servername", "localhost", "-verify_hostname", "localhost"),
-        *args,
-    )
+from tls_ends import (
+    client_of,
+    echo,
+    every_version,
+    renegotiating_context,
+    tls_server,
+)
 
 
 def server_on(port, *args):
@@ -99,12 +88,9 @@ async def test_a_server(run, loop, openssl, version):
 
 async def test_a_client_renegotiates(run, openssl):
     """TLS 1.2, where the server allows it; data goes on before and after."""
-    context = server_context()
-    context.options |= ALLOW_RENEGOTIATION
-    async with tls_server(lambda: Recorder(data=echo), context) as (
-        address,
-        seen,
-    ):
+    async with tls_server(
+        lambda: Recorder(data=echo), renegotiating_context()
+    ) as (address, seen):
         peer = await openssl(*client_of(address, "-tls1_2"))
         peer.say(b"before\n")
         await peer.wait_for(b"before")

@@ -318,6 +318,39 @@ async def tls_link(
         link.peer.close()
 
 
+def echo(protocol: Any, data: bytes) -> None:
+    """A hook that sends data back."""
+    protocol.transport.write(data)
+
+
+def renegotiating_context() -> Any:
+    """A server's context by which clients may shake hands again."""
+    context = server_context()
+    # SSL_OP_ALLOW_CLIENT_RENEGOTIATION, which the ssl module does not name.
+    context.options |= 1 << 8
+    return context
+
+
+def client_of(address: Any, *args: Any) -> tuple[Any, ...]:
+    """The arguments of a client that verifies the server."""
+    return (
+        *("s_client", "-connect", f"{address[0]}:{address[1]}"),
+        *("-CAfile", "ca.pem", "-verify_return_error"),
+        *("-servername", "localhost", "-verify_hostname", "localhost"),
+        *args,
+    )
+
+
+async def calling(
+    loop: asyncio.AbstractEventLoop, address: Any
+) -> socket.socket:
+    """A plain socket that is connected to *address*."""
+    sock = socket.socket()
+    sock.setblocking(False)
+    await loop.sock_connect(sock, address)
+    return sock
+
+
 @contextlib.asynccontextmanager
 async def tls_server(
     factory: Any = None, context: Any = None, **options: Any
