@@ -67,7 +67,7 @@ def open_filter(
         wrap,
         incoming,
         outgoing,
-        _library if _leaves_calls_alone(sslcontext) else None,
+        _library,
         not call_connection_made,
         handshake,
         shutdown,
@@ -82,22 +82,14 @@ def _timeout(name: str, value: float | None, usual: float) -> float:
     return value
 
 
-def _leaves_calls_alone(sslcontext: Any) -> bool:
-    """Whether no Python of the program's runs while records are read."""
-    return (
-        getattr(sslcontext, "_msg_callback", None) is None
-        and getattr(sslcontext, "keylog_filename", None) is None
-    )
-
-
 # -- what the core calls ------------------------------------------------------
 
 
 def is_plain(sslobject: Any) -> bool:
     """Whether read() and write() of an SSLObject are CPython's own.
 
-    The context that wraps may be another one than the program's, which had
-    it do so.
+    And no Python of the program's runs while records are read.  The context
+    that wraps may be another one than the program's, which had it do so.
     """
     # No generator: CPython 3.12 and 3.13 break its code object where memory
     # for the function is missing.
@@ -105,7 +97,8 @@ def is_plain(sslobject: Any) -> bool:
         isinstance(sslobject, ssl.SSLObject)
         and _is_of_ssl(type(sslobject).read)
         and _is_of_ssl(type(sslobject).write)
-        and _leaves_calls_alone(sslobject.context)
+        and getattr(sslobject.context, "_msg_callback", None) is None
+        and getattr(sslobject.context, "keylog_filename", None) is None
     )
 
 

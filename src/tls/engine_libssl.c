@@ -11,7 +11,11 @@
       which the engine owns.  Detached it answers that there is nothing yet,
       for a program may use its SSLObject as long as it likes.
    3. Errors are CPython's: after a direct call that failed, the SSLObject is
-      asked to read while OpenSSL's queue still has the error, and raises. */
+      asked to read while OpenSSL's queue still has the error, and raises.
+   4. A direct call holds the GIL, but CPython's read(), write(), unwrap() and
+      do_handshake() let go of it: no other thread may call those of the
+      SSLObject that a connection uses (nor with asyncio, where CPython has no
+      lock for it).  What only answers, as version(), keeps the GIL. */
 #include "tls/engine_libssl.h"
 
 #include "py/compat.h"

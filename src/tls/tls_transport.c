@@ -103,7 +103,8 @@ static const char get_extra_info_doc[] =
     "Return what is known of the connection under a name: 'sslcontext',\n"
     "'ssl_object', 'peercert', 'cipher', 'compression', 'tls_engine'\n"
     "('libssl' or 'sslobject'), or what the transport below knows; else\n"
-    "default.\n\n"
+    "default.  Other threads may ask the ssl_object, but must not call its\n"
+    "read, write, unwrap or do_handshake.\n\n"
     "Implements asyncio's BaseTransport.get_extra_info().";
 
 static PyObject *
