@@ -15,6 +15,12 @@ fl_tls_done(PyObject *result)
     return result == NULL ? -1 : 0;
 }
 
+PyObject *
+fl_tls_none(int code)
+{
+    return code < 0 ? NULL : Py_NewRef(Py_None);
+}
+
 int
 fl_tls_call_cold(FlTls *self, PyObject *name, PyObject *first,
                  PyObject *second)

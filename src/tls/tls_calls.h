@@ -1,6 +1,6 @@
 /* What a filter calls in Python that is not a protocol.
 
-   All return 0, or -1 with an exception set. */
+   All but fl_tls_none return 0, or -1 with an exception set. */
 #ifndef FL_TLS_TLS_CALLS_H
 #define FL_TLS_TLS_CALLS_H
 
@@ -8,6 +8,8 @@
 
 /* A call's result, which is let go of. */
 int fl_tls_done(PyObject *result);
+/* And the other way round: a method's result, None or NULL. */
+PyObject *fl_tls_none(int code);
 
 /* Call a function of fastloop._tls with the filter and up to two objects. */
 int fl_tls_call_cold(FlTls *self, PyObject *name, PyObject *first,

@@ -25,18 +25,12 @@
 /* What get_buffer() gives a raw transport to read to. */
 #define BUFFER_BYTES (64 * 1024)
 
-static PyObject *
-none_or_raised(int code)
-{
-    return code < 0 ? NULL : Py_NewRef(Py_None);
-}
-
 /* --- from the raw transport ---------------------------------------------- */
 
 static PyObject *
 connection_made(FlTls *self, PyObject *raw)
 {
-    return none_or_raised(fl_tls_connection_made(self, raw));
+    return fl_tls_none(fl_tls_connection_made(self, raw));
 }
 
 static PyObject *
@@ -45,7 +39,7 @@ connection_lost(FlTls *self, PyObject *exc)
     if (self->lost) {
         Py_RETURN_NONE;
     }
-    return none_or_raised(fl_tls_connection_lost(self, exc));
+    return fl_tls_none(fl_tls_connection_lost(self, exc));
 }
 
 static PyObject *
@@ -76,7 +70,7 @@ buffer_updated(FlTls *self, PyObject *count)
     int code =
         fl_tls_receive(self, PyByteArray_AS_STRING(buffer), (size_t)size);
     Py_DECREF(buffer);
-    return none_or_raised(code);
+    return fl_tls_none(code);
 }
 
 static PyObject *
@@ -96,7 +90,7 @@ pause_writing(FlTls *self, PyObject *Py_UNUSED(ignored))
 static PyObject *
 resume_writing(FlTls *self, PyObject *Py_UNUSED(ignored))
 {
-    return none_or_raised(fl_tls_raw_resumed(self));
+    return fl_tls_none(fl_tls_raw_resumed(self));
 }
 
 static int
@@ -127,7 +121,7 @@ settled(FlTls *self, int code)
     if (code == 0 && engine->type != NULL) {
         code = engine->type->settle(engine);
     }
-    return none_or_raised(code);
+    return fl_tls_none(code);
 }
 
 static PyObject *
@@ -146,19 +140,12 @@ resume(FlTls *self, PyObject *Py_UNUSED(ignored))
 static PyObject *
 fatal_error(FlTls *self, PyObject *args, PyObject *kwargs)
 {
-    static char *keywords[] = {"exc", "message", NULL};
     PyObject *exc;
-    const char *message = "Fatal error on transport";
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|s:_fatal_error",
-                                     keywords, &exc, &message))
-    {
+    const char *message;
+    if (fl_transport_parse_fatal(args, kwargs, &exc, &message) < 0) {
         return NULL;
     }
-    if (!PyExceptionInstance_Check(exc)) {
-        PyErr_SetString(PyExc_TypeError, "exc must be an exception");
-        return NULL;
-    }
-    return none_or_raised(fl_tls_fatal_exception(self, exc, message));
+    return fl_tls_none(fl_tls_fatal_exception(self, exc, message));
 }
 
 /* Bytes that the raw transport's protocol had read before start_tls. */
@@ -174,7 +161,7 @@ feed(FlTls *self, PyObject *data)
         code = fl_tls_receive(self, view.buf, (size_t)view.len);
     }
     PyBuffer_Release(&view);
-    return none_or_raised(code);
+    return fl_tls_none(code);
 }
 
 static const char connection_made_doc[] =

@@ -135,8 +135,7 @@ tell_received(FlTls *self, PyObject *bytes)
         PyObject_CallMethodOneArg(protocol, self->state->names.data_received,
                                   bytes);
     Py_DECREF(protocol);
-    Py_XDECREF(done);
-    return done == NULL ? -1 : 0;
+    return fl_tls_done(done);
 }
 
 static int
@@ -257,8 +256,7 @@ tell_updated(FlTls *self, PyObject *protocol, size_t got_bytes)
                       : PyObject_CallMethodOneArg(
                           protocol, self->state->names.buffer_updated, count);
     Py_XDECREF(count);
-    Py_XDECREF(done);
-    return done == NULL ? -1 : 0;
+    return fl_tls_done(done);
 }
 
 static int
@@ -289,15 +287,8 @@ read_buffered(FlTls *self, PyObject *protocol, bool *more)
 static int
 queue_read(FlTls *self)
 {
-    FlNames *names = &self->state->names;
-    PyObject *method = PyObject_GetAttr((PyObject *)self, names->_do_read);
-    PyObject *handle =
-        method == NULL ? NULL
-                       : PyObject_CallMethodOneArg((PyObject *)self->loop,
-                                                   names->call_soon, method);
-    Py_XDECREF(method);
-    Py_XDECREF(handle);
-    return handle == NULL ? -1 : 0;
+    return fl_tls_call_soon(self, (PyObject *)self,
+                            self->state->names._do_read, NULL);
 }
 
 /* --- both ---------------------------------------------------------------- */
@@ -372,8 +363,7 @@ call_raw(FlTls *self, PyObject *name)
     PyObject *raw = Py_NewRef(self->raw);
     PyObject *result = PyObject_CallMethodNoArgs(raw, name);
     Py_DECREF(raw);
-    Py_XDECREF(result);
-    return result == NULL ? -1 : 0;
+    return fl_tls_done(result);
 }
 
 int
@@ -422,13 +412,6 @@ fl_tls_resume_reading(FlTls *self)
         return 0;
     }
     self->app_paused = false;
-    FlNames *names = &self->state->names;
-    PyObject *method = PyObject_GetAttr((PyObject *)self, names->_resume);
-    PyObject *handle =
-        method == NULL ? NULL
-                       : PyObject_CallMethodOneArg((PyObject *)self->loop,
-                                                   names->call_soon, method);
-    Py_XDECREF(method);
-    Py_XDECREF(handle);
-    return handle == NULL ? -1 : 0;
+    return fl_tls_call_soon(self, (PyObject *)self, self->state->names._resume,
+                            NULL);
 }

@@ -8,18 +8,13 @@
 #include "py/compat.h"
 #include "py/state.h"
 #include "tls/filter.h"
+#include "tls/tls_calls.h"
 #include "tls/tls_read.h"
 #include "tls/tls_write.h"
 #include "transport/flow.h"
 #include "transport/receiver.h"
 #include "transport/transport.h"
 #include "transport/write_queue.h"
-
-static PyObject *
-none_or_raised(int code)
-{
-    return code < 0 ? NULL : Py_NewRef(Py_None);
-}
 
 static FlTls *
 filter_of(FlTlsTransport *self)
@@ -49,7 +44,7 @@ transport_close(FlTlsTransport *self, PyObject *Py_UNUSED(ignored))
         Py_RETURN_NONE;
     }
     self->closed = true;
-    return none_or_raised(fl_tls_start_shutdown(self->filter));
+    return fl_tls_none(fl_tls_start_shutdown(self->filter));
 }
 
 static PyObject *
@@ -59,7 +54,7 @@ force_close(FlTlsTransport *self, PyObject *exc)
     if (self->filter == NULL) {
         Py_RETURN_NONE;
     }
-    return none_or_raised(
+    return fl_tls_none(
         fl_tls_abort(self->filter, exc == Py_None ? NULL : exc));
 }
 
@@ -148,9 +143,8 @@ static PyObject *
 set_protocol(FlTlsTransport *self, PyObject *protocol)
 {
     FlTls *filter = filter_of(self);
-    return filter == NULL
-               ? NULL
-               : none_or_raised(fl_tls_set_protocol(filter, protocol));
+    return filter == NULL ? NULL
+                          : fl_tls_none(fl_tls_set_protocol(filter, protocol));
 }
 
 static const char get_protocol_doc[] =
@@ -179,7 +173,7 @@ pause_reading(FlTlsTransport *self, PyObject *Py_UNUSED(ignored))
 {
     return self->filter == NULL
                ? Py_NewRef(Py_None)
-               : none_or_raised(fl_tls_pause_reading(self->filter));
+               : fl_tls_none(fl_tls_pause_reading(self->filter));
 }
 
 static const char resume_reading_doc[] =
@@ -192,7 +186,7 @@ resume_reading(FlTlsTransport *self, PyObject *Py_UNUSED(ignored))
 {
     return self->filter == NULL
                ? Py_NewRef(Py_None)
-               : none_or_raised(fl_tls_resume_reading(self->filter));
+               : fl_tls_none(fl_tls_resume_reading(self->filter));
 }
 
 static const char is_reading_doc[] =
@@ -257,7 +251,7 @@ set_write_limits(FlTlsTransport *self, PyObject *args, PyObject *kwargs)
     {
         return NULL;
     }
-    return none_or_raised(fl_tls_control_writing(filter));
+    return fl_tls_none(fl_tls_control_writing(filter));
 }
 
 static const char set_read_limits_doc[] =
@@ -276,7 +270,7 @@ set_read_limits(FlTlsTransport *self, PyObject *args, PyObject *kwargs)
     {
         return NULL;
     }
-    return none_or_raised(fl_tls_control_reading(filter));
+    return fl_tls_none(fl_tls_control_reading(filter));
 }
 
 static PyObject *
@@ -370,7 +364,7 @@ write_data(FlTlsTransport *self, PyObject *data)
     if (size == 0 || self->filter == NULL) {
         Py_RETURN_NONE;
     }
-    return none_or_raised(fl_tls_write(self->filter, data));
+    return fl_tls_none(fl_tls_write(self->filter, data));
 }
 
 static const char writelines_doc[] =
@@ -383,7 +377,7 @@ write_lines(FlTlsTransport *self, PyObject *lines)
 {
     return self->filter == NULL
                ? Py_NewRef(Py_None)
-               : none_or_raised(fl_tls_writelines(self->filter, lines));
+               : fl_tls_none(fl_tls_writelines(self->filter, lines));
 }
 
 static const char write_eof_doc[] =
@@ -418,23 +412,13 @@ append_backlog(FlTlsTransport *self, PyObject *data)
     if (filter == NULL || !PyBytes_CheckExact(data)) {
         return filter == NULL ? NULL : PyErr_Format(PyExc_TypeError, "bytes");
     }
-    return none_or_raised(fl_write_queue_append(&filter->backlog, data, 0));
+    return fl_tls_none(fl_write_queue_append(&filter->backlog, data, 0));
 }
 
 /* --- the type ------------------------------------------------------------ */
 
-/* A method of one parameter, which may be given by name as to asyncio's. */
-#define ONE(function, name, parameter)                                       \
-    static PyObject *function##_one(FlTlsTransport *self,                    \
-                                    PyObject *const *args, Py_ssize_t nargs, \
-                                    PyObject *kwnames)                       \
-    {                                                                        \
-        PyObject *value =                                                    \
-            FL_LIKELY(nargs == 1 && kwnames == NULL)                         \
-                ? args[0]                                                    \
-                : fl_parse_one(name, parameter, args, nargs, kwnames);       \
-        return value == NULL ? NULL : function(self, value);                 \
-    }
+#define ONE(function, name, parameter) \
+    static FL_ONE(FlTlsTransport, function##_one, name, parameter, function)
 
 ONE(write_data, "write", "data")
 ONE(write_lines, "writelines", "list_of_data")

@@ -106,8 +106,7 @@ write_raw(FlTls *self, const FlTlsOutput *output)
                 : PyObject_CallMethodOneArg(raw, self->state->names.write,
                                             bytes);
         Py_XDECREF(bytes);
-        Py_XDECREF(done);
-        code = done == NULL ? -1 : 0;
+        code = fl_tls_done(done);
     }
     Py_DECREF(raw);
     return code;
@@ -255,10 +254,10 @@ drop_after_end(FlTls *self)
     if (self->writes_after_loss++ < QUIET_WRITES_AFTER_LOSS) {
         return 1;
     }
-    PyObject *done = PyObject_CallMethodNoArgs(self->state->tls,
-                                               self->state->names.warn_closed);
-    Py_XDECREF(done);
-    return done == NULL ? -1 : 1;
+    int code =
+        fl_tls_done(PyObject_CallMethodNoArgs(self->state->tls,
+                                              self->state->names.warn_closed));
+    return code < 0 ? -1 : 1;
 }
 
 /* What was added leaves.  `code` says how adding went. */

@@ -154,19 +154,30 @@ const char fl_transport_fatal_error_doc[] =
     "_fatal_error($self, exc, message='Fatal error on transport')\n--\n\n"
     "Report an exception and close with it; asyncio's private name.";
 
+int
+fl_transport_parse_fatal(PyObject *args, PyObject *kwargs, PyObject **exc,
+                         const char **message)
+{
+    static char *keywords[] = {"exc", "message", NULL};
+    *message = "Fatal error on transport";
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|s:_fatal_error",
+                                     keywords, exc, message))
+    {
+        return -1;
+    }
+    if (!PyExceptionInstance_Check(*exc)) {
+        PyErr_SetString(PyExc_TypeError, "exc must be an exception");
+        return -1;
+    }
+    return 0;
+}
+
 PyObject *
 fl_transport_fatal_error(FlStream *self, PyObject *args, PyObject *kwargs)
 {
-    static char *keywords[] = {"exc", "message", NULL};
     PyObject *exc;
-    const char *message = "Fatal error on transport";
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|s:_fatal_error",
-                                     keywords, &exc, &message))
-    {
-        return NULL;
-    }
-    if (!PyExceptionInstance_Check(exc)) {
-        PyErr_SetString(PyExc_TypeError, "exc must be an exception");
+    const char *message;
+    if (fl_transport_parse_fatal(args, kwargs, &exc, &message) < 0) {
         return NULL;
     }
     if (fl_stream_fatal_exception(self, exc, message) < 0) {
@@ -500,40 +511,31 @@ static PyMemberDef stream_members[] = {
 };
 #endif
 
-/* A method of one parameter, which may be given by name as to asyncio's. */
-#define ONE(function, name, parameter, call)                           \
-    FL_NAMED_ONE(function)                                             \
-    {                                                                  \
-        PyObject *value =                                              \
-            FL_LIKELY(nargs == 1 && kwnames == NULL)                   \
-                ? args[0]                                              \
-                : fl_parse_one(name, parameter, args, nargs, kwnames); \
-        return value == NULL ? NULL : call(self, value);               \
-    }
+FL_ONE(FlStream, fl_transport_force_close, "_force_close", "exc", force_close)
+FL_ONE(FlStream, fl_transport_set_protocol, "set_protocol", "protocol",
+       set_protocol)
 
-ONE(fl_transport_force_close, "_force_close", "exc", force_close)
-ONE(fl_transport_set_protocol, "set_protocol", "protocol", set_protocol)
-static ONE(stream_write, "write", "data",
-           fl_stream_write) static ONE(stream_writelines, "writelines",
-                                       "list_of_data", fl_stream_writelines)
+#define OWN_ONE(function, name, parameter, call) \
+    static FL_ONE(FlStream, function, name, parameter, call)
 
-    static PyMethodDef stream_methods[] = {
-        FL_COMMON_METHODS,
-        FL_COMMON_METHOD(resume_reading, resume_reading, METH_NOARGS),
-        FL_METHOD("write", stream_write, FL_FASTCALL, write_doc),
-        FL_METHOD("writelines", stream_writelines, FL_FASTCALL,
-                  writelines_doc),
-        FL_METHOD("write_eof", fl_stream_write_eof, METH_NOARGS,
-                  write_eof_doc),
-        FL_METHOD("can_write_eof", stream_can_write_eof, METH_NOARGS,
-                  can_write_eof_doc),
-        FL_METHOD("_make_empty_waiter", stream_make_empty_waiter, METH_NOARGS,
-                  make_empty_waiter_doc),
-        FL_METHOD("_make_room_waiter", stream_make_room_waiter, METH_NOARGS,
-                  make_room_waiter_doc),
-        FL_METHOD("_reset_empty_waiter", stream_reset_empty_waiter,
-                  METH_NOARGS, reset_empty_waiter_doc),
-        {NULL, NULL, 0, NULL},
+OWN_ONE(stream_write, "write", "data", fl_stream_write)
+OWN_ONE(stream_writelines, "writelines", "list_of_data", fl_stream_writelines)
+
+static PyMethodDef stream_methods[] = {
+    FL_COMMON_METHODS,
+    FL_COMMON_METHOD(resume_reading, resume_reading, METH_NOARGS),
+    FL_METHOD("write", stream_write, FL_FASTCALL, write_doc),
+    FL_METHOD("writelines", stream_writelines, FL_FASTCALL, writelines_doc),
+    FL_METHOD("write_eof", fl_stream_write_eof, METH_NOARGS, write_eof_doc),
+    FL_METHOD("can_write_eof", stream_can_write_eof, METH_NOARGS,
+              can_write_eof_doc),
+    FL_METHOD("_make_empty_waiter", stream_make_empty_waiter, METH_NOARGS,
+              make_empty_waiter_doc),
+    FL_METHOD("_make_room_waiter", stream_make_room_waiter, METH_NOARGS,
+              make_room_waiter_doc),
+    FL_METHOD("_reset_empty_waiter", stream_reset_empty_waiter, METH_NOARGS,
+              reset_empty_waiter_doc),
+    {NULL, NULL, 0, NULL},
 };
 
 static const char stream_doc[] =

@@ -6,6 +6,7 @@
 #ifndef FL_TRANSPORT_TRANSPORT_H
 #define FL_TRANSPORT_TRANSPORT_H
 
+#include "py/args.h"
 #include "transport/stream.h"
 
 /* X(name in Python, name in C) for each method, by what it takes. */
@@ -51,6 +52,17 @@
     FL_TRANSPORT_ONE(FL_COMMON_ONE)           \
     FL_TRANSPORT_KEYWORDS(FL_COMMON_KEYWORDS) \
     FL_COMMON_METHOD(get_extra_info, get_extra_info, FL_KEYWORDS)
+/* A method of one parameter, which may be given by name as to asyncio's. */
+#define FL_ONE(type, function, name, parameter, call)                       \
+    PyObject *function(type *self, PyObject *const *args, Py_ssize_t nargs, \
+                       PyObject *kwnames)                                   \
+    {                                                                       \
+        PyObject *value =                                                   \
+            FL_LIKELY(nargs == 1 && kwnames == NULL)                        \
+                ? args[0]                                                   \
+                : fl_parse_one(name, parameter, args, nargs, kwnames);      \
+        return value == NULL ? NULL : call(self, value);                    \
+    }
 /* Declarations of the above. */
 #define FL_DECLARE_TWO(name, c_name)                                \
     PyObject *fl_transport_##c_name(FlStream *self, PyObject *arg); \
@@ -73,6 +85,10 @@ FL_DECLARE_KEYWORDS(get_extra_info, get_extra_info)
 
 /* For types whose own does more. */
 FL_DECLARE_TWO(resume_reading, resume_reading)
+
+/* The arguments of _fatal_error(exc, message), borrowed.  0 or -1. */
+int fl_transport_parse_fatal(PyObject *args, PyObject *kwargs, PyObject **exc,
+                             const char **message);
 
 PyObject *fl_transport_repr(FlStream *self);
 
