@@ -66,6 +66,21 @@ def tls_pair(
 
 
 @pytest.fixture
+def settled_pair(
+    tls_pair: Callable[..., Awaitable[TlsLink]],
+) -> Callable[..., Awaitable[TlsLink]]:
+    """As `tls_pair`, after the handshake's tail: no data was recorded yet."""
+
+    async def open_pair(*args: Any, **options: Any) -> TlsLink:
+        link = await tls_pair(*args, **options)
+        await link.settle()
+        link.clear()
+        return link
+
+    return open_pair
+
+
+@pytest.fixture
 def openssl(
     run: Callable[[Any], Any], loop: asyncio.AbstractEventLoop
 ) -> Iterator[Callable[..., Awaitable[Openssl]]]:

@@ -38,12 +38,10 @@ def test_the_engine_is_native(run, tls_pair):
 @every_version
 @pytest.mark.parametrize("size", [1, 100_000])
 async def test_data_that_crosses_our_close_notify(
-    tls_pair, side, version, size
+    settled_pair, side, version, size
 ):
     """The peer did not know yet: that is no error, and nobody wants it."""
-    c = await tls_pair(side=side, version=version)
-    await c.settle()
-    c.clear()
+    c = await settled_pair(side=side, version=version)
     c.transport.close()
     await c.peer.write(pattern(size))
     assert await c.peer.read() == b""
@@ -72,11 +70,9 @@ async def test_a_peer_that_talks_on_is_cut_off(tls_pair, side):
 
 @every_way
 @pytest.mark.parametrize("waiting", [10, 100_000, 4 * MIB])
-async def test_close_while_reading_is_paused(tls_pair, side, waiting):
+async def test_close_while_reading_is_paused(settled_pair, side, waiting):
     """What waits to be read is dropped, and the shutdown ends."""
-    c = await tls_pair(side=side, ssl_shutdown_timeout=8)
-    await c.settle()
-    c.clear()
+    c = await settled_pair(side=side, ssl_shutdown_timeout=8)
     c.transport.pause_reading()
     sending = asyncio.ensure_future(c.peer.write(bytes(waiting)))
     await turns(50)

@@ -75,11 +75,9 @@ def tiny_records(peer, count):
 
 @every_side
 @every_version
-async def test_many_tiny_records(tls_pair, side, version):
+async def test_many_tiny_records(settled_pair, side, version):
     """They are joined: a byte does not cost a call of the protocol."""
-    c = await tls_pair(side=side, version=version)
-    await c.settle()
-    c.clear()
+    c = await settled_pair(side=side, version=version)
     before = c.protocol.count("data")
     wire, data = tiny_records(c.peer, 20_000)
     await c.peer.send(wire)
@@ -88,10 +86,8 @@ async def test_many_tiny_records(tls_pair, side, version):
 
 
 @every_side
-async def test_many_tiny_records_to_a_paused_transport(tls_pair, side):
-    c = await tls_pair(side=side)
-    await c.settle()
-    c.clear()
+async def test_many_tiny_records_to_a_paused_transport(settled_pair, side):
+    c = await settled_pair(side=side)
     c.transport.pause_reading()
     wire, data = tiny_records(c.peer, 60_000)
     below = c.transport._ssl_protocol._transport
@@ -111,12 +107,10 @@ async def test_many_tiny_records_to_a_paused_transport(tls_pair, side):
 @every_version
 @pytest.mark.parametrize("length", [0x4801, 0xFFFF])
 async def test_a_record_of_a_length_that_is_not_allowed(
-    tls_pair, side, version, length
+    settled_pair, side, version, length
 ):
     """Its bytes are not waited for."""
-    c = await tls_pair(side=side, version=version)
-    await c.settle()
-    c.clear()
+    c = await settled_pair(side=side, version=version)
     await c.peer.send(b"\x17\x03\x03" + length.to_bytes(2, "big"))
     exc = await c.protocol.wait_lost()
     assert isinstance(exc, ssl.SSLError)
@@ -124,10 +118,8 @@ async def test_a_record_of_a_length_that_is_not_allowed(
 
 
 @every_side
-async def test_plain_text_after_the_handshake(tls_pair, side):
-    c = await tls_pair(side=side)
-    await c.settle()
-    c.clear()
+async def test_plain_text_after_the_handshake(settled_pair, side):
+    c = await settled_pair(side=side)
     with contextlib.suppress(ConnectionError):
         await c.peer.send(b"GET / HTTP/1.1\r\n" * 10_000)
     exc = await c.protocol.wait_lost()
@@ -156,11 +148,9 @@ async def test_a_peer_that_never_reads_is_cut_off(tls_pair, side):
 
 
 @every_side
-async def test_a_peer_that_never_reads_and_sends(tls_pair, side):
+async def test_a_peer_that_never_reads_and_sends(settled_pair, side):
     """What it sends is delivered: the directions do not block each other."""
-    c = await tls_pair(side=side)
-    await c.settle()
-    c.clear()
+    c = await settled_pair(side=side)
     await fill(c)
     data = pattern(2 * MIB)
     await c.peer.write(data)

@@ -92,14 +92,7 @@ async def test_data_in_the_segment_of_the_handshake(run, loop, side, version):
         peer = WirePeer(await calling(loop, address), far, False)
         server.close()
         task = None
-    while True:
-        try:
-            peer.tls.do_handshake()
-        except ssl.SSLWantReadError:
-            await peer.flush()
-            await peer._pull()
-        else:
-            break
+    await peer.attempt(peer.tls.do_handshake)
     flight = peer.outgoing.read()
     assert flight
     await peer.send(flight + peer.seal(b"early") + peer.seal_close())

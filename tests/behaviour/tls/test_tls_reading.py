@@ -18,10 +18,10 @@ from tls_ends import every_side, every_version, every_way
 
 
 @every_way
-async def test_nothing_is_delivered_while_reading_is_paused(tls_pair, side):
-    c = await tls_pair(side=side)
-    await c.settle()
-    c.clear()
+async def test_nothing_is_delivered_while_reading_is_paused(
+    settled_pair, side
+):
+    c = await settled_pair(side=side)
     assert c.transport.is_reading()
     c.transport.pause_reading()
     assert not c.transport.is_reading()
@@ -35,11 +35,9 @@ async def test_nothing_is_delivered_while_reading_is_paused(tls_pair, side):
 
 
 @every_side
-async def test_resume_reading_delivers_in_a_later_turn(tls_pair, side):
+async def test_resume_reading_delivers_in_a_later_turn(settled_pair, side):
     """It returns first: no data_received inside resume_reading()."""
-    c = await tls_pair(side=side)
-    await c.settle()
-    c.clear()
+    c = await settled_pair(side=side)
     c.transport.pause_reading()
     await c.peer.write(b"held")
     await turns(20)
@@ -61,10 +59,8 @@ async def test_pausing_twice_and_resuming_twice(tls_pair, side):
 
 
 @every_side
-async def test_a_pause_and_a_resume_in_one_callback(tls_pair, side):
-    c = await tls_pair(side=side)
-    await c.settle()
-    c.clear()
+async def test_a_pause_and_a_resume_in_one_callback(settled_pair, side):
+    c = await settled_pair(side=side)
     for number in range(50):
         c.transport.pause_reading()
         await c.peer.write(b"%03d" % number)
@@ -109,11 +105,9 @@ async def test_a_program_that_pauses_at_each_piece(tls_pair, side, loop):
 
 
 @every_side
-async def test_a_paused_transport_keeps_little(tls_pair, side):
+async def test_a_paused_transport_keeps_little(settled_pair, side):
     """What a flood leaves in memory is bounded: the wire is paused too."""
-    c = await tls_pair(side=side)
-    await c.settle()
-    c.clear()
+    c = await settled_pair(side=side)
     c.transport.pause_reading()
     c.peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 * KIB)
     data = pattern(16 * MIB)
@@ -149,11 +143,11 @@ async def test_read_buffer_limits(tls_pair, side):
 
 @every_way
 @every_version
-async def test_a_close_notify_while_reading_is_paused(tls_pair, side, version):
+async def test_a_close_notify_while_reading_is_paused(
+    settled_pair, side, version
+):
     """It waits its turn behind the data."""
-    c = await tls_pair(side=side, version=version)
-    await c.settle()
-    c.clear()
+    c = await settled_pair(side=side, version=version)
     c.transport.pause_reading()
     await c.peer.send(c.peer.seal(b"last") + c.peer.seal_close())
     await turns(20)
@@ -165,10 +159,8 @@ async def test_a_close_notify_while_reading_is_paused(tls_pair, side, version):
 
 
 @every_side
-async def test_a_ragged_end_while_reading_is_paused(tls_pair, side):
-    c = await tls_pair(side=side)
-    await c.settle()
-    c.clear()
+async def test_a_ragged_end_while_reading_is_paused(settled_pair, side):
+    c = await settled_pair(side=side)
     c.transport.pause_reading()
     await c.peer.write(b"last")
     c.peer.send_eof()
@@ -181,11 +173,9 @@ async def test_a_ragged_end_while_reading_is_paused(tls_pair, side):
 
 
 @every_side
-async def test_abort_while_reading_is_paused(tls_pair, side):
+async def test_abort_while_reading_is_paused(settled_pair, side):
     """What was held is dropped."""
-    c = await tls_pair(side=side)
-    await c.settle()
-    c.clear()
+    c = await settled_pair(side=side)
     c.transport.pause_reading()
     await c.peer.write(pattern(100_000))
     await turns(20)

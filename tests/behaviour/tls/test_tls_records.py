@@ -21,10 +21,10 @@ from tls_ends import (
 
 @every_way
 @every_version
-async def test_records_of_one_segment_are_one_call(tls_pair, side, version):
-    c = await tls_pair(side=side, version=version)
-    await c.settle()
-    c.clear()
+async def test_records_of_one_segment_are_one_call(
+    settled_pair, side, version
+):
+    c = await settled_pair(side=side, version=version)
     pieces = [pattern(size, size) for size in (1, 2, 100, 5000, 1, 9)]
     await c.peer.send(b"".join(map(c.peer.seal, pieces)))
     whole = b"".join(pieces)
@@ -37,11 +37,9 @@ async def test_records_of_one_segment_are_one_call(tls_pair, side, version):
 
 @every_way
 @every_version
-async def test_a_record_a_byte_at_a_time(tls_pair, side, version):
+async def test_a_record_a_byte_at_a_time(settled_pair, side, version):
     """Nothing is delivered before its record is whole."""
-    c = await tls_pair(side=side, version=version)
-    await c.settle()
-    c.clear()
+    c = await settled_pair(side=side, version=version)
     wire = c.peer.seal(b"payload")
     for number in range(len(wire) - 1):
         await c.peer.send(wire[number : number + 1])
@@ -54,11 +52,9 @@ async def test_a_record_a_byte_at_a_time(tls_pair, side, version):
 
 
 @every_side
-async def test_a_record_cut_at_each_place(tls_pair, side):
+async def test_a_record_cut_at_each_place(settled_pair, side):
     """Two records, cut in two: the cut may be in a header too."""
-    c = await tls_pair(side=side)
-    await c.settle()
-    c.clear()
+    c = await settled_pair(side=side)
     expected = b""
     for cut in range(1, 2 * (5 + 1 + 17)):
         wire = c.peer.seal(b"a") + c.peer.seal(b"b")
@@ -185,12 +181,10 @@ every_spoiler = pytest.mark.parametrize(
 @every_version
 @every_spoiler
 async def test_a_spoiled_record_ends_the_connection(
-    tls_pair, side, version, spoil
+    settled_pair, side, version, spoil
 ):
     """With an SSLError for connection_lost, and no report: it is OSError."""
-    c = await tls_pair(side=side, version=version)
-    await c.settle()
-    c.clear()
+    c = await settled_pair(side=side, version=version)
     await c.peer.send(spoil(c.peer.seal(b"spoiled, and long enough")))
     exc = await c.protocol.wait_lost()
     assert type(exc) is ssl.SSLError
@@ -238,10 +232,8 @@ async def test_a_spoiled_record_is_logged_in_debug_mode(
 
 
 @every_side
-async def test_what_was_delivered_before_stays_delivered(tls_pair, side):
-    c = await tls_pair(side=side)
-    await c.settle()
-    c.clear()
+async def test_what_was_delivered_before_stays_delivered(settled_pair, side):
+    c = await settled_pair(side=side)
     await c.peer.write(b"good")
     assert await c.protocol.wait_data(4) == b"good"
     await c.peer.send(spoil_text(c.peer.seal(b"spoiled")))
@@ -250,10 +242,10 @@ async def test_what_was_delivered_before_stays_delivered(tls_pair, side):
 
 
 @every_side
-async def test_nothing_behind_a_spoiled_record_is_delivered(tls_pair, side):
-    c = await tls_pair(side=side)
-    await c.settle()
-    c.clear()
+async def test_nothing_behind_a_spoiled_record_is_delivered(
+    settled_pair, side
+):
+    c = await settled_pair(side=side)
     good, bad = c.peer.seal(b"good"), spoil_text(c.peer.seal(b"spoiled"))
     await c.peer.send(good + bad + c.peer.seal(b"behind"))
     assert isinstance(await c.protocol.wait_lost(), ssl.SSLError)
@@ -261,11 +253,9 @@ async def test_nothing_behind_a_spoiled_record_is_delivered(tls_pair, side):
 
 
 @every_side
-async def test_a_doubled_record_is_an_error(tls_pair, side):
+async def test_a_doubled_record_is_an_error(settled_pair, side):
     """A replay, or records that changed places, are never delivered."""
-    c = await tls_pair(side=side)
-    await c.settle()
-    c.clear()
+    c = await settled_pair(side=side)
     wire = c.peer.seal(b"once")
     await c.peer.send(wire)
     await c.protocol.wait_data(4)
@@ -275,10 +265,8 @@ async def test_a_doubled_record_is_an_error(tls_pair, side):
 
 
 @every_side
-async def test_exchanged_records_are_an_error(tls_pair, side):
-    c = await tls_pair(side=side)
-    await c.settle()
-    c.clear()
+async def test_exchanged_records_are_an_error(settled_pair, side):
+    c = await settled_pair(side=side)
     first, second = map(c.peer.seal, (b"first", b"second"))
     await c.peer.send(second + first)
     assert isinstance(await c.protocol.wait_lost(), ssl.SSLError)

@@ -36,11 +36,9 @@ from tls_ends import (
 
 @every_way
 @every_version
-async def test_close_sends_close_notify_and_waits(tls_pair, side, version):
+async def test_close_sends_close_notify_and_waits(settled_pair, side, version):
     """connection_lost comes when the peer has answered."""
-    c = await tls_pair(side=side, version=version)
-    await c.settle()
-    c.clear()
+    c = await settled_pair(side=side, version=version)
     c.transport.close()
     assert c.transport.is_closing()
     assert await c.peer.read() == b""
@@ -66,16 +64,14 @@ async def test_close_ends_when_the_peer_hangs_up(tls_pair, side):
 
 @every_way
 @every_version
-async def test_close_notify_of_the_peer(tls_pair, side, version):
+async def test_close_notify_of_the_peer(settled_pair, side, version):
     """eof, then ours goes out and the connection is closed."""
     closing = []
 
     def eof(protocol):
         closing.append(protocol.transport.is_closing())
 
-    c = await tls_pair(Recorder(eof=eof), side=side, version=version)
-    await c.settle()
-    c.clear()
+    c = await settled_pair(Recorder(eof=eof), side=side, version=version)
     await c.peer.close_notify()
     assert await c.protocol.wait_lost() is None
     assert c.protocol.names == ["made", "eof", "lost"]
@@ -86,10 +82,8 @@ async def test_close_notify_of_the_peer(tls_pair, side, version):
 
 
 @every_way
-async def test_data_and_close_notify_in_one_segment(tls_pair, side):
-    c = await tls_pair(side=side)
-    await c.settle()
-    c.clear()
+async def test_data_and_close_notify_in_one_segment(settled_pair, side):
+    c = await settled_pair(side=side)
     await c.peer.send(c.peer.seal(b"last words") + c.peer.seal_close())
     assert await c.protocol.wait_lost() is None
     assert c.protocol.data == b"last words"
@@ -98,10 +92,8 @@ async def test_data_and_close_notify_in_one_segment(tls_pair, side):
 
 @every_way
 @pytest.mark.parametrize("cut", [1, 5, -1])
-async def test_close_notify_in_two_segments(tls_pair, side, cut):
-    c = await tls_pair(side=side)
-    await c.settle()
-    c.clear()
+async def test_close_notify_in_two_segments(settled_pair, side, cut):
+    c = await settled_pair(side=side)
     wire = c.peer.seal_close()
     await c.peer.send(wire[:cut])
     await turns(5)
@@ -112,11 +104,9 @@ async def test_close_notify_in_two_segments(tls_pair, side, cut):
 
 
 @every_way
-async def test_a_ragged_end_is_an_end(tls_pair, side):
+async def test_a_ragged_end_is_an_end(settled_pair, side):
     """No SSLEOFError: as asyncio has it, a lost end is an end."""
-    c = await tls_pair(side=side)
-    await c.settle()
-    c.clear()
+    c = await settled_pair(side=side)
     c.peer.send_eof()
     assert await c.protocol.wait_lost() is None
     assert c.protocol.names == ["made", "eof", "lost"]
@@ -124,10 +114,8 @@ async def test_a_ragged_end_is_an_end(tls_pair, side):
 
 
 @every_way
-async def test_data_before_a_ragged_end(tls_pair, side):
-    c = await tls_pair(side=side)
-    await c.settle()
-    c.clear()
+async def test_data_before_a_ragged_end(settled_pair, side):
+    c = await settled_pair(side=side)
     data = pattern(60_000)
     await c.peer.write(data)
     c.peer.send_eof()
@@ -137,11 +125,9 @@ async def test_data_before_a_ragged_end(tls_pair, side):
 
 
 @every_side
-async def test_half_a_record_before_a_ragged_end(tls_pair, side):
+async def test_half_a_record_before_a_ragged_end(settled_pair, side):
     """What was not whole is not delivered."""
-    c = await tls_pair(side=side)
-    await c.settle()
-    c.clear()
+    c = await settled_pair(side=side)
     await c.peer.send(c.peer.seal(b"whole") + c.peer.seal(b"half")[:-2])
     c.peer.send_eof()
     assert await c.protocol.wait_lost() is None
@@ -149,21 +135,17 @@ async def test_half_a_record_before_a_ragged_end(tls_pair, side):
 
 
 @every_way
-async def test_a_reset_is_told(tls_pair, side):
-    c = await tls_pair(side=side)
-    await c.settle()
-    c.clear()
+async def test_a_reset_is_told(settled_pair, side):
+    c = await settled_pair(side=side)
     c.peer.reset()
     assert isinstance(await c.protocol.wait_lost(), ConnectionResetError)
     assert c.protocol.names == ["made", "lost"]
 
 
 @every_way
-async def test_abort_ends_at_once(tls_pair, side):
+async def test_abort_ends_at_once(settled_pair, side):
     """Without close_notify: the peer sees a ragged end."""
-    c = await tls_pair(side=side)
-    await c.settle()
-    c.clear()
+    c = await settled_pair(side=side)
     c.transport.abort()
     assert c.transport.is_closing()
     assert c.protocol.names == ["made"]
@@ -305,12 +287,10 @@ async def test_close_sends_all_that_was_written(tls_pair, side):
 @every_way
 @pytest.mark.parametrize("end", ["close_notify", "ragged"])
 async def test_what_was_written_before_the_peers_end_arrives(
-    tls_pair, side, end
+    settled_pair, side, end
 ):
     """The peer closes its half with much still on the way to it."""
-    c = await tls_pair(side=side)
-    await c.settle()
-    c.clear()
+    c = await settled_pair(side=side)
     total = 0
     while not c.protocol.count("pause"):
         c.transport.write(bytes(64 * KIB))
@@ -362,10 +342,8 @@ async def test_close_with_much_waiting_and_an_early_answer(tls_pair, side):
 
 
 @every_side
-async def test_a_shutdown_that_takes_too_long(tls_pair, side):
-    c = await tls_pair(side=side, ssl_shutdown_timeout=0.03)
-    await c.settle()
-    c.clear()
+async def test_a_shutdown_that_takes_too_long(settled_pair, side):
+    c = await settled_pair(side=side, ssl_shutdown_timeout=0.03)
     c.transport.close()
     exc = await c.protocol.wait_lost()
     assert type(exc) is TimeoutError

@@ -198,14 +198,7 @@ async def test_data_in_the_last_flight_is_delivered(run, loop, side):
     version = "1.2" if side == "start-tls-client" else "1.3"
     peer = wire_peer(sock, side, contexts(side, version)[1])
     task = upgrading(loop, transport, protocol, side)
-    while True:
-        try:
-            peer.tls.do_handshake()
-        except ssl.SSLWantReadError:
-            await peer.flush()
-            await peer._pull()
-        else:
-            break
+    await peer.attempt(peer.tls.do_handshake)
     await peer.send(peer.outgoing.read() + peer.seal(b"early"))
     secure = await task
     assert protocol.data == b"early"

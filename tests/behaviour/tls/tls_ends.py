@@ -118,22 +118,26 @@ class WirePeer(PlainPeer):
         else:
             self.incoming.write_eof()
 
-    async def drive(self, call: Callable[..., Any], *args: Any) -> Any:
-        """Make *call* of the SSLObject until it needs no more bytes."""
+    async def attempt(self, call: Callable[..., Any], *args: Any) -> Any:
+        """Make *call* until it needs no more bytes; its last are not sent."""
         while True:
             try:
-                result = call(*args)
+                return call(*args)
             except ssl.SSLWantReadError:
                 await self.flush()
                 await self._pull()
-            except ssl.SSLError:
-                # An alert says why.
-                with contextlib.suppress(ConnectionError):
-                    await self.flush()
-                raise
-            else:
+
+    async def drive(self, call: Callable[..., Any], *args: Any) -> Any:
+        """Make *call* of the SSLObject until it needs no more bytes."""
+        try:
+            result = await self.attempt(call, *args)
+        except ssl.SSLError:
+            # An alert says why.
+            with contextlib.suppress(ConnectionError):
                 await self.flush()
-                return result
+            raise
+        await self.flush()
+        return result
 
     async def handshake(self) -> None:
         """Shake hands; where that fails, the socket is closed."""
