@@ -98,16 +98,8 @@ fl_loop_tell_slow(FlLoop *loop, PyObject *subject, int64_t took_ns, int code)
                                          loop->state->names._tell_slow,
                                          subject, took, NULL);
     Py_XDECREF(took);
-    if (result == NULL) {
-        code = -1;
-        if (exc != NULL) {
-            /* One exception can leave the run: the callback's. */
-            PyErr_WriteUnraisable((PyObject *)loop);
-        }
-    }
     Py_XDECREF(result);
-    if (exc != NULL) {
-        PyErr_SetRaisedException(exc);
-    }
-    return code;
+    /* One exception can leave the run: the callback's. */
+    return fl_error_keep_first(exc, result == NULL ? -1 : 0,
+                               (PyObject *)loop);
 }
