@@ -4,12 +4,13 @@ A test that takes one of these fixtures is `async def`:
 
     @every_kind
     async def test_what_is_written_arrives(transport_pair):
-        c = await transport_pair(RecordingProtocol())
+        c = await transport_pair(Recorder())
         c.transport.write(b"data")
         assert await c.peer.recv_exactly(4) == b"data"
 
-RecordingProtocol writes down its calls in `events` and what it received in
-`data`; a test waits for one of these calls and never for time to pass.
+Recorder (net_helpers.py) writes down its calls in `events` and what it
+received in `data`; a test waits for one of these calls and never for time to
+pass.
 """
 
 from __future__ import annotations
@@ -21,9 +22,8 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
-from net_helpers import Link, Recorder, link
+from net_helpers import Link, link
 
-RecordingProtocol = Recorder
 Run = Callable[[Any], Any]
 Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 

@@ -1,12 +1,11 @@
 """The fixtures that join two ends do what the tests on them rely on."""
 
-from net_helpers import every_kind, turns
-from transport_pairs import RecordingProtocol
+from net_helpers import Recorder, every_kind, turns
 
 
 @every_kind
 async def test_calls_are_recorded_in_order(transport_pair):
-    c = await transport_pair(RecordingProtocol())
+    c = await transport_pair(Recorder())
     await c.peer.send(b"one")
     await c.protocol.wait_data(3)
     await c.peer.send(b"two")
