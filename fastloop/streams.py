@@ -1,8 +1,9 @@
 """The reader that a native stream gives to an ``asyncio.StreamReader`` object.
 
-An exact ``asyncio.StreamReader`` takes this class when its first bytes come
+An exact ``asyncio.StreamReader`` takes this class when its connection is made
 (see ``src/streams/native_reader.h``), and asyncio's own again when a program
-looks at its ``_buffer`` or puts a method in the place of one of asyncio's.
+looks at its ``_buffer`` or ``__dict__``, copies it, or puts a method in the
+place of one of asyncio's.
 """
 
 from __future__ import annotations
@@ -21,6 +22,11 @@ _take_some = _core._take_some
 _take_exactly = _core._take_exactly
 _take_until = _core._take_until
 _take_line = _core._take_line
+_feed = _core._feed
+_at_eof = _core._at_eof
+_is_native = _core._is_native
+_maybe_resume = _core._maybe_resume
+_attributes = _core._attributes
 
 
 class StreamReader(_core.NativeReader):
@@ -95,8 +101,34 @@ class StreamReader(_core.NativeReader):
             got = _take_line(self, True)
         return got
 
+    def feed_data(self, data: Any) -> None:
+        """Add data to what can be read."""
+        if not _feed(self, data):
+            asyncio.StreamReader.feed_data(self, data)
+
+    def at_eof(self) -> bool:
+        """Return True if nothing is left and feed_eof() was called."""
+        at_eof = _at_eof(self)
+        return asyncio.StreamReader.at_eof(self) if at_eof is None else at_eof
+
+    def exception(self) -> Exception | None:
+        """Return the exception that was set, or None."""
+        if _is_native(self):
+            return self._exception
+        return asyncio.StreamReader.exception(self)
+
+    def _maybe_resume_transport(self) -> None:
+        if not _maybe_resume(self):
+            plain: Any = asyncio.StreamReader
+            plain._maybe_resume_transport(self)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Give what a plain reader is copied by: copies share its buffer."""
+        vars(self)  # which makes it one
+        return asyncio.StreamReader.__reduce_ex__(self, protocol)
+
     def __repr__(self) -> str:
-        attributes = self._attributes()
+        attributes = _attributes(self)
         if attributes is None:
             return super().__repr__()
         plain = object.__new__(asyncio.StreamReader)

@@ -61,7 +61,6 @@
     X(empty_tuple)             \
     X(hooks_kwnames)           \
     X(class_name)              \
-    X(dict_name)               \
     X(tls)                     \
     X(tls_again_errors)        \
     X(tls_error)               \

@@ -300,7 +300,6 @@ typedef struct FlState {
     PyObject *hooks_kwnames; /* ("firstiter", "finalizer") */
     PyObject *loop_kwnames;  /* ("loop",) */
     PyObject *class_name;    /* "__class__" */
-    PyObject *dict_name;     /* "__dict__" */
     FlNames names;
 } FlState;
 

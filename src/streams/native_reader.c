@@ -290,33 +290,34 @@ change(FlState *state, PyObject *reader, PyObject *native)
     {
         return -1;
     }
-    return PyObject_SetAttr(reader, state->dict_name, native);
+    return PyObject_GenericSetDict(reader, native, NULL);
 }
 
-FlReader *
+void
 fl_reader_adopt(FlState *state, PyObject *reader)
 {
     if (state->native_reader == NULL
         || !Py_IS_TYPE(reader, (PyTypeObject *)state->asyncio_reader)
         || !methods_are_plain(state))
     {
-        return fl_reader_of(state, reader);
+        return;
     }
     PyObject *dict = PyObject_GenericGetDict(reader, NULL);
     FlReader *self = NULL;
     PyObject *native = NULL;
-    if (dict != NULL && PyDict_Contains(dict, state->names._fastloop) == 0
-        && object_is_plain(state, dict) && buffer_is_private(state, dict))
+    if (dict != NULL && object_is_plain(state, dict)
+        && buffer_is_private(state, dict))
     {
         self = reader_new(state, dict);
         native = self == NULL ? NULL : native_dict(state, dict, self);
     }
-    bool adopted = native != NULL && change(state, reader, native) == 0;
-    PyErr_Clear();    /* asyncio's code goes on, without what failed here */
-    Py_XDECREF(self); /* its dict owns it */
+    if (native != NULL) {
+        (void)change(state, reader, native);
+    }
+    PyErr_Clear(); /* asyncio's code goes on, without what failed here */
+    Py_XDECREF(self);
     Py_XDECREF(native);
     Py_XDECREF(dict);
-    return adopted ? self : NULL;
 }
 
 int
@@ -336,8 +337,7 @@ fl_reader_give_back(FlState *state, PyObject *reader)
             PyObject_SetAttr(reader, state->class_name, state->asyncio_reader);
     }
     if (code == 0) {
-        /* None in the state's place: it was given back for good. */
-        code = PyDict_SetItem(dict, state->names._fastloop, Py_None);
+        code = PyDict_DelItem(dict, state->names._fastloop);
         self->given_back = true;
     }
     Py_XDECREF(plain);
@@ -535,10 +535,6 @@ int
 fl_native_reader_register(PyObject *module, FlState *state)
 {
     state->class_name = PyUnicode_InternFromString("__class__");
-    state->dict_name = PyUnicode_InternFromString("__dict__");
     state->reader_type = fl_type_add(module, &reader_spec, NULL);
-    return state->class_name == NULL || state->dict_name == NULL
-                   || state->reader_type == NULL
-               ? -1
-               : 0;
+    return state->class_name == NULL || state->reader_type == NULL ? -1 : 0;
 }

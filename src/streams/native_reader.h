@@ -7,8 +7,9 @@
    as descriptors.
 
    It is *given back*, and is a plain asyncio.StreamReader for good, when a
-   program looks at its _buffer, or has put a method in the place of one of
-   asyncio's, on the class or the object: asyncio's own code then runs.
+   program looks at its _buffer or __dict__, copies it, or has put a method in
+   the place of one of asyncio's, on the class or the object: asyncio's own
+   code then runs.
 
    Loop's thread only, and only where there is a GIL: without one, to change
    an object's class stops all threads.
@@ -49,8 +50,8 @@ FlReader *fl_reader_behind(FlState *state, PyObject *reader);
 /* As fl_reader_of, but gives nothing back: NULL for one that has to be. */
 FlReader *fl_reader_peek(FlState *state, PyObject *reader);
 
-/* As fl_reader_of, for a reader that may be adopted. */
-FlReader *fl_reader_adopt(FlState *state, PyObject *reader);
+/* Adopt a reader that may be.  Raises nothing. */
+void fl_reader_adopt(FlState *state, PyObject *reader);
 
 /* Make it a plain one.  0 or -1; then it is as it was. */
 int fl_reader_give_back(FlState *state, PyObject *reader);

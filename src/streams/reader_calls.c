@@ -357,6 +357,93 @@ take_line(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
                       &search);
 }
 
+/* --- the methods that do not wait --------------------------------------- */
+
+static const char feed_doc[] =
+    "_feed(reader, data, /)\n--\n\n"
+    "StreamReader.feed_data(data); False: asyncio's has to do it.";
+
+static PyObject *
+feed(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    FlState *state = fl_state_get(module);
+    Py_buffer view;
+    if (!check_nargs("_feed", nargs, 2)) {
+        return NULL;
+    }
+    /* First: it may be the program's code, and give the reader back. */
+    if (PyObject_GetBuffer(args[1], &view, PyBUF_SIMPLE) < 0) {
+        PyErr_Clear(); /* bytearray.extend takes more, or raises it */
+        return fl_reader_give_back(state, args[0]) < 0 ? NULL
+                                                       : Py_NewRef(Py_False);
+    }
+    FlReader *self = fl_reader_of(state, args[0]);
+    int code = PyErr_Occurred() ? -1 : 0;
+    if (self != NULL) {
+        Py_INCREF(self);
+        code = fl_reader_feed(self, view.buf, view.len);
+        Py_DECREF(self);
+    }
+    PyBuffer_Release(&view);
+    return code < 0 ? NULL : PyBool_FromLong(self != NULL);
+}
+
+static const char at_eof_doc[] =
+    "_at_eof(reader, /)\n--\n\n"
+    "StreamReader.at_eof(); None: asyncio's has to say it.";
+
+static PyObject *
+at_eof(PyObject *module, PyObject *reader)
+{
+    FlReader *self = fl_reader_of(fl_state_get(module), reader);
+    if (self == NULL) {
+        return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
+    }
+    return PyBool_FromLong(self->eof && fl_byte_store_size(&self->store) == 0);
+}
+
+static const char is_native_doc[] =
+    "_is_native(reader, /)\n--\n\n"
+    "Whether its state is in C still, after a look whether it may stay there.";
+
+static PyObject *
+is_native(PyObject *module, PyObject *reader)
+{
+    FlReader *self = fl_reader_of(fl_state_get(module), reader);
+    return PyErr_Occurred() ? NULL : PyBool_FromLong(self != NULL);
+}
+
+static const char maybe_resume_doc[] =
+    "_maybe_resume(reader, /)\n--\n\n"
+    "StreamReader._maybe_resume_transport(); False: asyncio's has to do it.";
+
+static PyObject *
+maybe_resume(PyObject *module, PyObject *reader)
+{
+    FlReader *self = fl_reader_of(fl_state_get(module), reader);
+    int code = PyErr_Occurred() ? -1 : 0;
+    if (self != NULL) {
+        Py_INCREF(self);
+        code = fl_reader_maybe_resume(self);
+        Py_DECREF(self);
+    }
+    return code < 0 ? NULL : PyBool_FromLong(self != NULL);
+}
+
+static const char attributes_doc[] =
+    "_attributes(reader, /)\n--\n\n"
+    "A dict of a plain reader's attributes; None without a state.";
+
+static PyObject *
+attributes(PyObject *module, PyObject *reader)
+{
+    FlReader *self = fl_reader_behind(fl_state_get(module), reader);
+    if (self == NULL) {
+        return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
+    }
+    return fl_reader_attributes(self);
+}
+
 /* --- registration -------------------------------------------------------- */
 
 static const char use_reader_doc[] =
@@ -385,6 +472,11 @@ static PyMethodDef functions[] = {
     FAST("_take_exactly", take_exactly, take_exactly_doc),
     FAST("_take_until", take_until_separator, take_until_doc),
     FAST("_take_line", take_line, take_line_doc),
+    FAST("_feed", feed, feed_doc),
+    {"_at_eof", at_eof, METH_O, at_eof_doc},
+    {"_is_native", is_native, METH_O, is_native_doc},
+    {"_maybe_resume", maybe_resume, METH_O, maybe_resume_doc},
+    {"_attributes", attributes, METH_O, attributes_doc},
     {"_use_stream_reader", use_reader, METH_O, use_reader_doc},
     {NULL, NULL, 0, NULL},
 };

@@ -1,12 +1,11 @@
-/* The attributes and the plain methods of native readers. */
+/* The attributes of native readers. */
 #include "streams/reader_type.h"
 
-#include "py/args.h"
 #include "py/compat.h"
 #include "py/state.h"
 #include "streams/native_reader.h"
 
-static PyGetSetDef getset[9];
+static PyGetSetDef getset[10];
 
 /* Of an instance of a class above ours; attributes do not know their module.
    Ours is looked for first where fastloop.streams has put it: a program's
@@ -156,178 +155,44 @@ set(PyObject *reader, PyObject *value, void *closure)
     return PyObject_SetAttr(reader, name, value);
 }
 
-/* --- methods ------------------------------------------------------------- */
+/* --- __dict__ ------------------------------------------------------------ */
 
-/* A bound method outlives its reader's being native: only the class that it
-   was defined in still knows the module. */
-#define METHOD_PARAMETERS                                            \
-    PyObject *reader, PyTypeObject *defining, PyObject *const *args, \
-        size_t nargs, PyObject *kwnames
-#define METHOD(name, function, doc)                          \
-    {                                                        \
-        name, (PyCFunction)(void (*)(void))function,         \
-            METH_METHOD | METH_FASTCALL | METH_KEYWORDS, doc \
-    }
-
-static bool
-takes_nothing(const char *name, size_t nargs, PyObject *kwnames)
+/* A program that looks at all attributes at once, or changes them there, has
+   a plain reader from then on. */
+static PyObject *
+get_dict(PyObject *reader, void *Py_UNUSED(closure))
 {
-    if (nargs != 0 || kwnames != NULL) {
-        PyErr_Format(PyExc_TypeError, "%s() takes no arguments", name);
-        return false;
-    }
-    return true;
+    return fl_reader_give_back(state_of(reader), reader) < 0
+               ? NULL
+               : PyObject_GenericGetDict(reader, NULL);
 }
 
-/* asyncio's method, for a reader without a state or with a program's own
-   methods. */
-static PyObject *
-call_asyncio(const FlState *state, PyObject *name, PyObject *reader,
-             PyObject *argument)
+static int
+set_dict(PyObject *reader, PyObject *value, void *Py_UNUSED(closure))
 {
-    PyObject *method = PyErr_Occurred()
-                           ? NULL
-                           : PyObject_GetAttr(state->asyncio_reader, name);
-    PyObject *result =
-        method == NULL
-            ? NULL
-            : PyObject_CallFunctionObjArgs(method, reader, argument, NULL);
-    Py_XDECREF(method);
-    return result;
-}
-
-static const char feed_data_doc[] = "feed_data($self, data)\n--\n\n"
-                                    "Add data to what can be read.";
-
-static PyObject *
-feed_data(METHOD_PARAMETERS)
-{
-    PyObject *data =
-        fl_parse_one("feed_data", "data", args, (Py_ssize_t)nargs, kwnames);
-    if (data == NULL) {
-        return NULL;
-    }
-    FlState *state = PyType_GetModuleState(defining);
-    Py_buffer view;
-    /* First: it may be the program's code, and give the reader back. */
-    bool simple = PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) == 0;
-    if (!simple) {
-        PyErr_Clear(); /* bytearray.extend takes more, or raises it */
-    }
-    FlReader *self = fl_reader_of(state, reader);
-    int code = -1;
-    if (self != NULL && simple) {
-        Py_INCREF(self);
-        code = fl_reader_feed(self, view.buf, view.len);
-        Py_DECREF(self);
-    }
-    if (simple) {
-        PyBuffer_Release(&view);
-    }
-    if (self != NULL && simple) {
-        return code < 0 ? NULL : Py_NewRef(Py_None);
-    }
-    if (self != NULL && fl_reader_give_back(state, reader) < 0) {
-        return NULL;
-    }
-    return call_asyncio(state, state->names.feed_data, reader, data);
-}
-
-static const char at_eof_doc[] =
-    "at_eof($self, /)\n--\n\n"
-    "Return True if nothing is left and feed_eof() was called.";
-
-static PyObject *
-at_eof(METHOD_PARAMETERS)
-{
-    if (!takes_nothing("at_eof", nargs, kwnames)) {
-        return NULL;
-    }
-    FlState *state = PyType_GetModuleState(defining);
-    FlReader *self = fl_reader_of(state, reader);
-    if (self == NULL) {
-        return call_asyncio(state, state->names.at_eof, reader, NULL);
-    }
-    return PyBool_FromLong(self->eof && fl_byte_store_size(&self->store) == 0);
-}
-
-static const char exception_doc[] =
-    "exception($self, /)\n--\n\n"
-    "Return the exception that was set, or None.";
-
-static PyObject *
-exception(METHOD_PARAMETERS)
-{
-    if (!takes_nothing("exception", nargs, kwnames)) {
-        return NULL;
-    }
-    FlState *state = PyType_GetModuleState(defining);
-    FlReader *self = fl_reader_of(state, reader);
-    if (self == NULL) {
-        return call_asyncio(state, state->names.exception, reader, NULL);
-    }
-    return Py_NewRef(self->exception == NULL ? Py_None : self->exception);
-}
-
-static const char maybe_resume_doc[] =
-    "_maybe_resume_transport($self, /)\n--\n\n"
-    "Resume the transport if little enough is left.";
-
-static PyObject *
-maybe_resume(METHOD_PARAMETERS)
-{
-    if (!takes_nothing("_maybe_resume_transport", nargs, kwnames)) {
-        return NULL;
-    }
-    FlState *state = PyType_GetModuleState(defining);
-    FlReader *self = fl_reader_of(state, reader);
-    if (self == NULL) {
-        return call_asyncio(state, state->names._maybe_resume_transport,
-                            reader, NULL);
-    }
-    Py_INCREF(self);
-    int code = fl_reader_maybe_resume(self);
-    Py_DECREF(self);
-    return code < 0 ? NULL : Py_NewRef(Py_None);
-}
-
-static const char attributes_doc[] =
-    "_attributes($self, /)\n--\n\n"
-    "A dict of a plain reader's attributes; None without a state.";
-
-static PyObject *
-attributes(METHOD_PARAMETERS)
-{
-    if (!takes_nothing("_attributes", nargs, kwnames)) {
-        return NULL;
-    }
-    FlReader *self = fl_reader_behind(PyType_GetModuleState(defining), reader);
-    if (self == NULL) {
-        return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
-    }
-    return fl_reader_attributes(self);
+    return fl_reader_give_back(state_of(reader), reader) < 0
+               ? -1
+               : PyObject_GenericSetDict(reader, value, NULL);
 }
 
 /* --- the type ------------------------------------------------------------ */
-
-static PyMethodDef methods[] = {
-    METHOD("feed_data", feed_data, feed_data_doc),
-    METHOD("at_eof", at_eof, at_eof_doc),
-    METHOD("exception", exception, exception_doc),
-    METHOD("_maybe_resume_transport", maybe_resume, maybe_resume_doc),
-    METHOD("_attributes", attributes, attributes_doc),
-    {NULL, NULL, 0, NULL},
-};
 
 #define GETSET(name)                                     \
     {                                                    \
 #name, get, set, NULL, (void *)&name##_attribute \
     }
 
-static PyGetSetDef getset[9] = {
-    GETSET(_loop),      GETSET(_waiter), GETSET(_exception),
-    GETSET(_transport), GETSET(_eof),    GETSET(_paused),
-    GETSET(_limit),     GETSET(_buffer), {NULL, NULL, NULL, NULL, NULL},
+static PyGetSetDef getset[10] = {
+    GETSET(_loop),
+    GETSET(_waiter),
+    GETSET(_exception),
+    GETSET(_transport),
+    GETSET(_eof),
+    GETSET(_paused),
+    GETSET(_limit),
+    GETSET(_buffer),
+    {"__dict__", get_dict, set_dict, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
 };
 
 static const char native_doc[] =
@@ -335,7 +200,6 @@ static const char native_doc[] =
 
 static PyType_Slot native_slots[] = {
     {Py_tp_doc, (void *)native_doc},
-    {Py_tp_methods, methods},
     {Py_tp_getset, getset},
     {0, NULL},
 };

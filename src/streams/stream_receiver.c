@@ -63,7 +63,7 @@ data_received(FlState *state, PyObject *protocol, const char *data,
               size_t size_bytes)
 {
     PyObject *reader = reader_of(state, protocol);
-    FlReader *self = reader == NULL ? NULL : fl_reader_adopt(state, reader);
+    FlReader *self = reader == NULL ? NULL : fl_reader_of(state, reader);
     if (self == NULL) {
         Py_XDECREF(reader);
         return PyErr_Occurred()
@@ -146,8 +146,7 @@ connecting(FlState *state, PyObject *protocol)
 {
     PyObject *reader = reader_of(state, protocol);
     if (reader != NULL) {
-        (void)fl_reader_adopt(state, reader);
-        PyErr_Clear(); /* it stays a plain one */
+        fl_reader_adopt(state, reader);
         Py_DECREF(reader);
     }
 }

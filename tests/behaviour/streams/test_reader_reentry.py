@@ -7,6 +7,7 @@ reader's _buffer: from then on the reader is asyncio's own.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import sys
 
@@ -117,11 +118,61 @@ async def test_data_that_looks_at_the_buffer(opened):
         def __iter__(self):
             return iter(b"34")
 
-    # Bound first: after a call that was profiled CPython binds the method
-    # again, and the reader has another class by then.
-    feed_data = reader.feed_data
-    feed_data(Data())
+    reader.feed_data(Data())
     assert await reader.read(9) == b"234"
+
+
+@pytest.fixture(params=["setprofile", "settrace"])
+def watched(request):
+    """Return a context in which each call is told to a profiler or tracer."""
+    seen = []
+    install = getattr(sys, request.param)
+
+    def note(frame, event, argument):
+        seen.append(event)
+        return note
+
+    @contextlib.contextmanager
+    def watching():
+        before = getattr(sys, request.param.replace("set", "get"))()
+        install(note)
+        try:
+            yield
+        finally:
+            install(before)
+        assert seen
+
+    return watching
+
+
+async def test_data_that_is_no_buffer_while_calls_are_watched(opened, watched):
+    reader, _, peer = await opened()
+    await peer.send(b"12")
+    assert await reader.readexactly(1) == b"1"
+    with watched():
+        reader.feed_data(list(b"34"))
+    assert await reader.read(9) == b"234"
+
+
+@pytest.mark.parametrize(
+    "call, answer",
+    [
+        (lambda reader: reader.at_eof(), False),
+        (lambda reader: reader.exception(), None),
+        (lambda reader: reader._maybe_resume_transport(), None),
+    ],
+    ids=["at_eof", "exception", "_maybe_resume_transport"],
+)
+async def test_a_patched_method_while_calls_are_watched(
+    opened, watched, call, answer
+):
+    reader, _, peer = await opened()
+    await peer.send(b"12")
+    assert await reader.readexactly(1) == b"1"
+    reader.readline = reader.readline
+    with watched():
+        assert call(reader) is answer
+    assert await reader.read(9) == b"2"
 
 
 async def test_a_refused_search_leaves_the_first_one_alone(opened):
