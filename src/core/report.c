@@ -100,6 +100,5 @@ fl_loop_tell_slow(FlLoop *loop, PyObject *subject, int64_t took_ns, int code)
     Py_XDECREF(took);
     Py_XDECREF(result);
     /* One exception can leave the run: the callback's. */
-    return fl_error_keep_first(exc, result == NULL ? -1 : 0,
-                               (PyObject *)loop);
+    return fl_error_keep_first(exc, result == NULL ? -1 : 0, (PyObject *)loop);
 }

@@ -53,7 +53,8 @@ def lacking(name, parameters, text):
             re.fullmatch(pattern, one) for one in parameters
         ):
             found.append(f"the unit of {pattern}")
-    if not re.search(rf"asyncio's\s+`*loop\.{name}\b", text):
+    source = rf"asyncio's\s+`*loop\.{name}\b|asyncio has\s+no\s+counterpart"
+    if not re.search(source, text):
         found.append("its source in asyncio")
     return found
 
