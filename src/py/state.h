@@ -182,12 +182,13 @@ typedef struct {
 } FlForeignFd;
 
 /* Python's signal wakeup descriptor, as far as it is ours: see signals.c.
-   The main thread's, and only the main interpreter's is ever used. */
+   The main thread's, and only the main interpreter's is ever used.  A thread
+   that closes a loop of its own looks whether the descriptor is that loop's. */
 typedef struct {
-    struct FlLoop *owner;   /* whose pipe it is now; NULL: no loop's */
-    struct FlLoop *handler; /* who needs it between runs, or NULL */
-    int fd;                 /* the number we gave Python, or -1 */
-    FlForeignFd before;     /* what the program had set */
+    struct FlLoop *FL_ATOMIC owner; /* whose pipe it is now; NULL: no loop's */
+    struct FlLoop *FL_ATOMIC handler; /* who needs it between runs, or NULL */
+    int fd;                           /* the number we gave Python, or -1 */
+    FlForeignFd before;               /* what the program had set */
 } FlWakeup;
 
 /* Whose protocol's calls are C functions: see transport/receiver.h. */
