@@ -10,6 +10,7 @@ import asyncio
 import dataclasses
 import functools
 import traceback
+import types
 import weakref
 from collections import deque
 from dataclasses import dataclass
@@ -276,7 +277,7 @@ class SlowCallback:
 
 def _code_place(code: CodeType) -> traceback.FrameSummary:
     return traceback.FrameSummary(
-        code.co_filename, code.co_firstlineno, code.co_name
+        code.co_filename, code.co_firstlineno, code.co_name, lookup_line=False
     )
 
 
@@ -285,19 +286,22 @@ def _coroutine_stack(coro: Any) -> tuple[traceback.FrameSummary, ...]:
     found: list[traceback.FrameSummary] = []
     while coro is not None:
         for kind in ("cr", "gi", "ag"):
-            if hasattr(coro, f"{kind}_code"):
+            code = getattr(coro, f"{kind}_code", None)
+            if isinstance(code, types.CodeType):
                 break
         else:
             break
         frame: FrameType | None = getattr(coro, f"{kind}_frame")
-        code: CodeType = getattr(coro, f"{kind}_code")
         if frame is None:
             if not found:
                 found.append(_code_place(code))
             break
         found.append(
             traceback.FrameSummary(
-                code.co_filename, frame.f_lineno or 0, code.co_name
+                code.co_filename,
+                frame.f_lineno or 0,
+                code.co_name,
+                lookup_line=False,
             )
         )
         coro = getattr(
@@ -306,23 +310,40 @@ def _coroutine_stack(coro: Any) -> tuple[traceback.FrameSummary, ...]:
     return tuple(found)
 
 
+def _name_of(subject: Any) -> str:
+    # An object that has any attribute answers anything.
+    name = getattr(subject, "__qualname__", None)
+    return name if isinstance(name, str) else repr(subject)
+
+
 def describe_slow(subject: Any, duration_ns: int) -> SlowCallback:
     """Tell of a callback by what the loop ran: a handle, a call, a step."""
+    try:
+        return _describe_slow(subject, duration_ns)
+    except Exception:
+        # Attributes and repr() are the program's and may raise; the callback
+        # was slow all the same, and that is no reason to end the run.
+        return SlowCallback(type(subject).__qualname__, duration_ns, ())
+
+
+def _describe_slow(subject: Any, duration_ns: int) -> SlowCallback:
     if isinstance(subject, asyncio.Handle):
         subject = subject._callback  # type: ignore[attr-defined]
     owner = getattr(subject, "__self__", None)
     if isinstance(owner, asyncio.Task):
         coro: Any = owner.get_coro()
-        name = getattr(coro, "__qualname__", None) or repr(coro)
-        return SlowCallback(name, duration_ns, _coroutine_stack(coro))
+        return SlowCallback(
+            _name_of(coro), duration_ns, _coroutine_stack(coro)
+        )
     if isinstance(subject, asyncio.BaseTransport):
         subject = type(subject.get_protocol())
     while isinstance(subject, functools.partial):
         subject = subject.func
-    name = getattr(subject, "__qualname__", None) or repr(subject)
     code = getattr(subject, "__code__", None)
     return SlowCallback(
-        name, duration_ns, () if code is None else (_code_place(code),)
+        _name_of(subject),
+        duration_ns,
+        (_code_place(code),) if isinstance(code, types.CodeType) else (),
     )
 
 

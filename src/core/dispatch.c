@@ -389,35 +389,52 @@ subject_of(FlLoop *loop, const FlReady *entry)
     return owner;
 }
 
+/* The coarse clock is within a tick of the truth: a limit of a few ticks needs
+   the other. */
+static bool
+is_precise(const FlMetrics *metrics)
+{
+    return metrics->slow_ns < 4 * FL_COARSE_LAG_NS;
+}
+
+static int64_t
+measuring_ns(const FlMetrics *metrics)
+{
+    return is_precise(metrics) ? fl_clock_ns() : fl_clock_coarse_ns();
+}
+
 /* An entry is over, with or without an exception that leaves the run.  As
-   run_entry. */
+   run_entry; *now_ns, when it ended, becomes when the next begins. */
 static int
 end_measured(FlLoop *loop, FlMetrics *metrics, PyObject *subject, int code,
-             int64_t took_ns, int64_t slow_ns)
+             int64_t began_ns, int64_t *now_ns)
 {
+    int64_t took_ns = *now_ns - began_ns;
     if (FL_UNLIKELY(metrics->event_subject != NULL)) {
         Py_XSETREF(subject, metrics->event_subject);
         metrics->event_subject = NULL;
     }
-    if (FL_UNLIKELY(took_ns >= slow_ns) && subject != NULL) {
+    if (FL_UNLIKELY(took_ns >= metrics->slow_ns) && subject != NULL) {
         fl_count_add(&metrics->slow_callbacks, 1);
         code = fl_loop_tell_slow(loop, subject, took_ns, code);
         fl_loop_send_held(loop);
+        /* The hook's time is not the next entry's. */
+        *now_ns = measuring_ns(metrics);
     }
     Py_XDECREF(subject);
     return code;
 }
 
-/* As run_entries, and look how long each takes.  The coarse clock is within a
-   tick of the truth: a limit of a few ticks needs the other. */
+/* As run_entries, and look how long each takes. */
 static int
 run_measured(FlLoop *loop, FlMetrics *metrics, uint64_t end)
 {
     FlReadyQueue *queue = &loop->ready;
-    int64_t slow_ns = fl_metrics_slow_ns(loop);
-    bool precise = slow_ns < 4 * FL_COARSE_LAG_NS;
+    metrics->slow_ns = fl_metrics_slow_ns(loop);
+    bool precise = is_precise(metrics);
     int64_t began_ns = precise ? fl_clock_ns() : loop->polled_ns;
     int code = 0;
+    metrics->measures = true;
     fl_count_add(&metrics->turns, 1);
     fl_metrics_note_most(&metrics->ready_most, &metrics->ready,
                          end - queue->head);
@@ -427,11 +444,11 @@ run_measured(FlLoop *loop, FlMetrics *metrics, uint64_t end)
         loop->dispatch++;
         code = run_entry(loop, &entry);
         fl_loop_send_held(loop);
-        int64_t now_ns = precise ? fl_clock_ns() : fl_clock_coarse_ns();
-        code = end_measured(loop, metrics, subject, code, now_ns - began_ns,
-                            slow_ns);
+        int64_t now_ns = measuring_ns(metrics);
+        code = end_measured(loop, metrics, subject, code, began_ns, &now_ns);
         began_ns = now_ns;
     }
+    metrics->measures = false;
     metrics->tick_ns = precise ? fl_clock_coarse_ns() : began_ns;
     return code;
 }

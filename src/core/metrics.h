@@ -28,6 +28,7 @@
 #include "py/compat.h"
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 /* A number that one thread changes at a time and others read. */
@@ -99,7 +100,9 @@ typedef struct FlMetrics {
 
     int64_t enabled_ns;
     int64_t lag_from_ns;
-    int64_t tick_ns;          /* the coarse clock when the last batch ended */
+    int64_t tick_ns; /* the coarse clock when the last batch ended */
+    int64_t slow_ns; /* of this batch: see fl_metrics_slow_ns */
+    bool measures;   /* this batch is measured: it began with metrics on */
     uint64_t dispatch_before; /* loop->dispatch when metrics began */
     uint64_t polls_before;
     PyObject *event_subject; /* see fl_metrics_note_subject; NULL between */
@@ -190,7 +193,7 @@ static inline void
 fl_metrics_note_subject(FlLoop *loop, FlHandle *handle)
 {
     FlMetrics *metrics = loop->metrics;
-    if (FL_UNLIKELY(metrics != NULL)) {
+    if (FL_UNLIKELY(metrics != NULL) && metrics->measures) {
         Py_XSETREF(metrics->event_subject, fl_metrics_subject_of(handle));
     }
 }

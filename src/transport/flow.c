@@ -31,7 +31,9 @@ tell(FlStream *self, PyObject *method, const char *message)
 void
 fl_stream_meter_waiting(FlStream *self)
 {
-    if (self->loop == NULL || FL_LIKELY(self->loop->metrics == NULL)) {
+    if (self->loop == NULL || FL_LIKELY(self->loop->metrics == NULL)
+        || self->loop->closed)
+    {
         return;
     }
     size_t waiting = self->write_queue.size_bytes;

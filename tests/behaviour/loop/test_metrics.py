@@ -343,6 +343,18 @@ async def test_bytes_that_wait_to_be_written(loop, pair):
     assert loop.metrics().write_buffer_bytes == 0
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_nothing_waits_in_a_closed_loop(loop, pair):
+    async def connect():
+        return await loop.create_connection(Echo, sock=pair[0])
+
+    loop.enable_metrics()
+    transport, _ = loop.run_until_complete(connect())
+    loop.close()
+    transport.write(b"x")
+    assert loop.metrics().write_buffer_bytes == 0
+
+
 async def test_datagrams_count_as_bytes_and_not_as_connections(loop):
     loop.enable_metrics()
     got = loop.create_future()
@@ -487,6 +499,68 @@ def test_nothing_is_slow_without_a_reason(loop, turn, slow):
     assert not slow
 
 
+def test_the_hooks_time_is_not_the_next_callbacks(loop, turn):
+    found = []
+
+    def hook(slow):
+        found.append(slow.name)
+        spend(0.03)
+
+    loop.slow_callback_duration = 0.02
+    loop.slow_callback_hook = hook
+    loop.call_soon(spend, 0.03)
+    loop.call_soon(int)
+    loop.call_soon(int)
+    turn()
+    assert found == ["spend"]
+
+
+class AnswersAnything:
+    def __getattr__(self, name):
+        return AnswersAnything()
+
+    def __call__(self):
+        pass
+
+
+class HasNoText:
+    def __repr__(self):
+        raise ValueError("of __repr__")
+
+    def __call__(self):
+        pass
+
+
+@pytest.mark.parametrize("kind", [AnswersAnything, HasNoText])
+def test_a_slow_callback_of_any_kind_lets_the_loop_run(loop, turn, slow, kind):
+    loop.slow_callback_duration = 0
+    later = []
+    loop.call_soon(kind())
+    loop.call_soon(later.append, 1)
+    turn()
+    assert later == [1]
+    assert kind.__name__ in slow[0].name
+    assert slow[0].stack == ()
+
+
+async def test_a_slow_task_that_awaits_any_kind_is_told_of(loop, slow):
+    class Awaited(AnswersAnything):
+        def __await__(self):
+            return self
+
+        def __next__(self):
+            spend(0.03)
+            if slow:
+                raise StopIteration
+
+    async def wait():
+        await Awaited()
+
+    await loop.create_task(wait())
+    assert slow[0].name.endswith("wait")
+    assert [frame.name for frame in slow[0].stack] == ["wait"]
+
+
 def test_a_hook_that_raises_is_reported(loop, turn, reports):
     def hook(found):
         raise ValueError("of the hook")
@@ -543,6 +617,30 @@ async def test_a_hook_that_writes_sends(loop, pair):
     await asyncio.sleep(0)
     assert await loop.sock_recv(b, 6) == b"onetwo"
     transport.abort()
+
+
+def test_what_turns_it_on_keeps_no_callback(loop_factory):
+    """The turn's other events are not measured, nor remembered."""
+    loop = loop_factory()
+    others = [socket.socketpair() for _ in range(2)]
+
+    def begin(loop):
+        loop.enable_metrics()
+        loop.stop()
+
+    for a, b in others:
+        loop.add_reader(a, functools.partial(begin, loop))
+        b.send(b"x")
+    loop.run_forever()
+    for a, b in others:
+        loop.remove_reader(a)
+        a.close()
+        b.close()
+    gone = weakref.ref(loop)
+    loop.close()
+    del loop
+    gc.collect()
+    assert gone() is None
 
 
 def test_a_hook_must_be_callable(loop):
