@@ -85,16 +85,15 @@ def _remove_stale(path: str) -> None:
 
 
 def _listen(path: str) -> socket.socket:
-    sock = socket.socket(socket.AF_UNIX)
-    try:
+    with contextlib.ExitStack() as undo:
+        sock = undo.enter_context(socket.socket(socket.AF_UNIX))
         sock.bind(path)
+        undo.callback(os.unlink, path)
         # Nobody can connect before listen().
         os.chmod(path, 0o600)
         sock.listen(8)
         sock.setblocking(False)
-    except BaseException:
-        sock.close()
-        raise
+        undo.pop_all()
     return sock
 
 
@@ -110,7 +109,8 @@ def _stack_of(loop: Loop) -> list[str]:
 def describe_loop(loop: Loop) -> dict[str, Any]:
     """Return what is shown of one loop."""
     found = loop.metrics()
-    recent = _metrics.recent_slow.get(loop) or ()
+    kept = _metrics.recent_slow.get(loop)
+    recent = () if kept is None else kept.copy()  # the loop adds to it
     return {
         "running": loop.is_running(),
         "metrics": found.to_dict(),
@@ -123,28 +123,58 @@ def describe_loop(loop: Loop) -> dict[str, Any]:
                     f"{at.filename}:{at.lineno} {at.name}" for at in slow.stack
                 ],
             }
-            for slow in list(recent)
+            for slow in recent
         ],
     }
 
 
 class _Server:
-    """One socket, its thread, and the loops that it shows."""
+    """One socket, its thread, and the loops that it shows.
 
-    def __init__(self, path: str) -> None:
+    The thread takes no lock and closes the descriptors: who stops it may be a
+    destructor, which runs anywhere.
+    """
+
+    def __init__(self, path: str, loop: Loop) -> None:
         self.path = path
-        self.loops: weakref.WeakSet[Loop] = weakref.WeakSet()
-        self._sock = _listen(path)
-        self._inode = os.lstat(path).st_ino
-        self._stop_read, self._stop_write = os.pipe()
-        self._thread = threading.Thread(
-            target=self._serve, name="fastloop-metrics", daemon=True
+        # Replaced as a whole, for the thread reads it.
+        self._loops: tuple[weakref.ref[Loop], ...] = (weakref.ref(loop),)
+        with contextlib.ExitStack() as undo:
+            self._sock = undo.enter_context(_listen(path))
+            undo.callback(os.unlink, path)
+            self._inode = os.lstat(path).st_ino
+            self._stop, self._stopped = socket.socketpair()
+            undo.enter_context(self._stop)
+            undo.enter_context(self._stopped)
+            self._thread = threading.Thread(
+                target=self._serve, name="fastloop-metrics", daemon=True
+            )
+            try:
+                self._thread.start()
+            except RuntimeError as exc:  # so many threads, or Python ends
+                raise OSError(errno.EAGAIN, str(exc)) from exc
+            undo.pop_all()
+
+    def loops(self) -> list[Loop]:
+        """Return the loops that are left."""
+        found = [reference() for reference in self._loops]
+        return [loop for loop in found if loop is not None]
+
+    def add(self, loop: Loop) -> None:
+        """Show one more loop, once."""
+        if loop not in self.loops():
+            self._loops += (weakref.ref(loop),)
+
+    def discard(self, loop: Loop) -> None:
+        """Show a loop no more; nor what the collector took."""
+        self._loops = tuple(
+            reference
+            for reference in self._loops
+            if reference() is not None and reference() is not loop
         )
-        self._thread.start()
 
     def _describe(self) -> dict[str, Any]:
-        with _lock:
-            loops = [loop for loop in self.loops if not loop.is_closed()]
+        loops = [loop for loop in self.loops() if not loop.is_closed()]
         return {
             "fastloop": __version__,
             "python": sys.version.split()[0],
@@ -164,35 +194,47 @@ class _Server:
             return
         with peer:
             peer.settimeout(_SEND_SECONDS)
+            try:
+                answer = json.dumps(self._describe()).encode() + b"\n"
+            except Exception:
+                # Of a metrics() of the program's: others are answered still.
+                sys.excepthook(*sys.exc_info())
+                return
             # Who leaves before the end has seen enough.
             with contextlib.suppress(OSError):
-                peer.sendall(json.dumps(self._describe()).encode() + b"\n")
+                peer.sendall(answer)
+                # A child that was forked meanwhile has the descriptor, too.
+                peer.shutdown(socket.SHUT_WR)
 
     def _serve(self) -> None:
         poll = select.poll()
         poll.register(self._sock, select.POLLIN)
-        poll.register(self._stop_read, select.POLLIN)
-        while True:
-            ready = dict(poll.poll())
-            if self._stop_read in ready:
-                return
-            self._answer()
+        poll.register(self._stopped, select.POLLIN)
+        stopped = self._stopped.fileno()
+        try:
+            while stopped not in dict(poll.poll()):
+                self._answer()
+        finally:
+            self.close()
 
     def stop(self) -> None:
-        """End the thread and remove the socket."""
-        os.write(self._stop_write, b"x")
-        if threading.current_thread() is not self._thread:
-            self._thread.join()
+        """Remove the socket and have the thread end, and not wait for it."""
         with contextlib.suppress(OSError):
             if os.lstat(self.path).st_ino == self._inode:
                 os.unlink(self.path)
-        self.close()
+        with contextlib.suppress(OSError):
+            self._stop.send(b"x")
+
+    def join(self) -> None:
+        """Wait for the thread, but not for ever: it needs nobody's help."""
+        if threading.current_thread() is not self._thread:
+            self._thread.join(2 * _SEND_SECONDS)
 
     def close(self) -> None:
-        """Close the descriptors alone; a forked child's are its own."""
+        """Close the descriptors; a forked child's are its own."""
         self._sock.close()
-        os.close(self._stop_read)
-        os.close(self._stop_write)
+        self._stop.close()
+        self._stopped.close()
 
 
 _lock = threading.RLock()
@@ -210,12 +252,13 @@ def show(loop: Loop, path: str | None) -> str:
         where = os.path.abspath(path.replace("{pid}", str(os.getpid())))
     with _lock:
         server = _servers.get(where)
-        if server is None:
+        if server is not None:
+            server.add(loop)
+        else:
             if path is None:
                 _make_folder(where)
             _remove_stale(where)
-            server = _servers[where] = _Server(where)
-        server.loops.add(loop)
+            _servers[where] = _Server(where, loop)
     return where
 
 
@@ -224,12 +267,15 @@ def forget(loop: Loop) -> None:
     ended = []
     with _lock:
         for path, server in list(_servers.items()):
-            if loop in server.loops:
-                server.loops.discard(loop)
-                if not server.loops:
-                    ended.append(_servers.pop(path))
+            server.discard(loop)
+            if not server.loops():
+                del _servers[path]
+                # With the lock: the next one may have the path at once.
+                server.stop()
+                ended.append(server)
+    # Without it: the thread may run a destructor that comes here.
     for server in ended:
-        server.stop()
+        server.join()
 
 
 def _stop_all() -> None:
@@ -237,8 +283,10 @@ def _stop_all() -> None:
     with _lock:
         left = list(_servers.values())
         _servers.clear()
+        for server in left:
+            server.stop()
     for server in left:
-        server.stop()
+        server.join()
 
 
 def _forget_parents() -> None:

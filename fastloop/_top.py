@@ -14,6 +14,7 @@ import json
 import os
 import socket
 import sys
+import threading
 import time
 
 from .metrics import LoopMetrics
@@ -41,7 +42,7 @@ def _owner(pid: int) -> int:
     """The user of a process; TopError when there is no such process."""
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         raise TopError(f"there is no process {pid}") from None
     except PermissionError:
         raise TopError(
@@ -314,7 +315,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _show(args: argparse.Namespace) -> None:
-    if args.interval <= 0:
+    if not 0 < args.interval <= threading.TIMEOUT_MAX:
         raise TopError("--interval is a number of seconds above 0")
     path = find(args.target)
     if not args.json:

@@ -6,6 +6,8 @@ is blocked, for that is when somebody looks.
 
 import argparse
 import asyncio
+import contextlib
+import gc
 import json
 import os
 import signal
@@ -18,6 +20,7 @@ import time
 
 import pytest
 
+import fastloop
 from fastloop import _metrics_socket, _top
 
 pytestmark = pytest.mark.parametrize("loop_kind", ["fastloop"], indirect=True)
@@ -186,6 +189,134 @@ sys.exit(code)
     assert os.path.exists(path)
 
 
+def test_a_child_that_is_forked_in_an_answer_does_not_hold_it(loop_kind, path):
+    script = f"""
+import os, socket, threading, fastloop
+from fastloop import _metrics_socket
+
+class Loop(fastloop.Loop):
+    def metrics(self):
+        asked.set()
+        forked.wait()
+        return super().metrics()
+
+asked, forked = threading.Event(), threading.Event()
+loop = Loop()
+loop.enable_metrics(socket={path!r})
+with socket.socket(socket.AF_UNIX) as sock:
+    sock.settimeout(10)
+    sock.connect({path!r})
+    asked.wait()
+    read, write = os.pipe()
+    if os.fork() == 0:
+        os.close(write)
+        sock.close()
+        os.read(read, 1)
+        os._exit(0)
+    forked.set()
+    while sock.recv(65536):
+        pass
+os.close(write)
+os.wait()
+loop.close()
+"""
+    done = program({}, script, warnings="ignore")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_loop_that_was_collected_is_no_reason_to_stay(loop_factory, path):
+    class Loop(fastloop.Loop):
+        pass
+
+    loop = Loop()
+    loop.itself = loop
+    loop.enable_metrics(socket=path)
+    del loop
+    with pytest.warns(ResourceWarning):
+        gc.collect()
+    assert not os.path.exists(path)
+
+
+def test_one_loop_may_begin_while_the_last_one_ends(loop_kind, path):
+    """The path is free as soon as a loop finds its server gone."""
+    failures = []
+
+    def open_and_close():
+        for _ in range(200):
+            with contextlib.closing(fastloop.new_event_loop()) as loop:
+                try:
+                    loop.enable_metrics(socket=path)
+                except OSError as exc:
+                    failures.append(exc)
+
+    threads = [threading.Thread(target=open_and_close) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(40)
+    assert not failures
+
+
+def test_a_loop_may_be_closed_wherever_another_one_begins(
+    loop, loop_factory, path, in_thread, monkeypatch
+):
+    """The collector may close it there, while somebody asks."""
+    other = loop_factory()
+    other.enable_metrics(socket=path)
+    clients = []
+    remove_stale = _metrics_socket._remove_stale
+
+    def collect(path):
+        sock = socket.socket(socket.AF_UNIX)
+        sock.connect(other_path)
+        clients.append(sock)
+        other.close()
+        remove_stale(path)
+
+    other_path = path
+    monkeypatch.setattr(_metrics_socket, "_remove_stale", collect)
+    thread = in_thread(lambda: loop.enable_metrics(socket=f"{path}.2"))
+    thread.join(20)
+    assert not thread.is_alive()
+    assert not os.path.exists(path)
+    clients[0].close()
+
+
+def test_a_thread_that_cannot_start_leaves_nothing(loop, path, monkeypatch):
+    def start(thread):
+        raise RuntimeError("can't start new thread")
+
+    before = os.listdir("/dev/fd")
+    with monkeypatch.context() as patches:
+        patches.setattr(threading.Thread, "start", start)
+        with pytest.raises(OSError, match="can't start new thread"):
+            loop.enable_metrics(socket=path)
+    assert os.listdir("/dev/fd") == before
+    assert not os.path.exists(path)
+    loop.enable_metrics(socket=path)
+    assert _top.read(path)["loops"]
+
+
+def test_metrics_that_raise_are_one_answers_end(loop_kind, path, monkeypatch):
+    class Loop(fastloop.Loop):
+        broken = True
+
+        def metrics(self):
+            if self.broken:
+                raise ValueError("of the program's")
+            return super().metrics()
+
+    reported = []
+    monkeypatch.setattr(sys, "excepthook", lambda *exc: reported.append(exc))
+    with contextlib.closing(Loop()) as loop:
+        loop.enable_metrics(socket=path)
+        with pytest.raises(_top.TopError, match="no metrics"):
+            _top.read(path)
+        assert reported[0][0] is ValueError
+        loop.broken = False
+        assert _top.read(path)["loops"]
+
+
 # -- top ----------------------------------------------------------------------
 
 
@@ -258,8 +389,11 @@ def test_what_cannot_be_shown_is_a_sentence(loop, tmp_path, top):
     assert (code, out) == (2, "") and "No such file" in err
     code, out, err = top("4194305", "--once")
     assert (code, out) == (2, "") and "no process 4194305" in err
-    code, out, err = top(own, "--interval", "0")
-    assert (code, out) == (2, "") and "--interval" in err
+    code, out, err = top(f"1{'0' * 30}", "--once")
+    assert (code, out) == (2, "") and "no process 1000" in err
+    for interval in ("0", "nan", "inf"):
+        code, out, err = top(own, "--interval", interval)
+        assert (code, out) == (2, "") and "--interval" in err
 
 
 def test_another_programs_socket_is_a_sentence(loop, path, top, in_thread):
