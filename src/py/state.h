@@ -183,10 +183,10 @@ typedef struct {
 
 /* Python's signal wakeup descriptor, as far as it is ours: see signals.c.
    The main thread's, and only the main interpreter's is ever used.  A thread
-   that closes a loop of its own looks whether the descriptor is that loop's. */
+   that closes a loop looks whether the descriptor is that loop's. */
 typedef struct {
-    struct FlLoop *FL_ATOMIC owner; /* whose pipe it is now; NULL: no loop's */
-    struct FlLoop *FL_ATOMIC handler; /* who needs it between runs, or NULL */
+    struct FlLoop *FL_ATOMIC owner;   /* whose pipe it is; NULL: no loop's */
+    struct FlLoop *FL_ATOMIC handler; /* needs it between runs; NULL: none */
     int fd;                           /* the number we gave Python, or -1 */
     FlForeignFd before;               /* what the program had set */
 } FlWakeup;
