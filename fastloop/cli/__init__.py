@@ -1,0 +1,108 @@
+"""The command line: `python -m fastloop COMMAND`, or `fastloop COMMAND`.
+
+Each command is a module of this package, imported when it is called.  `run`
+becomes the user's program, so what happens before it is kept small: neither
+argparse nor anything else that the program could notice is imported for it.
+"""
+
+from __future__ import annotations
+
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+__all__ = ["COMMANDS", "Refused", "main"]
+
+#: What `--help` says of each; the module of the same name has main(words).
+COMMANDS = {
+    "run": "run a program on fastloop, unchanged",
+    "bench": "race a program of yours on each loop that is installed",
+    "plot": "draw the chart of a result again",
+    "doctor": "look for what is wrong or chooses another loop",
+    "info": "versions, and which loop a program would get",
+}
+
+
+class Refused(Exception):
+    """A command cannot do what it was asked; the text says why, once."""
+
+
+def _usage() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {what}" for name, what in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: python -m fastloop COMMAND ...",
+            "",
+            *lines,
+            "",
+            "python -m fastloop COMMAND --help tells more of each.",
+        ]
+    )
+
+
+def _unknown(word: str) -> int:
+    from difflib import get_close_matches
+
+    near = get_close_matches(word, COMMANDS, 1)
+    hint = f"did you mean {near[0]}?" if near else "--help lists them."
+    print(f"fastloop: there is no command {word!r}; {hint}", file=sys.stderr)
+    return 2
+
+
+def main(words: list[str] | None = None) -> int:
+    """Run one command; return the exit status of the process.
+
+    words are those after the program's name (None: `sys.argv`).  2 stands
+    for a command that was refused, with one sentence on stderr, and 130 for
+    one that Ctrl-C ended.  `run` raises what the program raises.
+    """
+    given = sys.argv[1:] if words is None else words
+    first, rest = (given[0], given[1:]) if given else ("--help", [])
+    if first == "run":
+        from .run import main as run
+
+        return run(rest)
+    if first in ("-h", "--help", "help"):
+        print(_usage())
+        return 0
+    if first in ("-V", "--version"):
+        from fastloop import __version__
+
+        print(f"fastloop {__version__}")
+        return 0
+    if first not in COMMANDS:
+        return _unknown(first)
+    return _command(first, rest)
+
+
+def _command(name: str, words: list[str]) -> int:
+    from importlib import import_module
+
+    try:
+        status: int = import_module(f"{__name__}.{name}").main(words)
+        sys.stdout.flush()
+        return status
+    except Refused as exc:
+        print(f"fastloop: {exc}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("fastloop: stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        _forget_stdout()
+        return 1
+
+
+def _forget_stdout() -> None:
+    """The reader of our output is gone, which is no fault of ours."""
+    import os
+
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def refuse(sentence: str) -> NoReturn:
+    """End the command with status 2 and this sentence."""
+    raise Refused(sentence)

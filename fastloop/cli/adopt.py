@@ -1,0 +1,163 @@
+"""Makes a kind of loop the one that asyncio gives a program by default.
+
+What a program gets from `asyncio.run`, `asyncio.Runner`,
+`asyncio.new_event_loop` and, where Python has policies, from the default
+policy becomes this kind.  No policy is set and no deprecated name is touched,
+so no Python version warns.  A program that names a class of loop keeps it.
+
+Two things besides are done when a program imports them: uvicorn's choice
+"auto", which names a class by itself, follows; and processes that
+multiprocessing spawns do as their parent does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from asyncio import unix_events
+from importlib import import_module
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from types import ModuleType
+    from typing import Any
+
+__all__ = ["adopt", "factory_of"]
+
+#: Folder that has the package, for children that do not find it themselves.
+_HOME = str(Path(__file__).resolve().parents[2])
+
+
+def factory_of(kind: str) -> Callable[[], asyncio.AbstractEventLoop]:
+    """Return what makes loops of a kind: a class where there is one.
+
+    A kind is asyncio, the name of a module that has `Loop` or
+    `new_event_loop` as fastloop and uvloop have, or `module:name`.  Raises
+    ImportError or AttributeError if there is none.
+    """
+    if kind == "asyncio":
+        return asyncio.SelectorEventLoop
+    name, _, attribute = kind.partition(":")
+    module = import_module(name)
+    made: Any = (
+        getattr(module, attribute)
+        if attribute
+        else getattr(module, "Loop", None) or module.new_event_loop
+    )
+    factory: Callable[[], asyncio.AbstractEventLoop] = made
+    return factory
+
+
+def adopt(kind: str, made: list[int] | None = None) -> None:
+    """Make asyncio's default loops be of a kind, in this process.
+
+    made, if given, is a list whose first item counts the loops that were
+    made this way.  Raises as `factory_of` does.
+    """
+    factory = factory_of(kind)
+    default = factory if made is None else _counting(factory, made)
+    policy = getattr(unix_events, "_UnixDefaultEventLoopPolicy", None)
+    if policy is not None:  # Python 3.16 has none
+        policy._loop_factory = staticmethod(default)
+    if hasattr(asyncio, "EventLoop"):  # from 3.13 on
+        asyncio.EventLoop = unix_events.EventLoop = factory  # type: ignore[attr-defined, misc, assignment, unused-ignore]
+    _when_imported("uvicorn.loops.auto", lambda m: _uvicorn(m, default))
+    _when_imported("multiprocessing.spawn", lambda m: _children(m, kind))
+
+
+def _counting(
+    factory: Callable[[], asyncio.AbstractEventLoop], made: list[int]
+) -> Callable[[], asyncio.AbstractEventLoop]:
+    def make() -> asyncio.AbstractEventLoop:
+        made[0] += 1
+        return factory()
+
+    return make
+
+
+def _uvicorn(module: ModuleType, factory: Callable[[], Any]) -> None:
+    """From 0.36 uvicorn asks for a factory, before it had one set up."""
+
+    def auto_loop_factory(use_subprocess: bool = False) -> Callable[[], Any]:
+        return factory
+
+    def auto_loop_setup(use_subprocess: bool = False) -> None:
+        """Leave asyncio's default, which is ours."""
+
+    changes = {
+        "auto_loop_factory": auto_loop_factory,
+        "auto_loop_setup": auto_loop_setup,
+    }
+    for name, change in changes.items():
+        if hasattr(module, name):
+            setattr(module, name, change)
+
+
+class _Adoption:
+    """Pickles as the call that makes a child adopt the same kind.
+
+    A child reads it before it has its parent's `sys.path`.
+    """
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        source = (
+            f"import sys; sys.path.append({_HOME!r}); "
+            f"from fastloop.cli.adopt import adopt; adopt({self._kind!r})"
+        )
+        return exec, (source, {})
+
+
+def _children(module: ModuleType, kind: str) -> None:
+    """A child unpickles these data first, and takes what it knows."""
+    prepare = module.get_preparation_data
+
+    def get_preparation_data(name: str) -> dict[str, Any]:
+        data: dict[str, Any] = prepare(name)
+        return {"fastloop": _Adoption(kind), **data}
+
+    module.get_preparation_data = get_preparation_data  # type: ignore[attr-defined]
+
+
+class _Importer:
+    """A finder that changes a module when a program has imported it."""
+
+    def __init__(
+        self, name: str, change: Callable[[ModuleType], None]
+    ) -> None:
+        self._name = name
+        self._change = change
+
+    def find_spec(
+        self,
+        name: str,
+        path: Sequence[str] | None,
+        target: ModuleType | None = None,
+    ) -> ModuleSpec | None:
+        if name != self._name:
+            return None
+        sys.meta_path.remove(self)  # type: ignore[arg-type, unused-ignore]
+        spec = PathFinder.find_spec(name, path)
+        loader: Any = spec and spec.loader
+        if not hasattr(loader, "exec_module"):
+            return spec
+        execute = loader.exec_module
+
+        def exec_module(module: ModuleType) -> None:
+            execute(module)
+            self._change(module)
+
+        loader.exec_module = exec_module
+        return spec
+
+
+def _when_imported(name: str, change: Callable[[ModuleType], None]) -> None:
+    if name in sys.modules:
+        change(sys.modules[name])
+    else:
+        sys.meta_path.insert(0, _Importer(name, change))  # type: ignore[arg-type, unused-ignore]

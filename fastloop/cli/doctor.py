@@ -1,0 +1,228 @@
+"""`doctor`: what is wrong, or takes another loop, each with its fix.
+
+The machine and the environment are looked at here, the program's own files
+in `doctor_code`.  Nothing of the program is imported or run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from . import Refused, info
+from .options import parser_of
+
+__all__ = ["Finding", "environment", "main"]
+
+_MARKS = {"ok": "ok   ", "note": "note ", "wrong": "WRONG"}
+
+
+@dataclass
+class Finding:
+    """One thing that was looked at; level is ok, note or wrong."""
+
+    level: str
+    what: str
+    fix: str = ""
+
+    def lines(self) -> str:
+        """Return it as text; the fix has a line of its own."""
+        fix = f"\n        fix: {self.fix}" if self.fix else ""
+        return f"{_MARKS[self.level]}  {self.what}{fix}"
+
+
+def main(words: list[str]) -> int:
+    """Print the findings; return 1 if something is wrong, else 0."""
+    parser = parser_of("doctor", "Exit status 1 if something is wrong.")
+    parser.add_argument(
+        "program",
+        nargs="?",
+        help="module:app, a Python file or a folder whose files to read",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    options = parser.parse_args(words)
+    findings = [*_installation(), *machine(), *environment(dict(os.environ))]
+    if options.program:
+        from .doctor_code import read
+
+        findings += read(options.program)
+    wrong = sum(finding.level == "wrong" for finding in findings)
+    if options.json:
+        print(json.dumps([asdict(finding) for finding in findings], indent=2))
+    else:
+        print("\n".join(finding.lines() for finding in findings))
+        print(f"\n{_verdict(wrong, options.program)}")
+    return 1 if wrong else 0
+
+
+def _verdict(wrong: int, program: str | None) -> str:
+    if wrong:
+        return f"{wrong} thing{'s are' if wrong > 1 else ' is'} wrong."
+    if program:
+        return f"Nothing is wrong here, nor in {program}."
+    return (
+        "Nothing is wrong here. `python -m fastloop doctor PATH` looks into "
+        "a program as well."
+    )
+
+
+def _installation() -> list[Finding]:
+    try:
+        found = info.facts()
+    except Refused as exc:
+        return [
+            Finding(
+                "wrong",
+                str(exc),
+                "install fastloop for this Python: "
+                f"{sys.executable} -m pip install fastloop",
+            )
+        ]
+    loops = ", ".join(f"{k} {v}" for k, v in found.pop("loops").items())
+    facts = [Finding("ok", f"{name} {text}") for name, text in found.items()]
+    return [*facts, Finding("ok", f"loops that are installed: {loops}")]
+
+
+def machine() -> list[Finding]:
+    """Return what the limits of process, container and kernel are."""
+    looks = (_descriptors, _backlog, _quota, _seccomp)
+    return [finding for look in looks for finding in look()]
+
+
+def _descriptors() -> list[Finding]:
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= 4096:
+        return [Finding("ok", f"{_count(soft)} descriptors may be open")]
+    limit = "unlimited" if hard == resource.RLIM_INFINITY else str(hard)
+    return [
+        Finding(
+            "note",
+            f"only {soft} descriptors may be open: a server holds fewer "
+            "connections than that",
+            f"ulimit -n {limit}, or LimitNOFILE= in the systemd unit",
+        )
+    ]
+
+
+def _count(number: int) -> str:
+    return "any number of" if number < 0 else f"{number:,}"
+
+
+def _backlog() -> list[Finding]:
+    text = _read("/proc/sys/net/core/somaxconn")
+    if text is None:
+        return []
+    if int(text) >= 1024:
+        return [Finding("ok", f"somaxconn is {text}")]
+    return [
+        Finding(
+            "note",
+            f"somaxconn is {text}: a burst of connections may be refused",
+            "sysctl -w net.core.somaxconn=4096",
+        )
+    ]
+
+
+def _quota() -> list[Finding]:
+    """A quota below one CPU stops the loop for most of each period."""
+    cpus = len(os.sched_getaffinity(0)) if sys.platform == "linux" else None
+    quota = _cgroup_quota()
+    if quota is None:
+        return [Finding("ok", f"{cpus or os.cpu_count()} CPUs, no quota")]
+    if quota >= 1:
+        return [Finding("ok", f"the container may use {quota:g} CPUs")]
+    return [
+        Finding(
+            "note",
+            f"the container may use {quota:g} of a CPU: the kernel stops the "
+            "process when that is spent, and latency suffers",
+            "give it at least one CPU (docker run --cpus 1)",
+        )
+    ]
+
+
+def _cgroup_quota() -> float | None:
+    """Return the CPUs that the control group allows; None if all."""
+    for line in (_read("/proc/self/cgroup") or "").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            text = _read(f"/sys/fs/cgroup{path}/cpu.max") or _read(
+                "/sys/fs/cgroup/cpu.max"
+            )
+            if text and not text.startswith("max"):
+                quota, period = text.split()[:2]
+                return int(quota) / int(period)
+        elif "cpu" in controllers.split(","):
+            top = "/sys/fs/cgroup/cpu"
+            quota = _read(f"{top}/cpu.cfs_quota_us") or "-1"
+            period = _read(f"{top}/cpu.cfs_period_us") or "1"
+            if int(quota) > 0:
+                return int(quota) / int(period)
+    return None
+
+
+def _seccomp() -> list[Finding]:
+    for line in (_read("/proc/self/status") or "").splitlines():
+        if line.startswith("Seccomp:") and line.split()[1] == "2":
+            return [
+                Finding(
+                    "note",
+                    "a seccomp filter is active; fastloop's loop ran under "
+                    "it just now, so it allows what that needs",
+                )
+            ]
+    return []
+
+
+def _read(path: str) -> str | None:
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return None
+
+
+#: Environment variables that choose a loop, and the values that are fine.
+_CHOOSERS = {
+    "UVICORN_LOOP": (
+        ("fastloop:new_event_loop", "none"),
+        "UVICORN_LOOP=fastloop:new_event_loop",
+    ),
+    "GRANIAN_LOOP": (
+        ("asyncio", "auto"),
+        "GRANIAN_LOOP=asyncio, and python -m fastloop run -m granian",
+    ),
+    "DASK_DISTRIBUTED__ADMIN__EVENT_LOOP": (
+        ("asyncio", "tornado"),
+        "leave it at asyncio, and start Dask by python -m fastloop run -m",
+    ),
+    "SANIC_USE_UVLOOP": (
+        ("0", "false", "False", "no", "off"),
+        "SANIC_USE_UVLOOP=false",
+    ),
+}
+
+
+def environment(names: dict[str, str]) -> list[Finding]:
+    """Return what environment variables do to a program's loop."""
+    found = []
+    for name, (fine, fix) in _CHOOSERS.items():
+        value = names.get(name, "")
+        if value and value not in fine:
+            text = f"{name}={value} chooses another loop"
+            found.append(Finding("wrong", text, fix))
+    debug = names.get("PYTHONASYNCIODEBUG") or names.get("PYTHONDEVMODE")
+    if debug:
+        found.append(
+            Finding(
+                "note",
+                "asyncio's debug mode is on in the environment, which makes "
+                "every loop slow",
+                "unset PYTHONASYNCIODEBUG and PYTHONDEVMODE in production",
+            )
+        )
+    return found or [Finding("ok", "no environment variable chooses a loop")]

@@ -1,0 +1,131 @@
+"""`info`: versions, and which loop asyncio gives a program here, and why."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from typing import Any
+
+from . import Refused
+from .options import parser_of
+
+__all__ = ["facts", "installed_loops", "main", "tls_engine"]
+
+#: Modules that make event loops of asyncio's kind, ours first.
+LOOPS = ("fastloop", "uvloop", "rloop", "rsloop", "zuvloop", "winloop")
+
+
+def main(words: list[str]) -> int:
+    """Print the facts; return 0."""
+    parser = parser_of("info", "")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    found = facts() | {"default loop": _default_loop()}
+    if parser.parse_args(words).json:
+        print(json.dumps(found, indent=2))
+        return 0
+    width = max(map(len, found))
+    for name, value in found.items():
+        shown = (
+            ", ".join(f"{k} {v}" for k, v in value.items())
+            if isinstance(value, dict)
+            else value
+        )
+        print(f"{name:<{width}}  {shown}")
+    return 0
+
+
+def facts() -> dict[str, Any]:
+    """Return what a bug report or a measurement needs to know.
+
+    Raises Refused if the extension cannot be imported.
+    """
+    try:
+        import fastloop
+
+        libuv = fastloop.libuv_version()
+    except ImportError as exc:
+        raise Refused(f"fastloop cannot be used: {exc}") from exc
+    try:
+        engine = tls_engine()
+    except OSError as exc:
+        raise Refused(f"fastloop's loop does not run here: {exc}") from exc
+    import ssl
+
+    return {
+        "fastloop": fastloop.__version__,
+        "python": f"{platform.python_version()} ({_build()})",
+        "libuv": libuv,
+        "openssl": ssl.OPENSSL_VERSION,
+        "tls engine": engine,
+        "system": f"{platform.system()} {platform.release()}, "
+        f"{platform.machine()}, {'-'.join(platform.libc_ver()) or 'no glibc'}",
+        "loops": installed_loops(),
+    }
+
+
+def _build() -> str:
+    gil = getattr(sys, "_is_gil_enabled", lambda: True)()
+    words = [sys.implementation.name, *([] if gil else ["without the GIL"])]
+    if hasattr(sys, "gettotalrefcount"):
+        words.append("debug")
+    return ", ".join(words)
+
+
+def tls_engine() -> str:
+    """Return how a loop does TLS: the engine's name, and what it calls."""
+    import asyncio
+
+    import fastloop
+    from fastloop import _core
+
+    async def native() -> bool:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, fastloop.Loop)
+        return _core.has_native_tls(loop)
+
+    if not fastloop.run(native()):
+        return "asyncio's, in Python"
+    from fastloop._tls import _library
+
+    if _library is None:
+        return "object, in C over Python's ssl module"
+    return "libssl, in C over the OpenSSL of Python's ssl module"
+
+
+def installed_loops() -> dict[str, str]:
+    """Return asyncio and each installed module that makes loops."""
+    from importlib.metadata import PackageNotFoundError, version
+    from importlib.util import find_spec
+
+    found = {"asyncio": platform.python_version()}
+    for name in LOOPS:
+        if find_spec(name) is None:
+            continue
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed as a package"
+    return found
+
+
+def _default_loop() -> str:
+    """Return the loop that `asyncio.run` gives here, and who chose it."""
+    import asyncio
+    from asyncio import unix_events
+
+    loop = asyncio.new_event_loop()
+    loop.close()
+    kind = f"{type(loop).__module__}.{type(loop).__qualname__}"
+    policy = getattr(asyncio.events, "_event_loop_policy", None)
+    default = getattr(unix_events, "_UnixDefaultEventLoopPolicy", type(None))
+    if policy is not None and type(policy) is not default:
+        chosen = (
+            f"set by the policy {type(policy).__module__}."
+            f"{type(policy).__qualname__}"
+        )
+    elif kind.startswith("asyncio."):
+        chosen = "asyncio's own: nothing here chooses another"
+    else:
+        chosen = "put in the place of asyncio's own"
+    return f"{kind}, {chosen}"

@@ -1,0 +1,27 @@
+"""What the commands share of argparse: errors of one sentence."""
+
+from __future__ import annotations
+
+import argparse
+from typing import NoReturn
+
+from . import COMMANDS, Refused
+
+__all__ = ["Parser", "parser_of"]
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that raises Refused instead of printing its usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse the words, with argparse's reason."""
+        raise Refused(f"{message}; {self.prog} --help tells more")
+
+
+def parser_of(name: str, text: str) -> Parser:
+    """Return the parser of a command; text says more than the list does."""
+    return Parser(
+        prog=f"python -m fastloop {name}",
+        description=f"{COMMANDS[name].capitalize()}. {text}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )

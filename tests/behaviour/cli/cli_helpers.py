@@ -1,0 +1,109 @@
+"""Runs commands of the command line, and finds what they leave behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+#: Seconds a command may take before the test's own time limit.
+LIMIT = float(os.environ.get("PYTEST_TIMEOUT", "60")) * 5 / 6
+
+Done = subprocess.CompletedProcess
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Return an environment in which the package under test is found."""
+    import fastloop
+
+    home = str(Path(fastloop.__file__).resolve().parent.parent)
+    path = [home, *filter(None, [os.environ.get("PYTHONPATH")])]
+    kept = {k: v for k, v in os.environ.items() if k != "PYTEST_ADDOPTS"}
+    return {**kept, "PYTHONPATH": os.pathsep.join(path), **more}
+
+
+class Commands:
+    """Commands that are run in a folder of the test's own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def write(self, name: str, text: str) -> str:
+        """Write a file; return its name."""
+        (self.folder / name).write_text(text)
+        return name
+
+    def python(
+        self, *words: str, stdin: str | None = None, **env: str
+    ) -> Done[str]:
+        """Run an interpreter with these words to its end."""
+        return subprocess.run(
+            [sys.executable, *words],
+            capture_output=True,
+            text=True,
+            input=stdin,
+            timeout=LIMIT,
+            cwd=self.folder,
+            env=environment(**env),
+        )
+
+    def __call__(self, *words: str, status: int = 0) -> Done[str]:
+        """Run `python -m fastloop WORDS`; it must end with this status."""
+        done = self.python("-m", "fastloop", *words)
+        assert done.returncode == status, done.stdout + done.stderr
+        return done
+
+    def refused(self, *words: str) -> str:
+        """Run a command that must be refused; return its one sentence."""
+        done = self(*words, status=2)
+        lines = done.stderr.strip().splitlines()
+        assert len(lines) == 1, done.stderr
+        assert lines[0].startswith("fastloop: ")
+        return lines[0].removeprefix("fastloop: ")
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        """Start a command; the test waits for it."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "fastloop", *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=self.folder,
+            env=environment(),
+        )
+
+
+def processes_in(folder: Path) -> list[str]:
+    """Return the commands of processes whose working folder is this one."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and os.path.samefile(
+                entry / "cwd", folder
+            ):
+                words = (entry / "cmdline").read_bytes()
+                found.append(words.replace(b"\0", b" ").decode())
+        except OSError:
+            continue
+    return found
+
+
+def wait_for(condition: object, what: str) -> None:
+    """Wait until the callable is true; fail the test if it never is."""
+    end = time.monotonic() + LIMIT / 2
+    while not condition():  # type: ignore[operator]
+        if time.monotonic() > end:
+            pytest.fail(f"{what} did not happen")
+        time.sleep(0.01)
+
+
+def interrupt(process: subprocess.Popen[str], number: int = signal.SIGINT):
+    """Signal a command; return its status, its output and its errors."""
+    process.send_signal(number)
+    out, err = process.communicate(timeout=LIMIT)
+    return process.returncode, out, err
