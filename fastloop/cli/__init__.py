@@ -18,10 +18,9 @@ __all__ = ["COMMANDS", "Refused", "main"]
 #: What `--help` says of each; the module of the same name has main(words).
 COMMANDS = {
     "run": "run a program on fastloop, unchanged",
-    "bench": "race a program of yours on each loop that is installed",
-    "plot": "draw the chart of a result again",
     "doctor": "look for what is wrong or chooses another loop",
     "info": "versions, and which loop a program would get",
+    "top": "show what the loops of a running process do",
 }
 
 

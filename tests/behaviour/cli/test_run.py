@@ -13,6 +13,8 @@ import sys
 import pytest
 from cli_helpers import LIMIT, environment
 
+from fastloop.cli import COMMANDS
+
 KIND = """
 import asyncio
 
@@ -244,8 +246,11 @@ def test_no_program_is_one_sentence(fastloop_command, words, sentence):
 
 
 def test_an_unknown_command_is_one_sentence(fastloop_command):
-    assert "did you mean bench?" in fastloop_command.refused("bnech")
-    assert "bench" in fastloop_command("--help").stdout
+    assert "did you mean doctor?" in fastloop_command.refused("docter")
+    shown = fastloop_command("--help").stdout
+    for name in COMMANDS:
+        assert name in shown
+        assert name in fastloop_command(name, "--help").stdout
 
 
 def test_importing_fastloop_does_not_import_the_command_line(
