@@ -182,9 +182,7 @@ def _run_file(program: Program) -> None:
     sys.argv[:] = [program.name, *program.words]
     if program.name == "-":
         _replace_path("")
-        names = _fresh_main(
-            __file__="<stdin>", __loader__=BuiltinImporter, __cached__=None
-        )
+        names = _fresh_main(__file__="<stdin>", __loader__=BuiltinImporter)
         source = sys.stdin.read()
         exec(compile(source, "<stdin>", "exec", 0, True), names)
         return
@@ -193,7 +191,7 @@ def _run_file(program: Program) -> None:
     compiled = path.endswith(".pyc")
     kind = SourcelessFileLoader if compiled else SourceFileLoader
     loader = kind("__main__", path)
-    names = _fresh_main(__file__=path, __loader__=loader, __cached__=None)
+    names = _fresh_main(__file__=path, __loader__=loader)
     code = loader.get_code("__main__") if compiled else _compiled(path)
     assert code is not None
     exec(code, names)
@@ -248,6 +246,8 @@ def _fresh_main(**more: object) -> dict[str, Any]:
     )
     if sys.version_info < (3, 14):
         names["__annotations__"] = {}
+    if "__file__" in more and sys.version_info < (3, 15):
+        names["__cached__"] = None
     names.update(more)
     return names
 
