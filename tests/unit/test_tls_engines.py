@@ -507,8 +507,13 @@ loop.close()
 )
 def test_without_libssls_functions_the_object_serves(library):
     code = LOOK_UP.format(folder=os.path.dirname(__file__), library=library)
+    # A search for leaks dies of a library that was closed.
+    options = os.environ.get("ASAN_OPTIONS", "") + ":detect_leaks=0"
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True
+        [sys.executable, "-c", code],
+        env={**os.environ, "ASAN_OPTIONS": options},
+        capture_output=True,
+        text=True,
     )
     assert done.stderr == ""
     assert done.stdout.split() == ["sslobject"]
