@@ -56,6 +56,33 @@ on_set(uv_poll_t *uv, int status, int uv_events)
 
 /* --- opening and closing ------------------------------------------------- */
 
+/* libuv to 1.48 forgets its epoll descriptor where what it opens next fails. */
+static void
+close_forgotten_backend(uv_loop_t *uv)
+{
+#ifdef __linux__
+    struct epoll_event event;
+    int fd = uv_backend_fd(uv);
+    if (fd >= 0 && epoll_wait(fd, &event, 1, 0) >= 0) {
+        (void)close(fd);
+    }
+#else
+    (void)uv;
+#endif
+}
+
+/* uv_loop_init() that leaks nothing when it fails.  0 or libuv's code. */
+static int
+init_uv(uv_loop_t *uv)
+{
+    uv->backend_fd = -1;
+    int code = uv_loop_init(uv);
+    if (code < 0) {
+        close_forgotten_backend(uv);
+    }
+    return code;
+}
+
 /* libuv 1.45 to 1.48 start a kernel polling thread with every loop unless
    UV_USE_IO_URING forbids it; the answer is read once a process, so one loop
    made under the variable settles it for all. */
@@ -72,7 +99,7 @@ avoid_sqpoll_thread(void)
     if (setenv("UV_USE_IO_URING", "0", 1) < 0) {
         return -errno;
     }
-    int code = uv_loop_init(&throwaway);
+    int code = init_uv(&throwaway);
     if (code == 0) {
         (void)uv_loop_close(&throwaway);
     }
@@ -119,21 +146,6 @@ open_timerfd(FlPoller *poller)
 }
 #endif
 
-/* libuv 1.44 forgets its epoll descriptor where what it opens next fails. */
-static void
-close_forgotten_backend(uv_loop_t *uv)
-{
-#ifdef __linux__
-    struct epoll_event event;
-    int fd = uv_backend_fd(uv);
-    if (fd >= 0 && epoll_wait(fd, &event, 1, 0) >= 0) {
-        (void)close(fd);
-    }
-#else
-    (void)uv;
-#endif
-}
-
 static int
 poller_init(FlPoller *poller)
 {
@@ -141,10 +153,8 @@ poller_init(FlPoller *poller)
     if (code < 0) {
         return code;
     }
-    poller->uv.backend_fd = -1;
-    code = uv_loop_init(&poller->uv);
+    code = init_uv(&poller->uv);
     if (code < 0) {
-        close_forgotten_backend(&poller->uv);
         return code;
     }
     code = uv_async_init(&poller->uv, &poller->async, on_async);
