@@ -117,13 +117,14 @@ typedef struct FlLoop {
 
     /* of the current run */
     FL_ATOMIC unsigned long thread_id; /* 0: not running */
-    int64_t now_ns;      /* the precise clock as it was last read */
-    int64_t now_tick_ns; /* the coarse clock when it was */
-    bool now_fresh;      /* see turn.c, invariant 4 */
-    bool tracks_origin;  /* this run turned coroutine origins on */
-    int64_t polled_ns;   /* coarse time of the last poll */
-    int64_t checked_ns;  /* likewise, of the last fl_shared_check_unsure */
-    uint64_t dispatch;   /* counts entries run: names "this callback" */
+    int64_t now_ns;        /* the precise clock as it was last read */
+    int64_t now_tick_ns;   /* the coarse clock when it was */
+    bool now_fresh;        /* see turn.c, invariant 4 */
+    bool tracks_origin;    /* this run turned coroutine origins on */
+    int64_t polled_ns;     /* coarse time of the last poll */
+    int64_t empty_poll_ns; /* precise; 0: the last poll found something */
+    int64_t checked_ns;    /* likewise, of the last fl_shared_check_unsure */
+    uint64_t dispatch;     /* counts entries run: names "this callback" */
     /* whose writes are held until the running callback returns, or NULL */
     FlHolder *FL_ATOMIC holder;
     unsigned held_forks;        /* fl_forks_count() at that time */

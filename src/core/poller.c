@@ -56,7 +56,8 @@ on_set(uv_poll_t *uv, int status, int uv_events)
 
 /* --- opening and closing ------------------------------------------------- */
 
-/* libuv to 1.48 forgets its epoll descriptor where what it opens next fails. */
+/* libuv to 1.48 forgets its epoll descriptor where what it opens next
+   fails. */
 static void
 close_forgotten_backend(uv_loop_t *uv)
 {

@@ -7,8 +7,9 @@
       After a poll that found events of transports alone EVENT_SKIPS are
       skipped: these turns run the tasks that the events wake, and which send.
       Descriptors of the program's own mean sends that we do not see.  After an
-      empty poll the allowance doubles up to MAX_SKIPS.  It ends with the tick
-      of the coarse clock.
+      empty poll the allowance doubles up to MAX_SKIPS, while two polls stay
+      less than MAX_SKIPPED_NS apart: that is how long an event may wait
+      behind busy callbacks.  It ends with the tick of the coarse clock.
    2. The GIL is given up only around a poll that may block; libuv's callbacks
       touch no Python.  What other threads changed meanwhile is done first
       thing afterwards.
@@ -38,9 +39,10 @@
 
 #include <math.h>
 
-#define MAX_SKIPS   32
+#define MAX_SKIPS      32
 /* Turns from a transport's event to the answer of the tasks that it wakes. */
-#define EVENT_SKIPS 2
+#define EVENT_SKIPS    2
+#define MAX_SKIPPED_NS 50000
 
 /* How often unsure watches that wait are armed anew: each once. */
 #define CHECK_UNSURE_NS FL_NS_PER_S
@@ -158,13 +160,20 @@ allow_skips(FlLoop *loop, Found found, int64_t timeout_ns)
     if (found.any || timeout_ns != 0) {
         loop->skip_allowance = 0;
         loop->skips_left = found.any && !found.foreign ? EVENT_SKIPS : 0;
+        loop->empty_poll_ns = 0;
         return;
     }
-    if (loop->skip_allowance < MAX_SKIPS) {
-        loop->skip_allowance =
-            loop->skip_allowance == 0 ? 1 : loop->skip_allowance * 2;
+    unsigned allowance = loop->skip_allowance;
+    int64_t now_ns = fl_clock_ns(), last_ns = loop->empty_poll_ns;
+    int64_t apart_ns = last_ns == 0 ? 0 : now_ns - last_ns;
+    loop->empty_poll_ns = now_ns;
+    if (apart_ns > MAX_SKIPPED_NS) {
+        allowance /= 2;
     }
-    loop->skips_left = loop->skip_allowance;
+    else if (apart_ns < MAX_SKIPPED_NS / 2 && allowance < MAX_SKIPS) {
+        allowance = allowance == 0 ? 1 : allowance * 2;
+    }
+    loop->skip_allowance = loop->skips_left = allowance;
 }
 
 /* Poll and queue what fired; see invariant 1. */
@@ -358,6 +367,7 @@ void
 fl_loop_reset_turns(FlLoop *loop)
 {
     loop->skip_allowance = loop->skips_left = 0;
+    loop->empty_poll_ns = 0;
     loop->now_fresh = false;
     loop->now_ns = 0;
 }
