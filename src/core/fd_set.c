@@ -27,10 +27,16 @@ control(FlFdSet *set, int operation, int fd, uint32_t events, uint64_t tag)
 }
 
 static uint32_t
+level(int wanted)
+{
+    return (wanted & FL_READABLE ? (uint32_t)EPOLLIN : 0)
+           | (wanted & FL_WRITABLE ? (uint32_t)EPOLLOUT : 0);
+}
+
+static uint32_t
 once(int wanted)
 {
-    return EPOLLONESHOT | (wanted & FL_READABLE ? (uint32_t)EPOLLIN : 0)
-           | (wanted & FL_WRITABLE ? (uint32_t)EPOLLOUT : 0);
+    return EPOLLONESHOT | level(wanted);
 }
 
 int
@@ -43,6 +49,12 @@ int
 fl_fd_set_change(FlFdSet *set, int fd, int wanted, uint64_t tag)
 {
     return control(set, EPOLL_CTL_MOD, fd, once(wanted), tag);
+}
+
+int
+fl_fd_set_change_level(FlFdSet *set, int fd, int wanted, uint64_t tag)
+{
+    return control(set, EPOLL_CTL_MOD, fd, level(wanted), tag);
 }
 
 int
@@ -120,6 +132,16 @@ int
 fl_fd_set_change(FlFdSet *set, int fd, int wanted, uint64_t tag)
 {
     return fl_fd_set_add(set, fd, wanted, tag);
+}
+
+int
+fl_fd_set_change_level(FlFdSet *set, int fd, int wanted, uint64_t tag)
+{
+    (void)set;
+    (void)fd;
+    (void)wanted;
+    (void)tag;
+    return -ENOTSUP;
 }
 
 int

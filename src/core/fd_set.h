@@ -3,11 +3,11 @@
 
    libuv binds a watch to a descriptor's number: one that is closed, duplicated
    or reused behind its back makes it abort, spin or report a stranger's
-   events.  Here a registration carries a tag that the caller compares, it
-   fires once and is then armed anew, and what the system refuses is an error
-   code.  So a registration that is left behind can fire once at most and is
-   told from others by its tag.  A kept one is edge-triggered: left behind, it
-   fires with what comes for its file, until the set is renewed.
+   events.  Here a registration carries a tag that the caller compares, and
+   what the system refuses is an error code.  One that is left behind is told
+   from others by its tag.  It can fire once at most; a level-triggered one
+   fires as long as its file is ready, and a kept one, which is
+   edge-triggered, with what comes for its file, until the set is renewed.
 
    Any thread may call, also while another waits for the set.  Errors are
    negative errnos. */
@@ -46,12 +46,17 @@ int fl_fd_set_renew(FlFdSet *set);
    that fails. */
 int fl_fd_set_replace(FlFdSet *set);
 
-/* Register a descriptor.  -EEXIST: its number and file are registered. */
+/* Register a descriptor, to fire once.  -EEXIST: its number and file are
+   registered. */
 int fl_fd_set_add(FlFdSet *set, int fd, int wanted, uint64_t tag);
 
 /* Change and arm a registration; what is ready already fires.  -ENOENT: the
    file that has this number now is not registered. */
 int fl_fd_set_change(FlFdSet *set, int fd, int wanted, uint64_t tag);
+
+/* The same, and it stays armed: level-triggered.  -ENOTSUP where there is no
+   epoll. */
+int fl_fd_set_change_level(FlFdSet *set, int fd, int wanted, uint64_t tag);
 
 /* Register a descriptor, or change its registration, so that it fires for both
    kinds whenever something new happens, and stays armed.  What is ready

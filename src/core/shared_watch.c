@@ -19,6 +19,9 @@
 
 /* Of a kept watch, in a row; then its registration ends. */
 #define MOST_UNASKED 16
+/* Of a level-triggered registration; then the system is asked whether the
+   number's file is still that one. */
+#define MOST_REPEATS 64
 /* Events of registrations that were left behind; then the set is renewed. */
 #define MOST_STRAYS  256
 
@@ -62,6 +65,27 @@ tag_of(const FlWatch *watch)
     return (uint64_t)watch->generation << 32 | (uint32_t)watch->fd;
 }
 
+/* Who is armed again wants more than one event.  Without a GIL the set cannot
+   be renewed, and what would be left behind in it may fire once at most. */
+static int
+arm_again(FlWatch *watch)
+{
+    FlFdSet *set = &watch->poller->set;
+    uint64_t tag = tag_of(watch);
+    int code = FL_HAVE_GIL
+                   ? fl_fd_set_change_level(set, watch->fd, watch->wanted, tag)
+                   : -ENOTSUP;
+    if (code == 0) {
+        watch->level = true;
+        watch->repeats = 0;
+    }
+    if (code == -ENOTSUP) {
+        code = fl_fd_set_change(set, watch->fd, watch->wanted, tag);
+    }
+    watch->armed = code == 0;
+    return code;
+}
+
 void
 fl_shared_arm_again(FlWatch *watch)
 {
@@ -72,12 +96,10 @@ fl_shared_arm_again(FlWatch *watch)
         return;
     }
     if (code == 0) {
-        code = fl_fd_set_change(&poller->set, watch->fd, watch->wanted,
-                                tag_of(watch));
-        watch->armed = code == 0;
+        code = arm_again(watch);
     }
     if (code == -ENOENT || code == -EBADF) {
-        number->registered = false;
+        number->registered = watch->level = false;
     }
     else if (code < 0 && fl_list_is_empty(&watch->fired_link)) {
         fl_list_append(&poller->shared_fired, &watch->fired_link);
@@ -110,6 +132,7 @@ shared_arm(FlWatch *watch)
         code = fl_fd_set_change(set, watch->fd, watch->wanted, tag_of(watch));
     }
     number->registered = watch->armed = code == 0;
+    watch->level = false;
     return fl_poller_met(watch->poller, code);
 }
 
@@ -120,11 +143,16 @@ fl_shared_keep(FlWatch *watch)
     if (code < 0) {
         return code;
     }
+    uint32_t generation = watch->generation;
     watch->generation = ++watch->poller->last_generation;
     code = fl_fd_set_keep(&watch->poller->set, watch->fd, tag_of(watch));
+    if (code < 0 && watch->kept) {
+        watch->generation = generation; /* it is registered as it was */
+        return fl_poller_met(watch->poller, code);
+    }
     fl_number_of(watch)->registered = watch->armed = watch->kept = code == 0;
     watch->ready = FL_READABLE | FL_WRITABLE;
-    watch->lasting = watch->unsure = watch->checking = false;
+    watch->lasting = watch->unsure = watch->checking = watch->level = false;
     watch->unasked = 0;
     return fl_poller_met(watch->poller, code);
 }
@@ -144,14 +172,14 @@ fl_shared_apply(FlWatch *watch)
         return shared_arm(watch);
     }
     /* One that has fired, and fires once, is silent already. */
-    if (number->registered && watch->armed) {
+    if (number->registered && (watch->armed || watch->level)) {
         /* The parent's set, where there is none of our own, is left alone. */
         if (fl_poller_leave_parent(watch->poller) == 0) {
             fl_fd_set_remove(&watch->poller->set, watch->fd);
         }
         number->registered = false;
     }
-    watch->armed = false;
+    watch->armed = watch->level = false;
     return 0;
 }
 
@@ -174,7 +202,9 @@ note_shared(FlPoller *poller, const FlFdEvent *event)
     uint32_t fd = (uint32_t)event->tag;
     FlWatch *watch =
         fd < (uint32_t)poller->numbers_size ? poller->numbers[fd].watch : NULL;
-    if (watch == NULL || watch->generation != (uint32_t)(event->tag >> 32)) {
+    if (watch == NULL || watch->generation != (uint32_t)(event->tag >> 32)
+        || (watch->wanted == 0 && !watch->kept))
+    {
         poller->strays++;
         return; /* of a registration that was left behind */
     }
@@ -183,7 +213,7 @@ note_shared(FlPoller *poller, const FlFdEvent *event)
         note_kept(watch, event->events);
     }
     else {
-        watch->armed = false;
+        watch->armed = watch->level && ++watch->repeats < MOST_REPEATS;
         if (fired == 0 && watch->wanted != 0) {
             fl_shared_arm_again(watch); /* another kind is wanted by now */
         }

@@ -6,6 +6,9 @@
    socket that was given or handed out.  It is a registration in the poller's
    FlFdSet, which libuv sees as one descriptor.
 
+   The registration of a shared watch fires once.  Where it is armed again
+   after its event, its next events cost no call: it is level-triggered.
+
    A shared watch may be *kept*: its registration is edge-triggered, stays as
    it is while nobody waits, and tells in `ready` what has come since that was
    cleared.  To wait costs no system call then.  What waits fires once after a
@@ -53,6 +56,8 @@ struct FlWatch {
     uint8_t fired;         /* what has fired and was not run yet */
     uint8_t ready;         /* kept: what may be so, as far as is known */
     uint8_t unasked;       /* kept: events in a row that nobody waited for */
+    uint8_t repeats;       /* level: events since it was registered */
+    bool level;            /* its registration is level-triggered */
     bool kept;             /* see above */
     bool lasting;          /* kept: FL_LASTING was told once */
     bool unsure;           /* to be checked if it waits */
@@ -79,8 +84,8 @@ int fl_watch_share(FlWatch *watch);
 int fl_watch_set(FlWatch *watch, int wanted);
 
 /* Keep the registration of a shared watch of this number's present file, which
-   tells what is ready already.  -ENOTSUP where that cannot be; what fails
-   leaves the watch with no registration. */
+   tells what is ready already.  -ENOTSUP where that cannot be.  Where it fails
+   a kept watch has the registration that it had, another has none. */
 int fl_watch_keep(FlWatch *watch);
 
 /* Change what is wanted of a kept watch.  The caller knows that it is not

@@ -161,8 +161,9 @@ epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
     if (op == EPOLL_CTL_ADD && fails("epoll_ctl_any", CALLER)) {
         return -1;
     }
-    /* Our set's registrations that are armed again, by a name of their own. */
-    if (op == EPOLL_CTL_MOD && (event->events & (EPOLLET | EPOLLONESHOT))
+    /* Our set's registrations that are armed again, by a name of their own.
+       Their data has a generation beside the number. */
+    if (op == EPOLL_CTL_MOD && event->data.u64 >> 32 != 0
         && fails("epoll_ctl_mod", CALLER))
     {
         return -1;

@@ -1,5 +1,6 @@
 """Watched descriptors whose file lives on in a dup or in a child process."""
 
+import asyncio
 import os
 import socket
 import sys
@@ -8,8 +9,19 @@ import pytest
 from watch_helpers import idle_cpu, nothing, turns
 
 
+def hear(loop, left, right, count):
+    """Watch left, and have it tell so many times of a byte."""
+    loop.add_reader(left, lambda: left.recv(1))
+    for _ in range(count):
+        right.send(b"x")
+        turns(loop, 2)
+    loop.add_reader(left, nothing)
+    turns(loop, 2)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="epoll keeps the dup")
-def test_closed_while_a_dup_lives_then_removed(loop, loop_kind):
+@pytest.mark.parametrize("heard", [0, 1, 2, 200])
+def test_closed_while_a_dup_lives_then_removed(loop, loop_kind, heard):
     """A watched number closed behind our back, its file kept by a dup.
 
     The kernel goes on reporting the file under the dead number.
@@ -18,8 +30,7 @@ def test_closed_while_a_dup_lives_then_removed(loop, loop_kind):
         pytest.skip("asyncio's selector spins on the dead number")
     left, right = socket.socketpair()
     kept = left.dup()
-    loop.add_reader(left, nothing)
-    turns(loop, 2)
+    hear(loop, left, right, heard)
     number = left.fileno()
     left.close()
     right.send(b"x")
@@ -36,9 +47,68 @@ def test_closed_while_a_dup_lives_then_removed(loop, loop_kind):
         each.close()
 
 
-def test_removed_while_a_dup_lives(loop):
+@pytest.mark.skipif(sys.platform != "linux", reason="epoll keeps the dup")
+@pytest.mark.parametrize("heard", [0, 1, 2, 200])
+def test_closed_while_a_dup_lives_falls_silent(loop, loop_kind, heard):
+    """Nobody removes the reader of a number that was closed."""
+    if loop_kind == "asyncio":
+        pytest.skip("asyncio's selector spins on the dead number")
     left, right = socket.socketpair()
     kept = left.dup()
+    hear(loop, left, right, heard)
+    calls = []
+    loop.add_reader(left, calls.append, 1)
+    number = left.fileno()
+    left.close()
+    right.send(b"x")
+    turns(loop, 200)
+    assert len(calls) <= 64
+    assert idle_cpu(loop) < 0.05
+    loop.remove_reader(number)
+    kept.close()
+    right.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="epoll keeps the dup")
+@pytest.mark.parametrize("heard", [0, 1, 2])
+def test_paused_after_its_number_was_closed(loop, loop_kind, heard):
+    """What a dup keeps alive is not told to a transport that is paused."""
+    if loop_kind == "asyncio":
+        pytest.skip("asyncio's selector spins on the dead number")
+    left, right = socket.socketpair()
+    kept = left.dup()
+
+    came = asyncio.Event()
+
+    class Hearer(asyncio.Protocol):
+        def data_received(self, data):
+            came.set()
+
+    async def play():
+        transport, _ = await loop.create_connection(Hearer, sock=left)
+        for _ in range(heard):
+            came.clear()
+            right.send(b"x")
+            await came.wait()
+        os.close(left.fileno())
+        transport.pause_reading()
+        right.send(b"x")
+        return transport
+
+    transport = loop.run_until_complete(play())
+    assert idle_cpu(loop) < 0.05
+    left.detach()
+    transport.abort()
+    turns(loop, 2)
+    kept.close()
+    right.close()
+
+
+@pytest.mark.parametrize("heard", [0, 1, 2, 200])
+def test_removed_while_a_dup_lives(loop, heard):
+    left, right = socket.socketpair()
+    kept = left.dup()
+    hear(loop, left, right, heard)
     seen = []
     loop.add_reader(left, seen.append, 1)
     turns(loop, 2)
