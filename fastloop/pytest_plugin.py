@@ -12,27 +12,32 @@ asyncio are imported by a run that asked for them.  A run that asked gets
   may name a loop there.
 
 A run in which all this made no loop fails: it proved nothing of fastloop.
+
+`pytest --fastloop-compare` starts such runs on other loops too; they take them
+in the same ways.  `_pytest_compare.py` has the rest of it.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from typing import Any
 
 import pytest
 
 _NO_LOOP = (
-    "fastloop was asked for, and no test of this run made an event loop on "
+    "{} was asked for, and no test of this run made an event loop on "
     "it. Are its async tests run by pytest-asyncio or anyio? Turn fastloop "
     "off with --no-fastloop."
 )
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Declare `--fastloop`, `--no-fastloop` and the ini option."""
+    """Declare `--fastloop` and its kin, and the ini option."""
     group = parser.getgroup("fastloop", "the event loop of async tests")
     group.addoption(
         "--fastloop",
@@ -47,6 +52,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         dest="fastloop",
         help="ignore the ini option fastloop",
     )
+    group.addoption(
+        "--fastloop-compare",
+        nargs="?",
+        const="",
+        metavar="LOOPS",
+        help="run the tests once on each loop (--fastloop-compare=asyncio,"
+        "uvloop,fastloop, or those of them that are installed) and tell what "
+        "differs in outcome and time",
+    )
+    group.addoption(
+        "--fastloop-rounds",
+        type=int,
+        default=1,
+        metavar="N",
+        help="how often --fastloop-compare runs them on each loop (1)",
+    )
+    group.addoption("--fastloop-compare-run", help=argparse.SUPPRESS)
     parser.addini(
         "fastloop",
         "run asyncio tests on fastloop (as --fastloop does)",
@@ -55,24 +77,52 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> int | None:
+    """Compare, if that was asked of this process, in the place of running."""
+    option = config.option
+    if (
+        option.fastloop_compare is None
+        or option.fastloop_compare_run
+        or option.help
+        or option.version
+    ):
+        return None
+    compare: Callable[[pytest.Config], int] = _fastloop(
+        "fastloop._pytest_compare"
+    ).compare
+    return compare(config)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Start the run's plugin if the option, or else the ini, asks for it.
 
     Raises pytest.UsageError if fastloop's extension cannot be imported.
     """
+    kind, _, notes = (config.option.fastloop_compare_run or "").partition("=")
     asked = config.getoption("fastloop")
     if asked is None:
         asked = config.getini("fastloop")
-    if not asked:
+    if not asked and not kind:
         return
+    kind = kind or "fastloop"
+    make_loop = _fastloop("fastloop.cli.adopt").factory_of(kind)
+    run = _FastloopRun(config, _Factory(make_loop), kind)
+    config.pluginmanager.register(run, "fastloop-run")
+    if notes and not hasattr(config, "workerinput"):
+        recorder = _fastloop("fastloop._pytest_compare").Recorder
+        config.pluginmanager.register(recorder(config, run, notes))
+
+
+def _fastloop(name: str) -> Any:
+    """A module of fastloop's, whose extension can be imported."""
     try:
         import fastloop
 
-        make_loop = fastloop.new_event_loop
+        fastloop.new_event_loop  # noqa: B018 (imports the extension)
+        return import_module(name)
     except (ImportError, AttributeError) as exc:
         raise pytest.UsageError(f"fastloop cannot be used: {exc}") from exc
-    run = _FastloopRun(config, _Factory(make_loop))
-    config.pluginmanager.register(run, "fastloop-run")
 
 
 class _Factory:
@@ -147,11 +197,14 @@ def _anyio_takes_factories() -> bool:
 
 
 class _FastloopRun:
-    """The hooks of a run that is on fastloop."""
+    """The hooks of a run that is on fastloop, or on another kind of loop."""
 
-    def __init__(self, config: pytest.Config, factory: _Factory) -> None:
+    def __init__(
+        self, config: pytest.Config, factory: _Factory, kind: str
+    ) -> None:
         self._config = config
         self._factory = factory
+        self._kind = kind
         self._policy = _make_policy(factory)
         self._found_policy: Any = None
         self._elsewhere = 0
@@ -246,10 +299,17 @@ class _FastloopRun:
 
     # -- the verdict -------------------------------------------------------
 
+    @property
+    def made(self) -> int:
+        """How many loops the tests made, in this process and in workers."""
+        return self._factory.made + self._elsewhere
+
     def pytest_report_header(self) -> str:
         """Name what the run is on."""
         import fastloop
 
+        if self._kind != "fastloop":
+            return f"fastloop: this run is on {self._kind}"
         return (
             f"fastloop: {fastloop.__version__}, "
             f"libuv {fastloop.libuv_version()}"
@@ -271,11 +331,7 @@ class _FastloopRun:
         only_looking = option.collectonly or getattr(
             option, "setupplan", False
         )
-        if (
-            self._factory.made + self._elsewhere == 0
-            and session.testscollected
-            and not only_looking
-        ):
+        if self.made == 0 and session.testscollected and not only_looking:
             self._failed = True
             if session.exitstatus == pytest.ExitCode.OK:
                 session.exitstatus = pytest.ExitCode.TESTS_FAILED
@@ -284,10 +340,12 @@ class _FastloopRun:
         """Say why the run failed, if that is on our account."""
         if self._failed:
             terminalreporter.section("fastloop", red=True, bold=True)
-            terminalreporter.write_line(_NO_LOOP, red=True)
+            text = _NO_LOOP.format(self._kind)
+            terminalreporter.write_line(text, red=True)
         elif terminalreporter.verbosity >= 0:
-            made = self._factory.made + self._elsewhere
-            terminalreporter.write_line(f"fastloop: {made} loops made")
+            terminalreporter.write_line(
+                f"{self._kind}: {self.made} loops made"
+            )
 
     def pytest_unconfigure(self) -> None:
         """Give back the policy and the patched attributes."""

@@ -1,76 +1,13 @@
 """`pytest --fastloop` over suites that know nothing of fastloop.
 
-Each test writes such a suite, runs it in a process of its own, as its users
-do, and looks at which loop its tests met.  The suites' only odd part is
-`kind()`, which names that loop.
+Each test runs such a suite (`inner_suites.py`) and looks at which loop its
+tests met.
 """
 
-from __future__ import annotations
-
-import os
-from importlib.metadata import entry_points
-from pathlib import Path
-
 import pytest
+from inner_suites import ONE_TEST, SYNC
 
 pytest_plugins = ["pytester"]
-
-INI = """
-[pytest]
-asyncio_default_fixture_loop_scope = function
-filterwarnings = error
-"""
-
-CONFTEST = """
-import asyncio
-
-import pytest
-
-
-@pytest.fixture(scope="session")
-def kind():
-    def kind(loop=None):
-        cls = type(loop or asyncio.get_running_loop())
-        return cls.__module__.partition(".")[0]
-    return kind
-"""
-
-# The plugin is known by its entry point, or by its module's name where the
-# package was put on the path without being installed.
-_POINTS = entry_points(group="pytest11", name="fastloop")
-PLUGIN = () if _POINTS else ("-p", "fastloop.pytest_plugin")
-
-
-#: Seconds for the inner pytest, which the outer one's watchdog would not end.
-LIMIT = float(os.environ.get("PYTEST_TIMEOUT", "60")) * 5 / 6
-
-
-@pytest.fixture
-def suite(pytester, monkeypatch):
-    """suite(source, *args, **ini) writes, runs and gives the result."""
-    core = pytest.importorskip("fastloop._core", reason="not built")
-    home = [str(Path(core.__file__).parents[1])]
-    home += filter(None, [os.environ.get("PYTHONPATH")])
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(home))
-    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
-
-    def run(source, *args, conftest="", **ini):
-        lines = "".join(f"{k} = {v}\n" for k, v in ini.items())
-        pytester.makefile(".ini", pytest=INI + lines)
-        pytester.makeconftest(CONFTEST + conftest)
-        pytester.makepyfile(source)
-        return pytester.runpytest_subprocess(*PLUGIN, *args, timeout=LIMIT)
-
-    return run
-
-
-ONE_TEST = """
-import pytest
-
-@pytest.mark.asyncio
-async def test_it(kind):
-    assert kind() == "{kind}"
-"""
 
 
 def test_option_puts_pytest_asyncio_on_fastloop(suite):
@@ -356,9 +293,6 @@ def test_unittest(suite):
         "--fastloop",
     )
     result.assert_outcomes(passed=2)
-
-
-SYNC = "def test_sync():\n    pass\n"
 
 
 def test_run_that_made_no_loop_fails(suite):

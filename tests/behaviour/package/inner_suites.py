@@ -1,0 +1,72 @@
+"""Suites that know nothing of fastloop, for the tests of the pytest plugin.
+
+Each is written to a folder and run in a process of its own, as its users do.
+Its only odd part is the fixture `kind`, which names the loop that a test met.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+
+INI = """
+[pytest]
+asyncio_default_fixture_loop_scope = function
+filterwarnings = error
+"""
+
+CONFTEST = """
+import asyncio
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def kind():
+    def kind(loop=None):
+        cls = type(loop or asyncio.get_running_loop())
+        return cls.__module__.partition(".")[0]
+    return kind
+"""
+
+# The plugin is known by its entry point, or by its module's name where the
+# package was put on the path without being installed.
+_POINTS = entry_points(group="pytest11", name="fastloop")
+PLUGIN = () if _POINTS else ("-p", "fastloop.pytest_plugin")
+
+
+#: Seconds for the inner pytest, which the outer one's watchdog would not end.
+LIMIT = float(os.environ.get("PYTEST_TIMEOUT", "60")) * 5 / 6
+
+
+@pytest.fixture
+def suite(pytester, monkeypatch):
+    """suite(source, *args, **ini) writes, runs and gives the result."""
+    core = pytest.importorskip("fastloop._core", reason="not built")
+    home = [str(Path(core.__file__).parents[1])]
+    home += filter(None, [os.environ.get("PYTHONPATH")])
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(home))
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+
+    def run(source, *args, conftest="", modules=None, **ini):
+        lines = "".join(f"{k} = {v}\n" for k, v in ini.items())
+        pytester.makefile(".ini", pytest=INI + lines)
+        pytester.makeconftest(CONFTEST + conftest)
+        pytester.makepyfile(source, **(modules or {}))
+        return pytester.runpytest_subprocess(*PLUGIN, *args, timeout=LIMIT)
+
+    return run
+
+
+ONE_TEST = """
+import pytest
+
+@pytest.mark.asyncio
+async def test_it(kind):
+    assert kind() == "{kind}"
+"""
+
+SYNC = "def test_sync():\n    pass\n"
