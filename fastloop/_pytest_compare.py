@@ -34,8 +34,10 @@ __all__ = ["Recorder", "compare"]
 
 _OPTION = "--fastloop-compare"
 _KNOWN = ["asyncio", "uvloop", "fastloop"]
-#: Less than this part, or calls of fewer seconds, are taken for chance.
+#: A smaller part is taken for chance, with three rounds and with fewer; so are
+#: calls of fewer seconds.
 _LEAST_PART = 0.05
+_LEAST_PART_OF_FEW = 0.2
 _LEAST_SECONDS = 0.05
 #: The rows of a list of tests; a test's times are told from this spread on.
 _MOST_ROWS = 10
@@ -353,7 +355,9 @@ def _verdict(before: list[_Run], now: list[_Run]) -> str:
     over = f"over {len(tests)} {'test' if len(tests) == 1 else 'tests'}"
     slow, fast = max(median(old), median(new)), min(median(old), median(new))
     overlap = min(old) <= max(new) and min(new) <= max(old)
-    if overlap or slow < max(_LEAST_SECONDS, fast * (1 + _LEAST_PART)):
+    few = min(len(before), len(now)) < 3
+    part = _LEAST_PART_OF_FEW if few else _LEAST_PART
+    if overlap or slow < max(_LEAST_SECONDS, fast * (1 + part)):
         return f"{kind} and {base}: no difference that can be told {over}."
     times = median(old) / median(new)
     return f"{kind} is {times:.2f} times as fast as {base} {over}."

@@ -319,7 +319,10 @@ def runs(kind, *calls):
     [
         ([2.0], [1.0], "fastloop is 2.00 times as fast as asyncio over"),
         ([1.0], [2.0], "fastloop is 0.50 times as fast as asyncio over"),
-        ([1.04], [1.0], "no difference"),
+        ([1.19], [1.0], "no difference"),
+        ([1.21], [1.0], "fastloop is 1.21 times as fast"),
+        ([1.04] * 3, [1.0] * 3, "no difference"),
+        ([1.06] * 3, [1.0] * 3, "fastloop is 1.06 times as fast"),
         ([0.04], [0.01], "no difference"),
         ([2.0, 2.1, 1.0], [1.0, 1.1, 1.2], "no difference"),
         ([2.0, 2.1, 1.3], [1.0, 1.1, 1.2], "fastloop is 1.82 times as fast"),
