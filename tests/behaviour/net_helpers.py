@@ -100,9 +100,21 @@ class _Journal:
                 if not waiter.done():
                     waiter.set_result(None)
 
-    def made(self, transport: Any) -> None:
+    def connection_made(self, transport: Any) -> None:
         self.transport = transport
         self.note("made", transport)
+
+    def eof_received(self) -> Any:
+        return self.note("eof")
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self.note("lost", exc, exc)
+
+    def pause_writing(self) -> None:
+        self.note("pause")
+
+    def resume_writing(self) -> None:
+        self.note("resume")
 
     @property
     def names(self) -> list[str]:
@@ -159,26 +171,11 @@ class Recorder(_Journal, asyncio.Protocol):
     the exception); the one for eof gives eof_received its result.
     """
 
-    def connection_made(self, transport: Any) -> None:
-        self.made(transport)
-
     def data_received(self, data: bytes) -> None:
         if type(data) is not bytes:
             self.faults.append(f"data is {type(data)}")
         self.data += data
         self.note("data", len(data), data)
-
-    def eof_received(self) -> Any:
-        return self.note("eof")
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        self.note("lost", exc, exc)
-
-    def pause_writing(self) -> None:
-        self.note("pause")
-
-    def resume_writing(self) -> None:
-        self.note("resume")
 
 
 class BufferedRecorder(_Journal, asyncio.BufferedProtocol):
@@ -189,9 +186,6 @@ class BufferedRecorder(_Journal, asyncio.BufferedProtocol):
         self.buffer = bytearray(size)
         self.hints: list[int] = []
 
-    def connection_made(self, transport: Any) -> None:
-        self.made(transport)
-
     def get_buffer(self, sizehint: int) -> Any:
         self.hints.append(sizehint)
         hook = self._hooks.get("get_buffer")
@@ -200,18 +194,6 @@ class BufferedRecorder(_Journal, asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         self.data += self.buffer[:nbytes]
         self.note("data", nbytes, nbytes)
-
-    def eof_received(self) -> Any:
-        return self.note("eof")
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        self.note("lost", exc, exc)
-
-    def pause_writing(self) -> None:
-        self.note("pause")
-
-    def resume_writing(self) -> None:
-        self.note("resume")
 
 
 class Peer:
