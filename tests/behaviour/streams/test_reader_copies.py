@@ -10,29 +10,7 @@ import asyncio
 import copy
 
 import pytest
-from net_helpers import Peer, tcp_socketpair, turns
-
-
-@pytest.fixture
-def opened(run):
-    """Return what opens a (reader, peer), which is closed after."""
-    made = []
-
-    async def open_one(**options):
-        near, far = tcp_socketpair()
-        reader, writer = await asyncio.open_connection(sock=near, **options)
-        peer = Peer(far)
-        made.append((writer, peer))
-        return reader, peer
-
-    async def close_all():
-        for writer, peer in made:
-            writer.close()
-            peer.close()
-            await writer.wait_closed()
-
-    yield open_one
-    run(close_all())
+from net_helpers import turns
 
 
 async def read_some(reader, peer):
@@ -42,7 +20,7 @@ async def read_some(reader, peer):
 
 
 async def test_a_copy_shares_the_buffer(opened):
-    reader, peer = await opened(limit=77)
+    reader, _, peer = await opened(limit=77)
     await read_some(reader, peer)
     other = copy.copy(reader)
     assert type(other) is asyncio.StreamReader
@@ -56,7 +34,7 @@ async def test_a_copy_shares_the_buffer(opened):
 
 
 async def test_a_copy_has_an_end_of_file_of_its_own(opened):
-    reader, peer = await opened()
+    reader, _, peer = await opened()
     await read_some(reader, peer)
     other = copy.copy(reader)
     assert await other.read(9) == b"rest"
@@ -67,7 +45,7 @@ async def test_a_copy_has_an_end_of_file_of_its_own(opened):
 
 
 async def test_a_copy_of_a_reader_that_waits(opened):
-    reader, peer = await opened()
+    reader, _, peer = await opened()
     task = asyncio.create_task(reader.readexactly(4))
     await turns(1)
     other = copy.copy(reader)
@@ -77,7 +55,7 @@ async def test_a_copy_of_a_reader_that_waits(opened):
 
 
 async def test_vars(opened):
-    reader, peer = await opened(limit=77)
+    reader, _, peer = await opened(limit=77)
     await read_some(reader, peer)
     reader.note = "mine"
     plain = asyncio.StreamReader(loop=reader._loop)
@@ -90,7 +68,7 @@ async def test_vars(opened):
 
 
 async def test_another_dict(opened):
-    reader, peer = await opened()
+    reader, _, peer = await opened()
     await read_some(reader, peer)
     other = asyncio.StreamReader(limit=5, loop=reader._loop)
     other.feed_data(b"123456\n")

@@ -12,29 +12,7 @@ import socket
 import sys
 
 import pytest
-from net_helpers import KIB, MIB, Peer, tcp_socketpair, turns
-
-
-@pytest.fixture
-def opened(run):
-    """Return what opens a (reader, writer, peer), which is closed after."""
-    made = []
-
-    async def open_one(**options):
-        near, far = tcp_socketpair()
-        reader, writer = await asyncio.open_connection(sock=near, **options)
-        peer = Peer(far)
-        made.append((writer, peer))
-        return reader, writer, peer
-
-    async def close_all():
-        for writer, peer in made:
-            writer.close()
-            peer.close()
-            await writer.wait_closed()
-
-    yield open_one
-    run(close_all())
+from net_helpers import KIB, MIB, turns
 
 
 class Through:

@@ -6,7 +6,6 @@ Each test runs on asyncio as well: texts, order, what is left after an error.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import inspect
 import weakref
@@ -17,29 +16,6 @@ from net_helpers import KIB, MIB, Peer, pattern, tcp_socketpair, turns
 TWO_READERS = (
     "{}() called while another coroutine is already waiting for incoming data"
 )
-
-
-@pytest.fixture
-def opened(run):
-    """Return what opens a (reader, writer, peer), which is closed after."""
-    made = []
-
-    async def open_one(**options):
-        near, far = tcp_socketpair()
-        reader, writer = await asyncio.open_connection(sock=near, **options)
-        peer = Peer(far)
-        made.append((writer, peer))
-        return reader, writer, peer
-
-    async def close_all():
-        for writer, peer in made:
-            writer.close()
-            peer.close()
-            with contextlib.suppress(ConnectionError):
-                await writer.wait_closed()
-
-    yield open_one
-    run(close_all())
 
 
 async def sent(peer, data):
