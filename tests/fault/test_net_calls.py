@@ -16,7 +16,6 @@ import errno
 import os
 import pathlib
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -589,18 +588,6 @@ pytestmark = [
         SANITIZED, reason="a sanitizer wraps the same functions"
     ),
 ]
-
-
-@pytest.fixture(scope="session")
-def shim(tmp_path_factory):
-    """Return the path of the compiled shim."""
-    compiler = os.environ.get("CC") or shutil.which("cc")
-    if not compiler:
-        pytest.skip("needs a C compiler")
-    path = tmp_path_factory.mktemp("shim") / "shim.so"
-    command = [*compiler.split(), "-shared", "-fPIC", "-O1", "-Wall"]
-    subprocess.run([*command, "-o", path, HERE / "shim.c", "-ldl"], check=True)
-    return path
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -4,7 +4,6 @@ fault_program.py does the work in a process of its own, under shim.c.
 """
 
 import os
-import shutil
 import subprocess
 import sys
 import sysconfig
@@ -65,18 +64,6 @@ MAKING = [
     ("pipe2", "EMFILE"),
     ("eventfd", "EMFILE"),
 ]
-
-
-@pytest.fixture(scope="session")
-def shim(tmp_path_factory):
-    """Return the path of the compiled shim."""
-    compiler = os.environ.get("CC") or shutil.which("cc")
-    if not compiler:
-        pytest.skip("needs a C compiler")
-    path = tmp_path_factory.mktemp("shim") / "shim.so"
-    command = [*compiler.split(), "-shared", "-fPIC", "-O1", "-Wall"]
-    subprocess.run([*command, "-o", path, HERE / "shim.c", "-ldl"], check=True)
-    return path
 
 
 @pytest.fixture
