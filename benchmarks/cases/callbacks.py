@@ -23,46 +23,26 @@ def nothing(*args: object) -> None:
 
 def batch(new_loop: LoopFactory, run: Run) -> Figure:
     loop = new_loop()
-    left = 0
 
     def turn() -> None:
-        nonlocal left
         call_soon = loop.call_soon
         for _ in range(BATCH):
             call_soon(nothing)
-        left -= 1
-        loop.call_soon(turn if left else loop.stop)
 
-    def turns() -> None:
-        nonlocal left
-        left = TURNS
-        loop.call_soon(turn)
-        loop.run_forever()
-
-    figure = run.sample(turns, BATCH * TURNS)
+    figure = run.sample_turns(loop, turn, BATCH, TURNS)
     loop.close()
     return figure
 
 
 def batch_with_arguments(new_loop: LoopFactory, run: Run) -> Figure:
     loop = new_loop()
-    left = 0
 
     def turn() -> None:
-        nonlocal left
         call_soon = loop.call_soon
         for _ in range(BATCH):
             call_soon(nothing, 1, 2, 3)
-        left -= 1
-        loop.call_soon(turn if left else loop.stop)
 
-    def turns() -> None:
-        nonlocal left
-        left = TURNS
-        loop.call_soon(turn)
-        loop.run_forever()
-
-    figure = run.sample(turns, BATCH * TURNS)
+    figure = run.sample_turns(loop, turn, BATCH, TURNS)
     loop.close()
     return figure
 

@@ -30,23 +30,13 @@ def nothing() -> None:
 
 def same_thread(new_loop: LoopFactory, run: Run) -> Figure:
     loop = new_loop()
-    left = 0
 
     def turn() -> None:
-        nonlocal left
         call_soon_threadsafe = loop.call_soon_threadsafe
         for _ in range(BATCH):
             call_soon_threadsafe(nothing)
-        left -= 1
-        loop.call_soon(turn if left else loop.stop)
 
-    def turns() -> None:
-        nonlocal left
-        left = TURNS
-        loop.call_soon(turn)
-        loop.run_forever()
-
-    result = run.sample(turns, BATCH * TURNS)
+    result = run.sample_turns(loop, turn, BATCH, TURNS)
     loop.close()
     return result
 

@@ -25,22 +25,12 @@ def nothing() -> None:
 
 def cancelled(new_loop: LoopFactory, run: Run) -> Figure:
     loop = new_loop()
-    left = 0
 
     def turn() -> None:
-        nonlocal left
         for _ in range(BATCH):
             loop.call_later(30, nothing).cancel()
-        left -= 1
-        loop.call_soon(turn if left else loop.stop)
 
-    def turns() -> None:
-        nonlocal left
-        left = TURNS
-        loop.call_soon(turn)
-        loop.run_forever()
-
-    result = run.sample(turns, BATCH * TURNS)
+    result = run.sample_turns(loop, turn, BATCH, TURNS)
     loop.close()
     return result
 

@@ -121,6 +121,33 @@ class Run:
             samples.append((clock() - start) / operations / unit)
         return figure(samples)
 
+    def sample_turns(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        batch: Callable[[], object],
+        operations: int,
+        turns: int,
+    ) -> Figure:
+        """Call `batch`, which does `operations`, in `turns` turns of `loop`.
+
+        So many turns together are one sample, as in `sample`.
+        """
+        left = 0
+
+        def turn() -> None:
+            nonlocal left
+            batch()
+            left -= 1
+            loop.call_soon(turn if left else loop.stop)
+
+        def run() -> None:
+            nonlocal left
+            left = turns
+            loop.call_soon(turn)
+            loop.run_forever()
+
+        return self.sample(run, operations * turns)
+
 
 def figure(samples: Iterable[float]) -> Figure:
     """Return the figure that `samples` stand for: their median."""
