@@ -92,7 +92,8 @@ def test_getaddrinfo_on_a_closed_loop(loop_factory):
     coro.close()
 
 
-def test_create_task_on_a_closed_loop(loop_factory):
+@pytest.mark.parametrize("method", ["create_task", "run_until_complete"])
+def test_coroutine_never_awaited_on_a_closed_loop(loop_factory, method):
     async def main():
         pass
 
@@ -100,7 +101,7 @@ def test_create_task_on_a_closed_loop(loop_factory):
     loop.close()
     coro = main()
     with pytest.raises(RuntimeError, match="Event loop is closed"):
-        loop.create_task(coro)
+        getattr(loop, method)(coro)
     coro.close()
 
 
