@@ -4,33 +4,12 @@ import asyncio
 import contextlib
 import gc
 import logging
-import os
-import resource
 import signal
 import socket
 import threading
 
 import pytest
-
-
-@contextlib.contextmanager
-def no_descriptors(spare=0):
-    """Let the process open no descriptor beyond ``spare`` more."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    fillers = []
-    used = max(map(int, os.listdir("/proc/self/fd"))) + 1
-    resource.setrlimit(resource.RLIMIT_NOFILE, (used + 8, hard))
-    try:
-        with contextlib.suppress(OSError):
-            while True:
-                fillers.append(os.dup(0))
-        for _ in range(spare):
-            os.close(fillers.pop())
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        for filler in fillers:
-            os.close(filler)
+from few_descriptors import few_descriptors
 
 
 @pytest.mark.parametrize("spare", range(8))
@@ -39,7 +18,7 @@ def test_making_a_loop(loop_factory, loop_kind, spare):
         pytest.skip("asyncio leaves half a loop to its finaliser")
     first = loop_factory()  # takes what may have been kept
     made = None
-    with no_descriptors(spare):
+    with few_descriptors(spare):
         try:
             made = loop_factory()
         except OSError as exc:
@@ -55,7 +34,7 @@ def test_making_a_loop(loop_factory, loop_kind, spare):
 @pytest.mark.parametrize("spare", range(3))
 def test_running_a_loop(loop_factory, spare):
     loop = loop_factory()
-    with no_descriptors(spare), contextlib.suppress(OSError):
+    with few_descriptors(spare), contextlib.suppress(OSError):
         loop.run_until_complete(asyncio.sleep(0.0003, 1))
     gc.collect()
     assert loop.run_until_complete(asyncio.sleep(0.0003, 1)) == 1
@@ -64,7 +43,7 @@ def test_running_a_loop(loop_factory, spare):
 
 def test_short_sleeps_without_a_descriptor(loop):
     loop.run_until_complete(asyncio.sleep(0))
-    with no_descriptors():
+    with few_descriptors():
         begin = loop.time()
         loop.run_until_complete(asyncio.sleep(0.0003))
         assert loop.time() - begin >= 0.0003
@@ -73,7 +52,7 @@ def test_short_sleeps_without_a_descriptor(loop):
 def test_watching_needs_no_descriptor(loop):
     left, right = socket.socketpair()
     loop.run_until_complete(asyncio.sleep(0))
-    with no_descriptors():
+    with few_descriptors():
         loop.add_reader(left, lambda: (left.recv(9), loop.stop()))
         right.send(b"x")
         loop.run_forever()
@@ -84,7 +63,7 @@ def test_watching_needs_no_descriptor(loop):
 
 def test_connecting(loop):
     async def main():
-        with no_descriptors(), pytest.raises(OSError) as caught:
+        with few_descriptors(), pytest.raises(OSError) as caught:
             await loop.create_connection(asyncio.Protocol, "127.0.0.1", port)
         assert caught.value.errno == 24
 
@@ -95,7 +74,7 @@ def test_connecting(loop):
 
 def test_serving(loop):
     async def main():
-        with no_descriptors():
+        with few_descriptors():
             try:
                 server = await loop.create_server(
                     asyncio.Protocol, "127.0.0.1", 0
@@ -132,7 +111,7 @@ def test_accepting(loop, caplog, monkeypatch):
         clients = [socket.socket() for _ in range(3)]
         for client in clients:
             client.setblocking(False)
-        with no_descriptors():
+        with few_descriptors():
             for client in clients:
                 with contextlib.suppress(BlockingIOError):
                     client.connect(address)
@@ -152,7 +131,7 @@ def test_accepting(loop, caplog, monkeypatch):
 
 def test_a_subprocess(loop):
     async def main():
-        with no_descriptors(), pytest.raises(OSError):
+        with few_descriptors(), pytest.raises(OSError):
             await asyncio.create_subprocess_exec("/bin/true", stdout=-1)
         process = await asyncio.create_subprocess_exec("/bin/true")
         assert await process.wait() == 0
@@ -162,7 +141,7 @@ def test_a_subprocess(loop):
 
 def test_signal_handlers(loop_factory):
     loop = loop_factory()
-    with no_descriptors(), contextlib.suppress(OSError, RuntimeError):
+    with few_descriptors(), contextlib.suppress(OSError, RuntimeError):
         loop.add_signal_handler(signal.SIGUSR1, loop.stop)
     loop.add_signal_handler(signal.SIGUSR1, loop.stop)
     loop.call_soon(signal.raise_signal, signal.SIGUSR1)

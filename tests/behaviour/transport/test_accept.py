@@ -9,10 +9,10 @@ import asyncio
 import contextlib
 import errno
 import os
-import resource
 import socket
 
 import pytest
+from few_descriptors import few_descriptors
 from net_helpers import Peer, Recorder, end, spin, turns
 
 
@@ -184,26 +184,6 @@ async def test_ending_in_connection_made(loop, ending):
         for sock in socks:
             assert sock.recv(1) == b""
             sock.close()
-
-
-@contextlib.contextmanager
-def few_descriptors(spare):
-    """Allow only *spare* more descriptors than are open now."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    highest = max(int(name) for name in os.listdir("/dev/fd"))
-    fillers = []
-    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 32, hard))
-    try:
-        with contextlib.suppress(OSError):
-            while True:
-                fillers.append(os.dup(0))
-        for _ in range(spare):
-            os.close(fillers.pop())
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        for fd in fillers:
-            os.close(fd)
 
 
 async def test_exhausted_descriptors(loop, reports, monkeypatch):
