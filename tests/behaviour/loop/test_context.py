@@ -123,7 +123,7 @@ def test_an_entered_context_is_an_error(loop, turn, reports, caplog):
     assert "already entered" in "".join(reported + logged)
 
 
-@pytest.mark.parametrize("bad", [1, "context", object()], ids=str)
+@pytest.mark.parametrize("bad", [1, "context", object()])
 def test_a_bad_context_does_not_run(loop, turn, reports, bad):
     seen = []
     try:

@@ -39,7 +39,7 @@ def test_handler_set_and_get(loop):
     assert loop.get_exception_handler() is None
 
 
-@pytest.mark.parametrize("bad", [1, "handler", object()], ids=str)
+@pytest.mark.parametrize("bad", [1, "handler", object()])
 def test_handler_must_be_callable(loop, bad):
     with pytest.raises(TypeError, match="A callable object or None"):
         loop.set_exception_handler(bad)

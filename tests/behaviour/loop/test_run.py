@@ -64,11 +64,7 @@ def test_run_until_complete_of_any_awaitable(loop):
     assert loop.run_until_complete(Awaitable()) == "awaited"
 
 
-@pytest.mark.parametrize(
-    "bad",
-    [None, 1, "coro", print, object()],
-    ids=lambda bad: type(bad).__name__,  # the same in each worker of xdist
-)
+@pytest.mark.parametrize("bad", [None, 1, "coro", print, object()])
 def test_run_until_complete_refuses_what_cannot_be_awaited(loop, bad):
     with pytest.raises(TypeError):
         loop.run_until_complete(bad)

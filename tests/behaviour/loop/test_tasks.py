@@ -94,7 +94,7 @@ def test_create_task_has_a_loop_already(loop):
     other.close()
 
 
-@pytest.mark.parametrize("bad", [None, 1, five, print], ids=repr)
+@pytest.mark.parametrize("bad", [None, 1, five, print])
 def test_create_task_refuses_what_is_no_coroutine(loop, bad):
     with pytest.raises(TypeError, match="a coroutine was expected"):
         loop.create_task(bad)
@@ -134,7 +134,7 @@ def test_task_factory_set_and_get(loop):
     assert loop.get_task_factory() is None
 
 
-@pytest.mark.parametrize("bad", [1, "factory", object()], ids=str)
+@pytest.mark.parametrize("bad", [1, "factory", object()])
 def test_task_factory_must_be_callable(loop, bad):
     with pytest.raises(TypeError):
         loop.set_task_factory(bad)

@@ -101,7 +101,7 @@ def test_run_takes_keywords_only():
     coro.close()
 
 
-@pytest.mark.parametrize("bad", [None, 1, lambda: None], ids=str)
+@pytest.mark.parametrize("bad", [None, 1, lambda: None])
 def test_run_refuses_what_is_no_coroutine(bad):
     with pytest.raises((TypeError, ValueError)):
         fastloop.run(bad)
