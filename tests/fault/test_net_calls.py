@@ -251,8 +251,8 @@ async def option_error(code, helpers, reports):
         assert await c.protocol.wait_data(4) == b"data"
 
 
-async def tls_read_error(code, helpers, reports):
-    """Under TLS the error reaches the protocol through asyncio's own."""
+async def joined_by_tls(helpers):
+    """A server, a client's protocol, and the server's own."""
     loop = asyncio.get_running_loop()
     near, far = helpers.Recorder(), helpers.Recorder()
     server = await loop.create_server(
@@ -264,6 +264,12 @@ async def tls_read_error(code, helpers, reports):
         ssl=helpers.client_context(),
         server_hostname="localhost",
     )
+    return server, near, far
+
+
+async def tls_read_error(code, helpers, reports):
+    """Under TLS the error reaches the protocol through asyncio's own."""
+    server, near, far = await joined_by_tls(helpers)
     await far.wait_for("made")
     near.transport.write(b"x")
     await far.wait_data(1)
@@ -313,18 +319,8 @@ async def cut_stress(code, helpers, reports):
 
 async def cut_tls(code, helpers, reports):
     """A large transfer over TLS under short reads and writes."""
-    loop = asyncio.get_running_loop()
-    near, far = helpers.Recorder(), helpers.Recorder()
     SHIM.fault_cut(ctypes.c_size_t(code), ctypes.c_long(3))
-    server = await loop.create_server(
-        lambda: far, "127.0.0.1", 0, ssl=helpers.server_context()
-    )
-    await loop.create_connection(
-        lambda: near,
-        *server.sockets[0].getsockname(),
-        ssl=helpers.client_context(),
-        server_hostname="localhost",
-    )
+    server, near, far = await joined_by_tls(helpers)
     data = helpers.pattern(300_000)
     near.transport.write(data)
     near.transport.close()
