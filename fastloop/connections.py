@@ -306,7 +306,7 @@ class Connections(_Loop):  # type: ignore[misc]
         ssl_shutdown_timeout: float = constants.SSL_SHUTDOWN_TIMEOUT,
         context: Any = None,
     ) -> None:
-        if not _leaves_to_system(sock, "accept"):
+        if not _accepts_as_a_socket(sock):
             more = () if sys.version_info < (3, 15) else (context,)
             super()._start_serving(
                 protocol_factory,
@@ -462,6 +462,20 @@ def _resume_accepting(sock: socket.socket, listener: Any) -> None:
     """Accept again, unless the server has closed its socket meanwhile."""
     if sock.fileno() >= 0:
         _core.resume_accepting(listener)
+
+
+def _accepts_as_a_socket(sock: Any) -> bool:
+    """Whether accept() of a listening socket is that of socket.socket.
+
+    So it is of gunicorn's, which is an object around a socket and hands on
+    what it does not do itself.
+    """
+    real = getattr(sock.accept, "__self__", None)
+    return (
+        isinstance(real, socket.socket)
+        and _leaves_to_system(real, "accept")
+        and real.fileno() == sock.fileno()
+    )
 
 
 def _leaves_to_system(sock: socket.socket, *calls: str) -> bool:

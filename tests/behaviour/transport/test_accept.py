@@ -321,3 +321,44 @@ async def test_tasks_for_each_connection(loop):
             assert await peer.recv_exactly(7) == b"working"
             peer.close()
             await spin(lambda i=i: len(ended) == i + 1)
+
+
+class Wrapper:
+    """An object around a socket, as gunicorn's are."""
+
+    def __init__(self, sock):
+        self.sock = sock
+
+    def __getattr__(self, name):
+        return getattr(self.sock, name)
+
+
+class Counter(Wrapper):
+    """One that accepts itself."""
+
+    accepts = 0
+
+    def accept(self):
+        self.accepts += 1
+        return self.sock.accept()
+
+
+@pytest.mark.parametrize("kind", [Wrapper, Counter])
+async def test_an_object_around_a_socket_is_served(loop, loop_kind, kind):
+    """Its own accept() is called, and where it has none the system's."""
+    protocol = Recorder()
+    if loop_kind == "fastloop":
+        loop.enable_metrics()
+    listener = kind(socket.create_server(("127.0.0.1", 0)))
+    server = await loop.create_server(lambda: protocol, sock=listener)
+    with socket.create_connection(listener.getsockname()) as sock:
+        sock.send(b"x")
+        await protocol.wait_data(1)
+        server.close()
+        assert listener.fileno() == -1
+        protocol.transport.abort()
+        assert await protocol.wait_lost() is None
+    if kind is Counter:
+        assert listener.accepts
+    elif loop_kind == "fastloop":
+        assert loop.metrics().connections_accepted == 1
