@@ -65,6 +65,15 @@ tag_of(const FlWatch *watch)
     return (uint64_t)watch->generation << 32 | (uint32_t)watch->fd;
 }
 
+/* The number is closed, or another file's.  What is left behind in the set is
+   a stray's from now on. */
+static void
+lose_registration(FlWatch *watch)
+{
+    fl_number_of(watch)->registered = watch->armed = watch->level = false;
+    watch->generation = ++watch->poller->last_generation;
+}
+
 /* Who is armed again wants more than one event.  Without a GIL the set cannot
    be renewed, and what would be left behind in it may fire once at most. */
 static int
@@ -99,7 +108,7 @@ fl_shared_arm_again(FlWatch *watch)
         code = arm_again(watch);
     }
     if (code == -ENOENT || code == -EBADF) {
-        number->registered = watch->level = false;
+        lose_registration(watch);
     }
     else if (code < 0 && fl_list_is_empty(&watch->fired_link)) {
         fl_list_append(&poller->shared_fired, &watch->fired_link);
@@ -123,9 +132,9 @@ shared_arm(FlWatch *watch)
             return code; /* it is registered as it was */
         }
     }
-    if (code == -ENOENT) {
+    if (code < 0) {
         /* Another file, maybe, than the one that was registered. */
-        watch->generation = ++watch->poller->last_generation;
+        lose_registration(watch);
         code = fl_fd_set_add(set, watch->fd, watch->wanted, tag_of(watch));
     }
     if (code == -EEXIST) {
@@ -298,8 +307,10 @@ fl_shared_register_again(FlPoller *poller)
     for (int fd = 0; fd < poller->numbers_size; fd++) {
         FlNumber *number = &poller->numbers[fd];
         FlWatch *watch = number->watch;
+        bool registered = number->registered;
         number->registered = false;
-        if (watch != NULL && (watch->kept || watch->wanted != 0)) {
+        if (registered && watch != NULL && (watch->kept || watch->wanted != 0))
+        {
             register_again(watch);
         }
     }

@@ -43,8 +43,9 @@ void fl_shared_collect(FlPoller *poller);
    have them fire; register what a new set had no room for. */
 void fl_shared_check_unsure(FlPoller *poller);
 
-/* Give the set, which is a new one, all watches.  What it has no room for is
-   unsure: fl_shared_check_unsure tries again.  What was closed never fires. */
+/* Give the set, which is a new one, all watches that the old one had.  What
+   it has no room for is unsure: fl_shared_check_unsure tries again.  A number
+   that was found closed, or another file's, stays silent. */
 void fl_shared_register_again(FlPoller *poller);
 
 #endif

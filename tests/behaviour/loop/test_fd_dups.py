@@ -1,6 +1,7 @@
 """Watched descriptors whose file lives on in a dup or in a child process."""
 
 import asyncio
+import contextlib
 import os
 import socket
 import sys
@@ -67,6 +68,92 @@ def test_closed_while_a_dup_lives_falls_silent(loop, loop_kind, heard):
     loop.remove_reader(number)
     kept.close()
     right.close()
+
+
+def fill(sock):
+    """Send until the socket takes no more."""
+    sock.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            sock.send(bytes(65536))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="epoll keeps the dup")
+@pytest.mark.parametrize("heard", [0, 1, 2, 200])
+@pytest.mark.parametrize("then", ["nothing", "add_reader", "remove_writer"])
+def test_falls_silent_after_it_was_heard(loop, loop_kind, heard, then):
+    """The registration is as its last event left it when the number closes."""
+    if loop_kind == "asyncio":
+        pytest.skip("asyncio's selector spins on the dead number")
+    left, right = socket.socketpair()
+    kept = left.dup()
+    calls = []
+
+    def reader():
+        calls.append(1)
+        with contextlib.suppress(OSError):
+            left.recv(1)
+
+    fill(left)
+    loop.add_reader(left, reader)
+    loop.add_writer(left, calls.append, 2)
+    for _ in range(heard):
+        right.send(b"x")
+        turns(loop, 2)
+    assert calls == [1] * heard
+    number = left.fileno()
+    left.close()
+    right.send(b"x")
+    if then == "add_reader":
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            loop.add_reader(number, calls.append, 3)
+    elif then == "remove_writer":
+        assert loop.remove_writer(number) is True
+    turns(loop, 400)
+    assert len(calls) <= heard + 64
+    calls.clear()
+    assert idle_cpu(loop) < 0.05
+    assert calls == []
+    assert loop.remove_reader(number) is True
+    loop.remove_writer(number)
+    kept.close()
+    right.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="epoll keeps the dup")
+@pytest.mark.parametrize("heard", [0, 1, 2, 200])
+def test_a_file_that_takes_the_number_is_not_told_of(loop, loop_kind, heard):
+    """Not either once the events of the file that was there have ended."""
+    if loop_kind == "asyncio":
+        pytest.skip("asyncio's selector spins on the dead number")
+    left, right = socket.socketpair()
+    kept = left.dup()
+    stranger, peer = socket.socketpair()
+    calls = []
+
+    def reader():
+        calls.append(1)
+        with contextlib.suppress(BlockingIOError):
+            left.recv(1)
+
+    left.setblocking(False)
+    loop.add_reader(left, reader)
+    for _ in range(heard):
+        right.send(b"x")
+        turns(loop, 2)
+    assert calls == [1] * heard
+    stranger.setblocking(False)
+    os.dup2(stranger.fileno(), left.fileno())
+    right.send(b"x")
+    turns(loop, 400)
+    calls.clear()
+    peer.send(b"y")
+    turns(loop, 10)
+    assert calls == []
+    assert stranger.recv(9) == b"y"
+    loop.remove_reader(left)
+    for each in (left, right, kept, stranger, peer):
+        each.close()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="epoll keeps the dup")
