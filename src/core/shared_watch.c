@@ -155,7 +155,7 @@ fl_shared_keep(FlWatch *watch)
     uint32_t generation = watch->generation;
     watch->generation = ++watch->poller->last_generation;
     code = fl_fd_set_keep(&watch->poller->set, watch->fd, tag_of(watch));
-    if (code < 0 && watch->kept) {
+    if (code < 0 && watch->kept && fl_number_of(watch)->registered) {
         watch->generation = generation; /* it is registered as it was */
         return fl_poller_met(watch->poller, code);
     }

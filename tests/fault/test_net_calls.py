@@ -479,6 +479,38 @@ async def fork_space(code, helpers, reports):
         sock.close()
 
 
+async def fork_space_kept(code, helpers, reports):
+    """What was kept and nobody waited for is told of at once, too."""
+    loop = asyncio.get_running_loop()
+    near, far = helpers.tcp_socketpair()
+    near.setblocking(False)
+    for _ in range(2):
+        task = loop.create_task(loop.sock_recv(near, 9))
+        await helpers.turns(2)
+        far.send(b"x")
+        assert await task == b"x"
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            # Of the signal pipe that was the parent's, and of this one.
+            arm("epoll_ctl", code, count=2)
+            await helpers.turns(2)
+            assert hits() == 2
+            task = loop.create_task(loop.sock_recv(near, 9))
+            await helpers.turns(2)
+            far.send(b"data")
+            late = loop.call_later(0.5, task.cancel)
+            assert await task == b"data"
+            late.cancel()
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitpid(pid, 0)[1] == 0
+    near.close()
+    far.close()
+
+
 CASES = {
     "datagram-read": (datagram_read_error, errno.EIO),
     "datagram-read-memory": (datagram_read_error, errno.ENOMEM),
@@ -522,6 +554,7 @@ CASES = {
     "watch-space-again": (watch_error_again, errno.ENOSPC),
     "watch-memory-again": (watch_error_again, errno.ENOMEM),
     "fork-space": (fork_space, errno.ENOSPC),
+    "fork-space-kept": (fork_space_kept, errno.ENOSPC),
     "fork-memory": (fork_space, errno.ENOMEM),
     "name": (name_error, errno.ENOBUFS),
     "option": (option_error, errno.EINVAL),
@@ -533,7 +566,14 @@ CASES = {
     "writes-not-held": (count_writes, 100),
 }
 #: Cases in which no call is made to fail.
-COUNTED = (cut_stress, cut_tls, count_writes, datagram_queue, fork_space)
+COUNTED = (
+    cut_stress,
+    cut_tls,
+    count_writes,
+    datagram_queue,
+    fork_space,
+    fork_space_kept,
+)
 #: The fast path that a case turns off.
 DISABLED = {"writes-not-held": "hold_writes"}
 
