@@ -9,7 +9,8 @@
       Descriptors of the program's own mean sends that we do not see.  After an
       empty poll the allowance doubles up to MAX_SKIPS, while two polls stay
       less than MAX_SKIPPED_NS apart: that is how long an event may wait
-      behind busy callbacks.  It ends with the tick of the coarse clock.
+      behind busy callbacks.  Where they become slow at once, and after an
+      event, the tick of the coarse clock ends it.
    2. The GIL is given up only around a poll that may block; libuv's callbacks
       touch no Python.  What other threads changed meanwhile is done first
       thing afterwards.
@@ -168,10 +169,13 @@ allow_skips(FlLoop *loop, Found found, int64_t timeout_ns)
     int64_t apart_ns = last_ns == 0 ? 0 : now_ns - last_ns;
     loop->empty_poll_ns = now_ns;
     if (apart_ns > MAX_SKIPPED_NS) {
-        allowance /= 2;
+        allowance = (unsigned)(allowance * MAX_SKIPPED_NS / apart_ns);
     }
-    else if (apart_ns < MAX_SKIPPED_NS / 2 && allowance < MAX_SKIPS) {
+    else if (apart_ns < MAX_SKIPPED_NS / 2) {
         allowance = allowance == 0 ? 1 : allowance * 2;
+    }
+    if (allowance > MAX_SKIPS) {
+        allowance = MAX_SKIPS;
     }
     loop->skip_allowance = loop->skips_left = allowance;
 }

@@ -56,6 +56,20 @@ def test_slow_callbacks_cannot_starve_io(loop, work_us, most):
     assert spin_until_seen(loop, 30, work) <= most
 
 
+@pytest.mark.parametrize("slow", [36, 44, 52])
+def test_callbacks_that_become_slow_cannot_starve_io(loop, slow):
+    """One poll may come late; the callbacks before the next are few."""
+    fast, calls = 1000, [0]
+
+    def work():
+        calls[0] += 1
+        end = time.monotonic() + (calls[0] > fast) * 100e-6
+        while time.monotonic() < end:
+            pass
+
+    assert spin_until_seen(loop, fast + slow, work) <= 2
+
+
 def test_tasks_cannot_starve_io(loop):
     left, right = socket.socketpair()
     seen = []
