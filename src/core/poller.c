@@ -56,15 +56,15 @@ on_set(uv_poll_t *uv, int status, int uv_events)
 
 /* --- opening and closing ------------------------------------------------- */
 
-/* libuv to 1.48 forgets its epoll descriptor where what it opens next
-   fails. */
+/* libuv to 1.48 forgets its epoll descriptor where what it opens next fails.
+   Where it has not come to opening that, the number is 0. */
 static void
 close_forgotten_backend(uv_loop_t *uv)
 {
 #ifdef __linux__
     struct epoll_event event;
     int fd = uv_backend_fd(uv);
-    if (fd >= 0 && epoll_wait(fd, &event, 1, 0) >= 0) {
+    if (fd > 0 && epoll_wait(fd, &event, 1, 0) >= 0) {
         (void)close(fd);
     }
 #else
