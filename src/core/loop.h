@@ -122,7 +122,7 @@ typedef struct FlLoop {
     bool now_fresh;        /* see turn.c, invariant 4 */
     bool tracks_origin;    /* this run turned coroutine origins on */
     int64_t polled_ns;     /* coarse time of the last poll */
-    int64_t empty_poll_ns; /* precise; 0: the last poll found something */
+    int64_t empty_poll_ns; /* its end, precise; 0: it found something */
     int64_t checked_ns;    /* likewise, of the last fl_shared_check_unsure */
     uint64_t dispatch;     /* counts entries run: names "this callback" */
     /* whose writes are held until the running callback returns, or NULL */

@@ -150,9 +150,10 @@ poll_blocking(FlLoop *loop, int64_t timeout_ns)
     atomic_store(&poller->sleeping, 0);
 }
 
-/* After a poll: see invariant 1. */
+/* After a poll, whose beginning is known if the one before was empty: see
+   invariant 1. */
 static void
-allow_skips(FlLoop *loop, Found found, int64_t timeout_ns)
+allow_skips(FlLoop *loop, Found found, int64_t timeout_ns, int64_t began_ns)
 {
     if (loop->off & FL_OFF_POLL_SKIP) {
         loop->skips_left = 0;
@@ -165,9 +166,9 @@ allow_skips(FlLoop *loop, Found found, int64_t timeout_ns)
         return;
     }
     unsigned allowance = loop->skip_allowance;
-    int64_t now_ns = fl_clock_ns(), last_ns = loop->empty_poll_ns;
-    int64_t apart_ns = last_ns == 0 ? 0 : now_ns - last_ns;
-    loop->empty_poll_ns = now_ns;
+    int64_t last_ns = loop->empty_poll_ns;
+    int64_t apart_ns = last_ns == 0 ? 0 : began_ns - last_ns;
+    loop->empty_poll_ns = fl_clock_ns();
     if (apart_ns > MAX_SKIPPED_NS) {
         allowance = (unsigned)(allowance * MAX_SKIPPED_NS / apart_ns);
     }
@@ -188,7 +189,10 @@ poll(FlLoop *loop, int64_t timeout_ns)
     if (FL_UNLIKELY(loop->metrics != NULL)) {
         fl_metrics_poll_begins(loop, timeout_ns != 0);
     }
+    int64_t began_ns = 0;
     if (timeout_ns == 0) {
+        /* The poll itself may take long: in a sandbox, or under a tracer. */
+        began_ns = loop->empty_poll_ns == 0 ? 0 : fl_clock_ns();
         fl_poller_run(loop->poller, 0);
     }
     else {
@@ -205,7 +209,7 @@ poll(FlLoop *loop, int64_t timeout_ns)
     }
     found = queue_fired(loop);
     Py_END_CRITICAL_SECTION();
-    allow_skips(loop, found, timeout_ns);
+    allow_skips(loop, found, timeout_ns, began_ns);
     loop->polled_ns = fl_clock_coarse_ns();
     if (loop->poller->unsure
         && loop->polled_ns - loop->checked_ns >= CHECK_UNSURE_NS)

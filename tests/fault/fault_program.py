@@ -3,6 +3,7 @@
     fault_program.py SHIM FUNCTION ERRNO [COUNT]
     fault_program.py SHIM cut BYTES AGAIN
     fault_program.py SHIM delay MICROSECONDS
+    fault_program.py SHIM slow MICROSECONDS
     fault_program.py SHIM coarse MILLISECONDS
 
 Each scenario is run again and again, the first, second, third ... call of
@@ -11,7 +12,8 @@ OSError or MemoryError, or see its connections lost; it must not hang, and
 after it the process must have no more descriptors than before, and a loop
 must work.  With `cut`, nothing fails: every read and write moves at most
 BYTES, and each AGAIN-th would block.  With `delay`, the thread is away before
-it polls, and its timers must not be missed.  With `coarse`, the ticks of the
+it polls, and its timers must not be missed.  With `slow`, each poll takes so
+long, and the polls of busy turns are counted.  With `coarse`, the ticks of the
 coarse clock are so long, and the polls of short sleeps are counted.
 """
 
@@ -428,6 +430,22 @@ def delay(microseconds):
     print("total", 3)
 
 
+def slow(microseconds):
+    """Let polls take long; print how many a thousand busy turns make."""
+    SHIM.fault_delay(ctypes.c_long(microseconds))
+    faulthandler.dump_traceback_later(4 * PATIENCE, exit=True)
+    loop = fastloop.new_event_loop()
+
+    async def main():
+        for _ in range(1000):
+            await asyncio.sleep(0)
+
+    SHIM.fault_arm(b"epoll_wait", 0, 0, 0)
+    loop.run_until_complete(main())
+    print("total", SHIM.fault_seen())
+    loop.close()
+
+
 def coarse(milliseconds):
     """Let the coarse clock lag; print how often a sleep has the loop poll."""
     faulthandler.dump_traceback_later(4 * PATIENCE, exit=True)
@@ -447,6 +465,9 @@ def coarse(milliseconds):
 def main():
     if sys.argv[2] == "delay":
         delay(int(sys.argv[3]))
+        return
+    if sys.argv[2] == "slow":
+        slow(int(sys.argv[3]))
         return
     if sys.argv[2] == "coarse":
         coarse(int(sys.argv[3]))

@@ -9,8 +9,8 @@
       this function fail with errno (0: nothing fails, calls are counted).
    2. fault_cut(bytes, again): every read and write moves at most so many
       bytes, and each `again`-th would block.
-   3. fault_delay(microseconds): the thread is away for so long between
-      setting libuv's timer and polling.
+   3. fault_delay(microseconds): the thread is away for so long after it set
+      libuv's timer, and in each poll.
    4. fault_coarse(milliseconds): so long are the ticks of the coarse clock.
  */
 #define _GNU_SOURCE
@@ -325,11 +325,19 @@ WRAP_MOVE(sendto,
 
 static long delay_us;
 
-/* How long a thread is away between setting libuv's timer and polling. */
+/* How long a thread is away after it set libuv's timer, and in each poll. */
 void
 fault_delay(long microseconds)
 {
     delay_us = microseconds;
+}
+
+static void
+be_away(void)
+{
+    if (delay_us > 0) {
+        (void)usleep((useconds_t)delay_us);
+    }
 }
 
 int
@@ -341,9 +349,7 @@ uv_timer_start(void *timer, void *callback, uint64_t timeout, uint64_t repeat)
         (int (*)(void *, void *, uint64_t, uint64_t))dlsym(libuv,
                                                            "uv_timer_start");
     int code = next(timer, callback, timeout, repeat);
-    if (delay_us > 0) {
-        (void)usleep((useconds_t)delay_us);
-    }
+    be_away();
     return code;
 }
 
@@ -369,14 +375,20 @@ clock_gettime(clockid_t clock, struct timespec *now)
     return code;
 }
 
-WRAP(int, epoll_wait,
-     (int epfd, struct epoll_event *events, int most, int timeout),
-     (epfd, events, most, timeout))
+int
+epoll_wait(int epfd, struct epoll_event *events, int most, int timeout)
+{
+    be_away();
+    return fails("epoll_wait", CALLER)
+               ? -1
+               : NEXT(epoll_wait)(epfd, events, most, timeout);
+}
 
 int
 epoll_pwait(int epfd, struct epoll_event *events, int most, int timeout,
             const sigset_t *mask)
 {
+    be_away();
     return fails("epoll_wait", CALLER)
                ? -1
                : NEXT(epoll_pwait)(epfd, events, most, timeout, mask);

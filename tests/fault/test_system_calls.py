@@ -139,6 +139,11 @@ def test_away_between_the_timer_and_the_poll(sweep, microseconds):
     assert sweep("delay", microseconds) == 3
 
 
+def test_slow_polls_are_left_out_as_others(sweep):
+    """A sandbox or a tracer makes a system call long."""
+    assert sweep("slow", "100") < 300
+
+
 @pytest.mark.parametrize("milliseconds", ["4", "50"])
 def test_ticks_that_come_late(sweep, milliseconds):
     """A virtual machine that waits for its processor misses ticks.  A sleep is
