@@ -21,6 +21,8 @@ COMMANDS = {
     "doctor": "look for what is wrong or chooses another loop",
     "info": "versions, and which loop a program would get",
     "top": "show what the loops of a running process do",
+    "bench": "race a program on each loop that is installed",
+    "plot": "draw the charts of what bench --json wrote",
 }
 
 

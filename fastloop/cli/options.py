@@ -1,13 +1,14 @@
-"""What the commands share of argparse: errors of one sentence."""
+"""What the commands share: errors of one sentence, the libraries of `cli`."""
 
 from __future__ import annotations
 
 import argparse
+from importlib.util import find_spec
 from typing import NoReturn
 
 from . import COMMANDS, Refused
 
-__all__ = ["Parser", "parser_of"]
+__all__ = ["Parser", "need", "parser_of"]
 
 
 class Parser(argparse.ArgumentParser):
@@ -25,3 +26,13 @@ def parser_of(name: str, text: str) -> Parser:
         description=f"{COMMANDS[name].capitalize()}. {text}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+
+
+def need(what: str, *modules: str) -> None:
+    """Refuse what cannot be done without these libraries."""
+    missing = [name for name in modules if find_spec(name) is None]
+    if missing:
+        raise Refused(
+            f"{what} needs {' and '.join(missing)}: "
+            "pip install 'fastloop[cli]'"
+        )

@@ -1,0 +1,290 @@
+"""`bench`: races a program on each loop, in fresh processes by turns."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from . import Refused, info
+from .compare import METHOD
+from .http import HttpRace
+from .options import need, parser_of
+from .processes import Processes
+from .program import ProgramRace
+from .result import FORMAT, Result, figure
+from .run import parse
+from .sample import METHOD as SAMPLE_METHOD
+
+__all__ = ["main"]
+
+_TEXT = """
+
+  bench prog.py [ARGUMENTS]         a program that ends by itself
+  bench -m pytest [ARGUMENTS]       a module, such as a suite of tests
+  bench --http app:app              a web application, under load
+
+Options of bench come before the program."""
+_USUAL = ("asyncio", "uvloop", "fastloop")
+#: Seconds that the rounds of a program may take, if --runs does not say.
+_BUDGET = 60.0
+_FEWEST, _MOST = 8, 20
+
+Race = ProgramRace | HttpRace
+#: Says what is measured next; of so many steps, if that is known.
+Step = Callable[[str, int | None], None]
+
+
+def _options(words: list[str]) -> argparse.Namespace:
+    parser = parser_of("bench", _TEXT)
+    add = parser.add_argument
+    add("program", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    add("-m", nargs=argparse.REMAINDER, dest="module", help=argparse.SUPPRESS)
+    add("-c", nargs=argparse.REMAINDER, dest="code", help=argparse.SUPPRESS)
+    add("--loops", help="names with commas (default: those installed)")
+    add("--runs", type=int, help="rounds (default: 8 to 20, in a minute)")
+    add("--json", metavar="FILE", help="write all figures")
+    add("--html", metavar="FILE", help="write a page with charts")
+    add("--plot", metavar="FILE", help="write a chart (.svg or .png)")
+    add("--quiet", action="store_true", help="show no progress")
+    add = parser.add_argument_group("a web application").add_argument
+    add("--http", metavar="APP", help="module:name")
+    add("--path", default="/", help="what to ask for (default: /)")
+    servers = ["uvicorn", "hypercorn", "granian", "aiohttp"]
+    add("--server", choices=servers, help="(default: one that fits)")
+    tools = ["wrk", "oha", "h2load", "own"]
+    add("--load", choices=tools, help="(default: the first on PATH)")
+    add("--connections", type=int, default=32, help="(default: 32)")
+    add("--seconds", type=float, default=2.0, help="a phase (default: 2)")
+    add("--rate", type=float, help="requests a second for latency")
+    return parser.parse_args(words)
+
+
+def main(words: list[str]) -> int:
+    """Measure, print what was found, and write the files asked for."""
+    options = _options(words)
+    need("bench", "psutil", "pyperf", "rich")
+    _check(options)
+    loops = _loops(options.loops)
+    with Processes() as processes:
+        race = _race(options, processes)
+        result = _empty(race, loops)
+        try:
+            with _progress(options.quiet) as step:
+                _measure(race, loops, result, options.runs, step)
+        except Refused as exc:
+            result.data["cut"] = str(exc)
+            raise
+        except KeyboardInterrupt:
+            result.data["cut"] = "it was stopped"
+            raise
+        finally:
+            _show(result, options)
+    return 0
+
+
+def _check(options: argparse.Namespace) -> None:
+    """What cannot be done is said before minutes of measuring."""
+    if options.plot or options.html:
+        need("a chart", "matplotlib")
+    for name in filter(None, (options.json, options.html, options.plot)):
+        folder = Path(name).resolve().parent
+        if not os.access(folder, os.W_OK) or Path(name).is_dir():
+            raise Refused(f"cannot write {name}")
+    if options.plot and not options.plot.endswith((".svg", ".png")):
+        raise Refused("--plot wants a name that ends in .svg or .png")
+    for name, least in (("runs", 1), ("connections", 1), ("rate", 1)):
+        given = getattr(options, name)
+        if given is not None and given < least:
+            raise Refused(f"--{name} wants {least} or more")
+    if not 0.1 <= options.seconds <= 3600:
+        raise Refused("--seconds wants 0.1 to 3600")
+
+
+def _loops(asked: str | None) -> list[str]:
+    installed = info.installed_loops()
+    if asked is None:
+        return [name for name in _USUAL if name in installed]
+    names = [name.strip() for name in asked.split(",") if name.strip()]
+    if len(names) < 2:
+        raise Refused("--loops wants two loops or more, with commas between")
+    from .adopt import factory_of
+
+    for name in names:
+        try:
+            factory_of(name)
+        except (ImportError, AttributeError, ValueError):
+            raise Refused(
+                f"{name} is not installed, or makes no loops; "
+                f"installed are {', '.join(installed)}"
+            ) from None
+    return names
+
+
+def _race(options: argparse.Namespace, processes: Processes) -> Race:
+    words: list[str] = options.program
+    if options.module is not None:
+        words = ["-m", *options.module]
+    elif options.code is not None:
+        words = ["-c", *options.code]
+    if options.http and words:
+        raise Refused("bench wants a program or --http, not both")
+    if options.http:
+        return HttpRace(options, processes)
+    program = parse(words, "bench")
+    program.check()
+    return ProgramRace(program, processes)
+
+
+def _empty(race: Race, loops: list[str]) -> Result:
+    labels: list[str] = []
+    for place, loop in enumerate(loops):
+        again = loops[:place].count(loop)
+        labels.append(f"{loop} ({again + 1})" if again else loop)
+    keys = ("key", "title", "unit", "better")
+    return Result(
+        {
+            "format": FORMAT,
+            "kind": race.kind,
+            "what": race.title,
+            "loops": labels,
+            "metrics": [
+                dict(zip(keys, metric, strict=True)) for metric in race.metrics
+            ],
+            "runs": {label: [] for label in labels},
+            "share": None,
+            "notes": [],
+            "cut": None,
+            "machine": _machine(),
+            "method": [],
+        }
+    )
+
+
+def _machine() -> dict[str, Any]:
+    from pyperf import Run
+
+    seen = Run([1.0]).get_metadata()
+    names = {
+        "cpu": "cpu_model_name",
+        "cpus": "cpu_count",
+        "load before": "load_avg_1min",
+    }
+    found = {key: seen.get(name, "unknown") for key, name in names.items()}
+    return info.facts() | found | {"date": time.strftime("%Y-%m-%d")}
+
+
+def _measure(
+    race: Race, loops: list[str], result: Result, runs: int | None, step: Step
+) -> None:
+    seconds = 0.0
+    for loop in dict.fromkeys(loops):
+        step(f"warming up {loop}", None)
+        seconds += race.warm(loop) * loops.count(loop)
+    result.data["method"] = [race.how, METHOD]
+    usual = max(_FEWEST, min(_MOST, int(_BUDGET / seconds))) // 2 * 2
+    rounds = runs or usual  # even, for the order turns round
+    pairs = list(zip(result.labels, loops, strict=True))
+    steps = rounds * len(pairs) + 1
+    for number in range(rounds):
+        for label, loop in pairs if number % 2 == 0 else pairs[::-1]:
+            step(f"round {number + 1} of {rounds}: {label}", steps)
+            result.runs[label].append(race.measure(loop))
+            result.data["notes"] = _notes(race)
+    step("the loop's share", steps)
+    result.data["share"] = race.share()
+    if result.data["share"] is not None:
+        result.data["method"].append(SAMPLE_METHOD)
+
+
+def _notes(race: Race) -> list[str]:
+    without = [loop for loop, count in race.made.items() if not count]
+    if not without:
+        return race.notes
+    return [
+        *race.notes,
+        "The program took no loop from asyncio's default, so these figures "
+        f"say nothing of {' and '.join(without)}; "
+        "`python -m fastloop doctor` finds where a program names its loop.",
+    ]
+
+
+@contextmanager
+def _progress(quiet: bool) -> Iterator[Step]:
+    """Show a bar on stderr, if that is a terminal."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    bar = Progress(
+        console=console,
+        transient=True,
+        disable=quiet or not console.is_terminal,
+    )
+    with bar:
+        task = bar.add_task("", total=None)
+        done = 0
+
+        def step(name: str, steps: int | None) -> None:
+            nonlocal done
+            bar.update(task, description=name, total=steps, completed=done)
+            done += steps is not None
+
+        yield step
+
+
+def _show(result: Result, options: argparse.Namespace) -> None:
+    """Keep what there is, also of a measurement that was cut short."""
+    if not any(result.runs.values()):
+        return
+    if options.json:
+        result.save(options.json)
+    if options.html:
+        from .page import write_page
+
+        write_page(result, options.html)
+    if options.plot:
+        from .charts import write_chart
+
+        write_chart(result, options.plot)
+    from rich.console import Console
+
+    # A file has lines as long as need be.
+    wide = None if sys.stdout.isatty() else 1000
+    console = Console(width=wide, highlight=False, markup=False)
+    console.print(f"{result.data['what']}: medians of {result.rounds}\n")
+    console.print(_table(result))
+    console.print(
+        f"\nvs: how many times as good {result.candidate} is; "
+        "?: no difference that can be told\n"
+    )
+    console.print("\n".join(result.sentences()), soft_wrap=True)
+    sys.stdout.flush()
+
+
+def _table(result: Result) -> Any:
+    """Return the medians, and how many times as good the candidate is."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 0, 0, 2))
+    table.add_column("")
+    ratios = [f"vs {base}" for base in result.others()]
+    for name in [*result.labels, *ratios]:
+        table.add_column(name, justify="right")
+    for metric in result.metrics:
+        unit = f" ({metric['unit']})" if metric["unit"] else ""
+        cells = [
+            figure(result.median(label, metric["key"]))
+            for label in result.labels
+        ]
+        for base in result.others():
+            found = result.against(base, metric)
+            doubt = "" if found and found.sure else " ?"
+            cells.append(f"{found.ratio:.2f}{doubt}" if found else "-")
+        table.add_row(f"{metric['title']}{unit}", *cells)
+    return table

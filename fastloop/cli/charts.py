@@ -1,0 +1,260 @@
+"""Draws the charts with matplotlib, as SVG that is good in light and dark.
+
+What is drawn has the colours of the light palette; in the SVG they become
+CSS variables, which a style sheet sets for both.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from .client import SHARES
+from .result import Metric, Result, figure
+
+__all__ = ["SHOWN", "STYLE", "bars", "intervals", "latencies", "write_chart"]
+
+#: Metrics that have a chart of bars; a README shows the first two.
+SHOWN = {
+    "http": ("rate", "cpu", "memory"),
+    "program": ("time", "cpu", "memory"),
+}
+#: Inches, of which SVG has 72 points.
+_WIDTH, _LEFT, _RIGHT, _ROW = 3.75, 0.9, 0.62, 0.36
+
+#: name: light, dark
+_COLOURS = {
+    "paper": ("#ffffff", "#0d1117"),
+    "text": ("#1f2328", "#f0f6fc"),
+    "faint": ("#59636e", "#9198a1"),
+    "line": ("#d1d9e0", "#3d444d"),
+    "asyncio": ("#aab2bb", "#656c76"),
+    "uvloop": ("#d18616", "#d9963b"),
+    "fastloop": ("#0969da", "#4493f8"),
+    "other1": ("#8250df", "#ab7df8"),
+    "other2": ("#1a7f37", "#3fb950"),
+    "other3": ("#bf3989", "#db61a2"),
+}
+
+
+def _palette(column: int) -> str:
+    each = (f"--{name}: {pair[column]};" for name, pair in _COLOURS.items())
+    return f":root {{ {' '.join(each)} }}"
+
+
+STYLE = f"""
+:root {{ color-scheme: light dark; }}
+{_palette(0)}
+@media (prefers-color-scheme: dark) {{ {_palette(1)} }}
+svg text {{ font-family: system-ui, sans-serif !important; }}
+"""
+
+
+def _colour(name: str) -> str:
+    return _COLOURS[name][0]
+
+
+def _colour_of(label: str, result: Result) -> str:
+    if label in ("asyncio", "uvloop", "fastloop"):
+        return _colour(label)
+    return _colour(f"other{result.labels.index(label) % 3 + 1}")
+
+
+@contextmanager
+def _figure(width: float, height: float) -> Iterator[Any]:
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    settings = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": "fastloop",
+        "font.size": 9,
+        "text.color": _colour("text"),
+        "axes.labelcolor": _colour("text"),
+        "xtick.color": _colour("faint"),
+        "ytick.color": _colour("faint"),
+    }
+    with matplotlib.rc_context(settings):
+        yield Figure(figsize=(width, height))
+
+
+def _svg(drawn: Any) -> str:
+    """Return the figure as an SVG element."""
+    out = io.StringIO()
+    unknown = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    drawn.savefig(out, format="svg", transparent=True, metadata=unknown)
+    text = out.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r' (width|height)="[\d.]+pt"', "", text, count=2)
+    text = re.sub(r'<g id="[^"]*"', "<g", text)
+    for name, (light, _) in _COLOURS.items():
+        text = text.replace(light, f"var(--{name})")
+    return text
+
+
+def _axes(drawn: Any, x: float, y: float, width: float, height: float) -> Any:
+    """Return axes without a frame at a place in inches, from below."""
+    across, up = drawn.get_size_inches()
+    place = (x / across, y / up, width / across, height / up)
+    axes = drawn.add_axes(place, frameon=False)
+    axes.tick_params(length=0)
+    return axes
+
+
+def _heading(axes: Any, title: str, right: str = "") -> None:
+    """Write above the axes, from the edge of the chart on."""
+    box = axes.get_position()
+    drawn = axes.figure
+    across, up = drawn.get_size_inches()
+    y = box.y1 + 0.1 / up
+    left = box.x0 - _LEFT / across
+    drawn.text(left, y, title, size=10.5, weight="bold")
+    edge = left + _WIDTH / across
+    drawn.text(edge, y, right, color=_colour("faint"), ha="right")
+
+
+def _bars(drawn: Any, x: float, y: float, result: Result, of: Metric) -> None:
+    """Draw a metric: a bar is the median, a dot is one run."""
+    count = len(result.labels)
+    width = _WIDTH - _LEFT - _RIGHT
+    axes = _axes(drawn, x + _LEFT, y, width, _ROW * count)
+    unit = f", {of['unit']}" if of["unit"] else ""
+    title = f"{of['title']}{unit}"
+    better = "longer" if of["better"] == "more" else "shorter"
+    _heading(axes, title[0].upper() + title[1:], f"{better} is better")
+    every = [result.figures(label, of["key"]) for label in result.labels]
+    top = max((max(found) for found in every if found), default=1.0)
+    axes.set(xlim=(0, top), ylim=(count - 0.5, -0.5), xticks=[])
+    axes.set_yticks(range(count), result.labels)
+    for row, (label, runs) in enumerate(
+        zip(result.labels, every, strict=True)
+    ):
+        median = result.median(label, of["key"])
+        own = "bold" if label == result.candidate else "normal"
+        axes.get_yticklabels()[row].set(color=_colour("text"), weight=own)
+        colour = _colour_of(label, result)
+        axes.barh(row, median or 0, 0.66, color=colour, clip_on=False)
+        axes.scatter(
+            runs,
+            [row + (n % 4 - 1.5) / 10 for n in range(len(runs))],
+            s=5,
+            color=_colour("text"),
+            alpha=0.5,
+            linewidths=0,
+            clip_on=False,
+            zorder=3,
+        )
+        end = max([median or 0, *runs])
+        axes.annotate(
+            figure(median),
+            (end, row),
+            xytext=(5, 0),
+            textcoords="offset points",
+            va="center",
+            weight=own,
+        )
+
+
+def bars(result: Result, metric: Metric) -> str:
+    """Return a chart of one metric as an SVG element."""
+    height = _ROW * len(result.labels)
+    with _figure(_WIDTH, height + 0.36) as drawn:
+        _bars(drawn, 0, 0.04, result, metric)
+        return _svg(drawn)
+
+
+def intervals(result: Result, base: str) -> str:
+    """Draw how many times as good as another loop, with the intervals."""
+    found = [(m, result.against(base, m)) for m in result.metrics]
+    rows = [(m["title"], c) for m, c in found if c is not None]
+    height = 0.26 * max(1, len(rows))
+    with _figure(_WIDTH, height + 0.6) as drawn:
+        axes = _axes(drawn, 1.3, 0.26, _WIDTH - 1.8, height)
+        name = f"{result.candidate}: times as good as {base}"
+        drawn.text(
+            0, 1 - 0.18 / (height + 0.6), name, size=10.5, weight="bold"
+        )
+        low = min([0.9, *(c.low for _, c in rows)])
+        high = max([1.1, *(c.high for _, c in rows)])
+        axes.set(xscale="log", ylim=(len(rows) - 0.5, -0.5))
+        axes.set_xlim(max(low, 0.25), min(high, 8.0))
+        axes.minorticks_off()
+        axes.set_xticks([1], ["as good"])
+        axes.set_yticks(range(len(rows)), [title for title, _ in rows])
+        axes.axvline(1, color=_colour("line"), linewidth=1, zorder=0)
+        for row, (_, one) in enumerate(rows):
+            colour = _colour_of(result.candidate, result)
+            colour = colour if one.sure else _colour("faint")
+            axes.plot([one.low, one.high], [row, row], color=colour, lw=2)
+            axes.plot([one.ratio], [row], "o", color=colour, ms=6, mew=0)
+            axes.annotate(
+                f"{one.ratio:.2f}",
+                (1, row),
+                xycoords=("axes fraction", "data"),
+                xytext=(8, 0),
+                textcoords="offset points",
+                va="center",
+                weight="bold" if one.sure else "normal",
+                color=_colour("text" if one.sure else "faint"),
+            )
+        return _svg(drawn)
+
+
+def latencies(result: Result) -> str:
+    """Draw the percentiles of latency of each loop, on a log scale."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    with _figure(_WIDTH, 2.7) as drawn:
+        axes = _axes(drawn, 0.5, 0.66, _WIDTH - 0.7, 1.65)
+        title = "Latency, ms: this share of requests is faster"
+        drawn.text(0, 1 - 0.18 / 2.7, title, size=10.5, weight="bold")
+        axes.set_yscale("log")
+        for label in result.labels:
+            line = [result.median(label, key) for key in SHARES]
+            if None not in line:
+                colour = _colour_of(label, result)
+                axes.plot(line, "o-", color=colour, lw=2, ms=5, label=label)
+        axes.set_xticks(
+            range(len(SHARES)), [f"{100 * s:g} %" for s in SHARES.values()]
+        )
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.grid(axis="y", color=_colour("line"), linewidth=1)
+        axes.set_axisbelow(True)
+        drawn.legend(
+            loc="lower left", ncols=4, frameon=False, bbox_to_anchor=(0, 0)
+        )
+        return _svg(drawn)
+
+
+def write_chart(result: Result, path: str) -> None:
+    """Write one file for a README: two metrics, .svg or .png."""
+    metrics = [result.metric(k) for k in SHOWN[result.data["kind"]][:2]]
+    machine = result.data["machine"]
+    python = machine["python"].split(" ")[0]
+    where = (
+        f"CPython {python}, {machine['cpu']}, {machine['date']}; a bar is the "
+        f"median of {result.rounds}, a dot one run"
+    )
+    height, gap = _ROW * len(result.labels), 0.4
+    across, up = 2 * _WIDTH + gap, height + 1.1
+    with _figure(across, up) as drawn:
+        for place, metric in enumerate(metrics):
+            _bars(drawn, place * (_WIDTH + gap), 0.32, result, metric)
+        name = result.data["what"]
+        drawn.text(0, 1 - 0.22 / up, name, size=13, weight="bold")
+        drawn.text(0, 0.08 / up, where, color=_colour("faint"))
+        if path.endswith(".png"):
+            paper = {"facecolor": _colour("paper"), "pad_inches": 0.15}
+            drawn.savefig(path, dpi=200, bbox_inches="tight", **paper)
+            return
+        svg = _svg(drawn)
+    size = f'width="{across * 96:.0f}" height="{up * 96:.0f}"'
+    svg = svg.replace("<svg", f"<svg {size}", 1)
+    head, end, rest = svg.partition(">")
+    Path(path).write_text(f"{head}{end}<style>{STYLE}</style>{rest}")

@@ -1,0 +1,235 @@
+"""Measures a web application: a fresh server under load, each time."""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from . import Refused
+from .client import SHARES
+from .load import Load, LoadFound
+from .processes import Child, Processes, worker_command
+from .program import share_of
+from .worker import peak_memory
+
+__all__ = ["HttpRace"]
+
+#: Seconds until a server has to listen, and of its warm-up.
+_START = 30.0
+_WARM = 1.0
+
+
+class HttpRace:
+    """What `bench --http` measures; `ProgramRace` is alike."""
+
+    kind = "http"
+    #: key, title, unit, which is better; the first is spoken of.
+    metrics = (
+        ("rate", "requests a second", "", "more"),
+        ("cpu", "CPU a request", "µs", "less"),
+        ("p50", "latency p50", "ms", "less"),
+        ("p90", "latency p90", "ms", "less"),
+        ("p99", "latency p99", "ms", "less"),
+        ("p999", "latency p99.9", "ms", "less"),
+        ("memory", "peak memory", "MiB", "less"),
+    )
+
+    def __init__(
+        self, options: argparse.Namespace, processes: Processes
+    ) -> None:
+        if not options.path.startswith("/"):
+            raise Refused("--path begins with /")
+        self.app: str = options.http
+        self.path: str = options.path
+        self._options = options
+        self._processes = processes
+        self._load = Load(
+            options.load, options.path, options.connections, processes
+        )
+        self._cpu = _take_processors()
+        self._report = processes.folder / "report.json"
+        self._rate: float = options.rate or 0.0
+        self._busy = 0.0
+        self.made: dict[str, int] = {}
+
+    @property
+    def title(self) -> str:
+        """The application and what it is asked for."""
+        return f"{self.app} GET {self.path}"
+
+    @property
+    def how(self) -> str:
+        """How it is measured."""
+        tool = self._load.tool
+        return (
+            "Each server is warmed up, then asked by "
+            f"{'fastloop' if tool == 'own' else tool} over "
+            f"{self._options.connections} connections for "
+            f"{self._options.seconds:g} s as fast as it answers: requests a "
+            "second and CPU a request, user and system, of all processes of "
+            f"the server. Then for as long at {self._rate:,.0f} requests a "
+            "second, the same for each loop, by fastloop's own client: "
+            "latency runs from when a request was due, so that a stall "
+            "counts in full. Peak memory is the server's."
+            + (" The server has a processor to itself." if self._cpu else "")
+        )
+
+    @property
+    def notes(self) -> list[str]:
+        """Say it if the load was the limit."""
+        if self._load.tool == "own" and self._busy > 0.9:
+            return [
+                "The load client was busy all the time, so the server may do "
+                "more: install wrk, oha or h2load."
+            ]
+        return []
+
+    def warm(self, kind: str) -> float:
+        """Find how much it does, to choose the common rate.
+
+        Returns the seconds that a measurement will take.
+        """
+        with self._server(kind) as (_, port):
+            found = self._ask(kind, port, self._options.seconds)
+        if not self._options.rate:
+            half = found.requests / found.seconds / 2
+            self._rate = min(self._rate or half, half, 5000.0)
+        return 2 * float(self._options.seconds) + _WARM + 1
+
+    def measure(self, kind: str) -> dict[str, float]:
+        """Measure a fresh server; raises Refused if something fails."""
+        seconds = self._options.seconds
+        with self._server(kind) as (child, port):
+            self._ask(kind, port, _WARM)
+            before = _cpu_of(child.pid)
+            fast = self._ask(kind, port, seconds)
+            spent = _cpu_of(child.pid) - before
+            even = self._load.ask_at(self._rate, port, seconds)
+            self._check(kind, even)
+            memory = sum(peak_memory(one.pid) for one in _tree(child.pid))
+        self._busy = max(self._busy, fast.more.get("busy", 0.0))
+        self.made[kind] = self._read().get("made", 1)
+        return {
+            "rate": fast.requests / fast.seconds,
+            "cpu": spent / fast.requests * 1e6,
+            "memory": memory / 2**20,
+            **{key: even.more[key] for key in SHARES},
+        }
+
+    def share(self) -> float | None:
+        """Return the loop's share of CPU time on asyncio under load."""
+        try:
+            with self._server("asyncio") as (child, port):
+                self._ask("asyncio", port, _WARM)
+                os.kill(child.pid, signal.SIGUSR2)
+                self._ask("asyncio", port, self._options.seconds)
+                os.kill(child.pid, signal.SIGUSR2)
+        except Refused:
+            return None
+        return share_of(self._read())
+
+    def _read(self) -> dict[str, Any]:
+        there = self._report.exists()
+        return json.loads(self._report.read_text()) if there else {}
+
+    # -- the server --------------------------------------------------------
+
+    @contextmanager
+    def _server(self, kind: str) -> Iterator[tuple[Child, int]]:
+        self._report.unlink(missing_ok=True)
+        port = _free_port()
+        server = self._options.server or ""
+        words = (kind, server, port, self._report, self._cpu, self.app)
+        child = self._processes.start(worker_command("serve", *words))
+        try:
+            self._wait_for(child, kind, port)
+            self._ask_once(kind, port)
+            yield child, port
+        except Refused:
+            if child.wait(0.1) is None:
+                raise
+            raise Refused(child.failure(f"the server on {kind}")) from None
+        finally:
+            child.stop()
+
+    def _wait_for(self, child: Child, kind: str, port: int) -> None:
+        end = time.monotonic() + _START
+        while time.monotonic() < end and child.wait(0.02) is None:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    return
+        raise Refused(f"the server on {kind} did not listen in {_START:g} s")
+
+    def _ask_once(self, kind: str, port: int) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        try:
+            connection.request("GET", self.path)
+            status = connection.getresponse().status
+        except (OSError, ValueError, http.client.HTTPException) as exc:
+            text = f"{type(exc).__name__}: {exc}".rstrip(": ")
+            raise Refused(
+                f"the server on {kind} did not answer GET {self.path}: {text}"
+            ) from exc
+        finally:
+            connection.close()
+        if not 200 <= status < 400:
+            raise Refused(
+                f"{self.app} answered {status} to GET {self.path} on {kind}, "
+                "so its speed was not measured"
+            )
+
+    def _ask(self, kind: str, port: int, seconds: float) -> LoadFound:
+        found = self._load.ask(port, seconds)
+        self._check(kind, found)
+        return found
+
+    def _check(self, kind: str, found: LoadFound) -> None:
+        if found.errors:
+            raise Refused(
+                f"{found.errors} of {found.requests} requests to {self.app} "
+                f"on {kind} failed or were answered with an error"
+            )
+        if not found.requests:
+            raise Refused(f"the server on {kind} answered nothing under load")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _take_processors() -> str:
+    """Leave one processor to the server and go to the others.
+
+    The load tools are started from here, so they go there too.  "" where
+    there is only one or the system cannot do this.
+    """
+    if not hasattr(os, "sched_getaffinity"):
+        return ""
+    *others, last = sorted(os.sched_getaffinity(0))
+    if not others:
+        return ""
+    os.sched_setaffinity(0, others)
+    return str(last)
+
+
+def _tree(pid: int) -> list[Any]:
+    import psutil
+
+    leader = psutil.Process(pid)
+    return [leader, *leader.children(recursive=True)]
+
+
+def _cpu_of(pid: int) -> float:
+    """Return the CPU seconds of a server's living processes, to 10 ms."""
+    return float(sum(sum(one.cpu_times()[:2]) for one in _tree(pid)))

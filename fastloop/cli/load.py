@@ -1,0 +1,144 @@
+"""Load on an HTTP server: by wrk, oha or h2load, or by our own client.
+
+The tools on PATH say how many requests a second a server can do.  Latency is
+always our own client's to measure, which asks at a fixed rate: those tools
+wait for an answer before they ask again, and so miss a stall.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from dataclasses import dataclass, field
+
+from . import Refused
+from .processes import Processes, worker_command
+
+__all__ = ["TOOLS", "Load", "LoadFound"]
+
+TOOLS = ("wrk", "oha", "h2load")
+#: Seconds that a tool may take longer than it was told.
+_PATIENCE = 20.0
+
+
+@dataclass
+class LoadFound:
+    """Requests that were answered, in how long, and how many went wrong."""
+
+    requests: int
+    seconds: float
+    errors: int
+    more: dict[str, float] = field(default_factory=dict)
+
+
+class Load:
+    """Loads servers with one tool: the same path and connections."""
+
+    def __init__(
+        self,
+        tool: str | None,
+        path: str,
+        connections: int,
+        processes: Processes,
+    ) -> None:
+        if tool in TOOLS and shutil.which(tool) is None:
+            raise Refused(f"{tool} is not on PATH")
+        self.tool = tool or next(filter(shutil.which, TOOLS), "own")
+        self._path = path
+        self._connections = connections
+        self._processes = processes
+
+    def ask(self, port: int, seconds: float) -> LoadFound:
+        """Ask as fast as answers come; raises Refused if the tool fails."""
+        if self.tool == "own":
+            return self.ask_at(0, port, seconds)
+        url = f"http://127.0.0.1:{port}{self._path}"
+        found = _READERS[self.tool](
+            self._run(self.tool, self._command(url, seconds), seconds)
+        )
+        if found is None:
+            raise Refused(f"{self.tool} wrote nothing that fastloop reads")
+        return found
+
+    def ask_at(self, rate: float, port: int, seconds: float) -> LoadFound:
+        """Ask at a fixed rate; `more` has percentiles in milliseconds."""
+        command = worker_command(
+            "client", port, self._path, self._connections, seconds, rate
+        )
+        found = json.loads(self._run("the load client", command, seconds))
+        took, errors = found.pop("seconds"), found.pop("errors")
+        return LoadFound(found.pop("requests"), took, errors, found)
+
+    def _run(self, name: str, command: list[str], seconds: float) -> str:
+        with open(self._processes.folder / "load", "w+") as out:
+            child = self._processes.start(command, stdout=out)
+            status = child.wait(seconds + _PATIENCE)
+            if status is None:
+                raise Refused(f"{name} did not end in time")
+            if status:
+                raise Refused(child.failure(name))
+            child.end()
+            out.seek(0)
+            return out.read()
+
+    def _command(self, url: str, seconds: float) -> list[str]:
+        many = str(self._connections)
+        whole = f"{max(1, round(seconds))}s"
+        if self.tool == "wrk":
+            return ["wrk", "-t1", f"-c{many}", f"-d{whole}", url]
+        if self.tool == "h2load":
+            return ["h2load", "--h1", "-t1", "-c", many, "-D", whole, url]
+        shown = self._run("oha", ["oha", "--help"], 0)
+        new = "--output-format" in shown
+        form = ["--output-format", "json"] if new else ["-j"]
+        return ["oha", "--no-tui", *form, "-c", many, "-z", whole, url]
+
+
+def _number(pattern: str, text: str) -> int:
+    found = re.search(pattern, text)
+    return int(found[1]) if found else 0
+
+
+_SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0}
+
+
+def _read_wrk(text: str) -> LoadFound | None:
+    total = re.search(r"(\d+) requests in ([\d.]+)(us|ms|s|m)", text)
+    if total is None:
+        return None
+    wrong = _number(r"Non-2xx or 3xx responses: (\d+)", text)
+    sockets = re.search(r"Socket errors: (.*)", text)
+    if sockets:
+        wrong += sum(map(int, re.findall(r"\d+", sockets[1])))
+    seconds = float(total[2]) * _SECONDS[total[3]]
+    return LoadFound(int(total[1]), seconds, wrong)
+
+
+def _read_h2load(text: str) -> LoadFound | None:
+    took = re.search(r"finished in ([\d.]+)(us|ms|s|m)", text)
+    if took is None:
+        return None
+    each = [_number(rf"(\d+) {kind}xx", text) for kind in "2345"]
+    wrong = sum(each[2:]) + _number(r"(\d+) failed", text)
+    seconds = float(took[1]) * _SECONDS[took[2]]
+    return LoadFound(sum(each), seconds, wrong)
+
+
+def _read_oha(text: str) -> LoadFound | None:
+    try:
+        found = json.loads(text)
+        codes = found["statusCodeDistribution"]
+        seconds = float(found["summary"]["total"])
+        wrong = sum(
+            count
+            for name, count in found.get("errorDistribution", {}).items()
+            if "deadline" not in name  # what was under way at the end
+        )
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+    wrong += sum(n for code, n in codes.items() if not "200" <= code < "400")
+    return LoadFound(sum(codes.values()), seconds, wrong)
+
+
+_READERS = {"wrk": _read_wrk, "oha": _read_oha, "h2load": _read_h2load}

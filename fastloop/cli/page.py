@@ -1,0 +1,146 @@
+"""One HTML file with all that was found: nothing is loaded from elsewhere."""
+
+from __future__ import annotations
+
+from html import escape
+from pathlib import Path
+
+from .charts import SHOWN, STYLE, bars, intervals, latencies
+from .compare import Comparison
+from .result import Metric, Result, figure
+
+__all__ = ["write_page"]
+
+_STYLE = """
+* { box-sizing: border-box; }
+body { margin: 0 auto; max-width: 1180px; padding: 32px 20px 48px;
+  font: 16px/1.5 system-ui, sans-serif; color: var(--text);
+  background: var(--paper); }
+h1 { font-size: 26px; line-height: 1.25; margin: 0 0 4px;
+  overflow-wrap: anywhere; }
+h2 { font-size: 18px; margin: 40px 0 12px; }
+p { margin: 0 0 8px; max-width: 75ch; }
+.faint, footer { color: var(--faint); }
+.verdict { border-left: 4px solid var(--fastloop); margin: 24px 0;
+  padding: 2px 0 2px 16px; font-size: 18px; }
+.verdict p:last-child { margin: 0; }
+.charts { display: grid; gap: 28px 40px;
+  grid-template-columns: repeat(auto-fill, minmax(min(330px, 100%), 1fr)); }
+.charts svg { width: 100%; height: auto; max-width: 460px; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums;
+  white-space: nowrap; font-size: 15px; }
+th, td { padding: 6px 12px; text-align: right;
+  border-bottom: 1px solid var(--line); }
+th { font-weight: 600; }
+th:first-child, td:first-child { text-align: left; padding-left: 0; }
+tr.own td { font-weight: 600; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: 4px 20px;
+  font-size: 14px; margin: 0; }
+dt { color: var(--faint); }
+dd { margin: 0; overflow-wrap: anywhere; }
+"""
+
+
+def write_page(result: Result, path: str) -> None:
+    """Write the file."""
+    Path(path).write_text(_page(result), encoding="utf-8")
+
+
+def _page(result: Result) -> str:
+    """Return the whole page."""
+    title = escape(result.data["what"])
+    sentences = "".join(f"<p>{escape(s)}</p>" for s in result.sentences())
+    method = "".join(f"<p>{escape(s)}</p>" for s in result.data["method"])
+    date = escape(result.data["machine"]["date"])
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}: event loops compared</title>
+<style>{STYLE}{_STYLE}</style>
+</head>
+<body>
+<h1>{title}</h1>
+<p class="faint">{escape(_loops(result))}, {result.rounds}, {date}</p>
+<div class="verdict">{sentences}</div>
+<h2>Figures</h2>
+<p class="faint">A bar is the median, a dot is one run.</p>
+<div class="charts">{_charts(result)}</div>
+<h2>How sure that is</h2>
+<p class="faint">The point is the ratio, the line its 95 % interval; grey
+where no difference can be told.</p>
+<div class="charts">{_intervals(result)}</div>
+<h2>Table</h2>
+<div class="wide">{_table(result)}</div>
+<h2>How it was measured</h2>
+{method}
+<h2>Where</h2>
+<dl>{_machine(result)}</dl>
+</body>
+</html>
+"""
+
+
+def _loops(result: Result) -> str:
+    *most, last = result.labels
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def _charts(result: Result) -> str:
+    kind = result.data["kind"]
+    charts = [bars(result, result.metric(key)) for key in SHOWN[kind]]
+    if kind == "http":
+        charts.append(latencies(result))
+    return "".join(f"<div>{chart}</div>" for chart in charts)
+
+
+def _intervals(result: Result) -> str:
+    charts = [intervals(result, base) for base in result.others()]
+    return "".join(f"<div>{chart}</div>" for chart in charts)
+
+
+def _table(result: Result) -> str:
+    heads = "".join(f"<th>{escape(_head(m))}</th>" for m in result.metrics)
+    rows = [f"<tr><th></th>{heads}</tr>"]
+    for label in result.labels:
+        own = ' class="own"' if label == result.candidate else ""
+        cells = "".join(
+            f"<td>{figure(result.median(label, m['key']))}</td>"
+            for m in result.metrics
+        )
+        rows.append(f"<tr{own}><td>{escape(label)}</td>{cells}</tr>")
+    for base in result.others():
+        cells = "".join(
+            f"<td>{_ratio(result.against(base, m))}</td>"
+            for m in result.metrics
+        )
+        title = escape(f"{result.candidate} : {base}")
+        rows.append(f"<tr><td>{title}</td>{cells}</tr>")
+    return f"<table>{''.join(rows)}</table>"
+
+
+def _head(metric: Metric) -> str:
+    unit = f", {metric['unit']}" if metric["unit"] else ""
+    return f"{metric['title']}{unit}"
+
+
+def _ratio(found: Comparison | None) -> str:
+    if found is None:
+        return "-"
+    if found.sure:
+        return f"{found.ratio:.2f}"
+    return f'<span class="faint">{found.ratio:.2f} ?</span>'
+
+
+def _machine(result: Result) -> str:
+    parts = []
+    for name, value in result.data["machine"].items():
+        text = (
+            ", ".join(f"{k} {v}" for k, v in value.items())
+            if isinstance(value, dict)
+            else str(value)
+        )
+        parts.append(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>")
+    return "".join(parts)

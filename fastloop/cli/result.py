@@ -1,0 +1,174 @@
+"""What a measurement found: figures, a sentence in plain words, JSON."""
+
+from __future__ import annotations
+
+import io
+import json
+import statistics
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypedDict
+
+from . import Refused
+from .compare import Comparison, compare
+
+__all__ = ["FORMAT", "Metric", "Result", "figure"]
+
+FORMAT = 1
+#: Rounds from which on a difference that is not told is none.
+_ENOUGH = 5
+#: pyperf's units, and how many of them ours is.
+_UNITS = {
+    "s": ("second", 1.0),
+    "ms": ("second", 1e-3),
+    "µs": ("second", 1e-6),
+    "MiB": ("byte", 2.0**20),
+    "": ("integer", 1.0),
+}
+
+
+class Metric(TypedDict):
+    """A kind of figure: better is "more" or "less"."""
+
+    key: str
+    title: str
+    unit: str
+    better: str
+
+
+class Result:
+    """All figures by label of loop; the one that is judged is the candidate.
+
+    data is what the JSON file has.
+    """
+
+    def __init__(self, data: dict[str, Any]) -> None:
+        self.data = data
+        self.labels: list[str] = data["loops"]
+        self.metrics: list[Metric] = data["metrics"]
+        self.runs: dict[str, list[dict[str, float]]] = data["runs"]
+
+    @classmethod
+    def load(cls, path: str) -> Result:
+        """Read a file that `save` wrote; raises Refused if it is none."""
+        try:
+            data = json.loads(Path(path).read_text())["fastloop"]
+            assert data["format"] == FORMAT
+            result = cls(data)
+            result.sentences()
+        except OSError as exc:
+            raise Refused(f"cannot read {path}: {exc.strerror}") from exc
+        except Exception as exc:
+            raise Refused(
+                f"{path} is not what fastloop bench --json wrote"
+            ) from exc
+        return result
+
+    def save(self, path: str) -> None:
+        """Write the file that `load` reads, and pyperf's commands too."""
+        suite = io.StringIO()
+        self._suite().dump(suite)
+        more = {"fastloop": {**self.data, "summary": self.sentences()}}
+        text = json.dumps(json.loads(suite.getvalue()) | more, indent=1)
+        Path(path).write_text(text + "\n")
+
+    def _suite(self) -> Any:
+        from pyperf import Benchmark, BenchmarkSuite, Run
+
+        benchmarks = []
+        for metric in self.metrics:
+            unit, factor = _UNITS[metric["unit"]]
+            for label in filter(self.runs.get, self.labels):
+                about = {"name": f"{label}: {metric['title']}", "unit": unit}
+                runs = [
+                    Run([value * factor], (), about, collect_metadata=False)
+                    for value in self.figures(label, metric["key"])
+                    if value > 0  # the clock of a short phase's CPU is coarse
+                ]
+                benchmarks += [Benchmark(runs)] if runs else []
+        return BenchmarkSuite(benchmarks)
+
+    # -- figures -----------------------------------------------------------
+
+    @property
+    def candidate(self) -> str:
+        """fastloop if it ran, else the last."""
+        return "fastloop" if "fastloop" in self.labels else self.labels[-1]
+
+    @property
+    def rounds(self) -> str:
+        """Rounds that every loop has finished, in words."""
+        number = min(len(self.runs[label]) for label in self.labels)
+        return "1 round" if number == 1 else f"{number} rounds"
+
+    def metric(self, key: str) -> Metric:
+        """Return the metric of that key."""
+        return next(m for m in self.metrics if m["key"] == key)
+
+    def figures(self, label: str, key: str) -> list[float]:
+        """Return a loop's figures of a metric, round by round."""
+        return [run[key] for run in self.runs[label] if key in run]
+
+    def median(self, label: str, key: str) -> float | None:
+        """Return the median of a loop's figures, or None without any."""
+        found = self.figures(label, key)
+        return statistics.median(found) if found else None
+
+    def against(self, base: str, metric: Metric) -> Comparison | None:
+        """Compare the candidate with another loop."""
+        key = metric["key"]
+        own = self.figures(self.candidate, key)
+        other = self.figures(base, key)
+        return compare(own, other, metric["better"])
+
+    def others(self) -> list[str]:
+        """Return the loops that the candidate is compared with."""
+        return [label for label in self.labels if label != self.candidate]
+
+    # -- words -------------------------------------------------------------
+
+    def sentences(self) -> list[str]:
+        """Return what was found in one sentence, and what to know of it."""
+        clauses = [*map(self._verdict, self.others()), *self._share()]
+        cut = self.data["cut"]
+        doubts = [f"Not complete: {cut}."] if cut else []
+        return ["; ".join(clauses) + ".", *self.data["notes"], *doubts]
+
+    def _verdict(self, base: str) -> str:
+        own = self.candidate
+        found = self.against(base, self.metrics[0])
+        if found is None:
+            return f"{own} and {base} had too few runs to compare"
+        times = f"{found.ratio:.2f} times"
+        interval = f"95 % interval {found.low:.2f} to {found.high:.2f}"
+        if not found.sure and int(self.rounds.split(" ")[0]) < _ENOUGH:
+            few = f"{self.rounds} cannot tell {own} from {base}"
+            return f"{few} ({times}, {interval})"
+        if not found.sure:
+            none = "no difference that can be told"
+            return f"{own} and {base}: {none} ({times}, {interval})"
+        if self.data["kind"] == "http":
+            did = f"answers {times} as many requests a second as {base}"
+        else:
+            did = f"is {times} as fast as {base}"
+        slower = " and so is slower" if found.ratio < 1 else ""
+        return f"{own} {did}{slower} ({interval})"
+
+    def _share(self) -> Iterator[str]:
+        share = self.data["share"]
+        if share is not None:
+            percent = "less than 1" if share < 0.01 else f"{share * 100:.0f}"
+            yield (
+                f"your program spends {percent} % of its CPU time in "
+                "asyncio's loop, and another loop can save no more than that"
+            )
+
+
+def figure(value: float | None) -> str:
+    """Return a number with the three digits that matter."""
+    if value is None:
+        return "-"
+    size = abs(value)
+    if size >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.{0 if size >= 100 else 1 if size >= 10 else 2}f}"

@@ -1,0 +1,74 @@
+"""The process that a program is measured in.
+
+    KIND MODE REPORT PROGRAM...
+
+The program becomes `__main__` on that kind of loop.  MODE is `time`, or
+`sample` to look which share is the loop's.  At its end REPORT has JSON: the
+loops that were made by asyncio's default, peak memory in bytes, and what the
+sampler saw.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import re
+import sys
+
+from .adopt import adopt
+from .run import become, parse
+
+__all__ = ["main", "peak_memory", "report_at_exit"]
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .sample import Sampler
+
+
+def peak_memory(pid: int | str = "self") -> int:
+    """Return the bytes that a process had resident at its most; 0: unknown.
+
+    What the system says at its end is no use on Linux: that counts the
+    memory of the process that started it as well.
+    """
+    try:
+        with open(f"/proc/{pid}/status") as file:
+            found = re.search(r"VmHWM:\s+(\d+) kB", file.read())
+    except OSError:
+        return 0
+    return int(found[1]) * 1024 if found else 0
+
+
+def report_at_exit(
+    path: str, made: list[int], sampler: Sampler | None
+) -> None:
+    """Have this process, and no child of it, write REPORT when it ends."""
+    owner = os.getpid()
+
+    def write() -> None:
+        if os.getpid() != owner:
+            return
+        found: dict[str, float] = {"made": made[0], "memory": peak_memory()}
+        if sampler is not None:
+            found |= sampler.report()
+        with open(path, "w") as file:
+            json.dump(found, file)
+
+    atexit.register(write)
+
+
+def main() -> None:
+    """Become the program; see the module."""
+    kind, mode, report, *words = sys.argv[1:]
+    made = [0]
+    adopt(kind, made)
+    sampler = None
+    if mode == "sample":
+        from .sample import Sampler
+
+        sampler = Sampler()
+    report_at_exit(report, made, sampler)
+    if sampler is not None:
+        sampler.start()
+    become(parse(words))

@@ -1,0 +1,207 @@
+"""`python -m fastloop bench` and `plot`: what they find, say and leave."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from cli_helpers import interrupt, processes_in, wait_for
+
+for library in ("matplotlib", "psutil", "pyperf", "rich"):
+    pytest.importorskip(library, reason=f"{library} is not installed")
+
+#: Short: what is found does not matter here.
+SHORT = ("--quiet", "--runs", "2", "--loops", "asyncio,fastloop")
+HTTP = (*SHORT, "--load", "own", "--seconds", "0.1", "--connections", "2")
+PROGRAM = "import asyncio; asyncio.run(asyncio.sleep(0))"
+APP = """
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        raise NotImplementedError
+    start = {"type": "http.response.start", "status": STATUS}
+    await send(start | {"headers": [(b"content-length", b"2")]})
+    await send({"type": "http.response.body", "body": b"ok"})
+"""
+
+
+def found_in(command, name="found.json"):
+    return json.loads((command.folder / name).read_text())["fastloop"]
+
+
+def test_a_program_is_measured_on_each_loop(fastloop_command):
+    done = fastloop_command(
+        "bench", *SHORT, "--json", "found.json", "-c", PROGRAM
+    )
+    found = found_in(fastloop_command)
+    assert found["loops"] == ["asyncio", "fastloop"]
+    assert found["notes"] == [] and found["cut"] is None
+    for runs in found["runs"].values():
+        assert [set(run) for run in runs] == [{"time", "cpu", "memory"}] * 2
+        assert all(value > 0 for run in runs for value in run.values())
+    assert found["summary"][0] in done.stdout.replace("\n", " ")
+    for title in ("time (s)", "CPU time (s)", "peak memory (MiB)"):
+        assert title in done.stdout
+
+
+def test_pyperf_reads_the_file(fastloop_command):
+    fastloop_command("bench", *SHORT, "--json", "found.json", "-c", PROGRAM)
+    done = fastloop_command.python("-m", "pyperf", "show", "found.json")
+    assert done.returncode == 0, done.stderr
+    assert "fastloop: time" in done.stdout
+
+
+def test_a_module_is_a_program(fastloop_command):
+    done = fastloop_command("bench", *SHORT, "-m", "timeit", "-n", "1")
+    assert "timeit -n 1: medians of 2 rounds" in done.stdout
+
+
+def test_what_takes_no_loop_is_said(fastloop_command):
+    done = fastloop_command("bench", *SHORT, "-c", "pass")
+    assert "took no loop from asyncio's default" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["chart.svg", "chart.png", "page.html"])
+def test_plot_draws_what_was_kept(fastloop_command, name):
+    fastloop_command("bench", *SHORT, "--json", "found.json", "-c", PROGRAM)
+    fastloop_command("plot", "found.json", "-o", name)
+    drawn = (fastloop_command.folder / name).read_bytes()
+    if name.endswith(".png"):
+        assert drawn.startswith(b"\x89PNG")
+        return
+    text = drawn.decode()
+    assert "prefers-color-scheme: dark" in text
+    assert text.count("<svg") == (1 if name.endswith(".svg") else 4)
+    for outside in ("http://127", "https://", "<script", "<link"):
+        assert outside not in text.replace("https://matplotlib", "")
+
+
+def test_an_application_is_measured_under_load(fastloop_command):
+    pytest.importorskip("uvicorn", reason="uvicorn is not installed")
+    fastloop_command.write("app.py", APP.replace("STATUS", "200"))
+    fastloop_command(
+        *("bench", *HTTP, "--json", "found.json", "--html", "page.html"),
+        *("--plot", "chart.svg", "--http", "app:app", "--path", "/x"),
+    )
+    found = found_in(fastloop_command)
+    keys = {"rate", "cpu", "memory", "p50", "p90", "p99", "p999"}
+    for runs in found["runs"].values():
+        assert [set(run) for run in runs] == [keys] * 2
+        assert all(run["p50"] <= run["p999"] for run in runs)
+    assert (fastloop_command.folder / "page.html").exists()
+    assert (fastloop_command.folder / "chart.svg").exists()
+    assert processes_in(fastloop_command.folder) == []
+
+
+# -- what cannot be measured --------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["prog.py"], "there is no program prog.py"),
+        (["-m", "nothing_of_it"], "there is no module nothing_of_it"),
+        (["--loops", "asyncio,noloop", "-c", ""], "noloop is not installed"),
+        (["--loops", "asyncio", "-c", ""], "two loops or more"),
+        (["--runs", "0", "-c", ""], "--runs wants 1 or more"),
+        (["--seconds", "0", "-c", ""], "--seconds wants 0.1 to 3600"),
+        (["--json", "no/where.json", "-c", ""], "cannot write no/where.json"),
+        (["--plot", "chart.txt", "-c", ""], "ends in .svg or .png"),
+        (["--http", "app:app", "-c", ""], "not both"),
+        (["--http", "app:app", "--path", "x"], "--path begins with /"),
+        (["-c", "import sys; sys.exit(3)"], "ended with status 3"),
+        (["-c", "1/0"], "ZeroDivisionError"),
+    ],
+)
+def test_what_cannot_be_measured_is_one_sentence(
+    fastloop_command, words, sentence
+):
+    assert sentence in fastloop_command.refused("bench", *words)
+
+
+@pytest.mark.parametrize(
+    ("app", "sentence"),
+    [
+        (None, "No module named 'app'"),
+        ("app = None", "answered 500 to GET /"),
+        ("", "app has no app"),
+        (APP.replace("STATUS", "500"), "answered 500 to GET /"),
+    ],
+)
+def test_a_server_that_does_not_serve_is_one_sentence(
+    fastloop_command, app, sentence
+):
+    pytest.importorskip("uvicorn", reason="uvicorn is not installed")
+    if app is not None:
+        fastloop_command.write("app.py", app)
+    words = ("bench", *HTTP, "--http", "app:app")
+    assert sentence in fastloop_command.refused(*words)
+    assert processes_in(fastloop_command.folder) == []
+
+
+def test_what_was_measured_until_a_failure_is_kept(fastloop_command):
+    """Two warm up, two are the first round, the fifth fails."""
+    fastloop_command.write(
+        "prog.py",
+        "import pathlib, sys\n"
+        "file = pathlib.Path('count')\n"
+        "runs = file.stat().st_size + 1 if file.exists() else 1\n"
+        "file.write_text('x' * runs)\n"
+        "sys.exit(runs == 5)\n",
+    )
+    done = fastloop_command(
+        *("bench", *SHORT, "--json", "found.json", "prog.py"), status=2
+    )
+    assert done.stderr.count("\n") == 1 and "status 1" in done.stderr
+    found = found_in(fastloop_command)
+    assert list(map(len, found["runs"].values())) == [1, 1]
+    assert "status 1" in found["cut"]
+    assert "Not complete" in done.stdout
+
+
+def test_a_load_tool_that_fails_is_one_sentence(fastloop_command, monkeypatch):
+    pytest.importorskip("uvicorn", reason="uvicorn is not installed")
+    fastloop_command.write("app.py", APP.replace("STATUS", "200"))
+    tool = fastloop_command.folder / "wrk"
+    tool.write_text("#!/bin/sh\necho nothing works >&2\nexit 7\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(fastloop_command.folder), prepend=":")
+    words = ("bench", *SHORT, "--load", "wrk", "--http", "app:app")
+    said = fastloop_command.refused(*words)
+    assert said == "wrk ended with status 7: nothing works"
+    assert processes_in(fastloop_command.folder) == []
+
+
+def test_plot_refuses_what_bench_did_not_write(fastloop_command):
+    assert "cannot read" in fastloop_command.refused("plot", "none.json")
+    fastloop_command.write("other.json", "{}")
+    said = fastloop_command.refused("plot", "other.json")
+    assert "is not what fastloop bench --json wrote" in said
+    said = fastloop_command.refused("plot", "other.json", "-o", "x.gif")
+    assert ".svg, .png and .html" in said or "is not what" in said
+
+
+def test_ctrl_c_keeps_what_there_is_and_leaves_no_process(fastloop_command):
+    """The third run of the program, after the loops have warmed up, waits."""
+    fastloop_command.write(
+        "prog.py",
+        "import pathlib, time\n"
+        "file = pathlib.Path('count')\n"
+        "runs = file.stat().st_size + 1 if file.exists() else 1\n"
+        "file.write_text('x' * runs)\n"
+        "time.sleep(3600 if runs == 5 else 0)\n",
+    )
+    process = fastloop_command.start(
+        "bench", *SHORT, "--json", "found.json", "prog.py"
+    )
+    count = fastloop_command.folder / "count"
+
+    def hangs():
+        return count.exists() and count.stat().st_size == 5
+
+    wait_for(hangs, "the fifth run")
+    status, out, err = interrupt(process)
+    assert status == 130
+    assert "Traceback" not in err
+    assert "Not complete: it was stopped" in out
+    assert found_in(fastloop_command)["cut"] == "it was stopped"
+    assert processes_in(fastloop_command.folder) == []

@@ -1,0 +1,66 @@
+"""fastloop.cli.compare: when two series of figures are told apart."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from fastloop.cli.compare import compare, t_quantile
+
+
+@pytest.mark.parametrize(
+    ("outside", "freedom", "expected"),
+    [
+        (0.05, 1, 12.71),
+        (0.05, 7, 2.365),
+        (0.001, 7, 5.408),
+        (0.001, 19, 3.883),
+    ],
+)
+def test_quantiles_are_those_of_the_tables(outside, freedom, expected):
+    assert t_quantile(outside, freedom) == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize(("better", "ratio"), [("more", 2.0), ("less", 0.5)])
+def test_a_ratio_says_how_many_times_as_good(better, ratio):
+    found = compare([2.0, 4.0, 6.0, 8.0], [1.0, 2.0, 3.0, 4.0], better)
+    assert found.ratio == pytest.approx(ratio)
+    assert found.sure
+    assert found.low <= found.ratio <= found.high
+
+
+def test_a_round_that_is_slow_for_both_cancels_out():
+    own = [1.0, 10.0, 1.0, 10.0, 1.1, 10.5]
+    base = [1.5, 15.0, 1.5, 15.0, 1.65, 15.75]
+    assert compare(own, base, "less").sure
+
+
+def test_less_than_one_percent_is_no_difference():
+    assert not compare([1.005] * 8, [1.0] * 8, "more").sure
+
+
+@pytest.mark.parametrize("figures", [([1.0], [2.0]), ([0.0] * 9, [1.0] * 9)])
+def test_too_few_figures_are_not_compared(figures):
+    assert compare(*figures, "more") is None
+
+
+@pytest.mark.parametrize("rounds", [8, 20])
+def test_chance_is_taken_for_a_difference_once_in_hundreds(rounds):
+    """200 races of a loop against itself, with 10 % of noise."""
+    chance = random.Random(5)
+
+    def figures():
+        return [chance.lognormvariate(0, 0.1) for _ in range(rounds)]
+
+    told = sum(compare(figures(), figures(), "less").sure for _ in range(200))
+    assert told <= 2
+
+
+def test_a_difference_beyond_the_noise_is_told():
+    chance = random.Random(5)
+    for _ in range(100):
+        own = [chance.lognormvariate(0.2, 0.03) for _ in range(8)]
+        base = [chance.lognormvariate(0, 0.03) for _ in range(8)]
+        found = compare(own, base, "more")
+        assert found.sure and found.ratio > 1
