@@ -13,7 +13,7 @@ PYTHON_PARTS = fastloop tests benchmarks tools .ci noxfile.py setup.py
 OWN_TESTS = $(wildcard $(addprefix tests/,unit behaviour isolated fault))
 
 .PHONY: help bench race test build debug sanitize lint format unit gate ci wheel \
-	conformance sdist clean
+	conformance sdist docs clean
 
 help:
 	@echo "make bench     race fastloop against asyncio and uvloop"
@@ -26,6 +26,7 @@ help:
 	@echo "make sanitize  the quick part under ASan and UBSan"
 	@echo "make lint      check style, layers, sizes, stubs"
 	@echo "make format    format C and Python as lint wants them"
+	@echo "make docs      the documentation as a site, in build/site"
 	@echo "make wheel     a repaired wheel, tried without the system's libuv"
 	@echo "make ci        what every change must pass (.ci/run)"
 	@echo "make gate      all of it, without a limit of time"
@@ -67,6 +68,10 @@ format:
 		-exec clang-format -i {} +
 	$(PY) -m ruff check -q --fix $(PYTHON_PARTS)
 	$(PY) -m ruff format -q $(PYTHON_PARTS)
+
+docs:
+	@$(SETUP) build docs
+	$(PY) tools/check_site.py $(ARGS)
 
 sdist:
 	@$(SETUP) build wheel

@@ -202,6 +202,13 @@ stage(
     needs="publish",
 )
 stage(
+    "docs",
+    "the site, in Chromium",
+    "python tools/check_site.py --browser",
+    needs="docs browser",
+    venv=".venv-docs",
+)
+stage(
     "3.11",
     "make test",
     f"{PYTEST} --ignore=tests/lint",

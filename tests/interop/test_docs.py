@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import http.client
+import json
+import os
 import re
 import subprocess
 import sys
@@ -10,7 +13,7 @@ import warnings
 from pathlib import Path
 
 import pytest
-from interop_process import child_env
+from interop_process import child_env, free_port
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -53,6 +56,100 @@ def named(name):
         if block.startswith(f"# {name}\n")
     ]
     return source
+
+
+def is_named(block):
+    return re.match(r"# \w+\.(conf\.)?py\n", block)
+
+
+@pytest.mark.parametrize(
+    "source", [each for each in BLOCKS if not is_named(each.values[0])]
+)
+def test_a_program_without_a_name_runs(source, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", source],
+        env=child_env(),
+        capture_output=True,
+        text=True,
+        timeout=50,
+        cwd=tmp_path,
+    )
+    if missing := re.search(r"No module named '(?!fastloop)", done.stderr):
+        pytest.skip(missing.string.splitlines()[-1])
+    assert done.returncode == 0, done.stderr
+
+
+def test_each_program_with_a_name_has_a_test():
+    """The tests of servers have programs of their own that say the same."""
+    names = {
+        match[0].split()[1]
+        for each in BLOCKS
+        if (match := is_named(each.values[0]))
+    }
+    tests = "".join(
+        path.read_text("utf-8") for path in Path(__file__).parent.glob("*.py")
+    )
+    # Of test_gunicorn.py; and Ray, which has no release for each Python.
+    elsewhere = {"workers.py", "gunicorn.conf.py", "ray_actors.py"}
+    assert [name for name in names - elsewhere if name not in tests] == []
+
+
+def running(name, start, tmp_path, *words):
+    """Start a program of the pages, as a file of its name."""
+    (tmp_path / name).write_text(named(name))
+    env = child_env()
+    env["PYTHONPATH"] += f"{os.pathsep}{tmp_path}"
+    return start(*words, env=env)
+
+
+def loop_told_by(port):
+    """What the program's only page says of the loop it runs on."""
+    conn = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    conn.request("GET", "/")
+    response = conn.getresponse()
+    told = json.loads(response.read())
+    conn.close()
+    return told["loop"]
+
+
+@pytest.mark.parametrize(
+    ("name", "library"),
+    [
+        ("quart_app.py", "quart"),
+        ("litestar_app.py", "litestar"),
+        ("django_app.py", "django"),
+    ],
+)
+def test_a_framework_under_uvicorn_runs(name, library, start, tmp_path):
+    pytest.importorskip(library, reason=f"{library} is not installed")
+    pytest.importorskip("uvicorn", reason="uvicorn is not installed")
+    module = name.removesuffix(".py")
+    child = running(
+        *(name, start, tmp_path, "-m", "uvicorn", f"{module}:app"),
+        *("--loop", "fastloop:new_event_loop", "--port", "0"),
+    )
+    port = int(child.wait_for(r"running on http://[\d.]+:(\d+)")[1])
+    assert loop_told_by(port).startswith("<fastloop.Loop ")
+
+
+def test_tornado_runs(start, tmp_path):
+    pytest.importorskip("tornado", reason="tornado is not installed")
+    name, port = "tornado_app.py", free_port()
+    source = named(name).replace("8000", str(port))
+    source = source.replace(
+        "await asyncio.Event", "print('up'); await asyncio.Event"
+    )
+    (tmp_path / name).write_text(source)
+    start(str(tmp_path / name)).wait_for("up")
+    assert loop_told_by(port).startswith("<fastloop.Loop ")
+
+
+def test_dasks_client_runs(start, tmp_path):
+    pytest.importorskip("distributed", reason="distributed is not installed")
+    name = "dask_client.py"
+    child = running(name, start, tmp_path, str(tmp_path / name))
+    child.wait_for(r"<fastloop\.Loop ")
+    child.wait_for(r"\[0, 1, 4, 9, 16\]")
 
 
 def test_the_program_that_looks_inside_runs():
