@@ -29,9 +29,13 @@ from setuptools.command.build_ext import build_ext
 
 HERE = Path(__file__).resolve().parent
 LIBUV_FLOOR = (1, 42, 0)
-BASE_FLAGS = """-std=c11 -D_GNU_SOURCE -fvisibility=hidden
--fno-strict-overflow -fstack-protector-strong -Wall -Wextra
--Wno-unused-parameter -Wno-missing-field-initializers -U_FORTIFY_SOURCE"""
+#: Python.h says the 64 bits of files too, but some units have system headers
+#: before it: on 32-bit systems they would differ about ino_t, and so about
+#: structs.
+BASE_FLAGS = """-std=c11 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64
+-fvisibility=hidden -fno-strict-overflow -fstack-protector-strong -Wall
+-Wextra -Wno-unused-parameter -Wno-missing-field-initializers
+-U_FORTIFY_SOURCE"""
 ASSERTS = ["-UNDEBUG", "-DFASTLOOP_DEBUG=1"]
 #: The commands that compile: those of wheels, of editable installs, of ours.
 BUILDS = {"bdist_wheel", "editable_wheel", "build", "build_ext"}
