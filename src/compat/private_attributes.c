@@ -210,20 +210,20 @@ buffer_size_get(FlStream *self, void *Py_UNUSED(closure))
 /* --- water marks --------------------------------------------------------- */
 
 static int
-set_mark(size_t *mark, PyObject *value, const char *name)
+set_mark(uint64_t *mark, PyObject *value, const char *name)
 {
-    Py_ssize_t number;
+    int64_t number;
     if (check_given(value, name) < 0 || fl_flow_mark(value, &number) < 0) {
         return -1;
     }
-    *mark = number < 0 ? 0 : (size_t)number;
+    *mark = number < 0 ? 0 : (uint64_t)number;
     return 0;
 }
 
 static PyObject *
 high_water_get(FlStream *self, void *Py_UNUSED(closure))
 {
-    return PyLong_FromSize_t(self->high_water_bytes);
+    return PyLong_FromUnsignedLongLong(self->high_water_bytes);
 }
 
 static int
@@ -235,7 +235,7 @@ high_water_set(FlStream *self, PyObject *value, void *Py_UNUSED(closure))
 static PyObject *
 low_water_get(FlStream *self, void *Py_UNUSED(closure))
 {
-    return PyLong_FromSize_t(self->low_water_bytes);
+    return PyLong_FromUnsignedLongLong(self->low_water_bytes);
 }
 
 static int

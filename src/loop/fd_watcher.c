@@ -288,7 +288,7 @@ invalid_object(PyObject *object)
 /* What an int or an object with fileno() says of its number.  0, or -1 with
    ValueError set, as selectors raises it. */
 static int
-ask_number(FlLoop *loop, PyObject *object, long *fd)
+ask_number(FlLoop *loop, PyObject *object, long long *fd)
 {
     PyObject *number = NULL;
     if (PyLong_Check(object)) {
@@ -302,9 +302,9 @@ ask_number(FlLoop *loop, PyObject *object, long *fd)
         }
     }
     int overflow;
-    *fd = PyLong_AsLongAndOverflow(number, &overflow);
+    *fd = PyLong_AsLongLongAndOverflow(number, &overflow);
     if (overflow > 0) {
-        *fd = LONG_MAX; /* no descriptor either */
+        *fd = LLONG_MAX; /* no descriptor either */
     }
     else if (overflow < 0) {
         PyErr_Format(PyExc_ValueError, "Invalid file descriptor: %S", number);
@@ -314,10 +314,10 @@ ask_number(FlLoop *loop, PyObject *object, long *fd)
 }
 
 static int
-check_number(long fd)
+check_number(long long fd)
 {
     if (fd < 0) {
-        PyErr_Format(PyExc_ValueError, "Invalid file descriptor: %ld", fd);
+        PyErr_Format(PyExc_ValueError, "Invalid file descriptor: %lld", fd);
         return -1;
     }
     if (fd > INT32_MAX) {
@@ -331,7 +331,7 @@ check_number(long fd)
 int
 fl_fd_number(FlLoop *loop, PyObject *object)
 {
-    long fd = -1;
+    long long fd = -1;
     return ask_number(loop, object, &fd) < 0 ? -1 : check_number(fd);
 }
 
@@ -340,7 +340,7 @@ fl_fd_number(FlLoop *loop, PyObject *object)
 static int
 parse_watched_fd(FlLoop *loop, PyObject *object)
 {
-    long fd = -1;
+    long long fd = -1;
     if (ask_number(loop, object, &fd) < 0) {
         return -1;
     }

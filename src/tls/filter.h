@@ -76,10 +76,10 @@ typedef struct {
     PyObject *buffer;     /* for a raw transport that reads by get_buffer() */
     PyObject *began;      /* loop.time() of the handshake, in debug mode */
     FlWriteQueue backlog; /* plain bytes that are no records yet */
-    size_t write_high_bytes;
-    size_t write_low_bytes;
-    size_t read_high_bytes;
-    size_t read_low_bytes;
+    uint64_t write_high_bytes;
+    uint64_t write_low_bytes;
+    uint64_t read_high_bytes;
+    uint64_t read_low_bytes;
     size_t answers_bytes; /* records that reads made and that wait */
     unsigned writes_after_loss;
     unsigned users; /* calls that use the engine: it stays until they end */

@@ -205,7 +205,7 @@ is_reading(FlTlsTransport *self, PyObject *Py_UNUSED(ignored))
 /* asyncio's defaults and checks, in KiB where neither mark is given. */
 static int
 set_limits(FlTls *filter, PyObject *args, PyObject *kwargs, PyObject *function,
-           size_t *high_bytes, size_t *low_bytes)
+           uint64_t *high_bytes, uint64_t *low_bytes)
 {
     static char *keywords[] = {"high", "low", NULL};
     PyObject *high = Py_None, *low = Py_None;
@@ -216,7 +216,7 @@ set_limits(FlTls *filter, PyObject *args, PyObject *kwargs, PyObject *function,
     }
     PyObject *marks = PyObject_CallMethodObjArgs(filter->state->tls, function,
                                                  high, low, NULL);
-    Py_ssize_t high_mark, low_mark;
+    int64_t high_mark, low_mark;
     if (marks == NULL) {
         return -1;
     }
@@ -225,8 +225,8 @@ set_limits(FlTls *filter, PyObject *args, PyObject *kwargs, PyObject *function,
         && fl_flow_mark(high, &high_mark) == 0
         && fl_flow_mark(low, &low_mark) == 0)
     {
-        *high_bytes = (size_t)high_mark;
-        *low_bytes = (size_t)low_mark;
+        *high_bytes = (uint64_t)high_mark;
+        *low_bytes = (uint64_t)low_mark;
         code = 0;
     }
     Py_DECREF(marks);
@@ -274,9 +274,10 @@ set_read_limits(FlTlsTransport *self, PyObject *args, PyObject *kwargs)
 }
 
 static PyObject *
-two_sizes(size_t low_bytes, size_t high_bytes)
+two_sizes(uint64_t low_bytes, uint64_t high_bytes)
 {
-    return Py_BuildValue("nn", (Py_ssize_t)low_bytes, (Py_ssize_t)high_bytes);
+    return Py_BuildValue("KK", (unsigned long long)low_bytes,
+                         (unsigned long long)high_bytes);
 }
 
 static const char get_write_limits_doc[] =

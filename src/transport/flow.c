@@ -70,23 +70,28 @@ fl_stream_maybe_resume(FlStream *self)
 }
 
 int
-fl_flow_mark(PyObject *object, Py_ssize_t *mark)
+fl_flow_mark(PyObject *object, int64_t *mark)
 {
-    PyObject *whole = NULL;
+    PyObject *whole;
     if (PyFloat_Check(object)) {
         /* Sizes are whole numbers: a fraction decides nothing. */
         double value = PyFloat_AS_DOUBLE(object);
-        if (value >= (double)PY_SSIZE_T_MAX) {
-            *mark = PY_SSIZE_T_MAX;
+        if (value >= (double)INT64_MAX) {
+            *mark = INT64_MAX;
             return 0;
         }
         whole = PyLong_FromDouble(floor(value));
-        if (whole == NULL) {
-            return -1;
-        }
     }
+    else {
+        whole = PyNumber_Index(object);
+    }
+    if (whole == NULL) {
+        return -1;
+    }
+    int overflow;
+    long long number = PyLong_AsLongLongAndOverflow(whole, &overflow);
+    Py_DECREF(whole);
     /* More than there can be memory is as good as that. */
-    *mark = PyNumber_AsSsize_t(whole == NULL ? object : whole, NULL);
-    Py_XDECREF(whole);
-    return *mark == -1 && PyErr_Occurred() ? -1 : 0;
+    *mark = overflow > 0 ? INT64_MAX : overflow < 0 ? INT64_MIN : number;
+    return 0;
 }

@@ -15,8 +15,9 @@ void fl_stream_meter_waiting(FlStream *self);
 int fl_stream_maybe_pause(FlStream *self);
 int fl_stream_maybe_resume(FlStream *self);
 
-/* A water mark out of a number of any kind.  0, or -1 with TypeError,
-   OverflowError or ValueError. */
-int fl_flow_mark(PyObject *object, Py_ssize_t *mark);
+/* A water mark out of a number of any kind.  It has 64 bits everywhere, for
+   programs read marks back.  0, or -1 with TypeError, OverflowError or
+   ValueError. */
+int fl_flow_mark(PyObject *object, int64_t *mark);
 
 #endif

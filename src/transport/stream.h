@@ -64,8 +64,8 @@ typedef struct {
     int fd;           /* -1 once it is closed */
     int number; /* which it was: logs and asyncio's _sock_fd tell it still */
     FlStreamPhase phase;
-    size_t high_water_bytes;
-    size_t low_water_bytes;
+    uint64_t high_water_bytes;
+    uint64_t low_water_bytes;
     size_t metered_bytes;    /* what metrics count as waiting */
     size_t pull_bytes;       /* how much fl_stream_pull may read still */
     uint64_t write_dispatch; /* the callback that wrote last */

@@ -226,7 +226,7 @@ should_hold(FlStream *self)
 static bool
 fits_held(const FlStream *self, size_t size_bytes)
 {
-    size_t limit = HELD_BYTES;
+    uint64_t limit = HELD_BYTES;
     if (self->high_water_bytes < limit) {
         limit = self->high_water_bytes;
     }

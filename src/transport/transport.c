@@ -342,8 +342,8 @@ const char fl_transport_get_buffer_limits_doc[] =
 PyObject *
 fl_transport_get_buffer_limits(FlStream *self, PyObject *Py_UNUSED(ignored))
 {
-    return Py_BuildValue("nn", (Py_ssize_t)self->low_water_bytes,
-                         (Py_ssize_t)self->high_water_bytes);
+    return Py_BuildValue("KK", (unsigned long long)self->low_water_bytes,
+                         (unsigned long long)self->high_water_bytes);
 }
 
 const char fl_transport_set_buffer_limits_doc[] =
@@ -365,29 +365,29 @@ fl_transport_set_buffer_limits(FlStream *self, PyObject *args,
     {
         return NULL;
     }
-    Py_ssize_t high = 0, low = 0;
+    int64_t high = 0, low = 0;
     if ((high_object != Py_None && fl_flow_mark(high_object, &high) < 0)
         || (low_object != Py_None && fl_flow_mark(low_object, &low) < 0))
     {
         return NULL;
     }
     if (high_object == Py_None) {
-        high = low_object == Py_None      ? FL_HIGH_WATER_BYTES
-               : low > PY_SSIZE_T_MAX / 4 ? PY_SSIZE_T_MAX
-               : low < PY_SSIZE_T_MIN / 4 ? PY_SSIZE_T_MIN
-                                          : 4 * low;
+        high = low_object == Py_None ? FL_HIGH_WATER_BYTES
+               : low > INT64_MAX / 4 ? INT64_MAX
+               : low < INT64_MIN / 4 ? INT64_MIN
+                                     : 4 * low;
     }
     if (low_object == Py_None) {
         low = high < 0 ? ~(~high / 4) : high / 4; /* as Python divides */
     }
     if (high < low || low < 0) {
         PyErr_Format(PyExc_ValueError,
-                     "high (%zd) must be >= low (%zd) must be >= 0", high,
-                     low);
+                     "high (%lld) must be >= low (%lld) must be >= 0",
+                     (long long)high, (long long)low);
         return NULL;
     }
-    self->high_water_bytes = (size_t)high;
-    self->low_water_bytes = (size_t)low;
+    self->high_water_bytes = (uint64_t)high;
+    self->low_water_bytes = (uint64_t)low;
     fl_stream_flush(self);
     if (self->phase < FL_STREAM_LOST && fl_stream_maybe_pause(self) < 0) {
         return NULL;
