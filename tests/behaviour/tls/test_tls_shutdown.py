@@ -151,7 +151,9 @@ async def test_abort_ends_at_once(settled_pair, side):
     assert c.protocol.names == ["made"]
     assert await c.protocol.wait_lost() is None
     assert c.protocol.names == ["made", "lost"]
-    with pytest.raises((ssl.SSLEOFError, ConnectionResetError)):
+    # Early 3.11 has SSLError for it, and not SSLEOFError.
+    ends = (ssl.SSLError, ConnectionResetError)
+    with pytest.raises(ends, match="EOF|reset"):
         await c.peer.read()
 
 

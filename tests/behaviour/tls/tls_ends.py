@@ -98,6 +98,8 @@ class WirePeer(PlainPeer):
         super().__init__(sock)
         self.incoming = ssl.MemoryBIO()
         self.outgoing = ssl.MemoryBIO()
+        # Early 3.11 sets it, and a ragged end is a close_notify then.
+        context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
         self.tls = context.wrap_bio(
             self.incoming,
             self.outgoing,
