@@ -131,8 +131,8 @@ def describe_loop(loop: Loop) -> dict[str, Any]:
 class _Server:
     """One socket, its thread, and the loops that it shows.
 
-    The thread takes no lock and closes the descriptors: who stops it may be a
-    destructor, which runs anywhere.
+    The thread takes no lock and closes what it reads from: who stops it may be
+    a destructor, which runs anywhere.
     """
 
     def __init__(self, path: str, loop: Loop) -> None:
@@ -215,15 +215,17 @@ class _Server:
             while stopped not in dict(poll.poll()):
                 self._answer()
         finally:
-            self.close()
+            self._sock.close()
+            self._stopped.close()
 
     def stop(self) -> None:
         """Remove the socket and have the thread end, and not wait for it."""
         with contextlib.suppress(OSError):
             if os.lstat(self.path).st_ino == self._inode:
                 os.unlink(self.path)
-        with contextlib.suppress(OSError):
-            self._stop.send(b"x")
+        # A child that was forked meanwhile has it too: closing tells nothing.
+        with contextlib.suppress(OSError), self._stop:
+            self._stop.shutdown(socket.SHUT_WR)
 
     def join(self) -> None:
         """Wait for the thread, but not for ever: it needs nobody's help."""
