@@ -51,6 +51,9 @@ unix_streams"""
 #: asyncio's half of the behaviour tests runs on 3.11 each time, and on the
 #: other versions in the gate.
 NOT_ASYNCIO = "-k 'not [asyncio'"
+#: Where each test takes ten times as long.
+ON_QEMU = """tests/unit tests/behaviour/executor tests/behaviour/loop
+tests/behaviour/sock tests/behaviour/streams tests/behaviour/transport"""
 #: What ThreadSanitizer looks at: the rest has one thread, and takes hours.
 #: It takes a thread of a forked child for the parent's thread of that number,
 #: and ends the child ("dup thread with used id").
@@ -187,6 +190,18 @@ def own(
     stage(name, about, f"{PYTEST} {OWN} {more}", python, gate=True, **env)
 
 
+def elsewhere(name: str, about: str, tests: str) -> None:
+    """Define a session in the gate that runs TESTS on another processor."""
+    stage(
+        name,
+        about,
+        f".ci/platforms {name} {tests} {NOT_ASYNCIO}",
+        needs="",
+        gate=True,
+        limit=600,
+    )
+
+
 # What is slow goes first, so that two workers end together.
 stage(
     "lint",
@@ -274,6 +289,9 @@ stage(
     needs="",
     gate=True,
 )
+elsewhere("i386", "32 bits", "tests/unit tests/behaviour tests/fault")
+elsewhere("arm64", "on qemu", ON_QEMU)
+elsewhere("s390x", "on qemu, big-endian", ON_QEMU)
 stage(
     "upstream",
     "uvicorn's, websockets' tests",
