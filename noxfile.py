@@ -51,7 +51,7 @@ unix_streams"""
 #: asyncio's half of the behaviour tests runs on 3.11 each time, and on the
 #: other versions in the gate.
 NOT_ASYNCIO = "-k 'not [asyncio'"
-#: Where each test takes ten times as long.
+#: Where each test takes several times as long.
 ON_QEMU = """tests/unit tests/behaviour/executor tests/behaviour/loop
 tests/behaviour/sock tests/behaviour/streams tests/behaviour/transport"""
 #: What ThreadSanitizer looks at: the rest has one thread, and takes hours.
