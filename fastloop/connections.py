@@ -470,7 +470,7 @@ def _accepts_as_a_socket(sock: Any) -> bool:
     So it is of gunicorn's, which is an object around a socket and hands on
     what it does not do itself.
     """
-    real = getattr(sock.accept, "__self__", None)
+    real = getattr(getattr(sock, "accept", None), "__self__", None)
     return (
         isinstance(real, socket.socket)
         and _leaves_to_system(real, "accept")
