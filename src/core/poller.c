@@ -72,12 +72,46 @@ close_forgotten_backend(uv_loop_t *uv)
 #endif
 }
 
+/* libuv aborts where it closes a number up to 2, which it gets in a process
+   that has no standard streams.  So these are taken while it opens what it
+   needs.  Returns those that were free, a bit each. */
+static unsigned
+take_standard_numbers(void)
+{
+    unsigned taken = 0;
+    for (int fd = 0; fd <= STDERR_FILENO; fd++) {
+        if (fcntl(fd, F_GETFD) >= 0) {
+            continue;
+        }
+        int null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+        if (null_fd == fd) {
+            taken |= 1u << fd;
+        }
+        else if (null_fd >= 0) {
+            (void)close(null_fd); /* another thread has the number by now */
+        }
+    }
+    return taken;
+}
+
+static void
+give_standard_numbers(unsigned taken)
+{
+    for (int fd = 0; fd <= STDERR_FILENO; fd++) {
+        if (taken & 1u << fd) {
+            (void)close(fd);
+        }
+    }
+}
+
 /* uv_loop_init() that leaks nothing when it fails.  0 or libuv's code. */
 static int
 init_uv(uv_loop_t *uv)
 {
     uv->backend_fd = -1;
+    unsigned taken = take_standard_numbers();
     int code = uv_loop_init(uv);
+    give_standard_numbers(taken);
     if (code < 0) {
         close_forgotten_backend(uv);
     }
@@ -266,7 +300,9 @@ fl_poller_leave_parent_now(FlPoller *poller)
     if (poller->backend_lost) {
         return -EMFILE; /* libuv aborts when asked again */
     }
+    unsigned taken = take_standard_numbers();
     int code = uv_loop_fork(&poller->uv);
+    give_standard_numbers(taken);
     poller->backend_lost = code < 0;
     if (code == 0) {
         code = fl_fd_set_renew(&poller->set);
