@@ -28,6 +28,8 @@ OWN = (
 # An interpreter that ends in the middle of things, or runs out of memory,
 # leaves behind what is CPython's.
 ABRUPT = ("isolated", "fault/test_memory.py")
+# Python alone, in a process for each step: it takes most of an hour here.
+NOT_OURS = ("behaviour/cli", "behaviour/package/test_pytest_compare.py")
 # At its end CPython frees the states of daemon threads while those still let
 # go of the GIL (drop_gil): its own fault, and ASan's report comes too late to
 # be complete.
@@ -87,6 +89,7 @@ def main(folder: str, abrupt: str = "") -> int:
             "pytest",
             "-q",
             *tests,
+            *(f"--ignore=tests/{name}" for name in NOT_OURS),
             "-k",
             NOT_ABRUPT if abrupt else "not [asyncio",
         ],

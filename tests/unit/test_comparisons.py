@@ -46,20 +46,20 @@ def test_too_few_figures_are_not_compared(figures):
 
 
 @pytest.mark.parametrize("rounds", [8, 20])
-def test_chance_is_taken_for_a_difference_once_in_hundreds(rounds):
-    """200 races of a loop against itself, with 10 % of noise."""
+def test_chance_is_taken_for_a_difference_seldom(rounds):
+    """40 races of a loop against itself, with 10 % of noise."""
     chance = random.Random(5)
 
     def figures():
         return [chance.lognormvariate(0, 0.1) for _ in range(rounds)]
 
-    told = sum(compare(figures(), figures(), "less").sure for _ in range(200))
-    assert told <= 2
+    told = sum(compare(figures(), figures(), "less").sure for _ in range(40))
+    assert told <= 1
 
 
 def test_a_difference_beyond_the_noise_is_told():
     chance = random.Random(5)
-    for _ in range(100):
+    for _ in range(20):
         own = [chance.lognormvariate(0.2, 0.03) for _ in range(8)]
         base = [chance.lognormvariate(0, 0.03) for _ in range(8)]
         found = compare(own, base, "more")
