@@ -29,6 +29,7 @@ from typing import Any
 import pytest
 
 from .cli.adopt import factory_of
+from .cli.processes import signal_name
 
 __all__ = ["Recorder", "compare"]
 
@@ -112,7 +113,7 @@ class _Run:
     def complaint(self) -> str:
         """Why it does not count as others do, in a sentence, or ""."""
         if self.status < 0:
-            name = signal.Signals(-self.status).name
+            name = signal_name(-self.status)
             end = f"was ended by {name}; tests begun: {len(self.tests)}"
         elif self.status > 1:
             end = _ENDS.get(self.status, f"ended with status {self.status}")

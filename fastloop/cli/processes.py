@@ -1,7 +1,8 @@
 """Starts processes, and leaves none behind whatever ends the command.
 
-Each process leads a group of its own, so that Ctrl-C in a terminal reaches
-this one alone, which then ends the groups.
+Each process leads a session of its own, so that Ctrl-C in a terminal reaches
+this one alone, which then ends the groups, and so that a process that asks
+the terminal for a word gets an error in place of waiting for ever.
 """
 
 from __future__ import annotations
@@ -12,15 +13,27 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from . import Refused
 
-__all__ = ["Child", "Processes", "worker_command"]
+__all__ = ["Child", "Processes", "signal_name", "worker_command"]
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+#: Seconds that processes have to clean up after Ctrl-C.
+_LAST = 1.0
+
+
+def signal_name(number: int) -> str:
+    """Return SIGKILL and the like; real-time signals have only numbers."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def worker_command(module: str, *words: object) -> list[str]:
@@ -36,10 +49,18 @@ class Child:
     """A process that was started, and its group.
 
     Once it has ended, seconds and cpu say how long it took and how many
-    seconds of CPU, children included.
+    seconds of CPU, children included.  In the context that held makes no
+    signal raises.
     """
 
-    def __init__(self, words: list[str], folder: Path, **more: Any) -> None:
+    def __init__(
+        self,
+        words: list[str],
+        folder: Path,
+        held: Callable[[], AbstractContextManager[None]],
+        **more: Any,
+    ) -> None:
+        self._held = held
         self._errors = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
         self._began = time.perf_counter()
         self._process = subprocess.Popen(
@@ -47,7 +68,7 @@ class Child:
             stdin=subprocess.DEVNULL,
             stdout=more.pop("stdout", subprocess.DEVNULL),
             stderr=self._errors,
-            process_group=0,
+            start_new_session=True,
             **more,
         )
         #: The process, and the group that it leads.
@@ -69,12 +90,18 @@ class Child:
                     return None
                 time.sleep(0.005)
         self.seconds = time.perf_counter() - self._began
-        self._kill()  # what it left in its group
-        _, status, usage = os.wait4(self.pid, 0)
-        self.status = os.waitstatus_to_exitcode(status)
-        self._process.returncode = self.status
-        self.cpu = usage.ru_utime + usage.ru_stime
+        with self._held():
+            self._signal(signal.SIGKILL)  # what it left in its group
+            _, status, usage = os.wait4(self.pid, 0)
+            self.status = os.waitstatus_to_exitcode(status)
+            self._process.returncode = self.status
+            self.cpu = usage.ru_utime + usage.ru_stime
         return self.status
+
+    def interrupt(self) -> None:
+        """Send its group what Ctrl-C does."""
+        if self.status is None:
+            self._signal(signal.SIGINT)
 
     def stop(self) -> None:
         """Ask it to end, and make it after five seconds."""
@@ -86,13 +113,13 @@ class Child:
     def end(self) -> None:
         """End it and its group at once."""
         if self.status is None:
-            self._kill()
+            self._signal(signal.SIGKILL)
             self.wait()
         self._errors.close()
 
-    def _kill(self) -> None:
+    def _signal(self, number: int) -> None:
         try:
-            os.killpg(self.pid, signal.SIGKILL)
+            os.killpg(self.pid, number)
         except (ProcessLookupError, PermissionError):
             pass  # macOS: PermissionError if all have ended
 
@@ -100,7 +127,7 @@ class Child:
         """Return a sentence about how it ended, with its last words."""
         status = self.status or 0
         how = (
-            f"was ended by {signal.Signals(-status).name}"
+            f"was ended by {signal_name(-status)}"
             if status < 0
             else f"ended with status {status}"
         )
@@ -118,7 +145,7 @@ class Processes:
         #: A folder for files of the processes, which goes with them.
         self.folder = Path(self._temporary.name)
         self._children: list[Child] = []
-        self._held = self._asked = False
+        self._is_held = self._asked = False
         self._found: dict[int, Any] = {}
 
     def __enter__(self) -> Processes:
@@ -128,26 +155,41 @@ class Processes:
         return self
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
+        if not self._is_held:
+            raise KeyboardInterrupt
         self._asked = True
-        if not self._held:
+
+    @contextmanager
+    def _held(self) -> Iterator[None]:
+        """A signal raises after this, not in it."""
+        before, self._is_held = self._is_held, True
+        try:
+            yield
+        finally:
+            self._is_held = before
+        if self._asked and not before:
+            self._asked = False
             raise KeyboardInterrupt
 
     def start(self, words: list[str], **more: Any) -> Child:
         """Start a process; no signal comes between that and knowing it."""
-        self._held = True
-        try:
-            child = Child(words, self.folder, **more)
+        with self._held():
+            try:
+                child = Child(words, self.folder, self._held, **more)
+            except OSError as exc:
+                text = f"cannot start {words[0]}: {exc.strerror}"
+                raise Refused(text) from exc
             self._children.append(child)
-        except OSError as exc:
-            raise Refused(f"cannot start {words[0]}: {exc.strerror}") from exc
-        finally:
-            self._held = False
-        if self._asked:
-            raise KeyboardInterrupt
         return child
 
     def __exit__(self, *_: object) -> None:
-        self._held = True
+        self._is_held = True
+        end = time.monotonic() + _LAST
+        living = [one for one in self._children if one.wait(0) is None]
+        for child in living:
+            child.interrupt()
+        for child in living:
+            child.wait(max(0.0, end - time.monotonic()))
         for child in self._children:
             child.end()
         for number, handler in self._found.items():
