@@ -181,7 +181,7 @@ def _kinds(asked: str, words: list[str]) -> list[str]:
     for kind in kinds:
         try:
             factory_of(kind)
-        except (ImportError, AttributeError, ValueError) as exc:
+        except Exception as exc:  # a module may raise anything
             raise pytest.UsageError(
                 f"{_OPTION}: there is no loop {kind!r} ({exc}): name some of "
                 f"{', '.join(_KNOWN)} that are installed"

@@ -84,7 +84,8 @@ def _command(name: str, words: list[str]) -> int:
 
     try:
         status: int = import_module(f"{__name__}.{name}").main(words)
-        sys.stdout.flush()
+        if sys.stdout:  # None if it was closed from the start
+            sys.stdout.flush()
         return status
     except Refused as exc:
         print(f"fastloop: {exc}", file=sys.stderr)

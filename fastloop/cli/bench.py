@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 import time
@@ -69,19 +70,22 @@ def main(words: list[str]) -> int:
     """Measure, print what was found, and write the files asked for."""
     options = _options(words)
     need("bench", "psutil", "pyperf", "rich")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
     _check(options)
     loops = _loops(options.loops)
     with Processes() as processes:
         race = _race(options, processes)
         result = _empty(race, loops)
+        # Said from the start: where the terminal is gone, the progress shown
+        # there may fail in place of KeyboardInterrupt.
+        result.data["cut"] = "it was stopped"
         try:
             with _progress(options.quiet) as step:
                 _measure(race, loops, result, options.runs, step)
+                result.data["cut"] = None
         except Refused as exc:
             result.data["cut"] = str(exc)
-            raise
-        except KeyboardInterrupt:
-            result.data["cut"] = "it was stopped"
             raise
         finally:
             _show(result, options)
@@ -118,7 +122,7 @@ def _loops(asked: str | None) -> list[str]:
     for name in names:
         try:
             factory_of(name)
-        except (ImportError, AttributeError, ValueError):
+        except Exception:  # a module may raise anything
             raise Refused(
                 f"{name} is not installed, or makes no loops; "
                 f"installed are {', '.join(installed)}"
@@ -239,9 +243,16 @@ def _progress(quiet: bool) -> Iterator[Step]:
 
 
 def _show(result: Result, options: argparse.Namespace) -> None:
-    """Keep what there is, also of a measurement that was cut short."""
+    """Show and keep what there is, also if it was cut short."""
     if not any(result.runs.values()):
         return
+    try:
+        _print(result)
+    finally:
+        _keep(result, options)
+
+
+def _keep(result: Result, options: argparse.Namespace) -> None:
     if options.json:
         result.save(options.json)
     if options.html:
@@ -252,10 +263,13 @@ def _show(result: Result, options: argparse.Namespace) -> None:
         from .charts import write_chart
 
         write_chart(result, options.plot)
+
+
+def _print(result: Result) -> None:
     from rich.console import Console
 
     # A file has lines as long as need be.
-    wide = None if sys.stdout.isatty() else 1000
+    wide = None if sys.stdout and sys.stdout.isatty() else 1000
     console = Console(width=wide, highlight=False, markup=False)
     console.print(f"{result.data['what']}: medians of {result.rounds}\n")
     console.print(_table(result))
@@ -264,7 +278,8 @@ def _show(result: Result, options: argparse.Namespace) -> None:
         "?: no difference that can be told\n"
     )
     console.print("\n".join(result.sentences()), soft_wrap=True)
-    sys.stdout.flush()
+    if sys.stdout:  # None if it was closed from the start
+        sys.stdout.flush()
 
 
 def _table(result: Result) -> Any:

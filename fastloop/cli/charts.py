@@ -7,13 +7,14 @@ CSS variables, which a style sheet sets for both.
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from .client import SHARES
+from .options import write_file
 from .result import Metric, Result, figure
 
 __all__ = ["SHOWN", "STYLE", "bars", "intervals", "latencies", "write_chart"]
@@ -105,6 +106,11 @@ def _axes(drawn: Any, x: float, y: float, width: float, height: float) -> Any:
     return axes
 
 
+def _write(drawn: Any, x: float, y: float, text: str, **more: Any) -> None:
+    """Write text, in which a $ is no more than that."""
+    drawn.text(x, y, text, parse_math=False, **more)
+
+
 def _heading(axes: Any, title: str, right: str = "") -> None:
     """Write above the axes, from the edge of the chart on."""
     box = axes.get_position()
@@ -112,9 +118,9 @@ def _heading(axes: Any, title: str, right: str = "") -> None:
     across, up = drawn.get_size_inches()
     y = box.y1 + 0.1 / up
     left = box.x0 - _LEFT / across
-    drawn.text(left, y, title, size=10.5, weight="bold")
+    _write(drawn, left, y, title, size=10.5, weight="bold")
     edge = left + _WIDTH / across
-    drawn.text(edge, y, right, color=_colour("faint"), ha="right")
+    _write(drawn, edge, y, right, color=_colour("faint"), ha="right")
 
 
 def _bars(drawn: Any, x: float, y: float, result: Result, of: Metric) -> None:
@@ -175,9 +181,8 @@ def intervals(result: Result, base: str) -> str:
     with _figure(_WIDTH, height + 0.6) as drawn:
         axes = _axes(drawn, 1.3, 0.26, _WIDTH - 1.8, height)
         name = f"{result.candidate}: times as good as {base}"
-        drawn.text(
-            0, 1 - 0.18 / (height + 0.6), name, size=10.5, weight="bold"
-        )
+        top = 1 - 0.18 / (height + 0.6)
+        _write(drawn, 0, top, name, size=10.5, weight="bold")
         low = min([0.9, *(c.low for _, c in rows)])
         high = max([1.1, *(c.high for _, c in rows)])
         axes.set(xscale="log", ylim=(len(rows) - 0.5, -0.5))
@@ -211,13 +216,13 @@ def latencies(result: Result) -> str:
     with _figure(_WIDTH, 2.7) as drawn:
         axes = _axes(drawn, 0.5, 0.66, _WIDTH - 0.7, 1.65)
         title = "Latency, ms: this share of requests is faster"
-        drawn.text(0, 1 - 0.18 / 2.7, title, size=10.5, weight="bold")
+        _write(drawn, 0, 1 - 0.18 / 2.7, title, size=10.5, weight="bold")
         axes.set_yscale("log")
         for label in result.labels:
-            line = [result.median(label, key) for key in SHARES]
-            if None not in line:
-                colour = _colour_of(label, result)
-                axes.plot(line, "o-", color=colour, lw=2, ms=5, label=label)
+            found = [result.median(label, key) for key in SHARES]
+            line = [math.nan if one is None else one for one in found]
+            colour = _colour_of(label, result)
+            axes.plot(line, "o-", color=colour, lw=2, ms=5, label=label)
         axes.set_xticks(
             range(len(SHARES)), [f"{100 * s:g} %" for s in SHARES.values()]
         )
@@ -247,14 +252,18 @@ def write_chart(result: Result, path: str) -> None:
         for place, metric in enumerate(metrics):
             _bars(drawn, place * (_WIDTH + gap), 0.32, result, metric)
         name = result.data["what"]
-        drawn.text(0, 1 - 0.22 / up, name, size=13, weight="bold")
-        drawn.text(0, 0.08 / up, where, color=_colour("faint"))
+        _write(drawn, 0, 1 - 0.22 / up, name, size=13, weight="bold")
+        _write(drawn, 0, 0.08 / up, where, color=_colour("faint"))
         if path.endswith(".png"):
             paper = {"facecolor": _colour("paper"), "pad_inches": 0.15}
-            drawn.savefig(path, dpi=200, bbox_inches="tight", **paper)
+            out = io.BytesIO()
+            drawn.savefig(
+                out, format="png", dpi=200, bbox_inches="tight", **paper
+            )
+            write_file(path, out.getvalue())
             return
         svg = _svg(drawn)
     size = f'width="{across * 96:.0f}" height="{up * 96:.0f}"'
     svg = svg.replace("<svg", f"<svg {size}", 1)
     head, end, rest = svg.partition(">")
-    Path(path).write_text(f"{head}{end}<style>{STYLE}</style>{rest}")
+    write_file(path, f"{head}{end}<style>{STYLE}</style>{rest}")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 from importlib.util import find_spec
+from pathlib import Path
 from typing import NoReturn
 
 from . import COMMANDS, Refused
 
-__all__ = ["Parser", "need", "parser_of"]
+__all__ = ["Parser", "need", "parser_of", "write_file"]
 
 
 class Parser(argparse.ArgumentParser):
@@ -36,3 +38,26 @@ def need(what: str, *modules: str) -> None:
             f"{what} needs {' and '.join(missing)}: "
             "pip install 'fastloop[cli]'"
         )
+
+
+def write_file(name: str, content: str | bytes) -> None:
+    """Write a whole file or, with Refused, leave it as it was.
+
+    Text becomes UTF-8.  A device or pipe is written to as it is.
+    """
+    if isinstance(content, str):
+        content = content.encode("utf-8", "replace")
+    path = Path(name)
+    whole = path.resolve()
+    part = whole.with_name(f".{whole.name}.{os.getpid()}")
+    try:
+        if path.exists() and not path.is_file():
+            path.write_bytes(content)
+            return
+        try:
+            part.write_bytes(content)
+            os.replace(part, whole)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as exc:
+        raise Refused(f"cannot write {name}: {exc.strerror}") from exc

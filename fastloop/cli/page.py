@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from html import escape
-from pathlib import Path
 
 from .charts import SHOWN, STYLE, bars, intervals, latencies
 from .compare import Comparison
+from .options import write_file
 from .result import Metric, Result, figure
 
 __all__ = ["write_page"]
@@ -44,7 +44,7 @@ dd { margin: 0; overflow-wrap: anywhere; }
 
 def write_page(result: Result, path: str) -> None:
     """Write the file."""
-    Path(path).write_text(_page(result), encoding="utf-8")
+    write_file(path, _page(result))
 
 
 def _page(result: Result) -> str:

@@ -11,12 +11,17 @@ from typing import Any, TypedDict
 
 from . import Refused
 from .compare import Comparison, compare
+from .options import write_file
 
 __all__ = ["FORMAT", "Metric", "Result", "figure"]
 
 FORMAT = 1
 #: Rounds from which on a difference that is not told is none.
 _ENOUGH = 5
+#: What `load` wants of a file, beside the loops and their figures.
+_KEYS = {"format", "kind", "what", "cut", "notes", "machine", "method"}
+_MACHINE = {"python", "cpu", "date"}
+_KINDS = ("http", "program")
 #: pyperf's units, and how many of them ours is.
 _UNITS = {
     "s": ("second", 1.0),
@@ -52,8 +57,11 @@ class Result:
     def load(cls, path: str) -> Result:
         """Read a file that `save` wrote; raises Refused if it is none."""
         try:
-            data = json.loads(Path(path).read_text())["fastloop"]
-            assert data["format"] == FORMAT
+            text = Path(path).read_text(encoding="utf-8")
+            data = json.loads(text)["fastloop"]
+            lacks = _KEYS - data.keys() or _MACHINE - data["machine"].keys()
+            if lacks or data["format"] != FORMAT or data["kind"] not in _KINDS:
+                raise ValueError("not of this format")
             result = cls(data)
             result.sentences()
         except OSError as exc:
@@ -70,7 +78,7 @@ class Result:
         self._suite().dump(suite)
         more = {"fastloop": {**self.data, "summary": self.sentences()}}
         text = json.dumps(json.loads(suite.getvalue()) | more, indent=1)
-        Path(path).write_text(text + "\n")
+        write_file(path, text + "\n")
 
     def _suite(self) -> Any:
         from pyperf import Benchmark, BenchmarkSuite, Run
@@ -159,8 +167,8 @@ class Result:
         if share is not None:
             percent = "less than 1" if share < 0.01 else f"{share * 100:.0f}"
             yield (
-                f"your program spends {percent} % of its CPU time in "
-                "asyncio's loop, and another loop can save no more than that"
+                f"{percent} % of your program's CPU time was seen in "
+                "asyncio's loop"
             )
 
 

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+from pathlib import Path
 
 import pytest
 from cli_helpers import interrupt, processes_in, wait_for
+
+from fastloop.cli import Refused
+from fastloop.cli.options import write_file
 
 for library in ("matplotlib", "psutil", "pyperf", "rich"):
     pytest.importorskip(library, reason=f"{library} is not installed")
@@ -60,6 +66,32 @@ def test_what_takes_no_loop_is_said(fastloop_command):
     assert "took no loop from asyncio's default" in done.stdout
 
 
+def test_a_program_without_a_report_is_not_blamed(fastloop_command):
+    done = fastloop_command("bench", *SHORT, "-c", "import os; os._exit(0)")
+    assert "took no loop" not in done.stdout
+
+
+def test_any_command_can_be_drawn_and_shown(fastloop_command):
+    """A $ is no mathematics, and not each terminal has each letter."""
+    words = ("bench", *SHORT, "--plot", "chart.png", "-c", "'$ { $', 'µ'")
+    env = {"PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
+    done = fastloop_command.python("-m", "fastloop", *words, **env)
+    assert done.returncode == 0, done.stderr
+    assert "'$ { $', '" in done.stdout
+    assert (fastloop_command.folder / "chart.png").exists()
+
+
+def test_stdout_may_be_closed(fastloop_command):
+    words = ("bench", *SHORT, "--json", "found.json", "-c", PROGRAM)
+    code = (
+        "import sys; from fastloop.cli import main; sys.stdout = None; "
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    done = fastloop_command.python("-c", code, *words)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert found_in(fastloop_command)["cut"] is None
+
+
 @pytest.mark.parametrize("name", ["chart.svg", "chart.png", "page.html"])
 def test_plot_draws_what_was_kept(fastloop_command, name):
     fastloop_command("bench", *SHORT, "--json", "found.json", "-c", PROGRAM)
@@ -110,6 +142,12 @@ def test_an_application_is_measured_under_load(fastloop_command):
         (["--http", "app:app", "--path", "x"], "--path begins with /"),
         (["-c", "import sys; sys.exit(3)"], "ended with status 3"),
         (["-c", "1/0"], "ZeroDivisionError"),
+        (["--loops", ".x,asyncio", "-c", ""], ".x is not installed"),
+        (
+            ["-c", "import os; os.kill(os.getpid(), 40)"],
+            "was ended by signal 40",
+        ),
+        (["-c", "open('/dev/tty')"], "No such device or address"),
     ],
 )
 def test_what_cannot_be_measured_is_one_sentence(
@@ -176,19 +214,60 @@ def test_plot_refuses_what_bench_did_not_write(fastloop_command):
     fastloop_command.write("other.json", "{}")
     said = fastloop_command.refused("plot", "other.json")
     assert "is not what fastloop bench --json wrote" in said
+    few = {"format": 1, "kind": "program", "loops": ["a", "b"], "machine": {}}
+    few |= {"runs": {"a": [], "b": []}, "notes": [], "cut": None, "what": ""}
+    time = {"key": "time", "title": "time", "unit": "s", "better": "less"}
+    few |= {"metrics": [time], "share": None, "method": []}
+    fastloop_command.write("few.json", json.dumps({"fastloop": few}))
+    said = fastloop_command.refused("plot", "few.json")
+    assert "is not what fastloop bench --json wrote" in said
     said = fastloop_command.refused("plot", "other.json", "-o", "x.gif")
     assert ".svg, .png and .html" in said or "is not what" in said
 
 
-def test_ctrl_c_keeps_what_there_is_and_leaves_no_process(fastloop_command):
-    """The third run of the program, after the loops have warmed up, waits."""
+def test_a_table_is_shown_though_its_file_cannot_be_written(fastloop_command):
+    """The last run of the program takes the folder away."""
+    (fastloop_command.folder / "sub").mkdir()
+    fastloop_command.write(
+        "prog.py",
+        "import pathlib\n"
+        "file = pathlib.Path('count')\n"
+        "runs = file.stat().st_size + 1 if file.exists() else 1\n"
+        "file.write_text('x' * runs)\n"
+        "runs == 6 and pathlib.Path('sub').rmdir()\n",
+    )
+    words = ("bench", *SHORT, "--json", "sub/found.json", "prog.py")
+    done = fastloop_command(*words, status=2)
+    assert "peak memory (MiB)" in done.stdout
+    assert done.stderr.startswith("fastloop: cannot write sub/found.json: ")
+
+
+def test_a_file_that_was_there_stays_whole(tmp_path):
+    path = tmp_path / "found.json"
+    write_file(str(path), "µ")
+    with pytest.raises(Refused, match="cannot write"):
+        write_file(str(path / "below"), "more")
+    assert path.read_bytes() == "µ".encode()
+    write_file(os.devnull, "a device stays one")
+    assert not Path(os.devnull).is_file()
+    assert [*tmp_path.iterdir()] == [path]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])
+def test_a_signal_keeps_what_there_is_and_leaves_no_process(
+    fastloop_command, number
+):
+    """The fifth run of the program waits, and cleans up when interrupted."""
     fastloop_command.write(
         "prog.py",
         "import pathlib, time\n"
         "file = pathlib.Path('count')\n"
         "runs = file.stat().st_size + 1 if file.exists() else 1\n"
-        "file.write_text('x' * runs)\n"
-        "time.sleep(3600 if runs == 5 else 0)\n",
+        "try:\n"
+        "    file.write_text('x' * runs)\n"
+        "    time.sleep(3600 if runs == 5 else 0)\n"
+        "finally:\n"
+        "    pathlib.Path('ended').write_text('x' * runs)\n",
     )
     process = fastloop_command.start(
         "bench", *SHORT, "--json", "found.json", "prog.py"
@@ -196,12 +275,14 @@ def test_ctrl_c_keeps_what_there_is_and_leaves_no_process(fastloop_command):
     count = fastloop_command.folder / "count"
 
     def hangs():
-        return count.exists() and count.stat().st_size == 5
+        return count.exists() and count.read_text() == "xxxxx"
 
     wait_for(hangs, "the fifth run")
-    status, out, err = interrupt(process)
+    status, out, err = interrupt(process, number)
     assert status == 130
     assert "Traceback" not in err
+    ended = fastloop_command.folder / "ended"
+    assert ended.read_text() == "xxxxx"
     assert "Not complete: it was stopped" in out
     assert found_in(fastloop_command)["cut"] == "it was stopped"
     assert processes_in(fastloop_command.folder) == []
