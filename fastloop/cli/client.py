@@ -1,20 +1,22 @@
 """The client of our own, in a process of its own: loads an HTTP server.
 
-    PORT PATH CONNECTIONS SECONDS RATE
+    PORT PATH CONNECTIONS SECONDS RATE SPINS
 
 Without a rate (0) each connection asks again as soon as it has the answer,
 which shows how many requests a second the server can do.  With one, requests
 are due by the clock, whatever the server does, and a latency runs from when
 the request was due, not from when a connection was free to send it; so a
 server that stalls is charged for all that came in meanwhile ("coordinated
-omission").  It prints JSON.
+omission").  SPINS is 1 if it may spin until a request is due, on a processor
+that is not the server's.  It prints JSON.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
+import math
+import re
 import sys
 import time
 
@@ -23,44 +25,57 @@ __all__ = ["SHARES", "main"]
 SHARES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999}
 #: Seconds to wait for the answers to what was asked.
 _GRACE = 2.0
-#: The clock of epoll is too coarse below this: the client then spins, on a
-#: processor that is not the server's.
-_SPIN = 0.002 if (os.cpu_count() or 1) > 1 else 0.0
+#: The clock of epoll is too coarse below this.
+_SPIN = 0.002
+#: Fewer have no latency that one request in a thousand exceeds.
+_FEWEST_P999 = 1000
+
+_CLOSES = re.compile(rb"\r\nconnection:[^\r]*close")
+_CHUNKED = re.compile(rb"\r\ntransfer-encoding:[^\r]*chunked")
+_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)")
 
 
 async def _answer(reader: asyncio.StreamReader) -> tuple[int, bool]:
     """Read an answer; return its status and whether more can follow."""
-    head = (await reader.readuntil(b"\r\n\r\n")).lower()
-    status = int(head[9:12])
-    stays = head[:8] != b"http/1.0" and b"\r\nconnection: close" not in head
-    _, found, rest = head.partition(b"\r\ncontent-length:")
-    if found:
-        await reader.readexactly(int(rest.partition(b"\r\n")[0]))
-    elif b"\r\ntransfer-encoding: chunked" in head:
-        size = -1
-        while size:
-            size = int((await reader.readuntil(b"\r\n")).split(b";")[0], 16)
-            await reader.readexactly(size + 2)
-    elif status not in (204, 304):
+    status = 100
+    while 100 <= status < 200:
+        head = (await reader.readuntil(b"\r\n\r\n")).lower()
+        status = int(head[9:12])
+    stays = head[:8] != b"http/1.0" and not _CLOSES.search(head)
+    if status in (204, 304):
+        pass  # whatever its headers say, it has no body
+    elif _CHUNKED.search(head):
+        await _read_chunks(reader)
+    elif length := _LENGTH.search(head):
+        await reader.readexactly(int(length[1]))
+    else:
         await reader.read()
         stays = False
     return status, stays
 
 
+async def _read_chunks(reader: asyncio.StreamReader) -> None:
+    while size := int((await reader.readuntil(b"\r\n")).split(b";")[0], 16):
+        await reader.readexactly(size + 2)
+    while await reader.readuntil(b"\r\n") != b"\r\n":
+        pass  # a trailer
+
+
 class _Load:
     """All connections, and what was measured."""
 
-    def __init__(self, port: int, path: str, rate: float) -> None:
+    def __init__(self, port: int, path: str, rate: float, spins: bool) -> None:
         self._port = port
         self._request = (
             f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
             "Accept: */*\r\n\r\n"
         ).encode()
         self._rate = rate
+        self._spin = _SPIN if spins else 0.0
         self._due: asyncio.Queue[float] = asyncio.Queue()
         self._asked: dict[int, float] = {}
         self._latencies: list[float] = []
-        self._errors = 0
+        self._errors = self._late = 0
 
     async def run(self, connections: int, seconds: float) -> dict[str, float]:
         loop = asyncio.get_running_loop()
@@ -77,11 +92,12 @@ class _Load:
         took, count = loop.time() - began, len(self._latencies)
         if self._rate:
             await self._wait_for_answers()
+            count = len(self._latencies)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         found = {"requests": count, "seconds": took, "errors": self._errors}
-        return found | self._percentiles()
+        return found | {"late": self._late} | self._percentiles()
 
     async def _connect(
         self,
@@ -93,7 +109,7 @@ class _Load:
         for number in range(max(1, int(seconds * self._rate))):
             due = began + number / self._rate
             while (wait := due - loop.time()) > 0:
-                await asyncio.sleep(max(0.0, wait - _SPIN))
+                await asyncio.sleep(max(0.0, wait - self._spin))
             self._due.put_nowait(due)
             if number % 32 == 0:
                 await asyncio.sleep(0)
@@ -109,7 +125,7 @@ class _Load:
             while not self._due.empty():
                 late.append(self._due.get_nowait())
             self._latencies += [now - due for due in late]
-            self._errors += len(late)
+            self._late = len(late)
 
     async def _ask_again(
         self,
@@ -118,33 +134,46 @@ class _Load:
         writer: asyncio.StreamWriter,
     ) -> None:
         """Ask over one connection, and open another if that ends."""
+        try:
+            while True:
+                if not await self._ask(number, reader, writer):
+                    writer.close()
+                    reader, writer = await self._connect()
+        except OSError:
+            self._errors += 1  # there is no connection any more
+        finally:
+            writer.close()
+
+    async def _ask(
+        self,
+        number: int,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> bool:
+        """Ask once, if due; return whether the connection can go on."""
         loop = asyncio.get_running_loop()
-        while True:
-            due = await self._due.get() if self._rate else loop.time()
-            self._asked[number] = due
-            try:
-                writer.write(self._request)
-                status, stays = await _answer(reader)
-                self._latencies.append(loop.time() - due)
-                self._errors += not 200 <= status < 400
-            except (OSError, EOFError, ValueError, asyncio.LimitOverrunError):
-                self._errors += 1
-                stays = False
-            del self._asked[number]
-            if self._rate:
-                self._due.task_done()
-            if not stays:
-                writer.close()
-                reader, writer = await self._connect()
+        due = await self._due.get() if self._rate else loop.time()
+        self._asked[number] = due
+        try:
+            writer.write(self._request)
+            status, stays = await _answer(reader)
+            self._latencies.append(loop.time() - due)
+            self._errors += not 200 <= status < 400
+        except (OSError, EOFError, ValueError, asyncio.LimitOverrunError):
+            self._errors += 1
+            stays = False
+        del self._asked[number]
+        if self._rate:
+            self._due.task_done()
+        return stays
 
     def _percentiles(self) -> dict[str, float]:
         ordered = sorted(self._latencies)
-        if not ordered:
-            return {}
-        last = len(ordered) - 1
+        count = len(ordered)
         return {
-            name: ordered[min(last, int(share * len(ordered)))] * 1e3
+            name: ordered[math.ceil(share * count) - 1] * 1e3
             for name, share in SHARES.items()
+            if count >= (_FEWEST_P999 if name == "p999" else 1)
         }
 
 
@@ -152,8 +181,8 @@ def main() -> None:
     """Load the server and print what was found; see the module."""
     import fastloop
 
-    port, path, connections, seconds, rate = sys.argv[1:]
-    load = _Load(int(port), path, float(rate))
+    port, path, connections, seconds, rate, spins = sys.argv[1:]
+    load = _Load(int(port), path, float(rate), spins == "1")
     began = time.perf_counter(), time.process_time()
     try:
         found = fastloop.run(load.run(int(connections), float(seconds)))

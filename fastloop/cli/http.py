@@ -10,7 +10,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from . import Refused
@@ -108,7 +108,7 @@ class HttpRace:
         """Measure a fresh server; raises Refused if something fails."""
         seconds = self._options.seconds
         with self._server(kind) as (child, port):
-            self._ask(kind, port, _WARM)
+            self._warm_up(kind, port)
             before = _cpu_of(child.pid)
             fast = self._ask(kind, port, seconds)
             spent = _cpu_of(child.pid) - before
@@ -121,14 +121,14 @@ class HttpRace:
             "rate": fast.requests / fast.seconds,
             "cpu": spent / fast.requests * 1e6,
             "memory": memory / 2**20,
-            **{key: even.more[key] for key in SHARES},
+            **{key: even.more[key] for key in SHARES if key in even.more},
         }
 
     def share(self) -> float | None:
         """Return the loop's share of CPU time on asyncio under load."""
         try:
             with self._server("asyncio") as (child, port):
-                self._ask("asyncio", port, _WARM)
+                self._warm_up("asyncio", port)
                 os.kill(child.pid, signal.SIGUSR2)
                 self._ask("asyncio", port, self._options.seconds)
                 os.kill(child.pid, signal.SIGUSR2)
@@ -186,9 +186,15 @@ class HttpRace:
                 "so its speed was not measured"
             )
 
+    def _warm_up(self, kind: str, port: int) -> None:
+        """A slow server may answer nothing in so short a time."""
+        self._check(kind, self._load.ask(port, _WARM))
+
     def _ask(self, kind: str, port: int, seconds: float) -> LoadFound:
         found = self._load.ask(port, seconds)
         self._check(kind, found)
+        if not found.requests:
+            raise Refused(f"the server on {kind} answered nothing under load")
         return found
 
     def _check(self, kind: str, found: LoadFound) -> None:
@@ -197,8 +203,11 @@ class HttpRace:
                 f"{found.errors} of {found.requests} requests to {self.app} "
                 f"on {kind} failed or were answered with an error"
             )
-        if not found.requests:
-            raise Refused(f"the server on {kind} answered nothing under load")
+        if late := found.more.get("late"):
+            raise Refused(
+                f"of {found.requests} requests to {self.app} on {kind}, at "
+                f"{self._rate:,.0f} a second, {late} were not answered in time"
+            )
 
 
 def _free_port() -> int:
@@ -231,5 +240,14 @@ def _tree(pid: int) -> list[Any]:
 
 
 def _cpu_of(pid: int) -> float:
-    """Return the CPU seconds of a server's living processes, to 10 ms."""
-    return float(sum(sum(one.cpu_times()[:2]) for one in _tree(pid)))
+    """Return the CPU seconds of a server, to 10 ms.
+
+    Those of its processes that have ended are in their parents' figures.
+    """
+    import psutil
+
+    found = 0.0
+    for one in _tree(pid):
+        with suppress(psutil.NoSuchProcess):
+            found += sum(one.cpu_times()[:4])
+    return found

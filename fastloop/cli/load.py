@@ -8,6 +8,7 @@ wait for an answer before they ask again, and so miss a stall.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ __all__ = ["TOOLS", "Load", "LoadFound"]
 TOOLS = ("wrk", "oha", "h2load")
 #: Seconds that a tool may take longer than it was told.
 _PATIENCE = 20.0
+#: An answer that is slower than two seconds is no error.
+_WRK = ("--timeout", "60s")
 
 
 @dataclass
@@ -44,6 +47,8 @@ class Load:
     ) -> None:
         if tool in TOOLS and shutil.which(tool) is None:
             raise Refused(f"{tool} is not on PATH")
+        # Asked before the server is given a processor of its own.
+        self._spins = _processors() > 1
         self.tool = tool or next(filter(shutil.which, TOOLS), "own")
         self._path = path
         self._connections = connections
@@ -63,9 +68,8 @@ class Load:
 
     def ask_at(self, rate: float, port: int, seconds: float) -> LoadFound:
         """Ask at a fixed rate; `more` has percentiles in milliseconds."""
-        command = worker_command(
-            "client", port, self._path, self._connections, seconds, rate
-        )
+        words = (port, self._path, self._connections, seconds, rate)
+        command = worker_command("client", *words, int(self._spins))
         found = json.loads(self._run("the load client", command, seconds))
         took, errors = found.pop("seconds"), found.pop("errors")
         return LoadFound(found.pop("requests"), took, errors, found)
@@ -86,13 +90,19 @@ class Load:
         many = str(self._connections)
         whole = f"{max(1, round(seconds))}s"
         if self.tool == "wrk":
-            return ["wrk", "-t1", f"-c{many}", f"-d{whole}", url]
+            return ["wrk", "-t1", f"-c{many}", f"-d{whole}", *_WRK, url]
         if self.tool == "h2load":
             return ["h2load", "--h1", "-t1", "-c", many, "-D", whole, url]
         shown = self._run("oha", ["oha", "--help"], 0)
         new = "--output-format" in shown
         form = ["--output-format", "json"] if new else ["-j"]
         return ["oha", "--no-tui", *form, "-c", many, "-z", whole, url]
+
+
+def _processors() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _number(pattern: str, text: str) -> int:
