@@ -218,6 +218,23 @@ class Loop(  # type: ignore[misc, unused-ignore]
         self._add_callback(handle)
         return handle
 
+    # -- pipes ----------------------------------------------------------------
+
+    def _make_read_pipe_transport(
+        self,
+        pipe: Any,
+        protocol: asyncio.BaseProtocol,
+        waiter: asyncio.Future[None] | None = None,
+        extra: dict[str, Any] | None = None,
+    ) -> Any:
+        transport = super()._make_read_pipe_transport(
+            pipe, protocol, waiter, extra
+        )
+        # The allocator maps and unmaps a buffer of asyncio's 256 KiB for
+        # every message.  A pipe holds 64 KiB.
+        transport.max_size = 64 * 1024
+        return transport
+
     # -- debug ----------------------------------------------------------------
 
     def set_debug(self, enabled: bool) -> None:

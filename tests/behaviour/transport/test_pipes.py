@@ -7,6 +7,7 @@ import os
 import pty
 import socket
 import tempfile
+import threading
 
 import pytest
 from net_helpers import Recorder, turns
@@ -33,6 +34,11 @@ def open_pty(tmp_path):
     return os.fdopen(near, "rb", 0), os.fdopen(far, "wb", 0)
 
 
+def write_all(file, data):
+    while data:
+        data = data[os.write(file.fileno(), data) :]
+
+
 every_pair = pytest.mark.parametrize(
     "make", [open_pipe, open_fifo, open_socket, open_pty]
 )
@@ -56,6 +62,20 @@ async def test_what_is_written_to_a_pipe_is_received(loop, tmp_path, make):
         transport.close()
         assert await protocol.wait_lost() is None
         assert read.fileno() == -1 if make is open_socket else read.closed
+
+
+@pytest.mark.parametrize("make", [open_pipe, open_fifo, open_socket])
+async def test_more_than_a_pipe_holds_is_received(loop, tmp_path, make):
+    read, write = make(tmp_path)
+    sent = bytes(range(256)) * 4096
+    with write:
+        transport, protocol = await loop.connect_read_pipe(Recorder, read)
+        sender = threading.Thread(target=write_all, args=(write, sent))
+        sender.start()
+        assert await protocol.wait_data(len(sent)) == sent
+        sender.join()
+        transport.close()
+        assert await protocol.wait_lost() is None
 
 
 @every_pair
