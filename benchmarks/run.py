@@ -25,6 +25,7 @@ from harness import (
     loops,
     markdown,
     plot,
+    readme,
     schedule,
 )
 from harness.report import Report, short
@@ -68,6 +69,7 @@ def parse_arguments() -> argparse.Namespace:
         help="no new repetition of a case that would take it past so many",
     )
     add("--results", metavar="FILE", help="write a Markdown report")
+    add("--readme", metavar="FILE", help="write the chart's rows into it")
     add(
         "--chart",
         metavar="STEM",
@@ -253,6 +255,11 @@ def write_results(args: argparse.Namespace, data: dict) -> None:
         try:
             chart.draw(data, args.chart)
         except plot.PlotError as error:
+            say(f"run.py: {error}")
+    if args.readme:
+        try:
+            readme.write(args.readme, data, also)
+        except ValueError as error:
             say(f"run.py: {error}")
 
 

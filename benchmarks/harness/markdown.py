@@ -247,17 +247,23 @@ def summary(rows: list[dict]) -> list[str]:
     return out
 
 
+def rows_of_one(data: dict, also: dict | None) -> list[dict]:
+    """Return the rows that the run beside it does not have."""
+    measured = {row["row"] for row in also["rows"]} if also else set()
+    return [row for row in data["rows"] if row["row"] not in measured]
+
+
+def all_rows(data: dict, also: dict | None = None) -> list[dict]:
+    """Return the rows of both runs."""
+    return rows_of_one(data, also) + (also["rows"] if also else [])
+
+
 def text(data: dict, also: dict | None = None) -> str:
     """Return the page."""
-    rows = data["rows"]
-    others: list[dict] = []
-    if also:
-        measured = {row["row"] for row in also["rows"]}
-        rows = [row for row in rows if row["row"] not in measured]
-        gone = {row["case"] for row in also["rows"]}
-        for name in gone:
-            data["machine"]["without"].pop(name, None)
-        others = also["rows"]
+    rows = rows_of_one(data, also)
+    others = also["rows"] if also else []
+    for name in {row["case"] for row in others}:
+        data["machine"]["without"].pop(name, None)
     out = [
         "# The race",
         "",

@@ -87,3 +87,75 @@ def test_race_installs_what_its_cases_need():
     text = (TOP / "pyproject.toml").read_text(encoding="utf-8")
     for package in ("zuvloop", "rloop", "rsloop", "aiofastnet"):
         assert f'"{package}"' in text
+
+
+WRITE_README = """
+import json
+import sys
+sys.path.insert(0, sys.argv[1])
+from harness import chart, readme
+def row(key, own, group="core"):
+    figures = {"asyncio": 0.5, "uvloop": 1.0, "rloop": 1.25, "fastloop": own}
+    return {
+        "row": key, "case": key, "title": key, "group": group, "unit": "1/s",
+        "better": "more", "aside": False, "reach": "",
+        "loops": {
+            loop: {"figure": figure, "repetitions": [], "error": None}
+            for loop, figure in figures.items()
+        },
+    }
+data = {
+    "rows": [row(key, 1.5) for key in chart.ROWS],
+    "machine": {"python": "3.14.8 (main)", "cpus": [0, 1]},
+    "settings": {"repeat": 5},
+}
+data["rows"][0] = row(data["rows"][0]["row"], 1.1)
+data["rows"][1] = row(data["rows"][1]["row"], 1.24)
+also = {"rows": [row("two_threads", 0.9)]}
+readme.write(sys.argv[2], data, also)
+"""
+
+
+def write_readme(path):
+    return subprocess.run(
+        [sys.executable, "-c", WRITE_README, str(BENCHMARKS), str(path)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_the_race_writes_the_readme(tmp_path):
+    readme = tmp_path / "README.md"
+    readme.write_text(
+        "before\n<!-- race: begin -->\nold\n<!-- race: end -->\nafter\n"
+    )
+    done = write_readme(readme)
+    assert done.returncode == 0, done.stderr
+    lines = readme.read_text().splitlines()
+    assert lines[:2] == ["before", "<!-- race: begin -->"]
+    assert lines[-2:] == ["<!-- race: end -->", "after"]
+    assert "old" not in lines
+    assert "| TCP echo, Protocol | 0.50 | 1.25 (rloop) | 1.10 |" in lines
+    assert "| TCP echo, streams | 0.50 | 1.25 (rloop) | **1.24** |" in lines
+    text = " ".join(lines)
+    assert (
+        "Of all 9 rows fastloop is first in 6, even with the best in 1 and"
+        in text
+    )
+    assert "and behind in 2:" in text
+
+
+def test_a_readme_without_its_section_is_left_as_it_is(tmp_path):
+    readme = tmp_path / "README.md"
+    readme.write_text("nothing\n")
+    done = write_readme(readme)
+    assert done.returncode == 1
+    assert "has no section for the race" in done.stderr
+    assert readme.read_text() == "nothing\n"
+
+
+def test_the_readme_has_a_section_for_the_race():
+    text = (TOP / "README.md").read_text()
+    assert text.count("<!-- race: begin -->\n") == 1
+    assert text.count("<!-- race: end -->\n") == 1
