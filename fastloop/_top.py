@@ -146,7 +146,9 @@ def _rows(now: LoopMetrics, change: LoopMetrics) -> Iterator[tuple[str, str]]:
     seconds = max(change.elapsed_ns / 1e9, 1e-9)
 
     def rate(amount: float, unit: str = "") -> str:
-        return f"{_count(amount / seconds)} {unit}/s".replace(" /", "/")
+        number = _count(amount / seconds)
+        space = " " if unit and number[-1].isdigit() else ""
+        return f"{number}{space}{unit}/s"
 
     lag = change.lag
     yield (
@@ -240,13 +242,23 @@ def _plain(now: dict[str, Any], before: dict[str, Any] | None) -> str:
     return "\n".join(lines)
 
 
+def _read_again(path: str, before: dict[str, Any]) -> dict[str, Any]:
+    """Read what was read before; TopError says that it has come to an end."""
+    try:
+        return read(path)
+    except TopError:
+        raise TopError(
+            f"process {before['pid']} has ended, or has closed {path}"
+        ) from None
+
+
 def _watch_plain(path: str, now: dict[str, Any], interval_s: float) -> None:
     before = None
     clear = "\x1b[H\x1b[2J" if sys.stdout.isatty() else ""
     while True:
         print(f"{clear}{_plain(now, before)}", flush=True)
         time.sleep(interval_s)
-        before, now = now, read(path)
+        before, now = now, _read_again(path, now)
 
 
 def _watch_rich(path: str, now: dict[str, Any], interval_s: float) -> None:
@@ -273,7 +285,7 @@ def _watch_rich(path: str, now: dict[str, Any], interval_s: float) -> None:
     with Live(drawn(None), screen=True, auto_refresh=False) as live:
         while True:
             time.sleep(interval_s)
-            before, now = now, read(path)
+            before, now = now, _read_again(path, now)
             live.update(drawn(before), refresh=True)
 
 

@@ -10,6 +10,7 @@ import contextlib
 import gc
 import json
 import os
+import re
 import signal
 import socket
 import stat
@@ -339,6 +340,7 @@ async def test_once_as_text(loop, path, top):
     assert (code, err) == (0, "")
     for name in ("utilisation", "lag", "connections", "executor", "slow"):
         assert name in out
+    assert re.search(r"in [\d.]+ [kMG]?B/s, out [\d.]+ [kMG]?B/s", out)
 
 
 @pytest.mark.parametrize("rich", [True, False])
@@ -377,6 +379,7 @@ def test_the_processs_end_is_a_sentence(loop, path, top):
     assert code == 2
     assert "utilisation" in out
     assert path in err and err.count("\n") == 1
+    assert f"process {os.getpid()} has ended, or has closed" in err
 
 
 def test_what_cannot_be_shown_is_a_sentence(loop, tmp_path, top):
