@@ -15,11 +15,11 @@ from typing import Any
 from . import Refused, info
 from .compare import METHOD
 from .http import HttpRace
-from .options import need, parser_of
+from .options import listed, need, parser_of
 from .processes import Processes
 from .program import ProgramRace
 from .result import FORMAT, Result, figure
-from .run import parse
+from .run import Program, parse
 from .sample import METHOD as SAMPLE_METHOD
 
 __all__ = ["main"]
@@ -32,6 +32,8 @@ _TEXT = """
 
 Options of bench come before the program."""
 _USUAL = ("asyncio", "uvloop", "fastloop")
+#: Options that are easily written behind the program.
+_OWN = {"--loops", "--runs", "--json", "--html", "--plot", "--quiet"}
 #: Seconds that the rounds of a program may take, if --runs does not say.
 _BUDGET = 60.0
 _FEWEST, _MOST = 8, 20
@@ -48,7 +50,7 @@ def _options(words: list[str]) -> argparse.Namespace:
     add("-m", nargs=argparse.REMAINDER, dest="module", help=argparse.SUPPRESS)
     add("-c", nargs=argparse.REMAINDER, dest="code", help=argparse.SUPPRESS)
     add("--loops", help="names with commas (default: those installed)")
-    add("--runs", type=int, help="rounds (default: 8 to 20, in a minute)")
+    add("--runs", type=int, help="rounds (default: 8 to 20, by how long one is)")
     add("--json", metavar="FILE", help="write all figures")
     add("--html", metavar="FILE", help="write a page with charts")
     add("--plot", metavar="FILE", help="write a chart (.svg or .png)")
@@ -142,7 +144,19 @@ def _race(options: argparse.Namespace, processes: Processes) -> Race:
         return HttpRace(options, processes)
     program = parse(words, "bench")
     program.check()
+    _tell_of_late_options(program, options.quiet)
     return ProgramRace(program, processes)
+
+
+def _tell_of_late_options(program: Program, quiet: bool) -> None:
+    """Tell of words that look like ours; a program may have some alike."""
+    late = [one for one in program.words if one.partition("=")[0] in _OWN]
+    if late and not quiet:
+        print(
+            f"fastloop: {listed(late)} went to {program.name}; options of "
+            "bench come before the program",
+            file=sys.stderr,
+        )
 
 
 def _empty(race: Race, loops: list[str]) -> Result:
@@ -213,7 +227,7 @@ def _notes(race: Race) -> list[str]:
     return [
         *race.notes,
         "The program took no loop from asyncio's default, so these figures "
-        f"say nothing of {' and '.join(without)}; "
+        f"say nothing of {listed(without)}; "
         "`python -m fastloop doctor` finds where a program names its loop.",
     ]
 

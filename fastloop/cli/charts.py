@@ -179,14 +179,16 @@ def intervals(result: Result, base: str) -> str:
     rows = [(m["title"], c) for m, c in found if c is not None]
     height = 0.26 * max(1, len(rows))
     with _figure(_WIDTH, height + 0.6) as drawn:
-        axes = _axes(drawn, 1.3, 0.26, _WIDTH - 1.8, height)
+        axes = _axes(drawn, 1.3, 0.26, _WIDTH - 1.85, height)
+        axes.tick_params(axis="y", pad=7)
         name = f"{result.candidate}: times as good as {base}"
         top = 1 - 0.18 / (height + 0.6)
         _write(drawn, 0, top, name, size=10.5, weight="bold")
         low = min([0.9, *(c.low for _, c in rows)])
         high = max([1.1, *(c.high for _, c in rows)])
         axes.set(xscale="log", ylim=(len(rows) - 0.5, -0.5))
-        axes.set_xlim(max(low, 0.25), min(high, 8.0))
+        low, high = max(low, 0.25), min(high, 8.0)
+        axes.set_xlim(low, high)
         axes.minorticks_off()
         axes.set_xticks([1], ["as good"])
         axes.set_yticks(range(len(rows)), [title for title, _ in rows])
@@ -195,7 +197,12 @@ def intervals(result: Result, base: str) -> str:
             colour = _colour_of(result.candidate, result)
             colour = colour if one.sure else _colour("faint")
             axes.plot([one.low, one.high], [row, row], color=colour, lw=2)
-            axes.plot([one.ratio], [row], "o", color=colour, ms=6, mew=0)
+            # An arrow at the edge for what lies beyond it.
+            mark = "<" if one.ratio < low else ">" if one.ratio > high else "o"
+            place = min(max(one.ratio, low), high)
+            axes.plot(
+                [place], [row], mark, color=colour, ms=6, mew=0, clip_on=False
+            )
             axes.annotate(
                 f"{one.ratio:.2f}",
                 (1, row),

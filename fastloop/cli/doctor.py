@@ -62,7 +62,7 @@ def _verdict(wrong: int, program: str | None) -> str:
     if wrong:
         return f"{wrong} thing{'s are' if wrong > 1 else ' is'} wrong."
     if program:
-        return f"Nothing is wrong here, nor in {program}."
+        return f"Nothing is wrong, neither here nor in `{program}`."
     return (
         "Nothing is wrong here. `python -m fastloop doctor PATH` looks into "
         "a program as well."

@@ -88,9 +88,9 @@ def read(program: str) -> list[Finding]:
             found += read_start(text, name)
     if not count:
         raise Refused(f"{program} has no Python file")
-    files = "1 file" if count == 1 else f"{min(count, _MOST_FILES)} files"
     if not found:
-        text = f"{files} of {program}: nothing picks another loop"
+        files = f"{min(count, _MOST_FILES)} files of " if count > 1 else ""
+        text = f"{files}{program}: nothing picks another loop"
         return [Finding("ok", text)]
     return found
 

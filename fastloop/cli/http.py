@@ -47,6 +47,7 @@ class HttpRace:
     ) -> None:
         if not options.path.startswith("/"):
             raise Refused("--path begins with /")
+        _check_name(options.http)
         self.app: str = options.http
         self.path: str = options.path
         self._options = options
@@ -208,6 +209,16 @@ class HttpRace:
                 f"of {found.requests} requests to {self.app} on {kind}, at "
                 f"{self._rate:,.0f} a second, {late} were not answered in time"
             )
+
+
+def _check_name(app: str) -> None:
+    """The module itself is looked for by the server, as its own path is."""
+    module, _, name = app.partition(":")
+    if not (module and name) or "/" in module or module.endswith(".py"):
+        raise Refused(
+            "--http wants the names of a module and of the application in "
+            f"it, such as main:app; {app} is not that"
+        )
 
 
 def _free_port() -> int:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
 from . import COMMANDS, Refused
 
-__all__ = ["Parser", "need", "parser_of", "write_file"]
+__all__ = ["Parser", "listed", "need", "parser_of", "write_file"]
 
 
 class Parser(argparse.ArgumentParser):
@@ -30,13 +31,18 @@ def parser_of(name: str, text: str) -> Parser:
     )
 
 
+def listed(names: Sequence[str]) -> str:
+    """Return names as a sentence has them: a, b and c."""
+    *most, last = names
+    return f"{', '.join(most)} and {last}" if most else last
+
+
 def need(what: str, *modules: str) -> None:
     """Refuse what cannot be done without these libraries."""
     missing = [name for name in modules if find_spec(name) is None]
     if missing:
         raise Refused(
-            f"{what} needs {' and '.join(missing)}: "
-            "pip install 'fastloop[cli]'"
+            f"{what} needs {listed(missing)}: pip install 'fastloop[cli]'"
         )
 
 

@@ -6,7 +6,7 @@ from html import escape
 
 from .charts import SHOWN, STYLE, bars, intervals, latencies
 from .compare import Comparison
-from .options import write_file
+from .options import listed, write_file
 from .result import Metric, Result, figure
 
 __all__ = ["write_page"]
@@ -29,12 +29,17 @@ p { margin: 0 0 8px; max-width: 75ch; }
 .charts svg { width: 100%; height: auto; max-width: 460px; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums;
-  white-space: nowrap; font-size: 15px; }
-th, td { padding: 6px 12px; text-align: right;
+  font-size: 15px; }
+th, td { padding: 6px 14px; text-align: right;
   border-bottom: 1px solid var(--line); }
 th { font-weight: 600; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
-tr.own td { font-weight: 600; }
+td + td { white-space: nowrap; }
+@media (max-width: 520px) {
+  table { font-size: 12px; }
+  th, td { padding: 6px 3px; }
+}
+td.own { font-weight: 600; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 4px 20px;
   font-size: 14px; margin: 0; }
 dt { color: var(--faint); }
@@ -63,7 +68,7 @@ def _page(result: Result) -> str:
 </head>
 <body>
 <h1>{title}</h1>
-<p class="faint">{escape(_loops(result))}, {result.rounds}, {date}</p>
+<p class="faint">{escape(listed(result.labels))}, {result.rounds}, {date}</p>
 <div class="verdict">{sentences}</div>
 <h2>Figures</h2>
 <p class="faint">A bar is the median, a dot is one run.</p>
@@ -73,6 +78,8 @@ def _page(result: Result) -> str:
 where no difference can be told.</p>
 <div class="charts">{_intervals(result)}</div>
 <h2>Table</h2>
+<p class="faint">Medians; vs: how many times as good
+{escape(result.candidate)} is; ?: no difference that can be told.</p>
 <div class="wide">{_table(result)}</div>
 <h2>How it was measured</h2>
 {method}
@@ -81,11 +88,6 @@ where no difference can be told.</p>
 </body>
 </html>
 """
-
-
-def _loops(result: Result) -> str:
-    *most, last = result.labels
-    return f"{', '.join(most)} and {last}" if most else last
 
 
 def _charts(result: Result) -> str:
@@ -102,23 +104,20 @@ def _intervals(result: Result) -> str:
 
 
 def _table(result: Result) -> str:
-    heads = "".join(f"<th>{escape(_head(m))}</th>" for m in result.metrics)
-    rows = [f"<tr><th></th>{heads}</tr>"]
-    for label in result.labels:
-        own = ' class="own"' if label == result.candidate else ""
-        cells = "".join(
-            f"<td>{figure(result.median(label, m['key']))}</td>"
-            for m in result.metrics
-        )
-        rows.append(f"<tr{own}><td>{escape(label)}</td>{cells}</tr>")
-    for base in result.others():
-        cells = "".join(
-            f"<td>{_ratio(result.against(base, m))}</td>"
-            for m in result.metrics
-        )
-        title = escape(f"{result.candidate} : {base}")
-        rows.append(f"<tr><td>{title}</td>{cells}</tr>")
-    return f"<table>{''.join(rows)}</table>"
+    """A row is a metric, as in the table that bench prints."""
+    heads = [*result.labels, *(f"vs {base}" for base in result.others())]
+    rows = ["".join(f"<th>{escape(head)}</th>" for head in ["", *heads])]
+    for metric in result.metrics:
+        cells = [f"<td>{escape(_head(metric))}</td>"]
+        for label in result.labels:
+            own = ' class="own"' if label == result.candidate else ""
+            median = figure(result.median(label, metric["key"]))
+            cells.append(f"<td{own}>{median}</td>")
+        for base in result.others():
+            found = result.against(base, metric)
+            cells.append(f"<td>{_ratio(found)}</td>")
+        rows.append("".join(cells))
+    return f"<table>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
 
 
 def _head(metric: Metric) -> str:

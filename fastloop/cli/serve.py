@@ -52,9 +52,7 @@ def main() -> None:
 
 
 def _load(app: str) -> Any:
-    module, colon, names = app.partition(":")
-    if not colon:
-        sys.exit(f"{app!r} does not name an application: write module:name")
+    module, _, names = app.partition(":")
     found: Any = import_module(module)
     for name in names.split("."):
         if not hasattr(found, name):

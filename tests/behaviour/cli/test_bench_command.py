@@ -71,6 +71,18 @@ def test_a_program_without_a_report_is_not_blamed(fastloop_command):
     assert "took no loop" not in done.stdout
 
 
+def test_an_option_behind_the_program_is_spoken_of(fastloop_command):
+    fastloop_command.write("prog.py", PROGRAM)
+    words = [*SHORT[1:], "prog.py", "--html", "page.html", "--json=x"]
+    done = fastloop_command("bench", *words)
+    assert done.stderr == (
+        "fastloop: --html and --json=x went to prog.py; options of bench "
+        "come before the program\n"
+    )
+    assert not (fastloop_command.folder / "page.html").exists()
+    assert not fastloop_command("bench", "--quiet", *words).stderr
+
+
 def test_any_command_can_be_drawn_and_shown(fastloop_command):
     """A $ is no mathematics, and not each terminal has each letter."""
     words = ("bench", *SHORT, "--plot", "chart.png", "-c", "'$ { $', 'µ'")
@@ -102,6 +114,8 @@ def test_plot_draws_what_was_kept(fastloop_command, name):
         return
     text = drawn.decode()
     assert "prefers-color-scheme: dark" in text
+    if name.endswith(".html"):
+        assert "<tr><th></th><th>asyncio</th><th>fastloop</th>" in text
     assert text.count("<svg") == (1 if name.endswith(".svg") else 4)
     for outside in ("http://127", "https://", "<script", "<link"):
         assert outside not in text.replace("https://matplotlib", "")
@@ -142,6 +156,9 @@ def test_an_application_is_measured_under_load(fastloop_command):
         (["--plot", "chart.txt", "-c", ""], "ends in .svg or .png"),
         (["--http", "app:app", "-c", ""], "not both"),
         (["--http", "app:app", "--path", "x"], "--path begins with /"),
+        (["--http", "app"], "such as main:app; app is not that"),
+        (["--http", "app.py:app"], "app.py:app is not that"),
+        (["--http", "in/app:app"], "in/app:app is not that"),
         (["-c", "import sys; sys.exit(3)"], "ended with status 3"),
         (["-c", "1/0"], "ZeroDivisionError"),
         (["--loops", ".x,asyncio", "-c", ""], ".x is not installed"),

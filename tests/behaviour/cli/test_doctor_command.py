@@ -92,6 +92,9 @@ def test_a_folder_is_read_and_the_status_tells(fastloop_command):
     (folder / "app.py").write_text("import asyncio\n")
     done = fastloop_command("doctor", "pack")
     assert "2 files of pack: nothing picks another loop" in done.stdout
+    assert "Nothing is wrong, neither here nor in `pack`.\n" in done.stdout
+    done = fastloop_command("doctor", "pack/__init__.py")
+    assert "ok     pack/__init__.py: nothing picks another" in done.stdout
 
 
 def test_nothing_of_the_program_is_run(fastloop_command):
