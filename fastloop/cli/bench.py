@@ -50,7 +50,7 @@ def _options(words: list[str]) -> argparse.Namespace:
     add("-m", nargs=argparse.REMAINDER, dest="module", help=argparse.SUPPRESS)
     add("-c", nargs=argparse.REMAINDER, dest="code", help=argparse.SUPPRESS)
     add("--loops", help="names with commas (default: those installed)")
-    add("--runs", type=int, help="rounds (default: 8 to 20, by how long one is)")
+    add("--runs", type=int, help="rounds (default: 8 to 20, by their length)")
     add("--json", metavar="FILE", help="write all figures")
     add("--html", metavar="FILE", help="write a page with charts")
     add("--plot", metavar="FILE", help="write a chart (.svg or .png)")
