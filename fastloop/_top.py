@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _TIMEOUT_S = 5.0
+_RUN = os.path.join(os.path.dirname(__file__), "cli", "run.py:")
 _HOW = (
     "start it with FASTLOOP_METRICS_SOCKET=1, or have it call "
     "loop.enable_metrics(socket=True)"
@@ -183,7 +184,8 @@ def _rows(now: LoopMetrics, change: LoopMetrics) -> Iterator[tuple[str, str]]:
     calls = change.executor_calls or 1
     yield (
         "executor",
-        f"{now.executor_threads} threads, {now.executor_running} running, "
+        f"{now.executor_threads} thread{'s' * (now.executor_threads != 1)}, "
+        f"{now.executor_running} running, "
         f"{now.executor_queue} queued, {rate(change.executor_calls)} calls, "
         f"wait {_duration(change.executor_wait_time_ns / calls)}, "
         f"run {_duration(change.executor_run_time_ns / calls)}",
@@ -194,9 +196,10 @@ def _rows(now: LoopMetrics, change: LoopMetrics) -> Iterator[tuple[str, str]]:
 def _notes(loop: dict[str, Any]) -> list[str]:
     """Where the loop is blocked, and its last slow callbacks."""
     found = []
-    if loop["blocked_in"]:
-        found.append("blocked in:")
-        found += [f"  {line}" for line in loop["blocked_in"][-8:]]
+    # `python -m fastloop run` is below each line of its program.
+    where = [one for one in loop["blocked_in"] if not one.startswith(_RUN)]
+    if where:
+        found += ["blocked in:", *(f"  {line}" for line in where[-8:])]
     if loop["slow"]:
         found.append("slow callbacks, the last ones first:")
     for slow in reversed(loop["slow"][-5:]):
@@ -276,7 +279,7 @@ def _watch_rich(path: str, now: dict[str, Any], interval_s: float) -> None:
             table.add_column()
             for name, value in _rows(loop["metrics"], change):
                 table.add_row(name, Text(value))
-            notes = "\n".join(_notes(loop))
+            notes = "\n".join(["", *_notes(loop)])
             parts.append(Group(table, Text(notes, style="yellow")))
         title = Text(_title(now))
         shown = parts or [Text("no loop is open")]

@@ -95,6 +95,33 @@ async def test_it_answers_while_the_loop_is_blocked(loop, path, in_thread):
     assert found[-1]["metrics"].busy_ns >= 50e6
 
 
+def test_a_blocked_programs_own_lines_are_shown(
+    loop_kind, path, top, tmp_path
+):
+    """Not those of the command that runs it."""
+    file = tmp_path / "prog.py"
+    file.write_text(
+        "import asyncio, sys\n"
+        "async def block(): print('now', flush=True); sys.stdin.read()\n"
+        "asyncio.run(block())\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fastloop", "run", str(file)],
+        env={**os.environ, "FASTLOOP_METRICS_SOCKET": path},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "now\n"
+    out = ""
+    while "blocked in:" not in out and process.poll() is None:
+        code, out, err = top(path, "--once")
+        assert (code, err) == (0, "")
+    process.communicate(timeout=30)
+    assert f"{file}:2 block" in out and f"{file}:3 <module>" in out
+    assert "run.py:" not in out
+
+
 def test_slow_callbacks_are_remembered_without_a_hook(loop, turn, path):
     loop.enable_metrics(socket=path)
     loop.slow_callback_duration = 0
