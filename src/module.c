@@ -25,51 +25,6 @@
 
 #include <string.h>
 
-static PyObject *
-stop_loop_of(PyObject *module, PyObject *future)
-{
-    FlState *state = fl_state_get(module);
-    PyObject *loop = PyObject_CallMethodNoArgs(future, state->names.get_loop);
-    if (loop == NULL) {
-        return NULL;
-    }
-    PyObject *result = PyObject_CallMethodNoArgs(loop, state->names.stop);
-    Py_DECREF(loop);
-    return result;
-}
-
-static const char until_complete_doc[] =
-    "_stop_when_done(future, /)\n--\n\n"
-    "Stop the loop of a future that is done, unless it holds an exception\n"
-    "that leaves the loop by itself; run_until_complete's callback.";
-
-static PyObject *
-stop_when_done(PyObject *module, PyObject *future)
-{
-    FlState *state = fl_state_get(module);
-    PyObject *cancelled =
-        PyObject_CallMethodNoArgs(future, state->names.cancelled);
-    if (cancelled == NULL) {
-        return NULL;
-    }
-    Py_DECREF(cancelled);
-    if (cancelled == Py_False) {
-        PyObject *exc =
-            PyObject_CallMethodNoArgs(future, state->names.exception);
-        if (exc == NULL) {
-            return NULL;
-        }
-        bool leaves =
-            PyErr_GivenExceptionMatches(exc, PyExc_SystemExit)
-            || PyErr_GivenExceptionMatches(exc, PyExc_KeyboardInterrupt);
-        Py_DECREF(exc);
-        if (leaves) {
-            Py_RETURN_NONE;
-        }
-    }
-    return stop_loop_of(module, future);
-}
-
 static const char libuv_version_doc[] =
     "libuv_version()\n--\n\n"
     "Return the version of the libuv in use, as in '1.44.2'.";
@@ -106,7 +61,6 @@ send_held(PyObject *module, PyObject *Py_UNUSED(ignored))
 
 static PyMethodDef module_methods[] = {
     {"libuv_version", libuv_version, METH_NOARGS, libuv_version_doc},
-    {"_stop_when_done", stop_when_done, METH_O, until_complete_doc},
     {"_signals_forked", signals_forked, METH_NOARGS, signals_forked_doc},
     {"_send_held", send_held, METH_NOARGS, send_held_doc},
     {NULL, NULL, 0, NULL},
@@ -139,9 +93,7 @@ module_exec(PyObject *module)
     {
         return -1;
     }
-    state->until_complete_cb =
-        PyObject_GetAttrString(module, "_stop_when_done");
-    return state->until_complete_cb == NULL ? -1 : 0;
+    return 0;
 }
 
 static int

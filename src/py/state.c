@@ -126,6 +126,9 @@ static const Import imports[] = {
     TAKE("asyncio", "isfuture", isfuture),
     TAKE("asyncio", "BaseEventLoop.create_task", base_create_task),
     TAKE("asyncio", "BaseEventLoop.create_future", base_create_future),
+    /* anyio finds a program's main task by it, and its threads live as long
+       as that task. */
+    TAKE("asyncio.base_events", "_run_until_complete_cb", until_complete_cb),
     TAKE("asyncio.format_helpers", "extract_stack", extract_stack),
     TAKE("signal", "set_wakeup_fd", set_wakeup_fd),
     TAKE("asyncio.events", "Handle", asyncio_handle),

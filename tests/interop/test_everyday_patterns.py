@@ -509,3 +509,17 @@ def test_reader_of_a_closed_socket_is_removed(run):
         theirs.close()
 
     run(main())
+
+
+def test_tasks_share_the_threads_of_anyio(run):
+    """As requests to a synchronous function of FastAPI do."""
+    to_thread = pytest.importorskip("anyio.to_thread")
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        return [
+            await loop.create_task(to_thread.run_sync(threading.get_ident))
+            for _ in range(20)
+        ]
+
+    assert len(set(run(main()))) == 1

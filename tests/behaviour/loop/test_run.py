@@ -26,6 +26,16 @@ def test_run_until_complete_raises_the_exception(loop):
         loop.run_until_complete(main())
 
 
+def test_the_main_task_is_known_by_asyncios_callback(loop):
+    """anyio looks for it, and keeps its threads as long as that task runs."""
+
+    async def main():
+        return asyncio.current_task()._callbacks
+
+    found = [callback for callback, _ in loop.run_until_complete(main())]
+    assert asyncio.base_events._run_until_complete_cb in found
+
+
 def test_parameters_may_be_named(loop):
     here, there = socket.socketpair()
     with here, there:
