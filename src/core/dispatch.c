@@ -46,17 +46,6 @@ call_in_context(PyObject *callback, PyObject *args, PyObject *context)
     return result;
 }
 
-static PyObject *
-call_timed(FlLoop *loop, FlHandle *self, PyObject *callback, PyObject *args,
-           PyObject *context)
-{
-    Py_XSETREF(loop->current_handle, Py_NewRef((PyObject *)self));
-    int64_t began_ns = fl_clock_ns();
-    PyObject *result = call_in_context(callback, args, context);
-    (void)fl_loop_report_slow(loop, (PyObject *)self, began_ns);
-    return result;
-}
-
 /* What a program put in the place of asyncio.Handle._run runs it. */
 static int
 run_patched(FlLoop *loop, FlHandle *self)
@@ -71,13 +60,14 @@ run_patched(FlLoop *loop, FlHandle *self)
         began_ns = fl_clock_ns();
     }
     PyObject *result = PyObject_CallOneArg(run, (PyObject *)self);
+    int code = result == NULL ? -1 : 0;
     if (loop->debug) {
-        (void)fl_loop_report_slow(loop, (PyObject *)self, began_ns);
+        code = fl_loop_report_slow(loop, (PyObject *)self, began_ns, code);
         Py_CLEAR(loop->current_handle);
     }
     Py_DECREF(run);
     Py_XDECREF(result);
-    return result == NULL ? -1 : 0;
+    return code;
 }
 
 static int
@@ -104,14 +94,20 @@ run_handle(FlLoop *loop, FlHandle *self)
     if (callback == NULL) {
         return 0;
     }
-    PyObject *result = FL_UNLIKELY(loop->debug)
-                           ? call_timed(loop, self, callback, args, context)
-                           : call_in_context(callback, args, context);
+    int64_t began_ns = 0;
+    if (FL_UNLIKELY(loop->debug)) {
+        Py_XSETREF(loop->current_handle, Py_NewRef((PyObject *)self));
+        began_ns = fl_clock_ns();
+    }
+    PyObject *result = call_in_context(callback, args, context);
     int code = 0;
     if (FL_UNLIKELY(result == NULL)) {
         code = fl_loop_report_callback(loop, (PyObject *)self);
     }
     Py_XDECREF(result);
+    if (FL_UNLIKELY(began_ns != 0)) {
+        code = fl_loop_report_slow(loop, (PyObject *)self, began_ns, code);
+    }
     if (FL_UNLIKELY(loop->current_handle != NULL)) {
         Py_CLEAR(loop->current_handle);
     }
@@ -273,7 +269,7 @@ run_op(FlLoop *loop, FlReady *entry)
             fl_context_leave(context, PyErr_Occurred() != NULL);
         }
         if (FL_UNLIKELY(loop->debug)) {
-            (void)fl_loop_report_slow(loop, entry->callback, began_ns);
+            code = fl_loop_report_slow(loop, entry->callback, began_ns, code);
         }
     }
     fl_ready_clear(entry);
@@ -300,7 +296,7 @@ run_event(FlLoop *loop, FlWatch *watch)
     PyObject *subject = Py_NewRef((PyObject *)watch->owner);
     int64_t began_ns = fl_clock_ns();
     int code = watch->on_events(loop, watch, events);
-    (void)fl_loop_report_slow(loop, subject, began_ns);
+    code = fl_loop_report_slow(loop, subject, began_ns, code);
     Py_DECREF(subject);
     return code;
 }

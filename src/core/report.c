@@ -59,15 +59,14 @@ fl_loop_report_call(FlLoop *loop, PyObject *object, PyObject *name,
 }
 
 int
-fl_loop_report_slow(FlLoop *loop, PyObject *subject, int64_t began_ns)
+fl_loop_report_slow(FlLoop *loop, PyObject *subject, int64_t began_ns,
+                    int code)
 {
     double seconds = (double)(fl_clock_ns() - began_ns) / 1e9;
     if (seconds < loop->slow_callback_duration) {
-        return 0;
+        return code;
     }
-    /* The slow callback may have failed, too: that is reported by its caller,
-       and a logger that raises must not hide it. */
-    PyObject *exc = PyErr_Occurred() ? PyErr_GetRaisedException() : NULL;
+    PyObject *exc = code < 0 ? PyErr_GetRaisedException() : NULL;
     PyObject *took = PyFloat_FromDouble(seconds);
     PyObject *result =
         took == NULL
@@ -76,14 +75,15 @@ fl_loop_report_slow(FlLoop *loop, PyObject *subject, int64_t began_ns)
                                          loop->state->names._report_slow,
                                          subject, took, NULL);
     Py_XDECREF(took);
-    if (result == NULL) {
+    Py_XDECREF(result);
+    code = 0;
+    if (result == NULL && fl_error_leaves_loop()) {
+        code = -1; /* a Ctrl-C came while the callback ran */
+    }
+    else if (result == NULL) {
         PyErr_WriteUnraisable((PyObject *)loop);
     }
-    Py_XDECREF(result);
-    if (exc != NULL) {
-        PyErr_SetRaisedException(exc);
-    }
-    return 0;
+    return fl_error_keep_first(exc, code, (PyObject *)loop);
 }
 
 int

@@ -17,9 +17,11 @@
 int fl_loop_report_call(FlLoop *loop, PyObject *object, PyObject *name,
                         PyObject *argument, PyObject *source);
 
-/* In debug mode: log what took longer than slow_callback_duration.  0, or -1
-   with an exception set. */
-int fl_loop_report_slow(FlLoop *loop, PyObject *subject, int64_t began_ns);
+/* In debug mode: log what took longer than slow_callback_duration and ended
+   with `code`.  What the logger raises is unraisable, but for what leaves the
+   loop.  The code, or -1 if what is raised now must leave run_forever. */
+int fl_loop_report_slow(FlLoop *loop, PyObject *subject, int64_t began_ns,
+                        int code);
 
 /* With metrics: tell the program's slow_callback_hook of a callback that took
    long and ended with `code`.  What the hook raises is reported.  The code, or

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import re
+import socket
 import sys
 import threading
 import time
@@ -326,3 +327,30 @@ def test_closing_in_debug_mode(loop_factory):
     loop.close()
     with pytest.raises(RuntimeError, match="Event loop is closed"):
         loop.call_soon(nothing)
+
+
+@pytest.mark.parametrize("as_event", [False, True])
+def test_ctrl_c_that_a_slow_callback_left_is_raised(debug, as_event):
+    """Code in C may take long: the first Python after it hears the signal."""
+
+    def interrupted(record):
+        if record.levelno == logging.WARNING:
+            raise KeyboardInterrupt
+        return True
+
+    logger = logging.getLogger("asyncio")
+    debug.slow_callback_duration = 0
+    near, far = socket.socketpair()
+    with near, far:
+        if as_event:
+            debug.add_writer(near, nothing)
+        else:
+            debug.call_soon(nothing)
+        debug.call_later(5, debug.stop)
+        logger.addFilter(interrupted)
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                debug.run_forever()
+        finally:
+            logger.removeFilter(interrupted)
+        debug.remove_writer(near)
