@@ -165,28 +165,28 @@ run_connection_made(FlLoop *loop, PyObject *subject, PyObject *argument)
 
 /* --- connection_lost ----------------------------------------------------- */
 
-static void
+static int
 detach_server(FlStream *self)
 {
     PyObject *server = self->server;
     self->server = NULL;
     if (server == NULL) {
-        return;
+        return 0;
     }
     PyObject *result = PyObject_CallMethodObjArgs(
         server, self->state->names._detach,
         FL_SERVER_KNOWS_TRANSPORTS ? (PyObject *)self : NULL, NULL);
-    if (result == NULL && self->loop->poller == NULL) {
+    int code = result == NULL ? -1 : 0;
+    if (code < 0 && self->loop->poller == NULL) {
         PyErr_Clear(); /* it has nobody to tell: the loop is closed */
-    }
-    else if (result == NULL) {
-        PyErr_WriteUnraisable(server);
+        code = 0;
     }
     Py_XDECREF(result);
     Py_DECREF(server);
+    return code;
 }
 
-static void
+static int
 close_descriptor(FlStream *self)
 {
     int fd = self->fd;
@@ -197,15 +197,23 @@ close_descriptor(FlStream *self)
         if (fd >= 0) {
             fl_close_socket(fd);
         }
-        return;
+        return 0;
     }
     PyObject *result =
         PyObject_CallMethodNoArgs(sock, self->state->names.close);
-    if (result == NULL) {
-        PyErr_WriteUnraisable(sock);
-    }
     Py_XDECREF(result);
     Py_DECREF(sock);
+    return result == NULL ? -1 : 0;
+}
+
+/* Close the descriptor, then tell the server: who waits for that finds it
+   closed.  0, or -1 with the first exception. */
+static int
+close_and_detach(FlStream *self)
+{
+    PyObject *exc =
+        close_descriptor(self) < 0 ? PyErr_GetRaisedException() : NULL;
+    return fl_error_keep_first(exc, detach_server(self), (PyObject *)self);
 }
 
 void
@@ -222,8 +230,9 @@ fl_stream_close_watch(FlStream *self)
     }
 }
 
-/* The end: everything is let go of, the loop's reference last. */
-static void
+/* The end: everything is let go of, the loop's reference last.  0, or -1 with
+   an exception set. */
+static int
 finish(FlStream *self)
 {
     Py_INCREF(self);
@@ -232,9 +241,8 @@ finish(FlStream *self)
     fl_stream_close_watch(self);
     /* The peer, maybe ours, sees an end. */
     fl_loop_expect_io(self->loop);
-    close_descriptor(self);
-    /* After the descriptor: who waits for the server finds it closed. */
-    detach_server(self);
+    int code = close_and_detach(self);
+    PyObject *exc = code < 0 ? PyErr_GetRaisedException() : NULL;
     fl_write_queue_clear(&self->write_queue);
     Py_CLEAR(self->protocol);
     Py_CLEAR(self->waiter);
@@ -247,6 +255,7 @@ finish(FlStream *self)
     }
     Py_CLEAR(self->loop);
     Py_DECREF(self);
+    return fl_error_keep_first(exc, 0, NULL);
 }
 
 static int
@@ -288,11 +297,8 @@ run_connection_lost(FlLoop *loop, PyObject *subject, PyObject *argument)
         code = -1;
         Py_XSETREF(exc, PyErr_GetRaisedException());
     }
-    finish(self);
-    if (exc != NULL) {
-        PyErr_SetRaisedException(exc);
-    }
-    return code;
+    code = finish(self) < 0 ? fl_loop_report_callback(loop, NULL) : 0;
+    return fl_error_keep_first(exc, code, subject);
 }
 
 void
@@ -562,7 +568,9 @@ stream_undo(FlStream *self)
 {
     PyObject *exc = PyErr_GetRaisedException();
     fl_stream_close_watch(self);
-    detach_server(self);
+    if (detach_server(self) < 0) {
+        PyErr_WriteUnraisable((PyObject *)self);
+    }
     fl_list_remove(&self->owned.link);
     self->fd = -1;
     Py_CLEAR(self->sock);
@@ -656,8 +664,9 @@ fl_stream_finalize(FlStream *self)
         (void)fl_loop_leave_parent(self->loop);
     }
     fl_stream_close_watch(self);
-    close_descriptor(self);
-    detach_server(self);
+    if (close_and_detach(self) < 0) {
+        PyErr_WriteUnraisable((PyObject *)self);
+    }
     if (exc != NULL) {
         PyErr_SetRaisedException(exc);
     }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 
 import pytest
 from net_helpers import (
@@ -286,3 +287,47 @@ async def test_fatal_error_with_what_leaves_loops(
     assert report["exception"] is exc
     assert report["transport"] is c.transport
     reports.clear()
+
+
+class Failing(socket.socket):
+    """Its close() raises once, when all is closed."""
+
+    error: BaseException | None = None
+
+    def close(self):
+        super().close()
+        error, self.error = self.error, None
+        if error is not None:
+            raise error
+
+
+async def connected_by_failing(loop):
+    near, far = tcp_socketpair()
+    sock = Failing(fileno=near.detach())
+    sock.setblocking(False)
+    transport, _ = await loop.create_connection(Recorder, sock=sock)
+    return transport, sock, far
+
+
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+async def test_what_closing_the_socket_raises_is_reported(loop, reports):
+    transport, sock, far = await connected_by_failing(loop)
+    sock.error = Broken("close")
+    transport.abort()
+    await turns(3)
+    far.close()
+    (report,) = reports
+    assert isinstance(report["exception"], Broken)
+    reports.clear()
+
+
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_what_leaves_the_loop_leaves_it_from_closing_the_socket(loop, error):
+    opened = connected_by_failing(loop)
+    transport, sock, far = loop.run_until_complete(opened)
+    sock.error = error()
+    transport.abort()
+    loop.call_later(5, loop.stop)
+    with far, pytest.raises(error):
+        loop.run_forever()
