@@ -424,6 +424,9 @@ fl_attempt_make(FlAttempt *self, PyObject **result)
     }
     int fd = PyObject_AsFileDescriptor(self->sock);
     if (fd < 0) {
+        if (fl_error_leaves_loop()) {
+            return -1; /* a Ctrl-C in a fileno() of the program's */
+        }
         PyErr_Clear(); /* closed: the socket object says so */
         if (!operation->any_class) {
             return call_object(self, result);

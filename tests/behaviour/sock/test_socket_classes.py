@@ -163,3 +163,26 @@ def test_a_class_without_calls_of_its_own(run, loop):
             await writer.wait_closed()
 
     run(main())
+
+
+@pytest.mark.parametrize("call", ["accept", "connect"])
+def test_ctrl_c_in_fileno_is_raised(loop, call):
+    class Interrupted(socket.socket):
+        ready = False
+
+        def fileno(self):
+            if self.ready:
+                raise KeyboardInterrupt
+            return super().fileno()
+
+    with Interrupted(socket.AF_INET, socket.SOCK_STREAM) as sock:
+        sock.setblocking(False)
+        coro = (
+            loop.sock_accept(sock)
+            if call == "accept"
+            else loop.sock_connect(sock, ("127.0.0.1", 9))
+        )
+        sock.ready = True
+        with pytest.raises(KeyboardInterrupt):
+            coro.send(None)
+        sock.ready = False
