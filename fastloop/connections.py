@@ -347,11 +347,26 @@ class Connections(_Loop):  # type: ignore[misc]
         handshake_timeout: float,
         shutdown_timeout: float,
     ) -> None:
-        """Begin a TLS connection on an accepted socket, as asyncio does."""
+        """Begin a TLS connection on an accepted socket, as asyncio does.
+
+        But a factory that raises is reported, as without TLS: asyncio's
+        method is silent, for most of what it meets is the network's.
+        """
+
+        def make_protocol() -> Any:
+            try:
+                return protocol_factory()
+            except BaseException as exc:
+                conn.close()
+                leaves = isinstance(exc, (SystemExit, KeyboardInterrupt))
+                if not leaves and not self._debug:
+                    self._accept_failed(exc)
+                raise
+
         self._private_socks.add(conn)
         self.create_task(
             self._accept_connection2(
-                protocol_factory,
+                make_protocol,
                 conn,
                 {"peername": peer},
                 sslcontext,

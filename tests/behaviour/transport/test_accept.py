@@ -13,7 +13,7 @@ import socket
 
 import pytest
 from few_descriptors import few_descriptors
-from net_helpers import Peer, Recorder, end, spin, turns
+from net_helpers import Peer, Recorder, end, server_context, spin, turns
 
 
 @contextlib.asynccontextmanager
@@ -362,3 +362,33 @@ async def test_an_object_around_a_socket_is_served(loop, loop_kind, kind):
         assert listener.accepts
     elif loop_kind == "fastloop":
         assert loop.metrics().connections_accepted == 1
+
+
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+@pytest.mark.parametrize("debug", [False, True])
+async def test_a_raising_factory_of_a_tls_server(
+    loop, loop_kind, reports, debug
+):
+    """It is reported once; asyncio reports it in debug mode only."""
+    loop.set_debug(debug)
+    called = []
+
+    def factory():
+        called.append(1)
+        raise ZeroDivisionError("in the factory")
+
+    async with serving(loop, factory, ssl=server_context()) as address:
+        sock = socket.create_connection(address)
+        sock.setblocking(False)
+        await spin(lambda: called)
+        if loop_kind == "fastloop":
+            assert await loop.sock_recv(sock, 1) == b""
+        sock.close()
+    await turns(3)
+    assert len(reports) == (debug or loop_kind == "fastloop")
+    for report in reports:
+        assert isinstance(report["exception"], ZeroDivisionError)
+        assert report["message"] == (
+            "Error on transport creation for incoming connection"
+        )
+    reports.clear()
