@@ -10,6 +10,7 @@
       for bytes which the caller's loop holds: these are sent first. */
 #include "core/inbox.h"
 
+#include "base/forks.h"
 #include "core/loop.h"
 #include "core/poller.h"
 #include "core/ready_queue.h"
@@ -18,11 +19,37 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* The old ones are not destroyed: that waits, too. */
+static void
+leave_parent(FlInbox *inbox)
+{
+    unsigned forks = fl_forks_count();
+    if (FL_UNLIKELY(inbox->forks != forks)) {
+        inbox->forks = forks;
+        (void)uv_mutex_init(&inbox->lock);
+        (void)uv_cond_init(&inbox->over);
+    }
+}
+
+void
+fl_inbox_lock(FlInbox *inbox)
+{
+    leave_parent(inbox);
+    uv_mutex_lock(&inbox->lock);
+}
+
+void
+fl_inbox_unlock(FlInbox *inbox)
+{
+    uv_mutex_unlock(&inbox->lock);
+}
+
 int
 fl_inbox_init(FlInbox *inbox)
 {
     memset(inbox, 0, sizeof(*inbox));
     atomic_init(&inbox->filled, false);
+    inbox->forks = fl_forks_count();
     if (uv_mutex_init(&inbox->lock) < 0) {
         PyErr_NoMemory();
         return -1;
@@ -44,6 +71,7 @@ fl_inbox_free(FlInbox *inbox)
     free(inbox->entries);
     inbox->entries = NULL;
     inbox->count = inbox->capacity = 0;
+    leave_parent(inbox);
     uv_cond_destroy(&inbox->over);
     uv_mutex_destroy(&inbox->lock);
 }
@@ -131,7 +159,7 @@ fl_inbox_push_anythread(FlLoop *loop, FlReady *entry)
     int code = 0;
     bool closed;
     fl_loop_send_held_here(loop->state);
-    uv_mutex_lock(&inbox->lock);
+    fl_inbox_lock(inbox);
     /* close() takes the lock to take the poller away. */
     closed = loop->closed;
     if (!closed) {
@@ -140,7 +168,7 @@ fl_inbox_push_anythread(FlLoop *loop, FlReady *entry)
             fl_poller_wake_anythread(loop->poller);
         }
     }
-    uv_mutex_unlock(&inbox->lock);
+    fl_inbox_unlock(inbox);
     if (closed) {
         code = fl_loop_check_open(loop);
     }
@@ -157,11 +185,11 @@ void
 fl_inbox_wake_anythread(FlLoop *loop)
 {
     fl_loop_send_held_here(loop->state);
-    uv_mutex_lock(&loop->inbox.lock);
+    fl_inbox_lock(&loop->inbox);
     if (!loop->closed) {
         fl_poller_interrupt_anythread(loop->poller);
     }
-    uv_mutex_unlock(&loop->inbox.lock);
+    fl_inbox_unlock(&loop->inbox);
 }
 
 int
@@ -173,7 +201,7 @@ fl_inbox_drain(FlLoop *loop)
     }
     int code = 0;
     size_t moved = 0;
-    uv_mutex_lock(&inbox->lock);
+    fl_inbox_lock(inbox);
     while (code == 0 && moved < inbox->count) {
         code = fl_ready_push(&loop->ready, &inbox->entries[moved]);
         moved += code == 0;
@@ -182,7 +210,7 @@ fl_inbox_drain(FlLoop *loop)
     memmove(inbox->entries, inbox->entries + moved,
             inbox->count * sizeof(*inbox->entries));
     atomic_store(&inbox->filled, inbox->count > 0);
-    uv_mutex_unlock(&inbox->lock);
+    fl_inbox_unlock(inbox);
     return code;
 }
 
@@ -190,14 +218,14 @@ void
 fl_inbox_close(FlLoop *loop)
 {
     FlInbox *inbox = &loop->inbox;
-    uv_mutex_lock(&inbox->lock);
+    fl_inbox_lock(inbox);
     loop->closed = true;
     FlReady *entries = inbox->entries;
     size_t count = inbox->count;
     inbox->entries = NULL;
     inbox->count = inbox->capacity = 0;
     atomic_store(&inbox->filled, false);
-    uv_mutex_unlock(&inbox->lock);
+    fl_inbox_unlock(inbox);
     for (size_t at = 0; at < count; at++) {
         fl_ready_clear(&entries[at]);
     }

@@ -15,6 +15,12 @@
 #include "core/ready_queue.h"
 #include "py/compat.h"
 
+/* Take the lock, and give it back.  In a forked child it is made anew first,
+   with its condition: threads of the parent may have held or waited for them,
+   and glibc to 2.40 would wait for these to wake.  Any thread. */
+void fl_inbox_lock(FlInbox *inbox);
+void fl_inbox_unlock(FlInbox *inbox);
+
 int fl_inbox_init(FlInbox *inbox);
 void fl_inbox_free(FlInbox *inbox);
 

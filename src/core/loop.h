@@ -36,7 +36,8 @@
 /* Entries pushed by other threads where no GIL orders them.  The lock serves
    threadsafe_handle.c as well, also with a GIL. */
 typedef struct {
-    uv_mutex_t lock;
+    uv_mutex_t lock; /* taken by fl_inbox_lock */
+    unsigned forks;  /* fl_forks_count() when lock and condition were made */
     FlReady *entries;
     size_t count;
     size_t capacity;

@@ -13,6 +13,7 @@
 #include "core/threadsafe_handle.h"
 
 #include "core/handle.h"
+#include "core/inbox.h"
 #include "core/loop.h"
 #include "py/compat.h"
 
@@ -23,13 +24,13 @@ bool
 fl_threadsafe_handle_begin(FlLoop *loop, FlHandle *self)
 {
     FlInbox *inbox = &loop->inbox;
-    uv_mutex_lock(&inbox->lock);
+    fl_inbox_lock(inbox);
     bool begun = inbox->running == NULL; /* else _run() in a callback */
     if (begun) {
         inbox->running = self;
         inbox->running_in = PyThread_get_thread_ident();
     }
-    uv_mutex_unlock(&inbox->lock);
+    fl_inbox_unlock(inbox);
     return begun;
 }
 
@@ -37,10 +38,10 @@ void
 fl_threadsafe_handle_end(FlLoop *loop)
 {
     FlInbox *inbox = &loop->inbox;
-    uv_mutex_lock(&inbox->lock);
+    fl_inbox_lock(inbox);
     inbox->running = NULL;
     uv_cond_broadcast(&inbox->over);
-    uv_mutex_unlock(&inbox->lock);
+    fl_inbox_unlock(inbox);
 }
 
 static bool
@@ -55,7 +56,7 @@ is_over_locked(const FlInbox *inbox, const FlHandle *self)
 static bool
 check_end(FlInbox *inbox, FlHandle *self, bool wait, bool cancel)
 {
-    uv_mutex_lock(&inbox->lock);
+    fl_inbox_lock(inbox);
     if (wait && !is_over_locked(inbox, self)) {
         (void)uv_cond_timedwait(&inbox->over, &inbox->lock, WAIT_NS);
     }
@@ -63,7 +64,7 @@ check_end(FlInbox *inbox, FlHandle *self, bool wait, bool cancel)
     if (over && cancel) {
         self->cancelled = Py_True; /* immortal, as what was there before */
     }
-    uv_mutex_unlock(&inbox->lock);
+    fl_inbox_unlock(inbox);
     return over;
 }
 

@@ -624,3 +624,57 @@ near.close()
 far.close()
 """
     )
+
+
+@pytest.mark.skipif(
+    sys.version_info < (3, 14), reason="threads wait for a handle from 3.14 on"
+)
+def test_threads_wait_for_handles_also_in_the_child(script):
+    """The parent's thread that waited at the fork is not there any more."""
+    done = script(
+        """
+loop = new_loop()
+left = [4]
+child = []
+
+def start(body):
+    entered, asking, asked = (threading.Event() for _ in range(3))
+    handles = []
+    def ask():
+        entered.wait()
+        asking.set()
+        handles[0].cancelled()
+        asked.set()
+    def callback():
+        entered.set()
+        asking.wait()
+        assert not asked.wait(0.05)
+        body()
+    threading.Thread(target=ask, daemon=True).start()
+    handles.append(loop.call_soon_threadsafe(callback))
+
+def again():
+    left[0] -= 1
+    if left[0]:
+        start(again)
+    else:
+        loop.stop()
+
+def fork():
+    child.append(os.fork())
+    if child[0]:
+        loop.stop()
+    else:
+        start(again)
+
+start(fork)
+loop.run_forever()
+if not child[0]:
+    os._exit(3)
+print(os.waitstatus_to_exitcode(os.waitpid(child[0], 0)[1]))
+loop.close()
+""",
+        "-W",
+        "ignore::DeprecationWarning",
+    )
+    assert done.stdout == "3\n"
