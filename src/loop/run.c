@@ -424,17 +424,9 @@ future_for(FlLoop *loop, PyObject *awaitable, bool *made)
     }
     *made = is_future != Py_True;
     Py_DECREF(is_future);
-    PyObject *future;
-    if (PyCoro_CheckExact(awaitable)) {
-        future =
-            PyObject_CallMethodOneArg((PyObject *)loop,
-                                      state->names.create_task, awaitable);
-    }
-    else {
-        PyObject *call[2] = {awaitable, (PyObject *)loop};
-        future = PyObject_Vectorcall(state->ensure_future, call, 1,
-                                     state->loop_kwnames);
-    }
+    PyObject *call[2] = {awaitable, (PyObject *)loop};
+    PyObject *future = PyObject_Vectorcall(state->ensure_future, call, 1,
+                                           state->loop_kwnames);
     if (future != NULL && *made
         && PyObject_SetAttr(future, state->names._log_destroy_pending,
                             Py_False)

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import inspect
 import os
 import socket
 import sys
@@ -596,3 +597,18 @@ def test_pipe_written_before_the_run_is_seen(loop):
         os.close(reader)
         os.close(writer)
     assert seen == [b"early"]
+
+
+def test_a_coroutine_that_gets_no_task_is_closed(loop):
+    def factory(loop, coro, **kwargs):
+        raise RuntimeError("no task")
+
+    async def main():
+        pass
+
+    coro = main()
+    loop.set_task_factory(factory)
+    with pytest.raises(RuntimeError, match="no task"):
+        loop.run_until_complete(coro)
+    loop.set_task_factory(None)
+    assert inspect.getcoroutinestate(coro) == inspect.CORO_CLOSED
