@@ -137,10 +137,17 @@ set_origin_tracking(FlLoop *loop, PyObject *on)
         on));
 }
 
+/* Of what the end of a run raises the first is kept, too. */
 static void
-report_failure(FlLoop *loop, int code)
+keep_failure(FlLoop *loop, PyObject **first, int code)
 {
-    if (code < 0) {
+    if (code == 0) {
+        return;
+    }
+    if (*first == NULL) {
+        *first = PyErr_GetRaisedException();
+    }
+    else {
         PyErr_WriteUnraisable((PyObject *)loop);
     }
 }
@@ -165,33 +172,33 @@ turns_end(FlLoop *loop)
     loop->thread_id = 0;
 }
 
-/* Undo everything run_begin may have done.  Keeps a raised exception. */
-static void
-run_end(FlLoop *loop, PyObject *old_hooks)
+/* Undo everything run_begin may have done, also past what that raises: a
+   Ctrl-C may.  As the run, which ended with `code`: 0, or -1 with the first
+   exception. */
+static int
+run_end(FlLoop *loop, PyObject *old_hooks, int code)
 {
     FlState *state = loop->state;
-    PyObject *exc = PyErr_Occurred() ? PyErr_GetRaisedException() : NULL;
+    PyObject *first = code < 0 ? PyErr_GetRaisedException() : NULL;
     turns_end(loop);
     loop->stopping = false;
     /* A thread that counted as running for ever could run no loop again: where
        memory was short, try once more. */
     if (set_running_loop(loop, Py_None) < 0) {
-        PyErr_WriteUnraisable((PyObject *)loop);
-        report_failure(loop, set_running_loop(loop, Py_None));
+        keep_failure(loop, &first, -1);
+        keep_failure(loop, &first, set_running_loop(loop, Py_None));
     }
     if (old_hooks != NULL) {
-        report_failure(loop,
-                       call_and_drop(PyObject_Call(state->set_asyncgen_hooks,
-                                                   old_hooks, NULL)));
+        PyObject *done =
+            PyObject_Call(state->set_asyncgen_hooks, old_hooks, NULL);
+        keep_failure(loop, &first, call_and_drop(done));
         Py_DECREF(old_hooks);
     }
     if (loop->tracks_origin || loop->debug) {
         loop->tracks_origin = false;
-        report_failure(loop, set_origin_tracking(loop, Py_False));
+        keep_failure(loop, &first, set_origin_tracking(loop, Py_False));
     }
-    if (exc != NULL) {
-        PyErr_SetRaisedException(exc);
-    }
+    return fl_error_keep_first(first, 0, (PyObject *)loop);
 }
 
 static int
@@ -284,7 +291,7 @@ run(FlLoop *loop)
     if (code == 0) {
         code = run_as_thread_loop(loop);
     }
-    run_end(loop, old_hooks);
+    code = run_end(loop, old_hooks, code);
     fl_loop_unclaim(loop);
     Py_DECREF(loop);
     return code;
