@@ -14,11 +14,12 @@ from typing import Any
 
 from . import Refused, info
 from .compare import METHOD
+from .faults import FORMAT
 from .http import HttpRace
 from .options import listed, need, parser_of
 from .processes import Processes
 from .program import ProgramRace
-from .result import FORMAT, Result, figure
+from .result import Result, figure
 from .run import Program, parse
 from .sample import METHOD as SAMPLE_METHOD
 

@@ -14,16 +14,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from .client import SHARES
+from .faults import SHOWN
 from .options import write_file
 from .result import Metric, Result, figure
 
-__all__ = ["SHOWN", "STYLE", "bars", "intervals", "latencies", "write_chart"]
+__all__ = ["STYLE", "bars", "intervals", "latencies", "write_chart"]
 
-#: Metrics that have a chart of bars; a README shows the first two.
-SHOWN = {
-    "http": ("rate", "cpu", "memory"),
-    "program": ("time", "cpu", "memory"),
-}
 #: Inches, of which SVG has 72 points.
 _WIDTH, _LEFT, _RIGHT, _ROW = 3.75, 0.9, 0.62, 0.36
 
@@ -133,8 +129,8 @@ def _bars(drawn: Any, x: float, y: float, result: Result, of: Metric) -> None:
     better = "longer" if of["better"] == "more" else "shorter"
     _heading(axes, title[0].upper() + title[1:], f"{better} is better")
     every = [result.figures(label, of["key"]) for label in result.labels]
-    top = max((max(found) for found in every if found), default=1.0)
-    axes.set(xlim=(0, top), ylim=(count - 0.5, -0.5), xticks=[])
+    top = max((max(found) for found in every if found), default=0)
+    axes.set(xlim=(0, top or 1), ylim=(count - 0.5, -0.5), xticks=[])
     axes.set_yticks(range(count), result.labels)
     for row, (label, runs) in enumerate(
         zip(result.labels, every, strict=True)
@@ -186,7 +182,7 @@ def intervals(result: Result, base: str) -> str:
         _write(drawn, 0, top, name, size=10.5, weight="bold")
         low = min([0.9, *(c.low for _, c in rows)])
         high = max([1.1, *(c.high for _, c in rows)])
-        axes.set(xscale="log", ylim=(len(rows) - 0.5, -0.5))
+        axes.set(xscale="log", ylim=(max(1, len(rows)) - 0.5, -0.5))
         low, high = max(low, 0.25), min(high, 8.0)
         axes.set_xlim(low, high)
         axes.minorticks_off()

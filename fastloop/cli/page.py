@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from html import escape
 
-from .charts import SHOWN, STYLE, bars, intervals, latencies
+from .charts import STYLE, bars, intervals, latencies
 from .compare import Comparison
+from .faults import SHOWN
 from .options import listed, write_file
 from .result import Metric, Result, figure
 

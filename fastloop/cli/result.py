@@ -11,25 +11,13 @@ from typing import Any, TypedDict
 
 from . import Refused
 from .compare import Comparison, compare
+from .faults import UNITS, faults
 from .options import write_file
 
-__all__ = ["FORMAT", "Metric", "Result", "figure"]
+__all__ = ["Metric", "Result", "figure"]
 
-FORMAT = 1
 #: Rounds from which on a difference that is not told is none.
 _ENOUGH = 5
-#: What `load` wants of a file, beside the loops and their figures.
-_KEYS = {"format", "kind", "what", "cut", "notes", "machine", "method"}
-_MACHINE = {"python", "cpu", "date"}
-_KINDS = ("http", "program")
-#: pyperf's units, and how many of them ours is.
-_UNITS = {
-    "s": ("second", 1.0),
-    "ms": ("second", 1e-3),
-    "µs": ("second", 1e-6),
-    "MiB": ("byte", 2.0**20),
-    "": ("integer", 1.0),
-}
 
 
 class Metric(TypedDict):
@@ -57,20 +45,17 @@ class Result:
     def load(cls, path: str) -> Result:
         """Read a file that `save` wrote; raises Refused if it is none."""
         try:
-            text = Path(path).read_text(encoding="utf-8")
-            data = json.loads(text)["fastloop"]
-            lacks = _KEYS - data.keys() or _MACHINE - data["machine"].keys()
-            if lacks or data["format"] != FORMAT or data["kind"] not in _KINDS:
-                raise ValueError("not of this format")
-            result = cls(data)
-            result.sentences()
+            found = json.loads(Path(path).read_text(encoding="utf-8"))
         except OSError as exc:
             raise Refused(f"cannot read {path}: {exc.strerror}") from exc
-        except Exception as exc:
+        except (ValueError, RecursionError):
+            found = None
+        fault = "it is no JSON" if found is None else next(faults(found), "")
+        if fault:
             raise Refused(
-                f"{path} is not what fastloop bench --json wrote"
-            ) from exc
-        return result
+                f"{path} is not what fastloop bench --json wrote: {fault}"
+            )
+        return cls(found["fastloop"])
 
     def save(self, path: str) -> None:
         """Write the file that `load` reads, and pyperf's commands too."""
@@ -85,7 +70,7 @@ class Result:
 
         benchmarks = []
         for metric in self.metrics:
-            unit, factor = _UNITS[metric["unit"]]
+            unit, factor = UNITS[metric["unit"]]
             for label in filter(self.runs.get, self.labels):
                 about = {"name": f"{label}: {metric['title']}", "unit": unit}
                 runs = [

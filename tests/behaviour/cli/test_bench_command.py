@@ -1,4 +1,4 @@
-"""`python -m fastloop bench` and `plot`: what they find, say and leave."""
+"""`python -m fastloop bench`: what it finds, says and leaves."""
 
 from __future__ import annotations
 
@@ -102,23 +102,6 @@ def test_stdout_may_be_closed(fastloop_command):
     done = fastloop_command.python("-c", code, *words)
     assert (done.returncode, done.stderr) == (0, "")
     assert found_in(fastloop_command)["cut"] is None
-
-
-@pytest.mark.parametrize("name", ["chart.svg", "chart.png", "page.html"])
-def test_plot_draws_what_was_kept(fastloop_command, name):
-    fastloop_command("bench", *SHORT, "--json", "found.json", "-c", PROGRAM)
-    fastloop_command("plot", "found.json", "-o", name)
-    drawn = (fastloop_command.folder / name).read_bytes()
-    if name.endswith(".png"):
-        assert drawn.startswith(b"\x89PNG")
-        return
-    text = drawn.decode()
-    assert "prefers-color-scheme: dark" in text
-    if name.endswith(".html"):
-        assert "<tr><th></th><th>asyncio</th><th>fastloop</th>" in text
-    assert text.count("<svg") == (1 if name.endswith(".svg") else 4)
-    for outside in ("http://127", "https://", "<script", "<link"):
-        assert outside not in text.replace("https://matplotlib", "")
 
 
 def test_an_application_is_measured_under_load(fastloop_command):
@@ -228,20 +211,30 @@ def test_a_load_tool_that_fails_is_one_sentence(fastloop_command, monkeypatch):
     assert processes_in(fastloop_command.folder) == []
 
 
-def test_plot_refuses_what_bench_did_not_write(fastloop_command):
-    assert "cannot read" in fastloop_command.refused("plot", "none.json")
-    fastloop_command.write("other.json", "{}")
-    said = fastloop_command.refused("plot", "other.json")
-    assert "is not what fastloop bench --json wrote" in said
-    few = {"format": 1, "kind": "program", "loops": ["a", "b"], "machine": {}}
-    few |= {"runs": {"a": [], "b": []}, "notes": [], "cut": None, "what": ""}
-    time = {"key": "time", "title": "time", "unit": "s", "better": "less"}
-    few |= {"metrics": [time], "share": None, "method": []}
-    fastloop_command.write("few.json", json.dumps({"fastloop": few}))
-    said = fastloop_command.refused("plot", "few.json")
-    assert "is not what fastloop bench --json wrote" in said
-    said = fastloop_command.refused("plot", "other.json", "-o", "x.gif")
-    assert ".svg, .png and .html" in said or "is not what" in said
+def test_what_was_measured_until_a_load_tool_fails_is_kept(
+    fastloop_command, monkeypatch
+):
+    """It loads each server to warm up, and twice for each in a round."""
+    pytest.importorskip("uvicorn", reason="uvicorn is not installed")
+    fastloop_command.write("app.py", APP.replace("STATUS", "200"))
+    tool = fastloop_command.folder / "wrk"
+    tool.write_text(
+        "#!/bin/sh\necho x >> count\n"
+        "[ $(wc -l < count) = 7 ] && echo nothing works >&2 && exit 7\n"
+        "echo '100 requests in 1.00s, 5KB read'\necho 'Requests/sec: 100.00'\n"
+    )
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(fastloop_command.folder), prepend=":")
+    words = (*HTTP, "--load", "wrk", "--json", "found.json")
+    done = fastloop_command("bench", *words, "--http", "app:app", status=2)
+    sentence = "wrk ended with status 7: nothing works"
+    assert done.stderr == f"fastloop: {sentence}\n"
+    found = found_in(fastloop_command)
+    assert list(map(len, found["runs"].values())) == [1, 1]
+    assert found["runs"]["asyncio"][0]["rate"] == 100
+    assert found["cut"] == sentence
+    assert f"Not complete: {sentence}." in done.stdout
+    assert processes_in(fastloop_command.folder) == []
 
 
 def test_a_table_is_shown_though_its_file_cannot_be_written(fastloop_command):
