@@ -25,6 +25,10 @@ _PATIENCE = 20.0
 _WRK = ("--timeout", "60s")
 
 
+class NoStatusError(Exception):
+    """h2load could not tell whether the answers were right."""
+
+
 @dataclass
 class LoadFound:
     """Requests that were answered, in how long, and how many went wrong."""
@@ -50,6 +54,7 @@ class Load:
         # Asked before the server is given a processor of its own.
         self._spins = _processors() > 1
         self.tool = tool or next(filter(shutil.which, TOOLS), "own")
+        self._is_named = tool is not None
         self._path = path
         self._connections = connections
         self._processes = processes
@@ -59,9 +64,18 @@ class Load:
         if self.tool == "own":
             return self.ask_at(0, port, seconds)
         url = f"http://127.0.0.1:{port}{self._path}"
-        found = _READERS[self.tool](
-            self._run(self.tool, self._command(url, seconds), seconds)
-        )
+        text = self._run(self.tool, self._command(url, seconds), seconds)
+        try:
+            found = _READERS[self.tool](text)
+        except NoStatusError:
+            if self._is_named:
+                raise Refused(
+                    f"{self.tool} does not understand the answers of this "
+                    "server, whose status has no words after it; choose "
+                    "another --load"
+                ) from None
+            self.tool = "own"
+            return self.ask(port, seconds)
         if found is None:
             raise Refused(f"{self.tool} wrote nothing that fastloop reads")
         return found
@@ -96,7 +110,8 @@ class Load:
         shown = self._run("oha", ["oha", "--help"], 0)
         new = "--output-format" in shown
         form = ["--output-format", "json"] if new else ["-j"]
-        return ["oha", "--no-tui", *form, "-c", many, "-z", whole, url]
+        form += ["--no-tui", "--redirect", "0"]  # as the others do
+        return ["oha", *form, "-c", many, "-z", whole, url]
 
 
 def _processors() -> int:
@@ -110,45 +125,59 @@ def _number(pattern: str, text: str) -> int:
     return int(found[1]) if found else 0
 
 
-_SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0}
+def _seconds(requests: int, rate: float) -> float:
+    """Tools say the rate to more digits than the time."""
+    return requests / rate if rate else 0.0
 
 
 def _read_wrk(text: str) -> LoadFound | None:
-    total = re.search(r"(\d+) requests in ([\d.]+)(us|ms|s|m)", text)
-    if total is None:
+    total = re.search(r"(\d+) requests in ", text)
+    rate = re.search(r"Requests/sec:\s*([\d.]+)", text)
+    if total is None or rate is None:
         return None
     wrong = _number(r"Non-2xx or 3xx responses: (\d+)", text)
     sockets = re.search(r"Socket errors: (.*)", text)
     if sockets:
         wrong += sum(map(int, re.findall(r"\d+", sockets[1])))
-    seconds = float(total[2]) * _SECONDS[total[3]]
-    return LoadFound(int(total[1]), seconds, wrong)
+    many = int(total[1])
+    return LoadFound(many, _seconds(many, float(rate[1])), wrong)
 
 
 def _read_h2load(text: str) -> LoadFound | None:
-    took = re.search(r"finished in ([\d.]+)(us|ms|s|m)", text)
-    if took is None:
+    """A status other than 2xx or 3xx counts as failed, as no answer does.
+
+    h2load reads no status from an answer that has no words after it, such as
+    hypercorn's, and so calls all of them failed.
+    """
+    rate = re.search(r"finished in [^,]*, ([\d.]+) req/s", text)
+    if rate is None:
         return None
-    each = [_number(rf"(\d+) {kind}xx", text) for kind in "2345"]
-    wrong = sum(each[2:]) + _number(r"(\d+) failed", text)
-    seconds = float(took[1]) * _SECONDS[took[2]]
-    return LoadFound(sum(each), seconds, wrong)
+    many = _number(r"(\d+) done", text)
+    wrong = _number(r"(\d+) failed", text)
+    known = sum(_number(rf"(\d+) {kind}xx", text) for kind in "2345")
+    other = _number(r"(\d+) errored", text)
+    if wrong > other and not known:
+        raise NoStatusError
+    return LoadFound(many, _seconds(many, float(rate[1])), wrong)
 
 
 def _read_oha(text: str) -> LoadFound | None:
     try:
         found = json.loads(text)
         codes = found["statusCodeDistribution"]
+        many = sum(codes.values())
         seconds = float(found["summary"]["total"])
         wrong = sum(
             count
             for name, count in found.get("errorDistribution", {}).items()
             if "deadline" not in name  # what was under way at the end
         )
+        wrong += sum(
+            count for code, count in codes.items() if not "200" <= code < "400"
+        )
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
-    wrong += sum(n for code, n in codes.items() if not "200" <= code < "400")
-    return LoadFound(sum(codes.values()), seconds, wrong)
+    return LoadFound(many, seconds, wrong) if seconds > 0 else None
 
 
 _READERS = {"wrk": _read_wrk, "oha": _read_oha, "h2load": _read_h2load}
