@@ -22,9 +22,11 @@ from .worker import peak_memory
 
 __all__ = ["HttpRace"]
 
-#: Seconds until a server has to listen, and of its warm-up.
+#: Seconds until a server has to listen, and of its warm-up at most.
 _START = 30.0
 _WARM = 1.0
+#: What uvicorn and granian say last, after the reason.
+_NO_REASON = r"startup failed|^NoneType: None$|Unexpected exit from|^\s*$"
 
 
 class HttpRace:
@@ -58,6 +60,7 @@ class HttpRace:
         self._cpu = _take_processors()
         self._report = processes.folder / "report.json"
         self._rate: float = options.rate or 0.0
+        self._warming: float = min(_WARM, options.seconds)
         self._busy = 0.0
         self.made: dict[str, int] = {}
 
@@ -79,7 +82,8 @@ class HttpRace:
             f"the server. Then for as long at {self._rate:,.0f} requests a "
             "second, the same for each loop, by fastloop's own client: "
             "latency runs from when a request was due, so that a stall "
-            "counts in full. Peak memory is the server's."
+            "counts in full. Peak memory is that of the server's processes, "
+            "added up."
             + (" The server has a processor to itself." if self._cpu else "")
         )
 
@@ -103,7 +107,7 @@ class HttpRace:
         if not self._options.rate:
             half = found.requests / found.seconds / 2
             self._rate = min(self._rate or half, half, 5000.0)
-        return 2 * float(self._options.seconds) + _WARM + 1
+        return 2 * float(self._options.seconds) + self._warming + 1
 
     def measure(self, kind: str) -> dict[str, float]:
         """Measure a fresh server; raises Refused if something fails."""
@@ -157,7 +161,8 @@ class HttpRace:
         except Refused:
             if child.wait(0.1) is None:
                 raise
-            raise Refused(child.failure(f"the server on {kind}")) from None
+            name = f"the server on {kind}"
+            raise Refused(child.failure(name, _NO_REASON)) from None
         finally:
             child.stop()
 
@@ -189,7 +194,7 @@ class HttpRace:
 
     def _warm_up(self, kind: str, port: int) -> None:
         """A slow server may answer nothing in so short a time."""
-        self._check(kind, self._load.ask(port, _WARM))
+        self._check(kind, self._load.ask(port, self._warming))
 
     def _ask(self, kind: str, port: int, seconds: float) -> LoadFound:
         found = self._load.ask(port, seconds)
@@ -201,8 +206,8 @@ class HttpRace:
     def _check(self, kind: str, found: LoadFound) -> None:
         if found.errors:
             raise Refused(
-                f"{found.errors} of {found.requests} requests to {self.app} "
-                f"on {kind} failed or were answered with an error"
+                f"{found.errors} requests to {self.app} on {kind} failed or "
+                f"were answered with an error; {found.requests} were answered"
             )
         if late := found.more.get("late"):
             raise Refused(

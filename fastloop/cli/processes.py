@@ -8,6 +8,7 @@ the terminal for a word gets an error in place of waiting for ever.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -123,8 +124,11 @@ class Child:
         except (ProcessLookupError, PermissionError):
             pass  # macOS: PermissionError if all have ended
 
-    def failure(self, name: str) -> str:
-        """Return a sentence about how it ended, with its last words."""
+    def failure(self, name: str, but: str = r"^\s*$") -> str:
+        """Return a sentence about how it ended, with its last words.
+
+        They are not in a line in which but is found, a pattern.
+        """
         status = self.status or 0
         how = (
             f"was ended by {signal_name(-status)}"
@@ -133,7 +137,9 @@ class Child:
         )
         self._errors.seek(0)
         text = self._errors.read().decode(errors="replace").strip()
-        words = f": {text.splitlines()[-1].strip()}" if text else ""
+        lines = text.splitlines()
+        told = [line for line in lines if not re.search(but, line)] or lines
+        words = f": {told[-1].strip()}" if told else ""
         return f"{name} {how}{words}"
 
 

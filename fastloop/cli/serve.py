@@ -4,7 +4,7 @@
 
 SERVER is a server's name, or "" for the first that is installed.  CPU is the
 processor to stay on, or "".  SIGUSR2 starts and stops the sampler, see
-`sample`.
+`sample`.  It does not see granian's processes.
 """
 
 from __future__ import annotations
@@ -46,9 +46,14 @@ def main() -> None:
     name = server or _server_for(target)
     if find_spec(name) is None:
         sys.exit(f"{name} is not installed: pip install {name}")
+    if _is_aiohttp(target) != (name == "aiohttp"):
+        which = "no" if name == "aiohttp" else "an"
+        sys.exit(f"{app} is {which} aiohttp.web.Application")
     if name == "granian":
         made[0] += 1  # its processes make their loops, which nobody counts
-    _SERVERS[name](target, int(port), app)
+        _granian(int(port), app)
+    else:
+        _SERVERS[name](target, int(port))
 
 
 def _load(app: str) -> Any:
@@ -75,7 +80,7 @@ def _is_aiohttp(app: Any) -> bool:
     return web is not None and isinstance(app, web.Application)
 
 
-def _uvicorn(app: Any, port: int, name: str) -> None:
+def _uvicorn(app: Any, port: int) -> None:
     import uvicorn
 
     config = uvicorn.Config(
@@ -84,7 +89,7 @@ def _uvicorn(app: Any, port: int, name: str) -> None:
     asyncio.run(uvicorn.Server(config).serve())
 
 
-def _hypercorn(app: Any, port: int, name: str) -> None:
+def _hypercorn(app: Any, port: int) -> None:
     from hypercorn.asyncio import serve
     from hypercorn.config import Config
 
@@ -94,9 +99,16 @@ def _hypercorn(app: Any, port: int, name: str) -> None:
     asyncio.run(serve(app, config))
 
 
-def _granian(app: Any, port: int, name: str) -> None:
+def _granian(port: int, name: str) -> None:
     from granian import Granian  # its processes do as their parent
+    from granian.log import LOGGING_CONFIG
 
+    # To stderr, where bench looks for the reason of a failure.
+    usual: Any = LOGGING_CONFIG["handlers"]
+    handlers = {
+        key: {**handler, "stream": "ext://sys.stderr"}
+        for key, handler in usual.items()
+    }
     server: Any = Granian
     server(
         name,
@@ -105,20 +117,18 @@ def _granian(app: Any, port: int, name: str) -> None:
         interface="asgi",
         loop="asyncio",
         log_level="error",
+        log_dictconfig={"handlers": handlers},
     ).serve()
 
 
-def _aiohttp(app: Any, port: int, name: str) -> None:
+def _aiohttp(app: Any, port: int) -> None:
     from aiohttp import web
 
-    if not _is_aiohttp(app):
-        sys.exit(f"{name} is no aiohttp.web.Application")
     web.run_app(app, host=HOST, port=port, access_log=None, print=None)
 
 
-_SERVERS: dict[str, Callable[[Any, int, str], None]] = {
+_SERVERS: dict[str, Callable[[Any, int], None]] = {
     "uvicorn": _uvicorn,
     "hypercorn": _hypercorn,
-    "granian": _granian,
     "aiohttp": _aiohttp,
 }
