@@ -49,6 +49,8 @@ def test_plot_draws_what_was_kept(fastloop_command, name):
         return
     text = drawn.decode()
     assert "prefers-color-scheme: dark" in text
+    if name.endswith(".html"):
+        assert "<tr><th></th><th>asyncio</th><th>fastloop</th>" in text
     assert text.count("<svg") == (1 if name.endswith(".svg") else 4)
     for outside in ("http://127", "https://", "<script", "<link"):
         assert outside not in text.replace("https://matplotlib", "")
