@@ -403,10 +403,10 @@ fl_loop_signal_wakeup(FlLoop *loop, PyObject *arg)
         return NULL;
     }
     if (on) {
-        /* A loop that runs keeps the descriptor, and passes signals on. */
-        if (wakeup->owner == NULL || !wakeup->owner->hears_signals) {
-            code = take(loop);
-        }
+        /* A loop that runs keeps the descriptor, and passes signals on.  The
+           running callback may have set another one. */
+        bool heard = wakeup->owner != NULL && wakeup->owner->hears_signals;
+        code = take(heard ? wakeup->owner : loop);
         if (code == 0) {
             wakeup->handler = loop;
         }

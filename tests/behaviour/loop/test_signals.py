@@ -360,6 +360,24 @@ def test_a_users_wakeup_fd_outside_of_runs(loop):
             signal.set_wakeup_fd(previous)
 
 
+def test_a_handler_hears_signals_after_the_wakeup_fd_was_cleared(loop, run):
+    seen = []
+
+    async def main():
+        previous = signal.set_wakeup_fd(-1)
+        try:
+            loop.add_signal_handler(signal.SIGUSR1, seen.append, "signal")
+            signal.raise_signal(signal.SIGUSR1)
+            while not seen:
+                await asyncio.sleep(0.001)
+        finally:
+            loop.remove_signal_handler(signal.SIGUSR1)
+            signal.set_wakeup_fd(previous)
+
+    run(main())
+    assert seen == ["signal"]
+
+
 def test_wakeup_fd_is_put_back_after_handlers(loop_factory):
     loop = loop_factory()
     loop.add_signal_handler(signal.SIGUSR1, print)
