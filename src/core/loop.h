@@ -88,8 +88,12 @@ typedef struct FlHolder {
 } FlHolder;
 
 /* An open transport in the loop's care: `object` is the loop's reference to
+   it.  While the loop waits for nothing of it, the transport visits that
+   reference as its own, so that the collector finds it if nobody else has
    it.  What the loop asks of its kind: */
 typedef struct {
+    /* Whether the transport visits the reference. */
+    bool (*owns_itself)(const struct FlOwned *self);
     /* The loop is closed or collected: take its reference over and drop it;
        the node is unlinked. */
     void (*abandon)(struct FlOwned *self);

@@ -273,7 +273,10 @@ static int
 visit_owned(const FlList *list, visitproc visit, void *arg)
 {
     for (const FlList *link = list->next; link != list; link = link->next) {
-        Py_VISIT(FL_LIST_ENTRY((FlList *)link, FlOwned, link)->object);
+        FlOwned *owned = FL_LIST_ENTRY((FlList *)link, FlOwned, link);
+        if (!owned->kind->owns_itself(owned)) {
+            Py_VISIT(owned->object);
+        }
     }
     return 0;
 }

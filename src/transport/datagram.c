@@ -18,6 +18,7 @@
 #include "transport/datagram_read.h"
 #include "transport/datagram_write.h"
 #include "transport/stream.h"
+#include "transport/stream_collector.h"
 #include "transport/transport.h"
 #include "transport/write_queue.h"
 

@@ -1,4 +1,4 @@
-/* A stream's life: opening, protocols, closing, losing, and the collector.
+/* A stream's life: opening, protocols, closing, losing.
 
    1. connection_made and connection_lost are each called once, by the loop, in
       this order, never from inside another protocol callback.
@@ -27,6 +27,7 @@
 #include "transport/extra_info.h"
 #include "transport/flow.h"
 #include "transport/receiver.h"
+#include "transport/stream_collector.h"
 #include "transport/stream_error.h"
 #include "transport/stream_number.h"
 #include "transport/stream_read.h"
@@ -206,10 +207,8 @@ close_descriptor(FlStream *self)
     return result == NULL ? -1 : 0;
 }
 
-/* Close the descriptor, then tell the server: who waits for that finds it
-   closed.  0, or -1 with the first exception. */
-static int
-close_and_detach(FlStream *self)
+int
+fl_stream_close_and_detach(FlStream *self)
 {
     PyObject *exc =
         close_descriptor(self) < 0 ? PyErr_GetRaisedException() : NULL;
@@ -230,6 +229,19 @@ fl_stream_close_watch(FlStream *self)
     }
 }
 
+void
+fl_stream_leave_loop(FlStream *self)
+{
+    if (fl_list_is_empty(&self->owned.link)) {
+        return;
+    }
+    fl_list_remove(&self->owned.link);
+    if (is_connection(self)) {
+        FL_METER(self->loop, connections_open, (uint64_t)-1);
+    }
+    Py_DECREF(self);
+}
+
 /* The end: everything is let go of, the loop's reference last.  0, or -1 with
    an exception set. */
 static int
@@ -241,18 +253,12 @@ finish(FlStream *self)
     fl_stream_close_watch(self);
     /* The peer, maybe ours, sees an end. */
     fl_loop_expect_io(self->loop);
-    int code = close_and_detach(self);
+    int code = fl_stream_close_and_detach(self);
     PyObject *exc = code < 0 ? PyErr_GetRaisedException() : NULL;
     fl_write_queue_clear(&self->write_queue);
     Py_CLEAR(self->protocol);
     Py_CLEAR(self->waiter);
-    if (!fl_list_is_empty(&self->owned.link)) {
-        fl_list_remove(&self->owned.link);
-        if (is_connection(self)) {
-            FL_METER(self->loop, connections_open, (uint64_t)-1);
-        }
-        Py_DECREF(self);
-    }
+    fl_stream_leave_loop(self);
     Py_CLEAR(self->loop);
     Py_DECREF(self);
     return fl_error_keep_first(exc, 0, NULL);
@@ -482,6 +488,7 @@ abandon(FlOwned *owned)
 }
 
 static const FlOwnedKind owned_kind = {
+    .owns_itself = fl_stream_owns_itself,
     .abandon = abandon,
     .has_number = fl_stream_has_number,
     .lose_number = fl_stream_lose_number,
@@ -612,83 +619,4 @@ fl_stream_open(FlLoop *loop, const FlStreamOptions *options)
         FL_METER(loop, connections_open, 1);
     }
     return (PyObject *)self;
-}
-
-/* --- collector ----------------------------------------------------------- */
-
-int
-fl_stream_traverse(FlStream *self, visitproc visit, void *arg)
-{
-    Py_VISIT(Py_TYPE(self));
-    Py_VISIT(self->extra);
-    Py_VISIT(self->loop);
-    Py_VISIT(self->sock);
-    Py_VISIT(self->protocol);
-    Py_VISIT(self->server);
-    Py_VISIT(self->context);
-    Py_VISIT(self->waiter);
-    Py_VISIT(self->empty_waiter);
-    Py_VISIT(self->queued_by);
-    return fl_visit_dict(self, visit, arg);
-}
-
-int
-fl_stream_clear(FlStream *self)
-{
-    Py_CLEAR(self->extra);
-    Py_CLEAR(self->protocol);
-    Py_CLEAR(self->server);
-    Py_CLEAR(self->waiter);
-    Py_CLEAR(self->empty_waiter);
-    Py_CLEAR(self->queued_by);
-    fl_clear_dict(self);
-    return 0;
-}
-
-void
-fl_stream_finalize(FlStream *self)
-{
-    /* An open one only when its loop has let go of it (invariant 4). */
-    if (self->fd < 0 || self->phase == FL_STREAM_CLOSED) {
-        return;
-    }
-    PyObject *exc = PyErr_Occurred() ? PyErr_GetRaisedException() : NULL;
-    if (PyErr_ResourceWarning((PyObject *)self, 1, "unclosed transport %R",
-                              (PyObject *)self)
-        < 0)
-    {
-        PyErr_WriteUnraisable((PyObject *)self);
-    }
-    if (self->watch != NULL) {
-        /* In a forked child this may come before the loop's own end. */
-        (void)fl_loop_leave_parent(self->loop);
-    }
-    fl_stream_close_watch(self);
-    if (close_and_detach(self) < 0) {
-        PyErr_WriteUnraisable((PyObject *)self);
-    }
-    if (exc != NULL) {
-        PyErr_SetRaisedException(exc);
-    }
-}
-
-void
-fl_stream_dealloc(FlStream *self)
-{
-    PyTypeObject *type = Py_TYPE(self);
-    if (PyObject_CallFinalizerFromDealloc((PyObject *)self) < 0) {
-        return;
-    }
-    PyObject_GC_UnTrack(self);
-    PyObject_ClearWeakRefs((PyObject *)self);
-    FL_CHECK(self->watch == NULL, "the loop owns an open stream");
-    (void)fl_stream_clear(self);
-    Py_CLEAR(self->sock);
-    Py_CLEAR(self->context);
-    fl_write_queue_clear(&self->write_queue);
-    free(self->peer);
-    free(self->sockname);
-    Py_CLEAR(self->loop);
-    type->tp_free(self);
-    Py_DECREF(type);
 }

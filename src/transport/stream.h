@@ -154,10 +154,11 @@ int fl_stream_call_connection_lost(FlStream *self);
 int fl_stream_run_events(FlLoop *loop, FlWatch *watch, int events,
                          int (*run)(FlStream *self, int events));
 
-int fl_stream_traverse(FlStream *self, visitproc visit, void *arg);
-int fl_stream_clear(FlStream *self);
-void fl_stream_finalize(FlStream *self);
-void fl_stream_dealloc(FlStream *self);
+/* The parts of a stream's end.  Close the descriptor, then tell the server:
+   who waits for that finds it closed.  0, or -1 with the first exception. */
+int fl_stream_close_and_detach(FlStream *self);
+/* Drop the loop's reference, if it has one still. */
+void fl_stream_leave_loop(FlStream *self);
 
 /* Call method(value) on a future that is not done yet: set_result or
    set_exception.  A failure is reported.  0, or -1 to leave the loop. */

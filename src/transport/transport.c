@@ -16,6 +16,7 @@
 #include "py/state.h"
 #include "transport/flow.h"
 #include "transport/stream.h"
+#include "transport/stream_collector.h"
 #include "transport/stream_error.h"
 #include "transport/stream_write.h"
 #include "transport/write_queue.h"

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import socket
+import threading
 import warnings
 import weakref
 
@@ -70,6 +72,169 @@ def test_loop_closed_with_an_open_transport(loop_factory, state, make):
         gc.collect()
         assert ref() is None
     far.close()
+
+
+def collect_here():
+    gc.collect()
+
+
+def collect_elsewhere():
+    """Run the collector in another thread, as it may anywhere."""
+    thread = threading.Thread(target=gc.collect)
+    thread.start()
+    thread.join()
+
+
+class KeepsOpen(Recorder):
+    def __init__(self, told):
+        super().__init__()
+        self.told = told
+
+    def eof_received(self):
+        super().eof_received()
+        return True
+
+    def connection_lost(self, exc):
+        super().connection_lost(exc)
+        self.told.append(exc)
+
+
+@pytest.mark.parametrize("collect", [collect_here, collect_elsewhere])
+@pytest.mark.parametrize("state", ["paused", "eof", "read again"])
+def test_a_transport_that_waits_for_nothing_is_collected(
+    loop_factory, state, collect
+):
+    """Nobody has it and no event can come of it: the peer sees its end."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        loop = loop_factory()
+        told = []
+        protocol = KeepsOpen(told)
+        transport, far = open_on(loop, protocol)
+        if state == "eof":
+            far.shutdown(socket.SHUT_WR)
+            loop.run_until_complete(protocol.wait_for("eof"))
+        else:
+            transport.pause_reading()
+        if state == "read again":
+            transport.resume_reading()
+        loop.run_until_complete(asyncio.sleep(0))
+        ref = weakref.ref(transport)
+        protocol.events.clear()
+        protocol.transport = None
+        del transport, protocol
+        collect()
+        loop.run_until_complete(asyncio.sleep(0))
+        gc.collect()
+        if state == "read again":
+            assert unclosed(caught) == 0
+            assert ref() is not None
+            ref().abort()
+            loop.run_until_complete(asyncio.sleep(0))
+            assert told == [None]
+        else:
+            assert unclosed(caught) == 1
+            gc.collect()
+            assert ref() is None
+            assert told == []
+            assert far.recv(1) == b""
+        loop.close()
+    far.close()
+
+
+def test_a_paused_transport_that_is_kept_stays_open(loop_factory):
+    loop = loop_factory()
+    protocol = Recorder()
+    transport, far = open_on(loop, protocol)
+    transport.pause_reading()
+    gc.collect()
+    far.send(b"data")
+    transport.resume_reading()
+    loop.run_until_complete(protocol.wait_for("data"))
+    transport.abort()
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+    far.close()
+
+
+def test_a_paused_transport_sends_what_waits_before_it_is_collected(
+    loop_factory,
+):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        loop = loop_factory()
+        protocol = Recorder()
+        transport, far = open_on(loop, protocol)
+        transport.pause_reading()
+        transport.write(bytes(4 * MIB))
+        protocol.events.clear()
+        protocol.transport = None
+        del transport, protocol
+        gc.collect()
+        far.setblocking(False)
+
+        async def receive_all():
+            size = 0
+            while data := await loop.sock_recv(far, MIB):
+                size += len(data)
+                gc.collect()
+            return size
+
+        assert loop.run_until_complete(receive_all()) == 4 * MIB
+        loop.close()
+    far.close()
+
+
+def test_a_finalizer_may_close_a_transport_that_is_collected(loop_factory):
+    class Closes(Recorder):
+        def __del__(self):
+            self.transport.close()
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        loop = loop_factory()
+        protocol = Closes()
+        transport, far = open_on(loop, protocol)
+        transport.pause_reading()
+        ref = weakref.ref(protocol)
+        del transport, protocol
+        gc.collect()
+        loop.run_until_complete(asyncio.sleep(0))
+        loop.run_until_complete(asyncio.sleep(0))
+        gc.collect()
+        assert ref() is None
+        assert far.recv(1) == b""
+        loop.close()
+    far.close()
+
+
+def test_a_servers_connection_that_its_handler_left_is_closed(loop_factory):
+    """A handler that reads to the end and forgets to close the writer."""
+
+    async def handler(reader, writer):
+        await reader.read()
+        finished.set()
+
+    async def main():
+        server = await asyncio.start_server(handler, "127.0.0.1", 0)
+        reader, writer = await asyncio.open_connection(
+            *server.sockets[0].getsockname()
+        )
+        writer.write_eof()
+        await finished.wait()
+        await asyncio.sleep(0)
+        gc.collect()
+        assert await asyncio.wait_for(reader.read(), 10) == b""
+        writer.close()
+        server.close()
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        loop = loop_factory()
+        finished = asyncio.Event()
+        loop.run_until_complete(main())
+        loop.close()
+        gc.collect()
 
 
 def test_closing_the_loop_is_seen_by_the_peer_once_collected(loop_factory):

@@ -1,0 +1,132 @@
+/* What the collector asks of a stream, and does to one that nobody has.
+
+   1. A stream that is paused, or at its peer's end, and has nothing to send
+      is collected when nobody has it: no event would ever come of it.  The
+      loop's reference to such a stream is visited as the stream's own.
+   2. The collector may run in any thread.  Where no GIL orders the threads,
+      the loop's own thread ends the stream. */
+#include "transport/stream_collector.h"
+
+#include "base/list.h"
+#include "core/dispatch.h"
+#include "core/loop.h"
+#include "core/watch.h"
+#include "py/compat.h"
+#include "py/state.h"
+#include "transport/write_queue.h"
+
+#include <stdlib.h>
+
+bool
+fl_stream_owns_itself(const FlOwned *owned)
+{
+    const FlStream *self =
+        FL_LIST_ENTRY((FlList *)&owned->link, FlStream, owned.link);
+    return self->phase == FL_STREAM_OPEN && self->watch != NULL
+           && self->watch->wanted == 0 && !fl_stream_is_holding(self)
+           && Py_IS_TYPE((PyObject *)self, self->state->stream_type);
+}
+
+int
+fl_stream_traverse(FlStream *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->extra);
+    Py_VISIT(self->loop);
+    Py_VISIT(self->sock);
+    Py_VISIT(self->protocol);
+    Py_VISIT(self->server);
+    Py_VISIT(self->context);
+    Py_VISIT(self->waiter);
+    Py_VISIT(self->empty_waiter);
+    Py_VISIT(self->queued_by);
+    if (!fl_list_is_empty(&self->owned.link)
+        && fl_stream_owns_itself(&self->owned))
+    {
+        Py_VISIT((PyObject *)self);
+    }
+    return fl_visit_dict(self, visit, arg);
+}
+
+int
+fl_stream_clear(FlStream *self)
+{
+    Py_CLEAR(self->extra);
+    Py_CLEAR(self->protocol);
+    Py_CLEAR(self->server);
+    Py_CLEAR(self->waiter);
+    Py_CLEAR(self->empty_waiter);
+    Py_CLEAR(self->queued_by);
+    fl_clear_dict(self);
+    return 0;
+}
+
+static int
+run_finalize(FlLoop *loop, PyObject *subject, PyObject *arg)
+{
+    (void)loop;
+    (void)arg;
+    fl_stream_finalize((FlStream *)subject);
+    return 0;
+}
+
+void
+fl_stream_finalize(FlStream *self)
+{
+    /* An open one only where its loop was closed, or by invariant 1. */
+    if (self->fd < 0 || self->phase == FL_STREAM_CLOSED) {
+        return;
+    }
+    PyObject *exc = PyErr_Occurred() ? PyErr_GetRaisedException() : NULL;
+    if (self->watch != NULL && fl_loop_on_other_thread(self->loop)) {
+        if (fl_loop_call_op(self->loop, run_finalize, (PyObject *)self, NULL,
+                            self->context)
+            < 0)
+        {
+            PyErr_WriteUnraisable((PyObject *)self);
+        }
+        if (exc != NULL) {
+            PyErr_SetRaisedException(exc);
+        }
+        return;
+    }
+    if (PyErr_ResourceWarning((PyObject *)self, 1, "unclosed transport %R",
+                              (PyObject *)self)
+        < 0)
+    {
+        PyErr_WriteUnraisable((PyObject *)self);
+    }
+    if (self->watch != NULL) {
+        /* In a forked child this may come before the loop's own end. */
+        (void)fl_loop_leave_parent(self->loop);
+    }
+    fl_stream_close_watch(self);
+    if (fl_stream_close_and_detach(self) < 0) {
+        PyErr_WriteUnraisable((PyObject *)self);
+    }
+    if (exc != NULL) {
+        PyErr_SetRaisedException(exc);
+    }
+    fl_stream_leave_loop(self); /* the collector has a reference meanwhile */
+}
+
+void
+fl_stream_dealloc(FlStream *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    if (PyObject_CallFinalizerFromDealloc((PyObject *)self) < 0) {
+        return;
+    }
+    PyObject_GC_UnTrack(self);
+    PyObject_ClearWeakRefs((PyObject *)self);
+    FL_CHECK(self->watch == NULL, "the loop owns an open stream");
+    (void)fl_stream_clear(self);
+    Py_CLEAR(self->sock);
+    Py_CLEAR(self->context);
+    fl_write_queue_clear(&self->write_queue);
+    free(self->peer);
+    free(self->sockname);
+    Py_CLEAR(self->loop);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
