@@ -199,18 +199,6 @@ shutdown_failed(FlTls *self)
     return code;
 }
 
-/* The peer's answer may wait behind data that nobody reads any more. */
-static int
-read_again(FlTls *self)
-{
-    if (!self->raw_paused || self->raw == NULL) {
-        return 0;
-    }
-    self->raw_paused = false;
-    return fl_tls_done(PyObject_CallMethodNoArgs(
-        self->raw, self->state->names.resume_reading));
-}
-
 /* Send close_notify and wait for the peer's.  asyncio's unwrap() fails where
    data comes in between: that is read and dropped before it is called. */
 static FlTlsResult
@@ -244,7 +232,8 @@ do_shutdown(FlTls *self)
         FlTlsResult result = unwrap(self);
         fl_tls_end_use(self);
         if (result == FL_TLS_AGAIN) {
-            return fl_tls_send(self, false) < 0 ? -1 : read_again(self);
+            return fl_tls_send(self, false) < 0 ? -1
+                                                : fl_tls_control_reading(self);
         }
         if (result == FL_TLS_RAISED) {
             return PyErr_ExceptionMatches(self->state->tls_error)

@@ -5,9 +5,10 @@
       the final object, which is made too large first and shrunk in place.
    2. What was decrypted before a bad record is delivered before the error;
       asyncio drops it.
-   3. Records that reading makes (answers to a renegotiation, alerts) leave
-      after each read.  A peer that asks for them and reads none is not read
-      either, beyond ANSWERS_BYTES. */
+   3. Records that reading makes (answers to a renegotiation or to a request
+      for new keys, alerts) leave after each read.  A peer that asks for them
+      and reads none is not read either, beyond ANSWERS_BYTES, nor during a
+      shutdown. */
 #include "tls/tls_read.h"
 
 #include "core/loop.h"
@@ -374,11 +375,18 @@ fl_tls_control_reading(FlTls *self)
     }
     size_t waits = self->engine.type->incoming(&self->engine);
     bool flooded = self->writing_paused && self->answers_bytes > ANSWERS_BYTES;
-    if (!self->raw_paused && (waits >= self->read_high_bytes || flooded)) {
+    bool full = waits >= self->read_high_bytes;
+    bool low = waits <= self->read_low_bytes;
+    if (self->phase == FL_TLS_SHUTDOWN) {
+        /* Data is dropped, and the peer's answer may wait behind it. */
+        full = false;
+        low = true;
+    }
+    if (!self->raw_paused && (full || flooded)) {
         self->raw_paused = true;
         return call_raw(self, self->state->names.pause_reading);
     }
-    if (self->raw_paused && waits <= self->read_low_bytes && !flooded) {
+    if (self->raw_paused && low && !flooded) {
         self->raw_paused = false;
         return call_raw(self, self->state->names.resume_reading);
     }

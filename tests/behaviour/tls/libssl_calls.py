@@ -1,0 +1,61 @@
+"""Calls of libssl that the ssl module has no name for.
+
+They make a test's own SSLObject do what a peer may do at any time: ask for
+new keys (TLS 1.3) or for a new handshake (TLS 1.2).
+"""
+
+from __future__ import annotations
+
+import _ssl
+import ctypes
+from typing import Any
+
+import pytest
+
+
+def library() -> Any:
+    """The libssl that the ssl module uses."""
+    file = getattr(_ssl, "__file__", None)
+    if file is None:
+        pytest.skip("_ssl is built in: its libssl cannot be called")
+    found = ctypes.CDLL(file)
+    found.SSL_get_ex_data.restype = ctypes.c_void_p
+    found.SSL_get_ex_data.argtypes = [ctypes.c_void_p, ctypes.c_int]
+    found.SSL_key_update.argtypes = [ctypes.c_void_p, ctypes.c_int]
+    found.SSL_renegotiate.argtypes = [ctypes.c_void_p]
+    return found
+
+
+class LibsslCalls:
+    """The SSL of a WirePeer, and the records that it makes."""
+
+    def __init__(self, peer: Any) -> None:
+        self.peer = peer
+        self.library = library()
+        owner = peer.tls._sslobj
+        # CPython's object has its socket first, then its SSL.
+        place = (
+            id(owner) + object.__basicsize__ + ctypes.sizeof(ctypes.c_void_p)
+        )
+        self.ssl = ctypes.c_void_p.from_address(place).value
+        # And there CPython stores its object in the SSL.
+        assert self.library.SSL_get_ex_data(self.ssl, 0) == id(owner)
+
+    def seal_key_updates(self, count: int, asking: bool) -> bytes:
+        """So many KeyUpdate messages, not sent.
+
+        *asking* says whether each wants one of the other side's in return.
+        """
+        assert not self.peer.outgoing.pending
+        for _ in range(count):
+            assert self.library.SSL_key_update(self.ssl, asking) == 1
+            self.peer.tls.do_handshake()
+        return bytes(self.peer.outgoing.read())
+
+    def seal_hello_requests(self, count: int) -> bytes:
+        """So many HelloRequest messages of a server, not sent."""
+        assert not self.peer.outgoing.pending
+        for _ in range(count):
+            assert self.library.SSL_renegotiate(self.ssl) == 1
+            self.peer.tls.do_handshake()
+        return bytes(self.peer.outgoing.read())
