@@ -81,6 +81,7 @@ typedef struct {
     uint64_t read_high_bytes;
     uint64_t read_low_bytes;
     size_t answers_bytes; /* records that reads made and that wait */
+    size_t dry_bytes; /* records that brought little data; see tls_filter.c */
     unsigned writes_after_loss;
     unsigned users; /* calls that use the engine: it stays until they end */
     FlTlsState phase;

@@ -48,6 +48,8 @@ fill(FlTls *self, char *memory, size_t room_bytes)
                                room_bytes - filled.got_bytes, &got);
         filled.got_bytes += got;
     }
+    size_t paid = 2 * filled.got_bytes;
+    self->dry_bytes = self->dry_bytes > paid ? self->dry_bytes - paid : 0;
     /* An error ends the connection; it is pending, so no call is made here. */
     if (FL_UNLIKELY(self->writing_paused) && filled.result != FL_TLS_RAISED) {
         self->answers_bytes += engine->type->outgoing(engine) - before;

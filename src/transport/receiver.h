@@ -25,8 +25,8 @@
 #include "py/state.h"
 
 struct FlReceiver {
-    /* There are size_bytes > 0 of data, valid during the call only.  0 or
-       -1. */
+    /* There are size_bytes > 0 of data, valid during the call only.  0; 1:
+       they took long for what they are, read less of them; or -1. */
     int (*data_received)(FlState *state, PyObject *protocol, const char *data,
                          size_t size_bytes);
     /* Optional, with the next one: where to read to instead.  The number of

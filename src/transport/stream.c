@@ -436,6 +436,7 @@ fl_stream_set_protocol(FlStream *self, PyObject *protocol)
     self->buffered = buffered;
     self->receiver = fl_receiver_of(self->state, protocol);
     self->pull_bytes = 0;
+    self->narrow = 0;
     Py_XSETREF(self->protocol, Py_NewRef(protocol));
     return 0;
 }

@@ -71,6 +71,7 @@ typedef struct {
     uint64_t write_dispatch; /* the callback that wrote last */
     unsigned writes_after_loss;
     int write_habit;  /* whether writes are held: see stream_write.c */
+    unsigned narrow;  /* how often the room of a read is halved */
     bool wrote_again; /* the last callback that wrote did so several times */
     bool given;       /* others may have closed sock */
     bool buffered;    /* the protocol is a BufferedProtocol */

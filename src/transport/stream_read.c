@@ -14,7 +14,10 @@
       program that is as if the event had read them.
    3. After each call into the protocol the stream may be paused, closed or
       have another protocol: the loop below looks again.
-   4. No read waits, whatever the descriptor's flags are: any process that
+   4. Where a receiver says that bytes take long, the event ends and the next
+      one reads few.  Each read that fills its room and is none of these
+      doubles the room, up to all of the scratch.
+   5. No read waits, whatever the descriptor's flags are: any process that
       shares the socket can clear O_NONBLOCK. */
 #include "transport/stream_read.h"
 
@@ -37,6 +40,8 @@
 /* A read of this much makes the next one large. */
 #define BULKY_BYTES   (8 * 1024)
 #define EVENT_BYTES   (256 * 1024)
+/* What takes long is read 4 KiB at a time: the scratch, halved so often. */
+#define NARROWEST     4
 /* The least that a read counts of them.  An event costs about as much as one
    read, so 16 reads make that small; they end well within a millisecond. */
 #define READ_BYTES    (EVENT_BYTES / 16)
@@ -47,6 +52,7 @@ typedef struct {
     size_t got_bytes;
     bool filled; /* there may be more */
     bool enough; /* but it may wait */
+    bool costly; /* and the next read is to be small */
 } ReadResult;
 
 /* As receive, after a check of the number.  Runs no Python. */
@@ -152,7 +158,8 @@ fill_scratch(FlStream *self, ReadResult *result)
             return FL_NO_MEMORY;
         }
     }
-    return receive_checked(self, loop->scratch, SCRATCH_BYTES, result);
+    return receive_checked(self, loop->scratch, SCRATCH_BYTES >> self->narrow,
+                           result);
 }
 
 /* --- receivers ----------------------------------------------------------- */
@@ -171,12 +178,22 @@ deliver_filled(FlStream *self, PyObject *protocol, ReadResult *result)
 }
 
 static int
-deliver_scratch(FlStream *self, PyObject *protocol, const ReadResult *result)
+deliver_scratch(FlStream *self, PyObject *protocol, ReadResult *result)
 {
     int code =
         self->receiver->data_received(self->state, protocol,
                                       self->loop->scratch, result->got_bytes);
-    return code < 0 ? fl_stream_fatal(self, DATA_FAILED) : 0;
+    if (code < 0) {
+        return fl_stream_fatal(self, DATA_FAILED);
+    }
+    if (FL_UNLIKELY(code > 0)) {
+        result->costly = true;
+        self->narrow = NARROWEST;
+    }
+    else if (FL_UNLIKELY(self->narrow > 0) && result->filled) {
+        self->narrow--;
+    }
+    return 0;
 }
 
 static int
@@ -365,7 +382,7 @@ fl_stream_read_ready(FlStream *self)
     int code = 0;
     self->pull_bytes = 0;
     while (code == 0 && wants_more(self)) {
-        ReadResult result = {0, false, false};
+        ReadResult result = {0, false, false, false};
         if (self->receiver != NULL || self->buffered) {
             PyObject *protocol = Py_NewRef(self->protocol);
             code = self->receiver != NULL
@@ -376,7 +393,7 @@ fl_stream_read_ready(FlStream *self)
         else {
             code = read_bytes(self, &result);
         }
-        if (FL_LIKELY(!result.filled)) {
+        if (FL_LIKELY(!result.filled) || result.costly) {
             break;
         }
         size_t cost = result.got_bytes;

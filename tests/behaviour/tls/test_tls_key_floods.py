@@ -19,10 +19,13 @@ from libssl_calls import LibsslCalls
 from net_helpers import (
     KIB,
     MIB,
+    Recorder,
     client_context,
+    digest,
+    pattern,
     turns,
 )
-from tls_ends import every_side
+from tls_ends import contexts, echo, every_side
 
 #: What waits to be sent in a TLS transport and the one below it, at most.
 BOUND = 512 * KIB
@@ -229,3 +232,44 @@ async def test_a_server_asks_for_handshakes_that_are_refused(settled_pair):
     assert flood.below.is_reading()
     c.transport.abort()
     assert len(await taking) > 64 * KIB
+
+
+@pytest.mark.native_tls
+@every_side
+@either_kind
+async def test_others_are_answered_meanwhile(
+    tls_pair, settled_pair, side, asking
+):
+    """Many new keys take long: few of them are read at a time."""
+    c = await settled_pair(side=side, version="1.3")
+    near, far = contexts(side)
+    other = await tls_pair(Recorder(data=echo), side=side, near=near, far=far)
+    wire = LibsslCalls(c.peer).seal_key_updates(20_000, asking)
+    wire += c.peer.seal(b"end")
+    reading = asyncio.ensure_future(c.peer.recv_all())
+    sending = asyncio.ensure_future(c.peer.send(wire))
+    answers = 0
+    while c.protocol.data != b"end":
+        await other.peer.write(b"ping")
+        assert await other.peer.read_exactly(4) == b"ping"
+        answers += 1
+    await sending
+    c.transport.abort()
+    await reading
+    assert answers > 20
+
+
+@pytest.mark.native_tls
+@every_side
+async def test_data_after_a_flood_comes_in_large_pieces(settled_pair, side):
+    """To be read few at a time is the flood's price, and not for ever."""
+    c = await settled_pair(side=side, version="1.3")
+    await c.peer.send(LibsslCalls(c.peer).seal_key_updates(8000, False))
+    await c.peer.write(b"end")
+    await c.protocol.wait_data(3)
+    c.clear()
+    data = pattern(4 * MIB)
+    await c.peer.write(data)
+    await c.protocol.wait_data(len(data))
+    assert digest(c.protocol.data) == digest(data)
+    assert c.protocol.count("data") < len(data) / (32 * KIB)
