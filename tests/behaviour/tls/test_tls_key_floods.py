@@ -224,10 +224,10 @@ async def test_a_server_asks_for_handshakes_that_are_refused(settled_pair):
     calls = LibsslCalls(c.peer)
     flood = Flood(c, lambda: calls.seal_hello_requests(1000))
     await flood.go_on()
-    await flood.relent()
-    await c.peer.write(b"behind")
     # To the peer's OpenSSL a refusal is an error: its socket takes them.
     taking = asyncio.ensure_future(c.peer.recv_all())
+    await flood.relent()
+    await c.peer.write(b"behind")
     assert await c.protocol.wait_data(6) == b"behind"
     assert flood.below.is_reading()
     c.transport.abort()
