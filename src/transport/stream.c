@@ -300,7 +300,6 @@ run_connection_lost(FlLoop *loop, PyObject *subject, PyObject *argument)
     Py_DECREF(protocol);
     PyObject *exc = code < 0 ? PyErr_GetRaisedException() : NULL;
     if (self->empty_waiter != NULL && fail_empty_waiter(self) < 0) {
-        code = -1;
         Py_XSETREF(exc, PyErr_GetRaisedException());
     }
     code = finish(self) < 0 ? fl_loop_report_callback(loop, NULL) : 0;
