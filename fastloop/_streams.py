@@ -15,6 +15,7 @@ from asyncio import base_events, constants, trsock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 __all__ = [
@@ -46,6 +47,21 @@ socket_kind = socket.SocketType.__dict__["type"]
 check_ssl_socket = base_events._check_ssl_socket  # type: ignore[attr-defined]
 
 
+#: What a TransportSocket takes from its socket when it is asked first, values
+#: and bound methods: an HTTP client may ask 50 times a request.
+_KEPT = (
+    "family",
+    "fileno",
+    "get_inheritable",
+    "getpeername",
+    "getsockname",
+    "getsockopt",
+    "proto",
+    "setsockopt",
+    "type",
+)
+
+
 class TransportSocket(trsock.TransportSocket):
     """The socket object that a stream's ``get_extra_info()`` answers.
 
@@ -54,7 +70,14 @@ class TransportSocket(trsock.TransportSocket):
     something, or to set an option, changes nothing.
     """
 
-    __slots__ = ("_socket", "_transport")
+    __slots__ = ("_socket", "_transport", *_KEPT)
+
+    fileno: Callable[[], int]
+    get_inheritable: Callable[[], bool]
+    getpeername: Callable[[], Any]
+    getsockname: Callable[[], Any]
+    getsockopt: Callable[..., Any]
+    setsockopt: Callable[..., None]
 
     def __init__(self, sock: socket.socket, transport: Any) -> None:
         self._socket = sock
@@ -68,35 +91,17 @@ class TransportSocket(trsock.TransportSocket):
             _ = transport._sock_fd  # which makes it send at once
         return self._socket
 
-    @property
-    def family(self) -> int:
-        return self._socket.family
-
-    @property
-    def type(self) -> int:
-        return self._socket.type
-
-    @property
-    def proto(self) -> int:
-        return self._socket.proto
+    def __getattr__(self, name: str) -> Any:
+        if name not in _KEPT:
+            raise AttributeError(
+                f"{type(self).__name__!r} object has no attribute {name!r}"
+            )
+        value = getattr(self._sock if name == "fileno" else self._socket, name)
+        setattr(self, name, value)
+        return value
 
     def __repr__(self) -> str:
         return repr(trsock.TransportSocket(self._socket))
-
-    def get_inheritable(self) -> bool:
-        return self._socket.get_inheritable()
-
-    def getsockopt(self, *args: Any, **kwargs: Any) -> Any:
-        return self._socket.getsockopt(*args, **kwargs)
-
-    def setsockopt(self, *args: Any, **kwargs: Any) -> None:
-        self._socket.setsockopt(*args, **kwargs)
-
-    def getpeername(self) -> Any:
-        return self._socket.getpeername()
-
-    def getsockname(self) -> Any:
-        return self._socket.getsockname()
 
 
 def own_socket(fd: int) -> socket.socket:

@@ -11,6 +11,7 @@
 #include "tls/tls_calls.h"
 #include "tls/tls_read.h"
 #include "tls/tls_write.h"
+#include "transport/extra_info.h"
 #include "transport/flow.h"
 #include "transport/receiver.h"
 #include "transport/transport.h"
@@ -105,11 +106,8 @@ static const char get_extra_info_doc[] =
 static PyObject *
 get_extra_info(FlTlsTransport *self, PyObject *args, PyObject *kwargs)
 {
-    static char *keywords[] = {"name", "default", NULL};
-    PyObject *name, *fallback = Py_None;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|O:get_extra_info",
-                                     keywords, &name, &fallback))
-    {
+    PyObject *name, *fallback;
+    if (fl_extra_info_args(args, kwargs, &name, &fallback) < 0) {
         return NULL;
     }
     return self->filter == NULL

@@ -267,18 +267,35 @@ call_patched(FlStream *self, PyObject *args, PyObject *kwargs)
     return value;
 }
 
+int
+fl_extra_info_args(PyObject *args, PyObject *kwargs, PyObject **name,
+                   PyObject **otherwise)
+{
+    static char *keywords[] = {"name", "default", NULL};
+    Py_ssize_t count = PyTuple_GET_SIZE(args);
+    *otherwise = Py_None;
+    if (kwargs != NULL || count < 1 || count > 2) {
+        return PyArg_ParseTupleAndKeywords(args, kwargs, "O|O:get_extra_info",
+                                           keywords, name, otherwise)
+                   ? 0
+                   : -1;
+    }
+    *name = PyTuple_GET_ITEM(args, 0);
+    if (count == 2) {
+        *otherwise = PyTuple_GET_ITEM(args, 1);
+    }
+    return 0;
+}
+
 PyObject *
 fl_transport_get_extra_info(FlStream *self, PyObject *args, PyObject *kwargs)
 {
-    static char *keywords[] = {"name", "default", NULL};
-    PyObject *name, *otherwise = Py_None;
+    PyObject *name, *otherwise;
     int patched = is_patched(self->state);
     if (FL_UNLIKELY(patched != 0)) {
         return patched < 0 ? NULL : call_patched(self, args, kwargs);
     }
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|O:get_extra_info",
-                                     keywords, &name, &otherwise))
-    {
+    if (fl_extra_info_args(args, kwargs, &name, &otherwise) < 0) {
         return NULL;
     }
     PyObject *value = extra_value(self, name);

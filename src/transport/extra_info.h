@@ -12,6 +12,11 @@
 /* The dict behind get_extra_info; borrowed, NULL with MemoryError. */
 PyObject *fl_stream_extra(FlStream *self);
 
+/* What get_extra_info is called with, borrowed; otherwise is None where it is
+   not given.  0, or -1 with TypeError set. */
+int fl_extra_info_args(PyObject *args, PyObject *kwargs, PyObject **name,
+                       PyObject **otherwise);
+
 /* Put in it what get_extra_info makes when asked.  0, or -1 with an exception
    set. */
 int fl_stream_fill_extra(FlStream *self);

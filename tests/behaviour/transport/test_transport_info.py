@@ -52,6 +52,24 @@ async def test_socket_is_a_transport_socket(transport_pair, kind):
 
 
 @every_kind
+async def test_the_socket_is_asked_anew_each_time(transport_pair):
+    c = await transport_pair()
+    sock = c.transport.get_extra_info("socket")
+    before = sock.family, sock.type, sock.proto
+    assert sock.getpeername() == c.peer.sock.getsockname()
+    size = sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * size)
+    assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) > size
+    c.transport.close()
+    await c.protocol.wait_lost()
+    assert sock.fileno() == -1
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        sock.getpeername()
+    assert (sock.family, sock.type, sock.proto) == before
+    assert not hasattr(sock, "nothing")
+
+
+@every_kind
 async def test_names_agree_with_the_sockets(transport_pair):
     c = await transport_pair()
     info = c.transport.get_extra_info
