@@ -122,19 +122,15 @@ class Loop(  # type: ignore[misc, unused-ignore]
     def _internal_fds(self) -> int:
         return 0 if self.is_closed() else 1
 
-    @property
+    @functools.cached_property
     def _asyncgens(self) -> weakref.WeakSet[Any]:
-        found: weakref.WeakSet[Any]
-        found = self.__dict__.setdefault("asyncgens", weakref.WeakSet())
-        return found
+        return weakref.WeakSet()
 
     if sys.version_info >= (3, 13):
 
-        @property
+        @functools.cached_property
         def _unix_server_sockets(self) -> dict[socket.socket, int]:
-            found: dict[socket.socket, int]
-            found = self.__dict__.setdefault("unix_server_sockets", {})
-            return found
+            return {}
 
     @property
     def _ready(self) -> tuple[asyncio.Handle, ...]:
