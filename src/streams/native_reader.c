@@ -104,12 +104,23 @@ fl_reader_behind(FlState *state, PyObject *reader)
     return find(state, reader, &dict);
 }
 
+/* Whether nobody has the buffer that was shown, nor has put anything in it. */
+static bool
+shown_is_empty(const FlReader *self)
+{
+    return self->shown == NULL
+           || (Py_REFCNT(self->shown) == 1
+               && PyByteArray_GET_SIZE(self->shown) == 0);
+}
+
 /* Whether nothing of asyncio's was replaced. */
 static bool
-stays_native(FlState *state, PyObject *dict)
+stays_native(const FlReader *self, PyObject *dict)
 {
-    return methods_are_plain(state)
-           && (PyDict_GET_SIZE(dict) == 1 || object_is_plain(state, dict));
+    return methods_are_plain(self->state)
+           && (PyDict_GET_SIZE(dict) == 1
+               || object_is_plain(self->state, dict))
+           && shown_is_empty(self);
 }
 
 FlReader *
@@ -122,7 +133,7 @@ fl_reader_peek(FlState *state, PyObject *reader)
         return NULL;
     }
     FlReader *self = find(state, reader, &dict);
-    return self != NULL && stays_native(state, dict) ? self : NULL;
+    return self != NULL && stays_native(self, dict) ? self : NULL;
 }
 
 FlReader *
@@ -146,13 +157,32 @@ or_none(PyObject *object)
 }
 
 PyObject *
+fl_reader_show_empty(FlReader *self)
+{
+    if (self->shown == NULL) {
+        self->shown = PyByteArray_FromStringAndSize(NULL, 0);
+    }
+    return Py_XNewRef(self->shown);
+}
+
+/* A new reference. */
+static PyObject *
+buffer_of(const FlReader *self)
+{
+    Py_ssize_t size = fl_byte_store_size(&self->store);
+    if (size == 0 && self->shown != NULL) {
+        return Py_NewRef(self->shown);
+    }
+    return PyByteArray_FromStringAndSize(fl_byte_store_data(&self->store),
+                                         size);
+}
+
+PyObject *
 fl_reader_attributes(FlReader *self)
 {
     const FlNames *names = &self->state->names;
     PyObject *dict = PyDict_New();
-    PyObject *buffer =
-        PyByteArray_FromStringAndSize(fl_byte_store_data(&self->store),
-                                      fl_byte_store_size(&self->store));
+    PyObject *buffer = buffer_of(self);
     PyObject *limit = PyLong_FromSsize_t(self->limit_bytes);
     if (dict == NULL || buffer == NULL || limit == NULL
         || PyDict_SetItem(dict, names->_limit, limit) < 0
@@ -499,6 +529,7 @@ reader_clear(FlReader *self)
     Py_CLEAR(self->waiter);
     Py_CLEAR(self->exception);
     Py_CLEAR(self->transport);
+    Py_CLEAR(self->shown);
     return 0;
 }
 

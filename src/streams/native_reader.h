@@ -9,7 +9,9 @@
    It is *given back*, and is a plain asyncio.StreamReader for good, when a
    program looks at its _buffer or __dict__, copies it, or has put a method in
    the place of one of asyncio's, on the class or the object: asyncio's own
-   code then runs.
+   code then runs.  A program may ask whether the _buffer is empty, as redis
+   does before each command: one that is, it is shown, and the reader is given
+   back only if the program keeps that object, or puts something in it.
 
    Loop's thread only, and only where there is a GIL: without one, to change
    an object's class stops all threads.
@@ -29,6 +31,7 @@ typedef struct {
     PyObject *waiter;    /* the future of who reads, or NULL */
     PyObject *exception; /* or NULL */
     PyObject *transport; /* or NULL */
+    PyObject *shown;     /* the _buffer that programs saw while it was empty */
     FlByteStore store;
     Py_ssize_t limit_bytes;
     Py_ssize_t wanted_bytes;   /* wake the waiter for no less; 0: for any */
@@ -49,6 +52,9 @@ FlReader *fl_reader_behind(FlState *state, PyObject *reader);
 
 /* As fl_reader_of, but gives nothing back: NULL for one that has to be. */
 FlReader *fl_reader_peek(FlState *state, PyObject *reader);
+
+/* The empty _buffer, which a program looks at.  NULL with an exception. */
+PyObject *fl_reader_show_empty(FlReader *self);
 
 /* Adopt a reader that may be.  Raises nothing. */
 void fl_reader_adopt(FlState *state, PyObject *reader);

@@ -24,6 +24,13 @@ raise_object(PyObject *object)
     }
 }
 
+/* The answer of a step whose reader is not native any more. */
+static PyObject *
+none_if_given_back(void)
+{
+    return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
+}
+
 /* Begin a step of a method: the reader's state, or NULL with *answer what the
    step returns.  The first step of a call raises the reader's exception. */
 static FlReader *
@@ -32,7 +39,7 @@ begin(FlState *state, PyObject *reader, bool waited, PyObject **answer)
     FlReader *self = fl_reader_of(state, reader);
     *answer = NULL;
     if (self == NULL) {
-        *answer = PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
+        *answer = none_if_given_back();
         return NULL;
     }
     if (waited) {
@@ -150,7 +157,9 @@ pull_or_wait(FlReader *self, PyObject *reader, Py_ssize_t wanted_bytes)
     }
     if (!pulled) {
         Py_XDECREF(answer);
-        answer = self->given_back ? Py_NewRef(Py_None)
+        /* To pull has run Python. */
+        answer = fl_reader_of(self->state, reader) == NULL
+                     ? none_if_given_back()
                  : fl_byte_store_size(&self->store) > 0
                      ? take(self, wanted_bytes)
                      : wait_for(self, "read", 1, wanted_bytes);

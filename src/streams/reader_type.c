@@ -99,6 +99,9 @@ get(PyObject *reader, void *closure)
     case A_SIZE:
         return PyLong_FromSsize_t(*(const Py_ssize_t *)field);
     default:
+        if (fl_byte_store_size(&self->store) == 0) {
+            return fl_reader_show_empty(self);
+        }
         return fl_reader_give_back(state, reader) < 0
                    ? NULL
                    : PyObject_GetAttr(reader, name);

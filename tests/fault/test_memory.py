@@ -238,6 +238,7 @@ def stream_readers(h):
         try:
             reader, writer = await asyncio.open_unix_connection(sock=left)
             right.send(b"line\\nexact some")
+            assert not reader._buffer
             assert await reader.readline() == b"line\\n"
             assert await reader.readexactly(5) == b"exact"
             assert await reader.read(100) == b" some"

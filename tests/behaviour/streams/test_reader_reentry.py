@@ -1,7 +1,7 @@
 """What a StreamReader does when it is changed from within its own calls.
 
 A program's object runs code at a call of ours, and that code looks at the
-reader's _buffer: from then on the reader is asyncio's own.
+reader's __dict__: from then on the reader is asyncio's own.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Through:
 
     def __getattr__(self, name):
         if name in self.names:
-            assert isinstance(self.reader._buffer, bytearray)
+            assert isinstance(vars(self.reader)["_buffer"], bytearray)
         return getattr(self.behind, name)
 
 
@@ -73,7 +73,7 @@ async def test_a_size_that_looks_at_the_buffer(opened):
         __hash__ = None
 
         def __index__(self):
-            assert isinstance(reader._buffer, bytearray)
+            assert isinstance(vars(reader)["_buffer"], bytearray)
             return 3
 
     assert await reader.read(Size()) == b"234"
@@ -90,7 +90,7 @@ async def test_data_that_looks_at_the_buffer(opened):
 
     class Data:
         def __buffer__(self, flags):
-            assert isinstance(reader._buffer, bytearray)
+            assert isinstance(vars(reader)["_buffer"], bytearray)
             return memoryview(b"34")
 
         def __iter__(self):
@@ -233,7 +233,7 @@ async def test_a_future_looks_at_the_buffer_when_it_is_set(opened):
 
     class Future(asyncio.Future):
         def set_result(self, result):
-            assert isinstance(reader._buffer, bytearray)
+            assert isinstance(vars(reader)["_buffer"], bytearray)
             super().set_result(result)
 
     class Loop(Through):
@@ -285,7 +285,7 @@ async def test_a_socket_looks_at_the_buffer_at_each_read(opened, monkeypatch):
 
     def fileno(sock):
         if sock is not peer.sock:
-            assert isinstance(reader._buffer, bytearray)
+            assert isinstance(vars(reader)["_buffer"], bytearray)
         return original(sock)
 
     monkeypatch.setattr(socket.socket, "fileno", fileno)

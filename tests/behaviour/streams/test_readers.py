@@ -70,6 +70,67 @@ async def test_the_buffer_is_looked_at_while_one_waits(opened, method):
     assert await task == b"abcde\n"
 
 
+@pytest.mark.parametrize("method", ["read", "readexactly", "readline"])
+async def test_an_empty_buffer_that_was_seen(opened, method):
+    """As redis looks, before each command, whether an answer is left over."""
+    reader, _, peer = await opened()
+    kind = type(reader)
+    args = () if method == "readline" else (4,)
+    for _ in range(3):
+        assert not reader._buffer and len(reader._buffer) == 0
+        await peer.send(b"abc\n")
+        assert await getattr(reader, method)(*args) == b"abc\n"
+        assert type(reader) is kind
+    await sent(peer, b"left")
+    assert reader._buffer == b"left"
+    assert type(reader) is asyncio.StreamReader
+    assert await reader.read(9) == b"left"
+
+
+async def test_an_empty_buffer_that_is_kept(opened):
+    reader, _, peer = await opened()
+    buffer = reader._buffer
+    assert reader._buffer is buffer
+    await sent(peer, b"one two")
+    assert buffer == b"one two"
+    assert await reader.readexactly(4) == b"one "
+    assert buffer == b"two" and reader._buffer is buffer
+
+
+async def test_a_view_of_an_empty_buffer_is_kept(opened):
+    """asyncio's bytearray cannot grow either while somebody has a view."""
+    reader, _, _ = await opened()
+    with memoryview(reader._buffer), pytest.raises(BufferError):
+        reader.feed_data(b"data")
+    reader.feed_data(b"more")
+    assert await reader.read(9) == b"more"
+
+
+async def test_data_is_put_in_an_empty_buffer(opened):
+    reader, _, peer = await opened()
+    reader._buffer.extend(b"first ")
+    await sent(peer, b"second")
+    assert await reader.read(99) == b"first second"
+    reader._buffer.extend(b"third")
+    assert await reader.readexactly(5) == b"third"
+
+
+async def test_an_empty_buffer_is_seen_while_the_transport_resumes(opened):
+    reader, writer, peer = await opened(limit=4)
+    await sent(peer, b"0123456789")
+    assert reader._paused
+    seen = []
+    resume = writer.transport.resume_reading
+    writer.transport.resume_reading = lambda: (
+        seen.append(bytes(reader._buffer)),
+        resume(),
+    )
+    assert await reader.read(10) == b"0123456789"
+    assert seen == [b""]
+    await sent(peer, b"more")
+    assert await reader.read(10) == b"more"
+
+
 async def test_repr(opened):
     reader, _, peer = await opened(limit=77)
     await peer.send(b"12\n345")
