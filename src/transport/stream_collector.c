@@ -13,6 +13,7 @@
 #include "core/watch.h"
 #include "py/compat.h"
 #include "py/state.h"
+#include "transport/stream_write.h"
 #include "transport/write_queue.h"
 
 #include <stdlib.h>
@@ -99,6 +100,7 @@ fl_stream_finalize(FlStream *self)
     if (self->watch != NULL) {
         /* In a forked child this may come before the loop's own end. */
         (void)fl_loop_leave_parent(self->loop);
+        fl_stream_flush(self); /* another finalizer may have written */
     }
     fl_stream_close_watch(self);
     if (fl_stream_close_and_detach(self) < 0) {

@@ -208,6 +208,43 @@ def test_a_finalizer_may_close_a_transport_that_is_collected(loop_factory):
     far.close()
 
 
+def test_what_a_finalizer_writes_in_a_callback_is_sent_whole(loop_factory):
+    """The loop holds later writes of a callback until that returns."""
+    words = [b"one ", b"two ", b"three"]
+
+    class Leaves(asyncio.Protocol):
+        def connection_made(self, transport):
+            self.transport = transport
+            transport.pause_reading()
+            made.set()
+
+        def __del__(self):
+            for word in words:
+                self.transport.write(word)
+
+    async def main():
+        server = await loop.create_server(Leaves, "127.0.0.1", 0)
+        reader, writer = await asyncio.open_connection(
+            *server.sockets[0].getsockname()
+        )
+        await made.wait()
+        await turns()
+        gc.collect()
+        received = await asyncio.wait_for(reader.read(), 10)
+        writer.close()
+        server.close()
+        return received
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        loop = loop_factory()
+        made = asyncio.Event()
+        received = loop.run_until_complete(main())
+        loop.close()
+    # Nothing, where the collector ends the transport first.
+    assert received in (b"", b"".join(words))
+
+
 def test_a_servers_connection_that_its_handler_left_is_closed(loop_factory):
     """A handler that reads to the end and forgets to close the writer."""
 
