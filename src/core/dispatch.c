@@ -61,7 +61,7 @@ run_patched(FlLoop *loop, FlHandle *self)
     }
     PyObject *result = PyObject_CallOneArg(run, (PyObject *)self);
     int code = result == NULL ? -1 : 0;
-    if (loop->debug) {
+    if (began_ns != 0) { /* or the callback has turned debug mode on */
         code = fl_loop_report_slow(loop, (PyObject *)self, began_ns, code);
         Py_CLEAR(loop->current_handle);
     }
@@ -268,7 +268,7 @@ run_op(FlLoop *loop, FlReady *entry)
         if (context != NULL) {
             fl_context_leave(context, PyErr_Occurred() != NULL);
         }
-        if (FL_UNLIKELY(loop->debug)) {
+        if (FL_UNLIKELY(began_ns != 0)) {
             code = fl_loop_report_slow(loop, entry->callback, began_ns, code);
         }
     }

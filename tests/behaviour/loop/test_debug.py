@@ -354,3 +354,31 @@ def test_ctrl_c_that_a_slow_callback_left_is_raised(debug, as_event):
         finally:
             logger.removeFilter(interrupted)
         debug.remove_writer(near)
+
+
+@pytest.mark.parametrize("patched", [False, True])
+def test_a_callback_that_turns_debug_mode_on_is_not_timed(
+    loop, warned, monkeypatch, patched
+):
+    """When it began nobody noted."""
+
+    class TurnsOn(asyncio.Protocol):
+        def connection_made(self, transport):
+            loop.set_debug(True)
+
+    near, far = socket.socketpair()
+    if patched:
+        run = asyncio.Handle._run
+        monkeypatch.setattr(asyncio.Handle, "_run", lambda self: run(self))
+    loop.slow_callback_duration = 3600
+    with near, far:
+        if patched:
+            loop.call_soon(loop.set_debug, True)
+            loop.run_until_complete(asyncio.sleep(0))
+        else:
+            connect = loop.create_connection(TurnsOn, sock=near)
+            transport, _ = loop.run_until_complete(connect)
+            transport.abort()
+            loop.run_until_complete(asyncio.sleep(0))
+    assert loop.get_debug()
+    assert warned() == []
