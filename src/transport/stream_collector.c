@@ -8,8 +8,9 @@
 #include "transport/stream_collector.h"
 
 #include "base/list.h"
-#include "core/dispatch.h"
+#include "core/inbox.h"
 #include "core/loop.h"
+#include "core/ready_queue.h"
 #include "core/watch.h"
 #include "py/compat.h"
 #include "py/state.h"
@@ -71,6 +72,19 @@ run_finalize(FlLoop *loop, PyObject *subject, PyObject *arg)
     return 0;
 }
 
+/* Give it to the loop's thread.  0 or -1 with an exception set. */
+static int
+finalize_in_loop(FlStream *self)
+{
+    FlReady entry = {
+        .kind = FL_READY_OP,
+        .of.op = run_finalize,
+        .context = Py_NewRef(self->context),
+        .callback = Py_NewRef((PyObject *)self),
+    };
+    return fl_inbox_push_anythread(self->loop, &entry);
+}
+
 void
 fl_stream_finalize(FlStream *self)
 {
@@ -80,10 +94,7 @@ fl_stream_finalize(FlStream *self)
     }
     PyObject *exc = PyErr_Occurred() ? PyErr_GetRaisedException() : NULL;
     if (self->watch != NULL && fl_loop_on_other_thread(self->loop)) {
-        if (fl_loop_call_op(self->loop, run_finalize, (PyObject *)self, NULL,
-                            self->context)
-            < 0)
-        {
+        if (finalize_in_loop(self) < 0) {
             PyErr_WriteUnraisable((PyObject *)self);
         }
         if (exc != NULL) {

@@ -429,3 +429,74 @@ for numbers in ran:
     assert sorted(numbers) == sorted([*range(400)] * 3)
 """
     )
+
+
+@needs_no_gil
+def test_another_thread_collects_while_the_loop_schedules(fast_script):
+    """The loop's own thread ends transports that nobody has."""
+    fast_script(
+        """
+import warnings
+
+class Paused(asyncio.Protocol):
+    def connection_made(self, transport):
+        self.transport = transport
+        transport.pause_reading()
+
+def collect():
+    while True:
+        collecting.acquire()
+        if over:
+            return
+        gc.collect()
+        collected.set()
+
+def count():
+    global ran
+    ran += 1
+
+async def leave(count):
+    '''Connections that nobody has; return their far ends.'''
+    fars = []
+    for _ in range(count):
+        near, far = socket.socketpair()
+        await loop.create_connection(Paused, sock=near)
+        fars.append(far)
+    return fars
+
+async def main():
+    scheduled = 0
+    for _ in range(20):
+        fars = await leave(400)
+        await asyncio.sleep(0)
+        collected.clear()
+        collecting.release()
+        while not collected.is_set():
+            for _ in range(100):
+                loop.call_soon(count)
+            scheduled += 100
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert ran == scheduled, (ran, scheduled)
+        for far in fars:
+            far.setblocking(False)
+            assert await asyncio.wait_for(loop.sock_recv(far, 1), 20) == b""
+            far.close()
+
+over = False
+ran = 0
+gc.disable()
+warnings.simplefilter("ignore", ResourceWarning)
+collecting, collected = threading.Semaphore(0), threading.Event()
+collector = threading.Thread(target=collect)
+collector.start()
+loop = new_loop()
+try:
+    loop.run_until_complete(main())
+finally:
+    over = True
+    collecting.release()
+    collector.join()
+    loop.close()
+"""
+    )
