@@ -420,6 +420,27 @@ fl_loop_stop(FlLoop *loop, PyObject *Py_UNUSED(ignored))
 
 /* --- run_until_complete -------------------------------------------------- */
 
+/* As asyncio.ensure_future(), without its Python frames: it closes a coroutine
+   that the loop refuses. */
+static PyObject *
+task_for(FlLoop *loop, PyObject *coroutine)
+{
+    const FlNames *names = &loop->state->names;
+    PyObject *task = PyObject_CallMethodOneArg((PyObject *)loop,
+                                               names->create_task, coroutine);
+    if (task == NULL && PyErr_ExceptionMatches(PyExc_RuntimeError)) {
+        PyObject *exc = PyErr_GetRaisedException();
+        PyObject *closed = PyObject_CallMethodNoArgs(coroutine, names->close);
+        if (closed == NULL) {
+            Py_DECREF(exc);
+            return NULL;
+        }
+        Py_DECREF(closed);
+        PyErr_SetRaisedException(exc);
+    }
+    return task;
+}
+
 /* The task or future to wait for, and whether we made it. */
 static PyObject *
 future_for(FlLoop *loop, PyObject *awaitable, bool *made)
@@ -431,9 +452,15 @@ future_for(FlLoop *loop, PyObject *awaitable, bool *made)
     }
     *made = is_future != Py_True;
     Py_DECREF(is_future);
-    PyObject *call[2] = {awaitable, (PyObject *)loop};
-    PyObject *future = PyObject_Vectorcall(state->ensure_future, call, 1,
-                                           state->loop_kwnames);
+    PyObject *future;
+    if (PyCoro_CheckExact(awaitable)) {
+        future = task_for(loop, awaitable);
+    }
+    else {
+        PyObject *call[2] = {awaitable, (PyObject *)loop};
+        future = PyObject_Vectorcall(state->ensure_future, call, 1,
+                                     state->loop_kwnames);
+    }
     if (future != NULL && *made
         && PyObject_SetAttr(future, state->names._log_destroy_pending,
                             Py_False)
