@@ -28,7 +28,7 @@ LOGS = TOP / "build" / "ci"
 nox.options.default_venv_backend = "none"
 nox.options.error_on_external_run = False
 
-VERSIONS = ("3.12", "3.13", "3.14", "3.15", "3.13t")
+VERSIONS = ("3.13t", "3.12", "3.13", "3.14", "3.15")
 #: An interpreter that has to be made: the verb of .ci/pythons that makes it,
 #: the folder, and the program in it.
 MADE = {
