@@ -2,8 +2,8 @@
 
 An exact ``asyncio.StreamReader`` takes this class when its connection is made
 (see ``src/streams/native_reader.h``), and asyncio's own again when a program
-looks at its ``_buffer`` or ``__dict__``, copies it, or puts a method in the
-place of one of asyncio's.
+keeps its ``_buffer``, looks at one that is not empty or at its ``__dict__``,
+copies it, or puts a method in the place of one of asyncio's.
 """
 
 from __future__ import annotations

@@ -50,10 +50,12 @@ def section(data: dict, also: dict | None = None) -> str:
     judged = [where for where in map(markdown.place, rows) if where]
     machine = data["machine"]
     python = ".".join(machine["python"].split(" ")[0].split(".")[:2])
+    most = "up to " if data["cut"] else ""
     words = (
         f"Bold: first, or even with the best (within {1 - markdown.EVEN:.0%})."
         f" CPython {python}, {len(machine['cpus'])} CPUs, medians of "
-        f"{data['settings']['repeat']} alternating runs. Of all {len(judged)} "
+        f"{most}{data['settings']['repeat']} alternating runs. Of all "
+        f"{len(judged)} "
         f"rows fastloop is first in {judged.count('first')}, even with the "
         f"best in {judged.count('even')} and behind in "
         f"{judged.count('**lost**')}:"

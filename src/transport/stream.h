@@ -11,7 +11,8 @@
      CLOSED    connection_lost was called, the descriptor is closed
 
    Ownership: from open to CLOSED the loop owns a reference (FlOwned), so an
-   open transport of a live loop is never garbage.  The stream owns its
+   open transport of a live loop is garbage only where the loop waits for
+   nothing of it (stream_collector.h).  The stream owns its
    protocol, server, context and descriptor; of `sock` and `fd` the socket
    object, when there is one, owns the descriptor.
 

@@ -108,6 +108,7 @@ data = {
     "rows": [row(key, 1.5) for key in chart.ROWS],
     "machine": {"python": "3.14.8 (main)", "cpus": [0, 1]},
     "settings": {"repeat": 5},
+    "cut": "time was up",
 }
 data["rows"][0] = row(data["rows"][0]["row"], 1.1)
 data["rows"][1] = row(data["rows"][1]["row"], 1.24)
@@ -144,6 +145,7 @@ def test_the_race_writes_the_readme(tmp_path):
         in text
     )
     assert "and behind in 2:" in text
+    assert "medians of up to 5 alternating runs." in text
 
 
 def test_a_readme_without_its_section_is_left_as_it_is(tmp_path):
