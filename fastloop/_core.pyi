@@ -149,8 +149,7 @@ class BaseLoop:
 
         Returns an asyncio.TimerHandle.  Raises TypeError when delay is None or
         not a number, RuntimeError when the loop is closed.  Implements
-        asyncio's loop.call_later(); a delay of at most 0 counts from the
-        beginning of the current iteration.
+        asyncio's loop.call_later().
         """
     def call_at(
         self,
@@ -585,6 +584,8 @@ class SocketCall(Generic[_T]):
     def future(self) -> Future[_T]: ...  # None after release()
     def __call__(self, *args: Any, **kwargs: Any) -> None: ...
     def release(self, /) -> None: ...
+
+def is_plain_class(kind: type, /) -> bool: ...
 
 # What is done at once is answered, else the call that waits.
 def sock_recv(

@@ -39,7 +39,8 @@ SENDFILE_FALLBACK = constants._SendfileMode.FALLBACK  # of TLS
 _logger = logging.getLogger("asyncio")
 
 
-#: The class whose calls the C code may make in its stead.
+#: The class whose calls the C code may make in its stead, whatever a test
+#: puts in its place.
 socket_type = socket.socket
 #: Its base's numbers, of which its own properties make enumerations.
 socket_family = socket.SocketType.__dict__["family"]
@@ -106,7 +107,7 @@ class TransportSocket(trsock.TransportSocket):
 
 def own_socket(fd: int) -> socket.socket:
     """A non-blocking socket object that owns a descriptor from now on."""
-    sock = socket.socket(fileno=fd)
+    sock = socket_type(fileno=fd)
     try:
         sock.setblocking(False)
     except BaseException:
@@ -117,7 +118,7 @@ def own_socket(fd: int) -> socket.socket:
 
 def closed_socket() -> trsock.TransportSocket:
     """What a closed transport answers for a socket nobody asked for before."""
-    sock = socket.socket()
+    sock = socket_type()
     sock.close()
     return trsock.TransportSocket(sock)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import glob
+import io
 import json
 import os
 import socket
@@ -105,6 +106,38 @@ def find(target: str | None) -> str:
     return path
 
 
+_METRICS: dict[str, Any] = dict.fromkeys(LoopMetrics.__dataclass_fields__, int)
+_METRICS["lag"] = {"counts": [int], "sum_ns": int, "max_ns": int}
+#: What is shown of an answer, and its types.
+_ANSWER = {
+    "program": str,
+    "pid": int,
+    "python": str,
+    "fastloop": str,
+    "loops": [
+        {
+            "metrics": _METRICS,
+            "blocked_in": [str],
+            "slow": [{"name": str, "duration_ns": int, "stack": [str]}],
+        }
+    ],
+}
+
+
+def _fits(value: Any, shape: Any) -> bool:
+    """Whether JSON has all that a shape has, which is made of types."""
+    if isinstance(shape, dict):
+        return isinstance(value, dict) and all(
+            key in value and _fits(value[key], one)
+            for key, one in shape.items()
+        )
+    if isinstance(shape, list):
+        return isinstance(value, list) and all(
+            _fits(one, shape[0]) for one in value
+        )
+    return type(value) is shape and (shape is str or 0 <= value < 1 << 64)
+
+
 def read(path: str) -> dict[str, Any]:
     """Return what a process shows on its socket.  Raises TopError."""
     parts = []
@@ -114,14 +147,15 @@ def read(path: str) -> dict[str, Any]:
             sock.connect(path)
             while part := sock.recv(1 << 16):
                 parts.append(part)
-        found = json.loads(b"".join(parts))
-        for loop in found["loops"]:
+        answer: dict[str, Any] = json.loads(b"".join(parts))
+        if not _fits(answer, _ANSWER):
+            raise ValueError
+        for loop in answer["loops"]:
             loop["metrics"] = LoopMetrics.from_dict(loop["metrics"])
     except OSError as exc:
         raise TopError(f"{path}: {exc.strerror or exc}") from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, RecursionError):
         raise TopError(f"{path}: no metrics of fastloop's") from None
-    answer: dict[str, Any] = found
     return answer
 
 
@@ -351,6 +385,9 @@ def _show(args: argparse.Namespace) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do what the arguments say; 0, or 2 after a sentence on stderr."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # The path of a program need not be text.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         _show(args)
     except TopError as exc:

@@ -26,6 +26,7 @@ except ImportError:
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     #: The loop that the methods below are a part of.
@@ -95,8 +96,10 @@ class Connections(_Loop):  # type: ignore[misc]
                 self, sock, shared, protocol, waiter, extra, server, context
             )
         more = {} if sys.version_info < (3, 15) else {"context": context}
-        return super()._make_socket_transport(
-            sock, protocol, waiter, extra=extra, server=server, **more
+        return _in_order(
+            super()._make_socket_transport(
+                sock, protocol, waiter, extra=extra, server=server, **more
+            )
         )
 
     def _make_ssl_transport(
@@ -183,6 +186,9 @@ class Connections(_Loop):  # type: ignore[misc]
         # No data before connection_made.
         transport.pause_reading()
         _take_read_ahead(protocol, tls)
+        if getattr(transport, "_protocol_paused", False):
+            # The transport will tell TLS to resume, and TLS the protocol.
+            tls.pause_writing()
         transport.set_protocol(tls)
         made = self.call_soon(tls.connection_made, transport)
         resumed = self.call_soon(transport.resume_reading)
@@ -226,7 +232,14 @@ class Connections(_Loop):  # type: ignore[misc]
         self, *args: Any, **kwargs: Any
     ) -> Any:
         _core._send_held()  # the process may wait for it
-        return await super()._make_subprocess_transport(*args, **kwargs)
+        return _in_order(
+            await super()._make_subprocess_transport(*args, **kwargs)
+        )
+
+    # -- pipes ----------------------------------------------------------------
+
+    def _make_write_pipe_transport(self, *args: Any, **kwargs: Any) -> Any:
+        return _in_order(super()._make_write_pipe_transport(*args, **kwargs))
 
     # -- datagrams ------------------------------------------------------------
 
@@ -280,8 +293,10 @@ class Connections(_Loop):  # type: ignore[misc]
         if sock.family not in _DATAGRAM_FAMILIES or not _leaves_to_system(
             sock, "recvfrom", "send", "sendto"
         ):
-            return super()._make_datagram_transport(
-                sock, protocol, address, waiter, extra
+            return _in_order(
+                super()._make_datagram_transport(
+                    sock, protocol, address, waiter, extra
+                )
             )
         _check_protocol(protocol)
         self._ensure_fd_no_transport(sock)
@@ -402,6 +417,69 @@ class Connections(_Loop):  # type: ignore[misc]
         )
 
 
+#: The methods by which asyncio's own transports reach a peer or a process.
+_REACHING = (
+    "write",
+    "writelines",
+    "write_eof",
+    "sendto",
+    "send_signal",
+    "terminate",
+    "kill",
+    "close",
+)
+
+
+def _in_order(transport: Any) -> Any:
+    """Have what the callback wrote before leave before what TRANSPORT sends.
+
+    For asyncio's own transports, which know nothing of corked writes.
+    """
+    kind = type(transport)
+    if kind not in _ordered_kinds:
+        _ordered_kinds[kind] = _ordered(kind)
+    transport.__class__ = _ordered_kinds[kind]
+    return transport
+
+
+#: What _ordered() made of each of asyncio's classes.
+_ordered_kinds: dict[type, type] = {}
+
+
+def _ordered(kind: type) -> type:
+    """Make a subclass whose methods let corked writes leave first."""
+    return type(
+        kind.__name__,
+        (kind,),
+        {
+            "__slots__": (),
+            "__module__": kind.__module__,
+            "__doc__": kind.__doc__,
+            **{
+                name: _sending_first(kind, name)
+                for name in _REACHING
+                if hasattr(kind, name)
+            },
+        },
+    )
+
+
+def _sending_first(
+    kind: type,
+    name: str,
+    # At exit a finalizer may come here after this module was cleared.
+    send_corked: Callable[[], None] = _core._send_held,
+) -> Callable[..., Any]:
+    """Return KIND's method, which sends what is corked first."""
+
+    @functools.wraps(getattr(kind, name))
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        send_corked()
+        return getattr(kind, name)(self, *args, **kwargs)
+
+    return method
+
+
 def _take_read_ahead(protocol: Any, tls: Any) -> None:
     """Give a TLS protocol what a stream's reader got of the peer's records."""
     reader = (
@@ -483,20 +561,25 @@ def _accepts_as_a_socket(sock: Any) -> bool:
     """Whether accept() of a listening socket is that of socket.socket.
 
     So it is of gunicorn's, which is an object around a socket and hands on
-    what it does not do itself.
+    what it does not do itself.  What it accepts is of that class as well.
     """
     real = getattr(getattr(sock, "accept", None), "__self__", None)
     return (
-        isinstance(real, socket.socket)
-        and _leaves_to_system(real, "accept")
+        isinstance(real, _streams.socket_type)
+        and type(real).accept is _system_accept
+        and type(real).fileno is socket.SocketType.fileno
+        and _core.is_plain_class(_streams.socket_type)
         and real.fileno() == sock.fileno()
     )
 
 
-def _leaves_to_system(sock: socket.socket, *calls: str) -> bool:
+_system_accept = _streams.socket_type.accept
+
+
+def _leaves_to_system(sock: Any, *calls: str) -> bool:
     """Whether a socket's class has these calls, and fileno(), unchanged."""
     kind = type(sock)
-    return kind is socket.socket or all(
-        getattr(kind, call, None) is getattr(socket.socket, call)
+    return _core.is_plain_class(kind) or all(
+        getattr(kind, call, None) is getattr(socket.SocketType, call)
         for call in (*calls, "fileno")
     )

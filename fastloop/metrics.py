@@ -217,10 +217,15 @@ class LoopMetrics:
 
     @classmethod
     def from_dict(cls, found: dict[str, Any]) -> LoopMetrics:
-        """Make one of what ``to_dict`` gave, also by way of JSON."""
+        """Make one of what ``to_dict`` gave, also by way of JSON.
+
+        Raises ValueError where the lag has another number of counts.
+        """
         names = {field.name for field in dataclasses.fields(cls)}
         values = {name: found[name] for name in names}
         lag = found["lag"]
+        if len(lag["counts"]) != _LAG_BUCKETS:
+            raise ValueError("these counts of lag are another version's")
         values["lag"] = Lag(tuple(lag["counts"]), lag["sum_ns"], lag["max_ns"])
         return cls(**values)
 

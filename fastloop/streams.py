@@ -3,7 +3,7 @@
 An exact ``asyncio.StreamReader`` takes this class when its connection is made
 (see ``src/streams/native_reader.h``), and asyncio's own again when a program
 keeps its ``_buffer``, looks at one that is not empty or at its ``__dict__``,
-copies it, or puts a method in the place of one of asyncio's.
+copies it, gives it a class, or puts a method in the place of one of asyncio's.
 """
 
 from __future__ import annotations
@@ -27,6 +27,25 @@ _at_eof = _core._at_eof
 _is_native = _core._is_native
 _maybe_resume = _core._maybe_resume
 _attributes = _core._attributes
+
+
+class _Continued:
+    """A plain reader, for asyncio's code to go on with a call that has waited.
+
+    An exception that was set since its waiter was woken is for the next call.
+    """
+
+    _exception = None
+
+    def __init__(self, reader: asyncio.StreamReader) -> None:
+        self._reader = reader
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reader, name)
+
+    async def readuntil(self, separator: Any) -> bytes:
+        plain: Any = self
+        return await asyncio.StreamReader.readuntil(plain, separator)
 
 
 class StreamReader(_core.NativeReader):
@@ -53,22 +72,27 @@ class StreamReader(_core.NativeReader):
                 self._waiter = None
                 raise
             got = _take_some(self, n, True)
-            if got is None:
-                return await asyncio.StreamReader.read(self, n)
+            if got is None:  # asyncio's read() goes on so: it waits but once
+                got = bytes(self._buffer[:n])
+                del self._buffer[:n]
+                self._maybe_resume_transport()
         return got
 
     async def readexactly(self, n: int) -> bytes:
         """Read exactly `n` bytes: see asyncio's."""
         got = _take_exactly(self, n, False)
+        if got is None:
+            return await asyncio.StreamReader.readexactly(self, n)
         while got.__class__ is not bytes:
-            if got is None:
-                return await asyncio.StreamReader.readexactly(self, n)
             try:
                 await got  # type: ignore[misc]
             except BaseException:
                 self._waiter = None
                 raise
             got = _take_exactly(self, n, True)
+            if got is None:
+                plain: Any = _Continued(self)
+                return await asyncio.StreamReader.readexactly(plain, n)
         return got
 
     async def readuntil(self, separator: Any = b"\n") -> bytes:
@@ -76,29 +100,35 @@ class StreamReader(_core.NativeReader):
         if separator.__class__ is not bytes:
             return await asyncio.StreamReader.readuntil(self, separator)
         got = _take_until(self, separator, False)
+        if got is None:
+            return await asyncio.StreamReader.readuntil(self, separator)
         while got.__class__ is not bytes:
-            if got is None:
-                return await asyncio.StreamReader.readuntil(self, separator)
             try:
                 await got  # type: ignore[misc]
             except BaseException:
                 self._waiter = None
                 raise
             got = _take_until(self, separator, True)
+            if got is None:
+                plain: Any = _Continued(self)
+                return await asyncio.StreamReader.readuntil(plain, separator)
         return got
 
     async def readline(self) -> bytes:
         """Read until a newline is found: see asyncio's."""
         got = _take_line(self, False)
+        if got is None:
+            return await asyncio.StreamReader.readline(self)
         while got.__class__ is not bytes:
-            if got is None:
-                return await asyncio.StreamReader.readline(self)
             try:
                 await got  # type: ignore[misc]
             except BaseException:
                 self._waiter = None
                 raise
             got = _take_line(self, True)
+            if got is None:
+                plain: Any = _Continued(self)
+                return await asyncio.StreamReader.readline(plain)
         return got
 
     def feed_data(self, data: Any) -> None:
@@ -122,10 +152,22 @@ class StreamReader(_core.NativeReader):
             plain: Any = asyncio.StreamReader
             plain._maybe_resume_transport(self)
 
+    # Copies share the buffer of a plain reader: vars() makes this one plain.
+
     def __reduce_ex__(self, protocol: Any) -> Any:
-        """Give what a plain reader is copied by: copies share its buffer."""
-        vars(self)  # which makes it one
+        """Give what a plain reader is copied by."""
+        vars(self)
         return asyncio.StreamReader.__reduce_ex__(self, protocol)
+
+    def __reduce__(self) -> Any:
+        """Give what a plain reader is copied by."""
+        vars(self)
+        return asyncio.StreamReader.__reduce__(self)
+
+    def __getstate__(self) -> Any:
+        """Give the attributes of a plain reader."""
+        vars(self)
+        return object.__getstate__(self)
 
     def __repr__(self) -> str:
         attributes = _attributes(self)

@@ -23,6 +23,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import pytest
+from patience import PATIENCE
 
 Factory = Callable[[], asyncio.AbstractEventLoop]
 
@@ -51,9 +52,15 @@ def factory_of(kind: str) -> Factory:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Name the marks, so that a misspelt one is an error."""
-    # A shell's background job ignores it, and so would every child.
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    # A shell's background job ignores two of them, what nohup starts the
+    # third, and so would every child.
+    for number, handler in (
+        (signal.SIGINT, signal.default_int_handler),
+        (signal.SIGQUIT, signal.SIG_DFL),
+        (signal.SIGHUP, signal.SIG_DFL),
+    ):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
     config.addinivalue_line(
         "markers", "reports: the test provokes reports to exception handlers"
     )
@@ -244,5 +251,5 @@ def in_thread() -> Iterator[Callable[..., threading.Thread]]:
 
     yield start
     for thread in threads:
-        thread.join(20)
+        thread.join(PATIENCE)
         assert not thread.is_alive(), f"{thread} does not end"

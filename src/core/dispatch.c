@@ -33,9 +33,33 @@
 
 /* --- handles ------------------------------------------------------------- */
 
+/* context.run(callback, *args), as asyncio makes that call: what the
+   application gave for a context or has set on the handle may be of any
+   class. */
 static PyObject *
-call_in_context(PyObject *callback, PyObject *args, PyObject *context)
+call_by_run(const FlState *state, PyObject *callback, PyObject *args,
+            PyObject *context)
 {
+    PyObject *run = PyObject_GetAttr(context, state->names.run);
+    PyObject *head = run == NULL ? NULL : PyTuple_Pack(1, callback);
+    PyObject *rest = head == NULL ? NULL : PySequence_Tuple(args);
+    PyObject *all = rest == NULL ? NULL : PySequence_Concat(head, rest);
+    PyObject *result = all == NULL ? NULL : PyObject_Call(run, all, NULL);
+    Py_XDECREF(all);
+    Py_XDECREF(rest);
+    Py_XDECREF(head);
+    Py_XDECREF(run);
+    return result;
+}
+
+static PyObject *
+call_in_context(const FlState *state, PyObject *callback, PyObject *args,
+                PyObject *context)
+{
+    if (FL_UNLIKELY(!PyContext_CheckExact(context)
+                    || !PyTuple_CheckExact(args))) {
+        return call_by_run(state, callback, args, context);
+    }
     if (PyContext_Enter(context) < 0) {
         return NULL;
     }
@@ -99,7 +123,7 @@ run_handle(FlLoop *loop, FlHandle *self)
         Py_XSETREF(loop->current_handle, Py_NewRef((PyObject *)self));
         began_ns = fl_clock_ns();
     }
-    PyObject *result = call_in_context(callback, args, context);
+    PyObject *result = call_in_context(loop->state, callback, args, context);
     int code = 0;
     if (FL_UNLIKELY(result == NULL)) {
         code = fl_loop_report_callback(loop, (PyObject *)self);

@@ -27,34 +27,23 @@ control(FlFdSet *set, int operation, int fd, uint32_t events, uint64_t tag)
 }
 
 static uint32_t
-level(int wanted)
+events_of(int interest)
 {
-    return (wanted & FL_READABLE ? (uint32_t)EPOLLIN : 0)
-           | (wanted & FL_WRITABLE ? (uint32_t)EPOLLOUT : 0);
-}
-
-static uint32_t
-once(int wanted)
-{
-    return EPOLLONESHOT | level(wanted);
+    return (interest & FL_LEVEL ? 0 : (uint32_t)EPOLLONESHOT)
+           | (interest & FL_READABLE ? (uint32_t)EPOLLIN : 0)
+           | (interest & FL_WRITABLE ? (uint32_t)EPOLLOUT : 0);
 }
 
 int
-fl_fd_set_add(FlFdSet *set, int fd, int wanted, uint64_t tag)
+fl_fd_set_add(FlFdSet *set, int fd, int interest, uint64_t tag)
 {
-    return control(set, EPOLL_CTL_ADD, fd, once(wanted), tag);
+    return control(set, EPOLL_CTL_ADD, fd, events_of(interest), tag);
 }
 
 int
-fl_fd_set_change(FlFdSet *set, int fd, int wanted, uint64_t tag)
+fl_fd_set_change(FlFdSet *set, int fd, int interest, uint64_t tag)
 {
-    return control(set, EPOLL_CTL_MOD, fd, once(wanted), tag);
-}
-
-int
-fl_fd_set_change_level(FlFdSet *set, int fd, int wanted, uint64_t tag)
-{
-    return control(set, EPOLL_CTL_MOD, fd, level(wanted), tag);
+    return control(set, EPOLL_CTL_MOD, fd, events_of(interest), tag);
 }
 
 int
@@ -66,12 +55,10 @@ fl_fd_set_keep(FlFdSet *set, int fd, uint64_t tag)
                            : control(set, EPOLL_CTL_MOD, fd, events, tag);
 }
 
-void
+int
 fl_fd_set_remove(FlFdSet *set, int fd)
 {
-    /* It fails where the number was closed.  Then the registration is gone,
-       or its file lives on in a duplicate and its tag tells it. */
-    (void)control(set, EPOLL_CTL_DEL, fd, 0, 0);
+    return control(set, EPOLL_CTL_DEL, fd, 0, 0);
 }
 
 int
@@ -108,40 +95,33 @@ fl_fd_set_open(FlFdSet *set)
 }
 
 static int
-filter(FlFdSet *set, int fd, int filter, bool on, uint64_t tag)
+filter(FlFdSet *set, int fd, int filter, int interest, int event, uint64_t tag)
 {
     struct kevent change;
-    /* EV_DISPATCH disarms after an event, as EPOLLONESHOT does. */
-    unsigned flags = on ? EV_ADD | EV_ENABLE | EV_DISPATCH : EV_DELETE;
+    unsigned flags = interest & event ? EV_ADD | EV_ENABLE : EV_DELETE;
+    if (!(interest & FL_LEVEL)) {
+        flags |= interest & event ? EV_DISPATCH : 0; /* as EPOLLONESHOT */
+    }
     EV_SET(&change, fd, filter, flags, 0, 0, (void *)(uintptr_t)tag);
     if (kevent(set->fd, &change, 1, NULL, 0, NULL) == 0) {
         return 0;
     }
-    return !on && errno == ENOENT ? 0 : -errno;
+    return !(interest & event) && errno == ENOENT ? 0 : -errno;
 }
 
 int
-fl_fd_set_add(FlFdSet *set, int fd, int wanted, uint64_t tag)
+fl_fd_set_add(FlFdSet *set, int fd, int interest, uint64_t tag)
 {
-    int code = filter(set, fd, EVFILT_READ, wanted & FL_READABLE, tag);
-    return code < 0 ? code
-                    : filter(set, fd, EVFILT_WRITE, wanted & FL_WRITABLE, tag);
+    int code = filter(set, fd, EVFILT_READ, interest, FL_READABLE, tag);
+    return code < 0
+               ? code
+               : filter(set, fd, EVFILT_WRITE, interest, FL_WRITABLE, tag);
 }
 
 int
-fl_fd_set_change(FlFdSet *set, int fd, int wanted, uint64_t tag)
+fl_fd_set_change(FlFdSet *set, int fd, int interest, uint64_t tag)
 {
-    return fl_fd_set_add(set, fd, wanted, tag);
-}
-
-int
-fl_fd_set_change_level(FlFdSet *set, int fd, int wanted, uint64_t tag)
-{
-    (void)set;
-    (void)fd;
-    (void)wanted;
-    (void)tag;
-    return -ENOTSUP;
+    return fl_fd_set_add(set, fd, interest, tag);
 }
 
 int
@@ -153,10 +133,10 @@ fl_fd_set_keep(FlFdSet *set, int fd, uint64_t tag)
     return -ENOTSUP;
 }
 
-void
+int
 fl_fd_set_remove(FlFdSet *set, int fd)
 {
-    (void)fl_fd_set_add(set, fd, 0, 0);
+    return fl_fd_set_add(set, fd, 0, 0);
 }
 
 int
@@ -193,15 +173,17 @@ fl_fd_set_renew(FlFdSet *set)
 }
 
 int
-fl_fd_set_replace(FlFdSet *set)
+fl_fd_set_replace(FlFdSet *set, FlFdSet *old)
 {
     FlFdSet new;
     int code = fl_fd_set_open(&new);
     if (code < 0) {
         return code;
     }
-    if (dup2(new.fd, set->fd) < 0) {
+    old->fd = fcntl(set->fd, F_DUPFD_CLOEXEC, 0);
+    if (old->fd < 0 || dup2(new.fd, set->fd) < 0) {
         code = -errno;
+        fl_fd_set_close(old);
     }
     else {
         (void)fcntl(set->fd, F_SETFD, FD_CLOEXEC); /* it is ours: it can */

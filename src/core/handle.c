@@ -12,6 +12,7 @@
 #include "core/handle.h"
 
 #include "base/timer_queue.h"
+#include "core/handle_attributes.h"
 #include "core/loop.h"
 #include "core/ready_queue.h"
 #include "core/threadsafe_handle.h"
@@ -245,6 +246,7 @@ static int
 timer_traverse(FlTimerHandle *self, visitproc visit, void *arg)
 {
     Py_VISIT(self->when);
+    Py_VISIT(self->scheduled);
     return visit_slots((FlHandle *)self, visit, arg);
 }
 
@@ -261,6 +263,7 @@ static int
 timer_clear(FlTimerHandle *self)
 {
     Py_CLEAR(self->when);
+    Py_CLEAR(self->scheduled);
     return handle_clear((FlHandle *)self);
 }
 
@@ -476,16 +479,13 @@ handle_get_context(FlHandle *self, PyObject *Py_UNUSED(ignored))
     }
     return Py_NewRef(self->context == NULL ? Py_None : self->context);
 }
-#endif
 
 static PyObject *
-timer_get_context(FlTimerHandle *self, void *Py_UNUSED(ignored))
+timer_context(FlTimerHandle *self, PyObject *Py_UNUSED(ignored))
 {
-    if (fl_timer_own_context(self) < 0) {
-        return NULL;
-    }
-    return Py_NewRef(self->context == NULL ? Py_None : self->context);
+    return fl_timer_get_context(self);
 }
+#endif
 
 PyDoc_STRVAR(
     run_doc,
@@ -514,74 +514,8 @@ PyDoc_STRVAR(when_doc,
 static PyObject *
 timer_when(FlTimerHandle *self, PyObject *Py_UNUSED(ignored))
 {
-    return self->when == NULL ? PyFloat_FromDouble(self->when_seconds)
-                              : Py_NewRef(self->when);
+    return fl_timer_get_when(self);
 }
-
-static PyObject *
-get_timer_slot(FlHandle *self, void *closure)
-{
-    PyObject *value;
-    Py_BEGIN_CRITICAL_SECTION(self);
-    value = Py_XNewRef(*(PyObject **)((char *)self + (size_t)closure));
-    Py_END_CRITICAL_SECTION();
-    return value == NULL ? Py_NewRef(Py_None) : value;
-}
-
-static PyObject *
-get_slot(FlHandle *self, void *closure)
-{
-    return fl_handle_fill_waiting(self) < 0 ? NULL
-                                            : get_timer_slot(self, closure);
-}
-
-static PyObject *
-timer_get_when(FlTimerHandle *self, void *Py_UNUSED(closure))
-{
-    return timer_when(self, NULL);
-}
-
-static PyObject *
-timer_get_scheduled(FlTimerHandle *self, void *Py_UNUSED(closure))
-{
-    return PyBool_FromLong(self->node.place != 0);
-}
-
-/* asyncio's slot can be set, which would take from a handle the loop that its
-   memory and its entry belong to. */
-static PyObject *
-get_loop(FlHandle *self, void *Py_UNUSED(closure))
-{
-    return Py_NewRef(self->loop);
-}
-
-#define LOOP_SLOT                                   \
-    {                                               \
-        "_loop", (getter)get_loop, NULL, NULL, NULL \
-    }
-#define SLOT(get, name)                                                      \
-    {                                                                        \
-        "_" #name, (getter)get, NULL, NULL, (void *)offsetof(FlHandle, name) \
-    }
-
-static PyGetSetDef handle_getset[] = {
-    SLOT(get_slot, callback),       SLOT(get_slot, args),
-    SLOT(get_slot, context),        SLOT(get_slot, source_traceback),
-    SLOT(get_slot, repr),           LOOP_SLOT,
-    {NULL, NULL, NULL, NULL, NULL},
-};
-
-static PyGetSetDef timer_getset[] = {
-    SLOT(get_timer_slot, callback),
-    SLOT(get_timer_slot, args),
-    {"_context", (getter)timer_get_context, NULL, NULL, NULL},
-    SLOT(get_timer_slot, source_traceback),
-    SLOT(get_timer_slot, repr),
-    LOOP_SLOT,
-    {"_when", (getter)timer_get_when, NULL, NULL, NULL},
-    {"_scheduled", (getter)timer_get_scheduled, NULL, NULL, NULL},
-    {NULL, NULL, NULL, NULL, NULL},
-};
 
 #define METHOD(name, function, doc)                                   \
     {                                                                 \
@@ -602,7 +536,7 @@ static PyMethodDef timer_methods[] = {
     METHOD("cancel", timer_cancel, cancel_doc),
     METHOD("cancelled", handle_cancelled, cancelled_doc),
 #if PY_VERSION_HEX >= 0x030C0000
-    METHOD("get_context", timer_get_context, get_context_doc),
+    METHOD("get_context", timer_context, get_context_doc),
 #endif
     METHOD("when", timer_when, when_doc),
     METHOD("_run", handle_run, run_doc),
@@ -625,7 +559,7 @@ static PyType_Slot handle_slots[] = {
     {Py_tp_traverse, handle_traverse},
     {Py_tp_clear, handle_clear},
     {Py_tp_methods, handle_methods},
-    {Py_tp_getset, handle_getset},
+    {Py_tp_getset, fl_handle_getset},
     {0, NULL},
 };
 
@@ -635,7 +569,7 @@ static PyType_Slot timer_slots[] = {
     {Py_tp_traverse, timer_traverse},
     {Py_tp_clear, timer_clear},
     {Py_tp_methods, timer_methods},
-    {Py_tp_getset, timer_getset},
+    {Py_tp_getset, fl_timer_getset},
     {0, NULL},
 };
 

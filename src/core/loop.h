@@ -13,8 +13,9 @@
 #ifndef FL_CORE_LOOP_H
 #define FL_CORE_LOOP_H
 
-#include "base/timer_queue.h"
+#include "base/forks.h"
 #include "base/list.h"
+#include "base/timer_queue.h"
 #include "core/handle.h"
 #include "core/poller.h"
 #include "core/ready_queue.h"
@@ -113,6 +114,7 @@ typedef struct FlOwned {
 typedef struct FlLoop {
     PyObject_HEAD
     FlState *state;
+    unsigned forks;   /* fl_forks_count() when it was made */
     FlPoller *poller; /* NULL once closed */
     FlReadyQueue ready;
     FlTimerQueue timers;
@@ -124,16 +126,15 @@ typedef struct FlLoop {
     FL_ATOMIC unsigned long thread_id; /* 0: not running */
     int64_t now_ns;        /* the precise clock as it was last read */
     int64_t now_tick_ns;   /* the coarse clock when it was */
-    bool now_fresh;        /* see turn.c, invariant 4 */
+    int64_t beyond_ns;     /* no timer is due after now_ns and before this */
+    bool now_fresh;        /* it may stand for the present: see timers.h */
     bool tracks_origin;    /* this run turned coroutine origins on */
     int64_t polled_ns;     /* coarse time of the last poll */
     int64_t empty_poll_ns; /* its end, precise; 0: it found something */
-    int64_t checked_ns;    /* likewise, of the last fl_shared_check_unsure */
+    int64_t checked_ns;    /* likewise, of the last fl_watch_check_unsure */
     uint64_t dispatch;     /* counts entries run: names "this callback" */
     /* whose writes are held until the running callback returns, or NULL */
     FlHolder *FL_ATOMIC holder;
-    unsigned held_forks;        /* fl_forks_count() at that time */
-    int64_t held_since_ns;      /* when the first of it was written */
     FL_ATOMIC bool in_batch;    /* callbacks run: their writes may be held */
     unsigned skips_left;        /* polls that may still be skipped */
     unsigned skip_allowance;    /* how many after the next empty poll */
@@ -151,8 +152,7 @@ typedef struct FlLoop {
     uint16_t off;     /* FL_OFF_* */
 
     /* see overrides.h */
-    FL_ATOMIC bool class_has_time;
-    FL_ATOMIC bool class_has_call_soon;
+    FL_ATOMIC uint8_t class_overrides; /* FL_OVERRIDES_* */
     PyObject *patched_run;    /* in place of asyncio.Handle._run, or NULL */
     PyObject *FL_ATOMIC dict; /* __dict__, or NULL while there is none */
 
@@ -184,6 +184,13 @@ static inline bool
 fl_loop_is_running(const FlLoop *loop)
 {
     return loop->thread_id != 0;
+}
+
+/* Whether a parent of this process made the loop. */
+static inline bool
+fl_loop_is_inherited(const FlLoop *loop)
+{
+    return FL_UNLIKELY(loop->forks != fl_forks_count());
 }
 
 /* True on the thread that runs the loop, while it runs. */

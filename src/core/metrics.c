@@ -17,13 +17,47 @@
 
 /* --- times --------------------------------------------------------------- */
 
+static int64_t
+not_before(int64_t ns, int64_t least_ns)
+{
+    return ns < least_ns ? least_ns : ns;
+}
+
+/* What a reader has counted already stays counted: the loop's thread may have
+   looked at the clock before it, and says so later. */
+static int64_t
+counted_until(FlMetrics *metrics)
+{
+    if (!FL_HAVE_GIL) {
+        atomic_thread_fence(memory_order_seq_cst);
+    }
+    return atomic_load_explicit(&metrics->read_ns, memory_order_relaxed);
+}
+
+static void
+count_until(FlMetrics *metrics, int64_t now_ns)
+{
+    int64_t before =
+        atomic_load_explicit(&metrics->read_ns, memory_order_relaxed);
+    while (
+        before < now_ns
+        && !atomic_compare_exchange_weak(&metrics->read_ns, &before, now_ns))
+    {
+        /* Another reader was faster. */
+    }
+    if (!FL_HAVE_GIL) {
+        atomic_thread_fence(memory_order_seq_cst);
+    }
+}
+
 void
 fl_metrics_enter(FlMetrics *metrics, FlTimeOf next, int64_t now_ns)
 {
     FlTimeOf now_of = (FlTimeOf)fl_count_get(&metrics->time_of);
-    int64_t spent_ns = now_ns - (int64_t)fl_count_get(&metrics->since_ns);
     uint64_t version = fl_count_get(&metrics->version);
     fl_count_set(&metrics->version, version + 1);
+    now_ns = not_before(now_ns, counted_until(metrics));
+    int64_t spent_ns = now_ns - (int64_t)fl_count_get(&metrics->since_ns);
     fl_count_set(&metrics->spent_ns[now_of],
                  fl_count_get(&metrics->spent_ns[now_of])
                      + (uint64_t)(spent_ns > 0 ? spent_ns : 0));
@@ -44,7 +78,7 @@ typedef struct {
 
 /* One try: false if they changed meanwhile. */
 static bool
-try_times(const FlMetrics *metrics, Times *times)
+try_times(FlMetrics *metrics, Times *times)
 {
     uint64_t version = fl_count_get(&metrics->version);
     for (int at = 0; at < FL_TIMES; at++) {
@@ -55,12 +89,18 @@ try_times(const FlMetrics *metrics, Times *times)
     times->woke_ns =
         atomic_load_explicit(&metrics->woke_ns, memory_order_acquire);
     times->now_ns = fl_clock_ns();
+    if (times->woke_ns != 0) {
+        times->woke_ns = not_before(times->woke_ns, counted_until(metrics));
+    }
+    else {
+        count_until(metrics, times->now_ns);
+    }
     return version % 2 == 0 && fl_count_get(&metrics->version) == version;
 }
 
 /* What goes on now counts, too: invariant 1. */
 static void
-read_times(const FlMetrics *metrics, Times *times)
+read_times(FlMetrics *metrics, Times *times)
 {
     while (!try_times(metrics, times)) {
         /* The writer is between two of a dozen stores. */
@@ -321,7 +361,7 @@ put_counters(PyObject *dict, const FlMetrics *metrics)
 }
 
 static int
-put_times(PyObject *dict, const FlMetrics *metrics)
+put_times(PyObject *dict, FlMetrics *metrics)
 {
     static const char *const names[FL_TIMES] = {
         "outside_time_ns", "callback_time_ns", "poll_time_ns",

@@ -97,6 +97,7 @@ typedef struct FlMetrics {
     FlCount time_of; /* FlTimeOf: what goes on now, */
     FlCount since_ns;
     _Atomic int64_t woke_ns; /* and, before the GIL is taken, since when */
+    _Atomic int64_t read_ns; /* until when a reader has counted it */
 
     int64_t enabled_ns;
     int64_t lag_from_ns;

@@ -5,7 +5,12 @@
       one goes to a timerfd.  Neither ever fires early: the loop looks at its
       own clock afterwards.
    2. The backend is never renewed, so a wake-up that was sent is heard; only
-      a forked child, which cannot run it, gets another to close it with. */
+      a forked child, which cannot run it, gets another to close it with.
+   3. libuv polls the set and its own wake-ups, so a poll that does not wait is
+      the set's alone.
+   4. libuv aborts where the system refuses to register what it polls.  So we
+      register that, where a refusal is an error; libuv finds it registered,
+      and changes it, which needs no room. */
 #include "core/poller.h"
 
 #include "base/clock.h"
@@ -13,12 +18,12 @@
 #include "base/forks.h"
 #include "base/list.h"
 #include "core/fd_set.h"
-#include "core/shared_watch.h"
 #include "core/watch.h"
 #include "py/compat.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -30,6 +35,8 @@
 
 /* asyncio's MAXIMUM_SELECT_TIMEOUT: a day. */
 #define LONGEST_POLL_NS (24 * 3600 * FL_NS_PER_S)
+/* How often a set is looked at that the system does not let libuv poll. */
+#define UNPOLLED_NS     (5 * FL_NS_PER_MS)
 
 static void
 on_async(uv_async_t *async)
@@ -148,11 +155,8 @@ run_timerfd(void *loop, FlWatch *watch, int events)
 {
     (void)loop;
     (void)events;
-    uint64_t expirations;
-    /* Not readable any more means that it was armed anew: nothing is lost. */
-    ssize_t ignored = read(watch->fd, &expirations, sizeof(expirations));
-    (void)ignored;
-    return 0;
+    (void)watch;
+    return 0; /* it has ended the poll; the next expiration is a new edge */
 }
 
 /* Sandboxes may refuse it: then deadlines are rounded up to milliseconds. */
@@ -168,16 +172,16 @@ open_timerfd(FlPoller *poller)
         (void)close(fd);
         return;
     }
+    if (fl_watch_keep(watch) < 0) {
+        fl_watch_close(watch);
+        (void)close(fd);
+        return;
+    }
     watch->owner = poller;
     watch->on_events = run_timerfd;
+    watch->wanted = FL_READABLE;
     poller->timerfd = fd;
     poller->timerfd_watch = watch;
-    if (fl_watch_set(watch, FL_READABLE) < 0) {
-        poller->timerfd_watch = NULL;
-        fl_watch_close(watch);
-        poller->timerfd = -1;
-        (void)close(fd);
-    }
 }
 #endif
 
@@ -201,6 +205,43 @@ poller_init(FlPoller *poller)
     return 0;
 }
 
+/* See invariant 4. */
+static int
+enter_backend(FlPoller *poller)
+{
+#ifdef __linux__
+    const uv_loop_t *uv = &poller->uv;
+    for (int fd = 0; fd < (int)uv->nwatchers; fd++) {
+        struct epoll_event event = {.events = EPOLLIN};
+        event.data.fd = fd;
+        if (uv->watchers[fd] != NULL
+            && epoll_ctl(uv->backend_fd, EPOLL_CTL_ADD, fd, &event) < 0
+            && errno != EEXIST)
+        {
+            return -errno;
+        }
+    }
+#else
+    (void)poller;
+#endif
+    return 0;
+}
+
+/* Have libuv poll the set. */
+static int
+poll_set(FlPoller *poller)
+{
+    int code = uv_poll_start(&poller->set_poll, UV_READABLE, on_set);
+    if (code == 0) {
+        code = enter_backend(poller);
+    }
+    if (code < 0) {
+        (void)uv_poll_stop(&poller->set_poll);
+    }
+    poller->unpolled = code < 0;
+    return code;
+}
+
 /* The set's descriptor is ours alone, so libuv may watch it. */
 static int
 open_set(FlPoller *poller)
@@ -215,8 +256,7 @@ open_set(FlPoller *poller)
         return code;
     }
     poller->set_poll.data = poller;
-    code = uv_poll_start(&poller->set_poll, UV_READABLE, on_set);
-    return code;
+    return poll_set(poller);
 }
 
 static void
@@ -240,7 +280,6 @@ close_any(uv_handle_t *handle, void *ignored)
 static void
 close_uv(FlPoller *poller)
 {
-    fl_watch_close_all(poller);
     uv_walk(&poller->uv, close_any, NULL);
     while (uv_loop_close(&poller->uv) == UV_EBUSY) {
         (void)uv_run(&poller->uv, UV_RUN_NOWAIT);
@@ -251,11 +290,7 @@ close_uv(FlPoller *poller)
 static int
 poller_open(FlPoller *poller)
 {
-    if (uv_mutex_init(&poller->lock) < 0) {
-        return FL_NO_MEMORY;
-    }
     if (uv_mutex_init(&poller->numbers_lock) < 0) {
-        uv_mutex_destroy(&poller->lock);
         return FL_NO_MEMORY;
     }
     int code = poller_init(poller);
@@ -267,20 +302,19 @@ poller_open(FlPoller *poller)
         close_uv(poller);
     }
     uv_mutex_destroy(&poller->numbers_lock);
-    uv_mutex_destroy(&poller->lock);
     return code;
 }
 
 int
 fl_poller_open(FlPoller **out, bool use_timerfd)
 {
-    FlPoller *poller = calloc(1, sizeof(*poller));
+    FlPoller *poller = malloc(sizeof(*poller));
     if (poller == NULL) {
         return FL_NO_MEMORY;
     }
+    memset(poller, 0, offsetof(FlPoller, events));
     fl_list_init(&poller->fired);
-    fl_list_init(&poller->shared_fired);
-    fl_list_init(&poller->changed);
+    fl_list_init(&poller->closed);
     poller->timerfd = poller->signal_fds[0] = poller->signal_fds[1] = -1;
     poller->set.fd = -1;
     poller->forks = fl_forks_count();
@@ -294,24 +328,51 @@ fl_poller_open(FlPoller **out, bool use_timerfd)
     return 0;
 }
 
+/* Whether a forked child has closed what it inherited: then the numbers may be
+   other files' by now, which streams of the parent's would close in their
+   turn, ours too. */
+static bool
+has_closed_all(const FlPoller *poller)
+{
+#ifdef __linux__
+    /* An epoll that is not in the set: ENOENT says that both are there. */
+    return epoll_ctl(poller->set.fd, EPOLL_CTL_DEL, uv_backend_fd(&poller->uv),
+                     NULL)
+               == 0
+           || errno != ENOENT;
+#else
+    (void)poller; /* a kqueue is never inherited */
+    return false;
+#endif
+}
+
+/* libuv's part of it.  It aborts when asked again after a failure. */
+static int
+leave_parents_backend(FlPoller *poller)
+{
+    if (poller->lost_by == 0 && has_closed_all(poller)) {
+        poller->lost_by = -EBADF;
+    }
+    if (poller->lost_by == 0) {
+        unsigned taken = take_standard_numbers();
+        poller->lost_by = uv_loop_fork(&poller->uv);
+        give_standard_numbers(taken);
+    }
+    return poller->lost_by;
+}
+
 int
 fl_poller_leave_parent_now(FlPoller *poller)
 {
-    if (poller->backend_lost) {
-        return -EMFILE; /* libuv aborts when asked again */
-    }
-    unsigned taken = take_standard_numbers();
-    int code = uv_loop_fork(&poller->uv);
-    give_standard_numbers(taken);
-    poller->backend_lost = code < 0;
+    int code = leave_parents_backend(poller);
     if (code == 0) {
         code = fl_fd_set_renew(&poller->set);
     }
+    if (code == 0) {
+        code = enter_backend(poller);
+    }
     /* Another thread of the parent may have held a lock. */
-    if (code == 0
-        && (uv_mutex_init(&poller->lock) < 0
-            || uv_mutex_init(&poller->numbers_lock) < 0))
-    {
+    if (code == 0 && uv_mutex_init(&poller->numbers_lock) < 0) {
         code = FL_NO_MEMORY;
     }
     if (code < 0) {
@@ -319,12 +380,13 @@ fl_poller_leave_parent_now(FlPoller *poller)
     }
     poller->forks = fl_forks_count();
     poller->shares_own = true;
-    poller->set_fired = false;
+    poller->set_fired = poller->busy = false;
+    poller->taken = 0;
     /* The parent's threads are not here: neither the one that made a turn
        nor those that were about to wake it. */
     atomic_store(&poller->turn_thread, 0);
     atomic_store(&poller->sleeping, 0);
-    fl_shared_register_again(poller);
+    fl_watch_register_again(poller, NULL);
     return 0;
 }
 
@@ -334,10 +396,12 @@ fl_poller_renew_set(FlPoller *poller)
     /* First, while the number is the old set's: a forked child may have that
        still, and libuv would hear of it for ever. */
     (void)uv_poll_stop(&poller->set_poll);
-    int code = fl_fd_set_replace(&poller->set);
-    (void)uv_poll_start(&poller->set_poll, UV_READABLE, on_set);
+    FlFdSet old;
+    int code = fl_fd_set_replace(&poller->set, &old);
+    (void)poll_set(poller); /* else it is tried again: see wait_for_events */
     if (code == 0) {
-        fl_shared_register_again(poller);
+        fl_watch_register_again(poller, &old);
+        fl_fd_set_close(&old);
     } /* else the old one tells what it told, and more */
 }
 
@@ -360,15 +424,16 @@ fl_poller_close_own(FlPoller *poller)
 void
 fl_poller_free(FlPoller *poller)
 {
-    /* Where this fails nothing helps. */
     (void)fl_poller_leave_parent(poller);
-    close_uv(poller);
-    close_fd(&poller->timerfd);
-    close_fd(&poller->signal_fds[0]);
-    close_fd(&poller->signal_fds[1]);
+    fl_watch_close_all(poller);
+    if (poller->lost_by == 0) {
+        close_uv(poller);
+        close_fd(&poller->timerfd);
+        close_fd(&poller->signal_fds[0]);
+        close_fd(&poller->signal_fds[1]);
+    } /* else libuv aborts, and what the child has left is its end's */
     free(poller->numbers);
     uv_mutex_destroy(&poller->numbers_lock);
-    uv_mutex_destroy(&poller->lock);
     free(poller);
 }
 
@@ -401,7 +466,7 @@ fl_poller_signal_pipe(FlPoller *poller,
     if (code < 0) {
         return code;
     }
-    code = fl_watch_open(poller, poller->signal_fds[0], true, &watch);
+    code = fl_watch_open(poller, poller->signal_fds[0], false, &watch);
     if (code == 0) {
         watch->owner = poller;
         watch->on_events = on_signal;
@@ -463,14 +528,21 @@ arm_deadline(FlPoller *poller, int64_t timeout_ns)
     (void)uv_timer_start(&poller->timer, on_timer, (uint64_t)timeout_ms, 0);
 }
 
-void
-fl_poller_run(FlPoller *poller, int64_t timeout_ns)
+/* Take what the set has.  False: nothing. */
+static bool
+take(FlPoller *poller)
 {
-    poller->polls++;
-    atomic_store_explicit(&poller->watch_began, false, memory_order_relaxed);
-    if (timeout_ns == 0) {
-        (void)uv_run(&poller->uv, UV_RUN_NOWAIT);
-        return;
+    poller->taken = fl_fd_set_take(&poller->set, poller->events);
+    poller->busy = poller->taken > 1;
+    return poller->taken > 0;
+}
+
+static void
+wait_for_events(FlPoller *poller, int64_t timeout_ns)
+{
+    bool unpolled = poller->unpolled && poll_set(poller) < 0;
+    if (unpolled && (timeout_ns < 0 || timeout_ns > UNPOLLED_NS)) {
+        timeout_ns = UNPOLLED_NS;
     }
     if (timeout_ns > 0) {
         arm_deadline(poller, timeout_ns);
@@ -478,5 +550,25 @@ fl_poller_run(FlPoller *poller, int64_t timeout_ns)
     (void)uv_run(&poller->uv, UV_RUN_ONCE);
     if (timeout_ns > 0) {
         (void)uv_timer_stop(&poller->timer);
+    }
+    poller->set_fired |= unpolled;
+}
+
+void
+fl_poller_run(FlPoller *poller, int64_t timeout_ns)
+{
+    poller->polls++;
+    atomic_store_explicit(&poller->watch_began, false, memory_order_relaxed);
+    bool look = timeout_ns == 0 || poller->busy;
+    poller->busy = false;
+    if (look && take(poller)) {
+        return;
+    }
+    if (timeout_ns != 0) {
+        wait_for_events(poller, timeout_ns);
+        if (poller->set_fired) {
+            poller->set_fired = false;
+            (void)take(poller);
+        }
     }
 }

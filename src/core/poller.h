@@ -2,9 +2,9 @@
 
    Run one poll; wake a poll from another thread; end a poll at a timeout.
    Watching descriptors is watch.h's.  Nothing in here touches Python, so a
-   poll may run without the GIL: libuv's callbacks only note which watches
-   fired.  The loop collects those afterwards and runs them as entries of its
-   own queue.
+   poll may run without the GIL: it takes events from the set, and the loop
+   collects them afterwards (watch.h) and runs them as entries of its own
+   queue.
 
    Rejected: keeping a clean poller for the thread's next loop.  It saved 40
    us a loop, and everything that a loop leaves behind had to be undone.
@@ -19,7 +19,6 @@
 #include "core/watch.h"
 #include "py/compat.h"
 
-#include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -30,8 +29,7 @@ typedef struct FlPoller FlPoller;
 
 /* What is known of a descriptor's number. */
 typedef struct {
-    FlWatch *watch; /* a shared one, or NULL */
-    FlWatch *idle;  /* closed, and stopped in libuv, which knows it; or NULL */
+    FlWatch *watch;  /* or NULL */
     bool registered; /* the set was given a file under this number */
 } FlNumber;
 
@@ -40,33 +38,32 @@ struct FlPoller {
     uv_async_t async;
     uv_timer_t timer;
     uv_poll_t set_poll;      /* of the set's own descriptor */
-    FlFdSet set;             /* of shared watches */
+    FlFdSet set;             /* of everything else that is watched */
     uint64_t polls;          /* how many were made */
-    uv_mutex_t numbers_lock; /* without a GIL: of `numbers` */
+    uv_mutex_t numbers_lock; /* without a GIL: of `numbers` and the lists */
     FlNumber *numbers;       /* by descriptor number */
     int numbers_size;
-    int idle_count; /* of idle watches */
     uint32_t last_generation;
     bool set_fired;          /* the set has events to take */
-    atomic_bool watch_began; /* a shared watch was set since the last poll */
+    bool unpolled;           /* libuv does not poll it, for want of room */
+    bool busy;               /* the last poll took several events */
+    atomic_bool watch_began; /* an application's was set since the last poll */
     bool unsure;             /* a watch is */
-    bool met_refusal;        /* the system had no room for a registration */
-    unsigned strays;         /* events of registrations left behind */
-    FlList fired;            /* watches of libuv's */
-    FlList shared_fired;
-    uv_mutex_t lock; /* of `changed` */
-    FlList changed;  /* watches that other threads have changed */
-    atomic_bool has_changed;
+    unsigned stale;          /* events of registrations left behind */
+    FlList fired;            /* watches with events that were not queued yet */
+    FlList closed;           /* see fl_watch_pop_closed */
     atomic_uintptr_t turn_thread; /* makes a turn; 0: none does */
     FlWatch *timerfd_watch;       /* NULL until it is first needed */
     int timerfd;
     FlWatch *signal_watch; /* on the read end of the signal pipe, or NULL */
     int signal_fds[2];     /* read and write end, -1 until asked for */
     atomic_int sleeping;   /* a blocking poll is on, or about to be */
-    unsigned forks; /* fl_forks_count() of the process that has the backend */
-    bool backend_lost; /* a forked child could not make one */
-    bool shares_own;   /* timerfd and signal pipe are still the parent's too */
+    unsigned forks;  /* fl_forks_count() of the process that has the backend */
+    int lost_by;     /* why a forked child has no backend: an errno, or 0 */
+    bool shares_own; /* timerfd and signal pipe are still the parent's too */
     bool use_timerfd;
+    int taken;                          /* how many events wait to be noted */
+    FlFdEvent events[FL_FD_SET_EVENTS]; /* last: it is not cleared */
 };
 
 /* Open a poller; *out is set only on success. */
@@ -95,26 +92,15 @@ fl_poller_leave_parent(FlPoller *poller)
                                         : 0;
 }
 
-/* What the system has answered to a registration, given back: see watch.c,
-   invariant 4. */
-static inline int
-fl_poller_met(FlPoller *poller, int code)
-{
-    if (code == -ENOSPC || code == -ENOMEM) {
-        poller->met_refusal = true;
-    }
-    return code;
-}
-
 /* Be rid of registrations that were left behind in the set: have a new one.
-   Where that fails the old one stays.  Not inside a poll. */
+   Where that fails the old one stays.  For the loop's thread, not inside a
+   poll; the caller holds the lock of the numbers. */
 void fl_poller_renew_set(FlPoller *poller);
 
 /* Close the timerfd and the signal pipe, which are made again when needed. */
 void fl_poller_close_own(FlPoller *poller);
 
-/* A turn of the loop begins and ends: libuv is the calling thread's alone in
-   between. */
+/* A turn of the loop begins and ends. */
 static inline void
 fl_poller_begin_turn(FlPoller *poller)
 {
@@ -128,8 +114,8 @@ fl_poller_end_turn(FlPoller *poller)
     atomic_store_explicit(&poller->turn_thread, 0, memory_order_relaxed);
 }
 
-/* True in a thread that must not change libuv, for another one makes a turn
-   and may be inside. */
+/* True in a thread while another one makes a turn, and may be looking at any
+   watch or stream. */
 static inline bool
 fl_poller_is_elsewhere(FlPoller *poller)
 {
@@ -171,7 +157,8 @@ void fl_poller_run(FlPoller *poller, int64_t timeout_ns);
 static inline void
 fl_poller_wake_anythread(FlPoller *poller)
 {
-    if (atomic_exchange(&poller->sleeping, 0)) {
+    if (atomic_exchange(&poller->sleeping, 0) && !fl_poller_is_parents(poller))
+    {
         (void)uv_async_send(&poller->async);
     }
 }
@@ -181,7 +168,9 @@ static inline void
 fl_poller_interrupt_anythread(FlPoller *poller)
 {
     atomic_store(&poller->sleeping, 0);
-    (void)uv_async_send(&poller->async);
+    if (!fl_poller_is_parents(poller)) {
+        (void)uv_async_send(&poller->async);
+    }
 }
 
 /* Make the signal pipe and watch its read end, on first use; on_signal runs

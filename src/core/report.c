@@ -37,6 +37,10 @@ fl_loop_report_call(FlLoop *loop, PyObject *object, PyObject *name,
     FlHandle *handle = NULL;
     /* The call had no handle, but a report names one, as asyncio's does. */
     PyObject *method = PyObject_GetAttr(object, name);
+    if (method == NULL && PyErr_ExceptionMatches(PyExc_AttributeError)) {
+        PyErr_Clear(); /* that is what is reported */
+        method = Py_NewRef(name);
+    }
     PyObject *args =
         argument == NULL ? PyTuple_New(0) : PyTuple_Pack(1, argument);
     PyObject *context = PyContext_CopyCurrent();

@@ -32,6 +32,66 @@ fl_timer_deadline_of(double when)
     return ns > 0 ? (int64_t)ns : 0;
 }
 
+/* What no double holds counts as infinite.  0 or -1. */
+static int
+take_infinite(PyObject *value, PyObject *zero, double *seconds)
+{
+    if (!PyErr_ExceptionMatches(PyExc_OverflowError)) {
+        return -1;
+    }
+    PyErr_Clear();
+    int positive = PyObject_RichCompareBool(value, zero, Py_GT);
+    *seconds = positive > 0 ? INFINITY : -INFINITY;
+    return positive < 0 ? -1 : 0;
+}
+
+static int
+check_when(const FlWhen *when)
+{
+    if (FL_REFUSES_NAN && FL_UNLIKELY(isnan(when->seconds))) {
+        PyErr_SetString(PyExc_ValueError,
+                        "a timer's time must not be NaN (not a number)");
+        return -1;
+    }
+    return 0;
+}
+
+int
+fl_timer_take_when(PyObject *value, FlWhen *when)
+{
+    when->object = value;
+    if (FL_LIKELY(PyFloat_Check(value))) {
+        when->seconds = PyFloat_AS_DOUBLE(value);
+        return check_when(when);
+    }
+    PyObject *zero = PyFloat_FromDouble(0);
+    if (zero == NULL) {
+        return -1;
+    }
+    PyObject *reckoned = PyNumber_Subtract(value, zero);
+    when->seconds = reckoned == NULL ? -1 : PyFloat_AsDouble(reckoned);
+    Py_XDECREF(reckoned);
+    int code = 0;
+    if (PyErr_Occurred()) {
+        code = take_infinite(value, zero, &when->seconds);
+    }
+    Py_DECREF(zero);
+    return code < 0 ? -1 : check_when(when);
+}
+
+int64_t
+fl_timer_deadline_now(FlLoop *loop)
+{
+    if (!loop->now_fresh
+        || (loop->beyond_ns != FL_DEADLINE_NEVER
+            && !fl_timers_bear_reading(loop, fl_clock_coarse_ns())))
+    {
+        loop->now_ns = fl_clock_ns();
+        loop->now_fresh = true;
+    }
+    return loop->now_ns;
+}
+
 int
 fl_timer_enqueue(FlLoop *loop, FlTimerHandle *timer, int64_t deadline_ns)
 {
@@ -39,8 +99,34 @@ fl_timer_enqueue(FlLoop *loop, FlTimerHandle *timer, int64_t deadline_ns)
         PyErr_NoMemory();
         return -1;
     }
+    if (deadline_ns > loop->now_ns && deadline_ns < loop->beyond_ns) {
+        loop->beyond_ns = deadline_ns;
+    }
     Py_INCREF(timer); /* the queue's */
     return 0;
+}
+
+int
+fl_timer_move(FlLoop *loop, FlTimerHandle *timer, const FlWhen *when)
+{
+    if (fl_loop_on_other_thread(loop)) {
+        PyErr_SetString(PyExc_RuntimeError,
+                        "Non-thread-safe operation invoked on an event loop "
+                        "other than the current one");
+        return -1;
+    }
+    int code = 0;
+    PyObject *before = timer->when;
+    timer->when = Py_XNewRef(when->object);
+    timer->when_seconds = when->seconds;
+    if (timer->node.place != 0) {
+        fl_timer_queue_remove(&loop->timers, &timer->node);
+        code =
+            fl_timer_enqueue(loop, timer, fl_timer_deadline_of(when->seconds));
+        Py_DECREF(timer); /* the queue's first reference; the caller has one */
+    }
+    Py_XDECREF(before);
+    return code;
 }
 
 static int

@@ -11,15 +11,14 @@
       less than MAX_SKIPPED_NS apart: that is how long an event may wait
       behind busy callbacks.  Where they become slow at once, and after an
       event, the tick of the coarse clock ends it.
-   2. The GIL is given up only around a poll that may block; libuv's callbacks
-      touch no Python.  What other threads changed meanwhile is done first
-      thing afterwards.
+   2. The GIL is given up only around a poll that may block, which touches no
+      Python.
    3. A program may give the loop a time() of its own (overrides.h): timers
       then go by what that method says, each time it matters, and by no clock
       of ours; nothing that it said is kept.
-   4. Else a turn with timers queued reads the clock, unless the next one is
-      due by a reading of the same tick of the coarse clock, or is later than
-      that tick's end. */
+   4. Else an iteration with timers queued reads the clock, unless the next
+      one is later than the end of the coarse clock's tick, or is due by a
+      reading of that tick and no other is due until its end. */
 #include "core/turn.h"
 
 #include "base/clock.h"
@@ -32,13 +31,14 @@
 #include "core/overrides.h"
 #include "core/poller.h"
 #include "core/ready_queue.h"
-#include "core/shared_watch.h"
 #include "core/signals.h"
+#include "core/timers.h"
 #include "core/watch.h"
 #include "py/compat.h"
 #include "py/errors.h"
 
 #include <math.h>
+#include <stdlib.h>
 
 #define MAX_SKIPS      32
 /* Turns from a transport's event to the answer of the tasks that it wakes. */
@@ -71,24 +71,22 @@ ask_time(FlLoop *loop, int64_t *now_ns)
 
 /* --- one turn ------------------------------------------------------------ */
 
-/* Make the changes to watches that other threads have asked for. */
+/* Free the watches that other threads have closed: nothing that runs has one
+   now. */
 static void
-make_changes(FlLoop *loop)
+free_closed(FlLoop *loop)
 {
+#if !FL_HAVE_GIL
     FlWatch *watch;
-    if (FL_LIKELY(!atomic_load(&loop->poller->has_changed))) {
-        return;
-    }
     Py_BEGIN_CRITICAL_SECTION(loop);
-    while ((watch = fl_watch_pop_changed(loop->poller)) != NULL) {
-        if (watch->owner == NULL) {
-            fl_loop_close_watch(loop, watch);
-        }
-        else {
-            fl_watch_apply(watch);
-        }
+    while ((watch = fl_watch_pop_closed(loop->poller)) != NULL) {
+        fl_loop_drop_event(loop, watch);
+        free(watch);
     }
     Py_END_CRITICAL_SECTION();
+#else
+    (void)loop;
+#endif
 }
 
 /* What a poll has found. */
@@ -136,7 +134,7 @@ poll_blocking(FlLoop *loop, int64_t timeout_ns)
     atomic_store(&poller->sleeping, 1);
     /* A time() of the program's may have let another thread push. */
     if (fl_ready_count(&loop->ready) > 0 || atomic_load(&loop->inbox.filled)
-        || atomic_load(&poller->has_changed) || fl_watch_is_noted(poller))
+        || fl_watch_is_noted(poller))
     {
         timeout_ns = 0;
     }
@@ -185,7 +183,7 @@ allow_skips(FlLoop *loop, Found found, int64_t timeout_ns, int64_t began_ns)
 static void
 poll(FlLoop *loop, int64_t timeout_ns)
 {
-    make_changes(loop);
+    free_closed(loop);
     if (FL_UNLIKELY(loop->metrics != NULL)) {
         fl_metrics_poll_begins(loop, timeout_ns != 0);
     }
@@ -201,12 +199,9 @@ poll(FlLoop *loop, int64_t timeout_ns)
     if (FL_UNLIKELY(loop->metrics != NULL)) {
         fl_metrics_poll_ended(loop);
     }
-    make_changes(loop);
     Found found;
     Py_BEGIN_CRITICAL_SECTION(loop);
-    if (loop->poller->set_fired) {
-        fl_shared_collect(loop->poller);
-    }
+    fl_watch_collect(loop->poller);
     found = queue_fired(loop);
     Py_END_CRITICAL_SECTION();
     allow_skips(loop, found, timeout_ns, began_ns);
@@ -215,7 +210,7 @@ poll(FlLoop *loop, int64_t timeout_ns)
         && loop->polled_ns - loop->checked_ns >= CHECK_UNSURE_NS)
     {
         loop->checked_ns = loop->polled_ns;
-        fl_shared_check_unsure(loop->poller);
+        fl_watch_check_unsure(loop->poller);
     }
 }
 
@@ -224,8 +219,6 @@ may_skip_poll(FlLoop *loop)
 {
     if (loop->skips_left == 0 || fl_overrides_time(loop)
         || atomic_load_explicit(&loop->poller->watch_began,
-                                memory_order_relaxed)
-        || atomic_load_explicit(&loop->poller->has_changed,
                                 memory_order_relaxed))
     {
         return false;
@@ -281,11 +274,13 @@ time_of_turn(FlLoop *loop, int64_t next_ns, int64_t *now_ns)
     if (fl_overrides_time(loop)) {
         return ask_time(loop, now_ns);
     }
-    if (next_ns > loop->now_ns || loop->now_tick_ns != loop->polled_ns) {
-        if (next_ns > loop->now_ns
-            && next_ns > loop->polled_ns + FL_COARSE_LAG_NS) {
-            return 0;
-        }
+    if (next_ns > loop->now_ns && next_ns > loop->polled_ns + FL_COARSE_LAG_NS)
+    {
+        return 0;
+    }
+    if (next_ns > loop->now_ns || loop->now_tick_ns != loop->polled_ns
+        || !fl_timers_bear_reading(loop, loop->polled_ns))
+    {
         loop->now_ns = fl_clock_ns();
         loop->now_tick_ns = loop->polled_ns; /* a poll follows each tick */
     }
@@ -317,7 +312,11 @@ queue_due(FlLoop *loop)
         entry->context = NULL;
         entry->callback = (PyObject *)timer; /* the queue's reference */
         fl_ready_commit(&loop->ready);
+        if (FL_UNLIKELY(timer->scheduled != NULL)) {
+            Py_CLEAR(timer->scheduled);
+        }
     }
+    loop->beyond_ns = fl_timer_queue_next_ns(&loop->timers);
     return 0;
 }
 
@@ -378,4 +377,5 @@ fl_loop_reset_turns(FlLoop *loop)
     loop->empty_poll_ns = 0;
     loop->now_fresh = false;
     loop->now_ns = 0;
+    loop->beyond_ns = fl_timer_queue_next_ns(&loop->timers);
 }

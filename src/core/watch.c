@@ -1,237 +1,109 @@
-/* Watches of both kinds; see watch.h.
+/* Registrations of descriptors: see watch.h.
 
-   1. Between polls no libuv callback runs, so nothing here is re-entered by
-      Python code.
-   2. `fired` is changed by the loop's thread in a poll, without the GIL;
-      `shared_fired` only outside of one.  Bits that an owner no longer wants
-      are dropped where they would be run.
-   3. A closed watch of libuv's stays, idle and stopped, with the number it was
-      made for, and the number's next watch is made of it: uv_poll_init, which
-      tries the descriptor in the epoll, takes it out and makes it
-      non-blocking, costs three system calls a connection.
-   4. Where the system has no room for a registration libuv aborts; it reports
-      that at a trial only.  So a number that is new is always tried, and every
-      number once the poller has met a refusal.  What is left is whatever takes
-      the last room after a trial, or after a descriptor was taken out: that
-      libuv does at each change of what is wanted, at each use of an idle watch
-      before the first refusal, and in the child of a fork. */
+   1. A watch's tag is its fd and generation.  A new watch, and a new file
+      under the fd, get a new generation: events of an older registration are
+      stale, and ignored.
+   2. A registration can outlive its fd, where a duplicate, or another
+      process, has the file still.  Its events are stale from when the system
+      refuses a call, or the watch is closed.  A level-triggered one is asked
+      for again after MOST_REPEATS events, so that is noticed; after MOST_STALE
+      stale events the set is renewed, which ends them.
+   3. A registration for one event stays, disarmed, when its watch is closed:
+      the next watch of the fd arms it with one system call.
+   4. What the system refuses is an error code here and ends no more than the
+      registration that was asked for. */
 #include "core/watch.h"
 
 #include "base/codes.h"
 #include "base/list.h"
+#include "base/table.h"
 #include "core/fd_set.h"
 #include "core/poller.h"
-#include "core/shared_watch.h"
 #include "py/compat.h"
 
 #include <errno.h>
-#include <stddef.h>
 #include <stdlib.h>
-#include <string.h>
 
-/* After many connections at once not all their memory is kept. */
-#define MOST_IDLE 4096
+/* Of a kept watch, in a row; then its registration ends. */
+#define MOST_UNASKED 16
+#define MOST_REPEATS 64
+#define MOST_STALE   256
 
-static void
-on_poll(uv_poll_t *uv, int status, int uv_events)
+static FlNumber *
+number_of(const FlWatch *watch)
 {
-    FlWatch *watch = uv->data;
-    int events = 0;
-    if (status < 0) {
-        events = FL_READABLE | FL_WRITABLE | FL_POLL_ERROR;
-        watch->armed = false; /* libuv stopped it */
-    }
-    else {
-        if (uv_events & UV_READABLE) {
-            events |= FL_READABLE;
-        }
-        if (uv_events & UV_WRITABLE) {
-            events |= FL_WRITABLE;
-        }
-    }
-    if (watch->fired == 0) {
+    return &watch->poller->numbers[watch->fd];
+}
+
+static uint64_t
+tag_of(const FlWatch *watch)
+{
+    return (uint64_t)watch->generation << 32 | (uint32_t)watch->fd;
+}
+
+static int
+interest_of(const FlWatch *watch, bool level)
+{
+    return watch->wanted | (level ? FL_LEVEL : 0);
+}
+
+/* Have a watch run with the events that it fired. */
+static void
+fire(FlWatch *watch, int events)
+{
+    watch->fired |= (uint8_t)events;
+    if (fl_list_is_empty(&watch->fired_link)) {
         fl_list_append(&watch->poller->fired, &watch->fired_link);
     }
-    watch->fired |= (uint8_t)events;
-}
-
-/* --- libuv's ------------------------------------------------------------- */
-
-/* The one gate to libuv: true if the calling thread may change it now, else
-   the change is noted for the loop's thread. */
-static bool
-may_change_uv(FlWatch *watch)
-{
-    FlPoller *poller = watch->poller;
-    (void)fl_poller_leave_parent(poller); /* where it fails nothing helps */
-    if (!fl_poller_is_elsewhere(poller)) {
-        return true;
-    }
-    uv_mutex_lock(&poller->lock);
-    if (fl_list_is_empty(&watch->change_link)) {
-        fl_list_append(&poller->changed, &watch->change_link);
-    }
-    atomic_store(&poller->has_changed, true);
-    uv_mutex_unlock(&poller->lock);
-    fl_poller_wake_anythread(poller);
-    return false;
 }
 
 static void
-forget_change(FlWatch *watch)
+drop_unwanted(FlWatch *watch)
 {
-    if (!fl_list_is_empty(&watch->change_link)) {
-        uv_mutex_lock(&watch->poller->lock);
-        fl_list_remove(&watch->change_link);
-        uv_mutex_unlock(&watch->poller->lock);
-    }
-}
-
-static int
-uv_open(FlWatch *watch)
-{
-    FlPoller *poller = watch->poller;
-    FL_CHECK(!fl_poller_is_elsewhere(poller), "libuv is the loop's thread's");
-    int code = fl_poller_leave_parent(poller);
-    if (code < 0) {
-        return code;
-    }
-    code = fl_poller_met(poller,
-                         uv_poll_init(&poller->uv, &watch->uv, watch->fd));
-    if (code == 0) {
-        watch->uv.data = watch;
-        watch->uv_open = true;
-    }
-    return code;
-}
-
-/* Each stop is a system call, so none is made twice. */
-static int
-uv_stop_watch(FlWatch *watch)
-{
-    bool started = watch->uv_started;
-    watch->armed = watch->uv_started = false;
-    return started ? uv_poll_stop(&watch->uv) : 0;
-}
-
-/* Have libuv watch for what is wanted now. */
-static int
-uv_apply(FlWatch *watch)
-{
-    FL_CHECK(!fl_poller_is_elsewhere(watch->poller),
-             "libuv is the loop's thread's");
-    int uv_events = (watch->wanted & FL_READABLE ? UV_READABLE : 0)
-                    | (watch->wanted & FL_WRITABLE ? UV_WRITABLE : 0);
     watch->fired &= watch->wanted;
     if (watch->fired == 0) {
         fl_list_remove(&watch->fired_link);
-    }
-    if (uv_events == 0) {
-        return uv_stop_watch(watch);
-    }
-    int code = uv_poll_start(&watch->uv, uv_events, on_poll);
-    watch->armed = code == 0;
-    watch->uv_started |= code == 0;
-    return code;
-}
-
-static void
-on_uv_closed(uv_handle_t *handle)
-{
-    free(handle->data);
-}
-
-/* Free a watch as soon as libuv lets go of it. */
-static void
-uv_end(FlWatch *watch)
-{
-    if (!uv_is_closing((uv_handle_t *)&watch->uv)) {
-        uv_close((uv_handle_t *)&watch->uv, on_uv_closed);
     }
 }
 
 /* --- opening ------------------------------------------------------------- */
 
-/* Everything but what libuv has. */
-static void
-watch_init(FlWatch *watch, FlPoller *poller, int fd)
-{
-    size_t ours = offsetof(FlWatch, fired_link);
-    memset((char *)watch + ours, 0, sizeof(*watch) - ours);
-    fl_list_init(&watch->fired_link);
-    fl_list_init(&watch->change_link);
-    watch->poller = poller;
-    watch->fd = fd;
-    watch->entry = NULL;
-}
-
-/* A stopped watch of libuv's for the number's next.  The number is about to be
-   closed, and with it what the set has under it.  False: not kept. */
-static bool
-keep_idle(FlWatch *watch)
+/* Let a watch have its fd. */
+static int
+take_number(FlWatch *watch)
 {
     FlPoller *poller = watch->poller;
-    bool kept = false;
-    fl_poller_lock_numbers(poller);
-    if (poller->idle_count < MOST_IDLE
-        && fl_number_reserve(poller, watch->fd) == 0)
-    {
-        FlNumber *number = fl_number_of(watch);
-        number->registered = number->watch != NULL && number->registered;
-        kept = number->idle == NULL;
-        if (kept) {
-            number->idle = watch;
-            poller->idle_count++;
+    if (watch->fd >= poller->numbers_size) {
+        FlNumber *numbers =
+            fl_table_grow(poller->numbers, &poller->numbers_size, watch->fd,
+                          sizeof(*numbers));
+        if (numbers == NULL) {
+            return FL_NO_MEMORY;
         }
+        poller->numbers = numbers;
     }
-    fl_poller_unlock_numbers(poller);
-    return kept;
-}
-
-/* The number's idle watch, as good as new, or NULL. */
-static FlWatch *
-take_idle(FlPoller *poller, int fd)
-{
-    FlWatch *watch = NULL;
-    if (poller->met_refusal || fl_poller_leave_parent(poller) < 0) {
-        return NULL;
+    if (number_of(watch)->watch != NULL) {
+        return -EEXIST;
     }
-    fl_poller_lock_numbers(poller);
-    if (fd < poller->numbers_size && poller->numbers[fd].idle != NULL) {
-        watch = poller->numbers[fd].idle;
-        poller->numbers[fd].idle = NULL;
-        poller->idle_count--;
-    }
-    fl_poller_unlock_numbers(poller);
-    if (watch != NULL) {
-        watch_init(watch, poller, fd);
-        watch->uv_open = true;
-    }
-    return watch;
+    number_of(watch)->watch = watch;
+    watch->generation = ++poller->last_generation;
+    return 0;
 }
 
 int
-fl_watch_open(FlPoller *poller, int fd, bool shared, FlWatch **out)
+fl_watch_open(FlPoller *poller, int fd, bool always_level, FlWatch **out)
 {
-    FlWatch *watch = shared ? NULL : take_idle(poller, fd);
-    if (watch != NULL) {
-        *out = watch;
-        return 0;
-    }
-    watch = malloc(sizeof(*watch));
+    FlWatch *watch = calloc(1, sizeof(*watch));
     if (watch == NULL) {
         return FL_NO_MEMORY;
     }
-    watch_init(watch, poller, fd);
-    int code;
-    if (shared) {
-        fl_poller_lock_numbers(poller);
-        code = fl_shared_open(watch);
-        fl_poller_unlock_numbers(poller);
-    }
-    else {
-        code = uv_open(watch);
-    }
+    fl_list_init(&watch->fired_link);
+    watch->poller = poller;
+    watch->fd = fd;
+    watch->always_level = always_level;
+    fl_poller_lock_numbers(poller);
+    int code = take_number(watch);
+    fl_poller_unlock_numbers(poller);
     if (code < 0) {
         free(watch);
         return code;
@@ -240,26 +112,171 @@ fl_watch_open(FlPoller *poller, int fd, bool shared, FlWatch **out)
     return 0;
 }
 
-/* --- both kinds ---------------------------------------------------------- */
+/* --- registering --------------------------------------------------------- */
+
+/* Whether a call was refused because the fd is closed, or another file's that
+   is not registered or cannot be. */
+static bool
+is_other_file(int code)
+{
+    return code == -ENOENT || code == -EBADF || code == -EPERM;
+}
+
+/* What the set may still have under the fd is stale from now on. */
+static void
+lose_registration(FlWatch *watch)
+{
+    number_of(watch)->registered = watch->armed = watch->level = false;
+    watch->generation = ++watch->poller->last_generation;
+}
+
+static void
+unregister(FlWatch *watch)
+{
+    /* The parent's set, where there is none of our own, is left alone. */
+    if (fl_poller_leave_parent(watch->poller) == 0) {
+        /* It fails where the fd was closed.  Then the registration is gone,
+           or its events are stale. */
+        (void)fl_fd_set_remove(&watch->poller->set, watch->fd);
+    }
+    lose_registration(watch);
+}
+
+/* Register what is wanted; what is ready already fires at once. */
+static int
+arm(FlWatch *watch)
+{
+    FlFdSet *set = &watch->poller->set;
+    FlNumber *number = number_of(watch);
+    int interest = interest_of(watch, watch->always_level);
+    int code = fl_poller_leave_parent(watch->poller);
+    if (code < 0) {
+        return code;
+    }
+    code = -ENOENT;
+    if (number->registered) {
+        code = fl_fd_set_change(set, watch->fd, interest, tag_of(watch));
+        if (code < 0 && !is_other_file(code)) {
+            return code; /* it is registered as it was */
+        }
+    }
+    if (code < 0) {
+        lose_registration(watch);
+        code = fl_fd_set_add(set, watch->fd, interest, tag_of(watch));
+    }
+    if (code == -EEXIST) {
+        code = fl_fd_set_change(set, watch->fd, interest, tag_of(watch));
+    }
+    number->registered = watch->armed = code == 0;
+    watch->level = code == 0 && watch->always_level;
+    watch->repeats = 0;
+    return code;
+}
+
+/* What is armed again wants more than one event. */
+static int
+arm_level(FlWatch *watch)
+{
+    FlFdSet *set = &watch->poller->set;
+    uint64_t tag = tag_of(watch);
+    int code = fl_fd_set_change(set, watch->fd, interest_of(watch, true), tag);
+    watch->level = code == 0;
+    if (code == -ENOTSUP) {
+        code =
+            fl_fd_set_change(set, watch->fd, interest_of(watch, false), tag);
+    }
+    watch->armed = code == 0;
+    watch->repeats = 0;
+    return code;
+}
+
+static void
+arm_again(FlWatch *watch)
+{
+    int code = fl_poller_leave_parent(watch->poller);
+    if (code == 0 && !number_of(watch)->registered) {
+        return;
+    }
+    if (code == 0) {
+        code = arm_level(watch);
+    }
+    if (is_other_file(code)) {
+        lose_registration(watch);
+    }
+    else if (code < 0) {
+        fire(watch, 0);
+    }
+}
+
+/* Have the system tell of what is wanted now. */
+static int
+apply(FlWatch *watch)
+{
+    watch->kept = watch->unsure = watch->checking = false;
+    drop_unwanted(watch);
+    if (watch->wanted != 0) {
+        return arm(watch);
+    }
+    /* One that has fired, and fires once, is silent already. */
+    if (!watch->always_level && number_of(watch)->registered
+        && (watch->armed || watch->level))
+    {
+        unregister(watch);
+    }
+    return 0;
+}
 
 int
 fl_watch_set(FlWatch *watch, int wanted)
 {
+    FlPoller *poller = watch->poller;
     watch->wanted = (uint8_t)wanted;
-    if (watch->shared) {
-        fl_poller_lock_numbers(watch->poller);
-        int code = fl_shared_apply(watch);
-        fl_poller_unlock_numbers(watch->poller);
+    if (wanted != 0 && !watch->always_level) {
+        atomic_store_explicit(&poller->watch_began, true,
+                              memory_order_relaxed);
+    }
+    fl_poller_lock_numbers(poller);
+    int code = apply(watch);
+    fl_poller_unlock_numbers(poller);
+    return code;
+}
+
+void
+fl_watch_arm_again(FlWatch *watch)
+{
+    fl_poller_lock_numbers(watch->poller);
+    arm_again(watch);
+    fl_poller_unlock_numbers(watch->poller);
+}
+
+/* --- kept ---------------------------------------------------------------- */
+
+static int
+keep(FlWatch *watch)
+{
+    int code = fl_poller_leave_parent(watch->poller);
+    if (code < 0) {
         return code;
     }
-    return may_change_uv(watch) ? uv_apply(watch) : 0;
+    uint32_t generation = watch->generation;
+    watch->generation = ++watch->poller->last_generation;
+    code = fl_fd_set_keep(&watch->poller->set, watch->fd, tag_of(watch));
+    if (code < 0 && watch->kept && number_of(watch)->registered) {
+        watch->generation = generation; /* it is registered as it was */
+        return code;
+    }
+    number_of(watch)->registered = watch->armed = watch->kept = code == 0;
+    watch->ready = FL_READABLE | FL_WRITABLE;
+    watch->lasting = watch->unsure = watch->checking = watch->level = false;
+    watch->unasked = 0;
+    return code;
 }
 
 int
 fl_watch_keep(FlWatch *watch)
 {
     fl_poller_lock_numbers(watch->poller);
-    int code = fl_shared_keep(watch);
+    int code = keep(watch);
     fl_poller_unlock_numbers(watch->poller);
     return code;
 }
@@ -288,159 +305,232 @@ fl_watch_not_ready(FlWatch *watch, int event)
     watch->checking = false;
 }
 
-void
-fl_watch_arm_again(FlWatch *watch)
+/* --- closing ------------------------------------------------------------- */
+
+/* What is left of a watch is memory.  Without a GIL the loop's thread may be
+   looking at it, and frees it when it is not. */
+static void
+end(FlWatch *watch)
 {
-    if (!watch->shared) {
-        (void)uv_apply(watch); /* libuv asks the system later */
+    number_of(watch)->watch = NULL;
+    watch->owner = NULL;
+    watch->fired = 0;
+    fl_list_remove(&watch->fired_link);
+    if (!FL_HAVE_GIL && fl_poller_is_elsewhere(watch->poller)) {
+        fl_list_append(&watch->poller->closed, &watch->fired_link);
         return;
     }
-    fl_poller_lock_numbers(watch->poller);
-    fl_shared_arm_again(watch);
-    fl_poller_unlock_numbers(watch->poller);
-}
-
-/* Move a watch of libuv's to the set; where the set refuses it stays. */
-static int
-move_to_set(FlWatch *watch)
-{
-    watch->to_share = false;
-    if (watch->shared) {
-        return 0;
-    }
-    fl_poller_lock_numbers(watch->poller);
-    int code = fl_shared_open(watch);
-    if (code == 0 && watch->wanted != 0) {
-        /* What libuv reported and was not run is reported anew. */
-        code = fl_shared_apply(watch);
-        if (code < 0) {
-            fl_number_of(watch)->watch = NULL;
-            watch->shared = false;
-        }
-    }
-    fl_poller_unlock_numbers(watch->poller);
-    if (code == 0 && watch->uv_started) {
-        watch->uv_started = false;
-        (void)uv_poll_stop(&watch->uv);
-    }
-    return code;
-}
-
-int
-fl_watch_share(FlWatch *watch)
-{
-    watch->to_share = true;
-    return watch->shared || !may_change_uv(watch) ? 0 : move_to_set(watch);
-}
-
-void
-fl_watch_apply(FlWatch *watch)
-{
-    if (watch->to_share) {
-        (void)move_to_set(watch);
-    }
-    if (!watch->shared) {
-        (void)uv_apply(watch);
-    }
+    free(watch);
 }
 
 void
 fl_watch_close(FlWatch *watch)
 {
     FlPoller *poller = watch->poller;
-    if (watch->shared) {
-        fl_poller_lock_numbers(poller);
-        if (fl_number_of(watch)->watch == watch) {
-            watch->wanted = 0;
-            (void)fl_shared_apply(watch);
-            fl_number_of(watch)->watch = NULL;
-        }
-        fl_poller_unlock_numbers(poller);
-    }
-    watch->owner = NULL;
+    fl_poller_lock_numbers(poller);
     watch->wanted = 0;
-    /* Without a GIL the loop's thread may be looking at any watch. */
-    if ((watch->uv_open || !FL_HAVE_GIL) && !may_change_uv(watch)) {
-        return;
-    }
-    forget_change(watch);
-    watch->fired = 0;
-    fl_list_remove(&watch->fired_link);
-    if (!watch->uv_open) {
-        free(watch);
-        return;
-    }
-    (void)uv_stop_watch(watch);
-    if (!keep_idle(watch)) {
-        uv_end(watch);
-    }
-}
-
-/* --- for the loop's thread ----------------------------------------------- */
-
-FlWatch *
-fl_watch_pop_changed(FlPoller *poller)
-{
-    uv_mutex_lock(&poller->lock);
-    FlList *link = fl_list_pop(&poller->changed);
-    if (link == NULL) {
-        atomic_store(&poller->has_changed, false);
-    }
-    uv_mutex_unlock(&poller->lock);
-    return link == NULL ? NULL : FL_LIST_ENTRY(link, FlWatch, change_link);
-}
-
-bool
-fl_watch_is_noted(const FlPoller *poller)
-{
-    return !fl_list_is_empty(&poller->fired)
-           || !fl_list_is_empty(&poller->shared_fired);
+    watch->always_level = false;
+    (void)apply(watch);
+    end(watch);
+    fl_poller_unlock_numbers(poller);
 }
 
 void
-fl_watch_fire_again(FlWatch *watch)
+fl_watch_close_with_fd(FlWatch *watch)
 {
     FlPoller *poller = watch->poller;
-    fl_list_append(watch->shared ? &poller->shared_fired : &poller->fired,
-                   &watch->fired_link);
-}
-
-FlWatch *
-fl_watch_pop_fired(FlPoller *poller)
-{
-    FlList *link = fl_list_pop(&poller->fired);
-    if (link == NULL) {
-        link = fl_list_pop(&poller->shared_fired);
-    }
-    return link == NULL ? NULL : FL_LIST_ENTRY(link, FlWatch, fired_link);
-}
-
-static void
-close_any(uv_handle_t *handle, void *arg)
-{
-    FlPoller *poller = arg;
-    if (!uv_is_closing(handle) && handle->type == UV_POLL
-        && handle != (uv_handle_t *)&poller->set_poll)
-    {
-        fl_watch_close(handle->data);
-    }
+    fl_poller_lock_numbers(poller);
+    watch->wanted = 0;
+    number_of(watch)->registered = false;
+    end(watch);
+    fl_poller_unlock_numbers(poller);
 }
 
 void
 fl_watch_close_all(FlPoller *poller)
 {
+#if !FL_HAVE_GIL
     FlWatch *watch;
-    while ((watch = fl_watch_pop_changed(poller)) != NULL) {
-        fl_watch_close(watch);
+    while ((watch = fl_watch_pop_closed(poller)) != NULL) {
+        free(watch);
     }
-    poller->idle_count = MOST_IDLE; /* none is kept any more */
+#endif
     for (int fd = 0; fd < poller->numbers_size; fd++) {
         if (poller->numbers[fd].watch != NULL) {
-            fl_watch_close(poller->numbers[fd].watch);
-        }
-        if (poller->numbers[fd].idle != NULL) {
-            uv_end(poller->numbers[fd].idle);
+            /* The set itself is closed next. */
+            fl_watch_close_with_fd(poller->numbers[fd].watch);
         }
     }
-    uv_walk(&poller->uv, close_any, poller);
+}
+
+/* --- events -------------------------------------------------------------- */
+
+static void
+note_kept(FlWatch *watch, int events)
+{
+    watch->ready |= (uint8_t)(events & (FL_READABLE | FL_WRITABLE));
+    watch->lasting |= (events & FL_LASTING) != 0;
+    watch->checking &= (events & watch->wanted) == 0;
+    if (watch->wanted == 0 && ++watch->unasked == MOST_UNASKED) {
+        /* The loop wakes for what nobody waits for: that ends. */
+        (void)apply(watch);
+    }
+}
+
+/* Of a registration that waits for something, or waited when it was armed. */
+static void
+note_wanted(FlWatch *watch, int events)
+{
+    watch->armed = watch->level && ++watch->repeats < MOST_REPEATS;
+    if (watch->wanted == 0) {
+        unregister(watch);
+    }
+    else if ((events & watch->wanted) == 0) {
+        arm_again(watch); /* another kind is wanted by now */
+    }
+}
+
+static void
+note(FlPoller *poller, const FlFdEvent *event)
+{
+    uint32_t fd = (uint32_t)event->tag;
+    FlWatch *watch =
+        fd < (uint32_t)poller->numbers_size ? poller->numbers[fd].watch : NULL;
+    if (watch == NULL || watch->generation != (uint32_t)(event->tag >> 32)) {
+        poller->stale++;
+        return;
+    }
+    int fired = event->events & watch->wanted;
+    if (watch->kept) {
+        note_kept(watch, event->events);
+    }
+    else {
+        note_wanted(watch, event->events);
+    }
+    if (fired != 0) {
+        fire(watch, fired);
+    }
+}
+
+void
+fl_watch_collect(FlPoller *poller)
+{
+    fl_poller_lock_numbers(poller);
+    for (int at = 0; at < poller->taken; at++) {
+        note(poller, &poller->events[at]);
+    }
+    poller->taken = 0;
+    if (FL_UNLIKELY(poller->stale > MOST_STALE)) {
+        poller->stale = 0;
+        fl_poller_renew_set(poller);
+    }
+    fl_poller_unlock_numbers(poller);
+}
+
+bool
+fl_watch_is_noted(const FlPoller *poller)
+{
+    return !fl_list_is_empty(&poller->fired);
+}
+
+void
+fl_watch_fire_again(FlWatch *watch)
+{
+    fl_poller_lock_numbers(watch->poller);
+    fire(watch, 0);
+    fl_poller_unlock_numbers(watch->poller);
+}
+
+static FlWatch *
+pop(FlPoller *poller, FlList *list)
+{
+    fl_poller_lock_numbers(poller);
+    FlList *link = fl_list_pop(list);
+    fl_poller_unlock_numbers(poller);
+    return link == NULL ? NULL : FL_LIST_ENTRY(link, FlWatch, fired_link);
+}
+
+FlWatch *
+fl_watch_pop_fired(FlPoller *poller)
+{
+    return pop(poller, &poller->fired);
+}
+
+FlWatch *
+fl_watch_pop_closed(FlPoller *poller)
+{
+    return pop(poller, &poller->closed);
+}
+
+/* --- registering once more ----------------------------------------------- */
+
+/* Where the system has no room, be unsure. */
+static void
+register_again(FlWatch *watch)
+{
+    int code = watch->kept ? keep(watch) : arm(watch);
+    if (code < 0 && code != -EBADF && code != -EPERM) {
+        watch->unsure = watch->poller->unsure = true;
+    }
+}
+
+static void
+check_unsure(FlWatch *watch)
+{
+    bool kept = watch->kept;
+    watch->unsure = false;
+    if (watch->wanted == 0) {
+        return;
+    }
+    register_again(watch);
+    if (!kept) {
+        return; /* it fires if it is ready */
+    }
+    watch->checking = true;
+    fire(watch, watch->wanted);
+}
+
+void
+fl_watch_check_unsure(FlPoller *poller)
+{
+    fl_poller_lock_numbers(poller);
+    poller->unsure = false;
+    for (int fd = 0; fd < poller->numbers_size; fd++) {
+        FlWatch *watch = poller->numbers[fd].watch;
+        if (watch != NULL && watch->unsure) {
+            check_unsure(watch);
+        }
+    }
+    fl_poller_unlock_numbers(poller);
+}
+
+/* Move a registration to the new set, unless another file has the fd by now:
+   `old` no longer finds it then. */
+static void
+move_registration(FlWatch *watch, FlFdSet *old)
+{
+    if (old != NULL && is_other_file(fl_fd_set_remove(old, watch->fd))) {
+        lose_registration(watch);
+        watch->unsure = watch->kept;
+        watch->poller->unsure |= watch->kept;
+        return;
+    }
+    number_of(watch)->registered = false;
+    register_again(watch);
+}
+
+void
+fl_watch_register_again(FlPoller *poller, FlFdSet *old)
+{
+    for (int fd = 0; fd < poller->numbers_size; fd++) {
+        FlNumber *number = &poller->numbers[fd];
+        FlWatch *watch = number->watch;
+        if (number->registered && watch != NULL
+            && (watch->kept || watch->wanted != 0)) {
+            move_registration(watch, old);
+        }
+        else {
+            number->registered = false;
+        }
+    }
 }

@@ -1,26 +1,27 @@
-/* Watches: being told when a descriptor is ready.
+/* Registrations of descriptors: how the loop learns that one is ready.
 
-   There are two kinds.  A watch of a descriptor that only we can close is a
-   uv_poll_t: the kind for busy connections.  A *shared* watch is for a
-   descriptor that others may close, duplicate or replace: the program's, and a
-   socket that was given or handed out.  It is a registration in the poller's
-   FlFdSet, which libuv sees as one descriptor.
+   Each descriptor is registered in the poller's FlFdSet, under a tag of its
+   fd and a generation.  libuv polls the set and knows nothing of what is in
+   it: whoever closes, duplicates or replaces a descriptor behind our back
+   makes the system refuse a call of ours, which is an error code, or leaves a
+   registration behind, whose events its tag tells (watch.c).
 
-   The registration of a shared watch fires once.  Where it is armed again
-   after its event, its next events cost no call: it is level-triggered.
+   There are three kinds:
 
-   A shared watch may be *kept*: its registration is edge-triggered, stays as
-   it is while nobody waits, and tells in `ready` what has come since that was
-   cleared.  To wait costs no system call then.  What waits fires once after a
-   second or so whatever happens, and is armed anew (shared_watch.h): the file
-   that has the number may not be the one that was registered, and a read may
-   tell less than it seems to.
+   - Level-triggered from the start: what only has to be told when something
+     comes, as a transport has.  While nothing is wanted of it, it stays
+     registered; an event that comes then ends the registration.
+   - At first for one event: what an application adds, and often removes after
+     one event.  Where it is armed again after its event it is level-triggered
+     from then on, and its next events cost no call.
+   - *Kept*: edge-triggered, for both directions, while nobody waits too.
+     `ready` tells what has come since that was cleared.  To wait costs no
+     system call then.  What waits fires once after a second or so whatever
+     happens, and is armed anew: the file that has the fd may not be the one
+     that was registered, and a read may tell less than it seems to.
 
-   Threads: while a thread makes a turn it alone changes libuv.  A change from
-   another thread (the collector runs destructors in any) is noted, the loop is
-   woken, and the loop's thread makes it before it polls or runs anything else.
-   A shared watch is changed at once by any thread; without a GIL the table of
-   numbers has a lock.
+   Threads: any may call, with the GIL; without one the table of fds has a
+   lock. 
 
    Ownership: a watch is the poller's memory from open to close.  Its owner
    closes it before it dies and before it closes the descriptor.
@@ -34,58 +35,47 @@
 
 #include <stdbool.h>
 #include <stdint.h>
-#include <uv.h>
-
-/* Set with both others: the next call gives the errno. */
-#define FL_POLL_ERROR 4
 
 struct FlPoller;
 typedef struct FlWatch FlWatch;
 
 struct FlWatch {
-    uv_poll_t uv;
-    FlList fired_link;  /* while events await collection */
-    FlList change_link; /* while a change of another thread's waits */
+    FlList fired_link; /* while events await collection */
     struct FlPoller *poller;
     void *owner; /* NULL once closed */
     /* The loop's: run the events; see FlReadyKind.  Returns 0 or -1. */
     int (*on_events)(void *loop, FlWatch *watch, int events);
-    int fd;
-    uint32_t generation;   /* of a shared watch: with fd, its tag */
-    uint8_t wanted;        /* FL_READABLE | FL_WRITABLE: what was asked for */
-    uint8_t fired;         /* what has fired and was not run yet */
-    uint8_t ready;         /* kept: what may be so, as far as is known */
-    uint8_t unasked;       /* kept: events in a row that nobody waited for */
-    uint8_t repeats;       /* level: events since it was registered */
-    bool level;            /* its registration is level-triggered */
-    bool kept;             /* see above */
-    bool lasting;          /* kept: FL_LASTING was told once */
-    bool unsure;           /* to be checked if it waits */
-    bool checking;         /* kept: it fires for that reason */
-    bool shared;           /* others may close the descriptor */
-    bool to_share;         /* a move to the set is asked for */
-    bool uv_open;          /* the uv_poll_t was made */
-    bool uv_started;       /* libuv may have it in its epoll */
-    bool armed;            /* what is wanted will fire */
-    bool owner_is_object;  /* owner is a PyObject: debug mode names it */
     struct FlReady *entry; /* in the ready queue, or NULL */
+    int fd;
+    uint32_t generation;  /* with fd, the tag */
+    uint8_t wanted;       /* FL_READABLE | FL_WRITABLE: what was asked for */
+    uint8_t fired;        /* what has fired and was not run yet */
+    uint8_t ready;        /* kept: what may be so, as far as is known */
+    uint8_t unasked;      /* kept: events in a row that nobody waited for */
+    uint8_t repeats;      /* level: events since it was registered */
+    bool always_level;    /* level-triggered from the start */
+    bool level;           /* its registration is level-triggered now */
+    bool kept;            /* see above */
+    bool lasting;         /* kept: FL_LASTING was told once */
+    bool unsure;          /* to be checked if it waits */
+    bool checking;        /* kept: it fires for that reason */
+    bool armed;           /* what is wanted will fire */
+    bool owner_is_object; /* owner is a PyObject: debug mode names it */
 };
 
-/* Watch fd for nothing yet.  -EEXIST: the number has a shared watch.  If
-   another watch is left on the number, close it first. */
-int fl_watch_open(struct FlPoller *poller, int fd, bool shared, FlWatch **out);
-
-/* From now on others may close the descriptor: move the watch to the set. */
-int fl_watch_share(FlWatch *watch);
+/* Watch fd for nothing yet; the system is not asked.  -EEXIST: the fd has a
+   watch, which must be closed first. */
+int fl_watch_open(struct FlPoller *poller, int fd, bool always_level,
+                  FlWatch **out);
 
 /* Change what is watched; 0 stops.  Events that fired and are not wanted any
-   more are dropped.  A change that another thread makes of a libuv watch is
-   noted only. */
+   more are dropped.  The fd's present file is registered, whatever was before:
+   -EBADF, -EPERM and the like where the system does not watch it. */
 int fl_watch_set(FlWatch *watch, int wanted);
 
-/* Keep the registration of a shared watch of this number's present file, which
-   tells what is ready already.  -ENOTSUP where that cannot be.  Where it fails
-   a kept watch has the registration that it had, another has none. */
+/* Keep the registration of this fd's present file, which tells what is ready
+   already.  -ENOTSUP where that cannot be.  Where it fails a kept watch has
+   the registration that it had, another has none. */
 int fl_watch_keep(FlWatch *watch);
 
 /* Change what is wanted of a kept watch.  The caller knows that it is not
@@ -97,7 +87,8 @@ void fl_watch_not_ready(FlWatch *watch, int event);
 
 /* After events were run: have the rest, and the next ones, reported.  What the
    system refuses is tried again after the next poll, by an event of nothing:
-   on_events gets 0, and calls this. */
+   on_events gets 0, and calls this.  An fd that is closed, or another file's
+   by now, stays silent, as in asyncio. */
 void fl_watch_arm_again(FlWatch *watch);
 
 static inline void
@@ -108,16 +99,18 @@ fl_watch_rearm(FlWatch *watch)
     }
 }
 
-/* Stop.  A watch of libuv's is kept idle for the next one of its number; the
-   others are freed. */
+/* Stop, and free the watch. */
 void fl_watch_close(FlWatch *watch);
+
+/* The same where the caller closes the descriptor next, which ends its
+   registration.  If a duplicate that nobody should have lives on, what comes
+   for it is a stale event. */
+void fl_watch_close_with_fd(FlWatch *watch);
 
 /* --- for the loop's thread ----------------------------------------------- */
 
-/* The next watch that another thread has changed; NULL: no more.  Its owner is
-   NULL if it is to be closed; else give it to fl_watch_apply. */
-FlWatch *fl_watch_pop_changed(struct FlPoller *poller);
-void fl_watch_apply(FlWatch *watch);
+/* Note what the last poll has taken from the set. */
+void fl_watch_collect(struct FlPoller *poller);
 
 /* The next watch that fired, its events in watch->fired; NULL: no more. */
 FlWatch *fl_watch_pop_fired(struct FlPoller *poller);
@@ -127,6 +120,20 @@ bool fl_watch_is_noted(const struct FlPoller *poller);
 
 /* Note once more what was taken by fl_watch_pop_fired and not run. */
 void fl_watch_fire_again(FlWatch *watch);
+
+/* Without a GIL: the next watch that another thread closed while this one made
+   an iteration, for the caller to forget and free; NULL: no more. */
+FlWatch *fl_watch_pop_closed(struct FlPoller *poller);
+
+/* Arm anew the kept watches that wait and were not armed since they began, and
+   have them fire; register what a new set had no room for. */
+void fl_watch_check_unsure(struct FlPoller *poller);
+
+/* Give the set, which is a new one, all that the old one had (NULL: it is the
+   parent's, which a child leaves alone).  What it has no room for is unsure:
+   fl_watch_check_unsure tries again.  An fd that was closed, or is another
+   file's by now, stays silent.  The caller holds the lock. */
+void fl_watch_register_again(struct FlPoller *poller, FlFdSet *old);
 
 /* Where the poller itself ends: close every watch that is left. */
 void fl_watch_close_all(struct FlPoller *poller);

@@ -10,6 +10,7 @@
 #include "executor/run_in_executor.h"
 
 #include "core/loop.h"
+#include "core/overrides.h"
 #include "core/report.h"
 #include "executor/job.h"
 #include "py/args.h"
@@ -354,7 +355,9 @@ run_in_executor(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
         return NULL;
     }
     fl_loop_send_held_here(loop->state); /* the job may rely on it */
-    if (FL_UNLIKELY(loop->off & FL_OFF_NATIVE_EXECUTOR)) {
+    if (FL_UNLIKELY(loop->off & FL_OFF_NATIVE_EXECUTOR)
+        || fl_overrides_call_soon_threadsafe(loop))
+    {
         return run_as_asyncio(loop, &request);
     }
     if (fl_loop_check_open(loop) < 0

@@ -122,6 +122,7 @@ loop_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         return NULL;
     }
     loop->state = fl_state_get(module);
+    loop->forks = fl_forks_count();
     loop->off = disabled_paths();
     loop->slow_callback_duration = 0.1;
     fl_list_init(&loop->streams);

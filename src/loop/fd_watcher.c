@@ -172,7 +172,7 @@ watcher_new(FlLoop *loop, int fd)
     if (watcher == NULL) {
         return NULL;
     }
-    int code = fl_watch_open(loop->poller, fd, true, &watcher->watch);
+    int code = fl_watch_open(loop->poller, fd, false, &watcher->watch);
     if (code < 0) {
         free(watcher);
         (void)fl_raise_errno(code);

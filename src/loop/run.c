@@ -31,7 +31,7 @@ events_function(const FlLoop *loop, PyObject *name)
 }
 
 static int
-set_running_loop(const FlLoop *loop, PyObject *running)
+set_running_loop(FlLoop *loop, PyObject *running)
 {
     PyObject *set =
         events_function(loop, loop->state->names._set_running_loop);
@@ -130,6 +130,13 @@ call_and_drop(PyObject *result)
 }
 
 static int
+set_hooks(FlLoop *loop, PyObject *hooks)
+{
+    return call_and_drop(
+        PyObject_Call(loop->state->set_asyncgen_hooks, hooks, NULL));
+}
+
+static int
 set_origin_tracking(FlLoop *loop, PyObject *on)
 {
     return call_and_drop(PyObject_CallMethodOneArg(
@@ -150,6 +157,21 @@ keep_failure(FlLoop *loop, PyObject **first, int code)
     else {
         PyErr_WriteUnraisable((PyObject *)loop);
     }
+}
+
+/* Give the thread back what it had before the run.  What is not given back
+   stays for ever: a thread that counts as running can run no loop again, and
+   hooks keep their loop alive.  So where memory was short, try once more. */
+static void
+undo(FlLoop *loop, PyObject **first, int (*set)(FlLoop *, PyObject *),
+     PyObject *value)
+{
+    int code = set(loop, value);
+    if (code < 0 && PyErr_ExceptionMatches(PyExc_MemoryError)) {
+        keep_failure(loop, first, code);
+        code = set(loop, value);
+    }
+    keep_failure(loop, first, code);
 }
 
 /* What a run is to the core alone; fl_signals_begin is the rest. */
@@ -178,25 +200,17 @@ turns_end(FlLoop *loop)
 static int
 run_end(FlLoop *loop, PyObject *old_hooks, int code)
 {
-    FlState *state = loop->state;
     PyObject *first = code < 0 ? PyErr_GetRaisedException() : NULL;
     turns_end(loop);
     loop->stopping = false;
-    /* A thread that counted as running for ever could run no loop again: where
-       memory was short, try once more. */
-    if (set_running_loop(loop, Py_None) < 0) {
-        keep_failure(loop, &first, -1);
-        keep_failure(loop, &first, set_running_loop(loop, Py_None));
-    }
+    undo(loop, &first, set_running_loop, Py_None);
     if (old_hooks != NULL) {
-        PyObject *done =
-            PyObject_Call(state->set_asyncgen_hooks, old_hooks, NULL);
-        keep_failure(loop, &first, call_and_drop(done));
+        undo(loop, &first, set_hooks, old_hooks);
         Py_DECREF(old_hooks);
     }
     if (loop->tracks_origin || loop->debug) {
         loop->tracks_origin = false;
-        keep_failure(loop, &first, set_origin_tracking(loop, Py_False));
+        undo(loop, &first, set_origin_tracking, Py_False);
     }
     return fl_error_keep_first(first, 0, (PyObject *)loop);
 }

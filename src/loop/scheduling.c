@@ -42,6 +42,14 @@ static const FlParameters later_parameters =
 static const FlParameters at_parameters =
     PARAMETERS("call_at", {"when", "callback"});
 
+/* Whether a callback is to run in what is no contextvars.Context, which only
+   handles can do. */
+static inline bool
+is_foreign(PyObject *context)
+{
+    return context != NULL && !PyContext_CheckExact(context);
+}
+
 static inline PyObject *
 own_context(PyObject *context)
 {
@@ -181,6 +189,7 @@ fl_loop_call_soon(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
                   PyObject *kwnames)
 {
     PyObject *context = NULL;
+    bool filled = !FL_HAVE_GIL || FL_UNLIKELY(loop->debug);
     FlArgs parsed;
     if (FL_UNLIKELY(loop->closed)) {
         (void)fl_loop_check_open(loop);
@@ -197,6 +206,7 @@ fl_loop_call_soon(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
         args = parsed.args;
         nargs = parsed.nargs;
         context = parsed.context;
+        filled |= is_foreign(context);
     }
     if (FL_UNLIKELY(loop->debug)
         && fl_debug_check(loop, args[0], "call_soon", true) < 0)
@@ -207,7 +217,7 @@ fl_loop_call_soon(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
     if (!elsewhere && fl_inbox_keep_order(loop) < 0) {
         return NULL;
     }
-    if (context != NULL && !elsewhere && !loop->debug
+    if (context != NULL && !elsewhere && !loop->debug && !is_foreign(context)
         && !(loop->off & FL_OFF_RAW_STEPS)
         && is_task_step(loop->state, args, nargs)
         && !fl_overrides_call_soon(loop))
@@ -221,7 +231,7 @@ fl_loop_call_soon(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
     if (FL_UNLIKELY(owned == NULL)) {
         return NULL;
     }
-    if (!FL_HAVE_GIL || FL_UNLIKELY(loop->debug)) {
+    if (filled) {
         return push_filled(loop, args, nargs, owned, elsewhere);
     }
     return push_call(loop, args, nargs, owned, context == NULL);
@@ -255,7 +265,7 @@ fl_loop_call_soon_threadsafe(FlLoop *loop, PyObject *const *args,
     if (owned == NULL) {
         return NULL;
     }
-    if (!FL_HAVE_GIL || FL_UNLIKELY(loop->debug)) {
+    if (!FL_HAVE_GIL || FL_UNLIKELY(loop->debug) || is_foreign(call.context)) {
         return push_filled(loop, call.args, call.nargs, owned, true);
     }
     PyObject *handle =
@@ -333,19 +343,6 @@ schedule(FlLoop *loop, FlWhen when, int64_t deadline_ns, const FlArgs *call)
     return (PyObject *)timer;
 }
 
-/* What no double holds counts as infinite.  0 or -1. */
-static int
-take_infinite(PyObject *value, PyObject *zero, double *seconds)
-{
-    if (!PyErr_ExceptionMatches(PyExc_OverflowError)) {
-        return -1;
-    }
-    PyErr_Clear();
-    int positive = PyObject_RichCompareBool(value, zero, Py_GT);
-    *seconds = positive > 0 ? INFINITY : -INFINITY;
-    return positive < 0 ? -1 : 0;
-}
-
 /* Say in the TypeError of a sum which argument is no number; its own text
    follows, and the error is the cause. */
 static void
@@ -361,32 +358,6 @@ name_argument(const char *name, PyObject *value)
     PyObject *said = PyErr_GetRaisedException();
     PyException_SetCause(said, cause);
     PyErr_SetRaisedException(said);
-}
-
-/* The moment that a number of any kind names.  What asyncio can reckon with as
-   it does, when - time(), and nothing else: a Decimal or a string raises the
-   TypeError of that.  0 or -1. */
-static int
-take_when(PyObject *value, FlWhen *when)
-{
-    when->object = value;
-    if (FL_LIKELY(PyFloat_Check(value))) {
-        when->seconds = PyFloat_AS_DOUBLE(value);
-        return 0;
-    }
-    PyObject *zero = PyFloat_FromDouble(0);
-    if (zero == NULL) {
-        return -1;
-    }
-    PyObject *reckoned = PyNumber_Subtract(value, zero);
-    when->seconds = reckoned == NULL ? -1 : PyFloat_AsDouble(reckoned);
-    Py_XDECREF(reckoned);
-    int code = 0;
-    if (PyErr_Occurred()) {
-        code = take_infinite(value, zero, &when->seconds);
-    }
-    Py_DECREF(zero);
-    return code;
 }
 
 /* Whether the loop takes a timer.  0 or -1. */
@@ -405,7 +376,7 @@ static PyObject *
 schedule_at(FlLoop *loop, PyObject *value, const FlArgs *call)
 {
     FlWhen when;
-    if (take_when(value, &when) < 0) {
+    if (fl_timer_take_when(value, &when) < 0) {
         name_argument("when", value);
         return NULL;
     }
@@ -415,8 +386,35 @@ schedule_at(FlLoop *loop, PyObject *value, const FlArgs *call)
     return schedule(loop, when, fl_timer_deadline_of(when.seconds), call);
 }
 
-/* asyncio's call_later, for a delay of any kind or a time() of the program's:
-   call_at(self.time() + delay). */
+/* The application's call_at(), with what call_later() was given. */
+static PyObject *
+call_overridden(FlLoop *loop, PyObject *when, const FlArgs *call)
+{
+    FlState *state = loop->state;
+    PyObject *names = PyTuple_Pack(1, state->names.context);
+    PyObject **args = PyMem_New(PyObject *, (size_t)call->nargs + 2);
+    PyObject *timer = NULL;
+    if (args == NULL) {
+        PyErr_NoMemory();
+    }
+    else if (names != NULL) {
+        args[0] = (PyObject *)loop;
+        args[1] = when;
+        for (Py_ssize_t at = 1; at < call->nargs; at++) {
+            args[1 + at] = call->args[at];
+        }
+        args[1 + call->nargs] =
+            call->context == NULL ? Py_None : call->context;
+        timer = PyObject_VectorcallMethod(state->names.call_at, args,
+                                          (size_t)call->nargs + 1, names);
+    }
+    PyMem_Free(args);
+    Py_XDECREF(names);
+    return timer;
+}
+
+/* asyncio's call_later, for a delay of any kind or methods of the
+   application's: self.call_at(self.time() + delay). */
 static PyObject *
 call_later_at(FlLoop *loop, const FlArgs *call)
 {
@@ -426,19 +424,23 @@ call_later_at(FlLoop *loop, const FlArgs *call)
     if (now != NULL && when == NULL) {
         name_argument("delay", call->args[0]);
     }
-    PyObject *timer = when == NULL ? NULL : schedule_at(loop, when, call);
+    PyObject *timer = NULL;
+    if (when != NULL) {
+        timer = fl_overrides_call_at(loop) ? call_overridden(loop, when, call)
+                                           : schedule_at(loop, when, call);
+    }
     Py_XDECREF(now);
     Py_XDECREF(when);
     return timer;
 }
 
-/* Whether a delay is a number that may be reckoned with in C. */
+/* Whether a delay is one that may be reckoned with in C. */
 static bool
 is_plain_delay(PyObject *object, double *delay)
 {
     if (FL_LIKELY(PyFloat_CheckExact(object))) {
         *delay = PyFloat_AS_DOUBLE(object);
-        return true;
+        return !isnan(*delay);
     }
     if (!PyLong_CheckExact(object)) {
         return false;
@@ -454,8 +456,7 @@ const char fl_loop_call_later_doc[] =
     "Call callback(*args) after delay seconds; never earlier.\n\n"
     "Returns an asyncio.TimerHandle.  Raises TypeError when delay is None or\n"
     "not a number, RuntimeError when the loop is closed.  Implements\n"
-    "asyncio's loop.call_later(); a delay of at most 0 counts from the\n"
-    "beginning of the current iteration.";
+    "asyncio's loop.call_later().";
 
 PyObject *
 fl_loop_call_later(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
@@ -472,24 +473,20 @@ fl_loop_call_later(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
         PyErr_SetString(PyExc_TypeError, "delay must not be None");
         return NULL;
     }
-    if (!is_plain_delay(call.args[0], &delay) || fl_overrides_time(loop)) {
+    if (!is_plain_delay(call.args[0], &delay) || fl_overrides_time(loop)
+        || fl_overrides_call_at(loop))
+    {
         return call_later_at(loop, &call);
     }
     if (check_timer(loop, &call) < 0) {
         return NULL;
     }
     FlWhen when = {0};
-    if (delay <= 0 && fl_loop_is_running(loop)
+    if (delay == 0 && fl_loop_is_running(loop)
         && !fl_loop_on_other_thread(loop)) {
-        if (!loop->now_fresh) {
-            loop->now_ns = fl_clock_ns();
-            loop->now_fresh = true;
-        }
-        when.seconds = (double)loop->now_ns / 1e9 + delay;
-        return schedule(loop, when,
-                        delay == 0 ? loop->now_ns
-                                   : fl_timer_deadline_of(when.seconds),
-                        &call);
+        int64_t now_ns = fl_timer_deadline_now(loop);
+        when.seconds = (double)now_ns / 1e9;
+        return schedule(loop, when, now_ns, &call);
     }
     when.seconds = (double)fl_clock_ns() / 1e9 + delay;
     return schedule(loop, when, fl_timer_deadline_of(when.seconds), &call);
@@ -531,6 +528,7 @@ fl_loop_time(FlLoop *loop, PyObject *Py_UNUSED(ignored))
     if (FL_HAVE_GIL || fl_loop_on_own_thread(loop)) {
         /* A timer without a delay is due after one for the time told here. */
         loop->now_ns = now_ns;
+        loop->now_fresh = false;
     }
     return PyFloat_FromDouble((double)now_ns / 1e9);
 }

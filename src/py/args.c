@@ -3,19 +3,6 @@
 
 #include "py/compat.h"
 
-static int
-take_context(const FlParameters *parameters, PyObject *value, FlArgs *parsed)
-{
-    parsed->context = value == Py_None ? NULL : value;
-    if (value == Py_None || PyContext_CheckExact(value)) {
-        return 0;
-    }
-    PyErr_Format(PyExc_TypeError,
-                 "%s() context must be a contextvars.Context, not %.100s",
-                 parameters->function, Py_TYPE(value)->tp_name);
-    return -1;
-}
-
 /* Put a named argument where it belongs.  Names are compared as text: those
    that a caller spreads from a dict need not be interned. */
 static int
@@ -25,7 +12,8 @@ take_named(const FlParameters *parameters, Py_ssize_t count, PyObject *name,
     if (parameters->context
         && PyUnicode_CompareWithASCIIString(name, "context") == 0)
     {
-        return take_context(parameters, value, parsed);
+        parsed->context = value == Py_None ? NULL : value;
+        return 0;
     }
     const char *problem = "an unexpected keyword argument";
     for (Py_ssize_t at = 0; at < count; at++) {

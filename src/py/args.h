@@ -13,7 +13,7 @@ typedef struct {
     const char *function; /* its name, for texts */
     const char *names[2]; /* the first ones, by position or by name; or NULL */
     bool more;            /* any number more by position: *args */
-    bool context;         /* context=, a contextvars.Context or None */
+    bool context;         /* context=, None or of any class */
 } FlParameters;
 
 /* What was given, all borrowed. */

@@ -159,6 +159,10 @@ fl_visit_one(PyObject *object, visitproc visit, void *arg)
 /* 3.12: asyncio's datagram transports are DatagramTransports. */
 #define FL_HAVE_DATAGRAM_BASE (PY_VERSION_HEX >= 0x030C0000)
 
+/* 3.13: a run that meets a timer whose time is NaN, and sleep(nan), end with
+   ValueError; before, such a timer is due at once. */
+#define FL_REFUSES_NAN (PY_VERSION_HEX >= 0x030D0000)
+
 /* 3.14: a concurrent future that is done in the loop's own thread sets the
    asyncio one at once, not in the next iteration. */
 #define FL_FUTURES_SET_AT_ONCE (PY_VERSION_HEX >= 0x030E0000)

@@ -60,7 +60,7 @@
     X(concurrent_invalid)      \
     X(empty_tuple)             \
     X(hooks_kwnames)           \
-    X(class_name)              \
+    X(object_class)            \
     X(tls)                     \
     X(tls_again_errors)        \
     X(tls_error)               \

@@ -71,6 +71,7 @@ struct FlReceiver;
     X(buffer_updated)                 \
     X(call_exception_handler)         \
     X(cancel)                         \
+    X(call_at)                        \
     X(call_soon)                      \
     X(cancelled)                      \
     X(check_ssl_socket)               \
@@ -123,9 +124,11 @@ struct FlReceiver;
     X(remove_done_callback)           \
     X(result)                         \
     X(resume_writing)                 \
+    X(run)                            \
     X(run_forever)                    \
     X(send)                           \
     X(sendall)                        \
+    X(sendmsg)                        \
     X(sendto)                         \
     X(set_exception)                  \
     X(set_result)                     \
@@ -199,6 +202,13 @@ typedef struct {
 
 #define FL_RECEIVERS 2
 
+/* Whether a class is as CPython made it, as its version said last: a class
+   that is changed has another version. */
+typedef struct {
+    FL_ATOMIC unsigned version; /* 0: not looked at */
+    FL_ATOMIC bool is_plain;
+} FlSeenClass;
+
 typedef struct FlState {
     PyObject *module; /* borrowed: it owns this struct */
 
@@ -240,7 +250,7 @@ typedef struct FlState {
     PyObject *asyncio_cancelled;    /* asyncio.CancelledError */
     PyObject *asyncio_invalid;      /* asyncio.InvalidStateError */
     PyObject *streams;              /* the module fastloop._streams */
-    PyObject *socket_type;          /* socket.socket */
+    PyObject *socket_type;          /* socket.socket, as it was at import */
     PyObject *socket_family;        /* descriptors of its base's numbers */
     PyObject *socket_kind;
     PyObject *asyncio_reader; /* asyncio.StreamReader */
@@ -291,6 +301,8 @@ typedef struct FlState {
     bool reader_is_plain;
     PyObject *filling; /* the reader's state whose memory is read into */
 
+    FlSeenClass socket_seen; /* see fl_overrides_socket */
+
     FlReceiverEntry receivers[FL_RECEIVERS];
 
     FL_ATOMIC unsigned long main_thread_id; /* 0: not known yet */
@@ -300,7 +312,7 @@ typedef struct FlState {
     PyObject *empty_tuple;
     PyObject *hooks_kwnames; /* ("firstiter", "finalizer") */
     PyObject *loop_kwnames;  /* ("loop",) */
-    PyObject *class_name;    /* "__class__" */
+    PyObject *object_class;  /* object's attribute __class__ */
     FlNames names;
 } FlState;
 

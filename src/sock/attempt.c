@@ -6,7 +6,9 @@
       Not so where a state lasts (an end, an error), or urgent data parts what
       is there: then every read is tried.
    2. A datagram, a Unix socket and a listening socket tell less, so theirs is
-      no kept watch: there a call is tried first, and waits for a level. */
+      no kept watch: there a call is tried first, and waits for a level.
+   3. What sends, and what runs code of a class of the application's, passes
+      the gate of corked writes (fl_loop_expect_io) in fl_attempt_make. */
 #include "sock/attempt.h"
 
 #include "core/loop.h"
@@ -336,7 +338,6 @@ try_connect(FlAttempt *self, int fd, PyObject **result)
 {
     (void)fd;
     if (!self->again) {
-        fl_loop_expect_io(self->loop);
         return call_object(self, result);
     }
     long code = error_of_socket(self);
@@ -375,7 +376,6 @@ send_rest(FlAttempt *self, int fd)
     const char *rest = (char *)self->view.buf + self->sent_bytes;
     size_t size = (size_t)(self->view.len - self->sent_bytes);
     ssize_t sent;
-    fl_loop_expect_io(self->loop);
     do {
         sent = send(fd, rest, size, FL_SEND_FLAGS);
     } while (sent < 0 && errno == EINTR);
@@ -417,6 +417,9 @@ int
 fl_attempt_make(FlAttempt *self, PyObject **result)
 {
     const FlOperation *operation = self->operation;
+    if (operation->event == FL_WRITABLE || !fl_attempt_is_plain(self)) {
+        fl_loop_expect_io(self->loop);
+    }
     if (operation->make == NULL
         || !(fl_attempt_is_plain(self) || operation->any_class))
     {

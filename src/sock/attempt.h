@@ -12,6 +12,7 @@
 #define FL_SOCK_ATTEMPT_H
 
 #include "core/loop.h"
+#include "core/overrides.h"
 #include "py/compat.h"
 #include "py/state.h"
 
@@ -58,10 +59,12 @@ int fl_attempt_make(FlAttempt *self, PyObject **result);
    tells by an edge whatever a call may have missed. */
 bool fl_attempt_may_keep(const FlAttempt *self, int fd);
 
+/* Whether the socket object's methods are the system calls. */
 static inline bool
 fl_attempt_is_plain(const FlAttempt *self)
 {
-    return Py_TYPE(self->sock) == (PyTypeObject *)self->state->socket_type;
+    return Py_TYPE(self->sock) == (PyTypeObject *)self->state->socket_type
+           && !fl_overrides_socket(self->state);
 }
 
 static inline PyObject *

@@ -363,6 +363,18 @@ FUNCTION(sendto, 4, ", data, address", "sock.sendto(data, address).")
 FUNCTION(accept, 2, "", "sock.accept(), and the new socket made non-blocking.")
 FUNCTION(connect, 3, ", address", "sock.connect(address).")
 
+static const char is_plain_doc[] =
+    "is_plain_class(kind, /)\n--\n\n"
+    "Whether a socket's class is socket.socket, with the system's methods.";
+
+static PyObject *
+is_plain_class(PyObject *module, PyObject *kind)
+{
+    FlState *state = fl_state_get(module);
+    return PyBool_FromLong(kind == state->socket_type
+                           && !fl_overrides_socket(state));
+}
+
 #define ROW(name)                                                \
     {                                                            \
         "sock_" #name, (PyCFunction)(void (*)(void))call_##name, \
@@ -370,9 +382,16 @@ FUNCTION(connect, 3, ", address", "sock.connect(address).")
     }
 
 static PyMethodDef functions[] = {
-    ROW(recv),          ROW(recv_into), ROW(recvfrom),
-    ROW(recvfrom_into), ROW(sendall),   ROW(sendto),
-    ROW(accept),        ROW(connect),   {NULL, NULL, 0, NULL},
+    ROW(recv),
+    ROW(recv_into),
+    ROW(recvfrom),
+    ROW(recvfrom_into),
+    ROW(sendall),
+    ROW(sendto),
+    ROW(accept),
+    ROW(connect),
+    {"is_plain_class", is_plain_class, METH_O, is_plain_doc},
+    {NULL, NULL, 0, NULL},
 };
 
 /* --- the type ------------------------------------------------------------ */

@@ -167,14 +167,14 @@ fl_reader_show_empty(FlReader *self)
 
 /* A new reference. */
 static PyObject *
-buffer_of(const FlReader *self)
+buffer_of(FlReader *self)
 {
     Py_ssize_t size = fl_byte_store_size(&self->store);
     if (size == 0 && self->shown != NULL) {
         return Py_NewRef(self->shown);
     }
-    return PyByteArray_FromStringAndSize(fl_byte_store_data(&self->store),
-                                         size);
+    const char *data = fl_byte_store_data(&self->store);
+    return data == NULL ? NULL : PyByteArray_FromStringAndSize(data, size);
 }
 
 PyObject *
@@ -311,13 +311,19 @@ native_dict(FlState *state, PyObject *plain, FlReader *self)
     return native;
 }
 
+int
+fl_reader_set_class(FlState *state, PyObject *reader, PyObject *type)
+{
+    PyObject *attribute = state->object_class;
+    return Py_TYPE(attribute)->tp_descr_set(attribute, reader, type);
+}
+
 /* First the class, for without a state it runs asyncio's code: whichever
    step fails, the reader works.  0 or -1. */
 static int
 change(FlState *state, PyObject *reader, PyObject *native)
 {
-    if (PyObject_SetAttr(reader, state->class_name, state->native_reader) < 0)
-    {
+    if (fl_reader_set_class(state, reader, state->native_reader) < 0) {
         return -1;
     }
     return PyObject_GenericSetDict(reader, native, NULL);
@@ -363,8 +369,7 @@ fl_reader_give_back(FlState *state, PyObject *reader)
     PyObject *plain = fl_reader_attributes(self);
     int code = plain == NULL ? -1 : PyDict_Update(dict, plain);
     if (code == 0) {
-        code =
-            PyObject_SetAttr(reader, state->class_name, state->asyncio_reader);
+        code = fl_reader_set_class(state, reader, state->asyncio_reader);
     }
     if (code == 0) {
         code = PyDict_DelItem(dict, state->names._fastloop);
@@ -388,7 +393,7 @@ wake(FlReader *self)
         return 0;
     }
     self->waiter = NULL;
-    self->wanted_bytes = self->room_bytes = 0;
+    self->room_bytes = 0;
     int cancelled = fl_call_truth(waiter, names->cancelled);
     PyObject *done =
         cancelled == 0
@@ -433,13 +438,11 @@ resume_transport(FlReader *self)
     return done == NULL ? -1 : 0;
 }
 
-int
-fl_reader_came(FlReader *self)
+/* The waiter, if any, is told; and the transport pauses if too much is
+   there.  After bytes came.  0 or -1. */
+static int
+came(FlReader *self)
 {
-    Py_ssize_t size = fl_byte_store_size(&self->store);
-    if (self->waiter != NULL && size < self->wanted_bytes) {
-        return 0; /* it would only wait again, and resume the transport */
-    }
     if (wake(self) < 0) {
         return -1;
     }
@@ -463,7 +466,15 @@ fl_reader_feed(FlReader *self, const char *data, Py_ssize_t size_bytes)
     if (fl_byte_store_append(&self->store, data, size_bytes) < 0) {
         return -1;
     }
-    return fl_reader_came(self);
+    return came(self);
+}
+
+int
+fl_reader_filled(FlReader *self, const struct iovec *memory,
+                 Py_ssize_t got_bytes)
+{
+    int code = fl_byte_store_filled(&self->store, memory, got_bytes);
+    return code < 0 || got_bytes == 0 ? code : came(self);
 }
 
 int
@@ -476,8 +487,7 @@ fl_reader_maybe_resume(FlReader *self)
 }
 
 PyObject *
-fl_reader_wait(FlReader *self, const char *name, Py_ssize_t wanted_bytes,
-               Py_ssize_t room_bytes)
+fl_reader_wait(FlReader *self, const char *name, Py_ssize_t room_bytes)
 {
     if (self->waiter != NULL) {
         PyErr_Format(PyExc_RuntimeError,
@@ -504,7 +514,6 @@ fl_reader_wait(FlReader *self, const char *name, Py_ssize_t wanted_bytes,
         return Py_None;
     }
     Py_XSETREF(self->waiter, waiter);
-    self->wanted_bytes = wanted_bytes;
     self->room_bytes = room_bytes;
     return waiter;
 }
@@ -565,7 +574,13 @@ static PyType_Spec reader_spec = {
 int
 fl_native_reader_register(PyObject *module, FlState *state)
 {
-    state->class_name = PyUnicode_InternFromString("__class__");
+    PyObject *object = (PyObject *)&PyBaseObject_Type;
+    PyObject *dict = PyObject_GetAttrString(object, "__dict__");
+    if (dict == NULL) {
+        return -1;
+    }
+    state->object_class = PyMapping_GetItemString(dict, "__class__");
     state->reader_type = fl_type_add(module, &reader_spec, NULL);
-    return state->class_name == NULL || state->reader_type == NULL ? -1 : 0;
+    Py_DECREF(dict);
+    return state->object_class == NULL || state->reader_type == NULL ? -1 : 0;
 }

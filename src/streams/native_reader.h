@@ -7,9 +7,11 @@
    as descriptors.
 
    It is *given back*, and is a plain asyncio.StreamReader for good, when a
-   program looks at its _buffer or __dict__, copies it, or has put a method in
-   the place of one of asyncio's, on the class or the object: asyncio's own
-   code then runs.  A program may ask whether the _buffer is empty, as redis
+   program looks at its _buffer or __dict__, copies it, gives it a class, or
+   has put a method in the place of one of asyncio's, on the class or the
+   object: asyncio's own code then runs.  What shows or moves the state as a
+   whole gives it back first: __dict__, __class__, and the methods that copies
+   are made by.  A program may ask whether the _buffer is empty, as redis
    does before each command: one that is, it is shown, and the reader is given
    back only if the program keeps that object, or puts something in it.
 
@@ -34,7 +36,6 @@ typedef struct {
     PyObject *shown;     /* the _buffer that programs saw while it was empty */
     FlByteStore store;
     Py_ssize_t limit_bytes;
-    Py_ssize_t wanted_bytes;   /* wake the waiter for no less; 0: for any */
     Py_ssize_t room_bytes;     /* the waiter takes up to so many; 0: unknown */
     Py_ssize_t searched_bytes; /* hold no separator of the last search */
     const char *searched_for;  /* it; only compared, may be freed memory */
@@ -59,6 +60,9 @@ PyObject *fl_reader_show_empty(FlReader *self);
 /* Adopt a reader that may be.  Raises nothing. */
 void fl_reader_adopt(FlState *state, PyObject *reader);
 
+/* Set __class__ as object does, whatever has the state.  0 or -1. */
+int fl_reader_set_class(FlState *state, PyObject *reader, PyObject *type);
+
 /* Make it a plain one.  0 or -1; then it is as it was. */
 int fl_reader_give_back(FlState *state, PyObject *reader);
 
@@ -66,12 +70,13 @@ int fl_reader_give_back(FlState *state, PyObject *reader);
    NULL with an exception. */
 PyObject *fl_reader_attributes(FlReader *self);
 
-/* The waiter, if any, is told; and the transport pauses if too much is
-   there.  After bytes came.  0 or -1. */
-int fl_reader_came(FlReader *self);
-
 /* asyncio's feed_data.  0 or -1. */
 int fl_reader_feed(FlReader *self, const char *data, Py_ssize_t size_bytes);
+
+/* The same of bytes that have come into memory of the store's, and into one
+   piece after it.  0 or -1. */
+int fl_reader_filled(FlReader *self, const struct iovec *memory,
+                     Py_ssize_t got_bytes);
 
 /* asyncio's _maybe_resume_transport.  0 or -1. */
 int fl_reader_maybe_resume(FlReader *self);
@@ -80,7 +85,7 @@ int fl_reader_maybe_resume(FlReader *self);
    meanwhile gave the reader back.  NULL with an exception.
    name is the method's, for texts. */
 PyObject *fl_reader_wait(FlReader *self, const char *name,
-                         Py_ssize_t wanted_bytes, Py_ssize_t room_bytes);
+                         Py_ssize_t room_bytes);
 
 int fl_native_reader_register(PyObject *module, FlState *state);
 

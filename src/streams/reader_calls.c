@@ -4,9 +4,6 @@
 #include "py/compat.h"
 #include "py/state.h"
 #include "streams/native_reader.h"
-#include "streams/stream_receiver.h"
-#include "transport/stream.h"
-#include "transport/stream_read.h"
 
 /* As `raise` does it. */
 static void
@@ -31,21 +28,36 @@ none_if_given_back(void)
     return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
 }
 
+/* The waiter is done, by whomever, of whichever reader.  0 or -1. */
+static int
+forget_waiter(FlState *state, PyObject *reader)
+{
+    FlReader *self = fl_reader_behind(state, reader);
+    if (FL_UNLIKELY(self == NULL)) {
+        return PyErr_Occurred()
+                   ? -1
+                   : PyObject_SetAttr(reader, state->names._waiter, Py_None);
+    }
+    Py_CLEAR(self->waiter);
+    return 0;
+}
+
 /* Begin a step of a method: the reader's state, or NULL with *answer what the
    step returns.  The first step of a call raises the reader's exception. */
 static FlReader *
 begin(FlState *state, PyObject *reader, bool waited, PyObject **answer)
 {
-    FlReader *self = fl_reader_of(state, reader);
     *answer = NULL;
+    /* First: to drop a waiter may run Python, and give the reader back. */
+    if (waited && forget_waiter(state, reader) < 0) {
+        return NULL;
+    }
+    FlReader *self = fl_reader_of(state, reader);
     if (self == NULL) {
         *answer = none_if_given_back();
         return NULL;
     }
-    if (waited) {
-        Py_CLEAR(self->waiter); /* it was done, by whomever */
-    }
-    else if (self->exception != NULL) {
+    if (!waited && self->exception != NULL) {
         raise_object(self->exception);
         return NULL;
     }
@@ -67,11 +79,10 @@ take(FlReader *self, Py_ssize_t size_bytes)
 }
 
 static PyObject *
-wait_for(FlReader *self, const char *name, Py_ssize_t wanted_bytes,
-         Py_ssize_t room_bytes)
+wait_for(FlReader *self, const char *name, Py_ssize_t room_bytes)
 {
     Py_INCREF(self); /* likewise */
-    PyObject *waiter = fl_reader_wait(self, name, wanted_bytes, room_bytes);
+    PyObject *waiter = fl_reader_wait(self, name, room_bytes);
     Py_XINCREF(waiter);
     Py_DECREF(self);
     return waiter;
@@ -90,7 +101,7 @@ raise_incomplete(FlReader *self, PyObject *expected)
                                            partial, expected, NULL);
     Py_XDECREF(partial);
     if (exc != NULL) {
-        PyErr_SetObject((PyObject *)Py_TYPE(exc), exc);
+        raise_object(exc);
         Py_DECREF(exc);
     }
 }
@@ -106,68 +117,6 @@ check_nargs(const char *name, Py_ssize_t nargs, Py_ssize_t wanted)
 }
 
 /* --- read, readexactly --------------------------------------------------- */
-
-/* Whether an event has left something in the socket for this reader. */
-static bool
-may_pull(FlReader *self, PyObject *reader, FlStream *stream)
-{
-    return !self->paused && self->waiter == NULL
-           && Py_IS_TYPE(stream, self->state->stream_type)
-           && stream->pull_bytes > 0 && stream->protocol != NULL
-           && fl_stream_receiver_feeds(self->state, stream->protocol, reader)
-           && !self->given_back;
-}
-
-/* Read what an event has left: bytes, empty where nothing came; or NULL.  Not
-   into the store: to ask for the number and to report an error runs Python,
-   which may change the store. */
-static PyObject *
-pull(FlStream *stream, Py_ssize_t wanted_bytes)
-{
-    if (wanted_bytes > FL_LARGE_BYTES) {
-        wanted_bytes = FL_LARGE_BYTES;
-    }
-    PyObject *bytes = PyBytes_FromStringAndSize(NULL, wanted_bytes);
-    if (bytes == NULL) {
-        return NULL;
-    }
-    Py_ssize_t got =
-        fl_stream_pull(stream, PyBytes_AS_STRING(bytes), (size_t)wanted_bytes);
-    if (got < 0) {
-        Py_CLEAR(bytes);
-    }
-    else if (got != wanted_bytes) {
-        (void)_PyBytes_Resize(&bytes, got);
-    }
-    return bytes;
-}
-
-/* The answer of read() with nothing there. */
-static PyObject *
-pull_or_wait(FlReader *self, PyObject *reader, Py_ssize_t wanted_bytes)
-{
-    PyObject *transport = Py_XNewRef(self->transport);
-    FlStream *stream = (FlStream *)transport;
-    PyObject *answer = NULL;
-    bool pulled = false;
-    Py_INCREF(self);
-    if (stream != NULL && may_pull(self, reader, stream)) {
-        answer = pull(stream, wanted_bytes);
-        pulled = answer == NULL || PyBytes_GET_SIZE(answer) > 0;
-    }
-    if (!pulled) {
-        Py_XDECREF(answer);
-        /* To pull has run Python. */
-        answer = fl_reader_of(self->state, reader) == NULL
-                     ? none_if_given_back()
-                 : fl_byte_store_size(&self->store) > 0
-                     ? take(self, wanted_bytes)
-                     : wait_for(self, "read", 1, wanted_bytes);
-    }
-    Py_DECREF(self);
-    Py_XDECREF(transport);
-    return answer;
-}
 
 static const char take_some_doc[] =
     "_take_some(reader, n, waited, /)\n--\n\n"
@@ -194,7 +143,7 @@ take_some(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
         return PyBytes_FromStringAndSize(NULL, 0);
     }
     if (fl_byte_store_size(&self->store) == 0 && !self->eof && !waited) {
-        return pull_or_wait(self, args[0], wanted);
+        return wait_for(self, "read", wanted);
     }
     return take(self, wanted);
 }
@@ -234,7 +183,7 @@ take_exactly(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
         raise_incomplete(self, args[1]);
         return NULL;
     }
-    return wait_for(self, "readexactly", wanted, wanted);
+    return wait_for(self, "readexactly", wanted);
 }
 
 /* --- readuntil, readline ------------------------------------------------- */
@@ -245,6 +194,20 @@ typedef struct {
     bool line;
 } Search;
 
+/* What readline makes of the error that is set. */
+static void
+raise_line_error(const char *text)
+{
+    PyObject *why = PyErr_GetRaisedException();
+    PyObject *exc = PyObject_CallFunction(PyExc_ValueError, "s", text);
+    if (exc == NULL) {
+        Py_DECREF(why);
+        return;
+    }
+    PyException_SetContext(exc, why);
+    PyErr_SetRaisedException(exc);
+}
+
 /* More than the limit: `at` bytes are no separator. */
 static void
 raise_overrun(FlReader *self, const Search *search, const char *text,
@@ -253,16 +216,19 @@ raise_overrun(FlReader *self, const Search *search, const char *text,
     self->searched_bytes = 0;
     if (search->line) {
         fl_byte_store_drop(&self->store, found ? at + 1 : PY_SSIZE_T_MAX);
-        if (fl_reader_maybe_resume(self) == 0) {
-            PyErr_SetString(PyExc_ValueError, text);
+        if (fl_reader_maybe_resume(self) < 0) {
+            return;
         }
-        return;
     }
     PyObject *exc =
         PyObject_CallFunction(self->state->asyncio_overrun, "sn", text, at);
-    if (exc != NULL) {
-        PyErr_SetObject((PyObject *)Py_TYPE(exc), exc);
-        Py_DECREF(exc);
+    if (exc == NULL) {
+        return;
+    }
+    raise_object(exc);
+    Py_DECREF(exc);
+    if (search->line) {
+        raise_line_error(text);
     }
 }
 
@@ -294,7 +260,7 @@ take_unfound(FlReader *self, const Search *search)
         }
     }
     if (!self->eof) {
-        return wait_for(self, "readuntil", 0, 0);
+        return wait_for(self, "readuntil", 0);
     }
     if (search->line) {
         self->searched_bytes = 0;
@@ -319,8 +285,9 @@ take_until(FlState *state, PyObject *reader, bool waited, const Search *search)
     Py_INCREF(self);
     Py_ssize_t at = fl_byte_store_find(&self->store, self->searched_bytes,
                                        search->separator, search->size_bytes);
-    answer =
-        at >= 0 ? take_found(self, search, at) : take_unfound(self, search);
+    answer = at >= 0    ? take_found(self, search, at)
+             : at == -1 ? take_unfound(self, search)
+                        : NULL;
     Py_DECREF(self);
     return answer;
 }

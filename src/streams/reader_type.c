@@ -5,7 +5,7 @@
 #include "py/state.h"
 #include "streams/native_reader.h"
 
-static PyGetSetDef getset[10];
+static PyGetSetDef getset[11];
 
 /* Of an instance of a class above ours; attributes do not know their module.
    Ours is looked for first where fastloop.streams has put it: a program's
@@ -115,7 +115,7 @@ put(FlReader *self, const Attribute *attribute, PyObject *value)
     void *field = (char *)self + attribute->field;
     if (attribute->kind == AN_OBJECT && value != NULL) {
         if (attribute == &_waiter_attribute) {
-            self->wanted_bytes = self->room_bytes = 0;
+            self->room_bytes = 0;
         }
         PyObject *before = *(PyObject **)field;
         *(PyObject **)field = value == Py_None ? NULL : Py_NewRef(value);
@@ -158,7 +158,7 @@ set(PyObject *reader, PyObject *value, void *closure)
     return PyObject_SetAttr(reader, name, value);
 }
 
-/* --- __dict__ ------------------------------------------------------------ */
+/* --- __dict__, __class__ ------------------------------------------------- */
 
 /* A program that looks at all attributes at once, or changes them there, has
    a plain reader from then on. */
@@ -178,6 +178,22 @@ set_dict(PyObject *reader, PyObject *value, void *Py_UNUSED(closure))
                : PyObject_GenericSetDict(reader, value, NULL);
 }
 
+static PyObject *
+get_class(PyObject *reader, void *Py_UNUSED(closure))
+{
+    return Py_NewRef((PyObject *)Py_TYPE(reader));
+}
+
+/* Another class has its attributes in the __dict__, where ours has none. */
+static int
+set_class(PyObject *reader, PyObject *value, void *Py_UNUSED(closure))
+{
+    FlState *state = state_of(reader);
+    return fl_reader_give_back(state, reader) < 0
+               ? -1
+               : fl_reader_set_class(state, reader, value);
+}
+
 /* --- the type ------------------------------------------------------------ */
 
 #define GETSET(name)                                     \
@@ -185,7 +201,7 @@ set_dict(PyObject *reader, PyObject *value, void *Py_UNUSED(closure))
 #name, get, set, NULL, (void *)&name##_attribute \
     }
 
-static PyGetSetDef getset[10] = {
+static PyGetSetDef getset[11] = {
     GETSET(_loop),
     GETSET(_waiter),
     GETSET(_exception),
@@ -195,6 +211,7 @@ static PyGetSetDef getset[10] = {
     GETSET(_limit),
     GETSET(_buffer),
     {"__dict__", get_dict, set_dict, NULL, NULL},
+    {"__class__", get_class, set_class, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

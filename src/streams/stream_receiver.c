@@ -6,6 +6,12 @@
 #include "streams/native_reader.h"
 #include "transport/receiver.h"
 
+/* Of less, more than one piece costs more than a copy. */
+#define PIECE_BYTES ((Py_ssize_t)(32 * 1024))
+
+static_assert(FL_STORE_PIECES <= FL_RECEIVER_PIECES,
+              "a stream has room for the store's pieces");
+
 /* The protocol's reader, a new reference, if it and the protocol have
    asyncio's methods; NULL without an exception: call data_received. */
 static PyObject *
@@ -31,16 +37,6 @@ reader_of(FlState *state, PyObject *protocol)
     Py_XDECREF(weak);
     PyErr_Clear(); /* the call of data_received will raise it again */
     return reader;
-}
-
-bool
-fl_stream_receiver_feeds(FlState *state, PyObject *protocol, PyObject *reader)
-{
-    Py_INCREF(protocol); /* an attribute of it may be a program's property */
-    PyObject *fed = reader_of(state, protocol);
-    Py_XDECREF(fed); /* the caller has it too, if it is that one */
-    Py_DECREF(protocol);
-    return fed == reader;
 }
 
 static int
@@ -90,43 +86,48 @@ find_wanting(FlState *state, PyObject *protocol)
     return wanting ? self : NULL;
 }
 
-static size_t
-get_memory(FlState *state, PyObject *protocol, char **memory)
+static int
+get_memory(FlState *state, PyObject *protocol, size_t expected_bytes,
+           struct iovec *memory)
 {
     FlReader *self = find_wanting(state, protocol);
     if (self == NULL) {
         return 0;
     }
     Py_ssize_t size = fl_byte_store_size(&self->store);
-    Py_ssize_t wanted = self->room_bytes - size, room;
+    Py_ssize_t wanted = self->room_bytes - size;
     /* In proportion to what came: a peer may announce what never comes. */
     Py_ssize_t most = size < wanted ? 8 * size : wanted;
+    if (most < (Py_ssize_t)expected_bytes) {
+        most = (Py_ssize_t)expected_bytes;
+    }
     if (most < FL_LARGE_BYTES) {
         most = FL_LARGE_BYTES;
     }
-    *memory = fl_byte_store_memory(&self->store, wanted < most ? wanted : most,
-                                   &room);
-    if (*memory == NULL) {
-        PyErr_Clear(); /* the scratch does as well */
-        return 0;
+    if (wanted > most) {
+        wanted = most;
     }
-    FL_CHECK(state->filling == NULL, "what was asked for was filled");
-    state->filling = Py_NewRef((PyObject *)self);
-    return (size_t)(room < wanted ? room : wanted);
+    /* Who reads so many now likely reads as many again. */
+    bool several =
+        wanted >= PIECE_BYTES && expected_bytes > (size_t)self->room_bytes;
+    int count = fl_byte_store_memory(&self->store, wanted,
+                                     several ? FL_STORE_PIECES : 1, memory);
+    if (count > 0) {
+        FL_CHECK(state->filling == NULL, "what was asked for was filled");
+        state->filling = Py_NewRef((PyObject *)self);
+    }
+    return count;
 }
 
 /* Nothing is looked up again: that could fail, and the bytes are there. */
 static int
-memory_filled(FlState *state, PyObject *protocol, size_t got_bytes)
+memory_filled(FlState *state, PyObject *protocol, const struct iovec *memory,
+              size_t got_bytes)
 {
     FlReader *self = (FlReader *)state->filling;
     (void)protocol;
     state->filling = NULL;
-    fl_byte_store_filled(&self->store, (Py_ssize_t)got_bytes);
-    int code = got_bytes == 0 ? 0 : fl_reader_came(self);
-    if (code == 0 && self->waiter == NULL) {
-        code = 1; /* it has what it wants, and says what it wants next */
-    }
+    int code = fl_reader_filled(self, memory, (Py_ssize_t)got_bytes);
     Py_DECREF(self);
     return code;
 }
@@ -157,7 +158,6 @@ static const FlReceiver receiver = {
     .get_memory = get_memory,
     .memory_filled = memory_filled,
     .eof_received = eof_received,
-    .memory_for_bulk = true,
 };
 
 int

@@ -10,11 +10,6 @@
 #include "py/compat.h"
 #include "py/state.h"
 
-/* Whether what comes for a protocol goes into this native reader: bytes may be
-   read for it before they come.  Raises nothing. */
-bool fl_stream_receiver_feeds(FlState *state, PyObject *protocol,
-                              PyObject *reader);
-
 int fl_stream_receiver_register(FlState *state);
 
 #endif

@@ -12,6 +12,7 @@
       for a program may use its SSLObject as long as it likes.
    3. Errors are CPython's: after a direct call that failed, the SSLObject is
       asked to read while OpenSSL's queue still has the error, and raises.
+      The pipe is `muted` meanwhile: nothing more is read or sent.
    4. A direct call holds the GIL, but CPython's read(), write(), unwrap() and
       do_handshake() let go of it: no other thread may call those of the
       SSLObject that a connection uses (nor with asyncio, where CPython has no
@@ -39,19 +40,27 @@
 #define LEAST_BYTES    1024
 
 typedef struct FlTlsPipe {
-    const char *in; /* what is to be read: of the caller, or in `kept` */
+    const char *in; /* what is to be read */
     size_t in_bytes;
-    char *kept; /* NULL: `in` is the caller's */
+    bool in_is_kept; /* `in` points into `kept`; else it is the caller's */
+    char *kept;
     size_t kept_bytes;
     char *out;
     size_t out_bytes;
     size_t out_room;
     size_t out_expected; /* how much the running write will make */
-    bool detached;
+    bool detached;       /* for good */
+    bool muted;
     bool out_failed; /* there was no memory for a record */
 } FlTlsPipe;
 
 /* --- the BIO ------------------------------------------------------------- */
+
+static bool
+is_off(const FlTlsPipe *pipe)
+{
+    return pipe == NULL || pipe->detached || pipe->muted;
+}
 
 /* Of the process, as libssl's functions are; see make_method. */
 static pthread_once_t bio_method_once = PTHREAD_ONCE_INIT;
@@ -62,7 +71,7 @@ bio_read(void *bio, char *to, int size)
 {
     FlTlsPipe *pipe = fl_libssl.BIO_get_data(bio);
     fl_libssl.BIO_clear_flags(bio, BIO_ALL_RETRY);
-    if (pipe == NULL || pipe->detached || pipe->in_bytes == 0) {
+    if (is_off(pipe) || pipe->in_bytes == 0) {
         fl_libssl.BIO_set_flags(bio, BIO_READ_RETRY);
         return -1;
     }
@@ -112,7 +121,7 @@ bio_write(void *bio, const char *from, int size)
     if (size <= 0) {
         return 0;
     }
-    if (pipe == NULL || pipe->detached) {
+    if (is_off(pipe)) {
         return size; /* it goes nowhere */
     }
     if (!make_room(pipe, (size_t)size)) {
@@ -198,15 +207,14 @@ static int
 libssl_settle(FlTlsEngine *engine)
 {
     FlTlsPipe *pipe = engine->pipe;
-    bool is_kept = pipe->kept != NULL && pipe->in >= pipe->kept
-                   && pipe->in <= pipe->kept + pipe->kept_bytes;
     if (pipe->in_bytes == 0) {
         PyMem_RawFree(pipe->kept);
         pipe->kept = NULL;
         pipe->in = NULL;
+        pipe->in_is_kept = false;
         return 0;
     }
-    if (is_kept) {
+    if (pipe->in_is_kept) {
         return 0;
     }
     char *kept = PyMem_RawMalloc(pipe->in_bytes);
@@ -220,6 +228,7 @@ libssl_settle(FlTlsEngine *engine)
     pipe->kept = kept;
     pipe->kept_bytes = pipe->in_bytes;
     pipe->in = kept;
+    pipe->in_is_kept = true;
     return 0;
 }
 
@@ -230,6 +239,7 @@ libssl_feed(FlTlsEngine *engine, const char *data, size_t size_bytes)
     if (pipe->in_bytes == 0) {
         pipe->in = data;
         pipe->in_bytes = size_bytes;
+        pipe->in_is_kept = false;
         return 0;
     }
     /* What the caller of a call further up has fed is not kept yet. */
@@ -264,15 +274,14 @@ judge(FlTlsEngine *engine, int answer)
     if (error == FL_SSL_ZERO_RETURN) {
         return FL_TLS_END;
     }
-    bool detached = engine->pipe->detached;
-    engine->pipe->detached = true; /* nothing more is read or sent */
+    engine->pipe->muted = true;
     PyObject *one = PyLong_FromLong(1);
     PyObject *data =
         one == NULL
             ? NULL
             : PyObject_CallMethodOneArg(engine->object,
                                         engine->state->names.read, one);
-    engine->pipe->detached = detached;
+    engine->pipe->muted = false;
     Py_XDECREF(one);
     if (data != NULL) {
         Py_DECREF(data);
@@ -397,33 +406,24 @@ new_bio(FlTlsPipe **pipe)
 }
 
 int
-fl_tls_engine_take_ssl(FlTlsEngine *engine, void *ssl)
+fl_tls_engine_take_ssl(FlTlsEngine *engine, void *ssl, PyObject *owner)
 {
     if (pthread_once(&bio_method_once, make_method) != 0 || bio_method == NULL)
     {
         return 0;
     }
-    PyObject *owner = NULL;
-    if (PyObject_GetOptionalAttr(engine->object, engine->state->names._sslobj,
-                                 &owner)
-        <= 0)
-    {
-        return PyErr_Occurred() ? -1 : 0;
-    }
     /* CPython's own place for its object. */
     if (fl_libssl.SSL_get_ex_data(ssl, 0) != owner) {
-        Py_DECREF(owner);
         return 0;
     }
     void *bio = new_bio(&engine->pipe);
     if (bio == NULL) {
-        Py_DECREF(owner);
         PyErr_NoMemory();
         return -1;
     }
     fl_libssl.SSL_set_bio(ssl, bio, bio);
     engine->type = &fl_tls_engine_libssl;
-    engine->owner = owner;
+    engine->owner = Py_NewRef(owner);
     engine->ssl = ssl;
     return 1;
 }

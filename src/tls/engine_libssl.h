@@ -12,8 +12,9 @@
 extern const FlTlsEngineType fl_tls_engine_libssl;
 
 /* Turn an engine that has its SSLObject into this kind: `ssl` is the SSL that
-   was noted while the SSLObject was made.  1; 0 where it is not the
-   SSLObject's, and nothing has changed; -1 with an exception. */
-int fl_tls_engine_take_ssl(FlTlsEngine *engine, void *ssl);
+   was noted while the SSLObject was made, `owner` the SSLObject's _sslobj, and
+   no Python ran since.  1; 0 where the SSL is not the owner's, and nothing has
+   changed; -1 with an exception. */
+int fl_tls_engine_take_ssl(FlTlsEngine *engine, void *ssl, PyObject *owner);
 
 #endif

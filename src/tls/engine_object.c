@@ -23,10 +23,10 @@ pending_in(const FlTlsEngine *engine, PyObject *bio)
     size_t bytes = size == NULL ? 0 : PyLong_AsSize_t(size);
     Py_XDECREF(size);
     if (PyErr_Occurred()) {
-        /* A MemoryBIO cannot fail here but for want of memory; as with an
-           empty one the next call of the SSLObject tells. */
+        /* For want of memory.  That something waits is the safe answer: the
+           call that it leads to tells, and no other might come. */
         PyErr_Clear();
-        return 0;
+        return 1;
     }
     return bytes;
 }

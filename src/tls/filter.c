@@ -16,6 +16,7 @@
 #include "py/errors.h"
 #include "py/state.h"
 #include "tls/engine.h"
+#include "tls/later.h"
 #include "tls/tls_calls.h"
 #include "tls/tls_read.h"
 #include "tls/tls_write.h"
@@ -57,12 +58,29 @@ note_answer(FlTls *self, PyObject *name, PyObject *method)
     return code;
 }
 
-/* The handshake is done: make the application's connection. */
 static int
-handshake_done(FlTls *self)
+tell_made(FlTls *self)
 {
     FlNames *names = &self->state->names;
-    self->phase = FL_TLS_WRAPPED;
+    self->app_state = FL_TLS_APP_MADE;
+    PyObject *protocol = Py_NewRef(self->protocol);
+    PyObject *transport = Py_NewRef((PyObject *)self->transport);
+    if (self->receiver != NULL && self->receiver->connecting != NULL) {
+        self->receiver->connecting(self->state, protocol);
+    }
+    PyObject *made =
+        PyObject_CallMethodOneArg(protocol, names->connection_made, transport);
+    Py_DECREF(transport);
+    Py_DECREF(protocol);
+    return fl_tls_done(made);
+}
+
+/* Note what get_extra_info tells.  A method of the SSLObject's class may end
+   the connection. */
+static int
+note_answers(FlTls *self)
+{
+    FlNames *names = &self->state->names;
     if (note_answer(self, names->peercert, names->getpeercert) < 0) {
         return handshake_failed(self);
     }
@@ -72,41 +90,40 @@ handshake_done(FlTls *self)
         return -1;
     }
     if (note_answer(self, names->cipher, names->cipher) < 0
-        || note_answer(self, names->compression, names->compression) < 0
-        || PyDict_SetItem(self->extra, names->ssl_object, self->engine.object)
-               < 0)
+        || note_answer(self, names->compression, names->compression) < 0)
     {
         return -1;
     }
-    if (self->phase != FL_TLS_WRAPPED) {
-        return 0; /* a method of the SSLObject's class has ended it */
+    return PyDict_SetItem(self->extra, names->ssl_object, self->engine.object);
+}
+
+/* The handshake is done: make the application's connection. */
+static int
+handshake_done(FlTls *self)
+{
+    self->phase = FL_TLS_WRAPPED;
+    fl_tls_begin_awaiting(self);
+    int code = note_answers(self);
+    if (code < 0 || self->phase != FL_TLS_WRAPPED) {
+        self->awaited = 0;
+        return code < 0 ? -1 : fl_tls_process(self);
     }
-    if (self->app_state == FL_TLS_APP_NEW) {
-        self->app_state = FL_TLS_APP_MADE;
-        PyObject *protocol = Py_NewRef(self->protocol);
-        if (self->receiver != NULL && self->receiver->connecting != NULL) {
-            self->receiver->connecting(self->state, protocol);
-        }
-        PyObject *made =
-            PyObject_CallMethodOneArg(protocol, names->connection_made,
-                                      (PyObject *)self->transport);
-        Py_DECREF(protocol);
-        if (fl_tls_done(made) < 0) {
-            return -1;
-        }
+    if (self->app_state == FL_TLS_APP_NEW && tell_made(self) < 0) {
+        self->awaited = 0;
+        return fl_tls_fatal(
+            self, "Fatal error: protocol.connection_made() call failed.");
     }
-    if (fl_tls_wake_waiter(self, NULL) < 0) {
-        return -1;
-    }
-    return fl_tls_read(self);
+    return fl_tls_wake_first(self) < 0 ? -1 : fl_tls_read(self);
 }
 
 static int
 shake_hands(FlTls *self)
 {
+    self->busy = true;
     PyObject *result =
         PyObject_CallMethodNoArgs(self->engine.object,
                                   self->state->names.do_handshake);
+    self->busy = false;
     if (result == NULL) {
         self->engine.type->explain(&self->engine);
     }
@@ -139,6 +156,9 @@ shake_hands(FlTls *self)
 static int
 do_handshake(FlTls *self)
 {
+    if (self->busy) {
+        return fl_tls_put_off(self);
+    }
     self->users++;
     int code = shake_hands(self);
     fl_tls_end_use(self);
@@ -149,8 +169,13 @@ int
 fl_tls_connection_made(FlTls *self, PyObject *raw)
 {
     FlNames *names = &self->state->names;
-    Py_XSETREF(self->raw, Py_NewRef(raw));
+    if (self->lost) {
+        return 0; /* start_tls has queued this call before the end */
+    }
+    PyObject *before = self->raw;
+    self->raw = Py_NewRef(raw);
     self->raw_is_stream = Py_IS_TYPE(raw, self->state->stream_type);
+    Py_XDECREF(before);
     if (self->loop->debug) {
         if (fl_tls_log(self, "%r starts SSL handshake") < 0) {
             return -1;
@@ -209,9 +234,14 @@ unwrap(FlTls *self)
     {
         return result;
     }
+    if (self->put_off) {
+        return FL_TLS_AGAIN; /* more may have come in the midst of a read */
+    }
     self->notified = true;
+    self->busy = true;
     PyObject *done = PyObject_CallMethodNoArgs(self->engine.object,
                                                self->state->names.unwrap);
+    self->busy = false;
     if (done != NULL) {
         Py_DECREF(done);
         return FL_TLS_DONE;
@@ -227,6 +257,9 @@ unwrap(FlTls *self)
 static int
 do_shutdown(FlTls *self)
 {
+    if (self->busy) {
+        return fl_tls_put_off(self);
+    }
     if (!self->eof_received) {
         self->users++;
         FlTlsResult result = unwrap(self);
@@ -256,6 +289,9 @@ do_flush(FlTls *self)
     }
     if (self->phase != FL_TLS_FLUSHING) {
         return 0; /* the protocol has ended it meanwhile */
+    }
+    if (self->busy || self->awaited > 0) {
+        return 0; /* it goes on by itself */
     }
     if (self->app_paused && !self->closing
         && (self->engine.more
@@ -314,8 +350,7 @@ fl_tls_abort(FlTls *self, PyObject *exc)
     if (exc != NULL) {
         return fl_tls_force_close(self, exc);
     }
-    return fl_tls_done(
-        PyObject_CallMethodNoArgs(self->raw, self->state->names.abort));
+    return fl_tls_call_raw(self, self->state->names.abort);
 }
 
 /* --- what the raw transport tells ---------------------------------------- */
@@ -352,7 +387,7 @@ fl_tls_receive(FlTls *self, const char *data, size_t size_bytes)
     }
     int code = fl_tls_process(self);
     PyObject *exc = code < 0 ? PyErr_GetRaisedException() : NULL;
-    code = engine->type == NULL ? 0 : engine->type->settle(engine);
+    code = fl_tls_settle(self);
     if (code < 0 && exc == NULL) {
         code = fl_tls_fatal(self, "Fatal error on SSL protocol");
     }
@@ -380,6 +415,9 @@ receive_eof(FlTls *self)
         /* A protocol that paused meanwhile gets the rest later. */
         return self->phase == FL_TLS_FLUSHING;
     case FL_TLS_FLUSHING:
+        if (self->busy || self->awaited > 0) {
+            return fl_tls_put_off(self) < 0 ? -1 : 1;
+        }
         if (fl_tls_write_backlog(self) < 0) {
             return -1;
         }
@@ -410,9 +448,8 @@ fl_tls_receive_eof(FlTls *self)
     if (code < 0 && self->raw != NULL
         && PyErr_ExceptionMatches(PyExc_Exception)) {
         PyObject *exc = PyErr_GetRaisedException();
-        code = fl_tls_done(
-            PyObject_CallMethodNoArgs(self->raw, self->state->names.close));
-        code = fl_error_keep_first(exc, code, self->raw);
+        code = fl_tls_call_raw(self, self->state->names.close);
+        code = fl_error_keep_first(exc, code, (PyObject *)self);
     }
     return code;
 }
@@ -459,8 +496,8 @@ fl_tls_end_use(FlTls *self)
 
 /* asyncio's order: the protocol's call is queued, everything is let go of, the
    waiter and the timers hear last. */
-int
-fl_tls_connection_lost(FlTls *self, PyObject *exc)
+static int
+lose(FlTls *self, PyObject *exc)
 {
     FlNames *names = &self->state->names;
     int code = 0;
@@ -503,14 +540,28 @@ fl_tls_connection_lost(FlTls *self, PyObject *exc)
     return fl_error_keep_first(raised, code, (PyObject *)self);
 }
 
+int
+fl_tls_connection_lost(FlTls *self, PyObject *exc)
+{
+    /* What came before an error is delivered before it; who has closed the
+       transport below, as a cancelled start_tls does, wants none of it. */
+    bool failed = self->awaited > 0 && exc != Py_None;
+    int code = failed ? fl_tls_stop_awaiting(self) : 0;
+    PyObject *raised = code < 0 ? PyErr_GetRaisedException() : NULL;
+    code = self->lost ? 0 : lose(self, exc);
+    return fl_error_keep_first(raised, code, (PyObject *)self);
+}
+
 /* --- extra info ---------------------------------------------------------- */
 
 PyObject *
 fl_tls_get_extra(FlTls *self, PyObject *name, PyObject *fallback)
 {
     PyObject *found = NULL;
-    if (self->extra != NULL
-        && PyDict_GetItemRef(self->extra, name, &found) < 0) {
+    PyObject *extra = Py_XNewRef(self->extra);
+    int code = extra == NULL ? 0 : PyDict_GetItemRef(extra, name, &found);
+    Py_XDECREF(extra);
+    if (code < 0) {
         return NULL;
     }
     if (found != NULL) {
@@ -525,7 +576,9 @@ fl_tls_get_extra(FlTls *self, PyObject *name, PyObject *fallback)
     if (self->raw == NULL) {
         return Py_NewRef(fallback);
     }
-    return PyObject_CallMethodObjArgs(self->raw,
-                                      self->state->names.get_extra_info, name,
-                                      fallback, NULL);
+    PyObject *raw = Py_NewRef(self->raw);
+    found = PyObject_CallMethodObjArgs(raw, self->state->names.get_extra_info,
+                                       name, fallback, NULL);
+    Py_DECREF(raw);
+    return found;
 }

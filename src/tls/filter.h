@@ -29,7 +29,16 @@
    itself ends the connection for goes by fl_tls_fatal.
 
    Every call into Python may end the connection: the state is looked at again
-   after each.  Loop's thread only. */
+   after each.  What is passed to such a call is owned by the caller.
+
+   One at a time: the engine's calls may run Python (a class of the program's,
+   a finalizer), which may write, bring records or close.  While a call is in
+   the engine (`busy`) no other enters it: what is written goes to the backlog,
+   which whoever is in the engine empties; all else is put off to the next
+   iteration.  So it is with records for the raw transport: while some are
+   handed over (`sending`), the others are sent by whoever does it.
+
+   Loop's thread only. */
 #ifndef FL_TLS_FILTER_H
 #define FL_TLS_FILTER_H
 
@@ -82,16 +91,23 @@ typedef struct {
     uint64_t read_low_bytes;
     size_t answers_bytes; /* records that reads made and that wait */
     size_t dry_bytes; /* records that brought little data; see tls_filter.c */
+    uint64_t pause_dispatch; /* the callback that set app_paused */
     unsigned writes_after_loss;
-    unsigned users; /* calls that use the engine: it stays until they end */
+    unsigned users;   /* calls that use the engine: it stays until they end */
+    unsigned awaited; /* iterations until data comes: later.h */
     FlTlsState phase;
     FlTlsAppState app_state;
+    bool busy;            /* a call is in the engine */
+    bool put_off;         /* something waits for the next iteration */
+    bool sending;         /* records are being handed to the raw transport */
+    bool send_all;        /* and none may be kept back */
     bool raw_is_stream;   /* exactly a StreamTransport of ours */
     bool buffered;        /* the protocol is a BufferedProtocol */
     bool app_paused;      /* pause_reading was called */
     bool raw_paused;      /* and by us on the raw transport */
     bool writing_paused;  /* the raw transport called pause_writing */
     bool protocol_paused; /* the protocol's pause_writing was called */
+    bool paused_before;   /* and by the raw transport, before start_tls */
     bool eof_received;    /* the raw transport's end */
     bool closing;         /* a shutdown was begun from this side */
     bool notified;        /* close_notify was sent */

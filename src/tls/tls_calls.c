@@ -43,10 +43,24 @@ fl_tls_log(FlTls *self, const char *text)
 }
 
 int
+fl_tls_call_raw(FlTls *self, PyObject *method)
+{
+    if (self->raw == NULL) {
+        return 0;
+    }
+    PyObject *raw = Py_NewRef(self->raw);
+    PyObject *result = PyObject_CallMethodNoArgs(raw, method);
+    Py_DECREF(raw);
+    return fl_tls_done(result);
+}
+
+int
 fl_tls_call_soon(FlTls *self, PyObject *object, PyObject *method,
                  PyObject *argument)
 {
-    PyObject *bound = PyObject_GetAttr(object, method);
+    PyObject *owned = Py_NewRef(object);
+    PyObject *bound = PyObject_GetAttr(owned, method);
+    Py_DECREF(owned);
     if (bound == NULL) {
         return -1;
     }

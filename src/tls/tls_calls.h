@@ -17,6 +17,9 @@ int fl_tls_call_cold(FlTls *self, PyObject *name, PyObject *first,
 /* Log a text that names the filter by %r. */
 int fl_tls_log(FlTls *self, const char *text);
 
+/* Call a method of the raw transport, if there is one. */
+int fl_tls_call_raw(FlTls *self, PyObject *method);
+
 /* loop.call_soon(object.method, argument), which may be NULL. */
 int fl_tls_call_soon(FlTls *self, PyObject *object, PyObject *method,
                      PyObject *argument);

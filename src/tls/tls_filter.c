@@ -18,6 +18,7 @@
 #include "tls/engine_libssl.h"
 #include "tls/engine_object.h"
 #include "tls/filter.h"
+#include "tls/later.h"
 #include "tls/libssl.h"
 #include "tls/tls_calls.h"
 #include "tls/tls_read.h"
@@ -72,10 +73,14 @@ buffer_updated(FlTls *self, PyObject *count)
                         "buffer_updated() without a get_buffer()");
         return NULL;
     }
-    self->buffer = NULL;
-    int code =
-        fl_tls_receive(self, PyByteArray_AS_STRING(buffer), (size_t)size);
-    Py_DECREF(buffer);
+    /* Whoever got it may make it larger, and so move it, in a callback. */
+    Py_buffer view;
+    if (PyObject_GetBuffer(buffer, &view, PyBUF_SIMPLE) < 0) {
+        return NULL;
+    }
+    Py_CLEAR(self->buffer);
+    int code = fl_tls_receive(self, view.buf, (size_t)size);
+    PyBuffer_Release(&view);
     return fl_tls_none(code);
 }
 
@@ -90,6 +95,10 @@ static PyObject *
 pause_writing(FlTls *self, PyObject *Py_UNUSED(ignored))
 {
     self->writing_paused = true;
+    if (self->raw == NULL && self->app_state == FL_TLS_APP_MADE) {
+        /* start_tls passes on what the protocol was told. */
+        self->protocol_paused = self->paused_before = true;
+    }
     Py_RETURN_NONE;
 }
 
@@ -105,7 +114,8 @@ receiver_data_received(FlState *Py_UNUSED(state), PyObject *object,
                        const char *data, size_t size_bytes)
 {
     FlTls *self = (FlTls *)object;
-    if (self->phase != FL_TLS_HANDSHAKE && !self->app_paused) {
+    if (self->phase != FL_TLS_HANDSHAKE && !self->app_paused
+        && self->awaited == 0) {
         self->dry_bytes += size_bytes;
     }
     int code = fl_tls_receive(self, data, size_bytes);
@@ -130,28 +140,18 @@ static const FlReceiver receiver = {
 
 /* --- what is queued ------------------------------------------------------ */
 
-/* What was kept is read out, perhaps: its memory goes. */
-static PyObject *
-settled(FlTls *self, int code)
-{
-    FlTlsEngine *engine = &self->engine;
-    if (code == 0 && engine->type != NULL) {
-        code = engine->type->settle(engine);
-    }
-    return fl_tls_none(code);
-}
-
 static PyObject *
 do_read(FlTls *self, PyObject *Py_UNUSED(ignored))
 {
-    return settled(self, fl_tls_read(self));
+    int code = fl_tls_read(self);
+    return fl_tls_none(code < 0 ? -1 : fl_tls_settle(self));
 }
 
 static PyObject *
 resume(FlTls *self, PyObject *Py_UNUSED(ignored))
 {
     bool goes_on = self->phase != FL_TLS_HANDSHAKE && !self->lost;
-    return settled(self, goes_on ? fl_tls_process(self) : 0);
+    return fl_tls_none(goes_on ? fl_tls_go_on(self) : 0);
 }
 
 static PyObject *
@@ -359,35 +359,36 @@ static int
 make_engine(FlTls *self, PyObject *wrap, const char *file)
 {
     FlTlsEngine *engine = &self->engine;
+    FlNames *names = &self->state->names;
     FlLibsslWindow window;
     bool direct = file != NULL && FL_HAVE_GIL
                   && !(self->loop->off & FL_OFF_LIBSSL)
                   && fl_libssl_find(file);
-    PyObject *plain = NULL;
+    PyObject *plain = NULL, *owner = NULL;
     fl_libssl_open_window(&window);
     engine->object = PyObject_CallNoArgs(wrap);
     if (engine->object != NULL) {
         /* In the window as well: it is Python, and may free an SSL. */
-        plain = PyObject_CallMethodOneArg(self->state->tls,
-                                          self->state->names.is_plain,
+        plain = PyObject_CallMethodOneArg(self->state->tls, names->is_plain,
                                           engine->object);
     }
+    int found =
+        plain == NULL
+            ? -1
+            : PyObject_GetOptionalAttr(engine->object, names->_sslobj, &owner);
     void *ssl = fl_libssl_close_window(&window);
-    if (plain == NULL) {
-        return -1;
-    }
-    Py_DECREF(plain);
     engine->type = &fl_tls_engine_object;
     engine->patched = plain != Py_True;
-    if (!direct || ssl == NULL || engine->patched) {
-        return 0;
+    if (found > 0 && direct && ssl != NULL && !engine->patched) {
+        found = fl_tls_engine_take_ssl(engine, ssl, owner);
     }
-    int taken = fl_tls_engine_take_ssl(engine, ssl);
-    if (taken > 0) {
+    Py_XDECREF(plain);
+    Py_XDECREF(owner);
+    if (engine->ssl != NULL) {
         Py_CLEAR(engine->incoming);
         Py_CLEAR(engine->outgoing);
     }
-    return taken < 0 ? -1 : 0;
+    return found < 0 ? -1 : 0;
 }
 
 /* asyncio's water marks. */

@@ -17,6 +17,7 @@
 #include "py/state.h"
 #include "tls/engine.h"
 #include "tls/filter.h"
+#include "tls/later.h"
 #include "tls/tls_calls.h"
 #include "tls/tls_write.h"
 #include "transport/receiver.h"
@@ -24,8 +25,9 @@
 #define RECORD_BYTES  (16 * 1024)
 /* So many bytes of records, and no more, are decrypted on the C stack. */
 #define SMALL_BYTES   (8 * 1024)
-/* The largest bytes object that stays under the allocator's threshold. */
-#define LARGE_BYTES   (128 * 1024 - 128)
+/* The largest bytes object that stays under the allocator's threshold.
+   Without a GIL it is larger than an event: WHOLE_EVENTS, stream_read.c. */
+#define LARGE_BYTES   ((FL_HAVE_GIL ? 128 : 1024) * 1024 - 128)
 #define ANSWERS_BYTES (64 * 1024)
 
 /* What a run of an engine's reads gave. */
@@ -40,6 +42,7 @@ fill(FlTls *self, char *memory, size_t room_bytes)
     FlTlsEngine *engine = &self->engine;
     Filled filled = {0, FL_TLS_DONE};
     self->users++;
+    self->busy = true;
     size_t before = self->writing_paused ? engine->type->outgoing(engine) : 0;
     while (filled.result == FL_TLS_DONE && filled.got_bytes < room_bytes) {
         size_t got;
@@ -48,20 +51,28 @@ fill(FlTls *self, char *memory, size_t room_bytes)
                                room_bytes - filled.got_bytes, &got);
         filled.got_bytes += got;
     }
+    self->busy = false;
     size_t paid = 2 * filled.got_bytes;
     self->dry_bytes = self->dry_bytes > paid ? self->dry_bytes - paid : 0;
     /* An error ends the connection; it is pending, so no call is made here. */
     if (FL_UNLIKELY(self->writing_paused) && filled.result != FL_TLS_RAISED) {
-        self->answers_bytes += engine->type->outgoing(engine) - before;
+        size_t after = engine->type->outgoing(engine);
+        self->answers_bytes += after > before ? after - before : 0;
     }
     fl_tls_end_use(self);
     return filled;
 }
 
+/* asyncio gives all that an event brought to data_received at once.  A
+   receiver is called several times, and one that pauses is given the rest all
+   the same: else it is lost where the connection ends before it resumes. */
 static bool
 is_delivering(const FlTls *self)
 {
-    return !self->app_paused
+    bool goes_on =
+        self->receiver != NULL && self->pause_dispatch == self->loop->dispatch;
+    return (!self->app_paused || goes_on) && self->awaited == 0
+           && self->app_state != FL_TLS_APP_NEW
            && (self->phase == FL_TLS_WRAPPED
                || self->phase == FL_TLS_FLUSHING);
 }
@@ -341,6 +352,9 @@ fl_tls_read(FlTls *self)
     if (self->phase != FL_TLS_WRAPPED && self->phase != FL_TLS_FLUSHING) {
         return 0;
     }
+    if (self->busy) {
+        return fl_tls_put_off(self);
+    }
     if (read_and_answer(self) < 0) {
         return fl_tls_fatal(self, "Fatal error on SSL protocol");
     }
@@ -360,15 +374,6 @@ fl_tls_discard(FlTls *self)
 
 /* --- flow control -------------------------------------------------------- */
 
-static int
-call_raw(FlTls *self, PyObject *name)
-{
-    PyObject *raw = Py_NewRef(self->raw);
-    PyObject *result = PyObject_CallMethodNoArgs(raw, name);
-    Py_DECREF(raw);
-    return fl_tls_done(result);
-}
-
 int
 fl_tls_control_reading(FlTls *self)
 {
@@ -386,11 +391,11 @@ fl_tls_control_reading(FlTls *self)
     }
     if (!self->raw_paused && (full || flooded)) {
         self->raw_paused = true;
-        return call_raw(self, self->state->names.pause_reading);
+        return fl_tls_call_raw(self, self->state->names.pause_reading);
     }
     if (self->raw_paused && low && !flooded) {
         self->raw_paused = false;
-        return call_raw(self, self->state->names.resume_reading);
+        return fl_tls_call_raw(self, self->state->names.resume_reading);
     }
     return 0;
 }
@@ -412,6 +417,7 @@ int
 fl_tls_pause_reading(FlTls *self)
 {
     self->app_paused = true;
+    self->pause_dispatch = self->loop->dispatch;
     return 0;
 }
 

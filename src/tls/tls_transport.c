@@ -85,8 +85,11 @@ transport_is_closing(FlTlsTransport *self, PyObject *Py_UNUSED(ignored))
 #if FL_TLS_CLOSES_WITH_RAW
     FlTls *filter = self->filter;
     if (!self->closed && filter != NULL && filter->raw != NULL) {
-        return PyObject_CallMethodNoArgs(filter->raw,
-                                         filter->state->names.is_closing);
+        PyObject *raw = Py_NewRef(filter->raw);
+        PyObject *closing =
+            PyObject_CallMethodNoArgs(raw, filter->state->names.is_closing);
+        Py_DECREF(raw);
+        return closing;
     }
 #endif
     return PyBool_FromLong(self->closed);

@@ -5,7 +5,10 @@
       writes before the handshake is over, or during a renegotiation.
    2. The records of a write, or of a writelines, leave with one call.
    3. Small buffers of one writelines share a record; asyncio makes one of
-      each. */
+      each.
+   4. Bytes leave in the order in which their writes were begun, also where one
+      write is made in the midst of another (filter.h, "one at a time"): what
+      is left of the first goes back before what was written meanwhile. */
 #include "tls/tls_write.h"
 
 #include "core/loop.h"
@@ -75,8 +78,12 @@ fl_tls_control_writing(FlTls *self)
         return tell_writing(self, names->pause_writing,
                             "protocol.pause_writing() failed");
     }
-    if (size <= self->write_low_bytes && self->protocol_paused) {
-        self->protocol_paused = false;
+    /* Who was paused before start_tls knows only the transport below, until
+       it has returned. */
+    bool early = self->paused_before
+                 && (self->phase <= FL_TLS_HANDSHAKE || self->awaited > 0);
+    if (size <= self->write_low_bytes && self->protocol_paused && !early) {
+        self->protocol_paused = self->paused_before = false;
         return tell_writing(self, names->resume_writing,
                             "protocol.resume_writing() failed");
     }
@@ -112,25 +119,35 @@ write_raw(FlTls *self, const FlTlsOutput *output)
     return code;
 }
 
+static bool
+may_send(const FlTls *self)
+{
+    return self->raw != NULL && self->phase != FL_TLS_UNWRAPPED
+           && (self->send_all || !self->writing_paused)
+           && self->engine.type->outgoing(&self->engine) > 0;
+}
+
 int
 fl_tls_send(FlTls *self, bool all)
 {
     FlTlsEngine *engine = &self->engine;
-    if (self->raw == NULL || self->phase == FL_TLS_UNWRAPPED) {
+    self->send_all = self->send_all || all;
+    if (self->sending || self->raw == NULL || self->phase == FL_TLS_UNWRAPPED)
+    {
         return 0;
     }
-    if ((all || !self->writing_paused) && engine->type->outgoing(engine) > 0) {
+    int code = 0;
+    self->sending = true;
+    while (code == 0 && may_send(self)) {
         FlTlsOutput output;
-        if (engine->type->take(engine, &output) < 0) {
-            return -1;
-        }
-        int code = write_raw(self, &output);
-        fl_tls_output_free(&output);
-        if (code < 0) {
-            return -1;
+        code = engine->type->take(engine, &output);
+        if (code == 0) {
+            code = write_raw(self, &output);
+            fl_tls_output_free(&output);
         }
     }
-    return fl_tls_control_writing(self);
+    self->sending = false;
+    return code < 0 ? -1 : fl_tls_control_writing(self);
 }
 
 /* --- to records ---------------------------------------------------------- */
@@ -143,6 +160,7 @@ encrypt(FlTls *self, const char *data, size_t size_bytes, size_t *taken_bytes)
     FlTlsEngine *engine = &self->engine;
     *taken_bytes = 0;
     self->users++;
+    self->busy = true;
     FlTlsResult result = FL_TLS_DONE;
     while (result == FL_TLS_DONE && *taken_bytes < size_bytes) {
         size_t taken;
@@ -150,6 +168,7 @@ encrypt(FlTls *self, const char *data, size_t size_bytes, size_t *taken_bytes)
                                      size_bytes - *taken_bytes, &taken);
         *taken_bytes += taken;
     }
+    self->busy = false;
     fl_tls_end_use(self);
     if (result == FL_TLS_END) {
         PyErr_SetString(self->state->tls_error, "TLS is shut down");
@@ -162,67 +181,97 @@ int
 fl_tls_write_backlog(FlTls *self)
 {
     FlWriteQueue *backlog = &self->backlog;
-    bool blocked = false;
+    bool blocked = self->busy;
     while (
         !blocked && !fl_write_queue_is_empty(backlog)
         && (self->phase == FL_TLS_WRAPPED || self->phase == FL_TLS_FLUSHING))
     {
         struct iovec vector;
         (void)fl_write_queue_vectors(backlog, &vector, 1);
+        PyObject *head = Py_NewRef(fl_write_queue_head(backlog));
         size_t taken;
-        if (encrypt(self, vector.iov_base, vector.iov_len, &taken) < 0) {
+        int code = encrypt(self, vector.iov_base, vector.iov_len, &taken);
+        /* The end of the connection clears the backlog. */
+        if (code == 0 && fl_write_queue_head(backlog) == head) {
+            fl_write_queue_consume(backlog, taken);
+        }
+        Py_DECREF(head);
+        if (code < 0) {
             return -1;
         }
         blocked = taken < vector.iov_len;
-        fl_write_queue_consume(backlog, taken);
     }
     return fl_tls_send(self, false);
 }
 
-/* Behind what waits.  `bytes` is the object that holds all of the data, or
-   NULL. */
+/* What is written, of the caller: `bytes` is the object that holds all of the
+   data, or NULL.  `taken_bytes` of it became records. */
+typedef struct {
+    const char *data;
+    size_t size_bytes;
+    PyObject *bytes;
+    size_t taken_bytes;
+} Piece;
+
+/* The rest of a piece: before what waits if it was begun, else behind. */
 static int
-queue(FlTls *self, const char *data, size_t size_bytes, PyObject *bytes,
-      size_t taken_bytes)
+queue(FlTls *self, const Piece *piece, bool begun)
 {
-    if (bytes != NULL) {
-        return fl_write_queue_append(&self->backlog, bytes, taken_bytes);
+    size_t taken = piece->taken_bytes;
+    PyObject *bytes = Py_XNewRef(piece->bytes);
+    if (bytes == NULL) {
+        bytes =
+            PyBytes_FromStringAndSize(piece->data + taken,
+                                      (Py_ssize_t)(piece->size_bytes - taken));
+        taken = 0;
     }
-    PyObject *copy =
-        PyBytes_FromStringAndSize(data + taken_bytes,
-                                  (Py_ssize_t)(size_bytes - taken_bytes));
-    if (copy == NULL) {
+    if (bytes == NULL) {
         return -1;
     }
-    int code = fl_write_queue_append(&self->backlog, copy, 0);
-    Py_DECREF(copy);
+    int code = begun ? fl_write_queue_put_back(&self->backlog, bytes, taken)
+                     : fl_write_queue_append(&self->backlog, bytes, taken);
+    Py_DECREF(bytes);
     return code;
 }
 
-/* Records of the data, or the backlog; nothing is sent yet. */
+/* Records of the piece, or the backlog; nothing is sent yet.  `at_once`: it
+   is all that is written, and need not go by the backlog. */
 static int
-add(FlTls *self, const char *data, size_t size_bytes, PyObject *bytes)
+add(FlTls *self, Piece *piece, bool at_once)
 {
-    size_t taken = 0;
-    if (size_bytes == 0) {
+    bool begun = at_once && self->phase == FL_TLS_WRAPPED && !self->busy
+                 && fl_write_queue_is_empty(&self->backlog);
+    if (piece->size_bytes == 0) {
         return 0;
     }
-    if (self->phase == FL_TLS_WRAPPED
-        && fl_write_queue_is_empty(&self->backlog)
-        && encrypt(self, data, size_bytes, &taken) < 0)
+    if (begun
+        && encrypt(self, piece->data, piece->size_bytes, &piece->taken_bytes)
+               < 0)
     {
         return -1;
     }
-    return taken == size_bytes ? 0
-                               : queue(self, data, size_bytes, bytes, taken);
+    bool ended = self->phase == FL_TLS_UNWRAPPED;
+    return ended || piece->taken_bytes == piece->size_bytes
+               ? 0
+               : queue(self, piece, begun);
 }
 
 static int
-add_object(FlTls *self, PyObject *data)
+add_bytes(FlTls *self, PyObject *bytes, bool at_once)
+{
+    Piece piece = {
+        .data = PyBytes_AS_STRING(bytes),
+        .size_bytes = (size_t)PyBytes_GET_SIZE(bytes),
+        .bytes = bytes,
+    };
+    return add(self, &piece, at_once);
+}
+
+static int
+add_object(FlTls *self, PyObject *data, bool at_once)
 {
     if (PyBytes_CheckExact(data)) {
-        return add(self, PyBytes_AS_STRING(data),
-                   (size_t)PyBytes_GET_SIZE(data), data);
+        return add_bytes(self, data, at_once);
     }
     Py_buffer view;
     if (PyObject_GetBuffer(data, &view, PyBUF_FULL_RO) < 0) {
@@ -230,13 +279,12 @@ add_object(FlTls *self, PyObject *data)
     }
     int code;
     if (PyBuffer_IsContiguous(&view, 'C')) {
-        code = add(self, view.buf, (size_t)view.len, NULL);
+        Piece piece = {.data = view.buf, .size_bytes = (size_t)view.len};
+        code = add(self, &piece, at_once);
     }
     else {
         PyObject *bytes = PyBytes_FromObject(data);
-        code = bytes == NULL ? -1
-                             : add(self, PyBytes_AS_STRING(bytes),
-                                   (size_t)PyBytes_GET_SIZE(bytes), bytes);
+        code = bytes == NULL ? -1 : add_bytes(self, bytes, at_once);
         Py_XDECREF(bytes);
     }
     PyBuffer_Release(&view);
@@ -260,12 +308,13 @@ drop_after_end(FlTls *self)
     return code < 0 ? -1 : 1;
 }
 
-/* What was added leaves.  `code` says how adding went. */
+/* What was added leaves, and what was written meanwhile.  `code` says how
+   adding went. */
 static int
 finish(FlTls *self, int code)
 {
     if (code == 0 && self->phase == FL_TLS_WRAPPED) {
-        code = fl_tls_send(self, false);
+        code = fl_tls_write_backlog(self);
     }
     return code < 0 ? fl_tls_fatal(self, FAILED) : 0;
 }
@@ -277,7 +326,7 @@ fl_tls_write(FlTls *self, PyObject *data)
     if (dropped != 0) {
         return dropped < 0 ? -1 : 0;
     }
-    return finish(self, add_object(self, data));
+    return finish(self, add_object(self, data, true));
 }
 
 /* --- writelines ---------------------------------------------------------- */
@@ -308,16 +357,18 @@ add_list(FlTls *self, PyObject *list)
     Py_ssize_t at = 0;
     int code = 0;
     while (code == 0 && at < PyTuple_GET_SIZE(list)) {
+        Py_ssize_t left = PyTuple_GET_SIZE(list) - at;
         Py_ssize_t count;
-        size_t size;
-        join(&PyTuple_GET_ITEM(list, at), PyTuple_GET_SIZE(list) - at, memory,
-             &count, &size);
+        Piece piece = {.data = memory};
+        join(&PyTuple_GET_ITEM(list, at), left, memory, &count,
+             &piece.size_bytes);
         if (count > 1) {
-            code = add(self, memory, size, NULL);
+            code = add(self, &piece, count == PyTuple_GET_SIZE(list));
             at += count;
         }
         else {
-            code = add_object(self, PyTuple_GET_ITEM(list, at));
+            code = add_object(self, PyTuple_GET_ITEM(list, at),
+                              PyTuple_GET_SIZE(list) == 1);
             at++;
         }
     }

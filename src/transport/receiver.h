@@ -16,6 +16,10 @@
    exception raised, and the caller reports it as the method's: no receiver
    reports its own.
 
+   One with get_memory is called once an event, with all that the event may
+   read, as asyncio calls a protocol: whatever it wants or does, no part of
+   that is left in the kernel.
+
    Rejected: a slot in the protocol's type, for types of asyncio's have
    none. */
 #ifndef FL_TRANSPORT_RECEIVER_H
@@ -24,25 +28,32 @@
 #include "py/compat.h"
 #include "py/state.h"
 
+#include <sys/uio.h>
+
+#define FL_RECEIVER_PIECES 4
+
 struct FlReceiver {
     /* There are size_bytes > 0 of data, valid during the call only.  0; 1:
        they took long for what they are, read less of them; or -1. */
     int (*data_received)(FlState *state, PyObject *protocol, const char *data,
                          size_t size_bytes);
-    /* Optional, with the next one: where to read to instead.  The number of
-       bytes that there is room for; 0: there is no such memory now, and data
-       goes to data_received.  Runs no Python and raises nothing. */
-    size_t (*get_memory)(FlState *state, PyObject *protocol, char **memory);
+    /* Optional, with the next one: where to read to instead, where likely so
+       many bytes will come.  How many pieces of memory there are, at most
+       FL_RECEIVER_PIECES; 0: none now, and data goes to data_received.  Runs
+       no Python and raises nothing. */
+    int (*get_memory)(FlState *state, PyObject *protocol,
+                      size_t expected_bytes, struct iovec *memory);
     /* Called once after each get_memory that gave some, with no other call
-       between: so many bytes came, 0 if none did.  0; 1: read no more for
-       now; or -1, but never for 0 bytes. */
-    int (*memory_filled)(FlState *state, PyObject *protocol, size_t got_bytes);
+       between: so many bytes came, 0 if none did, into that memory, which may
+       have been cut, and what it had no room for into the one piece after it,
+       which is the caller's.  0 or -1, but never -1 for 0 bytes. */
+    int (*memory_filled)(FlState *state, PyObject *protocol,
+                         const struct iovec *memory, size_t got_bytes);
     /* 1: keep the transport open; 0: close it; or -1. */
     int (*eof_received)(FlState *state, PyObject *protocol);
     /* Optional: connection_made is about to be called, by its method.  Raises
        nothing. */
     void (*connecting)(FlState *state, PyObject *protocol);
-    bool memory_for_bulk; /* get_memory is asked only after a large read */
 };
 
 typedef struct FlReceiver FlReceiver;

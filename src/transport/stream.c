@@ -43,6 +43,9 @@ void
 fl_stream_set_phase(FlStream *self, FlStreamPhase phase)
 {
     FL_CHECK(phase > self->phase, "a stream's life goes one way");
+    if (phase >= FL_STREAM_LOST) {
+        fl_stream_stop_holding(self);
+    }
     self->phase = phase;
 }
 
@@ -207,8 +210,10 @@ close_descriptor(FlStream *self)
     return result == NULL ? -1 : 0;
 }
 
-int
-fl_stream_close_and_detach(FlStream *self)
+/* Close the descriptor, then tell the server: who waits for that finds it
+   closed.  0, or -1 with the first exception. */
+static int
+close_and_detach(FlStream *self)
 {
     PyObject *exc =
         close_descriptor(self) < 0 ? PyErr_GetRaisedException() : NULL;
@@ -220,17 +225,23 @@ fl_stream_close_watch(FlStream *self)
 {
     FlWatch *watch = self->watch;
     self->watch = NULL;
-    if (fl_stream_is_holding(self)) {
-        self->loop->holder = NULL;
+    fl_stream_stop_holding(self);
+    if (watch == NULL) {
+        return;
     }
-    if (watch != NULL) {
-        fl_fd_release(self->loop, watch->fd, &self->owned);
-        fl_loop_close_watch(self->loop, watch);
+    fl_fd_release(self->loop, watch->fd, &self->owned);
+    fl_loop_drop_event(self->loop, watch);
+    if (self->given) {
+        fl_watch_close(watch); /* others may have duplicated the descriptor */
+    }
+    else {
+        fl_watch_close_with_fd(watch);
     }
 }
 
-void
-fl_stream_leave_loop(FlStream *self)
+/* Drop the loop's reference, if it has one still. */
+static void
+leave_loop(FlStream *self)
 {
     if (fl_list_is_empty(&self->owned.link)) {
         return;
@@ -242,10 +253,8 @@ fl_stream_leave_loop(FlStream *self)
     Py_DECREF(self);
 }
 
-/* The end: everything is let go of, the loop's reference last.  0, or -1 with
-   an exception set. */
-static int
-finish(FlStream *self)
+int
+fl_stream_finish(FlStream *self)
 {
     Py_INCREF(self);
     fl_stream_keep_sockname(self);
@@ -253,12 +262,12 @@ finish(FlStream *self)
     fl_stream_close_watch(self);
     /* The peer, maybe ours, sees an end. */
     fl_loop_expect_io(self->loop);
-    int code = fl_stream_close_and_detach(self);
+    int code = close_and_detach(self);
     PyObject *exc = code < 0 ? PyErr_GetRaisedException() : NULL;
     fl_write_queue_clear(&self->write_queue);
     Py_CLEAR(self->protocol);
     Py_CLEAR(self->waiter);
-    fl_stream_leave_loop(self);
+    leave_loop(self);
     Py_CLEAR(self->loop);
     Py_DECREF(self);
     return fl_error_keep_first(exc, 0, NULL);
@@ -302,7 +311,8 @@ run_connection_lost(FlLoop *loop, PyObject *subject, PyObject *argument)
     if (self->empty_waiter != NULL && fail_empty_waiter(self) < 0) {
         Py_XSETREF(exc, PyErr_GetRaisedException());
     }
-    code = finish(self) < 0 ? fl_loop_report_callback(loop, NULL) : 0;
+    code =
+        fl_stream_finish(self) < 0 ? fl_loop_report_callback(loop, NULL) : 0;
     return fl_error_keep_first(exc, code, subject);
 }
 
@@ -434,7 +444,6 @@ fl_stream_set_protocol(FlStream *self, PyObject *protocol)
     }
     self->buffered = buffered;
     self->receiver = fl_receiver_of(self->state, protocol);
-    self->pull_bytes = 0;
     self->narrow = 0;
     Py_XSETREF(self->protocol, Py_NewRef(protocol));
     return 0;
@@ -553,8 +562,7 @@ stream_start(FlStream *self, const FlStreamOptions *options)
     if (fl_fd_acquire(loop, options->fd, &self->owned) < 0) {
         return -1;
     }
-    /* Whoever gave us a socket object may still close it. */
-    int code = fl_watch_open(loop->poller, options->fd, self->given, &watch);
+    int code = fl_watch_open(loop->poller, options->fd, true, &watch);
     if (code < 0) {
         fl_fd_release(loop, options->fd, &self->owned);
         return fl_raise_errno(code);

@@ -68,15 +68,14 @@ typedef struct {
     uint64_t high_water_bytes;
     uint64_t low_water_bytes;
     size_t metered_bytes;    /* what metrics count as waiting */
-    size_t pull_bytes;       /* how much fl_stream_pull may read still */
+    size_t last_read_bytes;  /* of what came last */
     uint64_t write_dispatch; /* the callback that wrote last */
     unsigned writes_after_loss;
-    int write_habit;  /* whether writes are held: see stream_write.c */
     unsigned narrow;  /* how often the room of a read is halved */
-    bool wrote_again; /* the last callback that wrote did so several times */
-    bool given;       /* others may have closed sock */
+    bool wrote_again; /* that callback did so several times */
+    bool corks_first; /* the one before it did: see stream_write.c */
+    bool given;       /* others may have closed sock, or send on it */
     bool buffered;    /* the protocol is a BufferedProtocol */
-    bool bulky;       /* the last read was large */
     bool paused;
     bool awaits_room;     /* empty_waiter is for the kernel's next room */
     bool read_eof;        /* the peer's end was seen and kept open */
@@ -101,6 +100,15 @@ static inline bool
 fl_stream_is_holding(const FlStream *self)
 {
     return self->loop != NULL && self->loop->holder == &self->holder;
+}
+
+/* Forget what is held: the queue is dropped, or another sends it. */
+static inline void
+fl_stream_stop_holding(FlStream *self)
+{
+    if (fl_stream_is_holding(self)) {
+        self->loop->holder = NULL;
+    }
 }
 
 static inline bool
@@ -156,11 +164,9 @@ int fl_stream_call_connection_lost(FlStream *self);
 int fl_stream_run_events(FlLoop *loop, FlWatch *watch, int events,
                          int (*run)(FlStream *self, int events));
 
-/* The parts of a stream's end.  Close the descriptor, then tell the server:
-   who waits for that finds it closed.  0, or -1 with the first exception. */
-int fl_stream_close_and_detach(FlStream *self);
-/* Drop the loop's reference, if it has one still. */
-void fl_stream_leave_loop(FlStream *self);
+/* The end, of which the protocol is not told: CLOSED, and everything is let go
+   of, the loop's reference last.  0, or -1 with the first exception. */
+int fl_stream_finish(FlStream *self);
 
 /* Call method(value) on a future that is not done yet: set_result or
    set_exception.  A failure is reported.  0, or -1 to leave the loop. */

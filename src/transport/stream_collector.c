@@ -4,7 +4,13 @@
       is collected when nobody has it: no event would ever come of it.  The
       loop's reference to such a stream is visited as the stream's own.
    2. The collector may run in any thread.  Where no GIL orders the threads,
-      the loop's own thread ends the stream. */
+      the loop's own thread ends the stream.
+   3. What is garbage with the stream may use it after its finalizer has run:
+      the finalizer ends it as connection_lost does, CLOSED, and no operation
+      can tell the two apart.
+   4. Only a stream that may still write is the loop's holder
+      (fl_stream_set_phase), and of such a stream the loop has a reference:
+      one that is freed is not the holder. */
 #include "transport/stream_collector.h"
 
 #include "base/list.h"
@@ -85,23 +91,10 @@ finalize_in_loop(FlStream *self)
     return fl_inbox_push_anythread(self->loop, &entry);
 }
 
-void
-fl_stream_finalize(FlStream *self)
+/* What a finalizer does in the thread that may. */
+static void
+end_unclosed(FlStream *self)
 {
-    /* An open one only where its loop was closed, or by invariant 1. */
-    if (self->fd < 0 || self->phase == FL_STREAM_CLOSED) {
-        return;
-    }
-    PyObject *exc = PyErr_Occurred() ? PyErr_GetRaisedException() : NULL;
-    if (self->watch != NULL && fl_loop_on_other_thread(self->loop)) {
-        if (finalize_in_loop(self) < 0) {
-            PyErr_WriteUnraisable((PyObject *)self);
-        }
-        if (exc != NULL) {
-            PyErr_SetRaisedException(exc);
-        }
-        return;
-    }
     if (PyErr_ResourceWarning((PyObject *)self, 1, "unclosed transport %R",
                               (PyObject *)self)
         < 0)
@@ -113,14 +106,28 @@ fl_stream_finalize(FlStream *self)
         (void)fl_loop_leave_parent(self->loop);
         fl_stream_flush(self); /* another finalizer may have written */
     }
-    fl_stream_close_watch(self);
-    if (fl_stream_close_and_detach(self) < 0) {
+    if (self->phase != FL_STREAM_CLOSED && fl_stream_finish(self) < 0) {
+        PyErr_WriteUnraisable((PyObject *)self);
+    }
+}
+
+void
+fl_stream_finalize(FlStream *self)
+{
+    /* An open one only where its loop was closed, or by invariant 1. */
+    if (self->fd < 0 || self->phase == FL_STREAM_CLOSED) {
+        return;
+    }
+    PyObject *exc = PyErr_Occurred() ? PyErr_GetRaisedException() : NULL;
+    if (self->watch == NULL || !fl_loop_on_other_thread(self->loop)) {
+        end_unclosed(self);
+    }
+    else if (finalize_in_loop(self) < 0) {
         PyErr_WriteUnraisable((PyObject *)self);
     }
     if (exc != NULL) {
         PyErr_SetRaisedException(exc);
     }
-    fl_stream_leave_loop(self); /* the collector has a reference meanwhile */
 }
 
 void
@@ -133,6 +140,7 @@ fl_stream_dealloc(FlStream *self)
     PyObject_GC_UnTrack(self);
     PyObject_ClearWeakRefs((PyObject *)self);
     FL_CHECK(self->watch == NULL, "the loop owns an open stream");
+    FL_CHECK(!fl_stream_is_holding(self), "nor can one that is freed hold");
     (void)fl_stream_clear(self);
     Py_CLEAR(self->sock);
     Py_CLEAR(self->context);

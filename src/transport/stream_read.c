@@ -2,21 +2,23 @@
 
    One event reads into the loop's scratch and hands over an exact bytes
    object; a connection whose last read was large reads into the final object
-   instead; a BufferedProtocol's own buffer is read into directly.
+   instead; a BufferedProtocol's own buffer is read into directly.  A receiver
+   with memory of its own gets all of an event at once: that memory, and then
+   the scratch, are filled by one call.
 
-   1. No read allocates 128 KiB or more: the allocator would map and unmap
-      such a block for every message.
+   1. No read allocates 128 KiB or more, but for who asked for so much: the
+      allocator would map and unmap such a block for every message.
    2. A read that did not fill its buffer has emptied the socket: no further
       call is made.  One event delivers at most EVENT_BYTES, for fairness,
       and a read counts for READ_BYTES at least: a peer decides how much comes,
       and a protocol with a small buffer makes many reads of it.
-      What a receiver leaves of these bytes it may pull later: to the
-      program that is as if the event had read them.
    3. After each call into the protocol the stream may be paused, closed or
-      have another protocol: the loop below looks again.
+      have another protocol: the loop below looks again.  What that leaves in
+      the socket has the kernel reset a connection that is closed, so the first
+      read of much, a request's, takes all of an event at once.
    4. Where a receiver says that bytes take long, the event ends and the next
       one reads few.  Each read that fills its room and is none of these
-      doubles the room, up to all of the scratch.
+      doubles the room, up to HANDED_BYTES.
    5. No read waits, whatever the descriptor's flags are: any process that
       shares the socket can clear O_NONBLOCK. */
 #include "transport/stream_read.h"
@@ -26,6 +28,7 @@
 #include "core/metrics.h"
 #include "core/report.h"
 #include "py/compat.h"
+#include "py/errors.h"
 #include "transport/receiver.h"
 #include "transport/stream.h"
 #include "transport/stream_error.h"
@@ -34,13 +37,19 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#define SCRATCH_BYTES (64 * 1024)
+#define SCRATCH_BYTES EVENT_BYTES
+/* What a receiver is handed of it at once. */
+#define HANDED_BYTES  (64 * 1024)
 /* The largest bytes object that stays under the allocator's threshold. */
 #define LARGE_BYTES   (128 * 1024 - 128)
 /* A read of this much makes the next one large. */
 #define BULKY_BYTES   (8 * 1024)
 #define EVENT_BYTES   (256 * 1024)
-/* What takes long is read 4 KiB at a time: the scratch, halved so often. */
+/* Without a GIL a StreamReader is asyncio's own.  It pauses in mid-event, and
+   what is then left in the socket is lost when the transport closes: each read
+   takes all of an event. */
+#define WHOLE_EVENTS  (!FL_HAVE_GIL)
+/* What takes long is read 4 KiB at a time: HANDED_BYTES, halved so often. */
 #define NARROWEST     4
 /* The least that a read counts of them.  An event costs about as much as one
    read, so 16 reads make that small; they end well within a millisecond. */
@@ -51,18 +60,25 @@
 typedef struct {
     size_t got_bytes;
     bool filled; /* there may be more */
-    bool enough; /* but it may wait */
     bool costly; /* and the next read is to be small */
 } ReadResult;
 
-/* As receive, after a check of the number.  Runs no Python. */
+/* Into several pieces of memory; as receive, after a check of the number.
+   Runs no Python. */
 static int
-receive_checked(FlStream *self, char *buffer, size_t size_bytes,
-                ReadResult *result)
+receive_pieces(FlStream *self, struct iovec *pieces, int count,
+               ReadResult *result)
 {
+    struct msghdr message = {.msg_iov = pieces, .msg_iovlen = (size_t)count};
+    size_t size_bytes = 0;
+    for (int at = 0; at < count; at++) {
+        size_bytes += pieces[at].iov_len;
+    }
     ssize_t got;
     do {
-        got = recv(self->fd, buffer, size_bytes, MSG_DONTWAIT);
+        got = count == 1
+                  ? recv(self->fd, pieces->iov_base, size_bytes, MSG_DONTWAIT)
+                  : recvmsg(self->fd, &message, MSG_DONTWAIT);
     } while (got < 0 && errno == EINTR);
     if (got < 0) {
         return errno == EWOULDBLOCK ? -EAGAIN : -errno;
@@ -77,8 +93,9 @@ receive_checked(FlStream *self, char *buffer, size_t size_bytes,
 static int
 receive(FlStream *self, char *buffer, size_t size_bytes, ReadResult *result)
 {
+    struct iovec piece = {buffer, size_bytes};
     int code = fl_stream_check_number(self);
-    return code < 0 ? code : receive_checked(self, buffer, size_bytes, result);
+    return code < 0 ? code : receive_pieces(self, &piece, 1, result);
 }
 
 static bool
@@ -147,34 +164,35 @@ deliver_eof(FlStream *self)
 
 #define DATA_FAILED "Fatal error: protocol.data_received() call failed."
 
-/* Read into the loop's scratch: as receive_checked. */
+/* See that the loop has its scratch.  0 or FL_NO_MEMORY. */
 static int
-fill_scratch(FlStream *self, ReadResult *result)
+make_scratch(FlLoop *loop)
 {
-    FlLoop *loop = self->loop;
     if (loop->scratch == NULL) {
         loop->scratch = malloc(SCRATCH_BYTES);
-        if (loop->scratch == NULL) {
-            return FL_NO_MEMORY;
-        }
     }
-    return receive_checked(self, loop->scratch, SCRATCH_BYTES >> self->narrow,
-                           result);
+    return loop->scratch == NULL ? FL_NO_MEMORY : 0;
 }
 
 /* --- receivers ----------------------------------------------------------- */
 
-/* What came into the receiver's own memory.  As fl_stream_fatal. */
+/* Have the scratch after a receiver's memory, and of both no more than may be
+   read at once.  How many pieces there are then. */
 static int
-deliver_filled(FlStream *self, PyObject *protocol, ReadResult *result)
+add_scratch(const FlStream *self, struct iovec *pieces, int count)
 {
-    int code = self->receiver->memory_filled(self->state, protocol,
-                                             result->got_bytes);
-    if (code < 0) {
-        return fl_stream_fatal(self, DATA_FAILED);
+    bool whole = self->receiver->get_memory != NULL
+                 || (WHOLE_EVENTS && self->narrow == 0);
+    size_t left = whole ? EVENT_BYTES : HANDED_BYTES >> self->narrow;
+    for (int at = 0; at < count; at++) {
+        if (pieces[at].iov_len > left) {
+            pieces[at].iov_len = left;
+        }
+        left -= pieces[at].iov_len;
     }
-    result->enough = code > 0;
-    return 0;
+    pieces[count].iov_base = self->loop->scratch;
+    pieces[count].iov_len = left;
+    return left > 0 ? count + 1 : count;
 }
 
 static int
@@ -200,21 +218,24 @@ static int
 receive_native(FlStream *self, PyObject *protocol, ReadResult *result)
 {
     const FlReceiver *receiver = self->receiver;
-    char *memory = NULL;
-    size_t room = 0;
+    struct iovec pieces[FL_RECEIVER_PIECES + 1];
+    int count = 0;
     /* Before there is memory: it may run Python, which may change that. */
     int code = fl_stream_check_number(self);
-    if (code == 0 && receiver->get_memory != NULL
-        && (self->bulky || !receiver->memory_for_bulk))
-    {
-        room = receiver->get_memory(self->state, protocol, &memory);
+    if (code == 0) {
+        code = make_scratch(self->loop);
     }
     if (code == 0) {
-        code = room > 0 ? receive_checked(self, memory, room, result)
-                        : fill_scratch(self, result);
+        if (receiver->get_memory != NULL
+            && self->last_read_bytes >= BULKY_BYTES) {
+            count = receiver->get_memory(self->state, protocol,
+                                         self->last_read_bytes, pieces);
+        }
+        code = receive_pieces(self, pieces, add_scratch(self, pieces, count),
+                              result);
     }
-    if (room > 0 && (code < 0 || result->got_bytes == 0)) {
-        (void)receiver->memory_filled(self->state, protocol, 0);
+    if (count > 0 && (code < 0 || result->got_bytes == 0)) {
+        (void)receiver->memory_filled(self->state, protocol, pieces, 0);
     }
     if (code < 0) {
         return code == -EAGAIN
@@ -224,9 +245,13 @@ receive_native(FlStream *self, PyObject *protocol, ReadResult *result)
     if (result->got_bytes == 0) {
         return deliver_eof(self);
     }
-    self->bulky = result->got_bytes >= BULKY_BYTES;
-    return room > 0 ? deliver_filled(self, protocol, result)
-                    : deliver_scratch(self, protocol, result);
+    self->last_read_bytes = result->got_bytes;
+    if (count == 0) {
+        return deliver_scratch(self, protocol, result);
+    }
+    code = receiver->memory_filled(self->state, protocol, pieces,
+                                   result->got_bytes);
+    return code < 0 ? fl_stream_fatal(self, DATA_FAILED) : 0;
 }
 
 /* --- Protocol ------------------------------------------------------------ */
@@ -237,7 +262,11 @@ receive_scratch(FlStream *self, PyObject **data, ReadResult *result)
     FlLoop *loop = self->loop;
     int code = fl_stream_check_number(self);
     if (code == 0) {
-        code = fill_scratch(self, result);
+        code = make_scratch(loop);
+    }
+    if (code == 0) {
+        struct iovec piece = {loop->scratch, SCRATCH_BYTES};
+        code = receive_pieces(self, &piece, 1, result);
     }
     if (code < 0 || result->got_bytes == 0) {
         return code;
@@ -276,8 +305,9 @@ static int
 read_bytes(FlStream *self, ReadResult *result)
 {
     PyObject *data = NULL;
-    int code = self->bulky ? receive_large(self, &data, result)
-                           : receive_scratch(self, &data, result);
+    bool large = !WHOLE_EVENTS && self->last_read_bytes >= BULKY_BYTES;
+    int code = large ? receive_large(self, &data, result)
+                     : receive_scratch(self, &data, result);
     if (code == -EAGAIN) {
         return 0;
     }
@@ -287,7 +317,7 @@ read_bytes(FlStream *self, ReadResult *result)
     if (data == NULL) {
         return deliver_eof(self);
     }
-    self->bulky = result->got_bytes >= BULKY_BYTES;
+    self->last_read_bytes = result->got_bytes;
     PyObject *protocol = Py_NewRef(self->protocol);
     PyObject *done = PyObject_CallMethodOneArg(
         protocol, self->loop->state->names.data_received, data);
@@ -302,10 +332,26 @@ read_bytes(FlStream *self, ReadResult *result)
 
 /* --- BufferedProtocol ---------------------------------------------------- */
 
-/* The protocol's buffer, held in *view until the read is done.  0 or -1 with
-   an exception set. */
+/* What asyncio says of a buffer that cannot be read into: recv_into() of its
+   socket. */
+static void
+refuse_buffer(PyObject *buffer)
+{
+    if (fl_error_leaves_loop()) {
+        return;
+    }
+    PyErr_Clear(); /* the words of whatever made the buffer */
+    PyErr_Format(PyExc_TypeError,
+                 "recv_into() argument 1 must be read-write bytes-like "
+                 "object, not %.50s",
+                 buffer == Py_None ? "None" : Py_TYPE(buffer)->tp_name);
+}
+
+/* The protocol's buffer, held in *view until the read is done.  0, or -1 with
+   an exception set, and *message says what has failed. */
 static int
-get_buffer(FlStream *self, PyObject *protocol, Py_buffer *view)
+get_buffer(FlStream *self, PyObject *protocol, Py_buffer *view,
+           const char **message)
 {
     PyObject *hint = PyLong_FromLong(-1);
     PyObject *buffer =
@@ -313,6 +359,7 @@ get_buffer(FlStream *self, PyObject *protocol, Py_buffer *view)
                      : PyObject_CallMethodOneArg(
                          protocol, self->loop->state->names.get_buffer, hint);
     Py_XDECREF(hint);
+    *message = "Fatal error: protocol.get_buffer() call failed.";
     if (buffer == NULL) {
         return -1;
     }
@@ -324,6 +371,10 @@ get_buffer(FlStream *self, PyObject *protocol, Py_buffer *view)
     }
     else if (size > 0) {
         code = PyObject_GetBuffer(buffer, view, PyBUF_WRITABLE);
+        if (code < 0) {
+            *message = READ_FAILED;
+            refuse_buffer(buffer);
+        }
     }
     Py_DECREF(buffer);
     return code;
@@ -351,12 +402,12 @@ static int
 read_into(FlStream *self, PyObject *protocol, ReadResult *result)
 {
     Py_buffer view;
-    if (get_buffer(self, protocol, &view) < 0) {
-        return fl_stream_fatal(
-            self, "Fatal error: protocol.get_buffer() call failed.");
+    const char *message;
+    if (get_buffer(self, protocol, &view, &message) < 0) {
+        return fl_stream_fatal(self, message);
     }
-    if (!wants_more(self)) {
-        PyBuffer_Release(&view); /* get_buffer paused or closed us */
+    if (!wants_more(self) || self->protocol != protocol) {
+        PyBuffer_Release(&view); /* get_buffer paused, closed or left us */
         return 0;
     }
     int code = receive(self, view.buf, (size_t)view.len, result);
@@ -380,9 +431,8 @@ fl_stream_read_ready(FlStream *self)
 {
     size_t left = EVENT_BYTES;
     int code = 0;
-    self->pull_bytes = 0;
     while (code == 0 && wants_more(self)) {
-        ReadResult result = {0, false, false, false};
+        ReadResult result = {0, false, false};
         if (self->receiver != NULL || self->buffered) {
             PyObject *protocol = Py_NewRef(self->protocol);
             code = self->receiver != NULL
@@ -404,31 +454,6 @@ fl_stream_read_ready(FlStream *self)
             break;
         }
         left -= cost;
-        if (result.enough) {
-            self->pull_bytes = left;
-            break;
-        }
     }
     return code;
-}
-
-Py_ssize_t
-fl_stream_pull(FlStream *self, char *memory, size_t size_bytes)
-{
-    ReadResult result = {0, false, false};
-    if (self->pull_bytes == 0 || !wants_more(self)) {
-        return 0;
-    }
-    int code = receive(self, memory, size_bytes, &result);
-    size_t cost =
-        result.got_bytes < READ_BYTES ? READ_BYTES : result.got_bytes;
-    self->pull_bytes =
-        result.filled && cost < self->pull_bytes ? self->pull_bytes - cost : 0;
-    /* The system tells an error once; an end of file it tells the event. */
-    if (code < 0 && code != -EAGAIN
-        && fl_stream_fatal_errno(self, code, READ_FAILED) < 0)
-    {
-        return -1;
-    }
-    return (Py_ssize_t)result.got_bytes;
 }

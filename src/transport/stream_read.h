@@ -10,10 +10,4 @@
 /* The descriptor is readable: read, deliver.  0, or -1 to leave the loop. */
 int fl_stream_read_ready(FlStream *self);
 
-/* Read at once what an event has left in the socket because its receiver said
-   that it had enough: so many bytes at most, and no more in all than the event
-   would have read.  How many came; 0: none now, wait for the receiver to be
-   called; -1 with an exception set.  Loop's thread, outside the receiver. */
-Py_ssize_t fl_stream_pull(FlStream *self, char *memory, size_t size_bytes);
-
 #endif

@@ -300,8 +300,8 @@ static const char write_doc[] =
     "Send bytes, or a bytearray or memoryview (the caller may change it\n"
     "afterwards), in order and without blocking.\n\n"
     "Raises TypeError for other types, RuntimeError after write_eof().\n"
-    "Implements asyncio's WriteTransport.write().  A second write in one\n"
-    "callback is sent when the callback returns.";
+    "Implements asyncio's WriteTransport.write().  Later writes of one\n"
+    "callback are sent when it returns, at the latest.";
 
 static const char writelines_doc[] =
     "writelines($self, list_of_data)\n--\n\n"

@@ -79,6 +79,27 @@ fl_write_queue_append(FlWriteQueue *write_queue, PyObject *bytes,
 }
 
 int
+fl_write_queue_put_back(FlWriteQueue *write_queue, PyObject *bytes,
+                        size_t sent_bytes)
+{
+    FL_CHECK(write_queue->sent_bytes == 0, "only one item is sent in part");
+    if (write_queue->head == 0) {
+        if (write_queue->tail == write_queue->capacity
+            && make_room(write_queue) < 0) {
+            return -1;
+        }
+        memmove(write_queue->items + 1, write_queue->items,
+                write_queue->tail * sizeof(*write_queue->items));
+        write_queue->head++;
+        write_queue->tail++;
+    }
+    write_queue->items[--write_queue->head] = Py_NewRef(bytes);
+    write_queue->size_bytes += (size_t)PyBytes_GET_SIZE(bytes) - sent_bytes;
+    write_queue->sent_bytes = sent_bytes;
+    return 0;
+}
+
+int
 fl_write_queue_vectors(const FlWriteQueue *write_queue, struct iovec *vectors,
                        int limit)
 {

@@ -34,6 +34,20 @@ void fl_write_queue_clear(FlWriteQueue *write_queue);
 int fl_write_queue_append(FlWriteQueue *write_queue, PyObject *bytes,
                           size_t sent_bytes);
 
+/* The same before all that waits, of which nothing was sent yet. */
+int fl_write_queue_put_back(FlWriteQueue *write_queue, PyObject *bytes,
+                            size_t sent_bytes);
+
+/* The first item, borrowed; NULL: there is none.  Who calls Python before it
+   consumes owns a reference and looks whether it is the first still. */
+static inline PyObject *
+fl_write_queue_head(const FlWriteQueue *write_queue)
+{
+    return write_queue->head == write_queue->tail
+               ? NULL
+               : write_queue->items[write_queue->head];
+}
+
 /* Point up to `limit` vectors at what waits; how many were filled. */
 int fl_write_queue_vectors(const FlWriteQueue *write_queue,
                            struct iovec *vectors, int limit);

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from net_helpers import PY313, spin
+from patience import PATIENCE
 
 #: What each queued datagram counts beyond its data.
 HEADER = 8 if PY313 else 0
@@ -96,7 +97,7 @@ def plain(family: int = socket.AF_INET, address: Any = ("127.0.0.1", 0)):
     with socket.socket(family, socket.SOCK_DGRAM) as sock:
         if address is not None:
             sock.bind(address)
-        sock.settimeout(10)
+        sock.settimeout(PATIENCE)
         yield sock
 
 

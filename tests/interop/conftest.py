@@ -20,6 +20,7 @@ from types import SimpleNamespace
 
 import pytest
 from interop_process import CERTS, Process, child_env, free_port
+from patience import PATIENCE
 
 
 @pytest.fixture
@@ -100,7 +101,7 @@ def postgres():
             [bin_ / "initdb", "-D", data, "-U", me, "-A", "trust"]
             + ["--no-sync", "--no-locale", "-E", "UTF8"],
             check=True,
-            timeout=60,
+            timeout=PATIENCE,
             stdout=subprocess.DEVNULL,
             cwd=base,
             **as_user,

@@ -18,11 +18,13 @@ import sys
 import threading
 from pathlib import Path
 
+from patience import TEST_LIMIT
+
 APPS = Path(__file__).with_name("apps")
 CERTS = Path(__file__).parents[1] / "certs"
 
 #: Seconds a child may take to say something.
-PATIENCE = float(os.environ.get("PYTEST_TIMEOUT", "60")) * 2 / 3
+PATIENCE = TEST_LIMIT * 2 / 3
 
 LOOPS = {"asyncio": "asyncio", "fastloop": "fastloop:new_event_loop"}
 
@@ -122,7 +124,7 @@ class Process:
         """End whatever is left of the child's group, and collect."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.child.pid, signal.SIGKILL)
-        self.child.wait(20)
-        self._thread.join(20)
+        self.child.wait(PATIENCE)
+        self._thread.join(PATIENCE)
         assert not self._thread.is_alive(), "the child's output stays open"
         self.child.stdout.close()

@@ -17,6 +17,7 @@ pytest.importorskip("aiohttp", reason="aiohttp is not installed")
 
 import aiohttp
 from aiohttp import web
+from patience import PATIENCE
 
 BODY = bytes(range(256)) * 0x2000
 
@@ -290,7 +291,7 @@ def test_run_app(start, loop_kind):
     child = start("aiohttp_app.py", env=child_env(LOOP=loop_kind))
     port = int(child.wait_for(r"Running on http://127\.0\.0\.1:(\d+)")[1])
     url = f"http://127.0.0.1:{port}/"
-    with urllib.request.urlopen(url, timeout=20) as response:
+    with urllib.request.urlopen(url, timeout=PATIENCE) as response:
         assert response.read().decode() == loop_kind
     assert child.stop(signal.SIGINT) == 0
     assert "Traceback" not in child.log

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from interop_process import child_env, free_port
+from patience import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -71,7 +72,7 @@ def test_a_program_without_a_name_runs(source, tmp_path):
         env=child_env(),
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=PATIENCE,
         cwd=tmp_path,
     )
     if missing := re.search(r"No module named '(?!fastloop)", done.stderr):
@@ -104,7 +105,7 @@ def running(name, start, tmp_path, *words):
 
 def loop_told_by(port):
     """What the program's only page says of the loop it runs on."""
-    conn = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    conn = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     conn.request("GET", "/")
     response = conn.getresponse()
     told = json.loads(response.read())
@@ -159,7 +160,7 @@ def test_the_program_that_looks_inside_runs():
         env=child_env(),
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stderr
     assert re.fullmatch(
@@ -175,7 +176,7 @@ def test_the_first_measurement_runs():
         [sys.executable, "-W", "error", "-c", source],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         env=child_env(),
     )
     assert done.returncode == 0, done.stderr

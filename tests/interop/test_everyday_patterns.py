@@ -16,6 +16,7 @@ from collections import deque
 
 import pytest
 from interop_process import child_env
+from patience import PATIENCE
 
 
 @contextlib.asynccontextmanager
@@ -387,7 +388,7 @@ def test_sync_and_async_call_each_other(loop, run, in_thread):
 
     def from_thread(n):
         future = asyncio.run_coroutine_threadsafe(add(n, 1), loop)
-        return future.result(20)
+        return future.result(PATIENCE)
 
     async def main():
         results = await asyncio.gather(
@@ -426,11 +427,11 @@ def test_loop_in_a_thread_serves_sync_code(loop_factory):
         futures = [
             asyncio.run_coroutine_threadsafe(fetch(n), loop) for n in range(5)
         ]
-        lines = [future.result(20) for future in futures]
+        lines = [future.result(PATIENCE) for future in futures]
         assert lines == [b"N %d\n" % n for n in range(5)]
     finally:
         loop.call_soon_threadsafe(loop.stop)
-        thread.join(20)
+        thread.join(PATIENCE)
         loop.run_until_complete(loop.shutdown_default_executor())
         loop.close()
 
@@ -441,14 +442,16 @@ def test_graceful_shutdown(start, loop_kind, signum):
     child = start("graceful.py", env=child_env(LOOP=loop_kind))
     found = child.wait_for(r"serving on (\d+) by (\w+)")
     assert found[2] == loop_kind
-    with socket.create_connection(("127.0.0.1", int(found[1])), 20) as sock:
+    with socket.create_connection(
+        ("127.0.0.1", int(found[1])), PATIENCE
+    ) as sock:
         sock.sendall(b"please\n")
         child.wait_for("request in hand")
         child.child.send_signal(signum)
         assert sock.recv(100) == b"PLEASE\n"
         assert sock.recv(100) == b""
     child.wait_for("ended\n$")
-    assert child.child.wait(20) == 0
+    assert child.child.wait(PATIENCE) == 0
     assert "background ended" in child.log
     assert "Traceback" not in child.log
 

@@ -9,6 +9,7 @@ import signal
 
 import pytest
 from interop_process import APPS
+from patience import PATIENCE
 
 pytest.importorskip("gunicorn", reason="gunicorn is not installed")
 pytest.importorskip("fastapi", reason="FastAPI is not installed")
@@ -54,7 +55,7 @@ def gunicorn(request, start, loop_kind):
 
 
 def ask(port, path):
-    conn = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    conn = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     conn.request("GET", path)
     response = conn.getresponse()
     assert response.status == 200

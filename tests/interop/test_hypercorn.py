@@ -8,6 +8,7 @@ import signal
 
 import pytest
 from interop_process import CERTS, child_env
+from patience import PATIENCE
 
 pytest.importorskip("hypercorn", reason="hypercorn is not installed")
 pytest.importorskip("fastapi", reason="FastAPI is not installed")
@@ -47,7 +48,7 @@ def test_command(start, loop_kind, workers):
         env=child_env(LOOP=loop_kind),
     )
     port = int(child.wait_for(READY, times=workers)[1])
-    conn = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    conn = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     use(conn, loop_kind)
     assert child.stop() == 0
     assert child.log.count("lifespan ends") == workers
@@ -60,7 +61,7 @@ def test_tls(start, loop_kind, client_tls):
     )
     port = int(child.wait_for(READY)[1])
     conn = http.client.HTTPSConnection(
-        "127.0.0.1", port, timeout=20, context=client_tls
+        "127.0.0.1", port, timeout=PATIENCE, context=client_tls
     )
     use(conn, loop_kind)
     assert child.stop() == 0
@@ -71,7 +72,7 @@ def test_tls(start, loop_kind, client_tls):
 def test_as_a_coroutine(start, loop_kind, signum):
     child = start("hypercorn_app.py", "0", env=child_env(LOOP=loop_kind))
     port = int(child.wait_for(READY)[1])
-    conn = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    conn = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     use(conn, loop_kind)
     assert child.stop(signum) in (0, -signum, 1)
     assert child.log.count("lifespan ends") == 1

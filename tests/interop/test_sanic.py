@@ -7,6 +7,7 @@ import json
 
 import pytest
 from interop_process import child_env, free_port
+from patience import PATIENCE
 
 pytest.importorskip("sanic", reason="Sanic is not installed")
 
@@ -29,7 +30,7 @@ def sanic(request, start, loop_kind):
 
 
 def scale(port, workers):
-    conn = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    conn = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     ask(conn, "POST", f"/scale?n={workers}")
     conn.close()
 
@@ -44,7 +45,7 @@ def ask(conn, method, path, body=None, **kwargs):
 def test_requests(sanic, loop_kind):
     """All on one connection, which one worker serves; and a clean end."""
     child, port, workers = sanic
-    conn = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    conn = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     told = json.loads(ask(conn, "GET", "/"))
     sock = conn.sock
     assert told["loop"] == loop_kind
@@ -71,7 +72,7 @@ def test_websocket(sanic):
     with client.connect(url, proxy=None) as ws:
         for text in ("hello", "x" * 100_000):
             ws.send(text)
-            assert ws.recv(timeout=20) == text.upper()
+            assert ws.recv(timeout=PATIENCE) == text.upper()
     assert child.stop() == 0
     assert "Traceback" not in child.log
 

@@ -14,6 +14,7 @@ pytest.importorskip("httptools", reason="httptools is not installed")
 
 import soak_uvicorn
 from interop_process import LOOPS
+from patience import PATIENCE
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -39,7 +40,7 @@ def test_peers_that_do_not_read_pin_little(start, loop_kind):
         *("--timeout-graceful-shutdown", "1"),
     )
     port = int(child.wait_for(r"http://127\.0\.0\.1:(\d+)")[1])
-    conn = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    conn = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
 
     def sent() -> int:
         conn.request("GET", "/sent")
@@ -51,7 +52,9 @@ def test_peers_that_do_not_read_pin_little(start, loop_kind):
     peers = []
     try:
         for _ in range(PEERS):
-            peers.append(socket.create_connection(("127.0.0.1", port), 20))
+            peers.append(
+                socket.create_connection(("127.0.0.1", port), PATIENCE)
+            )
             peers[-1].sendall(b"GET /endless HTTP/1.1\r\nHost: x\r\n\r\n")
         same, last = 0, -1
         while same < 100:

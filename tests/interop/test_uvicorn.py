@@ -14,6 +14,7 @@ import socket
 
 import pytest
 from interop_process import CERTS, LOOPS
+from patience import PATIENCE
 
 pytest.importorskip("uvicorn", reason="uvicorn is not installed")
 pytest.importorskip("fastapi", reason="FastAPI is not installed")
@@ -47,7 +48,7 @@ def ask(conn, method, path, body=None, **kwargs):
 def test_fastapi_over_one_connection(uvicorn, loop_kind, parser):
     """Every kind of request one after the other, and a clean end."""
     child, port = uvicorn("--http", parser)
-    conn = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    conn = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     told = json.loads(ask(conn, "GET", "/"))
     sock = conn.sock
     assert told["loop"] == loop_kind
@@ -69,7 +70,7 @@ def test_fastapi_over_one_connection(uvicorn, loop_kind, parser):
 def test_bodies_large_and_chunked(uvicorn):
     """4 MiB each way; sent with a length, and in chunks."""
     _child, port = uvicorn()
-    conn = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    conn = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     body = bytes(range(256)) * 0x4000
     assert ask(conn, "POST", "/echo", body) == body
     parts = [body[i : i + 0x10000] for i in range(0, len(body), 0x10000)]
@@ -82,7 +83,7 @@ def test_pipelined_requests(uvicorn):
     """Requests that arrive together are answered in their order."""
     _child, port = uvicorn()
     paths = [b"/stream?n=%d" % n for n in (1, 300, 2)] + [b"/plain"]
-    with socket.create_connection(("127.0.0.1", port), 20) as sock:
+    with socket.create_connection(("127.0.0.1", port), PATIENCE) as sock:
         sock.sendall(
             b"".join(b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % p for p in paths)
         )
@@ -110,10 +111,10 @@ def test_websocket(uvicorn, client_tls, tls):
     ) as ws:
         for text in ("hello", "x" * 300_000, "again"):
             ws.send(text)
-            assert ws.recv(timeout=20) == text.upper()
+            assert ws.recv(timeout=PATIENCE) == text.upper()
         ws.send("bye")
         with pytest.raises(ConnectionClosed, match="4000"):
-            ws.recv(timeout=20)
+            ws.recv(timeout=PATIENCE)
     assert child.stop() in (0, -signal.SIGTERM)
     assert "Traceback" not in child.log
 
@@ -122,7 +123,7 @@ def test_many_connections_at_once(uvicorn):
     """64 connections opened together, three rounds of requests each."""
     child, port = uvicorn("--log-level", "info")
     conns = [
-        http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
         for _ in range(64)
     ]
     for _ in range(3):
@@ -139,7 +140,7 @@ def test_many_connections_at_once(uvicorn):
 def test_stops_while_a_client_is_connected(uvicorn):
     """SIGTERM with an idle keep-alive connection: it is closed, no wait."""
     child, port = uvicorn()
-    conn = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    conn = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     ask(conn, "GET", "/plain")
     assert child.stop() in (0, -signal.SIGTERM)
     assert conn.sock.recv(1) == b""
@@ -159,7 +160,7 @@ def test_two_workers(uvicorn, loop_kind):
     child.wait_for("lifespan begins", times=2)
     pids = set()
     for _ in range(400):
-        conn = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        conn = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
         told = json.loads(ask(conn, "GET", "/"))
         conn.close()
         assert told["loop"] == loop_kind

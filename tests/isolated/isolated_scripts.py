@@ -13,6 +13,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from patience import TEST_LIMIT
 
 PRELUDE = """\
 import asyncio, gc, os, signal, socket, sys, threading, time
@@ -24,7 +25,7 @@ FACTORIES = {
     "fastloop": ("import fastloop", "fastloop.new_event_loop"),
 }
 #: Seconds a child may take; far more than it needs.  Sanitizers need more.
-LIMIT = float(os.environ.get("PYTEST_TIMEOUT", "60")) / 2
+LIMIT = TEST_LIMIT / 2
 
 #: A debug build of CPython shows every warning; programs are written for the
 #: filters that all others start with.

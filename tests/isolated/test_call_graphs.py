@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+from patience import PATIENCE
 
 pytestmark = pytest.mark.skipif(
     sys.version_info < (3, 14), reason="call graphs came with 3.14"
@@ -46,7 +47,7 @@ def test_a_process_seen_from_outside(script, verb):
             [sys.executable, "-m", "asyncio", verb, str(process.pid)],
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=PATIENCE,
         )
     finally:
         process.kill()

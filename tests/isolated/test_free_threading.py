@@ -327,7 +327,7 @@ with contextlib.ExitStack() as stack:
             future = asyncio.run_coroutine_threadsafe(
                 passed_on(12), loops[number]
             )
-            assert future.result(20) == 12
+            assert future.result(100) == 12
     in_threads(4, ask)
 """
     )
@@ -349,7 +349,7 @@ with Running() as loop:
             )
             for future in futures:
                 future.set_result(n)
-            assert outcome.result(20) == 3 * n
+            assert outcome.result(100) == 3 * n
     in_threads(4, give)
 """
     )
@@ -423,7 +423,7 @@ with Running() as loop:
         done.set()
     left = []
     loop.call_soon_threadsafe(loop.call_later, 0.01, look)
-    done.wait(20)
+    done.wait(100)
     assert left == [0]
 for numbers in ran:
     assert sorted(numbers) == sorted([*range(400)] * 3)
@@ -480,7 +480,7 @@ async def main():
         assert ran == scheduled, (ran, scheduled)
         for far in fars:
             far.setblocking(False)
-            assert await asyncio.wait_for(loop.sock_recv(far, 1), 20) == b""
+            assert await asyncio.wait_for(loop.sock_recv(far, 1), 100) == b""
             far.close()
 
 over = False

@@ -42,7 +42,7 @@ def assert_wake_ups_are_heard(loop, count=50):
         for _ in range(count):
             heard.clear()
             loop.call_soon_threadsafe(heard.set)
-            assert heard.wait(10), "a wake-up was lost"
+            assert heard.wait(100), "a wake-up was lost"
         loop.call_soon_threadsafe(loop.stop)
     thread = threading.Thread(target=wake)
     thread.start()
@@ -183,7 +183,7 @@ async def main():
             made = loop.create_future()
             server = await loop.create_server(Serves, "127.0.0.1", 0)
             name = server.sockets[0].getsockname()
-            peer = socket.create_connection(name, timeout=10)
+            peer = socket.create_connection(name, timeout=100)
             transport = await made
             if paused:
                 transport.pause_reading()
@@ -223,10 +223,10 @@ def add():
         heard = threading.Event()
         time.sleep(0.0005)
         loop.add_reader(left, lambda: (left.recv(1), heard.set()))
-        assert heard.wait(10), round
+        assert heard.wait(100), round
         heard.clear()
         right.send(b"y")
-        assert heard.wait(10), round
+        assert heard.wait(100), round
         assert loop.remove_reader(left)
         left.close()
         right.close()
@@ -253,7 +253,7 @@ def waker(number):
     def wake(loop):
         answered = threading.Event()
         loop.call_soon_threadsafe(answered.set)
-        assert answered.wait(10), "a wake-up was lost"
+        assert answered.wait(100), "a wake-up was lost"
         heard[number] += 1
     return wake
 
@@ -379,7 +379,7 @@ async def main():
 failures = []
 threading.excepthook = lambda args: failures.append(args)
 loop = new_loop()
-loop.run_until_complete(asyncio.wait_for(main(), 20))
+loop.run_until_complete(asyncio.wait_for(main(), 100))
 assert_wake_ups_are_heard(loop)
 loop.close()
 assert not failures, failures

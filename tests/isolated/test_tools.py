@@ -358,7 +358,7 @@ async def main():
     peers = [socket.socket(type=socket.SOCK_DGRAM) for _ in range(2)]
     for peer in peers:
         peer.bind(("127.0.0.1", 0))
-        peer.settimeout(10)
+        peer.settimeout(100)
     log = Log()
     sys.addaudithook(log)
     loop = asyncio.get_running_loop()

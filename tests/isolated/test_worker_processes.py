@@ -117,7 +117,7 @@ def spawn():
 
 def ask():
     with socket.create_connection(address) as client:
-        client.settimeout(20)
+        client.settimeout(100)
         client.sendall(b"who")
         return int(client.recv(100))
 

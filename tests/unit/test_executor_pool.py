@@ -23,6 +23,7 @@ from concurrent.futures.thread import BrokenThreadPool
 from typing import Any
 
 import pytest
+from patience import PATIENCE
 
 NOT_BUILT = "the fastloop package is not built"
 fastloop = pytest.importorskip(
@@ -67,7 +68,7 @@ class Gate:
 
     def __call__(self, result: Any = None) -> Any:
         self.begun.set()
-        assert self.go.wait(20)
+        assert self.go.wait(PATIENCE)
         return result
 
 
@@ -76,7 +77,7 @@ class Token:
 
 
 def wait_for(event: threading.Event) -> None:
-    assert event.wait(20), "the other thread did not come that far"
+    assert event.wait(PATIENCE), "the other thread did not come that far"
 
 
 def name() -> str:
@@ -366,7 +367,7 @@ def test_closing_the_loop_lets_jobs_end_and_drops_their_results():
     loop.close()
     gate.go.set()
     for thread in threads:
-        thread.join(20)
+        thread.join(PATIENCE)
         assert not thread.is_alive()
     assert ran == [1]
 
@@ -497,7 +498,7 @@ def test_a_loop_that_nobody_holds_is_collected_and_its_threads_end():
         gc.collect()
     assert pool() is None
     for thread in threads:
-        thread.join(20)
+        thread.join(PATIENCE)
         assert not thread.is_alive()
 
 
@@ -537,7 +538,7 @@ def test_loops_in_threads_with_jobs_in_flight(in_thread, close):
 
     threads = [in_thread(work) for _ in range(4)]
     for thread in threads:
-        thread.join(40)
+        thread.join(PATIENCE)
     assert failures == []
 
 
@@ -557,5 +558,5 @@ def test_one_executor_serves_loops_of_several_threads(in_thread, pools):
 
     threads = [in_thread(work) for _ in range(4)]
     for thread in threads:
-        thread.join(20)
+        thread.join(PATIENCE)
     assert totals == [19900] * 4

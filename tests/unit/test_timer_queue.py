@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE
 
 # Nothing of the extension runs here; ctypes keeps what it is shown.
 pytestmark = pytest.mark.no_refcount
@@ -61,7 +62,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
             *(str(SOURCE / "base" / "timer_queue.c"), "-o", str(built)),
         ],
         check=True,
-        timeout=60,
+        timeout=PATIENCE,
     )
     loaded = ctypes.CDLL(str(built))
     node, queue = ctypes.POINTER(Node), ctypes.POINTER(Queue)

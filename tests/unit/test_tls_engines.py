@@ -9,18 +9,13 @@ import sys
 import tracemalloc
 
 import pytest
-from tls_memory_link import CERTS, Link, Raw, contexts
+from tls_memory_link import CERTS, Link, Raw, contexts, have_libssl
 
 import fastloop
 from fastloop import _tls
 
 ENGINES = ["libssl", "sslobject"]
 CA = CERTS / "ca.pem"
-NO_GIL = hasattr(sys, "_is_gil_enabled") and not sys._is_gil_enabled()
-
-
-def have_libssl():
-    return not NO_GIL and _tls._library is not None
 
 
 @pytest.fixture(params=ENGINES)
@@ -360,6 +355,52 @@ def test_a_connection_lost_within_a_call_of_the_sslobject(fast_loop, method):
     link.server.tls.connection_lost(None)
 
 
+def test_a_connection_lost_while_what_waited_is_encrypted(fast_loop, engine):
+    """What the SSLObject was given in part is memory still."""
+    server, client = contexts()
+    seen = []
+
+    class Loses(ssl.SSLObject):
+        def write(self, data):
+            seen.append(data[:10])
+            if len(seen) == 1:
+                link.client.tls.connection_lost(None)
+                return 1
+            return len(data)
+
+    client.sslobject_class = Loses
+    link = Link(fast_loop, server, client)
+    link.begin()
+    link.client.tls._app_transport.write(b"0123456789" * 100_000)
+    link.carry()
+    assert seen == [b"0123456789", b"1234567890"]
+    link.server.tls.connection_lost(None)
+    # The GC does not see that CPython's SSL object has the context.
+    del client.sslobject_class
+
+
+def test_the_memory_that_was_read_to_is_not_moved(link):
+    """Whoever has the buffer may try to make it larger in a callback."""
+    refused = []
+    received = link.server.protocol.data_received
+
+    def grow(data):
+        with pytest.raises(BufferError):
+            buffer.extend(bytes(1_000_000))
+        refused.append(len(data))
+        received(data)
+
+    link.server.protocol.data_received = grow
+    link.client.protocol.transport.write(b"a" * 60_000)
+    sent = bytes(link.client.raw.sent)
+    with link.server.tls.get_buffer(-1) as view:
+        view[: len(sent)] = sent
+        buffer = view.obj
+    link.server.tls.buffer_updated(len(sent))
+    assert refused and sum(refused) == 60_000
+    buffer.extend(b"now it may")
+
+
 # -- which engine -------------------------------------------------------------
 
 
@@ -490,7 +531,7 @@ sys.path.insert(0, {folder!r})
 import fastloop
 from fastloop import _tls
 _tls._library = {library!r}
-from tls_memory_link import CERTS, Link, Raw, contexts
+from tls_memory_link import CERTS, Link, Raw, contexts, have_libssl
 loop = fastloop.new_event_loop()
 link = Link(loop, *contexts())
 link.begin()

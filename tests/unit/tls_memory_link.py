@@ -8,12 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import sys
 from pathlib import Path
 from typing import Any
 
 from fastloop import _tls
 
 CERTS = Path(__file__).parent.parent / "certs"
+NO_GIL = hasattr(sys, "_is_gil_enabled") and not sys._is_gil_enabled()
+
+
+def have_libssl() -> bool:
+    """Whether an engine can call libssl itself."""
+    return not NO_GIL and _tls._library is not None
 
 
 def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:

@@ -10,9 +10,10 @@ import time
 from pathlib import Path
 
 import pytest
+from patience import TEST_LIMIT
 
 #: Seconds a command may take before the test's own time limit.
-LIMIT = float(os.environ.get("PYTEST_TIMEOUT", "60")) * 5 / 6
+LIMIT = TEST_LIMIT * 5 / 6
 
 Done = subprocess.CompletedProcess
 

@@ -5,10 +5,14 @@ programs that test, trace or measure.
 """
 
 import asyncio
+import contextvars
+import functools
 import socket
+import threading
 from unittest import mock
 
 import pytest
+from patience import PATIENCE
 
 
 def kind_of(factory):
@@ -20,7 +24,7 @@ def kind_of(factory):
 
 async def steps():
     await asyncio.sleep(0)
-    return await asyncio.wait_for(asyncio.sleep(0, "done"), 10)
+    return await asyncio.wait_for(asyncio.sleep(0, "done"), PATIENCE)
 
 
 def test_an_overridden_call_soon_gets_a_handle_for_each_call(loop_factory):
@@ -59,6 +63,96 @@ def test_so_does_one_that_is_set_on_the_loop_in_mid_run(loop):
     count = loop.run_until_complete(main())
     assert len(handles) == count >= 1
     assert all(isinstance(handle, asyncio.Handle) for handle in handles)
+
+
+def test_call_later_calls_an_overridden_call_at(loop_factory):
+    calls = []
+
+    class Tracing(kind_of(loop_factory)):
+        def call_at(self, when, callback, *args, context=None):
+            handle = super().call_at(when, callback, *args, context=context)
+            calls.append((when, callback, args, context))
+            return handle
+
+    loop = Tracing()
+    context = contextvars.copy_context()
+    before = loop.time()
+    first = loop.call_later(1000, print, 1, 2, context=context)
+    second = loop.call_later(0, print)
+    (when, callback, args, given), rest = calls
+    assert before + 1000 <= when == first.when() <= loop.time() + 1000
+    assert (callback, args, given) == (print, (1, 2), context)
+    assert rest == (second.when(), print, (), None)
+    assert loop.run_until_complete(steps()) == "done"
+    loop.close()
+    assert len(calls) == 3
+
+
+def test_call_later_calls_a_call_at_that_is_set_on_the_loop(loop):
+    with mock.patch.object(loop, "call_at") as call_at:
+        assert loop.call_later(1, print, "x") is call_at.return_value
+    ((when, *rest), keywords) = call_at.call_args
+    assert rest == [print, "x"]
+    assert keywords == {"context": None}
+    assert abs(loop.time() + 1 - when) < 30
+    loop.call_later(1, print).cancel()
+    assert call_at.call_count == 1
+
+
+def test_a_call_at_that_fails_fails_call_later(loop_factory):
+    class Failing(kind_of(loop_factory)):
+        def call_at(self, *args, **keywords):
+            raise LookupError("no timers")
+
+    loop = Failing()
+    with pytest.raises(LookupError, match="no timers"):
+        loop.call_later(0, print)
+    with pytest.raises(TypeError):
+        loop.call_later("soon", print)
+    loop.close()
+
+
+@pytest.mark.parametrize("where", ["class", "loop"])
+def test_an_overridden_call_soon_threadsafe_gets_results_of_threads(
+    loop_factory, where
+):
+    """Whatever the loop runs in may have to be woken."""
+    calls = []
+    kind = kind_of(loop_factory)
+
+    def call_soon_threadsafe(self, callback, *args, context=None):
+        calls.append(threading.current_thread())
+        return kind.call_soon_threadsafe(
+            self, callback, *args, context=context
+        )
+
+    if where == "class":
+        changed = {"call_soon_threadsafe": call_soon_threadsafe}
+        loop = type("Waking", (kind,), changed)()
+    else:
+        loop = loop_factory()
+        loop.call_soon_threadsafe = functools.partial(
+            call_soon_threadsafe, loop
+        )
+
+    async def main():
+        for result in (True, ZeroDivisionError):
+            go_on = threading.Event()
+
+            def job(go_on=go_on, result=result):
+                assert go_on.wait(10)
+                return 1 / 0 if result is ZeroDivisionError else result
+
+            future = loop.run_in_executor(None, job)
+            go_on.set()
+            (outcome,) = await asyncio.gather(future, return_exceptions=True)
+            assert outcome is result or type(outcome) is result
+
+    loop.run_until_complete(main())
+    assert len(calls) == 2
+    assert threading.main_thread() not in calls
+    loop.run_until_complete(loop.shutdown_default_executor())
+    loop.close()
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import threading
 import weakref
 
 import pytest
+from patience import PATIENCE
 
 LIMIT = min(32, (os.cpu_count() or 1) + 4)
 if sys.version_info >= (3, 13):
@@ -140,7 +141,7 @@ async def test_a_worker_is_used_again(loop):
 async def test_threads_are_made_on_demand_up_to_the_limit(loop):
     before = set(threading.enumerate())
     gate = threading.Event()
-    jobs = [loop.run_in_executor(None, gate.wait, 20) for _ in range(60)]
+    jobs = [loop.run_in_executor(None, gate.wait, PATIENCE) for _ in range(60)]
     while True:
         new = set(threading.enumerate()) - before
         if len(new) >= LIMIT:
@@ -157,7 +158,9 @@ async def test_threads_are_made_on_demand_up_to_the_limit(loop):
 
 async def test_jobs_run_at_the_same_time(loop):
     barrier = threading.Barrier(3)
-    jobs = [loop.run_in_executor(None, barrier.wait, 20) for _ in range(3)]
+    jobs = [
+        loop.run_in_executor(None, barrier.wait, PATIENCE) for _ in range(3)
+    ]
     assert sorted(await asyncio.gather(*jobs)) == [0, 1, 2]
 
 
@@ -185,7 +188,7 @@ def test_jobs_of_one_worker_run_in_order(loop, run):
 
 async def test_the_loop_goes_on_while_a_job_runs(loop):
     gate = threading.Event()
-    job = loop.run_in_executor(None, gate.wait, 20)
+    job = loop.run_in_executor(None, gate.wait, PATIENCE)
     for _ in range(10):
         await asyncio.sleep(0)
     assert not job.done()
@@ -202,7 +205,7 @@ def test_submitted_before_the_loop_runs(loop):
 def test_result_comes_while_the_loop_does_not_run(loop):
     done = threading.Event()
     future = loop.run_in_executor(None, done.set)
-    assert done.wait(20)
+    assert done.wait(PATIENCE)
     assert not future.done()
     assert loop.run_until_complete(future) is None
 
@@ -213,7 +216,7 @@ def test_cancel_before_the_start(loop, run):
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
 
         async def main():
-            first = loop.run_in_executor(pool, gate.wait, 20)
+            first = loop.run_in_executor(pool, gate.wait, PATIENCE)
             second = loop.run_in_executor(pool, ran.append, 1)
             await asyncio.sleep(0)
             assert second.cancel()
@@ -230,7 +233,9 @@ def test_cancel_before_the_start(loop, run):
 async def test_cancel_before_the_start_in_the_default_pool(loop):
     gate = threading.Event()
     ran = []
-    busy = [loop.run_in_executor(None, gate.wait, 20) for _ in range(LIMIT)]
+    busy = [
+        loop.run_in_executor(None, gate.wait, PATIENCE) for _ in range(LIMIT)
+    ]
     waiting = [loop.run_in_executor(None, ran.append, n) for n in (1, 2)]
     assert waiting[0].cancel()
     # asyncio passes a cancellation on in the next turn.
@@ -249,7 +254,7 @@ async def test_cancel_while_running(loop, pool):
 
     def job():
         begun.set()
-        gate.wait(20)
+        gate.wait(PATIENCE)
         ended.set()
         return "nobody waits for this"
 
@@ -260,7 +265,7 @@ async def test_cancel_while_running(loop, pool):
     with pytest.raises(asyncio.CancelledError):
         await future
     gate.set()
-    await loop.run_in_executor(pool, ended.wait, 20)
+    await loop.run_in_executor(pool, ended.wait, PATIENCE)
     assert ended.is_set()
 
 
@@ -269,7 +274,7 @@ def test_exception_after_cancel_is_dropped(loop, run, pool):
 
     def job():
         begun.set()
-        gate.wait(20)
+        gate.wait(PATIENCE)
         raise ZeroDivisionError
 
     async def main():
@@ -289,7 +294,7 @@ def test_exception_after_cancel_is_dropped(loop, run, pool):
 async def test_wait_for_gives_up_on_a_job(loop):
     gate = threading.Event()
     with pytest.raises(TimeoutError):
-        await asyncio.wait_for(asyncio.to_thread(gate.wait, 20), 0.005)
+        await asyncio.wait_for(asyncio.to_thread(gate.wait, PATIENCE), 0.005)
     gate.set()
 
 
@@ -443,7 +448,7 @@ def test_cancel_of_the_pools_future_cancels_ours(loop, run):
     with Spy(1) as pool:
 
         async def main():
-            first = loop.run_in_executor(pool, gate.wait, 20)
+            first = loop.run_in_executor(pool, gate.wait, PATIENCE)
             second = loop.run_in_executor(pool, int)
             assert made[1].cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -457,7 +462,7 @@ def test_cancel_of_the_pools_future_cancels_ours(loop, run):
 async def test_executor_shutdown_with_cancel_futures(loop):
     gate = threading.Event()
     pool = concurrent.futures.ThreadPoolExecutor(1)
-    first = loop.run_in_executor(pool, gate.wait, 20)
+    first = loop.run_in_executor(pool, gate.wait, PATIENCE)
     second = loop.run_in_executor(pool, int)
     pool.shutdown(wait=False, cancel_futures=True)
     with pytest.raises(asyncio.CancelledError):
@@ -471,7 +476,7 @@ async def test_a_job_that_uses_the_loop(loop):
         future = asyncio.run_coroutine_threadsafe(
             asyncio.sleep(0, "back"), loop
         )
-        return future.result(20)
+        return future.result(PATIENCE)
 
     assert await asyncio.to_thread(job) == "back"
 

@@ -14,6 +14,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from patience import PATIENCE
 
 scope = contextvars.ContextVar("scope", default="none")
 
@@ -190,7 +191,7 @@ async def test_patched_threads_are_seen(loop, pool, monkeypatch, method):
 
 
 def _meet(barrier, function):
-    barrier.wait(20)
+    barrier.wait(PATIENCE)
     return function()
 
 
@@ -220,7 +221,9 @@ async def test_results_errors_and_cancelling_under_a_patch(loop, pool):
     with pytest.raises(ValueError, match="invalid literal"):
         await loop.run_in_executor(pool, int, "x")
     # More than there are threads: the next job waits behind them.
-    waits = [loop.run_in_executor(pool, gate.wait, 20) for _ in range(40)]
+    waits = [
+        loop.run_in_executor(pool, gate.wait, PATIENCE) for _ in range(40)
+    ]
     job = loop.run_in_executor(pool, int)
     job.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -7,6 +7,7 @@ import threading
 import time
 
 import pytest
+from patience import PATIENCE
 
 LIMIT = min(32, (os.cpu_count() or 1) + 4)
 if sys.version_info >= (3, 13):
@@ -54,7 +55,7 @@ def test_shutdown_waits_for_work_in_flight(loop):
     gate = threading.Event()
 
     def job():
-        gate.wait(20)
+        gate.wait(PATIENCE)
         ended.append(1)
 
     loop.run_in_executor(None, job)
@@ -68,11 +69,11 @@ def test_shutdown_waits_for_work_in_flight(loop):
 )
 def test_shutdown_timeout(loop):
     gate = threading.Event()
-    future = loop.run_in_executor(None, gate.wait, 20)
+    future = loop.run_in_executor(None, gate.wait, 2 * PATIENCE)
     start = time.monotonic()
     with pytest.warns(RuntimeWarning, match="The executor did not finish"):
         loop.run_until_complete(loop.shutdown_default_executor(0.01))
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < PATIENCE
     gate.set()
     loop.run_until_complete(future)
 
@@ -82,7 +83,7 @@ def test_shutdown_timeout(loop):
 )
 def test_shutdown_within_the_timeout(loop):
     loop.run_until_complete(loop.run_in_executor(None, int))
-    loop.run_until_complete(loop.shutdown_default_executor(timeout=20))
+    loop.run_until_complete(loop.shutdown_default_executor(timeout=PATIENCE))
 
 
 def test_close_with_work_in_flight(loop_factory):
@@ -93,14 +94,14 @@ def test_close_with_work_in_flight(loop_factory):
     def job():
         threads.append(threading.current_thread())
         begun.set()
-        gate.wait(20)
+        gate.wait(PATIENCE)
         return "too late"
 
     loop.run_in_executor(None, job)
-    assert begun.wait(20)
+    assert begun.wait(PATIENCE)
     loop.close()
     gate.set()
-    threads[0].join(20)
+    threads[0].join(PATIENCE)
     assert not threads[0].is_alive()
 
 
@@ -110,11 +111,11 @@ def test_close_with_work_in_flight_in_an_own_pool(loop_factory):
 
     def job():
         begun.set()
-        gate.wait(20)
+        gate.wait(PATIENCE)
 
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         loop.run_in_executor(pool, job)
-        assert begun.wait(20)
+        assert begun.wait(PATIENCE)
         loop.close()
         gate.set()
 
@@ -124,7 +125,7 @@ def test_close_drops_what_has_not_begun(loop_factory):
     gate = threading.Event()
     ran = []
     for _ in range(LIMIT):
-        loop.run_in_executor(None, gate.wait, 20)
+        loop.run_in_executor(None, gate.wait, 2 * PATIENCE)
     loop.run_in_executor(None, ran.append, 1)
     threads = [
         t for t in threading.enumerate() if t.name.startswith("asyncio_")
@@ -132,7 +133,7 @@ def test_close_drops_what_has_not_begun(loop_factory):
     loop.close()
     gate.set()
     for thread in threads:
-        thread.join(20)
+        thread.join(PATIENCE)
         assert not thread.is_alive()
     # concurrent.futures lets queued work run, shut down or not.
     assert ran == [1]

@@ -4,6 +4,7 @@ import asyncio
 import threading
 
 import pytest
+from patience import PATIENCE
 
 
 class _Interrupted(threading.Thread):
@@ -15,7 +16,7 @@ class _Interrupted(threading.Thread):
     def start(self):
         if self.begins:
             super().start()
-            assert self.ran.wait(20)
+            assert self.ran.wait(PATIENCE)
         raise KeyboardInterrupt
 
 

@@ -9,6 +9,7 @@ import sys
 import pytest
 from datagram_helpers import endpoint, plain
 from net_helpers import Recorder, turns
+from patience import PATIENCE
 from watch_helpers import idle_cpu
 
 
@@ -128,7 +129,7 @@ async def test_an_accepted_connection_takes_the_number_of_a_closed_one(
     await protocol.wait_data(15)
     old.abort()
     new.write(b"answer")
-    second.settimeout(10)
+    second.settimeout(PATIENCE)
     assert second.recv(100) == b"answer"
     new.close()
     server.close()

@@ -13,6 +13,7 @@ import warnings
 import weakref
 
 import pytest
+from patience import PATIENCE
 
 
 def test_close_twice(loop_factory):
@@ -367,7 +368,7 @@ def test_threads_of_a_closed_loop_end(loop_factory):
 
     loop.run_until_complete(loop.run_in_executor(None, job))
     loop.close()
-    threads[0].join(20)
+    threads[0].join(PATIENCE)
     assert not threads[0].is_alive()
 
 

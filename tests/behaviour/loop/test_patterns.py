@@ -10,6 +10,7 @@ import threading
 import time
 
 import pytest
+from patience import PATIENCE
 
 # --- context managers, iterators, generators -------------------------------
 
@@ -138,7 +139,7 @@ async def test_a_getter_times_out_and_the_queue_works_on():
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(queue.get(), 0.002)
     queue.put_nowait("item")
-    assert await asyncio.wait_for(queue.get(), 10) == "item"
+    assert await asyncio.wait_for(queue.get(), PATIENCE) == "item"
 
 
 async def test_lock_is_fair_and_exclusive():
@@ -490,7 +491,7 @@ def test_sync_code_calls_async_code(loop, in_thread):
         return number * 2
 
     def call(coro):
-        return asyncio.run_coroutine_threadsafe(coro, loop).result(20)
+        return asyncio.run_coroutine_threadsafe(coro, loop).result(PATIENCE)
 
     thread = in_thread(loop.run_forever)
     try:
@@ -499,7 +500,7 @@ def test_sync_code_calls_async_code(loop, in_thread):
             call(asyncio.wait_for(asyncio.sleep(1000), 0.002))
     finally:
         loop.call_soon_threadsafe(loop.stop)
-        thread.join(20)
+        thread.join(PATIENCE)
 
 
 async def test_async_code_calls_sync_code_and_back(loop):
@@ -509,7 +510,7 @@ async def test_async_code_calls_sync_code_and_back(loop):
 
     def blocking(number):
         future = asyncio.run_coroutine_threadsafe(inner(number), loop)
-        return future.result(20) * 10
+        return future.result(PATIENCE) * 10
 
     assert await asyncio.gather(
         *[asyncio.to_thread(blocking, n) for n in range(5)]

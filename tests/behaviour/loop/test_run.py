@@ -10,6 +10,7 @@ import threading
 import types
 
 import pytest
+from patience import PATIENCE
 
 
 def test_run_until_complete_returns_the_result(loop):
@@ -511,7 +512,7 @@ def test_loops_in_two_threads_at_once(loop_factory, in_thread):
     results = []
 
     async def main(number):
-        barrier.wait(20)
+        barrier.wait(PATIENCE)
         total = 0
         for _ in range(200):
             await asyncio.sleep(0)
@@ -527,7 +528,7 @@ def test_loops_in_two_threads_at_once(loop_factory, in_thread):
 
     threads = [in_thread(runner, n) for n in (1, 2)]
     for thread in threads:
-        thread.join(20)
+        thread.join(PATIENCE)
     assert sorted(results) == [200, 400]
 
 

@@ -9,6 +9,7 @@ import time
 import weakref
 
 import pytest
+from patience import PATIENCE
 
 
 def test_wakes_a_sleeping_loop(loop, in_thread):
@@ -101,7 +102,7 @@ def test_one_wake_up_at_a_time(loop, in_thread):
         for _ in range(200):
             loop.call_soon_threadsafe(turns.append, 1)
             loop.call_soon_threadsafe(again.set)
-            assert again.wait(20)
+            assert again.wait(PATIENCE)
             again.clear()
         finished.set()
         loop.call_soon_threadsafe(loop.stop)
@@ -199,11 +200,11 @@ def test_racing_with_close(loop_factory, in_thread):
                 ended.append(str(exc))
 
         thread = in_thread(caller)
-        assert begun.wait(20)
+        assert begun.wait(PATIENCE)
         loop.call_soon(loop.stop)
         loop.run_forever()
         loop.close()
-        thread.join(20)
+        thread.join(PATIENCE)
         assert ended == ["Event loop is closed"]
 
 
@@ -263,7 +264,7 @@ def test_stop_from_another_thread_by_call_soon_threadsafe(loop, in_thread):
     timer.start()
     start = time.monotonic()
     loop.run_forever()
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < PATIENCE
     timer.join()
     handle.cancel()
 
@@ -280,7 +281,7 @@ def test_run_coroutine_threadsafe(loop, in_thread):
             asyncio.run_coroutine_threadsafe(double(n), loop)
             for n in range(50)
         ]
-        seen.extend(f.result(20) for f in futures)
+        seen.extend(f.result(PATIENCE) for f in futures)
         loop.call_soon_threadsafe(loop.stop)
 
     in_thread(caller)
@@ -306,9 +307,9 @@ def test_run_coroutine_threadsafe_exception_and_cancel(loop, in_thread):
         seen.append(type(future.exception(20)))
         entered, left = threading.Event(), threading.Event()
         future = asyncio.run_coroutine_threadsafe(wait(entered, left), loop)
-        assert entered.wait(20)
+        assert entered.wait(PATIENCE)
         seen.append(future.cancel())
-        seen.append(left.wait(20))
+        seen.append(left.wait(PATIENCE))
         loop.call_soon_threadsafe(loop.stop)
 
     in_thread(caller)
@@ -336,7 +337,7 @@ def test_two_loops_play_ping_pong(loop_factory, in_thread):
         first.run_until_complete(main())
     finally:
         second.call_soon_threadsafe(second.stop)
-        thread.join(20)
+        thread.join(PATIENCE)
         first.close()
         second.close()
     assert len(rounds) == 100

@@ -6,6 +6,7 @@ import sys
 import threading
 
 import pytest
+from patience import PATIENCE
 
 ROUNDS = 50
 
@@ -19,7 +20,7 @@ def _asyncio_needs_the_gil(loop_kind):
 
 def race(one, other):
     """What two calls made at once raised, in no order."""
-    barrier = threading.Barrier(2, timeout=20)
+    barrier = threading.Barrier(2, timeout=PATIENCE)
     raised: list[BaseException] = []
 
     def call(function):
@@ -32,7 +33,7 @@ def race(one, other):
     thread = threading.Thread(target=call, args=(other,))
     thread.start()
     call(one)
-    thread.join(20)
+    thread.join(PATIENCE)
     assert not thread.is_alive()
     return [str(exc) for exc in raised]
 

@@ -11,6 +11,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
+from patience import TEST_LIMIT
 
 INI = """
 [pytest]
@@ -39,7 +40,7 @@ PLUGIN = () if _POINTS else ("-p", "fastloop.pytest_plugin")
 
 
 #: Seconds for the inner pytest, which the outer one's watchdog would not end.
-LIMIT = float(os.environ.get("PYTEST_TIMEOUT", "60")) * 5 / 6
+LIMIT = TEST_LIMIT * 5 / 6
 
 
 @pytest.fixture

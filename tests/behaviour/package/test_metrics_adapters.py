@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from patience import PATIENCE
 from prometheus_client import CollectorRegistry, generate_latest
 
 import fastloop
@@ -126,14 +127,14 @@ def test_two_workers_are_one_to_a_scrape(loop_kind, tmp_path):
         )
         return values_of(done.stdout)
 
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE
     name = 'fastloop_turns_total{loop="main"}'
     found = read()
     # Each writes what it did up to a moment ago.
     while found[name] < sum(turns) and time.monotonic() < deadline:
         found = read()
     for worker in workers:
-        worker.communicate("\n", timeout=30)
+        worker.communicate("\n", timeout=PATIENCE)
         assert worker.returncode == 0
     assert found[name] >= sum(turns)
     assert found['fastloop_timers{loop="main"}'] >= 2

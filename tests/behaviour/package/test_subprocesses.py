@@ -10,6 +10,7 @@ import sys
 import threading
 
 import pytest
+from patience import PATIENCE
 
 SHOW = "import os, sys; print({})"
 
@@ -200,7 +201,7 @@ def test_a_loop_in_another_thread(loop_factory):
 
     thread = threading.Thread(target=work)
     thread.start()
-    thread.join(30)
+    thread.join(PATIENCE)
     assert found == ["1"]
 
 

@@ -20,6 +20,7 @@ import threading
 import time
 
 import pytest
+from patience import PATIENCE
 
 import fastloop
 from fastloop import _metrics_socket, _top
@@ -60,7 +61,7 @@ def test_the_socket_is_the_users_alone(loop, path):
 def test_nobody_reads_what_is_sent_to_it(loop, path):
     loop.enable_metrics(socket=path)
     with socket.socket(socket.AF_UNIX) as sock:
-        sock.settimeout(20)
+        sock.settimeout(PATIENCE)
         sock.connect(path)
         sock.sendall(b'{"command": "stop"}\n' * 100)
         assert sock.recv(1 << 16)
@@ -117,7 +118,7 @@ def test_a_blocked_programs_own_lines_are_shown(
     while "blocked in:" not in out and process.poll() is None:
         code, out, err = top(path, "--once")
         assert (code, err) == (0, "")
-    process.communicate(timeout=30)
+    process.communicate(timeout=PATIENCE)
     assert f"{file}:2 block" in out and f"{file}:3 <module>" in out
     assert "run.py:" not in out
 
@@ -211,7 +212,7 @@ assert not os.path.exists({path + ".2"!r})
 sys.exit(code)
 """
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", script], timeout=50
+        [sys.executable, "-W", "ignore", "-c", script], timeout=PATIENCE
     )
     assert done.returncode == 0
     assert os.path.exists(path)
@@ -281,7 +282,7 @@ def test_one_loop_may_begin_while_the_last_one_ends(loop_kind, path):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(40)
+        thread.join(PATIENCE)
     assert not failures
 
 
@@ -304,7 +305,7 @@ def test_a_loop_may_be_closed_wherever_another_one_begins(
     other_path = path
     monkeypatch.setattr(_metrics_socket, "_remove_stale", collect)
     thread = in_thread(lambda: loop.enable_metrics(socket=f"{path}.2"))
-    thread.join(20)
+    thread.join(PATIENCE)
     assert not thread.is_alive()
     assert not os.path.exists(path)
     clients[0].close()
@@ -393,7 +394,7 @@ def test_watching_ends_with_ctrl_c(loop, path, rich):
         if seen == 3:
             break
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, err) == (0, "")
 
 
@@ -426,20 +427,90 @@ def test_what_cannot_be_shown_is_a_sentence(loop, tmp_path, top):
         assert (code, out) == (2, "") and "--interval" in err
 
 
-def test_another_programs_socket_is_a_sentence(loop, path, top, in_thread):
+def answered(path, top, in_thread, text):
+    """What top says of a server's answer."""
     with socket.socket(socket.AF_UNIX) as sock:
         sock.bind(path)
         sock.listen()
 
         def answer():
             peer, _ = sock.accept()
-            peer.sendall(b"220 hello\r\n")
+            peer.sendall(text)
             peer.close()
 
         in_thread(answer)
-        code, out, err = top(path, "--once")
+        return top(path, "--once")
+
+
+def without(*keys):
+    """An answer that lacks something."""
+
+    def change(found):
+        for key in keys[:-1]:
+            found = found[key]
+        del found[keys[-1]]
+
+    return change
+
+
+def with_value(value, *keys):
+    """An answer in which something is another value."""
+
+    def change(found):
+        for key in keys[:-1]:
+            found = found[key]
+        found[keys[-1]] = value
+
+    return change
+
+
+METRICS = ("loops", 0, "metrics")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        without("program"),
+        without("loops", 0, "slow"),
+        with_value([1], "loops", 0, "blocked_in"),
+        with_value([{}], "loops", 0, "slow"),
+        with_value("7", *METRICS, "turns"),
+        with_value(10**400, *METRICS, "elapsed_ns"),
+        with_value([1], *METRICS, "lag", "counts"),
+        with_value(None, *METRICS, "lag"),
+    ],
+)
+def test_an_answer_of_another_form_is_a_sentence(
+    loop, path, top, in_thread, change
+):
+    loop.enable_metrics(socket=path)
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(path)
+        found = json.loads(b"".join(iter(lambda: sock.recv(65536), b"")))
+    change(found)
+    text = json.dumps(found).encode()
+    code, out, err = answered(f"{path}2", top, in_thread, text)
+    assert (code, out) == (2, "")
+    assert err == f"fastloop top: {path}2: no metrics of fastloop's\n"
+
+
+@pytest.mark.parametrize("text", [b"220 hello\r\n", b"[" * 100_000, b"[]"])
+def test_another_programs_socket_is_a_sentence(
+    loop, path, top, in_thread, text
+):
+    code, out, err = answered(path, top, in_thread, text)
     assert (code, out) == (2, "")
     assert "no metrics of fastloop's" in err
+
+
+def test_a_program_whose_path_is_no_text_is_shown(
+    loop, path, top, monkeypatch
+):
+    monkeypatch.setattr(sys, "argv", [os.fsdecode(b"\xff.py")])
+    loop.enable_metrics(socket=path)
+    code, out, err = top(path, "--once")
+    assert (code, err) == (0, "")
+    assert out.startswith("\\udcff.py, process")
 
 
 def test_it_plugs_into_another_command_line(loop, path, capsys):
@@ -464,7 +535,7 @@ def program(environment, code, warnings="error"):
         env={**env, **environment},
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=PATIENCE,
     )
 
 

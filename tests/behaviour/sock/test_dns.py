@@ -5,6 +5,7 @@ import socket
 import threading
 
 import pytest
+from patience import PATIENCE
 
 
 def test_getaddrinfo_is_sockets(loop, run):
@@ -313,7 +314,7 @@ def test_lookup_cancelled(loop, run, monkeypatch):
     gate = threading.Event()
 
     def patched(*args, **kwargs):
-        gate.wait(20)
+        gate.wait(PATIENCE)
         return []
 
     monkeypatch.setattr(socket, "getaddrinfo", patched)

@@ -11,7 +11,16 @@ import inspect
 import weakref
 
 import pytest
-from net_helpers import KIB, MIB, Peer, pattern, tcp_socketpair, turns
+from net_helpers import (
+    KIB,
+    MIB,
+    Peer,
+    pattern,
+    tcp_socketpair,
+    turns,
+    waiting,
+)
+from patience import PATIENCE
 
 TWO_READERS = (
     "{}() called while another coroutine is already waiting for incoming data"
@@ -394,7 +403,7 @@ async def test_a_time_limit(opened):
         await asyncio.wait_for(reader.readexactly(4), 0.01)
     await peer.send(b"late")
     first, second = await asyncio.gather(
-        asyncio.wait_for(reader.read(4), 5), asyncio.sleep(0, "slept")
+        asyncio.wait_for(reader.read(4), PATIENCE), asyncio.sleep(0, "slept")
     )
     assert (first, second) == (b"late", "slept")
 
@@ -476,3 +485,135 @@ def test_a_reader_in_a_cycle_is_collected(run):
     reader = run(main())
     gc.collect()
     assert reader() is None
+
+
+@pytest.mark.parametrize(
+    "method, args, got",
+    [
+        ("read", (3,), b""),
+        ("readexactly", (3,), b"12\n"),
+        ("readuntil", (b"\n",), b"12\n"),
+        ("readline", (), b"12\n"),
+    ],
+)
+async def test_a_waiter_of_a_plain_reader_is_settled_by_another(
+    opened, method, args, got
+):
+    reader, _, peer = await opened()
+    task = await waiting(getattr(reader, method)(*args))
+    vars(reader)["_waiter"].set_result(None)
+    await turns(2)
+    await sent(peer, b"12\n")
+    assert await task == got
+    assert reader._waiter is None
+    await peer.send(b"more\n")
+    assert await reader.readuntil(b"re\n") == b"12\n"[len(got) :] + b"more\n"
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, asyncio.CancelledError])
+@pytest.mark.parametrize("plain", [False, True])
+async def test_a_waiter_fails_by_another(opened, error, plain):
+    reader, _, peer = await opened()
+    task = await waiting(reader.readexactly(3))
+    if plain:
+        vars(reader)
+    if error is asyncio.CancelledError:
+        reader._waiter.cancel()
+    else:
+        reader._waiter.set_exception(error)
+    with pytest.raises(error):
+        await task
+    assert reader._waiter is None
+    await peer.send(b"more\n")
+    assert await reader.readline() == b"more\n"
+
+
+async def test_another_task_reads_between_the_parts_of_one(opened):
+    """Who waits for much is woken by each part, and others may read then."""
+    reader, _, _ = await opened()
+    first = await waiting(reader.readexactly(4))
+    reader.feed_data(b"12")
+    assert reader._waiter is None
+    second = reader.read(2)
+    with pytest.raises(StopIteration) as caught:
+        second.send(None)
+    assert caught.value.value == b"12"
+    third = reader.read(9)
+    third.send(None)
+    assert reader._waiter is not None
+    third.close()
+    assert reader._waiter is None
+    await turns(2)
+    assert reader._waiter is not None
+    reader.feed_data(b"3456")
+    assert await first == b"3456"
+
+
+@pytest.mark.parametrize("limit", [1000, 64 * KIB])
+async def test_a_cancelled_readexactly_leaves_reading_paused(opened, limit):
+    reader, writer, _ = await opened(limit=limit)
+    task = await waiting(reader.readexactly(10 * limit))
+    reader.feed_data(bytes(2 * limit))
+    assert not reader._paused
+    await turns(1)
+    reader.feed_data(b"1")
+    assert reader._paused and not writer.transport.is_reading()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert reader._paused and not writer.transport.is_reading()
+    await reader.readexactly(limit + 1)
+    assert not reader._paused and writer.transport.is_reading()
+
+
+async def test_who_waits_for_much_resumes_reading(opened):
+    reader, writer, _ = await opened(limit=1000)
+    task = await waiting(reader.readexactly(5000))
+    reader.feed_data(bytes(4000))
+    assert not writer.transport.is_reading()
+    await turns(2)
+    assert writer.transport.is_reading()
+    reader.feed_data(bytes(1000))
+    assert await task == bytes(5000)
+
+
+@pytest.mark.parametrize("found", [False, True])
+async def test_why_a_line_is_too_long(opened, found):
+    reader, _, _ = await opened(limit=10)
+    reader.feed_data(b"0123456789abc\n" if found else b"0123456789abc")
+    handled = KeyError()
+    try:
+        raise handled
+    except KeyError:
+        with pytest.raises(ValueError, match="limit") as caught:
+            await reader.readline()
+    error = caught.value
+    assert error.__cause__ is None and not error.__suppress_context__
+    why = error.__context__
+    assert type(why) is asyncio.LimitOverrunError
+    assert (why.args, why.consumed) == (error.args, 13)
+    assert why.__context__ is handled
+
+
+@pytest.mark.parametrize("plain", [False, True])
+@pytest.mark.parametrize(
+    "method, args",
+    [
+        ("read", (3,)),
+        ("readexactly", (3,)),
+        ("readuntil", (b"\n",)),
+        ("readline", ()),
+    ],
+)
+async def test_an_exception_after_the_wake_up_is_the_next_calls(
+    opened, method, args, plain
+):
+    reader, _, _ = await opened()
+    task = await waiting(getattr(reader, method)(*args))
+    reader.feed_data(b"12\n")
+    reader.set_exception(ZeroDivisionError())
+    if plain:
+        vars(reader)
+    assert await task == b"12\n"
+    with pytest.raises(ZeroDivisionError):
+        await reader.read(1)

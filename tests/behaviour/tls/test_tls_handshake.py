@@ -76,7 +76,7 @@ async def test_a_server_reads_a_byte_at_a_time(run, loop, version):
 @every_side
 @every_version
 async def test_data_in_the_segment_of_the_handshake(run, loop, side, version):
-    """made, then the waiter, then the data, before any program runs."""
+    """Nothing of it is lost; whether the waiter is first, the loops differ."""
     if (side, version) in [("client", "1.3"), ("server", "1.2")]:
         pytest.skip("the peer's handshake does not end with its own flight")
     near = Recorder()
@@ -98,7 +98,6 @@ async def test_data_in_the_segment_of_the_handshake(run, loop, side, version):
     await peer.send(flight + peer.seal(b"early") + peer.seal_close())
     if task is not None:
         await task
-        assert near.names == ["made", "data", "eof"]
     assert await near.wait_lost() is None
     assert near.data == b"early"
     assert near.names == ["made", "data", "eof", "lost"]

@@ -133,6 +133,30 @@ async def test_connection_made_of_a_server(run, loop, reports):
     reports.clear()
 
 
+@pytest.mark.native_tls
+async def test_what_connection_made_raises_is_reported_as_its(
+    run, loop, reports
+):
+    """asyncio says that it was data_received's, or buffer_updated's."""
+    async with tls_server(lambda: Recorder(made=fail)) as (address, seen):
+        with contextlib.suppress(OSError):
+            _, near = await loop.create_connection(
+                Recorder,
+                *address,
+                ssl=client_context(),
+                server_hostname="localhost",
+            )
+            await near.wait_lost()
+        exc = await seen[0].wait_lost()
+        assert seen[0].names == ["made", "lost"]
+    (report,) = [r for r in reports if r["exception"] is exc]
+    assert report["message"] == (
+        "Fatal error: protocol.connection_made() call failed."
+    )
+    assert report["protocol"] is seen[0].transport._ssl_protocol
+    reports.clear()
+
+
 @every_side
 async def test_connection_lost(tls_pair, side, reports):
     c = await tls_pair(Recorder(lost=fail), side=side)

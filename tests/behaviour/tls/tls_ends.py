@@ -30,6 +30,7 @@ from net_helpers import (
     tcp_socketpair,
     turns,
 )
+from patience import PATIENCE
 
 SIDES = ("client", "server")
 #: Also a connection that was plain first.
@@ -422,7 +423,7 @@ async def blocking_peer(
     """What *talk* returns, called in a thread with an ssl.SSLSocket."""
 
     def work() -> Any:
-        sock.settimeout(15)
+        sock.settimeout(PATIENCE)
         hostname = None if server_side else "localhost"
         with context.wrap_socket(
             sock,
@@ -478,7 +479,7 @@ class Openssl:
     def end(self) -> None:
         """End the command, whatever it does."""
         self.child.kill()
-        self.child.wait(20)
-        self._thread.join(20)
+        self.child.wait(PATIENCE)
+        self._thread.join(PATIENCE)
         self.child.stdin.close()
         self.child.stdout.close()

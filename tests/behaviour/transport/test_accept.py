@@ -14,6 +14,7 @@ import socket
 import pytest
 from few_descriptors import few_descriptors
 from net_helpers import Peer, Recorder, end, server_context, spin, turns
+from patience import PATIENCE
 
 
 @contextlib.asynccontextmanager
@@ -131,7 +132,7 @@ async def test_a_raising_factory(loop, loop_kind, reports, error, debug):
         await spin(lambda: protocols)
         assert await protocols[0].wait_data(4) == b"data"
         if loop_kind == "fastloop":
-            first.settimeout(5)
+            first.settimeout(PATIENCE)
             assert first.recv(1) == b""
         first.close()
         await end(*protocols)

@@ -234,7 +234,7 @@ async def test_pausing_inside_get_buffer(transport_pair):
 async def test_switching_the_protocol_inside_get_buffer(
     transport_pair, loop_kind
 ):
-    """The read in progress belongs to the protocol that gave the buffer."""
+    """The new protocol reads."""
     if loop_kind == "asyncio":
         pytest.skip("asyncio tells the new protocol of the old one's buffer")
     second = Recorder()
@@ -250,7 +250,60 @@ async def test_switching_the_protocol_inside_get_buffer(
     await c.peer.send(b"more")
     await second.wait(lambda: second.data.endswith(b"more"))
     assert bytes(first.data + second.data) == b"datamore"
+    if not c.transport.get_extra_info("ssl_object"):
+        assert second.data == b"datamore"
     c.transport.set_protocol(first)
+
+
+@pytest.mark.parametrize("kind", ["tcp-server", "unix-client"])
+async def test_a_protocol_set_in_get_buffer_is_told_of_a_shared_buffer(
+    transport_pair,
+):
+    second = BufferedRecorder()
+    seen = []
+
+    def switch(protocol, hint):
+        seen.append("first")
+        second.buffer = protocol.buffer
+        protocol.transport.set_protocol(second)
+        return protocol.buffer
+
+    first = BufferedRecorder(get_buffer=switch)
+    c = await transport_pair(first)
+    await c.peer.send(b"data")
+    assert await second.wait_data(4) == b"data"
+    assert seen == ["first"]
+    assert first.data == b""
+    c.transport.set_protocol(first)
+
+
+@pytest.mark.parametrize("kind", ["tcp-server", "unix-client"])
+@pytest.mark.parametrize(
+    "give",
+    [
+        lambda: b"read-only",
+        lambda: memoryview(b"read-only"),
+        lambda: memoryview(bytearray(10))[::2],
+        lambda: "text",
+        lambda: [0] * 10,
+    ],
+    ids=["bytes", "view", "step", "str", "list"],
+)
+async def test_what_is_said_of_a_buffer_that_cannot_be_read_into(
+    transport_pair, reports, give
+):
+    protocol = BufferedRecorder(get_buffer=lambda p, hint: give())
+    c = await transport_pair(protocol)
+    await c.peer.send(b"data")
+    exc = await c.protocol.wait_lost()
+    assert type(exc) is TypeError
+    name = type(give()).__name__
+    assert str(exc) == (
+        "recv_into() argument 1 must be read-write bytes-like object, "
+        f"not {name}"
+    )
+    message = "Fatal read error on socket transport"
+    assert reports.pop()["message"] == message
 
 
 @every_kind

@@ -12,6 +12,7 @@ import sys
 import pytest
 from datagram_helpers import Datagrams, drain, endpoint, plain
 from net_helpers import PY312
+from patience import PATIENCE
 
 
 async def test_made_before_the_endpoint_is_returned():
@@ -162,7 +163,7 @@ async def nameless_pair(loop_kind):
     if loop_kind == "asyncio":
         pytest.skip("asyncio ends the transport with TypeError")
     left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-    right.settimeout(10)
+    right.settimeout(PATIENCE)
     with right:
         async with endpoint(sock=left) as p:
             yield p, right

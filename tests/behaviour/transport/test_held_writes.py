@@ -1,8 +1,8 @@
 """When what is written leaves: the first write of a callback at once.
 
-The later writes of a callback are held until it returns, and so is the first
-of a connection whose last callbacks each wrote several times.  asyncio sends
-each write at once.
+The later writes of a callback are corked until it returns, and so is the first
+where the last callback that wrote did so several times.  asyncio sends each
+write at once.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import contextlib
 import socket
 import sys
 import threading
-import time
 
 import pytest
 from datagram_helpers import plain
 from net_helpers import Recorder, turns
+from patience import PATIENCE
 from write_helpers import (
     HOLDS,
     Peer,
@@ -27,8 +27,6 @@ from write_helpers import (
 )
 
 ROUNDS = 6
-#: What a callback has written and holds, it holds for this many seconds.
-SLOW = 0.005
 #: What an asyncio without its fix for it cannot do.
 closing_transports_write = sys.version_info[:2] in ((3, 11), (3, 14), (3, 15))
 
@@ -71,7 +69,7 @@ async def test_the_later_writes_of_a_callback_leave_when_it_returns(loop_kind):
             assert seen == [b"1", b"23"]
 
 
-async def test_a_header_and_its_body_leave_together_once_they_are_a_habit(
+async def test_a_header_and_its_body_leave_together_from_the_second_on(
     loop_kind,
 ):
     async with served() as (transport, peer):
@@ -89,28 +87,29 @@ async def test_a_header_and_its_body_leave_together_once_they_are_a_habit(
             assert seen == [b""]
 
 
-async def test_only_the_first_slow_callback_of_a_habit_is_late():
+async def test_one_write_after_a_single_one_leaves_before_the_callback_ends():
+    """However often the connection wrote several times before that."""
     async with served() as (transport, peer):
-        await learn(transport, peer)
-        seen: list[bytes] = []
 
-        def write():
-            transport.write(b"header ")
-            transport.write(b"body")
-            time.sleep(SLOW)
-            seen.append(peer.look())
+        def answer():
+            transport.write(b"x")
+
+        def look():
+            transport.write(b"y")
+            assert peer.receive(1) == b"y"
 
         for _ in range(ROUNDS):
-            await in_callbacks(write)
-            seen[-1] += peer.look() if len(seen) == 1 else b""
-        assert seen == [b"header body"] * ROUNDS
+            await learn(transport, peer)
+            await in_callbacks(answer)
+            assert peer.receive(1) == b"x"
+            await in_callbacks(look)
 
 
 # --- order ---------------------------------------------------------------
 
 
 async def test_connections_that_a_callback_writes_to_get_it_in_that_order():
-    """Whether they have a habit or are new."""
+    """Whether the first write to one of them is corked or not."""
     async with served() as (old, first), served() as (new, second):
         await learn(old, first)
 
@@ -279,8 +278,8 @@ def sleeping(loop):
 
     thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
     thread.start()
-    assert ready.wait(20)
-    far.settimeout(20)
+    assert ready.wait(PATIENCE)
+    far.settimeout(PATIENCE)
     with far:
         try:
             yield opened[0], far

@@ -25,6 +25,7 @@ from net_helpers import (
     spin,
     turns,
 )
+from patience import PATIENCE
 
 
 class Host:
@@ -496,7 +497,7 @@ async def test_server_closed_in_a_factory(loop, loop_kind):
     servers.append(await loop.create_server(factory, "127.0.0.1", 0))
     address = servers[0].sockets[0].getsockname()
     near = socket.create_connection(address)
-    near.settimeout(5)
+    near.settimeout(PATIENCE)
     await spin(lambda: host.protocols)
     await turns(5)
     if host.protocols[0].count("made"):

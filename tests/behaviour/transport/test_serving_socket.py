@@ -4,6 +4,7 @@ import asyncio
 import socket
 
 import pytest
+from patience import PATIENCE
 
 
 async def serve(loop):
@@ -22,7 +23,7 @@ async def serve(loop):
 
 async def assert_serves(loop, listener, accepted):
     with socket.create_connection(listener.getsockname()):
-        transport = await asyncio.wait_for(accepted.get(), 10)
+        transport = await asyncio.wait_for(accepted.get(), PATIENCE)
         transport.abort()
     await asyncio.sleep(0)
     await asyncio.sleep(0)
@@ -79,7 +80,7 @@ async def test_sock_accept_takes_a_connection_and_the_serving_ends(loop):
     accept = asyncio.ensure_future(loop.sock_accept(listener))
     await asyncio.sleep(0)
     with socket.create_connection(listener.getsockname()):
-        taken, _ = await asyncio.wait_for(accept, 10)
+        taken, _ = await asyncio.wait_for(accept, PATIENCE)
     assert accepted.empty()
     taken.close()
     await assert_leaves_connections_waiting(listener, accepted)
@@ -102,7 +103,7 @@ async def test_the_server_can_start_again(loop):
         lambda: asyncio.Protocol(), listener, None, server, 100
     )
     with socket.create_connection(listener.getsockname()) as peer:
-        peer.settimeout(10)
+        peer.settimeout(PATIENCE)
         for _ in range(20):
             await asyncio.sleep(0)
         with pytest.raises(BlockingIOError):

@@ -24,6 +24,7 @@ from net_helpers import (
     tcp_socketpair,
     turns,
 )
+from patience import PATIENCE
 
 
 @contextlib.asynccontextmanager
@@ -248,7 +249,7 @@ def test_timeout_of_a_read(run):
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(reader.read(1), 0.01)
             await peer.send(b"x")
-            assert await asyncio.wait_for(reader.read(1), 5) == b"x"
+            assert await asyncio.wait_for(reader.read(1), PATIENCE) == b"x"
 
     run(main())
 

@@ -22,6 +22,7 @@ from net_helpers import (
     tcp_socketpair,
     turns,
 )
+from patience import PATIENCE
 
 
 async def refuse(loop, *, server=None, client=None, hostname="localhost"):
@@ -241,7 +242,7 @@ def test_shutdown_timeout(run, loop):
             )
             tls.send(b"hello")
             ready.set()
-            release.wait(10)
+            release.wait(PATIENCE)
             tls.close()
 
         thread = threading.Thread(target=client)
@@ -255,7 +256,7 @@ def test_shutdown_timeout(run, loop):
             assert exc is None or isinstance(exc, TimeoutError)
         finally:
             release.set()
-            thread.join(10)
+            thread.join(PATIENCE)
         server.close()
 
     run(main())

@@ -28,6 +28,7 @@ from net_helpers import (
     tcp_socketpair,
     turns,
 )
+from patience import PATIENCE
 
 VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
 both_versions = pytest.mark.parametrize(
@@ -369,7 +370,7 @@ def test_close_notify_is_sent_and_answered(run, loop, version):
 
         def client():
             raw = socket.create_connection(address)
-            raw.settimeout(10)
+            raw.settimeout(PATIENCE)
             with context.wrap_socket(
                 raw, server_hostname="localhost", suppress_ragged_eofs=False
             ) as tls:

@@ -26,6 +26,7 @@ from net_helpers import (
     spin,
     tcp_socketpair,
 )
+from patience import PATIENCE
 
 
 @every_kind
@@ -345,7 +346,7 @@ async def test_a_socket_object_that_cannot_be_made(
             raise OSError("not today")
 
     c = await transport_pair()
-    monkeypatch.setattr("fastloop._streams.socket.socket", Refusing)
+    monkeypatch.setattr("fastloop._streams.socket_type", Refusing)
     with pytest.raises(OSError, match="not today"):
         c.transport.get_extra_info("socket")
     gc.collect()
@@ -373,7 +374,7 @@ def slow_socket(loop_kind, monkeypatch):
 
     def install(meanwhile):
         Slow.meanwhile = staticmethod(meanwhile)
-        monkeypatch.setattr("fastloop._streams.socket.socket", Slow)
+        monkeypatch.setattr("fastloop._streams.socket_type", Slow)
         return Slow.made
 
     return install
@@ -402,7 +403,7 @@ def test_closed_while_the_socket_is_made(run, slow_socket):
 
     def meanwhile():
         begun.set()
-        assert go_on.wait(20)
+        assert go_on.wait(PATIENCE)
 
     async def ask():
         loop = asyncio.get_running_loop()
@@ -412,7 +413,7 @@ def test_closed_while_the_socket_is_made(run, slow_socket):
             asked = loop.run_in_executor(
                 None, c.transport.get_extra_info, "socket"
             )
-            await loop.run_in_executor(None, begun.wait, 20)
+            await loop.run_in_executor(None, begun.wait, PATIENCE)
             c.transport.abort()
             await spin(lambda: c.transport.get_protocol() is None)
             os.dup2(c.peer.sock.fileno(), number)

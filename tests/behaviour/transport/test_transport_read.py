@@ -15,9 +15,11 @@ from net_helpers import (
     KIB,
     MIB,
     BufferedRecorder,
+    Peer,
     Recorder,
     every_kind,
     every_tcp_kind,
+    listening_socket,
     pattern,
     turns,
 )
@@ -352,3 +354,39 @@ async def test_peer_sends_and_closes_at_once(transport_pair):
     assert await c.protocol.wait_lost() is None
     assert c.protocol.data == data
     assert c.protocol.names == ["made", "data", "eof", "lost"]
+
+
+@pytest.mark.parametrize("size", [50_000, 180_000])
+@pytest.mark.parametrize("pauses", [False, True])
+async def test_an_answer_to_the_first_part_of_an_upload_arrives_whole(
+    loop, size, pauses
+):
+    """Bytes that a closed connection leaves in the kernel would reset it."""
+    answer = pattern(MIB)
+
+    class Refusing(asyncio.Protocol):
+        def connection_made(self, transport):
+            self.transport = transport
+
+        def data_received(self, data):
+            if pauses:
+                self.transport.pause_reading()
+                loop.call_soon(self.refuse)
+            elif not self.transport.is_closing():
+                self.refuse()
+
+        def refuse(self):
+            self.transport.write(answer)
+            self.transport.close()
+
+    # Before it listens: a connection has the buffers of its listener.
+    listener = listening_socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, MIB)
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MIB)
+        client.connect(listener.getsockname())
+        peer = Peer(client)
+        assert client.send(pattern(size)) == size
+        server = await loop.create_server(Refusing, sock=listener)
+        assert await peer.recv_all() == answer
+        server.close()

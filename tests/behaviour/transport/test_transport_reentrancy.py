@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from net_helpers import Recorder, turns
+from patience import PATIENCE
 
 only_fastloop = pytest.mark.parametrize(
     "loop_kind", ["fastloop"], indirect=True
@@ -172,7 +173,7 @@ def test_the_loop_opens_nothing_at_numbers_that_a_transport_will_close(
             await link.close()
         woken = asyncio.Event()
         threading.Timer(0.05, other.call_soon_threadsafe, (woken.set,)).start()
-        await asyncio.wait_for(woken.wait(), 5)
+        await asyncio.wait_for(woken.wait(), PATIENCE)
         assert not [name for name in what if "event" in name]
 
     other.run_until_complete(main())

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from net_helpers import turns
+from patience import PATIENCE
 from write_helpers import HOLDS, Peer, in_callbacks, learn, served
 
 # --- the ways out of a callback -----------------------------------------
@@ -70,7 +71,7 @@ def test_another_loop_that_a_callback_waits_for_gets_what_it_wrote(
             run,
             lambda read: asyncio.run_coroutine_threadsafe(
                 call(read), other
-            ).result(20),
+            ).result(PATIENCE),
         )
 
 
@@ -87,7 +88,7 @@ def test_an_executor_job_that_a_callback_waits_for_gets_what_it_wrote(run):
         def ask(read: Callable[[], bytes]) -> bytes:
             loop = asyncio.get_running_loop()
             loop.run_in_executor(executor, read)
-            got: bytes = executor.last.result(20)
+            got: bytes = executor.last.result(PATIENCE)
             return got
 
         writes_then(run, ask)

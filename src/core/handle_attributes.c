@@ -1,0 +1,164 @@
+/* The attributes of handles.
+
+   1. A handle is filled before one of its slots is read or set: what is set
+      is what runs, whatever may be set.  The loop looks at its class then
+      (call_in_context in dispatch.c).
+   2. A value that is replaced is dropped last: that may run Python. */
+#include "core/handle_attributes.h"
+
+#include "core/loop.h"
+#include "core/timers.h"
+#include "py/compat.h"
+
+/* --- slots --------------------------------------------------------------- */
+
+static PyObject *
+get_timer_slot(FlHandle *self, void *closure)
+{
+    PyObject *value;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    value = Py_XNewRef(*(PyObject **)((char *)self + (size_t)closure));
+    Py_END_CRITICAL_SECTION();
+    return value == NULL ? Py_NewRef(Py_None) : value;
+}
+
+static PyObject *
+get_slot(FlHandle *self, void *closure)
+{
+    return fl_handle_fill_waiting(self) < 0 ? NULL
+                                            : get_timer_slot(self, closure);
+}
+
+/* A handle without one of them could not be run or reported.  0 or -1. */
+static int
+check_value(const PyObject *value)
+{
+    if (value != NULL) {
+        return 0;
+    }
+    PyErr_SetString(PyExc_AttributeError,
+                    "a handle's attribute cannot be deleted");
+    return -1;
+}
+
+static int
+set_timer_slot(FlHandle *self, PyObject *value, void *closure)
+{
+    PyObject **slot = (PyObject **)((char *)self + (size_t)closure);
+    PyObject *before;
+    if (check_value(value) < 0) {
+        return -1;
+    }
+    Py_BEGIN_CRITICAL_SECTION(self);
+    before = *slot;
+    *slot = Py_NewRef(value);
+    Py_END_CRITICAL_SECTION();
+    Py_XDECREF(before);
+    return 0;
+}
+
+static int
+set_slot(FlHandle *self, PyObject *value, void *closure)
+{
+    return fl_handle_fill_waiting(self) < 0
+               ? -1
+               : set_timer_slot(self, value, closure);
+}
+
+/* asyncio's slot can be set, which would take from a handle the loop that its
+   memory and its entry belong to. */
+static PyObject *
+get_loop(FlHandle *self, void *Py_UNUSED(closure))
+{
+    return Py_NewRef(self->loop);
+}
+
+/* --- timers -------------------------------------------------------------- */
+
+PyObject *
+fl_timer_get_context(FlTimerHandle *self)
+{
+    if (fl_timer_own_context(self) < 0) {
+        return NULL;
+    }
+    return Py_NewRef(self->context == NULL ? Py_None : self->context);
+}
+
+static PyObject *
+get_context(FlTimerHandle *self, void *Py_UNUSED(closure))
+{
+    return fl_timer_get_context(self);
+}
+
+static int
+set_context(FlTimerHandle *self, PyObject *value, void *closure)
+{
+    if (check_value(value) < 0) {
+        return -1;
+    }
+    self->shares_context = false;
+    return set_timer_slot((FlHandle *)self, value, closure);
+}
+
+PyObject *
+fl_timer_get_when(const FlTimerHandle *self)
+{
+    return self->when == NULL ? PyFloat_FromDouble(self->when_seconds)
+                              : Py_NewRef(self->when);
+}
+
+static PyObject *
+get_when(FlTimerHandle *self, void *Py_UNUSED(closure))
+{
+    return fl_timer_get_when(self);
+}
+
+static int
+set_when(FlTimerHandle *self, PyObject *value, void *Py_UNUSED(closure))
+{
+    FlWhen when;
+    if (check_value(value) < 0 || fl_timer_take_when(value, &when) < 0) {
+        return -1;
+    }
+    return fl_timer_move(FL_LOOP(self->loop), self, &when);
+}
+
+/* asyncio's slot says what the loop or the application said last; the loop
+   says so by the timer's place. */
+static PyObject *
+get_scheduled(FlTimerHandle *self, void *closure)
+{
+    return self->scheduled == NULL ? PyBool_FromLong(self->node.place != 0)
+                                   : get_timer_slot((FlHandle *)self, closure);
+}
+
+/* --- tables -------------------------------------------------------------- */
+
+#define SLOT(kind, name)                                         \
+    {                                                            \
+        "_" #name, (getter)get_##kind, (setter)set_##kind, NULL, \
+            (void *)offsetof(FlHandle, name)                     \
+    }
+#define LOOP_SLOT                                   \
+    {                                               \
+        "_loop", (getter)get_loop, NULL, NULL, NULL \
+    }
+
+PyGetSetDef fl_handle_getset[] = {
+    SLOT(slot, callback),           SLOT(slot, args), SLOT(slot, context),
+    SLOT(slot, source_traceback),   SLOT(slot, repr), LOOP_SLOT,
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+PyGetSetDef fl_timer_getset[] = {
+    SLOT(timer_slot, callback),
+    SLOT(timer_slot, args),
+    SLOT(context, context),
+    SLOT(timer_slot, source_traceback),
+    SLOT(timer_slot, repr),
+    LOOP_SLOT,
+    {"_when", (getter)get_when, (setter)set_when, NULL, NULL},
+    {"_scheduled", (getter)get_scheduled, (setter)set_timer_slot, NULL,
+     (void *)offsetof(FlTimerHandle, scheduled)},
+    {NULL, NULL, NULL, NULL, NULL},
+};

@@ -1,0 +1,269 @@
+"""Handles' private attributes can be set, and what is set takes effect.
+
+Tracers wrap a handle's callback, schedulers move a timer.
+"""
+
+import asyncio
+import contextvars
+import sys
+import time
+
+import pytest
+
+variable = contextvars.ContextVar("variable", default="none")
+
+WAYS = ["call_soon", "call_soon_threadsafe", "call_later", "call_at"]
+
+
+def schedule(loop, way, callback, *args, **keywords):
+    first = {"call_later": (0,), "call_at": (0,)}.get(way, ())
+    return getattr(loop, way)(*first, callback, *args, **keywords)
+
+
+def run_until(loop, seen, count):
+    """Run iterations until so many have come, 100 at most."""
+    left = 100
+
+    def look():
+        nonlocal left
+        left -= 1
+        if len(seen) < count and left:
+            loop.call_soon(look)
+        else:
+            loop.stop()
+
+    loop.call_soon(look)
+    loop.run_forever()
+
+
+@pytest.fixture(params=[False, True], ids=["plain", "debug"])
+def any_loop(request, loop):
+    loop.set_debug(request.param)
+    return loop
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_another_callback_is_called(any_loop, way):
+    seen = []
+    handle = schedule(any_loop, way, seen.append, "x")
+    plain = handle._callback
+
+    def traced(*args):
+        seen.append("traced")
+        plain(*args)
+
+    handle._callback = traced
+    assert handle._callback is traced
+    assert "traced" in repr(handle)
+    run_until(any_loop, seen, 2)
+    assert seen == ["traced", "x"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("args", [("y",), ["y"], "y", (), iter("y")], ids=repr)
+def test_other_arguments_are_given(any_loop, way, args):
+    seen = []
+
+    def callback(*args):
+        seen.append(args)
+
+    handle = schedule(any_loop, way, callback, "x", "z")
+    handle._args = args
+    assert handle._args is args
+    run_until(any_loop, seen, 1)
+    assert seen in ([("y",)], [()])
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_another_context_is_run_in(any_loop, way):
+    seen = []
+    handle = schedule(any_loop, way, lambda: seen.append(variable.get()))
+    context = contextvars.copy_context()
+    context.run(variable.set, "another")
+    handle._context = context
+    assert handle._context is context
+    run_until(any_loop, seen, 1)
+    assert seen == ["another"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_one_of_many_that_wait_is_changed_alone(loop, way):
+    """Many that wait share what they can."""
+    seen = []
+
+    def callback():
+        seen.append(variable.get())
+
+    handles = [schedule(loop, way, callback) for _ in range(3000)]
+    handles[2500]._context = contextvars.Context()
+    handles[2500]._context.run(variable.set, "another")
+    run_until(loop, seen, 3000)
+    assert seen.count("another") == 1
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_handle_that_says_it_is_cancelled_is_not_run(any_loop, way):
+    seen = []
+    handle = schedule(any_loop, way, seen.append, "x")
+    handle._cancelled = True
+    assert handle.cancelled()
+    schedule(any_loop, way, seen.append, "y")
+    run_until(any_loop, seen, 1)
+    assert seen == ["y"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    ("name", "value", "error"),
+    [
+        ("_callback", None, TypeError),
+        ("_args", None, TypeError),
+        ("_context", None, AttributeError),
+        ("_context", 5, AttributeError),
+    ],
+)
+def test_what_cannot_be_run_is_reported(
+    any_loop, reports, way, name, value, error
+):
+    handle = schedule(any_loop, way, print)
+    setattr(handle, name, value)
+    run_until(any_loop, reports, 1)
+    (report,) = reports
+    assert type(report["exception"]) is error
+    assert report["handle"] is handle
+
+
+class Duck:
+    """What has a context's run(), and is none."""
+
+    def __init__(self, seen):
+        self.seen = seen
+
+    def run(self, callback, *args):
+        self.seen.append("duck")
+        return callback(*args)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_context_of_another_class_runs_the_callback(any_loop, way):
+    seen = []
+    duck = Duck(seen)
+    handle = schedule(any_loop, way, seen.append, "x", context=duck)
+    assert handle._context is duck
+    run_until(any_loop, seen, 2)
+    assert seen == ["duck", "x"]
+    one = schedule(any_loop, way, seen.append, "x")
+    one._context = duck
+    run_until(any_loop, seen, 4)
+    assert seen == ["duck", "x"] * 2
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_context_without_run_is_reported(any_loop, reports, way):
+    schedule(any_loop, way, print, context=object())
+    run_until(any_loop, reports, 1)
+    assert type(reports[0]["exception"]) is AttributeError
+
+
+@pytest.mark.skipif(
+    sys.version_info >= (3, 15), reason="a Task takes no other from 3.15 on"
+)
+def test_a_task_runs_its_steps_in_a_context_of_another_class(loop):
+    seen = []
+
+    async def main():
+        await asyncio.sleep(0)
+        await asyncio.sleep(0.001)
+        return "done"
+
+    task = loop.create_task(main(), context=Duck(seen))
+    assert loop.run_until_complete(task) == "done"
+    assert len(seen) >= 3
+
+
+def test_a_timer_moved_to_an_earlier_time_is_run_then(any_loop):
+    seen = []
+    timer = any_loop.call_later(1000, seen.append, "moved")
+    timer._when = when = any_loop.time() - 1
+    assert timer.when() is timer._when is when
+    assert f"when={when}" in repr(timer)
+    run_until(any_loop, seen, 1)
+    assert seen == ["moved"]
+
+
+def test_a_timer_moved_to_a_later_time_waits_for_it(loop, turn):
+    seen = []
+    timer = loop.call_later(0, seen.append, "moved")
+    timer._when = loop.time() + 1000
+    turn(3)
+    assert seen == []
+    timer.cancel()
+    turn(3)
+    assert seen == []
+
+
+def test_moved_timers_run_in_the_order_of_their_times(loop, loop_kind):
+    if loop_kind == "asyncio":
+        pytest.skip("asyncio's heap does not look at it again")
+    seen = []
+    begin = loop.time() - 10
+    timers = [
+        loop.call_at(begin + number, seen.append, number)
+        for number in range(5)
+    ]
+    timers[0]._when = begin + 4.5
+    run_until(loop, seen, 5)
+    assert sorted(seen) == list(range(5))
+    assert seen[-1] == 0
+
+
+def test_moving_a_timer_that_has_run_or_was_cancelled(loop, turn):
+    seen = []
+    run = loop.call_later(0, seen.append, "run")
+    cancelled = loop.call_later(0, seen.append, "cancelled")
+    cancelled.cancel()
+    run_until(loop, seen, 1)
+    for timer in (run, cancelled):
+        timer._when = 5
+        assert timer.when() == 5
+    turn(3)
+    assert seen == ["run"]
+
+
+def test_whether_a_timer_says_it_is_scheduled(loop):
+    seen = []
+    timer = loop.call_later(0, seen.append, "x")
+    assert timer._scheduled is True
+    timer._scheduled = False
+    assert timer._scheduled is False
+    run_until(loop, seen, 1)
+    assert timer._scheduled is False
+    timer._scheduled = True
+    assert timer._scheduled is True
+    timer.cancel()
+
+
+def test_other_attributes_are_kept(loop):
+    for way in WAYS:
+        handle = schedule(loop, way, print)
+        handle._repr = "mine"
+        handle._source_traceback = []
+        assert repr(handle) == "mine"
+        assert handle._source_traceback == []
+        handle.cancel()
+
+
+def test_a_timer_moved_by_a_callback_of_its_iteration(loop):
+    seen = []
+    timers = []
+
+    def move():
+        seen.append("move")
+        timers[1]._when = loop.time() - 5
+
+    timers.append(loop.call_later(0, move))
+    timers.append(loop.call_later(1000, seen.append, "moved"))
+    begin = time.monotonic()
+    run_until(loop, seen, 2)
+    assert seen == ["move", "moved"]
+    assert time.monotonic() - begin < 30

@@ -1,0 +1,170 @@
+"""The order of timers that callbacks set and make late by being busy."""
+
+import random
+import time
+
+import pytest
+
+
+def nothing():
+    pass
+
+
+def burn(seconds):
+    """Keep the thread busy for so long; return the time at the end."""
+    end = now = time.monotonic()
+    end += seconds
+    while now < end:
+        now = time.monotonic()
+    return now
+
+
+@pytest.mark.parametrize(
+    ("chain", "links_before"), [("call_soon", 2), ("call_later", 1)]
+)
+def test_slow_callbacks_make_a_timer_late_by_one_of_them(
+    loop, chain, links_before
+):
+    """However many iterations are due at once, each looks at the timers."""
+    links, came = [], []
+    schedule = {
+        "call_soon": loop.call_soon,
+        "call_later": lambda callback: loop.call_later(0, callback),
+    }[chain]
+
+    def slow():
+        links.append(slow)
+        if len(links) == 1:
+            loop.call_later(0.01, lambda: came.append(len(links)))
+        burn(0.02)
+        if len(links) < 20:
+            schedule(slow)
+        else:
+            loop.stop()
+
+    schedule(slow)
+    loop.run_forever()
+    assert came == [links_before]
+
+
+@pytest.mark.parametrize("delay", [0, 0.0, -1e-6])
+@pytest.mark.parametrize("busy", [0.0005, 0.002, 0.03])
+def test_no_delay_counts_from_the_call_and_not_from_the_iteration(
+    loop, delay, busy
+):
+    """A timer that became due while the callback was busy runs first."""
+    seen = []
+
+    def slow():
+        loop.call_later(busy / 2, seen.append, "due before")
+        burn(busy)
+        loop.call_later(delay, seen.append, "no delay")
+        loop.call_later(0, loop.stop)
+
+    loop.call_later(0, slow)
+    loop.run_forever()
+    assert seen == ["due before", "no delay"]
+
+
+@pytest.mark.parametrize("pending", [None, 1000, 0.005])
+def test_no_delay_is_due_after_one_for_a_time_just_read(loop, pending):
+    seen = []
+
+    def slow():
+        if pending is not None:
+            timers.append(loop.call_later(pending, nothing))
+        for _ in range(5):
+            loop.call_at(burn(0.001), seen.append, "time")
+            loop.call_later(0, seen.append, "no delay")
+        loop.call_soon(loop.call_soon, loop.stop)
+
+    timers = []
+    loop.call_later(0, slow)
+    loop.run_forever()
+    assert seen == ["time", "no delay"] * 5
+    for timer in timers:
+        timer.cancel()
+
+
+class Times:
+    """Timers that set further ones and are busy, by a seed."""
+
+    def __init__(self, loop, seed):
+        self.loop = loop
+        self.random = random.Random(seed)
+        self.left = 60
+        self.waiting = 0
+        self.runs = []  # of each iteration: (least, most, when) of a timer
+        self.begin = time.monotonic()
+
+    def set_one(self):
+        """Set a timer; note between which moments it is due."""
+        kind = self.random.choice(["at", "gone by", "zero", "later"])
+        delay = self.random.choice([0.0001, 0.0003, 0.001, 0.002, 0.005])
+        due = []
+        least = time.monotonic()
+        if kind in ("zero", "later"):
+            if kind == "zero":
+                delay = 0
+            timer = self.loop.call_later(delay, self.came, due)
+            due += [least + delay, time.monotonic() + delay]
+        else:
+            when = self.begin - 1 if kind == "gone by" else least + delay
+            timer = self.loop.call_at(when, self.came, due)
+            due += [when, when]
+        due.append(timer.when())
+        self.waiting += 1
+
+    def next_iteration(self):
+        self.runs.append([])
+        if self.waiting:
+            self.loop.call_soon(self.next_iteration)
+        else:
+            self.loop.stop()
+
+    def came(self, due):
+        self.waiting -= 1
+        self.runs[-1].append(due)
+        for _ in range(self.random.choice([0, 1, 1, 2, 4])):
+            if self.left:
+                self.left -= 1
+                self.set_one()
+                if self.random.random() < 0.3:
+                    burn(self.random.choice([0.0001, 0.0005, 0.002, 0.006]))
+
+    def run(self):
+        for _ in range(5):
+            self.set_one()
+        self.loop.call_soon(self.next_iteration)
+        self.loop.run_forever()
+        return [run for run in self.runs if run]
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_timers_of_an_iteration_run_in_the_order_of_their_deadlines(
+    loop, seed
+):
+    runs = Times(loop, seed).run()
+    assert sum(map(len, runs)) == 65
+    resolution = time.get_clock_info("monotonic").resolution
+    for run in runs:
+        whens = [when for _, _, when in run]
+        assert whens == sorted(whens)
+        for at, (_, most, _) in enumerate(run):
+            for least, _, _ in run[:at]:
+                assert least <= most + resolution
+
+
+def test_a_time_read_before_is_before_no_delay_whichever_is_set_first(loop):
+    seen = []
+
+    def arm():
+        now = loop.time()
+        loop.call_later(0, seen.append, "no delay")
+        loop.call_at(now, seen.append, "time")
+        loop.call_later(0.01, loop.stop)
+
+    for _ in range(3):
+        loop.call_later(0, arm)
+        loop.run_forever()
+    assert seen == ["time", "no delay"] * 3

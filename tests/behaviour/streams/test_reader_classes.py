@@ -1,0 +1,132 @@
+"""A StreamReader that is given another class, or whose state is asked for."""
+
+from __future__ import annotations
+
+import asyncio
+import copyreg
+import pickle
+
+import pytest
+from net_helpers import turns
+
+
+class Upper(asyncio.StreamReader):
+    """A reader of an application's own."""
+
+    def feed_data(self, data):
+        super().feed_data(data.upper())
+
+
+@pytest.fixture
+def part_read(opened):
+    """Return what opens a reader that has b"rest"."""
+
+    async def open_one(**options):
+        reader, writer, peer = await opened(**options)
+        await peer.send(b"line\nrest")
+        assert await reader.readline() == b"line\n"
+        return reader, writer, peer
+
+    return open_one
+
+
+async def test_another_class(part_read):
+    reader, _, peer = await part_read(limit=77)
+    reader.__class__ = Upper
+    assert type(reader) is Upper
+    assert reader._limit == 77
+    assert not reader.at_eof()
+    assert await reader.readexactly(4) == b"rest"
+    await peer.send(b"more\n")
+    assert await reader.readline() == b"MORE\n"
+    peer.send_eof()
+    assert await reader.read() == b""
+
+
+async def test_another_class_while_a_task_waits(opened):
+    reader, _, peer = await opened()
+    task = asyncio.create_task(reader.readexactly(4))
+    await turns(1)
+    reader.__class__ = Upper
+    await peer.send(b"12ab")
+    assert await task == b"12AB"
+
+
+async def test_another_class_and_back(part_read):
+    reader, _, peer = await part_read()
+    reader.__class__ = Upper
+    reader.__class__ = asyncio.StreamReader
+    await peer.send(b" more\n")
+    assert await reader.readline() == b"rest more\n"
+
+
+async def test_a_class_set_by_object(part_read):
+    reader, _, _ = await part_read()
+    object.__setattr__(reader, "__class__", Upper)
+    assert await reader.readexactly(4) == b"rest"
+
+
+async def test_its_own_class(part_read):
+    reader, _, _ = await part_read()
+    reader.__class__ = type(reader)
+    assert reader.__class__ is type(reader)
+    assert await reader.readexactly(4) == b"rest"
+
+
+async def test_a_class_above_its_own(part_read):
+    reader, _, _ = await part_read()
+
+    class Above(type(reader)):
+        pass
+
+    reader.__class__ = Above
+    assert type(reader) is Above
+    assert await reader.readexactly(3) == b"res"
+    reader.__class__ = Upper
+    reader.feed_data(b"a")
+    assert await reader.readexactly(2) == b"tA"
+
+
+@pytest.mark.parametrize("value", [int, 5, None, asyncio.Protocol])
+async def test_what_cannot_be_its_class(part_read, value):
+    reader, _, _ = await part_read()
+    with pytest.raises(TypeError, match="__class__"):
+        reader.__class__ = value
+    assert await reader.readexactly(4) == b"rest"
+
+
+async def test_its_class_cannot_be_deleted(part_read):
+    reader, _, _ = await part_read()
+    with pytest.raises(TypeError, match="can't delete __class__ attribute"):
+        del reader.__class__
+    assert await reader.readexactly(4) == b"rest"
+
+
+async def test_the_state_for_a_copy(part_read):
+    reader, _, _ = await part_read(limit=77)
+    state = reader.__getstate__()
+    assert set(state) == set(vars(asyncio.StreamReader(loop=reader._loop)))
+    assert state["_buffer"] == b"rest"
+    assert state["_limit"] == 77
+
+
+@pytest.mark.parametrize("protocol", [0, 1, 2, 4])
+async def test_what_a_copy_is_made_of(part_read, protocol):
+    reader, _, _ = await part_read()
+    made = reader.__reduce_ex__(protocol)
+    function = copyreg._reconstructor if protocol < 2 else copyreg.__newobj__
+    assert made[0] is function
+    assert made[1][0] is asyncio.StreamReader
+    assert made[2]["_buffer"] == b"rest"
+
+
+async def test_what_a_copy_is_made_of_without_a_protocol(part_read):
+    reader, _, _ = await part_read()
+    assert reader.__reduce__()[1][0] is asyncio.StreamReader
+
+
+async def test_it_cannot_be_pickled(part_read):
+    reader, _, _ = await part_read()
+    with pytest.raises((TypeError, AttributeError)):
+        pickle.dumps(reader)
+    assert await reader.readexactly(4) == b"rest"

@@ -1,0 +1,231 @@
+"""What has come, and who reads took only a part of it.
+
+An event reads all it may, whatever the waiter wants: the rest is the
+reader's, and neither the kernel's nor anybody else's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+
+import pytest
+from net_helpers import (
+    KIB,
+    MIB,
+    client_context,
+    listening_socket,
+    pattern,
+    server_context,
+    spin,
+    turns,
+)
+
+DATA = pattern(40 * KIB)
+WANTED = 9000
+#: What one event of asyncio's reads, less what the kernel keeps as a record.
+MUCH = 180_000
+
+
+class Ends:
+    """A reader and writer of a server, and the writer and reader at them."""
+
+    def __init__(self, server, client):
+        self.reader, self.writer = server
+        self.peer_reader, self.peer_writer = client
+
+    async def send(self, data):
+        """Send what fits the kernel's buffers: it is there at once."""
+        self.peer_writer.write(data)
+        assert self.peer_writer.transport.get_write_buffer_size() == 0
+
+
+@pytest.fixture(params=["tcp", "tls"])
+def connect(request, run):
+    """Return what joins two streams, whose server has read much before."""
+    tls = request.param == "tls"
+    cleanup = contextlib.AsyncExitStack()
+
+    async def open_ends(**options):
+        arrived = asyncio.get_running_loop().create_future()
+
+        async def accept(*server):
+            arrived.set_result(server)
+
+        # Before it listens: a connection has the buffers of its listener.
+        listener = listening_socket()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, MIB)
+        server = await asyncio.start_server(
+            accept,
+            sock=listener,
+            ssl=server_context() if tls else None,
+            **options,
+        )
+        sock = socket.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MIB)
+        sock.connect(listener.getsockname())
+        client = await asyncio.open_connection(
+            sock=sock,
+            ssl=client_context() if tls else None,
+            server_hostname="localhost" if tls else None,
+        )
+        ends = Ends(await arrived, client)
+        server.close()
+        for writer in (ends.writer, ends.peer_writer):
+            cleanup.push_async_callback(shut, writer)
+        # A large read makes the next ones large.
+        for _ in range(2):
+            await ends.send(DATA)
+            assert await ends.reader.readexactly(len(DATA)) == DATA
+        return ends
+
+    async def shut(writer):
+        writer.transport.abort()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+    yield open_ends
+    run(cleanup.aclose())
+
+
+@pytest.fixture(params=[len(DATA), MUCH])
+def part_read(request, connect):
+    """Return what joins streams of which the first WANTED bytes were read.
+
+    It returns the ends and the rest, which is the reader's.
+    """
+    data = pattern(request.param)
+
+    async def open_ends(limit=1000):
+        ends = await connect(limit=limit)
+        task = asyncio.create_task(ends.reader.read(WANTED))
+        await turns(1)
+        await ends.send(data)
+        assert await task == data[:WANTED]
+        return ends, data[WANTED:]
+
+    return open_ends
+
+
+@pytest.mark.parametrize("size", [len(DATA), MUCH])
+@pytest.mark.parametrize("limit", [1000, 64 * KIB])
+async def test_an_answer_to_part_of_an_upload_arrives_whole(
+    connect, size, limit
+):
+    answer = pattern(1_000_000, 2)
+    ends = await connect(limit=limit)
+
+    async def handle():
+        assert len(await ends.reader.read(WANTED)) == WANTED
+        ends.writer.write(answer)
+        ends.writer.close()
+
+    handling = asyncio.create_task(handle())
+    await turns(1)
+    await ends.send(pattern(size))
+    assert await ends.peer_reader.read() == answer
+    await handling
+
+
+async def test_an_answer_to_a_large_upload_arrives_whole(connect):
+    answer = pattern(1_000_000, 2)
+    upload = pattern(1_200_000)
+    ends = await connect(limit=2 * MIB)
+    uploaded = asyncio.Event()
+
+    async def handle():
+        assert await ends.reader.read(WANTED) == upload[:WANTED]
+        await uploaded.wait()
+        ends.writer.write(answer)
+        ends.writer.close()
+
+    handling = asyncio.create_task(handle())
+    await turns(1)
+    ends.peer_writer.write(upload)
+    await spin(lambda: len(ends.reader._buffer) == len(upload) - WANTED)
+    uploaded.set()
+    assert await ends.peer_reader.read() == answer
+    await handling
+
+
+async def test_the_rest_is_read_after_close(part_read):
+    ends, rest = await part_read()
+    ends.writer.close()
+    assert await ends.reader.read() == rest
+
+
+async def test_the_rest_is_read_after_abort(part_read):
+    ends, rest = await part_read()
+    ends.writer.transport.abort()
+    assert await ends.reader.read() == rest
+
+
+async def test_the_rest_is_read_after_feed_eof(part_read):
+    ends, rest = await part_read()
+    ends.reader.feed_eof()
+    assert not ends.reader.at_eof()
+    assert await ends.reader.read() == rest
+    assert ends.reader.at_eof()
+
+
+async def test_the_rest_is_read_while_reading_is_paused(part_read):
+    ends, rest = await part_read(limit=MIB)
+    ends.writer.transport.pause_reading()
+    assert await ends.reader.read(100) == rest[:100]
+    assert await ends.reader.readexactly(len(rest) - 100) == rest[100:]
+
+
+async def test_what_is_fed_comes_after_the_rest(part_read):
+    ends, rest = await part_read()
+    ends.reader.feed_data(b"fed")
+    assert await ends.reader.readexactly(len(rest) + 3) == rest + b"fed"
+
+
+async def test_the_rest_is_not_another_protocols(part_read):
+    class Taking(asyncio.Protocol):
+        data = b""
+
+        def data_received(self, data):
+            self.data += data
+
+    ends, rest = await part_read(limit=MIB)
+    before = ends.writer.transport.get_protocol()
+    taking = Taking()
+    ends.writer.transport.set_protocol(taking)
+    await ends.send(b"taken")
+    await spin(lambda: len(taking.data) >= 5)
+    assert taking.data == b"taken"
+    ends.writer.transport.set_protocol(before)
+    assert await ends.reader.readexactly(len(rest)) == rest
+
+
+async def test_the_end_is_seen_after_the_rest(part_read):
+    ends, rest = await part_read(limit=MIB)
+    ends.peer_writer.close()
+    await spin(lambda: ends.reader._eof)
+    assert not ends.reader.at_eof()
+    assert await ends.reader.read(len(rest)) == rest
+    assert ends.reader.at_eof()
+    assert await ends.reader.read(1) == b""
+
+
+async def test_the_rest_is_in_the_buffer(part_read):
+    ends, rest = await part_read()
+    assert ends.reader._paused
+    assert bytes(ends.reader._buffer) == rest
+
+
+@pytest.mark.parametrize("size", [10, WANTED, 64 * KIB, 100 * KIB, MIB])
+async def test_reads_of_one_size_give_all_in_order(connect, size):
+    ends = await connect()
+    data = pattern(3 * MIB)
+    ends.peer_writer.write(data)
+    ends.peer_writer.write_eof() if ends.peer_writer.can_write_eof() else (
+        ends.peer_writer.close()
+    )
+    got = bytearray()
+    while part := await ends.reader.read(size):
+        assert len(part) <= size
+        got += part
+    assert got == data

@@ -1,0 +1,445 @@
+"""Data that comes with the end of the handshake waits for who awaits it.
+
+Whoever awaits start_tls has the new transport only then, so a protocol that
+answers earlier answers in plain text on an encrypted connection.  asyncio
+delivers such data early; fastloop does so in the iteration after that in which
+the waiter's callbacks run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import ssl
+
+import pytest
+from net_helpers import (
+    BufferedRecorder,
+    Recorder,
+    client_context,
+    digest,
+    listening_socket,
+    pattern,
+    server_context,
+    tcp_socketpair,
+    turns,
+)
+from tls_ends import WirePeer, connect_tls, contexts
+
+pytestmark = pytest.mark.native_tls
+
+#: Where the peer has the last word of the handshake.
+LAST_WORDS = [
+    ("start-tls-client", "1.2"),
+    ("start-tls-server", "1.3"),
+    ("start-tls-server", "1.2-resumed"),
+]
+every_last_word = pytest.mark.parametrize(("side", "version"), LAST_WORDS)
+every_upgrade = pytest.mark.parametrize(
+    "side", ["start-tls-client", "start-tls-server"]
+)
+
+
+async def direct(call):
+    return await call
+
+
+async def within_time(call):
+    return await asyncio.wait_for(call, 20)
+
+
+async def in_a_task(call):
+    return await asyncio.create_task(call)
+
+
+class Upgrade:
+    """A plain connection that becomes one of TLS, and its peer.
+
+    `protocol.transport` is what the protocol knows: the plain transport until
+    start_tls has returned.
+    """
+
+    def __init__(self, loop, protocol, side, version=None, way=direct):
+        self.loop, self.protocol, self.side = loop, protocol, side
+        self.version, self.way = version, way
+        self.secure = None
+
+    async def begin(self):
+        resumed = self.version == "1.2-resumed"
+        near, far = contexts(
+            self.side, "1.2" if resumed else self.version or None
+        )
+        session = await self._session(near, far) if resumed else None
+        a, b = tcp_socketpair()
+        a.setblocking(False)
+        self.plain, _ = await self.loop.create_connection(
+            lambda: self.protocol, sock=a
+        )
+        server = self.side == "start-tls-server"
+        self.peer = WirePeer(b, far, not server, session=session)
+        self.task = self.loop.create_task(self._upgrade(near, server))
+        await turns(3)  # a server's hello is not for the plain protocol
+
+    async def _upgrade(self, near, server):
+        hostname = None if server else "localhost"
+        self.secure = await self.way(
+            self.loop.start_tls(
+                self.plain,
+                self.protocol,
+                near,
+                server_side=server,
+                server_hostname=hostname,
+            )
+        )
+        self.protocol.events.append(("upgraded", None))
+        self.protocol.transport = self.secure
+        return self.secure
+
+    async def _session(self, near, far):
+        """That of a connection before, by which the peer shakes hands."""
+        ends = [(ssl.MemoryBIO(), ssl.MemoryBIO()) for _ in range(2)]
+        server = near.wrap_bio(*ends[0], server_side=True)
+        client = far.wrap_bio(*ends[1], server_hostname="localhost")
+        for _ in range(6):
+            for tls in (client, server):
+                with contextlib.suppress(ssl.SSLWantReadError):
+                    tls.do_handshake()
+            ends[0][0].write(ends[1][1].read())
+            ends[1][0].write(ends[0][1].read())
+        return client.session
+
+    async def last_flight(self):
+        """Shake hands but for the peer's last word, which is returned."""
+        await self.peer.attempt(self.peer.tls.do_handshake)
+        flight = self.peer.outgoing.read()
+        assert flight
+        return flight
+
+    async def finish(self):
+        if not self.protocol.lost:
+            self.secure.abort()
+            await self.protocol.wait_lost()
+        await turns(3)
+        self.peer.close()
+
+
+async def open_upgrade(*args):
+    upgrade = Upgrade(*args)
+    await upgrade.begin()
+    return upgrade
+
+
+@every_last_word
+@pytest.mark.parametrize("way", [direct, within_time, in_a_task])
+async def test_an_answer_to_the_first_data_is_encrypted(
+    run, loop, side, version, way
+):
+    """The protocol answers by the transport that it knows."""
+    protocol = Recorder(data=lambda p, data: p.transport.write(b"answer"))
+    c = await open_upgrade(loop, protocol, side, version, way)
+    flight = await c.last_flight()
+    await c.peer.send(flight + c.peer.seal(b"early"))
+    assert await c.peer.read_exactly(6) == b"answer"
+    assert protocol.names == ["made", "upgraded", "data"]
+    assert protocol.data == b"early"
+    await c.finish()
+
+
+@every_last_word
+async def test_a_buffered_protocol_gets_it_as_late(run, loop, side, version):
+    protocol = BufferedRecorder()
+    c = await open_upgrade(loop, protocol, side, version)
+    flight = await c.last_flight()
+    await c.peer.send(flight + c.peer.seal(b"early"))
+    assert await protocol.wait_data(5) == b"early"
+    assert protocol.names.index("upgraded") < protocol.names.index("data")
+    await c.finish()
+
+
+@every_last_word
+async def test_it_comes_whole_and_in_order(run, loop, side, version):
+    """Also more than a connection that is paused takes."""
+    data = pattern(900_000)
+    c = await open_upgrade(loop, Recorder(), side, version)
+    flight = await c.last_flight()
+    sending = asyncio.ensure_future(c.peer.send(flight + c.peer.seal(data)))
+    await c.protocol.wait_data(len(data))
+    await sending
+    assert digest(c.protocol.data) == digest(data)
+    assert c.protocol.names == ["made", "upgraded", "data"]
+    await c.finish()
+
+
+@every_last_word
+@pytest.mark.parametrize("end", ["close_notify", "fin", "both", "reset"])
+async def test_an_end_right_behind_it(run, loop, side, version, end):
+    """Comes after it, and takes nothing away."""
+    c = await open_upgrade(loop, Recorder(), side, version)
+    flight = await c.last_flight() + c.peer.seal(b"early")
+    if end in ("close_notify", "both"):
+        flight += c.peer.seal_close()
+    await c.peer.send(flight)
+    if end == "reset":
+        c.peer.reset()
+    elif end != "close_notify":
+        c.peer.send_eof()
+    await c.protocol.wait_lost()
+    assert c.protocol.data == b"early"
+    names = c.protocol.names
+    assert names[-1] == "lost"
+    assert names[:3] == ["made", "upgraded", "data"]
+    await c.finish()
+
+
+@every_last_word
+async def test_a_bad_record_behind_it(run, loop, side, version, reports):
+    c = await open_upgrade(loop, Recorder(), side, version)
+    flight = await c.last_flight() + c.peer.seal(b"early")
+    bad = bytearray(c.peer.seal(b"bad"))
+    bad[-1] ^= 1
+    await c.peer.send(flight + bad)
+    assert isinstance(await c.protocol.wait_lost(), ssl.SSLError)
+    assert c.protocol.names == ["made", "upgraded", "data", "lost"]
+    assert c.protocol.data == b"early"
+    await c.finish()
+
+
+@every_last_word
+async def test_who_pauses_at_once_gets_none_of_it(run, loop, side, version):
+    """By the new transport, as soon as start_tls has returned."""
+    c = await open_upgrade(loop, Recorder(), side, version)
+
+    async def upgrade_and_pause():
+        secure = await c.task
+        secure.pause_reading()
+
+    task = loop.create_task(upgrade_and_pause())
+    flight = await c.last_flight()
+    await c.peer.send(flight + c.peer.seal(b"early"))
+    await task
+    await turns(10)
+    assert c.protocol.data == b""
+    c.secure.resume_reading()
+    assert await c.protocol.wait_data(5) == b"early"
+    await c.finish()
+
+
+@every_last_word
+@pytest.mark.parametrize("method", ["close", "abort"])
+async def test_who_ends_it_at_once(run, loop, side, version, method):
+    c = await open_upgrade(loop, Recorder(), side, version)
+
+    async def upgrade_and_end():
+        getattr(await c.task, method)()
+
+    task = loop.create_task(upgrade_and_end())
+    flight = await c.last_flight()
+    await c.peer.send(flight + c.peer.seal(b"early"))
+    await task
+    if method == "close":
+        assert await c.peer.read() == b""
+        await c.peer.close_notify()
+        assert c.protocol.data == b"early"
+    assert await c.protocol.wait_lost() is None
+    assert c.protocol.data in (b"", b"early")
+    assert c.protocol.names.count("lost") == 1
+    await c.finish()
+
+
+@every_last_word
+@pytest.mark.parametrize("after", range(7))
+async def test_a_cancelled_start_tls(run, loop, side, version, after, reports):
+    """Whenever it is cancelled, nothing is delivered behind its end."""
+    c = await open_upgrade(loop, Recorder(), side, version)
+    flight = await c.last_flight()
+    c.peer.sock.send(flight + c.peer.seal(b"early"))
+    await turns(after)
+    cancelled = c.task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await c.task
+    assert cancelled or c.secure is not None
+    if c.secure is not None:
+        assert await c.protocol.wait_data(5) == b"early"
+        c.secure.abort()
+    await turns(5)
+    assert c.plain.is_closing()
+    assert c.protocol.count("data") <= (c.secure is not None)
+    c.peer.close()
+    assert reports == []
+
+
+@every_last_word
+async def test_what_the_first_data_sets_in_its_context_stays(
+    run, loop, side, version
+):
+    """It is delivered in the connection's context, as all that follows."""
+    variable = contextvars.ContextVar("variable", default=None)
+    seen = []
+
+    def note(protocol, data):
+        seen.append(variable.get())
+        variable.set(data)
+
+    c = await open_upgrade(loop, Recorder(data=note), side, version)
+    flight = await c.last_flight()
+    await c.peer.send(flight + c.peer.seal(b"1"))
+    await c.protocol.wait_data(1)
+    await c.peer.write(b"2")
+    await c.protocol.wait_data(2)
+    assert seen == [None, b"1"]
+    await c.finish()
+
+
+# -- connections that begin with TLS ------------------------------------------
+
+
+async def arriving(loop, factory, **options):
+    """A client in TLS 1.2, where the server has the last word; its peer."""
+    context, far = contexts("client", "1.2")
+    with listening_socket() as listener:
+        task = connect_tls(listener, factory, context, **options)
+        sock, _ = await loop.sock_accept(listener)
+    peer = WirePeer(sock, far, True)
+    await peer.attempt(peer.tls.do_handshake)
+    return task, peer, peer.outgoing.read()
+
+
+async def test_create_connection_returns_first(run, loop):
+    near = Recorder()
+    task, peer, flight = await arriving(loop, lambda: near)
+    await peer.send(flight + peer.seal(b"early"))
+    transport, _ = await task
+    assert near.names == ["made"]
+    assert await near.wait_data(5) == b"early"
+    transport.abort()
+    await near.wait_lost()
+    peer.close()
+
+
+async def test_a_client_that_pauses_when_it_is_made(run, loop):
+    near = Recorder(made=lambda p: p.transport.pause_reading())
+    task, peer, flight = await arriving(loop, lambda: near)
+    await peer.send(flight + peer.seal(b"early") + peer.seal_close())
+    transport, _ = await task
+    await turns(10)
+    assert near.names == ["made"]
+    transport.resume_reading()
+    assert await near.wait_lost() is None
+    assert near.names == ["made", "data", "eof", "lost"]
+    peer.close()
+
+
+async def test_a_client_that_closes_when_it_is_made(run, loop):
+    """What came is delivered before the end, as asyncio has it."""
+    near = Recorder(made=lambda p: p.transport.close())
+    task, peer, flight = await arriving(loop, lambda: near)
+    await peer.send(flight + peer.seal(b"early"))
+    await task
+    assert await peer.read() == b""
+    await peer.close_notify()
+    assert await near.wait_lost() is None
+    assert near.names == ["made", "data", "eof", "lost"]
+    peer.close()
+
+
+async def test_a_client_that_writes_when_it_is_made(run, loop):
+    """Nothing of that waits for anybody."""
+    near = Recorder(made=lambda p: p.transport.write(b"hello"))
+    task, peer, flight = await arriving(loop, lambda: near)
+    await peer.send(flight + peer.seal(b"early"))
+    assert await peer.read_exactly(5) == b"hello"
+    transport, _ = await task
+    assert await near.wait_data(5) == b"early"
+    transport.abort()
+    await near.wait_lost()
+    peer.close()
+
+
+class Notes(asyncio.StreamReader):
+    """A reader that notes when it is fed."""
+
+    def __init__(self, log):
+        super().__init__()
+        self.log = log
+
+    def feed_data(self, data):
+        self.log.append("data")
+        super().feed_data(data)
+
+
+@pytest.mark.parametrize(("side", "version"), LAST_WORDS[:2])
+async def test_a_stream_is_upgraded_before_it_is_fed(run, loop, side, version):
+    """StreamWriter.start_tls: the reader's transport is the new one then."""
+    log = []
+    a, b = tcp_socketpair()
+    a.setblocking(False)
+    ready = loop.create_future()
+    reader = Notes(log)
+    server = side == "start-tls-server"
+    protocol = asyncio.StreamReaderProtocol(
+        reader, (lambda r, w: ready.set_result(w)) if server else None
+    )
+    transport, _ = await loop.create_connection(lambda: protocol, sock=a)
+    if server:
+        writer = await ready
+        context, hostname = server_context(), None
+    else:
+        writer = asyncio.StreamWriter(transport, protocol, reader, loop)
+        context, hostname = client_context(), "localhost"
+    peer = WirePeer(b, contexts(side, version)[1], not server)
+
+    async def upgrade():
+        await writer.start_tls(context, server_hostname=hostname)
+        log.append("upgraded")
+
+    task = loop.create_task(upgrade())
+    await peer.attempt(peer.tls.do_handshake)
+    await peer.send(
+        peer.outgoing.read() + peer.seal(b"early\n") + peer.seal_close()
+    )
+    await task
+    assert await reader.read() == b"early\n"
+    assert log == ["upgraded", "data"]
+    assert await peer.read() == b""
+    peer.close()
+    writer.close()
+    await writer.wait_closed()
+
+
+# -- a protocol that was paused before ----------------------------------------
+
+
+@every_upgrade
+async def test_who_was_paused_before_is_resumed_with_tls(run, loop, side):
+    """And what it writes then is encrypted: it waits for the transport."""
+    protocol = Recorder(resume=lambda p: p.transport.write(b"resumed"))
+    a, b = tcp_socketpair()
+    a.setblocking(False)
+    plain, _ = await loop.create_connection(lambda: protocol, sock=a)
+    data = pattern(6_000_000)
+    plain.write(data)
+    assert protocol.names == ["made", "pause"]
+    c = Upgrade(loop, protocol, side)
+    c.plain = plain
+    near, far = contexts(side)
+    server = side == "start-tls-server"
+    c.task = loop.create_task(c._upgrade(near, server))
+    c.peer = WirePeer(b, far, not server)
+    assert digest(await c.peer.recv_exactly(len(data))) == digest(data)
+    await c.peer.handshake()
+    assert await c.peer.read_exactly(7) == b"resumed"
+    assert protocol.names == ["made", "pause", "upgraded", "resume"]
+    await c.finish()
+
+
+@every_upgrade
+async def test_who_was_not_paused_is_not_resumed(run, loop, side):
+    c = await open_upgrade(loop, Recorder(), side)
+    await c.peer.handshake()
+    await c.task
+    c.secure.write(b"data")
+    assert await c.peer.read_exactly(4) == b"data"
+    await turns(3)
+    assert c.protocol.names == ["made", "upgraded"]
+    await c.finish()

@@ -1,0 +1,156 @@
+"""A connection whose fd was closed or replaced behind its back.
+
+Whoever calls os.close() once too often closes whatever has that fd by then:
+usually a connection of a long-running server.  The connection is lost, and
+what the system refuses it is an OSError; the loop and its other descriptors go
+on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import re
+import socket
+from contextlib import asynccontextmanager
+
+import pytest
+from net_helpers import MIB, every_kind, link, turns
+
+
+def fd_of(transport):
+    """The fd, which get_extra_info() would expose to the application."""
+    return int(re.search(r"\bfd=(\d+)", repr(transport))[1])
+
+
+def replace_by_file(fd):
+    """Let a regular file have the fd."""
+    with open(__file__) as file:
+        os.dup2(file.fileno(), fd)
+
+
+REPLACED = {
+    "closed": (os.close, errno.EBADF),
+    "regular file": (replace_by_file, errno.EPERM),
+}
+every_loss = pytest.mark.parametrize("loss", REPLACED)
+
+
+@asynccontextmanager
+async def connection(kind):
+    """A connection, its fd and a duplicate of it, the last one at the end.
+
+    The fd is /dev/null's in the end, so that the transport has one to close.
+    """
+    async with link(kind) as c:
+        fd = fd_of(c.transport)
+        duplicate = os.dup(fd)
+        try:
+            yield c, fd, duplicate
+        finally:
+            os.close(duplicate)
+            if not c.protocol.lost:
+                null = os.open(os.devnull, os.O_RDONLY)
+                if null != fd:
+                    os.dup2(null, fd)
+                    os.close(null)
+                c.transport.abort()
+                await c.protocol.wait_lost()
+
+
+async def loop_works():
+    """Whether the loop still hears of other descriptors."""
+    left, right = socket.socketpair()
+    left.setblocking(False)
+    right.send(b"x")
+    await asyncio.get_running_loop().sock_recv(left, 1)
+    left.close()
+    right.close()
+
+
+@every_kind
+@every_loss
+async def test_resume_reading_raises_oserror(kind, loss):
+    lose, code = REPLACED[loss]
+    async with connection(kind) as (c, fd, duplicate):
+        c.transport.pause_reading()
+        lose(fd)
+        with pytest.raises(OSError) as caught:
+            c.transport.resume_reading()
+        assert caught.value.errno == code
+        await turns()
+        await loop_works()
+
+
+@every_kind
+@every_loss
+async def test_resume_reading_raises_oserror_without_a_duplicate(kind, loss):
+    """The system has forgotten the registration, too."""
+    lose, code = REPLACED[loss]
+    async with connection(kind) as (c, fd, duplicate):
+        c.transport.pause_reading()
+        with open(os.devnull) as null:
+            os.dup2(null.fileno(), duplicate)
+        lose(fd)
+        with pytest.raises(OSError) as caught:
+            c.transport.resume_reading()
+        assert caught.value.errno == code
+        await turns()
+        await loop_works()
+
+
+@every_kind
+async def test_pause_reading_does_not_raise(kind):
+    async with connection(kind) as (c, fd, duplicate):
+        os.close(fd)
+        c.transport.pause_reading()
+        await turns()
+        await loop_works()
+
+
+@every_kind
+async def test_a_write_loses_the_connection(kind):
+    async with connection(kind) as (c, fd, duplicate):
+        c.transport.pause_reading()
+        os.close(fd)
+        c.transport.write(b"data")
+        hold = os.open(os.devnull, os.O_RDONLY)  # takes the fd
+        assert hold == fd
+        error = await c.protocol.wait_lost()
+        assert error.errno == errno.EBADF
+        await loop_works()
+
+
+@every_kind
+@every_loss
+async def test_what_waits_to_be_written_does_not_harm_the_loop(kind, loss):
+    lose, code = REPLACED[loss]
+    async with connection(kind) as (c, fd, duplicate):
+        c.transport.pause_reading()
+        c.transport.write(bytes(16 * MIB))
+        lose(fd)
+        with pytest.raises(OSError) as caught:
+            c.transport.resume_reading()
+        assert caught.value.errno == code
+        await turns()
+        await loop_works()
+
+
+@every_kind
+async def test_a_resumed_connection_has_no_events_of_the_old_file(kind):
+    """Another socket has the fd: what comes for the old one is nobody's."""
+    async with connection(kind) as (c, fd, duplicate):
+        left, right = socket.socketpair()
+        right.setblocking(False)
+        c.transport.pause_reading()
+        os.dup2(left.fileno(), fd)
+        left.close()
+        await c.peer.send(b"old")
+        await turns()
+        c.transport.resume_reading()
+        await turns()
+        assert c.protocol.data == b""
+        right.send(b"new")
+        assert await c.protocol.wait_data(3) == b"new"
+        right.close()

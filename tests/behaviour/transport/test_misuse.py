@@ -1,0 +1,145 @@
+"""Transports that are used as none should be: what is reported and raised."""
+
+import asyncio
+import errno
+import socket
+import sys
+
+import pytest
+from net_helpers import Recorder, turns
+
+
+async def connected(loop, pair, **hooks):
+    """Return a transport on one socket of a pair, and the other socket."""
+    near, far = pair
+    transport, _ = await loop.create_connection(
+        lambda: Recorder(**hooks), sock=near
+    )
+    return transport, far
+
+
+def describe(report):
+    message = report["message"].split("(")[0].split(" ")[:3]
+    keys = {"handle", "transport", "protocol"} & set(report)
+    return " ".join(message), str(report["exception"]), keys
+
+
+NO_PROTOCOL = "'NoneType' object has no attribute "
+LOST = (
+    "Exception in callback",
+    NO_PROTOCOL + "'connection_lost'",
+    {"handle"},
+)
+OF_TRANSPORT = {"transport", "protocol"}
+
+
+async def test_reports_of_data_for_no_protocol(loop, pair, reports):
+    transport, far = await connected(loop, pair)
+    transport.set_protocol(None)
+    far.send(b"x")
+    while len(reports) < 2:
+        await asyncio.sleep(0)
+    assert transport.is_closing()
+    first, last = map(describe, reports)
+    text = NO_PROTOCOL + "'data_received'"
+    assert first[1:] == (text, OF_TRANSPORT)
+    assert reports[0]["message"] == (
+        "Fatal error: protocol.data_received() call failed."
+    )
+    assert reports[0]["protocol"] is None
+    assert last == LOST
+
+
+@pytest.mark.parametrize("end", ["close", "abort"])
+async def test_reports_of_an_end_for_no_protocol(loop, pair, reports, end):
+    transport, _ = await connected(loop, pair)
+    transport.set_protocol(None)
+    getattr(transport, end)()
+    await turns(3)
+    assert [describe(report) for report in reports] == [LOST]
+    assert pair[0].fileno() == -1
+
+
+async def test_reports_of_flow_control_for_no_protocol(loop, pair, reports):
+    transport, far = await connected(loop, pair)
+    protocol = transport.get_protocol()
+    transport.set_write_buffer_limits(1)
+    transport.set_protocol(None)
+    transport.write(bytes(4_000_000))
+    while len(reports) < 2:
+        try:
+            far.recv(1 << 20)
+        except BlockingIOError:
+            pass
+        await asyncio.sleep(0)
+    assert [report["message"] for report in reports] == [
+        "protocol.pause_writing() failed",
+        "protocol.resume_writing() failed",
+    ]
+    transport.set_protocol(protocol)
+    transport.close()
+    await protocol.wait_lost()
+
+
+async def test_connection_made_that_closes_the_socket(
+    loop, pair, reports, loop_kind
+):
+    if loop_kind == "asyncio":
+        pytest.skip("asyncio reports it, and the transport waits for ever")
+    near, _ = pair
+    made = []
+
+    def close(protocol):
+        made.append(protocol)
+        near.close()
+
+    with pytest.raises(OSError) as found:
+        await connected(loop, pair, made=close)
+    assert found.value.errno == errno.EBADF
+    assert made[0].lost
+    assert made[0].exc.errno == errno.EBADF
+    assert reports == []
+
+
+VIEWS = {
+    "strided": (lambda: memoryview(b"0123456789")[::2], b"02468"),
+    "backwards": (lambda: memoryview(b"012")[::-1], b"210"),
+    "no dimension": (lambda: memoryview(b"x").cast("B", shape=[]), b"x"),
+    "two dimensions": (
+        lambda: memoryview(b"012345").cast("B", shape=[2, 3]),
+        b"012345",
+    ),
+    "of integers": (lambda: memoryview(b"01234567").cast("I"), b"01234567"),
+}
+NOT_SENT = ("strided", "backwards", "no dimension")
+COUNTS_ITEMS = sys.version_info >= (3, 12)
+
+
+@pytest.mark.parametrize("name", VIEWS)
+@pytest.mark.parametrize("way", ["write", "writelines"])
+async def test_all_items_of_a_memoryview_are_sent(
+    loop, pair, loop_kind, name, way
+):
+    if loop_kind == "asyncio" and name in NOT_SENT:
+        pytest.skip("asyncio raises, or ends the transport")
+    if loop_kind == "asyncio" and way == "writelines" and COUNTS_ITEMS:
+        pytest.skip("asyncio takes a view's items for its bytes")
+    make, data = VIEWS[name]
+    transport, far = await connected(loop, pair)
+    transport.write(b"before")
+    if way == "write":
+        transport.write(make())
+    else:
+        transport.writelines([make()])
+    transport.write(b"after")
+    protocol = transport.get_protocol()
+    transport.close()
+    await protocol.wait_lost()
+    assert far.recv(100) == b"before" + data + b"after"
+
+
+def test_a_closed_socket_is_refused(loop, run):
+    sock = socket.socket()
+    sock.close()
+    with pytest.raises((OSError, ValueError)):
+        run(loop.create_connection(Recorder, sock=sock))

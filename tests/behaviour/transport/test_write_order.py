@@ -1,0 +1,213 @@
+"""A callback's bytes leave in the order in which it wrote them.
+
+A connection's writes, which fastloop may keep until the callback returns, come
+before what the same callback sends by anything else of its loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from net_helpers import turns
+from write_helpers import Peer, served
+
+
+class Own(socket.socket):
+    """A class with calls of its own, which no loop may go round."""
+
+    def send(self, *args: Any) -> int:
+        return super().send(*args)
+
+    def sendto(self, *args: Any) -> int:
+        return super().sendto(*args)
+
+
+def own_pair() -> tuple[Own, socket.socket]:
+    near, far = socket.socketpair()
+    own = Own(fileno=near.detach())
+    own.setblocking(False)
+    far.settimeout(10)
+    return own, far
+
+
+@contextlib.asynccontextmanager
+async def corked() -> AsyncIterator[Peer]:
+    """The peer of a connection that wrote twice in this callback."""
+    async with served() as (transport, peer):
+        transport.write(b"1")
+        transport.write(b"2")
+        yield peer
+
+
+def came_first(peer: Peer) -> None:
+    assert peer.look() == b"12"
+
+
+@contextlib.asynccontextmanager
+async def write_pipe() -> AsyncIterator[tuple[Any, int]]:
+    """A pipe's transport, and the descriptor that reads it."""
+    read, write = os.pipe()
+    transport, _ = await asyncio.get_running_loop().connect_write_pipe(
+        asyncio.BaseProtocol, os.fdopen(write, "wb", 0)
+    )
+    try:
+        yield transport, read
+    finally:
+        transport.abort()
+        await turns()
+        os.close(read)
+
+
+@pytest.mark.parametrize("method", ["write", "writelines"])
+async def test_a_pipe_gets_its_bytes_after_what_was_written_before(method):
+    async with write_pipe() as (pipe, read), corked() as peer:
+        pipe.writelines([b"3"]) if method == "writelines" else pipe.write(b"3")
+        assert os.read(read, 10) == b"3"
+        came_first(peer)
+
+
+@pytest.mark.usefixtures("child_watcher")
+async def test_a_subprocess_gets_its_input_after_what_was_written_before():
+    child = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        "import sys; sys.stdin.read()",
+        stdin=asyncio.subprocess.PIPE,
+    )
+    assert child.stdin is not None
+    async with corked() as peer:
+        child.stdin.write(b"3")
+        came_first(peer)
+    child.stdin.close()
+    assert await child.wait() == 0
+
+
+@pytest.mark.usefixtures("child_watcher")
+@pytest.mark.parametrize("how", ["send_signal", "terminate", "kill"])
+async def test_a_subprocess_gets_a_signal_after_what_was_written_before(how):
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", "input()", stdin=asyncio.subprocess.PIPE
+    )
+    async with corked() as peer:
+        if how == "send_signal":
+            child.send_signal(signal.SIGKILL)
+        else:
+            getattr(child, how)()
+        came_first(peer)
+    assert await child.wait() < 0
+
+
+async def opened_on(own: Own, protocol: Any = asyncio.Protocol) -> Any:
+    transport, _ = await asyncio.get_running_loop().create_connection(
+        protocol, sock=own
+    )
+    return transport
+
+
+@pytest.mark.parametrize("method", ["write", "writelines", "write_eof"])
+async def test_a_socket_class_of_its_own_sends_in_order(method):
+    own, far = own_pair()
+    with far:
+        transport = await opened_on(own)
+        async with corked() as peer:
+            if method == "write_eof":
+                transport.write_eof()
+                assert far.recv(10) == b""
+            else:
+                data = b"3" if method == "write" else [b"3"]
+                getattr(transport, method)(data)
+                assert far.recv(10) == b"3"
+            came_first(peer)
+        transport.abort()
+        await turns()
+
+
+async def test_datagrams_of_a_socket_class_of_its_own_leave_in_order():
+    loop = asyncio.get_running_loop()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as far:
+        far.settimeout(10)
+        far.bind(("127.0.0.1", 0))
+        own = Own(socket.AF_INET, socket.SOCK_DGRAM)
+        own.connect(far.getsockname())
+        transport, _ = await loop.create_datagram_endpoint(
+            asyncio.DatagramProtocol, sock=own
+        )
+        async with corked() as peer:
+            transport.sendto(b"3")
+            assert far.recv(10) == b"3"
+            came_first(peer)
+        transport.abort()
+        await turns()
+
+
+async def test_sock_sendall_of_a_socket_class_of_its_own_is_in_order():
+    own, far = own_pair()
+    with own, far:
+        loop = asyncio.get_running_loop()
+        async with corked() as peer:
+            await loop.sock_sendall(own, b"3")
+            assert far.recv(10) == b"3"
+            came_first(peer)
+
+
+@pytest.mark.parametrize("kind", [socket.socket, Own])
+async def test_sock_sendto_is_in_order(kind):
+    loop = asyncio.get_running_loop()
+    with (
+        kind(socket.AF_INET, socket.SOCK_DGRAM) as near,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as far,
+    ):
+        near.setblocking(False)
+        far.settimeout(10)
+        far.bind(("127.0.0.1", 0))
+        async with corked() as peer:
+            await loop.sock_sendto(near, b"3", far.getsockname())
+            assert far.recv(10) == b"3"
+            came_first(peer)
+
+
+@pytest.mark.parametrize("kind", ["a socket", "a transport", "an own class"])
+async def test_a_file_is_sent_after_what_was_written_before(kind, monkeypatch):
+    """The system's call is the first thing that a peer could notice."""
+    loop = asyncio.get_running_loop()
+    seen = []
+
+    def sendfile(*args: Any) -> int:
+        seen.append(peer.look())
+        return send(*args)
+
+    send = os.sendfile
+    monkeypatch.setattr(os, "sendfile", sendfile)
+    own, far = own_pair()
+    with far, tempfile.TemporaryFile() as file:
+        file.write(b"3")
+        file.flush()
+        near = (
+            own
+            if kind == "an own class"
+            else socket.socket(fileno=own.detach())
+        )
+        near.setblocking(False)
+        transport = None if kind == "a socket" else await opened_on(near)
+        async with corked() as peer:
+            if transport is None:
+                assert await loop.sock_sendfile(near, file) == 1
+            else:
+                assert await loop.sendfile(transport, file) == 1
+        assert b"".join(seen) == b"12"
+        if kind == "a socket":
+            assert seen[0] == b"12"
+        assert far.recv(10) == b"3"
+        near.close()
+        if transport is not None:
+            transport.abort()
+        await turns()

@@ -1,0 +1,199 @@
+"""Connections whose descriptors were closed behind the loop's back.
+
+libuv ends a process whose descriptors the system refuses, and a stale event
+can keep a loop busy for ever, hence interpreters of their own.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+PRELUDE = """
+import re
+made = []
+
+class Server(asyncio.Protocol):
+    def connection_made(self, transport):
+        self.transport, self.got = transport, b""
+        self.lost = asyncio.get_running_loop().create_future()
+        made.append(self)
+
+    def data_received(self, data):
+        self.got += data
+
+    def connection_lost(self, exc):
+        self.lost.set_result(exc)
+
+async def until(predicate):
+    while not predicate():
+        await asyncio.sleep(0)
+
+def fd_of(transport):
+    return int(re.search(r"\\bfd=(\\d+)", repr(transport))[1])
+
+async def accepted(loop):
+    server = await loop.create_server(Server, "127.0.0.1", 0)
+    client = socket.create_connection(server.sockets[0].getsockname())
+    await until(lambda: made)
+    return server, client, made[0].transport
+
+async def created(loop):
+    listener = socket.create_server(("127.0.0.1", 0))
+    transport, _ = await loop.create_connection(
+        Server, *listener.getsockname())
+    client, _ = listener.accept()
+    return listener, client, transport
+
+async def is_idle():
+    "Whether the loop waits, once it has got rid of what is stale."
+    await asyncio.sleep(0.05)
+    used = time.process_time()
+    await asyncio.sleep(0.2)
+    return time.process_time() - used < 0.1
+"""
+
+every_connection = pytest.mark.parametrize("opened", ["accepted", "created"])
+
+
+@every_connection
+@pytest.mark.parametrize("then", ["pass", "open_files()"])
+def test_a_forked_child_that_closed_its_descriptors_lives(
+    script, opened, then
+):
+    """Its loop has none to poll with: that is an OSError, as in asyncio."""
+    script(
+        PRELUDE
+        + f"""
+def open_files():
+    for _ in range(20):
+        os.open(os.devnull, os.O_RDONLY)
+
+def child(transport):
+    os.closerange(3, 1024)
+    {then}
+    try:
+        transport.resume_reading()
+    except OSError:
+        pass
+    else:
+        os._exit(2)
+    transport.write(b"data")
+    loop.call_later(5, os._exit, 3)
+
+async def main():
+    server, client, transport = await {opened}(loop)
+    transport.pause_reading()
+    done = loop.create_future()
+
+    def fork():
+        pid = os.fork()
+        if pid == 0:
+            parent[0] = False
+            return child(transport)
+        done.set_result(os.waitpid(pid, 0)[1])
+
+    loop.call_soon(fork)
+    assert await done == 0
+    transport.resume_reading()
+    client.send(b"data")
+    await until(lambda: made[0].got == b"data")
+    transport.abort()
+    await made[0].lost
+    client.close()
+    server.close()
+
+parent = [True]
+loop = new_loop()
+try:
+    loop.run_until_complete(main())
+except OSError:
+    if parent[0]:
+        raise
+    try:
+        loop.close()
+    except OSError:
+        pass  # of asyncio's socket pair
+    os._exit(0)
+if not parent[0]:
+    os._exit(4)
+loop.close()
+"""
+    )
+
+
+@every_connection
+@pytest.mark.parametrize("paused", [False, True])
+@pytest.mark.parametrize("taken", ["nothing", "file", "socket"])
+def test_a_closed_connections_events_do_not_keep_the_loop_busy(
+    script, opened, paused, taken
+):
+    """A duplicate lives, so the system tells of what comes for it."""
+    if script.kind == "asyncio":
+        pytest.skip("asyncio spins")
+    script(
+        PRELUDE
+        + f"""
+async def main():
+    server, client, transport = await {opened}(loop)
+    loop.set_exception_handler(lambda *args: None)  # of the socket's close()
+    fd = fd_of(transport)
+    duplicate = os.dup(fd)
+    left, right = socket.socketpair()
+    left.setblocking(False)
+    if {paused}:
+        transport.pause_reading()
+    if {taken!r} == "nothing":
+        os.close(fd)
+    elif {taken!r} == "file":
+        with open(os.devnull) as file:
+            os.dup2(file.fileno(), fd)
+    else:
+        os.dup2(left.fileno(), fd)
+    client.send(b"stale")
+    assert await is_idle()
+    assert made[0].got == b""
+    if {taken!r} == "nothing" and fd not in (left.fileno(), right.fileno()):
+        os.dup2(left.fileno(), fd)
+    transport.abort()
+    await made[0].lost
+    assert await is_idle()
+    os.close(duplicate)
+    for sock in left, right, client, server:
+        sock.close()
+
+loop = new_loop()
+loop.run_until_complete(main())
+loop.close()
+"""
+    )
+
+
+@every_connection
+def test_a_renewed_set_has_no_file_that_took_an_fd(script, opened):
+    """A duplicate of one connection has the fd of another, which is closed."""
+    if script.kind == "asyncio":
+        pytest.skip("asyncio spins")
+    done = script(
+        PRELUDE
+        + f"""
+async def main():
+    loop = asyncio.get_running_loop()
+    ends = [await {opened}(loop)]
+    del made[:]
+    ends.append(await {opened}(loop))
+    (_, client, first), (_, _, second) = ends
+    fd = fd_of(second)
+    os.close(fd)
+    os.dup2(fd_of(first), fd)
+    loop.set_exception_handler(lambda *_: None) # a socket closed before
+    os.close(fd_of(first))
+    client.sendall(b"of the first")
+    assert await is_idle()
+    print(second.get_protocol().got, flush=True)
+    os._exit(0)
+
+loop = new_loop()
+loop.run_until_complete(main())
+"""
+    )
+    assert done.stdout == "b''\n"
