@@ -1,0 +1,332 @@
+"""End A of a connection: protocols and readers on the loop under test."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from prog_peer import BLOCK, MOST, Peer, where
+
+
+class Provoked:
+    """What programs raise themselves: no answer of a loop's."""
+
+
+class Boom(Provoked, ValueError):
+    pass
+
+
+class Exit(Provoked, SystemExit):
+    pass
+
+
+class Interrupt(Provoked, KeyboardInterrupt):
+    pass
+
+
+class Odd(Provoked, BaseException):
+    pass
+
+
+RAISED: dict[str, type[BaseException]] = {
+    "boom": Boom,
+    "exit": Exit,
+    "interrupt": Interrupt,
+    "odd": Odd,
+    "cancelled": type("Off", (Provoked, asyncio.CancelledError), {}),
+    "os": type("Broken", (Provoked, ConnectionError), {}),
+}
+
+
+class Link:
+    """One connection: what its ends did, whatever became of its objects."""
+
+    def __init__(
+        self, world: Any, index: int, net: str, side: str, kind: str, conf: Any
+    ) -> None:
+        self.world, self.index = world, index
+        self.net, self.side, self.kind = net, side, kind
+        self.conf = dict(conf)
+        self.react: dict[str, list[Any]] = {
+            event: list(ops) for event, ops in self.conf.get("react", [])
+        }
+        self.peer = Peer(index)
+        self.read_pipe: Any = None
+        self.transport: Any = None
+        self.reader: Any = None
+        self.writer: Any = None
+        self.sock: socket.socket | None = None
+        self.written = 0  # by A, or tried
+        self.required = 0  # of it, what an orderly end delivers
+        self.received = 0  # by A
+        self.fed: list[bytes] = []  # what the application puts in itself
+        self.made = self.lost = 0
+        self.eof = False
+        self.flow = False  # whether writing is paused
+        self.closed = False  # A has closed in order
+        self.rough = False  # A has done what excuses it from all that
+        self.settled = False  # they had come long before
+        self.unread = False  # A may have closed with bytes unread
+        self.upgrading = False
+        self.untold = False  # of its end: the upgrade did not succeed
+        self.number = -1  # of A's descriptor, where it is known
+        self.reading = False  # a coroutine has the socket
+        self.gap = False  # a protocol that was replaced may have bytes
+        self.unsure = False  # what A received is not looked at any more
+        self.switched = False  # set_protocol() was called
+        self.busy = False  # a coroutine is writing
+        self.secure = "tls" in self.conf
+        self.changed: asyncio.Event | None = None
+        self.over = False  # its loop is closed
+
+    def log(self, text: str) -> None:
+        self.world.log(text, f"link {self.index}")
+
+    def problem(self, text: str) -> None:
+        self.world.problem(f"link {self.index}: {text}")
+
+    def next_piece(self, size: int) -> bytes:
+        size = min(size, MOST - self.written)
+        start = self.peer.to_b + self.written
+        return BLOCK[start : start + size]
+
+    def wrote(self, end: int) -> None:
+        """Note that the bytes up to a place were taken, in order."""
+        if not self.closed:
+            self.required = max(self.required, end)
+        self.world.writes.append((self, end))
+
+    def take(self, data: Any) -> None:
+        """Check what A received, against what B and A itself put in."""
+        data = b"" if self.unsure else bytes(data)
+        if self.over:
+            self.problem("data after the loop was closed")
+        if self.upgrading and data:
+            self.problem("data before start_tls() returned")
+        while data:
+            start = self.peer.to_a + self.received
+            whole = BLOCK[start : start + len(data)]
+            if data == whole:
+                self.received += len(data)
+                break
+            at, piece = self.find_fed(data, whole)
+            if at < 0 and self.gap:
+                self.jump(data, start)
+                break
+            if at < 0:
+                self.problem(
+                    f"A got wrong bytes after {self.received}: "
+                    + where(data, self.peer.to_a)
+                )
+                self.received += len(data)
+                break
+            size = min(len(piece), len(data) - at)
+            self.received += at
+            if self.peer.wanted <= 1 << 16:
+                # Of more, how much has come by then is the loop's to say.
+                self.log(f"fed bytes after {self.received}")
+            self.fed.remove(piece)
+            if size < len(piece):
+                self.fed.insert(0, piece[size:])
+            data = data[at + size :]
+        if self.received > self.peer.wanted:
+            self.problem(
+                f"A got {self.received} bytes, B sent {self.peer.wanted}"
+            )
+        self.touch()
+
+    def jump(self, data: bytes, start: int) -> None:
+        """Go on behind what another protocol, or nobody, has been given."""
+        self.rough = True
+        found = BLOCK.find(data, start, start + MOST)
+        if found >= 0 and len(data) >= 8:
+            self.received = found - self.peer.to_a + len(data)
+            self.log(f"bytes jump to {self.received}")
+        else:
+            self.unsure = True  # two readers' bytes are mixed
+
+    def find_fed(self, data: bytes, whole: bytes) -> tuple[int, bytes]:
+        """Return where what A put in itself begins, and which piece it is."""
+        same = len(os.path.commonprefix([data, whole]))
+        for at in range(same, max(-1, same - 3), -1):
+            for piece in self.fed:
+                if data[at : at + len(piece)] == piece[: len(data) - at]:
+                    return at, piece
+        return -1, b""
+
+    def touch(self) -> None:
+        self.world.activity += 1
+        if self.changed is not None:
+            self.changed.set()
+
+    def happens(self, event: str) -> None:
+        """Do what the program does at an event, the first time."""
+        self.touch()
+        if self.over and not self.rough:
+            self.problem(f"{event} after the loop was closed")
+        ops = self.react.pop(event, None)
+        if ops:
+            self.world.run_ops(ops)
+
+    # -- what every kind of protocol tells ----------------------------------
+
+    def on_made(self, transport: Any) -> None:
+        self.made += 1
+        if self.made > 1:
+            self.problem("connection_made was called twice")
+        self.transport = transport
+        self.world.watch(transport)
+        self.log("made")
+        self.happens("made")
+
+    def on_lost(self, exc: BaseException | None) -> None:
+        self.lost += 1
+        if self.lost > 1:
+            self.problem("connection_lost was called twice")
+        self.log(f"lost {kind_of(exc)}")
+        if exc is not None:
+            self.rough = True
+        self.happens("lost")
+
+    def on_eof(self) -> None:
+        if self.eof:
+            self.log("eof again")
+        self.eof = True
+        self.log("eof")
+        self.happens("eof")
+
+    def on_flow(self, paused: bool) -> None:
+        word = "pause_writing" if paused else "resume_writing"
+        if self.flow == paused:
+            self.problem(f"{word} was called twice")
+        self.flow = paused
+        self.happens("full" if paused else "empty")
+
+
+def kind_of(exc: BaseException | None) -> str:
+    """Return the kind of an exception, as a trace has it."""
+    if exc is None:
+        return "in order"
+    if isinstance(exc, ConnectionError):
+        return "ConnectionError"  # which one is a race
+    return type(exc).__name__
+
+
+class Base(asyncio.BaseProtocol):
+    """What the protocols of both kinds share."""
+
+    def __init__(self, link: Link) -> None:
+        self.link = link
+        self.transport: Any = None
+        self.last: list[Any] = []  # what goes with this protocol
+        link.world.watch(self)
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+        self.link.on_made(transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self.link.on_lost(exc)
+
+    def pause_writing(self) -> None:
+        self.link.on_flow(True)
+
+    def resume_writing(self) -> None:
+        self.link.on_flow(False)
+
+    def eof_received(self) -> bool:
+        self.link.on_eof()
+        return bool(self.link.conf.get("keep")) and not self.link.secure
+
+
+class Plain(Base, asyncio.Protocol):
+    def data_received(self, data: bytes) -> None:
+        self.link.take(data)
+        self.link.happens("data")
+
+
+class Buffered(Base, asyncio.BufferedProtocol):
+    def __init__(self, link: Link) -> None:
+        super().__init__(link)
+        self.buffer = bytearray(link.conf.get("room", 65536))
+
+    def get_buffer(self, hint: int) -> Any:
+        self.link.happens("get_buffer")
+        return memoryview(self.buffer)
+
+    def buffer_updated(self, count: int) -> None:
+        self.link.take(self.buffer[:count])
+        self.link.happens("data")
+
+
+class Streams(asyncio.StreamReaderProtocol):
+    """The standard library's, which also tells what happens."""
+
+    link: Link
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self.link.on_made(transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        super().connection_lost(exc)
+        self.link.on_lost(exc)
+
+    def eof_received(self) -> Any:
+        self.link.on_eof()
+        return super().eof_received()
+
+
+class Last:
+    """An object whose finalizer writes to a transport that dies with it."""
+
+    def __init__(self, link: Link, transport: Any, ops: Any) -> None:
+        self.link, self.transport, self.ops = link, transport, ops
+
+    def __del__(self) -> None:
+        link, ops = self.link, self.ops
+        link.rough = True
+        for name, *args in ops:
+            try:
+                if name == "write":
+                    piece = link.next_piece(args[0])
+                    link.written += len(piece)
+                    self.transport.write(piece)
+                elif name == "lines":
+                    pieces = []
+                    for size in args[0]:
+                        pieces.append(link.next_piece(size))
+                        link.written += len(pieces[-1])
+                    self.transport.writelines(pieces)
+                else:
+                    getattr(self.transport, name)()
+            except Exception:
+                link.touch()  # what is left of it by then differs
+
+
+def make_protocol(link: Link, kind: str) -> Any:
+    """Return a protocol of a kind; readers and writers are the link's."""
+    if kind == "plain":
+        return Plain(link)
+    if kind == "buffered":
+        return Buffered(link)
+    loop = link.world.loop
+    reader = asyncio.StreamReader(link.conf.get("limit", 1 << 16), loop=loop)
+
+    def connected(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        link.reader, link.writer = reader, writer
+        if not own:
+            link.on_made(writer.transport)
+
+    own = link.conf.get("watched", False)
+    made: Callable[..., Any] = Streams if own else asyncio.StreamReaderProtocol
+    protocol = made(reader, connected, loop=loop)
+    if own:
+        protocol.link = link
+    link.world.watch(reader)
+    return protocol

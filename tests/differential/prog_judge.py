@@ -1,0 +1,214 @@
+"""The two judges, and the shrinker that asks them again and again."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import pathlib
+import re
+import time
+import tomllib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from diff_compare import oracle
+from diff_lazy import PATTERNS, lazy_loop
+from prog_tape import Program
+from prog_world import run_program
+
+import fastloop
+
+Trace = dict[str, list[str]]
+Verdict = tuple[str, str]  # its kind, what is wrong
+with open(pathlib.Path(__file__).with_name("allowed.toml"), "rb") as file:
+    ROWS = tomllib.load(file)
+NOT_COMPARED = [row["trace"] for row in ROWS["not_compared"]]
+ASYNCIO_ALONE = [row["line"] for row in ROWS["asyncio_alone"]]
+#: How often both loops run a program whose traces differ.
+ROUNDS = 4
+
+
+def normal(trace: Trace) -> Trace:
+    """Return a trace whose reports are in no order."""
+    return {
+        strand: sorted(lines) if strand == "reports" else lines
+        for strand, lines in trace.items()
+    }
+
+
+def alike(ours: Trace, theirs: Trace) -> bool:
+    """Whether traces are the same, but for what fastloop may lack."""
+    for strand in ours.keys() | theirs.keys():
+        mine = ours.get(strand, [])
+        their = [
+            line
+            for line in theirs.get(strand, [])
+            if line in mine
+            or not any(re.search(row, line) for row in ASYNCIO_ALONE)
+        ]
+        if their != mine:
+            return False
+    return True
+
+
+def on_asyncio(program: Program) -> tuple[list[str], Trace]:
+    problems, trace = run_program(oracle(), program)
+    return problems, normal(trace)
+
+
+def on_fastloop(program: Program) -> tuple[list[str], Trace]:
+    problems, trace = run_program(fastloop.new_event_loop, program)
+    return problems, normal(trace)
+
+
+#: What asyncio does wrong as well.
+BEYOND = re.compile("before start_tls")
+
+
+def kind_of(text: str) -> str:
+    """Return what two findings of one kind have in common."""
+    return re.sub(r"\d+|'.*'|b\".*\"", "N", text)
+
+
+def judge(program: Program, traces: bool = True) -> Verdict:
+    """Return what is wrong, and which judge says so; both empty if none."""
+    problems, ours = on_fastloop(program)
+    if not problems and not traces:
+        return "", ""
+    wrong, theirs = on_asyncio(program)
+    if problems:
+        kinds = set(map(kind_of, problems))
+        for _ in range(2):
+            if not kinds:
+                break
+            again, _trace = on_fastloop(program)
+            kinds &= set(map(kind_of, again))
+        shared = set(map(kind_of, wrong))
+        for text in problems:
+            if kind_of(text) in kinds and kind_of(text) not in shared:
+                return "invariant", text
+            if BEYOND.search(text):
+                return "invariant", text
+        for text in problems:
+            if kind_of(text) in kinds:
+                return "both", text
+        return "once", problems[0]
+    if alike(ours, theirs) or any(
+        re.search(row, repr(theirs)) for row in NOT_COMPARED
+    ):
+        return "", ""
+    return compare(program, ours, theirs)
+
+
+def compare(program: Program, ours: Trace, theirs: Trace) -> Verdict:
+    """Say whether traces differ again and again."""
+    all_ours, all_theirs = [ours], [theirs]
+    for _ in range(ROUNDS):
+        all_theirs.append(on_asyncio(program)[1])
+        all_ours.append(on_fastloop(program)[1])
+        for our in all_ours:
+            if any(alike(our, their) for their in all_theirs):
+                return "", ""
+    for which, turns in PATTERNS:
+        # fastloop may look at its descriptors some iterations later.
+        make = functools.partial(lazy_loop, oracle(), which, turns)
+        late = normal(run_program(make, program)[1])
+        if any(alike(our, late) for our in all_ours):
+            return "", ""
+    return "trace", difference(theirs, ours)
+
+
+def difference(a: Trace, b: Trace) -> str:
+    """Return the strands that differ, asyncio's lines beside fastloop's."""
+    text = []
+    for strand in sorted(a.keys() | b.keys()):
+        one, two = a.get(strand, []), b.get(strand, [])
+        if one == two:
+            continue
+        at = 0
+        while at < min(len(one), len(two)) and one[at] == two[at]:
+            at += 1
+        text.append(
+            f"{strand}: asyncio {one[at : at + 4]}, "
+            f"fastloop {two[at : at + 4]}"
+        )
+    return "; ".join(text)
+
+
+# -- the shrinker -----------------------------------------------------------
+
+
+def inner_lists(value: Any) -> Iterator[list[Any]]:
+    """Return all lists inside of a value, outer ones first."""
+    if isinstance(value, list):
+        yield value
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        for one in list(value):
+            yield from inner_lists(one)
+
+
+def parts(program: Program) -> list[Any]:
+    return [program.steps, program.tapes, program.links]
+
+
+def smaller(program: Program) -> Iterator[Program]:
+    """Return the program without one of its parts, for each of them."""
+    for at, items in enumerate(inner_lists(parts(program))):
+        if at == 0:
+            continue
+        for index in reversed(range(len(items))):
+            less = copy.deepcopy(program)
+            del list(inner_lists(parts(less)))[at][index]
+            if less.links:
+                yield less
+    if program.env or program.debug:
+        yield Program(program.links, program.steps, program.tapes)
+    for index, link in enumerate(program.links):
+        for name in link[3]:
+            less = copy.deepcopy(program)
+            del less.links[index][3][name]
+            yield less
+    yield from simpler(program)
+
+
+def simpler(program: Program) -> Iterator[Program]:
+    """Return the program with fewer and smaller arguments."""
+    for at, items in enumerate(inner_lists(parts(program))):
+        for index, item in enumerate(items):
+            if not isinstance(item, tuple) or not item:
+                continue
+            for other in less_of(item):
+                less = copy.deepcopy(program)
+                list(inner_lists(parts(less)))[at][index] = other
+                yield less
+
+
+def less_of(item: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
+    name, *args = item
+    if name in ("write", "lines", "fork") and len(args) > 2:
+        for index in range(1, len(args)):
+            yield (name, *args[:index], *args[index + 1 :])
+    for index, value in enumerate(args):
+        if isinstance(value, int) and value > 1 and value is not True:
+            small = (0, 1, value // 4) if value > 100 else (value // 2,)
+            for least in small:
+                yield (name, *args[:index], least, *args[index + 1 :])
+
+
+def shrink(
+    program: Program, test: Callable[[Program], bool], seconds: float
+) -> Program:
+    """Return the least program found in a time that still fails a test."""
+    until = time.monotonic() + seconds
+    found = True
+    while found:
+        found = False
+        for less in smaller(program):
+            if time.monotonic() > until:
+                return program
+            if test(less):
+                program, found = less, True
+                break
+    return program

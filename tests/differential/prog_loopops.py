@@ -1,0 +1,179 @@
+"""What programs do with the loop itself: timers, threads, signals, others."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import time
+from typing import Any
+
+from prog_links import helper
+from prog_peer import BLOCK
+
+#: Seconds by which two timers differ for certain, whichever clock is asked.
+APART = 0.006
+#: Seconds of lateness that nothing explains.
+LATE = 0.05
+
+
+def used() -> float:
+    """Return the seconds this process ran, or its thread would have."""
+    with open("/proc/thread-self/schedstat") as file:
+        waited = int(file.read().split()[1])
+    return time.process_time() + waited / 1e9
+
+
+class LoopOps:
+    """Part of a World."""
+
+    loop: Any
+    log: Any
+    problem: Any
+    callback: Any
+    tapes: list[Any]
+    tasks: list[Any]
+    keep: list[Any]
+    closed: bool
+
+    def start_loop_ops(self) -> None:
+        self.timers: dict[int, tuple[float, float]] = {}
+        self.handles: list[Any] = []
+        self.serial = 0
+        self.executed = False
+        self.signals = False
+
+    # -- timers -------------------------------------------------------------
+
+    def op_later(self, milliseconds: int, busy: int, ops: list[Any]) -> None:
+        """Set a timer that keeps the loop busy, then does something."""
+        self.serial += 1
+        serial = self.serial
+        due = self.loop.time() + milliseconds / 1000
+        self.timers[serial] = (due, used())
+        self.handles.append(
+            self.loop.call_later(
+                milliseconds / 1000, self.on_timer, serial, busy, ops
+            )
+        )
+
+    def on_timer(self, serial: int, busy: int, ops: list[Any]) -> None:
+        due, before = self.timers.pop(serial)
+        now = self.loop.time()
+        if now < due - 0.0015:
+            self.problem(f"a timer is early by {due - now:.4f} s")
+        if now - due - (used() - before) > LATE:
+            self.problem("a timer is late for no reason")
+        for other, (when, _) in self.timers.items():
+            if other < serial and when < due - APART:
+                self.problem("a timer overtook one that was due before")
+        if busy:
+            self.spend(busy / 1000)
+        self.callback(ops)
+
+    def spend(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            pass
+
+    def op_busy(self, milliseconds: int) -> None:
+        self.spend(milliseconds / 1000)
+
+    def op_cancel_timer(self, number: int) -> None:
+        if self.timers:
+            serial = sorted(self.timers)[number % len(self.timers)]
+            del self.timers[serial]
+            self.handles[serial - 1].cancel()
+
+    def op_soon(self, ops: list[Any]) -> None:
+        self.loop.call_soon(self.callback, ops)
+
+    # -- other threads, signals, processes ----------------------------------
+
+    def op_thread(self, ops: list[Any]) -> None:
+        """Have another thread call back."""
+
+        def call() -> None:
+            with contextlib.suppress(RuntimeError):  # it may be closed
+                self.loop.call_soon_threadsafe(self.callback, ops)
+
+        self.tapes.append(helper(40).submit(call))
+
+    def op_executor(self, ops: list[Any]) -> None:
+        """Have a worker's result call back."""
+        self.executed = True
+        future = self.loop.run_in_executor(None, int, 3)
+        future.add_done_callback(lambda done: self.callback(ops))
+        self.keep.append(future)
+
+    def op_signal(self, ops: list[Any]) -> None:
+        self.signals = True
+        self.loop.add_signal_handler(signal.SIGUSR1, self.callback, ops)
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    def op_other_loop(self, ops: list[Any]) -> None:
+        """Have a second loop, in another thread, call the first."""
+        make = type(self.loop)
+
+        def run() -> None:
+            other = make()
+            other.set_exception_handler(lambda loop, told: None)
+            other.call_soon(self.loop.call_soon_threadsafe, self.callback, ops)
+            other.call_soon(other.stop)
+            other.run_forever()
+            other.close()
+
+        self.tapes.append(helper(41).submit(run))
+
+    def op_datagrams(self, *sizes: int) -> None:
+        """Send datagrams to a plain socket, which sends them back."""
+        self.tasks.append(self.loop.create_task(self.datagrams(sizes)))
+
+    async def datagrams(self, sizes: tuple[int, ...]) -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as far:
+            far.bind(("127.0.0.1", 0))
+            far.setblocking(False)
+            got: list[bytes] = []
+
+            class Counting(asyncio.DatagramProtocol):
+                def datagram_received(self, data: bytes, addr: Any) -> None:
+                    got.append(data)
+
+            transport, _ = await self.loop.create_datagram_endpoint(
+                Counting, remote_addr=far.getsockname()
+            )
+            near = transport.get_extra_info("sockname")
+            sent = []
+            try:
+                for number, size in enumerate(sizes):
+                    piece = BLOCK[number : number + size]
+                    transport.sendto(piece)
+                    if far.recv(65536) != piece:
+                        self.problem("a datagram arrived wrong")
+                    far.sendto(piece, near)
+                    sent.append(piece)
+                for _ in range(40):
+                    if len(got) == len(sent):
+                        break
+                    await asyncio.sleep(0.0005)
+                else:
+                    self.problem(f"{len(got)} of {len(sent)} datagrams came")
+                if got != sent[: len(got)]:
+                    self.problem("datagrams arrived in another order")
+            finally:
+                transport.close()
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
+
+    async def finish_loop_ops(self) -> None:
+        self.timers.clear()
+        for handle in self.handles:
+            handle.cancel()
+        if self.executed:
+            await self.loop.shutdown_default_executor()
+
+    def end_loop_ops(self) -> None:
+        if self.signals:
+            self.loop.remove_signal_handler(signal.SIGUSR1)

@@ -1,0 +1,409 @@
+"""What programs do in tasks: streams, sockets, TLS, with cancellation."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import tempfile
+from typing import Any
+
+from prog_ends import RAISED, Link, Provoked
+from prog_links import context, helper
+from prog_peer import BLOCK, PATIENCE, Peer, TlsWire
+
+SEPARATORS = (b"\n", b"\r\n", b"\0", b"ab")
+
+
+class Subclass(asyncio.StreamReader):
+    """A class of the program's."""
+
+
+class StreamOps:
+    """Part of a World."""
+
+    loop: Any
+    link: Any
+    tasks: list[asyncio.Task[Any]]
+    pending: list[Any]
+    usable: Any
+    run_ops: Any
+    do: Any
+    log: Any
+    links: list[Link]
+    keep: list[Any]
+    leaving: bool
+    tapes: list[Any]
+
+    # -- tasks --------------------------------------------------------------
+
+    def op_task(self, statements: list[Any]) -> None:
+        if not self.leaving:
+            task = self.loop.create_task(self.script(statements))
+            self.tasks.append(task)
+
+    def op_cancel(self, number: int) -> None:
+        if self.tasks:
+            self.tasks[number % len(self.tasks)].cancel()
+
+    async def script(self, statements: list[Any]) -> None:
+        """Do one statement after the other, in a task."""
+        for name, *args in statements:
+            method = getattr(self, f"co_{name}", None)
+            if method is None:
+                try:
+                    self.do((name, *args))
+                except Provoked as exc:
+                    if not isinstance(exc, Exception):
+                        raise
+                    self.log(f"{name} provoked")
+                continue
+            link = self.link(args[0])
+            strand = f"link {link.index}"
+            try:
+                await method(link, *args[1:])
+            except asyncio.CancelledError:
+                self.log(f"{name} cancelled", strand)
+                if self.leaving:
+                    return
+            except (asyncio.IncompleteReadError, Exception) as exc:
+                if isinstance(exc, Provoked):
+                    continue
+                text = type(exc).__name__
+                if isinstance(exc, ConnectionError):
+                    text = "ConnectionError"
+                if isinstance(exc, asyncio.LimitOverrunError):
+                    text += f" {exc.consumed}"
+                if exc.__context__ is not None:
+                    text += f" in {type(exc.__context__).__name__}"
+                self.log(f"{name}: {text}", strand)
+
+    async def co_turn(self, link: Link, count: int) -> None:
+        for _ in range(count):
+            await asyncio.sleep(0)
+
+    async def co_nap(self, link: Link, milliseconds: int) -> None:
+        await asyncio.sleep(milliseconds / 1000)
+
+    # -- StreamReader, StreamWriter -----------------------------------------
+
+    async def co_read(self, link: Link, most: int) -> None:
+        if link.reader is None:
+            return
+        # It collects pieces, while other tasks may take some.
+        link.gap = link.gap or (most < 0 and len(self.tasks) > 1)
+        data = await link.reader.read(most)
+        link.take(data)
+        if most > 0 and len(data) > most:
+            link.problem(f"read({most}) returned {len(data)}")
+        strand = f"link {link.index}"
+        self.log("read" if data else f"read: end {link.received}", strand)
+
+    async def co_exactly(self, link: Link, size: int) -> None:
+        if link.reader is None:
+            return
+        try:
+            data = await link.reader.readexactly(size)
+        except asyncio.IncompleteReadError as exc:
+            link.take(exc.partial)
+            raise
+        link.take(data)
+        self.log(f"exactly {len(data)}", f"link {link.index}")
+
+    async def co_line(self, link: Link) -> None:
+        if link.reader is not None:
+            try:
+                data = await link.reader.readline()
+            except ValueError:
+                link.gap = True  # it drops what is too long
+                raise
+            link.take(data)
+            self.log(f"line {len(data)}", f"link {link.index}")
+
+    async def co_until(self, link: Link, which: int) -> None:
+        if link.reader is None:
+            return
+        separator = SEPARATORS[which % len(SEPARATORS)]
+        try:
+            data = await link.reader.readuntil(separator)
+        except asyncio.IncompleteReadError as exc:
+            link.take(exc.partial)
+            raise
+        link.take(data)
+        self.log(f"until {len(data)}", f"link {link.index}")
+
+    async def co_drain(self, link: Link) -> None:
+        if link.writer is not None:
+            await link.writer.drain()
+
+    async def co_wait_closed(self, link: Link) -> None:
+        if link.writer is not None:
+            await link.writer.wait_closed()
+
+    def op_feed(self, number: int, size: int) -> None:
+        """Put bytes into a reader that did not come by its transport."""
+        link = self.link(number)
+        if link.reader is not None and size:
+            piece = os.urandom(8) + bytes(max(0, size - 8))
+            link.fed.append(piece)
+            try:
+                link.reader.feed_data(piece)
+            except BaseException:
+                link.fed.remove(piece)
+                raise
+
+    def op_feed_eof(self, number: int) -> None:
+        link = self.link(number)
+        if link.reader is not None:
+            link.rough = True
+            link.reader.feed_eof()
+
+    def op_fail(self, number: int) -> None:
+        link = self.link(number)
+        if link.reader is not None:
+            link.rough = True
+            link.reader.set_exception(RAISED["boom"]("failed"))
+
+    def op_reader(self, number: int, what: str) -> None:
+        """Look at a reader, or make it another class's."""
+        link = self.link(number)
+        reader = link.reader
+        if reader is None:
+            return
+        if what == "class":
+            reader.__class__ = Subclass
+        elif what == "dict":
+            vars(reader).get("anything")
+        elif what == "buffer":
+            self.log(f"buffer {len(reader._buffer) > 0}")
+        elif what == "repr":
+            repr(reader)
+        else:
+            self.log(f"at_eof {reader.at_eof()}", f"link {link.index}")
+
+    def op_settle_waiter(self, number: int) -> None:
+        """Wake who waits for a reader, as a timeout's code may."""
+        link = self.link(number)
+        waiter = getattr(link.reader, "_waiter", None)
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    # -- TLS ----------------------------------------------------------------
+
+    async def co_start_tls(
+        self, link: Link, version: str, server: bool, early: int, own: bool
+    ) -> None:
+        """Make a connection one of TLS, if nothing is under way."""
+        if not self.may_upgrade(link):
+            return
+        wire = TlsWire(
+            link.peer.wire, context(not server, version), not server
+        )
+        link.upgrading = link.secure = True
+        link.peer.wire = wire
+        done = helper(link.index).submit(lambda: link.peer.do_shake(early))
+        ours = context(server, version, own)
+        name = None if server else "localhost"
+        try:
+            if link.writer is not None:
+                await link.writer.start_tls(ours, server_hostname=name)
+                link.upgrading = False
+                new = link.writer.transport
+            else:
+                protocol = link.transport.get_protocol()
+                new = await self.loop.start_tls(
+                    link.transport,
+                    protocol,
+                    ours,
+                    server_side=server,
+                    server_hostname=name,
+                )
+                link.upgrading = False
+                protocol.transport = new
+        except BaseException:
+            link.rough = link.untold = link.peer.stop = True
+            raise
+        finally:
+            await wait_for_thread(done)
+            link.upgrading = False
+        if new is None:
+            link.rough = True
+        else:
+            link.transport = new
+            self.log("encrypted", f"link {link.index}")
+
+    def may_upgrade(self, link: Link) -> bool:
+        """Whether both sides have read all that was written."""
+        if link.transport is None or link.upgrading or link.read_pipe:
+            return False
+        if not all(tape.is_set() for tape in self.tapes):
+            return False
+        peer: Peer = link.peer
+        if peer.wire is None or peer.gone or peer.broken or peer.ended:
+            return False
+        if self.depth(peer.wire) > 1 or link.rough or link.closed or link.fed:
+            return False
+        if link.lost or link.eof or link.transport.is_closing():
+            return False
+        peer.do(("send", 0))
+        peer.do(("recv", 1 << 22))
+        return (
+            peer.received == link.written
+            and link.received == peer.sent == peer.wanted
+        )
+
+    @staticmethod
+    def depth(wire: Any) -> int:
+        depth = 0
+        while isinstance(wire, TlsWire):
+            depth, wire = depth + 1, wire.below
+        return depth
+
+    # -- files --------------------------------------------------------------
+
+    async def co_sendfile(self, link: Link, count: int) -> None:
+        """Send a part of a file that has what comes next."""
+        transport = link.transport
+        if link.sock is None and (
+            transport is None
+            or link.upgrading
+            or transport.is_closing()
+            or link.read_pipe
+        ):
+            return
+        count = len(link.next_piece(count))
+        if not count or link.closed or link.rough or link.busy:
+            return
+        link.busy = True
+        at = link.peer.to_b + link.written
+        link.written += count
+        with open(block_file(), "rb") as file:
+            try:
+                if link.sock is not None:
+                    await self.loop.sock_sendfile(link.sock, file, at, count)
+                else:
+                    await self.loop.sendfile(transport, file, at, count)
+            except BaseException:
+                link.rough = True
+                raise
+            finally:
+                link.busy = False
+        if not link.closed:
+            link.required = link.written
+        self.log("sent a file", f"link {link.index}")
+
+    # -- sock_* -------------------------------------------------------------
+
+    async def co_sendall(self, link: Link, size: int) -> None:
+        if link.sock is None or link.rough or link.closed or link.busy:
+            return
+        piece = link.next_piece(size)
+        link.busy = True
+        link.written += len(piece)
+        try:
+            await self.loop.sock_sendall(link.sock, piece)
+        except BaseException:
+            link.rough = True
+            raise
+        finally:
+            link.busy = False
+        link.required = link.written
+
+    async def co_recv(self, link: Link, size: int, into: bool) -> None:
+        if link.sock is None or link.reading:
+            return
+        link.reading = True
+        self.loop.remove_reader(link.sock)
+        try:
+            if into:
+                room = bytearray(max(1, size))
+                count = await self.loop.sock_recv_into(link.sock, room)
+                data = bytes(room[:count])
+            else:
+                data = await self.loop.sock_recv(link.sock, max(1, size))
+            link.take(data)
+        finally:
+            link.reading = False
+        self.log("recv" if data else "recv: end", f"link {link.index}")
+
+    def op_add_reader(self, number: int) -> None:
+        link = self.link(number)
+        if link.sock is not None and not link.reading:
+            self.loop.add_reader(link.sock, self.on_readable, link)
+
+    def on_readable(self, link: Link) -> None:
+        if link.over:
+            link.problem("a reader was called after the loop was closed")
+        if link.sock is None:
+            return
+        try:
+            data = link.sock.recv(4096)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        link.take(data)
+        if not data:
+            self.loop.remove_reader(link.sock)
+        link.happens("data")
+
+    def op_remove_reader(self, number: int) -> None:
+        link = self.link(number)
+        if link.sock is not None and not link.reading:
+            self.loop.remove_reader(link.sock)
+
+    def op_add_writer(self, number: int, ops: list[Any]) -> None:
+        link = self.link(number)
+        if link.sock is None:
+            return
+        sock = link.sock
+
+        def writable() -> None:
+            self.loop.remove_writer(sock)
+            self.run_ops(ops)
+
+        self.loop.add_writer(sock, writable)
+
+    async def finish_socket(self, link: Link) -> None:
+        """Read a plain socket to its end, then close it."""
+        if link.sock is None:
+            return
+        self.loop.remove_reader(link.sock)
+        self.loop.remove_writer(link.sock)
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while link.received < link.peer.wanted and not link.rough:
+                    data = await self.loop.sock_recv(link.sock, 65536)
+                    if not data:
+                        break
+                    link.take(data)
+        except TimeoutError:
+            if not (link.peer.gone or link.peer.broken):
+                link.problem(f"sock_recv waits after {link.received}")
+        except OSError:
+            link.rough = True
+        link.closed = True
+        with contextlib.suppress(OSError):
+            link.sock.shutdown(socket.SHUT_WR)
+        link.sock.close()
+
+
+async def wait_for_thread(done: Any) -> None:
+    """Wait for a job of a helper, whoever cancels."""
+    while not done.is_set():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(0.0005)
+
+
+FILES: list[Any] = []
+
+
+def block_file() -> str:
+    """Return the name of a file with the whole of BLOCK."""
+    if not FILES:
+        file = tempfile.NamedTemporaryFile(prefix="fl-prog-")
+        file.write(BLOCK)
+        file.flush()
+        FILES.append(file)
+    return str(FILES[0].name)

@@ -1,0 +1,337 @@
+"""What programs do with transports, and with the descriptors under them."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import gc
+import os
+import socket
+import struct
+import termios
+from typing import Any
+
+from prog_ends import RAISED, Last, Link, make_protocol
+from prog_peer import TlsWire
+
+#: No more than that is left unread where one looks who overtook whom.
+FEW = 1500
+KINDS_OF_BYTES = (bytes, bytearray, memoryview)
+
+
+class TransportOps:
+    """Part of a World."""
+
+    links: list[Link]
+    link: Any
+    loop: Any
+    problem: Any
+    log: Any
+    run_ops: Any
+    writes: list[tuple[Link, int]]
+    keep: list[Any]
+    fds: list[int]
+    loose: bool
+    wild: bool
+
+    def usable(self, number: int) -> Link | None:
+        """Return a link whose transport can be used now."""
+        link: Link = self.link(number)
+        return None if link.transport is None or link.upgrading else link
+
+    # -- writing ------------------------------------------------------------
+
+    def op_write(self, number: int, *sizes: int) -> None:
+        """Write so many pieces, of these sizes."""
+        link = self.usable(number)
+        if link is None or link.busy:
+            return  # how long a sendfile() takes is the loop's to say
+        for size in sizes:
+            piece = link.next_piece(size)
+            kind = KINDS_OF_BYTES[size % 3]
+            sink = link.writer if size % 2 and link.writer else link.transport
+            self.hand(link, sink.write, kind(piece), len(piece))
+
+    def op_lines(self, number: int, *sizes: int) -> None:
+        link = self.usable(number)
+        if link is None or link.busy:
+            return
+        pieces, written = [], link.written
+        for size in sizes:
+            pieces.append(link.next_piece(size))
+            link.written += len(pieces[-1])
+        total, link.written = link.written - written, written
+        self.hand(link, link.transport.writelines, pieces, total)
+
+    def hand(self, link: Link, write: Any, data: Any, size: int) -> None:
+        """Give a transport bytes, which count while it looks at them."""
+        closing = link.transport.is_closing()
+        link.written += size
+        end = link.written
+        try:
+            write(data)
+        except BaseException:
+            if link.written == end:
+                link.written -= size
+            else:
+                link.rough = True  # what was written inside is behind a hole
+            raise
+        if size and not closing:
+            link.wrote(end)
+
+    def look_for_overtaking(self) -> None:
+        """See that no later byte arrived while an earlier one has not.
+
+        Of the last writes of a callback: what a transport says it has sent is
+        visible, or nothing that was written later is.
+        """
+        recent = self.writes[-8:]
+        if self.loose or len({link.index for link, _ in recent}) < 2:
+            return
+        missing: Link | None = None  # has bytes that B cannot see
+        for link, end in recent:
+            here = visible(link)
+            if here is None:
+                continue
+            if missing not in (None, link) and here >= end:
+                self.problem(
+                    f"bytes of link {link.index} overtook those that link "
+                    f"{missing.index} had written before"
+                )
+                return
+            if here < end and end - here < FEW and not waits(link):
+                missing = link
+
+    def op_eof(self, number: int) -> None:
+        link = self.usable(number)
+        if link is not None:
+            link.transport.write_eof()
+            link.closed = link.closed or link.secure
+
+    def op_close(self, number: int) -> None:
+        link = self.usable(number)
+        if link is None:
+            return
+        if link.received < link.peer.wanted:
+            link.unread = True
+            # asyncio has taken that, with one call: it had all come.
+            peer = link.peer
+            link.settled = peer.sent == peer.wanted <= 200_000
+        link.closed = True
+        (link.writer or link.transport).close()
+        if link.read_pipe is not None:
+            link.read_pipe.close()
+
+    def op_abort(self, number: int) -> None:
+        link = self.usable(number)
+        if link is not None:
+            link.rough = True
+            link.transport.abort()
+
+    # -- reading, flow ------------------------------------------------------
+
+    def op_pause(self, number: int) -> None:
+        link = self.usable(number)
+        if link is not None:
+            (link.read_pipe or link.transport).pause_reading()
+
+    def op_resume(self, number: int) -> None:
+        link = self.usable(number)
+        if link is not None:
+            (link.read_pipe or link.transport).resume_reading()
+
+    def op_limits(self, number: int, high: int | None, low: Any) -> None:
+        link = self.usable(number)
+        if link is not None:
+            link.transport.set_write_buffer_limits(high, low)
+
+    def op_set_protocol(self, number: int, kind: str) -> None:
+        link = self.usable(number)
+        if link is None or link.read_pipe is not None:
+            return
+        if link.reader is not None:
+            link.gap = True
+        if link.transport.is_closing():
+            link.untold = link.rough = True  # the old one may be told already
+        protocol = make_protocol(link, kind)
+        link.transport.set_protocol(protocol)
+        if kind == "streams":
+            link.made = 0
+            protocol.connection_made(link.transport)
+            link.made = 1
+        else:
+            link.reader = link.writer = None
+            protocol.transport = link.transport
+        # A pause that the old one was told of is nobody's now.
+        link.switched = True
+        link.kind = kind
+        if link.flow:
+            link.flow = False
+            link.rough = True
+
+    def op_info(self, number: int) -> None:
+        link = self.usable(number)
+        if link is None:
+            return
+        sock = link.transport.get_extra_info("socket")
+        if sock is not None:
+            if sock.fileno() >= 0 and hasattr(sock, "getsockopt"):
+                sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+
+    # -- objects ------------------------------------------------------------
+
+    def op_gc(self) -> None:
+        gc.collect()
+
+    def op_finalizer(self, number: int, ops: list[Any]) -> None:
+        """Leave an object that does something when all this is garbage."""
+        link = self.usable(number)
+        if link is None:
+            return
+        last = Last(link, link.transport, ops)
+        protocol = link.transport.get_protocol()
+        if hasattr(protocol, "last"):
+            protocol.last.append(last)
+            last.protocol = protocol
+        else:
+            protocol.last = [last, protocol]
+
+    def op_drop(self, number: int) -> None:
+        """Let go of a connection's every object."""
+        link = self.usable(number)
+        if link is not None:
+            link.rough = self.wild = True
+            link.transport = link.reader = link.writer = None
+            link.read_pipe = None
+
+    def op_raise(self, kind: str) -> None:
+        for link in self.links:
+            link.rough = True
+        raise RAISED[kind](kind)
+
+    # -- descriptors --------------------------------------------------------
+
+    def descriptor(self, number: int) -> int:
+        link = self.usable(number)
+        if link is None:
+            return -1
+        if link.number >= 0:
+            return link.number
+        for what in ("socket", "pipe"):
+            sock = link.transport.get_extra_info(what)
+            if sock is not None:
+                return int(sock.fileno())
+        return -1
+
+    def op_os_close(self, number: int, then: str) -> None:
+        """Close a connection's descriptor as a double close would."""
+        fd = self.descriptor(number)
+        if fd < 0:
+            return
+        self.loose = True
+        os.close(fd)
+        self.link(number).number = -1
+        if then == "file":
+            other = os.open("/dev/null", os.O_RDWR)
+            if other != fd:
+                os.dup2(other, fd)
+                os.close(other)
+            self.fds.append(fd)
+        elif then == "socket":
+            one, two = socket.socketpair()
+            one.setblocking(False)
+            self.keep.append(two)
+            if one.fileno() != fd:
+                os.dup2(one.fileno(), fd)
+                one.close()
+                self.fds.append(fd)
+            else:
+                self.keep.append(one)
+
+    def op_dup(self, number: int) -> None:
+        fd = self.descriptor(number)
+        if fd >= 0:
+            self.loose = True
+            self.fds.append(os.dup(fd))
+
+    def op_fork(self, number: int, *sizes: int) -> None:
+        """Have a forked child write, and end by os._exit()."""
+        link = self.usable(number)
+        if link is None or link.secure or link.closed or link.lost:
+            return
+        transport = link.transport
+        if transport.is_closing() or transport.get_write_buffer_size():
+            return
+        link.peer.do_recv(1 << 20)
+        pieces = []
+        for size in sizes:
+            pieces.append(link.next_piece(size))
+            link.written += len(pieces[-1])
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                for piece in pieces:
+                    transport.write(piece)
+                code = 0
+            finally:
+                os._exit(code)
+        _, status = os.waitpid(pid, 0)
+        if os.waitstatus_to_exitcode(status) != 0:
+            self.problem(f"link {link.index}: a forked child failed")
+        link.required = link.written
+
+    # -- end B --------------------------------------------------------------
+
+    def op_b(self, number: int, name: str, *args: Any) -> None:
+        """Have end B do something, here and now."""
+        link: Link = self.link(number)
+        if not link.upgrading:
+            link.peer.do((name, *args))
+
+    def op_noise(self, number: int, size: int) -> None:
+        """Have end B send what is no TLS under it."""
+        link: Link = self.link(number)
+        wire = link.peer.wire
+        if isinstance(wire, TlsWire) and not link.upgrading:
+            link.rough = True
+            link.peer.noise = b"\x17\x03\x03" + b"n" * size
+            with contextlib.suppress(OSError):
+                wire.below.send(link.peer.noise)
+
+    def op_hook(self, number: int, ops: list[Any]) -> None:
+        """Do something inside the next read or write of an SSLObject."""
+        link: Link = self.link(number)
+        tls = link.transport and link.transport.get_extra_info("ssl_object")
+        if tls is not None and hasattr(tls, "todo"):
+            todo = tls.__dict__.setdefault("todo", [])
+            todo.append(lambda: self.run_ops(ops))
+
+
+def visible(link: Link) -> int | None:
+    """Return how many of a link's bytes B has, or could read at once."""
+    wire = link.peer.wire
+    if wire is None or wire.tls or link.peer.gone or link.secure:
+        return None
+    if link.net == "tcp6" or link.rough or link.closed or link.upgrading:
+        return None
+    try:
+        return link.peer.received + wire.waiting()
+    except OSError:
+        return None
+
+
+def waits(link: Link) -> bool:
+    """Whether a transport knows of bytes that it could not send."""
+    if link.transport is None:
+        return True
+    return bool(link.transport.get_write_buffer_size()) or unsent(link) > 0
+
+
+def unsent(link: Link) -> int:
+    """Return how many bytes the kernel has, but not shown to B."""
+    sock = link.transport.get_extra_info("socket")
+    if sock is None or link.net not in ("tcp", "tcp6"):
+        return 0
+    room = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0" * 4)
+    return int(struct.unpack("i", room)[0])

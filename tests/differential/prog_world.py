@@ -1,0 +1,422 @@
+"""Runs one program on one loop: its life from the first link to the last look.
+
+A program is data: links and steps.  A step is ``(turns, operations)``: its
+operations run in one callback of the loop, and the next step begins so many
+iterations later, or when all has come to rest if *turns* is negative.  An
+operation is a tuple of a name and arguments; it is the method ``op_<name>``
+here, or ``co_<name>`` where a task does it.  Links, tasks and timers are
+named by number, modulo how many there are, so that whatever is left of a
+program is a program.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import gc
+import os
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+from prog_ends import Link, Provoked
+from prog_links import helper, open_link
+from prog_loopops import LoopOps
+from prog_peer import PATIENCE
+from prog_streamops import StreamOps, block_file
+from prog_tape import Program
+from prog_transportops import TransportOps
+
+#: Seconds after which a program hangs.
+HANG = 8.0
+
+
+class Hung(SystemExit):
+    """Leaves the loop for good."""
+
+
+class World(TransportOps, StreamOps, LoopOps):
+    """One program on one loop."""
+
+    def __init__(self, loop: Any, program: Program) -> None:
+        self.loop = loop
+        self.program = program
+        self.links: list[Link] = []
+        self.tasks: list[asyncio.Task[Any]] = []
+        self.trace: dict[str, list[str]] = {}
+        self.problems: list[str] = []
+        self.activity = 0
+        self.done_ops = 0
+        self.writes: list[tuple[Link, int]] = []
+        self.refs: list[weakref.ref[Any]] = []
+        self.pending: list[threading.Event] = []
+        self.tapes: list[threading.Event] = []
+        self.keep: list[Any] = []
+        self.fds: list[int] = []
+        self.loose = False  # the program closed descriptors by hand
+        self.wild = False  # its trace is a matter of chance
+        self.closed = False
+        self.leaving = False
+        self.start_loop_ops()
+
+    def __repr__(self) -> str:
+        return "World"
+
+    def log(self, text: str, strand: str = "world") -> None:
+        self.trace.setdefault(strand, []).append(text)
+        self.activity += 1
+
+    def problem(self, text: str) -> None:
+        if text not in self.problems:
+            self.problems.append(text)
+
+    def watch(self, thing: Any) -> None:
+        """Have it be gone when the program is over."""
+        with contextlib.suppress(TypeError):
+            self.refs.append(weakref.ref(thing))
+
+    # -- operations ---------------------------------------------------------
+
+    def run_ops(self, ops: list[Any]) -> None:
+        for op in ops:
+            self.do(op)
+
+    def do(self, op: tuple[Any, ...]) -> None:
+        """Do one operation; what it raises by itself is its answer."""
+        name, *args = op
+        self.done_ops += 1
+        try:
+            getattr(self, f"op_{name}")(*args)
+        except BaseException as exc:
+            if isinstance(exc, (Provoked, Hung)):
+                raise
+            self.log(f"{name} raised {type(exc).__name__}", self.strand(args))
+        self.look_for_overtaking()
+
+    def strand(self, args: Any) -> str:
+        if args and isinstance(args[0], int) and self.links:
+            return f"link {args[0] % len(self.links)}"
+        return "world"
+
+    def link(self, number: int) -> Link:
+        return self.links[number % len(self.links)]
+
+    def callback(self, ops: list[Any]) -> None:
+        """Be a callback of the loop."""
+        if self.closed:
+            self.problem("a callback ran after the loop was closed")
+        self.activity += 1
+        self.run_ops(ops)
+
+    def on_report(self, loop: Any, told: dict[str, Any]) -> None:
+        exc = told.get("exception")
+        kind = "" if exc is None else type(exc).__name__
+        if isinstance(exc, ConnectionError):
+            kind = "ConnectionError"
+        for link in self.links:
+            if told.get("transport") is not None or isinstance(exc, Provoked):
+                link.rough = True
+        text = str(told.get("message", "")).split("\n")[0]
+        if "never retrieved" in text or "destroyed" in text:
+            return
+        self.log(f"report {kind}", "reports")
+
+    # -- the course ---------------------------------------------------------
+
+    async def settle(self) -> None:
+        """Wait until nothing happens any more."""
+        for _ in range(60):
+            before = self.activity
+            for _ in range(3):
+                await asyncio.sleep(0)
+            await asyncio.sleep(0.0008)
+            if self.activity == before and not self.timers:
+                if all(tape.is_set() for tape in self.tapes):
+                    return
+
+    async def drive(self) -> None:
+        """Connect, run the steps, bring all to an end."""
+        for number, link in enumerate(self.program.links):
+            self.links.append(Link(self, number, *link))
+            await asyncio.wait_for(open_link(self.links[-1]), PATIENCE)
+        for number, tape in enumerate(self.program.tapes):
+            if tape and self.links:
+                run = functools.partial(self.run_tape, number, tape)
+                self.tapes.append(helper(number + 16).submit(run))
+        for turns, ops in self.program.steps:
+            self.loop.call_soon(self.callback, ops)
+            if turns < 0:
+                await self.settle()
+            for _ in range(turns):
+                await asyncio.sleep(0)
+        self.leaving = True
+        await self.settle()
+        await self.finish()
+
+    def run_tape(self, number: int, tape: list[Any]) -> None:
+        """Do what end B's tape says, in a thread of its own."""
+        peer = self.link(number).peer
+        until = time.monotonic() + PATIENCE
+        for op in tape:
+            if op[0] == "stall":
+                while (
+                    self.done_ops < op[1]
+                    and not self.leaving
+                    and time.monotonic() < until
+                ):
+                    time.sleep(0.0003)
+            else:
+                peer.do(op)
+            self.activity += 1
+
+    async def finish(self) -> None:
+        """Bring every link to an orderly end, where it had none."""
+        for task in self.tasks:
+            task.cancel()
+        if self.tasks:
+            await asyncio.wait(self.tasks, timeout=PATIENCE)
+        await self.finish_loop_ops()
+        jobs = []
+        for link in self.links:
+            half = bool(link.conf.get("half")) and not link.secure
+            job = functools.partial(link.peer.finish, half)
+            jobs.append(helper(link.index).submit(job))
+        await asyncio.gather(*map(self.finish_link, self.links))
+        rough = self.loose or any(
+            link.rough or link.transport is None for link in self.links
+        )
+        until = time.monotonic() + (0.01 if rough else PATIENCE)
+        while not all(job.is_set() for job in jobs):
+            await asyncio.sleep(0.0005)
+            if time.monotonic() > until:
+                for link in self.links:
+                    link.peer.stop = True
+
+    async def finish_link(self, link: Link) -> None:
+        if link.kind in ("sock", "reader"):
+            await self.finish_socket(link)
+            return
+        if link.transport is None:
+            return
+        for transport in (link.transport, link.read_pipe):
+            with contextlib.suppress(Exception):
+                transport.resume_reading()
+        expects = not (link.closed or link.rough or link.lost or self.loose)
+        try:
+            async with asyncio.timeout(PATIENCE):
+                if link.reader is not None and expects:
+                    await self.read_on(link)
+                elif expects:
+                    await self.wait_until(
+                        link,
+                        lambda: (
+                            link.received >= link.peer.wanted
+                            or link.eof
+                            or link.lost > 0
+                            or link.rough
+                        ),
+                    )
+        except TimeoutError:
+            if not self.excused(link):
+                self.problem(
+                    f"link {link.index}: A has {link.received} of "
+                    f"{link.peer.wanted} bytes and waits for more"
+                )
+        for transport in (link.transport, link.read_pipe):
+            if transport is not None:
+                with contextlib.suppress(Exception):
+                    transport.close()
+        link.closed = True
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await self.wait_until(link, lambda: gone(link))
+        except TimeoutError:
+            if not (self.loose or link.net == "pty" or link.rough):
+                self.problem(f"link {link.index}: A's end does not end")
+            with contextlib.suppress(Exception):
+                link.transport.abort()
+
+    def excused(self, link: Link) -> bool:
+        return bool(
+            link.rough or self.loose or link.peer.broken or link.peer.gone
+        )
+
+    async def read_on(self, link: Link) -> None:
+        """Read a stream to its end, as far as its peer has written."""
+        try:
+            while link.received < link.peer.wanted:
+                data = await link.reader.read(65536)
+                if not data:
+                    break
+                link.take(data)
+        except (Exception, asyncio.CancelledError) as exc:
+            if isinstance(exc, asyncio.CancelledError):
+                raise
+            self.log(f"reading on: {type(exc).__name__}", self.strand([0]))
+            link.rough = True
+
+    async def wait_until(self, link: Link, test: Callable[[], bool]) -> None:
+        link.changed = asyncio.Event()
+        while not test():
+            link.changed.clear()
+            waiting = link.changed.wait()
+            # Not all that is waited for is told.
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(waiting, 0.005)
+        link.changed = None
+
+    # -- judging ------------------------------------------------------------
+
+    def judge_links(self) -> None:
+        """See whether what arrived is what was written."""
+        for link in self.links:
+            peer = link.peer
+            peer.do(("recv", 1 << 22))
+            for text in peer.problems:
+                if not self.loose:
+                    link.problem(text)
+            if peer.received > link.written:
+                link.problem(
+                    f"B got {peer.received} bytes, A wrote {link.written}"
+                )
+            lost = link.lost
+            counted = link.kind in ("plain", "buffered") and link.made
+            if counted and not lost and link.transport is not None:
+                if not (self.loose or link.untold):
+                    link.problem("connection_lost was not called")
+            if self.excused(link) and peer.broken != "ended":
+                continue
+            if link.rough or self.loose or peer.gone:
+                continue
+            if link.required > peer.received and not link.unread:
+                link.problem(
+                    f"B got {peer.received} of {link.required} bytes, "
+                    f"then {peer.ended}"
+                )
+            if link.settled or not link.unread:
+                all_here = peer.received == link.written
+                self.log(f"B has all: {all_here}", f"link {link.index}")
+
+
+def gone(link: Link) -> bool:
+    """Whether nothing more is to be told about a closed transport."""
+    if link.lost or link.rough:
+        return True
+    if link.kind in ("plain", "buffered"):
+        return False
+    # The standard library's protocol tells its writer.
+    try:
+        protocol = link.transport.get_protocol()
+    except AttributeError:  # asyncio's TLS transport has let go of it
+        return True
+    closed = getattr(protocol, "_closed", None)
+    return closed is None or closed.done()
+
+
+def run_driver(world: World) -> None:
+    """Run a world's course to its end, whatever leaves the loop meanwhile."""
+    loop = world.loop
+    guard = loop.call_later(HANG, hung, world)
+    task = loop.create_task(world.drive())
+    for _ in range(40):
+        if task.done():
+            break
+        try:
+            loop.run_until_complete(task)
+        except Hung:
+            break
+        except BaseException as exc:
+            if task.done():
+                break
+            world.log(f"left the loop by {type(exc).__name__}", "reports")
+            if not isinstance(exc, Provoked):
+                world.problem(f"left the loop by {exc!r}")
+    guard.cancel()
+    if task.done() and not task.cancelled() and task.exception():
+        exc = task.exception()
+        if not (world.loose or isinstance(exc, Provoked)):
+            world.problem(f"the driver failed: {exc!r}")
+    elif not task.done():
+        world.problem("the program does not end")
+
+
+def hung(world: World) -> None:
+    """Leave the loop for good: something never came to rest."""
+    raise Hung
+
+
+def run_program(
+    make_loop: Callable[[], Any], program: Program
+) -> tuple[list[str], dict[str, list[str]]]:
+    """Run a program on a loop; return what is wrong, and the trace."""
+    block_file()
+    before = set(os.listdir("/proc/self/fd"))
+    old = {name: os.environ.get(name) for name in program.env}
+    os.environ.update(program.env)
+    loop = make_loop()
+    for name, value in old.items():
+        if value is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = value
+    world = World(loop, program)
+    loop.set_exception_handler(world.on_report)
+    loop.set_debug(program.debug)
+    loop.slow_callback_duration = HANG
+    unraisable: list[str] = []
+    hook = sys.unraisablehook
+    sys.unraisablehook = lambda told: unraisable.append(
+        type(told.exc_value).__name__
+    )
+    try:
+        run_driver(world)
+        world.end_loop_ops()
+        loop.close()
+        world.closed = True
+        world.judge_links()
+        trace, problems = world.trace, world.problems
+        leave(world)
+        refs, loose, wild = world.refs, world.loose, world.wild
+        del loop, world
+        gc.collect()
+    finally:
+        sys.unraisablehook = hook
+    kept = [type(thing).__name__ for ref in refs if (thing := ref())]
+    if kept:
+        problems.append(f"something keeps {sorted(set(kept))}")
+    after = set(os.listdir("/proc/self/fd"))
+    if after != before and not loose:
+        problems.append(f"{len(after) - len(before)} descriptors left")
+    for name in after - before:
+        with contextlib.suppress(OSError):
+            os.close(int(name))
+    if loose or wild:
+        trace = {}
+    elif unraisable:
+        trace["unraisable"] = sorted(unraisable)
+    return problems, trace
+
+
+def leave(world: World) -> None:
+    """Close and let go of all that the program itself has."""
+    for link in world.links:
+        link.over = True
+        # A descriptor that was closed by hand may have been any of these.
+        with contextlib.suppress(OSError):
+            link.peer.do_close()
+        with contextlib.suppress(OSError):
+            if link.sock is not None:
+                link.sock.close()
+        link.transport = link.reader = link.writer = link.sock = None
+        link.read_pipe = None
+        link.react.clear()
+    for fd in world.fds:
+        with contextlib.suppress(OSError):
+            os.close(fd)
+    world.keep.clear()
+    world.tasks.clear()
+    world.writes.clear()

@@ -1,0 +1,134 @@
+"""Runs generated programs; ``--help`` tells how many, and which."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import pathlib
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parents[1])]
+
+import prog_gen  # noqa: E402
+import prog_judge  # noqa: E402
+import prog_pool  # noqa: E402
+from prog_tape import Program  # noqa: E402
+
+
+def judge_seed(seed: int) -> prog_judge.Verdict:
+    return prog_judge.judge(prog_gen.draw(seed))
+
+
+def judge_only(seed: int) -> prog_judge.Verdict:
+    return prog_judge.judge(prog_gen.draw(seed), traces=False)
+
+
+def verdict(program: Program) -> tuple[str, str]:
+    """Judge a program in a process of its own."""
+    result = prog_pool.run_one(lambda _: prog_judge.judge(program))
+    return result.kind, result.text
+
+
+def signature(kind: str, text: str) -> str:
+    """Return what findings of one kind have in common."""
+    if kind == "crash":
+        lines = text.splitlines()
+        return f"crash {lines[0] if lines else ''}"
+    return f"{kind} {prog_judge.kind_of(text)}"
+
+
+def same(kind: str, text: str, got: tuple[str, str]) -> bool:
+    return got[0] == kind and (
+        signature(*got) == signature(kind, text) or kind == "trace"
+    )
+
+
+def shrunk(seed: int, kind: str, text: str, seconds: float) -> Program:
+    """Return a small program that has the finding of a seed's."""
+    return prog_judge.shrink(
+        prog_gen.draw(seed),
+        lambda program: same(kind, text, verdict(program)),
+        seconds,
+    )
+
+
+def as_test(program: Program, text: str) -> str:
+    """Return a test, ready to be pasted."""
+    body = repr(program).replace("\n", "\n        ")
+    first = text.splitlines()[0] if text else ""
+    return (
+        f"def test_found():\n    # {first[:70]}\n"
+        f"    check(\n        {body}\n    )\n"
+    )
+
+
+def seeds_of(args: argparse.Namespace, until: float) -> Iterator[int]:
+    for number in itertools.count():
+        if args.programs and number >= args.programs:
+            return
+        if time.monotonic() > until:
+            return
+        yield args.seed + number
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--programs", type=int, default=0, metavar="N")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seconds", type=float, default=0)
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument(
+        "--shrink", type=float, default=0, help="seconds for each finding"
+    )
+    parser.add_argument(
+        "--no-traces", action="store_true", help="invariants alone"
+    )
+    parser.add_argument("--show", type=int, help="print a seed's program")
+    parser.add_argument("--kinds", default="crash,invariant,trace")
+    parser.add_argument("--log", help="a file that gets every finding")
+    args = parser.parse_args()
+    if args.show is not None:
+        program = prog_gen.draw(args.show)
+        print(program)
+        print(*verdict(program))
+        return 0
+    begin = time.monotonic()
+    until = begin + (args.seconds or 1e9)
+    if not (args.programs or args.seconds):
+        args.programs = 1000
+    run = judge_only if args.no_traces else judge_seed
+    counts: Counter[str] = Counter()
+    total = 0
+    for result in prog_pool.run_all(seeds_of(args, until), run, args.workers):
+        total += 1
+        if not result.kind:
+            continue
+        name = signature(result.kind, result.text)
+        if args.log:
+            with open(args.log, "a") as file:
+                row = [total, result.seed, result.kind, result.text]
+                print(json.dumps(row), file=file)
+        counts[name] += 1
+        if counts[name] > 1 or result.kind not in args.kinds.split(","):
+            continue
+        print(f"--- seed {result.seed}, program {total}: {name[:300]}")
+        print(result.text[:1500])
+        if args.shrink:
+            least = shrunk(result.seed, result.kind, result.text, args.shrink)
+            print(as_test(least, result.text))
+        sys.stdout.flush()
+    seconds = time.monotonic() - begin
+    print(f"\n{total} programs, {total / seconds:.1f} a second")
+    for name, count in counts.most_common():
+        print(f"{count:6} {name[:200]}")
+    return 1 if counts else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

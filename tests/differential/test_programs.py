@@ -1,0 +1,233 @@
+"""Programs with two ends, and the judges: each fault planted is found."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+import prog_gen
+import prog_judge
+import prog_pool
+import pytest
+from prog_tape import Program
+from prog_world import run_program
+
+import fastloop
+
+pytestmark = [
+    pytest.mark.no_refcount,
+    # A thread that an earlier test has left, say; a worker has none of them.
+    pytest.mark.filterwarnings(
+        "ignore:This process .* is multi-threaded:DeprecationWarning"
+    ),
+]
+
+ECHO = [
+    (-1, [("write", 0, 0, 10, 20), ("b", 0, "send", 1000)]),
+    (-1, [("task", [("exactly", 0, 100), ("write", 0, 30_000)])]),
+    (-1, [("task", [("sendall", 0, 500), ("recv", 0, 10, False)])]),
+]
+NETS = ["pair", "tcp", "tcp6", "unix"]
+KINDS = ["plain", "buffered", "streams", "sock"]
+ENDS = [(net, kind) for net in NETS for kind in KINDS]
+ENDS += [("pipe", "plain"), ("pty", "plain")]
+
+
+def check(program: Program) -> None:
+    """Run a program in a process of its own; nothing may be wrong."""
+    result = prog_pool.run_one(lambda _: prog_judge.judge(program))
+    assert not result.kind, f"{result.kind}: {result.text}\n{program!r}"
+
+
+@pytest.mark.parametrize(("net", "kind"), ENDS)
+@pytest.mark.parametrize("side", ["server", "client"])
+def test_both_ends_of_each_net_have_all_bytes(net, side, kind):
+    check(Program(links=[(net, side, kind, {})], steps=ECHO))
+
+
+@pytest.mark.parametrize("version", ["1.2", "1.3"])
+@pytest.mark.parametrize("side", ["server", "client"])
+@pytest.mark.parametrize("disabled", ["", "libssl", "native_tls"])
+def test_both_ends_of_tls_have_all_bytes(version, side, disabled):
+    conf = {"tls": {"version": version}}
+    env = {"FASTLOOP_DISABLE": disabled}
+    check(Program([("tcp", side, "streams", conf)], ECHO, env=env))
+
+
+def test_tls_begins_inside_tls():
+    upgrade = ("start_tls", 0, "1.3", True, 0, False)
+    steps = [(-1, [("write", 0, 10)]), (-1, [("task", [upgrade])]), *ECHO]
+    conf = {"tls": {"version": "1.2"}}
+    check(Program([("tcp", "server", "plain", conf)], steps))
+
+
+class Faulty(asyncio.SelectorEventLoop):
+    """A loop whose transports write what *spoil* makes of the data."""
+
+    def spoil(self, data):
+        return data
+
+    def _make_socket_transport(self, *args, **words):
+        transport = super()._make_socket_transport(*args, **words)
+        write = transport.write
+        transport.write = lambda data: write(self.spoil(bytes(data)))
+        return transport
+
+
+class Lossy(Faulty):
+    def spoil(self, data):
+        return data[:-1]
+
+
+class Doubling(Faulty):
+    def spoil(self, data):
+        return data + data[-1:]
+
+
+class Swapping(Faulty):
+    def spoil(self, data):
+        return data[1:] + data[:1]
+
+
+class TwiceLost(Faulty):
+    """Calls connection_lost twice."""
+
+    def _make_socket_transport(self, sock, protocol, *args, **words):
+        lost = protocol.connection_lost
+        protocol.connection_lost = lambda exc: (lost(exc), lost(exc))
+        return super()._make_socket_transport(sock, protocol, *args, **words)
+
+
+class NeverLost(Faulty):
+    """Never calls connection_lost."""
+
+    def _make_socket_transport(self, sock, protocol, *args, **words):
+        protocol.connection_lost = lambda exc: None
+        return super()._make_socket_transport(sock, protocol, *args, **words)
+
+
+class Leaking(Faulty):
+    """Leaves a descriptor open for each connection."""
+
+    def _make_socket_transport(self, sock, *args, **words):
+        os.dup(sock.fileno())
+        return super()._make_socket_transport(sock, *args, **words)
+
+
+class Overtaking(Faulty):
+    """Sends what a callback writes second before the first."""
+
+    def _make_socket_transport(self, *args, **words):
+        transport = super()._make_socket_transport(*args, **words)
+        write = transport.write
+        transport.write = lambda data: self.call_soon(write, bytes(data))
+        return transport
+
+
+class Lifo(asyncio.SelectorEventLoop):
+    """Has the latest timer of an iteration come first."""
+
+    def call_later(self, delay, callback, *args, context=None):
+        if delay == 0:
+            return self.call_soon(callback, *args, context=context)
+        return super().call_later(delay, callback, *args, context=context)
+
+
+KEPT = []
+
+
+class Keeping(Faulty):
+    """Keeps every protocol."""
+
+    def _make_socket_transport(self, sock, protocol, *args, **words):
+        KEPT.append(protocol)
+        return super()._make_socket_transport(sock, protocol, *args, **words)
+
+
+SHORT = [(-1, [("write", 0, 10, 20)])]
+TWO = [(-1, [("write", 0, 10, 20), ("write", 1, 10)])]
+CHAIN = [
+    (
+        -1,
+        [
+            ("later", 3, 0, []),
+            ("later", 0, 14, [("later", 0, 0, [("later", 0, 0, [])])]),
+        ],
+    )
+]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "steps", "text"),
+    [
+        (Lossy, SHORT, "B got 28 of 30 bytes|wrong bytes"),
+        (Doubling, SHORT, "wrong bytes"),
+        (Swapping, SHORT, "wrong bytes"),
+        (TwiceLost, SHORT, "connection_lost was called twice"),
+        (NeverLost, SHORT, "end does not end"),
+        (Leaking, SHORT, "1 descriptors left"),
+        (Overtaking, TWO, "overtook"),
+        (Lifo, CHAIN, "a timer overtook"),
+        (Keeping, SHORT, "something keeps"),
+    ],
+)
+def test_a_fault_is_found(wrong, steps, text):
+    import re
+
+    links = [("pair", "server", "plain", {})]
+    if steps is TWO:
+        links.append(("pipe", "server", "plain", {}))
+
+    def run(_):
+        return "ran", "; ".join(run_program(wrong, Program(links, steps))[0])
+
+    result = prog_pool.run_one(run)
+    assert re.search(text, result.text), result.text
+
+
+def test_a_difference_of_the_traces_is_found(monkeypatch):
+    class Silent(asyncio.SelectorEventLoop):
+        def call_exception_handler(self, context):
+            pass
+
+    monkeypatch.setattr(fastloop, "new_event_loop", Silent)
+    program = Program([], [(-1, [("raise", "boom")])])
+    result = prog_pool.run_one(lambda _: prog_judge.judge(program))
+    assert result.kind == "trace"
+
+
+def test_a_crash_is_its_programs():
+    def run(seed):
+        if seed == 5:
+            os.abort()
+        return "", ""
+
+    results = list(prog_pool.run_all(iter(range(9)), run, 2))
+    assert sorted(result.seed for result in results) == list(range(9))
+    assert [r.seed for r in results if r.kind == "crash"] == [5]
+    assert next(r for r in results if r.kind).text.startswith("SIGABRT")
+
+
+def test_a_program_is_made_smaller():
+    def test(program):
+        return "'rst'" in repr(program)
+
+    program = Program(
+        [("pair", "server", "plain", {"keep": True})],
+        [
+            (-1, [("write", 0, 10, 20), ("soon", [("b", 0, "rst")])]),
+            (3, [("gc",)]),
+        ],
+        [[("send", 9)]],
+        {"FASTLOOP_DISABLE": "libssl"},
+    )
+    least = prog_judge.shrink(program, test, 20)
+    assert least == Program(
+        [("pair", "server", "plain", {})],
+        [(-1, [("soon", [("b", 0, "rst")])])],
+    )
+
+
+def test_a_seed_is_one_program_for_ever():
+    assert prog_gen.draw(7) == prog_gen.draw(7)
+    assert len({repr(prog_gen.draw(seed)) for seed in range(40)}) == 40
