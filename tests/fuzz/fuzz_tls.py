@@ -1,0 +1,444 @@
+"""Both TLS engines: records that are cut, spoiled, lost, in each phase.
+
+Two filters talk in memory.  An input says what carries bytes between them, in
+which pieces, and what the applications and the transports below do meanwhile,
+also from within callbacks.  Whatever happens, what one end has got is the
+beginning of what the other wrote, no plain byte is sent, and protocols are
+called in asyncio's order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import gc
+import os
+import random
+import ssl
+from typing import Any
+
+from harness import Run, Tape, check, note, one_iteration
+from tls_memory_link import CERTS, Raw, contexts
+
+import fastloop
+from fastloop import _tls
+
+INSTRUMENTED = ["fastloop._tls"]
+MOST_BYTES = 400
+PLAIN = b"".join(b"plain%08d|" % at for at in range(40_000))
+DEPTH = 3
+SIZES = (1, 5, 16, 100, 600, 1 << 14, 1 << 20)
+
+
+class Spoiled(Exception):
+    """What a protocol raises on purpose."""
+
+
+class Below(Raw):
+    """A transport that ends as asyncio's do, and reads only when it may."""
+
+    def __init__(self, case: Case) -> None:
+        super().__init__()
+        self.case = case
+        self.closing = self.paused = self.eof = False
+        self.tls: Any = None
+
+    def write(self, data: Any) -> None:
+        data = bytes(data)
+        check(b"|plain" not in data and b"plain0" not in data, "plain text")
+        if not self.closing:
+            self.sent += data
+
+    def pause_reading(self) -> None:
+        self.paused = True
+
+    def resume_reading(self) -> None:
+        self.paused = False
+
+    def close(self) -> None:
+        self.end(None)
+
+    def abort(self) -> None:
+        self.end(None)
+
+    def _force_close(self, exc: BaseException | None) -> None:
+        self.end(exc)
+
+    def is_closing(self) -> bool:
+        return self.closing
+
+    def end(self, exc: BaseException | None) -> None:
+        if not self.closing:
+            self.closing = True
+            self.case.loop.call_soon(self.tls.connection_lost, exc)
+
+
+class App:
+    """What both kinds of protocol of an end do."""
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        self.transport: Any = None
+        self.got = self.written = self.needed = 0  # bytes
+        self.lost = self.closed = self.full = self.eof = False
+
+    def act(self, *name: Any) -> None:
+        """Do something from within a callback, perhaps."""
+        note("called", self.case.apps.index(self), *name)
+        check(name == ("lost",) or not self.lost, "called after lost", name)
+        tape, case = self.case.tape, self.case
+        if tape and case.depth < DEPTH and tape.byte() % 4 == 0:
+            if tape.byte() % 16 == 0:
+                case.rough = True
+                raise Spoiled
+            case.depth += 1
+            case.step()
+            case.depth -= 1
+
+    def take(self, data: bytes) -> None:
+        check(self.transport is not None, "data before connection_made")
+        at = self.got
+        self.got += len(data)
+        peer = self.case.apps[1 - self.case.apps.index(self)]
+        check(PLAIN[at : at + len(data)] == data, "wrong bytes")
+        check(self.got <= peer.written, "more bytes than were written")
+        self.act("data", len(data))
+
+    def connection_made(self, transport: Any) -> None:
+        check(self.transport is None, "made twice")
+        self.transport = transport
+        self.act("made")
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        check(self.transport is not None, "lost before made")
+        check(not self.lost, "lost twice")
+        self.lost = True
+        self.act("lost")
+
+    def eof_received(self) -> bool:
+        check(not self.eof, "two ends")
+        self.eof = True
+        self.act("eof")
+        return False
+
+    def pause_writing(self) -> None:
+        check(not self.full, "paused twice")
+        self.full = True
+        self.act("pause")
+
+    def resume_writing(self) -> None:
+        check(self.full, "resumed, not paused")
+        self.full = False
+        self.act("resume")
+
+
+class Plain(App, asyncio.Protocol):
+    """Is given bytes."""
+
+    def data_received(self, data: bytes) -> None:
+        self.take(data)
+
+
+class Buffered(App, asyncio.BufferedProtocol):
+    """Lends memory."""
+
+    def get_buffer(self, hint: int) -> bytearray:
+        tape = self.case.tape
+        self.buffer = bytearray(tape.pick(SIZES[:-1]) if tape else 1 << 16)
+        self.act("buffer")
+        return self.buffer
+
+    def buffer_updated(self, size: int) -> None:
+        self.take(bytes(self.buffer[:size]))
+
+
+class Case:
+    """Two ends, and the steps of an input."""
+
+    def __init__(self, loop: Any, pair: Any, tape: Tape) -> None:
+        self.loop, self.tape, self.depth, self.rough = loop, tape, 0, False
+        self.ends: list[Any] = []
+        self.apps: list[Any] = []
+        self.tops: list[Any] = []  # the applications' transports
+        for side, context in enumerate(pair):
+            app = tape.pick((Plain, Buffered))(self)
+            waiter = loop.create_future()
+            tls = _tls.open_filter(
+                loop,
+                app,
+                context,
+                waiter,
+                server_side=side == 0,
+                server_hostname="localhost" if side else None,
+            )
+            below = Below(self)
+            below.tls = tls
+            self.apps.append(app)
+            self.ends.append((tls, below, waiter))
+            self.tops.append(tls._app_transport)
+        for tls, below, _ in reversed(self.ends):
+            tls.connection_made(below)
+
+    def give(self, side: int, most: int) -> bool:
+        """Carry bytes to an end, at most so many; whether there were any."""
+        tls, below, _ = self.ends[side]
+        other = self.ends[1 - side][1]
+        sent = other.sent
+        if below.closing or below.paused or below.eof:
+            return False
+        if not sent:
+            other.closing and self.give_end(side)
+            return False
+        view = tls.get_buffer(-1)
+        size = min(most, len(sent), len(view))
+        view[:size] = sent[:size]
+        del sent[:size]
+        note("give", side, size)
+        try:
+            tls.buffer_updated(size)
+        except Spoiled as exc:
+            below.end(exc)  # as a transport does
+        return True
+
+    def give_end(self, side: int) -> None:
+        tls, below, _ = self.ends[side]
+        note("eof", side)
+        below.eof = True
+        if not tls.eof_received():
+            below.close()
+
+    def carry(self) -> None:
+        for _ in range(100_000):
+            some = [self.give(side, 1 << 20) for side in (0, 1)]
+            if self.depth == 0:
+                one_iteration(self.loop)
+            if not any(some) and (self.depth or not self.loop._ready):
+                return
+        check(False, "they talk for ever")
+
+    def spoil(self, side: int) -> None:
+        sent, tape = self.ends[side][1].sent, self.tape
+        if not sent:
+            return
+        self.rough = True
+        at = (tape.byte() << 8 | tape.byte()) % len(sent)
+        how = tape.byte() % 4
+        note("spoil", side, how, at)
+        if how == 0:
+            sent[at] ^= 1 << tape.byte() % 8
+        elif how == 1:
+            del sent[at : at + tape.size()]
+        else:
+            sent[at:at] = tape.bytes() if how == 2 else sent[at:]
+
+    def write(self, side: int) -> None:
+        app, tape = self.apps[side], self.tape
+        transport = self.tops[side]
+        sizes = [tape.size() for _ in range(tape.byte() % 4)]
+        if app.written + sum(sizes) > len(PLAIN) // 2:
+            return
+        parts = []
+        for size in sizes:
+            parts.append(PLAIN[app.written : app.written + size])
+            app.written += size
+        if not (app.closed or transport.is_closing()):
+            app.needed = app.written
+        note("write", side, sizes)
+        if len(parts) == 1:
+            transport.write(
+                tape.pick((bytes, bytearray, memoryview))(parts[0])
+            )
+        else:
+            transport.writelines(parts)
+
+    def below(self, side: int) -> None:
+        """Have the transport below do something."""
+        tls, below, _ = self.ends[side]
+        how = self.tape.byte() % 8
+        note("below", side, how)
+        if below.closing:
+            return
+        if how < 3:
+            tls.pause_writing()
+        elif how < 6:
+            tls.resume_writing()
+        elif how == 6 and not below.eof:
+            self.rough = True
+            self.give_end(side)
+        elif how == 7:
+            self.rough = True
+            below.end(self.tape.pick((None, ConnectionResetError())))
+
+    def end(self, side: int) -> None:
+        tls, below, _ = self.ends[side]
+        transport = self.tops[side]
+        how = self.tape.byte() % 8
+        note("end", side, how)
+        self.apps[side].closed = True
+        # In a handshake it drops what was written.
+        self.rough |= how >= 4 or self.apps[side].transport is None
+        if how < 4:
+            return transport.close()
+        if how == 4:
+            transport.abort()
+        elif how == 5:
+            transport._force_close(ConnectionAbortedError())
+        elif how == 6:
+            _tls.handshake_timed_out(tls)
+        elif not below.closing:
+            _tls.shutdown_timed_out(tls)
+
+    def look(self, side: int) -> None:
+        tls, _, _ = self.ends[side]
+        transport, tape = self.tops[side], self.tape
+        how = tape.byte() % 8
+        note("look", side, how)
+        if how == 0:
+            transport.set_write_buffer_limits(tape.size())
+        elif how == 1:
+            transport.set_read_buffer_limits(tape.size())
+        elif how == 2:
+            repr(transport), repr(tls), tls._state
+        elif how == 3:
+            gc.collect()
+        elif how == 4:
+            check(transport.get_write_buffer_size() >= 0)
+            check(transport.get_read_buffer_size() >= 0)
+        elif how == 5:
+            found = transport.get_extra_info("ssl_object")
+            found and (found.version(), found.cipher(), found.pending())
+        elif how == 6 and self.apps[side].transport:
+            self.swap(side)
+
+    def swap(self, side: int) -> None:
+        """Give an end another protocol, which goes on with what was got."""
+        old = self.apps[side]
+        new = self.tape.pick((Plain, Buffered))(self)
+        for name in ("transport", "got", "written", "needed", "lost"):
+            setattr(new, name, getattr(old, name))
+        new.closed, new.full, new.eof = old.closed, old.full, old.eof
+        # connection_lost of the old one may be queued by now.
+        if not self.ends[side][1].closing:
+            old.transport.set_protocol(new)
+            self.apps[side] = new
+
+    def step(self) -> None:
+        """Do what the input says next."""
+        op = self.tape.byte()
+        side, op = op & 1, op >> 1 & 15
+        transport = self.tops[side]
+        if op < 4:
+            self.give(side, self.tape.pick(SIZES))
+        elif op < 6:
+            self.write(side)
+        elif op == 6:
+            self.carry()
+        elif op == 7:
+            self.spoil(side)
+        elif op == 8:
+            self.below(side)
+        elif op == 9:
+            self.end(side)
+        elif op == 10:
+            note("pause", side)
+            transport.pause_reading()
+        elif op == 11:
+            note("resume", side)
+            transport.resume_reading()
+        elif op == 12 and self.depth == 0:
+            one_iteration(self.loop)
+        elif op == 13:
+            self.look(side)
+
+    def finish(self) -> None:
+        """Bring it to an orderly end, and see that nothing is missing."""
+        self.tape.at = len(self.tape.data)
+        for top, (tls, below, _) in zip(self.tops, self.ends, strict=True):
+            top.resume_reading()
+            if not below.closing:
+                tls.resume_writing()
+        for _ in range(3):
+            one_iteration(self.loop)
+            self.carry()
+        for side, app in enumerate(self.apps):
+            peer = self.apps[1 - side]
+            if not (self.rough or app.closed or app.lost):
+                check(app.got >= peer.needed, "bytes are missing", side)
+        for top, (_, below, _) in zip(self.tops, self.ends, strict=True):
+            top.abort()
+            below.end(None)
+        for _ in range(4):
+            one_iteration(self.loop)
+        for app, (_, _, waiter) in zip(self.apps, self.ends, strict=True):
+            check(app.lost or app.transport is None, "not lost")
+            check(waiter.done(), "nobody tells the waiter")
+            waiter.cancelled() or waiter.exception()
+
+
+def pairs() -> list[tuple[ssl.SSLContext, ssl.SSLContext]]:
+    """Return a server's and a client's context, for each way to agree."""
+    found = [contexts() for _ in range(4)]
+    found[1][0].maximum_version = ssl.TLSVersion.TLSv1_2
+    found[2][0].verify_mode = ssl.CERT_REQUIRED
+    found[2][0].load_verify_locations(CERTS / "ca.pem")
+    found[2][1].load_cert_chain(CERTS / "client.pem", CERTS / "client.key")
+    found[3] = (found[3][0], ssl.create_default_context())
+    return found
+
+
+def repeatable_keys() -> Any:
+    """Have OpenSSL's random numbers come from a seed, which is returned."""
+    source = random.Random()
+    kind = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int)
+
+    @kind
+    def fill(memory: int, size: int) -> int:
+        ctypes.memmove(memory, source.randbytes(size), size)
+        return 1
+
+    status = ctypes.CFUNCTYPE(ctypes.c_int)(lambda: 1)
+    # seed, bytes, cleanup, add, pseudorand, status
+    address = [ctypes.cast(f, ctypes.c_void_p).value for f in (fill, status)]
+    fields = (0, address[0], 0, 0, address[0], address[1])
+    method = (ctypes.c_void_p * 6)(*fields)
+    ctypes.CDLL("libcrypto.so.3").RAND_set_rand_method(method)
+    source.kept = (fill, status, method)  # type: ignore[attr-defined]
+    return source
+
+
+def start() -> Run:
+    """Make a loop for each engine, and the contexts."""
+    loops = [fastloop.new_event_loop()]
+    os.environ["FASTLOOP_DISABLE"] = "libssl"
+    loops.append(fastloop.new_event_loop())
+    reports: list[Any] = []
+
+    def report(loop: Any, context: Any) -> None:
+        note("reported", context.get("exception"))
+        reports.append(context)
+
+    for loop in loops:
+        loop.set_exception_handler(report)
+    made, source = pairs(), repeatable_keys()
+
+    def run(tape: Tape) -> None:
+        source.seed(0)
+        reports.clear()
+        loop, pair = tape.pick(loops), tape.pick(made)
+        case = Case(loop, pair, tape)
+        case.rough = pair is made[-1]  # which do not agree
+        for _ in range(tape.byte() % 5):
+            for side in (0, 1):
+                case.give(side, 1 << 20)
+        while tape:
+            try:
+                case.step()
+            except Spoiled:
+                case.depth = 0
+        case.finish()
+        allowed = (OSError, Spoiled)
+        for report in reports:
+            exc = report.get("exception")
+            check(case.rough and isinstance(exc, allowed), report)
+
+    return run
