@@ -1,21 +1,30 @@
-/* Makes the system calls of fastloop and libuv fail, one at a time.
+/* Makes what fastloop's extension and libuv call fail, one call at a time.
 
-   Preloaded into an interpreter; a test arms it through ctypes.  Only calls
-   whose caller lies in fastloop's extension or in libuv count, so that the
-   interpreter's own work is left alone and "the third call" means the same in
-   each run.
+   A test loads this library by ctypes and calls fault_hook(): the functions
+   below take the place of those that the extension and libuv import, in the
+   slots that the dynamic linker filled.  So what the interpreter itself calls
+   is left alone, "the third call" means the same in each run, and a sanitizer
+   sees what it always sees.
 
    1. fault_arm(name, skip, count, errno): the calls skip .. skip+count-1 of
-      this function fail with errno (0: nothing fails, calls are counted).
-   2. fault_cut(bytes, again): every read and write moves at most so many
-      bytes, and each `again`-th would block.
+      this function fail with errno (0: nothing fails, calls are counted;
+      SHORT: they move one byte).  Functions of CPython raise MemoryError.
+   2. fault_cut(sides, bytes, again, errno): every read (sides 1), write (2)
+      or both (3) moves at most so many bytes, or a thousandth if that is
+      more (0: all), and each `again`-th ends by errno.
    3. fault_delay(microseconds): the thread is away for so long after it set
       libuv's timer, and in each poll.
    4. fault_coarse(milliseconds): so long are the ticks of the coarse clock.
+   5. fault_count(number, &name): how often each function was called so far.
  */
 #define _GNU_SOURCE
+#include "shim_calls.h"
+
 #include <dlfcn.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <link.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -23,6 +32,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/timerfd.h>
@@ -31,11 +42,44 @@
 #include <time.h>
 #include <unistd.h>
 
+#define SHORT (-1)
+
+typedef uintptr_t word;
+typedef word generic(word, word, word, word, word, word, word, word, word,
+                     word, word, word);
+
+struct hook {
+    const char *symbol;
+    const char *name;
+    int kind;
+    int whose;
+    void *replacement;
+    void *original;
+    long calls;
+};
+
+enum {
+#define NUMBER(symbol, ...) H_##symbol,
+    SPECIALS(NUMBER) GENERIC(NUMBER) HOOKS
+};
+
+static struct hook hooks[HOOKS];
+
 static char armed[32];
 static long skip_left, fail_left, hits, hits_last, seen;
 static int fail_errno;
+static void *fail_caller;
+enum {
+    READS = 1,
+    WRITES = 2
+};
+
+static int cut_sides;
 static size_t cut_bytes;
 static long again_every, moved;
+static int again_errno;
+static long delay_us;
+static long long coarse_ns;
 
 void
 fault_arm(const char *name, long skip, long count, int code)
@@ -49,10 +93,26 @@ fault_arm(const char *name, long skip, long count, int code)
 }
 
 void
-fault_cut(size_t bytes, long again)
+fault_cut(int sides, size_t bytes, long again, int code)
 {
+    cut_sides = sides;
     cut_bytes = bytes;
     again_every = again;
+    again_errno = code;
+}
+
+/* How long a thread is away after it set libuv's timer, and in each poll. */
+void
+fault_delay(long microseconds)
+{
+    delay_us = microseconds;
+}
+
+/* The coarse clock advances by so many milliseconds at a time. */
+void
+fault_coarse(long milliseconds)
+{
+    coarse_ns = milliseconds * 1000000LL;
 }
 
 long
@@ -74,263 +134,190 @@ fault_seen(void)
     return seen;
 }
 
-static int
-lies_in(void *caller, const char *library)
+/* The calls of function `number`, or -1 if there are no more functions. */
+long
+fault_count(int number, const char **name, int *kind)
+{
+    if (number >= HOOKS) {
+        return -1;
+    }
+    *name = hooks[number].name;
+    *kind = hooks[number].kind;
+    return hooks[number].calls;
+}
+
+#define INLINE static inline __attribute__((always_inline))
+
+/* The library of the last call that failed, and the place in it, or 0. */
+uintptr_t
+fault_place(const char **library)
 {
     Dl_info info;
-    return dladdr(caller, &info) != 0 && info.dli_fname != NULL
-           && strstr(info.dli_fname, library) != NULL;
-}
-
-static int
-is_extension(void *caller)
-{
-    return lies_in(caller, "/_core.");
-}
-
-static int
-is_ours(void *caller)
-{
-    return is_extension(caller) || lies_in(caller, "libuv");
-}
-
-/* Whether this call is to fail; errno is set if so. */
-static int
-fails(const char *name, void *caller)
-{
-    if (armed[0] == 0 || strcmp(armed, name) != 0 || !is_ours(caller)) {
+    if (fail_caller == NULL || dladdr(fail_caller, &info) == 0) {
         return 0;
     }
-    seen++;
-    if (skip_left > 0) {
-        skip_left--;
+    *library = info.dli_fname;
+    return (uintptr_t)fail_caller - (uintptr_t)info.dli_fbase;
+}
+
+/* The errno by which this call is to fail, SHORT, or 0. */
+INLINE int
+fails(int number)
+{
+    __sync_add_and_fetch(&hooks[number].calls, 1);
+    if (armed[0] == 0 || strcmp(armed, hooks[number].name) != 0) {
         return 0;
     }
-    if (fail_left <= 0 || fail_errno == 0) {
+    __sync_add_and_fetch(&seen, 1);
+    if (__sync_fetch_and_sub(&skip_left, 1) > 0 || fail_left <= 0
+        || fail_errno == 0)
+    {
         return 0;
     }
     fail_left--;
     hits++;
+    fail_caller = __builtin_return_address(0);
     errno = fail_errno;
-    return 1;
+    return fail_errno;
 }
 
-static size_t
-cut(size_t size, void *caller)
-{
-    return cut_bytes > 0 && size > cut_bytes && is_ours(caller) ? cut_bytes
-                                                                : size;
-}
+#define MOST_FDS 65536
+
+/* Descriptors of which an edge-triggered registration tells.  It tells of an
+   edge once: no system says of what is ready that it would block. */
+static char by_edge[MOST_FDS];
 
 static int
-blocks(void *caller)
+blocks(int side, int fd)
 {
-    if (again_every == 0 || !is_ours(caller)
+    if (again_every == 0 || !(cut_sides & side)
+        || (again_errno == EAGAIN && by_edge[fd % MOST_FDS])
         || __sync_add_and_fetch(&moved, 1) % again_every != 0)
     {
         return 0;
     }
-    errno = EAGAIN;
+    errno = again_errno;
     return 1;
 }
 
-#define CALLER     __builtin_return_address(0)
-#define NEXT(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
-#define WRAP(type, name, parameters, arguments)                        \
-    type name parameters                                               \
-    {                                                                  \
-        return fails(#name, CALLER) ? (type)-1 : NEXT(name) arguments; \
-    }
+#define MOST_PIECES 1000
 
-WRAP(int, epoll_create1, (int flags), (flags))
-
-/* Only the calls whose failure libuv reports: its trial of a descriptor, which
-   has no number in its data.  That the trial went well and the registration
-   fails is, to libuv, a reason to abort. */
-int
-epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
+static int
+cuts(int side)
 {
-    /* libuv's trial of a descriptor, or a registration of our own set. */
-    if (op == EPOLL_CTL_ADD
-        && (event->data.fd == -1 || (event->events & (EPOLLET | EPOLLONESHOT)))
-        && fails("epoll_ctl", CALLER))
-    {
-        return -1;
-    }
-    /* Any registration: where libuv's own fails it aborts. */
-    if (op == EPOLL_CTL_ADD && fails("epoll_ctl_any", CALLER)) {
-        return -1;
-    }
-    /* Our set's registrations that are armed again, by a name of their own.
-       Their data has a generation beside the number. */
-    if (op == EPOLL_CTL_MOD && event->data.u64 >> 32 != 0
-        && fails("epoll_ctl_mod", CALLER))
-    {
-        return -1;
-    }
-    return NEXT(epoll_ctl)(epfd, op, fd, event);
+    return cut_bytes > 0 && (cut_sides & side);
 }
 
-WRAP(int, timerfd_create, (int clock, int flags), (clock, flags))
-WRAP(int, timerfd_settime,
-     (int fd, int flags, const struct itimerspec *when,
-      struct itimerspec *old),
-     (fd, flags, when, old))
-WRAP(int, eventfd, (unsigned count, int flags), (count, flags))
-WRAP(int, pipe2, (int fds[2], int flags), (fds, flags))
-WRAP(int, accept4, (int fd, struct sockaddr *at, socklen_t *size, int flags),
-     (fd, at, size, flags))
-WRAP(int, getsockname, (int fd, struct sockaddr *at, socklen_t *size),
-     (fd, at, size))
-WRAP(int, getpeername, (int fd, struct sockaddr *at, socklen_t *size),
-     (fd, at, size))
-WRAP(int, setsockopt,
-     (int fd, int level, int name, const void *value, socklen_t size),
-     (fd, level, name, value, size))
-WRAP(int, shutdown, (int fd, int how), (fd, how))
-
-int
-fcntl(int fd, int command, ...)
+/* Whether a call that moves `size` bytes fails; it moves fewer maybe. */
+INLINE int
+move_fails(int number, int side, int fd, size_t *size)
 {
-    va_list list;
-    va_start(list, command);
-    void *argument = va_arg(list, void *);
-    va_end(list);
-    if (fails("fcntl", CALLER)) {
+    int code = fails(number);
+    if (code == SHORT) {
+        *size = *size > 1 ? 1 : *size;
+        return 0;
+    }
+    if (code != 0 || blocks(side, fd)) {
+        return 1;
+    }
+    if (cuts(side) && *size > cut_bytes) {
+        /* A byte at a time of a lot takes too long. */
+        size_t share = *size / MOST_PIECES;
+        *size = share > cut_bytes ? share : cut_bytes;
+    }
+    return 0;
+}
+
+static void
+raise_memory_error(void)
+{
+    static void *(*raise)(void);
+    if (raise == NULL) {
+        raise = (void *(*)(void))dlsym(RTLD_DEFAULT, "PyErr_NoMemory");
+    }
+    raise();
+}
+
+static word
+give_up(int kind, int code, word second, word third)
+{
+    switch (kind) {
+    case UV:
+        return (word)-code;
+    case MEMORY:
+    case RAW:
+        return 0;
+    case POINTER:
+        raise_memory_error();
+        return 0;
+    case BUFFER:
+        ((void **)second)[1] = NULL;
+        raise_memory_error();
+        break;
+    case OUT2:
+    case OUT3:
+        *(void **)(kind == OUT2 ? second : third) = NULL;
+        raise_memory_error();
+        break;
+    case INTEGER:
+        raise_memory_error();
+    }
+    return (word)-1;
+}
+
+#define ORIGINAL(symbol) \
+    ((__typeof__(&hook_##symbol))hooks[H_##symbol].original)
+
+#define STUB(symbol, kind, whose)                                             \
+    static word hook_##symbol(word a, word b, word c, word d, word e, word f, \
+                              word g, word h, word i, word j, word k, word l) \
+    {                                                                         \
+        int code = fails(H_##symbol);                                         \
+        return code != 0                                                      \
+                   ? give_up(kind, code, b, c)                                \
+                   : ORIGINAL(symbol)(a, b, c, d, e, f, g, h, i, j, k, l);    \
+    }
+GENERIC(STUB)
+
+/* Registers with libuv's own epoll.  A descriptor that is there already needs
+   no room: that answer is the system's. */
+static int
+register_with_libuv(int epfd, int fd, struct epoll_event *event)
+{
+    int code = epoll_ctl(epfd, EPOLL_CTL_ADD, fd, event);
+    if (code == 0 && fails(H_epoll_ctl_libuv)) {
+        int error = errno;
+        (void)epoll_ctl(epfd, EPOLL_CTL_DEL, fd, NULL);
+        errno = error;
         return -1;
     }
-    int (*next)(int, int, ...) =
-        (int (*)(int, int, ...))dlsym(RTLD_NEXT, "fcntl");
-    return next(fd, command, argument);
+    return code;
 }
 
-int
-fcntl64(int fd, int command, ...)
+static int
+hook_epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
 {
-    va_list list;
-    va_start(list, command);
-    void *argument = va_arg(list, void *);
-    va_end(list);
-    if (fails("fcntl", CALLER)) {
+    if (event != NULL) {
+        by_edge[fd % MOST_FDS] = (event->events & EPOLLET) != 0;
+    }
+    /* A registration of our own set has a generation beside the fd in its
+       data, libuv's trial of a descriptor has no fd there. */
+    int ours = event != NULL && event->data.u64 >> 32 != 0;
+    if (op == EPOLL_CTL_ADD && !ours && event->data.fd != -1) {
+        return register_with_libuv(epfd, fd, event);
+    }
+    if (op == EPOLL_CTL_ADD && fails(H_epoll_ctl)) {
         return -1;
     }
-    int (*next)(int, int, ...) =
-        (int (*)(int, int, ...))dlsym(RTLD_NEXT, "fcntl64");
-    return next(fd, command, argument);
-}
-
-int
-ioctl(int fd, unsigned long request, ...)
-{
-    va_list list;
-    va_start(list, request);
-    void *argument = va_arg(list, void *);
-    va_end(list);
-    if (fails("ioctl", CALLER)) {
+    if (op == EPOLL_CTL_MOD && ours && fails(H_epoll_ctl_mod)) {
         return -1;
     }
-    int (*next)(int, unsigned long, ...) =
-        (int (*)(int, unsigned long, ...))dlsym(RTLD_NEXT, "ioctl");
-    return next(fd, request, argument);
+    return epoll_ctl(epfd, op, fd, event);
 }
 
-#define WRAP_MOVE(name, parameters, arguments, shorten) \
-    ssize_t name parameters                             \
-    {                                                   \
-        void *caller = CALLER;                          \
-        if (fails(#name, caller)) {                     \
-            return -1;                                  \
-        }                                               \
-        shorten;                                        \
-        return NEXT(name) arguments;                    \
-    }
-
-#define SHORTEN           \
-    if (blocks(caller)) { \
-        return -1;        \
-    }                     \
-    size = cut(size, caller)
-
-WRAP_MOVE(read, (int fd, void *to, size_t size), (fd, to, size), (void)0)
-WRAP_MOVE(write, (int fd, const void *from, size_t size), (fd, from, size),
-          (void)0)
-WRAP_MOVE(recv, (int fd, void *to, size_t size, int flags),
-          (fd, to, size, flags), SHORTEN)
-WRAP_MOVE(send, (int fd, const void *from, size_t size, int flags),
-          (fd, from, size, flags), SHORTEN)
-
-ssize_t
-sendmsg(int fd, const struct msghdr *message, int flags)
-{
-    void *caller = CALLER;
-    if (fails("sendmsg", caller) || blocks(caller)) {
-        return -1;
-    }
-    struct msghdr first = *message;
-    struct iovec part;
-    if (cut_bytes > 0 && message->msg_iovlen > 0 && is_ours(caller)) {
-        part = message->msg_iov[0];
-        part.iov_len = cut(part.iov_len, caller);
-        first.msg_iov = &part;
-        first.msg_iovlen = 1;
-    }
-    return NEXT(sendmsg)(fd, &first, flags);
-}
-
-ssize_t
-writev(int fd, const struct iovec *parts, int count)
-{
-    void *caller = CALLER;
-    if (fails("writev", caller) || blocks(caller)) {
-        return -1;
-    }
-    struct iovec part;
-    if (cut_bytes > 0 && count > 0 && is_ours(caller)) {
-        part = parts[0];
-        part.iov_len = cut(part.iov_len, caller);
-        return NEXT(writev)(fd, &part, 1);
-    }
-    return NEXT(writev)(fd, parts, count);
-}
-
-/* Of several messages, one at a time under fault_cut. */
-#define WRAP_MESSAGES(name, parameters, arguments)    \
-    int name parameters                               \
-    {                                                 \
-        void *caller = CALLER;                        \
-        if (fails(#name, caller) || blocks(caller)) { \
-            return -1;                                \
-        }                                             \
-        if (cut_bytes > 0 && is_ours(caller)) {       \
-            count = 1;                                \
-        }                                             \
-        return NEXT(name) arguments;                  \
-    }
-
-WRAP_MESSAGES(recvmmsg,
-              (int fd, struct mmsghdr *messages, unsigned count, int flags,
-               struct timespec *limit),
-              (fd, messages, count, flags, limit))
-WRAP_MESSAGES(sendmmsg,
-              (int fd, struct mmsghdr *messages, unsigned count, int flags),
-              (fd, messages, count, flags))
-WRAP_MOVE(recvfrom,
-          (int fd, void *to, size_t size, int flags, struct sockaddr *from,
-           socklen_t *from_size),
-          (fd, to, size, flags, from, from_size), SHORTEN)
-WRAP_MOVE(sendto,
-          (int fd, const void *from, size_t size, int flags,
-           const struct sockaddr *to, socklen_t to_size),
-          (fd, from, size, flags, to, to_size), if (blocks(caller)) return -1)
-
-static long delay_us;
-
-/* How long a thread is away after it set libuv's timer, and in each poll. */
-void
-fault_delay(long microseconds)
-{
-    delay_us = microseconds;
-}
+/* By the names that are not called. */
+#define hook_epoll_ctl_libuv NULL
+#define hook_epoll_ctl_mod   NULL
 
 static void
 be_away(void)
@@ -340,32 +327,174 @@ be_away(void)
     }
 }
 
-int
-uv_timer_start(void *timer, void *callback, uint64_t timeout, uint64_t repeat)
+static int
+hook_epoll_wait(int epfd, struct epoll_event *events, int most, int timeout)
 {
-    /* libuv came with the extension: it is in nobody's search order. */
-    void *libuv = dlopen("libuv.so.1", RTLD_LAZY | RTLD_NOLOAD);
-    int (*next)(void *, void *, uint64_t, uint64_t) =
-        (int (*)(void *, void *, uint64_t, uint64_t))dlsym(libuv,
-                                                           "uv_timer_start");
-    int code = next(timer, callback, timeout, repeat);
+    be_away();
+    return fails(H_epoll_wait) ? -1 : epoll_wait(epfd, events, most, timeout);
+}
+
+static int
+hook_epoll_pwait(int epfd, struct epoll_event *events, int most, int timeout,
+                 const sigset_t *mask)
+{
+    be_away();
+    return fails(H_epoll_pwait)
+               ? -1
+               : epoll_pwait(epfd, events, most, timeout, mask);
+}
+
+static int
+hook_uv_timer_start(void *timer, void *callback, uint64_t timeout,
+                    uint64_t repeat)
+{
+    int code = ORIGINAL(uv_timer_start)(timer, callback, timeout, repeat);
     be_away();
     return code;
 }
 
-static long long coarse_ns;
+#define WRAP_FCNTL(name)                                            \
+    static int hook_##name(int fd, int command, ...)                \
+    {                                                               \
+        va_list list;                                               \
+        va_start(list, command);                                    \
+        void *argument = va_arg(list, void *);                      \
+        va_end(list);                                               \
+        return fails(H_##name) ? -1 : fcntl(fd, command, argument); \
+    }
+WRAP_FCNTL(fcntl)
+WRAP_FCNTL(fcntl64)
 
-/* The coarse clock advances by so many milliseconds at a time. */
-void
-fault_coarse(long milliseconds)
+#define WRAP_MMAP(name, offset_type)                                 \
+    static void *hook_##name(void *address, size_t size, int access, \
+                             int flags, int fd, offset_type offset)  \
+    {                                                                \
+        return fails(H_##name)                                       \
+                   ? MAP_FAILED                                      \
+                   : name(address, size, access, flags, fd, offset); \
+    }
+WRAP_MMAP(mmap, off_t)
+WRAP_MMAP(mmap64, off64_t)
+
+/* Linux has closed it, whatever it says. */
+static int
+hook_close(int fd)
 {
-    coarse_ns = milliseconds * 1000000LL;
+    int code = fails(H_close);
+    int result = close(fd);
+    if (code == 0) {
+        return result;
+    }
+    errno = code;
+    return -1;
 }
 
-int
-clock_gettime(clockid_t clock, struct timespec *now)
+#define WRAP_MOVE(name, side, parameters, arguments)                        \
+    static ssize_t hook_##name parameters                                   \
+    {                                                                       \
+        return move_fails(H_##name, side, fd, &size) ? -1 : name arguments; \
+    }
+
+WRAP_MOVE(recv, READS, (int fd, void *to, size_t size, int flags),
+          (fd, to, size, flags))
+WRAP_MOVE(send, WRITES, (int fd, const void *from, size_t size, int flags),
+          (fd, from, size, flags))
+WRAP_MOVE(recvfrom, READS,
+          (int fd, void *to, size_t size, int flags, struct sockaddr *from,
+           socklen_t *from_size),
+          (fd, to, size, flags, from, from_size))
+
+static ssize_t
+hook_read(int fd, void *to, size_t size)
 {
-    int code = NEXT(clock_gettime)(clock, now);
+    int code = fails(H_read);
+    return code > 0 ? -1 : read(fd, to, code == SHORT ? 1 : size);
+}
+
+static ssize_t
+hook_write(int fd, const void *from, size_t size)
+{
+    int code = fails(H_write);
+    return code > 0 ? -1 : write(fd, from, code == SHORT ? 1 : size);
+}
+
+/* A datagram leaves whole. */
+static ssize_t
+hook_sendto(int fd, const void *from, size_t size, int flags,
+            const struct sockaddr *to, socklen_t to_size)
+{
+    size_t most = size;
+    return move_fails(H_sendto, WRITES, fd, &most)
+               ? -1
+               : sendto(fd, from, size, flags, to, to_size);
+}
+
+/* Cut to less than the first part, the others wait. */
+#define WRAP_MESSAGE(name, side, type)                           \
+    static ssize_t hook_##name(int fd, type *message, int flags) \
+    {                                                            \
+        struct iovec part = {NULL, 0};                           \
+        if (message->msg_iovlen > 0) {                           \
+            part = message->msg_iov[0];                          \
+        }                                                        \
+        size_t size = part.iov_len;                              \
+        if (move_fails(H_##name, side, fd, &size)) {             \
+            return -1;                                           \
+        }                                                        \
+        if (size == part.iov_len && !cuts(side)) {               \
+            return name(fd, message, flags);                     \
+        }                                                        \
+        struct msghdr first = *message;                          \
+        part.iov_len = size;                                     \
+        first.msg_iov = &part;                                   \
+        first.msg_iovlen = 1;                                    \
+        return name(fd, &first, flags);                          \
+    }
+
+WRAP_MESSAGE(sendmsg, WRITES, const struct msghdr)
+WRAP_MESSAGE(recvmsg, READS, struct msghdr)
+
+static ssize_t
+hook_writev(int fd, const struct iovec *parts, int count)
+{
+    if (count > 0) {
+        struct iovec part = parts[0];
+        size_t size = part.iov_len;
+        if (move_fails(H_writev, WRITES, fd, &size)) {
+            return -1;
+        }
+        if (size < part.iov_len || cuts(WRITES)) {
+            part.iov_len = size;
+            return writev(fd, &part, 1);
+        }
+    }
+    return writev(fd, parts, count);
+}
+
+/* Of several messages, one at a time under fault_cut. */
+#define WRAP_MESSAGES(name, side, parameters, arguments)      \
+    static int hook_##name parameters                         \
+    {                                                         \
+        size_t most = count;                                  \
+        if (move_fails(H_##name, side, fd, &most)) {          \
+            return -1;                                        \
+        }                                                     \
+        count = cuts(side) && count > 0 ? 1 : (unsigned)most; \
+        return name arguments;                                \
+    }
+
+WRAP_MESSAGES(recvmmsg, READS,
+              (int fd, struct mmsghdr *messages, unsigned count, int flags,
+               struct timespec *limit),
+              (fd, messages, count, flags, limit))
+WRAP_MESSAGES(sendmmsg, WRITES,
+              (int fd, struct mmsghdr *messages, unsigned count, int flags),
+              (fd, messages, count, flags))
+
+static int
+hook_clock_gettime(clockid_t clock, struct timespec *now)
+{
+    int code = clock_gettime(clock, now);
     if (coarse_ns > 0 && clock == CLOCK_MONOTONIC_COARSE) {
         long long ns = now->tv_sec * 1000000000LL + now->tv_nsec;
         ns -= ns % coarse_ns;
@@ -375,64 +504,142 @@ clock_gettime(clockid_t clock, struct timespec *now)
     return code;
 }
 
+static void *
+hook_PyFloat_FromDouble(double value)
+{
+    if (fails(H_PyFloat_FromDouble)) {
+        raise_memory_error();
+        return NULL;
+    }
+    return ORIGINAL(PyFloat_FromDouble)(value);
+}
+
+/* More than there is: the bytes are freed, as in any failure. */
+static int
+hook__PyBytes_Resize(void **bytes, ssize_t size)
+{
+    return ORIGINAL(_PyBytes_Resize)(bytes, fails(H__PyBytes_Resize)
+                                                ? PTRDIFF_MAX - 4096
+                                                : size);
+}
+
+static struct hook hooks[HOOKS] = {
+#define SPECIAL_HOOK(symbol, name, whose) \
+    {#symbol, name, SPECIAL, whose, (void *)hook_##symbol, NULL, 0},
+#define GENERIC_HOOK(symbol, kind, whose) \
+    {#symbol, #symbol, kind, whose, (void *)hook_##symbol, NULL, 0},
+    SPECIALS(SPECIAL_HOOK) GENERIC(GENERIC_HOOK)};
+
+/* Put the hook of a symbol, if there is one, into a slot. */
+static void
+fill_slot(void **slot, const char *symbol, int whose, void *library)
+{
+    for (struct hook *hook = hooks; hook < hooks + HOOKS; hook++) {
+        if (!(hook->whose & whose) || strcmp(hook->symbol, symbol) != 0
+            || *slot == hook->replacement)
+        {
+            continue;
+        }
+        if (hook->original == NULL) {
+            /* A slot that is filled by its first call has no address yet. */
+            hook->original = dlsym(library, symbol);
+        }
+        if (hook->original == NULL) {
+            hook->original = dlsym(RTLD_DEFAULT, symbol);
+        }
+        uintptr_t page = (uintptr_t)slot & -(uintptr_t)sysconf(_SC_PAGESIZE);
+        (void)mprotect((void *)page, (size_t)sysconf(_SC_PAGESIZE),
+                       PROT_READ | PROT_WRITE);
+        *slot = hook->replacement;
+    }
+}
+
+#define MOST_RELOCATIONS 3
+
+static int
+hook_library(struct dl_phdr_info *info, size_t size, void *count)
+{
+    (void)size;
+    int whose = strstr(info->dlpi_name, "/_core.") != NULL    ? CORE
+                : strstr(info->dlpi_name, "libuv.so") != NULL ? LIBUV
+                                                              : 0;
+    const ElfW(Dyn) *dynamic = NULL;
+    for (int i = 0; whose != 0 && i < info->dlpi_phnum; i++) {
+        if (info->dlpi_phdr[i].p_type == PT_DYNAMIC) {
+            dynamic = (void *)(info->dlpi_addr + info->dlpi_phdr[i].p_vaddr);
+        }
+    }
+    if (dynamic == NULL) {
+        return 0;
+    }
+    const ElfW(Sym) *symbols = NULL;
+    const char *names = NULL;
+    const char *tables[MOST_RELOCATIONS] = {NULL};
+    size_t sizes[MOST_RELOCATIONS] = {0};
+    int with_addend = sizeof(void *) == 8;
+    for (; dynamic->d_tag != DT_NULL; dynamic++) {
+        const void *at = (const void *)dynamic->d_un.d_ptr;
+        switch (dynamic->d_tag) {
+        case DT_SYMTAB:
+            symbols = at;
+            break;
+        case DT_STRTAB:
+            names = at;
+            break;
+        case DT_JMPREL:
+            tables[0] = at;
+            break;
+        case DT_PLTRELSZ:
+            sizes[0] = dynamic->d_un.d_val;
+            break;
+        case DT_RELA:
+        case DT_REL:
+            tables[1] = at;
+            break;
+        case DT_RELASZ:
+        case DT_RELSZ:
+            sizes[1] = dynamic->d_un.d_val;
+            break;
+        }
+    }
+    void *library = dlopen(info->dlpi_name, RTLD_LAZY | RTLD_NOLOAD);
+    size_t step = with_addend ? sizeof(ElfW(Rela)) : sizeof(ElfW(Rel));
+    for (int table = 0; table < 2; table++) {
+        for (size_t at = 0; at + step <= sizes[table]; at += step) {
+            /* Both kinds begin alike. */
+            const ElfW(Rel) *one = (const void *)(tables[table] + at);
+            size_t number =
+                sizeof(void *) == 8 ? one->r_info >> 32 : one->r_info >> 8;
+            if (number != 0) {
+                fill_slot((void **)(info->dlpi_addr + one->r_offset),
+                          names + symbols[number].st_name, whose, library);
+            }
+        }
+    }
+    *(int *)count |= whose;
+    return 0;
+}
+
+/* Take the place of what is called; 3 if both libraries were found. */
 int
-epoll_wait(int epfd, struct epoll_event *events, int most, int timeout)
+fault_hook(void)
 {
-    be_away();
-    return fails("epoll_wait", CALLER)
-               ? -1
-               : NEXT(epoll_wait)(epfd, events, most, timeout);
+    int found = 0;
+    dl_iterate_phdr(hook_library, &found);
+    return found;
 }
 
+/* A type's objects are allocated by this function, which no slot names. */
 int
-epoll_pwait(int epfd, struct epoll_event *events, int most, int timeout,
-            const sigset_t *mask)
+fault_hook_type(void **type, size_t words)
 {
-    be_away();
-    return fails("epoll_wait", CALLER)
-               ? -1
-               : NEXT(epoll_pwait)(epfd, events, most, timeout, mask);
-}
-
-extern void *__libc_malloc(size_t);
-extern void *__libc_calloc(size_t, size_t);
-extern void *__libc_realloc(void *, size_t);
-
-void *
-malloc(size_t size)
-{
-    return fails("malloc", CALLER) ? NULL : __libc_malloc(size);
-}
-
-void *
-aligned_alloc(size_t alignment, size_t size)
-{
-    return fails("aligned_alloc", CALLER)
-               ? NULL
-               : NEXT(aligned_alloc)(alignment, size);
-}
-
-/* mmap() by the name that Python's headers give it. */
-void *
-mmap64(void *address, size_t size, int access, int flags, int fd,
-       off64_t offset)
-{
-    return is_extension(CALLER) && fails("mmap", CALLER)
-               ? MAP_FAILED
-               : NEXT(mmap64)(address, size, access, flags, fd, offset);
-}
-
-void *
-calloc(size_t count, size_t size)
-{
-    return fails("calloc", CALLER) ? NULL : __libc_calloc(count, size);
-}
-
-void *
-realloc(void *block, size_t size)
-{
-    /* libuv aborts when it cannot grow its table of descriptors. */
-    return is_extension(CALLER) && fails("realloc", CALLER)
-               ? NULL
-               : __libc_realloc(block, size);
+    void *generic_alloc = dlsym(RTLD_DEFAULT, "PyType_GenericAlloc");
+    hooks[H_PyType_GenericAlloc].original = generic_alloc;
+    for (size_t i = 0; i < words; i++) {
+        if (type[i] == generic_alloc) {
+            type[i] = (void *)hook_PyType_GenericAlloc;
+            return 1;
+        }
+    }
+    return 0;
 }

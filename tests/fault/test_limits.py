@@ -124,7 +124,7 @@ def test_accepting(loop, caplog, monkeypatch):
         server.close()
         await server.wait_closed()
 
-    loop.run_until_complete(asyncio.wait_for(main(), 20))
+    loop.run_until_complete(asyncio.wait_for(main(), 100))
     assert reports[0] == "socket.accept() out of system resource"
     assert len(accepted) == 3
 
@@ -163,7 +163,7 @@ def test_no_more_threads(loop, monkeypatch):
                 await loop.run_in_executor(None, int)
         assert await loop.run_in_executor(None, pow, 2, 5) == 32
 
-    loop.run_until_complete(asyncio.wait_for(main(), 20))
+    loop.run_until_complete(asyncio.wait_for(main(), 100))
 
 
 def test_no_second_thread(loop, monkeypatch):
@@ -172,7 +172,7 @@ def test_no_second_thread(loop, monkeypatch):
     gate = threading.Event()
 
     async def main():
-        first = loop.run_in_executor(None, gate.wait, 20)
+        first = loop.run_in_executor(None, gate.wait, 100)
         done, refused = [], 0
         with monkeypatch.context() as patch:
             patch.setattr(
@@ -192,4 +192,4 @@ def test_no_second_thread(loop, monkeypatch):
         assert len(results) + refused == 5
         assert await loop.run_in_executor(None, pow, 2, 5) == 32
 
-    loop.run_until_complete(asyncio.wait_for(main(), 20))
+    loop.run_until_complete(asyncio.wait_for(main(), 100))

@@ -1,8 +1,8 @@
 """What a connection's protocol and its peers are told when a call fails.
 
-test_system_calls.py sweeps every call for crashes, leaks and hangs; here each
+sweep.py lets every call fail for crashes, leaks and hangs; here each
 network path is failed on purpose and its outcome checked. Run as a script
-(shim.c preloaded) this file is the program of its own tests:
+this file is the program of its own tests:
 
     test_net_calls.py SHIM CASE
 """
@@ -11,37 +11,35 @@ from __future__ import annotations
 
 import asyncio
 import asyncio.constants
-import ctypes
+import contextlib
 import errno
 import os
 import pathlib
-import re
 import socket
 import subprocess
 import sys
 import sysconfig
 
+from fault_calls import SHIM, VARIABLE, arm, check, hits
+from fault_registrations import (
+    fork_space,
+    fork_space_kept,
+    renewal_error,
+    watch_error,
+    watch_error_again,
+)
+from fault_shim import BOTH
+
 HERE = pathlib.Path(__file__).resolve().parent
 BEHAVIOUR = HERE.parent / "behaviour"
 SANITIZED = "sanitizer" in (sysconfig.get_config_var("CONFIG_ARGS") or "")
+NO_GIL = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+#: A native reader's memory and the loop's are filled by one call; without a
+#: GIL the reader is asyncio's.
+READ = "recv" if NO_GIL else "recvmsg"
 
 
 # --- the program -----------------------------------------------------------
-
-
-def arm(name, code, skip=0, count=1):
-    """Let calls skip .. skip+count-1 of *name* fail from now on."""
-    SHIM.fault_arm(name.encode(), skip, count, code)
-
-
-def hits():
-    return SHIM.fault_hits()
-
-
-def check(exc, code, reports):
-    """The error is the call's, and what was reported is that error."""
-    assert isinstance(exc, OSError) and exc.errno == code, exc
-    assert all(report["exception"] is exc for report in reports)
 
 
 async def read_error(code, helpers, reports):
@@ -69,6 +67,47 @@ async def read_again(code, helpers, reports):
         await c.peer.send(b"data")
         assert await c.protocol.wait_data(4) == b"data"
         assert c.protocol.names == ["made", "data"]
+
+
+@contextlib.asynccontextmanager
+async def reading(helpers):
+    """A reader, the peer of its transport, and a task that reads much."""
+    near, far = socket.socketpair()
+    reader, writer = await asyncio.open_unix_connection(sock=near)
+    peer = helpers.Peer(far)
+    await peer.send(bytes(20_000))  # from now on large reads are expected
+    await reader.readexactly(20_000)
+    yield reader, peer, await helpers.waiting(reader.readexactly(100_000))
+    peer.close()
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
+
+
+async def reader_error(code, helpers, reports):
+    """The reader has the error, and no bytes of the memory it was to fill."""
+    async with reading(helpers) as (reader, peer, task):
+        arm(READ, code)
+        await peer.send(b"data")
+        await asyncio.wait([task])
+        check(task.exception(), code, reports)
+        assert reader.exception() is task.exception()
+
+
+async def reader_again(code, helpers, reports):
+    async with reading(helpers) as (reader, peer, task):
+        arm(READ, code, count=3)
+        data = helpers.pattern(300_000)
+        sending = asyncio.create_task(peer.send(data))
+        assert await task == data[:100_000]
+        assert await reader.readexactly(200_000) == data[100_000:]
+        await sending
+
+
+async def reader_cut(code, helpers, reports):
+    SHIM.fault_cut(BOTH, code, 3, errno.EAGAIN)
+    await reader_again(errno.EINTR, helpers, reports)
+    SHIM.fault_cut(0, 0, 0, 0)
 
 
 async def write_error(code, helpers, reports):
@@ -173,67 +212,6 @@ async def accept_passed_over(code, helpers, reports):
     reports.clear()
 
 
-async def watch_error(code, helpers, reports):
-    """A descriptor that cannot be watched: whoever connects is told, or
-    the connection is lost with the error; the descriptor is closed."""
-    loop = asyncio.get_running_loop()
-    near, far = helpers.tcp_socketpair()
-    near.setblocking(False)
-    protocol = helpers.Recorder()
-    arm("epoll_ctl", code)
-    try:
-        await loop.create_connection(lambda: protocol, sock=near)
-    except (OSError, MemoryError) as exc:
-        check(exc, code, reports)
-        near.close()
-    else:
-        exc = await protocol.wait_lost()
-        check(exc, code, reports)
-    assert far.recv(1) == b""
-    far.close()
-
-
-async def watch_error_again(code, helpers, reports):
-    """The system has no watch left for a number that had one before: libuv
-    would abort, so once a watch was refused it is asked for each.
-    """
-    loop = asyncio.get_running_loop()
-    made = []
-
-    def factory():
-        made.append(helpers.Recorder())
-        return made[-1]
-
-    async def refused(call):
-        sock = socket.create_connection(address)
-        sock.settimeout(10)
-        arm(call, code)
-        await helpers.spin(lambda: reports)
-        check(reports.pop()["exception"], code, reports)
-        assert sock.recv(1) == b""
-        sock.close()
-
-    server = await loop.create_server(factory, "127.0.0.1", 0)
-    address = server.sockets[0].getsockname()
-    with socket.create_connection(address):
-        await helpers.spin(lambda: made and made[0].transport)
-        number = int(re.search(r"fd=(\d+)", repr(made[0].transport))[1])
-    await made[0].wait_lost()
-    taken = os.dup(0), os.dup(0)
-    assert number in taken
-    await refused("epoll_ctl")  # of a number that is new
-    for fd in taken:
-        os.close(fd)
-    await refused("epoll_ctl_any")
-    with socket.create_connection(address) as sock:
-        await helpers.spin(lambda: made[-1].transport)
-        assert f"fd={number}" in repr(made[-1].transport)
-        sock.sendall(b"data")
-        assert await made[-1].wait_data(4) == b"data"
-    await made[-1].wait_lost()
-    server.close()
-
-
 async def name_error(code, helpers, reports):
     """An unknown name is None, and the connection works."""
     arm("getsockname", code, count=100)
@@ -301,13 +279,13 @@ async def cut_stress(code, helpers, reports):
         )
         return servers[-1]
 
-    SHIM.fault_cut(ctypes.c_size_t(code), ctypes.c_long(3))
+    SHIM.fault_cut(BOTH, code, 3, errno.EAGAIN)
     server = await loop.create_server(factory, "127.0.0.1", 0)
     address = server.sockets[0].getsockname()
     async with asyncio.TaskGroup() as group:
         for seed in range(8):
             group.create_task(transfer.Mixed(loop, seed).talk(address))
-    SHIM.fault_cut(ctypes.c_size_t(0), ctypes.c_long(0))
+    SHIM.fault_cut(0, 0, 0, 0)
     server.close()
     for protocol in servers:
         if not protocol.lost:
@@ -319,7 +297,7 @@ async def cut_stress(code, helpers, reports):
 
 async def cut_tls(code, helpers, reports):
     """A large transfer over TLS under short reads and writes."""
-    SHIM.fault_cut(ctypes.c_size_t(code), ctypes.c_long(3))
+    SHIM.fault_cut(BOTH, code, 3, errno.EAGAIN)
     server, near, far = await joined_by_tls(helpers)
     data = helpers.pattern(300_000)
     near.transport.write(data)
@@ -327,7 +305,7 @@ async def cut_tls(code, helpers, reports):
     await far.wait_lost()
     assert far.data == data
     await near.wait_lost()
-    SHIM.fault_cut(ctypes.c_size_t(0), ctypes.c_long(0))
+    SHIM.fault_cut(0, 0, 0, 0)
     server.close()
 
 
@@ -446,71 +424,6 @@ async def datagram_flush_again(code, helpers, reports):
             assert got == [b"%d" % n for n in range(20)]
 
 
-async def fork_space(code, helpers, reports):
-    """The new set of a forked child has no room at first: nothing is lost."""
-    loop = asyncio.get_running_loop()
-    left, right = socket.socketpair()
-    near, far = helpers.tcp_socketpair()
-    near.setblocking(False)
-    seen = loop.create_future()
-    loop.add_reader(left, seen.set_result, None)
-    task = loop.create_task(loop.sock_recv(near, 9))
-    await helpers.turns(2)
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            # Of the signal pipe that was the parent's, and of these two.
-            arm("epoll_ctl", code, count=3)
-            await helpers.turns(2)
-            assert hits() == 3
-            right.send(b"x")
-            far.send(b"data")
-            await seen
-            assert await task == b"data"
-            status = 0
-        finally:
-            os._exit(status)
-    assert os.waitpid(pid, 0)[1] == 0
-    loop.remove_reader(left)
-    task.cancel()
-    await asyncio.wait([task])
-    for sock in (left, right, near, far):
-        sock.close()
-
-
-async def fork_space_kept(code, helpers, reports):
-    """What was kept and nobody waited for is told of at once, too."""
-    loop = asyncio.get_running_loop()
-    near, far = helpers.tcp_socketpair()
-    near.setblocking(False)
-    for _ in range(2):
-        task = loop.create_task(loop.sock_recv(near, 9))
-        await helpers.turns(2)
-        far.send(b"x")
-        assert await task == b"x"
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            # Of the signal pipe that was the parent's, and of this one.
-            arm("epoll_ctl", code, count=2)
-            await helpers.turns(2)
-            assert hits() == 2
-            task = loop.create_task(loop.sock_recv(near, 9))
-            await helpers.turns(2)
-            far.send(b"data")
-            late = loop.call_later(0.5, task.cancel)
-            assert await task == b"data"
-            late.cancel()
-            status = 0
-        finally:
-            os._exit(status)
-    assert os.waitpid(pid, 0)[1] == 0
-    near.close()
-    far.close()
-
-
 CASES = {
     "datagram-read": (datagram_read_error, errno.EIO),
     "datagram-read-memory": (datagram_read_error, errno.ENOMEM),
@@ -531,6 +444,11 @@ CASES = {
     "read-buffered-memory": (read_buffered_error, errno.ENOMEM),
     "read-would-block": (read_again, errno.EAGAIN),
     "read-interrupted": (read_again, errno.EINTR),
+    "reader-reset": (reader_error, errno.ECONNRESET),
+    "reader-memory": (reader_error, errno.ENOMEM),
+    "reader-would-block": (reader_again, errno.EAGAIN),
+    "reader-interrupted": (reader_again, errno.EINTR),
+    "reader-cut": (reader_cut, 9000),
     "write-pipe": (write_error, errno.EPIPE),
     "write-reset": (write_error, errno.ECONNRESET),
     "write-memory": (write_error, errno.ENOMEM),
@@ -553,6 +471,7 @@ CASES = {
     "watch-memory": (watch_error, errno.ENOMEM),
     "watch-space-again": (watch_error_again, errno.ENOSPC),
     "watch-memory-again": (watch_error_again, errno.ENOMEM),
+    "renewal-space": (renewal_error, errno.ENOSPC),
     "fork-space": (fork_space, errno.ENOSPC),
     "fork-space-kept": (fork_space_kept, errno.ENOSPC),
     "fork-memory": (fork_space, errno.ENOMEM),
@@ -593,7 +512,7 @@ def main():
     loop.set_exception_handler(lambda _, context: reports.append(context))
     before = len(os.listdir("/proc/self/fd"))
     loop.run_until_complete(
-        asyncio.wait_for(case(code, net_helpers, reports), 15)
+        asyncio.wait_for(case(code, net_helpers, reports), 100)
     )
     loop.run_until_complete(net_helpers.turns(5))
     if case not in COUNTED:
@@ -606,8 +525,8 @@ def main():
 
 
 if __name__ == "__main__":
-    SHIM = ctypes.CDLL(sys.argv[1])
-    sys.path[:0] = [str(BEHAVIOUR), str(BEHAVIOUR / "transport")]
+    tests = (BEHAVIOUR, BEHAVIOUR / "transport", HERE.parent)
+    sys.path[:0] = map(str, tests)
     main()
     sys.exit(0)
 
@@ -627,23 +546,19 @@ pytestmark = [
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_failing_call(shim, case):
+def test_a_failing_call(shim, shim_env, case):
     gil_cases = ("writes-held", "fork-space-kept")
-    if case in gil_cases and sysconfig.get_config_var("Py_GIL_DISABLED"):
+    if case in gil_cases and NO_GIL:
         pytest.skip("without a GIL nothing is held, nor kept")
     forks = CASES[case][0] in (fork_space, fork_space_kept)
     if forks and sys.version_info >= (3, 14):
         pytest.skip("a task does not go on in a forked child from 3.14 on")
-    fastloop = pytest.importorskip("fastloop")
-    home = str(pathlib.Path(fastloop.__file__).resolve().parent.parent)
-    inherited = os.environ.get("PYTHONPATH")
     done = subprocess.run(
         [sys.executable, "-X", "faulthandler", __file__, str(shim), case],
         env={
-            **os.environ,
+            **shim_env,
             "FASTLOOP_DISABLE": DISABLED.get(case, ""),
-            "LD_PRELOAD": str(shim),
-            "PYTHONPATH": os.pathsep.join(filter(None, [home, inherited])),
+            VARIABLE: str(shim),
         },
         capture_output=True,
         text=True,

@@ -1,0 +1,170 @@
+"""Cases of test_net_calls.py: the system refuses to register a descriptor."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import socket
+
+from fault_calls import arm, check, hits
+
+
+async def watch_error(code, helpers, reports):
+    """A descriptor that cannot be watched: whoever connects is told, or
+    the connection is lost with the error; the descriptor is closed."""
+    loop = asyncio.get_running_loop()
+    near, far = helpers.tcp_socketpair()
+    near.setblocking(False)
+    protocol = helpers.Recorder()
+    arm("epoll_ctl", code)
+    try:
+        await loop.create_connection(lambda: protocol, sock=near)
+    except (OSError, MemoryError) as exc:
+        check(exc, code, reports)
+        near.close()
+    else:
+        exc = await protocol.wait_lost()
+        check(exc, code, reports)
+    assert far.recv(1) == b""
+    far.close()
+
+
+async def watch_error_again(code, helpers, reports):
+    """The system has no room for an accepted connection whose fd had a
+    registration before: the connection is lost with the error, and the next
+    one is served.
+    """
+    loop = asyncio.get_running_loop()
+    made = []
+
+    def factory():
+        made.append(helpers.Recorder())
+        return made[-1]
+
+    def number():
+        return re.search(r"fd=(\d+)", repr(made[-1].transport))[1]
+
+    server = await loop.create_server(factory, "127.0.0.1", 0)
+    address = server.sockets[0].getsockname()
+    with socket.create_connection(address):
+        await made_known(helpers, made, 1)
+        first = number()
+    await made[0].wait_lost()
+    sock = socket.create_connection(address)
+    sock.settimeout(10)
+    arm("epoll_ctl", code)
+    await made_known(helpers, made, 2)
+    assert number() == first
+    check(await made[1].wait_lost(), code, reports)
+    assert sock.recv(1) == b""
+    sock.close()
+    with socket.create_connection(address) as sock:
+        sock.sendall(b"data")
+        await made_known(helpers, made, 3)
+        assert number() == first
+        assert await made[2].wait_data(4) == b"data"
+    await made[2].wait_lost()
+    server.close()
+
+
+async def renewal_error(code, helpers, reports):
+    """libuv has no room for a renewed set: the loop looks at it itself until
+    there is some.
+    """
+    loop = asyncio.get_running_loop()
+    protocol = helpers.Recorder()
+    server = await loop.create_server(lambda: protocol, "127.0.0.1", 0)
+    client = socket.create_connection(server.sockets[0].getsockname())
+    await protocol.wait_for("made")
+    duplicate = os.dup(
+        int(re.search(r"fd=(\d+)", repr(protocol.transport))[1])
+    )
+    protocol.transport.close()
+    await protocol.wait_lost()
+    left, right = socket.socketpair()
+    arm("epoll_ctl_libuv", code, count=4)
+    client.sendall(b"stale")
+    while hits() == 0:
+        await asyncio.sleep(0)
+    for _ in range(8):
+        seen = loop.create_future()
+        loop.add_reader(left, seen.set_result, None)
+        right.send(b"x")
+        await seen
+        left.recv(1)
+    assert hits() == 4
+    loop.remove_reader(left)
+    for sock in (left, right, client):
+        sock.close()
+    os.close(duplicate)
+    server.close()
+
+
+async def made_known(helpers, made, count):
+    await helpers.spin(lambda: len(made) == count and made[-1].transport)
+
+
+async def fork_space(code, helpers, reports):
+    """The new set of a forked child has no room at first: nothing is lost."""
+    loop = asyncio.get_running_loop()
+    left, right = socket.socketpair()
+    near, far = helpers.tcp_socketpair()
+    near.setblocking(False)
+    seen = loop.create_future()
+    loop.add_reader(left, seen.set_result, None)
+    task = loop.create_task(loop.sock_recv(near, 9))
+    await helpers.turns(2)
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            # Of the signal pipe that was the parent's, and of these two.
+            arm("epoll_ctl", code, count=3)
+            await helpers.turns(2)
+            assert hits() == 3
+            right.send(b"x")
+            far.send(b"data")
+            await seen
+            assert await task == b"data"
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitpid(pid, 0)[1] == 0
+    loop.remove_reader(left)
+    task.cancel()
+    await asyncio.wait([task])
+    for sock in (left, right, near, far):
+        sock.close()
+
+
+async def fork_space_kept(code, helpers, reports):
+    """What was kept and nobody waited for is told of at once, too."""
+    loop = asyncio.get_running_loop()
+    near, far = helpers.tcp_socketpair()
+    near.setblocking(False)
+    for _ in range(2):
+        task = loop.create_task(loop.sock_recv(near, 9))
+        await helpers.turns(2)
+        far.send(b"x")
+        assert await task == b"x"
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            # Of the signal pipe that was the parent's, and of this one.
+            arm("epoll_ctl", code, count=2)
+            await helpers.turns(2)
+            assert hits() == 2
+            task = loop.create_task(loop.sock_recv(near, 9))
+            await helpers.turns(2)
+            far.send(b"data")
+            late = loop.call_later(0.5, task.cancel)
+            assert await task == b"data"
+            late.cancel()
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitpid(pid, 0)[1] == 0
+    near.close()
+    far.close()

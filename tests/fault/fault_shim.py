@@ -1,0 +1,104 @@
+"""Compiles shim.c and has it take the place of what fastloop calls."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+SOURCE = Path(__file__).with_name("shim.c")
+#: That a call moves one byte, where an errno may stand.
+SHORT = -1
+#: Whose calls fault_cut() is about.
+READS, WRITES, BOTH = 1, 2, 3
+#: The words of a type object among which its allocator is looked for.
+WORDS = 50
+
+
+def compiler() -> str | None:
+    """Return the C compiler's command."""
+    return os.environ.get("CC") or shutil.which("cc")
+
+
+def build(folder: Path) -> Path:
+    """Compile the shim; return its path."""
+    path = folder / "shim.so"
+    command = [*(compiler() or "cc").split(), "-shared", "-fPIC", "-O1"]
+    subprocess.run([*command, "-Wall", "-o", path, SOURCE, "-ldl"], check=True)
+    return path
+
+
+def load(path: str | Path) -> ctypes.CDLL:
+    """Load the shim and hook fastloop's extension and libuv."""
+    import fastloop._core
+
+    shim = ctypes.CDLL(str(path))
+    shim.fault_cut.argtypes = [
+        ctypes.c_int,
+        ctypes.c_size_t,
+        ctypes.c_long,
+        ctypes.c_int,
+    ]
+    for name in ("fault_hits", "fault_hits_last", "fault_seen"):
+        getattr(shim, name).restype = ctypes.c_long
+    shim.fault_count.restype = ctypes.c_long
+    shim.fault_place.restype = ctypes.c_size_t
+    for name in ("fault_arm", "fault_delay", "fault_coarse"):
+        getattr(shim, name).restype = None
+    shim.fault_arm.argtypes = [
+        ctypes.c_char_p,
+        ctypes.c_long,
+        ctypes.c_long,
+        ctypes.c_int,
+    ]
+    shim.fault_delay.argtypes = shim.fault_coarse.argtypes = [ctypes.c_long]
+    if shim.fault_hook() != 3:
+        raise RuntimeError("the extension and libuv are not both loaded")
+    for kind in vars(fastloop._core).values():
+        if isinstance(kind, type):
+            shim.fault_hook_type(
+                ctypes.c_void_p(id(kind)), ctypes.c_size_t(WORDS)
+            )
+    return shim
+
+
+def counts(shim: ctypes.CDLL) -> dict[str, tuple[int, int]]:
+    """Return of each function its kind, and how often it was called."""
+    found: dict[str, tuple[int, int]] = {}
+    name, kind = ctypes.c_char_p(), ctypes.c_int()
+    number = 0
+    while True:
+        calls = shim.fault_count(
+            number, ctypes.byref(name), ctypes.byref(kind)
+        )
+        if calls < 0:
+            return found
+        text = (name.value or b"").decode()
+        found[text] = (kind.value, found.get(text, (0, 0))[1] + calls)
+        number += 1
+
+
+def place(shim: ctypes.CDLL) -> tuple[str, int]:
+    """Return the library that made the last failing call, and where in it."""
+    library = ctypes.c_char_p()
+    offset = shim.fault_place(ctypes.byref(library))
+    return (library.value or b"").decode(), offset
+
+
+def line_of(library: str, offset: int) -> str:
+    """Return the function and line of a place."""
+    if not (tool := shutil.which("addr2line")):
+        return f"{library}+{offset:#x}"
+    done = subprocess.run(
+        [tool, "-fipse", library, hex(offset - 1)],
+        capture_output=True,
+        text=True,
+    )
+    return done.stdout.replace("\n", " ").strip()
+
+
+if __name__ == "__main__":
+    print(build(Path(sys.argv[1])))

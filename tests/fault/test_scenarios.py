@@ -1,0 +1,53 @@
+"""Each call of whole scenarios fails once, of those that a seed draws.
+
+sweep.py does the work, in a process of its own.  Without `--most` it goes
+through all of them: `python tests/fault/sweep.py`, a minute or several.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SWEEP = Path(__file__).with_name("sweep.py")
+#: Of each scenario, which has some hundreds.
+MOST = 12
+
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux", reason="the shim is made for Linux"
+)
+
+
+@pytest.fixture
+def sweep(shim, shim_env):
+    """Return a function that sweeps, and fails with what was found."""
+
+    def sweep(*words):
+        done = subprocess.run(
+            [sys.executable, SWEEP, "--shim", shim, *words],
+            env=shim_env,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-3000:]
+        assert done.stdout.endswith("\ntotal 0\n")
+
+    return sweep
+
+
+def test_whatever_fails_a_scenario_ends_and_its_loop_works(sweep):
+    sweep("--most", str(MOST))
+
+
+@pytest.mark.parametrize(
+    ("scenario", "functions"),
+    [
+        # Neither end of a connection was sent what waited in a MemoryBIO.
+        ("tls_object_echo", "PyObject_GetAttr"),
+        # The thread kept a loop's hooks, and they the loop.
+        ("signals", "PyObject_Call"),
+    ],
+)
+def test_each_call_of_a_function_fails(sweep, scenario, functions):
+    sweep("--kinds", "python", "--functions", functions, scenario)

@@ -1,0 +1,51 @@
+"""Polls and clocks that are late: slow_system.py runs under shim.c."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROGRAM = Path(__file__).with_name("slow_system.py")
+
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux", reason="the shim is made for Linux"
+)
+
+
+@pytest.fixture
+def total(shim, shim_env):
+    """Return a function that runs the program and returns its total."""
+
+    def total(*words):
+        done = subprocess.run(
+            [sys.executable, "-X", "faulthandler", PROGRAM, shim, *words],
+            env=shim_env,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr[-3000:] + done.stdout[-500:]
+        word, number = done.stdout.split()
+        assert word == "total"
+        return int(number)
+
+    return total
+
+
+@pytest.mark.parametrize("microseconds", ["2000", "6000"])
+def test_away_between_the_timer_and_the_poll(total, microseconds):
+    """libuv 1.44 runs due timers first, and would then wait for ever."""
+    assert total("delay", microseconds) == 3
+
+
+def test_slow_polls_are_left_out_as_others(total):
+    """A sandbox or a tracer makes a system call long."""
+    assert total("slow", "100") < 300
+
+
+@pytest.mark.parametrize("milliseconds", ["4", "50"])
+def test_ticks_that_come_late(total, milliseconds):
+    """A virtual machine that waits for its processor misses ticks.  A sleep is
+    a wait, a look, and then at most one look more for the tick.
+    """
+    assert total("coarse", milliseconds) in (2, 3)
