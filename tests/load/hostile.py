@@ -1,0 +1,330 @@
+"""Load one loop with hostile peers, and watch a friendly one.
+
+    python tests/load/hostile.py [--seconds 20] [CASE...]
+
+Each case runs against soak_server.py: a friendly client echoes alone first,
+then beside the peers.  The server's memory stays within docs/memory.md's
+bounds, its descriptors return to the start, it uses no CPU for peers that do
+nothing, and the friendly client's p99 is at most 2 ms later than alone, on a
+machine that does nothing else.  Peers whose bytes the server has to handle may
+delay it longer: an iteration reads up to 256 KiB of each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import gc
+import os
+import random
+import socket
+import ssl
+import struct
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from soak import Child
+
+import fastloop
+
+HERE = Path(__file__).parent
+RESET = struct.pack("ii", 1, 0)
+#: How much later the friendly client's p99 may be.
+LATER_MS = 2.0
+#: What is allocated once, whatever the peers do.
+BASE_KIB = 8 * 1024
+#: Share of a CPU that peers which only wait may cost.
+IDLE_SHARE = 0.1
+
+Ports = dict[str, int]
+
+
+def client_hello() -> bytes:
+    """The first flight of a TLS client."""
+    outgoing = ssl.MemoryBIO()
+    context = ssl.create_default_context()
+    tls = context.wrap_bio(
+        ssl.MemoryBIO(), outgoing, server_hostname="localhost"
+    )
+    with contextlib.suppress(ssl.SSLWantReadError):
+        tls.do_handshake()
+    return outgoing.read()
+
+
+async def connect(port: int) -> socket.socket:
+    sock = socket.socket()
+    sock.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
+    return sock
+
+
+def reset(sock: socket.socket) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+    sock.close()
+
+
+async def crowd(
+    count: int, one: Callable[[int], Awaitable[None]], at_once: int = 200
+) -> None:
+    """Run so many peers; few begin at the same time."""
+    tasks = []
+    for n in range(count):
+        tasks.append(asyncio.ensure_future(one(n)))
+        if n % at_once == at_once - 1:
+            await asyncio.sleep(0.02)
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+# -- cases: each runs until it is cancelled ----------------------------------
+
+
+async def slow(ports: Ports) -> None:
+    """5,000 peers that write a byte a few seconds and read it late."""
+    loop = asyncio.get_running_loop()
+
+    async def one(n: int) -> None:
+        kind = ("protocol", "streams", "sock", "buffered")[n % 4]
+        with await connect(ports[kind]) as sock:
+            while True:
+                await loop.sock_sendall(sock, b"x")
+                await asyncio.sleep(2 + 4 * random.random())
+                await loop.sock_recv(sock, 1)
+
+    await crowd(5000, one)
+
+
+async def bytewise(ports: Ports) -> None:
+    """200 peers that write 16 KiB byte by byte, as fast as they can."""
+    loop = asyncio.get_running_loop()
+
+    async def one(n: int) -> None:
+        with await connect(ports[("protocol", "streams")[n % 2]]) as sock:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            while True:
+                for _ in range(64):
+                    await loop.sock_sendall(sock, b"y")
+                await loop.sock_recv(sock, 4096)
+                await asyncio.sleep(0.2)
+
+    await crowd(200, one)
+
+
+async def unread(ports: Ports) -> None:
+    """500 peers that write without end and never read."""
+    loop = asyncio.get_running_loop()
+
+    async def one(n: int) -> None:
+        kind = ("protocol", "streams", "sock", "buffered")[n % 4]
+        with await connect(ports[kind]) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            await loop.sock_sendall(sock, bytes(1 << 30))
+
+    await crowd(500, one)
+
+
+async def resets(ports: Ports) -> None:
+    """Peers that reset at once, after data, half closed, in a handshake."""
+    loop = asyncio.get_running_loop()
+    hello = client_hello()
+
+    async def one(n: int) -> None:
+        while True:
+            kind = ("protocol", "streams", "sock", "tls", "upgrade")[n % 5]
+            with contextlib.suppress(OSError):
+                sock = await connect(ports[kind])
+                if n % 4 == 1:
+                    await loop.sock_sendall(sock, bytes(5000))
+                elif n % 4 == 2:
+                    await loop.sock_sendall(sock, b"upgrade\n")
+                    sock.shutdown(socket.SHUT_WR)
+                elif n % 4 == 3:
+                    await loop.sock_sendall(sock, hello[: n % len(hello)])
+                await asyncio.sleep(0)
+                reset(sock)
+            await asyncio.sleep(random.random() / 2)
+
+    await crowd(200, one)
+
+
+async def handshakes(ports: Ports) -> None:
+    """1,000 peers that begin a handshake and fall silent."""
+    loop = asyncio.get_running_loop()
+    hello = client_hello()
+
+    async def one(n: int) -> None:
+        with await connect(ports["tls"]) as sock:
+            await loop.sock_sendall(sock, hello[: 1 + n % len(hello)])
+            await asyncio.Event().wait()
+
+    await crowd(1000, one, 50)
+
+
+async def garbage(ports: Ports) -> None:
+    """Peers that send no TLS where TLS is expected."""
+    loop = asyncio.get_running_loop()
+
+    async def one(n: int) -> None:
+        rng = random.Random(n)
+        while True:
+            with contextlib.suppress(OSError):
+                with await connect(ports["tls"]) as sock:
+                    await loop.sock_sendall(sock, rng.randbytes(3000))
+                    await loop.sock_recv(sock, 4096)
+            await asyncio.sleep(rng.random())
+
+    await crowd(100, one)
+
+
+@dataclass
+class Case:
+    run: Callable[[Ports], Awaitable[None]]
+    #: What a peer may cost, by docs/memory.md, and how many there are.
+    peers: int
+    each_kib: int
+    #: Peers that wait cost the server no CPU.
+    idle: bool = False
+    #: Peers whose bytes the server must handle may delay others by that.
+    later_ms: float = LATER_MS
+
+
+CASES = {
+    # 1 KiB of objects, and a task and a socket object for streams and sock_*.
+    "slow": Case(slow, 5000, 12),
+    "bytewise": Case(bytewise, 200, 12, later_ms=10),
+    # The mark, the event that crossed it, and a reader's limit of 128 KiB.
+    "unread": Case(unread, 500, 64 + 256 + 128, idle=True, later_ms=50),
+    "resets": Case(resets, 200, 64),
+    # OpenSSL's state and a context of the handshake.
+    "handshakes": Case(handshakes, 1000, 100, idle=True),
+    "garbage": Case(garbage, 100, 100),
+}
+
+
+async def friendly(port: int, seconds: float) -> float:
+    """Echo 64 bytes again and again; return the 99th percentile in ms."""
+    loop = asyncio.get_running_loop()
+    times = []
+    with await connect(port) as sock:
+        end = time.perf_counter() + seconds
+        while (began := time.perf_counter()) < end:
+            await loop.sock_sendall(sock, bytes(64))
+            await loop.sock_recv(sock, 64)
+            times.append(time.perf_counter() - began)
+            await asyncio.sleep(0.002)
+    times.sort()
+    return times[len(times) * 99 // 100] * 1e3
+
+
+def peers_process(case: Case, ports: Ports) -> int:
+    """Start the peers in a process of their own; return its pid."""
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        os.nice(5)
+        gc.disable()
+        fastloop.run(case.run(ports))
+    finally:
+        os._exit(1)
+
+
+def judge(case: Case, seen: dict[str, Any], wrong: list[str]) -> None:
+    """Compare what was measured with the bounds."""
+    most = case.peers * case.each_kib + BASE_KIB
+    if seen["grown_kib"] > most:
+        wrong.append(f"memory grew by {seen['grown_kib']} KiB, of {most}")
+    if seen["fds_after"] > seen["fds_before"]:
+        wrong.append(f"{seen['fds_after']} descriptors at the end")
+    if case.idle and seen["idle_share"] > IDLE_SHARE:
+        wrong.append(f"idle peers cost {seen['idle_share']:.0%} of a CPU")
+    if seen["beside_ms"] > seen["alone_ms"] + case.later_ms:
+        wrong.append(f"the friendly client waits {seen['beside_ms']:.1f} ms")
+
+
+def run_case(name: str, seconds: float, folder: str) -> list[str]:
+    case = CASES[name]
+    server = Child(str(HERE / "soak_server.py"), "fastloop", folder)
+    server.first.wait(60)
+    ports = server.last
+    wrong: list[str] = []
+    peers = 0
+
+    def state() -> dict[str, Any]:
+        server.say("settle ")
+        time.sleep(2.5)
+        server.check()
+        return server.last
+
+    def echo() -> float:
+        return fastloop.run(friendly(ports["protocol"], seconds / 2))
+
+    try:
+        alone = echo()
+        before = state()
+        peers = peers_process(case, ports)
+        time.sleep(seconds / 2)
+        beside = echo()
+        first = state()
+        time.sleep(seconds / 4)
+        during = state()
+        spent = during["cpu_s"] - first["cpu_s"]
+        os.kill(peers, 9)
+        os.waitpid(peers, 0)
+        peers = 0
+        for _ in range(60):
+            after = state()
+            if after["open"] == 0 and after["fds"] <= before["fds"]:
+                break
+        seen = {
+            "alone_ms": alone,
+            "beside_ms": beside,
+            "grown_kib": during["rss_kib"] - before["rss_kib"],
+            "idle_share": spent / (seconds / 4 + 2.5),
+            "fds_before": before["fds"],
+            "fds_during": during["fds"],
+            "fds_after": after["fds"],
+        }
+        judge(case, seen, wrong)
+        wrong += [text for text in after["reports"] if "SSL" not in text]
+        server.say("end ")
+        if server.finish(60):
+            wrong.append("the server failed")
+        words = " ".join(
+            f"{k}={v:.3g}" if isinstance(v, float) else f"{k}={v}"
+            for k, v in seen.items()
+        )
+        print(f"hostile: {name}: {words}", flush=True)
+    finally:
+        if peers:
+            os.kill(peers, 9)
+        server.process.kill()
+    return wrong
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--seconds", type=float, default=20)
+    parser.add_argument("case", nargs="*", choices=[*CASES, []])
+    args = parser.parse_args()
+    failed = False
+    for name in args.case or CASES:
+        with tempfile.TemporaryDirectory(prefix="fastloop-") as folder:
+            for text in run_case(name, args.seconds, folder):
+                print(f"hostile: {name}: wrong: {text}", flush=True)
+                failed = True
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,237 @@
+"""Soak one loop: thousands of connections, each a random program.
+
+    python tests/load/soak.py [--minutes 30] [--connections 10000]
+
+A server process echoes over TCP, Unix sockets and TLS, by protocols, streams
+and sock_* calls (soak_server.py); two client processes compare each byte that
+comes back (soak_client.py).  Meanwhile listeners restart and the server runs
+out of descriptors.  A short first round comes before the first reading, so
+that what is allocated once does not count; at the end memory and descriptors
+have to be where that reading found them.
+
+It writes a line of JSON a second into --json and a picture into --plot, and
+fails on a lost or wrong byte, a report of a loop, a growth, or a connection
+that does not end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+#: Growth that the allocator explains: of all, and beside it.
+GROWTH_SHARE = 0.05
+GROWTH_KIB = 4096
+CLIENTS = 2
+#: Seconds between two restarts or two shortages.
+TROUBLE_S = 20
+#: Seconds for all connections to end; far more than they take.
+DRAIN_S = 120
+
+
+class Child:
+    """A process that prints JSON lines, and the last one it printed."""
+
+    def __init__(self, *words: str) -> None:
+        self.last: dict[str, Any] = {}
+        self.first = threading.Event()
+        self.process = subprocess.Popen(
+            [sys.executable, *words],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={"PYTHONPATH": str(HERE.parents[1]), "PATH": ""},
+        )
+        self.thread = threading.Thread(target=self.read, daemon=True)
+        self.thread.start()
+
+    def read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.last = json.loads(line)
+            self.first.set()
+
+    def say(self, words: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(words)
+        self.process.stdin.flush()
+
+    def check(self) -> None:
+        code = self.process.poll()
+        if code is not None:
+            raise SystemExit(f"soak: a process ended by itself: {code}")
+
+    def finish(self, seconds: float) -> int:
+        code = self.process.wait(seconds)
+        self.thread.join()
+        return code
+
+
+class Soak:
+    def __init__(self, args: argparse.Namespace, folder: str) -> None:
+        self.args = args
+        self.folder = folder
+        self.rows: list[dict[str, Any]] = []
+        self.began = time.monotonic()
+        self.totals = dict.fromkeys(("connections", "rounds", "bytes"), 0)
+        self.wrong: list[str] = []
+        self.server = Child(str(HERE / "soak_server.py"), args.loop, folder)
+        self.server.first.wait(60)
+        self.ports = json.dumps(self.server.last)
+
+    def note(self, clients: list[Child]) -> None:
+        """One row of the record: the server's state and the clients'."""
+        seen = [c.last for c in clients if c.last]
+        slow = [c["p999_ms"] for c in seen if c.get("p999_ms") is not None]
+        self.rows.append(
+            {
+                "second": round(time.monotonic() - self.began, 1),
+                **self.server.last,
+                "client_open": sum(c["open"] for c in seen),
+                "bytes": self.totals["bytes"] + sum(c["bytes"] for c in seen),
+                "p999_ms": max(slow, default=None),
+            }
+        )
+
+    def run(self, seconds: float, connections: int, seed: int) -> None:
+        """Have clients for so long, and wait until all has ended."""
+        clients = [
+            Child(
+                str(HERE / "soak_client.py"),
+                *(self.ports, self.folder, str(connections // CLIENTS)),
+                *(str(self.args.pause), str(seed * CLIENTS + n)),
+            )
+            for n in range(CLIENTS)
+        ]
+        end = time.monotonic() + seconds
+        trouble = time.monotonic() + TROUBLE_S
+        turn = 0
+        while time.monotonic() < end:
+            time.sleep(1)
+            for child in (self.server, *clients):
+                child.check()
+            self.note(clients)
+            if time.monotonic() > trouble:
+                self.server.say(("restart ", "starve ")[turn % 2])
+                trouble += TROUBLE_S
+                turn += 1
+        for child in clients:
+            child.say("end")
+        for child in clients:
+            if child.finish(DRAIN_S):
+                self.wrong.append("a client failed")
+            self.wrong += child.last.get("wrong", [])
+            for name in self.totals:
+                self.totals[name] += child.last[name]
+
+    def settled(self) -> dict[str, Any]:
+        """The server's state once all connections have ended."""
+        for _ in range(DRAIN_S):
+            self.server.say("settle ")
+            time.sleep(2)
+            self.server.check()
+            if self.server.last["open"] == 0:
+                time.sleep(2)
+                return dict(self.server.last)
+        raise SystemExit(
+            f"soak: {self.server.last['open']} connections do not end"
+        )
+
+    def judge(self, before: dict[str, Any], after: dict[str, Any]) -> None:
+        most = before["rss_kib"] * (1 + GROWTH_SHARE) + GROWTH_KIB
+        if after["rss_kib"] > most:
+            self.wrong.append(
+                f"memory grew: {before['rss_kib']} -> {after['rss_kib']} KiB"
+            )
+        if after["fds"] > before["fds"]:
+            self.wrong.append(
+                f"descriptors grew: {before['fds']} -> {after['fds']}"
+            )
+        self.wrong += after["reports"]
+
+
+def plot(rows: list[dict[str, Any]], path: str) -> None:
+    """Draw latency, memory and connections over time."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(3, 1, sharex=True, figsize=(8, 7))
+    seconds = [row["second"] for row in rows]
+    for axis, name, title in zip(
+        axes,
+        ("p999_ms", "rss_kib", "open"),
+        ("p99.9 of a small echo, ms", "resident memory, KiB", "connections"),
+        strict=True,
+    ):
+        axis.plot(seconds, [row.get(name) for row in rows])
+        axis.set_title(title, loc="left", fontsize=10)
+        axis.set_ylim(bottom=0)
+        axis.grid(alpha=0.3)
+    axes[-1].set_xlabel("seconds")
+    figure.tight_layout()
+    figure.savefig(path)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--minutes", type=float, default=30)
+    parser.add_argument("--connections", type=int, default=10_000)
+    parser.add_argument("--pause", type=float, default=10.0)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument(
+        "--loop", choices=("asyncio", "fastloop"), default="fastloop"
+    )
+    parser.add_argument("--json", default="")
+    parser.add_argument("--plot", default="")
+    return parser.parse_args()
+
+
+def main() -> int:
+    args = parse()
+    with tempfile.TemporaryDirectory(prefix="fastloop-soak-") as folder:
+        soak = Soak(args, folder)
+        try:
+            soak.run(min(30, 15 * args.minutes), args.connections, args.seed)
+            before = soak.settled()
+            soak.run(60 * args.minutes, args.connections, args.seed + 1)
+            after = soak.settled()
+            soak.judge(before, after)
+            soak.server.say("end ")
+            if soak.server.finish(60):
+                soak.wrong.append("the server failed")
+        finally:
+            soak.server.process.kill()
+    if args.json:
+        Path(args.json).write_text(
+            "".join(json.dumps(row) + "\n" for row in soak.rows)
+        )
+    if args.plot:
+        plot(soak.rows, args.plot)
+    late = sorted(row["p999_ms"] for row in soak.rows if row["p999_ms"])
+    middle = late[len(late) // 2] if late else 0
+    print(
+        f"soak: {soak.totals['connections']} connections,"
+        f" {soak.totals['rounds']} rounds,"
+        f" {soak.totals['bytes'] / 2**20:.0f} MiB each way;"
+        f" most at once {max(row.get('open', 0) for row in soak.rows)};"
+        f" memory {before['rss_kib']} -> {after['rss_kib']} KiB,"
+        f" descriptors {before['fds']} -> {after['fds']};"
+        f" p99.9 {middle:.0f} ms in the median second"
+    )
+    for text in sorted(set(soak.wrong)):
+        print(f"soak: wrong: {soak.wrong.count(text)} x {text}")
+    return 1 if soak.wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
