@@ -12,7 +12,7 @@ ARGS ?=
 PYTHON_PARTS = fastloop tests benchmarks tools .ci noxfile.py setup.py
 OWN_TESTS = $(wildcard $(addprefix tests/,unit behaviour isolated fault))
 
-.PHONY: help bench race test build debug sanitize lint format unit gate ci wheel \
+.PHONY: help bench race soak fuzz test build debug sanitize lint format unit gate ci wheel \
 	conformance sdist docs clean
 
 help:
@@ -24,6 +24,8 @@ help:
 	@echo "make conformance  CPython's own tests of asyncio, on each version"
 	@echo "make debug     the same with asserts and -O0 -g3, then the suite"
 	@echo "make sanitize  the quick part under ASan and UBSan"
+	@echo "make soak      10,000 connections on one loop for half an hour"
+	@echo "make fuzz      the fuzzers of tests/fuzz, two minutes each"
 	@echo "make lint      check style, layers, sizes, stubs"
 	@echo "make format    format C and Python as lint wants them"
 	@echo "make docs      the documentation as a site, in build/site"
@@ -57,6 +59,17 @@ debug:
 
 sanitize:
 	.ci/run --only asan
+
+soak:
+	@$(SETUP) build bench
+	@mkdir -p $(BENCH_OUT)
+	$(PY) tests/load/soak.py --json $(BENCH_OUT)/soak.json \
+		--plot $(BENCH_OUT)/soak.svg $(ARGS)
+
+fuzz:
+	@CC=clang FASTLOOP_SANITIZE=fuzzer-no-link,address,undefined \
+		VENV=.venv-fuzz $(TURN) tools/setup-env build fuzz
+	.venv-fuzz/bin/python tests/fuzz/run.py $(ARGS)
 
 lint:
 	@$(SETUP) build test lint

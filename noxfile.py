@@ -43,6 +43,15 @@ IN_TREE = ("3.14", "3.14d", "3.15")
 #: Every test of ours but those of real programs and of the sources.
 OWN = """tests/unit tests/behaviour tests/isolated tests/fault
 tests/differential tests/lint/test_surface.py"""
+#: Real programs that need a server or a load tool, which a newcomer's machine
+#: lacks: what the README's test command skips.
+WITH_SERVERS = " ".join(
+    f"tests/interop/test_{name}.py"
+    for name in (
+        *("bench_load_tools", "metrics_scraped", "postgres", "race_cases"),
+        *("redis", "tls"),
+    )
+)
 #: Each of them is run five times and more: one file for each kind of object,
 #: the other files in the gate.
 COUNTED = """buffered_protocol context exceptions executor fd_watchers handles
@@ -62,6 +71,8 @@ THREADED = (
     " and not forked_child_starts and not fastloop-fork]'"
 )
 PYTEST = "python -m pytest -q"
+#: Every call of whole scenarios, one after the other.
+SWEEP = "python tests/fault/sweep.py"
 #: A report of a race fails the session, whatever became of the test.
 RACES = (
     f"rm -f {LOGS}/tsan-report.*; "
@@ -69,7 +80,7 @@ RACES = (
     f"cat {LOGS}/tsan-report.* 2>/dev/null && exit 3; exit $code"
 )
 #: Seconds one test may take on a machine that does other work as well.
-TEST_LIMIT = 180
+TEST_LIMIT = 300
 #: A failed test gets a second look, at most so many tests of a session: one
 #: that passes then is named as unsteady.  A time-out gets none.  A crash and
 #: a sanitizer's report end more than a test, and so get none either.
@@ -97,7 +108,7 @@ def stage(
     NEEDS are groups of tools/setup-env, LIMIT is seconds of one test, ENV
     are more variables.  A first word `python` is the environment's.
     """
-    venv = venv or (".venv" if name == "3.11" else f".venv-{name}")
+    venv = venv or f".venv-{name}"
 
     def session(session: nox.Session) -> None:
         enter, path = interpreter(session, python)
@@ -176,11 +187,30 @@ def sanitize(name: str, about: str, kind: str, gate: bool = False) -> None:
         f"python .ci/leaks.py {LOGS} {kind}",
         "asan",
         gate=gate,
-        limit=480,
+        limit=600,
         FASTLOOP_SANITIZE="address,undefined",
         ASAN_OPTIONS="detect_leaks=0",
         PYTHONMALLOC="malloc",
     )
+
+
+def newcomer(name: str, about: str, command: str, gate: bool = False) -> None:
+    """Define a session that runs COMMAND as the README's reader would.
+
+    That is in a clone, on a Debian that has git and make alone: its packages
+    are those that the command itself installs.
+    """
+
+    def session(session: nox.Session) -> None:
+        PYTHONS.mkdir(parents=True, exist_ok=True)
+        tree = PYTHONS / "bare"
+        session.run(*f"flock {tree}.lock .ci/pythons bare {tree}".split())
+        session.run(
+            ".ci/pythons", "newcomer", str(tree), *shlex.split(command)
+        )
+
+    session.__doc__ = about
+    nox.session(session, name=name, tags=["gate"] if gate else [])
 
 
 def own(
@@ -223,11 +253,17 @@ stage(
     needs="docs browser",
     venv=".venv-docs",
 )
+newcomer(
+    "readme",
+    "make test on a new Debian",
+    f"make test ARGS='-q --junitxml=build/ci/readme.xml -raR {AGAIN}'",
+)
 stage(
-    "3.11",
-    "make test",
-    f"{PYTEST} --ignore=tests/lint",
+    "interop",
+    "programs that need a server",
+    f"{PYTEST} {WITH_SERVERS}",
     needs="test interop",
+    venv=".venv",
 )
 count_references(
     "refcount",
@@ -258,6 +294,29 @@ count_references(
 sanitize("asan-abrupt", "ASan+UBSan, ends and faults", "abrupt", True)
 for one in VERSIONS:
     own(f"{one}-oracle", "our own tests, both loops", one)
+for one in ("3.11", "3.13", "3.14"):
+    stage(
+        f"{one}-faults",
+        "each call of 24 scenarios fails once",
+        SWEEP,
+        one,
+        venv=".venv" if one == "3.11" else f".venv-{one}",
+        gate=True,
+    )
+stage(
+    "asan-faults",
+    "the same, ASan+UBSan",
+    SWEEP,
+    "asan",
+    venv=".venv-asan",
+    gate=True,
+    FASTLOOP_SANITIZE="address,undefined",
+    FASTLOOP_SWEEP_PATIENCE="120",
+    # A failed check ends the run, whose exit status is looked at.
+    ASAN_OPTIONS="detect_leaks=0:allocator_may_return_null=1",
+    UBSAN_OPTIONS="print_stacktrace=1:halt_on_error=1",
+    PYTHONMALLOC="malloc",
+)
 stage(
     "differential",
     "20,000 generated programs",
@@ -266,6 +325,32 @@ stage(
     limit=900,
     FASTLOOP_DIFFERENTIAL="20000",
 )
+stage(
+    "soak",
+    "10,000 connections, 2 minutes",
+    "python tests/load/soak.py --minutes 2",
+    needs="test",
+    gate=True,
+)
+stage(
+    "hostile",
+    "slow, silent, endless peers",
+    "python tests/load/hostile.py",
+    needs="test",
+    gate=True,
+)
+stage(
+    "fuzz",
+    "fuzzers, 2 minutes each",
+    "python tests/fuzz/run.py --seconds 120",
+    needs="fuzz",
+    gate=True,
+    CC="clang",
+    # clang knows no -fno-strict-overflow beside this Python's flags.
+    FASTLOOP_WERROR="0",
+    FASTLOOP_SANITIZE="fuzzer-no-link,address,undefined",
+)
+newcomer("readme-bench", "make bench there", "make bench", gate=True)
 stage(
     "wheel",
     "a wheel without libuv",

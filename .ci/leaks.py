@@ -23,7 +23,7 @@ OWN = (
     "behaviour",
     "fault/test_limits.py",
     "fault/test_net_calls.py",
-    "fault/test_system_calls.py",
+    "fault/test_slow_systems.py",
 )
 # An interpreter that ends in the middle of things, or runs out of memory,
 # leaves behind what is CPython's.
