@@ -6,16 +6,16 @@
    with memory of its own gets all of an event at once: that memory, and then
    the scratch, are filled by one call.
 
-   1. No read allocates 128 KiB or more, but for who asked for so much: the
-      allocator would map and unmap such a block for every message.
+   1. The allocator must not map and unmap memory for every message, which
+      takes five times as long as a read of 200 KiB: see make_scratch.
    2. A read that did not fill its buffer has emptied the socket: no further
       call is made.  One event delivers at most EVENT_BYTES, for fairness,
       and a read counts for READ_BYTES at least: a peer decides how much comes,
       and a protocol with a small buffer makes many reads of it.
    3. After each call into the protocol the stream may be paused, closed or
       have another protocol: the loop below looks again.  What that leaves in
-      the socket has the kernel reset a connection that is closed, so the first
-      read of much, a request's, takes all of an event at once.
+      the socket has the kernel reset a connection that is closed, so a
+      Protocol and a StreamReader get all of an event at once.
    4. Where a receiver says that bytes take long, the event ends and the next
       one reads few.  Each read that fills its room and is none of these
       doubles the room, up to HANDED_BYTES.
@@ -40,8 +40,6 @@
 #define SCRATCH_BYTES EVENT_BYTES
 /* What a receiver is handed of it at once. */
 #define HANDED_BYTES  (64 * 1024)
-/* The largest bytes object that stays under the allocator's threshold. */
-#define LARGE_BYTES   (128 * 1024 - 128)
 /* A read of this much makes the next one large. */
 #define BULKY_BYTES   (8 * 1024)
 #define EVENT_BYTES   (256 * 1024)
@@ -169,6 +167,9 @@ static int
 make_scratch(FlLoop *loop)
 {
     if (loop->scratch == NULL) {
+        /* glibc maps each block of 128 KiB and more, until one that is larger
+           than the block has been freed. */
+        PyMem_RawFree(PyMem_RawMalloc(2 * EVENT_BYTES));
         loop->scratch = malloc(SCRATCH_BYTES);
     }
     return loop->scratch == NULL ? FL_NO_MEMORY : 0;
@@ -256,44 +257,39 @@ receive_native(FlStream *self, PyObject *protocol, ReadResult *result)
 
 /* --- Protocol ------------------------------------------------------------ */
 
+/* All that an event may read, as one bytes object; NULL at end of file. */
 static int
-receive_scratch(FlStream *self, PyObject **data, ReadResult *result)
+receive_bytes(FlStream *self, PyObject **data, ReadResult *result)
 {
-    FlLoop *loop = self->loop;
-    int code = fl_stream_check_number(self);
-    if (code == 0) {
-        code = make_scratch(loop);
-    }
-    if (code == 0) {
-        struct iovec piece = {loop->scratch, SCRATCH_BYTES};
-        code = receive_pieces(self, &piece, 1, result);
-    }
-    if (code < 0 || result->got_bytes == 0) {
+    /* What is much is not copied. */
+    bool direct = self->last_read_bytes >= BULKY_BYTES;
+    int code = make_scratch(self->loop);
+    if (code < 0) {
         return code;
     }
-    *data = PyBytes_FromStringAndSize(loop->scratch,
-                                      (Py_ssize_t)result->got_bytes);
-    if (*data == NULL) {
-        PyErr_Clear(); /* it is a MemoryError; the code says so too */
-        return FL_NO_MEMORY;
+    PyObject *bytes = NULL;
+    char *buffer = self->loop->scratch;
+    if (direct) {
+        bytes = PyBytes_FromStringAndSize(NULL, EVENT_BYTES);
+        if (bytes == NULL) {
+            PyErr_Clear(); /* it is a MemoryError; the code says so too */
+            return FL_NO_MEMORY;
+        }
+        buffer = PyBytes_AS_STRING(bytes);
     }
-    return 0;
-}
-
-static int
-receive_large(FlStream *self, PyObject **data, ReadResult *result)
-{
-    PyObject *bytes = PyBytes_FromStringAndSize(NULL, LARGE_BYTES);
+    code = receive(self, buffer, EVENT_BYTES, result);
+    if (code < 0 || result->got_bytes == 0) {
+        Py_XDECREF(bytes);
+        return code;
+    }
+    Py_ssize_t size = (Py_ssize_t)result->got_bytes;
+    if (direct) {
+        (void)_PyBytes_Resize(&bytes, size);
+    }
+    else {
+        bytes = PyBytes_FromStringAndSize(buffer, size);
+    }
     if (bytes == NULL) {
-        PyErr_Clear(); /* likewise */
-        return FL_NO_MEMORY;
-    }
-    int code = receive(self, PyBytes_AS_STRING(bytes), LARGE_BYTES, result);
-    if (code < 0 || result->got_bytes == 0) {
-        Py_DECREF(bytes);
-        return code;
-    }
-    if (_PyBytes_Resize(&bytes, (Py_ssize_t)result->got_bytes) < 0) {
         PyErr_Clear(); /* likewise */
         return FL_NO_MEMORY;
     }
@@ -305,9 +301,7 @@ static int
 read_bytes(FlStream *self, ReadResult *result)
 {
     PyObject *data = NULL;
-    bool large = !WHOLE_EVENTS && self->last_read_bytes >= BULKY_BYTES;
-    int code = large ? receive_large(self, &data, result)
-                     : receive_scratch(self, &data, result);
+    int code = receive_bytes(self, &data, result);
     if (code == -EAGAIN) {
         return 0;
     }

@@ -1,10 +1,12 @@
 """How much memory a loop keeps after it had much to do."""
 
+import platform
 import sysconfig
 
 import pytest
 
 NO_GIL = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+SANITIZED = "sanitizer" in (sysconfig.get_config_var("CONFIG_ARGS") or "")
 
 
 @pytest.mark.skipif(
@@ -35,5 +37,46 @@ assert size() - before > 50_000_000, size() - before
 turn(loop)
 assert size() - before < 15_000_000, size() - before
 loop.close()
+"""
+    )
+
+
+@pytest.mark.skipif(
+    NO_GIL or platform.libc_ver()[0] != "glibc" or SANITIZED,
+    reason="which blocks are mapped for themselves is known of glibc",
+)
+def test_a_large_message_maps_no_memory(fast_script):
+    fast_script(
+        """
+import resource
+import socket
+
+COUNT, SIZE = 300, 200_000
+near, far = socket.socketpair()
+for end in (near, far):
+    end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+
+class Counts(asyncio.Protocol):
+    got_bytes = 0
+
+    def data_received(self, data):
+        self.got_bytes += len(data)
+        if self.got_bytes == SIZE * COUNT:
+            loop.stop()
+        elif self.got_bytes % SIZE == 0:
+            far.send(bytes(SIZE))
+
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+loop = new_loop()
+loop.run_until_complete(loop.create_connection(Counts, sock=near))
+far.send(bytes(SIZE))
+before = faults()
+loop.run_forever()
+# A mapped block of that size has 49 pages.
+assert faults() - before < 10 * COUNT, faults() - before
+loop.close()
+far.close()
 """
     )

@@ -356,20 +356,27 @@ async def test_peer_sends_and_closes_at_once(transport_pair):
     assert c.protocol.names == ["made", "data", "eof", "lost"]
 
 
+@pytest.mark.parametrize("before", [1, 20_000, 130_000])
 @pytest.mark.parametrize("size", [50_000, 180_000])
 @pytest.mark.parametrize("pauses", [False, True])
 async def test_an_answer_to_the_first_part_of_an_upload_arrives_whole(
-    loop, size, pauses
+    loop, size, pauses, before
 ):
     """Bytes that a closed connection leaves in the kernel would reset it."""
     answer = pattern(MIB)
 
     class Refusing(asyncio.Protocol):
+        got_bytes = 0
+
         def connection_made(self, transport):
             self.transport = transport
 
         def data_received(self, data):
-            if pauses:
+            self.got_bytes += len(data)
+            if self.got_bytes == before:
+                self.transport.pause_reading()
+                begun.set_result(self.transport)
+            elif pauses:
                 self.transport.pause_reading()
                 loop.call_soon(self.refuse)
             elif not self.transport.is_closing():
@@ -379,6 +386,7 @@ async def test_an_answer_to_the_first_part_of_an_upload_arrives_whole(
             self.transport.write(answer)
             self.transport.close()
 
+    begun = loop.create_future()
     # Before it listens: a connection has the buffers of its listener.
     listener = listening_socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, MIB)
@@ -386,7 +394,31 @@ async def test_an_answer_to_the_first_part_of_an_upload_arrives_whole(
         client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MIB)
         client.connect(listener.getsockname())
         peer = Peer(client)
-        assert client.send(pattern(size)) == size
         server = await loop.create_server(Refusing, sock=listener)
+        await peer.send(pattern(before))
+        transport = await begun
+        assert client.send(pattern(size)) == size
+        transport.resume_reading()
         assert await peer.recv_all() == answer
         server.close()
+
+
+@pytest.mark.parametrize("before", [1, 20_000, 130_000])
+@pytest.mark.parametrize("size", [1, 100_000, 131_000, 200_000])
+async def test_an_event_delivers_all_that_has_come(loop, size, before):
+    near, far = socket.socketpair()
+    for end in (near, far):
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MIB)
+    transport, protocol = await loop.create_connection(Recorder, sock=near)
+    peer = Peer(far)
+    await peer.send(pattern(before))
+    await protocol.wait_data(before)
+    transport.pause_reading()
+    sizes = []
+    protocol.data_received = lambda data: sizes.append(len(data))
+    assert far.send(pattern(size)) == size
+    transport.resume_reading()
+    await turns(5)
+    assert sizes == [size]
+    transport.close()
+    peer.close()
