@@ -60,6 +60,16 @@ unix_streams"""
 #: asyncio's half of the behaviour tests runs on 3.11 each time, and on the
 #: other versions in the gate.
 NOT_ASYNCIO = "-k 'not [asyncio'"
+#: The commands and the comparison of suites start hundreds of processes.  The
+#: stages `readme` and 3.14 run their tests, and those of the gate.
+NOT_COMMANDS = """--ignore=tests/behaviour/cli
+--ignore=tests/behaviour/package/test_pytest_compare.py"""
+#: Without a GIL a collection looks at all objects, also those of the tests
+#: that wait: two processes take half the time of one.
+FIRST_HALF = "tests/behaviour/tls tests/behaviour/transport"
+SECOND_HALF = f"{OWN} " + " ".join(
+    f"--ignore={folder}" for folder in FIRST_HALF.split()
+)
 #: Where each test takes several times as long.
 ON_QEMU = """tests/unit tests/behaviour/executor tests/behaviour/loop
 tests/behaviour/sock tests/behaviour/streams tests/behaviour/transport"""
@@ -275,8 +285,17 @@ count_references(
     ),
 )
 sanitize("asan", "ASan+UBSan, leaks", "")
+stage(
+    "3.13t-half",
+    "transports and TLS",
+    f"{PYTEST} {FIRST_HALF} {NOT_ASYNCIO}",
+    "3.13t",
+    venv=".venv-3.13t",
+)
 for one in VERSIONS:
-    stage(one, "our own tests", f"{PYTEST} {OWN} {NOT_ASYNCIO}", one)
+    which = SECOND_HALF if one == "3.13t" else OWN
+    which += " " + NOT_COMMANDS * (one != "3.14")
+    stage(one, "our own tests", f"{PYTEST} {which} {NOT_ASYNCIO}", one)
 for one in ("3.11", *VERSIONS):
     stage(
         f"{one}-conf",
