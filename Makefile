@@ -12,7 +12,7 @@ ARGS ?=
 PYTHON_PARTS = fastloop tests benchmarks tools .ci noxfile.py setup.py
 OWN_TESTS = $(wildcard $(addprefix tests/,unit behaviour isolated fault))
 
-.PHONY: help bench race soak fuzz test build debug sanitize lint format unit gate ci wheel \
+.PHONY: help bench race soak fuzz mutants test build debug sanitize lint format unit gate ci wheel \
 	conformance sdist docs clean
 
 help:
@@ -26,6 +26,7 @@ help:
 	@echo "make sanitize  the quick part under ASan and UBSan"
 	@echo "make soak      10,000 connections on one loop for half an hour"
 	@echo "make fuzz      the fuzzers of tests/fuzz, two minutes each"
+	@echo "make mutants   change the C in places: which changes no test notices"
 	@echo "make lint      check style, layers, sizes, stubs"
 	@echo "make format    format C and Python as lint wants them"
 	@echo "make docs      the documentation as a site, in build/site"
@@ -70,6 +71,10 @@ fuzz:
 	@CC=clang FASTLOOP_SANITIZE=fuzzer-no-link,address,undefined \
 		VENV=.venv-fuzz $(TURN) tools/setup-env build fuzz
 	.venv-fuzz/bin/python tests/fuzz/run.py $(ARGS)
+
+mutants:
+	@$(SETUP) build test
+	$(PY) tests/mutants/mutants.py $(ARGS)
 
 lint:
 	@$(SETUP) build test lint
