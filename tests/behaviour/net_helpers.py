@@ -174,6 +174,8 @@ class Recorder(_Journal, asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if type(data) is not bytes:
             self.faults.append(f"data is {type(data)}")
+        if not data:
+            self.faults.append("data is empty")
         self.data += data
         self.note("data", len(data), data)
 

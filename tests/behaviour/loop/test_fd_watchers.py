@@ -1,6 +1,7 @@
 """add_reader and add_writer: what they return, replace and survive."""
 
 import asyncio
+import contextlib
 import fcntl
 import gc
 import os
@@ -84,6 +85,26 @@ def test_both_directions_are_independent(loop, pair):
     assert loop.remove_reader(left) is True
     turns(loop, 2)
     assert "again" in seen
+    loop.remove_writer(left)
+
+
+def test_an_event_is_told_once(loop, pair):
+    """Writable before, and now readable alone: the writer is not called."""
+    left, right = pair
+    seen = []
+    loop.add_reader(left, seen.append, "r")
+    loop.add_writer(left, seen.append, "w")
+    turns(loop, 2)
+    assert set(seen) == {"w"}
+    with contextlib.suppress(BlockingIOError):
+        while left.send(bytes(65536), socket.MSG_DONTWAIT):
+            pass
+    turns(loop, 2)
+    seen.clear()
+    right.send(b"x")
+    turns(loop, 3)
+    assert set(seen) == {"r"}
+    loop.remove_reader(left)
     loop.remove_writer(left)
 
 

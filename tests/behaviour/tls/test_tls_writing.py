@@ -8,7 +8,15 @@ import socket
 import ssl
 
 import pytest
-from net_helpers import KIB, MIB, Recorder, digest, pattern, turns
+from net_helpers import (
+    KIB,
+    MIB,
+    Recorder,
+    client_context,
+    digest,
+    pattern,
+    turns,
+)
 from tls_ends import WirePeer, every_side, every_way, tls_both_ends
 
 #: Asyncio's marks for what TLS has not yet given to the wire.
@@ -33,6 +41,31 @@ async def test_kinds_of_bytes(tls_pair, side):
     c.transport.write(b"")
     c.transport.write(memoryview(bytearray(b"c")))
     assert await c.peer.read_exactly(3) == b"abc"
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+async def test_what_the_engine_does_not_take_waits(tls_pair, kind):
+    """It may take a part, and the rest only after the peer has sent."""
+    taken = [KIB // 2]
+
+    class Slow(ssl.SSLObject):
+        def write(self, data):
+            if not taken:
+                raise ssl.SSLWantReadError
+            return super().write(bytes(data)[: taken.pop()])
+
+    context = client_context()
+    context.sslobject_class = Slow
+    c = await tls_pair(near=context)
+    data = pattern(2 * KIB)
+    c.transport.write(kind(data))
+    assert await c.peer.read_exactly(KIB // 2) == data[: KIB // 2]
+    taken += [MIB] * 8
+    await c.peer.write(b"now")
+    assert await c.protocol.wait_data(3) == b"now"
+    assert await c.peer.read_exactly(3 * KIB // 2) == data[KIB // 2 :]
+    c.transport.write(b"end")
+    assert await c.peer.read_exactly(3) == b"end"
 
 
 @every_side

@@ -71,6 +71,23 @@ async def test_large_unix_datagrams(tmp_path):
             assert p.data == [bytes([n % 251]) * n for n in sizes]
 
 
+async def test_what_comes_during_a_read_waits_for_the_next_iteration():
+    loop = asyncio.get_running_loop()
+    order = []
+
+    def note(p, data, addr):
+        order.append(data)
+        if data == b"first":
+            p.transport.sendto(b"second", own_name(p))
+            loop.call_soon(order.append, "scheduled meanwhile")
+
+    async with endpoint(Datagrams(datagram=note)) as p:
+        with plain() as peer:
+            peer.sendto(b"first", own_name(p))
+            await p.wait("datagram", 2)
+            assert order == [b"first", "scheduled meanwhile", b"second"]
+
+
 async def test_a_flood_does_not_stop_the_loop():
     """Whoever sends with every datagram it gets is not alone here."""
     ticks = []

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import weakref
 from asyncio.selector_events import _SelectorTransport
 
 import pytest
@@ -89,6 +90,18 @@ async def test_eof_closes_unless_told_otherwise(transport_pair, make, answer):
     assert await c.peer.recv() == b""
 
 
+@both_protocols
+@every_kind
+async def test_eof_after_a_large_read_is_no_data(transport_pair, make):
+    c = await transport_pair(make())
+    data = pattern(64 * KIB)
+    await c.peer.send(data)
+    assert await c.protocol.wait_data(len(data)) == data
+    c.peer.send_eof()
+    assert await c.protocol.wait_lost() is None
+    assert c.protocol.names == ["made", "data", "eof", "lost"]
+
+
 @pytest.mark.parametrize("answer", [True, 1, "yes"])
 @both_protocols
 @every_kind
@@ -105,6 +118,23 @@ async def test_eof_answered_with_true_keeps_the_write_side(
     c.transport.close()
     assert await c.protocol.wait_lost() is None
     assert c.protocol.names == ["made", "eof", "lost"]
+
+
+@both_protocols
+@every_kind
+async def test_the_answer_to_eof_is_released(transport_pair, make):
+    answers = []
+
+    def answer(protocol):
+        made = {"kept open"}
+        answers.append(weakref.ref(made))
+        return made
+
+    c = await transport_pair(make(eof=answer))
+    c.peer.send_eof()
+    await c.protocol.wait_for("eof")
+    await turns(1)
+    assert answers[0]() is None
 
 
 @every_kind
@@ -291,12 +321,17 @@ async def test_reset_by_the_peer(transport_pair):
     assert c.transport.is_closing()
 
 
+@pytest.mark.parametrize("size", [6, 64 * KIB])
+@both_protocols
 @every_tcp_kind
-async def test_data_before_a_reset_or_the_reset_alone(transport_pair):
+async def test_data_before_a_reset_or_the_reset_alone(
+    transport_pair, make, size
+):
     """The kernel drops what was not read yet: never an invented byte."""
-    c = await transport_pair()
-    await c.peer.send(b"before")
-    assert await c.protocol.wait_data(6) == b"before"
+    c = await transport_pair(make())
+    data = pattern(size)
+    await c.peer.send(data)
+    assert await c.protocol.wait_data(size) == data
     c.peer.reset()
     assert type(await c.protocol.wait_lost()) is ConnectionResetError
     assert c.protocol.names == ["made", "data", "lost"]
