@@ -13,6 +13,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 import xml.etree.ElementTree as ElementTree
 from concurrent.futures import ThreadPoolExecutor
@@ -29,6 +30,8 @@ LIMIT = 90 * 60
 GATE_LIMIT = 300 * 60
 # The process groups of what runs now.
 LIVE: set[int] = set()
+# Set when the run itself is ended: no stage begins any more.
+ENDED = threading.Event()
 
 
 @dataclass
@@ -109,6 +112,8 @@ def say(text: str) -> None:
 
 def run_group(command: list[str], log: Path, seconds: float) -> int:
     """The exit status, 124 when time ran out; nothing outlives the command."""
+    if ENDED.is_set():
+        return 124
     with open(log, "wb") as out:
         child = subprocess.Popen(
             command,
@@ -140,6 +145,7 @@ def kill(group: int) -> None:
 
 def stopped(number: int, frame: object) -> None:
     """Ends with all that was started, when the run itself is ended."""
+    ENDED.set()
     for group in list(LIVE):
         kill(group)
     os._exit(128 + number)
