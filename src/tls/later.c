@@ -13,6 +13,7 @@
 #include "core/loop.h"
 #include "core/report.h"
 #include "py/compat.h"
+#include "py/errors.h"
 #include "tls/engine.h"
 #include "tls/filter.h"
 #include "tls/tls_calls.h"
@@ -45,14 +46,31 @@ call_op(FlTls *self, FlReadyOp op)
     return fl_loop_call_op(self->loop, op, (PyObject *)self, NULL, context);
 }
 
+#define FAILED "Fatal error: protocol.buffer_updated() call failed."
+
+/* What a protocol raised goes to the raw transport where records come by its
+   event; here it is the end of the connection too. */
+static int
+end_by_error(FlTls *self)
+{
+    if (fl_error_leaves_loop()) {
+        return fl_loop_report_callback(self->loop, NULL);
+    }
+    PyObject *exc = PyErr_GetRaisedException();
+    int code = fl_tls_fatal_exception(self, exc, FAILED);
+    Py_DECREF(exc);
+    return code < 0 ? fl_loop_report_callback(self->loop, NULL) : 0;
+}
+
 /* --- from within the engine ---------------------------------------------- */
 
 static int
-do_put_off(FlLoop *loop, PyObject *object, PyObject *Py_UNUSED(ignored))
+do_put_off(FlLoop *Py_UNUSED(loop), PyObject *object,
+           PyObject *Py_UNUSED(ignored))
 {
     FlTls *self = (FlTls *)object;
     self->put_off = false;
-    return fl_tls_go_on(self) < 0 ? fl_loop_report_callback(loop, NULL) : 0;
+    return fl_tls_go_on(self) < 0 ? end_by_error(self) : 0;
 }
 
 int
@@ -96,7 +114,7 @@ count_iteration(FlLoop *loop, PyObject *object, PyObject *Py_UNUSED(ignored))
         }
     }
     int code = self->awaited > 0 ? fl_tls_stop_awaiting(self) : 0;
-    return code < 0 ? fl_loop_report_callback(loop, NULL) : 0;
+    return code < 0 ? end_by_error(self) : 0;
 }
 
 int

@@ -153,6 +153,8 @@ async def test_a_transport_that_was_closed_twice_answers(tls_pair, side):
     assert c.transport.get_extra_info("ssl_object") is not None
     assert c.transport.get_protocol() is c.protocol
     assert c.transport.get_write_buffer_size() == 0
+    c.transport.set_write_buffer_limits(high=100)
+    c.transport.set_protocol(c.protocol)
     c.transport.write(b"dropped")
     c.transport.abort()
     assert await c.protocol.wait_lost() is None

@@ -205,6 +205,30 @@ async def test_a_bad_record_behind_it(run, loop, side, version, reports):
     await c.finish()
 
 
+class Odd(BaseException):
+    """No Exception, and nothing that ends a program."""
+
+
+def fail(*args):
+    raise Odd("on purpose")
+
+
+@every_last_word
+async def test_what_it_raises_ends_the_connection(
+    run, loop, side, version, reports
+):
+    """As what later data raises does."""
+    c = await open_upgrade(loop, Recorder(data=fail), side, version)
+    flight = await c.last_flight()
+    await c.peer.send(flight + c.peer.seal(b"early"))
+    exc = await c.protocol.wait_lost()
+    assert isinstance(exc, Odd)
+    assert [report["exception"] for report in reports] == [exc]
+    assert c.protocol.names == ["made", "upgraded", "data", "lost"]
+    reports.clear()
+    await c.finish()
+
+
 @every_last_word
 async def test_who_pauses_at_once_gets_none_of_it(run, loop, side, version):
     """By the new transport, as soon as start_tls has returned."""
