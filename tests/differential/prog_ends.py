@@ -68,22 +68,26 @@ class Link:
         self.flow = False  # whether writing is paused
         self.closed = False  # A has closed in order
         self.rough = False  # A has done what excuses it from all that
+        self.own_end = False  # A has closed before its peer did
         self.settled = False  # they had come long before
         self.unread = False  # A may have closed with bytes unread
-        self.upgrading = False
+        self.upgrading = False  # start_tls() has not returned
+        self.shaking = False  # nor has end B's half of it
         self.untold = False  # of its end: the upgrade did not succeed
         self.number = -1  # of A's descriptor, where it is known
         self.reading = False  # a coroutine has the socket
         self.gap = False  # a protocol that was replaced may have bytes
         self.unsure = False  # what A received is not looked at any more
-        self.switched = False  # set_protocol() was called
+        self.moment = 0  # the callback that A wrote in last
+        self.seeking = 0  # tasks that look for the end of a line
+        self.switched = False  # set_protocol() was called; no flow since
         self.busy = False  # a coroutine is writing
         self.secure = "tls" in self.conf
         self.changed: asyncio.Event | None = None
         self.over = False  # its loop is closed
 
-    def log(self, text: str) -> None:
-        self.world.log(text, f"link {self.index}")
+    def log(self, text: str, which: str = "") -> None:
+        self.world.log(text, f"link {self.index}{which}")
 
     def problem(self, text: str) -> None:
         self.world.problem(f"link {self.index}: {text}")
@@ -144,7 +148,7 @@ class Link:
         found = BLOCK.find(data, start, start + MOST)
         if found >= 0 and len(data) >= 8:
             self.received = found - self.peer.to_a + len(data)
-            self.log(f"bytes jump to {self.received}")
+            self.log("bytes jump")  # how far is the size of a read
         else:
             self.unsure = True  # two readers' bytes are mixed
 
@@ -192,15 +196,17 @@ class Link:
         self.happens("lost")
 
     def on_eof(self) -> None:
-        if self.eof:
-            self.log("eof again")
+        # A pipe's end comes by a descriptor of its own.
+        which = "" if self.read_pipe is None else " in"
+        self.log("eof again" if self.eof else "eof", which)
         self.eof = True
-        self.log("eof")
         self.happens("eof")
 
     def on_flow(self, paused: bool) -> None:
         word = "pause_writing" if paused else "resume_writing"
-        if self.flow == paused:
+        if self.switched:
+            self.switched = False  # the old one may have been paused
+        elif self.flow == paused:
             self.problem(f"{word} was called twice")
         self.flow = paused
         self.happens("full" if paused else "empty")

@@ -9,8 +9,10 @@ import pathlib
 import queue
 import socket
 import ssl
+import stat
 import tempfile
 import threading
+import traceback
 import tty
 from collections.abc import Callable
 from typing import Any
@@ -65,16 +67,21 @@ class Helper:
 
     def __init__(self) -> None:
         self.jobs: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self.last = threading.Event()
+        self.last.set()
         threading.Thread(target=self.work, daemon=True).start()
 
     def work(self) -> None:
         while True:
             job, done = self.jobs.get()
-            job()
+            try:
+                job()
+            except Exception:  # the next job is another program's
+                traceback.print_exc()
             done.set()
 
     def submit(self, job: Callable[[], Any]) -> threading.Event:
-        done = threading.Event()
+        self.last = done = threading.Event()
         self.jobs.put((job, done))
         return done
 
@@ -87,6 +94,11 @@ def helper(index: int) -> Helper:
     while len(HELPERS) <= index:
         HELPERS.append(Helper())
     return HELPERS[index]
+
+
+def renew_helpers() -> None:
+    """Leave threads behind that wait for what a program never did."""
+    HELPERS[:] = [one if one.last.is_set() else Helper() for one in HELPERS]
 
 
 def shrink(sock: Any, conf: dict[str, Any]) -> None:
@@ -306,11 +318,20 @@ async def open_link(link: Link) -> None:
             await asyncio.sleep(0.0005)
     link.world.pending.clear()
     shrink_peer(link)
-    here = set(map(int, set(os.listdir("/proc/self/fd")) - before))
+    new = map(int, set(os.listdir("/proc/self/fd")) - before)
+    here = {number for number in new if is_socket(number)}
     if link.peer.wire is not None:
         here.discard(link.peer.wire.fileno())
     # Found without asking the transport, which notes who was asked.
     link.number = min(here) if len(here) == 1 else -1
+
+
+def is_socket(number: int) -> bool:
+    """Whether a descriptor is one: a loop may open others, for its timers."""
+    try:
+        return stat.S_ISSOCK(os.fstat(number).st_mode)
+    except OSError:  # that of the directory
+        return False
 
 
 def shrink_peer(link: Link) -> None:

@@ -37,9 +37,11 @@ class LoopOps:
     tasks: list[Any]
     keep: list[Any]
     closed: bool
+    leaving: bool
 
     def start_loop_ops(self) -> None:
-        self.timers: dict[int, tuple[float, float]] = {}
+        #: Of each: when it is due at the earliest, at the latest, and used().
+        self.timers: dict[int, tuple[float, float, float]] = {}
         self.handles: list[Any] = []
         self.serial = 0
         self.executed = False
@@ -51,22 +53,22 @@ class LoopOps:
         """Set a timer that keeps the loop busy, then does something."""
         self.serial += 1
         serial = self.serial
-        due = self.loop.time() + milliseconds / 1000
-        self.timers[serial] = (due, used())
+        delay = milliseconds / 1000
+        before = used()
+        due = self.loop.time() + delay
         self.handles.append(
-            self.loop.call_later(
-                milliseconds / 1000, self.on_timer, serial, busy, ops
-            )
+            self.loop.call_later(delay, self.on_timer, serial, busy, ops)
         )
+        self.timers[serial] = (due, self.loop.time() + delay, before)
 
     def on_timer(self, serial: int, busy: int, ops: list[Any]) -> None:
-        due, before = self.timers.pop(serial)
+        due, _, before = self.timers.pop(serial)
         now = self.loop.time()
         if now < due - 0.0015:
             self.problem(f"a timer is early by {due - now:.4f} s")
         if now - due - (used() - before) > LATE:
             self.problem("a timer is late for no reason")
-        for other, (when, _) in self.timers.items():
+        for other, (_, when, _) in self.timers.items():
             if other < serial and when < due - APART:
                 self.problem("a timer overtook one that was due before")
         if busy:
@@ -129,7 +131,8 @@ class LoopOps:
 
     def op_datagrams(self, *sizes: int) -> None:
         """Send datagrams to a plain socket, which sends them back."""
-        self.tasks.append(self.loop.create_task(self.datagrams(sizes)))
+        if not self.leaving:
+            self.tasks.append(self.loop.create_task(self.datagrams(sizes)))
 
     async def datagrams(self, sizes: tuple[int, ...]) -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as far:

@@ -323,7 +323,11 @@ class Peer:
 
     def note_tls(self, exc: ssl.SSLError) -> None:
         """Tell what is no TLS apart from a connection that was cut."""
-        if not isinstance(exc, ssl.SSLEOFError):
+        if isinstance(exc, ssl.SSLEOFError):
+            if self.broken == "ended" and not self.wire.came.eof:
+                # An SSLObject may read no more after its own end.
+                self.broken = "reads no more"
+        else:
             reason = exc.reason or ""
             if "UNEXPECTED_EOF" not in reason and not self.noise:
                 self.problems.append(f"B could not decode TLS: {reason}")
@@ -390,10 +394,15 @@ class Peer:
                 # It answers, and then TLS may be around this TLS.
                 with contextlib.suppress(OSError):
                     self.wire.end()
+                    while not (self.stop or self.wire.flush()):
+                        if not wait_for(self.wire, until, True):
+                            break
                 self.wire = self.wire.below
                 self.ended, self.broken = "", "ended"
                 self.outside = True
             if self.ended:
+                if self.ended != "end":
+                    self.wire.close()  # or the other side waits for ever
                 break
             if self.stop or not wait_for(self.wire, until, not sent):
                 self.ended = "nothing"

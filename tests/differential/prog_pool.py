@@ -10,6 +10,7 @@ import contextlib
 import faulthandler
 import fcntl
 import gc
+import itertools
 import json
 import os
 import resource
@@ -32,6 +33,10 @@ SILENCE = 30.0
 LIFE = 400
 
 
+#: Of this process, if it is a worker: where it says what it does.
+VOICES: list[int] = []
+
+
 @dataclass
 class Result:
     """What became of one program."""
@@ -48,6 +53,7 @@ class Worker:
         self.seeds = seeds
         self.current: int | None = None
         self.rest = b""
+        self.loop = ""  # which runs, as far as was said
         self.heard = time.monotonic()
         self.errors = tempfile.TemporaryFile()
         self.voice, speaking = os.pipe()
@@ -69,6 +75,7 @@ class Worker:
         os.dup2(self.errors.fileno(), 2)
         # Out of the way of programs that close numbers behind backs.
         speaking = fcntl.fcntl(speaking, fcntl.F_DUPFD, 900)
+        VOICES.append(speaking)
         prepare()
         for seed in self.seeds:
             os.write(speaking, f"begin {seed}\n".encode())
@@ -85,6 +92,8 @@ class Worker:
             word, _, text = line.decode().partition(" ")
             if word == "begin":
                 self.current = int(text)
+            elif word == "alive":
+                self.loop = text
             else:
                 self.current = None
                 seed, kind, what = json.loads(text)
@@ -114,9 +123,17 @@ class Worker:
             name = why or f"exit code {code}"
             if not why and code < 0:
                 name = signal.Signals(-code).name
-            yield Result(seed, "crash", f"{name}\n{said[-2500:]}")
+            # A descriptor that a program has replaced may block asyncio.
+            kind = "both" if self.loop == "asyncio" and why else "crash"
+            yield Result(seed, kind, f"{name}\n{said[-2500:]}")
         elif code:
             raise RuntimeError(f"a worker failed: {said[-2000:]}")
+
+
+def say_alive(loop: str) -> None:
+    """Be heard, and by which loop: one program may take many runs of it."""
+    for voice in VOICES:
+        os.write(voice, f"alive {loop}\n".encode())
 
 
 def prepare() -> None:
@@ -140,9 +157,7 @@ def run_all(
     try:
         while True:
             while len(workers) < count:
-                batch = left or [
-                    seed for seed, _ in zip(seeds, range(LIFE), strict=False)
-                ]
+                batch = left or list(itertools.islice(seeds, LIFE))
                 if not batch:
                     break
                 left = []

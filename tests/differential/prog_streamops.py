@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
+import random
 import socket
 import tempfile
 from typing import Any
@@ -35,6 +35,8 @@ class StreamOps:
     keep: list[Any]
     leaving: bool
     tapes: list[Any]
+    moment: int
+    fed = 0
 
     # -- tasks --------------------------------------------------------------
 
@@ -50,6 +52,7 @@ class StreamOps:
     async def script(self, statements: list[Any]) -> None:
         """Do one statement after the other, in a task."""
         for name, *args in statements:
+            self.moment += 1
             method = getattr(self, f"co_{name}", None)
             if method is None:
                 try:
@@ -75,7 +78,7 @@ class StreamOps:
                     text = "ConnectionError"
                 if isinstance(exc, asyncio.LimitOverrunError):
                     text += f" {exc.consumed}"
-                if exc.__context__ is not None:
+                if isinstance(exc, ValueError) and exc.__context__ is not None:
                     text += f" in {type(exc.__context__).__name__}"
                 self.log(f"{name}: {text}", strand)
 
@@ -93,8 +96,12 @@ class StreamOps:
             return
         # It collects pieces, while other tasks may take some.
         link.gap = link.gap or (most < 0 and len(self.tasks) > 1)
-        data = await link.reader.read(most)
-        link.take(data)
+        try:
+            data = await link.reader.read(most)
+        except BaseException:
+            link.gap = link.gap or most < 0  # those it had are nobody's
+            raise
+        self.took(link, data)
         if most > 0 and len(data) > most:
             link.problem(f"read({most}) returned {len(data)}")
         strand = f"link {link.index}"
@@ -108,29 +115,41 @@ class StreamOps:
         except asyncio.IncompleteReadError as exc:
             link.take(exc.partial)
             raise
-        link.take(data)
+        self.took(link, data)
         self.log(f"exactly {len(data)}", f"link {link.index}")
+
+    def took(self, link: Link, data: bytes) -> None:
+        """Note what one task has got, maybe while another seeks a line."""
+        if link.seeking:
+            self.log("taken from under a search", f"link {link.index}")
+        link.take(data)
 
     async def co_line(self, link: Link) -> None:
         if link.reader is not None:
+            link.seeking += 1
             try:
                 data = await link.reader.readline()
             except ValueError:
                 link.gap = True  # it drops what is too long
                 raise
-            link.take(data)
+            finally:
+                link.seeking -= 1
+            self.took(link, data)
             self.log(f"line {len(data)}", f"link {link.index}")
 
     async def co_until(self, link: Link, which: int) -> None:
         if link.reader is None:
             return
         separator = SEPARATORS[which % len(SEPARATORS)]
+        link.seeking += 1
         try:
             data = await link.reader.readuntil(separator)
         except asyncio.IncompleteReadError as exc:
             link.take(exc.partial)
             raise
-        link.take(data)
+        finally:
+            link.seeking -= 1
+        self.took(link, data)
         self.log(f"until {len(data)}", f"link {link.index}")
 
     async def co_drain(self, link: Link) -> None:
@@ -144,8 +163,10 @@ class StreamOps:
     def op_feed(self, number: int, size: int) -> None:
         """Put bytes into a reader that did not come by its transport."""
         link = self.link(number)
-        if link.reader is not None and size:
-            piece = os.urandom(8) + bytes(max(0, size - 8))
+        if link.reader is not None and size and not link.upgrading:
+            self.fed += 1
+            mark = random.Random(self.fed).randbytes(8)
+            piece = mark + bytes(max(0, size - 8))
             link.fed.append(piece)
             try:
                 link.reader.feed_data(piece)
@@ -200,7 +221,7 @@ class StreamOps:
         wire = TlsWire(
             link.peer.wire, context(not server, version), not server
         )
-        link.upgrading = link.secure = True
+        link.upgrading = link.shaking = link.secure = True
         link.peer.wire = wire
         done = helper(link.index).submit(lambda: link.peer.do_shake(early))
         ours = context(server, version, own)
@@ -208,7 +229,6 @@ class StreamOps:
         try:
             if link.writer is not None:
                 await link.writer.start_tls(ours, server_hostname=name)
-                link.upgrading = False
                 new = link.writer.transport
             else:
                 protocol = link.transport.get_protocol()
@@ -219,23 +239,24 @@ class StreamOps:
                     server_side=server,
                     server_hostname=name,
                 )
-                link.upgrading = False
                 protocol.transport = new
+            # Before anything else runs: it would write to the old one.
+            link.transport = new or link.transport
+            link.upgrading = False
         except BaseException:
             link.rough = link.untold = link.peer.stop = True
             raise
         finally:
             await wait_for_thread(done)
-            link.upgrading = False
+            link.upgrading = link.shaking = False
         if new is None:
             link.rough = True
         else:
-            link.transport = new
             self.log("encrypted", f"link {link.index}")
 
     def may_upgrade(self, link: Link) -> bool:
         """Whether both sides have read all that was written."""
-        if link.transport is None or link.upgrading or link.read_pipe:
+        if link.transport is None or link.shaking or link.read_pipe:
             return False
         if not all(tape.is_set() for tape in self.tapes):
             return False
@@ -289,6 +310,7 @@ class StreamOps:
                 raise
             finally:
                 link.busy = False
+                link.switched = True  # another protocol was there meanwhile
         if not link.closed:
             link.required = link.written
         self.log("sent a file", f"link {link.index}")

@@ -11,7 +11,7 @@ import struct
 import termios
 from typing import Any
 
-from prog_ends import RAISED, Last, Link, make_protocol
+from prog_ends import RAISED, Last, Link, Provoked, make_protocol
 from prog_peer import TlsWire
 
 #: No more than that is left unread where one looks who overtook whom.
@@ -31,6 +31,8 @@ class TransportOps:
     writes: list[tuple[Link, int]]
     keep: list[Any]
     fds: list[int]
+    moment: int
+    leaving: bool
     loose: bool
     wild: bool
 
@@ -66,15 +68,21 @@ class TransportOps:
     def hand(self, link: Link, write: Any, data: Any, size: int) -> None:
         """Give a transport bytes, which count while it looks at them."""
         closing = link.transport.is_closing()
+        if link.peer.gone and link.moment == self.moment:
+            link.log("cut off among writes")
+        link.moment = self.moment
         link.written += size
         end = link.written
         try:
             write(data)
-        except BaseException:
-            if link.written == end:
+        except BaseException as exc:
+            if closing:
+                pass  # where the other loop says nothing, it drops them
+            elif link.written == end and not isinstance(exc, Provoked):
                 link.written -= size
             else:
-                link.rough = True  # what was written inside is behind a hole
+                # What was written inside is behind a hole, or before it.
+                link.rough = link.peer.outside = True
             raise
         if size and not closing:
             link.wrote(end)
@@ -117,7 +125,7 @@ class TransportOps:
             # asyncio has taken that, with one call: it had all come.
             peer = link.peer
             link.settled = peer.sent == peer.wanted <= 200_000
-        link.closed = True
+        link.closed = link.own_end = True
         (link.writer or link.transport).close()
         if link.read_pipe is not None:
             link.read_pipe.close()
@@ -132,7 +140,7 @@ class TransportOps:
 
     def op_pause(self, number: int) -> None:
         link = self.usable(number)
-        if link is not None:
+        if link is not None and not self.leaving:
             (link.read_pipe or link.transport).pause_reading()
 
     def op_resume(self, number: int) -> None:
@@ -142,12 +150,12 @@ class TransportOps:
 
     def op_limits(self, number: int, high: int | None, low: Any) -> None:
         link = self.usable(number)
-        if link is not None:
+        if link is not None and not is_leaving_tls(link):
             link.transport.set_write_buffer_limits(high, low)
 
     def op_set_protocol(self, number: int, kind: str) -> None:
         link = self.usable(number)
-        if link is None or link.read_pipe is not None:
+        if link is None or link.read_pipe is not None or is_leaving_tls(link):
             return
         if link.reader is not None:
             link.gap = True
@@ -259,6 +267,8 @@ class TransportOps:
         link = self.usable(number)
         if link is None or link.secure or link.closed or link.lost:
             return
+        if link.peer.gone:
+            return  # a child that finds it out takes the parent's events
         transport = link.transport
         if transport.is_closing() or transport.get_write_buffer_size():
             return
@@ -286,14 +296,17 @@ class TransportOps:
     def op_b(self, number: int, name: str, *args: Any) -> None:
         """Have end B do something, here and now."""
         link: Link = self.link(number)
-        if not link.upgrading:
-            link.peer.do((name, *args))
+        if link.shaking:
+            return
+        if name in ("rst", "close") and link.moment == self.moment:
+            link.log("cut off among writes")
+        link.peer.do((name, *args))
 
     def op_noise(self, number: int, size: int) -> None:
         """Have end B send what is no TLS under it."""
         link: Link = self.link(number)
         wire = link.peer.wire
-        if isinstance(wire, TlsWire) and not link.upgrading:
+        if isinstance(wire, TlsWire) and not link.shaking:
             link.rough = True
             link.peer.noise = b"\x17\x03\x03" + b"n" * size
             with contextlib.suppress(OSError):
@@ -305,7 +318,17 @@ class TransportOps:
         tls = link.transport and link.transport.get_extra_info("ssl_object")
         if tls is not None and hasattr(tls, "todo"):
             todo = tls.__dict__.setdefault("todo", [])
-            todo.append(lambda: self.run_ops(ops))
+            todo.append(lambda: self.leaving or self.run_hook(link, ops))
+
+    def run_hook(self, link: Link, ops: list[Any]) -> None:
+        self.run_ops(ops)
+        if link.transport is not None and link.transport.is_closing():
+            link.log("closed inside of an SSLObject")
+
+
+def is_leaving_tls(link: Link) -> bool:
+    """Whether asyncio's transport may have let go of all that it asks."""
+    return link.secure and bool(link.transport.is_closing())
 
 
 def visible(link: Link) -> int | None:

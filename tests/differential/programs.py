@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import datetime
 import itertools
 import json
 import os
@@ -77,10 +78,19 @@ def seeds_of(args: argparse.Namespace, until: float) -> Iterator[int]:
         yield args.seed + number
 
 
+def seed_of(text: str) -> int:
+    """Return a seed: a number, or one that is another each day."""
+    if text == "today":
+        return datetime.date.today().toordinal() * 1_000_000
+    return int(text)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--programs", type=int, default=0, metavar="N")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--seed", type=seed_of, default=0, help="the first, or `today`"
+    )
     parser.add_argument("--seconds", type=float, default=0)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument(
@@ -90,7 +100,11 @@ def main() -> int:
         "--no-traces", action="store_true", help="invariants alone"
     )
     parser.add_argument("--show", type=int, help="print a seed's program")
-    parser.add_argument("--kinds", default="crash,invariant,trace")
+    parser.add_argument(
+        "--kinds",
+        default="crash,invariant,trace",
+        help="findings that fail the run; the others are counted",
+    )
     parser.add_argument("--log", help="a file that gets every finding")
     args = parser.parse_args()
     if args.show is not None:
@@ -104,18 +118,26 @@ def main() -> int:
         args.programs = 1000
     run = judge_only if args.no_traces else judge_seed
     counts: Counter[str] = Counter()
-    total = 0
+    total = found = 0
     for result in prog_pool.run_all(seeds_of(args, until), run, args.workers):
         total += 1
         if not result.kind:
             continue
+        if result.kind in ("invariant", "trace"):
+            # Those of a machine that does other work are not seen again.
+            again = verdict(prog_gen.draw(result.seed))
+            if not same(result.kind, result.text, again):
+                result.kind = "once"
         name = signature(result.kind, result.text)
         if args.log:
             with open(args.log, "a") as file:
                 row = [total, result.seed, result.kind, result.text]
                 print(json.dumps(row), file=file)
         counts[name] += 1
-        if counts[name] > 1 or result.kind not in args.kinds.split(","):
+        if result.kind not in args.kinds.split(","):
+            continue
+        found += 1
+        if counts[name] > 1:
             continue
         print(f"--- seed {result.seed}, program {total}: {name[:300]}")
         print(result.text[:1500])
@@ -124,10 +146,14 @@ def main() -> int:
             print(as_test(least, result.text))
         sys.stdout.flush()
     seconds = time.monotonic() - begin
-    print(f"\n{total} programs, {total / seconds:.1f} a second")
+    print()
     for name, count in counts.most_common():
         print(f"{count:6} {name[:200]}")
-    return 1 if counts else 0
+    print(
+        f"{total} programs from seed {args.seed}, "
+        f"{total / seconds:.1f} a second, {found} findings"
+    )
+    return 1 if found else 0
 
 
 if __name__ == "__main__":

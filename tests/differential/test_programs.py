@@ -7,7 +7,9 @@ import os
 
 import prog_gen
 import prog_judge
+import prog_links
 import prog_pool
+import programs
 import pytest
 from prog_tape import Program
 from prog_world import run_program
@@ -194,6 +196,48 @@ def test_a_difference_of_the_traces_is_found(monkeypatch):
     program = Program([], [(-1, [("raise", "boom")])])
     result = prog_pool.run_one(lambda _: prog_judge.judge(program))
     assert result.kind == "trace"
+
+
+def test_each_strand_is_compared_by_itself():
+    ours = [{"a": ["1"], "b": ["2"]}, {"a": ["2"], "b": ["1"]}]
+    assert prog_judge.agree(ours, [{"a": ["1"], "b": ["1"]}])
+    assert not prog_judge.agree(ours, [{"a": ["1"], "b": ["3"]}])
+    assert not prog_judge.agree(ours, [{"a": ["1"]}])
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"),
+    [("", 0), ("once", 0), ("both", 0), ("trace", 1), ("invariant", 1)],
+)
+def test_a_run_fails_by_what_is_asked_for(monkeypatch, capfd, kind, code):
+    monkeypatch.setattr(programs, "judge_seed", lambda seed: (kind, "text"))
+    monkeypatch.setattr(prog_judge, "judge", lambda program: (kind, "text"))
+    words = "programs.py --programs 3 --workers 1 --seed 5"
+    monkeypatch.setattr("sys.argv", words.split())
+    assert programs.main() == code
+    last = capfd.readouterr().out.splitlines()[-1]
+    assert last.startswith("3 programs from seed 5, ")
+    assert last.endswith(f", {3 * code} findings")
+
+
+def test_a_finding_that_is_not_found_again_fails_no_run(monkeypatch, capfd):
+    monkeypatch.setattr(programs, "judge_seed", lambda seed: ("trace", "a"))
+    monkeypatch.setattr(prog_judge, "judge", lambda program: ("", ""))
+    monkeypatch.setattr("sys.argv", "programs.py --programs 1".split())
+    assert programs.main() == 0
+    assert "1 once a" in capfd.readouterr().out
+
+
+def test_every_seed_is_run():
+    results = prog_pool.run_all(iter(range(900)), lambda seed: ("", ""), 2)
+    assert sorted(result.seed for result in results) == list(range(900))
+
+
+def test_a_thread_goes_on_after_a_job_that_fails(capfd):
+    helper = prog_links.Helper()
+    for job in (lambda: 1 / 0, int):
+        assert helper.submit(job).wait(60)
+    assert "ZeroDivisionError" in capfd.readouterr().err
 
 
 def test_a_crash_is_its_programs():
