@@ -83,6 +83,9 @@ THREADED = (
 PYTEST = "python -m pytest -q"
 #: Every call of whole scenarios, one after the other.
 SWEEP = "python tests/fault/sweep.py"
+#: Programs of two ends, drawn by chance.  In .ci/run they are the same each
+#: time, so that no change fails by another draw.
+PROGRAMS = "python tests/differential/programs.py"
 #: A report of a race fails the session, whatever became of the test.
 RACES = (
     f"rm -f {LOGS}/tsan-report.*; "
@@ -275,6 +278,12 @@ stage(
     needs="test interop",
     venv=".venv",
 )
+stage(
+    "generated",
+    "5,000 generated programs",
+    f"{PROGRAMS} --programs 5000 --workers 1 --seed 20250101",
+    venv=".venv",
+)
 count_references(
     "refcount",
     "reference counts",
@@ -343,6 +352,13 @@ stage(
     gate=True,
     limit=900,
     FASTLOOP_DIFFERENTIAL="20000",
+)
+stage(
+    "generated-many",
+    "100,000 of them",
+    f"{PROGRAMS} --programs 100000 --workers 2 --seed today",
+    venv=".venv",
+    gate=True,
 )
 stage(
     "soak",

@@ -152,13 +152,13 @@ def stopped(number: int, frame: object) -> None:
 
 
 def table(rows: list[Stage]) -> str:
-    head = f"{'stage':<13}{'what':<28}{'result':<13}"
+    head = f"{'stage':<15}{'what':<28}{'result':<13}"
     head += f"{'passed':>7}{'failed':>7}{'skipped':>8}{'time':>8}"
     lines = [head, "-" * len(head)]
     reasons = collections.defaultdict(list)
     for row in rows:
         lines.append(
-            f"{row.name:<13}{row.what:<28}{row.result:<13}"
+            f"{row.name:<15}{row.what:<28}{row.result:<13}"
             f"{row.counts['passed']:>7}{row.counts['failed']:>7}"
             f"{row.counts['skipped']:>8}{row.seconds:>7.0f}s"
             + f"  {row.note}"
@@ -213,7 +213,7 @@ def main() -> int:
     stages = every_stage()
     if options.list:
         for row in stages:
-            print(f"{row.name:<13}{row.what}{'  (gate)' * row.gate}")
+            print(f"{row.name:<15}{row.what}{'  (gate)' * row.gate}")
         return 0
     unknown = set(options.only) - {row.name for row in stages}
     if unknown:
