@@ -281,7 +281,7 @@ stage(
 stage(
     "generated",
     "5,000 generated programs",
-    f"{PROGRAMS} --programs 5000 --workers 1 --seed 20250101",
+    f"{PROGRAMS} --programs 5000 --workers 3 --seed 20250101",
     venv=".venv",
 )
 count_references(
