@@ -60,10 +60,10 @@ unix_streams"""
 #: asyncio's half of the behaviour tests runs on 3.11 each time, and on the
 #: other versions in the gate.
 NOT_ASYNCIO = "-k 'not [asyncio'"
-#: The commands and the comparison of suites start hundreds of processes.  The
-#: stages `readme` and 3.14 run their tests, and those of the gate.
+#: The commands and pytest's plugins start hundreds of processes.  The stages
+#: `readme` and 3.14 run their tests, and those of the gate.
 NOT_COMMANDS = """--ignore=tests/behaviour/cli
---ignore=tests/behaviour/package/test_pytest_compare.py"""
+--ignore-glob=tests/behaviour/package/test_pytest_*.py"""
 #: Without a GIL a collection looks at all objects, also those of the tests
 #: that wait: two processes take half the time of one.
 FIRST_HALF = "tests/behaviour/tls tests/behaviour/transport"

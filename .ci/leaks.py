@@ -29,7 +29,7 @@ OWN = (
 # leaves behind what is CPython's.
 ABRUPT = ("isolated", "fault/test_memory.py")
 # Python alone, in a process for each step: it takes most of an hour here.
-NOT_OURS = ("behaviour/cli", "behaviour/package/test_pytest_compare.py")
+NOT_OURS = ("behaviour/cli", "behaviour/package/test_pytest_*.py")
 # At its end CPython frees the states of daemon threads while those still let
 # go of the GIL (drop_gil): its own fault, and ASan's report comes too late to
 # be complete.
@@ -89,7 +89,7 @@ def main(folder: str, abrupt: str = "") -> int:
             "pytest",
             "-q",
             *tests,
-            *(f"--ignore=tests/{name}" for name in NOT_OURS),
+            *(f"--ignore-glob=tests/{name}" for name in NOT_OURS),
             "-k",
             NOT_ABRUPT if abrupt else "not [asyncio",
         ],
