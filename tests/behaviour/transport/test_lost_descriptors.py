@@ -69,6 +69,15 @@ async def loop_works():
     right.close()
 
 
+async def resuming_fails(c, code):
+    """resume_reading() raises the system's error, and the loop works on."""
+    with pytest.raises(OSError) as caught:
+        c.transport.resume_reading()
+    assert caught.value.errno == code
+    await turns()
+    await loop_works()
+
+
 @every_kind
 @every_loss
 async def test_resume_reading_raises_oserror(kind, loss):
@@ -76,11 +85,7 @@ async def test_resume_reading_raises_oserror(kind, loss):
     async with connection(kind) as (c, fd, duplicate):
         c.transport.pause_reading()
         lose(fd)
-        with pytest.raises(OSError) as caught:
-            c.transport.resume_reading()
-        assert caught.value.errno == code
-        await turns()
-        await loop_works()
+        await resuming_fails(c, code)
 
 
 @every_kind
@@ -93,11 +98,7 @@ async def test_resume_reading_raises_oserror_without_a_duplicate(kind, loss):
         with open(os.devnull) as null:
             os.dup2(null.fileno(), duplicate)
         lose(fd)
-        with pytest.raises(OSError) as caught:
-            c.transport.resume_reading()
-        assert caught.value.errno == code
-        await turns()
-        await loop_works()
+        await resuming_fails(c, code)
 
 
 @every_kind
@@ -130,11 +131,7 @@ async def test_what_waits_to_be_written_does_not_harm_the_loop(kind, loss):
         c.transport.pause_reading()
         c.transport.write(bytes(16 * MIB))
         lose(fd)
-        with pytest.raises(OSError) as caught:
-            c.transport.resume_reading()
-        assert caught.value.errno == code
-        await turns()
-        await loop_works()
+        await resuming_fails(c, code)
 
 
 @every_kind
