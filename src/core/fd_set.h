@@ -1,14 +1,13 @@
 /* A set of descriptors that others may close: an epoll of our own (a kqueue on
    macOS), which libuv sees as one descriptor.
 
-   libuv knows a descriptor by its number alone: one that is closed, duplicated
-   or reused behind its back makes it abort, spin or report events of the wrong
-   file.  Here a registration carries a tag that the caller compares, and what
-   the system refuses is an error code.  One that is left behind is told from
-   others by its tag.  One for a single event can fire once at most; a
-   level-triggered one fires as long as its file is ready, and a kept one,
-   which is edge-triggered, with what comes for its file, until the set is
-   renewed.
+   libuv knows a file by its fd alone: one that is closed, duplicated or reused
+   behind its back makes it abort, spin or report events of the wrong file.
+   Here a registration carries a tag that the caller compares, so a stale one
+   is known, and what the system refuses is an error code.  A registration for
+   a single event can fire once at most; a level-triggered one fires as long as
+   its file is ready, and a kept one, which is edge-triggered, with what comes
+   for its file, until the set is renewed.
 
    Any thread may call, also while another waits for the set.  Errors are
    negative errnos. */

@@ -49,7 +49,7 @@ struct FlPoller {
     bool busy;               /* the last poll took several events */
     atomic_bool watch_began; /* an application's was set since the last poll */
     bool unsure;             /* a watch is */
-    unsigned stale;          /* events of registrations left behind */
+    unsigned stale;          /* events of stale registrations */
     FlList fired;            /* watches with events that were not queued yet */
     FlList closed;           /* see fl_watch_pop_closed */
     atomic_uintptr_t turn_thread; /* makes a turn; 0: none does */
@@ -92,7 +92,7 @@ fl_poller_leave_parent(FlPoller *poller)
                                         : 0;
 }
 
-/* Be rid of registrations that were left behind in the set: have a new one.
+/* Be rid of stale registrations in the set: have a new set.
    Where that fails the old one stays.  For the loop's thread, not inside a
    poll; the caller holds the lock of the numbers. */
 void fl_poller_renew_set(FlPoller *poller);

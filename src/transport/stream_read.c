@@ -43,9 +43,9 @@
 /* A read of this much makes the next one large. */
 #define BULKY_BYTES   (8 * 1024)
 #define EVENT_BYTES   (256 * 1024)
-/* Without a GIL a StreamReader is asyncio's own.  It pauses in mid-event, and
-   what is then left in the socket is lost when the transport closes: each read
-   takes all of an event. */
+/* Without a GIL a StreamReader over TLS is asyncio's own.  It pauses in
+   mid-event, and what is then left in the socket is lost when the transport
+   closes: each of TLS's reads takes all of an event. */
 #define WHOLE_EVENTS  (!FL_HAVE_GIL)
 /* What takes long is read 4 KiB at a time: HANDED_BYTES, halved so often. */
 #define NARROWEST     4

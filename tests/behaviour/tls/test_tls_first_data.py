@@ -1,7 +1,7 @@
-"""Data that comes with the end of the handshake waits for who awaits it.
+"""Data that comes with the end of the handshake waits for its waiter.
 
-Whoever awaits start_tls has the new transport only then, so a protocol that
-answers earlier answers in plain text on an encrypted connection.  asyncio
+The task that awaits start_tls has the new transport only then, so a protocol
+that answers earlier answers in plain text on an encrypted connection.  asyncio
 delivers such data early; fastloop does so in the iteration after that in which
 the waiter's callbacks run.
 """
