@@ -10,7 +10,10 @@
       the set's alone.
    4. libuv aborts where the system refuses to register what it polls.  So we
       register that, where a refusal is an error; libuv finds it registered,
-      and changes it, which needs no room. */
+      and changes it, which needs no room.
+   5. A loop that never waits, as most that tests make, costs neither that nor
+      libuv's handles: both are made before the first poll that may wait.
+      Without handles libuv never polls, not even to be closed. */
 #include "core/poller.h"
 
 #include "base/clock.h"
@@ -36,7 +39,7 @@
 /* asyncio's MAXIMUM_SELECT_TIMEOUT: a day. */
 #define LONGEST_POLL_NS (24 * 3600 * FL_NS_PER_S)
 /* How often a set is looked at that the system does not let libuv poll. */
-#define UNPOLLED_NS     (5 * FL_NS_PER_MS)
+#define UNPOLLED_MS     5
 
 static void
 on_async(uv_async_t *async)
@@ -196,13 +199,11 @@ poller_init(FlPoller *poller)
     if (code < 0) {
         return code;
     }
-    code = uv_async_init(&poller->uv, &poller->async, on_async);
+    code = fl_fd_set_open(&poller->set);
     if (code < 0) {
         (void)uv_loop_close(&poller->uv);
-        return code;
     }
-    (void)uv_timer_init(&poller->uv, &poller->timer);
-    return 0;
+    return code;
 }
 
 /* See invariant 4. */
@@ -238,25 +239,28 @@ poll_set(FlPoller *poller)
     if (code < 0) {
         (void)uv_poll_stop(&poller->set_poll);
     }
-    poller->unpolled = code < 0;
+    poller->polled = code == 0;
     return code;
 }
 
-/* The set's descriptor is ours alone, so libuv may watch it. */
+/* Make libuv's handles, once what it polls itself is registered.  The set's
+   descriptor is ours alone, so libuv may poll it. */
 static int
-open_set(FlPoller *poller)
+open_handles(FlPoller *poller)
 {
-    int code = fl_fd_set_open(&poller->set);
-    if (code < 0) {
-        return code;
+    int code = enter_backend(poller);
+    if (code == 0) {
+        code = uv_poll_init(&poller->uv, &poller->set_poll, poller->set.fd);
     }
-    code = uv_poll_init(&poller->uv, &poller->set_poll, poller->set.fd);
     if (code < 0) {
-        fl_fd_set_close(&poller->set);
         return code;
     }
     poller->set_poll.data = poller;
-    return poll_set(poller);
+    (void)uv_timer_init(&poller->uv, &poller->timer);
+    /* It cannot fail: what it would open is the loop's own since the start. */
+    (void)uv_async_init(&poller->uv, &poller->async, on_async);
+    poller->has_handles = true;
+    return 0;
 }
 
 static void
@@ -280,7 +284,7 @@ close_any(uv_handle_t *handle, void *ignored)
 static void
 close_uv(FlPoller *poller)
 {
-    uv_walk(&poller->uv, close_any, NULL);
+    uv_walk(&poller->uv, close_any, NULL); /* nothing: without handles */
     while (uv_loop_close(&poller->uv) == UV_EBUSY) {
         (void)uv_run(&poller->uv, UV_RUN_NOWAIT);
     }
@@ -294,14 +298,9 @@ poller_open(FlPoller *poller)
         return FL_NO_MEMORY;
     }
     int code = poller_init(poller);
-    if (code == 0) {
-        code = open_set(poller);
-        if (code == 0) {
-            return 0;
-        }
-        close_uv(poller);
+    if (code < 0) {
+        uv_mutex_destroy(&poller->numbers_lock);
     }
-    uv_mutex_destroy(&poller->numbers_lock);
     return code;
 }
 
@@ -368,7 +367,7 @@ fl_poller_leave_parent_now(FlPoller *poller)
     if (code == 0) {
         code = fl_fd_set_renew(&poller->set);
     }
-    if (code == 0) {
+    if (code == 0 && poller->has_handles) {
         code = enter_backend(poller);
     }
     /* Another thread of the parent may have held a lock. */
@@ -395,10 +394,12 @@ fl_poller_renew_set(FlPoller *poller)
 {
     /* First, while the number is the old set's: a forked child may have that
        still, and libuv would hear of it for ever. */
-    (void)uv_poll_stop(&poller->set_poll);
+    if (poller->polled) {
+        (void)uv_poll_stop(&poller->set_poll);
+        poller->polled = false; /* the next wait begins it again */
+    }
     FlFdSet old;
     int code = fl_fd_set_replace(&poller->set, &old);
-    (void)poll_set(poller); /* else it is tried again: see wait_for_events */
     if (code == 0) {
         fl_watch_register_again(poller, &old);
         fl_fd_set_close(&old);
@@ -540,9 +541,11 @@ take(FlPoller *poller)
 static void
 wait_for_events(FlPoller *poller, int64_t timeout_ns)
 {
-    bool unpolled = poller->unpolled && poll_set(poller) < 0;
-    if (unpolled && (timeout_ns < 0 || timeout_ns > UNPOLLED_NS)) {
-        timeout_ns = UNPOLLED_NS;
+    if (!poller->polled && (!poller->has_handles || poll_set(poller) < 0)) {
+        /* There is no room to register it: the next wait tries again. */
+        uv_sleep(UNPOLLED_MS);
+        poller->set_fired = true;
+        return;
     }
     if (timeout_ns > 0) {
         arm_deadline(poller, timeout_ns);
@@ -551,7 +554,14 @@ wait_for_events(FlPoller *poller, int64_t timeout_ns)
     if (timeout_ns > 0) {
         (void)uv_timer_stop(&poller->timer);
     }
-    poller->set_fired |= unpolled;
+}
+
+void
+fl_poller_expect_wake(FlPoller *poller)
+{
+    if (FL_LIKELY(poller->has_handles) || open_handles(poller) == 0) {
+        atomic_store(&poller->sleeping, 1);
+    }
 }
 
 void

@@ -35,7 +35,7 @@ typedef struct {
 
 struct FlPoller {
     uv_loop_t uv;
-    uv_async_t async;
+    uv_async_t async; /* this and the next two: see has_handles */
     uv_timer_t timer;
     uv_poll_t set_poll;      /* of the set's own descriptor */
     FlFdSet set;             /* of everything else that is watched */
@@ -45,7 +45,8 @@ struct FlPoller {
     int numbers_size;
     uint32_t last_generation;
     bool set_fired;          /* the set has events to take */
-    bool unpolled;           /* libuv does not poll it, for want of room */
+    bool has_handles;        /* libuv's were made, for the first wait */
+    bool polled;             /* libuv polls the set */
     bool busy;               /* the last poll took several events */
     atomic_bool watch_began; /* an application's was set since the last poll */
     bool unsure;             /* a watch is */
@@ -55,9 +56,10 @@ struct FlPoller {
     atomic_uintptr_t turn_thread; /* makes a turn; 0: none does */
     FlWatch *timerfd_watch;       /* NULL until it is first needed */
     int timerfd;
-    FlWatch *signal_watch; /* on the read end of the signal pipe, or NULL */
-    int signal_fds[2];     /* read and write end, -1 until asked for */
-    atomic_int sleeping;   /* a blocking poll is on, or about to be */
+    FlWatch *signal_watch;   /* on the read end of the signal pipe, or NULL */
+    int signal_fds[2];       /* read and write end, -1 until asked for */
+    atomic_int sleeping;     /* a blocking poll is on, or about to be */
+    atomic_bool interrupted; /* the next poll does not wait */
     unsigned forks;  /* fl_forks_count() of the process that has the backend */
     int lost_by;     /* why a forked child has no backend: an errno, or 0 */
     bool shares_own; /* timerfd and signal pipe are still the parent's too */
@@ -147,6 +149,9 @@ fl_poller_unlock_numbers(FlPoller *poller)
 #endif
 }
 
+/* Before a poll that may wait: from here on another thread can end it. */
+void fl_poller_expect_wake(FlPoller *poller);
+
 /* Poll once: without waiting (timeout_ns 0), up to a timeout,
    or until something happens (negative).  Never returns early on purpose, and
    may return late by what the system's clock gives. */
@@ -167,10 +172,8 @@ fl_poller_wake_anythread(FlPoller *poller)
 static inline void
 fl_poller_interrupt_anythread(FlPoller *poller)
 {
-    atomic_store(&poller->sleeping, 0);
-    if (!fl_poller_is_parents(poller)) {
-        (void)uv_async_send(&poller->async);
-    }
+    atomic_store(&poller->interrupted, true);
+    fl_poller_wake_anythread(poller);
 }
 
 /* Make the signal pipe and watch its read end, on first use; on_signal runs

@@ -131,10 +131,10 @@ poll_blocking(FlLoop *loop, int64_t timeout_ns)
     if (poller->unsure && (timeout_ns < 0 || timeout_ns > CHECK_UNSURE_NS)) {
         timeout_ns = CHECK_UNSURE_NS;
     }
-    atomic_store(&poller->sleeping, 1);
+    fl_poller_expect_wake(poller);
     /* A time() of the program's may have let another thread push. */
     if (fl_ready_count(&loop->ready) > 0 || atomic_load(&loop->inbox.filled)
-        || fl_watch_is_noted(poller))
+        || fl_watch_is_noted(poller) || atomic_load(&poller->interrupted))
     {
         timeout_ns = 0;
     }
@@ -146,6 +146,9 @@ poll_blocking(FlLoop *loop, int64_t timeout_ns)
     }
     PyEval_RestoreThread(thread);
     atomic_store(&poller->sleeping, 0);
+    if (FL_UNLIKELY(atomic_load(&poller->interrupted))) {
+        atomic_store(&poller->interrupted, false);
+    }
 }
 
 /* After a poll, whose beginning is known if the one before was empty: see

@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import socket
+import threading
 
 from fault_calls import arm, check, hits
 
@@ -85,20 +86,50 @@ async def renewal_error(code, helpers, reports):
     left, right = socket.socketpair()
     arm("epoll_ctl_libuv", code, count=4)
     client.sendall(b"stale")
-    while hits() == 0:
-        await asyncio.sleep(0)
-    for _ in range(8):
+    while hits() < 4:
         seen = loop.create_future()
         loop.add_reader(left, seen.set_result, None)
         right.send(b"x")
         await seen
         left.recv(1)
-    assert hits() == 4
     loop.remove_reader(left)
     for sock in (left, right, client):
         sock.close()
     os.close(duplicate)
     server.close()
+
+
+async def first_wait_error(code, helpers, reports):
+    """There is no room for what libuv polls when a loop first waits: the loop
+    looks at it itself until there is some, also for other threads.  One that
+    is closed meanwhile closes all it has.
+    """
+    new_loop = type(asyncio.get_running_loop())
+
+    def wait(loop):
+        seen = loop.create_future()
+        loop.call_later(0.001, loop.call_soon, seen.set_result, "done")
+        assert loop.run_until_complete(seen) == "done"
+
+    def use(loops):
+        arm("epoll_ctl_libuv", code, count=2)
+        wait(loops[0])
+        loops[0].close()
+        assert 0 < hits() <= 2
+        arm("epoll_ctl_libuv", code, count=8)
+        seen = loops[1].create_future()
+        others = threading.Thread(
+            target=loops[1].call_soon_threadsafe, args=(seen.set_result, None)
+        )
+        loops[1].call_soon(others.start)
+        loops[1].run_until_complete(seen)
+        others.join()
+        while hits() < 8:
+            wait(loops[1])
+        wait(loops[1])
+        loops[1].close()
+
+    await asyncio.to_thread(use, [new_loop(), new_loop()])
 
 
 async def made_known(helpers, made, count):

@@ -22,6 +22,7 @@ import sysconfig
 
 from fault_calls import SHIM, VARIABLE, arm, check, hits
 from fault_registrations import (
+    first_wait_error,
     fork_space,
     fork_space_kept,
     renewal_error,
@@ -471,6 +472,7 @@ CASES = {
     "watch-memory": (watch_error, errno.ENOMEM),
     "watch-space-again": (watch_error_again, errno.ENOSPC),
     "watch-memory-again": (watch_error_again, errno.ENOMEM),
+    "first-wait-space": (first_wait_error, errno.ENOSPC),
     "renewal-space": (renewal_error, errno.ENOSPC),
     "fork-space": (fork_space, errno.ENOSPC),
     "fork-space-kept": (fork_space_kept, errno.ENOSPC),

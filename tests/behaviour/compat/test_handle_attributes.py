@@ -60,7 +60,11 @@ def test_another_callback_is_called(any_loop, way):
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("args", [("y",), ["y"], "y", (), iter("y")], ids=repr)
+@pytest.mark.parametrize(
+    "args",
+    [("y",), ["y"], "y", (), iter("y")],
+    ids=["tuple", "list", "str", "nothing", "iterator"],
+)
 def test_other_arguments_are_given(any_loop, way, args):
     seen = []
 
