@@ -102,8 +102,9 @@ class Map:
 
     def __init__(self) -> None:
         kept = json.loads(MAP.read_text()) if MAP.exists() else {}
-        if kept.get("sources") != digest(*sources()):
-            raise SystemExit("no map of these sources: mutants.py map")
+        missing = set(test_files()) - set(kept.get("files", {}))
+        if kept.get("sources") != digest(*sources()) or missing:
+            raise SystemExit("no whole map of these sources: mutants.py map")
         self.files: dict[str, dict[str, Any]] = kept["files"]
         self.known: Lines = kept["known"]
         self.failing = [t for e in self.files.values() for t in e["failed"]]
