@@ -83,7 +83,7 @@ THREADED = (
 PYTEST = "python -m pytest -q"
 #: Every call of whole scenarios, one after the other.
 SWEEP = "python tests/fault/sweep.py"
-#: Programs of two ends, drawn by chance.  In .ci/run they are the same each
+#: Programs drawn by chance.  In .ci/run they are the same each
 #: time, so that no change fails by another draw.
 PROGRAMS = "python tests/differential/programs.py"
 #: A report of a race fails the session, whatever became of the test.
@@ -344,14 +344,6 @@ stage(
     ASAN_OPTIONS="detect_leaks=0:allocator_may_return_null=1",
     UBSAN_OPTIONS="print_stacktrace=1:halt_on_error=1",
     PYTHONMALLOC="malloc",
-)
-stage(
-    "differential",
-    "20,000 generated programs",
-    f"{PYTEST} tests/differential -p xdist -n 4 --reruns 0",
-    gate=True,
-    limit=900,
-    FASTLOOP_DIFFERENTIAL="20000",
 )
 stage(
     "generated-many",

@@ -11,8 +11,7 @@ import tomllib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from diff_compare import oracle
-from diff_lazy import PATTERNS, lazy_loop
+from prog_lazy import PATTERNS, lazy_loop, oracle
 from prog_tape import Program
 from prog_world import run_program
 

@@ -16,6 +16,7 @@ import contextlib
 import functools
 import gc
 import os
+import re
 import sys
 import threading
 import time
@@ -30,6 +31,7 @@ from prog_loopops import LoopOps
 from prog_peer import PATIENCE
 from prog_streamops import StreamOps, block_file
 from prog_tape import Program
+from prog_taskops import TaskOps
 from prog_transportops import TransportOps
 
 #: Seconds after which a program hangs.
@@ -40,7 +42,7 @@ class Hung(SystemExit):
     """Leaves the loop for good."""
 
 
-class World(TransportOps, StreamOps, LoopOps):
+class World(TransportOps, StreamOps, LoopOps, TaskOps):
     """One program on one loop."""
 
     def __init__(self, loop: Any, program: Program) -> None:
@@ -64,6 +66,7 @@ class World(TransportOps, StreamOps, LoopOps):
         self.closed = False
         self.leaving = False
         self.start_loop_ops()
+        self.start_task_ops()
 
     def __repr__(self) -> str:
         return "World"
@@ -132,6 +135,8 @@ class World(TransportOps, StreamOps, LoopOps):
         if "never retrieved" in text or "destroyed" in text:
             return
         self.log(f"report {kind}", "reports")
+        if not self.links:
+            self.log(f"report {words_of(text)} {sorted(told)}")
 
     # -- the course ---------------------------------------------------------
 
@@ -189,6 +194,7 @@ class World(TransportOps, StreamOps, LoopOps):
             task.cancel()
         if self.tasks:
             await asyncio.wait(self.tasks, timeout=PATIENCE)
+        await self.finish_task_ops()
         await self.finish_loop_ops()
         jobs = []
         for link in self.links:
@@ -316,6 +322,11 @@ class World(TransportOps, StreamOps, LoopOps):
                 self.log(f"B has all: {all_here}", f"link {link.index}")
 
 
+def words_of(text: str) -> str:
+    """Return a report's text without what differs from run to run."""
+    return re.sub(r"0x\w+|\bat /\S+:\d+|<(Future|Task) [^>]*>", "", text)
+
+
 def gone(link: Link) -> bool:
     """Whether nothing more is to be told about a closed transport."""
     if link.lost or link.rough:
@@ -344,8 +355,10 @@ def run_driver(world: World) -> None:
         except Hung:
             break
         except BaseException as exc:
-            if task.done():
+            if task.done() or world.abandoned:
                 break
+            if world.stopped and isinstance(exc, RuntimeError):
+                continue
             world.log(f"left the loop by {type(exc).__name__}", "reports")
             if not isinstance(exc, Provoked):
                 world.problem(f"left the loop by {exc!r}")
@@ -354,7 +367,7 @@ def run_driver(world: World) -> None:
         exc = task.exception()
         if not (world.loose or isinstance(exc, Provoked)):
             world.problem(f"the driver failed: {exc!r}")
-    elif not task.done():
+    elif not (task.done() or world.abandoned):
         world.problem("the program does not end")
 
 
@@ -437,4 +450,5 @@ def leave(world: World) -> None:
             os.close(fd)
     world.keep.clear()
     world.tasks.clear()
+    world.leave_task_ops()
     world.writes.clear()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from contextvars import copy_context
 
 import prog_gen
 import prog_judge
@@ -187,15 +188,61 @@ def test_a_fault_is_found(wrong, steps, text):
     assert re.search(text, result.text), result.text
 
 
-def test_a_difference_of_the_traces_is_found(monkeypatch):
-    class Silent(asyncio.SelectorEventLoop):
-        def call_exception_handler(self, context):
-            pass
+class Silent(asyncio.SelectorEventLoop):
+    """Reports nothing."""
 
-    monkeypatch.setattr(fastloop, "new_event_loop", Silent)
-    program = Program([], [(-1, [("raise", "boom")])])
+    def call_exception_handler(self, context):
+        pass
+
+
+class LastFirst(asyncio.SelectorEventLoop):
+    """Puts a callback before those that wait."""
+
+    def call_soon(self, callback, *args, context=None):
+        handle = super().call_soon(callback, *args, context=context)
+        self._ready.rotate(1)
+        return handle
+
+
+class OneContext(asyncio.SelectorEventLoop):
+    """Runs all callbacks in one context."""
+
+    def call_soon(self, callback, *args, context=None):
+        context = self.__dict__.setdefault("context", copy_context())
+        return super().call_soon(callback, *args, context=context)
+
+
+CALLS = [("call", "soon", [("var", 1)]), ("call", "soon", [("mark",)])]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "ops"),
+    [
+        (Silent, [("raise", "boom")]),
+        (LastFirst, CALLS),
+        (OneContext, CALLS),
+    ],
+)
+def test_a_difference_of_the_traces_is_found(monkeypatch, wrong, ops):
+    program = Program([], [(-1, ops)])
+    check(program)
+    monkeypatch.setattr(fastloop, "new_event_loop", wrong)
     result = prog_pool.run_one(lambda _: prog_judge.judge(program))
     assert result.kind == "trace"
+
+
+@pytest.mark.parametrize("first", range(0, 60, 15))
+def test_nothing_is_wrong_with_what_is_drawn(first):
+    """A few on each version; .ci/run has thousands of them on one."""
+    seeds = iter(range(first, first + 15))
+    for result in prog_pool.run_all(seeds, programs.judge_seed, 1):
+        if result.kind:
+            check(prog_gen.draw(result.seed))
+
+
+def test_what_may_differ_has_its_reason():
+    rows = [row for kind in prog_judge.ROWS.values() for row in kind]
+    assert all(len(row["name"]) > 5 < len(row["reason"]) for row in rows)
 
 
 def test_each_strand_is_compared_by_itself():

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import selectors
+from asyncio import selector_events
 from collections import Counter
 from typing import Any
 
@@ -76,3 +77,19 @@ def lazy_loop(
 ) -> asyncio.AbstractEventLoop:
     """Return asyncio's loop with such a selector."""
     return oracle(LazySelector(which, turns))
+
+
+class Heedful(asyncio.SelectorEventLoop):
+    """Keeps a pause in connection_made; see allowed.toml."""
+
+    def _add_reader(self, fd: Any, callback: Any, *args: Any) -> Any:
+        if getattr(getattr(callback, "__self__", None), "_paused", False):
+            return None
+        return super()._add_reader(fd, callback, *args)
+
+
+def oracle() -> type[asyncio.SelectorEventLoop]:
+    """Return asyncio's loop, as its newest versions have it."""
+    begins = selector_events._SelectorTransport._add_reader
+    forgetful = "is_reading" not in begins.__code__.co_names
+    return Heedful if forgetful else asyncio.SelectorEventLoop
