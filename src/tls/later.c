@@ -12,6 +12,7 @@
 #include "core/dispatch.h"
 #include "core/loop.h"
 #include "core/report.h"
+#include "py/call.h"
 #include "py/compat.h"
 #include "py/errors.h"
 #include "tls/engine.h"
@@ -100,6 +101,20 @@ fl_tls_stop_awaiting(FlTls *self)
     return fl_tls_go_on(self);
 }
 
+/* Who has closed the transport below, as a cancelled start_tls does, wants
+   none of it; an error delivers it when the connection is lost. */
+static int
+is_left(FlTls *self)
+{
+    if (self->raw == NULL) {
+        return true;
+    }
+    PyObject *raw = Py_NewRef(self->raw);
+    int left = fl_call_truth(raw, self->state->names.is_closing);
+    Py_DECREF(raw);
+    return left;
+}
+
 static int
 count_iteration(FlLoop *loop, PyObject *object, PyObject *Py_UNUSED(ignored))
 {
@@ -113,7 +128,8 @@ count_iteration(FlLoop *loop, PyObject *object, PyObject *Py_UNUSED(ignored))
             return -1;
         }
     }
-    int code = self->awaited > 0 ? fl_tls_stop_awaiting(self) : 0;
+    int left = self->awaited > 0 ? is_left(self) : true;
+    int code = left == 0 ? fl_tls_stop_awaiting(self) : left;
     return code < 0 ? end_by_error(self) : 0;
 }
 

@@ -272,11 +272,17 @@ async def test_who_ends_it_at_once(run, loop, side, version, method):
 
 
 @every_last_word
+@pytest.mark.parametrize("queued", [0, 1 << 23], ids=["", "full"])
 @pytest.mark.parametrize("after", range(7))
-async def test_a_cancelled_start_tls(run, loop, side, version, after, reports):
-    """Whenever it is cancelled, nothing is delivered behind its end."""
+async def test_a_cancelled_start_tls(
+    run, loop, side, version, after, queued, reports
+):
+    """Whenever it is cancelled, nothing is delivered behind its end, also
+    while the transport below is closing for as long as its bytes wait.
+    """
     c = await open_upgrade(loop, Recorder(), side, version)
     flight = await c.last_flight()
+    c.plain.write(bytes(queued))
     c.peer.sock.send(flight + c.peer.seal(b"early"))
     await turns(after)
     cancelled = c.task.cancel()
@@ -289,6 +295,8 @@ async def test_a_cancelled_start_tls(run, loop, side, version, after, reports):
     await turns(5)
     assert c.plain.is_closing()
     assert c.protocol.count("data") <= (c.secure is not None)
+    c.plain.abort()
+    await turns(2)
     c.peer.close()
     assert reports == []
 
