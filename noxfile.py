@@ -359,6 +359,21 @@ stage(
     needs="test",
     gate=True,
 )
+for mode in ("one-byte", "would-block", "coarse", "collect"):
+    stage(
+        f"worst-{mode}",
+        "programs of several libraries, on a system at its worst",
+        f"{PYTEST} tests/interop -p tests.worst --worst {mode} {NOT_ASYNCIO}",
+        venv=".venv-worst",
+        gate=True,
+    )
+stage(
+    "day",
+    "20 million callbacks, 2 million timers, 200,000 connections",
+    "python tests/load/day.py --share 0.02",
+    needs="test",
+    gate=True,
+)
 stage(
     "hostile",
     "slow, silent, endless peers",

@@ -27,6 +27,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -183,8 +184,9 @@ fails(int number)
 
 #define MOST_FDS 65536
 
-/* Descriptors of which an edge-triggered registration tells.  It tells of an
-   edge once: no system says of what is ready that it would block. */
+/* Descriptors that have an edge-triggered registration, which reports an edge
+   once: no system says of what is ready that it would block, nor moves less
+   than it could. */
 static char by_edge[MOST_FDS];
 
 static int
@@ -203,9 +205,9 @@ blocks(int side, int fd)
 #define MOST_PIECES 1000
 
 static int
-cuts(int side)
+cuts(int side, int fd)
 {
-    return cut_bytes > 0 && (cut_sides & side);
+    return cut_bytes > 0 && (cut_sides & side) && !by_edge[fd % MOST_FDS];
 }
 
 /* Whether a call that moves `size` bytes fails; it moves fewer maybe. */
@@ -220,7 +222,7 @@ move_fails(int number, int side, int fd, size_t *size)
     if (code != 0 || blocks(side, fd)) {
         return 1;
     }
-    if (cuts(side) && *size > cut_bytes) {
+    if (cuts(side, fd) && *size > cut_bytes) {
         /* A byte at a time of a lot takes too long. */
         size_t share = *size / MOST_PIECES;
         *size = share > cut_bytes ? share : cut_bytes;
@@ -441,7 +443,7 @@ hook_sendto(int fd, const void *from, size_t size, int flags,
         if (move_fails(H_##name, side, fd, &size)) {             \
             return -1;                                           \
         }                                                        \
-        if (size == part.iov_len && !cuts(side)) {               \
+        if (size == part.iov_len && !cuts(side, fd)) {           \
             return name(fd, message, flags);                     \
         }                                                        \
         struct msghdr first = *message;                          \
@@ -463,7 +465,7 @@ hook_writev(int fd, const struct iovec *parts, int count)
         if (move_fails(H_writev, WRITES, fd, &size)) {
             return -1;
         }
-        if (size < part.iov_len || cuts(WRITES)) {
+        if (size < part.iov_len || cuts(WRITES, fd)) {
             part.iov_len = size;
             return writev(fd, &part, 1);
         }
@@ -472,15 +474,16 @@ hook_writev(int fd, const struct iovec *parts, int count)
 }
 
 /* Of several messages, one at a time under fault_cut. */
-#define WRAP_MESSAGES(name, side, parameters, arguments)      \
-    static int hook_##name parameters                         \
-    {                                                         \
-        size_t most = count;                                  \
-        if (move_fails(H_##name, side, fd, &most)) {          \
-            return -1;                                        \
-        }                                                     \
-        count = cuts(side) && count > 0 ? 1 : (unsigned)most; \
-        return name arguments;                                \
+#define WRAP_MESSAGES(name, side, parameters, arguments) \
+    static int hook_##name parameters                    \
+    {                                                    \
+        size_t most = count;                             \
+        if (move_fails(H_##name, side, fd, &most)) {     \
+            return -1;                                   \
+        }                                                \
+        bool alone = cuts(side, fd) && count > 0;        \
+        count = alone ? 1 : (unsigned)most;              \
+        return name arguments;                           \
     }
 
 WRAP_MESSAGES(recvmmsg, READS,

@@ -468,6 +468,7 @@ class Collector(asyncio.Protocol):
         self.ended = True
 
 
+@pytest.mark.counts_calls
 def test_two_turns_carry_a_message(run):
     """Tests of libraries send to themselves and count turns: sleep(0)."""
 

@@ -1,0 +1,80 @@
+"""A pytest plugin that runs the tests on a system at its worst.
+
+    python -m pytest -p tests.worst --worst one-byte tests/behaviour
+
+`one-byte`: each read and each write moves one byte, or a thousandth of what
+was asked for.  `would-block`: each second one fails with EAGAIN.  `coarse`:
+the coarse clock ticks every 10 ms.  `collect`: the GC runs at almost every
+allocation of an object.  A test that counts what these change is skipped if
+it has the mark `counts_calls`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import gc
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.append(str(Path(__file__).with_name("fault")))
+
+MODES = ("one-byte", "would-block", "coarse", "collect")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--worst", choices=MODES, help="make the system bad")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if mode := config.getoption("--worst"):
+        config.pluginmanager.register(Worst(mode), "fastloop-worst")
+
+
+class Worst:
+    """Has each test run while the system is bad."""
+
+    def __init__(self, mode: str) -> None:
+        import fault_shim
+
+        self.mode = mode
+        self.shim: ctypes.CDLL | None = None
+        if mode != "collect":
+            with tempfile.TemporaryDirectory() as folder:
+                path = fault_shim.build(Path(folder))
+                self.shim = fault_shim.load(path)
+
+    def begin(self) -> None:
+        if self.mode == "one-byte":
+            self.shim.fault_cut(3, 1, 0, 0)
+        elif self.mode == "would-block":
+            self.shim.fault_cut(3, 0, 2, errno.EAGAIN)
+        elif self.mode == "coarse":
+            self.shim.fault_coarse(10)
+        else:
+            gc.set_threshold(1)
+
+    def end(self) -> None:
+        if self.mode == "collect":
+            gc.set_threshold(700, 10, 10)
+        elif self.mode == "coarse":
+            self.shim.fault_coarse(0)
+        else:
+            self.shim.fault_cut(0, 0, 0, 0)
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        for item in items:
+            if item.get_closest_marker("counts_calls"):
+                item.add_marker(pytest.mark.skip("counts what the mode does"))
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self) -> Iterator[None]:
+        self.begin()
+        try:
+            return (yield)
+        finally:
+            self.end()
