@@ -229,11 +229,11 @@ class Connections(_Loop):  # type: ignore[misc]
     # -- subprocesses ---------------------------------------------------------
 
     async def _make_subprocess_transport(
-        self, *args: Any, **kwargs: Any
+        self, protocol: Any, *args: Any, **kwargs: Any
     ) -> Any:
         _core._send_held()  # the process may wait for it
-        return _in_order(
-            await super()._make_subprocess_transport(*args, **kwargs)
+        return await super()._make_subprocess_transport(
+            _Starting(protocol), *args, **kwargs
         )
 
     # -- pipes ----------------------------------------------------------------
@@ -440,6 +440,31 @@ def _in_order(transport: Any) -> Any:
         _ordered_kinds[kind] = _ordered(kind)
     transport.__class__ = _ordered_kinds[kind]
     return transport
+
+
+class _Starting:
+    """A subprocess's protocol until its connection is made.
+
+    asyncio returns the transport only after that, and so too late for what
+    connection_made() sends: it has to be in order before.
+    """
+
+    def __init__(self, protocol: Any) -> None:
+        self._protocol = protocol
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._protocol, name)
+
+    @property
+    def connection_made(self) -> Callable[[Any], None]:
+        made = self._protocol.connection_made
+
+        @functools.wraps(made)
+        def connection_made(transport: Any) -> None:
+            transport.set_protocol(self._protocol)
+            made(_in_order(transport))
+
+        return connection_made
 
 
 #: What _ordered() made of each of asyncio's classes.

@@ -106,6 +106,57 @@ async def test_a_subprocess_gets_a_signal_after_what_was_written_before(how):
     assert await child.wait() < 0
 
 
+@pytest.mark.usefixtures("child_watcher")
+@pytest.mark.parametrize("how", ["send_signal", "terminate", "kill", "close"])
+async def test_a_new_subprocess_gets_a_signal_after_what_was_written(how):
+    loop = asyncio.get_running_loop()
+
+    class Child(asyncio.SubprocessProtocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            assert isinstance(transport, asyncio.SubprocessTransport)
+            assert transport.get_protocol() is self
+            self.ended = loop.create_future()
+            connection.write(b"1")
+            connection.write(b"2")
+            if how == "send_signal":
+                transport.send_signal(signal.SIGKILL)
+            else:
+                getattr(transport, how)()
+            self.seen = peer.look()
+
+        def process_exited(self) -> None:
+            self.ended.set_result(None)
+
+    async with served() as (connection, peer):
+        transport, child = await loop.subprocess_exec(
+            Child, sys.executable, "-c", "input()"
+        )
+        assert child.seen == b"12"
+        await child.ended
+        assert (transport.get_returncode() or 0) < 0
+        transport.close()
+
+
+@pytest.mark.reports
+@pytest.mark.usefixtures("child_watcher")
+async def test_a_new_subprocess_is_reported_by_its_own_name(reports):
+    loop = asyncio.get_running_loop()
+
+    class Child(asyncio.SubprocessProtocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            raise ZeroDivisionError
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            ended.set_result(None)
+
+    ended = loop.create_future()
+    transport, child = await loop.subprocess_exec(Child, "true")
+    await ended
+    assert "Child.connection_made" in reports[0]["message"]
+    assert isinstance(reports[0]["exception"], ZeroDivisionError)
+    transport.close()
+
+
 async def opened_on(own: Own, protocol: Any = asyncio.Protocol) -> Any:
     transport, _ = await asyncio.get_running_loop().create_connection(
         protocol, sock=own
