@@ -280,8 +280,9 @@ read_buffered(FlTls *self, PyObject *protocol, bool *more)
     if (get_buffer(self, protocol, &view) < 0) {
         return -1;
     }
-    if (!is_delivering(self)) {
-        PyBuffer_Release(&view); /* get_buffer paused or closed us */
+    if (!is_delivering(self) || self->protocol != protocol) {
+        PyBuffer_Release(&view); /* get_buffer paused, closed or left us */
+        *more = self->protocol != protocol;
         return 0;
     }
     Filled filled = fill(self, view.buf, (size_t)view.len);

@@ -275,6 +275,33 @@ async def test_each_kind_of_protocol_may_follow_another(tls_pair, side):
 
 
 @every_side
+@pytest.mark.parametrize("kind", [Recorder, BufferedRecorder])
+@pytest.mark.parametrize("ends", [False, True], ids=["goes on", "ends"])
+async def test_set_protocol_inside_get_buffer(
+    tls_pair, loop_kind, side, kind, ends
+):
+    """The new protocol reads."""
+    if loop_kind == "asyncio":
+        pytest.skip("asyncio tells the new protocol of the old one's buffer")
+
+    def change(protocol, hint):
+        if not second.events:
+            protocol.transport.set_protocol(second)
+        return protocol.buffer
+
+    first = BufferedRecorder(get_buffer=change)
+    second = kind(eof=lambda p: c.transport.set_protocol(first))
+    c = await tls_pair(first, side=side)
+    await c.peer.send(
+        c.peer.seal(b"data") + (c.peer.seal_close() if ends else b"")
+    )
+    assert await second.wait_data(4) == b"data"
+    assert first.data == b""
+    if not ends:
+        c.transport.set_protocol(first)
+
+
+@every_side
 async def test_set_protocol_inside_data_received(tls_pair, side):
     """The next segment is the new protocol's, and so are later calls."""
     second = Recorder()

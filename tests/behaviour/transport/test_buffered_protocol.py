@@ -249,9 +249,29 @@ async def test_switching_the_protocol_inside_get_buffer(
     await turns(20)
     await c.peer.send(b"more")
     await second.wait(lambda: second.data.endswith(b"more"))
-    assert bytes(first.data + second.data) == b"datamore"
-    if not c.transport.get_extra_info("ssl_object"):
-        assert second.data == b"datamore"
+    assert second.data == b"datamore"
+    assert first.data == b""
+    c.transport.set_protocol(first)
+
+
+@every_kind
+async def test_switching_to_another_buffer_inside_get_buffer(
+    transport_pair, loop_kind
+):
+    """The new protocol is asked for a buffer of its own."""
+    if loop_kind == "asyncio":
+        pytest.skip("asyncio tells the new protocol of the old one's buffer")
+    second = BufferedRecorder()
+
+    def switch(protocol, hint):
+        protocol.transport.set_protocol(second)
+        return protocol.buffer
+
+    first = BufferedRecorder(get_buffer=switch)
+    c = await transport_pair(first)
+    await c.peer.send(b"data")
+    assert await second.wait_data(4) == b"data"
+    assert first.data == b""
     c.transport.set_protocol(first)
 
 
