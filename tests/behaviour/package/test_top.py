@@ -58,13 +58,23 @@ def test_the_socket_is_the_users_alone(loop, path):
     assert not os.path.exists(path)
 
 
-def test_nobody_reads_what_is_sent_to_it(loop, path):
+def test_nobody_reads_what_is_sent_to_it(loop, path, monkeypatch):
+    """All of it is there before the answer is made, so it could be read."""
+    sent = threading.Event()
+
+    def describe_loop(loop):
+        assert sent.wait(PATIENCE)
+        return describe(loop)
+
+    describe = _metrics_socket.describe_loop
+    monkeypatch.setattr(_metrics_socket, "describe_loop", describe_loop)
     loop.enable_metrics(socket=path)
     with socket.socket(socket.AF_UNIX) as sock:
         sock.settimeout(PATIENCE)
         sock.connect(path)
         sock.sendall(b'{"command": "stop"}\n' * 100)
-        assert sock.recv(1 << 16)
+        sent.set()
+        assert json.loads(sock.recv(1 << 16))["loops"]
     assert len(_top.read(path)["loops"]) == 1
 
 
