@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import re
 import socket
 import threading
+import traceback
 
 from fault_calls import arm, check, hits
 
@@ -136,6 +138,21 @@ async def made_known(helpers, made, count):
     await helpers.spin(lambda: len(made) == count and made[-1].transport)
 
 
+async def pass_in_child(part):
+    """Fork; the child ends with what it runs, which has to pass there."""
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            await part()
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    assert os.waitpid(pid, 0)[1] == 0
+
+
 async def fork_space(code, helpers, reports):
     """The new set of a forked child has no room at first: nothing is lost."""
     loop = asyncio.get_running_loop()
@@ -146,22 +163,18 @@ async def fork_space(code, helpers, reports):
     loop.add_reader(left, seen.set_result, None)
     task = loop.create_task(loop.sock_recv(near, 9))
     await helpers.turns(2)
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            # Of the signal pipe that was the parent's, and of these two.
-            arm("epoll_ctl", code, count=3)
-            await helpers.turns(2)
-            assert hits() == 3
-            right.send(b"x")
-            far.send(b"data")
-            await seen
-            assert await task == b"data"
-            status = 0
-        finally:
-            os._exit(status)
-    assert os.waitpid(pid, 0)[1] == 0
+
+    async def child():
+        # Of the signal pipe that was the parent's, and of these two.
+        arm("epoll_ctl", code, count=3)
+        await helpers.turns(2)
+        assert hits() == 3
+        right.send(b"x")
+        far.send(b"data")
+        await seen
+        assert await task == b"data"
+
+    await pass_in_child(child)
     loop.remove_reader(left)
     task.cancel()
     await asyncio.wait([task])
@@ -179,23 +192,53 @@ async def fork_space_kept(code, helpers, reports):
         await helpers.turns(2)
         far.send(b"x")
         assert await task == b"x"
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            # Of the signal pipe that was the parent's, and of this one.
-            arm("epoll_ctl", code, count=2)
-            await helpers.turns(2)
-            assert hits() == 2
-            task = loop.create_task(loop.sock_recv(near, 9))
-            await helpers.turns(2)
-            far.send(b"data")
-            late = loop.call_later(0.5, task.cancel)
-            assert await task == b"data"
-            late.cancel()
-            status = 0
-        finally:
-            os._exit(status)
-    assert os.waitpid(pid, 0)[1] == 0
+
+    async def child():
+        # Of the signal pipe that was the parent's, and of this one.
+        arm("epoll_ctl", code, count=2)
+        await helpers.turns(2)
+        assert hits() == 2
+        task = loop.create_task(loop.sock_recv(near, 9))
+        await helpers.turns(2)
+        far.send(b"data")
+        late = loop.call_later(0.5, task.cancel)
+        assert await task == b"data"
+        late.cancel()
+
+    await pass_in_child(child)
     near.close()
     far.close()
+
+
+async def fork_fd(code, helpers, reports):
+    """A forked child's set cannot have the fd of its parent's: whoever
+    registers there is told, and the parent goes on.
+    """
+    loop = asyncio.get_running_loop()
+    left, right = socket.socketpair()
+
+    async def child():
+        os.close(0)  # that is the new set's at first
+        if code == errno.EBUSY:
+            arm("dup2", code)
+        else:
+            # Before the set's flags come those of `left`, and of three more.
+            arm("fcntl", code, skip=4)
+        for expected in (code, errno.EBADF):
+            try:
+                loop.add_reader(left, print)
+            except OSError as exc:
+                assert exc.errno == expected, exc
+            else:
+                raise AssertionError("registered")
+            assert hits() == 1
+        assert not os.path.exists("/proc/self/fd/0")
+
+    await pass_in_child(child)
+    seen = loop.create_future()
+    loop.add_reader(left, seen.set_result, None)
+    right.send(b"x")
+    await seen
+    loop.remove_reader(left)
+    left.close()
+    right.close()

@@ -23,6 +23,7 @@ import sysconfig
 from fault_calls import SHIM, VARIABLE, arm, check, hits
 from fault_registrations import (
     first_wait_error,
+    fork_fd,
     fork_space,
     fork_space_kept,
     renewal_error,
@@ -477,6 +478,8 @@ CASES = {
     "fork-space": (fork_space, errno.ENOSPC),
     "fork-space-kept": (fork_space_kept, errno.ENOSPC),
     "fork-memory": (fork_space, errno.ENOMEM),
+    "fork-fd": (fork_fd, errno.EBUSY),
+    "fork-fd-flag": (fork_fd, errno.EINTR),
     "name": (name_error, errno.ENOBUFS),
     "option": (option_error, errno.EINVAL),
     "tls-read": (tls_read_error, errno.ETIMEDOUT),
@@ -492,6 +495,7 @@ COUNTED = (
     cut_tls,
     count_writes,
     datagram_queue,
+    fork_fd,
     fork_space,
     fork_space_kept,
 )
