@@ -132,13 +132,14 @@ def _limits(high: Any, low: Any, size_kib: int) -> tuple[Any, Any]:
 def handshake_timed_out(tls: Any) -> None:
     """End a connection whose handshake takes too long."""
     if tls._state is sslproto.SSLProtocolState.DO_HANDSHAKE:
-        tls._fatal_error(
-            ConnectionAbortedError(
-                "SSL handshake is taking longer than "
-                f"{tls._ssl_handshake_timeout} seconds: "
-                "aborting the connection"
-            )
+        exc = ConnectionAbortedError(
+            "SSL handshake is taking longer than "
+            f"{tls._ssl_handshake_timeout} seconds: "
+            "aborting the connection"
         )
+        tls._fatal_error(exc)
+        # A transport that was lost before start_tls() does not say so again.
+        tls._loop.call_soon(tls.connection_lost, exc)
 
 
 def shutdown_timed_out(tls: Any) -> None:

@@ -274,15 +274,15 @@ async def test_each_kind_of_protocol_may_follow_another(tls_pair, side):
     c.transport.set_protocol(first)
 
 
+@pytest.mark.native_tls
 @every_side
 @pytest.mark.parametrize("kind", [Recorder, BufferedRecorder])
 @pytest.mark.parametrize("ends", [False, True], ids=["goes on", "ends"])
-async def test_set_protocol_inside_get_buffer(
-    tls_pair, loop_kind, side, kind, ends
-):
-    """The new protocol reads."""
-    if loop_kind == "asyncio":
-        pytest.skip("asyncio tells the new protocol of the old one's buffer")
+async def test_set_protocol_inside_get_buffer(tls_pair, side, kind, ends):
+    """The new protocol reads.
+
+    asyncio tells it of what was read into the old one's buffer.
+    """
 
     def change(protocol, hint):
         if not second.events:

@@ -277,6 +277,43 @@ async def test_timeouts_have_asyncios_texts(run, loop, side, reports):
     assert reports == []
 
 
+@pytest.mark.native_tls
+@every_upgrade
+async def test_start_tls_of_a_lost_connection_times_out(
+    run, loop, side, reports
+):
+    """Nobody is left to tell that it is lost; asyncio waits for ever."""
+    protocol = Recorder()
+    transport, sock = await plain(loop, protocol)
+    transport.abort()
+    await protocol.wait_lost()
+    with pytest.raises(ConnectionAbortedError):
+        await upgrading(
+            loop, transport, protocol, side, ssl_handshake_timeout=0.02
+        )
+    sock.close()
+    await turns(5)
+    assert protocol.names == ["made", "lost"]
+    assert reports == []
+
+
+@every_upgrade
+@pytest.mark.parametrize("how", ["abort", "close"])
+async def test_start_tls_of_a_connection_that_is_about_to_be_lost(
+    run, loop, side, how, reports
+):
+    """TLS hears of the end before it has begun."""
+    protocol = Recorder()
+    transport, sock = await plain(loop, protocol)
+    loop.call_soon(getattr(transport, how))
+    assert await upgrading(loop, transport, protocol, side) is None
+    await protocol.wait_lost()
+    sock.close()
+    await turns(5)
+    assert protocol.names == ["made", "lost"]
+    assert reports == []
+
+
 @pytest.mark.parametrize("context", [None, True, object(), ssl])
 async def test_a_context_that_is_none(run, loop, context):
     """It is refused before the connection is touched."""
