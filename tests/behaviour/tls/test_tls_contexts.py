@@ -496,12 +496,17 @@ async def test_post_handshake_authentication_by_a_server(tls_pair):
 
 
 @pytest.mark.reports
-async def test_no_cipher_in_common(run):
+@pytest.mark.parametrize("lacking", ["cipher", "version"])
+async def test_nothing_in_common(run, lacking):
     """Each end hears of it: the client with an error of OpenSSL's."""
     near, far = client_context(), server_context()
-    for context, cipher in ((near, "AES128"), (far, "AES256")):
-        context.maximum_version = ssl.TLSVersion.TLSv1_2
-        context.set_ciphers(f"ECDHE+{cipher}")
+    near.maximum_version = ssl.TLSVersion.TLSv1_2
+    if lacking == "version":
+        far.minimum_version = ssl.TLSVersion.TLSv1_3
+    else:
+        near.set_ciphers("ECDHE+AES128")
+        far.set_ciphers("ECDHE+AES256")
+        far.maximum_version = ssl.TLSVersion.TLSv1_2
     async with tls_server(context=far) as (address, protocols):
         with pytest.raises((ssl.SSLError, ConnectionError)):
             await asyncio.get_running_loop().create_connection(
@@ -519,7 +524,7 @@ async def test_both_ends_on_one_loop_with_one_context_each(run):
             await stack.enter_async_context(
                 tls_both_ends(client=client, server=server)
             )
-            for _ in range(5)
+            for _ in range(20)
         ]
         for number, (near, _far) in enumerate(pairs):
             near.transport.write(bytes([number]) * 1000)

@@ -354,7 +354,8 @@ async def test_a_shutdown_that_takes_too_long(settled_pair, side):
 
 
 @pytest.mark.parametrize("value", [0, -1])
-async def test_a_shutdown_timeout_is_positive(run, loop, value, monkeypatch):
+@pytest.mark.parametrize("name", ["handshake", "shutdown"])
+async def test_timeouts_are_positive(run, loop, name, value, monkeypatch):
     monkeypatch.setattr("sys.unraisablehook", lambda unraisable: None)
     near, far = socket.socketpair()
     near.setblocking(False)
@@ -364,10 +365,10 @@ async def test_a_shutdown_timeout_is_positive(run, loop, value, monkeypatch):
             sock=near,
             ssl=client_context(),
             server_hostname="localhost",
-            ssl_shutdown_timeout=value,
+            **{f"ssl_{name}_timeout": value},
         )
     assert str(caught.value) == (
-        f"ssl_shutdown_timeout should be a positive number, got {value}"
+        f"ssl_{name}_timeout should be a positive number, got {value}"
     )
     del caught
     gc.collect()

@@ -1,0 +1,117 @@
+"""ssl= in the calls that open connections and servers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+import time
+
+import pytest
+from net_helpers import (
+    PY314,
+    Recorder,
+    client_context,
+    server_context,
+    tcp_socketpair,
+    turns,
+)
+from tls_ends import tls_both_ends, tls_server
+
+
+async def talk(near, far):
+    """Bytes both ways, then a clean end."""
+    near.transport.write(b"ping")
+    assert await far.wait_data(4) == b"ping"
+    far.transport.write(b"pong")
+    assert await near.wait_data(4) == b"pong"
+    far.transport.close()
+    assert await near.wait_lost() is None
+    assert await far.wait_lost() is None
+
+
+async def test_over_a_unix_socket(loop, tmp_path):
+    path, far = str(tmp_path / "s"), Recorder()
+    server = await loop.create_unix_server(
+        lambda: far, path, ssl=server_context()
+    )
+    _, near = await loop.create_unix_connection(
+        Recorder, path, ssl=client_context(), server_hostname="localhost"
+    )
+    await far.wait_for("made")
+    await talk(near, far)
+    server.close()
+
+
+async def test_over_given_sockets(loop):
+    """create_connection(sock=) against connect_accepted_socket."""
+    a, b = tcp_socketpair()
+    a.setblocking(False)
+    b.setblocking(False)
+    (_, near), (_, far) = await asyncio.gather(
+        loop.create_connection(
+            Recorder, sock=a, ssl=client_context(), server_hostname="localhost"
+        ),
+        loop.connect_accepted_socket(Recorder, b, ssl=server_context()),
+    )
+    await talk(near, far)
+
+
+@pytest.mark.reports
+async def test_true_is_the_default_context(loop):
+    """It trusts the system's authorities, so ours is refused."""
+    async with tls_server() as (address, _):
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await loop.create_connection(
+                Recorder, *address, ssl=True, server_hostname="localhost"
+            )
+        await turns(20)
+
+
+async def test_the_server_hostname_defaults_to_the_host(loop):
+    async with tls_server() as (address, protocols):
+        transport, near = await loop.create_connection(
+            Recorder, "127.0.0.1", address[1], ssl=client_context()
+        )
+        ssl_object = transport.get_extra_info("ssl_object")
+        assert ssl_object.server_hostname == "127.0.0.1"
+        transport.close()
+        await near.wait_lost()
+        await protocols[0].wait_lost()
+
+
+async def test_an_idle_connection_uses_no_cpu(loop):
+    async with tls_both_ends() as (near, far):
+        near.transport.write(b"x")
+        await far.wait_data(1)
+        await turns(10)
+        before = time.thread_time()
+        alarm = loop.create_future()
+        loop.call_later(0.1, alarm.set_result, None)
+        await alarm
+        assert time.thread_time() - before < 0.05
+
+
+@pytest.mark.skipif(not PY314, reason="buffered data is kept from 3.14 on")
+async def test_a_client_that_does_not_wait_for_the_answer_to_starttls(loop):
+    """Its hello is in the reader's buffer when the server upgrades."""
+    done = loop.create_future()
+
+    async def serve(reader, writer):
+        await reader.readline()
+        while not reader._buffer:
+            await asyncio.sleep(0)
+        await writer.start_tls(server_context())
+        done.set_result(await reader.readline())
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+    writer.write(b"STARTTLS\n")
+    await writer.start_tls(client_context(), server_hostname="localhost")
+    writer.write(b"hello\n")
+    assert await done == b"hello\n"
+    writer.close()
+    with contextlib.suppress(ConnectionError):
+        await writer.wait_closed()
+    server.close()
