@@ -11,6 +11,7 @@ KINDS = ["boom", "boom", "exit", "interrupt", "odd", "cancelled", "os"]
 HOWS = ["soon", "soon", "soon own", "safe", "due", "due earlier", "due own"]
 ENDS = ["result", "result", "result", "cancel", "boom", "os"]
 WHEN = ["FIRST_COMPLETED", "FIRST_EXCEPTION", "ALL_COMPLETED"]
+DISABLED = ["poll_skip", "raw_steps", "poll_skip,raw_steps,timerfd"]
 #: How often an operation is drawn.
 WEIGHTS = {
     "mark": 3,
@@ -112,7 +113,10 @@ class TaskChance:
         ]
         if self.often(20):
             steps[-1][1].append(("abandon",))
-        return Program([], steps, debug=self.often(30))
+        env = {}
+        if self.often(40):
+            env["FASTLOOP_DISABLE"] = rng.choice(DISABLED)
+        return Program([], steps, env=env, debug=self.often(30))
 
 
 def draw(seed: int) -> Program:
