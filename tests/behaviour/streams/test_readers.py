@@ -14,6 +14,7 @@ import pytest
 from net_helpers import (
     KIB,
     MIB,
+    PY313,
     Peer,
     pattern,
     tcp_socketpair,
@@ -270,6 +271,14 @@ async def test_a_separator_in_two_pieces(opened):
     await peer.send(b"--rest")
     assert await task == b"some --end--"
     assert await reader.read(10) == b"rest"
+
+
+@pytest.mark.skipif(not PY313, reason="several separators came with 3.13")
+async def test_readuntil_one_of_several(opened):
+    reader, _, peer = await opened()
+    await peer.send(b"one;two,three")
+    assert await reader.readuntil((b",", b";")) == b"one;"
+    assert await reader.readuntil((b",", b";")) == b"two,"
 
 
 async def test_readuntil_over_the_limit(opened):

@@ -1,0 +1,259 @@
+"""asyncio's streams on the loop: the writer, and servers of streams."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import socket
+
+import pytest
+from net_helpers import (
+    KIB,
+    MIB,
+    client_context,
+    digest,
+    pattern,
+    server_context,
+    tcp_socketpair,
+    turns,
+)
+
+
+async def test_classes(opened):
+    reader, writer, peer = await opened()
+    assert isinstance(reader, asyncio.StreamReader)
+    assert repr(type(reader)) == repr(asyncio.StreamReader)
+    assert type(writer) is asyncio.StreamWriter
+    assert isinstance(writer.transport, asyncio.Transport)
+    protocol = writer.transport.get_protocol()
+    assert isinstance(protocol, asyncio.StreamReaderProtocol)
+    assert writer.get_extra_info("peername") == peer.sock.getsockname()
+    assert writer.can_write_eof()
+    assert not writer.is_closing()
+
+
+async def test_drain_under_back_pressure(opened):
+    """It waits while the peer does not read, and goes on when it does."""
+
+    reader, writer, peer = await opened()
+    data = pattern(8 * MIB)
+    await writer.drain()
+    writer.write(data)
+    drains = [asyncio.create_task(writer.drain()) for _ in range(3)]
+    await turns(10)
+    assert not any(draining.done() for draining in drains)
+    assert digest(await peer.recv_exactly(8 * MIB)) == digest(data)
+    await asyncio.gather(*drains)
+
+
+async def test_drain_after_the_connection_was_lost(opened):
+    reader, writer, peer = await opened()
+    writer.write(bytes(8 * MIB))
+    draining = asyncio.create_task(writer.drain())
+    await turns(5)
+    peer.reset()
+    with pytest.raises(ConnectionError):
+        await draining
+    with pytest.raises(ConnectionError):
+        await reader.read()
+
+
+async def test_write_eof(opened):
+    reader, writer, peer = await opened()
+    writer.write(b"request")
+    writer.write_eof()
+    assert await peer.recv_all() == b"request"
+    await peer.send(b"response")
+    peer.send_eof()
+    assert await reader.read() == b"response"
+
+
+async def test_wait_closed(opened):
+    reader, writer, peer = await opened()
+    writer.write(pattern(MIB))
+    writer.close()
+    assert writer.is_closing()
+    waiting = asyncio.create_task(writer.wait_closed())
+    assert len(await peer.recv_all()) == MIB
+    await waiting
+    await writer.wait_closed()
+
+
+async def echo(reader, writer):
+    while data := await reader.read(64 * KIB):
+        writer.write(data)
+        await writer.drain()
+    writer.close()
+    await writer.wait_closed()
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+@pytest.mark.parametrize("family", ["tcp", "unix"])
+async def test_an_echo_server(tmp_path, family, tls):
+    """64 clients at once, each with its own bytes."""
+    server_options = {"ssl": server_context()} if tls else {}
+    options = (
+        {"ssl": client_context(), "server_hostname": "localhost"}
+        if tls
+        else {}
+    )
+
+    if family == "tcp":
+        server = await asyncio.start_server(
+            echo, "127.0.0.1", 0, **server_options
+        )
+        address = server.sockets[0].getsockname()
+    else:
+        path = str(tmp_path / "s")
+        server = await asyncio.start_unix_server(echo, path, **server_options)
+
+    async def client(i):
+        if family == "tcp":
+            pair = await asyncio.open_connection(*address, **options)
+        else:
+            pair = await asyncio.open_unix_connection(path, **options)
+        reader, writer = pair
+        for seed in range(3):
+            data = pattern(10_000, i * 3 + seed)
+            writer.write(data)
+            await writer.drain()
+            assert await reader.readexactly(10_000) == data
+        if not tls:
+            writer.write_eof()
+            assert await reader.read() == b""
+        writer.close()
+        await writer.wait_closed()
+
+    async with server:
+        await asyncio.gather(*(client(i) for i in range(64)))
+
+
+# Early releases of 3.11 left the report to the handler's task.
+HANDLER_FAILED = (
+    "client_connected_cb"
+    if "in client_connected_cb" in inspect.getsource(asyncio.streams)
+    else "Task exception was never retrieved"
+)
+
+
+async def test_a_handler_that_raises_is_reported(reports):
+    async def bad(reader, writer):
+        writer.close()
+        raise ZeroDivisionError
+
+    server = await asyncio.start_server(bad, "127.0.0.1", 0)
+    reader, writer = await asyncio.open_connection(
+        *server.sockets[0].getsockname()
+    )
+    assert await reader.read() == b""
+    writer.close()
+    await writer.wait_closed()
+    await turns(5)
+    (report,) = reports
+    server.close()
+    assert isinstance(report["exception"], ZeroDivisionError)
+    assert HANDLER_FAILED in report["message"]
+
+
+async def test_a_plain_function_as_handler(loop):
+    seen = loop.create_future()
+
+    def handler(reader, writer):
+        seen.set_result((reader, writer))
+
+    server = await asyncio.start_server(handler, "127.0.0.1", 0)
+    sock = socket.create_connection(server.sockets[0].getsockname())
+    sock.send(b"data")
+    reader, writer = await seen
+    assert await reader.read(4) == b"data"
+    sock.close()
+    writer.close()
+    await writer.wait_closed()
+    server.close()
+
+
+async def test_a_pipeline_of_requests(loop):
+    """Many small requests in flight: the answers come in order."""
+
+    async def handler(reader, writer):
+        async for line in reader:
+            writer.write(b"re: ")
+            writer.write(line)
+        writer.close()
+
+    server = await asyncio.start_server(handler, "127.0.0.1", 0)
+    reader, writer = await asyncio.open_connection(
+        *server.sockets[0].getsockname()
+    )
+    for i in range(2000):
+        writer.write(b"%d\n" % i)
+    writer.write_eof()
+    lines = (await reader.read()).splitlines()
+    assert lines == [b"re: %d" % i for i in range(2000)]
+    writer.close()
+    await writer.wait_closed()
+    server.close()
+
+
+async def test_a_proxy(loop):
+    """Two streams joined by two tasks, as proxies do it."""
+
+    async def pump(reader, writer):
+        while data := await reader.read(64 * KIB):
+            writer.write(data)
+            await writer.drain()
+        with contextlib.suppress(OSError):
+            writer.write_eof()
+
+    origin = await asyncio.start_server(echo, "127.0.0.1", 0)
+
+    async def forward(reader, writer):
+        up_reader, up_writer = await asyncio.open_connection(
+            *origin.sockets[0].getsockname()
+        )
+        await asyncio.gather(pump(reader, up_writer), pump(up_reader, writer))
+        for end in (writer, up_writer):
+            end.close()
+            await end.wait_closed()
+        loop.call_soon(over.set)
+
+    over = asyncio.Event()
+    proxy = await asyncio.start_server(forward, "127.0.0.1", 0)
+    reader, writer = await asyncio.open_connection(
+        *proxy.sockets[0].getsockname()
+    )
+    data = pattern(4 * MIB)
+
+    async def send():
+        writer.write(data)
+        await writer.drain()
+        writer.write_eof()
+
+    sending = asyncio.create_task(send())
+    assert digest(await reader.read()) == digest(data)
+    await sending
+    writer.close()
+    await writer.wait_closed()
+    await over.wait()
+    proxy.close()
+    origin.close()
+
+
+async def test_a_reader_of_a_subclass(loop):
+    """A protocol with its own StreamReader class works as always."""
+
+    class Loud(asyncio.StreamReader):
+        def feed_data(self, data):
+            super().feed_data(data.upper())
+
+    near, far = tcp_socketpair()
+    reader = Loud(loop=loop)
+    protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
+    transport, _ = await loop.create_connection(lambda: protocol, sock=near)
+    writer = asyncio.StreamWriter(transport, protocol, reader, loop)
+    far.send(b"quiet\n")
+    assert await reader.readline() == b"QUIET\n"
+    far.close()
+    writer.close()
+    await writer.wait_closed()
