@@ -72,20 +72,15 @@ def test_connecting(loop):
         loop.run_until_complete(main())
 
 
-def test_serving(loop):
-    async def main():
-        with few_descriptors():
-            try:
-                server = await loop.create_server(
-                    asyncio.Protocol, "127.0.0.1", 0
-                )
-            except OSError:
-                return
-        # Up to 3.12 asyncio makes a server of the sockets it could get.
-        assert server.sockets == ()
-        server.close()
-
-    loop.run_until_complete(main())
+async def test_serving(loop):
+    with few_descriptors():
+        try:
+            server = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0)
+        except OSError:
+            return
+    # Up to 3.12 asyncio makes a server of the sockets it could get.
+    assert server.sockets == ()
+    server.close()
 
 
 @pytest.mark.reports
@@ -129,14 +124,11 @@ def test_accepting(loop, caplog, monkeypatch):
     assert len(accepted) == 3
 
 
-def test_a_subprocess(loop):
-    async def main():
-        with few_descriptors(), pytest.raises(OSError):
-            await asyncio.create_subprocess_exec("/bin/true", stdout=-1)
-        process = await asyncio.create_subprocess_exec("/bin/true")
-        assert await process.wait() == 0
-
-    loop.run_until_complete(main())
+async def test_a_subprocess(loop):
+    with few_descriptors(), pytest.raises(OSError):
+        await asyncio.create_subprocess_exec("/bin/true", stdout=-1)
+    process = await asyncio.create_subprocess_exec("/bin/true")
+    assert await process.wait() == 0
 
 
 def test_signal_handlers(loop_factory):

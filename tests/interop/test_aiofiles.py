@@ -14,28 +14,25 @@ import aiofiles.os
 import aiofiles.tempfile
 
 
-def test_text_and_binary(run, tmp_path):
+async def test_text_and_binary(tmp_path):
     path = tmp_path / "file"
 
-    async def main():
-        async with aiofiles.open(path, "w", encoding="utf-8") as file:
-            await file.writelines(f"line {i}\n" for i in range(1000))
-        async with aiofiles.open(path, encoding="utf-8") as file:
-            lines = [line async for line in file]
-        assert lines == [f"line {i}\n" for i in range(1000)]
-        async with aiofiles.open(path, "r+b") as file:
-            await file.seek(5)
-            await file.write(b"X")
-            await file.seek(0)
-            assert await file.readline() == b"line X\n"
-            assert await file.tell() == 7
-            await file.truncate(7)
-        assert (await aiofiles.os.stat(path)).st_size == 7
-
-    run(main())
+    async with aiofiles.open(path, "w", encoding="utf-8") as file:
+        await file.writelines(f"line {i}\n" for i in range(1000))
+    async with aiofiles.open(path, encoding="utf-8") as file:
+        lines = [line async for line in file]
+    assert lines == [f"line {i}\n" for i in range(1000)]
+    async with aiofiles.open(path, "r+b") as file:
+        await file.seek(5)
+        await file.write(b"X")
+        await file.seek(0)
+        assert await file.readline() == b"line X\n"
+        assert await file.tell() == 7
+        await file.truncate(7)
+    assert (await aiofiles.os.stat(path)).st_size == 7
 
 
-def test_many_files_at_once(run, tmp_path):
+async def test_many_files_at_once(tmp_path):
     """More jobs than the executor has threads."""
 
     async def copy(i):
@@ -44,29 +41,21 @@ def test_many_files_at_once(run, tmp_path):
         async with aiofiles.open(tmp_path / f"{i}", "rb") as file:
             return len(await file.read())
 
-    async def main():
-        sizes = await asyncio.gather(*(copy(i) for i in range(100)))
-        assert sizes == [i * 100 for i in range(100)]
-        names = await aiofiles.os.listdir(tmp_path)
-        assert len(names) == 100
-
-    run(main())
+    sizes = await asyncio.gather(*(copy(i) for i in range(100)))
+    assert sizes == [i * 100 for i in range(100)]
+    names = await aiofiles.os.listdir(tmp_path)
+    assert len(names) == 100
 
 
-def test_errors_and_temporary_files(run, tmp_path):
-    async def main():
-        with pytest.raises(FileNotFoundError):
-            async with aiofiles.open(tmp_path / "absent"):
-                pass
-        async with aiofiles.tempfile.TemporaryDirectory(
-            dir=tmp_path
-        ) as folder:
-            async with aiofiles.tempfile.NamedTemporaryFile(
-                "w+", dir=folder
-            ) as file:
-                await file.write("kept a while")
-                await file.seek(0)
-                assert await file.read() == "kept a while"
-        assert not await aiofiles.os.path.exists(folder)
-
-    run(main())
+async def test_errors_and_temporary_files(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        async with aiofiles.open(tmp_path / "absent"):
+            pass
+    async with aiofiles.tempfile.TemporaryDirectory(dir=tmp_path) as folder:
+        async with aiofiles.tempfile.NamedTemporaryFile(
+            "w+", dir=folder
+        ) as file:
+            await file.write("kept a while")
+            await file.seek(0)
+            assert await file.read() == "kept a while"
+    assert not await aiofiles.os.path.exists(folder)

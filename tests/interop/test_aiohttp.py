@@ -117,66 +117,56 @@ def tls(request, server_tls, client_tls):
     return (server_tls, client_tls) if request.param == "tls" else (None, None)
 
 
-def test_keep_alive(run, tls):
+async def test_keep_alive(tls):
     """Requests one after the other share a connection; at once, not."""
+    async with serving(tls[0]) as url, client(tls[1]) as session:
+        peers = set()
+        for _ in range(5):
+            async with session.get(url) as response:
+                told = await response.json()
+                peers.add(tuple(told["peer"]))
+                assert told["secure"] is (tls[0] is not None)
+        assert len(peers) == 1
 
-    async def main():
-        async with serving(tls[0]) as url, client(tls[1]) as session:
-            peers = set()
-            for _ in range(5):
-                async with session.get(url) as response:
-                    told = await response.json()
-                    peers.add(tuple(told["peer"]))
-                    assert told["secure"] is (tls[0] is not None)
-            assert len(peers) == 1
+        async def one():
+            async with session.get(url) as response:
+                return tuple((await response.json())["peer"])
 
-            async def one():
-                async with session.get(url) as response:
-                    return tuple((await response.json())["peer"])
-
-            peers = await asyncio.gather(*(one() for _ in range(20)))
-            assert 1 < len(set(peers)) <= 20
-
-    run(main())
+        peers = await asyncio.gather(*(one() for _ in range(20)))
+        assert 1 < len(set(peers)) <= 20
 
 
-def test_chunked_both_ways(run, tls):
+async def test_chunked_both_ways(tls):
     """2 MiB in chunks up, then down; then with a length."""
 
     async def parts():
         for i in range(0, len(BODY), 0x10000):
             yield BODY[i : i + 0x10000]
 
-    async def main():
-        async with serving(tls[0]) as url, client(tls[1]) as session:
-            want = hashlib.sha256(BODY).hexdigest()
-            for data in (parts(), io.BytesIO(BODY)):
-                async with session.post(url + "/digest", data=data) as got:
-                    assert await got.text() == want
-            for path in ("/chunked", "/whole"):
-                async with session.get(url + path) as got:
-                    assert await got.read() == BODY
-
-    run(main())
+    async with serving(tls[0]) as url, client(tls[1]) as session:
+        want = hashlib.sha256(BODY).hexdigest()
+        for data in (parts(), io.BytesIO(BODY)):
+            async with session.post(url + "/digest", data=data) as got:
+                assert await got.text() == want
+        for path in ("/chunked", "/whole"):
+            async with session.get(url + path) as got:
+                assert await got.read() == BODY
 
 
-def test_websocket(run, tls):
-    async def main():
-        async with serving(tls[0]) as url, client(tls[1]) as session:
-            async with session.ws_connect(url + "/ws", max_msg_size=0) as ws:
-                for text in ("hello", "x" * 200_000):
-                    await ws.send_str(text)
-                    assert await ws.receive_str() == text.upper()
-                await ws.send_bytes(BODY)
-                assert await ws.receive_bytes() == BODY[::-1]
-                await ws.ping()
-                for i in range(200):
-                    await ws.send_str(f"n{i}")
-                for i in range(200):
-                    assert await ws.receive_str() == f"N{i}"
-            assert ws.close_code == 1000
-
-    run(main())
+async def test_websocket(tls):
+    async with serving(tls[0]) as url, client(tls[1]) as session:
+        async with session.ws_connect(url + "/ws", max_msg_size=0) as ws:
+            for text in ("hello", "x" * 200_000):
+                await ws.send_str(text)
+                assert await ws.receive_str() == text.upper()
+            await ws.send_bytes(BODY)
+            assert await ws.receive_bytes() == BODY[::-1]
+            await ws.ping()
+            for i in range(200):
+                await ws.send_str(f"n{i}")
+            for i in range(200):
+                assert await ws.receive_str() == f"N{i}"
+        assert ws.close_code == 1000
 
 
 def test_file_by_sendfile(run, tls, tmp_path):
@@ -197,93 +187,76 @@ def test_file_by_sendfile(run, tls, tmp_path):
     run(main())
 
 
-def test_client_that_leaves_cancels_the_handler(run):
+async def test_client_that_leaves_cancels_the_handler():
     app, started, cancelled = make_slow_app()
 
-    async def main():
-        async with (
-            serving(app=app, handler_cancellation=True) as url,
-            client() as session,
-        ):
-            request = asyncio.create_task(session.get(url + "/slow"))
-            await started.wait()
-            request.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await request
-            await cancelled.wait()
-
-    run(main())
-
-
-def test_client_timeout(run):
-    app, started, cancelled = make_slow_app()
-
-    async def main():
-        async with serving(app=app, handler_cancellation=True) as url:
-            async with client() as session:
-                limit = aiohttp.ClientTimeout(total=0.05)
-                # On a busy machine it may be over before the handler begins.
-                while not started.is_set():
-                    with pytest.raises(asyncio.TimeoutError):
-                        await session.get(url + "/slow", timeout=limit)
+    async with (
+        serving(app=app, handler_cancellation=True) as url,
+        client() as session,
+    ):
+        request = asyncio.create_task(session.get(url + "/slow"))
+        await started.wait()
+        request.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await request
         await cancelled.wait()
 
-    run(main())
+
+async def test_client_timeout():
+    app, started, cancelled = make_slow_app()
+
+    async with serving(app=app, handler_cancellation=True) as url:
+        async with client() as session:
+            limit = aiohttp.ClientTimeout(total=0.05)
+            # On a busy machine it may be over before the handler begins.
+            while not started.is_set():
+                with pytest.raises(asyncio.TimeoutError):
+                    await session.get(url + "/slow", timeout=limit)
+    await cancelled.wait()
 
 
 # In debug mode asyncio's server reports a handshake that a client broke off.
 @pytest.mark.reports
-def test_refused_and_untrusted(run, server_tls):
+async def test_refused_and_untrusted(server_tls):
     """A port nobody listens on; a certificate nobody trusts."""
-
-    async def main():
-        async with client() as session:
-            async with serving() as url:
-                pass
-            with pytest.raises(aiohttp.ClientConnectorError):
+    async with client() as session:
+        async with serving() as url:
+            pass
+        with pytest.raises(aiohttp.ClientConnectorError):
+            await session.get(url)
+        async with serving(server_tls) as url:
+            with pytest.raises(aiohttp.ClientConnectorCertificateError):
                 await session.get(url)
-            async with serving(server_tls) as url:
-                with pytest.raises(aiohttp.ClientConnectorCertificateError):
-                    await session.get(url)
-
-    run(main())
 
 
-def test_unix_socket(run, tmp_path):
+async def test_unix_socket(tmp_path):
     path = str(tmp_path / "sock")
 
-    async def main():
-        runner = web.AppRunner(make_app())
-        await runner.setup()
-        await web.UnixSite(runner, path).start()
-        connector = aiohttp.UnixConnector(path)
-        async with aiohttp.ClientSession(connector=connector) as session:
-            for _ in range(2):
-                async with session.get("http://unix/whole") as got:
-                    assert await got.read() == BODY
-        await runner.cleanup()
-
-    run(main())
+    runner = web.AppRunner(make_app())
+    await runner.setup()
+    await web.UnixSite(runner, path).start()
+    connector = aiohttp.UnixConnector(path)
+    async with aiohttp.ClientSession(connector=connector) as session:
+        for _ in range(2):
+            async with session.get("http://unix/whole") as got:
+                assert await got.read() == BODY
+    await runner.cleanup()
 
 
-def test_raw_pipeline(run):
+async def test_raw_pipeline():
     """Requests sent together: the answers come in order."""
-
-    async def main():
-        async with serving() as url:
-            port = int(url.rpartition(":")[2])
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            request = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
-            writer.write(request * 9)
-            writer.write(request[:-2] + b"Connection: close\r\n\r\n")
-            answers = (await reader.read()).split(b"HTTP/1.1 200 OK")[1:]
-            writer.close()
-            await writer.wait_closed()
-            bodies = [a.partition(b"\r\n\r\n")[2] for a in answers]
-            assert len(bodies) == 10
-            assert len({json.loads(b)["peer"][1] for b in bodies}) == 1
-
-    run(main())
+    async with serving() as url:
+        port = int(url.rpartition(":")[2])
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        request = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+        writer.write(request * 9)
+        writer.write(request[:-2] + b"Connection: close\r\n\r\n")
+        answers = (await reader.read()).split(b"HTTP/1.1 200 OK")[1:]
+        writer.close()
+        await writer.wait_closed()
+        bodies = [a.partition(b"\r\n\r\n")[2] for a in answers]
+        assert len(bodies) == 10
+        assert len({json.loads(b)["peer"][1] for b in bodies}) == 1
 
 
 def test_run_app(start, loop_kind):

@@ -49,7 +49,7 @@ async def upper_server(limit=None):
         await server.wait_closed()
 
 
-def test_async_generators_over_a_socket(run):
+async def test_async_generators_over_a_socket():
     """A pipeline of generators, left early: each closes what it holds."""
     closed = []
 
@@ -69,17 +69,14 @@ def test_async_generators_over_a_socket(run):
             async for line in source:
                 yield int(line.split()[1])
 
-    async def main():
-        async with upper_server() as (port, _seen):
-            squares = [n * n async for n in numbers(lines(port)) if n % 2]
-            assert squares == [n * n for n in range(1, 100, 2)]
-            async with contextlib.aclosing(numbers(lines(port))) as some:
-                async for n in some:
-                    if n == 3:
-                        break
-        assert closed == ["connection"] * 2
-
-    run(main())
+    async with upper_server() as (port, _seen):
+        squares = [n * n async for n in numbers(lines(port)) if n % 2]
+        assert squares == [n * n for n in range(1, 100, 2)]
+        async with contextlib.aclosing(numbers(lines(port))) as some:
+            async for n in some:
+                if n == 3:
+                    break
+    assert closed == ["connection"] * 2
 
 
 class Pool:
@@ -111,25 +108,22 @@ class Pool:
             await writer.wait_closed()
 
 
-def test_connection_pool(run):
-    async def main():
-        async with upper_server() as (port, seen):
-            pool = Pool(port, 4)
+async def test_connection_pool():
+    async with upper_server() as (port, seen):
+        pool = Pool(port, 4)
 
-            async def ask(n):
-                async with pool.connection() as (reader, writer):
-                    writer.write(b"ask %d\n" % n)
-                    return await reader.readline()
+        async def ask(n):
+            async with pool.connection() as (reader, writer):
+                writer.write(b"ask %d\n" % n)
+                return await reader.readline()
 
-            got = await asyncio.gather(*(ask(n) for n in range(100)))
-            assert got == [b"ASK %d\n" % n for n in range(100)]
-            assert 1 <= len(seen) <= 4
-            await pool.close()
-
-    run(main())
+        got = await asyncio.gather(*(ask(n) for n in range(100)))
+        assert got == [b"ASK %d\n" % n for n in range(100)]
+        assert 1 <= len(seen) <= 4
+        await pool.close()
 
 
-def test_retry_with_backoff(run):
+async def test_retry_with_backoff():
     """A server that hangs up after two lines; then one that is not there."""
 
     async def retry(call, attempts):
@@ -141,38 +135,35 @@ def test_retry_with_backoff(run):
                     raise
                 await asyncio.sleep(0.0005 * 2**n)
 
-    async def main():
-        link = None
-        tries = 0
+    link = None
+    tries = 0
 
-        async def ask():
-            nonlocal link, tries
-            tries += 1
-            if link is None:
-                link = await asyncio.open_connection("127.0.0.1", port)
-            reader, writer = link
-            try:
-                writer.write(b"ask\n")
-                return await reader.readexactly(4)
-            except (OSError, asyncio.IncompleteReadError):
-                writer.close()
-                link = None
-                raise
-
-        async with upper_server(limit=2) as (port, seen):
-            for _ in range(7):
-                assert await retry(ask, 3) == b"ASK\n"
-            assert (len(seen), tries) == (4, 10)
-            link[1].close()
+    async def ask():
+        nonlocal link, tries
+        tries += 1
+        if link is None:
+            link = await asyncio.open_connection("127.0.0.1", port)
+        reader, writer = link
+        try:
+            writer.write(b"ask\n")
+            return await reader.readexactly(4)
+        except (OSError, asyncio.IncompleteReadError):
+            writer.close()
             link = None
-        with pytest.raises(ConnectionRefusedError):
-            await retry(ask, 3)
-        assert tries == 13
+            raise
 
-    run(main())
+    async with upper_server(limit=2) as (port, seen):
+        for _ in range(7):
+            assert await retry(ask, 3) == b"ASK\n"
+        assert (len(seen), tries) == (4, 10)
+        link[1].close()
+        link = None
+    with pytest.raises(ConnectionRefusedError):
+        await retry(ask, 3)
+    assert tries == 13
 
 
-def test_sync_and_async_call_each_other(loop, run, in_thread):
+async def test_sync_and_async_call_each_other(loop, in_thread):
     """A thread asks the loop, which asks threads, which ask the loop."""
 
     async def add(a, b):
@@ -183,22 +174,19 @@ def test_sync_and_async_call_each_other(loop, run, in_thread):
         future = asyncio.run_coroutine_threadsafe(add(n, 1), loop)
         return future.result(PATIENCE)
 
-    async def main():
-        results = await asyncio.gather(
-            *(asyncio.to_thread(from_thread, n) for n in range(30))
-        )
-        assert results == list(range(1, 31))
-        got, over = [], asyncio.Event()
+    results = await asyncio.gather(
+        *(asyncio.to_thread(from_thread, n) for n in range(30))
+    )
+    assert results == list(range(1, 31))
+    got, over = [], asyncio.Event()
 
-        def thread():
-            got.append(from_thread(41))
-            loop.call_soon_threadsafe(over.set)
+    def thread():
+        got.append(from_thread(41))
+        loop.call_soon_threadsafe(over.set)
 
-        in_thread(thread)
-        await over.wait()
-        assert got == [42]
-
-    run(main())
+    in_thread(thread)
+    await over.wait()
+    assert got == [42]
 
 
 def test_loop_in_a_thread_serves_sync_code(loop_factory):
@@ -262,50 +250,43 @@ class Collector(asyncio.Protocol):
 
 
 @pytest.mark.counts_calls
-def test_two_turns_carry_a_message(run):
+async def test_two_turns_carry_a_message():
     """Tests of libraries send to themselves and count turns: sleep(0)."""
 
     async def idle():
         for _ in range(100):
             await asyncio.sleep(0)
 
-    async def main():
-        loop = asyncio.get_running_loop()
-        ours, theirs = socket.socketpair()
-        writer, _ = await loop.create_connection(asyncio.Protocol, sock=ours)
-        other, reader = await loop.create_connection(Collector, sock=theirs)
-        for n in range(1, 4):
-            await idle()
-            writer.write(b"x")
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
-            assert reader.got == b"x" * n
+    loop = asyncio.get_running_loop()
+    ours, theirs = socket.socketpair()
+    writer, _ = await loop.create_connection(asyncio.Protocol, sock=ours)
+    other, reader = await loop.create_connection(Collector, sock=theirs)
+    for n in range(1, 4):
         await idle()
-        writer.write_eof()
+        writer.write(b"x")
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-        assert reader.ended
-        other.close()
-        writer.close()
-        await asyncio.sleep(0)
+        assert reader.got == b"x" * n
+    await idle()
+    writer.write_eof()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert reader.ended
+    other.close()
+    writer.close()
+    await asyncio.sleep(0)
 
-    run(main())
 
-
-def test_reader_of_a_closed_socket_is_removed(run):
+async def test_reader_of_a_closed_socket_is_removed():
     """A library that closes first and cleans up in a callback, as anyio."""
-
-    async def main():
-        loop = asyncio.get_running_loop()
-        ours, theirs = socket.socketpair()
-        loop.add_reader(ours, print)
-        ours.close()
-        assert loop.remove_reader(ours) is True
-        with pytest.raises(ValueError, match="-1"):
-            loop.remove_reader(ours)
-        theirs.close()
-
-    run(main())
+    loop = asyncio.get_running_loop()
+    ours, theirs = socket.socketpair()
+    loop.add_reader(ours, print)
+    ours.close()
+    assert loop.remove_reader(ours) is True
+    with pytest.raises(ValueError, match="-1"):
+        loop.remove_reader(ours)
+    theirs.close()
 
 
 def test_tasks_share_the_threads_of_anyio(run):

@@ -56,85 +56,67 @@ def apps_on_path(monkeypatch):
     monkeypatch.syspath_prepend(str(APPS))
 
 
-def test_requests_share_connections(run, loop_kind):
-    async def main():
-        async with (
-            serving() as url,
-            httpx.AsyncClient(base_url=url, trust_env=False) as client,
-        ):
-            told = (await client.get("/")).json()
-            assert told["loop"] == loop_kind
-            assert told["lifespan"] is True
-            for _ in range(3):
-                got = await client.get("/thread", params={"n": 11})
-                assert got.json() == {"sum": 55}
-            got = await asyncio.gather(
-                *(client.get("/plain") for _ in range(30))
-            )
-            assert {r.text for r in got} == {"Hello, world!"}
-            await client.post("/task", params={"word": "x"})
-            assert (await client.get("/done")).json() == "x"
-
-    run(main())
+async def test_requests_share_connections(loop_kind):
+    async with (
+        serving() as url,
+        httpx.AsyncClient(base_url=url, trust_env=False) as client,
+    ):
+        told = (await client.get("/")).json()
+        assert told["loop"] == loop_kind
+        assert told["lifespan"] is True
+        for _ in range(3):
+            got = await client.get("/thread", params={"n": 11})
+            assert got.json() == {"sum": 55}
+        got = await asyncio.gather(*(client.get("/plain") for _ in range(30)))
+        assert {r.text for r in got} == {"Hello, world!"}
+        await client.post("/task", params={"word": "x"})
+        assert (await client.get("/done")).json() == "x"
 
 
-def test_streams(run):
+async def test_streams():
     """A body from a generator, an answer read as it comes."""
 
     async def parts():
         for i in range(64):
             yield bytes([i]) * 0x4000
 
-    async def main():
-        async with (
-            serving() as url,
-            httpx.AsyncClient(base_url=url, trust_env=False) as client,
-        ):
-            got = await client.post("/echo", content=parts())
-            assert got.content == b"".join([p async for p in parts()])
-            async with client.stream("GET", "/stream?n=500") as response:
-                lines = [line async for line in response.aiter_lines()]
-            assert lines == [f"line {i}" for i in range(500)]
-
-    run(main())
+    async with (
+        serving() as url,
+        httpx.AsyncClient(base_url=url, trust_env=False) as client,
+    ):
+        got = await client.post("/echo", content=parts())
+        assert got.content == b"".join([p async for p in parts()])
+        async with client.stream("GET", "/stream?n=500") as response:
+            lines = [line async for line in response.aiter_lines()]
+        assert lines == [f"line {i}" for i in range(500)]
 
 
-def test_tls(run):
+async def test_tls():
     trust = ssl.create_default_context(cafile=CERTS / "ca.pem")
 
-    async def main():
-        async with (
-            serving(
-                ssl_certfile=CERTS / "localhost.pem",
-                ssl_keyfile=CERTS / "localhost.key",
-            ) as url,
-            httpx.AsyncClient(
-                base_url=url, verify=trust, trust_env=False
-            ) as client,
-        ):
-            body = bytes(0x200000)
-            got = await client.post("/echo", content=body)
-            assert got.content == body
-            stream = got.extensions["network_stream"]
-            assert stream.get_extra_info("ssl_object").version() == "TLSv1.3"
-
-    run(main())
+    async with (
+        serving(
+            ssl_certfile=CERTS / "localhost.pem",
+            ssl_keyfile=CERTS / "localhost.key",
+        ) as url,
+        httpx.AsyncClient(
+            base_url=url, verify=trust, trust_env=False
+        ) as client,
+    ):
+        body = bytes(0x200000)
+        got = await client.post("/echo", content=body)
+        assert got.content == body
+        stream = got.extensions["network_stream"]
+        assert stream.get_extra_info("ssl_object").version() == "TLSv1.3"
 
 
-def test_timeouts_and_refusals(run):
-    async def main():
-        async with serving() as url:
-            async with httpx.AsyncClient(
-                base_url=url, trust_env=False
-            ) as client:
-                with pytest.raises(httpx.ReadTimeout):
-                    await client.get(
-                        "/done", timeout=httpx.Timeout(20, read=0.05)
-                    )
-                # The handler goes on waiting: let it end.
-                await client.post("/task", params={"word": "x"})
-        async with httpx.AsyncClient(trust_env=False) as client:
-            with pytest.raises(httpx.ConnectError):
-                await client.get(url)
-
-    run(main())
+async def test_timeouts_and_refusals():
+    async with serving() as url:
+        async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
+            with pytest.raises(httpx.ReadTimeout):
+                await client.get("/done", timeout=httpx.Timeout(20, read=0.05))
+            # The handler goes on waiting: let it end.
+            await client.post("/task", params={"word": "x"})
+    async with httpx.AsyncClient(trust_env=False) as client:
+        with pytest.raises(httpx.ConnectError):
+            await client.get(url)

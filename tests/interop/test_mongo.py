@@ -102,46 +102,36 @@ def test_cursors_in_batches(run, connected, server):
     assert server.store.cursors == {}
 
 
-def test_large_documents(run, connected):
+async def test_large_documents(connected):
     """15 MiB each way: many reads and writes a message."""
     text = "x" * (15 << 20)
 
-    async def main():
-        async with connected() as client:
-            await client.db.things.insert_one({"_id": 1, "text": text})
-            found = await client.db.things.find_one({"_id": 1})
-            assert found["text"] == text
-
-    run(main())
+    async with connected() as client:
+        await client.db.things.insert_one({"_id": 1, "text": text})
+        found = await client.db.things.find_one({"_id": 1})
+        assert found["text"] == text
 
 
-def test_many_tasks(run, connected):
+async def test_many_tasks(connected):
     """100 tasks over a pool of 10 connections."""
+    async with connected(maxPoolSize=10) as client:
+        things = client.db.things
 
-    async def main():
-        async with connected(maxPoolSize=10) as client:
-            things = client.db.things
+        async def work(i):
+            await things.insert_one({"_id": i})
+            return (await things.find_one({"_id": i}))["_id"]
 
-            async def work(i):
-                await things.insert_one({"_id": i})
-                return (await things.find_one({"_id": i}))["_id"]
-
-            got = await asyncio.gather(*(work(i) for i in range(100)))
-            assert got == list(range(100))
-            assert await things.count_documents({}) == 100
-
-    run(main())
+        got = await asyncio.gather(*(work(i) for i in range(100)))
+        assert got == list(range(100))
+        assert await things.count_documents({}) == 100
 
 
 # PyMongo drops the socket of a refused connect without closing it, on
 # asyncio too.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_no_server(run, connected):
-    async def main():
-        async with connected(
-            "mongodb://127.0.0.1:1", serverSelectionTimeoutMS=100
-        ) as client:
-            with pytest.raises(ServerSelectionTimeoutError):
-                await client.admin.command("ping")
-
-    run(main())
+async def test_no_server(connected):
+    async with connected(
+        "mongodb://127.0.0.1:1", serverSelectionTimeoutMS=100
+    ) as client:
+        with pytest.raises(ServerSelectionTimeoutError):
+            await client.admin.command("ping")

@@ -33,135 +33,109 @@ async def connected(args):
         await conn.close()
 
 
-def test_queries(run, dsn):
+async def test_queries(dsn):
     """Types, prepared statements, a cursor, an error, a large value."""
+    async with connected(dsn) as conn:
+        secure = await conn.fetchval(
+            "select ssl from pg_stat_ssl where pid = pg_backend_pid()"
+        )
+        assert secure is bool(dsn.get("ssl"))
+        row = await conn.fetchrow("select 1 as a, 'b' as b, null as c")
+        assert dict(row) == {"a": 1, "b": "b", "c": None}
+        twice = await conn.prepare("select $1::int * 2")
+        assert [await twice.fetchval(i) for i in range(5)] == [
+            *(0, 2, 4, 6, 8)
+        ]
+        async with conn.transaction():
+            cursor = conn.cursor("select generate_series(1, 1000)")
+            assert sum([row[0] async for row in cursor]) == 500500
+        with pytest.raises(asyncpg.UndefinedTableError):
+            await conn.fetch("select * from absent")
+        big = "x" * (3 << 20)
+        assert await conn.fetchval("select $1::text", big) == big
 
-    async def main():
-        async with connected(dsn) as conn:
-            secure = await conn.fetchval(
-                "select ssl from pg_stat_ssl where pid = pg_backend_pid()"
-            )
-            assert secure is bool(dsn.get("ssl"))
-            row = await conn.fetchrow("select 1 as a, 'b' as b, null as c")
-            assert dict(row) == {"a": 1, "b": "b", "c": None}
-            twice = await conn.prepare("select $1::int * 2")
-            assert [await twice.fetchval(i) for i in range(5)] == [
-                *(0, 2, 4, 6, 8)
-            ]
+
+async def test_transactions(pg):
+    async with connected(pg) as conn:
+        await conn.execute("create temp table t (n int primary key)")
+        with pytest.raises(ZeroDivisionError):
             async with conn.transaction():
-                cursor = conn.cursor("select generate_series(1, 1000)")
-                assert sum([row[0] async for row in cursor]) == 500500
-            with pytest.raises(asyncpg.UndefinedTableError):
-                await conn.fetch("select * from absent")
-            big = "x" * (3 << 20)
-            assert await conn.fetchval("select $1::text", big) == big
-
-    run(main())
-
-
-def test_transactions(run, pg):
-    async def main():
-        async with connected(pg) as conn:
-            await conn.execute("create temp table t (n int primary key)")
-            with pytest.raises(ZeroDivisionError):
+                await conn.execute("insert into t values (1)")
+                raise ZeroDivisionError
+        async with conn.transaction():
+            await conn.executemany(
+                "insert into t values ($1)", [(i,) for i in range(500)]
+            )
+            with contextlib.suppress(asyncpg.UniqueViolationError):
                 async with conn.transaction():
                     await conn.execute("insert into t values (1)")
-                    raise ZeroDivisionError
-            async with conn.transaction():
-                await conn.executemany(
-                    "insert into t values ($1)", [(i,) for i in range(500)]
-                )
-                with contextlib.suppress(asyncpg.UniqueViolationError):
-                    async with conn.transaction():
-                        await conn.execute("insert into t values (1)")
-            assert await conn.fetchval("select count(*) from t") == 500
-
-    run(main())
+        assert await conn.fetchval("select count(*) from t") == 500
 
 
-def test_copy(run, pg):
+async def test_copy(pg):
     """COPY in from a generator of rows and out to a file object."""
-
-    async def main():
-        async with connected(pg) as conn:
-            await conn.execute("create temp table t (n int, s text)")
-            rows = [(i, f"row {i}") for i in range(20000)]
-            await conn.copy_records_to_table("t", records=rows)
-            out = io.BytesIO()
-            await conn.copy_from_table("t", output=out)
-            lines = out.getvalue().decode().splitlines()
-            assert lines == [f"{n}\t{s}" for n, s in rows]
-
-    run(main())
+    async with connected(pg) as conn:
+        await conn.execute("create temp table t (n int, s text)")
+        rows = [(i, f"row {i}") for i in range(20000)]
+        await conn.copy_records_to_table("t", records=rows)
+        out = io.BytesIO()
+        await conn.copy_from_table("t", output=out)
+        lines = out.getvalue().decode().splitlines()
+        assert lines == [f"{n}\t{s}" for n, s in rows]
 
 
-def test_pool_and_concurrency(run, pg):
+async def test_pool_and_concurrency(pg):
     """60 queries at a time over at most 5 connections."""
+    async with asyncpg.create_pool(**pg, min_size=1, max_size=5) as pool:
 
-    async def main():
-        async with asyncpg.create_pool(**pg, min_size=1, max_size=5) as pool:
+        async def one(i):
+            async with pool.acquire() as conn:
+                pid = conn.get_server_pid()
+                return pid, await conn.fetchval("select $1::int", i)
 
-            async def one(i):
-                async with pool.acquire() as conn:
-                    pid = conn.get_server_pid()
-                    return pid, await conn.fetchval("select $1::int", i)
-
-            got = await asyncio.gather(*(one(i) for i in range(60)))
-            assert [value for _, value in got] == list(range(60))
-            assert 1 < len({pid for pid, _ in got}) <= 5
-
-    run(main())
+        got = await asyncio.gather(*(one(i) for i in range(60)))
+        assert [value for _, value in got] == list(range(60))
+        assert 1 < len({pid for pid, _ in got}) <= 5
 
 
-def test_notifications(run, pg):
-    async def main():
-        got = asyncio.Queue()
-        async with connected(pg) as one, connected(pg) as other:
+async def test_notifications(pg):
+    got = asyncio.Queue()
+    async with connected(pg) as one, connected(pg) as other:
 
-            def heard(_conn, _pid, _channel, payload):
-                got.put_nowait(payload)
+        def heard(_conn, _pid, _channel, payload):
+            got.put_nowait(payload)
 
-            await one.add_listener("news", heard)
-            for i in range(20):
-                await other.execute(f"notify news, '{i}'")
-            assert [await got.get() for _ in range(20)] == [
-                str(i) for i in range(20)
-            ]
-            await one.remove_listener("news", heard)
-
-    run(main())
+        await one.add_listener("news", heard)
+        for i in range(20):
+            await other.execute(f"notify news, '{i}'")
+        assert [await got.get() for _ in range(20)] == [
+            str(i) for i in range(20)
+        ]
+        await one.remove_listener("news", heard)
 
 
-def test_timeout_cancels_on_the_server(run, pg):
+async def test_timeout_cancels_on_the_server(pg):
     """asyncpg asks for the cancellation on a connection of its own."""
-
-    async def main():
-        async with connected(pg) as conn:
-            with pytest.raises(asyncio.TimeoutError):
-                await conn.execute("select pg_sleep(600)", timeout=0.05)
-            task = asyncio.create_task(conn.execute("select pg_sleep(600)"))
-            await asyncio.sleep(0.02)
-            task.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await task
-            assert await conn.fetchval("select 1") == 1
-
-    run(main())
+    async with connected(pg) as conn:
+        with pytest.raises(asyncio.TimeoutError):
+            await conn.execute("select pg_sleep(600)", timeout=0.05)
+        task = asyncio.create_task(conn.execute("select pg_sleep(600)"))
+        await asyncio.sleep(0.02)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await conn.fetchval("select 1") == 1
 
 
-def test_lost_connection(run, pg):
+async def test_lost_connection(pg):
     """The server ends a session: its query fails, another connects."""
-
-    async def main():
-        async with connected(pg) as one, connected(pg) as other:
-            pid = one.get_server_pid()
-            wait = asyncio.create_task(one.execute("select pg_sleep(600)"))
-            await asyncio.sleep(0)
-            await other.execute("select pg_terminate_backend($1)", pid)
-            with pytest.raises(asyncpg.PostgresError):
-                await wait
-            assert one.is_closed()
-        with pytest.raises(ConnectionRefusedError):
-            await asyncpg.connect(**{**pg, "port": 1})
-
-    run(main())
+    async with connected(pg) as one, connected(pg) as other:
+        pid = one.get_server_pid()
+        wait = asyncio.create_task(one.execute("select pg_sleep(600)"))
+        await asyncio.sleep(0)
+        await other.execute("select pg_terminate_backend($1)", pid)
+        with pytest.raises(asyncpg.PostgresError):
+            await wait
+        assert one.is_closed()
+    with pytest.raises(ConnectionRefusedError):
+        await asyncpg.connect(**{**pg, "port": 1})

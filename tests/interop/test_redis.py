@@ -26,139 +26,115 @@ async def connected(server, unix=False, **kwargs):
 
 @pytest.mark.parametrize("protocol", [2, 3])
 @pytest.mark.parametrize("unix", [False, True], ids=["tcp", "unix"])
-def test_commands(run, redis_server, unix, protocol):
-    async def main():
-        async with connected(
-            redis_server, unix, protocol=protocol, decode_responses=True
-        ) as client:
-            assert await client.ping()
-            await client.set("key", "value", px=60_000)
-            assert await client.get("key") == "value"
-            assert 0 < await client.pttl("key") <= 60_000
-            await client.hset("hash", mapping={"a": 1, "b": 2})
-            assert await client.hgetall("hash") == {"a": "1", "b": "2"}
-            big = "x" * (4 << 20)
-            await client.set("big", big)
-            assert await client.get("big") == big
-            with pytest.raises(redis.ResponseError):
-                await client.lpush("key", 1)
-
-    run(main())
+async def test_commands(redis_server, unix, protocol):
+    async with connected(
+        redis_server, unix, protocol=protocol, decode_responses=True
+    ) as client:
+        assert await client.ping()
+        await client.set("key", "value", px=60_000)
+        assert await client.get("key") == "value"
+        assert 0 < await client.pttl("key") <= 60_000
+        await client.hset("hash", mapping={"a": 1, "b": 2})
+        assert await client.hgetall("hash") == {"a": "1", "b": "2"}
+        big = "x" * (4 << 20)
+        await client.set("big", big)
+        assert await client.get("big") == big
+        with pytest.raises(redis.ResponseError):
+            await client.lpush("key", 1)
 
 
-def test_pipelines(run, redis_server):
+async def test_pipelines(redis_server):
     """10,000 commands in one go; an optimistic transaction that loses."""
-
-    async def main():
-        async with connected(redis_server) as client:
-            async with client.pipeline(transaction=False) as pipe:
-                for i in range(10_000):
-                    pipe.rpush("list", i)
-                assert await pipe.execute() == list(range(1, 10_001))
-            assert await client.lindex("list", -1) == b"9999"
-            async with client.pipeline() as pipe:
-                await pipe.watch("key")
-                await client.set("key", "theirs")
-                pipe.multi()
-                pipe.set("key", "ours")
-                with pytest.raises(redis.WatchError):
-                    await pipe.execute()
-            assert await client.get("key") == b"theirs"
-
-    run(main())
+    async with connected(redis_server) as client:
+        async with client.pipeline(transaction=False) as pipe:
+            for i in range(10_000):
+                pipe.rpush("list", i)
+            assert await pipe.execute() == list(range(1, 10_001))
+        assert await client.lindex("list", -1) == b"9999"
+        async with client.pipeline() as pipe:
+            await pipe.watch("key")
+            await client.set("key", "theirs")
+            pipe.multi()
+            pipe.set("key", "ours")
+            with pytest.raises(redis.WatchError):
+                await pipe.execute()
+        assert await client.get("key") == b"theirs"
 
 
-def test_many_tasks_on_one_pool(run, redis_server):
-    async def main():
-        async with connected(redis_server, max_connections=50) as client:
+async def test_many_tasks_on_one_pool(redis_server):
+    async with connected(redis_server, max_connections=50) as client:
 
-            async def work(i):
-                await client.set(f"key:{i}", i)
-                return int(await client.get(f"key:{i}"))
+        async def work(i):
+            await client.set(f"key:{i}", i)
+            return int(await client.get(f"key:{i}"))
 
-            got = await asyncio.gather(*(work(i) for i in range(50)))
-            assert got == list(range(50))
-            keys = {key async for key in client.scan_iter("key:*", count=7)}
-            assert len(keys) == 50
-
-    run(main())
+        got = await asyncio.gather(*(work(i) for i in range(50)))
+        assert got == list(range(50))
+        keys = {key async for key in client.scan_iter("key:*", count=7)}
+        assert len(keys) == 50
 
 
-def test_blocking_pop(run, redis_server):
+async def test_blocking_pop(redis_server):
     """A consumer waits on the server; a cancelled one leaves no trace."""
-
-    async def main():
-        async with connected(redis_server) as client:
-            waiting = asyncio.create_task(client.blpop(["jobs"], timeout=0))
-            await client.client_setname("producer")
-            while not (await client.info("clients"))["blocked_clients"]:
-                await asyncio.sleep(0)
-            await client.rpush("jobs", "job")
-            assert await waiting == (b"jobs", b"job")
-            assert await client.blpop(["jobs"], timeout=0.01) is None
-            waiting = asyncio.create_task(client.blpop(["jobs"], timeout=0))
-            while not (await client.info("clients"))["blocked_clients"]:
-                await asyncio.sleep(0)
-            waiting.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await waiting
-            assert await client.ping()
-
-    run(main())
+    async with connected(redis_server) as client:
+        waiting = asyncio.create_task(client.blpop(["jobs"], timeout=0))
+        await client.client_setname("producer")
+        while not (await client.info("clients"))["blocked_clients"]:
+            await asyncio.sleep(0)
+        await client.rpush("jobs", "job")
+        assert await waiting == (b"jobs", b"job")
+        assert await client.blpop(["jobs"], timeout=0.01) is None
+        waiting = asyncio.create_task(client.blpop(["jobs"], timeout=0))
+        while not (await client.info("clients"))["blocked_clients"]:
+            await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert await client.ping()
 
 
-def test_publish_and_subscribe(run, redis_server):
-    async def main():
-        async with connected(redis_server, decode_responses=True) as client:
-            async with client.pubsub() as pubsub:
-                await pubsub.subscribe("one")
-                await pubsub.psubscribe("tw*")
-                kinds = [(await anext(pubsub.listen()))["type"]]
-                kinds.append((await anext(pubsub.listen()))["type"])
-                assert kinds == ["subscribe", "psubscribe"]
-                for i in range(100):
-                    await client.publish("one" if i % 2 else "two", str(i))
-                got = []
-                async for message in pubsub.listen():
-                    got.append(message["data"])
-                    if len(got) == 100:
-                        break
-                assert got == [str(i) for i in range(100)]
-
-    run(main())
+async def test_publish_and_subscribe(redis_server):
+    async with connected(redis_server, decode_responses=True) as client:
+        async with client.pubsub() as pubsub:
+            await pubsub.subscribe("one")
+            await pubsub.psubscribe("tw*")
+            kinds = [(await anext(pubsub.listen()))["type"]]
+            kinds.append((await anext(pubsub.listen()))["type"])
+            assert kinds == ["subscribe", "psubscribe"]
+            for i in range(100):
+                await client.publish("one" if i % 2 else "two", str(i))
+            got = []
+            async for message in pubsub.listen():
+                got.append(message["data"])
+                if len(got) == 100:
+                    break
+            assert got == [str(i) for i in range(100)]
 
 
-def test_lock_between_tasks(run, redis_server):
-    async def main():
-        async with connected(redis_server) as client:
-            inside = 0
+async def test_lock_between_tasks(redis_server):
+    async with connected(redis_server) as client:
+        inside = 0
 
-            async def work():
-                nonlocal inside
-                async with client.lock("lock", sleep=0.001, timeout=20):
-                    inside += 1
-                    assert inside == 1
-                    await client.incr("count")
-                    inside -= 1
+        async def work():
+            nonlocal inside
+            async with client.lock("lock", sleep=0.001, timeout=20):
+                inside += 1
+                assert inside == 1
+                await client.incr("count")
+                inside -= 1
 
-            await asyncio.gather(*(work() for _ in range(8)))
-            assert await client.get("count") == b"8"
-
-    run(main())
+        await asyncio.gather(*(work() for _ in range(8)))
+        assert await client.get("count") == b"8"
 
 
-def test_server_that_hangs_up(run, redis_server):
+async def test_server_that_hangs_up(redis_server):
     """A killed connection is made again; a closed port is refused."""
-
-    async def main():
-        async with connected(redis_server) as client:
-            me = await client.client_id()
-            async with connected(redis_server) as other:
-                await other.client_kill_filter(_id=me)
-            await client.set("key", "value")
-            assert await client.get("key") == b"value"
-        async with redis.Redis(port=1, retry=None) as client:
-            with pytest.raises(redis.ConnectionError):
-                await client.ping()
-
-    run(main())
+    async with connected(redis_server) as client:
+        me = await client.client_id()
+        async with connected(redis_server) as other:
+            await other.client_kill_filter(_id=me)
+        await client.set("key", "value")
+        assert await client.get("key") == b"value"
+    async with redis.Redis(port=1, retry=None) as client:
+        with pytest.raises(redis.ConnectionError):
+            await client.ping()

@@ -52,61 +52,51 @@ async def database(pg):
         await engine.dispose()
 
 
-def test_sessions_at_once(run, pg):
+async def test_sessions_at_once(pg):
     """20 transactions over 4 connections, then all is read as a stream."""
+    async with database(pg) as engine:
+        session = async_sessionmaker(engine, expire_on_commit=False)
 
-    async def main():
-        async with database(pg) as engine:
-            session = async_sessionmaker(engine, expire_on_commit=False)
+        async def add(i):
+            async with session.begin() as s:
+                s.add_all(Item(name=f"{i}-{n}") for n in range(10))
 
-            async def add(i):
-                async with session.begin() as s:
-                    s.add_all(Item(name=f"{i}-{n}") for n in range(10))
-
-            await asyncio.gather(*(add(i) for i in range(20)))
-            async with session() as s:
-                assert await s.scalar(select(func.count(Item.id))) == 200
-                result = await s.stream_scalars(select(Item.name))
-                names = {name async for name in result}
-                assert names == {
-                    f"{i}-{n}" for i in range(20) for n in range(10)
-                }
-
-    run(main())
+        await asyncio.gather(*(add(i) for i in range(20)))
+        async with session() as s:
+            assert await s.scalar(select(func.count(Item.id))) == 200
+            result = await s.stream_scalars(select(Item.name))
+            names = {name async for name in result}
+            assert names == {f"{i}-{n}" for i in range(20) for n in range(10)}
 
 
-def test_rollbacks(run, pg):
+async def test_rollbacks(pg):
     """By hand, by a constraint, by the task's cancellation."""
+    async with database(pg) as engine:
+        session = async_sessionmaker(engine)
+        async with session() as s:
+            s.add(Item(name="never"))
+            await s.flush()
+            await s.rollback()
+        with pytest.raises(IntegrityError):
+            async with session.begin() as s:
+                s.add_all([Item(name="same"), Item(name="same")])
 
-    async def main():
-        async with database(pg) as engine:
-            session = async_sessionmaker(engine)
-            async with session() as s:
-                s.add(Item(name="never"))
-                await s.flush()
-                await s.rollback()
-            with pytest.raises(IntegrityError):
-                async with session.begin() as s:
-                    s.add_all([Item(name="same"), Item(name="same")])
+        async def hang():
+            async with engine.begin() as conn:
+                await conn.execute(text("insert into item values (1)"))
+                await conn.execute(text("select pg_sleep(600)"))
 
-            async def hang():
-                async with engine.begin() as conn:
-                    await conn.execute(text("insert into item values (1)"))
-                    await conn.execute(text("select pg_sleep(600)"))
-
-            task = asyncio.create_task(hang())
-            watcher = engine.execution_options(isolation_level="AUTOCOMMIT")
-            async with watcher.connect() as conn:
-                asleep = text(
-                    "select count(*) from pg_stat_activity "
-                    "where wait_event = 'PgSleep'"
-                )
-                while not await conn.scalar(asleep):
-                    await asyncio.sleep(0)
-            task.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await task
-            async with session() as s:
-                assert await s.scalar(select(func.count(Item.id))) == 0
-
-    run(main())
+        task = asyncio.create_task(hang())
+        watcher = engine.execution_options(isolation_level="AUTOCOMMIT")
+        async with watcher.connect() as conn:
+            asleep = text(
+                "select count(*) from pg_stat_activity "
+                "where wait_event = 'PgSleep'"
+            )
+            while not await conn.scalar(asleep):
+                await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        async with session() as s:
+            assert await s.scalar(select(func.count(Item.id))) == 0

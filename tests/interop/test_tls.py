@@ -110,38 +110,32 @@ async def connect_proxy(tls):
         await asyncio.gather(*tasks)
 
 
-def test_aiohttp_with_certificates_on_both_sides(run, strict_tls, known_tls):
+async def test_aiohttp_with_certificates_on_both_sides(strict_tls, known_tls):
     aiohttp = pytest.importorskip("aiohttp", reason="aiohttp is missing")
 
-    async def main():
-        async with aiohttp_server(strict_tls) as port:
-            connector = aiohttp.TCPConnector(ssl=known_tls, limit=20)
-            async with aiohttp.ClientSession(connector=connector) as session:
+    async with aiohttp_server(strict_tls) as port:
+        connector = aiohttp.TCPConnector(ssl=known_tls, limit=20)
+        async with aiohttp.ClientSession(connector=connector) as session:
 
-                async def one(number):
-                    body = bytes([number]) * (number * 10_000)
-                    url = f"https://localhost:{port}/echo"
-                    async with session.post(url, data=body) as response:
-                        assert await response.read() == body
-                        return response.headers["X-Name"]
-
-                names = await asyncio.gather(*map(one, range(60)))
-            assert set(names) == {"client"}
-
-    run(main())
-
-
-def test_aiohttp_refuses_an_unknown_certificate(run, server_tls):
-    aiohttp = pytest.importorskip("aiohttp", reason="aiohttp is missing")
-
-    async def main():
-        async with aiohttp_server(server_tls) as port:
-            async with aiohttp.ClientSession() as session:
+            async def one(number):
+                body = bytes([number]) * (number * 10_000)
                 url = f"https://localhost:{port}/echo"
-                with pytest.raises(aiohttp.ClientConnectorCertificateError):
-                    await session.post(url, ssl=trusting_nobody())
+                async with session.post(url, data=body) as response:
+                    assert await response.read() == body
+                    return response.headers["X-Name"]
 
-    run(main())
+            names = await asyncio.gather(*map(one, range(60)))
+        assert set(names) == {"client"}
+
+
+async def test_aiohttp_refuses_an_unknown_certificate(server_tls):
+    aiohttp = pytest.importorskip("aiohttp", reason="aiohttp is missing")
+
+    async with aiohttp_server(server_tls) as port:
+        async with aiohttp.ClientSession() as session:
+            url = f"https://localhost:{port}/echo"
+            with pytest.raises(aiohttp.ClientConnectorCertificateError):
+                await session.post(url, ssl=trusting_nobody())
 
 
 def test_aiohttp_refuses_another_name(run, client_tls):
@@ -163,62 +157,51 @@ def test_aiohttp_refuses_another_name(run, client_tls):
     run(main())
 
 
-def test_aiohttp_through_a_proxy_is_tls_in_tls(run, server_tls, client_tls):
+async def test_aiohttp_through_a_proxy_is_tls_in_tls(server_tls, client_tls):
     """aiohttp looks at _start_tls_compatible and calls start_tls."""
     aiohttp = pytest.importorskip("aiohttp", reason="aiohttp is missing")
 
-    async def main():
-        async with (
-            aiohttp_server(server_tls) as port,
-            connect_proxy(server_tls) as (proxy, served),
-            aiohttp.ClientSession() as session,
-        ):
-            url = f"https://localhost:{port}/echo"
-            for size in (1, 1000, 3_000_000):
-                body = b"x" * size
-                async with session.post(
-                    url, data=io.BytesIO(body), proxy=proxy, ssl=client_tls
-                ) as response:
-                    assert await response.read() == body
-            assert set(served) == {f"localhost:{port}"}
-
-    run(main())
+    async with (
+        aiohttp_server(server_tls) as port,
+        connect_proxy(server_tls) as (proxy, served),
+        aiohttp.ClientSession() as session,
+    ):
+        url = f"https://localhost:{port}/echo"
+        for size in (1, 1000, 3_000_000):
+            body = b"x" * size
+            async with session.post(
+                url, data=io.BytesIO(body), proxy=proxy, ssl=client_tls
+            ) as response:
+                assert await response.read() == body
+        assert set(served) == {f"localhost:{port}"}
 
 
 # -- httpx --------------------------------------------------------------------
 
 
-def test_httpx_with_certificates_on_both_sides(run, strict_tls, known_tls):
+async def test_httpx_with_certificates_on_both_sides(strict_tls, known_tls):
     httpx = pytest.importorskip("httpx", reason="httpx is missing")
 
-    async def main():
-        async with (
-            aiohttp_server(strict_tls) as port,
-            httpx.AsyncClient(verify=known_tls, trust_env=False) as client,
-        ):
-            url = f"https://localhost:{port}/echo"
-            for size in (0, 1, 100_000, 3_000_000):
-                got = await client.post(url, content=b"x" * size)
-                assert got.content == b"x" * size
-                assert got.headers["X-Name"] == "client"
-
-    run(main())
+    async with (
+        aiohttp_server(strict_tls) as port,
+        httpx.AsyncClient(verify=known_tls, trust_env=False) as client,
+    ):
+        url = f"https://localhost:{port}/echo"
+        for size in (0, 1, 100_000, 3_000_000):
+            got = await client.post(url, content=b"x" * size)
+            assert got.content == b"x" * size
+            assert got.headers["X-Name"] == "client"
 
 
-def test_httpx_refuses_an_unknown_certificate(run, server_tls):
+async def test_httpx_refuses_an_unknown_certificate(server_tls):
     httpx = pytest.importorskip("httpx", reason="httpx is missing")
 
-    async def main():
-        async with (
-            aiohttp_server(server_tls) as port,
-            httpx.AsyncClient(
-                verify=trusting_nobody(), trust_env=False
-            ) as client,
-        ):
-            with pytest.raises(httpx.ConnectError, match="VERIFY_FAILED"):
-                await client.get(f"https://localhost:{port}/echo")
-
-    run(main())
+    async with (
+        aiohttp_server(server_tls) as port,
+        httpx.AsyncClient(verify=trusting_nobody(), trust_env=False) as client,
+    ):
+        with pytest.raises(httpx.ConnectError, match="VERIFY_FAILED"):
+            await client.get(f"https://localhost:{port}/echo")
 
 
 # -- asyncpg ------------------------------------------------------------------
@@ -236,65 +219,51 @@ def pg_tls(postgres, client_tls):
     }
 
 
-def test_asyncpg_pool(run, pg_tls):
+async def test_asyncpg_pool(pg_tls):
     """Large values both ways on several connections, each secure."""
     asyncpg = pytest.importorskip("asyncpg", reason="asyncpg is missing")
 
-    async def main():
-        async with asyncpg.create_pool(
-            **pg_tls, min_size=2, max_size=5
-        ) as pool:
+    async with asyncpg.create_pool(**pg_tls, min_size=2, max_size=5) as pool:
 
-            async def one(number):
-                text = chr(97 + number % 26) * (number * 5000)
-                async with pool.acquire() as conn:
-                    assert await conn.fetchval("select $1::text", text) == (
-                        text
-                    )
-                    return await conn.fetchval(
-                        "select ssl from pg_stat_ssl "
-                        "where pid = pg_backend_pid()"
-                    )
+        async def one(number):
+            text = chr(97 + number % 26) * (number * 5000)
+            async with pool.acquire() as conn:
+                assert await conn.fetchval("select $1::text", text) == (text)
+                return await conn.fetchval(
+                    "select ssl from pg_stat_ssl where pid = pg_backend_pid()"
+                )
 
-            assert set(await asyncio.gather(*map(one, range(60)))) == {True}
-
-    run(main())
+        assert set(await asyncio.gather(*map(one, range(60)))) == {True}
 
 
-def test_asyncpg_copy_and_cancellation(run, pg_tls):
+async def test_asyncpg_copy_and_cancellation(pg_tls):
     """COPY both ways; a time limit opens a second TLS connection."""
     asyncpg = pytest.importorskip("asyncpg", reason="asyncpg is missing")
 
-    async def main():
-        conn = await asyncpg.connect(**pg_tls)
-        try:
-            await conn.execute("create temp table t (n int, s text)")
-            rows = [(i, f"row {i}" * 10) for i in range(20_000)]
-            await conn.copy_records_to_table("t", records=rows)
-            got = bytearray()
+    conn = await asyncpg.connect(**pg_tls)
+    try:
+        await conn.execute("create temp table t (n int, s text)")
+        rows = [(i, f"row {i}" * 10) for i in range(20_000)]
+        await conn.copy_records_to_table("t", records=rows)
+        got = bytearray()
 
-            async def take(data):
-                got.extend(data)
+        async def take(data):
+            got.extend(data)
 
-            await conn.copy_from_table("t", output=take)
-            assert got.count(b"\n") == len(rows)
-            with pytest.raises(asyncio.TimeoutError):
-                await conn.execute("select pg_sleep(600)", timeout=0.05)
-            assert await conn.fetchval("select count(*) from t") == 20_000
-        finally:
-            await conn.close()
-
-    run(main())
+        await conn.copy_from_table("t", output=take)
+        assert got.count(b"\n") == len(rows)
+        with pytest.raises(asyncio.TimeoutError):
+            await conn.execute("select pg_sleep(600)", timeout=0.05)
+        assert await conn.fetchval("select count(*) from t") == 20_000
+    finally:
+        await conn.close()
 
 
-def test_asyncpg_refuses_an_unknown_certificate(run, pg_tls):
+async def test_asyncpg_refuses_an_unknown_certificate(pg_tls):
     asyncpg = pytest.importorskip("asyncpg", reason="asyncpg is missing")
 
-    async def main():
-        with pytest.raises(ssl.SSLCertVerificationError):
-            await asyncpg.connect(**{**pg_tls, "ssl": trusting_nobody()})
-
-    run(main())
+    with pytest.raises(ssl.SSLCertVerificationError):
+        await asyncpg.connect(**{**pg_tls, "ssl": trusting_nobody()})
 
 
 # -- redis --------------------------------------------------------------------
@@ -361,55 +330,45 @@ def redis_client(port, **kwargs):
     )
 
 
-def test_redis(run, server_tls):
+async def test_redis(server_tls):
     """Small and large values, a pipeline, many tasks on one pool."""
-
-    async def main():
-        async with redis_over_tls(server_tls) as port:
-            async with redis_client(port, max_connections=10) as client:
-                assert await client.ping()
-                big = b"x" * (1 << 20)
-                await client.set("big", big)
-                assert await client.get("big") == big
-                async with client.pipeline(transaction=False) as pipe:
-                    for number in range(300):
-                        pipe.set(f"key:{number}", number)
-                    assert await pipe.execute() == [True] * 300
-                got = await asyncio.gather(
-                    *(client.get(f"key:{number}") for number in range(10))
-                )
-                assert got == [b"%d" % number for number in range(10)]
-
-    run(main())
+    async with redis_over_tls(server_tls) as port:
+        async with redis_client(port, max_connections=10) as client:
+            assert await client.ping()
+            big = b"x" * (1 << 20)
+            await client.set("big", big)
+            assert await client.get("big") == big
+            async with client.pipeline(transaction=False) as pipe:
+                for number in range(300):
+                    pipe.set(f"key:{number}", number)
+                assert await pipe.execute() == [True] * 300
+            got = await asyncio.gather(
+                *(client.get(f"key:{number}") for number in range(10))
+            )
+            assert got == [b"%d" % number for number in range(10)]
 
 
-def test_redis_with_certificates_on_both_sides(run, strict_tls):
-    async def main():
-        async with redis_over_tls(strict_tls) as port:
-            async with redis_client(
-                port,
-                ssl_certfile=str(CERTS / "client.pem"),
-                ssl_keyfile=str(CERTS / "client.key"),
-            ) as client:
-                assert await client.ping()
-
-    run(main())
+async def test_redis_with_certificates_on_both_sides(strict_tls):
+    async with redis_over_tls(strict_tls) as port:
+        async with redis_client(
+            port,
+            ssl_certfile=str(CERTS / "client.pem"),
+            ssl_keyfile=str(CERTS / "client.key"),
+        ) as client:
+            assert await client.ping()
 
 
-def test_redis_refuses_an_unknown_certificate(run, server_tls):
+async def test_redis_refuses_an_unknown_certificate(server_tls):
     redis = pytest.importorskip("redis", reason="redis-py is missing")
 
-    async def main():
-        async with redis_over_tls(server_tls) as port:
-            async with redis_client(
-                port,
-                ssl_ca_certs=str(CERTS / "client.pem"),
-                retry=None,
-            ) as client:
-                with pytest.raises(redis.ConnectionError, match="VERIFY_FAIL"):
-                    await client.ping()
-
-    run(main())
+    async with redis_over_tls(server_tls) as port:
+        async with redis_client(
+            port,
+            ssl_ca_certs=str(CERTS / "client.pem"),
+            retry=None,
+        ) as client:
+            with pytest.raises(redis.ConnectionError, match="VERIFY_FAIL"):
+                await client.ping()
 
 
 # -- websockets ---------------------------------------------------------------
@@ -433,38 +392,32 @@ async def websocket_server(tls):
         yield f"wss://localhost:{port}"
 
 
-def test_websockets_many_at_once(run, strict_tls, known_tls):
+async def test_websockets_many_at_once(strict_tls, known_tls):
     """Twenty clients with certificates, messages of all sizes."""
     client = pytest.importorskip(
         "websockets.asyncio.client", reason="websockets is missing"
     )
 
-    async def main():
-        async with websocket_server(strict_tls) as url:
+    async with websocket_server(strict_tls) as url:
 
-            async def talk(number):
-                async with client.connect(
-                    url, ssl=known_tls, proxy=None, max_size=None
-                ) as ws:
-                    for size in (1, 1000, 16_384, 100_000, 1_000_000):
-                        data = bytes([number]) * size
-                        await ws.send(data)
-                        assert await ws.recv() == data
-                    return (await ws.ping()) is not None
+        async def talk(number):
+            async with client.connect(
+                url, ssl=known_tls, proxy=None, max_size=None
+            ) as ws:
+                for size in (1, 1000, 16_384, 100_000, 1_000_000):
+                    data = bytes([number]) * size
+                    await ws.send(data)
+                    assert await ws.recv() == data
+                return (await ws.ping()) is not None
 
-            assert all(await asyncio.gather(*map(talk, range(20))))
-
-    run(main())
+        assert all(await asyncio.gather(*map(talk, range(20))))
 
 
-def test_websockets_refuse_an_unknown_certificate(run, server_tls):
+async def test_websockets_refuse_an_unknown_certificate(server_tls):
     client = pytest.importorskip(
         "websockets.asyncio.client", reason="websockets is missing"
     )
 
-    async def main():
-        async with websocket_server(server_tls) as url:
-            with pytest.raises(ssl.SSLCertVerificationError):
-                await client.connect(url, ssl=trusting_nobody(), proxy=None)
-
-    run(main())
+    async with websocket_server(server_tls) as url:
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await client.connect(url, ssl=trusting_nobody(), proxy=None)

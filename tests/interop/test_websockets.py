@@ -29,52 +29,41 @@ async def serving(handler=echo, **kwargs):
 
 
 @pytest.mark.parametrize("compression", ["deflate", None])
-def test_messages_of_every_size(run, compression):
+async def test_messages_of_every_size(compression):
     """Around the frame header's three lengths, and 2 MiB."""
     sizes = (0, 1, 125, 126, 65535, 65536, 2 << 20)
 
-    async def main():
-        async with (
-            serving(max_size=None, compression=compression) as url,
-            connect(
-                url, max_size=None, compression=compression, proxy=None
-            ) as ws,
-        ):
-            for size in sizes:
-                data = os.urandom(size)
-                await ws.send(data)
-                assert await ws.recv() == data
-            await ws.send("grüße")
-            assert await ws.recv() == "grüße"
-
-    run(main())
+    async with (
+        serving(max_size=None, compression=compression) as url,
+        connect(url, max_size=None, compression=compression, proxy=None) as ws,
+    ):
+        for size in sizes:
+            data = os.urandom(size)
+            await ws.send(data)
+            assert await ws.recv() == data
+        await ws.send("grüße")
+        assert await ws.recv() == "grüße"
 
 
-def test_tls(run, server_tls, client_tls):
-    async def main():
-        async with (
-            serving(ssl=server_tls) as url,
-            connect(url, ssl=client_tls, proxy=None) as ws,
-        ):
-            for _ in range(3):
-                await ws.send(b"x" * 100_000)
-                assert len(await ws.recv()) == 100_000
-
-    run(main())
+async def test_tls(server_tls, client_tls):
+    async with (
+        serving(ssl=server_tls) as url,
+        connect(url, ssl=client_tls, proxy=None) as ws,
+    ):
+        for _ in range(3):
+            await ws.send(b"x" * 100_000)
+            assert len(await ws.recv()) == 100_000
 
 
-def test_fragments_and_pings(run):
-    async def main():
-        async with serving() as url, connect(url, proxy=None) as ws:
-            await ws.send(iter(["one, ", "two, ", "three"]))
-            assert await ws.recv() == "one, two, three"
-            latency = await (await ws.ping())
-            assert latency >= 0
-
-    run(main())
+async def test_fragments_and_pings():
+    async with serving() as url, connect(url, proxy=None) as ws:
+        await ws.send(iter(["one, ", "two, ", "three"]))
+        assert await ws.recv() == "one, two, three"
+        latency = await (await ws.ping())
+        assert latency >= 0
 
 
-def test_broadcast(run):
+async def test_broadcast():
     """50 clients, each told the same by one call."""
     here = set()
     all_here = asyncio.Event()
@@ -85,24 +74,21 @@ def test_broadcast(run):
             all_here.set()
         await ws.wait_closed()
 
-    async def main():
-        async with (
-            serving(handler) as url,
-            contextlib.AsyncExitStack() as stack,
-        ):
-            clients = [
-                await stack.enter_async_context(connect(url, proxy=None))
-                for _ in range(50)
-            ]
-            await all_here.wait()
-            broadcast(here, "news")
-            got = await asyncio.gather(*(ws.recv() for ws in clients))
-            assert got == ["news"] * 50
-
-    run(main())
+    async with (
+        serving(handler) as url,
+        contextlib.AsyncExitStack() as stack,
+    ):
+        clients = [
+            await stack.enter_async_context(connect(url, proxy=None))
+            for _ in range(50)
+        ]
+        await all_here.wait()
+        broadcast(here, "news")
+        got = await asyncio.gather(*(ws.recv() for ws in clients))
+        assert got == ["news"] * 50
 
 
-def test_backpressure(run):
+async def test_backpressure():
     """A reader that waits makes the writer wait; nothing is lost."""
     go = asyncio.Event()
 
@@ -111,56 +97,45 @@ def test_backpressure(run):
         async for message in ws:
             await ws.send(str(len(message)))
 
-    async def main():
-        async with (
-            serving(handler, compression=None) as url,
-            connect(url, compression=None, proxy=None) as ws,
-        ):
+    async with (
+        serving(handler, compression=None) as url,
+        connect(url, compression=None, proxy=None) as ws,
+    ):
 
-            async def send():
-                for _ in range(64):
-                    await ws.send(b"x" * 500_000)
-
-            sender = asyncio.create_task(send())
-            done, _ = await asyncio.wait({sender}, timeout=0.1)
-            assert not done, "32 MB went nowhere without a pause"
-            go.set()
+        async def send():
             for _ in range(64):
-                assert await ws.recv() == "500000"
-            await sender
+                await ws.send(b"x" * 500_000)
 
-    run(main())
+        sender = asyncio.create_task(send())
+        done, _ = await asyncio.wait({sender}, timeout=0.1)
+        assert not done, "32 MB went nowhere without a pause"
+        go.set()
+        for _ in range(64):
+            assert await ws.recv() == "500000"
+        await sender
 
 
 @pytest.mark.parametrize("code", [1000, 1011])
-def test_close_codes(run, code):
+async def test_close_codes(code):
     async def handler(ws):
         await ws.recv()
         await ws.close(code, "enough")
 
-    async def main():
-        expected = (
-            ConnectionClosedOK if code == 1000 else ConnectionClosedError
-        )
-        async with serving(handler) as url, connect(url, proxy=None) as ws:
-            await ws.send("end")
-            with pytest.raises(expected) as info:
-                await ws.recv()
-            assert info.value.rcvd.code == code
-            assert info.value.rcvd.reason == "enough"
-
-    run(main())
+    expected = ConnectionClosedOK if code == 1000 else ConnectionClosedError
+    async with serving(handler) as url, connect(url, proxy=None) as ws:
+        await ws.send("end")
+        with pytest.raises(expected) as info:
+            await ws.recv()
+        assert info.value.rcvd.code == code
+        assert info.value.rcvd.reason == "enough"
 
 
-def test_server_shutdown_closes_clients(run):
-    async def main():
-        async with contextlib.AsyncExitStack() as stack:
-            async with serving() as url:
-                ws = await stack.enter_async_context(connect(url, proxy=None))
-                await ws.send("hello")
-                assert await ws.recv() == "hello"
-            with pytest.raises(ConnectionClosedOK) as info:
-                await ws.recv()
-            assert info.value.rcvd.code == 1001
-
-    run(main())
+async def test_server_shutdown_closes_clients():
+    async with contextlib.AsyncExitStack() as stack:
+        async with serving() as url:
+            ws = await stack.enter_async_context(connect(url, proxy=None))
+            await ws.send("hello")
+            assert await ws.recv() == "hello"
+        with pytest.raises(ConnectionClosedOK) as info:
+            await ws.recv()
+        assert info.value.rcvd.code == 1001

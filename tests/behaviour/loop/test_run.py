@@ -136,19 +136,16 @@ def test_nested_in_the_same_loop(loop):
     assert loop.run_until_complete(main()) == 1
 
 
-def test_nested_makes_no_task(loop):
+async def test_nested_makes_no_task(loop):
     async def inner():
         pass
 
-    async def main():
-        coro = inner()
-        before = asyncio.all_tasks(loop)
-        with pytest.raises(RuntimeError):
-            loop.run_until_complete(coro)
-        assert asyncio.all_tasks(loop) == before
-        coro.close()
-
-    loop.run_until_complete(main())
+    coro = inner()
+    before = asyncio.all_tasks(loop)
+    with pytest.raises(RuntimeError):
+        loop.run_until_complete(coro)
+    assert asyncio.all_tasks(loop) == before
+    coro.close()
 
 
 def test_another_loop_inside_a_running_one(loop_factory):

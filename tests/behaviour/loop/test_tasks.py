@@ -229,22 +229,19 @@ def test_factory_that_raises(loop):
 
 
 @since_312
-def test_eager_task_factory(loop):
-    async def main():
-        loop.set_task_factory(asyncio.eager_task_factory)
-        seen = []
+async def test_eager_task_factory(loop):
+    loop.set_task_factory(asyncio.eager_task_factory)
+    seen = []
 
-        async def child():
-            seen.append("child")
-            return 1
+    async def child():
+        seen.append("child")
+        return 1
 
-        task = asyncio.create_task(child())
-        assert seen == ["child"]
-        assert task.done()
-        assert task.result() == 1
-        assert await task == 1
-
-    loop.run_until_complete(main())
+    task = asyncio.create_task(child())
+    assert seen == ["child"]
+    assert task.done()
+    assert task.result() == 1
+    assert await task == 1
 
 
 @since_312
@@ -312,21 +309,18 @@ def test_create_eager_task_factory_with_own_class(loop):
 
 
 @since_314
-def test_eager_start_by_keyword(loop):
-    async def main():
-        seen = []
+async def test_eager_start_by_keyword(loop):
+    seen = []
 
-        async def child():
-            seen.append(asyncio.current_task().get_name())
+    async def child():
+        seen.append(asyncio.current_task().get_name())
 
-        eager = asyncio.create_task(child(), name="now", eager_start=True)
-        assert seen == ["now"]
-        lazy = asyncio.create_task(child(), name="then", eager_start=False)
-        assert seen == ["now"]
-        await asyncio.gather(eager, lazy)
-        assert seen == ["now", "then"]
-
-    loop.run_until_complete(main())
+    eager = asyncio.create_task(child(), name="now", eager_start=True)
+    assert seen == ["now"]
+    lazy = asyncio.create_task(child(), name="then", eager_start=False)
+    assert seen == ["now"]
+    await asyncio.gather(eager, lazy)
+    assert seen == ["now", "then"]
 
 
 @since_314
@@ -375,7 +369,7 @@ def test_destroyed_pending_task_is_reported(loop):
     assert seen == ["Task was destroyed but it is pending!"]
 
 
-def test_cancel_and_uncancel(loop):
+async def test_cancel_and_uncancel(loop):
     async def child():
         try:
             await asyncio.sleep(1000)
@@ -383,14 +377,11 @@ def test_cancel_and_uncancel(loop):
             asyncio.current_task().uncancel()
             return "survived"
 
-    async def main():
-        task = asyncio.ensure_future(child())
-        await asyncio.sleep(0)
-        task.cancel("why")
-        assert await task == "survived"
-        assert task.cancelling() == 0
-
-    loop.run_until_complete(main())
+    task = asyncio.ensure_future(child())
+    await asyncio.sleep(0)
+    task.cancel("why")
+    assert await task == "survived"
+    assert task.cancelling() == 0
 
 
 def test_cancel_before_the_first_step(loop):
@@ -475,23 +466,20 @@ def test_a_python_future(loop):
     assert loop.run_until_complete(main()) == 3
 
 
-def test_task_steps_in_the_order_they_were_woken(loop):
-    async def main():
-        seen = []
-        future = loop.create_future()
+async def test_task_steps_in_the_order_they_were_woken(loop):
+    seen = []
+    future = loop.create_future()
 
-        async def child(number):
-            await future
-            seen.append(number)
+    async def child(number):
+        await future
+        seen.append(number)
 
-        tasks = [asyncio.ensure_future(child(n)) for n in range(50)]
-        await asyncio.sleep(0)
-        future.set_result(None)
-        loop.call_soon(seen.append, "after")
-        await asyncio.gather(*tasks)
-        assert seen == [*range(50), "after"]
-
-    loop.run_until_complete(main())
+    tasks = [asyncio.ensure_future(child(n)) for n in range(50)]
+    await asyncio.sleep(0)
+    future.set_result(None)
+    loop.call_soon(seen.append, "after")
+    await asyncio.gather(*tasks)
+    assert seen == [*range(50), "after"]
 
 
 async def test_asyncio_timeouts_and_shield():

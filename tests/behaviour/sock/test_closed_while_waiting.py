@@ -32,99 +32,81 @@ def fastloop_only(loop_kind):
         pytest.skip("asyncio's operation hangs, or speaks for another file")
 
 
-def test_recv_goes_on(run, loop, pair):
+async def test_recv_goes_on(loop, pair):
     near, far = pair
 
-    async def main():
-        task = await waiting(loop.sock_recv(near, 100))
-        number = near.fileno()
-        near.close()
-        assert near.fileno() == number
-        far.send(b"data")
-        assert await task == b"data"
-        assert near.fileno() == -1
-        assert await loop.sock_recv(far, 100) == b""
-
-    run(main())
+    task = await waiting(loop.sock_recv(near, 100))
+    number = near.fileno()
+    near.close()
+    assert near.fileno() == number
+    far.send(b"data")
+    assert await task == b"data"
+    assert near.fileno() == -1
+    assert await loop.sock_recv(far, 100) == b""
 
 
-def test_recv_sees_the_end(run, loop, pair):
+async def test_recv_sees_the_end(loop, pair):
     near, far = pair
 
-    async def main():
-        task = await waiting(loop.sock_recv_into(near, bytearray(9)))
-        near.close()
-        far.close()
-        assert await task == 0
-        assert near.fileno() == -1
-
-    run(main())
+    task = await waiting(loop.sock_recv_into(near, bytearray(9)))
+    near.close()
+    far.close()
+    assert await task == 0
+    assert near.fileno() == -1
 
 
-def test_cancelling_closes(run, loop, pair):
+async def test_cancelling_closes(loop, pair):
     near, far = pair
 
-    async def main():
-        task = await waiting(loop.sock_recv(near, 100))
-        near.close()
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        assert near.fileno() == -1
-        assert await loop.sock_recv(far, 100) == b""
-
-    run(main())
-
-
-def test_sendall_goes_on(run, loop, pair):
-    near, far = pair
-
-    async def main():
-        size = fill_socket(near) + 1_000_000
-        task = await waiting(loop.sock_sendall(near, bytes(1_000_000)))
-        near.close()
-        while size:
-            size -= len(await loop.sock_recv(far, 1 << 20))
+    task = await waiting(loop.sock_recv(near, 100))
+    near.close()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
         await task
-        assert near.fileno() == -1
-        assert await loop.sock_recv(far, 100) == b""
-
-    run(main())
+    assert near.fileno() == -1
+    assert await loop.sock_recv(far, 100) == b""
 
 
-def test_the_last_of_two_operations_closes(run, loop, pair):
+async def test_sendall_goes_on(loop, pair):
     near, far = pair
 
-    async def main():
-        size = fill_socket(near)
-        reader = await waiting(loop.sock_recv(near, 100))
-        writer = await waiting(loop.sock_sendall(near, b"end"))
-        near.close()
-        far.send(b"data")
-        assert await reader == b"data"
-        assert near.fileno() >= 0
-        while size > -3:
-            size -= len(await loop.sock_recv(far, 1 << 20))
-        await writer
-        assert near.fileno() == -1
-
-    run(main())
+    size = fill_socket(near) + 1_000_000
+    task = await waiting(loop.sock_sendall(near, bytes(1_000_000)))
+    near.close()
+    while size:
+        size -= len(await loop.sock_recv(far, 1 << 20))
+    await task
+    assert near.fileno() == -1
+    assert await loop.sock_recv(far, 100) == b""
 
 
-def test_a_file_of_the_socket(run, loop, pair):
+async def test_the_last_of_two_operations_closes(loop, pair):
+    near, far = pair
+
+    size = fill_socket(near)
+    reader = await waiting(loop.sock_recv(near, 100))
+    writer = await waiting(loop.sock_sendall(near, b"end"))
+    near.close()
+    far.send(b"data")
+    assert await reader == b"data"
+    assert near.fileno() >= 0
+    while size > -3:
+        size -= len(await loop.sock_recv(far, 1 << 20))
+    await writer
+    assert near.fileno() == -1
+
+
+async def test_a_file_of_the_socket(loop, pair):
     """makefile() counts in the same way."""
     near, far = pair
 
-    async def main():
-        with near.makefile("rb") as file:
-            task = await waiting(loop.sock_recv(near, 100))
-            far.send(b"data")
-            await task
-            near.close()
-            assert near.fileno() == file.fileno() >= 0
-        assert near.fileno() == -1
-
-    run(main())
+    with near.makefile("rb") as file:
+        task = await waiting(loop.sock_recv(near, 100))
+        far.send(b"data")
+        await task
+        near.close()
+        assert near.fileno() == file.fileno() >= 0
+    assert near.fileno() == -1
 
 
 def test_accept_goes_on(run, loop):

@@ -90,25 +90,22 @@ def outcome(call):
 
 
 @pytest.mark.parametrize("hints", HINTS, ids=range(len(HINTS)))
-def test_literals_answer_as_the_system_does(loop, run, hints):
-    async def main():
-        for host, port in LITERALS:
-            # Both may ask the name server about what is no literal.
-            quick = {**hints}
-            if host in ("1.2.3.4.5", "256.1.1.1", "127.0.0.1 ", "[::1]"):
-                quick["flags"] = quick.get("flags", 0) | socket.AI_NUMERICHOST
-            expected = outcome(
-                lambda h=host, p=port, q=quick: socket.getaddrinfo(h, p, **q)
-            )
-            try:
-                got = await loop.getaddrinfo(host, port, **quick)
-            except OSError as exc:
-                got = (type(exc), exc.errno, str(exc))
-            except Exception as exc:
-                got = (type(exc), str(exc))
-            assert got == expected, (host, port, quick)
-
-    run(main())
+async def test_literals_answer_as_the_system_does(loop, hints):
+    for host, port in LITERALS:
+        # Both may ask the name server about what is no literal.
+        quick = {**hints}
+        if host in ("1.2.3.4.5", "256.1.1.1", "127.0.0.1 ", "[::1]"):
+            quick["flags"] = quick.get("flags", 0) | socket.AI_NUMERICHOST
+        expected = outcome(
+            lambda h=host, p=port, q=quick: socket.getaddrinfo(h, p, **q)
+        )
+        try:
+            got = await loop.getaddrinfo(host, port, **quick)
+        except OSError as exc:
+            got = (type(exc), exc.errno, str(exc))
+        except Exception as exc:
+            got = (type(exc), str(exc))
+        assert got == expected, (host, port, quick)
 
 
 def test_localhost(loop, run):
@@ -262,20 +259,17 @@ def test_many_at_once(loop, run):
     assert run(main()) == [(f"127.0.0.{n}", n) for n in range(1, 100)]
 
 
-def test_getnameinfo(loop, run):
+async def test_getnameinfo(loop):
     flags = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
 
-    async def main():
-        for address in (
-            ("127.0.0.1", 80),
-            ("::1", 80, 0, 0),
-            ("::1", 443),
-            ("fe80::1", 80, 0, 1),
-        ):
-            got = await loop.getnameinfo(address, flags)
-            assert got == socket.getnameinfo(address, flags)
-
-    run(main())
+    for address in (
+        ("127.0.0.1", 80),
+        ("::1", 80, 0, 0),
+        ("::1", 443),
+        ("fe80::1", 80, 0, 1),
+    ):
+        got = await loop.getnameinfo(address, flags)
+        assert got == socket.getnameinfo(address, flags)
 
 
 def test_getnameinfo_of_a_service(loop, run):
@@ -288,15 +282,12 @@ def test_getnameinfo_of_a_service(loop, run):
 @pytest.mark.parametrize(
     "bad", [("not an address", 80), (), ("127.0.0.1",), 7, None], ids=repr
 )
-def test_getnameinfo_of_bad_addresses(loop, run, bad):
+async def test_getnameinfo_of_bad_addresses(loop, bad):
     flags = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
     expected = outcome(lambda: socket.getnameinfo(bad, flags))
 
-    async def main():
-        with pytest.raises(expected[0]):
-            await loop.getnameinfo(bad, flags)
-
-    run(main())
+    with pytest.raises(expected[0]):
+        await loop.getnameinfo(bad, flags)
 
 
 def test_getnameinfo_uses_a_patched_function(loop, run, monkeypatch):

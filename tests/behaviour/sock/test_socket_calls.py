@@ -78,16 +78,13 @@ def test_a_closed_socket_is_an_error(run, loop, pair, name):
 
 
 @pytest.mark.parametrize("size", [0, 1, 5, 100, 20_000, 300_000])
-def test_recv_sizes(run, loop, pair, size):
+async def test_recv_sizes(loop, pair, size):
     left, right = pair
 
-    async def main():
-        right.send(b"hello")
-        data = await loop.sock_recv(left, size)
-        assert type(data) is bytes
-        assert data == b"hello"[:size]
-
-    run(main())
+    right.send(b"hello")
+    data = await loop.sock_recv(left, size)
+    assert type(data) is bytes
+    assert data == b"hello"[:size]
 
 
 @pytest.mark.parametrize(
@@ -100,34 +97,28 @@ def test_recv_of_no_size(run, loop, pair, size, kind):
         run(loop.sock_recvfrom(pair[0], size))
 
 
-def test_recv_of_the_end(run, loop, pair):
+async def test_recv_of_the_end(loop, pair):
     left, right = pair
 
-    async def main():
-        task = await waiting(loop.sock_recv(left, 5))
-        right.close()
-        assert await task == b""
-        assert await loop.sock_recv(left, 5) == b""
-
-    run(main())
+    task = await waiting(loop.sock_recv(left, 5))
+    right.close()
+    assert await task == b""
+    assert await loop.sock_recv(left, 5) == b""
 
 
-def test_recv_into(run, loop, pair):
+async def test_recv_into(loop, pair):
     left, right = pair
     buffer = bytearray(8)
 
-    async def main():
-        right.send(b"now")
-        assert await loop.sock_recv_into(left, buffer) == 3
-        task = await waiting(loop.sock_recv_into(left, memoryview(buffer)[3:]))
-        right.send(b"later")
-        assert await task == 5
-        assert buffer == b"nowlater"
-        nothing = bytearray()
-        assert await loop.sock_recv_into(left, nothing) == 0
-        nothing.extend(b"may grow again")
-
-    run(main())
+    right.send(b"now")
+    assert await loop.sock_recv_into(left, buffer) == 3
+    task = await waiting(loop.sock_recv_into(left, memoryview(buffer)[3:]))
+    right.send(b"later")
+    assert await task == 5
+    assert buffer == b"nowlater"
+    nothing = bytearray()
+    assert await loop.sock_recv_into(left, nothing) == 0
+    nothing.extend(b"may grow again")
 
 
 @pytest.mark.parametrize("buffer", [b"read-only", "text", None])
@@ -138,41 +129,35 @@ def test_recv_into_what_is_no_buffer(run, loop, pair, buffer):
     assert pair[0].recv(9) == b"data"
 
 
-def test_a_buffer_may_change_while_it_waits(run, loop, pair):
+async def test_a_buffer_may_change_while_it_waits(loop, pair):
     buffer = bytearray(2)
 
-    async def main():
-        task = await waiting(loop.sock_recv_into(pair[0], buffer))
-        buffer.extend(bytes(6))
-        pair[1].send(b"12345")
-        assert await task == 5
-
-    run(main())
+    task = await waiting(loop.sock_recv_into(pair[0], buffer))
+    buffer.extend(bytes(6))
+    pair[1].send(b"12345")
+    assert await task == 5
 
 
-def test_datagrams(run, loop, udp):
+async def test_datagrams(loop, udp):
     one, two = udp
     buffer = bytearray(9)
 
-    async def main():
-        size = await loop.sock_sendto(one, b"first", two.getsockname())
-        assert size == 5
-        assert await loop.sock_recvfrom(two, 99) == (
-            b"first",
-            one.getsockname(),
-        )
-        task = await waiting(loop.sock_recvfrom(two, 3))
-        one.sendto(b"second", two.getsockname())
-        assert await task == (b"sec", one.getsockname())
-        task = await waiting(loop.sock_recvfrom_into(two, buffer))
-        one.sendto(b"third", two.getsockname())
-        assert await task == (5, one.getsockname())
-        one.sendto(b"fourth", two.getsockname())
-        got = await loop.sock_recvfrom_into(two, buffer, 2)
-        assert got == (2, one.getsockname())
-        assert buffer == b"foird\0\0\0\0"
-
-    run(main())
+    size = await loop.sock_sendto(one, b"first", two.getsockname())
+    assert size == 5
+    assert await loop.sock_recvfrom(two, 99) == (
+        b"first",
+        one.getsockname(),
+    )
+    task = await waiting(loop.sock_recvfrom(two, 3))
+    one.sendto(b"second", two.getsockname())
+    assert await task == (b"sec", one.getsockname())
+    task = await waiting(loop.sock_recvfrom_into(two, buffer))
+    one.sendto(b"third", two.getsockname())
+    assert await task == (5, one.getsockname())
+    one.sendto(b"fourth", two.getsockname())
+    got = await loop.sock_recvfrom_into(two, buffer, 2)
+    assert got == (2, one.getsockname())
+    assert buffer == b"foird\0\0\0\0"
 
 
 def test_datagrams_of_a_pair_have_no_sender(run, loop):
@@ -191,19 +176,16 @@ def test_recvfrom_of_a_stream(run, loop, pair):
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
 @pytest.mark.parametrize("size", [0, 1, 2_000_000])
-def test_sendall(run, loop, pair, kind, size):
+async def test_sendall(loop, pair, kind, size):
     left, right = pair
     data = bytes(range(256)) * (size // 256 + 1)
 
-    async def main():
-        task = asyncio.create_task(loop.sock_sendall(left, kind(data[:size])))
-        got = bytearray()
-        while len(got) < size:
-            got += await loop.sock_recv(right, 1 << 20)
-        assert await task is None
-        assert got == data[:size]
-
-    run(main())
+    task = asyncio.create_task(loop.sock_sendall(left, kind(data[:size])))
+    got = bytearray()
+    while len(got) < size:
+        got += await loop.sock_recv(right, 1 << 20)
+    assert await task is None
+    assert got == data[:size]
 
 
 def test_sendall_to_nobody(run, loop, pair):
@@ -213,18 +195,15 @@ def test_sendall_to_nobody(run, loop, pair):
         run(loop.sock_sendall(left, b"x"))
 
 
-def test_sendall_when_the_peer_goes(run, loop, pair):
+async def test_sendall_when_the_peer_goes(loop, pair):
     left, right = pair
 
-    async def main():
-        fill_socket(left)
-        task = await waiting(loop.sock_sendall(left, b"x"))
-        right.close()
-        with pytest.raises(OSError) as caught:
-            await task
-        assert caught.value.errno in (errno.EPIPE, errno.ECONNRESET)
-
-    run(main())
+    fill_socket(left)
+    task = await waiting(loop.sock_sendall(left, b"x"))
+    right.close()
+    with pytest.raises(OSError) as caught:
+        await task
+    assert caught.value.errno in (errno.EPIPE, errno.ECONNRESET)
 
 
 @pytest.mark.parametrize("data", ["text", None, 5])
@@ -257,57 +236,48 @@ def test_accept(run, loop):
 # --- waiting ----------------------------------------------------------------
 
 
-def test_waiting_in_the_usual_ways(run, loop, pair):
+async def test_waiting_in_the_usual_ways(loop, pair):
     left, right = pair
 
-    async def main():
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(loop.sock_recv(left, 5), 0.01)
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.01):
-                await loop.sock_recv(left, 5)
-        got, _, more = await asyncio.gather(
-            loop.sock_recv(left, 5),
-            loop.sock_sendall(right, b"data"),
-            loop.sock_sendall(left, b"back"),
-        )
-        assert (got, more) == (b"data", None)
-        assert await loop.sock_recv(right, 9) == b"back"
-
-    run(main())
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(loop.sock_recv(left, 5), 0.01)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await loop.sock_recv(left, 5)
+    got, _, more = await asyncio.gather(
+        loop.sock_recv(left, 5),
+        loop.sock_sendall(right, b"data"),
+        loop.sock_sendall(left, b"back"),
+    )
+    assert (got, more) == (b"data", None)
+    assert await loop.sock_recv(right, 9) == b"back"
 
 
-def test_reading_and_writing_at_once(run, loop, pair):
+async def test_reading_and_writing_at_once(loop, pair):
     left, right = pair
 
-    async def main():
-        size = fill_socket(left)
-        writer = await waiting(loop.sock_sendall(left, b"end"))
-        reader = await waiting(loop.sock_recv(left, 5))
-        right.send(b"in")
-        assert await reader == b"in"
-        assert not writer.done()
-        got = 0
-        while got < size + 3:
-            got += len(await loop.sock_recv(right, 1 << 20))
-        await writer
-
-    run(main())
+    size = fill_socket(left)
+    writer = await waiting(loop.sock_sendall(left, b"end"))
+    reader = await waiting(loop.sock_recv(left, 5))
+    right.send(b"in")
+    assert await reader == b"in"
+    assert not writer.done()
+    got = 0
+    while got < size + 3:
+        got += len(await loop.sock_recv(right, 1 << 20))
+    await writer
 
 
-def test_cancelled_calls_take_nothing(run, loop, pair):
+async def test_cancelled_calls_take_nothing(loop, pair):
     left, right = pair
 
-    async def main():
-        task = await waiting(loop.sock_recv(left, 5))
-        right.send(b"data")
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        assert not loop.remove_reader(left)
-        assert await loop.sock_recv(left, 5) == b"data"
-
-    run(main())
+    task = await waiting(loop.sock_recv(left, 5))
+    right.send(b"data")
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not loop.remove_reader(left)
+    assert await loop.sock_recv(left, 5) == b"data"
 
 
 def test_a_cancelled_call_lets_go_of_the_buffer(run, loop, pair):
@@ -327,65 +297,53 @@ def test_a_cancelled_call_lets_go_of_the_buffer(run, loop, pair):
     assert not data
 
 
-def test_a_finished_call_frees_the_descriptor(run, loop, pair):
+async def test_a_finished_call_frees_the_descriptor(loop, pair):
     left, right = pair
 
-    async def main():
-        task = await waiting(loop.sock_recv(left, 5))
-        right.send(b"data")
-        await task
-        assert not loop.remove_reader(left)
-
-    run(main())
+    task = await waiting(loop.sock_recv(left, 5))
+    right.send(b"data")
+    await task
+    assert not loop.remove_reader(left)
 
 
-def test_the_later_of_two_readers_is_served(run, loop, pair):
+async def test_the_later_of_two_readers_is_served(loop, pair):
     left, right = pair
 
-    async def main():
-        first = await waiting(loop.sock_recv(left, 5))
-        second = await waiting(loop.sock_recv(left, 5))
-        right.send(b"data")
-        assert await second == b"data"
-        right.send(b"more")
-        await turns(5)
-        assert not first.done()
-        third = asyncio.create_task(loop.sock_recv(left, 9))
-        assert await third == b"more"
-        first.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await first
-
-    run(main())
+    first = await waiting(loop.sock_recv(left, 5))
+    second = await waiting(loop.sock_recv(left, 5))
+    right.send(b"data")
+    assert await second == b"data"
+    right.send(b"more")
+    await turns(5)
+    assert not first.done()
+    third = asyncio.create_task(loop.sock_recv(left, 9))
+    assert await third == b"more"
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
 
 
-def test_ending_the_replaced_call_leaves_the_other(run, loop, pair):
+async def test_ending_the_replaced_call_leaves_the_other(loop, pair):
     left, right = pair
 
-    async def main():
-        first = await waiting(loop.sock_recv(left, 5))
-        second = await waiting(loop.sock_recv(left, 5))
-        first.cancel()
-        await turns(3)
-        right.send(b"data")
-        assert await second == b"data"
-
-    run(main())
+    first = await waiting(loop.sock_recv(left, 5))
+    second = await waiting(loop.sock_recv(left, 5))
+    first.cancel()
+    await turns(3)
+    right.send(b"data")
+    assert await second == b"data"
 
 
-def test_a_socket_closed_under_a_call(run, loop, pair):
+async def test_a_socket_closed_under_a_call(loop, pair):
     left, _ = pair
 
-    async def main():
-        task = await waiting(loop.sock_recv(left, 5))
-        left.close()
-        await turns(5)
-        assert not task.done()
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-
-    run(main())
+    task = await waiting(loop.sock_recv(left, 5))
+    left.close()
+    await turns(5)
+    assert not task.done()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
 
 
 def test_a_number_used_again_under_a_call(run, loop, loop_kind, pair):
@@ -415,19 +373,14 @@ def test_a_number_used_again_under_a_call(run, loop, loop_kind, pair):
     run(main())
 
 
-def test_a_transport_owns_its_descriptor(run, loop, pair):
+async def test_a_transport_owns_its_descriptor(loop, pair):
     left, right = pair
 
-    async def main():
-        transport, _ = await loop.create_connection(
-            asyncio.Protocol, sock=left
-        )
-        with pytest.raises(RuntimeError, match="is used by transport"):
-            await loop.sock_recv(transport._sock, 5)
-        transport.abort()
-        await turns(3)
-
-    run(main())
+    transport, _ = await loop.create_connection(asyncio.Protocol, sock=left)
+    with pytest.raises(RuntimeError, match="is used by transport"):
+        await loop.sock_recv(transport._sock, 5)
+    transport.abort()
+    await turns(3)
 
 
 def test_a_class_with_its_own_calls_is_asked(run, loop):
@@ -498,16 +451,11 @@ def test_nothing_is_kept(run, loop, pair):
 
 
 @pytest.mark.parametrize("kind", ["datagram", "connected"])
-def test_accept_where_no_connection_can_come(run, loop, kind):
-    async def main():
-        near, far = socket.socketpair(
-            type=socket.SOCK_DGRAM
-            if kind == "datagram"
-            else socket.SOCK_STREAM
-        )
-        with near, far:
-            near.setblocking(False)
-            with pytest.raises(OSError):
-                await loop.sock_accept(near)
-
-    run(main())
+async def test_accept_where_no_connection_can_come(loop, kind):
+    near, far = socket.socketpair(
+        type=socket.SOCK_DGRAM if kind == "datagram" else socket.SOCK_STREAM
+    )
+    with near, far:
+        near.setblocking(False)
+        with pytest.raises(OSError):
+            await loop.sock_accept(near)

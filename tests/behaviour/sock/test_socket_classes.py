@@ -94,23 +94,20 @@ def test_calls_of_a_connected_socket(run, loop):
     run(echo_by_streams(loop))
 
 
-def test_calls_under_a_buffered_protocol(run, loop):
-    async def main():
-        server, address = await listening(loop)
-        sock = client_of(address)
-        done = loop.create_future()
-        transport, _ = await loop.create_connection(
-            lambda: Buffered(done), sock=sock
-        )
-        transport.writelines([b"two", b"parts"])
-        assert await done == b"twoparts"
-        assert sock.calls["in"] > 0
-        assert sock.calls["out"] > 0
-        transport.close()
-        server.close()
-        await turns(3)
-
-    run(main())
+async def test_calls_under_a_buffered_protocol(loop):
+    server, address = await listening(loop)
+    sock = client_of(address)
+    done = loop.create_future()
+    transport, _ = await loop.create_connection(
+        lambda: Buffered(done), sock=sock
+    )
+    transport.writelines([b"two", b"parts"])
+    assert await done == b"twoparts"
+    assert sock.calls["in"] > 0
+    assert sock.calls["out"] > 0
+    transport.close()
+    server.close()
+    await turns(3)
 
 
 def test_calls_under_tls(run, loop):
@@ -125,44 +122,38 @@ def test_calls_under_tls(run, loop):
 
 
 @pytest.mark.parametrize("kind", [Counting, socket.socket])
-def test_accept_of_a_listening_socket(run, loop, kind):
-    async def main():
-        listener = kind(socket.AF_INET, socket.SOCK_STREAM)
-        listener.bind(("127.0.0.1", 0))
-        server = await loop.create_server(Echo, sock=listener)
-        address = listener.getsockname()
-        for _ in range(3):
-            reader, writer = await asyncio.open_connection(*address)
-            writer.write(b"x")
-            assert await reader.readexactly(1) == b"x"
-            writer.close()
-            await writer.wait_closed()
-        if kind is Counting:
-            assert listener.calls["accept"] >= 3
-        server.close()
-        await turns(3)
-
-    run(main())
+async def test_accept_of_a_listening_socket(loop, kind):
+    listener = kind(socket.AF_INET, socket.SOCK_STREAM)
+    listener.bind(("127.0.0.1", 0))
+    server = await loop.create_server(Echo, sock=listener)
+    address = listener.getsockname()
+    for _ in range(3):
+        reader, writer = await asyncio.open_connection(*address)
+        writer.write(b"x")
+        assert await reader.readexactly(1) == b"x"
+        writer.close()
+        await writer.wait_closed()
+    if kind is Counting:
+        assert listener.calls["accept"] >= 3
+    server.close()
+    await turns(3)
 
 
-def test_a_class_without_calls_of_its_own(run, loop):
+async def test_a_class_without_calls_of_its_own(loop):
     class Named(socket.socket):
         name = "named"
 
-    async def main():
-        with listening_socket() as listener:
-            sock = Named(socket.AF_INET, socket.SOCK_STREAM)
-            sock.connect(listener.getsockname())
-            reader, writer = await asyncio.open_connection(sock=sock)
-            far, _ = listener.accept()
-            with far:
-                far.sendall(b"hello")
-                assert await reader.readexactly(5) == b"hello"
-            assert writer.get_extra_info("socket").fileno() == sock.fileno()
-            writer.close()
-            await writer.wait_closed()
-
-    run(main())
+    with listening_socket() as listener:
+        sock = Named(socket.AF_INET, socket.SOCK_STREAM)
+        sock.connect(listener.getsockname())
+        reader, writer = await asyncio.open_connection(sock=sock)
+        far, _ = listener.accept()
+        with far:
+            far.sendall(b"hello")
+            assert await reader.readexactly(5) == b"hello"
+        assert writer.get_extra_info("socket").fileno() == sock.fileno()
+        writer.close()
+        await writer.wait_closed()
 
 
 @pytest.mark.parametrize("call", ["accept", "connect"])

@@ -31,76 +31,61 @@ def pair():
         yield near, far
 
 
-def test_send_and_receive(run, loop):
-    async def main():
-        with pair() as (near, far):
-            await loop.sock_sendall(near, b"hello")
-            assert await loop.sock_recv(far, 100) == b"hello"
-            buffer = bytearray(3)
-            await loop.sock_sendall(far, b"abcdef")
-            assert await loop.sock_recv_into(near, buffer) == 3
-            assert buffer == b"abc"
-
-    run(main())
+async def test_send_and_receive(loop):
+    with pair() as (near, far):
+        await loop.sock_sendall(near, b"hello")
+        assert await loop.sock_recv(far, 100) == b"hello"
+        buffer = bytearray(3)
+        await loop.sock_sendall(far, b"abcdef")
+        assert await loop.sock_recv_into(near, buffer) == 3
+        assert buffer == b"abc"
 
 
-def test_receiving_waits(run, loop):
-    async def main():
-        with pair() as (near, far):
-            task = loop.create_task(loop.sock_recv(near, 10))
-            await turns(3)
-            assert not task.done()
-            far.send(b"late")
-            assert await task == b"late"
-            task = loop.create_task(loop.sock_recv(near, 10))
-            await turns(1)
-            far.shutdown(socket.SHUT_WR)
-            assert await task == b""
-
-    run(main())
+async def test_receiving_waits(loop):
+    with pair() as (near, far):
+        task = loop.create_task(loop.sock_recv(near, 10))
+        await turns(3)
+        assert not task.done()
+        far.send(b"late")
+        assert await task == b"late"
+        task = loop.create_task(loop.sock_recv(near, 10))
+        await turns(1)
+        far.shutdown(socket.SHUT_WR)
+        assert await task == b""
 
 
-def test_a_large_sendall(run, loop):
+async def test_a_large_sendall(loop):
     data = pattern(8 * MIB)
 
-    async def main():
-        with pair() as (near, far):
-            task = loop.create_task(loop.sock_sendall(near, data))
-            got = bytearray()
-            while len(got) < len(data):
-                got += await loop.sock_recv(far, MIB)
-            await task
-            assert digest(got) == digest(data)
-
-    run(main())
+    with pair() as (near, far):
+        task = loop.create_task(loop.sock_sendall(near, data))
+        got = bytearray()
+        while len(got) < len(data):
+            got += await loop.sock_recv(far, MIB)
+        await task
+        assert digest(got) == digest(data)
 
 
-def test_accept_and_connect(run, loop):
-    async def main():
-        with listening_socket() as listener, socket.socket() as near:
-            near.setblocking(False)
-            accepting = loop.create_task(loop.sock_accept(listener))
-            await turns(1)
-            await loop.sock_connect(near, listener.getsockname())
-            far, address = await accepting
-            with far:
-                assert address == near.getsockname()
-                assert far.gettimeout() == 0
-
-    run(main())
+async def test_accept_and_connect(loop):
+    with listening_socket() as listener, socket.socket() as near:
+        near.setblocking(False)
+        accepting = loop.create_task(loop.sock_accept(listener))
+        await turns(1)
+        await loop.sock_connect(near, listener.getsockname())
+        far, address = await accepting
+        with far:
+            assert address == near.getsockname()
+            assert far.gettimeout() == 0
 
 
-def test_connect_refused(run, loop):
-    async def main():
-        with socket.create_server(("127.0.0.1", 0)) as sock:
-            address = sock.getsockname()
-        with socket.socket() as near:
-            near.setblocking(False)
-            with pytest.raises(ConnectionRefusedError) as caught:
-                await loop.sock_connect(near, address)
-            assert caught.value.errno == errno.ECONNREFUSED
-
-    run(main())
+async def test_connect_refused(loop):
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        address = sock.getsockname()
+    with socket.socket() as near:
+        near.setblocking(False)
+        with pytest.raises(ConnectionRefusedError) as caught:
+            await loop.sock_connect(near, address)
+        assert caught.value.errno == errno.ECONNREFUSED
 
 
 @pytest.mark.parametrize(
@@ -111,43 +96,36 @@ def test_connect_refused(run, loop):
         (socket.AF_INET6, "::1", (0, 0)),
     ],
 )
-def test_a_refusal_names_the_address_with_flow_and_scope(
-    run, loop, family, host, rest
+async def test_a_refusal_names_the_address_with_flow_and_scope(
+    loop, family, host, rest
 ):
-    async def main():
-        with socket.create_server((host, 0), family=family) as sock:
-            address = sock.getsockname()
-        with socket.socket(family) as near:
-            near.setblocking(False)
-            with pytest.raises(ConnectionRefusedError) as caught:
-                await loop.sock_connect(near, (host, address[1], *rest))
-            # The kernel may refuse at once, in words of its own.
-            if "Connect call" in str(caught.value):
-                assert str(address) in str(caught.value)
-
-    run(main())
+    with socket.create_server((host, 0), family=family) as sock:
+        address = sock.getsockname()
+    with socket.socket(family) as near:
+        near.setblocking(False)
+        with pytest.raises(ConnectionRefusedError) as caught:
+            await loop.sock_connect(near, (host, address[1], *rest))
+        # The kernel may refuse at once, in words of its own.
+        if "Connect call" in str(caught.value):
+            assert str(address) in str(caught.value)
 
 
-def test_a_connected_socket_is_watched_no_more(run, loop):
+async def test_a_connected_socket_is_watched_no_more(loop):
     """Its number is free for a reader and a writer, and for a transport."""
-
-    async def main():
-        with listening_socket() as listener:
-            near = socket.socket()
-            near.setblocking(False)
-            await loop.sock_connect(near, listener.getsockname())
-            assert not loop.remove_writer(near)
-            far, _ = await loop.sock_accept(listener)
-            with far:
-                transport, _ = await loop.create_connection(
-                    asyncio.Protocol, sock=near
-                )
-                transport.write(b"data")
-                assert await loop.sock_recv(far, 10) == b"data"
-                transport.close()
-                assert await loop.sock_recv(far, 10) == b""
-
-    run(main())
+    with listening_socket() as listener:
+        near = socket.socket()
+        near.setblocking(False)
+        await loop.sock_connect(near, listener.getsockname())
+        assert not loop.remove_writer(near)
+        far, _ = await loop.sock_accept(listener)
+        with far:
+            transport, _ = await loop.create_connection(
+                asyncio.Protocol, sock=near
+            )
+            transport.write(b"data")
+            assert await loop.sock_recv(far, 10) == b"data"
+            transport.close()
+            assert await loop.sock_recv(far, 10) == b""
 
 
 def test_connect_goes_by_the_socket_objects_method(run, loop, monkeypatch):
@@ -172,38 +150,31 @@ def test_connect_goes_by_the_socket_objects_method(run, loop, monkeypatch):
     run(main())
 
 
-def test_connect_by_name(run, loop):
-    async def main():
-        with listening_socket() as listener, socket.socket() as near:
-            near.setblocking(False)
-            port = listener.getsockname()[1]
-            await loop.sock_connect(near, ("localhost", port))
-            assert near.getpeername() == ("127.0.0.1", port)
-
-    run(main())
+async def test_connect_by_name(loop):
+    with listening_socket() as listener, socket.socket() as near:
+        near.setblocking(False)
+        port = listener.getsockname()[1]
+        await loop.sock_connect(near, ("localhost", port))
+        assert near.getpeername() == ("127.0.0.1", port)
 
 
 @pytest.mark.parametrize("method", ["sock_recv", "sock_accept"])
-def test_cancelling_frees_the_descriptor_at_once(run, loop, method):
+async def test_cancelling_frees_the_descriptor_at_once(loop, method):
     """The number may be another socket's in the next line."""
-
-    async def main():
-        for _ in range(20):
-            with pair() as (near, far):
-                if method == "sock_recv":
-                    waiting = loop.sock_recv(near, 1)
-                    sock = near
-                else:
-                    sock = listening_socket()
-                    waiting = loop.sock_accept(sock)
-                task = loop.create_task(waiting)
-                await turns(2)
-                task.cancel()
-                with pytest.raises(asyncio.CancelledError):
-                    await task
-                sock.close()
-
-    run(main())
+    for _ in range(20):
+        with pair() as (near, far):
+            if method == "sock_recv":
+                waiting = loop.sock_recv(near, 1)
+                sock = near
+            else:
+                sock = listening_socket()
+                waiting = loop.sock_accept(sock)
+            task = loop.create_task(waiting)
+            await turns(2)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            sock.close()
 
 
 def test_blocking_sockets_are_refused_in_debug_mode(run, loop):
@@ -218,51 +189,42 @@ def test_blocking_sockets_are_refused_in_debug_mode(run, loop):
     run(main())
 
 
-def test_a_waiting_socket_then_a_transport_on_the_same_number(run, loop):
+async def test_a_waiting_socket_then_a_transport_on_the_same_number(loop):
     """What waited on a number must not stay behind when it is reused."""
+    received = loop.create_future()
 
-    async def main():
-        received = loop.create_future()
+    class Once(asyncio.Protocol):
+        def data_received(self, data):
+            received.set_result(data)
 
-        class Once(asyncio.Protocol):
-            def data_received(self, data):
-                received.set_result(data)
-
-        near, far = tcp_socketpair()
-        near.setblocking(False)
-        number = near.fileno()
-        task = loop.create_task(loop.sock_recv(near, 1))
-        await turns(2)
-        task.cancel()
-        await turns(2)
-        near.close()
-        far.close()
-        again, other = tcp_socketpair()
-        assert number in (again.fileno(), other.fileno())
-        transport, _ = await loop.create_connection(Once, sock=again)
-        other.send(b"seen")
-        assert await received == b"seen"
-        transport.abort()
-        other.close()
-        await turns(3)
-
-    run(main())
+    near, far = tcp_socketpair()
+    near.setblocking(False)
+    number = near.fileno()
+    task = loop.create_task(loop.sock_recv(near, 1))
+    await turns(2)
+    task.cancel()
+    await turns(2)
+    near.close()
+    far.close()
+    again, other = tcp_socketpair()
+    assert number in (again.fileno(), other.fileno())
+    transport, _ = await loop.create_connection(Once, sock=again)
+    other.send(b"seen")
+    assert await received == b"seen"
+    transport.abort()
+    other.close()
+    await turns(3)
 
 
-def test_a_socket_with_a_transport_is_refused(run, loop):
-    async def main():
-        near, far = tcp_socketpair()
-        near.setblocking(False)
-        transport, _ = await loop.create_connection(
-            asyncio.Protocol, sock=near
-        )
-        with pytest.raises(RuntimeError, match="used by transport"):
-            await loop.sock_recv(near, 1)
-        transport.abort()
-        await turns(3)
-        far.close()
-
-    run(main())
+async def test_a_socket_with_a_transport_is_refused(loop):
+    near, far = tcp_socketpair()
+    near.setblocking(False)
+    transport, _ = await loop.create_connection(asyncio.Protocol, sock=near)
+    with pytest.raises(RuntimeError, match="used by transport"):
+        await loop.sock_recv(near, 1)
+    transport.abort()
+    await turns(3)
+    far.close()
 
 
 def test_a_call_that_ends_its_own_coroutine(run, loop, loop_kind, reports):

@@ -94,59 +94,50 @@ def test_patched_on_the_class(run, monkeypatch, name, when):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_patched_on_the_object(run, name):
-    async def main():
-        reader, writer, peer = await connect()
-        await use(reader, writer, peer)
-        seen = []
-        setattr(reader, name, noting(getattr(reader, name), seen, name))
-        await use(reader, writer, peer)
-        assert seen
-        await close(writer, peer)
-
-    run(main())
+async def test_patched_on_the_object(name):
+    reader, writer, peer = await connect()
+    await use(reader, writer, peer)
+    seen = []
+    setattr(reader, name, noting(getattr(reader, name), seen, name))
+    await use(reader, writer, peer)
+    assert seen
+    await close(writer, peer)
 
 
 @pytest.mark.parametrize("target", ["class", "object"])
 @pytest.mark.parametrize("name", ["data_received", "eof_received"])
-def test_patched_protocol(run, monkeypatch, name, target):
-    async def main():
+async def test_patched_protocol(monkeypatch, name, target):
+    reader, writer, peer = await connect()
+    await use(reader, writer, peer)
+    protocol = writer.transport.get_protocol()
+    seen = []
+    owner = asyncio.StreamReaderProtocol if target == "class" else protocol
+    method = noting(getattr(owner, name), seen, name)
+    monkeypatch.setattr(owner, name, method)
+    await use(reader, writer, peer)
+    peer.send_eof()
+    assert await reader.read() == b""
+    assert name in seen
+    await close(writer, peer)
+
+
+async def test_the_patch_is_taken_away(monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            asyncio.StreamReader,
+            "read",
+            noting(asyncio.StreamReader.read, [], "read"),
+        )
         reader, writer, peer = await connect()
         await use(reader, writer, peer)
-        protocol = writer.transport.get_protocol()
-        seen = []
-        owner = asyncio.StreamReaderProtocol if target == "class" else protocol
-        method = noting(getattr(owner, name), seen, name)
-        monkeypatch.setattr(owner, name, method)
-        await use(reader, writer, peer)
-        peer.send_eof()
-        assert await reader.read() == b""
-        assert name in seen
-        await close(writer, peer)
-
-    run(main())
+    await use(reader, writer, peer)
+    await close(writer, peer)
+    reader, writer, peer = await connect()
+    await use(reader, writer, peer)
+    await close(writer, peer)
 
 
-def test_the_patch_is_taken_away(run, monkeypatch):
-    async def main():
-        with monkeypatch.context() as patched:
-            patched.setattr(
-                asyncio.StreamReader,
-                "read",
-                noting(asyncio.StreamReader.read, [], "read"),
-            )
-            reader, writer, peer = await connect()
-            await use(reader, writer, peer)
-        await use(reader, writer, peer)
-        await close(writer, peer)
-        reader, writer, peer = await connect()
-        await use(reader, writer, peer)
-        await close(writer, peer)
-
-    run(main())
-
-
-def test_a_protocol_of_a_subclass(run, loop):
+async def test_a_protocol_of_a_subclass(loop):
     class Counting(asyncio.StreamReaderProtocol):
         received = 0
 
@@ -154,65 +145,53 @@ def test_a_protocol_of_a_subclass(run, loop):
             self.received += len(data)
             super().data_received(data)
 
-    async def main():
-        near, far = tcp_socketpair()
-        peer = Peer(far)
-        reader = asyncio.StreamReader(loop=loop)
-        protocol = Counting(reader, loop=loop)
-        transport, _ = await loop.create_connection(
-            lambda: protocol, sock=near
-        )
-        writer = asyncio.StreamWriter(transport, protocol, reader, loop)
-        await use(reader, writer, peer)
-        assert protocol.received == 8
-        await close(writer, peer)
-
-    run(main())
+    near, far = tcp_socketpair()
+    peer = Peer(far)
+    reader = asyncio.StreamReader(loop=loop)
+    protocol = Counting(reader, loop=loop)
+    transport, _ = await loop.create_connection(lambda: protocol, sock=near)
+    writer = asyncio.StreamWriter(transport, protocol, reader, loop)
+    await use(reader, writer, peer)
+    assert protocol.received == 8
+    await close(writer, peer)
 
 
-def test_the_class_of_a_protocol_is_changed(run):
+async def test_the_class_of_a_protocol_is_changed():
     class Loud(asyncio.StreamReaderProtocol):
         def data_received(self, data):
             super().data_received(data.upper())
 
-    async def main():
-        reader, writer, peer = await connect()
-        await peer.send(b"a\n")
-        assert await reader.readline() == b"a\n"
-        writer.transport.get_protocol().__class__ = Loud
-        await peer.send(b"b\n")
-        assert await reader.readline() == b"B\n"
-        await close(writer, peer)
-
-    run(main())
+    reader, writer, peer = await connect()
+    await peer.send(b"a\n")
+    assert await reader.readline() == b"a\n"
+    writer.transport.get_protocol().__class__ = Loud
+    await peer.send(b"b\n")
+    assert await reader.readline() == b"B\n"
+    await close(writer, peer)
 
 
-def test_a_class_above_that_of_a_reader(run, loop):
+async def test_a_class_above_that_of_a_reader(loop):
     """Programs derive from the class of an object at hand as well."""
+    reader, writer, peer = await connect()
 
-    async def main():
-        reader, writer, peer = await connect()
+    class Derived(type(reader)):
+        pass
 
-        class Derived(type(reader)):
-            pass
-
-        other = Derived(limit=50, loop=loop)
-        assert other._limit == 50
-        other.feed_data(b"line\nrest")
-        assert await other.readline() == b"line\n"
-        assert await other.readuntil(b"r") == b"r"
-        assert await other.readexactly(2) == b"es"
-        other.feed_eof()
-        assert not other.at_eof()
-        assert "1 bytes" in repr(other)
-        assert await other.read() == b"t"
-        assert other.exception() is None
-        await close(writer, peer)
-
-    run(main())
+    other = Derived(limit=50, loop=loop)
+    assert other._limit == 50
+    other.feed_data(b"line\nrest")
+    assert await other.readline() == b"line\n"
+    assert await other.readuntil(b"r") == b"r"
+    assert await other.readexactly(2) == b"es"
+    other.feed_eof()
+    assert not other.at_eof()
+    assert "1 bytes" in repr(other)
+    assert await other.read() == b"t"
+    assert other.exception() is None
+    await close(writer, peer)
 
 
-def test_another_protocol_takes_the_transport(run, loop):
+async def test_another_protocol_takes_the_transport(loop):
     class Taking(asyncio.Protocol):
         def __init__(self):
             self.data = b""
@@ -220,25 +199,22 @@ def test_another_protocol_takes_the_transport(run, loop):
         def data_received(self, data):
             self.data += data
 
-    async def main():
-        reader, writer, peer = await connect()
-        await peer.send(b"x" * 150_000)
-        got = len(await reader.read(60_000))
-        taking = Taking()
-        left = writer.transport.get_protocol()
-        writer.transport.set_protocol(taking)
-        while True:
-            task = asyncio.create_task(reader.read(1000))
-            await turns(2)
-            if not task.done():
-                break
-            got += len(await task)
-        task.cancel()
-        while got + len(taking.data) < 150_000:
-            writer.transport.resume_reading()
-            await turns(1)
-        assert got + len(taking.data) == 150_000
-        writer.transport.set_protocol(left)
-        await close(writer, peer)
-
-    run(main())
+    reader, writer, peer = await connect()
+    await peer.send(b"x" * 150_000)
+    got = len(await reader.read(60_000))
+    taking = Taking()
+    left = writer.transport.get_protocol()
+    writer.transport.set_protocol(taking)
+    while True:
+        task = asyncio.create_task(reader.read(1000))
+        await turns(2)
+        if not task.done():
+            break
+        got += len(await task)
+    task.cancel()
+    while got + len(taking.data) < 150_000:
+        writer.transport.resume_reading()
+        await turns(1)
+    assert got + len(taking.data) == 150_000
+    writer.transport.set_protocol(left)
+    await close(writer, peer)

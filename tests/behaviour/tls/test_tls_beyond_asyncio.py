@@ -24,14 +24,10 @@ from tls_ends import WirePeer, contexts, every_side, every_version, every_way
 pytestmark = pytest.mark.native_tls
 
 
-def test_the_engine_is_native(run, tls_pair):
+async def test_the_engine_is_native(tls_pair):
     """Else all that is below would prove nothing."""
-
-    async def main():
-        c = await tls_pair()
-        assert type(c.transport._ssl_protocol).__module__ != "asyncio.sslproto"
-
-    run(main())
+    c = await tls_pair()
+    assert type(c.transport._ssl_protocol).__module__ != "asyncio.sslproto"
 
 
 @every_way

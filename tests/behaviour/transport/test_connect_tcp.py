@@ -347,26 +347,20 @@ async def test_interleave_orders_the_families(loop, interleave):
 @pytest.mark.parametrize(
     "name", ["ssl", "sock", "local_addr", "server_hostname"]
 )
-def test_an_option_that_is_none(run, loop, name):
-    async def main():
-        with listening_socket() as listener:
-            transport, _ = await loop.create_connection(
-                Recorder, *listener.getsockname(), **{name: None}
-            )
-            transport.close()
-
-    run(main())
+async def test_an_option_that_is_none(loop, name):
+    with listening_socket() as listener:
+        transport, _ = await loop.create_connection(
+            Recorder, *listener.getsockname(), **{name: None}
+        )
+        transport.close()
 
 
-def test_an_unknown_option(run, loop):
-    async def main():
-        with pytest.raises(TypeError):
-            await loop.create_connection(Recorder, "127.0.0.1", 9, other=None)
-
-    run(main())
+async def test_an_unknown_option(loop):
+    with pytest.raises(TypeError):
+        await loop.create_connection(Recorder, "127.0.0.1", 9, other=None)
 
 
-def test_methods_of_the_program_take_part(run, loop, monkeypatch):
+async def test_methods_of_the_program_take_part(loop, monkeypatch):
     """Of each connection, also of one address without options."""
     called = []
 
@@ -379,35 +373,28 @@ def test_methods_of_the_program_take_part(run, loop, monkeypatch):
 
         monkeypatch.setattr(loop, name, noted)
 
-    async def main():
-        note("sock_connect")
-        note("_make_socket_transport")
-        with listening_socket() as listener:
-            transport, _ = await loop.create_connection(
-                Recorder, *listener.getsockname()
-            )
-            transport.close()
-        assert called == ["sock_connect", "_make_socket_transport"]
-
-    run(main())
+    note("sock_connect")
+    note("_make_socket_transport")
+    with listening_socket() as listener:
+        transport, _ = await loop.create_connection(
+            Recorder, *listener.getsockname()
+        )
+        transport.close()
+    assert called == ["sock_connect", "_make_socket_transport"]
 
 
-def test_a_given_socket_is_the_programs_after_one_that_was_made(run, loop):
+async def test_a_given_socket_is_the_programs_after_one_that_was_made(loop):
     """It may be closed behind the transport, which then ends."""
-
-    async def main():
-        with listening_socket() as listener:
-            address = listener.getsockname()
-            made, _ = await loop.create_connection(Recorder, *address)
-            sock = socket.create_connection(address)
-            sock.setblocking(False)
-            given, protocol = await loop.create_connection(Recorder, sock=sock)
-            sock.close()
-            given.write(b"data")
-            assert (await protocol.wait_lost()).errno == errno.EBADF
-            made.close()
-
-    run(main())
+    with listening_socket() as listener:
+        address = listener.getsockname()
+        made, _ = await loop.create_connection(Recorder, *address)
+        sock = socket.create_connection(address)
+        sock.setblocking(False)
+        given, protocol = await loop.create_connection(Recorder, sock=sock)
+        sock.close()
+        given.write(b"data")
+        assert (await protocol.wait_lost()).errno == errno.EBADF
+        made.close()
 
 
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
