@@ -12,6 +12,7 @@ place, so it never runs beside another session.
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 from pathlib import Path
@@ -74,11 +75,16 @@ SECOND_HALF = f"{OWN} " + " ".join(
 ON_QEMU = """tests/unit tests/behaviour/executor tests/behaviour/loop
 tests/behaviour/sock tests/behaviour/streams tests/behaviour/transport"""
 #: What ThreadSanitizer looks at: the rest has one thread, and takes hours.
+THREADED = sorted(
+    str(path.relative_to(TOP))
+    for folder in ("unit", "behaviour", "isolated", "fault")
+    for path in (TOP / "tests" / folder).rglob("test_*.py")
+    if re.search("threading|to_thread|[Ee]xecutor", path.read_text())
+)
 #: It takes a thread of a forked child for the parent's thread of that number,
 #: and ends the child ("dup thread with used id").
-THREADED = (
-    "-k 'not [asyncio and (thread or executor or many_loops or parallel)"
-    " and not forked_child_starts and not fastloop-fork]'"
+NOT_FORKED = (
+    "-k 'not [asyncio and not forked_child_starts and not fastloop-fork'"
 )
 PYTEST = "python -m pytest -q"
 #: Every call of whole scenarios, one after the other.
@@ -86,12 +92,6 @@ SWEEP = "python tests/fault/sweep.py"
 #: Programs drawn by chance.  In .ci/run they are the same each
 #: time, so that no change fails by another draw.
 PROGRAMS = "python tests/differential/programs.py"
-#: A report of a race fails the session, whatever became of the test.
-RACES = (
-    f"rm -f {LOGS}/tsan-report.*; "
-    f'"$VENV/bin/"{PYTEST} {OWN} {THREADED}; code=$?; '
-    f"cat {LOGS}/tsan-report.* 2>/dev/null && exit 3; exit $code"
-)
 #: Seconds one test may take on a machine that does other work as well.
 TEST_LIMIT = 300
 #: A failed test gets a second look, at most so many tests of a session: one
@@ -429,18 +429,27 @@ stage(
 own("debug", "asserts on", "3.11", FASTLOOP_DEBUG="1")
 own("clang", "built by clang", "3.13", CC="clang")
 own("lto", "link-time optimisation", "3.13", FASTLOOP_LTO="1")
-stage(
-    "tsan",
-    "ThreadSanitizer",
-    shlex.join(["sh", "-c", RACES]),
-    "tsan",
-    gate=True,
-    # Half of it is a program's: four subinterpreters that import asyncio
-    # take over two minutes.
-    limit=600,
-    FASTLOOP_SANITIZE="thread",
-    # The children that tests fork start threads of their own; a daemon thread
-    # counts as a leaked one.
-    TSAN_OPTIONS=f"suppressions={TOP}/.ci/tsan.supp "
-    f"log_path={LOGS}/tsan-report die_after_fork=0 report_thread_leaks=0",
-)
+for half in (0, 1):
+    # A report of a race fails the session, whatever became of the test.
+    reports = f"{LOGS}/tsan-{half}"
+    races = (
+        f"rm -f {reports}.*; "
+        f'"$VENV/bin/"{PYTEST} {" ".join(THREADED[half::2])} {NOT_FORKED}; '
+        f"code=$?; cat {reports}.* 2>/dev/null && exit 3; exit $code"
+    )
+    stage(
+        f"tsan-{half}",
+        f"ThreadSanitizer, half {half} of the tests with threads",
+        shlex.join(["sh", "-c", races]),
+        "tsan",
+        venv=".venv-tsan",
+        gate=True,
+        # Half of it is a program's: four subinterpreters that import asyncio
+        # take over two minutes.
+        limit=600,
+        FASTLOOP_SANITIZE="thread",
+        # The children that tests fork start threads of their own; a daemon
+        # thread counts as a leaked one.
+        TSAN_OPTIONS=f"suppressions={TOP}/.ci/tsan.supp log_path={reports} "
+        "die_after_fork=0 report_thread_leaks=0",
+    )
