@@ -13,7 +13,6 @@ import asyncio
 import concurrent.futures
 import gc
 import itertools
-import os
 import sys
 import threading
 import weakref
@@ -87,43 +86,12 @@ def name() -> str:
 # -- threads ------------------------------------------------------------------
 
 
-def test_the_default_executor_is_a_standard_thread_pool(loop):
-    loop.run_until_complete(loop.run_in_executor(None, name))
-    pool = loop._default_executor
-    assert type(pool) is ThreadPoolExecutor
-    count = getattr(os, "process_cpu_count", os.cpu_count)() or 1
-    assert pool._max_workers == min(32, count + 4)
-
-
 def test_one_thread_serves_what_comes_one_by_one(loop):
     async def main():
         return {await loop.run_in_executor(None, name) for _ in range(50)}
 
     assert loop.run_until_complete(main()) == {"asyncio_0"}
     assert len(loop._default_executor._threads) == 1
-
-
-def test_blocked_jobs_get_a_thread_each_up_to_the_limit(loop, pools):
-    pool = pools(3)
-    gates = [Gate() for _ in range(5)]
-    futures = [
-        loop.run_in_executor(pool, gate, i) for i, gate in enumerate(gates)
-    ]
-    for gate in gates[:3]:
-        wait_for(gate.begun)
-    assert len(pool._threads) == 3
-    assert pool._work_queue.qsize() == 2
-    assert not gates[3].begun.is_set()
-    for gate in gates:
-        gate.go.set()
-    result = loop.run_until_complete(asyncio.gather(*futures))
-    assert result == [0, 1, 2, 3, 4]
-    assert pool._work_queue.empty()
-    assert {t.name for t in pool._threads} == {
-        "asyncio_0",
-        "asyncio_1",
-        "asyncio_2",
-    }
 
 
 def test_sleeping_threads_are_all_woken_for_blocking_jobs(loop, pools):
@@ -148,16 +116,6 @@ def test_a_job_starts_while_the_callback_that_made_it_runs(loop):
         return await future
 
     assert loop.run_until_complete(main()) == 7
-
-
-def test_workers_are_threads_that_hooks_see(loop):
-    seen = []
-    threading.setprofile(lambda *args: seen.append(args[0].f_code.co_name))
-    try:
-        loop.run_until_complete(loop.run_in_executor(None, name))
-    finally:
-        threading.setprofile(None)
-    assert "name" in seen
 
 
 def test_without_a_thread_the_call_is_refused_and_never_runs(
@@ -197,17 +155,6 @@ def test_a_thread_too_few_only_makes_the_job_wait(loop, pools, monkeypatch):
 # -- the queue ----------------------------------------------------------------
 
 
-def test_jobs_run_in_the_order_they_came(loop, pools):
-    pool = pools(1)
-    gate = Gate()
-    ran: list[int] = []
-    futures = [loop.run_in_executor(pool, gate)]
-    futures += [loop.run_in_executor(pool, ran.append, i) for i in range(200)]
-    gate.go.set()
-    loop.run_until_complete(asyncio.gather(*futures))
-    assert ran == list(range(200))
-
-
 def test_a_cancelled_job_never_runs_and_is_forgotten(loop, pools):
     pool = pools(1)
     gate = Gate()
@@ -228,20 +175,6 @@ def test_a_cancelled_job_never_runs_and_is_forgotten(loop, pools):
     assert ref() is None
 
 
-def test_the_result_of_a_job_cancelled_while_it_runs_is_dropped(loop):
-    async def main():
-        gate = Gate()
-        future = loop.run_in_executor(None, gate, 1)
-        wait_for(gate.begun)
-        future.cancel()
-        gate.go.set()
-        # Its thread is free again, so its outcome has been given back.
-        await loop.run_in_executor(None, name)
-        assert future.cancelled()
-
-    loop.run_until_complete(main())
-
-
 def test_function_and_arguments_are_free_when_the_task_runs(loop):
     class Job(Token):
         def __call__(self, token: Token) -> int:
@@ -258,12 +191,6 @@ def test_function_and_arguments_are_free_when_the_task_runs(loop):
         return [ref() for ref in refs]
 
     assert loop.run_until_complete(main()) == [None, None]
-
-
-def test_many_arguments(loop):
-    numbers = tuple(range(300))
-    future = loop.run_in_executor(None, lambda *args: args, *numbers)
-    assert loop.run_until_complete(future) == numbers
 
 
 def jobs_in_c_before_the_loop_came(loop, pool):
@@ -354,22 +281,6 @@ def test_an_initializer_that_fails_fails_the_jobs_that_wait(loop):
                 loop.run_until_complete(future)
         with pytest.raises(BrokenThreadPool):
             loop.run_in_executor(pool, name)
-
-
-def test_closing_the_loop_lets_jobs_end_and_drops_their_results():
-    loop = fastloop.new_event_loop()
-    gate = Gate()
-    ran: list[int] = []
-    loop.run_in_executor(None, gate)
-    wait_for(gate.begun)
-    loop.run_in_executor(None, ran.append, 1)
-    threads = list(loop._default_executor._threads)
-    loop.close()
-    gate.go.set()
-    for thread in threads:
-        thread.join(PATIENCE)
-        assert not thread.is_alive()
-    assert ran == [1]
 
 
 # -- a user's executor --------------------------------------------------------

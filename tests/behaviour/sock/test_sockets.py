@@ -13,10 +13,7 @@ import socket
 
 import pytest
 from net_helpers import (
-    MIB,
-    digest,
     listening_socket,
-    pattern,
     tcp_socketpair,
     turns,
 )
@@ -29,53 +26,6 @@ def pair():
     far.setblocking(False)
     with near, far:
         yield near, far
-
-
-async def test_send_and_receive(loop):
-    with pair() as (near, far):
-        await loop.sock_sendall(near, b"hello")
-        assert await loop.sock_recv(far, 100) == b"hello"
-        buffer = bytearray(3)
-        await loop.sock_sendall(far, b"abcdef")
-        assert await loop.sock_recv_into(near, buffer) == 3
-        assert buffer == b"abc"
-
-
-async def test_receiving_waits(loop):
-    with pair() as (near, far):
-        task = loop.create_task(loop.sock_recv(near, 10))
-        await turns(3)
-        assert not task.done()
-        far.send(b"late")
-        assert await task == b"late"
-        task = loop.create_task(loop.sock_recv(near, 10))
-        await turns(1)
-        far.shutdown(socket.SHUT_WR)
-        assert await task == b""
-
-
-async def test_a_large_sendall(loop):
-    data = pattern(8 * MIB)
-
-    with pair() as (near, far):
-        task = loop.create_task(loop.sock_sendall(near, data))
-        got = bytearray()
-        while len(got) < len(data):
-            got += await loop.sock_recv(far, MIB)
-        await task
-        assert digest(got) == digest(data)
-
-
-async def test_accept_and_connect(loop):
-    with listening_socket() as listener, socket.socket() as near:
-        near.setblocking(False)
-        accepting = loop.create_task(loop.sock_accept(listener))
-        await turns(1)
-        await loop.sock_connect(near, listener.getsockname())
-        far, address = await accepting
-        with far:
-            assert address == near.getsockname()
-            assert far.gettimeout() == 0
 
 
 async def test_connect_refused(loop):
@@ -177,18 +127,6 @@ async def test_cancelling_frees_the_descriptor_at_once(loop, method):
             sock.close()
 
 
-def test_blocking_sockets_are_refused_in_debug_mode(run, loop):
-    loop.set_debug(True)
-
-    async def main():
-        near, far = tcp_socketpair()
-        with near, far:
-            with pytest.raises(ValueError, match="must be non-blocking"):
-                await loop.sock_recv(near, 1)
-
-    run(main())
-
-
 async def test_a_waiting_socket_then_a_transport_on_the_same_number(loop):
     """What waited on a number must not stay behind when it is reused."""
     received = loop.create_future()
@@ -214,17 +152,6 @@ async def test_a_waiting_socket_then_a_transport_on_the_same_number(loop):
     transport.abort()
     other.close()
     await turns(3)
-
-
-async def test_a_socket_with_a_transport_is_refused(loop):
-    near, far = tcp_socketpair()
-    near.setblocking(False)
-    transport, _ = await loop.create_connection(asyncio.Protocol, sock=near)
-    with pytest.raises(RuntimeError, match="used by transport"):
-        await loop.sock_recv(near, 1)
-    transport.abort()
-    await turns(3)
-    far.close()
 
 
 def test_a_call_that_ends_its_own_coroutine(run, loop, loop_kind, reports):
