@@ -10,6 +10,7 @@ import asyncio
 import gc
 import os
 import selectors
+import socket
 
 import pytest
 
@@ -49,7 +50,7 @@ def test_a_ready_handle_that_nobody_kept(loop, turn):
     assert seen == [0, 2]
 
 
-@pytest.mark.parametrize("size", [0, 4, 5, 9])
+@pytest.mark.parametrize("size", [0, 4, 5, 6, 9])
 def test_looking_changes_nothing(loop, turn, size):
     seen = []
     args = tuple(range(size))
@@ -86,8 +87,6 @@ async def test_a_tasks_steps(loop):
 
 async def test_transports_about_to_start(loop):
     """The loop's own work counts as ready too."""
-    import socket
-
     near, far = socket.socketpair()
     near.setblocking(False)
     with far:
@@ -151,6 +150,13 @@ def test_the_selectors_map(loop):
     assert (writer.fd, writer.events) == (far, selectors.EVENT_WRITE)
     assert writer.fileobj is owner
     assert writer.data[1]._args == (2,)
+    both = selectors.EVENT_READ | selectors.EVENT_WRITE
+    with socket.socket() as sock:
+        loop.add_reader(sock, nothing)
+        loop.add_writer(sock, nothing)
+        assert loop._selector.get_key(sock.fileno()).events == both
+        loop.remove_reader(sock)
+        loop.remove_writer(sock)
     loop.remove_reader(near)
     loop.remove_writer(owner)
     assert near not in loop._selector.get_map()
@@ -164,9 +170,13 @@ def test_a_closed_loop_has_nothing(loop_factory):
     loop = loop_factory()
     loop.call_soon(nothing)
     loop.call_later(1, nothing)
+    assert loop._internal_fds == 1
+    assert loop._selector is not None
     loop.close()
     assert not loop._ready
     assert not loop._scheduled
+    assert loop._internal_fds == 0
+    assert loop._selector is loop._ssock is loop._csock is None
 
 
 def test_fastloops_are_only_to_look_at(loop, loop_kind):
@@ -180,8 +190,3 @@ def test_fastloops_are_only_to_look_at(loop, loop_kind):
     for name in ("register", "unregister", "modify", "select"):
         with pytest.raises(RuntimeError, match="only to look|no selector"):
             getattr(loop._selector, name)(0)
-
-
-def test_write_to_self_ends_the_next_wait(loop):
-    loop._write_to_self()
-    loop._run_once()

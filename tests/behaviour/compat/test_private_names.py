@@ -8,7 +8,6 @@ own functions into asyncio.events.
 from __future__ import annotations
 
 import asyncio
-import selectors
 import socket
 
 import pytest
@@ -16,48 +15,6 @@ import pytest
 
 def noted(seen, value):
     seen.append(value)
-
-
-def test_ready_lists_handles_in_order(loop):
-    seen = []
-    handles = [loop.call_soon(noted, seen, n) for n in range(3)]
-    assert list(loop._ready) == handles
-    assert [h._args for h in loop._ready] == [(seen, n) for n in range(3)]
-    loop.call_soon(loop.stop)
-    loop.run_forever()
-    assert seen == [0, 1, 2]
-    assert not loop._ready
-
-
-def test_ready_lists_what_nobody_holds(loop):
-    seen = []
-    for n in range(3):
-        loop.call_soon(noted, seen, n)
-    loop.call_soon(lambda *args: seen.append(args), 1, 2, 3, 4, 5, 6)
-    first, odd, last, many = list(loop._ready)
-    assert first._callback is noted
-    assert many._args == (1, 2, 3, 4, 5, 6)
-    odd.cancel()
-    loop.call_soon(loop.stop)
-    loop.run_forever()
-    assert seen == [0, 2, (1, 2, 3, 4, 5, 6)]
-    assert last._args == (seen, 2)
-
-
-async def test_ready_lists_the_steps_of_tasks(loop):
-    async def count(seen, number):
-        for turn in range(3):
-            seen.append((turn, number))
-            await asyncio.sleep(0)
-
-    seen = []
-    tasks = [loop.create_task(count(seen, n)) for n in range(2)]
-    assert len(loop._ready) == 2
-    await asyncio.sleep(0)
-    assert len(loop._ready) == 2
-    assert all(isinstance(h, asyncio.Handle) for h in loop._ready)
-    await asyncio.gather(*tasks)
-    assert seen == [(t, n) for t in range(3) for n in range(2)]
 
 
 async def test_looking_at_ready_changes_no_order(loop):
@@ -82,60 +39,10 @@ def test_ready_is_readable_in_debug_mode(loop):
     loop.run_forever()
 
 
-def test_scheduled_lists_timers(loop):
-    late = loop.call_later(1000, print)
-    early = loop.call_later(500, print)
-    middle = loop.call_at(loop.time() + 700, print)
-    assert sorted(loop._scheduled) == [early, middle, late]
-    assert loop._scheduled[0] is early
-    for handle in list(loop._scheduled):
-        handle.cancel()
-    assert not any(not h.cancelled() for h in loop._scheduled)
-
-
 def test_scheduled_forgets_what_has_run(loop, run):
     loop.call_later(0, noted, [], 1)
     run(asyncio.sleep(0.001))
     assert not [h for h in loop._scheduled if h._callback is noted]
-
-
-def test_selector_tells_what_is_watched(loop):
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        loop.add_reader(ours, noted, 1)
-        key = loop._selector.get_key(ours)
-        assert key.fd == ours.fileno()
-        assert key.events == selectors.EVENT_READ
-        assert key.data[0]._callback is noted
-        assert key.data[1] is None
-        loop.add_writer(ours, noted, 2)
-        both = selectors.EVENT_READ | selectors.EVENT_WRITE
-        assert loop._selector.get_key(ours.fileno()).events == both
-        assert loop._selector.get_map()[ours.fileno()].data[1]._args == (2,)
-        loop.remove_reader(ours)
-        loop.remove_writer(ours)
-        with pytest.raises(KeyError):
-            loop._selector.get_key(ours)
-        assert ours.fileno() not in loop._selector.get_map()
-
-
-def test_fastloop_polls_by_itself(loop, loop_kind):
-    if loop_kind == "asyncio":
-        assert loop._selector.select(0) == []
-        return
-    with pytest.raises(RuntimeError):
-        loop._selector.select(0)
-
-
-def test_descriptors_of_a_closed_loop(loop_factory):
-    loop = loop_factory()
-    assert loop._internal_fds == 1
-    assert loop._selector is not None
-    loop.close()
-    assert loop._internal_fds == 0
-    assert loop._selector is None
-    assert loop._ssock is None
-    assert loop._csock is None
 
 
 async def test_repr_of_transports_of_asyncio(loop):
