@@ -10,7 +10,6 @@ import queue
 import socket
 import ssl
 import stat
-import tempfile
 import threading
 import traceback
 import tty
@@ -118,9 +117,8 @@ def own_socket(sock: socket.socket, conf: dict[str, Any]) -> socket.socket:
 def listen(net: str) -> tuple[socket.socket, Any]:
     """Return a listening socket and its address."""
     if net == "unix":
-        folder = tempfile.mkdtemp(prefix="fl-prog-")
         sock = socket.socket(socket.AF_UNIX)
-        sock.bind(f"{folder}/s")
+        sock.bind("")  # to a name of the kernel's, which is no file
     elif net == "tcp6":
         # asyncio looks at the protocol before it sets TCP_NODELAY.
         sock = socket.socket(
@@ -132,13 +130,6 @@ def listen(net: str) -> tuple[socket.socket, Any]:
         sock.bind(("127.0.0.1", 0))
     sock.listen(8)
     return sock, sock.getsockname()
-
-
-def forget(sock: socket.socket, address: Any) -> None:
-    """Take away what listen() left in the file system."""
-    if isinstance(address, str):
-        os.unlink(address)
-        os.rmdir(os.path.dirname(address))
 
 
 def secure(link: Link) -> None:
@@ -213,7 +204,6 @@ async def open_net(link: Link) -> None:
             await connect(link, listening, address)
     finally:
         listening.close()
-        forget(listening, address)
 
 
 async def serve(link: Link, listening: socket.socket, address: Any) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
+import os
 import random
 import socket
-import tempfile
 from typing import Any
 
 from prog_ends import RAISED, Link, Provoked
@@ -299,7 +300,7 @@ class StreamOps:
         link.busy = True
         at = link.peer.to_b + link.written
         link.written += count
-        with open(block_file(), "rb") as file:
+        with open(BLOCK_FILE, "rb") as file:
             try:
                 if link.sock is not None:
                     await self.loop.sock_sendfile(link.sock, file, at, count)
@@ -418,14 +419,20 @@ async def wait_for_thread(done: Any) -> None:
             await asyncio.sleep(0.0005)
 
 
-FILES: list[Any] = []
-
-
 def block_file() -> str:
-    """Return the name of a file with the whole of BLOCK."""
-    if not FILES:
-        file = tempfile.NamedTemporaryFile(prefix="fl-prog-")
+    """Return the name of a file with the whole of BLOCK.
+
+    It is in no folder, so it goes with the last process that has it, however
+    that ends.
+    """
+    number = os.memfd_create("block")
+    with open(number, "wb", closefd=False) as file:
         file.write(BLOCK)
-        file.flush()
-        FILES.append(file)
-    return str(FILES[0].name)
+    # Out of the way of programs that close numbers behind backs.
+    high = fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 901)
+    os.close(number)
+    return f"/proc/self/fd/{high}"
+
+
+#: Made once: forked workers share it.
+BLOCK_FILE = block_file()

@@ -29,7 +29,7 @@ from prog_ends import Link, Provoked, kind_of
 from prog_links import helper, open_link, renew_helpers
 from prog_loopops import LoopOps
 from prog_peer import PATIENCE
-from prog_streamops import StreamOps, block_file
+from prog_streamops import StreamOps
 from prog_tape import Program
 from prog_taskops import TaskOps
 from prog_transportops import TransportOps
@@ -384,7 +384,6 @@ def run_program(
     ours = module.partition(".")[0] == "fastloop"
     prog_pool.say_alive("fastloop" if ours else "asyncio")
     renew_helpers()
-    block_file()
     before = set(os.listdir("/proc/self/fd"))
     old = {name: os.environ.get(name) for name in program.env}
     os.environ.update(program.env)

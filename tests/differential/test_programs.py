@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from contextvars import copy_context
 
 import prog_gen
@@ -297,6 +298,23 @@ def test_a_crash_is_its_programs():
     assert sorted(result.seed for result in results) == list(range(9))
     assert [r.seed for r in results if r.kind == "crash"] == [5]
     assert next(r for r in results if r.kind).text.startswith("SIGABRT")
+
+
+def test_a_worker_that_is_killed_leaves_no_file(monkeypatch, tmp_path):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    steps = [(-1, [("task", [("sendfile", 0, 100)])])]
+    program = Program([("unix", "client", "plain", {})], steps)
+
+    def connect_and_die(*args):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def run(_):
+        prog_judge.judge(program)
+        monkeypatch.setattr(prog_links, "connect", connect_and_die)
+        prog_judge.judge(program)
+
+    assert prog_pool.run_one(run).text.startswith("SIGKILL")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_program_is_made_smaller():
