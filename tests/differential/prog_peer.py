@@ -230,7 +230,7 @@ def wait_for(wire: Wire, until: float, sending: bool) -> bool:
             poll.register(wire.writes, select.POLLOUT)
     elif sending:
         poll.modify(wire.fileno(), select.POLLIN | select.POLLOUT)
-    poll.poll(min(left, 0.02) * 1000)
+    poll.poll(min(left, 0.003) * 1000)
     return True
 
 

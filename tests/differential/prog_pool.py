@@ -12,6 +12,7 @@ import fcntl
 import gc
 import itertools
 import json
+import logging
 import os
 import resource
 import select
@@ -141,6 +142,7 @@ def prepare() -> None:
     faulthandler.enable()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     warnings.simplefilter("ignore")
+    logging.disable()
     sys.setswitchinterval(0.0005)
     fastloop.new_event_loop().close()  # what a process has once
     gc.collect()
