@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 from collections.abc import Callable
@@ -74,6 +75,7 @@ class Link:
         self.own_end = False  # A has closed before its peer did
         self.settled = False  # they had come long before
         self.unread = False  # A may have closed with bytes unread
+        self.wanted = MOST  # of B by the time that A closed
         self.upgrading = False  # start_tls() has not returned
         self.shaking = False  # nor has end B's half of it
         self.untold = False  # of its end: the upgrade did not succeed
@@ -82,6 +84,7 @@ class Link:
         self.gap = False  # a protocol that was replaced may have bytes
         self.unsure = False  # what A received is not looked at any more
         self.moment = 0  # the callback that A wrote in last
+        self.readers = 0  # tasks that read
         self.seeking = 0  # tasks that look for the end of a line
         self.switched = False  # set_protocol() was called; no flow since
         self.busy = False  # a coroutine is writing
@@ -91,6 +94,13 @@ class Link:
 
     def log(self, text: str, which: str = "") -> None:
         self.world.log(text, f"link {self.index}{which}")
+
+    def log_race(self) -> None:
+        """Say that the kernel decides when a read sees A's own end."""
+        # asyncio's TLS transport may have let go of what it asks.
+        with contextlib.suppress(AttributeError):
+            if self.own_end and self.transport.get_write_buffer_size():
+                self.world.log("read until the last byte is sent", "marks")
 
     def problem(self, text: str) -> None:
         self.world.problem(f"link {self.index}: {text}")

@@ -53,6 +53,7 @@ def agree(ours: list[Trace], theirs: list[Trace]) -> bool:
     """Whether each strand was the same in some run of each loop.
 
     Each by itself: what of one descriptor is a race says nothing of another.
+    The marks are no answers of a loop's, but for NOT_COMPARED.
     """
     if any(is_void(trace, "fastloop") for trace in ours):
         return True
@@ -64,7 +65,7 @@ def agree(ours: list[Trace], theirs: list[Trace]) -> bool:
             for our in ours
             for their in theirs
         )
-        for strand in set().union(*ours, *theirs)
+        for strand in set().union(*ours, *theirs) - {"marks"}
     )
 
 
@@ -148,7 +149,7 @@ def compare(program: Program, ours: Trace, theirs: Trace) -> Verdict:
 def difference(a: Trace, b: Trace) -> str:
     """Return the strands that differ, asyncio's lines beside fastloop's."""
     text = []
-    for strand in sorted(a.keys() | b.keys()):
+    for strand in sorted((a.keys() | b.keys()) - {"marks"}):
         one, two = a.get(strand, []), b.get(strand, [])
         if one == two:
             continue

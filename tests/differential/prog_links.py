@@ -100,11 +100,15 @@ def renew_helpers() -> None:
     HELPERS[:] = [one if one.last.is_set() else Helper() for one in HELPERS]
 
 
-def shrink(sock: Any, conf: dict[str, Any]) -> None:
-    """Give a socket the buffers that a program wants."""
+def shrink(sock: Any, conf: dict[str, Any], end: str = "") -> None:
+    """Give a socket the buffers that a program wants for one end.
+
+    Before it is connected: what comes into a buffer that was made smaller
+    than the peer has been told is dropped, and sent again by a timer.
+    """
     for name, option in (("snd", socket.SO_SNDBUF), ("rcv", socket.SO_RCVBUF)):
-        if name in conf:
-            sock.setsockopt(socket.SOL_SOCKET, option, conf[name])
+        if end + name in conf:
+            sock.setsockopt(socket.SOL_SOCKET, option, conf[end + name])
 
 
 def own_socket(sock: socket.socket, conf: dict[str, Any]) -> socket.socket:
@@ -164,6 +168,7 @@ async def open_pair(link: Link) -> None:
     """Connect by a pair of sockets that were made before."""
     ours, theirs = socket.socketpair()
     shrink(ours, link.conf)
+    shrink(theirs, link.conf, "b_")
     ours = own_socket(ours, link.conf)
     ours.setblocking(False)
     link.peer.wire = Wire(theirs)
@@ -189,16 +194,19 @@ async def attach(link: Link, ours: socket.socket) -> None:
 async def open_net(link: Link) -> None:
     """Connect by an address: one side listens."""
     listening, address = listen(link.net)
-    shrink(listening, link.conf)
+    made_by_a = link.kind in ("sock", "reader") or link.conf.get("own")
+    accepts = link.side == "server" and not made_by_a
+    shrink(listening, link.conf, "" if accepts else "b_")
     try:
-        if link.kind in ("sock", "reader") or link.conf.get("own"):
+        if made_by_a:
             ours = socket.socket(listening.family, proto=listening.proto)
+            shrink(ours, link.conf)
             ours.connect(address)
             link.peer.wire = Wire(listening.accept()[0])
             ours = own_socket(ours, link.conf)
             ours.setblocking(False)
             await attach(link, ours)
-        elif link.side == "server":
+        elif accepts:
             await serve(link, listening, address)
         else:
             await connect(link, listening, address)
@@ -214,6 +222,7 @@ async def serve(link: Link, listening: socket.socket, address: Any) -> None:
         factory, sock=listening, **tls_words(link)
     )
     theirs = socket.socket(listening.family)
+    shrink(theirs, link.conf, "b_")
     theirs.connect(address)
     link.peer.wire = Wire(theirs)
     if "tls" in link.conf:
@@ -307,13 +316,16 @@ async def open_link(link: Link) -> None:
         while not done.is_set():
             await asyncio.sleep(0.0005)
     link.world.pending.clear()
-    shrink_peer(link)
     new = map(int, set(os.listdir("/proc/self/fd")) - before)
     here = {number for number in new if is_socket(number)}
     if link.peer.wire is not None:
         here.discard(link.peer.wire.fileno())
     # Found without asking the transport, which notes who was asked.
     link.number = min(here) if len(here) == 1 else -1
+    if link.number >= 0 and "snd" in link.conf:
+        # Not every way to connect takes a socket that was made before.
+        with socket.socket(fileno=os.dup(link.number)) as ours:
+            shrink(ours, {"snd": link.conf["snd"]})
 
 
 def is_socket(number: int) -> bool:
@@ -322,10 +334,3 @@ def is_socket(number: int) -> bool:
         return stat.S_ISSOCK(os.fstat(number).st_mode)
     except OSError:  # that of the directory
         return False
-
-
-def shrink_peer(link: Link) -> None:
-    """Give end B the buffers that a program wants."""
-    for name in ("snd", "rcv"):
-        if f"b_{name}" in link.conf:
-            link.peer.do((f"{name}buf", link.conf[f"b_{name}"]))

@@ -352,8 +352,13 @@ class Peer:
 
     def set_buffer(self, which: int, size: int) -> None:
         sock = getattr(self.wire, "sock", None)
-        if sock is not None and not self.gone:
-            sock.setsockopt(socket.SOL_SOCKET, which, size)
+        if sock is None or self.gone:
+            return
+        if which == socket.SO_RCVBUF:
+            # Never smaller than A has been told: see prog_links.shrink().
+            least = sock.getsockopt(socket.SOL_SOCKET, which) // 2
+            size = max(size, least)
+        sock.setsockopt(socket.SOL_SOCKET, which, size)
 
     def do_shake(self, early: int = 0) -> None:
         """Go through a TLS handshake to its end."""

@@ -10,10 +10,11 @@ import random
 import socket
 from typing import Any
 
-from prog_ends import RAISED, Link, Provoked
+from prog_ends import RAISED, Link, Provoked, kind_of
 from prog_links import context, helper
 from prog_peer import BLOCK, PATIENCE, Peer, TlsWire
 
+READS = ("read", "exactly", "line", "until")
 SEPARATORS = (b"\n", b"\r\n", b"\0", b"ab")
 
 
@@ -65,6 +66,10 @@ class StreamOps:
                 continue
             link = self.link(args[0])
             strand = f"link {link.index}"
+            reads = name in READS and link.reader is not None
+            if reads:
+                link.log_race()
+            link.readers += reads
             try:
                 await method(link, *args[1:])
             except asyncio.CancelledError:
@@ -74,14 +79,9 @@ class StreamOps:
             except (asyncio.IncompleteReadError, Exception) as exc:
                 if isinstance(exc, Provoked):
                     continue
-                text = type(exc).__name__
-                if isinstance(exc, ConnectionError):
-                    text = "ConnectionError"
-                if isinstance(exc, asyncio.LimitOverrunError):
-                    text += f" {exc.consumed}"
-                if isinstance(exc, ValueError) and exc.__context__ is not None:
-                    text += f" in {type(exc.__context__).__name__}"
-                self.log(f"{name}: {text}", strand)
+                self.log(f"{name}: {answer_of(exc)}", strand)
+            finally:
+                link.readers -= reads
 
     async def co_turn(self, link: Link, count: int) -> None:
         for _ in range(count):
@@ -410,6 +410,16 @@ class StreamOps:
         with contextlib.suppress(OSError):
             link.sock.shutdown(socket.SHUT_WR)
         link.sock.close()
+
+
+def answer_of(exc: BaseException) -> str:
+    """Return what an exception says, as a trace has it."""
+    text = kind_of(exc)
+    if isinstance(exc, asyncio.LimitOverrunError):
+        text += f" {exc.consumed}"
+    if isinstance(exc, ValueError) and exc.__context__ is not None:
+        text += f" in {type(exc.__context__).__name__}"
+    return text
 
 
 async def wait_for_thread(done: Any) -> None:

@@ -126,7 +126,10 @@ class TransportOps:
             peer = link.peer
             link.settled = peer.sent == peer.wanted <= 200_000
         link.closed = link.own_end = True
+        link.wanted = min(link.wanted, link.peer.wanted)
         (link.writer or link.transport).close()
+        if link.readers:
+            link.log_race()
         if link.read_pipe is not None:
             link.read_pipe.close()
 
@@ -308,6 +311,8 @@ class TransportOps:
         wire = link.peer.wire
         if isinstance(wire, TlsWire) and not link.shaking:
             link.rough = True
+            if link.received < link.peer.wanted:
+                link.log("noise behind bytes")
             link.peer.noise = b"\x17\x03\x03" + b"n" * size
             with contextlib.suppress(OSError):
                 wire.below.send(link.peer.noise)

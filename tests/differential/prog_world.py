@@ -257,6 +257,7 @@ class World(TransportOps, StreamOps, LoopOps, TaskOps):
                     f"link {link.index}: A has {link.received} of "
                     f"{link.peer.wanted} bytes and waits for more"
                 )
+        link.wanted = min(link.wanted, link.peer.wanted)
         for transport in (link.transport, link.read_pipe):
             if transport is not None:
                 with contextlib.suppress(Exception):
@@ -324,6 +325,9 @@ class World(TransportOps, StreamOps, LoopOps, TaskOps):
                 continue
             if link.rough or self.loose or peer.gone:
                 continue
+            if peer.wanted > link.wanted:
+                # What comes to a closed socket breaks the connection.
+                link.unread, link.settled = True, False
             if link.required > peer.received and not link.unread:
                 link.problem(
                     f"B got {peer.received} of {link.required} bytes, "

@@ -65,6 +65,36 @@ def test_tls_begins_inside_tls():
     check(Program([("tcp", "server", "plain", conf)], steps))
 
 
+@pytest.mark.parametrize("side", ["server", "client"])
+def test_a_small_receive_buffer_takes_no_time(side):
+    sends = [("task", [("sendfile", 0, 300_000)])]
+    conf = {"rcv": 4096, "b_rcv": 4096}
+    steps = [(-1, sends), (-1, [("b", 0, "send", 300_000)])]
+    check(Program([("tcp", side, "plain", conf)], steps))
+
+
+def test_the_peer_sends_when_the_connection_was_lost():
+    react = [("lost", [("b", 0, "send", 9001)])]
+    conf = {"b_rcv": 2048, "react": react}
+    steps = [(-1, [("write", 0, 300_000)])]
+    check(Program([("tcp6", "server", "plain", conf)], steps))
+
+
+def test_a_bad_record_follows_good_ones():
+    sends = [("feed_eof", 0), ("b", 0, "send", 100), ("noise", 0, 100)]
+    conf = {"tls": {"version": "1.2"}}
+    check(Program([("pair", "server", "streams", conf)], [(-1, sends)]))
+
+
+def test_the_kernel_takes_more_of_one_call_than_of_several():
+    ops = [
+        *[("write", 0, 1, 1), ("b", 0, "send", 1)],
+        ("task", [("exactly", 0, 1)]),
+        ("task", [("write", 0, 4096, 1), ("close", 0)]),
+    ]
+    check(Program([("tcp", "server", "streams", {"snd": 2048})], [(-1, ops)]))
+
+
 class Faulty(asyncio.SelectorEventLoop):
     """A loop whose transports write what *spoil* makes of the data."""
 
