@@ -9,6 +9,7 @@ import os
 import socket
 import struct
 import termios
+import time
 from typing import Any
 
 from prog_ends import RAISED, Last, Link, Provoked, make_protocol
@@ -32,6 +33,7 @@ class TransportOps:
     keep: list[Any]
     fds: list[int]
     moment: int
+    slept: float
     leaving: bool
     loose: bool
     wild: bool
@@ -289,7 +291,9 @@ class TransportOps:
                 code = 0
             finally:
                 os._exit(code)
+        begin = time.monotonic()
         _, status = os.waitpid(pid, 0)
+        self.slept += time.monotonic() - begin
         if os.waitstatus_to_exitcode(status) != 0:
             self.problem(f"link {link.index}: a forked child failed")
         link.required = link.written
