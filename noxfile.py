@@ -375,6 +375,13 @@ stage(
     gate=True,
 )
 stage(
+    "networks",
+    "networks that are not loopback",
+    "python tests/load/networks.py",
+    needs="test",
+    gate=True,
+)
+stage(
     "hostile",
     "slow, silent, endless peers",
     "python tests/load/hostile.py",
