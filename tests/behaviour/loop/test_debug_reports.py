@@ -8,10 +8,8 @@ import gc
 import logging
 import os
 import socket
-import sys
 import time
 import warnings
-from asyncio import constants
 
 import pytest
 from net_helpers import tcp_socketpair, turns
@@ -113,13 +111,6 @@ def test_reports_tell_who_opened_or_closed(debug, run, reports, name):
     assert whose in functions
 
 
-def test_no_traceback_without_debug(loop, turn, reports):
-    handle = loop.call_soon(lambda: 1 / 0)
-    assert handle._source_traceback is None
-    turn()
-    assert "source_traceback" not in reports[0]
-
-
 @pytest.mark.reports
 def test_a_report_from_a_callback_tells_its_handle(debug, turn, logged):
     """handle_traceback, by the default handler."""
@@ -159,14 +150,6 @@ def test_a_never_retrieved_exception_tells_the_tasks_origin(debug, logged):
     )
 
 
-def test_depth_of_coroutine_origins(debug):
-    async def main():
-        return sys.get_coroutine_origin_tracking_depth()
-
-    assert debug.run_until_complete(main()) == constants.DEBUG_STACK_DEPTH
-    assert sys.get_coroutine_origin_tracking_depth() == 0
-
-
 def test_slow_lookups_are_logged(debug, run, logged, monkeypatch):
     def slow(*args, **kwargs):
         time.sleep(0.02)
@@ -188,31 +171,14 @@ def test_fast_lookups_are_logged_too(debug, run, logged):
     )
 
 
-OPERATIONS = {
-    "sock_recv": (1,),
-    "sock_recv_into": (bytearray(1),),
-    "sock_recvfrom": (1,),
-    "sock_recvfrom_into": (bytearray(1),),
-    "sock_sendall": (b"x",),
-    "sock_sendto": (b"x", ("127.0.0.1", 9)),
-    "sock_connect": (("127.0.0.1", 9),),
-    "sock_accept": (),
-}
-
-
-@pytest.mark.parametrize("name", OPERATIONS)
-async def test_blocking_sockets_are_refused(debug, name):
-    near, far = tcp_socketpair()
-    with near, far:
-        with pytest.raises(ValueError, match="socket must be non-block"):
-            await getattr(debug, name)(near, *OPERATIONS[name])
-
-
-async def test_blocking_sockets_are_refused_for_sendfile(debug):
+async def test_blocking_sockets_are_refused(debug):
+    """The other calls of sockets are in sock/test_socket_calls.py."""
     near, far = tcp_socketpair()
     with near, far, open(__file__, "rb") as file:
         with pytest.raises(ValueError, match="socket must be non-block"):
             await debug.sock_sendfile(near, file)
+        with pytest.raises(ValueError, match="socket must be non-block"):
+            await debug.sock_connect(near, ("127.0.0.1", 9))
 
 
 class Kept(asyncio.Protocol, asyncio.DatagramProtocol):
@@ -262,17 +228,6 @@ def test_unclosed_transports_name_themselves(loop_factory, make):
         w for w in caught if str(w.message).startswith("unclosed transport")
     ]
     assert warning.category is ResourceWarning
-    assert type(warning.source).__name__ == name
-
-
-def test_an_unclosed_loop_names_itself(loop_factory):
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", ResourceWarning)
-        loop = loop_factory()
-        name = type(loop).__name__
-        del loop
-        gc.collect()
-    (warning,) = [w for w in caught if "unclosed event loop" in str(w.message)]
     assert type(warning.source).__name__ == name
 
 

@@ -282,16 +282,6 @@ def test_handler_runs_in_the_tasks_context(loop):
     assert seen == ["task"]
 
 
-def test_debug_context_has_the_source_traceback(loop, turn, reports):
-    loop.set_debug(True)
-    loop.call_soon(fail)
-    turn()
-    (context,) = reports
-    assert context["source_traceback"][-1].name == (
-        "test_debug_context_has_the_source_traceback"
-    )
-
-
 @pytest.mark.reports
 def test_debug_log_tells_where_it_was_scheduled(bare, turn, logged):
     bare.set_debug(True)

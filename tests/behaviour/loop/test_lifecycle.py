@@ -8,20 +8,10 @@ import os
 import signal
 import socket
 import sys
-import threading
 import warnings
 import weakref
 
 import pytest
-from patience import PATIENCE
-
-
-def test_close_twice(loop_factory):
-    loop = loop_factory()
-    loop.close()
-    assert loop.is_closed()
-    loop.close()
-    assert loop.is_closed()
 
 
 def test_close_while_running(loop, turn):
@@ -188,14 +178,14 @@ def test_watchers_are_dropped_by_close(loop_factory):
 @pytest.mark.reports
 def test_unclosed_loop_warns(loop_factory):
     loop = loop_factory()
+    name = type(loop).__name__
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         del loop
         gc.collect()
-    texts = [str(w.message) for w in caught]
-    assert any("unclosed event loop" in text for text in texts), texts
-    kinds = {w.category for w in caught}
-    assert kinds == {ResourceWarning}
+    (warning,) = [w for w in caught if "unclosed event loop" in str(w.message)]
+    assert type(warning.source).__name__ == name
+    assert {w.category for w in caught} == {ResourceWarning}
 
 
 def test_unclosed_loop_gives_its_descriptors_back(loop_factory):
@@ -276,20 +266,6 @@ def test_made_in_one_thread_and_run_in_another(loop_factory, in_thread):
     loop.close()
 
 
-def test_a_loop_per_thread_many_times(loop_factory, in_thread):
-    results = []
-
-    def runner():
-        for _ in range(3):
-            loop = loop_factory()
-            results.append(loop.run_until_complete(asyncio.sleep(0, 1)))
-            loop.close()
-
-    for _ in range(10):
-        in_thread(runner).join()
-    assert results == [1] * 30
-
-
 def test_state_does_not_carry_over_to_the_next_loop(loop_factory):
     seen = []
     old = loop_factory()
@@ -359,23 +335,11 @@ def test_close_with_a_default_executor(loop_factory):
         loop.run_in_executor(None, int)
 
 
-def test_threads_of_a_closed_loop_end(loop_factory):
-    loop = loop_factory()
-    threads = []
-
-    def job():
-        threads.append(threading.current_thread())
-
-    loop.run_until_complete(loop.run_in_executor(None, job))
-    loop.close()
-    threads[0].join(PATIENCE)
-    assert not threads[0].is_alive()
-
-
-def test_context_of_a_second_close_is_silent(loop_factory, capfd):
+def test_a_second_close_is_silent(loop_factory, capfd):
     loop = loop_factory()
     loop.close()
     loop.close()
+    assert loop.is_closed()
     del loop
     gc.collect()
     out, err = capfd.readouterr()

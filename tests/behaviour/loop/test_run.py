@@ -3,14 +3,11 @@
 import asyncio
 import gc
 import inspect
-import os
 import socket
 import sys
-import threading
 import types
 
 import pytest
-from patience import PATIENCE
 
 
 def test_run_until_complete_returns_the_result(loop):
@@ -270,14 +267,6 @@ def test_task_cancelled_while_running(loop):
         loop.run_until_complete(task)
 
 
-def test_run_until_complete_many_times(loop):
-    async def main(value):
-        return value
-
-    for number in range(300):
-        assert loop.run_until_complete(main(number)) == number
-
-
 def test_stop_before_run_forever_runs_one_turn(loop):
     seen = []
     loop.call_soon(seen.append, 1)
@@ -333,12 +322,6 @@ def test_stop_does_not_wait(loop):
     loop.stop()
     loop.run_forever()
     far.cancel()
-
-
-def test_stop_on_an_idle_loop_from_a_timer(loop):
-    loop.call_later(0.001, loop.stop)
-    loop.run_forever()
-    assert not loop.is_running()
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
@@ -462,35 +445,6 @@ def test_asyncio_run_loop_factory(loop_factory):
     assert asyncio.run(main(), loop_factory=loop_factory) is type(probe)
 
 
-def test_runner_runs_many_times(loop_factory):
-    async def main(value):
-        await asyncio.sleep(0)
-        return value
-
-    with asyncio.Runner(loop_factory=loop_factory) as runner:
-        assert [runner.run(main(n)) for n in range(10)] == list(range(10))
-
-
-def test_runner_cancels_what_is_left(loop_factory):
-    seen = []
-
-    async def background():
-        try:
-            await asyncio.sleep(1000)
-        except asyncio.CancelledError:
-            seen.append("cancelled")
-            raise
-
-    async def main():
-        main.task = asyncio.ensure_future(background())
-        await asyncio.sleep(0)
-
-    with asyncio.Runner(loop_factory=loop_factory) as runner:
-        runner.run(main())
-    assert seen == ["cancelled"]
-    assert main.task.cancelled()
-
-
 def test_gil_is_free_while_the_loop_sleeps(loop, in_thread):
     counted = []
 
@@ -502,38 +456,6 @@ def test_gil_is_free_while_the_loop_sleeps(loop, in_thread):
     loop.call_soon(lambda: in_thread(counter))
     loop.run_forever()
     assert len(counted) == 1000
-
-
-def test_loops_in_two_threads_at_once(loop_factory, in_thread):
-    barrier = threading.Barrier(2)
-    results = []
-
-    async def main(number):
-        barrier.wait(PATIENCE)
-        total = 0
-        for _ in range(200):
-            await asyncio.sleep(0)
-            total += number
-        return total
-
-    def runner(number):
-        loop = loop_factory()
-        try:
-            results.append(loop.run_until_complete(main(number)))
-        finally:
-            loop.close()
-
-    threads = [in_thread(runner, n) for n in (1, 2)]
-    for thread in threads:
-        thread.join(PATIENCE)
-    assert sorted(results) == [200, 400]
-
-
-def test_get_event_loop_in_a_coroutine(loop):
-    async def main():
-        return asyncio.get_event_loop()
-
-    assert loop.run_until_complete(main()) is loop
 
 
 def test_running_loop_survives_a_callback_that_runs_nothing(loop, turn):
@@ -579,22 +501,6 @@ def test_loop_left_unreferenced_while_running(loop_factory):
     (loop,) = seen
     assert not loop.is_running()
     loop.close()
-
-
-def test_pipe_written_before_the_run_is_seen(loop):
-    reader, writer = os.pipe()
-    seen = []
-    try:
-        os.write(writer, b"early")
-        loop.add_reader(
-            reader, lambda: (seen.append(os.read(reader, 10)), loop.stop())
-        )
-        loop.run_forever()
-        loop.remove_reader(reader)
-    finally:
-        os.close(reader)
-        os.close(writer)
-    assert seen == [b"early"]
 
 
 def test_a_coroutine_that_gets_no_task_is_closed(loop):

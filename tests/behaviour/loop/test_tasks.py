@@ -283,17 +283,6 @@ def test_eager_factory_outside_a_running_loop_is_lazy(loop):
 
 
 @since_312
-def test_eager_task_in_a_task_group(loop):
-    async def main():
-        loop.set_task_factory(asyncio.eager_task_factory)
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(five()) for _ in range(10)]
-        return sum(t.result() for t in tasks)
-
-    assert loop.run_until_complete(main()) == 50
-
-
-@since_312
 def test_create_eager_task_factory_with_own_class(loop):
     class Mine(asyncio.Task):
         pass
@@ -369,32 +358,6 @@ def test_destroyed_pending_task_is_reported(loop):
     assert seen == ["Task was destroyed but it is pending!"]
 
 
-async def test_cancel_and_uncancel(loop):
-    async def child():
-        try:
-            await asyncio.sleep(1000)
-        except asyncio.CancelledError:
-            asyncio.current_task().uncancel()
-            return "survived"
-
-    task = asyncio.ensure_future(child())
-    await asyncio.sleep(0)
-    task.cancel("why")
-    assert await task == "survived"
-    assert task.cancelling() == 0
-
-
-def test_cancel_before_the_first_step(loop):
-    async def child():
-        raise AssertionError("never started")
-
-    task = loop.create_task(child())
-    task.cancel("early")
-    with pytest.raises(asyncio.CancelledError):
-        loop.run_until_complete(task)
-    assert task.cancelled()
-
-
 def test_task_awaiting_itself_and_bad_yields(loop):
     class Bad:
         def __await__(self):
@@ -413,26 +376,6 @@ def test_task_awaiting_itself_and_bad_yields(loop):
         await Bad()
 
     loop.run_until_complete(main())
-
-
-def test_a_task_of_ten_thousand_steps(loop):
-    async def main():
-        for _ in range(10000):
-            await asyncio.sleep(0)
-        return 1
-
-    assert loop.run_until_complete(main()) == 1
-
-
-def test_a_thousand_tasks(loop):
-    async def child(number):
-        await asyncio.sleep(0)
-        return number
-
-    async def main():
-        return await asyncio.gather(*map(child, range(1000)))
-
-    assert loop.run_until_complete(main()) == list(range(1000))
 
 
 def test_tasks_are_freed(loop):
@@ -480,31 +423,3 @@ async def test_task_steps_in_the_order_they_were_woken(loop):
     loop.call_soon(seen.append, "after")
     await asyncio.gather(*tasks)
     assert seen == [*range(50), "after"]
-
-
-async def test_asyncio_timeouts_and_shield():
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.002):
-            await asyncio.sleep(1000)
-    with pytest.raises(TimeoutError):
-        await asyncio.wait_for(asyncio.sleep(1000), 0.002)
-    with pytest.raises(TimeoutError):
-        await asyncio.wait_for(asyncio.sleep(1000), 0)
-    inner = asyncio.ensure_future(asyncio.sleep(0.005, "kept"))
-    with pytest.raises(TimeoutError):
-        await asyncio.wait_for(asyncio.shield(inner), 0.001)
-    assert await inner == "kept"
-
-
-async def test_wait_and_as_completed(loop):
-    futures = [loop.create_future() for _ in range(3)]
-    loop.call_soon(futures[1].set_result, 1)
-    done, pending = await asyncio.wait(
-        futures, return_when=asyncio.FIRST_COMPLETED
-    )
-    assert done == {futures[1]}
-    assert pending == {futures[0], futures[2]}
-    loop.call_soon(futures[2].set_result, 2)
-    loop.call_later(0.001, futures[0].set_result, 0)
-    order = [await t for t in asyncio.as_completed(futures)]
-    assert order == [1, 2, 0]
