@@ -129,21 +129,11 @@ def test_what_may_be_watched(loop, pair, kind):
     assert seen == [1]
 
 
-@pytest.mark.parametrize("bad", [-1, "1", None, 1.5, object(), b""])
-def test_what_may_not_be_watched(loop, bad):
-    for method in (loop.add_reader, loop.add_writer):
-        with pytest.raises((ValueError, TypeError)):
-            method(bad, nothing)
-    for method in (loop.remove_reader, loop.remove_writer):
-        with pytest.raises((ValueError, TypeError)):
-            method(bad)
-
-
 def test_error_types_are_asyncios(loop):
     """The same class and text as asyncio's for each bad descriptor."""
     oracle = asyncio.SelectorEventLoop()
     try:
-        for bad in (-1, "1", None, object(), 10**6):
+        for bad in (-1, "1", None, 1.5, b"", object(), 10**6):
             for name in (
                 "add_reader",
                 "add_writer",
@@ -179,11 +169,13 @@ def test_a_closed_number_cannot_be_watched(loop):
     turns(loop)
 
 
-@pytest.mark.parametrize("number", [10**8, 2**31 - 1, 2**31, 2**40])
+@pytest.mark.parametrize("number", [10**8, 2**31 - 1, 2**31, 2**63, 2**70])
 def test_numbers_that_no_descriptor_has(loop, number):
-    error = OSError if number < 2**31 else OverflowError
+    error, text = OverflowError, "too large to convert to C "
+    if number < 2**31:
+        error, text = OSError, "Bad file descriptor"
     for add in (loop.add_reader, loop.add_writer):
-        with pytest.raises(error):
+        with pytest.raises(error, match=text):
             add(number, nothing)
     for remove in (loop.remove_reader, loop.remove_writer):
         assert remove(number) is False
@@ -497,17 +489,6 @@ def test_callback_that_fails_is_reported_and_watched_on(loop, pair, reports):
     assert isinstance(reports[0]["exception"], ZeroDivisionError)
 
 
-def test_handle_is_given_back_internally(loop, pair):
-    """asyncio's _add_reader, which libraries call, returns the handle."""
-    left, _ = pair
-    handle = loop._add_reader(left.fileno(), nothing)
-    assert isinstance(handle, asyncio.Handle)
-    assert loop._remove_reader(left.fileno()) is True
-    handle = loop._add_writer(left.fileno(), nothing)
-    assert isinstance(handle, asyncio.Handle)
-    assert loop._remove_writer(left.fileno()) is True
-
-
 async def test_watching_a_transports_socket_is_refused(loop):
     left, right = socket.socketpair()
     left.setblocking(False)
@@ -523,18 +504,6 @@ async def test_watching_a_transports_socket_is_refused(loop):
     right.close()
     await asyncio.sleep(0)
     await asyncio.sleep(0)
-
-
-def test_debug_mode_checks_nothing_more(loop, pair):
-    left, right = pair
-    loop.set_debug(True)
-    seen = []
-    loop.add_reader(left, lambda: (seen.append(left.recv(1)), loop.stop()))
-    right.send(b"x")
-    loop.run_forever()
-    loop.remove_reader(left)
-    loop.set_debug(False)
-    assert seen == [b"x"]
 
 
 def test_watch_in_one_loop_and_then_another(loop_factory, pair):
@@ -620,16 +589,6 @@ def test_a_nested_epoll(loop, pair):
     assert seen == [[(left.fileno(), select.EPOLLIN)]]
 
 
-def test_signals_do_not_disturb_a_wait(loop, pair):
-    left, right = pair
-    seen = []
-    loop.add_reader(left, lambda: (seen.append(left.recv(9)), loop.stop()))
-    loop.call_later(0.005, right.send, b"later")
-    loop.run_forever()
-    loop.remove_reader(left)
-    assert seen == [b"later"]
-
-
 def test_out_of_band_data_does_not_spin_a_reader(loop):
     with socket.create_server(("127.0.0.1", 0)) as server:
         client = socket.create_connection(server.getsockname())
@@ -645,14 +604,6 @@ def test_out_of_band_data_does_not_spin_a_reader(loop):
     client.close()
     peer.close()
     assert b"".join(seen) == b"in band"
-
-
-@pytest.mark.parametrize("name", ["add_reader", "add_writer"])
-def test_a_number_too_large_for_a_descriptor(loop, name):
-    for number in (2**31, 2**63, 2**70):
-        with pytest.raises(OverflowError, match="too large to convert to C "):
-            getattr(loop, name)(number, print)
-        assert not getattr(loop, name.replace("add", "remove"))(number)
 
 
 @pytest.mark.parametrize("number", [-1, -(2**70)])
