@@ -268,7 +268,7 @@ async def test_getnameinfo(loop):
         ("::1", 443),
         ("fe80::1", 80, 0, 1),
     ):
-        got = await loop.getnameinfo(address, flags)
+        got = await loop.getnameinfo(sockaddr=address, flags=flags)
         assert got == socket.getnameinfo(address, flags)
 
 

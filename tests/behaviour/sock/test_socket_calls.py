@@ -155,7 +155,7 @@ async def test_datagrams(loop, udp):
     one.sendto(b"third", two.getsockname())
     assert await task == (5, one.getsockname())
     one.sendto(b"fourth", two.getsockname())
-    got = await loop.sock_recvfrom_into(two, buffer, 2)
+    got = await loop.sock_recvfrom_into(two, buf=buffer, nbytes=2)
     assert got == (2, one.getsockname())
     assert buffer == b"foird\0\0\0\0"
 

@@ -34,7 +34,7 @@ async def test_connect_refused(loop):
     with socket.socket() as near:
         near.setblocking(False)
         with pytest.raises(ConnectionRefusedError) as caught:
-            await loop.sock_connect(near, address)
+            await loop.sock_connect(sock=near, address=address)
         assert caught.value.errno == errno.ECONNREFUSED
 
 

@@ -32,11 +32,16 @@ async def talk(near, far):
 
 async def test_over_a_unix_socket(loop, tmp_path):
     path, far = str(tmp_path / "s"), Recorder()
+    limits = {"ssl_handshake_timeout": 15, "ssl_shutdown_timeout": 15}
     server = await loop.create_unix_server(
-        lambda: far, path, ssl=server_context()
+        lambda: far, path=path, ssl=server_context(), **limits
     )
     _, near = await loop.create_unix_connection(
-        Recorder, path, ssl=client_context(), server_hostname="localhost"
+        Recorder,
+        path=path,
+        ssl=client_context(),
+        server_hostname="localhost",
+        **limits,
     )
     await far.wait_for("made")
     await talk(near, far)
