@@ -1,7 +1,7 @@
 """Many bytes and many connections, both ends on the loop under test.
 
-Each transfer is compared by checksum; the seeded stress test mixes random
-sizes, pauses and half closes over a few hundred connections.
+Each transfer is compared by checksum.  Random sizes, pauses, half closes and
+resets are in the generated programs (tests/differential).
 """
 
 from __future__ import annotations
@@ -9,19 +9,16 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
-import socket
 
 import pytest
 from net_helpers import (
     KIB,
     MIB,
     BufferedRecorder,
-    Peer,
     Recorder,
     both_ends,
     digest,
     pattern,
-    spin,
 )
 
 
@@ -259,126 +256,3 @@ async def test_a_flooding_peer_does_not_starve_callbacks(transport_pair, loop):
     # At most a bounded number of bytes between two turns.
     assert turns > 10
     assert longest <= 2 * MIB
-
-
-class Mixed:
-    """One connection of the stress test: a client's seeded behaviour."""
-
-    def __init__(self, loop, seed):
-        self.loop = loop
-        self.chance = random.Random(seed)
-        self.sent = hashlib.sha256()
-        self.length = 0
-
-    def message(self):
-        size = self.chance.choice([1, 10, 300, 5000, 70_000, 200_000])
-        data = self.chance.randbytes(self.chance.randrange(size) + 1)
-        self.sent.update(data)
-        self.length += len(data)
-        return data
-
-    async def talk(self, address):
-        """Write at random; the server echoes; compare at the end."""
-        make = self.chance.choice([Recorder, BufferedRecorder])
-        protocol = make(eof=lambda p: True)
-        transport, _ = await self.loop.create_connection(
-            lambda: protocol, *address
-        )
-        for _ in range(self.chance.randrange(1, 6)):
-            action = self.chance.randrange(6)
-            if action == 0:
-                transport.pause_reading()
-            elif action == 1:
-                transport.resume_reading()
-            elif action == 2:
-                transport.writelines(
-                    self.message() for _ in range(self.chance.randint(1, 4))
-                )
-            else:
-                transport.write(self.message())
-            for _ in range(self.chance.randrange(3)):
-                await asyncio.sleep(0)
-        transport.resume_reading()
-        transport.write_eof()
-        await protocol.wait_for("eof")
-        transport.close()
-        await protocol.wait_lost()
-        protocol.check()
-        assert len(protocol.data) == self.length
-        assert digest(protocol.data) == self.sent.hexdigest()
-
-
-@pytest.mark.parametrize("seed", range(3))
-async def test_stress_of_random_sizes_pauses_and_half_closes(loop, seed):
-    chance = random.Random(1000 + seed)
-    servers = []
-
-    def echo(protocol, data):
-        protocol.transport.write(data)
-        if chance.random() < 0.1:
-            protocol.transport.pause_reading()
-            loop.call_soon(protocol.transport.resume_reading)
-
-    def finish(protocol):
-        protocol.transport.write_eof()
-        return True
-
-    def factory():
-        servers.append(Recorder(data=echo, eof=finish))
-        return servers[-1]
-
-    server = await loop.create_server(factory, "127.0.0.1", 0)
-    address = server.sockets[0].getsockname()
-    for batch in range(4):
-        async with asyncio.TaskGroup() as group:
-            for i in range(30):
-                mixed = Mixed(loop, f"{seed}-{batch}-{i}")
-                group.create_task(mixed.talk(address))
-    server.close()
-    for protocol in servers:
-        if not protocol.lost:
-            protocol.transport.close()
-        await protocol.wait_lost()
-        protocol.check()
-    assert len(servers) == 120
-
-
-@pytest.mark.parametrize("seed", range(2))
-async def test_stress_of_random_resets(loop, seed):
-    """Peers that vanish at any moment: one connection_lost each, no more."""
-    chance = random.Random(2000 + seed)
-    protocols = []
-
-    def answer(protocol, data):
-        protocol.transport.write(data * 2)
-
-    def factory():
-        protocols.append(Recorder(data=answer))
-        return protocols[-1]
-
-    async def visit(address):
-        sock = socket.socket()
-        sock.setblocking(False)
-        await loop.sock_connect(sock, address)
-        peer = Peer(sock)
-        for _ in range(chance.randrange(4)):
-            await peer.send(bytes(chance.randrange(1, 50_000)))
-            if chance.random() < 0.5:
-                await peer.recv()
-        if chance.random() < 0.6:
-            peer.reset()
-        else:
-            peer.close()
-
-    server = await loop.create_server(factory, "127.0.0.1", 0)
-    address = server.sockets[0].getsockname()
-    for _ in range(5):
-        async with asyncio.TaskGroup() as group:
-            for _ in range(20):
-                group.create_task(visit(address))
-    await spin(lambda: len(protocols) == 100)
-    for protocol in protocols:
-        exc = await protocol.wait_lost()
-        assert exc is None or isinstance(exc, ConnectionError)
-        protocol.check()
-    server.close()
