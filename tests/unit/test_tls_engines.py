@@ -48,28 +48,6 @@ def link(fast_loop, engine):
         end.tls.connection_lost(None)
 
 
-SIZES = [1, 100, 8192, 16384, 16385, 65536, 131072, 1000003]
-
-
-@pytest.mark.parametrize("size", SIZES)
-def test_data_arrives_whole(link, size):
-    data = os.urandom(size)
-    link.client.protocol.transport.write(data)
-    link.carry()
-    assert link.server.protocol.got == data
-
-
-@pytest.mark.parametrize("size", SIZES[:5])
-def test_data_arrives_byte_by_byte(link, size):
-    data = os.urandom(size)
-    link.client.protocol.transport.write(data)
-    sent = bytes(link.client.raw.sent)
-    link.client.raw.sent.clear()
-    for at in range(len(sent)):
-        link.server.give(sent[at : at + 1])
-    assert link.server.protocol.got == data
-
-
 def test_writelines_shares_a_record(link):
     link.client.protocol.transport.writelines([b"a" * 50, b"b" * 50])
     assert len(link.client.raw.sent) < 100 + 40
@@ -83,23 +61,6 @@ def test_writelines_keeps_order(link):
     link.client.protocol.transport.writelines(lines)
     link.carry()
     assert link.server.protocol.got == b"".join(lines)
-
-
-def test_what_came_while_paused_is_kept(link):
-    link.server.protocol.transport.pause_reading()
-    data = os.urandom(400_000)
-    for at in range(0, len(data), 1000):
-        link.client.protocol.transport.write(data[at : at + 1000])
-    sent = bytes(link.client.raw.sent)
-    link.client.raw.sent.clear()
-    for at in range(0, len(sent), 777):
-        link.server.give(sent[at : at + 777])
-    assert link.server.protocol.got == b""
-    assert link.server.raw.calls == ["pause"]
-    link.server.protocol.transport.resume_reading()
-    link.server.tls._resume()
-    assert link.server.protocol.got == data
-    assert link.server.raw.calls == ["pause", "resume"]
 
 
 def test_records_wait_while_the_transport_below_is_paused(link):
@@ -189,15 +150,6 @@ def test_the_sslobject_outlives_the_connection(link):
     assert held.version() in ("TLSv1.3", "TLSv1.2")
     held.write(b"nobody reads it")
     assert held.getpeercert()["subject"]
-
-
-def test_data_after_the_end_is_dropped(link):
-    link.client.protocol.transport.close()
-    link.server.protocol.transport.write(b"late" * 10000)
-    link.carry()
-    assert link.client.protocol.got == b""
-    assert link.client.raw.calls == []
-    assert "eof" in link.server.protocol.calls
 
 
 def test_a_bad_record_while_writing_is_paused(link):
