@@ -7,6 +7,7 @@ resume_writing when the buffer has drained to the low one.
 from __future__ import annotations
 
 import asyncio
+import sys
 
 import pytest
 from net_helpers import (
@@ -373,3 +374,39 @@ async def test_eof_written_in_resume_writing_is_sent_once(
     assert not protocol.lost
     c.transport.close()
     assert await protocol.wait_lost() is None
+
+
+@every_kind
+async def test_unread_bytes_do_not_wake_who_waits_to_write(transport_pair):
+    """Reading is paused and the peer takes nothing: the loop sleeps."""
+    c = await transport_pair()
+    loop = asyncio.get_running_loop()
+    c.transport.pause_reading()
+    await asyncio.sleep(0)
+    c.fill()
+    await c.peer.send(b"unread")
+    if hasattr(loop, "enable_metrics"):
+        loop.enable_metrics()
+    await asyncio.sleep(0.1)
+    if hasattr(loop, "metrics"):
+        assert loop.metrics().polls < 20
+    assert c.transport.get_write_buffer_size() > 0
+    assert c.protocol.data == b""
+    c.transport.abort()
+    await c.protocol.wait_lost()
+
+
+@every_kind
+async def test_a_lost_connection_lets_go_of_what_it_did_not_send(
+    transport_pair,
+):
+    """Also while the transport itself is kept."""
+    c = await transport_pair()
+    c.fill()
+    data = pattern(MIB)
+    before = sys.getrefcount(data)
+    c.transport.write(data)
+    c.transport.abort()
+    await c.protocol.wait_lost()
+    await turns(2)
+    assert sys.getrefcount(data) == before
