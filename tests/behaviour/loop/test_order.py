@@ -367,65 +367,6 @@ def a_task_and_its_reader(s):
     s.loop.run_until_complete(main())
 
 
-def gather_and_wait_for(s):
-    async def child(number):
-        await asyncio.sleep(0)
-        s.note(number)
-        return number
-
-    async def main():
-        s.note(await asyncio.gather(*map(child, range(5))))
-        s.note(await asyncio.wait_for(child(7), 100))
-        async with asyncio.TaskGroup() as group:
-            for number in range(3):
-                group.create_task(child(number))
-
-    s.loop.run_until_complete(main())
-
-
-def queues_and_locks(s):
-    async def producer(queue):
-        for number in range(5):
-            await queue.put(number)
-            s.note(("put", number))
-        await queue.put(None)
-
-    async def consumer(queue, lock):
-        while (item := await queue.get()) is not None:
-            async with lock:
-                s.note(("got", item))
-                await asyncio.sleep(0)
-
-    async def main():
-        queue, lock = asyncio.Queue(2), asyncio.Lock()
-        await asyncio.gather(producer(queue), consumer(queue, lock))
-
-    s.loop.run_until_complete(main())
-
-
-def cancelled_tasks(s):
-    async def child():
-        try:
-            s.note("waits")
-            await asyncio.sleep(1000)
-        except asyncio.CancelledError:
-            s.note("cancelled")
-            await asyncio.sleep(0)
-            s.note("cleaned")
-            raise
-
-    async def main():
-        task = s.loop.create_task(child())
-        await asyncio.sleep(0)
-        s.loop.call_soon(s.noting("before"))
-        task.cancel()
-        s.loop.call_soon(s.noting("after"))
-        await asyncio.wait([task])
-        s.note(task.cancelled())
-
-    s.loop.run_until_complete(main())
-
-
 def run_until_complete_leaves_one_turn(s):
     async def main():
         s.loop.call_soon(
@@ -517,9 +458,6 @@ SCENARIOS = [
     futures_and_callbacks,
     tasks_and_callbacks,
     a_task_and_its_reader,
-    gather_and_wait_for,
-    queues_and_locks,
-    cancelled_tasks,
     run_until_complete_leaves_one_turn,
     stopped_run_until_complete,
     transports,

@@ -134,41 +134,29 @@ async def test_signals(loop, how):
             call()
 
 
-def refused(text):
-    return pytest.raises(ValueError, match=text)
+@pytest.mark.parametrize(
+    ("keywords", "text"),
+    [
+        ({"universal_newlines": True}, "universal_newlines must be False"),
+        ({"bufsize": 1}, "bufsize must be 0"),
+        ({"text": True}, "text must be False"),
+        ({"encoding": "utf-8"}, "encoding must be None"),
+        ({"errors": "strict"}, "errors must be None"),
+    ],
+)
+async def test_text_and_buffers_are_the_protocols_affair(loop, keywords, text):
+    for call in (loop.subprocess_exec, loop.subprocess_shell):
+        with pytest.raises(ValueError, match=text):
+            await call(Child, "a", **keywords)
 
 
-def test_what_exec_refuses(run, loop):
-    """Text and buffers are the protocol's affair."""
-    with refused("universal_newlines must be False"):
-        run(loop.subprocess_exec(Child, "a", universal_newlines=True))
-    with refused("shell must be False"):
-        run(loop.subprocess_exec(Child, "a", shell=True))
-    with refused("bufsize must be 0"):
-        run(loop.subprocess_exec(Child, "a", bufsize=1))
-    with refused("text must be False"):
-        run(loop.subprocess_exec(Child, "a", text=True))
-    with refused("encoding must be None"):
-        run(loop.subprocess_exec(Child, "a", encoding="utf-8"))
-    with refused("errors must be None"):
-        run(loop.subprocess_exec(Child, "a", errors="strict"))
-
-
-def test_what_shell_refuses(run, loop):
-    with refused("universal_newlines must be False"):
-        run(loop.subprocess_shell(Child, "a", universal_newlines=True))
-    with refused("shell must be True"):
-        run(loop.subprocess_shell(Child, "a", shell=False))
-    with refused("bufsize must be 0"):
-        run(loop.subprocess_shell(Child, "a", bufsize=1))
-    with refused("text must be False"):
-        run(loop.subprocess_shell(Child, "a", text=True))
-    with refused("encoding must be None"):
-        run(loop.subprocess_shell(Child, "a", encoding="utf-8"))
-    with refused("errors must be None"):
-        run(loop.subprocess_shell(Child, "a", errors="strict"))
-    with refused("cmd must be a string"):
-        run(loop.subprocess_shell(Child, ["a"]))
+async def test_the_shell_is_a_call_of_its_own(loop):
+    with pytest.raises(ValueError, match="shell must be False"):
+        await loop.subprocess_exec(Child, "a", shell=True)
+    with pytest.raises(ValueError, match="shell must be True"):
+        await loop.subprocess_shell(Child, "a", shell=False)
+    with pytest.raises(ValueError, match="cmd must be a string"):
+        await loop.subprocess_shell(Child, ["a"])
 
 
 async def test_keywords_that_popen_takes(loop, tmp_path):

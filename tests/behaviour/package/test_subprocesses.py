@@ -129,23 +129,6 @@ async def test_user_and_group():
     assert shown.split() == ["65534", "65534"]
 
 
-def test_a_program_that_is_not_there(run):
-    with pytest.raises(FileNotFoundError):
-        run(asyncio.create_subprocess_exec("/no/such/program"))
-
-
-async def test_signals():
-    for send, number in (
-        ("terminate", signal.SIGTERM),
-        ("kill", signal.SIGKILL),
-    ):
-        child = await asyncio.create_subprocess_exec("sleep", "60")
-        getattr(child, send)()
-        assert await child.wait() == -number
-        with pytest.raises(ProcessLookupError):
-            child.send_signal(signal.SIGTERM)
-
-
 async def test_many_children_at_once():
     async def one(number):
         child = await asyncio.create_subprocess_shell(f"exit {number}")
@@ -203,17 +186,3 @@ def test_a_loop_in_another_thread(loop_factory):
     thread.start()
     thread.join(PATIENCE)
     assert found == ["1"]
-
-
-async def test_os_environ_as_a_childs_env(loop, monkeypatch):
-    """It is a mapping, not a dict."""
-    monkeypatch.setenv("FASTLOOP_TOLD", "inherited")
-    child = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-S", "-c"),
-        "import os; print(os.environ['FASTLOOP_TOLD'])",
-        env=os.environ,
-        stdout=subprocess.PIPE,
-    )
-    out, _ = await child.communicate()
-    assert out == b"inherited\n"
-    assert child.returncode == 0
