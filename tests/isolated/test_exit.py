@@ -4,15 +4,6 @@ import pytest
 from isolated_scripts import Script
 
 
-def test_an_open_loop(script):
-    script(
-        """
-loop = new_loop()
-loop.run_until_complete(asyncio.sleep(0))
-"""
-    )
-
-
 def test_an_open_loop_with_everything_pending(script):
     script(
         """

@@ -451,23 +451,3 @@ def test_loops_in_threads_with_jobs_in_flight(in_thread, close):
     for thread in threads:
         thread.join(PATIENCE)
     assert failures == []
-
-
-def test_one_executor_serves_loops_of_several_threads(in_thread, pools):
-    pool = pools(4)
-    totals: list[int] = []
-
-    def work() -> None:
-        loop = fastloop.new_event_loop()
-
-        async def main() -> int:
-            jobs = [loop.run_in_executor(pool, abs, -n) for n in range(200)]
-            return sum(await asyncio.gather(*jobs))
-
-        totals.append(loop.run_until_complete(main()))
-        loop.close()
-
-    threads = [in_thread(work) for _ in range(4)]
-    for thread in threads:
-        thread.join(PATIENCE)
-    assert totals == [19900] * 4

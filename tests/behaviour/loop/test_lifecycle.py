@@ -188,58 +188,6 @@ def test_unclosed_loop_warns(loop_factory):
     assert {w.category for w in caught} == {ResourceWarning}
 
 
-def test_unclosed_loop_gives_its_descriptors_back(loop_factory):
-    def cycle():
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ResourceWarning)
-            loop = loop_factory()
-            loop.call_later(100, print)
-            loop.run_until_complete(asyncio.sleep(0))
-            loop.me = loop
-            del loop
-            gc.collect()
-
-    cycle()
-    before = len(os.listdir("/proc/self/fd"))
-    for _ in range(5):
-        cycle()
-    assert len(os.listdir("/proc/self/fd")) <= before
-
-
-def test_an_abandoned_loop_with_everything_pending(loop_factory):
-    def abandon():
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ResourceWarning)
-            loop = loop_factory()
-            left, right = socket.socketpair()
-            loop.add_reader(left, print, loop)
-            loop.call_soon(print, loop)
-            loop.call_soon_threadsafe(print, loop)
-            loop.call_later(10, print, loop)
-            loop.kept = loop.create_future()
-            alive = weakref.ref(loop)
-            del loop
-            left.close()
-            right.close()
-            gc.collect()
-            return alive
-
-    assert abandon()() is None
-
-
-def test_many_loops_in_a_row_keep_the_descriptor_count(loop_factory):
-    def cycle():
-        loop = loop_factory()
-        loop.run_until_complete(asyncio.sleep(0))
-        loop.close()
-
-    cycle()
-    before = len(os.listdir("/proc/self/fd"))
-    for _ in range(100):
-        cycle()
-    assert len(os.listdir("/proc/self/fd")) == before
-
-
 def test_many_loops_open_at_once(loop_factory):
     loops = [loop_factory() for _ in range(20)]
     try:

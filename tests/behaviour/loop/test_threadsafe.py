@@ -60,31 +60,6 @@ def test_order_within_the_loops_own_thread(loop, turn):
     assert seen == list(range(100))
 
 
-def test_many_threads_lose_nothing(loop, in_thread):
-    seen = []
-    left = [8]
-
-    def done():
-        left[0] -= 1
-        if not left[0]:
-            loop.stop()
-
-    def caller(name):
-        for number in range(1000):
-            loop.call_soon_threadsafe(seen.append, (name, number))
-        loop.call_soon_threadsafe(done)
-
-    def begin():
-        for name in range(8):
-            in_thread(caller, name)
-
-    loop.call_soon(begin)
-    loop.run_forever()
-    assert len(seen) == 8000
-    for name in range(8):
-        assert [n for who, n in seen if who == name] == list(range(1000))
-
-
 def test_calls_between_runs_wait_for_the_next(loop, in_thread):
     seen = []
     in_thread(loop.call_soon_threadsafe, seen.append, 1).join()
@@ -183,29 +158,6 @@ def test_after_close(loop_factory, in_thread):
 
     in_thread(caller).join()
     assert seen == ["Event loop is closed"]
-
-
-def test_racing_with_close(loop_factory, in_thread):
-    for _ in range(20):
-        loop = loop_factory()
-        begun = threading.Event()
-        ended = []
-
-        def caller(loop=loop, begun=begun, ended=ended):
-            try:
-                while True:
-                    loop.call_soon_threadsafe(int)
-                    begun.set()
-            except RuntimeError as exc:
-                ended.append(str(exc))
-
-        thread = in_thread(caller)
-        assert begun.wait(PATIENCE)
-        loop.call_soon(loop.stop)
-        loop.run_forever()
-        loop.close()
-        thread.join(PATIENCE)
-        assert ended == ["Event loop is closed"]
 
 
 def test_from_del(loop):
@@ -315,33 +267,6 @@ def test_run_coroutine_threadsafe_exception_and_cancel(loop, in_thread):
     in_thread(caller)
     loop.run_forever()
     assert seen == [ZeroDivisionError, True, True]
-
-
-def test_two_loops_play_ping_pong(loop_factory, in_thread):
-    first, second = loop_factory(), loop_factory()
-    rounds = []
-
-    async def answer():
-        return threading.get_ident()
-
-    async def main():
-        for _ in range(100):
-            rounds.append(
-                await asyncio.wrap_future(
-                    asyncio.run_coroutine_threadsafe(answer(), second)
-                )
-            )
-
-    thread = in_thread(second.run_forever)
-    try:
-        first.run_until_complete(main())
-    finally:
-        second.call_soon_threadsafe(second.stop)
-        thread.join(PATIENCE)
-        first.close()
-        second.close()
-    assert len(rounds) == 100
-    assert len(set(rounds)) == 1
 
 
 def test_callback_that_fails_is_reported(loop, in_thread, reports):
