@@ -104,6 +104,11 @@ queue_fired(FlLoop *loop)
     while ((watch = fl_watch_pop_fired(loop->poller)) != NULL) {
         found.any = true;
         found.foreign |= !watch->owner_is_object;
+        if (watch->anew) {
+            /* An entry that a callback which left the run has left queued,
+               for an event that was dropped: it keeps no place for others. */
+            fl_loop_drop_event(loop, watch);
+        }
         if (watch->entry != NULL) {
             continue; /* still queued from before: its bits are merged */
         }

@@ -51,8 +51,10 @@ interest_of(const FlWatch *watch, bool level)
 static void
 fire(FlWatch *watch, int events)
 {
+    bool anew = watch->fired == 0;
     watch->fired |= (uint8_t)events;
     if (fl_list_is_empty(&watch->fired_link)) {
+        watch->anew = anew;
         fl_list_append(&watch->poller->fired, &watch->fired_link);
     }
 }

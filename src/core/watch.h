@@ -60,6 +60,7 @@ struct FlWatch {
     bool unsure;          /* to be checked if it waits */
     bool checking;        /* kept: it fires for that reason */
     bool armed;           /* what is wanted will fire */
+    bool anew;            /* nothing was left to run when it fired */
     bool owner_is_object; /* owner is a PyObject: debug mode names it */
 };
 

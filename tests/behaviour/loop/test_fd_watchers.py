@@ -255,6 +255,30 @@ def test_replace_while_an_event_waits(loop, pair):
     loop.remove_reader(left)
 
 
+def test_an_event_that_was_dropped_keeps_no_place(loop, pair):
+    """A callback leaves the run: what it queued is before the next event."""
+    left, right = pair
+    seen = []
+
+    def send():
+        loop.remove_writer(left)
+        right.send(b"x")
+        loop.call_soon(replace)
+
+    def replace():
+        loop.call_soon(seen.append, "soon")
+        loop.add_reader(left, lambda: (seen.append(left.recv(1)), loop.stop()))
+        raise SystemExit
+
+    loop.add_reader(left, seen.append, "old")
+    loop.add_writer(left, send)
+    with pytest.raises(SystemExit):
+        loop.run_forever()
+    loop.run_forever()
+    loop.remove_reader(left)
+    assert seen == ["soon", b"x"]
+
+
 def test_remove_inside_the_callback(loop, pair):
     left, right = pair
     seen = []
