@@ -15,7 +15,7 @@ from prog_peer import BLOCK, MOST, Peer, where
 SMALL_READS = 1000
 
 
-class Provoked:
+class Provoked(BaseException):
     """What programs raise themselves: no answer of a loop's."""
 
 
@@ -70,10 +70,13 @@ class Link:
         self.made = self.lost = 0
         self.eof = False
         self.flow = False  # whether writing is paused
+        self.ended = False  # A has called write_eof()
         self.closed = False  # A has closed in order
         self.rough = False  # A has done what excuses it from all that
         self.own_end = False  # A has closed before its peer did
+        self.closes = 0  # how often
         self.settled = False  # they had come long before
+        self.late = False  # A wrote after its end; asyncio may send that
         self.unread = False  # A may have closed with bytes unread
         self.wanted = MOST  # of B by the time that A closed
         self.upgrading = False  # start_tls() has not returned
@@ -87,6 +90,7 @@ class Link:
         self.readers = 0  # tasks that read
         self.seeking = 0  # tasks that look for the end of a line
         self.switched = False  # set_protocol() was called; no flow since
+        self.switches = 0  # how often it was
         self.busy = False  # a coroutine is writing
         self.secure = "tls" in self.conf
         self.changed: asyncio.Event | None = None
@@ -100,7 +104,11 @@ class Link:
         # asyncio's TLS transport may have let go of what it asks.
         with contextlib.suppress(AttributeError):
             if self.own_end and self.transport.get_write_buffer_size():
-                self.world.log("read until the last byte is sent", "marks")
+                self.mark("read until the last byte is sent")
+
+    def mark(self, text: str) -> None:
+        """Note what may excuse the traces from being alike."""
+        self.world.log(text, "marks")
 
     def problem(self, text: str) -> None:
         self.world.problem(f"link {self.index}: {text}")

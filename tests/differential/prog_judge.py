@@ -26,7 +26,7 @@ ASYNCIO_ALONE = [row["line"] for row in ROWS["asyncio_alone"]]
 #: How often both loops run again a program whose traces differ,
 ROUNDS = 4
 #: and one whose traces differ from run to run on one loop already.
-DOUBTS = 12
+DOUBTS = 25
 #: What asyncio does wrong and fastloop's own TLS does not.
 BEYOND = re.compile("before start_tls")
 

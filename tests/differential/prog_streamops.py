@@ -8,6 +8,7 @@ import fcntl
 import os
 import random
 import socket
+from collections.abc import Iterator
 from typing import Any
 
 from prog_ends import RAISED, Link, Provoked, kind_of
@@ -39,6 +40,7 @@ class StreamOps:
     tapes: list[Any]
     moment: int
     fed = 0
+    firing: Link | None = None  # whose event runs
 
     # -- tasks --------------------------------------------------------------
 
@@ -270,6 +272,8 @@ class StreamOps:
             return False
         peer.do(("send", 0))
         peer.do(("recv", 1 << 22))
+        if link.reader is None and link.received < peer.sent:
+            link.mark("upgrade before all is read")
         return (
             peer.received == link.written
             and link.received == peer.sent == peer.wanted
@@ -350,8 +354,22 @@ class StreamOps:
             link.reading = False
         self.log("recv" if data else "recv: end", f"link {link.index}")
 
+    def note_order(self, link: Link) -> None:
+        """Say that the order of two descriptors' events matters."""
+        if self.firing not in (None, link):
+            link.mark("an event changes another descriptor's")
+
+    @contextlib.contextmanager
+    def event_of(self, link: Link) -> Iterator[None]:
+        self.firing = link
+        try:
+            yield
+        finally:
+            self.firing = None
+
     def op_add_reader(self, number: int) -> None:
         link = self.link(number)
+        self.note_order(link)
         if link.sock is not None and not link.reading:
             self.loop.add_reader(link.sock, self.on_readable, link)
 
@@ -369,22 +387,26 @@ class StreamOps:
         link.take(data)
         if not data:
             self.loop.remove_reader(link.sock)
-        link.happens("data")
+        with self.event_of(link):
+            link.happens("data")
 
     def op_remove_reader(self, number: int) -> None:
         link = self.link(number)
+        self.note_order(link)
         if link.sock is not None and not link.reading:
             self.loop.remove_reader(link.sock)
 
     def op_add_writer(self, number: int, ops: list[Any]) -> None:
         link = self.link(number)
+        self.note_order(link)
         if link.sock is None:
             return
         sock = link.sock
 
         def writable() -> None:
             self.loop.remove_writer(sock)
-            self.run_ops(ops)
+            with self.event_of(link):
+                self.run_ops(ops)
 
         self.loop.add_writer(sock, writable)
 

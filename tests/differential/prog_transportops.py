@@ -88,6 +88,8 @@ class TransportOps:
             raise
         if size and not closing:
             link.wrote(end)
+        if size and link.lost:
+            link.late = True
 
     def look_for_overtaking(self) -> None:
         """See that no later byte arrived while an earlier one has not.
@@ -115,6 +117,7 @@ class TransportOps:
     def op_eof(self, number: int) -> None:
         link = self.usable(number)
         if link is not None:
+            link.ended = True
             link.transport.write_eof()
             link.closed = link.closed or link.secure
 
@@ -128,6 +131,7 @@ class TransportOps:
             peer = link.peer
             link.settled = peer.sent == peer.wanted <= 200_000
         link.closed = link.own_end = True
+        link.closes += 1
         link.wanted = min(link.wanted, link.peer.wanted)
         (link.writer or link.transport).close()
         if link.readers:
@@ -139,6 +143,8 @@ class TransportOps:
         link = self.usable(number)
         if link is not None:
             link.rough = True
+            if link.secure and link.closes > 1:
+                link.mark("abort of TLS that was closed twice")
             link.transport.abort()
 
     # -- reading, flow ------------------------------------------------------
@@ -177,6 +183,7 @@ class TransportOps:
             protocol.transport = link.transport
         # A pause that the old one was told of is nobody's now.
         link.switched = True
+        link.switches += 1
         link.kind = kind
         if link.flow:
             link.flow = False
@@ -272,6 +279,8 @@ class TransportOps:
         link = self.usable(number)
         if link is None or link.secure or link.closed or link.lost:
             return
+        if link.ended:
+            return  # the child could not write
         if link.peer.gone:
             return  # a child that finds it out takes the parent's events
         transport = link.transport
@@ -316,7 +325,7 @@ class TransportOps:
         if isinstance(wire, TlsWire) and not link.shaking:
             link.rough = True
             if link.received < link.peer.wanted:
-                link.log("noise behind bytes")
+                link.mark("noise behind bytes")
             link.peer.noise = b"\x17\x03\x03" + b"n" * size
             with contextlib.suppress(OSError):
                 wire.below.send(link.peer.noise)
@@ -330,7 +339,15 @@ class TransportOps:
             todo.append(lambda: self.leaving or self.run_hook(link, ops))
 
     def run_hook(self, link: Link, ops: list[Any]) -> None:
-        self.run_ops(ops)
+        switches = link.switches
+        try:
+            self.run_ops(ops)
+        except Provoked as exc:
+            if not isinstance(exc, Exception):
+                link.mark("an exit inside of an SSLObject")
+            raise
+        if link.switches != switches:
+            link.mark("another protocol inside of an SSLObject")
         if link.transport is not None and link.transport.is_closing():
             link.log("closed inside of an SSLObject")
 

@@ -335,7 +335,7 @@ class World(TransportOps, StreamOps, LoopOps, TaskOps):
                 )
             if link.secure and link.own_end:
                 continue  # data may have come behind it, an error in asyncio
-            if link.settled or not link.unread:
+            if (link.settled or not link.unread) and not link.late:
                 all_here = peer.received == link.written
                 self.log(f"B has all: {all_here}", f"link {link.index}")
 

@@ -86,6 +86,16 @@ def test_a_bad_record_follows_good_ones():
     check(Program([("pair", "server", "streams", conf)], [(-1, sends)]))
 
 
+def test_a_task_goes_on_after_what_the_program_raises():
+    program = Program([], [(-1, [("task", [("raise", "boom"), ("gc",)])])])
+
+    def run(_):
+        _problems, trace = run_program(asyncio.SelectorEventLoop, program)
+        return "ran", str(trace)
+
+    assert "raise provoked" in prog_pool.run_one(run).text
+
+
 def test_the_kernel_takes_more_of_one_call_than_of_several():
     ops = [
         *[("write", 0, 1, 1), ("b", 0, "send", 1)],
