@@ -76,7 +76,7 @@ fl_fd_set_take(FlFdSet *set, FlFdEvent *events)
             | (bits & (EPOLLOUT | EPOLLERR | EPOLLHUP) ? FL_WRITABLE : 0)
             | (bits & LASTING ? FL_LASTING : 0);
     }
-    return count < 0 ? 0 : count; /* the next poll asks again */
+    return count < 0 ? -errno : count;
 }
 
 #else
@@ -150,7 +150,7 @@ fl_fd_set_take(FlFdSet *set, FlFdEvent *events)
         events[at].events =
             taken[at].filter == EVFILT_READ ? FL_READABLE : FL_WRITABLE;
     }
-    return count < 0 ? 0 : count; /* the next poll asks again */
+    return count < 0 ? -errno : count;
 }
 #endif
 

@@ -68,7 +68,7 @@ int fl_fd_set_keep(FlFdSet *set, int fd, uint64_t tag);
 int fl_fd_set_remove(FlFdSet *set, int fd);
 
 /* Take events that wait, into an array of FL_FD_SET_EVENTS: how many.  Does
-   not block. */
+   not block.  -EBADF or -EINVAL: the set's own fd was closed. */
 int fl_fd_set_take(FlFdSet *set, FlFdEvent *events);
 
 #endif

@@ -41,8 +41,8 @@ fl_loop_leave_parent(FlLoop *loop)
 {
     FlPoller *poller = loop->poller;
     int code = fl_poller_leave_parent(poller);
-    if (code < 0 || !poller->shares_own) {
-        return code;
+    if (code < 0 || poller->lost_by < 0 || !poller->unsettled) {
+        return code < 0 ? code : poller->lost_by;
     }
     FlWatch *own[] = {poller->timerfd_watch, poller->signal_watch};
     for (size_t at = 0; at < 2; at++) {

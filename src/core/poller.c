@@ -13,7 +13,11 @@
       and changes it, which needs no room.
    5. A loop that never waits, as most that tests make, costs neither that nor
       libuv's handles: both are made before the first poll that may wait.
-      Without handles libuv never polls, not even to be closed. */
+      Without handles libuv never polls, not even to be closed.
+   6. libuv aborts where its own descriptors are closed.  To look before each
+      wait is a system call more, so that is done before the first of a run
+      and before libuv closes them; the set's is found out by the call that
+      takes its events.  From then on libuv does not run; a run is an error. */
 #include "core/poller.h"
 
 #include "base/clock.h"
@@ -228,6 +232,37 @@ enter_backend(FlPoller *poller)
     return 0;
 }
 
+/* The loop's own descriptors are not there: see invariant 6. */
+static void
+lose(FlPoller *poller, int code)
+{
+    poller->lost_by = code;
+    poller->unsettled = true;
+}
+
+/* See that the descriptors which libuv polls are there.  0 or -EBADF. */
+static int
+check_backend(FlPoller *poller)
+{
+#ifdef __linux__
+    const uv_loop_t *uv = &poller->uv;
+    for (int fd = 0; fd < (int)uv->nwatchers; fd++) {
+        struct epoll_event event = {.events = EPOLLIN};
+        event.data.fd = fd;
+        /* Changed to what it is: that works if both are what they were. */
+        if (uv->watchers[fd] != NULL
+            && epoll_ctl(uv->backend_fd, EPOLL_CTL_MOD, fd, &event) < 0)
+        {
+            lose(poller, -EBADF);
+            return -EBADF;
+        }
+    }
+#else
+    (void)poller;
+#endif
+    return 0;
+}
+
 /* Have libuv poll the set. */
 static int
 poll_set(FlPoller *poller)
@@ -378,7 +413,7 @@ fl_poller_leave_parent_now(FlPoller *poller)
         return code;
     }
     poller->forks = fl_forks_count();
-    poller->shares_own = true;
+    poller->unsettled = true;
     poller->set_fired = poller->busy = false;
     poller->taken = 0;
     /* The parent's threads are not here: neither the one that made a turn
@@ -419,20 +454,23 @@ fl_poller_close_own(FlPoller *poller)
     close_fd(&poller->timerfd);
     close_fd(&poller->signal_fds[0]);
     close_fd(&poller->signal_fds[1]);
-    poller->shares_own = false;
+    poller->unsettled = false;
 }
 
 void
 fl_poller_free(FlPoller *poller)
 {
     (void)fl_poller_leave_parent(poller);
+    if (poller->lost_by == 0 && poller->has_handles) {
+        (void)check_backend(poller);
+    }
     fl_watch_close_all(poller);
     if (poller->lost_by == 0) {
         close_uv(poller);
         close_fd(&poller->timerfd);
         close_fd(&poller->signal_fds[0]);
         close_fd(&poller->signal_fds[1]);
-    } /* else libuv aborts, and what the child has left is its end's */
+    } /* else libuv aborts, and what is left may be anybody's by now */
     free(poller->numbers);
     uv_mutex_destroy(&poller->numbers_lock);
     free(poller);
@@ -535,13 +573,22 @@ take(FlPoller *poller)
 {
     poller->taken = fl_fd_set_take(&poller->set, poller->events);
     poller->busy = poller->taken > 1;
-    return poller->taken > 0;
+    if (poller->taken > 0) {
+        return true;
+    }
+    if (FL_UNLIKELY(poller->taken < 0)) {
+        if (poller->taken != -EINTR) {
+            lose(poller, poller->taken);
+        }
+        poller->taken = 0; /* the next poll asks again */
+    }
+    return false;
 }
 
 static void
 wait_for_events(FlPoller *poller, int64_t timeout_ns)
 {
-    if (!poller->polled && (!poller->has_handles || poll_set(poller) < 0)) {
+    if (!poller->polled && (!poller->may_wait || poll_set(poller) < 0)) {
         /* There is no room to register it: the next wait tries again. */
         uv_sleep(UNPOLLED_MS);
         poller->set_fired = true;
@@ -556,10 +603,22 @@ wait_for_events(FlPoller *poller, int64_t timeout_ns)
     }
 }
 
+/* Before the first wait of a run.  0 or a negative errno. */
+static int
+prepare_wait(FlPoller *poller)
+{
+    int code = poller->lost_by < 0   ? poller->lost_by
+               : poller->has_handles ? check_backend(poller)
+                                     : open_handles(poller);
+    poller->may_wait = code == 0;
+    poller->polled = poller->polled && poller->may_wait;
+    return code;
+}
+
 void
 fl_poller_expect_wake(FlPoller *poller)
 {
-    if (FL_LIKELY(poller->has_handles) || open_handles(poller) == 0) {
+    if (FL_LIKELY(poller->may_wait) || prepare_wait(poller) == 0) {
         atomic_store(&poller->sleeping, 1);
     }
 }

@@ -46,6 +46,7 @@ struct FlPoller {
     uint32_t last_generation;
     bool set_fired;          /* the set has events to take */
     bool has_handles;        /* libuv's were made, for the first wait */
+    bool may_wait;           /* that, and they were there in this run */
     bool polled;             /* libuv polls the set */
     bool busy;               /* the last poll took several events */
     atomic_bool watch_began; /* an application's was set since the last poll */
@@ -60,9 +61,9 @@ struct FlPoller {
     int signal_fds[2];       /* read and write end, -1 until asked for */
     atomic_int sleeping;     /* a blocking poll is on, or about to be */
     atomic_bool interrupted; /* the next poll does not wait */
-    unsigned forks;  /* fl_forks_count() of the process that has the backend */
-    int lost_by;     /* why a forked child has no backend: an errno, or 0 */
-    bool shares_own; /* timerfd and signal pipe are still the parent's too */
+    unsigned forks; /* fl_forks_count() of the process that has the backend */
+    int lost_by;    /* why there is no backend or set: a code, or 0 */
+    bool unsettled; /* that, or timerfd and signal pipe are the parent's */
     bool use_timerfd;
     int taken;                          /* how many events wait to be noted */
     FlFdEvent events[FL_FD_SET_EVENTS]; /* last: it is not cleared */
@@ -101,6 +102,13 @@ void fl_poller_renew_set(FlPoller *poller);
 
 /* Close the timerfd and the signal pipe, which are made again when needed. */
 void fl_poller_close_own(FlPoller *poller);
+
+/* A run begins: its first wait looks whether libuv's descriptors are there. */
+static inline void
+fl_poller_begin_run(FlPoller *poller)
+{
+    poller->may_wait = false;
+}
 
 /* A turn of the loop begins and ends. */
 static inline void

@@ -334,7 +334,7 @@ static inline int
 leave_parent(FlLoop *loop)
 {
     FlPoller *poller = loop->poller;
-    if (FL_LIKELY(!fl_poller_is_parents(poller) && !poller->shares_own)) {
+    if (FL_LIKELY(!fl_poller_is_parents(poller) && !poller->unsettled)) {
         return 0;
     }
     int code = fl_loop_leave_parent(loop);

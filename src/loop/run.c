@@ -48,7 +48,7 @@ refuse_to_run(void)
     return -1;
 }
 
-/* Open, and not shared with a parent process. */
+/* Open, with its descriptors, and not shared with a parent process. */
 static int
 check_usable(FlLoop *loop)
 {
@@ -180,6 +180,7 @@ turns_begin(FlLoop *loop)
 {
     loop->thread_id = PyThread_get_thread_ident();
     fl_loop_reset_turns(loop);
+    fl_poller_begin_run(loop->poller);
     int plain = fl_tasks_are_plain(loop);
     loop->plain_tasks = plain > 0;
     fl_metrics_run_begins(loop);

@@ -1,0 +1,105 @@
+"""A loop's own descriptors are closed behind its back.
+
+An os.close() too many may hit them, and so does who closes all descriptors.
+libuv ends the process then, hence interpreters of their own.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux", reason="looks for descriptors of epoll"
+)
+
+PRELUDE = """
+import contextlib
+kept = []  # a finalizer would close what another loop has by then
+
+def opened():
+    found = set()
+    for fd in range(3, 200):
+        with contextlib.suppress(OSError):
+            os.fstat(fd)
+            found.add(fd)
+    return found
+
+def waited():
+    "A loop that has waited, and what it has opened."
+    before = opened()
+    loop = new_loop()
+    loop.run_until_complete(asyncio.sleep(0.001))
+    kept.append(loop)
+    return loop, sorted(opened() - before)
+
+def run_and_close(loop):
+    "Whether it ran."
+    thread = threading.Thread(target=loop.call_soon_threadsafe, args=(len, ""))
+    try:
+        loop.call_soon(thread.start)
+        loop.call_later(0.02, loop.stop)
+        loop.run_forever()
+        thread.join()
+        return True
+    except (OSError, ValueError):  # of the wake-up descriptor of signals
+        return False
+    finally:
+        with contextlib.suppress(OSError):
+            loop.close()
+"""
+
+
+def test_a_loop_whose_descriptors_were_closed_ends_no_process(script):
+    """Each of them in turn; where it cannot run, that is an exception."""
+    script(
+        PRELUDE
+        + """
+ran = []
+waited()  # what it opens for the process is not its own
+for number in range(len(waited()[1])):
+    loop, own = waited()
+    os.close(own[number])
+    ran.append(run_and_close(loop))
+assert False in ran
+os._exit(0)
+"""
+    )
+
+
+def test_a_loop_whose_descriptors_were_all_closed_does_not_run(script):
+    script(
+        PRELUDE
+        + """
+loop, own = waited()
+os.closerange(3, 1024)
+for _ in range(20):
+    os.open(os.devnull, os.O_RDONLY)
+assert not run_and_close(loop)
+os._exit(0)
+"""
+    )
+
+
+def test_a_set_that_is_closed_in_a_run_ends_the_run(script):
+    script(
+        PRELUDE
+        + """
+async def main():
+    os.close(set_fd)
+    while True:
+        await asyncio.sleep(0)
+
+loop, own = waited()
+set_fd = [
+    fd for fd in own if "eventpoll" in os.readlink(f"/proc/self/fd/{fd}")
+][-1]
+try:
+    loop.run_until_complete(main())
+except OSError:
+    with contextlib.suppress(OSError):
+        loop.close()
+    os._exit(0)
+"""
+    )
