@@ -12,21 +12,16 @@ import gc
 import socket
 from typing import Any
 
-from harness import Run, Tape, check, note, one_iteration
+from harness import Run, Spoiled, Tape, act, check, note, one_iteration
 
 import fastloop
 
 INSTRUMENTED = ["fastloop.connections"]
 MOST_BYTES = 400
 FAMILIES = (socket.AF_UNIX, socket.AF_UNIX, socket.AF_INET, socket.AF_INET6)
-DEPTH = 3
 #: Of what a socket of the network may hold, so that none is lost.
 FLYING = 60_000
 MOST = 60
-
-
-class Spoiled(Exception):
-    """What a protocol raises on purpose."""
 
 
 class Case(asyncio.DatagramProtocol):
@@ -65,19 +60,6 @@ class Case(asyncio.DatagramProtocol):
 
     # -- the protocol --------------------------------------------------------
 
-    def act(self, *what: Any) -> None:
-        """Do something from within a callback, perhaps."""
-        note("called", *what)
-        check(what == ("lost",) or not self.lost, "called after lost", what)
-        tape = self.tape
-        if tape and self.depth < DEPTH and tape.byte() % 4 == 0:
-            if tape.byte() % 16 == 0:
-                self.rough = True
-                raise Spoiled
-            self.depth += 1
-            self.step()
-            self.depth -= 1
-
     def connection_made(self, transport: Any) -> None:
         check(not self.made, "made twice")
         self.made = True
@@ -85,7 +67,7 @@ class Case(asyncio.DatagramProtocol):
     def connection_lost(self, exc: BaseException | None) -> None:
         check(self.made and not self.lost, "lost twice")
         self.lost = True
-        self.act("lost")
+        act(self, self.lost, "lost")
 
     def datagram_received(self, data: bytes, sender: Any) -> None:
         check(not self.paused, "received while paused")
@@ -94,21 +76,21 @@ class Case(asyncio.DatagramProtocol):
         wanted = self.coming.pop(0)
         self.flying -= len(wanted[0])
         check((data, sender) == wanted, "another datagram", data[:9], sender)
-        self.act("received", len(data))
+        act(self, self.lost, "received", len(data))
 
     def error_received(self, exc: OSError) -> None:
         check(self.rough, "an error", exc)
-        self.act("error", exc)
+        act(self, self.lost, "error", exc)
 
     def pause_writing(self) -> None:
         check(not self.full, "paused twice")
         self.full = True
-        self.act("pause")
+        act(self, self.lost, "pause")
 
     def resume_writing(self) -> None:
         check(self.full, "resumed, not paused")
         self.full = False
-        self.act("resume")
+        act(self, self.lost, "resume")
 
     # -- steps ---------------------------------------------------------------
 

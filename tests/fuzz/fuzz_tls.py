@@ -17,7 +17,7 @@ import random
 import ssl
 from typing import Any
 
-from harness import Run, Tape, check, note, one_iteration
+from harness import Run, Spoiled, Tape, act, check, note, one_iteration
 from tls_memory_link import CERTS, Raw, contexts
 
 import fastloop
@@ -26,12 +26,7 @@ from fastloop import _tls
 INSTRUMENTED = ["fastloop._tls"]
 MOST_BYTES = 400
 PLAIN = b"".join(b"plain%08d|" % at for at in range(40_000))
-DEPTH = 3
 SIZES = (1, 5, 16, 100, 600, 1 << 14, 1 << 20)
-
-
-class Spoiled(Exception):
-    """What a protocol raises on purpose."""
 
 
 class Below(Raw):
@@ -83,17 +78,7 @@ class App:
         self.lost = self.closed = self.full = self.eof = False
 
     def act(self, *name: Any) -> None:
-        """Do something from within a callback, perhaps."""
-        note("called", self.case.apps.index(self), *name)
-        check(name == ("lost",) or not self.lost, "called after lost", name)
-        tape, case = self.case.tape, self.case
-        if tape and case.depth < DEPTH and tape.byte() % 4 == 0:
-            if tape.byte() % 16 == 0:
-                case.rough = True
-                raise Spoiled
-            case.depth += 1
-            case.step()
-            case.depth -= 1
+        act(self.case, self.lost, self.case.apps.index(self), *name)
 
     def take(self, data: bytes) -> None:
         check(self.transport is not None, "data before connection_made")

@@ -26,6 +26,8 @@ Run = Callable[["Tape"], None]
 
 #: Sizes at which buffers, limits and batches may be wrong by one.
 _EDGES = (0, 1, 2, 15, 16, 17, 255, 256, 1023, 1024, 4096, 16384, 65536)
+#: How deep steps are nested that callbacks make.
+DEPTH = 3
 #: Runs after which a leak shows, if caches were filled in as many before.
 _REPEATS = 4
 #: Bytes lost in a run: of what is smaller, most are names in CPython's caches.
@@ -72,6 +74,10 @@ class Tape:
         return max(0, min(near, most))
 
 
+class Spoiled(Exception):
+    """What a protocol raises on purpose."""
+
+
 def check(holds: Any, *what: Any) -> None:
     """Raise Finding unless something holds."""
     if not holds:
@@ -82,6 +88,24 @@ def note(*what: Any) -> None:
     """Print a step of an input that is run from a file."""
     if _replaying:
         print(*(repr(one)[:70] for one in what), flush=True)
+
+
+def act(case: Any, lost: bool, *call: Any) -> None:
+    """Do something from within a callback of a protocol, perhaps.
+
+    *case* has the tape, the steps, how deep they are nested, and whether it
+    is rough; *lost* says whether the connection was lost before.
+    """
+    note("called", *call)
+    check(call[-1] == "lost" or not lost, "called after lost", call)
+    tape = case.tape
+    if tape and case.depth < DEPTH and tape.byte() % 4 == 0:
+        if tape.byte() % 16 == 0:
+            case.rough = True
+            raise Spoiled
+        case.depth += 1
+        case.step()
+        case.depth -= 1
 
 
 def one_iteration(loop: Any) -> None:
