@@ -99,6 +99,10 @@ class Link:
     def log(self, text: str, which: str = "") -> None:
         self.world.log(text, f"link {self.index}{which}")
 
+    def has_ended(self) -> bool:
+        """Whether A knows that no more comes."""
+        return self.eof or self.lost > 0 or self.rough
+
     def log_race(self) -> None:
         """Say that the kernel decides when a read sees A's own end."""
         # asyncio's TLS transport may have let go of what it asks.

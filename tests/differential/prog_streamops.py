@@ -248,6 +248,8 @@ class StreamOps:
             link.upgrading = False
         except BaseException:
             link.rough = link.untold = link.peer.stop = True
+            if self.depth(wire) > 1:
+                link.mark("TLS in TLS did not begin")
             raise
         finally:
             await wait_for_thread(done)
@@ -318,7 +320,8 @@ class StreamOps:
                 link.switched = True  # another protocol was there meanwhile
         if not link.closed:
             link.required = link.written
-        self.log("sent a file", f"link {link.index}")
+        # After how many iterations is the loop's to say.
+        self.log("sent a file", f"link {link.index} file")
 
     # -- sock_* -------------------------------------------------------------
 

@@ -73,6 +73,7 @@ class TransportOps:
         if link.peer.gone and link.moment == self.moment:
             link.log("cut off among writes")
         link.moment = self.moment
+        link.late = link.late or bool(size and link.lost)
         link.written += size
         end = link.written
         try:
@@ -88,8 +89,6 @@ class TransportOps:
             raise
         if size and not closing:
             link.wrote(end)
-        if size and link.lost:
-            link.late = True
 
     def look_for_overtaking(self) -> None:
         """See that no later byte arrived while an earlier one has not.
@@ -170,6 +169,7 @@ class TransportOps:
             return
         if link.reader is not None:
             link.gap = True
+            link.eof = link.eof or link.reader._eof  # the old one was told
         if link.transport.is_closing():
             link.untold = link.rough = True  # the old one may be told already
         protocol = make_protocol(link, kind)

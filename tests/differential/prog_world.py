@@ -245,9 +245,7 @@ class World(TransportOps, StreamOps, LoopOps, TaskOps):
                         link,
                         lambda: (
                             link.received >= link.peer.wanted
-                            or link.eof
-                            or link.lost > 0
-                            or link.rough
+                            or link.has_ended()
                         ),
                     )
         except TimeoutError:
@@ -257,6 +255,8 @@ class World(TransportOps, StreamOps, LoopOps, TaskOps):
                     f"link {link.index}: A has {link.received} of "
                     f"{link.peer.wanted} bytes and waits for more"
                 )
+        if expects:
+            await self.see_end(link)
         link.wanted = min(link.wanted, link.peer.wanted)
         for transport in (link.transport, link.read_pipe):
             if transport is not None:
@@ -272,6 +272,13 @@ class World(TransportOps, StreamOps, LoopOps, TaskOps):
                 self.problem(f"link {link.index}: A's end does not end")
             with contextlib.suppress(Exception):
                 link.transport.abort()
+
+    async def see_end(self, link: Link) -> None:
+        """Wait for the end that B has sent; when it is seen is the loop's."""
+        if link.reader is None and link.peer.broken == "ended":
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.1):
+                    await self.wait_until(link, link.has_ended)
 
     def excused(self, link: Link) -> bool:
         return bool(
