@@ -90,6 +90,7 @@ class Link:
         self.readers = 0  # tasks that read
         self.seeking = 0  # tasks that look for the end of a line
         self.switched = False  # set_protocol() was called; no flow since
+        self.limited = False  # A may hold no bytes without being paused
         self.switches = 0  # how often it was
         self.busy = False  # a coroutine is writing
         self.secure = "tls" in self.conf

@@ -303,6 +303,8 @@ class StreamOps:
         count = len(link.next_piece(count))
         if not count or link.closed or link.rough or link.busy:
             return
+        if link.secure and link.limited:
+            link.mark("sendfile over TLS with limits of 0")
         link.busy = True
         at = link.peer.to_b + link.written
         link.written += count

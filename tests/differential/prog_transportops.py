@@ -161,6 +161,7 @@ class TransportOps:
     def op_limits(self, number: int, high: int | None, low: Any) -> None:
         link = self.usable(number)
         if link is not None and not is_leaving_tls(link):
+            link.limited = high == 0
             link.transport.set_write_buffer_limits(high, low)
 
     def op_set_protocol(self, number: int, kind: str) -> None:
