@@ -69,7 +69,8 @@ class Worst:
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("counts_calls"):
-                item.add_marker(pytest.mark.skip("counts what the mode does"))
+                reason = f"counts what {self.mode} changes"
+                item.add_marker(pytest.mark.skip(reason=reason))
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self) -> Iterator[None]:

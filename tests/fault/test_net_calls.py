@@ -21,6 +21,7 @@ import sys
 import sysconfig
 
 from fault_calls import SHIM, VARIABLE, arm, check, hits
+from fault_cuts import cut_stress
 from fault_registrations import (
     first_wait_error,
     fork_fd,
@@ -260,41 +261,6 @@ async def tls_read_error(code, helpers, reports):
     check(exc, code, reports)
     await near.wait_lost()
     server.close()
-
-
-async def cut_stress(code, helpers, reports):
-    """The stress test of the transfers under short reads and writes."""
-    import test_tcp_transfer as transfer
-
-    loop = asyncio.get_running_loop()
-    servers = []
-
-    def finish(protocol):
-        protocol.transport.write_eof()
-        return True
-
-    def factory():
-        servers.append(
-            helpers.Recorder(
-                data=lambda p, data: p.transport.write(data), eof=finish
-            )
-        )
-        return servers[-1]
-
-    SHIM.fault_cut(BOTH, code, 3, errno.EAGAIN)
-    server = await loop.create_server(factory, "127.0.0.1", 0)
-    address = server.sockets[0].getsockname()
-    async with asyncio.TaskGroup() as group:
-        for seed in range(8):
-            group.create_task(transfer.Mixed(loop, seed).talk(address))
-    SHIM.fault_cut(0, 0, 0, 0)
-    server.close()
-    for protocol in servers:
-        if not protocol.lost:
-            protocol.transport.close()
-        await protocol.wait_lost()
-        protocol.check()
-    assert len(servers) == 8
 
 
 async def cut_tls(code, helpers, reports):
