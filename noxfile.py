@@ -360,10 +360,18 @@ stage(
     gate=True,
 )
 for mode in ("one-byte", "would-block", "coarse", "collect"):
+    drawn = f"{PROGRAMS} --worst {mode} --programs 5000 --seed today"
+    libraries = f"tests/interop -p tests.worst --worst {mode}"
     stage(
         f"worst-{mode}",
-        "programs of several libraries, on a system at its worst",
-        f"{PYTEST} tests/interop -p tests.worst --worst {mode} {NOT_ASYNCIO}",
+        "generated programs, and libraries', on a system at its worst",
+        shlex.join(
+            [
+                *("sh", "-c"),
+                f'"$VENV/bin/"{drawn} && '
+                f'"$VENV/bin/"{PYTEST} {libraries} {NOT_ASYNCIO}',
+            ]
+        ),
         venv=".venv-worst",
         gate=True,
     )

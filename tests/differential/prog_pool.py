@@ -147,7 +147,8 @@ def prepare() -> None:
     fastloop.new_event_loop().close()  # what a process has once
     gc.collect()
     gc.freeze()
-    gc.disable()
+    if gc.get_threshold()[0] > 1:  # --worst collect says 1
+        gc.disable()
 
 
 def run_all(

@@ -14,11 +14,12 @@ from collections import Counter
 from collections.abc import Iterator
 
 HERE = pathlib.Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parents[1])]
+sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parents[1])]
 
 import prog_gen  # noqa: E402
 import prog_judge  # noqa: E402
 import prog_pool  # noqa: E402
+import worst  # noqa: E402
 from prog_tape import Program  # noqa: E402
 
 
@@ -28,6 +29,13 @@ def judge_seed(seed: int) -> prog_judge.Verdict:
 
 def judge_only(seed: int) -> prog_judge.Verdict:
     return prog_judge.judge(prog_gen.draw(seed), traces=False)
+
+
+def judge_at_worst(seed: int) -> prog_judge.Verdict:
+    program = prog_gen.draw(seed)
+    if "'fork'" in repr(program):
+        return "", ""  # a child that ends at once may leave bytes behind
+    return prog_judge.judge(program, traces=False)
 
 
 def verdict(program: Program) -> tuple[str, str]:
@@ -99,6 +107,11 @@ def main() -> int:
     parser.add_argument(
         "--no-traces", action="store_true", help="invariants alone"
     )
+    parser.add_argument(
+        "--worst",
+        choices=worst.MODES,
+        help="have fastloop run on a system at its worst; invariants alone",
+    )
     parser.add_argument("--show", type=int, help="print a seed's program")
     parser.add_argument(
         "--kinds",
@@ -117,6 +130,9 @@ def main() -> int:
     if not (args.programs or args.seconds):
         args.programs = 1000
     run = judge_only if args.no_traces else judge_seed
+    if args.worst:
+        run = judge_at_worst
+        worst.Worst(args.worst).begin()
     counts: Counter[str] = Counter()
     total = found = 0
     for result in prog_pool.run_all(seeds_of(args, until), run, args.workers):

@@ -204,6 +204,17 @@ blocks(int side, int fd)
 
 #define MOST_PIECES 1000
 
+/* A datagram is whole, or not what was sent. */
+static int
+is_datagram(int fd)
+{
+    int type = 0;
+    socklen_t size = sizeof(type);
+    return getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) == 0
+           && type == SOCK_DGRAM;
+}
+
+/* Whether calls on this fd move less than they could. */
 static int
 cuts(int side, int fd)
 {
@@ -222,7 +233,7 @@ move_fails(int number, int side, int fd, size_t *size)
     if (code != 0 || blocks(side, fd)) {
         return 1;
     }
-    if (cuts(side, fd) && *size > cut_bytes) {
+    if (cuts(side, fd) && *size > cut_bytes && !is_datagram(fd)) {
         /* A byte at a time of a lot takes too long. */
         size_t share = *size / MOST_PIECES;
         *size = share > cut_bytes ? share : cut_bytes;
