@@ -36,7 +36,8 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     subprocess.run(
         [
             compiler,
-            *("-std=gnu11", "-O1", "-shared", "-fPIC", f"-I{SOURCE}"),
+            *("-std=c11", "-D_GNU_SOURCE", "-O1", "-shared", "-fPIC"),
+            f"-I{SOURCE}",
             f"-I{headers}",
             str(Path(__file__).with_name("registrations.c")),
             *(str(SOURCE / f"{part}.c") for part in PARTS),
