@@ -53,6 +53,7 @@ def agree(ours: list[Trace], theirs: list[Trace]) -> bool:
     """Whether each strand was the same in some run of each loop.
 
     Each by itself: what of one descriptor is a race says nothing of another.
+    One that asyncio runs in two ways is a race already, and no model.
     The marks are no answers of a loop's, but for NOT_COMPARED.
     """
     if any(is_void(trace, "fastloop") for trace in ours):
@@ -60,7 +61,8 @@ def agree(ours: list[Trace], theirs: list[Trace]) -> bool:
     if any(is_void(trace, "asyncio") for trace in theirs):
         return True
     return all(
-        any(
+        len({tuple(their.get(strand, [])) for their in theirs}) > 1
+        or any(
             alike(our.get(strand, []), their.get(strand, []))
             for our in ours
             for their in theirs
