@@ -401,6 +401,9 @@ fl_poller_leave_parent_now(FlPoller *poller)
     int code = leave_parents_backend(poller);
     if (code == 0) {
         code = fl_fd_set_renew(&poller->set);
+        if (code < 0) {
+            lose(poller, code); /* whoever asks again is told the same */
+        }
     }
     if (code == 0 && poller->has_handles) {
         code = enter_backend(poller);

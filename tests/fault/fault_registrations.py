@@ -224,11 +224,11 @@ async def fork_fd(code, helpers, reports):
         else:
             # Before the set's flags come those of `left`, and of three more.
             arm("fcntl", code, skip=4)
-        for expected in (code, errno.EBADF):
+        for _ in range(2):
             try:
                 loop.add_reader(left, print)
             except OSError as exc:
-                assert exc.errno == expected, exc
+                assert exc.errno == code, exc
             else:
                 raise AssertionError("registered")
             assert hits() == 1
