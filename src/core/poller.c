@@ -248,14 +248,16 @@ check_backend(FlPoller *poller)
     const uv_loop_t *uv = &poller->uv;
     for (int fd = 0; fd < (int)uv->nwatchers; fd++) {
         struct epoll_event event = {.events = EPOLLIN};
-        event.data.fd = fd;
-        /* Changed to what it is: that works if both are what they were. */
-        if (uv->watchers[fd] != NULL
-            && epoll_ctl(uv->backend_fd, EPOLL_CTL_MOD, fd, &event) < 0)
+        /* What is registered stays as it is, edge-triggered with newer libuvs,
+           and that is an error; another file would be registered. */
+        if (uv->watchers[fd] == NULL
+            || (epoll_ctl(uv->backend_fd, EPOLL_CTL_ADD, fd, &event) < 0
+                && errno == EEXIST))
         {
-            lose(poller, -EBADF);
-            return -EBADF;
+            continue;
         }
+        lose(poller, -EBADF);
+        return -EBADF;
     }
 #else
     (void)poller;
