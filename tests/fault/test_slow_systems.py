@@ -40,8 +40,9 @@ def test_away_between_the_timer_and_the_poll(total, microseconds):
 
 def test_slow_polls_are_left_out_as_others(total):
     """A sandbox or a tracer makes a system call long."""
-    # A thread that is preempted for long polls once more each time.
-    assert min(total("slow", "100") for _ in range(3)) < 300
+    # Of 1,000: 40, and more where the loop is slow itself, as under a
+    # sanitizer on a busy machine, or is preempted for long.
+    assert min(total("slow", "100") for _ in range(3)) < 600
 
 
 @pytest.mark.parametrize("milliseconds", ["4", "50"])
