@@ -210,26 +210,31 @@ poller_init(FlPoller *poller)
     return code;
 }
 
-/* See invariant 4. */
+/* See invariant 4.  What is registered stays as it is: with newer libuvs that
+   is edge-triggered.  How many were not registered, or a negative errno. */
 static int
 enter_backend(FlPoller *poller)
 {
+    int entered = 0;
 #ifdef __linux__
     const uv_loop_t *uv = &poller->uv;
     for (int fd = 0; fd < (int)uv->nwatchers; fd++) {
         struct epoll_event event = {.events = EPOLLIN};
         event.data.fd = fd;
-        if (uv->watchers[fd] != NULL
-            && epoll_ctl(uv->backend_fd, EPOLL_CTL_ADD, fd, &event) < 0
-            && errno != EEXIST)
-        {
+        if (uv->watchers[fd] == NULL) {
+            continue;
+        }
+        if (epoll_ctl(uv->backend_fd, EPOLL_CTL_ADD, fd, &event) == 0) {
+            entered++;
+        }
+        else if (errno != EEXIST) {
             return -errno;
         }
     }
 #else
     (void)poller;
 #endif
-    return 0;
+    return entered;
 }
 
 /* The loop's own descriptors are not there: see invariant 6. */
@@ -240,29 +245,16 @@ lose(FlPoller *poller, int code)
     poller->unsettled = true;
 }
 
-/* See that the descriptors which libuv polls are there.  0 or -EBADF. */
+/* See that the descriptors which libuv polls are there: all are registered
+   already.  0 or -EBADF. */
 static int
 check_backend(FlPoller *poller)
 {
-#ifdef __linux__
-    const uv_loop_t *uv = &poller->uv;
-    for (int fd = 0; fd < (int)uv->nwatchers; fd++) {
-        struct epoll_event event = {.events = EPOLLIN};
-        /* What is registered stays as it is, edge-triggered with newer libuvs,
-           and that is an error; another file would be registered. */
-        if (uv->watchers[fd] == NULL
-            || (epoll_ctl(uv->backend_fd, EPOLL_CTL_ADD, fd, &event) < 0
-                && errno == EEXIST))
-        {
-            continue;
-        }
-        lose(poller, -EBADF);
-        return -EBADF;
+    if (enter_backend(poller) == 0) {
+        return 0;
     }
-#else
-    (void)poller;
-#endif
-    return 0;
+    lose(poller, -EBADF);
+    return -EBADF;
 }
 
 /* Have libuv poll the set. */
@@ -276,7 +268,7 @@ poll_set(FlPoller *poller)
     if (code < 0) {
         (void)uv_poll_stop(&poller->set_poll);
     }
-    poller->polled = code == 0;
+    poller->polled = code >= 0;
     return code;
 }
 
@@ -286,7 +278,7 @@ static int
 open_handles(FlPoller *poller)
 {
     int code = enter_backend(poller);
-    if (code == 0) {
+    if (code >= 0) {
         code = uv_poll_init(&poller->uv, &poller->set_poll, poller->set.fd);
     }
     if (code < 0) {
@@ -404,14 +396,14 @@ fl_poller_leave_parent_now(FlPoller *poller)
     if (code == 0) {
         code = fl_fd_set_renew(&poller->set);
         if (code < 0) {
-            lose(poller, code); /* whoever asks again is told the same */
+            lose(poller, code); /* every later attempt fails with it too */
         }
     }
     if (code == 0 && poller->has_handles) {
         code = enter_backend(poller);
     }
     /* Another thread of the parent may have held a lock. */
-    if (code == 0 && uv_mutex_init(&poller->numbers_lock) < 0) {
+    if (code >= 0 && uv_mutex_init(&poller->numbers_lock) < 0) {
         code = FL_NO_MEMORY;
     }
     if (code < 0) {
@@ -585,7 +577,7 @@ take(FlPoller *poller)
         if (poller->taken != -EINTR) {
             lose(poller, poller->taken);
         }
-        poller->taken = 0; /* the next poll asks again */
+        poller->taken = 0; /* after EINTR the next poll retries */
     }
     return false;
 }

@@ -101,8 +101,8 @@ fl_tls_stop_awaiting(FlTls *self)
     return fl_tls_go_on(self);
 }
 
-/* Who has closed the transport below, as a cancelled start_tls does, wants
-   none of it; an error delivers it when the connection is lost. */
+/* Whether the transport below was closed, as by a cancelled start_tls: then
+   the data is not delivered.  After an error connection_lost delivers it. */
 static int
 is_left(FlTls *self)
 {
