@@ -40,6 +40,16 @@ def test_whatever_fails_a_scenario_ends_and_its_loop_works(sweep):
     sweep("--most", str(MOST))
 
 
+def test_short_reads_and_writes_are_not_noticed(sweep):
+    sweep("--kinds", "cut")
+
+
+def test_what_a_system_may_answer_at_any_time_is_not_noticed(sweep):
+    """It would block, a signal interrupted it, and the like."""
+    names = ("http", "protocol_echo", "buffered_echo", "tls_echo")
+    sweep("--kinds", "system", "--harmless", *names, "datagrams", "shutdown")
+
+
 @pytest.mark.parametrize(
     ("scenario", "functions"),
     [
