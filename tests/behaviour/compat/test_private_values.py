@@ -17,11 +17,13 @@ import threading
 import time
 
 import pytest
+from hosts import Made, only_tcp
 from net_helpers import (
     Recorder,
     client_context,
     every_kind,
     server_context,
+    spin,
     turns,
 )
 
@@ -193,23 +195,17 @@ async def test_watchers_by_private_names(loop):
 
 
 async def test_serving_by_private_names(loop):
-    protocols = []
-
-    def factory():
-        protocols.append(Recorder())
-        return protocols[-1]
-
+    made = Made()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setblocking(False)
-        loop._start_serving(factory, listener)
+        loop._start_serving(made, listener)
         near, protocol = await loop.create_connection(
             Recorder, *listener.getsockname()
         )
         near.abort()
         await protocol.wait_lost()
-        while not protocols:
-            await asyncio.sleep(0)
-        await protocols[0].wait_lost()
+        await spin(lambda: made)
+        await made[0].wait_lost()
         loop._stop_serving(listener)
         assert listener.fileno() == -1
 
@@ -363,17 +359,15 @@ PRIVATE_ATTRIBUTES = (
 ).split()
 
 
+@only_tcp
 @pytest.mark.parametrize("name", PRIVATE_ATTRIBUTES)
-async def test_a_connection_works_after_a_look_at_its_attributes(loop, name):
+async def test_a_connection_works_after_a_look_at_its_attributes(host, name):
     def echo(protocol, data):
         getattr(protocol.transport, name, None)
         protocol.transport.write(data)
 
-    server = await loop.create_server(
-        lambda: Recorder(data=echo), "127.0.0.1", 0
-    )
-    address = server.sockets[0].getsockname()
-    reader, writer = await asyncio.open_connection(*address)
+    server = await host.serve(lambda: Recorder(data=echo))
+    reader, writer = await host.open()
     for _ in range(3):
         writer.write(b"data")
         assert await reader.readexactly(4) == b"data"

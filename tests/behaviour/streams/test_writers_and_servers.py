@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-import socket
 
 import pytest
+from hosts import Host
 from net_helpers import (
     KIB,
     MIB,
@@ -89,31 +89,17 @@ async def echo(reader, writer):
 
 
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
-@pytest.mark.parametrize("family", ["tcp", "unix"])
-async def test_an_echo_server(tmp_path, family, tls):
+async def test_an_echo_server(host, tls):
     """64 clients at once, each with its own bytes."""
-    server_options = {"ssl": server_context()} if tls else {}
-    options = (
-        {"ssl": client_context(), "server_hostname": "localhost"}
-        if tls
-        else {}
+    options = {}
+    if tls:
+        options = {"ssl": client_context(), "server_hostname": "localhost"}
+    server = await host.serve_streams(
+        echo, **({"ssl": server_context()} if tls else {})
     )
 
-    if family == "tcp":
-        server = await asyncio.start_server(
-            echo, "127.0.0.1", 0, **server_options
-        )
-        address = server.sockets[0].getsockname()
-    else:
-        path = str(tmp_path / "s")
-        server = await asyncio.start_unix_server(echo, path, **server_options)
-
     async def client(i):
-        if family == "tcp":
-            pair = await asyncio.open_connection(*address, **options)
-        else:
-            pair = await asyncio.open_unix_connection(path, **options)
-        reader, writer = pair
+        reader, writer = await host.open(**options)
         for seed in range(3):
             data = pattern(10_000, i * 3 + seed)
             writer.write(data)
@@ -137,43 +123,39 @@ HANDLER_FAILED = (
 )
 
 
-async def test_a_handler_that_raises_is_reported(reports):
+async def test_a_handler_that_raises_is_reported(host, reports):
     async def bad(reader, writer):
         writer.close()
         raise ZeroDivisionError
 
-    server = await asyncio.start_server(bad, "127.0.0.1", 0)
-    reader, writer = await asyncio.open_connection(
-        *server.sockets[0].getsockname()
-    )
+    await host.serve_streams(bad)
+    reader, writer = await host.open()
     assert await reader.read() == b""
     writer.close()
     await writer.wait_closed()
     await turns(5)
     (report,) = reports
-    server.close()
     assert isinstance(report["exception"], ZeroDivisionError)
     assert HANDLER_FAILED in report["message"]
 
 
-async def test_a_plain_function_as_handler(loop):
+async def test_a_plain_function_as_handler(loop, host):
     seen = loop.create_future()
 
     def handler(reader, writer):
         seen.set_result((reader, writer))
 
-    server = await asyncio.start_server(handler, "127.0.0.1", 0)
-    sock = socket.create_connection(server.sockets[0].getsockname())
+    await host.serve_streams(handler)
+    sock = host.plain()
     sock.send(b"data")
     reader, writer = await seen
     assert await reader.read(4) == b"data"
     sock.close()
     writer.close()
     await writer.wait_closed()
-    server.close()
 
 
-async def test_a_pipeline_of_requests(loop):
+async def test_a_pipeline_of_requests(host):
     """Many small requests in flight: the answers come in order."""
 
     async def handler(reader, writer):
@@ -182,10 +164,8 @@ async def test_a_pipeline_of_requests(loop):
             writer.write(line)
         writer.close()
 
-    server = await asyncio.start_server(handler, "127.0.0.1", 0)
-    reader, writer = await asyncio.open_connection(
-        *server.sockets[0].getsockname()
-    )
+    await host.serve_streams(handler)
+    reader, writer = await host.open()
     for i in range(2000):
         writer.write(b"%d\n" % i)
     writer.write_eof()
@@ -193,10 +173,9 @@ async def test_a_pipeline_of_requests(loop):
     assert lines == [b"re: %d" % i for i in range(2000)]
     writer.close()
     await writer.wait_closed()
-    server.close()
 
 
-async def test_a_proxy(loop):
+async def test_a_proxy(loop, host):
     """Two streams joined by two tasks, as proxies do it."""
 
     async def pump(reader, writer):
@@ -206,12 +185,11 @@ async def test_a_proxy(loop):
         with contextlib.suppress(OSError):
             writer.write_eof()
 
-    origin = await asyncio.start_server(echo, "127.0.0.1", 0)
+    origin = Host(loop)
+    await origin.serve_streams(echo)
 
     async def forward(reader, writer):
-        up_reader, up_writer = await asyncio.open_connection(
-            *origin.sockets[0].getsockname()
-        )
+        up_reader, up_writer = await origin.open()
         await asyncio.gather(pump(reader, up_writer), pump(up_reader, writer))
         for end in (writer, up_writer):
             end.close()
@@ -219,10 +197,8 @@ async def test_a_proxy(loop):
         loop.call_soon(over.set)
 
     over = asyncio.Event()
-    proxy = await asyncio.start_server(forward, "127.0.0.1", 0)
-    reader, writer = await asyncio.open_connection(
-        *proxy.sockets[0].getsockname()
-    )
+    await host.serve_streams(forward)
+    reader, writer = await host.open()
     data = pattern(4 * MIB)
 
     async def send():
@@ -236,7 +212,6 @@ async def test_a_proxy(loop):
     writer.close()
     await writer.wait_closed()
     await over.wait()
-    proxy.close()
     origin.close()
 
 

@@ -11,6 +11,7 @@ import hashlib
 import random
 
 import pytest
+from hosts import Made, only_tcp
 from net_helpers import (
     KIB,
     MIB,
@@ -146,62 +147,43 @@ async def test_thousands_of_small_writes():
         assert far.got.hexdigest() == digest(whole)
 
 
-async def test_a_thousand_connections_opened_and_closed(loop):
-    servers, clients = [], []
-
+@only_tcp
+async def test_a_thousand_connections_opened_and_closed(host):
     def echo(protocol, data):
         protocol.transport.write(data)
         protocol.transport.close()
 
-    def serve():
-        servers.append(Recorder(data=echo))
-        return servers[-1]
-
-    def visit():
-        clients.append(Recorder(made=lambda p: p.transport.write(b"hello")))
-        return clients[-1]
-
-    server = await loop.create_server(serve, "127.0.0.1", 0, backlog=100)
-    address = server.sockets[0].getsockname()
+    host.made.factory = lambda: Recorder(data=echo)
+    clients = Made(
+        lambda: Recorder(made=lambda p: p.transport.write(b"hello"))
+    )
+    await host.serve(backlog=100)
     for _ in range(20):
-        await asyncio.gather(
-            *(loop.create_connection(visit, *address) for _ in range(50))
-        )
-    for protocol in clients + servers:
+        await asyncio.gather(*(host.connect(clients) for _ in range(50)))
+    for protocol in clients + host.made:
         assert await protocol.wait_lost() is None
-    server.close()
     assert [bytes(p.data) for p in clients] == [b"hello"] * 1000
-    assert len(servers) == 1000
+    assert len(host.made) == 1000
 
 
-async def test_hundreds_of_connections_open_at_once(loop):
+async def test_hundreds_of_connections_open_at_once(host):
     """Each gets its own bytes back."""
 
     def echo(protocol, data):
         protocol.transport.write(data)
 
-    server_side = []
-
-    def factory():
-        server_side.append(Recorder(data=echo))
-        return server_side[-1]
-
-    server = await loop.create_server(factory, "127.0.0.1", 0)
-    address = server.sockets[0].getsockname()
-    clients = []
-    for _ in range(300):
-        pair = await loop.create_connection(Recorder, *address)
-        clients.append(pair[1])
+    host.made.factory = lambda: Recorder(data=echo)
+    await host.serve()
+    clients = [(await host.connect())[1] for _ in range(300)]
     for i, client in enumerate(clients):
         client.transport.write(pattern(3000, i))
     for i, client in enumerate(clients):
         assert await client.wait_data(3000) == pattern(3000, i)
     for client in clients:
         client.transport.close()
-    for protocol in clients + server_side:
+    for protocol in clients + host.made:
         assert await protocol.wait_lost() is None
         protocol.check()
-    server.close()
 
 
 @pytest.mark.parametrize("kind", ["tcp-server"])

@@ -6,9 +6,7 @@ its server was (a server's); connections share nothing with each other.
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
-import socket
 
 import pytest
 from net_helpers import (
@@ -17,6 +15,7 @@ from net_helpers import (
     Peer,
     Recorder,
     every_kind,
+    spin,
     tcp_socketpair,
     turns,
 )
@@ -99,9 +98,8 @@ async def test_connections_share_nothing(transport_pair):
     await second.wait_data(1)
 
 
-async def test_connections_of_one_server_share_nothing(loop):
+async def test_connections_of_one_server_share_nothing(host):
     """Also when one accept takes them all."""
-    protocols = []
 
     def change(protocol, *args):
         assert var.get() == "of the server"
@@ -110,27 +108,23 @@ async def test_connections_of_one_server_share_nothing(loop):
 
     def factory():
         assert var.get() == "of the server"
-        protocols.append(Recorder(made=change, data=change))
-        return protocols[-1]
+        return Recorder(made=change, data=change)
 
+    host.made.factory = factory
     token = var.set("of the server")
-    server = await loop.create_server(factory, "127.0.0.1", 0)
+    await host.serve()
     var.reset(token)
-    address = server.sockets[0].getsockname()
-    peers = []
-    for _ in range(5):
-        peers.append(socket.create_connection(address))
-        peers[-1].send(b"data")
-    while len(protocols) < 5:
-        await asyncio.sleep(0)
-    for protocol in protocols:
+    peers = [host.plain() for _ in range(5)]
+    for peer in peers:
+        peer.send(b"data")
+    await spin(lambda: len(host.made) == 5)
+    for protocol in host.made:
         await protocol.wait_data(4)
     for peer in peers:
         peer.close()
-    for protocol in protocols:
+    for protocol in host.made:
         await protocol.wait_lost()
         assert protocol.names == ["made", "data", "eof", "lost"]
-    server.close()
 
 
 @every_kind
