@@ -16,23 +16,31 @@ from collections.abc import Iterator
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parents[1])]
 
+import prog_corpus  # noqa: E402
 import prog_gen  # noqa: E402
 import prog_judge  # noqa: E402
 import prog_pool  # noqa: E402
 import worst  # noqa: E402
 from prog_tape import Program  # noqa: E402
 
+#: Where programs come from: each makes the program of a number.
+SOURCES = {
+    "chance": prog_gen.draw,
+    "corpus": lambda number: prog_corpus.kept()[number],
+    "changed": prog_corpus.changed,
+    "mixed": prog_corpus.mixed,
+}
 
-def judge_seed(seed: int) -> prog_judge.Verdict:
-    return prog_judge.judge(prog_gen.draw(seed))
+
+def judge_drawn(program: Program) -> prog_judge.Verdict:
+    return prog_judge.judge(program)
 
 
-def judge_only(seed: int) -> prog_judge.Verdict:
-    return prog_judge.judge(prog_gen.draw(seed), traces=False)
+def judge_only(program: Program) -> prog_judge.Verdict:
+    return prog_judge.judge(program, traces=False)
 
 
-def judge_at_worst(seed: int) -> prog_judge.Verdict:
-    program = prog_gen.draw(seed)
+def judge_at_worst(program: Program) -> prog_judge.Verdict:
     if "'fork'" in repr(program):
         return "", ""  # a child that ends at once may leave bytes behind
     return prog_judge.judge(program, traces=False)
@@ -58,10 +66,10 @@ def same(kind: str, text: str, got: tuple[str, str]) -> bool:
     )
 
 
-def shrunk(seed: int, kind: str, text: str, seconds: float) -> Program:
-    """Return a small program that has the finding of a seed's."""
+def shrunk(program: Program, kind: str, text: str, seconds: float) -> Program:
+    """Return a small program that has the finding of a large one."""
     return prog_judge.shrink(
-        prog_gen.draw(seed),
+        program,
         lambda program: same(kind, text, verdict(program)),
         seconds,
     )
@@ -99,6 +107,13 @@ def main() -> int:
     parser.add_argument(
         "--seed", type=seed_of, default=0, help="the first, or `today`"
     )
+    parser.add_argument(
+        "--from",
+        dest="source",
+        choices=SOURCES,
+        default="chance",
+        help="a chance of each seed, the corpus, changed ones of it, or both",
+    )
     parser.add_argument("--seconds", type=float, default=0)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument(
@@ -120,8 +135,9 @@ def main() -> int:
     )
     parser.add_argument("--log", help="a file that gets every finding")
     args = parser.parse_args()
+    draw = SOURCES[args.source]
     if args.show is not None:
-        program = prog_gen.draw(args.show)
+        program = draw(args.show)
         print(program)
         print(*verdict(program))
         return 0
@@ -129,10 +145,16 @@ def main() -> int:
     until = begin + (args.seconds or 1e9)
     if not (args.programs or args.seconds):
         args.programs = 1000
-    run = judge_only if args.no_traces else judge_seed
+    if args.source == "corpus":
+        args.seed, args.programs = 0, len(prog_corpus.kept())
+    judge = judge_only if args.no_traces else judge_drawn
     if args.worst:
-        run = judge_at_worst
+        judge = judge_at_worst
         worst.Worst(args.worst).begin()
+
+    def run(seed: int) -> prog_judge.Verdict:
+        return judge(draw(seed))
+
     counts: Counter[str] = Counter()
     total = found = 0
     for result in prog_pool.run_all(seeds_of(args, until), run, args.workers):
@@ -141,7 +163,7 @@ def main() -> int:
             continue
         if result.kind in ("invariant", "trace"):
             # Those of a machine that does other work are not seen again.
-            again = verdict(prog_gen.draw(result.seed))
+            again = verdict(draw(result.seed))
             if not same(result.kind, result.text, again):
                 result.kind = "once"
         name = signature(result.kind, result.text)
@@ -158,7 +180,9 @@ def main() -> int:
         print(f"--- seed {result.seed}, program {total}: {name[:300]}")
         print(result.text[:1500])
         if args.shrink:
-            least = shrunk(result.seed, result.kind, result.text, args.shrink)
+            least = shrunk(
+                draw(result.seed), result.kind, result.text, args.shrink
+            )
             print(as_test(least, result.text))
         sys.stdout.flush()
     seconds = time.monotonic() - begin

@@ -83,7 +83,7 @@ class Bench:
         return self._start(
             *("-m", "fastloop", "bench", "--quiet", "--json", "found.json"),
             *("--http", "app:app", "--server", server, "--connections", "2"),
-            *("--seconds", "1", "--runs", "1", "--loops", ",".join(LOOPS)),
+            *("--seconds", "0.4", "--runs", "1", "--loops", ",".join(LOOPS)),
             *words,
             cwd=self.folder,
             env=child_env(**env),

@@ -1,0 +1,256 @@
+"""Programs that are kept, since each reached branches of C no other did.
+
+``prog_corpus.py --programs N`` builds a copy of the tree that counts its
+edges, draws programs, half of them changed ones of the corpus, adds those that
+reach something new, and drops those that reach nothing of their own any more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import base64
+import copy
+import ctypes
+import functools
+import os
+import random
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+TOP = HERE.parents[1]
+FILE = HERE / "corpus.txt"
+FIELDS = ("links", "steps", "tapes", "env", "debug")
+#: Runs in which a program must reach an edge: what is chance is not kept.
+RUNS = 3
+#: What clang calls once with the counters of all edges.
+EDGES = """\
+#include <stddef.h>
+char *fl_edges;
+size_t fl_edges_count;
+__attribute__((visibility("default"))) char *
+fl_edges_start(size_t *count) { *count = fl_edges_count; return fl_edges; }
+void __sanitizer_cov_8bit_counters_init(char *start, char *stop);
+__attribute__((visibility("default"), no_sanitize("coverage"))) void
+__sanitizer_cov_8bit_counters_init(char *start, char *stop)
+{ fl_edges = start; fl_edges_count = (size_t)(stop - start); }
+"""
+
+if __name__ == "__main__":
+    sys.path[:0] = [str(HERE), str(TOP / "tests/mutants")]
+    import mut_tree
+
+    if "--child" not in sys.argv:
+        tree = mut_tree.copy_tree("edges")
+        (tree / "src" / "edges.c").write_text(EDGES)
+        flags = "-fsanitize-coverage=inline-8bit-counters"
+        mut_tree.build(tree, CC="clang", CFLAGS=f"{flags} -w", LDFLAGS="")
+        # Another process: this one may have imported the usual build.
+        words = [str(Path(__file__).resolve()), "--child", *sys.argv[1:]]
+        env = {**os.environ, "PYTHONPATH": str(tree)}
+        sys.exit(subprocess.call([sys.executable, *words], env=env))
+
+import prog_gen  # noqa: E402
+import prog_judge  # noqa: E402
+import prog_pool  # noqa: E402
+import prog_taskgen  # noqa: E402
+from prog_tape import Program  # noqa: E402
+from prog_world import run_program  # noqa: E402
+
+import fastloop  # noqa: E402
+
+
+@functools.cache
+def kept() -> list[Program]:
+    """Return the corpus."""
+    lines = FILE.read_text().splitlines() if FILE.exists() else []
+    return [Program(*ast.literal_eval(line)) for line in lines]
+
+
+def line_of(program: Program) -> str:
+    return repr([getattr(program, name) for name in FIELDS])
+
+
+# -- changed programs -------------------------------------------------------
+
+
+def at_random(rng: random.Random, program: Program) -> list[Any]:
+    """Return one of the program's lists of operations, or its steps."""
+    lists = [*prog_judge.inner_lists([program.steps, program.tapes])][1:]
+    return rng.choice([items for items in lists if items] or [program.steps])
+
+
+def insert(rng: random.Random, program: Program) -> None:
+    """Draw some operations more, for the links that are there."""
+    seed = rng.getrandbits(32)
+    if program.links:
+        chance = prog_gen.Chance(seed)
+        chance.links = program.links
+        chance.names = rng.choices(list(prog_gen.WEIGHTS), k=3)
+        ops = chance.ops(None, 2)
+    else:
+        ops = [prog_taskgen.TaskChance(seed).operation()]
+    if not program.steps or rng.random() < 0.3:
+        at = rng.randrange(len(program.steps) + 1)
+        program.steps.insert(at, (rng.choice([-1, 0, 1, 2]), ops))
+        return
+    step = rng.choice(program.steps)[1]
+    at = rng.randrange(len(step) + 1)
+    step[at:at] = ops
+
+
+def splice(rng: random.Random, program: Program) -> None:
+    """Take steps of another program of the corpus."""
+    others = [one for one in kept() if bool(one.links) == bool(program.links)]
+    steps = copy.deepcopy(rng.choice(others).steps)
+    some = rng.choices(steps, k=rng.randint(1, 2)) if steps else []
+    at = rng.randrange(len(program.steps) + 1)
+    program.steps[at:at] = some
+
+
+def move(rng: random.Random, program: Program) -> None:
+    """Drop, double or move one operation or step."""
+    items = at_random(rng, program)
+    if not items:
+        return
+    at = rng.randrange(len(items))
+    how = rng.randrange(3)
+    if how == 1:
+        items.insert(at, copy.deepcopy(items[at]))
+    item = items.pop(at)
+    if how == 2:
+        items.insert(rng.randrange(len(items) + 1), item)
+
+
+def resize(rng: random.Random, program: Program) -> None:
+    """Have an operation, a step's iterations or a link be another."""
+    items = at_random(rng, program)
+    for at, item in enumerate(items):
+        if not isinstance(item, tuple) or rng.random() < 0.5:
+            continue
+        items[at] = tuple(
+            rng.choice(prog_gen.BIG)
+            if type(part) is int and part >= 100
+            else rng.choice([-1, 0, 1, 2])
+            if isinstance(item[0], int) and not index
+            else part
+            for index, part in enumerate(item)
+        )
+
+
+def relink(rng: random.Random, program: Program) -> None:
+    """Have a link of the same kind, over another net."""
+    for at, (_net, _side, kind, conf) in enumerate(program.links):
+        chance = prog_gen.Chance(rng.getrandbits(32))
+        chance.names = ["hook"] if "tls" in conf else ["write"]
+        net, side, drawn, other = chance.link()
+        if drawn == kind:
+            react = {"react": conf["react"]} if "react" in conf else {}
+            program.links[at] = (net, side, kind, {**other, **react})
+
+
+CHANGES = [insert, insert, splice, move, move, resize, relink]
+
+
+def changed(seed: int) -> Program:
+    """Return a program of the corpus, with some changes."""
+    rng = random.Random(seed)
+    original = rng.choice(kept())
+    program = copy.deepcopy(original)
+    while program == original:  # a change may find nothing to change
+        for _ in range(rng.randint(1, 3)):
+            rng.choice(CHANGES)(rng, program)
+    return program
+
+
+def mixed(seed: int) -> Program:
+    """Return one by chance, or, of two, one of the corpus with changes."""
+    half = seed % 2 and kept()
+    return changed(seed) if half else prog_gen.draw(seed)
+
+
+# -- the corpus grows -------------------------------------------------------
+
+
+class Edges:
+    """The counters of the extension's edges."""
+
+    def __init__(self) -> None:
+        core = ctypes.CDLL(fastloop._core.__file__)
+        core.fl_edges_start.restype = ctypes.c_void_p
+        count = ctypes.c_size_t()
+        self.start = core.fl_edges_start(ctypes.byref(count))
+        self.count = count.value
+
+    def reached(self, program: Program, seen: int) -> int:
+        """Return, as bits, the edges not seen yet that each run reaches."""
+        bits = ~seen
+        for _ in range(RUNS):
+            ctypes.memset(self.start, 0, self.count)
+            run_program(fastloop.new_event_loop, program)
+            data = ctypes.string_at(self.start, self.count)
+            bits &= int(data.translate(ZERO_OR_ONE)[::-1], 2)
+            if not bits:
+                break
+        return bits
+
+
+ZERO_OR_ONE = b"0" + b"1" * 255
+
+
+def grow(programs: Any, count: int, workers: int) -> list[Program]:
+    """Return those of the programs that reach what none before did."""
+    edges = Edges()
+    seen, better = 0, []
+
+    def run(number: int) -> tuple[str, str]:
+        # `seen` is as it was when this worker was forked.
+        bits = edges.reached(programs(number), seen)
+        data = bits.to_bytes(edges.count // 8 + 1, "little")
+        return "edges", base64.b85encode(zlib.compress(data)).decode()
+
+    for at, result in enumerate(
+        prog_pool.run_all(iter(range(count)), run, workers)
+    ):
+        if result.kind != "edges":
+            print(f"program {result.seed}: {result.kind} {result.text[:500]}")
+            continue
+        data = zlib.decompress(base64.b85decode(result.text))
+        bits = int.from_bytes(data, "little")
+        if bits & ~seen:
+            seen |= bits
+            better.append(programs(result.seed))
+        if at % 1000 == 0:
+            print(f"{at}: {len(better)} kept, {seen.bit_count()} edges")
+    print(f"{count} programs reach {seen.bit_count()} of {edges.count} edges")
+    return better
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--programs", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    args = parser.parse_args()
+    old = sorted(kept(), key=lambda program: len(line_of(program)))
+
+    def program(number: int) -> Program:
+        if number < len(old):
+            return old[number]
+        return mixed(args.seed + number - len(old))
+
+    better = grow(program, len(old) + args.programs, args.workers)
+    # Short ones first: what they reach, the long ones need not.
+    better.sort(key=lambda program: len(line_of(program)))
+    better = grow(better.__getitem__, len(better), args.workers)
+    FILE.write_text("".join(f"{line_of(one)}\n" for one in better))
+    print(f"{len(better)} programs are kept")
+
+
+if __name__ == "__main__":
+    main()
