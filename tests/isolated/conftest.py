@@ -11,15 +11,17 @@ from isolated_scripts import LIMIT, Script
 
 
 @pytest.fixture
-def script(loop_kind: str, tmp_path: Path) -> Script:
+def script(
+    request: pytest.FixtureRequest, loop_kind: str, tmp_path: Path
+) -> Script:
     """Return the runner of programs for each kind of loop."""
-    return Script(loop_kind, tmp_path)
+    return Script(loop_kind, tmp_path, request.module)
 
 
 @pytest.fixture
-def fast_script(tmp_path: Path) -> Script:
+def fast_script(request: pytest.FixtureRequest, tmp_path: Path) -> Script:
     """Return the runner of programs for fastloop alone."""
-    return Script("fastloop", tmp_path)
+    return Script("fastloop", tmp_path, request.module)
 
 
 @pytest.fixture

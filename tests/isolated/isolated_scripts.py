@@ -11,6 +11,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
 from patience import TEST_LIMIT
@@ -58,11 +59,17 @@ def environment(**more: str) -> dict[str, str]:
 
 
 class Script:
-    """Programs for one kind of loop, each run by a fresh interpreter."""
+    """Programs for one kind of loop, each run by a fresh interpreter.
 
-    def __init__(self, kind: str, folder: Path) -> None:
+    A module's ``BEFORE`` is what its programs begin with, and ``FLAGS`` are
+    their interpreters'.
+    """
+
+    def __init__(self, kind: str, folder: Path, module: Any = None) -> None:
         self.kind = kind
         self.folder = folder
+        self.before: str = getattr(module, "BEFORE", "")
+        self.flags: tuple[str, ...] = getattr(module, "FLAGS", ())
 
     def write(self, code: str, name: str = "program.py") -> Path:
         """Write a program whose ``new_loop`` makes this kind of loop."""
@@ -76,8 +83,9 @@ class Script:
 
     def command(self, code: str, *flags: str) -> list[str]:
         """Return the command that runs a program."""
-        usual = () if "dev" in flags else QUIET
-        return [sys.executable, *usual, *flags, str(self.write(code))]
+        usual = () if "dev" in flags else (*QUIET, *self.flags)
+        path = self.write(textwrap.dedent(self.before) + textwrap.dedent(code))
+        return [sys.executable, *usual, *flags, str(path)]
 
     def __call__(
         self,

@@ -5,8 +5,7 @@ import pytest
 
 @pytest.mark.parametrize("closed", ["0", "1", "2", "0, 1, 2"])
 def test_a_loop_works_and_closes(script, closed):
-    script(
-        f"""
+    script(f"""
 for number in ({closed},):
     os.close(number)
 
@@ -34,14 +33,12 @@ for number in ({closed},):
         continue
     raise AssertionError(number)
 os._exit(0)
-"""
-    )
+""")
 
 
 @pytest.mark.parametrize("closed", ["0", "0, 1, 2"])
 def test_a_forked_child_closes_its_parents_loop(script, closed):
-    script(
-        f"""
+    script(f"""
 loop = new_loop()
 loop.run_until_complete(asyncio.sleep(0))
 for number in ({closed},):
@@ -54,5 +51,4 @@ if pid == 0:
 assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 loop.close()
 os._exit(0)
-"""
-    )
+""")

@@ -3,10 +3,8 @@
 import pytest
 from isolated_scripts import Script
 
-
-def test_an_open_loop_with_everything_pending(script):
-    script(
-        """
+PROGRAMS = {
+    "an_open_loop_with_everything_pending": """
 loop = new_loop()
 left, right = socket.socketpair()
 loop.add_reader(left, print)
@@ -17,13 +15,8 @@ loop.call_soon_threadsafe(print)
 loop.add_signal_handler(signal.SIGUSR1, print)
 handle = loop.call_later(0, print)
 loop.me = loop
-"""
-    )
-
-
-def test_a_loop_in_a_cycle_with_its_module(script):
-    script(
-        """
+""",
+    "a_loop_in_a_cycle_with_its_module": """
 class Holder:
     loop = new_loop()
     def __del__(self):
@@ -32,8 +25,112 @@ class Holder:
 holder = Holder()
 holder.loop.holder = holder
 holder.loop.call_soon(holder.__del__)
-"""
-    )
+""",
+    "call_soon_threadsafe_at_exit": """
+import atexit
+loop = new_loop()
+atexit.register(loop.close)
+atexit.register(loop.call_soon_threadsafe, print)
+loop.run_until_complete(asyncio.sleep(0))
+""",
+    "handles_and_futures_outlive_everything": """
+loop = new_loop()
+kept = [loop.call_soon(print), loop.call_later(9, print), loop.create_future()]
+ran = loop.call_soon(int)
+kept.append(ran)
+kept[0].cancel()
+loop.call_soon(loop.stop)
+loop.run_forever()
+loop.close()
+sys.kept = kept
+del loop
+""",
+    "exit_waits_for_a_job_of_the_default_executor": """
+started, gate = threading.Event(), threading.Event()
+
+def job():
+    started.set()
+    gate.wait()
+    print("job done")
+
+loop = new_loop()
+loop.run_in_executor(None, job)
+started.wait()
+loop.close()
+print("main done", flush=True)
+threading.Timer(0.05, gate.set).start()
+""",
+    "exit_waits_for_queued_jobs": """
+def job(number):
+    time.sleep(0.001)
+    counted.append(number)
+    if len(counted) == 100:
+        print("all done")
+
+counted = []
+loop = new_loop()
+for number in range(100):
+    loop.run_in_executor(None, job, number)
+loop.close()
+""",
+    "exit_does_not_wait_for_idle_workers": """
+loop = new_loop()
+loop.run_until_complete(loop.run_in_executor(None, int))
+begin = time.monotonic()
+import atexit
+atexit.register(lambda: time.monotonic() - begin < 100 or os._exit(9))
+""",
+    "exit_with_a_job_whose_loop_is_open": """
+def job():
+    time.sleep(0.05)
+    print("job done")
+
+loop = new_loop()
+loop.run_in_executor(None, job)
+loop.call_soon(loop.stop)
+loop.run_forever()
+""",
+    "the_executor_refuses_work_during_shutdown": """
+def late():
+    async def main():
+        try:
+            await asyncio.to_thread(print, "ran")
+        except RuntimeError as exc:
+            print("refused")
+    loop.run_until_complete(main())
+    loop.close()
+
+loop = new_loop()
+loop.run_until_complete(loop.run_in_executor(None, int))
+import atexit
+atexit.register(late)
+""",
+    "a_thread_that_outlives_main": """
+printed = threading.Event()
+
+def runner():
+    loop = new_loop()
+    printed.wait()
+    print(loop.run_until_complete(asyncio.sleep(0.02, "thread done")))
+    loop.close()
+
+threading.Thread(target=runner).start()
+print("main done", flush=True)
+printed.set()
+""",
+}
+SAY = {
+    "exit_waits_for_a_job_of_the_default_executor": "main done\njob done\n",
+    "exit_waits_for_queued_jobs": "all done\n",
+    "exit_with_a_job_whose_loop_is_open": "job done\n",
+    "the_executor_refuses_work_during_shutdown": "refused\n",
+    "a_thread_that_outlives_main": "main done\nthread done\n",
+}
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_the_end_of(script, name):
+    assert script(PROGRAMS[name]).stdout == SAY.get(name, "")
 
 
 def test_a_finaliser_that_uses_the_loop(script):
@@ -55,131 +152,6 @@ late = Late()
         quiet=False,
     )
     assert done.stdout in ("ran late", "")
-
-
-def test_sys_exit_in_a_callback(script):
-    script(
-        """
-loop = new_loop()
-loop.call_soon(sys.exit, 7)
-loop.run_forever()
-""",
-        status=7,
-    )
-
-
-def test_sys_exit_in_a_task(script):
-    script(
-        """
-async def main():
-    await asyncio.sleep(0)
-    sys.exit(7)
-
-with asyncio.Runner(loop_factory=new_loop) as runner:
-    runner.run(main())
-""",
-        status=7,
-    )
-
-
-def test_os_exit_in_a_callback(script):
-    script(
-        """
-loop = new_loop()
-loop.call_soon(os._exit, 7)
-loop.run_forever()
-""",
-        status=7,
-    )
-
-
-def test_exit_waits_for_a_job_of_the_default_executor(script):
-    done = script(
-        """
-started, gate = threading.Event(), threading.Event()
-
-def job():
-    started.set()
-    gate.wait()
-    print("job done")
-
-loop = new_loop()
-loop.run_in_executor(None, job)
-started.wait()
-loop.close()
-print("main done", flush=True)
-threading.Timer(0.05, gate.set).start()
-"""
-    )
-    assert done.stdout == "main done\njob done\n"
-
-
-def test_exit_waits_for_queued_jobs(script):
-    done = script(
-        """
-def job(number):
-    time.sleep(0.001)
-    counted.append(number)
-    if len(counted) == 100:
-        print("all done")
-
-counted = []
-loop = new_loop()
-for number in range(100):
-    loop.run_in_executor(None, job, number)
-loop.close()
-"""
-    )
-    assert done.stdout == "all done\n"
-
-
-def test_exit_does_not_wait_for_idle_workers(script):
-    script(
-        """
-loop = new_loop()
-loop.run_until_complete(loop.run_in_executor(None, int))
-begin = time.monotonic()
-import atexit
-atexit.register(lambda: time.monotonic() - begin < 100 or os._exit(9))
-"""
-    )
-
-
-def test_exit_with_a_job_whose_loop_is_open(script):
-    done = script(
-        """
-def job():
-    time.sleep(0.05)
-    print("job done")
-
-loop = new_loop()
-loop.run_in_executor(None, job)
-loop.call_soon(loop.stop)
-loop.run_forever()
-"""
-    )
-    assert done.stdout == "job done\n"
-
-
-def test_the_executor_refuses_work_during_shutdown(script):
-    done = script(
-        """
-def late():
-    async def main():
-        try:
-            await asyncio.to_thread(print, "ran")
-        except RuntimeError as exc:
-            print("refused")
-    loop.run_until_complete(main())
-    loop.close()
-
-loop = new_loop()
-loop.run_until_complete(loop.run_in_executor(None, int))
-import atexit
-atexit.register(late)
-"""
-    )
-    assert done.stdout == "refused\n"
 
 
 @pytest.mark.parametrize("work", ["idle", "busy", "timers", "executor"])
@@ -214,54 +186,6 @@ started.wait()
     )
 
 
-def test_a_thread_that_outlives_main(script):
-    done = script(
-        """
-printed = threading.Event()
-
-def runner():
-    loop = new_loop()
-    printed.wait()
-    print(loop.run_until_complete(asyncio.sleep(0.02, "thread done")))
-    loop.close()
-
-threading.Thread(target=runner).start()
-print("main done", flush=True)
-printed.set()
-"""
-    )
-    assert done.stdout == "main done\nthread done\n"
-
-
-def test_call_soon_threadsafe_at_exit(script):
-    script(
-        """
-import atexit
-loop = new_loop()
-atexit.register(loop.close)
-atexit.register(loop.call_soon_threadsafe, print)
-loop.run_until_complete(asyncio.sleep(0))
-"""
-    )
-
-
-def test_handles_and_futures_outlive_everything(script):
-    script(
-        """
-loop = new_loop()
-kept = [loop.call_soon(print), loop.call_later(9, print), loop.create_future()]
-ran = loop.call_soon(int)
-kept.append(ran)
-kept[0].cancel()
-loop.call_soon(loop.stop)
-loop.run_forever()
-loop.close()
-sys.kept = kept
-del loop
-"""
-    )
-
-
 def test_an_open_server_and_connection(script):
     script(
         """
@@ -277,20 +201,6 @@ loop.run_until_complete(main())
 """,
         quiet=False,
     )
-
-
-def test_exception_in_main_with_an_open_loop(script):
-    done = script(
-        """
-loop = new_loop()
-async def main():
-    raise ZeroDivisionError("in main")
-loop.run_until_complete(main())
-""",
-        status=1,
-        quiet=False,
-    )
-    assert "ZeroDivisionError: in main" in done.stderr
 
 
 def test_every_warning_is_an_error_and_none_comes(script):

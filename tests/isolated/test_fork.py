@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-CHILD = """
+BEFORE = """
 def child(run):
     '''Run a function in a forked child; return its exit status.'''
     sys.stdout.flush()
@@ -19,13 +19,188 @@ def child(run):
         traceback.print_exc()
     finally:
         os._exit(status)
+
+def c_child():
+    '''Fork as C code does: no handler of Python's runs.  True: the child.'''
+    import ctypes
+    sys.stdout.flush()
+    pid = ctypes.PyDLL(None).fork()
+    if pid:
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    return not pid
 """
+#: It is a warning to fork with threads.
+FLAGS = ("-W", "ignore::DeprecationWarning")
 
 
-def test_a_parents_loop_works_in_the_child(fast_script):
-    fast_script(
-        CHILD
-        + """
+PROGRAMS = {
+    "a_new_loop_works_in_the_child": """
+loop = new_loop()
+loop.run_until_complete(asyncio.sleep(0.001))
+
+def run():
+    own = new_loop()
+    left, right = socket.socketpair()
+    own.add_reader(left, own.stop)
+    right.send(b"x")
+    own.run_forever()
+    own.remove_reader(left)
+    assert own.run_until_complete(asyncio.sleep(0.001, 5)) == 5
+    own.close()
+
+for _ in range(3):
+    assert child(run) == 0
+assert loop.run_until_complete(asyncio.sleep(0.001, 5)) == 5
+loop.close()
+assert child(run) == 0
+""",
+    # Nothing that a closed loop leaves is used by two processes.
+    "loops_of_parent_and_children_after_a_closed_one": """
+new_loop().close()
+
+def run():
+    own = new_loop()
+    left, right = socket.socketpair()
+    own.add_reader(left, own.stop)
+    own.call_later(0.002, right.send, b"x")
+    own.run_forever()
+    own.remove_reader(left)
+    own.close()
+
+for _ in range(3):
+    assert child(run) == 0
+    run()
+""",
+    "fork_inside_a_running_loop": """
+async def main():
+    def run():
+        asyncio._set_running_loop(None)
+        own = new_loop()
+        value = own.run_until_complete(asyncio.sleep(0.001, 3))
+        own.close()
+        return 0 if value == 3 else 1
+
+    assert child(run) == 0
+    await asyncio.sleep(0.001)
+    left, right = socket.socketpair()
+    loop = asyncio.get_running_loop()
+    future = loop.create_future()
+    loop.add_reader(left, future.set_result, "seen")
+    assert child(lambda: 0) == 0
+    right.send(b"x")
+    assert await future == "seen"
+    loop.remove_reader(left)
+    left.close()
+    right.close()
+
+loop = new_loop()
+loop.run_until_complete(main())
+loop.close()
+""",
+    "executor_after_a_fork": """
+def run():
+    own = new_loop()
+    assert own.run_until_complete(own.run_in_executor(None, pow, 2, 5)) == 32
+    own.run_until_complete(own.shutdown_default_executor())
+    own.close()
+
+new_loop().close()
+assert child(run) == 0
+run()
+assert child(run) == 0
+""",
+    "signals_after_a_fork": """
+def run():
+    own = new_loop()
+    own.add_signal_handler(signal.SIGUSR1, own.stop)
+    own.call_soon(os.kill, os.getpid(), signal.SIGUSR1)
+    own.run_forever()
+    own.close()
+
+loop = new_loop()
+loop.run_until_complete(asyncio.sleep(0))
+assert child(run) == 0
+loop.add_signal_handler(signal.SIGUSR1, loop.stop)
+loop.call_soon(os.kill, os.getpid(), signal.SIGUSR1)
+loop.run_forever()
+loop.close()
+""",
+    # The child has a copy of what is held, and ends its transports.
+    "what_was_written_before_a_fork_is_sent_once": """
+near, far = socket.socketpair()
+
+async def main():
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.create_connection(asyncio.Protocol, sock=near)
+    for part in range(5):
+        transport.write(b"%d " % part)
+        await asyncio.sleep(0)
+    transport.write(b"head ")
+    transport.write(b"body ")
+    assert child(transport.abort) == 0
+    transport.write(b"end")
+    transport.close()
+
+loop = new_loop()
+loop.run_until_complete(main())
+loop.run_until_complete(asyncio.sleep(0))
+loop.close()
+got = b""
+while part := far.recv(1000):
+    got += part
+assert got == b"0 1 2 3 4 head body end", got
+far.close()
+""",
+    # The child has a copy of it, and ends its transports.
+    "what_a_callback_holds_while_another_thread_forks_is_sent_once": """
+class Serves(asyncio.Protocol):
+    def connection_made(self, transport):
+        served.append(transport)
+
+served = []
+
+async def main():
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(Serves, "127.0.0.1", 0)
+    far = socket.create_connection(server.sockets[0].getsockname())
+    while not served:
+        await asyncio.sleep(0)
+    transport, = served
+    transport.write(b"head ")
+    transport.write(b"body ")
+    codes = []
+    forks = threading.Thread(
+        target=lambda: codes.append(child(transport.abort))
+    )
+    forks.start()
+    forks.join()
+    assert codes == [0]
+    transport.write(b"end")
+    transport.close()
+    server.close()
+    return far
+
+loop = new_loop()
+far = loop.run_until_complete(main())
+loop.run_until_complete(asyncio.sleep(0))
+loop.close()
+got = b""
+while part := far.recv(1000):
+    got += part
+assert got == b"head body end", got
+far.close()
+""",
+}
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_after_a_fork(script, name):
+    script(PROGRAMS[name])
+
+
+#: A loop of asyncio's shares its epoll set with the child's.
+FASTLOOP_PROGRAMS = {
+    "a_parents_loop_works_in_the_child": """
 loop = new_loop()
 near, far = socket.socketpair()
 loop.run_until_complete(asyncio.sleep(0.0001))
@@ -53,9 +228,140 @@ for _ in range(2):
     loop.remove_reader(near)
 loop.close()
 """,
-        "-W",
-        "ignore::DeprecationWarning",
-    )
+    # What the parent learned of a socket is no knowledge of the child's.
+    "a_child_waits_for_its_parents_sockets": """
+loop = new_loop()
+with socket.create_server(("127.0.0.1", 0)) as listener:
+    near = socket.create_connection(listener.getsockname())
+    far, _ = listener.accept()
+near.setblocking(False)
+
+async def exchange():
+    for message in (b"one", b"two"):
+        task = loop.create_task(loop.sock_recv(near, 9))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        far.send(message)
+        assert await task == message
+
+def run():
+    loop.run_until_complete(exchange())
+    loop.close()
+
+for _ in range(3):
+    loop.run_until_complete(exchange())
+    assert child(run) == 0
+    far.send(b"early")
+    assert loop.run_until_complete(loop.sock_recv(near, 9)) == b"early"
+    far.send(b"childs")
+    assert child(lambda: loop.run_until_complete(
+        loop.sock_recv(near, 9)) != b"childs") == 0
+loop.run_until_complete(exchange())
+near.close()
+far.close()
+loop.close()
+""",
+    "close_in_the_child_does_not_disturb_the_parent": """
+loop = new_loop()
+left, right = socket.socketpair()
+loop.add_reader(left, lambda: (left.recv(10), loop.stop()))
+loop.call_soon(loop.stop)
+loop.run_forever()
+
+def run():
+    loop.close()
+    assert loop.is_closed()
+
+assert child(run) == 0
+right.send(b"x")
+watchdog = loop.call_later(20, os._exit, 9)
+loop.run_forever()
+watchdog.cancel()
+loop.call_soon_threadsafe(loop.stop)
+loop.run_forever()
+loop.remove_reader(left)
+loop.close()
+""",
+    "collecting_a_parents_loop_in_the_child": """
+import warnings
+warnings.simplefilter("ignore")
+holder = [new_loop()]
+left, right = socket.socketpair()
+holder[0].add_reader(left, lambda: (left.recv(9), holder[0].stop()))
+holder[0].call_soon(holder[0].stop)
+holder[0].run_forever()
+
+def run():
+    holder.clear()
+    gc.collect()
+    own = new_loop()
+    own.run_until_complete(asyncio.sleep(0.001))
+    own.close()
+
+assert child(run) == 0
+right.send(b"x")
+holder[0].run_forever()
+holder[0].close()
+""",
+    "what_a_callback_holds_at_a_fork_of_c_code_is_sent_once": """
+class Protocol(asyncio.Protocol):
+    def connection_made(self, transport):
+        made.set_result(transport)
+
+async def main():
+    global made
+    loop = asyncio.get_running_loop()
+    made = loop.create_future()
+    import tempfile
+    with tempfile.TemporaryDirectory() as folder:
+        server = await loop.create_unix_server(Protocol, folder + "/s")
+        peer = socket.socket(socket.AF_UNIX)
+        peer.connect(folder + "/s")
+    transport = await made
+
+    def write_and_fork():
+        transport.write(b"1")
+        transport.write(b"2")
+        if c_child():
+            transport.abort()
+            os._exit(0)
+
+    loop.call_soon(write_and_fork)
+    await asyncio.sleep(0.001)
+    transport.close()
+    received = b""
+    peer.settimeout(100)
+    while data := await asyncio.to_thread(peer.recv, 9):
+        received += data
+    assert received == b"12", received
+    peer.close()
+    server.close()
+
+fastloop.run(main())
+""",
+    "a_child_of_c_code_leaves_its_parents_watches_alone": """
+loop = new_loop()
+near, far = socket.socketpair()
+seen = []
+loop.add_reader(near, lambda: seen.append(near.recv(9)))
+loop.run_until_complete(asyncio.sleep(0))
+if c_child():
+    loop.remove_reader(near)
+    os._exit(0)
+far.send(b"x")
+loop.run_until_complete(asyncio.sleep(0.001))
+assert seen == [b"x"], seen
+loop.remove_reader(near)
+loop.close()
+near.close()
+far.close()
+""",
+}
+
+
+@pytest.mark.parametrize("name", FASTLOOP_PROGRAMS)
+def test_after_a_fork_on_fastloop(fast_script, name):
+    fast_script(FASTLOOP_PROGRAMS[name])
 
 
 LEAVE = """
@@ -115,8 +421,6 @@ def test_a_child_leaves_the_parents_run_by_an_exit(fast_script, handlers):
     signals = "asyncio.get_running_loop().add_signal_handler(1, int)"
     done = fast_script(
         LEAVE.format(leave="sys.exit(3)", signals=signals if handlers else ""),
-        "-W",
-        "ignore::DeprecationWarning",
     )
     cleaned = "['generator', 'task']\n"
     assert done.stdout == cleaned + "left by 3\n" + cleaned
@@ -125,8 +429,6 @@ def test_a_child_leaves_the_parents_run_by_an_exit(fast_script, handlers):
 def test_a_child_leaves_the_parents_run_by_another_exception(fast_script):
     done = fast_script(
         LEAVE.format(leave="raise ZeroDivisionError('child')", signals=""),
-        "-W",
-        "ignore::DeprecationWarning",
         quiet=False,
     )
     cleaned = "['generator', 'task']\n"
@@ -139,8 +441,7 @@ def test_a_child_leaves_the_parents_run_by_another_exception(fast_script):
     "how", ["call_soon", pytest.param("task", marks=task_can_end_in_child)]
 )
 def test_a_childs_exit_status_is_its_own(script, how):
-    done = script(
-        f"""
+    done = script(f"""
 def part():
     pid = os.fork()
     if not pid:
@@ -156,14 +457,12 @@ async def main():
 
 with asyncio.Runner(loop_factory=new_loop) as runner:
     runner.run(main())
-"""
-    )
+""")
     assert done.stdout == "3\n"
 
 
 def test_a_child_leaves_between_two_runs(script):
-    done = script(
-        """
+    done = script("""
 with asyncio.Runner(loop_factory=new_loop) as runner:
     runner.run(asyncio.sleep(0.001))
     pid = os.fork()
@@ -171,264 +470,12 @@ with asyncio.Runner(loop_factory=new_loop) as runner:
         sys.exit(3)
     print(os.waitpid(pid, 0)[1] >> 8)
     runner.run(asyncio.sleep(0.001))
-"""
-    )
+""")
     assert done.stdout == "3\n"
 
 
-def test_a_new_loop_works_in_the_child(script):
-    script(
-        CHILD
-        + """
-loop = new_loop()
-loop.run_until_complete(asyncio.sleep(0.001))
-
-def run():
-    own = new_loop()
-    left, right = socket.socketpair()
-    own.add_reader(left, own.stop)
-    right.send(b"x")
-    own.run_forever()
-    own.remove_reader(left)
-    assert own.run_until_complete(asyncio.sleep(0.001, 5)) == 5
-    own.close()
-
-for _ in range(3):
-    assert child(run) == 0
-assert loop.run_until_complete(asyncio.sleep(0.001, 5)) == 5
-loop.close()
-assert child(run) == 0
-"""
-    )
-
-
-def test_loops_of_parent_and_children_after_a_closed_one(script):
-    """Nothing that a closed loop leaves is used by two processes."""
-    script(
-        CHILD
-        + """
-new_loop().close()
-
-def run():
-    own = new_loop()
-    left, right = socket.socketpair()
-    own.add_reader(left, own.stop)
-    own.call_later(0.002, right.send, b"x")
-    own.run_forever()
-    own.remove_reader(left)
-    own.close()
-
-for _ in range(3):
-    assert child(run) == 0
-    run()
-"""
-    )
-
-
-def test_a_child_waits_for_its_parents_sockets(fast_script):
-    """What the parent learned of a socket is no knowledge of the child's."""
-    fast_script(
-        CHILD
-        + """
-loop = new_loop()
-with socket.create_server(("127.0.0.1", 0)) as listener:
-    near = socket.create_connection(listener.getsockname())
-    far, _ = listener.accept()
-near.setblocking(False)
-
-async def exchange():
-    for message in (b"one", b"two"):
-        task = loop.create_task(loop.sock_recv(near, 9))
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        far.send(message)
-        assert await task == message
-
-def run():
-    loop.run_until_complete(exchange())
-    loop.close()
-
-for _ in range(3):
-    loop.run_until_complete(exchange())
-    assert child(run) == 0
-    far.send(b"early")
-    assert loop.run_until_complete(loop.sock_recv(near, 9)) == b"early"
-    far.send(b"childs")
-    assert child(lambda: loop.run_until_complete(
-        loop.sock_recv(near, 9)) != b"childs") == 0
-loop.run_until_complete(exchange())
-near.close()
-far.close()
-loop.close()
-""",
-        "-W",
-        "ignore::DeprecationWarning",
-    )
-
-
-def test_fork_inside_a_running_loop(script):
-    script(
-        CHILD
-        + """
-async def main():
-    def run():
-        asyncio._set_running_loop(None)
-        own = new_loop()
-        value = own.run_until_complete(asyncio.sleep(0.001, 3))
-        own.close()
-        return 0 if value == 3 else 1
-
-    assert child(run) == 0
-    await asyncio.sleep(0.001)
-    left, right = socket.socketpair()
-    loop = asyncio.get_running_loop()
-    future = loop.create_future()
-    loop.add_reader(left, future.set_result, "seen")
-    assert child(lambda: 0) == 0
-    right.send(b"x")
-    assert await future == "seen"
-    loop.remove_reader(left)
-    left.close()
-    right.close()
-
-loop = new_loop()
-loop.run_until_complete(main())
-loop.close()
-"""
-    )
-
-
-def test_close_in_the_child_does_not_disturb_the_parent(fast_script):
-    fast_script(
-        CHILD
-        + """
-loop = new_loop()
-left, right = socket.socketpair()
-loop.add_reader(left, lambda: (left.recv(10), loop.stop()))
-loop.call_soon(loop.stop)
-loop.run_forever()
-
-def run():
-    loop.close()
-    assert loop.is_closed()
-
-assert child(run) == 0
-right.send(b"x")
-watchdog = loop.call_later(20, os._exit, 9)
-loop.run_forever()
-watchdog.cancel()
-loop.call_soon_threadsafe(loop.stop)
-loop.run_forever()
-loop.remove_reader(left)
-loop.close()
-"""
-    )
-
-
-def test_collecting_a_parents_loop_in_the_child(fast_script):
-    fast_script(
-        CHILD
-        + """
-import warnings
-warnings.simplefilter("ignore")
-holder = [new_loop()]
-left, right = socket.socketpair()
-holder[0].add_reader(left, lambda: (left.recv(9), holder[0].stop()))
-holder[0].call_soon(holder[0].stop)
-holder[0].run_forever()
-
-def run():
-    holder.clear()
-    gc.collect()
-    own = new_loop()
-    own.run_until_complete(asyncio.sleep(0.001))
-    own.close()
-
-assert child(run) == 0
-right.send(b"x")
-holder[0].run_forever()
-holder[0].close()
-"""
-    )
-
-
-def test_executor_after_a_fork(script):
-    script(
-        CHILD
-        + """
-def run():
-    own = new_loop()
-    assert own.run_until_complete(own.run_in_executor(None, pow, 2, 5)) == 32
-    own.run_until_complete(own.shutdown_default_executor())
-    own.close()
-
-new_loop().close()
-assert child(run) == 0
-run()
-assert child(run) == 0
-""",
-        "-W",
-        "ignore::DeprecationWarning",
-    )
-
-
-def test_signals_after_a_fork(script):
-    script(
-        CHILD
-        + """
-def run():
-    own = new_loop()
-    own.add_signal_handler(signal.SIGUSR1, own.stop)
-    own.call_soon(os.kill, os.getpid(), signal.SIGUSR1)
-    own.run_forever()
-    own.close()
-
-loop = new_loop()
-loop.run_until_complete(asyncio.sleep(0))
-assert child(run) == 0
-loop.add_signal_handler(signal.SIGUSR1, loop.stop)
-loop.call_soon(os.kill, os.getpid(), signal.SIGUSR1)
-loop.run_forever()
-loop.close()
-"""
-    )
-
-
-def test_multiprocessing_by_fork(script):
-    script(
-        """
-import multiprocessing
-
-def work(queue):
-    async def main():
-        await asyncio.sleep(0.001)
-        return os.getpid()
-
-    loop = new_loop()
-    queue.put(loop.run_until_complete(main()))
-    loop.close()
-
-context = multiprocessing.get_context("fork")
-queue = context.SimpleQueue()
-loop = new_loop()
-loop.run_until_complete(asyncio.sleep(0))
-processes = [context.Process(target=work, args=(queue,)) for _ in range(3)]
-for process in processes:
-    process.start()
-pids = {queue.get() for _ in processes}
-for process in processes:
-    process.join()
-    assert process.exitcode == 0
-assert len(pids) == 3 and os.getpid() not in pids
-loop.run_until_complete(asyncio.sleep(0.001))
-loop.close()
-"""
-    )
-
-
 def test_a_daemon_that_forks_twice(script):
-    done = script(
-        """
+    done = script("""
 reader, writer = os.pipe()
 if os.fork() == 0:
     os.setsid()
@@ -440,16 +487,14 @@ if os.fork() == 0:
     os._exit(0)
 os.wait()
 print(os.read(reader, 10).decode())
-"""
-    )
+""")
     assert done.stdout == "daemon\n"
 
 
 def test_the_running_loop_in_a_child(script):
     """From 3.12 asyncio forgets the running loop in a forked child."""
     expected = "None" if sys.version_info >= (3, 12) else ""
-    done = script(
-        """
+    done = script("""
 async def main():
     sys.stdout.flush()
     pid = os.fork()
@@ -462,168 +507,8 @@ async def main():
 loop = new_loop()
 loop.run_until_complete(main())
 loop.close()
-"""
-    )
+""")
     assert done.stdout.strip().startswith(expected)
-
-
-def test_what_was_written_before_a_fork_is_sent_once(script):
-    """The child has a copy of what is held, and ends its transports."""
-    script(
-        CHILD
-        + """
-near, far = socket.socketpair()
-
-async def main():
-    loop = asyncio.get_running_loop()
-    transport, _ = await loop.create_connection(asyncio.Protocol, sock=near)
-    for part in range(5):
-        transport.write(b"%d " % part)
-        await asyncio.sleep(0)
-    transport.write(b"head ")
-    transport.write(b"body ")
-    assert child(transport.abort) == 0
-    transport.write(b"end")
-    transport.close()
-
-loop = new_loop()
-loop.run_until_complete(main())
-loop.run_until_complete(asyncio.sleep(0))
-loop.close()
-got = b""
-while part := far.recv(1000):
-    got += part
-assert got == b"0 1 2 3 4 head body end", got
-far.close()
-"""
-    )
-
-
-def test_what_a_callback_holds_while_another_thread_forks_is_sent_once(script):
-    """The child has a copy of it, and ends its transports."""
-    script(
-        CHILD
-        + """
-import threading
-import warnings
-
-warnings.simplefilter("ignore", DeprecationWarning)  # of a fork by a thread
-
-class Serves(asyncio.Protocol):
-    def connection_made(self, transport):
-        served.append(transport)
-
-served = []
-
-async def main():
-    loop = asyncio.get_running_loop()
-    server = await loop.create_server(Serves, "127.0.0.1", 0)
-    far = socket.create_connection(server.sockets[0].getsockname())
-    while not served:
-        await asyncio.sleep(0)
-    transport, = served
-    transport.write(b"head ")
-    transport.write(b"body ")
-    codes = []
-    forks = threading.Thread(
-        target=lambda: codes.append(child(transport.abort))
-    )
-    forks.start()
-    forks.join()
-    assert codes == [0]
-    transport.write(b"end")
-    transport.close()
-    server.close()
-    return far
-
-loop = new_loop()
-far = loop.run_until_complete(main())
-loop.run_until_complete(asyncio.sleep(0))
-loop.close()
-got = b""
-while part := far.recv(1000):
-    got += part
-assert got == b"head body end", got
-far.close()
-"""
-    )
-
-
-C_FORK = """
-import ctypes, tempfile
-
-def child():
-    '''Fork as C code does: no handler of Python's runs.  True: the child.'''
-    sys.stdout.flush()
-    pid = ctypes.PyDLL(None).fork()
-    if pid:
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    return not pid
-"""
-
-
-def test_what_a_callback_holds_at_a_fork_of_c_code_is_sent_once(fast_script):
-    fast_script(
-        C_FORK
-        + """
-class Protocol(asyncio.Protocol):
-    def connection_made(self, transport):
-        made.set_result(transport)
-
-async def main():
-    global made
-    loop = asyncio.get_running_loop()
-    made = loop.create_future()
-    with tempfile.TemporaryDirectory() as folder:
-        server = await loop.create_unix_server(Protocol, folder + "/s")
-        peer = socket.socket(socket.AF_UNIX)
-        peer.connect(folder + "/s")
-    transport = await made
-
-    def write_and_fork():
-        transport.write(b"1")
-        transport.write(b"2")
-        if child():
-            transport.abort()
-            os._exit(0)
-
-    loop.call_soon(write_and_fork)
-    await asyncio.sleep(0.001)
-    transport.close()
-    received = b""
-    peer.settimeout(100)
-    while data := await asyncio.to_thread(peer.recv, 9):
-        received += data
-    assert received == b"12", received
-    peer.close()
-    server.close()
-
-fastloop.run(main())
-"""
-    )
-
-
-def test_a_child_of_c_code_leaves_its_parents_watches_alone(fast_script):
-    fast_script(
-        C_FORK
-        + """
-loop = new_loop()
-near, far = socket.socketpair()
-seen = []
-loop.add_reader(near, lambda: seen.append(near.recv(9)))
-loop.run_until_complete(asyncio.sleep(0))
-if child():
-    loop.remove_reader(near)
-    os._exit(0)
-far.send(b"x")
-loop.run_until_complete(asyncio.sleep(0.001))
-assert seen == [b"x"], seen
-loop.remove_reader(near)
-loop.close()
-near.close()
-far.close()
-"""
-    )
 
 
 @pytest.mark.skipif(
@@ -631,8 +516,7 @@ far.close()
 )
 def test_threads_wait_for_handles_also_in_the_child(script):
     """The parent's thread that waited at the fork is not there any more."""
-    done = script(
-        """
+    done = script("""
 loop = new_loop()
 left = [4]
 child = []
@@ -673,8 +557,5 @@ if not child[0]:
     os._exit(3)
 print(os.waitstatus_to_exitcode(os.waitpid(child[0], 0)[1]))
 loop.close()
-""",
-        "-W",
-        "ignore::DeprecationWarning",
-    )
+""")
     assert done.stdout == "3\n"

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 def test_a_number_is_watched_anew_while_a_child_has_its_old_file(script):
     """What comes for the old connection is not heard on the new one."""
-    script(
-        """
+    script("""
 import re
 made = []
 
@@ -65,16 +64,14 @@ async def main():
 loop = new_loop()
 loop.run_until_complete(main())
 loop.close()
-"""
-    )
+""")
 
 
 def test_a_closed_sockets_events_end_while_a_child_has_it(script):
     """They have the set of what is watched renewed, which the child has too:
     what waits goes on, and the old set is not heard any more.
     """
-    script(
-        """
+    script("""
 def pair():
     with socket.create_server(("127.0.0.1", 0)) as listener:
         near = socket.create_connection(listener.getsockname())
@@ -123,5 +120,4 @@ async def main():
 loop = new_loop()
 loop.run_until_complete(main())
 loop.close()
-"""
-    )
+""")

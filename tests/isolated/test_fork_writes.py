@@ -1,6 +1,6 @@
 """What a forked child writes to a transport of its parent's loop."""
 
-PARENT = """
+BEFORE = """
 class Serves(asyncio.Protocol):
     def connection_made(self, transport):
         served.append(transport)
@@ -40,9 +40,7 @@ def run(main):
 
 
 def test_what_a_child_writes_in_a_callback_is_sent_before_it_exits(script):
-    script(
-        PARENT
-        + """
+    script("""
 async def main():
     transport, far = await connected()
     pid = os.fork()
@@ -58,14 +56,11 @@ async def main():
 
 got = run(main)
 assert got == b"1234 parent", got
-"""
-    )
+""")
 
 
 def test_a_child_writes_what_its_parent_wrote_before_no_second_time(script):
-    script(
-        PARENT
-        + """
+    script("""
 async def main():
     transport, far = await connected()
     transport.write(b"head ")
@@ -82,5 +77,4 @@ async def main():
 
 got = run(main)
 assert got == b"head body 12 parent", got
-"""
-    )
+""")

@@ -13,7 +13,7 @@ needs_no_gil = pytest.mark.skipif(
     not FREE_THREADED, reason="this Python cannot run without a GIL"
 )
 
-THREADS = """
+BEFORE = """
 failures = []
 
 def in_threads(count, function):
@@ -78,8 +78,7 @@ assert not sys._is_gil_enabled()
 @needs_no_gil
 def test_instances_do_not_count_their_types(fast_script):
     """Threads that did would wait for each other at every callback."""
-    fast_script(
-        """
+    fast_script("""
 loop = new_loop()
 kinds = type(loop.call_soon(int)), type(loop.call_later(9, int))
 before = [sys.getrefcount(kind) for kind in kinds]
@@ -87,15 +86,12 @@ kept = [loop.call_soon(int) for _ in range(100)]
 kept += [loop.call_later(9, int) for _ in range(100)]
 assert [sys.getrefcount(kind) for kind in kinds] == before
 loop.close()
-"""
-    )
+""")
 
 
 def test_calls_from_eight_threads(script):
     """None is lost, and those of one thread stay in order."""
-    script(
-        THREADS
-        + """
+    script("""
 seen = [[] for _ in range(8)]
 with Running() as loop:
     def calls(number):
@@ -105,15 +101,12 @@ with Running() as loop:
                 time.sleep(0.0005)
     in_threads(8, calls)
 assert all(numbers == list(range(1000)) for numbers in seen)
-"""
-    )
+""")
 
 
 def test_cancelled_by_eight_threads(script):
     """A callback runs unless it was cancelled, and once at most."""
-    script(
-        THREADS
-        + """
+    script("""
 ran = [[] for _ in range(8)]
 with Running() as loop:
     def calls(number):
@@ -126,14 +119,11 @@ with Running() as loop:
 for numbers in ran:
     assert numbers == sorted(set(numbers))
     assert set(range(0, 500, 2)) <= set(numbers)
-"""
-    )
+""")
 
 
 def test_one_handle_cancelled_by_all(script):
-    script(
-        THREADS
-        + """
+    script("""
 with Running() as loop:
     for _ in range(100):
         handle = loop.call_soon_threadsafe(int)
@@ -142,14 +132,11 @@ with Running() as loop:
             assert handle.cancelled()
             repr(handle)
         in_threads(4, cancel)
-"""
-    )
+""")
 
 
 def test_handles_are_looked_into_by_others(fast_script):
-    fast_script(
-        THREADS
-        + """
+    fast_script("""
 with Running() as loop:
     def look(number):
         for n in range(300):
@@ -158,15 +145,12 @@ with Running() as loop:
             assert handle._args in ((n,), None)
             assert handle._context is not None
     in_threads(4, look)
-"""
-    )
+""")
 
 
 @needs_no_gil
 def test_queues_are_not_shown_to_other_threads(fast_script):
-    fast_script(
-        THREADS
-        + """
+    fast_script("""
 with Running() as loop:
     for name in ("_ready", "_scheduled"):
         try:
@@ -175,15 +159,12 @@ with Running() as loop:
             assert "own thread" in str(exc)
         else:
             raise AssertionError(name)
-"""
-    )
+""")
 
 
 def test_readers_come_and_go_while_another_looks(fast_script):
     """asyncio's selector is not made for that."""
-    fast_script(
-        THREADS
-        + """
+    fast_script("""
 from fastloop import _core
 loop = new_loop()
 pairs = [socket.socketpair() for _ in range(20)]
@@ -207,15 +188,12 @@ loop.close()
 for pair in pairs:
     pair[0].close()
     pair[1].close()
-"""
-    )
+""")
 
 
 def test_closing_while_others_call(script):
     """A call is queued or refused, and never lost in between."""
-    script(
-        THREADS
-        + """
+    script("""
 for _ in range(30):
     loop = new_loop()
     gate = threading.Barrier(4)
@@ -236,14 +214,11 @@ for _ in range(30):
     for thread in threads:
         thread.join()
 assert not failures, failures
-"""
-    )
+""")
 
 
 def test_loops_made_and_closed_in_many_threads(script):
-    script(
-        THREADS
-        + """
+    script("""
 def cycle(number):
     for n in range(20):
         loop = new_loop()
@@ -257,15 +232,12 @@ def cycle(number):
         assert loop.run_until_complete(asyncio.sleep(0, n)) == n
         loop.close()
 in_threads(8, cycle)
-"""
-    )
+""")
 
 
 def test_executors_of_many_loops(script):
     """Each loop's own, and one that they share."""
-    script(
-        THREADS
-        + """
+    script("""
 from concurrent.futures import ThreadPoolExecutor
 with ThreadPoolExecutor(3) as shared:
     def jobs(number):
@@ -281,15 +253,12 @@ with ThreadPoolExecutor(3) as shared:
         loop.run_until_complete(loop.shutdown_default_executor())
         loop.close()
     in_threads(6, jobs)
-"""
-    )
+""")
 
 
 def test_cancelled_jobs(script):
     """A job's end and its future's cancellation cross each other."""
-    script(
-        THREADS
-        + """
+    script("""
 def jobs(number):
     loop = new_loop()
     async def main():
@@ -304,15 +273,12 @@ def jobs(number):
     loop.run_until_complete(loop.shutdown_default_executor())
     loop.close()
 in_threads(4, jobs)
-"""
-    )
+""")
 
 
 def test_coroutines_for_each_other(script):
     """run_coroutine_threadsafe in a ring of loops."""
-    script(
-        THREADS
-        + """
+    script("""
 import contextlib
 with contextlib.ExitStack() as stack:
     loops = [stack.enter_context(Running()) for _ in range(4)]
@@ -329,14 +295,11 @@ with contextlib.ExitStack() as stack:
             )
             assert future.result(100) == 12
     in_threads(4, ask)
-"""
-    )
+""")
 
 
 def test_concurrent_futures_done_by_others(script):
-    script(
-        THREADS
-        + """
+    script("""
 from concurrent.futures import Future
 with Running() as loop:
     async def wait_for(futures):
@@ -351,14 +314,11 @@ with Running() as loop:
                 future.set_result(n)
             assert outcome.result(100) == 3 * n
     in_threads(4, give)
-"""
-    )
+""")
 
 
 def test_a_loop_asked_by_others_how_it_is(script):
-    script(
-        THREADS
-        + """
+    script("""
 with Running() as loop:
     def ask(number):
         for _ in range(300):
@@ -366,15 +326,12 @@ with Running() as loop:
             loop.is_running(), loop.get_debug(), loop.time(), repr(loop)
             loop.call_soon_threadsafe(int)
     in_threads(4, ask)
-"""
-    )
+""")
 
 
 def test_collected_while_others_run(script):
     """The collector meets loops and handles of running threads."""
-    script(
-        THREADS
-        + """
+    script("""
 def work(number):
     loop = new_loop()
     async def main():
@@ -392,15 +349,12 @@ def work(number):
         loop.run_until_complete(main())
     loop.close()
 in_threads(4, work)
-"""
-    )
+""")
 
 
 def test_calls_that_are_not_for_other_threads(fast_script):
     """Under a GIL they do no harm; without one neither."""
-    fast_script(
-        THREADS
-        + """
+    fast_script("""
 ran = [[] for _ in range(4)]
 with Running() as loop:
     def calls(number):
@@ -427,15 +381,13 @@ with Running() as loop:
     assert left == [0]
 for numbers in ran:
     assert sorted(numbers) == sorted([*range(400)] * 3)
-"""
-    )
+""")
 
 
 @needs_no_gil
 def test_another_thread_collects_while_the_loop_schedules(fast_script):
     """The loop's own thread ends transports that nobody has."""
-    fast_script(
-        """
+    fast_script("""
 import warnings
 
 class Paused(asyncio.Protocol):
@@ -498,5 +450,4 @@ finally:
     collecting.release()
     collector.join()
     loop.close()
-"""
-    )
+""")

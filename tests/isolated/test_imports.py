@@ -9,16 +9,14 @@ from isolated_scripts import LIMIT, environment
 
 
 def test_the_first_task_is_number_one(script):
-    done = script(
-        """
+    done = script("""
 async def main():
     return asyncio.current_task().get_name()
 
 new_loop().close()
 with asyncio.Runner(loop_factory=new_loop) as runner:
     print(runner.run(main()))
-"""
-    )
+""")
     assert done.stdout == "Task-1\n"
 
 

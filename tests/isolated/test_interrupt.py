@@ -4,6 +4,8 @@ import signal
 
 import pytest
 
+BEFORE = "sys.stdout.reconfigure(line_buffering=True)\n"
+
 PROGRAMS = {
     "asleep": "loop.call_soon(print, 'ready')",
     "asleep with a timer": """
@@ -48,7 +50,6 @@ loop.call_soon(print, 'ready')
 """,
 }
 RUN = """
-sys.stdout.reconfigure(line_buffering=True)
 loop = new_loop()
 {body}
 try:
@@ -79,7 +80,6 @@ def test_ctrl_c_leaves_run_forever(script, finish, where):
 
 
 RUNNER = """
-sys.stdout.reconfigure(line_buffering=True)
 
 async def main():
     try:
@@ -127,9 +127,7 @@ def test_ctrl_c_cancels_the_main_task(script, finish, body):
 
 
 def test_ctrl_c_twice(script, finish):
-    process = script.start(
-        """
-sys.stdout.reconfigure(line_buffering=True)
+    process = script.start("""
 
 async def main():
     print("ready")
@@ -141,8 +139,7 @@ async def main():
 
 with asyncio.Runner(loop_factory=new_loop) as runner:
     runner.run(main())
-"""
-    )
+""")
     process.send_signal(signal.SIGINT)
     assert process.stdout.readline() == "stubborn\n"
     process.send_signal(signal.SIGINT)
@@ -151,18 +148,7 @@ with asyncio.Runner(loop_factory=new_loop) as runner:
     assert "KeyboardInterrupt" in err
 
 
-def test_sigterm_kills_by_default(script, finish):
-    process = script.start(RUN.format(body=PROGRAMS["asleep"]))
-    process.send_signal(signal.SIGTERM)
-    assert finish(process)[0] == -signal.SIGTERM
-
-
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
-def test_graceful_shutdown(script, finish, signum):
-    process = script.start(
-        f"""
-sys.stdout.reconfigure(line_buffering=True)
-
+GRACEFUL = """
 async def worker(number):
     try:
         while True:
@@ -173,7 +159,8 @@ async def worker(number):
 async def main():
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
-    loop.add_signal_handler({int(signum)}, stop.set)
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, stop.set)
     workers = [asyncio.ensure_future(worker(n)) for n in range(2)]
     await asyncio.sleep(0.001)
     print("ready")
@@ -186,15 +173,7 @@ async def main():
 with asyncio.Runner(loop_factory=new_loop) as runner:
     runner.run(main())
 """
-    )
-    process.send_signal(signum)
-    assert finish(process) == (0, "worker 0\nworker 1\nbye\n", "")
-
-
-def test_ignored_sigint_stays_ignored(script, finish):
-    process = script.start(
-        """
-sys.stdout.reconfigure(line_buffering=True)
+IGNORED = """
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 loop = new_loop()
 loop.add_signal_handler(signal.SIGTERM, loop.stop)
@@ -203,33 +182,7 @@ loop.run_forever()
 loop.close()
 print("still here")
 """
-    )
-    process.send_signal(signal.SIGINT)
-    process.send_signal(signal.SIGTERM)
-    assert finish(process) == (0, "still here\n", "")
-
-
-def test_signals_are_default_again_after_close(script, finish):
-    process = script.start(
-        """
-sys.stdout.reconfigure(line_buffering=True)
-loop = new_loop()
-loop.add_signal_handler(signal.SIGTERM, print, "handler")
-loop.run_until_complete(asyncio.sleep(0.001))
-loop.close()
-print("ready")
-time.sleep(30)
-"""
-    )
-    process.send_signal(signal.SIGTERM)
-    status, out, _ = finish(process)
-    assert (status, out) == (-signal.SIGTERM, "")
-
-
-def test_a_storm_of_signals(script, finish):
-    process = script.start(
-        """
-sys.stdout.reconfigure(line_buffering=True)
+STORM = """
 loop = new_loop()
 seen = [0]
 def handler():
@@ -252,18 +205,8 @@ loop.run_until_complete(loop.shutdown_default_executor())
 loop.close()
 print(seen[0] > 0)
 """
-    )
-    for _ in range(300):
-        process.send_signal(signal.SIGUSR1)
-    process.send_signal(signal.SIGTERM)
-    assert finish(process) == (0, "True\n", "")
-
-
-def test_stop_and_continue(script, finish):
-    """SIGSTOP and SIGCONT interrupt system calls; sleeps stay whole."""
-    process = script.start(
-        """
-sys.stdout.reconfigure(line_buffering=True)
+#: SIGSTOP and SIGCONT interrupt system calls; sleeps stay whole.
+ASLEEP = """
 loop = new_loop()
 begin = time.monotonic()
 loop.call_soon(print, "ready")
@@ -271,18 +214,7 @@ loop.run_until_complete(asyncio.sleep(0.15))
 print(time.monotonic() - begin >= 0.15)
 loop.close()
 """
-    )
-    for _ in range(5):
-        process.send_signal(signal.SIGSTOP)
-        process.send_signal(signal.SIGCONT)
-    assert finish(process) == (0, "True\n", "")
-
-
-def test_sigint_while_a_child_process_runs(script, finish):
-    process = script.start(
-        """
-sys.stdout.reconfigure(line_buffering=True)
-
+WITH_A_CHILD = """
 async def main():
     child = await asyncio.create_subprocess_exec(
         "/bin/sleep", "1000", start_new_session=True
@@ -298,47 +230,26 @@ async def main():
 with asyncio.Runner(loop_factory=new_loop) as runner:
     runner.run(main())
 """
-    )
-    process.send_signal(signal.SIGINT)
-    status, out, _ = finish(process)
-    assert (status, out) == (-signal.SIGINT, "reaped -9\n")
 
 
-def test_sigpipe_is_not_fatal(script):
-    script(
-        """
-async def main():
-    loop = asyncio.get_running_loop()
-    left, right = socket.socketpair()
-    transport, _ = await loop.create_connection(asyncio.Protocol, sock=left)
-    right.close()
-    for _ in range(5):
-        transport.write(b"x")
-        await asyncio.sleep(0)
-    transport.close()
-    await asyncio.sleep(0.001)
-
-with asyncio.Runner(loop_factory=new_loop) as runner:
-    runner.run(main())
-""",
-        quiet=False,
-    )
-
-
-def test_popen_is_not_disturbed(script):
-    done = script(
-        """
-import subprocess
-loop = new_loop()
-ended = asyncio.Event()
-loop.add_signal_handler(signal.SIGCHLD, ended.set)
-async def main():
-    process = subprocess.Popen(["/bin/true"])
-    await ended.wait()
-    print("child ended")
-    return process.wait()
-print(loop.run_until_complete(main()))
-loop.close()
-"""
-    )
-    assert done.stdout == "child ended\n0\n"
+@pytest.mark.parametrize(
+    ("program", "signals", "status", "says"),
+    [
+        (RUN.format(body=PROGRAMS["asleep"]), ["TERM"], -signal.SIGTERM, ""),
+        (GRACEFUL, ["TERM"], 0, "worker 0\nworker 1\nbye\n"),
+        (GRACEFUL, ["INT"], 0, "worker 0\nworker 1\nbye\n"),
+        (IGNORED, ["INT", "TERM"], 0, "still here\n"),
+        (STORM, ["USR1"] * 300 + ["TERM"], 0, "True\n"),
+        (ASLEEP, ["STOP", "CONT"] * 5, 0, "True\n"),
+        (WITH_A_CHILD, ["INT"], -signal.SIGINT, "reaped -9\n"),
+    ],
+    ids="default graceful graceful-int ignored storm stop child".split(),
+)
+def test_signals_from_outside(script, finish, program, signals, status, says):
+    process = script.start(program)
+    for name in signals:
+        process.send_signal(signal.Signals["SIG" + name])
+    done, out, err = finish(process)
+    assert (done, out) == (status, says), err
+    if done == 0:
+        assert err == ""

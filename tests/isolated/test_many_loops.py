@@ -5,10 +5,29 @@ import sys
 
 import pytest
 
+BEFORE = """
+def count():
+    return len(os.listdir("/proc/self/fd"))
+
+def in_thread(target, *args):
+    thread = threading.Thread(target=target, args=args)
+    thread.start()
+    thread.join()
+
+def assert_leaves_nothing(cycle, times):
+    cycle()
+    cycle()
+    before = count()
+    for _ in range(times):
+        cycle()
+    gc.collect()
+    assert count() <= before, (before, count())
+"""
+FLAGS = ("-W", "ignore::ResourceWarning")
+
 
 def test_loops_in_several_threads(script):
-    script(
-        """
+    script("""
 errors = []
 
 def runner(number):
@@ -35,125 +54,67 @@ for _ in range(3):
     for thread in threads:
         thread.join()
 assert not errors, errors
-"""
-    )
+""")
 
 
-def test_descriptors_of_threads_that_end(script):
-    """What a thread's loops kept goes when the thread does."""
-    script(
-        """
-def count():
-    return len(os.listdir("/proc/self/fd"))
-
+CYCLES = {
+    "loops_of_a_thread_that_ends": """
 def runner():
     for _ in range(3):
         loop = new_loop()
         loop.run_until_complete(asyncio.sleep(0.0001))
         loop.close()
 
+assert_leaves_nothing(lambda: in_thread(runner), 20)
+assert_leaves_nothing(runner, 200)
+""",
+    "a_loop_closed_in_another_thread": """
 def cycle():
-    thread = threading.Thread(target=runner)
-    thread.start()
-    thread.join()
-
-cycle()
-before = count()
-for _ in range(20):
-    cycle()
-assert count() == before, (before, count())
-runner()
-runner()
-before = count()
-for _ in range(200):
-    runner()
-assert count() == before, (before, count())
-"""
-    )
-
-
-def test_loops_across_threads(script):
-    script(
-        """
-def made_here_closed_there():
     loop = new_loop()
     loop.run_until_complete(asyncio.sleep(0.0001))
-    thread = threading.Thread(target=loop.close)
-    thread.start()
-    thread.join()
+    in_thread(loop.close)
 
-def count():
-    return len(os.listdir("/proc/self/fd"))
+assert_leaves_nothing(cycle, 30)
+""",
+    "abandoned_loops": """
+import itertools, weakref
+alive = []
+numbers = itertools.count()
 
-for _ in range(3):
-    made_here_closed_there()
-before = count()
-for _ in range(30):
-    made_here_closed_there()
-assert count() <= before
-"""
-    )
-
-
-def test_abandoned_loops_are_collected(script):
-    script(
-        """
-import warnings, weakref
-warnings.simplefilter("ignore", ResourceWarning)
-
-def abandon(number):
+def abandon():
     loop = new_loop()
     left, right = socket.socketpair()
-    if number % 2:
+    if next(numbers) % 2:
         loop.add_reader(left, print, loop, right)
     loop.call_later(100, print, loop)
     loop.call_soon(print, loop)
     loop.add_signal_handler(signal.SIGUSR1, print)
     loop.me = loop
-    return weakref.ref(loop)
+    alive.append(weakref.ref(loop))
 
-def count():
-    return len(os.listdir("/proc/self/fd"))
+def cycle():
+    for _ in range(10):
+        abandon()
+    gc.collect()
 
-abandon(1)
-gc.collect()
-before = count()
-alive = [abandon(n) for n in range(20)]
-gc.collect()
+assert_leaves_nothing(cycle, 2)
 signal.signal(signal.SIGUSR1, signal.SIG_DFL)
 assert not any(ref() for ref in alive)
-assert count() <= before, (before, count())
-"""
-    )
-
-
-def test_an_abandoned_loop_in_another_thread(script):
-    script(
-        """
-import warnings
-warnings.simplefilter("ignore", ResourceWarning)
-
-def runner():
+""",
+    "a_loop_abandoned_in_another_thread": """
+def runner(holder):
     loop = new_loop()
     loop.run_until_complete(asyncio.sleep(0.0001))
     holder.append(loop)
 
-for _ in range(10):
-    holder = []
-    thread = threading.Thread(target=runner)
-    thread.start()
-    thread.join()
-    del holder
+def cycle():
+    in_thread(runner, [])
     gc.collect()
-"""
-    )
 
-
-def test_abandoned_connections(script):
-    script(
-        """
-import warnings
-warnings.simplefilter("ignore", ResourceWarning)
+assert_leaves_nothing(cycle, 10)
+""",
+    "abandoned_connections": """
+sys.unraisablehook = print
 
 class Echo(asyncio.Protocol):
     def connection_made(self, transport):
@@ -170,9 +131,6 @@ async def main():
     await asyncio.sleep(0.001)
     loop.kept = server, transport, protocol
 
-def count():
-    return len(os.listdir("/proc/self/fd"))
-
 def cycle():
     loop = new_loop()
     loop.run_until_complete(main())
@@ -181,14 +139,14 @@ def cycle():
     gc.collect()
     gc.collect()
 
-cycle()
-before = count()
-for _ in range(10):
-    cycle()
-assert count() <= before, (before, count())
+assert_leaves_nothing(cycle, 10)
 """,
-        quiet=False,
-    )
+}
+
+
+@pytest.mark.parametrize("name", CYCLES)
+def test_no_descriptors_stay_of(script, name):
+    script(CYCLES[name])
 
 
 def test_memory_of_many_loops_stays_flat(script):
@@ -266,8 +224,7 @@ print("ok")
 
 def test_the_module_imported_twice(fast_script):
     """Two copies of the module share nothing."""
-    done = fast_script(
-        """
+    done = fast_script("""
 import importlib
 first = sys.modules["fastloop._core"]
 loop = new_loop()
@@ -285,6 +242,5 @@ third = new_loop()
 assert third.run_until_complete(asyncio.sleep(0.001, 3)) == 3
 third.close()
 print("ok")
-"""
-    )
+""")
     assert done.stdout == "ok\n"

@@ -13,8 +13,7 @@ SANITIZED = "sanitizer" in (sysconfig.get_config_var("CONFIG_ARGS") or "")
     NO_GIL, reason="each callback has a handle, whose memory is CPython's"
 )
 def test_a_burst_gives_its_memory_back(fast_script):
-    fast_script(
-        """
+    fast_script("""
 import resource
 
 def nothing():
@@ -37,8 +36,7 @@ assert size() - before > 50_000_000, size() - before
 turn(loop)
 assert size() - before < 15_000_000, size() - before
 loop.close()
-"""
-    )
+""")
 
 
 @pytest.mark.skipif(
@@ -46,8 +44,7 @@ loop.close()
     reason="which blocks are mapped for themselves is known of glibc",
 )
 def test_a_large_message_maps_no_memory(fast_script):
-    fast_script(
-        """
+    fast_script("""
 import resource
 import socket
 
@@ -78,5 +75,4 @@ loop.run_forever()
 assert faults() - before < 10 * COUNT, faults() - before
 loop.close()
 far.close()
-"""
-    )
+""")

@@ -7,7 +7,7 @@ thread waits must not end the process, nor sleep over a wake-up.
 
 import pytest
 
-LOOP_AND_THREADS = """
+BEFORE = """
 def run_beside(main, *threads, seconds=1.0):
     \"\"\"Run a coroutine function while threads repeat the others.\"\"\"
     loop = new_loop()
@@ -60,8 +60,7 @@ def assert_idle(loop):
 def test_collected_watchers_unregister_in_another_thread(fast_script):
     """asyncio survives it, with errors of its selector's map on some."""
     fast_script(
-        LOOP_AND_THREADS
-        + """
+        """
 class Watcher:
     def __init__(self, loop):
         self.loop = loop
@@ -111,8 +110,7 @@ def test_collected_owners_change_transports_in_another_thread(
 ):
     """asyncio survives it with errors of its selector's map."""
     fast_script(
-        LOOP_AND_THREADS
-        + f"""
+        f"""
 METHOD, SIDE = {method!r}, {side!r}
 """
         + """
@@ -169,8 +167,7 @@ loop.close()
 
 def test_a_transport_closed_by_another_thread_ends_at_once(fast_script):
     """asyncio's loop sleeps on until something else happens."""
-    fast_script(
-        """
+    fast_script("""
 class Serves(asyncio.Protocol):
     def connection_made(self, transport):
         made.set_result(transport)
@@ -207,14 +204,11 @@ async def main():
 loop = new_loop()
 loop.run_until_complete(main())
 loop.close()
-"""
-    )
+""")
 
 
 def test_a_reader_added_by_another_thread_is_heard(script):
-    script(
-        LOOP_AND_THREADS
-        + """
+    script("""
 loop = new_loop()
 def add():
     for round in range(50):
@@ -239,15 +233,12 @@ loop.run_forever()
 thread.join()
 assert_idle(loop)
 loop.close()
-"""
-    )
+""")
 
 
 def test_wake_ups_while_descriptors_are_closed_before_they_are_removed(script):
     """By a loop that comes to rest after each: none may be slept over."""
-    script(
-        LOOP_AND_THREADS
-        + """
+    script("""
 heard = [0, 0, 0]
 def waker(number):
     def wake(loop):
@@ -277,14 +268,11 @@ assert all(heard), heard
 assert_wake_ups_are_heard(loop)
 assert_idle(loop)
 loop.close()
-"""
-    )
+""")
 
 
 def test_servers_and_datagram_endpoints_closed_by_another_thread(script):
-    script(
-        LOOP_AND_THREADS
-        + """
+    script("""
 import queue
 things = queue.Queue()
 def close_one(loop):
@@ -311,8 +299,7 @@ assert_wake_ups_are_heard(loop)
 assert_idle(loop)
 loop.run_until_complete(asyncio.sleep(0.01))
 loop.close()
-"""
-    )
+""")
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -325,8 +312,7 @@ def test_a_child_forked_by_another_thread_takes_nothing_from_the_parent(
     share.
     """
     fast_script(
-        LOOP_AND_THREADS
-        + """
+        """
 class Serves(asyncio.Protocol):
     def connection_made(self, transport):
         opened.append(transport)

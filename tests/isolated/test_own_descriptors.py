@@ -14,7 +14,7 @@ pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="looks for descriptors of epoll"
 )
 
-PRELUDE = """
+BEFORE = """
 import contextlib
 kept = []  # a finalizer would close what another loop has by then
 
@@ -53,9 +53,7 @@ def run_and_close(loop):
 
 def test_a_loop_whose_descriptors_were_closed_ends_no_process(script):
     """Each of them in turn; where it cannot run, that is an exception."""
-    script(
-        PRELUDE
-        + """
+    script("""
 ran = []
 waited()  # what it opens for the process is not its own
 for number in range(len(waited()[1])):
@@ -64,28 +62,22 @@ for number in range(len(waited()[1])):
     ran.append(run_and_close(loop))
 assert False in ran
 os._exit(0)
-"""
-    )
+""")
 
 
 def test_a_loop_whose_descriptors_were_all_closed_does_not_run(script):
-    script(
-        PRELUDE
-        + """
+    script("""
 loop, own = waited()
 os.closerange(3, 1024)
 for _ in range(20):
     os.open(os.devnull, os.O_RDONLY)
 assert not run_and_close(loop)
 os._exit(0)
-"""
-    )
+""")
 
 
 def test_a_set_that_is_closed_in_a_run_ends_the_run(script):
-    script(
-        PRELUDE
-        + """
+    script("""
 async def main():
     os.close(set_fd)
     while True:
@@ -101,5 +93,4 @@ except OSError:
     with contextlib.suppress(OSError):
         loop.close()
     os._exit(0)
-"""
-    )
+""")

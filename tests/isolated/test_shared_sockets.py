@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import pytest
 
-PRELUDE = """
+BEFORE = """
     import struct
     DATA = bytes(8 << 20)
 
@@ -47,9 +47,7 @@ PRELUDE = """
 
 
 def test_a_write_lets_the_thread_run_that_reads(script):
-    script(
-        PRELUDE
-        + """
+    script("""
     near, far = socket.socketpair()
     near.setblocking(False)
     began = threading.Event()
@@ -75,17 +73,14 @@ def test_a_write_lets_the_thread_run_that_reads(script):
     reader.start()
     run(main)
     far.close()
-    """
-    )
+    """)
 
 
 @pytest.mark.parametrize(
     ("protocol", "size"), [("Small", 4), ("Small", 4096), ("Counter", 65536)]
 )
 def test_a_read_that_fills_its_buffer_is_the_last(script, protocol, size):
-    script(
-        PRELUDE
-        + f"""
+    script(f"""
     async def main(loop):
         near, far = socket.socketpair()
         near.setblocking(False)
@@ -103,15 +98,12 @@ def test_a_read_that_fills_its_buffer_is_the_last(script, protocol, size):
         far.close()
 
     run(main)
-    """
-    )
+    """)
 
 
 def test_a_listener_goes_on_accepting(fast_script):
     """asyncio's loop stands still here, in its second accept."""
-    fast_script(
-        PRELUDE
-        + """
+    fast_script("""
     class Greeter(asyncio.Protocol):
         def connection_made(self, transport):
             transport.write(b"welcome")
@@ -133,15 +125,12 @@ def test_a_listener_goes_on_accepting(fast_script):
         await server.wait_closed()
 
     run(main)
-    """
-    )
+    """)
 
 
 def test_datagrams_and_socket_calls_do_not_wait(fast_script):
     """asyncio's loop stands still here, in its first send."""
-    fast_script(
-        PRELUDE
-        + """
+    fast_script("""
     async def main(loop):
         near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         transport, _ = await loop.create_datagram_endpoint(
@@ -170,15 +159,12 @@ def test_datagrams_and_socket_calls_do_not_wait(fast_script):
         far.close()
 
     run(main)
-    """
-    )
+    """)
 
 
 def test_a_close_that_lingers_lets_other_threads_run(script):
     """Accepted sockets inherit SO_LINGER; close waits for a slow reader."""
-    script(
-        PRELUDE
-        + """
+    script("""
     lost = threading.Event()
     order = []
 
@@ -218,5 +204,4 @@ def test_a_close_that_lingers_lets_other_threads_run(script):
     loop.run_until_complete(main(loop))
     loop.close()
     reader.join()
-    """
-    )
+    """)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 
-PRELUDE = """
+BEFORE = """
 import re
 made = []
 
@@ -61,9 +61,7 @@ def test_a_forked_child_that_closed_its_descriptors_lives(
     script, opened, then
 ):
     """Its loop has none to poll with: that is an OSError, as in asyncio."""
-    script(
-        PRELUDE
-        + f"""
+    script(f"""
 def open_files():
     for _ in range(20):
         os.open(os.devnull, os.O_RDONLY)
@@ -117,8 +115,7 @@ except OSError:
 if not parent[0]:
     os._exit(4)
 loop.close()
-"""
-    )
+""")
 
 
 @every_connection
@@ -130,9 +127,7 @@ def test_a_closed_connections_events_do_not_keep_the_loop_busy(
     """A duplicate lives, so the system tells of what comes for it."""
     if script.kind == "asyncio":
         pytest.skip("asyncio spins")
-    script(
-        PRELUDE
-        + f"""
+    script(f"""
 async def main():
     server, client, transport = await {opened}(loop)
     loop.set_exception_handler(lambda *args: None)  # of the socket's close()
@@ -164,8 +159,7 @@ async def main():
 loop = new_loop()
 loop.run_until_complete(main())
 loop.close()
-"""
-    )
+""")
 
 
 @every_connection
@@ -173,9 +167,7 @@ def test_a_renewed_set_has_no_file_that_took_an_fd(script, opened):
     """A duplicate of one connection has the fd of another, which is closed."""
     if script.kind == "asyncio":
         pytest.skip("asyncio spins")
-    done = script(
-        PRELUDE
-        + f"""
+    done = script(f"""
 async def main():
     loop = asyncio.get_running_loop()
     ends = [await {opened}(loop)]
@@ -194,6 +186,5 @@ async def main():
 
 loop = new_loop()
 loop.run_until_complete(main())
-"""
-    )
+""")
     assert done.stdout == "b''\n"

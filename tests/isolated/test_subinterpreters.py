@@ -10,7 +10,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 #: What each version has to make an isolated interpreter and run code in it.
-INTERPRETERS = """
+BEFORE = """
 if sys.version_info >= (3, 14):
     from concurrent import interpreters
     create = interpreters.create
@@ -120,8 +120,7 @@ def test_ten_thousand_echoes_in_each_at_once(script, inside):
     """Two interpreters with a GIL each, and the main one."""
     code = inside(ECHOES + "serve()\n")
     script(
-        INTERPRETERS
-        + ECHOES
+        ECHOES
         + f"""
 first, second = create(), create()
 at_once(serve, lambda: run(first, {code!r}), lambda: run(second, {code!r}))
@@ -136,9 +135,7 @@ finish()
 def test_a_subinterpreter_leaves_nothing(script, inside):
     """What it had open goes with it, the kept poller too."""
     code = inside(ECHOES + "serve = new_loop().close\nserve()\nserve()\n")
-    script(
-        INTERPRETERS
-        + f"""
+    script(f"""
 def cycle():
     interpreter = create()
     run(interpreter, {code!r})
@@ -150,8 +147,7 @@ for _ in range(5):
     cycle()
 assert descriptors() == before, (descriptors(), before)
 finish()
-"""
-    )
+""")
 
 
 def test_code_in_several_threads_of_one(script, inside):
@@ -164,17 +160,14 @@ loop.run_until_complete(loop.shutdown_default_executor())
 loop.close()
 """
     )
-    script(
-        INTERPRETERS
-        + f"""
+    script(f"""
 interpreter = create()
 for _ in range(3):
     at_once(lambda: run(interpreter, {code!r}))
 run(interpreter, {code!r})
 destroy(interpreter)
 finish()
-"""
-    )
+""")
 
 
 def test_threads_inside(script, inside):
@@ -199,16 +192,13 @@ for thread in threads:
 assert totals == [9, 9, 9]
 """
     )
-    script(
-        INTERPRETERS
-        + f"""
+    script(f"""
 first, second = create(), create()
 at_once(lambda: run(first, {code!r}), lambda: run(second, {code!r}))
 destroy(first)
 destroy(second)
 finish()
-"""
-    )
+""")
 
 
 def test_signals_are_the_main_interpreters(script, inside):
@@ -227,9 +217,7 @@ loop.run_forever()
 loop.close()
 """
     )
-    script(
-        INTERPRETERS
-        + f"""
+    script(f"""
 interpreter = create()
 loop = new_loop()
 loop.add_signal_handler(signal.SIGUSR1, loop.stop)
@@ -241,8 +229,7 @@ loop.run_until_complete(loop.shutdown_default_executor())
 loop.close()
 destroy(interpreter)
 finish()
-"""
-    )
+""")
 
 
 # --- the end of an interpreter -----------------------------------------------
@@ -251,8 +238,7 @@ finish()
 def ends(script, inside, code, times=3, quiet=True):
     """Make, run and destroy, and then use the main interpreter."""
     return script(
-        INTERPRETERS
-        + f"""
+        f"""
 for _ in range({times}):
     interpreter = create()
     run(interpreter, {inside(code)!r})
@@ -377,8 +363,7 @@ loop.call_later(10, print)
 """
     )
     done = script(
-        INTERPRETERS
-        + f"""
+        f"""
 kept = create()
 run(kept, {code!r})
 print("main", flush=True)

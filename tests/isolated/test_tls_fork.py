@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 CERTS = Path(__file__).parent.parent / "certs"
-TLS = f"""
+BEFORE = f"""
 import ssl, warnings
 server_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
 server_context.load_cert_chain(
@@ -20,8 +20,7 @@ client_context.load_verify_locations({str(CERTS / "ca.pem")!r})
 def test_a_child_leaves_a_parents_tls_connection(script, ends):
     """The child lets go of it: nothing of that is seen on the wire."""
     script(
-        TLS
-        + f"""
+        f"""
 ends = {ends!r}
 """
         + """

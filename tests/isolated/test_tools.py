@@ -7,7 +7,7 @@ import sysconfig
 import pytest
 from isolated_scripts import FACTORIES, LIMIT, environment
 
-WORK = """
+BEFORE = """
 async def child(number):
     await asyncio.sleep(0.0005)
     marked = number * 2
@@ -40,9 +40,7 @@ def run():
 
 
 def test_settrace_sees_every_line(script):
-    done = script(
-        WORK
-        + """
+    done = script("""
 seen = set()
 def trace(frame, event, arg):
     if frame.f_code.co_filename == __file__:
@@ -58,8 +56,7 @@ for name in ("main", "child", "callback", "in_a_thread"):
     for event in ("call", "line", "return"):
         assert (name, event) in seen, (name, event)
 print("ok")
-"""
-    )
+""")
     assert done.stdout == "ok\n"
 
 
@@ -72,8 +69,7 @@ LOCKED_PROFILE = ("-X", "gil=1")
 def test_setprofile_and_cprofile(script):
     free_threaded = sysconfig.get_config_var("Py_GIL_DISABLED")
     done = script(
-        WORK
-        + """
+        """
 import cProfile, pstats, io
 profile = cProfile.Profile()
 profile.runcall(run)
@@ -92,9 +88,7 @@ print("ok")
     sys.version_info < (3, 12), reason="sys.monitoring is new in 3.12"
 )
 def test_monitoring(script):
-    done = script(
-        WORK
-        + """
+    done = script("""
 names = set()
 monitoring = sys.monitoring
 monitoring.use_tool_id(2, "test")
@@ -107,18 +101,16 @@ monitoring.set_events(2, 0)
 monitoring.free_tool_id(2)
 assert {"main", "child", "callback", "in_a_thread"} <= names
 print("ok")
-"""
-    )
+""")
     assert done.stdout == "ok\n"
 
 
 def test_coverage(script):
     pytest.importorskip("coverage", reason="coverage is not installed")
     program = script.write(
-        WORK + "run()\nif not sys.argv:\n    never = 1\n", "covered.py"
+        BEFORE + "run()\nif not sys.argv:\n    never = 1\n", "covered.py"
     )
-    done = script(
-        f"""
+    done = script(f"""
 import coverage
 watch = coverage.Coverage(data_file=None, include=[{str(program)!r}])
 watch.start()
@@ -128,8 +120,7 @@ watch.stop()
 _, lines, missing, _ = watch.analysis({str(program)!r})
 text = open({str(program)!r}).read().splitlines()
 print([text[number - 1].strip() for number in missing])
-"""
-    )
+""")
     assert done.stdout == "['never = 1']\n"
 
 
@@ -244,9 +235,7 @@ loop.close()
 
 
 def test_tracemalloc(script):
-    done = script(
-        WORK
-        + """
+    done = script("""
 import tracemalloc
 tracemalloc.start(10)
 run()
@@ -262,8 +251,7 @@ after, before = after.filter_traces(here), before.filter_traces(here)
 stats = after.compare_to(before, "filename")
 grown = sum(stat.size_diff for stat in stats)
 print("ok" if grown < 60_000 else stats[:5])
-"""
-    )
+""")
     assert done.stdout == "ok\n"
 
 
@@ -292,20 +280,20 @@ gc.collect()
 
 
 def test_dev_mode_with_warnings_as_errors(script):
-    script(WORK + "run()\ngc.collect()\n", "-X", "dev", "-W", "error")
+    script("run()\ngc.collect()\n", "-X", "dev", "-W", "error")
 
 
 def test_debug_by_environment(script):
     done = script(
-        WORK + "loop = new_loop(); print(loop.get_debug()); loop.close()\n",
+        "loop = new_loop(); print(loop.get_debug()); loop.close()\n",
         PYTHONASYNCIODEBUG="1",
     )
     assert done.stdout == "True\n"
 
 
 def test_optimized_and_isolated_interpreters(script):
-    script(WORK + "run()\n", "-OO")
-    script(WORK + "run()\n", "-X", "importtime", quiet=False)
+    script("run()\n", "-OO")
+    script("run()\n", "-X", "importtime", quiet=False)
 
 
 ALLOCATORS = ["debug", "malloc", "pymalloc_debug"]
@@ -317,12 +305,11 @@ elif not sysconfig.get_config_var("WITH_PYMALLOC"):
 
 @pytest.mark.parametrize("allocator", ALLOCATORS)
 def test_allocators(script, allocator):
-    script(WORK + "run()\n", PYTHONMALLOC=allocator)
+    script("run()\n", PYTHONMALLOC=allocator)
 
 
 def test_stacks_of_waiting_tasks(script):
-    done = script(
-        """
+    done = script("""
 async def waiting():
     await asyncio.get_running_loop().create_future()
 
@@ -338,14 +325,12 @@ async def main():
 loop = new_loop()
 loop.run_until_complete(main())
 loop.close()
-"""
-    )
+""")
     assert done.stdout.startswith("waiting\n")
 
 
 def test_an_audit_hook_may_send_a_datagram_of_its_own(script):
-    script(
-        """
+    script("""
 class Log:
     to = None
 
@@ -376,8 +361,7 @@ async def main():
 loop = new_loop()
 loop.run_until_complete(main())
 loop.close()
-"""
-    )
+""")
 
 
 def test_a_patch_of_submit_made_before_the_loop_is_imported(loop_kind):

@@ -7,7 +7,7 @@ import sys
 import pytest
 from isolated_scripts import LIMIT, environment
 
-STRANGER = """
+BEFORE = """
 def take_number_over(end):
     '''Close a descriptor and open a file that gets its number.'''
     number = end.fileno()
@@ -32,9 +32,7 @@ signal.signal(signal.SIGUSR1, lambda *args: None)
 
 def test_a_number_reused_during_a_run_gets_no_signals(fast_script):
     """Neither during the run nor after it, when the number would be back."""
-    fast_script(
-        STRANGER
-        + """
+    fast_script("""
 near, far = set_wakeup_socket()
 
 async def main():
@@ -50,14 +48,11 @@ os.kill(os.getpid(), signal.SIGUSR1)
 loop.close()
 assert os.read(number, 100) == b""
 assert signal.set_wakeup_fd(-1) == -1
-"""
-    )
+""")
 
 
 def test_a_number_reused_while_a_handler_is_set_gets_no_signals(fast_script):
-    fast_script(
-        STRANGER
-        + """
+    fast_script("""
 near, far = set_wakeup_socket()
 loop = new_loop()
 loop.add_signal_handler(signal.SIGUSR2, loop.stop)
@@ -69,16 +64,14 @@ os.kill(os.getpid(), signal.SIGUSR1)
 loop.close()
 assert os.read(number, 100) == b""
 assert signal.set_wakeup_fd(-1) == -1
-"""
-    )
+""")
 
 
 def test_a_descriptor_with_the_number_of_a_closed_loops_is_put_back(
     fast_script,
 ):
     fast_script(
-        STRANGER
-        + """
+        """
 old = new_loop()
 old.add_signal_handler(signal.SIGUSR2, old.stop)
 ours = signal.set_wakeup_fd(-1)
@@ -102,9 +95,7 @@ assert signal.set_wakeup_fd(-1) == ours
 
 
 def test_what_a_callback_sets_gets_the_signals_and_stays(fast_script):
-    fast_script(
-        STRANGER
-        + """
+    fast_script("""
 async def main():
     near, far = set_wakeup_socket()
     await asyncio.sleep(0.1)
@@ -117,14 +108,11 @@ loop = new_loop()
 near, far = loop.run_until_complete(main())
 loop.close()
 assert signal.set_wakeup_fd(-1) == near.fileno()
-"""
-    )
+""")
 
 
 def test_a_loop_with_handlers_passes_signals_to_the_program(fast_script):
-    fast_script(
-        STRANGER
-        + """
+    fast_script("""
 near, far = set_wakeup_socket()
 seen = []
 first, second = new_loop(), new_loop()
@@ -138,13 +126,11 @@ assert far.recv(10) == bytes([signal.SIGUSR2])
 second.close()
 first.close()
 assert signal.set_wakeup_fd(-1) == near.fileno()
-"""
-    )
+""")
 
 
 def test_ctrl_c_after_a_callback_took_the_wakeup_descriptor(script, finish):
-    process = script.start(
-        """
+    process = script.start("""
 sys.stdout.reconfigure(line_buffering=True)
 loop = new_loop()
 loop.call_soon(signal.set_wakeup_fd, -1)
@@ -156,8 +142,7 @@ try:
 except KeyboardInterrupt:
     print("interrupted")
 loop.close()
-"""
-    )
+""")
     process.send_signal(signal.SIGINT)
     assert finish(process) == (0, "interrupted\n", "")
 
@@ -221,8 +206,7 @@ def test_ctrl_c_where_another_thread_imported_threading(imports, factory):
 
 
 def test_a_signal_of_a_forked_child_is_not_its_parents(fast_script):
-    fast_script(
-        """
+    fast_script("""
 seen = []
 loop = new_loop()
 loop.add_signal_handler(signal.SIGUSR1, seen.append, "signal")
@@ -248,8 +232,7 @@ loop.call_soon(os.kill, os.getpid(), signal.SIGUSR1)
 loop.run_until_complete(asyncio.sleep(0.01))
 assert seen == ["signal"]
 loop.close()
-"""
-    )
+""")
 
 
 def test_the_number_of_a_loop_collected_elsewhere_is_not_reused(fast_script):
