@@ -53,6 +53,12 @@ def client_tls() -> ssl.SSLContext:
     return context
 
 
+@pytest.fixture(scope="session")
+def distrusting_tls() -> ssl.SSLContext:
+    """A client's context, which trusts nobody."""
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
 def _unprivileged() -> pwd.struct_passwd:
     """Whom to start a server as that refuses root."""
     if os.geteuid() != 0:
@@ -155,22 +161,28 @@ def pg(postgres) -> dict:
 
 @pytest.fixture(scope="session")
 def redis_server():
-    """A redis-server: its TCP port and its Unix socket."""
+    """A redis-server: its TCP ports, plain and of TLS, its Unix socket."""
     program = shutil.which("redis-server") or shutil.which("valkey-server")
     if program is None:
         pytest.skip("redis-server is not installed")
     base = Path(tempfile.mkdtemp(prefix="fastloop-redis-"))
-    port = free_port()
+    port, tls_port = free_port(), free_port()
     server = Process(
         program,
         *("--bind", "127.0.0.1", "--port", str(port)),
+        *("--tls-port", str(tls_port), "--tls-auth-clients", "yes"),
+        *("--tls-cert-file", str(CERTS / "localhost.pem")),
+        *("--tls-key-file", str(CERTS / "localhost.key")),
+        *("--tls-ca-cert-file", str(CERTS / "ca.pem")),
         *("--unixsocket", str(base / "sock"), "--save", ""),
         *("--dir", str(base), "--appendonly", "no"),
         cwd=base,
     )
     try:
         server.wait_for("Ready to accept connections")
-        yield SimpleNamespace(port=port, path=str(base / "sock"))
+        yield SimpleNamespace(
+            port=port, tls_port=tls_port, path=str(base / "sock")
+        )
     finally:
         server.stop()
         shutil.rmtree(base)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+import ssl
 
 import pytest
 
@@ -72,9 +73,9 @@ async def test_transactions(pg):
         assert await conn.fetchval("select count(*) from t") == 500
 
 
-async def test_copy(pg):
+async def test_copy(dsn):
     """COPY in from a generator of rows and out to a file object."""
-    async with connected(pg) as conn:
+    async with connected(dsn) as conn:
         await conn.execute("create temp table t (n int, s text)")
         rows = [(i, f"row {i}") for i in range(20000)]
         await conn.copy_records_to_table("t", records=rows)
@@ -84,18 +85,24 @@ async def test_copy(pg):
         assert lines == [f"{n}\t{s}" for n, s in rows]
 
 
-async def test_pool_and_concurrency(pg):
-    """60 queries at a time over at most 5 connections."""
-    async with asyncpg.create_pool(**pg, min_size=1, max_size=5) as pool:
+async def test_pool_and_concurrency(dsn):
+    """60 queries of all sizes at a time over at most 5 connections."""
+    async with asyncpg.create_pool(**dsn, min_size=1, max_size=5) as pool:
 
         async def one(i):
             async with pool.acquire() as conn:
-                pid = conn.get_server_pid()
-                return pid, await conn.fetchval("select $1::int", i)
+                text = chr(97 + i % 26) * (i * 5000)
+                assert await conn.fetchval("select $1::text", text) == text
+                return conn.get_server_pid()
 
-        got = await asyncio.gather(*(one(i) for i in range(60)))
-        assert [value for _, value in got] == list(range(60))
-        assert 1 < len({pid for pid, _ in got}) <= 5
+        pids = await asyncio.gather(*(one(i) for i in range(60)))
+        assert 1 < len(set(pids)) <= 5
+
+
+async def test_an_unknown_certificate_is_refused(pg, distrusting_tls):
+    args = {**pg, "host": "localhost", "ssl": distrusting_tls}
+    with pytest.raises(ssl.SSLCertVerificationError):
+        await asyncpg.connect(**args)
 
 
 async def test_notifications(pg):
@@ -114,9 +121,9 @@ async def test_notifications(pg):
         await one.remove_listener("news", heard)
 
 
-async def test_timeout_cancels_on_the_server(pg):
+async def test_timeout_cancels_on_the_server(dsn):
     """asyncpg asks for the cancellation on a connection of its own."""
-    async with connected(pg) as conn:
+    async with connected(dsn) as conn:
         with pytest.raises(asyncio.TimeoutError):
             await conn.execute("select pg_sleep(600)", timeout=0.05)
         task = asyncio.create_task(conn.execute("select pg_sleep(600)"))

@@ -6,29 +6,41 @@ import asyncio
 import contextlib
 
 import pytest
+from interop_process import CERTS
 
 pytest.importorskip("redis", reason="redis-py is not installed")
 
 import redis.asyncio as redis
 
+#: A client's own certificate, and those it trusts.
+TLS = {
+    "ssl": True,
+    "ssl_check_hostname": True,
+    "ssl_ca_certs": str(CERTS / "ca.pem"),
+    "ssl_certfile": str(CERTS / "client.pem"),
+    "ssl_keyfile": str(CERTS / "client.key"),
+}
+every_way = pytest.mark.parametrize("way", ["tcp", "unix", "tls"])
+
 
 @contextlib.asynccontextmanager
-async def connected(server, unix=False, **kwargs):
+async def connected(server, way="tcp", **kwargs):
     """A client on an empty database."""
-    if unix:
-        where = {"unix_socket_path": server.path}
-    else:
-        where = {"host": "127.0.0.1", "port": server.port}
-    async with redis.Redis(**where, **kwargs) as client:
+    where = {
+        "tcp": {"host": "127.0.0.1", "port": server.port},
+        "unix": {"unix_socket_path": server.path},
+        "tls": {"host": "localhost", "port": server.tls_port, **TLS},
+    }
+    async with redis.Redis(**{**where[way], **kwargs}) as client:
         await client.flushdb()
         yield client
 
 
 @pytest.mark.parametrize("protocol", [2, 3])
-@pytest.mark.parametrize("unix", [False, True], ids=["tcp", "unix"])
-async def test_commands(redis_server, unix, protocol):
+@every_way
+async def test_commands(redis_server, way, protocol):
     async with connected(
-        redis_server, unix, protocol=protocol, decode_responses=True
+        redis_server, way, protocol=protocol, decode_responses=True
     ) as client:
         assert await client.ping()
         await client.set("key", "value", px=60_000)
@@ -43,9 +55,21 @@ async def test_commands(redis_server, unix, protocol):
             await client.lpush("key", 1)
 
 
-async def test_pipelines(redis_server):
+async def test_an_unknown_certificate_is_refused(redis_server):
+    with pytest.raises(redis.ConnectionError, match="VERIFY_FAIL"):
+        async with connected(
+            redis_server,
+            "tls",
+            ssl_ca_certs=str(CERTS / "client.pem"),
+            retry=None,
+        ):
+            pass
+
+
+@every_way
+async def test_pipelines(redis_server, way):
     """10,000 commands in one go; an optimistic transaction that loses."""
-    async with connected(redis_server) as client:
+    async with connected(redis_server, way) as client:
         async with client.pipeline(transaction=False) as pipe:
             for i in range(10_000):
                 pipe.rpush("list", i)
@@ -61,17 +85,18 @@ async def test_pipelines(redis_server):
         assert await client.get("key") == b"theirs"
 
 
-async def test_many_tasks_on_one_pool(redis_server):
-    async with connected(redis_server, max_connections=50) as client:
+@pytest.mark.parametrize(("way", "count"), [("tcp", 50), ("tls", 10)])
+async def test_many_tasks_on_one_pool(redis_server, way, count):
+    async with connected(redis_server, way, max_connections=count) as client:
 
         async def work(i):
             await client.set(f"key:{i}", i)
             return int(await client.get(f"key:{i}"))
 
-        got = await asyncio.gather(*(work(i) for i in range(50)))
-        assert got == list(range(50))
+        got = await asyncio.gather(*(work(i) for i in range(count)))
+        assert got == list(range(count))
         keys = {key async for key in client.scan_iter("key:*", count=7)}
-        assert len(keys) == 50
+        assert len(keys) == count
 
 
 async def test_blocking_pop(redis_server):

@@ -28,14 +28,19 @@ async def serving(handler=echo, **kwargs):
         yield f"{scheme}://localhost:{port}"
 
 
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
 @pytest.mark.parametrize("compression", ["deflate", None])
-async def test_messages_of_every_size(compression):
+async def test_messages_of_every_size(
+    compression, tls, server_tls, client_tls
+):
     """Around the frame header's three lengths, and 2 MiB."""
     sizes = (0, 1, 125, 126, 65535, 65536, 2 << 20)
 
+    options = {"max_size": None, "compression": compression}
+    near = {"ssl": client_tls} if tls else {}
     async with (
-        serving(max_size=None, compression=compression) as url,
-        connect(url, max_size=None, compression=compression, proxy=None) as ws,
+        serving(ssl=server_tls if tls else None, **options) as url,
+        connect(url, proxy=None, **near, **options) as ws,
     ):
         for size in sizes:
             data = os.urandom(size)
@@ -43,16 +48,6 @@ async def test_messages_of_every_size(compression):
             assert await ws.recv() == data
         await ws.send("grüße")
         assert await ws.recv() == "grüße"
-
-
-async def test_tls(server_tls, client_tls):
-    async with (
-        serving(ssl=server_tls) as url,
-        connect(url, ssl=client_tls, proxy=None) as ws,
-    ):
-        for _ in range(3):
-            await ws.send(b"x" * 100_000)
-            assert len(await ws.recv()) == 100_000
 
 
 async def test_fragments_and_pings():
