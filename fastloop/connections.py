@@ -195,6 +195,8 @@ class Connections(_Loop):  # type: ignore[misc]
         try:
             await waiter
         except BaseException:
+            if not isinstance(tls, sslproto.SSLProtocol):
+                tls._abandon()
             transport.close()
             made.cancel()
             resumed.cancel()

@@ -543,10 +543,9 @@ lose(FlTls *self, PyObject *exc)
 int
 fl_tls_connection_lost(FlTls *self, PyObject *exc)
 {
-    /* What came before an error is delivered before it; who has closed the
-       transport below, as a cancelled start_tls does, wants none of it. */
-    bool failed = self->awaited > 0 && exc != Py_None;
-    int code = failed ? fl_tls_stop_awaiting(self) : 0;
+    /* What came before the end is delivered before it. */
+    bool waits = self->awaited > 0 && !self->abandoned;
+    int code = waits ? fl_tls_stop_awaiting(self) : 0;
     PyObject *raised = code < 0 ? PyErr_GetRaisedException() : NULL;
     code = self->lost ? 0 : lose(self, exc);
     return fl_error_keep_first(raised, code, (PyObject *)self);

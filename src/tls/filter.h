@@ -99,6 +99,7 @@ typedef struct {
     FlTlsAppState app_state;
     bool busy;            /* a call is in the engine */
     bool put_off;         /* something waits for the next iteration */
+    bool abandoned;       /* start_tls failed: no data is delivered */
     bool sending;         /* records are being handed to the raw transport */
     bool send_all;        /* and none may be kept back */
     bool raw_is_stream;   /* exactly a StreamTransport of ours */

@@ -12,7 +12,6 @@
 #include "core/dispatch.h"
 #include "core/loop.h"
 #include "core/report.h"
-#include "py/call.h"
 #include "py/compat.h"
 #include "py/errors.h"
 #include "tls/engine.h"
@@ -101,20 +100,6 @@ fl_tls_stop_awaiting(FlTls *self)
     return fl_tls_go_on(self);
 }
 
-/* Whether the transport below was closed, as by a cancelled start_tls: then
-   the data is not delivered.  After an error connection_lost delivers it. */
-static int
-is_left(FlTls *self)
-{
-    if (self->raw == NULL) {
-        return true;
-    }
-    PyObject *raw = Py_NewRef(self->raw);
-    int left = fl_call_truth(raw, self->state->names.is_closing);
-    Py_DECREF(raw);
-    return left;
-}
-
 static int
 count_iteration(FlLoop *loop, PyObject *object, PyObject *Py_UNUSED(ignored))
 {
@@ -128,9 +113,10 @@ count_iteration(FlLoop *loop, PyObject *object, PyObject *Py_UNUSED(ignored))
             return -1;
         }
     }
-    int left = self->awaited > 0 ? is_left(self) : true;
-    int code = left == 0 ? fl_tls_stop_awaiting(self) : left;
-    return code < 0 ? end_by_error(self) : 0;
+    if (self->awaited == 0 || self->abandoned) {
+        return 0;
+    }
+    return fl_tls_stop_awaiting(self) < 0 ? end_by_error(self) : 0;
 }
 
 int

@@ -16,7 +16,8 @@ int fl_tls_put_off(FlTls *self);
 
 /* No data is delivered from begin_awaiting on, if there is a waiter.
    wake_first wakes it, and data comes in the iteration after that in which its
-   callbacks run; stop_awaiting delivers at once. */
+   callbacks run, unless the filter is abandoned; stop_awaiting delivers at
+   once. */
 void fl_tls_begin_awaiting(FlTls *self);
 int fl_tls_wake_first(FlTls *self);
 int fl_tls_stop_awaiting(FlTls *self);

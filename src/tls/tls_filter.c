@@ -181,6 +181,14 @@ feed(FlTls *self, PyObject *data)
     return fl_tls_none(code);
 }
 
+/* start_tls has failed or was cancelled: nobody has the new transport. */
+static PyObject *
+abandon(FlTls *self, PyObject *Py_UNUSED(ignored))
+{
+    self->abandoned = true;
+    Py_RETURN_NONE;
+}
+
 static const char connection_made_doc[] =
     "connection_made($self, transport, /)\n--\n\n"
     "Begin the handshake over a transport.";
@@ -208,6 +216,9 @@ static const char fatal_error_doc[] =
 static const char feed_doc[] =
     "_feed($self, data, /)\n--\n\n"
     "Take records that were read before start_tls().";
+static const char abandon_doc[] =
+    "_abandon($self, /)\n--\n\n"
+    "Deliver no first data: start_tls() returns no transport.";
 
 static PyMethodDef filter_methods[] = {
     FL_METHOD("connection_made", connection_made, METH_O, connection_made_doc),
@@ -222,6 +233,7 @@ static PyMethodDef filter_methods[] = {
     FL_METHOD("_resume", resume, METH_NOARGS, resume_doc),
     FL_METHOD("_fatal_error", fatal_error, FL_KEYWORDS, fatal_error_doc),
     FL_METHOD("_feed", feed, METH_O, feed_doc),
+    FL_METHOD("_abandon", abandon, METH_NOARGS, abandon_doc),
     {NULL, NULL, 0, NULL},
 };
 

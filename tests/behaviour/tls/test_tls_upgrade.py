@@ -390,6 +390,30 @@ async def test_tls_in_tls(tls_pair, loop, side, make):
     assert protocol.names == ["made", "data", "eof", "lost"]
 
 
+@pytest.mark.parametrize("end", ["close_notify", "fin", "both"])
+async def test_tls_in_tls_ends_right_behind_its_first_data(
+    tls_pair, loop, end
+):
+    """The outer transport closes, for TLS has no half-close; nobody has left
+    the inner one.
+    """
+    protocol = Recorder()
+    c = await tls_pair(protocol, side="server")
+    task = upgrading(loop, c.transport, protocol, "start-tls-server")
+    peer = Layered(c.peer, contexts("server")[1], False)
+    await peer.attempt(peer.tls.do_handshake)
+    flight = c.peer.seal(peer.outgoing.read() + peer.seal(b"early"))
+    if end != "fin":
+        flight += c.peer.seal_close()
+    await c.peer.send(flight)
+    if end != "close_notify":
+        c.peer.send_eof()
+    await task
+    assert await protocol.wait_lost() is None
+    assert protocol.data == b"early"
+    assert protocol.names == ["made", "data", "eof", "lost"]
+
+
 @pytest.mark.parametrize("side", ["client", "server"])
 async def test_tls_in_tls_is_aborted(tls_pair, loop, side):
     protocol = Recorder()
