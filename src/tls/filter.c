@@ -290,7 +290,7 @@ do_flush(FlTls *self)
     if (self->phase != FL_TLS_FLUSHING) {
         return 0; /* the protocol has ended it meanwhile */
     }
-    if (self->busy || self->awaited > 0) {
+    if (self->busy || self->awaited > 0 || self->put_off) {
         return 0; /* it goes on by itself */
     }
     if (self->app_paused && !self->closing
@@ -415,7 +415,7 @@ receive_eof(FlTls *self)
         /* A protocol that paused meanwhile gets the rest later. */
         return self->phase == FL_TLS_FLUSHING;
     case FL_TLS_FLUSHING:
-        if (self->busy || self->awaited > 0) {
+        if (self->busy || self->awaited > 0 || self->put_off) {
             return fl_tls_put_off(self) < 0 ? -1 : 1;
         }
         if (fl_tls_write_backlog(self) < 0) {

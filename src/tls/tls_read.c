@@ -282,8 +282,10 @@ read_buffered(FlTls *self, PyObject *protocol, bool *more)
     }
     if (!is_delivering(self) || self->protocol != protocol) {
         PyBuffer_Release(&view); /* get_buffer paused, closed or left us */
-        *more = self->protocol != protocol;
-        return 0;
+        bool again = self->protocol != protocol && self->buffered;
+        *more = !self->buffered;
+        /* The next one may leave us to another in its turn. */
+        return again ? fl_tls_put_off(self) : 0;
     }
     Filled filled = fill(self, view.buf, (size_t)view.len);
     PyObject *exc =

@@ -305,6 +305,47 @@ async def test_set_protocol_inside_get_buffer(tls_pair, side, kind, ends):
         c.transport.set_protocol(first)
 
 
+@pytest.mark.native_tls
+@every_side
+@pytest.mark.parametrize("ends", [False, True], ids=["goes on", "ends"])
+async def test_two_protocols_that_hand_over_to_each_other(
+    tls_pair, loop, side, ends
+):
+    """The loop goes on meanwhile, and what came is not lost."""
+    changes = most = 0
+
+    def change(protocol, hint):
+        nonlocal changes
+        if changes < most:
+            changes += 1
+            assert changes < 1000, "the loop has not gone on"
+            c.transport.set_protocol(others[protocol])
+        return protocol.buffer
+
+    first = BufferedRecorder(get_buffer=change)
+    second = BufferedRecorder(get_buffer=change)
+    others = {first: second, second: first}
+    c = await tls_pair(first, side=side)
+    await c.settle()
+    c.clear()
+    most = 1000
+    await c.peer.send(
+        c.peer.seal(b"data") + (c.peer.seal_close() if ends else b"")
+    )
+    if ends:
+        c.peer.send_eof()
+    await turns(20)
+    assert changes > 1
+    most = 0
+    while first.data + second.data != b"data":
+        await turns()
+    if not ends:
+        c.transport.set_protocol(first)
+    elif second.data:
+        await second.wait_lost()
+        first.note("lost")  # the fixture waits for that
+
+
 @every_side
 async def test_set_protocol_inside_data_received(tls_pair, side):
     """The next segment is the new protocol's, and so are later calls."""
