@@ -273,11 +273,14 @@ fl_stream_finish(FlStream *self)
     return fl_error_keep_first(exc, 0, NULL);
 }
 
+/* Tell sendfile what connection_lost is told, or that it came. */
 static int
-fail_empty_waiter(FlStream *self)
+fail_empty_waiter(FlStream *self, PyObject *argument)
 {
-    PyObject *exc = PyObject_CallFunction(PyExc_ConnectionError, "s",
-                                          FL_STREAM_CLOSED_TEXT);
+    PyObject *exc = argument != Py_None
+                        ? Py_NewRef(argument)
+                        : PyObject_CallFunction(PyExc_ConnectionError, "s",
+                                                FL_STREAM_CLOSED_TEXT);
     if (exc == NULL) {
         return fl_loop_report_callback(self->loop, NULL);
     }
@@ -308,7 +311,7 @@ run_connection_lost(FlLoop *loop, PyObject *subject, PyObject *argument)
     Py_XDECREF(result);
     Py_DECREF(protocol);
     PyObject *exc = code < 0 ? PyErr_GetRaisedException() : NULL;
-    if (self->empty_waiter != NULL && fail_empty_waiter(self) < 0) {
+    if (self->empty_waiter != NULL && fail_empty_waiter(self, argument) < 0) {
         Py_XSETREF(exc, PyErr_GetRaisedException());
     }
     code =

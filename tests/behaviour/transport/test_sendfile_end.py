@@ -6,7 +6,7 @@ import asyncio
 import socket
 
 import pytest
-from net_helpers import KIB, MIB, Recorder
+from net_helpers import KIB, MIB, Peer, Recorder, tcp_socketpair, turns
 
 SIZE = 8 * MIB
 
@@ -87,3 +87,20 @@ async def test_a_socket_closed_under_it_harms_nobody(loop_kind, file):
     assert await rest_of(far) < SIZE
     with pytest.raises(ConnectionError):
         await task
+
+
+@pytest.mark.reports  # asyncio sets the waiter's exception a second time
+async def test_a_reset_while_it_waits_for_what_was_written_before(file):
+    """sendfile raises what ended the connection."""
+    loop = asyncio.get_running_loop()
+    near, far = tcp_socketpair()
+    near.setblocking(False)
+    transport, protocol = await loop.create_connection(Recorder, sock=near)
+    transport.write(bytes(SIZE))
+    assert transport.get_write_buffer_size() > 0
+    task = loop.create_task(loop.sendfile(transport, file))
+    await turns()
+    Peer(far).reset()
+    with pytest.raises(ConnectionResetError) as caught:
+        await task
+    assert caught.value is await protocol.wait_lost()
