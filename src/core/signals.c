@@ -116,7 +116,8 @@ same_fd(const FlForeignFd *foreign)
     return same ? foreign->fd : -1;
 }
 
-/* Make the loop's pipe the wakeup descriptor. */
+/* Make the loop's pipe the wakeup descriptor.  0; 1: it was not what was taken
+   last; or -1 with an exception set. */
 static int
 take(FlLoop *loop)
 {
@@ -125,7 +126,8 @@ take(FlLoop *loop)
     if (set_wakeup_fd(loop->state, ours, &found) < 0) {
         return -1;
     }
-    if (found != wakeup->fd) {
+    bool anew = found != wakeup->fd;
+    if (anew) {
         remember(&wakeup->before, found);
     }
     if (wakeup->owner == NULL && wakeup->fd >= 0) {
@@ -133,7 +135,20 @@ take(FlLoop *loop)
     }
     wakeup->owner = loop;
     wakeup->fd = ours;
-    return 0;
+    return anew;
+}
+
+/* The same before a wait.  Of what came while another had the descriptor the
+   handlers may not have run yet; they may schedule, or stop the loop. */
+static int
+take_back(FlLoop *loop, int64_t *timeout_ns)
+{
+    int code = take(loop);
+    if (code > 0) {
+        *timeout_ns = 0;
+        code = PyErr_CheckSignals();
+    }
+    return code;
 }
 
 /* The loop does not run, and another may need the descriptor, or none does.
@@ -147,7 +162,7 @@ release(FlLoop *loop)
         return 0;
     }
     if (wakeup->handler != NULL) {
-        return take(wakeup->handler);
+        return take(wakeup->handler) < 0 ? -1 : 0;
     }
     int code = set_wakeup_fd(loop->state, same_fd(&wakeup->before), &found);
     PyObject *exc = NULL;
@@ -301,8 +316,7 @@ fl_signals_before_wait(FlLoop *loop, int64_t *timeout_ns)
         return 0;
     }
 #if FL_HAVE_SET_WAKEUP_FD
-    (void)timeout_ns;
-    return take(loop);
+    return take_back(loop, timeout_ns);
 #else
     uint64_t now = loop->ready.tail + 1;
     if (loop->taken_tail == now) {
@@ -311,7 +325,7 @@ fl_signals_before_wait(FlLoop *loop, int64_t *timeout_ns)
     if (loop->limited_tail == now) {
         loop->taken_tail = now;
         *timeout_ns = 0; /* destructors may have run and scheduled */
-        return take(loop);
+        return take_back(loop, timeout_ns);
     }
     if (*timeout_ns < 0 || *timeout_ns > ASK_AFTER_NS) {
         loop->limited_tail = now;
@@ -407,7 +421,7 @@ fl_loop_signal_wakeup(FlLoop *loop, PyObject *arg)
            running callback may have set another one. */
         bool heard = wakeup->owner != NULL && wakeup->owner->hears_signals;
         code = take(heard ? wakeup->owner : loop);
-        if (code == 0) {
+        if (code >= 0) {
             wakeup->handler = loop;
         }
     }

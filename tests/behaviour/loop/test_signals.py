@@ -5,6 +5,7 @@ Signals that end a process, and Ctrl-C itself, are tested in isolated/.
 
 import asyncio
 import contextlib
+import ctypes
 import os
 import signal
 import socket
@@ -69,6 +70,16 @@ def test_wakes_a_sleeping_loop(loop):
     with kill_later(0.02):
         loop.run_forever()
     loop.remove_signal_handler(signal.SIGUSR1)
+
+
+def test_one_that_came_while_another_had_the_wakeup_fd(loop):
+    """Its handler runs before the loop waits; no byte tells of it."""
+    # Unlike os.kill() this runs no handler itself.
+    kill = ctypes.PyDLL(None).kill
+    with python_handler(signal.SIGUSR1, lambda *args: loop.stop()):
+        loop.call_soon(signal.set_wakeup_fd, -1)
+        loop.call_soon(kill, os.getpid(), int(signal.SIGUSR1))
+        loop.run_forever()
 
 
 def test_while_the_loop_is_busy(loop):
