@@ -526,15 +526,8 @@ static bool
 arm_timerfd(FlPoller *poller, int64_t timeout_ns)
 {
 #ifdef __linux__
-    if (!poller->use_timerfd) {
-        return false;
-    }
     if (poller->timerfd_watch == NULL) {
-        open_timerfd(poller);
-        if (poller->timerfd_watch == NULL) {
-            poller->use_timerfd = false;
-            return false;
-        }
+        return false;
     }
     struct itimerspec when;
     memset(&when, 0, sizeof(when));
@@ -613,11 +606,19 @@ prepare_wait(FlPoller *poller)
 }
 
 void
-fl_poller_expect_wake(FlPoller *poller)
+fl_poller_expect_wake(FlPoller *poller, int64_t timeout_ns)
 {
     if (FL_LIKELY(poller->may_wait) || prepare_wait(poller) == 0) {
         atomic_store(&poller->sleeping, 1);
     }
+#ifdef __linux__
+    if (timeout_ns > 0 && timeout_ns < FL_NS_PER_MS && poller->use_timerfd
+        && poller->timerfd_watch == NULL)
+    {
+        open_timerfd(poller);
+        poller->use_timerfd = poller->timerfd_watch != NULL;
+    }
+#endif
 }
 
 void

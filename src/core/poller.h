@@ -157,8 +157,9 @@ fl_poller_unlock_numbers(FlPoller *poller)
 #endif
 }
 
-/* Before a poll that may wait: from here on another thread can end it. */
-void fl_poller_expect_wake(FlPoller *poller);
+/* Before a poll that may wait so long, while the caller has the GIL: from here
+   on another thread can end it. */
+void fl_poller_expect_wake(FlPoller *poller, int64_t timeout_ns);
 
 /* Poll once: without waiting (timeout_ns 0), up to a timeout,
    or until something happens (negative).  Never returns early on purpose, and

@@ -136,7 +136,7 @@ poll_blocking(FlLoop *loop, int64_t timeout_ns)
     if (poller->unsure && (timeout_ns < 0 || timeout_ns > CHECK_UNSURE_NS)) {
         timeout_ns = CHECK_UNSURE_NS;
     }
-    fl_poller_expect_wake(poller);
+    fl_poller_expect_wake(poller, timeout_ns);
     /* A time() of the program's may have let another thread push. */
     if (fl_ready_count(&loop->ready) > 0 || atomic_load(&loop->inbox.filled)
         || fl_watch_is_noted(poller) || atomic_load(&poller->interrupted))

@@ -42,8 +42,8 @@ def load(path: str | Path) -> ctypes.CDLL:
         ctypes.c_long,
         ctypes.c_int,
     ]
-    for name in ("fault_hits", "fault_hits_last", "fault_seen"):
-        getattr(shim, name).restype = ctypes.c_long
+    for name in ("hits", "hits_last", "seen", "unlocked"):
+        getattr(shim, f"fault_{name}").restype = ctypes.c_long
     shim.fault_count.restype = ctypes.c_long
     shim.fault_place.restype = ctypes.c_size_t
     for name in ("fault_arm", "fault_delay", "fault_coarse"):

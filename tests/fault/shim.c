@@ -16,6 +16,8 @@
       libuv's timer, and in each poll.
    4. fault_coarse(milliseconds): so long are the ticks of the coarse clock.
    5. fault_count(number, &name): how often each function was called so far.
+   6. fault_unlocked(): how many calls of the armed function were made by a
+      thread that did not have the GIL.
  */
 #define _GNU_SOURCE
 #include "shim_calls.h"
@@ -67,7 +69,7 @@ enum {
 static struct hook hooks[HOOKS];
 
 static char armed[32];
-static long skip_left, fail_left, hits, hits_last, seen;
+static long skip_left, fail_left, hits, hits_last, seen, unlocked;
 static int fail_errno;
 static void *fail_caller;
 enum {
@@ -90,7 +92,7 @@ fault_arm(const char *name, long skip, long count, int code)
     skip_left = skip;
     fail_left = count;
     fail_errno = code;
-    hits = seen = 0;
+    hits = seen = unlocked = 0;
 }
 
 void
@@ -135,6 +137,12 @@ fault_seen(void)
     return seen;
 }
 
+long
+fault_unlocked(void)
+{
+    return unlocked;
+}
+
 /* The calls of function `number`, or -1 if there are no more functions. */
 long
 fault_count(int number, const char **name, int *kind)
@@ -145,6 +153,16 @@ fault_count(int number, const char **name, int *kind)
     *name = hooks[number].name;
     *kind = hooks[number].kind;
     return hooks[number].calls;
+}
+
+static int
+has_gil(void)
+{
+    static int (*check)(void);
+    if (check == NULL) {
+        check = (int (*)(void))dlsym(RTLD_DEFAULT, "PyGILState_Check");
+    }
+    return check();
 }
 
 #define INLINE static inline __attribute__((always_inline))
@@ -170,6 +188,7 @@ fails(int number)
         return 0;
     }
     __sync_add_and_fetch(&seen, 1);
+    __sync_add_and_fetch(&unlocked, !has_gil());
     if (__sync_fetch_and_sub(&skip_left, 1) > 0 || fail_left <= 0
         || fail_errno == 0)
     {

@@ -51,3 +51,8 @@ def test_ticks_that_come_late(total, milliseconds):
     a wait, a look, and then at most one look more for the tick.
     """
     assert total("coarse", milliseconds) in (2, 3)
+
+
+def test_a_timerfd_is_made_with_the_gil(total):
+    """It gets a registration, in a table that other threads use."""
+    assert total("timerfd", "3") == 0
