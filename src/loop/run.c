@@ -346,6 +346,7 @@ fl_loop_run_once(FlLoop *loop, PyObject *Py_UNUSED(ignored))
     else {
         code = fl_loop_check_open(loop);
         if (code == 0) {
+            fl_poller_begin_run(loop->poller);
             fl_metrics_run_begins(loop);
             code = fl_loop_turn(loop);
             fl_metrics_run_ends(loop);

@@ -61,8 +61,8 @@ typedef struct {
     bool costly; /* and the next read is to be small */
 } ReadResult;
 
-/* Into several pieces of memory; as receive, after a check of the number.
-   Runs no Python. */
+/* Into several pieces of memory; as receive, after check_reader.  Runs no
+   Python. */
 static int
 receive_pieces(FlStream *self, struct iovec *pieces, int count,
                ReadResult *result)
@@ -87,19 +87,31 @@ receive_pieces(FlStream *self, struct iovec *pieces, int count,
     return 0;
 }
 
-/* 0 with got_bytes 0: end of file; -EAGAIN: nothing there. */
-static int
-receive(FlStream *self, char *buffer, size_t size_bytes, ReadResult *result)
-{
-    struct iovec piece = {buffer, size_bytes};
-    int code = fl_stream_check_number(self);
-    return code < 0 ? code : receive_pieces(self, &piece, 1, result);
-}
-
 static bool
 wants_more(const FlStream *self)
 {
     return self->phase == FL_STREAM_OPEN && !self->paused && !self->read_eof;
+}
+
+/* Before a read for a protocol: whether the number is the stream's own still.
+   That asks a given socket object, which may run Python, as get_buffer does:
+   -EAGAIN if the stream is to be read no more, or for another protocol. */
+static int
+check_reader(FlStream *self, PyObject *protocol)
+{
+    int code = fl_stream_check_number(self);
+    bool left = !wants_more(self) || self->protocol != protocol;
+    return code == 0 && left ? -EAGAIN : code;
+}
+
+/* 0 with got_bytes 0: end of file; -EAGAIN: nothing there. */
+static int
+receive(FlStream *self, PyObject *protocol, char *buffer, size_t size_bytes,
+        ReadResult *result)
+{
+    struct iovec piece = {buffer, size_bytes};
+    int code = check_reader(self, protocol);
+    return code < 0 ? code : receive_pieces(self, &piece, 1, result);
 }
 
 /* --- end of file --------------------------------------------------------- */
@@ -222,7 +234,7 @@ receive_native(FlStream *self, PyObject *protocol, ReadResult *result)
     struct iovec pieces[FL_RECEIVER_PIECES + 1];
     int count = 0;
     /* Before there is memory: it may run Python, which may change that. */
-    int code = fl_stream_check_number(self);
+    int code = check_reader(self, protocol);
     if (code == 0) {
         code = make_scratch(self->loop);
     }
@@ -259,7 +271,8 @@ receive_native(FlStream *self, PyObject *protocol, ReadResult *result)
 
 /* All that an event may read, as one bytes object; NULL at end of file. */
 static int
-receive_bytes(FlStream *self, PyObject **data, ReadResult *result)
+receive_bytes(FlStream *self, PyObject *protocol, PyObject **data,
+              ReadResult *result)
 {
     /* What is much is not copied. */
     bool direct = self->last_read_bytes >= BULKY_BYTES;
@@ -277,7 +290,7 @@ receive_bytes(FlStream *self, PyObject **data, ReadResult *result)
         }
         buffer = PyBytes_AS_STRING(bytes);
     }
-    code = receive(self, buffer, EVENT_BYTES, result);
+    code = receive(self, protocol, buffer, EVENT_BYTES, result);
     if (code < 0 || result->got_bytes == 0) {
         Py_XDECREF(bytes);
         return code;
@@ -298,10 +311,10 @@ receive_bytes(FlStream *self, PyObject **data, ReadResult *result)
 }
 
 static int
-read_bytes(FlStream *self, ReadResult *result)
+read_bytes(FlStream *self, PyObject *protocol, ReadResult *result)
 {
     PyObject *data = NULL;
-    int code = receive_bytes(self, &data, result);
+    int code = receive_bytes(self, protocol, &data, result);
     if (code == -EAGAIN) {
         return 0;
     }
@@ -312,11 +325,9 @@ read_bytes(FlStream *self, ReadResult *result)
         return deliver_eof(self);
     }
     self->last_read_bytes = result->got_bytes;
-    PyObject *protocol = Py_NewRef(self->protocol);
     PyObject *done = PyObject_CallMethodOneArg(
         protocol, self->loop->state->names.data_received, data);
     Py_DECREF(data);
-    Py_DECREF(protocol);
     if (done == NULL) {
         return fl_stream_fatal(self, DATA_FAILED);
     }
@@ -400,11 +411,7 @@ read_into(FlStream *self, PyObject *protocol, ReadResult *result)
     if (get_buffer(self, protocol, &view, &message) < 0) {
         return fl_stream_fatal(self, message);
     }
-    if (!wants_more(self) || self->protocol != protocol) {
-        PyBuffer_Release(&view); /* get_buffer paused, closed or left us */
-        return 0;
-    }
-    int code = receive(self, view.buf, (size_t)view.len, result);
+    int code = receive(self, protocol, view.buf, (size_t)view.len, result);
     PyBuffer_Release(&view);
     if (code == -EAGAIN) {
         return 0;
@@ -427,16 +434,11 @@ fl_stream_read_ready(FlStream *self)
     int code = 0;
     while (code == 0 && wants_more(self)) {
         ReadResult result = {0, false, false};
-        if (self->receiver != NULL || self->buffered) {
-            PyObject *protocol = Py_NewRef(self->protocol);
-            code = self->receiver != NULL
-                       ? receive_native(self, protocol, &result)
-                       : read_into(self, protocol, &result);
-            Py_DECREF(protocol);
-        }
-        else {
-            code = read_bytes(self, &result);
-        }
+        PyObject *protocol = Py_NewRef(self->protocol);
+        code = self->receiver != NULL ? receive_native(self, protocol, &result)
+               : self->buffered       ? read_into(self, protocol, &result)
+                                      : read_bytes(self, protocol, &result);
+        Py_DECREF(protocol);
         if (FL_LIKELY(!result.filled) || result.costly) {
             break;
         }

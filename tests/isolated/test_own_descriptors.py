@@ -94,3 +94,18 @@ except OSError:
         loop.close()
     os._exit(0)
 """)
+
+
+def test_a_turn_without_descriptors_ends_no_process(script):
+    """One that a program makes by hand, outside a run."""
+    script("""
+loop, own = waited()
+os.closerange(3, 1024)
+loop.call_later(10, print)
+try:
+    for _ in range(3):
+        loop._run_once()
+except OSError:
+    os._exit(0)
+os._exit(1)
+""")

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from net_helpers import Recorder, turns
+from net_helpers import BufferedRecorder, Recorder, turns
 from patience import PATIENCE
 
 only_fastloop = pytest.mark.parametrize(
@@ -53,6 +53,19 @@ class _Link:
         self.transport.abort()
         await turns()
         self.far.close()
+
+
+class _AskedSocket(socket.socket):
+    """Runs a function of the test when it is asked for its number."""
+
+    def ask_by(self, asked: Callable[[], None]) -> None:
+        """Have it run from now on; of an object of its own alone."""
+
+        def fileno() -> int:
+            asked()
+            return super(_AskedSocket, self).fileno()
+
+        self.fileno = fileno  # type: ignore[method-assign]
 
 
 def write_twice(protocol: Any) -> None:
@@ -291,3 +304,26 @@ def test_resume_writing_may_leave_the_loop(
     if end != "nothing":
         assert link.far.recv(1) == b""
     loop.run_until_complete(link.close())
+
+
+@pytest.mark.parametrize("buffered", [False, True])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_socket_that_sets_a_protocol_when_it_is_asked(
+    loop: asyncio.AbstractEventLoop, stream: bool, buffered: bool
+) -> None:
+    """The new protocol gets what came.  asyncio asks no socket."""
+    link = _Link(loop)
+    link.near = _AskedSocket(fileno=link.near.detach())
+    first: Any = Recorder()
+    if stream:
+        first = asyncio.StreamReaderProtocol(asyncio.StreamReader())
+    second: Any = BufferedRecorder() if buffered else Recorder()
+    transport = await link.open(first)
+    await turns()
+    link.near.ask_by(lambda: transport.set_protocol(second))
+    link.far.send(b"data")
+    await turns(20)
+    if transport.get_protocol() is second:
+        assert second.data == b"data"
+        assert stream or not first.data
+    await link.close()
