@@ -38,7 +38,20 @@ CERTS = pathlib.Path(__file__).parent.parent / "certs"
 KINDS = ("tcp-client", "tcp-server", "unix")
 TCP_KINDS = KINDS[:2]
 
+#: Over TLS, also where it is not fastloop's own (tls/conftest.py).
+TLS_KINDS = (
+    "tls-client",
+    "tls-server",
+    "tls-start-tls-client",
+    "tls-start-tls-server",
+    "tls-client-no-libssl",
+    "tls-server-no-libssl",
+    "tls-client-no-native",
+    "tls-server-no-native",
+)
+
 every_kind = pytest.mark.parametrize("kind", KINDS)
+every_kind_and_tls = pytest.mark.parametrize("kind", KINDS + TLS_KINDS)
 every_tcp_kind = pytest.mark.parametrize("kind", TCP_KINDS)
 
 

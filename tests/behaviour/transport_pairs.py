@@ -23,6 +23,7 @@ from typing import Any
 
 import pytest
 from net_helpers import Link, link
+from tls_ends import TextPeer, tls_link
 
 Run = Callable[[Any], Any]
 Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -41,6 +42,12 @@ def transport_pair(
     pairs = contextlib.AsyncExitStack()
 
     async def open_pair(protocol: Any = None) -> Link:
+        if kind.startswith("tls"):
+            side = kind.removeprefix("tls-").partition("-no-")[0]
+            pair = await pairs.enter_async_context(
+                tls_link(protocol, side=side)
+            )
+            return Link(pair.transport, pair.protocol, TextPeer(pair.peer))
         return await pairs.enter_async_context(link(kind, protocol))
 
     yield open_pair

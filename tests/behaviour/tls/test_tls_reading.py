@@ -17,23 +17,6 @@ from net_helpers import (
 from tls_ends import every_side, every_version, every_way
 
 
-@every_way
-async def test_nothing_is_delivered_while_reading_is_paused(
-    settled_pair, side
-):
-    c = await settled_pair(side=side)
-    assert c.transport.is_reading()
-    c.transport.pause_reading()
-    assert not c.transport.is_reading()
-    await c.peer.write(b"held")
-    await c.peer.write(pattern(100_000))
-    await turns(50)
-    assert c.protocol.names == ["made"]
-    c.transport.resume_reading()
-    assert c.transport.is_reading()
-    assert await c.protocol.wait_data(100_004) == b"held" + pattern(100_000)
-
-
 @every_side
 async def test_resume_reading_delivers_in_a_later_turn(settled_pair, side):
     """It returns first: no data_received inside resume_reading()."""
@@ -44,18 +27,6 @@ async def test_resume_reading_delivers_in_a_later_turn(settled_pair, side):
     c.transport.resume_reading()
     assert c.protocol.data == b""
     assert await c.protocol.wait_data(4) == b"held"
-
-
-@every_side
-async def test_pausing_twice_and_resuming_twice(tls_pair, side):
-    c = await tls_pair(side=side)
-    for _ in range(2):
-        c.transport.pause_reading()
-    for _ in range(2):
-        c.transport.resume_reading()
-    await c.peer.write(b"x")
-    assert await c.protocol.wait_data(1) == b"x"
-    assert c.protocol.count("data") == 1
 
 
 @every_side
@@ -70,38 +41,6 @@ async def test_a_pause_and_a_resume_in_one_callback(settled_pair, side):
         await turns(number % 3)
     expected = b"".join(b"%03d" % number for number in range(50))
     assert await c.protocol.wait_data(150) == expected
-
-
-@every_side
-async def test_a_pause_inside_data_received(tls_pair, side):
-    """The records of that segment were read; what comes later waits."""
-
-    def pause(protocol, data):
-        protocol.transport.pause_reading()
-
-    c = await tls_pair(Recorder(data=pause), side=side)
-    await c.peer.write(b"first")
-    await c.protocol.wait_data(5)
-    await c.peer.write(b"second")
-    await turns(20)
-    assert c.protocol.data == b"first"
-    c.transport.resume_reading()
-    assert await c.protocol.wait_data(11) == b"firstsecond"
-
-
-@every_side
-async def test_a_program_that_pauses_at_each_piece(tls_pair, side, loop):
-    data = pattern(2 * MIB)
-
-    def slow(protocol, piece):
-        protocol.transport.pause_reading()
-        loop.call_soon(protocol.transport.resume_reading)
-
-    c = await tls_pair(Recorder(data=slow), side=side)
-    await c.peer.write(data)
-    await c.protocol.wait_data(len(data))
-    assert digest(c.protocol.data) == digest(data)
-    await turns(2)
 
 
 @every_side
@@ -194,20 +133,6 @@ def views(protocol, hint):
 
 
 @every_way
-@pytest.mark.parametrize("size", [1, 2, 7, 1000, 16384, 100_000])
-async def test_buffers_of_a_buffered_protocol(tls_pair, side, size):
-    """Smaller than a record, and larger than several."""
-    total = min(size * 200, 300_000)
-    data = pattern(total)
-    protocol = BufferedRecorder(size, get_buffer=views)
-    c = await tls_pair(protocol, side=side)
-    await c.peer.write(data)
-    await c.protocol.wait_data(total)
-    assert digest(c.protocol.data) == digest(data)
-    assert max(n for name, n in c.protocol.events if name == "data") <= size
-
-
-@every_way
 async def test_a_buffered_protocol_ends(tls_pair, side):
     c = await tls_pair(BufferedRecorder(3), side=side)
     await c.peer.send(c.peer.seal(b"0123456789") + c.peer.seal_close())
@@ -227,22 +152,6 @@ async def test_a_buffer_that_is_exactly_full(tls_pair, side):
 
 
 @every_side
-async def test_a_pause_between_two_buffers(tls_pair, side):
-    """A small buffer leaves plain text inside TLS: a pause holds it too."""
-
-    def pause(protocol, count):
-        protocol.transport.pause_reading()
-
-    c = await tls_pair(BufferedRecorder(4, data=pause), side=side)
-    await c.peer.write(b"01234567")
-    await c.protocol.wait_data(4)
-    await turns(20)
-    assert c.protocol.data == b"0123"
-    c.transport.resume_reading()
-    assert await c.protocol.wait_data(8) == b"01234567"
-
-
-@every_side
 async def test_a_buffer_in_the_middle_of_another(tls_pair, side):
     store = bytearray(64)
     view = memoryview(store)[16:48]
@@ -256,26 +165,6 @@ async def test_a_buffer_in_the_middle_of_another(tls_pair, side):
     await c.peer.write(pattern(1000))
     assert await c.protocol.wait_data(1000) == pattern(1000)
     assert store[:16] == store[48:] == bytes(16)
-
-
-@every_side
-async def test_each_kind_of_protocol_may_follow_another(tls_pair, side):
-    """set_protocol in mid-stream, to and from a BufferedProtocol."""
-    first = Recorder()
-    c = await tls_pair(first, side=side)
-    await c.settle()
-    journal = [first]
-    for number, make in enumerate(
-        [BufferedRecorder, Recorder, BufferedRecorder, BufferedRecorder]
-    ):
-        journal.append(make())
-        c.transport.set_protocol(journal[-1])
-        assert c.transport.get_protocol() is journal[-1]
-        await c.peer.write(b"%d" % number)
-        assert await journal[-1].wait_data(1) == b"%d" % number
-    assert all(p.count("made") == 0 for p in journal[1:])
-    assert first.data == b"!"
-    c.transport.set_protocol(first)
 
 
 @pytest.mark.native_tls
@@ -347,28 +236,6 @@ async def test_two_protocols_that_hand_over_to_each_other(
 
 
 @every_side
-async def test_set_protocol_inside_data_received(tls_pair, side):
-    """The next segment is the new protocol's, and so are later calls."""
-    second = Recorder()
-
-    def change(protocol, data):
-        protocol.transport.set_protocol(second)
-
-    first = Recorder(data=change)
-    c = await tls_pair(first, side=side)
-    await c.peer.write(b"first")
-    await first.wait_data(5)
-    await c.peer.write(b"second")
-    assert await second.wait_data(6) == b"second"
-    await c.peer.close_notify()
-    await second.wait_lost()
-    assert second.names == ["data", "eof", "lost"]
-    assert first.names == ["made", "data"]
-    # The fixture waits for the first one's end.
-    first.note("lost")
-
-
-@every_side
 async def test_a_paused_protocol_is_replaced(tls_pair, side):
     """What was held is given to the protocol that is there at the resume."""
     first, second = Recorder(), BufferedRecorder(5)
@@ -382,18 +249,3 @@ async def test_a_paused_protocol_is_replaced(tls_pair, side):
     assert await second.wait_data(14) == b"for the second"
     assert first.data == b"!"
     c.transport.set_protocol(first)
-
-
-@every_side
-async def test_data_is_bytes_of_its_own(tls_pair, side):
-    """A program may keep what it was given: it never changes."""
-    kept = []
-    c = await tls_pair(
-        Recorder(data=lambda p, data: kept.append(data)), side=side
-    )
-    for number in range(20):
-        await c.peer.write(bytes([number]) * 1000)
-        await c.protocol.wait_data(1000 * (number + 1))
-    assert all(type(data) is bytes for data in kept)
-    expected = b"".join(bytes([number]) * 1000 for number in range(20))
-    assert b"".join(kept) == expected

@@ -241,19 +241,6 @@ async def test_an_end_inside_eof_received(tls_pair, side):
     assert c.protocol.names == ["made", "eof", "lost"]
 
 
-@every_way
-async def test_an_answer_written_in_eof_received_arrives(tls_pair, side):
-    """The peer has closed its half: ours may still say something."""
-    c = await tls_pair(
-        Recorder(eof=lambda p: p.transport.write(b"good bye")), side=side
-    )
-    await c.settle()
-    await c.peer.close_notify()
-    assert await c.peer.read_exactly(8) == b"good bye"
-    assert await c.peer.read() == b""
-    assert await c.protocol.wait_lost() is None
-
-
 @every_side
 @pytest.mark.parametrize("end", ["close_notify", "ragged"])
 async def test_a_true_answer_of_eof_received_only_warns(
@@ -271,19 +258,6 @@ async def test_a_true_answer_of_eof_received_only_warns(
     assert texts == [
         "returning true from eof_received() has no effect when using ssl"
     ]
-
-
-@every_side
-async def test_close_sends_all_that_was_written(tls_pair, side):
-    """The close_notify is behind megabytes that wait at each level."""
-    data = pattern(40 * 64 * KIB)
-    c = await tls_pair(side=side)
-    for start in range(0, len(data), 64 * KIB):
-        c.transport.write(data[start : start + 64 * KIB])
-    c.transport.close()
-    assert digest(await c.peer.read_to_end()) == digest(data)
-    await c.peer.close_notify()
-    assert await c.protocol.wait_lost() is None
 
 
 @every_way
@@ -305,24 +279,6 @@ async def test_what_was_written_before_the_peers_end_arrives(
     await c.protocol.wait_for("eof")
     got = await c.peer.read_exactly(total + 7)
     assert got == bytes(total) + b"the end"
-    assert await c.protocol.wait_lost() is None
-
-
-@every_side
-async def test_a_long_answer_in_eof_received_arrives(tls_pair, side):
-    """More than the wire takes at once."""
-    data = pattern(64 * 64 * KIB)
-
-    def answer(protocol):
-        for start in range(0, len(data), 64 * KIB):
-            protocol.transport.write(data[start : start + 64 * KIB])
-
-    c = await tls_pair(Recorder(eof=answer), side=side)
-    await c.settle()
-    await c.peer.close_notify()
-    got = await c.peer.read_exactly(len(data))
-    assert digest(got) == digest(data)
-    assert await c.peer.read() == b""
     assert await c.protocol.wait_lost() is None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import array
 import asyncio
 import socket
 import ssl
@@ -31,16 +30,6 @@ def fill(c, chunk=bytes(64 * KIB)):
         total += len(chunk)
         assert total < 64 * MIB, "the protocol is never paused"
     return total
-
-
-@every_way
-async def test_kinds_of_bytes(tls_pair, side):
-    c = await tls_pair(side=side)
-    c.transport.write(bytearray(b"a"))
-    c.transport.write(memoryview(b"xbx")[1:2])
-    c.transport.write(b"")
-    c.transport.write(memoryview(bytearray(b"c")))
-    assert await c.peer.read_exactly(3) == b"abc"
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
@@ -83,45 +72,6 @@ async def test_what_is_not_bytes_is_refused(tls_pair, side, wrong):
 
 
 @every_side
-@pytest.mark.parametrize(
-    "lines",
-    [
-        [b"one", b"two", b"three"],
-        (b"one", bytearray(b"two"), memoryview(b"three")),
-        [b"onetwothree"],
-        [],
-    ],
-)
-async def test_writelines(tls_pair, side, lines):
-    c = await tls_pair(side=side)
-    c.transport.writelines(lines)
-    c.transport.writelines(iter(lines))
-    c.transport.writelines(line for line in lines)
-    expected = b"".join(lines) * 3
-    c.transport.write(b"end")
-    assert await c.peer.read_exactly(len(expected) + 3) == expected + b"end"
-
-
-@every_side
-async def test_many_lines_at_once(tls_pair, side):
-    lines = [pattern(number % 300 + 1, number) for number in range(3000)]
-    c = await tls_pair(side=side)
-    c.transport.writelines(lines)
-    whole = b"".join(lines)
-    assert await c.peer.read_exactly(len(whole)) == whole
-
-
-@every_side
-async def test_a_view_of_items_that_are_no_bytes(tls_pair, side):
-    """The length in bytes counts, not the number of items."""
-    items = array.array("I", range(1000))
-    c = await tls_pair(side=side)
-    c.transport.write(memoryview(items).cast("B"))
-    expected = items.tobytes()
-    assert await c.peer.read_exactly(len(expected)) == expected
-
-
-@every_side
 async def test_a_buffer_may_change_after_write(tls_pair, side):
     """What was there when write() was called is sent."""
     c = await tls_pair(side=side)
@@ -143,20 +93,6 @@ async def test_a_short_write_is_one_segment_at_once(tls_pair, side):
     assert len(wire) == 5 + int.from_bytes(wire[3:5], "big")
     c.peer.incoming.write(wire)
     assert c.peer.tls.read() == b"now"
-
-
-@every_side
-async def test_writes_of_one_callback_keep_their_order(tls_pair, side):
-    c = await tls_pair(side=side)
-    expected = bytearray()
-    for number in range(1000):
-        data = pattern(number * 7 % 3000 + 1, number)
-        expected += data
-        if number % 3:
-            c.transport.write(data)
-        else:
-            c.transport.writelines([data[:1], data[1:]])
-    assert digest(await c.peer.read_exactly(len(expected))) == digest(expected)
 
 
 async def test_limits_are_asyncios(tls_pair):
@@ -393,18 +329,6 @@ async def test_writing_inside_resume_writing(tls_pair, side):
     total = fill(c)
     await c.peer.read_exactly(total + MIB)
     assert not more
-
-
-@every_side
-async def test_a_reset_while_much_waits(tls_pair, side):
-    """The loss is told once, with the error; nothing is resumed."""
-    c = await tls_pair(side=side)
-    fill(c)
-    c.peer.reset()
-    exc = await c.protocol.wait_lost()
-    assert isinstance(exc, ConnectionError)
-    assert c.protocol.names == ["made", "pause", "lost"]
-    assert c.transport.get_write_buffer_size() == 0
 
 
 async def test_large_transfers_both_ways(run):

@@ -15,6 +15,7 @@ from net_helpers import (
     BufferedRecorder,
     Recorder,
     every_kind,
+    every_kind_and_tls,
     every_tcp_kind,
     pattern,
     turns,
@@ -64,7 +65,7 @@ async def test_close_after_everything_is_a_no_op(transport_pair):
     await turns()
 
 
-@every_kind
+@every_kind_and_tls
 async def test_close_sends_what_is_buffered(transport_pair):
     c = await transport_pair()
     c.shrink()
@@ -98,7 +99,7 @@ async def test_the_last_byte_ends_it_in_that_turn(transport_pair):
     assert seen == [["made", "pause", "resume", "lost"]]
 
 
-@every_kind
+@every_kind_and_tls
 async def test_close_sends_small_writes_of_the_same_callback(transport_pair):
     def talk(protocol, data):
         for i in range(5):

@@ -17,10 +17,10 @@ import weakref
 
 import pytest
 from net_helpers import (
-    KINDS,
     BufferedRecorder,
     Recorder,
     every_kind,
+    every_kind_and_tls,
     every_tcp_kind,
     link,
     spin,
@@ -274,7 +274,7 @@ async def test_transports_are_not_made_by_hand(transport_pair):
         cls(1, 2, 3, 4, 5, 6, 7, 8, 9)
 
 
-@every_kind
+@every_kind_and_tls
 async def test_protocol_can_be_read_and_replaced(transport_pair):
     c = await transport_pair()
     assert c.transport.get_protocol() is c.protocol
@@ -289,7 +289,7 @@ async def test_protocol_can_be_read_and_replaced(transport_pair):
 
 
 @pytest.mark.parametrize("first", [Recorder, BufferedRecorder])
-@pytest.mark.parametrize("kind", KINDS)
+@every_kind_and_tls
 async def test_protocol_switches_between_the_two_sorts(transport_pair, first):
     other = BufferedRecorder if first is Recorder else Recorder
     c = await transport_pair(first())
@@ -305,7 +305,7 @@ async def test_protocol_switches_between_the_two_sorts(transport_pair, first):
     assert second.names == ["data"]
 
 
-@every_kind
+@every_kind_and_tls
 async def test_protocol_replaced_inside_data_received(transport_pair):
     second = Recorder()
     first = Recorder(data=lambda p, d: p.transport.set_protocol(second))
@@ -314,8 +314,13 @@ async def test_protocol_replaced_inside_data_received(transport_pair):
     assert await first.wait_data(1) == b"a"
     await c.peer.send(b"b")
     assert await second.wait_data(1) == b"b"
+    c.peer.send_eof()
+    await second.wait_lost()
+    assert second.names == ["data", "eof", "lost"]
+    assert first.names == ["made", "data"]
     assert first.data == b"a"
-    c.transport.set_protocol(first)
+    # The fixture waits for the first one's end.
+    first.note("lost")
 
 
 @every_kind

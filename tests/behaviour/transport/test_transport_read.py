@@ -19,6 +19,7 @@ from net_helpers import (
     Peer,
     Recorder,
     every_kind,
+    every_kind_and_tls,
     every_tcp_kind,
     listening_socket,
     pattern,
@@ -30,7 +31,7 @@ both_protocols = pytest.mark.parametrize("make", [Recorder, BufferedRecorder])
 
 @pytest.mark.parametrize("size", [1, 2, 100, 4096, 65535, 65536, 65537])
 @both_protocols
-@every_kind
+@every_kind_and_tls
 async def test_sizes_of_messages(transport_pair, make, size):
     c = await transport_pair(make())
     for seed in range(4):
@@ -41,7 +42,7 @@ async def test_sizes_of_messages(transport_pair, make, size):
 
 
 @both_protocols
-@every_kind
+@every_kind_and_tls
 async def test_a_mebibyte_at_a_time(transport_pair, make):
     c = await transport_pair(make())
     data = pattern(4 * MIB)
@@ -60,7 +61,7 @@ async def test_one_byte_at_a_time(transport_pair, make):
     assert await c.protocol.wait_data(300) == data
 
 
-@every_kind
+@every_kind_and_tls
 async def test_received_bytes_are_exact_and_independent(transport_pair):
     """No spare room behind the bytes, none of them shared."""
     import sys
@@ -78,7 +79,7 @@ async def test_received_bytes_are_exact_and_independent(transport_pair):
 
 @pytest.mark.parametrize("answer", [None, False, 0])
 @both_protocols
-@every_kind
+@every_kind_and_tls
 async def test_eof_closes_unless_told_otherwise(transport_pair, make, answer):
     c = await transport_pair(make(eof=lambda p: answer))
     await c.peer.send(b"last")
@@ -152,7 +153,7 @@ async def test_kept_open_after_eof_uses_no_cpu(transport_pair, loop):
     assert time.thread_time() - before < 0.05
 
 
-@every_kind
+@every_kind_and_tls
 async def test_write_during_eof_received(transport_pair):
     protocol = Recorder(eof=lambda p: p.transport.write(b"bye"))
     c = await transport_pair(protocol)
@@ -161,7 +162,7 @@ async def test_write_during_eof_received(transport_pair):
     assert await c.protocol.wait_lost() is None
 
 
-@every_kind
+@every_kind_and_tls
 async def test_large_write_during_eof_received_is_sent_whole(transport_pair):
     data = pattern(4 * MIB)
     protocol = Recorder(eof=lambda p: p.transport.write(data))
@@ -183,7 +184,7 @@ async def test_eof_after_write_eof_ends_the_connection(transport_pair):
 
 
 @both_protocols
-@every_kind
+@every_kind_and_tls
 async def test_paused_reading_holds_data_and_eof(transport_pair, make):
     c = await transport_pair(make())
     assert c.transport.is_reading()
@@ -200,7 +201,7 @@ async def test_paused_reading_holds_data_and_eof(transport_pair, make):
     assert c.protocol.data == b"held"
 
 
-@every_kind
+@every_kind_and_tls
 async def test_pause_and_resume_may_be_repeated(transport_pair):
     c = await transport_pair()
     c.transport.resume_reading()
@@ -219,7 +220,7 @@ async def test_pause_and_resume_may_be_repeated(transport_pair):
 
 
 @both_protocols
-@every_kind
+@every_kind_and_tls
 async def test_pausing_inside_the_callback_stops_at_once(transport_pair, make):
     """Not one more call, however much has already arrived."""
     protocol = make(data=lambda p, d: p.transport.pause_reading())
@@ -240,7 +241,7 @@ async def test_pausing_inside_the_callback_stops_at_once(transport_pair, make):
 
 
 @both_protocols
-@every_kind
+@every_kind_and_tls
 async def test_pause_and_resume_inside_the_callback(transport_pair, make):
     def toggle(protocol, data):
         protocol.transport.pause_reading()

@@ -20,6 +20,7 @@ from net_helpers import (
     PY314,
     Recorder,
     every_kind,
+    every_kind_and_tls,
     every_tcp_kind,
     pattern,
     turns,
@@ -30,11 +31,13 @@ WARNING = "socket.send() raised exception."
 
 
 @pytest.mark.parametrize("make", [bytes, bytearray, memoryview])
-@every_kind
+@every_kind_and_tls
 async def test_bytes_like_arguments(transport_pair, make):
     c = await transport_pair()
     assert c.transport.write(make(b"some data")) is None
-    assert await c.peer.recv_exactly(9) == b"some data"
+    c.transport.write(make(b""))
+    c.transport.write(b"!")
+    assert await c.peer.recv_exactly(10) == b"some data!"
 
 
 class _Bytes(bytes):
@@ -42,14 +45,14 @@ class _Bytes(bytes):
 
 
 @pytest.mark.parametrize("make", [_Bytes, type("B", (bytearray,), {})])
-@every_kind
+@every_kind_and_tls
 async def test_subclasses_of_bytes(transport_pair, make):
     c = await transport_pair()
     c.transport.write(make(b"sub"))
     assert await c.peer.recv_exactly(3) == b"sub"
 
 
-@every_kind
+@every_kind_and_tls
 async def test_memoryview_of_other_formats(transport_pair):
     """The bytes of the view are sent, whatever its items are."""
     numbers = array.array("i", range(20))
@@ -59,7 +62,7 @@ async def test_memoryview_of_other_formats(transport_pair):
     assert await c.peer.recv_exactly(len(expected)) == expected
 
 
-@every_kind
+@every_kind_and_tls
 async def test_memoryview_of_a_part(transport_pair):
     c = await transport_pair()
     c.transport.write(memoryview(b"0123456789")[3:7])
@@ -121,7 +124,7 @@ async def test_nothing_to_write(transport_pair, empty):
 
 
 @pytest.mark.parametrize("count", [2, 3, 100, 3000])
-@every_kind
+@every_kind_and_tls
 async def test_many_writes_in_one_callback_keep_their_order(
     transport_pair, count
 ):
@@ -166,7 +169,7 @@ async def test_one_write_a_callback_after_many(transport_pair):
         assert c.peer.nothing_to_read()
 
 
-@every_kind
+@every_kind_and_tls
 async def test_writes_outside_any_protocol_callback(transport_pair):
     """Writes of a task, a call_soon callback and a timer all leave."""
     c = await transport_pair()
@@ -196,7 +199,7 @@ async def test_size_written_while_the_kernel_refuses(transport_pair):
     assert c.transport.get_write_buffer_size() == 0
 
 
-@every_kind
+@every_kind_and_tls
 async def test_a_bytearray_may_change_after_write(transport_pair, loop_kind):
     if loop_kind == "asyncio" and PY312:
         pytest.skip("asyncio from 3.12 keeps the caller's own buffer")
@@ -230,7 +233,7 @@ async def test_the_part_not_sent_of_a_bytearray_may_change(
     assert await c.peer.recv_exactly(BULK) == expected
 
 
-@every_kind
+@every_kind_and_tls
 async def test_writelines(transport_pair):
     c = await transport_pair()
     parts = [b"a", bytearray(b"bc"), memoryview(b"def"), b"", b"g"]
@@ -240,7 +243,7 @@ async def test_writelines(transport_pair):
     assert await c.peer.recv_exactly(2) == b"hi"
 
 
-@every_kind
+@every_kind_and_tls
 async def test_writelines_of_a_generator(transport_pair):
     c = await transport_pair()
     c.transport.writelines(b"%d" % i for i in range(10))
@@ -260,10 +263,10 @@ async def test_writelines_of_nothing(transport_pair, nothing):
 
 @pytest.mark.parametrize(
     "nothing",
-    [[b""], [b"", b"", b""], iter(())],
-    ids=["one", "several", "iterator"],
+    [[], [b""], [b"", b"", b""], iter(())],
+    ids=["none", "one", "several", "iterator"],
 )
-@every_kind
+@every_kind_and_tls
 async def test_writelines_of_empty_chunks(transport_pair, nothing, loop_kind):
     """Empty chunks must not stall what is written after them."""
     if loop_kind == "asyncio" and PY312:
@@ -294,7 +297,7 @@ async def test_writelines_of_other_things(transport_pair, bad):
 
 
 @pytest.mark.parametrize("count", [1, 1500])
-@every_kind
+@every_kind_and_tls
 async def test_writelines_more_than_the_kernel_takes(transport_pair, count):
     """More chunks than one sendmsg takes (IOV_MAX), and larger ones."""
     c = await transport_pair()
@@ -305,7 +308,7 @@ async def test_writelines_more_than_the_kernel_takes(transport_pair, count):
     assert await c.peer.recv_exactly(len(expected)) == expected
 
 
-@every_kind
+@every_kind_and_tls
 async def test_write_and_writelines_interleaved(transport_pair):
     c = await transport_pair()
     c.shrink()
@@ -468,12 +471,14 @@ async def test_a_write_to_a_unix_peer_that_closed(transport_pair):
     assert isinstance(await c.protocol.wait_lost(), BrokenPipeError)
 
 
-@every_kind
+@every_kind_and_tls
 async def test_a_peer_that_resets_while_data_is_buffered(transport_pair, kind):
     c = await transport_pair()
     c.shrink()
     c.transport.pause_reading()
     c.fill()
+    while not c.protocol.count("pause"):
+        c.transport.write(bytes(65536))
     if kind == "unix":
         c.peer.close()
     else:
@@ -481,6 +486,7 @@ async def test_a_peer_that_resets_while_data_is_buffered(transport_pair, kind):
     exc = await c.protocol.wait_lost()
     assert isinstance(exc, (ConnectionResetError, BrokenPipeError))
     assert c.transport.get_write_buffer_size() == 0
+    assert c.protocol.names == ["made", "pause", "lost"]
 
 
 @every_kind

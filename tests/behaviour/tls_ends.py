@@ -195,6 +195,35 @@ class WirePeer(PlainPeer):
         await self.send(self.seal_close())
 
 
+class TextPeer(Peer):
+    """A TLS peer as tests of any transport have it: it sends plain text."""
+
+    def __init__(self, wire: WirePeer) -> None:
+        super().__init__(wire.sock)
+        self.wire = wire
+
+    async def send(self, data: Any) -> None:
+        await self.wire.write(data)
+
+    async def recv(self, size: int = 65536) -> bytes:
+        """Some data; the end is answered."""
+        try:
+            data = await self.wire.read(size)
+        except ssl.SSLEOFError:
+            return b""
+        if not data:
+            with contextlib.suppress(ConnectionError):
+                await self.wire.close_notify()
+        return data
+
+    def send_eof(self) -> None:
+        wire = self.wire.seal_close()
+        assert self.sock.send(wire) == len(wire)
+
+    def nothing_to_read(self) -> bool:
+        raise NotImplementedError("what TLS sends of itself is on the wire")
+
+
 class TlsLink:
     """A TLS transport under test, its protocol, and the far end."""
 
