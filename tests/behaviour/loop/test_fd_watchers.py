@@ -11,6 +11,7 @@ import tempfile
 import weakref
 
 import pytest
+from net_helpers import Recorder
 from watch_helpers import idle_cpu, nothing, turns
 
 
@@ -152,20 +153,14 @@ def test_error_types_are_asyncios(loop):
         oracle.close()
 
 
-def test_a_closed_socket_cannot_be_watched(loop):
-    left, right = socket.socketpair()
+def test_what_is_closed_cannot_be_watched(loop, pair, pipe):
+    left, _ = pair
     left.close()
-    right.close()
     with pytest.raises(ValueError):
         loop.add_reader(left, nothing)
-
-
-def test_a_closed_number_cannot_be_watched(loop):
-    reader, writer = os.pipe()
-    os.close(reader)
-    os.close(writer)
+    os.close(pipe[0])
     with pytest.raises(OSError):
-        loop.add_reader(reader, nothing)
+        loop.add_reader(pipe[0], nothing)
     turns(loop)
 
 
@@ -205,40 +200,26 @@ def test_adding_again_replaces(loop, pair):
     assert seen == ["new"]
 
 
-def test_replaced_callback_is_released(loop, pair):
-    left, _ = pair
-
-    class Token:
-        def callback(self):
-            pass
-
-    token = Token()
-    alive = weakref.ref(token)
-    loop.add_reader(left, token.callback)
-    loop.add_reader(left, nothing)
-    del token
-    gc.collect()
-    assert alive() is None
-    loop.remove_reader(left)
-
-
-def test_removed_callback_is_released(loop, pair):
+@pytest.mark.parametrize("how", ["replaced", "removed"])
+def test_a_callback_is_released(loop, pair, how):
     left, right = pair
 
-    class Token:
-        def callback(self):
-            left.recv(10)
+    def callback():
+        left.recv(10)
 
-    token = Token()
-    alive = weakref.ref(token)
-    loop.add_reader(left, token.callback)
-    right.send(b"x")
-    turns(loop, 3)
-    loop.remove_reader(left)
-    del token
-    turns(loop)
+    alive = weakref.ref(callback)
+    loop.add_reader(left, callback)
+    del callback
+    if how == "replaced":
+        loop.add_reader(left, nothing)
+    else:
+        right.send(b"x")
+        turns(loop, 3)
+        loop.remove_reader(left)
+        turns(loop)
     gc.collect()
     assert alive() is None
+    loop.remove_reader(left)
 
 
 def test_replace_while_an_event_waits(loop, pair):
@@ -312,8 +293,8 @@ def test_remove_and_add_inside_the_callback(loop, pair):
     loop.remove_reader(left)
 
 
-def test_close_inside_the_callback(loop):
-    left, right = socket.socketpair()
+def test_close_inside_the_callback(loop, pair):
+    left, right = pair
     seen = []
 
     def callback():
@@ -325,7 +306,6 @@ def test_close_inside_the_callback(loop):
     right.send(b"x")
     turns(loop, 5)
     assert seen == [1]
-    right.close()
 
 
 def test_one_callback_removes_another(loop):
@@ -359,14 +339,13 @@ def test_level_triggered(loop, pair):
     loop.remove_reader(left)
 
 
-def test_end_of_file_is_an_event(loop):
-    left, right = socket.socketpair()
+def test_end_of_file_is_an_event(loop, pair):
+    left, right = pair
     seen = []
     loop.add_reader(left, lambda: (seen.append(left.recv(1)), loop.stop()))
     right.close()
     loop.run_forever()
     loop.remove_reader(left)
-    left.close()
     assert seen == [b""]
 
 
@@ -466,8 +445,8 @@ def test_many_descriptors(loop):
 
 
 @pytest.mark.parametrize("blocking", [True, False])
-def test_blocking_flag_is_left_as_it_was(loop, blocking):
-    left, right = socket.socketpair()
+def test_blocking_flag_is_left_as_it_was(loop, pair, blocking):
+    left, _ = pair
     left.setblocking(blocking)
     flags = fcntl.fcntl(left, fcntl.F_GETFL)
     loop.add_reader(left, nothing)
@@ -479,8 +458,6 @@ def test_blocking_flag_is_left_as_it_was(loop, blocking):
     loop.remove_reader(left)
     loop.remove_writer(left)
     assert fcntl.fcntl(left, fcntl.F_GETFL) == flags
-    left.close()
-    right.close()
 
 
 def test_blocking_flag_of_a_pipe(loop, pipe):
@@ -513,21 +490,19 @@ def test_callback_that_fails_is_reported_and_watched_on(loop, pair, reports):
     assert isinstance(reports[0]["exception"], ZeroDivisionError)
 
 
-async def test_watching_a_transports_socket_is_refused(loop):
-    left, right = socket.socketpair()
-    left.setblocking(False)
-    transport, _ = await loop.create_connection(asyncio.Protocol, sock=left)
-    sock = transport.get_extra_info("socket")
-    for method in (loop.add_reader, loop.add_writer):
-        with pytest.raises(RuntimeError, match="is used by transport"):
-            method(sock.fileno(), nothing)
-    for method in (loop.remove_reader, loop.remove_writer):
-        with pytest.raises(RuntimeError, match="is used by transport"):
-            method(sock.fileno())
-    transport.close()
-    right.close()
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
+async def test_watching_a_transports_socket_is_refused(loop, pair):
+    left, right = pair
+    protocol = Recorder()
+    await loop.create_connection(lambda: protocol, sock=left)
+    for name in ("add_reader", "add_writer", "remove_reader", "remove_writer"):
+        args = (nothing,) if name.startswith("add") else ()
+        for what in (left, left.fileno()):
+            with pytest.raises(RuntimeError, match="is used by transport"):
+                getattr(loop, name)(what, *args)
+    right.send(b"data")
+    assert await protocol.wait_data(4) == b"data"
+    protocol.transport.abort()
+    await protocol.wait_lost()
 
 
 def test_watch_in_one_loop_and_then_another(loop_factory, pair):

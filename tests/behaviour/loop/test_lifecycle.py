@@ -6,7 +6,6 @@ import gc
 import inspect
 import os
 import signal
-import socket
 import sys
 import warnings
 import weakref
@@ -44,6 +43,13 @@ def test_close_from_another_thread_while_running(loop, in_thread):
     assert raised == ["Cannot close a running event loop"]
 
 
+def drive(coro):
+    try:
+        coro.send(None)
+    finally:
+        coro.close()
+
+
 REFUSED = {
     "call_soon": lambda loop, fd: loop.call_soon(print),
     "call_later": lambda loop, fd: loop.call_later(1, print),
@@ -51,6 +57,10 @@ REFUSED = {
     "call_at": lambda loop, fd: loop.call_at(1e9, print),
     "call_soon_threadsafe": lambda loop, fd: loop.call_soon_threadsafe(print),
     "run_forever": lambda loop, fd: loop.run_forever(),
+    "run_until_complete": lambda loop, fd: loop.run_until_complete(
+        loop.create_future()
+    ),
+    "getaddrinfo": lambda loop, fd: drive(loop.getaddrinfo("localhost", 1)),
     "run_in_executor": lambda loop, fd: loop.run_in_executor(None, print),
     "add_reader": lambda loop, fd: loop.add_reader(fd, print),
     "add_writer": lambda loop, fd: loop.add_writer(fd, print),
@@ -61,26 +71,11 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_refused_on_a_closed_loop(loop_factory, name):
-    loop = loop_factory()
+def test_refused_on_a_closed_loop(loop, pair, name):
     loop.close()
-    left, right = socket.socketpair()
-    try:
-        with pytest.raises(RuntimeError) as caught:
-            REFUSED[name](loop, left)
-        assert str(caught.value) == "Event loop is closed"
-    finally:
-        left.close()
-        right.close()
-
-
-def test_getaddrinfo_on_a_closed_loop(loop_factory):
-    loop = loop_factory()
-    loop.close()
-    coro = loop.getaddrinfo("localhost", 1)
-    with pytest.raises(RuntimeError, match="Event loop is closed"):
-        coro.send(None)
-    coro.close()
+    with pytest.raises(RuntimeError) as caught:
+        REFUSED[name](loop, pair[0])
+    assert str(caught.value) == "Event loop is closed"
 
 
 @pytest.mark.parametrize("method", ["create_task", "run_until_complete"])
@@ -96,15 +91,7 @@ def test_coroutine_never_awaited_on_a_closed_loop(loop_factory, method):
     coro.close()
 
 
-def test_run_until_complete_of_a_future_of_a_closed_loop(loop_factory):
-    loop = loop_factory()
-    future = loop.create_future()
-    loop.close()
-    with pytest.raises(RuntimeError, match="Event loop is closed"):
-        loop.run_until_complete(future)
-
-
-def test_harmless_on_a_closed_loop(loop_factory):
+def test_harmless_on_a_closed_loop(loop_factory, pair):
     loop = loop_factory()
     loop.close()
     assert loop.is_closed() is True
@@ -119,18 +106,8 @@ def test_harmless_on_a_closed_loop(loop_factory):
     loop.set_task_factory(None)
     assert loop.create_future().get_loop() is loop
     assert "closed=True" in repr(loop)
-
-
-def test_remove_reader_on_a_closed_loop(loop_factory):
-    loop = loop_factory()
-    loop.close()
-    left, right = socket.socketpair()
-    try:
-        assert loop.remove_reader(left) is False
-        assert loop.remove_writer(left) is False
-    finally:
-        left.close()
-        right.close()
+    assert loop.remove_reader(pair[0]) is False
+    assert loop.remove_writer(pair[0]) is False
 
 
 def test_call_exception_handler_works_on_a_closed_loop(loop_factory):
@@ -153,26 +130,21 @@ def test_pending_callbacks_never_run(loop_factory):
     assert seen == []
 
 
-def test_watchers_are_dropped_by_close(loop_factory):
-    loop = loop_factory()
-    left, right = socket.socketpair()
+def test_watchers_are_dropped_by_close(loop, pair):
+    left, right = pair
 
-    class Token:
-        def callback(self):
-            pass
+    def callback():
+        pass
 
-    token = Token()
-    alive = weakref.ref(token)
-    loop.add_reader(left, token.callback)
-    loop.add_writer(left, token.callback)
-    del token
+    alive = weakref.ref(callback)
+    loop.add_reader(left, callback)
+    loop.add_writer(left, callback)
+    del callback
     loop.close()
     gc.collect()
     assert alive() is None
     left.send(b"x")
     assert right.recv(1) == b"x"
-    left.close()
-    right.close()
 
 
 @pytest.mark.reports
@@ -273,14 +245,6 @@ def test_signature_of_the_public_methods(loop_factory):
         ours = inspect.signature(method)
         theirs = inspect.signature(getattr(base, name))
         assert list(ours.parameters) == list(theirs.parameters), name
-
-
-def test_close_with_a_default_executor(loop_factory):
-    loop = loop_factory()
-    assert loop.run_until_complete(loop.run_in_executor(None, int)) == 0
-    loop.close()
-    with pytest.raises(RuntimeError, match="Event loop is closed"):
-        loop.run_in_executor(None, int)
 
 
 def test_a_second_close_is_silent(loop_factory, capfd):

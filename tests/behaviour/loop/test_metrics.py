@@ -16,6 +16,8 @@ import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from hosts import only_tcp
+from net_helpers import Peer, spin
 
 from fastloop.metrics import Lag, LoopMetrics, SlowCallback
 
@@ -247,11 +249,10 @@ async def test_timers_are_counted(loop):
 # -- connections --------------------------------------------------------------
 
 
-async def test_connections_and_their_bytes(loop):
+async def test_connections_and_their_bytes(loop, host):
     loop.enable_metrics()
-    server = await loop.create_server(Echo, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    await host.serve(Echo)
+    reader, writer = await host.open()
     writer.write(b"x" * 1000)
     assert await reader.readexactly(1000) == b"x" * 1000
     found = loop.metrics()
@@ -260,10 +261,7 @@ async def test_connections_and_their_bytes(loop):
     assert found.bytes_in == found.bytes_out == 2000
     writer.close()
     await writer.wait_closed()
-    server.close()
-    await server.wait_closed()
-    while loop.metrics().connections_open:
-        await asyncio.sleep(0)
+    await spin(lambda: not loop.metrics().connections_open)
     found = loop.metrics()
     assert (found.connections_lost, found.connections_refused) == (0, 0)
 
@@ -280,7 +278,8 @@ async def test_connections_from_before_count_as_open(loop, pair):
     b.close()
 
 
-async def test_a_reset_connection_is_lost(loop):
+@only_tcp
+async def test_a_reset_connection_is_lost(loop, host):
     loop.enable_metrics()
     lost = loop.create_future()
 
@@ -288,37 +287,28 @@ async def test_a_reset_connection_is_lost(loop):
         def connection_lost(self, exc):
             lost.set_result(exc)
 
-    server = await loop.create_server(Protocol, "127.0.0.1", 0)
-    with socket.create_connection(server.sockets[0].getsockname()) as sock:
-        sock.setblocking(False)
-        while not loop.metrics().connections_accepted:
-            await asyncio.sleep(0)
-        sock.setsockopt(
-            socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0"
-        )
+    await host.serve(Protocol)
+    sock = host.plain()
+    await spin(lambda: loop.metrics().connections_accepted)
+    Peer(sock).reset()
     assert isinstance(await lost, ConnectionResetError)
     found = loop.metrics()
     assert (found.connections_lost, found.connections_open) == (1, 0)
-    server.close()
-    await server.wait_closed()
 
 
-async def test_a_failing_factory_refuses(loop, reports):
+async def test_a_failing_factory_refuses(loop, host, reports):
     loop.enable_metrics()
 
     def factory():
         raise OSError("no")
 
-    server = await loop.create_server(factory, "127.0.0.1", 0)
-    with socket.create_connection(server.sockets[0].getsockname()):
-        while not loop.metrics().connections_refused:
-            await asyncio.sleep(0)
+    await host.serve(factory)
+    with host.plain():
+        await spin(lambda: loop.metrics().connections_refused)
     found = loop.metrics()
     assert found.connections_accepted == found.connections_refused == 1
     assert found.connections_open == found.connections_made == 0
     assert len(reports) == 1
-    server.close()
-    await server.wait_closed()
 
 
 async def test_bytes_that_wait_to_be_written(loop, pair):

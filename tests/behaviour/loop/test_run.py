@@ -10,11 +10,48 @@ import types
 import pytest
 
 
-def test_run_until_complete_returns_the_result(loop):
-    async def main():
+async def answers():
+    return 42
+
+
+class Awaitable:
+    def __await__(self):
+        yield from asyncio.sleep(0).__await__()
         return 42
 
-    assert loop.run_until_complete(main()) == 42
+
+@types.coroutine
+def generator_coroutine():
+    yield from asyncio.sleep(0).__await__()
+    return 42
+
+
+async def awaits_a_generator_coroutine():
+    return await generator_coroutine()
+
+
+def future_that_will_be_done(loop):
+    future = loop.create_future()
+    loop.call_soon(future.set_result, 42)
+    return future
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda loop: answers(),
+        lambda loop: loop.create_task(answers()),
+        lambda loop: Awaitable(),
+        lambda loop: awaits_a_generator_coroutine(),
+        future_that_will_be_done,
+    ],
+    ids=["coroutine", "task", "awaitable", "generator coroutine", "future"],
+)
+def test_run_until_complete_returns_the_result(loop, make):
+    what = make(loop)
+    assert loop.run_until_complete(what) == 42
+    if asyncio.isfuture(what):
+        assert loop.run_until_complete(what) == 42
 
 
 def test_run_until_complete_raises_the_exception(loop):
@@ -55,24 +92,6 @@ def test_parameters_may_be_named(loop):
             call(1, fd=2, future=2)
 
 
-def test_run_until_complete_of_a_future_and_a_task(loop):
-    future = loop.create_future()
-    loop.call_soon(future.set_result, 1)
-    assert loop.run_until_complete(future) == 1
-    task = loop.create_task(asyncio.sleep(0, 2))
-    assert loop.run_until_complete(task) == 2
-    assert loop.run_until_complete(task) == 2
-
-
-def test_run_until_complete_of_any_awaitable(loop):
-    class Awaitable:
-        def __await__(self):
-            yield from asyncio.sleep(0).__await__()
-            return "awaited"
-
-    assert loop.run_until_complete(Awaitable()) == "awaited"
-
-
 @pytest.mark.parametrize("bad", [None, 1, "coro", print, object()])
 def test_run_until_complete_refuses_what_cannot_be_awaited(loop, bad):
     with pytest.raises(TypeError):
@@ -92,18 +111,6 @@ def test_run_until_complete_of_a_plain_generator(loop):
             loop.run_until_complete(generator())
 
 
-def test_run_until_complete_of_a_generator_coroutine(loop):
-    @types.coroutine
-    def legacy():
-        yield from asyncio.sleep(0).__await__()
-        return 3
-
-    async def main():
-        return await legacy()
-
-    assert loop.run_until_complete(main()) == 3
-
-
 def test_future_of_another_loop_is_refused(loop_factory):
     mine, other = loop_factory(), loop_factory()
     try:
@@ -115,34 +122,16 @@ def test_future_of_another_loop_is_refused(loop_factory):
         other.close()
 
 
-def test_nested_in_the_same_loop(loop):
-    async def inner():
-        pass
-
-    async def main():
-        coro = inner()
-        try:
-            with pytest.raises(RuntimeError, match="already running"):
-                loop.run_until_complete(coro)
-        finally:
-            coro.close()
-        with pytest.raises(RuntimeError, match="already running"):
-            loop.run_forever()
-        return 1
-
-    assert loop.run_until_complete(main()) == 1
-
-
-async def test_nested_makes_no_task(loop):
-    async def inner():
-        pass
-
-    coro = inner()
+async def test_nested_in_the_same_loop(loop):
+    """It is refused, and makes no task."""
+    coro = answers()
     before = asyncio.all_tasks(loop)
-    with pytest.raises(RuntimeError):
+    with pytest.raises(RuntimeError, match="already running"):
         loop.run_until_complete(coro)
-    assert asyncio.all_tasks(loop) == before
     coro.close()
+    with pytest.raises(RuntimeError, match="already running"):
+        loop.run_forever()
+    assert asyncio.all_tasks(loop) == before
 
 
 def test_another_loop_inside_a_running_one(loop_factory):
@@ -325,54 +314,40 @@ def test_stop_does_not_wait(loop):
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
-def test_exit_exceptions_leave_run_forever(loop, kind):
+@pytest.mark.parametrize(
+    "way", ["soon", "later", "threadsafe", "reader", "task"]
+)
+def test_exit_exceptions_leave_the_run(loop, pair, kind, way):
     def leave():
         raise kind("leaving")
 
+    async def leave_a_task():
+        await asyncio.sleep(0)
+        loop.call_soon(seen.append, 1)
+        leave()
+
+    left, right = pair
     seen = []
-    loop.call_soon(leave)
-    loop.call_soon(seen.append, 1)
+    if way == "soon":
+        loop.call_soon(leave)
+        loop.call_soon(seen.append, 1)
+    elif way == "later":
+        loop.call_later(0.001, leave)
+    elif way == "threadsafe":
+        loop.call_soon_threadsafe(leave)
+    elif way == "reader":
+        loop.add_reader(left, leave)
+        right.send(b"x")
     with pytest.raises(kind, match="leaving"):
-        loop.run_forever()
+        if way == "task":
+            loop.run_until_complete(leave_a_task())
+        else:
+            loop.run_forever()
+    loop.remove_reader(left)
     assert not loop.is_running()
     assert asyncio._get_running_loop() is None
     assert loop.run_until_complete(asyncio.sleep(0.001, 5)) == 5
-    assert seen == [1]
-
-
-@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
-@pytest.mark.parametrize("way", ["later", "threadsafe", "reader"])
-def test_exit_exceptions_from_everywhere(loop, kind, way):
-    def leave():
-        raise kind
-
-    left, right = socket.socketpair()
-    try:
-        if way == "later":
-            loop.call_later(0.001, leave)
-        elif way == "threadsafe":
-            loop.call_soon_threadsafe(leave)
-        else:
-            loop.add_reader(left, leave)
-            right.send(b"x")
-        with pytest.raises(kind):
-            loop.run_forever()
-        loop.remove_reader(left)
-        assert loop.run_until_complete(asyncio.sleep(0.001, 5)) == 5
-    finally:
-        left.close()
-        right.close()
-
-
-@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
-def test_exit_exceptions_from_a_task(loop, kind):
-    async def main():
-        await asyncio.sleep(0)
-        raise kind("task")
-
-    with pytest.raises(kind, match="task"):
-        loop.run_until_complete(main())
-    assert loop.run_until_complete(asyncio.sleep(0, 5)) == 5
+    assert seen == [1] * (way in ("soon", "task"))
 
 
 def test_exit_exception_keeps_the_rest_of_the_turn(loop):
@@ -424,25 +399,16 @@ def test_asyncgen_hooks_only_while_running(loop, turn):
 
 def test_asyncio_run_with_the_factory(loop_factory):
     async def main():
+        await asyncio.sleep(0.001)
         return asyncio.get_running_loop()
 
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         loop = runner.run(main())
         assert loop is runner.get_loop()
     assert loop.is_closed()
-
-
-@pytest.mark.skipif(
-    sys.version_info < (3, 12), reason="loop_factory is new in 3.12"
-)
-def test_asyncio_run_loop_factory(loop_factory):
-    async def main():
-        await asyncio.sleep(0.001)
-        return type(asyncio.get_running_loop())
-
-    probe = loop_factory()
-    probe.close()
-    assert asyncio.run(main(), loop_factory=loop_factory) is type(probe)
+    if sys.version_info >= (3, 12):
+        another = asyncio.run(main(), loop_factory=loop_factory)
+        assert type(another) is type(loop) and another.is_closed()
 
 
 def test_gil_is_free_while_the_loop_sleeps(loop, in_thread):

@@ -387,20 +387,6 @@ def test_on_a_closed_loop(loop_factory):
     connect.close()
 
 
-async def test_one_socket_object_cannot_be_given_twice(loop):
-    near, far = tcp_socketpair()
-    near.setblocking(False)
-    connect = loop.create_connection(Recorder, sock=near)
-    async with connected(connect) as (transport, protocol):
-        with pytest.raises(RuntimeError, match="is used by transport"):
-            loop.add_reader(near, print)
-        with pytest.raises(RuntimeError, match="is used by transport"):
-            loop.remove_writer(near.fileno())
-        far.send(b"data")
-        assert await protocol.wait_data(4) == b"data"
-    far.close()
-
-
 @pytest.mark.parametrize("turn", range(8))
 async def test_cancelled_at_each_turn(loop, turn):
     """Nothing is left, and the descriptor is closed once: a second close
