@@ -7,7 +7,30 @@ import socket
 import sys
 
 import pytest
+from net_helpers import fill_socket
 from watch_helpers import idle_cpu, nothing, turns
+
+
+@pytest.fixture
+def shared(pair):
+    """Return two joined sockets, of which a dup keeps the first one's file."""
+    with pair[0].dup():
+        yield pair
+
+
+@pytest.fixture
+def tells_dups_apart(loop_kind):
+    """Skip asyncio, which spins: the kernel goes on reporting the file under
+    the dead number.
+    """
+    if sys.platform != "linux":
+        pytest.skip("epoll keeps the dup")
+    if loop_kind == "asyncio":
+        pytest.skip("asyncio's selector spins on the dead number")
+
+
+on_fastloop = pytest.mark.usefixtures("tells_dups_apart")
+HEARD = [0, 1, 2, 200]
 
 
 def hear(loop, left, right, count):
@@ -20,17 +43,11 @@ def hear(loop, left, right, count):
     turns(loop, 2)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="epoll keeps the dup")
-@pytest.mark.parametrize("heard", [0, 1, 2, 200])
-def test_closed_while_a_dup_lives_then_removed(loop, loop_kind, heard):
-    """A watched number closed behind our back, its file kept by a dup.
-
-    The kernel goes on reporting the file under the dead number.
-    """
-    if loop_kind == "asyncio":
-        pytest.skip("asyncio's selector spins on the dead number")
-    left, right = socket.socketpair()
-    kept = left.dup()
+@on_fastloop
+@pytest.mark.parametrize("heard", HEARD)
+def test_closed_while_a_dup_lives_then_removed(loop, shared, heard):
+    """A watched number closed behind our back, its file kept by a dup."""
+    left, right = shared
     hear(loop, left, right, heard)
     number = left.fileno()
     left.close()
@@ -44,18 +61,15 @@ def test_closed_while_a_dup_lives_then_removed(loop, loop_kind, heard):
     turns(loop, 4)
     loop.remove_reader(fresh)
     assert seen == [b"y"]
-    for each in (kept, right, fresh, other):
-        each.close()
+    fresh.close()
+    other.close()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="epoll keeps the dup")
-@pytest.mark.parametrize("heard", [0, 1, 2, 200])
-def test_closed_while_a_dup_lives_falls_silent(loop, loop_kind, heard):
+@on_fastloop
+@pytest.mark.parametrize("heard", HEARD)
+def test_closed_while_a_dup_lives_falls_silent(loop, shared, heard):
     """Nobody removes the reader of a number that was closed."""
-    if loop_kind == "asyncio":
-        pytest.skip("asyncio's selector spins on the dead number")
-    left, right = socket.socketpair()
-    kept = left.dup()
+    left, right = shared
     hear(loop, left, right, heard)
     calls = []
     loop.add_reader(left, calls.append, 1)
@@ -66,27 +80,14 @@ def test_closed_while_a_dup_lives_falls_silent(loop, loop_kind, heard):
     assert len(calls) <= 64
     assert idle_cpu(loop) < 0.05
     loop.remove_reader(number)
-    kept.close()
-    right.close()
 
 
-def fill(sock):
-    """Send until the socket takes no more."""
-    sock.setblocking(False)
-    with contextlib.suppress(BlockingIOError):
-        while True:
-            sock.send(bytes(65536))
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="epoll keeps the dup")
-@pytest.mark.parametrize("heard", [0, 1, 2, 200])
+@on_fastloop
+@pytest.mark.parametrize("heard", HEARD)
 @pytest.mark.parametrize("then", ["nothing", "add_reader", "remove_writer"])
-def test_falls_silent_after_it_was_heard(loop, loop_kind, heard, then):
+def test_falls_silent_after_it_was_heard(loop, shared, heard, then):
     """The registration is as its last event left it when the number closes."""
-    if loop_kind == "asyncio":
-        pytest.skip("asyncio's selector spins on the dead number")
-    left, right = socket.socketpair()
-    kept = left.dup()
+    left, right = shared
     calls = []
 
     def reader():
@@ -94,7 +95,7 @@ def test_falls_silent_after_it_was_heard(loop, loop_kind, heard, then):
         with contextlib.suppress(OSError):
             left.recv(1)
 
-    fill(left)
+    fill_socket(left)
     loop.add_reader(left, reader)
     loop.add_writer(left, calls.append, 2)
     for _ in range(heard):
@@ -116,18 +117,13 @@ def test_falls_silent_after_it_was_heard(loop, loop_kind, heard, then):
     assert calls == []
     assert loop.remove_reader(number) is True
     loop.remove_writer(number)
-    kept.close()
-    right.close()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="epoll keeps the dup")
-@pytest.mark.parametrize("heard", [0, 1, 2, 200])
-def test_a_file_that_takes_the_number_is_not_told_of(loop, loop_kind, heard):
+@on_fastloop
+@pytest.mark.parametrize("heard", HEARD)
+def test_a_file_that_takes_the_number_is_not_told_of(loop, shared, heard):
     """Not either once the events of the file that was there have ended."""
-    if loop_kind == "asyncio":
-        pytest.skip("asyncio's selector spins on the dead number")
-    left, right = socket.socketpair()
-    kept = left.dup()
+    left, right = shared
     stranger, peer = socket.socketpair()
     calls = []
 
@@ -136,7 +132,6 @@ def test_a_file_that_takes_the_number_is_not_told_of(loop, loop_kind, heard):
         with contextlib.suppress(BlockingIOError):
             left.recv(1)
 
-    left.setblocking(False)
     loop.add_reader(left, reader)
     for _ in range(heard):
         right.send(b"x")
@@ -152,18 +147,15 @@ def test_a_file_that_takes_the_number_is_not_told_of(loop, loop_kind, heard):
     assert calls == []
     assert stranger.recv(9) == b"y"
     loop.remove_reader(left)
-    for each in (left, right, kept, stranger, peer):
-        each.close()
+    stranger.close()
+    peer.close()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="epoll keeps the dup")
+@on_fastloop
 @pytest.mark.parametrize("heard", [0, 1, 2])
-def test_paused_after_its_number_was_closed(loop, loop_kind, heard):
+def test_paused_after_its_number_was_closed(loop, shared, heard):
     """What a dup keeps alive is not told to a transport that is paused."""
-    if loop_kind == "asyncio":
-        pytest.skip("asyncio's selector spins on the dead number")
-    left, right = socket.socketpair()
-    kept = left.dup()
+    left, right = shared
 
     came = asyncio.Event()
 
@@ -187,14 +179,11 @@ def test_paused_after_its_number_was_closed(loop, loop_kind, heard):
     left.detach()
     transport.abort()
     turns(loop, 2)
-    kept.close()
-    right.close()
 
 
-@pytest.mark.parametrize("heard", [0, 1, 2, 200])
-def test_removed_while_a_dup_lives(loop, heard):
-    left, right = socket.socketpair()
-    kept = left.dup()
+@pytest.mark.parametrize("heard", HEARD)
+def test_removed_while_a_dup_lives(loop, shared, heard):
+    left, right = shared
     hear(loop, left, right, heard)
     seen = []
     loop.add_reader(left, seen.append, 1)
@@ -205,8 +194,6 @@ def test_removed_while_a_dup_lives(loop, heard):
     turns(loop, 3)
     assert seen == []
     assert idle_cpu(loop) < 0.05
-    kept.close()
-    right.close()
 
 
 def test_dup_watched_beside_the_original(loop, pair):
@@ -228,10 +215,9 @@ def test_dup_watched_beside_the_original(loop, pair):
     assert seen == []
 
 
-def test_number_closed_and_reused_while_a_dup_lives(loop):
+def test_number_closed_and_reused_while_a_dup_lives(loop, shared):
     """The old file lives on in a dup; its number is another socket now."""
-    left, right = socket.socketpair()
-    kept = left.dup()
+    left, right = shared
     seen = []
     loop.add_reader(left, seen.append, "old")
     turns(loop, 2)
@@ -249,13 +235,13 @@ def test_number_closed_and_reused_while_a_dup_lives(loop):
     loop.remove_reader(fresh)
     assert seen == [b"to the fresh"]
     assert idle_cpu(loop) < 0.05
-    for each in (kept, right, fresh, other):
-        each.close()
+    fresh.close()
+    other.close()
 
 
-def test_child_process_keeps_the_descriptor_open(loop):
+def test_child_process_keeps_the_descriptor_open(loop, pair):
     """A fork holds the file: remove_reader must still silence it."""
-    left, right = socket.socketpair()
+    left, right = pair
     gate_out, gate_in = os.pipe()
     loop.add_reader(left, nothing)
     turns(loop, 2)
@@ -278,4 +264,3 @@ def test_child_process_keeps_the_descriptor_open(loop):
         os.close(gate_in)
         os.close(gate_out)
         os.waitpid(pid, 0)
-        right.close()
