@@ -54,7 +54,7 @@ class Chance:
         rng = self.rng
         nets = ["tcp", "tcp", "tcp", "pair", "pair", "unix", "tcp6"]
         kinds = ["plain", "plain", "buffered", "streams", "streams", "sock"]
-        wants = {"reader": "streams", "feed": "streams", "answer": "streams"}
+        wants = dict.fromkeys(["reader", "feed", "answer", "part"], "streams")
         for name, wanted in {**wants, "sock": "sock"}.items():
             if name in self.names and self.often(60):
                 kinds = [wanted]
@@ -71,8 +71,8 @@ class Chance:
             conf["tls"] = self.tls()
             if hooks:
                 conf["tls"]["own"] = True
-        if self.often(12):
-            conf["own"] = True
+        if self.often(40 if "order" in self.names else 12):
+            conf["own"] = rng.choice(["plain", "calls"])
         for name in ("snd", "rcv", "b_snd", "b_rcv"):
             if self.often(12):
                 conf[name] = rng.choice(BUFFERS)
@@ -156,6 +156,18 @@ class Chance:
         if self.often(25):
             return [self.rng.choice(SMALL) for _ in range(3)]
         return [self.size() for _ in range(self.rng.randint(1, 5))]
+
+    def draw_order(self, n: int) -> list[Any]:
+        """Write to a connection, then send by another, in one callback."""
+        if len(self.links) < 2 or not self.has_transport(n):
+            return []
+        rng = self.rng
+        other = (n + rng.randrange(1, len(self.links))) % len(self.links)
+        sends = ("sendfile", other, rng.choice(SIZES))
+        if self.links[other][0] in ("pipe", "pty") or self.often(70):
+            name = "write" if self.has_transport(other) else "sendall"
+            sends = (name, other, rng.choice(SIZES))
+        return [("task", [("write", n, *self.few()), sends])]
 
     def draw_lines(self, n: int) -> list[Any]:
         if not self.has_transport(n):
@@ -330,10 +342,34 @@ class Chance:
     def draw_reader(self, n: int) -> list[Any]:
         if self.kind(n) != "streams":
             return []
-        whats = ["class", "dict", "buffer", "repr", "at_eof"]
+        whats = ["class", "dict", "buffer", "repr", "at_eof", "paused"]
         if self.often(15):
             return [("settle_waiter", n)]
         return [("reader", n, self.rng.choice(whats))]
+
+    def draw_part(self, n: int) -> list[Any]:
+        """Wake a reader that wants more, while others do something to it."""
+        if self.kind(n) != "streams":
+            return []
+        rng = self.rng
+        size = rng.choice([100, 1000, 9000])
+        looks = ("reader", n, rng.choice(["dict", "class"]))
+        woken = rng.choice(
+            [
+                [("feed", n, rng.choice([8, 10, 1000]))],
+                [("b", n, "send", rng.choice(SMALL))],
+                [looks, ("settle_waiter", n)],
+            ]
+        )
+        others = []
+        if self.often(70):
+            reads = [("read", n, 1000), *self.few_statements(n)]
+            others.append(("task", reads))
+        if self.often(40):
+            woken.append(("cancel", -1 - len(others)))
+        after = [("turn", n, rng.randint(1, 3)), ("reader", n, "paused")]
+        first = ("task", [("exactly", n, size)])
+        return [first, ("soon", [*others, *woken, ("task", after)])]
 
     def draw_tls(self, n: int) -> list[Any]:
         if not self.has_transport(n) or self.links[n][0] in ("pipe", "pty"):
@@ -373,7 +409,8 @@ class Chance:
         """Timers of no delay, one set by the other, which take long."""
         chain: list[Any] = []
         for _ in range(self.rng.randint(1, 3)):
-            chain = [("later", 0, self.rng.choice([0, 9, 14]), chain)]
+            asks = [("time",)] * self.often(20)
+            chain = [*asks, ("later", 0, self.rng.choice([0, 9, 14]), chain)]
         return [("later", self.rng.choice([1, 3, 5]), 0, []), *chain]
 
     def draw_cancel_timer(self, n: int) -> list[Any]:
@@ -407,6 +444,8 @@ class Chance:
             name = rng.choices(*zip(*WEIGHTS.items(), strict=True))[0]
             self.names += [name] * rng.randint(1, 3)
         count = rng.choice([1, 1, 1, 1, 2, 2, 3])
+        if "order" in self.names:
+            count = max(count, 2)
         self.links = [self.link() for _ in range(count)]
         for number, link in enumerate(self.links):
             if self.often(30) and link[2] != "sock":
@@ -457,6 +496,7 @@ class Chance:
 
 #: How often an operation is among those of a program.
 WEIGHTS = {
+    "order": 2,
     "lines": 4,
     "b_end": 6,
     "b_recv": 4,
@@ -477,6 +517,7 @@ WEIGHTS = {
     "answer": 6,
     "feed": 5,
     "reader": 5,
+    "part": 3,
     "tls": 7,
     "sendfile": 4,
     "sock": 4,

@@ -27,7 +27,20 @@ VERSIONS = {
 
 
 class OwnSocket(socket.socket):
-    """A class of the program's."""
+    """A class of the program's, whose calls are the system's."""
+
+
+class CallingSocket(socket.socket):
+    """A class of the program's, whose calls a loop has to make."""
+
+    def send(self, *args: Any) -> int:
+        return super().send(*args)
+
+    def recv(self, *args: Any) -> bytes:
+        return super().recv(*args)
+
+
+OWN_CLASSES = {"plain": OwnSocket, "calls": CallingSocket}
 
 
 @functools.cache
@@ -115,7 +128,8 @@ def own_socket(sock: socket.socket, conf: dict[str, Any]) -> socket.socket:
     """Return a socket of the class that a program wants."""
     if not conf.get("own"):
         return sock
-    return OwnSocket(sock.family, sock.type, sock.proto, sock.detach())
+    made = OWN_CLASSES[conf["own"]]
+    return made(sock.family, sock.type, sock.proto, sock.detach())
 
 
 def listen(net: str) -> tuple[socket.socket, Any]:
@@ -177,6 +191,7 @@ async def open_pair(link: Link) -> None:
 
 async def attach(link: Link, ours: socket.socket) -> None:
     """Give end A a connected socket, in the way its side has it."""
+    link.number = ours.fileno()
     if link.kind in ("sock", "reader"):
         link.sock = ours
         link.made = 1
@@ -316,16 +331,24 @@ async def open_link(link: Link) -> None:
         while not done.is_set():
             await asyncio.sleep(0.0005)
     link.world.pending.clear()
-    new = map(int, set(os.listdir("/proc/self/fd")) - before)
-    here = {number for number in new if is_socket(number)}
-    if link.peer.wire is not None:
-        here.discard(link.peer.wire.fileno())
-    # Found without asking the transport, which notes who was asked.
-    link.number = min(here) if len(here) == 1 else -1
+    if link.number < 0:
+        link.number = find_number(link, before)
     if link.number >= 0 and "snd" in link.conf:
         # Not every way to connect takes a socket that was made before.
         with socket.socket(fileno=os.dup(link.number)) as ours:
             shrink(ours, {"snd": link.conf["snd"]})
+
+
+def find_number(link: Link, before: set[str]) -> int:
+    """Return the descriptor of a connection that the loop has made, or -1.
+
+    Found without asking the transport, which notes who was asked.
+    """
+    new = map(int, set(os.listdir("/proc/self/fd")) - before)
+    here = {number for number in new if is_socket(number)}
+    if link.peer.wire is not None:
+        here.discard(link.peer.wire.fileno())
+    return here.pop() if len(here) == 1 else -1
 
 
 def is_socket(number: int) -> bool:

@@ -51,20 +51,23 @@ class LoopOps:
     # -- timers -------------------------------------------------------------
 
     def op_later(self, milliseconds: int, busy: int, ops: list[Any]) -> None:
-        """Set a timer that keeps the loop busy, then does something."""
+        """Set a timer that keeps the loop busy, then does something.
+
+        The time is not asked of the loop, which may remember what it said.
+        """
         self.serial += 1
         serial = self.serial
         delay = milliseconds / 1000
         before = used() + self.slept
-        due = self.loop.time() + delay
+        due = time.monotonic() + delay
         self.handles.append(
             self.loop.call_later(delay, self.on_timer, serial, busy, ops)
         )
-        self.timers[serial] = (due, self.loop.time() + delay, before)
+        self.timers[serial] = (due, time.monotonic() + delay, before)
 
     def on_timer(self, serial: int, busy: int, ops: list[Any]) -> None:
         due, _, before = self.timers.pop(serial)
-        now = self.loop.time()
+        now = time.monotonic()
         if now < due - 0.0015:
             self.problem(f"a timer is early by {due - now:.4f} s")
         if now - due - (used() + self.slept - before) > LATE:
@@ -84,6 +87,9 @@ class LoopOps:
 
     def op_busy(self, milliseconds: int) -> None:
         self.spend(milliseconds / 1000)
+
+    def op_time(self) -> None:
+        self.loop.time()
 
     def op_cancel_timer(self, number: int) -> None:
         if self.timers:

@@ -39,6 +39,7 @@ class StreamOps:
     leaving: bool
     tapes: list[Any]
     moment: int
+    look_for_overtaking: Any
     fed = 0
     firing: Link | None = None  # whose event runs
 
@@ -173,8 +174,10 @@ class StreamOps:
             link.fed.append(piece)
             try:
                 link.reader.feed_data(piece)
-            except BaseException:
-                link.fed.remove(piece)
+            except BaseException as exc:
+                # Of a waiter that was settled it is told afterwards.
+                if not isinstance(exc, asyncio.InvalidStateError):
+                    link.fed.remove(piece)
                 raise
 
     def op_feed_eof(self, number: int) -> None:
@@ -203,6 +206,10 @@ class StreamOps:
             self.log(f"buffer {len(reader._buffer) > 0}")
         elif what == "repr":
             repr(reader)
+        elif what == "paused":
+            # Of more, how much has come by then is the loop's to say.
+            if not link.secure and link.peer.wanted <= 1 << 16:
+                self.log(f"paused {reader._paused}", f"link {link.index}")
         else:
             self.log(f"at_eof {reader.at_eof()}", f"link {link.index}")
 
@@ -340,7 +347,8 @@ class StreamOps:
             raise
         finally:
             link.busy = False
-        link.required = link.written
+        link.wrote(link.written)
+        self.look_for_overtaking()
 
     async def co_recv(self, link: Link, size: int, into: bool) -> None:
         if link.sock is None or link.reading:

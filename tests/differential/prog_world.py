@@ -428,7 +428,8 @@ def run_program(
         type(told.exc_value).__name__
     )
     try:
-        run_driver(world)
+        with world.watching_files():
+            run_driver(world)
         world.end_loop_ops()
         loop.close()
         world.closed = True

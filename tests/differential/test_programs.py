@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import stat
 from contextvars import copy_context
 
 import prog_corpus
@@ -15,7 +16,7 @@ import prog_pool
 import programs
 import pytest
 from prog_tape import Program
-from prog_world import run_program
+from prog_world import World, run_program
 
 import fastloop
 
@@ -48,6 +49,30 @@ def check(program: Program) -> None:
 @pytest.mark.parametrize("side", ["server", "client"])
 def test_both_ends_of_each_net_have_all_bytes(net, side, kind):
     check(Program(links=[(net, side, kind, {})], steps=ECHO))
+
+
+@pytest.mark.parametrize("own", prog_links.OWN_CLASSES)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("net", ["pair", "tcp"])
+def test_both_ends_have_all_bytes_by_a_class_of_sockets(net, kind, own):
+    check(Program([(net, "server", kind, {"own": own})], ECHO))
+
+
+@pytest.mark.parametrize(("net", "kind"), ENDS[:-2])
+@pytest.mark.parametrize("side", ["server", "client"])
+def test_the_descriptor_of_end_a_is_known(monkeypatch, net, side, kind):
+    seen = []
+
+    def look(self):
+        seen.append(os.fstat(self.links[0].number).st_mode)
+
+    def run(_):
+        monkeypatch.setattr(World, "op_gc", look)
+        program = Program([(net, side, kind, {})], [(-1, [("gc",)])])
+        run_program(fastloop.new_event_loop, program)
+        return "ran", str([stat.S_ISSOCK(mode) for mode in seen])
+
+    assert prog_pool.run_one(run).text == "[True]"
 
 
 @pytest.mark.parametrize("version", ["1.2", "1.3"])
@@ -169,6 +194,45 @@ class Overtaking(Faulty):
         return transport
 
 
+class Corking(Faulty):
+    """Sends what callbacks write later, or when it is asked for its socket."""
+
+    def _make_socket_transport(self, *args, **words):
+        transport = super()._make_socket_transport(*args, **words)
+        write, ask = transport.write, transport.get_extra_info
+        corked = []
+
+        def send():
+            while corked:
+                write(corked.pop(0))
+
+        def cork(data):
+            corked.append(bytes(data))
+            self.call_soon(send)
+
+        def answer(*args):
+            send()
+            return ask(*args)
+
+        transport.write, transport.get_extra_info = cork, answer
+        return transport
+
+
+class Remembering(asyncio.SelectorEventLoop):
+    """Has a timer without a delay be due when it told the time last."""
+
+    told = 0.0
+
+    def time(self):
+        self.told = super().time()
+        return self.told
+
+    def call_later(self, delay, callback, *args, context=None):
+        if delay == 0:
+            return self.call_at(self.told, callback, *args, context=context)
+        return super().call_later(delay, callback, *args, context=context)
+
+
 class Lifo(asyncio.SelectorEventLoop):
     """Has the latest timer of an iteration come first."""
 
@@ -190,7 +254,12 @@ class Keeping(Faulty):
 
 
 SHORT = [(-1, [("write", 0, 10, 20)])]
+PIPE = ("pipe", "server", "plain", {})
+SOCK = ("pair", "server", "sock", {})
 TWO = [(-1, [("write", 0, 10, 20), ("write", 1, 10)])]
+TWICE = [(-1, [("write", 1, 10)]), *TWO]
+SENDALL = [(-1, [("task", [("write", 0, 10, 20), ("sendall", 1, 10)])])]
+SENDFILE = [(-1, [("task", [("write", 0, 10, 20), ("sendfile", 1, 10)])])]
 CHAIN = [
     (
         -1,
@@ -203,25 +272,27 @@ CHAIN = [
 
 
 @pytest.mark.parametrize(
-    ("wrong", "steps", "text"),
+    ("wrong", "more", "steps", "text"),
     [
-        (Lossy, SHORT, "B got 28 of 30 bytes|wrong bytes"),
-        (Doubling, SHORT, "wrong bytes"),
-        (Swapping, SHORT, "wrong bytes"),
-        (TwiceLost, SHORT, "connection_lost was called twice"),
-        (NeverLost, SHORT, "end does not end"),
-        (Leaking, SHORT, "1 descriptors left"),
-        (Overtaking, TWO, "overtook"),
-        (Lifo, CHAIN, "a timer overtook"),
-        (Keeping, SHORT, "something keeps"),
+        (Lossy, [], SHORT, "B got 28 of 30 bytes|wrong bytes"),
+        (Doubling, [], SHORT, "wrong bytes"),
+        (Swapping, [], SHORT, "wrong bytes"),
+        (TwiceLost, [], SHORT, "connection_lost was called twice"),
+        (NeverLost, [], SHORT, "end does not end"),
+        (Leaking, [], SHORT, "1 descriptors left"),
+        (Overtaking, [PIPE], TWO, "overtook"),
+        (Overtaking, [SOCK], SENDALL, "overtook"),
+        (Overtaking, [SOCK], SENDFILE, "overtook"),
+        (Corking, [PIPE], TWICE, "overtook"),
+        (Lifo, [], CHAIN, "a timer overtook"),
+        (Remembering, [], CHAIN, "a timer overtook"),
+        (Keeping, [], SHORT, "something keeps"),
     ],
 )
-def test_a_fault_is_found(wrong, steps, text):
+def test_a_fault_is_found(wrong, more, steps, text):
     import re
 
-    links = [("pair", "server", "plain", {})]
-    if steps is TWO:
-        links.append(("pipe", "server", "plain", {}))
+    links = [("pair", "server", "plain", {}), *more]
 
     def run(_):
         return "ran", "; ".join(run_program(wrong, Program(links, steps))[0])

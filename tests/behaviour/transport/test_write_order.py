@@ -254,9 +254,7 @@ async def test_a_file_is_sent_after_what_was_written_before(kind, monkeypatch):
                 assert await loop.sock_sendfile(near, file) == 1
             else:
                 assert await loop.sendfile(transport, file) == 1
-        assert b"".join(seen) == b"12"
-        if kind == "a socket":
-            assert seen[0] == b"12"
+        assert seen[0] == b"12"
         assert far.recv(10) == b"3"
         near.close()
         if transport is not None:
