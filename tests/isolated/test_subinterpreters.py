@@ -151,15 +151,13 @@ finish()
 
 
 def test_code_in_several_threads_of_one(script, inside):
-    code = inside(
-        """
+    code = inside("""
 loop = new_loop()
 assert loop.run_until_complete(asyncio.sleep(0.001, 5)) == 5
 assert loop.run_until_complete(loop.run_in_executor(None, pow, 2, 3)) == 8
 loop.run_until_complete(loop.shutdown_default_executor())
 loop.close()
-"""
-    )
+""")
     script(f"""
 interpreter = create()
 for _ in range(3):
@@ -172,8 +170,7 @@ finish()
 
 def test_threads_inside(script, inside):
     """Loops in the threads that an interpreter starts for itself."""
-    code = inside(
-        """
+    code = inside("""
 totals = []
 def runner():
     loop = new_loop()
@@ -190,8 +187,7 @@ for thread in threads:
 for thread in threads:
     thread.join()
 assert totals == [9, 9, 9]
-"""
-    )
+""")
     script(f"""
 first, second = create(), create()
 at_once(lambda: run(first, {code!r}), lambda: run(second, {code!r}))
@@ -203,8 +199,7 @@ finish()
 
 def test_signals_are_the_main_interpreters(script, inside):
     """A loop inside gets none, takes none away, and says so."""
-    code = inside(
-        """
+    code = inside("""
 loop = new_loop()
 try:
     loop.add_signal_handler(signal.SIGUSR1, print)
@@ -215,8 +210,7 @@ else:
 loop.call_later(0.02, loop.stop)
 loop.run_forever()
 loop.close()
-"""
-    )
+""")
     script(f"""
 interpreter = create()
 loop = new_loop()
@@ -355,13 +349,11 @@ loop.close()
 )
 def test_left_to_the_end_of_the_process(script, inside):
     """Nobody destroys it: the main interpreter does when it exits."""
-    code = inside(
-        """
+    code = inside("""
 loop = sys.loop = new_loop()
 loop.run_until_complete(asyncio.sleep(0.001))
 loop.call_later(10, print)
-"""
-    )
+""")
     done = script(
         f"""
 kept = create()

@@ -35,6 +35,13 @@ def path(tmp_path):
 
 
 @pytest.fixture
+def shown(loop, path):
+    """Return the path of the socket on which ``loop`` is shown."""
+    loop.enable_metrics(socket=path)
+    return path
+
+
+@pytest.fixture
 def top(capsys):
     """Return a function that runs top and returns code, output and errors."""
 
@@ -49,13 +56,12 @@ def top(capsys):
 # -- the socket ---------------------------------------------------------------
 
 
-def test_the_socket_is_the_users_alone(loop, path):
-    loop.enable_metrics(socket=path)
-    found = os.stat(path)
+def test_the_socket_is_the_users_alone(loop, shown):
+    found = os.stat(shown)
     assert stat.S_ISSOCK(found.st_mode)
     assert stat.S_IMODE(found.st_mode) == 0o600
     loop.close()
-    assert not os.path.exists(path)
+    assert not os.path.exists(shown)
 
 
 def test_nobody_reads_what_is_sent_to_it(loop, path, monkeypatch):
@@ -88,14 +94,13 @@ def test_loops_of_a_process_share_a_socket(loop, loop_factory, path):
     assert len(_top.read(path)["loops"]) == 1
 
 
-async def test_it_answers_while_the_loop_is_blocked(loop, path, in_thread):
-    loop.enable_metrics(socket=path)
+async def test_it_answers_while_the_loop_is_blocked(shown, in_thread):
     await asyncio.sleep(0)
     found = []
 
     def look():
         while not found or not found[-1]["blocked_in"]:
-            found.append(_top.read(path)["loops"][0])
+            found.append(_top.read(shown)["loops"][0])
 
     def block_here(thread):
         while thread.is_alive():
@@ -133,12 +138,11 @@ def test_a_blocked_programs_own_lines_are_shown(
     assert "run.py:" not in out
 
 
-def test_slow_callbacks_are_remembered_without_a_hook(loop, turn, path):
-    loop.enable_metrics(socket=path)
+def test_slow_callbacks_are_remembered_without_a_hook(loop, turn, shown):
     loop.slow_callback_duration = 0
     loop.call_soon(int)
     turn()
-    slow = _top.read(path)["loops"][0]["slow"]
+    slow = _top.read(shown)["loops"][0]["slow"]
     assert [found["name"] for found in slow][:1] == ["int"]
 
 
@@ -193,39 +197,37 @@ def test_the_default_folder_must_be_the_users_alone(
     assert _top.find(None) == f"{folder}/{os.getpid()}.sock"
 
 
-def test_who_does_not_read_does_not_stop_the_others(loop, path, in_thread):
-    loop.enable_metrics(socket=path)
+def test_who_does_not_read_does_not_stop_the_others(shown, in_thread):
     idle = []
     for _ in range(3):
         idle.append(socket.socket(socket.AF_UNIX))
-        idle[-1].connect(path)
-    assert _top.read(path)["loops"]
+        idle[-1].connect(shown)
+    assert _top.read(shown)["loops"]
     for sock in idle:
         sock.close()
 
 
-def test_a_forked_child_leaves_the_parents_socket(loop, path):
-    loop.enable_metrics(socket=path)
+def test_a_forked_child_leaves_the_parents_socket(loop, shown):
     # In a program of its own, for 3.12 warns of forks where threads are.
     script = f"""
 import os, sys, fastloop
 loop = fastloop.new_event_loop()
-loop.enable_metrics(socket={path + ".2"!r})
+loop.enable_metrics(socket={shown + ".2"!r})
 pid = os.fork()
 if pid == 0:
     from fastloop import _metrics_socket
     os._exit(len(_metrics_socket._servers))
 code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-assert os.path.exists({path + ".2"!r})
+assert os.path.exists({shown + ".2"!r})
 loop.close()
-assert not os.path.exists({path + ".2"!r})
+assert not os.path.exists({shown + ".2"!r})
 sys.exit(code)
 """
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", script], timeout=PATIENCE
     )
     assert done.returncode == 0
-    assert os.path.exists(path)
+    assert os.path.exists(shown)
 
 
 def test_a_child_that_is_forked_in_an_answer_does_not_hold_it(loop_kind, path):
@@ -359,10 +361,9 @@ def test_metrics_that_raise_are_one_answers_end(loop_kind, path, monkeypatch):
 # -- top ----------------------------------------------------------------------
 
 
-async def test_once_as_json(loop, path, top):
-    loop.enable_metrics(socket=path)
+async def test_once_as_json(shown, top):
     await asyncio.sleep(0.01)
-    code, out, err = top(path, "--once", "--json")
+    code, out, err = top(shown, "--once", "--json")
     assert (code, err) == (0, "")
     found = json.loads(out)
     assert found["pid"] == os.getpid()
@@ -371,10 +372,9 @@ async def test_once_as_json(loop, path, top):
     assert 0 < found["loops"][0]["metrics"]["utilization"] < 1
 
 
-async def test_once_as_text(loop, path, top):
-    loop.enable_metrics(socket=path)
+async def test_once_as_text(shown, top):
     await asyncio.sleep(0.01)
-    code, out, err = top(path, "--once")
+    code, out, err = top(shown, "--once")
     assert (code, err) == (0, "")
     for name in ("utilisation", "lag", "connections", "executor", "slow"):
         assert name in out
@@ -382,15 +382,14 @@ async def test_once_as_text(loop, path, top):
 
 
 @pytest.mark.parametrize("rich", [True, False])
-def test_watching_ends_with_ctrl_c(loop, path, rich):
+def test_watching_ends_with_ctrl_c(shown, rich):
     """By Ctrl-C, without a traceback, whether there is a terminal or not."""
-    loop.enable_metrics(socket=path)
     code = "import sys\n"
     if not rich:
         code += "sys.modules['rich'] = None\n"
     code += (
         "from fastloop import _top\n"
-        f"sys.exit(_top.main([{path!r}, '--interval', '0.05']))"
+        f"sys.exit(_top.main([{shown!r}, '--interval', '0.05']))"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code],
@@ -408,15 +407,14 @@ def test_watching_ends_with_ctrl_c(loop, path, rich):
     assert (process.returncode, err) == (0, "")
 
 
-def test_the_processs_end_is_a_sentence(loop, path, top):
-    loop.enable_metrics(socket=path)
+def test_the_processs_end_is_a_sentence(loop, shown, top):
     closer = threading.Timer(0.1, loop.close)
     closer.start()
-    code, out, err = top(path, "--interval", "0.02")
+    code, out, err = top(shown, "--interval", "0.02")
     closer.join()
     assert code == 2
     assert "utilisation" in out
-    assert path in err and err.count("\n") == 1
+    assert shown in err and err.count("\n") == 1
     assert f"process {os.getpid()} has ended, or has closed" in err
 
 
@@ -491,17 +489,16 @@ METRICS = ("loops", 0, "metrics")
     ],
 )
 def test_an_answer_of_another_form_is_a_sentence(
-    loop, path, top, in_thread, change
+    shown, top, in_thread, change
 ):
-    loop.enable_metrics(socket=path)
     with socket.socket(socket.AF_UNIX) as sock:
-        sock.connect(path)
+        sock.connect(shown)
         found = json.loads(b"".join(iter(lambda: sock.recv(65536), b"")))
     change(found)
     text = json.dumps(found).encode()
-    code, out, err = answered(f"{path}2", top, in_thread, text)
+    code, out, err = answered(f"{shown}2", top, in_thread, text)
     assert (code, out) == (2, "")
-    assert err == f"fastloop top: {path}2: no metrics of fastloop's\n"
+    assert err == f"fastloop top: {shown}2: no metrics of fastloop's\n"
 
 
 @pytest.mark.parametrize("text", [b"220 hello\r\n", b"[" * 100_000, b"[]"])
@@ -523,11 +520,10 @@ def test_a_program_whose_path_is_no_text_is_shown(
     assert out.startswith("\\udcff.py, process")
 
 
-def test_it_plugs_into_another_command_line(loop, path, capsys):
-    loop.enable_metrics(socket=path)
+def test_it_plugs_into_another_command_line(shown, capsys):
     parser = argparse.ArgumentParser()
     _top.add_arguments(parser)
-    assert _top.run(parser.parse_args([path, "--once"])) == 0
+    assert _top.run(parser.parse_args([shown, "--once"])) == 0
     assert "utilisation" in capsys.readouterr().out
 
 
