@@ -154,6 +154,7 @@ struct FlReceiver;
     X(handshake_timed_out)            \
     X(is_closing)                     \
     X(is_plain)                       \
+    X(join)                           \
     X(log_handshake)                  \
     X(peercert)                       \
     X(pending)                        \

@@ -1,6 +1,8 @@
 /* _core.SSLTransport: the methods that programs call.
 
-   1. A transport that the collector has emptied answers as a closed one. */
+   1. A transport that the collector has emptied answers as a closed one.
+   2. Without a GIL other threads leave what changes the filter to the loop's:
+      a finalizer that closes runs in any. */
 #include "tls/tls_transport.h"
 
 #include "core/loop.h"
@@ -26,6 +28,36 @@ filter_of(FlTlsTransport *self)
     return self->filter;
 }
 
+/* --- threads ------------------------------------------------------------- */
+
+/* True in a thread that must leave the call to the loop's thread; *result is
+   what the call returns then. */
+static bool
+called_elsewhere(FlTlsTransport *self, PyObject *method, PyObject **result)
+{
+    FlLoop *loop = (FlLoop *)self->loop;
+    if (!fl_transport_is_elsewhere(loop)) {
+        return false;
+    }
+    *result = fl_transport_leave_to_loop(loop, (PyObject *)self, method, NULL);
+    return true;
+}
+
+/* Have the loop's thread write a copy of what is written here; NULL stands for
+   an exception. */
+static PyObject *
+write_elsewhere(FlTlsTransport *self, PyObject *bytes)
+{
+    FlLoop *loop = (FlLoop *)self->loop;
+    PyObject *result = NULL;
+    if (bytes != NULL) {
+        result = fl_transport_leave_to_loop(loop, (PyObject *)self,
+                                            loop->state->names.write, bytes);
+        Py_DECREF(bytes);
+    }
+    return result;
+}
+
 /* --- closing ------------------------------------------------------------- */
 
 static const char close_doc[] =
@@ -37,8 +69,12 @@ static const char close_doc[] =
 static PyObject *
 transport_close(FlTlsTransport *self, PyObject *Py_UNUSED(ignored))
 {
+    PyObject *result;
     if (self->filter == NULL) {
         Py_RETURN_NONE;
+    }
+    if (called_elsewhere(self, self->filter->state->names.close, &result)) {
+        return result;
     }
     if (self->closed) {
         fl_tls_forget(self->filter);
@@ -67,6 +103,12 @@ static const char abort_doc[] =
 static PyObject *
 transport_abort(FlTlsTransport *self, PyObject *Py_UNUSED(ignored))
 {
+    PyObject *result;
+    if (self->filter != NULL
+        && called_elsewhere(self, self->filter->state->names.abort, &result))
+    {
+        return result;
+    }
     return force_close(self, Py_None);
 }
 
@@ -172,8 +214,13 @@ static const char pause_reading_doc[] =
 static PyObject *
 pause_reading(FlTlsTransport *self, PyObject *Py_UNUSED(ignored))
 {
-    return self->filter == NULL
-               ? Py_NewRef(Py_None)
+    PyObject *result;
+    if (self->filter == NULL) {
+        Py_RETURN_NONE;
+    }
+    FlNames *names = &self->filter->state->names;
+    return called_elsewhere(self, names->pause_reading, &result)
+               ? result
                : fl_tls_none(fl_tls_pause_reading(self->filter));
 }
 
@@ -185,8 +232,13 @@ static const char resume_reading_doc[] =
 static PyObject *
 resume_reading(FlTlsTransport *self, PyObject *Py_UNUSED(ignored))
 {
-    return self->filter == NULL
-               ? Py_NewRef(Py_None)
+    PyObject *result;
+    if (self->filter == NULL) {
+        Py_RETURN_NONE;
+    }
+    FlNames *names = &self->filter->state->names;
+    return called_elsewhere(self, names->resume_reading, &result)
+               ? result
                : fl_tls_none(fl_tls_resume_reading(self->filter));
 }
 
@@ -366,7 +418,22 @@ write_data(FlTlsTransport *self, PyObject *data)
     if (size == 0 || self->filter == NULL) {
         Py_RETURN_NONE;
     }
+    if (fl_transport_is_elsewhere((FlLoop *)self->loop)) {
+        return write_elsewhere(self, PyBytes_FromObject(data));
+    }
     return fl_tls_none(fl_tls_write(self->filter, data));
+}
+
+static PyObject *
+joined(const FlState *state, PyObject *lines)
+{
+    PyObject *empty = PyBytes_FromStringAndSize(NULL, 0);
+    PyObject *bytes =
+        empty == NULL
+            ? NULL
+            : PyObject_CallMethodOneArg(empty, state->names.join, lines);
+    Py_XDECREF(empty);
+    return bytes;
 }
 
 static const char writelines_doc[] =
@@ -377,9 +444,13 @@ static const char writelines_doc[] =
 static PyObject *
 write_lines(FlTlsTransport *self, PyObject *lines)
 {
-    return self->filter == NULL
-               ? Py_NewRef(Py_None)
-               : fl_tls_none(fl_tls_writelines(self->filter, lines));
+    if (self->filter == NULL) {
+        Py_RETURN_NONE;
+    }
+    if (fl_transport_is_elsewhere((FlLoop *)self->loop)) {
+        return write_elsewhere(self, joined(self->filter->state, lines));
+    }
+    return fl_tls_none(fl_tls_writelines(self->filter, lines));
 }
 
 static const char write_eof_doc[] =

@@ -24,24 +24,31 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* True in a thread that, for want of a GIL, must leave the call to the loop's
-   thread; *result is what the call returns then. */
+PyObject *
+fl_transport_leave_to_loop(FlLoop *loop, PyObject *self, PyObject *method,
+                           PyObject *argument)
+{
+    PyObject *bound = PyObject_GetAttr(self, method);
+    PyObject *queued =
+        bound == NULL
+            ? NULL
+            : PyObject_CallMethodObjArgs(
+                (PyObject *)loop, loop->state->names.call_soon_threadsafe,
+                bound, argument, NULL);
+    Py_XDECREF(bound);
+    Py_XDECREF(queued);
+    return queued == NULL ? NULL : Py_NewRef(Py_None);
+}
+
+/* Whether it was; *result is what the call returns then. */
 static bool
 called_elsewhere(FlStream *self, PyObject *method, PyObject **result)
 {
-    if (FL_HAVE_GIL || self->loop == NULL
-        || !fl_loop_on_other_thread(self->loop)) {
+    if (!fl_transport_is_elsewhere(self->loop)) {
         return false;
     }
-    PyObject *bound = PyObject_GetAttr((PyObject *)self, method);
-    PyObject *queued = bound == NULL
-                           ? NULL
-                           : PyObject_CallMethodOneArg(
-                               (PyObject *)self->loop,
-                               self->state->names.call_soon_threadsafe, bound);
-    Py_XDECREF(bound);
-    *result = queued == NULL ? NULL : Py_NewRef(Py_None);
-    Py_XDECREF(queued);
+    *result =
+        fl_transport_leave_to_loop(self->loop, (PyObject *)self, method, NULL);
     return true;
 }
 

@@ -9,6 +9,19 @@
 #include "py/args.h"
 #include "transport/stream.h"
 
+/* Whether this is a thread that, for want of a GIL, must leave a call to the
+   loop's thread.  The loop may be NULL. */
+static inline bool
+fl_transport_is_elsewhere(const FlLoop *loop)
+{
+    return !FL_HAVE_GIL && loop != NULL && fl_loop_on_other_thread(loop);
+}
+
+/* Have the loop's thread call a method, with an argument or NULL.  None, or
+   NULL with an exception set. */
+PyObject *fl_transport_leave_to_loop(FlLoop *loop, PyObject *self,
+                                     PyObject *method, PyObject *argument);
+
 /* X(name in Python, name in C) for each method, by what it takes. */
 #define FL_TRANSPORT_NOARGS(X)                \
     X(close, close)                           \

@@ -5,9 +5,11 @@ ThreadSanitizer, of everything that the GIL would have hidden.
 """
 
 import sysconfig
+from pathlib import Path
 
 import pytest
 
+CERTS = Path(__file__).parent.parent / "certs"
 FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 needs_no_gil = pytest.mark.skipif(
     not FREE_THREADED, reason="this Python cannot run without a GIL"
@@ -451,3 +453,67 @@ finally:
     collector.join()
     loop.close()
 """)
+
+
+@needs_no_gil
+@pytest.mark.parametrize(
+    "method", ["close", "abort", "pause_reading", "write"]
+)
+def test_another_thread_uses_tls_transports(fast_script, method):
+    """As a finalizer does that closes one; the loop's own thread makes the
+    call.
+    """
+    fast_script(
+        f"""
+METHOD, DATA = {method!r}, [bytes(3000)] * ({method!r} == "write")
+CERTS = {str(CERTS)!r}
+"""
+        """
+import logging, ssl
+logging.disable()  # of writes to what was closed meanwhile
+server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+server.load_cert_chain(CERTS + "/localhost.pem", CERTS + "/localhost.key")
+client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+client.load_verify_locations(CERTS + "/ca.pem")
+
+async def upgraded(loop, sock, context, **options):
+    sock.setblocking(False)
+    protocol = asyncio.Protocol()
+    plain, _ = await loop.create_connection(lambda: protocol, sock=sock)
+    return await loop.start_tls(plain, protocol, context, **options)
+
+async def pair(loop):
+    near, far = socket.socketpair()
+    return await asyncio.gather(
+        upgraded(loop, near, client, server_hostname="localhost"),
+        upgraded(loop, far, server, server_side=True),
+    )
+
+async def main():
+    loop = asyncio.get_running_loop()
+    for _ in range(60):
+        transports = []
+        for _ in range(6):
+            transports += await pair(loop)
+        gate = threading.Barrier(2)
+        def use():
+            gate.wait()
+            for transport in transports[::2]:
+                getattr(transport, METHOD)(*DATA)
+        thread = threading.Thread(target=use)
+        thread.start()
+        gate.wait()
+        for _ in range(6):
+            for transport in transports:
+                transport.write(bytes(3000))
+            await asyncio.sleep(0)
+        thread.join()
+        for transport in transports:
+            transport.abort()
+        await asyncio.sleep(0.002)
+
+loop = new_loop()
+loop.run_until_complete(main())
+loop.close()
+"""
+    )
