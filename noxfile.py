@@ -442,7 +442,7 @@ own("clang", "built by clang", "3.13", CC="clang")
 own("lto", "link-time optimisation", "3.13", FASTLOOP_LTO="1")
 for half in (0, 1):
     # A report of a race fails the session, whatever became of the test.
-    reports = f"{LOGS}/tsan-{half}"
+    reports = f"{LOGS}/races-{half}"
     races = (
         f"rm -f {reports}.*; "
         f'"$VENV/bin/"{PYTEST} {" ".join(THREADED[half::2])} {NOT_FORKED}; '

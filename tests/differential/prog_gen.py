@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import prog_datagrams
 import prog_taskgen
 from prog_tape import Program
 
@@ -432,8 +433,10 @@ class Chance:
         return [("other_loop", self.inner())]
 
     def draw_datagrams(self, n: int) -> list[Any]:
-        sizes = [self.rng.choice(SIZES) for _ in range(self.rng.randint(1, 5))]
-        return [("datagrams", *[min(size, 30_000) for size in sizes])]
+        return prog_datagrams.draw_datagrams(self.rng)
+
+    def draw_sockets(self, n: int) -> list[Any]:
+        return prog_datagrams.draw_sockets(self.rng)
 
     # -- the whole ----------------------------------------------------------
 
@@ -473,6 +476,8 @@ class Chance:
         env = {}
         if self.often(25):
             env["FASTLOOP_DISABLE"] = rng.choice(DISABLED)
+        if self.often(6):
+            env["FASTLOOP_METRICS"] = "1"
         return Program(self.links, steps, tapes, env, self.often(8))
 
     def tape(self) -> list[Any]:
@@ -529,7 +534,8 @@ WEIGHTS = {
     "executor": 2,
     "signal": 2,
     "other_loop": 1,
-    "datagrams": 2,
+    "datagrams": 5,
+    "sockets": 2,
 }
 
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import signal
-import socket
 import time
 from typing import Any
 
 from prog_links import helper
-from prog_peer import BLOCK
 
 #: Seconds by which two timers differ for certain, whichever clock is asked.
 APART = 0.006
@@ -136,47 +133,6 @@ class LoopOps:
             other.close()
 
         self.tapes.append(helper(41).submit(run))
-
-    def op_datagrams(self, *sizes: int) -> None:
-        """Send datagrams to a plain socket, which sends them back."""
-        if not self.leaving:
-            self.tasks.append(self.loop.create_task(self.datagrams(sizes)))
-
-    async def datagrams(self, sizes: tuple[int, ...]) -> None:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as far:
-            far.bind(("127.0.0.1", 0))
-            far.setblocking(False)
-            got: list[bytes] = []
-
-            class Counting(asyncio.DatagramProtocol):
-                def datagram_received(self, data: bytes, addr: Any) -> None:
-                    got.append(data)
-
-            transport, _ = await self.loop.create_datagram_endpoint(
-                Counting, remote_addr=far.getsockname()
-            )
-            near = transport.get_extra_info("sockname")
-            sent = []
-            try:
-                for number, size in enumerate(sizes):
-                    piece = BLOCK[number : number + size]
-                    transport.sendto(piece)
-                    if far.recv(65536) != piece:
-                        self.problem("a datagram arrived wrong")
-                    far.sendto(piece, near)
-                    sent.append(piece)
-                for _ in range(40):
-                    if len(got) == len(sent):
-                        break
-                    await asyncio.sleep(0.0005)
-                else:
-                    self.problem(f"{len(got)} of {len(sent)} datagrams came")
-                if got != sent[: len(got)]:
-                    self.problem("datagrams arrived in another order")
-            finally:
-                transport.close()
-                await asyncio.sleep(0)
-                await asyncio.sleep(0)
 
     async def finish_loop_ops(self) -> None:
         self.timers.clear()

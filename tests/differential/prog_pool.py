@@ -106,7 +106,7 @@ class Worker:
 
     def buried(self, why: str) -> Iterator[Result]:
         """Return what a dead worker's last program did."""
-        if self.current is not None and not why:
+        if self.current is not None:
             time.sleep(0.2)  # it may be dying
         flags = 0 if self.current is None else os.WNOHANG
         pid, status = os.waitpid(self.pid, flags)
@@ -178,7 +178,7 @@ def run_all(
                         workers.remove(worker)
                         left += worker.seeds
                 elif time.monotonic() - worker.heard > SILENCE:
-                    os.kill(worker.pid, signal.SIGKILL)
+                    os.kill(worker.pid, signal.SIGABRT)  # says where it is
                     workers.remove(worker)
                     yield from worker.buried("says nothing")
                     left += worker.seeds

@@ -25,6 +25,7 @@ from collections.abc import Callable
 from typing import Any
 
 import prog_pool
+from prog_datagrams import DatagramOps
 from prog_ends import Link, Provoked, kind_of
 from prog_links import helper, open_link, renew_helpers
 from prog_loopops import LoopOps
@@ -42,7 +43,7 @@ class Hung(SystemExit):
     """Leaves the loop for good."""
 
 
-class World(TransportOps, StreamOps, LoopOps, TaskOps):
+class World(TransportOps, StreamOps, LoopOps, DatagramOps, TaskOps):
     """One program on one loop."""
 
     def __init__(self, loop: Any, program: Program) -> None:
@@ -67,6 +68,7 @@ class World(TransportOps, StreamOps, LoopOps, TaskOps):
         self.closed = False
         self.leaving = False
         self.start_loop_ops()
+        self.start_datagram_ops()
         self.start_task_ops()
 
     def __repr__(self) -> str:

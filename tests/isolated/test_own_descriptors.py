@@ -36,7 +36,11 @@ def waited():
 
 def run_and_close(loop):
     "Whether it ran."
-    thread = threading.Thread(target=loop.call_soon_threadsafe, args=(len, ""))
+    def wake():
+        with contextlib.suppress(RuntimeError):  # it may be closed by then
+            loop.call_soon_threadsafe(len, "")
+
+    thread = threading.Thread(target=wake)
     try:
         loop.call_soon(thread.start)
         loop.call_later(0.02, loop.stop)

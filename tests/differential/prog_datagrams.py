@@ -1,0 +1,365 @@
+"""What programs do with datagrams, and with sockets that connect or accept."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import random
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+from prog_peer import BLOCK, PATIENCE
+
+Address = Any
+#: Nets whose datagrams are never lost.
+SURE = ("unix", "unix-to")
+#: From two to the power of 16 on, no IPv4 packet has the room.
+SIZES = [0, 1, 10, 1000, 1400, 9000, 30_000, 70_000]
+
+
+def draw_datagrams(rng: random.Random) -> list[Any]:
+    """Draw an endpoint and what is done with it."""
+    net = rng.choice(["udp", "udp-to", "udp6", "unix", "unix-to", "unix"])
+    conf: dict[str, Any] = {}
+    if rng.random() < 0.3:
+        conf["buffer"] = rng.choice([2048, 16_384, 262_144])
+    if rng.random() < 0.3:
+        conf["react"] = rng.choice(["raise", "close", "abort", "answer"])
+    ops: list[Any] = []
+    for _ in range(rng.randint(1, 6)):
+        name = rng.choice(
+            ["send", "send", "many", "far", "far", "take", "turn", "rest"]
+            + ["limits", "close", "abort", "gone"]
+        )
+        few = [rng.choice(SIZES) for _ in range(rng.randint(1, 4))]
+        args: dict[str, list[Any]] = {
+            "send": few,
+            "far": few,
+            "many": [rng.choice([12, 40, 300]), rng.choice(SIZES[1:-1])],
+            "take": [rng.choice([1, 5, 100])],
+            "turn": [rng.randrange(4)],
+            "limits": [rng.choice([0, 1, 1000, 65_536])],
+        }
+        ops.append((name, *args.get(name, [])))
+    return [("datagrams", net, conf, ops)]
+
+
+def draw_sockets(rng: random.Random) -> list[Any]:
+    """Draw calls of a loop's that wait for sockets."""
+    names = ["from", "from", "into", "to", "accept", "connect", "refused"]
+    when = ["before", "soon", "later"]
+    calls = [
+        (rng.choice(names), rng.choice(SIZES[:-1]), rng.choice(when))
+        for _ in range(rng.randint(1, 4))
+    ]
+    return [("sockets", calls)]
+
+
+def is_within(some: list[bytes], all_of_them: list[bytes]) -> bool:
+    """Whether some are of them, in their order."""
+    left = iter(all_of_them)
+    return all(any(one == other for other in left) for one in some)
+
+
+class Endpoint(asyncio.DatagramProtocol):
+    """End A, and end B: a plain socket."""
+
+    transport: asyncio.DatagramTransport
+
+    def __init__(self, ops: DatagramOps, name: str, conf: Any) -> None:
+        self.log = functools.partial(ops.log, strand=name)
+        self.conf = conf
+        self.sent: list[bytes] = []
+        self.promised: list[bytes] = []  # of those, before an end
+        self.got: list[bytes] = []
+        self.far_sent: list[bytes] = []
+        self.far_got: list[bytes] = []
+        self.rough = self.paused = self.ended = self.missing = False
+        self.serial = 0
+        self.to: Address = None
+
+    def open_sockets(self, net: str) -> socket.socket:
+        family = {"udp6": socket.AF_INET6}.get(net, socket.AF_INET)
+        if net in SURE:
+            family = socket.AF_UNIX
+        here: Address = "" if net in SURE else ("localhost", 0)
+        self.far = socket.socket(family, socket.SOCK_DGRAM)
+        near = socket.socket(family, socket.SOCK_DGRAM)
+        for one in (self.far, near):
+            one.bind(here)  # an abstract name, for AF_UNIX
+            one.setblocking(False)
+            if "buffer" in self.conf:
+                size = self.conf["buffer"]
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
+        if net.endswith("-to"):
+            self.to = self.far.getsockname()
+        else:
+            near.connect(self.far.getsockname())
+        self.near = near.getsockname()
+        return near
+
+    def piece(self, size: int) -> bytes:
+        self.serial += 1
+        return BLOCK[self.serial : self.serial + size]
+
+    # -- the protocol -------------------------------------------------------
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+        self.log("made")
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        # No line of the trace: fastloop receives several in one iteration.
+        self.got.append(data)
+        if self.ended:
+            self.log("got one after the end")
+        react = self.conf.get("react")
+        if react in ("close", "abort"):
+            getattr(self, f"do_{react}")()
+        elif react == "answer":
+            self.do_send(len(data) // 2)
+        elif react == "raise":
+            self.rough = True
+            raise OSError("provoked")
+
+    def error_received(self, exc: Exception) -> None:
+        self.rough = True
+        self.log(f"error {type(exc).__name__}")
+
+    def pause_writing(self) -> None:
+        self.log("paused" + " again" * self.paused)
+        self.paused = True
+
+    def resume_writing(self) -> None:
+        if not self.rough:  # asyncio may forget it after an error
+            self.log("resumed" + " again" * (not self.paused))
+        self.paused = False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.log(f"lost {type(exc).__name__}{' again' * self.ended}")
+        self.ended = True
+
+    # -- operations ---------------------------------------------------------
+
+    def do_send(self, *sizes: int) -> None:
+        for size in sizes:
+            data = self.piece(size)
+            self.sent.append(data)
+            if not self.transport.is_closing():
+                self.promised.append(data)
+            self.transport.sendto(data, self.to)
+
+    def do_many(self, count: int, size: int) -> None:
+        self.do_send(*[size] * count)
+
+    def do_far(self, *sizes: int) -> None:
+        for size in sizes:
+            data = self.piece(size)
+            with contextlib.suppress(OSError):
+                self.far.sendto(data, self.near)
+                self.far_sent.append(data)
+
+    def do_take(self, count: int) -> None:
+        with contextlib.suppress(OSError):
+            for _ in range(count):
+                self.far_got.append(self.far.recv(1 << 17))
+
+    def do_limits(self, high: int) -> None:
+        self.transport.set_write_buffer_limits(high)  # type: ignore
+
+    def do_close(self) -> None:
+        self.transport.close()
+
+    def do_abort(self) -> None:
+        self.rough = True
+        self.transport.abort()
+
+    def do_gone(self) -> None:
+        self.rough = True
+        self.far.close()
+
+    def waits(self, net: str) -> bool:
+        """Whether something more must be received."""
+        open_still = not (self.rough or self.transport.is_closing())
+        return net in SURE and open_still and self.got != self.far_sent
+
+    def wrong(self, net: str) -> str:
+        """Return what is wrong at the end."""
+        if not is_within(self.far_got, self.sent):
+            return "datagrams that were sent arrived wrong"
+        if not is_within(self.got, self.far_sent):
+            return "datagrams arrived wrong"
+        full = [data for data in self.promised if data]
+        if net in SURE and not self.rough:
+            if not is_within(full, self.far_got):
+                return f"{len(self.far_got)} of {len(full)} were sent"
+        if self.missing:
+            return f"{len(self.got)} of {len(self.far_sent)} were received"
+        return "" if self.ended else "connection_lost was not called"
+
+
+class DatagramOps:
+    """Part of a World."""
+
+    loop: Any
+    log: Any
+    problem: Any
+    tasks: list[Any]
+    activity: int
+    leaving: bool
+    loose: bool
+    wild: bool
+
+    def start_datagram_ops(self) -> None:
+        self.endpoints = 0
+
+    def op_datagrams(self, net: str, conf: Any, ops: list[Any]) -> None:
+        """Open an endpoint, do some operations, and close it."""
+        if not self.leaving:
+            if conf.get("react") == "answer":
+                self.wild = True  # fastloop receives several at once
+            self.endpoints += 1
+            name = f"datagrams {self.endpoints}"
+            coro = self.datagrams(Endpoint(self, name, conf), net, ops)
+            self.tasks.append(self.loop.create_task(coro))
+
+    async def datagrams(self, end: Endpoint, net: str, ops: list[Any]) -> None:
+        near = end.open_sockets(net)
+        with end.far:
+            await self.loop.create_datagram_endpoint(lambda: end, sock=near)
+            try:
+                for name, *args in ops:
+                    await self.datagram_op(end, name, *args)
+                until = time.monotonic() + PATIENCE
+                while end.waits(net) and time.monotonic() < until:
+                    end.do_take(1000)
+                    await asyncio.sleep(0.0005)
+                end.missing = end.waits(net)
+                end.transport.close()
+                while not end.ended and time.monotonic() < until:
+                    end.do_take(1000)
+                    self.activity += 1
+                    await asyncio.sleep(0.0005)
+            except asyncio.CancelledError:
+                self.wild = end.rough = True  # at whatever moment
+                end.transport.abort()
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
+            end.do_take(1000)
+        if end.wrong(net) and not self.loose:
+            self.problem(f"{net}: {end.wrong(net)}")
+
+    async def datagram_op(self, end: Endpoint, name: str, *args: int) -> None:
+        if name == "turn":
+            for _ in range(args[0]):
+                await asyncio.sleep(0)
+        elif name == "rest":
+            await asyncio.sleep(0.001)
+        else:
+            if end.transport.is_closing():
+                self.wild = True  # asyncio's transport breaks if one blocks
+            try:
+                getattr(end, f"do_{name}")(*args)
+            except Exception as exc:
+                # After the end asyncio raises if nothing is queued.
+                if not end.ended:
+                    end.log(f"{name} raised {type(exc).__name__}")
+
+    # -- calls that wait for a socket ---------------------------------------
+
+    def op_sockets(self, calls: list[Any]) -> None:
+        """Wait for datagrams and connections, one call after the other."""
+        if not self.leaving:
+            self.tasks.append(self.loop.create_task(self.sockets(calls)))
+
+    async def sockets(self, calls: list[Any]) -> None:
+        try:
+            await self.socket_calls(calls)
+        except asyncio.CancelledError:
+            self.wild = True  # at whatever moment
+
+    async def socket_calls(self, calls: list[Any]) -> None:
+        with contextlib.ExitStack() as stack:
+
+            def new(kind: socket.SocketKind) -> socket.socket:
+                made = stack.enter_context(socket.socket(type=kind))
+                made.setblocking(False)
+                return made
+
+            near, far = (new(socket.SOCK_DGRAM) for _ in range(2))
+            server = new(socket.SOCK_STREAM)
+            for one in (near, far, server):
+                one.bind(("127.0.0.1", 0))
+            server.listen()
+            for name, size, when in calls:
+                data = BLOCK[size : 2 * size]
+                run = functools.partial(self.socket_call, name, near, far)
+                if name in ("accept", "connect", "refused"):
+                    client = new(socket.SOCK_STREAM)
+                    run = functools.partial(
+                        self.connection_call, name, server, client
+                    )
+                async with asyncio.timeout(5):
+                    await run(data, when)
+
+    def do_at(self, when: str, call: Callable[..., Any], *args: Any) -> None:
+        """Do something now, in the next iteration, or after a while."""
+
+        def run() -> None:
+            self.activity += 1
+            with contextlib.suppress(OSError):  # the program may have ended
+                call(*args)
+
+        if when == "before":
+            run()
+        elif when == "soon":
+            self.loop.call_soon(run)
+        else:
+            self.loop.call_later(0.001, run)
+
+    async def socket_call(
+        self, name: str, near: Any, far: Any, data: bytes, when: str
+    ) -> None:
+        loop = self.loop
+        if name == "to":
+            await loop.sock_sendto(near, data, far.getsockname())
+            got, addr = far.recv(1 << 17), near.getsockname()
+        else:
+            self.do_at(when, far.sendto, data, near.getsockname())
+            if name == "from":
+                got, addr = await loop.sock_recvfrom(near, 1 << 17)
+            else:
+                room = bytearray(1 << 17)
+                count, addr = await loop.sock_recvfrom_into(near, room)
+                got = bytes(room[:count])
+        known = addr in (near.getsockname(), far.getsockname())
+        if (got != data or not known) and not self.loose:
+            self.problem(f"sock_{name}: {len(got)} of {len(data)} bytes")
+
+    async def connection_call(
+        self, name: str, server: Any, client: Any, data: bytes, when: str
+    ) -> None:
+        loop = self.loop
+        address = server.getsockname()
+        if name == "refused":
+            address = client.bind(("127.0.0.1", 0)) or client.getsockname()
+            with socket.socket() as other:
+                other.bind(("127.0.0.1", 0))
+                address = other.getsockname()
+            try:
+                await loop.sock_connect(client, address)
+            except OSError as exc:
+                self.log(f"refused: {type(exc).__name__}")
+            return
+        if name == "accept":
+            self.do_at(when, client.connect_ex, address)
+            made, peer = await loop.sock_accept(server)
+        else:
+            await loop.sock_connect(client, address)
+            made, peer = server.accept()
+        if peer != client.getsockname() or made.gettimeout() not in (0, None):
+            self.problem(f"sock_{name}: {peer}")
+        made.close()
