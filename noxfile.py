@@ -246,7 +246,13 @@ def elsewhere(name: str, about: str, tests: str) -> None:
     )
 
 
-# What is slow goes first, so that two workers end together.
+# What is slow goes first, so that all workers end together.
+newcomer(
+    "readme",
+    "make test on a new Debian",
+    f"make test ARGS='-q --junitxml=build/ci/readme.xml -raR {AGAIN}'",
+)
+sanitize("asan", "ASan+UBSan, leaks", "")
 stage(
     "lint",
     "style, layers, sizes, stubs",
@@ -266,11 +272,6 @@ stage(
     "python tools/check_site.py --browser",
     needs="docs browser",
     venv=".venv-docs",
-)
-newcomer(
-    "readme",
-    "make test on a new Debian",
-    f"make test ARGS='-q --junitxml=build/ci/readme.xml -raR {AGAIN}'",
 )
 stage(
     "interop",
@@ -295,7 +296,6 @@ count_references(
         for path in TOP.glob(f"tests/behaviour/*/test_{name}.py")
     ),
 )
-sanitize("asan", "ASan+UBSan, leaks", "")
 stage(
     "3.13t-half",
     "transports and TLS",
