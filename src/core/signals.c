@@ -116,8 +116,8 @@ same_fd(const FlForeignFd *foreign)
     return same ? foreign->fd : -1;
 }
 
-/* Make the loop's pipe the wakeup descriptor.  0; 1: it was not what was taken
-   last; or -1 with an exception set. */
+/* Make the loop's pipe the wakeup descriptor.  0; 1: it was not before; or -1
+   with an exception set. */
 static int
 take(FlLoop *loop)
 {
@@ -126,8 +126,8 @@ take(FlLoop *loop)
     if (set_wakeup_fd(loop->state, ours, &found) < 0) {
         return -1;
     }
-    bool anew = found != wakeup->fd;
-    if (anew) {
+    bool anew = found != wakeup->fd || wakeup->owner != loop;
+    if (found != wakeup->fd) {
         remember(&wakeup->before, found);
     }
     if (wakeup->owner == NULL && wakeup->fd >= 0) {
@@ -331,7 +331,7 @@ fl_signals_before_wait(FlLoop *loop, int64_t *timeout_ns)
         loop->limited_tail = now;
         *timeout_ns = ASK_AFTER_NS;
     }
-    return 0;
+    return PyErr_CheckSignals(); /* of what came until now */
 #endif
 }
 

@@ -15,6 +15,9 @@ import time
 
 import pytest
 
+#: Unlike os.kill() it runs no handler itself.
+silent_kill = ctypes.PyDLL(None).kill
+
 
 @contextlib.contextmanager
 def python_handler(signum, handler):
@@ -74,11 +77,25 @@ def test_wakes_a_sleeping_loop(loop):
 
 def test_one_that_came_while_another_had_the_wakeup_fd(loop):
     """Its handler runs before the loop waits; no byte tells of it."""
-    # Unlike os.kill() this runs no handler itself.
-    kill = ctypes.PyDLL(None).kill
     with python_handler(signal.SIGUSR1, lambda *args: loop.stop()):
         loop.call_soon(signal.set_wakeup_fd, -1)
-        loop.call_soon(kill, os.getpid(), int(signal.SIGUSR1))
+        loop.call_soon(silent_kill, os.getpid(), int(signal.SIGUSR1))
+        loop.run_forever()
+
+
+def test_one_that_came_after_another_loop_has_run(loop, loop_factory):
+    """Within a callback of the first, which hears signals again later."""
+
+    def run_another():
+        asyncio._set_running_loop(None)
+        other = loop_factory()
+        other.run_until_complete(asyncio.sleep(0))
+        other.close()
+        asyncio._set_running_loop(loop)
+
+    with python_handler(signal.SIGUSR1, lambda *args: loop.stop()):
+        loop.call_soon(run_another)
+        loop.call_soon(silent_kill, os.getpid(), int(signal.SIGUSR1))
         loop.run_forever()
 
 
