@@ -29,6 +29,8 @@ ROUNDS = 4
 DOUBTS = 25
 #: What asyncio does wrong and fastloop's own TLS does not.
 BEYOND = re.compile("before start_tls")
+#: A program, of the corpus perhaps, that can no longer be run.
+UNFIT = re.compile("the driver failed: (Key|Type|Attribute|Index)Error")
 
 
 def normal(trace: Trace) -> Trace:
@@ -117,7 +119,7 @@ def judge(program: Program, traces: bool = True) -> Verdict:
         for text in problems:
             if kind_of(text) in kinds and kind_of(text) not in shared:
                 return "invariant", text
-            if BEYOND.search(text):
+            if BEYOND.search(text) or UNFIT.search(text):
                 return "invariant", text
         for text in problems:
             if kind_of(text) in kinds:
