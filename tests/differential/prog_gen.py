@@ -19,6 +19,8 @@ SIZES = [*SMALL, 4000, 9000, 9001, 16384, 30_000, 65_536]
 BIG = [*SIZES, 70_000, 131_072, 200_000, 262_144, 300_000, 1_000_000]
 BUFFERS = [2048, 4096, 16_384, 65_536, 262_144, 1 << 20, 4 << 20]
 DISABLED = ["libssl", "native_tls", "hold_writes", "poll_skip", "timerfd"]
+#: Nets that are no sockets.
+PIPES = ("pipe", "pty")
 #: What end A does about its peer, and not in get_buffer or resume_writing:
 #: asyncio's answer is not one to follow there (allowed.toml).
 UNSAFE = {
@@ -66,14 +68,14 @@ class Chance:
         side = rng.choice(["server", "server", "client"])
         kind = rng.choice(kinds)
         conf: dict[str, Any] = {}
-        if net in ("pipe", "pty"):
+        if net in PIPES:
             return (net, side, "plain", conf)
         if (hooks or self.often(15)) and kind != "sock":
             conf["tls"] = self.tls()
             if hooks:
                 conf["tls"]["own"] = True
         if self.often(40 if "order" in self.names else 12):
-            conf["own"] = rng.choice(["plain", "calls"])
+            conf["own"] = rng.choice([True, "calls"])
         for name in ("snd", "rcv", "b_snd", "b_rcv"):
             if self.often(12):
                 conf[name] = rng.choice(BUFFERS)
@@ -165,7 +167,7 @@ class Chance:
         rng = self.rng
         other = (n + rng.randrange(1, len(self.links))) % len(self.links)
         sends = ("sendfile", other, rng.choice(SIZES))
-        if self.links[other][0] in ("pipe", "pty") or self.often(70):
+        if self.links[other][0] in PIPES or self.often(70):
             name = "write" if self.has_transport(other) else "sendall"
             sends = (name, other, rng.choice(SIZES))
         return [("task", [("write", n, *self.few()), sends])]
@@ -313,14 +315,18 @@ class Chance:
 
     def draw_answer(self, n: int) -> list[Any]:
         """Take part of a request, answer at length, close."""
+        rng = self.rng
+        answer = [("write", n, self.size(), rng.choice(BIG))]
+        end = [("close", n)] if self.often(70) else []
+        if self.kind(n) == "plain" and self.links[n][0] not in PIPES:
+            react = self.links[n][3].setdefault("react", [])
+            react.append(("data", answer + end))
+            return [("b", n, "send", 70_000)]
         if self.kind(n) != "streams":
             return []
-        rng = self.rng
         first = rng.choice(
             [("read", n, rng.choice(SIZES)), ("line", n), ("exactly", n, 100)]
         )
-        answer = [("write", n, self.size(), rng.choice(BIG))]
-        end = [("close", n)] if self.often(70) else []
         most = 200_000 if self.often(70) else BIG[-1]
         request = rng.choice([size for size in BIG[7:] if size <= most])
         made = [("task", [first, *answer, *end]), ("b", n, "send", request)]
@@ -373,7 +379,7 @@ class Chance:
         return [first, ("soon", [*others, *woken, ("task", after)])]
 
     def draw_tls(self, n: int) -> list[Any]:
-        if not self.has_transport(n) or self.links[n][0] in ("pipe", "pty"):
+        if not self.has_transport(n) or self.links[n][0] in PIPES:
             return []
         rng = self.rng
         version = rng.choice(["1.2", "1.3"])
@@ -388,7 +394,7 @@ class Chance:
         return [self.statement(n) for _ in range(self.rng.randint(0, 2))]
 
     def draw_sendfile(self, n: int) -> list[Any]:
-        if self.links[n][0] in ("pipe", "pty"):
+        if self.links[n][0] in PIPES:
             return []
         return [("task", [("sendfile", n, self.rng.choice(BIG))])]
 

@@ -40,7 +40,7 @@ class CallingSocket(socket.socket):
         return super().recv(*args)
 
 
-OWN_CLASSES = {"plain": OwnSocket, "calls": CallingSocket}
+OWN_CLASSES = {True: OwnSocket, "calls": CallingSocket}
 
 
 @functools.cache
