@@ -14,26 +14,6 @@ from fault_calls import arm, check, hits
 
 
 async def watch_error(code, helpers, reports):
-    """A descriptor that cannot be watched: whoever connects is told, or
-    the connection is lost with the error; the descriptor is closed."""
-    loop = asyncio.get_running_loop()
-    near, far = helpers.tcp_socketpair()
-    near.setblocking(False)
-    protocol = helpers.Recorder()
-    arm("epoll_ctl", code)
-    try:
-        await loop.create_connection(lambda: protocol, sock=near)
-    except (OSError, MemoryError) as exc:
-        check(exc, code, reports)
-        near.close()
-    else:
-        exc = await protocol.wait_lost()
-        check(exc, code, reports)
-    assert far.recv(1) == b""
-    far.close()
-
-
-async def watch_error_again(code, helpers, reports):
     """The system has no room for an accepted connection whose fd had a
     registration before: the connection is lost with the error, and the next
     one is served.

@@ -33,6 +33,8 @@ import os
 import random
 import select
 import signal
+import socket
+import ssl
 import sys
 import tempfile
 import threading
@@ -145,6 +147,8 @@ HARMLESS = {
     for name, codes in ERRNOS.items()
     if codes.startswith("EAGAIN EINTR") and name != "accept4"
 }
+#: What the other end of a connection is told.
+CONSEQUENCES = (errno.ECONNRESET, errno.EPIPE)
 #: A function, the calls before, those that fail, and by which errno.
 Point = tuple[str, int, int, int]
 
@@ -160,6 +164,17 @@ def kind_of(name: str) -> str:
 def is_harmless(point: Point) -> bool:
     name, _, count, code = point
     return count != LONG and code in HARMLESS.get(name, ())
+
+
+def is_another(exc: BaseException, point: Point) -> bool:
+    """Whether it is an error of the system that the call has not led to."""
+    name, _, _, code = point
+    return (
+        kind_of(name) == "system"
+        and isinstance(exc, OSError)
+        and not isinstance(exc, (ssl.SSLError, socket.gaierror))
+        and exc.errno not in (None, code, *CONSEQUENCES)
+    )
 
 
 def points_of(calls: dict[str, int], kinds: set[str]) -> list[Point]:
@@ -328,11 +343,15 @@ class Run:
         if tasks:
             self.until(lambda: asyncio.wait(tasks, timeout=2 * GRACE))
 
-    def judge(self, harmless: bool) -> str:
+    def judge(self, point: Point | None) -> str:
         """Return what is wrong with how the run ended, or nothing."""
         told = [*self.reports, *scenario_tools.told]
-        if harmless and (told or self.raised):
+        if point is not None and is_harmless(point) and (told or self.raised):
             return "noticed"
+        for exc in [*self.raised, *scenario_tools.told]:
+            for one in flat(exc):
+                if point is not None and is_another(one, point):
+                    return f"another error than that of the call: {one!r}"
         for exc in self.raised:
             for one in flat(exc):
                 if isinstance(one, (scenario_tools.Early, EOFError)):
@@ -393,7 +412,7 @@ def run_child(scenario: Any, point: Point | None) -> dict[str, Any]:
         wrong = traceback.format_exc()
     SHIM.fault_arm(b"", 0, 0, 0)
     after = fault_shim.counts(SHIM)
-    wrong = wrong or run.judge(point is not None and is_harmless(point))
+    wrong = wrong or run.judge(point)
     answer = {
         "wrong": wrong,
         "place": fault_shim.place(SHIM),

@@ -29,7 +29,6 @@ from fault_registrations import (
     fork_space_kept,
     renewal_error,
     watch_error,
-    watch_error_again,
 )
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -296,8 +295,7 @@ CASES = {
     **each("datagram-flush", datagram_flush, "EPERM", "EAGAIN"),
     "datagram-queue": (datagram_queue, False),
     "datagram-queue-connected": (datagram_queue, True),
-    **each("watch", watch_error, "ENOSPC", "ENOMEM"),
-    **each("watch-again", watch_error_again, "ENOSPC", "ENOMEM"),
+    **each("watch-again", watch_error, "ENOSPC", "ENOMEM"),
     **each("first-wait", first_wait_error, "ENOSPC"),
     **each("renewal", renewal_error, "ENOSPC"),
     **each("fork", fork_space, "ENOSPC", "ENOMEM"),

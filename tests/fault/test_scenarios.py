@@ -50,6 +50,11 @@ def test_what_a_system_may_answer_at_any_time_is_not_noticed(sweep):
     sweep("--kinds", "system", "--harmless", *names, "datagrams", "shutdown")
 
 
+def test_what_cannot_be_registered_is_told_or_lost_with_its_error(sweep):
+    words = ("--kinds", "system", "--functions", "epoll_ctl")
+    sweep(*words, "protocol_echo", "shutdown")
+
+
 @pytest.mark.parametrize(
     ("scenario", "functions"),
     [
