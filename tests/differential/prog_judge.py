@@ -116,6 +116,10 @@ def judge(program: Program, traces: bool = True) -> Verdict:
             again, _trace = on_fastloop(program)
             kinds &= set(map(kind_of, again))
         shared = set(map(kind_of, wrong))
+        if kinds - shared:
+            # What is chance on fastloop may be so on asyncio.
+            for _ in range(3):
+                shared |= set(map(kind_of, on_asyncio(program)[0]))
         for text in problems:
             if kind_of(text) in kinds and kind_of(text) not in shared:
                 return "invariant", text
