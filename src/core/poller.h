@@ -4,7 +4,7 @@
    Watching descriptors is watch.h's.  Nothing in here touches Python, so a
    poll may run without the GIL: it takes events from the set, and the loop
    collects them afterwards (watch.h) and runs them as entries of its own
-   queue.
+   queue.  It makes and changes no watch: the GIL guards their table.
 
    Rejected: keeping a clean poller for the thread's next loop.  It saved 40
    us a loop, and everything that a loop leaves behind had to be undone.
