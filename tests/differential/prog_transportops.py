@@ -255,8 +255,8 @@ class TransportOps:
 
     def descriptor(self, number: int) -> int:
         link = self.usable(number)
-        if link is None:
-            return -1
+        if link is None or link.transport.is_closing():
+            return -1  # its number may be another's by now
         if link.number >= 0:
             return link.number
         for what in ("socket", "pipe"):
