@@ -257,6 +257,8 @@ class TransportOps:
         link = self.usable(number)
         if link is None or link.transport.is_closing():
             return -1  # its number may be another's by now
+        if link.conf.get("own") == "calls":
+            return -1  # of asyncio's transport, which waits in recv() then
         if link.number >= 0:
             return link.number
         for what in ("socket", "pipe"):
