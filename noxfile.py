@@ -77,7 +77,7 @@ tests/behaviour/sock tests/behaviour/streams tests/behaviour/transport"""
 #: What ThreadSanitizer looks at: the rest has one thread, and takes hours.
 THREADED = sorted(
     str(path.relative_to(TOP))
-    for folder in ("unit", "behaviour", "isolated", "fault")
+    for folder in ("unit", "behaviour", "isolated")
     for path in (TOP / "tests" / folder).rglob("test_*.py")
     if re.search("threading|to_thread|[Ee]xecutor", path.read_text())
     # They start processes, whose threads are others' to look at.

@@ -268,7 +268,11 @@ fl_stream_finish(FlStream *self)
     Py_CLEAR(self->protocol);
     Py_CLEAR(self->waiter);
     leave_loop(self);
-    Py_CLEAR(self->loop);
+    PyObject *loop = (PyObject *)self->loop;
+    Py_BEGIN_CRITICAL_SECTION(self); /* other threads' close() looks at it */
+    self->loop = NULL;
+    Py_END_CRITICAL_SECTION();
+    Py_XDECREF(loop);
     Py_DECREF(self);
     return fl_error_keep_first(exc, 0, NULL);
 }

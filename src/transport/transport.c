@@ -40,16 +40,25 @@ fl_transport_leave_to_loop(FlLoop *loop, PyObject *self, PyObject *method,
     return queued == NULL ? NULL : Py_NewRef(Py_None);
 }
 
-/* Whether it was; *result is what the call returns then. */
+/* Whether it was; *result is what the call returns then.  The loop's thread
+   may be taking the loop away: see fl_stream_finish. */
 static bool
 called_elsewhere(FlStream *self, PyObject *method, PyObject **result)
 {
-    if (!fl_transport_is_elsewhere(self->loop)) {
+    if (FL_HAVE_GIL) {
         return false;
     }
-    *result =
-        fl_transport_leave_to_loop(self->loop, (PyObject *)self, method, NULL);
-    return true;
+    PyObject *loop;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    loop = Py_XNewRef((PyObject *)self->loop);
+    Py_END_CRITICAL_SECTION();
+    bool elsewhere = fl_transport_is_elsewhere((FlLoop *)loop);
+    if (elsewhere) {
+        *result = fl_transport_leave_to_loop((FlLoop *)loop, (PyObject *)self,
+                                             method, NULL);
+    }
+    Py_XDECREF(loop);
+    return elsewhere;
 }
 
 /* The loop's part in close and abort: nothing may be queued once it is
