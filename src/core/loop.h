@@ -233,8 +233,8 @@ fl_loop_expect_io(FlLoop *loop)
 {
     if (!fl_loop_on_other_thread(loop)) {
         fl_loop_send_held(loop);
+        loop->skips_left = 0;
     }
-    loop->skips_left = 0;
 }
 
 /* Be the one who runs, turns or closes the loop, until fl_loop_unclaim:
