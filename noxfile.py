@@ -61,10 +61,13 @@ unix_streams"""
 #: asyncio's half of the behaviour tests runs on 3.11 each time, and on the
 #: other versions in the gate.
 NOT_ASYNCIO = "-k 'not [asyncio'"
-#: The commands and pytest's plugins start hundreds of processes.  The stages
-#: `readme` and 3.14 run their tests, and those of the gate.
-NOT_COMMANDS = """--ignore=tests/behaviour/cli
---ignore-glob=tests/behaviour/package/test_pytest_*.py"""
+#: What takes long and is the same on each version: commands and pytest's
+#: plugins, which start hundreds of processes, floods of keys, whole scenarios.
+#: The stages `readme` and 3.14 run it, and those of the gate.
+NOT_SLOW = """--ignore=tests/behaviour/cli
+--ignore-glob=tests/behaviour/package/test_pytest_*.py
+--ignore=tests/behaviour/tls/test_tls_key_floods.py
+--ignore=tests/fault/test_scenarios.py"""
 #: Without a GIL a collection looks at all objects, also those of the tests
 #: that wait: two processes take half the time of one.
 FIRST_HALF = "tests/behaviour/tls tests/behaviour/transport"
@@ -302,13 +305,13 @@ count_references(
 stage(
     "3.13t-half",
     "transports and TLS",
-    f"{PYTEST} {FIRST_HALF} {NOT_ASYNCIO}",
+    f"{PYTEST} {FIRST_HALF} {NOT_SLOW} {NOT_ASYNCIO}",
     "3.13t",
     venv=".venv-3.13t",
 )
 for one in VERSIONS:
     which = SECOND_HALF if one == "3.13t" else OWN
-    which += " " + NOT_COMMANDS * (one != "3.14")
+    which += " " + NOT_SLOW * (one != "3.14")
     stage(one, "our own tests", f"{PYTEST} {which} {NOT_ASYNCIO}", one)
 for one in ("3.11", *VERSIONS):
     stage(
