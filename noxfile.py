@@ -113,7 +113,7 @@ AGAIN = (
 def stage(
     name: str,
     about: str,
-    command: str,
+    command: str | list[str],
     python: str = "3.11",
     needs: str = "test",
     *,
@@ -122,7 +122,7 @@ def stage(
     limit: int = TEST_LIMIT,
     **env: str,
 ) -> None:
-    """Define the session NAME, which runs COMMAND's lines one by one.
+    """Define the session NAME, which runs COMMAND, or each of several.
 
     NEEDS are groups of tools/setup-env, LIMIT is seconds of one test, ENV
     are more variables.  A first word `python` is the environment's.
@@ -150,8 +150,8 @@ def stage(
 
         # Sessions side by side build in one tree: one after the other.
         run(f"flock {LOGS}/setup.lock tools/setup-env build {needs}")
-        for line in command.splitlines():
-            run(line)
+        for words in [command] if isinstance(command, str) else command:
+            run(words)
 
     session.__doc__ = about
     nox.session(session, name=name, tags=["gate"] if gate else [])
@@ -289,8 +289,10 @@ stage(
 stage(
     "generated",
     "the corpus, 5,000 generated programs",
-    f"{PROGRAMS} --from corpus --workers 3\n"
-    f"{PROGRAMS} --from mixed --programs 5000 --workers 3 --seed 20250101",
+    [
+        f"{PROGRAMS} --from corpus --workers 3",
+        f"{PROGRAMS} --from mixed --programs 5000 --workers 3 --seed 20250101",
+    ],
     venv=".venv",
 )
 count_references(
@@ -373,7 +375,7 @@ for mode in ("one-byte", "would-block", "coarse", "collect"):
     stage(
         f"worst-{mode}",
         "generated programs, and libraries', on a system at its worst",
-        f"{drawn}\n{PYTEST} {libraries} {NOT_ASYNCIO}",
+        [drawn, f"{PYTEST} {libraries} {NOT_ASYNCIO}"],
         venv=".venv-worst",
         gate=True,
     )
