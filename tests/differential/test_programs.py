@@ -344,7 +344,7 @@ def test_a_difference_of_the_traces_is_found(monkeypatch, wrong, ops):
     assert result.kind == "trace"
 
 
-@pytest.mark.parametrize("first", range(0, 60, 15))
+@pytest.mark.parametrize("first", range(15, 60, 15))
 def test_nothing_is_wrong_with_what_is_drawn(first):
     """A few on each version; .ci/run has thousands of them on one."""
     for seed in range(first, first + 15):
