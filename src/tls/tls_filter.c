@@ -181,7 +181,7 @@ feed(FlTls *self, PyObject *data)
     return fl_tls_none(code);
 }
 
-/* start_tls has failed or was cancelled: nobody has the new transport. */
+/* start_tls failed or was cancelled: the application has no transport. */
 static PyObject *
 abandon(FlTls *self, PyObject *Py_UNUSED(ignored))
 {

@@ -25,8 +25,10 @@ HERE = Path(__file__).resolve().parent
 TOP = HERE.parents[1]
 FILE = HERE / "corpus.txt"
 FIELDS = ("links", "steps", "tapes", "env", "debug")
-#: Runs in which a program must reach an edge: what is chance is not kept.
+#: A program is kept for an edge only if it reaches it in so many runs.
 RUNS = 3
+#: Translates a counter to the digit of a bit.
+ZERO_OR_ONE = b"0" + b"1" * 255
 #: What clang calls once with the counters of all edges.
 EDGES = """\
 #include <stddef.h>
@@ -79,7 +81,7 @@ def line_of(program: Program) -> str:
 
 
 def at_random(rng: random.Random, program: Program) -> list[Any]:
-    """Return one of the program's lists of operations, or its steps."""
+    """Return one of the program's lists: its steps, operations or tapes."""
     lists = [*prog_judge.inner_lists([program.steps, program.tapes])][1:]
     return rng.choice([items for items in lists if items] or [program.steps])
 
@@ -127,7 +129,7 @@ def move(rng: random.Random, program: Program) -> None:
 
 
 def resize(rng: random.Random, program: Program) -> None:
-    """Have an operation, a step's iterations or a link be another."""
+    """Give operations other sizes, and steps other iterations."""
     items = at_random(rng, program)
     for at, item in enumerate(items):
         if not isinstance(item, tuple) or rng.random() < 0.5:
@@ -197,9 +199,6 @@ class Edges:
             if not bits:
                 break
         return bits
-
-
-ZERO_OR_ONE = b"0" + b"1" * 255
 
 
 def grow(programs: Any, count: int, workers: int) -> list[Program]:

@@ -394,8 +394,8 @@ async def test_tls_in_tls(tls_pair, loop, side, make):
 async def test_tls_in_tls_ends_right_behind_its_first_data(
     tls_pair, loop, end
 ):
-    """The outer transport closes, for TLS has no half-close; nobody has left
-    the inner one.
+    """The outer transport closes, for TLS has no half-close.  The application
+    has not closed the inner one.
     """
     protocol = Recorder()
     c = await tls_pair(protocol, side="server")
