@@ -30,14 +30,27 @@ def python_handler(signum, handler):
 
 
 @contextlib.contextmanager
-def kill_later(delay, signum=signal.SIGUSR1):
-    """Send a signal to this process from another thread."""
-    timer = threading.Timer(delay, os.kill, (os.getpid(), signum))
-    timer.start()
+def kill_later(delay, signum=signal.SIGUSR1, loop=None):
+    """Send a signal to this process from another thread.
+
+    The delay begins once the loop runs, if one is given.
+    """
+    runs = threading.Lock()
+    if loop is not None:
+        runs.acquire()
+        loop.call_soon(runs.release)
+
+    def kill():
+        with runs:
+            time.sleep(delay)
+        os.kill(os.getpid(), signum)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
     try:
         yield
     finally:
-        timer.join()
+        thread.join()
 
 
 def test_handler_is_called_with_its_arguments(loop):
@@ -295,9 +308,12 @@ def test_what_a_python_handler_raises_leaves_the_sleep(loop, kind):
         raise kind("handler")
 
     far = loop.call_later(1000, print)
-    with python_handler(signal.SIGUSR1, handler), kill_later(0.02):
-        with pytest.raises(kind, match="handler"):
-            loop.run_forever()
+    with (
+        python_handler(signal.SIGUSR1, handler),
+        kill_later(0.02, loop=loop),
+        pytest.raises(kind, match="handler"),
+    ):
+        loop.run_forever()
     far.cancel()
     assert not loop.is_running()
     assert loop.run_until_complete(asyncio.sleep(0.001, 5)) == 5
