@@ -5,6 +5,11 @@ be seen some turns later than by asyncio: as if the peer had been slower.  A
 program in which callbacks race with a peer tells the two apart.  Whether that
 is all there is to a difference, asyncio itself can say: it is run with a
 selector that leaves out polls too.
+
+fastloop also wakes at a timer's deadline, where asyncio waits for whole
+milliseconds.  So two timers that are due microseconds apart run in one
+iteration of asyncio's loop, and may run in two of fastloop's: asyncio is run
+with a loop that takes one deadline in each iteration.
 """
 
 from __future__ import annotations
@@ -18,11 +23,13 @@ from typing import Any
 #: For how many turns a poll is left out, again and again; 0: for twice as
 #: many after each one that found nothing, as fastloop does it.  With "r" or
 #: "w": how many turns each descriptor that is readable or writable waits, for
-#: their order among each other is the kernel's.
+#: their order among each other is the kernel's.  "t": one deadline in each
+#: iteration.
 PATTERNS = (
     *(("", turns) for turns in (0, 1, 2, 3, 5, 8, 16, 32)),
     *(("r", turns) for turns in (1, 3, 6)),
     *(("w", turns) for turns in (1, 3, 6)),
+    ("t", 0),
 )
 MOST = 32
 MASKS = {
@@ -75,8 +82,29 @@ class LazySelector(selectors.DefaultSelector):
 def lazy_loop(
     oracle: type[asyncio.SelectorEventLoop], which: str, turns: int
 ) -> asyncio.AbstractEventLoop:
-    """Return asyncio's loop with such a selector."""
+    """Return asyncio's loop as such a pattern has it."""
+    if which == "t":
+        return type("Punctual", (Punctual, oracle), {})()
     return oracle(LazySelector(which, turns))
+
+
+class Punctual(asyncio.SelectorEventLoop):
+    """Takes the timers of one deadline in each iteration."""
+
+    polled = False
+
+    def _process_events(self, events: Any) -> None:
+        """Be called between the poll and the look at the timers."""
+        super()._process_events(events)
+        self.polled = True
+
+    def time(self) -> float:
+        """Return the first deadline, to the one that takes the timers."""
+        now = super().time()
+        if self.polled and self._scheduled:
+            now = min(now, self._scheduled[0]._when)
+        self.polled = False
+        return now
 
 
 class Heedful(asyncio.SelectorEventLoop):
