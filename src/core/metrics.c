@@ -187,17 +187,29 @@ fl_metrics_poll_begins(FlLoop *loop, bool may_wait)
 }
 
 void
+fl_metrics_woke(FlMetrics *metrics, int64_t now_ns)
+{
+    if (FL_HAVE_GIL) {
+        atomic_store_explicit(&metrics->woke_ns, now_ns, memory_order_relaxed);
+    }
+    else {
+        fl_metrics_enter(metrics, FL_TIME_GIL, now_ns);
+    }
+}
+
+void
 fl_metrics_poll_ended(FlLoop *loop)
 {
     FlMetrics *metrics = loop->metrics;
     int64_t now_ns = fl_clock_ns();
     int64_t woke_ns =
         atomic_load_explicit(&metrics->woke_ns, memory_order_relaxed);
-    metrics->lag_from_ns = now_ns;
     if (woke_ns != 0) {
         fl_metrics_enter(metrics, FL_TIME_GIL, woke_ns);
-        metrics->lag_from_ns = woke_ns;
     }
+    metrics->lag_from_ns = fl_count_get(&metrics->time_of) == FL_TIME_GIL
+                               ? (int64_t)fl_count_get(&metrics->since_ns)
+                               : now_ns;
     fl_metrics_enter(metrics, FL_TIME_CALLBACKS, now_ns);
 }
 

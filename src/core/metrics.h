@@ -166,15 +166,15 @@ void fl_metrics_run_ends(FlLoop *loop);
 /* slow_callback_duration in nanoseconds. */
 int64_t fl_metrics_slow_ns(const FlLoop *loop);
 
-/* Around a poll.  A poll that may wait tells when it woke, without the GIL. */
+/* Around a poll. */
 void fl_metrics_poll_begins(FlLoop *loop, bool may_wait);
 void fl_metrics_poll_ended(FlLoop *loop);
 
-static inline void
-fl_metrics_woke(FlMetrics *metrics, int64_t now_ns)
-{
-    atomic_store_explicit(&metrics->woke_ns, now_ns, memory_order_relaxed);
-}
+/* A poll that may wait woke; called without the GIL.  With one the times are
+   left to fl_metrics_poll_ended, and readers look at woke_ns.  Without one the
+   times change at once: a reader that took the GIL's time from woke_ns was
+   ahead of the loop's thread, which had looked at the clock before it. */
+void fl_metrics_woke(FlMetrics *metrics, int64_t now_ns);
 
 static inline void
 fl_metrics_note_most(FlCount *most, FlCount *now, uint64_t value)
