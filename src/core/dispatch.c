@@ -15,6 +15,7 @@
 #include "base/clock.h"
 #include "base/prefetch.h"
 #include "core/handle.h"
+#include "core/inbox.h"
 #include "core/loop.h"
 #include "core/metrics.h"
 #include "core/poller.h"
@@ -528,17 +529,26 @@ fl_loop_call_op(FlLoop *loop, FlReadyOp op, PyObject *subject,
 {
     PyObject *owned =
         context == NULL ? PyContext_CopyCurrent() : Py_NewRef(context);
-    FlReady *entry = owned == NULL ? NULL : fl_ready_reserve(&loop->ready);
-    if (entry == NULL) {
-        Py_XDECREF(owned);
+    if (owned == NULL) {
         return -1;
     }
-    entry->kind = FL_READY_OP;
-    entry->of.op = op;
-    entry->context = owned;
-    entry->callback = Py_NewRef(subject);
-    entry->nargs = argument != NULL;
-    entry->args[0] = Py_XNewRef(argument);
+    FlReady made = {
+        .kind = FL_READY_OP,
+        .of.op = op,
+        .context = owned,
+        .callback = Py_NewRef(subject),
+        .nargs = argument != NULL,
+        .args = {Py_XNewRef(argument)},
+    };
+    if (fl_loop_on_other_thread(loop)) {
+        return fl_inbox_push_anythread(loop, &made);
+    }
+    FlReady *entry = fl_ready_reserve(&loop->ready);
+    if (entry == NULL) {
+        fl_ready_clear(&made);
+        return -1;
+    }
+    *entry = made;
     fl_ready_commit(&loop->ready);
     if (loop->poller != NULL && atomic_load(&loop->poller->sleeping)) {
         fl_poller_wake_anythread(loop->poller); /* another thread closed one */

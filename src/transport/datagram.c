@@ -167,7 +167,12 @@ static const char sendto_doc[] =
 static PyObject *
 datagram_resume_reading(FlDatagram *self, PyObject *ignored)
 {
-    PyObject *result = fl_transport_resume_reading(&self->stream, ignored);
+    FlNames *names = &self->stream.state->names;
+    PyObject *result;
+    if (fl_transport_is_left(&self->stream, names->resume_reading, &result)) {
+        return result;
+    }
+    result = fl_transport_resume_reading(&self->stream, ignored);
     if (result != NULL && fl_stream_is_reading(&self->stream)
         && fl_datagram_deliver_later(self) < 0)
     {

@@ -273,7 +273,9 @@ sendto_parsed(FlDatagram *self, PyObject *data, PyObject *address)
     int code = address == NULL ? -1 : check_lost(self);
     if (code == 0) {
         Py_INCREF(address);
+        Py_BEGIN_CRITICAL_SECTION(self);
         code = send_or_queue(self, data, address);
+        Py_END_CRITICAL_SECTION();
         Py_DECREF(address);
     }
     return code < 0 ? NULL : Py_NewRef(Py_None);
@@ -432,7 +434,11 @@ fl_datagram_write_ready(FlDatagram *self)
     }
     fl_loop_expect_io(stream->loop);
     while (result == SENT && !fl_write_queue_is_empty(&stream->write_queue)) {
-        result = send_batch(self);
+        Py_BEGIN_CRITICAL_SECTION(self);
+        result = fl_write_queue_is_empty(&stream->write_queue)
+                     ? SENT
+                     : send_batch(self);
+        Py_END_CRITICAL_SECTION();
     }
     if (result < 0
         && fl_datagram_report(self, stream->state->names._sendto_ready) < 0)

@@ -258,7 +258,9 @@ fl_stream_finish(FlStream *self)
 {
     Py_INCREF(self);
     fl_stream_keep_sockname(self);
+    Py_BEGIN_CRITICAL_SECTION(self); /* another thread may be writing */
     fl_stream_set_phase(self, FL_STREAM_CLOSED);
+    Py_END_CRITICAL_SECTION();
     fl_stream_close_watch(self);
     /* The peer, maybe ours, sees an end. */
     fl_loop_expect_io(self->loop);
@@ -364,27 +366,30 @@ fl_stream_call_connection_lost(FlStream *self)
 void
 fl_stream_close(FlStream *self)
 {
-    if (fl_stream_is_closing(self)) {
-        return;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    if (!fl_stream_is_closing(self)) {
+        fl_stream_flush(self);
+        if (fl_write_queue_is_empty(&self->write_queue)) {
+            /* unless the flush has failed */
+            fl_stream_queue_connection_lost(self, NULL);
+        }
+        else {
+            fl_stream_set_phase(self, FL_STREAM_CLOSING);
+            (void)fl_stream_update_watch(self);
+        }
     }
-    fl_stream_flush(self);
-    if (fl_write_queue_is_empty(&self->write_queue)) {
-        fl_stream_queue_connection_lost(
-            self, NULL); /* unless the flush has failed */
-        return;
-    }
-    fl_stream_set_phase(self, FL_STREAM_CLOSING);
-    (void)fl_stream_update_watch(self);
+    Py_END_CRITICAL_SECTION();
 }
 
 void
 fl_stream_force_close(FlStream *self, PyObject *exc)
 {
-    if (self->phase >= FL_STREAM_LOST) {
-        return;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    if (self->phase < FL_STREAM_LOST) {
+        fl_write_queue_clear(&self->write_queue);
+        fl_stream_queue_connection_lost(self, exc);
     }
-    fl_write_queue_clear(&self->write_queue);
-    fl_stream_queue_connection_lost(self, exc);
+    Py_END_CRITICAL_SECTION();
 }
 
 /* --- events -------------------------------------------------------------- */

@@ -469,6 +469,7 @@ fl_stream_write(FlStream *self, PyObject *data)
         return NULL;
     }
     int code;
+    Py_BEGIN_CRITICAL_SECTION(self);
     if (exact) {
         Payload payload = {PyBytes_AS_STRING(data),
                            (size_t)PyBytes_GET_SIZE(data), data};
@@ -477,6 +478,7 @@ fl_stream_write(FlStream *self, PyObject *data)
     else {
         code = write_buffer(self, data);
     }
+    Py_END_CRITICAL_SECTION();
     /* Here, where the caller's buffer is not exported any more: the protocol
        may clear it. */
     if (code < 0 || fl_stream_maybe_pause(self) < 0) {
@@ -547,7 +549,7 @@ write_list(FlStream *self, PyObject *list)
     else {
         send_queue(self);
     }
-    return code < 0 ? -1 : fl_stream_maybe_pause(self);
+    return code;
 }
 
 PyObject *
@@ -562,10 +564,13 @@ fl_stream_writelines(FlStream *self, PyObject *lines)
     }
     int code = 0;
     if (PyList_GET_SIZE(list) > 0) {
+        Py_BEGIN_CRITICAL_SECTION(self);
         code = fl_stream_drop_after_loss(self);
         if (code == 0) {
             code = write_list(self, list);
         }
+        Py_END_CRITICAL_SECTION();
+        code = code == 0 ? fl_stream_maybe_pause(self) : code;
     }
     Py_DECREF(list);
     if (code < 0) {
@@ -576,21 +581,30 @@ fl_stream_writelines(FlStream *self, PyObject *lines)
 
 /* --- the end of writing -------------------------------------------------- */
 
-PyObject *
-fl_stream_write_eof(FlStream *self, PyObject *Py_UNUSED(ignored))
+/* 0 or a negative errno. */
+static int
+write_end(FlStream *self)
 {
     if (fl_stream_is_closing(self) || self->eof_written) {
-        Py_RETURN_NONE;
+        return 0;
     }
     fl_stream_flush(self);
     if (fl_stream_is_closing(self)) {
-        Py_RETURN_NONE; /* that failed */
+        return 0; /* that failed */
     }
     self->eof_written = true;
-    int code = 0;
-    if (fl_write_queue_is_empty(&self->write_queue)) {
-        code = shut_down_writing(self);
-    }
+    return fl_write_queue_is_empty(&self->write_queue)
+               ? shut_down_writing(self)
+               : 0;
+}
+
+PyObject *
+fl_stream_write_eof(FlStream *self, PyObject *Py_UNUSED(ignored))
+{
+    int code;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    code = write_end(self);
+    Py_END_CRITICAL_SECTION();
     if (code < 0) {
         (void)fl_raise_errno(code);
         return NULL;
@@ -602,8 +616,11 @@ fl_stream_write_eof(FlStream *self, PyObject *Py_UNUSED(ignored))
 static int
 end_waiting(FlStream *self)
 {
+    int code;
+    Py_BEGIN_CRITICAL_SECTION(self);
     self->awaits_room = false;
-    int code = fl_stream_update_watch(self);
+    code = fl_stream_update_watch(self);
+    Py_END_CRITICAL_SECTION();
     if (code == 0 && self->empty_waiter != NULL
         && fl_stream_set_if_pending(self, self->empty_waiter,
                                     self->state->names.set_result, Py_None)
@@ -636,7 +653,10 @@ fl_stream_write_ready(FlStream *self)
            the loop by an exception. */
         return self->watch->wanted & FL_WRITABLE ? end_waiting(self) : 0;
     }
-    int code = drain_queue(self);
+    int code;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    code = drain_queue(self);
+    Py_END_CRITICAL_SECTION();
     if (code < 0) {
         write_failed(self, code);
         return 0;

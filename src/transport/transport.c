@@ -28,27 +28,25 @@ PyObject *
 fl_transport_leave_to_loop(FlLoop *loop, PyObject *self, PyObject *method,
                            PyObject *argument)
 {
-    PyObject *bound = PyObject_GetAttr(self, method);
+    /* Not the instance's attribute: what a program has put there called us. */
+    PyObject *function = PyObject_GetAttr((PyObject *)Py_TYPE(self), method);
     PyObject *queued =
-        bound == NULL
+        function == NULL
             ? NULL
             : PyObject_CallMethodObjArgs(
                 (PyObject *)loop, loop->state->names.call_soon_threadsafe,
-                bound, argument, NULL);
-    Py_XDECREF(bound);
+                function, self, argument, NULL);
+    Py_XDECREF(function);
     Py_XDECREF(queued);
     return queued == NULL ? NULL : Py_NewRef(Py_None);
 }
 
-/* Whether it was; *result is what the call returns then.  The loop's thread
-   may be taking the loop away: see fl_stream_finish. */
-static bool
-called_elsewhere(FlStream *self, PyObject *method, PyObject **result)
+#if !FL_HAVE_GIL
+bool
+fl_transport_is_left(FlStream *self, PyObject *method, PyObject **result)
 {
-    if (FL_HAVE_GIL) {
-        return false;
-    }
     PyObject *loop;
+    /* The loop's thread may be taking the loop away: see fl_stream_finish. */
     Py_BEGIN_CRITICAL_SECTION(self);
     loop = Py_XNewRef((PyObject *)self->loop);
     Py_END_CRITICAL_SECTION();
@@ -60,6 +58,7 @@ called_elsewhere(FlStream *self, PyObject *method, PyObject **result)
     Py_XDECREF(loop);
     return elsewhere;
 }
+#endif
 
 /* The loop's part in close and abort: nothing may be queued once it is
    closed. */
@@ -113,7 +112,7 @@ PyObject *
 fl_transport_close(FlStream *self, PyObject *Py_UNUSED(ignored))
 {
     PyObject *result;
-    if (called_elsewhere(self, self->state->names.close, &result)) {
+    if (fl_transport_is_left(self, self->state->names.close, &result)) {
         return result;
     }
     if (fl_stream_is_closing(self)) {
@@ -135,7 +134,7 @@ PyObject *
 fl_transport_abort(FlStream *self, PyObject *Py_UNUSED(ignored))
 {
     PyObject *result;
-    if (called_elsewhere(self, self->state->names.abort, &result)) {
+    if (fl_transport_is_left(self, self->state->names.abort, &result)) {
         return result;
     }
     if (self->phase >= FL_STREAM_LOST) {
@@ -250,7 +249,7 @@ PyObject *
 fl_transport_pause_reading(FlStream *self, PyObject *Py_UNUSED(ignored))
 {
     PyObject *result;
-    if (called_elsewhere(self, self->state->names.pause_reading, &result)) {
+    if (fl_transport_is_left(self, self->state->names.pause_reading, &result)) {
         return result;
     }
     return set_paused(self, true);
@@ -265,7 +264,7 @@ PyObject *
 fl_transport_resume_reading(FlStream *self, PyObject *Py_UNUSED(ignored))
 {
     PyObject *result;
-    if (called_elsewhere(self, self->state->names.resume_reading, &result)) {
+    if (fl_transport_is_left(self, self->state->names.resume_reading, &result)) {
         return result;
     }
     return set_paused(self, false);

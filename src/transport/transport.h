@@ -14,13 +14,29 @@
 static inline bool
 fl_transport_is_elsewhere(const FlLoop *loop)
 {
-    return !FL_HAVE_GIL && loop != NULL && fl_loop_on_other_thread(loop);
+    return !FL_HAVE_GIL && loop != NULL && fl_loop_on_other_thread(loop)
+           && !fl_loop_is_inherited(loop);
 }
 
 /* Have the loop's thread call a method, with an argument or NULL.  None, or
    NULL with an exception set. */
 PyObject *fl_transport_leave_to_loop(FlLoop *loop, PyObject *self,
                                      PyObject *method, PyObject *argument);
+
+/* Whether a stream's method, which takes nothing, was left to the loop's thread
+   by this one; *result is what it returns then. */
+#if FL_HAVE_GIL
+static inline bool
+fl_transport_is_left(FlStream *self, PyObject *method, PyObject **result)
+{
+    (void)self;
+    (void)method;
+    (void)result;
+    return false;
+}
+#else
+bool fl_transport_is_left(FlStream *self, PyObject *method, PyObject **result);
+#endif
 
 /* X(name in Python, name in C) for each method, by what it takes. */
 #define FL_TRANSPORT_NOARGS(X)                \

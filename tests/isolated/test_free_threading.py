@@ -457,7 +457,15 @@ finally:
 
 @needs_no_gil
 @pytest.mark.parametrize(
-    "method", ["close", "abort", "pause_reading", "write"]
+    "method",
+    [
+        "close",
+        "abort",
+        "pause_reading",
+        "write",
+        "set_protocol",
+        "set_write_buffer_limits",
+    ],
 )
 def test_another_thread_uses_tls_transports(fast_script, method):
     """As a finalizer does that closes one; the loop's own thread makes the
@@ -465,7 +473,11 @@ def test_another_thread_uses_tls_transports(fast_script, method):
     """
     fast_script(
         f"""
-METHOD, DATA = {method!r}, [bytes(3000)] * ({method!r} == "write")
+METHOD = {method!r}
+WORDS = dict(
+    write=[bytes(3000)], set_protocol=[asyncio.Protocol()],
+    set_write_buffer_limits=[0],
+)
 CERTS = {str(CERTS)!r}
 """
         """
@@ -499,7 +511,7 @@ async def main():
         def use():
             gate.wait()
             for transport in transports[::2]:
-                getattr(transport, METHOD)(*DATA)
+                getattr(transport, METHOD)(*WORDS.get(METHOD, ()))
         thread = threading.Thread(target=use)
         thread.start()
         gate.wait()
@@ -514,6 +526,104 @@ async def main():
 
 loop = new_loop()
 loop.run_until_complete(main())
+loop.close()
+"""
+    )
+
+
+@needs_no_gil
+def test_two_threads_write_to_one_stream(fast_script):
+    """Each write arrives whole, and those of one thread in order."""
+    fast_script(
+        """
+import collections
+
+RECORDS, SIZE = 4000, 64
+
+def record(thread, number):
+    return b"%c%07d" % (thread, number) + bytes([thread]) * (SIZE - 8)
+
+def write_all(transport, thread):
+    for number in range(0, RECORDS, 4):
+        transport.write(record(thread, number))
+        transport.write(bytearray(record(thread, number + 1)))
+        transport.writelines(
+            [record(thread, number + 2), record(thread, number + 3)]
+        )
+        transport.set_write_buffer_limits(1 << 30)
+
+async def main():
+    loop = asyncio.get_running_loop()
+    near, far = socket.socketpair()
+    reader, _writer = await asyncio.open_connection(sock=far)
+    transport, protocol = await loop.create_connection(
+        asyncio.Protocol, sock=near
+    )
+    gate = threading.Barrier(2)
+    def other():
+        gate.wait()
+        write_all(transport, ord("o"))
+        transport.set_protocol(protocol)
+    thread = threading.Thread(target=other)
+    thread.start()
+    gate.wait()
+    write_all(transport, ord("m"))
+    found = collections.defaultdict(list)
+    for _ in range(2 * RECORDS):
+        data = await reader.readexactly(SIZE)
+        assert data == record(data[0], int(data[1:8])), data
+        found[data[0]].append(int(data[1:8]))
+    thread.join()
+    loop.call_soon(threading.Thread(target=transport.write_eof).start)
+    assert await reader.read() == b""
+    assert list(found.values()) == [list(range(RECORDS))] * 2
+    transport.close()
+
+loop = new_loop()
+for _ in range(3):
+    loop.run_until_complete(main())
+loop.close()
+"""
+    )
+
+
+@needs_no_gil
+def test_two_threads_send_by_one_datagram_endpoint(fast_script):
+    fast_script(
+        """
+class Receiver(asyncio.DatagramProtocol):
+    def datagram_received(self, data, addr):
+        seen.append(data)
+
+async def main():
+    loop = asyncio.get_running_loop()
+    receiver, _ = await loop.create_datagram_endpoint(
+        Receiver, local_addr=("127.0.0.1", 0)
+    )
+    address = receiver.get_extra_info("sockname")
+    sender, _ = await loop.create_datagram_endpoint(
+        asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0)
+    )
+    gate = threading.Barrier(2)
+    def send(letter):
+        gate.wait()
+        for _ in range(40):
+            sender.sendto(bytearray(letter * 100), address)
+    thread = threading.Thread(target=send, args=(b"o",))
+    thread.start()
+    send(b"m")
+    while len(seen) < 80:
+        await asyncio.sleep(0.001)
+    thread.join()
+    sender.close()
+    receiver.close()
+    await asyncio.sleep(0)
+
+loop = new_loop()
+for _ in range(20):
+    seen = []
+    loop.run_until_complete(main())
+    assert sorted(seen) == [b"m" * 100] * 40 + [b"o" * 100] * 40
 loop.close()
 """
     )
