@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import signal
 import sys
 import time
@@ -28,6 +29,10 @@ RESULTS = mut_tree.WORK / "results.jsonl"
 PROGRAMS = "tests/differential/programs.py"
 #: Files of tests in the first process, of those likely to notice.
 FIRST = 5
+#: What a change drops that leaks, and the runs that show it.
+KEEPS = re.compile("DECREF|CLEAR|SETREF|VISIT|_clear|free")
+LEAKS = ["-p", "tests.refcount", "--blocks"]
+LEAK_RUNS = 8
 
 Row = dict[str, Any]
 
@@ -78,9 +83,16 @@ class Judge:
         try:
             mut_tree.build(self.tree)
             by = self.killers(files)
+            if not by and KEEPS.search(mutant.old):
+                words = [*self.words, *LEAKS, *files[:FIRST]]
+                by = mut_tree.run(self.tree, words, self.leak_hang).failed
         finally:
             path.write_text(text)
         return {"verdict": "killed" if by else "survived", "by": by}
+
+    def leak_hang(self, test: str) -> float:
+        """Return how many seconds without another repeated test are a hang."""
+        return LEAK_RUNS * self.map.hang(test)
 
     def killers(self, files: list[str]) -> list[str]:
         """Return the tests that fail: of the first files, then the others."""
