@@ -111,14 +111,16 @@ class TransportOps:
         finally:
             os.sendfile = send
 
-    def look_for_overtaking(self) -> None:
+    def look_for_overtaking(self, event: str = "") -> None:
         """See that no later byte arrived while an earlier one has not.
 
         Of the last writes of a callback: what a transport says it has sent is
-        visible, or nothing that was written later is.
+        visible, or nothing that was written later is.  An event is as good
+        as bytes that were written now.
         """
         recent = self.writes[-8:]
-        if self.loose or len({link.index for link, _ in recent}) < 2:
+        links = {link.index for link, _ in recent}
+        if self.loose or len(links) + bool(event) < 2:
             return
         missing: Link | None = None  # has bytes that B cannot see
         for link, end in recent:
@@ -133,6 +135,10 @@ class TransportOps:
                 return
             if here < end and end - here < FEW and not waits(link):
                 missing = link
+        if event and missing is not None:
+            self.problem(
+                f"{event} before bytes of link {missing.index} were sent"
+            )
 
     def op_eof(self, number: int) -> None:
         link = self.usable(number)
@@ -284,7 +290,9 @@ class TransportOps:
         elif then == "socket":
             one, two = socket.socketpair()
             one.setblocking(False)
-            self.keep.append(two)
+            # Not at a number that another link had: its bytes would come here.
+            self.fds.append(fcntl.fcntl(two, fcntl.F_DUPFD_CLOEXEC, 500))
+            two.close()
             if one.fileno() != fd:
                 os.dup2(one.fileno(), fd)
                 one.close()
@@ -391,7 +399,7 @@ def visible(link: Link) -> int | None:
     try:
         with link.peer.lock:  # a tape may be reading
             return link.peer.received + wire.waiting()
-    except OSError:
+    except (OSError, ValueError):  # it is being closed, or was
         return None
 
 

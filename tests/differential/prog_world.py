@@ -25,6 +25,7 @@ from collections.abc import Callable
 from typing import Any
 
 import prog_pool
+from prog_children import ChildOps
 from prog_datagrams import DatagramOps
 from prog_ends import Link, Provoked, kind_of
 from prog_links import helper, open_link, renew_helpers
@@ -43,7 +44,7 @@ class Hung(SystemExit):
     """Leaves the loop for good."""
 
 
-class World(TransportOps, StreamOps, LoopOps, DatagramOps, TaskOps):
+class World(TransportOps, StreamOps, LoopOps, DatagramOps, TaskOps, ChildOps):
     """One program on one loop."""
 
     def __init__(self, loop: Any, program: Program) -> None:
@@ -70,6 +71,7 @@ class World(TransportOps, StreamOps, LoopOps, DatagramOps, TaskOps):
         self.start_loop_ops()
         self.start_datagram_ops()
         self.start_task_ops()
+        self.start_child_ops()
 
     def __repr__(self) -> str:
         return "World"
@@ -210,6 +212,7 @@ class World(TransportOps, StreamOps, LoopOps, DatagramOps, TaskOps):
         if self.tasks:
             await asyncio.wait(self.tasks, timeout=PATIENCE)
         await self.finish_task_ops()
+        await self.finish_child_ops()
         await self.finish_loop_ops()
         jobs = []
         for link in self.links:
