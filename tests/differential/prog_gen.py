@@ -457,6 +457,11 @@ class Chance:
     def draw_executor(self, n: int) -> list[Any]:
         return [("executor", self.inner())]
 
+    def draw_jobs(self, n: int) -> list[Any]:
+        kinds = ["plain", "plain", "raise", "cancel"]
+        hows = [self.rng.choice(kinds) for _ in range(self.rng.randint(1, 9))]
+        return [("jobs", hows)]
+
     def draw_signal(self, n: int) -> list[Any]:
         return [("signal", self.inner())]
 
@@ -563,6 +568,7 @@ WEIGHTS = {
     "soon": 4,
     "thread": 3,
     "executor": 2,
+    "jobs": 2,
     "signal": 2,
     "other_loop": 1,
     "child": 2,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 import time
@@ -43,6 +44,9 @@ class LoopOps:
         self.serial = 0
         self.slept = 0.0  # by operations that keep the loop busy
         self.executed = False
+        self.jobs_given = 0
+        self.jobs_run: list[int] = []
+        self.futures_of_jobs: list[tuple[int, str, Any]] = []
         self.signals = False
 
     # -- timers -------------------------------------------------------------
@@ -115,6 +119,38 @@ class LoopOps:
         future.add_done_callback(lambda done: self.callback(ops))
         self.keep.append(future)
 
+    def op_jobs(self, hows: list[str]) -> None:
+        """Give the executor jobs at once; some fail, some are cancelled."""
+        self.executed = True
+        for how in hows:
+            self.jobs_given += 1
+            job = functools.partial(self.do_job, self.jobs_given, how)
+            future = self.loop.run_in_executor(None, job)
+            self.futures_of_jobs.append((self.jobs_given, how, future))
+            if how == "cancel":
+                future.cancel()
+
+    def do_job(self, number: int, how: str) -> int:
+        """Be what a worker runs."""
+        self.jobs_run.append(number)
+        if how == "raise":
+            raise ArithmeticError(number)
+        return number
+
+    def judge_jobs(self) -> None:
+        """See that each job ran once, or not where it was cancelled."""
+        for number, how, future in self.futures_of_jobs:
+            runs = self.jobs_run.count(number)
+            if how == "cancel":
+                right = runs < 2 and future.cancelled()
+            elif how == "raise":
+                right = runs == 1 and repr(number) in repr(future.exception())
+            else:
+                right = runs == 1 and future.result() == number
+            if not right:
+                self.problem(f"job {number} ran {runs} times: {future!r}")
+        self.futures_of_jobs.clear()
+
     def op_signal(self, ops: list[Any]) -> None:
         self.signals = True
         self.loop.add_signal_handler(signal.SIGUSR1, self.callback, ops)
@@ -140,6 +176,7 @@ class LoopOps:
             handle.cancel()
         if self.executed:
             await self.loop.shutdown_default_executor()
+            self.judge_jobs()
 
     def end_loop_ops(self) -> None:
         if self.signals:
