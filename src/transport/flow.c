@@ -45,28 +45,34 @@ fl_stream_meter_waiting(FlStream *self)
 int
 fl_stream_maybe_pause(FlStream *self)
 {
-    if (self->protocol_paused
-        || self->write_queue.size_bytes <= self->high_water_bytes)
-    {
-        return 0;
+    bool pauses;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    pauses = !self->protocol_paused
+             && self->write_queue.size_bytes > self->high_water_bytes;
+    if (pauses) {
+        self->protocol_paused = true;
     }
-    self->protocol_paused = true;
-    return tell(self, self->loop->state->names.pause_writing,
-                "protocol.pause_writing() failed");
+    Py_END_CRITICAL_SECTION();
+    return pauses ? tell(self, self->state->names.pause_writing,
+                         "protocol.pause_writing() failed")
+                  : 0;
 }
 
 int
 fl_stream_maybe_resume(FlStream *self)
 {
+    bool resumes;
+    Py_BEGIN_CRITICAL_SECTION(self);
     fl_stream_meter_waiting(self);
-    if (!self->protocol_paused
-        || self->write_queue.size_bytes > self->low_water_bytes)
-    {
-        return 0;
+    resumes = self->protocol_paused
+              && self->write_queue.size_bytes <= self->low_water_bytes;
+    if (resumes) {
+        self->protocol_paused = false;
     }
-    self->protocol_paused = false;
-    return tell(self, self->loop->state->names.resume_writing,
-                "protocol.resume_writing() failed");
+    Py_END_CRITICAL_SECTION();
+    return resumes ? tell(self, self->state->names.resume_writing,
+                          "protocol.resume_writing() failed")
+                   : 0;
 }
 
 int

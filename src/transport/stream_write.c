@@ -642,13 +642,23 @@ end_waiting(FlStream *self)
     return 0;
 }
 
+static bool
+has_sent_all(FlStream *self)
+{
+    bool sent;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    sent = fl_write_queue_is_empty(&self->write_queue);
+    Py_END_CRITICAL_SECTION();
+    return sent;
+}
+
 int
 fl_stream_write_ready(FlStream *self)
 {
     if (self->phase >= FL_STREAM_LOST) {
         return 0;
     }
-    if (fl_write_queue_is_empty(&self->write_queue)) {
+    if (has_sent_all(self)) {
         /* Still watched: sendfile waits for room, or resume_writing has left
            the loop by an exception. */
         return self->watch->wanted & FL_WRITABLE ? end_waiting(self) : 0;
@@ -666,10 +676,7 @@ fl_stream_write_ready(FlStream *self)
     }
     /* resume_writing may have written, closed or aborted. */
     fl_stream_flush(self);
-    if (self->phase >= FL_STREAM_LOST
-        || !fl_write_queue_is_empty(&self->write_queue))
-    {
-        return 0;
-    }
-    return end_waiting(self);
+    return self->phase >= FL_STREAM_LOST || !has_sent_all(self)
+               ? 0
+               : end_waiting(self);
 }

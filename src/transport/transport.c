@@ -249,7 +249,8 @@ PyObject *
 fl_transport_pause_reading(FlStream *self, PyObject *Py_UNUSED(ignored))
 {
     PyObject *result;
-    if (fl_transport_is_left(self, self->state->names.pause_reading, &result)) {
+    if (fl_transport_is_left(self, self->state->names.pause_reading, &result))
+    {
         return result;
     }
     return set_paused(self, true);
@@ -264,7 +265,8 @@ PyObject *
 fl_transport_resume_reading(FlStream *self, PyObject *Py_UNUSED(ignored))
 {
     PyObject *result;
-    if (fl_transport_is_left(self, self->state->names.resume_reading, &result)) {
+    if (fl_transport_is_left(self, self->state->names.resume_reading, &result))
+    {
         return result;
     }
     return set_paused(self, false);
@@ -402,8 +404,10 @@ fl_transport_set_buffer_limits(FlStream *self, PyObject *args,
                      (long long)high, (long long)low);
         return NULL;
     }
+    Py_BEGIN_CRITICAL_SECTION(self);
     self->high_water_bytes = (uint64_t)high;
     self->low_water_bytes = (uint64_t)low;
+    Py_END_CRITICAL_SECTION();
     fl_stream_flush(self);
     if (self->phase < FL_STREAM_LOST && fl_stream_maybe_pause(self) < 0) {
         return NULL;

@@ -457,15 +457,7 @@ finally:
 
 @needs_no_gil
 @pytest.mark.parametrize(
-    "method",
-    [
-        "close",
-        "abort",
-        "pause_reading",
-        "write",
-        "set_protocol",
-        "set_write_buffer_limits",
-    ],
+    "method", ["close", "abort", "pause_reading", "write"]
 )
 def test_another_thread_uses_tls_transports(fast_script, method):
     """As a finalizer does that closes one; the loop's own thread makes the
@@ -473,11 +465,7 @@ def test_another_thread_uses_tls_transports(fast_script, method):
     """
     fast_script(
         f"""
-METHOD = {method!r}
-WORDS = dict(
-    write=[bytes(3000)], set_protocol=[asyncio.Protocol()],
-    set_write_buffer_limits=[0],
-)
+METHOD, DATA = {method!r}, [bytes(3000)] * ({method!r} == "write")
 CERTS = {str(CERTS)!r}
 """
         """
@@ -511,7 +499,7 @@ async def main():
         def use():
             gate.wait()
             for transport in transports[::2]:
-                getattr(transport, METHOD)(*WORDS.get(METHOD, ()))
+                getattr(transport, METHOD)(*DATA)
         thread = threading.Thread(target=use)
         thread.start()
         gate.wait()
@@ -556,14 +544,11 @@ async def main():
     loop = asyncio.get_running_loop()
     near, far = socket.socketpair()
     reader, _writer = await asyncio.open_connection(sock=far)
-    transport, protocol = await loop.create_connection(
-        asyncio.Protocol, sock=near
-    )
+    transport, _ = await loop.create_connection(asyncio.Protocol, sock=near)
     gate = threading.Barrier(2)
     def other():
         gate.wait()
         write_all(transport, ord("o"))
-        transport.set_protocol(protocol)
     thread = threading.Thread(target=other)
     thread.start()
     gate.wait()
