@@ -385,8 +385,8 @@ fl_tls_control_reading(FlTls *self)
     }
     size_t waits = self->engine.type->incoming(&self->engine);
     bool flooded = self->writing_paused && self->answers_bytes > ANSWERS_BYTES;
-    bool full = waits >= self->read_high_bytes;
     bool low = waits <= self->read_low_bytes;
+    bool full = waits >= self->read_high_bytes && !low;
     if (self->phase == FL_TLS_SHUTDOWN) {
         /* Data is dropped, and the peer's answer may wait behind it. */
         full = false;

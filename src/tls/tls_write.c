@@ -73,7 +73,11 @@ fl_tls_control_writing(FlTls *self)
 {
     FlNames *names = &self->state->names;
     size_t size = fl_tls_write_buffer_bytes(self);
-    if (size >= self->write_high_bytes && !self->protocol_paused) {
+    /* asyncio also pauses where nothing waits, by marks of 0, and resumes at
+       the next look: whether there is one is chance. */
+    if (size >= self->write_high_bytes && size > self->write_low_bytes
+        && !self->protocol_paused)
+    {
         self->protocol_paused = true;
         return tell_writing(self, names->pause_writing,
                             "protocol.pause_writing() failed");

@@ -12,6 +12,7 @@ import ssl
 
 import pytest
 from net_helpers import (
+    KIB,
     MIB,
     BufferedRecorder,
     pattern,
@@ -177,3 +178,30 @@ async def test_the_inner_of_two_fails_on_each_version(tls_pair, loop, side):
     assert c.transport.is_closing()
     assert isinstance(await c.protocol.wait_lost(), ssl.SSLError)
     await c.peer.expect_end()
+
+
+@every_side
+async def test_marks_of_0_pause_only_while_something_waits(tls_pair, side):
+    """asyncio pauses with nothing to send, and resumes after a write."""
+    c = await tls_pair(side=side)
+    await c.settle()
+    c.transport.set_write_buffer_limits(0)
+    for _ in range(5):
+        c.transport.write(b"short")
+    assert c.protocol.count("pause") == c.protocol.count("resume") == 0
+    total = 25
+    while not c.protocol.count("pause"):
+        c.transport.write(bytes(64 * KIB))
+        total += 64 * KIB
+    await c.peer.read_exactly(total)
+    await c.protocol.wait_for("resume")
+    assert c.protocol.count("pause") == c.protocol.count("resume") == 1
+
+
+@every_side
+async def test_read_marks_of_0_do_not_stop_the_wire(settled_pair, side):
+    """asyncio pauses the transport below with nothing in memory."""
+    c = await settled_pair(side=side)
+    c.transport.set_read_buffer_limits(0)
+    await c.peer.write(b"heard")
+    assert await c.protocol.wait_data(5) == b"heard"

@@ -356,13 +356,18 @@ class Layered(WirePeer):
         return await self.below.read(size)
 
 
+#: With a mark of 0 asyncio's outer transport pauses the inner one twice.
+@pytest.mark.parametrize(
+    "high", [None, pytest.param(0, marks=pytest.mark.native_tls)]
+)
 @pytest.mark.parametrize("side", ["client", "server"])
 @every_kind
-async def test_tls_in_tls(tls_pair, loop, side, make):
+async def test_tls_in_tls(tls_pair, loop, side, make, high):
     """Inside and outside each have a handshake, records and an end."""
     protocol = make()
     c = await tls_pair(protocol, side=side)
     outer = c.transport
+    outer.set_write_buffer_limits(high)
     task = upgrading(loop, outer, protocol, f"start-tls-{side}")
     _, far = contexts(side)
     peer = Layered(c.peer, far, side == "client")
