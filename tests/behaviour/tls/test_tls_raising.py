@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ssl
 
@@ -29,6 +30,10 @@ def fail(*args):
     raise ZeroDivisionError("on purpose")
 
 
+def cancel(*args):
+    raise asyncio.CancelledError("on purpose")
+
+
 @every_side
 async def test_data_received(tls_pair, side, reports):
     c = await tls_pair(Recorder(data=fail), side=side)
@@ -43,6 +48,22 @@ async def test_data_received(tls_pair, side, reports):
     assert report["transport"] is below
     assert report["protocol"] is above
     assert c.protocol.names == ["made", "data", "lost"]
+    reports.clear()
+
+
+@every_side
+@pytest.mark.parametrize("make", [Recorder, BufferedRecorder])
+async def test_a_cancelled_error_is_reported(tls_pair, side, make, reports):
+    """A protocol's is an error as any other."""
+    protocol = make()
+    c = await tls_pair(protocol, side=side)
+    await c.settle()
+    protocol._hooks["data"] = cancel
+    await c.peer.write(b"data")
+    exc = await c.protocol.wait_lost()
+    assert isinstance(exc, asyncio.CancelledError)
+    (report,) = reports
+    assert report["exception"] is exc
     reports.clear()
 
 
