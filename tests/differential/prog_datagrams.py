@@ -165,7 +165,8 @@ class Endpoint(asyncio.DatagramProtocol):
     def do_take(self, count: int) -> None:
         with contextlib.suppress(OSError):
             for _ in range(count):
-                self.far_got.append(self.far.recv(1 << 17))
+                data = self.far.recv(1 << 17, socket.MSG_DONTWAIT)
+                self.far_got.append(data)
 
     def do_limits(self, high: int) -> None:
         self.transport.set_write_buffer_limits(high)  # type: ignore
