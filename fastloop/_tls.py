@@ -158,7 +158,7 @@ def report_fatal(tls: Any, transport: Any, exc: Any, message: str) -> None:
     if isinstance(exc, OSError):
         if tls._loop.get_debug():
             _logger.debug("%r: %s", tls, message, exc_info=exc)
-    else:
+    elif not isinstance(exc, exceptions.CancelledError):
         tls._loop.call_exception_handler(
             {
                 "message": message,

@@ -23,8 +23,8 @@ fl_transport_is_elsewhere(const FlLoop *loop)
 PyObject *fl_transport_leave_to_loop(FlLoop *loop, PyObject *self,
                                      PyObject *method, PyObject *argument);
 
-/* Whether a stream's method, which takes nothing, was left to the loop's thread
-   by this one; *result is what it returns then. */
+/* Whether this thread left a stream's method, which takes nothing, to the
+   loop's; *result is what it returns then. */
 #if FL_HAVE_GIL
 static inline bool
 fl_transport_is_left(FlStream *self, PyObject *method, PyObject **result)

@@ -437,7 +437,7 @@ class StreamOps:
                         break
                     link.take(data)
         except TimeoutError:
-            if not (link.peer.gone or link.peer.broken):
+            if not (self.loose or link.peer.gone or link.peer.broken):
                 link.problem(f"sock_recv waits after {link.received}")
         except OSError:
             link.rough = True

@@ -209,20 +209,21 @@ class Odd(BaseException):
     """No Exception, and nothing that ends a program."""
 
 
-def fail(*args):
-    raise Odd("on purpose")
-
-
 @every_last_word
+@pytest.mark.parametrize("kind", [Odd, asyncio.CancelledError])
 async def test_what_it_raises_ends_the_connection(
-    run, loop, side, version, reports
+    run, loop, side, version, kind, reports
 ):
     """As what later data raises does."""
+
+    def fail(*args):
+        raise kind("on purpose")
+
     c = await open_upgrade(loop, Recorder(data=fail), side, version)
     flight = await c.last_flight()
     await c.peer.send(flight + c.peer.seal(b"early"))
     exc = await c.protocol.wait_lost()
-    assert isinstance(exc, Odd)
+    assert isinstance(exc, kind)
     assert [report["exception"] for report in reports] == [exc]
     assert c.protocol.names == ["made", "upgraded", "data", "lost"]
     reports.clear()
