@@ -378,6 +378,8 @@ class TransportOps:
             if not isinstance(exc, Exception):
                 link.mark("an exit inside of an SSLObject")
             raise
+        if link.readers and any(op[0] == "task" for op in ops):
+            link.mark("a second reader inside of an SSLObject")
         if link.switches != switches:
             link.mark("another protocol inside of an SSLObject")
         if link.transport is not None and link.transport.is_closing():
