@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
 
 import pytest
@@ -91,6 +92,8 @@ async def test_a_reader_that_does_not_read_holds_the_peer(run, loop):
     """The limit of the reader pauses TLS, which pauses the wire."""
     data = pattern(8 * MIB)
     async with stream_to_peer(loop, limit=64 * KIB) as (reader, _w, peer):
+        # Or the kernel's two buffers may grow enough to take all.
+        peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 * KIB)
         sending = asyncio.ensure_future(peer.write(data))
         while len(reader._buffer) <= 128 * KIB:
             await turns(1)
