@@ -153,12 +153,19 @@ def shutdown_timed_out(tls: Any) -> None:
         )
 
 
+#: What the raw transport says where asyncio's SSLProtocol lets an exception
+#: pass, a CancelledError too (src/tls/later.c).
+_CALL_FAILED = "Fatal error: protocol.buffer_updated() call failed."
+
+
 def report_fatal(tls: Any, transport: Any, exc: Any, message: str) -> None:
     """Report what ends a connection, as asyncio does."""
     if isinstance(exc, OSError):
         if tls._loop.get_debug():
             _logger.debug("%r: %s", tls, message, exc_info=exc)
-    elif not isinstance(exc, exceptions.CancelledError):
+    elif message == _CALL_FAILED or not isinstance(
+        exc, exceptions.CancelledError
+    ):
         tls._loop.call_exception_handler(
             {
                 "message": message,

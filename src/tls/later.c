@@ -48,21 +48,6 @@ call_op(FlTls *self, FlReadyOp op)
 
 #define FAILED "Fatal error: protocol.buffer_updated() call failed."
 
-/* As the raw transport ends for what is no Exception: a CancelledError is
-   reported there. */
-static int
-end_as_raw(FlTls *self, PyObject *exc)
-{
-    PyObject *text = PyUnicode_FromString(
-        "Fatal error: protocol.data_received() call failed.");
-    int code = text == NULL
-                   ? -1
-                   : fl_tls_call_cold(self, self->state->names.report_call,
-                                      exc, text);
-    Py_XDECREF(text);
-    return code < 0 ? -1 : fl_tls_force_close(self, exc);
-}
-
 /* What a protocol raised goes to the raw transport where records come by its
    event; here it is the end of the connection too. */
 static int
@@ -72,9 +57,7 @@ end_by_error(FlTls *self)
         return fl_loop_report_callback(self->loop, NULL);
     }
     PyObject *exc = PyErr_GetRaisedException();
-    int code = PyErr_GivenExceptionMatches(exc, PyExc_Exception)
-                   ? fl_tls_fatal_exception(self, exc, FAILED)
-                   : end_as_raw(self, exc);
+    int code = fl_tls_fatal_exception(self, exc, FAILED);
     Py_DECREF(exc);
     return code < 0 ? fl_loop_report_callback(self->loop, NULL) : 0;
 }
