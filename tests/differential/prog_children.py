@@ -143,9 +143,9 @@ class Child(asyncio.SubprocessProtocol):
         while not self.lost and time.monotonic() < until:
             await asyncio.sleep(0.0005)
         code = self.transport.get_returncode()
-        told = (sorted(self.lost_pipes), self.exits, self.lost)
-        if told != ([0, 1], 1, 1):
-            self.problem(f"its end was told as {told}")
+        calls = (sorted(self.lost_pipes), self.exits, self.lost)
+        if calls != ([0, 1], 1, 1):
+            self.problem(f"its end was reported as {calls}")
         if not self.rough and (code, self.got) != (0, self.fed):
             self.problem(f"code {code}, {self.got} of {self.fed} bytes")
         self.transport.close()
