@@ -19,12 +19,9 @@ fl_fd_kept(const FlLoop *loop, int fd, PyObject *sock)
     if (watcher == NULL || !watcher->watch->kept) {
         return NULL;
     }
-    PyObject *owner;
-    if (PyWeakref_GetRef(watcher->kept_for, &owner) <= 0) {
-        return NULL; /* it is a weak reference: no error can be raised */
-    }
+    PyObject *owner = fl_weakref_get(watcher->kept_for);
     bool same = owner == sock;
-    Py_DECREF(owner); /* the caller has the other, if it is the same */
+    Py_XDECREF(owner); /* the caller has the other, if it is the same */
     return same ? watcher->watch : NULL;
 }
 

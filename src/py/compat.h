@@ -93,14 +93,6 @@ PyDict_GetItemRef(PyObject *dict, PyObject *key, PyObject **result)
 }
 
 static inline int
-PyWeakref_GetRef(PyObject *reference, PyObject **object)
-{
-    PyObject *found = PyWeakref_GetObject(reference);
-    *object = found == NULL || found == Py_None ? NULL : Py_NewRef(found);
-    return *object != NULL ? 1 : (found == NULL ? -1 : 0);
-}
-
-static inline int
 PyObject_GetOptionalAttr(PyObject *object, PyObject *name, PyObject **result)
 {
     *result = PyObject_GetAttr(object, name);
@@ -211,8 +203,8 @@ fl_make_type_immortal(PyObject *type)
 #define FL_ATOMIC _Atomic
 #endif
 
-/* The object of a weak reference, a new reference; NULL when it is dead.
-   3.13: without a borrowed one between. */
+/* The object of a weak reference, a new reference; NULL when it is dead.  No
+   error can be raised.  3.13: without a borrowed one between. */
 static inline PyObject *
 fl_weakref_get(PyObject *weak)
 {

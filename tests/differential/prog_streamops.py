@@ -175,8 +175,10 @@ class StreamOps:
             try:
                 link.reader.feed_data(piece)
             except BaseException as exc:
-                # Of a waiter that was settled it is told afterwards.
-                if not isinstance(exc, asyncio.InvalidStateError):
+                # Of a waiter that was settled, and of a descriptor that was
+                # closed by hand, it is told afterwards.
+                told = (asyncio.InvalidStateError, OSError)
+                if not isinstance(exc, told):
                     link.fed.remove(piece)
                 raise
 
@@ -322,7 +324,8 @@ class StreamOps:
                 else:
                     await self.loop.sendfile(transport, file, at, count)
             except BaseException:
-                link.rough = True
+                # What is written from now on is behind a hole.
+                link.rough = link.peer.outside = True
                 raise
             finally:
                 link.busy = False

@@ -195,6 +195,8 @@ class TransportOps:
         link = self.usable(number)
         if link is None or link.read_pipe is not None or is_leaving_tls(link):
             return
+        if link.busy:
+            return  # sendfile() ends by giving back the protocol before it
         if link.reader is not None:
             link.gap = True
             link.eof = link.eof or link.reader._eof  # the old one was told
@@ -354,7 +356,9 @@ class TransportOps:
         """Have end B send what is no TLS under it."""
         link: Link = self.link(number)
         wire = link.peer.wire
-        if isinstance(wire, TlsWire) and not link.shaking:
+        # Where start_tls() failed, A has no TLS and would take it for data.
+        failed = link.peer.stop
+        if isinstance(wire, TlsWire) and not (link.shaking or failed):
             link.rough = True
             if link.received < link.peer.wanted:
                 link.mark("noise behind bytes")

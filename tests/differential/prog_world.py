@@ -65,6 +65,7 @@ class World(TransportOps, StreamOps, LoopOps, DatagramOps, TaskOps, ChildOps):
         self.keep: list[Any] = []
         self.fds: list[int] = []
         self.loose = False  # the program closed descriptors by hand
+        self.exited = False  # a callback left the loop by a BaseException
         self.wild = False  # its trace is a matter of chance
         self.closed = False
         self.leaving = False
@@ -170,7 +171,12 @@ class World(TransportOps, StreamOps, LoopOps, DatagramOps, TaskOps, ChildOps):
         """Connect, run the steps, bring all to an end."""
         for number, link in enumerate(self.program.links):
             self.links.append(Link(self, number, *link))
-            await asyncio.wait_for(open_link(self.links[-1]), PATIENCE)
+            try:
+                await asyncio.wait_for(open_link(self.links[-1]), PATIENCE)
+            except TimeoutError:
+                # No loop tells the waiter of a connection_made that exits.
+                self.loose = self.loose or self.exited
+                raise
         for number, tape in enumerate(self.program.tapes):
             if tape and self.links:
                 run = functools.partial(self.run_tape, number, tape)
@@ -390,6 +396,7 @@ def run_driver(world: World) -> None:
             if world.stopped and isinstance(exc, RuntimeError):
                 continue
             world.log(f"left the loop by {type(exc).__name__}", "reports")
+            world.exited = True
             if not isinstance(exc, Provoked):
                 world.problem(f"left the loop by {exc!r}")
     guard.cancel()

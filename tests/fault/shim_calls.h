@@ -132,7 +132,6 @@ enum {
     X(PyObject_SetAttrString, INTEGER, CORE)           \
     X(PyObject_Size, INTEGER, CORE)                    \
     X(PyObject_GetBuffer, BUFFER, CORE)                \
-    X(PyWeakref_GetRef, OUT2, CORE)                    \
     X(PyDict_GetItemRef, OUT3, CORE)                   \
     X(PyObject_GetOptionalAttr, OUT3, CORE)
 
