@@ -206,8 +206,11 @@ fl_stream_keep_sockname(FlStream *self)
     struct sockaddr_storage name;
     socklen_t size = sizeof(name);
     PyObject *key = self->state->names.sockname;
-    if (self->fd < 0
-        || (self->extra != NULL && PyDict_Contains(self->extra, key) == 1)
+    int found = self->extra == NULL ? 0 : PyDict_Contains(self->extra, key);
+    if (found < 0) {
+        PyErr_WriteUnraisable((PyObject *)self);
+    }
+    if (found != 0 || self->fd < 0
         || getsockname(self->fd, (struct sockaddr *)&name, &size) < 0)
     {
         return;

@@ -366,6 +366,9 @@ class StreamOps:
             else:
                 data = await self.loop.sock_recv(link.sock, max(1, size))
             link.take(data)
+        except asyncio.CancelledError:
+            link.gap = True  # it may have been received by then, and is lost
+            raise
         finally:
             link.reading = False
         self.log("recv" if data else "recv: end", f"link {link.index}")
