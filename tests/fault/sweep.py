@@ -430,7 +430,8 @@ def run_child(scenario: Any, point: Point | None) -> dict[str, Any]:
     }
     scenario_tools.told.clear()
     logging.getLogger().handlers.clear()
-    sys.unraisablehook = sys.__unraisablehook__
+    # Without source lines: to read one, CPython 3.13 does what UBSan reports.
+    sys.unraisablehook = lambda args: print("unraisable", args.exc_value)
     threading.excepthook = threading.__excepthook__
     del run
     # Of an executor whose shutdown nobody waited for any more.
