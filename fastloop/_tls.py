@@ -154,7 +154,7 @@ def shutdown_timed_out(tls: Any) -> None:
 
 
 #: What the raw transport says where asyncio's SSLProtocol lets an exception
-#: pass, a CancelledError too (src/tls/later.c).
+#: pass, a CancelledError too (src/tls/deferred.c).
 _CALL_FAILED = "Fatal error: protocol.buffer_updated() call failed."
 
 

@@ -233,7 +233,7 @@ class Connections(_Loop):  # type: ignore[misc]
     async def _make_subprocess_transport(
         self, protocol: Any, *args: Any, **kwargs: Any
     ) -> Any:
-        _core._send_held()  # the process may wait for it
+        _core._flush_corked()  # the process may wait for it
         return await super()._make_subprocess_transport(
             _Starting(protocol), *args, **kwargs
         )
@@ -495,7 +495,7 @@ def _sending_first(
     kind: type,
     name: str,
     # At exit a finalizer may come here after this module was cleared.
-    send_corked: Callable[[], None] = _core._send_held,
+    send_corked: Callable[[], None] = _core._flush_corked,
 ) -> Callable[..., Any]:
     """Return KIND's method, which sends what is corked first."""
 
@@ -545,7 +545,7 @@ async def _send_file(
         raise asyncio.SendfileNotAvailableError("not a regular file") from None
     if not block:
         return 0
-    _core._send_held()  # os.sendfile goes by no gate of ours
+    _core._flush_corked()  # os.sendfile goes by no gate of ours
     total = 0
     try:
         while total < (count or sys.maxsize):

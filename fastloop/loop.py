@@ -358,7 +358,7 @@ class Loop(  # type: ignore[misc, unused-ignore]
                 f"FASTLOOP_METRICS_SOCKET: {exc}", RuntimeWarning, stacklevel=3
             )
 
-    def _tell_slow(self, subject: object, duration_ns: int) -> None:
+    def _notify_slow(self, subject: object, duration_ns: int) -> None:
         """Remember a slow callback, and tell the program's hook of it."""
         from . import metrics
 
@@ -547,5 +547,5 @@ def _debug_keyword(loop: Loop) -> dict[str, bool]:
 
 # What was written is sent before a fork, lest the child send it as well.
 os.register_at_fork(
-    before=_core._send_held, after_in_child=_core._signals_forked
+    before=_core._flush_corked, after_in_child=_core._signals_forked
 )

@@ -169,7 +169,7 @@ class SocketCalls:
         ``fallback`` is False asyncio.SendfileNotAvailableError, and as
         ``sock_recv``.  Implements asyncio's ``loop.sock_sendfile()``.
         """
-        _core._send_held()  # os.sendfile passes no gate of the core's
+        _core._flush_corked()  # os.sendfile passes no gate of the core's
         sending = super().sock_sendfile(  # type: ignore[misc]
             sock, file, offset, count, fallback=fallback
         )

@@ -17,8 +17,8 @@
 #include "streams/native_reader.h"
 #include "streams/reader_calls.h"
 #include "streams/reader_type.h"
-#include "streams/stream_receiver.h"
-#include "tls/tls_filter.h"
+#include "streams/reader_protocol.h"
+#include "tls/adapter.h"
 #include "transport/datagram.h"
 #include "transport/listener.h"
 #include "transport/transport.h"
@@ -48,21 +48,21 @@ signals_forked(PyObject *module, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
-static const char send_held_doc[] =
-    "_send_held()\n--\n\n"
+static const char flush_corked_doc[] =
+    "_flush_corked()\n--\n\n"
     "Send what the callback that this thread runs has written and holds.";
 
 static PyObject *
-send_held(PyObject *module, PyObject *Py_UNUSED(ignored))
+flush_corked(PyObject *module, PyObject *Py_UNUSED(ignored))
 {
-    fl_loop_send_held_here(fl_state_get(module));
+    fl_loop_flush_corked_here(fl_state_get(module));
     Py_RETURN_NONE;
 }
 
 static PyMethodDef module_methods[] = {
     {"libuv_version", libuv_version, METH_NOARGS, libuv_version_doc},
     {"_signals_forked", signals_forked, METH_NOARGS, signals_forked_doc},
-    {"_send_held", send_held, METH_NOARGS, send_held_doc},
+    {"_flush_corked", flush_corked, METH_NOARGS, flush_corked_doc},
     {NULL, NULL, 0, NULL},
 };
 
@@ -85,7 +85,7 @@ module_exec(PyObject *module)
         || fl_native_reader_register(module, state) < 0
         || fl_reader_type_register(module, state) < 0
         || fl_reader_calls_register(module, state) < 0
-        || fl_stream_receiver_register(state) < 0
+        || fl_reader_protocol_register(state) < 0
         || fl_sock_call_register(module, state) < 0
         || fl_private_attributes_register(state) < 0
         || fl_introspection_register(module) < 0

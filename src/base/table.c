@@ -10,10 +10,10 @@
 #define FIRST_ITEMS 64
 
 void *
-fl_table_grow(void *table, int *size, int number, size_t item_bytes)
+fl_table_grow(void *table, int *size, int index, size_t item_bytes)
 {
     int grown = *size > 0 ? *size : FIRST_ITEMS;
-    while (grown <= number) {
+    while (grown <= index) {
         grown = grown > INT32_MAX / 2 ? INT32_MAX : grown * 2;
     }
     char *items = realloc(table, (size_t)grown * item_bytes);

@@ -11,6 +11,6 @@
    as well.  Returns it, moved maybe, with zeroed items behind the old ones
    and *size as it is now; or NULL without memory, and then the old table
    stays as it is.  `number` is not below *size. */
-void *fl_table_grow(void *table, int *size, int number, size_t item_bytes);
+void *fl_table_grow(void *table, int *size, int index, size_t item_bytes);
 
 #endif

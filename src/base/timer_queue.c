@@ -416,7 +416,7 @@ is_flooded(FlTimerQueue *queue, int64_t now_ns)
 
 /* An empty queue keeps no memory of a flood. */
 static void
-give_back(FlTimerQueue *queue)
+downgrade(FlTimerQueue *queue)
 {
     if (queue->line_capacity > SLOTS_KEPT) {
         free(queue->line);
@@ -449,7 +449,7 @@ find_next(FlTimerQueue *queue)
         && (queue->line_capacity > SLOTS_KEPT
             || queue->heap_capacity > SLOTS_KEPT))
     {
-        give_back(queue);
+        downgrade(queue);
     }
 }
 

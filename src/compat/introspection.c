@@ -12,10 +12,10 @@
 #include "base/list.h"
 #include "base/timer_queue.h"
 #include "core/handle.h"
-#include "core/inbox.h"
+#include "core/thread_queue.h"
 #include "core/loop.h"
 #include "core/ready_queue.h"
-#include "loop/fd_watcher.h"
+#include "loop/user_fd.h"
 #include "py/compat.h"
 #include "py/state.h"
 
@@ -113,7 +113,7 @@ ready_handles(PyObject *module, PyObject *object)
         return NULL;
     }
     PyObject *list = new_list(loop);
-    int code = list == NULL ? -1 : fl_inbox_drain(loop);
+    int code = list == NULL ? -1 : fl_thread_queue_drain(loop);
     uint64_t end = loop->ready.tail;
     for (uint64_t at = loop->ready.head; code == 0 && at < end; at++) {
         code = append_ready(loop, at, list);
@@ -175,26 +175,26 @@ typedef struct {
 
 /* How many, *rows to be freed; -1 with MemoryError. */
 static Py_ssize_t
-take_watched(FlLoop *loop, Watched **rows)
+take_registered(FlLoop *loop, Watched **rows)
 {
     Py_ssize_t most = 0, count = 0;
     Py_BEGIN_CRITICAL_SECTION(loop);
-    FlList *all = &loop->fd_watchers;
+    FlList *all = &loop->user_fds;
     for (FlList *link = all->next; link != all; link = link->next) {
         most++;
     }
     *rows = PyMem_New(Watched, (size_t)most);
     for (FlList *link = all->next; *rows != NULL && link != all;
          link = link->next) {
-        FlFdWatcher *watcher = FL_LIST_ENTRY(link, FlFdWatcher, link);
-        if (fl_fd_watcher_wanted(watcher) == 0) {
+        FlUserFd *user_fd = FL_LIST_ENTRY(link, FlUserFd, link);
+        if (fl_user_fd_wanted(user_fd) == 0) {
             continue; /* kept, and nobody waits */
         }
         Watched *row = &(*rows)[count++];
-        row->fd = watcher->watch->fd;
-        row->refs.reader = Py_XNewRef(watcher->refs.reader);
-        row->refs.writer = Py_XNewRef(watcher->refs.writer);
-        row->refs.object = Py_XNewRef(watcher->refs.object);
+        row->fd = user_fd->reg->fd;
+        row->refs.reader = Py_XNewRef(user_fd->refs.reader);
+        row->refs.writer = Py_XNewRef(user_fd->refs.writer);
+        row->refs.object = Py_XNewRef(user_fd->refs.object);
     }
     Py_END_CRITICAL_SECTION();
     if (*rows == NULL) {
@@ -205,7 +205,7 @@ take_watched(FlLoop *loop, Watched **rows)
 }
 
 static int
-append_watched(FlLoop *loop, const Watched *watched, PyObject *list)
+append_registered(FlLoop *loop, const Watched *watched, PyObject *list)
 {
     const FlFdRefs *refs = &watched->refs;
     PyObject *reader = shown_handle(loop, refs->reader);
@@ -241,11 +241,11 @@ watched(PyObject *module, PyObject *object)
         return NULL;
     }
     Watched *rows;
-    Py_ssize_t count = take_watched(loop, &rows);
+    Py_ssize_t count = take_registered(loop, &rows);
     int code = count < 0 ? -1 : 0;
     for (Py_ssize_t at = 0; at < count; at++) {
         FlFdRefs *refs = &rows[at].refs;
-        code = code < 0 ? code : append_watched(loop, &rows[at], list);
+        code = code < 0 ? code : append_registered(loop, &rows[at], list);
         Py_XDECREF(refs->reader);
         Py_XDECREF(refs->writer);
         Py_XDECREF(refs->object);

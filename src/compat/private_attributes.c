@@ -31,7 +31,7 @@ or_none(PyObject *object)
 
 /* What cannot be deleted.  0, or -1 with AttributeError. */
 static int
-check_given(PyObject *value, const char *name)
+check_exposed(PyObject *value, const char *name)
 {
     if (value != NULL) {
         return 0;
@@ -51,7 +51,7 @@ loop_get(FlStream *self, void *Py_UNUSED(closure))
 static PyObject *
 sock_get(FlStream *self, void *Py_UNUSED(closure))
 {
-    fl_stream_give_number_out(self);
+    fl_stream_expose_fd(self);
     PyObject *sock = fl_stream_own_socket(self);
     return sock != NULL || PyErr_Occurred() ? sock : Py_NewRef(Py_None);
 }
@@ -59,8 +59,8 @@ sock_get(FlStream *self, void *Py_UNUSED(closure))
 static PyObject *
 fd_get(FlStream *self, void *Py_UNUSED(closure))
 {
-    fl_stream_give_number_out(self);
-    return PyLong_FromLong(self->number);
+    fl_stream_expose_fd(self);
+    return PyLong_FromLong(self->last_fd);
 }
 
 static PyObject *
@@ -78,7 +78,7 @@ protocol_get(FlStream *self, void *Py_UNUSED(closure))
 static int
 protocol_set(FlStream *self, PyObject *value, void *Py_UNUSED(closure))
 {
-    return check_given(value, "_protocol") < 0
+    return check_exposed(value, "_protocol") < 0
                ? -1
                : fl_stream_set_protocol(self, value);
 }
@@ -173,7 +173,7 @@ static size_t
 waiting_count(const FlStream *self, bool datagrams)
 {
     size_t count = self->write_queue.tail - self->write_queue.head;
-    return fl_stream_is_holding(self) ? 0 : count / (datagrams ? 2 : 1);
+    return fl_stream_is_corked(self) ? 0 : count / (datagrams ? 2 : 1);
 }
 
 static PyObject *
@@ -213,7 +213,7 @@ static int
 set_mark(uint64_t *mark, PyObject *value, const char *name)
 {
     int64_t number;
-    if (check_given(value, name) < 0 || fl_flow_mark(value, &number) < 0) {
+    if (check_exposed(value, name) < 0 || fl_flow_mark(value, &number) < 0) {
         return -1;
     }
     *mark = number < 0 ? 0 : (uint64_t)number;

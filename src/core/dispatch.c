@@ -15,7 +15,7 @@
 #include "base/clock.h"
 #include "base/prefetch.h"
 #include "core/handle.h"
-#include "core/inbox.h"
+#include "core/thread_queue.h"
 #include "core/loop.h"
 #include "core/metrics.h"
 #include "core/poller.h"
@@ -24,7 +24,7 @@
 #include "core/shared_context.h"
 #include "core/threadsafe_handle.h"
 #include "core/timers.h"
-#include "core/watch.h"
+#include "core/registration.h"
 #include "py/call.h"
 #include "py/compat.h"
 #include "py/context.h"
@@ -302,25 +302,25 @@ run_op(FlLoop *loop, FlReady *entry)
 }
 
 static int
-run_event(FlLoop *loop, FlWatch *watch)
+run_event(FlLoop *loop, FlRegistration *reg)
 {
     int events;
     void *owner;
     Py_BEGIN_CRITICAL_SECTION(loop);
-    events = watch->fired;
-    owner = watch->owner;
-    watch->fired = 0;
-    watch->entry = NULL;
+    events = reg->fired;
+    owner = reg->owner;
+    reg->fired = 0;
+    reg->entry = NULL;
     Py_END_CRITICAL_SECTION();
     if (owner == NULL) {
         return 0; /* another thread has closed it, and this one frees it */
     }
-    if (FL_LIKELY(!loop->debug) || !watch->owner_is_object) {
-        return watch->on_events(loop, watch, events);
+    if (FL_LIKELY(!loop->debug) || !reg->owner_is_object) {
+        return reg->on_events(loop, reg, events);
     }
-    PyObject *subject = Py_NewRef((PyObject *)watch->owner);
+    PyObject *subject = Py_NewRef((PyObject *)reg->owner);
     int64_t began_ns = fl_clock_ns();
-    int code = watch->on_events(loop, watch, events);
+    int code = reg->on_events(loop, reg, events);
     code = fl_loop_report_slow(loop, subject, began_ns, code);
     Py_DECREF(subject);
     return code;
@@ -377,7 +377,7 @@ run_entry(FlLoop *loop, FlReady *entry)
         return code;
     }
     case FL_READY_EVENT:
-        return run_event(loop, entry->of.watch);
+        return run_event(loop, entry->of.reg);
     case FL_READY_OP:
         return run_op(loop, entry);
     case FL_READY_OTHER: {
@@ -403,8 +403,8 @@ subject_of(FlLoop *loop, const FlReady *entry)
     }
     PyObject *owner = NULL;
     Py_BEGIN_CRITICAL_SECTION(loop);
-    if (entry->of.watch->owner_is_object) {
-        owner = Py_XNewRef((PyObject *)entry->of.watch->owner);
+    if (entry->of.reg->owner_is_object) {
+        owner = Py_XNewRef((PyObject *)entry->of.reg->owner);
     }
     Py_END_CRITICAL_SECTION();
     return owner;
@@ -437,8 +437,8 @@ end_measured(FlLoop *loop, FlMetrics *metrics, PyObject *subject, int code,
     }
     if (FL_UNLIKELY(took_ns >= metrics->slow_ns) && subject != NULL) {
         fl_count_add(&metrics->slow_callbacks, 1);
-        code = fl_loop_tell_slow(loop, subject, took_ns, code);
-        fl_loop_send_held(loop);
+        code = fl_loop_notify_slow(loop, subject, took_ns, code);
+        fl_loop_flush_corked(loop);
         /* The hook's time is not the next entry's. */
         *now_ns = measuring_ns(metrics);
     }
@@ -464,7 +464,7 @@ run_measured(FlLoop *loop, FlMetrics *metrics, uint64_t end)
         PyObject *subject = subject_of(loop, &entry);
         loop->dispatch++;
         code = run_entry(loop, &entry);
-        fl_loop_send_held(loop);
+        fl_loop_flush_corked(loop);
         int64_t now_ns = measuring_ns(metrics);
         code = end_measured(loop, metrics, subject, code, began_ns, &now_ns);
         began_ns = now_ns;
@@ -483,7 +483,7 @@ run_entries(FlLoop *loop, uint64_t end)
         FlReady entry = *fl_ready_take(queue);
         loop->dispatch++;
         code = run_entry(loop, &entry);
-        fl_loop_send_held(loop);
+        fl_loop_flush_corked(loop);
     }
     return code;
 }
@@ -504,21 +504,21 @@ fl_loop_run_batch(FlLoop *loop)
 }
 
 void
-fl_loop_drop_event(FlLoop *loop, FlWatch *watch)
+fl_loop_drop_event(FlLoop *loop, FlRegistration *reg)
 {
-    if (watch->entry != NULL
-        && (FL_HAVE_GIL || !fl_poller_is_elsewhere(watch->poller)))
+    if (reg->entry != NULL
+        && (FL_HAVE_GIL || !fl_poller_is_elsewhere(reg->poller)))
     {
-        watch->entry->kind = FL_READY_NONE;
-        watch->entry = NULL;
+        reg->entry->kind = FL_READY_NONE;
+        reg->entry = NULL;
     }
 }
 
 void
-fl_loop_close_watch(FlLoop *loop, FlWatch *watch)
+fl_loop_close_registration(FlLoop *loop, FlRegistration *reg)
 {
-    fl_loop_drop_event(loop, watch);
-    fl_watch_close(watch);
+    fl_loop_drop_event(loop, reg);
+    fl_registration_close(reg);
 }
 
 /* --- queueing ------------------------------------------------------------ */
@@ -541,7 +541,7 @@ fl_loop_call_op(FlLoop *loop, FlReadyOp op, PyObject *subject,
         .args = {Py_XNewRef(argument)},
     };
     if (fl_loop_on_other_thread(loop)) {
-        return fl_inbox_push_anythread(loop, &made);
+        return fl_thread_queue_push_anythread(loop, &made);
     }
     FlReady *entry = fl_ready_reserve(&loop->ready);
     if (entry == NULL) {

@@ -13,7 +13,7 @@
 
 #include "core/loop.h"
 #include "core/ready_queue.h"
-#include "core/watch.h"
+#include "core/registration.h"
 #include "py/compat.h"
 
 /* Run the entries that are in the queue now.  0, or -1 with an exception that
@@ -29,7 +29,7 @@ int fl_loop_call_op(FlLoop *loop, FlReadyOp op, PyObject *subject,
 int fl_loop_call_handle(FlLoop *loop, PyObject *handle);
 
 /* Forget the event that may be queued for a watch; and close it as well. */
-void fl_loop_drop_event(FlLoop *loop, FlWatch *watch);
-void fl_loop_close_watch(FlLoop *loop, FlWatch *watch);
+void fl_loop_drop_event(FlLoop *loop, FlRegistration *reg);
+void fl_loop_close_registration(FlLoop *loop, FlRegistration *reg);
 
 #endif

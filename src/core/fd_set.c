@@ -47,7 +47,7 @@ fl_fd_set_change(FlFdSet *set, int fd, int interest, uint64_t tag)
 }
 
 int
-fl_fd_set_keep(FlFdSet *set, int fd, uint64_t tag)
+fl_fd_set_add_persistent(FlFdSet *set, int fd, uint64_t tag)
 {
     uint32_t events = EPOLLET | EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI;
     int code = control(set, EPOLL_CTL_ADD, fd, events, tag);
@@ -125,7 +125,7 @@ fl_fd_set_change(FlFdSet *set, int fd, int interest, uint64_t tag)
 }
 
 int
-fl_fd_set_keep(FlFdSet *set, int fd, uint64_t tag)
+fl_fd_set_add_persistent(FlFdSet *set, int fd, uint64_t tag)
 {
     (void)set;
     (void)fd;
@@ -157,18 +157,18 @@ fl_fd_set_take(FlFdSet *set, FlFdEvent *events)
 int
 fl_fd_set_renew(FlFdSet *set)
 {
-    int number = set->fd;
+    int fd = set->fd;
     /* First: there may be no descriptor to spare. */
     fl_fd_set_close(set);
     int code = fl_fd_set_open(set);
-    if (code < 0 || set->fd == number) {
+    if (code < 0 || set->fd == fd) {
         return code;
     }
-    if (dup2(set->fd, number) < 0 || fcntl(number, F_SETFD, FD_CLOEXEC) < 0) {
+    if (dup2(set->fd, fd) < 0 || fcntl(fd, F_SETFD, FD_CLOEXEC) < 0) {
         code = -errno;
     }
     fl_fd_set_close(set);
-    set->fd = code < 0 ? -1 : number;
+    set->fd = code < 0 ? -1 : fd;
     return code;
 }
 

@@ -61,7 +61,7 @@ int fl_fd_set_change(FlFdSet *set, int fd, int interest, uint64_t tag);
 /* Register a descriptor, or change its registration, so that it fires for both
    kinds whenever something new happens, and stays armed.  What is ready
    already fires.  -ENOTSUP where there is no epoll. */
-int fl_fd_set_keep(FlFdSet *set, int fd, uint64_t tag);
+int fl_fd_set_add_persistent(FlFdSet *set, int fd, uint64_t tag);
 
 /* End a registration.  -ENOENT, -EBADF or -EPERM: the file that has this
    number now is not registered. */

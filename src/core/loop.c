@@ -4,7 +4,7 @@
 
 #include "core/dispatch.h"
 #include "core/poller.h"
-#include "core/watch.h"
+#include "core/registration.h"
 #include "py/compat.h"
 #include "py/state.h"
 
@@ -25,11 +25,11 @@ fl_loop_of_thread(FlState *state)
 }
 
 void
-fl_loop_send_held_here(FlState *state)
+fl_loop_flush_corked_here(FlState *state)
 {
     FlLoop *loop = fl_loop_of_thread(state);
     if (loop != NULL) {
-        fl_loop_send_held(loop);
+        fl_loop_flush_corked(loop);
     }
 }
 
@@ -44,7 +44,7 @@ fl_loop_leave_parent(FlLoop *loop)
     if (code < 0 || poller->lost_by < 0 || !poller->unsettled) {
         return code < 0 ? code : poller->lost_by;
     }
-    FlWatch *own[] = {poller->timerfd_watch, poller->signal_watch};
+    FlRegistration *own[] = {poller->timerfd_reg, poller->signal_reg};
     for (size_t at = 0; at < 2; at++) {
         if (own[at] != NULL) {
             fl_loop_drop_event(loop, own[at]);

@@ -27,7 +27,7 @@
 /* Fast paths that a test can turn off (FASTLOOP_DISABLE). */
 #define FL_OFF_RAW_STEPS       1
 #define FL_OFF_POLL_SKIP       2
-#define FL_OFF_HOLD_WRITES     4
+#define FL_OFF_CORK            4
 #define FL_OFF_TIMERFD         16
 #define FL_OFF_NATIVE_EXECUTOR 32
 #define FL_OFF_DATAGRAM_BATCH  64
@@ -37,7 +37,7 @@
 /* Entries pushed by other threads where no GIL orders them.  The lock serves
    threadsafe_handle.c as well, also with a GIL. */
 typedef struct {
-    uv_mutex_t lock; /* taken by fl_inbox_lock */
+    uv_mutex_t lock; /* taken by fl_thread_queue_lock */
     unsigned forks;  /* fl_forks_count() when lock and condition were made */
     FlReady *entries;
     size_t count;
@@ -47,7 +47,7 @@ typedef struct {
     uv_cond_t over;
     FlHandle *running;        /* borrowed: the thread-safe handle that runs */
     unsigned long running_in; /* the thread */
-} FlInbox;
+} FlThreadQueue;
 
 /* What a watched descriptor keeps alive. */
 typedef struct {
@@ -65,15 +65,15 @@ typedef struct {
 
 /* A descriptor that the program watches with add_reader or add_writer. */
 typedef struct {
-    FlList link; /* in loop->fd_watchers while registered */
-    FlWatch *watch;
+    FlList link; /* in loop->user_fds while registered */
+    FlRegistration *reg;
     FlFdRefs refs;
-    PyObject *kept_for; /* of a kept watch: a weak reference to its socket */
-} FlFdWatcher;
+    PyObject *socket_ref; /* of a kept watch: a weak reference to its socket */
+} FlUserFd;
 
 /* Who uses a descriptor number. */
 typedef struct {
-    FlFdWatcher *watcher;      /* the program's, or NULL */
+    FlUserFd *user_fd;         /* the program's, or NULL */
     struct FlOwned *transport; /* open on this number, or NULL */
 } FlFdSlot;
 
@@ -84,9 +84,9 @@ struct FlMetrics;
    It is embedded in that stream, which forgets them by taking itself out of
    loop->holder.  send runs no protocol, keeps a raised exception and notes a
    failure in the stream. */
-typedef struct FlHolder {
-    void (*send)(struct FlHolder *self);
-} FlHolder;
+typedef struct FlCork {
+    void (*send)(struct FlCork *self);
+} FlCork;
 
 /* An open transport in the loop's care: `object` is the loop's reference to
    it.  While the loop waits for nothing of it, the transport visits that
@@ -100,9 +100,9 @@ typedef struct {
     void (*abandon)(struct FlOwned *self);
     /* Whether the number of its descriptor is the transport's still: 1 or 0,
        or -1 with an exception set. */
-    int (*has_number)(struct FlOwned *self);
+    int (*has_fd)(struct FlOwned *self);
     /* The number is another's now: end with EBADF and leave it alone. */
-    void (*lose_number)(struct FlOwned *self);
+    void (*invalidate_fd)(struct FlOwned *self);
 } FlOwnedKind;
 
 typedef struct FlOwned {
@@ -119,7 +119,7 @@ typedef struct FlLoop {
     FlReadyQueue ready;
     FlTimerQueue timers;
     FlHandlePool pool;
-    FlInbox inbox;
+    FlThreadQueue thread_queue;
     struct FlMetrics *FL_ATOMIC metrics; /* NULL: off; see metrics.h */
 
     /* of the current run */
@@ -131,10 +131,10 @@ typedef struct FlLoop {
     bool tracks_origin;    /* this run turned coroutine origins on */
     int64_t polled_ns;     /* coarse time of the last poll */
     int64_t empty_poll_ns; /* its end, precise; 0: it found something */
-    int64_t checked_ns;    /* likewise, of the last fl_watch_check_unsure */
+    int64_t checked_ns;    /* likewise, of the last fl_registrations_recheck */
     uint64_t dispatch;     /* counts entries run: names "this callback" */
     /* whose writes are held until the running callback returns, or NULL */
-    FlHolder *FL_ATOMIC holder;
+    FlCork *FL_ATOMIC cork;
     FL_ATOMIC bool in_batch;    /* callbacks run: their writes may be held */
     unsigned skips_left;        /* polls that may still be skipped */
     unsigned skip_allowance;    /* how many after the next empty poll */
@@ -143,13 +143,13 @@ typedef struct FlLoop {
     uint64_t taken_tail;        /* likewise */
     FL_ATOMIC bool plain_tasks; /* see tasks.c, invariant 3 */
     atomic_bool busy;           /* see fl_loop_claim */
-    bool in_turn;               /* also in one of _run_once(), outside a run */
+    bool in_iteration;          /* also in one of _run_once(), outside a run */
     bool external_run;          /* it began by setting _thread_id */
     FL_ATOMIC bool debug;
     FL_ATOMIC bool closed;
     FL_ATOMIC bool stopping;
-    bool inbox_ready; /* its lock was made */
-    uint16_t off;     /* FL_OFF_* */
+    bool thread_queue_ready; /* its lock was made */
+    uint16_t off;            /* FL_OFF_* */
 
     /* see overrides.h */
     FL_ATOMIC uint8_t class_overrides; /* FL_OVERRIDES_* */
@@ -159,7 +159,7 @@ typedef struct FlLoop {
     FlList streams; /* FlOwned: open transports */
     FlFdSlot *fds;  /* by descriptor number */
     int fds_size;
-    FlList fd_watchers;
+    FlList user_fds;
     char *scratch; /* where streams read to, made on first use */
     struct FlDatagramBuffers *datagram_buffers; /* and datagrams */
 
@@ -216,12 +216,12 @@ fl_loop_on_other_thread(const FlLoop *loop)
 
 /* Send what the running callback holds. */
 static inline void
-fl_loop_send_held(FlLoop *loop)
+fl_loop_flush_corked(FlLoop *loop)
 {
-    FlHolder *holder = loop->holder;
-    if (FL_UNLIKELY(holder != NULL)) {
-        loop->holder = NULL;
-        holder->send(holder);
+    FlCork *cork = loop->cork;
+    if (FL_UNLIKELY(cork != NULL)) {
+        loop->cork = NULL;
+        cork->send(cork);
     }
 }
 
@@ -232,7 +232,7 @@ static inline void
 fl_loop_expect_io(FlLoop *loop)
 {
     if (!fl_loop_on_other_thread(loop)) {
-        fl_loop_send_held(loop);
+        fl_loop_flush_corked(loop);
         loop->skips_left = 0;
     }
 }
@@ -260,7 +260,7 @@ FlLoop *fl_loop_of_thread(FlState *state);
 
 /* The way out of a callback to another loop, thread or process: whoever gets
    there may wait for what this thread's loop holds, so that is sent. */
-void fl_loop_send_held_here(FlState *state);
+void fl_loop_flush_corked_here(FlState *state);
 
 /* In a forked child: stop sharing with the parent's loop.  0 or a negative
    errno. */

@@ -25,7 +25,7 @@
 #include "base/forks.h"
 #include "base/list.h"
 #include "core/fd_set.h"
-#include "core/watch.h"
+#include "core/registration.h"
 #include "py/compat.h"
 
 #include <errno.h>
@@ -90,7 +90,7 @@ close_forgotten_backend(uv_loop_t *uv)
    that has no standard streams.  So these are taken while it opens what it
    needs.  Returns those that were free, a bit each. */
 static unsigned
-take_standard_numbers(void)
+occupy_standard_fds(void)
 {
     unsigned taken = 0;
     for (int fd = 0; fd <= STDERR_FILENO; fd++) {
@@ -109,7 +109,7 @@ take_standard_numbers(void)
 }
 
 static void
-give_standard_numbers(unsigned taken)
+release_standard_fds(unsigned taken)
 {
     for (int fd = 0; fd <= STDERR_FILENO; fd++) {
         if (taken & 1u << fd) {
@@ -123,9 +123,9 @@ static int
 init_uv(uv_loop_t *uv)
 {
     uv->backend_fd = -1;
-    unsigned taken = take_standard_numbers();
+    unsigned taken = occupy_standard_fds();
     int code = uv_loop_init(uv);
-    give_standard_numbers(taken);
+    release_standard_fds(taken);
     if (code < 0) {
         close_forgotten_backend(uv);
     }
@@ -158,11 +158,11 @@ avoid_sqpoll_thread(void)
 
 #ifdef __linux__
 static int
-run_timerfd(void *loop, FlWatch *watch, int events)
+run_timerfd(void *loop, FlRegistration *reg, int events)
 {
     (void)loop;
     (void)events;
-    (void)watch;
+    (void)reg;
     return 0; /* it has ended the poll; the next expiration is a new edge */
 }
 
@@ -174,21 +174,21 @@ open_timerfd(FlPoller *poller)
     if (fd < 0) {
         return;
     }
-    FlWatch *watch;
-    if (fl_watch_open(poller, fd, false, &watch) < 0) {
+    FlRegistration *reg;
+    if (fl_registration_open(poller, fd, false, &reg) < 0) {
         (void)close(fd);
         return;
     }
-    if (fl_watch_keep(watch) < 0) {
-        fl_watch_close(watch);
+    if (fl_registration_persist(reg) < 0) {
+        fl_registration_close(reg);
         (void)close(fd);
         return;
     }
-    watch->owner = poller;
-    watch->on_events = run_timerfd;
-    watch->wanted = FL_READABLE;
+    reg->owner = poller;
+    reg->on_events = run_timerfd;
+    reg->wanted = FL_READABLE;
     poller->timerfd = fd;
-    poller->timerfd_watch = watch;
+    poller->timerfd_reg = reg;
 }
 #endif
 
@@ -323,12 +323,12 @@ close_uv(FlPoller *poller)
 static int
 poller_open(FlPoller *poller)
 {
-    if (uv_mutex_init(&poller->numbers_lock) < 0) {
+    if (uv_mutex_init(&poller->fds_lock) < 0) {
         return FL_NO_MEMORY;
     }
     int code = poller_init(poller);
     if (code < 0) {
-        uv_mutex_destroy(&poller->numbers_lock);
+        uv_mutex_destroy(&poller->fds_lock);
     }
     return code;
 }
@@ -382,9 +382,9 @@ leave_parents_backend(FlPoller *poller)
         poller->lost_by = -EBADF;
     }
     if (poller->lost_by == 0) {
-        unsigned taken = take_standard_numbers();
+        unsigned taken = occupy_standard_fds();
         poller->lost_by = uv_loop_fork(&poller->uv);
-        give_standard_numbers(taken);
+        release_standard_fds(taken);
     }
     return poller->lost_by;
 }
@@ -403,7 +403,7 @@ fl_poller_leave_parent_now(FlPoller *poller)
         code = enter_backend(poller);
     }
     /* Another thread of the parent may have held a lock. */
-    if (code >= 0 && uv_mutex_init(&poller->numbers_lock) < 0) {
+    if (code >= 0 && uv_mutex_init(&poller->fds_lock) < 0) {
         code = FL_NO_MEMORY;
     }
     if (code < 0) {
@@ -415,9 +415,9 @@ fl_poller_leave_parent_now(FlPoller *poller)
     poller->taken = 0;
     /* The parent's threads are not here: neither the one that made a turn
        nor those that were about to wake it. */
-    atomic_store(&poller->turn_thread, 0);
+    atomic_store(&poller->iterating_thread, 0);
     atomic_store(&poller->sleeping, 0);
-    fl_watch_register_again(poller, NULL);
+    fl_registrations_renew(poller, NULL);
     return 0;
 }
 
@@ -433,7 +433,7 @@ fl_poller_renew_set(FlPoller *poller)
     FlFdSet old;
     int code = fl_fd_set_replace(&poller->set, &old);
     if (code == 0) {
-        fl_watch_register_again(poller, &old);
+        fl_registrations_renew(poller, &old);
         fl_fd_set_close(&old);
     } /* else the old one tells what it told, and more */
 }
@@ -441,11 +441,11 @@ fl_poller_renew_set(FlPoller *poller)
 void
 fl_poller_close_own(FlPoller *poller)
 {
-    FlWatch **watches[] = {&poller->timerfd_watch, &poller->signal_watch};
+    FlRegistration **regs[] = {&poller->timerfd_reg, &poller->signal_reg};
     for (size_t at = 0; at < 2; at++) {
-        if (*watches[at] != NULL) {
-            fl_watch_close(*watches[at]);
-            *watches[at] = NULL;
+        if (*regs[at] != NULL) {
+            fl_registration_close(*regs[at]);
+            *regs[at] = NULL;
         }
     }
     close_fd(&poller->timerfd);
@@ -461,15 +461,15 @@ fl_poller_free(FlPoller *poller)
     if (poller->lost_by == 0 && poller->has_handles) {
         (void)check_backend(poller);
     }
-    fl_watch_close_all(poller);
+    fl_registrations_close_all(poller);
     if (poller->lost_by == 0) {
         close_uv(poller);
         close_fd(&poller->timerfd);
         close_fd(&poller->signal_fds[0]);
         close_fd(&poller->signal_fds[1]);
     } /* else libuv aborts, and what is left may be anybody's by now */
-    free(poller->numbers);
-    uv_mutex_destroy(&poller->numbers_lock);
+    free(poller->fds);
+    uv_mutex_destroy(&poller->fds_lock);
     free(poller);
 }
 
@@ -492,26 +492,27 @@ open_pipe(int fds[2])
 
 int
 fl_poller_signal_pipe(FlPoller *poller,
-                      int (*on_signal)(void *loop, FlWatch *watch, int events))
+                      int (*on_signal)(void *loop, FlRegistration *reg,
+                                       int events))
 {
-    if (poller->signal_watch != NULL) {
+    if (poller->signal_reg != NULL) {
         return 0;
     }
-    FlWatch *watch;
+    FlRegistration *reg;
     int code = open_pipe(poller->signal_fds);
     if (code < 0) {
         return code;
     }
-    code = fl_watch_open(poller, poller->signal_fds[0], false, &watch);
+    code = fl_registration_open(poller, poller->signal_fds[0], false, &reg);
     if (code == 0) {
-        watch->owner = poller;
-        watch->on_events = on_signal;
-        code = fl_watch_set(watch, FL_READABLE);
+        reg->owner = poller;
+        reg->on_events = on_signal;
+        code = fl_registration_set(reg, FL_READABLE);
         if (code == 0) {
-            poller->signal_watch = watch;
+            poller->signal_reg = reg;
             return 0;
         }
-        fl_watch_close(watch);
+        fl_registration_close(reg);
     }
     close_fd(&poller->signal_fds[0]);
     close_fd(&poller->signal_fds[1]);
@@ -526,7 +527,7 @@ static bool
 arm_timerfd(FlPoller *poller, int64_t timeout_ns)
 {
 #ifdef __linux__
-    if (poller->timerfd_watch == NULL) {
+    if (poller->timerfd_reg == NULL) {
         return false;
     }
     struct itimerspec when;
@@ -613,10 +614,10 @@ fl_poller_expect_wake(FlPoller *poller, int64_t timeout_ns)
     }
 #ifdef __linux__
     if (timeout_ns > 0 && timeout_ns < FL_NS_PER_MS && poller->use_timerfd
-        && poller->timerfd_watch == NULL)
+        && poller->timerfd_reg == NULL)
     {
         open_timerfd(poller);
-        poller->use_timerfd = poller->timerfd_watch != NULL;
+        poller->use_timerfd = poller->timerfd_reg != NULL;
     }
 #endif
 }
@@ -625,7 +626,8 @@ void
 fl_poller_run(FlPoller *poller, int64_t timeout_ns)
 {
     poller->polls++;
-    atomic_store_explicit(&poller->watch_began, false, memory_order_relaxed);
+    atomic_store_explicit(&poller->user_fd_changed, false,
+                          memory_order_relaxed);
     bool look = timeout_ns == 0 || poller->busy;
     poller->busy = false;
     if (look && take(poller)) {

@@ -1,9 +1,9 @@
 /* The poller: what the loop waits with.
 
    Run one poll; wake a poll from another thread; end a poll at a timeout.
-   Watching descriptors is watch.h's.  Nothing in here touches Python, so a
+   Watching descriptors is registration.h's.  Nothing in here touches Python, so a
    poll may run without the GIL: it takes events from the set, and the loop
-   collects them afterwards (watch.h) and runs them as entries of its own
+   collects them afterwards (registration.h) and runs them as entries of its own
    queue.  It makes and changes no watch: the GIL guards their table.
 
    Rejected: keeping a clean poller for the thread's next loop.  It saved 40
@@ -16,7 +16,7 @@
 
 #include "base/forks.h"
 #include "base/list.h"
-#include "core/watch.h"
+#include "core/registration.h"
 #include "py/compat.h"
 
 #include <pthread.h>
@@ -29,35 +29,37 @@ typedef struct FlPoller FlPoller;
 
 /* What is known of a descriptor's number. */
 typedef struct {
-    FlWatch *watch;  /* or NULL */
-    bool registered; /* the set was given a file under this number */
-} FlNumber;
+    FlRegistration *reg; /* or NULL */
+    bool registered;     /* the set was given a file under this number */
+} FlFdEntry;
 
 struct FlPoller {
     uv_loop_t uv;
     uv_async_t async; /* this and the next two: see has_handles */
     uv_timer_t timer;
-    uv_poll_t set_poll;      /* of the set's own descriptor */
-    FlFdSet set;             /* of everything else that is watched */
-    uint64_t polls;          /* how many were made */
-    uv_mutex_t numbers_lock; /* without a GIL: of `numbers` and the lists */
-    FlNumber *numbers;       /* by descriptor number */
-    int numbers_size;
+    uv_poll_t set_poll;  /* of the set's own descriptor */
+    FlFdSet set;         /* of everything else that is watched */
+    uint64_t polls;      /* how many were made */
+    uv_mutex_t fds_lock; /* without a GIL: of `numbers` and the lists */
+    FlFdEntry *fds;      /* by descriptor number */
+    int fds_size;
     uint32_t last_generation;
-    bool set_fired;          /* the set has events to take */
-    bool has_handles;        /* libuv's were made, for the first wait */
-    bool may_wait;           /* that, and they were there in this run */
-    bool polled;             /* libuv polls the set */
-    bool busy;               /* the last poll took several events */
-    atomic_bool watch_began; /* an application's was set since the last poll */
-    bool unsure;             /* a watch is */
-    unsigned stale;          /* events of stale registrations */
-    FlList fired;            /* watches with events that were not queued yet */
-    FlList closed;           /* see fl_watch_pop_closed */
-    atomic_uintptr_t turn_thread; /* makes a turn; 0: none does */
-    FlWatch *timerfd_watch;       /* NULL until it is first needed */
+    bool set_fired;   /* the set has events to take */
+    bool has_handles; /* libuv's were made, for the first wait */
+    bool may_wait;    /* that, and they were there in this run */
+    bool polled;      /* libuv polls the set */
+    bool busy;        /* the last poll took several events */
+    atomic_bool
+        user_fd_changed; /* an application's was set since the last poll */
+    bool recheck;        /* a watch is */
+    unsigned stale;      /* events of stale registrations */
+    FlList fired;        /* watches with events that were not queued yet */
+    FlList closed;       /* see fl_registrations_pop_closed */
+    atomic_uintptr_t iterating_thread; /* makes a turn; 0: none does */
+    FlRegistration *timerfd_reg;       /* NULL until it is first needed */
     int timerfd;
-    FlWatch *signal_watch;   /* on the read end of the signal pipe, or NULL */
+    FlRegistration
+        *signal_reg;         /* on the read end of the signal pipe, or NULL */
     int signal_fds[2];       /* read and write end, -1 until asked for */
     atomic_int sleeping;     /* a blocking poll is on, or about to be */
     atomic_bool interrupted; /* the next poll does not wait */
@@ -112,16 +114,16 @@ fl_poller_begin_run(FlPoller *poller)
 
 /* A turn of the loop begins and ends. */
 static inline void
-fl_poller_begin_turn(FlPoller *poller)
+fl_poller_begin_iteration(FlPoller *poller)
 {
-    atomic_store_explicit(&poller->turn_thread, (uintptr_t)pthread_self(),
+    atomic_store_explicit(&poller->iterating_thread, (uintptr_t)pthread_self(),
                           memory_order_relaxed);
 }
 
 static inline void
-fl_poller_end_turn(FlPoller *poller)
+fl_poller_end_iteration(FlPoller *poller)
 {
-    atomic_store_explicit(&poller->turn_thread, 0, memory_order_relaxed);
+    atomic_store_explicit(&poller->iterating_thread, 0, memory_order_relaxed);
 }
 
 /* True in a thread while another one makes a turn, and may be looking at any
@@ -130,30 +132,30 @@ static inline bool
 fl_poller_is_elsewhere(FlPoller *poller)
 {
     uintptr_t thread =
-        atomic_load_explicit(&poller->turn_thread, memory_order_relaxed);
+        atomic_load_explicit(&poller->iterating_thread, memory_order_relaxed);
     return thread != 0 && thread != (uintptr_t)pthread_self();
 }
 
 /* Without a GIL another thread may watch a number meanwhile, and have the
    table grow.  What these two are around calls neither Python nor them. */
 static inline void
-fl_poller_lock_numbers(FlPoller *poller)
+fl_poller_lock_fds(FlPoller *poller)
 {
 #if FL_HAVE_GIL
     (void)poller;
 #else
     (void)fl_poller_leave_parent(poller); /* it makes the lock anew */
-    uv_mutex_lock(&poller->numbers_lock);
+    uv_mutex_lock(&poller->fds_lock);
 #endif
 }
 
 static inline void
-fl_poller_unlock_numbers(FlPoller *poller)
+fl_poller_unlock_fds(FlPoller *poller)
 {
 #if FL_HAVE_GIL
     (void)poller;
 #else
-    uv_mutex_unlock(&poller->numbers_lock);
+    uv_mutex_unlock(&poller->fds_lock);
 #endif
 }
 
@@ -188,7 +190,7 @@ fl_poller_interrupt_anythread(FlPoller *poller)
 /* Make the signal pipe and watch its read end, on first use; on_signal runs
    when bytes have come.  0 or a negative errno. */
 int fl_poller_signal_pipe(FlPoller *poller,
-                          int (*on_signal)(void *loop, FlWatch *watch,
+                          int (*on_signal)(void *loop, FlRegistration *reg,
                                            int events));
 
 #endif

@@ -104,7 +104,7 @@ take_spare(FlSpareChunks *spare)
 }
 
 static void
-give_back(FlReadyQueue *queue, FlReadyChunk *chunk)
+downgrade(FlReadyQueue *queue, FlReadyChunk *chunk)
 {
     FlSpareChunks *spare = &queue->spare[chunk->large];
     if (spare->count == (chunk->large ? LARGE_KEPT : SMALL_KEPT)) {
@@ -180,7 +180,7 @@ fl_ready_next_chunk(FlReadyQueue *queue)
 {
     FlReadyChunk *done = queue->head_chunk;
     begin_at_head(queue, done->next);
-    give_back(queue, done);
+    downgrade(queue, done);
 }
 
 FlReady *

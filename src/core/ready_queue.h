@@ -25,7 +25,7 @@
 
 struct FlLoop;
 struct FlHandle;
-struct FlWatch;
+struct FlRegistration;
 
 #define FL_READY_ARGS 4
 
@@ -50,7 +50,7 @@ typedef struct FlReady {
     uint32_t nargs; /* more than FL_READY_ARGS: args[0] is their tuple */
     union {
         struct FlHandle *handle; /* of a call: who points here, or NULL */
-        struct FlWatch *watch;
+        struct FlRegistration *reg;
         FlReadyOp op;
     } of;
     PyObject *context;

@@ -91,7 +91,7 @@ fl_loop_report_slow(FlLoop *loop, PyObject *subject, int64_t began_ns,
 }
 
 int
-fl_loop_tell_slow(FlLoop *loop, PyObject *subject, int64_t took_ns, int code)
+fl_loop_notify_slow(FlLoop *loop, PyObject *subject, int64_t took_ns, int code)
 {
     PyObject *exc = code < 0 ? PyErr_GetRaisedException() : NULL;
     PyObject *took = PyLong_FromLongLong(took_ns);
@@ -99,7 +99,7 @@ fl_loop_tell_slow(FlLoop *loop, PyObject *subject, int64_t took_ns, int code)
         took == NULL
             ? NULL
             : PyObject_CallMethodObjArgs((PyObject *)loop,
-                                         loop->state->names._tell_slow,
+                                         loop->state->names._notify_slow,
                                          subject, took, NULL);
     Py_XDECREF(took);
     Py_XDECREF(result);

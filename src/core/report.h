@@ -26,8 +26,8 @@ int fl_loop_report_slow(FlLoop *loop, PyObject *subject, int64_t began_ns,
 /* With metrics: tell the program's slow_callback_hook of a callback that took
    long and ended with `code`.  What the hook raises is reported.  The code, or
    -1 if what is raised now must leave run_forever. */
-int fl_loop_tell_slow(FlLoop *loop, PyObject *subject, int64_t took_ns,
-                      int code);
+int fl_loop_notify_slow(FlLoop *loop, PyObject *subject, int64_t took_ns,
+                        int code);
 
 /* Hand the raised exception to call_exception_handler with asyncio's keys for
    a callback; handle may be NULL.  0, or -1 if what is raised now must leave

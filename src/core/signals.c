@@ -20,7 +20,7 @@
 #include "core/loop.h"
 #include "core/poller.h"
 #include "core/report.h"
-#include "core/watch.h"
+#include "core/registration.h"
 #include "py/compat.h"
 #include "py/errors.h"
 #include "py/state.h"
@@ -33,13 +33,13 @@
 
 /* Where asking for the wakeup fd takes a Python call, a loop that became idle
    asks after this time, not before every wait. */
-#define ASK_AFTER_NS (50 * FL_NS_PER_MS)
+#define REQUEST_AFTER_NS (50 * FL_NS_PER_MS)
 
 /* Ask Python whether this is its main thread, by a call that the main thread
    alone may make and that fails there too, on a number that no file has.
    `threading` does not know: it takes the thread that imports it first. */
 static bool
-ask_for_main_thread(FlState *state)
+request_main_thread(FlState *state)
 {
     PyObject *exc = PyErr_Occurred() ? PyErr_GetRaisedException() : NULL;
     PyObject *result =
@@ -64,7 +64,7 @@ in_main_thread(FlState *state)
         return state->main_thread_id == here;
     }
     if (PyInterpreterState_Get() != PyInterpreterState_Main()
-        || !ask_for_main_thread(state))
+        || !request_main_thread(state))
     {
         return false;
     }
@@ -190,7 +190,7 @@ release(FlLoop *loop)
 
 /* Pass on what the loop's pipe got to who would have got it without us. */
 static void
-forward(FlLoop *loop, const unsigned char *numbers, ssize_t count)
+forward(FlLoop *loop, const unsigned char *fds, ssize_t count)
 {
     const FlWakeup *wakeup = &loop->state->wakeup;
     if (!in_main_thread(loop->state) || wakeup->owner != loop) {
@@ -201,7 +201,7 @@ forward(FlLoop *loop, const unsigned char *numbers, ssize_t count)
                  : same_fd(&wakeup->before);
     if (fd >= 0) {
         /* Full or broken is its reader's affair, as it is for CPython. */
-        ssize_t ignored = write(fd, numbers, (size_t)count);
+        ssize_t ignored = write(fd, fds, (size_t)count);
         (void)ignored;
     }
 }
@@ -235,11 +235,11 @@ handle_signal(FlLoop *loop, unsigned char number)
 }
 
 static int
-handle_signals(FlLoop *loop, const unsigned char *numbers, ssize_t count)
+handle_signals(FlLoop *loop, const unsigned char *fds, ssize_t count)
 {
-    forward(loop, numbers, count);
+    forward(loop, fds, count);
     for (ssize_t at = 0; at < count; at++) {
-        if (handle_signal(loop, numbers[at]) < 0) {
+        if (handle_signal(loop, fds[at]) < 0) {
             return -1;
         }
     }
@@ -247,18 +247,18 @@ handle_signals(FlLoop *loop, const unsigned char *numbers, ssize_t count)
 }
 
 static int
-on_signal(void *owner, FlWatch *watch, int events)
+on_signal(void *owner, FlRegistration *reg, int events)
 {
     FlLoop *loop = owner;
-    unsigned char numbers[128];
+    unsigned char fds[128];
     ssize_t count;
     (void)events;
     /* Python's handlers first: left pending, they would run inside the calls
        below, and what they raise would be taken for an error of those. */
     int code = PyErr_CheckSignals();
     PyObject *exc = code < 0 ? PyErr_GetRaisedException() : NULL;
-    while ((count = read(watch->fd, numbers, sizeof(numbers))) > 0) {
-        if (handle_signals(loop, numbers, count) == 0) {
+    while ((count = read(reg->fd, fds, sizeof(fds))) > 0) {
+        if (handle_signals(loop, fds, count) == 0) {
             continue;
         }
         code = -1;
@@ -270,7 +270,7 @@ on_signal(void *owner, FlWatch *watch, int events)
         }
     }
     /* It is there still: a loop cannot be closed in its own turn. */
-    fl_watch_rearm(watch);
+    fl_registration_rearm(reg);
     if (exc != NULL) {
         PyErr_SetRaisedException(exc);
     }
@@ -327,9 +327,9 @@ fl_signals_before_wait(FlLoop *loop, int64_t *timeout_ns)
         *timeout_ns = 0; /* destructors may have run and scheduled */
         return take_back(loop, timeout_ns);
     }
-    if (*timeout_ns < 0 || *timeout_ns > ASK_AFTER_NS) {
+    if (*timeout_ns < 0 || *timeout_ns > REQUEST_AFTER_NS) {
         loop->limited_tail = now;
-        *timeout_ns = ASK_AFTER_NS;
+        *timeout_ns = REQUEST_AFTER_NS;
     }
     return PyErr_CheckSignals(); /* of what came until now */
 #endif

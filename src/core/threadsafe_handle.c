@@ -13,7 +13,7 @@
 #include "core/threadsafe_handle.h"
 
 #include "core/handle.h"
-#include "core/inbox.h"
+#include "core/thread_queue.h"
 #include "core/loop.h"
 #include "py/compat.h"
 
@@ -23,59 +23,60 @@
 bool
 fl_threadsafe_handle_begin(FlLoop *loop, FlHandle *self)
 {
-    FlInbox *inbox = &loop->inbox;
-    fl_inbox_lock(inbox);
-    bool begun = inbox->running == NULL; /* else _run() in a callback */
+    FlThreadQueue *thread_queue = &loop->thread_queue;
+    fl_thread_queue_lock(thread_queue);
+    bool begun = thread_queue->running == NULL; /* else _run() in a callback */
     if (begun) {
-        inbox->running = self;
-        inbox->running_in = PyThread_get_thread_ident();
+        thread_queue->running = self;
+        thread_queue->running_in = PyThread_get_thread_ident();
     }
-    fl_inbox_unlock(inbox);
+    fl_thread_queue_unlock(thread_queue);
     return begun;
 }
 
 void
 fl_threadsafe_handle_end(FlLoop *loop)
 {
-    FlInbox *inbox = &loop->inbox;
-    fl_inbox_lock(inbox);
-    inbox->running = NULL;
-    uv_cond_broadcast(&inbox->over);
-    fl_inbox_unlock(inbox);
+    FlThreadQueue *thread_queue = &loop->thread_queue;
+    fl_thread_queue_lock(thread_queue);
+    thread_queue->running = NULL;
+    uv_cond_broadcast(&thread_queue->over);
+    fl_thread_queue_unlock(thread_queue);
 }
 
 static bool
-is_over_locked(const FlInbox *inbox, const FlHandle *self)
+is_over_locked(const FlThreadQueue *thread_queue, const FlHandle *self)
 {
-    return inbox->running != self
-           || inbox->running_in == PyThread_get_thread_ident();
+    return thread_queue->running != self
+           || thread_queue->running_in == PyThread_get_thread_ident();
 }
 
 /* Wait a while if `wait`; true when the callback does not run, and then it
    never will if `cancel`. */
 static bool
-check_end(FlInbox *inbox, FlHandle *self, bool wait, bool cancel)
+check_end(FlThreadQueue *thread_queue, FlHandle *self, bool wait, bool cancel)
 {
-    fl_inbox_lock(inbox);
-    if (wait && !is_over_locked(inbox, self)) {
-        (void)uv_cond_timedwait(&inbox->over, &inbox->lock, WAIT_NS);
+    fl_thread_queue_lock(thread_queue);
+    if (wait && !is_over_locked(thread_queue, self)) {
+        (void)uv_cond_timedwait(&thread_queue->over, &thread_queue->lock,
+                                WAIT_NS);
     }
-    bool over = is_over_locked(inbox, self);
+    bool over = is_over_locked(thread_queue, self);
     if (over && cancel) {
         self->cancelled = Py_True; /* immortal, as what was there before */
     }
-    fl_inbox_unlock(inbox);
+    fl_thread_queue_unlock(thread_queue);
     return over;
 }
 
 int
 fl_threadsafe_handle_wait_callback(FlHandle *self, bool cancel)
 {
-    FlInbox *inbox = &FL_LOOP(self->loop)->inbox;
-    bool over = check_end(inbox, self, false, cancel);
+    FlThreadQueue *thread_queue = &FL_LOOP(self->loop)->thread_queue;
+    bool over = check_end(thread_queue, self, false, cancel);
     while (!over) {
         PyThreadState *thread = PyEval_SaveThread();
-        over = check_end(inbox, self, true, cancel);
+        over = check_end(thread_queue, self, true, cancel);
         PyEval_RestoreThread(thread);
         if (!over && PyErr_CheckSignals() < 0) {
             return -1;

@@ -7,7 +7,7 @@
 
 #include "base/timer_queue.h"
 #include "core/handle.h"
-#include "core/inbox.h"
+#include "core/thread_queue.h"
 #include "core/loop.h"
 #include "core/ready_queue.h"
 #include "core/report.h"
@@ -163,7 +163,7 @@ post(FlTimerHandle *timer, FlReadyOp op)
         .of.op = op,
         .callback = Py_NewRef((PyObject *)timer),
     };
-    return fl_inbox_push_anythread(FL_LOOP(timer->loop), &entry);
+    return fl_thread_queue_push_anythread(FL_LOOP(timer->loop), &entry);
 }
 
 int

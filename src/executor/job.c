@@ -9,7 +9,7 @@
 #include "executor/job.h"
 
 #include "base/clock.h"
-#include "core/inbox.h"
+#include "core/thread_queue.h"
 #include "core/loop.h"
 #include "core/metrics.h"
 #include "core/ready_queue.h"
@@ -89,12 +89,12 @@ fl_future_give_exception(FlLoop *loop, PyObject *future, PyObject *exc)
     if (done != 0) {
         return done < 0 ? fl_loop_report_callback(loop, NULL) : 0;
     }
-    PyObject *given = converted(loop->state, exc);
+    PyObject *exposed = converted(loop->state, exc);
     PyObject *result =
-        given == NULL
+        exposed == NULL
             ? NULL
-            : PyObject_CallMethodOneArg(future, names->set_exception, given);
-    Py_XDECREF(given);
+            : PyObject_CallMethodOneArg(future, names->set_exception, exposed);
+    Py_XDECREF(exposed);
     if (result == NULL && PyErr_ExceptionMatches(PyExc_Exception)) {
         /* Before 3.12 a future refuses StopIteration: tell the awaiting task
            of that, which would wait for ever otherwise. */
@@ -125,7 +125,7 @@ post(FlLoop *loop, FlReadyOp op, PyObject *future, PyObject *value)
         .callback = Py_NewRef(future),
         .args = {value},
     };
-    return fl_inbox_push_anythread(loop, &entry);
+    return fl_thread_queue_push_anythread(loop, &entry);
 }
 
 /* A result that is lost leaves its task waiting for ever: where memory is

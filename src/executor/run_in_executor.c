@@ -354,7 +354,7 @@ run_in_executor(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
     if (parse(&request, args, nargs, kwnames) < 0) {
         return NULL;
     }
-    fl_loop_send_held_here(loop->state); /* the job may rely on it */
+    fl_loop_flush_corked_here(loop->state); /* the job may rely on it */
     if (FL_UNLIKELY(loop->off & FL_OFF_NATIVE_EXECUTOR)
         || fl_overrides_call_soon_threadsafe(loop))
     {

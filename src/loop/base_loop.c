@@ -11,7 +11,7 @@
 #include "base/list.h"
 #include "base/timer_queue.h"
 #include "core/handle.h"
-#include "core/inbox.h"
+#include "core/thread_queue.h"
 #include "core/loop.h"
 #include "core/metrics.h"
 #include "core/overrides.h"
@@ -19,7 +19,7 @@
 #include "core/ready_queue.h"
 #include "core/shared_context.h"
 #include "core/signals.h"
-#include "loop/fd_watcher.h"
+#include "loop/user_fd.h"
 #include "loop/run.h"
 #include "loop/scheduling.h"
 #include "loop/tasks.h"
@@ -58,7 +58,7 @@ disabled_paths(void)
     } paths[] = {
         {"raw_steps", FL_OFF_RAW_STEPS},
         {"poll_skip", FL_OFF_POLL_SKIP},
-        {"hold_writes", FL_OFF_HOLD_WRITES},
+        {"cork", FL_OFF_CORK},
         {"timerfd", FL_OFF_TIMERFD},
         {"native_executor", FL_OFF_NATIVE_EXECUTOR},
         {"datagram_batch", FL_OFF_DATAGRAM_BATCH},
@@ -126,15 +126,15 @@ loop_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     loop->off = disabled_paths();
     loop->slow_callback_duration = 0.1;
     fl_list_init(&loop->streams);
-    fl_list_init(&loop->fd_watchers);
+    fl_list_init(&loop->user_fds);
     fl_timer_queue_init(&loop->timers);
     /* Until all is there the object is one that was closed. */
     loop->closed = true;
-    if (fl_inbox_init(&loop->inbox) < 0) {
+    if (fl_thread_queue_init(&loop->thread_queue) < 0) {
         Py_DECREF(loop);
         return NULL;
     }
-    loop->inbox_ready = true;
+    loop->thread_queue_ready = true;
     if (fl_ready_init(&loop->ready) < 0 || open_poller(loop) < 0
         || fl_signals_prepare(loop) < 0 || fl_overrides_note_class(loop) < 0
         || begin_metrics(loop) < 0)
@@ -164,8 +164,8 @@ drop_ready(FlLoop *loop)
             Py_DECREF(handle);
         }
         else if (entry.kind == FL_READY_EVENT) {
-            entry.of.watch->entry = NULL;
-            entry.of.watch->fired = 0;
+            entry.of.reg->entry = NULL;
+            entry.of.reg->fired = 0;
         }
         else {
             fl_ready_clear(&entry);
@@ -206,15 +206,15 @@ close_core(FlLoop *loop)
            parent's. */
         (void)fl_loop_leave_parent(loop);
     }
-    if (loop->inbox_ready) {
-        fl_inbox_close(loop);
+    if (loop->thread_queue_ready) {
+        fl_thread_queue_close(loop);
     }
     if (loop->ready.head_chunk != NULL) {
         drop_ready(loop);
     }
     drop_timers(loop);
     drop_owned(&loop->streams);
-    fl_fd_watcher_close_all(loop);
+    fl_user_fd_close_all(loop);
     Py_CLEAR(loop->future_keywords);
     Py_CLEAR(loop->step_kwnames);
     fl_shared_context_drop(loop);
@@ -301,7 +301,7 @@ loop_traverse(FlLoop *loop, visitproc visit, void *arg)
     Py_VISIT(loop->dict);
     int result = fl_ready_traverse(&loop->ready, visit, arg);
     if (result == 0) {
-        result = fl_inbox_traverse(&loop->inbox, visit, arg);
+        result = fl_thread_queue_traverse(&loop->thread_queue, visit, arg);
     }
     if (result == 0) {
         result = fl_timer_queue_visit(&loop->timers, visit_timer, &visitor);
@@ -309,7 +309,7 @@ loop_traverse(FlLoop *loop, visitproc visit, void *arg)
     if (result == 0) {
         result = visit_owned(&loop->streams, visit, arg);
     }
-    return result != 0 ? result : fl_fd_watcher_traverse(loop, visit, arg);
+    return result != 0 ? result : fl_user_fd_traverse(loop, visit, arg);
 }
 
 static int
@@ -345,8 +345,8 @@ loop_dealloc(FlLoop *loop)
     fl_timer_queue_free(&loop->timers);
     fl_handle_pool_free(&loop->pool);
     fl_metrics_free(loop);
-    if (loop->inbox_ready) {
-        fl_inbox_free(&loop->inbox);
+    if (loop->thread_queue_ready) {
+        fl_thread_queue_free(&loop->thread_queue);
     }
     type->tp_free(loop);
     Py_DECREF(type);
@@ -436,7 +436,7 @@ static const char wake_doc[] =
 static PyObject *
 wake(FlLoop *loop, PyObject *Py_UNUSED(ignored))
 {
-    fl_inbox_wake_anythread(loop);
+    fl_thread_queue_wake_anythread(loop);
     Py_RETURN_NONE;
 }
 

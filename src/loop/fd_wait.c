@@ -7,64 +7,64 @@
 #include "loop/fd_wait.h"
 
 #include "core/loop.h"
-#include "core/watch.h"
-#include "loop/fd_watcher.h"
+#include "core/registration.h"
+#include "loop/user_fd.h"
 #include "py/compat.h"
 #include "py/errors.h"
 
-FlWatch *
-fl_fd_kept(const FlLoop *loop, int fd, PyObject *sock)
+FlRegistration *
+fl_fd_persistent(const FlLoop *loop, int fd, PyObject *sock)
 {
-    const FlFdWatcher *watcher = fl_fd_watcher_at(loop, fd);
-    if (watcher == NULL || !watcher->watch->kept) {
+    const FlUserFd *user_fd = fl_user_fd_at(loop, fd);
+    if (user_fd == NULL || !user_fd->reg->persistent) {
         return NULL;
     }
-    PyObject *owner = fl_weakref_get(watcher->kept_for);
+    PyObject *owner = fl_weakref_get(user_fd->socket_ref);
     bool same = owner == sock;
     Py_XDECREF(owner); /* the caller has the other, if it is the same */
-    return same ? watcher->watch : NULL;
+    return same ? user_fd->reg : NULL;
 }
 
 /* A watcher that begins to be kept for what the reference is to, 1 in *code;
    or NULL with 0 or -1. */
-static FlFdWatcher *
-begin_to_keep(FlLoop *loop, int fd, PyObject *reference, int *code)
+static FlUserFd *
+make_persistent(FlLoop *loop, int fd, PyObject *reference, int *code)
 {
-    FlFdWatcher *watcher = fl_fd_watcher_at(loop, fd);
+    FlUserFd *user_fd = fl_user_fd_at(loop, fd);
     *code = -1;
-    if (watcher == NULL) {
-        watcher = fl_fd_watcher_open(loop, fd);
+    if (user_fd == NULL) {
+        user_fd = fl_user_fd_open(loop, fd);
     }
-    else if (!watcher->watch->kept && fl_fd_watcher_wanted(watcher) != 0) {
+    else if (!user_fd->reg->persistent && fl_user_fd_wanted(user_fd) != 0) {
         *code = 0;
         return NULL;
     }
-    if (watcher == NULL) {
+    if (user_fd == NULL) {
         return NULL;
     }
-    int kept = fl_watch_keep(watcher->watch);
-    if (kept < 0) {
+    int persistent = fl_registration_persist(user_fd->reg);
+    if (persistent < 0) {
         FlFdRefs refs = {NULL, NULL, NULL};
-        if (fl_fd_watcher_wanted(watcher) == 0) {
-            fl_fd_watcher_take_out(loop, watcher, &refs);
+        if (fl_user_fd_wanted(user_fd) == 0) {
+            fl_user_fd_take_out(loop, user_fd, &refs);
         }
         Py_XDECREF(refs.object);
-        *code = fl_raise_errno(kept);
+        *code = fl_raise_errno(persistent);
         return NULL;
     }
     /* The reference that was there has no callback. */
-    Py_XSETREF(watcher->kept_for, Py_NewRef(reference));
+    Py_XSETREF(user_fd->socket_ref, Py_NewRef(reference));
     *code = 1;
-    return watcher;
+    return user_fd;
 }
 
 /* A watcher that is kept for the socket; the rest as above. */
-static FlFdWatcher *
-kept_watcher(FlLoop *loop, int fd, PyObject *sock, int *code)
+static FlUserFd *
+persistent_user_fd(FlLoop *loop, int fd, PyObject *sock, int *code)
 {
-    if (fl_fd_kept(loop, fd, sock) != NULL) {
+    if (fl_fd_persistent(loop, fd, sock) != NULL) {
         *code = 1;
-        return fl_fd_watcher_at(loop, fd);
+        return fl_user_fd_at(loop, fd);
     }
     /* First: making it may run the collector, and that anything. */
     PyObject *reference = PyWeakref_NewRef(sock, NULL);
@@ -72,23 +72,23 @@ kept_watcher(FlLoop *loop, int fd, PyObject *sock, int *code)
     if (reference == NULL) {
         return NULL;
     }
-    FlFdWatcher *watcher = begin_to_keep(loop, fd, reference, code);
+    FlUserFd *user_fd = make_persistent(loop, fd, reference, code);
     Py_DECREF(reference);
-    return watcher;
+    return user_fd;
 }
 
 int
 fl_fd_wait(FlLoop *loop, int fd, PyObject *sock, int event, PyObject *call)
 {
     int code;
-    FlFdWatcher *watcher = kept_watcher(loop, fd, sock, &code);
-    if (watcher == NULL) {
+    FlUserFd *user_fd = persistent_user_fd(loop, fd, sock, &code);
+    if (user_fd == NULL) {
         return code;
     }
-    PyObject **slot = fl_fd_watcher_slot(watcher, event);
+    PyObject **slot = fl_user_fd_slot(user_fd, event);
     PyObject *before = *slot;
     *slot = Py_NewRef(call);
-    fl_watch_want(watcher->watch, fl_fd_watcher_wanted(watcher));
+    fl_registration_want(user_fd->reg, fl_user_fd_wanted(user_fd));
     Py_XDECREF(before); /* last: this may run anything */
     return 1;
 }
@@ -96,24 +96,23 @@ fl_fd_wait(FlLoop *loop, int fd, PyObject *sock, int event, PyObject *call)
 void
 fl_fd_stop_waiting(FlLoop *loop, int fd, int event, PyObject *call)
 {
-    FlFdWatcher *watcher = fl_fd_watcher_at(loop, fd);
-    PyObject **slot =
-        watcher == NULL ? NULL : fl_fd_watcher_slot(watcher, event);
+    FlUserFd *user_fd = fl_user_fd_at(loop, fd);
+    PyObject **slot = user_fd == NULL ? NULL : fl_user_fd_slot(user_fd, event);
     if (slot == NULL || *slot != call) {
         return;
     }
     FlFdRefs refs = {NULL, NULL, NULL};
     *slot = NULL;
-    int wanted = fl_fd_watcher_wanted(watcher);
-    if (watcher->watch->kept) {
-        fl_watch_want(watcher->watch, wanted);
+    int wanted = fl_user_fd_wanted(user_fd);
+    if (user_fd->reg->persistent) {
+        fl_registration_want(user_fd->reg, wanted);
     }
     else if (wanted == 0) {
-        fl_fd_watcher_take_out(loop, watcher, &refs);
+        fl_user_fd_take_out(loop, user_fd, &refs);
     }
     else {
         /* It fails where the number was closed: nothing fires then. */
-        (void)fl_watch_set(watcher->watch, wanted);
+        (void)fl_registration_set(user_fd->reg, wanted);
     }
     Py_XDECREF(refs.object);
     Py_DECREF(call);

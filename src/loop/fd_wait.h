@@ -1,7 +1,7 @@
 /* Waiting for a socket of the program's, time and again, without asking the
    system each time: what sock_recv and its kin wait by.
 
-   The watch is kept (core/watch.h) for one socket object: a number and the
+   The watch is kept (core/registration.h) for one socket object: a number and the
    object that has it, for the number alone may be another's by now.  The slots
    are add_reader's: who comes later takes the place, and a watch that a handle
    waits by is kept no more.
@@ -14,11 +14,11 @@
 #define FL_LOOP_FD_WAIT_H
 
 #include "core/loop.h"
-#include "core/watch.h"
+#include "core/registration.h"
 #include "py/compat.h"
 
 /* The watch that is kept for a socket under this number, or NULL. */
-FlWatch *fl_fd_kept(const FlLoop *loop, int fd, PyObject *sock);
+FlRegistration *fl_fd_persistent(const FlLoop *loop, int fd, PyObject *sock);
 
 /* Have a call run when the socket, which has this number, is ready; it is not
    now.  1; or 0 where its watch cannot be kept, for a handle waits by it. */

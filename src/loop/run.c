@@ -1,4 +1,4 @@
-/* Running: run_forever and its kin, around the turns of turn.c.
+/* Running: run_forever and its kin, around the turns of iteration.c.
 
    1. thread_id is set exactly while a run is on; every way out of a run undoes
       all that its beginning did.
@@ -10,7 +10,7 @@
 #include "core/metrics.h"
 #include "core/overrides.h"
 #include "core/signals.h"
-#include "core/turn.h"
+#include "core/iteration.h"
 #include "loop/tasks.h"
 #include "py/args.h"
 #include "py/call.h"
@@ -176,10 +176,10 @@ undo(FlLoop *loop, PyObject **first, int (*set)(FlLoop *, PyObject *),
 
 /* What a run is to the core alone; fl_signals_begin is the rest. */
 static int
-turns_begin(FlLoop *loop)
+iterations_begin(FlLoop *loop)
 {
     loop->thread_id = PyThread_get_thread_ident();
-    fl_loop_reset_turns(loop);
+    fl_loop_reset_iterations(loop);
     fl_poller_begin_run(loop->poller);
     int plain = fl_tasks_are_plain(loop);
     loop->plain_tasks = plain > 0;
@@ -188,7 +188,7 @@ turns_begin(FlLoop *loop)
 }
 
 static void
-turns_end(FlLoop *loop)
+iterations_end(FlLoop *loop)
 {
     fl_signals_end(loop);
     fl_metrics_run_ends(loop);
@@ -202,7 +202,7 @@ static int
 run_end(FlLoop *loop, PyObject *old_hooks, int code)
 {
     PyObject *first = code < 0 ? PyErr_GetRaisedException() : NULL;
-    turns_end(loop);
+    iterations_end(loop);
     loop->stopping = false;
     undo(loop, &first, set_running_loop, Py_None);
     if (old_hooks != NULL) {
@@ -219,7 +219,7 @@ run_end(FlLoop *loop, PyObject *old_hooks, int code)
 static int
 run_begin(FlLoop *loop, PyObject **old_hooks)
 {
-    if (turns_begin(loop) < 0) {
+    if (iterations_begin(loop) < 0) {
         return -1;
     }
     if (loop->debug) {
@@ -240,7 +240,7 @@ run_begin(FlLoop *loop, PyObject **old_hooks)
 
 /* Whether a subclass, or the instance, has a _run_once of its own; or -1. */
 static int
-turns_by_method(FlLoop *loop)
+iterates_by_method(FlLoop *loop)
 {
     PyObject *method =
         PyObject_GetAttr((PyObject *)loop, loop->state->names._run_once);
@@ -255,9 +255,9 @@ turns_by_method(FlLoop *loop)
 
 /* Turns until stop(), or until an exception leaves one. */
 static int
-run_turns(FlLoop *loop)
+run_iterations(FlLoop *loop)
 {
-    int by_method = turns_by_method(loop);
+    int by_method = iterates_by_method(loop);
     int code = by_method < 0 ? -1 : 0;
     while (code == 0 && by_method) {
         code = call_and_drop(PyObject_CallMethodNoArgs(
@@ -267,7 +267,7 @@ run_turns(FlLoop *loop)
         }
     }
     while (code == 0) {
-        code = fl_loop_turn(loop);
+        code = fl_loop_iterate(loop);
         if (loop->stopping) {
             break;
         }
@@ -282,9 +282,9 @@ run_as_thread_loop(FlLoop *loop)
 {
     Py_tss_t *running = &loop->state->running;
     void *outer = PyThread_tss_get(running);
-    fl_loop_send_held_here(loop->state);
+    fl_loop_flush_corked_here(loop->state);
     (void)PyThread_tss_set(running, loop);
-    int code = run_turns(loop);
+    int code = run_iterations(loop);
     (void)PyThread_tss_set(running, outer);
     return code;
 }
@@ -338,7 +338,7 @@ fl_loop_run_once(FlLoop *loop, PyObject *Py_UNUSED(ignored))
 {
     int code = -1;
     if (fl_loop_on_own_thread(loop)) {
-        code = fl_loop_turn(loop);
+        code = fl_loop_iterate(loop);
     }
     else if (!fl_loop_claim(loop)) {
         (void)refuse_to_run();
@@ -348,7 +348,7 @@ fl_loop_run_once(FlLoop *loop, PyObject *Py_UNUSED(ignored))
         if (code == 0) {
             fl_poller_begin_run(loop->poller);
             fl_metrics_run_begins(loop);
-            code = fl_loop_turn(loop);
+            code = fl_loop_iterate(loop);
             fl_metrics_run_ends(loop);
         }
         fl_loop_unclaim(loop);
@@ -374,7 +374,7 @@ void
 fl_loop_end_external_run(FlLoop *loop)
 {
     loop->external_run = false;
-    turns_end(loop);
+    iterations_end(loop);
     fl_loop_unclaim(loop);
 }
 
@@ -387,11 +387,11 @@ begin_external_run(FlLoop *loop)
     int code = check_usable(loop);
     if (code == 0) {
         loop->external_run = true;
-        code = turns_begin(loop) < 0 ? -1 : fl_signals_begin(loop);
+        code = iterations_begin(loop) < 0 ? -1 : fl_signals_begin(loop);
         if (code == 0) {
             return 0;
         }
-        turns_end(loop);
+        iterations_end(loop);
         loop->external_run = false;
     }
     fl_loop_unclaim(loop);

@@ -15,7 +15,7 @@
 #include "core/debug.h"
 #include "core/dispatch.h"
 #include "core/handle.h"
-#include "core/inbox.h"
+#include "core/thread_queue.h"
 #include "core/loop.h"
 #include "core/overrides.h"
 #include "core/ready_queue.h"
@@ -124,7 +124,7 @@ push_filled(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
     if (code == 0 && anythread) {
         FlReady entry = {.kind = FL_READY_HANDLE,
                          .callback = Py_NewRef((PyObject *)handle)};
-        code = fl_inbox_push_anythread(loop, &entry);
+        code = fl_thread_queue_push_anythread(loop, &entry);
     }
     else if (code == 0) {
         code = fl_loop_call_handle(loop, (PyObject *)handle);
@@ -214,7 +214,7 @@ fl_loop_call_soon(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
         return NULL;
     }
     bool elsewhere = fl_loop_on_other_thread(loop);
-    if (!elsewhere && fl_inbox_keep_order(loop) < 0) {
+    if (!elsewhere && fl_thread_queue_keep_order(loop) < 0) {
         return NULL;
     }
     if (context != NULL && !elsewhere && !loop->debug && !is_foreign(context)
@@ -272,7 +272,7 @@ fl_loop_call_soon_threadsafe(FlLoop *loop, PyObject *const *args,
         push_call(loop, call.args, call.nargs, owned, call.context == NULL);
     if (handle != NULL) {
         ((FlHandle *)handle)->threadsafe = true;
-        fl_inbox_tell_anythread(loop);
+        fl_thread_queue_notify_anythread(loop);
     }
     return handle;
 }

@@ -132,14 +132,14 @@ static PyObject *
 create_as_asyncio(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
                   PyObject *kwnames)
 {
-    Py_ssize_t given =
+    Py_ssize_t exposed =
         nargs + (kwnames == NULL ? 0 : PyTuple_GET_SIZE(kwnames));
-    PyObject **call = PyMem_New(PyObject *, given + 1);
+    PyObject **call = PyMem_New(PyObject *, exposed + 1);
     if (call == NULL) {
         return PyErr_NoMemory();
     }
     call[0] = (PyObject *)loop;
-    for (Py_ssize_t at = 0; at < given; at++) {
+    for (Py_ssize_t at = 0; at < exposed; at++) {
         call[at + 1] = args[at];
     }
     PyObject *task = PyObject_Vectorcall(loop->state->base_create_task, call,

@@ -78,7 +78,7 @@
     X(listener_type)      \
     X(job_type)           \
     X(reader_type)        \
-    X(tls_filter_type)    \
+    X(tls_adapter_type)   \
     X(tls_transport_type) \
     X(step_type)
 
@@ -244,7 +244,7 @@ fl_state_traverse(FlState *state, visitproc visit, void *arg)
 void
 fl_state_clear(FlState *state)
 {
-    memset(state->receivers, 0, sizeof(state->receivers));
+    memset(state->native_protocols, 0, sizeof(state->native_protocols));
 #define CLEAR(field) Py_CLEAR(state->field);
     FL_OBJECTS(CLEAR)
     FL_TYPES(CLEAR)

@@ -13,7 +13,7 @@
 #include <stdatomic.h>
 
 struct FlLoop;
-struct FlReceiver;
+struct FlNativeProtocol;
 
 /* Names looked up or passed on hot paths, interned once. */
 #define FL_NAMES(X)                   \
@@ -39,7 +39,7 @@ struct FlReceiver;
     X(_read_ready)                    \
     X(_report_callback)               \
     X(_report_slow)                   \
-    X(_tell_slow)                     \
+    X(_notify_slow)                   \
     X(_run)                           \
     X(_run_once)                      \
     X(_sendto_ready)                  \
@@ -195,13 +195,13 @@ typedef struct {
     FlForeignFd before;               /* what the program had set */
 } FlWakeup;
 
-/* Whose protocol's calls are C functions: see transport/receiver.h. */
+/* Whose protocol's calls are C functions: see transport/native_protocol.h. */
 typedef struct {
     PyTypeObject *type; /* borrowed from the state; NULL: none */
-    const struct FlReceiver *receiver;
-} FlReceiverEntry;
+    const struct FlNativeProtocol *native;
+} FlNativeProtocolEntry;
 
-#define FL_RECEIVERS 2
+#define FL_NATIVE_PROTOCOLS 2
 
 /* Whether a class is as CPython made it, as its version said last: a class
    that is changed has another version. */
@@ -224,7 +224,7 @@ typedef struct FlState {
     PyTypeObject *job_type;
     PyTypeObject *reader_type;
     PyObject *native_reader; /* the class fastloop.streams.StreamReader */
-    PyTypeObject *tls_filter_type;
+    PyTypeObject *tls_adapter_type;
     PyTypeObject *tls_transport_type;
 
     /* from asyncio */
@@ -261,7 +261,7 @@ typedef struct FlState {
     PyObject *asyncio_incomplete;   /* asyncio.IncompleteReadError */
     PyObject *asyncio_overrun;      /* asyncio.LimitOverrunError */
 
-    /* see use_tls in tls/tls_filter.c; NULL until TLS is used */
+    /* see use_tls in tls/adapter.c; NULL until TLS is used */
     PyObject *tls; /* the module fastloop._tls */
     PyObject *tls_again_errors;
     PyObject *tls_error;
@@ -304,7 +304,7 @@ typedef struct FlState {
 
     FlSeenClass socket_seen; /* see fl_overrides_socket */
 
-    FlReceiverEntry receivers[FL_RECEIVERS];
+    FlNativeProtocolEntry native_protocols[FL_NATIVE_PROTOCOLS];
 
     FL_ATOMIC unsigned long main_thread_id; /* 0: not known yet */
     FlWakeup wakeup;

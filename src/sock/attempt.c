@@ -12,7 +12,7 @@
 #include "sock/attempt.h"
 
 #include "core/loop.h"
-#include "core/watch.h"
+#include "core/registration.h"
 #include "loop/fd_wait.h"
 #include "py/compat.h"
 #include "py/errors.h"
@@ -30,11 +30,11 @@
 
 /* --- kept watches -------------------------------------------------------- */
 
-static FlWatch *
-kept_watch(const FlAttempt *self, int fd)
+static FlRegistration *
+persistent_reg(const FlAttempt *self, int fd)
 {
     return fl_attempt_is_plain(self) && !self->loop->debug
-               ? fl_fd_kept(self->loop, fd, self->sock)
+               ? fl_fd_persistent(self->loop, fd, self->sock)
                : NULL;
 }
 
@@ -42,8 +42,8 @@ kept_watch(const FlAttempt *self, int fd)
 static bool
 is_known_not(const FlAttempt *self, int fd, int event)
 {
-    const FlWatch *watch = kept_watch(self, fd);
-    return watch != NULL && !(watch->ready & event);
+    const FlRegistration *reg = persistent_reg(self, fd);
+    return reg != NULL && !(reg->ready & event);
 }
 
 /* After a system call that moved so many bytes of so many, or failed with
@@ -52,22 +52,22 @@ static void
 note_moved(const FlAttempt *self, int fd, int event, ssize_t moved,
            size_t asked)
 {
-    FlWatch *watch = kept_watch(self, fd);
-    if (watch == NULL) {
+    FlRegistration *reg = persistent_reg(self, fd);
+    if (reg == NULL) {
         return;
     }
-    watch->unasked = 0;
+    reg->unwanted = 0;
     if (moved < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
-        fl_watch_not_ready(watch, event);
+        fl_registration_not_ready(reg, event);
     }
-    else if (moved > 0 && (size_t)moved < asked && !watch->lasting) {
-        watch->ready &= (uint8_t)~event;
+    else if (moved > 0 && (size_t)moved < asked && !reg->lasting) {
+        reg->ready &= (uint8_t)~event;
     }
 }
 
 #if defined(__linux__) && FL_HAVE_GIL
 static long
-number_of(PyObject *descriptor, PyObject *sock)
+entry_of(PyObject *descriptor, PyObject *sock)
 {
     PyObject *value =
         Py_TYPE(descriptor)
@@ -87,21 +87,21 @@ option_of(int fd, int name)
 #endif
 
 bool
-fl_attempt_may_keep(const FlAttempt *self, int fd)
+fl_attempt_may_persist(const FlAttempt *self, int fd)
 {
 #if defined(__linux__) && FL_HAVE_GIL
-    if (!self->operation->may_keep || !fl_attempt_is_plain(self)
+    if (!self->operation->may_persist || !fl_attempt_is_plain(self)
         || self->loop->debug)
     {
         return false;
     }
-    if (fl_fd_kept(self->loop, fd, self->sock) != NULL) {
+    if (fl_fd_persistent(self->loop, fd, self->sock) != NULL) {
         return true;
     }
     /* The object's numbers first, which cost no system call; they are what a
        program said, so the system is asked too. */
-    long family = number_of(self->state->socket_family, self->sock);
-    long kind = number_of(self->state->socket_kind, self->sock);
+    long family = entry_of(self->state->socket_family, self->sock);
+    long kind = entry_of(self->state->socket_kind, self->sock);
     if (PyErr_Occurred()) {
         PyErr_Clear(); /* whatever it is: then the watch is not kept */
         return false;
@@ -443,14 +443,14 @@ fl_attempt_make(FlAttempt *self, PyObject **result)
 const FlOperation fl_operation_recv = {
     .called = offsetof(FlNames, recv),
     .event = FL_READABLE,
-    .may_keep = true,
+    .may_persist = true,
     .make = try_recv,
 };
 
 const FlOperation fl_operation_recv_into = {
     .called = offsetof(FlNames, recv_into),
     .event = FL_READABLE,
-    .may_keep = true,
+    .may_persist = true,
     .make = try_recv_into,
 };
 
@@ -469,7 +469,7 @@ const FlOperation fl_operation_sendall = {
     .called = offsetof(FlNames, sendall),
     .event = FL_WRITABLE,
     .any_class = true,
-    .may_keep = true,
+    .may_persist = true,
     .make = try_sendall,
 };
 

@@ -21,10 +21,10 @@
 typedef struct FlAttempt FlAttempt;
 
 typedef struct {
-    size_t called;  /* of the socket's method: where FlNames has it */
-    int event;      /* what to wait for */
-    bool any_class; /* make bears sockets of other classes */
-    bool may_keep;  /* make knows of kept watches */
+    size_t called;    /* of the socket's method: where FlNames has it */
+    int event;        /* what to wait for */
+    bool any_class;   /* make bears sockets of other classes */
+    bool may_persist; /* make knows of kept watches */
     /* As fl_attempt_make, on a number or, of any_class, -1; NULL: by the
        socket object. */
     int (*make)(FlAttempt *self, int fd, PyObject **result);
@@ -57,7 +57,7 @@ int fl_attempt_make(FlAttempt *self, PyObject **result);
 
 /* Whether the socket's watch may be kept: a TCP connection, where the system
    tells by an edge whatever a call may have missed. */
-bool fl_attempt_may_keep(const FlAttempt *self, int fd);
+bool fl_attempt_may_persist(const FlAttempt *self, int fd);
 
 /* Whether the socket object's methods are the system calls. */
 static inline bool

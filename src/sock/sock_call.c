@@ -21,7 +21,7 @@
 #include "core/handle.h"
 #include "core/loop.h"
 #include "loop/fd_wait.h"
-#include "loop/fd_watcher.h"
+#include "loop/user_fd.h"
 #include "py/call.h"
 #include "py/compat.h"
 #include "py/errors.h"
@@ -220,12 +220,12 @@ wait_by_handle(SocketCall *self, PyObject *number)
 
 /* Be told by the number's watch, kept if it may be.  0 or -1. */
 static int
-wait_on_number(SocketCall *self)
+wait_on_fd(SocketCall *self)
 {
     FlAttempt *attempt = &self->attempt;
     PyObject *number = PyLong_FromLong(self->fd);
     int code = number == NULL ? -1 : fl_fd_check(attempt->loop, number);
-    if (code == 0 && fl_attempt_may_keep(attempt, self->fd)) {
+    if (code == 0 && fl_attempt_may_persist(attempt, self->fd)) {
         code = fl_fd_wait(attempt->loop, self->fd, attempt->sock,
                           attempt->operation->event, (PyObject *)self);
     }
@@ -250,7 +250,7 @@ wait(SocketCall *self)
     if (self->fd < 0 || use_socket(self) < 0) {
         return -1;
     }
-    if (wait_on_number(self) < 0) {
+    if (wait_on_fd(self) < 0) {
         PyObject *exc = PyErr_GetRaisedException();
         return fl_error_keep_first(exc, release(self), (PyObject *)self);
     }

@@ -143,7 +143,7 @@ fl_reader_of(FlState *state, PyObject *reader)
     if (FL_UNLIKELY(self == NULL) && !PyErr_Occurred()
         && fl_reader_behind(state, reader) != NULL)
     {
-        (void)fl_reader_give_back(state, reader);
+        (void)fl_reader_downgrade(state, reader);
     }
     return self;
 }
@@ -330,7 +330,7 @@ change(FlState *state, PyObject *reader, PyObject *native)
 }
 
 void
-fl_reader_adopt(FlState *state, PyObject *reader)
+fl_reader_upgrade(FlState *state, PyObject *reader)
 {
     if (state->native_reader == NULL
         || !Py_IS_TYPE(reader, (PyTypeObject *)state->asyncio_reader)
@@ -357,7 +357,7 @@ fl_reader_adopt(FlState *state, PyObject *reader)
 }
 
 int
-fl_reader_give_back(FlState *state, PyObject *reader)
+fl_reader_downgrade(FlState *state, PyObject *reader)
 {
     PyObject *dict;
     FlReader *self = find(state, reader, &dict);
@@ -373,7 +373,7 @@ fl_reader_give_back(FlState *state, PyObject *reader)
     }
     if (code == 0) {
         code = PyDict_DelItem(dict, state->names._fastloop);
-        self->given_back = true;
+        self->downgraded = true;
     }
     Py_XDECREF(plain);
     Py_DECREF(dict);
@@ -441,13 +441,13 @@ resume_transport(FlReader *self)
 /* The waiter, if any, is told; and the transport pauses if too much is
    there.  After bytes came.  0 or -1. */
 static int
-came(FlReader *self)
+received(FlReader *self)
 {
     if (wake(self) < 0) {
         return -1;
     }
     /* A plain reader pauses when more comes. */
-    return self->transport != NULL && !self->paused && !self->given_back
+    return self->transport != NULL && !self->paused && !self->downgraded
                    && fl_byte_store_size(&self->store) > 2 * self->limit_bytes
                ? pause_transport(self)
                : 0;
@@ -466,7 +466,7 @@ fl_reader_feed(FlReader *self, const char *data, Py_ssize_t size_bytes)
     if (fl_byte_store_append(&self->store, data, size_bytes) < 0) {
         return -1;
     }
-    return came(self);
+    return received(self);
 }
 
 int
@@ -474,7 +474,7 @@ fl_reader_filled(FlReader *self, const struct iovec *memory,
                  Py_ssize_t got_bytes)
 {
     int code = fl_byte_store_filled(&self->store, memory, got_bytes);
-    return code < 0 || got_bytes == 0 ? code : came(self);
+    return code < 0 || got_bytes == 0 ? code : received(self);
 }
 
 int
@@ -509,7 +509,7 @@ fl_reader_wait(FlReader *self, const char *name, Py_ssize_t room_bytes)
     if (waiter == NULL) {
         return NULL;
     }
-    if (self->given_back) {
+    if (self->downgraded) {
         Py_DECREF(waiter);
         return Py_None;
     }

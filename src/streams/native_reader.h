@@ -41,7 +41,7 @@ typedef struct {
     const char *searched_for;  /* it; only compared, may be freed memory */
     bool eof;
     bool paused;
-    bool given_back; /* while a caller still held this: look again */
+    bool downgraded; /* while a caller still held this: look again */
 } FlReader;
 
 /* The state of a native reader, borrowed, after a look whether it may stay
@@ -58,13 +58,13 @@ FlReader *fl_reader_peek(FlState *state, PyObject *reader);
 PyObject *fl_reader_show_empty(FlReader *self);
 
 /* Adopt a reader that may be.  Raises nothing. */
-void fl_reader_adopt(FlState *state, PyObject *reader);
+void fl_reader_upgrade(FlState *state, PyObject *reader);
 
 /* Set __class__ as object does, whatever has the state.  0 or -1. */
 int fl_reader_set_class(FlState *state, PyObject *reader, PyObject *type);
 
 /* Make it a plain one.  0 or -1; then it is as it was. */
-int fl_reader_give_back(FlState *state, PyObject *reader);
+int fl_reader_downgrade(FlState *state, PyObject *reader);
 
 /* A dict of what a plain reader's attributes would be; the buffer is a copy.
    NULL with an exception. */

@@ -23,7 +23,7 @@ raise_object(PyObject *object)
 
 /* The answer of a step whose reader is not native any more. */
 static PyObject *
-none_if_given_back(void)
+none_if_downgraded(void)
 {
     return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
 }
@@ -54,7 +54,7 @@ begin(FlState *state, PyObject *reader, bool waited, PyObject **answer)
     }
     FlReader *self = fl_reader_of(state, reader);
     if (self == NULL) {
-        *answer = none_if_given_back();
+        *answer = none_if_downgraded();
         return NULL;
     }
     if (!waited && self->exception != NULL) {
@@ -350,7 +350,7 @@ feed(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
     /* First: it may be the program's code, and give the reader back. */
     if (PyObject_GetBuffer(args[1], &view, PyBUF_SIMPLE) < 0) {
         PyErr_Clear(); /* bytearray.extend takes more, or raises it */
-        return fl_reader_give_back(state, args[0]) < 0 ? NULL
+        return fl_reader_downgrade(state, args[0]) < 0 ? NULL
                                                        : Py_NewRef(Py_False);
     }
     FlReader *self = fl_reader_of(state, args[0]);

@@ -102,7 +102,7 @@ get(PyObject *reader, void *closure)
         if (fl_byte_store_size(&self->store) == 0) {
             return fl_reader_show_empty(self);
         }
-        return fl_reader_give_back(state, reader) < 0
+        return fl_reader_downgrade(state, reader) < 0
                    ? NULL
                    : PyObject_GetAttr(reader, name);
     }
@@ -152,7 +152,7 @@ set(PyObject *reader, PyObject *value, void *closure)
     if (put(self, attribute, value)) {
         return 0;
     }
-    if (fl_reader_give_back(state, reader) < 0) {
+    if (fl_reader_downgrade(state, reader) < 0) {
         return -1;
     }
     return PyObject_SetAttr(reader, name, value);
@@ -165,7 +165,7 @@ set(PyObject *reader, PyObject *value, void *closure)
 static PyObject *
 get_dict(PyObject *reader, void *Py_UNUSED(closure))
 {
-    return fl_reader_give_back(state_of(reader), reader) < 0
+    return fl_reader_downgrade(state_of(reader), reader) < 0
                ? NULL
                : PyObject_GenericGetDict(reader, NULL);
 }
@@ -173,7 +173,7 @@ get_dict(PyObject *reader, void *Py_UNUSED(closure))
 static int
 set_dict(PyObject *reader, PyObject *value, void *Py_UNUSED(closure))
 {
-    return fl_reader_give_back(state_of(reader), reader) < 0
+    return fl_reader_downgrade(state_of(reader), reader) < 0
                ? -1
                : PyObject_GenericSetDict(reader, value, NULL);
 }
@@ -189,7 +189,7 @@ static int
 set_class(PyObject *reader, PyObject *value, void *Py_UNUSED(closure))
 {
     FlState *state = state_of(reader);
-    return fl_reader_give_back(state, reader) < 0
+    return fl_reader_downgrade(state, reader) < 0
                ? -1
                : fl_reader_set_class(state, reader, value);
 }

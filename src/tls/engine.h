@@ -6,7 +6,7 @@
    with both, so certificates are always checked by CPython.
 
    An engine owns the SSLObject and what it needs of it.  It is embedded in a
-   filter (filter.h) and dies with it.  Records that came from the peer are
+   filter (connection.h) and dies with it.  Records that came from the peer are
    `fed` and stay the caller's memory until `settle`; what goes to the peer
    gathers in the engine until `take`.
 

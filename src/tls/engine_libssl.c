@@ -42,8 +42,8 @@
 typedef struct FlTlsPipe {
     const char *in; /* what is to be read */
     size_t in_bytes;
-    bool in_is_kept; /* `in` points into `kept`; else it is the caller's */
-    char *kept;
+    bool in_is_pending; /* `in` points into `kept`; else it is the caller's */
+    char *pending;
     size_t kept_bytes;
     char *out;
     size_t out_bytes;
@@ -154,7 +154,7 @@ bio_destroy(void *bio)
     FlTlsPipe *pipe = fl_libssl.BIO_get_data(bio);
     fl_libssl.BIO_set_data(bio, NULL);
     if (pipe != NULL) {
-        PyMem_RawFree(pipe->kept);
+        PyMem_RawFree(pipe->pending);
         PyMem_RawFree(pipe->out);
         PyMem_RawFree(pipe);
     }
@@ -180,23 +180,23 @@ make_method(void)
 static int
 keep_more(FlTlsPipe *pipe, const char *data, size_t size_bytes)
 {
-    size_t offset = (size_t)(pipe->in - pipe->kept);
+    size_t offset = (size_t)(pipe->in - pipe->pending);
     size_t needed = pipe->in_bytes + size_bytes;
     if (offset + needed > pipe->kept_bytes) {
         if (needed > pipe->kept_bytes / 2) {
-            char *kept = PyMem_RawMalloc(2 * needed);
-            if (kept == NULL) {
+            char *pending = PyMem_RawMalloc(2 * needed);
+            if (pending == NULL) {
                 return -1;
             }
-            memcpy(kept, pipe->in, pipe->in_bytes);
-            PyMem_RawFree(pipe->kept);
-            pipe->kept = kept;
+            memcpy(pending, pipe->in, pipe->in_bytes);
+            PyMem_RawFree(pipe->pending);
+            pipe->pending = pending;
             pipe->kept_bytes = 2 * needed;
         }
         else {
-            memmove(pipe->kept, pipe->in, pipe->in_bytes);
+            memmove(pipe->pending, pipe->in, pipe->in_bytes);
         }
-        pipe->in = pipe->kept;
+        pipe->in = pipe->pending;
     }
     memcpy((char *)pipe->in + pipe->in_bytes, data, size_bytes);
     pipe->in_bytes = needed;
@@ -208,27 +208,27 @@ libssl_settle(FlTlsEngine *engine)
 {
     FlTlsPipe *pipe = engine->pipe;
     if (pipe->in_bytes == 0) {
-        PyMem_RawFree(pipe->kept);
-        pipe->kept = NULL;
+        PyMem_RawFree(pipe->pending);
+        pipe->pending = NULL;
         pipe->in = NULL;
-        pipe->in_is_kept = false;
+        pipe->in_is_pending = false;
         return 0;
     }
-    if (pipe->in_is_kept) {
+    if (pipe->in_is_pending) {
         return 0;
     }
-    char *kept = PyMem_RawMalloc(pipe->in_bytes);
-    if (kept == NULL) {
+    char *pending = PyMem_RawMalloc(pipe->in_bytes);
+    if (pending == NULL) {
         pipe->in_bytes = 0;
         PyErr_NoMemory();
         return -1;
     }
-    memcpy(kept, pipe->in, pipe->in_bytes);
-    PyMem_RawFree(pipe->kept);
-    pipe->kept = kept;
+    memcpy(pending, pipe->in, pipe->in_bytes);
+    PyMem_RawFree(pipe->pending);
+    pipe->pending = pending;
     pipe->kept_bytes = pipe->in_bytes;
-    pipe->in = kept;
-    pipe->in_is_kept = true;
+    pipe->in = pending;
+    pipe->in_is_pending = true;
     return 0;
 }
 
@@ -239,7 +239,7 @@ libssl_feed(FlTlsEngine *engine, const char *data, size_t size_bytes)
     if (pipe->in_bytes == 0) {
         pipe->in = data;
         pipe->in_bytes = size_bytes;
-        pipe->in_is_kept = false;
+        pipe->in_is_pending = false;
         return 0;
     }
     /* What the caller of a call further up has fed is not kept yet. */

@@ -4,7 +4,7 @@
 
 #include "py/compat.h"
 #include "py/state.h"
-#include "tls/filter.h"
+#include "tls/connection.h"
 
 /* --- calls --------------------------------------------------------------- */
 

@@ -4,7 +4,7 @@
 #ifndef FL_TLS_TLS_CALLS_H
 #define FL_TLS_TLS_CALLS_H
 
-#include "tls/filter.h"
+#include "tls/connection.h"
 
 /* A call's result, which is let go of. */
 int fl_tls_done(PyObject *result);

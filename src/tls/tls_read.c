@@ -16,11 +16,11 @@
 #include "py/errors.h"
 #include "py/state.h"
 #include "tls/engine.h"
-#include "tls/filter.h"
-#include "tls/later.h"
+#include "tls/connection.h"
+#include "tls/deferred.h"
 #include "tls/tls_calls.h"
 #include "tls/tls_write.h"
-#include "transport/receiver.h"
+#include "transport/native_protocol.h"
 
 #define RECORD_BYTES  (16 * 1024)
 /* So many bytes of records, and no more, are decrypted on the C stack. */
@@ -70,7 +70,7 @@ static bool
 is_delivering(const FlTls *self)
 {
     bool goes_on =
-        self->receiver != NULL && self->pause_dispatch == self->loop->dispatch;
+        self->native != NULL && self->pause_dispatch == self->loop->dispatch;
     return (!self->app_paused || goes_on) && self->awaited == 0
            && self->app_state != FL_TLS_APP_NEW
            && (self->phase == FL_TLS_WRAPPED
@@ -89,8 +89,8 @@ fl_tls_call_eof_received(FlTls *self)
     self->app_state = FL_TLS_APP_EOF;
     PyObject *protocol = Py_NewRef(self->protocol);
     int keep_open = -1;
-    if (self->receiver != NULL) {
-        keep_open = self->receiver->eof_received(self->state, protocol);
+    if (self->native != NULL) {
+        keep_open = self->native->eof_received(self->state, protocol);
     }
     else {
         PyObject *keep =
@@ -142,7 +142,7 @@ conclude(FlTls *self, const Filled *filled, PyObject *exc, bool *more)
 /* --- Protocol ------------------------------------------------------------ */
 
 static int
-tell_received(FlTls *self, PyObject *bytes)
+call_data_received(FlTls *self, PyObject *bytes)
 {
     PyObject *protocol = Py_NewRef(self->protocol);
     PyObject *done =
@@ -153,11 +153,11 @@ tell_received(FlTls *self, PyObject *bytes)
 }
 
 static int
-tell_receiver(FlTls *self, const char *data, size_t size_bytes)
+call_native_protocol(FlTls *self, const char *data, size_t size_bytes)
 {
     PyObject *protocol = Py_NewRef(self->protocol);
     int code =
-        self->receiver->data_received(self->state, protocol, data, size_bytes);
+        self->native->data_received(self->state, protocol, data, size_bytes);
     Py_DECREF(protocol);
     return code;
 }
@@ -173,14 +173,14 @@ deliver(FlTls *self, const char *data, PyObject *bytes, const Filled *filled,
     int code = 0;
     if (filled->got_bytes > 0 && self->protocol != NULL) {
         PyObject *made = NULL;
-        if (self->receiver == NULL && bytes == NULL) {
+        if (self->native == NULL && bytes == NULL) {
             made = bytes =
                 PyBytes_FromStringAndSize(data, (Py_ssize_t)filled->got_bytes);
         }
-        code = self->receiver != NULL
-                   ? tell_receiver(self, data, filled->got_bytes)
+        code = self->native != NULL
+                   ? call_native_protocol(self, data, filled->got_bytes)
                : bytes == NULL ? -1
-                               : tell_received(self, bytes);
+                               : call_data_received(self, bytes);
         Py_XDECREF(made);
     }
     if (code < 0) {
@@ -262,7 +262,7 @@ get_buffer(FlTls *self, PyObject *protocol, Py_buffer *view)
 }
 
 static int
-tell_updated(FlTls *self, PyObject *protocol, size_t got_bytes)
+call_buffer_updated(FlTls *self, PyObject *protocol, size_t got_bytes)
 {
     PyObject *count = PyLong_FromSize_t(got_bytes);
     PyObject *done =
@@ -292,7 +292,8 @@ read_buffered(FlTls *self, PyObject *protocol, bool *more)
         filled.result == FL_TLS_RAISED ? PyErr_GetRaisedException() : NULL;
     PyBuffer_Release(&view);
     if (filled.got_bytes > 0
-        && tell_updated(self, protocol, filled.got_bytes) < 0) {
+        && call_buffer_updated(self, protocol, filled.got_bytes) < 0)
+    {
         Py_XDECREF(exc);
         return -1;
     }

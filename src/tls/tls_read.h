@@ -4,7 +4,7 @@
 #ifndef FL_TLS_TLS_READ_H
 #define FL_TLS_TLS_READ_H
 
-#include "tls/filter.h"
+#include "tls/connection.h"
 
 /* Deliver what can be delivered, then send what that made. */
 int fl_tls_read(FlTls *self);

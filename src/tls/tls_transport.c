@@ -9,23 +9,23 @@
 #include "py/args.h"
 #include "py/compat.h"
 #include "py/state.h"
-#include "tls/filter.h"
+#include "tls/connection.h"
 #include "tls/tls_calls.h"
 #include "tls/tls_read.h"
 #include "tls/tls_write.h"
 #include "transport/extra_info.h"
 #include "transport/flow.h"
-#include "transport/receiver.h"
+#include "transport/native_protocol.h"
 #include "transport/transport.h"
 #include "transport/write_queue.h"
 
 static FlTls *
-filter_of(FlTlsTransport *self)
+connection_of(FlTlsTransport *self)
 {
-    if (self->filter == NULL) {
+    if (self->connection == NULL) {
         PyErr_SetString(PyExc_RuntimeError, "the transport is gone");
     }
-    return self->filter;
+    return self->connection;
 }
 
 /* --- threads ------------------------------------------------------------- */
@@ -70,29 +70,30 @@ static PyObject *
 transport_close(FlTlsTransport *self, PyObject *Py_UNUSED(ignored))
 {
     PyObject *result;
-    if (self->filter == NULL) {
+    if (self->connection == NULL) {
         Py_RETURN_NONE;
     }
-    if (called_elsewhere(self, self->filter->state->names.close, &result)) {
+    if (called_elsewhere(self, self->connection->state->names.close, &result))
+    {
         return result;
     }
     if (self->closed) {
-        fl_tls_forget(self->filter);
+        fl_tls_forget(self->connection);
         Py_RETURN_NONE;
     }
     self->closed = true;
-    return fl_tls_none(fl_tls_start_shutdown(self->filter));
+    return fl_tls_none(fl_tls_start_shutdown(self->connection));
 }
 
 static PyObject *
 force_close(FlTlsTransport *self, PyObject *exc)
 {
     self->closed = true;
-    if (self->filter == NULL) {
+    if (self->connection == NULL) {
         Py_RETURN_NONE;
     }
     return fl_tls_none(
-        fl_tls_abort(self->filter, exc == Py_None ? NULL : exc));
+        fl_tls_abort(self->connection, exc == Py_None ? NULL : exc));
 }
 
 static const char abort_doc[] =
@@ -104,8 +105,9 @@ static PyObject *
 transport_abort(FlTlsTransport *self, PyObject *Py_UNUSED(ignored))
 {
     PyObject *result;
-    if (self->filter != NULL
-        && called_elsewhere(self, self->filter->state->names.abort, &result))
+    if (self->connection != NULL
+        && called_elsewhere(self, self->connection->state->names.abort,
+                            &result))
     {
         return result;
     }
@@ -125,11 +127,12 @@ static PyObject *
 transport_is_closing(FlTlsTransport *self, PyObject *Py_UNUSED(ignored))
 {
 #if FL_TLS_CLOSES_WITH_RAW
-    FlTls *filter = self->filter;
-    if (!self->closed && filter != NULL && filter->raw != NULL) {
-        PyObject *raw = Py_NewRef(filter->raw);
+    FlTls *connection = self->connection;
+    if (!self->closed && connection != NULL && connection->raw != NULL) {
+        PyObject *raw = Py_NewRef(connection->raw);
         PyObject *closing =
-            PyObject_CallMethodNoArgs(raw, filter->state->names.is_closing);
+            PyObject_CallMethodNoArgs(raw,
+                                      connection->state->names.is_closing);
         Py_DECREF(raw);
         return closing;
     }
@@ -155,25 +158,25 @@ get_extra_info(FlTlsTransport *self, PyObject *args, PyObject *kwargs)
     if (fl_extra_info_args(args, kwargs, &name, &fallback) < 0) {
         return NULL;
     }
-    return self->filter == NULL
+    return self->connection == NULL
                ? Py_NewRef(fallback)
-               : fl_tls_get_extra(self->filter, name, fallback);
+               : fl_tls_get_extra(self->connection, name, fallback);
 }
 
 int
-fl_tls_set_protocol(FlTls *filter, PyObject *protocol)
+fl_tls_set_protocol(FlTls *connection, PyObject *protocol)
 {
     int buffered =
-        PyObject_IsInstance(protocol, filter->state->buffered_protocol);
+        PyObject_IsInstance(protocol, connection->state->buffered_protocol);
     if (buffered < 0) {
         return -1;
     }
-    filter->buffered = buffered;
-    filter->receiver = fl_receiver_of(filter->state, protocol);
-    if (filter->receiver != NULL) {
-        filter->buffered = false; /* it takes its data as it is */
+    connection->buffered = buffered;
+    connection->native = fl_native_protocol_of(connection->state, protocol);
+    if (connection->native != NULL) {
+        connection->buffered = false; /* it takes its data as it is */
     }
-    Py_XSETREF(filter->protocol, Py_NewRef(protocol));
+    Py_XSETREF(connection->protocol, Py_NewRef(protocol));
     return 0;
 }
 
@@ -185,9 +188,10 @@ static const char set_protocol_doc[] =
 static PyObject *
 set_protocol(FlTlsTransport *self, PyObject *protocol)
 {
-    FlTls *filter = filter_of(self);
-    return filter == NULL ? NULL
-                          : fl_tls_none(fl_tls_set_protocol(filter, protocol));
+    FlTls *connection = connection_of(self);
+    return connection == NULL
+               ? NULL
+               : fl_tls_none(fl_tls_set_protocol(connection, protocol));
 }
 
 static const char get_protocol_doc[] =
@@ -198,10 +202,10 @@ static const char get_protocol_doc[] =
 static PyObject *
 get_protocol(FlTlsTransport *self, PyObject *Py_UNUSED(ignored))
 {
-    FlTls *filter = self->filter;
-    return Py_NewRef(filter == NULL || filter->protocol == NULL
+    FlTls *connection = self->connection;
+    return Py_NewRef(connection == NULL || connection->protocol == NULL
                          ? Py_None
-                         : filter->protocol);
+                         : connection->protocol);
 }
 
 /* --- reading ------------------------------------------------------------- */
@@ -215,13 +219,13 @@ static PyObject *
 pause_reading(FlTlsTransport *self, PyObject *Py_UNUSED(ignored))
 {
     PyObject *result;
-    if (self->filter == NULL) {
+    if (self->connection == NULL) {
         Py_RETURN_NONE;
     }
-    FlNames *names = &self->filter->state->names;
+    FlNames *names = &self->connection->state->names;
     return called_elsewhere(self, names->pause_reading, &result)
                ? result
-               : fl_tls_none(fl_tls_pause_reading(self->filter));
+               : fl_tls_none(fl_tls_pause_reading(self->connection));
 }
 
 static const char resume_reading_doc[] =
@@ -233,13 +237,13 @@ static PyObject *
 resume_reading(FlTlsTransport *self, PyObject *Py_UNUSED(ignored))
 {
     PyObject *result;
-    if (self->filter == NULL) {
+    if (self->connection == NULL) {
         Py_RETURN_NONE;
     }
-    FlNames *names = &self->filter->state->names;
+    FlNames *names = &self->connection->state->names;
     return called_elsewhere(self, names->resume_reading, &result)
                ? result
-               : fl_tls_none(fl_tls_resume_reading(self->filter));
+               : fl_tls_none(fl_tls_resume_reading(self->connection));
 }
 
 static const char is_reading_doc[] =
@@ -250,15 +254,16 @@ static const char is_reading_doc[] =
 static PyObject *
 is_reading(FlTlsTransport *self, PyObject *Py_UNUSED(ignored))
 {
-    return PyBool_FromLong(self->filter != NULL && !self->filter->app_paused);
+    return PyBool_FromLong(self->connection != NULL
+                           && !self->connection->app_paused);
 }
 
 /* --- water marks --------------------------------------------------------- */
 
 /* asyncio's defaults and checks, in KiB where neither mark is given. */
 static int
-set_limits(FlTls *filter, PyObject *args, PyObject *kwargs, PyObject *function,
-           uint64_t *high_bytes, uint64_t *low_bytes)
+set_limits(FlTls *connection, PyObject *args, PyObject *kwargs,
+           PyObject *function, uint64_t *high_bytes, uint64_t *low_bytes)
 {
     static char *keywords[] = {"high", "low", NULL};
     PyObject *high = Py_None, *low = Py_None;
@@ -267,8 +272,8 @@ set_limits(FlTls *filter, PyObject *args, PyObject *kwargs, PyObject *function,
     {
         return -1;
     }
-    PyObject *marks = PyObject_CallMethodObjArgs(filter->state->tls, function,
-                                                 high, low, NULL);
+    PyObject *marks = PyObject_CallMethodObjArgs(connection->state->tls,
+                                                 function, high, low, NULL);
     int64_t high_mark, low_mark;
     if (marks == NULL) {
         return -1;
@@ -296,15 +301,17 @@ static const char set_write_limits_doc[] =
 static PyObject *
 set_write_limits(FlTlsTransport *self, PyObject *args, PyObject *kwargs)
 {
-    FlTls *filter = filter_of(self);
-    if (filter == NULL
-        || set_limits(filter, args, kwargs, filter->state->names.write_limits,
-                      &filter->write_high_bytes, &filter->write_low_bytes)
+    FlTls *connection = connection_of(self);
+    if (connection == NULL
+        || set_limits(connection, args, kwargs,
+                      connection->state->names.write_limits,
+                      &connection->write_high_bytes,
+                      &connection->write_low_bytes)
                < 0)
     {
         return NULL;
     }
-    return fl_tls_none(fl_tls_control_writing(filter));
+    return fl_tls_none(fl_tls_control_writing(connection));
 }
 
 static const char set_read_limits_doc[] =
@@ -315,15 +322,17 @@ static const char set_read_limits_doc[] =
 static PyObject *
 set_read_limits(FlTlsTransport *self, PyObject *args, PyObject *kwargs)
 {
-    FlTls *filter = filter_of(self);
-    if (filter == NULL
-        || set_limits(filter, args, kwargs, filter->state->names.read_limits,
-                      &filter->read_high_bytes, &filter->read_low_bytes)
+    FlTls *connection = connection_of(self);
+    if (connection == NULL
+        || set_limits(connection, args, kwargs,
+                      connection->state->names.read_limits,
+                      &connection->read_high_bytes,
+                      &connection->read_low_bytes)
                < 0)
     {
         return NULL;
     }
-    return fl_tls_none(fl_tls_control_reading(filter));
+    return fl_tls_none(fl_tls_control_reading(connection));
 }
 
 static PyObject *
@@ -341,10 +350,10 @@ static const char get_write_limits_doc[] =
 static PyObject *
 get_write_limits(FlTlsTransport *self, PyObject *Py_UNUSED(ignored))
 {
-    FlTls *filter = filter_of(self);
-    return filter == NULL
-               ? NULL
-               : two_sizes(filter->write_low_bytes, filter->write_high_bytes);
+    FlTls *connection = connection_of(self);
+    return connection == NULL ? NULL
+                              : two_sizes(connection->write_low_bytes,
+                                          connection->write_high_bytes);
 }
 
 static const char get_read_limits_doc[] =
@@ -354,10 +363,10 @@ static const char get_read_limits_doc[] =
 static PyObject *
 get_read_limits(FlTlsTransport *self, PyObject *Py_UNUSED(ignored))
 {
-    FlTls *filter = filter_of(self);
-    return filter == NULL
-               ? NULL
-               : two_sizes(filter->read_low_bytes, filter->read_high_bytes);
+    FlTls *connection = connection_of(self);
+    return connection == NULL ? NULL
+                              : two_sizes(connection->read_low_bytes,
+                                          connection->read_high_bytes);
 }
 
 static const char get_write_size_doc[] =
@@ -369,7 +378,9 @@ static PyObject *
 get_write_size(FlTlsTransport *self, PyObject *Py_UNUSED(ignored))
 {
     return PyLong_FromSize_t(
-        self->filter == NULL ? 0 : fl_tls_write_buffer_bytes(self->filter));
+        self->connection == NULL
+            ? 0
+            : fl_tls_write_buffer_bytes(self->connection));
 }
 
 static const char get_read_size_doc[] =
@@ -379,11 +390,11 @@ static const char get_read_size_doc[] =
 static PyObject *
 get_read_size(FlTlsTransport *self, PyObject *Py_UNUSED(ignored))
 {
-    FlTls *filter = self->filter;
+    FlTls *connection = self->connection;
     return PyLong_FromSize_t(
-        filter == NULL || filter->engine.type == NULL
+        connection == NULL || connection->engine.type == NULL
             ? 0
-            : filter->engine.type->incoming(&filter->engine));
+            : connection->engine.type->incoming(&connection->engine));
 }
 
 /* --- writing ------------------------------------------------------------- */
@@ -415,13 +426,13 @@ write_data(FlTlsTransport *self, PyObject *data)
     if (size < 0) {
         return NULL;
     }
-    if (size == 0 || self->filter == NULL) {
+    if (size == 0 || self->connection == NULL) {
         Py_RETURN_NONE;
     }
     if (fl_transport_is_elsewhere((FlLoop *)self->loop)) {
         return write_elsewhere(self, PyBytes_FromObject(data));
     }
-    return fl_tls_none(fl_tls_write(self->filter, data));
+    return fl_tls_none(fl_tls_write(self->connection, data));
 }
 
 static PyObject *
@@ -444,13 +455,13 @@ static const char writelines_doc[] =
 static PyObject *
 write_lines(FlTlsTransport *self, PyObject *lines)
 {
-    if (self->filter == NULL) {
+    if (self->connection == NULL) {
         Py_RETURN_NONE;
     }
     if (fl_transport_is_elsewhere((FlLoop *)self->loop)) {
-        return write_elsewhere(self, joined(self->filter->state, lines));
+        return write_elsewhere(self, joined(self->connection->state, lines));
     }
-    return fl_tls_none(fl_tls_writelines(self->filter, lines));
+    return fl_tls_none(fl_tls_writelines(self->connection, lines));
 }
 
 static const char write_eof_doc[] =
@@ -481,11 +492,12 @@ static const char append_backlog_doc[] =
 static PyObject *
 append_backlog(FlTlsTransport *self, PyObject *data)
 {
-    FlTls *filter = filter_of(self);
-    if (filter == NULL || !PyBytes_CheckExact(data)) {
-        return filter == NULL ? NULL : PyErr_Format(PyExc_TypeError, "bytes");
+    FlTls *connection = connection_of(self);
+    if (connection == NULL || !PyBytes_CheckExact(data)) {
+        return connection == NULL ? NULL
+                                  : PyErr_Format(PyExc_TypeError, "bytes");
     }
-    return fl_tls_none(fl_write_queue_append(&filter->backlog, data, 0));
+    return fl_tls_none(fl_write_queue_append(&connection->backlog, data, 0));
 }
 
 /* --- the type ------------------------------------------------------------ */
@@ -535,15 +547,15 @@ static PyMethodDef transport_methods[] = {
 static PyObject *
 protocol_get(FlTlsTransport *self, void *Py_UNUSED(closure))
 {
-    return Py_NewRef(self->filter == NULL ? Py_None
-                                          : (PyObject *)self->filter);
+    return Py_NewRef(self->connection == NULL ? Py_None
+                                              : (PyObject *)self->connection);
 }
 
 static PyObject *
 paused_get(FlTlsTransport *self, void *Py_UNUSED(closure))
 {
-    return PyBool_FromLong(self->filter != NULL
-                           && self->filter->protocol_paused);
+    return PyBool_FromLong(self->connection != NULL
+                           && self->connection->protocol_paused);
 }
 
 static PyObject *
@@ -576,7 +588,7 @@ transport_traverse(FlTlsTransport *self, visitproc visit, void *arg)
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(self->extra);
     Py_VISIT(self->loop);
-    Py_VISIT(self->filter);
+    Py_VISIT(self->connection);
     return fl_visit_dict(self, visit, arg);
 }
 
@@ -585,7 +597,7 @@ transport_clear(FlTlsTransport *self)
 {
     Py_CLEAR(self->extra);
     Py_CLEAR(self->loop);
-    Py_CLEAR(self->filter);
+    Py_CLEAR(self->connection);
     fl_clear_dict(self);
     return 0;
 }
@@ -649,13 +661,13 @@ static PyType_Spec transport_spec = {
 };
 
 FlTlsTransport *
-fl_tls_transport_new(FlTls *filter)
+fl_tls_transport_new(FlTls *connection)
 {
-    PyTypeObject *type = filter->state->tls_transport_type;
+    PyTypeObject *type = connection->state->tls_transport_type;
     FlTlsTransport *self = (FlTlsTransport *)type->tp_alloc(type, 0);
     if (self != NULL) {
-        self->filter = (FlTls *)Py_NewRef((PyObject *)filter);
-        self->loop = Py_NewRef((PyObject *)filter->loop);
+        self->connection = (FlTls *)Py_NewRef((PyObject *)connection);
+        self->loop = Py_NewRef((PyObject *)connection->loop);
     }
     return self;
 }

@@ -7,7 +7,7 @@
    3. Small buffers of one writelines share a record; asyncio makes one of
       each.
    4. Bytes leave in the order in which their writes were begun, also where one
-      write is made in the midst of another (filter.h, "one at a time"): what
+      write is made in the midst of another (connection.h, "one at a time"): what
       is left of the first goes back before what was written meanwhile. */
 #include "tls/tls_write.h"
 
@@ -16,7 +16,7 @@
 #include "py/errors.h"
 #include "py/state.h"
 #include "tls/engine.h"
-#include "tls/filter.h"
+#include "tls/connection.h"
 #include "tls/tls_calls.h"
 #include "transport/stream.h"
 #include "transport/stream_write.h"
@@ -42,7 +42,7 @@ fl_tls_write_buffer_bytes(const FlTls *self)
 }
 
 static int
-tell_writing(FlTls *self, PyObject *method, const char *message)
+call_writing(FlTls *self, PyObject *method, const char *message)
 {
     if (self->protocol == NULL) {
         return 0;
@@ -79,7 +79,7 @@ fl_tls_control_writing(FlTls *self)
         && !self->protocol_paused)
     {
         self->protocol_paused = true;
-        return tell_writing(self, names->pause_writing,
+        return call_writing(self, names->pause_writing,
                             "protocol.pause_writing() failed");
     }
     /* Who was paused before start_tls knows only the transport below, until
@@ -88,7 +88,7 @@ fl_tls_control_writing(FlTls *self)
                  && (self->phase <= FL_TLS_HANDSHAKE || self->awaited > 0);
     if (size <= self->write_low_bytes && self->protocol_paused && !early) {
         self->protocol_paused = self->paused_before = false;
-        return tell_writing(self, names->resume_writing,
+        return call_writing(self, names->resume_writing,
                             "protocol.resume_writing() failed");
     }
     return 0;

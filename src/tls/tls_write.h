@@ -4,7 +4,7 @@
 #ifndef FL_TLS_TLS_WRITE_H
 #define FL_TLS_TLS_WRITE_H
 
-#include "tls/filter.h"
+#include "tls/connection.h"
 
 /* asyncio's write() and writelines(). */
 int fl_tls_write(FlTls *self, PyObject *data);

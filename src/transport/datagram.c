@@ -11,14 +11,14 @@
 #include "core/fd_set.h"
 #include "core/loop.h"
 #include "core/report.h"
-#include "core/watch.h"
+#include "core/registration.h"
 #include "py/compat.h"
 #include "py/errors.h"
 #include "py/state.h"
 #include "transport/datagram_read.h"
 #include "transport/datagram_write.h"
 #include "transport/stream.h"
-#include "transport/stream_collector.h"
+#include "transport/stream_gc.h"
 #include "transport/transport.h"
 #include "transport/write_queue.h"
 
@@ -27,7 +27,7 @@
 /* --- errors -------------------------------------------------------------- */
 
 int
-fl_datagram_tell_error(FlDatagram *self, PyObject *exc)
+fl_datagram_call_error_received(FlDatagram *self, PyObject *exc)
 {
     if (self->stream.protocol == NULL) {
         return 0; /* the transport ended in the call that failed */
@@ -41,10 +41,10 @@ fl_datagram_tell_error(FlDatagram *self, PyObject *exc)
 }
 
 int
-fl_datagram_tell_errno(FlDatagram *self, int code)
+fl_datagram_report_errno(FlDatagram *self, int code)
 {
     PyObject *exc = fl_errno_exception(code);
-    int result = exc == NULL ? -1 : fl_datagram_tell_error(self, exc);
+    int result = exc == NULL ? -1 : fl_datagram_call_error_received(self, exc);
     Py_XDECREF(exc);
     return result;
 }
@@ -77,9 +77,9 @@ run_events(FlStream *stream, int events)
 }
 
 static int
-on_datagram(void *owner, FlWatch *watch, int events)
+on_datagram(void *owner, FlRegistration *reg, int events)
 {
-    return fl_stream_run_events(owner, watch, events, run_events);
+    return fl_stream_run_events(owner, reg, events, run_events);
 }
 
 /* --- opening ------------------------------------------------------------- */

@@ -43,8 +43,8 @@ typedef struct {
 
 /* Tell the protocol of a failed system call.  0, or -1 with what
    error_received raised, or what kept it from being called. */
-int fl_datagram_tell_error(FlDatagram *self, PyObject *exc);
-int fl_datagram_tell_errno(FlDatagram *self, int code);
+int fl_datagram_call_error_received(FlDatagram *self, PyObject *exc);
+int fl_datagram_report_errno(FlDatagram *self, int code);
 
 /* Report what a method of the transport, by its asyncio name, raised as a
    callback.  0, or -1 to leave the loop. */

@@ -28,7 +28,7 @@
 #include "transport/sockaddr.h"
 #include "transport/stream.h"
 #include "transport/stream_error.h"
-#include "transport/stream_number.h"
+#include "transport/stream_fd.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -92,7 +92,7 @@ receive(FlDatagram *self, FlDatagramBuffers *buffers, unsigned most)
         header->msg_name = &buffers->names[at];
         header->msg_namelen = sizeof(buffers->names[at]);
     }
-    int count = fl_stream_check_number(&self->stream);
+    int count = fl_stream_check_fd(&self->stream);
     if (count < 0) {
         return count;
     }
@@ -234,7 +234,7 @@ read_failed(FlDatagram *self, int code)
     if (code == -EAGAIN || code == -EWOULDBLOCK) {
         return 0;
     }
-    if (fl_datagram_tell_errno(self, code) == 0) {
+    if (fl_datagram_report_errno(self, code) == 0) {
         return 0;
     }
     return fl_datagram_report(self, self->stream.state->names._read_ready);

@@ -25,7 +25,7 @@
 #include "transport/sockaddr.h"
 #include "transport/stream.h"
 #include "transport/stream_error.h"
-#include "transport/stream_number.h"
+#include "transport/stream_fd.h"
 #include "transport/stream_write.h"
 #include "transport/write_queue.h"
 
@@ -35,9 +35,9 @@
 #define WRITE_FAILED "Fatal write error on datagram transport"
 
 /* How a datagram fared: what is negative is an exception for the caller. */
-#define SENT       0
-#define NO_ROOM    1
-#define TOLD_ERROR 2
+#define SENT           0
+#define NO_ROOM        1
+#define ERROR_REPORTED 2
 
 static bool
 is_no_room(int code)
@@ -57,7 +57,7 @@ outcome(FlDatagram *self, ssize_t result)
     if (is_no_room(errno)) {
         return NO_ROOM;
     }
-    return fl_datagram_tell_errno(self, -errno) < 0 ? -1 : TOLD_ERROR;
+    return fl_datagram_report_errno(self, -errno) < 0 ? -1 : ERROR_REPORTED;
 }
 
 /* The socket object, or something on the way to it, raised. */
@@ -72,11 +72,12 @@ raised_outcome(FlDatagram *self)
     }
     if (PyErr_ExceptionMatches(PyExc_OSError)) {
         PyObject *exc = PyErr_GetRaisedException();
-        int code = fl_datagram_tell_error(self, exc);
+        int code = fl_datagram_call_error_received(self, exc);
         Py_DECREF(exc);
-        return code < 0 ? -1 : TOLD_ERROR;
+        return code < 0 ? -1 : ERROR_REPORTED;
     }
-    return fl_stream_fatal(&self->stream, WRITE_FAILED) < 0 ? -1 : TOLD_ERROR;
+    return fl_stream_fatal(&self->stream, WRITE_FAILED) < 0 ? -1
+                                                            : ERROR_REPORTED;
 }
 
 static int
@@ -123,7 +124,7 @@ send_view(FlDatagram *self, const Py_buffer *view, const FlAddress *to)
 {
     int fd = self->stream.fd;
     size_t size = (size_t)view->len;
-    if (fl_stream_check_number(&self->stream) < 0) {
+    if (fl_stream_check_fd(&self->stream) < 0) {
         errno = EBADF;
         return -1;
     }
@@ -187,7 +188,7 @@ queue(FlDatagram *self, PyObject *data, PyObject *address)
     if (code < 0) {
         return -1;
     }
-    code = fl_stream_update_watch(stream);
+    code = fl_stream_update_registration(stream);
     if (code < 0) {
         return fl_stream_fatal_errno(stream, code, WRITE_FAILED);
     }
@@ -391,7 +392,7 @@ send_batch(FlDatagram *self)
     if (size == 0) {
         return send_first_by_object(self);
     }
-    int code = -fl_stream_check_number(&self->stream);
+    int code = -fl_stream_check_fd(&self->stream);
     int count = -1;
     if (code == 0) {
         count = fl_send_messages(self->stream.fd, batch.headers, size);
@@ -415,7 +416,7 @@ send_batch(FlDatagram *self)
 static int
 drained(FlStream *stream)
 {
-    int code = fl_stream_update_watch(stream);
+    int code = fl_stream_update_registration(stream);
     if (code < 0) {
         return fl_stream_fatal_errno(stream, code, WRITE_FAILED);
     }
@@ -429,7 +430,7 @@ fl_datagram_write_ready(FlDatagram *self)
 {
     FlStream *stream = &self->stream;
     int result = SENT;
-    if (stream->phase >= FL_STREAM_LOST || stream->watch == NULL) {
+    if (stream->phase >= FL_STREAM_LOST || stream->reg == NULL) {
         return 0;
     }
     fl_loop_expect_io(stream->loop);
@@ -445,7 +446,7 @@ fl_datagram_write_ready(FlDatagram *self)
     {
         return -1;
     }
-    bool failed = result < 0 || result == TOLD_ERROR;
+    bool failed = result < 0 || result == ERROR_REPORTED;
     if (failed && !fl_write_queue_is_empty(&stream->write_queue)) {
         return 0;
     }

@@ -104,7 +104,7 @@ make_socket(FlStream *self)
 /* What the socket module would say; for families we do not know, and sockets
    that are not real, the socket object is asked. */
 static PyObject *
-ask_socket(FlStream *self, PyObject *method)
+call_socket(FlStream *self, PyObject *method)
 {
     PyObject *sock = fl_stream_own_socket(self);
     PyObject *name = NULL;
@@ -135,7 +135,7 @@ make_sockname(FlStream *self)
         Py_RETURN_NONE;
     }
     if (!fl_sockaddr_is_known(&name)) {
-        return ask_socket(self, self->state->names.getsockname);
+        return call_socket(self, self->state->names.getsockname);
     }
     return fl_sockaddr_object(&name, size);
 }
@@ -148,7 +148,7 @@ make_peername(FlStream *self)
     }
     const struct sockaddr_storage *name = fl_name_address(self->peer);
     if (!fl_sockaddr_is_known(name)) {
-        return ask_socket(self, self->state->names.getpeername);
+        return call_socket(self, self->state->names.getpeername);
     }
     return fl_sockaddr_object(name, (socklen_t)self->peer->size);
 }

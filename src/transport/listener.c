@@ -25,7 +25,7 @@
 #include "core/metrics.h"
 #include "core/poller.h"
 #include "core/report.h"
-#include "loop/fd_watcher.h"
+#include "loop/user_fd.h"
 #include "py/compat.h"
 #include "py/context.h"
 #include "py/errors.h"
@@ -351,7 +351,7 @@ listener_new(FlLoop *loop, PyObject *sock, int fd)
 }
 
 static bool
-given(PyObject *object)
+exposed(PyObject *object)
 {
     return object != NULL && object != Py_None;
 }
@@ -391,7 +391,7 @@ start_accepting(PyObject *module, PyObject *args)
     {
         return NULL;
     }
-    int fd = fl_fd_number(loop, sock);
+    int fd = fl_fd_of(loop, sock);
     if (fd < 0) {
         return NULL;
     }
@@ -401,10 +401,10 @@ start_accepting(PyObject *module, PyObject *args)
     }
     self->backlog = backlog;
     self->factory = Py_NewRef(factory);
-    self->server = given(server) ? Py_NewRef(server) : NULL;
-    self->accept_tls = given(accept_tls) ? Py_NewRef(accept_tls) : NULL;
+    self->server = exposed(server) ? Py_NewRef(server) : NULL;
+    self->accept_tls = exposed(accept_tls) ? Py_NewRef(accept_tls) : NULL;
     self->context =
-        given(context) ? Py_NewRef(context) : PyContext_CopyCurrent();
+        exposed(context) ? Py_NewRef(context) : PyContext_CopyCurrent();
     int code = self->context == NULL ? -1 : listener_start(self);
     Py_DECREF(self);
     /* A reader that was there before may have closed the loop as it went. */
@@ -454,12 +454,12 @@ open_stream(PyObject *module, PyObject *args)
     FlStreamOptions options = {
         .sock = sock,
         .sock_private = !shared,
-        .fd = fl_fd_number(loop, sock),
+        .fd = fl_fd_of(loop, sock),
         .protocol = protocol,
-        .waiter = given(waiter) ? waiter : NULL,
-        .extra = given(extra) ? extra : NULL,
-        .server = given(server) ? server : NULL,
-        .context = given(context) ? context : NULL,
+        .waiter = exposed(waiter) ? waiter : NULL,
+        .extra = exposed(extra) ? extra : NULL,
+        .server = exposed(server) ? server : NULL,
+        .context = exposed(context) ? context : NULL,
     };
     return options.fd < 0 ? NULL : fl_stream_open(loop, &options);
 }

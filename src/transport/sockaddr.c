@@ -104,7 +104,7 @@ fl_address_keep(FlAddress *address, PyObject *object,
 
 /* The int at an index, or -1 when it is none or over the limit. */
 static int64_t
-item_number(PyObject *tuple, Py_ssize_t index, int64_t limit)
+item_integer(PyObject *tuple, Py_ssize_t index, int64_t limit)
 {
     PyObject *item = PyTuple_GET_ITEM(tuple, index);
     if (!PyLong_CheckExact(item)) {
@@ -132,7 +132,7 @@ static bool
 read_inet(PyObject *tuple, struct sockaddr_in *name)
 {
     const char *host = host_text(tuple);
-    int64_t port = item_number(tuple, 1, UINT16_MAX);
+    int64_t port = item_integer(tuple, 1, UINT16_MAX);
     if (PyTuple_GET_SIZE(tuple) != 2 || host == NULL || port < 0
         || inet_pton(AF_INET, host, &name->sin_addr) != 1)
     {
@@ -148,9 +148,9 @@ read_inet6(PyObject *tuple, struct sockaddr_in6 *name)
 {
     Py_ssize_t size = PyTuple_GET_SIZE(tuple);
     const char *host = host_text(tuple);
-    int64_t port = item_number(tuple, 1, UINT16_MAX);
-    int64_t flow = size > 2 ? item_number(tuple, 2, 0xfffff) : 0;
-    int64_t scope = size > 3 ? item_number(tuple, 3, UINT32_MAX) : 0;
+    int64_t port = item_integer(tuple, 1, UINT16_MAX);
+    int64_t flow = size > 2 ? item_integer(tuple, 2, 0xfffff) : 0;
+    int64_t scope = size > 3 ? item_integer(tuple, 3, UINT32_MAX) : 0;
     if (size > 4 || host == NULL || port < 0 || flow < 0 || scope < 0
         || inet_pton(AF_INET6, host, &name->sin6_addr) != 1)
     {

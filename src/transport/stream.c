@@ -17,8 +17,8 @@
 #include "core/metrics.h"
 #include "core/poller.h"
 #include "core/report.h"
-#include "core/watch.h"
-#include "loop/fd_watcher.h"
+#include "core/registration.h"
+#include "loop/user_fd.h"
 #include "py/call.h"
 #include "py/compat.h"
 #include "py/context.h"
@@ -26,10 +26,10 @@
 #include "py/state.h"
 #include "transport/extra_info.h"
 #include "transport/flow.h"
-#include "transport/receiver.h"
-#include "transport/stream_collector.h"
+#include "transport/native_protocol.h"
+#include "transport/stream_gc.h"
 #include "transport/stream_error.h"
-#include "transport/stream_number.h"
+#include "transport/stream_fd.h"
 #include "transport/stream_read.h"
 #include "transport/stream_write.h"
 #include "transport/write_queue.h"
@@ -44,16 +44,16 @@ fl_stream_set_phase(FlStream *self, FlStreamPhase phase)
 {
     FL_CHECK(phase > self->phase, "a stream's life goes one way");
     if (phase >= FL_STREAM_LOST) {
-        fl_stream_stop_holding(self);
+        fl_stream_uncork(self);
     }
     self->phase = phase;
 }
 
 int
-fl_stream_update_watch(FlStream *self)
+fl_stream_update_registration(FlStream *self)
 {
     fl_stream_meter_waiting(self);
-    if (self->watch == NULL) {
+    if (self->reg == NULL) {
         return 0;
     }
     int wanted = 0;
@@ -61,15 +61,15 @@ fl_stream_update_watch(FlStream *self)
         wanted |= FL_READABLE;
     }
     /* What is held is sent when the callback ends: it has not been refused. */
-    if (self->phase < FL_STREAM_LOST && !fl_stream_is_holding(self)
+    if (self->phase < FL_STREAM_LOST && !fl_stream_is_corked(self)
         && (self->awaits_room || !fl_write_queue_is_empty(&self->write_queue)))
     {
         wanted |= FL_WRITABLE;
     }
-    if (wanted == self->watch->wanted) {
+    if (wanted == self->reg->wanted) {
         return 0;
     }
-    return fl_watch_set(self->watch, wanted);
+    return fl_registration_set(self->reg, wanted);
 }
 
 /* Datagram transports are no connections. */
@@ -120,7 +120,7 @@ wake_waiter(FlStream *self, int failure)
 static int
 start_reading(FlStream *self)
 {
-    int code = fl_stream_update_watch(self);
+    int code = fl_stream_update_registration(self);
     if (code < 0
         && fl_stream_fatal_errno(self, code, "Fatal error on transport") < 0)
     {
@@ -144,8 +144,8 @@ run_connection_made(FlLoop *loop, PyObject *subject, PyObject *argument)
     }
     PyObject *exc = NULL;
     PyObject *protocol = Py_NewRef(self->protocol);
-    if (self->receiver != NULL && self->receiver->connecting != NULL) {
-        self->receiver->connecting(self->state, protocol);
+    if (self->native != NULL && self->native->connecting != NULL) {
+        self->native->connecting(self->state, protocol);
     }
     PyObject *result = PyObject_CallMethodOneArg(protocol, name, subject);
     if (result == NULL
@@ -221,21 +221,22 @@ close_and_detach(FlStream *self)
 }
 
 void
-fl_stream_close_watch(FlStream *self)
+fl_stream_unregister(FlStream *self)
 {
-    FlWatch *watch = self->watch;
-    self->watch = NULL;
-    fl_stream_stop_holding(self);
-    if (watch == NULL) {
+    FlRegistration *reg = self->reg;
+    self->reg = NULL;
+    fl_stream_uncork(self);
+    if (reg == NULL) {
         return;
     }
-    fl_fd_release(self->loop, watch->fd, &self->owned);
-    fl_loop_drop_event(self->loop, watch);
-    if (self->given) {
-        fl_watch_close(watch); /* others may have duplicated the descriptor */
+    fl_fd_release(self->loop, reg->fd, &self->owned);
+    fl_loop_drop_event(self->loop, reg);
+    if (self->exposed) {
+        fl_registration_close(
+            reg); /* others may have duplicated the descriptor */
     }
     else {
-        fl_watch_close_with_fd(watch);
+        fl_registration_close_with_fd(reg);
     }
 }
 
@@ -261,7 +262,7 @@ fl_stream_finish(FlStream *self)
     Py_BEGIN_CRITICAL_SECTION(self); /* another thread may be writing */
     fl_stream_set_phase(self, FL_STREAM_CLOSED);
     Py_END_CRITICAL_SECTION();
-    fl_stream_close_watch(self);
+    fl_stream_unregister(self);
     /* The peer, maybe ours, sees an end. */
     fl_loop_expect_io(self->loop);
     int code = close_and_detach(self);
@@ -332,7 +333,7 @@ fl_stream_queue_connection_lost(FlStream *self, PyObject *exc)
         return;
     }
     fl_stream_set_phase(self, FL_STREAM_LOST);
-    (void)fl_stream_update_watch(self);
+    (void)fl_stream_update_registration(self);
     PyObject *argument = exc == NULL ? Py_None : exc;
     if (self->loop->debug) {
         fl_debug_note_stack(self->loop, &self->queued_by);
@@ -375,7 +376,7 @@ fl_stream_close(FlStream *self)
         }
         else {
             fl_stream_set_phase(self, FL_STREAM_CLOSING);
-            (void)fl_stream_update_watch(self);
+            (void)fl_stream_update_registration(self);
         }
     }
     Py_END_CRITICAL_SECTION();
@@ -405,12 +406,12 @@ run_events(FlStream *self, int events)
 }
 
 static inline int
-run_watch(FlLoop *loop, FlWatch *watch, int events,
-          int (*run)(FlStream *self, int events))
+run_registration(FlLoop *loop, FlRegistration *reg, int events,
+                 int (*run)(FlStream *self, int events))
 {
-    FlStream *self = watch->owner;
+    FlStream *self = reg->owner;
     if (events == 0) {
-        fl_watch_rearm(watch);
+        fl_registration_rearm(reg);
         return 0;
     }
     Py_INCREF(self);
@@ -424,24 +425,24 @@ run_watch(FlLoop *loop, FlWatch *watch, int events,
         fl_context_leave(context, code < 0);
         Py_DECREF(context);
     }
-    if (self->watch != NULL) {
-        fl_watch_rearm(self->watch);
+    if (self->reg != NULL) {
+        fl_registration_rearm(self->reg);
     }
     Py_DECREF(self);
     return code;
 }
 
 static int
-on_stream(void *owner, FlWatch *watch, int events)
+on_stream(void *owner, FlRegistration *reg, int events)
 {
-    return run_watch(owner, watch, events, run_events);
+    return run_registration(owner, reg, events, run_events);
 }
 
 int
-fl_stream_run_events(FlLoop *loop, FlWatch *watch, int events,
+fl_stream_run_events(FlLoop *loop, FlRegistration *reg, int events,
                      int (*run)(FlStream *self, int events))
 {
-    return run_watch(loop, watch, events, run);
+    return run_registration(loop, reg, events, run);
 }
 
 /* --- opening ------------------------------------------------------------- */
@@ -455,7 +456,7 @@ fl_stream_set_protocol(FlStream *self, PyObject *protocol)
         return -1;
     }
     self->buffered = buffered;
-    self->receiver = fl_receiver_of(self->state, protocol);
+    self->native = fl_native_protocol_of(self->state, protocol);
     self->narrow = 0;
     Py_XSETREF(self->protocol, Py_NewRef(protocol));
     return 0;
@@ -504,15 +505,15 @@ static void
 abandon(FlOwned *owned)
 {
     FlStream *self = FL_LIST_ENTRY(&owned->link, FlStream, owned.link);
-    fl_stream_close_watch(self);
+    fl_stream_unregister(self);
     Py_DECREF(self);
 }
 
 static const FlOwnedKind owned_kind = {
     .owns_itself = fl_stream_owns_itself,
     .abandon = abandon,
-    .has_number = fl_stream_has_number,
-    .lose_number = fl_stream_lose_number,
+    .has_fd = fl_stream_has_fd,
+    .invalidate_fd = fl_stream_invalidate_fd,
 };
 
 static int
@@ -538,20 +539,20 @@ stream_new(FlLoop *loop, const FlStreamOptions *options)
     if (self == NULL) {
         return NULL;
     }
-    self->fd = self->number = -1;
+    self->fd = self->last_fd = -1;
     self->state = loop->state;
     self->high_water_bytes = FL_HIGH_WATER_BYTES;
     self->low_water_bytes = FL_HIGH_WATER_BYTES / 4;
     self->loop = (FlLoop *)Py_NewRef((PyObject *)loop);
     self->owned.object = (PyObject *)self;
     self->owned.kind = &owned_kind;
-    self->holder.send = fl_stream_send_held;
+    self->cork.send = fl_stream_flush_corked;
     fl_list_init(&self->owned.link);
     fl_write_queue_init(&self->write_queue);
     self->sock = Py_XNewRef(options->sock);
-    self->given = options->sock != NULL && !options->sock_private;
-    if (self->given) {
-        fl_stream_give_number_out(self);
+    self->exposed = options->sock != NULL && !options->sock_private;
+    if (self->exposed) {
+        fl_stream_expose_fd(self);
     }
     self->waiter = Py_XNewRef(options->waiter);
     self->extra = Py_XNewRef(options->extra);
@@ -570,20 +571,20 @@ static int
 stream_start(FlStream *self, const FlStreamOptions *options)
 {
     FlLoop *loop = self->loop;
-    FlWatch *watch;
+    FlRegistration *reg;
     if (fl_fd_acquire(loop, options->fd, &self->owned) < 0) {
         return -1;
     }
-    int code = fl_watch_open(loop->poller, options->fd, true, &watch);
+    int code = fl_registration_open(loop->poller, options->fd, true, &reg);
     if (code < 0) {
         fl_fd_release(loop, options->fd, &self->owned);
         return fl_raise_errno(code);
     }
-    watch->owner = self;
-    watch->owner_is_object = true;
-    watch->on_events = options->type == NULL ? on_stream : options->on_events;
-    self->watch = watch;
-    self->fd = self->number = options->fd;
+    reg->owner = self;
+    reg->owner_is_object = true;
+    reg->on_events = options->type == NULL ? on_stream : options->on_events;
+    self->reg = reg;
+    self->fd = self->last_fd = options->fd;
     fl_list_append(&loop->streams, &self->owned.link);
     Py_INCREF(self);
     return 0;
@@ -594,7 +595,7 @@ static void
 stream_undo(FlStream *self)
 {
     PyObject *exc = PyErr_GetRaisedException();
-    fl_stream_close_watch(self);
+    fl_stream_unregister(self);
     if (detach_server(self) < 0) {
         PyErr_WriteUnraisable((PyObject *)self);
     }

@@ -12,7 +12,7 @@
 
    Ownership: from open to CLOSED the loop owns a reference (FlOwned), so an
    open transport of a live loop is garbage only where the loop waits for
-   nothing of it (stream_collector.h).  The stream owns its
+   nothing of it (stream_gc.h).  The stream owns its
    protocol, server, context and descriptor; of `sock` and `fd` the socket
    object, when there is one, owns the descriptor.
 
@@ -23,7 +23,7 @@
 #define FL_TRANSPORT_STREAM_H
 
 #include "core/loop.h"
-#include "transport/receiver.h"
+#include "transport/native_protocol.h"
 #include "transport/sockaddr.h"
 #include "transport/write_queue.h"
 
@@ -49,11 +49,11 @@ typedef struct {
     FlState *state;
     FlLoop *loop; /* NULL once CLOSED */
     FlOwned owned;
-    FlHolder holder; /* loop->holder points here while writes are held */
-    FlWatch *watch;
+    FlCork cork; /* loop->holder points here while writes are held */
+    FlRegistration *reg;
     PyObject *sock; /* the socket object, made when somebody asks; or NULL */
     PyObject *protocol;
-    const FlReceiver *receiver; /* the protocol's, or NULL */
+    const FlNativeProtocol *native; /* the protocol's, or NULL */
     PyObject *server;
     PyObject *context;
     PyObject *waiter;       /* told when connection_made was called */
@@ -63,7 +63,7 @@ typedef struct {
     FlName *peer;             /* NULL: none */
     FlName *sockname; /* once the descriptor cannot be asked any more */
     int fd;           /* -1 once it is closed */
-    int number; /* which it was: logs and asyncio's _sock_fd tell it still */
+    int last_fd; /* which it was: logs and asyncio's _sock_fd tell it still */
     FlStreamPhase phase;
     uint64_t high_water_bytes;
     uint64_t low_water_bytes;
@@ -74,7 +74,7 @@ typedef struct {
     unsigned narrow;  /* how often the room of a read is halved */
     bool wrote_again; /* that callback did so several times */
     bool corks_first; /* the one before it did: see stream_write.c */
-    bool given;       /* others may have closed sock, or send on it */
+    bool exposed;     /* others may have closed sock, or send on it */
     bool buffered;    /* the protocol is a BufferedProtocol */
     bool paused;
     bool awaits_room;     /* empty_waiter is for the kernel's next room */
@@ -97,17 +97,17 @@ fl_stream_is_closing(const FlStream *self)
 
 /* All that is queued is held, and nothing waits for the kernel. */
 static inline bool
-fl_stream_is_holding(const FlStream *self)
+fl_stream_is_corked(const FlStream *self)
 {
-    return self->loop != NULL && self->loop->holder == &self->holder;
+    return self->loop != NULL && self->loop->cork == &self->cork;
 }
 
 /* Forget what is held: the queue is dropped, or another sends it. */
 static inline void
-fl_stream_stop_holding(FlStream *self)
+fl_stream_uncork(FlStream *self)
 {
-    if (fl_stream_is_holding(self)) {
-        self->loop->holder = NULL;
+    if (fl_stream_is_corked(self)) {
+        self->loop->cork = NULL;
     }
 }
 
@@ -122,9 +122,10 @@ void fl_stream_set_phase(FlStream *self, FlStreamPhase phase);
 /* What a stream is opened with; all borrowed, NULL where there is none. */
 typedef struct {
     PyTypeObject *type; /* another than StreamTransport: see datagram.h */
-    int (*on_events)(void *loop, FlWatch *watch, int events); /* and its */
-    PyObject *sock;    /* a socket object, or fd alone */
-    bool sock_private; /* nobody else has that object */
+    int (*on_events)(void *loop, FlRegistration *reg,
+                     int events); /* and its */
+    PyObject *sock;               /* a socket object, or fd alone */
+    bool sock_private;            /* nobody else has that object */
     int fd;
     PyObject *protocol;
     PyObject *waiter;
@@ -142,10 +143,10 @@ PyObject *fl_stream_open(FlLoop *loop, const FlStreamOptions *options);
 int fl_stream_set_protocol(FlStream *self, PyObject *protocol);
 
 /* Watch the descriptor no more, and give up its number. */
-void fl_stream_close_watch(FlStream *self);
+void fl_stream_unregister(FlStream *self);
 
 /* Tell the watch what the stream wants now.  0 or a negative errno. */
-int fl_stream_update_watch(FlStream *self);
+int fl_stream_update_registration(FlStream *self);
 
 /* asyncio's close(), and abort() and _force_close(exc), which drop what waits
    and queue connection_lost; exc is borrowed or NULL. */
@@ -161,7 +162,7 @@ int fl_stream_call_connection_lost(FlStream *self);
 
 /* A watch's events: run(self, events) in the stream's context.  Returns as
    run does: 0, or -1 to leave the loop. */
-int fl_stream_run_events(FlLoop *loop, FlWatch *watch, int events,
+int fl_stream_run_events(FlLoop *loop, FlRegistration *reg, int events,
                          int (*run)(FlStream *self, int events));
 
 /* The end, of which the protocol is not told: CLOSED, and everything is let go

@@ -29,10 +29,10 @@
 #include "core/report.h"
 #include "py/compat.h"
 #include "py/errors.h"
-#include "transport/receiver.h"
+#include "transport/native_protocol.h"
 #include "transport/stream.h"
 #include "transport/stream_error.h"
-#include "transport/stream_number.h"
+#include "transport/stream_fd.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -99,7 +99,7 @@ wants_more(const FlStream *self)
 static int
 check_reader(FlStream *self, PyObject *protocol)
 {
-    int code = fl_stream_check_number(self);
+    int code = fl_stream_check_fd(self);
     bool left = !wants_more(self) || self->protocol != protocol;
     return code == 0 && left ? -EAGAIN : code;
 }
@@ -134,8 +134,8 @@ ask_at_eof(FlStream *self)
 {
     PyObject *protocol = Py_NewRef(self->protocol);
     int keep_open;
-    if (self->receiver != NULL) {
-        keep_open = self->receiver->eof_received(self->state, protocol);
+    if (self->native != NULL) {
+        keep_open = self->native->eof_received(self->state, protocol);
     }
     else {
         PyObject *keep =
@@ -168,7 +168,7 @@ deliver_eof(FlStream *self)
     }
     /* The protocol may go on writing; there is nothing left to read. */
     self->read_eof = true;
-    int code = fl_stream_update_watch(self);
+    int code = fl_stream_update_registration(self);
     return code < 0 ? fl_stream_fatal_errno(self, code, READ_FAILED) : 0;
 }
 
@@ -194,7 +194,7 @@ make_scratch(FlLoop *loop)
 static int
 add_scratch(const FlStream *self, struct iovec *pieces, int count)
 {
-    bool whole = self->receiver->get_memory != NULL
+    bool whole = self->native->get_memory != NULL
                  || (WHOLE_EVENTS && self->narrow == 0);
     size_t left = whole ? EVENT_BYTES : HANDED_BYTES >> self->narrow;
     for (int at = 0; at < count; at++) {
@@ -212,8 +212,8 @@ static int
 deliver_scratch(FlStream *self, PyObject *protocol, ReadResult *result)
 {
     int code =
-        self->receiver->data_received(self->state, protocol,
-                                      self->loop->scratch, result->got_bytes);
+        self->native->data_received(self->state, protocol, self->loop->scratch,
+                                    result->got_bytes);
     if (code < 0) {
         return fl_stream_fatal(self, DATA_FAILED);
     }
@@ -230,8 +230,8 @@ deliver_scratch(FlStream *self, PyObject *protocol, ReadResult *result)
 static int
 receive_native(FlStream *self, PyObject *protocol, ReadResult *result)
 {
-    const FlReceiver *receiver = self->receiver;
-    struct iovec pieces[FL_RECEIVER_PIECES + 1];
+    const FlNativeProtocol *native = self->native;
+    struct iovec pieces[FL_NATIVE_PIECES + 1];
     int count = 0;
     /* Before there is memory: it may run Python, which may change that. */
     int code = check_reader(self, protocol);
@@ -239,16 +239,16 @@ receive_native(FlStream *self, PyObject *protocol, ReadResult *result)
         code = make_scratch(self->loop);
     }
     if (code == 0) {
-        if (receiver->get_memory != NULL
-            && self->last_read_bytes >= BULKY_BYTES) {
-            count = receiver->get_memory(self->state, protocol,
-                                         self->last_read_bytes, pieces);
+        if (native->get_memory != NULL && self->last_read_bytes >= BULKY_BYTES)
+        {
+            count = native->get_memory(self->state, protocol,
+                                       self->last_read_bytes, pieces);
         }
         code = receive_pieces(self, pieces, add_scratch(self, pieces, count),
                               result);
     }
     if (count > 0 && (code < 0 || result->got_bytes == 0)) {
-        (void)receiver->memory_filled(self->state, protocol, pieces, 0);
+        (void)native->memory_filled(self->state, protocol, pieces, 0);
     }
     if (code < 0) {
         return code == -EAGAIN
@@ -262,8 +262,8 @@ receive_native(FlStream *self, PyObject *protocol, ReadResult *result)
     if (count == 0) {
         return deliver_scratch(self, protocol, result);
     }
-    code = receiver->memory_filled(self->state, protocol, pieces,
-                                   result->got_bytes);
+    code = native->memory_filled(self->state, protocol, pieces,
+                                 result->got_bytes);
     return code < 0 ? fl_stream_fatal(self, DATA_FAILED) : 0;
 }
 
@@ -386,7 +386,7 @@ get_buffer(FlStream *self, PyObject *protocol, Py_buffer *view,
 }
 
 static int
-tell_updated(FlStream *self, PyObject *protocol, size_t got_bytes)
+call_buffer_updated(FlStream *self, PyObject *protocol, size_t got_bytes)
 {
     PyObject *count = PyLong_FromSize_t(got_bytes);
     PyObject *done =
@@ -422,7 +422,7 @@ read_into(FlStream *self, PyObject *protocol, ReadResult *result)
     if (result->got_bytes == 0) {
         return deliver_eof(self);
     }
-    return tell_updated(self, protocol, result->got_bytes);
+    return call_buffer_updated(self, protocol, result->got_bytes);
 }
 
 /* --- all ----------------------------------------------------------------- */
@@ -435,9 +435,9 @@ fl_stream_read_ready(FlStream *self)
     while (code == 0 && wants_more(self)) {
         ReadResult result = {0, false, false};
         PyObject *protocol = Py_NewRef(self->protocol);
-        code = self->receiver != NULL ? receive_native(self, protocol, &result)
-               : self->buffered       ? read_into(self, protocol, &result)
-                                      : read_bytes(self, protocol, &result);
+        code = self->native != NULL ? receive_native(self, protocol, &result)
+               : self->buffered     ? read_into(self, protocol, &result)
+                                    : read_bytes(self, protocol, &result);
         Py_DECREF(protocol);
         if (FL_LIKELY(!result.filled) || result.costly) {
             break;

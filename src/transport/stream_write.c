@@ -10,9 +10,9 @@
       corked is sent before anything else of the loop is: bytes leave in the
       order they were written, of several connections too.  What sends goes by
       fl_loop_expect_io; a way out to another loop, thread or process, and what
-      sends in Python, by fl_loop_send_held_here.
+      sends in Python, by fl_loop_flush_corked_here.
    2. Writes are corked only inside a callback and by the thread that runs the
-      loop, up to HELD_BYTES or the high-water mark, whichever is less; not
+      loop, up to CORKED_BYTES or the high-water mark, whichever is less; not
       where others have the descriptor, for what they send passes no gate; and
       not by a child of the process that made the loop, which may end by
       os._exit.  While they are, the kernel has refused nothing: all of the
@@ -52,13 +52,13 @@
 #include "core/loop.h"
 #include "core/metrics.h"
 #include "core/poller.h"
-#include "core/watch.h"
+#include "core/registration.h"
 #include "py/compat.h"
 #include "py/errors.h"
 #include "transport/flow.h"
 #include "transport/messages.h"
 #include "transport/stream.h"
-#include "transport/stream_number.h"
+#include "transport/stream_fd.h"
 #include "transport/write_queue.h"
 
 #include <errno.h>
@@ -69,7 +69,7 @@
 /* Writes after a loss before asyncio begins to warn about them. */
 #define QUIET_WRITES_AFTER_LOSS 5
 /* The most that is corked. */
-#define HELD_BYTES              (64 * 1024)
+#define CORKED_BYTES            (64 * 1024)
 
 /* --- the kernel ---------------------------------------------------------- */
 
@@ -119,7 +119,7 @@ static int
 drain_queue(FlStream *self)
 {
     FlWriteQueue *write_queue = &self->write_queue;
-    int code = fl_stream_check_number(self);
+    int code = fl_stream_check_fd(self);
     while (code == 0 && !fl_write_queue_is_empty(write_queue)) {
         struct iovec vectors[MOST_VECTORS];
         int count = fl_write_queue_vectors(write_queue, vectors, MOST_VECTORS);
@@ -159,7 +159,7 @@ static int
 shut_down_writing(FlStream *self)
 {
     self->eof_sent = true;
-    int code = fl_stream_check_number(self);
+    int code = fl_stream_check_fd(self);
     if (code < 0) {
         return code;
     }
@@ -171,13 +171,13 @@ shut_down_writing(FlStream *self)
 static void
 wait_for_kernel(FlStream *self)
 {
-    int code = fl_stream_update_watch(self);
+    int code = fl_stream_update_registration(self);
     if (code < 0) {
         write_failed(self, code);
     }
-    else if (self->watch != NULL) {
+    else if (self->reg != NULL) {
         /* A poll that is on, for another thread writes, knows nothing yet. */
-        fl_poller_wake_anythread(self->watch->poller);
+        fl_poller_wake_anythread(self->reg->poller);
     }
 }
 
@@ -200,11 +200,11 @@ send_queue(FlStream *self)
    is: asyncio's transports send it, and the loop may sleep, or the callback
    that runs may wait for that thread. */
 static bool
-should_hold(FlStream *self)
+should_cork(FlStream *self)
 {
     FlLoop *loop = self->loop;
-    if (!FL_HAVE_GIL || !loop->in_batch || self->given
-        || (loop->off & FL_OFF_HOLD_WRITES))
+    if (!FL_HAVE_GIL || !loop->in_batch || self->exposed
+        || (loop->off & FL_OFF_CORK))
     {
         return false;
     }
@@ -222,9 +222,9 @@ should_hold(FlStream *self)
 }
 
 static bool
-fits_held(const FlStream *self, size_t size_bytes)
+fits_cork(const FlStream *self, size_t size_bytes)
 {
-    uint64_t limit = HELD_BYTES;
+    uint64_t limit = CORKED_BYTES;
     if (self->high_water_bytes < limit) {
         limit = self->high_water_bytes;
     }
@@ -236,17 +236,17 @@ static void
 hold(FlStream *self)
 {
     FlLoop *loop = self->loop;
-    if (!fl_stream_is_holding(self)) {
-        FL_CHECK(loop->holder == NULL, "one stream holds at a time");
+    if (!fl_stream_is_corked(self)) {
+        FL_CHECK(loop->cork == NULL, "one stream holds at a time");
         FL_CHECK(self->phase < FL_STREAM_LOST, "it may still write");
-        loop->holder = &self->holder;
+        loop->cork = &self->cork;
     }
 }
 
 void
-fl_stream_send_held(FlHolder *holder)
+fl_stream_flush_corked(FlCork *cork)
 {
-    FlStream *self = FL_LIST_ENTRY(holder, FlStream, holder);
+    FlStream *self = FL_LIST_ENTRY(cork, FlStream, cork);
     if (fl_loop_is_inherited(self->loop)) {
         fl_write_queue_clear(&self->write_queue); /* the parent sends it */
     }
@@ -258,18 +258,18 @@ fl_stream_send_held(FlHolder *holder)
 void
 fl_stream_flush(FlStream *self)
 {
-    if (fl_stream_is_holding(self)) {
-        fl_loop_send_held(self->loop);
+    if (fl_stream_is_corked(self)) {
+        fl_loop_flush_corked(self->loop);
     }
 }
 
 void
-fl_stream_give_number_out(FlStream *self)
+fl_stream_expose_fd(FlStream *self)
 {
     if (self->loop != NULL && !fl_loop_on_other_thread(self->loop)) {
         fl_stream_flush(self);
     }
-    self->given = true;
+    self->exposed = true;
 }
 
 /* --- write --------------------------------------------------------------- */
@@ -334,14 +334,14 @@ queue_payload(FlStream *self, const Payload *payload, size_t sent_bytes)
 /* Before a write: send what is held and may not be held any longer, so that
    nothing is overtaken.  Whether something waits for the kernel then. */
 static bool
-make_way(FlStream *self, bool may_hold)
+make_way(FlStream *self, bool may_cork)
 {
     FlLoop *loop = self->loop;
-    if (fl_stream_is_holding(self) ? !may_hold
-                                   : !fl_loop_on_other_thread(loop)) {
-        fl_loop_send_held(loop);
+    if (fl_stream_is_corked(self) ? !may_cork : !fl_loop_on_other_thread(loop))
+    {
+        fl_loop_flush_corked(loop);
     }
-    return !fl_stream_is_holding(self)
+    return !fl_stream_is_corked(self)
            && !fl_write_queue_is_empty(&self->write_queue);
 }
 
@@ -353,13 +353,13 @@ write_payload(FlStream *self, const Payload *payload)
     if (code != 0) {
         return code < 0 ? -1 : 0;
     }
-    bool may_hold = should_hold(self) && fits_held(self, size);
-    bool waiting = make_way(self, may_hold);
+    bool may_cork = should_cork(self) && fits_cork(self, size);
+    bool waiting = make_way(self, may_cork);
     if (self->phase >= FL_STREAM_LOST) {
         return 0; /* what was held could not be sent */
     }
-    if (!waiting && !may_hold) {
-        code = fl_stream_check_number(self);
+    if (!waiting && !may_cork) {
+        code = fl_stream_check_fd(self);
         if (code == 0) {
             code = send_one(self, payload->data, size, &sent);
         }
@@ -374,7 +374,7 @@ write_payload(FlStream *self, const Payload *payload)
     if (queue_payload(self, payload, sent) < 0) {
         return -1;
     }
-    if (may_hold && !waiting) {
+    if (may_cork && !waiting) {
         hold(self);
     }
     else {
@@ -527,8 +527,8 @@ bytes_list(PyObject *lines)
 static int
 write_list(FlStream *self, PyObject *list)
 {
-    bool may_hold = should_hold(self);
-    bool waiting = make_way(self, may_hold);
+    bool may_cork = should_cork(self);
+    bool waiting = make_way(self, may_cork);
     int code = 0;
     if (self->phase >= FL_STREAM_LOST) {
         return 0;
@@ -540,10 +540,10 @@ write_list(FlStream *self, PyObject *list)
     if (waiting) {
         wait_for_kernel(self);
     }
-    else if (may_hold && fits_held(self, 0)) {
+    else if (may_cork && fits_cork(self, 0)) {
         hold(self);
     }
-    else if (fl_stream_is_holding(self)) {
+    else if (fl_stream_is_corked(self)) {
         fl_stream_flush(self);
     }
     else {
@@ -619,7 +619,7 @@ end_waiting(FlStream *self)
     int code;
     Py_BEGIN_CRITICAL_SECTION(self);
     self->awaits_room = false;
-    code = fl_stream_update_watch(self);
+    code = fl_stream_update_registration(self);
     Py_END_CRITICAL_SECTION();
     if (code == 0 && self->empty_waiter != NULL
         && fl_stream_set_if_pending(self, self->empty_waiter,
@@ -661,7 +661,7 @@ fl_stream_write_ready(FlStream *self)
     if (has_sent_all(self)) {
         /* Still watched: sendfile waits for room, or resume_writing has left
            the loop by an exception. */
-        return self->watch->wanted & FL_WRITABLE ? end_waiting(self) : 0;
+        return self->reg->wanted & FL_WRITABLE ? end_waiting(self) : 0;
     }
     int code;
     Py_BEGIN_CRITICAL_SECTION(self);

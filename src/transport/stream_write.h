@@ -15,11 +15,11 @@ int fl_stream_write_ready(FlStream *self);
    exception stays, and the stream does not end here: a failure to send queues
    connection_lost, and what the kernel refuses waits for it. */
 void fl_stream_flush(FlStream *self);
-void fl_stream_send_held(FlHolder *holder); /* the stream's part of it */
+void fl_stream_flush_corked(FlCork *cork); /* the stream's part of it */
 
 /* The descriptor's number is in other hands from now on: send what is held,
    hold no more, and watch it as one that others may close. */
-void fl_stream_give_number_out(FlStream *self);
+void fl_stream_expose_fd(FlStream *self);
 
 /* Count a write after the loss, with asyncio's warning for the fifth and
    later ones.  1 if it is to be dropped, 0 if the connection is not lost, -1

@@ -16,7 +16,7 @@
 #include "py/state.h"
 #include "transport/flow.h"
 #include "transport/stream.h"
-#include "transport/stream_collector.h"
+#include "transport/stream_gc.h"
 #include "transport/stream_error.h"
 #include "transport/stream_write.h"
 #include "transport/write_queue.h"
@@ -226,7 +226,7 @@ set_paused(FlStream *self, bool paused)
     if (!paused && check_loop(self) < 0) {
         return NULL;
     }
-    int code = fl_stream_update_watch(self);
+    int code = fl_stream_update_registration(self);
     if (code < 0) {
         (void)fl_raise_errno(code);
         return NULL;
@@ -348,7 +348,7 @@ const char fl_transport_get_buffer_size_doc[] =
 PyObject *
 fl_transport_get_buffer_size(FlStream *self, PyObject *Py_UNUSED(ignored))
 {
-    bool holding = fl_stream_is_holding(self);
+    bool holding = fl_stream_is_corked(self);
     return PyLong_FromSize_t(holding ? 0 : self->write_queue.size_bytes);
 }
 
@@ -472,7 +472,7 @@ stream_make_room_waiter(FlStream *self, PyObject *Py_UNUSED(ignored))
     }
     Py_XSETREF(self->empty_waiter, Py_NewRef(waiter));
     self->awaits_room = true;
-    int code = fl_stream_update_watch(self);
+    int code = fl_stream_update_registration(self);
     if (code < 0) {
         Py_DECREF(waiter);
         (void)fl_raise_errno(code);
@@ -490,7 +490,7 @@ stream_reset_empty_waiter(FlStream *self, PyObject *Py_UNUSED(ignored))
 {
     Py_CLEAR(self->empty_waiter);
     self->awaits_room = false;
-    int code = fl_stream_update_watch(self);
+    int code = fl_stream_update_registration(self);
     if (code < 0) {
         (void)fl_raise_errno(code);
         return NULL;
@@ -507,13 +507,14 @@ fl_transport_repr(FlStream *self)
                                          " closed"};
     const char *state = phases[self->phase];
     const char *name = strrchr(Py_TYPE(self)->tp_name, '.') + 1;
-    if (self->loop == NULL || self->watch == NULL) {
-        return PyUnicode_FromFormat("<%s%s fd=%d>", name, state, self->number);
+    if (self->loop == NULL || self->reg == NULL) {
+        return PyUnicode_FromFormat("<%s%s fd=%d>", name, state,
+                                    self->last_fd);
     }
     return PyUnicode_FromFormat(
         "<%s%s fd=%d read=%s write=<%s, bufsize=%zu>>", name, state, self->fd,
-        self->watch->wanted & FL_READABLE ? "polling" : "idle",
-        self->watch->wanted & FL_WRITABLE ? "polling" : "idle",
+        self->reg->wanted & FL_READABLE ? "polling" : "idle",
+        self->reg->wanted & FL_WRITABLE ? "polling" : "idle",
         self->write_queue.size_bytes);
 }
 

@@ -313,7 +313,7 @@ COUNTED = (
     fork_space_kept,
 )
 #: The fast path that a case turns off.
-DISABLED = {"writes-not-held": "hold_writes"}
+DISABLED = {"writes-not-held": "cork"}
 
 
 def main():

@@ -9,7 +9,7 @@ import pytest
 SWITCHES = [
     "raw_steps",
     "poll_skip",
-    "hold_writes",
+    "cork",
     "native_executor",
     "timerfd",
     "datagram_batch",

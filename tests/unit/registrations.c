@@ -1,18 +1,18 @@
-/* Registrations (src/core/watch.c), driven without a loop: see
+/* Registrations (src/core/registration.c), driven without a loop: see
    test_registrations.py. */
 #include "core/poller.h"
-#include "core/watch.h"
+#include "core/registration.h"
 
 #include <sys/socket.h>
 #include <unistd.h>
 
 /* The watch that a poll fires, or NULL. */
-static FlWatch *
+static FlRegistration *
 fired(FlPoller *poller)
 {
     fl_poller_run(poller, 0);
-    fl_watch_collect(poller);
-    return fl_watch_pop_fired(poller);
+    fl_registrations_collect(poller);
+    return fl_registrations_pop_fired(poller);
 }
 
 /* One registration after the other, all of one fd: each fires, and the one
@@ -22,11 +22,11 @@ static int
 use_once(FlPoller *poller)
 {
     int ends[2], others[2];
-    FlWatch *watch;
+    FlRegistration *watch;
     if (socketpair(AF_UNIX, SOCK_STREAM, 0, ends) < 0
         || socketpair(AF_UNIX, SOCK_STREAM, 0, others) < 0
-        || fl_watch_open(poller, ends[0], true, &watch) < 0
-        || fl_watch_set(watch, FL_READABLE) < 0 || write(ends[1], "x", 1) != 1)
+        || fl_registration_open(poller, ends[0], true, &watch) < 0
+        || fl_registration_set(watch, FL_READABLE) < 0 || write(ends[1], "x", 1) != 1)
     {
         return __LINE__;
     }
@@ -34,10 +34,10 @@ use_once(FlPoller *poller)
         return __LINE__;
     }
     int duplicate = dup(ends[0]);
-    fl_watch_close_with_fd(watch);
+    fl_registration_close_with_fd(watch);
     if (dup2(others[0], ends[0]) < 0
-        || fl_watch_open(poller, ends[0], true, &watch) < 0
-        || fl_watch_set(watch, FL_READABLE) < 0)
+        || fl_registration_open(poller, ends[0], true, &watch) < 0
+        || fl_registration_set(watch, FL_READABLE) < 0)
     {
         return __LINE__;
     }
@@ -47,7 +47,7 @@ use_once(FlPoller *poller)
     if (write(others[1], "y", 1) != 1 || fired(poller) != watch) {
         return __LINE__;
     }
-    fl_watch_close(watch);
+    fl_registration_close(watch);
     int fds[] = {duplicate, ends[0], ends[1], others[0], others[1]};
     for (int at = 0; at < 5; at++) {
         (void)close(fds[at]);

@@ -1,4 +1,4 @@
-"""Registrations of descriptors (src/core/watch.c), without a loop.
+"""Registrations of descriptors (src/core/registration.c), without a loop.
 
 What they are made of is plain C, so it is compiled here by itself.
 """

@@ -2,8 +2,8 @@
    datagram transports.
 
    Threads: any, as the collector runs in any. */
-#ifndef FL_TRANSPORT_STREAM_COLLECTOR_H
-#define FL_TRANSPORT_STREAM_COLLECTOR_H
+#ifndef FL_TRANSPORT_STREAM_GC_H
+#define FL_TRANSPORT_STREAM_GC_H
 
 #include "transport/stream.h"
 

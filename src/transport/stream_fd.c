@@ -7,7 +7,7 @@
       transports do by making the call through it.
    2. A stream that lost its number ends with EBADF; it does not close, stop
       or use what has the number now. */
-#include "transport/stream_number.h"
+#include "transport/stream_fd.h"
 
 #include "base/list.h"
 #include "core/loop.h"
@@ -20,7 +20,7 @@
 /* Of a socket object that was given, for somebody may have closed it.  -1 with
    an exception set. */
 static int
-ask_number(FlStream *self)
+call_fileno(FlStream *self)
 {
     if (self->sock == NULL) {
         return self->fd >= 0; /* no object could have closed it */
@@ -33,16 +33,16 @@ ask_number(FlStream *self)
 }
 
 int
-fl_stream_has_number(FlOwned *owned)
+fl_stream_has_fd(FlOwned *owned)
 {
     FlStream *self = FL_LIST_ENTRY(&owned->link, FlStream, owned.link);
-    return ask_number(self);
+    return call_fileno(self);
 }
 
 int
-fl_stream_ask_number(FlStream *self)
+fl_stream_query_fd(FlStream *self)
 {
-    int has = ask_number(self);
+    int has = call_fileno(self);
     if (has < 0) {
         PyErr_Clear(); /* an object that cannot tell has none */
     }
@@ -50,12 +50,12 @@ fl_stream_ask_number(FlStream *self)
 }
 
 void
-fl_stream_lose_number(FlOwned *owned)
+fl_stream_invalidate_fd(FlOwned *owned)
 {
     FlStream *self = FL_LIST_ENTRY(&owned->link, FlStream, owned.link);
     Py_INCREF(self);
-    fl_stream_close_watch(self);
-    if (self->sock != NULL && fl_stream_ask_number(self) == 0) {
+    fl_stream_unregister(self);
+    if (self->sock != NULL && fl_stream_query_fd(self) == 0) {
         /* Closed by its number: the object would close another's. */
         PyObject *result =
             PyObject_CallMethodNoArgs(self->sock, self->state->names.detach);

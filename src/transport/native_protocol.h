@@ -22,24 +22,24 @@
 
    Rejected: a slot in the protocol's type, for types of asyncio's have
    none. */
-#ifndef FL_TRANSPORT_RECEIVER_H
-#define FL_TRANSPORT_RECEIVER_H
+#ifndef FL_TRANSPORT_NATIVE_PROTOCOL_H
+#define FL_TRANSPORT_NATIVE_PROTOCOL_H
 
 #include "py/compat.h"
 #include "py/state.h"
 
 #include <sys/uio.h>
 
-#define FL_RECEIVER_PIECES 4
+#define FL_NATIVE_PIECES 4
 
-struct FlReceiver {
+struct FlNativeProtocol {
     /* There are size_bytes > 0 of data, valid during the call only.  0; 1:
        they took long for what they are, read less of them; or -1. */
     int (*data_received)(FlState *state, PyObject *protocol, const char *data,
                          size_t size_bytes);
     /* Optional, with the next one: where to read to instead, where likely so
        many bytes will come.  How many pieces of memory there are, at most
-       FL_RECEIVER_PIECES; 0: none now, and data goes to data_received.  Runs
+       FL_NATIVE_PIECES; 0: none now, and data goes to data_received.  Runs
        no Python and raises nothing. */
     int (*get_memory)(FlState *state, PyObject *protocol,
                       size_t expected_bytes, struct iovec *memory);
@@ -56,14 +56,15 @@ struct FlReceiver {
     void (*connecting)(FlState *state, PyObject *protocol);
 };
 
-typedef struct FlReceiver FlReceiver;
+typedef struct FlNativeProtocol FlNativeProtocol;
 
 /* Have instances of a type that the state owns received so.  At most
-   FL_RECEIVERS types; never fails. */
-void fl_receiver_register(FlState *state, PyTypeObject *type,
-                          const FlReceiver *receiver);
+   FL_NATIVE_PROTOCOLS types; never fails. */
+void fl_native_protocol_register(FlState *state, PyTypeObject *type,
+                                 const FlNativeProtocol *native);
 
 /* The receiver of a protocol, or NULL: call its methods.  Runs no Python. */
-const FlReceiver *fl_receiver_of(const FlState *state, PyObject *protocol);
+const FlNativeProtocol *fl_native_protocol_of(const FlState *state,
+                                              PyObject *protocol);
 
 #endif

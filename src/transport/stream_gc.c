@@ -11,13 +11,13 @@
    4. Only a stream that may still write is the loop's holder
       (fl_stream_set_phase), and of such a stream the loop has a reference:
       one that is freed is not the holder. */
-#include "transport/stream_collector.h"
+#include "transport/stream_gc.h"
 
 #include "base/list.h"
-#include "core/inbox.h"
+#include "core/thread_queue.h"
 #include "core/loop.h"
 #include "core/ready_queue.h"
-#include "core/watch.h"
+#include "core/registration.h"
 #include "py/compat.h"
 #include "py/state.h"
 #include "transport/stream_write.h"
@@ -30,8 +30,8 @@ fl_stream_owns_itself(const FlOwned *owned)
 {
     const FlStream *self =
         FL_LIST_ENTRY((FlList *)&owned->link, FlStream, owned.link);
-    return self->phase == FL_STREAM_OPEN && self->watch != NULL
-           && self->watch->wanted == 0 && !fl_stream_is_holding(self)
+    return self->phase == FL_STREAM_OPEN && self->reg != NULL
+           && self->reg->wanted == 0 && !fl_stream_is_corked(self)
            && Py_IS_TYPE((PyObject *)self, self->state->stream_type);
 }
 
@@ -88,7 +88,7 @@ finalize_in_loop(FlStream *self)
         .context = Py_NewRef(self->context),
         .callback = Py_NewRef((PyObject *)self),
     };
-    return fl_inbox_push_anythread(self->loop, &entry);
+    return fl_thread_queue_push_anythread(self->loop, &entry);
 }
 
 /* What a finalizer does in the thread that may. */
@@ -101,7 +101,7 @@ end_unclosed(FlStream *self)
     {
         PyErr_WriteUnraisable((PyObject *)self);
     }
-    if (self->watch != NULL) {
+    if (self->reg != NULL) {
         /* In a forked child this may come before the loop's own end. */
         (void)fl_loop_leave_parent(self->loop);
         fl_stream_flush(self); /* another finalizer may have written */
@@ -119,7 +119,7 @@ fl_stream_finalize(FlStream *self)
         return;
     }
     PyObject *exc = PyErr_Occurred() ? PyErr_GetRaisedException() : NULL;
-    if (self->watch == NULL || !fl_loop_on_other_thread(self->loop)) {
+    if (self->reg == NULL || !fl_loop_on_other_thread(self->loop)) {
         end_unclosed(self);
     }
     else if (finalize_in_loop(self) < 0) {
@@ -139,8 +139,8 @@ fl_stream_dealloc(FlStream *self)
     }
     PyObject_GC_UnTrack(self);
     PyObject_ClearWeakRefs((PyObject *)self);
-    FL_CHECK(self->watch == NULL, "the loop owns an open stream");
-    FL_CHECK(!fl_stream_is_holding(self), "nor can one that is freed hold");
+    FL_CHECK(self->reg == NULL, "the loop owns an open stream");
+    FL_CHECK(!fl_stream_is_corked(self), "nor can one that is freed hold");
     (void)fl_stream_clear(self);
     Py_CLEAR(self->sock);
     Py_CLEAR(self->context);

@@ -7,7 +7,7 @@
       protocol that was paused before.  asyncio waits for nobody.
    2. What waits is delivered in the context of the raw transport's events, as
       all that follows. */
-#include "tls/later.h"
+#include "tls/deferred.h"
 
 #include "core/dispatch.h"
 #include "core/loop.h"
@@ -15,7 +15,7 @@
 #include "py/compat.h"
 #include "py/errors.h"
 #include "tls/engine.h"
-#include "tls/filter.h"
+#include "tls/connection.h"
 #include "tls/tls_calls.h"
 #include "transport/stream.h"
 

@@ -9,7 +9,7 @@
       where there is none, the loop's critical section.
    4. An event runs the handles that are registered when it runs; replacing or
       removing one drops the event that had fired for it. */
-#include "loop/fd_watcher.h"
+#include "loop/user_fd.h"
 
 #include "base/list.h"
 #include "base/table.h"
@@ -20,7 +20,7 @@
 #include "core/loop.h"
 #include "core/metrics.h"
 #include "core/report.h"
-#include "core/watch.h"
+#include "core/registration.h"
 #include "loop/methods.h"
 #include "py/args.h"
 #include "py/compat.h"
@@ -69,10 +69,10 @@ fl_fd_acquire(FlLoop *loop, int fd, FlOwned *transport)
     if (code < 0) {
         return -1;
     }
-    fl_fd_watcher_evict(loop, fd);
+    fl_user_fd_evict(loop, fd);
     FlOwned *before = transport_at(loop, fd);
     if (before != NULL) {
-        before->kind->lose_number(before);
+        before->kind->invalidate_fd(before);
     }
     if (fl_loop_check_open(loop) < 0) {
         return -1; /* what the watcher referred to has closed it */
@@ -122,21 +122,21 @@ run_handle(FlLoop *loop, PyObject *handle)
 }
 
 static int
-on_fd(void *owner, FlWatch *watch, int events)
+on_fd(void *owner, FlRegistration *reg, int events)
 {
     FlLoop *loop = owner;
-    FlFdWatcher *watcher;
-    int fd = watch->fd;
+    FlUserFd *user_fd;
+    int fd = reg->fd;
     /* Both are owned: the first may take the second out, which is cancelled
        then, and so not run. */
     PyObject *reader = NULL, *writer = NULL;
     Py_BEGIN_CRITICAL_SECTION(loop);
-    watcher = watch->owner;
-    if (watcher != NULL && (events & FL_READABLE)) {
-        reader = Py_XNewRef(watcher->refs.reader);
+    user_fd = reg->owner;
+    if (user_fd != NULL && (events & FL_READABLE)) {
+        reader = Py_XNewRef(user_fd->refs.reader);
     }
-    if (watcher != NULL && (events & FL_WRITABLE)) {
-        writer = Py_XNewRef(watcher->refs.writer);
+    if (user_fd != NULL && (events & FL_WRITABLE)) {
+        writer = Py_XNewRef(user_fd->refs.writer);
     }
     Py_END_CRITICAL_SECTION();
     int code = run_handle(loop, reader);
@@ -149,9 +149,9 @@ on_fd(void *owner, FlWatch *watch, int events)
     /* Looked up again, for what ran may have removed it and freed all three.
        A descriptor that was closed cannot be armed: it never fires. */
     Py_BEGIN_CRITICAL_SECTION(loop);
-    watcher = fl_fd_watcher_at(loop, fd);
-    if (watcher != NULL && watcher->watch == watch) {
-        fl_watch_rearm(watch);
+    user_fd = fl_user_fd_at(loop, fd);
+    if (user_fd != NULL && user_fd->reg == reg) {
+        fl_registration_rearm(reg);
     }
     Py_END_CRITICAL_SECTION();
     return code;
@@ -159,30 +159,30 @@ on_fd(void *owner, FlWatch *watch, int events)
 
 /* --- registering --------------------------------------------------------- */
 
-static FlFdWatcher *
-watcher_new(FlLoop *loop, int fd)
+static FlUserFd *
+user_fd_new(FlLoop *loop, int fd)
 {
-    FlFdWatcher *watcher = NULL;
+    FlUserFd *user_fd = NULL;
     if (table_reserve(loop, fd) == 0) {
-        watcher = calloc(1, sizeof(*watcher));
-        if (watcher == NULL) {
+        user_fd = calloc(1, sizeof(*user_fd));
+        if (user_fd == NULL) {
             PyErr_NoMemory();
         }
     }
-    if (watcher == NULL) {
+    if (user_fd == NULL) {
         return NULL;
     }
-    int code = fl_watch_open(loop->poller, fd, false, &watcher->watch);
+    int code = fl_registration_open(loop->poller, fd, false, &user_fd->reg);
     if (code < 0) {
-        free(watcher);
+        free(user_fd);
         (void)fl_raise_errno(code);
         return NULL;
     }
-    watcher->watch->owner = watcher;
-    watcher->watch->on_events = on_fd;
-    fl_list_append(&loop->fd_watchers, &watcher->link);
-    loop->fds[fd].watcher = watcher;
-    return watcher;
+    user_fd->reg->owner = user_fd;
+    user_fd->reg->on_events = on_fd;
+    fl_list_append(&loop->user_fds, &user_fd->link);
+    loop->fds[fd].user_fd = user_fd;
+    return user_fd;
 }
 
 static void
@@ -205,24 +205,24 @@ cancel_handle(FlLoop *loop, PyObject *handle)
 }
 
 void
-fl_fd_watcher_take_out(FlLoop *loop, FlFdWatcher *watcher, FlFdRefs *refs)
+fl_user_fd_take_out(FlLoop *loop, FlUserFd *user_fd, FlFdRefs *refs)
 {
-    *refs = watcher->refs;
-    loop->fds[watcher->watch->fd].watcher = NULL;
-    fl_list_remove(&watcher->link);
-    fl_loop_close_watch(loop, watcher->watch);
-    Py_XDECREF(watcher->kept_for); /* it has no callback */
-    free(watcher);
+    *refs = user_fd->refs;
+    loop->fds[user_fd->reg->fd].user_fd = NULL;
+    fl_list_remove(&user_fd->link);
+    fl_loop_close_registration(loop, user_fd->reg);
+    Py_XDECREF(user_fd->socket_ref); /* it has no callback */
+    free(user_fd);
 }
 
 void
-fl_fd_watcher_evict(FlLoop *loop, int fd)
+fl_user_fd_evict(FlLoop *loop, int fd)
 {
     FlFdRefs refs = {NULL, NULL, NULL};
     Py_BEGIN_CRITICAL_SECTION(loop);
-    FlFdWatcher *watcher = fl_fd_watcher_at(loop, fd);
-    if (watcher != NULL) {
-        fl_fd_watcher_take_out(loop, watcher, &refs);
+    FlUserFd *user_fd = fl_user_fd_at(loop, fd);
+    if (user_fd != NULL) {
+        fl_user_fd_take_out(loop, user_fd, &refs);
     }
     Py_END_CRITICAL_SECTION();
     cancel_handle(loop, refs.reader);
@@ -231,16 +231,16 @@ fl_fd_watcher_evict(FlLoop *loop, int fd)
 }
 
 void
-fl_fd_watcher_close_all(FlLoop *loop)
+fl_user_fd_close_all(FlLoop *loop)
 {
     bool more = true;
     while (more) {
         FlFdRefs refs = {NULL, NULL, NULL};
         Py_BEGIN_CRITICAL_SECTION(loop);
-        more = !fl_list_is_empty(&loop->fd_watchers);
+        more = !fl_list_is_empty(&loop->user_fds);
         if (more) {
-            fl_fd_watcher_take_out(
-                loop, FL_LIST_ENTRY(loop->fd_watchers.next, FlFdWatcher, link),
+            fl_user_fd_take_out(
+                loop, FL_LIST_ENTRY(loop->user_fds.next, FlUserFd, link),
                 &refs);
         }
         else {
@@ -256,15 +256,15 @@ fl_fd_watcher_close_all(FlLoop *loop)
 }
 
 int
-fl_fd_watcher_traverse(FlLoop *loop, visitproc visit, void *arg)
+fl_user_fd_traverse(FlLoop *loop, visitproc visit, void *arg)
 {
-    for (FlList *link = loop->fd_watchers.next; link != &loop->fd_watchers;
+    for (FlList *link = loop->user_fds.next; link != &loop->user_fds;
          link = link->next)
     {
-        FlFdWatcher *watcher = FL_LIST_ENTRY(link, FlFdWatcher, link);
-        Py_VISIT(watcher->refs.reader);
-        Py_VISIT(watcher->refs.writer);
-        Py_VISIT(watcher->refs.object);
+        FlUserFd *user_fd = FL_LIST_ENTRY(link, FlUserFd, link);
+        Py_VISIT(user_fd->refs.reader);
+        Py_VISIT(user_fd->refs.writer);
+        Py_VISIT(user_fd->refs.object);
     }
     return 0;
 }
@@ -288,7 +288,7 @@ invalid_object(PyObject *object)
 /* What an int or an object with fileno() says of its number.  0, or -1 with
    ValueError set, as selectors raises it. */
 static int
-ask_number(FlLoop *loop, PyObject *object, long long *fd)
+call_fileno(FlLoop *loop, PyObject *object, long long *fd)
 {
     PyObject *number = NULL;
     if (PyLong_Check(object)) {
@@ -314,7 +314,7 @@ ask_number(FlLoop *loop, PyObject *object, long long *fd)
 }
 
 static int
-check_number(long long fd)
+check_fd(long long fd)
 {
     if (fd < 0) {
         PyErr_Format(PyExc_ValueError, "Invalid file descriptor: %lld", fd);
@@ -329,40 +329,40 @@ check_number(long long fd)
 }
 
 int
-fl_fd_number(FlLoop *loop, PyObject *object)
+fl_fd_of(FlLoop *loop, PyObject *object)
 {
     long long fd = -1;
-    return ask_number(loop, object, &fd) < 0 ? -1 : check_number(fd);
+    return call_fileno(loop, object, &fd) < 0 ? -1 : check_fd(fd);
 }
 
 /* The same for what may have been closed since it was registered: selectors
    finds that by its identity. */
 static int
-parse_watched_fd(FlLoop *loop, PyObject *object)
+parse_registered_fd(FlLoop *loop, PyObject *object)
 {
     long long fd = -1;
-    if (ask_number(loop, object, &fd) < 0) {
+    if (call_fileno(loop, object, &fd) < 0) {
         return -1;
     }
     if (fd > INT32_MAX) {
         return INT32_MAX; /* likewise nobody's */
     }
     if (fd >= 0 || PyLong_Check(object)) {
-        return check_number(fd);
+        return check_fd(fd);
     }
     int found = -1;
     Py_BEGIN_CRITICAL_SECTION(loop);
-    for (FlList *link = loop->fd_watchers.next; link != &loop->fd_watchers;
+    for (FlList *link = loop->user_fds.next; link != &loop->user_fds;
          link = link->next)
     {
-        FlFdWatcher *watcher = FL_LIST_ENTRY(link, FlFdWatcher, link);
-        if (watcher->refs.object == object) {
-            found = watcher->watch->fd;
+        FlUserFd *user_fd = FL_LIST_ENTRY(link, FlUserFd, link);
+        if (user_fd->refs.object == object) {
+            found = user_fd->reg->fd;
             break;
         }
     }
     Py_END_CRITICAL_SECTION();
-    return found >= 0 ? found : check_number(fd);
+    return found >= 0 ? found : check_fd(fd);
 }
 
 /* RuntimeError if a transport uses the number.  One whose socket was closed
@@ -371,11 +371,11 @@ static int
 check_no_transport(FlLoop *loop, PyObject *object, int fd)
 {
     FlOwned *owned = transport_at(loop, fd);
-    int has_number = owned == NULL ? 0 : owned->kind->has_number(owned);
-    if (has_number < 0) {
+    int has_fd = owned == NULL ? 0 : owned->kind->has_fd(owned);
+    if (has_fd < 0) {
         return -1;
     }
-    PyObject *transport = has_number ? fl_fd_transport(loop, fd) : NULL;
+    PyObject *transport = has_fd ? fl_fd_transport(loop, fd) : NULL;
     if (transport != NULL) {
         Py_INCREF(transport); /* the object's repr may close it */
         PyErr_Format(PyExc_RuntimeError,
@@ -396,33 +396,33 @@ check_no_transport(FlLoop *loop, PyObject *object, int fd)
 int
 fl_fd_check(FlLoop *loop, PyObject *object)
 {
-    int fd = fl_fd_number(loop, object);
+    int fd = fl_fd_of(loop, object);
     return fd < 0 ? -1 : check_no_transport(loop, object, fd);
 }
 
 /* Put a handle in the watcher's slot; *taken is what the caller must drop, of
    the handle itself where it fails.  0 or a negative errno. */
 static int
-exchange_handle(FlLoop *loop, FlFdWatcher *watcher, PyObject *object,
-                int event, PyObject *handle, FlFdRefs *taken)
+exchange_handle(FlLoop *loop, FlUserFd *user_fd, PyObject *object, int event,
+                PyObject *handle, FlFdRefs *taken)
 {
-    PyObject **slot = fl_fd_watcher_slot(watcher, event);
+    PyObject **slot = fl_user_fd_slot(user_fd, event);
     PyObject *before = *slot;
     *slot = handle;
-    watcher->watch->fired &= (uint8_t)~event;
-    int code = fl_watch_set(watcher->watch, fl_fd_watcher_wanted(watcher));
+    user_fd->reg->fired &= (uint8_t)~event;
+    int code = fl_registration_set(user_fd->reg, fl_user_fd_wanted(user_fd));
     if (code == 0) {
         taken->reader = before;
-        taken->object = watcher->refs.object;
-        watcher->refs.object = PyLong_Check(object) ? NULL : Py_NewRef(object);
+        taken->object = user_fd->refs.object;
+        user_fd->refs.object = PyLong_Check(object) ? NULL : Py_NewRef(object);
         return 0;
     }
     *slot = before;
     taken->reader = handle;
-    watcher->watch->wanted = (uint8_t)fl_fd_watcher_wanted(watcher);
-    if (fl_fd_watcher_wanted(watcher) == 0) {
+    user_fd->reg->wanted = (uint8_t)fl_user_fd_wanted(user_fd);
+    if (fl_user_fd_wanted(user_fd) == 0) {
         FlFdRefs refs;
-        fl_fd_watcher_take_out(loop, watcher, &refs);
+        fl_user_fd_take_out(loop, user_fd, &refs);
         taken->object = refs.object;
     }
     return code;
@@ -436,21 +436,21 @@ evict_transport(FlLoop *loop, int fd)
     if (owned == NULL) {
         return;
     }
-    int has_number = owned->kind->has_number(owned);
-    if (has_number < 0) {
+    int has_fd = owned->kind->has_fd(owned);
+    if (has_fd < 0) {
         PyErr_Clear(); /* an object that cannot tell has none */
     }
-    if (has_number <= 0) {
-        owned->kind->lose_number(owned);
+    if (has_fd <= 0) {
+        owned->kind->invalidate_fd(owned);
     }
 }
 
-FlFdWatcher *
-fl_fd_watcher_open(FlLoop *loop, int fd)
+FlUserFd *
+fl_user_fd_open(FlLoop *loop, int fd)
 {
     evict_transport(loop, fd);
     /* Once more: the object's fileno() may have closed it. */
-    return fl_loop_check_open(loop) < 0 ? NULL : watcher_new(loop, fd);
+    return fl_loop_check_open(loop) < 0 ? NULL : user_fd_new(loop, fd);
 }
 
 /* Register a handle; steals it.  0 or -1. */
@@ -458,18 +458,18 @@ static int
 set_handle(FlLoop *loop, int fd, PyObject *object, int event, PyObject *handle)
 {
     FlFdRefs taken = {handle, NULL, NULL};
-    FlFdWatcher *watcher;
+    FlUserFd *user_fd;
     int code = 0;
     Py_BEGIN_CRITICAL_SECTION(loop);
-    watcher = fl_fd_watcher_at(loop, fd);
-    if (watcher == NULL) {
-        watcher = fl_fd_watcher_open(loop, fd);
+    user_fd = fl_user_fd_at(loop, fd);
+    if (user_fd == NULL) {
+        user_fd = fl_user_fd_open(loop, fd);
     }
-    if (watcher != NULL) {
-        code = exchange_handle(loop, watcher, object, event, handle, &taken);
+    if (user_fd != NULL) {
+        code = exchange_handle(loop, user_fd, object, event, handle, &taken);
     }
     Py_END_CRITICAL_SECTION();
-    if (watcher == NULL) {
+    if (user_fd == NULL) {
         Py_DECREF(handle);
         return -1;
     }
@@ -494,7 +494,7 @@ add(FlLoop *loop, const char *function, int event, PyObject *const *args,
     args = call.args;
     nargs = call.nargs;
     PyObject *context = call.context;
-    int fd = fl_fd_number(loop, args[0]);
+    int fd = fl_fd_of(loop, args[0]);
     if (fd < 0 || (checked && check_no_transport(loop, args[0], fd) < 0)) {
         return NULL;
     }
@@ -525,24 +525,25 @@ remove_event(FlLoop *loop, int event, PyObject *object, bool checked)
     if (loop->closed) {
         Py_RETURN_FALSE;
     }
-    int fd = parse_watched_fd(loop, object);
+    int fd = parse_registered_fd(loop, object);
     if (fd < 0 || (checked && check_no_transport(loop, object, fd) < 0)) {
         return NULL;
     }
     PyObject *removed = NULL;
     FlFdRefs refs = {NULL, NULL, NULL};
     Py_BEGIN_CRITICAL_SECTION(loop);
-    FlFdWatcher *watcher = fl_fd_watcher_at(loop, fd);
-    if (watcher != NULL) {
-        PyObject **slot = fl_fd_watcher_slot(watcher, event);
+    FlUserFd *user_fd = fl_user_fd_at(loop, fd);
+    if (user_fd != NULL) {
+        PyObject **slot = fl_user_fd_slot(user_fd, event);
         removed = *slot;
         *slot = NULL;
-        if (fl_fd_watcher_wanted(watcher) == 0) {
-            fl_fd_watcher_take_out(loop, watcher, &refs);
+        if (fl_user_fd_wanted(user_fd) == 0) {
+            fl_user_fd_take_out(loop, user_fd, &refs);
         }
         else if (removed != NULL) {
             /* It fails where the number was closed: nothing fires then. */
-            (void)fl_watch_set(watcher->watch, fl_fd_watcher_wanted(watcher));
+            (void)fl_registration_set(user_fd->reg,
+                                      fl_user_fd_wanted(user_fd));
         }
     }
     Py_END_CRITICAL_SECTION();

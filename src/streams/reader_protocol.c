@@ -1,15 +1,15 @@
 /* What a transport calls in the place of StreamReaderProtocol's methods. */
-#include "streams/stream_receiver.h"
+#include "streams/reader_protocol.h"
 
 #include "py/compat.h"
 #include "py/state.h"
 #include "streams/native_reader.h"
-#include "transport/receiver.h"
+#include "transport/native_protocol.h"
 
 /* Of less, more than one piece costs more than a copy. */
 #define PIECE_BYTES ((Py_ssize_t)(32 * 1024))
 
-static_assert(FL_STORE_PIECES <= FL_RECEIVER_PIECES,
+static_assert(FL_STORE_PIECES <= FL_NATIVE_PIECES,
               "a stream has room for the store's pieces");
 
 /* The protocol's reader, a new reference, if it and the protocol have
@@ -147,12 +147,12 @@ connecting(FlState *state, PyObject *protocol)
 {
     PyObject *reader = reader_of(state, protocol);
     if (reader != NULL) {
-        fl_reader_adopt(state, reader);
+        fl_reader_upgrade(state, reader);
         Py_DECREF(reader);
     }
 }
 
-static const FlReceiver receiver = {
+static const FlNativeProtocol native = {
     .connecting = connecting,
     .data_received = data_received,
     .get_memory = get_memory,
@@ -161,7 +161,7 @@ static const FlReceiver receiver = {
 };
 
 int
-fl_stream_receiver_register(FlState *state)
+fl_reader_protocol_register(FlState *state)
 {
     PyObject *type = state->asyncio_stream_protocol;
     state->stream_data_received =
@@ -174,7 +174,7 @@ fl_stream_receiver_register(FlState *state)
         && PyFunction_GetGlobals(state->stream_data_received)
                == state->stream_globals)
     {
-        fl_receiver_register(state, (PyTypeObject *)type, &receiver);
+        fl_native_protocol_register(state, (PyTypeObject *)type, &native);
     }
     return 0;
 }

@@ -4,7 +4,7 @@
    fd and a generation.  libuv polls the set and knows nothing of what is in
    it: whoever closes, duplicates or replaces a descriptor behind our back
    makes the system refuse a call of ours, which is an error code, or leaves a
-   registration behind, whose events its tag tells (watch.c).
+   registration behind, whose events its tag tells (registration.c).
 
    There are three kinds:
 
@@ -27,8 +27,8 @@
    closes it before it dies and before it closes the descriptor.
 
    Errors are negative errnos. */
-#ifndef FL_CORE_WATCH_H
-#define FL_CORE_WATCH_H
+#ifndef FL_CORE_REGISTRATION_H
+#define FL_CORE_REGISTRATION_H
 
 #include "base/list.h"
 #include "core/fd_set.h"
@@ -37,28 +37,28 @@
 #include <stdint.h>
 
 struct FlPoller;
-typedef struct FlWatch FlWatch;
+typedef struct FlRegistration FlRegistration;
 
-struct FlWatch {
+struct FlRegistration {
     FlList fired_link; /* while events await collection */
     struct FlPoller *poller;
     void *owner; /* NULL once closed */
     /* The loop's: run the events; see FlReadyKind.  Returns 0 or -1. */
-    int (*on_events)(void *loop, FlWatch *watch, int events);
+    int (*on_events)(void *loop, FlRegistration *reg, int events);
     struct FlReady *entry; /* in the ready queue, or NULL */
     int fd;
     uint32_t generation;  /* with fd, the tag */
     uint8_t wanted;       /* FL_READABLE | FL_WRITABLE: what was asked for */
     uint8_t fired;        /* what has fired and was not run yet */
     uint8_t ready;        /* kept: what may be so, as far as is known */
-    uint8_t unasked;      /* kept: events in a row that nobody waited for */
+    uint8_t unwanted;     /* kept: events in a row that nobody waited for */
     uint8_t repeats;      /* level: events since it was registered */
     bool always_level;    /* level-triggered from the start */
     bool level;           /* its registration is level-triggered now */
-    bool kept;            /* see above */
+    bool persistent;      /* see above */
     bool lasting;         /* kept: FL_LASTING was told once */
-    bool unsure;          /* to be checked if it waits */
-    bool checking;        /* kept: it fires for that reason */
+    bool recheck;         /* to be checked if it waits */
+    bool rechecking;      /* kept: it fires for that reason */
     bool armed;           /* what is wanted will fire */
     bool anew;            /* nothing was left to run when it fired */
     bool owner_is_object; /* owner is a PyObject: debug mode names it */
@@ -66,77 +66,77 @@ struct FlWatch {
 
 /* Watch fd for nothing yet; the system is not asked.  -EEXIST: the fd has a
    watch, which must be closed first. */
-int fl_watch_open(struct FlPoller *poller, int fd, bool always_level,
-                  FlWatch **out);
+int fl_registration_open(struct FlPoller *poller, int fd, bool always_level,
+                         FlRegistration **out);
 
 /* Change what is watched; 0 stops.  Events that fired and are not wanted any
    more are dropped.  The fd's present file is registered, whatever was before:
    -EBADF, -EPERM and the like where the system does not watch it. */
-int fl_watch_set(FlWatch *watch, int wanted);
+int fl_registration_set(FlRegistration *reg, int wanted);
 
 /* Keep the registration of this fd's present file, which tells what is ready
    already.  -ENOTSUP where that cannot be.  Where it fails a kept watch has
    the registration that it had, another has none. */
-int fl_watch_keep(FlWatch *watch);
+int fl_registration_persist(FlRegistration *reg);
 
 /* Change what is wanted of a kept watch.  The caller knows that it is not
    ready: it has cleared its bit in `ready`. */
-void fl_watch_want(FlWatch *watch, int wanted);
+void fl_registration_want(FlRegistration *reg, int wanted);
 
 /* A call that a kept watch's `ready` allowed has met nothing. */
-void fl_watch_not_ready(FlWatch *watch, int event);
+void fl_registration_not_ready(FlRegistration *reg, int event);
 
 /* After events were run: have the rest, and the next ones, reported.  What the
    system refuses is tried again after the next poll, by an event of nothing:
    on_events gets 0, and calls this.  An fd that is closed, or another file's
    by now, stays silent, as in asyncio. */
-void fl_watch_arm_again(FlWatch *watch);
+void fl_registration_arm_again(FlRegistration *reg);
 
 static inline void
-fl_watch_rearm(FlWatch *watch)
+fl_registration_rearm(FlRegistration *reg)
 {
-    if (!watch->armed && watch->wanted != 0) {
-        fl_watch_arm_again(watch);
+    if (!reg->armed && reg->wanted != 0) {
+        fl_registration_arm_again(reg);
     }
 }
 
 /* Stop, and free the watch. */
-void fl_watch_close(FlWatch *watch);
+void fl_registration_close(FlRegistration *reg);
 
 /* The same where the caller closes the descriptor next, which ends its
    registration.  If a duplicate that nobody should have lives on, what comes
    for it is a stale event. */
-void fl_watch_close_with_fd(FlWatch *watch);
+void fl_registration_close_with_fd(FlRegistration *reg);
 
 /* --- for the loop's thread ----------------------------------------------- */
 
 /* Note what the last poll has taken from the set. */
-void fl_watch_collect(struct FlPoller *poller);
+void fl_registrations_collect(struct FlPoller *poller);
 
 /* The next watch that fired, its events in watch->fired; NULL: no more. */
-FlWatch *fl_watch_pop_fired(struct FlPoller *poller);
+FlRegistration *fl_registrations_pop_fired(struct FlPoller *poller);
 
 /* Whether something is noted: the next poll shall not wait. */
-bool fl_watch_is_noted(const struct FlPoller *poller);
+bool fl_registrations_fired(const struct FlPoller *poller);
 
-/* Note once more what was taken by fl_watch_pop_fired and not run. */
-void fl_watch_fire_again(FlWatch *watch);
+/* Note once more what was taken by fl_registrations_pop_fired and not run. */
+void fl_registration_fire_again(FlRegistration *reg);
 
 /* Without a GIL: the next watch that another thread closed while this one made
    an iteration, for the caller to forget and free; NULL: no more. */
-FlWatch *fl_watch_pop_closed(struct FlPoller *poller);
+FlRegistration *fl_registrations_pop_closed(struct FlPoller *poller);
 
 /* Arm anew the kept watches that wait and were not armed since they began, and
    have them fire; register what a new set had no room for. */
-void fl_watch_check_unsure(struct FlPoller *poller);
+void fl_registrations_recheck(struct FlPoller *poller);
 
 /* Give the set, which is a new one, all that the old one had (NULL: it is the
    parent's, which a child leaves alone).  What it has no room for is unsure:
-   fl_watch_check_unsure tries again.  An fd that was closed, or is another
+   fl_registrations_recheck tries again.  An fd that was closed, or is another
    file's by now, stays silent.  The caller holds the lock. */
-void fl_watch_register_again(struct FlPoller *poller, FlFdSet *old);
+void fl_registrations_renew(struct FlPoller *poller, FlFdSet *old);
 
 /* Where the poller itself ends: close every watch that is left. */
-void fl_watch_close_all(struct FlPoller *poller);
+void fl_registrations_close_all(struct FlPoller *poller);
 
 #endif

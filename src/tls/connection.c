@@ -1,6 +1,6 @@
 /* A filter's life: handshake, shutdown, end, and its errors.
 
-   1. The phase goes as filter.h says; whoever called Python looks at it again
+   1. The phase goes as connection.h says; whoever called Python looks at it again
       before going on (asyncio raises RuntimeError from close() there).
    2. The handshake's records that a failure makes, an alert, are not sent: as
       asyncio, whose peers see the connection end.
@@ -9,14 +9,14 @@
       asyncio ends with an error.
    4. What was written before a shutdown is handed to the raw transport before
       that is closed, even if it has asked for a pause; asyncio drops it. */
-#include "tls/filter.h"
+#include "tls/connection.h"
 
 #include "core/loop.h"
 #include "py/compat.h"
 #include "py/errors.h"
 #include "py/state.h"
 #include "tls/engine.h"
-#include "tls/later.h"
+#include "tls/deferred.h"
 #include "tls/tls_calls.h"
 #include "tls/tls_read.h"
 #include "tls/tls_write.h"
@@ -59,14 +59,14 @@ note_answer(FlTls *self, PyObject *name, PyObject *method)
 }
 
 static int
-tell_made(FlTls *self)
+call_connection_made(FlTls *self)
 {
     FlNames *names = &self->state->names;
     self->app_state = FL_TLS_APP_MADE;
     PyObject *protocol = Py_NewRef(self->protocol);
     PyObject *transport = Py_NewRef((PyObject *)self->transport);
-    if (self->receiver != NULL && self->receiver->connecting != NULL) {
-        self->receiver->connecting(self->state, protocol);
+    if (self->native != NULL && self->native->connecting != NULL) {
+        self->native->connecting(self->state, protocol);
     }
     PyObject *made =
         PyObject_CallMethodOneArg(protocol, names->connection_made, transport);
@@ -108,7 +108,7 @@ handshake_done(FlTls *self)
         self->awaited = 0;
         return code < 0 ? -1 : fl_tls_process(self);
     }
-    if (self->app_state == FL_TLS_APP_NEW && tell_made(self) < 0) {
+    if (self->app_state == FL_TLS_APP_NEW && call_connection_made(self) < 0) {
         self->awaited = 0;
         return fl_tls_fatal(
             self, "Fatal error: protocol.connection_made() call failed.");
@@ -509,7 +509,7 @@ lose(FlTls *self, PyObject *exc)
     }
     PyObject *protocol = self->protocol;
     self->protocol = NULL;
-    self->receiver = NULL;
+    self->native = NULL;
     if (self->phase != FL_TLS_HANDSHAKE
         && (self->app_state == FL_TLS_APP_MADE
             || self->app_state == FL_TLS_APP_EOF))

@@ -39,14 +39,14 @@
    handed over (`sending`), the others are sent by whoever does it.
 
    Loop's thread only. */
-#ifndef FL_TLS_FILTER_H
-#define FL_TLS_FILTER_H
+#ifndef FL_TLS_CONNECTION_H
+#define FL_TLS_CONNECTION_H
 
 #include "core/loop.h"
 #include "py/compat.h"
 #include "py/state.h"
 #include "tls/engine.h"
-#include "transport/receiver.h"
+#include "transport/native_protocol.h"
 #include "transport/write_queue.h"
 
 typedef enum {
@@ -74,12 +74,12 @@ typedef struct {
     FlTlsEngine engine;
     PyObject *raw;      /* the transport below; NULL before and after */
     PyObject *protocol; /* the application's */
-    const FlReceiver *receiver; /* and its receiver, if it has one */
-    FlTlsTransport *transport;  /* the application's */
-    PyObject *waiter;           /* told when the handshake is over */
-    PyObject *context;          /* the SSLContext */
-    PyObject *extra;            /* a dict */
-    PyObject *timer;            /* of the handshake or the shutdown */
+    const FlNativeProtocol *native; /* and its receiver, if it has one */
+    FlTlsTransport *transport;      /* the application's */
+    PyObject *waiter;               /* told when the handshake is over */
+    PyObject *context;              /* the SSLContext */
+    PyObject *extra;                /* a dict */
+    PyObject *timer;                /* of the handshake or the shutdown */
     PyObject *handshake_timeout;
     PyObject *shutdown_timeout;
     PyObject *buffer;     /* for a raw transport that reads by get_buffer() */
@@ -90,11 +90,11 @@ typedef struct {
     uint64_t read_high_bytes;
     uint64_t read_low_bytes;
     size_t answers_bytes; /* records that reads made and that wait */
-    size_t dry_bytes; /* records that brought little data; see tls_filter.c */
+    size_t dry_bytes;     /* records that brought little data; see adapter.c */
     uint64_t pause_dispatch; /* the callback that set app_paused */
     unsigned writes_after_loss;
     unsigned users;   /* calls that use the engine: it stays until they end */
-    unsigned awaited; /* iterations until data comes: later.h */
+    unsigned awaited; /* iterations until data comes: deferred.h */
     FlTlsState phase;
     FlTlsAppState app_state;
     bool busy;            /* a call is in the engine */
@@ -130,7 +130,7 @@ struct FlTlsTransport {
     PyObject *dict;
     PyObject *weakrefs;
 #endif
-    FlTls *filter; /* NULL once the collector took it */
+    FlTls *connection; /* NULL once the collector took it */
     bool closed;
 };
 

@@ -19,13 +19,13 @@
    4. Else an iteration with timers queued reads the clock, unless the next
       one is later than the end of the coarse clock's tick, or is due by a
       reading of that tick and no other is due until its end. */
-#include "core/turn.h"
+#include "core/iteration.h"
 
 #include "base/clock.h"
 #include "base/timer_queue.h"
 #include "core/dispatch.h"
 #include "core/handle.h"
-#include "core/inbox.h"
+#include "core/thread_queue.h"
 #include "core/loop.h"
 #include "core/metrics.h"
 #include "core/overrides.h"
@@ -33,7 +33,7 @@
 #include "core/ready_queue.h"
 #include "core/signals.h"
 #include "core/timers.h"
-#include "core/watch.h"
+#include "core/registration.h"
 #include "py/compat.h"
 #include "py/errors.h"
 
@@ -46,13 +46,13 @@
 #define MAX_SKIPPED_NS 50000
 
 /* How often unsure watches that wait are armed anew: each once. */
-#define CHECK_UNSURE_NS FL_NS_PER_S
+#define RECHECK_NS FL_NS_PER_S
 
 /* --- the time ------------------------------------------------------------ */
 
 /* What the program's time() says.  0 or -1. */
 static int
-ask_time(FlLoop *loop, int64_t *now_ns)
+call_time(FlLoop *loop, int64_t *now_ns)
 {
     PyObject *now =
         PyObject_CallMethodNoArgs((PyObject *)loop, loop->state->names.time);
@@ -77,11 +77,11 @@ static void
 free_closed(FlLoop *loop)
 {
 #if !FL_HAVE_GIL
-    FlWatch *watch;
+    FlRegistration *reg;
     Py_BEGIN_CRITICAL_SECTION(loop);
-    while ((watch = fl_watch_pop_closed(loop->poller)) != NULL) {
-        fl_loop_drop_event(loop, watch);
-        free(watch);
+    while ((reg = fl_registrations_pop_closed(loop->poller)) != NULL) {
+        fl_loop_drop_event(loop, reg);
+        free(reg);
     }
     Py_END_CRITICAL_SECTION();
 #else
@@ -100,16 +100,16 @@ static Found
 queue_fired(FlLoop *loop)
 {
     Found found = {false, false};
-    FlWatch *watch;
-    while ((watch = fl_watch_pop_fired(loop->poller)) != NULL) {
+    FlRegistration *reg;
+    while ((reg = fl_registrations_pop_fired(loop->poller)) != NULL) {
         found.any = true;
-        found.foreign |= !watch->owner_is_object;
-        if (watch->anew) {
+        found.foreign |= !reg->owner_is_object;
+        if (reg->anew) {
             /* An entry that a callback which left the run has left queued,
                for an event that was dropped: it keeps no place for others. */
-            fl_loop_drop_event(loop, watch);
+            fl_loop_drop_event(loop, reg);
         }
-        if (watch->entry != NULL) {
+        if (reg->entry != NULL) {
             continue; /* still queued from before: its bits are merged */
         }
         FlReady *entry = fl_ready_reserve(&loop->ready);
@@ -117,13 +117,13 @@ queue_fired(FlLoop *loop)
             /* No memory for one entry: it stays noted and the next turn
                tries again, with whatever memory the callbacks gave back. */
             PyErr_Clear();
-            fl_watch_fire_again(watch);
+            fl_registration_fire_again(reg);
             break;
         }
         entry->kind = FL_READY_EVENT;
         entry->nargs = 0;
-        entry->of.watch = watch;
-        watch->entry = entry;
+        entry->of.reg = reg;
+        reg->entry = entry;
         fl_ready_commit(&loop->ready);
     }
     return found;
@@ -133,13 +133,14 @@ static void
 poll_blocking(FlLoop *loop, int64_t timeout_ns)
 {
     FlPoller *poller = loop->poller;
-    if (poller->unsure && (timeout_ns < 0 || timeout_ns > CHECK_UNSURE_NS)) {
-        timeout_ns = CHECK_UNSURE_NS;
+    if (poller->recheck && (timeout_ns < 0 || timeout_ns > RECHECK_NS)) {
+        timeout_ns = RECHECK_NS;
     }
     fl_poller_expect_wake(poller, timeout_ns);
     /* A time() of the program's may have let another thread push. */
-    if (fl_ready_count(&loop->ready) > 0 || atomic_load(&loop->inbox.filled)
-        || fl_watch_is_noted(poller) || atomic_load(&poller->interrupted))
+    if (fl_ready_count(&loop->ready) > 0
+        || atomic_load(&loop->thread_queue.filled)
+        || fl_registrations_fired(poller) || atomic_load(&poller->interrupted))
     {
         timeout_ns = 0;
     }
@@ -209,16 +210,15 @@ poll(FlLoop *loop, int64_t timeout_ns)
     }
     Found found;
     Py_BEGIN_CRITICAL_SECTION(loop);
-    fl_watch_collect(loop->poller);
+    fl_registrations_collect(loop->poller);
     found = queue_fired(loop);
     Py_END_CRITICAL_SECTION();
     allow_skips(loop, found, timeout_ns, began_ns);
     loop->polled_ns = fl_clock_coarse_ns();
-    if (loop->poller->unsure
-        && loop->polled_ns - loop->checked_ns >= CHECK_UNSURE_NS)
-    {
+    if (loop->poller->recheck
+        && loop->polled_ns - loop->checked_ns >= RECHECK_NS) {
         loop->checked_ns = loop->polled_ns;
-        fl_watch_check_unsure(loop->poller);
+        fl_registrations_recheck(loop->poller);
     }
 }
 
@@ -226,7 +226,7 @@ static bool
 may_skip_poll(FlLoop *loop)
 {
     if (loop->skips_left == 0 || fl_overrides_time(loop)
-        || atomic_load_explicit(&loop->poller->watch_began,
+        || atomic_load_explicit(&loop->poller->user_fd_changed,
                                 memory_order_relaxed))
     {
         return false;
@@ -260,7 +260,7 @@ poll_timeout(FlLoop *loop, int64_t *timeout_ns)
     if (!fl_overrides_time(loop)) {
         now_ns = loop->now_ns = fl_clock_ns();
     }
-    else if (ask_time(loop, &now_ns) < 0) {
+    else if (call_time(loop, &now_ns) < 0) {
         return -1;
     }
     if (next_ns > now_ns) {
@@ -272,7 +272,7 @@ poll_timeout(FlLoop *loop, int64_t *timeout_ns)
 /* The time by which timers are due in this turn; see invariants 3 and 4.
    0 or -1. */
 static int
-time_of_turn(FlLoop *loop, int64_t next_ns, int64_t *now_ns)
+iteration_time(FlLoop *loop, int64_t next_ns, int64_t *now_ns)
 {
     loop->now_fresh = false;
     *now_ns = 0;
@@ -280,7 +280,7 @@ time_of_turn(FlLoop *loop, int64_t next_ns, int64_t *now_ns)
         return 0;
     }
     if (fl_overrides_time(loop)) {
-        return ask_time(loop, now_ns);
+        return call_time(loop, now_ns);
     }
     if (next_ns > loop->now_ns && next_ns > loop->polled_ns + FL_COARSE_LAG_NS)
     {
@@ -302,8 +302,8 @@ static int
 queue_due(FlLoop *loop)
 {
     int64_t now_ns;
-    if (time_of_turn(loop, fl_timer_queue_next_ns(&loop->timers), &now_ns) < 0)
-    {
+    if (iteration_time(loop, fl_timer_queue_next_ns(&loop->timers), &now_ns)
+        < 0) {
         return -1;
     }
     /* One nanosecond is the clock's resolution, which asyncio allows for. */
@@ -342,7 +342,7 @@ leave_parent(FlLoop *loop)
 }
 
 static int
-make_turn(FlLoop *loop)
+run_iteration(FlLoop *loop)
 {
     if (leave_parent(loop) < 0) {
         return -1;
@@ -354,32 +354,32 @@ make_turn(FlLoop *loop)
         }
         poll(loop, timeout_ns);
     }
-    if (fl_inbox_drain(loop) < 0 || queue_due(loop) < 0) {
+    if (fl_thread_queue_drain(loop) < 0 || queue_due(loop) < 0) {
         return -1;
     }
     return fl_loop_run_batch(loop);
 }
 
 int
-fl_loop_turn(FlLoop *loop)
+fl_loop_iterate(FlLoop *loop)
 {
-    if (FL_UNLIKELY(loop->in_turn)) {
+    if (FL_UNLIKELY(loop->in_iteration)) {
         PyErr_SetString(PyExc_RuntimeError,
                         "This event loop is already running");
         return -1;
     }
-    loop->in_turn = true;
+    loop->in_iteration = true;
     Py_BEGIN_CRITICAL_SECTION(loop);
-    fl_poller_begin_turn(loop->poller);
+    fl_poller_begin_iteration(loop->poller);
     Py_END_CRITICAL_SECTION();
-    int code = make_turn(loop);
-    fl_poller_end_turn(loop->poller);
-    loop->in_turn = false;
+    int code = run_iteration(loop);
+    fl_poller_end_iteration(loop->poller);
+    loop->in_iteration = false;
     return code;
 }
 
 void
-fl_loop_reset_turns(FlLoop *loop)
+fl_loop_reset_iterations(FlLoop *loop)
 {
     loop->skip_allowance = loop->skips_left = 0;
     loop->empty_poll_ns = 0;

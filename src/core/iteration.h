@@ -7,16 +7,16 @@
 
    Loop's thread only.  A turn returns 0, or -1 with an exception that must
    leave run_forever. */
-#ifndef FL_CORE_TURN_H
-#define FL_CORE_TURN_H
+#ifndef FL_CORE_ITERATION_H
+#define FL_CORE_ITERATION_H
 
 #include "core/loop.h"
 
 /* One turn; RuntimeError inside another, for the inner one could free what the
    outer one uses.  0, or -1 with what must leave run_forever. */
-int fl_loop_turn(FlLoop *loop);
+int fl_loop_iterate(FlLoop *loop);
 
 /* Before the first turn of a run. */
-void fl_loop_reset_turns(FlLoop *loop);
+void fl_loop_reset_iterations(FlLoop *loop);
 
 #endif

@@ -1,10 +1,10 @@
 /* What a filter does in a later iteration.
 
    Functions return 0, or -1 with an exception set. */
-#ifndef FL_TLS_LATER_H
-#define FL_TLS_LATER_H
+#ifndef FL_TLS_DEFERRED_H
+#define FL_TLS_DEFERRED_H
 
-#include "tls/filter.h"
+#include "tls/connection.h"
 
 /* Go on with what the phase asks for, and let go of the memory of what was
    read out. */

@@ -1,4 +1,4 @@
-/* _core.TlsFilter: the protocol's methods that a raw transport calls, and
+/* _core.TlsAdapter: the protocol's methods that a raw transport calls, and
    asyncio's private names.
 
    1. A stream of ours calls the receiver; these methods are for every other
@@ -9,7 +9,7 @@
       data.  A peer whose records are for the greater part no data (each byte
       of data makes up for two that came) is read little at a time, so that
       others are not kept waiting. */
-#include "tls/tls_filter.h"
+#include "tls/adapter.h"
 
 #include "core/loop.h"
 #include "py/compat.h"
@@ -17,13 +17,13 @@
 #include "tls/engine.h"
 #include "tls/engine_libssl.h"
 #include "tls/engine_object.h"
-#include "tls/filter.h"
-#include "tls/later.h"
+#include "tls/connection.h"
+#include "tls/deferred.h"
 #include "tls/libssl.h"
 #include "tls/tls_calls.h"
 #include "tls/tls_read.h"
 #include "tls/tls_transport.h"
-#include "transport/receiver.h"
+#include "transport/native_protocol.h"
 #include "transport/transport.h"
 #include "transport/write_queue.h"
 
@@ -110,8 +110,8 @@ resume_writing(FlTls *self, PyObject *Py_UNUSED(ignored))
 
 /* Invariant 3: count what came, before and after it is decrypted. */
 static int
-receiver_data_received(FlState *Py_UNUSED(state), PyObject *object,
-                       const char *data, size_t size_bytes)
+native_data_received(FlState *Py_UNUSED(state), PyObject *object,
+                     const char *data, size_t size_bytes)
 {
     FlTls *self = (FlTls *)object;
     if (self->phase != FL_TLS_HANDSHAKE && !self->app_paused
@@ -128,14 +128,14 @@ receiver_data_received(FlState *Py_UNUSED(state), PyObject *object,
 }
 
 static int
-receiver_eof_received(FlState *Py_UNUSED(state), PyObject *self)
+native_eof_received(FlState *Py_UNUSED(state), PyObject *self)
 {
     return fl_tls_receive_eof((FlTls *)self);
 }
 
-static const FlReceiver receiver = {
-    .data_received = receiver_data_received,
-    .eof_received = receiver_eof_received,
+static const FlNativeProtocol native = {
+    .data_received = native_data_received,
+    .eof_received = native_eof_received,
 };
 
 /* --- what is queued ------------------------------------------------------ */
@@ -220,7 +220,7 @@ static const char abandon_doc[] =
     "_abandon($self, /)\n--\n\n"
     "Deliver no first data: start_tls() returns no transport.";
 
-static PyMethodDef filter_methods[] = {
+static PyMethodDef adapter_methods[] = {
     FL_METHOD("connection_made", connection_made, METH_O, connection_made_doc),
     FL_METHOD("connection_lost", connection_lost, METH_O, connection_lost_doc),
     FL_METHOD("get_buffer", get_buffer, METH_O, get_buffer_doc),
@@ -260,7 +260,7 @@ conn_lost_get(FlTls *self, void *Py_UNUSED(closure))
     return PyLong_FromLong((long)self->writes_after_loss);
 }
 
-static PyGetSetDef filter_getset[] = {
+static PyGetSetDef adapter_getset[] = {
     {"_state", (getter)state_get, NULL, NULL, NULL},
     {"_conn_lost", (getter)conn_lost_get, NULL, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
@@ -271,7 +271,7 @@ static PyGetSetDef filter_getset[] = {
         name, FL_T_OBJECT, offsetof(FlTls, field), Py_READONLY, NULL \
     }
 
-static PyMemberDef filter_members[] = {
+static PyMemberDef adapter_members[] = {
     OBJECT("_loop", loop),
     OBJECT("_transport", raw),
     OBJECT("_app_transport", transport),
@@ -290,7 +290,7 @@ static PyMemberDef filter_members[] = {
 /* --- the type ------------------------------------------------------------ */
 
 static int
-filter_traverse(FlTls *self, visitproc visit, void *arg)
+adapter_traverse(FlTls *self, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(self->loop);
@@ -312,11 +312,11 @@ filter_traverse(FlTls *self, visitproc visit, void *arg)
 }
 
 static int
-filter_clear(FlTls *self)
+adapter_clear(FlTls *self)
 {
     self->phase = FL_TLS_UNWRAPPED;
     self->lost = true;
-    self->receiver = NULL;
+    self->native = NULL;
     fl_tls_drop_engine(self);
     Py_CLEAR(self->raw);
     Py_CLEAR(self->protocol);
@@ -331,36 +331,36 @@ filter_clear(FlTls *self)
 }
 
 static void
-filter_dealloc(FlTls *self)
+adapter_dealloc(FlTls *self)
 {
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
-    (void)filter_clear(self);
+    (void)adapter_clear(self);
     fl_write_queue_clear(&self->backlog);
     Py_CLEAR(self->loop);
     type->tp_free(self);
     Py_DECREF(type);
 }
 
-static const char filter_doc[] =
+static const char adapter_doc[] =
     "The protocol between a transport and one over TLS; the loop makes them.";
 
-static PyType_Slot filter_slots[] = {
-    {Py_tp_doc, (void *)filter_doc},   {Py_tp_dealloc, filter_dealloc},
-    {Py_tp_traverse, filter_traverse}, {Py_tp_clear, filter_clear},
-    {Py_tp_methods, filter_methods},   {Py_tp_getset, filter_getset},
-    {Py_tp_members, filter_members},   {0, NULL},
+static PyType_Slot adapter_slots[] = {
+    {Py_tp_doc, (void *)adapter_doc},   {Py_tp_dealloc, adapter_dealloc},
+    {Py_tp_traverse, adapter_traverse}, {Py_tp_clear, adapter_clear},
+    {Py_tp_methods, adapter_methods},   {Py_tp_getset, adapter_getset},
+    {Py_tp_members, adapter_members},   {0, NULL},
 };
 
-static PyType_Spec filter_spec = {
-    .name = "fastloop._core.TlsFilter",
+static PyType_Spec adapter_spec = {
+    .name = "fastloop._core.TlsAdapter",
     .basicsize = sizeof(FlTls),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC
              | Py_TPFLAGS_DISALLOW_INSTANTIATION,
-    .slots = filter_slots,
+    .slots = adapter_slots,
 };
 
-static const FlBaseSlot filter_base_slots[] = {
+static const FlBaseSlot adapter_base_slots[] = {
     {NULL, sizeof(PyObject)},
 };
 
@@ -416,7 +416,7 @@ set_marks(FlTls *self)
 static const char open_tls_doc[] =
     "open_tls(loop, protocol, context, waiter, wrap, incoming, outgoing,\n"
     "         libssl, made, handshake_timeout, shutdown_timeout, /)\n--\n\n"
-    "Make a TlsFilter; its _app_transport is the application's.  wrap()\n"
+    "Make a TlsAdapter; its _app_transport is the application's.  wrap()\n"
     "returns an SSLObject over the two MemoryBIOs, libssl is _ssl's file or\n"
     "None, made says that the protocol has a connection already.";
 
@@ -436,7 +436,7 @@ open_tls(PyObject *module, PyObject *args)
         return NULL;
     }
     FlTls *self =
-        (FlTls *)state->tls_filter_type->tp_alloc(state->tls_filter_type, 0);
+        (FlTls *)state->tls_adapter_type->tp_alloc(state->tls_adapter_type, 0);
     if (self == NULL) {
         return NULL;
     }
@@ -513,15 +513,15 @@ static PyMethodDef functions[] = {
 int
 fl_tls_register(PyObject *module, FlState *state)
 {
-    state->tls_filter_type =
-        fl_type_derive(module, &filter_spec, state->buffered_protocol, NULL,
-                       filter_base_slots);
-    if (state->tls_filter_type == NULL
+    state->tls_adapter_type =
+        fl_type_derive(module, &adapter_spec, state->buffered_protocol, NULL,
+                       adapter_base_slots);
+    if (state->tls_adapter_type == NULL
         || fl_tls_transport_register(module, state) < 0
         || PyModule_AddFunctions(module, functions) < 0)
     {
         return -1;
     }
-    fl_receiver_register(state, state->tls_filter_type, &receiver);
+    fl_native_protocol_register(state, state->tls_adapter_type, &native);
     return 0;
 }
