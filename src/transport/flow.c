@@ -1,9 +1,12 @@
-/* Flow control: telling the protocol when to stop and go on writing.
+/* Flow control: when the protocol must stop writing, and when it may go on.
 
-   1. pause_writing is called inside the write that passed the high-water mark,
-      as asyncio does; resume_writing when what waits is down to the low one.
-   2. The protocol may do anything in either call, so both are the last thing
-      their caller does, or the caller looks at the phase again. */
+   1. pause_writing is called inside the write that raised the backlog above
+      the high-water mark, as in asyncio.  resume_writing is called when the
+      backlog is down to the low-water mark.
+   2. The protocol may close, abort or write in either call.  So each is the
+      last thing its caller does, or the caller checks the phase again.
+   3. The critical section covers the test and the flag, and not the call:
+      CPython would release it there. */
 #include "transport/flow.h"
 
 #include "core/metrics.h"
@@ -11,12 +14,15 @@
 #include "transport/stream.h"
 #include "transport/stream_error.h"
 
+/* Call pause_writing or resume_writing.  An exception is reported with the
+   message.  0, or -1 with one that leaves the loop. */
 static int
-tell(FlStream *self, PyObject *method, const char *message)
+call_protocol(FlStream *self, PyObject *method, const char *message)
 {
     if (self->protocol == NULL) {
-        return 0; /* the collector took it */
+        return 0; /* fl_stream_clear dropped it */
     }
+    /* Owned: the method may call set_protocol. */
     PyObject *protocol = Py_NewRef(self->protocol);
     PyObject *result = PyObject_CallMethodNoArgs(protocol, method);
     int code = 0;
@@ -34,8 +40,10 @@ fl_stream_meter_waiting(FlStream *self)
     if (self->loop == NULL || FL_LIKELY(self->loop->metrics == NULL)
         || self->loop->closed)
     {
-        return;
+        return; /* fl_metrics_closed has reset a closed loop's counters */
     }
+    /* The counter is the sum over all streams: add the difference.  A negative
+       one wraps around, which unsigned addition undoes. */
     size_t waiting = self->write_queue.size_bytes;
     FL_METER(self->loop, bytes_waiting,
              (uint64_t)waiting - (uint64_t)self->metered_bytes);
@@ -53,8 +61,8 @@ fl_stream_maybe_pause(FlStream *self)
         self->protocol_paused = true;
     }
     Py_END_CRITICAL_SECTION();
-    return pauses ? tell(self, self->state->names.pause_writing,
-                         "protocol.pause_writing() failed")
+    return pauses ? call_protocol(self, self->state->names.pause_writing,
+                                  "protocol.pause_writing() failed")
                   : 0;
 }
 
@@ -70,8 +78,8 @@ fl_stream_maybe_resume(FlStream *self)
         self->protocol_paused = false;
     }
     Py_END_CRITICAL_SECTION();
-    return resumes ? tell(self, self->state->names.resume_writing,
-                          "protocol.resume_writing() failed")
+    return resumes ? call_protocol(self, self->state->names.resume_writing,
+                                   "protocol.resume_writing() failed")
                    : 0;
 }
 
@@ -80,9 +88,9 @@ fl_flow_mark(PyObject *object, int64_t *mark)
 {
     PyObject *whole;
     if (PyFloat_Check(object)) {
-        /* Sizes are whole numbers: a fraction decides nothing. */
+        /* Backlogs are whole numbers, so a fraction changes no comparison. */
         double value = PyFloat_AS_DOUBLE(object);
-        if (value >= (double)INT64_MAX) {
+        if (value >= (double)INT64_MAX) { /* infinity, too */
             *mark = INT64_MAX;
             return 0;
         }
@@ -95,9 +103,9 @@ fl_flow_mark(PyObject *object, int64_t *mark)
         return -1;
     }
     int overflow;
-    long long number = PyLong_AsLongLongAndOverflow(whole, &overflow);
+    long long value = PyLong_AsLongLongAndOverflow(whole, &overflow);
     Py_DECREF(whole);
-    /* More than there can be memory is as good as that. */
-    *mark = overflow > 0 ? INT64_MAX : overflow < 0 ? INT64_MIN : number;
+    /* No backlog reaches a mark beyond 64 bits: the largest one acts alike. */
+    *mark = overflow > 0 ? INT64_MAX : overflow < 0 ? INT64_MIN : value;
     return 0;
 }

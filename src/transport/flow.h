@@ -1,23 +1,24 @@
 /* Flow control: pause_writing and resume_writing at the water marks.
 
-   The protocol may do anything in either call, so a caller looks at the
-   stream's phase again. */
+   Both calls run the protocol's code, which may close or abort the stream or
+   write to it.  The caller checks the stream's phase again afterwards. */
 #ifndef FL_TRANSPORT_FLOW_H
 #define FL_TRANSPORT_FLOW_H
 
 #include "transport/stream.h"
 
-/* Have the metrics count what waits to be written now. */
+/* Update the metric bytes_waiting by the change of this stream's queue. */
 void fl_stream_meter_waiting(FlStream *self);
 
-/* Call pause_writing or resume_writing when the water marks say so.
-   0, or -1 with an exception that leaves the loop. */
+/* Call pause_writing if the queue is above the high-water mark, resume_writing
+   if it is down to the low one, and each only once until the other.  An
+   exception is reported.  0, or -1 with one that leaves the loop. */
 int fl_stream_maybe_pause(FlStream *self);
 int fl_stream_maybe_resume(FlStream *self);
 
-/* A water mark out of a number of any kind.  It has 64 bits everywhere, for
-   programs read marks back.  0, or -1 with TypeError, OverflowError or
-   ValueError. */
+/* Convert a Python number of any kind to a water mark.  It has 64 bits on
+   every platform, because applications read their marks back.  0, or -1 with
+   TypeError, OverflowError or ValueError set. */
 int fl_flow_mark(PyObject *object, int64_t *mark);
 
 #endif

@@ -1,27 +1,29 @@
-/* A receiver: a protocol's calls as C functions.
+/* Native protocols: a protocol's callbacks as C functions.
 
-   Bytes go by it from a stream to an object of ours, or of asyncio's that we
-   know, without a frame of Python between.  A folder above this one registers
-   its receiver when the module is made, for the instances of one type and not
-   of its subclasses; a stream asks once, when it is given its protocol.
+   A native protocol takes bytes from a stream to an object of ours, or to an
+   asyncio object whose layout we know, without a Python frame between.  A
+   folder above this one registers it when the module is created.  It serves
+   the instances of exactly one type, not of subclasses.  A stream looks it up
+   once, when its protocol is set.
 
-   A receiver does what the methods of the protocol would do, with their
-   exceptions, and calls those that a program has put in their place: a stream
-   never asks whether anything was patched.  It may run Python, so the stream
-   may be paused, closed or have another protocol when it returns; the caller
-   owns a reference to the protocol meanwhile.
+   A native protocol does what the protocol's methods would do and raises what
+   they would raise.  It must itself call methods that an application has
+   patched in, because streams do not check for patches.  It may run Python, so
+   the stream may be paused or closed, or have another protocol, when it
+   returns.  The caller owns a reference to the protocol during the call.
 
-   Loop's thread only.  Each function is given the state of the loop's module
-   and the protocol.  Each but get_memory returns -1 with the
-   exception raised, and the caller reports it as the method's: no receiver
-   reports its own.
+   Threads: the loop's only.
 
-   One with get_memory is called once an event, with all that the event may
-   read, as asyncio calls a protocol: whatever it wants or does, no part of
-   that is left in the kernel.
+   Errors: a function that returns int, except get_memory, returns -1 with an
+   exception raised.  The caller reports it as an exception of the method; no
+   native protocol reports its own.
 
-   Rejected: a slot in the protocol's type, for types of asyncio's have
-   none. */
+   A native protocol with get_memory gets all the bytes that one event may read
+   in one call, as asyncio calls a protocol.  So no part of them stays in the
+   kernel, whatever the protocol then does: a connection that is closed with
+   unread bytes is reset.
+
+   Rejected: a slot in the protocol's type.  asyncio's types have none. */
 #ifndef FL_TRANSPORT_NATIVE_PROTOCOL_H
 #define FL_TRANSPORT_NATIVE_PROTOCOL_H
 
@@ -30,40 +32,48 @@
 
 #include <sys/uio.h>
 
+/* The most pieces of memory that get_memory may return. */
 #define FL_NATIVE_PIECES 4
 
 struct FlNativeProtocol {
-    /* There are size_bytes > 0 of data, valid during the call only.  0; 1:
-       they took long for what they are, read less of them; or -1. */
+    /* Receive data, size_bytes > 0, which is valid during the call only.
+       0; 1 if it took long for its size: the next reads are smaller; or -1. */
     int (*data_received)(FlState *state, PyObject *protocol, const char *data,
                          size_t size_bytes);
-    /* Optional, with the next one: where to read to instead, where likely so
-       many bytes will come.  How many pieces of memory there are, at most
-       FL_NATIVE_PIECES; 0: none now, and data goes to data_received.  Runs
-       no Python and raises nothing. */
+
+    /* Optional, together with memory_filled: provide memory to read into.
+       About expected_bytes will probably arrive.  Returns the number of
+       pieces, at most FL_NATIVE_PIECES; 0 for none now, and the bytes go to
+       data_received.  Runs no Python and raises nothing. */
     int (*get_memory)(FlState *state, PyObject *protocol,
                       size_t expected_bytes, struct iovec *memory);
-    /* Called once after each get_memory that gave some, with no other call
-       between: so many bytes came, 0 if none did, into that memory, which may
-       have been cut, and what it had no room for into the one piece after it,
-       which is the caller's.  0 or -1, but never -1 for 0 bytes. */
+
+    /* Called exactly once after each get_memory that returned pieces, with no
+       other call in between.  got_bytes arrived, or 0 if none did.  They fill
+       the pieces in order; the caller may have shortened them.  The excess is
+       in one more piece after the last, which belongs to the caller.  0 or -1,
+       but never -1 for 0 bytes. */
     int (*memory_filled)(FlState *state, PyObject *protocol,
                          const struct iovec *memory, size_t got_bytes);
+
     /* 1: keep the transport open; 0: close it; or -1. */
     int (*eof_received)(FlState *state, PyObject *protocol);
-    /* Optional: connection_made is about to be called, by its method.  Raises
+
+    /* Optional.  Called just before the method connection_made.  Raises
        nothing. */
     void (*connecting)(FlState *state, PyObject *protocol);
 };
 
 typedef struct FlNativeProtocol FlNativeProtocol;
 
-/* Have instances of a type that the state owns received so.  At most
-   FL_NATIVE_PROTOCOLS types; never fails. */
+/* Register a native protocol for the instances of a type.  `type` is borrowed:
+   the state must own it.  There is room for FL_NATIVE_PROTOCOLS types; one
+   more is a programming error.  Never fails. */
 void fl_native_protocol_register(FlState *state, PyTypeObject *type,
                                  const FlNativeProtocol *native);
 
-/* The receiver of a protocol, or NULL: call its methods.  Runs no Python. */
+/* The native protocol of a protocol's type, or NULL if the stream must call
+   the Python methods.  Runs no Python. */
 const FlNativeProtocol *fl_native_protocol_of(const FlState *state,
                                               PyObject *protocol);
 

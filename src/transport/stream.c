@@ -1,12 +1,17 @@
-/* A stream's life: opening, protocols, closing, losing.
+/* A stream's life: opening, protocols, events, closing, connection_lost.
 
-   1. connection_made and connection_lost are each called once, by the loop, in
-      this order, never from inside another protocol callback.
-   2. The watch is closed before the descriptor, always.
-   3. After connection_lost nothing is owned any more but what get_extra_info
-      still answers from.
-   4. A loop that is closed abandons its streams: they are told nothing, and
-      the collector warns about each that is still open. */
+   1. connection_made and connection_lost are each called once, in this order,
+      from the ready queue or an event, so never inside another callback of the
+      protocol.  Only without memory for a queue entry is connection_lost
+      called on the spot.
+   2. The registration is closed before the descriptor.  In the other order the
+      system could give the fd to a new file, whose registration we would
+      then remove.
+   3. After connection_lost the stream has released its protocol, server,
+      socket, queue and loop.  What get_extra_info answers from stays, as with
+      asyncio's transports.
+   4. A loop that is closed abandons its streams: it calls no protocol, and the
+      finalizer warns about each stream that is still open (stream_gc.c). */
 #include "transport/stream.h"
 
 #include "base/list.h"
@@ -42,8 +47,9 @@
 void
 fl_stream_set_phase(FlStream *self, FlStreamPhase phase)
 {
-    FL_CHECK(phase > self->phase, "a stream's life goes one way");
+    FL_CHECK(phase > self->phase, "phases only advance");
     if (phase >= FL_STREAM_LOST) {
+        /* The flush at the callback's end must not find a lost stream. */
         fl_stream_uncork(self);
     }
     self->phase = phase;
@@ -60,19 +66,20 @@ fl_stream_update_registration(FlStream *self)
     if (self->phase == FL_STREAM_OPEN && !self->paused && !self->read_eof) {
         wanted |= FL_READABLE;
     }
-    /* What is held is sent when the callback ends: it has not been refused. */
+    /* Corked bytes wait for the callback's end, not for the kernel. */
     if (self->phase < FL_STREAM_LOST && !fl_stream_is_corked(self)
         && (self->awaits_room || !fl_write_queue_is_empty(&self->write_queue)))
     {
         wanted |= FL_WRITABLE;
     }
-    if (wanted == self->reg->wanted) {
+    if (wanted == self->reg->wanted) { /* mostly: saves a system call */
         return 0;
     }
     return fl_registration_set(self->reg, wanted);
 }
 
-/* Datagram transports are no connections. */
+/* Datagram transports are FlStreams too, but the metrics of connections do not
+   count them. */
 static bool
 is_connection(const FlStream *self)
 {
@@ -85,7 +92,7 @@ int
 fl_stream_set_if_pending(FlStream *self, PyObject *waiter, PyObject *method,
                          PyObject *value)
 {
-    Py_INCREF(waiter);
+    Py_INCREF(waiter); /* done() may make the stream drop its reference */
     int done = fl_call_truth(waiter, self->state->names.done);
     PyObject *result = NULL;
     if (done == 0) {
@@ -97,18 +104,22 @@ fl_stream_set_if_pending(FlStream *self, PyObject *waiter, PyObject *method,
     return failed ? fl_loop_report_callback(self->loop, NULL) : 0;
 }
 
+/* Resolve the future of create_connection or its like: failure is 0 or a
+   negative errno.  0, or -1 to leave the loop. */
 static int
 wake_waiter(FlStream *self, int failure)
 {
     PyObject *waiter = self->waiter;
-    self->waiter = NULL;
+    self->waiter = NULL; /* its reference is ours now */
     if (waiter == NULL) {
         return 0;
     }
     FlNames *names = &self->state->names;
     PyObject *exc = failure < 0 ? fl_errno_exception(failure) : NULL;
     PyObject *method = exc == NULL ? names->set_result : names->set_exception;
-    PyErr_Clear(); /* without memory for it connection_lost has to do */
+    /* Without memory for the exception the waiter gets a result; the protocol
+       still learns of the failure from connection_lost. */
+    PyErr_Clear();
     int code = fl_stream_set_if_pending(self, waiter, method,
                                         exc == NULL ? Py_None : exc);
     Py_XDECREF(exc);
@@ -116,7 +127,8 @@ wake_waiter(FlStream *self, int failure)
     return code;
 }
 
-/* What follows connection_made, whether it raised or not. */
+/* asyncio queues this as callbacks of their own, so it also runs when
+   connection_made has raised.  0, or -1 to leave the loop. */
 static int
 start_reading(FlStream *self)
 {
@@ -136,9 +148,10 @@ run_connection_made(FlLoop *loop, PyObject *subject, PyObject *argument)
     PyObject *name = loop->state->names.connection_made;
     (void)argument;
     if (self->protocol == NULL) {
-        return 0;
+        return 0; /* connection_lost has run, for lack of memory */
     }
-    /* One that was closed is made known all the same, and then lost. */
+    /* A stream closed before this still gets connection_made; its
+       connection_lost is queued behind. */
     if (self->phase == FL_STREAM_OPENING) {
         fl_stream_set_phase(self, FL_STREAM_OPEN);
     }
@@ -152,7 +165,7 @@ run_connection_made(FlLoop *loop, PyObject *subject, PyObject *argument)
         && fl_loop_report_call(loop, protocol, name, subject, self->queued_by)
                < 0)
     {
-        exc = PyErr_GetRaisedException();
+        exc = PyErr_GetRaisedException(); /* leaves the loop, afterwards */
     }
     Py_XDECREF(result);
     Py_DECREF(protocol);
@@ -161,7 +174,7 @@ run_connection_made(FlLoop *loop, PyObject *subject, PyObject *argument)
         return code;
     }
     if (code < 0) {
-        PyErr_WriteUnraisable(subject);
+        PyErr_WriteUnraisable(subject); /* only one can leave the loop */
     }
     PyErr_SetRaisedException(exc);
     return -1;
@@ -169,6 +182,7 @@ run_connection_made(FlLoop *loop, PyObject *subject, PyObject *argument)
 
 /* --- connection_lost ----------------------------------------------------- */
 
+/* Call the server's _detach, once.  0, or -1 with its exception. */
 static int
 detach_server(FlStream *self)
 {
@@ -182,7 +196,7 @@ detach_server(FlStream *self)
         FL_SERVER_KNOWS_TRANSPORTS ? (PyObject *)self : NULL, NULL);
     int code = result == NULL ? -1 : 0;
     if (code < 0 && self->loop->poller == NULL) {
-        PyErr_Clear(); /* it has nobody to tell: the loop is closed */
+        PyErr_Clear(); /* the loop is closed: nothing handles the error */
         code = 0;
     }
     Py_XDECREF(result);
@@ -190,9 +204,11 @@ detach_server(FlStream *self)
     return code;
 }
 
+/* 0, or -1 with the exception of the socket object's close(). */
 static int
 close_descriptor(FlStream *self)
 {
+    /* Both fields first: close() may run Python that uses the stream. */
     int fd = self->fd;
     PyObject *sock = self->sock;
     self->fd = -1;
@@ -210,8 +226,9 @@ close_descriptor(FlStream *self)
     return result == NULL ? -1 : 0;
 }
 
-/* Close the descriptor, then tell the server: who waits for that finds it
-   closed.  0, or -1 with the first exception. */
+/* Close the descriptor, then detach from the server, so that wait_closed()
+   returns only once the descriptor is closed.  0, or -1 with the first
+   exception. */
 static int
 close_and_detach(FlStream *self)
 {
@@ -225,24 +242,24 @@ fl_stream_unregister(FlStream *self)
 {
     FlRegistration *reg = self->reg;
     self->reg = NULL;
-    fl_stream_uncork(self);
+    fl_stream_uncork(self); /* without a registration nothing can be sent */
     if (reg == NULL) {
         return;
     }
     fl_fd_release(self->loop, reg->fd, &self->owned);
     fl_loop_drop_event(self->loop, reg);
     if (self->exposed) {
-        fl_registration_close(
-            reg); /* others may have duplicated the descriptor */
+        /* A duplicate would keep the registration alive after close(). */
+        fl_registration_close(reg);
     }
     else {
         fl_registration_close_with_fd(reg);
     }
 }
 
-/* Drop the loop's reference, if it has one still. */
+/* Drop the loop's reference, unless it was dropped before. */
 static void
-leave_loop(FlStream *self)
+drop_loop_reference(FlStream *self)
 {
     if (fl_list_is_empty(&self->owned.link)) {
         return;
@@ -257,22 +274,25 @@ leave_loop(FlStream *self)
 int
 fl_stream_finish(FlStream *self)
 {
-    Py_INCREF(self);
+    Py_INCREF(self); /* the loop's reference may be the last */
     fl_stream_keep_sockname(self);
     Py_BEGIN_CRITICAL_SECTION(self); /* another thread may be writing */
     fl_stream_set_phase(self, FL_STREAM_CLOSED);
     Py_END_CRITICAL_SECTION();
     fl_stream_unregister(self);
-    /* The peer, maybe ours, sees an end. */
+    /* The close sends an EOF, perhaps to a stream of this same loop: corked
+       bytes of other streams go first, and the next iteration polls. */
     fl_loop_expect_io(self->loop);
     int code = close_and_detach(self);
+    /* Put aside, because the releases below may run destructors. */
     PyObject *exc = code < 0 ? PyErr_GetRaisedException() : NULL;
     fl_write_queue_clear(&self->write_queue);
     Py_CLEAR(self->protocol);
     Py_CLEAR(self->waiter);
-    leave_loop(self);
+    drop_loop_reference(self);
     PyObject *loop = (PyObject *)self->loop;
-    Py_BEGIN_CRITICAL_SECTION(self); /* other threads' close() looks at it */
+    /* Other threads read it in fl_transport_is_left. */
+    Py_BEGIN_CRITICAL_SECTION(self);
     self->loop = NULL;
     Py_END_CRITICAL_SECTION();
     Py_XDECREF(loop);
@@ -280,7 +300,8 @@ fl_stream_finish(FlStream *self)
     return fl_error_keep_first(exc, 0, NULL);
 }
 
-/* Tell sendfile what connection_lost is told, or that it came. */
+/* Fail sendfile's future with connection_lost's exception, or with a
+   ConnectionError if that is None.  0, or -1 to leave the loop. */
 static int
 fail_empty_waiter(FlStream *self, PyObject *argument)
 {
@@ -303,9 +324,10 @@ run_connection_lost(FlLoop *loop, PyObject *subject, PyObject *argument)
     FlStream *self = (FlStream *)subject;
     PyObject *name = loop->state->names.connection_lost;
     if (self->phase == FL_STREAM_CLOSED || self->protocol == NULL) {
-        return 0;
+        return 0; /* a finalizer has ended it meanwhile (stream_gc.c) */
     }
     int code = 0;
+    /* An end without an exception is no loss. */
     if (argument != Py_None && is_connection(self)) {
         FL_METER(loop, connections_lost, 1);
     }
@@ -317,6 +339,7 @@ run_connection_lost(FlLoop *loop, PyObject *subject, PyObject *argument)
     }
     Py_XDECREF(result);
     Py_DECREF(protocol);
+    /* An exception that leaves the loop must not stop the clean-up. */
     PyObject *exc = code < 0 ? PyErr_GetRaisedException() : NULL;
     if (self->empty_waiter != NULL && fail_empty_waiter(self, argument) < 0) {
         Py_XSETREF(exc, PyErr_GetRaisedException());
@@ -333,7 +356,7 @@ fl_stream_queue_connection_lost(FlStream *self, PyObject *exc)
         return;
     }
     fl_stream_set_phase(self, FL_STREAM_LOST);
-    (void)fl_stream_update_registration(self);
+    (void)fl_stream_update_registration(self); /* it wants nothing now */
     PyObject *argument = exc == NULL ? Py_None : exc;
     if (self->loop->debug) {
         fl_debug_note_stack(self->loop, &self->queued_by);
@@ -342,7 +365,8 @@ fl_stream_queue_connection_lost(FlStream *self, PyObject *exc)
                         argument, self->context)
         < 0)
     {
-        /* No memory for an entry: the protocol must hear of it anyway. */
+        /* No memory for an entry, but connection_lost must be called.  That
+           clears self->loop, so the loop needs a reference of its own. */
         PyErr_WriteUnraisable((PyObject *)self);
         FlLoop *loop = (FlLoop *)Py_NewRef((PyObject *)self->loop);
         if (run_connection_lost(loop, (PyObject *)self, argument) < 0) {
@@ -356,8 +380,8 @@ int
 fl_stream_call_connection_lost(FlStream *self)
 {
     if (fl_poller_is_elsewhere(self->loop->poller)) {
-        fl_stream_queue_connection_lost(
-            self, NULL); /* its thread may be polling just now */
+        /* Only the loop's thread calls the protocol, and it may be polling. */
+        fl_stream_queue_connection_lost(self, NULL);
         return 0;
     }
     fl_stream_set_phase(self, FL_STREAM_LOST);
@@ -369,13 +393,16 @@ fl_stream_close(FlStream *self)
 {
     Py_BEGIN_CRITICAL_SECTION(self);
     if (!fl_stream_is_closing(self)) {
+        /* asyncio would have sent the corked bytes by now, and would close at
+           once if the kernel had taken them all. */
         fl_stream_flush(self);
         if (fl_write_queue_is_empty(&self->write_queue)) {
-            /* unless the flush has failed */
+            /* Does nothing if the flush has failed, which queued it. */
             fl_stream_queue_connection_lost(self, NULL);
         }
         else {
             fl_stream_set_phase(self, FL_STREAM_CLOSING);
+            /* Stop reading.  fl_stream_write_ready ends the stream. */
             (void)fl_stream_update_registration(self);
         }
     }
@@ -387,6 +414,7 @@ fl_stream_force_close(FlStream *self, PyObject *exc)
 {
     Py_BEGIN_CRITICAL_SECTION(self);
     if (self->phase < FL_STREAM_LOST) {
+        /* First, so that the metric bytes_waiting no longer counts them. */
         fl_write_queue_clear(&self->write_queue);
         fl_stream_queue_connection_lost(self, exc);
     }
@@ -395,6 +423,8 @@ fl_stream_force_close(FlStream *self, PyObject *exc)
 
 /* --- events -------------------------------------------------------------- */
 
+/* Reads first, as asyncio does.  Reading may end the stream: then its loop is
+   NULL and nothing is left to write. */
 static int
 run_events(FlStream *self, int events)
 {
@@ -405,12 +435,13 @@ run_events(FlStream *self, int events)
     return code;
 }
 
+/* Inline, so that the hot path calls run_events directly. */
 static inline int
 run_registration(FlLoop *loop, FlRegistration *reg, int events,
                  int (*run)(FlStream *self, int events))
 {
     FlStream *self = reg->owner;
-    if (events == 0) {
+    if (events == 0) { /* the system refused to arm it: try again */
         fl_registration_rearm(reg);
         return 0;
     }
@@ -420,12 +451,13 @@ run_registration(FlLoop *loop, FlRegistration *reg, int events,
         code = fl_loop_report_callback(loop, NULL);
     }
     else {
+        /* Exactly the entered context is left, whatever run does. */
         PyObject *context = Py_NewRef(self->context);
         code = run(self, events);
         fl_context_leave(context, code < 0);
         Py_DECREF(context);
     }
-    if (self->reg != NULL) {
+    if (self->reg != NULL) { /* not reg: run may have closed and freed it */
         fl_registration_rearm(self->reg);
     }
     Py_DECREF(self);
@@ -457,14 +489,15 @@ fl_stream_set_protocol(FlStream *self, PyObject *protocol)
     }
     self->buffered = buffered;
     self->native = fl_native_protocol_of(self->state, protocol);
-    self->narrow = 0;
+    self->read_halvings = 0; /* the old protocol was the slow one */
     Py_XSETREF(self->protocol, Py_NewRef(protocol));
     return 0;
 }
 
-/* asyncio asks the socket object's proto: that misses those without one.  What
-   is accepted gets its listener's option only if it came after that was set:
-   so each is set. */
+/* asyncio sets TCP_NODELAY where the socket object's proto is IPPROTO_TCP,
+   which misses sockets made with proto 0; here the address family decides.
+   An accepted socket inherits the option only if it arrived after the
+   listener had set it, so every stream sets its own. */
 static void
 set_nodelay(const FlStream *self)
 {
@@ -482,7 +515,8 @@ set_nodelay(const FlStream *self)
     }
 }
 
-/* The peer's name, asked now, for a peer that has left has none.  0 or -1. */
+/* Save the peer's name now: getpeername fails once the peer has left.  0, or
+   -1 with MemoryError. */
 static int
 set_peer(FlStream *self, const FlStreamOptions *options)
 {
@@ -501,6 +535,7 @@ set_peer(FlStream *self, const FlStreamOptions *options)
     return size > 0 && self->peer == NULL ? -1 : 0;
 }
 
+/* FlOwnedKind.abandon: the loop has unlinked the node; drop its reference. */
 static void
 abandon(FlOwned *owned)
 {
@@ -516,6 +551,8 @@ static const FlOwnedKind owned_kind = {
     .invalidate_fd = fl_stream_invalidate_fd,
 };
 
+/* Call the server's _attach.  From 3.13 on it takes the transport, which
+   Server.close_clients needs.  0, or -1 with its exception. */
 static int
 attach_server(FlStream *self, PyObject *server)
 {
@@ -530,6 +567,7 @@ attach_server(FlStream *self, PyObject *server)
     return 0;
 }
 
+/* A stream without a descriptor or a registration.  NULL with an exception. */
 static FlStream *
 stream_new(FlLoop *loop, const FlStreamOptions *options)
 {
@@ -545,7 +583,7 @@ stream_new(FlLoop *loop, const FlStreamOptions *options)
     self->low_water_bytes = FL_HIGH_WATER_BYTES / 4;
     self->loop = (FlLoop *)Py_NewRef((PyObject *)loop);
     self->owned.object = (PyObject *)self;
-    self->owned.kind = &owned_kind;
+    self->owned.kind = &owned_kind; /* the loop calls back through it */
     self->cork.send = fl_stream_flush_corked;
     fl_list_init(&self->owned.link);
     fl_write_queue_init(&self->write_queue);
@@ -566,12 +604,15 @@ stream_new(FlLoop *loop, const FlStreamOptions *options)
     return self;
 }
 
-/* Give the descriptor and a watch to a new stream.  0 or -1. */
+/* Give a new stream its fd and a registration, and the loop its reference.  0,
+   or -1 with an exception and nothing to undo. */
 static int
 stream_start(FlStream *self, const FlStreamOptions *options)
 {
     FlLoop *loop = self->loop;
     FlRegistration *reg;
+    /* Evicts a previous owner of the fd, whose registration must be gone
+       before this one is opened. */
     if (fl_fd_acquire(loop, options->fd, &self->owned) < 0) {
         return -1;
     }
@@ -581,22 +622,23 @@ stream_start(FlStream *self, const FlStreamOptions *options)
         return fl_raise_errno(code);
     }
     reg->owner = self;
-    reg->owner_is_object = true;
+    reg->owner_is_object = true; /* a transport, not add_reader's */
     reg->on_events = options->type == NULL ? on_stream : options->on_events;
     self->reg = reg;
     self->fd = self->last_fd = options->fd;
     fl_list_append(&loop->streams, &self->owned.link);
-    Py_INCREF(self);
+    Py_INCREF(self); /* the loop's, see drop_loop_reference */
     return 0;
 }
 
-/* Undo stream_start: the descriptor goes back to the caller. */
+/* Undo stream_start and attach_server: the descriptor is the caller's again.
+   The raised exception stays. */
 static void
 stream_undo(FlStream *self)
 {
     PyObject *exc = PyErr_GetRaisedException();
     fl_stream_unregister(self);
-    if (detach_server(self) < 0) {
+    if (detach_server(self) < 0) { /* nothing if attach_server has failed */
         PyErr_WriteUnraisable((PyObject *)self);
     }
     fl_list_remove(&self->owned.link);
@@ -635,6 +677,7 @@ fl_stream_open(FlLoop *loop, const FlStreamOptions *options)
         Py_DECREF(self);
         return NULL;
     }
+    /* Last, because stream_undo does not take these back. */
     if (is_connection(self)) {
         FL_METER(loop, connections_made, 1);
         FL_METER(loop, connections_open, 1);

@@ -1,24 +1,34 @@
 /* Stream transports: TCP and Unix sockets.
 
-   FlStream is the instance of StreamTransport, a true asyncio.Transport.  Its
-   life, in one enum; every change goes through fl_stream_set_phase, which
-   asserts that it goes on:
+   FlStream is the instance of StreamTransport, a real asyncio.Transport.  Its
+   life is one enum:
 
-     OPENING   connection_made is queued           -> OPEN, CLOSING, LOST
-     OPEN      reads unless paused or at EOF       -> CLOSING, LOST
-     CLOSING   reads no more, writes what waits    -> LOST
-     LOST      connection_lost is queued           -> CLOSED
+     OPENING   connection_made is queued               -> OPEN, CLOSING, LOST
+     OPEN      reads, unless paused or at EOF          -> CLOSING, LOST
+     CLOSING   reads no more, still sends its backlog  -> LOST
+     LOST      connection_lost is queued               -> CLOSED
      CLOSED    connection_lost was called, the descriptor is closed
 
-   Ownership: from open to CLOSED the loop owns a reference (FlOwned), so an
-   open transport of a live loop is garbage only where the loop waits for
-   nothing of it (stream_gc.h).  The stream owns its
-   protocol, server, context and descriptor; of `sock` and `fd` the socket
-   object, when there is one, owns the descriptor.
+   Every change of an open stream goes through fl_stream_set_phase, which
+   asserts that the phase only advances.  The finalizer (stream_gc.c) takes a
+   stream from any phase to CLOSED.
 
-   Errors: a failing start raises and leaves the descriptor to the caller; a
-   failure later ends in connection_lost(exc).  Calls into Python return with
-   the state consistent, and every caller looks at the phase again. */
+   Ownership: from open to CLOSED the loop owns a reference (FlOwned).  An open
+   transport of a live loop is therefore garbage only where no event can come
+   of it (stream_gc.c, invariant 1).  The stream owns its protocol, server,
+   context and descriptor.  Where there is a socket object (`sock`), that
+   object owns the descriptor and `fd` only names it.
+
+   Threads: events and connection_made run in the loop's thread.  With a GIL
+   any thread that holds it may call the rest.  Without one the write queue
+   and the phase change inside the stream's critical section, and transport.c
+   queues other threads' close, abort, pause_reading and resume_reading to the
+   loop.
+
+   Errors: an open that fails raises, and the descriptor stays the caller's.  A
+   later failure ends in connection_lost(exc).  Each function leaves the stream
+   consistent before it calls Python.  Python may pause, close or abort the
+   stream, so every caller checks the phase again afterwards. */
 #ifndef FL_TRANSPORT_STREAM_H
 #define FL_TRANSPORT_STREAM_H
 
@@ -39,8 +49,9 @@ typedef enum {
 
 typedef struct {
     PyObject_HEAD
-    PyObject *extra; /* asyncio.Transport's only slot, _extra */
-    /* Those of its _FlowControlMixin, which flow.c does without. */
+    PyObject *extra; /* the only slot of asyncio.Transport, _extra */
+    /* The slots of asyncio's _FlowControlMixin.  They are part of the base
+       type's layout; flow.c keeps that state in the fields below. */
     PyObject *unused[4];
 #if PY_VERSION_HEX < 0x030C0000
     PyObject *dict;
@@ -49,42 +60,42 @@ typedef struct {
     FlState *state;
     FlLoop *loop; /* NULL once CLOSED */
     FlOwned owned;
-    FlCork cork; /* loop->holder points here while writes are held */
-    FlRegistration *reg;
-    PyObject *sock; /* the socket object, made when somebody asks; or NULL */
+    FlCork cork;         /* loop->cork points here while this one is corked */
+    FlRegistration *reg; /* NULL once unregistered */
+    PyObject *sock;      /* the socket object, made on first use; or NULL */
     PyObject *protocol;
     const FlNativeProtocol *native; /* the protocol's, or NULL */
     PyObject *server;
-    PyObject *context;
-    PyObject *waiter;       /* told when connection_made was called */
-    PyObject *empty_waiter; /* sendfile waits for the buffer, or for room */
-    PyObject *queued_by; /* the stack of what queued its calls; debug mode */
-    FlWriteQueue write_queue; /* what the kernel has not taken yet */
-    FlName *peer;             /* NULL: none */
-    FlName *sockname; /* once the descriptor cannot be asked any more */
-    int fd;           /* -1 once it is closed */
-    int last_fd; /* which it was: logs and asyncio's _sock_fd tell it still */
+    PyObject *context;        /* events and connection_* run in it */
+    PyObject *waiter;         /* future resolved after connection_made */
+    PyObject *empty_waiter;   /* sendfile's: for an empty queue, or for room */
+    PyObject *queued_by;      /* debug mode: the stack that queued a call */
+    FlWriteQueue write_queue; /* corked, or refused by the kernel */
+    FlName *peer;             /* NULL: the socket has none */
+    FlName *sockname;         /* saved when the descriptor is closed */
+    int fd;                   /* -1 once it is closed */
+    int last_fd; /* fd before that: logs and asyncio's _sock_fd show it */
     FlStreamPhase phase;
     uint64_t high_water_bytes;
     uint64_t low_water_bytes;
-    size_t metered_bytes;    /* what metrics count as waiting */
-    size_t last_read_bytes;  /* of what came last */
-    uint64_t write_dispatch; /* the callback that wrote last */
+    size_t metered_bytes;    /* its share of the metric bytes_waiting */
+    size_t last_read_bytes;  /* size of the last read */
+    uint64_t write_dispatch; /* loop->dispatch at the last write */
     unsigned writes_after_loss;
-    unsigned narrow;  /* how often the room of a read is halved */
-    bool wrote_again; /* that callback did so several times */
-    bool corks_first; /* the one before it did: see stream_write.c */
-    bool exposed;     /* others may have closed sock, or send on it */
-    bool buffered;    /* the protocol is a BufferedProtocol */
-    bool paused;
-    bool awaits_room;     /* empty_waiter is for the kernel's next room */
-    bool read_eof;        /* the peer's end was seen and kept open */
+    unsigned read_halvings; /* how often the read size was halved */
+    bool wrote_again;       /* that callback wrote more than once */
+    bool corks_first;       /* the callback that wrote before it did so */
+    bool exposed;           /* others may close the descriptor or send on it */
+    bool buffered;          /* the protocol is a BufferedProtocol */
+    bool paused;            /* pause_reading was called */
+    bool awaits_room;     /* empty_waiter is for room in the kernel's buffer */
+    bool read_eof;        /* the peer sent EOF, the protocol stays open */
     bool eof_written;     /* write_eof was called */
     bool eof_sent;        /* and the socket was shut down */
     bool protocol_paused; /* pause_writing was called */
 } FlStream;
 
-/* What sendfile is told, in asyncio's words, when its transport ends. */
+/* The exception sendfile gets when its transport ends; asyncio's text. */
 #define FL_STREAM_CLOSED_TEXT "Connection is closed by peer"
 
 #define FL_HIGH_WATER_BYTES (64 * 1024)
@@ -95,14 +106,16 @@ fl_stream_is_closing(const FlStream *self)
     return self->phase >= FL_STREAM_CLOSING;
 }
 
-/* All that is queued is held, and nothing waits for the kernel. */
+/* Whether the write queue is corked.  Then it is corked as a whole: the kernel
+   has refused none of it. */
 static inline bool
 fl_stream_is_corked(const FlStream *self)
 {
     return self->loop != NULL && self->loop->cork == &self->cork;
 }
 
-/* Forget what is held: the queue is dropped, or another sends it. */
+/* Cancel the flush at the callback's end: the queue is dropped, or sent
+   elsewhere. */
 static inline void
 fl_stream_uncork(FlStream *self)
 {
@@ -117,67 +130,79 @@ fl_stream_is_reading(const FlStream *self)
     return !fl_stream_is_closing(self) && !self->paused;
 }
 
+/* Advance to a later phase.  From LOST on nothing is corked. */
 void fl_stream_set_phase(FlStream *self, FlStreamPhase phase);
 
-/* What a stream is opened with; all borrowed, NULL where there is none. */
+/* Arguments of fl_stream_open.  All are borrowed; NULL means none. */
 typedef struct {
-    PyTypeObject *type; /* another than StreamTransport: see datagram.h */
-    int (*on_events)(void *loop, FlRegistration *reg,
-                     int events); /* and its */
-    PyObject *sock;               /* a socket object, or fd alone */
-    bool sock_private;            /* nobody else has that object */
+    /* A type other than StreamTransport, with its event handler; see
+       datagram.c. */
+    PyTypeObject *type;
+    int (*on_events)(void *loop, FlRegistration *reg, int events);
+    PyObject *sock;    /* a socket object; NULL: fd alone */
+    bool sock_private; /* no other code has that object */
     int fd;
     PyObject *protocol;
     PyObject *waiter;
     PyObject *extra;
     PyObject *server;
-    PyObject *context;
+    PyObject *context;                   /* NULL: a copy of the current one */
     const struct sockaddr_storage *peer; /* of an accepted connection */
     socklen_t peer_size;
 } FlStreamOptions;
 
-/* Open a stream; on failure NULL with an exception set, and the descriptor is
-   still the caller's. */
+/* Open a stream and queue connection_made.  A new reference; or NULL with an
+   exception set, and the descriptor is still the caller's. */
 PyObject *fl_stream_open(FlLoop *loop, const FlStreamOptions *options);
 
+/* Deliver to another protocol from now on.  0, or -1 with an exception set. */
 int fl_stream_set_protocol(FlStream *self, PyObject *protocol);
 
-/* Watch the descriptor no more, and give up its number. */
+/* Close the registration and release the fd in the loop's table.  The
+   descriptor itself stays open. */
 void fl_stream_unregister(FlStream *self);
 
-/* Tell the watch what the stream wants now.  0 or a negative errno. */
+/* Set the registration to the events the stream wants in its present state.
+   0 or a negative errno. */
 int fl_stream_update_registration(FlStream *self);
 
-/* asyncio's close(), and abort() and _force_close(exc), which drop what waits
-   and queue connection_lost; exc is borrowed or NULL. */
+/* asyncio's close().  A backlog is sent first. */
 void fl_stream_close(FlStream *self);
+
+/* asyncio's abort(), or its _force_close(exc): drop the backlog and queue
+   connection_lost.  exc is borrowed, or NULL. */
 void fl_stream_force_close(FlStream *self, PyObject *exc);
 
-/* Queue connection_lost(exc) (borrowed or NULL): phase LOST. */
+/* Enter LOST and queue connection_lost(exc); exc is borrowed, or NULL.
+   Without memory for the queue's entry it is called at once. */
 void fl_stream_queue_connection_lost(FlStream *self, PyObject *exc);
-/* The same at once, for an event after which a closing stream has nothing more
-   to send: asyncio does not wait for another turn either.  -1: an exception
-   that leaves the loop. */
+
+/* Enter LOST and call connection_lost(None) at once.  For the event that sent
+   the last bytes of a closing stream: asyncio does not wait for another
+   iteration there either.  In another thread than the loop's it is queued.
+   0, or -1 with an exception that leaves the loop. */
 int fl_stream_call_connection_lost(FlStream *self);
 
-/* A watch's events: run(self, events) in the stream's context.  Returns as
-   run does: 0, or -1 to leave the loop. */
+/* Handle a registration's events: run(self, events) in the stream's context,
+   then rearm.  Returns what run returns: 0, or -1 to leave the loop. */
 int fl_stream_run_events(FlLoop *loop, FlRegistration *reg, int events,
                          int (*run)(FlStream *self, int events));
 
-/* The end, of which the protocol is not told: CLOSED, and everything is let go
-   of, the loop's reference last.  0, or -1 with the first exception. */
+/* Enter CLOSED without a call of the protocol.  Closes the descriptor and
+   releases everything else, the loop's reference last.  0, or -1 with the
+   first exception. */
 int fl_stream_finish(FlStream *self);
 
-/* Call method(value) on a future that is not done yet: set_result or
-   set_exception.  A failure is reported.  0, or -1 to leave the loop. */
+/* Call method(value), set_result or set_exception, on a future unless it is
+   already resolved.  An exception is reported.  0, or -1 to leave the loop. */
 int fl_stream_set_if_pending(FlStream *self, PyObject *waiter,
                              PyObject *method, PyObject *value);
 
-/* Log asyncio's warning about writes to a lost connection. */
+/* Log asyncio's warning about writes to a lost connection.  0, or -1 with an
+   exception set.  In transport.c, as is the next one. */
 int fl_stream_warn_lost(FlStream *self);
 
-/* In debug mode: log what befell the transport.  0, or -1 with an exception
+/* Log an event of the transport; for debug mode.  0, or -1 with an exception
    set. */
 int fl_stream_log(FlStream *self, const char *event);
 

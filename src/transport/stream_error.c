@@ -1,4 +1,9 @@
-/* Errors of a stream: reported as asyncio's _fatal_error reports them. */
+/* Errors of a stream, reported as asyncio's _fatal_error reports them.
+
+   1. An exception is reported before the stream is closed, so that the
+      exception handler finds the transport open, as with asyncio.
+   2. A raised exception that leaves the loop closes nothing, as in asyncio:
+      it goes up to run_forever. */
 #include "transport/stream_error.h"
 
 #include "core/report.h"
@@ -8,6 +13,8 @@
 #include "transport/stream.h"
 #include "transport/stream_write.h"
 
+/* Pass exc to the loop's call_exception_handler, which the application may
+   have replaced.  0, or -1 with what leaves the loop. */
 static int
 report(FlStream *self, const char *message, PyObject *exc)
 {
@@ -28,6 +35,7 @@ report(FlStream *self, const char *message, PyObject *exc)
         Py_DECREF(result);
         return 0;
     }
+    /* The handler itself failed, or there was no memory to call it. */
     return fl_loop_report_callback(self->loop, NULL);
 }
 
@@ -46,11 +54,11 @@ fl_stream_report(FlStream *self, const char *message)
 int
 fl_stream_fatal_exception(FlStream *self, PyObject *exc, const char *message)
 {
-    /* What was written before the error counts as sent. */
     int code = 0;
+    /* asyncio would have sent the corked bytes before the error. */
     fl_stream_flush(self);
-    /* As asyncio: what the network did is for connection_lost alone, and the
-       rest is reported first, so that a handler sees the transport open. */
+    /* As in asyncio, the network's errors go to connection_lost alone.  A
+       stream without a loop is closed: nothing handles a report. */
     if (self->loop != NULL && !PyErr_GivenExceptionMatches(exc, PyExc_OSError))
     {
         code = report(self, message, exc);
@@ -76,6 +84,7 @@ fl_stream_fatal(FlStream *self, const char *message)
 int
 fl_stream_fatal_errno(FlStream *self, int code, const char *message)
 {
+    /* Raised, because fl_stream_fatal takes the raised exception. */
     (void)fl_raise_errno(code);
     return fl_stream_fatal(self, message);
 }

@@ -1,12 +1,13 @@
-/* Whether a stream's descriptor number is its own still.
+/* Whether a stream's fd still belongs to it.
 
-   Whoever gave a socket object may close it, and the system gives the number
-   to another.  The object knows that it was closed; a number alone does not.
+   The application may close a socket object that it passed to a transport, and
+   the system may then give the fd to another file.  The socket object knows
+   that it was closed; the fd alone does not tell.
 
-   1. A stream with a given socket asks it before each call, as asyncio's
-      transports do by making the call through it.
-   2. A stream that lost its number ends with EBADF; it does not close, stop
-      or use what has the number now. */
+   1. A stream whose socket object is exposed queries it before each system
+      call.  asyncio's transports do so too, by making the call through it.
+   2. A stream whose fd is no longer its own ends with EBADF.  It does not
+      read, write, shut down or close the fd, which would hit another file. */
 #include "transport/stream_fd.h"
 
 #include "base/list.h"
@@ -17,18 +18,19 @@
 
 #include <errno.h>
 
-/* Of a socket object that was given, for somebody may have closed it.  -1 with
-   an exception set. */
+/* 1 if the socket object still has the stream's fd; 0 if it was closed; -1
+   with the exception of its fileno(). */
 static int
-call_fileno(FlStream *self)
+socket_has_fd(FlStream *self)
 {
     if (self->sock == NULL) {
         return self->fd >= 0; /* no object could have closed it */
     }
-    PyObject *number =
+    PyObject *result =
         PyObject_CallMethodNoArgs(self->sock, self->state->names.fileno);
-    long fd = number == NULL ? -1 : PyLong_AsLong(number);
-    Py_XDECREF(number);
+    long fd = result == NULL ? -1 : PyLong_AsLong(result);
+    Py_XDECREF(result);
+    /* A closed socket's fileno() is -1, which is no error. */
     return fd == -1 && PyErr_Occurred() ? -1 : fd == self->fd;
 }
 
@@ -36,27 +38,29 @@ int
 fl_stream_has_fd(FlOwned *owned)
 {
     FlStream *self = FL_LIST_ENTRY(&owned->link, FlStream, owned.link);
-    return call_fileno(self);
+    return socket_has_fd(self);
 }
 
 int
 fl_stream_query_fd(FlStream *self)
 {
-    int has = call_fileno(self);
-    if (has < 0) {
-        PyErr_Clear(); /* an object that cannot tell has none */
+    int has_fd = socket_has_fd(self);
+    if (has_fd < 0) {
+        /* A fileno() that raises means that the fd is not usable. */
+        PyErr_Clear();
     }
-    return has > 0 ? 0 : -EBADF;
+    return has_fd > 0 ? 0 : -EBADF;
 }
 
 void
 fl_stream_invalidate_fd(FlOwned *owned)
 {
     FlStream *self = FL_LIST_ENTRY(&owned->link, FlStream, owned.link);
-    Py_INCREF(self);
+    Py_INCREF(self); /* detach() and its like may drop other references */
     fl_stream_unregister(self);
     if (self->sock != NULL && fl_stream_query_fd(self) == 0) {
-        /* Closed by its number: the object would close another's. */
+        /* The fd was closed by os.close() or the like, so the object does not
+           know.  Its own close() would close the fd's new file. */
         PyObject *result =
             PyObject_CallMethodNoArgs(self->sock, self->state->names.detach);
         if (result == NULL) {
@@ -64,7 +68,7 @@ fl_stream_invalidate_fd(FlOwned *owned)
         }
         Py_XDECREF(result);
     }
-    self->fd = -1;
+    self->fd = -1; /* so fl_stream_finish closes nothing either */
     PyObject *exc = fl_errno_exception(-EBADF);
     if (exc == NULL) {
         PyErr_WriteUnraisable((PyObject *)self);

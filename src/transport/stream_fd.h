@@ -1,25 +1,27 @@
-/* The number of a stream's descriptor: whether it is still the stream's.
+/* Whether a stream's fd still belongs to it.
 
-   A program may close the socket that it gave to a transport, and the system
-   may give the number to another connection.  The stream then ends with
-   EBADF and touches the number no more. */
+   An application may close the socket that it passed to a transport.  The
+   system may then give the fd to another file.  The stream must not read,
+   write or close that file: it ends with EBADF instead. */
 #ifndef FL_TRANSPORT_STREAM_FD_H
 #define FL_TRANSPORT_STREAM_FD_H
 
 #include "core/loop.h"
 #include "transport/stream.h"
 
-/* Before a call on the descriptor: 0, or -EBADF where the socket object that
-   was given is closed, for the number may be another's by now. */
+/* Ask the socket object whether it still has the fd: 0, or -EBADF.  May run
+   Python, as fileno() may be the application's.  Raises nothing. */
 int fl_stream_query_fd(FlStream *self);
 
+/* Call this before each system call on the fd.  A stream whose fd was never
+   exposed to the application costs no query. */
 static inline int
 fl_stream_check_fd(FlStream *self)
 {
     return self->exposed ? fl_stream_query_fd(self) : 0;
 }
 
-/* The loop's hooks, see FlOwned. */
+/* The loop's hooks; FlOwnedKind in core/loop.h states their contracts. */
 int fl_stream_has_fd(FlOwned *owned);
 void fl_stream_invalidate_fd(FlOwned *owned);
 

@@ -1,16 +1,17 @@
-/* What the collector asks of a stream, and does to one that nobody has.
+/* GC slots of a stream: traverse, clear, finalize, dealloc.
 
-   1. A stream that is paused, or at its peer's end, and has nothing to send
-      is collected when nobody has it: no event would ever come of it.  The
-      loop's reference to such a stream is visited as the stream's own.
-   2. The collector may run in any thread.  Where no GIL orders the threads,
-      the loop's own thread ends the stream.
-   3. What is garbage with the stream may use it after its finalizer has run:
-      the finalizer ends it as connection_lost does, CLOSED, and no operation
-      can tell the two apart.
-   4. Only a stream that may still write is the loop's holder
-      (fl_stream_set_phase), and of such a stream the loop has a reference:
-      one that is freed is not the holder. */
+   1. A stream that is paused or at EOF and has nothing to send is garbage once
+      the application has no reference to it, because no event will ever come
+      of it.  So the stream visits the loop's reference to such a stream as a
+      reference of its own.  Otherwise it would leak until the loop is closed.
+   2. The GC may run in any thread.  Without a GIL the finalizer queues the
+      stream to the loop's thread, which may be using it.
+   3. Objects that are garbage together with the stream may use it after its
+      finalizer has run.  So the finalizer leaves it CLOSED, as connection_lost
+      does, and every operation handles that phase.
+   4. Only a stream that may still write is corked (fl_stream_set_phase), and
+      the loop has a reference to each such stream.  So loop->cork never points
+      into a freed stream. */
 #include "transport/stream_gc.h"
 
 #include "base/list.h"
@@ -30,6 +31,7 @@ fl_stream_owns_itself(const FlOwned *owned)
 {
     const FlStream *self =
         FL_LIST_ENTRY((FlList *)&owned->link, FlStream, owned.link);
+    /* Datagram transports live until they are closed: hence the type. */
     return self->phase == FL_STREAM_OPEN && self->reg != NULL
            && self->reg->wanted == 0 && !fl_stream_is_corked(self)
            && Py_IS_TYPE((PyObject *)self, self->state->stream_type);
@@ -48,6 +50,7 @@ fl_stream_traverse(FlStream *self, visitproc visit, void *arg)
     Py_VISIT(self->waiter);
     Py_VISIT(self->empty_waiter);
     Py_VISIT(self->queued_by);
+    /* Invariant 1; the list tells whether the loop has a reference at all. */
     if (!fl_list_is_empty(&self->owned.link)
         && fl_stream_owns_itself(&self->owned))
     {
@@ -56,6 +59,8 @@ fl_stream_traverse(FlStream *self, visitproc visit, void *arg)
     return fl_visit_dict(self, visit, arg);
 }
 
+/* Invariant 3: sock, context and loop stay until dealloc, as methods that are
+   called after this may use them. */
 int
 fl_stream_clear(FlStream *self)
 {
@@ -69,6 +74,7 @@ fl_stream_clear(FlStream *self)
     return 0;
 }
 
+/* The FlReadyOp of finalize_in_loop. */
 static int
 run_finalize(FlLoop *loop, PyObject *subject, PyObject *arg)
 {
@@ -78,7 +84,8 @@ run_finalize(FlLoop *loop, PyObject *subject, PyObject *arg)
     return 0;
 }
 
-/* Give it to the loop's thread.  0 or -1 with an exception set. */
+/* Queue fl_stream_finalize to the loop's thread.  The entry's reference
+   resurrects the stream until then.  0, or -1 with an exception set. */
 static int
 finalize_in_loop(FlStream *self)
 {
@@ -91,7 +98,8 @@ finalize_in_loop(FlStream *self)
     return fl_thread_queue_push_anythread(self->loop, &entry);
 }
 
-/* What a finalizer does in the thread that may. */
+/* Warn as asyncio's transports do, then end the stream.  In the loop's thread,
+   or in any where a GIL orders them. */
 static void
 end_unclosed(FlStream *self)
 {
@@ -102,7 +110,8 @@ end_unclosed(FlStream *self)
         PyErr_WriteUnraisable((PyObject *)self);
     }
     if (self->reg != NULL) {
-        /* In a forked child this may come before the loop's own end. */
+        /* In a forked child this may be the first use of the loop: without
+           this we would remove registrations from the parent's set. */
         (void)fl_loop_leave_parent(self->loop);
         fl_stream_flush(self); /* another finalizer may have written */
     }
@@ -114,11 +123,13 @@ end_unclosed(FlStream *self)
 void
 fl_stream_finalize(FlStream *self)
 {
-    /* An open one only where its loop was closed, or by invariant 1. */
+    /* A stream gets here open only if its loop was closed or collected, or by
+       invariant 1: else the loop's reference keeps it alive. */
     if (self->fd < 0 || self->phase == FL_STREAM_CLOSED) {
         return;
     }
     PyObject *exc = PyErr_Occurred() ? PyErr_GetRaisedException() : NULL;
+    /* Without a registration the loop's thread has no use of the stream. */
     if (self->reg == NULL || !fl_loop_on_other_thread(self->loop)) {
         end_unclosed(self);
     }
@@ -135,12 +146,12 @@ fl_stream_dealloc(FlStream *self)
 {
     PyTypeObject *type = Py_TYPE(self);
     if (PyObject_CallFinalizerFromDealloc((PyObject *)self) < 0) {
-        return;
+        return; /* resurrected, as by finalize_in_loop */
     }
     PyObject_GC_UnTrack(self);
     PyObject_ClearWeakRefs((PyObject *)self);
-    FL_CHECK(self->reg == NULL, "the loop owns an open stream");
-    FL_CHECK(!fl_stream_is_corked(self), "nor can one that is freed hold");
+    FL_CHECK(self->reg == NULL, "a freed stream has no registration");
+    FL_CHECK(!fl_stream_is_corked(self), "loop->cork would dangle");
     (void)fl_stream_clear(self);
     Py_CLEAR(self->sock);
     Py_CLEAR(self->context);

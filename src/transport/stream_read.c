@@ -1,25 +1,27 @@
-/* The life of a byte coming in: read, deliver, notice the end.
+/* The life of a received byte: read it, deliver it, detect EOF.
 
-   One event reads into the loop's scratch and hands over an exact bytes
-   object; a connection whose last read was large reads into the final object
-   instead; a BufferedProtocol's own buffer is read into directly.  A receiver
-   with memory of its own gets all of an event at once: that memory, and then
-   the scratch, are filled by one call.
+   A Protocol gets a bytes object.  A small read goes through the loop's
+   scratch buffer and is copied from there.  After a large one the next read
+   goes straight into the final object.  A BufferedProtocol's buffer is read
+   into directly.  A native protocol gets the scratch itself.  One with memory
+   of its own gets all of an event at once: a single call fills that memory,
+   and then the scratch.
 
-   1. The allocator must not map and unmap memory for every message, which
-      takes five times as long as a read of 200 KiB: see make_scratch.
-   2. A read that did not fill its buffer has emptied the socket: no further
-      call is made.  One event delivers at most EVENT_BYTES, for fairness,
-      and a read counts for READ_BYTES at least: a peer decides how much comes,
-      and a protocol with a small buffer makes many reads of it.
-   3. After each call into the protocol the stream may be paused, closed or
-      have another protocol: the loop below looks again.  What that leaves in
-      the socket has the kernel reset a connection that is closed, so a
-      Protocol and a StreamReader get all of an event at once.
-   4. Where a receiver says that bytes take long, the event ends and the next
-      one reads few.  Each read that fills its room and is none of these
-      doubles the room, up to HANDED_BYTES.
-   5. No read waits, whatever the descriptor's flags are: any process that
+   1. The allocator must not map and unmap memory for every message.  That
+      takes five times as long as a read of 200 KiB; make_scratch prevents it.
+   2. A read that did not fill its buffer has emptied the socket, so no further
+      read is made.  For fairness one event delivers at most EVENT_BYTES, and
+      each read counts as READ_BYTES at least.  Otherwise a peer that sends
+      much to a protocol with a small buffer would keep the loop busy.
+   3. The protocol may pause or close the stream, or set another protocol, in
+      any callback, so fl_stream_read_ready checks again after each.  If it
+      then closes a connection with unread bytes in the socket, the kernel
+      resets the connection, and the peer may lose the last bytes sent to it.
+      So a Protocol and a StreamReader get all of an event in one callback.
+   4. When a native protocol reports that the data took long, the event ends
+      and the next reads are small.  Each later read that fills its buffer and
+      is not slow doubles the size again, up to NATIVE_BYTES.
+   5. No read blocks, whatever the descriptor's flags are: any process that
       shares the socket can clear O_NONBLOCK. */
 #include "transport/stream_read.h"
 
@@ -37,32 +39,37 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#define SCRATCH_BYTES EVENT_BYTES
-/* What a receiver is handed of it at once. */
-#define HANDED_BYTES  (64 * 1024)
-/* A read of this much makes the next one large. */
-#define BULKY_BYTES   (8 * 1024)
+/* The most that one event delivers, unless a BufferedProtocol's buffer is
+   larger. */
 #define EVENT_BYTES   (256 * 1024)
-/* Without a GIL a StreamReader over TLS is asyncio's own.  It pauses in
-   mid-event, and what is then left in the socket is lost when the transport
-   closes: each of TLS's reads takes all of an event. */
+#define SCRATCH_BYTES EVENT_BYTES
+/* The largest read for a native protocol that has no memory of its own; but
+   see WHOLE_EVENTS. */
+#define NATIVE_BYTES  (64 * 1024)
+/* After a read of this size the next one is expected to be large too. */
+#define LARGE_BYTES   (8 * 1024)
+/* Without a GIL a StreamReader over TLS is asyncio's own.  It pauses between
+   two reads of an event, and the bytes still in the socket are lost if the
+   transport then closes.  So each read for TLS takes all of an event. */
 #define WHOLE_EVENTS  (!FL_HAVE_GIL)
-/* What takes long is read 4 KiB at a time: HANDED_BYTES, halved so often. */
-#define NARROWEST     4
-/* The least that a read counts of them.  An event costs about as much as one
-   read, so 16 reads make that small; they end well within a millisecond. */
+/* Data that takes long is read 4 KiB at a time: NATIVE_BYTES, halved so
+   often. */
+#define MOST_HALVINGS 4
+/* A read counts as this much of EVENT_BYTES at least.  The fixed cost of an
+   event is about that of one read, so 16 reads make it small; they end well
+   within a millisecond. */
 #define READ_BYTES    (EVENT_BYTES / 16)
 
 #define READ_FAILED "Fatal read error on socket transport"
 
 typedef struct {
     size_t got_bytes;
-    bool filled; /* there may be more */
-    bool costly; /* and the next read is to be small */
+    bool filled; /* the buffer is full, so there may be more */
+    bool costly; /* the data took long: end this event */
 } ReadResult;
 
-/* Into several pieces of memory; as receive, after check_reader.  Runs no
-   Python. */
+/* Read into several pieces of memory.  0, with got_bytes 0 at EOF; -EAGAIN if
+   the socket is empty; or another negative errno.  Runs no Python. */
 static int
 receive_pieces(FlStream *self, struct iovec *pieces, int count,
                ReadResult *result)
@@ -73,6 +80,7 @@ receive_pieces(FlStream *self, struct iovec *pieces, int count,
         size_bytes += pieces[at].iov_len;
     }
     ssize_t got;
+    /* For one piece recv costs the kernel less than recvmsg. */
     do {
         got = count == 1
                   ? recv(self->fd, pieces->iov_base, size_bytes, MSG_DONTWAIT)
@@ -87,51 +95,55 @@ receive_pieces(FlStream *self, struct iovec *pieces, int count,
     return 0;
 }
 
+/* Whether the stream may deliver, after any Python that has run. */
 static bool
 wants_more(const FlStream *self)
 {
     return self->phase == FL_STREAM_OPEN && !self->paused && !self->read_eof;
 }
 
-/* Before a read for a protocol: whether the number is the stream's own still.
-   That asks a given socket object, which may run Python, as get_buffer does:
-   -EAGAIN if the stream is to be read no more, or for another protocol. */
+/* Call this before a read on behalf of a protocol.  -EBADF if the fd is no
+   longer the stream's.  That query and get_buffer may run Python, which may
+   pause or close the stream or set another protocol: then -EAGAIN, as if the
+   socket were empty. */
 static int
-check_reader(FlStream *self, PyObject *protocol)
+check_before_read(FlStream *self, PyObject *protocol)
 {
     int code = fl_stream_check_fd(self);
-    bool left = !wants_more(self) || self->protocol != protocol;
-    return code == 0 && left ? -EAGAIN : code;
+    bool changed = !wants_more(self) || self->protocol != protocol;
+    return code == 0 && changed ? -EAGAIN : code;
 }
 
-/* 0 with got_bytes 0: end of file; -EAGAIN: nothing there. */
+/* As receive_pieces, into one buffer and with the check before it. */
 static int
 receive(FlStream *self, PyObject *protocol, char *buffer, size_t size_bytes,
         ReadResult *result)
 {
     struct iovec piece = {buffer, size_bytes};
-    int code = check_reader(self, protocol);
+    int code = check_before_read(self, protocol);
     return code < 0 ? code : receive_pieces(self, &piece, 1, result);
 }
 
-/* --- end of file --------------------------------------------------------- */
+/* --- EOF ----------------------------------------------------------------- */
 
-/* As asyncio does it: programs put methods of their own in its place. */
+/* Close by the Python method, as asyncio does, because applications override
+   or patch it.  0, or -1 to leave the loop. */
 static int
 close_by_method(FlStream *self)
 {
-    FlLoop *loop = self->loop;
+    FlLoop *loop = self->loop; /* self->loop may be NULL after the call */
     PyObject *result =
         PyObject_CallMethodNoArgs((PyObject *)self, self->state->names.close);
     Py_XDECREF(result);
     return result == NULL ? fl_loop_report_callback(loop, NULL) : 0;
 }
 
-/* What the protocol says to the end of file: 1: stay open; 0; or -1 with an
-   exception set. */
+/* Call the protocol's eof_received: 1: keep the transport open; 0: close it;
+   -1 with an exception set. */
 static int
-ask_at_eof(FlStream *self)
+call_eof_received(FlStream *self)
 {
+    /* Owned: the method may call set_protocol. */
     PyObject *protocol = Py_NewRef(self->protocol);
     int keep_open;
     if (self->native != NULL) {
@@ -155,18 +167,19 @@ deliver_eof(FlStream *self)
         && fl_stream_log(self, "received EOF") < 0) {
         return fl_stream_fatal(self, "Fatal error: EOF could not be logged.");
     }
-    int keep_open = ask_at_eof(self);
+    int keep_open = call_eof_received(self);
     if (keep_open < 0) {
         return fl_stream_fatal(
             self, "Fatal error: protocol.eof_received() call failed.");
     }
     if (self->phase != FL_STREAM_OPEN) {
-        return 0;
+        return 0; /* eof_received has closed it */
     }
     if (!keep_open) {
         return close_by_method(self);
     }
-    /* The protocol may go on writing; there is nothing left to read. */
+    /* The protocol may go on writing.  Reading ends: a level-triggered
+       registration would report the EOF in every iteration. */
     self->read_eof = true;
     int code = fl_stream_update_registration(self);
     return code < 0 ? fl_stream_fatal_errno(self, code, READ_FAILED) : 0;
@@ -174,29 +187,30 @@ deliver_eof(FlStream *self)
 
 #define DATA_FAILED "Fatal error: protocol.data_received() call failed."
 
-/* See that the loop has its scratch.  0 or FL_NO_MEMORY. */
+/* Allocate the loop's scratch buffer on first use.  0 or FL_NO_MEMORY. */
 static int
 make_scratch(FlLoop *loop)
 {
     if (loop->scratch == NULL) {
-        /* glibc maps each block of 128 KiB and more, until one that is larger
-           than the block has been freed. */
+        /* glibc maps each block of 128 KiB and more, until a mapped block that
+           is larger has been freed: that raises its threshold for good.  The
+           bytes objects of receive_bytes then come from the heap. */
         PyMem_RawFree(PyMem_RawMalloc(2 * EVENT_BYTES));
         loop->scratch = malloc(SCRATCH_BYTES);
     }
     return loop->scratch == NULL ? FL_NO_MEMORY : 0;
 }
 
-/* --- receivers ----------------------------------------------------------- */
+/* --- native protocols ---------------------------------------------------- */
 
-/* Have the scratch after a receiver's memory, and of both no more than may be
-   read at once.  How many pieces there are then. */
+/* Append the scratch to a native protocol's pieces, and shorten all to what
+   one read may take.  Returns the new number of pieces. */
 static int
 add_scratch(const FlStream *self, struct iovec *pieces, int count)
 {
     bool whole = self->native->get_memory != NULL
-                 || (WHOLE_EVENTS && self->narrow == 0);
-    size_t left = whole ? EVENT_BYTES : HANDED_BYTES >> self->narrow;
+                 || (WHOLE_EVENTS && self->read_halvings == 0);
+    size_t left = whole ? EVENT_BYTES : NATIVE_BYTES >> self->read_halvings;
     for (int at = 0; at < count; at++) {
         if (pieces[at].iov_len > left) {
             pieces[at].iov_len = left;
@@ -208,6 +222,8 @@ add_scratch(const FlStream *self, struct iovec *pieces, int count)
     return left > 0 ? count + 1 : count;
 }
 
+/* Deliver what is in the scratch, and adapt the size of the next reads.  0, or
+   -1 to leave the loop. */
 static int
 deliver_scratch(FlStream *self, PyObject *protocol, ReadResult *result)
 {
@@ -219,27 +235,30 @@ deliver_scratch(FlStream *self, PyObject *protocol, ReadResult *result)
     }
     if (FL_UNLIKELY(code > 0)) {
         result->costly = true;
-        self->narrow = NARROWEST;
+        self->read_halvings = MOST_HALVINGS;
     }
-    else if (FL_UNLIKELY(self->narrow > 0) && result->filled) {
-        self->narrow--;
+    else if (FL_UNLIKELY(self->read_halvings > 0) && result->filled) {
+        self->read_halvings--;
     }
     return 0;
 }
 
+/* One read for a native protocol, and its callback.  0, or -1 to leave the
+   loop. */
 static int
 receive_native(FlStream *self, PyObject *protocol, ReadResult *result)
 {
     const FlNativeProtocol *native = self->native;
     struct iovec pieces[FL_NATIVE_PIECES + 1];
     int count = 0;
-    /* Before there is memory: it may run Python, which may change that. */
-    int code = check_reader(self, protocol);
+    /* Before get_memory: this may run Python, which may move that memory. */
+    int code = check_before_read(self, protocol);
     if (code == 0) {
         code = make_scratch(self->loop);
     }
     if (code == 0) {
-        if (native->get_memory != NULL && self->last_read_bytes >= BULKY_BYTES)
+        /* A small read goes through the scratch and is copied. */
+        if (native->get_memory != NULL && self->last_read_bytes >= LARGE_BYTES)
         {
             count = native->get_memory(self->state, protocol,
                                        self->last_read_bytes, pieces);
@@ -247,6 +266,7 @@ receive_native(FlStream *self, PyObject *protocol, ReadResult *result)
         code = receive_pieces(self, pieces, add_scratch(self, pieces, count),
                               result);
     }
+    /* The contract: each get_memory is followed by memory_filled. */
     if (count > 0 && (code < 0 || result->got_bytes == 0)) {
         (void)native->memory_filled(self->state, protocol, pieces, 0);
     }
@@ -269,13 +289,14 @@ receive_native(FlStream *self, PyObject *protocol, ReadResult *result)
 
 /* --- Protocol ------------------------------------------------------------ */
 
-/* All that an event may read, as one bytes object; NULL at end of file. */
+/* Read all that one event may deliver: 0 with a new bytes object in *data, or
+   NULL there at EOF; or a negative code. */
 static int
 receive_bytes(FlStream *self, PyObject *protocol, PyObject **data,
               ReadResult *result)
 {
-    /* What is much is not copied. */
-    bool direct = self->last_read_bytes >= BULKY_BYTES;
+    /* A large read goes into the final object, which saves a copy. */
+    bool direct = self->last_read_bytes >= LARGE_BYTES;
     int code = make_scratch(self->loop);
     if (code < 0) {
         return code;
@@ -285,7 +306,7 @@ receive_bytes(FlStream *self, PyObject *protocol, PyObject **data,
     if (direct) {
         bytes = PyBytes_FromStringAndSize(NULL, EVENT_BYTES);
         if (bytes == NULL) {
-            PyErr_Clear(); /* it is a MemoryError; the code says so too */
+            PyErr_Clear(); /* a MemoryError: the code stands for it */
             return FL_NO_MEMORY;
         }
         buffer = PyBytes_AS_STRING(bytes);
@@ -303,13 +324,14 @@ receive_bytes(FlStream *self, PyObject *protocol, PyObject **data,
         bytes = PyBytes_FromStringAndSize(buffer, size);
     }
     if (bytes == NULL) {
-        PyErr_Clear(); /* likewise */
+        PyErr_Clear(); /* a MemoryError, as above */
         return FL_NO_MEMORY;
     }
     *data = bytes;
     return 0;
 }
 
+/* One read for a Protocol, and data_received.  0, or -1 to leave the loop. */
 static int
 read_bytes(FlStream *self, PyObject *protocol, ReadResult *result)
 {
@@ -337,23 +359,24 @@ read_bytes(FlStream *self, PyObject *protocol, ReadResult *result)
 
 /* --- BufferedProtocol ---------------------------------------------------- */
 
-/* What asyncio says of a buffer that cannot be read into: recv_into() of its
-   socket. */
+/* Replace the raised exception by the TypeError that asyncio's call of
+   sock.recv_into() raises for a buffer that is not writable. */
 static void
-refuse_buffer(PyObject *buffer)
+raise_wrong_buffer(PyObject *buffer)
 {
     if (fl_error_leaves_loop()) {
         return;
     }
-    PyErr_Clear(); /* the words of whatever made the buffer */
+    PyErr_Clear(); /* the exporter's own text */
     PyErr_Format(PyExc_TypeError,
                  "recv_into() argument 1 must be read-write bytes-like "
                  "object, not %.50s",
                  buffer == Py_None ? "None" : Py_TYPE(buffer)->tp_name);
 }
 
-/* The protocol's buffer, held in *view until the read is done.  0, or -1 with
-   an exception set, and *message says what has failed. */
+/* Get the protocol's buffer in *view, which the caller releases after the
+   read.  0, or -1 with an exception set and the text for its report in
+   *message. */
 static int
 get_buffer(FlStream *self, PyObject *protocol, Py_buffer *view,
            const char **message)
@@ -378,13 +401,14 @@ get_buffer(FlStream *self, PyObject *protocol, Py_buffer *view,
         code = PyObject_GetBuffer(buffer, view, PyBUF_WRITABLE);
         if (code < 0) {
             *message = READ_FAILED;
-            refuse_buffer(buffer);
+            raise_wrong_buffer(buffer);
         }
     }
     Py_DECREF(buffer);
     return code;
 }
 
+/* 0, or -1 to leave the loop. */
 static int
 call_buffer_updated(FlStream *self, PyObject *protocol, size_t got_bytes)
 {
@@ -403,6 +427,8 @@ call_buffer_updated(FlStream *self, PyObject *protocol, size_t got_bytes)
     return 0;
 }
 
+/* One read for a BufferedProtocol, and its callbacks.  0, or -1 to leave the
+   loop. */
 static int
 read_into(FlStream *self, PyObject *protocol, ReadResult *result)
 {
@@ -412,6 +438,7 @@ read_into(FlStream *self, PyObject *protocol, ReadResult *result)
         return fl_stream_fatal(self, message);
     }
     int code = receive(self, protocol, view.buf, (size_t)view.len, result);
+    /* Before buffer_updated, which may resize the buffer. */
     PyBuffer_Release(&view);
     if (code == -EAGAIN) {
         return 0;
@@ -425,7 +452,7 @@ read_into(FlStream *self, PyObject *protocol, ReadResult *result)
     return call_buffer_updated(self, protocol, result->got_bytes);
 }
 
-/* --- all ----------------------------------------------------------------- */
+/* --- events -------------------------------------------------------------- */
 
 int
 fl_stream_read_ready(FlStream *self)
@@ -434,13 +461,15 @@ fl_stream_read_ready(FlStream *self)
     int code = 0;
     while (code == 0 && wants_more(self)) {
         ReadResult result = {0, false, false};
+        /* Owned: a callback may call set_protocol.  Looked up in each round
+           for the same reason. */
         PyObject *protocol = Py_NewRef(self->protocol);
         code = self->native != NULL ? receive_native(self, protocol, &result)
                : self->buffered     ? read_into(self, protocol, &result)
                                     : read_bytes(self, protocol, &result);
         Py_DECREF(protocol);
         if (FL_LIKELY(!result.filled) || result.costly) {
-            break;
+            break; /* also at EOF and without data: then nothing is filled */
         }
         size_t cost = result.got_bytes;
         if (cost < READ_BYTES) {

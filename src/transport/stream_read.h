@@ -1,4 +1,7 @@
-/* Reading: from a readable descriptor to data_received or buffer_updated.
+/* Reading: from a readable descriptor to data_received, buffer_updated or a
+   native protocol.
+
+   Loop's thread only.
 
    Rejected: libuv's uv_read_start.  Its alloc callback must not stop the
    stream, and a protocol's get_buffer may. */
@@ -7,7 +10,8 @@
 
 #include "transport/stream.h"
 
-/* The descriptor is readable: read, deliver.  0, or -1 to leave the loop. */
+/* Handle a readable event: read and deliver.  A failure ends the connection as
+   asyncio's _fatal_error does.  0, or -1 to leave the loop. */
 int fl_stream_read_ready(FlStream *self);
 
 #endif

@@ -1,50 +1,49 @@
-/* The life of a byte going out: write, hold, send, wait for the kernel.
+/* The life of a written byte: write, cork, send, wait for the kernel.
 
-   The first write of a callback goes to the kernel at once, as asyncio's does.
-   Later ones are corked: they stay in the queue and leave with one call when
-   the callback returns.  Where the last callback that wrote to the connection
-   did so several times (an HTTP header, then its body), the first one is
-   corked too: that saves a system call a response.
+   The first write of a callback is sent at once, as in asyncio.  Later writes
+   are corked: they stay in the queue, and one system call sends them all when
+   the callback returns.  If the last callback that wrote to the connection
+   wrote several times (an HTTP header, then its body), the first write is
+   corked too.  That saves one system call per response.
 
-   1. One connection of a loop corks at a time (loop->holder), and what it has
-      corked is sent before anything else of the loop is: bytes leave in the
-      order they were written, of several connections too.  What sends goes by
-      fl_loop_expect_io; a way out to another loop, thread or process, and what
-      sends in Python, by fl_loop_flush_corked_here.
-   2. Writes are corked only inside a callback and by the thread that runs the
-      loop, up to CORKED_BYTES or the high-water mark, whichever is less; not
-      where others have the descriptor, for what they send passes no gate; and
-      not by a child of the process that made the loop, which may end by
-      os._exit.  While they are, the kernel has refused nothing: all of the
-      queue is corked.
-   3. Corked bytes count as sent: whoever ends or inspects the stream flushes
-      first, and get_write_buffer_size does not count them.
-   4. To flush is to send and no more: it calls no protocol and ends no stream.
-      What an empty queue brings about is done by events (end_waiting).
-   5. bytes are referenced, everything else is copied: the caller may change
-      its buffer when write returns.
+   1. At most one stream of a loop is corked (loop->cork), and it is flushed
+      before the loop sends anything else.  So bytes leave in the order they
+      were written, across connections too.  Every send in C first calls
+      fl_loop_expect_io.  Sends in Python, and every way to hand control to
+      another loop, thread or process, call fl_loop_flush_corked_here.
+   2. Writes are corked only inside a callback, by the thread that runs the
+      loop, and up to the lesser of CORKED_BYTES and the high-water mark.  Not
+      where the application has the fd: its own sends would overtake corked
+      bytes.  Not in a forked child of the loop's process, which may end by
+      os._exit.  A queue is corked as a whole: the kernel has refused none of
+      it.
+   3. Corked bytes count as sent.  Code that ends or inspects the stream must
+      flush first, and get_write_buffer_size does not count them.
+   4. A flush only sends.  It calls no protocol and ends no stream, so any code
+      may flush.  Work that waits for an empty queue is done by an event
+      (finish_drained).
+   5. bytes objects are referenced and all else is copied, because the caller
+      may change its buffer once write returns.
 
-   What is corked waits for the callback.  A callback that writes several times
-   to a connection and then blocks until another thread, another loop or
-   another process has got those bytes waits for ever, where asyncio works,
-   unless it gets there by a way out of invariant 1; so does one whose only
-   write was corked because the callback before wrote several times.  One that
-   goes on for long has its later writes late, and one that ends the process
-   (os._exit, os.exec*, a signal) has them lost.
+   Limits: corked bytes wait for the end of the callback.  Where a callback has
+   corked bytes and then blocks until another thread, loop or process receives
+   them, it deadlocks, unless it gets there by a way that invariant 1 covers.
+   asyncio would work there.  A long callback sends its corked writes late, and
+   one that ends the process (os._exit, os.exec*, a signal) loses them.
 
-   Rejected; of uvicorn the CPU time of a request is meant, of httptools and of
-   FastAPI:
-   - To send the first write at once, always: +18 % and +10 %, for the body of
+   Rejected (percentages: CPU time per uvicorn request, with httptools and with
+   FastAPI):
+   - Always send the first write at once: +18 % and +10 %, because the body of
      each response is a second send.
-   - To cork from the first write on, always: within noise of this, and it has
-     a callback wait that wrote once, and loses what os._exit follows.
-   - To cork until the iteration ends, as uvloop: bytes wait for strangers'
-     callbacks, and each way out of an iteration must be guarded.
-   - To cork nothing for a while after a callback of more than 1 ms: on a busy
-     machine it was mostly so, with 958 sends in place of 208 for bursts of
-     ten messages by websockets.
-   - To flush where is_closing asks, as StreamWriter.drain does: websockets and
-     aiohttp ask at each message, 2004 sends in place of 208. */
+   - Always cork from the first write on: no measurable gain.  It delays single
+     writes, and os._exit would lose them.
+   - Cork until the iteration ends, as uvloop does: bytes wait for unrelated
+     callbacks, and each way out of an iteration must flush.
+   - Cork nothing for a while after a callback of more than 1 ms: on a busy
+     machine most callbacks are that long.  websockets made 958 sends instead
+     of 208 for bursts of ten messages.
+   - Flush in is_closing, which StreamWriter.drain calls: websockets and
+     aiohttp call it for each message, 2004 sends instead of 208. */
 #include "transport/stream_write.h"
 
 #include "base/list.h"
@@ -64,16 +63,17 @@
 #include <errno.h>
 #include <sys/uio.h>
 
-/* Enough for any burst worth one call; well under the system's limit. */
-#define MOST_VECTORS            64
-/* Writes after a loss before asyncio begins to warn about them. */
+/* Enough for any burst worth one call, and well below IOV_MAX. */
+#define MAX_VECTORS             64
+/* asyncio warns from the fifth write after the connection was lost. */
 #define QUIET_WRITES_AFTER_LOSS 5
-/* The most that is corked. */
+/* The most bytes that are corked. */
 #define CORKED_BYTES            (64 * 1024)
 
 /* --- the kernel ---------------------------------------------------------- */
 
-/* Would-block counts as success with nothing sent. */
+/* 0 with the bytes sent, 0 of them if the send would block; or a negative
+   errno. */
 static int
 sent_or_error(FlStream *self, ssize_t result, size_t *sent_bytes)
 {
@@ -96,7 +96,7 @@ send_one(FlStream *self, const char *data, size_t size_bytes,
                          sent_bytes);
 }
 
-/* One call either way; of a single vector send costs the kernel less. */
+/* For a single vector, send costs the kernel less than sendmsg. */
 static int
 send_vectors(FlStream *self, struct iovec *vectors, int count,
              size_t *sent_bytes)
@@ -113,16 +113,16 @@ send_vectors(FlStream *self, struct iovec *vectors, int count,
                          sent_bytes);
 }
 
-/* Send from the queue until it is empty or the kernel takes no more.  0 or a
-   negative errno. */
+/* Send from the queue until it is empty or the kernel's buffer is full.  0 or
+   a negative errno. */
 static int
 drain_queue(FlStream *self)
 {
     FlWriteQueue *write_queue = &self->write_queue;
-    int code = fl_stream_check_fd(self);
+    int code = fl_stream_check_fd(self); /* may run Python, so it is first */
     while (code == 0 && !fl_write_queue_is_empty(write_queue)) {
-        struct iovec vectors[MOST_VECTORS];
-        int count = fl_write_queue_vectors(write_queue, vectors, MOST_VECTORS);
+        struct iovec vectors[MAX_VECTORS];
+        int count = fl_write_queue_vectors(write_queue, vectors, MAX_VECTORS);
         size_t offered = 0, sent;
         for (int at = 0; at < count; at++) {
             offered += vectors[at].iov_len;
@@ -133,13 +133,13 @@ drain_queue(FlStream *self)
         }
         fl_write_queue_consume(write_queue, sent);
         if (sent < offered) {
-            break;
+            break; /* the kernel's buffer is full */
         }
     }
     return code;
 }
 
-/* A send failed: connection_lost is queued. */
+/* A send has failed: queue connection_lost.  A raised exception stays. */
 static void
 write_failed(FlStream *self, int code)
 {
@@ -155,6 +155,7 @@ write_failed(FlStream *self, int code)
     }
 }
 
+/* Send EOF.  0 or a negative errno. */
 static int
 shut_down_writing(FlStream *self)
 {
@@ -163,11 +164,11 @@ shut_down_writing(FlStream *self)
     if (code < 0) {
         return code;
     }
-    fl_loop_expect_io(self->loop);
+    fl_loop_expect_io(self->loop); /* the peer may be in this loop */
     return shutdown(self->fd, SHUT_WR) < 0 ? -errno : 0;
 }
 
-/* What the kernel did not take waits for it. */
+/* The queue has become the backlog: register for writability. */
 static void
 wait_for_kernel(FlStream *self)
 {
@@ -176,12 +177,12 @@ wait_for_kernel(FlStream *self)
         write_failed(self, code);
     }
     else if (self->reg != NULL) {
-        /* A poll that is on, for another thread writes, knows nothing yet. */
+        /* Another thread may be the writer: end a poll begun before this. */
         fl_poller_wake_anythread(self->reg->poller);
     }
 }
 
-/* Send what is queued; what is left waits for the kernel. */
+/* Send the queue; the rest becomes the backlog. */
 static void
 send_queue(FlStream *self)
 {
@@ -194,11 +195,12 @@ send_queue(FlStream *self)
     }
 }
 
-/* --- holding ------------------------------------------------------------- */
+/* --- corking ------------------------------------------------------------- */
 
-/* Note a write, and say whether it is to be corked.  Another thread's never
-   is: asyncio's transports send it, and the loop may sleep, or the callback
-   that runs may wait for that thread. */
+/* Record a write and decide whether to cork it.  Another thread's write is
+   never corked: the loop may be asleep, or the running callback may wait for
+   that thread.  Nor is any without a GIL, where another thread may write to
+   the stream meanwhile. */
 static bool
 should_cork(FlStream *self)
 {
@@ -208,7 +210,7 @@ should_cork(FlStream *self)
     {
         return false;
     }
-    if (self->write_dispatch == loop->dispatch) {
+    if (self->write_dispatch == loop->dispatch) { /* the same callback */
         self->wrote_again = true;
     }
     else {
@@ -221,6 +223,7 @@ should_cork(FlStream *self)
            && !fl_loop_is_inherited(loop);
 }
 
+/* Whether the queue and a write of this size may be corked together. */
 static bool
 fits_cork(const FlStream *self, size_t size_bytes)
 {
@@ -231,14 +234,14 @@ fits_cork(const FlStream *self, size_t size_bytes)
     return self->write_queue.size_bytes + size_bytes <= limit;
 }
 
-/* What is queued, all of it, waits for the callback's end. */
+/* Cork the whole queue until the callback's end. */
 static void
-hold(FlStream *self)
+cork_queue(FlStream *self)
 {
     FlLoop *loop = self->loop;
     if (!fl_stream_is_corked(self)) {
-        FL_CHECK(loop->cork == NULL, "one stream holds at a time");
-        FL_CHECK(self->phase < FL_STREAM_LOST, "it may still write");
+        FL_CHECK(loop->cork == NULL, "one stream is corked at a time");
+        FL_CHECK(self->phase < FL_STREAM_LOST, "a lost stream sends nothing");
         loop->cork = &self->cork;
     }
 }
@@ -248,7 +251,7 @@ fl_stream_flush_corked(FlCork *cork)
 {
     FlStream *self = FL_LIST_ENTRY(cork, FlStream, cork);
     if (fl_loop_is_inherited(self->loop)) {
-        fl_write_queue_clear(&self->write_queue); /* the parent sends it */
+        fl_write_queue_clear(&self->write_queue); /* the parent sends them */
     }
     else {
         send_queue(self);
@@ -274,7 +277,7 @@ fl_stream_expose_fd(FlStream *self)
 
 /* --- write --------------------------------------------------------------- */
 
-/* Raise if nothing may be written now. */
+/* 0, or -1 with asyncio's exception if nothing may be written now. */
 static int
 check_writable(FlStream *self, const char *method)
 {
@@ -304,15 +307,15 @@ fl_stream_drop_after_loss(FlStream *self)
     return 1;
 }
 
-/* What is written: `bytes` is the exact bytes object, or NULL when the data is
-   the caller's to change. */
+/* The data of a write.  `bytes` is the exact bytes object that has it, or NULL
+   where the caller may change the data later. */
 typedef struct {
     const char *data;
     size_t size_bytes;
     PyObject *bytes;
 } Payload;
 
-/* Queue what was not sent.  0 or -1 with MemoryError. */
+/* Queue the unsent part.  0, or -1 with MemoryError. */
 static int
 queue_payload(FlStream *self, const Payload *payload, size_t sent_bytes)
 {
@@ -331,10 +334,11 @@ queue_payload(FlStream *self, const Payload *payload, size_t sent_bytes)
     return code;
 }
 
-/* Before a write: send what is held and may not be held any longer, so that
-   nothing is overtaken.  Whether something waits for the kernel then. */
+/* Flush corked bytes that this write would overtake: another stream's always,
+   this stream's unless the write joins them.  Whether there is a backlog
+   then, behind which the write must queue. */
 static bool
-make_way(FlStream *self, bool may_cork)
+flush_before_write(FlStream *self, bool may_cork)
 {
     FlLoop *loop = self->loop;
     if (fl_stream_is_corked(self) ? !may_cork : !fl_loop_on_other_thread(loop))
@@ -345,6 +349,9 @@ make_way(FlStream *self, bool may_cork)
            && !fl_write_queue_is_empty(&self->write_queue);
 }
 
+/* One write: drop it after a loss, cork it, send it, or queue it.  A send that
+   fails queues connection_lost.  0, or -1 with MemoryError or what the warning
+   about a lost connection raised. */
 static int
 write_payload(FlStream *self, const Payload *payload)
 {
@@ -354,11 +361,11 @@ write_payload(FlStream *self, const Payload *payload)
         return code < 0 ? -1 : 0;
     }
     bool may_cork = should_cork(self) && fits_cork(self, size);
-    bool waiting = make_way(self, may_cork);
+    bool backlogged = flush_before_write(self, may_cork);
     if (self->phase >= FL_STREAM_LOST) {
-        return 0; /* what was held could not be sent */
+        return 0; /* the flush has failed */
     }
-    if (!waiting && !may_cork) {
+    if (!backlogged && !may_cork) { /* nothing is queued: send it directly */
         code = fl_stream_check_fd(self);
         if (code == 0) {
             code = send_one(self, payload->data, size, &sent);
@@ -374,8 +381,8 @@ write_payload(FlStream *self, const Payload *payload)
     if (queue_payload(self, payload, sent) < 0) {
         return -1;
     }
-    if (may_cork && !waiting) {
-        hold(self);
+    if (may_cork && !backlogged) {
+        cork_queue(self);
     }
     else {
         wait_for_kernel(self);
@@ -383,7 +390,7 @@ write_payload(FlStream *self, const Payload *payload)
     return 0;
 }
 
-/* Exact bytes for any buffer: a new reference. */
+/* The data of any buffer as an exact bytes object, a new reference. */
 static PyObject *
 as_bytes(PyObject *data)
 {
@@ -413,7 +420,7 @@ as_bytes(PyObject *data)
     return bytes;
 }
 
-/* A buffer in one piece is sent from where it lies; what waits is copied. */
+/* Send a contiguous buffer in place; only an unsent part is copied. */
 static int
 write_buffer(FlStream *self, PyObject *data)
 {
@@ -442,8 +449,9 @@ write_buffer(FlStream *self, PyObject *data)
     return code;
 }
 
+/* Raise asyncio's TypeError for data of a type that write does not take. */
 static void
-refuse(PyObject *data)
+raise_wrong_type(PyObject *data)
 {
     PyObject *name = PyType_GetName(Py_TYPE(data));
     if (name != NULL) {
@@ -462,7 +470,7 @@ fl_stream_write(FlStream *self, PyObject *data)
     if (!exact && !PyBytes_Check(data) && !PyByteArray_Check(data)
         && !PyMemoryView_Check(data))
     {
-        refuse(data);
+        raise_wrong_type(data);
         return NULL;
     }
     if (check_writable(self, "write") < 0) {
@@ -479,8 +487,8 @@ fl_stream_write(FlStream *self, PyObject *data)
         code = write_buffer(self, data);
     }
     Py_END_CRITICAL_SECTION();
-    /* Here, where the caller's buffer is not exported any more: the protocol
-       may clear it. */
+    /* Only now, with the caller's buffer released: pause_writing may resize
+       it. */
     if (code < 0 || fl_stream_maybe_pause(self) < 0) {
         return NULL;
     }
@@ -499,7 +507,8 @@ fl_stream_write_memory(FlStream *self, const char *data, size_t size_bytes)
 
 /* --- writelines ---------------------------------------------------------- */
 
-/* The items as a new list of exact, non-empty bytes: all or nothing. */
+/* The items as a new list of exact, non-empty bytes objects; NULL with an
+   exception, and then nothing is written. */
 static PyObject *
 bytes_list(PyObject *lines)
 {
@@ -523,12 +532,12 @@ bytes_list(PyObject *lines)
     return list;
 }
 
-/* Append all as one write; then let them go, unless they are corked. */
+/* Queue all items as one write, then cork or send the queue. */
 static int
 write_list(FlStream *self, PyObject *list)
 {
-    bool may_cork = should_cork(self);
-    bool waiting = make_way(self, may_cork);
+    bool may_cork = should_cork(self); /* whether it fits is tested below */
+    bool backlogged = flush_before_write(self, may_cork);
     int code = 0;
     if (self->phase >= FL_STREAM_LOST) {
         return 0;
@@ -537,14 +546,14 @@ write_list(FlStream *self, PyObject *list)
         code = fl_write_queue_append(&self->write_queue,
                                      PyList_GET_ITEM(list, at), 0);
     }
-    if (waiting) {
+    if (backlogged) {
         wait_for_kernel(self);
     }
     else if (may_cork && fits_cork(self, 0)) {
-        hold(self);
+        cork_queue(self);
     }
     else if (fl_stream_is_corked(self)) {
-        fl_stream_flush(self);
+        fl_stream_flush(self); /* too much to cork; uncorks it, too */
     }
     else {
         send_queue(self);
@@ -581,7 +590,7 @@ fl_stream_writelines(FlStream *self, PyObject *lines)
 
 /* --- the end of writing -------------------------------------------------- */
 
-/* 0 or a negative errno. */
+/* Send EOF, or have it follow the backlog.  0 or a negative errno. */
 static int
 write_end(FlStream *self)
 {
@@ -590,7 +599,7 @@ write_end(FlStream *self)
     }
     fl_stream_flush(self);
     if (fl_stream_is_closing(self)) {
-        return 0; /* that failed */
+        return 0; /* the flush has failed */
     }
     self->eof_written = true;
     return fl_write_queue_is_empty(&self->write_queue)
@@ -612,13 +621,14 @@ fl_stream_write_eof(FlStream *self, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
-/* All that waited was sent: watch for that no more, and do what waited. */
+/* The backlog is sent: stop registering for writability, and do what waited
+   for it.  0, or -1 to leave the loop. */
 static int
-end_waiting(FlStream *self)
+finish_drained(FlStream *self)
 {
     int code;
     Py_BEGIN_CRITICAL_SECTION(self);
-    self->awaits_room = false;
+    self->awaits_room = false; /* or the registration would still want it */
     code = fl_stream_update_registration(self);
     Py_END_CRITICAL_SECTION();
     if (code == 0 && self->empty_waiter != NULL
@@ -631,7 +641,7 @@ end_waiting(FlStream *self)
     if (code == 0 && self->phase == FL_STREAM_CLOSING) {
         return fl_stream_call_connection_lost(self);
     }
-    /* resume_writing may have sent it itself. */
+    /* resume_writing may have called write_eof, which then sent it. */
     bool eof_waits = self->eof_written && !self->eof_sent;
     if (code == 0 && eof_waits && self->phase == FL_STREAM_OPEN) {
         code = shut_down_writing(self);
@@ -642,6 +652,7 @@ end_waiting(FlStream *self)
     return 0;
 }
 
+/* Under the lock: without a GIL another thread may be writing. */
 static bool
 has_sent_all(FlStream *self)
 {
@@ -659,9 +670,9 @@ fl_stream_write_ready(FlStream *self)
         return 0;
     }
     if (has_sent_all(self)) {
-        /* Still watched: sendfile waits for room, or resume_writing has left
-           the loop by an exception. */
-        return self->reg->wanted & FL_WRITABLE ? end_waiting(self) : 0;
+        /* Still registered if sendfile waits for room, or if an exception
+           from resume_writing has left the loop before finish_drained. */
+        return self->reg->wanted & FL_WRITABLE ? finish_drained(self) : 0;
     }
     int code;
     Py_BEGIN_CRITICAL_SECTION(self);
@@ -674,9 +685,9 @@ fl_stream_write_ready(FlStream *self)
     if (fl_stream_maybe_resume(self) < 0) {
         return -1;
     }
-    /* resume_writing may have written, closed or aborted. */
+    /* resume_writing may have written, closed or aborted: check again. */
     fl_stream_flush(self);
     return self->phase >= FL_STREAM_LOST || !has_sent_all(self)
                ? 0
-               : end_waiting(self);
+               : finish_drained(self);
 }

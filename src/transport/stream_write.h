@@ -1,6 +1,7 @@
-/* Writing: write, writelines, write_eof, and sending what waits.
+/* Writing: write, writelines, write_eof, and flushing the queue.
 
-   A failure to send ends the connection as asyncio's _fatal_error does. */
+   A send that fails ends the connection as asyncio's _fatal_error does; write
+   and writelines themselves do not raise for it. */
 #ifndef FL_TRANSPORT_STREAM_WRITE_H
 #define FL_TRANSPORT_STREAM_WRITE_H
 
@@ -8,29 +9,37 @@
 #include "py/compat.h"
 #include "transport/stream.h"
 
-/* The descriptor is writable: send what waits.  0, or -1 to leave the loop. */
+/* Handle a writable event: send the backlog.  Once it is sent, do what waited
+   for that: resume_writing, the EOF of write_eof, the end of a closing stream.
+   0, or -1 to leave the loop. */
 int fl_stream_write_ready(FlStream *self);
 
-/* Send what this callback's writes hold.  No protocol is called, a raised
-   exception stays, and the stream does not end here: a failure to send queues
-   connection_lost, and what the kernel refuses waits for it. */
+/* Send the bytes this stream has corked, if any.  Calls no protocol, keeps a
+   raised exception, and does not end the stream at once: a failed send queues
+   connection_lost.  Bytes that the kernel refuses become the backlog. */
 void fl_stream_flush(FlStream *self);
-void fl_stream_flush_corked(FlCork *cork); /* the stream's part of it */
 
-/* The descriptor's number is in other hands from now on: send what is held,
-   hold no more, and watch it as one that others may close. */
+/* FlCork.send: the same for the stream that embeds this cork. */
+void fl_stream_flush_corked(FlCork *cork);
+
+/* Application code has the fd from now on.  Flush, cork no more, and query the
+   socket object before each system call (stream_fd.h). */
 void fl_stream_expose_fd(FlStream *self);
 
-/* Count a write after the loss, with asyncio's warning for the fifth and
-   later ones.  1 if it is to be dropped, 0 if the connection is not lost, -1
+/* Count a write after the connection was lost; the fifth and later ones log
+   asyncio's warning.  1: drop the write; 0: the connection is not lost; -1
    with an exception set. */
 int fl_stream_drop_after_loss(FlStream *self);
 
+/* transport.write(data): None, or NULL with an exception set. */
 PyObject *fl_stream_write(FlStream *self, PyObject *data);
-/* The same for memory, which is the caller's again when it returns.  0, or -1
-   with an exception set. */
+
+/* The same for plain memory, which the caller may reuse once this returns.
+   0, or -1 with an exception set. */
 int fl_stream_write_memory(FlStream *self, const char *data,
                            size_t size_bytes);
+
+/* transport.writelines(lines) and transport.write_eof(). */
 PyObject *fl_stream_writelines(FlStream *self, PyObject *lines);
 PyObject *fl_stream_write_eof(FlStream *self, PyObject *ignored);
 

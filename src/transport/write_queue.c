@@ -1,9 +1,11 @@
 /* The write queue: an array that is consumed from the front.
 
-   1. Items between head and tail are owned bytes objects, none empty beyond
-      what sent_bytes says of the first.
-   2. Dropping a bytes object runs no Python code.  Dropping a pair's address
-      may: the queue is consistent then, and looked at anew. */
+   1. The items from head to tail are owned references.  In a stream's queue
+      each has at least one unsent byte, the first one after its sent_bytes.
+      So no vector is empty, and a queue with items has bytes to send.
+   2. Dropping a bytes object runs no Python.  Dropping the address of a pair
+      may, so the queue is consistent before that, and the caller must read
+      it anew afterwards. */
 #include "transport/write_queue.h"
 
 #include "py/compat.h"
@@ -15,7 +17,7 @@ void
 fl_write_queue_init(FlWriteQueue *write_queue)
 {
     memset(write_queue, 0, sizeof(*write_queue));
-    write_queue->items = write_queue->few;
+    write_queue->items = write_queue->inline_items;
     write_queue->capacity = FL_WRITE_QUEUE_INLINE;
 }
 
@@ -23,18 +25,25 @@ void
 fl_write_queue_clear(FlWriteQueue *write_queue)
 {
     while (write_queue->head < write_queue->tail) {
+        /* head first: a pair's address may run Python, which may see the
+           queue. */
         Py_DECREF(write_queue->items[write_queue->head++]);
     }
-    if (write_queue->items != write_queue->few) {
+    if (write_queue->items != write_queue->inline_items) {
         PyMem_Free(write_queue->items);
     }
     fl_write_queue_init(write_queue);
 }
 
+/* Make room for at least one more item at the end, or for a pair, by moving
+   the items to the front of the array or by doubling it.  head is 0 then.  0,
+   or -1 with MemoryError and the queue unchanged. */
 static int
 make_room(FlWriteQueue *write_queue)
 {
     unsigned count = write_queue->tail - write_queue->head;
+    /* Moving is worth it only where more than half of the array is free:
+       otherwise a long queue would move all its items again and again. */
     if (write_queue->head > count) {
         memmove(write_queue->items, write_queue->items + write_queue->head,
                 count * sizeof(*write_queue->items));
@@ -49,7 +58,8 @@ make_room(FlWriteQueue *write_queue)
         }
         memcpy(items, write_queue->items + write_queue->head,
                count * sizeof(*items));
-        if (write_queue->items != write_queue->few) {
+        /* The references have moved; only the array is freed. */
+        if (write_queue->items != write_queue->inline_items) {
             PyMem_Free(write_queue->items);
         }
         write_queue->items = items;
@@ -65,14 +75,14 @@ fl_write_queue_append(FlWriteQueue *write_queue, PyObject *bytes,
                       size_t sent_bytes)
 {
     FL_CHECK(sent_bytes == 0 || fl_write_queue_is_empty(write_queue),
-             "only the first item is sent in part");
+             "only the first item may be partly sent");
     if (write_queue->tail == write_queue->capacity
         && make_room(write_queue) < 0) {
         return -1;
     }
     write_queue->items[write_queue->tail++] = Py_NewRef(bytes);
     write_queue->size_bytes += (size_t)PyBytes_GET_SIZE(bytes) - sent_bytes;
-    if (sent_bytes > 0) {
+    if (sent_bytes > 0) { /* the queue was empty, see the check above */
         write_queue->sent_bytes = sent_bytes;
     }
     return 0;
@@ -82,7 +92,8 @@ int
 fl_write_queue_put_back(FlWriteQueue *write_queue, PyObject *bytes,
                         size_t sent_bytes)
 {
-    FL_CHECK(write_queue->sent_bytes == 0, "only one item is sent in part");
+    FL_CHECK(write_queue->sent_bytes == 0, "only one item may be partly sent");
+    /* Without a free slot before the first item, shift all by one. */
     if (write_queue->head == 0) {
         if (write_queue->tail == write_queue->capacity
             && make_room(write_queue) < 0) {
@@ -111,7 +122,7 @@ fl_write_queue_vectors(const FlWriteQueue *write_queue, struct iovec *vectors,
         PyObject *bytes = write_queue->items[at];
         vectors[count].iov_base = PyBytes_AS_STRING(bytes) + skip;
         vectors[count].iov_len = (size_t)PyBytes_GET_SIZE(bytes) - skip;
-        skip = 0;
+        skip = 0; /* only the first item is partly sent */
         count++;
     }
     return count;
@@ -121,20 +132,21 @@ void
 fl_write_queue_consume(FlWriteQueue *write_queue, size_t size_bytes)
 {
     write_queue->size_bytes -= size_bytes;
+    /* Count from the start of the first item, as item sizes do. */
     size_bytes += write_queue->sent_bytes;
     while (write_queue->head < write_queue->tail) {
         PyObject *bytes = write_queue->items[write_queue->head];
         size_t size = (size_t)PyBytes_GET_SIZE(bytes);
         if (size > size_bytes) {
-            break;
+            break; /* partly sent: it stays */
         }
         size_bytes -= size;
         write_queue->head++;
         Py_DECREF(bytes);
     }
-    write_queue->sent_bytes = size_bytes;
+    write_queue->sent_bytes = size_bytes; /* the rest is part of the first */
     if (write_queue->head == write_queue->tail) {
-        /* Empty: a burst's memory is not kept on an idle connection. */
+        /* An idle connection must not keep the array of a burst. */
         fl_write_queue_clear(write_queue);
     }
 }
@@ -143,7 +155,8 @@ int
 fl_write_queue_append_pair(FlWriteQueue *write_queue, PyObject *bytes,
                            PyObject *address, size_t size_bytes)
 {
-    /* Capacities and ends are even here: there is room for both or none. */
+    /* A queue of pairs has an even head, tail and capacity.  So there is room
+       for both items or for none. */
     if (write_queue->tail == write_queue->capacity
         && make_room(write_queue) < 0) {
         return -1;
@@ -164,11 +177,12 @@ fl_write_queue_pair(const FlWriteQueue *write_queue, size_t index)
 void
 fl_write_queue_drop_pair(FlWriteQueue *write_queue, size_t size_bytes)
 {
+    /* Take both out before either is dropped: invariant 2. */
     PyObject *bytes = write_queue->items[write_queue->head++];
     PyObject *address = write_queue->items[write_queue->head++];
     write_queue->size_bytes -= size_bytes;
     if (write_queue->head == write_queue->tail) {
-        fl_write_queue_clear(write_queue);
+        fl_write_queue_clear(write_queue); /* frees a large array */
     }
     Py_DECREF(bytes);
     Py_DECREF(address);

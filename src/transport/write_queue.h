@@ -1,11 +1,14 @@
-/* The write queue: bytes objects that are held or that the kernel refused, in
-   order.
+/* The write queue: bytes objects waiting to be sent, in order.  They are
+   corked, or the kernel refused them.
 
-   It owns a reference to each; the first may be sent in part.  append takes a
-   new reference and fails with MemoryError, changing nothing.  One thread.
+   The queue owns a reference to each item.  The first item may be partly sent.
+   Functions that add take a new reference; they return 0, or -1 with
+   MemoryError set and the queue unchanged.
 
-   Of a datagram transport it holds pairs instead, bytes and an address of any
-   type, for which there are calls of their own. */
+   The queue of a datagram transport holds pairs of a bytes object and an
+   address of any type.  It is used through the functions for pairs below.
+
+   Threads: the owner's.  The queue has no lock of its own. */
 #ifndef FL_TRANSPORT_WRITE_QUEUE_H
 #define FL_TRANSPORT_WRITE_QUEUE_H
 
@@ -13,33 +16,38 @@
 
 #include <sys/uio.h>
 
-/* A header and a body, or one pair. */
+/* Items that need no allocation: a header and a body, or one pair.  Even, so
+   that a pair never straddles the capacity. */
 #define FL_WRITE_QUEUE_INLINE 2
 
 typedef struct {
-    PyObject **items; /* bytes; points at few or at allocated memory */
-    PyObject *few[FL_WRITE_QUEUE_INLINE];
-    unsigned head; /* index of the first that waits */
-    unsigned tail; /* index behind the last */
+    PyObject **items; /* bytes; inline_items or an allocated array */
+    PyObject *inline_items[FL_WRITE_QUEUE_INLINE];
+    unsigned head; /* index of the first item */
+    unsigned tail; /* index after the last item */
     unsigned capacity;
-    size_t sent_bytes; /* of the first */
-    size_t size_bytes; /* what waits in all */
+    size_t sent_bytes; /* of the first item */
+    size_t size_bytes; /* unsent, in all items */
 } FlWriteQueue;
 
+/* Make an empty queue.  It points into itself, so it must not be moved. */
 void fl_write_queue_init(FlWriteQueue *write_queue);
 
-/* Drop everything and the memory. */
+/* Drop all items and free the array.  The queue can be used again. */
 void fl_write_queue_clear(FlWriteQueue *write_queue);
 
+/* Append bytes whose first sent_bytes are already sent.  That number may be
+   above 0 only for the first item of a queue. */
 int fl_write_queue_append(FlWriteQueue *write_queue, PyObject *bytes,
                           size_t sent_bytes);
 
-/* The same before all that waits, of which nothing was sent yet. */
+/* The same at the front.  The present first item must be wholly unsent. */
 int fl_write_queue_put_back(FlWriteQueue *write_queue, PyObject *bytes,
                             size_t sent_bytes);
 
-/* The first item, borrowed; NULL: there is none.  Who calls Python before it
-   consumes owns a reference and looks whether it is the first still. */
+/* The first item, borrowed; NULL if the queue is empty.  A caller that runs
+   Python before it consumes the item needs a reference of its own, and must
+   check that the item is still the first. */
 static inline PyObject *
 fl_write_queue_head(const FlWriteQueue *write_queue)
 {
@@ -48,19 +56,24 @@ fl_write_queue_head(const FlWriteQueue *write_queue)
                : write_queue->items[write_queue->head];
 }
 
-/* Point up to `limit` vectors at what waits; how many were filled. */
+/* Point up to `limit` vectors at the unsent bytes.  Returns how many were
+   filled.  They are valid until the queue changes. */
 int fl_write_queue_vectors(const FlWriteQueue *write_queue,
                            struct iovec *vectors, int limit);
 
-/* The kernel took this many bytes. */
+/* Remove this many bytes from the front: they were sent. */
 void fl_write_queue_consume(FlWriteQueue *write_queue, size_t size_bytes);
 
-/* The same for pairs: append one that counts size_bytes, look at one (borrowed
-   references; NULL: there are no more), drop the first. */
+/* Append a pair that counts as size_bytes. */
 int fl_write_queue_append_pair(FlWriteQueue *write_queue, PyObject *bytes,
                                PyObject *address, size_t size_bytes);
+
+/* The pair at an index from the front, as two borrowed references; NULL if
+   there are fewer. */
 PyObject *const *fl_write_queue_pair(const FlWriteQueue *write_queue,
                                      size_t index);
+
+/* Drop the first pair, which counted as size_bytes. */
 void fl_write_queue_drop_pair(FlWriteQueue *write_queue, size_t size_bytes);
 
 static inline bool
