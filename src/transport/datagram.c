@@ -1,11 +1,15 @@
-/* DatagramTransport: its opening, its errors, its type.
+/* DatagramTransport: opening, errors, the Python type.
 
-   1. Opening is a stream's: connection_made, then reading, then the waiter, in
-      the order asyncio has them.
-   2. The socket object is given and kept: it owns the descriptor.
-   3. A socket of a class that brings its own I/O, or of a family whose
-      addresses are not known here, never comes here: fastloop/loop.py leaves
-      it to asyncio's transport. */
+   1. Opening is that of a stream, in asyncio's order: connection_made, then
+      reading begins, then the waiter is done.
+   2. The socket object is passed in by the caller and owns the descriptor from
+      the start.  C code never closes this fd itself: the object would close it
+      again.
+   3. The socket's class does not override fileno() or socket I/O, and
+      sockaddr.c can format its family's addresses.  Otherwise
+      _make_datagram_transport in fastloop/connections.py creates asyncio's
+      transport: C code would bypass the overridden methods, and could not
+      format a sender's address. */
 #include "transport/datagram.h"
 
 #include "core/fd_set.h"
@@ -30,8 +34,9 @@ int
 fl_datagram_call_error_received(FlDatagram *self, PyObject *exc)
 {
     if (self->stream.protocol == NULL) {
-        return 0; /* the transport ended in the call that failed */
+        return 0; /* Python code in the failed call ended the transport */
     }
+    /* error_received may replace the protocol. */
     PyObject *protocol = Py_NewRef(self->stream.protocol);
     PyObject *result = PyObject_CallMethodOneArg(
         protocol, self->stream.state->names.error_received, exc);
@@ -52,6 +57,8 @@ fl_datagram_report_errno(FlDatagram *self, int code)
 int
 fl_datagram_report(FlDatagram *self, PyObject *method)
 {
+    /* The call that raised may have ended the transport: no loop is left to
+       report to. */
     if (self->stream.loop == NULL) {
         PyErr_WriteUnraisable((PyObject *)self);
         return 0;
@@ -62,6 +69,8 @@ fl_datagram_report(FlDatagram *self, PyObject *method)
 
 /* --- events -------------------------------------------------------------- */
 
+/* Dispatch an event: read first, then write.  0, or -1 if an exception must
+   leave run_forever. */
 static int
 run_events(FlStream *stream, int events)
 {
@@ -70,12 +79,14 @@ run_events(FlStream *stream, int events)
     if ((events & FL_READABLE) && stream->phase == FL_STREAM_OPEN) {
         code = fl_datagram_read_ready(self);
     }
+    /* A read may have closed the transport: fl_datagram_write_ready checks. */
     if (code == 0 && (events & FL_WRITABLE)) {
         code = fl_datagram_write_ready(self);
     }
     return code;
 }
 
+/* The registration's callback: runs the above in the transport's context. */
 static int
 on_datagram(void *owner, FlRegistration *reg, int events)
 {
@@ -84,7 +95,9 @@ on_datagram(void *owner, FlRegistration *reg, int events)
 
 /* --- opening ------------------------------------------------------------- */
 
-/* Whether asyncio would find a peer name: a Unix socket's may be empty. */
+/* True if asyncio's peername would be true: it then sends without an address.
+   A Unix peer without a name has the empty string as its peername, which is
+   false. */
 static bool
 has_peer(const FlStream *stream)
 {
@@ -95,8 +108,9 @@ has_peer(const FlStream *stream)
                || peer->size > header);
 }
 
+/* An optional argument: None means absent.  Borrowed. */
 static PyObject *
-or_null(PyObject *object)
+none_to_null(PyObject *object)
 {
     return object == Py_None ? NULL : object;
 }
@@ -104,11 +118,14 @@ or_null(PyObject *object)
 static const char open_datagram_doc[] =
     "open_datagram(loop, sock, shared, protocol, address, waiter, extra, /)"
     "\n--\n\n"
-    "A DatagramTransport on a non-blocking datagram socket, which it owns\n"
-    "from now on.  shared: others may have the socket, too.  address, when\n"
-    "not None, is the only one it sends to.\n"
-    "Everything after protocol may be None.";
+    "Create a DatagramTransport on a non-blocking datagram socket.\n\n"
+    "The transport owns the socket from now on.  shared: the caller may keep\n"
+    "references to the socket object.  address: the only remote address, or\n"
+    "None for any.  The parameters after protocol may be None.";
 
+/* The method open_datagram: checks its arguments, opens a stream of this type,
+   then fills in the fields of FlDatagram.  On failure the socket remains the
+   caller's, and open. */
 static PyObject *
 open_datagram(PyObject *module, PyObject *args)
 {
@@ -129,21 +146,25 @@ open_datagram(PyObject *module, PyObject *args)
         .sock_private = !shared,
         .fd = PyObject_AsFileDescriptor(sock),
         .protocol = protocol,
-        .waiter = or_null(waiter),
-        .extra = or_null(extra),
+        .waiter = none_to_null(waiter),
+        .extra = none_to_null(extra),
     };
     struct sockaddr_storage name = {.ss_family = AF_UNSPEC};
     socklen_t size = sizeof(name);
+    /* fileno() of a closed socket is -1: AsFileDescriptor has raised. */
     if (options.fd < 0) {
         return NULL;
     }
     if (getsockname(options.fd, (struct sockaddr *)&name, &size) < 0) {
-        name.ss_family = AF_UNSPEC; /* every address is the socket's to read */
+        /* Then C code parses no address: the socket object handles each. */
+        name.ss_family = AF_UNSPEC;
     }
+    /* This queues connection_made and runs no protocol: the fields below are
+       set before anybody uses the transport. */
     PyObject *transport = fl_stream_open(FL_LOOP(loop), &options);
     if (transport != NULL) {
         FlDatagram *self = FL_DATAGRAM(transport);
-        self->address = Py_XNewRef(or_null(address));
+        self->address = Py_XNewRef(none_to_null(address));
         self->family = name.ss_family;
         self->connected = has_peer(&self->stream);
     }
@@ -154,25 +175,30 @@ open_datagram(PyObject *module, PyObject *args)
 
 static const char sendto_doc[] =
     "sendto($self, /, data, addr=None)\n--\n\n"
-    "Send bytes, or a bytearray or memoryview, as one datagram, without\n"
-    "blocking; what the system has no room for waits.\n\n"
-    "addr is where to, and None where the endpoint has a remote address or\n"
-    "its socket a peer.\n"
-    "Raises TypeError for other data, ValueError for another address\n"
-    "than the endpoint's.  A system error goes to the protocol's\n"
+    "Send a bytes, bytearray or memoryview object as one datagram, without\n"
+    "blocking.  It is buffered while the kernel has no space for it.\n\n"
+    "addr is the destination; None if the endpoint has a remote address or\n"
+    "its socket is connected.\n"
+    "Raises TypeError for other data, ValueError for an address other than\n"
+    "the endpoint's.  A system error goes to the protocol's\n"
     "error_received().  "
     "Implements asyncio's DatagramTransport.sendto().";
 
-/* fl_transport_resume_reading, and what was kept when reading stopped. */
+/* fl_transport_resume_reading, and then delivery of the datagrams that were
+   received before the pause.  That is queued, since asyncio's resume_reading
+   calls no protocol. */
 static PyObject *
 datagram_resume_reading(FlDatagram *self, PyObject *ignored)
 {
     FlNames *names = &self->stream.state->names;
     PyObject *result;
+    /* Checked here, too: the queue of received datagrams is the loop thread's
+       as well. */
     if (fl_transport_is_left(&self->stream, names->resume_reading, &result)) {
         return result;
     }
     result = fl_transport_resume_reading(&self->stream, ignored);
+    /* Not reading: the transport is closing, and drops them. */
     if (result != NULL && fl_stream_is_reading(&self->stream)
         && fl_datagram_deliver_later(self) < 0)
     {
@@ -181,7 +207,8 @@ datagram_resume_reading(FlDatagram *self, PyObject *ignored)
     return result;
 }
 
-/* asyncio's names for what events call; reports of exceptions name them. */
+/* asyncio's private names for the event callbacks.  Programs and tests call
+   them, and reports of exceptions name them. */
 static PyObject *
 datagram_read_ready(FlDatagram *self, PyObject *Py_UNUSED(ignored))
 {
@@ -192,6 +219,8 @@ datagram_read_ready(FlDatagram *self, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
+/* fl_datagram_write_ready checks the phase itself, since a closing transport
+   still sends its queue. */
 static PyObject *
 datagram_sendto_ready(FlDatagram *self, PyObject *Py_UNUSED(ignored))
 {
@@ -203,18 +232,21 @@ datagram_sendto_ready(FlDatagram *self, PyObject *Py_UNUSED(ignored))
 
 static const char read_ready_doc[] =
     "_read_ready($self, /)\n--\n\n"
-    "Read and deliver what has come; asyncio's private name.";
+    "Receive and deliver datagrams; asyncio's private name.";
 
 static const char sendto_ready_doc[] =
     "_sendto_ready($self, /)\n--\n\n"
-    "Send what waits; asyncio's private name.";
+    "Send buffered datagrams; asyncio's private name.";
 
-/* --- collector ----------------------------------------------------------- */
+/* --- garbage collection -------------------------------------------------- */
 
+/* Objects that cannot be part of a cycle are not visited: bytes, and the
+   addresses that C code created or accepted (FlAddress). */
 static int
 datagram_traverse(FlDatagram *self, visitproc visit, void *arg)
 {
     Py_VISIT(self->address);
+    /* An address in the queue may be any object. */
     PyObject *const *pair;
     for (size_t at = 0;
          (pair = fl_write_queue_pair(&self->stream.write_queue, at)) != NULL;
@@ -228,17 +260,21 @@ datagram_traverse(FlDatagram *self, visitproc visit, void *arg)
 static int
 datagram_clear(FlDatagram *self)
 {
+    /* The base's clear does not drop the queue: a stream's bytes cannot be
+       part of a cycle, but these addresses can. */
     fl_write_queue_clear(&self->stream.write_queue);
     fl_datagram_drop_received(self);
     Py_CLEAR(self->address);
-    Py_CLEAR(self->sender.object);
-    Py_CLEAR(self->target.object);
+    Py_CLEAR(self->last_sender.object);
+    Py_CLEAR(self->last_target.object);
     return fl_stream_clear(&self->stream);
 }
 
 static void
 datagram_dealloc(FlDatagram *self)
 {
+    /* First of all: the finalizer needs every field, and it may resurrect the
+       object. */
     if (PyObject_CallFinalizerFromDealloc((PyObject *)self) < 0) {
         return;
     }
@@ -265,6 +301,7 @@ static PyGetSetDef datagram_getset[] = {
     {NULL, NULL, NULL, NULL, NULL},
 };
 
+/* As for StreamTransport: see transport.c. */
 #if PY_VERSION_HEX < 0x030C0000
 static PyMemberDef datagram_members[] = {
     {"__dictoffset__", T_PYSSIZET, offsetof(FlStream, dict), READONLY, NULL},
@@ -275,7 +312,8 @@ static PyMemberDef datagram_members[] = {
 #endif
 
 static const char datagram_doc[] =
-    "A UDP or Unix datagram socket's transport; the loop makes them.";
+    "An asyncio.DatagramTransport for a UDP or Unix datagram socket,\n"
+    "created by the loop.";
 
 static PyType_Slot datagram_slots[] = {
     {Py_tp_doc, (void *)datagram_doc},
@@ -308,6 +346,8 @@ static PyMethodDef functions[] = {
 int
 fl_datagram_register(PyObject *module, FlState *state)
 {
+    /* Since 3.12 asyncio's own class also derives from DatagramTransport, so
+       isinstance must hold here as well. */
     PyObject *mixin = FL_HAVE_DATAGRAM_BASE ? state->asyncio_datagrams : NULL;
     state->datagram_type =
         fl_type_derive(module, &datagram_spec, state->asyncio_transport, mixin,

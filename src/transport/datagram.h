@@ -1,56 +1,63 @@
-/* Datagram transports: UDP and Unix sockets that keep messages apart.
+/* Datagram transports: UDP sockets and Unix datagram sockets.
 
-   FlDatagram is the instance of DatagramTransport.  It begins with an FlStream
-   and lives as one (phases, closing, water marks, extra info: stream.h), but
-   for these fields:
+   FlDatagram is the instance struct of DatagramTransport.  It begins with an
+   FlStream and shares its life cycle (phases, closing, water marks, extra
+   info: stream.h).  Two fields of that FlStream have another meaning here:
 
-     write_queue   pairs of a datagram and its address that the kernel had no
-                   room for; they count their header as this Python does
-     sock          is always there: what the C code cannot do, sending to a
-                   name for one, the socket object does
+     write_queue   pairs of datagram and address that the kernel had no buffer
+                   space for.  Each pair counts FL_DATAGRAM_HEADER_BYTES more
+                   than its data, as asyncio of this Python version counts it
+     sock          is never NULL while the transport is open: the socket object
+                   does what C code cannot, such as sending to a host name
 
-   Ownership: the transport owns its address, what it received and has not
-   delivered, and the addresses it keeps.
-
-   Errors: what a system call says goes to error_received and changes nothing;
-   other exceptions of a send (an address of the wrong type) end the transport
-   as asyncio's _fatal_error does; what the protocol raises from a callback is
-   reported, from sendto it is the caller's. */
+   Owner: the transport owns its fixed address, the datagrams it received but
+   has not delivered, and both address caches.
+   Threads: the loop's thread.  sendto may be called by any thread; a critical
+   section guards the write queue.
+   Errors: a failed system call is reported to error_received, and the
+   transport stays open.  Any other exception of a send (such as an address of
+   the wrong type) ends the transport, as asyncio's _fatal_error does.  An
+   exception from the protocol goes to the exception handler when the loop made
+   the call, and to the caller when sendto made it. */
 #ifndef FL_TRANSPORT_DATAGRAM_H
 #define FL_TRANSPORT_DATAGRAM_H
 
 #include "transport/sockaddr.h"
 #include "transport/stream.h"
 
-/* Datagrams that one system call may move. */
+/* The most datagrams that one system call transfers. */
 #define FL_DATAGRAM_BATCH 16
 
 typedef struct {
     FlStream stream;
-    PyObject *address; /* the only one to send to, or NULL */
-    int family;
-    bool connected; /* the socket knows its peer: an address is not given */
-    bool bursts;    /* the last read found more than one */
-    /* Read and not delivered: data and sender in turn. */
+    PyObject *address; /* the fixed remote address; NULL: any */
+    int family;        /* of the socket; AF_UNSPEC if unknown */
+    bool connected;    /* sends pass no address: the socket has a named peer */
+    bool in_burst;     /* the last read returned two datagrams or more */
+    /* Received but not delivered: data, sender, data, sender ...; owned are
+       those from head up to tail. */
     PyObject *received[2 * FL_DATAGRAM_BATCH];
     unsigned received_head;
     unsigned received_tail;
-    FlAddress sender; /* of the last that came */
-    FlAddress target; /* of the last that was sent */
+    FlAddress last_sender; /* of the last datagram received */
+    FlAddress last_target; /* of the last datagram sent */
 } FlDatagram;
 
 #define FL_DATAGRAM(stream) ((FlDatagram *)(stream))
 
-/* Tell the protocol of a failed system call.  0, or -1 with what
-   error_received raised, or what kept it from being called. */
+/* Call the protocol's error_received(exc); _errno does so with the OSError for
+   a negative errno.  0, or -1 with an exception set: error_received raised it,
+   or the OSError could not be created. */
 int fl_datagram_call_error_received(FlDatagram *self, PyObject *exc);
 int fl_datagram_report_errno(FlDatagram *self, int code);
 
-/* Report what a method of the transport, by its asyncio name, raised as a
-   callback.  0, or -1 to leave the loop. */
+/* Report the raised exception to the exception handler, as raised by the
+   transport's method of this name.  asyncio runs that method as a callback, so
+   reports must name it.  0, or -1 if the exception must leave run_forever. */
 int fl_datagram_report(FlDatagram *self, PyObject *method);
 
-/* Add DatagramTransport and its functions to the module.  0 or -1. */
+/* Add DatagramTransport and its functions to the module.  0, or -1 with an
+   exception set. */
 int fl_datagram_register(PyObject *module, FlState *state);
 
 #endif

@@ -1,20 +1,23 @@
-/* Datagrams in: one system call for several, then one call into the protocol
-   for each.
+/* Receiving datagrams: one system call for several, then one datagram_received
+   call for each.
 
-   A transport whose last read found a single datagram asks for two: that is a
-   plain receive for who gets one at a time, and notices when more have come.
-   Then it asks for a batch.
+   A transport whose last read returned a single datagram requests two.  For
+   single datagrams this costs hardly more than a plain receive, and the second
+   one reveals a burst.  During a burst the transport requests a full batch.
 
-   1. Everything a call received is turned into objects before the protocol
-      hears of the first: the buffer they were read into is the loop's, and the
-      protocol may do anything.
+   1. All datagrams of a read become Python objects before the first one is
+      delivered.  They were read into the loop's shared buffer, and the
+      protocol may run code that reads into it again.
    2. After each call into the protocol the transport may be paused, closed or
-      have another protocol.  What asyncio would have left in the kernel then
-      is kept and delivered first when reading goes on, or dropped with the
-      transport.
-   3. An event reads at most one datagram more than a batch, for fairness.
-   4. A bytes object is as large as its datagram.  One longer than its slot
-      is cut, where asyncio cuts it too: none of the network is. */
+      have another protocol, so the state is checked before each delivery.
+      asyncio would have left the remaining datagrams in the kernel.  Here the
+      transport stores them, and delivers them before it reads again, or drops
+      them when it closes.
+   3. An event reads at most two datagrams and then one batch.  A busy socket
+      must not starve other callbacks.
+   4. A bytes object has exactly the size of its datagram.  A datagram longer
+      than its slot is truncated, at the size at which asyncio truncates it,
+      too.  No network datagram is that long. */
 #include "transport/datagram_read.h"
 
 #include "base/codes.h"
@@ -36,13 +39,14 @@
 
 #define READ_FAILED "Fatal read error on datagram transport"
 
-/* The largest a network's can be, and a Unix socket's that asyncio reads. */
+/* Slots hold the largest UDP datagram, or asyncio's max_size: a Unix datagram
+   can be larger. */
 #define SLOT_BYTES      ((size_t)64 * 1024)
 #define UNIX_SLOT_BYTES ((size_t)256 * 1024)
 #define BUFFER_BYTES    (FL_DATAGRAM_BATCH * SLOT_BYTES)
 
-/* Where a loop's datagrams are read to.  Only pages that were written to are
-   in memory. */
+/* The receive buffer of a loop, shared by its datagram transports.  It takes
+   1 MiB of address space; only pages that were written to occupy memory. */
 typedef struct FlDatagramBuffers {
     FlMessage headers[FL_DATAGRAM_BATCH];
     struct iovec vectors[FL_DATAGRAM_BATCH];
@@ -52,12 +56,15 @@ typedef struct FlDatagramBuffers {
 
 /* --- the kernel ---------------------------------------------------------- */
 
+/* The loop's buffer, allocated on first use and owned by the loop; NULL
+   without memory.  No exception is set. */
 static FlDatagramBuffers *
 get_buffers(FlLoop *loop)
 {
     if (loop->datagram_buffers == NULL) {
         FlDatagramBuffers *buffers = malloc(sizeof(*buffers));
         if (buffers != NULL) {
+            /* Only the headers: clearing the data would touch every page. */
             memset(buffers->headers, 0, sizeof(buffers->headers));
         }
         loop->datagram_buffers = buffers;
@@ -65,25 +72,29 @@ get_buffers(FlLoop *loop)
     return loop->datagram_buffers;
 }
 
+/* How many datagrams the next read requests. */
 static unsigned
-most_to_read(const FlDatagram *self)
+read_limit(const FlDatagram *self)
 {
     if (self->stream.loop->off & FL_OFF_DATAGRAM_BATCH) {
         return 1;
     }
-    if (!self->bursts) {
+    if (!self->in_burst) {
         return 2;
     }
+    /* Unix slots are larger, so fewer fit into the buffer. */
     return self->family == AF_UNIX ? BUFFER_BYTES / UNIX_SLOT_BYTES
                                    : FL_DATAGRAM_BATCH;
 }
 
-/* How many came, or a negative errno. */
+/* Receive up to limit datagrams.  The number received, or a negative errno. */
 static int
-receive(FlDatagram *self, FlDatagramBuffers *buffers, unsigned most)
+receive_batch(FlDatagram *self, FlDatagramBuffers *buffers, unsigned limit)
 {
     size_t slot_bytes = self->family == AF_UNIX ? UNIX_SLOT_BYTES : SLOT_BYTES;
-    for (unsigned at = 0; at < most; at++) {
+    for (unsigned at = 0; at < limit; at++) {
+        /* Set again for each read: the kernel overwrites msg_namelen, and
+           other transports use other slot sizes. */
         struct msghdr *header = &buffers->headers[at].msg_hdr;
         buffers->vectors[at].iov_base = buffers->bytes + at * slot_bytes;
         buffers->vectors[at].iov_len = slot_bytes;
@@ -97,22 +108,24 @@ receive(FlDatagram *self, FlDatagramBuffers *buffers, unsigned most)
         return count;
     }
     do {
-        count = fl_receive_messages(self->stream.fd, buffers->headers, most);
+        count = fl_receive_messages(self->stream.fd, buffers->headers, limit);
     } while (count < 0 && errno == EINTR);
     return count < 0 ? -errno : count;
 }
 
 /* --- objects ------------------------------------------------------------- */
 
-/* Who sent a datagram: mostly whoever sent the one before. */
+/* The sender's address: a new reference, or NULL with an exception set.  Most
+   datagrams have the same sender as the one before, so its object is reused.
+   sendto then recognizes a reply by identity (find_address). */
 static PyObject *
 sender_object(FlDatagram *self, const struct sockaddr_storage *name,
               socklen_t size)
 {
     if (size == 0) {
-        Py_RETURN_NONE; /* a Unix socket without a name */
+        Py_RETURN_NONE; /* an unbound Unix socket */
     }
-    FlAddress *sender = &self->sender;
+    FlAddress *sender = &self->last_sender;
     if (sender->object != NULL && size == sender->size
         && memcmp(name, &sender->name, size) == 0)
     {
@@ -125,10 +138,12 @@ sender_object(FlDatagram *self, const struct sockaddr_storage *name,
     return object;
 }
 
-/* Objects for what was received.  0, or -1 with an exception set: then there
-   are those before the one that failed. */
+/* Invariant 1: store the received datagrams and senders as objects.  The
+   previous ones have been delivered: fl_datagram_read_ready does not read
+   before.  0, or -1 with an exception set; then those before the failure are
+   stored. */
 static int
-take_received(FlDatagram *self, FlDatagramBuffers *buffers, int count)
+store_received(FlDatagram *self, FlDatagramBuffers *buffers, int count)
 {
     self->received_head = self->received_tail = 0;
     for (int at = 0; at < count; at++) {
@@ -154,6 +169,7 @@ take_received(FlDatagram *self, FlDatagramBuffers *buffers, int count)
 void
 fl_datagram_drop_received(FlDatagram *self)
 {
+    /* The head moves before the reference is dropped. */
     while (self->received_head < self->received_tail) {
         Py_DECREF(self->received[self->received_head++]);
     }
@@ -161,16 +177,20 @@ fl_datagram_drop_received(FlDatagram *self)
 
 /* --- the protocol -------------------------------------------------------- */
 
+/* True if the protocol may be called: not paused, closing or closed. */
 static bool
-wants_more(const FlDatagram *self)
+can_deliver(const FlDatagram *self)
 {
     return self->stream.phase == FL_STREAM_OPEN && !self->stream.paused;
 }
 
+/* Deliver the first stored datagram; the caller has checked that one may be.
+   0, or -1 if an exception must leave run_forever. */
 static int
 deliver_one(FlDatagram *self)
 {
     PyObject *protocol = Py_NewRef(self->stream.protocol);
+    /* Taken out before the call: a nested delivery must not see them. */
     PyObject *data = self->received[self->received_head++];
     PyObject *sender = self->received[self->received_head++];
     PyObject *args[] = {protocol, data, sender};
@@ -187,12 +207,13 @@ deliver_one(FlDatagram *self)
     return 0;
 }
 
-/* Invariant 2.  0, or -1 to leave the loop. */
+/* Deliver stored datagrams while the transport may: invariant 2.  0, or -1 if
+   an exception must leave run_forever. */
 static int
-deliver(FlDatagram *self)
+deliver_received(FlDatagram *self)
 {
     int code = 0;
-    while (code == 0 && wants_more(self)
+    while (code == 0 && can_deliver(self)
            && self->received_head < self->received_tail)
     {
         code = deliver_one(self);
@@ -200,7 +221,9 @@ deliver(FlDatagram *self)
     if (fl_stream_is_closing(&self->stream)) {
         fl_datagram_drop_received(self);
     }
-    else if (code < 0 && wants_more(self)) {
+    else if (code < 0 && can_deliver(self)) {
+        /* The exception ends this run.  The rest is delivered in the next one:
+           no event would report datagrams that are not in the kernel. */
         PyObject *exc = PyErr_GetRaisedException();
         fl_error_keep_first(exc, fl_datagram_deliver_later(self),
                             (PyObject *)self);
@@ -208,12 +231,13 @@ deliver(FlDatagram *self)
     return code;
 }
 
+/* The queued operation of fl_datagram_deliver_later. */
 static int
 run_deliver(FlLoop *loop, PyObject *subject, PyObject *argument)
 {
     (void)loop;
     (void)argument;
-    return deliver((FlDatagram *)subject);
+    return deliver_received((FlDatagram *)subject);
 }
 
 int
@@ -226,13 +250,15 @@ fl_datagram_deliver_later(FlDatagram *self)
                            NULL, self->stream.context);
 }
 
-/* --- both ---------------------------------------------------------------- */
+/* --- read events --------------------------------------------------------- */
 
+/* A read failed: error_received is called unless nothing was there to read.
+   0, or -1 if an exception must leave run_forever. */
 static int
 read_failed(FlDatagram *self, int code)
 {
     if (code == -EAGAIN || code == -EWOULDBLOCK) {
-        return 0;
+        return 0; /* another process may have read the datagram */
     }
     if (fl_datagram_report_errno(self, code) == 0) {
         return 0;
@@ -240,24 +266,25 @@ read_failed(FlDatagram *self, int code)
     return fl_datagram_report(self, self->stream.state->names._read_ready);
 }
 
-/* Read once and deliver.  How many came, or -1 to leave the loop. */
+/* Read once and deliver.  The number of datagrams read, or -1 if an exception
+   must leave run_forever. */
 static int
-read_batch(FlDatagram *self, unsigned most)
+read_batch(FlDatagram *self, unsigned limit)
 {
     FlDatagramBuffers *buffers = get_buffers(self->stream.loop);
     if (buffers == NULL) {
         return fl_stream_fatal_errno(&self->stream, FL_NO_MEMORY, READ_FAILED);
     }
-    int count = receive(self, buffers, most);
+    int count = receive_batch(self, buffers, limit);
     if (count < 0) {
         return read_failed(self, count);
     }
-    int code = take_received(self, buffers, count);
+    int code = store_received(self, buffers, count);
     if (code < 0) {
         code = fl_stream_fatal(&self->stream, READ_FAILED);
     }
     if (code == 0) {
-        code = deliver(self);
+        code = deliver_received(self);
     }
     return code < 0 ? -1 : count;
 }
@@ -265,18 +292,21 @@ read_batch(FlDatagram *self, unsigned most)
 int
 fl_datagram_read_ready(FlDatagram *self)
 {
-    if (deliver(self) < 0) {
+    /* Datagrams of an earlier read come first.  If they cannot be delivered,
+       can_deliver is false below and nothing is read. */
+    if (deliver_received(self) < 0) {
         return -1;
     }
-    /* The second time only after a read of two has found two. */
-    for (int round = 0; round < 2 && wants_more(self); round++) {
-        unsigned most = most_to_read(self);
-        int count = read_batch(self, most);
+    /* Two rounds only if the first one requested two datagrams and got both:
+       a burst may have begun, so the second round reads a batch. */
+    for (int round = 0; round < 2 && can_deliver(self); round++) {
+        unsigned limit = read_limit(self);
+        int count = read_batch(self, limit);
         if (count < 0) {
             return -1;
         }
-        bool again = most == 2 && count == 2;
-        self->bursts = count >= 2;
+        bool again = limit == 2 && count == 2;
+        self->in_burst = count >= 2;
         if (!again) {
             break;
         }

@@ -1,19 +1,25 @@
-/* Datagrams out: sent at once, and what the kernel has no room for in batches.
+/* Sending datagrams: immediately if the queue is empty, else in batches when
+   the kernel has buffer space.
 
-   1. A datagram is tried when nothing waits, exactly once, with the system
-      call asyncio makes; when it would block it is queued, and later ones wait
-      behind it.
-   2. An address that is a literal is read here; any other goes to the socket
-      object's sendto, which knows names, and raises for what is none.
-   3. A batch ends before such an address.  A datagram that failed is gone, the
-      protocol is told, and the rest waits for the next event, as in asyncio.
-   4. Where the system keeps to itself why a batch was cut short, its first
-      unsent datagram is tried again and answers.  A connected Unix socket's
-      answer would be another then, so its datagrams go one by one.
-   5. Without an address a datagram goes to the peer the socket came with,
-      which may have no name: one of a pair has none.  asyncio's transports
-      end there.
-   6. No Python runs between filling a batch and dropping what it sent. */
+   1. sendto tries a datagram exactly once, with the system call that asyncio
+      makes, and only if the queue is empty.  If the call would block, the
+      datagram is queued, and later ones are queued behind it.  Otherwise they
+      would be reordered.
+   2. C code parses a numeric address.  Any other address goes to the socket
+      object's sendto, which resolves host names and raises for invalid
+      addresses.
+   3. A batch ends before a datagram with such an address.  A datagram whose
+      send failed is dropped, error_received is called, and the rest waits for
+      the next event, as in asyncio.
+   4. sendmmsg does not report why it stopped after the first datagram.  The
+      next call sends the first unsent datagram again, and reports its error.
+      A connected Unix socket would report a different error the second time,
+      so its datagrams are sent one by one.
+   5. A datagram without an address goes to the socket's peer.  The peer may be
+      unnamed: each end of a socketpair is.  asyncio's transports fail there,
+      since they take an empty peername for none.
+   6. No Python code runs between filling a batch and dropping the datagrams it
+      sent.  The batch borrows from the queue, which Python code may clear. */
 #include "transport/datagram_write.h"
 
 #include "core/loop.h"
@@ -34,13 +40,16 @@
 
 #define WRITE_FAILED "Fatal write error on datagram transport"
 
-/* How a datagram fared: what is negative is an exception for the caller. */
+/* The outcome of a send; -1: an exception for the caller is set. */
 #define SENT           0
-#define NO_ROOM        1
+#define WOULD_BLOCK    1
 #define ERROR_REPORTED 2
 
+/* True for a positive errno after which the send is to be retried.  As in
+   asyncio: the errors that Python raises as BlockingIOError or as
+   InterruptedError. */
 static bool
-is_no_room(int code)
+is_would_block(int code)
 {
     return code == EAGAIN || code == EWOULDBLOCK || code == EINTR
            || code == EALREADY || code == EINPROGRESS;
@@ -48,27 +57,30 @@ is_no_room(int code)
 
 /* --- one datagram -------------------------------------------------------- */
 
+/* The outcome of a system call, from its result and errno.  An error has been
+   reported to error_received. */
 static int
-outcome(FlDatagram *self, ssize_t result)
+syscall_outcome(FlDatagram *self, ssize_t result)
 {
     if (result >= 0) {
         return SENT;
     }
-    if (is_no_room(errno)) {
-        return NO_ROOM;
+    if (is_would_block(errno)) {
+        return WOULD_BLOCK;
     }
     return fl_datagram_report_errno(self, -errno) < 0 ? -1 : ERROR_REPORTED;
 }
 
-/* The socket object, or something on the way to it, raised. */
+/* The outcome when Python code raised: the socket object, the buffer protocol
+   or an audit hook. */
 static int
-raised_outcome(FlDatagram *self)
+exception_outcome(FlDatagram *self)
 {
     if (PyErr_ExceptionMatches(PyExc_BlockingIOError)
         || PyErr_ExceptionMatches(PyExc_InterruptedError))
     {
-        PyErr_Clear(); /* asyncio's test, too, of what is to wait */
-        return NO_ROOM;
+        PyErr_Clear(); /* asyncio tests the same classes */
+        return WOULD_BLOCK;
     }
     if (PyErr_ExceptionMatches(PyExc_OSError)) {
         PyObject *exc = PyErr_GetRaisedException();
@@ -80,22 +92,26 @@ raised_outcome(FlDatagram *self)
                                                             : ERROR_REPORTED;
 }
 
+/* Call the socket object's sendto: invariant 2.  The outcome.  The caller owns
+   references to data and address. */
 static int
-send_by_object(FlDatagram *self, PyObject *data, PyObject *address)
+send_by_socket(FlDatagram *self, PyObject *data, PyObject *address)
 {
+    /* The call may end the transport, which drops its socket. */
     PyObject *sock = Py_NewRef(self->stream.sock);
     PyObject *result =
         PyObject_CallMethodObjArgs(sock, self->stream.state->names.sendto,
                                    data, address, NULL);
     Py_DECREF(sock);
     if (result == NULL) {
-        return raised_outcome(self);
+        return exception_outcome(self);
     }
     Py_DECREF(result);
     return SENT;
 }
 
-/* Whether the kernel knows where a datagram for this address goes. */
+/* True if the datagram is sent without an address: the socket is connected,
+   and the kernel knows the destination (invariant 5). */
 static bool
 is_for_peer(const FlDatagram *self, PyObject *address)
 {
@@ -103,31 +119,37 @@ is_for_peer(const FlDatagram *self, PyObject *address)
            || (address == Py_None && self->stream.peer != NULL);
 }
 
-/* An address in the system's form, NULL when the socket object must do it. */
+/* The address as a struct sockaddr, from one of the transport's two caches and
+   valid until the cache changes.  NULL without an exception if only the socket
+   object can parse it. */
 static const FlAddress *
 find_address(FlDatagram *self, PyObject *address)
 {
-    if (address == self->sender.object) {
-        return &self->sender; /* an answer */
+    if (address == self->last_sender.object) {
+        return &self->last_sender; /* a reply to the last datagram received */
     }
-    if (address != self->target.object
-        && !fl_address_read(&self->target, address, self->family))
+    if (address != self->last_target.object
+        && !fl_address_read(&self->last_target, address, self->family))
     {
         return NULL;
     }
-    return &self->target;
+    return &self->last_target;
 }
 
-/* The system call itself, with errno as it leaves it. */
+/* Make the system call: its result and errno.  to is NULL for the socket's
+   peer. */
 static ssize_t
 send_view(FlDatagram *self, const Py_buffer *view, const FlAddress *to)
 {
     int fd = self->stream.fd;
     size_t size = (size_t)view->len;
+    /* The program may have closed the socket, and the system may have reused
+       the fd. */
     if (fl_stream_check_fd(&self->stream) < 0) {
         errno = EBADF;
         return -1;
     }
+    /* Corked bytes of a stream were written earlier: they leave first. */
     fl_loop_expect_io(self->stream.loop);
     if (to == NULL) {
         return send(fd, view->buf, size, FL_SEND_FLAGS);
@@ -136,24 +158,29 @@ send_view(FlDatagram *self, const Py_buffer *view, const FlAddress *to)
                   (const struct sockaddr *)&to->name, to->size);
 }
 
-/* Send one datagram to an address that is known, or to the socket's peer. */
+/* Send one datagram to a numeric address or to the socket's peer.  The
+   outcome. */
 static int
 send_data(FlDatagram *self, PyObject *data, PyObject *address)
 {
     Py_buffer view;
     if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) {
-        return raised_outcome(self); /* it is not in one piece */
+        /* A memoryview may be non-contiguous. */
+        return exception_outcome(self);
     }
     bool for_peer = is_for_peer(self, address);
+    /* As in the socket module: sendto raises an audit event, send does not. */
     if (!for_peer
         && PySys_Audit("socket.sendto", "OO", self->stream.sock, address) < 0)
     {
         PyBuffer_Release(&view);
-        return raised_outcome(self);
+        return exception_outcome(self);
     }
     ssize_t sent = 0;
-    if (self->stream.fd >= 0) { /* else a hook has ended the transport */
-        /* Not before: a hook may have sent to somebody else. */
+    /* An audit hook may have ended the transport.  Then nothing is sent. */
+    if (self->stream.fd >= 0) {
+        /* Looked up only now: a hook may have sent a datagram to another
+           address, which replaced the cached one. */
         const FlAddress *to = for_peer ? NULL : find_address(self, address);
         sent = send_view(self, &view, to);
     }
@@ -161,21 +188,24 @@ send_data(FlDatagram *self, PyObject *data, PyObject *address)
     if (sent > 0) {
         FL_METER(self->stream.loop, bytes_out, (uint64_t)sent);
     }
-    /* The protocol, which hears of an error, may do as it likes with it. */
+    /* Released before error_received is called: the protocol may resize the
+       buffer.  Releasing it may change errno. */
     PyBuffer_Release(&view);
     errno = code;
-    return outcome(self, sent);
+    return syscall_outcome(self, sent);
 }
 
 /* --- sendto -------------------------------------------------------------- */
 
-/* Wait for the kernel behind what waits already.  0 or -1. */
+/* Append a datagram to the write queue, wait for writability, and call
+   pause_writing if necessary.  0, or -1 with an exception set. */
 static int
-queue(FlDatagram *self, PyObject *data, PyObject *address)
+queue_datagram(FlDatagram *self, PyObject *data, PyObject *address)
 {
     if (self->connected) {
-        address = Py_None; /* nobody looks at it any more */
+        address = Py_None; /* not needed to send it; do not keep it alive */
     }
+    /* A copy unless it is a bytes object: the caller may change its buffer. */
     PyObject *bytes = PyBytes_FromObject(data);
     if (bytes == NULL) {
         return -1;
@@ -195,13 +225,15 @@ queue(FlDatagram *self, PyObject *data, PyObject *address)
     return fl_stream_maybe_pause(stream);
 }
 
-/* The address to send to, borrowed; NULL with ValueError set. */
+/* The destination, borrowed: the fixed remote address if there is one.  NULL
+   with an exception set: ValueError if the argument is another address. */
 static PyObject *
 check_address(FlDatagram *self, PyObject *address)
 {
     if (self->address == NULL) {
         return address;
     }
+    /* Identity first: the comparison may run Python code. */
     int same = address == Py_None || address == self->address;
     if (!same) {
         same = PyObject_RichCompareBool(address, self->address, Py_EQ);
@@ -213,8 +245,9 @@ check_address(FlDatagram *self, PyObject *address)
     return same > 0 ? self->address : NULL;
 }
 
-/* What asyncio does with a transport that is lost: one that may send to
-   anybody tries to, as long as there is a socket. */
+/* Check for a lost transport, as asyncio does.  With a fixed remote address it
+   drops the datagram and counts it.  Without one it still sends, until the
+   socket is closed.  0: send; 1: drop; -1 with an exception set. */
 static int
 check_lost(FlDatagram *self)
 {
@@ -224,27 +257,31 @@ check_lost(FlDatagram *self)
     if (self->stream.phase < FL_STREAM_CLOSED) {
         return 0;
     }
+    /* asyncio's own error: its transport has set _sock to None. */
     PyErr_SetString(PyExc_AttributeError,
                     "'NoneType' object has no attribute 'sendto'");
     return -1;
 }
 
+/* Invariant 1, in a critical section.  0, or -1 with an exception set. */
 static int
 send_or_queue(FlDatagram *self, PyObject *data, PyObject *address)
 {
     if (!fl_write_queue_is_empty(&self->stream.write_queue)) {
-        return queue(self, data, address);
+        return queue_datagram(self, data, address);
     }
-    bool known =
+    bool direct =
         is_for_peer(self, address) || find_address(self, address) != NULL;
-    int result = known ? send_data(self, data, address)
-                       : send_by_object(self, data, address);
-    if (result == NO_ROOM && self->stream.loop != NULL) {
-        return queue(self, data, address);
+    int result = direct ? send_data(self, data, address)
+                        : send_by_socket(self, data, address);
+    /* Python code in the send may have closed the transport. */
+    if (result == WOULD_BLOCK && self->stream.loop != NULL) {
+        return queue_datagram(self, data, address);
     }
     return result < 0 ? -1 : 0;
 }
 
+/* 0, or -1 with asyncio's TypeError. */
 static int
 check_data(PyObject *data)
 {
@@ -264,15 +301,18 @@ sendto_parsed(FlDatagram *self, PyObject *data, PyObject *address)
     if (check_data(data) < 0) {
         return NULL;
     }
+    /* Before 3.13 asyncio ignores empty data; `not data` of a memoryview may
+       raise. */
     if (!FL_EMPTY_DATAGRAMS) {
-        int some = PyObject_IsTrue(data);
-        if (some <= 0) {
-            return some < 0 ? NULL : Py_NewRef(Py_None);
+        int nonempty = PyObject_IsTrue(data);
+        if (nonempty <= 0) {
+            return nonempty < 0 ? NULL : Py_NewRef(Py_None);
         }
     }
     address = check_address(self, address);
     int code = address == NULL ? -1 : check_lost(self);
     if (code == 0) {
+        /* It may be the transport's, and a callback may end the transport. */
         Py_INCREF(address);
         Py_BEGIN_CRITICAL_SECTION(self);
         code = send_or_queue(self, data, address);
@@ -286,22 +326,24 @@ PyObject *
 fl_datagram_sendto(FlDatagram *self, PyObject *const *args, Py_ssize_t nargs,
                    PyObject *kwnames)
 {
+    /* Parsed by hand: fl_args_parse has no optional parameters. */
     static const char *const names[] = {"data", "addr"};
     PyObject *values[] = {NULL, NULL};
     Py_ssize_t named = kwnames == NULL ? 0 : PyTuple_GET_SIZE(kwnames);
-    bool wrong = nargs + named > 2;
-    for (Py_ssize_t at = 0; !wrong && at < nargs; at++) {
+    bool invalid = nargs + named > 2;
+    for (Py_ssize_t at = 0; !invalid && at < nargs; at++) {
         values[at] = args[at];
     }
-    for (Py_ssize_t at = 0; !wrong && at < named; at++) {
+    for (Py_ssize_t at = 0; !invalid && at < named; at++) {
         PyObject *name = PyTuple_GET_ITEM(kwnames, at);
         int index =
             PyUnicode_CompareWithASCIIString(name, names[0]) == 0 ? 0 : 1;
-        wrong = values[index] != NULL
-                || PyUnicode_CompareWithASCIIString(name, names[index]) != 0;
+        /* Given twice, or under an unknown name. */
+        invalid = values[index] != NULL
+                  || PyUnicode_CompareWithASCIIString(name, names[index]) != 0;
         values[index] = args[nargs + at];
     }
-    if (wrong || values[0] == NULL) {
+    if (invalid || values[0] == NULL) {
         PyErr_SetString(PyExc_TypeError,
                         "sendto() takes the arguments data and addr=None");
         return NULL;
@@ -310,23 +352,27 @@ fl_datagram_sendto(FlDatagram *self, PyObject *const *args, Py_ssize_t nargs,
                          values[1] == NULL ? Py_None : values[1]);
 }
 
-/* --- what waits ---------------------------------------------------------- */
+/* --- the write queue ----------------------------------------------------- */
 
+/* The arguments of one sendmmsg call.  The vectors borrow the bytes from the
+   queue; the addresses are copies, since a cache holds only one. */
 typedef struct {
     FlMessage headers[FL_DATAGRAM_BATCH];
     struct iovec vectors[FL_DATAGRAM_BATCH];
     FlAddress targets[FL_DATAGRAM_BATCH];
 } Batch;
 
+/* How many datagrams a batch may have: invariant 4. */
 static unsigned
-most_to_send(const FlDatagram *self)
+batch_limit(const FlDatagram *self)
 {
     bool one = (self->family == AF_UNIX && self->stream.peer != NULL)
                || (self->stream.loop->off & FL_OFF_DATAGRAM_BATCH);
     return one ? 1 : FL_DATAGRAM_BATCH;
 }
 
-/* Take in the index-th that waits; false when the batch ends before it. */
+/* Add the datagram at this index of the queue.  False if the batch ends before
+   it: the queue does, or the socket object must parse the address. */
 static bool
 batch_add(FlDatagram *self, Batch *batch, unsigned index)
 {
@@ -342,6 +388,7 @@ batch_add(FlDatagram *self, Batch *batch, unsigned index)
         if (found == NULL) {
             return false;
         }
+        /* The object field stays unset: the copy owns no reference. */
         FlAddress *target = &batch->targets[index];
         memcpy(&target->name, &found->name, found->size);
         header->msg_name = &target->name;
@@ -354,6 +401,8 @@ batch_add(FlDatagram *self, Batch *batch, unsigned index)
     return true;
 }
 
+/* Drop the first datagram of the queue, with its header as queue_datagram
+   counted it. */
 static void
 drop_first(FlDatagram *self)
 {
@@ -363,16 +412,18 @@ drop_first(FlDatagram *self)
                                               + FL_DATAGRAM_HEADER_BYTES);
 }
 
-/* The first that waits has an address only the socket object can read. */
+/* Send the first datagram of the queue, whose address only the socket object
+   can parse.  The outcome. */
 static int
-send_first_by_object(FlDatagram *self)
+send_first_by_socket(FlDatagram *self)
 {
     PyObject *const *pair = fl_write_queue_pair(&self->stream.write_queue, 0);
     PyObject *data = Py_NewRef(pair[0]), *address = Py_NewRef(pair[1]);
-    int result = send_by_object(self, data, address);
-    /* Python ran: the queue may have been dropped meanwhile. */
+    int result = send_by_socket(self, data, address);
+    /* Python code ran and may have cleared the queue or sent from it.  Drop
+       the datagram only if it is still the first. */
     pair = fl_write_queue_pair(&self->stream.write_queue, 0);
-    if (result != NO_ROOM && pair != NULL && pair[0] == data) {
+    if (result != WOULD_BLOCK && pair != NULL && pair[0] == data) {
         drop_first(self);
     }
     Py_DECREF(data);
@@ -380,17 +431,18 @@ send_first_by_object(FlDatagram *self)
     return result;
 }
 
-/* Send the first few.  As a datagram fares, SENT also for some of them. */
+/* Send a batch from the front of the queue.  The outcome of its first
+   datagram; SENT even if the kernel took only some of the others. */
 static int
 send_batch(FlDatagram *self)
 {
     Batch batch;
-    unsigned most = most_to_send(self), size = 0;
-    while (size < most && batch_add(self, &batch, size)) {
+    unsigned limit = batch_limit(self), size = 0;
+    while (size < limit && batch_add(self, &batch, size)) {
         size++;
     }
     if (size == 0) {
-        return send_first_by_object(self);
+        return send_first_by_socket(self);
     }
     int code = -fl_stream_check_fd(&self->stream);
     int count = -1;
@@ -398,23 +450,24 @@ send_batch(FlDatagram *self)
         count = fl_send_messages(self->stream.fd, batch.headers, size);
         code = count < 0 ? errno : 0;
     }
-    if (count < 0 && is_no_room(code)) {
-        return NO_ROOM;
+    if (count < 0 && is_would_block(code)) {
+        return WOULD_BLOCK;
     }
-    /* The one that failed is gone, too. */
+    /* Drop what was sent; after a failure, the datagram that failed. */
     for (int at = 0; at < (count < 0 ? 1 : count); at++) {
         if (count > 0) {
             FL_METER(self->stream.loop, bytes_out, batch.vectors[at].iov_len);
         }
         drop_first(self);
     }
-    errno = code;
-    return outcome(self, count);
+    errno = code; /* dropping may have changed it */
+    return syscall_outcome(self, count);
 }
 
-/* Nothing waits any more: end what waited for that. */
+/* The queue is empty: stop waiting for writability, and complete a close that
+   waited for it.  0, or -1 if an exception must leave run_forever. */
 static int
-drained(FlStream *stream)
+finish_drained(FlStream *stream)
 {
     int code = fl_stream_update_registration(stream);
     if (code < 0) {
@@ -434,6 +487,7 @@ fl_datagram_write_ready(FlDatagram *self)
         return 0;
     }
     fl_loop_expect_io(stream->loop);
+    /* Checked again inside: another thread may have cleared the queue. */
     while (result == SENT && !fl_write_queue_is_empty(&stream->write_queue)) {
         Py_BEGIN_CRITICAL_SECTION(self);
         result = fl_write_queue_is_empty(&stream->write_queue)
@@ -446,6 +500,8 @@ fl_datagram_write_ready(FlDatagram *self)
     {
         return -1;
     }
+    /* After a failure the rest waits for the next event (invariant 3).  If the
+       queue is empty, resume_writing and a close are due now. */
     bool failed = result < 0 || result == ERROR_REPORTED;
     if (failed && !fl_write_queue_is_empty(&stream->write_queue)) {
         return 0;
@@ -453,11 +509,11 @@ fl_datagram_write_ready(FlDatagram *self)
     if (stream->phase < FL_STREAM_LOST && fl_stream_maybe_resume(stream) < 0) {
         return -1;
     }
-    /* The protocol may have sent, closed or aborted. */
+    /* resume_writing may have sent, closed or aborted. */
     if (stream->phase >= FL_STREAM_LOST
         || !fl_write_queue_is_empty(&stream->write_queue))
     {
         return 0;
     }
-    return drained(stream);
+    return finish_drained(stream);
 }

@@ -1,14 +1,18 @@
-/* What get_extra_info answers: a dict that is filled as it is asked.
+/* get_extra_info: a dict filled on demand, and the stream's socket object.
 
-   socket, sockname and peername are made when somebody asks and then kept:
-   most connections are served without.
+   The values of socket, sockname and peername are created on first request and
+   then cached in the dict.  Most connections never need them.
 
-   1. Making the socket object hands it the descriptor: from then on the object
-      closes it, and `fd` is only its number.
-   2. What the descriptor alone can tell is asked before it is closed
-      (fl_stream_keep_sockname): asyncio's transports answer afterwards too.
-   3. A program may take the descriptor out of the socket and send on it: the
-      object that it gets (TransportSocket in _streams.py) tells the stream. */
+   1. The socket object owns the descriptor as soon as it exists: it closes the
+      descriptor, and `fd` is a borrowed copy.  Two owners would close the same
+      fd twice, the second time perhaps another connection's.
+   2. The local address is read before the descriptor is closed
+      (fl_stream_keep_sockname).  asyncio's transports report sockname after
+      close, too.
+   3. A program may obtain the fd from the socket and send on it directly.  The
+      object it gets is a TransportSocket (_streams.py), which then reports the
+      exposed fd to the stream (fl_stream_expose_fd).  Otherwise corked
+      bytes would be sent after bytes that the program sends later. */
 #include "transport/extra_info.h"
 
 #include "py/compat.h"
@@ -22,6 +26,7 @@
 PyObject *
 fl_stream_extra(FlStream *self)
 {
+    /* Created here: most streams are opened without extra info. */
     if (self->extra == NULL) {
         self->extra = PyDict_New();
     }
@@ -31,13 +36,13 @@ fl_stream_extra(FlStream *self)
 PyObject *
 fl_socket_from_descriptor(FlState *state, int fd)
 {
-    PyObject *number = PyLong_FromLong(fd);
+    PyObject *fd_object = PyLong_FromLong(fd);
     PyObject *sock =
-        number == NULL
+        fd_object == NULL
             ? NULL
             : PyObject_CallMethodOneArg(state->streams,
-                                        state->names.own_socket, number);
-    Py_XDECREF(number);
+                                        state->names.own_socket, fd_object);
+    Py_XDECREF(fd_object);
     return sock;
 }
 
@@ -45,14 +50,16 @@ void
 fl_close_socket(int fd)
 {
     PyThreadState *thread = PyEval_SaveThread();
+    /* Not retried after EINTR: Linux has released the fd by then. */
     (void)close(fd);
     PyEval_RestoreThread(thread);
 }
 
-/* Of two objects that own a descriptor the first to go would take it from the
-   other. */
+/* Detach a socket object from its descriptor and drop it; steals the
+   reference.  The descriptor has another owner or is closed: this object's
+   deallocation must not close that fd. */
 static void
-disown(FlState *state, PyObject *sock)
+detach_and_drop(FlState *state, PyObject *sock)
 {
     PyObject *result = PyObject_CallMethodNoArgs(sock, state->names.detach);
     if (result == NULL) {
@@ -71,9 +78,10 @@ fl_stream_own_socket(FlStream *self)
             return NULL;
         }
         if (self->sock != NULL || self->fd < 0) {
-            /* Meanwhile another thread, or a signal's handler, has asked too,
-               or the stream was closed. */
-            disown(self->state, sock);
+            /* Creating the object ran Python code.  Another thread or a signal
+               handler has created the object first, or has closed the
+               stream. */
+            detach_and_drop(self->state, sock);
         }
         else {
             self->sock = sock;
@@ -82,17 +90,22 @@ fl_stream_own_socket(FlStream *self)
     return Py_XNewRef(self->sock);
 }
 
+/* The value of 'socket': a TransportSocket around the socket object.  If the
+   stream closed before it had a socket object, a new, closed socket takes its
+   place: asyncio reports a closed socket then, too.  A new reference, or NULL
+   with an exception set. */
 static PyObject *
 make_socket(FlStream *self)
 {
     PyObject *sock = fl_stream_own_socket(self);
     if (sock != NULL) {
-        PyObject *shown =
+        /* The wrapper has a weak reference to the stream: no cycle. */
+        PyObject *wrapper =
             PyObject_CallMethodObjArgs(self->state->streams,
                                        self->state->names.TransportSocket,
                                        sock, (PyObject *)self, NULL);
         Py_DECREF(sock);
-        return shown;
+        return wrapper;
     }
     if (PyErr_Occurred()) {
         return NULL;
@@ -101,10 +114,11 @@ make_socket(FlStream *self)
                                      self->state->names.closed_socket);
 }
 
-/* What the socket module would say; for families we do not know, and sockets
-   that are not real, the socket object is asked. */
+/* The result of the socket object's getsockname or getpeername, for address
+   families that sockaddr.c cannot format: a new reference, None if the stream
+   is closed or the call fails, NULL with an exception set for other errors. */
 static PyObject *
-call_socket(FlStream *self, PyObject *method)
+call_socket_method(FlStream *self, PyObject *method)
 {
     PyObject *sock = fl_stream_own_socket(self);
     PyObject *name = NULL;
@@ -116,17 +130,19 @@ call_socket(FlStream *self, PyObject *method)
         if (!PyErr_ExceptionMatches(PyExc_OSError)) {
             return NULL;
         }
-        PyErr_Clear(); /* asyncio's answer then: None */
+        PyErr_Clear(); /* asyncio reports None in this case */
     }
     return name == NULL ? Py_NewRef(Py_None) : name;
 }
 
+/* The value of 'sockname': a new reference, None if unknown, or NULL with an
+   exception set.  The same holds for make_peername. */
 static PyObject *
 make_sockname(FlStream *self)
 {
     struct sockaddr_storage name;
     socklen_t size = sizeof(name);
-    if (self->sockname != NULL) {
+    if (self->sockname != NULL) { /* the descriptor is closed */
         return fl_sockaddr_object(fl_name_address(self->sockname),
                                   (socklen_t)self->sockname->size);
     }
@@ -135,7 +151,7 @@ make_sockname(FlStream *self)
         Py_RETURN_NONE;
     }
     if (!fl_sockaddr_is_known(&name)) {
-        return call_socket(self, self->state->names.getsockname);
+        return call_socket_method(self, self->state->names.getsockname);
     }
     return fl_sockaddr_object(&name, size);
 }
@@ -143,28 +159,33 @@ make_sockname(FlStream *self)
 static PyObject *
 make_peername(FlStream *self)
 {
+    /* Not read from the descriptor here: getpeername fails once the peer has
+       reset the connection.  The stream saved the address when it opened. */
     if (self->peer == NULL) {
         Py_RETURN_NONE;
     }
     const struct sockaddr_storage *name = fl_name_address(self->peer);
     if (!fl_sockaddr_is_known(name)) {
-        return call_socket(self, self->state->names.getpeername);
+        return call_socket_method(self, self->state->names.getpeername);
     }
     return fl_sockaddr_object(name, (socklen_t)self->peer->size);
 }
 
-/* The value of a key, made if it is one of ours: a new reference, or NULL
-   without an exception when there is none. */
+/* The value of a key: a new reference.  The values of socket, sockname and
+   peername are created and cached if the dict lacks them.  NULL without an
+   exception if the key is unknown, NULL with an exception set on failure. */
 static PyObject *
 extra_value(FlStream *self, PyObject *key)
 {
     FlNames *names = &self->state->names;
     PyObject *value = NULL;
     PyObject *extra = fl_stream_extra(self);
+    /* The dict comes first: the creator of the transport, or a program by
+       _extra, may have set any of these keys. */
     if (extra == NULL || PyDict_GetItemRef(extra, key, &value) != 0) {
         return value;
     }
-    if (!PyUnicode_Check(key)) {
+    if (!PyUnicode_Check(key)) { /* any hashable key is allowed */
         return NULL;
     }
     if (PyUnicode_Compare(key, names->socket) == 0) {
@@ -176,16 +197,21 @@ extra_value(FlStream *self, PyObject *key)
     else if (PyUnicode_Compare(key, names->peername) == 0) {
         value = make_peername(self);
     }
+    /* Cached: get_extra_info returns the same object each time, as in
+       asyncio. */
     if (value != NULL && PyDict_SetItem(extra, key, value) < 0) {
         Py_CLEAR(value);
     }
     return value;
 }
 
-/* Put both names into `extra`. */
+/* Create sockname and peername in `extra`.  A stream calls this while it
+   closes, perhaps because of an exception, so a raised exception stays and a
+   failure is only reported. */
 static void
 fill_names(FlStream *self)
 {
+    /* Set aside: Python code must not run with an exception raised. */
     PyObject *exc = PyErr_Occurred() ? PyErr_GetRaisedException() : NULL;
     FlNames *names = &self->state->names;
     PyObject *sockname = extra_value(self, names->sockname);
@@ -206,25 +232,30 @@ fl_stream_keep_sockname(FlStream *self)
     struct sockaddr_storage name;
     socklen_t size = sizeof(name);
     PyObject *key = self->state->names.sockname;
-    int found = self->extra == NULL ? 0 : PyDict_Contains(self->extra, key);
-    if (found < 0) {
+    /* A cached value suffices, and spares the system call. */
+    int cached = self->extra == NULL ? 0 : PyDict_Contains(self->extra, key);
+    if (cached < 0) {
         PyErr_WriteUnraisable((PyObject *)self);
     }
-    if (found != 0 || self->fd < 0
+    if (cached != 0 || self->fd < 0
         || getsockname(self->fd, (struct sockaddr *)&name, &size) < 0)
     {
         return;
     }
     if (!fl_sockaddr_is_known(&name)) {
-        fill_names(self); /* only the socket object can tell */
+        /* Only the socket object can format this address.  It must do so now,
+           while its descriptor is open. */
+        fill_names(self);
         return;
     }
-    FlName *kept = fl_name_new(&name, size);
-    if (kept == NULL) {
+    /* As a struct: most programs never ask for sockname after close, so no
+       Python object is created for it. */
+    FlName *copy = fl_name_new(&name, size);
+    if (copy == NULL) {
         PyErr_WriteUnraisable((PyObject *)self);
         return;
     }
-    self->sockname = kept;
+    self->sockname = copy;
 }
 
 int
@@ -239,8 +270,8 @@ fl_stream_fill_extra(FlStream *self)
     return 0;
 }
 
-/* Whether a program put another method in the place of asyncio's: -1 with an
-   exception set. */
+/* 1 if a program replaced BaseTransport.get_extra_info, as instrumentation
+   and tests do, 0 if not, -1 with an exception set. */
 static int
 is_patched(const FlState *state)
 {
@@ -250,8 +281,10 @@ is_patched(const FlState *state)
     return method == NULL ? -1 : method != state->base_get_extra_info;
 }
 
-/* What asyncio's transports, which have no method of their own, would answer.
-   The original, when that is what is called in the end, reads the dict. */
+/* Call the replaced method.  asyncio's transports inherit get_extra_info, so a
+   replacement in the base class takes effect on them; our types define the
+   method themselves.  The dict is filled first: the replacement may call the
+   original, which reads the dict. */
 static PyObject *
 call_patched(FlStream *self, PyObject *args, PyObject *kwargs)
 {
@@ -259,6 +292,7 @@ call_patched(FlStream *self, PyObject *args, PyObject *kwargs)
     if (fl_stream_fill_extra(self) < 0) {
         return NULL;
     }
+    /* super(type, self): looks the method up behind our own. */
     PyObject *base = PyObject_CallFunctionObjArgs((PyObject *)&PySuper_Type,
                                                   Py_TYPE(self), self, NULL);
     PyObject *method =
@@ -272,20 +306,21 @@ call_patched(FlStream *self, PyObject *args, PyObject *kwargs)
 
 int
 fl_extra_info_args(PyObject *args, PyObject *kwargs, PyObject **name,
-                   PyObject **otherwise)
+                   PyObject **fallback)
 {
     static char *keywords[] = {"name", "default", NULL};
     Py_ssize_t count = PyTuple_GET_SIZE(args);
-    *otherwise = Py_None;
+    *fallback = Py_None;
+    /* Positional arguments, the usual form, skip the generic parser. */
     if (kwargs != NULL || count < 1 || count > 2) {
         return PyArg_ParseTupleAndKeywords(args, kwargs, "O|O:get_extra_info",
-                                           keywords, name, otherwise)
+                                           keywords, name, fallback)
                    ? 0
                    : -1;
     }
     *name = PyTuple_GET_ITEM(args, 0);
     if (count == 2) {
-        *otherwise = PyTuple_GET_ITEM(args, 1);
+        *fallback = PyTuple_GET_ITEM(args, 1);
     }
     return 0;
 }
@@ -293,17 +328,17 @@ fl_extra_info_args(PyObject *args, PyObject *kwargs, PyObject **name,
 PyObject *
 fl_transport_get_extra_info(FlStream *self, PyObject *args, PyObject *kwargs)
 {
-    PyObject *name, *otherwise;
+    PyObject *name, *fallback;
     int patched = is_patched(self->state);
     if (FL_UNLIKELY(patched != 0)) {
         return patched < 0 ? NULL : call_patched(self, args, kwargs);
     }
-    if (fl_extra_info_args(args, kwargs, &name, &otherwise) < 0) {
+    if (fl_extra_info_args(args, kwargs, &name, &fallback) < 0) {
         return NULL;
     }
     PyObject *value = extra_value(self, name);
     if (value == NULL && !PyErr_Occurred()) {
-        value = Py_NewRef(otherwise);
+        value = Py_NewRef(fallback);
     }
     return value;
 }

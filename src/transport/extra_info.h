@@ -1,7 +1,10 @@
-/* get_extra_info: a dict that is filled as it is asked.
+/* get_extra_info: a dict filled on demand, and the stream's socket object.
 
-   The socket object is made when somebody asks for it; most connections need
-   none. */
+   Owner: the stream owns the dict (`extra`) and the socket object (`sock`).
+   The socket object is created on first request: most connections are served
+   without one.  Once it exists, it owns the descriptor.
+   Threads: the loop's thread, or any thread that holds the GIL.
+   Errors: NULL or -1 with an exception set, except where stated. */
 #ifndef FL_TRANSPORT_EXTRA_INFO_H
 #define FL_TRANSPORT_EXTRA_INFO_H
 
@@ -9,32 +12,38 @@
 #include "py/state.h"
 #include "transport/stream.h"
 
-/* The dict behind get_extra_info; borrowed, NULL with MemoryError. */
+/* The dict behind get_extra_info, created if necessary: borrowed, or NULL with
+   MemoryError set.  Code that runs Python may replace it (_extra). */
 PyObject *fl_stream_extra(FlStream *self);
 
-/* What get_extra_info is called with, borrowed; otherwise is None where it is
-   not given.  0, or -1 with TypeError set. */
+/* Parse the arguments of get_extra_info(name, default=None): *fallback is the
+   default.  Both are borrowed.  0, or -1 with TypeError set. */
 int fl_extra_info_args(PyObject *args, PyObject *kwargs, PyObject **name,
-                       PyObject **otherwise);
+                       PyObject **fallback);
 
-/* Put in it what get_extra_info makes when asked.  0, or -1 with an exception
-   set. */
+/* Create every value that get_extra_info would create on request, and store it
+   in the dict: for code that reads the dict directly.  0, or -1 with an
+   exception set. */
 int fl_stream_fill_extra(FlStream *self);
 
-/* A non-blocking socket object that owns a descriptor: a new reference, or
-   NULL with an exception, and the descriptor is the caller's as before. */
+/* A new non-blocking socket object that owns the descriptor.  NULL with an
+   exception set: then the caller still owns the descriptor. */
 PyObject *fl_socket_from_descriptor(FlState *state, int fd);
 
-/* Close a descriptor no socket object owns.  SO_LINGER, which accepted sockets
-   inherit, may make that wait, so the GIL is given up meanwhile. */
+/* Close a descriptor that no socket object owns.  Releases the GIL: close()
+   may block when SO_LINGER is set, and an accepted socket inherits that option
+   from its listening socket. */
 void fl_close_socket(int fd);
 
-/* The socket object, which owns the descriptor from now on: a new reference,
-   for making it may run anything.  NULL without an exception once the stream
-   is closed. */
+/* The socket object of a stream, created if necessary; it owns the descriptor
+   from now on.  A new reference: creating the object may run Python code that
+   closes the stream.  NULL without an exception if the stream is closed, NULL
+   with an exception set if the object cannot be created. */
 PyObject *fl_stream_own_socket(FlStream *self);
 
-/* Ask the descriptor for sockname while it can tell, unless that was done. */
+/* Save the local address in `sockname` before the descriptor is closed, unless
+   the dict already has it.  A failure is reported as unraisable.  A raised
+   exception stays. */
 void fl_stream_keep_sockname(FlStream *self);
 
 #endif

@@ -1,23 +1,29 @@
-/* Accepting: one listener per listening socket of a Server.
+/* Accepting connections: one listener per listening socket of a Server.
 
-   A listener is a callable that the loop's add_reader machinery calls: so
-   remove_reader, add_reader and sock_accept of a serving socket do what they
-   do in asyncio, whose servers use it too.
+   A listener is a callable registered with the loop's add_reader.  asyncio's
+   servers register their sockets the same way.  So remove_reader, add_reader
+   and sock_accept on a serving socket have the same effect as in asyncio.
 
-   1. An event accepts up to a limit that doubles while it is reached and the
-      next poll finds more, and starts again from one otherwise: a lone
-      connection costs one accept call.
-   2. Each connection has a context of its own, a copy of the server's; the
-      protocol factory and every callback of the connection run in it.
-   3. A factory that raises costs its connection, never the listener.
-   4. accept has no flag of its own that keeps it from waiting, and any process
-      that shares the socket can clear O_NONBLOCK.  So an event accepts without
-      the GIL, and sets O_NONBLOCK before it looks for more than the one
-      connection it was told of.  Where another process has cleared it and
-      takes that one, too, the loop waits for the next: other threads run on.
-   5. Out of descriptors or memory: reported, and the listener rests for
-      asyncio's ACCEPT_RETRY_DELAY (Loop._accept_exhausted starts it again),
-      unless its server stops it meanwhile. */
+   1. An event accepts up to a limit.  The limit doubles when an event reached
+      it and the next poll reports the socket again, otherwise it starts at
+      one.  A single connection then costs one accept call, without a second
+      one that only fails with EAGAIN.
+   2. Each connection has its own context, a copy of the server's.  The
+      protocol factory and every callback of the connection run in it.  With a
+      shared context one connection would see the context variables of another.
+   3. An exception from the protocol factory closes that connection only.  The
+      listener goes on, and so do the other connections of the same event.
+   4. accept has no MSG_DONTWAIT, and any process that shares the socket can
+      clear O_NONBLOCK.  So an event releases the GIL to accept, and sets
+      O_NONBLOCK before it accepts more than the one connection that the poll
+      reported.  If another process clears O_NONBLOCK and also takes that one
+      connection, accept blocks the loop until the next connection arrives.
+      Other threads continue.
+   5. When accept fails for lack of descriptors or memory, the error is
+      reported and the listener pauses for asyncio's ACCEPT_RETRY_DELAY.
+      Otherwise the socket, which stays readable, would make the loop spin.
+      Loop._accept_exhausted resumes it, unless the server closes its socket
+      before that. */
 #include "transport/listener.h"
 
 #include "core/handle.h"
@@ -40,35 +46,40 @@
 #include <netinet/tcp.h>
 #include <sys/ioctl.h>
 
-#define MOST_ACCEPTS 64
+/* The most connections that one event accepts: accept_event stores them in an
+   array, and other callbacks wait for their factories. */
+#define MAX_ACCEPTS 64
 
-/* The watcher's handle owns it while it accepts, a timer while it rests.  The
-   listening socket is its Server's; the reference only keeps the number
-   true. */
+/* Owned by the add_reader handle while it accepts, by a timer while it pauses.
+   The Server owns the listening socket and closes it.  The reference held here
+   only keeps the object from closing the fd while it is registered. */
 typedef struct {
     PyObject_HEAD
     FlLoop *loop;
-    FlHandle *handle; /* the watcher's, or NULL */
+    FlHandle *handle; /* from add_reader, maybe cancelled; NULL: paused */
     PyObject *sock;
-    PyObject *factory;
-    PyObject *server;
+    PyObject *factory;    /* makes a connection's protocol */
+    PyObject *server;     /* NULL: none */
     PyObject *accept_tls; /* called with (socket, peer) instead, or NULL */
-    PyObject *context;
-    int fd; /* sock's */
+    PyObject *context;    /* copied for each connection */
+    int fd;               /* of sock */
     int backlog;
-    int accept_limit;      /* of the last event: invariant 1 */
-    uint64_t reached_poll; /* the poll whose event reached it, or 0 */
+    int accept_limit;    /* of the last event; see invariant 1 */
+    uint64_t limit_poll; /* poll whose event reached the limit, or 0 */
 } Listener;
 
 /* --- one connection ------------------------------------------------------ */
 
+/* A connection that no transport owns yet.  fd is -1 once a socket object owns
+   the descriptor. */
 typedef struct {
     struct sockaddr_storage peer;
     socklen_t peer_size;
     int fd;
 } Accepted;
 
-/* 0 or a negative errno. */
+/* Accept one connection with O_NONBLOCK and FD_CLOEXEC set.  0 or a negative
+   errno.  May block: invariant 4. */
 static int
 accept_one(int listener_fd, Accepted *accepted)
 {
@@ -87,31 +98,35 @@ accept_one(int listener_fd, Accepted *accepted)
     return accepted->fd < 0 ? -errno : 0;
 }
 
-/* Up to limit connections, without the GIL.  How many, and in *code why there
-   are not more: 0 or a negative errno. */
+/* Accept connections with the GIL released, in at most `limit` attempts.
+   Returns how many.  *code tells why it stopped: 0 after the last attempt,
+   else a negative errno. */
 static int
-accept_some(int listener_fd, Accepted *accepted, int limit, int *code)
+accept_batch(int listener_fd, Accepted *accepted, int limit, int *code)
 {
     int on = 1, count = 0;
     if (limit > 1) {
-        /* If this fails, accept says why. */
+        /* One call, where fcntl would take two.  If it fails, accept
+           reports why. */
         (void)ioctl(listener_fd, FIONBIO, &on);
     }
     PyThreadState *thread = PyEval_SaveThread();
     *code = 0;
-    for (int tries = 0; tries < limit && *code == 0; tries++) {
+    for (int attempts = 0; attempts < limit && *code == 0; attempts++) {
         *code = accept_one(listener_fd, &accepted[count]);
         if (*code == 0) {
             count++;
         }
         else if (*code == -EINTR || *code == -ECONNABORTED) {
-            *code = 0; /* the peer has left already */
+            *code = 0; /* the peer has closed; others may wait behind it */
         }
     }
     PyEval_RestoreThread(thread);
     return count;
 }
 
+/* Open a StreamTransport.  0, or -1 with an exception set; then the descriptor
+   still belongs to `accepted`. */
 static int
 open_plain(Listener *self, const Accepted *accepted, PyObject *context)
 {
@@ -128,16 +143,19 @@ open_plain(Listener *self, const Accepted *accepted, PyObject *context)
         .peer_size = accepted->peer_size,
     };
     PyObject *stream = NULL;
-    /* The factory is the program's code, and may have closed the loop. */
+    /* The factory may have closed the loop. */
     if (fl_loop_check_open(self->loop) == 0) {
         stream = fl_stream_open(self->loop, &options);
     }
+    /* The loop owns the open stream. */
     Py_DECREF(protocol);
     Py_XDECREF(stream);
     return stream == NULL ? -1 : 0;
 }
 
-/* From the call on, the socket object owns the descriptor. */
+/* Pass the connection to accept_tls, which creates the transport in Python.
+   0, or -1 with an exception set.  Once the socket object exists it owns the
+   descriptor, so a failure of the call closes it. */
 static int
 open_tls(Listener *self, Accepted *accepted)
 {
@@ -158,7 +176,9 @@ open_tls(Listener *self, Accepted *accepted)
     return result == NULL ? -1 : 0;
 }
 
-/* 0, or -1 with an exception that leaves the loop. */
+/* Open a transport on a connection, in a context of its own.  A failure is
+   reported and closes the connection.  0, or -1 if an exception must leave
+   run_forever. */
 static int
 open_accepted(Listener *self, Accepted *accepted)
 {
@@ -167,6 +187,7 @@ open_accepted(Listener *self, Accepted *accepted)
     if (context != NULL && PyContext_Enter(context) == 0) {
         code = self->accept_tls == NULL ? open_plain(self, accepted, context)
                                         : open_tls(self, accepted);
+        /* Leaving keeps the exception of a failure. */
         fl_context_leave(context, code < 0);
     }
     Py_XDECREF(context);
@@ -174,13 +195,14 @@ open_accepted(Listener *self, Accepted *accepted)
         return 0;
     }
     FL_METER(self->loop, connections_refused, 1);
-    /* No stream took it, nor a socket object. */
+    /* Neither a stream nor a socket object owns it. */
     if (accepted->fd >= 0) {
         fl_close_socket(accepted->fd);
     }
     if (fl_error_leaves_loop()) {
         return -1;
     }
+    /* Reporting runs Python code: a failure of that is reported in turn. */
     PyObject *exc = PyErr_GetRaisedException();
     PyObject *result = PyObject_CallMethodOneArg(
         (PyObject *)self->loop, self->loop->state->names._accept_failed, exc);
@@ -191,6 +213,7 @@ open_accepted(Listener *self, Accepted *accepted)
 
 /* --- events -------------------------------------------------------------- */
 
+/* asyncio's list of errors after which it pauses: invariant 5. */
 static bool
 is_exhaustion(int code)
 {
@@ -198,46 +221,52 @@ is_exhaustion(int code)
            || code == -ENOMEM;
 }
 
-/* True while it is the one that the socket's events go to. */
+/* True while the socket's events go to this listener.  add_reader and
+   remove_reader of the same fd cancel its handle. */
 static bool
 is_accepting(const Listener *self)
 {
     return self->handle != NULL && !fl_handle_is_cancelled(self->handle);
 }
 
-/* Stop watching the socket; the loop may be closed.  0 or -1. */
+/* Unregister the socket.  The loop may be closed.  0, or -1 with an exception
+   set. */
 static int
 listener_stop(Listener *self)
 {
     bool accepts = is_accepting(self);
     Py_CLEAR(self->handle);
     if (!accepts) {
-        return 0; /* another took the number, or it was removed */
+        return 0; /* removed, or replaced by another reader of the fd */
     }
-    PyObject *number = PyLong_FromLong(self->fd);
+    PyObject *fd_object = PyLong_FromLong(self->fd);
     PyObject *removed =
-        number == NULL
+        fd_object == NULL
             ? NULL
-            : fl_loop_remove_reader_raw(self->loop, &number, 1, NULL);
-    Py_XDECREF(number);
+            : fl_loop_remove_reader_raw(self->loop, &fd_object, 1, NULL);
+    Py_XDECREF(fd_object);
     Py_XDECREF(removed);
     return removed == NULL ? -1 : 0;
 }
 
+/* Register the socket with this listener as its callback.  0, or -1 with an
+   exception set. */
 static int
 listener_start(Listener *self)
 {
-    PyObject *number = PyLong_FromLong(self->fd);
-    PyObject *args[] = {number, (PyObject *)self};
-    PyObject *handle = number == NULL
+    PyObject *fd_object = PyLong_FromLong(self->fd);
+    PyObject *args[] = {fd_object, (PyObject *)self};
+    PyObject *handle = fd_object == NULL
                            ? NULL
                            : fl_loop_add_reader_raw(self->loop, args, 2, NULL);
-    Py_XDECREF(number);
+    Py_XDECREF(fd_object);
+    /* NULL after a failure: the listener then counts as stopped. */
     Py_XSETREF(self->handle, (FlHandle *)handle);
     return handle == NULL ? -1 : 0;
 }
 
-/* accept failed: rest, or report.  0 or -1 to leave the loop. */
+/* accept failed: report it, and pause if invariant 5 applies.  0, or -1 if an
+   exception must leave run_forever. */
 static int
 accept_failed(Listener *self, int code)
 {
@@ -248,6 +277,7 @@ accept_failed(Listener *self, int code)
     FlNames *names = &self->loop->state->names;
     PyObject *result;
     if (is_exhaustion(code)) {
+        /* Unregistered before _accept_exhausted schedules the restart. */
         result = listener_stop(self) < 0
                      ? NULL
                      : PyObject_CallMethodObjArgs((PyObject *)self->loop,
@@ -263,16 +293,17 @@ accept_failed(Listener *self, int code)
     return result == NULL ? fl_loop_report_callback(self->loop, NULL) : 0;
 }
 
-/* Open all that were accepted, also past an exception that leaves the loop:
-   their peers are connected.  0, or -1 with the first such exception. */
+/* Open all accepted connections.  Goes on after an exception that must leave
+   run_forever: the peers of the others are connected and wait for an answer.
+   0, or -1 with the first such exception set. */
 static int
 open_all(Listener *self, Accepted *accepted, int count)
 {
     PyObject *leaving = NULL;
     for (int at = 0; at < count; at++) {
         if (!is_accepting(self)) {
-            /* A factory has stopped the listener: a server refuses, too, what
-               comes to it later. */
+            /* A factory has stopped the listener.  A stopped server refuses
+               later connections, so it closes these, too. */
             fl_loop_expect_io(self->loop);
             fl_close_socket(accepted[at].fd);
             FL_METER(self->loop, connections_refused, 1);
@@ -282,6 +313,7 @@ open_all(Listener *self, Accepted *accepted, int count)
                 PyErr_WriteUnraisable((PyObject *)self);
             }
             else {
+                /* Set aside: Python code must not run with it raised. */
                 leaving = PyErr_GetRaisedException();
             }
         }
@@ -292,16 +324,18 @@ open_all(Listener *self, Accepted *accepted, int count)
     return leaving == NULL ? 0 : -1;
 }
 
-/* How many to accept now: see invariant 1. */
+/* The limit of this event: invariant 1. */
 static int
 next_limit(Listener *self)
 {
-    bool more = self->reached_poll != 0
-                && self->reached_poll + 1 == self->loop->poller->polls;
-    if (!more) {
+    /* True if the last event reached the limit, in the poll before this
+       one. */
+    bool still_busy = self->limit_poll != 0
+                      && self->limit_poll + 1 == self->loop->poller->polls;
+    if (!still_busy) {
         self->accept_limit = 1;
     }
-    else if (self->accept_limit < MOST_ACCEPTS
+    else if (self->accept_limit < MAX_ACCEPTS
              && self->accept_limit <= self->backlog)
     {
         self->accept_limit *= 2;
@@ -309,23 +343,28 @@ next_limit(Listener *self)
     return self->accept_limit;
 }
 
+/* The socket is readable.  0, or -1 if an exception must leave run_forever. */
 static int
 accept_event(Listener *self)
 {
-    Accepted accepted[MOST_ACCEPTS];
+    Accepted accepted[MAX_ACCEPTS];
     int code;
-    int count = accept_some(self->fd, accepted, next_limit(self), &code);
+    int count = accept_batch(self->fd, accepted, next_limit(self), &code);
     FL_METER(self->loop, connections_accepted, (uint64_t)count);
-    bool emptied = code == -EAGAIN || code == -EWOULDBLOCK;
-    self->reached_poll = code == 0 ? self->loop->poller->polls : 0;
+    bool backlog_empty = code == -EAGAIN || code == -EWOULDBLOCK;
+    /* Noted here, since open_all may end this function. */
+    self->limit_poll = code == 0 ? self->loop->poller->polls : 0;
     if (open_all(self, accepted, count) < 0) {
         return -1;
     }
-    return code < 0 && !emptied && is_accepting(self)
+    /* Reported last.  A listener that a factory has stopped must not pause:
+       the timer would start it again. */
+    return code < 0 && !backlog_empty && is_accepting(self)
                ? accept_failed(self, code)
                : 0;
 }
 
+/* The add_reader callback.  An exception from here leaves run_forever. */
 static PyObject *
 listener_call(Listener *self, PyObject *Py_UNUSED(args),
               PyObject *Py_UNUSED(kwargs))
@@ -335,6 +374,7 @@ listener_call(Listener *self, PyObject *Py_UNUSED(args),
 
 /* --- starting and stopping ----------------------------------------------- */
 
+/* A listener without its optional fields; it is not registered. */
 static Listener *
 listener_new(FlLoop *loop, PyObject *sock, int fd)
 {
@@ -350,12 +390,14 @@ listener_new(FlLoop *loop, PyObject *sock, int fd)
     return self;
 }
 
+/* An optional argument: None means absent. */
 static bool
-exposed(PyObject *object)
+is_not_none(PyObject *object)
 {
     return object != NULL && object != Py_None;
 }
 
+/* 0, or -1 with an exception set: not a fastloop.Loop, or closed. */
 static int
 parse_loop(PyObject *module, PyObject *object, FlLoop **loop)
 {
@@ -373,11 +415,11 @@ parse_loop(PyObject *module, PyObject *object, FlLoop **loop)
 static const char start_accepting_doc[] =
     "start_accepting(loop, sock, factory, server, backlog, accept_tls,\n"
     "                context, /)\n--\n\n"
-    "Accept connections of a listening socket; whatever takes its reader\n"
-    "away ends that.\n\n"
-    "accept_tls, when not None, is called with (socket, peer name) for each\n"
-    "instead of opening a plain transport; context is the\n"
-    "contextvars.Context that connections copy, or None.";
+    "Accept connections on a listening socket until its reader is removed.\n"
+    "\n"
+    "accept_tls, if not None, is called with (socket, peer name) for each\n"
+    "connection instead of opening a StreamTransport.  context is the\n"
+    "contextvars.Context that connections copy; None: the current one.";
 
 static PyObject *
 start_accepting(PyObject *module, PyObject *args)
@@ -401,13 +443,14 @@ start_accepting(PyObject *module, PyObject *args)
     }
     self->backlog = backlog;
     self->factory = Py_NewRef(factory);
-    self->server = exposed(server) ? Py_NewRef(server) : NULL;
-    self->accept_tls = exposed(accept_tls) ? Py_NewRef(accept_tls) : NULL;
+    self->server = is_not_none(server) ? Py_NewRef(server) : NULL;
+    self->accept_tls = is_not_none(accept_tls) ? Py_NewRef(accept_tls) : NULL;
     self->context =
-        exposed(context) ? Py_NewRef(context) : PyContext_CopyCurrent();
+        is_not_none(context) ? Py_NewRef(context) : PyContext_CopyCurrent();
     int code = self->context == NULL ? -1 : listener_start(self);
-    Py_DECREF(self);
-    /* A reader that was there before may have closed the loop as it went. */
+    Py_DECREF(self); /* the handle owns it */
+    /* Dropping the reader that was registered before may run code that closes
+       the loop. */
     if (code < 0 || fl_loop_check_open(loop) < 0) {
         return NULL;
     }
@@ -433,9 +476,10 @@ static const char open_stream_doc[] =
     "open_stream(loop, sock, shared, protocol, waiter, extra, server, "
     "context, /)\n"
     "--\n\n"
-    "A StreamTransport on a connected, non-blocking socket, which it owns\n"
-    "from now on.  shared: others may have the socket, too.  Everything\n"
-    "after protocol may be None.";
+    "Create a StreamTransport on a connected, non-blocking socket.\n\n"
+    "The transport owns the socket from now on.  shared: the caller may keep\n"
+    "references to the socket object.  The parameters after protocol may be\n"
+    "None.";
 
 static PyObject *
 open_stream(PyObject *module, PyObject *args)
@@ -456,18 +500,19 @@ open_stream(PyObject *module, PyObject *args)
         .sock_private = !shared,
         .fd = fl_fd_of(loop, sock),
         .protocol = protocol,
-        .waiter = exposed(waiter) ? waiter : NULL,
-        .extra = exposed(extra) ? extra : NULL,
-        .server = exposed(server) ? server : NULL,
-        .context = exposed(context) ? context : NULL,
+        .waiter = is_not_none(waiter) ? waiter : NULL,
+        .extra = is_not_none(extra) ? extra : NULL,
+        .server = is_not_none(server) ? server : NULL,
+        .context = is_not_none(context) ? context : NULL,
     };
+    /* On failure the socket remains the caller's, and open. */
     return options.fd < 0 ? NULL : fl_stream_open(loop, &options);
 }
 
 static const char is_literal_doc[] =
     "is_literal(address, /)\n--\n\n"
-    "Whether an address is as connect() takes it: a tuple of a numeric host\n"
-    "and a port, of IPv6 with flow and scope.";
+    "Return True if an address needs no resolver: (numeric host, port), or\n"
+    "for IPv6 (numeric host, port, flow info, scope ID).";
 
 static PyObject *
 is_literal(PyObject *Py_UNUSED(module), PyObject *address)
@@ -477,8 +522,8 @@ is_literal(PyObject *Py_UNUSED(module), PyObject *address)
 
 static const char check_no_transport_doc[] =
     "check_no_transport(loop, fd, /)\n--\n\n"
-    "Raise RuntimeError if a transport uses a descriptor, ValueError for\n"
-    "what is no descriptor.";
+    "Raise RuntimeError if a transport uses a descriptor, ValueError if the\n"
+    "argument is not a descriptor.";
 
 static PyObject *
 check_no_transport(PyObject *module, PyObject *args)
@@ -519,6 +564,7 @@ listener_traverse(Listener *self, visitproc visit, void *arg)
     return 0;
 }
 
+/* loop stays until dealloc: the other functions use it without a check. */
 static int
 listener_clear(Listener *self)
 {

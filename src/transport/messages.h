@@ -1,9 +1,14 @@
-/* Several messages with one system call, where the system can.
+/* Receive or send several datagrams with one system call, where available.
 
-   Linux has recvmmsg and sendmmsg; elsewhere these are loops over the calls
-   for one.  Either way: how many were moved, at least one, or -1 and errno;
-   what an error cuts short says so when it is tried again.  Never blocks,
-   never raises SIGPIPE where that can be asked for. */
+   Linux has recvmmsg and sendmmsg.  Elsewhere the functions below loop over
+   recvmsg and sendmsg.
+
+   Owner: the caller owns the descriptor, the headers and their buffers.
+   Threads: any; nothing is stored here.
+   Result: the number of messages transferred, at least one, or -1 with errno
+   set.  An error after the first message is not reported: the call returns
+   the count so far, and a retry of the next message reports the error.
+   The calls never block.  They raise no SIGPIPE where MSG_NOSIGNAL exists. */
 #ifndef FL_TRANSPORT_MESSAGES_H
 #define FL_TRANSPORT_MESSAGES_H
 
@@ -11,6 +16,8 @@
 #include <sys/socket.h>
 #include <sys/uio.h>
 
+/* Flags of every send on a transport's descriptor.  MSG_DONTWAIT: a process
+   that shares the socket can clear O_NONBLOCK. */
 #ifdef MSG_NOSIGNAL
 #define FL_SEND_FLAGS (MSG_DONTWAIT | MSG_NOSIGNAL)
 #else
@@ -32,6 +39,7 @@ fl_send_messages(int fd, FlMessage *messages, unsigned count)
     return sendmmsg(fd, messages, count, FL_SEND_FLAGS);
 }
 #else
+/* The fields of Linux's struct mmsghdr that we use, under the same names. */
 typedef struct {
     struct msghdr msg_hdr;
     unsigned msg_len;

@@ -1,7 +1,14 @@
-/* Socket addresses as Python sees them; the same text as the socket module's.
+/* Conversion between socket addresses and Python's address objects.
 
-   1. An IPv6 address that is a link's keeps its scope as a number, as
-      getsockname() gives it. */
+   1. The text of an address is exactly the socket module's.  Programs compare
+      addresses from get_extra_info with addresses from socket objects.
+   2. The scope of a link-local IPv6 address is the fourth item of the tuple, a
+      number, as in getsockname().  It is not appended to the host text.
+   3. Parsing accepts only numeric addresses of exact built-in types.  A host
+      name needs a resolver, and only the socket module knows the right
+      exception for an invalid address.  The caller passes any address that is
+      not accepted here to the socket object.  So parsing never raises, and
+      never runs Python code. */
 #include "transport/sockaddr.h"
 
 #include "py/compat.h"
@@ -13,6 +20,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/un.h>
+
+/* --- to Python ----------------------------------------------------------- */
 
 static PyObject *
 inet_object(const struct sockaddr_in *address)
@@ -33,6 +42,8 @@ inet6_object(const struct sockaddr_in6 *address)
         (void)fl_raise_errno(-errno);
         return NULL;
     }
+    /* The socket module converts the flow info to host byte order.  The scope
+       ID is in host byte order already. */
     return Py_BuildValue("siII", text, (int)ntohs(address->sin6_port),
                          (unsigned)ntohl(address->sin6_flowinfo),
                          (unsigned)address->sin6_scope_id);
@@ -42,12 +53,15 @@ static PyObject *
 unix_object(const struct sockaddr_un *address, socklen_t size)
 {
     size_t header = offsetof(struct sockaddr_un, sun_path);
+    /* An unbound socket's address ends before sun_path: its name is ''. */
     size_t length = size > header ? size - header : 0;
     if (length > 0 && address->sun_path[0] == '\0') {
-        /* Linux's abstract names are bytes of a given length. */
+        /* An abstract name (Linux) is binary and may contain NUL, so its
+           length comes from the address size.  Python shows it as bytes. */
         return PyBytes_FromStringAndSize(address->sun_path,
                                          (Py_ssize_t)length);
     }
+    /* The kernel may or may not count the terminating NUL. */
     return PyUnicode_DecodeFSDefaultAndSize(
         address->sun_path, (Py_ssize_t)strnlen(address->sun_path, length));
 }
@@ -55,6 +69,7 @@ unix_object(const struct sockaddr_un *address, socklen_t size)
 PyObject *
 fl_sockaddr_object(const struct sockaddr_storage *address, socklen_t size)
 {
+    /* Only a Unix address has a variable size; the others are complete. */
     switch (address->ss_family) {
     case AF_INET:
         return inet_object((const struct sockaddr_in *)address);
@@ -77,21 +92,17 @@ fl_sockaddr_is_known(const struct sockaddr_storage *address)
 FlName *
 fl_name_new(const struct sockaddr_storage *name, socklen_t size)
 {
-    FlName *kept = malloc(sizeof(*kept) + size);
-    if (kept == NULL) {
+    FlName *copy = malloc(sizeof(*copy) + size);
+    if (copy == NULL) {
         PyErr_NoMemory();
         return NULL;
     }
-    kept->size = size;
-    memcpy(kept->bytes, name, size);
-    return kept;
+    copy->size = size;
+    memcpy(copy->bytes, name, size);
+    return copy;
 }
 
 /* --- from Python --------------------------------------------------------- */
-
-/* Only literal addresses of the plain types are read here.  A name takes a
-   resolver, and what is wrong with an address is the socket module's to say:
-   whatever is not read goes to that. */
 
 void
 fl_address_keep(FlAddress *address, PyObject *object,
@@ -99,12 +110,16 @@ fl_address_keep(FlAddress *address, PyObject *object,
 {
     memcpy(&address->name, name, size);
     address->size = size;
+    /* The new reference is taken before the old one is dropped: both may be
+       the same object. */
     Py_XSETREF(address->object, Py_NewRef(object));
 }
 
-/* The int at an index, or -1 when it is none or over the limit. */
+/* The int at an index; -1 without an exception if the item is not an exact
+   int, is negative or exceeds the limit.  A subclass of int could define
+   __index__, which would run Python code. */
 static int64_t
-item_integer(PyObject *tuple, Py_ssize_t index, int64_t limit)
+int_item(PyObject *tuple, Py_ssize_t index, int64_t limit)
 {
     PyObject *item = PyTuple_GET_ITEM(tuple, index);
     if (!PyLong_CheckExact(item)) {
@@ -115,7 +130,9 @@ item_integer(PyObject *tuple, Py_ssize_t index, int64_t limit)
     return overflow || value < 0 || value > limit ? -1 : value;
 }
 
-/* The host as C text when it is a str that has no other form. */
+/* The host as a C string, borrowed from the tuple.  NULL without an exception
+   unless it is an exact ASCII str: the socket module encodes other text with
+   IDNA. */
 static const char *
 host_text(PyObject *tuple)
 {
@@ -124,15 +141,18 @@ host_text(PyObject *tuple)
         return NULL;
     }
     const char *text = (const char *)PyUnicode_1BYTE_DATA(host);
-    bool whole = strlen(text) == (size_t)PyUnicode_GET_LENGTH(host);
-    return whole ? text : NULL;
+    /* C would read "127.0.0.1\0x" as a valid address. */
+    bool no_nul = strlen(text) == (size_t)PyUnicode_GET_LENGTH(host);
+    return no_nul ? text : NULL;
 }
 
+/* The caller has checked that the tuple has at least two items.  The same
+   holds for read_inet6. */
 static bool
 read_inet(PyObject *tuple, struct sockaddr_in *name)
 {
     const char *host = host_text(tuple);
-    int64_t port = item_integer(tuple, 1, UINT16_MAX);
+    int64_t port = int_item(tuple, 1, UINT16_MAX);
     if (PyTuple_GET_SIZE(tuple) != 2 || host == NULL || port < 0
         || inet_pton(AF_INET, host, &name->sin_addr) != 1)
     {
@@ -148,9 +168,10 @@ read_inet6(PyObject *tuple, struct sockaddr_in6 *name)
 {
     Py_ssize_t size = PyTuple_GET_SIZE(tuple);
     const char *host = host_text(tuple);
-    int64_t port = item_integer(tuple, 1, UINT16_MAX);
-    int64_t flow = size > 2 ? item_integer(tuple, 2, 0xfffff) : 0;
-    int64_t scope = size > 3 ? item_integer(tuple, 3, UINT32_MAX) : 0;
+    int64_t port = int_item(tuple, 1, UINT16_MAX);
+    /* The flow info has 20 bits; the socket module rejects more, too. */
+    int64_t flow = size > 2 ? int_item(tuple, 2, 0xfffff) : 0;
+    int64_t scope = size > 3 ? int_item(tuple, 3, UINT32_MAX) : 0;
     if (size > 4 || host == NULL || port < 0 || flow < 0 || scope < 0
         || inet_pton(AF_INET6, host, &name->sin6_addr) != 1)
     {
@@ -166,6 +187,7 @@ read_inet6(PyObject *tuple, struct sockaddr_in6 *name)
 bool
 fl_address_read(FlAddress *address, PyObject *object, int family)
 {
+    /* Parsed into a local: the cache stays as it was unless all is valid. */
     struct sockaddr_storage name = {0};
     socklen_t size = 0;
     if (!PyTuple_CheckExact(object) || PyTuple_GET_SIZE(object) < 2) {
@@ -179,7 +201,7 @@ fl_address_read(FlAddress *address, PyObject *object, int family)
         size = sizeof(struct sockaddr_in6);
     }
     if (size == 0) {
-        return false;
+        return false; /* not numeric, or the socket has another family */
     }
     fl_address_keep(address, object, &name, size);
     return true;
@@ -188,10 +210,12 @@ fl_address_read(FlAddress *address, PyObject *object, int family)
 bool
 fl_address_is_literal(PyObject *object)
 {
-    struct sockaddr_storage name = {0};
+    struct sockaddr_storage name = {0}; /* only whether it parses counts */
     if (!PyTuple_CheckExact(object)) {
         return false;
     }
+    /* asyncio's resolver returns four items for IPv6, so a shorter tuple still
+       has to be resolved. */
     switch (PyTuple_GET_SIZE(object)) {
     case 2:
         return read_inet(object, (struct sockaddr_in *)&name);

@@ -1,4 +1,9 @@
-/* Socket addresses as Python sees them. */
+/* Conversion between socket addresses and Python's address objects.
+
+   Owner: the caller owns every FlName and FlAddress.
+   Threads: nothing is shared here; the owner of an FlAddress serializes its
+   use.
+   Errors: NULL with an exception set, except where stated. */
 #ifndef FL_TRANSPORT_SOCKADDR_H
 #define FL_TRANSPORT_SOCKADDR_H
 
@@ -6,51 +11,59 @@
 
 #include <sys/socket.h>
 
-/* The object socket.getsockname() would return for an address: a tuple for
-   AF_INET and AF_INET6, str or bytes for AF_UNIX.  None for other families,
-   whose sockets only arrive with a Python object that knows better. */
+/* The object that socket.getsockname() would return for an address: a tuple
+   for AF_INET and AF_INET6, str or bytes for AF_UNIX.  A new reference.
+   None for other families: a socket of such a family always has a Python
+   socket object, which can format the address. */
 PyObject *fl_sockaddr_object(const struct sockaddr_storage *address,
                              socklen_t size);
 
-/* True for the families above. */
+/* True for AF_INET, AF_INET6 and AF_UNIX. */
 bool fl_sockaddr_is_known(const struct sockaddr_storage *address);
 
-/* A name in as little memory as it takes, for what keeps one a connection. */
+/* An address in the smallest possible allocation: a stream stores one per
+   connection, and a struct sockaddr_storage would take 128 bytes. */
 typedef struct {
-    size_t size; /* of what follows: a struct sockaddr of its family */
+    size_t size; /* of bytes: a struct sockaddr of the address's family */
     char bytes[];
 } FlName;
 
-/* A copy that free() ends; NULL with MemoryError. */
+/* A copy, to be released with free(); NULL with MemoryError set. */
 FlName *fl_name_new(const struct sockaddr_storage *name, socklen_t size);
 
+/* Only the first name->size bytes of the result may be read. */
 static inline const struct sockaddr_storage *
 fl_name_address(const FlName *name)
 {
     return (const struct sockaddr_storage *)name->bytes;
 }
 
-/* An address in both forms, kept because the next is often the same.  The
-   object is one that cannot change: a tuple of str and int, str or bytes; NULL
-   when nothing is kept.  Owned. */
+/* A one-entry cache: the last address, as a Python object and as a struct
+   sockaddr.  The next datagram often has the same address.  The object is
+   immutable (a tuple of str and int, a str, or bytes), so an identity
+   comparison suffices.  The cache owns a reference; NULL: empty. */
 typedef struct {
     PyObject *object;
     struct sockaddr_storage name;
     socklen_t size;
 } FlAddress;
 
-/* Whether an object is an IPv4 or IPv6 address as asyncio would resolve it to:
-   fl_address_read reads it, and one of IPv6 has flow and scope. */
+/* True if an object is an IPv4 or IPv6 address in the form that asyncio's
+   resolver returns: (numeric host, port), or for IPv6 (numeric host, port,
+   flow info, scope ID).  fl_address_read accepts such an object.  Never
+   fails. */
 bool fl_address_is_literal(PyObject *object);
 
-/* Keep another address; takes a new reference. */
+/* Replace the cached address.  Takes a new reference to the object. */
 void fl_address_keep(FlAddress *address, PyObject *object,
                      const struct sockaddr_storage *name, socklen_t size);
 
-/* Read a literal address of the families AF_INET and AF_INET6 as the socket
-   module would: a tuple of a numeric host, a port and, of AF_INET6, flow and
-   scope.  false, with nothing raised, for all else: names, scopes in the host,
-   other types, what is out of range.  On success the address is kept. */
+/* Parse a numeric AF_INET or AF_INET6 address as the socket module would: a
+   tuple of host and port, for AF_INET6 optionally flow info and scope ID.
+   On success the cache holds the address and the result is true.  Otherwise
+   the cache is unchanged, no exception is set and the result is false: for
+   host names, a scope in the host text, other types and values out of
+   range. */
 bool fl_address_read(FlAddress *address, PyObject *object, int family);
 
 #endif

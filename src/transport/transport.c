@@ -1,11 +1,19 @@
-/* The Python face of transports: methods of both types, and StreamTransport
-   itself.
+/* Python methods of transports: those that both types share, and the type
+   StreamTransport.
 
-   Everything here checks and converts; what it does is done in stream.c,
-   stream_read.c, stream_write.c, flow.c and extra_info.c.
+   The functions here check and convert arguments.  The work is done in
+   stream.c, stream_read.c, stream_write.c, flow.c and extra_info.c.
 
-   1. A stream whose loop was closed under it raises "Event loop is closed"
-      where asyncio's transport would, by asking its loop to call soon. */
+   1. After the loop is closed, close(), abort() and resume_reading() of a
+      stream that was open raise RuntimeError('Event loop is closed').
+      asyncio's transports raise it from call_soon or _add_reader.  Without the
+      check connection_lost would be queued to a loop that never runs it.
+   2. Corked bytes count as sent, since asyncio has sent them by then.  So a
+      method that ends the stream, or whose result depends on the write queue,
+      flushes them first; get_write_buffer_size does not count them.
+   3. Without a GIL a method may be called in another thread.  close, abort,
+      pause_reading and resume_reading change what only the loop's thread may
+      change, and are forwarded to it (fl_transport_is_left). */
 #include "transport/transport.h"
 
 #include "core/fd_set.h"
@@ -28,7 +36,9 @@ PyObject *
 fl_transport_leave_to_loop(FlLoop *loop, PyObject *self, PyObject *method,
                            PyObject *argument)
 {
-    /* Not the instance's attribute: what a program has put there called us. */
+    /* From the type, not from the instance: a program may have replaced the
+       instance's attribute with a wrapper that called us, and would be called
+       twice. */
     PyObject *function = PyObject_GetAttr((PyObject *)Py_TYPE(self), method);
     PyObject *queued =
         function == NULL
@@ -46,7 +56,8 @@ bool
 fl_transport_is_left(FlStream *self, PyObject *method, PyObject **result)
 {
     PyObject *loop;
-    /* The loop's thread may be taking the loop away: see fl_stream_finish. */
+    /* The loop's thread may be clearing self->loop: see fl_stream_finish.
+       Both use a critical section, so the reference taken here is valid. */
     Py_BEGIN_CRITICAL_SECTION(self);
     loop = Py_XNewRef((PyObject *)self->loop);
     Py_END_CRITICAL_SECTION();
@@ -60,13 +71,15 @@ fl_transport_is_left(FlStream *self, PyObject *method, PyObject **result)
 }
 #endif
 
-/* The loop's part in close and abort: nothing may be queued once it is
-   closed. */
+/* Invariant 1.  0, or -1 with RuntimeError set.  A CLOSED stream has no loop,
+   and nothing left to queue. */
 static int
-check_loop(FlStream *self)
+check_loop_open(FlStream *self)
 {
     return self->loop == NULL ? 0 : fl_loop_check_open(self->loop);
 }
+
+/* The next two call _streams.py: messages go through asyncio's logger. */
 
 int
 fl_stream_warn_lost(FlStream *self)
@@ -96,16 +109,16 @@ fl_stream_log(FlStream *self, const char *event)
 
 const char fl_transport_get_extra_info_doc[] =
     "get_extra_info($self, name, default=None)\n--\n\n"
-    "Return what is known of the connection under a name: 'socket',\n"
-    "'sockname' or 'peername', or what it was made with; else default.\n\n"
-    "Implements asyncio's BaseTransport.get_extra_info().  Once the socket's\n"
-    "descriptor was taken, each write is sent at once.";
+    "Return information about the transport: 'socket', 'sockname',\n"
+    "'peername', or a name given when it was created; default if unknown.\n\n"
+    "Implements asyncio's BaseTransport.get_extra_info().  After the fd of\n"
+    "the socket was obtained, each write is sent immediately.";
 
 /* --- closing ------------------------------------------------------------- */
 
 const char fl_transport_close_doc[] =
     "close($self, /)\n--\n\n"
-    "Close the transport: send what was written, then call\n"
+    "Close the transport: send buffered data, then call\n"
     "connection_lost(None).  Implements asyncio's BaseTransport.close().";
 
 PyObject *
@@ -115,10 +128,11 @@ fl_transport_close(FlStream *self, PyObject *Py_UNUSED(ignored))
     if (fl_transport_is_left(self, self->state->names.close, &result)) {
         return result;
     }
+    /* First: a second close() is silent even if the loop is closed by now. */
     if (fl_stream_is_closing(self)) {
         Py_RETURN_NONE;
     }
-    if (check_loop(self) < 0) {
+    if (check_loop_open(self) < 0) {
         return NULL;
     }
     fl_stream_close(self);
@@ -127,7 +141,7 @@ fl_transport_close(FlStream *self, PyObject *Py_UNUSED(ignored))
 
 const char fl_transport_abort_doc[] =
     "abort($self, /)\n--\n\n"
-    "Close at once: drop what the system has not taken, then call\n"
+    "Close immediately: discard buffered data, then call\n"
     "connection_lost(None).  Implements asyncio's WriteTransport.abort().";
 
 PyObject *
@@ -137,13 +151,15 @@ fl_transport_abort(FlStream *self, PyObject *Py_UNUSED(ignored))
     if (fl_transport_is_left(self, self->state->names.abort, &result)) {
         return result;
     }
+    /* A CLOSING stream is still sending its buffer, and can be aborted. */
     if (self->phase >= FL_STREAM_LOST) {
         Py_RETURN_NONE;
     }
-    if (check_loop(self) < 0) {
+    if (check_loop_open(self) < 0) {
         return NULL;
     }
-    /* asyncio has sent by now what the callback wrote and we hold. */
+    /* asyncio sends each write immediately: abort() must not discard what this
+       callback has written before it. */
     fl_stream_flush(self);
     fl_stream_force_close(self, NULL);
     Py_RETURN_NONE;
@@ -153,11 +169,13 @@ const char fl_transport_force_close_doc[] =
     "_force_close($self, exc)\n--\n\n"
     "abort() with an exception for connection_lost; asyncio's private name.";
 
+/* A LOST stream does not check its loop: asyncio's method returns silently
+   then. */
 static PyObject *
 force_close(FlStream *self, PyObject *exc)
 {
     if (self->phase < FL_STREAM_LOST) {
-        if (check_loop(self) < 0) {
+        if (check_loop_open(self) < 0) {
             return NULL;
         }
         fl_stream_flush(self);
@@ -181,6 +199,8 @@ fl_transport_parse_fatal(PyObject *args, PyObject *kwargs, PyObject **exc,
     {
         return -1;
     }
+    /* asyncio does not check this.  connection_lost and exception handlers
+       expect an exception instance. */
     if (!PyExceptionInstance_Check(*exc)) {
         PyErr_SetString(PyExc_TypeError, "exc must be an exception");
         return -1;
@@ -196,6 +216,7 @@ fl_transport_fatal_error(FlStream *self, PyObject *args, PyObject *kwargs)
     if (fl_transport_parse_fatal(args, kwargs, &exc, &message) < 0) {
         return NULL;
     }
+    /* Fails only with an exception that must leave run_forever. */
     if (fl_stream_fatal_exception(self, exc, message) < 0) {
         return NULL;
     }
@@ -215,15 +236,18 @@ fl_transport_is_closing(FlStream *self, PyObject *Py_UNUSED(ignored))
 
 /* --- reading ------------------------------------------------------------- */
 
+/* Pause or resume reading.  Does nothing on a closing transport or when
+   already in that state, as asyncio.  None, or NULL with an exception set. */
 static PyObject *
 set_paused(FlStream *self, bool paused)
 {
     if (fl_stream_is_closing(self) || self->paused == paused) {
         Py_RETURN_NONE;
     }
-    /* asyncio, too, notes it before a closed loop refuses. */
+    /* Set before the loop is checked, as in asyncio: is_reading() reports the
+       new state even if this raises. */
     self->paused = paused;
-    if (!paused && check_loop(self) < 0) {
+    if (!paused && check_loop_open(self) < 0) {
         return NULL;
     }
     int code = fl_stream_update_registration(self);
@@ -242,7 +266,7 @@ set_paused(FlStream *self, bool paused)
 
 const char fl_transport_pause_reading_doc[] =
     "pause_reading($self, /)\n--\n\n"
-    "Call data_received no more until resume_reading().\n\n"
+    "Stop calling data_received until resume_reading() is called.\n\n"
     "Implements asyncio's ReadTransport.pause_reading().";
 
 PyObject *
@@ -258,7 +282,7 @@ fl_transport_pause_reading(FlStream *self, PyObject *Py_UNUSED(ignored))
 
 const char fl_transport_resume_reading_doc[] =
     "resume_reading($self, /)\n--\n\n"
-    "Deliver data again.  Implements asyncio's\n"
+    "Resume delivery of data.  Implements asyncio's\n"
     "ReadTransport.resume_reading().";
 
 PyObject *
@@ -274,8 +298,8 @@ fl_transport_resume_reading(FlStream *self, PyObject *Py_UNUSED(ignored))
 
 const char fl_transport_is_reading_doc[] =
     "is_reading($self, /)\n--\n\n"
-    "Return True while data is delivered.  Implements asyncio's\n"
-    "ReadTransport.is_reading().";
+    "Return True unless reading is paused or the transport is closing.\n\n"
+    "Implements asyncio's ReadTransport.is_reading().";
 
 PyObject *
 fl_transport_is_reading(FlStream *self, PyObject *Py_UNUSED(ignored))
@@ -287,8 +311,8 @@ fl_transport_is_reading(FlStream *self, PyObject *Py_UNUSED(ignored))
 
 const char fl_transport_set_protocol_doc[] =
     "set_protocol($self, protocol)\n--\n\n"
-    "Deliver to another protocol from now on, a Protocol or a\n"
-    "BufferedProtocol.  Implements asyncio's BaseTransport.set_protocol().";
+    "Replace the protocol by another Protocol or BufferedProtocol.\n\n"
+    "Implements asyncio's BaseTransport.set_protocol().";
 
 static PyObject *
 set_protocol(FlStream *self, PyObject *protocol)
@@ -301,7 +325,7 @@ set_protocol(FlStream *self, PyObject *protocol)
 
 const char fl_transport_get_protocol_doc[] =
     "get_protocol($self, /)\n--\n\n"
-    "Return the protocol, None once the connection is lost.\n\n"
+    "Return the protocol, or None after connection_lost.\n\n"
     "Implements asyncio's BaseTransport.get_protocol().";
 
 PyObject *
@@ -314,20 +338,20 @@ fl_transport_get_protocol(FlStream *self, PyObject *Py_UNUSED(ignored))
 
 static const char write_doc[] =
     "write($self, data)\n--\n\n"
-    "Send bytes, or a bytearray or memoryview (the caller may change it\n"
-    "afterwards), in order and without blocking.\n\n"
+    "Send a bytes, bytearray or memoryview object in order, without\n"
+    "blocking.  The caller may change a mutable buffer afterwards.\n\n"
     "Raises TypeError for other types, RuntimeError after write_eof().\n"
-    "Implements asyncio's WriteTransport.write().  Later writes of one\n"
-    "callback are sent when it returns, at the latest.";
+    "Implements asyncio's WriteTransport.write().  If a callback writes\n"
+    "several times, data may be sent only when the callback returns.";
 
 static const char writelines_doc[] =
     "writelines($self, list_of_data)\n--\n\n"
-    "Send an iterable of buffers with as few system calls as can be.\n\n"
+    "Send an iterable of buffers with as few system calls as possible.\n\n"
     "Implements asyncio's WriteTransport.writelines().";
 
 static const char write_eof_doc[] =
     "write_eof($self, /)\n--\n\n"
-    "Shut the write side down once everything was sent.\n\n"
+    "Shut down the write side after all buffered data was sent.\n\n"
     "Implements asyncio's WriteTransport.write_eof().";
 
 static const char can_write_eof_doc[] =
@@ -342,14 +366,15 @@ stream_can_write_eof(PyObject *Py_UNUSED(self), PyObject *Py_UNUSED(ignored))
 
 const char fl_transport_get_buffer_size_doc[] =
     "get_write_buffer_size($self, /)\n--\n\n"
-    "Return how many bytes wait for the system to take them.\n\n"
+    "Return the number of bytes that the kernel has not accepted yet.\n\n"
     "Implements asyncio's WriteTransport.get_write_buffer_size().";
 
 PyObject *
 fl_transport_get_buffer_size(FlStream *self, PyObject *Py_UNUSED(ignored))
 {
-    bool holding = fl_stream_is_corked(self);
-    return PyLong_FromSize_t(holding ? 0 : self->write_queue.size_bytes);
+    /* Invariant 2.  While the stream is corked, its whole queue is. */
+    bool corked = fl_stream_is_corked(self);
+    return PyLong_FromSize_t(corked ? 0 : self->write_queue.size_bytes);
 }
 
 const char fl_transport_get_buffer_limits_doc[] =
@@ -366,8 +391,7 @@ fl_transport_get_buffer_limits(FlStream *self, PyObject *Py_UNUSED(ignored))
 
 const char fl_transport_set_buffer_limits_doc[] =
     "set_write_buffer_limits($self, high=None, low=None)\n--\n\n"
-    "Set the marks, in bytes, at which the protocol is paused and resumed.\n"
-    "\n"
+    "Set the marks, in bytes, at which writing is paused and resumed.\n\n"
     "Raises ValueError unless high >= low >= 0.  Implements asyncio's\n"
     "WriteTransport.set_write_buffer_limits().";
 
@@ -389,6 +413,8 @@ fl_transport_set_buffer_limits(FlStream *self, PyObject *args,
     {
         return NULL;
     }
+    /* asyncio's defaults: high is 4 * low, low is high // 4.  Python's
+       integers do not overflow, so these saturate. */
     if (high_object == Py_None) {
         high = low_object == Py_None ? FL_HIGH_WATER_BYTES
                : low > INT64_MAX / 4 ? INT64_MAX
@@ -396,7 +422,7 @@ fl_transport_set_buffer_limits(FlStream *self, PyObject *args,
                                      : 4 * low;
     }
     if (low_object == Py_None) {
-        low = high < 0 ? ~(~high / 4) : high / 4; /* as Python divides */
+        low = high < 0 ? ~(~high / 4) : high / 4; /* rounds down */
     }
     if (high < low || low < 0) {
         PyErr_Format(PyExc_ValueError,
@@ -408,6 +434,7 @@ fl_transport_set_buffer_limits(FlStream *self, PyObject *args,
     self->high_water_bytes = (uint64_t)high;
     self->low_water_bytes = (uint64_t)low;
     Py_END_CRITICAL_SECTION();
+    /* Corked bytes must not count against the new high-water mark. */
     fl_stream_flush(self);
     if (self->phase < FL_STREAM_LOST && fl_stream_maybe_pause(self) < 0) {
         return NULL;
@@ -417,8 +444,9 @@ fl_transport_set_buffer_limits(FlStream *self, PyObject *args,
 
 static const char make_empty_waiter_doc[] =
     "_make_empty_waiter($self, /)\n--\n\n"
-    "A future that is done once nothing waits to be sent; until it is reset\n"
-    "writing raises RuntimeError.  What asyncio's sendfile asks for.";
+    "Return a future that is done when the write buffer is empty.  Until\n"
+    "_reset_empty_waiter() writing raises RuntimeError.  For asyncio's\n"
+    "sendfile.";
 
 static PyObject *
 stream_make_empty_waiter(FlStream *self, PyObject *Py_UNUSED(ignored))
@@ -431,6 +459,7 @@ stream_make_empty_waiter(FlStream *self, PyObject *Py_UNUSED(ignored))
         PyErr_SetString(PyExc_RuntimeError, "Transport is closing");
         return NULL;
     }
+    /* Corked bytes must leave before sendfile's own: invariant 2. */
     fl_stream_flush(self);
     PyObject *waiter =
         PyObject_CallMethodNoArgs((PyObject *)self->loop,
@@ -448,14 +477,16 @@ stream_make_empty_waiter(FlStream *self, PyObject *Py_UNUSED(ignored))
         }
         Py_DECREF(result);
     }
+    /* From here on write() raises.  The stream and the caller own a reference
+       each. */
     self->empty_waiter = Py_NewRef(waiter);
     return waiter;
 }
 
 static const char make_room_waiter_doc[] =
     "_make_room_waiter($self, /)\n--\n\n"
-    "A future that is done once the kernel takes more bytes; sendfile, which\n"
-    "has an empty waiter, waits for this one in its place.";
+    "Return a future that is done when the socket is writable.  Replaces the\n"
+    "empty waiter that sendfile already has.";
 
 static PyObject *
 stream_make_room_waiter(FlStream *self, PyObject *Py_UNUSED(ignored))
@@ -470,6 +501,8 @@ stream_make_room_waiter(FlStream *self, PyObject *Py_UNUSED(ignored))
     if (waiter == NULL) {
         return NULL;
     }
+    /* The same field as the empty waiter: writing stays forbidden, and the end
+       of the stream fails this future. */
     Py_XSETREF(self->empty_waiter, Py_NewRef(waiter));
     self->awaits_room = true;
     int code = fl_stream_update_registration(self);
@@ -483,7 +516,7 @@ stream_make_room_waiter(FlStream *self, PyObject *Py_UNUSED(ignored))
 
 static const char reset_empty_waiter_doc[] =
     "_reset_empty_waiter($self, /)\n--\n\n"
-    "Allow writing again after sendfile.";
+    "Allow writes again after sendfile.";
 
 static PyObject *
 stream_reset_empty_waiter(FlStream *self, PyObject *Py_UNUSED(ignored))
@@ -503,10 +536,13 @@ stream_reset_empty_waiter(FlStream *self, PyObject *Py_UNUSED(ignored))
 PyObject *
 fl_transport_repr(FlStream *self)
 {
+    /* By phase.  asyncio shows no phase for an open transport. */
     static const char *const phases[] = {"", "", " closing", " closing",
                                          " closed"};
     const char *state = phases[self->phase];
+    /* The class name without its module. */
     const char *name = strrchr(Py_TYPE(self)->tp_name, '.') + 1;
+    /* The fd is shown after close, too: logs refer to it. */
     if (self->loop == NULL || self->reg == NULL) {
         return PyUnicode_FromFormat("<%s%s fd=%d>", name, state,
                                     self->last_fd);
@@ -523,6 +559,8 @@ static PyGetSetDef stream_getset[] = {
     {NULL, NULL, NULL, NULL, NULL},
 };
 
+/* Before 3.12 a heap type finds its __dict__ and weak references through these
+   members.  Later versions manage both (FL_DICT_FLAGS). */
 #if PY_VERSION_HEX < 0x030C0000
 static PyMemberDef stream_members[] = {
     {"__dictoffset__", T_PYSSIZET, offsetof(FlStream, dict), READONLY, NULL},
@@ -532,6 +570,7 @@ static PyMemberDef stream_members[] = {
 };
 #endif
 
+/* Methods with one parameter, from functions that take its value. */
 FL_ONE(FlStream, fl_transport_force_close, "_force_close", "exc", force_close)
 FL_ONE(FlStream, fl_transport_set_protocol, "set_protocol", "protocol",
        set_protocol)
@@ -560,7 +599,7 @@ static PyMethodDef stream_methods[] = {
 };
 
 static const char stream_doc[] =
-    "A TCP or Unix socket's asyncio.Transport; the loop makes them.";
+    "An asyncio.Transport for a TCP or Unix socket, created by the loop.";
 
 static PyType_Slot stream_slots[] = {
     {Py_tp_doc, (void *)stream_doc},
@@ -585,6 +624,8 @@ static PyType_Spec stream_spec = {
     .slots = stream_slots,
 };
 
+/* Slots that C code does not use.  They exist because the base class has them:
+   our own fields begin behind them. */
 #define UNUSED_SLOT(at) \
     (offsetof(FlStream, unused) + (at) * sizeof(PyObject *))
 
@@ -611,6 +652,7 @@ fl_transport_register(PyObject *module, FlState *state)
     if (state->streams == NULL) {
         return -1;
     }
+    /* loop.sendfile and loop.start_tls of asyncio look for these two. */
     PyObject *mode =
         PyObject_GetAttrString(state->streams, "SENDFILE_COMPATIBLE");
     int code =

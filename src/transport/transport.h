@@ -1,16 +1,24 @@
-/* The Python face that stream and datagram transports share.
+/* Python methods that stream and datagram transports share.
 
-   Methods and attributes that need no more than an FlStream, as entries for
-   the tables of both types: each type lists them itself, because CPython calls
-   a type's own methods faster than inherited ones.  Loop's thread only. */
+   They need nothing but an FlStream.  The macros below create their entries
+   for the method tables of both types.
+   Rejected: a common base type.  CPython calls a type's own methods faster
+   than inherited ones.
+
+   Owner: arguments are borrowed, results are new references.
+   Threads: the loop's thread.  Without a GIL another thread may call a public
+   method, too: a method that is not thread-safe is then forwarded to the loop
+   (fl_transport_is_left).
+   Errors: NULL or -1 with an exception set. */
 #ifndef FL_TRANSPORT_TRANSPORT_H
 #define FL_TRANSPORT_TRANSPORT_H
 
 #include "py/args.h"
 #include "transport/stream.h"
 
-/* Whether this is a thread that, for want of a GIL, must leave a call to the
-   loop's thread.  The loop may be NULL. */
+/* True if this thread must forward a call to the loop's thread: there is no
+   GIL, and another thread runs the loop.  The loop may be NULL.  A loop
+   inherited by fork has no such thread in this process. */
 static inline bool
 fl_transport_is_elsewhere(const FlLoop *loop)
 {
@@ -18,13 +26,15 @@ fl_transport_is_elsewhere(const FlLoop *loop)
            && !fl_loop_is_inherited(loop);
 }
 
-/* Have the loop's thread call a method, with an argument or NULL.  None, or
+/* Queue self.method(argument), or self.method() if argument is NULL, for the
+   loop's thread.  Does not wait for the call, so its result is lost.  None, or
    NULL with an exception set. */
 PyObject *fl_transport_leave_to_loop(FlLoop *loop, PyObject *self,
                                      PyObject *method, PyObject *argument);
 
-/* Whether this thread left a stream's method, which takes nothing, to the
-   loop's; *result is what it returns then. */
+/* Forward a method without arguments to the loop's thread if this thread must
+   not run it.  True if so: the caller then returns *result, which is None or
+   NULL with an exception set.  Always false with a GIL. */
 #if FL_HAVE_GIL
 static inline bool
 fl_transport_is_left(FlStream *self, PyObject *method, PyObject **result)
@@ -38,7 +48,9 @@ fl_transport_is_left(FlStream *self, PyObject *method, PyObject **result)
 bool fl_transport_is_left(FlStream *self, PyObject *method, PyObject **result);
 #endif
 
-/* X(name in Python, name in C) for each method, by what it takes. */
+/* The shared methods, by calling convention: X(Python name, C name).  The C
+   functions are fl_transport_<C name>, their docstrings
+   fl_transport_<C name>_doc. */
 #define FL_TRANSPORT_NOARGS(X)                \
     X(close, close)                           \
     X(abort, abort)                           \
@@ -55,14 +67,15 @@ bool fl_transport_is_left(FlStream *self, PyObject *method, PyObject **result);
     X(_fatal_error, fatal_error) \
     X(set_write_buffer_limits, set_buffer_limits)
 
-/* Entries of the tables. */
+/* Entries of method tables.  The double cast of the function avoids a compiler
+   warning: its signature depends on the flags. */
 #define FL_KEYWORDS (METH_VARARGS | METH_KEYWORDS)
 #define FL_FASTCALL (METH_FASTCALL | METH_KEYWORDS)
 #define FL_METHOD(name, function, flags, doc)                   \
     {                                                           \
         name, (PyCFunction)(void (*)(void))function, flags, doc \
     }
-/* The instance's __dict__. */
+/* The entry of a getset table for the instance's __dict__. */
 #define FL_DICT_GETTER                                                      \
     {                                                                       \
         "__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, \
@@ -76,12 +89,15 @@ bool fl_transport_is_left(FlStream *self, PyObject *method, PyObject **result);
     FL_COMMON_METHOD(name, c_name, FL_FASTCALL),
 #define FL_COMMON_KEYWORDS(name, c_name) \
     FL_COMMON_METHOD(name, c_name, FL_KEYWORDS),
+/* All shared methods.  resume_reading is missing: DatagramTransport has its
+   own version. */
 #define FL_COMMON_METHODS                     \
     FL_TRANSPORT_NOARGS(FL_COMMON_NOARGS)     \
     FL_TRANSPORT_ONE(FL_COMMON_ONE)           \
     FL_TRANSPORT_KEYWORDS(FL_COMMON_KEYWORDS) \
     FL_COMMON_METHOD(get_extra_info, get_extra_info, FL_KEYWORDS)
-/* A method of one parameter, which may be given by name as to asyncio's. */
+/* Define a method with one parameter, positional or keyword as in asyncio.
+   The usual form, one positional argument, skips the parser. */
 #define FL_ONE(type, function, name, parameter, call)                       \
     PyObject *function(type *self, PyObject *const *args, Py_ssize_t nargs, \
                        PyObject *kwnames)                                   \
@@ -92,7 +108,7 @@ bool fl_transport_is_left(FlStream *self, PyObject *method, PyObject **result);
                 : fl_parse_one(name, parameter, args, nargs, kwnames);      \
         return value == NULL ? NULL : call(self, value);                    \
     }
-/* Declarations of the above. */
+/* Declarations of the functions and docstrings listed above. */
 #define FL_DECLARE_TWO(name, c_name)                                \
     PyObject *fl_transport_##c_name(FlStream *self, PyObject *arg); \
     extern const char fl_transport_##c_name##_doc[];
@@ -112,19 +128,23 @@ FL_TRANSPORT_KEYWORDS(FL_DECLARE_KEYWORDS)
 
 FL_DECLARE_KEYWORDS(get_extra_info, get_extra_info)
 
-/* For types whose own does more. */
+/* For a type that extends this method. */
 FL_DECLARE_TWO(resume_reading, resume_reading)
 
-/* The arguments of _fatal_error(exc, message), borrowed.  0 or -1. */
+/* Parse the arguments of _fatal_error(exc, message=...): borrowed.  0, or -1
+   with TypeError set. */
 int fl_transport_parse_fatal(PyObject *args, PyObject *kwargs, PyObject **exc,
                              const char **message);
 
+/* repr(): asyncio's format. */
 PyObject *fl_transport_repr(FlStream *self);
 
-/* The slots of asyncio's transports that an FlStream begins with. */
+/* The __slots__ of asyncio's transports.  They occupy the first fields of an
+   FlStream: see fl_type_derive. */
 extern const FlBaseSlot fl_transport_base_slots[];
 
-/* Add StreamTransport to the module.  0 or -1. */
+/* Add the type StreamTransport to the module.  0, or -1 with an exception
+   set. */
 int fl_transport_register(PyObject *module, FlState *state);
 
 #endif
