@@ -8,9 +8,10 @@ Run a program on it::
 or give asyncio the factory: ``asyncio.Runner(loop_factory=
 fastloop.new_event_loop)``; or, up to Python 3.15, ``fastloop.install()``.
 
-The core and asyncio are imported by the first use of a name, not before:
+The C core and asyncio are imported at the first use of a name, not before:
 pytest imports this package for its plugin in every project that has fastloop
-installed.  For programs that import it before pytest: PYTEST_DONT_REWRITE.
+installed.  The word PYTEST_DONT_REWRITE keeps pytest from warning about a
+program that imports fastloop before pytest.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ _HOMES = {
 
 
 def _load(module: str) -> ModuleType:
-    """Import a module of the package; ImportError where there is no core."""
+    """Import a module of the package; ImportError if the C core is missing."""
     from importlib import import_module
 
     try:
@@ -75,10 +76,10 @@ def _load(module: str) -> ModuleType:
     )
 
 
-if not TYPE_CHECKING:  # which would take any name as one that exists
+if not TYPE_CHECKING:  # a type checker would accept any name otherwise
 
     def __getattr__(name: str) -> object:
-        if name == "_core":  # of `from . import _core`
+        if name == "_core":  # from `from . import _core`
             return _load(name)
         if name not in _HOMES:
             raise AttributeError(

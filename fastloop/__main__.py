@@ -1,4 +1,4 @@
-"""`python -m fastloop`: the command line, see `fastloop.cli`."""
+"""`python -m fastloop`: runs the command line in `fastloop.cli`."""
 
 import sys
 

@@ -1,9 +1,9 @@
 """The Unix socket on which a process shows its loops' metrics to ``top``.
 
-A thread serves it, for a loop that is blocked cannot; the thread sleeps until
-somebody connects.  Who connects gets one JSON document and the end of the
-stream: nothing is read, so nothing can be changed.  The socket is of mode
-0600 before it listens.
+A thread serves the socket, because a blocked loop could not.  The thread
+sleeps until a client connects.  A client gets one JSON document and then EOF.
+Nothing is read from it, so a client cannot change anything.  The socket has
+mode 0600 before it listens.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ if TYPE_CHECKING:
 
     from .loop import Loop
 
-#: How long somebody who reads slowly may keep the others waiting.
+#: How long a slow client may keep the others waiting.
 _SEND_SECONDS = 1.0
-#: The loop counts as blocked, and its stack is shown, from then on.
+#: A loop that is busy for this long counts as blocked: its stack is shown.
 _BLOCKED_NS = 50_000_000
 _MOST_FRAMES = 40
 
 
 def default_path(pid: int, uid: int) -> str:
-    """Return where a process of a user shows its metrics unless told."""
+    """Return the socket's path for a process and user if none is given."""
     return os.path.join(
         tempfile.gettempdir(), f"fastloop-{uid}", f"{pid}.sock"
     )
 
 
 def _make_folder(path: str) -> None:
-    """Make the folder of default paths; OSError if it is somebody else's."""
+    """Make the folder of default paths; OSError if not this user's alone."""
     folder = os.path.dirname(path)
     with contextlib.suppress(FileExistsError):
         os.mkdir(folder, 0o700)
@@ -63,7 +63,7 @@ def _make_folder(path: str) -> None:
 
 
 def _remove_stale(path: str) -> None:
-    """Remove a socket that nobody listens on; OSError for anything else."""
+    """Remove a socket without a listener; OSError for any other file."""
     try:
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
             raise FileExistsError(errno.EEXIST, "not a socket", path)
@@ -89,7 +89,7 @@ def _listen(path: str) -> socket.socket:
         sock = undo.enter_context(socket.socket(socket.AF_UNIX))
         sock.bind(path)
         undo.callback(os.unlink, path)
-        # Nobody can connect before listen().
+        # No client can connect before listen(), so none precedes the chmod.
         os.chmod(path, 0o600)
         sock.listen(8)
         sock.setblocking(False)
@@ -98,7 +98,7 @@ def _listen(path: str) -> socket.socket:
 
 
 def _stack_of(loop: Loop) -> list[str]:
-    """Where the loop's thread is now, outermost first."""
+    """Return the current stack of the loop's thread, outermost first."""
     frame = sys._current_frames().get(loop._thread_id or 0)
     if frame is None:
         return []
@@ -107,10 +107,10 @@ def _stack_of(loop: Loop) -> list[str]:
 
 
 def describe_loop(loop: Loop) -> dict[str, Any]:
-    """Return what is shown of one loop."""
+    """Return what the JSON document says of one loop."""
     found = loop.metrics()
     kept = _metrics.recent_slow.get(loop)
-    recent = () if kept is None else kept.copy()  # the loop adds to it
+    recent = () if kept is None else kept.copy()  # its thread appends to it
     return {
         "running": loop.is_running(),
         "metrics": found.to_dict(),
@@ -131,13 +131,14 @@ def describe_loop(loop: Loop) -> dict[str, Any]:
 class _Server:
     """One socket, its thread, and the loops that it shows.
 
-    The thread takes no lock and closes what it reads from: who stops it may be
-    a destructor, which runs anywhere.
+    The thread takes no lock, and it closes the descriptors it uses itself.
+    stop() may be called from a destructor, which runs in any thread, also
+    while that thread holds locks.
     """
 
     def __init__(self, path: str, loop: Loop) -> None:
         self.path = path
-        # Replaced as a whole, for the thread reads it.
+        # Always replaced as a whole: the thread reads it without a lock.
         self._loops: tuple[weakref.ref[Loop], ...] = (weakref.ref(loop),)
         with contextlib.ExitStack() as undo:
             self._sock = undo.enter_context(_listen(path))
@@ -151,22 +152,22 @@ class _Server:
             )
             try:
                 self._thread.start()
-            except RuntimeError as exc:  # so many threads, or Python ends
+            except RuntimeError as exc:  # too many threads, or Python exits
                 raise OSError(errno.EAGAIN, str(exc)) from exc
             undo.pop_all()
 
     def loops(self) -> list[Loop]:
-        """Return the loops that are left."""
+        """Return the loops that are still alive."""
         found = [reference() for reference in self._loops]
         return [loop for loop in found if loop is not None]
 
     def add(self, loop: Loop) -> None:
-        """Show one more loop, once."""
+        """Show a loop, unless it is shown already."""
         if loop not in self.loops():
             self._loops += (weakref.ref(loop),)
 
     def discard(self, loop: Loop) -> None:
-        """Show a loop no more; nor what the collector took."""
+        """Stop showing a loop; drop references to loops that are dead."""
         self._loops = tuple(
             reference
             for reference in self._loops
@@ -188,22 +189,24 @@ class _Server:
         try:
             peer, _ = self._sock.accept()
         except (BlockingIOError, ConnectionError):
-            return  # it has left
+            return  # the client has disconnected
         except OSError:
-            time.sleep(0.1)  # there is no descriptor for it now
+            time.sleep(0.1)  # out of descriptors: poll would spin
             return
         with peer:
             peer.settimeout(_SEND_SECONDS)
             try:
                 answer = json.dumps(self._describe()).encode() + b"\n"
             except Exception:
-                # Of a metrics() of the program's: others are answered still.
+                # A program's own metrics() may raise anything; the thread
+                # must survive to serve the next client.
                 sys.excepthook(*sys.exc_info())
                 return
-            # Who leaves before the end has seen enough.
+            # A client may disconnect before the end.
             with contextlib.suppress(OSError):
                 peer.sendall(answer)
-                # A child that was forked meanwhile has the descriptor, too.
+                # close() alone sends no EOF if a child was forked meanwhile:
+                # it has the descriptor too.
                 peer.shutdown(socket.SHUT_WR)
 
     def _serve(self) -> None:
@@ -219,21 +222,22 @@ class _Server:
             self._stopped.close()
 
     def stop(self) -> None:
-        """Remove the socket and have the thread end, and not wait for it."""
+        """Remove the socket and tell the thread to end; do not wait for it."""
         with contextlib.suppress(OSError):
             if os.lstat(self.path).st_ino == self._inode:
                 os.unlink(self.path)
-        # A child that was forked meanwhile has it too: closing tells nothing.
+        # close() alone would not wake the thread if a child was forked
+        # meanwhile: it has the descriptor too.
         with contextlib.suppress(OSError), self._stop:
             self._stop.shutdown(socket.SHUT_WR)
 
     def join(self) -> None:
-        """Wait for the thread, but not for ever: it needs nobody's help."""
+        """Wait for the thread, for a limited time: it ends by itself."""
         if threading.current_thread() is not self._thread:
             self._thread.join(2 * _SEND_SECONDS)
 
     def close(self) -> None:
-        """Close the descriptors; a forked child's are its own."""
+        """Close the descriptors, in a forked child, which has no thread."""
         self._sock.close()
         self._stop.close()
         self._stopped.close()
@@ -246,7 +250,7 @@ _servers: dict[str, _Server] = {}
 def show(loop: Loop, path: str | None) -> str:
     """Show a loop on the socket of a path; return the path.
 
-    None is the default one.  Raises OSError when it cannot be opened.
+    None selects the default path.  Raises OSError if it cannot be opened.
     """
     if path is None:
         where = default_path(os.getpid(), os.geteuid())
@@ -265,23 +269,24 @@ def show(loop: Loop, path: str | None) -> str:
 
 
 def forget(loop: Loop) -> None:
-    """Show a loop no more, and stop where it was the last one."""
+    """Stop showing a loop; stop the servers of which it was the last loop."""
     ended = []
     with _lock:
         for path, server in list(_servers.items()):
             server.discard(loop)
             if not server.loops():
                 del _servers[path]
-                # With the lock: the next one may have the path at once.
+                # Under the lock: show() may use the path for a new socket as
+                # soon as the lock is released.
                 server.stop()
                 ended.append(server)
-    # Without it: the thread may run a destructor that comes here.
+    # Not under the lock: the thread may run a destructor that calls forget().
     for server in ended:
         server.join()
 
 
 def _stop_all() -> None:
-    """Remove what is left of loops that were never closed."""
+    """Remove the sockets of loops that were never closed."""
     with _lock:
         left = list(_servers.values())
         _servers.clear()
@@ -292,7 +297,7 @@ def _stop_all() -> None:
 
 
 def _forget_parents() -> None:
-    """In a forked child: the parent shows its loops, not the child."""
+    """In a forked child, drop the parent's servers; it still runs them."""
     global _lock
     _lock = threading.RLock()
     for server in _servers.values():

@@ -1,9 +1,10 @@
-"""`pytest --fastloop-compare`: somebody's tests, timed on each kind of loop.
+"""`pytest --fastloop-compare`: a test suite, timed on each kind of loop.
 
-The pytest that was asked runs no test.  It starts itself again for each loop,
-with the same words and one more, `--fastloop-compare-run`: by that the plugin
-of that run takes its loop and notes each test's outcome and time in a file.
-The runs write to the terminal as ever; what they noted is compared at the end.
+The pytest that the user started runs no test.  It starts pytest again for each
+loop, with the same arguments and one more, `--fastloop-compare-run`.  That
+option tells the run's plugin which loop to use, and the file in which to
+record each test's outcome and time.  The runs write to the terminal as usual.
+Their records are compared at the end.
 """
 
 from __future__ import annotations
@@ -35,15 +36,16 @@ __all__ = ["Recorder", "compare"]
 
 _OPTION = "--fastloop-compare"
 _KNOWN = ["asyncio", "uvloop", "fastloop"]
-#: A smaller part is taken for chance, with three rounds and with fewer; so are
-#: calls of fewer seconds.
+#: A smaller relative difference counts as noise, with three rounds and with
+#: fewer; so does any difference if the calls took fewer seconds.
 _LEAST_PART = 0.05
 _LEAST_PART_OF_FEW = 0.2
 _LEAST_SECONDS = 0.05
-#: The rows of a list of tests; a test's times are told from this spread on.
+#: The most rows of a table of tests, and the least difference in seconds for
+#: which a test is listed.
 _MOST_ROWS = 10
 _LEAST_SPREAD = 0.01
-#: How a run ended after which another would end alike.
+#: Exit statuses that another run would only repeat, and what they mean.
 _ENDS = {
     2: "was interrupted",
     4: "could not begin; pytest says above why",
@@ -52,7 +54,7 @@ _ENDS = {
 
 
 class Recorder:
-    """The plugin of one run: it notes what each test did, as it does it."""
+    """The plugin of one run: records each test's outcome when it ends."""
 
     def __init__(self, config: pytest.Config, run: Any, path: str) -> None:
         self._config = config
@@ -60,12 +62,12 @@ class Recorder:
         self._path = path
 
     def _note(self, test: str, outcome: str, number: float) -> None:
-        """Open it each time: a test may close every descriptor."""
+        """Append a record; a test may close every fd, so open it each time."""
         with open(self._path, "a", encoding="utf-8") as file:
             file.write(json.dumps([test, outcome, number]) + "\n")
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Note a phase; the time of a subtest is in its test's already."""
+        """Record a phase; a subtest's time is part of its test's time."""
         whole = type(report) is pytest.TestReport
         status = self._config.hook.pytest_report_teststatus(
             report=report, config=self._config
@@ -76,24 +78,24 @@ class Recorder:
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self) -> None:
-        """Note how many loops were made, under no test's name."""
+        """Record how many loops were made, with an empty test name."""
         self._note("", "", self._run.made)
 
 
 @dataclasses.dataclass
 class _Run:
-    """One run: of each test the outcome and the seconds of its call."""
+    """One run: the outcome of each test and the seconds of its call."""
 
     kind: str
     seconds: float
     status: int
-    loops: int = -1  # not known, for a run that crashed
+    loops: int = -1  # unknown: the run crashed
     tests: dict[str, tuple[str, float]] = dataclasses.field(
         default_factory=dict
     )
 
     def read(self, notes: str) -> None:
-        """Take what the run noted, as far as it came."""
+        """Read the run's records; a crash may have cut the last line."""
         for line in notes.splitlines(keepends=True):
             if not line.endswith("\n"):
                 break
@@ -107,11 +109,11 @@ class _Run:
                 self.tests[test] = (before, seconds + number)
 
     def calls(self, tests: Iterable[str]) -> float:
-        """The seconds that the calls of some tests took."""
+        """Return the seconds that the calls of these tests took."""
         return sum(self.tests[test][1] for test in tests)
 
     def complaint(self) -> str:
-        """Why it does not count as others do, in a sentence, or ""."""
+        """Return why the run does not count fully, as a sentence, or ""."""
         if self.status < 0:
             name = signal_name(-self.status)
             end = f"was ended by {name}; tests begun: {len(self.tests)}"
@@ -128,12 +130,13 @@ class _Run:
 
 
 def compare(config: pytest.Config) -> int:
-    """Run the tests on each loop, print what differs, return the status.
+    """Run the tests on each loop, print the differences, return the status.
 
-    It is that of the first run on fastloop that was not 0 (on any loop, if
-    fastloop is not among them), with 128 and the number of a signal that ended
-    it; but 2 after Ctrl-C, and 4 or 5 if no run could begin or found a test.
-    Raises pytest.UsageError for options that make no sense.
+    The status is the first status of a run on fastloop that is not 0 (of a run
+    on any loop, if fastloop is not among them).  A run that a signal ended
+    counts as 128 plus the signal's number.  The status is 2 after Ctrl-C or
+    another signal to this process, 4 if a run could not begin and 5 if it
+    found no test.  Raises pytest.UsageError for invalid options.
     """
     rounds = config.getoption("fastloop_rounds")
     if rounds < 1:
@@ -142,7 +145,8 @@ def compare(config: pytest.Config) -> int:
     kinds = _kinds(config.getoption("fastloop_compare"), words)
     plan: list[str] = []
     for number in range(rounds):
-        # The first round finds caches cold, which must not speak for us.
+        # The first round finds cold caches.  Fastloop, the last by default,
+        # goes first there, so that this does not count in its favour.
         plan += kinds if number % 2 else kinds[::-1]
     starter = _Starter()
     runs: list[_Run] = []
@@ -166,10 +170,10 @@ def compare(config: pytest.Config) -> int:
 
 
 def _kinds(asked: str, words: list[str]) -> list[str]:
-    """The loops that were asked for, each of which can be made.
+    """Return the requested kinds of loop, each of which can be made.
 
-    Without = the option has taken the word behind it, which may be a path;
-    words are changed so that the runs see that path.
+    Without "=" the option consumes the next argument, which may be a path of
+    tests.  WORDS is changed in place so that the runs get that path.
     """
     if _OPTION in words and asked:
         place = words.index(_OPTION)
@@ -198,11 +202,11 @@ def _run(
     words: list[str],
     notes: Path,
 ) -> _Run:
-    """Start pytest as this one was started, on a kind of loop."""
+    """Start pytest as this process was started, on one kind of loop."""
     given = config.invocation_params
     program = sys.orig_argv[1 : len(sys.orig_argv) - len(given.args)]
     name = os.path.basename("".join(program[-1:])).removeprefix("-m")
-    if name not in ("pytest", "py.test"):  # called by some other program
+    if name not in ("pytest", "py.test"):  # another program calls pytest
         program = ["-m", "pytest"]
     notes.write_text("")
     program += [f"{_OPTION}-run={kind}={notes}", *words]
@@ -214,7 +218,7 @@ def _run(
 
 
 class _Starter:
-    """Starts one process after another; a signal ends the one that runs."""
+    """Starts one process after another; passes signals to the current one."""
 
     def __init__(self) -> None:
         self.heard: list[int] = []
@@ -222,7 +226,7 @@ class _Starter:
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Take the signals that end a program, unless they are ignored."""
+        """Handle the signals that end a program, unless they are ignored."""
         found = {
             number: signal.getsignal(number)
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -237,9 +241,10 @@ class _Starter:
                 signal.signal(number, found[number])
 
     def _on_signal(self, number: int, frame: object) -> None:
-        """Pass it on, but for a first Ctrl-C, which the child has as well.
+        """Pass the signal on to the child; the third one sends SIGKILL.
 
-        The third kills.
+        The first Ctrl-C at the terminal reaches the child's process group by
+        itself.
         """
         self.heard.append(number)
         times = len(self.heard)
@@ -253,7 +258,7 @@ class _Starter:
         with contextlib.suppress(termios.error):
             terminal = termios.tcgetattr(0)
         self._child = subprocess.Popen(command, cwd=folder)
-        if self.heard:  # before there was a child to have it
+        if self.heard:  # the signal came before there was a child
             self._child.send_signal(self.heard[-1])
         status = self._child.wait()
         self._child = None
@@ -263,7 +268,7 @@ class _Starter:
 
 
 def _in_foreground() -> bool:
-    """Whether what is typed at the terminal reaches this process's group."""
+    """Whether this process's group is the terminal's foreground group."""
     try:
         with open("/dev/tty", "rb") as terminal:
             return os.tcgetpgrp(terminal.fileno()) == os.getpgrp()
@@ -271,11 +276,11 @@ def _in_foreground() -> bool:
         return False
 
 
-# -- what is printed ----------------------------------------------------------
+# -- printing -----------------------------------------------------------------
 
 
 def _report(kinds: list[str], runs: list[_Run]) -> Iterator[str]:
-    """The lines of the whole comparison."""
+    """Yield the lines of the whole comparison."""
     yield from dict.fromkeys(filter(None, (run.complaint() for run in runs)))
     outcomes, timed = {}, {}
     rows = [["loop", "whole run", "tests' calls", "tests"]]
@@ -284,7 +289,7 @@ def _report(kinds: list[str], runs: list[_Run]) -> Iterator[str]:
         if not found:
             continue
         outcomes[kind] = _outcomes(found)
-        # What was cut short is timed where there is nothing else.
+        # Incomplete runs are timed only if there are no complete ones.
         found = [run for run in found if not run.complaint()] or found
         if any(run.loops for run in found):
             timed[kind] = found
@@ -307,7 +312,7 @@ def _report(kinds: list[str], runs: list[_Run]) -> Iterator[str]:
 
 
 def _outcomes(runs: list[_Run]) -> dict[str, str]:
-    """Of each test the outcome on one loop, or all if runs differ."""
+    """Return each test's outcome on one loop; all of them if runs differ."""
     found: dict[str, set[str]] = {}
     for run in runs:
         for test, (outcome, _) in run.tests.items():
@@ -316,7 +321,7 @@ def _outcomes(runs: list[_Run]) -> dict[str, str]:
 
 
 def _differing(outcomes: dict[str, dict[str, str]]) -> list[list[str]]:
-    """The tests whose outcome is not the same where they ran, with heads."""
+    """Return rows of the tests whose outcomes differ, after a header row."""
     rows = [[*outcomes, "test"]]
     for test in dict.fromkeys(chain(*outcomes.values())):
         row = [each.get(test, "not run") for each in outcomes.values()]
@@ -326,7 +331,7 @@ def _differing(outcomes: dict[str, dict[str, str]]) -> list[list[str]]:
 
 
 def _apart(timed: dict[str, list[_Run]]) -> list[list[str]]:
-    """The tests whose time differs, most first, with heads."""
+    """Return rows of the tests whose times differ most, after a header row."""
     rows = []
     for test in _passed([*chain(*timed.values())]):
         times = [
@@ -340,7 +345,7 @@ def _apart(timed: dict[str, list[_Run]]) -> list[list[str]]:
 
 
 def _passed(runs: list[_Run]) -> list[str]:
-    """The tests that passed in each of these runs."""
+    """Return the tests that passed in every one of these runs."""
     passed = [
         [test for test, (how, _) in run.tests.items() if how == "passed"]
         for run in runs
@@ -349,7 +354,7 @@ def _passed(runs: list[_Run]) -> list[str]:
 
 
 def _verdict(before: list[_Run], now: list[_Run]) -> str:
-    """How much faster a loop was than another, if that can be told."""
+    """Return how much faster one loop was, or that there is no difference."""
     tests = _passed(before + now)
     old, new = ([run.calls(tests) for run in runs] for runs in (before, now))
     base, kind = before[0].kind, now[0].kind
@@ -365,7 +370,7 @@ def _verdict(before: list[_Run], now: list[_Run]) -> str:
 
 
 def _tests(title: str, rows: list[list[str]]) -> Iterator[str]:
-    """A table of tests, if there are any; the first row are its heads."""
+    """Yield a table of tests, if any; the first row is the header."""
     if len(rows) > 1:
         yield f"\n{title}"
         yield from _table(rows[: _MOST_ROWS + 1])
@@ -374,7 +379,7 @@ def _tests(title: str, rows: list[list[str]]) -> Iterator[str]:
 
 
 def _table(rows: list[list[str]]) -> Iterator[str]:
-    """Rows, with their columns under each other."""
+    """Yield the rows with aligned columns."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         yield "  ".join(map(str.ljust, row, widths)).rstrip()

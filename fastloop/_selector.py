@@ -1,4 +1,4 @@
-"""asyncio's ``loop._selector``, for programs that look at what is watched."""
+"""asyncio's ``loop._selector``, for programs that read what is registered."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ __all__ = ["WatchedDescriptors"]
 
 
 class WatchedDescriptors(selectors.BaseSelector):
-    """What a loop's add_reader and add_writer watch, as selectors tell it.
+    """The descriptors of add_reader and add_writer, as a selector's map.
 
-    Only to look at: the loop's methods are the way to change it.
+    Read-only: only the loop's methods change what is registered.
     """
 
     def __init__(self, loop: Loop) -> None:
@@ -47,7 +47,7 @@ class WatchedDescriptors(selectors.BaseSelector):
         }
 
     def get_key(self, fileobj: _Descriptor) -> selectors.SelectorKey:
-        """Return one descriptor's key; KeyError if it is not watched."""
+        """Return one descriptor's key; KeyError if it is not registered."""
         number = fileobj if isinstance(fileobj, int) else fileobj.fileno()
         return self.get_map()[number]
 

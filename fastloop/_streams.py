@@ -1,7 +1,7 @@
-"""What the C streams ask of Python, once a connection or less.
+"""Python functions that the C transports call, at most once a connection.
 
-Everything here runs when a program asks a transport for its socket, or makes
-a mistake; the data path never comes here.
+They run when a program requests a transport's socket, or makes a mistake.  The
+data path never calls them.
 """
 
 from __future__ import annotations
@@ -34,22 +34,23 @@ __all__ = [
 ]
 
 SENDFILE_COMPATIBLE = constants._SendfileMode.TRY_NATIVE
-SENDFILE_FALLBACK = constants._SendfileMode.FALLBACK  # of TLS
+SENDFILE_FALLBACK = constants._SendfileMode.FALLBACK  # for TLS
 
 _logger = logging.getLogger("asyncio")
 
 
-#: The class whose calls the C code may make in its stead, whatever a test
-#: puts in its place.
+#: The class whose methods the C code may replace by system calls.  Kept here
+#: because a test may replace the name socket.socket.
 socket_type = socket.socket
-#: Its base's numbers, of which its own properties make enumerations.
+#: Descriptors of its base class, which return ints; the properties of
+#: socket.socket itself make enum members of them.
 socket_family = socket.SocketType.__dict__["family"]
 socket_kind = socket.SocketType.__dict__["type"]
 check_ssl_socket = base_events._check_ssl_socket  # type: ignore[attr-defined]
 
 
-#: What a TransportSocket takes from its socket when it is asked first, values
-#: and bound methods: an HTTP client may ask 50 times a request.
+#: Values and bound methods that a TransportSocket copies from its socket at
+#: the first access: an HTTP client may read them 50 times a request.
 _KEPT = (
     "family",
     "fileno",
@@ -64,11 +65,11 @@ _KEPT = (
 
 
 class TransportSocket(trsock.TransportSocket):
-    """The socket object that a stream's ``get_extra_info()`` answers.
+    """The socket object that a transport's ``get_extra_info()`` returns.
 
-    Whoever takes the descriptor out of it may send or shut down beside the
-    transport, which therefore sends at once from then on.  To ask the socket
-    something, or to set an option, changes nothing.
+    A program that takes the descriptor from it may send or shut down without
+    the transport's knowledge.  So the transport sends at once from then on,
+    without corking.  Queries and options do not have this effect.
     """
 
     __slots__ = ("_socket", "_transport", *_KEPT)
@@ -82,14 +83,15 @@ class TransportSocket(trsock.TransportSocket):
 
     def __init__(self, sock: socket.socket, transport: Any) -> None:
         self._socket = sock
-        # The transport keeps this object, and shall die without a collector.
+        # Weak: the transport refers to this object, and a cycle would need
+        # the garbage collector.
         self._transport = weakref.ref(transport)
 
     @property
-    def _sock(self) -> socket.socket:  # of fileno(), dup() and shutdown()
+    def _sock(self) -> socket.socket:  # for fileno(), dup() and shutdown()
         transport = self._transport()
         if transport is not None:
-            _ = transport._sock_fd  # which makes it send at once
+            _ = transport._sock_fd  # makes the transport stop corking
         return self._socket
 
     def __getattr__(self, name: str) -> Any:
@@ -106,7 +108,7 @@ class TransportSocket(trsock.TransportSocket):
 
 
 def own_socket(fd: int) -> socket.socket:
-    """A non-blocking socket object that owns a descriptor from now on."""
+    """Return a non-blocking socket object, which owns the descriptor."""
     sock = socket_type(fileno=fd)
     try:
         sock.setblocking(False)
@@ -117,21 +119,21 @@ def own_socket(fd: int) -> socket.socket:
 
 
 def closed_socket() -> trsock.TransportSocket:
-    """What a closed transport answers for a socket nobody asked for before."""
+    """Return a closed socket, for a closed transport that never made one."""
     sock = socket_type()
     sock.close()
     return trsock.TransportSocket(sock)
 
 
 def shown_buffer(waiting: list[Any], datagrams: bool) -> Any:
-    """What waits to be sent, as asyncio's ``transport._buffer`` has it."""
+    """Return the unsent data in the type of asyncio's ``_buffer``."""
     if not datagrams and sys.version_info < (3, 12):
         return bytearray().join(waiting)
     return collections.deque(waiting)
 
 
 def log_event(transport: object, event: str) -> None:
-    """Log what befell a transport, for a loop in debug mode."""
+    """Log a transport's event, for a loop in debug mode."""
     _logger.debug("%r %s", transport, event)
 
 

@@ -1,8 +1,9 @@
-"""Which callables asyncio's C task hands to ``loop.call_soon``.
+"""Finds which callables asyncio's C task passes to ``loop.call_soon``.
 
-The core runs a task's own steps without making a handle for each.  To know
-them it needs one of each kind, and the only way to get one is to watch a task
-on a stub loop; this runs once, when the extension is imported.
+The core runs a task's own steps without making a handle for each.  To
+recognise a step it needs one callable of each kind.  The only way to get them
+is to run a task on a stub loop.  This happens once, when the extension is
+imported.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class _StubLoop:
-    """The least of a loop that a task talks to, keeping what it is given."""
+    """The loop methods that a task calls; call_soon() records its calls."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[Any, tuple[Any, ...]]] = []
@@ -35,14 +36,15 @@ class _StubLoop:
 
 
 def task_callbacks() -> tuple[Any, Any] | None:
-    """The callables for a task's step and for its wake-up.
+    """Return the callables for a task's step and for its wake-up.
 
-    Returns None where asyncio's task is not the C one, or behaves in a way
-    this does not know: the core then treats steps as any other callback.
+    Returns None if asyncio's task is not the C one, or behaves in an unknown
+    way: the core then treats steps as any other callback.
     """
     if asyncio._get_running_loop() is None:
         return _probe_a_task()
-    # A thread that runs a loop is in the middle of a task of its own.
+    # This thread is in the middle of a task of the running loop, and a thread
+    # can have only one current task: use another thread.
     found: list[tuple[Any, Any] | None] = []
     thread = threading.Thread(target=lambda: found.append(_probe_a_task()))
     thread.start()
@@ -57,7 +59,7 @@ def _probe_a_task() -> tuple[Any, Any] | None:
     async def wait() -> None:
         await waiter
 
-    # Named, for the names that asyncio gives are numbered.
+    # Named, so that it uses up none of the numbers of asyncio's task names.
     task = asyncio.Task(wait(), loop=loop, name="fastloop-probe")
     asyncio._set_running_loop(loop)
     try:

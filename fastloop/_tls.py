@@ -1,7 +1,7 @@
-"""TLS set-up, and what a TLS connection does once a life or less.
+"""TLS set-up, and other TLS functions that run at most once a connection.
 
-The data path is C (src/tls/); this checks what a connection is made with, lets
-CPython make the SSLObject, and has asyncio's texts.
+The data path is C (src/tls/).  This module checks the arguments of a
+connection, has CPython make the SSLObject, and contains asyncio's messages.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger("asyncio")
 
-#: Where libssl is looked for; None where _ssl is part of the interpreter.
+#: The core finds libssl through this file, which is linked to it.  None if
+#: _ssl is built into the interpreter.
 _library = getattr(sys.modules.get("_ssl"), "__file__", None)
 
 
@@ -36,7 +37,11 @@ def open_filter(
     ssl_handshake_timeout: float | None = None,
     ssl_shutdown_timeout: float | None = None,
 ) -> Any:
-    """A filter for a new connection: asyncio's SSLProtocol, made natively."""
+    """Return a TLS adapter for a new connection: a native SSLProtocol.
+
+    Takes the arguments of asyncio's SSLProtocol.  Raises ValueError for a
+    timeout that is not positive; timeouts are in seconds.
+    """
     handshake = _timeout(
         "ssl_handshake_timeout",
         ssl_handshake_timeout,
@@ -82,17 +87,18 @@ def _timeout(name: str, value: float | None, usual: float) -> float:
     return value
 
 
-# -- what the core calls ------------------------------------------------------
+# -- functions that the core calls --------------------------------------------
 
 
 def is_plain(sslobject: Any) -> bool:
-    """Whether read() and write() of an SSLObject are CPython's own.
+    """Whether the core may call libssl itself for an SSLObject.
 
-    And no Python of the program's runs while records are read.  The context
-    that wraps may be another one than the program's, which had it do so.
+    It may if read() and write() are CPython's own and if reading records runs
+    no Python of the program.  The SSLObject's context is checked, not the
+    program's: a program's context may wrap with another one.
     """
-    # No generator: CPython 3.12 and 3.13 break its code object where memory
-    # for the function is missing.
+    # No generator: CPython 3.12 and 3.13 corrupt its code object if there is
+    # no memory for the function.
     return (
         isinstance(sslobject, ssl.SSLObject)
         and _is_of_ssl(type(sslobject).read)
@@ -103,22 +109,22 @@ def is_plain(sslobject: Any) -> bool:
 
 
 def _is_of_ssl(method: Any) -> bool:
-    """Whether a method is CPython's: another's globals are another module."""
+    """Whether a method is defined in CPython's ssl module, by its globals."""
     return getattr(method, "__globals__", None) is vars(ssl)
 
 
 def state(name: str) -> sslproto.SSLProtocolState:
-    """asyncio's name for a filter's phase."""
+    """Return asyncio's enum member for a TLS connection's phase."""
     return sslproto.SSLProtocolState(name)
 
 
 def read_limits(high: Any, low: Any) -> tuple[Any, Any]:
-    """Water marks with asyncio's defaults and checks."""
+    """Return water marks in bytes with asyncio's defaults and checks."""
     return _limits(high, low, constants.FLOW_CONTROL_HIGH_WATER_SSL_READ)
 
 
 def write_limits(high: Any, low: Any) -> tuple[Any, Any]:
-    """Water marks with asyncio's defaults and checks."""
+    """Return water marks in bytes with asyncio's defaults and checks."""
     return _limits(high, low, constants.FLOW_CONTROL_HIGH_WATER_SSL_WRITE)
 
 
@@ -138,12 +144,13 @@ def handshake_timed_out(tls: Any) -> None:
             "aborting the connection"
         )
         tls._fatal_error(exc)
-        # A transport that was lost before start_tls() does not say so again.
+        # A transport that was lost before start_tls() calls no
+        # connection_lost() again: call it here.
         tls._loop.call_soon(tls.connection_lost, exc)
 
 
 def shutdown_timed_out(tls: Any) -> None:
-    """End a connection whose peer does not answer the end."""
+    """End a connection whose peer does not answer close_notify in time."""
     if tls._transport is not None and tls._state in (
         sslproto.SSLProtocolState.FLUSHING,
         sslproto.SSLProtocolState.SHUTDOWN,
@@ -153,13 +160,13 @@ def shutdown_timed_out(tls: Any) -> None:
         )
 
 
-#: What the raw transport says where asyncio's SSLProtocol lets an exception
-#: pass, a CancelledError too (src/tls/deferred.c).
+#: The raw transport's message for an exception that asyncio's SSLProtocol does
+#: not catch, which may be a CancelledError (src/tls/deferred.c).
 _CALL_FAILED = "Fatal error: protocol.buffer_updated() call failed."
 
 
 def report_fatal(tls: Any, transport: Any, exc: Any, message: str) -> None:
-    """Report what ends a connection, as asyncio does."""
+    """Report the exception that ends a connection, as asyncio does."""
     if isinstance(exc, OSError):
         if tls._loop.get_debug():
             _logger.debug("%r: %s", tls, message, exc_info=exc)
@@ -177,7 +184,7 @@ def report_fatal(tls: Any, transport: Any, exc: Any, message: str) -> None:
 
 
 def report_call(tls: Any, exc: BaseException, message: str) -> None:
-    """Report what a protocol's flow control raised."""
+    """Report an exception of a protocol's flow-control method."""
     tls._loop.call_exception_handler(
         {
             "message": message,
@@ -189,7 +196,7 @@ def report_call(tls: Any, exc: BaseException, message: str) -> None:
 
 
 def log_event(tls: Any, text: str) -> None:
-    """Log for a loop in debug mode."""
+    """Log an event, for a loop in debug mode."""
     _logger.debug(text, tls)
 
 
@@ -205,7 +212,7 @@ def warn_closed() -> None:
 
 
 def warn_keep_open() -> None:
-    """Log asyncio's warning about a half-close, which TLS has not."""
+    """Log asyncio's warning about a half-close, which TLS does not have."""
     _logger.warning(
         "returning true from eof_received() has no effect when using ssl"
     )

@@ -1,8 +1,8 @@
-"""``fastloop top``: what the loops of a running process do.
+"""``fastloop top``: shows what the loops of a running process do.
 
-It reads the socket that ``loop.enable_metrics(socket=...)`` opens, again and
-again, and shows what changed in between: in colours where rich is installed,
-and plainly elsewhere.
+It polls the socket that ``loop.enable_metrics(socket=...)`` opens, and shows
+what changed between two reads: in colours if rich is installed, else as plain
+text.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ _HOW = (
 
 
 class TopError(Exception):
-    """What keeps top from working, in one sentence."""
+    """The reason why top cannot work, in one sentence."""
 
 
 # -- finding and reading ------------------------------------------------------
 
 
 def _owner(pid: int) -> int:
-    """The user of a process; TopError when there is no such process."""
+    """Return a process's user; TopError if there is no such process."""
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
@@ -56,7 +56,7 @@ def _owner(pid: int) -> int:
 
 
 def _from_environment(pid: int) -> str | None:
-    """The path that a process was started with, where the system tells."""
+    """Return FASTLOOP_METRICS_SOCKET of a process, read from /proc."""
     name = b"FASTLOOP_METRICS_SOCKET="
     with contextlib.suppress(OSError), open(f"/proc/{pid}/environ", "rb") as f:
         for entry in f.read().split(b"\0"):
@@ -88,10 +88,10 @@ def _only_one() -> str:
 
 
 def find(target: str | None) -> str:
-    """Return the socket's path of a process's number, a path, or None.
+    """Return the socket's path for a pid, a path, or None.
 
-    None is the only process of this user that shows its metrics.  Raises
-    TopError.
+    None selects the only process of this user that shows its metrics.  Raises
+    TopError if there is no such socket, or more than one for None.
     """
     if target is None:
         return _only_one()
@@ -108,7 +108,7 @@ def find(target: str | None) -> str:
 
 _METRICS: dict[str, Any] = dict.fromkeys(LoopMetrics.__dataclass_fields__, int)
 _METRICS["lag"] = {"counts": [int], "sum_ns": int, "max_ns": int}
-#: What is shown of an answer, and its types.
+#: The parts of a document that top uses, and their types.
 _ANSWER = {
     "program": str,
     "pid": int,
@@ -125,7 +125,7 @@ _ANSWER = {
 
 
 def _fits(value: Any, shape: Any) -> bool:
-    """Whether JSON has all that a shape has, which is made of types."""
+    """Whether a JSON value has every key of a shape, with its types."""
     if isinstance(shape, dict):
         return isinstance(value, dict) and all(
             key in value and _fits(value[key], one)
@@ -139,7 +139,10 @@ def _fits(value: Any, shape: Any) -> bool:
 
 
 def read(path: str) -> dict[str, Any]:
-    """Return what a process shows on its socket.  Raises TopError."""
+    """Return the document that a process sends on its socket.
+
+    Raises TopError if it cannot be read, or is no document of fastloop's.
+    """
     parts = []
     try:
         with socket.socket(socket.AF_UNIX) as sock:
@@ -177,7 +180,7 @@ def _count(value: float) -> str:
 
 
 def _rows(now: LoopMetrics, change: LoopMetrics) -> Iterator[tuple[str, str]]:
-    """What is shown of one loop: names, and values with their units."""
+    """Yield the rows of one loop: names, and values with their units."""
     seconds = max(change.elapsed_ns / 1e9, 1e-9)
 
     def rate(amount: float, unit: str = "") -> str:
@@ -228,9 +231,9 @@ def _rows(now: LoopMetrics, change: LoopMetrics) -> Iterator[tuple[str, str]]:
 
 
 def _notes(loop: dict[str, Any]) -> list[str]:
-    """Where the loop is blocked, and its last slow callbacks."""
+    """Return lines: where the loop is blocked, and its slow callbacks."""
     found = []
-    # `python -m fastloop run` is below each line of its program.
+    # Under `python -m fastloop run` every stack contains cli/run.py: omit it.
     where = [one for one in loop["blocked_in"] if not one.startswith(_RUN)]
     if where:
         found += ["blocked in:", *(f"  {line}" for line in where[-8:])]
@@ -245,8 +248,9 @@ def _notes(loop: dict[str, Any]) -> list[str]:
 def _changes(
     now: dict[str, Any], before: dict[str, Any] | None
 ) -> Iterator[tuple[dict[str, Any], LoopMetrics]]:
-    """Each loop, with what it did since the look before, or ever."""
-    # A loop was closed or made: the places are not the same loops' any more.
+    """Yield each loop with its metrics since the last read, or in all."""
+    # Loops are matched by position.  If their number has changed, a loop was
+    # made or closed, and positions cannot be compared.
     known = before["loops"] if before else []
     same = len(known) == len(now["loops"])
     for at, loop in enumerate(now["loops"]):
@@ -280,7 +284,7 @@ def _plain(now: dict[str, Any], before: dict[str, Any] | None) -> str:
 
 
 def _read_again(path: str, before: dict[str, Any]) -> dict[str, Any]:
-    """Read what was read before; TopError says that it has come to an end."""
+    """Read the socket again; TopError says that the process has ended."""
     try:
         return read(path)
     except TopError:
@@ -341,7 +345,7 @@ def _watch(path: str, interval_s: float) -> None:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what ``run`` reads to a parser."""
+    """Add the arguments that ``run`` reads to a parser."""
     parser.add_argument(
         "target",
         nargs="?",
@@ -384,9 +388,9 @@ def _show(args: argparse.Namespace) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do what the arguments say; 0, or 2 after a sentence on stderr."""
+    """Run ``top``; return 0, or 2 after printing an error to stderr."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # The path of a program need not be text.
+        # A program's path may contain bytes that are not text.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         _show(args)
@@ -394,7 +398,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"fastloop top: {exc}", file=sys.stderr)
         return 2
     except (KeyboardInterrupt, BrokenPipeError):
-        # Who watches has seen enough; nothing is left to be written.
+        # The normal end: the user pressed Ctrl-C or closed the pipe.
         with contextlib.suppress(OSError):
             sys.stdout.flush()
     return 0

@@ -1,8 +1,8 @@
-"""Connections: asyncio's set-up of transports and servers, led to the core.
+"""Connections: connects asyncio's set-up code with the core's transports.
 
-asyncio's own methods resolve names, connect and make sockets; the methods
-below give the result to the core's transports and listeners, or to asyncio's
-own transports where a socket is of a class of the program's.
+asyncio's own methods resolve names, connect and make sockets.  The methods
+below pass the socket to the core's transports and listeners; or to asyncio's
+own transports, if the socket's class is the program's and has its own calls.
 """
 
 from __future__ import annotations
@@ -29,34 +29,34 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    #: The loop that the methods below are a part of.
+    #: The loop class that inherits the methods below.
     _Loop = Any
 else:
     _Loop = object
 
 
-#: Those whose addresses the C code can read and write.
+#: The address families whose addresses the C code can read and write.
 _DATAGRAM_FAMILIES = {socket.AF_INET, socket.AF_INET6, socket.AF_UNIX}
 
 
-#: Whether create_datagram_endpoint() makes the socket of its transport.
+#: True while create_datagram_endpoint() makes its transport's socket itself.
 _makes_socket: ContextVar[bool] = ContextVar("_makes_socket", default=False)
 
 
 class Connections(_Loop):  # type: ignore[misc]
-    """Methods of a loop that make transports and servers."""
+    """The methods of a loop that make transports and servers."""
 
     # -- streams --------------------------------------------------------------
 
     @functools.cached_property
     def _private_socks(self) -> weakref.WeakSet[socket.socket]:
-        """Socket objects made here or by asyncio, which no program has."""
+        """The socket objects made here or by asyncio: no program has them."""
         return weakref.WeakSet()
 
     async def _connect_sock(self, *args: Any, **kwargs: Any) -> socket.socket:
         making = super()._connect_sock(*args, **kwargs)
-        # A traceback through this frame would keep asyncio's list of
-        # exceptions, and so itself, alive.
+        # args holds asyncio's list of exceptions.  A traceback through this
+        # frame would keep that list alive, and with it itself: a cycle.
         del args, kwargs
         sock: socket.socket = await making
         self._private_socks.add(sock)
@@ -87,8 +87,8 @@ class Connections(_Loop):  # type: ignore[misc]
         server: Any,
         context: Any,
     ) -> Any:
-        """A C stream; for a socket whose class has calls of its own, asyncio's
-        transport, which makes them.
+        """Return a C transport; asyncio's, if the socket's class has its own
+        calls, which only asyncio's transport makes.
         """
         if _leaves_to_system(sock, "recv", "recv_into", "send", "sendmsg"):
             shared = sock not in self._private_socks
@@ -133,7 +133,7 @@ class Connections(_Loop):  # type: ignore[misc]
         return tls._app_transport
 
     def _make_tls(self, *args: Any, **kwargs: Any) -> Any:
-        """What asyncio's SSLProtocol takes and does, natively if it can."""
+        """Return a TLS adapter; asyncio's SSLProtocol without native TLS."""
         if ssl is None or not _core.has_native_tls(self):
             return sslproto.SSLProtocol(self, *args, **kwargs)
         from . import _tls
@@ -151,15 +151,15 @@ class Connections(_Loop):  # type: ignore[misc]
         ssl_handshake_timeout: Any = None,
         ssl_shutdown_timeout: Any = None,
     ) -> Any:
-        """Upgrade a transport to TLS; return what the protocol uses next.
+        """Upgrade a transport to TLS; return the protocol's new transport.
 
         ``ssl_handshake_timeout`` (60 by default) and ``ssl_shutdown_timeout``
-        (30) are in seconds.  Raises TypeError for a transport or context that
-        cannot do it, ValueError for a timeout that is not positive,
-        ssl.SSLError and ConnectionAbortedError for a handshake that fails or
-        takes too long; the transport is closed then.  Implements asyncio's
-        ``loop.start_tls()``.  What an asyncio stream has read too much of is
-        TLS's.
+        (30) are in seconds.  Raises TypeError for an unsuitable transport or
+        context, ValueError for a timeout that is not positive, ssl.SSLError
+        for a failed handshake, ConnectionAbortedError for one that takes too
+        long; the transport is closed then.  Implements asyncio's
+        ``loop.start_tls()``.  Difference: bytes that a StreamReader has
+        already buffered are passed to TLS.
         """
         if ssl is None:
             raise RuntimeError("Python ssl module is not available")
@@ -183,11 +183,12 @@ class Connections(_Loop):  # type: ignore[misc]
             ssl_shutdown_timeout=ssl_shutdown_timeout,
             call_connection_made=False,
         )
-        # No data before connection_made.
+        # The adapter must get no data before its connection_made().
         transport.pause_reading()
         _take_read_ahead(protocol, tls)
         if getattr(transport, "_protocol_paused", False):
-            # The transport will tell TLS to resume, and TLS the protocol.
+            # The transport will call the adapter's resume_writing(), and the
+            # adapter the protocol's.
             tls.pause_writing()
         transport.set_protocol(tls)
         made = self.call_soon(tls.connection_made, transport)
@@ -208,8 +209,8 @@ class Connections(_Loop):  # type: ignore[misc]
     async def _sendfile_native(
         self, transp: Any, file: Any, offset: int, count: int | None
     ) -> int:
-        """Send a file by the system's own call, as the transport's only
-        writer.
+        """Send a file with os.sendfile() while the transport writes nothing
+        itself.
         """
         if not isinstance(transp, _core.StreamTransport):
             total: int = await super()._sendfile_native(
@@ -233,7 +234,7 @@ class Connections(_Loop):  # type: ignore[misc]
     async def _make_subprocess_transport(
         self, protocol: Any, *args: Any, **kwargs: Any
     ) -> Any:
-        _core._flush_corked()  # the process may wait for it
+        _core._flush_corked()  # the process may wait for corked writes
         return await super()._make_subprocess_transport(
             _Starting(protocol), *args, **kwargs
         )
@@ -261,12 +262,13 @@ class Connections(_Loop):  # type: ignore[misc]
         """Create a datagram transport and its protocol.
 
         ``local_addr`` and ``remote_addr`` are (host, port), or a path for a
-        Unix socket; or ``sock`` is a socket that is bound already.  Raises
-        OSError when an address cannot be had, ValueError for arguments that
-        exclude each other, TypeError for an address of another form.
-        Implements asyncio's ``loop.create_datagram_endpoint()``; the loop
-        notes that a program may keep ``sock``.
+        Unix socket; or ``sock`` is a socket that is bound already.  Returns
+        (transport, protocol).  Raises OSError if an address cannot be bound or
+        connected, ValueError for arguments that exclude each other, TypeError
+        for an address of another form.  Implements asyncio's
+        ``loop.create_datagram_endpoint()``.
         """
+        # The transport must know whether the program may keep the socket.
         token = _makes_socket.set(sock is None)
         try:
             made: tuple[Any, Any] = await super().create_datagram_endpoint(
@@ -366,8 +368,9 @@ class Connections(_Loop):  # type: ignore[misc]
     ) -> None:
         """Begin a TLS connection on an accepted socket, as asyncio does.
 
-        But a factory that raises is reported, as without TLS: asyncio's
-        method is silent, for most of what it meets is the network's.
+        Difference: a factory's exception is reported, as without TLS.
+        asyncio's method reports nothing outside debug mode, because most of
+        its errors are network errors.
         """
 
         def make_protocol() -> Any:
@@ -396,7 +399,7 @@ class Connections(_Loop):  # type: ignore[misc]
     def _accept_exhausted(
         self, sock: socket.socket, exc: OSError, listener: Any
     ) -> None:
-        """Report that accept found no descriptor or memory; rest a while."""
+        """Report that accept() ran out of descriptors or memory; pause it."""
         self.call_later(
             constants.ACCEPT_RETRY_DELAY, _resume_accepting, sock, listener
         )
@@ -409,7 +412,7 @@ class Connections(_Loop):  # type: ignore[misc]
         )
 
     def _accept_failed(self, exc: BaseException) -> None:
-        """Report a connection that could not be opened."""
+        """Report an accepted connection that got no transport."""
         self.call_exception_handler(
             {
                 "message": "Error on transport creation for incoming "
@@ -419,7 +422,7 @@ class Connections(_Loop):  # type: ignore[misc]
         )
 
 
-#: The methods by which asyncio's own transports reach a peer or a process.
+#: The methods of asyncio's own transports that a peer or a process notices.
 _REACHING = (
     "write",
     "writelines",
@@ -433,9 +436,10 @@ _REACHING = (
 
 
 def _in_order(transport: Any) -> Any:
-    """Have what the callback wrote before leave before what TRANSPORT sends.
+    """Make TRANSPORT flush corked writes before it sends anything itself.
 
-    For asyncio's own transports, which know nothing of corked writes.
+    For asyncio's own transports, which know nothing of corked writes.  Without
+    this, bytes could leave in another order than the program wrote them.
     """
     kind = type(transport)
     if kind not in _ordered_kinds:
@@ -445,10 +449,11 @@ def _in_order(transport: Any) -> Any:
 
 
 class _Starting:
-    """A subprocess's protocol until its connection is made.
+    """Wraps a subprocess's protocol until connection_made() is called.
 
-    asyncio returns the transport only after that, and so too late for what
-    connection_made() sends: it has to be in order before.
+    asyncio returns the transport only after connection_made().  That is too
+    late: the transport must flush corked writes before the protocol's
+    connection_made() sends anything.
     """
 
     def __init__(self, protocol: Any) -> None:
@@ -469,12 +474,12 @@ class _Starting:
         return connection_made
 
 
-#: What _ordered() made of each of asyncio's classes.
+#: asyncio's classes -> the subclasses that _ordered() made of them.
 _ordered_kinds: dict[type, type] = {}
 
 
 def _ordered(kind: type) -> type:
-    """Make a subclass whose methods let corked writes leave first."""
+    """Make a subclass whose methods flush corked writes first."""
     return type(
         kind.__name__,
         (kind,),
@@ -494,10 +499,11 @@ def _ordered(kind: type) -> type:
 def _sending_first(
     kind: type,
     name: str,
-    # At exit a finalizer may come here after this module was cleared.
+    # A default, because at exit a finalizer may call the method after this
+    # module's globals were cleared.
     send_corked: Callable[[], None] = _core._flush_corked,
 ) -> Callable[..., Any]:
-    """Return KIND's method, which sends what is corked first."""
+    """Return KIND's method, preceded by a flush of corked writes."""
 
     @functools.wraps(getattr(kind, name))
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -508,7 +514,7 @@ def _sending_first(
 
 
 def _take_read_ahead(protocol: Any, tls: Any) -> None:
-    """Give a TLS protocol what a stream's reader got of the peer's records."""
+    """Move TLS records that a StreamReader has buffered to the adapter."""
     reader = (
         getattr(protocol, "_stream_reader", None)
         if isinstance(protocol, asyncio.StreamReaderProtocol)
@@ -525,7 +531,7 @@ def _take_read_ahead(protocol: Any, tls: Any) -> None:
 
 
 def _check_protocol(protocol: asyncio.BaseProtocol) -> None:
-    """AttributeError for what a factory should not have made."""
+    """Raise AttributeError if a factory returned an object of another kind."""
     protocol.connection_made  # noqa: B018
 
 
@@ -534,9 +540,9 @@ async def _send_file(
 ) -> int:
     """Send part of a file on a transport whose buffer is empty.
 
-    asyncio's ``_sock_sendfile_native``, but it waits by the transport's own
-    watch, so that it needs no descriptor of its own, and it ends with
-    ConnectionError when the transport does.
+    Like asyncio's ``_sock_sendfile_native``, with two differences.  It waits
+    with the transport's own registration, so it needs no duplicate of the
+    descriptor.  And it ends with ConnectionError if the transport ends.
     """
     try:
         source = file.fileno()
@@ -545,7 +551,7 @@ async def _send_file(
         raise asyncio.SendfileNotAvailableError("not a regular file") from None
     if not block:
         return 0
-    _core._flush_corked()  # os.sendfile goes by no gate of ours
+    _core._flush_corked()  # os.sendfile() would overtake corked writes
     total = 0
     try:
         while total < (count or sys.maxsize):
@@ -574,7 +580,7 @@ async def _send_file(
     return total
 
 
-#: A 32-bit system refuses more.
+#: A 32-bit system rejects a larger size.
 _MOST_SENDFILE_BYTES = sys.maxsize // 2 + 1
 
 
@@ -587,8 +593,8 @@ def _resume_accepting(sock: socket.socket, listener: Any) -> None:
 def _accepts_as_a_socket(sock: Any) -> bool:
     """Whether accept() of a listening socket is that of socket.socket.
 
-    So it is of gunicorn's, which is an object around a socket and hands on
-    what it does not do itself.  What it accepts is of that class as well.
+    gunicorn's is: an object around a socket that delegates what it does not
+    define.  The accepted sockets are then socket.socket objects too.
     """
     real = getattr(getattr(sock, "accept", None), "__self__", None)
     return (
@@ -604,7 +610,10 @@ _system_accept = _streams.socket_type.accept
 
 
 def _leaves_to_system(sock: Any, *calls: str) -> bool:
-    """Whether a socket's class has these calls, and fileno(), unchanged."""
+    """Whether a socket's class inherits these calls, and fileno(), unchanged.
+
+    Only then may the core replace the calls by system calls.
+    """
     kind = type(sock)
     return _core.is_plain_class(kind) or all(
         getattr(kind, call, None) is getattr(socket.SocketType, call)

@@ -1,9 +1,9 @@
-"""What the core needs of the standard thread pool.
+"""Submits the core's jobs to the standard library's thread pool.
 
-``loop.run_in_executor`` with a ``concurrent.futures.ThreadPoolExecutor``, the
-default executor among them, puts a job of the core's into that executor's own
-queue, in place of the work item and the future that ``submit`` would make.
-Everything else is the standard library's.
+``submit`` of a ``concurrent.futures.ThreadPoolExecutor`` makes a work item and
+a concurrent future.  ``loop.run_in_executor`` puts an ExecutorJob of the core
+into that executor's own queue instead; this includes the default executor.
+Everything else is done by the standard library.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from . import _core
 
-#: What submit() may refer to if submit_job() is to do the same.
+#: The names that a known submit() uses.  If it uses others, this Python's
+#: submit() does something that submit_job() does not.
 _KNOWN_NAMES = frozenset(
     """
     BROKEN BrokenThreadPool Future RuntimeError _WorkItem
@@ -30,23 +31,23 @@ def _is_known() -> bool:
     return code is not None and _KNOWN_NAMES.issuperset(code.co_names)
 
 
-#: None when it is replaced, or of a Python whose submit() does other things.
+#: None if submit() was replaced, or if this Python's is not a known one.
 thread_pool_type = ThreadPoolExecutor if _is_known() else None
 submit_globals = vars(thread)
 
 
 class _IdleWorkers:
-    """Counts workers without a job: a Semaphore that nobody waits for.
+    """Counts idle workers: a Semaphore for non-blocking use only.
 
-    The executor's own costs a microsecond for each job on 3.11, and for each
-    worker that falls asleep on later versions.
+    The executor's own Semaphore costs a microsecond for each job on 3.11, and
+    for each worker that becomes idle on later versions.
     """
 
     def __init__(self, most: int) -> None:
         self._tokens: deque[None] = deque(maxlen=most)
 
     def acquire(self, timeout: float) -> bool:
-        """Take one away; return whether there was one."""
+        """Subtract one; return False if there was none.  Never waits."""
         try:
             self._tokens.pop()
         except IndexError:
@@ -67,10 +68,11 @@ def make_default() -> ThreadPoolExecutor:
 
 
 def submit_job(executor: ThreadPoolExecutor, job: _core.ExecutorJob) -> None:
-    """Do what ``executor.submit()`` does, with a job that was made already.
+    """Do what ``executor.submit()`` does, with a job that exists already.
 
-    Raises RuntimeError after ``shutdown()`` or at the interpreter's end, and
-    when no thread can be started for the job.
+    Raises RuntimeError after ``shutdown()``, when the interpreter exits, and
+    if no thread can be started for the job; BrokenThreadPool, which is one
+    too, if the executor's initializer has failed.
     """
     with executor._shutdown_lock, thread._global_shutdown_lock:
         if executor._broken:
@@ -83,10 +85,10 @@ def submit_job(executor: ThreadPoolExecutor, job: _core.ExecutorJob) -> None:
             )
         executor._work_queue.put(job)  # type: ignore[arg-type]
         if len(executor._threads) >= executor._max_workers:
-            return  # to ask for one more costs more than all the rest
+            return  # _adjust_thread_count() costs more than all the rest
         try:
             executor._adjust_thread_count()
         except RuntimeError:
-            if not executor._threads:  # else one of them will come to it
+            if not executor._threads:  # else an existing thread will run it
                 job.cancel()
                 raise

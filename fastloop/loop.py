@@ -1,9 +1,9 @@
-"""The event loop: the C core, completed by what runs once a program.
+"""The event loop: the C core, completed with code that runs rarely.
 
 ``_core.BaseLoop`` runs callbacks, timers, descriptors, streams, accepts and
-the executor.  What is set-up (resolving and connecting, servers, TLS,
-datagrams, subprocesses, exception reports) is asyncio's own, inherited, so
-that every Python version's semantics hold; the methods below connect the two.
+the executor.  The set-up code (resolving and connecting, servers, TLS,
+datagrams, subprocesses, exception reports) is inherited from asyncio, so that
+each Python version's semantics hold.  The methods below connect the two.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     _Ts = TypeVarTuple("_Ts")
 
     class _AsyncioLoop(asyncio.SelectorEventLoop):
-        """What typeshed leaves out of asyncio's loop."""
+        """Methods of asyncio's loop that typeshed lacks."""
 
         def _check_closed(self) -> None: ...
         def _check_signal(self, sig: object) -> None: ...
@@ -55,13 +55,13 @@ else:
 
 
 def _asyncio_logger() -> logging.Logger:
-    """Return the logger of asyncio's loops, which tests replace."""
+    """Return the logger of asyncio's loops; looked up, as tests replace it."""
     logger: logging.Logger = base_events.logger  # type: ignore[attr-defined]
     return logger
 
 
 def _ignore_signal(number: int, frame: FrameType | None) -> None:
-    """Take a signal that the loop learns of by the wakeup descriptor."""
+    """Handle a signal: do nothing, as the wakeup descriptor tells the loop."""
 
 
 class Loop(  # type: ignore[misc, unused-ignore]
@@ -71,11 +71,11 @@ class Loop(  # type: ignore[misc, unused-ignore]
 
     A drop-in for asyncio's own loop: make it with
     ``fastloop.new_event_loop()`` and run it with ``asyncio.Runner`` or
-    ``fastloop.run``.  It is used from the thread that runs it, except for
-    ``call_soon_threadsafe``.
+    ``fastloop.run``.  Only the thread that runs the loop may use it, except
+    for ``call_soon_threadsafe``.
     """
 
-    # What asyncio's own __init__ would set on each instance and few change.
+    # asyncio's own __init__ sets these on each instance; they rarely change.
     _coroutine_origin_tracking_enabled = False
     _coroutine_origin_tracking_saved_depth: int | None = None
     _asyncgens_shutdown_called = False
@@ -104,8 +104,9 @@ class Loop(  # type: ignore[misc, unused-ignore]
         )
 
     def __del__(self, _warn: Any = warnings.warn) -> None:
-        # A loop that is still current when the interpreter has cleared its
-        # modules: asyncio's, which is part of a cycle, is not even collected.
+        # A loop that is current until the interpreter has cleared its modules.
+        # asyncio does not warn then either: its loop is part of a cycle, which
+        # is not collected any more.
         if self.is_closed() or getattr(asyncio, "__name__", None) is None:
             return
         _warn(f"unclosed event loop {self!r}", ResourceWarning, source=self)
@@ -113,10 +114,11 @@ class Loop(  # type: ignore[misc, unused-ignore]
             self.close()
 
     def __dir__(self) -> list[str]:
-        # Debuggers and mocks read all that is named here: see _nest_patched.
+        # Debuggers and mocks read every name in here, and reading
+        # _nest_patched raises.
         return [name for name in super().__dir__() if name != "_nest_patched"]
 
-    # -- asyncio's instance attributes, made when somebody asks -------------
+    # -- asyncio's instance attributes, made at the first access --------------
 
     @property
     def _internal_fds(self) -> int:
@@ -151,21 +153,21 @@ class Loop(  # type: ignore[misc, unused-ignore]
 
     @property
     def _nest_patched(self) -> bool:
-        """Refuse to be made reentrant, before anything of ours is replaced.
+        """Raise ValueError, so that nest_asyncio does not patch the loop.
 
-        nest_asyncio asks for this name first, then puts Python methods in the
-        place of those of the loop's class, and they need asyncio's queues.
+        nest_asyncio reads this name first.  It would then replace methods of
+        the loop's class by Python methods that need asyncio's queues.
         """
         raise ValueError(f"Can't patch loop of type {type(self)}")
 
     @functools.cached_property
     def _selector(self) -> Any:
-        """asyncio's selector, to look at: ``get_map()`` and ``get_key()``."""
+        """A read-only view of asyncio's selector: get_map(), get_key()."""
         return WatchedDescriptors(self)
 
     @functools.cached_property
     def _watcher(self) -> Any:
-        """What tells of the end of child processes (asyncio from 3.14 on)."""
+        """The child watcher: reports exits of child processes (3.14 on)."""
         # typeshed does not know the names of 3.14.
         unix: Any = unix_events
         if unix.can_use_pidfd():
@@ -175,12 +177,12 @@ class Loop(  # type: ignore[misc, unused-ignore]
     # -- closing --------------------------------------------------------------
 
     def close(self) -> None:
-        """Close the loop; nothing happens when it is closed already.
+        """Close the loop; do nothing if it is closed already.
 
-        Callbacks and timers that wait are dropped unrun, signal handlers are
-        restored, the default executor is told to stop and not waited for.
-        Raises RuntimeError when the loop is running.  Implements asyncio's
-        ``loop.close()``.
+        Pending callbacks and timers are dropped without being run.  Signal
+        handlers are restored.  The default executor is shut down without
+        waiting for its threads.  Raises RuntimeError if the loop is running.
+        Implements asyncio's ``loop.close()``.
         """
         if self.is_closed():
             return
@@ -226,8 +228,8 @@ class Loop(  # type: ignore[misc, unused-ignore]
         transport = super()._make_read_pipe_transport(
             pipe, protocol, waiter, extra
         )
-        # The allocator maps and unmaps a buffer of asyncio's 256 KiB for
-        # every message.  A pipe holds 64 KiB.
+        # asyncio reads into a new buffer of 256 KiB for every message, which
+        # the allocator maps and unmaps each time.  A pipe holds 64 KiB.
         transport.max_size = 64 * 1024
         return transport
 
@@ -236,8 +238,8 @@ class Loop(  # type: ignore[misc, unused-ignore]
     def set_debug(self, enabled: bool) -> None:
         """Turn debug mode on or off.
 
-        Callbacks queued before are checked as they were queued.  Raises
-        nothing.  Implements asyncio's ``loop.set_debug()``.
+        Callbacks that are queued already keep the mode in which they were
+        queued.  Raises nothing.  Implements asyncio's ``loop.set_debug()``.
         """
         self._debug = enabled
         if self.is_running():
@@ -250,7 +252,7 @@ class Loop(  # type: ignore[misc, unused-ignore]
         handle: _core.Handle | _core.TimerHandle | None,
         exc: BaseException,
     ) -> None:
-        """Report what a callback raised, with asyncio's text and keys."""
+        """Report a callback's exception, with asyncio's text and keys."""
         if handle is None:
             self.call_exception_handler(
                 {"message": "Exception in the event loop", "exception": exc}
@@ -279,19 +281,19 @@ class Loop(  # type: ignore[misc, unused-ignore]
     # -- metrics --------------------------------------------------------------
 
     def enable_metrics(self, *, socket: str | bool | None = None) -> None:
-        """Begin to count what the loop does, for as long as it lives.
+        """Count what the loop does from now on; this cannot be turned off.
 
-        Nothing happens if it counts already.  Call this in the loop's thread,
-        or while it does not run.  ``metrics()`` tells what was counted, and
-        costs nothing before this call.
+        A second call does nothing.  Call this in the loop's thread, or while
+        the loop does not run.  ``metrics()`` returns the counts.  Before this
+        call metrics cost nothing.
 
-        socket opens a Unix socket, readable by this user alone, on which the
-        process's loops show their metrics to ``fastloop top``: a path, in
-        which ``{pid}`` stands for the process's number, or True for a path
-        that ``top PID`` finds.  It is removed when the last of these loops is
-        closed.
+        socket opens a Unix socket on which the process's loops show their
+        metrics to ``fastloop top``.  Only this user can read it.  It is a
+        path, in which ``{pid}`` stands for the process id, or True for a path
+        that ``top PID`` finds.  The socket is removed when the last of these
+        loops is closed.
 
-        Raises RuntimeError when the loop is closed, OSError when the socket
+        Raises RuntimeError if the loop is closed, OSError if the socket
         cannot be opened.  asyncio has no counterpart.
         """
         from . import metrics
@@ -306,9 +308,9 @@ class Loop(  # type: ignore[misc, unused-ignore]
     def metrics(self) -> LoopMetrics:
         """Return what was counted since ``enable_metrics()``.
 
-        Any thread may call this, also while the loop is blocked; a loop that
-        is closed tells its last numbers.  Raises RuntimeError when metrics
-        are off.  asyncio has no counterpart.
+        Any thread may call this, also while the loop is blocked.  A closed
+        loop returns its last counts.  Raises RuntimeError if metrics are off.
+        asyncio has no counterpart.
         """
         from . import metrics
 
@@ -322,14 +324,14 @@ class Loop(  # type: ignore[misc, unused-ignore]
 
     @property
     def slow_callback_hook(self) -> Callable[[SlowCallback], object] | None:
-        """What is called after a slow callback, or None.
+        """The function that is called after a slow callback, or None.
 
         It gets a ``fastloop.metrics.SlowCallback`` for each callback that
-        took ``slow_callback_duration`` seconds (0.1) or longer, in the loop's
-        thread, right after that callback.  What it raises goes to the
-        exception handler.  To set it turns metrics on; debug mode is not
-        needed.  Raises TypeError for what cannot be called.  asyncio has no
-        counterpart.
+        took ``slow_callback_duration`` seconds (0.1) or longer.  It is called
+        in the loop's thread, right after that callback.  Its exceptions go to
+        the exception handler.  Setting it turns metrics on; debug mode is not
+        needed.  Raises TypeError for an object that is not callable.
+        asyncio has no counterpart.
         """
         found: Callable[[SlowCallback], object] | None
         found = self._slow_callback_hook
@@ -353,13 +355,13 @@ class Loop(  # type: ignore[misc, unused-ignore]
         try:
             self.enable_metrics(socket=socket)
         except OSError as exc:
-            # The program did not ask, and does without.
+            # The program itself did not request it: warn, and go on.
             warnings.warn(
                 f"FASTLOOP_METRICS_SOCKET: {exc}", RuntimeWarning, stacklevel=3
             )
 
     def _notify_slow(self, subject: object, duration_ns: int) -> None:
-        """Remember a slow callback, and tell the program's hook of it."""
+        """Store a slow callback, and call the program's hook."""
         from . import metrics
 
         found = metrics.describe_slow(subject, duration_ns)
@@ -389,9 +391,9 @@ class Loop(  # type: ignore[misc, unused-ignore]
         """Call ``callback(*args)`` in the loop when a signal arrives.
 
         Replaces an earlier handler of the signal.  Raises TypeError for a
-        coroutine function or what is no signal number, ValueError for a
-        number out of range, RuntimeError for a signal that cannot be caught,
-        outside the main thread or when the loop is closed.  Implements
+        coroutine function and for a ``sig`` that is not an int, ValueError for
+        a number out of range, RuntimeError for a signal that cannot be caught,
+        outside the main thread, and if the loop is closed.  Implements
         asyncio's ``loop.add_signal_handler()``.
         """
         if asyncio.iscoroutine(callback) or _is_coroutine_function(callback):
@@ -404,7 +406,7 @@ class Loop(  # type: ignore[misc, unused-ignore]
         self._signal_handlers[sig] = events.Handle(callback, args, self, None)
         try:
             signal.signal(sig, _ignore_signal)
-            # A system call that the signal interrupts is made again.
+            # System calls that the signal interrupts are restarted.
             signal.siginterrupt(sig, False)
         except OSError as exc:
             del self._signal_handlers[sig]
@@ -415,9 +417,10 @@ class Loop(  # type: ignore[misc, unused-ignore]
             raise
 
     def remove_signal_handler(self, sig: int) -> bool:
-        """Forget a signal's handler and restore the default.
+        """Remove a signal's handler and restore the default action.
 
-        Returns True if there was one.  Raises as ``add_signal_handler``.
+        Returns True if there was a handler.  Raises TypeError, ValueError and
+        RuntimeError as ``add_signal_handler`` does for a bad signal.
         Implements asyncio's ``loop.remove_signal_handler()``.
         """
         self._check_signal(sig)
@@ -481,10 +484,10 @@ class Loop(  # type: ignore[misc, unused-ignore]
         proto: int = 0,
         flags: int = 0,
     ) -> Any:
-        """Resolve a name as ``socket.getaddrinfo`` does, off the loop.
+        """Resolve a name with ``socket.getaddrinfo``, in an executor thread.
 
-        Returns its list of 5-tuples, raises what it raises.  A numeric
-        address and port are answered at once, without a thread.  Implements
+        Returns its list of 5-tuples.  Raises what it raises.  Numeric
+        addresses and ports are resolved at once, without a thread.  Implements
         asyncio's ``loop.getaddrinfo()``.
         """
         if not self._debug and _may_be_literal(host):
@@ -494,7 +497,7 @@ class Loop(  # type: ignore[misc, unused-ignore]
                     host, port, family, type, proto, flags | numeric
                 )
             except OSError:
-                pass  # no literal, or the resolver says better what is wrong
+                pass  # not numeric, or the resolver raises a better error
         return await super().getaddrinfo(
             host, port, family=family, type=type, proto=proto, flags=flags
         )
@@ -510,9 +513,10 @@ _is_coroutine_function = (
 
 
 def _refuse_greenlets() -> None:
-    """RuntimeError where gevent has made threads into greenlets.
+    """Raise RuntimeError if gevent has replaced threads by greenlets.
 
-    They share one thread, and a loop that waits in C would stop them all.
+    Greenlets share one thread, and a loop that waits in C would block them
+    all.
     """
     monkey = sys.modules.get("gevent.monkey")
     if monkey is not None and (
@@ -529,7 +533,7 @@ _system_getaddrinfo = socket.getaddrinfo
 
 
 def _may_be_literal(host: object) -> bool:
-    """Whether a host is worth asking for without a resolver, or a thread."""
+    """Whether a host looks like an address, to be parsed without a thread."""
     return (
         isinstance(host, str)
         and (":" in host or host[-1:].isdigit())
@@ -545,7 +549,7 @@ def _debug_keyword(loop: Loop) -> dict[str, bool]:
     return {}
 
 
-# What was written is sent before a fork, lest the child send it as well.
+# Corked writes are sent before a fork, or the child would send them too.
 os.register_at_fork(
     before=_core._flush_corked, after_in_child=_core._signals_forked
 )

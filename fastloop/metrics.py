@@ -1,7 +1,7 @@
-"""What a loop has done: the immutable answers of ``loop.metrics()``.
+"""The immutable objects that ``loop.metrics()`` returns.
 
-The core counts (``src/core/metrics.h`` says what exactly, and what that
-costs); here the counts get their names and what can be worked out of them.
+The core counts; ``src/core/metrics.h`` says what exactly, and what it costs.
+This module names the counts and computes what can be derived from them.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 __all__ = ["Lag", "LoopMetrics", "SlowCallback"]
 
 _LAG_BUCKETS = 27
-#: How many slow callbacks of a loop are remembered, for fastloop's top.
+#: How many slow callbacks of a loop are stored, for ``fastloop top``.
 _RECENT = 16
 
-#: The last slow callbacks of each loop that counts.
+#: The last slow callbacks of each loop whose metrics are on.
 recent_slow: weakref.WeakKeyDictionary[Loop, deque[SlowCallback]]
 recent_slow = weakref.WeakKeyDictionary()
 
@@ -37,13 +37,15 @@ recent_slow = weakref.WeakKeyDictionary()
 class Lag:
     """A histogram of how late the loop was.
 
-    One value is the time from the end of a poll to the beginning of the next:
-    for so long the loop ran callbacks, or waited for the GIL, and did not
-    look.  What became ready meanwhile was queued so much later, at most.
+    One value is the time from the end of a poll to the beginning of the next.
+    During that time the loop ran callbacks or waited for the GIL, and did not
+    poll.  An event that became ready meanwhile was queued late, by at most
+    that time.
 
-    ``counts[i]`` values were at most ``bounds_ns[i]`` and above the bound
-    before; the last of ``counts`` is of those above every bound.  ``sum_ns``
-    and ``max_ns`` are of all values.
+    ``counts[i]`` is the number of values of at most ``bounds_ns[i]`` and above
+    the bound before it.  The last of ``counts`` is the number of values above
+    every bound.  ``sum_ns`` and ``max_ns`` cover all values.  Times are in
+    nanoseconds.
     """
 
     counts: tuple[int, ...]
@@ -55,21 +57,21 @@ class Lag:
 
     @property
     def count(self) -> int:
-        """How many values there are: one for each time the loop looked."""
+        """The number of values: one for each poll."""
         return sum(self.counts)
 
     @property
     def mean_ns(self) -> float:
-        """The mean; 0.0 of no values."""
+        """The mean in nanoseconds; 0.0 without values."""
         count = self.count
         return self.sum_ns / count if count else 0.0
 
     def percentile_ns(self, percent: float) -> float:
-        """Estimate below what so many percent of the values are.
+        """Estimate a percentile, in nanoseconds.
 
-        Values are taken to lie evenly in their bucket, of which the next is
-        twice as wide.  0.0 of no values.  Raises ValueError for a percentage
-        that is not within 0 and 100.
+        Values are assumed to be spread evenly within their bucket.  Each
+        bucket is twice as wide as the one before.  Returns 0.0 without values.
+        Raises ValueError for a percentage that is not within 0 and 100.
         """
         if not 0 <= percent <= 100:
             raise ValueError("a percentage is within 0 and 100")
@@ -86,10 +88,11 @@ class Lag:
         return 0.0
 
     def since(self, earlier: Lag) -> Lag:
-        """Return the histogram of what came after an earlier one.
+        """Return the histogram of the values added after an earlier one.
 
-        ``max_ns`` is the bound of the highest bucket that has values, or the
-        maximum of all if that is less: the core keeps no other.
+        Its ``max_ns`` is an upper limit: the bound of its highest bucket that
+        has values, or the maximum of all values if that is less.  The core
+        stores no exact maximum for a part of the time.
         """
         counts = tuple(
             now - before
@@ -104,7 +107,7 @@ class Lag:
         )
 
 
-#: What tells of now, and not of all that was since metrics began.
+#: Fields that describe the present, not the sum since metrics were enabled.
 _OF_NOW = frozenset(
     """
     busy_ns ready ready_high_water timers timers_high_water connections_open
@@ -115,92 +118,93 @@ _OF_NOW = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoopMetrics:
-    """What a loop has done since ``enable_metrics()``, and how it is now.
+    """What a loop has done since ``enable_metrics()``, and its present state.
 
-    Times are in nanoseconds of ``time.monotonic()``, and what goes on now
-    counts.  Connections and bytes are those of stream transports, TLS bytes
-    as they are on the wire; bytes of datagram transports count, too.  What
-    ``loop.sock_recv()`` and its kin, pipes and ``sendfile`` move does not.
+    Times are in nanoseconds of ``time.monotonic()``, and include the activity
+    that has not ended yet.  Connections and bytes are those of stream
+    transports; TLS bytes are counted as on the wire.  Bytes of datagram
+    transports count too.  Bytes moved by ``loop.sock_recv()`` and the other
+    ``sock_*`` methods, by pipes and by ``sendfile`` do not count.
     """
 
-    #: How long metrics have been on.
+    #: Time since metrics were enabled.
     elapsed_ns: int
     #: Iterations of the loop.
     turns: int
-    #: System calls that looked for events; a turn may go without.
+    #: System calls that polled for events; an iteration may skip the poll.
     polls: int
-    #: Callbacks, events and steps of tasks that were run.
+    #: Callbacks, events and task steps that were run.
     callbacks: int
-    #: Time in callbacks, with all that the loop does between two polls.
+    #: Time in callbacks, and in all that the loop does between two polls.
     callback_time_ns: int
-    #: Time in polls that do not wait, for there is something to run.
+    #: Time in polls that do not wait, because callbacks are ready.
     poll_time_ns: int
     #: Time in polls that wait.
     sleep_time_ns: int
-    #: Time from such a poll's end until the thread had the GIL again.
+    #: Time from the end of a poll that waited until the thread had the GIL.
     gil_wait_time_ns: int
-    #: How long the loop has not looked for events now; 0 while it does.
+    #: Time since the loop last polled; 0 while it polls.
     busy_ns: int
-    #: How late it was.
+    #: How late the loop was.
     lag: Lag
-    #: Length of the ready queue when the last turn or poll began,
+    #: Length of the ready queue when the last iteration or poll began.
     ready: int
-    #: and its greatest so far.
+    #: The greatest such length so far.
     ready_high_water: int
-    #: Timers that waited when the last poll began,
+    #: Timers that were scheduled when the last poll began.
     timers: int
-    #: and the most so far.
+    #: The most so far.
     timers_high_water: int
     #: Connections that are open now.
     connections_open: int
-    #: Connections that were opened, accepted ones among them.
+    #: Connections that were opened, including accepted ones.
     connections_made: int
     #: Connections that servers accepted.
     connections_accepted: int
-    #: Those that were closed at once: the protocol factory failed, or the
-    #: server had stopped.
+    #: Accepted connections that were closed at once, because the protocol
+    #: factory failed or the server had stopped.
     connections_refused: int
     #: Connections that an error ended (``connection_lost(exc)``).
     connections_lost: int
-    #: Bytes that were received,
+    #: Bytes that were received.
     bytes_in: int
-    #: and sent.
+    #: Bytes that were sent.
     bytes_out: int
-    #: Bytes that were written and wait for the kernel to take them.
+    #: Bytes that were written but that the kernel has not accepted yet.
     write_buffer_bytes: int
     #: Threads of the default executor.
     executor_threads: int
-    #: Calls that wait for a thread of a thread pool,
+    #: Calls that wait for a thread of a thread pool.
     executor_queue: int
-    #: those that run now,
+    #: Calls that run in a thread now.
     executor_running: int
-    #: and those that were made.
+    #: Calls that have ended.
     executor_calls: int
-    #: How long calls have waited for a thread,
+    #: Total time that calls have waited for a thread.
     executor_wait_time_ns: int
-    #: and how long they have run.
+    #: Total time that calls have run.
     executor_run_time_ns: int
     #: Callbacks that took ``slow_callback_duration`` or longer.
     slow_callbacks: int
 
     @property
     def busy_time_ns(self) -> int:
-        """The time in which the loop did not sleep, while it ran."""
+        """The time in which the loop ran and did not sleep, in nanoseconds."""
         return (
             self.callback_time_ns + self.poll_time_ns + self.gil_wait_time_ns
         )
 
     @property
     def utilization(self) -> float:
-        """The share of its running time that the loop did not sleep."""
+        """The fraction of its running time that the loop did not sleep."""
         busy = self.busy_time_ns
         whole = busy + self.sleep_time_ns
         return busy / whole if whole else 0.0
 
     def since(self, earlier: LoopMetrics) -> LoopMetrics:
-        """Return what was counted after an earlier answer of the same loop.
+        """Return what was counted after an earlier result of the same loop.
 
-        What tells of now, high-water marks among it, is this answer's.
+        Fields that describe the present, and high-water marks, are unchanged.
         """
         changes: dict[str, Any] = {"lag": self.lag.since(earlier.lag)}
         for field in dataclasses.fields(self):
@@ -210,16 +214,17 @@ class LoopMetrics:
         return dataclasses.replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all of it as a dict, for ``json.dumps``."""
+        """Return all fields as a dict that ``json.dumps`` accepts."""
         found = dataclasses.asdict(self)
         found["utilization"] = self.utilization
         return found
 
     @classmethod
     def from_dict(cls, found: dict[str, Any]) -> LoopMetrics:
-        """Make one of what ``to_dict`` gave, also by way of JSON.
+        """Make an object from the result of ``to_dict``, also after JSON.
 
-        Raises ValueError where the lag has another number of counts.
+        Raises KeyError for a missing field, ValueError if the lag has another
+        number of counts.
         """
         names = {field.name for field in dataclasses.fields(cls)}
         values = {name: found[name] for name in names}
@@ -231,7 +236,7 @@ class LoopMetrics:
 
 
 def from_core(raw: dict[str, Any], executor: object) -> LoopMetrics:
-    """Make an answer of what the core has counted."""
+    """Make the result of ``loop.metrics()`` from the core's counts."""
     return LoopMetrics(
         lag=Lag(
             tuple(raw["lag_counts"]), raw["lag_sum_ns"], raw["lag_max_ns"]
@@ -266,13 +271,13 @@ class SlowCallback:
     """A callback that took ``slow_callback_duration`` or longer.
 
     ``name`` is the qualified name of the task's coroutine, of the function
-    or of the transport's protocol class.  ``duration_ns`` is how long it took:
-    within a tick of the system's clock (1 to 10 ms), and exact where
-    ``slow_callback_duration`` is below 44 ms.
+    or of the transport's protocol class.  ``duration_ns`` is how long it took
+    in nanoseconds.  It is accurate to a tick of the system's clock (1 to 10
+    ms), and exact if ``slow_callback_duration`` is below 44 ms.
 
-    ``stack`` tells, outermost first, where the task's coroutine waits now,
-    after the step that was slow; of what has ended, and of a plain function,
-    where it is defined.
+    ``stack`` is where the task's coroutine waits now, after the slow step,
+    outermost first.  For a coroutine that has ended, and for a plain function,
+    it is where that is defined.
     """
 
     name: str
@@ -287,7 +292,7 @@ def _code_place(code: CodeType) -> traceback.FrameSummary:
 
 
 def _coroutine_stack(coro: Any) -> tuple[traceback.FrameSummary, ...]:
-    """Where a coroutine waits, through all that it awaits."""
+    """Return where a coroutine waits, following what it awaits."""
     found: list[traceback.FrameSummary] = []
     while coro is not None:
         for kind in ("cr", "gi", "ag"):
@@ -316,18 +321,18 @@ def _coroutine_stack(coro: Any) -> tuple[traceback.FrameSummary, ...]:
 
 
 def _name_of(subject: Any) -> str:
-    # An object that has any attribute answers anything.
+    # Mocks have every attribute: accept only a str.
     name = getattr(subject, "__qualname__", None)
     return name if isinstance(name, str) else repr(subject)
 
 
 def describe_slow(subject: Any, duration_ns: int) -> SlowCallback:
-    """Tell of a callback by what the loop ran: a handle, a call, a step."""
+    """Describe a slow callback by what the loop ran: handle, call or step."""
     try:
         return _describe_slow(subject, duration_ns)
     except Exception:
-        # Attributes and repr() are the program's and may raise; the callback
-        # was slow all the same, and that is no reason to end the run.
+        # Attributes and repr() are the program's and may raise.  The callback
+        # was slow all the same, and reporting it must not end the run.
         return SlowCallback(type(subject).__qualname__, duration_ns, ())
 
 
@@ -353,5 +358,5 @@ def _describe_slow(subject: Any, duration_ns: int) -> SlowCallback:
 
 
 def begin(loop: Loop) -> None:
-    """Remember the slow callbacks of a loop from now on."""
+    """Store the last slow callbacks of a loop from now on."""
     recent_slow.setdefault(loop, deque(maxlen=_RECENT))

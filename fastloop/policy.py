@@ -1,7 +1,8 @@
-"""The event-loop policy, for programs that choose their loop that way.
+"""The event-loop policy, for programs that choose their loop with one.
 
-Policies are deprecated from Python 3.14 and gone in 3.16; ``fastloop.run`` and
-``asyncio.Runner(loop_factory=fastloop.new_event_loop)`` do without.
+Policies are deprecated from Python 3.14 and removed in 3.16.
+``fastloop.run`` and ``asyncio.Runner(loop_factory=fastloop.new_event_loop)``
+need none.
 """
 
 from __future__ import annotations
@@ -15,18 +16,18 @@ from .loop import Loop
 __all__ = ["EventLoopPolicy", "install"]
 
 if sys.version_info >= (3, 14):
-    # The names without an underscore warn at every use, and it is the use by
-    # the program that should.
+    # The name without an underscore warns at every use.  Only the program's
+    # use of a policy should warn, not this import.
     _Default = asyncio.unix_events._DefaultEventLoopPolicy
 else:
     _Default = asyncio.DefaultEventLoopPolicy
 
 
 class EventLoopPolicy(_Default):
-    """asyncio's default policy, making fastloop loops.
+    """asyncio's default policy, but its new loops are fastloop loops.
 
-    Everything else (which thread gets a loop, child watchers up to 3.13) is
-    the default policy's.
+    Everything else is inherited: which thread gets a loop, and child watchers
+    up to 3.13.
     """
 
     _loop_factory = Loop
@@ -35,8 +36,8 @@ class EventLoopPolicy(_Default):
 def install() -> None:
     """Make asyncio use fastloop, by setting the event-loop policy.
 
-    From Python 3.14 on this warns with DeprecationWarning, as
-    ``asyncio.set_event_loop_policy`` does; on 3.16, which has no policies, it
+    From Python 3.14 on this emits a DeprecationWarning, as
+    ``asyncio.set_event_loop_policy`` does.  On 3.16, which has no policies, it
     raises RuntimeError.
     """
     if sys.version_info >= (3, 16):

@@ -1,20 +1,21 @@
-"""`pytest --fastloop`: run somebody's asyncio tests on fastloop, unchanged.
+"""`pytest --fastloop`: runs a suite's asyncio tests on fastloop, unchanged.
 
-pytest loads this module in every project that has fastloop installed, so what
-runs without the option declares it and does nothing else; the core and
-asyncio are imported by a run that asked for them.  A run that asked gets
+pytest loads this module in every project that has fastloop installed.  So
+without the option it only declares the option; the core and asyncio are
+imported only by a run with it.  Such a run uses
 
 - a policy, for asyncio.run, asyncio.new_event_loop, unittest's
-  IsolatedAsyncioTestCase and every plugin that asks asyncio for a loop;
-- pytest-asyncio's own hook, where that version has it, because a suite that
-  names its loop factories never asks the policy;
+  IsolatedAsyncioTestCase and every plugin that gets its loops from asyncio;
+- pytest-asyncio's own hook, if that version has it, because a suite that
+  names its loop factories never uses the policy;
 - the options of anyio's backend fixture, because a suite that parametrises it
   may name a loop there.
 
-A run in which all this made no loop fails: it proved nothing of fastloop.
+If no loop was made in all these ways, the run fails: it tested nothing on
+fastloop.
 
-`pytest --fastloop-compare` starts such runs on other loops too; they take them
-in the same ways.  `_pytest_compare.py` has the rest of it.
+`pytest --fastloop-compare` starts such runs on other loops too, with the same
+mechanisms.  The rest of it is in `_pytest_compare.py`.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ _NO_LOOP = (
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Declare `--fastloop` and its kin, and the ini option."""
+    """Declare the `--fastloop` options and the ini option."""
     group = parser.getgroup("fastloop", "the event loop of async tests")
     group.addoption(
         "--fastloop",
@@ -79,7 +80,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> int | None:
-    """Compare, if that was asked of this process, in the place of running."""
+    """With `--fastloop-compare`, compare instead of running the tests."""
     option = config.option
     if (
         option.fastloop_compare is None
@@ -95,7 +96,7 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Start the run's plugin if the option, or else the ini, asks for it.
+    """Start the run's plugin if the option, or else the ini file, says so.
 
     Raises pytest.UsageError if fastloop's extension cannot be imported.
     """
@@ -115,7 +116,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _fastloop(name: str) -> Any:
-    """A module of fastloop's, whose extension can be imported."""
+    """Import a module of fastloop; UsageError if there is no extension."""
     try:
         import fastloop
 
@@ -145,9 +146,9 @@ class _Factory:
 
 
 class _Backend(tuple[str, dict[str, Any]]):
-    """anyio's (name, options), equal to the bare name it stands in for.
+    """anyio's (name, options), equal to the bare name that it replaces.
 
-    Suites compare `anyio_backend == "asyncio"`, and use it as a key.
+    Suites compare `anyio_backend == "asyncio"`, and use it as a dict key.
     """
 
     __slots__ = ()
@@ -167,14 +168,14 @@ class _Backend(tuple[str, dict[str, Any]]):
 
 @contextlib.contextmanager
 def _without_deprecations() -> Iterator[None]:
-    """Policies warn from 3.14; the suite did not ask for one, we did."""
+    """Suppress the warnings of policies (3.14 on): the suite uses none."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         yield
 
 
 def _make_policy(factory: _Factory) -> Any:
-    """A fastloop policy whose loops are counted; None where none exist."""
+    """Return a policy that counts its loops; None if Python has none."""
     import fastloop
 
     with _without_deprecations():
@@ -190,14 +191,14 @@ def _make_policy(factory: _Factory) -> Any:
 
 
 def _anyio_takes_factories() -> bool:
-    """Whether this anyio (4.0 on) has the option loop_factory."""
+    """Whether this anyio has the option loop_factory (4.0 on)."""
     from importlib.metadata import version
 
     return int(version("anyio").partition(".")[0]) >= 4
 
 
 class _FastloopRun:
-    """The hooks of a run that is on fastloop, or on another kind of loop."""
+    """The hooks of a run on fastloop, or on another kind of loop."""
 
     def __init__(
         self, config: pytest.Config, factory: _Factory, kind: str
@@ -227,14 +228,14 @@ class _FastloopRun:
                 asyncio.set_event_loop_policy(self._policy)
 
     def _patch_unittest(self) -> None:
-        """From 3.13 a test case may name its loop (and need no policy)."""
+        """Set the loop factory that test cases have from 3.13 on."""
         from unittest import IsolatedAsyncioTestCase as Case
 
         if hasattr(Case, "loop_factory"):
             self._patches.setattr(Case, "loop_factory", self._factory)
 
     def pytest_itemcollected(self, item: pytest.Item) -> None:
-        """A test case that names a loop of asyncio's gets fastloop."""
+        """Give fastloop to a test case that names another loop."""
         from unittest import IsolatedAsyncioTestCase as Case
 
         cls = getattr(item, "cls", None)
@@ -248,15 +249,15 @@ class _FastloopRun:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self) -> None:
-        """Take the policy again: a module that was collected may have set
-        its own, as uvloop.install() in a conftest.py does.
+        """Set the policy again: a collected module may have set its own, as
+        uvloop.install() in a conftest.py does.
         """
         self._take_policy()
 
     @pytest.hookimpl(hookwrapper=True, optionalhook=True)
     def pytest_asyncio_loop_factories(self) -> Iterator[None]:
-        """Keep the names a suite gives to its loops, and so its test ids
-        and marks, but make each of them a fastloop.
+        """Make each loop that a suite names a fastloop.  The names, and so
+        the suite's test ids and marks, stay.
         """
         outcome: Any = yield
         named = outcome.get_result() or ("fastloop",)
@@ -266,7 +267,7 @@ class _FastloopRun:
     def pytest_fixture_setup(
         self, fixturedef: pytest.FixtureDef[Any]
     ) -> Iterator[None]:
-        """Change what two fixtures give, wherever a suite defines them."""
+        """Change the values of two fixtures, wherever a suite defines them."""
         outcome: Any = yield
         change: Callable[[Any], Any]
         if fixturedef.argname == "anyio_backend":
@@ -282,7 +283,7 @@ class _FastloopRun:
             outcome.force_result(value)
 
     def _event_loop_policy(self, found: Any) -> Any:
-        """Older pytest-asyncio takes its loops from this fixture alone."""
+        """Older pytest-asyncio gets its loops from this fixture alone."""
         return self._policy
 
     def _anyio_backend(self, backend: Any) -> Any:
@@ -301,11 +302,11 @@ class _FastloopRun:
 
     @property
     def made(self) -> int:
-        """How many loops the tests made, in this process and in workers."""
+        """The number of loops made by the tests, here and in workers."""
         return self._factory.made + self._elsewhere
 
     def pytest_report_header(self) -> str:
-        """Name what the run is on."""
+        """Name the loop of the run."""
         import fastloop
 
         if self._kind != "fastloop":
@@ -317,12 +318,12 @@ class _FastloopRun:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
-        """Add what a worker of pytest-xdist made."""
+        """Add the loops made by a pytest-xdist worker."""
         output = getattr(node, "workeroutput", None) or {}
         self._elsewhere += output.get("fastloop_made", 0)
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Fail a run that had tests to run and made no loop."""
+        """Fail a run that collected tests and made no loop."""
         worker = getattr(self._config, "workeroutput", None)
         if worker is not None:
             worker["fastloop_made"] = self._factory.made
@@ -337,7 +338,7 @@ class _FastloopRun:
                 session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        """Say why the run failed, if that is on our account."""
+        """Say why the run failed, if this plugin failed it."""
         if self._failed:
             terminalreporter.section("fastloop", red=True, bold=True)
             text = _NO_LOOP.format(self._kind)
@@ -348,7 +349,7 @@ class _FastloopRun:
             )
 
     def pytest_unconfigure(self) -> None:
-        """Give back the policy and the patched attributes."""
+        """Restore the policy and the patched attributes."""
         self._patches.undo()
         if self._found_policy is not None:
             asyncio = sys.modules["asyncio"]

@@ -6,7 +6,7 @@ import asyncio
 
 from .loop import Loop
 
-# The typing module costs a quarter of what importing fastloop may.
+# Importing typing would take a quarter of the time allowed for fastloop.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -20,9 +20,9 @@ __all__ = ["new_event_loop", "run"]
 def new_event_loop() -> Loop:
     """Return a new ``fastloop.Loop``, not running and not set as current.
 
-    What ``loop_factory`` arguments ask for, as in ``asyncio.Runner``,
-    ``uvicorn --loop fastloop:new_event_loop`` or pytest-asyncio.  Raises
-    OSError when the system has no descriptors left.
+    For ``loop_factory`` arguments, as in ``asyncio.Runner``, for
+    ``uvicorn --loop fastloop:new_event_loop`` and for pytest-asyncio.  Raises
+    OSError if the system has no file descriptors left.
     """
     return Loop()
 
@@ -36,13 +36,14 @@ def run(
 ) -> _T:
     """Run a coroutine on a fresh loop and return its result.
 
-    debug turns asyncio's debug mode on or off (None: as the environment
-    says).  loop_factory makes the loop; ``new_event_loop`` by default.
-    metrics turns on what ``loop.metrics()`` tells, and needs a loop of
-    fastloop's (TypeError).  What the coroutine raises is raised; a loop that
-    is running already, or something else than a coroutine, is refused as
-    ``asyncio.run`` does, which this implements: it differs in the default
-    loop, and knows metrics.
+    debug turns asyncio's debug mode on or off; None leaves it to the
+    environment.  loop_factory makes the loop; the default is
+    ``new_event_loop``.  metrics enables ``loop.metrics()``; it raises
+    TypeError for a loop that is not fastloop's.  An exception of the coroutine
+    propagates.  Raises RuntimeError if a loop is running already in this
+    thread, ValueError or TypeError for an object that is not a coroutine, as
+    ``asyncio.run``.  Implements asyncio's ``asyncio.run()``, with another
+    default loop and the parameter metrics.
     """
     factory = new_event_loop if loop_factory is None else loop_factory
     if asyncio._get_running_loop() is not None:

@@ -1,6 +1,7 @@
-"""The sock_* methods: coroutines over the C core's SocketCall.
+"""The sock_* methods of the loop: coroutines that call the C core.
 
-What can be done at once never waits; the rest waits for the descriptor.
+A core function returns the result if the operation can be done at once.
+Otherwise it returns a SocketCall, whose future is awaited.
 """
 
 from __future__ import annotations
@@ -21,12 +22,13 @@ _Call = _core.SocketCall
 async def _using(
     sock: socket.socket, operation: Coroutine[Any, Any, _T]
 ) -> _T:
-    """Run an operation; a close() of the socket meanwhile waits for it.
+    """Run an operation; a close() of the socket meanwhile is delayed.
 
-    It is counted as the socket's file objects are.
+    The operation counts in the socket's ``_io_refs``, as a file object of
+    makefile() does.
     """
     if not hasattr(sock, "_io_refs"):
-        return await operation  # no socket of Python's
+        return await operation  # not a socket.socket
     sock._io_refs += 1
     try:
         return await operation
@@ -35,22 +37,22 @@ async def _using(
 
 
 class SocketCalls:
-    """Methods of a loop for sockets of the user's own.
+    """Methods of a loop for the user's own sockets.
 
     They raise what the socket raises, TypeError for an SSL socket, ValueError
-    in debug mode for a blocking one, and RuntimeError where a transport uses
+    in debug mode for a blocking socket, and RuntimeError if a transport uses
     the descriptor.
 
-    A socket may be closed while one of them waits for it: as in uvloop, and
-    not as in asyncio, the operation goes on, and the close takes effect when
-    it ends or is cancelled.
+    If a socket is closed while one of them waits for it, the operation
+    continues, and the close takes effect when it ends or is cancelled.  uvloop
+    does so too; asyncio does not.
     """
 
     async def sock_recv(self, sock: socket.socket, n: int) -> bytes:
-        """Receive up to ``n`` bytes; b'' at the end of the stream.
+        """Receive up to ``n`` bytes; b'' at EOF.
 
         Raises what the socket raises (OSError), TypeError for an SSL
-        socket, RuntimeError where a transport uses it.  Implements
+        socket, RuntimeError if a transport uses it.  Implements
         asyncio's ``loop.sock_recv()``.
         """
         call = _core.sock_recv(self, sock, n)
@@ -62,10 +64,10 @@ class SocketCalls:
             call.release()
 
     async def sock_recv_into(self, sock: socket.socket, buf: Any) -> int:
-        """Receive into a writable buffer; return how many bytes.
+        """Receive into a writable buffer; return the number of bytes.
 
-        Raises as ``sock_recv``, and TypeError for a buffer that cannot be
-        written.  Implements asyncio's ``loop.sock_recv_into()``.
+        Raises the same as ``sock_recv``, and TypeError for a read-only
+        buffer.  Implements asyncio's ``loop.sock_recv_into()``.
         """
         call = _core.sock_recv_into(self, sock, buf)
         if not isinstance(call, _Call):
@@ -78,10 +80,11 @@ class SocketCalls:
     async def sock_recvfrom(
         self, sock: socket.socket, bufsize: int
     ) -> tuple[bytes, Any]:
-        """Receive a datagram; return its bytes and its sender.
+        """Receive a datagram; return its bytes and its sender's address.
 
-        ``bufsize`` is the most bytes of it to take.  Raises as ``sock_recv``.
-        Implements asyncio's ``loop.sock_recvfrom()``.
+        ``bufsize`` is the maximum number of bytes; the rest of the datagram
+        is lost.  Raises the same as ``sock_recv``.  Implements asyncio's
+        ``loop.sock_recvfrom()``.
         """
         call = _core.sock_recvfrom(self, sock, bufsize)
         if not isinstance(call, _Call):
@@ -96,9 +99,10 @@ class SocketCalls:
     ) -> tuple[int, Any]:
         """Receive a datagram into a buffer; return its size and its sender.
 
-        ``nbytes`` is the most bytes to receive, 0 for the buffer's length.
-        Raises as ``sock_recv_into``, ValueError for more than that length.
-        Implements asyncio's ``loop.sock_recvfrom_into()``.
+        ``nbytes`` is the maximum number of bytes; 0 is the buffer's length.
+        Raises the same as ``sock_recv_into``, and ValueError if ``nbytes``
+        exceeds that length.  Implements asyncio's
+        ``loop.sock_recvfrom_into()``.
         """
         call = _core.sock_recvfrom_into(self, sock, buf, nbytes or len(buf))
         if not isinstance(call, _Call):
@@ -111,8 +115,8 @@ class SocketCalls:
     async def sock_sendall(self, sock: socket.socket, data: Any) -> None:
         """Send all of a buffer.
 
-        Raises as ``sock_recv``; how many bytes have gone then is unknown.
-        Implements asyncio's ``loop.sock_sendall()``.
+        Raises the same as ``sock_recv``; the number of bytes already sent is
+        then unknown.  Implements asyncio's ``loop.sock_sendall()``.
         """
         call = _core.sock_sendall(self, sock, data)
         if call is not None:
@@ -126,7 +130,8 @@ class SocketCalls:
     ) -> int:
         """Send a datagram to an address; return its size in bytes.
 
-        Raises as ``sock_recv``.  Implements asyncio's ``loop.sock_sendto()``.
+        Raises the same as ``sock_recv``.  Implements asyncio's
+        ``loop.sock_sendto()``.
         """
         call = _core.sock_sendto(self, sock, data, address)
         if not isinstance(call, _Call):
@@ -137,10 +142,10 @@ class SocketCalls:
             call.release()
 
     async def sock_connect(self, sock: socket.socket, address: Any) -> None:
-        """Connect to an address, which may have a name in it.
+        """Connect to an address, which may contain a host name.
 
-        Raises OSError when it is refused, socket.gaierror for an unknown
-        name, and as ``sock_recv``.  Implements asyncio's
+        Raises OSError if the connection fails, socket.gaierror for an unknown
+        name, and the same as ``sock_recv``.  Implements asyncio's
         ``loop.sock_connect()``.
         """
         if not _core.is_literal(address):
@@ -162,14 +167,15 @@ class SocketCalls:
         *,
         fallback: bool | None = True,
     ) -> int:
-        """Send a file; return how many bytes.
+        """Send a file; return the number of bytes sent.
 
-        ``offset`` and ``count`` are in bytes, None for all there is.  Raises
-        ValueError and TypeError for a file or numbers that do not fit, where
-        ``fallback`` is False asyncio.SendfileNotAvailableError, and as
+        ``offset`` and ``count`` are in bytes; ``count`` None sends to the end
+        of the file.  Raises ValueError and TypeError for an unsuitable file,
+        ``offset`` or ``count``, asyncio.SendfileNotAvailableError if
+        ``fallback`` is False and os.sendfile() cannot be used, and the same as
         ``sock_recv``.  Implements asyncio's ``loop.sock_sendfile()``.
         """
-        _core._flush_corked()  # os.sendfile passes no gate of the core's
+        _core._flush_corked()  # os.sendfile() would overtake corked writes
         sending = super().sock_sendfile(  # type: ignore[misc]
             sock, file, offset, count, fallback=fallback
         )
@@ -180,7 +186,8 @@ class SocketCalls:
     ) -> tuple[socket.socket, Any]:
         """Accept a connection; return its non-blocking socket and its peer.
 
-        Raises as ``sock_recv``.  Implements asyncio's ``loop.sock_accept()``.
+        Raises the same as ``sock_recv``.  Implements asyncio's
+        ``loop.sock_accept()``.
         """
         call = _core.sock_accept(self, sock)
         if not isinstance(call, _Call):

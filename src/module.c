@@ -1,7 +1,10 @@
-/* The module: its state's life, its types, its few functions.
+/* The module object of fastloop._core: its state, its types, three functions.
 
-   1. Multi-phase initialisation; nothing is shared between interpreters.
-   2. Needs no GIL and runs in interpreters that have one of their own. */
+   1. Multi-phase initialisation.  Every Python object is reached through the
+      module's FlState, so interpreters share none.
+   2. The module supports free-threaded builds and interpreters that have their
+      own GIL.  The slots at the end declare this; without them CPython would
+      turn the GIL on, or refuse the import in such an interpreter. */
 #include "base/forks.h"
 #include "compat/introspection.h"
 #include "compat/private_attributes.h"
@@ -37,7 +40,8 @@ libuv_version(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
 
 static const char signals_forked_doc[] =
     "_signals_forked()\n--\n\n"
-    "In a forked child: signals are its own, not its parent's loops'.";
+    "After a fork, in the child: detach signal handling from the parent's\n"
+    "loops.";
 
 static PyObject *
 signals_forked(PyObject *module, PyObject *Py_UNUSED(ignored))
@@ -50,7 +54,7 @@ signals_forked(PyObject *module, PyObject *Py_UNUSED(ignored))
 
 static const char flush_corked_doc[] =
     "_flush_corked()\n--\n\n"
-    "Send what the callback that this thread runs has written and holds.";
+    "Send the corked writes of the callback that this thread runs.";
 
 static PyObject *
 flush_corked(PyObject *module, PyObject *Py_UNUSED(ignored))
@@ -59,6 +63,8 @@ flush_corked(PyObject *module, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
+/* Most functions are added by the folders' register functions; these three
+   belong to none of them. */
 static PyMethodDef module_methods[] = {
     {"libuv_version", libuv_version, METH_NOARGS, libuv_version_doc},
     {"_signals_forked", signals_forked, METH_NOARGS, signals_forked_doc},
@@ -66,15 +72,22 @@ static PyMethodDef module_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
+/* Initialise a new module object.  On failure CPython drops the module, and
+   module_free clears what was set so far. */
 static int
 module_exec(PyObject *module)
 {
     FlState *state = fl_state_get(module);
+    /* From here on module_free can clear the state after any failure. */
     memset(state, 0, sizeof(*state));
-    int code = fl_forks_init();
-    if (code < 0) {
-        return fl_raise_errno(code);
+    /* Before any loop: each notes the number of forks when it is made. */
+    int errno_code = fl_forks_init();
+    if (errno_code < 0) {
+        return fl_raise_errno(errno_code);
     }
+    /* The order matters: a type's base and what a function needs of the state
+       must be there first.  The private attributes are added to types of
+       fl_transport_register and fl_datagram_register. */
     if (fl_state_init(state, module) < 0
         || fl_handle_register(module, state) < 0
         || fl_loop_register(module, state) < 0
@@ -96,12 +109,15 @@ module_exec(PyObject *module)
     return 0;
 }
 
+/* The GC's view: the state's references are the module's. */
 static int
 module_traverse(PyObject *module, visitproc visit, void *arg)
 {
     return fl_state_traverse(fl_state_get(module), visit, arg);
 }
 
+/* Runs before the last objects die, at interpreter exit: deallocators must
+   expect NULL in the state (py/state.h). */
 static int
 module_clear(PyObject *module)
 {
@@ -109,6 +125,8 @@ module_clear(PyObject *module)
     return 0;
 }
 
+/* The state is NULL if CPython failed before it was allocated.  The thread key
+   is deleted after the clear, which runs deallocators that may use it. */
 static void
 module_free(void *module)
 {
@@ -119,6 +137,7 @@ module_free(void *module)
     }
 }
 
+/* Slot numbers that an older CPython does not know would be an error there. */
 static PyModuleDef_Slot module_slots[] = {
     {Py_mod_exec, module_exec},
 #if PY_VERSION_HEX >= 0x030C0000

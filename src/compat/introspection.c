@@ -1,12 +1,17 @@
-/* What programs look for in asyncio's private queues: _ready, _scheduled, the
-   selector's map and the transports, made when somebody asks.
+/* Copies of the loop's queues for programs that read asyncio's private
+   attributes: see introspection.h.
 
-   1. They are copies: tuples and lists of handles.  A change to a copy does
-      not reach the loop; cancel() of a handle in it does.
-   2. A waiting call whose handle was dropped gets one, tied to its entry; so
-      does a task's step, which from then on is a call like any other.
-   3. The loop's own work shows as a handle of what it is about; that one is
-      only to be looked at.  Events of descriptors do not show. */
+   1. The results are copies: tuples, lists or dicts.  Changing a copy does not
+      change the loop; cancel() of a handle in it does.
+   2. A queued call without a Handle object gets one that points at its queue
+      entry, so that cancelling it works.  A task step gets one too, and its
+      entry becomes an ordinary call: only calls check for cancellation.
+   3. The loop's own operations (FL_READY_OP) show as a Handle of the object
+      they concern.  Cancelling that Handle has no effect.  Events of
+      descriptors do not show.
+   4. Making an object may start a GC, which may run any Python and change the
+      queues.  So each entry is located, or its references taken, after the
+      objects for it were made. */
 #include "compat/introspection.h"
 
 #include "base/list.h"
@@ -19,7 +24,7 @@
 #include "py/compat.h"
 #include "py/state.h"
 
-/* A loop of this module; NULL with TypeError. */
+/* The argument as a loop of this module, borrowed; NULL with TypeError. */
 static FlLoop *
 loop_of(PyObject *module, PyObject *object)
 {
@@ -30,59 +35,71 @@ loop_of(PyObject *module, PyObject *object)
     return FL_LOOP(object);
 }
 
-/* Let `made` be the handle of an entry that has none.  NULL: nothing to show;
-   no exception. */
+/* The handle of the entry at a position, which must be in the queue; if the
+   entry has none, new_handle becomes its handle.  A new reference; NULL
+   without an exception for an entry that does not show.  Makes no object and
+   runs no Python, so the entry stays valid throughout. */
 static PyObject *
-handle_of(FlLoop *loop, uint64_t position, FlHandle *made)
+handle_of(FlLoop *loop, uint64_t position, FlHandle *new_handle)
 {
     FlReady *entry = fl_ready_find(&loop->ready, position);
     switch (entry->kind) {
     case FL_READY_STEP:
+        /* A step has no room for a handle: invariant 2. */
         entry->kind = FL_READY_CALL;
         entry->of.handle = NULL;
         /* fall through */
     case FL_READY_CALL:
     case FL_READY_SHARED:
         if (entry->of.handle == NULL) {
-            made->entry = entry;
-            entry->of.handle = made;
+            /* Both pointers are borrowed; see ready_queue.h. */
+            new_handle->entry = entry;
+            entry->of.handle = new_handle;
         }
         return Py_NewRef((PyObject *)entry->of.handle);
     case FL_READY_HANDLE:
     case FL_READY_OTHER:
         return Py_NewRef(entry->callback);
     case FL_READY_OP:
-        made->callback = Py_NewRef(entry->callback);
-        made->args = Py_NewRef(loop->state->empty_tuple);
-        made->context =
+        /* Not tied to the entry: a filled handle for display only. */
+        new_handle->callback = Py_NewRef(entry->callback);
+        new_handle->args = Py_NewRef(loop->state->empty_tuple);
+        new_handle->context =
             Py_NewRef(entry->context == NULL ? Py_None : entry->context);
-        return Py_NewRef((PyObject *)made);
+        return Py_NewRef((PyObject *)new_handle);
     default:
         return NULL;
     }
 }
 
+/* Append the handle of the entry at a position.  0, or -1 with an exception
+   set. */
 static int
 append_ready(FlLoop *loop, uint64_t position, PyObject *list)
 {
-    /* First: making it may run the collector, and that anything. */
-    FlHandle *made = fl_handle_new(loop);
-    if (made == NULL) {
+    /* Before the entry is looked up: invariant 4. */
+    FlHandle *new_handle = fl_handle_new(loop);
+    if (new_handle == NULL) {
         return -1;
     }
     PyObject *handle = NULL;
+    /* The entry may have left the queue meanwhile.  Positions never repeat, so
+       another entry cannot be taken for it. */
     if (position >= loop->ready.head && position < loop->ready.tail) {
-        handle = handle_of(loop, position, made);
+        handle = handle_of(loop, position, new_handle);
     }
     int code = handle == NULL ? 0 : PyList_Append(list, handle);
-    if (code == 0 && !FL_HAVE_GIL && handle == (PyObject *)made) {
-        code = fl_handle_fill_waiting(made);
+    if (code == 0 && !FL_HAVE_GIL && handle == (PyObject *)new_handle) {
+        /* Without a GIL other threads may cancel it, and a handle that only
+           points at its entry is for the loop's thread. */
+        code = fl_handle_fill_waiting(new_handle);
     }
     Py_XDECREF(handle);
-    Py_DECREF(made);
+    Py_DECREF(new_handle);
     return code;
 }
 
+/* The list as a tuple; NULL if code is -1.  Steals the list. */
 static PyObject *
 tuple_of_steal(PyObject *list, int code)
 {
@@ -91,10 +108,11 @@ tuple_of_steal(PyObject *list, int code)
     return tuple;
 }
 
-/* A list to be filled; NULL with an exception, as for a thread in which, for
-   want of a GIL, there is nothing that may be looked at. */
+/* An empty list for the copy, or NULL with an exception set: RuntimeError if
+   there is no GIL and another thread runs the loop, since its queues have no
+   lock. */
 static PyObject *
-new_list(FlLoop *loop)
+begin_copy(FlLoop *loop)
 {
     if (fl_loop_on_other_thread(loop)) {
         PyErr_SetString(PyExc_RuntimeError,
@@ -112,8 +130,11 @@ ready_handles(PyObject *module, PyObject *object)
     if (loop == NULL) {
         return NULL;
     }
-    PyObject *list = new_list(loop);
+    PyObject *list = begin_copy(loop);
+    /* The drain moves what other threads pushed into the ready queue. */
     int code = list == NULL ? -1 : fl_thread_queue_drain(loop);
+    /* Calls that are queued from here on do not show: a GC that queues one for
+       each entry would make this endless. */
     uint64_t end = loop->ready.tail;
     for (uint64_t at = loop->ready.head; code == 0 && at < end; at++) {
         code = append_ready(loop, at, list);
@@ -121,6 +142,7 @@ ready_handles(PyObject *module, PyObject *object)
     return tuple_of_steal(list, code);
 }
 
+/* A visitor of fl_timer_queue_visit.  The loop owns the timers. */
 static int
 append_timer(FlTimerNode *node, void *list)
 {
@@ -134,7 +156,7 @@ scheduled_handles(PyObject *module, PyObject *object)
     if (loop == NULL) {
         return NULL;
     }
-    PyObject *list = new_list(loop);
+    PyObject *list = begin_copy(loop);
     int code = list == NULL
                    ? -1
                    : fl_timer_queue_visit(&loop->timers, append_timer, list);
@@ -145,20 +167,23 @@ scheduled_handles(PyObject *module, PyObject *object)
     return tuple_of_steal(list, code);
 }
 
-/* The handle that stands in a slot, or one made for the call that does. */
+/* What a slot of add_reader() or add_writer() shows: its Handle, None if it is
+   empty, or a new Handle for a SocketCall, which occupies a slot by itself.
+   NULL with MemoryError. */
 static PyObject *
-shown_handle(FlLoop *loop, PyObject *waiting)
+handle_in_slot(FlLoop *loop, PyObject *waiter)
 {
-    if (waiting == NULL) {
+    if (waiter == NULL) {
         Py_RETURN_NONE;
     }
-    if (Py_TYPE(waiting) != loop->state->socket_call_type) {
-        return Py_NewRef(waiting);
+    if (Py_TYPE(waiter) != loop->state->socket_call_type) {
+        return Py_NewRef(waiter);
     }
+    /* As asyncio's add_reader() does when it makes its Handle. */
     PyObject *context = PyContext_CopyCurrent();
     PyObject *handle = NULL;
     if (context != NULL) {
-        handle = (PyObject *)fl_handle_new_filled(loop, waiting,
+        handle = (PyObject *)fl_handle_new_filled(loop, waiter,
                                                   loop->state->empty_tuple,
                                                   context);
         Py_DECREF(context);
@@ -166,37 +191,40 @@ shown_handle(FlLoop *loop, PyObject *waiting)
     return handle;
 }
 
-/* What somebody waits for, with references of its own: making objects of it
-   may run anything, and another thread may take it out. */
+/* A copy of one user-owned fd, with its own references: while objects are made
+   of it, Python or another thread may remove the original. */
 typedef struct {
     int fd;
     FlFdRefs refs;
-} Watched;
+} UserFdCopy;
 
-/* How many, *rows to be freed; -1 with MemoryError. */
+/* Copy the user-owned fds that are waited for.  Returns their number; the
+   caller frees *rows and drops the references.  -1 with MemoryError. */
 static Py_ssize_t
-take_registered(FlLoop *loop, Watched **rows)
+copy_registrations(FlLoop *loop, UserFdCopy **rows)
 {
-    Py_ssize_t most = 0, count = 0;
+    Py_ssize_t capacity = 0, count = 0;
+    /* The section protects the list without a GIL.  Counting and copying run
+       no Python, so the list cannot change in between. */
     Py_BEGIN_CRITICAL_SECTION(loop);
     FlList *all = &loop->user_fds;
     for (FlList *link = all->next; link != all; link = link->next) {
-        most++;
+        capacity++;
     }
-    *rows = PyMem_New(Watched, (size_t)most);
+    *rows = PyMem_New(UserFdCopy, (size_t)capacity);
     for (FlList *link = all->next; *rows != NULL && link != all;
          link = link->next) {
         FlUserFd *user_fd = FL_LIST_ENTRY(link, FlUserFd, link);
         if (fl_user_fd_wanted(user_fd) == 0) {
-            continue; /* kept, and nobody waits */
+            continue; /* a persistent registration with no waiter */
         }
-        Watched *row = &(*rows)[count++];
+        UserFdCopy *row = &(*rows)[count++];
         row->fd = user_fd->reg->fd;
         row->refs.reader = Py_XNewRef(user_fd->refs.reader);
         row->refs.writer = Py_XNewRef(user_fd->refs.writer);
         row->refs.object = Py_XNewRef(user_fd->refs.object);
     }
-    Py_END_CRITICAL_SECTION();
+    Py_END_CRITICAL_SECTION(); /* before an exception is made */
     if (*rows == NULL) {
         PyErr_NoMemory();
         return -1;
@@ -204,17 +232,18 @@ take_registered(FlLoop *loop, Watched **rows)
     return count;
 }
 
+/* Append the tuple of one fd.  0, or -1 with an exception set. */
 static int
-append_registered(FlLoop *loop, const Watched *watched, PyObject *list)
+append_registration(FlLoop *loop, const UserFdCopy *user_fd, PyObject *list)
 {
-    const FlFdRefs *refs = &watched->refs;
-    PyObject *reader = shown_handle(loop, refs->reader);
+    const FlFdRefs *refs = &user_fd->refs;
+    PyObject *reader = handle_in_slot(loop, refs->reader);
     PyObject *writer =
-        reader == NULL ? NULL : shown_handle(loop, refs->writer);
+        reader == NULL ? NULL : handle_in_slot(loop, refs->writer);
     PyObject *row =
         writer == NULL
             ? NULL
-            : Py_BuildValue("iOOO", watched->fd,
+            : Py_BuildValue("iOOO", user_fd->fd,
                             refs->object == NULL ? Py_None : refs->object,
                             reader, writer);
     int code = row == NULL ? -1 : PyList_Append(list, row);
@@ -226,8 +255,8 @@ append_registered(FlLoop *loop, const Watched *watched, PyObject *list)
 
 static const char watched_doc[] =
     "watched(loop, /)\n--\n\n"
-    "Return what add_reader and add_writer watch, a tuple for each\n"
-    "descriptor: number, object (None for a number), reader, writer.";
+    "Return what add_reader and add_writer have registered: a tuple for\n"
+    "each descriptor of fd, object (None if it was an int), reader, writer.";
 
 static PyObject *
 watched(PyObject *module, PyObject *object)
@@ -236,16 +265,18 @@ watched(PyObject *module, PyObject *object)
     if (loop == NULL) {
         return NULL;
     }
-    PyObject *list = new_list(loop);
+    PyObject *list = begin_copy(loop);
     if (list == NULL) {
         return NULL;
     }
-    Watched *rows;
-    Py_ssize_t count = take_registered(loop, &rows);
+    /* First a copy, then the objects: invariant 4. */
+    UserFdCopy *rows;
+    Py_ssize_t count = copy_registrations(loop, &rows);
     int code = count < 0 ? -1 : 0;
+    /* To the end even after a failure: each row owns references. */
     for (Py_ssize_t at = 0; at < count; at++) {
         FlFdRefs *refs = &rows[at].refs;
-        code = code < 0 ? code : append_registered(loop, &rows[at], list);
+        code = code < 0 ? code : append_registration(loop, &rows[at], list);
         Py_XDECREF(refs->reader);
         Py_XDECREF(refs->writer);
         Py_XDECREF(refs->object);
@@ -259,7 +290,7 @@ watched(PyObject *module, PyObject *object)
 
 static const char open_transports_doc[] =
     "open_transports(loop, /)\n--\n\n"
-    "Return the open transports of the core, by descriptor number.";
+    "Return the core's open transports, by file descriptor.";
 
 static PyObject *
 open_transports(PyObject *module, PyObject *object)
@@ -269,6 +300,8 @@ open_transports(PyObject *module, PyObject *object)
         return NULL;
     }
     PyObject *found = PyDict_New();
+    /* fl_fd_transport borrows; an int key runs no Python.  So no transport can
+       be freed within the section. */
     Py_BEGIN_CRITICAL_SECTION(loop);
     for (int fd = 0; found != NULL && fd < loop->fds_size; fd++) {
         PyObject *transport = fl_fd_transport(loop, fd);
@@ -287,11 +320,11 @@ open_transports(PyObject *module, PyObject *object)
 
 static const char ready_handles_doc[] =
     "ready_handles(loop, /)\n--\n\n"
-    "Return the handles that wait to run, as asyncio's loop._ready has them.";
+    "Return the handles in the ready queue, as asyncio's loop._ready.";
 
 static const char scheduled_handles_doc[] =
     "scheduled_handles(loop, /)\n--\n\n"
-    "Return the timers that wait, as asyncio's loop._scheduled has them.";
+    "Return the scheduled timer handles, as asyncio's loop._scheduled.";
 
 static PyMethodDef functions[] = {
     {"ready_handles", ready_handles, METH_O, ready_handles_doc},

@@ -1,13 +1,14 @@
-/* Private views that programs read: _ready, _scheduled, the selector's map.
+/* Views of the loop's private state, which programs read by asyncio's names:
+   _ready, _scheduled, _transports, and the map of _selector.
 
-   They are copies, made when somebody asks.  fastloop.Loop shows them under
-   asyncio's names. */
+   Each view is a copy, made when it is requested.  fastloop.Loop (loop.py) and
+   _selector.py return them under those names. */
 #ifndef FL_COMPAT_INTROSPECTION_H
 #define FL_COMPAT_INTROSPECTION_H
 
 #include "py/compat.h"
 
-/* Add the functions to the module.  0 or -1. */
+/* Add the functions to the module.  0, or -1 with an exception set. */
 int fl_introspection_register(PyObject *module);
 
 #endif

@@ -1,14 +1,17 @@
-/* Attributes of transports: asyncio's private ones, for who looks inside.
+/* asyncio's private attributes of transports: see private_attributes.h.
 
-   Libraries read the protocol and the socket, tests how much waits and where
-   the water marks are, and some put a protocol, or what get_extra_info
-   answers, there by hand.  Clients of many protocols ask _conn_lost, _closing
-   or _protocol_connected whether they are connected still, tunnels over UDP
-   ask _address for the peer, and asyncio's own sendfile reads _loop, _sock_fd
-   and _protocol_paused.
+   Known users: libraries read _protocol and _sock, and some set _protocol or
+   _extra.  Tests read the write buffer and the water marks.  Protocol clients
+   test _conn_lost, _closing or _protocol_connected to see if they are still
+   connected.  UDP tunnels read the peer from _address.  asyncio's own sendfile
+   reads _loop, _sock_fd and _protocol_paused.
 
-   1. What is shown of a queue is a copy: a change to it reaches no transport.
-   2. What can be set does what the public call does, without its checks. */
+   1. _buffer is a copy: changing it does not change the write queue.
+   2. Setting an attribute does what the public method does, without that
+      method's checks of the argument.
+   3. Reading _sock or _sock_fd exposes the fd: the program may now write to it
+      without our knowledge, so the transport stops corking and sends at once.
+      Otherwise the two writers' bytes could leave in the wrong order. */
 #include "compat/private_attributes.h"
 
 #include "py/compat.h"
@@ -23,15 +26,17 @@
 
 #include <math.h>
 
+/* A new reference to the object, or to None for NULL. */
 static PyObject *
 or_none(PyObject *object)
 {
     return Py_NewRef(object == NULL ? Py_None : object);
 }
 
-/* What cannot be deleted.  0, or -1 with AttributeError. */
+/* The value given to a setter is NULL for `del`.  0, or -1 with
+   AttributeError. */
 static int
-check_exposed(PyObject *value, const char *name)
+check_not_deleted(PyObject *value, const char *name)
 {
     if (value != NULL) {
         return 0;
@@ -40,7 +45,7 @@ check_exposed(PyObject *value, const char *name)
     return -1;
 }
 
-/* --- what it consists of ------------------------------------------------- */
+/* --- parts --------------------------------------------------------------- */
 
 static PyObject *
 loop_get(FlStream *self, void *Py_UNUSED(closure))
@@ -52,6 +57,7 @@ static PyObject *
 sock_get(FlStream *self, void *Py_UNUSED(closure))
 {
     fl_stream_expose_fd(self);
+    /* NULL without an exception once the stream is closed. */
     PyObject *sock = fl_stream_own_socket(self);
     return sock != NULL || PyErr_Occurred() ? sock : Py_NewRef(Py_None);
 }
@@ -60,7 +66,7 @@ static PyObject *
 fd_get(FlStream *self, void *Py_UNUSED(closure))
 {
     fl_stream_expose_fd(self);
-    return PyLong_FromLong(self->last_fd);
+    return PyLong_FromLong(self->last_fd); /* also after close, as asyncio */
 }
 
 static PyObject *
@@ -78,7 +84,7 @@ protocol_get(FlStream *self, void *Py_UNUSED(closure))
 static int
 protocol_set(FlStream *self, PyObject *value, void *Py_UNUSED(closure))
 {
-    return check_exposed(value, "_protocol") < 0
+    return check_not_deleted(value, "_protocol") < 0
                ? -1
                : fl_stream_set_protocol(self, value);
 }
@@ -86,12 +92,14 @@ protocol_set(FlStream *self, PyObject *value, void *Py_UNUSED(closure))
 static PyObject *
 extra_get(FlStream *self, void *Py_UNUSED(closure))
 {
+    /* The dict is filled lazily; a reader of _extra expects every key. */
     if (fl_stream_fill_extra(self) < 0) {
         return NULL;
     }
     return Py_NewRef(self->extra);
 }
 
+/* Replaces the dict behind get_extra_info(), as assigning does in asyncio. */
 static int
 extra_set(FlStream *self, PyObject *value, void *Py_UNUSED(closure))
 {
@@ -103,7 +111,7 @@ extra_set(FlStream *self, PyObject *value, void *Py_UNUSED(closure))
     return 0;
 }
 
-/* --- its state ----------------------------------------------------------- */
+/* --- state --------------------------------------------------------------- */
 
 static PyObject *
 closing_get(FlStream *self, void *Py_UNUSED(closure))
@@ -111,6 +119,7 @@ closing_get(FlStream *self, void *Py_UNUSED(closure))
     return PyBool_FromLong(fl_stream_is_closing(self));
 }
 
+/* asyncio counts the loss itself, and each write after it. */
 static PyObject *
 conn_lost_get(FlStream *self, void *Py_UNUSED(closure))
 {
@@ -118,37 +127,43 @@ conn_lost_get(FlStream *self, void *Py_UNUSED(closure))
                                    + self->writes_after_loss);
 }
 
+/* write_eof() was called; the socket may not be shut down yet. */
 static PyObject *
 eof_get(FlStream *self, void *Py_UNUSED(closure))
 {
     return PyBool_FromLong(self->eof_written);
 }
 
+/* Reading is paused. */
 static PyObject *
 paused_get(FlStream *self, void *Py_UNUSED(closure))
 {
     return PyBool_FromLong(self->paused);
 }
 
+/* The protocol's pause_writing() was called, and no resume_writing() since. */
 static PyObject *
 protocol_paused_get(FlStream *self, void *Py_UNUSED(closure))
 {
     return PyBool_FromLong(self->protocol_paused);
 }
 
+/* The future by which sendfile waits for the buffer to drain. */
 static PyObject *
 empty_waiter_get(FlStream *self, void *Py_UNUSED(closure))
 {
     return or_none(self->empty_waiter);
 }
 
-/* --- what waits to be sent ----------------------------------------------- */
+/* --- the write buffer ---------------------------------------------------- */
 
-/* Making what shows them may run the collector, and that anything: the queue
-   is looked at anew for each. */
+/* Making a result object may start a GC, which may run any Python and change
+   the queue.  So buffer_get reads the queue and its length again for each
+   item, and an item's references are taken before an object is made of it. */
 
+/* The unsent part of the bytes object at an index from the head. */
 static PyObject *
-waiting_bytes(const FlWriteQueue *write_queue, size_t at)
+unsent_bytes(const FlWriteQueue *write_queue, size_t at)
 {
     PyObject *bytes = write_queue->items[write_queue->head + at];
     size_t skip = at == 0 ? write_queue->sent_bytes : 0;
@@ -157,34 +172,38 @@ waiting_bytes(const FlWriteQueue *write_queue, size_t at)
                                          - (Py_ssize_t)skip);
 }
 
+/* The (data, address) tuple of the datagram at an index from the head. */
 static PyObject *
-waiting_datagram(const FlWriteQueue *write_queue, size_t at)
+unsent_datagram(const FlWriteQueue *write_queue, size_t at)
 {
     PyObject *const *pair = fl_write_queue_pair(write_queue, at);
     PyObject *data = Py_NewRef(pair[0]), *address = Py_NewRef(pair[1]);
-    PyObject *shown = PyTuple_Pack(2, data, address);
+    PyObject *result = PyTuple_Pack(2, data, address);
     Py_DECREF(data);
     Py_DECREF(address);
-    return shown;
+    return result;
 }
 
-/* How many wait; what is held counts as sent. */
+/* The number of queued items.  Corked ones count as sent: asyncio would have
+   sent them at once.  A datagram takes two slots of the queue. */
 static size_t
-waiting_count(const FlStream *self, bool datagrams)
+unsent_count(const FlStream *self, bool datagrams)
 {
     size_t count = self->write_queue.tail - self->write_queue.head;
     return fl_stream_is_corked(self) ? 0 : count / (datagrams ? 2 : 1);
 }
 
+/* A list of the items, made into the type that asyncio has for this Python
+   version by shown_buffer() of fastloop/_streams.py. */
 static PyObject *
 buffer_get(FlStream *self, void *Py_UNUSED(closure))
 {
     bool datagrams = Py_TYPE(self) == self->state->datagram_type;
     PyObject *list = PyList_New(0);
-    for (size_t at = 0; list != NULL && at < waiting_count(self, datagrams);
+    for (size_t at = 0; list != NULL && at < unsent_count(self, datagrams);
          at++) {
-        PyObject *item = datagrams ? waiting_datagram(&self->write_queue, at)
-                                   : waiting_bytes(&self->write_queue, at);
+        PyObject *item = datagrams ? unsent_datagram(&self->write_queue, at)
+                                   : unsent_bytes(&self->write_queue, at);
         if (item == NULL || PyList_Append(list, item) < 0) {
             Py_CLEAR(list);
         }
@@ -193,12 +212,12 @@ buffer_get(FlStream *self, void *Py_UNUSED(closure))
     if (list == NULL) {
         return NULL;
     }
-    PyObject *shown =
+    PyObject *result =
         PyObject_CallMethodObjArgs(self->state->streams,
                                    self->state->names.shown_buffer, list,
                                    datagrams ? Py_True : Py_False, NULL);
     Py_DECREF(list);
-    return shown;
+    return result;
 }
 
 static PyObject *
@@ -209,14 +228,16 @@ buffer_size_get(FlStream *self, void *Py_UNUSED(closure))
 
 /* --- water marks --------------------------------------------------------- */
 
+/* Set one water mark without comparing it with the other.  0 or -1. */
 static int
 set_mark(uint64_t *mark, PyObject *value, const char *name)
 {
     int64_t number;
-    if (check_exposed(value, name) < 0 || fl_flow_mark(value, &number) < 0) {
+    if (check_not_deleted(value, name) < 0 || fl_flow_mark(value, &number) < 0)
+    {
         return -1;
     }
-    *mark = number < 0 ? 0 : (uint64_t)number;
+    *mark = number < 0 ? 0 : (uint64_t)number; /* fields are unsigned */
     return 0;
 }
 
@@ -244,8 +265,9 @@ low_water_set(FlStream *self, PyObject *value, void *Py_UNUSED(closure))
     return set_mark(&self->low_water_bytes, value, "_low_water");
 }
 
-/* --- of the class -------------------------------------------------------- */
+/* --- datagrams only ------------------------------------------------------ */
 
+/* The peer of create_datagram_endpoint(remote_addr=...), or None. */
 static PyObject *
 address_get(FlDatagram *self, void *Py_UNUSED(closure))
 {
@@ -254,6 +276,7 @@ address_get(FlDatagram *self, void *Py_UNUSED(closure))
 
 /* --- the types ----------------------------------------------------------- */
 
+/* Without docstrings, as in asyncio.  Both types share FlStream's layout. */
 static PyGetSetDef common_getset[] = {
     {"_loop", (getter)loop_get, NULL, NULL, NULL},
     {"_sock", (getter)sock_get, NULL, NULL, NULL},
@@ -284,6 +307,7 @@ static PyGetSetDef datagram_getset[] = {
     {NULL, NULL, NULL, NULL, NULL},
 };
 
+/* Add descriptors to a finished type.  0, or -1 with an exception set. */
 static int
 add_getset(PyTypeObject *type, PyGetSetDef *getset)
 {
@@ -299,8 +323,9 @@ add_getset(PyTypeObject *type, PyGetSetDef *getset)
     return code;
 }
 
-/* asyncio's class attributes: the most that its transports read at once, and
-   one that is always True. */
+/* Class attributes.  max_size is asyncio's limit of one read in bytes; it has
+   no effect here.  _protocol_connected is an instance attribute in asyncio,
+   True while the transport exists. */
 static int
 add_constants(PyTypeObject *type)
 {
@@ -314,10 +339,12 @@ add_constants(PyTypeObject *type)
                                              "_protocol_connected", Py_True);
 }
 
+/* Add the common attributes and those of one type.  0 or -1. */
 static int
-complete(PyTypeObject *type, PyGetSetDef *own)
+add_attributes(PyTypeObject *type, PyGetSetDef *own_getset)
 {
-    return add_getset(type, common_getset) < 0 || add_getset(type, own) < 0
+    return add_getset(type, common_getset) < 0
+                   || add_getset(type, own_getset) < 0
                ? -1
                : add_constants(type);
 }
@@ -325,7 +352,7 @@ complete(PyTypeObject *type, PyGetSetDef *own)
 int
 fl_private_attributes_register(FlState *state)
 {
-    return complete(state->stream_type, stream_getset) < 0
+    return add_attributes(state->stream_type, stream_getset) < 0
                ? -1
-               : complete(state->datagram_type, datagram_getset);
+               : add_attributes(state->datagram_type, datagram_getset);
 }

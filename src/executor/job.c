@@ -1,11 +1,13 @@
-/* Running a job on a worker's thread, and giving its outcome to its future.
+/* Runs a job on a worker thread and gives its outcome to its future.
 
-   1. The function and its arguments are dropped before the outcome is posted:
-      an object that was passed in is free when the awaiting task runs.
-   2. Cancelling the asyncio future needs no message to the executor: the
-      worker that takes its job looks, and does not run it.
-   3. A future may be done before its outcome comes (cancelled while the job
-      ran): then the outcome is dropped, and so it is by a closed loop. */
+   1. The function and its arguments are dropped before the outcome is posted.
+      Otherwise an object that was passed in could still be alive when the
+      awaiting task continues.
+   2. Cancelling the asyncio future sends the executor nothing.  The worker
+      checks future.cancelled() when it takes the job, and skips the call.
+   3. The future may be done before its outcome arrives, if it was cancelled
+      while the job ran.  The outcome is then dropped: setting it would raise
+      InvalidStateError.  A closed loop drops outcomes too. */
 #include "executor/job.h"
 
 #include "base/clock.h"
@@ -24,16 +26,18 @@ typedef struct {
     PyObject_VAR_HEAD /* the size is that of args */
         FlLoop *loop;
     PyObject *future;
-    PyObject *func;    /* NULL when the call was made or given up */
-    int64_t queued_ns; /* 0: not counted, or not any more; see metrics.h */
-    bool running;      /* a worker makes the call: it stays whole */
+    PyObject *func;    /* NULL once the call was made or cancelled */
+    int64_t queued_ns; /* time of queueing; 0: metrics do not count the job */
+    bool running;      /* a worker uses func and args: do not drop them */
     PyObject *args[];
 } FlJob;
 
 /* --- on the loop's thread ------------------------------------------------ */
 
+/* End a call whose result nobody needs; NULL: report its exception.  0, or -1
+   with an exception that must leave the loop.  Takes the reference. */
 static int
-report_unless(FlLoop *loop, PyObject *result)
+report_if_failed(FlLoop *loop, PyObject *result)
 {
     if (result == NULL) {
         return fl_loop_report_callback(loop, NULL);
@@ -47,38 +51,41 @@ fl_future_give_result(FlLoop *loop, PyObject *future, PyObject *result)
 {
     FlNames *names = &loop->state->names;
     int done = fl_call_truth(future, names->done);
-    if (done != 0) {
+    if (done != 0) { /* invariant 3 */
         return done < 0 ? fl_loop_report_callback(loop, NULL) : 0;
     }
-    return report_unless(
+    return report_if_failed(
         loop, PyObject_CallMethodOneArg(future, names->set_result, result));
 }
 
-/* asyncio's own counterparts of concurrent.futures' exceptions; anything else
-   is itself.  A new reference, NULL with an exception set. */
+/* concurrent.futures' CancelledError or InvalidStateError as asyncio's class
+   of that name, with the same arguments and traceback; any other exception
+   unchanged.  A new reference, or NULL with an exception set. */
 static PyObject *
-converted(FlState *state, PyObject *exc)
+to_asyncio_exception(FlState *state, PyObject *exc)
 {
     PyObject *type = (PyObject *)Py_TYPE(exc);
-    PyObject *ours = NULL;
+    PyObject *asyncio_type = NULL;
     if (type == state->concurrent_cancelled) {
-        ours = state->asyncio_cancelled;
+        asyncio_type = state->asyncio_cancelled;
     }
     else if (type == state->concurrent_invalid) {
-        ours = state->asyncio_invalid;
+        asyncio_type = state->asyncio_invalid;
     }
-    if (ours == NULL) {
+    if (asyncio_type == NULL) {
         return Py_NewRef(exc);
     }
+    /* As asyncio's _convert_future_exc() does. */
     PyObject *args = PyObject_GetAttr(exc, state->names.args);
-    PyObject *made = args == NULL ? NULL : PyObject_Call(ours, args, NULL);
+    PyObject *replacement =
+        args == NULL ? NULL : PyObject_Call(asyncio_type, args, NULL);
     Py_XDECREF(args);
     PyObject *traceback = PyException_GetTraceback(exc);
-    if (made != NULL && traceback != NULL) {
-        (void)PyException_SetTraceback(made, traceback);
+    if (replacement != NULL && traceback != NULL) {
+        (void)PyException_SetTraceback(replacement, traceback);
     }
     Py_XDECREF(traceback);
-    return made;
+    return replacement;
 }
 
 int
@@ -89,32 +96,36 @@ fl_future_give_exception(FlLoop *loop, PyObject *future, PyObject *exc)
     if (done != 0) {
         return done < 0 ? fl_loop_report_callback(loop, NULL) : 0;
     }
-    PyObject *exposed = converted(loop->state, exc);
+    PyObject *converted = to_asyncio_exception(loop->state, exc);
     PyObject *result =
-        exposed == NULL
+        converted == NULL
             ? NULL
-            : PyObject_CallMethodOneArg(future, names->set_exception, exposed);
-    Py_XDECREF(exposed);
+            : PyObject_CallMethodOneArg(future, names->set_exception,
+                                        converted);
+    Py_XDECREF(converted);
     if (result == NULL && PyErr_ExceptionMatches(PyExc_Exception)) {
-        /* Before 3.12 a future refuses StopIteration: tell the awaiting task
-           of that, which would wait for ever otherwise. */
+        /* Before 3.12 a future rejects StopIteration with a TypeError.  Set
+           that error instead, or the awaiting task would wait for ever. */
         PyObject *refusal = PyErr_GetRaisedException();
         result =
             PyObject_CallMethodOneArg(future, names->set_exception, refusal);
         Py_DECREF(refusal);
     }
-    return report_unless(loop, result);
+    return report_if_failed(loop, result);
 }
 
+/* An FlReadyOp.  cancel() of a future that is done does nothing. */
 static int
 cancel_future(FlLoop *loop, PyObject *future, PyObject *Py_UNUSED(argument))
 {
-    return report_unless(
+    return report_if_failed(
         loop, PyObject_CallMethodNoArgs(future, loop->state->names.cancel));
 }
 
 /* --- on any thread ------------------------------------------------------- */
 
+/* Push one entry that runs op(future, value); steals value.  0, or -1 with
+   RuntimeError (the loop is closed) or MemoryError. */
 static int
 post(FlLoop *loop, FlReadyOp op, PyObject *future, PyObject *value)
 {
@@ -128,24 +139,25 @@ post(FlLoop *loop, FlReadyOp op, PyObject *future, PyObject *value)
     return fl_thread_queue_push_anythread(loop, &entry);
 }
 
-/* A result that is lost leaves its task waiting for ever: where memory is
-   short, wait for some, up to a second. */
+/* If an outcome were lost, its task would wait for ever.  So a push that finds
+   no memory is tried 100 times, 10 ms apart. */
 void
 fl_future_post_anythread(FlLoop *loop, FlReadyOp op, PyObject *future,
                          PyObject *value)
 {
     const struct timespec pause = {.tv_nsec = 10 * 1000 * 1000};
-    int tries = 100;
+    int tries_left = 100;
     while (post(loop, op, future, Py_XNewRef(value)) < 0) {
         if (PyErr_ExceptionMatches(PyExc_RuntimeError)) {
-            PyErr_Clear(); /* the loop is closed: nobody waits */
+            PyErr_Clear(); /* the loop is closed: no task can wait */
             break;
         }
-        if (--tries == 0) {
+        if (--tries_left == 0) {
             PyErr_WriteUnraisable((PyObject *)loop);
             break;
         }
-        PyErr_Clear(); /* tried again, and reported in the end */
+        PyErr_Clear(); /* MemoryError: try again */
+        /* Other threads need the GIL to free memory. */
         PyThreadState *thread = PyEval_SaveThread();
         (void)nanosleep(&pause, NULL);
         PyEval_RestoreThread(thread);
@@ -155,6 +167,8 @@ fl_future_post_anythread(FlLoop *loop, FlReadyOp op, PyObject *future,
 
 /* --- metrics ------------------------------------------------------------- */
 
+/* A job counts only if metrics were on when it was queued.  Otherwise
+   jobs_taken could exceed jobs_queued. */
 static void
 meter_queued(FlJob *job)
 {
@@ -164,7 +178,8 @@ meter_queued(FlJob *job)
     }
 }
 
-/* A worker has it, or it is given up. */
+/* A worker took the job, or it was cancelled.  queued_ns is cleared so that
+   each job counts once. */
 static void
 meter_taken(FlJob *job)
 {
@@ -174,7 +189,7 @@ meter_taken(FlJob *job)
     }
 }
 
-/* When the call began, or 0 if it is not counted. */
+/* A call begins.  Returns its time, or 0 if metrics do not count the job. */
 static int64_t
 meter_begin(FlJob *job)
 {
@@ -213,16 +228,17 @@ fl_job_new(FlLoop *loop, PyObject *future, PyObject *func,
     job->func = Py_NewRef(func);
     job->running = false;
     job->queued_ns = 0;
-    job->args[0] = NULL; /* vectorcall's spare slot */
+    job->args[0] = NULL; /* vectorcall's spare slot: the arguments follow */
     for (Py_ssize_t at = 0; at < nargs; at++) {
         job->args[at + 1] = Py_NewRef(args[at]);
     }
     meter_queued(job);
-    PyObject_GC_Track(job);
+    PyObject_GC_Track(job); /* last: every field is set now */
     return (PyObject *)job;
 }
 
-/* Not the spare slot: what a call puts there is borrowed. */
+/* Drop the function and the arguments, unless a worker uses them now.
+   args[0] is left alone: vectorcall borrows it. */
 static void
 drop_call(FlJob *job)
 {
@@ -236,6 +252,7 @@ drop_call(FlJob *job)
     Py_CLEAR(job->func);
 }
 
+/* args[0] is not visited: what vectorcall puts there is borrowed. */
 static int
 job_traverse(FlJob *job, visitproc visit, void *arg)
 {
@@ -249,7 +266,8 @@ job_traverse(FlJob *job, visitproc visit, void *arg)
     return 0;
 }
 
-/* The loop and the future stay: a job is used without asking for them. */
+/* The loop and the future stay: a worker may still run or cancel the job, and
+   uses both without a check for NULL. */
 static int
 job_clear(FlJob *job)
 {
@@ -261,7 +279,7 @@ static void
 job_dealloc(FlJob *job)
 {
     PyTypeObject *type = Py_TYPE(job);
-    PyObject_GC_UnTrack(job);
+    PyObject_GC_UnTrack(job); /* before dropping references may start a GC */
     drop_call(job);
     Py_DECREF(job->future);
     Py_DECREF((PyObject *)job->loop);
@@ -271,7 +289,7 @@ job_dealloc(FlJob *job)
 
 static const char run_doc[] =
     "run($self, /, *context)\n--\n\n"
-    "Make the call and post its outcome; what a worker's thread does.\n\n"
+    "Make the call and post its outcome to the loop; for a worker thread.\n\n"
     "From 3.14 on concurrent.futures passes a context, which is ignored.";
 
 static PyObject *
@@ -283,42 +301,49 @@ job_run(FlJob *job, PyObject *const *Py_UNUSED(args),
     if (cancelled < 0) {
         return NULL;
     }
+    /* Invariant 2.  func is NULL if the executor has cancelled the job. */
     if (cancelled > 0 || job->func == NULL) {
         Py_RETURN_NONE;
     }
     size_t count = (size_t)(Py_SIZE(job) - 1);
     FlReadyOp op = fl_future_give_result;
+    /* The function may run a GC, cancel the job or clear it: `running` keeps
+       the function and the arguments alive until it returns. */
     job->running = true;
     int64_t began_ns = meter_begin(job);
+    /* The spare slot args[0] lets vectorcall prepend `self` without a copy. */
     PyObject *outcome =
         PyObject_Vectorcall(job->func, job->args + 1,
                             count | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
     job->running = false;
     meter_end(job, began_ns);
+    /* Every exception goes to the future, SystemExit and KeyboardInterrupt
+       too, as in concurrent.futures. */
     if (outcome == NULL) {
         op = fl_future_give_exception;
         outcome = PyErr_GetRaisedException();
     }
-    drop_call(job);
+    drop_call(job); /* before the outcome is posted: invariant 1 */
     fl_future_post_anythread(job->loop, op, job->future, outcome);
     Py_RETURN_NONE;
 }
 
 static const char cancel_doc[] =
     "cancel($self, /)\n--\n\n"
-    "Do not make the call, and have the loop cancel its future.";
+    "Drop the call, and have the loop cancel its future.";
 
 static PyObject *
 job_cancel(FlJob *job, PyObject *Py_UNUSED(ignored))
 {
     drop_call(job);
+    /* A future may be cancelled on its loop's thread only. */
     fl_future_post_anythread(job->loop, cancel_future, job->future, NULL);
     Py_RETURN_TRUE;
 }
 
 static const char set_exception_doc[] =
     "set_exception($self, exception, /)\n--\n\n"
-    "Do not make the call, and have the loop give its future this exception.";
+    "Drop the call, and have the loop set this exception on its future.";
 
 static PyObject *
 job_set_exception(FlJob *job, PyObject *exc)
@@ -329,6 +354,7 @@ job_set_exception(FlJob *job, PyObject *exc)
     Py_RETURN_NONE;
 }
 
+/* concurrent.futures reads work_item.future to cancel or fail it. */
 static PyObject *
 future_get(FlJob *job, void *Py_UNUSED(closure))
 {
@@ -345,7 +371,8 @@ static PyMethodDef job_methods[] = {
 
 static PyGetSetDef job_getset[] = {
     {"future", (getter)future_get, NULL,
-     "The job itself, which concurrent.futures cancels or fails.", NULL},
+     "The job itself: concurrent.futures cancels it or sets its exception.",
+     NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
@@ -362,6 +389,7 @@ static PyType_Slot job_slots[] = {
     {0, NULL},
 };
 
+/* A variable-size object: its arguments are stored in it, not in a tuple. */
 static PyType_Spec job_spec = {
     .name = "fastloop._core.ExecutorJob",
     .basicsize = offsetof(FlJob, args),

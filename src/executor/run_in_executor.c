@@ -1,12 +1,14 @@
-/* run_in_executor: a call handed to a thread pool, or to any executor.
+/* loop.run_in_executor(): see run_in_executor.h.
 
-   1. A standard ThreadPoolExecutor gets a job (job.h) in its own queue, which
-      holds the asyncio future.
-   2. Any other executor's submit() gives a concurrent future.  Two C callbacks
-      tie it to the asyncio one, as asyncio.wrap_future would: cancelling
-      either cancels the other, and the outcome crosses by the ready queue.
-   3. The executor's flag and messages are asyncio's, which shares this loop's
-      attributes: its shutdown_default_executor works unchanged. */
+   1. A standard ThreadPoolExecutor gets an ExecutorJob (job.h) in its own
+      queue.  The job holds the asyncio future, so no concurrent future exists.
+   2. Any other executor's submit() returns a concurrent future.  Two C
+      callbacks chain it to an asyncio future, as asyncio.wrap_future() does.
+      Cancelling either future cancels the other.  The outcome is copied on the
+      loop's thread, since an asyncio future is not thread-safe.
+   3. The default executor and _executor_shutdown_called are asyncio's own
+      attributes of the loop, and the error messages are asyncio's.  So the
+      inherited shutdown_default_executor() works unchanged. */
 #include "executor/run_in_executor.h"
 
 #include "core/loop.h"
@@ -18,9 +20,11 @@
 #include "py/compat.h"
 #include "py/state.h"
 
-/* --- two futures tied together ------------------------------------------- */
+/* --- chaining two futures ------------------------------------------------ */
 
-/* Copy a done concurrent future's outcome; on the loop's thread. */
+/* Copy the outcome of a concurrent future that is done to the asyncio future.
+   An FlReadyOp, for the loop's thread.  0, or -1 with an exception that must
+   leave the loop. */
 static int
 copy_outcome(FlLoop *loop, PyObject *future, PyObject *concurrent)
 {
@@ -34,6 +38,7 @@ copy_outcome(FlLoop *loop, PyObject *future, PyObject *concurrent)
         outcome = PyObject_CallMethodNoArgs(concurrent, names->exception);
     }
     if (outcome == NULL) {
+        /* The future's class may be the application's and raise anything. */
         return fl_loop_report_callback(loop, NULL);
     }
     int code = 0;
@@ -51,16 +56,18 @@ copy_outcome(FlLoop *loop, PyObject *future, PyObject *concurrent)
     return code;
 }
 
-static const char set_state_doc[] =
+static const char concurrent_done_doc[] =
     "_concurrent_done(concurrent, /)\n--\n\n"
-    "The executor's future is done: tell the asyncio future of it.";
+    "The executor's future is done: copy its outcome to the asyncio future.";
 
-/* self is (loop, asyncio future); runs in whatever thread is done. */
+/* self is (loop, asyncio future).  Runs in the thread that completes the
+   concurrent future. */
 static PyObject *
 concurrent_done(PyObject *self, PyObject *concurrent)
 {
     FlLoop *loop = FL_LOOP(PyTuple_GET_ITEM(self, 0));
     PyObject *future = PyTuple_GET_ITEM(self, 1);
+    /* From 3.14 on asyncio copies at once if this is the loop's thread. */
     if (FL_FUTURES_SET_AT_ONCE && fl_loop_on_own_thread(loop)) {
         if (copy_outcome(loop, future, concurrent) < 0) {
             return NULL;
@@ -73,9 +80,9 @@ concurrent_done(PyObject *self, PyObject *concurrent)
     Py_RETURN_NONE;
 }
 
-static const char check_cancel_doc[] =
+static const char future_done_doc[] =
     "_future_done(future, /)\n--\n\n"
-    "The asyncio future is done: if cancelled, cancel the executor's.";
+    "The asyncio future is done: if cancelled, cancel the executor's future.";
 
 /* self is (loop, concurrent future). */
 static PyObject *
@@ -94,11 +101,12 @@ future_done(PyObject *self, PyObject *future)
 }
 
 static PyMethodDef callback_methods[] = {
-    {"_concurrent_done", concurrent_done, METH_O, set_state_doc},
-    {"_future_done", future_done, METH_O, check_cancel_doc},
+    {"_concurrent_done", concurrent_done, METH_O, concurrent_done_doc},
+    {"_future_done", future_done, METH_O, future_done_doc},
 };
 
-/* object.add_done_callback(method of (loop, other)).  0 or -1. */
+/* Add to a future a done callback: the C function `method`, whose self is the
+   tuple (loop, other).  0, or -1 with an exception set. */
 static int
 add_callback(FlLoop *loop, PyObject *object, PyMethodDef *method,
              PyObject *other)
@@ -124,7 +132,9 @@ create_future(FlLoop *loop)
                                      loop->state->names.create_future);
 }
 
-/* The asyncio future of a concurrent one, or what is one already. */
+/* asyncio.wrap_future(): an asyncio future is returned as it is, a concurrent
+   one is chained to a new asyncio future.  A new reference, or NULL with an
+   exception set; AssertionError for any other object, as in asyncio. */
 static PyObject *
 wrap_future(FlLoop *loop, PyObject *concurrent)
 {
@@ -137,9 +147,10 @@ wrap_future(FlLoop *loop, PyObject *concurrent)
     if (is_future == Py_True) {
         return Py_NewRef(concurrent);
     }
-    int known = PyObject_IsInstance(concurrent, state->concurrent_future);
-    if (known <= 0) {
-        if (known == 0) {
+    int is_concurrent =
+        PyObject_IsInstance(concurrent, state->concurrent_future);
+    if (is_concurrent <= 0) {
+        if (is_concurrent == 0) {
             PyErr_Format(PyExc_AssertionError,
                          "concurrent.futures.Future is expected, got %R",
                          concurrent);
@@ -147,6 +158,8 @@ wrap_future(FlLoop *loop, PyObject *concurrent)
         return NULL;
     }
     PyObject *future = create_future(loop);
+    /* In asyncio's order.  The second callback runs at once if the concurrent
+       future is done already. */
     if (future != NULL
         && (add_callback(loop, future, &callback_methods[1], concurrent) < 0
             || add_callback(loop, concurrent, &callback_methods[0], future)
@@ -157,10 +170,12 @@ wrap_future(FlLoop *loop, PyObject *concurrent)
     return future;
 }
 
+/* executor.submit(func, *args), and the asyncio future of what it returns. */
 static PyObject *
 submit_foreign(FlLoop *loop, PyObject *executor, PyObject *func,
                PyObject *const *args, Py_ssize_t nargs)
 {
+    /* (executor, func, *args): self and the arguments of submit(). */
     PyObject **call = PyMem_New(PyObject *, (size_t)nargs + 2);
     if (call == NULL) {
         return PyErr_NoMemory();
@@ -184,10 +199,11 @@ submit_foreign(FlLoop *loop, PyObject *executor, PyObject *func,
 
 /* --- a standard thread pool ---------------------------------------------- */
 
-/* Whether submit() of this executor is known to do what submit_job() does: it
-   is a ThreadPoolExecutor, not a subclass, and the method is CPython's own, so
-   that nobody misses a call of it.  Who replaces a method writes it in another
-   module, and so a function's globals tell whose it is.  1, 0 or -1. */
+/* Whether submit_job() may replace this executor's submit().  The executor
+   must be a ThreadPoolExecutor, no subclass, and submit() must be CPython's
+   own: an application that replaces it expects to be called.  A replacement is
+   defined in another module, so the function's globals identify it.
+   1, 0, or -1 with an exception set. */
 static int
 is_standard_pool(FlState *state, PyObject *executor)
 {
@@ -198,18 +214,23 @@ is_standard_pool(FlState *state, PyObject *executor)
     if (method == NULL) {
         return -1;
     }
+    /* A function set on the instance is no bound method: not standard. */
     PyObject *function =
         PyMethod_Check(method) ? PyMethod_GET_FUNCTION(method) : NULL;
-    int same = function != NULL && PyFunction_Check(function)
-               && PyFunction_GET_GLOBALS(function) == state->submit_globals;
+    int is_same = function != NULL && PyFunction_Check(function)
+                  && PyFunction_GET_GLOBALS(function) == state->submit_globals;
     Py_DECREF(method);
-    return same;
+    return is_same;
 }
 
+/* Put an ExecutorJob into a standard pool's queue.  A new future, or NULL with
+   an exception set. */
 static PyObject *
 submit_job(FlLoop *loop, PyObject *executor, PyObject *func,
            PyObject *const *args, Py_ssize_t nargs)
 {
+    /* submit_job() of fastloop/executor.py puts the job into the queue and
+       starts a thread if necessary.  If it raises, the future is dropped. */
     PyObject *future = create_future(loop);
     PyObject *job =
         future == NULL ? NULL : fl_job_new(loop, future, func, args, nargs);
@@ -227,18 +248,22 @@ submit_job(FlLoop *loop, PyObject *executor, PyObject *func,
 
 /* --- run_in_executor ----------------------------------------------------- */
 
-/* The loop's default executor, made on first use.  A new reference. */
+/* The loop's default executor, made on first use.  A new reference; NULL with
+   RuntimeError after shutdown_default_executor(). */
 static PyObject *
 default_executor(FlLoop *loop)
 {
     FlState *state = loop->state;
-    PyObject *called =
+    /* asyncio's shutdown_default_executor() sets this attribute of the loop;
+       its message is asyncio's. */
+    PyObject *shutdown_called =
         PyObject_GetAttr((PyObject *)loop,
                          state->names._executor_shutdown_called);
-    int refused = called == NULL ? -1 : PyObject_IsTrue(called);
-    Py_XDECREF(called);
-    if (refused != 0) {
-        if (refused > 0) {
+    int is_shut_down =
+        shutdown_called == NULL ? -1 : PyObject_IsTrue(shutdown_called);
+    Py_XDECREF(shutdown_called);
+    if (is_shut_down != 0) {
+        if (is_shut_down > 0) {
             PyErr_SetString(PyExc_RuntimeError,
                             "Executor shutdown has been called");
         }
@@ -254,6 +279,7 @@ default_executor(FlLoop *loop)
     return executor;
 }
 
+/* The arguments of one call of run_in_executor(), all borrowed. */
 typedef struct {
     PyObject *executor;
     PyObject *func;
@@ -261,10 +287,11 @@ typedef struct {
     Py_ssize_t nargs;
 } Request;
 
-/* The two parameters may be given by name, as to asyncio's own method. */
+/* asyncio's method is Python, so callers may pass `executor` and `func` as
+   keywords; this accepts them, with CPython's messages.  0 or -1. */
 static int
-parse_names(Request *request, PyObject *const *args, Py_ssize_t nargs,
-            PyObject *kwnames)
+parse_keywords(Request *request, PyObject *const *args, Py_ssize_t nargs,
+               PyObject *kwnames)
 {
     for (Py_ssize_t at = 0; at < PyTuple_GET_SIZE(kwnames); at++) {
         PyObject *name = PyTuple_GET_ITEM(kwnames, at);
@@ -290,6 +317,7 @@ parse_names(Request *request, PyObject *const *args, Py_ssize_t nargs,
     return 0;
 }
 
+/* The request borrows everything from the caller's arguments.  0 or -1. */
 static int
 parse(Request *request, PyObject *const *args, Py_ssize_t nargs,
       PyObject *kwnames)
@@ -298,7 +326,7 @@ parse(Request *request, PyObject *const *args, Py_ssize_t nargs,
     request->func = nargs > 1 ? args[1] : NULL;
     request->args = args + 2;
     request->nargs = nargs > 2 ? nargs - 2 : 0;
-    if (kwnames != NULL && parse_names(request, args, nargs, kwnames) < 0) {
+    if (kwnames != NULL && parse_keywords(request, args, nargs, kwnames) < 0) {
         return -1;
     }
     if (request->executor == NULL || request->func == NULL) {
@@ -311,7 +339,8 @@ parse(Request *request, PyObject *const *args, Py_ssize_t nargs,
     return 0;
 }
 
-/* asyncio's check of debug mode: no coroutine functions.  0 or -1. */
+/* asyncio's check in debug mode: TypeError for a coroutine function.
+   0 or -1. */
 static int
 check_func(FlLoop *loop, PyObject *func)
 {
@@ -327,25 +356,28 @@ check_func(FlLoop *loop, PyObject *func)
     return checked == NULL ? -1 : 0;
 }
 
+/* Call asyncio's BaseEventLoop.run_in_executor(), unbound. */
 static PyObject *
 run_as_asyncio(FlLoop *loop, const Request *request)
 {
     PyObject *rest = fl_args_tuple(request->args, request->nargs);
     PyObject *head =
         PyTuple_Pack(3, (PyObject *)loop, request->executor, request->func);
-    PyObject *all =
+    PyObject *call =
         rest == NULL || head == NULL ? NULL : PySequence_Concat(head, rest);
     Py_XDECREF(rest);
     Py_XDECREF(head);
-    if (all == NULL) {
+    if (call == NULL) {
         return NULL;
     }
     PyObject *future =
-        PyObject_Call(loop->state->base_run_in_executor, all, NULL);
-    Py_DECREF(all);
+        PyObject_Call(loop->state->base_run_in_executor, call, NULL);
+    Py_DECREF(call);
     return future;
 }
 
+/* loop.run_in_executor(executor, func, *args): a new asyncio future, or NULL
+   with an exception set. */
 static PyObject *
 run_in_executor(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
                 PyObject *kwnames)
@@ -354,7 +386,10 @@ run_in_executor(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
     if (parse(&request, args, nargs, kwnames) < 0) {
         return NULL;
     }
-    fl_loop_flush_corked_here(loop->state); /* the job may rely on it */
+    /* The job may wait for the peer's answer to bytes that are corked now. */
+    fl_loop_flush_corked_here(loop->state);
+    /* An application's call_soon_threadsafe() must see each outcome; the
+       native path posts outcomes without it. */
     if (FL_UNLIKELY(loop->off & FL_OFF_NATIVE_EXECUTOR)
         || fl_overrides_call_soon_threadsafe(loop))
     {
@@ -371,6 +406,7 @@ run_in_executor(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
     if (executor == NULL) {
         return NULL;
     }
+    /* The default executor is checked too: a program may have set it. */
     int standard = is_standard_pool(loop->state, executor);
     PyObject *future = NULL;
     if (standard >= 0) {
@@ -384,9 +420,10 @@ run_in_executor(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
 
 /* --- registration -------------------------------------------------------- */
 
-/* 0, or -1 when the module or the attribute is not there. */
+/* Store a module's attribute in a state slot.  0, or -1 with an exception set;
+   the slot is NULL then.  A NULL module is an import that failed. */
 static int
-take(PyObject *module, const char *name, PyObject **slot)
+import_attribute(PyObject *module, const char *name, PyObject **slot)
 {
     *slot = module == NULL ? NULL : PyObject_GetAttrString(module, name);
     return *slot == NULL ? -1 : 0;
@@ -397,27 +434,44 @@ fl_run_in_executor_register(PyObject *module, FlState *state)
 {
     PyObject *futures = PyImport_ImportModule("concurrent.futures");
     PyObject *asyncio = PyImport_ImportModule("asyncio");
-    PyObject *ours = PyImport_ImportModule("fastloop.executor");
+    PyObject *executor_module = PyImport_ImportModule("fastloop.executor");
     PyObject *base = NULL;
     int code = -1;
-    if (take(futures, "Future", &state->concurrent_future) == 0
-        && take(futures, "CancelledError", &state->concurrent_cancelled) == 0
-        && take(futures, "InvalidStateError", &state->concurrent_invalid) == 0
-        && take(asyncio, "CancelledError", &state->asyncio_cancelled) == 0
-        && take(asyncio, "InvalidStateError", &state->asyncio_invalid) == 0
-        && take(asyncio, "BaseEventLoop", &base) == 0
-        && take(base, "run_in_executor", &state->base_run_in_executor) == 0
-        && take(ours, "thread_pool_type", &state->thread_pool_type) == 0
-        && take(ours, "submit_globals", &state->submit_globals) == 0
-        && take(ours, "submit_job", &state->submit_job) == 0
-        && take(ours, "make_default", &state->make_default) == 0)
+    if (import_attribute(futures, "Future", &state->concurrent_future) == 0
+        && import_attribute(futures, "CancelledError",
+                            &state->concurrent_cancelled)
+               == 0
+        && import_attribute(futures, "InvalidStateError",
+                            &state->concurrent_invalid)
+               == 0
+        && import_attribute(asyncio, "CancelledError",
+                            &state->asyncio_cancelled)
+               == 0
+        && import_attribute(asyncio, "InvalidStateError",
+                            &state->asyncio_invalid)
+               == 0
+        && import_attribute(asyncio, "BaseEventLoop", &base) == 0
+        && import_attribute(base, "run_in_executor",
+                            &state->base_run_in_executor)
+               == 0
+        && import_attribute(executor_module, "thread_pool_type",
+                            &state->thread_pool_type)
+               == 0
+        && import_attribute(executor_module, "submit_globals",
+                            &state->submit_globals)
+               == 0
+        && import_attribute(executor_module, "submit_job", &state->submit_job)
+               == 0
+        && import_attribute(executor_module, "make_default",
+                            &state->make_default)
+               == 0)
     {
         code = fl_job_register(module, state);
     }
     Py_XDECREF(futures);
     Py_XDECREF(asyncio);
-    Py_XDECREF(ours);
+    Py_XDECREF(executor_module);
     Py_XDECREF(base);
-    state->run_in_executor = run_in_executor;
+    state->run_in_executor = run_in_executor; /* for BaseLoop's method */
     return code;
 }

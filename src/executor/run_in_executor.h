@@ -1,13 +1,15 @@
-/* run_in_executor: a call handed to a thread pool, or to any executor.
+/* loop.run_in_executor(): submits a function call to a thread pool or to any
+   other executor, and returns an asyncio future.
 
-   The loop's method is reached through the module's state, for loop/ does not
-   know this folder. */
+   loop/ may not include this folder.  So BaseLoop's method calls the function
+   pointer state->run_in_executor, which is set here. */
 #ifndef FL_EXECUTOR_RUN_IN_EXECUTOR_H
 #define FL_EXECUTOR_RUN_IN_EXECUTOR_H
 
 #include "py/state.h"
 
-/* Add the types, and give the state the method.  0 or -1. */
+/* Add ExecutorJob to the module, import what this folder needs into the state,
+   and set state->run_in_executor.  0, or -1 with an exception set. */
 int fl_run_in_executor_register(PyObject *module, FlState *state);
 
 #endif

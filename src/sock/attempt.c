@@ -1,14 +1,17 @@
-/* The attempts: see attempt.h.
+/* The socket operations that are tried: see attempt.h.
 
-   1. On a TCP connection a read that gets less than it asked for, or a send
-      that takes less than it was given, has met the end of what there is: what
-      comes later makes an event, however early it comes (epoll(7) says so).
-      Not so where a state lasts (an end, an error), or urgent data parts what
-      is there: then every read is tried.
-   2. A datagram, a Unix socket and a listening socket tell less, so theirs is
-      no kept watch: there a call is tried first, and waits for a level.
-   3. What sends, and what runs code of a class of the application's, passes
-      the gate of corked writes (fl_loop_expect_io) in fl_attempt_make. */
+   1. On a TCP connection a read shorter than requested has emptied the receive
+      buffer, and a send shorter than requested has filled the send buffer.
+      Later data or room produces a new edge, however early it arrives
+      (epoll(7)).  So the next try may be skipped until that event.  This does
+      not hold after EOF, an error or urgent data (FL_LASTING): these produce
+      no second edge, so every later read is tried.
+   2. A short transfer proves nothing on a datagram, Unix or listening socket.
+      These get no persistent registration: each call is tried first and then
+      waits for a level-triggered event.  An edge could be missed there.
+   3. fl_attempt_try flushes corked writes (fl_loop_expect_io) before any send
+      and before any method of an application's class.  Otherwise bytes that
+      the callback wrote earlier could leave after this call's bytes. */
 #include "sock/attempt.h"
 
 #include "core/loop.h"
@@ -25,11 +28,14 @@
 #include <poll.h>
 #include <sys/socket.h>
 
-/* What is read without knowing that there is something. */
-#define STACK_BYTES ((Py_ssize_t)16 * 1024)
+/* A read of at most this many bytes goes to the C stack first: a read that
+   would block then costs no bytes object. */
+#define STACK_BUFFER_BYTES ((Py_ssize_t)16 * 1024)
 
-/* --- kept watches -------------------------------------------------------- */
+/* --- persistent registrations -------------------------------------------- */
 
+/* The socket's persistent registration, or NULL.  Always NULL in debug mode,
+   where calls wait by a Handle, and for a class whose calls we do not make. */
 static FlRegistration *
 persistent_reg(const FlAttempt *self, int fd)
 {
@@ -38,36 +44,41 @@ persistent_reg(const FlAttempt *self, int fd)
                : NULL;
 }
 
-/* Whether an event is known not to be so. */
+/* True if an earlier call found the socket not ready and epoll has reported
+   nothing since: a system call now would return EAGAIN. */
 static bool
-is_known_not(const FlAttempt *self, int fd, int event)
+is_known_unready(const FlAttempt *self, int fd, int event)
 {
     const FlRegistration *reg = persistent_reg(self, fd);
     return reg != NULL && !(reg->ready & event);
 }
 
-/* After a system call that moved so many bytes of so many, or failed with
-   errno. */
+/* Record what a system call proved.  It moved `moved` of `requested` bytes, or
+   failed with errno. */
 static void
-note_moved(const FlAttempt *self, int fd, int event, ssize_t moved,
-           size_t asked)
+note_transfer(const FlAttempt *self, int fd, int event, ssize_t moved,
+              size_t requested)
 {
     FlRegistration *reg = persistent_reg(self, fd);
     if (reg == NULL) {
         return;
     }
-    reg->unwanted = 0;
+    reg->unwanted = 0; /* the socket is in use: its events are not surplus */
     if (moved < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
         fl_registration_not_ready(reg, event);
     }
-    else if (moved > 0 && (size_t)moved < asked && !reg->lasting) {
+    /* Zero bytes mean EOF, which lasts: reads stay allowed. */
+    else if (moved > 0 && (size_t)moved < requested && !reg->lasting) {
         reg->ready &= (uint8_t)~event;
     }
 }
 
 #if defined(__linux__) && FL_HAVE_GIL
+/* An integer attribute of the socket, read through the C descriptor of
+   _socket.socket.  The Python property would make an enum member of it.
+   -1 with an exception on failure. */
 static long
-entry_of(PyObject *descriptor, PyObject *sock)
+socket_attribute(PyObject *descriptor, PyObject *sock)
 {
     PyObject *value =
         Py_TYPE(descriptor)
@@ -77,8 +88,9 @@ entry_of(PyObject *descriptor, PyObject *sock)
     return number;
 }
 
+/* A SOL_SOCKET option, or -1. */
 static int
-option_of(int fd, int name)
+socket_option(int fd, int name)
 {
     int value = -1;
     socklen_t size = sizeof(value);
@@ -98,17 +110,19 @@ fl_attempt_may_persist(const FlAttempt *self, int fd)
     if (fl_fd_persistent(self->loop, fd, self->sock) != NULL) {
         return true;
     }
-    /* The object's numbers first, which cost no system call; they are what a
-       program said, so the system is asked too. */
-    long family = entry_of(self->state->socket_family, self->sock);
-    long kind = entry_of(self->state->socket_kind, self->sock);
+    /* The object's attributes cost no system call, so they are checked first.
+       The application chose them when it made the object, so the kernel is
+       queried too.  With a larger SO_RCVLOWAT the kernel reports no edge for
+       data below that mark, which invariant 1 relies on. */
+    long family = socket_attribute(self->state->socket_family, self->sock);
+    long kind = socket_attribute(self->state->socket_kind, self->sock);
     if (PyErr_Occurred()) {
-        PyErr_Clear(); /* whatever it is: then the watch is not kept */
+        PyErr_Clear(); /* whatever it is, persistence is only a short cut */
         return false;
     }
     return (family == AF_INET || family == AF_INET6) && kind == SOCK_STREAM
-           && option_of(fd, SO_PROTOCOL) == IPPROTO_TCP
-           && option_of(fd, SO_RCVLOWAT) == 1;
+           && socket_option(fd, SO_PROTOCOL) == IPPROTO_TCP
+           && socket_option(fd, SO_RCVLOWAT) == 1;
 #else
     (void)self;
     (void)fd;
@@ -118,9 +132,10 @@ fl_attempt_may_persist(const FlAttempt *self, int fd)
 
 /* --- attempts ------------------------------------------------------------ */
 
-/* After a system call: 0 or -1. */
+/* What a failed system call means, by errno: 0 if it would block, else -1 with
+   an OSError set. */
 static int
-blocked_or_raise(void)
+outcome_of_errno(void)
 {
     if (errno == EAGAIN || errno == EWOULDBLOCK) {
         return 0;
@@ -128,27 +143,30 @@ blocked_or_raise(void)
     return fl_raise_errno(-errno);
 }
 
+/* The same for a failed method call, by the exception set. */
 static int
-blocked_or_raised(void)
+outcome_of_exception(void)
 {
     if (PyErr_ExceptionMatches(PyExc_BlockingIOError)
         || PyErr_ExceptionMatches(PyExc_InterruptedError))
     {
-        PyErr_Clear(); /* asyncio's test of what is to wait */
+        PyErr_Clear(); /* asyncio waits after these two, and no others */
         return 0;
     }
     return -1;
 }
 
+/* Hand a new reference to the caller of fl_attempt_try: 1, or -1 for NULL. */
 static int
-answer(PyObject *object, PyObject **result)
+store_result(PyObject *object, PyObject **result)
 {
     *result = object;
     return object == NULL ? -1 : 1;
 }
 
+/* Try the operation by the socket object's own method. */
 static int
-call_object(FlAttempt *self, PyObject **result)
+call_method(FlAttempt *self, PyObject **result)
 {
     PyObject *args[1 + FL_MOST_ARGUMENTS] = {self->sock};
     for (Py_ssize_t at = 0; at < self->nargs; at++) {
@@ -157,10 +175,12 @@ call_object(FlAttempt *self, PyObject **result)
     PyObject *object =
         PyObject_VectorcallMethod(fl_attempt_name(self), args,
                                   (size_t)(1 + self->nargs), NULL);
-    return object == NULL ? blocked_or_raised() : answer(object, result);
+    return object == NULL ? outcome_of_exception()
+                          : store_result(object, result);
 }
 
-/* A positive size as a first argument, or 0: the socket knows what then. */
+/* The first argument as a positive size, else 0.  For 0 the caller calls the
+   socket object's method, which accepts or rejects it as asyncio does. */
 static Py_ssize_t
 size_argument(const FlAttempt *self)
 {
@@ -172,7 +192,8 @@ size_argument(const FlAttempt *self)
     return overflow || value < 0 ? 0 : value;
 }
 
-/* recvfrom(), noted. */
+/* recvfrom(), and record in the registration what it proved.  MSG_DONTWAIT:
+   outside debug mode nothing has checked that the socket is non-blocking. */
 static ssize_t
 receive(FlAttempt *self, int fd, char *buffer, size_t size,
         struct sockaddr_storage *name, socklen_t *name_size)
@@ -182,20 +203,20 @@ receive(FlAttempt *self, int fd, char *buffer, size_t size,
         got = recvfrom(fd, buffer, size, MSG_DONTWAIT, (struct sockaddr *)name,
                        name_size);
     } while (got < 0 && errno == EINTR);
-    note_moved(self, fd, FL_READABLE, got, size);
+    note_transfer(self, fd, FL_READABLE, got, size);
     return got;
 }
 
-/* Receive at most size bytes as a new bytes object. */
+/* Receive at most size bytes as a new bytes object.  1, 0 or -1. */
 static int
 receive_bytes(FlAttempt *self, int fd, Py_ssize_t size,
               struct sockaddr_storage *name, socklen_t *name_size,
               PyObject **result)
 {
-    char stack[STACK_BYTES];
+    char stack[STACK_BUFFER_BYTES];
     PyObject *bytes = NULL;
     char *buffer = stack;
-    if (size > STACK_BYTES) {
+    if (size > STACK_BUFFER_BYTES) {
         bytes = PyBytes_FromStringAndSize(NULL, size);
         if (bytes == NULL) {
             return -1;
@@ -204,15 +225,15 @@ receive_bytes(FlAttempt *self, int fd, Py_ssize_t size,
     }
     ssize_t got = receive(self, fd, buffer, (size_t)size, name, name_size);
     if (got < 0) {
-        int code = blocked_or_raise();
+        int code = outcome_of_errno(); /* first: freeing may change errno */
         Py_XDECREF(bytes);
         return code;
     }
     if (bytes == NULL) {
-        return answer(PyBytes_FromStringAndSize(stack, got), result);
+        return store_result(PyBytes_FromStringAndSize(stack, got), result);
     }
-    (void)_PyBytes_Resize(&bytes, got);
-    return answer(bytes, result);
+    (void)_PyBytes_Resize(&bytes, got); /* sets bytes to NULL on failure */
+    return store_result(bytes, result);
 }
 
 static int
@@ -220,9 +241,9 @@ try_recv(FlAttempt *self, int fd, PyObject **result)
 {
     Py_ssize_t size = size_argument(self);
     if (size == 0) {
-        return call_object(self, result);
+        return call_method(self, result);
     }
-    return is_known_not(self, fd, FL_READABLE)
+    return is_known_unready(self, fd, FL_READABLE)
                ? 0
                : receive_bytes(self, fd, size, NULL, NULL, result);
 }
@@ -232,71 +253,81 @@ try_recv_into(FlAttempt *self, int fd, PyObject **result)
 {
     Py_buffer view;
     if (PyObject_GetBuffer(self->args[0], &view, PyBUF_WRITABLE) < 0) {
-        PyErr_Clear(); /* the socket says it in its own words */
-        return call_object(self, result);
+        PyErr_Clear(); /* the socket's method raises its own TypeError */
+        return call_method(self, result);
     }
     if (view.len == 0) {
+        /* An empty buffer is the method's to judge, as for size 0. */
         PyBuffer_Release(&view);
-        return call_object(self, result);
+        return call_method(self, result);
     }
     int code = 0;
     ssize_t got = 0;
-    if (!is_known_not(self, fd, FL_READABLE)) {
+    if (!is_known_unready(self, fd, FL_READABLE)) {
         got = receive(self, fd, view.buf, (size_t)view.len, NULL, NULL);
-        code = got < 0 ? blocked_or_raise() : 1;
+        code = got < 0 ? outcome_of_errno() : 1;
     }
     PyBuffer_Release(&view);
-    return code == 1 ? answer(PyLong_FromSsize_t(got), result) : code;
+    return code == 1 ? store_result(PyLong_FromSsize_t(got), result) : code;
 }
 
+/* The system call is made only for address families that sockaddr.h can turn
+   into an address object; the method handles the others. */
 static int
 try_recvfrom(FlAttempt *self, int fd, PyObject **result)
 {
     struct sockaddr_storage name;
     socklen_t size = sizeof(name);
-    Py_ssize_t wanted = size_argument(self);
+    Py_ssize_t max_bytes = size_argument(self);
     PyObject *data;
-    if (wanted == 0 || getsockname(fd, (struct sockaddr *)&name, &size) < 0
+    if (max_bytes == 0 || getsockname(fd, (struct sockaddr *)&name, &size) < 0
         || !fl_sockaddr_is_known(&name))
     {
-        return call_object(self, result);
+        return call_method(self, result);
     }
-    size = sizeof(name);
-    int code = receive_bytes(self, fd, wanted, &name, &size, &data);
+    size = sizeof(name); /* getsockname() changed it */
+    int code = receive_bytes(self, fd, max_bytes, &name, &size, &data);
     if (code != 1) {
         return code;
     }
+    /* size is 0 when the kernel gave no sender, as on a connected stream. */
     PyObject *sender =
         size == 0 ? Py_NewRef(Py_None) : fl_sockaddr_object(&name, size);
-    code = sender == NULL ? -1 : answer(PyTuple_Pack(2, data, sender), result);
+    code = sender == NULL
+               ? -1
+               : store_result(PyTuple_Pack(2, data, sender), result);
     Py_DECREF(data);
     Py_XDECREF(sender);
     return code;
 }
 
-/* Whether waiting for a connection makes sense; if not, accept says why. */
+/* Whether a connection can arrive.  If not, accept() raises the reason, and
+   waiting would never end. */
 static bool
-listens(int fd)
+is_listening(int fd)
 {
     int on = 0;
     socklen_t size = sizeof(on);
     if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &on, &size) < 0) {
-        return errno == ENOPROTOOPT; /* macOS does not tell */
+        return errno == ENOPROTOOPT; /* macOS lacks the option: assume so */
     }
     return on != 0;
 }
 
+/* poll() first: it saves making and dropping a BlockingIOError. */
 static int
 try_accept(FlAttempt *self, int fd, PyObject **result)
 {
     struct pollfd ready = {.fd = fd, .events = POLLIN};
-    if (fd >= 0 && poll(&ready, 1, 0) == 0 && listens(fd)) {
+    if (fd >= 0 && poll(&ready, 1, 0) == 0 && is_listening(fd)) {
         return 0;
     }
-    int code = call_object(self, result);
+    int code = call_method(self, result);
     if (code != 1) {
         return code;
     }
+    /* The method may be the application's and return anything; asyncio makes
+       the first item of the result non-blocking. */
     PyObject *set = PySequence_Check(*result) ? PySequence_GetItem(*result, 0)
                                               : Py_NewRef(*result);
     Py_XSETREF(set, set == NULL
@@ -311,10 +342,10 @@ try_accept(FlAttempt *self, int fd, PyObject **result)
     return 1;
 }
 
-/* How a connection went, by the socket object: an errno, 0, or -1 with an
-   exception set. */
+/* SO_ERROR by the socket object's getsockopt(), which the application may have
+   replaced: an errno, 0 for none, or -1 with an exception set. */
 static long
-error_of_socket(const FlAttempt *self)
+socket_error(const FlAttempt *self)
 {
     PyObject *level = PyLong_FromLong(SOL_SOCKET);
     PyObject *option = level == NULL ? NULL : PyLong_FromLong(SO_ERROR);
@@ -331,28 +362,30 @@ error_of_socket(const FlAttempt *self)
     return code;
 }
 
-/* The first try begins to connect; when the socket is writable that is done,
-   and how it ended is asked as asyncio asks it. */
+/* The first try starts the connection.  A retry runs when the socket is
+   writable: the connection has then succeeded or failed, and SO_ERROR says
+   which, as in asyncio. */
 static int
 try_connect(FlAttempt *self, int fd, PyObject **result)
 {
     (void)fd;
-    if (!self->again) {
-        return call_object(self, result);
+    if (!self->is_retry) {
+        return call_method(self, result);
     }
-    long code = error_of_socket(self);
+    long code = socket_error(self);
     if (code == 0) {
-        return answer(Py_NewRef(Py_None), result);
+        return store_result(Py_NewRef(Py_None), result);
     }
     if (!PyErr_Occurred()) {
         fl_raise_os_error(code, "Connect call failed %S", self->args[0]);
     }
-    return blocked_or_raised();
+    return outcome_of_exception();
 }
 
-/* What the socket object's send, of another class, takes of the rest. */
+/* Send the rest by the send() of a socket of another class.  Returns the
+   number of bytes sent, or -1 with an exception set. */
 static Py_ssize_t
-send_by_object(FlAttempt *self)
+send_by_method(FlAttempt *self)
 {
     PyObject *view = PyMemoryView_FromObject(self->args[0]);
     PyObject *rest = view == NULL ? NULL
@@ -370,6 +403,8 @@ send_by_object(FlAttempt *self)
     return count;
 }
 
+/* send() the rest, and record in the registration what it proved.  -1 with
+   errno on failure. */
 static ssize_t
 send_rest(FlAttempt *self, int fd)
 {
@@ -379,13 +414,16 @@ send_rest(FlAttempt *self, int fd)
     do {
         sent = send(fd, rest, size, FL_SEND_FLAGS);
     } while (sent < 0 && errno == EINTR);
-    note_moved(self, fd, FL_WRITABLE, sent, size);
+    note_transfer(self, fd, FL_WRITABLE, sent, size);
     return sent;
 }
 
+/* May send a part and return 0: the next try continues at sent_bytes. */
 static int
 try_sendall(FlAttempt *self, int fd, PyObject **result)
 {
+    /* The view is taken once and held until the call ends, so that the
+       application cannot resize the buffer between two tries. */
     if (self->view.obj == NULL
         && PyObject_GetBuffer(self->args[0], &self->view, PyBUF_SIMPLE) < 0)
     {
@@ -393,101 +431,109 @@ try_sendall(FlAttempt *self, int fd, PyObject **result)
     }
     Py_ssize_t sent;
     if (fl_attempt_is_plain(self) && fd >= 0) {
-        if (self->view.len > 0 && is_known_not(self, fd, FL_WRITABLE)) {
+        /* Empty data completes at once, even if the send buffer is full. */
+        if (self->view.len > 0 && is_known_unready(self, fd, FL_WRITABLE)) {
             return 0;
         }
         sent = send_rest(self, fd);
         if (sent < 0) {
-            return blocked_or_raise();
+            return outcome_of_errno();
         }
     }
     else {
-        sent = send_by_object(self);
+        sent = send_by_method(self);
         if (sent < 0 && PyErr_Occurred()) {
-            return blocked_or_raised();
+            return outcome_of_exception();
         }
     }
     self->sent_bytes += sent;
     return self->sent_bytes == self->view.len
-               ? answer(Py_NewRef(Py_None), result)
+               ? store_result(Py_NewRef(Py_None), result)
                : 0;
 }
 
 int
-fl_attempt_make(FlAttempt *self, PyObject **result)
+fl_attempt_try(FlAttempt *self, PyObject **result)
 {
     const FlOperation *operation = self->operation;
+    /* Invariant 3.  A receive on a plain socket does not flush: it neither
+       sends nor runs any Python. */
     if (operation->event == FL_WRITABLE || !fl_attempt_is_plain(self)) {
         fl_loop_expect_io(self->loop);
     }
-    if (operation->make == NULL
+    if (operation->try_once == NULL
         || !(fl_attempt_is_plain(self) || operation->any_class))
     {
-        return call_object(self, result);
+        return call_method(self, result);
     }
+    /* The fd is read again at each try: since the last one the socket may have
+       been closed and its fd given to another file. */
     int fd = PyObject_AsFileDescriptor(self->sock);
     if (fd < 0) {
         if (fl_error_leaves_loop()) {
-            return -1; /* a Ctrl-C in a fileno() of the program's */
+            return -1; /* Ctrl-C during an application's fileno() */
         }
-        PyErr_Clear(); /* closed: the socket object says so */
+        PyErr_Clear(); /* closed: the socket's own method raises EBADF */
         if (!operation->any_class) {
-            return call_object(self, result);
+            return call_method(self, result);
         }
     }
-    return operation->make(self, fd, result);
+    return operation->try_once(self, fd, result);
 }
 
 /* --- operations ---------------------------------------------------------- */
 
+/* recvfrom_into() and sendto() have no try_once: a direct system call would
+   have to parse an address or a size as the socket module does.  recvfrom()
+   has one but no may_persist: it is for datagrams (invariant 2). */
 const FlOperation fl_operation_recv = {
-    .called = offsetof(FlNames, recv),
+    .method_offset = offsetof(FlNames, recv),
     .event = FL_READABLE,
     .may_persist = true,
-    .make = try_recv,
+    .try_once = try_recv,
 };
 
 const FlOperation fl_operation_recv_into = {
-    .called = offsetof(FlNames, recv_into),
+    .method_offset = offsetof(FlNames, recv_into),
     .event = FL_READABLE,
     .may_persist = true,
-    .make = try_recv_into,
+    .try_once = try_recv_into,
 };
 
 const FlOperation fl_operation_recvfrom = {
-    .called = offsetof(FlNames, recvfrom),
+    .method_offset = offsetof(FlNames, recvfrom),
     .event = FL_READABLE,
-    .make = try_recvfrom,
+    .try_once = try_recvfrom,
 };
 
 const FlOperation fl_operation_recvfrom_into = {
-    .called = offsetof(FlNames, recvfrom_into),
+    .method_offset = offsetof(FlNames, recvfrom_into),
     .event = FL_READABLE,
 };
 
 const FlOperation fl_operation_sendall = {
-    .called = offsetof(FlNames, sendall),
+    .method_offset = offsetof(FlNames, sendall),
     .event = FL_WRITABLE,
     .any_class = true,
     .may_persist = true,
-    .make = try_sendall,
+    .try_once = try_sendall,
 };
 
 const FlOperation fl_operation_sendto = {
-    .called = offsetof(FlNames, sendto),
+    .method_offset = offsetof(FlNames, sendto),
     .event = FL_WRITABLE,
 };
 
 const FlOperation fl_operation_accept = {
-    .called = offsetof(FlNames, accept),
+    .method_offset = offsetof(FlNames, accept),
     .event = FL_READABLE,
     .any_class = true,
-    .make = try_accept,
+    .try_once = try_accept,
 };
 
 const FlOperation fl_operation_connect = {
-    .called = offsetof(FlNames, connect),
+    .method_offset = offsetof(FlNames, connect),
     .event = FL_WRITABLE,
     .any_class = true,
-    .make = try_connect,
+    .try_once = try_connect,
 };

@@ -1,13 +1,19 @@
-/* One call of a socket, tried once: what sock_recv and its kin do at once, and
-   again when the descriptor is ready.
+/* One non-blocking try of a socket operation.  sock_recv and the other sock_*
+   methods try once at once, and once more each time the fd is ready.
 
-   An attempt borrows what it is about.  Sockets of a class of their own, and
-   calls not worth more, go through the socket object, which raises what
-   asyncio passes on.
+   Owner: a FlAttempt borrows its loop, socket and arguments; it owns only the
+   buffer in `view`.  A SocketCall (sock_call.c) holds a copy that owns all of
+   them.
 
-   Where the socket's watch is kept (loop/fd_wait.h), an attempt notes there
-   that nothing is left to read or no room to write, and does not call where
-   that is noted already. */
+   The system call is made directly only for a plain socket.socket.  Instances
+   of other classes, and operations where it would gain little, go through the
+   socket object's method, which raises the exceptions that asyncio raises.
+
+   Where the socket has a persistent registration (loop/fd_wait.h), an attempt
+   records in it that the receive buffer is empty or the send buffer is full.
+   While that is recorded, the next attempt makes no system call.
+
+   Threads: the loop's thread, with the GIL.  Errors: -1 with an exception. */
 #ifndef FL_SOCK_ATTEMPT_H
 #define FL_SOCK_ATTEMPT_H
 
@@ -21,13 +27,13 @@
 typedef struct FlAttempt FlAttempt;
 
 typedef struct {
-    size_t called;    /* of the socket's method: where FlNames has it */
-    int event;        /* what to wait for */
-    bool any_class;   /* make bears sockets of other classes */
-    bool may_persist; /* make knows of kept watches */
-    /* As fl_attempt_make, on a number or, of any_class, -1; NULL: by the
-       socket object. */
-    int (*make)(FlAttempt *self, int fd, PyObject **result);
+    size_t method_offset; /* the socket method's name: offset in FlNames */
+    int event;            /* FL_READABLE or FL_WRITABLE: wait for this */
+    bool any_class;       /* try_once also handles sockets of other classes */
+    bool may_persist;     /* try_once maintains a persistent registration */
+    /* Like fl_attempt_try, with the socket's fd.  With any_class, fd is -1 for
+       a socket that has none.  NULL: call the socket object's method. */
+    int (*try_once)(FlAttempt *self, int fd, PyObject **result);
 } FlOperation;
 
 struct FlAttempt {
@@ -37,9 +43,9 @@ struct FlAttempt {
     PyObject *sock;
     PyObject *args[FL_MOST_ARGUMENTS];
     Py_ssize_t nargs;
-    Py_buffer view; /* of what is sent, owned; obj NULL: none */
+    Py_buffer view; /* sendall's data, owned; obj is NULL if there is none */
     Py_ssize_t sent_bytes;
-    bool again; /* it was tried before, and waited */
+    bool is_retry; /* an earlier try would have blocked */
 };
 
 extern const FlOperation fl_operation_recv;
@@ -51,15 +57,17 @@ extern const FlOperation fl_operation_sendto;
 extern const FlOperation fl_operation_accept;
 extern const FlOperation fl_operation_connect;
 
-/* Try once.  1 with *result set, 0 when it is to wait, -1 with an exception
-   set. */
-int fl_attempt_make(FlAttempt *self, PyObject **result);
+/* Try once.  Returns 1 with *result set to a new reference, 0 if the operation
+   would block, or -1 with an exception set. */
+int fl_attempt_try(FlAttempt *self, PyObject **result);
 
-/* Whether the socket's watch may be kept: a TCP connection, where the system
-   tells by an edge whatever a call may have missed. */
+/* Whether the socket may have a persistent (edge-triggered) registration.  It
+   may if it is a TCP connection: there every change that a short read or write
+   can miss produces a new edge. */
 bool fl_attempt_may_persist(const FlAttempt *self, int fd);
 
-/* Whether the socket object's methods are the system calls. */
+/* Whether the socket's class is socket.socket itself and nobody has patched
+   its methods.  Only then may a system call replace a method call. */
 static inline bool
 fl_attempt_is_plain(const FlAttempt *self)
 {
@@ -67,14 +75,15 @@ fl_attempt_is_plain(const FlAttempt *self)
            && !fl_overrides_socket(self->state);
 }
 
+/* The name of the socket's method, borrowed: "recv" for sock_recv. */
 static inline PyObject *
 fl_attempt_name(const FlAttempt *self)
 {
     return *(PyObject *const *)((const char *)&self->state->names
-                                + self->operation->called);
+                                + self->operation->method_offset);
 }
 
-/* Let go of the buffer that is sent. */
+/* Release sendall's buffer, if there is one. */
 static inline void
 fl_attempt_release_view(FlAttempt *self)
 {

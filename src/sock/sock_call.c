@@ -1,20 +1,17 @@
-/* sock_recv and its kin: a socket's call made at once, or when it can be.
+/* sock_recv and the other sock_* calls: see sock_call.h.
 
-   A coroutine of fastloop/sockets.py calls one function here.  What could be
-   done at once is its answer; else it gets a SocketCall, which watches the
-   descriptor, makes the call when that is ready, and settles a future.
-
-   1. Every try asks the socket for its number: a socket that was closed has
-      none, even if the system gave the number to another meanwhile.
-   2. The watcher is the loop's own (add_reader's): a later one of the same
-      number and direction takes its place, and the earlier call waits until it
-      is cancelled, as in asyncio.  A call removes only what is its own.
-   3. Where the watch may be kept, the call itself stands in the watcher's
-      place and leaves the watch as it is; else there is a handle, and the
-      number is let go of.
-   4. While a call waits the socket is used, as by a file of makefile(): a
-      close() takes effect when the call ends, so that none waits for ever for
-      a number that is gone. */
+   1. Every try reads the fd from the socket object again.  A cached fd could
+      belong to another file by now; a closed socket object has none.
+   2. A call waits in the slots of add_reader() and add_writer().  A later
+      registration for the same fd and direction replaces it.  The replaced
+      call then waits until it is cancelled, as in asyncio.  A call removes
+      only its own registration, never the one that replaced it.
+   3. With a persistent registration the call itself occupies the slot, and
+      leaves the registration in place when it ends.  Otherwise the slot holds
+      a Handle that calls this object, and the fd is unregistered at the end.
+   4. A waiting call counts in the socket's _io_refs, as a file of makefile()
+      does.  So close() takes effect only when the call ends.  Without that,
+      closing would free the fd and the call would wait for ever. */
 #include "sock/sock_call.h"
 
 #include "core/fd_set.h"
@@ -28,22 +25,24 @@
 #include "py/state.h"
 #include "sock/attempt.h"
 
+/* A waiting operation.  Its life: call_new, wait (registers it), on_ready (any
+   number of times), release.  The coroutine and the fd's slot own it. */
 typedef struct {
     FlFdCall base;
-    FlAttempt attempt; /* which owns what it is about */
-    PyObject *future;  /* NULL: not waiting */
-    FlHandle *handle;  /* the watcher's, NULL: the call stands in its place */
-    int fd;            /* the watched number */
-    bool waits;        /* in the watcher's place, as itself or by a handle */
-    bool uses_socket;  /* it is counted in the socket's _io_refs */
+    FlAttempt attempt; /* owns its references, unlike other attempts */
+    PyObject *future;  /* NULL once released */
+    FlHandle *handle;  /* registered for the fd; NULL: this object is */
+    int fd;            /* the fd it is registered for */
+    bool is_waiting;   /* registered, as itself or by a handle */
+    bool has_io_ref;   /* counted in the socket's _io_refs */
 } SocketCall;
 
 /* --- waiting ------------------------------------------------------------- */
 
-/* Count one more use of the socket, or one less; it is one of Python's or a
-   subclass of it.  0 or -1. */
+/* Add to the socket's _io_refs, which socket.socket and its subclasses have.
+   0, or -1 with an exception set. */
 static int
-count_use(SocketCall *self, long change)
+change_io_refs(SocketCall *self, long change)
 {
     PyObject *sock = self->attempt.sock;
     PyObject *name = self->attempt.state->names._io_refs;
@@ -59,98 +58,110 @@ count_use(SocketCall *self, long change)
     return code;
 }
 
+/* Delay a close() of the socket until the call ends.  0 or -1. */
 static int
-use_socket(SocketCall *self)
+take_io_ref(SocketCall *self)
 {
     const FlAttempt *attempt = &self->attempt;
     if (!fl_attempt_is_plain(attempt)
         && !PyObject_TypeCheck(attempt->sock,
                                (PyTypeObject *)attempt->state->socket_type))
     {
-        return 0; /* it closes in a way of its own */
+        return 0; /* not a socket.socket: its close() knows no _io_refs */
     }
-    int code = count_use(self, 1);
-    self->uses_socket = code == 0;
+    int code = change_io_refs(self, 1);
+    self->has_io_ref = code == 0;
     return code;
 }
 
-/* A socket that was closed meanwhile is closed now.  0 or -1. */
+/* Undo take_io_ref; this closes a socket whose close() came meanwhile.  The
+   Python method _decref_socketios() is called only then: otherwise it would do
+   no more than the decrement.  0, or -1 with an exception set. */
 static int
-stop_using_socket(SocketCall *self)
+drop_io_ref(SocketCall *self)
 {
     FlNames *names = &self->attempt.state->names;
     PyObject *sock = self->attempt.sock;
-    if (!self->uses_socket) {
+    if (!self->has_io_ref) {
         return 0;
     }
-    self->uses_socket = false;
+    self->has_io_ref = false; /* first: the calls below may run any code */
     PyObject *closed = PyObject_GetAttr(sock, names->_closed);
     if (closed == NULL) {
         return -1;
     }
     Py_DECREF(closed);
     if (closed == Py_False) {
-        return count_use(self, -1);
+        return change_io_refs(self, -1);
     }
     PyObject *done = PyObject_CallMethodNoArgs(sock, names->_decref_socketios);
     Py_XDECREF(done);
     return done == NULL ? -1 : 0;
 }
 
-/* Let go of the number.  0 or -1. */
+/* End the registration for the fd, if it is this call's.  0 or -1. */
 static int
 stop_waiting(SocketCall *self)
 {
     FlLoop *loop = self->attempt.loop;
     int event = self->attempt.operation->event;
     FlHandle *handle = self->handle;
-    if (!self->waits) {
+    if (!self->is_waiting) {
         return 0;
     }
-    self->waits = false;
+    /* Before any Python runs, which may release this call again. */
+    self->is_waiting = false;
     self->handle = NULL;
     if (handle == NULL) {
+        /* Does nothing if another call occupies the slot by now. */
         fl_fd_stop_waiting(loop, self->fd, event, (PyObject *)self);
         return 0;
     }
-    bool ours = !fl_handle_is_cancelled(handle);
+    bool still_ours = !fl_handle_is_cancelled(handle);
     Py_DECREF(handle);
-    if (!ours) {
-        return 0; /* another took the number */
+    if (!still_ours) {
+        return 0; /* replaced: a later registration cancelled the handle */
     }
-    PyObject *number = PyLong_FromLong(self->fd);
-    if (number == NULL) {
+    PyObject *fd_object = PyLong_FromLong(self->fd);
+    if (fd_object == NULL) {
         return -1;
     }
     PyObject *removed =
         event == FL_READABLE
-            ? fl_loop_remove_reader_raw(loop, &number, 1, NULL)
-            : fl_loop_remove_writer_raw(loop, &number, 1, NULL);
-    Py_DECREF(number);
+            ? fl_loop_remove_reader_raw(loop, &fd_object, 1, NULL)
+            : fl_loop_remove_writer_raw(loop, &fd_object, 1, NULL);
+    Py_DECREF(fd_object);
     Py_XDECREF(removed);
     return removed == NULL ? -1 : 0;
 }
 
-/* Let go of the number, the future, the buffer and the socket.  0 or -1. */
+/* End the wait: drop the future and the buffer, unregister the fd, and drop
+   the _io_refs count last, which may close the fd.  0 or -1. */
 static int
 release(SocketCall *self)
 {
+    /* First: without a future on_ready does nothing, and the clean-up below
+       may run any Python. */
     Py_CLEAR(self->future);
     fl_attempt_release_view(&self->attempt);
     int code = stop_waiting(self);
+    /* The socket must be released even if unregistering failed; that failure
+       is then the one to raise. */
     PyObject *exc = code < 0 ? PyErr_GetRaisedException() : NULL;
-    return fl_error_keep_first(exc, stop_using_socket(self), (PyObject *)self);
+    return fl_error_keep_first(exc, drop_io_ref(self), (PyObject *)self);
 }
 
-/* Settle the future with a result or the raised exception.  0 or -1. */
+/* Set the future to the result or, if that is NULL, to the raised exception.
+   0, or -1 with an exception set. */
 static int
-finish_future(SocketCall *self, PyObject *result)
+settle_future(SocketCall *self, PyObject *result)
 {
     FlNames *names = &self->attempt.state->names;
     PyObject *method =
         result == NULL ? names->set_exception : names->set_result;
     PyObject *value =
         result == NULL ? PyErr_GetRaisedException() : Py_NewRef(result);
+    /* The call may run Python, which may release this object's reference. */
     PyObject *future = Py_NewRef(self->future);
     PyObject *done = PyObject_CallMethodOneArg(future, method, value);
     Py_DECREF(future);
@@ -159,36 +170,43 @@ finish_future(SocketCall *self, PyObject *result)
     return done == NULL ? -1 : 0;
 }
 
-/* The watcher's callback: the descriptor is ready. */
+/* The fd is ready: try again, and settle the future unless it would block.
+   0, or -1 with an exception set. */
 static int
 on_ready(SocketCall *self)
 {
+    /* An event that was queued before a release or cancel still arrives. */
     int done =
         self->future == NULL
             ? 1
             : fl_call_truth(self->future, self->attempt.state->names.done);
     if (done != 0) {
-        return done < 0 ? -1 : 0; /* the coroutine is about to release it */
+        /* Released or cancelled.  The coroutine's `finally` releases it. */
+        return done < 0 ? -1 : 0;
     }
     PyObject *result = NULL;
-    int code = fl_attempt_make(&self->attempt, &result);
+    int code = fl_attempt_try(&self->attempt, &result);
     if (code == 0) {
-        return 0;
+        return 0; /* still registered: the next event tries again */
     }
     if (self->future == NULL) {
-        /* The call itself has ended the coroutine. */
+        /* A method of the application's ran, and released this call. */
         Py_XDECREF(result);
         return code < 0 ? -1 : 0;
     }
+    /* KeyboardInterrupt and SystemExit leave run_forever() and do not reach
+       the future. */
     if (code < 0 && fl_error_leaves_loop()) {
         return -1;
     }
-    code = finish_future(self, result);
+    code = settle_future(self, result);
     Py_XDECREF(result);
     PyObject *exc = code < 0 ? PyErr_GetRaisedException() : NULL;
     return fl_error_keep_first(exc, release(self), (PyObject *)self);
 }
 
+/* FlFdCall.run.  The reference keeps the object alive: on_ready may empty the
+   slot that owns it. */
 static int
 run_call(PyObject *object)
 {
@@ -198,6 +216,7 @@ run_call(PyObject *object)
     return code;
 }
 
+/* The same as a Python call, for the Handle of wait_by_callback. */
 static PyObject *
 ready_callback(SocketCall *self, PyObject *Py_UNUSED(args),
                PyObject *Py_UNUSED(kwargs))
@@ -205,12 +224,13 @@ ready_callback(SocketCall *self, PyObject *Py_UNUSED(args),
     return run_call((PyObject *)self) < 0 ? NULL : Py_NewRef(Py_None);
 }
 
-/* Be told by a handle.  0 or -1. */
+/* Register as add_reader() or add_writer() does, with this object as the
+   callback.  0 or -1. */
 static int
-wait_by_handle(SocketCall *self, PyObject *number)
+wait_by_callback(SocketCall *self, PyObject *fd_object)
 {
     FlLoop *loop = self->attempt.loop;
-    PyObject *args[] = {number, (PyObject *)self};
+    PyObject *args[] = {fd_object, (PyObject *)self};
     self->handle =
         (FlHandle *)(self->attempt.operation->event == FL_READABLE
                          ? fl_loop_add_reader_raw(loop, args, 2, NULL)
@@ -218,26 +238,29 @@ wait_by_handle(SocketCall *self, PyObject *number)
     return self->handle == NULL ? -1 : 0;
 }
 
-/* Be told by the number's watch, kept if it may be.  0 or -1. */
+/* Register for the fd, persistently if possible.  0 or -1. */
 static int
-wait_on_fd(SocketCall *self)
+wait_for_fd(SocketCall *self)
 {
     FlAttempt *attempt = &self->attempt;
-    PyObject *number = PyLong_FromLong(self->fd);
-    int code = number == NULL ? -1 : fl_fd_check(attempt->loop, number);
+    PyObject *fd_object = PyLong_FromLong(self->fd);
+    int code = fd_object == NULL ? -1 : fl_fd_check(attempt->loop, fd_object);
+    /* fl_fd_wait returns 0 if a Handle waits for the fd already: that fd's
+       registration cannot become persistent. */
     if (code == 0 && fl_attempt_may_persist(attempt, self->fd)) {
         code = fl_fd_wait(attempt->loop, self->fd, attempt->sock,
                           attempt->operation->event, (PyObject *)self);
     }
     if (code == 0) {
-        code = wait_by_handle(self, number);
+        code = wait_by_callback(self, fd_object);
     }
-    Py_XDECREF(number);
-    self->waits = code >= 0;
+    Py_XDECREF(fd_object);
+    self->is_waiting = code >= 0;
     return code < 0 ? -1 : 0;
 }
 
-/* Watch the descriptor for what the call needs.  0 or -1. */
+/* Make the future and register for the fd.  0, or -1 with an exception set;
+   the caller then drops the call. */
 static int
 wait(SocketCall *self)
 {
@@ -245,12 +268,13 @@ wait(SocketCall *self)
     self->future =
         PyObject_CallMethodNoArgs((PyObject *)attempt->loop,
                                   attempt->state->names.create_future);
+    /* A closed socket raises here and is not registered. */
     self->fd =
         self->future == NULL ? -1 : PyObject_AsFileDescriptor(attempt->sock);
-    if (self->fd < 0 || use_socket(self) < 0) {
+    if (self->fd < 0 || take_io_ref(self) < 0) {
         return -1;
     }
-    if (wait_on_fd(self) < 0) {
+    if (wait_for_fd(self) < 0) {
         PyObject *exc = PyErr_GetRaisedException();
         return fl_error_keep_first(exc, release(self), (PyObject *)self);
     }
@@ -259,18 +283,20 @@ wait(SocketCall *self)
 
 /* --- module functions ---------------------------------------------------- */
 
-/* What asyncio checks first.  0 or -1. */
+/* asyncio's checks of the socket: TypeError for an SSL socket and, in debug
+   mode, ValueError for a blocking one.  0 or -1. */
 static int
 check_socket(FlState *state, FlLoop *loop, PyObject *sock)
 {
+    /* socket.socket itself is no SSL socket: no need to call Python. */
     if (Py_TYPE(sock) != (PyTypeObject *)state->socket_type) {
-        PyObject *fine =
+        PyObject *checked =
             PyObject_CallMethodOneArg(state->streams,
                                       state->names.check_ssl_socket, sock);
-        if (fine == NULL) {
+        if (checked == NULL) {
             return -1;
         }
-        Py_DECREF(fine);
+        Py_DECREF(checked);
     }
     if (!loop->debug) {
         return 0;
@@ -278,7 +304,7 @@ check_socket(FlState *state, FlLoop *loop, PyObject *sock)
     PyObject *timeout =
         PyObject_CallMethodNoArgs(sock, state->names.gettimeout);
     int blocking = timeout == NULL ? -1 : PyObject_IsTrue(timeout);
-    blocking = timeout == Py_None ? 1 : blocking;
+    blocking = timeout == Py_None ? 1 : blocking; /* None: no timeout */
     Py_XDECREF(timeout);
     if (blocking > 0) {
         PyErr_SetString(PyExc_ValueError, "the socket must be non-blocking");
@@ -286,7 +312,9 @@ check_socket(FlState *state, FlLoop *loop, PyObject *sock)
     return blocking == 0 ? 0 : -1;
 }
 
-/* A call that waits for what was tried; it takes the buffer over. */
+/* A call that continues an attempt.  The attempt's references were borrowed:
+   the call takes its own.  The buffer moves over to it.  NULL with
+   MemoryError. */
 static SocketCall *
 call_new(FlAttempt *attempt)
 {
@@ -297,8 +325,8 @@ call_new(FlAttempt *attempt)
     }
     self->base.run = run_call;
     self->attempt = *attempt;
-    self->attempt.again = true;
-    attempt->view.obj = NULL;
+    self->attempt.is_retry = true;
+    attempt->view.obj = NULL; /* the copy above owns the buffer now */
     Py_INCREF(attempt->loop);
     Py_INCREF(attempt->sock);
     for (Py_ssize_t at = 0; at < attempt->nargs; at++) {
@@ -307,14 +335,16 @@ call_new(FlAttempt *attempt)
     return self;
 }
 
-/* The answer of a call that was made, or a SocketCall that waits. */
+/* Try an operation: its result, or a SocketCall that waits; NULL with an
+   exception set. */
 static PyObject *
 begin(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
-      Py_ssize_t wanted, const FlOperation *operation)
+      Py_ssize_t nargs_needed, const FlOperation *operation)
 {
     FlState *state = fl_state_get(module);
     FlAttempt attempt = {.state = state, .operation = operation};
-    if (nargs != wanted || !PyObject_TypeCheck(args[0], state->loop_type)) {
+    if (nargs != nargs_needed
+        || !PyObject_TypeCheck(args[0], state->loop_type)) {
         PyErr_Format(PyExc_TypeError,
                      "sock_%U() takes a loop, a socket and its arguments",
                      fl_attempt_name(&attempt));
@@ -329,9 +359,11 @@ begin(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
     for (Py_ssize_t at = 0; at < attempt.nargs; at++) {
         attempt.args[at] = args[2 + at];
     }
+    /* The attempt borrows from the caller's arguments, which live until this
+       function returns.  Only an operation that would block needs more. */
     PyObject *result = NULL;
     SocketCall *self = NULL;
-    int code = fl_attempt_make(&attempt, &result);
+    int code = fl_attempt_try(&attempt, &result);
     if (code == 0) {
         self = call_new(&attempt);
         code = self == NULL ? -1 : wait(self);
@@ -343,9 +375,10 @@ begin(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
     return self != NULL ? (PyObject *)self : result;
 }
 
-#define FUNCTION(name, count, parameters, what)                           \
+/* One function of the module: sock_<name>, with `count` arguments. */
+#define FUNCTION(name, count, parameters, doc)                            \
     static const char name##_doc[] =                                      \
-        "sock_" #name "(loop, sock" parameters ", /)\n--\n\n" what        \
+        "sock_" #name "(loop, sock" parameters ", /)\n--\n\n" doc         \
         "\nReturns a SocketCall when it would block.";                    \
     static PyObject *call_##name(PyObject *module, PyObject *const *args, \
                                  Py_ssize_t nargs)                        \
@@ -398,7 +431,7 @@ static PyMethodDef functions[] = {
 
 static const char release_doc[] =
     "release($self, /)\n--\n\n"
-    "Stop waiting: the descriptor is watched no more.";
+    "Stop waiting: end the registration for the descriptor.";
 
 static PyObject *
 call_release(SocketCall *self, PyObject *Py_UNUSED(ignored))
@@ -406,6 +439,7 @@ call_release(SocketCall *self, PyObject *Py_UNUSED(ignored))
     return release(self) < 0 ? NULL : Py_NewRef(Py_None);
 }
 
+/* What the coroutine awaits.  None after release(). */
 static PyObject *
 future_get(SocketCall *self, void *Py_UNUSED(closure))
 {
@@ -434,7 +468,7 @@ call_traverse(SocketCall *self, visitproc visit, void *arg)
     return 0;
 }
 
-/* The loop and the socket stay: release needs them. */
+/* The loop and the socket stay: the finalizer and release() need them. */
 static int
 call_clear(SocketCall *self)
 {
@@ -447,16 +481,18 @@ call_clear(SocketCall *self)
     return 0;
 }
 
-/* One that was not released leaves the socket as if it were. */
+/* A call that was never released must not delay the socket's close() for ever:
+   drop its _io_refs count. */
 static void
 call_finalize(PyObject *object)
 {
     SocketCall *self = (SocketCall *)object;
-    if (!self->uses_socket) {
+    if (!self->has_io_ref) {
         return;
     }
+    /* A finalizer runs at any point, also while an exception is set. */
     PyObject *exc = PyErr_GetRaisedException();
-    if (stop_using_socket(self) < 0) {
+    if (drop_io_ref(self) < 0) {
         PyErr_WriteUnraisable(object);
     }
     if (exc != NULL) {
@@ -469,7 +505,7 @@ call_dealloc(SocketCall *self)
 {
     PyTypeObject *type = Py_TYPE(self);
     if (PyObject_CallFinalizerFromDealloc((PyObject *)self) < 0) {
-        return;
+        return; /* the finalizer resurrected it */
     }
     PyObject_GC_UnTrack(self);
     (void)call_clear(self);
@@ -490,7 +526,7 @@ static PyGetSetDef call_getset[] = {
 };
 
 static const char call_doc[] =
-    "A socket's call that waits for its descriptor; settles its future.";
+    "A socket operation that waits for its descriptor; sets its future.";
 
 static PyType_Slot call_slots[] = {
     {Py_tp_doc, (void *)call_doc},   {Py_tp_call, ready_callback},
@@ -508,6 +544,8 @@ static PyType_Spec call_spec = {
     .slots = call_slots,
 };
 
+/* _streams.py keeps socket.socket and two of its descriptors under names of
+   its own, because tests replace the attributes of the socket module. */
 int
 fl_sock_call_register(PyObject *module, FlState *state)
 {

@@ -1,13 +1,16 @@
-/* sock_recv and its kin: a socket's call, made at once or when it can be.
+/* The functions behind loop.sock_recv() and the other sock_* methods.
 
-   A coroutine of fastloop/sockets.py calls one function here.  What cannot be
-   done at once waits as a SocketCall, which keeps its registration. */
+   Each coroutine of fastloop/sockets.py calls one function here.  It returns
+   the result if the operation can be done at once.  Otherwise it returns a
+   SocketCall: an object that waits for the fd, completes the operation and
+   sets a future. */
 #ifndef FL_SOCK_SOCK_CALL_H
 #define FL_SOCK_SOCK_CALL_H
 
 #include "py/state.h"
 
-/* Add the type and the functions to the module.  0 or -1. */
+/* Add the type and the functions to the module.  0, or -1 with an exception
+   set. */
 int fl_sock_call_register(PyObject *module, FlState *state);
 
 #endif
