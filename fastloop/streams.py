@@ -1,9 +1,10 @@
-"""The reader that a native stream gives to an ``asyncio.StreamReader`` object.
+"""The class of stream readers whose bytes are kept in C.
 
-An exact ``asyncio.StreamReader`` takes this class when its connection is made
-(see ``src/streams/native_reader.h``), and asyncio's own again when a program
-keeps its ``_buffer``, looks at one that is not empty or at its ``__dict__``,
-copies it, gives it a class, or puts a method in the place of one of asyncio's.
+When its connection is made, an exact ``asyncio.StreamReader`` gets the class
+``StreamReader`` of this module.  It gets asyncio's class back, for good, when
+the application needs a plain reader: it keeps the ``_buffer``, reads one that
+is not empty, uses ``__dict__``, sets ``__class__``, copies the reader, or
+replaces one of its methods.  ``src/streams/native_reader.h`` says it in full.
 """
 
 from __future__ import annotations
@@ -30,9 +31,13 @@ _attributes = _core._attributes
 
 
 class _Continued:
-    """A plain reader, for asyncio's code to go on with a call that has waited.
+    """A plain reader as asyncio's code sees it in the middle of a call.
 
-    An exception that was set since its waiter was woken is for the next call.
+    A reader may become plain while one of its methods waits.  asyncio's method
+    then does the rest, from its beginning.  It would raise the reader's
+    exception first; but one that was set since the waiter was woken belongs to
+    the next call.  So this object has no exception, and else the reader's
+    attributes.
     """
 
     _exception = None
@@ -44,6 +49,7 @@ class _Continued:
         return getattr(self._reader, name)
 
     async def readuntil(self, separator: Any) -> bytes:
+        # asyncio's readline() calls this, which must not see it either.
         plain: Any = self
         return await asyncio.StreamReader.readuntil(plain, separator)
 
@@ -51,16 +57,17 @@ class _Continued:
 class StreamReader(_core.NativeReader):
     """An ``asyncio.StreamReader`` whose buffer is in C.
 
-    Each method takes what is there, or waits on a future and looks again.  No
-    answer at all means that the object is a plain reader by now.
+    A method calls C for its first step.  The result is bytes, which it
+    returns; or a future, which it awaits before the next step; or None if the
+    object is a plain reader by now, and asyncio's method takes over.
     """
 
     __slots__ = ()
     __doc__ = asyncio.StreamReader.__doc__
 
     async def read(self, n: int = -1) -> bytes:
-        """Read up to `n` bytes, or to the end of file: see asyncio's."""
-        if n < 0:
+        """Read up to `n` bytes, or until EOF if `n` is -1: see asyncio's."""
+        if n < 0:  # asyncio calls read() repeatedly, with positive numbers
             return await asyncio.StreamReader.read(self, n)
         got = _take_some(self, n, False)
         if got.__class__ is not bytes:
@@ -68,11 +75,13 @@ class StreamReader(_core.NativeReader):
                 return await asyncio.StreamReader.read(self, n)
             try:
                 await got  # type: ignore[misc]
-            except BaseException:
+            except BaseException:  # cancelled, or set_exception() was called
                 self._waiter = None
                 raise
             got = _take_some(self, n, True)
-            if got is None:  # asyncio's read() goes on so: it waits but once
+            if got is None:
+                # A plain reader by now.  The rest of asyncio's read(), which
+                # would wait again if it were called.
                 got = bytes(self._buffer[:n])
                 del self._buffer[:n]
                 self._maybe_resume_transport()
@@ -97,7 +106,7 @@ class StreamReader(_core.NativeReader):
 
     async def readuntil(self, separator: Any = b"\n") -> bytes:
         """Read until `separator` is found: see asyncio's."""
-        if separator.__class__ is not bytes:
+        if separator.__class__ is not bytes:  # from 3.13 on also a tuple
             return await asyncio.StreamReader.readuntil(self, separator)
         got = _take_until(self, separator, False)
         if got is None:
@@ -132,12 +141,12 @@ class StreamReader(_core.NativeReader):
         return got
 
     def feed_data(self, data: Any) -> None:
-        """Add data to what can be read."""
+        """Append received bytes: see asyncio's."""
         if not _feed(self, data):
             asyncio.StreamReader.feed_data(self, data)
 
     def at_eof(self) -> bool:
-        """Return True if nothing is left and feed_eof() was called."""
+        """Return True if feed_eof() was called and no bytes are left."""
         at_eof = _at_eof(self)
         return asyncio.StreamReader.at_eof(self) if at_eof is None else at_eof
 
@@ -152,20 +161,21 @@ class StreamReader(_core.NativeReader):
             plain: Any = asyncio.StreamReader
             plain._maybe_resume_transport(self)
 
-    # Copies share the buffer of a plain reader: vars() makes this one plain.
+    # copy and pickle need the attributes in the __dict__, and a shallow copy
+    # shares the _buffer.  vars() makes this reader plain.
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        """Give what a plain reader is copied by."""
+        """Return what copies a plain reader."""
         vars(self)
         return asyncio.StreamReader.__reduce_ex__(self, protocol)
 
     def __reduce__(self) -> Any:
-        """Give what a plain reader is copied by."""
+        """Return what copies a plain reader."""
         vars(self)
         return asyncio.StreamReader.__reduce__(self)
 
     def __getstate__(self) -> Any:
-        """Give the attributes of a plain reader."""
+        """Return the attributes of a plain reader."""
         vars(self)
         return object.__getstate__(self)
 
@@ -173,10 +183,12 @@ class StreamReader(_core.NativeReader):
         attributes = _attributes(self)
         if attributes is None:
             return super().__repr__()
+        # asyncio's __repr__ of a temporary plain reader: self stays native.
         plain = object.__new__(asyncio.StreamReader)
         plain.__dict__.update(attributes)
         return repr(plain)
 
 
+# type(reader) then reads as asyncio's class does, for logs and messages.
 StreamReader.__module__ = asyncio.StreamReader.__module__
 _core._use_stream_reader(StreamReader)

@@ -1,27 +1,40 @@
-/* What a stream reader holds until it is read. */
+/* The unread bytes of a stream reader: see byte_store.h.
+
+   1. Nobody else has a reference to the chunk or a piece.  take_chunk resizes
+      the chunk in place, which requires exactly one reference.  The store
+      gives its own reference up when it returns the object.
+   2. Bytes are stored in order: the chunk, then the pieces.  New bytes go to
+      the end of the chunk only while there are no pieces.
+   3. Every piece except the last is full, so the number of used bytes in each
+      piece follows from piece_bytes alone (bytes_in_piece).  A piece is
+      therefore added only while all present ones are full. */
 #include "streams/byte_store.h"
 
 #include "py/compat.h"
 
 #include <string.h>
 
-/* What comes after a full chunk gets a piece of its own from this size on:
-   smaller ones are copied together, so that they stay few. */
+/* Appended data of at least this size becomes a piece of its own if the chunk
+   has no room.  Smaller data is copied into one chunk, which keeps the number
+   of pieces low. */
 #define PIECE_BYTES 8192
 
+/* A position in the chunk. */
 static char *
 bytes_at(const FlByteStore *store, Py_ssize_t at)
 {
     return PyBytes_AS_STRING(store->chunk) + at;
 }
 
-/* The chunk's part. */
+/* How many unread bytes the chunk has. */
 static Py_ssize_t
 chunk_size(const FlByteStore *store)
 {
     return store->end - store->start;
 }
 
+/* Replace the chunk by one whose first `end` bytes are unread.  Steals the
+   reference; NULL empties the store. */
 static void
 set_chunk(FlByteStore *store, PyObject *chunk, Py_ssize_t end)
 {
@@ -29,22 +42,24 @@ set_chunk(FlByteStore *store, PyObject *chunk, Py_ssize_t end)
     store->chunk = chunk;
     store->start = 0;
     store->end = end;
-    Py_XDECREF(before); /* bytes: runs nothing */
+    Py_XDECREF(before); /* a bytes object: frees memory, runs no code */
 }
 
 /* --- pieces -------------------------------------------------------------- */
 
-/* How many bytes of a piece are used, where so many are in it and behind. */
+/* How many bytes of a piece are used, if `bytes` bytes are in this piece and
+   the pieces after it. */
 static Py_ssize_t
-used_bytes(PyObject *piece, Py_ssize_t bytes)
+bytes_in_piece(PyObject *piece, Py_ssize_t bytes)
 {
     Py_ssize_t size = PyBytes_GET_SIZE(piece);
     return bytes < size ? bytes : size;
 }
 
-/* Whether a piece may be added. */
+/* Whether a piece may be added: there is a free slot, and all present pieces
+   are full (invariant 3). */
 static bool
-takes_piece(const FlByteStore *store)
+can_add_piece(const FlByteStore *store)
 {
     Py_ssize_t room = 0;
     for (int at = 0; at < store->piece_count; at++) {
@@ -54,15 +69,16 @@ takes_piece(const FlByteStore *store)
            && store->piece_count < FL_STORE_PIECES - 1;
 }
 
-/* The first piece's turn, if there is one, after all of the chunk. */
+/* The chunk is used up: drop it and make the first piece the chunk, if there
+   is one. */
 static void
-next_chunk(FlByteStore *store)
+advance_chunk(FlByteStore *store)
 {
     PyObject *chunk = NULL;
     Py_ssize_t size = 0;
     if (store->piece_count > 0) {
         chunk = store->pieces[0];
-        size = used_bytes(chunk, store->piece_bytes);
+        size = bytes_in_piece(chunk, store->piece_bytes);
         store->piece_bytes -= size;
         store->piece_count--;
         memmove(store->pieces, store->pieces + 1,
@@ -71,8 +87,9 @@ next_chunk(FlByteStore *store)
     set_chunk(store, chunk, size);
 }
 
-/* Have a chunk of so many bytes that begins with all there is.  0, or -1 with
-   MemoryError. */
+/* Merge chunk and pieces into a new chunk object of size_bytes, which must be
+   at least the store's size.  0, or -1 with MemoryError and the store
+   unchanged. */
 static int
 rebuild(FlByteStore *store, Py_ssize_t size_bytes)
 {
@@ -80,19 +97,21 @@ rebuild(FlByteStore *store, Py_ssize_t size_bytes)
     if (chunk == NULL) {
         return -1;
     }
+    /* From here on nothing can fail: the loop empties the store, object by
+       object, into the new chunk. */
     Py_ssize_t at = 0;
     while (store->chunk != NULL) {
         Py_ssize_t size = chunk_size(store);
         memcpy(PyBytes_AS_STRING(chunk) + at, bytes_at(store, store->start),
                (size_t)size);
         at += size;
-        next_chunk(store);
+        advance_chunk(store);
     }
     set_chunk(store, chunk, at);
     return 0;
 }
 
-/* Whether the chunk has all there is and room for so many bytes more. */
+/* Whether the chunk has extra_bytes free, and no pieces follow it. */
 static bool
 has_room(const FlByteStore *store, Py_ssize_t extra_bytes)
 {
@@ -100,7 +119,8 @@ has_room(const FlByteStore *store, Py_ssize_t extra_bytes)
            && PyBytes_GET_SIZE(store->chunk) - store->end >= extra_bytes;
 }
 
-/* Have room for so many bytes at the end of a chunk that has all.  0 or -1. */
+/* Make room for extra_bytes at the end of the chunk; merges the pieces.  0, or
+   -1 with MemoryError and the store unchanged. */
 static int
 reserve(FlByteStore *store, Py_ssize_t extra_bytes)
 {
@@ -108,13 +128,15 @@ reserve(FlByteStore *store, Py_ssize_t extra_bytes)
         return 0;
     }
     Py_ssize_t size = fl_byte_store_size(store);
+    /* The doubling below must not overflow. */
     if (extra_bytes > PY_SSIZE_T_MAX / 4 - size) {
         PyErr_NoMemory();
         return -1;
     }
     Py_ssize_t wanted = size + extra_bytes;
     if (wanted < 2 * size) {
-        wanted = 2 * size; /* so that many small pieces cost no more */
+        wanted =
+            2 * size; /* grow geometrically: appending is O(1) amortized */
     }
     return rebuild(store, wanted);
 }
@@ -126,6 +148,8 @@ fl_byte_store_data(FlByteStore *store)
         && rebuild(store, fl_byte_store_size(store)) < 0) {
         return NULL;
     }
+    /* Callers may pass the result to memchr: an empty store gives a valid
+       pointer. */
     return store->chunk == NULL ? "" : bytes_at(store, store->start);
 }
 
@@ -136,15 +160,18 @@ fl_byte_store_memory(FlByteStore *store, Py_ssize_t size_bytes, int count,
                      struct iovec *memory)
 {
     if (reserve(store, size_bytes) < 0) {
-        PyErr_Clear(); /* whoever asked has other memory */
+        PyErr_Clear(); /* the caller reads into its own buffer instead */
         return 0;
     }
+    /* The first area is the free end of the chunk, which has no pieces now. */
     memory[0].iov_base = bytes_at(store, store->end);
     memory[0].iov_len = (size_t)size_bytes;
+    /* The other areas are pieces.  They are already in store->pieces, but
+       count as empty until fl_byte_store_filled. */
     while (store->piece_count + 1 < count) {
         PyObject *piece = PyBytes_FromStringAndSize(NULL, size_bytes);
         if (piece == NULL) {
-            PyErr_Clear(); /* likewise */
+            PyErr_Clear(); /* fewer areas will do */
             break;
         }
         struct iovec *next = &memory[store->piece_count + 1];
@@ -161,27 +188,34 @@ fl_byte_store_filled(FlByteStore *store, const struct iovec *memory,
 {
     Py_ssize_t room = (Py_ssize_t)memory[0].iov_len;
     Py_ssize_t used = got_bytes < room ? got_bytes : room;
-    int asked = store->piece_count;
+    int offered = store->piece_count;
+    /* got_bytes is distributed over the areas in order: first the chunk. */
     store->end += used;
+    /* Nothing was received and the chunk was made for this call: an empty
+       store has no chunk. */
     if (chunk_size(store) == 0) {
         set_chunk(store, NULL, 0);
     }
+    /* Keep the pieces that received bytes.  They come first, so each keeps
+       its index. */
     store->piece_count = 0;
-    for (int at = 0; at < asked; at++) {
+    for (int at = 0; at < offered; at++) {
         got_bytes -= used;
-        used = used_bytes(store->pieces[at], got_bytes);
+        used = bytes_in_piece(store->pieces[at], got_bytes);
         if (used > 0) {
             store->piece_bytes += used;
             store->piece_count++;
         }
         else {
-            Py_DECREF(store->pieces[at]); /* bytes: runs nothing */
+            Py_DECREF(store->pieces[at]); /* a bytes object: runs no code */
         }
     }
+    /* What is left is in the caller's buffer, the entry after the last
+       area. */
     got_bytes -= used;
     return got_bytes == 0
                ? 0
-               : fl_byte_store_append(store, memory[asked + 1].iov_base,
+               : fl_byte_store_append(store, memory[offered + 1].iov_base,
                                       got_bytes);
 }
 
@@ -191,9 +225,10 @@ fl_byte_store_append(FlByteStore *store, const char *data,
 {
     if (store->chunk == NULL
         || (!has_room(store, size_bytes) && size_bytes >= PIECE_BYTES
-            && takes_piece(store)))
+            && can_add_piece(store)))
     {
-        /* Of the very size: likely it is taken as a whole. */
+        /* An object of exactly this size: if a read takes all of it,
+           take_chunk returns it without a resize. */
         PyObject *piece = PyBytes_FromStringAndSize(data, size_bytes);
         if (piece == NULL) {
             return -1;
@@ -217,13 +252,16 @@ fl_byte_store_append(FlByteStore *store, const char *data,
 
 /* --- out ----------------------------------------------------------------- */
 
-/* All of the chunk, as the object itself. */
+/* Take the whole chunk: return the object itself, cut to its used size.
+   NULL with MemoryError; the chunk is lost then. */
 static PyObject *
 take_chunk(FlByteStore *store)
 {
     PyObject *chunk = Py_NewRef(store->chunk);
     Py_ssize_t end = store->end;
-    next_chunk(store);
+    advance_chunk(store);
+    /* advance_chunk dropped the store's reference: ours is the only one, as
+       _PyBytes_Resize requires.  On failure it frees the object. */
     if (PyBytes_GET_SIZE(chunk) != end && _PyBytes_Resize(&chunk, end) < 0) {
         return NULL;
     }
@@ -237,13 +275,17 @@ fl_byte_store_take(FlByteStore *store, Py_ssize_t size_bytes)
     if (size_bytes > size) {
         size_bytes = size;
     }
+    /* More than the chunk is wanted: merge the pieces into it. */
     if (size_bytes > chunk_size(store) && fl_byte_store_data(store) == NULL) {
         return NULL;
     }
+    /* The object itself can be returned only if the bytes begin at its
+       start. */
     if (size_bytes == chunk_size(store) && size_bytes > 0 && store->start == 0)
     {
         return take_chunk(store);
     }
+    /* Else copy.  The chunk may be NULL if no bytes are wanted. */
     PyObject *taken = PyBytes_FromStringAndSize(
         size_bytes == 0 ? NULL : bytes_at(store, store->start), size_bytes);
     if (taken != NULL) {
@@ -255,9 +297,11 @@ fl_byte_store_take(FlByteStore *store, Py_ssize_t size_bytes)
 void
 fl_byte_store_drop(FlByteStore *store, Py_ssize_t size_bytes)
 {
+    /* An object of which all bytes are dropped is freed, so that an empty
+       store has no chunk. */
     while (store->chunk != NULL && size_bytes >= chunk_size(store)) {
         size_bytes -= chunk_size(store);
-        next_chunk(store);
+        advance_chunk(store);
     }
     if (store->chunk != NULL) {
         store->start += size_bytes;
@@ -272,6 +316,7 @@ fl_byte_store_find(FlByteStore *store, Py_ssize_t from, const char *separator,
     if (size < size_bytes) {
         return -1;
     }
+    /* A separator may span the chunk and a piece: search contiguous bytes. */
     const char *data = fl_byte_store_data(store);
     if (data == NULL) {
         return -2;

@@ -1,12 +1,30 @@
-/* The state of native readers: adopting, giving back, feeding, waiting. */
+/* The state of native readers: upgrade, downgrade, feeding, waiting.
+
+   1. A native reader's __dict__ has the state under the name _fastloop, and
+      none of the attributes that the state has.  So the common check for
+      replaced methods is one comparison of the dict's size
+      (may_stay_native).
+   2. Whichever step of an upgrade or a downgrade fails, the reader works.  An
+      upgrade changes the class first, then the __dict__: the native class runs
+      asyncio's code for an object without a state (reader_type.c).  A
+      downgrade adds the attributes to the __dict__, then changes the class,
+      then removes the state, which a plain class ignores.
+   3. Calls into Python may downgrade the reader.  The state then is stale: it
+      still works, but nobody reads it any more.  Code that goes on after such
+      a call checks `downgraded`.
+   4. What decides whether a reader may stay native is checked by each call,
+      not cached, except for the methods of asyncio's class
+      (methods_are_plain). */
 #include "streams/native_reader.h"
 
 #include "py/call.h"
 #include "py/compat.h"
 #include "py/state.h"
 
-/* What C does in the place of asyncio's: methods of asyncio.StreamReader. */
-static const size_t replaced[] = {
+/* Methods of asyncio.StreamReader whose work C does.  If an application
+   replaces one of them, asyncio's code must run, which calls the
+   replacement. */
+static const size_t c_methods[] = {
     offsetof(FlNames, read),
     offsetof(FlNames, readexactly),
     offsetof(FlNames, readuntil),
@@ -19,35 +37,40 @@ static const size_t replaced[] = {
     offsetof(FlNames, _maybe_resume_transport),
 };
 
-#define REPLACED (sizeof(replaced) / sizeof(replaced[0]))
+#define METHOD_COUNT (sizeof(c_methods) / sizeof(c_methods[0]))
 
+/* An interned name by its offset in FlNames.  Borrowed. */
 static PyObject *
 name_at(const FlState *state, size_t offset)
 {
     return *(PyObject *const *)((const char *)&state->names + offset);
 }
 
-/* --- whether a program has methods of its own ---------------------------- */
+/* --- whether an application replaced a method
+   --------------------------------- */
 
-/* CPython's are functions of asyncio.streams, and of no other module. */
+/* Whether a class has asyncio's methods.  These are functions whose globals
+   are asyncio.streams' own; a replacement from any other module is not. */
 static bool
 class_is_plain(const FlState *state, PyObject *type)
 {
-    for (size_t at = 0; at < REPLACED; at++) {
+    for (size_t at = 0; at < METHOD_COUNT; at++) {
         PyObject *method =
-            PyObject_GetAttr(type, name_at(state, replaced[at]));
+            PyObject_GetAttr(type, name_at(state, c_methods[at]));
         bool plain = method != NULL && PyFunction_Check(method)
                      && PyFunction_GetGlobals(method) == state->stream_globals;
         Py_XDECREF(method);
         if (!plain) {
-            PyErr_Clear(); /* asyncio's code will say that it is missing */
+            PyErr_Clear(); /* a missing method: asyncio's code raises that */
             return false;
         }
     }
     return true;
 }
 
-/* The same, with a memory: a class that is changed has another version. */
+/* Whether asyncio.StreamReader has asyncio's methods.  The answer is cached by
+   the type's version, which changes with each change of the class.  Version 0
+   means that the type has none: then nothing may be cached. */
 static bool
 methods_are_plain(FlState *state)
 {
@@ -55,19 +78,20 @@ methods_are_plain(FlState *state)
     unsigned version = fl_type_version(type);
     if (FL_UNLIKELY(version == 0 || version != state->reader_version)) {
         state->reader_is_plain = class_is_plain(state, state->asyncio_reader);
+        /* Looking the methods up may have given the type a version. */
         state->reader_version = fl_type_version(type);
     }
     return state->reader_is_plain;
 }
 
-/* Whether none of the methods was set on the object. */
+/* Whether none of the methods was set on the object itself. */
 static bool
 object_is_plain(const FlState *state, PyObject *dict)
 {
-    for (size_t at = 0; at < REPLACED; at++) {
-        int found = PyDict_Contains(dict, name_at(state, replaced[at]));
+    for (size_t at = 0; at < METHOD_COUNT; at++) {
+        int found = PyDict_Contains(dict, name_at(state, c_methods[at]));
         if (found != 0) {
-            PyErr_Clear(); /* a key that cannot be compared: not plain */
+            PyErr_Clear(); /* a key whose __eq__ raised: not plain */
             return false;
         }
     }
@@ -76,24 +100,30 @@ object_is_plain(const FlState *state, PyObject *dict)
 
 /* --- finding ------------------------------------------------------------- */
 
-/* Borrowed, from a dict that the reader keeps alive. */
+/* The state in a reader's __dict__, and that dict.  Both are borrowed: the
+   reader owns the dict, and the dict the state.  NULL without an exception if
+   there is no state. */
 static FlReader *
-find(FlState *state, PyObject *reader, PyObject **dict)
+find_state(FlState *state, PyObject *reader, PyObject **dict)
 {
     *dict = PyObject_GenericGetDict(reader, NULL);
     if (*dict == NULL) {
         return NULL;
     }
-    Py_DECREF(*dict);
+    Py_DECREF(*dict); /* the reader still owns it */
     PyObject *found = PyDict_GetItemWithError(*dict, state->names._fastloop);
+    /* An application may have put another object under the name. */
     if (found == NULL || !Py_IS_TYPE(found, state->reader_type)) {
         return NULL;
     }
     return (FlReader *)found;
 }
 
+/* No native class yet means that fastloop.streams was not imported.  An exact
+   type check suffices: an upgrade sets exactly this class, and a subclass
+   that an application makes has no state. */
 FlReader *
-fl_reader_behind(FlState *state, PyObject *reader)
+fl_reader_unchecked(FlState *state, PyObject *reader)
 {
     PyObject *dict;
     if (state->native_reader == NULL
@@ -101,28 +131,32 @@ fl_reader_behind(FlState *state, PyObject *reader)
     {
         return NULL;
     }
-    return find(state, reader, &dict);
+    return find_state(state, reader, &dict);
 }
 
-/* Whether nobody has the buffer that was shown, nor has put anything in it. */
+/* Whether the application neither kept nor filled the empty _buffer that it
+   read: ours is the only reference, and the bytearray is empty. */
 static bool
-shown_is_empty(const FlReader *self)
+empty_buffer_is_unused(const FlReader *self)
 {
-    return self->shown == NULL
-           || (Py_REFCNT(self->shown) == 1
-               && PyByteArray_GET_SIZE(self->shown) == 0);
+    return self->empty_buffer == NULL
+           || (Py_REFCNT(self->empty_buffer) == 1
+               && PyByteArray_GET_SIZE(self->empty_buffer) == 0);
 }
 
-/* Whether nothing of asyncio's was replaced. */
+/* Whether asyncio's code would do the same as ours: no method was replaced,
+   and nobody can see that the bytes are not in the _buffer. */
 static bool
-stays_native(const FlReader *self, PyObject *dict)
+may_stay_native(const FlReader *self, PyObject *dict)
 {
     return methods_are_plain(self->state)
-           && (PyDict_GET_SIZE(dict) == 1
+           && (PyDict_GET_SIZE(dict) == 1 /* the state alone: invariant 1 */
                || object_is_plain(self->state, dict))
-           && shown_is_empty(self);
+           && empty_buffer_is_unused(self);
 }
 
+/* For get_memory, which must not downgrade: that runs code that may be the
+   application's. */
 FlReader *
 fl_reader_peek(FlState *state, PyObject *reader)
 {
@@ -132,17 +166,20 @@ fl_reader_peek(FlState *state, PyObject *reader)
     {
         return NULL;
     }
-    FlReader *self = find(state, reader, &dict);
-    return self != NULL && stays_native(self, dict) ? self : NULL;
+    FlReader *self = find_state(state, reader, &dict);
+    return self != NULL && may_stay_native(self, dict) ? self : NULL;
 }
 
+/* The check that each step of a method begins with. */
 FlReader *
 fl_reader_of(FlState *state, PyObject *reader)
 {
     FlReader *self = fl_reader_peek(state, reader);
+    /* Not allowed to stay native, and not plain yet. */
     if (FL_UNLIKELY(self == NULL) && !PyErr_Occurred()
-        && fl_reader_behind(state, reader) != NULL)
+        && fl_reader_unchecked(state, reader) != NULL)
     {
+        /* On failure the exception stays set, for the caller. */
         (void)fl_reader_downgrade(state, reader);
     }
     return self;
@@ -150,33 +187,39 @@ fl_reader_of(FlState *state, PyObject *reader)
 
 /* --- attributes ---------------------------------------------------------- */
 
+/* How an optional field reads as an attribute.  Borrowed. */
 static PyObject *
 or_none(PyObject *object)
 {
     return object == NULL ? Py_None : object;
 }
 
+/* The same object each time, as a plain reader's _buffer is one object. */
 PyObject *
-fl_reader_show_empty(FlReader *self)
+fl_reader_empty_buffer(FlReader *self)
 {
-    if (self->shown == NULL) {
-        self->shown = PyByteArray_FromStringAndSize(NULL, 0);
+    if (self->empty_buffer == NULL) {
+        self->empty_buffer = PyByteArray_FromStringAndSize(NULL, 0);
     }
-    return Py_XNewRef(self->shown);
+    return Py_XNewRef(self->empty_buffer);
 }
 
-/* A new reference. */
+/* What a plain reader's _buffer would be.  An application may have kept the
+   empty one that it read, so that object is used as long as there are no
+   bytes.  A new reference. */
 static PyObject *
 buffer_of(FlReader *self)
 {
     Py_ssize_t size = fl_byte_store_size(&self->store);
-    if (size == 0 && self->shown != NULL) {
-        return Py_NewRef(self->shown);
+    if (size == 0 && self->empty_buffer != NULL) {
+        return Py_NewRef(self->empty_buffer);
     }
     const char *data = fl_byte_store_data(&self->store);
     return data == NULL ? NULL : PyByteArray_FromStringAndSize(data, size);
 }
 
+/* In the order of asyncio's __init__, which vars() shows.  What else a
+   application set is in the reader's __dict__ already. */
 PyObject *
 fl_reader_attributes(FlReader *self)
 {
@@ -206,15 +249,17 @@ fl_reader_attributes(FlReader *self)
     return dict;
 }
 
-/* A truth of a dict: exactly True or False; else -1. */
+/* A bool in a dict: 1 for True, 0 for False, -1 for anything else or if it is
+   missing; then an exception may be set. */
 static int
-truth_in(PyObject *dict, PyObject *name)
+bool_in(PyObject *dict, PyObject *name)
 {
     PyObject *value = PyDict_GetItemWithError(dict, name);
     return value == Py_True ? 1 : value == Py_False ? 0 : -1;
 }
 
-/* An object of a dict in *value, a new reference, NULL for None.  0 or -1. */
+/* An object in a dict: *value is a new reference, NULL for None.  0, or -1 if
+   it is missing; then an exception may be set. */
 static int
 object_in(PyObject *dict, PyObject *name, PyObject **value)
 {
@@ -223,14 +268,15 @@ object_in(PyObject *dict, PyObject *name, PyObject **value)
     return found == NULL ? -1 : 0;
 }
 
-/* Fill from what asyncio's __init__ and a program have set; -1: something is
-   not as asyncio has it. */
+/* Copy the attributes of a plain reader into the state.  -1 if one is missing
+   or of another type than asyncio's code gives it: such a reader is not
+   upgraded.  An exception may be set, which the caller clears. */
 static int
-fill(FlReader *self, PyObject *dict)
+load_state(FlReader *self, PyObject *dict)
 {
     const FlNames *names = &self->state->names;
-    int eof = truth_in(dict, names->_eof);
-    int paused = truth_in(dict, names->_paused);
+    int eof = bool_in(dict, names->_eof);
+    int paused = bool_in(dict, names->_paused);
     PyObject *buffer = PyDict_GetItemWithError(dict, names->_buffer);
     PyObject *limit = PyDict_GetItemWithError(dict, names->_limit);
     if (eof < 0 || paused < 0 || buffer == NULL || limit == NULL
@@ -242,9 +288,11 @@ fill(FlReader *self, PyObject *dict)
     {
         return -1;
     }
+    /* -1 with OverflowError if it is too large: rejected below. */
     self->limit_bytes = PyLong_AsSsize_t(limit);
     self->eof = eof;
     self->paused = paused;
+    /* Twice the limit must not overflow (data_added). */
     if (self->loop == NULL || self->limit_bytes <= 0
         || self->limit_bytes > PY_SSIZE_T_MAX / 4)
     {
@@ -257,8 +305,10 @@ fill(FlReader *self, PyObject *dict)
                                       PyByteArray_GET_SIZE(buffer));
 }
 
-/* A buffer that somebody else has as well may be looked at later, and who
-   waits in asyncio's code will look at it. */
+/* Whether nobody but the reader uses its _buffer.  An application with a
+   reference to it could read it later, and a coroutine that already waits in
+   asyncio's code reads it when it wakes; both would find it empty for
+   ever. */
 static bool
 buffer_is_private(const FlState *state, PyObject *dict)
 {
@@ -267,6 +317,8 @@ buffer_is_private(const FlState *state, PyObject *dict)
            && PyDict_GetItemWithError(dict, state->names._waiter) == Py_None;
 }
 
+/* A state with the attributes of a plain reader, whose dict is given.  NULL if
+   it cannot be upgraded; an exception may be set. */
 static FlReader *
 reader_new(FlState *state, PyObject *dict)
 {
@@ -276,13 +328,16 @@ reader_new(FlState *state, PyObject *dict)
         return NULL;
     }
     self->state = state;
-    if (fill(self, dict) < 0) {
+    if (load_state(self, dict) < 0) {
         Py_CLEAR(self);
     }
     return self;
 }
 
-/* A dict with the reader's state, and what a program has set on it. */
+/* The __dict__ of a native reader: the state, and of the plain reader's dict
+   what is not the state's, such as _source_traceback or an attribute that a
+   application set.  The copy makes the iteration safe: comparing keys may run
+   Python code, which may change the original. */
 static PyObject *
 native_dict(FlState *state, PyObject *plain, FlReader *self)
 {
@@ -318,10 +373,10 @@ fl_reader_set_class(FlState *state, PyObject *reader, PyObject *type)
     return Py_TYPE(attribute)->tp_descr_set(attribute, reader, type);
 }
 
-/* First the class, for without a state it runs asyncio's code: whichever
-   step fails, the reader works.  0 or -1. */
+/* Make a reader native, with a __dict__ that has its state.  The class first:
+   invariant 2.  0 or -1. */
 static int
-change(FlState *state, PyObject *reader, PyObject *native)
+switch_class(FlState *state, PyObject *reader, PyObject *native)
 {
     if (fl_reader_set_class(state, reader, state->native_reader) < 0) {
         return -1;
@@ -329,6 +384,9 @@ change(FlState *state, PyObject *reader, PyObject *native)
     return PyObject_GenericSetDict(reader, native, NULL);
 }
 
+/* Exact types only: an application's subclass, or a changed class, keeps
+   asyncio's code.  Everything that is needed is made before the reader
+   changes. */
 void
 fl_reader_upgrade(FlState *state, PyObject *reader)
 {
@@ -348,24 +406,31 @@ fl_reader_upgrade(FlState *state, PyObject *reader)
         native = self == NULL ? NULL : native_dict(state, dict, self);
     }
     if (native != NULL) {
-        (void)change(state, reader, native);
+        (void)switch_class(state, reader, native);
     }
-    PyErr_Clear(); /* asyncio's code goes on, without what failed here */
+    PyErr_Clear(); /* the reader stays plain: asyncio's code handles it */
     Py_XDECREF(self);
     Py_XDECREF(native);
     Py_XDECREF(dict);
 }
 
+/* Readers keep working after a failure: see invariant 2.  `downgraded` tells
+   callers further up the stack, which own a reference, that the state is
+   stale. */
 int
 fl_reader_downgrade(FlState *state, PyObject *reader)
 {
     PyObject *dict;
-    FlReader *self = find(state, reader, &dict);
+    FlReader *self = find_state(state, reader, &dict);
     if (self == NULL) {
         return PyErr_Occurred() ? -1 : 0;
     }
+    /* Both are borrowed: removing the state from the dict may drop its last
+       reference, and dropping the old attributes may run Python code that
+       replaces the dict. */
     Py_INCREF(self);
     Py_INCREF(dict);
+    /* Attributes, then the class, then the state: invariant 2. */
     PyObject *plain = fl_reader_attributes(self);
     int code = plain == NULL ? -1 : PyDict_Update(dict, plain);
     if (code == 0) {
@@ -383,7 +448,7 @@ fl_reader_downgrade(FlState *state, PyObject *reader)
 
 /* --- feeding and waiting ------------------------------------------------- */
 
-/* asyncio's _wakeup_waiter. */
+/* asyncio's _wakeup_waiter.  0 or -1. */
 static int
 wake(FlReader *self)
 {
@@ -392,8 +457,11 @@ wake(FlReader *self)
     if (waiter == NULL) {
         return 0;
     }
+    /* First: the calls below may run Python code, which may begin to wait. */
     self->waiter = NULL;
-    self->room_bytes = 0;
+    self->wanted_bytes = 0;
+    /* By the methods' names: an application's loop may create futures of any
+       class. */
     int cancelled = fl_call_truth(waiter, names->cancelled);
     PyObject *done =
         cancelled == 0
@@ -404,11 +472,12 @@ wake(FlReader *self)
     return cancelled > 0 || done != NULL ? 0 : -1;
 }
 
+/* As asyncio's feed_data does it.  0 or -1. */
 static int
 pause_transport(FlReader *self)
 {
     PyObject *transport = Py_NewRef(self->transport);
-    self->paused = true; /* first: the call may give the reader back */
+    self->paused = true; /* first: the call may downgrade, which copies it */
     PyObject *done =
         PyObject_CallMethodNoArgs(transport, self->state->names.pause_reading);
     Py_DECREF(transport);
@@ -420,11 +489,13 @@ pause_transport(FlReader *self)
     if (!PyErr_ExceptionMatches(PyExc_NotImplementedError)) {
         return -1;
     }
-    PyErr_Clear(); /* one that cannot pause: asyncio forgets it as well */
+    PyErr_Clear(); /* it cannot pause: asyncio does not try again either */
     Py_CLEAR(self->transport);
     return 0;
 }
 
+/* 0 or -1.  Without a transport the call on None raises AttributeError, as in
+   asyncio. */
 static int
 resume_transport(FlReader *self)
 {
@@ -438,21 +509,23 @@ resume_transport(FlReader *self)
     return done == NULL ? -1 : 0;
 }
 
-/* The waiter, if any, is told; and the transport pauses if too much is
-   there.  After bytes came.  0 or -1. */
+/* After bytes were added: wake the waiter, then pause the transport if more
+   than twice the limit is stored.  0 or -1. */
 static int
-received(FlReader *self)
+data_added(FlReader *self)
 {
     if (wake(self) < 0) {
         return -1;
     }
-    /* A plain reader pauses when more comes. */
+    /* If waking downgraded the reader, the state is stale.  The plain reader
+       pauses the transport itself when it receives more. */
     return self->transport != NULL && !self->paused && !self->downgraded
                    && fl_byte_store_size(&self->store) > 2 * self->limit_bytes
                ? pause_transport(self)
                : 0;
 }
 
+/* The checks are asyncio's, in its order. */
 int
 fl_reader_feed(FlReader *self, const char *data, Py_ssize_t size_bytes)
 {
@@ -466,7 +539,7 @@ fl_reader_feed(FlReader *self, const char *data, Py_ssize_t size_bytes)
     if (fl_byte_store_append(&self->store, data, size_bytes) < 0) {
         return -1;
     }
-    return received(self);
+    return data_added(self);
 }
 
 int
@@ -474,7 +547,7 @@ fl_reader_filled(FlReader *self, const struct iovec *memory,
                  Py_ssize_t got_bytes)
 {
     int code = fl_byte_store_filled(&self->store, memory, got_bytes);
-    return code < 0 || got_bytes == 0 ? code : received(self);
+    return code < 0 || got_bytes == 0 ? code : data_added(self);
 }
 
 int
@@ -486,8 +559,10 @@ fl_reader_maybe_resume(FlReader *self)
                : 0;
 }
 
+/* asyncio's _wait_for_data, without its await: fastloop/streams.py awaits the
+   future, and the next step drops it. */
 PyObject *
-fl_reader_wait(FlReader *self, const char *name, Py_ssize_t room_bytes)
+fl_reader_wait(FlReader *self, const char *name, Py_ssize_t wanted_bytes)
 {
     if (self->waiter != NULL) {
         PyErr_Format(PyExc_RuntimeError,
@@ -500,6 +575,7 @@ fl_reader_wait(FlReader *self, const char *name, Py_ssize_t room_bytes)
         PyErr_SetString(PyExc_AssertionError, "_wait_for_data after EOF");
         return NULL;
     }
+    /* A read that waits while the transport is paused would never end. */
     if (self->paused && resume_transport(self) < 0) {
         return NULL;
     }
@@ -509,17 +585,23 @@ fl_reader_wait(FlReader *self, const char *name, Py_ssize_t room_bytes)
     if (waiter == NULL) {
         return NULL;
     }
+    /* resume_reading or create_future may be the application's and downgrade
+       the reader.  Our waiter would not be seen by asyncio's code. */
     if (self->downgraded) {
         Py_DECREF(waiter);
         return Py_None;
     }
+    /* The state owns the future; the caller borrows it.  create_future may
+       have run code that began to wait as well: as in asyncio, the later one
+       replaces the earlier. */
     Py_XSETREF(self->waiter, waiter);
-    self->room_bytes = room_bytes;
+    self->wanted_bytes = wanted_bytes;
     return waiter;
 }
 
 /* --- the type ------------------------------------------------------------ */
 
+/* The empty_buffer is not visited: a bytearray refers to nothing. */
 static int
 reader_traverse(FlReader *self, visitproc visit, void *arg)
 {
@@ -538,16 +620,19 @@ reader_clear(FlReader *self)
     Py_CLEAR(self->waiter);
     Py_CLEAR(self->exception);
     Py_CLEAR(self->transport);
-    Py_CLEAR(self->shown);
+    Py_CLEAR(self->empty_buffer);
     return 0;
 }
 
+/* The memory that the kernel writes into is never freed here: state->filling
+   owns the state meanwhile (reader_protocol.c). */
 static void
 reader_dealloc(FlReader *self)
 {
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
     (void)reader_clear(self);
+    /* All of it: frees the objects. */
     fl_byte_store_drop(&self->store, PY_SSIZE_T_MAX);
     type->tp_free(self);
     Py_DECREF(type);
@@ -571,6 +656,7 @@ static PyType_Spec reader_spec = {
     .slots = reader_slots,
 };
 
+/* Keeps object's own __class__ descriptor: see fl_reader_set_class. */
 int
 fl_native_reader_register(PyObject *module, FlState *state)
 {

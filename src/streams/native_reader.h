@@ -1,92 +1,132 @@
 /* Native readers: asyncio.StreamReader objects whose state is in C.
 
-   When a connection of an exact asyncio.StreamReaderProtocol is made, its
-   exact asyncio.StreamReader is *adopted*: it gets the class
-   fastloop.streams.StreamReader, a subclass of asyncio's, and what was in its
-   attributes moves into an FlReader in its __dict__.  The attributes remain,
-   as descriptors.
+   Upgrade.  When a connection of an exact asyncio.StreamReaderProtocol is
+   made, its exact asyncio.StreamReader becomes a native reader: its class
+   becomes fastloop.streams.StreamReader, a subclass of asyncio's, and its
+   attributes move into an FlReader, which its __dict__ holds under the name
+   _fastloop.  Applications still read and set the attributes, through
+   descriptors (reader_type.c).
 
-   It is *given back*, and is a plain asyncio.StreamReader for good, when a
-   program looks at its _buffer or __dict__, copies it, gives it a class, or
-   has put a method in the place of one of asyncio's, on the class or the
-   object: asyncio's own code then runs.  What shows or moves the state as a
-   whole gives it back first: __dict__, __class__, and the methods that copies
-   are made by.  A program may ask whether the _buffer is empty, as redis
-   does before each command: one that is, it is shown, and the reader is given
-   back only if the program keeps that object, or puts something in it.
+   Downgrade.  A native reader becomes a plain asyncio.StreamReader again, for
+   good, and runs asyncio's own code, as soon as an application
+   - reads a _buffer that is not empty, or keeps or fills an empty one,
+   - reads or sets __dict__, sets __class__, or copies the reader,
+   - gives an attribute a value that the state cannot represent, or
+   - has replaced one of asyncio's methods, on the class or on the object.
+   Reading an empty _buffer does not downgrade, because redis does that before
+   each command: it is given an empty bytearray, and each later call checks
+   that nobody kept or filled that object.
 
-   Loop's thread only, and only where there is a GIL: without one, to change
-   an object's class stops all threads.
+   Everything that runs Python code may downgrade the reader: a callback, a
+   buffer's __buffer__, a transport's method.  A caller that goes on after such
+   a call owns a reference to the FlReader and checks `downgraded`, or fetches
+   the state again.
 
-   Rejected: classes of our own in asyncio's place, for programs have asyncio's
-   already; a reader over asyncio's bytearray, which copies what it gives. */
+   Ownership: the reader's __dict__ owns the FlReader.  Functions return it
+   borrowed.
+
+   Threads: the loop's thread, with the GIL.  Without a GIL no reader is
+   upgraded, because to change an object's class stops all threads.
+
+   Errors: NULL or -1 with an exception set, unless stated otherwise.
+
+   Rejected:
+   - Own classes in place of asyncio's: applications already refer to
+     asyncio's.
+   - A native reader over asyncio's bytearray: it copies what it returns. */
 #ifndef FL_STREAMS_NATIVE_READER_H
 #define FL_STREAMS_NATIVE_READER_H
 
 #include "py/state.h"
 #include "streams/byte_store.h"
 
+/* The state of one native reader: a Python object, so that the GC sees the
+   references. */
 typedef struct {
     PyObject_HEAD
     FlState *state;
+    /* asyncio's attributes of these names; NULL reads as None. */
     PyObject *loop;
-    PyObject *waiter;    /* the future of who reads, or NULL */
-    PyObject *exception; /* or NULL */
-    PyObject *transport; /* or NULL */
-    PyObject *shown;     /* the _buffer that programs saw while it was empty */
-    FlByteStore store;
+    PyObject *waiter; /* the future that a read awaits */
+    PyObject *exception;
+    PyObject *transport;
+    /* What an application got that read the _buffer while it was empty, or
+       NULL. */
+    PyObject *empty_buffer;
+    FlByteStore store; /* the unread bytes: asyncio's _buffer */
+    /* asyncio's _limit.  Above twice as many bytes the transport is paused. */
     Py_ssize_t limit_bytes;
-    Py_ssize_t room_bytes;     /* the waiter takes up to so many; 0: unknown */
-    Py_ssize_t searched_bytes; /* hold no separator of the last search */
-    const char *searched_for;  /* it; only compared, may be freed memory */
+    /* The waiting read returns at most so many bytes; 0: unknown. */
+    Py_ssize_t wanted_bytes;
+    /* So many bytes at the front contain no separator: the next step of the
+       search begins after them. */
+    Py_ssize_t searched_bytes;
+    /* The separator of that search.  It may be freed memory: it is compared
+       with the next one's address and never read. */
+    const char *searched_for;
     bool eof;
-    bool paused;
-    bool downgraded; /* while a caller still held this: look again */
+    bool paused; /* the reader paused the transport */
+    /* The reader became a plain one while somebody still used this state,
+       which is stale now. */
+    bool downgraded;
 } FlReader;
 
-/* The state of a native reader, borrowed, after a look whether it may stay
-   one.  NULL without an exception: it is none, or was given back just now. */
+/* The state of a native reader, after checking that it may stay native.  A
+   reader that may not is downgraded.  NULL without an exception: it is a plain
+   reader, maybe only since now; run asyncio's code.  NULL with an exception:
+   the downgrade failed. */
 FlReader *fl_reader_of(FlState *state, PyObject *reader);
 
-/* The same without that look: for attributes. */
-FlReader *fl_reader_behind(FlState *state, PyObject *reader);
+/* The state of a native reader, without that check: for attributes.  NULL
+   without an exception: it is a plain reader. */
+FlReader *fl_reader_unchecked(FlState *state, PyObject *reader);
 
-/* As fl_reader_of, but gives nothing back: NULL for one that has to be. */
+/* As fl_reader_of, but never downgrades: NULL for a
+   reader that may not stay native. */
 FlReader *fl_reader_peek(FlState *state, PyObject *reader);
 
-/* The empty _buffer, which a program looks at.  NULL with an exception. */
-PyObject *fl_reader_show_empty(FlReader *self);
+/* What an application gets that reads the _buffer while the store is empty: an
+   empty bytearray, which the state remembers.  A new reference. */
+PyObject *fl_reader_empty_buffer(FlReader *self);
 
-/* Adopt a reader that may be.  Raises nothing. */
+/* Make a reader native if asyncio's code would not notice.  Else, and on any
+   failure, it stays as it is.  Raises nothing. */
 void fl_reader_upgrade(FlState *state, PyObject *reader);
 
-/* Set __class__ as object does, whatever has the state.  0 or -1. */
+/* Set __class__ with object's own descriptor, past ours and past a class's
+   __setattr__.  0 or -1. */
 int fl_reader_set_class(FlState *state, PyObject *reader, PyObject *type);
 
-/* Make it a plain one.  0 or -1; then it is as it was. */
+/* Make a reader plain.  Does nothing for one that is.  0, or -1 with the
+   reader still native. */
 int fl_reader_downgrade(FlState *state, PyObject *reader);
 
-/* A dict of what a plain reader's attributes would be; the buffer is a copy.
-   NULL with an exception. */
+/* A new dict of the attributes that a plain reader would have.  Its _buffer is
+   a copy. */
 PyObject *fl_reader_attributes(FlReader *self);
 
-/* asyncio's feed_data.  0 or -1. */
+/* asyncio's feed_data: append a copy, wake the waiter, pause the transport if
+   there is too much.  May run Python code: the caller owns a reference to
+   self.  0 or -1. */
 int fl_reader_feed(FlReader *self, const char *data, Py_ssize_t size_bytes);
 
-/* The same of bytes that have come into memory of the store's, and into one
-   piece after it.  0 or -1. */
+/* The same for bytes that were received into memory that fl_byte_store_memory
+   offered; the arguments are fl_byte_store_filled's.  0 or -1. */
 int fl_reader_filled(FlReader *self, const struct iovec *memory,
                      Py_ssize_t got_bytes);
 
-/* asyncio's _maybe_resume_transport.  0 or -1. */
+/* asyncio's _maybe_resume_transport.  May run Python code.  0 or -1. */
 int fl_reader_maybe_resume(FlReader *self);
 
-/* A new future that is told of bytes; borrowed.  None, borrowed: what ran
-   meanwhile gave the reader back.  NULL with an exception.
-   name is the method's, for texts. */
+/* Begin to wait: make a future that is resolved when bytes or EOF arrive, and
+   return it, borrowed.  `name` is the method's, for error messages;
+   wanted_bytes is how many bytes it will return at most, 0 if that is unknown.
+   None, borrowed: Python code that ran here downgraded the reader, so the
+   caller must continue with asyncio's code.  NULL with an exception. */
 PyObject *fl_reader_wait(FlReader *self, const char *name,
-                         Py_ssize_t room_bytes);
+                         Py_ssize_t wanted_bytes);
 
+/* Add the state's type to the module.  0 or -1. */
 int fl_native_reader_register(PyObject *module, FlState *state);
 
 #endif

@@ -1,18 +1,22 @@
-/* What the methods of fastloop.streams.StreamReader call: take what is there,
-   or wait for it.
+/* The functions of fastloop._core that fastloop.streams.StreamReader calls.
 
-   Each function here does one step of a method of asyncio's and answers with
-   bytes, or with a future to wait for before the next step, or with None for
-   a reader that is no native one (any more).  The coroutines themselves are
-   Python: real ones, for inspect, for warnings and for tracebacks, and they
-   measured as well as awaitables in C.  The methods that do not wait are
-   Python as well: a profiler binds a method of a C type once more after its
-   call, and the reader may have another class by then. */
+   Each of asyncio's methods that may wait has a function here that does one
+   step: it returns bytes, or a future to await before the next step, or None
+   if the reader is a plain one by now and asyncio's method must run.  The
+   coroutines are Python (fastloop/streams.py): real coroutines, which inspect,
+   warnings and tracebacks know.  They measured as fast as awaitables in C.
+
+   The methods that do not wait are Python too.  A profiler binds a method of a
+   C type once more after its call, and by then the reader may have another
+   class, to which the method does not belong.
+
+   Threads: the loop's thread, with the GIL. */
 #ifndef FL_STREAMS_READER_CALLS_H
 #define FL_STREAMS_READER_CALLS_H
 
 #include "py/state.h"
 
+/* Add the functions to the module.  0 or -1. */
 int fl_reader_calls_register(PyObject *module, FlState *state);
 
 #endif

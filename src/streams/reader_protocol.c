@@ -1,4 +1,15 @@
-/* What a transport calls in the place of StreamReaderProtocol's methods. */
+/* What a stream calls in place of StreamReaderProtocol's methods.
+
+   1. Each call looks the protocol's data_received up and compares it with
+      asyncio's, as a call by name would: an application may replace it at any
+      time.
+   2. The lookup that fails is not reported here.  The bytes then go to
+      data_received by its name, which fails in the same way and is reported as
+      that method's error.
+   3. Between get_memory and memory_filled the stream only reads from the
+      socket.  state->filling owns the reader's state meanwhile, so that
+      memory_filled needs no lookup, which could fail after the bytes were
+      received. */
 #include "streams/reader_protocol.h"
 
 #include "py/compat.h"
@@ -6,14 +17,16 @@
 #include "streams/native_reader.h"
 #include "transport/native_protocol.h"
 
-/* Of less, more than one piece costs more than a copy. */
+/* Reads of less than this get one area of memory: several areas would cost
+   more than the copy that they save. */
 #define PIECE_BYTES ((Py_ssize_t)(32 * 1024))
 
 static_assert(FL_STORE_PIECES <= FL_NATIVE_PIECES,
               "a stream has room for the store's pieces");
 
-/* The protocol's reader, a new reference, if it and the protocol have
-   asyncio's methods; NULL without an exception: call data_received. */
+/* The protocol's reader, a new reference, if data_received is asyncio's.  NULL
+   without an exception: call data_received.  Whether the reader has asyncio's
+   methods is for the caller to check (fl_reader_of, fl_reader_peek). */
 static PyObject *
 reader_of(FlState *state, PyObject *protocol)
 {
@@ -22,6 +35,7 @@ reader_of(FlState *state, PyObject *protocol)
         return NULL; /* its class was changed */
     }
     PyObject *method = PyObject_GetAttr(protocol, state->names.data_received);
+    /* Bound to this protocol, and asyncio's function. */
     bool plain =
         method != NULL && PyMethod_Check(method)
         && PyMethod_GET_SELF(method) == protocol
@@ -30,15 +44,18 @@ reader_of(FlState *state, PyObject *protocol)
     PyObject *weak =
         plain ? PyObject_GetAttr(protocol, state->names._stream_reader_wr)
               : NULL;
+    /* asyncio's protocol refers to its reader weakly: when nobody uses the
+       reader, it is collected and the protocol aborts the connection. */
     PyObject *reader = NULL;
     if (weak != NULL && PyWeakref_CheckRef(weak)) {
         reader = fl_weakref_get(weak);
     }
     Py_XDECREF(weak);
-    PyErr_Clear(); /* the call of data_received will raise it again */
+    PyErr_Clear(); /* invariant 2 */
     return reader;
 }
 
+/* As a stream without a native protocol does it.  0 or -1. */
 static int
 call_data_received(FlState *state, PyObject *protocol, const char *data,
                    size_t size_bytes)
@@ -54,6 +71,7 @@ call_data_received(FlState *state, PyObject *protocol, const char *data,
     return done == NULL ? -1 : 0;
 }
 
+/* FlNativeProtocol: append to the reader what is in the scratch. */
 static int
 data_received(FlState *state, PyObject *protocol, const char *data,
               size_t size_bytes)
@@ -66,60 +84,70 @@ data_received(FlState *state, PyObject *protocol, const char *data,
                    ? -1
                    : call_data_received(state, protocol, data, size_bytes);
     }
-    Py_INCREF(self);
+    Py_INCREF(self); /* waking or pausing may downgrade the reader */
     int code = fl_reader_feed(self, data, (Py_ssize_t)size_bytes);
     Py_DECREF(self);
     Py_DECREF(reader);
     return code;
 }
 
-/* The reader's state if who waits will take more bytes than there are. */
+/* The reader's state, if a waiting read will return more bytes than the store
+   has.  Borrowed; NULL, without an exception, if not. */
 static FlReader *
-find_wanting(FlState *state, PyObject *protocol)
+find_waiting(FlState *state, PyObject *protocol)
 {
     PyObject *reader = reader_of(state, protocol);
     FlReader *self = reader == NULL ? NULL : fl_reader_peek(state, reader);
-    Py_XDECREF(reader); /* the one that waits holds it */
-    PyErr_Clear();      /* then data_received raises it */
-    bool wanting = self != NULL && self->waiter != NULL && !self->eof
-                   && fl_byte_store_size(&self->store) < self->room_bytes;
-    return wanting ? self : NULL;
+    /* The coroutine that waits owns the reader, so the state stays valid. */
+    Py_XDECREF(reader);
+    PyErr_Clear(); /* invariant 2 */
+    bool waits = self != NULL && self->waiter != NULL && !self->eof
+                 && fl_byte_store_size(&self->store) < self->wanted_bytes;
+    return waits ? self : NULL;
 }
 
+/* FlNativeProtocol: memory that becomes the result of the waiting read, so
+   that the kernel writes the bytes where they are used. */
 static int
 get_memory(FlState *state, PyObject *protocol, size_t expected_bytes,
            struct iovec *memory)
 {
-    FlReader *self = find_wanting(state, protocol);
+    FlReader *self = find_waiting(state, protocol);
     if (self == NULL) {
         return 0;
     }
     Py_ssize_t size = fl_byte_store_size(&self->store);
-    Py_ssize_t wanted = self->room_bytes - size;
-    /* In proportion to what came: a peer may announce what never comes. */
-    Py_ssize_t most = size < wanted ? 8 * size : wanted;
-    if (most < (Py_ssize_t)expected_bytes) {
-        most = (Py_ssize_t)expected_bytes;
+    Py_ssize_t wanted = self->wanted_bytes - size;
+    /* At most eight times what was received, so that memory is proportional
+       to that: a peer may announce a length of which nothing ever arrives. */
+    Py_ssize_t cap_bytes = size < wanted ? 8 * size : wanted;
+    /* But at least what the event probably brings, or a block that the
+       allocator does not map and unmap each time. */
+    if (cap_bytes < (Py_ssize_t)expected_bytes) {
+        cap_bytes = (Py_ssize_t)expected_bytes;
     }
-    if (most < FL_LARGE_BYTES) {
-        most = FL_LARGE_BYTES;
+    if (cap_bytes < FL_LARGE_BYTES) {
+        cap_bytes = FL_LARGE_BYTES;
     }
-    if (wanted > most) {
-        wanted = most;
+    if (wanted > cap_bytes) {
+        wanted = cap_bytes;
     }
-    /* Who reads so many now likely reads as many again. */
+    /* If the event brings more than this read wants, offer memory for the next
+       reads: likely they want as many bytes each. */
     bool several =
-        wanted >= PIECE_BYTES && expected_bytes > (size_t)self->room_bytes;
+        wanted >= PIECE_BYTES && expected_bytes > (size_t)self->wanted_bytes;
     int count = fl_byte_store_memory(&self->store, wanted,
                                      several ? FL_STORE_PIECES : 1, memory);
     if (count > 0) {
-        FL_CHECK(state->filling == NULL, "what was asked for was filled");
+        FL_CHECK(state->filling == NULL,
+                 "memory_filled follows each get_memory");
         state->filling = Py_NewRef((PyObject *)self);
     }
     return count;
 }
 
-/* Nothing is looked up again: that could fail, and the bytes are there. */
+/* FlNativeProtocol: the kernel wrote got_bytes into that memory.  See
+   invariant 3; the protocol is not needed. */
 static int
 memory_filled(FlState *state, PyObject *protocol, const struct iovec *memory,
               size_t got_bytes)
@@ -132,16 +160,20 @@ memory_filled(FlState *state, PyObject *protocol, const struct iovec *memory,
     return code;
 }
 
+/* FlNativeProtocol: call the method, which decides whether to keep the
+   transport open.  It is called once a connection, so C would save nothing. */
 static int
 eof_received(FlState *state, PyObject *protocol)
 {
-    PyObject *keep =
+    PyObject *result =
         PyObject_CallMethodNoArgs(protocol, state->names.eof_received);
-    int keep_open = keep == NULL ? -1 : PyObject_IsTrue(keep);
-    Py_XDECREF(keep);
+    int keep_open = result == NULL ? -1 : PyObject_IsTrue(result);
+    Py_XDECREF(result);
     return keep_open;
 }
 
+/* FlNativeProtocol: connection_made is about to be called.  The reader has no
+   bytes yet, so this is the time to upgrade it. */
 static void
 connecting(FlState *state, PyObject *protocol)
 {
@@ -169,7 +201,9 @@ fl_reader_protocol_register(FlState *state)
     if (state->stream_data_received == NULL) {
         return -1;
     }
-    /* A program that came first may have patched it. */
+    /* If another module patched the method before we were imported, what we
+       just saved is not asyncio's: register nothing.  Without a GIL no reader
+       is native (native_reader.h). */
     if (FL_HAVE_GIL && PyFunction_Check(state->stream_data_received)
         && PyFunction_GetGlobals(state->stream_data_received)
                == state->stream_globals)

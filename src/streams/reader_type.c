@@ -1,15 +1,25 @@
-/* The attributes of native readers. */
+/* The attributes of native readers.
+
+   1. The type has no storage of its own: an instance has the layout of
+      asyncio's class, so that __class__ can be changed both ways.
+   2. Each descriptor works for three kinds of object: a native reader, whose
+      value is in its state; an instance without a state, whose value is in its
+      __dict__; and a reader that the access itself downgrades, after which the
+      access is repeated on the plain reader. */
 #include "streams/reader_type.h"
 
 #include "py/compat.h"
 #include "py/state.h"
 #include "streams/native_reader.h"
 
+/* Declared here for state_of, which recognizes our type by it. */
 static PyGetSetDef getset[11];
 
-/* Of an instance of a class above ours; attributes do not know their module.
-   Ours is looked for first where fastloop.streams has put it: a program's
-   class may have another base before it. */
+/* The module state of the reader's class.  A descriptor is not told its
+   module, so our type is searched among the base classes.  For
+   fastloop.streams.StreamReader it is the base class, which is tried first; a
+   application's subclass may have other bases, so else the method resolution
+   order is searched.  It has our type, or this descriptor would not run. */
 static FlState *
 state_of(PyObject *reader)
 {
@@ -23,15 +33,16 @@ state_of(PyObject *reader)
 
 /* --- attributes ---------------------------------------------------------- */
 
-/* An attribute of asyncio.StreamReader: where FlNames and FlReader have it. */
+/* An attribute of asyncio.StreamReader: the offset of its name in FlNames, the
+   offset of its field in FlReader, and the field's type. */
 typedef struct {
     size_t name;
     size_t field;
     enum {
-        AN_OBJECT,
-        A_TRUTH,
-        A_SIZE,
-        THE_BUFFER
+        AN_OBJECT, /* PyObject *; NULL reads as None */
+        A_BOOL,    /* bool */
+        A_SIZE,    /* Py_ssize_t */
+        THE_BUFFER /* the byte store, which reads as a bytearray */
     } kind;
 } Attribute;
 
@@ -39,22 +50,25 @@ typedef struct {
     static const Attribute attribute##_attribute = { \
         offsetof(FlNames, attribute), offsetof(FlReader, member), of_kind}
 
+/* What asyncio's __init__ sets, except _source_traceback of debug mode: that
+   stays in the __dict__. */
 ATTRIBUTE(_loop, loop, AN_OBJECT);
 ATTRIBUTE(_waiter, waiter, AN_OBJECT);
 ATTRIBUTE(_exception, exception, AN_OBJECT);
 ATTRIBUTE(_transport, transport, AN_OBJECT);
-ATTRIBUTE(_eof, eof, A_TRUTH);
-ATTRIBUTE(_paused, paused, A_TRUTH);
+ATTRIBUTE(_eof, eof, A_BOOL);
+ATTRIBUTE(_paused, paused, A_BOOL);
 ATTRIBUTE(_limit, limit_bytes, A_SIZE);
 ATTRIBUTE(_buffer, store, THE_BUFFER);
 
+/* The interned name.  Borrowed. */
 static PyObject *
 name_of(const FlState *state, const Attribute *attribute)
 {
     return *(PyObject *const *)((const char *)&state->names + attribute->name);
 }
 
-/* Of an instance without a state. */
+/* The attribute of an instance without a state: from its __dict__. */
 static PyObject *
 get_plain(PyObject *reader, PyObject *name)
 {
@@ -67,6 +81,7 @@ get_plain(PyObject *reader, PyObject *name)
     return value;
 }
 
+/* The same for setting it, and for deleting it (value NULL). */
 static int
 set_plain(PyObject *reader, PyObject *name, PyObject *value)
 {
@@ -78,29 +93,34 @@ set_plain(PyObject *reader, PyObject *name, PyObject *value)
     return code;
 }
 
+/* The getter of all attributes: `closure` is the Attribute. */
 static PyObject *
 get(PyObject *reader, void *closure)
 {
     const Attribute *attribute = closure;
     FlState *state = state_of(reader);
     PyObject *name = name_of(state, attribute);
-    FlReader *self = fl_reader_behind(state, reader);
+    FlReader *self = fl_reader_unchecked(state, reader);
     if (self == NULL) {
         return PyErr_Occurred() ? NULL : get_plain(reader, name);
     }
+    /* Reads no other state and runs no code, so the borrowed state is
+       safe. */
     const void *field = (const char *)self + attribute->field;
     PyObject *object;
     switch (attribute->kind) {
     case AN_OBJECT:
         object = *(PyObject *const *)field;
         return Py_NewRef(object == NULL ? Py_None : object);
-    case A_TRUTH:
+    case A_BOOL:
         return PyBool_FromLong(*(const bool *)field);
     case A_SIZE:
         return PyLong_FromSsize_t(*(const Py_ssize_t *)field);
     default:
+        /* The _buffer.  While it is empty an application may read it and the
+           reader stays native; see native_reader.h. */
         if (fl_byte_store_size(&self->store) == 0) {
-            return fl_reader_show_empty(self);
+            return fl_reader_empty_buffer(self);
         }
         return fl_reader_downgrade(state, reader) < 0
                    ? NULL
@@ -108,22 +128,26 @@ get(PyObject *reader, void *closure)
     }
 }
 
-/* Put a value into the state.  Whether it can take that. */
+/* Put a value into its field.  False, without an exception, if the field
+   cannot represent it: a value of another type than asyncio's code assigns,
+   NULL (deletion), or any _buffer. */
 static bool
-put(FlReader *self, const Attribute *attribute, PyObject *value)
+store_value(FlReader *self, const Attribute *attribute, PyObject *value)
 {
     void *field = (char *)self + attribute->field;
     if (attribute->kind == AN_OBJECT && value != NULL) {
+        /* Not our read's waiter: how many bytes it wants is unknown. */
         if (attribute == &_waiter_attribute) {
-            self->room_bytes = 0;
+            self->wanted_bytes = 0;
         }
-        PyObject *before = *(PyObject **)field;
+        /* Dropped last: that may run Python code, which may downgrade the
+           reader. */
+        PyObject *previous = *(PyObject **)field;
         *(PyObject **)field = value == Py_None ? NULL : Py_NewRef(value);
-        Py_XDECREF(before);
+        Py_XDECREF(previous);
         return true;
     }
-    if (attribute->kind == A_TRUTH && (value == Py_True || value == Py_False))
-    {
+    if (attribute->kind == A_BOOL && (value == Py_True || value == Py_False)) {
         *(bool *)field = value == Py_True;
         return true;
     }
@@ -134,34 +158,36 @@ put(FlReader *self, const Attribute *attribute, PyObject *value)
             *(Py_ssize_t *)field = size;
             return true;
         }
-        PyErr_Clear(); /* a plain reader takes it */
+        PyErr_Clear(); /* out of range: a plain reader accepts it */
     }
     return false;
 }
 
+/* The setter of all attributes. */
 static int
 set(PyObject *reader, PyObject *value, void *closure)
 {
     const Attribute *attribute = closure;
     FlState *state = state_of(reader);
     PyObject *name = name_of(state, attribute);
-    FlReader *self = fl_reader_behind(state, reader);
+    FlReader *self = fl_reader_unchecked(state, reader);
     if (self == NULL) {
         return PyErr_Occurred() ? -1 : set_plain(reader, name, value);
     }
-    if (put(self, attribute, value)) {
+    if (store_value(self, attribute, value)) {
         return 0;
     }
     if (fl_reader_downgrade(state, reader) < 0) {
         return -1;
     }
+    /* The class is asyncio's now, so this sets a plain attribute. */
     return PyObject_SetAttr(reader, name, value);
 }
 
 /* --- __dict__, __class__ ------------------------------------------------- */
 
-/* A program that looks at all attributes at once, or changes them there, has
-   a plain reader from then on. */
+/* An application that uses __dict__ may read or change any attribute through
+   it, so the reader becomes plain first. */
 static PyObject *
 get_dict(PyObject *reader, void *Py_UNUSED(closure))
 {
@@ -178,13 +204,15 @@ set_dict(PyObject *reader, PyObject *value, void *Py_UNUSED(closure))
                : PyObject_GenericSetDict(reader, value, NULL);
 }
 
+/* As object's own getter, which our descriptor hides. */
 static PyObject *
 get_class(PyObject *reader, void *Py_UNUSED(closure))
 {
     return Py_NewRef((PyObject *)Py_TYPE(reader));
 }
 
-/* Another class has its attributes in the __dict__, where ours has none. */
+/* Any other class expects the attributes in the __dict__, so the reader
+   becomes plain first. */
 static int
 set_class(PyObject *reader, PyObject *value, void *Py_UNUSED(closure))
 {
@@ -196,6 +224,7 @@ set_class(PyObject *reader, PyObject *value, void *Py_UNUSED(closure))
 
 /* --- the type ------------------------------------------------------------ */
 
+/* The address of the Attribute is the closure of its getter and setter. */
 #define GETSET(name)                                     \
     {                                                    \
 #name, get, set, NULL, (void *)&name##_attribute \
@@ -224,6 +253,7 @@ static PyType_Slot native_slots[] = {
     {0, NULL},
 };
 
+/* No basicsize: the base class's layout is kept (invariant 1). */
 static PyType_Spec native_spec = {
     .name = "fastloop._core.NativeReader",
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,
