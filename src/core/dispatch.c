@@ -1,41 +1,44 @@
-/* Running what is ready, and what happens when it fails.
+/* Running the entries of the ready queue, and reporting their exceptions.
 
-   1. An entry is copied out and its slot given up before it runs: whatever
-      the callback schedules may take that slot.
-   2. A batch is what was ready when it began; KeyboardInterrupt and SystemExit
-      end it early and leave the rest queued.
-   3. What a callback's writes hold (loop->holder) is sent when it returns,
-      also when it raised.
-   4. In debug mode every callback runs as a handle, timed; and as a handle
-      where a program replaced asyncio.Handle._run, which then runs it.
-   5. What call_exception_handler raises, if a program overrides it, leaves the
-      run, as in asyncio. */
+   1. An entry is popped and copied before it runs.  Its callback may schedule
+      others, which reuse the slot.
+   2. A batch is the entries that were queued when it began.  What they queue
+      runs in the next iteration, after that one's poll and timers.
+      KeyboardInterrupt and SystemExit end a batch early and leave the rest
+      queued.
+   3. Bytes that a callback corked (loop->cork) are sent when it returns, also
+      when it raised.  Later callbacks, and their sends, come after them.
+   4. In debug mode every callback runs as a handle and is timed.  Where the
+      application replaced asyncio.Handle._run, every callback runs as a handle
+      through that function.
+   5. An exception of an overridden call_exception_handler leaves the run, as
+      in asyncio. */
 #include "core/dispatch.h"
 
 #include "base/clock.h"
 #include "base/prefetch.h"
 #include "core/handle.h"
-#include "core/thread_queue.h"
 #include "core/loop.h"
 #include "core/metrics.h"
 #include "core/poller.h"
 #include "core/ready_queue.h"
+#include "core/registration.h"
 #include "core/report.h"
 #include "core/shared_context.h"
+#include "core/thread_queue.h"
 #include "core/threadsafe_handle.h"
 #include "core/timers.h"
-#include "core/registration.h"
 #include "py/call.h"
 #include "py/compat.h"
 #include "py/context.h"
 
-/* Handles are asked for so many entries ahead. */
-#define PREFETCHED 4
+/* A handle is prefetched this many entries before it runs. */
+#define PREFETCH_DISTANCE 4
 
 /* --- handles ------------------------------------------------------------- */
 
-/* context.run(callback, *args), as asyncio makes that call: what the
-   application gave for a context or has set on the handle may be of any
+/* context.run(callback, *args), as asyncio makes that call.  The context that
+   the application passed, and the args that it set on a handle, may be of any
    class. */
 static PyObject *
 call_by_run(const FlState *state, PyObject *callback, PyObject *args,
@@ -57,6 +60,7 @@ static PyObject *
 call_in_context(const FlState *state, PyObject *callback, PyObject *args,
                 PyObject *context)
 {
+    /* The application may have set anything; see call_by_run. */
     if (FL_UNLIKELY(!PyContext_CheckExact(context)
                     || !PyTuple_CheckExact(args))) {
         return call_by_run(state, callback, args, context);
@@ -64,6 +68,7 @@ call_in_context(const FlState *state, PyObject *callback, PyObject *args,
     if (PyContext_Enter(context) < 0) {
         return NULL;
     }
+    /* Without arguments by vectorcall: the common case, and the faster. */
     PyObject *result = PyTuple_GET_SIZE(args) == 0
                            ? PyObject_CallNoArgs(callback)
                            : PyObject_Call(callback, args, NULL);
@@ -71,13 +76,16 @@ call_in_context(const FlState *state, PyObject *callback, PyObject *args,
     return result;
 }
 
-/* What a program put in the place of asyncio.Handle._run runs it. */
+/* Run a handle through the function that replaced asyncio.Handle._run.  What
+   that raises leaves the run, as in asyncio: a _run() reports its callback's
+   exceptions itself. */
 static int
 run_patched(FlLoop *loop, FlHandle *self)
 {
     if (fl_handle_is_cancelled(self)) {
         return 0;
     }
+    /* Own it for the call: the loop's reference may change meanwhile. */
     PyObject *run = Py_NewRef(loop->patched_run);
     int64_t began_ns = 0;
     if (loop->debug) {
@@ -86,7 +94,7 @@ run_patched(FlLoop *loop, FlHandle *self)
     }
     PyObject *result = PyObject_CallOneArg(run, (PyObject *)self);
     int code = result == NULL ? -1 : 0;
-    if (began_ns != 0) { /* or the callback has turned debug mode on */
+    if (began_ns != 0) { /* loop->debug may have changed in the callback */
         code = fl_loop_report_slow(loop, (PyObject *)self, began_ns, code);
         Py_CLEAR(loop->current_handle);
     }
@@ -95,12 +103,15 @@ run_patched(FlLoop *loop, FlHandle *self)
     return code;
 }
 
+/* The references are taken in the critical section and kept for the call: the
+   callback, or another thread, may cancel the handle and clear its slots. */
 static int
 run_handle(FlLoop *loop, FlHandle *self)
 {
     if (FL_UNLIKELY(loop->patched_run != NULL)) {
         return run_patched(loop, self);
     }
+    /* A shared context must not be entered. */
     if (Py_TYPE(self) == loop->state->timer_type
         && fl_timer_own_context((FlTimerHandle *)self) < 0)
     {
@@ -117,7 +128,7 @@ run_handle(FlLoop *loop, FlHandle *self)
     }
     Py_END_CRITICAL_SECTION();
     if (callback == NULL) {
-        return 0;
+        return 0; /* cancelled */
     }
     int64_t began_ns = 0;
     if (FL_UNLIKELY(loop->debug)) {
@@ -142,6 +153,8 @@ run_handle(FlLoop *loop, FlHandle *self)
     return code;
 }
 
+/* A thread-safe handle is announced as running first, so that a cancel() of
+   another thread waits for it; run_handle then checks `cancelled`. */
 int
 fl_handle_run(FlLoop *loop, FlHandle *self)
 {
@@ -154,10 +167,11 @@ fl_handle_run(FlLoop *loop, FlHandle *self)
     return code;
 }
 
-/* A handle for an entry that has none, to run it or to name it in a report.
-   The entry is emptied into it. */
+/* A new handle that takes over the call of an entry that has none, to run it
+   or to name it in a report.  The entry is emptied also on failure: NULL with
+   MemoryError. */
 static FlHandle *
-handle_for(FlLoop *loop, FlReady *entry)
+handle_from_entry(FlLoop *loop, FlReady *entry)
 {
     FlHandle *handle = fl_handle_new(loop);
     if (handle == NULL) {
@@ -170,21 +184,24 @@ handle_for(FlLoop *loop, FlReady *entry)
     return handle;
 }
 
+/* Run a call or a step by a handle: its own if the caller still has it, or a
+   new one. */
 static int
 run_as_handle(FlLoop *loop, FlReady *entry)
 {
     FlHandle *handle = fl_ready_is_call(entry) ? entry->of.handle : NULL;
     if (handle == NULL) {
-        handle = handle_for(loop, entry);
+        handle = handle_from_entry(loop, entry);
     }
     else {
+        /* of.handle is borrowed, and the callback may drop the last owner. */
         Py_INCREF(handle);
         if (fl_handle_fill_steal(handle, entry) < 0) {
             Py_CLEAR(handle);
         }
     }
     if (handle == NULL) {
-        return fl_loop_report_callback(loop, NULL);
+        return fl_loop_report_callback(loop, NULL); /* MemoryError */
     }
     int code = fl_handle_run(loop, handle);
     Py_DECREF(handle);
@@ -193,11 +210,14 @@ run_as_handle(FlLoop *loop, FlReady *entry)
 
 /* --- entries ------------------------------------------------------------- */
 
+/* Report the exception that an entry's callback raised.  asyncio's reports
+   name a handle, so make one now.  Without memory the report names none. */
 static int
 call_failed(FlLoop *loop, FlReady *entry)
 {
+    /* Set aside: making the handle must not run with an exception set. */
     PyObject *exc = PyErr_GetRaisedException();
-    FlHandle *handle = handle_for(loop, entry);
+    FlHandle *handle = handle_from_entry(loop, entry);
     if (handle == NULL) {
         PyErr_WriteUnraisable(NULL);
     }
@@ -207,7 +227,8 @@ call_failed(FlLoop *loop, FlReady *entry)
     return code;
 }
 
-/* The end of a call in the entry's context; steals its result. */
+/* After a call in the entry's context: leave the context, then report or
+   release.  Steals the result; NULL means that the callback raised. */
 static inline int
 call_done(FlLoop *loop, FlReady *entry, PyObject *result)
 {
@@ -220,6 +241,8 @@ call_done(FlLoop *loop, FlReady *entry, PyObject *result)
     return 0;
 }
 
+/* callback(*args) in the entry's context, by vectorcall straight from the
+   entry's array. */
 static inline int
 run_call(FlLoop *loop, FlReady *entry)
 {
@@ -240,8 +263,9 @@ run_call(FlLoop *loop, FlReady *entry)
     return call_done(loop, entry, result);
 }
 
-/* The step's own object has no vectorcall: give it the empty tuple that a
-   call without arguments would have to find. */
+/* A step (no arguments) or a wake-up (one, the future) of a C task.  The step
+   object has no vectorcall, so CPython would look up the empty tuple for a
+   call by array: pass it at once. */
 static inline int
 run_step(FlLoop *loop, FlReady *entry)
 {
@@ -260,6 +284,8 @@ run_step(FlLoop *loop, FlReady *entry)
     return call_done(loop, entry, result);
 }
 
+/* A handle of another class, which _add_callback queued.  Its cancelled() and
+   _run() are Python methods, called as asyncio does. */
 static int
 run_other(FlLoop *loop, PyObject *handle)
 {
@@ -278,12 +304,14 @@ run_other(FlLoop *loop, PyObject *handle)
     return 0;
 }
 
+/* The loop's own operation: no handle.  What it reports, it reports itself. */
 static int
 run_op(FlLoop *loop, FlReady *entry)
 {
     PyObject *context = entry->context;
     int code;
     if (context != NULL && PyContext_Enter(context) < 0) {
+        /* RuntimeError: a caller of this run has entered the context. */
         code = fl_loop_report_callback(loop, NULL);
     }
     else {
@@ -301,6 +329,8 @@ run_op(FlLoop *loop, FlReady *entry)
     return code;
 }
 
+/* The events of a registration.  They are taken before on_events runs: it may
+   close the registration, and events that fire meanwhile get a new entry. */
 static int
 run_event(FlLoop *loop, FlRegistration *reg)
 {
@@ -313,11 +343,14 @@ run_event(FlLoop *loop, FlRegistration *reg)
     reg->entry = NULL;
     Py_END_CRITICAL_SECTION();
     if (owner == NULL) {
-        return 0; /* another thread has closed it, and this one frees it */
+        /* Another thread closed it while this one iterates; free_closed in
+           iteration.c frees it. */
+        return 0;
     }
     if (FL_LIKELY(!loop->debug) || !reg->owner_is_object) {
         return reg->on_events(loop, reg, events);
     }
+    /* Before the call, which may close the registration. */
     PyObject *subject = Py_NewRef((PyObject *)reg->owner);
     int64_t began_ns = fl_clock_ns();
     int code = reg->on_events(loop, reg, events);
@@ -326,14 +359,16 @@ run_event(FlLoop *loop, FlRegistration *reg)
     return code;
 }
 
-/* Ask for a handle that is to be run soon. */
+/* Prefetch a handle that runs soon.  Thousands of due timers are spread over
+   memory, and each would be a cache miss.  It spans two cache lines. */
 static inline void
 prefetch_handle(const FlReadyQueue *queue)
 {
-    if (fl_ready_count(queue) > PREFETCHED
-        && queue->head_end - queue->head_at > PREFETCHED)
+    /* Look no further than the head's chunk. */
+    if (fl_ready_count(queue) > PREFETCH_DISTANCE
+        && queue->head_end - queue->head_at > PREFETCH_DISTANCE)
     {
-        const FlReady *entry = queue->head_at + PREFETCHED;
+        const FlReady *entry = queue->head_at + PREFETCH_DISTANCE;
         if (entry->kind == FL_READY_HANDLE) {
             fl_prefetch(entry->callback);
             fl_prefetch((const char *)entry->callback + 64);
@@ -341,13 +376,15 @@ prefetch_handle(const FlReadyQueue *queue)
     }
 }
 
-/* Whether a callback that nobody has a handle of is to have one. */
+/* Whether an entry without a handle must run as one; see invariant 4. */
 static inline bool
 needs_handles(const FlLoop *loop)
 {
     return FL_UNLIKELY(loop->debug) || FL_UNLIKELY(loop->patched_run != NULL);
 }
 
+/* Run one entry, a copy, and release what it owns.  0, or -1 with an exception
+   that must leave run_forever. */
 static inline int
 run_entry(FlLoop *loop, FlReady *entry)
 {
@@ -363,6 +400,7 @@ run_entry(FlLoop *loop, FlReady *entry)
         }
         return run_call(loop, entry);
     case FL_READY_SHARED:
+        /* The handle's way copies the context too (fl_handle_fill_steal). */
         if (entry->of.handle != NULL || needs_handles(loop)) {
             return run_as_handle(loop, entry);
         }
@@ -390,7 +428,10 @@ run_entry(FlLoop *loop, FlReady *entry)
     }
 }
 
-/* What a slow entry is named by: a new reference, or NULL. */
+/* --- batches ------------------------------------------------------------- */
+
+/* The object that names an entry to slow_callback_hook: a new reference, or
+   NULL.  Taken before the entry runs, which releases what it owns. */
 static PyObject *
 subject_of(FlLoop *loop, const FlReady *entry)
 {
@@ -410,8 +451,8 @@ subject_of(FlLoop *loop, const FlReady *entry)
     return owner;
 }
 
-/* The coarse clock is within a tick of the truth: a limit of a few ticks needs
-   the other. */
+/* Whether durations need the precise clock.  The coarse one is a tick late at
+   most, which is too much for a limit of a few ticks. */
 static bool
 is_precise(const FlMetrics *metrics)
 {
@@ -424,14 +465,16 @@ measuring_ns(const FlMetrics *metrics)
     return is_precise(metrics) ? fl_clock_ns() : fl_clock_coarse_ns();
 }
 
-/* An entry is over, with or without an exception that leaves the run.  As
-   run_entry; *now_ns, when it ended, becomes when the next begins. */
+/* After an entry that ended with `code`: call slow_callback_hook if it was too
+   slow.  Steals subject.  Returns as run_entry.  *now_ns is the time at which
+   the entry ended, and becomes the time at which the next one begins. */
 static int
 end_measured(FlLoop *loop, FlMetrics *metrics, PyObject *subject, int code,
              int64_t began_ns, int64_t *now_ns)
 {
     int64_t took_ns = *now_ns - began_ns;
     if (FL_UNLIKELY(metrics->event_subject != NULL)) {
+        /* The event ran this handle, which names it better than its fd. */
         Py_XSETREF(subject, metrics->event_subject);
         metrics->event_subject = NULL;
     }
@@ -439,14 +482,16 @@ end_measured(FlLoop *loop, FlMetrics *metrics, PyObject *subject, int code,
         fl_count_add(&metrics->slow_callbacks, 1);
         code = fl_loop_notify_slow(loop, subject, took_ns, code);
         fl_loop_flush_corked(loop);
-        /* The hook's time is not the next entry's. */
+        /* The hook's own time must not count as the next entry's. */
         *now_ns = measuring_ns(metrics);
     }
     Py_XDECREF(subject);
     return code;
 }
 
-/* As run_entries, and look how long each takes. */
+/* run_entries with metrics: counts, and measures each entry.  The first one
+   begins at the poll's end, by the coarse clock, unless a short limit needs
+   the precise one. */
 static int
 run_measured(FlLoop *loop, FlMetrics *metrics, uint64_t end)
 {
@@ -460,7 +505,7 @@ run_measured(FlLoop *loop, FlMetrics *metrics, uint64_t end)
     fl_metrics_note_most(&metrics->ready_most, &metrics->ready,
                          end - queue->head);
     while (queue->head < end && code == 0) {
-        FlReady entry = *fl_ready_take(queue);
+        FlReady entry = *fl_ready_take(queue); /* invariant 1 */
         PyObject *subject = subject_of(loop, &entry);
         loop->dispatch++;
         code = run_entry(loop, &entry);
@@ -470,10 +515,12 @@ run_measured(FlLoop *loop, FlMetrics *metrics, uint64_t end)
         began_ns = now_ns;
     }
     metrics->measures = false;
+    /* may_skip_poll (iteration.c) uses this reading of the coarse clock. */
     metrics->tick_ns = precise ? fl_clock_coarse_ns() : began_ns;
     return code;
 }
 
+/* Run the entries before position `end`. */
 static inline int
 run_entries(FlLoop *loop, uint64_t end)
 {
@@ -491,18 +538,22 @@ run_entries(FlLoop *loop, uint64_t end)
 int
 fl_loop_run_batch(FlLoop *loop)
 {
-    uint64_t end = loop->ready.tail;
+    uint64_t end = loop->ready.tail; /* invariant 2 */
     FlMetrics *metrics = loop->metrics;
     loop->in_batch = true;
     int code = FL_UNLIKELY(metrics != NULL) ? run_measured(loop, metrics, end)
                                             : run_entries(loop, end);
     loop->in_batch = false;
+    /* Its values must not outlive the calls that use them. */
     if (FL_UNLIKELY(loop->shared_context != NULL)) {
         fl_shared_context_drop(loop);
     }
     return code;
 }
 
+/* Without a GIL, while another thread iterates, the entry may be running there
+   and its slot may be reused.  So leave it: run_event sees that the
+   registration was closed. */
 void
 fl_loop_drop_event(FlLoop *loop, FlRegistration *reg)
 {
@@ -532,7 +583,9 @@ fl_loop_call_op(FlLoop *loop, FlReadyOp op, PyObject *subject,
     if (owned == NULL) {
         return -1;
     }
-    FlReady made = {
+    /* Complete before a slot is reserved: copying the context may run GC, and
+       GC may run Python that schedules. */
+    FlReady call = {
         .kind = FL_READY_OP,
         .of.op = op,
         .context = owned,
@@ -541,17 +594,19 @@ fl_loop_call_op(FlLoop *loop, FlReadyOp op, PyObject *subject,
         .args = {Py_XNewRef(argument)},
     };
     if (fl_loop_on_other_thread(loop)) {
-        return fl_thread_queue_push_anythread(loop, &made);
+        return fl_thread_queue_push_anythread(loop, &call);
     }
     FlReady *entry = fl_ready_reserve(&loop->ready);
     if (entry == NULL) {
-        fl_ready_clear(&made);
+        fl_ready_clear(&call);
         return -1;
     }
-    *entry = made;
+    *entry = call;
     fl_ready_commit(&loop->ready);
+    /* With a GIL this may be another thread, in which GC ran a transport's
+       destructor while the loop sleeps. */
     if (loop->poller != NULL && atomic_load(&loop->poller->sleeping)) {
-        fl_poller_wake_anythread(loop->poller); /* another thread closed one */
+        fl_poller_wake_anythread(loop->poller);
     }
     return 0;
 }
@@ -563,6 +618,8 @@ fl_loop_call_handle(FlLoop *loop, PyObject *handle)
     if (entry == NULL) {
         return -1;
     }
+    /* Our types cannot be subclassed: their fields say all that runs.  Any
+       other class may have a _run() of its own. */
     bool ours = Py_TYPE(handle) == loop->state->handle_type
                 || Py_TYPE(handle) == loop->state->timer_type;
     entry->kind = ours ? FL_READY_HANDLE : FL_READY_OTHER;

@@ -1,13 +1,17 @@
-/* Running the entries of the ready queue, and queueing the loop's own work.
+/* Running the entries of the ready queue, and queueing the loop's own
+   operations.
 
-   Each entry is copied out of the queue before it runs, because its callback
-   may make the queue grow.  Bytes that a callback's writes hold are sent when
-   it returns.
+   Each entry is copied out of the queue before it runs, since its callback may
+   push entries that reuse the slot.  Bytes that a callback corked are sent
+   when it returns.
 
-   Loop's thread only, but that another thread may close a transport, and so
-   queue its end and drop its events.  Functions return 0, or -1 with an
-   exception that must leave run_forever; every other error was reported by
-   then. */
+   Threads: the loop's thread only.  Exception: another thread may close a
+   transport, and thereby queue its end (fl_loop_call_op) and drop its events.
+
+   Failure: functions that run entries return 0, or -1 with an exception that
+   must leave run_forever.  Every other exception was reported by then.
+   Functions that queue return 0, or -1 with MemoryError or, from another
+   thread to a closed loop, RuntimeError. */
 #ifndef FL_CORE_DISPATCH_H
 #define FL_CORE_DISPATCH_H
 
@@ -16,20 +20,23 @@
 #include "core/registration.h"
 #include "py/compat.h"
 
-/* Run the entries that are in the queue now.  0, or -1 with an exception that
-   must leave run_forever; the rest of the batch then stays queued. */
+/* Run the entries that are in the queue now, not those that they queue.  On -1
+   the rest of the batch stays queued. */
 int fl_loop_run_batch(FlLoop *loop);
 
-/* Queue op(loop, subject, argument) in a context (NULL: a copy of the current
-   one); takes its own references.  argument may be NULL.  0 or -1. */
+/* Queue op(loop, subject, argument) to run in a context; NULL means a copy of
+   the current one.  argument may be NULL.  Takes its own references. */
 int fl_loop_call_op(FlLoop *loop, FlReadyOp op, PyObject *subject,
                     PyObject *argument, PyObject *context);
 
-/* Queue any asyncio.Handle; takes its own reference.  0 or -1. */
+/* Queue any asyncio.Handle; takes its own reference. */
 int fl_loop_call_handle(FlLoop *loop, PyObject *handle);
 
-/* Forget the event that may be queued for a watch; and close it as well. */
+/* Cancel the EVENT entry of a registration, if one is queued.  Call it before
+   the registration is freed: the entry points at it. */
 void fl_loop_drop_event(FlLoop *loop, FlRegistration *reg);
+
+/* The same, and close the registration. */
 void fl_loop_close_registration(FlLoop *loop, FlRegistration *reg);
 
 #endif

@@ -1,14 +1,17 @@
-/* Handle and TimerHandle.
+/* Handle and TimerHandle: allocation, GC, filling, methods, types.
 
-   1. The storage is asyncio's own slots; `register` proves by asyncio's
-      descriptors that they lie where the structs say, and that there is none
-      for which the structs have no room.
-   2. A Handle with an entry in the ready queue is pointed at by that entry;
-      whoever ends one side (pop, cancel, fill, dealloc) ends both.
-   3. asyncio's base classes are Python-slotted: their traverse and dealloc
-      must not be called from here (they look for the first base that differs
-      from themselves), so every slot is visited and cleared by hand.
-   4. Pools are used only where the GIL orders threads. */
+   1. The storage is asyncio's own slots.  fl_handle_register checks asyncio's
+      slot descriptors: each slot lies where our structs have it, and there is
+      none that our structs lack.  Otherwise a slot and a field of ours would
+      share memory.
+   2. A waiting Handle and its entry point at each other.  Code that ends one
+      side (pop, cancel, fill, dealloc) clears the other pointer too.  One left
+      behind would point at freed memory or at another call's entry.
+   3. We visit and clear every slot by hand.  asyncio's base classes are Python
+      classes with __slots__.  Their tp_traverse and tp_dealloc search the
+      type's bases for the first function that differs from themselves.  They
+      would find ours and recurse for ever.
+   4. Pools are used only with a GIL: their lists have no lock. */
 #include "core/handle.h"
 
 #include "base/timer_queue.h"
@@ -21,11 +24,13 @@
 #include "py/context.h"
 #include "py/state.h"
 
-#define HANDLES_KEPT 1024
-#define TIMERS_KEPT  16384
+/* The most freed objects of each kind that a loop's pool holds. */
+#define MOST_POOLED_HANDLES 1024
+#define MOST_POOLED_TIMERS  16384
 
 /* --- making and freeing -------------------------------------------------- */
 
+/* An object from a pool, or NULL if the pool is empty. */
 static inline PyObject *
 pool_take(PyObject **pool, uint32_t *count)
 {
@@ -37,21 +42,23 @@ pool_take(PyObject **pool, uint32_t *count)
     return object;
 }
 
-/* An empty handle of either type: every slot NULL but loop and cancelled. */
+/* An empty handle of either type, not tracked by GC: every slot is NULL except
+   loop and cancelled.  `reused` is an object from the pool, or NULL. */
 static FlHandle *
 handle_alloc(FlLoop *loop, PyTypeObject *type, PyObject *reused)
 {
     FlHandle *self = (FlHandle *)reused;
     if (self != NULL) {
-        self->args = NULL;
-        fl_revive(reused); /* it kept its type, and that reference */
+        self->args = NULL; /* was the pool's link */
+        fl_revive(reused); /* still has its reference to the type */
     }
     else {
         self = (FlHandle *)type->tp_alloc(type, 0);
         if (self == NULL) {
             return NULL;
         }
-        /* tp_alloc tracks; so that both ways end alike, undo it. */
+        /* tp_alloc tracks the object; a pooled one is untracked.  The caller
+           tracks either once its fields are set. */
         PyObject_GC_UnTrack(self);
     }
     self->cancelled = Py_NewRef(Py_False);
@@ -67,6 +74,8 @@ fl_handle_new(FlLoop *loop)
         handle_alloc(loop, loop->state->handle_type,
                      pool_take(&pool->handles, &pool->handle_count));
     if (self != NULL) {
+        /* A pooled object has the values of its last use.  Track it last: GC
+           may visit a tracked object at any time. */
         self->entry = NULL;
         self->threadsafe = false;
         PyObject_GC_Track(self);
@@ -113,6 +122,8 @@ fl_timer_new(FlLoop *loop, PyObject *callback, PyObject *args,
     return self;
 }
 
+/* All slots of asyncio.Handle except loop and cancelled, which a handle has
+   until it is freed. */
 static void
 clear_slots(FlHandle *self)
 {
@@ -123,7 +134,9 @@ clear_slots(FlHandle *self)
     Py_CLEAR(self->source_traceback);
 }
 
-/* Most handles have no weak reference, and die once a callback. */
+/* Most callbacks make a handle, and few handles have weak references: look
+   before the call.  Without a GIL the list is read under CPython's own lock
+   only. */
 static inline void
 clear_weakrefs(PyObject *self)
 {
@@ -134,6 +147,7 @@ clear_weakrefs(PyObject *self)
     }
 }
 
+/* The entry runs without its handle from now on; see invariant 2. */
 static inline void
 detach_from_entry(FlHandle *self)
 {
@@ -143,7 +157,9 @@ detach_from_entry(FlHandle *self)
     }
 }
 
-/* The end of both deallocators: into the loop's pool, or freed. */
+/* The end of both deallocators: put the object into the loop's pool, or free
+   it.  A pooled object keeps its reference to the type.  Every slot must be
+   NULL by now: handle_alloc resets only args. */
 static inline void
 release(FlHandle *self, PyObject **pool, uint32_t *count, uint32_t limit)
 {
@@ -163,22 +179,25 @@ handle_dealloc(FlHandle *self)
 {
     PyObject_GC_UnTrack(self);
     FlLoop *loop = FL_LOOP(self->loop);
-    /* First: a weak reference's callback may look into the queue. */
+    /* Before weak references are cleared: their callbacks run Python, which
+       could find this dying handle through its entry. */
     detach_from_entry(self);
     clear_weakrefs((PyObject *)self);
-    /* A cancelled one has no callback, but may have the rest. */
+    /* An unfilled handle has none of these, and skips the call.  A filled one
+       has a context, also after cancel() has cleared callback and args. */
     if (self->context != NULL || self->repr != NULL
         || self->source_traceback != NULL)
     {
         clear_slots(self);
     }
 #if FL_HANDLES_WAIT
-    Py_CLEAR(self->lock); /* a program may have set it */
+    Py_CLEAR(self->lock); /* asyncio's slot: the application may set it */
 #endif
     Py_CLEAR(self->cancelled);
     self->loop = NULL;
-    release(self, &loop->pool.handles, &loop->pool.handle_count, HANDLES_KEPT);
-    Py_DECREF(loop);
+    release(self, &loop->pool.handles, &loop->pool.handle_count,
+            MOST_POOLED_HANDLES);
+    Py_DECREF(loop); /* last: this may free the loop and its pool */
 }
 
 static void
@@ -187,6 +206,7 @@ timer_dealloc(FlTimerHandle *self)
     PyObject_GC_UnTrack(self);
     clear_weakrefs((PyObject *)self);
     FlLoop *loop = FL_LOOP(self->loop);
+    /* A queued timer cannot die: timers.c, invariant 1. */
     FL_CHECK(self->node.place == 0, "the queue owns a reference");
     clear_slots((FlHandle *)self);
     Py_CLEAR(self->scheduled);
@@ -194,10 +214,12 @@ timer_dealloc(FlTimerHandle *self)
     Py_CLEAR(self->cancelled);
     self->loop = NULL;
     release((FlHandle *)self, &loop->pool.timers, &loop->pool.timer_count,
-            TIMERS_KEPT);
-    Py_DECREF(loop);
+            MOST_POOLED_TIMERS);
+    Py_DECREF(loop); /* last: this may free the loop and its pool */
 }
 
+/* Pooled objects have a reference count of zero, so they are freed and not
+   decremented. */
 static void
 free_chain(PyObject *object)
 {
@@ -219,8 +241,11 @@ fl_handle_pool_free(FlHandlePool *pool)
     pool->handle_count = pool->timer_count = 0;
 }
 
-/* --- collector ----------------------------------------------------------- */
+/* --- GC slots ------------------------------------------------------------ */
 
+/* Not visited: `cancelled`, a bool, and `repr`, a str unless the application
+   set it.  An unfilled handle's call is the loop's to visit
+   (fl_ready_traverse). */
 static int
 visit_slots(FlHandle *self, visitproc visit, void *arg)
 {
@@ -250,8 +275,8 @@ timer_traverse(FlTimerHandle *self, visitproc visit, void *arg)
     return visit_slots((FlHandle *)self, visit, arg);
 }
 
-/* The loop stays: a handle without one could not be freed or used, and the
-   cycle is broken by what is cleared here or by the loop's own tp_clear. */
+/* `loop` is not cleared: a handle needs its loop to be used and to be freed.
+   Clearing the other slots, or the loop's own tp_clear, breaks the cycle. */
 static int
 handle_clear(FlHandle *self)
 {
@@ -269,15 +294,16 @@ timer_clear(FlTimerHandle *self)
 
 /* --- moving the call into the handle ------------------------------------- */
 
-/* A tuple for that many arguments, to be filled; NULL when the entry has a
-   tuple already, or with MemoryError set. */
+/* A tuple for fill_tuple.  NULL where the entry has a tuple already (more than
+   FL_READY_ARGS arguments), and NULL with MemoryError. */
 static PyObject *
-tuple_for(uint32_t nargs)
+new_tuple(uint32_t nargs)
 {
     return nargs > FL_READY_ARGS ? NULL : PyTuple_New(nargs);
 }
 
-/* The arguments of an entry in the tuple made for it. */
+/* The entry's arguments as a tuple: in `tuple`, whose reference passes to the
+   caller, or as the entry's own tuple where that is NULL. */
 static PyObject *
 fill_tuple(PyObject *tuple, const FlReady *entry)
 {
@@ -293,9 +319,9 @@ fill_tuple(PyObject *tuple, const FlReady *entry)
 int
 fl_handle_fill_steal(FlHandle *self, FlReady *entry)
 {
-    self->entry = NULL;
+    self->entry = NULL; /* the slot was popped: other calls use it next */
     bool failed = fl_ready_own_context(entry) < 0;
-    PyObject *tuple = failed ? NULL : tuple_for(entry->nargs);
+    PyObject *tuple = failed ? NULL : new_tuple(entry->nargs);
     failed |= tuple == NULL && entry->nargs <= FL_READY_ARGS;
     if (!failed) {
         self->args = fill_tuple(tuple, entry);
@@ -312,9 +338,11 @@ fl_handle_fill_waiting(FlHandle *self)
     if (self->entry == NULL) {
         return 0;
     }
-    /* What is new first: making it may run the collector. */
+    /* Allocate everything before touching the entry.  An allocation may run
+       GC, and GC may run Python that cancels or fills this very handle, so
+       self->entry is read again after each one. */
     uint32_t nargs = self->entry->nargs;
-    PyObject *tuple = tuple_for(nargs), *context = NULL;
+    PyObject *tuple = new_tuple(nargs), *context = NULL;
     if (tuple == NULL && nargs <= FL_READY_ARGS) {
         return -1;
     }
@@ -331,6 +359,8 @@ fl_handle_fill_waiting(FlHandle *self)
         Py_XDECREF(context);
         return 0;
     }
+    /* Release the moved references last: that may run Python, which must find
+       handle and entry complete. */
     FlReady moved = *entry;
     self->args = fill_tuple(tuple, &moved);
     self->callback = Py_NewRef(moved.callback);
@@ -346,10 +376,11 @@ fl_handle_fill_waiting(FlHandle *self)
 
 /* --- methods ------------------------------------------------------------- */
 
-/* asyncio keeps the repr of a handle it cancels in debug mode, and that says
-   "cancelled" already. */
+/* In debug mode asyncio saves a cancelled handle's repr, because cancel()
+   drops the callback that it shows.  `cancelled` is set first: the saved text
+   says "cancelled".  0, or -1 with what a __repr__ raised. */
 static int
-keep_repr(FlHandle *self)
+save_repr(FlHandle *self)
 {
     if (!FL_LOOP(self->loop)->debug) {
         return 0;
@@ -359,6 +390,7 @@ keep_repr(FlHandle *self)
     if (repr == NULL) {
         return -1;
     }
+    /* repr() ran Python, which may have cancelled the handle too. */
     PyObject *before;
     Py_BEGIN_CRITICAL_SECTION(self);
     before = self->repr;
@@ -368,16 +400,22 @@ keep_repr(FlHandle *self)
     return 0;
 }
 
+/* Cancel the entry of an unfilled handle.  Its references are released from a
+   copy, when both sides are detached: a destructor may run Python that uses
+   the queue. */
 static void
-cancel_waiting(FlHandle *self)
+cancel_entry(FlHandle *self)
 {
     FlReady *entry = self->entry;
-    FlReady taken = *entry;
+    FlReady call = *entry;
     self->entry = NULL;
     entry->kind = FL_READY_NONE;
-    fl_ready_clear(&taken);
+    fl_ready_clear(&call);
 }
 
+/* As asyncio's cancel(): drop callback and args, which may refer back to the
+   handle, and keep the context.  The references are released outside of the
+   critical section, since that may run Python. */
 static void
 mark_cancelled(FlHandle *self)
 {
@@ -402,6 +440,7 @@ PyDoc_STRVAR(
 static PyObject *
 handle_cancel(FlHandle *self, PyObject *Py_UNUSED(ignored))
 {
+    /* Read first: the wait below marks a thread-safe handle cancelled. */
     bool before = fl_handle_is_cancelled(self);
     if (fl_handle_is_threadsafe(self)
         && fl_threadsafe_handle_wait_callback(self, true) < 0)
@@ -411,12 +450,12 @@ handle_cancel(FlHandle *self, PyObject *Py_UNUSED(ignored))
     if (before) {
         Py_RETURN_NONE;
     }
-    if (keep_repr(self) < 0) {
+    if (save_repr(self) < 0) {
         return NULL;
     }
-    Py_INCREF(self);
+    Py_INCREF(self); /* the dropped callback may own the last reference */
     if (self->entry != NULL) {
-        cancel_waiting(self);
+        cancel_entry(self);
     }
     mark_cancelled(self);
     Py_DECREF(self);
@@ -430,10 +469,11 @@ timer_cancel(FlTimerHandle *self, PyObject *Py_UNUSED(ignored))
     if (fl_handle_is_cancelled(handle)) {
         Py_RETURN_NONE;
     }
-    if (keep_repr(handle) < 0) {
+    if (save_repr(handle) < 0) {
         return NULL;
     }
     if (fl_loop_on_other_thread(FL_LOOP(self->loop))) {
+        /* Only the loop's thread may change the timer queue. */
         mark_cancelled(handle);
         fl_timer_forget_anythread(self);
         Py_RETURN_NONE;
@@ -444,7 +484,7 @@ timer_cancel(FlTimerHandle *self, PyObject *Py_UNUSED(ignored))
     }
     mark_cancelled(handle);
     if (queued) {
-        Py_DECREF(self);
+        Py_DECREF(self); /* the queue's, which kept `self` alive until here */
     }
     Py_RETURN_NONE;
 }
@@ -454,6 +494,8 @@ PyDoc_STRVAR(cancelled_doc,
              "Return True if cancel() was called before the callback ran.\n\n"
              "Implements asyncio.Handle.cancelled().");
 
+/* A running thread-safe callback may still cancel its own handle, so another
+   thread gets the answer after it. */
 static PyObject *
 handle_cancelled(FlHandle *self, PyObject *Py_UNUSED(ignored))
 {
@@ -492,6 +534,7 @@ PyDoc_STRVAR(
     "_run($self, /)\n--\n\n"
     "Run the callback now, as the loop would; asyncio.Handle._run().");
 
+/* A timer is always filled; a Handle may still wait in the queue. */
 static PyObject *
 handle_run(FlHandle *self, PyObject *Py_UNUSED(ignored))
 {
@@ -543,7 +586,7 @@ static PyMethodDef timer_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-/* --- registration -------------------------------------------------------- */
+/* --- types --------------------------------------------------------------- */
 
 PyDoc_STRVAR(
     handle_doc,
@@ -573,6 +616,8 @@ static PyType_Slot timer_slots[] = {
     {0, NULL},
 };
 
+/* No instantiation from Python: only fl_handle_new and fl_timer_new set the
+   fields behind asyncio's slots. */
 #define TYPE_FLAGS                           \
     (Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC \
      | Py_TPFLAGS_DISALLOW_INSTANTIATION)
@@ -591,7 +636,8 @@ static PyType_Spec timer_spec = {
     .slots = timer_slots,
 };
 
-/* Invariant 1.  The names are those of asyncio's slots. */
+/* Invariant 1.  The names are those of asyncio's slots; the last line of each
+   list says where asyncio's part ends and our fields begin. */
 #define BASE_SLOT(type, name)           \
     {                                   \
         "_" #name, offsetof(type, name) \
@@ -617,6 +663,8 @@ static const FlBaseSlot timer_base_slots[] = {
     {NULL, offsetof(FlTimerHandle, node)},
 };
 
+/* From 3.14 on the base of Handle is asyncio's _ThreadSafeHandle, which has
+   one slot more: a single type serves call_soon and call_soon_threadsafe. */
 int
 fl_handle_register(PyObject *module, FlState *state)
 {

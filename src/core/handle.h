@@ -1,21 +1,24 @@
-/* Handle and TimerHandle: what call_soon and call_later return.
+/* Handle and TimerHandle: the objects that call_soon and call_later return.
 
-   Both are true subclasses of asyncio's classes and use those classes' own
-   slots as their storage, so every attribute that programs read is real.
+   Both types subclass asyncio's classes and store their data in those classes'
+   own slots.  Every attribute that an application reads is a real one.
 
-   A Handle is born empty: while its callback waits in the ready queue, its
-   entry owns callback, arguments and context and the handle only points at
-   it.  It is filled when the entry is popped, when someone reads its
-   attributes, or from the start in debug mode and without a GIL.  Most handles
-   are dropped at once by the caller and never filled.
+   A Handle starts empty.  While its callback waits in the ready queue, the
+   queue's entry owns callback, arguments and context, and the handle only
+   points at the entry.  The handle is filled when the entry is popped or when
+   code reads the handle's attributes.  In debug mode and without a GIL it is
+   filled from the start.  Callers drop most handles at once, so most are never
+   filled.
 
-   Ownership: a handle owns its loop; the loop does not own an unfilled Handle
-   (it owns the entry), but does own a scheduled TimerHandle.  That cycle ends
-   when the timer runs or is cancelled, or the loop is closed or collected.
+   Ownership: a handle owns its loop.  The loop owns the entry of an unfilled
+   Handle, not the Handle; it does own each scheduled TimerHandle.  That
+   reference cycle ends when the timer runs or is cancelled, or when the loop
+   is closed or garbage-collected.
 
-   Loop's thread only, except for what other threads may ask of a filled handle
-   or do to it: its attributes, cancelled, cancel.  Without a GIL its slots are
-   read and changed in its critical section; `cancelled` is read outside. */
+   Threads: the loop's thread only.  Other threads may read the attributes of a
+   filled handle, set them, and call cancelled() and cancel().  Without a GIL
+   the handle's critical section guards its slots.  `cancelled` is also read
+   outside of it. */
 #ifndef FL_CORE_HANDLE_H
 #define FL_CORE_HANDLE_H
 
@@ -38,21 +41,21 @@
 typedef struct FlHandle {
     FL_HANDLE_SLOTS
     FL_LOCK_FIELD
-    FlReady *entry; /* in the ready queue, or NULL */
-    bool
-        threadsafe; /* call_soon_threadsafe gave it: see threadsafe_handle.c */
+    FlReady *entry;  /* in the ready queue, or NULL */
+    bool threadsafe; /* of call_soon_threadsafe: see threadsafe_handle.c */
 } FlHandle;
 
 typedef struct {
     FL_HANDLE_SLOTS
-    PyObject *scheduled; /* asyncio.TimerHandle's slot: unused, ours say it */
-    PyObject *when;      /* the number that call_at was given, or NULL: */
+    PyObject *scheduled; /* NULL unless set: node.place tells instead */
+    PyObject *when;      /* the object passed to call_at, or NULL */
     FlTimerNode node;
-    double when_seconds; /* this is it, of no object yet */
-    bool shares_context; /* others own it too: see fl_timer_own_context */
+    double when_seconds; /* the deadline, also where `when` is NULL */
+    bool shares_context; /* other timers own it too: fl_timer_own_context */
 } FlTimerHandle;
 
-/* Handles of one loop that await reuse, linked by their args slot. */
+/* The freed handles of one loop that wait for reuse, linked through their args
+   slot. */
 typedef struct {
     PyObject *handles;
     PyObject *timers;
@@ -60,46 +63,51 @@ typedef struct {
     uint32_t timer_count;
 } FlHandlePool;
 
-/* Create and add the two types; fails with ImportError when asyncio's classes
-   are not laid out as the structs above say. */
+/* Create the two types and add them to the module.  0, or -1; ImportError
+   where asyncio's classes are not laid out as the structs above. */
 int fl_handle_register(PyObject *module, FlState *state);
 
-/* A handle without an entry. */
+/* A new empty handle without an entry; NULL with MemoryError. */
 FlHandle *fl_handle_new(struct FlLoop *loop);
 
-/* A handle that owns its call: new references are taken of all three. */
+/* A new filled handle, which takes new references to the three objects; NULL
+   with MemoryError. */
 FlHandle *fl_handle_new_filled(struct FlLoop *loop, PyObject *callback,
                                PyObject *args, PyObject *context);
 
-/* When a timer is due, in seconds of loop.time(). */
+/* A timer's deadline, in seconds of loop.time(). */
 typedef struct {
-    double seconds;   /* infinite if no double holds the object's value */
-    PyObject *object; /* the number as it was given, borrowed; or NULL */
+    double seconds;   /* infinite where the value exceeds a double's range */
+    PyObject *object; /* the number as the caller passed it, borrowed; or NULL
+                         where only `seconds` is known */
 } FlWhen;
 
-/* The same for a timer, not yet scheduled. */
+/* A new filled timer, not yet scheduled; NULL with MemoryError. */
 FlTimerHandle *fl_timer_new(struct FlLoop *loop, PyObject *callback,
                             PyObject *args, PyObject *context, FlWhen when);
 
-/* Have the timer, whose context is one that nobody enters (shared_context.h),
-   own a copy when it runs or is asked for it. */
+/* Mark the timer's context as the loop's shared copy, which must never be
+   entered (shared_context.h).  The timer copies it when it runs or when code
+   reads the context. */
 static inline void
 fl_timer_share_context(FlTimerHandle *self)
 {
     self->shares_context = true;
 }
 
-/* Move what a popped entry owns into the handle that still points at it.
+/* Move a popped entry's call into a handle: the one that still points at the
+   entry, or a new one.  `entry` is the caller's copy, not the queue's slot.
    0, or -1 with MemoryError; the entry is emptied either way. */
 int fl_handle_fill_steal(FlHandle *self, FlReady *entry);
 
-/* Turn a waiting handle's CALL entry into a HANDLE entry that owns it, so
-   that the handle's own fields are what will run.  0, or -1 with MemoryError
-   and nothing changed. */
+/* Fill a handle whose entry still waits, so that its attributes can be read
+   and set.  The CALL entry becomes a HANDLE entry: it owns the handle and runs
+   the handle's fields.  0, or -1 with MemoryError and nothing changed. */
 int fl_handle_fill_waiting(FlHandle *self);
 
-/* Run a filled handle as asyncio does: skip if cancelled, report what it
-   raises.  0, or -1 with an exception that must leave run_forever. */
+/* Run a filled handle as asyncio does: skip it if it is cancelled, and report
+   an exception of its callback.  0, or -1 with an exception that must leave
+   run_forever. */
 int fl_handle_run(struct FlLoop *loop, FlHandle *self);
 
 static inline bool
@@ -108,7 +116,7 @@ fl_handle_is_cancelled(const FlHandle *self)
     return self->cancelled == Py_True;
 }
 
-/* Free the handles a loop keeps for reuse. */
+/* Free the handles that wait for reuse. */
 void fl_handle_pool_free(FlHandlePool *pool);
 
 static inline FlTimerHandle *

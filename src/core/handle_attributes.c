@@ -1,9 +1,11 @@
 /* The attributes of handles.
 
-   1. A handle is filled before one of its slots is read or set: what is set
-      is what runs, whatever may be set.  The loop looks at its class then
-      (call_in_context in dispatch.c).
-   2. A value that is replaced is dropped last: that may run Python. */
+   1. A handle is filled before one of its slots is read or set.  Otherwise the
+      entry would run its own callback and ignore the new value.  Any object
+      may be set: call_in_context in dispatch.c checks the types of args and
+      context when the handle runs.
+   2. A replaced value is released last, outside of the critical section: its
+      destructor may run Python, which must find the new value in place. */
 #include "core/handle_attributes.h"
 
 #include "core/loop.h"
@@ -12,6 +14,8 @@
 
 /* --- slots --------------------------------------------------------------- */
 
+/* A slot of a filled handle; timers are always filled.  `closure` is the
+   slot's offset.  A slot that is NULL, as after cancel(), reads as None. */
 static PyObject *
 get_timer_slot(FlHandle *self, void *closure)
 {
@@ -22,6 +26,7 @@ get_timer_slot(FlHandle *self, void *closure)
     return value == NULL ? Py_NewRef(Py_None) : value;
 }
 
+/* A slot of a Handle, which may wait unfilled: see invariant 1. */
 static PyObject *
 get_slot(FlHandle *self, void *closure)
 {
@@ -29,7 +34,9 @@ get_slot(FlHandle *self, void *closure)
                                             : get_timer_slot(self, closure);
 }
 
-/* A handle without one of them could not be run or reported.  0 or -1. */
+/* Refuse `del handle._callback` and the like: a setter gets NULL for it, and a
+   handle without a value could not be run or reported.  0, or -1 with
+   AttributeError. */
 static int
 check_value(const PyObject *value)
 {
@@ -65,8 +72,8 @@ set_slot(FlHandle *self, PyObject *value, void *closure)
                : set_timer_slot(self, value, closure);
 }
 
-/* asyncio's slot can be set, which would take from a handle the loop that its
-   memory and its entry belong to. */
+/* Read-only, unlike asyncio's slot: the handle's memory and its entry belong
+   to this loop. */
 static PyObject *
 get_loop(FlHandle *self, void *Py_UNUSED(closure))
 {
@@ -75,6 +82,8 @@ get_loop(FlHandle *self, void *Py_UNUSED(closure))
 
 /* --- timers -------------------------------------------------------------- */
 
+/* The application may enter the context or change it, so it gets the timer's
+   own copy and never the shared one. */
 PyObject *
 fl_timer_get_context(FlTimerHandle *self)
 {
@@ -96,10 +105,12 @@ set_context(FlTimerHandle *self, PyObject *value, void *closure)
     if (check_value(value) < 0) {
         return -1;
     }
-    self->shares_context = false;
+    self->shares_context = false; /* the new context is the timer's own */
     return set_timer_slot((FlHandle *)self, value, closure);
 }
 
+/* call_at keeps the caller's object, of whatever class, so that when() returns
+   it; call_later's float is made when it is read. */
 PyObject *
 fl_timer_get_when(const FlTimerHandle *self)
 {
@@ -123,8 +134,10 @@ set_when(FlTimerHandle *self, PyObject *value, void *Py_UNUSED(closure))
     return fl_timer_move(FL_LOOP(self->loop), self, &when);
 }
 
-/* asyncio's slot says what the loop or the application said last; the loop
-   says so by the timer's place. */
+/* In asyncio the loop and the application write this slot, and the last one
+   wins.  Our loop writes nothing: the timer's place in the queue tells.  The
+   slot is NULL unless the application set it (queue_due in iteration.c clears
+   it when the timer is due). */
 static PyObject *
 get_scheduled(FlTimerHandle *self, void *closure)
 {
@@ -134,6 +147,7 @@ get_scheduled(FlTimerHandle *self, void *closure)
 
 /* --- tables -------------------------------------------------------------- */
 
+/* KIND picks the pair of functions, NAME the slot. */
 #define SLOT(kind, name)                                         \
     {                                                            \
         "_" #name, (getter)get_##kind, (setter)set_##kind, NULL, \

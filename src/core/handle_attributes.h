@@ -1,10 +1,11 @@
-/* The attributes of handles: asyncio's slots, to be read and set.
+/* The attributes of handles: asyncio's slots as getters and setters.
 
-   What is set takes effect, as in asyncio: the callback, its arguments and
-   the context of a handle that waits are those that it runs with, and a timer
-   whose _when is set is due then.
+   Setting an attribute takes effect, as in asyncio.  A waiting handle runs
+   with the callback, arguments and context that were set last.  A timer whose
+   _when is set is due at that time.
 
-   Threads as in handle.h; _when is the loop's thread's. */
+   Threads: as in handle.h.  Only the loop's thread may set _when; without a
+   GIL any other gets RuntimeError while the loop runs. */
 #ifndef FL_CORE_HANDLE_ATTRIBUTES_H
 #define FL_CORE_HANDLE_ATTRIBUTES_H
 
@@ -13,7 +14,8 @@
 extern PyGetSetDef fl_handle_getset[];
 extern PyGetSetDef fl_timer_getset[];
 
-/* New references, or NULL. */
+/* The values of _when and _context: new references, or NULL with an exception
+   (MemoryError). */
 PyObject *fl_timer_get_when(const FlTimerHandle *self);
 PyObject *fl_timer_get_context(FlTimerHandle *self);
 

@@ -1,39 +1,44 @@
-/* One turn of the loop: an iteration of asyncio's.
+/* One iteration of the loop, in the order of asyncio's _run_once(): poll,
+   queue the events that fired, queue the due timers, run the batch.
 
-   Poll, queue what fired, queue the timers now due, run what is in the queue.
-
-   1. The poll may be skipped while callbacks keep coming, but never in the
-      first turn of a run, nor after a stream sent something or a watch began.
-      After a poll that found events of transports alone EVENT_SKIPS are
-      skipped: these turns run the tasks that the events wake, and which send.
-      Descriptors of the program's own mean sends that we do not see.  After an
-      empty poll the allowance doubles up to MAX_SKIPS, while two polls stay
-      less than MAX_SKIPPED_NS apart: that is how long an event may wait
-      behind busy callbacks.  Where they become slow at once, and after an
-      event, the tick of the coarse clock ends it.
-   2. The GIL is given up only around a poll that may block, which touches no
-      Python.
-   3. A program may give the loop a time() of its own (overrides.h): timers
-      then go by what that method says, each time it matters, and by no clock
-      of ours; nothing that it said is kept.
-   4. Else an iteration with timers queued reads the clock, unless the next
-      one is later than the end of the coarse clock's tick, or is due by a
-      reading of that tick and no other is due until its end. */
+   1. A poll may be skipped while callbacks are ready.  It is never skipped in
+      the first iteration of a run, after a transport sent something, after a
+      user-registered fd changed, or while time() is overridden.
+      - After a poll that found only events of transports, EVENT_SKIPS polls
+        are skipped.  These iterations run the tasks that the events wake, and
+        the tasks send, which ends the skipping.  User-registered fds may be
+        written without our knowledge, so their events allow no skip.
+      - After a poll that found nothing, the allowance doubles, up to
+        MAX_SKIPS, while two polls are less than half of MAX_SKIPPED_NS apart.
+        It shrinks where they are more than MAX_SKIPPED_NS apart.  So an event
+        waits about that long behind busy callbacks.
+      - The next tick of the coarse clock ends the skipping in any case.  This
+        bounds the wait where callbacks suddenly become slow.
+   2. The GIL is released only around a poll that may block.  That poll touches
+      no Python object.
+   3. An application may override the loop's time() (overrides.h).  Timers then
+      follow that method alone.  It is called each time the value matters; no
+      value is cached.
+   4. Otherwise an iteration with queued timers reads the clock, with two
+      exceptions.  The next timer is due only after the end of the coarse
+      clock's tick: none can be due.  Or the next timer is due by a reading
+      made in this tick, and no other becomes due until the tick's end: a new
+      reading would give the same timers. */
 #include "core/iteration.h"
 
 #include "base/clock.h"
 #include "base/timer_queue.h"
 #include "core/dispatch.h"
 #include "core/handle.h"
-#include "core/thread_queue.h"
 #include "core/loop.h"
 #include "core/metrics.h"
 #include "core/overrides.h"
 #include "core/poller.h"
 #include "core/ready_queue.h"
-#include "core/signals.h"
-#include "core/timers.h"
 #include "core/registration.h"
+#include "core/signals.h"
+#include "core/thread_queue.h"
+#include "core/timers.h"
 #include "py/compat.h"
 #include "py/errors.h"
 
@@ -41,16 +46,19 @@
 #include <stdlib.h>
 
 #define MAX_SKIPS      32
-/* Turns from a transport's event to the answer of the tasks that it wakes. */
+/* Iterations from a transport's event until the tasks that it wakes have sent
+   their answers. */
 #define EVENT_SKIPS    2
 #define MAX_SKIPPED_NS 50000
 
-/* How often unsure watches that wait are armed anew: each once. */
+/* How often registrations that need a recheck are armed again. */
 #define RECHECK_NS FL_NS_PER_S
 
 /* --- the time ------------------------------------------------------------ */
 
-/* What the program's time() says.  0 or -1. */
+/* Call the overridden time().  0, or -1 with its exception.  An infinite time
+   is FL_DEADLINE_NEVER - 2: plus the clock's resolution it reaches the last
+   deadline (fl_timer_deadline_of), so that every timer is due. */
 static int
 call_time(FlLoop *loop, int64_t *now_ns)
 {
@@ -69,10 +77,10 @@ call_time(FlLoop *loop, int64_t *now_ns)
     return 0;
 }
 
-/* --- one turn ------------------------------------------------------------ */
+/* --- polling ------------------------------------------------------------- */
 
-/* Free the watches that other threads have closed: nothing that runs has one
-   now. */
+/* Without a GIL: free the registrations that other threads have closed.  No
+   callback is running, so nothing on this thread's stack uses one. */
 static void
 free_closed(FlLoop *loop)
 {
@@ -89,13 +97,13 @@ free_closed(FlLoop *loop)
 #endif
 }
 
-/* What a poll has found. */
+/* What a poll found. */
 typedef struct {
-    bool any;     /* events of any kind */
-    bool foreign; /* of others than transports */
+    bool any;   /* events of any kind */
+    bool other; /* events of other owners than transports */
 } Found;
 
-/* Queue an entry for each watch that fired. */
+/* Queue an EVENT entry for each registration that fired. */
 static Found
 queue_fired(FlLoop *loop)
 {
@@ -103,19 +111,20 @@ queue_fired(FlLoop *loop)
     FlRegistration *reg;
     while ((reg = fl_registrations_pop_fired(loop->poller)) != NULL) {
         found.any = true;
-        found.foreign |= !reg->owner_is_object;
+        found.other |= !reg->owner_is_object;
         if (reg->anew) {
-            /* An entry that a callback which left the run has left queued,
-               for an event that was dropped: it keeps no place for others. */
+            /* An exception left an earlier run with this entry queued, and its
+               event was dropped since.  The new event must not take its place
+               before others that fired first. */
             fl_loop_drop_event(loop, reg);
         }
         if (reg->entry != NULL) {
-            continue; /* still queued from before: its bits are merged */
+            continue; /* still queued: reg->fired has the new bits too */
         }
         FlReady *entry = fl_ready_reserve(&loop->ready);
         if (entry == NULL) {
-            /* No memory for one entry: it stays noted and the next turn
-               tries again, with whatever memory the callbacks gave back. */
+            /* No memory: the event stays recorded.  The next iteration tries
+               again, when callbacks may have freed some. */
             PyErr_Clear();
             fl_registration_fire_again(reg);
             break;
@@ -129,6 +138,8 @@ queue_fired(FlLoop *loop)
     return found;
 }
 
+/* A poll that may wait.  Any thread may push and wake the loop from the moment
+   that fl_poller_expect_wake sets poller->sleeping. */
 static void
 poll_blocking(FlLoop *loop, int64_t timeout_ns)
 {
@@ -137,14 +148,16 @@ poll_blocking(FlLoop *loop, int64_t timeout_ns)
         timeout_ns = RECHECK_NS;
     }
     fl_poller_expect_wake(poller, timeout_ns);
-    /* A time() of the program's may have let another thread push. */
+    /* Look again, now that `sleeping` is set.  An overridden time() ran Python
+       after poll_timeout looked, and another thread may have pushed then
+       without waking the loop. */
     if (fl_ready_count(&loop->ready) > 0
         || atomic_load(&loop->thread_queue.filled)
         || fl_registrations_fired(poller) || atomic_load(&poller->interrupted))
     {
         timeout_ns = 0;
     }
-    FlMetrics *metrics = loop->metrics;
+    FlMetrics *metrics = loop->metrics; /* read while the GIL is ours */
     PyThreadState *thread = PyEval_SaveThread();
     fl_poller_run(poller, timeout_ns);
     if (FL_UNLIKELY(metrics != NULL)) {
@@ -152,13 +165,14 @@ poll_blocking(FlLoop *loop, int64_t timeout_ns)
     }
     PyEval_RestoreThread(thread);
     atomic_store(&poller->sleeping, 0);
+    /* The interrupt asked for one poll to return, which it did. */
     if (FL_UNLIKELY(atomic_load(&poller->interrupted))) {
         atomic_store(&poller->interrupted, false);
     }
 }
 
-/* After a poll, whose beginning is known if the one before was empty: see
-   invariant 1. */
+/* How many polls may be skipped after this one; see invariant 1.  began_ns is
+   the time at which it began, known only if the last poll found nothing. */
 static void
 allow_skips(FlLoop *loop, Found found, int64_t timeout_ns, int64_t began_ns)
 {
@@ -168,10 +182,12 @@ allow_skips(FlLoop *loop, Found found, int64_t timeout_ns, int64_t began_ns)
     }
     if (found.any || timeout_ns != 0) {
         loop->skip_allowance = 0;
-        loop->skips_left = found.any && !found.foreign ? EVENT_SKIPS : 0;
+        loop->skips_left = found.any && !found.other ? EVENT_SKIPS : 0;
         loop->empty_poll_ns = 0;
         return;
     }
+    /* The busy time between two empty polls: from the end of the first to the
+       beginning of this one. */
     unsigned allowance = loop->skip_allowance;
     int64_t last_ns = loop->empty_poll_ns;
     int64_t apart_ns = last_ns == 0 ? 0 : began_ns - last_ns;
@@ -188,7 +204,7 @@ allow_skips(FlLoop *loop, Found found, int64_t timeout_ns, int64_t began_ns)
     loop->skip_allowance = loop->skips_left = allowance;
 }
 
-/* Poll and queue what fired; see invariant 1. */
+/* Poll once and queue the events. */
 static void
 poll(FlLoop *loop, int64_t timeout_ns)
 {
@@ -198,7 +214,8 @@ poll(FlLoop *loop, int64_t timeout_ns)
     }
     int64_t began_ns = 0;
     if (timeout_ns == 0) {
-        /* The poll itself may take long: in a sandbox, or under a tracer. */
+        /* Taken before the poll: in a sandbox or under a tracer the system
+           call itself takes long, and is no busy time. */
         began_ns = loop->empty_poll_ns == 0 ? 0 : fl_clock_ns();
         fl_poller_run(loop->poller, 0);
     }
@@ -208,6 +225,7 @@ poll(FlLoop *loop, int64_t timeout_ns)
     if (FL_UNLIKELY(loop->metrics != NULL)) {
         fl_metrics_poll_ended(loop);
     }
+    /* Without a GIL another thread may close a registration meanwhile. */
     Found found;
     Py_BEGIN_CRITICAL_SECTION(loop);
     fl_registrations_collect(loop->poller);
@@ -216,12 +234,14 @@ poll(FlLoop *loop, int64_t timeout_ns)
     allow_skips(loop, found, timeout_ns, began_ns);
     loop->polled_ns = fl_clock_coarse_ns();
     if (loop->poller->recheck
-        && loop->polled_ns - loop->checked_ns >= RECHECK_NS) {
-        loop->checked_ns = loop->polled_ns;
+        && loop->polled_ns - loop->rechecked_ns >= RECHECK_NS)
+    {
+        loop->rechecked_ns = loop->polled_ns;
         fl_registrations_recheck(loop->poller);
     }
 }
 
+/* Whether this iteration skips its poll; see invariant 1. */
 static bool
 may_skip_poll(FlLoop *loop)
 {
@@ -231,20 +251,25 @@ may_skip_poll(FlLoop *loop)
     {
         return false;
     }
-    /* A timer that was due by the last clock reading is as good as ready. */
+    /* Something must be ready to run, or the loop would spin.  A timer that is
+       due by the last clock reading is ready too. */
     if (fl_ready_count(&loop->ready) == 0
         && fl_timer_queue_next_ns(&loop->timers) > loop->now_ns)
     {
         return false;
     }
     loop->skips_left--;
+    /* With metrics the last batch has read the coarse clock already. */
     const FlMetrics *metrics = loop->metrics;
     int64_t tick_ns =
         FL_UNLIKELY(metrics != NULL) ? metrics->tick_ns : fl_clock_coarse_ns();
     return tick_ns == loop->polled_ns;
 }
 
-/* How long to wait; -1 in *timeout_ns is for ever.  0 or -1. */
+/* --- time and timers ----------------------------------------------------- */
+
+/* How long the poll may wait; -1 in *timeout_ns means for ever.  0, or -1 with
+   an exception of time() or of a signal handler. */
 static int
 poll_timeout(FlLoop *loop, int64_t *timeout_ns)
 {
@@ -269,8 +294,8 @@ poll_timeout(FlLoop *loop, int64_t *timeout_ns)
     return *timeout_ns == 0 ? 0 : fl_signals_before_wait(loop, timeout_ns);
 }
 
-/* The time by which timers are due in this turn; see invariants 3 and 4.
-   0 or -1. */
+/* The time by which timers are due in this iteration; 0 if none can be due.
+   See invariants 3 and 4.  0, or -1 with an exception of time(). */
 static int
 iteration_time(FlLoop *loop, int64_t next_ns, int64_t *now_ns)
 {
@@ -282,22 +307,26 @@ iteration_time(FlLoop *loop, int64_t next_ns, int64_t *now_ns)
     if (fl_overrides_time(loop)) {
         return call_time(loop, now_ns);
     }
+    /* The present is at most FL_COARSE_LAG_NS after the last poll's tick. */
     if (next_ns > loop->now_ns && next_ns > loop->polled_ns + FL_COARSE_LAG_NS)
     {
         return 0;
     }
-    if (next_ns > loop->now_ns || loop->now_tick_ns != loop->polled_ns
+    if (next_ns > loop->now_ns || loop->now_coarse_ns != loop->polled_ns
         || !fl_timers_bear_reading(loop, loop->polled_ns))
     {
         loop->now_ns = fl_clock_ns();
-        loop->now_tick_ns = loop->polled_ns; /* a poll follows each tick */
+        /* A new tick is always polled first (may_skip_poll), so polled_ns is
+           the tick of this reading. */
+        loop->now_coarse_ns = loop->polled_ns;
     }
     loop->now_fresh = true;
     *now_ns = loop->now_ns;
     return 0;
 }
 
-/* Move the timers now due to the ready queue. */
+/* Move the due timers to the ready queue.  The slot is reserved before a timer
+   is popped, so that no timer is lost without memory. */
 static int
 queue_due(FlLoop *loop)
 {
@@ -306,7 +335,7 @@ queue_due(FlLoop *loop)
         < 0) {
         return -1;
     }
-    /* One nanosecond is the clock's resolution, which asyncio allows for. */
+    /* asyncio adds the clock's resolution too: one nanosecond. */
     int64_t due_ns = now_ns + 1;
     while (fl_timer_queue_next_ns(&loop->timers) <= due_ns) {
         FlReady *entry = fl_ready_reserve(&loop->ready);
@@ -318,18 +347,22 @@ queue_due(FlLoop *loop)
         entry->kind = FL_READY_HANDLE;
         entry->nargs = 0;
         entry->context = NULL;
-        entry->callback = (PyObject *)timer; /* the queue's reference */
+        entry->callback = (PyObject *)timer; /* takes the queue's reference */
         fl_ready_commit(&loop->ready);
         if (FL_UNLIKELY(timer->scheduled != NULL)) {
+            /* As asyncio, which sets _scheduled to False here. */
             Py_CLEAR(timer->scheduled);
         }
     }
-    loop->beyond_ns = fl_timer_queue_next_ns(&loop->timers);
+    /* timers.c, invariant 3: all timers up to now_ns were popped. */
+    loop->quiet_until_ns = fl_timer_queue_next_ns(&loop->timers);
     return 0;
 }
 
-/* A callback may have forked, and this be the child.  0, or -1 with
-   OSError. */
+/* --- one iteration ------------------------------------------------------- */
+
+/* A callback may have forked: if this is the child, separate from the parent
+   before the poll.  0, or -1 with OSError. */
 static inline int
 leave_parent(FlLoop *loop)
 {
@@ -368,6 +401,8 @@ fl_loop_iterate(FlLoop *loop)
                         "This event loop is already running");
         return -1;
     }
+    /* user_fd.c closes registrations in this critical section, and frees them
+       at once unless another thread iterates (fl_poller_is_elsewhere). */
     loop->in_iteration = true;
     Py_BEGIN_CRITICAL_SECTION(loop);
     fl_poller_begin_iteration(loop->poller);
@@ -385,5 +420,5 @@ fl_loop_reset_iterations(FlLoop *loop)
     loop->empty_poll_ns = 0;
     loop->now_fresh = false;
     loop->now_ns = 0;
-    loop->beyond_ns = fl_timer_queue_next_ns(&loop->timers);
+    loop->quiet_until_ns = fl_timer_queue_next_ns(&loop->timers);
 }

@@ -1,5 +1,12 @@
-/* What every part asks of a loop: whether it is open, which one this thread
-   runs, and that a forked child shares nothing with its parent. */
+/* Calls that every part of the loop uses: whether it is open, which loop this
+   thread runs, and how a forked child separates from its parent.
+
+   1. A thread's running loop is in the thread-specific `state->running`, which
+      run_as_thread_loop in loop/run.c sets for a run and restores after it.
+      The pointer is borrowed: the run owns a reference.
+   2. A loop of a forked child shares no kernel object with the parent's.
+      Otherwise a change in one process would change the other's epoll set or
+      take its signals. */
 #include "core/loop.h"
 
 #include "core/dispatch.h"
@@ -33,20 +40,22 @@ fl_loop_flush_corked_here(FlState *state)
     }
 }
 
-/* In a forked child the loop shares the parent's epoll set, signal pipe and
-   timerfd: it gets its own.  A run must work there, for what leaves the
-   parent's run by an exception meets Runner.close(), which makes three. */
+/* A run must work in a forked child.  If a callback forks and the child raises
+   out of the run, asyncio's Runner.close() runs the loop three times more. */
 int
 fl_loop_leave_parent(FlLoop *loop)
 {
     FlPoller *poller = loop->poller;
     int code = fl_poller_leave_parent(poller);
+    /* lost_by is set also where this process itself closed the poller's fds;
+       its timerfd and pipe may be other files by now and stay untouched. */
     if (code < 0 || poller->lost_by < 0 || !poller->unsettled) {
         return code < 0 ? code : poller->lost_by;
     }
     FlRegistration *own[] = {poller->timerfd_reg, poller->signal_reg};
     for (size_t at = 0; at < 2; at++) {
         if (own[at] != NULL) {
+            /* fl_poller_close_own frees it; a queued entry points at it. */
             fl_loop_drop_event(loop, own[at]);
         }
     }

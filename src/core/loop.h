@@ -1,15 +1,17 @@
-/* The loop object: what it owns, and the calls between its parts.
+/* The loop object: its fields, and the calls between its parts.
 
-   FlLoop is the instance of _core.BaseLoop.  fastloop.Loop (Python) adds what
-   runs once a program; everything here runs per callback or per run.
+   FlLoop is the instance of _core.BaseLoop.  fastloop.Loop (Python) adds the
+   code that runs once in an application's life.  Everything here runs for each
+   callback or for each run.
 
-   Threads: fields belong to the thread that runs the loop or, while it does
-   not run, to whoever holds the GIL; `inbox` has a lock of its own.  Functions
-   are for that thread unless named _anythread.
+   Threads: the fields belong to the thread that runs the loop.  While it does
+   not run they belong to the thread that has the GIL.  `thread_queue` has its
+   own lock.  Functions are for the loop's thread unless their name ends in
+   _anythread or their comment says so.
 
-   Ownership: the loop owns its queue's entries, its scheduled timers, its
-   descriptor watchers and, through `streams`, every open transport: they are
-   garbage only together with the loop. */
+   Ownership: the loop owns its queues' entries, its scheduled timers, its
+   user-registered fds and, through `streams`, every open transport.  These
+   become garbage only together with the loop. */
 #ifndef FL_CORE_LOOP_H
 #define FL_CORE_LOOP_H
 
@@ -24,7 +26,7 @@
 #include <stdatomic.h>
 #include <uv.h>
 
-/* Fast paths that a test can turn off (FASTLOOP_DISABLE). */
+/* Fast paths that FASTLOOP_DISABLE turns off, for tests. */
 #define FL_OFF_RAW_STEPS       1
 #define FL_OFF_POLL_SKIP       2
 #define FL_OFF_CORK            4
@@ -34,77 +36,79 @@
 #define FL_OFF_NATIVE_TLS      128
 #define FL_OFF_LIBSSL          256
 
-/* Entries pushed by other threads where no GIL orders them.  The lock serves
-   threadsafe_handle.c as well, also with a GIL. */
+/* The cross-thread queue: entries that other threads pushed, used only without
+   a GIL (thread_queue.h).  Its lock also guards the last three fields, and
+   these with a GIL too. */
 typedef struct {
     uv_mutex_t lock; /* taken by fl_thread_queue_lock */
     unsigned forks;  /* fl_forks_count() when lock and condition were made */
     FlReady *entries;
     size_t count;
     size_t capacity;
-    atomic_bool filled;
+    atomic_bool filled; /* count > 0, readable without the lock */
     /* see threadsafe_handle.c */
-    uv_cond_t over;
-    FlHandle *running;        /* borrowed: the thread-safe handle that runs */
-    unsigned long running_in; /* the thread */
+    uv_cond_t finished;           /* `running` has returned */
+    FlHandle *running;            /* borrowed: the running thread-safe handle,
+                                     or NULL */
+    unsigned long running_thread; /* the thread that runs it */
 } FlThreadQueue;
 
-/* What a watched descriptor keeps alive. */
+/* The strong references of a user-registered fd. */
 typedef struct {
     PyObject *reader; /* FlHandle, FlFdCall or NULL */
     PyObject *writer;
-    PyObject *object; /* as it was given, NULL for a number */
+    PyObject *object; /* the file object as it was passed; NULL for an int */
 } FlFdRefs;
 
-/* What a SocketCall begins with: it stands in a watcher's place for a handle.
-   run returns 0, or -1 with an exception set. */
+/* The head of a SocketCall (sock/sock_call.c), which takes a handle's place as
+   reader or writer.  run returns 0, or -1 with an exception set. */
 typedef struct {
     PyObject_HEAD
     int (*run)(PyObject *self);
 } FlFdCall;
 
-/* A descriptor that the program watches with add_reader or add_writer. */
+/* A user-registered fd: one that add_reader or add_writer registered. */
 typedef struct {
     FlList link; /* in loop->user_fds while registered */
     FlRegistration *reg;
     FlFdRefs refs;
-    PyObject *socket_ref; /* of a kept watch: a weak reference to its socket */
+    PyObject *socket_ref; /* persistent only: weak reference to the socket */
 } FlUserFd;
 
-/* Who uses a descriptor number. */
+/* The users of one fd. */
 typedef struct {
-    FlUserFd *user_fd;         /* the program's, or NULL */
-    struct FlOwned *transport; /* open on this number, or NULL */
+    FlUserFd *user_fd;         /* of add_reader or add_writer, or NULL */
+    struct FlOwned *transport; /* open on this fd, or NULL */
 } FlFdSlot;
 
 struct FlLoop;
 struct FlMetrics;
 
-/* The stream whose write queue holds bytes until the running callback returns.
-   It is embedded in that stream, which forgets them by taking itself out of
-   loop->holder.  send runs no protocol, keeps a raised exception and notes a
-   failure in the stream. */
+/* The corked stream: its write queue keeps bytes until the running callback
+   returns.  The struct is embedded in the stream.  A stream uncorks by
+   clearing loop->cork.  send calls no protocol, preserves a raised exception,
+   and reports a failure through the stream (connection_lost is queued). */
 typedef struct FlCork {
     void (*send)(struct FlCork *self);
 } FlCork;
 
-/* An open transport in the loop's care: `object` is the loop's reference to
-   it.  While the loop waits for nothing of it, the transport visits that
-   reference as its own, so that the collector finds it if nobody else has
-   it.  What the loop asks of its kind: */
+/* The loop's calls of an open transport, which is an FlOwned. */
 typedef struct {
-    /* Whether the transport visits the reference. */
+    /* Whether the transport's own tp_traverse visits the loop's reference.  It
+       does while the loop waits for no event of it.  Then GC finds a transport
+       that no one else refers to. */
     bool (*owns_itself)(const struct FlOwned *self);
-    /* The loop is closed or collected: take its reference over and drop it;
-       the node is unlinked. */
+    /* The loop was closed or garbage-collected: take over its reference and
+       drop it.  The node is already unlinked. */
     void (*abandon)(struct FlOwned *self);
-    /* Whether the number of its descriptor is the transport's still: 1 or 0,
-       or -1 with an exception set. */
+    /* Whether the transport's fd still refers to its own file: 1 or 0, or -1
+       with an exception set. */
     int (*has_fd)(struct FlOwned *self);
-    /* The number is another's now: end with EBADF and leave it alone. */
+    /* The fd refers to another file now: end with EBADF, without closing. */
     void (*invalidate_fd)(struct FlOwned *self);
 } FlOwnedKind;
 
+/* An open transport of the loop.  `object` is the loop's strong reference. */
 typedef struct FlOwned {
     FlList link;
     PyObject *object;
@@ -114,7 +118,7 @@ typedef struct FlOwned {
 typedef struct FlLoop {
     PyObject_HEAD
     FlState *state;
-    unsigned forks;   /* fl_forks_count() when it was made */
+    unsigned forks;   /* fl_forks_count() when the loop was made */
     FlPoller *poller; /* NULL once closed */
     FlReadyQueue ready;
     FlTimerQueue timers;
@@ -122,59 +126,62 @@ typedef struct FlLoop {
     FlThreadQueue thread_queue;
     struct FlMetrics *FL_ATOMIC metrics; /* NULL: off; see metrics.h */
 
-    /* of the current run */
+    /* the current run: its thread, clock, polls, callbacks and state */
     FL_ATOMIC unsigned long thread_id; /* 0: not running */
-    int64_t now_ns;        /* the precise clock as it was last read */
-    int64_t now_tick_ns;   /* the coarse clock when it was */
-    int64_t beyond_ns;     /* no timer is due after now_ns and before this */
-    bool now_fresh;        /* it may stand for the present: see timers.h */
-    bool tracks_origin;    /* this run turned coroutine origins on */
-    int64_t polled_ns;     /* coarse time of the last poll */
-    int64_t empty_poll_ns; /* its end, precise; 0: it found something */
-    int64_t checked_ns;    /* likewise, of the last fl_registrations_recheck */
-    uint64_t dispatch;     /* counts entries run: names "this callback" */
-    /* whose writes are held until the running callback returns, or NULL */
-    FlCork *FL_ATOMIC cork;
-    FL_ATOMIC bool in_batch;    /* callbacks run: their writes may be held */
-    unsigned skips_left;        /* polls that may still be skipped */
-    unsigned skip_allowance;    /* how many after the next empty poll */
-    bool hears_signals;         /* it runs in the main thread: see signals.c */
-    uint64_t limited_tail;      /* see fl_signals_before_wait; a tail + 1 */
-    uint64_t taken_tail;        /* likewise */
+
+    int64_t now_ns;          /* last reading of the precise clock */
+    int64_t now_coarse_ns;   /* polled_ns at that reading: its tick */
+    int64_t quiet_until_ns;  /* no queued timer has a deadline after now_ns and
+                                before this */
+    bool now_fresh;          /* now_ns may serve as the present: timers.h */
+    bool tracks_origin;      /* this run enabled coroutine origin tracking */
+    int64_t polled_ns;       /* coarse time of the last poll */
+    int64_t empty_poll_ns;   /* precise time at which the last poll ended, if
+                                it found nothing; else 0 */
+    int64_t rechecked_ns;    /* coarse: last fl_registrations_recheck */
+    uint64_t dispatch;       /* entries run so far: identifies a callback */
+    FlCork *FL_ATOMIC cork;  /* the corked stream, or NULL */
+    FL_ATOMIC bool in_batch; /* callbacks run: their writes may be corked */
+    unsigned skips_left;     /* polls that may still be skipped */
+    unsigned skip_allowance; /* adapted at each empty poll */
+    bool hears_signals;      /* the run has Python's wakeup fd: signals.c */
+    uint64_t limited_tail;   /* ready.tail + 1: see fl_signals_before_wait */
+    uint64_t taken_tail;     /* ready.tail + 1: see fl_signals_before_wait */
     FL_ATOMIC bool plain_tasks; /* see tasks.c, invariant 3 */
     atomic_bool busy;           /* see fl_loop_claim */
-    bool in_iteration;          /* also in one of _run_once(), outside a run */
-    bool external_run;          /* it began by setting _thread_id */
+    bool in_iteration;          /* also during a _run_once() outside a run */
+    bool external_run;          /* the run began by setting _thread_id */
     FL_ATOMIC bool debug;
     FL_ATOMIC bool closed;
     FL_ATOMIC bool stopping;
-    bool thread_queue_ready; /* its lock was made */
+    bool thread_queue_ready; /* thread_queue was initialised */
     uint16_t off;            /* FL_OFF_* */
 
     /* see overrides.h */
     FL_ATOMIC uint8_t class_overrides; /* FL_OVERRIDES_* */
-    PyObject *patched_run;    /* in place of asyncio.Handle._run, or NULL */
+    PyObject *patched_run;    /* replaces asyncio.Handle._run, or NULL */
     PyObject *FL_ATOMIC dict; /* __dict__, or NULL while there is none */
 
+    /* transports and fds */
     FlList streams; /* FlOwned: open transports */
-    FlFdSlot *fds;  /* by descriptor number */
+    FlFdSlot *fds;  /* indexed by fd */
     int fds_size;
-    FlList user_fds;
-    char *scratch; /* where streams read to, made on first use */
-    struct FlDatagramBuffers *datagram_buffers; /* and datagrams */
+    FlList user_fds; /* FlUserFd */
+    char *scratch;   /* receive buffer of all streams, made on first use */
+    struct FlDatagramBuffers *datagram_buffers; /* the same for datagrams */
 
-    /* Python's face of the loop; NULL reads as None */
+    /* attributes that Python code sees; NULL reads as None */
     PyObject *task_factory;
     PyObject *exception_handler;
     PyObject *slow_callback_hook;
     PyObject *current_handle;
     PyObject *default_executor;
     PyObject *signal_handlers;
-    PyObject *python_transports; /* asyncio's own, by number, if any */
+    PyObject *python_transports; /* fd -> asyncio's own transport, or NULL */
     PyObject *future_keywords;   /* {"loop": this}, see tasks.c */
-    PyObject *step_kwnames;      /* ("context",) as C tasks give it, or NULL */
+    PyObject *step_kwnames;      /* the ("context",) of C tasks, or NULL */
     PyObject *shared_context;    /* see shared_context.h; or NULL */
-    const PyObject *shared_map;  /* of its variables, borrowed */
+    const PyObject *shared_map;  /* shared_context's variables, borrowed */
     double slow_callback_duration;
 } FlLoop;
 
@@ -186,23 +193,24 @@ fl_loop_is_running(const FlLoop *loop)
     return loop->thread_id != 0;
 }
 
-/* Whether a parent of this process made the loop. */
+/* Whether the loop was made before a fork, in a parent of this process. */
 static inline bool
 fl_loop_is_inherited(const FlLoop *loop)
 {
     return FL_UNLIKELY(loop->forks != fl_forks_count());
 }
 
-/* True on the thread that runs the loop, while it runs. */
+/* Whether the calling thread runs the loop now. */
 static inline bool
 fl_loop_on_own_thread(const FlLoop *loop)
 {
     return loop->thread_id == PyThread_get_thread_ident();
 }
 
-/* Without a GIL: true on a thread that must not touch the loop's queues, for
-   another one runs it.  Calls that asyncio gives to the loop's thread alone
-   but that do no harm under a GIL go by the inbox then. */
+/* Without a GIL: whether another thread runs the loop, so that this one must
+   not touch its queues.  Some calls, such as call_soon, are for the loop's
+   thread in asyncio but harmless from any thread under a GIL.  They go through
+   the cross-thread queue then. */
 static inline bool
 fl_loop_on_other_thread(const FlLoop *loop)
 {
@@ -214,7 +222,8 @@ fl_loop_on_other_thread(const FlLoop *loop)
 #endif
 }
 
-/* Send what the running callback holds. */
+/* Send the bytes that the running callback corked.  loop->cork is cleared
+   first: send itself goes through fl_loop_expect_io. */
 static inline void
 fl_loop_flush_corked(FlLoop *loop)
 {
@@ -225,9 +234,10 @@ fl_loop_flush_corked(FlLoop *loop)
     }
 }
 
-/* Bytes or an end are about to be sent.  What was written before them goes
-   first; and the next turn polls: a program that talks to itself then meets
-   its I/O in the turn in which asyncio would give it. */
+/* Call this before every send, shutdown or close of a socket.  Corked bytes
+   were written earlier, so they leave first.  The next iteration polls: if the
+   peer is in the same process, its event arrives in the same iteration as with
+   asyncio. */
 static inline void
 fl_loop_expect_io(FlLoop *loop)
 {
@@ -237,8 +247,9 @@ fl_loop_expect_io(FlLoop *loop)
     }
 }
 
-/* Be the one who runs, turns or closes the loop, until fl_loop_unclaim:
-   false if somebody is, in another thread or further up in this one. */
+/* Take the exclusive right to run, iterate or close the loop, until
+   fl_loop_unclaim.  False: another thread has it, or a caller further up this
+   thread's stack.  Any thread. */
 static inline bool
 fl_loop_claim(FlLoop *loop)
 {
@@ -254,16 +265,18 @@ fl_loop_unclaim(FlLoop *loop)
 /* 0, or -1 with RuntimeError('Event loop is closed'). */
 int fl_loop_check_open(FlLoop *loop);
 
-/* The loop that this thread runs, borrowed, or NULL; not for a run that began
-   when _thread_id was set, which may end in another thread. */
+/* The loop that this thread runs, borrowed, or NULL.  A run that began by
+   setting _thread_id is not found, since it may end in another thread. */
 FlLoop *fl_loop_of_thread(FlState *state);
 
-/* The way out of a callback to another loop, thread or process: whoever gets
-   there may wait for what this thread's loop holds, so that is sent. */
+/* Flush the corked bytes of the loop that this thread runs, if any.  Call this
+   wherever a callback reaches another loop, thread or process: the other side
+   may wait for bytes that are corked here. */
 void fl_loop_flush_corked_here(FlState *state);
 
-/* In a forked child: stop sharing with the parent's loop.  0 or a negative
-   errno. */
+/* In a forked child: give the loop its own epoll set, signal pipe and timerfd,
+   and stop using the parent's.  Elsewhere nothing happens.  0 or a negative
+   errno, also where the loop's fds were lost earlier. */
 int fl_loop_leave_parent(FlLoop *loop);
 
 #endif

@@ -1,12 +1,14 @@
-/* The ready queue's memory: chunks that come and go, visiting, clearing.
+/* The ready queue: memory of its chunks; visiting and clearing entries.
 
-   1. A small chunk is what most loops need, and stays in the nearest cache.  A
-      queue that is long already grows by large ones, which are mapped: the
-      system has their pages back when they are freed.
-   2. A queue that is empty when its last chunk is full begins that chunk
-      again, so a callback that schedules itself needs no second one.
-   3. Entries are runnable data, not objects: the collector reaches what they
-      own through the loop. */
+   1. A queue grows by small chunks, which stay in the nearest cache and are
+      all that most loops need.  A queue that is long already grows by large
+      ones.  These are mapped, so that freeing one returns its pages to the
+      system.
+   2. If the queue is empty when its only chunk is full, it starts that chunk
+      again.  So a callback that reschedules itself needs no second chunk.
+   3. Entries are no Python objects.  GC reaches what they own through the
+      loop's tp_traverse (fl_ready_traverse).  A reference missing there keeps
+      a garbage cycle alive for ever. */
 #include "core/ready_queue.h"
 
 #include "py/compat.h"
@@ -17,30 +19,33 @@
 
 #define SMALL_ENTRIES 256
 #define LARGE_ENTRIES 4096
-/* A queue of so many grows by large chunks. */
+/* A queue with this many entries grows by large chunks. */
 #define LONG_QUEUE    1024
-/* What an idle loop may keep: together under 1 MiB of entries. */
-#define SMALL_KEPT    8
-#define LARGE_KEPT    3
+/* Spare chunks that an idle loop keeps: less than 1 MiB in all. */
+#define SMALL_SPARES  8
+#define LARGE_SPARES  3
 
 #define SMALL_BYTES (SMALL_ENTRIES * sizeof(FlReady))
 #define LARGE_BYTES (LARGE_ENTRIES * sizeof(FlReady))
 
-/* An entry, where a pointer has 64 bits: none lies in two lines then. */
+/* The size of an entry with 64-bit pointers.  Chunks are aligned to it: no
+   entry spans two cache lines. */
 #define CACHE_LINE 64
 
-/* aligned_alloc takes a power of two and a multiple of it, and an entry's size
-   is neither where a pointer has 32 bits. */
+/* aligned_alloc's alignment must be a power of two and its size a multiple of
+   that.  With 32-bit pointers an entry's own size is neither, so the alignment
+   is a constant and the chunk's size is checked against it. */
 _Static_assert(SMALL_BYTES % CACHE_LINE == 0, "aligned_alloc would refuse");
 
-/* Have all pages at once, where the system can: one by one they cost as much
-   as the callbacks. */
+/* Map all pages of a chunk at once where the system can.  A page fault for
+   each would cost as much as running the callbacks. */
 #ifdef MAP_POPULATE
 #define MAP_NOW MAP_POPULATE
 #else
 #define MAP_NOW 0
 #endif
 
+/* The first slot of a chunk is its header. */
 static FlReady *
 first_entry(FlReadyChunk *chunk)
 {
@@ -55,6 +60,7 @@ map_large(void)
     return memory == MAP_FAILED ? NULL : memory;
 }
 
+/* NULL with MemoryError. */
 static FlReadyChunk *
 chunk_new(bool large)
 {
@@ -91,8 +97,9 @@ free_chain(FlReadyChunk *chunk)
     }
 }
 
+/* A spare chunk, or NULL. */
 static FlReadyChunk *
-take_spare(FlSpareChunks *spare)
+pop_spare(FlSpareChunks *spare)
 {
     FlReadyChunk *chunk = spare->first;
     if (chunk != NULL) {
@@ -103,11 +110,12 @@ take_spare(FlSpareChunks *spare)
     return chunk;
 }
 
+/* Keep an empty chunk as a spare, or free it where there are enough. */
 static void
-downgrade(FlReadyQueue *queue, FlReadyChunk *chunk)
+recycle(FlReadyQueue *queue, FlReadyChunk *chunk)
 {
     FlSpareChunks *spare = &queue->spare[chunk->large];
-    if (spare->count == (chunk->large ? LARGE_KEPT : SMALL_KEPT)) {
+    if (spare->count == (chunk->large ? LARGE_SPARES : SMALL_SPARES)) {
         chunk_free(chunk);
         return;
     }
@@ -117,7 +125,7 @@ downgrade(FlReadyQueue *queue, FlReadyChunk *chunk)
 }
 
 static void
-begin_at_tail(FlReadyQueue *queue, FlReadyChunk *chunk)
+start_tail(FlReadyQueue *queue, FlReadyChunk *chunk)
 {
     queue->tail_chunk = chunk;
     queue->tail_at = first_entry(chunk);
@@ -125,7 +133,7 @@ begin_at_tail(FlReadyQueue *queue, FlReadyChunk *chunk)
 }
 
 static void
-begin_at_head(FlReadyQueue *queue, FlReadyChunk *chunk)
+start_head(FlReadyQueue *queue, FlReadyChunk *chunk)
 {
     queue->head_chunk = chunk;
     queue->head_at = first_entry(chunk);
@@ -135,20 +143,20 @@ begin_at_head(FlReadyQueue *queue, FlReadyChunk *chunk)
 int
 fl_ready_init(FlReadyQueue *queue)
 {
-    memset(queue, 0, sizeof(*queue));
+    memset(queue, 0, sizeof(*queue)); /* on failure head_chunk stays NULL */
     FlReadyChunk *chunk = chunk_new(false);
     if (chunk == NULL) {
         return -1;
     }
-    begin_at_head(queue, chunk);
-    begin_at_tail(queue, chunk);
+    start_head(queue, chunk);
+    start_tail(queue, chunk);
     return 0;
 }
 
 void
 fl_ready_free(FlReadyQueue *queue)
 {
-    free_chain(queue->head_chunk);
+    free_chain(queue->head_chunk); /* up to the tail's */
     free_chain(queue->spare[0].first);
     free_chain(queue->spare[1].first);
     memset(queue, 0, sizeof(*queue));
@@ -157,32 +165,38 @@ fl_ready_free(FlReadyQueue *queue)
 int
 fl_ready_grow(FlReadyQueue *queue)
 {
+    /* Invariant 2. */
     if (queue->head == queue->tail && queue->head_chunk == queue->tail_chunk) {
-        begin_at_head(queue, queue->head_chunk);
-        begin_at_tail(queue, queue->tail_chunk);
+        start_head(queue, queue->head_chunk);
+        start_tail(queue, queue->tail_chunk);
         return 0;
     }
     bool large = fl_ready_count(queue) >= LONG_QUEUE;
-    FlReadyChunk *chunk = take_spare(&queue->spare[large]);
+    FlReadyChunk *chunk = pop_spare(&queue->spare[large]);
     if (chunk == NULL) {
         chunk = chunk_new(large);
     }
     if (chunk == NULL) {
         return -1;
     }
+    /* If the head stands at the end of the old chunk, the next pop moves it
+       here (fl_ready_next_chunk). */
     queue->tail_chunk->next = chunk;
-    begin_at_tail(queue, chunk);
+    start_tail(queue, chunk);
     return 0;
 }
 
 void
 fl_ready_next_chunk(FlReadyQueue *queue)
 {
+    /* The head moves first: recycling may free the chunk. */
     FlReadyChunk *done = queue->head_chunk;
-    begin_at_head(queue, done->next);
-    downgrade(queue, done);
+    start_head(queue, done->next);
+    recycle(queue, done);
 }
 
+/* Walks the chunks from the head, of which only the first is entered in the
+   middle.  Used by introspection alone, so its cost does not matter. */
 FlReady *
 fl_ready_find(const FlReadyQueue *queue, uint64_t position)
 {
@@ -197,6 +211,8 @@ fl_ready_find(const FlReadyQueue *queue, uint64_t position)
     return at + ahead;
 }
 
+/* How many of entry->args are references: one tuple stands for more than
+   FL_READY_ARGS arguments. */
 static inline uint32_t
 owned_args(const FlReady *entry)
 {
@@ -209,11 +225,13 @@ fl_ready_own_context(FlReady *entry)
     if (entry->kind != FL_READY_SHARED) {
         return 0;
     }
+    /* Not fl_context_copy: the entry is the caller's, so GC during the copy
+       cannot release its context. */
     PyObject *own = PyContext_Copy(entry->context);
     if (own == NULL) {
         return -1;
     }
-    entry->kind = FL_READY_CALL;
+    entry->kind = FL_READY_CALL; /* so that a second call does nothing */
     Py_SETREF(entry->context, own);
     return 0;
 }
@@ -221,6 +239,7 @@ fl_ready_own_context(FlReady *entry)
 void
 fl_ready_clear(FlReady *entry)
 {
+    /* First: a destructor below may run Python that looks at the queue. */
     uint32_t kind = entry->kind;
     entry->kind = FL_READY_NONE;
     if (kind == FL_READY_NONE || kind == FL_READY_EVENT) {
@@ -252,6 +271,8 @@ fl_ready_traverse(const FlReadyQueue *queue, visitproc visit, void *arg)
 {
     FlReadyChunk *chunk = queue->head_chunk;
     const FlReady *at = queue->head_at;
+    /* By count: the end of one chunk and the first entry of the next are the
+       same position, so head_at may differ from tail_at in an empty queue. */
     for (uint64_t left = fl_ready_count(queue); left > 0; left--) {
         if (at == chunk->end) {
             chunk = chunk->next;

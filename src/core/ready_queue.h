@@ -1,21 +1,26 @@
-/* The ready queue: chunks of entries that own what they are to run.
+/* The ready queue: a FIFO of entries, in chunks.
 
-   An entry is one cache line and never moves: a Handle that a caller still
-   holds only points at its entry, and the entry points back, borrowed.  Who
-   ends one side ends both, at the latest when the entry is taken out, for its
-   slot is another's soon.  A position is a count of all entries ever pushed:
-   it never repeats.
+   Ownership: an entry owns the callback, the arguments and the context that it
+   runs.  An entry is one cache line and never moves.  A Handle that a caller
+   still has points at its entry, and the entry points back; both pointers are
+   borrowed.  Code that ends one side clears the other pointer too, at the
+   latest when the entry is popped, since the slot is reused.
 
-   A queue that grows gets one more chunk, a queue that empties a chunk keeps
-   it for the next or gives it back: nothing is copied, and what a burst took
-   is given back while it runs.
+   A position counts all entries ever pushed.  It never repeats.
 
-   One thread (with the GIL: whoever holds it).  Between reserve and commit no
-   Python may run nor the GIL be given up, or two would fill one slot.  reserve
-   may fail with no memory and then has taken nothing.
+   A queue that grows gets one more chunk.  A chunk that empties is kept as a
+   spare or freed.  No entry is copied to grow, and a burst's memory is
+   released while the burst runs.
 
-   Rejected: a ring that doubles, which copied every entry once and touched
-   three times the memory that a burst needs. */
+   Threads: one thread; with a GIL, any thread that has it.  Between
+   fl_ready_reserve and fl_ready_commit no Python may run and the GIL must not
+   be released.  Otherwise two callers would fill one slot.
+
+   Failure: a function that allocates returns NULL or -1 with MemoryError and
+   changes nothing.
+
+   Rejected: a ring buffer that doubles.  It copied every entry once and
+   touched three times the memory that a burst needs. */
 #ifndef FL_CORE_READY_QUEUE_H
 #define FL_CORE_READY_QUEUE_H
 
@@ -30,17 +35,17 @@ struct FlRegistration;
 #define FL_READY_ARGS 4
 
 typedef enum {
-    FL_READY_NONE,   /* cancelled: skip */
+    FL_READY_NONE,   /* cancelled: skipped */
     FL_READY_CALL,   /* callback(*args) in context */
-    FL_READY_SHARED, /* CALL, but others share context: copy it first */
-    FL_READY_STEP,   /* a C task's step or wake-up, which nobody can cancel */
-    FL_READY_HANDLE, /* callback is a Handle of ours, run by its own fields */
+    FL_READY_SHARED, /* CALL with a shared context: copy it before entering */
+    FL_READY_STEP,   /* a C task's step or wake-up: has no handle to cancel */
+    FL_READY_HANDLE, /* callback is our Handle: run the handle's fields */
     FL_READY_OTHER,  /* callback is any asyncio.Handle: call its _run() */
-    FL_READY_EVENT,  /* a descriptor is ready: of.watch, nothing is owned */
+    FL_READY_EVENT,  /* events of the registration of.reg; owns nothing */
     FL_READY_OP,     /* of.op(loop, callback, args[0]); context may be NULL */
 } FlReadyKind;
 
-/* A piece of the loop's own work.  subject and argument are borrowed for the
+/* An operation of the loop itself.  It borrows subject and argument for the
    call.  Returns 0, or -1 with an exception that must leave run_forever. */
 typedef int (*FlReadyOp)(struct FlLoop *loop, PyObject *subject,
                          PyObject *argument);
@@ -49,60 +54,65 @@ typedef struct FlReady {
     uint32_t kind;
     uint32_t nargs; /* more than FL_READY_ARGS: args[0] is their tuple */
     union {
-        struct FlHandle *handle; /* of a call: who points here, or NULL */
+        struct FlHandle *handle; /* of a call: its unfilled Handle, or NULL */
         struct FlRegistration *reg;
         FlReadyOp op;
     } of;
     PyObject *context;
-    PyObject *callback; /* right before args: vectorcall's spare slot */
+    PyObject *callback; /* before args: vectorcall may overwrite args[-1] */
     PyObject *args[FL_READY_ARGS];
 } FlReady;
 
-/* In the place of a chunk's first entry. */
+/* A chunk's header, in the space of its first entry. */
 typedef struct FlReadyChunk {
-    struct FlReadyChunk *next; /* towards the tail, or among the spare ones */
+    struct FlReadyChunk *next; /* towards the tail, or the next spare */
     FlReady *end;              /* past its last entry */
-    bool large;
+    bool large;                /* mapped, not allocated: see ready_queue.c */
 } FlReadyChunk;
 
-/* Chunks without an entry that are kept for reuse. */
+/* Empty chunks kept for reuse, as a stack. */
 typedef struct {
     FlReadyChunk *first;
     unsigned count;
 } FlSpareChunks;
 
 typedef struct {
-    FlReady *head_at;  /* the next entry to run is here, unless this is */
-    FlReady *head_end; /* the end of its chunk */
-    FlReady *tail_at;  /* likewise the next to push */
+    FlReady *head_at;  /* the next entry to run; if this equals head_end, it
+                          is the next chunk's first */
+    FlReady *head_end; /* the end of the head's chunk */
+    FlReady *tail_at;  /* the next entry to push, in the same way */
     FlReady *tail_end;
     uint64_t head;            /* position of the next entry to run */
     uint64_t tail;            /* position of the next entry to push */
     FlReadyChunk *head_chunk; /* NULL: not initialised, or freed */
     FlReadyChunk *tail_chunk;
-    FlSpareChunks spare[2]; /* small and large ones */
+    FlSpareChunks spare[2]; /* small chunks, large chunks */
 } FlReadyQueue;
 
 /* 0, or -1 with MemoryError set. */
 int fl_ready_init(FlReadyQueue *queue);
+
+/* Free the chunks.  The caller has popped and released the entries. */
 void fl_ready_free(FlReadyQueue *queue);
 
-/* Another chunk at the tail.  0, or -1 with MemoryError set. */
+/* Make room at a tail whose chunk is full.  0, or -1 with MemoryError set. */
 int fl_ready_grow(FlReadyQueue *queue);
 
-/* The head's chunk has no more entries: go on to the next. */
+/* Move the head to the next chunk; its own has no more entries. */
 void fl_ready_next_chunk(FlReadyQueue *queue);
 
-/* The entry at a position from head to before tail. */
+/* The entry at a position: head <= position < tail. */
 FlReady *fl_ready_find(const FlReadyQueue *queue, uint64_t position);
 
-/* Give a call that was taken out a context of its own, if it shares one.  0,
-   or -1 with MemoryError set. */
+/* Replace the shared context of a popped call by a copy of its own; any other
+   entry stays as it is.  0, or -1 with MemoryError set. */
 int fl_ready_own_context(FlReady *entry);
 
-/* Release what an entry (a copy, or one in the queue) owns. */
+/* Release what an entry (a copy, or one in the queue) owns, and make it
+   FL_READY_NONE. */
 void fl_ready_clear(FlReady *entry);
 
+/* For GC: visit what one entry, or all queued entries, own. */
 int fl_ready_visit(const FlReady *entry, visitproc visit, void *arg);
 int fl_ready_traverse(const FlReadyQueue *queue, visitproc visit, void *arg);
 
@@ -118,8 +128,8 @@ fl_ready_count(const FlReadyQueue *queue)
     return queue->tail - queue->head;
 }
 
-/* The slot for one more entry: the caller fills it and then moves the tail
-   with fl_ready_commit.  NULL with MemoryError set. */
+/* The slot for the next entry.  The caller fills it and then calls
+   fl_ready_commit.  NULL with MemoryError set. */
 static inline FlReady *
 fl_ready_reserve(FlReadyQueue *queue)
 {
@@ -137,8 +147,8 @@ fl_ready_commit(FlReadyQueue *queue)
     queue->tail++;
 }
 
-/* Queue a copy of an entry, which owns what it did from then on.  0, or -1
-   with MemoryError set. */
+/* Queue a copy of an entry.  On success the copy takes over the references;
+   on failure they stay the caller's.  0, or -1 with MemoryError set. */
 static inline int
 fl_ready_push(FlReadyQueue *queue, const FlReady *entry)
 {
@@ -151,8 +161,8 @@ fl_ready_push(FlReadyQueue *queue, const FlReady *entry)
     return 0;
 }
 
-/* Take the first entry out of a queue that has one.  It is the caller's, to be
-   copied before anything is pushed. */
+/* Pop the first entry of a non-empty queue.  The caller owns what it owns, and
+   must copy it before anything is pushed: a push may reuse the slot. */
 static inline FlReady *
 fl_ready_take(FlReadyQueue *queue)
 {

@@ -1,13 +1,17 @@
-/* The inbox: what other threads hand to the loop.
+/* The cross-thread queue: how other threads queue entries and wake the loop.
 
-   With a GIL a push goes straight into the ready queue, so call_soon and
-   call_soon_threadsafe keep one order.  Without a GIL an entry waits in the
-   inbox, behind a lock, until the loop's next turn.
+   With a GIL a push goes straight into the ready queue, so that calls by
+   call_soon and call_soon_threadsafe run in one order.  Without a GIL an entry
+   waits in the cross-thread queue, behind a lock, until the loop's next
+   iteration.
 
-   Rejected: an inbox with a GIL as well.  It costs a copy for each entry and
-   loses that order.
+   Ownership: a push takes over what the entry owns, also where it fails.
 
-   Functions named _anythread are for any thread that may run Python. */
+   Threads: functions named _anythread are for any thread with a thread state.
+   The rest is for the loop's thread unless its comment says otherwise.
+
+   Rejected: a cross-thread queue with a GIL too.  It costs a copy for each
+   entry and loses the common order. */
 #ifndef FL_CORE_THREAD_QUEUE_H
 #define FL_CORE_THREAD_QUEUE_H
 
@@ -15,39 +19,48 @@
 #include "core/ready_queue.h"
 #include "py/compat.h"
 
-/* Take the lock, and give it back.  In a forked child it is made anew first,
-   with its condition: threads of the parent may have held or waited for them,
-   and glibc to 2.40 would wait for these to wake.  Any thread. */
+/* Take and release the lock.  Any thread.  In a forked child the lock and its
+   condition are initialised again first.  Threads of the parent, which do not
+   exist here, may have had the lock or waited on the condition, and glibc up
+   to 2.40 would wait for those to wake. */
 void fl_thread_queue_lock(FlThreadQueue *thread_queue);
 void fl_thread_queue_unlock(FlThreadQueue *thread_queue);
 
+/* 0, or -1 with MemoryError. */
 int fl_thread_queue_init(FlThreadQueue *thread_queue);
+
+/* Release the entries, the lock and the condition. */
 void fl_thread_queue_free(FlThreadQueue *thread_queue);
 
-/* Mark the loop closed: when this returns no other thread is pushing or waking
-   it, nor will; what was pushed is dropped. */
+/* Mark the loop closed and drop the entries that wait.  When this returns no
+   other thread is pushing to the loop or waking it, and none will. */
 void fl_thread_queue_close(FlLoop *loop);
 
-/* Push an entry from any thread that may run Python, and wake the loop if it
-   sleeps.  Steals what the entry owns, also on failure.  0, or -1 with
-   MemoryError or RuntimeError (closed) set. */
+/* Push an entry and wake the loop if it sleeps in a poll.  Flushes the bytes
+   that the calling thread's own loop has corked.  Steals what the entry owns,
+   also on failure.  0, or -1 with MemoryError or RuntimeError (closed) set. */
 int fl_thread_queue_push_anythread(FlLoop *loop, FlReady *entry);
 
-/* With the GIL: an entry was put into the ready queue; the rest of a push. */
+/* With a GIL: the second half of a push, for a caller that has put an entry
+   into the ready queue itself. */
 void fl_thread_queue_notify_anythread(FlLoop *loop);
 
-/* End the loop's wait, or its next; nothing happens when it is closed. */
+/* End the poll in which the loop waits, or else let its next poll return at
+   once.  Nothing happens if the loop is closed. */
 void fl_thread_queue_wake_anythread(FlLoop *loop);
 
-/* Move the inbox's entries into the ready queue. */
+/* Move all entries into the ready queue, in order.  0, or -1 with MemoryError;
+   the entries that were not moved stay queued. */
 int fl_thread_queue_drain(FlLoop *loop);
 
-/* For the collector, which has stopped the other threads. */
+/* For the loop's tp_traverse.  Takes no lock: without a GIL, GC has stopped
+   the other threads. */
 int fl_thread_queue_traverse(const FlThreadQueue *thread_queue,
                              visitproc visit, void *arg);
 
-/* The thread that pushes to the queue calls this before: what it pushed to the
-   inbox earlier goes first, as in asyncio's one queue. */
+/* Before the loop's thread pushes to the ready queue itself: move the entries
+   that it and others pushed to the cross-thread queue earlier, so that they
+   run first, as from asyncio's single queue. */
 static inline int
 fl_thread_queue_keep_order(FlLoop *loop)
 {

@@ -1,23 +1,26 @@
-/* Handles that call_soon_threadsafe gave: from 3.14 on, other threads wait.
+/* Handles of call_soon_threadsafe: from 3.14 on, other threads wait.
 
-   There cancel() and cancelled(), called by another thread while the callback
-   runs, return when it is over: who has cancelled it may take down what the
-   callback uses.
+   From 3.14 on cancel() and cancelled(), if another thread calls them while
+   the callback runs, return after the callback.  A thread that has cancelled a
+   handle may then free what its callback uses.
 
-   1. At most one such handle runs in a loop, for turns do not nest.  It is
-      named under the inbox's lock; whoever asks about that one sleeps.
-   2. Whether it was cancelled is decided under the same lock, so that nobody
-      is told that a callback will not run which then does.
-   3. The callback's own thread never waits, as asyncio's lock is re-entrant.
-   4. The GIL is given up to wait, and signals are looked at meanwhile. */
+   1. At most one such handle runs in a loop, since iterations do not nest.
+      thread_queue->running names it, under the queue's lock.  Only threads
+      that ask about that handle sleep.
+   2. `cancelled` is set under the same lock.  Otherwise cancel() could return
+      as if in time while the loop begins the callback.
+   3. The callback's own thread never waits: it would wait for itself.
+      asyncio's lock is re-entrant for the same reason.
+   4. A waiting thread releases the GIL, which the callback needs to return,
+      and runs signal handlers meanwhile. */
 #include "core/threadsafe_handle.h"
 
 #include "core/handle.h"
-#include "core/thread_queue.h"
 #include "core/loop.h"
+#include "core/thread_queue.h"
 #include "py/compat.h"
 
-/* How long a signal's handler may have to wait for its thread. */
+/* A wait ends this often to run signal handlers: 50 ms. */
 #define WAIT_NS 50000000
 
 bool
@@ -25,10 +28,11 @@ fl_threadsafe_handle_begin(FlLoop *loop, FlHandle *self)
 {
     FlThreadQueue *thread_queue = &loop->thread_queue;
     fl_thread_queue_lock(thread_queue);
-    bool begun = thread_queue->running == NULL; /* else _run() in a callback */
+    /* Not NULL: a callback called _run() of a thread-safe handle. */
+    bool begun = thread_queue->running == NULL;
     if (begun) {
         thread_queue->running = self;
-        thread_queue->running_in = PyThread_get_thread_ident();
+        thread_queue->running_thread = PyThread_get_thread_ident();
     }
     fl_thread_queue_unlock(thread_queue);
     return begun;
@@ -40,45 +44,50 @@ fl_threadsafe_handle_end(FlLoop *loop)
     FlThreadQueue *thread_queue = &loop->thread_queue;
     fl_thread_queue_lock(thread_queue);
     thread_queue->running = NULL;
-    uv_cond_broadcast(&thread_queue->over);
+    uv_cond_broadcast(&thread_queue->finished);
     fl_thread_queue_unlock(thread_queue);
 }
 
+/* The caller has the lock.  See invariant 3. */
 static bool
-is_over_locked(const FlThreadQueue *thread_queue, const FlHandle *self)
+has_finished_locked(const FlThreadQueue *thread_queue, const FlHandle *self)
 {
     return thread_queue->running != self
-           || thread_queue->running_in == PyThread_get_thread_ident();
+           || thread_queue->running_thread == PyThread_get_thread_ident();
 }
 
-/* Wait a while if `wait`; true when the callback does not run, and then it
-   never will if `cancel`. */
+/* Whether the callback does not run now; with `wait`, give it WAIT_NS to
+   finish.  With `cancel`, mark the handle then, under the same lock: the
+   callback will never start.  Runs also without the GIL, so it touches no
+   Python. */
 static bool
-check_end(FlThreadQueue *thread_queue, FlHandle *self, bool wait, bool cancel)
+check_finished(FlThreadQueue *thread_queue, FlHandle *self, bool wait,
+               bool cancel)
 {
     fl_thread_queue_lock(thread_queue);
-    if (wait && !is_over_locked(thread_queue, self)) {
-        (void)uv_cond_timedwait(&thread_queue->over, &thread_queue->lock,
+    if (wait && !has_finished_locked(thread_queue, self)) {
+        (void)uv_cond_timedwait(&thread_queue->finished, &thread_queue->lock,
                                 WAIT_NS);
     }
-    bool over = is_over_locked(thread_queue, self);
-    if (over && cancel) {
-        self->cancelled = Py_True; /* immortal, as what was there before */
+    bool finished = has_finished_locked(thread_queue, self);
+    if (finished && cancel) {
+        /* No reference counts: True and False are immortal on 3.14. */
+        self->cancelled = Py_True;
     }
     fl_thread_queue_unlock(thread_queue);
-    return over;
+    return finished;
 }
 
 int
 fl_threadsafe_handle_wait_callback(FlHandle *self, bool cancel)
 {
     FlThreadQueue *thread_queue = &FL_LOOP(self->loop)->thread_queue;
-    bool over = check_end(thread_queue, self, false, cancel);
-    while (!over) {
+    bool finished = check_finished(thread_queue, self, false, cancel);
+    while (!finished) {
         PyThreadState *thread = PyEval_SaveThread();
-        over = check_end(thread_queue, self, true, cancel);
+        finished = check_finished(thread_queue, self, true, cancel);
         PyEval_RestoreThread(thread);
-        if (!over && PyErr_CheckSignals() < 0) {
+        if (!finished && PyErr_CheckSignals() < 0) {
             return -1;
         }
     }

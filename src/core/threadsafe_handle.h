@@ -1,10 +1,13 @@
 /* Thread-safe handles: what call_soon_threadsafe returns from 3.14 on.
 
-   Another thread that calls cancel() or cancelled() while the callback runs
+   If another thread calls cancel() or cancelled() while the callback runs, it
    waits until the callback has returned.  On earlier versions nothing waits.
 
-   Rejected: a lock in each handle, as asyncio has it.  Only one callback of a
-   loop runs at a time, so one lock a loop is enough. */
+   Threads: begin and end are for the thread that runs the callback;
+   fl_threadsafe_handle_wait_callback is for any thread with a thread state.
+
+   Rejected: a lock in each handle, as in asyncio.  Only one callback of a loop
+   runs at a time, so one lock for each loop is enough. */
 #ifndef FL_CORE_THREADSAFE_HANDLE_H
 #define FL_CORE_THREADSAFE_HANDLE_H
 
@@ -12,17 +15,20 @@
 #include "core/loop.h"
 #include "py/compat.h"
 
-/* The callback of a thread-safe handle begins: true if
-   fl_threadsafe_handle_end must follow.
-   Whether it was cancelled is to be asked after this. */
+/* Call this before the callback of a thread-safe handle.  If it returns true,
+   fl_threadsafe_handle_end must follow the callback.  Check whether the handle
+   is cancelled only after this call: from here on a cancel() waits. */
 bool fl_threadsafe_handle_begin(FlLoop *loop, FlHandle *self);
 void fl_threadsafe_handle_end(FlLoop *loop);
 
-/* Wait until the callback, if another thread runs it, is over; optionally mark
-   the handle cancelled.  0, or -1 with what a signal's handler raised. */
+/* Wait while another thread runs the handle's callback, and then, with
+   `cancel`, mark the handle cancelled.  Releases the GIL to wait.  0, or -1
+   with the exception of a signal handler. */
 int fl_threadsafe_handle_wait_callback(FlHandle *self, bool cancel);
 
-/* Whether a handle of either type is one of call_soon_threadsafe. */
+/* Whether call_soon_threadsafe returned this handle, on a version where other
+   threads wait.  `self` may be a TimerHandle, which lacks the field, so the
+   type is checked first. */
 static inline bool
 fl_handle_is_threadsafe(const FlHandle *self)
 {

@@ -1,27 +1,33 @@
-/* Timer handles in the loop's timer queue: put in and taken out.
+/* Timers: timer handles enter and leave the loop's timer queue.
 
-   1. The queue owns a reference to each timer handle in it.
-   2. Only the loop's thread changes the queue; another thread posts the change
-      to the inbox. */
+   1. The queue owns a reference to each timer handle in it.  A removal without
+      its Py_DECREF would leak the handle and, through it, the loop.
+   2. Only the loop's thread changes the queue, which has no lock.  Another
+      thread posts the change to the cross-thread queue.
+   3. No queued timer has a deadline after now_ns and before quiet_until_ns; a
+      timer queued in between lowers the bound.  If the bound were too high,
+      now_ns would serve as the present although another timer is due already,
+      and timers would run out of order. */
 #include "core/timers.h"
 
 #include "base/timer_queue.h"
 #include "core/handle.h"
-#include "core/thread_queue.h"
 #include "core/loop.h"
 #include "core/ready_queue.h"
 #include "core/report.h"
+#include "core/thread_queue.h"
 #include "py/compat.h"
 #include "py/context.h"
 
 #include <math.h>
 
-/* So that what loop.time() told, a nanosecond rounded twice, comes out as that
-   nanosecond and not as the next. */
+/* Slightly less than 1e9.  loop.time() rounds a nanosecond count twice (to a
+   double, and by the division).  With this factor the ceil below gives that
+   nanosecond again, and not the next one. */
 #define NS_PER_SECOND (1e9 * (1 - 0x1p-51))
 
-/* The nanosecond from which loop.time() >= when holds.  What is not a number
-   is due at once, as in asyncio. */
+/* NaN fails both comparisons and is due at once, as in asyncio before 3.13.
+   FL_DEADLINE_NEVER means an empty queue, so infinity must be less. */
 int64_t
 fl_timer_deadline_of(double when)
 {
@@ -32,9 +38,11 @@ fl_timer_deadline_of(double when)
     return ns > 0 ? (int64_t)ns : 0;
 }
 
-/* What no double holds counts as infinite.  0 or -1. */
+/* The conversion raised.  OverflowError means a value beyond a double's range:
+   it counts as infinite, with its sign.  Any other exception stays.  0 or
+   -1. */
 static int
-take_infinite(PyObject *value, PyObject *zero, double *seconds)
+parse_infinite(PyObject *value, PyObject *zero, double *seconds)
 {
     if (!PyErr_ExceptionMatches(PyExc_OverflowError)) {
         return -1;
@@ -64,26 +72,31 @@ fl_timer_take_when(PyObject *value, FlWhen *when)
         when->seconds = PyFloat_AS_DOUBLE(value);
         return check_when(when);
     }
+    /* Subtract a float as asyncio does (when - time()), so that the same types
+       are refused with the same TypeError.  A plain conversion would accept a
+       Decimal. */
     PyObject *zero = PyFloat_FromDouble(0);
     if (zero == NULL) {
         return -1;
     }
-    PyObject *reckoned = PyNumber_Subtract(value, zero);
-    when->seconds = reckoned == NULL ? -1 : PyFloat_AsDouble(reckoned);
-    Py_XDECREF(reckoned);
+    PyObject *difference = PyNumber_Subtract(value, zero);
+    when->seconds = difference == NULL ? -1 : PyFloat_AsDouble(difference);
+    Py_XDECREF(difference);
     int code = 0;
     if (PyErr_Occurred()) {
-        code = take_infinite(value, zero, &when->seconds);
+        code = parse_infinite(value, zero, &when->seconds);
     }
     Py_DECREF(zero);
     return code < 0 ? -1 : check_when(when);
 }
 
+/* A new reading leaves quiet_until_ns alone.  If now_ns passes it, each call
+   reads the clock until queue_due (iteration.c) sets it again. */
 int64_t
 fl_timer_deadline_now(FlLoop *loop)
 {
     if (!loop->now_fresh
-        || (loop->beyond_ns != FL_DEADLINE_NEVER
+        || (loop->quiet_until_ns != FL_DEADLINE_NEVER
             && !fl_timers_bear_reading(loop, fl_clock_coarse_ns())))
     {
         loop->now_ns = fl_clock_ns();
@@ -99,10 +112,11 @@ fl_timer_enqueue(FlLoop *loop, FlTimerHandle *timer, int64_t deadline_ns)
         PyErr_NoMemory();
         return -1;
     }
-    if (deadline_ns > loop->now_ns && deadline_ns < loop->beyond_ns) {
-        loop->beyond_ns = deadline_ns;
+    /* Invariant 3.  A deadline up to now_ns is due by either reading. */
+    if (deadline_ns > loop->now_ns && deadline_ns < loop->quiet_until_ns) {
+        loop->quiet_until_ns = deadline_ns;
     }
-    Py_INCREF(timer); /* the queue's */
+    Py_INCREF(timer); /* invariant 1 */
     return 0;
 }
 
@@ -123,12 +137,16 @@ fl_timer_move(FlLoop *loop, FlTimerHandle *timer, const FlWhen *when)
         fl_timer_queue_remove(&loop->timers, &timer->node);
         code =
             fl_timer_enqueue(loop, timer, fl_timer_deadline_of(when->seconds));
-        Py_DECREF(timer); /* the queue's first reference; the caller has one */
+        /* The reference of the old place.  If the new push failed the timer
+           lives on by the caller's. */
+        Py_DECREF(timer);
     }
-    Py_XDECREF(before);
+    Py_XDECREF(before); /* last: a number's destructor may run Python */
     return code;
 }
 
+/* Runs as an entry on the loop's thread.  The timer may have been cancelled
+   after the other thread posted it. */
 static int
 enqueue_op(FlLoop *loop, PyObject *timer, PyObject *Py_UNUSED(argument))
 {
@@ -143,8 +161,10 @@ enqueue_op(FlLoop *loop, PyObject *timer, PyObject *Py_UNUSED(argument))
     return fl_loop_report_callback(loop, NULL);
 }
 
+/* Runs as an entry on the loop's thread.  The timer may have become due, and
+   left the queue, after the other thread posted this. */
 static int
-forget_op(FlLoop *loop, PyObject *timer, PyObject *Py_UNUSED(argument))
+remove_op(FlLoop *loop, PyObject *timer, PyObject *Py_UNUSED(argument))
 {
     FlTimerHandle *self = (FlTimerHandle *)timer;
     if (self->node.place != 0) {
@@ -154,7 +174,9 @@ forget_op(FlLoop *loop, PyObject *timer, PyObject *Py_UNUSED(argument))
     return 0;
 }
 
-/* Have the loop's own thread do it. */
+/* Queue op(timer) for the loop's thread.  The entry owns a reference to the
+   timer and, through it, to the loop.  0, or -1 with MemoryError or, where the
+   loop is closed, RuntimeError. */
 static int
 post(FlTimerHandle *timer, FlReadyOp op)
 {
@@ -175,8 +197,10 @@ fl_timer_enqueue_anythread(FlTimerHandle *timer)
 void
 fl_timer_forget_anythread(FlTimerHandle *timer)
 {
-    if (post(timer, forget_op) < 0) {
-        PyErr_Clear(); /* it stays until it is due, or the loop was closed */
+    if (post(timer, remove_op) < 0) {
+        /* No memory: the timer stays queued until it is due, and is skipped
+           then.  Or the loop was closed, which emptied the queue. */
+        PyErr_Clear();
     }
 }
 
@@ -190,7 +214,8 @@ fl_timer_own_context(FlTimerHandle *self)
     if (own == NULL) {
         return -1;
     }
-    /* Making it may have run the collector, and that anything. */
+    /* The copy may run GC, and GC may run Python that sets the context of this
+       timer or copies it: look again. */
     if (self->shares_context) {
         self->shares_context = false;
         Py_SETREF(self->context, own);

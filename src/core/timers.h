@@ -1,13 +1,15 @@
-/* Timer handles in the loop's timer queue: put in and taken out.
+/* Timers: timer handles enter and leave the loop's timer queue.
 
-   A timer without a delay is due when it is set, and a clock costs as much as
-   the rest of it.  So loop->now_ns, a reading of this iteration or of the tick
-   before, stands for the present where no timer can tell: none of those that
-   are queued is due between the two.  loop->beyond_ns says when the next one
-   after now_ns is due, or less.
+   call_later(0, ...) is due at once, and reading the clock would cost as much
+   as the rest of the call.  So loop->now_ns, the clock's last reading in this
+   iteration or in the tick before it, serves as the present where that changes
+   no order: no queued timer is due between that reading and the present.
+   loop->quiet_until_ns is a lower bound of the first deadline after now_ns.
 
-   Loop's thread only, except what is named _anythread.  Functions return 0,
-   or -1 with an exception set. */
+   Ownership: the queue owns a reference to each queued timer handle.
+
+   Threads: the loop's thread only, except functions named _anythread.
+   Failure: functions return 0, or -1 with an exception set. */
 #ifndef FL_CORE_TIMERS_H
 #define FL_CORE_TIMERS_H
 
@@ -15,41 +17,48 @@
 #include "core/handle.h"
 #include "core/loop.h"
 
-/* The moment that a number of any kind names.  What asyncio can reckon with as
-   it does, when - time(), and nothing else: a Decimal or a string raises the
-   TypeError of that, and what is no number ValueError where asyncio's run
-   would. */
+/* Parse a deadline of any numeric type.  The type must support what asyncio
+   computes with it, when - time().  A Decimal or a string raises that
+   subtraction's TypeError.  NaN raises ValueError on the versions where a run
+   of asyncio's loop does (3.13 and later).  when->object borrows `value`. */
 int fl_timer_take_when(PyObject *value, FlWhen *when);
 
-/* The nanosecond from which loop.time() >= when_seconds holds. */
+/* The first nanosecond at which loop.time() >= when_seconds.  NaN is due at
+   once; infinity is the last deadline before FL_DEADLINE_NEVER. */
 int64_t fl_timer_deadline_of(double when_seconds);
 
-/* Whether the loop's last reading orders timers as the present would, which is
-   at most FL_COARSE_LAG_NS after coarse_ns. */
+/* Whether the loop's last clock reading orders timers as the present time
+   would.  The present is at most FL_COARSE_LAG_NS after coarse_ns. */
 static inline bool
 fl_timers_bear_reading(const FlLoop *loop, int64_t coarse_ns)
 {
-    return loop->beyond_ns - FL_COARSE_LAG_NS > coarse_ns;
+    return loop->quiet_until_ns - FL_COARSE_LAG_NS > coarse_ns;
 }
 
-/* The nanosecond from which a timer is due that is set now, without a delay,
-   in a loop that runs. */
+/* The deadline of a timer scheduled now without a delay, in a running loop:
+   loop->now_ns, which is read again only where the order of timers needs it.
+   Cannot fail. */
 int64_t fl_timer_deadline_now(FlLoop *loop);
 
-/* Queue a timer that is in no queue. */
+/* Queue a timer that is in no queue; the queue takes its own reference.
+   MemoryError: nothing changed. */
 int fl_timer_enqueue(FlLoop *loop, FlTimerHandle *timer, int64_t deadline_ns);
 
-/* Give a timer another time, and if it is queued another place.  RuntimeError
-   in a thread that must not; one for which memory is missing is queued no
-   more. */
+/* Give a timer a new deadline.  A queued timer moves to its new place; the
+   caller owns a reference.  RuntimeError, without a GIL, in a thread other
+   than the one that runs the loop.  MemoryError: the timer is no longer
+   queued. */
 int fl_timer_move(FlLoop *loop, FlTimerHandle *timer, const FlWhen *when);
 
-/* From a thread that does not run the timer's loop: have the loop's thread
-   queue the timer, or take a cancelled one out. */
+/* From a thread that does not run the timer's loop: post an operation to the
+   cross-thread queue, so that the loop's thread queues the timer or removes a
+   cancelled one.  fl_timer_forget_anythread ignores a failure: the cancelled
+   timer stays queued until it is due. */
 int fl_timer_enqueue_anythread(FlTimerHandle *timer);
 void fl_timer_forget_anythread(FlTimerHandle *timer);
 
-/* Give a timer that shares its context a copy.  0, or -1 with MemoryError. */
+/* Replace a shared context by the timer's own copy, before the context is
+   entered or shown to the application.  0, or -1 with MemoryError. */
 int fl_timer_own_context(FlTimerHandle *self);
 
 #endif
