@@ -16,6 +16,8 @@ from prog_peer import BLOCK, PATIENCE
 Address = Any
 #: Nets whose datagrams are never lost.
 SURE = ("unix", "unix-to")
+#: Of "many"; a mutated program may ask for as many as it has bytes elsewhere.
+MOST_AT_ONCE = 300
 #: From two to the power of 16 on, no IPv4 packet has the room.
 SIZES = [0, 1, 10, 1000, 1400, 9000, 30_000, 70_000]
 
@@ -153,7 +155,7 @@ class Endpoint(asyncio.DatagramProtocol):
             self.transport.sendto(data, self.to)
 
     def do_many(self, count: int, size: int) -> None:
-        self.do_send(*[size] * count)
+        self.do_send(*[size] * min(count, MOST_AT_ONCE))
 
     def do_far(self, *sizes: int) -> None:
         for size in sizes:

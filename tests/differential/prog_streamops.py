@@ -443,7 +443,8 @@ class StreamOps:
                         break
                     link.take(data)
         except TimeoutError:
-            if not (self.loose or link.peer.gone or link.peer.broken):
+            peer = link.peer
+            if not (self.loose or link.gap or peer.gone or peer.broken):
                 link.problem(f"sock_recv waits after {link.received}")
         except OSError:
             link.rough = True
