@@ -146,6 +146,9 @@ class Link:
             if at < 0 and self.gap:
                 self.jump(data, start)
                 break
+            if at < 0 and self.world.loose:
+                self.unsure = True  # another file's, which has the number now
+                break
             if at < 0:
                 self.problem(
                     f"A got wrong bytes after {self.received}: "

@@ -216,6 +216,8 @@ class TransportOps:
         link.switches += 1
         link.kind = kind
         if link.flow:
+            if link.secure:
+                link.mark("another protocol while TLS is paused")
             link.flow = False
             link.rough = True
 
