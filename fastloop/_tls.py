@@ -1,7 +1,7 @@
-"""TLS set-up, and other TLS functions that run at most once a connection.
+"""TLS set-up, and the rare events of a TLS connection.
 
-The data path is C (src/tls/).  This module checks the arguments of a
-connection, has CPython make the SSLObject, and contains asyncio's messages.
+The data path is C (src/tls/).  This module checks the arguments of a new
+connection, has CPython create the SSLObject, and contains asyncio's messages.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger("asyncio")
 
-#: The core finds libssl through this file, which is linked to it.  None if
-#: _ssl is built into the interpreter.
+#: The file in which src/tls/libssl.c looks for libssl's functions.  None if
+#: _ssl is built into the interpreter; SSLObject's methods are called then.
 _library = getattr(sys.modules.get("_ssl"), "__file__", None)
 
 
@@ -37,10 +37,10 @@ def open_filter(
     ssl_handshake_timeout: float | None = None,
     ssl_shutdown_timeout: float | None = None,
 ) -> Any:
-    """Return a TLS adapter for a new connection: a native SSLProtocol.
+    """Return the TlsAdapter of a new connection.
 
-    Takes the arguments of asyncio's SSLProtocol.  Raises ValueError for a
-    timeout that is not positive; timeouts are in seconds.
+    It takes the arguments of asyncio's SSLProtocol and raises its errors:
+    ValueError for a timeout that is not positive, and what wrap_bio() raises.
     """
     handshake = _timeout(
         "ssl_handshake_timeout",
@@ -57,6 +57,7 @@ def open_filter(
             server_side, server_hostname
         )
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    # The core calls it and captures the SSL that OpenSSL creates meanwhile.
     wrap = functools.partial(
         sslcontext.wrap_bio,
         incoming,
@@ -80,6 +81,7 @@ def open_filter(
 
 
 def _timeout(name: str, value: float | None, usual: float) -> float:
+    """A timeout in seconds, with asyncio's default and check."""
     if value is None:
         return usual
     if value <= 0:
@@ -87,18 +89,19 @@ def _timeout(name: str, value: float | None, usual: float) -> float:
     return value
 
 
-# -- functions that the core calls --------------------------------------------
+# -- what the core calls ------------------------------------------------------
 
 
 def is_plain(sslobject: Any) -> bool:
-    """Whether the core may call libssl itself for an SSLObject.
+    """Whether the core may call libssl in place of read() and write().
 
-    It may if read() and write() are CPython's own and if reading records runs
-    no Python of the program.  The SSLObject's context is checked, not the
-    program's: a program's context may wrap with another one.
+    True if both methods are CPython's own and the context has neither a
+    message callback nor a key log, which would run Python while records are
+    read.  The SSLObject's own context is checked: the application's
+    wrap_bio() may have used another context.
     """
-    # No generator: CPython 3.12 and 3.13 corrupt its code object if there is
-    # no memory for the function.
+    # No generator expression: CPython 3.12 and 3.13 corrupt its code object if
+    # there is no memory for its function.
     return (
         isinstance(sslobject, ssl.SSLObject)
         and _is_of_ssl(type(sslobject).read)
@@ -109,22 +112,22 @@ def is_plain(sslobject: Any) -> bool:
 
 
 def _is_of_ssl(method: Any) -> bool:
-    """Whether a method is defined in CPython's ssl module, by its globals."""
+    """Whether a function is defined in the ssl module, by its globals."""
     return getattr(method, "__globals__", None) is vars(ssl)
 
 
 def state(name: str) -> sslproto.SSLProtocolState:
-    """Return asyncio's enum member for a TLS connection's phase."""
+    """asyncio's enum member for a phase; see state_get in tls/adapter.c."""
     return sslproto.SSLProtocolState(name)
 
 
 def read_limits(high: Any, low: Any) -> tuple[Any, Any]:
-    """Return water marks in bytes with asyncio's defaults and checks."""
+    """Read marks in bytes (high, low) with asyncio's defaults and checks."""
     return _limits(high, low, constants.FLOW_CONTROL_HIGH_WATER_SSL_READ)
 
 
 def write_limits(high: Any, low: Any) -> tuple[Any, Any]:
-    """Return water marks in bytes with asyncio's defaults and checks."""
+    """Write marks in bytes (high, low) with asyncio's defaults and checks."""
     return _limits(high, low, constants.FLOW_CONTROL_HIGH_WATER_SSL_WRITE)
 
 
@@ -144,13 +147,13 @@ def handshake_timed_out(tls: Any) -> None:
             "aborting the connection"
         )
         tls._fatal_error(exc)
-        # A transport that was lost before start_tls() calls no
-        # connection_lost() again: call it here.
+        # A raw transport that was lost before start_tls() does not call
+        # connection_lost again, and the waiter would never be resolved.
         tls._loop.call_soon(tls.connection_lost, exc)
 
 
 def shutdown_timed_out(tls: Any) -> None:
-    """End a connection whose peer does not answer close_notify in time."""
+    """End a connection whose peer does not send close_notify in time."""
     if tls._transport is not None and tls._state in (
         sslproto.SSLProtocolState.FLUSHING,
         sslproto.SSLProtocolState.SHUTDOWN,
@@ -160,13 +163,15 @@ def shutdown_timed_out(tls: Any) -> None:
         )
 
 
-#: The raw transport's message for an exception that asyncio's SSLProtocol does
-#: not catch, which may be a CancelledError (src/tls/deferred.c).
+#: The raw transport's message for an exception that asyncio's SSLProtocol lets
+#: propagate into it.  It reports a CancelledError too.  src/tls/deferred.c has
+#: the same text for calls that it postpones.
 _CALL_FAILED = "Fatal error: protocol.buffer_updated() call failed."
 
 
 def report_fatal(tls: Any, transport: Any, exc: Any, message: str) -> None:
-    """Report the exception that ends a connection, as asyncio does."""
+    """Report the error that ends a connection, as SSLProtocol does."""
+    # asyncio only logs an OSError, and does not report CancelledError.
     if isinstance(exc, OSError):
         if tls._loop.get_debug():
             _logger.debug("%r: %s", tls, message, exc_info=exc)
@@ -184,7 +189,7 @@ def report_fatal(tls: Any, transport: Any, exc: Any, message: str) -> None:
 
 
 def report_call(tls: Any, exc: BaseException, message: str) -> None:
-    """Report an exception of a protocol's flow-control method."""
+    """Report an exception of pause_writing() or resume_writing()."""
     tls._loop.call_exception_handler(
         {
             "message": message,
@@ -196,23 +201,23 @@ def report_call(tls: Any, exc: BaseException, message: str) -> None:
 
 
 def log_event(tls: Any, text: str) -> None:
-    """Log an event, for a loop in debug mode."""
+    """Log a message in debug mode; the connection is its %r."""
     _logger.debug(text, tls)
 
 
 def log_handshake(tls: Any, began: float) -> None:
-    """Log how long a handshake took."""
+    """Log in debug mode how long a handshake took."""
     took_ms = (tls._loop.time() - began) * 1e3
     _logger.debug("%r: SSL handshake took %.1f ms", tls, took_ms)
 
 
 def warn_closed() -> None:
-    """Log asyncio's warning about writing to a connection that is closed."""
+    """Log asyncio's warning about writes to a closed connection."""
     _logger.warning("SSL connection is closed")
 
 
 def warn_keep_open() -> None:
-    """Log asyncio's warning about a half-close, which TLS does not have."""
+    """Log asyncio's warning: TLS has no half-close."""
     _logger.warning(
         "returning true from eof_received() has no effect when using ssl"
     )

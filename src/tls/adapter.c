@@ -1,14 +1,17 @@
-/* _core.TlsAdapter: the protocol's methods that a raw transport calls, and
-   asyncio's private names.
+/* _core.TlsAdapter: the protocol methods that a raw transport calls, asyncio's
+   private names of SSLProtocol, and the creation of a TLS connection.
 
-   1. A stream of ours calls the receiver; these methods are for every other
-      raw transport.
-   2. Which engine a connection has is decided when it is made: libssl's where
-      everything that it needs is so, else the SSLObject's.
-   3. A change of keys takes hundreds of times as long as so many bytes of
-      data.  A peer whose records are for the greater part no data (each byte
-      of data makes up for two that came) is read little at a time, so that
-      others are not kept waiting. */
+   1. Our stream transports deliver data and EOF through the native protocol
+      (FlNativeProtocol).  get_buffer(), buffer_updated() and eof_received()
+      serve all other raw transports.
+   2. A connection's engine is chosen when it is created and never changes:
+      libssl's if all its conditions hold (make_engine), else the SSLObject's.
+      Records in flight could not move from one to the other.
+   3. Handling a key update costs hundreds of times as much CPU as decrypting
+      as many bytes of data.  A peer whose records are mostly not data is
+      therefore read in small amounts, so that it does not delay other
+      connections. `overhead_bytes` measures it: plus the record bytes
+      received, minus twice the plain bytes decrypted, never below 0. */
 #include "tls/adapter.h"
 
 #include "core/loop.h"
@@ -27,12 +30,13 @@
 #include "transport/transport.h"
 #include "transport/write_queue.h"
 
-/* What get_buffer() gives a raw transport to read to. */
-#define BUFFER_BYTES (64 * 1024)
-/* More than the part of a record that may have come. */
-#define DRY_BYTES    (24 * 1024)
+/* The size of the buffer that get_buffer() returns. */
+#define BUFFER_BYTES       (64 * 1024)
+/* More than one record: the incomplete record at the end of a read yields no
+   data yet and must not count as overhead. */
+#define MAX_OVERHEAD_BYTES (24 * 1024)
 
-/* --- from the raw transport ---------------------------------------------- */
+/* --- protocol methods ---------------------------------------------------- */
 
 static PyObject *
 connection_made(FlTls *self, PyObject *raw)
@@ -44,11 +48,13 @@ static PyObject *
 connection_lost(FlTls *self, PyObject *exc)
 {
     if (self->lost) {
-        Py_RETURN_NONE;
+        Py_RETURN_NONE; /* handshake_timed_out() of _tls.py calls it as well */
     }
     return fl_tls_none(fl_tls_connection_lost(self, exc));
 }
 
+/* A new bytearray each time: a raw transport may still have a view of the
+   last one.  asyncio's transports call this once per read. */
 static PyObject *
 get_buffer(FlTls *self, PyObject *Py_UNUSED(hint))
 {
@@ -73,17 +79,21 @@ buffer_updated(FlTls *self, PyObject *count)
                         "buffer_updated() without a get_buffer()");
         return NULL;
     }
-    /* Whoever got it may make it larger, and so move it, in a callback. */
+    /* The bytearray is reachable from Python.  Holding a view prevents a
+       callback from resizing it, which would move its memory. */
     Py_buffer view;
     if (PyObject_GetBuffer(buffer, &view, PyBUF_SIMPLE) < 0) {
         return NULL;
     }
+    /* A buffer serves one read.  Records that arrive in a nested call need
+       another one, and a second call for the same read is an error. */
     Py_CLEAR(self->buffer);
     int code = fl_tls_receive(self, view.buf, (size_t)size);
     PyBuffer_Release(&view);
     return fl_tls_none(code);
 }
 
+/* True keeps the raw transport open; None has it close itself. */
 static PyObject *
 eof_received(FlTls *self, PyObject *Py_UNUSED(ignored))
 {
@@ -96,8 +106,9 @@ pause_writing(FlTls *self, PyObject *Py_UNUSED(ignored))
 {
     self->writing_paused = true;
     if (self->raw == NULL && self->app_state == FL_TLS_APP_MADE) {
-        /* start_tls passes on what the protocol was told. */
-        self->protocol_paused = self->paused_before = true;
+        /* start_tls calls this before connection_made if the raw transport
+           has already paused the protocol. */
+        self->protocol_paused = self->paused_before_tls = true;
     }
     Py_RETURN_NONE;
 }
@@ -108,22 +119,29 @@ resume_writing(FlTls *self, PyObject *Py_UNUSED(ignored))
     return fl_tls_none(fl_tls_raw_resumed(self));
 }
 
-/* Invariant 3: count what came, before and after it is decrypted. */
+/* Invariant 3.  fl_tls_receive decrypts and subtracts.  Records do not count
+   while the handshake runs or delivery is paused or delayed, because they are
+   not decrypted then.  If the last read filled its room (`engine.more`), more
+   data may follow, so the balance is not final.  Returns 1 to ask the stream
+   for smaller reads; see FlNativeProtocol.data_received. */
 static int
 native_data_received(FlState *Py_UNUSED(state), PyObject *object,
                      const char *data, size_t size_bytes)
 {
     FlTls *self = (FlTls *)object;
     if (self->phase != FL_TLS_HANDSHAKE && !self->app_paused
-        && self->awaited == 0) {
-        self->dry_bytes += size_bytes;
+        && self->delay_iterations == 0)
+    {
+        self->overhead_bytes += size_bytes;
     }
     int code = fl_tls_receive(self, data, size_bytes);
-    if (FL_LIKELY(self->dry_bytes <= DRY_BYTES) || code < 0
-        || self->engine.more) {
+    if (FL_LIKELY(self->overhead_bytes <= MAX_OVERHEAD_BYTES) || code < 0
+        || self->engine.more)
+    {
         return code;
     }
-    self->dry_bytes = DRY_BYTES;
+    /* Capped, so that a peer that sends data again is soon read normally. */
+    self->overhead_bytes = MAX_OVERHEAD_BYTES;
     return 1;
 }
 
@@ -133,13 +151,16 @@ native_eof_received(FlState *Py_UNUSED(state), PyObject *self)
     return fl_tls_receive_eof((FlTls *)self);
 }
 
+/* No get_memory: records are read to the stream's scratch buffer, from which
+   the engine takes them directly. */
 static const FlNativeProtocol native = {
     .data_received = native_data_received,
     .eof_received = native_eof_received,
 };
 
-/* --- what is queued ------------------------------------------------------ */
+/* --- private methods ----------------------------------------------------- */
 
+/* asyncio's name.  Queued by queue_read of tls_read.c. */
 static PyObject *
 do_read(FlTls *self, PyObject *Py_UNUSED(ignored))
 {
@@ -147,13 +168,16 @@ do_read(FlTls *self, PyObject *Py_UNUSED(ignored))
     return fl_tls_none(code < 0 ? -1 : fl_tls_settle(self));
 }
 
+/* Queued by fl_tls_resume_reading.  Like the function that asyncio queues, it
+   does nothing during the handshake. */
 static PyObject *
 resume(FlTls *self, PyObject *Py_UNUSED(ignored))
 {
-    bool goes_on = self->phase != FL_TLS_HANDSHAKE && !self->lost;
-    return fl_tls_none(goes_on ? fl_tls_go_on(self) : 0);
+    bool is_open = self->phase != FL_TLS_HANDSHAKE && !self->lost;
+    return fl_tls_none(is_open ? fl_tls_go_on(self) : 0);
 }
 
+/* asyncio's name.  _tls.py calls it when the handshake times out. */
 static PyObject *
 fatal_error(FlTls *self, PyObject *args, PyObject *kwargs)
 {
@@ -165,7 +189,8 @@ fatal_error(FlTls *self, PyObject *args, PyObject *kwargs)
     return fl_tls_none(fl_tls_fatal_exception(self, exc, message));
 }
 
-/* Bytes that the raw transport's protocol had read before start_tls. */
+/* Records that a StreamReader had read before start_tls().  They stay in the
+   engine until connection_made begins the handshake. */
 static PyObject *
 feed(FlTls *self, PyObject *data)
 {
@@ -173,6 +198,7 @@ feed(FlTls *self, PyObject *data)
     if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) {
         return NULL;
     }
+    /* A connection that has ended may have no engine any more. */
     int code = 0;
     if (view.len > 0 && self->engine.type != NULL) {
         code = fl_tls_receive(self, view.buf, (size_t)view.len);
@@ -181,7 +207,8 @@ feed(FlTls *self, PyObject *data)
     return fl_tls_none(code);
 }
 
-/* start_tls failed or was cancelled: the application has no transport. */
+/* start_tls() failed or was cancelled, so the application has no transport to
+   reply on: the delayed first data must not be delivered. */
 static PyObject *
 abandon(FlTls *self, PyObject *Py_UNUSED(ignored))
 {
@@ -199,23 +226,25 @@ static const char get_buffer_doc[] = "get_buffer($self, sizehint, /)\n--\n\n"
                                      "Return a buffer to read records to.";
 static const char buffer_updated_doc[] =
     "buffer_updated($self, nbytes, /)\n--\n\n"
-    "There are so many bytes in the buffer.";
+    "Process the nbytes bytes that were read to the buffer.";
 static const char eof_received_doc[] = "eof_received($self, /)\n--\n\n"
-                                       "The transport below sees an end.";
-static const char pause_writing_doc[] = "pause_writing($self, /)\n--\n\n"
-                                        "The transport below has enough.";
-static const char resume_writing_doc[] = "resume_writing($self, /)\n--\n\n"
-                                         "The transport below wants more.";
+                                       "The transport below received EOF.";
+static const char pause_writing_doc[] =
+    "pause_writing($self, /)\n--\n\n"
+    "The buffer of the transport below is full.";
+static const char resume_writing_doc[] =
+    "resume_writing($self, /)\n--\n\n"
+    "The buffer of the transport below has room.";
 static const char do_read_doc[] = "_do_read($self, /)\n--\n\n"
-                                  "Deliver what waits to be read.";
+                                  "Read and deliver what has arrived.";
 static const char resume_doc[] = "_resume($self, /)\n--\n\n"
-                                 "Go on after resume_reading().";
+                                 "Continue after resume_reading().";
 static const char fatal_error_doc[] =
     "_fatal_error($self, exc, message='Fatal error on transport')\n--\n\n"
     "Report an exception and close with it; asyncio's private name.";
 static const char feed_doc[] =
     "_feed($self, data, /)\n--\n\n"
-    "Take records that were read before start_tls().";
+    "Accept records that were read before start_tls().";
 static const char abandon_doc[] =
     "_abandon($self, /)\n--\n\n"
     "Deliver no first data: start_tls() returns no transport.";
@@ -239,6 +268,9 @@ static PyMethodDef adapter_methods[] = {
 
 /* --- asyncio's private names --------------------------------------------- */
 
+/* asyncio's SSLProtocolState, an enum of Python; made on request because only
+   the timeouts and debuggers look at it.  names[] has the order of
+   FlTlsState. */
 static PyObject *
 state_get(FlTls *self, void *Py_UNUSED(closure))
 {
@@ -254,6 +286,7 @@ state_get(FlTls *self, void *Py_UNUSED(closure))
     return state;
 }
 
+/* asyncio's _conn_lost: the loss itself counts as the first write. */
 static PyObject *
 conn_lost_get(FlTls *self, void *Py_UNUSED(closure))
 {
@@ -266,11 +299,14 @@ static PyGetSetDef adapter_getset[] = {
     {NULL, NULL, NULL, NULL, NULL},
 };
 
+/* Read-only, unlike asyncio's: they belong to the C code. */
 #define OBJECT(name, field)                                          \
     {                                                                \
         name, FL_T_OBJECT, offsetof(FlTls, field), Py_READONLY, NULL \
     }
 
+/* fastloop/_tls.py reads some of them; the others are for applications and
+   tests that look inside asyncio's SSLProtocol. */
 static PyMemberDef adapter_members[] = {
     OBJECT("_loop", loop),
     OBJECT("_transport", raw),
@@ -289,6 +325,8 @@ static PyMemberDef adapter_members[] = {
 
 /* --- the type ------------------------------------------------------------ */
 
+/* Not visited: `buffer` and the backlog.  They own bytearray and bytes
+   objects, which own no references and so are in no cycle. */
 static int
 adapter_traverse(FlTls *self, visitproc visit, void *arg)
 {
@@ -307,17 +345,20 @@ adapter_traverse(FlTls *self, visitproc visit, void *arg)
     Py_VISIT(self->timer);
     Py_VISIT(self->handshake_timeout);
     Py_VISIT(self->shutdown_timeout);
-    Py_VISIT(self->began);
+    Py_VISIT(self->handshake_start);
     return 0;
 }
 
+/* The state is a connection that has ended, so that every method still works
+   afterwards.  `loop` stays until dealloc, because methods use it without a
+   check. */
 static int
 adapter_clear(FlTls *self)
 {
     self->phase = FL_TLS_UNWRAPPED;
     self->lost = true;
     self->native = NULL;
-    fl_tls_drop_engine(self);
+    fl_tls_drop_engine(self); /* also clears context and extra */
     Py_CLEAR(self->raw);
     Py_CLEAR(self->protocol);
     Py_CLEAR(self->transport);
@@ -326,7 +367,7 @@ adapter_clear(FlTls *self)
     Py_CLEAR(self->handshake_timeout);
     Py_CLEAR(self->shutdown_timeout);
     Py_CLEAR(self->buffer);
-    Py_CLEAR(self->began);
+    Py_CLEAR(self->handshake_start);
     return 0;
 }
 
@@ -343,7 +384,8 @@ adapter_dealloc(FlTls *self)
 }
 
 static const char adapter_doc[] =
-    "The protocol between a transport and one over TLS; the loop makes them.";
+    "The protocol between a raw transport and its TLS transport; made by\n"
+    "the loop.";
 
 static PyType_Slot adapter_slots[] = {
     {Py_tp_doc, (void *)adapter_doc},   {Py_tp_dealloc, adapter_dealloc},
@@ -360,50 +402,57 @@ static PyType_Spec adapter_spec = {
     .slots = adapter_slots,
 };
 
+/* Instances of asyncio.BufferedProtocol have no slots of their own. */
 static const FlBaseSlot adapter_base_slots[] = {
     {NULL, sizeof(PyObject)},
 };
 
-/* --- opening ------------------------------------------------------------- */
+/* --- creation ------------------------------------------------------------ */
 
-/* Call wrap(), which returns the SSLObject, and choose the engine. */
+/* Call wrap(), which returns the SSLObject, and choose the engine: libssl's if
+   there is a GIL, FASTLOOP_DISABLE does not name it, libssl's functions were
+   found, the SSLObject's read() and write() are CPython's, and its SSL was
+   captured and belongs to its _sslobj.  0, or -1 with an exception set. */
 static int
-make_engine(FlTls *self, PyObject *wrap, const char *file)
+make_engine(FlTls *self, PyObject *wrap, const char *ssl_file)
 {
     FlTlsEngine *engine = &self->engine;
     FlNames *names = &self->state->names;
     FlLibsslWindow window;
-    bool direct = file != NULL && FL_HAVE_GIL
-                  && !(self->loop->off & FL_OFF_LIBSSL)
-                  && fl_libssl_find(file);
-    PyObject *plain = NULL, *owner = NULL;
+    bool may_use_libssl = ssl_file != NULL && FL_HAVE_GIL
+                          && !(self->loop->off & FL_OFF_LIBSSL)
+                          && fl_libssl_find(ssl_file);
+    PyObject *is_plain = NULL, *owner = NULL;
     fl_libssl_open_window(&window);
     engine->object = PyObject_CallNoArgs(wrap);
     if (engine->object != NULL) {
-        /* In the window as well: it is Python, and may free an SSL. */
-        plain = PyObject_CallMethodOneArg(self->state->tls, names->is_plain,
-                                          engine->object);
+        /* Inside the window as well: this runs Python, which may free the
+           SSL, and the window then forgets the pointer. */
+        is_plain = PyObject_CallMethodOneArg(self->state->tls, names->is_plain,
+                                             engine->object);
     }
     int found =
-        plain == NULL
+        is_plain == NULL
             ? -1
             : PyObject_GetOptionalAttr(engine->object, names->_sslobj, &owner);
+    /* No Python may run between here and fl_tls_engine_take_ssl. */
     void *ssl = fl_libssl_close_window(&window);
+    /* The default, replaced by fl_tls_engine_take_ssl. */
     engine->type = &fl_tls_engine_object;
-    engine->patched = plain != Py_True;
-    if (found > 0 && direct && ssl != NULL && !engine->patched) {
+    engine->patched = is_plain != Py_True;
+    if (found > 0 && may_use_libssl && ssl != NULL && !engine->patched) {
         found = fl_tls_engine_take_ssl(engine, ssl, owner);
     }
-    Py_XDECREF(plain);
+    Py_XDECREF(is_plain);
     Py_XDECREF(owner);
-    if (engine->ssl != NULL) {
+    if (engine->ssl != NULL) { /* the SSL has our BIO now */
         Py_CLEAR(engine->incoming);
         Py_CLEAR(engine->outgoing);
     }
     return found < 0 ? -1 : 0;
 }
 
-/* asyncio's water marks. */
+/* asyncio's default water marks. */
 static void
 set_marks(FlTls *self)
 {
@@ -417,8 +466,8 @@ static const char open_tls_doc[] =
     "open_tls(loop, protocol, context, waiter, wrap, incoming, outgoing,\n"
     "         libssl, made, handshake_timeout, shutdown_timeout, /)\n--\n\n"
     "Make a TlsAdapter; its _app_transport is the application's.  wrap()\n"
-    "returns an SSLObject over the two MemoryBIOs, libssl is _ssl's file or\n"
-    "None, made says that the protocol has a connection already.";
+    "returns an SSLObject over the two MemoryBIOs; libssl is _ssl's file or\n"
+    "None; made is true if connection_made() has already been called.";
 
 static PyObject *
 open_tls(PyObject *module, PyObject *args)
@@ -426,15 +475,16 @@ open_tls(PyObject *module, PyObject *args)
     FlState *state = fl_state_get(module);
     PyObject *loop, *protocol, *context, *waiter, *wrap, *incoming, *outgoing;
     PyObject *handshake_timeout, *shutdown_timeout;
-    const char *file;
+    const char *ssl_file;
     int made;
     if (!PyArg_ParseTuple(args, "O!OOOOOOzpOO:open_tls", state->loop_type,
                           &loop, &protocol, &context, &waiter, &wrap,
-                          &incoming, &outgoing, &file, &made,
+                          &incoming, &outgoing, &ssl_file, &made,
                           &handshake_timeout, &shutdown_timeout))
     {
         return NULL;
     }
+    /* tp_alloc zeroes the memory, so that dealloc works from here on. */
     FlTls *self =
         (FlTls *)state->tls_adapter_type->tp_alloc(state->tls_adapter_type, 0);
     if (self == NULL) {
@@ -445,6 +495,7 @@ open_tls(PyObject *module, PyObject *args)
     fl_write_queue_init(&self->backlog);
     self->context = Py_NewRef(context);
     self->waiter = waiter == Py_None ? NULL : Py_NewRef(waiter);
+    /* The engine needs the MemoryBIOs unless libssl's is chosen. */
     self->engine.incoming = Py_NewRef(incoming);
     self->engine.outgoing = Py_NewRef(outgoing);
     self->handshake_timeout = Py_NewRef(handshake_timeout);
@@ -453,11 +504,12 @@ open_tls(PyObject *module, PyObject *args)
     set_marks(self);
     self->extra = Py_BuildValue("{OO}", state->names.sslcontext, context);
     if (self->extra == NULL || fl_tls_set_protocol(self, protocol) < 0
-        || make_engine(self, wrap, file) < 0)
+        || make_engine(self, wrap, ssl_file) < 0)
     {
         Py_DECREF(self);
         return NULL;
     }
+    /* A reference cycle until connection_lost; see connection.h. */
     self->transport = fl_tls_transport_new(self);
     if (self->transport == NULL) {
         Py_DECREF(self);
@@ -466,9 +518,11 @@ open_tls(PyObject *module, PyObject *args)
     return (PyObject *)self;
 }
 
+/* fastloop._tls calls this when it is imported, which connections.py does for
+   the first TLS connection.  open_tls needs what it stores. */
 static const char use_tls_doc[] =
     "use_tls(module, again, error, zero, certificate, /)\n--\n\n"
-    "Tell the core of fastloop._tls and of the ssl module's exceptions.";
+    "Give the core fastloop._tls and the ssl module's exceptions.";
 
 static PyObject *
 use_tls(PyObject *module, PyObject *args)
@@ -488,9 +542,10 @@ use_tls(PyObject *module, PyObject *args)
     Py_RETURN_NONE;
 }
 
+/* If not, connections.py uses asyncio's SSLProtocol. */
 static const char has_native_doc[] =
     "has_native_tls(loop, /)\n--\n\n"
-    "Return whether a loop makes its TLS connections natively.";
+    "Return whether a loop makes its TLS connections in C.";
 
 static PyObject *
 has_native(PyObject *module, PyObject *loop)
@@ -513,6 +568,7 @@ static PyMethodDef functions[] = {
 int
 fl_tls_register(PyObject *module, FlState *state)
 {
+    /* A BufferedProtocol: asyncio's transports then read by get_buffer(). */
     state->tls_adapter_type =
         fl_type_derive(module, &adapter_spec, state->buffered_protocol, NULL,
                        adapter_base_slots);
@@ -522,6 +578,7 @@ fl_tls_register(PyObject *module, FlState *state)
     {
         return -1;
     }
+    /* For exact instances: a subclass may override the Python methods. */
     fl_native_protocol_register(state, state->tls_adapter_type, &native);
     return 0;
 }

@@ -1,10 +1,13 @@
-/* _core.TlsAdapter, the Python face of a filter, and how one is made. */
+/* _core.TlsAdapter: the Python type of an FlTls, and the functions that create
+   one. */
 #ifndef FL_TLS_ADAPTER_H
 #define FL_TLS_ADAPTER_H
 
 #include "tls/connection.h"
 
-/* Add the types, open_tls() and the filter's receiver.  0 or -1. */
+/* Add both types of this folder and the module functions (open_tls, use_tls,
+   has_native_tls), and register TlsAdapter's native protocol.  0, or -1 with
+   an exception set. */
 int fl_tls_register(PyObject *module, FlState *state);
 
 #endif

@@ -1,14 +1,19 @@
-/* A filter's life: handshake, shutdown, end, and its errors.
+/* The life of a TLS connection: handshake, shutdown, end, errors.
 
-   1. The phase goes as connection.h says; whoever called Python looks at it again
-      before going on (asyncio raises RuntimeError from close() there).
-   2. The handshake's records that a failure makes, an alert, are not sent: as
-      asyncio, whose peers see the connection end.
-   3. Where the application's close() meets data that the peer still sends,
-      that is read and dropped until the peer ends or the time is over;
-      asyncio ends with an error.
-   4. What was written before a shutdown is handed to the raw transport before
-      that is closed, even if it has asked for a pause; asyncio drops it. */
+   1. The phase changes as connection.h says.  A function that has called
+      Python checks the phase before it goes on: the call may have closed the
+      connection.  Going on would set a phase that is over (asyncio raises
+      RuntimeError from close() in this case).
+   2. An alert that a failed handshake has produced is not sent.  The peer sees
+      the connection end without it, as with asyncio.
+   3. The peer may still send data after the application's close().  That data
+      is read and dropped until the peer closes or the shutdown times out.
+      asyncio ends such a connection with an error.
+   4. Data written before a shutdown is passed to the raw transport before that
+      is closed, even if it has called pause_writing.  asyncio drops it.
+   5. handshake_failed and fl_tls_fatal handle subclasses of Exception alone.
+      CancelledError and KeyboardInterrupt stay raised and propagate into the
+      raw transport, as in asyncio. */
 #include "tls/connection.h"
 
 #include "core/loop.h"
@@ -24,20 +29,21 @@
 
 /* --- handshake ----------------------------------------------------------- */
 
+/* End the connection with the raised exception.  Invariants 2 and 5. */
 static int
 handshake_failed(FlTls *self)
 {
     if (!PyErr_ExceptionMatches(PyExc_Exception)) {
         return -1;
     }
-    bool certificate =
+    bool bad_certificate =
         PyErr_ExceptionMatches(self->state->tls_certificate_error);
     PyObject *exc = PyErr_GetRaisedException();
-    self->phase = FL_TLS_UNWRAPPED;
+    self->phase = FL_TLS_UNWRAPPED; /* from here on fl_tls_send does nothing */
     int code = fl_tls_fatal_exception(
         self, exc,
-        certificate ? "SSL handshake failed on verifying the certificate"
-                    : "SSL handshake failed");
+        bad_certificate ? "SSL handshake failed on verifying the certificate"
+                        : "SSL handshake failed");
     if (code == 0) {
         code = fl_tls_wake_waiter(self, exc);
     }
@@ -47,14 +53,14 @@ handshake_failed(FlTls *self)
 
 /* extra[name] = sslobject.method() */
 static int
-note_answer(FlTls *self, PyObject *name, PyObject *method)
+store_extra(FlTls *self, PyObject *name, PyObject *method)
 {
-    PyObject *answer = PyObject_CallMethodNoArgs(self->engine.object, method);
-    if (answer == NULL) {
+    PyObject *value = PyObject_CallMethodNoArgs(self->engine.object, method);
+    if (value == NULL) {
         return -1;
     }
-    int code = PyDict_SetItem(self->extra, name, answer);
-    Py_DECREF(answer);
+    int code = PyDict_SetItem(self->extra, name, value);
+    Py_DECREF(value);
     return code;
 }
 
@@ -62,74 +68,88 @@ static int
 call_connection_made(FlTls *self)
 {
     FlNames *names = &self->state->names;
+    /* Before the call: if it raises or closes, connection_lost must follow. */
     self->app_state = FL_TLS_APP_MADE;
     PyObject *protocol = Py_NewRef(self->protocol);
     PyObject *transport = Py_NewRef((PyObject *)self->transport);
+    /* connection_made itself is called by its method even if the protocol is
+       native; `connecting` only prepares for it. */
     if (self->native != NULL && self->native->connecting != NULL) {
         self->native->connecting(self->state, protocol);
     }
-    PyObject *made =
+    PyObject *result =
         PyObject_CallMethodOneArg(protocol, names->connection_made, transport);
     Py_DECREF(transport);
     Py_DECREF(protocol);
-    return fl_tls_done(made);
+    return fl_tls_done(result);
 }
 
-/* Note what get_extra_info tells.  A method of the SSLObject's class may end
-   the connection. */
+/* Fill the dict behind get_extra_info, in asyncio's order.  An error of
+   getpeercert() fails the handshake; the other errors are the caller's.  A
+   subclass of SSLObject may end the connection in any of these calls. */
 static int
-note_answers(FlTls *self)
+store_handshake_extra(FlTls *self)
 {
     FlNames *names = &self->state->names;
-    if (note_answer(self, names->peercert, names->getpeercert) < 0) {
+    if (store_extra(self, names->peercert, names->getpeercert) < 0) {
         return handshake_failed(self);
     }
-    if (self->loop->debug && self->began != NULL
-        && fl_tls_call_cold(self, names->log_handshake, self->began, NULL) < 0)
+    if (self->loop->debug && self->handshake_start != NULL
+        && fl_tls_call_cold(self, names->log_handshake, self->handshake_start,
+                            NULL)
+               < 0)
     {
         return -1;
     }
-    if (note_answer(self, names->cipher, names->cipher) < 0
-        || note_answer(self, names->compression, names->compression) < 0)
+    if (store_extra(self, names->cipher, names->cipher) < 0
+        || store_extra(self, names->compression, names->compression) < 0)
     {
         return -1;
     }
     return PyDict_SetItem(self->extra, names->ssl_object, self->engine.object);
 }
 
-/* The handshake is done: make the application's connection. */
+/* The handshake has succeeded: call the application's connection_made, resolve
+   the waiter, read what has arrived already. */
 static int
 handshake_done(FlTls *self)
 {
     self->phase = FL_TLS_WRAPPED;
+    /* Before any call into Python, which could feed records: data must not
+       reach the protocol before connection_made and the waiter. */
     fl_tls_begin_awaiting(self);
-    int code = note_answers(self);
+    int code = store_handshake_extra(self);
     if (code < 0 || self->phase != FL_TLS_WRAPPED) {
-        self->awaited = 0;
+        /* The waiter will not be resolved here, so nothing would end the
+           delay. */
+        self->delay_iterations = 0;
         return code < 0 ? -1 : fl_tls_process(self);
     }
+    /* With start_tls the protocol has had its connection_made. */
     if (self->app_state == FL_TLS_APP_NEW && call_connection_made(self) < 0) {
-        self->awaited = 0;
+        self->delay_iterations = 0;
         return fl_tls_fatal(
             self, "Fatal error: protocol.connection_made() call failed.");
     }
     return fl_tls_wake_first(self) < 0 ? -1 : fl_tls_read(self);
 }
 
+/* One call of SSLObject.do_handshake(), and what follows from its outcome.
+   asyncio handles SSLError alone; other exceptions propagate. */
 static int
-shake_hands(FlTls *self)
+run_handshake(FlTls *self)
 {
-    self->busy = true;
+    self->engine_busy = true;
     PyObject *result =
         PyObject_CallMethodNoArgs(self->engine.object,
                                   self->state->names.do_handshake);
-    self->busy = false;
+    self->engine_busy = false;
     if (result == NULL) {
-        self->engine.type->explain(&self->engine);
+        self->engine.type->fix_error(&self->engine);
     }
     if (result == NULL
         && PyErr_ExceptionMatches(self->state->tls_again_errors)) {
-        PyErr_Clear(); /* no error: the peer has to send first */
+        PyErr_Clear(); /* no error: the peer must send first */
         return fl_tls_send(self, false);
     }
     if (result == NULL && !PyErr_ExceptionMatches(self->state->tls_error)) {
@@ -138,7 +158,7 @@ shake_hands(FlTls *self)
     Py_XDECREF(result);
     PyObject *exc = result == NULL ? PyErr_GetRaisedException() : NULL;
     if (self->phase != FL_TLS_HANDSHAKE) {
-        Py_XDECREF(exc); /* a callback of the context has ended it */
+        Py_XDECREF(exc); /* a callback of the context has closed it */
         return 0;
     }
     int code = fl_tls_stop_timer(self);
@@ -153,14 +173,16 @@ shake_hands(FlTls *self)
     return handshake_failed(self);
 }
 
+/* The engine must outlive run_handshake, which goes on as far as delivering
+   data to the protocol. */
 static int
 do_handshake(FlTls *self)
 {
-    if (self->busy) {
+    if (self->engine_busy) {
         return fl_tls_put_off(self);
     }
-    self->users++;
-    int code = shake_hands(self);
+    self->engine_users++;
+    int code = run_handshake(self);
     fl_tls_end_use(self);
     return code;
 }
@@ -170,12 +192,13 @@ fl_tls_connection_made(FlTls *self, PyObject *raw)
 {
     FlNames *names = &self->state->names;
     if (self->lost) {
-        return 0; /* start_tls has queued this call before the end */
+        return 0; /* start_tls had queued this call when the end came */
     }
-    PyObject *before = self->raw;
+    /* The old reference is released last: a finalizer may run. */
+    PyObject *previous = self->raw;
     self->raw = Py_NewRef(raw);
     self->raw_is_stream = Py_IS_TYPE(raw, self->state->stream_type);
-    Py_XDECREF(before);
+    Py_XDECREF(previous);
     if (self->loop->debug) {
         if (fl_tls_log(self, "%r starts SSL handshake") < 0) {
             return -1;
@@ -185,8 +208,9 @@ fl_tls_connection_made(FlTls *self, PyObject *raw)
         if (now == NULL) {
             return -1;
         }
-        Py_XSETREF(self->began, now);
+        Py_XSETREF(self->handshake_start, now);
     }
+    /* The timer first: the peer may never answer. */
     self->phase = FL_TLS_HANDSHAKE;
     if (fl_tls_start_timer(self, self->handshake_timeout,
                            names->handshake_timed_out)
@@ -199,7 +223,8 @@ fl_tls_connection_made(FlTls *self, PyObject *raw)
 
 /* --- shutdown ------------------------------------------------------------ */
 
-/* The raw transport closes when it has sent what it was given. */
+/* Queue raw.close(), as asyncio does.  The raw transport sends its buffer
+   before it closes. */
 static int
 shutdown_done(FlTls *self)
 {
@@ -212,6 +237,7 @@ shutdown_done(FlTls *self)
                                   NULL);
 }
 
+/* unwrap() raised an SSLError: end the connection with it. */
 static int
 shutdown_failed(FlTls *self)
 {
@@ -224,31 +250,34 @@ shutdown_failed(FlTls *self)
     return code;
 }
 
-/* Send close_notify and wait for the peer's.  asyncio's unwrap() fails where
-   data comes in between: that is read and dropped before it is called. */
+/* Send close_notify and wait for the peer's.  SSLObject.unwrap() fails if data
+   is left to read, so this first reads and drops all of it (invariant 3).
+   unwrap() is called once when nothing is left, to send close_notify, and
+   again only when the peer's close_notify has been read. */
 static FlTlsResult
 unwrap(FlTls *self)
 {
     FlTlsResult result = fl_tls_discard(self);
-    if (result == FL_TLS_RAISED || (result == FL_TLS_AGAIN && self->notified))
+    if (result == FL_TLS_RAISED
+        || (result == FL_TLS_AGAIN && self->close_notify_sent))
     {
         return result;
     }
-    if (self->put_off) {
-        return FL_TLS_AGAIN; /* more may have come in the midst of a read */
+    if (self->deferred) {
+        return FL_TLS_AGAIN; /* records arrived during a read; come back */
     }
-    self->notified = true;
-    self->busy = true;
+    self->close_notify_sent = true;
+    self->engine_busy = true;
     PyObject *done = PyObject_CallMethodNoArgs(self->engine.object,
                                                self->state->names.unwrap);
-    self->busy = false;
+    self->engine_busy = false;
     if (done != NULL) {
         Py_DECREF(done);
         return FL_TLS_DONE;
     }
-    self->engine.type->explain(&self->engine);
+    self->engine.type->fix_error(&self->engine);
     if (PyErr_ExceptionMatches(self->state->tls_again_errors)) {
-        PyErr_Clear(); /* no error: the peer has to answer */
+        PyErr_Clear(); /* no error: the peer must reply */
         return FL_TLS_AGAIN;
     }
     return FL_TLS_RAISED;
@@ -257,14 +286,15 @@ unwrap(FlTls *self)
 static int
 do_shutdown(FlTls *self)
 {
-    if (self->busy) {
+    if (self->engine_busy) {
         return fl_tls_put_off(self);
     }
-    if (!self->eof_received) {
-        self->users++;
+    if (!self->eof_received) { /* else the peer cannot reply any more */
+        self->engine_users++;
         FlTlsResult result = unwrap(self);
         fl_tls_end_use(self);
         if (result == FL_TLS_AGAIN) {
+            /* The raw transport may be paused: the reply must get in. */
             return fl_tls_send(self, false) < 0 ? -1
                                                 : fl_tls_control_reading(self);
         }
@@ -274,13 +304,16 @@ do_shutdown(FlTls *self)
                        : -1;
         }
     }
+    /* Invariant 4.  As in asyncio the protocol gets eof_received also after
+       its own close(), if it has not had it. */
     if (fl_tls_send(self, true) < 0 || fl_tls_call_eof_received(self) < 0) {
         return -1;
     }
     return shutdown_done(self);
 }
 
-/* Deliver what came, send what was written, then shut down. */
+/* Deliver received data, send written data, then shut down.  Returns early in
+   FLUSHING whenever another call is certain to continue. */
 static int
 do_flush(FlTls *self)
 {
@@ -288,22 +321,24 @@ do_flush(FlTls *self)
         return -1;
     }
     if (self->phase != FL_TLS_FLUSHING) {
-        return 0; /* the protocol has ended it meanwhile */
+        return 0; /* the protocol has ended the connection */
     }
-    if (self->busy || self->awaited > 0 || self->put_off) {
-        return 0; /* it goes on by itself */
+    if (self->engine_busy || self->delay_iterations > 0 || self->deferred) {
+        return 0; /* the outer call or a queued one continues */
     }
+    /* The peer's EOF must not cost a paused protocol its data.  After its own
+       close() it gets no more data, so nothing is waited for. */
     if (self->app_paused && !self->closing
         && (self->engine.more
             || self->engine.type->incoming(&self->engine) > 0))
     {
-        return 0; /* the protocol has paused: it goes on by resume_reading */
+        return 0; /* resume_reading continues */
     }
     if (fl_tls_write_backlog(self) < 0) {
         return fl_tls_fatal(self, "Fatal error on SSL protocol");
     }
     if (self->phase != FL_TLS_FLUSHING) {
-        return 0;
+        return 0; /* sending has ended the connection */
     }
     self->phase = FL_TLS_SHUTDOWN;
     return do_shutdown(self);
@@ -312,24 +347,27 @@ do_flush(FlTls *self)
 int
 fl_tls_start_shutdown(FlTls *self)
 {
-    /* asyncio returns while FLUSHING: closed by a protocol that has paused
-       reading when the peer's end came, a connection then lives for ever. */
+    /* asyncio also returns in FLUSHING.  There a protocol that has paused
+       reading when the peer's EOF arrives, and then closes, leaves a
+       connection that never ends. */
     if (self->phase == FL_TLS_UNWRAPPED || self->phase == FL_TLS_SHUTDOWN
         || self->closing)
     {
         return 0;
     }
+    /* The shutdown may begin with the peer's close_notify: is_closing() must
+       be true from here on. */
     if (self->transport != NULL) {
         self->transport->closed = true;
     }
     if (self->phase == FL_TLS_HANDSHAKE) {
         return fl_tls_abort(self, NULL);
     }
-    bool flushes = self->phase == FL_TLS_FLUSHING;
+    bool was_flushing = self->phase == FL_TLS_FLUSHING;
     self->closing = true;
     self->phase = FL_TLS_FLUSHING;
-    if (flushes && !self->app_paused) {
-        return 0; /* further up: it goes on by itself */
+    if (was_flushing && !self->app_paused) {
+        return 0; /* a do_flush is on the stack or queued, and continues */
     }
     if (fl_tls_start_timer(self, self->shutdown_timeout,
                            self->state->names.shutdown_timed_out)
@@ -340,6 +378,8 @@ fl_tls_start_shutdown(FlTls *self)
     return do_flush(self);
 }
 
+/* The raw transport answers with connection_lost, in a later iteration if it
+   is ours; from here on nothing is delivered or sent. */
 int
 fl_tls_abort(FlTls *self, PyObject *exc)
 {
@@ -353,7 +393,7 @@ fl_tls_abort(FlTls *self, PyObject *exc)
     return fl_tls_call_raw(self, self->state->names.abort);
 }
 
-/* --- what the raw transport tells ---------------------------------------- */
+/* --- calls of the raw transport ------------------------------------------ */
 
 int
 fl_tls_process(FlTls *self)
@@ -368,7 +408,7 @@ fl_tls_process(FlTls *self)
     case FL_TLS_SHUTDOWN:
         return do_shutdown(self);
     case FL_TLS_UNWRAPPED:
-        break; /* kept: the handshake may not have begun */
+        break; /* records fed before the handshake stay in the engine */
     }
     return 0;
 }
@@ -377,14 +417,18 @@ int
 fl_tls_receive(FlTls *self, const char *data, size_t size_bytes)
 {
     FlTlsEngine *engine = &self->engine;
+    /* UNWRAPPED with a raw transport is the end; without one the handshake has
+       not begun (start_tls feeds what was read before it). */
     if (engine->type == NULL || self->lost
         || (self->phase == FL_TLS_UNWRAPPED && self->raw != NULL))
     {
-        return 0; /* the raw transport is being closed: nobody reads it */
+        return 0; /* the raw transport is being closed: drop the records */
     }
     if (engine->type->feed(engine, data, size_bytes) < 0) {
         return fl_tls_fatal(self, "Fatal error on SSL protocol");
     }
+    /* Settle even after an error: the engine still points into `data`, which
+       is the caller's memory. */
     int code = fl_tls_process(self);
     PyObject *exc = code < 0 ? PyErr_GetRaisedException() : NULL;
     code = fl_tls_settle(self);
@@ -394,6 +438,8 @@ fl_tls_receive(FlTls *self, const char *data, size_t size_bytes)
     return fl_error_keep_first(exc, code, (PyObject *)self);
 }
 
+/* asyncio's eof_received() by phase.  1: keep the raw transport open, because
+   data is still to be delivered; 0; -1. */
 static int
 receive_eof(FlTls *self)
 {
@@ -407,15 +453,19 @@ receive_eof(FlTls *self)
     case FL_TLS_WRAPPED:
         self->phase = FL_TLS_FLUSHING;
         if (self->app_paused) {
-            return 1;
+            return 1; /* resume_reading delivers the data, then shuts down */
         }
         if (do_flush(self) < 0) {
             return -1;
         }
-        /* A protocol that paused meanwhile gets the rest later. */
+        /* Still FLUSHING: do_flush has something left to deliver. */
         return self->phase == FL_TLS_FLUSHING;
     case FL_TLS_FLUSHING:
-        if (self->busy || self->awaited > 0 || self->put_off) {
+        /* The shutdown has begun already, by close() or by the peer's
+           close_notify.  Unread data is not waited for, but what an outer or
+           queued call is delivering now comes first. */
+        if (self->engine_busy || self->delay_iterations > 0 || self->deferred)
+        {
             return fl_tls_put_off(self) < 0 ? -1 : 1;
         }
         if (fl_tls_write_backlog(self) < 0) {
@@ -426,7 +476,7 @@ receive_eof(FlTls *self)
             return do_shutdown(self);
         }
         return 0;
-    case FL_TLS_SHUTDOWN:
+    case FL_TLS_SHUTDOWN: /* close_notify cannot come any more: finish */
         return do_shutdown(self);
     case FL_TLS_UNWRAPPED:
         break;
@@ -445,6 +495,7 @@ fl_tls_receive_eof(FlTls *self)
     if (code == 0) {
         code = receive_eof(self);
     }
+    /* asyncio closes the raw transport and raises again. */
     if (code < 0 && self->raw != NULL
         && PyErr_ExceptionMatches(PyExc_Exception)) {
         PyObject *exc = PyErr_GetRaisedException();
@@ -458,6 +509,8 @@ void
 fl_tls_drop_engine(FlTls *self)
 {
     FlTlsEngine *engine = &self->engine;
+    /* Detached first: releasing the objects may run Python, and the
+       application may own the SSLObject. */
     if (engine->type != NULL) {
         engine->type->detach(engine);
     }
@@ -475,8 +528,8 @@ fl_tls_drop_engine(FlTls *self)
 void
 fl_tls_forget(FlTls *self)
 {
-    self->forgotten = true;
-    if (self->lost && self->users == 0) {
+    self->closed_twice = true;
+    if (self->lost && self->engine_users == 0) {
         fl_tls_drop_engine(self);
     }
 }
@@ -484,8 +537,11 @@ fl_tls_forget(FlTls *self)
 void
 fl_tls_end_use(FlTls *self)
 {
-    self->users--;
-    if (FL_UNLIKELY(self->lost && self->forgotten && self->users == 0)) {
+    self->engine_users--;
+    if (FL_UNLIKELY(self->lost && self->closed_twice
+                    && self->engine_users == 0)) {
+        /* Freeing the objects may run Python, which must not see the caller's
+           exception. */
         PyObject *exc = PyErr_Occurred() ? PyErr_GetRaisedException() : NULL;
         fl_tls_drop_engine(self);
         if (exc != NULL) {
@@ -494,15 +550,17 @@ fl_tls_end_use(FlTls *self)
     }
 }
 
-/* asyncio's order: the protocol's call is queued, everything is let go of, the
-   waiter and the timers hear last. */
+/* The body of connection_lost, in asyncio's order: queue the protocol's
+   connection_lost, release everything, then resolve the waiter and cancel the
+   timer.  Each step runs whether or not an earlier one has failed; the first
+   exception is the one that is raised. */
 static int
-lose(FlTls *self, PyObject *exc)
+end_connection(FlTls *self, PyObject *exc)
 {
     FlNames *names = &self->state->names;
     int code = 0;
     fl_write_queue_clear(&self->backlog);
-    self->writes_after_loss++;
+    self->writes_after_loss++; /* as asyncio's _conn_lost */
     self->lost = true;
     if (self->transport != NULL) {
         self->transport->closed = true;
@@ -510,6 +568,8 @@ lose(FlTls *self, PyObject *exc)
     PyObject *protocol = self->protocol;
     self->protocol = NULL;
     self->native = NULL;
+    /* A connection lost during the handshake only resolves the waiter, also
+       after start_tls. */
     if (self->phase != FL_TLS_HANDSHAKE
         && (self->app_state == FL_TLS_APP_MADE
             || self->app_state == FL_TLS_APP_EOF))
@@ -519,12 +579,14 @@ lose(FlTls *self, PyObject *exc)
     }
     PyObject *raised = code < 0 ? PyErr_GetRaisedException() : NULL;
     self->phase = FL_TLS_UNWRAPPED;
-    if (self->forgotten && self->users == 0) {
+    if (self->closed_twice && self->engine_users == 0) {
         fl_tls_drop_engine(self);
     }
-    else if (self->engine.type != NULL) {
+    else if (self->engine.type != NULL) { /* get_extra_info still needs it */
         self->engine.type->detach(&self->engine);
     }
+    /* The fields are NULL before the first release, which may run a
+       finalizer that looks at them. */
     PyObject *raw = self->raw;
     FlTlsTransport *transport = self->transport;
     self->raw = NULL;
@@ -543,11 +605,12 @@ lose(FlTls *self, PyObject *exc)
 int
 fl_tls_connection_lost(FlTls *self, PyObject *exc)
 {
-    /* What came before the end is delivered before it. */
-    bool waits = self->awaited > 0 && !self->abandoned;
-    int code = waits ? fl_tls_stop_awaiting(self) : 0;
+    /* Data that the delay still holds back is delivered before the end.  That
+       runs Python, which may call this function: hence `lost` is checked. */
+    bool is_delayed = self->delay_iterations > 0 && !self->abandoned;
+    int code = is_delayed ? fl_tls_stop_awaiting(self) : 0;
     PyObject *raised = code < 0 ? PyErr_GetRaisedException() : NULL;
-    code = self->lost ? 0 : lose(self, exc);
+    code = self->lost ? 0 : end_connection(self, exc);
     return fl_error_keep_first(raised, code, (PyObject *)self);
 }
 
@@ -558,6 +621,7 @@ fl_tls_get_extra(FlTls *self, PyObject *name, PyObject *fallback)
 {
     PyObject *found = NULL;
     PyObject *extra = Py_XNewRef(self->extra);
+    /* Owned: hashing `name` may run Python, which may free the dict. */
     int code = extra == NULL ? 0 : PyDict_GetItemRef(extra, name, &found);
     Py_XDECREF(extra);
     if (code < 0) {
@@ -566,10 +630,12 @@ fl_tls_get_extra(FlTls *self, PyObject *name, PyObject *fallback)
     if (found != NULL) {
         return found;
     }
-    int ours = PyUnicode_Check(name)
-                   ? PyUnicode_CompareWithASCIIString(name, "tls_engine") == 0
-                   : 0;
-    if (ours && self->engine.type != NULL) {
+    int is_engine_name =
+        PyUnicode_Check(name)
+            ? PyUnicode_CompareWithASCIIString(name, "tls_engine") == 0
+            : 0;
+    /* Not in the dict: asyncio's has no such key. */
+    if (is_engine_name && self->engine.type != NULL) {
         return PyUnicode_FromString(self->engine.type->name);
     }
     if (self->raw == NULL) {

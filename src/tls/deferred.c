@@ -1,12 +1,13 @@
-/* What a filter puts off: what was asked for from within the engine, and the
-   first data.
+/* Work that a TLS connection postpones: calls made while the engine is busy,
+   and the first data after the handshake.
 
-   1. Whoever awaits start_tls has the new transport only when it returns.  A
-      protocol that answered before would write plain text to an encrypted
-      connection, so data waits for him, and so does the resume_writing of a
-      protocol that was paused before.  asyncio waits for nobody.
-   2. What waits is delivered in the context of the raw transport's events, as
-      all that follows. */
+   1. No data is delivered before the task that awaits start_tls() has resumed.
+      It only has the new transport from then on: a protocol that replied
+      earlier would write plain text to the old one.  The resume_writing of a
+      protocol that was paused before start_tls waits too.  asyncio does not
+      wait.
+   2. A postponed call runs in the context of the raw transport's events, so
+      that the protocol sees the same context variables in all its calls. */
 #include "tls/deferred.h"
 
 #include "core/dispatch.h"
@@ -19,9 +20,10 @@
 #include "tls/tls_calls.h"
 #include "transport/stream.h"
 
-/* The waiter's callbacks run in the first; before 3.12 wait_for() takes one
-   more to tell who called it. */
-#define AWAITED_ITERATIONS (PY_VERSION_HEX < 0x030C0000 ? 3 : 2)
+/* The waiter's callbacks run in the first iteration and resume the task.
+   Before 3.12, wait_for() runs its argument in a task of its own, so its
+   caller resumes one iteration later. */
+#define DELAY_ITERATIONS (PY_VERSION_HEX < 0x030C0000 ? 3 : 2)
 
 int
 fl_tls_settle(FlTls *self)
@@ -37,8 +39,10 @@ fl_tls_go_on(FlTls *self)
     return code < 0 ? -1 : fl_tls_settle(self);
 }
 
+/* Invariant 2.  Only our stream has a context that we can read; for other
+   transports the loop copies the current one. */
 static int
-call_op(FlTls *self, FlReadyOp op)
+queue_op(FlTls *self, FlReadyOp op)
 {
     PyObject *context = self->raw != NULL && self->raw_is_stream
                             ? ((FlStream *)self->raw)->context
@@ -46,42 +50,45 @@ call_op(FlTls *self, FlReadyOp op)
     return fl_loop_call_op(self->loop, op, (PyObject *)self, NULL, context);
 }
 
-#define FAILED "Fatal error: protocol.buffer_updated() call failed."
+/* fastloop/_tls.py compares with this text: _CALL_FAILED. */
+#define CALL_FAILED "Fatal error: protocol.buffer_updated() call failed."
 
-/* What a protocol raised goes to the raw transport where records come by its
-   event; here it is the end of the connection too. */
+/* The protocol raised.  In an event of the raw transport the exception would
+   propagate into that transport, which ends the connection.  A postponed call
+   has no such caller, so it ends the connection itself.  0, or -1 with an
+   exception that leaves the loop. */
 static int
-end_by_error(FlTls *self)
+fail_connection(FlTls *self)
 {
     if (fl_error_leaves_loop()) {
         return fl_loop_report_callback(self->loop, NULL);
     }
     PyObject *exc = PyErr_GetRaisedException();
-    int code = fl_tls_fatal_exception(self, exc, FAILED);
+    int code = fl_tls_fatal_exception(self, exc, CALL_FAILED);
     Py_DECREF(exc);
     return code < 0 ? fl_loop_report_callback(self->loop, NULL) : 0;
 }
 
-/* --- from within the engine ---------------------------------------------- */
+/* --- calls while the engine is busy -------------------------------------- */
 
 static int
-do_put_off(FlLoop *Py_UNUSED(loop), PyObject *object,
-           PyObject *Py_UNUSED(ignored))
+run_deferred(FlLoop *Py_UNUSED(loop), PyObject *object,
+             PyObject *Py_UNUSED(ignored))
 {
     FlTls *self = (FlTls *)object;
-    self->put_off = false;
-    return fl_tls_go_on(self) < 0 ? end_by_error(self) : 0;
+    self->deferred = false; /* before the call, which may defer again */
+    return fl_tls_go_on(self) < 0 ? fail_connection(self) : 0;
 }
 
 int
 fl_tls_put_off(FlTls *self)
 {
-    if (self->put_off || self->raw == NULL) {
+    if (self->deferred || self->raw == NULL) {
         return 0;
     }
-    self->put_off = true;
-    int code = call_op(self, do_put_off);
-    self->put_off = code == 0;
+    self->deferred = true;
+    int code = queue_op(self, run_deferred);
+    self->deferred = code == 0;
     return code;
 }
 
@@ -90,47 +97,51 @@ fl_tls_put_off(FlTls *self)
 void
 fl_tls_begin_awaiting(FlTls *self)
 {
-    self->awaited = self->waiter == NULL ? 0 : AWAITED_ITERATIONS;
+    self->delay_iterations = self->waiter == NULL ? 0 : DELAY_ITERATIONS;
 }
 
 int
 fl_tls_stop_awaiting(FlTls *self)
 {
-    self->awaited = 0;
+    self->delay_iterations = 0;
     return fl_tls_go_on(self);
 }
 
+/* Runs once an iteration, and queues itself until the delay is over.  If it
+   cannot be queued it reports that and delivers now: early data is better than
+   a connection that hangs. */
 static int
 count_iteration(FlLoop *loop, PyObject *object, PyObject *Py_UNUSED(ignored))
 {
     FlTls *self = (FlTls *)object;
-    if (self->awaited > 1) {
-        self->awaited--;
-        if (call_op(self, count_iteration) == 0) {
+    if (self->delay_iterations > 1) {
+        self->delay_iterations--;
+        if (queue_op(self, count_iteration) == 0) {
             return 0;
         }
         if (fl_loop_report_callback(loop, NULL) < 0) {
             return -1;
         }
     }
-    if (self->awaited == 0 || self->abandoned) {
-        return 0;
+    if (self->delay_iterations == 0 || self->abandoned) {
+        return 0; /* connection_lost has delivered it, or start_tls failed */
     }
-    return fl_tls_stop_awaiting(self) < 0 ? end_by_error(self) : 0;
+    return fl_tls_stop_awaiting(self) < 0 ? fail_connection(self) : 0;
 }
 
 int
 fl_tls_wake_first(FlTls *self)
 {
-    if (self->awaited == 0) {
+    if (self->delay_iterations == 0) {
         return 0;
     }
+    /* This order: the waiter's callbacks run before the first count. */
     int code = fl_tls_wake_waiter(self, NULL);
     if (code == 0) {
-        code = call_op(self, count_iteration);
+        code = queue_op(self, count_iteration);
     }
     if (code < 0) {
-        self->awaited = 0;
+        self->delay_iterations = 0;
     }
     return code;
 }

@@ -1,25 +1,30 @@
-/* What a filter does in a later iteration.
+/* Work that a TLS connection postpones to a later iteration of the loop.
 
-   Functions return 0, or -1 with an exception set. */
+   Functions return 0, or -1 with an exception set.  Loop's thread only. */
 #ifndef FL_TLS_DEFERRED_H
 #define FL_TLS_DEFERRED_H
 
 #include "tls/connection.h"
 
-/* Go on with what the phase asks for, and let go of the memory of what was
-   read out. */
+/* fl_tls_process, then fl_tls_settle. */
 int fl_tls_go_on(FlTls *self);
+/* Have the engine copy the unread records, which may still lie in the
+   caller's memory, and free its buffer if there are none. */
 int fl_tls_settle(FlTls *self);
 
-/* Have it go on in the next iteration: a call is in the engine. */
+/* Call fl_tls_go_on in the next iteration, because an engine call is running.
+   Queues at most one call; does nothing without a raw transport. */
 int fl_tls_put_off(FlTls *self);
 
-/* No data is delivered from begin_awaiting on, if there is a waiter.
-   wake_first wakes it, and data comes in the iteration after that in which its
-   callbacks run, unless the filter is abandoned; stop_awaiting delivers at
-   once. */
+/* Delaying the first data, invariant 1 of deferred.c.
+
+   begin_awaiting starts the delay if there is a waiter; no data is delivered
+   until it ends. */
 void fl_tls_begin_awaiting(FlTls *self);
+/* Resolve the waiter.  Data is delivered in the iteration after the one that
+   runs the waiter's callbacks (3.11: one later), unless start_tls failed. */
 int fl_tls_wake_first(FlTls *self);
+/* End the delay and deliver now. */
 int fl_tls_stop_awaiting(FlTls *self);
 
 #endif

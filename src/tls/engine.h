@@ -1,20 +1,21 @@
-/* An engine: what turns plain bytes into TLS records and back.
+/* A TLS engine: converts plain bytes to TLS records and back.
 
-   There are two.  engine_libssl.c calls libssl on the SSL that CPython's
-   SSLObject has; engine_object.c calls the SSLObject's own methods and works
-   with whatever wrap_bio() returns.  Handshake and unwrap are the SSLObject's
-   with both, so certificates are always checked by CPython.
+   There are two.  engine_libssl.c calls libssl directly, on the SSL of
+   CPython's SSLObject.  engine_object.c calls the SSLObject's own methods and
+   works with any object that wrap_bio() returns.  With both, handshake and
+   unwrap are the SSLObject's, so CPython always checks the certificates.
 
-   An engine owns the SSLObject and what it needs of it.  It is embedded in a
-   filter (connection.h) and dies with it.  Records that came from the peer are
-   `fed` and stay the caller's memory until `settle`; what goes to the peer
-   gathers in the engine until `take`.
+   Ownership: an engine is embedded in an FlTls (connection.h), which frees it
+   with fl_tls_drop_engine.  It owns the SSLObject and what it needs of it.
+   `feed` borrows the caller's memory; after `settle` the engine has its own
+   copy of the unread rest.  Records for the peer accumulate in the engine
+   until `take`.
 
-   Functions that return an FlTlsResult raise for FL_TLS_RAISED alone.  Loop's
-   thread only.
+   Errors: a function that returns an FlTlsResult has set an exception only if
+   it returns FL_TLS_RAISED.  Loop's thread only.
 
-   Rejected: a buffer of records in each connection: hundreds of KiB a
-   connection are asyncio's price for it. */
+   Rejected: a record buffer in each connection.  asyncio has one, and it costs
+   hundreds of KiB a connection. */
 #ifndef FL_TLS_ENGINE_H
 #define FL_TLS_ENGINE_H
 
@@ -24,43 +25,48 @@
 typedef enum {
     FL_TLS_RAISED = -1,
     FL_TLS_DONE,
-    FL_TLS_AGAIN, /* the peer has to send first */
-    FL_TLS_END,   /* the peer has closed its side in good order */
+    FL_TLS_AGAIN, /* the peer must send first */
+    FL_TLS_END,   /* the peer has sent close_notify */
 } FlTlsResult;
 
-/* Records for the peer, out of the engine: data is of one of the two others,
-   which fl_tls_output_free lets go of. */
+/* Records for the peer, taken out of the engine.  `data` points into `bytes`
+   or is `memory`; the other one is NULL.  The caller owns it and frees it
+   with fl_tls_output_free. */
 typedef struct {
     const char *data;
     size_t size_bytes;
-    PyObject *bytes;
-    char *memory;
+    PyObject *bytes; /* a bytes object */
+    char *memory;    /* of PyMem_RawMalloc */
 } FlTlsOutput;
 
 typedef struct FlTlsEngine FlTlsEngine;
 
 typedef struct {
-    const char *name; /* as get_extra_info("tls_engine") says it */
-    /* Add records of the peer.  0 or -1 with MemoryError. */
+    const char *name; /* the value of get_extra_info("tls_engine") */
+    /* Append records of the peer; they stay the caller's memory until
+       settle.  0, or -1 with MemoryError. */
     int (*feed)(FlTlsEngine *engine, const char *data, size_t size_bytes);
-    /* Copy what is left of them.  0 or -1 with MemoryError. */
+    /* Copy the unread records out of the caller's memory.  0, or -1 with
+       MemoryError: the unread records are lost then. */
     int (*settle)(FlTlsEngine *engine);
-    /* Plain bytes out of one record; at most room_bytes > 0. */
+    /* Decrypt at most one record's plain bytes, at most room_bytes > 0. */
     FlTlsResult (*read)(FlTlsEngine *engine, char *memory, size_t room_bytes,
                         size_t *got_bytes);
-    /* Plain bytes into records: so many of size_bytes > 0 were taken. */
+    /* Encrypt; *taken_bytes of the size_bytes > 0 are records now. */
     FlTlsResult (*write)(FlTlsEngine *engine, const char *data,
                          size_t size_bytes, size_t *taken_bytes);
-    /* How many bytes of records wait to be read; to be taken. */
+    /* How many bytes of records are unread; how many are ready to take. */
     size_t (*incoming)(const FlTlsEngine *engine);
     size_t (*outgoing)(const FlTlsEngine *engine);
-    /* Take all that goes to the peer.  0 or -1 with an exception. */
+    /* Take all records for the peer.  0, or -1 with an exception. */
     int (*take)(FlTlsEngine *engine, FlTlsOutput *output);
-    /* After a method of the SSLObject has raised: raise MemoryError in its
-       place if that was the reason. */
-    void (*explain)(FlTlsEngine *engine);
-    /* The connection is gone: no records in, none out.  The SSLObject stays
-       as it is, for a program may have it. */
+    /* Call this after a method of the SSLObject has raised.  If the BIO ran
+       out of memory, replaces the exception, which cannot say so, with
+       MemoryError. */
+    void (*fix_error)(FlTlsEngine *engine);
+    /* The connection has ended: drop the records for the peer.
+       engine_libssl.c also drops the unread ones and ignores later ones.  The
+       SSLObject stays usable, because the application may own it. */
     void (*detach)(FlTlsEngine *engine);
 } FlTlsEngineType;
 
@@ -70,15 +76,15 @@ struct FlTlsEngine {
     const FlTlsEngineType *type;
     FlState *state;
     PyObject *object; /* the SSLObject */
-    /* of engine_object.c: two MemoryBIOs */
+    /* The SSLObject's MemoryBIOs; NULL with engine_libssl.c. */
     PyObject *incoming;
     PyObject *outgoing;
-    bool patched; /* read() and write() are not CPython's own */
-    bool more;    /* the last read filled its room */
-    /* of engine_libssl.c */
-    PyObject *owner; /* of the SSL: the SSLObject's _sslobj */
+    bool patched; /* read() or write() is not CPython's own */
+    bool more;    /* the last read filled its room: read again */
+    /* engine_libssl.c only. */
+    PyObject *owner; /* owns the SSL: the SSLObject's _sslobj */
     void *ssl;
-    struct FlTlsPipe *pipe; /* the SSL's BIO owns it */
+    struct FlTlsPipe *pipe; /* owned by the SSL's BIO */
 };
 
 static inline void

@@ -1,22 +1,25 @@
-/* The engine that reads and writes with libssl's own functions.
+/* The TLS engine that calls libssl's own functions.
 
-   Records go through a BIO of ours (a "pipe"): what the peer sent is read from
-   the memory that the stream read it to, what goes to the peer gathers in one
-   block, which is sent and freed.
+   Records pass through a BIO of ours, whose state is an FlTlsPipe.  libssl
+   reads the peer's records straight from the memory that the stream read them
+   into.  Records for the peer accumulate in one block, which is sent and
+   freed.
 
-   1. The BIO's functions run without the GIL when CPython's methods of the
-      SSLObject call them, from whichever thread: they touch the pipe and
-      nothing of Python.
-   2. The pipe belongs to the BIO, the BIO to the SSL, and that to `owner`,
-      which the engine owns.  Detached it answers that there is nothing yet,
-      for a program may use its SSLObject as long as it likes.
-   3. Errors are CPython's: after a direct call that failed, the SSLObject is
-      asked to read while OpenSSL's queue still has the error, and raises.
-      The pipe is `muted` meanwhile: nothing more is read or sent.
+   1. CPython's SSLObject methods call the BIO's functions without the GIL,
+      from any thread.  The functions therefore touch the pipe alone and
+      nothing of Python; PyMem_Raw* needs no GIL.
+   2. The BIO owns the pipe, the SSL owns the BIO, `owner` owns the SSL, and
+      the engine owns `owner`.  The application may use its SSLObject after the
+      connection has ended, so a detached pipe stays and answers "no data yet".
+   3. Exceptions are CPython's.  If a direct call fails, the SSLObject's read()
+      is called while OpenSSL's error queue still has the error, and CPython
+      raises it.  The pipe is `muted` during that call: nothing more is read or
+      sent.
    4. A direct call holds the GIL, but CPython's read(), write(), unwrap() and
-      do_handshake() let go of it: no other thread may call those of the
-      SSLObject that a connection uses (nor with asyncio, where CPython has no
-      lock for it).  What only answers, as version(), keeps the GIL. */
+      do_handshake() release it.  Two threads in one SSL corrupt it, so no
+      other thread may call these four on a connection's SSLObject.  (The same
+      holds with asyncio where CPython has no lock.)  Methods that only query,
+      such as version(), keep the GIL and are safe. */
 #include "tls/engine_libssl.h"
 
 #include "py/compat.h"
@@ -27,51 +30,55 @@
 #include <pthread.h>
 #include <string.h>
 
-/* OpenSSL's flags of a BIO that has nothing at the moment. */
-#define BIO_READ_RETRY (0x01 | 0x08)
-#define BIO_ALL_RETRY  (0x01 | 0x02 | 0x04 | 0x08)
-/* and what it asks of one. */
-#define BIO_PENDING    10
-#define BIO_FLUSH      11
-#define BIO_WPENDING   13
-/* A record has at most so many plain bytes, and so many others. */
-#define RECORD_BYTES   (16 * 1024)
-#define RECORD_EXTRA   128
-#define LEAST_BYTES    1024
+/* OpenSSL's constants; its headers are not used (libssl.h).  BIO_FLAGS_READ
+   and BIO_FLAGS_SHOULD_RETRY: no data at the moment, not EOF. */
+#define BIO_READ_RETRY        (0x01 | 0x08)
+#define BIO_ALL_RETRY         (0x01 | 0x02 | 0x04 | 0x08)
+/* Commands of BIO_ctrl. */
+#define BIO_PENDING           10
+#define BIO_FLUSH             11
+#define BIO_WPENDING          13
+/* The most plain bytes of a record, and an estimate of its other bytes. */
+#define RECORD_BYTES          (16 * 1024)
+#define RECORD_OVERHEAD_BYTES 128
+#define MIN_OUT_BYTES         1024
 
 typedef struct FlTlsPipe {
-    const char *in; /* what is to be read */
+    const char *in; /* the unread records */
     size_t in_bytes;
-    bool in_is_pending; /* `in` points into `kept`; else it is the caller's */
-    char *pending;
-    size_t kept_bytes;
-    char *out;
+    bool in_is_pending; /* `in` is in `pending`; else in feed's memory */
+    char *pending;      /* our copy of unread records; may be NULL */
+    size_t pending_capacity;
+    char *out; /* records for the peer; NULL if none since take */
     size_t out_bytes;
-    size_t out_room;
-    size_t out_expected; /* how much the running write will make */
-    bool detached;       /* for good */
-    bool muted;
-    bool out_failed; /* there was no memory for a record */
+    size_t out_capacity;
+    size_t out_expected; /* what the running write will need in all */
+    bool detached;       /* the connection has ended */
+    bool muted;          /* during the call of invariant 3 */
+    bool out_failed;     /* bio_write had no memory for a record */
 } FlTlsPipe;
 
 /* --- the BIO ------------------------------------------------------------- */
 
+/* A BIO without a pipe, which new_bio may leave, behaves as a detached one. */
 static bool
-is_off(const FlTlsPipe *pipe)
+is_disconnected(const FlTlsPipe *pipe)
 {
     return pipe == NULL || pipe->detached || pipe->muted;
 }
 
-/* Of the process, as libssl's functions are; see make_method. */
+/* One per process, like libssl itself: it has no state of an interpreter.
+   Never freed, because any SSL may still use it. */
 static pthread_once_t bio_method_once = PTHREAD_ONCE_INIT;
 static void *bio_method;
 
+/* No data is a retry and never EOF: EOF is the raw transport's to report. */
 static int
 bio_read(void *bio, char *to, int size)
 {
     FlTlsPipe *pipe = fl_libssl.BIO_get_data(bio);
     fl_libssl.BIO_clear_flags(bio, BIO_ALL_RETRY);
-    if (is_off(pipe) || pipe->in_bytes == 0) {
+    if (is_disconnected(pipe) || pipe->in_bytes == 0) {
         fl_libssl.BIO_set_flags(bio, BIO_READ_RETRY);
         return -1;
     }
@@ -85,31 +92,33 @@ bio_read(void *bio, char *to, int size)
     return (int)count;
 }
 
-/* Room for so many bytes more.  false: there is no memory. */
+/* Ensure space for `more` bytes.  One allocation serves a whole write, whose
+   size libssl_write has set in out_expected; otherwise the capacity doubles.
+   false: no memory. */
 static bool
 make_room(FlTlsPipe *pipe, size_t more)
 {
     size_t needed = pipe->out_bytes + more;
-    if (needed <= pipe->out_room) {
+    if (needed <= pipe->out_capacity) {
         return true;
     }
-    size_t room = 2 * pipe->out_room;
-    if (room < needed) {
-        room = needed;
+    size_t capacity = 2 * pipe->out_capacity;
+    if (capacity < needed) {
+        capacity = needed;
     }
-    if (room < pipe->out_expected) {
-        room = pipe->out_expected;
+    if (capacity < pipe->out_expected) {
+        capacity = pipe->out_expected;
     }
-    if (room < LEAST_BYTES) {
-        room = LEAST_BYTES;
+    if (capacity < MIN_OUT_BYTES) {
+        capacity = MIN_OUT_BYTES;
     }
-    char *out = PyMem_RawRealloc(pipe->out, room);
+    char *out = PyMem_RawRealloc(pipe->out, capacity);
     if (out == NULL) {
         pipe->out_failed = true;
         return false;
     }
     pipe->out = out;
-    pipe->out_room = room;
+    pipe->out_capacity = capacity;
     return true;
 }
 
@@ -117,37 +126,41 @@ static int
 bio_write(void *bio, const char *from, int size)
 {
     FlTlsPipe *pipe = fl_libssl.BIO_get_data(bio);
+    /* A write never has to be retried: the block grows as needed. */
     fl_libssl.BIO_clear_flags(bio, BIO_ALL_RETRY);
     if (size <= 0) {
         return 0;
     }
-    if (is_off(pipe)) {
-        return size; /* it goes nowhere */
+    if (is_disconnected(pipe)) {
+        return size; /* discarded: an error could not be handled */
     }
     if (!make_room(pipe, (size_t)size)) {
-        return -1;
+        return -1; /* no retry flag: libssl reports SSL_ERROR_SYSCALL */
     }
     memcpy(pipe->out + pipe->out_bytes, from, (size_t)size);
     pipe->out_bytes += (size_t)size;
     return size;
 }
 
+/* OpenSSL needs BIO_FLUSH to succeed; 0 is the answer to unknown commands. */
 static long
-bio_ctrl(void *bio, int what, long Py_UNUSED(number), void *Py_UNUSED(more))
+bio_ctrl(void *bio, int command, long Py_UNUSED(larg), void *Py_UNUSED(more))
 {
     FlTlsPipe *pipe = fl_libssl.BIO_get_data(bio);
-    if (what == BIO_FLUSH) {
+    if (command == BIO_FLUSH) {
         return 1;
     }
     if (pipe == NULL) {
         return 0;
     }
-    if (what == BIO_PENDING) {
+    if (command == BIO_PENDING) {
         return (long)pipe->in_bytes;
     }
-    return what == BIO_WPENDING ? (long)pipe->out_bytes : 0;
+    return command == BIO_WPENDING ? (long)pipe->out_bytes : 0;
 }
 
+/* Runs when the SSL is freed.  The engine keeps the SSL alive through `owner`
+   and clears `engine->pipe` before it releases that, so nothing dangles. */
 static int
 bio_destroy(void *bio)
 {
@@ -161,6 +174,9 @@ bio_destroy(void *bio)
     return 1;
 }
 
+/* Runs once per process.  On failure bio_method stays NULL, and every
+   connection uses the other engine.  Type 0: we never search for the BIO by
+   its type. */
 static void
 make_method(void)
 {
@@ -176,14 +192,17 @@ make_method(void)
 
 /* --- records in ---------------------------------------------------------- */
 
-/* Behind what is kept already.  0 or -1. */
+/* Append to the unread records in `pending`.  If the tail has no space, either
+   move them to the front or, if they would fill more than half of the block,
+   allocate twice their size: each byte is moved a bounded number of times.  0,
+   or -1 without an exception. */
 static int
-keep_more(FlTlsPipe *pipe, const char *data, size_t size_bytes)
+append_pending(FlTlsPipe *pipe, const char *data, size_t size_bytes)
 {
     size_t offset = (size_t)(pipe->in - pipe->pending);
     size_t needed = pipe->in_bytes + size_bytes;
-    if (offset + needed > pipe->kept_bytes) {
-        if (needed > pipe->kept_bytes / 2) {
+    if (offset + needed > pipe->pending_capacity) {
+        if (needed > pipe->pending_capacity / 2) {
             char *pending = PyMem_RawMalloc(2 * needed);
             if (pending == NULL) {
                 return -1;
@@ -191,7 +210,7 @@ keep_more(FlTlsPipe *pipe, const char *data, size_t size_bytes)
             memcpy(pending, pipe->in, pipe->in_bytes);
             PyMem_RawFree(pipe->pending);
             pipe->pending = pending;
-            pipe->kept_bytes = 2 * needed;
+            pipe->pending_capacity = 2 * needed;
         }
         else {
             memmove(pipe->pending, pipe->in, pipe->in_bytes);
@@ -203,30 +222,32 @@ keep_more(FlTlsPipe *pipe, const char *data, size_t size_bytes)
     return 0;
 }
 
+/* Cheap in the usual case: the event's records have all been read. */
 static int
 libssl_settle(FlTlsEngine *engine)
 {
     FlTlsPipe *pipe = engine->pipe;
     if (pipe->in_bytes == 0) {
+        /* An idle connection owns no buffer. */
         PyMem_RawFree(pipe->pending);
         pipe->pending = NULL;
         pipe->in = NULL;
         pipe->in_is_pending = false;
         return 0;
     }
-    if (pipe->in_is_pending) {
+    if (pipe->in_is_pending) { /* copied already */
         return 0;
     }
     char *pending = PyMem_RawMalloc(pipe->in_bytes);
     if (pending == NULL) {
-        pipe->in_bytes = 0;
+        pipe->in_bytes = 0; /* `in` would dangle once feed's caller returns */
         PyErr_NoMemory();
         return -1;
     }
     memcpy(pending, pipe->in, pipe->in_bytes);
     PyMem_RawFree(pipe->pending);
     pipe->pending = pending;
-    pipe->kept_bytes = pipe->in_bytes;
+    pipe->pending_capacity = pipe->in_bytes;
     pipe->in = pending;
     pipe->in_is_pending = true;
     return 0;
@@ -236,17 +257,19 @@ static int
 libssl_feed(FlTlsEngine *engine, const char *data, size_t size_bytes)
 {
     FlTlsPipe *pipe = engine->pipe;
+    /* The usual case reads in place and copies nothing. */
     if (pipe->in_bytes == 0) {
         pipe->in = data;
         pipe->in_bytes = size_bytes;
         pipe->in_is_pending = false;
         return 0;
     }
-    /* What the caller of a call further up has fed is not kept yet. */
+    /* In a nested call, `in` may still point into the outer caller's memory,
+       which cannot be appended to. */
     if (libssl_settle(engine) < 0) {
         return -1;
     }
-    if (keep_more(pipe, data, size_bytes) < 0) {
+    if (append_pending(pipe, data, size_bytes) < 0) {
         PyErr_NoMemory();
         return -1;
     }
@@ -255,19 +278,20 @@ libssl_feed(FlTlsEngine *engine, const char *data, size_t size_bytes)
 
 /* --- plain bytes --------------------------------------------------------- */
 
-/* What a direct call that failed means (invariant 3). */
+/* The result of a direct call that failed; raises as invariant 3 says. */
 static FlTlsResult
-judge(FlTlsEngine *engine, int answer)
+result_of_failure(FlTlsEngine *engine, int status)
 {
     if (PyErr_Occurred()) {
-        return FL_TLS_RAISED; /* a callback of the program's did */
+        return FL_TLS_RAISED; /* a Python callback of the context did */
     }
+    /* libssl only reports that the BIO has failed, not why. */
     if (engine->pipe->out_failed) {
         engine->pipe->out_failed = false;
         PyErr_NoMemory();
         return FL_TLS_RAISED;
     }
-    int error = fl_libssl.SSL_get_error(engine->ssl, answer);
+    int error = fl_libssl.SSL_get_error(engine->ssl, status);
     if (error == FL_SSL_WANT_READ || error == FL_SSL_WANT_WRITE) {
         return FL_TLS_AGAIN;
     }
@@ -275,6 +299,7 @@ judge(FlTlsEngine *engine, int answer)
         return FL_TLS_END;
     }
     engine->pipe->muted = true;
+    /* read() is expected to fail with the error that is in the queue. */
     PyObject *one = PyLong_FromLong(1);
     PyObject *data =
         one == NULL
@@ -283,10 +308,10 @@ judge(FlTlsEngine *engine, int answer)
                                         engine->state->names.read, one);
     engine->pipe->muted = false;
     Py_XDECREF(one);
-    if (data != NULL) {
+    if (data != NULL) { /* it did not fail after all */
         Py_DECREF(data);
         PyErr_SetString(engine->state->tls_error,
-                        "TLS failed for a reason unknown");
+                        "TLS failed for an unknown reason");
     }
     return FL_TLS_RAISED;
 }
@@ -297,17 +322,19 @@ libssl_read(FlTlsEngine *engine, char *memory, size_t room_bytes,
 {
     *got_bytes = 0;
     if (engine->pipe->in_bytes == 0 && !engine->more) {
-        return FL_TLS_AGAIN; /* without a call that finds it out */
+        return FL_TLS_AGAIN; /* saves a call: libssl has nothing to read */
     }
+    /* SSL_get_error also looks at errors that others left in the queue. */
     fl_libssl.ERR_clear_error();
-    int answer =
+    int status =
         fl_libssl.SSL_read_ex(engine->ssl, memory, room_bytes, got_bytes);
-    if (FL_LIKELY(answer == 1 && !PyErr_Occurred())) {
+    if (FL_LIKELY(status == 1 && !PyErr_Occurred())) {
+        /* libssl may have more plain bytes of this record. */
         engine->more = *got_bytes == room_bytes;
         return FL_TLS_DONE;
     }
     engine->more = false;
-    return judge(engine, answer);
+    return result_of_failure(engine, status);
 }
 
 static FlTlsResult
@@ -316,18 +343,23 @@ libssl_write(FlTlsEngine *engine, const char *data, size_t size_bytes,
 {
     FlTlsPipe *pipe = engine->pipe;
     *taken_bytes = 0;
-    pipe->out_expected = pipe->out_bytes + size_bytes
-                         + (size_bytes / RECORD_BYTES + 1) * RECORD_EXTRA;
+    /* So that make_room allocates once for all records of this write. */
+    pipe->out_expected =
+        pipe->out_bytes + size_bytes
+        + (size_bytes / RECORD_BYTES + 1) * RECORD_OVERHEAD_BYTES;
     fl_libssl.ERR_clear_error();
-    int answer =
+    int status =
         fl_libssl.SSL_write_ex(engine->ssl, data, size_bytes, taken_bytes);
     pipe->out_expected = 0;
-    return FL_LIKELY(answer == 1 && !PyErr_Occurred()) ? FL_TLS_DONE
-                                                       : judge(engine, answer);
+    return FL_LIKELY(status == 1 && !PyErr_Occurred())
+               ? FL_TLS_DONE
+               : result_of_failure(engine, status);
 }
 
 /* --- the engine ---------------------------------------------------------- */
 
+/* Without what libssl has decrypted and not returned; `engine.more` covers
+   that. */
 static size_t
 libssl_incoming(const FlTlsEngine *engine)
 {
@@ -340,6 +372,7 @@ libssl_outgoing(const FlTlsEngine *engine)
     return engine->pipe->out_bytes;
 }
 
+/* Moves the block to the caller: no copy, and an idle connection owns none. */
 static int
 libssl_take(FlTlsEngine *engine, FlTlsOutput *output)
 {
@@ -348,12 +381,12 @@ libssl_take(FlTlsEngine *engine, FlTlsOutput *output)
     output->data = output->memory = pipe->out;
     output->size_bytes = pipe->out_bytes;
     pipe->out = NULL;
-    pipe->out_bytes = pipe->out_room = 0;
+    pipe->out_bytes = pipe->out_capacity = 0;
     return 0;
 }
 
 static void
-libssl_explain(FlTlsEngine *engine)
+libssl_fix_error(FlTlsEngine *engine)
 {
     if (engine->pipe->out_failed) {
         engine->pipe->out_failed = false;
@@ -369,11 +402,13 @@ libssl_detach(FlTlsEngine *engine)
     pipe->detached = true;
     pipe->in = NULL;
     pipe->in_bytes = 0;
+    /* Neither can fail: there is nothing to copy, and take only moves. */
     (void)libssl_settle(engine);
     (void)libssl_take(engine, &output);
     fl_tls_output_free(&output);
 }
 
+/* The contract of each function is in engine.h. */
 const FlTlsEngineType fl_tls_engine_libssl = {
     .name = "libssl",
     .feed = libssl_feed,
@@ -383,11 +418,11 @@ const FlTlsEngineType fl_tls_engine_libssl = {
     .incoming = libssl_incoming,
     .outgoing = libssl_outgoing,
     .take = libssl_take,
-    .explain = libssl_explain,
+    .fix_error = libssl_fix_error,
     .detach = libssl_detach,
 };
 
-/* The BIO with its pipe, or NULL for want of memory. */
+/* A BIO with its pipe, or NULL without an exception: no memory. */
 static void *
 new_bio(FlTlsPipe **pipe)
 {
@@ -400,7 +435,8 @@ new_bio(FlTlsPipe **pipe)
         (void)fl_libssl.BIO_free(bio);
         return NULL;
     }
-    fl_libssl.BIO_set_data(bio, *pipe);
+    fl_libssl.BIO_set_data(bio, *pipe); /* the BIO frees it: bio_destroy */
+    /* OpenSSL refuses to read from or write to a BIO without this. */
     fl_libssl.BIO_set_init(bio, 1);
     return bio;
 }
@@ -410,9 +446,10 @@ fl_tls_engine_take_ssl(FlTlsEngine *engine, void *ssl, PyObject *owner)
 {
     if (pthread_once(&bio_method_once, make_method) != 0 || bio_method == NULL)
     {
-        return 0;
+        return 0; /* the other engine needs no BIO of ours */
     }
-    /* CPython's own place for its object. */
+    /* CPython stores its _sslobj at index 0 (SSL_set_app_data).  Another value
+       means that the captured SSL is not this SSLObject's. */
     if (fl_libssl.SSL_get_ex_data(ssl, 0) != owner) {
         return 0;
     }
@@ -421,6 +458,7 @@ fl_tls_engine_take_ssl(FlTlsEngine *engine, void *ssl, PyObject *owner)
         PyErr_NoMemory();
         return -1;
     }
+    /* One reference for both directions; frees the MemoryBIOs' BIOs. */
     fl_libssl.SSL_set_bio(ssl, bio, bio);
     engine->type = &fl_tls_engine_libssl;
     engine->owner = Py_NewRef(owner);

@@ -1,9 +1,10 @@
-/* The engine that reads and writes with libssl's own functions.
+/* The TLS engine that calls libssl's own functions.
 
-   It is had where CPython's _ssl uses an OpenSSL whose functions can be found,
-   where there is a GIL, and where nothing of the program's must be called on
-   the way (fastloop/_tls.py says what).  Without a GIL _ssl guards an SSL by a
-   lock that is not ours to take, so the other engine serves there. */
+   Its conditions: CPython's _ssl uses an OpenSSL whose functions can be found
+   at run time, there is a GIL, and no Python of the application has to run
+   while records are read (is_plain() of fastloop/_tls.py).  Without a GIL,
+   _ssl protects an SSL with a lock that we cannot take, so engine_object.c
+   serves there. */
 #ifndef FL_TLS_ENGINE_LIBSSL_H
 #define FL_TLS_ENGINE_LIBSSL_H
 
@@ -11,10 +12,11 @@
 
 extern const FlTlsEngineType fl_tls_engine_libssl;
 
-/* Turn an engine that has its SSLObject into this kind: `ssl` is the SSL that
-   was noted while the SSLObject was made, `owner` the SSLObject's _sslobj, and
-   no Python ran since.  1; 0 where the SSL is not the owner's, and nothing has
-   changed; -1 with an exception. */
+/* Make this engine type serve an engine that has its SSLObject.  `ssl` is the
+   SSL captured while the SSLObject was created (libssl.h), `owner` the
+   SSLObject's _sslobj.  The caller runs no Python between the capture and this
+   call, which could free the SSL.  1: done, and the SSL has our BIO; 0: the
+   SSL is not the owner's, nothing has changed; -1 with an exception. */
 int fl_tls_engine_take_ssl(FlTlsEngine *engine, void *ssl, PyObject *owner);
 
 #endif

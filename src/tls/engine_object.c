@@ -1,11 +1,14 @@
-/* The engine that calls an SSLObject's methods.
+/* The TLS engine that calls an SSLObject's methods.
 
-   1. CPython's own read() is only called while records wait or a record is
-      half read out: the exception that says "again" costs more than to ask.
-   2. CPython's own methods are given memory as it lies, by a view that ends
-      with the call: a frame that somebody keeps holds nothing then.
-   3. What a subclass of SSLObject put in place of read() and write() is called
-      as asyncio calls it: until it raises. */
+   1. CPython's own read() is called only if records are unread or the last
+      read filled its room.  Otherwise it would raise SSLWantReadError, which
+      costs more than the check.
+   2. MemoryBIO.write() gets the stream's memory through a memoryview that is
+      released after the call.  Otherwise a frame that a traceback or a
+      profiler keeps alive could read memory that is reused.
+   3. A subclass of SSLObject may override read() and write() (`patched`).
+      These are called as asyncio calls them: until they raise, whatever the
+      BIO holds.  They may buffer plain bytes themselves. */
 #include "tls/engine_object.h"
 
 #include "py/compat.h"
@@ -14,17 +17,21 @@
 
 #include <string.h>
 
+/* The most plain bytes that a TLS record can hold. */
 #define RECORD_BYTES (16 * 1024)
 
+/* The length of a MemoryBIO.  Never fails, because the engine's incoming() and
+   outgoing() have no way to. */
 static size_t
-pending_in(const FlTlsEngine *engine, PyObject *bio)
+bio_pending_bytes(const FlTlsEngine *engine, PyObject *bio)
 {
     PyObject *size = PyObject_GetAttr(bio, engine->state->names.pending);
     size_t bytes = size == NULL ? 0 : PyLong_AsSize_t(size);
     Py_XDECREF(size);
     if (PyErr_Occurred()) {
-        /* For want of memory.  That something waits is the safe answer: the
-           call that it leads to tells, and no other might come. */
+        /* No memory.  The caller cannot report an error, and 0 could leave
+           records unread for ever.  1 makes it call read() or take, which
+           reports. */
         PyErr_Clear();
         return 1;
     }
@@ -34,26 +41,28 @@ pending_in(const FlTlsEngine *engine, PyObject *bio)
 static size_t
 object_incoming(const FlTlsEngine *engine)
 {
-    return pending_in(engine, engine->incoming);
+    return bio_pending_bytes(engine, engine->incoming);
 }
 
 static size_t
 object_outgoing(const FlTlsEngine *engine)
 {
-    return pending_in(engine, engine->outgoing);
+    return bio_pending_bytes(engine, engine->outgoing);
 }
 
-/* End a view, whatever was raised meanwhile. */
+/* Release a memoryview (invariant 2) and its reference; keeps an exception
+   that is raised. */
 static void
 end_view(const FlTlsEngine *engine, PyObject *view)
 {
+    /* No Python method may be called with an exception raised. */
     PyObject *raised = PyErr_Occurred() ? PyErr_GetRaisedException() : NULL;
-    PyObject *done =
+    PyObject *result =
         PyObject_CallMethodNoArgs(view, engine->state->names.release);
-    if (done == NULL) {
+    if (result == NULL) {
         PyErr_WriteUnraisable(view);
     }
-    Py_XDECREF(done);
+    Py_XDECREF(result);
     Py_DECREF(view);
     if (raised != NULL) {
         PyErr_SetRaisedException(raised);
@@ -67,36 +76,37 @@ view_of(const char *data, size_t size_bytes)
                                    PyBUF_READ);
 }
 
+/* A MemoryBIO copies, so nothing of the caller's memory is used later. */
 static int
 object_feed(FlTlsEngine *engine, const char *data, size_t size_bytes)
 {
     PyObject *view = view_of(data, size_bytes);
-    PyObject *done = NULL;
+    PyObject *result = NULL;
     if (view != NULL) {
-        done = PyObject_CallMethodOneArg(engine->incoming,
-                                         engine->state->names.write, view);
+        result = PyObject_CallMethodOneArg(engine->incoming,
+                                           engine->state->names.write, view);
         end_view(engine, view);
     }
-    Py_XDECREF(done);
-    return done == NULL ? -1 : 0;
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
 }
 
 static int
 object_settle(FlTlsEngine *Py_UNUSED(engine))
 {
-    return 0; /* a MemoryBIO copies */
+    return 0; /* object_feed has copied */
 }
 
-/* What a failed call of the SSLObject means. */
+/* The result of an SSLObject method that raised. */
 static FlTlsResult
-judge(const FlTlsEngine *engine)
+result_of_failure(const FlTlsEngine *engine)
 {
     if (PyErr_ExceptionMatches(engine->state->tls_again_errors)) {
-        PyErr_Clear(); /* no error: the engine waits for records */
+        PyErr_Clear(); /* no error: the peer must send first */
         return FL_TLS_AGAIN;
     }
     if (PyErr_ExceptionMatches(engine->state->tls_zero_error)) {
-        PyErr_Clear(); /* how an SSL that was shut down says it */
+        PyErr_Clear(); /* read() raises it if both sides have shut down */
         return FL_TLS_END;
     }
     return FL_TLS_RAISED;
@@ -107,17 +117,21 @@ object_read(FlTlsEngine *engine, char *memory, size_t room_bytes,
             size_t *got_bytes)
 {
     *got_bytes = 0;
-    size_t waits = engine->patched ? room_bytes : object_incoming(engine);
-    if (waits == 0 && !engine->more) {
+    /* Invariants 1 and 3: an overridden read() is always called. */
+    size_t waiting_bytes =
+        engine->patched ? room_bytes : object_incoming(engine);
+    if (waiting_bytes == 0 && !engine->more) {
         return FL_TLS_AGAIN;
     }
-    engine->more = false;
-    /* CPython makes an object of that size first. */
-    size_t ask = waits == 0 ? RECORD_BYTES : waits;
-    if (ask > room_bytes) {
-        ask = room_bytes;
+    engine->more = false; /* unless this read fills its room */
+    /* CPython allocates a bytes object of the requested size, so request no
+       more than the records can hold.  With none unread, a rest of one record
+       may still be inside the SSL. */
+    size_t wanted_bytes = waiting_bytes == 0 ? RECORD_BYTES : waiting_bytes;
+    if (wanted_bytes > room_bytes) {
+        wanted_bytes = room_bytes;
     }
-    PyObject *room = PyLong_FromSize_t(ask);
+    PyObject *room = PyLong_FromSize_t(wanted_bytes);
     PyObject *data =
         room == NULL
             ? NULL
@@ -125,23 +139,25 @@ object_read(FlTlsEngine *engine, char *memory, size_t room_bytes,
                                         engine->state->names.read, room);
     Py_XDECREF(room);
     if (data == NULL) {
-        return judge(engine);
+        return result_of_failure(engine);
     }
     Py_buffer view;
     if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) {
         Py_DECREF(data);
         return FL_TLS_RAISED;
     }
+    /* As for asyncio, empty bytes are the end. */
     FlTlsResult result = view.len == 0 ? FL_TLS_END : FL_TLS_DONE;
+    /* An overridden read() may ignore its argument; never overrun `memory`. */
     if ((size_t)view.len > room_bytes) {
         PyErr_SetString(PyExc_RuntimeError,
-                        "SSLObject.read() returned more than was asked for");
+                        "SSLObject.read() returned more than requested");
         result = FL_TLS_RAISED;
     }
     else if (view.len > 0) {
         memcpy(memory, view.buf, (size_t)view.len);
         *got_bytes = (size_t)view.len;
-        engine->more = *got_bytes == ask;
+        engine->more = *got_bytes == wanted_bytes;
     }
     PyBuffer_Release(&view);
     Py_DECREF(data);
@@ -153,6 +169,7 @@ object_write(FlTlsEngine *engine, const char *data, size_t size_bytes,
              size_t *taken_bytes)
 {
     *taken_bytes = 0;
+    /* A copy: write() may be overridden and keep its argument. */
     PyObject *bytes = PyBytes_FromStringAndSize(data, (Py_ssize_t)size_bytes);
     if (bytes == NULL) {
         return FL_TLS_RAISED;
@@ -162,17 +179,20 @@ object_write(FlTlsEngine *engine, const char *data, size_t size_bytes,
                                   bytes);
     Py_DECREF(bytes);
     if (count == NULL) {
-        return judge(engine);
+        return result_of_failure(engine);
     }
     size_t taken = PyLong_AsSize_t(count);
     Py_DECREF(count);
     if (taken == (size_t)-1 && PyErr_Occurred()) {
         return FL_TLS_RAISED;
     }
+    /* An overridden write() may return any number. */
     *taken_bytes = taken < size_bytes ? taken : size_bytes;
     return FL_TLS_DONE;
 }
 
+/* No copy: the caller gets the bytes object that MemoryBIO.read() returns,
+   which is also what a foreign raw transport's write() takes. */
 static int
 object_take(FlTlsEngine *engine, FlTlsOutput *output)
 {
@@ -188,11 +208,13 @@ object_take(FlTlsEngine *engine, FlTlsOutput *output)
     return 0;
 }
 
+/* A MemoryBIO raises MemoryError itself. */
 static void
-object_explain(FlTlsEngine *Py_UNUSED(engine))
+object_fix_error(FlTlsEngine *Py_UNUSED(engine))
 {
 }
 
+/* Empties the outgoing MemoryBIO, as asyncio's connection_lost does. */
 static void
 object_detach(FlTlsEngine *engine)
 {
@@ -202,13 +224,14 @@ object_detach(FlTlsEngine *engine)
         fl_tls_output_free(&output);
     }
     else {
-        PyErr_Clear(); /* what was to be dropped is dropped later */
+        PyErr_Clear(); /* no memory: the BIO's own end drops the records */
     }
     if (raised != NULL) {
         PyErr_SetRaisedException(raised);
     }
 }
 
+/* The contract of each function is in engine.h. */
 const FlTlsEngineType fl_tls_engine_object = {
     .name = "sslobject",
     .feed = object_feed,
@@ -218,6 +241,6 @@ const FlTlsEngineType fl_tls_engine_object = {
     .incoming = object_incoming,
     .outgoing = object_outgoing,
     .take = object_take,
-    .explain = object_explain,
+    .fix_error = object_fix_error,
     .detach = object_detach,
 };

@@ -1,7 +1,7 @@
-/* The engine that calls an SSLObject's methods: it works with any.
+/* The TLS engine that calls an SSLObject's methods: it works with any.
 
-   Slower than engine_libssl.c by two objects a message.  It is what remains
-   where that one cannot be had. */
+   It costs two objects more per message than engine_libssl.c and serves where
+   that one's conditions do not hold. */
 #ifndef FL_TLS_ENGINE_OBJECT_H
 #define FL_TLS_ENGINE_OBJECT_H
 

@@ -1,39 +1,46 @@
-/* libssl's functions, found in the object that holds _ssl.
+/* libssl's functions, found in the shared object that contains _ssl.
 
-   1. The look-up is made once a process, whatever it finds: an index that
-      OpenSSL gave is never given back, for its callback runs for each SSL.
-   2. No function is called before the library says that it is OpenSSL:
-      LibreSSL, BoringSSL and AWS-LC have other rules for the same names. */
+   1. The lookup runs once per process, whatever its outcome.  It registers an
+      ex_data index, which is never freed because OpenSSL runs its callbacks
+      for each SSL.  A second lookup would register a second one.
+   2. No other function is called before OpenSSL_version() says "OpenSSL".
+      LibreSSL, BoringSSL and AWS-LC export the same names with other
+      contracts. */
 #include "tls/libssl.h"
 
 #include <dlfcn.h>
 #include <pthread.h>
 #include <string.h>
 
+/* OpenSSL's headers are not used, so its constant is here. */
 #define INDEX_OF_SSL 0 /* CRYPTO_EX_INDEX_SSL */
 
 FlLibssl fl_libssl;
+/* Not the GIL: interpreters with a GIL of their own share this. */
 static pthread_mutex_t library_lock = PTHREAD_MUTEX_INITIALIZER;
-static bool library_looked_up;
+static bool library_searched;
 static bool library_usable;
-static _Thread_local FlLibsslWindow *window_of_thread;
+/* The innermost open window, on the stack of its caller; or NULL. */
+static _Thread_local FlLibsslWindow *thread_window;
 
-/* OpenSSL made an SSL, in whatever thread and with or without a GIL. */
+/* OpenSSL has created an SSL.  Runs in any thread, with or without the GIL, so
+   it touches nothing but thread-local data. */
 static void
-note_ssl(void *ssl, void *Py_UNUSED(value), void *Py_UNUSED(all),
-         int Py_UNUSED(index), long Py_UNUSED(argl), void *Py_UNUSED(argp))
+on_ssl_new(void *ssl, void *Py_UNUSED(value), void *Py_UNUSED(all),
+           int Py_UNUSED(index), long Py_UNUSED(argl), void *Py_UNUSED(argp))
 {
-    if (window_of_thread != NULL) {
-        window_of_thread->ssl = ssl;
+    if (thread_window != NULL) {
+        thread_window->ssl = ssl;
     }
 }
 
-/* And freed it. */
+/* OpenSSL frees an SSL.  No window may return a dangling pointer, and an SSL
+   that an outer window has captured may be freed inside an inner one. */
 static void
-forget_ssl(void *ssl, void *Py_UNUSED(value), void *Py_UNUSED(all),
-           int Py_UNUSED(index), long Py_UNUSED(argl), void *Py_UNUSED(argp))
+on_ssl_free(void *ssl, void *Py_UNUSED(value), void *Py_UNUSED(all),
+            int Py_UNUSED(index), long Py_UNUSED(argl), void *Py_UNUSED(argp))
 {
-    FlLibsslWindow *window = window_of_thread;
+    FlLibsslWindow *window = thread_window;
     for (; window != NULL; window = window->outer) {
         if (window->ssl == ssl) {
             window->ssl = NULL;
@@ -41,9 +48,10 @@ forget_ssl(void *ssl, void *Py_UNUSED(value), void *Py_UNUSED(all),
     }
 }
 
-/* dlsym gives a data pointer, which POSIX says is a function's as well. */
+/* dlsym returns an object pointer.  POSIX guarantees that it also holds a
+   function pointer, ISO C does not allow the cast: hence memcpy. */
 static bool
-find(void *handle, const char *name, void *to)
+find_function(void *handle, const char *name, void *to)
 {
     void *found = dlsym(handle, name);
     memcpy(to, &found, sizeof(found));
@@ -51,44 +59,47 @@ find(void *handle, const char *name, void *to)
 }
 
 static bool
-find_all(void *handle)
+find_functions(void *handle)
 {
-#define FIND(result, name, arguments)            \
-    if (!find(handle, #name, &fl_libssl.name)) { \
-        return false;                            \
+#define FIND(result, name, arguments)                     \
+    if (!find_function(handle, #name, &fl_libssl.name)) { \
+        return false;                                     \
     }
     FL_LIBSSL_FUNCTIONS(FIND)
 #undef FIND
     return true;
 }
 
+/* dlsym searches the object and its dependencies, so _ssl's own file finds the
+   libssl that it is linked with, or contains. */
 static bool
-look_up(const char *file)
+find_library(const char *file)
 {
-    /* It is loaded already: this finds it, and never loads. */
+    /* RTLD_NOLOAD: find the object that Python has loaded, never load a
+       second copy. */
     void *handle = dlopen(file, RTLD_NOLOAD | RTLD_LAZY);
     if (handle == NULL) {
         return false;
     }
-    bool found = find_all(handle)
+    bool found = find_functions(handle)
                  && strncmp(fl_libssl.OpenSSL_version(0), "OpenSSL ", 8) == 0
                  && fl_libssl.CRYPTO_get_ex_new_index(INDEX_OF_SSL, 0, NULL,
-                                                      (void *)note_ssl, NULL,
-                                                      (void *)forget_ssl)
+                                                      (void *)on_ssl_new, NULL,
+                                                      (void *)on_ssl_free)
                         >= 0;
     if (!found) {
         (void)dlclose(handle);
     }
-    return found; /* the handle keeps the library while the process lives */
+    return found; /* the handle stays open and keeps the library loaded */
 }
 
 bool
 fl_libssl_find(const char *file)
 {
     (void)pthread_mutex_lock(&library_lock);
-    if (!library_looked_up) {
-        library_looked_up = true;
-        library_usable = look_up(file);
+    if (!library_searched) {
+        library_searched = true;
+        library_usable = find_library(file);
     }
     bool usable = library_usable;
     (void)pthread_mutex_unlock(&library_lock);
@@ -99,13 +110,13 @@ void
 fl_libssl_open_window(FlLibsslWindow *window)
 {
     window->ssl = NULL;
-    window->outer = window_of_thread;
-    window_of_thread = window;
+    window->outer = thread_window;
+    thread_window = window;
 }
 
 void *
 fl_libssl_close_window(FlLibsslWindow *window)
 {
-    window_of_thread = window->outer;
+    thread_window = window->outer;
     return window->ssl;
 }

@@ -1,17 +1,19 @@
-/* libssl, as CPython's _ssl has it: its functions, and an SSLObject's SSL.
+/* libssl as CPython's _ssl uses it: its functions, and the SSL of an
+   SSLObject.
 
-   Nothing is linked and no header of OpenSSL is used: the functions are looked
-   up in the object that holds _ssl and in what that object was linked with.
-   The library is a process's, not an interpreter's, and so is what is here: a
-   number that OpenSSL gives once, and functions.  Any thread may call.
+   We link nothing and use no header of OpenSSL.  The functions are looked up
+   with dlsym in the shared object that contains _ssl and in the libraries it
+   is linked with.  The library belongs to the process, not to an interpreter,
+   so these globals are shared: function pointers and one ex_data index.  Any
+   thread may call the functions here.
 
-   The SSL comes from OpenSSL itself, which calls us for each SSL that is made
-   (CRYPTO_get_ex_new_index): while a thread's window is open the last one is
-   noted.  It is accepted if it holds the SSLObject's _sslobj, which CPython
-   stores there.
+   OpenSSL itself provides the SSL: it calls us for each SSL that is created
+   (CRYPTO_get_ex_new_index).  While a thread's window is open, the last SSL
+   created in that thread is captured.  engine_libssl.c accepts it only if its
+   ex_data holds the SSLObject's _sslobj, which CPython stores there.
 
-   Rejected: an offset into CPython's struct (it would be a guess); info, msg
-   and keylog callbacks (they overwrite the user's). */
+   Rejected: an offset into CPython's struct, because it would be a guess; the
+   info, msg and keylog callbacks, because setting them replaces the user's. */
 #ifndef FL_TLS_LIBSSL_H
 #define FL_TLS_LIBSSL_H
 
@@ -19,12 +21,12 @@
 
 #include <stddef.h>
 
-/* What SSL_get_error answers. */
+/* Return values of SSL_get_error. */
 #define FL_SSL_WANT_READ   2
 #define FL_SSL_WANT_WRITE  3
 #define FL_SSL_ZERO_RETURN 6
 
-/* X(result, name, arguments) */
+/* X(result, name, arguments) for each function that is looked up. */
 #define FL_LIBSSL_FUNCTIONS(X)                                               \
     X(const char *, OpenSSL_version, (int what))                             \
     X(int, CRYPTO_get_ex_new_index,                                          \
@@ -59,15 +61,17 @@ typedef struct {
 #undef FL_LIBSSL_FIELD
 } FlLibssl;
 
-/* To be called only once fl_libssl_find has said true. */
+/* The functions.  Valid only after fl_libssl_find has returned true. */
 extern FlLibssl fl_libssl;
 
-/* Whether the functions can be had; the answer never changes.  `file` is
-   _ssl.__file__. */
+/* Look the functions up; whether all were found.  Only the first call of the
+   process searches, and its result never changes.  `file` is _ssl.__file__. */
 bool fl_libssl_find(const char *file);
 
-/* Between these two, calls of the same thread: note the SSL that is made.
-   close returns the last one, or NULL.  Windows may nest. */
+/* Capture the SSL that this thread creates between open_window and
+   close_window.  close_window returns the last one created, or NULL if there
+   was none or it has been freed.  The caller owns the FlLibsslWindow, usually
+   on its stack.  Windows may nest; close them in reverse order. */
 typedef struct FlLibsslWindow {
     void *ssl;
     struct FlLibsslWindow *outer;

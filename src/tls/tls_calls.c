@@ -1,5 +1,9 @@
-/* What a filter calls in Python that is not a protocol: its loop, its waiter,
-   the raw transport's end and the texts of fastloop._tls. */
+/* Calls that a TLS connection makes into Python, apart from its protocol's.
+
+   1. The target object is owned during its call: the call may end the
+      connection, which releases the field that it came from.
+   2. A field that a call consumes (`waiter`, `timer`) is NULL before the call.
+      A nested call then does nothing, so a future is resolved once. */
 #include "tls/tls_calls.h"
 
 #include "py/compat.h"
@@ -21,6 +25,8 @@ fl_tls_none(int code)
     return code < 0 ? NULL : Py_NewRef(Py_None);
 }
 
+/* Rare events are Python functions (fastloop/_tls.py): their messages and
+   checks stay in one place, and their speed does not matter. */
 int
 fl_tls_call_cold(FlTls *self, PyObject *name, PyObject *first,
                  PyObject *second)
@@ -42,6 +48,7 @@ fl_tls_log(FlTls *self, const char *text)
     return code;
 }
 
+/* By its method, not in C: the raw transport may be any transport. */
 int
 fl_tls_call_raw(FlTls *self, PyObject *method)
 {
@@ -58,12 +65,14 @@ int
 fl_tls_call_soon(FlTls *self, PyObject *object, PyObject *method,
                  PyObject *argument)
 {
-    PyObject *owned = Py_NewRef(object);
+    PyObject *owned = Py_NewRef(object); /* a lookup may run Python */
     PyObject *bound = PyObject_GetAttr(owned, method);
     Py_DECREF(owned);
     if (bound == NULL) {
         return -1;
     }
+    /* By the loop's method: the application may override call_soon.  The
+       loop's queue owns the call, so its handle is not needed. */
     PyObject *handle = PyObject_CallMethodObjArgs((PyObject *)self->loop,
                                                   self->state->names.call_soon,
                                                   bound, argument, NULL);
@@ -71,6 +80,8 @@ fl_tls_call_soon(FlTls *self, PyObject *object, PyObject *method,
     return fl_tls_done(handle);
 }
 
+/* The timer owns `self` until it fires or is cancelled, so the function always
+   gets a live connection. */
 int
 fl_tls_start_timer(FlTls *self, PyObject *seconds, PyObject *name)
 {
@@ -86,10 +97,13 @@ fl_tls_start_timer(FlTls *self, PyObject *seconds, PyObject *name)
     if (timer == NULL) {
         return -1;
     }
+    /* The handshake's timer is cancelled before the shutdown's is started, so
+       no running timer is replaced here. */
     Py_XSETREF(self->timer, timer);
     return 0;
 }
 
+/* By the handle's method: call_later may be the application's own. */
 int
 fl_tls_stop_timer(FlTls *self)
 {
@@ -113,14 +127,15 @@ fl_tls_wake_waiter(FlTls *self, PyObject *exc)
     if (waiter == NULL) {
         return 0;
     }
+    /* asyncio checks cancelled(), not done(). */
     int code = 0;
     PyObject *cancelled = PyObject_CallMethodNoArgs(waiter, names->cancelled);
-    int over = cancelled == NULL ? -1 : PyObject_IsTrue(cancelled);
+    int is_cancelled = cancelled == NULL ? -1 : PyObject_IsTrue(cancelled);
     Py_XDECREF(cancelled);
-    if (over < 0) {
+    if (is_cancelled < 0) {
         code = -1;
     }
-    else if (over == 0) {
+    else if (is_cancelled == 0) {
         code = fl_tls_done(PyObject_CallMethodOneArg(
             waiter, exc == NULL ? names->set_result : names->set_exception,
             exc == NULL ? Py_None : exc));
@@ -131,6 +146,7 @@ fl_tls_wake_waiter(FlTls *self, PyObject *exc)
 
 /* --- errors -------------------------------------------------------------- */
 
+/* asyncio's private name; its own transports have it too. */
 int
 fl_tls_force_close(FlTls *self, PyObject *exc)
 {
@@ -148,8 +164,10 @@ fl_tls_force_close(FlTls *self, PyObject *exc)
 int
 fl_tls_fatal_exception(FlTls *self, PyObject *exc, const char *message)
 {
-    /* The report's transport, for the filter may lose it. */
+    /* The report names the raw transport, and closing it may clear the
+       field. */
     PyObject *raw = Py_NewRef(self->raw == NULL ? Py_None : self->raw);
+    /* Close first, then report: asyncio's order. */
     PyObject *text = PyUnicode_FromString(message);
     int code = text == NULL ? -1 : fl_tls_force_close(self, exc);
     if (code == 0) {
@@ -166,7 +184,7 @@ int
 fl_tls_fatal(FlTls *self, const char *message)
 {
     if (!PyErr_ExceptionMatches(PyExc_Exception)) {
-        return -1; /* the raw transport's, as with asyncio */
+        return -1; /* for the raw transport, as in asyncio */
     }
     PyObject *exc = PyErr_GetRaisedException();
     int code = fl_tls_fatal_exception(self, exc, message);

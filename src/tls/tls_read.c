@@ -1,14 +1,16 @@
-/* The life of a byte coming in: records to plain bytes to the protocol.
+/* Reading: from records to plain bytes to the protocol.
 
-   1. All that one event of the raw transport brought is one data_received, in
-      bytes of exactly its size.  Little goes by the C stack; much is read into
-      the final object, which is made too large first and shrunk in place.
-   2. What was decrypted before a bad record is delivered before the error;
-      asyncio drops it.
-   3. Records that reading makes (answers to a renegotiation or to a request
-      for new keys, alerts) leave after each read.  A peer that asks for them
-      and reads none is not read either, beyond ANSWERS_BYTES, nor during a
-      shutdown. */
+   1. All data that one event of the raw transport has brought is delivered by
+      one data_received call, in a bytes object of exactly its size.  Small
+      amounts are decrypted on the C stack and copied.  Large ones are
+      decrypted into the final object, which is allocated too large and shrunk
+      in place.
+   2. Data decrypted before a bad record is delivered before the error is
+      raised.  asyncio drops it.
+   3. Reading may produce records: replies to a renegotiation or a key update,
+      and alerts.  They are sent after each read.  A peer that provokes replies
+      and does not read them would fill our memory, so it is not read either
+      once MAX_REPLY_BYTES wait.  This also holds during a shutdown. */
 #include "tls/tls_read.h"
 
 #include "core/loop.h"
@@ -22,56 +24,70 @@
 #include "tls/tls_write.h"
 #include "transport/native_protocol.h"
 
-#define RECORD_BYTES  (16 * 1024)
-/* So many bytes of records, and no more, are decrypted on the C stack. */
-#define SMALL_BYTES   (8 * 1024)
-/* The largest bytes object that stays under the allocator's threshold.
-   Without a GIL it is larger than an event: WHOLE_EVENTS, stream_read.c. */
-#define LARGE_BYTES   ((FL_HAVE_GIL ? 128 : 1024) * 1024 - 128)
-#define ANSWERS_BYTES (64 * 1024)
+/* The most plain bytes that a TLS record can hold. */
+#define RECORD_BYTES    (16 * 1024)
+/* At most this many bytes of records are decrypted on the C stack. */
+#define SMALL_BYTES     (8 * 1024)
+/* The largest bytes object that malloc does not map and unmap each time.
+   Without a GIL an event must fit in one object: WHOLE_EVENTS of
+   transport/stream_read.c. */
+#define LARGE_BYTES     ((FL_HAVE_GIL ? 128 : 1024) * 1024 - 128)
+/* Invariant 3. */
+#define MAX_REPLY_BYTES (64 * 1024)
 
-/* What a run of an engine's reads gave. */
+/* The outcome of several reads of the engine. */
 typedef struct {
     size_t got_bytes;
-    FlTlsResult result; /* the last one: DONE when there is no more room */
-} Filled;
+    FlTlsResult result; /* of the last read; DONE: no more room */
+} Decrypted;
 
-static Filled
-fill(FlTls *self, char *memory, size_t room_bytes)
+/* Read until the memory is full or the engine has no more data.  The caller
+   keeps `memory` valid: an engine call may run Python. */
+static Decrypted
+decrypt(FlTls *self, char *memory, size_t room_bytes)
 {
     FlTlsEngine *engine = &self->engine;
-    Filled filled = {0, FL_TLS_DONE};
-    self->users++;
-    self->busy = true;
+    Decrypted decrypted = {0, FL_TLS_DONE};
+    self->engine_users++;
+    self->engine_busy = true;
+    /* Only what cannot be sent now is counted. */
     size_t before = self->writing_paused ? engine->type->outgoing(engine) : 0;
-    while (filled.result == FL_TLS_DONE && filled.got_bytes < room_bytes) {
+    while (decrypted.result == FL_TLS_DONE && decrypted.got_bytes < room_bytes)
+    {
         size_t got;
-        filled.result =
-            engine->type->read(engine, memory + filled.got_bytes,
-                               room_bytes - filled.got_bytes, &got);
-        filled.got_bytes += got;
+        decrypted.result =
+            engine->type->read(engine, memory + decrypted.got_bytes,
+                               room_bytes - decrypted.got_bytes, &got);
+        decrypted.got_bytes += got;
     }
-    self->busy = false;
-    size_t paid = 2 * filled.got_bytes;
-    self->dry_bytes = self->dry_bytes > paid ? self->dry_bytes - paid : 0;
-    /* An error ends the connection; it is pending, so no call is made here. */
-    if (FL_UNLIKELY(self->writing_paused) && filled.result != FL_TLS_RAISED) {
+    self->engine_busy = false;
+    /* adapter.c, invariant 3. */
+    size_t credit = 2 * decrypted.got_bytes;
+    self->overhead_bytes =
+        self->overhead_bytes > credit ? self->overhead_bytes - credit : 0;
+    /* outgoing() may call Python, which is not allowed with an exception
+       raised.  The error ends the connection anyway. */
+    if (FL_UNLIKELY(self->writing_paused) && decrypted.result != FL_TLS_RAISED)
+    {
         size_t after = engine->type->outgoing(engine);
-        self->answers_bytes += after > before ? after - before : 0;
+        self->reply_bytes += after > before ? after - before : 0;
     }
     fl_tls_end_use(self);
-    return filled;
+    return decrypted;
 }
 
-/* asyncio gives all that an event brought to data_received at once.  A
-   receiver is called several times, and one that pauses is given the rest all
-   the same: else it is lost where the connection ends before it resumes. */
+/* Whether the protocol may get data now; checked again after each delivery.
+
+   asyncio delivers all data of an event by one data_received call.  A native
+   protocol gets it by several, and may pause after the first.  It still gets
+   the rest of the event (`same_callback`): data that waits would be lost if
+   the connection ended before it resumes. */
 static bool
-is_delivering(const FlTls *self)
+can_deliver(const FlTls *self)
 {
-    bool goes_on =
-        self->native != NULL && self->pause_dispatch == self->loop->dispatch;
-    return (!self->app_paused || goes_on) && self->awaited == 0
+    bool same_callback = self->native != NULL
+                         && self->paused_in_dispatch == self->loop->dispatch;
+    return (!self->app_paused || same_callback) && self->delay_iterations == 0
            && self->app_state != FL_TLS_APP_NEW
            && (self->phase == FL_TLS_WRAPPED
                || self->phase == FL_TLS_FLUSHING);
@@ -86,28 +102,29 @@ fl_tls_call_eof_received(FlTls *self)
     if (self->app_state != FL_TLS_APP_MADE || self->protocol == NULL) {
         return 0;
     }
-    self->app_state = FL_TLS_APP_EOF;
+    self->app_state = FL_TLS_APP_EOF; /* before the call: only once */
     PyObject *protocol = Py_NewRef(self->protocol);
     int keep_open = -1;
     if (self->native != NULL) {
         keep_open = self->native->eof_received(self->state, protocol);
     }
     else {
-        PyObject *keep =
+        PyObject *answer =
             PyObject_CallMethodNoArgs(protocol, names->eof_received);
-        keep_open = keep == NULL ? -1 : PyObject_IsTrue(keep);
-        Py_XDECREF(keep);
+        keep_open = answer == NULL ? -1 : PyObject_IsTrue(answer);
+        Py_XDECREF(answer);
     }
     Py_DECREF(protocol);
-    if (keep_open > 0) {
-        PyObject *warned =
+    if (keep_open > 0) { /* TLS has no half-close; asyncio logs a warning */
+        PyObject *logged =
             PyObject_CallMethodNoArgs(self->state->tls, names->warn_keep_open);
-        keep_open = warned == NULL ? -1 : 0;
-        Py_XDECREF(warned);
+        keep_open = logged == NULL ? -1 : 0;
+        Py_XDECREF(logged);
     }
     if (keep_open == 0) {
         return 0;
     }
+    /* As asyncio, which catches BaseException here. */
     if (fl_error_leaves_loop()) {
         return -1;
     }
@@ -118,25 +135,26 @@ fl_tls_call_eof_received(FlTls *self)
     return code;
 }
 
-/* The peer's close_notify. */
+/* The peer has sent close_notify: tell the protocol, then shut down too. */
 static int
-end_received(FlTls *self)
+close_notify_received(FlTls *self)
 {
     return fl_tls_call_eof_received(self) < 0 ? -1
                                               : fl_tls_start_shutdown(self);
 }
 
-/* What follows a delivery: more to be read, the end, or an error.  `exc` is
-   what the engine raised; stolen. */
+/* After a delivery: raise the engine's exception (`exc`, stolen, or NULL),
+   handle the peer's end, or set *more if there may be more data. */
 static int
-conclude(FlTls *self, const Filled *filled, PyObject *exc, bool *more)
+finish_delivery(FlTls *self, const Decrypted *decrypted, PyObject *exc,
+                bool *more)
 {
-    *more = filled->result == FL_TLS_DONE;
+    *more = decrypted->result == FL_TLS_DONE;
     if (exc != NULL) {
         PyErr_SetRaisedException(exc);
         return -1;
     }
-    return filled->result == FL_TLS_END ? end_received(self) : 0;
+    return decrypted->result == FL_TLS_END ? close_notify_received(self) : 0;
 }
 
 /* --- Protocol ------------------------------------------------------------ */
@@ -162,40 +180,46 @@ call_native_protocol(FlTls *self, const char *data, size_t size_bytes)
     return code;
 }
 
-/* Deliver after the engine may have raised.  What the protocol raises counts
-   more: it is the program's own. */
+/* Deliver decrypted data to a Protocol, from `bytes` if that is not NULL, else
+   from `data`.  Invariant 2: the engine's exception is set aside meanwhile.
+   If the protocol raises too, its exception wins, because it is the
+   application's own. */
 static int
-deliver(FlTls *self, const char *data, PyObject *bytes, const Filled *filled,
-        bool *more)
+deliver(FlTls *self, const char *data, PyObject *bytes,
+        const Decrypted *decrypted, bool *more)
 {
     PyObject *exc =
-        filled->result == FL_TLS_RAISED ? PyErr_GetRaisedException() : NULL;
+        decrypted->result == FL_TLS_RAISED ? PyErr_GetRaisedException() : NULL;
     int code = 0;
-    if (filled->got_bytes > 0 && self->protocol != NULL) {
-        PyObject *made = NULL;
+    /* The engine may have run Python that ended the connection. */
+    if (decrypted->got_bytes > 0 && self->protocol != NULL) {
+        PyObject *new_bytes = NULL;
         if (self->native == NULL && bytes == NULL) {
-            made = bytes =
-                PyBytes_FromStringAndSize(data, (Py_ssize_t)filled->got_bytes);
+            new_bytes = bytes =
+                PyBytes_FromStringAndSize(data,
+                                          (Py_ssize_t)decrypted->got_bytes);
         }
         code = self->native != NULL
-                   ? call_native_protocol(self, data, filled->got_bytes)
+                   ? call_native_protocol(self, data, decrypted->got_bytes)
                : bytes == NULL ? -1
                                : call_data_received(self, bytes);
-        Py_XDECREF(made);
+        Py_XDECREF(new_bytes);
     }
     if (code < 0) {
         Py_XDECREF(exc);
         return -1;
     }
-    return conclude(self, filled, exc, more);
+    return finish_delivery(self, decrypted, exc, more);
 }
 
+/* One record more than SMALL_BYTES: the peer's last record may have been read
+   in part before, so that its plain bytes are more than the unread ones. */
 static int
 read_small(FlTls *self, bool *more)
 {
     char memory[SMALL_BYTES + RECORD_BYTES];
-    Filled filled = fill(self, memory, sizeof(memory));
-    return deliver(self, memory, NULL, &filled, more);
+    Decrypted decrypted = decrypt(self, memory, sizeof(memory));
+    return deliver(self, memory, NULL, &decrypted, more);
 }
 
 static int
@@ -205,11 +229,13 @@ read_large(FlTls *self, size_t room_bytes, bool *more)
     if (bytes == NULL) {
         return -1;
     }
-    Filled filled = fill(self, PyBytes_AS_STRING(bytes), room_bytes);
+    Decrypted decrypted = decrypt(self, PyBytes_AS_STRING(bytes), room_bytes);
+    /* _PyBytes_Resize must not be called with an exception raised.  Nobody
+       else has the object yet, as it requires. */
     PyObject *raised =
-        filled.result == FL_TLS_RAISED ? PyErr_GetRaisedException() : NULL;
-    if (filled.got_bytes < room_bytes
-        && _PyBytes_Resize(&bytes, (Py_ssize_t)filled.got_bytes) < 0)
+        decrypted.result == FL_TLS_RAISED ? PyErr_GetRaisedException() : NULL;
+    if (decrypted.got_bytes < room_bytes
+        && _PyBytes_Resize(&bytes, (Py_ssize_t)decrypted.got_bytes) < 0)
     {
         Py_XDECREF(raised);
         return -1;
@@ -217,7 +243,8 @@ read_large(FlTls *self, size_t room_bytes, bool *more)
     if (raised != NULL) {
         PyErr_SetRaisedException(raised);
     }
-    int code = deliver(self, PyBytes_AS_STRING(bytes), bytes, &filled, more);
+    int code =
+        deliver(self, PyBytes_AS_STRING(bytes), bytes, &decrypted, more);
     Py_DECREF(bytes);
     return code;
 }
@@ -229,13 +256,15 @@ read_bytes(FlTls *self, bool *more)
     if (incoming <= SMALL_BYTES) {
         return read_small(self, more);
     }
-    /* A record may have begun before. */
+    /* As in read_small: room for a record that was read in part before. */
     size_t room = incoming + RECORD_BYTES;
     return read_large(self, room < LARGE_BYTES ? room : LARGE_BYTES, more);
 }
 
 /* --- BufferedProtocol ---------------------------------------------------- */
 
+/* Call protocol.get_buffer() and acquire its memory; asyncio's hint is how
+   many bytes of records are unread. */
 static int
 get_buffer(FlTls *self, PyObject *protocol, Py_buffer *view)
 {
@@ -273,6 +302,8 @@ call_buffer_updated(FlTls *self, PyObject *protocol, size_t got_bytes)
     return fl_tls_done(done);
 }
 
+/* Fill one buffer of a BufferedProtocol and call buffer_updated.  The view is
+   released before that call, which may resize the buffer. */
 static int
 read_buffered(FlTls *self, PyObject *protocol, bool *more)
 {
@@ -280,28 +311,31 @@ read_buffered(FlTls *self, PyObject *protocol, bool *more)
     if (get_buffer(self, protocol, &view) < 0) {
         return -1;
     }
-    if (!is_delivering(self) || self->protocol != protocol) {
-        PyBuffer_Release(&view); /* get_buffer paused, closed or left us */
+    if (!can_deliver(self) || self->protocol != protocol) {
+        /* get_buffer() has paused, closed or set another protocol.  A new
+           BufferedProtocol is tried in the next iteration, not in a loop: its
+           get_buffer() may set yet another one. */
+        PyBuffer_Release(&view);
         bool again = self->protocol != protocol && self->buffered;
         *more = !self->buffered;
-        /* The next one may leave us to another in its turn. */
         return again ? fl_tls_put_off(self) : 0;
     }
-    Filled filled = fill(self, view.buf, (size_t)view.len);
+    Decrypted decrypted = decrypt(self, view.buf, (size_t)view.len);
     PyObject *exc =
-        filled.result == FL_TLS_RAISED ? PyErr_GetRaisedException() : NULL;
+        decrypted.result == FL_TLS_RAISED ? PyErr_GetRaisedException() : NULL;
     PyBuffer_Release(&view);
-    if (filled.got_bytes > 0
-        && call_buffer_updated(self, protocol, filled.got_bytes) < 0)
+    if (decrypted.got_bytes > 0
+        && call_buffer_updated(self, protocol, decrypted.got_bytes) < 0)
     {
         Py_XDECREF(exc);
         return -1;
     }
-    return conclude(self, &filled, exc, more);
+    return finish_delivery(self, &decrypted, exc, more);
 }
 
-/* The rest of what fills more than a buffer is for the next turn, as with
-   asyncio, which however loses it where the connection ends before. */
+/* A full buffer was delivered and there may be more.  As in asyncio the rest
+   follows in the next iteration.  Unlike asyncio it is not lost if the
+   connection ends before. */
 static int
 queue_read(FlTls *self)
 {
@@ -309,13 +343,15 @@ queue_read(FlTls *self)
                             self->state->names._do_read, NULL);
 }
 
-/* --- both ---------------------------------------------------------------- */
+/* --- reading and answering ----------------------------------------------- */
 
+/* Deliver all there is, unless the protocol pauses, closes or, if it is a
+   BufferedProtocol, has had one full buffer. */
 static int
 read_all(FlTls *self)
 {
     bool more = true;
-    while (more && is_delivering(self)) {
+    while (more && can_deliver(self)) {
         more = false;
         if (!self->buffered) {
             if (read_bytes(self, &more) < 0) {
@@ -323,12 +359,14 @@ read_all(FlTls *self)
             }
             continue;
         }
+        /* Owned: get_buffer() may set another protocol. */
         PyObject *protocol = Py_NewRef(self->protocol);
         int code = read_buffered(self, protocol, &more);
         Py_DECREF(protocol);
         if (code < 0) {
             return -1;
         }
+        /* When FLUSHING the loop goes on: the end must not overtake data. */
         if (more && self->phase == FL_TLS_WRAPPED && self->buffered) {
             return queue_read(self);
         }
@@ -337,13 +375,13 @@ read_all(FlTls *self)
 }
 
 static int
-read_and_answer(FlTls *self)
+read_and_send(FlTls *self)
 {
     if (read_all(self) < 0) {
         return -1;
     }
-    /* Though nobody reads: the last records of the handshake are among it,
-       which asyncio keeps until something is written. */
+    /* Also while the application has paused reading.  The last records of the
+       handshake may be among them; asyncio keeps those until a write. */
     if (fl_tls_write_backlog(self) < 0) {
         return -1;
     }
@@ -356,24 +394,26 @@ fl_tls_read(FlTls *self)
     if (self->phase != FL_TLS_WRAPPED && self->phase != FL_TLS_FLUSHING) {
         return 0;
     }
-    if (self->busy) {
+    /* A nested call: connection.h, "No nested engine calls". */
+    if (self->engine_busy) {
         return fl_tls_put_off(self);
     }
-    if (read_and_answer(self) < 0) {
+    if (read_and_send(self) < 0) {
         return fl_tls_fatal(self, "Fatal error on SSL protocol");
     }
     return 0;
 }
 
+/* The data goes nowhere, so one record's room is enough for any amount. */
 FlTlsResult
 fl_tls_discard(FlTls *self)
 {
     char memory[RECORD_BYTES];
-    Filled filled;
+    Decrypted decrypted;
     do {
-        filled = fill(self, memory, sizeof(memory));
-    } while (filled.result == FL_TLS_DONE);
-    return filled.result;
+        decrypted = decrypt(self, memory, sizeof(memory));
+    } while (decrypted.result == FL_TLS_DONE);
+    return decrypted.result;
 }
 
 /* --- flow control -------------------------------------------------------- */
@@ -384,20 +424,24 @@ fl_tls_control_reading(FlTls *self)
     if (self->raw == NULL || self->phase == FL_TLS_UNWRAPPED) {
         return 0;
     }
-    size_t waits = self->engine.type->incoming(&self->engine);
-    bool flooded = self->writing_paused && self->answers_bytes > ANSWERS_BYTES;
-    bool low = waits <= self->read_low_bytes;
-    bool full = waits >= self->read_high_bytes && !low;
+    /* Without the raw transport's pause, unread records would pile up while
+       the application has paused reading. */
+    size_t incoming = self->engine.type->incoming(&self->engine);
+    bool replies_full =
+        self->writing_paused && self->reply_bytes > MAX_REPLY_BYTES;
+    /* `low` wins if both marks are 0: nothing would resume the transport. */
+    bool low = incoming <= self->read_low_bytes;
+    bool full = incoming >= self->read_high_bytes && !low;
     if (self->phase == FL_TLS_SHUTDOWN) {
-        /* Data is dropped, and the peer's answer may wait behind it. */
+        /* Data is dropped, and the peer's close_notify comes after it. */
         full = false;
         low = true;
     }
-    if (!self->raw_paused && (full || flooded)) {
+    if (!self->raw_paused && (full || replies_full)) {
         self->raw_paused = true;
         return fl_tls_call_raw(self, self->state->names.pause_reading);
     }
-    if (self->raw_paused && low && !flooded) {
+    if (self->raw_paused && low && !replies_full) {
         self->raw_paused = false;
         return fl_tls_call_raw(self, self->state->names.resume_reading);
     }
@@ -408,12 +452,13 @@ int
 fl_tls_raw_resumed(FlTls *self)
 {
     self->writing_paused = false;
-    self->answers_bytes = 0;
+    self->reply_bytes = 0;
     int code = fl_tls_send(self, false);
     if (code == 0 && self->raw_paused) {
         code = fl_tls_control_reading(self);
     }
-    /* The raw transport would only report it; but records are lost then. */
+    /* The raw transport would only report an exception.  But records are lost
+       then, so the connection must end. */
     return code < 0 ? fl_tls_fatal(self, "Fatal error on SSL protocol") : 0;
 }
 
@@ -421,10 +466,12 @@ int
 fl_tls_pause_reading(FlTls *self)
 {
     self->app_paused = true;
-    self->pause_dispatch = self->loop->dispatch;
+    self->paused_in_dispatch = self->loop->dispatch;
     return 0;
 }
 
+/* asyncio also continues in the next iteration, so data_received is never
+   called inside resume_reading. */
 int
 fl_tls_resume_reading(FlTls *self)
 {

@@ -1,22 +1,29 @@
-/* Reading: records to plain bytes to the protocol, and pausing.
+/* Reading: decrypt records, deliver plain bytes, pause and resume reading.
 
-   Functions return 0, or -1 with an exception set. */
+   Functions return 0, or -1 with an exception set, unless they say otherwise.
+   Loop's thread only.  Each may call the protocol, which may close the
+   connection. */
 #ifndef FL_TLS_TLS_READ_H
 #define FL_TLS_TLS_READ_H
 
 #include "tls/connection.h"
 
-/* Deliver what can be delivered, then send what that made. */
+/* Deliver what can be delivered, then send the backlog and the records that
+   reading has produced.  An error ends the connection and is reported.  If an
+   engine call is running, all this is deferred. */
 int fl_tls_read(FlTls *self);
-/* After the shutdown began: read and forget.  As an engine's read: END once
-   the peer has closed, AGAIN before. */
+/* During a shutdown: read and drop all data.  FL_TLS_END once the peer has
+   closed, FL_TLS_AGAIN before, FL_TLS_RAISED with an exception. */
 FlTlsResult fl_tls_discard(FlTls *self);
-/* eof_received of the application's protocol, once. */
+/* Call eof_received of the application's protocol, at most once. */
 int fl_tls_call_eof_received(FlTls *self);
-/* pause_writing and resume_writing, of the raw transport. */
+/* The raw transport has called resume_writing: send the records that
+   waited. */
 int fl_tls_raw_resumed(FlTls *self);
-/* Pause or resume the raw transport as its limits say. */
+/* Pause or resume reading of the raw transport, by the read marks and by how
+   many records wait to be sent. */
 int fl_tls_control_reading(FlTls *self);
+/* The application's pause_reading and resume_reading. */
 int fl_tls_pause_reading(FlTls *self);
 int fl_tls_resume_reading(FlTls *self);
 

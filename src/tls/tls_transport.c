@@ -1,8 +1,8 @@
-/* _core.SSLTransport: the methods that programs call.
+/* _core.SSLTransport: the methods that applications call.
 
-   1. A transport that the collector has emptied answers as a closed one.
-   2. Without a GIL other threads leave what changes the filter to the loop's:
-      a finalizer that closes runs in any. */
+   1. After tp_clear `connection` is NULL: the transport acts as a closed one.
+   2. Without a GIL, methods that change the connection forward calls of other
+      threads to the loop's: a finalizer that closes runs in any thread. */
 #include "tls/tls_transport.h"
 
 #include "core/loop.h"
@@ -30,10 +30,10 @@ connection_of(FlTlsTransport *self)
 
 /* --- threads ------------------------------------------------------------- */
 
-/* True in a thread that must leave the call to the loop's thread; *result is
-   what the call returns then. */
+/* Whether this thread had to forward the call to the loop's thread; *result is
+   then what the method returns. */
 static bool
-called_elsewhere(FlTlsTransport *self, PyObject *method, PyObject **result)
+forwarded_to_loop(FlTlsTransport *self, PyObject *method, PyObject **result)
 {
     FlLoop *loop = (FlLoop *)self->loop;
     if (!fl_transport_is_elsewhere(loop)) {
@@ -43,10 +43,10 @@ called_elsewhere(FlTlsTransport *self, PyObject *method, PyObject **result)
     return true;
 }
 
-/* Have the loop's thread write a copy of what is written here; NULL stands for
-   an exception. */
+/* Forward a write to the loop's thread, with a copy of the data (stolen; NULL:
+   making it raised).  The caller may change its buffer at once. */
 static PyObject *
-write_elsewhere(FlTlsTransport *self, PyObject *bytes)
+forward_write(FlTlsTransport *self, PyObject *bytes)
 {
     FlLoop *loop = (FlLoop *)self->loop;
     PyObject *result = NULL;
@@ -62,8 +62,8 @@ write_elsewhere(FlTlsTransport *self, PyObject *bytes)
 
 static const char close_doc[] =
     "close($self, /)\n--\n\n"
-    "Close the transport: send what was written and TLS's own end, wait for\n"
-    "the peer's, then call connection_lost(None).\n\n"
+    "Close the transport: send what was written and close_notify, wait for\n"
+    "the peer's close_notify, then call connection_lost(None).\n\n"
     "Implements asyncio's BaseTransport.close().";
 
 static PyObject *
@@ -73,11 +73,11 @@ transport_close(FlTlsTransport *self, PyObject *Py_UNUSED(ignored))
     if (self->connection == NULL) {
         Py_RETURN_NONE;
     }
-    if (called_elsewhere(self, self->connection->state->names.close, &result))
+    if (forwarded_to_loop(self, self->connection->state->names.close, &result))
     {
         return result;
     }
-    if (self->closed) {
+    if (self->closed) { /* asyncio's drops its SSLProtocol here */
         fl_tls_forget(self->connection);
         Py_RETURN_NONE;
     }
@@ -98,7 +98,7 @@ force_close(FlTlsTransport *self, PyObject *exc)
 
 static const char abort_doc[] =
     "abort($self, /)\n--\n\n"
-    "Close at once and drop what waits, without TLS's own end, then call\n"
+    "Close at once and drop unsent data, without close_notify, then call\n"
     "connection_lost(None).  Implements asyncio's WriteTransport.abort().";
 
 static PyObject *
@@ -106,8 +106,8 @@ transport_abort(FlTlsTransport *self, PyObject *Py_UNUSED(ignored))
 {
     PyObject *result;
     if (self->connection != NULL
-        && called_elsewhere(self, self->connection->state->names.abort,
-                            &result))
+        && forwarded_to_loop(self, self->connection->state->names.abort,
+                             &result))
     {
         return result;
     }
@@ -144,11 +144,11 @@ transport_is_closing(FlTlsTransport *self, PyObject *Py_UNUSED(ignored))
 
 static const char get_extra_info_doc[] =
     "get_extra_info($self, name, default=None)\n--\n\n"
-    "Return what is known of the connection under a name: 'sslcontext',\n"
+    "Return a fact about the connection by its name: 'sslcontext',\n"
     "'ssl_object', 'peercert', 'cipher', 'compression', 'tls_engine'\n"
-    "('libssl' or 'sslobject'), or what the transport below knows; else\n"
-    "default.  Other threads may ask the ssl_object, but must not call its\n"
-    "read, write, unwrap or do_handshake.\n\n"
+    "('libssl' or 'sslobject'), or any name of the transport below; else\n"
+    "default.  Other threads may query the ssl_object, but must not call\n"
+    "its read, write, unwrap or do_handshake.\n\n"
     "Implements asyncio's BaseTransport.get_extra_info().";
 
 static PyObject *
@@ -174,7 +174,7 @@ fl_tls_set_protocol(FlTls *connection, PyObject *protocol)
     connection->buffered = buffered;
     connection->native = fl_native_protocol_of(connection->state, protocol);
     if (connection->native != NULL) {
-        connection->buffered = false; /* it takes its data as it is */
+        connection->buffered = false; /* it wants data_received alone */
     }
     Py_XSETREF(connection->protocol, Py_NewRef(protocol));
     return 0;
@@ -212,7 +212,7 @@ get_protocol(FlTlsTransport *self, PyObject *Py_UNUSED(ignored))
 
 static const char pause_reading_doc[] =
     "pause_reading($self, /)\n--\n\n"
-    "Call data_received no more until resume_reading().\n\n"
+    "Do not call data_received again before resume_reading().\n\n"
     "Implements asyncio's ReadTransport.pause_reading().";
 
 static PyObject *
@@ -223,7 +223,7 @@ pause_reading(FlTlsTransport *self, PyObject *Py_UNUSED(ignored))
         Py_RETURN_NONE;
     }
     FlNames *names = &self->connection->state->names;
-    return called_elsewhere(self, names->pause_reading, &result)
+    return forwarded_to_loop(self, names->pause_reading, &result)
                ? result
                : fl_tls_none(fl_tls_pause_reading(self->connection));
 }
@@ -241,7 +241,7 @@ resume_reading(FlTlsTransport *self, PyObject *Py_UNUSED(ignored))
         Py_RETURN_NONE;
     }
     FlNames *names = &self->connection->state->names;
-    return called_elsewhere(self, names->resume_reading, &result)
+    return forwarded_to_loop(self, names->resume_reading, &result)
                ? result
                : fl_tls_none(fl_tls_resume_reading(self->connection));
 }
@@ -260,7 +260,7 @@ is_reading(FlTlsTransport *self, PyObject *Py_UNUSED(ignored))
 
 /* --- water marks --------------------------------------------------------- */
 
-/* asyncio's defaults and checks, in KiB where neither mark is given. */
+/* Set both marks; asyncio's own function applies defaults and checks. */
 static int
 set_limits(FlTls *connection, PyObject *args, PyObject *kwargs,
            PyObject *function, uint64_t *high_bytes, uint64_t *low_bytes)
@@ -336,7 +336,7 @@ set_read_limits(FlTlsTransport *self, PyObject *args, PyObject *kwargs)
 }
 
 static PyObject *
-two_sizes(uint64_t low_bytes, uint64_t high_bytes)
+limits_tuple(uint64_t low_bytes, uint64_t high_bytes)
 {
     return Py_BuildValue("KK", (unsigned long long)low_bytes,
                          (unsigned long long)high_bytes);
@@ -352,8 +352,8 @@ get_write_limits(FlTlsTransport *self, PyObject *Py_UNUSED(ignored))
 {
     FlTls *connection = connection_of(self);
     return connection == NULL ? NULL
-                              : two_sizes(connection->write_low_bytes,
-                                          connection->write_high_bytes);
+                              : limits_tuple(connection->write_low_bytes,
+                                             connection->write_high_bytes);
 }
 
 static const char get_read_limits_doc[] =
@@ -365,13 +365,13 @@ get_read_limits(FlTlsTransport *self, PyObject *Py_UNUSED(ignored))
 {
     FlTls *connection = connection_of(self);
     return connection == NULL ? NULL
-                              : two_sizes(connection->read_low_bytes,
-                                          connection->read_high_bytes);
+                              : limits_tuple(connection->read_low_bytes,
+                                             connection->read_high_bytes);
 }
 
 static const char get_write_size_doc[] =
     "get_write_buffer_size($self, /)\n--\n\n"
-    "Return how many bytes wait for the transport below to take them.\n\n"
+    "Return how many bytes the transport below has not accepted yet.\n\n"
     "Implements asyncio's WriteTransport.get_write_buffer_size().";
 
 static PyObject *
@@ -385,7 +385,7 @@ get_write_size(FlTlsTransport *self, PyObject *Py_UNUSED(ignored))
 
 static const char get_read_size_doc[] =
     "get_read_buffer_size($self, /)\n--\n\n"
-    "Return how many bytes of records wait to be read.";
+    "Return how many bytes of records are still to be decrypted.";
 
 static PyObject *
 get_read_size(FlTlsTransport *self, PyObject *Py_UNUSED(ignored))
@@ -421,6 +421,7 @@ write_data(FlTlsTransport *self, PyObject *data)
         }
         return NULL;
     }
+    /* As asyncio: len() may raise for a memoryview, and 0 bytes do nothing. */
     Py_ssize_t size =
         PyBytes_Check(data) ? PyBytes_GET_SIZE(data) : PyObject_Size(data);
     if (size < 0) {
@@ -430,13 +431,14 @@ write_data(FlTlsTransport *self, PyObject *data)
         Py_RETURN_NONE;
     }
     if (fl_transport_is_elsewhere((FlLoop *)self->loop)) {
-        return write_elsewhere(self, PyBytes_FromObject(data));
+        return forward_write(self, PyBytes_FromObject(data));
     }
     return fl_tls_none(fl_tls_write(self->connection, data));
 }
 
+/* b"".join(lines): one entry in the queue of the loop's thread. */
 static PyObject *
-joined(const FlState *state, PyObject *lines)
+join_lines(const FlState *state, PyObject *lines)
 {
     PyObject *empty = PyBytes_FromStringAndSize(NULL, 0);
     PyObject *bytes =
@@ -459,7 +461,7 @@ write_lines(FlTlsTransport *self, PyObject *lines)
         Py_RETURN_NONE;
     }
     if (fl_transport_is_elsewhere((FlLoop *)self->loop)) {
-        return write_elsewhere(self, joined(self->connection->state, lines));
+        return forward_write(self, join_lines(self->connection->state, lines));
     }
     return fl_tls_none(fl_tls_writelines(self->connection, lines));
 }
@@ -487,7 +489,7 @@ can_write_eof(FlTlsTransport *Py_UNUSED(self), PyObject *Py_UNUSED(ignored))
 
 static const char append_backlog_doc[] =
     "_test__append_write_backlog($self, data)\n--\n\n"
-    "Add bytes to what waits to be encrypted; for asyncio's own tests.";
+    "Append bytes to the backlog; for asyncio's own tests.";
 
 static PyObject *
 append_backlog(FlTlsTransport *self, PyObject *data)
@@ -602,6 +604,7 @@ transport_clear(FlTlsTransport *self)
     return 0;
 }
 
+/* asyncio's warning; an exception of the code that dropped us is kept. */
 static void
 transport_finalize(FlTlsTransport *self)
 {
@@ -636,7 +639,7 @@ transport_dealloc(FlTlsTransport *self)
 }
 
 static const char transport_doc[] =
-    "An application's asyncio.Transport over TLS; the loop makes them.";
+    "An application's asyncio.Transport over TLS; made by the loop.";
 
 static PyType_Slot transport_slots[] = {
     {Py_tp_doc, (void *)transport_doc},
@@ -682,6 +685,7 @@ fl_tls_transport_register(PyObject *module, FlState *state)
         return -1;
     }
     PyObject *type = (PyObject *)state->tls_transport_type;
+    /* asyncio's sendfile and start_tls look at these two attributes. */
     PyObject *mode =
         PyObject_GetAttrString(state->streams, "SENDFILE_FALLBACK");
     int code =

@@ -1,20 +1,22 @@
-/* The application's transport over TLS, asyncio's _SSLProtocolTransport.
+/* The application's transport over TLS, like asyncio's _SSLProtocolTransport.
 
-   A thin face: what it does is the filter's.  It owns the filter.  Loop's
-   thread only. */
+   It only parses arguments; FlTls does the work (connection.h).  It owns the
+   FlTls.  Loop's thread only, but in a free-threaded build other threads may
+   call its methods: tls_transport.c, invariant 2. */
 #ifndef FL_TLS_TLS_TRANSPORT_H
 #define FL_TLS_TLS_TRANSPORT_H
 
 #include "tls/connection.h"
 
-/* A transport of a filter: a new reference, or NULL with an exception. */
+/* A transport of a TLS connection: a new reference, or NULL with an
+   exception. */
 FlTlsTransport *fl_tls_transport_new(FlTls *connection);
 
-/* Whom the filter delivers to from now on: a Protocol or a BufferedProtocol.
-   0 or -1. */
+/* Deliver to this Protocol or BufferedProtocol from now on; takes its own
+   reference.  0, or -1 with an exception set. */
 int fl_tls_set_protocol(FlTls *connection, PyObject *protocol);
 
-/* Add the type to the module.  0 or -1. */
+/* Add SSLTransport to the module.  0, or -1 with an exception set. */
 int fl_tls_transport_register(PyObject *module, FlState *state);
 
 #endif

@@ -1,14 +1,18 @@
-/* The life of a byte going out: plain bytes to records to the raw transport.
+/* Writing: from plain bytes to records to the raw transport.
 
-   1. What is written becomes records at once, as with asyncio: the raw
-      transport's pause only keeps them here.  The backlog holds what cannot:
-      writes before the handshake is over, or during a renegotiation.
-   2. The records of a write, or of a writelines, leave with one call.
-   3. Small buffers of one writelines share a record; asyncio makes one of
-      each.
-   4. Bytes leave in the order in which their writes were begun, also where one
-      write is made in the midst of another (connection.h, "one at a time"): what
-      is left of the first goes back before what was written meanwhile. */
+   1. Data is encrypted when it is written, as in asyncio.  While the raw
+      transport has paused writing, the records stay in the engine.  The
+      backlog only holds data that cannot be encrypted yet: written before the
+      end of the handshake, during a renegotiation or during another engine
+      call.  Several items of one writelines call pass through it too.
+   2. All records of one write or writelines call are passed to the raw
+      transport by one call.
+   3. Small buffers of one writelines call share a record.  asyncio makes a
+      record of each.
+   4. Bytes leave in the order in which their write calls began, even if one
+      write begins inside another (connection.h, "No nested engine calls").
+      The rest of the outer write goes to the front of the backlog, before what
+      the inner one has appended. */
 #include "tls/tls_write.h"
 
 #include "core/loop.h"
@@ -25,10 +29,11 @@
 #include <string.h>
 #include <sys/uio.h>
 
-#define RECORD_BYTES            (16 * 1024)
-/* Writes after a loss before asyncio begins to warn about them. */
-#define QUIET_WRITES_AFTER_LOSS 5
-#define FAILED                  "Fatal error on SSL protocol"
+/* The most plain bytes that a TLS record can hold. */
+#define RECORD_BYTES             (16 * 1024)
+/* asyncio logs a warning for writes after the loss beyond these. */
+#define SILENT_WRITES_AFTER_LOSS 5
+#define FAILED                   "Fatal error on SSL protocol"
 
 /* --- flow control -------------------------------------------------------- */
 
@@ -41,6 +46,8 @@ fl_tls_write_buffer_bytes(const FlTls *self)
                   : self->engine.type->outgoing(&self->engine));
 }
 
+/* Call pause_writing or resume_writing.  As in asyncio an exception is
+   reported and does not end the connection, unless it leaves the loop. */
 static int
 call_writing(FlTls *self, PyObject *method, const char *message)
 {
@@ -73,8 +80,9 @@ fl_tls_control_writing(FlTls *self)
 {
     FlNames *names = &self->state->names;
     size_t size = fl_tls_write_buffer_bytes(self);
-    /* asyncio also pauses where nothing waits, by marks of 0, and resumes at
-       the next look: whether there is one is chance. */
+    /* With marks of 0 asyncio pauses the protocol although nothing is
+       buffered, and resumes it at the next check, which may never come.  Hence
+       the second condition. */
     if (size >= self->write_high_bytes && size > self->write_low_bytes
         && !self->protocol_paused)
     {
@@ -82,12 +90,13 @@ fl_tls_control_writing(FlTls *self)
         return call_writing(self, names->pause_writing,
                             "protocol.pause_writing() failed");
     }
-    /* Who was paused before start_tls knows only the transport below, until
-       it has returned. */
-    bool early = self->paused_before
-                 && (self->phase <= FL_TLS_HANDSHAKE || self->awaited > 0);
-    if (size <= self->write_low_bytes && self->protocol_paused && !early) {
-        self->protocol_paused = self->paused_before = false;
+    /* A protocol that was paused before start_tls() must not resume before
+       that returns: it would write plain text to the raw transport. */
+    bool too_early =
+        self->paused_before_tls
+        && (self->phase <= FL_TLS_HANDSHAKE || self->delay_iterations > 0);
+    if (size <= self->write_low_bytes && self->protocol_paused && !too_early) {
+        self->protocol_paused = self->paused_before_tls = false;
         return call_writing(self, names->resume_writing,
                             "protocol.resume_writing() failed");
     }
@@ -96,6 +105,7 @@ fl_tls_control_writing(FlTls *self)
 
 /* --- to the raw transport ------------------------------------------------ */
 
+/* Our stream takes plain memory; other transports get a bytes object. */
 static int
 write_raw(FlTls *self, const FlTlsOutput *output)
 {
@@ -123,8 +133,9 @@ write_raw(FlTls *self, const FlTlsOutput *output)
     return code;
 }
 
+/* Checked again for each output: the last write may have paused or closed. */
 static bool
-may_send(const FlTls *self)
+can_send(const FlTls *self)
 {
     return self->raw != NULL && self->phase != FL_TLS_UNWRAPPED
            && (self->send_all || !self->writing_paused)
@@ -135,14 +146,17 @@ int
 fl_tls_send(FlTls *self, bool all)
 {
     FlTlsEngine *engine = &self->engine;
+    /* Never reset: `all` marks the end.  Set before the check below, so that
+       an outer call of this function also obeys it. */
     self->send_all = self->send_all || all;
     if (self->sending || self->raw == NULL || self->phase == FL_TLS_UNWRAPPED)
     {
         return 0;
     }
+    /* A loop: the raw transport's write() may call back and make records. */
     int code = 0;
     self->sending = true;
-    while (code == 0 && may_send(self)) {
+    while (code == 0 && can_send(self)) {
         FlTlsOutput output;
         code = engine->type->take(engine, &output);
         if (code == 0) {
@@ -156,15 +170,17 @@ fl_tls_send(FlTls *self, bool all)
 
 /* --- to records ---------------------------------------------------------- */
 
-/* So many of the bytes were taken; fewer where the peer has to send first.
-   -1 with an exception. */
+/* Encrypt; *taken_bytes of the data are records then, fewer than all if the
+   peer must send first.  0, or -1 with an exception. */
 static int
 encrypt(FlTls *self, const char *data, size_t size_bytes, size_t *taken_bytes)
 {
+    /* A write may run Python, which may end the connection and call close()
+       twice: engine_users keeps the engine until then. */
     FlTlsEngine *engine = &self->engine;
     *taken_bytes = 0;
-    self->users++;
-    self->busy = true;
+    self->engine_users++;
+    self->engine_busy = true;
     FlTlsResult result = FL_TLS_DONE;
     while (result == FL_TLS_DONE && *taken_bytes < size_bytes) {
         size_t taken;
@@ -172,7 +188,7 @@ encrypt(FlTls *self, const char *data, size_t size_bytes, size_t *taken_bytes)
                                      size_bytes - *taken_bytes, &taken);
         *taken_bytes += taken;
     }
-    self->busy = false;
+    self->engine_busy = false;
     fl_tls_end_use(self);
     if (result == FL_TLS_END) {
         PyErr_SetString(self->state->tls_error, "TLS is shut down");
@@ -185,17 +201,19 @@ int
 fl_tls_write_backlog(FlTls *self)
 {
     FlWriteQueue *backlog = &self->backlog;
-    bool blocked = self->busy;
+    bool blocked = self->engine_busy; /* then the outer call does it */
     while (
         !blocked && !fl_write_queue_is_empty(backlog)
         && (self->phase == FL_TLS_WRAPPED || self->phase == FL_TLS_FLUSHING))
     {
         struct iovec vector;
         (void)fl_write_queue_vectors(backlog, &vector, 1);
+        /* Owned: encrypt may run Python, which may end the connection and so
+           clear the backlog. */
         PyObject *head = Py_NewRef(fl_write_queue_head(backlog));
         size_t taken;
         int code = encrypt(self, vector.iov_base, vector.iov_len, &taken);
-        /* The end of the connection clears the backlog. */
+        /* Another head: the backlog was cleared (nested writes append). */
         if (code == 0 && fl_write_queue_head(backlog) == head) {
             fl_write_queue_consume(backlog, taken);
         }
@@ -203,23 +221,26 @@ fl_tls_write_backlog(FlTls *self)
         if (code < 0) {
             return -1;
         }
+        /* The peer must send first: fl_tls_read tries again. */
         blocked = taken < vector.iov_len;
     }
     return fl_tls_send(self, false);
 }
 
-/* What is written, of the caller: `bytes` is the object that holds all of the
-   data, or NULL.  `taken_bytes` of it became records. */
+/* Data to write; borrowed from the caller.  `bytes` is the bytes object that
+   is exactly this data, or NULL: queueing it saves a copy. */
 typedef struct {
     const char *data;
     size_t size_bytes;
     PyObject *bytes;
-    size_t taken_bytes;
+    size_t taken_bytes; /* encrypted so far */
 } Piece;
 
-/* The rest of a piece: before what waits if it was begun, else behind. */
+/* Queue what is left of a piece.  If encrypt was tried (`encrypt_now`), it
+   goes to the front of the backlog, which then holds nested writes alone
+   (invariant 4).  Else it goes to the end. */
 static int
-queue(FlTls *self, const Piece *piece, bool begun)
+queue_rest(FlTls *self, const Piece *piece, bool encrypt_now)
 {
     size_t taken = piece->taken_bytes;
     PyObject *bytes = Py_XNewRef(piece->bytes);
@@ -232,78 +253,84 @@ queue(FlTls *self, const Piece *piece, bool begun)
     if (bytes == NULL) {
         return -1;
     }
-    int code = begun ? fl_write_queue_put_back(&self->backlog, bytes, taken)
-                     : fl_write_queue_append(&self->backlog, bytes, taken);
+    int code = encrypt_now
+                   ? fl_write_queue_put_back(&self->backlog, bytes, taken)
+                   : fl_write_queue_append(&self->backlog, bytes, taken);
     Py_DECREF(bytes);
     return code;
 }
 
-/* Records of the piece, or the backlog; nothing is sent yet.  `at_once`: it
-   is all that is written, and need not go by the backlog. */
+/* Encrypt a piece or append it to the backlog; finish_write sends.  Only a
+   piece that is `alone`, all the data of its call, is encrypted directly.  If
+   the first of several were, a nested write would be queued before the others
+   (invariant 4). */
 static int
-add(FlTls *self, Piece *piece, bool at_once)
+write_piece(FlTls *self, Piece *piece, bool alone)
 {
-    bool begun = at_once && self->phase == FL_TLS_WRAPPED && !self->busy
-                 && fl_write_queue_is_empty(&self->backlog);
+    bool encrypt_now = alone && self->phase == FL_TLS_WRAPPED
+                       && !self->engine_busy
+                       && fl_write_queue_is_empty(&self->backlog);
     if (piece->size_bytes == 0) {
         return 0;
     }
-    if (begun
+    if (encrypt_now
         && encrypt(self, piece->data, piece->size_bytes, &piece->taken_bytes)
                < 0)
     {
         return -1;
     }
-    bool ended = self->phase == FL_TLS_UNWRAPPED;
-    return ended || piece->taken_bytes == piece->size_bytes
+    /* encrypt may have run Python that ended the connection. */
+    bool is_over = self->phase == FL_TLS_UNWRAPPED;
+    return is_over || piece->taken_bytes == piece->size_bytes
                ? 0
-               : queue(self, piece, begun);
+               : queue_rest(self, piece, encrypt_now);
 }
 
 static int
-add_bytes(FlTls *self, PyObject *bytes, bool at_once)
+write_bytes(FlTls *self, PyObject *bytes, bool alone)
 {
     Piece piece = {
         .data = PyBytes_AS_STRING(bytes),
         .size_bytes = (size_t)PyBytes_GET_SIZE(bytes),
         .bytes = bytes,
     };
-    return add(self, &piece, at_once);
+    return write_piece(self, &piece, alone);
 }
 
 static int
-add_object(FlTls *self, PyObject *data, bool at_once)
+write_object(FlTls *self, PyObject *data, bool alone)
 {
     if (PyBytes_CheckExact(data)) {
-        return add_bytes(self, data, at_once);
+        return write_bytes(self, data, alone);
     }
     Py_buffer view;
     if (PyObject_GetBuffer(data, &view, PyBUF_FULL_RO) < 0) {
         return -1;
     }
+    /* PyBytes_FromObject copies any layout in C order. */
     int code;
     if (PyBuffer_IsContiguous(&view, 'C')) {
         Piece piece = {.data = view.buf, .size_bytes = (size_t)view.len};
-        code = add(self, &piece, at_once);
+        code = write_piece(self, &piece, alone);
     }
     else {
         PyObject *bytes = PyBytes_FromObject(data);
-        code = bytes == NULL ? -1 : add_bytes(self, bytes, at_once);
+        code = bytes == NULL ? -1 : write_bytes(self, bytes, alone);
         Py_XDECREF(bytes);
     }
     PyBuffer_Release(&view);
     return code;
 }
 
-/* Whether nothing can be written any more: 1 with asyncio's warning for the
-   later ones, 0, -1. */
+/* 1 if the connection accepts no more data; later such writes log asyncio's
+   warning.  0 if it does; -1 with an exception. */
 static int
 drop_after_end(FlTls *self)
 {
     if (self->phase == FL_TLS_WRAPPED || self->phase == FL_TLS_HANDSHAKE) {
         return 0;
     }
-    if (self->writes_after_loss++ < QUIET_WRITES_AFTER_LOSS) {
+    if (self->writes_after_loss++ < SILENT_WRITES_AFTER_LOSS) {
         return 1;
     }
     int code =
@@ -312,10 +339,10 @@ drop_after_end(FlTls *self)
     return code < 0 ? -1 : 1;
 }
 
-/* What was added leaves, and what was written meanwhile.  `code` says how
-   adding went. */
+/* Send what write_piece has prepared and what nested writes have queued.
+   `code` is write_piece's outcome. */
 static int
-finish(FlTls *self, int code)
+finish_write(FlTls *self, int code)
 {
     if (code == 0 && self->phase == FL_TLS_WRAPPED) {
         code = fl_tls_write_backlog(self);
@@ -330,16 +357,16 @@ fl_tls_write(FlTls *self, PyObject *data)
     if (dropped != 0) {
         return dropped < 0 ? -1 : 0;
     }
-    return finish(self, add_object(self, data, true));
+    return finish_write(self, write_object(self, data, true));
 }
 
 /* --- writelines ---------------------------------------------------------- */
 
-/* The items one after another in `memory`, as far as they are bytes and fit;
-   *count is how many, *size_bytes how much. */
+/* Copy leading items into `memory` as long as they are bytes objects and fit
+   one record (invariant 3); *count items, *size_bytes bytes. */
 static void
-join(PyObject *const *items, Py_ssize_t nitems, char *memory,
-     Py_ssize_t *count, size_t *size_bytes)
+join_small(PyObject *const *items, Py_ssize_t nitems, char *memory,
+           Py_ssize_t *count, size_t *size_bytes)
 {
     *count = 0;
     *size_bytes = 0;
@@ -354,33 +381,36 @@ join(PyObject *const *items, Py_ssize_t nitems, char *memory,
     }
 }
 
+/* Write the items of a tuple: runs of small ones joined, the others one by
+   one. */
 static int
-add_list(FlTls *self, PyObject *list)
+write_list(FlTls *self, PyObject *list)
 {
-    char memory[RECORD_BYTES];
+    char memory[RECORD_BYTES]; /* queue_rest copies what is not encrypted */
     Py_ssize_t at = 0;
     int code = 0;
     while (code == 0 && at < PyTuple_GET_SIZE(list)) {
-        Py_ssize_t left = PyTuple_GET_SIZE(list) - at;
+        Py_ssize_t remaining = PyTuple_GET_SIZE(list) - at;
         Py_ssize_t count;
         Piece piece = {.data = memory};
-        join(&PyTuple_GET_ITEM(list, at), left, memory, &count,
-             &piece.size_bytes);
+        join_small(&PyTuple_GET_ITEM(list, at), remaining, memory, &count,
+                   &piece.size_bytes);
         if (count > 1) {
-            code = add(self, &piece, count == PyTuple_GET_SIZE(list));
+            code = write_piece(self, &piece, count == PyTuple_GET_SIZE(list));
             at += count;
         }
         else {
-            code = add_object(self, PyTuple_GET_ITEM(list, at),
-                              PyTuple_GET_SIZE(list) == 1);
+            code = write_object(self, PyTuple_GET_ITEM(list, at),
+                                PyTuple_GET_SIZE(list) == 1);
             at++;
         }
     }
     return code;
 }
 
-/* asyncio asks for each length first: that error is the caller's.  What has a
-   length but no bytes ends the connection. */
+/* asyncio first takes the length of each item and raises that error to the
+   caller.  An item that has a length but is no buffer ends the connection
+   later, in finish_write. */
 static int
 check_items(PyObject *list)
 {
@@ -399,7 +429,8 @@ fl_tls_writelines(FlTls *self, PyObject *lines)
     if (dropped != 0) {
         return dropped < 0 ? -1 : 0;
     }
-    /* An iterator may be a generator, which may do anything. */
+    /* Iterating and len() may run Python, for example a generator, which may
+       close the connection.  So iterate first and check the phase again. */
     PyObject *list = PySequence_Tuple(lines);
     if (list == NULL || check_items(list) < 0) {
         Py_XDECREF(list);
@@ -407,7 +438,7 @@ fl_tls_writelines(FlTls *self, PyObject *lines)
     }
     int code = 0;
     if (self->phase == FL_TLS_WRAPPED || self->phase == FL_TLS_HANDSHAKE) {
-        code = finish(self, add_list(self, list));
+        code = finish_write(self, write_list(self, list));
     }
     Py_DECREF(list);
     return code;
