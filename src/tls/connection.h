@@ -104,6 +104,7 @@ typedef struct {
     bool engine_busy;       /* an engine call is running */
     bool deferred;          /* fl_tls_put_off has queued a call */
     bool abandoned;         /* start_tls failed: deliver no first data */
+    bool failed;            /* a fatal error ended it: deliver no data */
     bool sending;           /* a caller is in the loop of fl_tls_send */
     bool send_all;          /* send even if writing_paused */
     bool raw_is_stream;     /* raw is exactly our StreamTransport */

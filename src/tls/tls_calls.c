@@ -164,6 +164,8 @@ fl_tls_force_close(FlTls *self, PyObject *exc)
 int
 fl_tls_fatal_exception(FlTls *self, PyObject *exc, const char *message)
 {
+    /* The raw transport is closed now, but lost an iteration later. */
+    self->failed = true;
     /* The report names the raw transport, and closing it may clear the
        field. */
     PyObject *raw = Py_NewRef(self->raw == NULL ? Py_None : self->raw);
