@@ -1,7 +1,8 @@
 /* The loop's clock: nanoseconds of time.monotonic().
 
-   loop.time() must be comparable with time.monotonic() (programs mix them),
-   so this reads the very clock CPython reads on each system. */
+   Applications compare loop.time() with time.monotonic().  So this reads the
+   same clock as CPython does on each system.  Any thread may call.  Nothing
+   here fails. */
 #ifndef FL_BASE_CLOCK_H
 #define FL_BASE_CLOCK_H
 
@@ -15,14 +16,15 @@
 #define FL_NS_PER_S  1000000000LL
 #define FL_NS_PER_MS 1000000LL
 
-/* How far the coarse clock may lag behind the precise one: a scheduler tick,
-   10 ms where the kernel ticks at its slowest (100 Hz). */
+/* The most that the coarse clock lags behind the precise one.  It lags by one
+   scheduler tick, which is 10 ms at the slowest kernel setting (100 Hz). */
 #define FL_COARSE_LAG_NS (11 * FL_NS_PER_MS)
 
 static inline int64_t
 fl_clock_ns(void)
 {
 #ifdef __APPLE__
+    /* Constant on one machine: threads that race here store equal values. */
     static mach_timebase_info_data_t base;
     if (base.denom == 0) {
         (void)mach_timebase_info(&base);
@@ -35,9 +37,10 @@ fl_clock_ns(void)
 #endif
 }
 
-/* Behind fl_clock_ns(), never ahead, and several times cheaper where the
-   system has such a clock.  FL_COARSE_LAG_NS is what it lags behind but in a
-   virtual machine that waits for its processor, which misses ticks. */
+/* A cheaper clock that is never ahead of fl_clock_ns(), and that lags behind
+   it by at most FL_COARSE_LAG_NS.  The exception is a virtual machine that the
+   host does not schedule: it misses ticks, and the lag grows.  A system
+   without a coarse clock gets the precise one. */
 static inline int64_t
 fl_clock_coarse_ns(void)
 {

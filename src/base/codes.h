@@ -1,12 +1,13 @@
-/* What plain C code returns beside negative errnos.
+/* Error codes of plain C code, beside negative errnos.
 
-   When an allocation of ours fails a program is told by MemoryError, as by any
-   Python code; a system call that fails with ENOMEM is an OSError like all
-   others.  So they are two codes. */
+   A failed allocation of our own must raise MemoryError, as in any Python
+   code.  A system call that fails with ENOMEM must raise OSError, like every
+   other errno.  So the two need different codes.  py/errors.c converts both
+   to exceptions. */
 #ifndef FL_BASE_CODES_H
 #define FL_BASE_CODES_H
 
-/* Beyond every errno and libuv's own codes. */
+/* Outside the range of errnos and of libuv's own codes. */
 #define FL_NO_MEMORY (-0x10000)
 
 #endif

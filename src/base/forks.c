@@ -1,4 +1,8 @@
-/* Counts forks; see forks.h. */
+/* The fork counter: see forks.h.
+
+   1. The child handler does nothing but one atomic addition.  After a fork of
+      a threaded process POSIX allows the child only async-signal-safe calls:
+      a lock or an allocation could deadlock there. */
 #include "base/forks.h"
 
 #include <pthread.h>
@@ -20,6 +24,8 @@ register_handler(void)
     forks_code = -pthread_atfork(NULL, NULL, count_fork);
 }
 
+/* pthread_once, because each interpreter imports the module: a handler that
+   is registered twice would count each fork twice. */
 int
 fl_forks_init(void)
 {
@@ -30,5 +36,7 @@ fl_forks_init(void)
 unsigned
 fl_forks_count(void)
 {
+    /* Relaxed: the count changes only in a new process, which starts with one
+       thread, so no other memory has to be ordered with it. */
     return atomic_load_explicit(&forks, memory_order_relaxed);
 }

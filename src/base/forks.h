@@ -1,16 +1,18 @@
-/* How many forks led to this process.
+/* The number of forks between the first process and this one.
 
-   A process id is reused and costs a system call to ask for.  This count is
-   kept by a handler of the system's, so that it is right also in the child of
-   a fork that Python knows nothing of, and before any handler of Python's
-   runs.  One for the process: a fork concerns every interpreter in it.
+   An object stores the count when it is created.  A different count later
+   means that a parent process created the object.  Process ids cannot tell:
+   they are reused, and getpid() is a system call.  A pthread_atfork handler
+   counts, not os.register_at_fork(): so the count is also right after a fork
+   by foreign C code, and before any Python handler runs.
 
-   Any thread may call. */
+   The count belongs to the process, not to an interpreter: a fork concerns
+   every interpreter in the process.  Any thread may call. */
 #ifndef FL_BASE_FORKS_H
 #define FL_BASE_FORKS_H
 
-/* Begin to count; nothing happens when called again.  0 or a negative
-   errno. */
+/* Start to count.  Further calls do nothing and return the first result: 0 or
+   a negative errno. */
 int fl_forks_init(void);
 
 unsigned fl_forks_count(void);

@@ -1,8 +1,9 @@
 /* Intrusive doubly linked list.
 
-   A list head and its members are the same struct; an unlinked node points at
-   itself, so removing twice is harmless.  Nothing here allocates or fails, and
-   no node owns another: the struct that embeds the node says who does. */
+   A list's head and its nodes are the same struct.  An unlinked node points at
+   itself, so removing it twice is harmless.  Nothing here allocates or fails.
+   A list owns none of its nodes: the header of the struct that embeds a node
+   states the owner.  There is no locking; the caller serialises access. */
 #ifndef FL_BASE_LIST_H
 #define FL_BASE_LIST_H
 
@@ -14,6 +15,7 @@ typedef struct FlList {
     struct FlList *prev;
 } FlList;
 
+/* The struct that embeds `node` as its member `member`. */
 #define FL_LIST_ENTRY(node, type, member) \
     ((type *)((char *)(node)-offsetof(type, member)))
 
@@ -29,6 +31,7 @@ fl_list_is_empty(const FlList *head)
     return head->next == head;
 }
 
+/* Add an unlinked node at the end. */
 static inline void
 fl_list_append(FlList *head, FlList *node)
 {
@@ -38,6 +41,7 @@ fl_list_append(FlList *head, FlList *node)
     head->prev = node;
 }
 
+/* Unlink a node.  Does nothing if it is in no list. */
 static inline void
 fl_list_remove(FlList *node)
 {
@@ -46,7 +50,7 @@ fl_list_remove(FlList *node)
     fl_list_init(node);
 }
 
-/* The first node, unlinked; NULL from an empty list. */
+/* Unlink and return the first node; NULL if the list is empty. */
 static inline FlList *
 fl_list_pop(FlList *head)
 {

@@ -1,7 +1,8 @@
-/* Asking for memory before it is needed.
+/* Prefetching memory into the cache before it is needed.
 
-   Objects that wait in thousands are run in an order that is not that of their
-   addresses: each would be waited for.  A wrong address does no harm. */
+   Thousands of queued objects run in an order that is not the order of their
+   addresses, so without this each access would miss the cache.  A prefetch of
+   an invalid address does nothing, so the caller need not check it. */
 #ifndef FL_BASE_PREFETCH_H
 #define FL_BASE_PREFETCH_H
 
@@ -9,7 +10,7 @@ static inline void
 fl_prefetch(const void *memory)
 {
 #ifdef __GNUC__
-    __builtin_prefetch(memory, 1);
+    __builtin_prefetch(memory, 1); /* 1: it will be written */
 #else
     (void)memory;
 #endif

@@ -1,6 +1,8 @@
-/* Growing a table; see table.h.
+/* Growth of a table: see table.h.
 
-   1. The size stays an int: where doubling would overflow it is INT32_MAX. */
+   1. The size must fit an int.  Where doubling would overflow, the size
+      becomes INT32_MAX instead.  The loop below then ends because an index is
+      below INT_MAX. */
 #include "base/table.h"
 
 #include <stdint.h>
@@ -20,6 +22,7 @@ fl_table_grow(void *table, int *size, int index, size_t item_bytes)
     if (items == NULL) {
         return NULL;
     }
+    /* Callers take a zeroed item to mean an unused one. */
     memset(items + (size_t)*size * item_bytes, 0,
            (size_t)(grown - *size) * item_bytes);
     *size = grown;

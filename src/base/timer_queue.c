@@ -1,20 +1,27 @@
-/* The timer queue: a 4-ary heap, and beside it a line for the common case.
+/* The timer queue: a 4-ary heap, and a sorted ring buffer (the "line") for the
+   common case.
 
-   Most timers of a program share a few constant delays, so their deadlines
-   come in non-decreasing order: such a push goes to the end of the line in
-   O(1) and everything else to the heap.  The next node is the lesser of the
-   two heads.
+   Most timers of an application share a few constant delays, so most deadlines
+   arrive in non-decreasing order.  Such a push appends to the line in O(1).
+   Any other push goes to the heap.  The next node is the earlier of the line's
+   head and the heap's root.
 
-   1. place == 0: in no queue.  Odd: heap index (place >> 1).  Even: absolute
-      line position plus one (place >> 1), so that it is never 0.
-   2. The line's head slot always holds a node, unless the line is empty;
-      removed slots elsewhere are at most half of it once it exceeds 64.
-   3. Where a great part of the heap is due at once, all that is due moves to
-      the front of the line, sorted: a heap gives one up by touching a node on
-      each of its levels, and each is somewhere else in memory.
-   4. Ties leave by sequence, across both structures.
-   5. next_ns is the lesser of the two heads' deadlines: the loop asks for it
-      several times a turn. */
+   1. node->place says where a node is, so that remove need not search.  0: in
+      no queue.  Odd: heap index (place >> 1).  Even: line position plus one
+      (place >> 1); the one keeps it from being 0.  Every move of a slot
+      updates its node's place: otherwise remove would take out another node.
+   2. A node removed from the line leaves a tombstone (node == NULL).  The
+      line's first and last slots are never tombstones: pop_due and update_next
+      take the head without a check.  A removal that leaves more tombstones
+      than live slots, and more than MIN_TOMBSTONES, compacts the line:
+      otherwise timers that are cancelled early would fill it for ever.
+   3. When many heap nodes are due at once, all that are due move to the line,
+      sorted (drain_heap).  One pop from a heap touches a node on each level,
+      and each of these is a cache miss.
+   4. Equal deadlines leave in the order of `sequence`, across both structures:
+      asyncio runs such timers in the order in which they were scheduled.
+   5. next_ns always equals the earlier deadline of the two heads.  It is
+      cached because the loop reads it several times per iteration. */
 #include "base/timer_queue.h"
 
 #include "base/prefetch.h"
@@ -24,20 +31,23 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define LINE_REMOVED_MIN 64
-/* Taken one by one from the heap before the rest is looked at: at least so
-   many, and at least this part of it. */
-#define DRAIN_AFTER      64
-#define DRAIN_PART       32
-/* The line's first position: there is room in front of it. */
-#define LINE_BEGIN       (SIZE_MAX / 8)
-/* Nodes are asked for so many pops ahead. */
-#define PREFETCHED       8
-#define DIGIT_BITS       8
-/* What an empty queue may keep of each kind: 384 KiB. */
-#define SLOTS_KEPT       16384
-#define DIGITS           (1 << DIGIT_BITS)
+#define MIN_TOMBSTONES 64
+/* drain_heap scans the whole heap.  So it runs only after this many pops from
+   the heap at one time, and after this fraction (1/32) of the heap. */
+#define DRAIN_MIN      64
+#define DRAIN_FRACTION 32
+/* The line's first position.  Not 0, because line_merge puts slots in front of
+   the head. */
+#define LINE_BEGIN     (SIZE_MAX / 8)
+/* How many pops ahead a node is prefetched. */
+#define PREFETCH_AHEAD 8
+/* An empty queue frees an array with more slots than this: 384 KiB. */
+#define MAX_IDLE_SLOTS 16384
+/* The radix sort of sort_slots handles this many bits in one pass. */
+#define DIGIT_BITS     8
+#define DIGITS         (1 << DIGIT_BITS)
 
+/* Both encodings are invariant 1. */
 static inline size_t
 heap_place(size_t index)
 {
@@ -50,6 +60,7 @@ line_place(size_t position)
     return (position + 1) << 1;
 }
 
+/* The order of the queue: invariant 4. */
 static inline bool
 slot_before(const FlTimerSlot *a, const FlTimerSlot *b)
 {
@@ -57,6 +68,8 @@ slot_before(const FlTimerSlot *a, const FlTimerSlot *b)
            || (a->deadline_ns == b->deadline_ns && a->sequence < b->sequence);
 }
 
+/* Positions count slots and are not wrapped; the capacity is a power of two,
+   so the mask wraps them here. */
 static inline FlTimerSlot *
 line_slot(const FlTimerQueue *queue, size_t position)
 {
@@ -81,6 +94,7 @@ fl_timer_queue_free(FlTimerQueue *queue)
 
 /* --- heap ---------------------------------------------------------------- */
 
+/* Store a slot in the heap's array and keep invariant 1. */
 static inline void
 heap_put(FlTimerQueue *queue, size_t index, FlTimerSlot slot)
 {
@@ -88,11 +102,13 @@ heap_put(FlTimerQueue *queue, size_t index, FlTimerSlot slot)
     slot.node->place = heap_place(index);
 }
 
+/* Put `slot` at `index` or at an ancestor's place.  The slot at `index` is
+   free to be overwritten: parents move down into it. */
 static void
-heap_up(FlTimerQueue *queue, size_t index, FlTimerSlot slot)
+sift_up(FlTimerQueue *queue, size_t index, FlTimerSlot slot)
 {
     while (index > 0) {
-        size_t parent = (index - 1) / 4;
+        size_t parent = (index - 1) / 4; /* its children: 4i+1 to 4i+4 */
         if (!slot_before(&slot, &queue->heap[parent])) {
             break;
         }
@@ -102,8 +118,10 @@ heap_up(FlTimerQueue *queue, size_t index, FlTimerSlot slot)
     heap_put(queue, index, slot);
 }
 
+/* Put `slot` at `index` or at a descendant's place: the earliest child of each
+   level moves up. */
 static void
-heap_down(FlTimerQueue *queue, size_t index, FlTimerSlot slot)
+sift_down(FlTimerQueue *queue, size_t index, FlTimerSlot slot)
 {
     for (;;) {
         size_t first = index * 4 + 1;
@@ -111,6 +129,7 @@ heap_down(FlTimerQueue *queue, size_t index, FlTimerSlot slot)
             break;
         }
         size_t end = first + 4;
+        /* The last inner slot may have fewer than four children. */
         if (end > queue->heap_size) {
             end = queue->heap_size;
         }
@@ -129,6 +148,7 @@ heap_down(FlTimerQueue *queue, size_t index, FlTimerSlot slot)
     heap_put(queue, index, slot);
 }
 
+/* 0, or -ENOMEM with the heap unchanged. */
 static int
 heap_push(FlTimerQueue *queue, FlTimerSlot slot)
 {
@@ -142,29 +162,33 @@ heap_push(FlTimerQueue *queue, FlTimerSlot slot)
         queue->heap = heap;
         queue->heap_capacity = capacity;
     }
-    heap_up(queue, queue->heap_size++, slot);
+    sift_up(queue, queue->heap_size++, slot);
     return 0;
 }
 
+/* Remove the slot at `index`: the last slot of the array fills the gap. */
 static void
 heap_remove(FlTimerQueue *queue, size_t index)
 {
     queue->heap[index].node->place = 0;
     FlTimerSlot last = queue->heap[--queue->heap_size];
     if (index == queue->heap_size) {
-        return;
+        return; /* it was the last one itself */
     }
+    /* `last` comes from another branch, so it may belong above the gap or
+       below it. */
     if (index > 0 && slot_before(&last, &queue->heap[(index - 1) / 4])) {
-        heap_up(queue, index, last);
+        sift_up(queue, index, last);
     }
     else {
-        heap_down(queue, index, last);
+        sift_down(queue, index, last);
     }
 }
 
 /* --- line ---------------------------------------------------------------- */
 
-/* Move the live slots to `line`, in order, from its first position. */
+/* Copy the live slots to another array, in order, from LINE_BEGIN on.  The
+   copy drops all tombstones. */
 static void
 line_move(FlTimerQueue *queue, FlTimerSlot *line, size_t capacity)
 {
@@ -181,7 +205,8 @@ line_move(FlTimerQueue *queue, FlTimerSlot *line, size_t capacity)
     queue->line_removed = 0;
 }
 
-/* Have room for so many slots in all.  0 or -ENOMEM. */
+/* Make room for `count` slots in total.  0, or -ENOMEM with the line
+   unchanged. */
 static int
 line_grow(FlTimerQueue *queue, size_t count)
 {
@@ -203,6 +228,8 @@ line_grow(FlTimerQueue *queue, size_t count)
     return 0;
 }
 
+/* Append a slot; the caller has checked that it keeps the line sorted.  0 or
+   -ENOMEM. */
 static int
 line_push(FlTimerQueue *queue, FlTimerSlot slot)
 {
@@ -216,7 +243,7 @@ line_push(FlTimerQueue *queue, FlTimerSlot slot)
     return 0;
 }
 
-/* Restore invariant 2 at the head, and drop a removed tail. */
+/* Restore invariant 2 at both ends: drop the tombstones there. */
 static void
 line_trim(FlTimerQueue *queue)
 {
@@ -234,7 +261,8 @@ line_trim(FlTimerQueue *queue)
     }
 }
 
-/* Close the gaps in place: slots only move towards the head. */
+/* Drop all tombstones in place.  A slot only moves towards the head, so none
+   is overwritten before it is read. */
 static void
 line_compact(FlTimerQueue *queue)
 {
@@ -250,6 +278,9 @@ line_compact(FlTimerQueue *queue)
     queue->line_removed = 0;
 }
 
+/* Turn a slot into a tombstone, and keep invariant 2.  Compaction costs O(n),
+   but only after at least n / 2 removals, so a removal costs O(1) on
+   average. */
 static void
 line_remove(FlTimerQueue *queue, size_t position)
 {
@@ -258,7 +289,7 @@ line_remove(FlTimerQueue *queue, size_t position)
     slot->node = NULL;
     queue->line_removed++;
     line_trim(queue);
-    if (queue->line_removed > LINE_REMOVED_MIN
+    if (queue->line_removed > MIN_TOMBSTONES
         && queue->line_removed * 2 > queue->line_tail - queue->line_head)
     {
         line_compact(queue);
@@ -267,8 +298,9 @@ line_remove(FlTimerQueue *queue, size_t position)
 
 /* --- from the heap to the line ------------------------------------------- */
 
-/* Sort by 8 bits of each key, from `from` to `to`; equal ones keep their
-   order. */
+/* One pass of a radix sort: sort `from` into `to` by DIGIT_BITS bits of the
+   64-bit key at `offset` of each slot.  The pass is stable, so later passes
+   keep the order of earlier ones. */
 static void
 sort_by_digit(const FlTimerSlot *from, FlTimerSlot *to, size_t count,
               size_t offset, unsigned shift)
@@ -279,6 +311,7 @@ sort_by_digit(const FlTimerSlot *from, FlTimerSlot *to, size_t count,
         memcpy(&key, (const char *)&from[at] + offset, sizeof(key));
         starts[(key >> shift) % DIGITS]++;
     }
+    /* Turn the counts into the index at which each digit's slots begin. */
     size_t before = 0;
     for (size_t digit = 0; digit < DIGITS; digit++) {
         size_t here = starts[digit];
@@ -292,13 +325,17 @@ sort_by_digit(const FlTimerSlot *from, FlTimerSlot *to, size_t count,
     }
 }
 
-/* Sort slots by deadline and sequence, neither of which is negative.  The
-   answer is in `slots` or in `other`, which has room for as many. */
+/* Sort slots by deadline, then by sequence: a radix sort, least significant
+   digit first, so the sequence comes first.  Deadlines are not negative, so
+   they sort as unsigned integers.  `other` has room for as many slots; the
+   sorted array returned is either `slots` or `other`. */
 static FlTimerSlot *
 sort_slots(FlTimerSlot *slots, FlTimerSlot *other, size_t count)
 {
     static const size_t offsets[] = {offsetof(FlTimerSlot, sequence),
                                      offsetof(FlTimerSlot, deadline_ns)};
+    /* The bits in which the keys differ.  Most digits are equal in all keys:
+       their passes are skipped. */
     uint64_t differ[2] = {0, 0};
     for (size_t at = 1; at < count; at++) {
         differ[0] |= slots[at].sequence ^ slots[0].sequence;
@@ -310,6 +347,7 @@ sort_slots(FlTimerSlot *slots, FlTimerSlot *other, size_t count)
             if ((differ[key] >> shift) % DIGITS == 0) {
                 continue;
             }
+            /* Each pass moves all slots to the other array. */
             sort_by_digit(slots, other, count, offsets[key], shift);
             FlTimerSlot *sorted = other;
             other = slots;
@@ -319,7 +357,11 @@ sort_slots(FlTimerSlot *slots, FlTimerSlot *other, size_t count)
     return slots;
 }
 
-/* Put sorted slots in front of the line, or between its first ones. */
+/* Merge sorted slots into the front of the line.  The merged part begins
+   `count` positions before the old head and is written upwards.  So it never
+   overwrites a slot of the line that is still to be read, and the merge ends
+   as soon as all sorted slots are placed: the rest of the line is where it
+   belongs.  The caller has made room. */
 static void
 line_merge(FlTimerQueue *queue, const FlTimerSlot *sorted, size_t count)
 {
@@ -333,20 +375,21 @@ line_merge(FlTimerQueue *queue, const FlTimerSlot *sorted, size_t count)
             from++;
         }
         else {
-            if (at + PREFETCHED < count) {
-                fl_prefetch(sorted[at + PREFETCHED].node);
+            if (at + PREFETCH_AHEAD < count) {
+                fl_prefetch(sorted[at + PREFETCH_AHEAD].node);
             }
             *line_slot(queue, to) = sorted[at++];
         }
         FlTimerNode *node = line_slot(queue, to)->node;
-        if (node != NULL) {
+        if (node != NULL) { /* a tombstone moves with its neighbours */
             node->place = line_place(to);
         }
     }
     line_trim(queue);
 }
 
-/* The heap of what is left in its array from `first` on. */
+/* Rebuild the heap from the slots at `first` and above, in O(n): sift down
+   every inner slot, the last one first. */
 static void
 heap_rebuild(FlTimerQueue *queue, size_t first)
 {
@@ -358,13 +401,14 @@ heap_rebuild(FlTimerQueue *queue, size_t first)
     }
     for (size_t at = queue->heap_size / 4 + 1; at-- > 0;) {
         if (at < queue->heap_size) {
-            heap_down(queue, at, queue->heap[at]);
+            sift_down(queue, at, queue->heap[at]);
         }
     }
 }
 
-/* Move what is due from the heap to the line, if it is worth it: see
-   invariant 3.  Where there is no memory for that, nothing changes. */
+/* Move all due nodes from the heap to the line, if there are enough of them to
+   be worth it (invariant 3).  Without memory nothing moves, and pop_due goes
+   on with single pops. */
 static void
 drain_heap(FlTimerQueue *queue, int64_t now_ns)
 {
@@ -372,7 +416,9 @@ drain_heap(FlTimerQueue *queue, int64_t now_ns)
     for (size_t at = 0; at < queue->heap_size; at++) {
         due += queue->heap[at].deadline_ns <= now_ns;
     }
-    if (due < DRAIN_AFTER || due < queue->heap_size / 8
+    /* Below these limits single pops are cheaper than a rebuild of the
+       heap. */
+    if (due < DRAIN_MIN || due < queue->heap_size / 8
         || line_grow(queue, queue->line_tail - queue->line_head + due) < 0)
     {
         return;
@@ -381,6 +427,8 @@ drain_heap(FlTimerQueue *queue, int64_t now_ns)
     if (other == NULL) {
         return;
     }
+    /* Swap the due slots to the front of the array.  This breaks the heap and
+       the places of its nodes; line_merge and heap_rebuild set both right. */
     for (size_t at = 0, to = 0; to < due; at++) {
         if (queue->heap[at].deadline_ns <= now_ns) {
             FlTimerSlot slot = queue->heap[at];
@@ -393,46 +441,51 @@ drain_heap(FlTimerQueue *queue, int64_t now_ns)
     free(other);
 }
 
-/* Whether pop_due, which is about to take a node from the heap, has met so
-   many there that the rest is worth to be looked at. */
+/* Count a pop from the heap.  True when pop_due has taken so many nodes from
+   the heap for one now_ns that a scan of the rest is likely to pay. */
 static bool
-is_flooded(FlTimerQueue *queue, int64_t now_ns)
+should_drain(FlTimerQueue *queue, int64_t now_ns)
 {
     if (queue->popped_ns != now_ns) {
+        /* A new batch: the loop calls pop_due with one now_ns per
+           iteration. */
         queue->popped_ns = now_ns;
         queue->heap_popped = 0;
     }
     queue->heap_popped++;
-    if (queue->heap_popped < DRAIN_AFTER
-        || queue->heap_popped < queue->heap_size / DRAIN_PART)
+    if (queue->heap_popped < DRAIN_MIN
+        || queue->heap_popped < queue->heap_size / DRAIN_FRACTION)
     {
         return false;
     }
+    /* Start again: if the scan finds too few, the next one comes only after as
+       many more pops. */
     queue->heap_popped = 0;
     return true;
 }
 
 /* --- both ---------------------------------------------------------------- */
 
-/* An empty queue keeps no memory of a flood. */
+/* Free what a peak has left.  The queue must be empty. */
 static void
-downgrade(FlTimerQueue *queue)
+release_memory(FlTimerQueue *queue)
 {
-    if (queue->line_capacity > SLOTS_KEPT) {
+    if (queue->line_capacity > MAX_IDLE_SLOTS) {
         free(queue->line);
         queue->line = NULL;
         queue->line_capacity = 0;
     }
-    if (queue->heap_capacity > SLOTS_KEPT) {
+    if (queue->heap_capacity > MAX_IDLE_SLOTS) {
         free(queue->heap);
         queue->heap = NULL;
         queue->heap_capacity = 0;
     }
 }
 
-/* Restore invariant 5 after something was taken out. */
+/* Restore invariant 5 after a node was removed, and free the memory of a queue
+   that became empty. */
 static inline void
-find_next(FlTimerQueue *queue)
+update_next(FlTimerQueue *queue)
 {
     int64_t next_ns = FL_DEADLINE_NEVER;
     if (queue->heap_size > 0) {
@@ -446,10 +499,10 @@ find_next(FlTimerQueue *queue)
     }
     queue->next_ns = next_ns;
     if (next_ns == FL_DEADLINE_NEVER
-        && (queue->line_capacity > SLOTS_KEPT
-            || queue->heap_capacity > SLOTS_KEPT))
+        && (queue->line_capacity > MAX_IDLE_SLOTS
+            || queue->heap_capacity > MAX_IDLE_SLOTS))
     {
-        downgrade(queue);
+        release_memory(queue);
     }
 }
 
@@ -460,6 +513,7 @@ fl_timer_queue_push(FlTimerQueue *queue, FlTimerNode *node,
     FlTimerSlot slot = {deadline_ns, queue->sequence++, node};
     int code;
     node->deadline_ns = deadline_ns;
+    /* An equal deadline may follow, because the new sequence is greater. */
     if (queue->line_head == queue->line_tail
         || line_slot(queue, queue->line_tail - 1)->deadline_ns <= deadline_ns)
     {
@@ -468,6 +522,7 @@ fl_timer_queue_push(FlTimerQueue *queue, FlTimerNode *node,
     else {
         code = heap_push(queue, slot);
     }
+    /* A push can only make the next deadline earlier. */
     if (code == 0 && deadline_ns < queue->next_ns) {
         queue->next_ns = deadline_ns;
     }
@@ -480,18 +535,19 @@ fl_timer_queue_remove(FlTimerQueue *queue, FlTimerNode *node)
     if (node->place == 0) {
         return;
     }
-    if (node->place & 1) {
+    if (node->place & 1) { /* invariant 1 */
         heap_remove(queue, node->place >> 1);
     }
     else {
         line_remove(queue, (node->place >> 1) - 1);
     }
-    find_next(queue);
+    update_next(queue);
 }
 
 FlTimerNode *
 fl_timer_queue_pop_due(FlTimerQueue *queue, int64_t now_ns)
 {
+    /* The earlier one of the heap's root and the line's head. */
     bool in_heap = queue->heap_size > 0;
     FlTimerSlot *first = in_heap ? queue->heap : NULL;
     if (queue->line_head != queue->line_tail) {
@@ -507,19 +563,22 @@ fl_timer_queue_pop_due(FlTimerQueue *queue, int64_t now_ns)
     FlTimerNode *node = first->node;
     if (in_heap) {
         heap_remove(queue, 0);
-        if (is_flooded(queue, now_ns)) {
+        /* Draining after the removal is safe: `node` is already out. */
+        if (should_drain(queue, now_ns)) {
             drain_heap(queue, now_ns);
         }
     }
     else {
         node->place = 0;
         queue->line_head++;
-        if (queue->line_tail - queue->line_head > PREFETCHED) {
-            fl_prefetch(line_slot(queue, queue->line_head + PREFETCHED)->node);
+        /* The object around the node is run soon after. */
+        if (queue->line_tail - queue->line_head > PREFETCH_AHEAD) {
+            fl_prefetch(
+                line_slot(queue, queue->line_head + PREFETCH_AHEAD)->node);
         }
         line_trim(queue);
     }
-    find_next(queue);
+    update_next(queue);
     return node;
 }
 
@@ -528,9 +587,10 @@ fl_timer_queue_pop_any(FlTimerQueue *queue)
 {
     FlTimerNode *node = NULL;
     if (queue->heap_size > 0) {
+        /* The last slot of the array: its removal needs no sifting. */
         node = queue->heap[--queue->heap_size].node;
         node->place = 0;
-        find_next(queue);
+        update_next(queue);
     }
     else if (queue->line_head != queue->line_tail) {
         node = line_slot(queue, queue->line_head)->node;
@@ -551,6 +611,7 @@ fl_timer_queue_visit(const FlTimerQueue *queue,
     }
     for (size_t at = queue->line_head; at != queue->line_tail; at++) {
         FlTimerNode *node = line_slot(queue, at)->node;
+        /* NULL: a tombstone. */
         int result = node == NULL ? 0 : visit(node, arg);
         if (result != 0) {
             return result;

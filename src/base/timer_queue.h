@@ -1,11 +1,21 @@
-/* The timer queue: which deadline comes first.
+/* The timer queue: a priority queue of deadlines.
 
-   Contract: nodes are embedded in what they time and owned by it; the queue
-   only points at them.  Deadlines that tie leave in the order they were
-   pushed.  push fails with -ENOMEM and changes nothing; remove cannot fail and
-   leaves no tombstone that outlives half of the queue.  pop_due may move many
-   nodes at once, and does without the memory for that if there is none.  An
-   empty queue keeps no memory of a flood.  One thread. */
+   Ownership: a node is embedded in the object that it times, and that object
+   owns it.  The queue only points at nodes.  A queued node must not be freed
+   or moved.
+
+   Order: the earliest deadline first; equal deadlines in the order in which
+   they were pushed.
+
+   Failures: push returns -ENOMEM and changes nothing.  remove cannot fail.
+   pop_due may move many nodes at once; without memory for that it moves none,
+   and is only slower.
+
+   Memory: a removed node may leave a tombstone.  A removal that leaves a long
+   line with more tombstones than nodes drops them all.  An empty queue keeps
+   at most 384 KiB for each of its two arrays, whatever its peak was.
+
+   Threads: none of its own; the caller serialises access. */
 #ifndef FL_BASE_TIMER_QUEUE_H
 #define FL_BASE_TIMER_QUEUE_H
 
@@ -16,56 +26,58 @@
 
 typedef struct FlTimerNode {
     int64_t deadline_ns;
-    size_t place; /* 0: in no queue; else where (see timer_queue.c) */
+    size_t place; /* 0: in no queue; else invariant 1 of timer_queue.c */
 } FlTimerNode;
 
 typedef struct {
     int64_t deadline_ns;
-    uint64_t sequence;
-    FlTimerNode *node; /* NULL in the line: removed */
+    uint64_t sequence; /* breaks ties: the push's serial number */
+    FlTimerNode *node; /* NULL: a tombstone, only in the line */
 } FlTimerSlot;
 
 typedef struct {
-    FlTimerSlot *heap; /* 4-ary, smallest first */
+    FlTimerSlot *heap; /* a 4-ary min-heap */
     size_t heap_size;
     size_t heap_capacity;
-    FlTimerSlot *line; /* deadlines that never decrease, a circle */
-    size_t line_head;  /* absolute positions: slot is position & mask */
+    FlTimerSlot *line; /* a ring buffer, sorted by deadline */
+    size_t line_head;  /* absolute positions: the slot is position & mask */
     size_t line_tail;
     size_t line_capacity;
-    size_t line_removed; /* slots between head and tail whose node is NULL */
-    uint64_t sequence;
-    int64_t next_ns;    /* of the next node, or FL_DEADLINE_NEVER */
-    int64_t popped_ns;  /* what pop_due was last asked for, */
-    size_t heap_popped; /* and how many it has taken from the heap for that */
+    size_t line_removed; /* tombstones between head and tail */
+    uint64_t sequence;   /* of the next push */
+    int64_t next_ns;     /* the next deadline, or FL_DEADLINE_NEVER */
+    int64_t popped_ns;   /* now_ns of the last pop_due that used the heap */
+    size_t heap_popped;  /* nodes popped from the heap for that now_ns */
 } FlTimerQueue;
 
 void fl_timer_queue_init(FlTimerQueue *queue);
 
-/* Frees the queue's memory; the nodes must be out of it or dead. */
+/* Free the queue's memory.  Nodes still in it keep a stale place, so they must
+   not be used with a queue again. */
 void fl_timer_queue_free(FlTimerQueue *queue);
 
-/* Queue a node that is in no queue, due at deadline_ns.  0 or -ENOMEM. */
+/* Queue a node, which is in no queue, with a deadline >= 0.  0 or -ENOMEM. */
 int fl_timer_queue_push(FlTimerQueue *queue, FlTimerNode *node,
                         int64_t deadline_ns);
 
-/* Take a node out; nothing happens when it is in no queue. */
+/* Remove a node.  Does nothing if it is in no queue. */
 void fl_timer_queue_remove(FlTimerQueue *queue, FlTimerNode *node);
 
-/* The deadline of the next node, FL_DEADLINE_NEVER when there is none. */
+/* The next deadline, or FL_DEADLINE_NEVER if the queue is empty. */
 static inline int64_t
 fl_timer_queue_next_ns(const FlTimerQueue *queue)
 {
     return queue->next_ns;
 }
 
-/* Take the next node out if it is due at now_ns; else NULL. */
+/* Remove and return the next node if its deadline is <= now_ns; else NULL. */
 FlTimerNode *fl_timer_queue_pop_due(FlTimerQueue *queue, int64_t now_ns);
 
-/* Take any node out, in no order; NULL when the queue is empty. */
+/* Remove and return any node, in no particular order; NULL if the queue is
+   empty.  For emptying the queue, where order does not matter. */
 FlTimerNode *fl_timer_queue_pop_any(FlTimerQueue *queue);
 
-/* How many nodes are queued. */
+/* The number of queued nodes. */
 static inline size_t
 fl_timer_queue_count(const FlTimerQueue *queue)
 {
@@ -73,8 +85,9 @@ fl_timer_queue_count(const FlTimerQueue *queue)
            - queue->line_removed;
 }
 
-/* Call visit(node, arg) for each queued node until it returns non-zero, and
-   return that; the queue must not change meanwhile. */
+/* Call visit(node, arg) for each queued node, in no particular order, until
+   one call returns non-zero.  Returns that value, or 0.  visit must not change
+   the queue. */
 int fl_timer_queue_visit(const FlTimerQueue *queue,
                          int (*visit)(FlTimerNode *node, void *arg),
                          void *arg);

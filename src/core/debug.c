@@ -1,7 +1,10 @@
-/* What debug mode adds when something is scheduled.
+/* Debug mode: see debug.h.
 
-   The checks are asyncio's own methods, so their messages are too; none of
-   this runs otherwise. */
+   1. The checks call asyncio's methods through the loop object, so that their
+      messages are asyncio's, and an application can override them.
+   2. extract_stack() is called without a frame.  It then begins with its
+      caller's frame; C functions have none, so that is the Python code which
+      called fastloop. */
 #include "core/debug.h"
 
 #include "core/handle.h"
@@ -9,6 +12,8 @@
 #include "py/compat.h"
 #include "py/state.h"
 
+/* Call a method with up to two arguments; the first NULL ends them.  0, or -1
+   with an exception set. */
 static int
 call_check(FlLoop *loop, PyObject *method, PyObject *first, PyObject *second)
 {
@@ -28,6 +33,7 @@ fl_debug_check(FlLoop *loop, PyObject *callback, const char *method,
     {
         return -1;
     }
+    /* Not interned: debug mode is slow anyway. */
     PyObject *name = PyUnicode_FromString(method);
     if (name == NULL) {
         return -1;
@@ -37,11 +43,10 @@ fl_debug_check(FlLoop *loop, PyObject *callback, const char *method,
     return code;
 }
 
+/* Replaces a stack that the handle may have. */
 int
 fl_debug_note_source(FlLoop *loop, FlHandle *handle)
 {
-    /* Without a frame it begins at its caller's: C has none, so that is the
-       Python code which called us. */
     PyObject *stack = PyObject_CallNoArgs(loop->state->extract_stack);
     if (stack == NULL) {
         return -1;
@@ -53,6 +58,7 @@ fl_debug_note_source(FlLoop *loop, FlHandle *handle)
 void
 fl_debug_note_stack(FlLoop *loop, PyObject **stack)
 {
+    /* Python code must not be called while an exception is set. */
     PyObject *exc = PyErr_Occurred() ? PyErr_GetRaisedException() : NULL;
     Py_XSETREF(*stack, PyObject_CallNoArgs(loop->state->extract_stack));
     if (*stack == NULL) {

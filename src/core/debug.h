@@ -1,7 +1,7 @@
-/* Debug mode: the checks and the stacks that it adds to scheduling.
+/* Debug mode: the checks and the stack traces that it adds to scheduling.
 
-   The checks call asyncio's own methods, so their messages are asyncio's.
-   Nothing here runs outside debug mode. */
+   The checks are asyncio's own methods, so their messages are asyncio's too.
+   Callers use this only in debug mode.  Everything here runs Python. */
 #ifndef FL_CORE_DEBUG_H
 #define FL_CORE_DEBUG_H
 
@@ -9,14 +9,19 @@
 #include "core/loop.h"
 #include "py/compat.h"
 
-/* For debug mode: put the stack of the calling Python code in *stack, or NULL
-   when that fails.  A raised exception stays. */
+/* Replace *stack by the stack of the calling Python code: a new reference.  On
+   failure *stack is NULL and the error is reported as unraisable.  An
+   exception that is set stays set. */
 void fl_debug_note_stack(FlLoop *loop, PyObject **stack);
 
-/* What asyncio checks in debug mode before it schedules, and the
-   stack of the caller for the handle.  0 or -1. */
+/* asyncio's checks before it schedules a callback: that it is callable and no
+   coroutine, and, if check_thread, that this is the loop's thread.  `method`
+   is the method's name, for the messages.  0, or -1 with an exception set. */
 int fl_debug_check(FlLoop *loop, PyObject *callback, const char *method,
                    bool check_thread);
+
+/* Store the caller's stack as the handle's source_traceback.  0, or -1 with an
+   exception set. */
 int fl_debug_note_source(FlLoop *loop, FlHandle *handle);
 
 #endif

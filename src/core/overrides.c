@@ -1,22 +1,31 @@
-/* What a program has put in the place of methods of ours, or of asyncio's. */
+/* Methods that the application has replaced: see overrides.h.
+
+   1. Methods are compared by identity.  A lookup on a class returns the
+      function or descriptor itself, not a new bound method, so an unchanged
+      method is the same object each time.
+   2. If a check fails, the answer is "replaced".  The slow path then makes the
+      same lookup, and raises the error where asyncio would. */
 #include "core/overrides.h"
 
 #include "core/loop.h"
 #include "py/compat.h"
 #include "py/state.h"
 
-/* Whether a class has a method of the program's; 1, 0 or -1. */
+/* Whether a class has another method than BaseLoop.  1 or 0, or -1 with an
+   exception set. */
 static int
 is_replaced(const FlState *state, PyTypeObject *type, PyObject *name)
 {
     PyObject *ours = PyObject_GetAttr((PyObject *)state->loop_type, name);
     PyObject *method =
         ours == NULL ? NULL : PyObject_GetAttr((PyObject *)type, name);
+    /* The classes still own both, and only the pointers are compared. */
     Py_XDECREF(method);
     Py_XDECREF(ours);
     return method == NULL ? -1 : method != ours;
 }
 
+/* The result is stored only if all lookups succeed. */
 int
 fl_overrides_note_class(FlLoop *loop)
 {
@@ -51,17 +60,19 @@ fl_overrides_begin_run(FlLoop *loop)
     if (run == NULL) {
         return -1;
     }
-    /* CPython's is a function of asyncio.events, and of no other module. */
+    /* CPython's own _run is a Python function whose globals are those of
+       asyncio.events.  A replacement's globals are another module's. */
     if (PyFunction_Check(run)
         && PyFunction_GetGlobals(run) == state->asyncio_events)
     {
         Py_CLEAR(run);
     }
+    /* NULL if _run is CPython's: a run reads this once per handle. */
     Py_XSETREF(loop->patched_run, run);
     return fl_overrides_note_class(loop);
 }
 
-/* The methods are those that the class inherits from its base, in C. */
+/* Whether socket.socket has the methods of its base class _socket.socket. */
 static bool
 socket_is_plain(const FlState *state)
 {
@@ -72,15 +83,16 @@ socket_is_plain(const FlState *state)
     PyObject *base = (PyObject *)((PyTypeObject *)state->socket_type)->tp_base;
     for (size_t at = 0; at < sizeof(methods) / sizeof(methods[0]); at++) {
         PyObject *found = PyObject_GetAttr(state->socket_type, methods[at]);
-        PyObject *systems =
+        PyObject *inherited =
             found == NULL ? NULL : PyObject_GetAttr(base, methods[at]);
+        /* As in is_replaced, only the pointers are compared below. */
         Py_XDECREF(found);
-        Py_XDECREF(systems);
-        if (systems == NULL) {
-            PyErr_Clear(); /* the socket object's call will say so */
+        Py_XDECREF(inherited);
+        if (inherited == NULL) {
+            PyErr_Clear(); /* invariant 2 */
             return false;
         }
-        if (found != systems) {
+        if (found != inherited) {
             return false;
         }
     }
@@ -93,8 +105,9 @@ fl_overrides_note_socket(FlState *state)
     FlSeenClass *seen = &state->socket_seen;
     bool plain = socket_is_plain(state);
     seen->is_plain = plain;
-    /* The look-ups have given the class a version, unless it has had so many
-       that it gets none: then it is looked at each time. */
+    /* The version is read after the lookups, because a lookup assigns one to a
+       class that has none.  A class that was changed very often gets none any
+       more: its version stays 0, and each call checks it again. */
     seen->version = fl_type_version((PyTypeObject *)state->socket_type);
     return !plain;
 }
@@ -104,8 +117,7 @@ fl_overrides_on_object(FlLoop *loop, PyObject *name)
 {
     int found = PyDict_Contains(loop->dict, name);
     if (found < 0) {
-        /* A key that cannot be compared: asyncio's look-up would fail too,
-           and the method's call will say so. */
+        /* A key of the dict cannot be compared: invariant 2. */
         PyErr_Clear();
     }
     return found != 0;

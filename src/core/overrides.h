@@ -1,31 +1,40 @@
-/* What a program has put in the place of methods of ours, or of asyncio's.
+/* Methods of ours, or of asyncio's, that the application has replaced.
 
-   Programs do so to tell another time (tests), to see each callback that is
-   scheduled (subclasses) and to see each that is run (instrumentation).  The
-   short cuts that would go past such a method are not taken then.
+   Applications replace methods to fake the time (tests), to see each callback
+   when it is scheduled (subclasses), and to see it when it runs
+   (instrumentation).  The fast paths skip these methods, so they are not used
+   for a method that was replaced.
 
-   A class is looked at when a loop is made and when a run begins, for that
-   costs a look-up; what is set on the loop itself counts from that moment on,
-   as in asyncio.  What is set on socket.socket, or taken off it, counts from
-   the next call on.  A slot of our own for attributes that are set was
-   rejected: object.__setattr__(loop, ...) is a TypeError for a type that has
-   one. */
+   When a replacement takes effect:
+
+   - on the loop's class: when a loop is created and when a run begins, because
+     the check needs attribute lookups;
+   - on the loop object itself: at once, as in asyncio;
+   - on socket.socket, also when it is undone: with the next call.
+
+   Rejected: a tp_setattro of our own that notices attributes being set.  For a
+   type that has one, object.__setattr__(loop, ...) raises TypeError.
+
+   Loop's thread only. */
 #ifndef FL_CORE_OVERRIDES_H
 #define FL_CORE_OVERRIDES_H
 
 #include "core/loop.h"
 
-/* Look at the loop's class.  0 or -1. */
+/* Check the loop's class; sets loop->class_overrides.  0, or -1 with an
+   exception set. */
 int fl_overrides_note_class(FlLoop *loop);
 
-/* Look at the class, and at what runs asyncio's handles.  0 or -1. */
+/* The same, and check asyncio.Handle._run; sets loop->patched_run.  0, or -1
+   with an exception set. */
 int fl_overrides_begin_run(FlLoop *loop);
 
-/* Look at socket.socket; as fl_overrides_socket. */
+/* The slow path of fl_overrides_socket: check socket.socket and cache the
+   answer. */
 bool fl_overrides_note_socket(FlState *state);
 
-/* Whether socket.socket has other methods than the system's, among those whose
-   system calls we make ourselves. */
+/* Whether the application has replaced a method of socket.socket whose system
+   call we make directly.  Then the method must be called instead. */
 static inline bool
 fl_overrides_socket(FlState *state)
 {
@@ -36,16 +45,17 @@ fl_overrides_socket(FlState *state)
                : fl_overrides_note_socket(state);
 }
 
-/* Whether an attribute was set on the loop itself. */
+/* Whether the loop's __dict__, which must exist, has this name. */
 bool fl_overrides_on_object(FlLoop *loop, PyObject *name);
 
+/* Bits of loop->class_overrides. */
 #define FL_OVERRIDES_TIME                 1
 #define FL_OVERRIDES_CALL_SOON            2
 #define FL_OVERRIDES_CALL_AT              4
 #define FL_OVERRIDES_CALL_SOON_THREADSAFE 8
 
-/* Whether a method is the application's: of the loop's class, as its bit says,
-   or on the loop itself. */
+/* Whether the application has replaced a method, on the loop's class (`bit`)
+   or on the loop object (`name`). */
 static inline bool
 fl_overrides(FlLoop *loop, uint8_t bit, PyObject *name)
 {
@@ -60,7 +70,7 @@ fl_overrides_time(FlLoop *loop)
     return fl_overrides(loop, FL_OVERRIDES_TIME, loop->state->names.time);
 }
 
-/* It may look at the handle then. */
+/* If so, a replacement may look at the handle, so every call needs one. */
 static inline bool
 fl_overrides_call_soon(FlLoop *loop)
 {
@@ -75,7 +85,8 @@ fl_overrides_call_at(FlLoop *loop)
                         loop->state->names.call_at);
 }
 
-/* It may wake what the loop runs in. */
+/* If so, a replacement may also have to wake a foreign event loop that the
+   loop is embedded in, so nothing may bypass it. */
 static inline bool
 fl_overrides_call_soon_threadsafe(FlLoop *loop)
 {

@@ -1,37 +1,38 @@
-/* Reports: how an exception of a callback reaches the program.
+/* Error reports: how a callback's exception reaches the application.
 
-   Every report goes through call_exception_handler with asyncio's message and
-   keys.  KeyboardInterrupt and SystemExit are not reported: they leave
-   run_forever.
+   A report is a call of loop.call_exception_handler with asyncio's message and
+   keys.  KeyboardInterrupt and SystemExit are not reported: they propagate out
+   of run_forever.
 
-   Loop's thread only. */
+   Every function returns -1 with an exception set if that exception must leave
+   run_forever.  All of them run Python.  Loop's thread only. */
 #ifndef FL_CORE_REPORT_H
 #define FL_CORE_REPORT_H
 
 #include "core/loop.h"
 #include "py/compat.h"
 
-/* Report the raised exception as that of object.name(argument), a call the
-   loop made for itself.  argument may be NULL, as may source: the stack of
-   what queued the call.  Returns as fl_loop_report_callback. */
+/* Report the raised exception as one of object.name(argument), a call that the
+   loop made without a handle.  `argument` may be NULL: no argument.  `source`
+   is the stack of the code that queued the call, or NULL.  0 or -1. */
 int fl_loop_report_call(FlLoop *loop, PyObject *object, PyObject *name,
                         PyObject *argument, PyObject *source);
 
-/* In debug mode: log what took longer than slow_callback_duration and ended
-   with `code`.  What the logger raises is unraisable, but for what leaves the
-   loop.  The code, or -1 if what is raised now must leave run_forever. */
+/* In debug mode: log a callback that took at least slow_callback_duration.  It
+   began at began_ns, is over now, and returned `code`.  An exception of the
+   logger is reported as unraisable, except KeyboardInterrupt and SystemExit.
+   Returns `code`, or -1. */
 int fl_loop_report_slow(FlLoop *loop, PyObject *subject, int64_t began_ns,
                         int code);
 
-/* With metrics: tell the program's slow_callback_hook of a callback that took
-   long and ended with `code`.  What the hook raises is reported.  The code, or
-   -1 if what is raised now must leave run_forever. */
+/* With metrics: call the application's slow_callback_hook for a slow callback
+   that returned `code`.  An exception of the hook is reported.  Returns
+   `code`, or -1. */
 int fl_loop_notify_slow(FlLoop *loop, PyObject *subject, int64_t took_ns,
                         int code);
 
-/* Hand the raised exception to call_exception_handler with asyncio's keys for
-   a callback; handle may be NULL.  0, or -1 if what is raised now must leave
-   run_forever. */
+/* Report the raised exception as one of a handle's callback.  `handle` may be
+   NULL: then the report names no callback.  0 or -1. */
 int fl_loop_report_callback(FlLoop *loop, PyObject *handle);
 
 #endif

@@ -1,28 +1,34 @@
-/* Contexts that wait together: see shared_context.h.
+/* Shared contexts: see shared_context.h.
 
-   1. The loop's copy is never entered nor shown, so its variables stay as they
-      were.
-   2. The loop owns it, so that its map's address is not another's meanwhile;
-      to the end of the batch. */
+   1. The shared copy is never entered and never exposed to the application.
+      So its variables never change: a later change would show in all callbacks
+      that share it.
+   2. The loop owns the copy, and the copy owns its map of variables.  So while
+      loop->shared_map is set, no other map can have that address, and equal
+      addresses mean equal variables.
+   3. The loop drops the copy at the end of each batch.  Otherwise it would
+      keep the values of context variables alive without need. */
 #include "core/shared_context.h"
 
 #include "core/loop.h"
 #include "py/compat.h"
 
+/* The visitproc of map_of. */
 static int
-note_map(PyObject *object, void *arg)
+store_map(PyObject *object, void *arg)
 {
     *(PyObject **)arg = object;
     return 0;
 }
 
-/* What holds a context's variables: the one object that a context which was
-   never entered shows to the collector. */
+/* The map that holds a context's variables, borrowed.  There is no public way
+   to get it, so this uses the context's tp_traverse: a context that was never
+   entered references no other object. */
 static PyObject *
 map_of(PyObject *context)
 {
     PyObject *map = NULL;
-    (void)Py_TYPE(context)->tp_traverse(context, note_map, &map);
+    (void)Py_TYPE(context)->tp_traverse(context, store_map, &map);
     return map;
 }
 
@@ -31,6 +37,8 @@ fl_shared_context_take(FlLoop *loop, PyObject **context)
 {
     PyObject *map = map_of(*context);
     if (map == loop->shared_map && map != NULL) {
+        /* No variable has changed since.  The fresh copy dies young, which is
+           cheap. */
         Py_SETREF(*context, Py_NewRef(loop->shared_context));
     }
     else {

@@ -1,19 +1,25 @@
-/* Signals: Python's wakeup descriptor is ours while the main thread runs.
+/* Signals: Python's wakeup fd is ours while a loop runs in the main thread.
 
-   libuv makes a poll that a signal interrupted again, so a signal must arrive
-   as a readable descriptor: CPython writes each signal's number to the wakeup
-   fd from its C handler.
+   libuv repeats a poll that a signal interrupted.  So a signal must arrive as
+   a readable fd: CPython's C signal handler writes the signal's number, one
+   byte, to the wakeup fd.  We set that to the write end of the loop's signal
+   pipe.
 
-   1. Only in the main thread of the main interpreter, where alone Python's
-      signal handlers run.
-   2. state->wakeup is the one record of who has the descriptor.  take, release
-      and forward are the only functions that change it or act on it.
-   3. The loop that waits has the descriptor.  What the program had set, before
-      the run or by a callback, still gets its bytes, and is put back after
-      the run: each time only if the number is still the same file.
-   4. While add_signal_handler has handlers, the descriptor stays ours between
+   1. All of this happens only in the main thread of the main interpreter.
+      Python's signal handlers run only there, and only that thread may set the
+      wakeup fd.
+   2. state->wakeup is the only record of the wakeup fd's owner.  There may be
+      several loops: a second record could disagree, and then a loop would
+      restore an fd over another loop's.
+   3. The loop that waits owns the wakeup fd.  The fd that the application had
+      set, before the run or in a callback, still gets the bytes
+      (forward_signals) and is restored after the run.  Both happen only if
+      that fd is still the same file: else bytes would go into a file of
+      someone else's.
+   4. While add_signal_handler has handlers, the wakeup fd stays ours between
       runs, so that no signal is lost.
-   5. A number that Python may write to is never closed. */
+   5. An fd is not closed while Python may write to it.  The system could reuse
+      it for a file, and a signal would write a byte into that. */
 #include "core/signals.h"
 
 #include "base/clock.h"
@@ -31,15 +37,17 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* Where asking for the wakeup fd takes a Python call, a loop that became idle
-   asks after this time, not before every wait. */
-#define REQUEST_AFTER_NS (50 * FL_NS_PER_MS)
+/* Before 3.13 the wakeup fd can only be set by a Python call, which is too
+   slow before each wait.  So a loop does it when it has been idle for this
+   long. */
+#define RECLAIM_AFTER_NS (50 * FL_NS_PER_MS)
 
-/* Ask Python whether this is its main thread, by a call that the main thread
-   alone may make and that fails there too, on a number that no file has.
-   `threading` does not know: it takes the thread that imports it first. */
+/* Whether this is Python's main thread.  set_wakeup_fd() with an invalid fd
+   fails in any thread, but only the main thread gets as far as an OSError;
+   others get ValueError.  threading.main_thread() is no answer: it is the
+   thread that first imported `threading`. */
 static bool
-request_main_thread(FlState *state)
+probe_main_thread(FlState *state)
 {
     PyObject *exc = PyErr_Occurred() ? PyErr_GetRaisedException() : NULL;
     PyObject *result =
@@ -49,13 +57,14 @@ request_main_thread(FlState *state)
     bool is_main = result == NULL && PyErr_Occurred()
                    && PyErr_ExceptionMatches(PyExc_OSError);
     Py_XDECREF(result);
-    PyErr_Clear(); /* the error is the answer */
+    PyErr_Clear(); /* which error it was is the answer */
     if (exc != NULL) {
         PyErr_SetRaisedException(exc);
     }
     return is_main;
 }
 
+/* Invariant 1.  The main thread's id is cached once it is known. */
 static bool
 in_main_thread(FlState *state)
 {
@@ -64,7 +73,7 @@ in_main_thread(FlState *state)
         return state->main_thread_id == here;
     }
     if (PyInterpreterState_Get() != PyInterpreterState_Main()
-        || !request_main_thread(state))
+        || !probe_main_thread(state))
     {
         return false;
     }
@@ -72,10 +81,11 @@ in_main_thread(FlState *state)
     return true;
 }
 
-/* --- the wakeup descriptor ----------------------------------------------- */
+/* --- the wakeup fd ------------------------------------------------------- */
 
-/* Make fd Python's wakeup descriptor and tell which it was.  0, or -1 with an
-   exception set. */
+/* Set Python's wakeup fd; *before is the previous one, or -1.  0, or -1 with
+   an exception set: before 3.13 an fd that is closed or blocking is
+   rejected. */
 static int
 set_wakeup_fd(FlState *state, int fd, int *before)
 {
@@ -94,8 +104,10 @@ set_wakeup_fd(FlState *state, int fd, int *before)
 #endif
 }
 
+/* Record the application's wakeup fd with its file's identity.  An fd of -1,
+   or one that is closed, is recorded as none. */
 static void
-remember(FlForeignFd *foreign, int fd)
+record_foreign_fd(FlForeignFd *foreign, int fd)
 {
     struct stat status;
     foreign->fd = fd >= 0 && fstat(fd, &status) == 0 ? fd : -1;
@@ -105,9 +117,9 @@ remember(FlForeignFd *foreign, int fd)
     }
 }
 
-/* The number, if it is still what it was; -1 else. */
+/* The recorded fd if it is still the same file, else -1. */
 static int
-same_fd(const FlForeignFd *foreign)
+foreign_fd(const FlForeignFd *foreign)
 {
     struct stat status;
     bool same = foreign->fd >= 0 && fstat(foreign->fd, &status) == 0
@@ -116,34 +128,40 @@ same_fd(const FlForeignFd *foreign)
     return same ? foreign->fd : -1;
 }
 
-/* Make the loop's pipe the wakeup descriptor.  0; 1: it was not before; or -1
-   with an exception set. */
+/* Set the wakeup fd to the loop's pipe.  1 if it was another fd or another
+   loop's before, 0 if nothing changed, or -1 with an exception set. */
 static int
-take(FlLoop *loop)
+claim_wakeup_fd(FlLoop *loop)
 {
     FlWakeup *wakeup = &loop->state->wakeup;
-    int ours = loop->poller->signal_fds[1], found;
-    if (set_wakeup_fd(loop->state, ours, &found) < 0) {
+    int ours = loop->poller->signal_fds[1], previous;
+    if (set_wakeup_fd(loop->state, ours, &previous) < 0) {
         return -1;
     }
-    bool anew = found != wakeup->fd || wakeup->owner != loop;
-    if (found != wakeup->fd) {
-        remember(&wakeup->before, found);
+    /* wakeup->fd is the fd that we set last.  Another one was set by the
+       application. */
+    bool changed = previous != wakeup->fd || wakeup->owner != loop;
+    if (previous != wakeup->fd) {
+        record_foreign_fd(&wakeup->before, previous);
     }
     if (wakeup->owner == NULL && wakeup->fd >= 0) {
-        (void)close(wakeup->fd); /* a loop left it: see fl_signals_forget */
+        /* fl_signals_forget left it open; Python has not written to it since
+           the call above (invariant 5). */
+        (void)close(wakeup->fd);
     }
     wakeup->owner = loop;
     wakeup->fd = ours;
-    return anew;
+    return changed;
 }
 
-/* The same before a wait.  Of what came while another had the descriptor the
-   handlers may not have run yet; they may schedule, or stop the loop. */
+/* Claim the wakeup fd before a wait.  If the loop did not own it, a signal may
+   have arrived without a byte in its pipe: so run Python's pending handlers,
+   and do not wait, because they may have scheduled a callback or stopped the
+   loop.  0, or -1 with an exception set. */
 static int
-take_back(FlLoop *loop, int64_t *timeout_ns)
+reclaim_wakeup_fd(FlLoop *loop, int64_t *timeout_ns)
 {
-    int code = take(loop);
+    int code = claim_wakeup_fd(loop);
     if (code > 0) {
         *timeout_ns = 0;
         code = PyErr_CheckSignals();
@@ -151,28 +169,35 @@ take_back(FlLoop *loop, int64_t *timeout_ns)
     return code;
 }
 
-/* The loop does not run, and another may need the descriptor, or none does.
-   What the program set since the last wait stays. */
+/* Release the wakeup fd of a loop that no longer runs: to the loop that has
+   signal handlers, or else to the application.  An fd that the application set
+   since the last wait stays.  Does nothing if the loop is not the owner, or
+   needs the wakeup fd for its own handlers.  0, or -1 with an exception
+   set. */
 static int
-release(FlLoop *loop)
+release_wakeup_fd(FlLoop *loop)
 {
     FlWakeup *wakeup = &loop->state->wakeup;
-    int found, ours = wakeup->fd;
+    int previous, ours = wakeup->fd;
     if (wakeup->owner != loop || wakeup->handler == loop) {
         return 0;
     }
     if (wakeup->handler != NULL) {
-        return take(wakeup->handler) < 0 ? -1 : 0;
+        return claim_wakeup_fd(wakeup->handler) < 0 ? -1 : 0;
     }
-    int code = set_wakeup_fd(loop->state, same_fd(&wakeup->before), &found);
+    int code =
+        set_wakeup_fd(loop->state, foreign_fd(&wakeup->before), &previous);
     PyObject *exc = NULL;
     if (code < 0) {
-        /* Python does not take back what was made blocking meanwhile. */
+        /* Python rejects the application's fd if it was made blocking
+           meanwhile.  Set none, because ours must not stay (invariant 5), and
+           raise that error afterwards. */
         exc = PyErr_GetRaisedException();
-        code = set_wakeup_fd(loop->state, -1, &found);
+        code = set_wakeup_fd(loop->state, -1, &previous);
     }
-    if (code == 0 && found != ours) {
-        code = set_wakeup_fd(loop->state, found, &ours);
+    if (code == 0 && previous != ours) {
+        /* The application had set another fd since: restore that. */
+        code = set_wakeup_fd(loop->state, previous, &ours);
     }
     if (code == 0) {
         wakeup->owner = NULL;
@@ -188,9 +213,11 @@ release(FlLoop *loop)
     return code;
 }
 
-/* Pass on what the loop's pipe got to who would have got it without us. */
+/* Write the bytes also to where Python would have written them without the
+   running loop: the pipe of the loop with signal handlers, or else the
+   application's fd. */
 static void
-forward(FlLoop *loop, const unsigned char *fds, ssize_t count)
+forward_signals(FlLoop *loop, const unsigned char *signums, ssize_t count)
 {
     const FlWakeup *wakeup = &loop->state->wakeup;
     if (!in_main_thread(loop->state) || wakeup->owner != loop) {
@@ -198,20 +225,21 @@ forward(FlLoop *loop, const unsigned char *fds, ssize_t count)
     }
     int fd = wakeup->handler != NULL && wakeup->handler != loop
                  ? wakeup->handler->poller->signal_fds[1]
-                 : same_fd(&wakeup->before);
+                 : foreign_fd(&wakeup->before);
     if (fd >= 0) {
-        /* Full or broken is its reader's affair, as it is for CPython. */
-        ssize_t ignored = write(fd, fds, (size_t)count);
+        /* Errors are ignored.  A full pipe wakes its reader anyway, and a
+           broken one is its owner's affair, as it is for CPython. */
+        ssize_t ignored = write(fd, signums, (size_t)count);
         (void)ignored;
     }
 }
 
-/* --- signals that came --------------------------------------------------- */
+/* --- received signals ---------------------------------------------------- */
 
-/* Give one signal to the handler that add_signal_handler knows, if any.  0, or
-   -1 with an exception that leaves the loop. */
+/* Call loop._handle_signal if add_signal_handler has any handlers.  0, or -1
+   with an exception that must leave run_forever. */
 static int
-handle_signal(FlLoop *loop, unsigned char number)
+handle_signal(FlLoop *loop, unsigned char signum)
 {
     PyObject *handlers = loop->signal_handlers;
     if (handlers == NULL || !PyDict_Check(handlers)
@@ -219,7 +247,7 @@ handle_signal(FlLoop *loop, unsigned char number)
     {
         return 0;
     }
-    PyObject *argument = PyLong_FromLong(number);
+    PyObject *argument = PyLong_FromLong(signum);
     PyObject *result =
         argument == NULL
             ? NULL
@@ -234,31 +262,36 @@ handle_signal(FlLoop *loop, unsigned char number)
     return 0;
 }
 
+/* Process `count` bytes of the pipe: each is a signal's number.  0 or -1 as
+   handle_signal, which ends it: the bytes that follow are dropped. */
 static int
-handle_signals(FlLoop *loop, const unsigned char *fds, ssize_t count)
+handle_signals(FlLoop *loop, const unsigned char *signums, ssize_t count)
 {
-    forward(loop, fds, count);
+    forward_signals(loop, signums, count);
     for (ssize_t at = 0; at < count; at++) {
-        if (handle_signal(loop, fds[at]) < 0) {
+        if (handle_signal(loop, signums[at]) < 0) {
             return -1;
         }
     }
     return 0;
 }
 
+/* The signal pipe is readable: empty it.  0, or -1 with an exception that must
+   leave run_forever. */
 static int
 on_signal(void *owner, FlRegistration *reg, int events)
 {
     FlLoop *loop = owner;
-    unsigned char fds[128];
+    unsigned char signums[128];
     ssize_t count;
     (void)events;
-    /* Python's handlers first: left pending, they would run inside the calls
-       below, and what they raise would be taken for an error of those. */
+    /* Run Python's pending handlers first.  They would otherwise run inside
+       the Python calls below, and their exceptions would be reported as errors
+       of those calls. */
     int code = PyErr_CheckSignals();
     PyObject *exc = code < 0 ? PyErr_GetRaisedException() : NULL;
-    while ((count = read(reg->fd, fds, sizeof(fds))) > 0) {
-        if (handle_signals(loop, fds, count) == 0) {
+    while ((count = read(reg->fd, signums, sizeof(signums))) > 0) {
+        if (handle_signals(loop, signums, count) == 0) {
             continue;
         }
         code = -1;
@@ -269,7 +302,7 @@ on_signal(void *owner, FlRegistration *reg, int events)
             exc = PyErr_GetRaisedException();
         }
     }
-    /* It is there still: a loop cannot be closed in its own turn. */
+    /* `reg` is still valid: a loop cannot be closed during its iteration. */
     fl_registration_rearm(reg);
     if (exc != NULL) {
         PyErr_SetRaisedException(exc);
@@ -285,7 +318,8 @@ fl_signals_prepare(FlLoop *loop)
     if (!in_main_thread(loop->state)) {
         return 0;
     }
-    /* The parent's pipe would be taken for the child's own. */
+    /* In a forked child, first close the parent's pipe: else the call below
+       would find that one and not create another. */
     int code = fl_loop_leave_parent(loop);
     if (code == 0) {
         code = fl_poller_signal_pipe(loop->poller, on_signal);
@@ -299,16 +333,23 @@ fl_signals_begin(FlLoop *loop)
     if (!in_main_thread(loop->state)) {
         return 0;
     }
-    if (fl_signals_prepare(loop) < 0 || take(loop) < 0) {
+    if (fl_signals_prepare(loop) < 0 || claim_wakeup_fd(loop) < 0) {
         return -1;
     }
     loop->hears_signals = true;
-    /* One that came before: its handler may not have run yet. */
+    /* The handler of a signal that arrived before may still be pending. */
     return PyErr_CheckSignals();
 }
 
-/* Positions in the queue tell whether callbacks ran: nobody else could have
-   set another descriptor. */
+/* Only a callback (or a destructor that it runs) can have set another wakeup
+   fd.  Before 3.13, where claiming the fd is slow, the ready queue's tail
+   tells whether callbacks were queued since the last wait:
+
+   - taken_tail: the tail (plus one) when the fd was last claimed.  If it has
+     not moved, the fd is still ours.
+   - limited_tail: the tail (plus one) when the wait was last shortened.  If it
+     has not moved, the loop was idle for RECLAIM_AFTER_NS: claim the fd
+     now. */
 int
 fl_signals_before_wait(FlLoop *loop, int64_t *timeout_ns)
 {
@@ -316,7 +357,7 @@ fl_signals_before_wait(FlLoop *loop, int64_t *timeout_ns)
         return 0;
     }
 #if FL_HAVE_SET_WAKEUP_FD
-    return take_back(loop, timeout_ns);
+    return reclaim_wakeup_fd(loop, timeout_ns);
 #else
     uint64_t now = loop->ready.tail + 1;
     if (loop->taken_tail == now) {
@@ -324,14 +365,17 @@ fl_signals_before_wait(FlLoop *loop, int64_t *timeout_ns)
     }
     if (loop->limited_tail == now) {
         loop->taken_tail = now;
-        *timeout_ns = 0; /* destructors may have run and scheduled */
-        return take_back(loop, timeout_ns);
+        /* The Python call may run destructors, which may schedule: do not
+           wait. */
+        *timeout_ns = 0;
+        return reclaim_wakeup_fd(loop, timeout_ns);
     }
-    if (*timeout_ns < 0 || *timeout_ns > REQUEST_AFTER_NS) {
+    if (*timeout_ns < 0 || *timeout_ns > RECLAIM_AFTER_NS) {
         loop->limited_tail = now;
-        *timeout_ns = REQUEST_AFTER_NS;
+        *timeout_ns = RECLAIM_AFTER_NS;
     }
-    return PyErr_CheckSignals(); /* of what came until now */
+    /* The fd may not be ours, so a signal may be pending without a byte. */
+    return PyErr_CheckSignals();
 #endif
 }
 
@@ -342,7 +386,7 @@ fl_signals_end(FlLoop *loop)
         return;
     }
     loop->hears_signals = false;
-    if (release(loop) < 0) {
+    if (release_wakeup_fd(loop) < 0) {
         PyErr_WriteUnraisable((PyObject *)loop);
     }
 }
@@ -358,8 +402,9 @@ fl_signals_forget(FlLoop *loop)
         wakeup->handler = NULL;
     }
     if (in_main_thread(loop->state)) {
+        /* A destructor may call this while an exception is set. */
         PyObject *exc = PyErr_Occurred() ? PyErr_GetRaisedException() : NULL;
-        if (release(loop) < 0) {
+        if (release_wakeup_fd(loop) < 0) {
             PyErr_WriteUnraisable(NULL);
         }
         if (exc != NULL) {
@@ -369,12 +414,14 @@ fl_signals_forget(FlLoop *loop)
     if (wakeup->owner != loop) {
         return;
     }
-    /* A collector in another thread: only the main thread can tell Python, so
-       the number stays, leading nowhere, until a loop takes over. */
-    int nowhere = open("/dev/null", O_WRONLY | O_CLOEXEC);
-    if (nowhere >= 0) {
-        (void)dup2(nowhere, wakeup->fd);
-        (void)close(nowhere);
+    /* The GC runs in another thread, which may not set the wakeup fd.  So the
+       fd stays open (invariant 5) but becomes /dev/null; the next
+       claim_wakeup_fd closes it.  signal_fds[1] is -1 so that the poller does
+       not. */
+    int null_fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
+    if (null_fd >= 0) {
+        (void)dup2(null_fd, wakeup->fd);
+        (void)close(null_fd);
     }
     loop->poller->signal_fds[1] = -1;
     wakeup->owner = NULL;
@@ -385,19 +432,20 @@ fl_signals_after_fork(FlState *state)
 {
     FlWakeup *wakeup = &state->wakeup;
     FlLoop *owner = wakeup->owner;
+    /* The child's main thread is the thread that forked. */
     state->main_thread_id = 0;
-    wakeup->handler = NULL;
+    wakeup->handler = NULL; /* handlers are the parent's loop's */
     if (owner == NULL || !in_main_thread(state)) {
         return 0;
     }
     owner->hears_signals = false;
-    return release(owner);
+    return release_wakeup_fd(owner);
 }
 
 const char fl_loop_signal_wakeup_doc[] =
     "_signal_wakeup($self, on, /)\n--\n\n"
-    "Keep Python's signal wakeup descriptor ours also between runs, or give\n"
-    "it back.  Raises RuntimeError outside the main thread.";
+    "Claim Python's signal wakeup fd between runs too, or release it.\n\n"
+    "Raises RuntimeError outside the main thread.";
 
 PyObject *
 fl_loop_signal_wakeup(FlLoop *loop, PyObject *arg)
@@ -417,17 +465,19 @@ fl_loop_signal_wakeup(FlLoop *loop, PyObject *arg)
         return NULL;
     }
     if (on) {
-        /* A loop that runs keeps the descriptor, and passes signals on.  The
-           running callback may have set another one. */
-        bool heard = wakeup->owner != NULL && wakeup->owner->hears_signals;
-        code = take(heard ? wakeup->owner : loop);
+        /* If another loop runs, it keeps the fd and forwards the bytes.  It
+           claims the fd again, as the running callback may have set another
+           one. */
+        bool owner_runs =
+            wakeup->owner != NULL && wakeup->owner->hears_signals;
+        code = claim_wakeup_fd(owner_runs ? wakeup->owner : loop);
         if (code >= 0) {
             wakeup->handler = loop;
         }
     }
     else if (wakeup->handler == loop) {
         wakeup->handler = NULL;
-        code = loop->hears_signals ? 0 : release(loop);
+        code = loop->hears_signals ? 0 : release_wakeup_fd(loop);
     }
     return code < 0 ? NULL : Py_NewRef(Py_None);
 }

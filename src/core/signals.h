@@ -1,8 +1,14 @@
-/* Signals: Python's wakeup descriptor during a run of the main thread.
+/* Signals: how a signal wakes a loop that runs in the main thread.
 
-   libuv repeats a poll that a signal interrupted, so a signal must arrive as
-   a readable descriptor.  Rejected: uv_signal_t, whose handlers are
-   process-wide and would replace Python's. */
+   libuv repeats a poll that a signal interrupted.  So a signal must arrive as
+   a readable fd: during a run, Python's signal wakeup fd is the loop's signal
+   pipe.
+
+   Rejected: uv_signal_t.  Its handlers are process-wide and would replace
+   Python's.
+
+   Functions that run in another thread than the main thread do nothing, unless
+   they say otherwise. */
 #ifndef FL_CORE_SIGNALS_H
 #define FL_CORE_SIGNALS_H
 
@@ -10,26 +16,32 @@
 #include "py/compat.h"
 #include "py/state.h"
 
-/* In the main thread: make the signal pipe, so that a loop has the same
-   descriptors from its first to its last day.  0 or -1 with OSError. */
+/* Create the loop's signal pipe, if it has none.  A loop calls this when it is
+   created, so that its set of open fds does not change when it first runs.  0,
+   or -1 with OSError. */
 int fl_signals_prepare(FlLoop *loop);
 
-/* In the main thread: make Python's wakeup fd ours for the run. */
+/* Around a run: claim Python's wakeup fd, and restore the application's.
+   begin also runs pending Python handlers.  0, or -1 with an exception set;
+   errors of end are reported as unraisable. */
 int fl_signals_begin(FlLoop *loop);
 void fl_signals_end(FlLoop *loop);
 
-/* The loop is about to wait: make the wakeup fd ours again, if a callback set
-   another.  May shorten the wait.  0 or -1. */
+/* Before a wait: claim the wakeup fd again if a callback has set another one,
+   and run pending Python handlers.  May shorten the wait.  0, or -1 with an
+   exception set. */
 int fl_signals_before_wait(FlLoop *loop, int64_t *timeout_ns);
 
-/* The loop's poller is about to be closed: Python must not write to its pipe
-   any more. */
+/* Before the loop's poller is closed: make sure that Python does not write to
+   the loop's pipe any more.  Any thread; an exception that is set stays set.
+   Errors are reported as unraisable. */
 void fl_signals_forget(FlLoop *loop);
 
-/* After a fork, in the child: find the main thread anew, and let go of what
-   the parent's loops had. */
+/* In the child of a fork: determine the main thread again, and give up a
+   wakeup fd that a parent's loop owned.  0, or -1 with an exception set. */
 int fl_signals_after_fork(FlState *state);
 
+/* The method _signal_wakeup(on), for add_signal_handler. */
 PyObject *fl_loop_signal_wakeup(FlLoop *loop, PyObject *arg);
 extern const char fl_loop_signal_wakeup_doc[];
 

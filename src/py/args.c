@@ -1,13 +1,17 @@
-/* Reading a method's arguments, given by position or by name. */
+/* Parsing a method's arguments, positional or keyword: see args.h.
+
+   1. Everything parsed is borrowed from the caller's argument vector, which
+      outlives the call.  Nothing is released on failure. */
 #include "py/args.h"
 
 #include "py/compat.h"
 
-/* Put a named argument where it belongs.  Names are compared as text: those
-   that a caller spreads from a dict need not be interned. */
+/* Store one keyword argument.  Names are compared as text, not as pointers:
+   the keys of a dict that a caller unpacks need not be interned.  0, or -1
+   with TypeError. */
 static int
-take_named(const FlParameters *parameters, Py_ssize_t count, PyObject *name,
-           PyObject *value, FlArgs *parsed)
+store_keyword(const FlParameters *parameters, Py_ssize_t count, PyObject *name,
+              PyObject *value, FlArgs *parsed)
 {
     if (parameters->context
         && PyUnicode_CompareWithASCIIString(name, "context") == 0)
@@ -15,12 +19,14 @@ take_named(const FlParameters *parameters, Py_ssize_t count, PyObject *name,
         parsed->context = value == Py_None ? NULL : value;
         return 0;
     }
+    /* The messages are those of CPython's own argument parsing. */
     const char *problem = "an unexpected keyword argument";
     for (Py_ssize_t at = 0; at < count; at++) {
         if (PyUnicode_CompareWithASCIIString(name, parameters->names[at]) != 0)
         {
             continue;
         }
+        /* Else the caller gave this parameter by position too. */
         if (parsed->args == parsed->named && parsed->named[at] == NULL) {
             parsed->named[at] = value;
             return 0;
@@ -32,7 +38,7 @@ take_named(const FlParameters *parameters, Py_ssize_t count, PyObject *name,
     return -1;
 }
 
-/* As many as are asked for, once the named ones are in their places. */
+/* Check the number of arguments, once the keyword arguments are stored. */
 static int
 check_count(const FlParameters *parameters, Py_ssize_t count,
             const FlArgs *parsed)
@@ -62,16 +68,18 @@ fl_args_parse(const FlParameters *parameters, PyObject *const *args,
     Py_ssize_t count = names[0] == NULL ? 0 : names[1] == NULL ? 1 : 2;
     *parsed = (FlArgs){.args = args, .nargs = nargs};
     if (nargs < count) {
+        /* Some parameter must come by name.  Only then are the arguments
+           copied, to a place where store_keyword can add the rest. */
         for (Py_ssize_t at = 0; at < nargs; at++) {
             parsed->named[at] = args[at];
         }
         parsed->args = parsed->named;
-        parsed->nargs = count;
+        parsed->nargs = count; /* check_count finds those still missing */
     }
     Py_ssize_t named = kwnames == NULL ? 0 : PyTuple_GET_SIZE(kwnames);
     for (Py_ssize_t at = 0; at < named; at++) {
-        if (take_named(parameters, count, PyTuple_GET_ITEM(kwnames, at),
-                       args[nargs + at], parsed)
+        if (store_keyword(parameters, count, PyTuple_GET_ITEM(kwnames, at),
+                          args[nargs + at], parsed)
             < 0)
         {
             return -1;

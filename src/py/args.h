@@ -1,39 +1,46 @@
-/* Reading a method's arguments, given by position or by name.
+/* Parsing a method's arguments, positional or keyword.
 
-   Hot methods look at what they are given themselves, and come here when
-   something was given by name or is missing.  Argument Clinic would do the
-   same, but for *args beside keywords, and it is not for extensions. */
+   A hot method checks its positional arguments itself.  It calls this when an
+   argument is missing or was given by keyword.
+
+   Rejected: Argument Clinic.  It does not support *args beside keywords, and
+   it is not meant for extensions.
+
+   Any thread may call.  Results are borrowed from the caller's arguments. */
 #ifndef FL_PY_ARGS_H
 #define FL_PY_ARGS_H
 
 #include "py/compat.h"
 
-/* Parameters of a method: all that are named must be given. */
+/* The parameters of a method.  Each one in `names` is required. */
 typedef struct {
-    const char *function; /* its name, for texts */
-    const char *names[2]; /* the first ones, by position or by name; or NULL */
-    bool more;            /* any number more by position: *args */
-    bool context;         /* context=, None or of any class */
+    const char *function; /* its name, for error messages */
+    const char *names[2]; /* positional or keyword; unused ones are NULL */
+    bool more;            /* accepts *args after these */
+    bool context;         /* accepts context=; its type is not checked */
 } FlParameters;
 
-/* What was given, all borrowed. */
+/* The arguments of one call, all borrowed. */
 typedef struct {
     PyObject *const *args; /* the named parameters, then the others */
     Py_ssize_t nargs;
-    PyObject *context;  /* NULL where it is absent or None */
-    PyObject *named[2]; /* where args is, if a parameter was named */
+    PyObject *context;  /* NULL if it is absent or None */
+    PyObject *named[2]; /* args points here if a keyword was used: so a
+                           parsed FlArgs must not be copied or moved */
 } FlArgs;
 
-/* 0, or -1 with TypeError set. */
+/* Parse a vectorcall's arguments into *parsed.  0, or -1 with TypeError
+   set. */
 int fl_args_parse(const FlParameters *parameters, PyObject *const *args,
                   Py_ssize_t nargs, PyObject *kwnames, FlArgs *parsed);
 
-/* The only argument of a method: borrowed, NULL with TypeError set. */
+/* The only argument of a method with one required parameter.  Borrowed; NULL
+   with TypeError set. */
 PyObject *fl_parse_one(const char *function, const char *parameter,
                        PyObject *const *args, Py_ssize_t nargs,
                        PyObject *kwnames);
 
-/* A tuple of new references to arguments. */
+/* A tuple of the arguments: a new reference, NULL with MemoryError set. */
 PyObject *fl_args_tuple(PyObject *const *args, Py_ssize_t count);
 
 #endif

@@ -1,6 +1,7 @@
-/* Calls into Python whose answer is wanted as a C value.
+/* Calls to Python whose result is a C value: see call.h.
 
-   1. The answer's truth is Python's: a method may return any object. */
+   1. A result's truth is decided by PyObject_IsTrue, not by identity with
+      Py_True: an application's future may return any object from done(). */
 #include "py/call.h"
 
 #include "py/compat.h"

@@ -1,14 +1,16 @@
-/* Calls into Python whose answer is wanted as a C value. */
+/* Calls to Python whose result is needed as a C value. */
 #ifndef FL_PY_CALL_H
 #define FL_PY_CALL_H
 
 #include "py/compat.h"
 
-/* The truth of object.name(), or -1 with an exception. */
+/* The truth of object.name(): 1 or 0, or -1 with an exception set.  Runs
+   Python. */
 int fl_call_truth(PyObject *object, PyObject *name);
 
-/* Whether a method, looked up on an object, is this C function: nobody has put
-   another in its place. */
+/* Whether a bound method is this C function, so that no subclass or
+   application has replaced it.  `method` is the result of an attribute lookup
+   on an object.  Runs no Python and cannot fail. */
 bool fl_call_is_ours(PyObject *method, PyCFunction function);
 
 #endif

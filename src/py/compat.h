@@ -1,8 +1,11 @@
-/* Every difference between CPython 3.11 and 3.15 that the C code meets.
+/* The differences between CPython 3.11 and 3.15 that matter to the C code.
 
-   Code elsewhere uses what is named here; it tests the version only where a
-   struct or a table has a line more or less (module.c, stream.h, transport.c).
-   Each block says which version brought the change, and what that means. */
+   Other files use the names defined here.  They test the version themselves
+   only where a struct, a slot table or a signature of their own has a line
+   more or less (stream.h, handle.c, tasks.c, ...).  Each block below names the
+   version that brought the change, and the consequence.
+
+   Everything here needs the GIL (an attached thread state). */
 #ifndef FL_PY_COMPAT_H
 #define FL_PY_COMPAT_H
 
@@ -16,10 +19,11 @@
 #error "fastloop needs CPython 3.11 or later"
 #endif
 
-/* 3.12 asks the system for no process id to tell the thread's running loop. */
+/* 3.12: get_running_loop() no longer calls getpid(), so it is cheap enough to
+   call for each new future (loop/tasks.c). */
 #define FL_RUNNING_LOOP_IS_CHEAP (PY_VERSION_HEX >= 0x030C0000)
 
-/* 3.12 made structmember.h part of Python.h and renamed its constants. */
+/* 3.12: the constants of structmember.h became part of Python.h, renamed. */
 #if PY_VERSION_HEX < 0x030C0000
 #include <structmember.h>
 #define Py_T_PYSSIZET  T_PYSSIZET
@@ -29,20 +33,22 @@
 #define Py_T_BOOL      T_BOOL
 #define Py_READONLY    READONLY
 #else
-/* The value of a member that reads as None while it is NULL. */
+/* T_OBJECT, whose member reads as None while it is NULL.  3.12 has no public
+   name for it. */
 #define FL_T_OBJECT 6
 #endif
 
-/* 3.12: the weak reference list of a Python-slotted class moved in front of
-   the object; before, it was the last of the instance's own fields. */
+/* 3.12: the weak reference list of a class with __slots__ moved in front of
+   the object.  Before, it was the last field of the instance. */
 #if PY_VERSION_HEX < 0x030C0000
 #define FL_WEAKREF_FIELD PyObject *weakrefs;
 #else
 #define FL_WEAKREF_FIELD
 #endif
 
-/* 3.14: what call_soon_threadsafe returns is a class of its own, with a lock
-   that ours leaves alone. */
+/* 3.14: call_soon_threadsafe returns an instance of a class of its own.  That
+   class has a slot for a lock.  Our handles have the slot, because they
+   inherit the layout, but do not use it. */
 #if PY_VERSION_HEX < 0x030E0000
 #define FL_THREADSAFE_HANDLE "Handle"
 #define FL_LOCK_FIELD
@@ -51,7 +57,8 @@
 #define FL_LOCK_FIELD        PyObject *lock;
 #endif
 
-/* 3.12: exceptions are handled as one object. */
+/* 3.12: the raised exception is one object, not a triple of type, value and
+   traceback. */
 #if PY_VERSION_HEX < 0x030C0000
 static inline PyObject *
 PyErr_GetRaisedException(void)
@@ -78,8 +85,8 @@ PyErr_SetRaisedException(PyObject *exc)
 }
 #endif
 
-/* 3.13: critical sections, which exist only where there is no GIL, and
-   look-ups that return strong references. */
+/* 3.13: critical sections, which do something only without a GIL, and lookups
+   that return strong references. */
 #if PY_VERSION_HEX < 0x030D0000
 #define Py_BEGIN_CRITICAL_SECTION(op) {
 #define Py_END_CRITICAL_SECTION()     }
@@ -102,13 +109,14 @@ PyObject_GetOptionalAttr(PyObject *object, PyObject *name, PyObject **result)
     if (!PyErr_ExceptionMatches(PyExc_AttributeError)) {
         return -1;
     }
-    PyErr_Clear(); /* the attribute is optional: absence is the answer */
+    PyErr_Clear(); /* a missing attribute is a result, not an error */
     return 0;
 }
 #endif
 
-/* Instances with a dict and weak references: fields of the object before 3.12,
-   managed in front of it since.  OBJECT has `dict` and `weakrefs` before. */
+/* Instances with a __dict__ and weak references.  3.12: the interpreter
+   manages both in front of the object.  Before, the object has the fields
+   `dict` and `weakrefs`, and its own GC slots visit and clear the dict. */
 #if PY_VERSION_HEX < 0x030C0000
 #define FL_DICT_FLAGS 0
 #define fl_visit_dict(object, visit, arg) \
@@ -132,14 +140,15 @@ fl_visit_one(PyObject *object, visitproc visit, void *arg)
 #define fl_clear_dict(object) PyObject_ClearManagedDict((PyObject *)(object))
 #endif
 
-/* 3.13 exports PySignal_SetWakeupFd; before, it is declared and hidden. */
+/* 3.13: PySignal_SetWakeupFd is exported.  Before, it is declared, but the
+   library hides the symbol, so signals.c calls signal.set_wakeup_fd(). */
 #define FL_HAVE_SET_WAKEUP_FD (PY_VERSION_HEX >= 0x030D0000)
 
-/* 3.13: Server._attach and _detach are told which transport it is. */
+/* 3.13: Server._attach and _detach take the transport as an argument. */
 #define FL_SERVER_KNOWS_TRANSPORTS (PY_VERSION_HEX >= 0x030D0000)
 
-/* 3.13: empty datagrams are sent, and each one that waits counts as so many
-   bytes more. */
+/* 3.13: an empty datagram is sent (before, sendto() ignores it), and each
+   queued datagram adds this many bytes to the size of the write buffer. */
 #if PY_VERSION_HEX >= 0x030D0000
 #define FL_EMPTY_DATAGRAMS       1
 #define FL_DATAGRAM_HEADER_BYTES 8
@@ -148,43 +157,46 @@ fl_visit_one(PyObject *object, visitproc visit, void *arg)
 #define FL_DATAGRAM_HEADER_BYTES 0
 #endif
 
-/* 3.12: asyncio's datagram transports are DatagramTransports. */
+/* 3.12: asyncio's datagram transports inherit asyncio.DatagramTransport. */
 #define FL_HAVE_DATAGRAM_BASE (PY_VERSION_HEX >= 0x030C0000)
 
-/* 3.13: a run that meets a timer whose time is NaN, and sleep(nan), end with
-   ValueError; before, such a timer is due at once. */
+/* 3.13: sleep(nan), and a run that reaches a timer whose time is NaN, raise
+   ValueError.  Before, such a timer is due at once. */
 #define FL_REFUSES_NAN (PY_VERSION_HEX >= 0x030D0000)
 
-/* 3.14: a concurrent future that is done in the loop's own thread sets the
-   asyncio one at once, not in the next iteration. */
+/* 3.14: when a concurrent future completes in the loop's own thread, the
+   chained asyncio future gets its result at once, not in the next
+   iteration. */
 #define FL_FUTURES_SET_AT_ONCE (PY_VERSION_HEX >= 0x030E0000)
 
-/* 3.14: a handle of call_soon_threadsafe has a lock that its callback holds:
-   see core/threadsafe_handle.c. */
+/* 3.14: the callback of a call_soon_threadsafe handle runs under the handle's
+   lock, so cancel() waits for it: see core/threadsafe_handle.c. */
 #define FL_HANDLES_WAIT (PY_VERSION_HEX >= 0x030E0000)
 
-/* 3.14: a TLS transport is closing when the one below it is. */
+/* 3.14: a TLS transport's is_closing() is also true while its raw transport is
+   closing. */
 #define FL_TLS_CLOSES_WITH_RAW (PY_VERSION_HEX >= 0x030E0000)
 
-/* 3.14: a stream's write names the types it takes. */
+/* 3.14: the TypeError of a stream's write() names the accepted types. */
 #if PY_VERSION_HEX < 0x030E0000
 #define FL_WRITABLE_TYPES "bytes-like"
 #else
 #define FL_WRITABLE_TYPES "bytes, bytearray, or memoryview"
 #endif
 
-/* Without a GIL other threads may touch a handle while the loop runs it, so
-   the short cuts that only the GIL makes safe are compiled out. */
+/* Without a GIL another thread may access a handle while the loop runs it.  So
+   fast paths that are safe only under the GIL are compiled out. */
 #ifdef Py_GIL_DISABLED
 #define FL_HAVE_GIL 0
 #else
 #define FL_HAVE_GIL 1
 #endif
 
-/* Without a GIL each birth and death of an instance counts its type, and two
-   threads that do so wait for each other's cache line.  A count too large for
-   its field makes an object immortal, as documented; the interpreter does the
-   same to every class written in Python once it has a second thread. */
+/* Without a GIL, make a type immortal.  Each new or freed instance changes its
+   type's reference count, so threads that create instances of one type compete
+   for a cache line.  A count too large for its field makes an object immortal:
+   the documentation says so, and the interpreter does the same to every Python
+   class once it has a second thread. */
 static inline void
 fl_make_type_immortal(PyObject *type)
 {
@@ -195,16 +207,17 @@ fl_make_type_immortal(PyObject *type)
 #endif
 }
 
-/* A field that one thread writes and others may read at any time.  With a GIL
-   they take turns, and the field is a plain one. */
+/* Marks a field that one thread writes and others may read at any time.  Under
+   the GIL only one of them runs at a time, so the field is a plain one. */
 #if FL_HAVE_GIL
 #define FL_ATOMIC
 #else
 #define FL_ATOMIC _Atomic
 #endif
 
-/* The object of a weak reference, a new reference; NULL when it is dead.  No
-   error can be raised.  3.13: without a borrowed one between. */
+/* The object of a weak reference: a new reference, NULL if it is dead.  Cannot
+   fail.  3.13: PyWeakref_GetRef returns a strong reference directly; before,
+   there is a borrowed one in between, which only the GIL protects. */
 static inline PyObject *
 fl_weakref_get(PyObject *weak)
 {
@@ -218,16 +231,20 @@ fl_weakref_get(PyObject *weak)
 #endif
 }
 
-/* A number that a class has until it is changed; 0: none yet.  Nothing public
-   tells so before the watchers of 3.12, which are few and a program's. */
+/* The version tag of a class, which changes whenever the class or a base class
+   is changed; 0: the class has none at present.  This field is not public API.
+   Rejected: type watchers.  They came with 3.12, and an interpreter has few of
+   them, which belong to applications. */
 static inline unsigned
 fl_type_version(const PyTypeObject *type)
 {
     return type->tp_version_tag;
 }
 
-/* Give a dead object of a pool, which kept its type and the reference to it,
-   its first reference again.  A debug build counts all references. */
+/* Revive an object from a free list: set its reference count to 1.  The dead
+   object still owns the reference to its type.  A debug build also counts the
+   total of all references, so there PyObject_Init does it; that takes another
+   reference to the type, which is dropped. */
 static inline void
 fl_revive(PyObject *object)
 {
@@ -247,7 +264,7 @@ fl_revive(PyObject *object)
 #define FL_UNLIKELY(x) (x)
 #endif
 
-/* A precondition, checked in debug and sanitizer builds. */
+/* A precondition, checked only in debug and sanitizer builds (assert). */
 #define FL_CHECK(condition, message) assert((condition) && (message))
 
 #endif

@@ -1,7 +1,7 @@
-/* Leaving a context past an exception, and copying one.
+/* Contexts: copying one, and leaving one while an exception is set.
 
-   1. PyContext_Exit must not be called with an exception set: its own would
-      replace that. */
+   1. PyContext_Exit is never called with an exception set: its own exception
+      would replace the callback's. */
 #include "py/context.h"
 
 #include "py/compat.h"
@@ -9,7 +9,7 @@
 PyObject *
 fl_context_copy(PyObject *context)
 {
-    Py_INCREF(context);
+    Py_INCREF(context); /* see context.h: the owner may release it */
     PyObject *copy = PyContext_Copy(context);
     Py_DECREF(context);
     return copy;

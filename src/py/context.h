@@ -1,24 +1,27 @@
-/* Running code in a contextvars.Context: enter by PyContext_Enter, leave by
-   this; and copying one.
+/* Running code in a contextvars.Context.
 
-   Rejected: one function that enters, calls and leaves by a pointer.  A
-   callback would cost one more indirect call. */
+   Enter the context with PyContext_Enter, leave it with fl_context_leave.  For
+   the thread that entered it.
+
+   Rejected: one function that enters, calls a function pointer, and leaves.
+   It would cost one more indirect call for each callback. */
 #ifndef FL_PY_CONTEXT_H
 #define FL_PY_CONTEXT_H
 
 #include "py/compat.h"
 
-/* A copy of a context that its owner may let go of meanwhile: before 3.12
-   making it may run the collector, and that anything.  NULL with
-   MemoryError. */
+/* A copy of a context: a new reference, NULL with MemoryError.  The caller may
+   pass a borrowed reference.  Before 3.12 the allocation may run the GC, which
+   may run any code, and the context's owner may release it meanwhile. */
 PyObject *fl_context_copy(PyObject *context);
 
-/* The same as fl_context_leave where an exception is set. */
+/* The slow path of fl_context_leave: an exception is set. */
 void fl_context_leave_raising(PyObject *context);
 
-/* Leave a context that was entered.  A raised exception stays; that a context
-   cannot be left, which only a callback that left it itself brings about, is
-   reported and does not hide what the callback returned or raised. */
+/* Leave a context that was entered.  `raised` says whether an exception is
+   set; it stays set.  Leaving fails only if the callback itself left the
+   context.  That failure is reported as unraisable, so that it does not hide
+   what the callback returned or raised. */
 static inline void
 fl_context_leave(PyObject *context, bool raised)
 {

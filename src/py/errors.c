@@ -1,7 +1,8 @@
-/* One place where an errno becomes an exception.
+/* Error codes and exceptions: see errors.h.
 
-   1. OSError's constructor picks the subclass and programs see the
-      message they know: strerror's text and nothing else. */
+   1. An OSError is made by calling OSError(errno, text).  That constructor
+      picks the subclass (ConnectionResetError ...), and applications compare
+      the text with strerror's: so nothing is added to it. */
 #include "py/errors.h"
 
 #include "base/codes.h"
@@ -9,6 +10,7 @@
 
 #include <string.h>
 
+/* Codes are negative errnos, OSError takes positive ones. */
 PyObject *
 fl_errno_exception(int code)
 {
@@ -22,7 +24,7 @@ int
 fl_raise_errno(int code)
 {
     PyObject *exc = fl_errno_exception(code);
-    if (exc != NULL) {
+    if (exc != NULL) { /* else making it has raised another one */
         PyErr_SetObject((PyObject *)Py_TYPE(exc), exc);
         Py_DECREF(exc);
     }
@@ -36,6 +38,7 @@ fl_error_leaves_loop(void)
            || PyErr_ExceptionMatches(PyExc_SystemExit);
 }
 
+/* `first` wins, because it came first and is the likely cause. */
 int
 fl_error_keep_first(PyObject *first, int code, PyObject *source)
 {
@@ -43,7 +46,7 @@ fl_error_keep_first(PyObject *first, int code, PyObject *source)
         return code;
     }
     if (code < 0) {
-        PyErr_WriteUnraisable(source);
+        PyErr_WriteUnraisable(source); /* only one exception can propagate */
     }
     PyErr_SetRaisedException(first);
     return -1;
@@ -53,8 +56,10 @@ void
 fl_raise_os_error(long code, const char *format, PyObject *subject)
 {
     PyObject *text = PyUnicode_FromFormat(format, subject);
+    /* "N" consumes the text, also when Py_BuildValue fails. */
     PyObject *args = text == NULL ? NULL : Py_BuildValue("lN", code, text);
     if (args != NULL) {
+        /* A tuple: the interpreter calls OSError(*args), as in invariant 1. */
         PyErr_SetObject(PyExc_OSError, args);
         Py_DECREF(args);
     }

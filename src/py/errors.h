@@ -1,32 +1,35 @@
-/* The bridge from error codes to exceptions, and reports of errors.
+/* Conversion of error codes to exceptions, and helpers for raised exceptions.
 
-   What only makes system calls returns a negative errno; what is called from
-   Python -1 or NULL with an exception set.  This alone makes an OSError. */
+   A function that only makes system calls returns a negative errno.  A
+   function that Python calls returns -1 or NULL with an exception set.  Only
+   the functions here make an OSError.  They need the GIL (an attached thread
+   state). */
 #ifndef FL_PY_ERRORS_H
 #define FL_PY_ERRORS_H
 
 #include "py/compat.h"
 
-/* Raise the OSError subclass that belongs to a negative errno, MemoryError for
+/* Raise the OSError subclass for a negative errno, or MemoryError for
    FL_NO_MEMORY (base/codes.h).  Returns -1. */
 int fl_raise_errno(int code);
 
-/* The same as an exception object, not raised; NULL with an exception set
-   when it cannot be made. */
+/* The same as an exception object that is not raised: a new reference.  NULL
+   with an exception set if it cannot be made. */
 PyObject *fl_errno_exception(int code);
 
-/* True if the raised exception must leave run_forever: KeyboardInterrupt or
-   SystemExit. */
+/* True if the raised exception must propagate out of run_forever, as in
+   asyncio: KeyboardInterrupt and SystemExit.  An exception must be set. */
 bool fl_error_leaves_loop(void);
 
-/* End a clean-up that `code` is the outcome of: 0, or -1 with an exception
-   set.  An exception that was taken away before it (`first`, NULL for none;
-   its reference is taken) is raised again, and the clean-up's is then reported
-   as unraisable for `source`.  Returns -1 if an exception is set, or 0. */
+/* Finish a clean-up whose result is `code`: 0, or -1 with an exception set.
+   `first` is the exception that the caller saved before the clean-up, or NULL;
+   its reference is stolen.  `first` is raised again; if the clean-up raised as
+   well, that exception is reported as unraisable for `source`.  Returns -1 if
+   an exception is now set, else 0. */
 int fl_error_keep_first(PyObject *first, int code, PyObject *source);
 
-/* OSError with a positive errno and a text of asyncio's in place of the
-   system's; the format takes the subject. */
+/* Raise an OSError with a positive errno and a text of asyncio's instead of
+   strerror's.  `format` has one PyUnicode_FromFormat field for `subject`. */
 void fl_raise_os_error(long code, const char *format, PyObject *subject);
 
 #endif

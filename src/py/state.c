@@ -1,17 +1,22 @@
 /* Module state: what is imported, interned and probed once per interpreter.
 
-   1. All references are owned by the state and visited by the collector.
-   2. Task steps are probed, not named: a throw-away task on a stub loop shows
-      which callables asyncio's C task gives to call_soon.  When it shows
-      something unknown, both fields stay NULL and steps are ordinary
-      callbacks. */
+   1. FL_OBJECTS and FL_TYPES name every owned reference of FlState, except its
+      interned strings.  A reference that is missing there leaks.  Interned
+      strings are not visited: a str is not a GC object.
+   2. A type whose struct begins with asyncio's slots is created only after its
+      layout was checked (fl_type_derive).  An unknown layout would have a slot
+      and a field of ours share memory.
+   3. The types of task steps have no public name, so they are probed: a
+      throw-away task on a stub loop shows which callables asyncio's C task
+      passes to call_soon.  If the probe finds anything unknown, step_type and
+      wakeup_function stay NULL, and steps run as ordinary callbacks. */
 #include "py/state.h"
 
 #include "py/compat.h"
 
 #include <string.h>
 
-/* Every owned reference apart from the names and the types. */
+/* Every owned reference apart from the names and the types: invariant 1. */
 #define FL_OBJECTS(X)          \
     X(future_type)             \
     X(task_type)               \
@@ -68,6 +73,7 @@
     X(tls_certificate_error)   \
     X(loop_kwnames)
 
+/* The owned references to types, which are PyTypeObject pointers. */
 #define FL_TYPES(X)       \
     X(loop_type)          \
     X(handle_type)        \
@@ -82,6 +88,7 @@
     X(tls_transport_type) \
     X(step_type)
 
+/* 0, or -1 with an exception set; names that are missing stay NULL. */
 static int
 names_init(FlNames *names)
 {
@@ -95,59 +102,60 @@ names_init(FlNames *names)
     return 0;
 }
 
-/* What is taken from which module; a name with a dot is of a class in it. */
+/* An object to import.  A dotted name is an attribute of a class. */
 typedef struct {
     const char *module;
     const char *name;
-    size_t offset; /* of the FlState's member that takes it */
+    size_t offset; /* of the FlState field that owns it */
 } Import;
 
-#define TAKE(module, name, member)               \
+#define IMPORT(module, name, member)             \
     {                                            \
         module, name, offsetof(FlState, member), \
     }
 
 static const Import imports[] = {
-    TAKE("asyncio", "Future", future_type),
-    TAKE("asyncio", "Task", task_type),
-    /* The mixin, for asyncio's sendfile takes no other transport. */
-    TAKE("asyncio.transports", "_FlowControlMixin", asyncio_transport),
-    TAKE("asyncio.transports", "_FlowControlMixin.get_extra_info",
-         base_get_extra_info),
-    TAKE("asyncio", "DatagramTransport", asyncio_datagrams),
-    TAKE("asyncio", "BufferedProtocol", buffered_protocol),
-    TAKE("asyncio.streams", "StreamReader", asyncio_reader),
-    TAKE("asyncio.streams", "StreamReaderProtocol", asyncio_stream_protocol),
-    TAKE("asyncio.streams", "__dict__", stream_globals),
-    TAKE("asyncio", "IncompleteReadError", asyncio_incomplete),
-    TAKE("asyncio", "LimitOverrunError", asyncio_overrun),
-    TAKE("asyncio", "ensure_future", ensure_future),
-    TAKE("asyncio", "iscoroutine", iscoroutine),
-    TAKE("asyncio", "isfuture", isfuture),
-    TAKE("asyncio", "BaseEventLoop.create_task", base_create_task),
-    TAKE("asyncio", "BaseEventLoop.create_future", base_create_future),
-    /* anyio finds a program's main task by it, and its threads live as long
-       as that task. */
-    TAKE("asyncio.base_events", "_run_until_complete_cb", until_complete_cb),
-    TAKE("asyncio.format_helpers", "extract_stack", extract_stack),
-    TAKE("signal", "set_wakeup_fd", set_wakeup_fd),
-    TAKE("asyncio.events", "Handle", asyncio_handle),
-    TAKE("asyncio.events", "TimerHandle", asyncio_timer_handle),
-    TAKE("asyncio.events", FL_THREADSAFE_HANDLE, asyncio_safe_handle),
-    TAKE("asyncio.events", "__dict__", asyncio_events),
-    TAKE("asyncio.events", "_get_running_loop", get_running_loop),
-    TAKE("asyncio.tasks", "__dict__", asyncio_tasks),
-    TAKE("asyncio.futures", "__dict__", asyncio_futures),
-    TAKE("sys", "set_asyncgen_hooks", set_asyncgen_hooks),
-    TAKE("sys", "get_asyncgen_hooks", get_asyncgen_hooks),
+    IMPORT("asyncio", "Future", future_type),
+    IMPORT("asyncio", "Task", task_type),
+    /* The mixin, because asyncio's sendfile checks for it by isinstance. */
+    IMPORT("asyncio.transports", "_FlowControlMixin", asyncio_transport),
+    IMPORT("asyncio.transports", "_FlowControlMixin.get_extra_info",
+           base_get_extra_info),
+    IMPORT("asyncio", "DatagramTransport", asyncio_datagrams),
+    IMPORT("asyncio", "BufferedProtocol", buffered_protocol),
+    IMPORT("asyncio.streams", "StreamReader", asyncio_reader),
+    IMPORT("asyncio.streams", "StreamReaderProtocol", asyncio_stream_protocol),
+    IMPORT("asyncio.streams", "__dict__", stream_globals),
+    IMPORT("asyncio", "IncompleteReadError", asyncio_incomplete),
+    IMPORT("asyncio", "LimitOverrunError", asyncio_overrun),
+    IMPORT("asyncio", "ensure_future", ensure_future),
+    IMPORT("asyncio", "iscoroutine", iscoroutine),
+    IMPORT("asyncio", "isfuture", isfuture),
+    IMPORT("asyncio", "BaseEventLoop.create_task", base_create_task),
+    IMPORT("asyncio", "BaseEventLoop.create_future", base_create_future),
+    /* The very function, not a copy: anyio recognises the application's main
+       task by this done callback, and ends its worker threads with it. */
+    IMPORT("asyncio.base_events", "_run_until_complete_cb", until_complete_cb),
+    IMPORT("asyncio.format_helpers", "extract_stack", extract_stack),
+    IMPORT("signal", "set_wakeup_fd", set_wakeup_fd),
+    IMPORT("asyncio.events", "Handle", asyncio_handle),
+    IMPORT("asyncio.events", "TimerHandle", asyncio_timer_handle),
+    IMPORT("asyncio.events", FL_THREADSAFE_HANDLE, asyncio_safe_handle),
+    IMPORT("asyncio.events", "__dict__", asyncio_events),
+    IMPORT("asyncio.events", "_get_running_loop", get_running_loop),
+    IMPORT("asyncio.tasks", "__dict__", asyncio_tasks),
+    IMPORT("asyncio.futures", "__dict__", asyncio_futures),
+    IMPORT("sys", "set_asyncgen_hooks", set_asyncgen_hooks),
+    IMPORT("sys", "get_asyncgen_hooks", get_asyncgen_hooks),
 };
 
-/* A new reference, or NULL. */
+/* A new reference, or NULL with an exception set. */
 static PyObject *
-take(const Import *import)
+import_one(const Import *import)
 {
     PyObject *found = PyImport_ImportModule(import->module);
     const char *name = import->name;
+    /* One attribute lookup for each part of the dotted name. */
     while (found != NULL && name != NULL) {
         const char *dot = strchr(name, '.');
         PyObject *part = dot == NULL
@@ -161,16 +169,19 @@ take(const Import *import)
     return found;
 }
 
+/* 0, or -1 with an exception set. */
 static int
-asyncio_init(FlState *state)
+import_all(FlState *state)
 {
     for (size_t at = 0; at < sizeof(imports) / sizeof(imports[0]); at++) {
         PyObject **member = (PyObject **)((char *)state + imports[at].offset);
-        *member = take(&imports[at]);
+        *member = import_one(&imports[at]);
         if (*member == NULL) {
             return -1;
         }
     }
+    /* A C function without arguments can be called by its pointer.  An
+       application may have replaced it by a Python function before import. */
     if (PyCFunction_CheckExact(state->get_running_loop)
         && PyCFunction_GetFlags(state->get_running_loop) == METH_NOARGS)
     {
@@ -182,8 +193,9 @@ asyncio_init(FlState *state)
     return 0;
 }
 
-/* Invariant 2.  `found` is what the stub loop saw: the step of a new task
-   and the wake-up of a task that waits; the helper that ran it is Python. */
+/* Invariant 3.  fastloop/_task_probe.py runs the task.  It returns what the
+   stub loop received, which is the step of a new task and the wake-up of a
+   waiting task, or None.  0, or -1 with an exception set. */
 static int
 steps_probe(FlState *state)
 {
@@ -199,6 +211,8 @@ steps_probe(FlState *state)
         PyObject *step = PyTuple_GET_ITEM(found, 0);
         PyObject *wakeup = PyTuple_GET_ITEM(found, 1);
         if (PyCFunction_Check(wakeup)) {
+            /* The step is an instance of a type of its own.  The wake-up is a
+               built-in method, so its C function identifies it. */
             state->step_type = (PyTypeObject *)Py_NewRef(Py_TYPE(step));
             state->wakeup_function = PyCFunction_GetFunction(wakeup);
         }
@@ -207,16 +221,17 @@ steps_probe(FlState *state)
     return 0;
 }
 
+/* On failure the module's m_free releases what was set (see state.h). */
 int
 fl_state_init(FlState *state, PyObject *module)
 {
     state->module = module;
-    state->wakeup.fd = state->wakeup.before.fd = -1;
+    state->wakeup.fd = state->wakeup.before.fd = -1; /* 0 is a valid fd */
     if (PyThread_tss_create(&state->running) != 0) {
         PyErr_NoMemory();
         return -1;
     }
-    if (names_init(&state->names) < 0 || asyncio_init(state) < 0) {
+    if (names_init(&state->names) < 0 || import_all(state) < 0) {
         return -1;
     }
     state->empty_tuple = PyTuple_New(0);
@@ -244,6 +259,7 @@ fl_state_traverse(FlState *state, visitproc visit, void *arg)
 void
 fl_state_clear(FlState *state)
 {
+    /* Their types are borrowed from the fields cleared below. */
     memset(state->native_protocols, 0, sizeof(state->native_protocols));
 #define CLEAR(field) Py_CLEAR(state->field);
     FL_OBJECTS(CLEAR)
@@ -269,6 +285,7 @@ fl_type_add(PyObject *module, PyType_Spec *spec, PyObject *base)
         Py_CLEAR(type);
     }
     if (type != NULL) {
+        /* Threads that create handles would compete for its count. */
         fl_make_type_immortal((PyObject *)type);
     }
     return type;
@@ -276,6 +293,7 @@ fl_type_add(PyObject *module, PyType_Spec *spec, PyObject *base)
 
 /* --- types that inherit storage ------------------------------------------ */
 
+/* Whether the list has a slot of that name at that offset. */
 static bool
 is_known_slot(const char *name, size_t offset, const FlBaseSlot *slots)
 {
@@ -287,8 +305,10 @@ is_known_slot(const char *name, size_t offset, const FlBaseSlot *slots)
     return slots->name != NULL;
 }
 
+/* Raise the ImportError of fl_type_derive.  An empty `slot` means the end of
+   the instance.  Returns -1. */
 static int
-refuse_layout(const PyTypeObject *base, const char *slot)
+raise_layout_error(const PyTypeObject *base, const char *slot)
 {
     PyErr_Format(PyExc_ImportError,
                  "fastloop does not know this asyncio: %s%s%s is not where it "
@@ -297,9 +317,10 @@ refuse_layout(const PyTypeObject *base, const char *slot)
     return -1;
 }
 
-/* Every slot that a class itself defines is one of the list. */
+/* Check that every slot which the class itself defines is in the list.  0, or
+   -1 with an exception set. */
 static int
-check_slots(PyTypeObject *base, const FlBaseSlot *slots)
+check_own_slots(PyTypeObject *base, const FlBaseSlot *slots)
 {
     PyObject *dict = PyObject_GetAttrString((PyObject *)base, "__dict__");
     PyObject *values = dict == NULL ? NULL : PyMapping_Values(dict);
@@ -307,10 +328,12 @@ check_slots(PyTypeObject *base, const FlBaseSlot *slots)
     int code = values == NULL ? -1 : 0;
     for (Py_ssize_t at = 0; code == 0 && at < PyList_GET_SIZE(values); at++) {
         PyObject *value = PyList_GET_ITEM(values, at);
+        /* Each name in __slots__ becomes a member descriptor with an
+           offset. */
         if (Py_IS_TYPE(value, &PyMemberDescr_Type)) {
             const PyMemberDef *slot = ((PyMemberDescrObject *)value)->d_member;
             if (!is_known_slot(slot->name, (size_t)slot->offset, slots)) {
-                code = refuse_layout(base, slot->name);
+                code = raise_layout_error(base, slot->name);
             }
         }
     }
@@ -318,23 +341,25 @@ check_slots(PyTypeObject *base, const FlBaseSlot *slots)
     return code;
 }
 
-/* Of a base, and of the classes that it inherits from. */
+/* The same for the class and all classes that it inherits from. */
 static int
-check_base(PyTypeObject *base, const FlBaseSlot *slots)
+check_inherited_slots(PyTypeObject *base, const FlBaseSlot *slots)
 {
     for (Py_ssize_t at = 0; at < PyTuple_GET_SIZE(base->tp_mro); at++) {
         PyObject *from = PyTuple_GET_ITEM(base->tp_mro, at);
-        if (check_slots((PyTypeObject *)from, slots) < 0) {
+        if (check_own_slots((PyTypeObject *)from, slots) < 0) {
             return -1;
         }
     }
     return 0;
 }
 
-/* The first of the bases is the one that has the storage. */
+/* Check the slots of all bases, and the instance size of the first one: it
+   provides the storage.  0, or -1 with an exception set. */
 static int
 check_layout(PyObject *bases, const FlBaseSlot *slots)
 {
+    /* The last entry's offset is the size that instances must have. */
     const FlBaseSlot *end = slots;
     while (end->name != NULL) {
         end++;
@@ -342,15 +367,16 @@ check_layout(PyObject *bases, const FlBaseSlot *slots)
     PyTypeObject *first = (PyTypeObject *)PyTuple_GET_ITEM(bases, 0);
     for (Py_ssize_t at = 0; at < PyTuple_GET_SIZE(bases); at++) {
         PyObject *base = PyTuple_GET_ITEM(bases, at);
-        if (check_base((PyTypeObject *)base, slots) < 0) {
+        if (check_inherited_slots((PyTypeObject *)base, slots) < 0) {
             return -1;
         }
     }
     return (size_t)first->tp_basicsize == end->offset
                ? 0
-               : refuse_layout(first, "");
+               : raise_layout_error(first, "");
 }
 
+/* Invariant 2: the check comes before the type exists. */
 PyTypeObject *
 fl_type_derive(PyObject *module, PyType_Spec *spec, PyObject *base,
                PyObject *mixin, const FlBaseSlot *slots)

@@ -1,10 +1,17 @@
-/* The state of one module instance: what every object of ours shares.
+/* Module state: what all objects of one instance of fastloop._core share.
 
-   One per interpreter and import; nothing of it is global.  Objects copy the
-   pointer when they are made: the type they hold keeps the module, and so this
-   memory, alive.  Fields become NULL when the collector clears the module,
-   which at interpreter exit may precede the last object's death: code that
-   runs in a deallocator must bear that. */
+   There is one FlState per interpreter and import.  Nothing in it is global.
+
+   Ownership: the module owns this struct.  Our objects copy the pointer when
+   they are created; it stays valid, because an object owns its type and a heap
+   type owns its module.
+
+   Clearing: the GC may clear the module before the last object dies, at
+   interpreter exit.  All owned fields are NULL from then on.  So code that can
+   run in a deallocator must check them.
+
+   Threads: most fields are set at import and only read afterwards.  The others
+   are changed under the GIL or are atomic, unless they name a thread. */
 #ifndef FL_PY_STATE_H
 #define FL_PY_STATE_H
 
@@ -15,7 +22,7 @@
 struct FlLoop;
 struct FlNativeProtocol;
 
-/* Names looked up or passed on hot paths, interned once. */
+/* Attribute and keyword names used on hot paths, interned once. */
 #define FL_NAMES(X)                   \
     X(TransportSocket)                \
     X(_accept_exhausted)              \
@@ -177,43 +184,46 @@ typedef struct {
 #undef FL_NAME_FIELD
 } FlNames;
 
-/* A descriptor of somebody else's, and what proves that its number is still
-   the same thing. */
+/* An fd that the application owns, and the identity of its file.  The
+   application may close the fd, and the system may reuse it for another file:
+   device and inode tell. */
 typedef struct {
     int fd; /* -1: none */
     dev_t device;
     ino_t inode;
 } FlForeignFd;
 
-/* Python's signal wakeup descriptor, as far as it is ours: see signals.c.
-   The main thread's, and only the main interpreter's is ever used.  A thread
-   that closes a loop looks whether the descriptor is that loop's. */
+/* Python's signal wakeup fd, while it is ours: see core/signals.c.  Only the
+   main thread of the main interpreter sets it.  Any thread may close a loop:
+   it then reads owner and handler, and clears them if they are that loop. */
 typedef struct {
-    struct FlLoop *FL_ATOMIC owner;   /* whose pipe it is; NULL: no loop's */
-    struct FlLoop *FL_ATOMIC handler; /* needs it between runs; NULL: none */
-    int fd;                           /* the number we gave Python, or -1 */
-    FlForeignFd before;               /* what the program had set */
+    struct FlLoop *FL_ATOMIC owner;   /* the loop whose pipe it is, or NULL */
+    struct FlLoop *FL_ATOMIC handler; /* needs it between runs, or NULL */
+    int fd;                           /* the fd that we set, or -1 */
+    FlForeignFd before;               /* the fd that the application had set */
 } FlWakeup;
 
-/* Whose protocol's calls are C functions: see transport/native_protocol.h. */
+/* A protocol type with C functions for its calls: see
+   transport/native_protocol.h. */
 typedef struct {
-    PyTypeObject *type; /* borrowed from the state; NULL: none */
+    PyTypeObject *type; /* borrowed from the state; NULL: unused entry */
     const struct FlNativeProtocol *native;
 } FlNativeProtocolEntry;
 
 #define FL_NATIVE_PROTOCOLS 2
 
-/* Whether a class is as CPython made it, as its version said last: a class
-   that is changed has another version. */
+/* A cached answer: whether an application has replaced methods of a class.  It
+   holds while the class has this version, because every change of a class
+   changes its version (fl_type_version). */
 typedef struct {
-    FL_ATOMIC unsigned version; /* 0: not looked at */
-    FL_ATOMIC bool is_plain;
+    FL_ATOMIC unsigned version; /* 0: not checked yet */
+    FL_ATOMIC bool is_plain;    /* no method was replaced */
 } FlSeenClass;
 
 typedef struct FlState {
     PyObject *module; /* borrowed: it owns this struct */
 
-    /* our types */
+    /* Our types.  Each is set by the function that registers it. */
     PyTypeObject *loop_type;
     PyTypeObject *handle_type;
     PyTypeObject *timer_type;
@@ -223,125 +233,135 @@ typedef struct FlState {
     PyTypeObject *listener_type;
     PyTypeObject *job_type;
     PyTypeObject *reader_type;
-    PyObject *native_reader; /* the class fastloop.streams.StreamReader */
+    PyObject *native_reader; /* see streams/reader_calls.c */
     PyTypeObject *tls_adapter_type;
     PyTypeObject *tls_transport_type;
 
-    /* from asyncio */
+    /* From asyncio, as it was at import: an application that patches asyncio
+       later is detected by comparison with these. */
     PyObject *future_type;
     PyObject *task_type;
     PyObject *asyncio_handle;
-    PyObject *asyncio_safe_handle; /* of call_soon_threadsafe */
+    PyObject *asyncio_safe_handle; /* what call_soon_threadsafe returns */
     PyObject *asyncio_timer_handle;
-    PyObject *asyncio_transport; /* with its flow control mixed in */
-    PyObject *asyncio_datagrams;
-    PyObject *base_get_extra_info; /* asyncio.BaseTransport's */
+    PyObject *asyncio_transport;   /* transports._FlowControlMixin */
+    PyObject *asyncio_datagrams;   /* asyncio.DatagramTransport */
+    PyObject *base_get_extra_info; /* asyncio.BaseTransport's method */
     PyObject *buffered_protocol;
-    PyObject *asyncio_events; /* what is in its modules */
+    PyObject *asyncio_events; /* these three are modules' __dict__ */
     PyObject *asyncio_tasks;
     PyObject *asyncio_futures;
-    PyObject *get_running_loop; /* as it was at import */
+    PyObject *get_running_loop; /* asyncio.events._get_running_loop */
     PyObject *ensure_future;
     PyObject *iscoroutine;
     PyObject *isfuture;
     PyObject *base_create_task; /* asyncio.BaseEventLoop.create_task */
     PyObject *base_create_future;
     PyObject *extract_stack;
-    PyObject *base_run_in_executor; /* asyncio.BaseEventLoop's */
+    PyObject *base_run_in_executor; /* asyncio.BaseEventLoop's method */
     PyObject *asyncio_cancelled;    /* asyncio.CancelledError */
     PyObject *asyncio_invalid;      /* asyncio.InvalidStateError */
     PyObject *streams;              /* the module fastloop._streams */
-    PyObject *socket_type;          /* socket.socket, as it was at import */
-    PyObject *socket_family;        /* descriptors of its base's numbers */
+    PyObject *socket_type;          /* socket.socket */
+    PyObject *socket_family;        /* member descriptors of _socket.socket */
     PyObject *socket_kind;
     PyObject *asyncio_reader; /* asyncio.StreamReader */
     PyObject *asyncio_stream_protocol;
-    PyObject *stream_data_received; /* its method */
-    PyObject *stream_globals;       /* of asyncio.streams' functions */
+    PyObject *stream_data_received; /* that protocol's method */
+    PyObject *stream_globals;       /* asyncio.streams.__dict__ */
     PyObject *asyncio_incomplete;   /* asyncio.IncompleteReadError */
     PyObject *asyncio_overrun;      /* asyncio.LimitOverrunError */
 
-    /* see use_tls in tls/adapter.c; NULL until TLS is used */
+    /* Set by use_tls in tls/adapter.c; NULL until TLS is first used. */
     PyObject *tls; /* the module fastloop._tls */
     PyObject *tls_again_errors;
     PyObject *tls_error;
     PyObject *tls_zero_error;
     PyObject *tls_certificate_error;
 
-    /* from elsewhere */
+    /* From other modules. */
     PyObject *set_asyncgen_hooks;
     PyObject *get_asyncgen_hooks;
-    PyObject *set_wakeup_fd;     /* signal.set_wakeup_fd */
-    PyObject *until_complete_cb; /* stops the loop of a future that is done */
-    PyObject *concurrent_future; /* concurrent.futures.Future */
-    PyObject *concurrent_cancelled; /* its CancelledError */
-    PyObject *concurrent_invalid;   /* its InvalidStateError */
+    PyObject *set_wakeup_fd;        /* signal.set_wakeup_fd */
+    PyObject *until_complete_cb;    /* base_events._run_until_complete_cb */
+    PyObject *concurrent_future;    /* concurrent.futures.Future */
+    PyObject *concurrent_cancelled; /* concurrent.futures.CancelledError */
+    PyObject *concurrent_invalid;   /* concurrent.futures.InvalidStateError */
 
-    /* How to know a standard thread pool, and use it: see
-       executor/run_in_executor.c. */
+    /* What identifies a standard thread pool whose submit() is CPython's, and
+       the functions that use it: see executor/run_in_executor.c. */
     PyObject *thread_pool_type; /* ThreadPoolExecutor, or None */
-    PyObject *submit_globals;   /* those of its submit() */
+    PyObject *submit_globals;   /* the globals of its submit() */
     PyObject *submit_job;       /* fastloop.executor's functions */
     PyObject *make_default;
 
-    /* How to know asyncio's own task steps (see loop/scheduling.c). */
+    /* What identifies the steps and wake-ups of asyncio's C tasks: see
+       steps_probe in state.c and loop/scheduling.c. */
     PyTypeObject *step_type;
     PyCFunction wakeup_function;
 
-    /* The C function behind get_running_loop, or NULL. */
+    /* The C function behind get_running_loop, or NULL if it is not in C. */
     PyCFunction running_loop_function;
-    PyObject *running_loop_self; /* borrowed */
+    PyObject *running_loop_self; /* borrowed from get_running_loop */
 
-    /* The loop's run_in_executor, which is in the folder above loop/. */
+    /* loop.run_in_executor().  It is a pointer because executor/ is a layer
+       above loop/, and includes point downwards only. */
     PyObject *(*run_in_executor)(struct FlLoop *loop, PyObject *const *args,
                                  Py_ssize_t nargs, PyObject *kwnames);
 
-    /* Whether asyncio.StreamReader has its own methods, as its version said
-       last: see streams/native_reader.c. */
+    /* Whether asyncio.StreamReader has CPython's methods, as of that version
+       of the class: see streams/native_reader.c. */
     unsigned reader_version;
     bool reader_is_plain;
-    PyObject *filling; /* the reader's state whose memory is read into */
+    /* The FlReader between get_memory and memory_filled, else NULL: see
+       streams/reader_protocol.c. */
+    PyObject *filling;
 
-    FlSeenClass socket_seen; /* see fl_overrides_socket */
+    FlSeenClass socket_seen; /* of socket.socket: fl_overrides_socket */
 
     FlNativeProtocolEntry native_protocols[FL_NATIVE_PROTOCOLS];
 
     FL_ATOMIC unsigned long main_thread_id; /* 0: not known yet */
     FlWakeup wakeup;
-    Py_tss_t running; /* the loop that a thread runs, if any */
+    Py_tss_t running; /* per thread: the loop that it runs, or NULL */
 
     PyObject *empty_tuple;
     PyObject *hooks_kwnames; /* ("firstiter", "finalizer") */
     PyObject *loop_kwnames;  /* ("loop",) */
-    PyObject *object_class;  /* object's attribute __class__ */
+    PyObject *object_class;  /* object.__dict__['__class__'] */
     FlNames names;
 } FlState;
 
-/* Fill the state: imports asyncio and interns the names.  0 or -1. */
+/* Fill a zeroed state: import asyncio, intern the names, probe task steps.  0,
+   or -1 with an exception set; then the module's m_free clears the rest. */
 int fl_state_init(FlState *state, PyObject *module);
 
+/* For the module's m_traverse. */
 int fl_state_traverse(FlState *state, visitproc visit, void *arg);
 
-/* Drop every reference; safe to call twice. */
+/* Drop every owned reference.  May be called twice. */
 void fl_state_clear(FlState *state);
 
-/* The state behind a module object of ours. */
+/* The state of a module object of ours.  NULL only before it was executed. */
 FlState *fl_state_get(PyObject *module);
 
-/* Add a heap type made from `spec`, with an optional base, to the module under
-   its short name.  Returns a new reference or NULL. */
+/* Create a heap type from `spec` and add it to the module under its short
+   name.  `base` is a class, a tuple of classes, or NULL.  Returns a new
+   reference, or NULL with an exception set. */
 PyTypeObject *fl_type_add(PyObject *module, PyType_Spec *spec, PyObject *base);
 
-/* Where a struct of ours keeps a slot of asyncio's class that it inherits. */
+/* The place in a struct of ours of a __slots__ member that our type inherits
+   from asyncio's class. */
 typedef struct {
-    const char *name; /* NULL ends the list: */
-    size_t offset;    /* there our own fields begin */
+    const char *name; /* NULL in the last entry, */
+    size_t offset;    /* whose offset is where our own fields begin */
 } FlBaseSlot;
 
-/* The same for a type whose struct begins with the slots of `base`; mixin may
-   be NULL.  ImportError when a slot of any inherited class is not in the list
-   at its place, or when instances of `base` do not end where our fields begin:
-   a slot and a field of ours would share their memory. */
+/* As fl_type_add, for a type whose struct begins with the slots of `base`.
+   `mixin` is a second base class or NULL.  Raises ImportError when an
+   inherited class has a slot that is not in the list at that offset, or when
+   instances of `base` do not end where our fields begin: a slot and a field of
+   ours would share memory. */
 PyTypeObject *fl_type_derive(PyObject *module, PyType_Spec *spec,
                              PyObject *base, PyObject *mixin,
                              const FlBaseSlot *slots);
