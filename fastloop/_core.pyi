@@ -123,8 +123,8 @@ class BaseLoop:
 
         context is the contextvars.Context to run in; a copy of the current
         one by default.  Returns an asyncio.Handle.  Raises RuntimeError when
-        the loop is closed.  Implements asyncio's loop.call_soon(); a C task's
-        own steps get None, which asyncio drops unseen.
+        the loop is closed.  Implements asyncio's loop.call_soon(); the calls
+        by which a C task schedules itself get None, which asyncio ignores.
         """
     def call_soon_threadsafe(
         self,
@@ -173,10 +173,10 @@ class BaseLoop:
     def run_forever(self, /) -> None:
         """Run until stop() is called.
 
-        Raises RuntimeError when this or another loop is running in the
-        thread, when the loop is closed, and in a forked child; a callback's
-        KeyboardInterrupt or SystemExit leaves it.  Implements asyncio's
-        loop.run_forever().
+        Raises RuntimeError if this or another loop is running in the thread
+        or the loop is closed, OSError if its own descriptors were closed.
+        KeyboardInterrupt and SystemExit of a callback leave it.  Implements
+        asyncio's loop.run_forever().
         """
     def run_until_complete(
         self, future: Generator[Any, None, _T] | Awaitable[_T]
@@ -223,9 +223,9 @@ class BaseLoop:
         ) -> Task[_T]:
             """Schedule a coroutine; return its task.
 
-            The keywords (name, context; from 3.13.3 any) go to the task or to
-            the task factory exactly as given.  Raises TypeError for what is
-            no coroutine, RuntimeError when the loop is closed.  Implements
+            The keywords (name, context; from 3.13.3 any) are passed unchanged
+            to the task or to the task factory.  Raises TypeError if coro is
+            not a coroutine, RuntimeError if the loop is closed.  Implements
             asyncio's loop.create_task().
             """
     elif sys.version_info >= (3, 13):  # keywords of any name: 3.13.3
@@ -239,9 +239,9 @@ class BaseLoop:
         ) -> Task[_T]:
             """Schedule a coroutine; return its task.
 
-            The keywords (name, context; from 3.13.3 any) go to the task or to
-            the task factory exactly as given.  Raises TypeError for what is
-            no coroutine, RuntimeError when the loop is closed.  Implements
+            The keywords (name, context; from 3.13.3 any) are passed unchanged
+            to the task or to the task factory.  Raises TypeError if coro is
+            not a coroutine, RuntimeError if the loop is closed.  Implements
             asyncio's loop.create_task().
             """
     else:
@@ -254,9 +254,9 @@ class BaseLoop:
         ) -> Task[_T]:
             """Schedule a coroutine; return its task.
 
-            The keywords (name, context; from 3.13.3 any) go to the task or to
-            the task factory exactly as given.  Raises TypeError for what is
-            no coroutine, RuntimeError when the loop is closed.  Implements
+            The keywords (name, context; from 3.13.3 any) are passed unchanged
+            to the task or to the task factory.  Raises TypeError if coro is
+            not a coroutine, RuntimeError if the loop is closed.  Implements
             asyncio's loop.create_task().
             """
     def add_reader(
@@ -267,11 +267,11 @@ class BaseLoop:
     ) -> None:
         """Call callback(*args) whenever fd is readable.
 
-        fd is a number or an object with fileno().  Replaces an earlier
-        callback.  Returns None.  Raises ValueError for what is no
-        descriptor, RuntimeError when a transport uses it or the loop is
-        closed, OSError when it cannot be watched.  Implements asyncio's
-        loop.add_reader().  The descriptor's flags are left as they are.
+        fd is an int or an object with fileno().  Replaces an earlier
+        callback.  Returns None.  Raises ValueError if fd is not a file
+        descriptor, RuntimeError if a transport uses it or the loop is
+        closed, OSError if the system refuses to poll it.  Implements
+        asyncio's loop.add_reader().  The descriptor's flags do not change.
         """
     def add_writer(
         self,
@@ -281,25 +281,25 @@ class BaseLoop:
     ) -> None:
         """Call callback(*args) whenever fd is writable.
 
-        fd is a number or an object with fileno().  Replaces an earlier
-        callback.  Returns None.  Raises ValueError for what is no
-        descriptor, RuntimeError when a transport uses it or the loop is
-        closed, OSError when it cannot be watched.  Implements asyncio's
-        loop.add_writer().  The descriptor's flags are left as they are.
+        fd is an int or an object with fileno().  Replaces an earlier
+        callback.  Returns None.  Raises ValueError if fd is not a file
+        descriptor, RuntimeError if a transport uses it or the loop is
+        closed, OSError if the system refuses to poll it.  Implements
+        asyncio's loop.add_writer().  The descriptor's flags do not change.
         """
     def remove_reader(self, fd: _Descriptor) -> bool:
         """Stop calling back when fd is readable.
 
         Returns True if there was a callback, else False.  Raises
-        ValueError for what is no descriptor, RuntimeError when a
-        transport uses it.  Implements asyncio's loop.remove_reader().
+        ValueError if fd is not a file descriptor, RuntimeError if
+        a transport uses it.  Implements asyncio's loop.remove_reader().
         """
     def remove_writer(self, fd: _Descriptor) -> bool:
         """Stop calling back when fd is writable.
 
         Returns True if there was a callback, else False.  Raises
-        ValueError for what is no descriptor, RuntimeError when a
-        transport uses it.  Implements asyncio's loop.remove_writer().
+        ValueError if fd is not a file descriptor, RuntimeError if
+        a transport uses it.  Implements asyncio's loop.remove_writer().
         """
     def _add_reader(
         self,

@@ -1,4 +1,11 @@
-/* epoll, or kqueue: see fd_set.h. */
+/* epoll, or kqueue: see fd_set.h.
+
+   1. The set's own fd keeps its number when the set is renewed or replaced.
+      libuv's uv_poll_t was initialized with that number and polls no other.
+   2. A callback that waits for one direction alone learns of an error and of
+      the end of its connection.  epoll reports these in bits of their own,
+      which fl_fd_set_take maps to both directions, as selectors does; with
+      kqueue each direction's filter reports them. */
 #include "core/fd_set.h"
 
 #include "py/compat.h"
@@ -17,15 +24,19 @@ fl_fd_set_open(FlFdSet *set)
     return set->fd < 0 ? -errno : 0;
 }
 
+/* Conditions that one read does not clear: see FL_LASTING. */
 #define LASTING (EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLPRI)
 
+/* epoll_ctl with a tag.  0 or a negative errno. */
 static int
-control(FlFdSet *set, int operation, int fd, uint32_t events, uint64_t tag)
+epoll_control(FlFdSet *set, int operation, int fd, uint32_t events,
+              uint64_t tag)
 {
     struct epoll_event event = {.events = events, .data.u64 = tag};
     return epoll_ctl(set->fd, operation, fd, &event) < 0 ? -errno : 0;
 }
 
+/* The epoll bits of an interest. */
 static uint32_t
 events_of(int interest)
 {
@@ -37,40 +48,45 @@ events_of(int interest)
 int
 fl_fd_set_add(FlFdSet *set, int fd, int interest, uint64_t tag)
 {
-    return control(set, EPOLL_CTL_ADD, fd, events_of(interest), tag);
+    return epoll_control(set, EPOLL_CTL_ADD, fd, events_of(interest), tag);
 }
 
 int
 fl_fd_set_change(FlFdSet *set, int fd, int interest, uint64_t tag)
 {
-    return control(set, EPOLL_CTL_MOD, fd, events_of(interest), tag);
+    return epoll_control(set, EPOLL_CTL_MOD, fd, events_of(interest), tag);
 }
 
 int
 fl_fd_set_add_persistent(FlFdSet *set, int fd, uint64_t tag)
 {
+    /* EPOLLRDHUP and EPOLLPRI are for FL_LASTING; epoll reports EPOLLHUP and
+       EPOLLERR unasked. */
     uint32_t events = EPOLLET | EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI;
-    int code = control(set, EPOLL_CTL_ADD, fd, events, tag);
-    return code != -EEXIST ? code
-                           : control(set, EPOLL_CTL_MOD, fd, events, tag);
+    /* An fd that a one-shot registration has left in the set is changed: see
+       registration.c, invariant 3. */
+    int code = epoll_control(set, EPOLL_CTL_ADD, fd, events, tag);
+    return code != -EEXIST
+               ? code
+               : epoll_control(set, EPOLL_CTL_MOD, fd, events, tag);
 }
 
 int
 fl_fd_set_remove(FlFdSet *set, int fd)
 {
-    return control(set, EPOLL_CTL_DEL, fd, 0, 0);
+    return epoll_control(set, EPOLL_CTL_DEL, fd, 0, 0);
 }
 
 int
 fl_fd_set_take(FlFdSet *set, FlFdEvent *events)
 {
-    struct epoll_event taken[FL_FD_SET_EVENTS];
-    int count = epoll_wait(set->fd, taken, FL_FD_SET_EVENTS, 0);
+    struct epoll_event ready[FL_FD_SET_EVENTS];
+    int count = epoll_wait(set->fd, ready, FL_FD_SET_EVENTS, 0);
     for (int at = 0; at < count; at++) {
-        uint32_t bits = taken[at].events;
+        uint32_t bits = ready[at].events;
         FlFdEvent *event = &events[at];
-        event->tag = taken[at].data.u64;
-        /* As in selectors: an end or an error is an event of both kinds. */
+        event->tag = ready[at].data.u64;
+        /* See invariant 2. */
         event->events =
             (bits & ~(uint32_t)EPOLLOUT ? FL_READABLE : 0)
             | (bits & (EPOLLOUT | EPOLLERR | EPOLLHUP) ? FL_WRITABLE : 0)
@@ -90,12 +106,16 @@ fl_fd_set_open(FlFdSet *set)
     if (set->fd < 0) {
         return -errno;
     }
+    /* Ignored: fcntl cannot fail for an fd that we have just opened. */
     (void)fcntl(set->fd, F_SETFD, FD_CLOEXEC);
     return 0;
 }
 
+/* Add or delete one of an fd's two filters: kqueue has one per direction.
+   Deleting one that does not exist is no error.  0 or a negative errno. */
 static int
-filter(FlFdSet *set, int fd, int filter, int interest, int event, uint64_t tag)
+change_filter(FlFdSet *set, int fd, int filter, int interest, int event,
+              uint64_t tag)
 {
     struct kevent change;
     unsigned flags = interest & event ? EV_ADD | EV_ENABLE : EV_DELETE;
@@ -106,24 +126,27 @@ filter(FlFdSet *set, int fd, int filter, int interest, int event, uint64_t tag)
     if (kevent(set->fd, &change, 1, NULL, 0, NULL) == 0) {
         return 0;
     }
+    /* The other direction was never wanted: there is nothing to delete. */
     return !(interest & event) && errno == ENOENT ? 0 : -errno;
 }
 
 int
 fl_fd_set_add(FlFdSet *set, int fd, int interest, uint64_t tag)
 {
-    int code = filter(set, fd, EVFILT_READ, interest, FL_READABLE, tag);
-    return code < 0
-               ? code
-               : filter(set, fd, EVFILT_WRITE, interest, FL_WRITABLE, tag);
+    int code = change_filter(set, fd, EVFILT_READ, interest, FL_READABLE, tag);
+    return code < 0 ? code
+                    : change_filter(set, fd, EVFILT_WRITE, interest,
+                                    FL_WRITABLE, tag);
 }
 
+/* EV_ADD changes an existing filter, so adding and changing are the same. */
 int
 fl_fd_set_change(FlFdSet *set, int fd, int interest, uint64_t tag)
 {
     return fl_fd_set_add(set, fd, interest, tag);
 }
 
+/* Not implemented: persistent registrations are used on Linux alone. */
 int
 fl_fd_set_add_persistent(FlFdSet *set, int fd, uint64_t tag)
 {
@@ -133,6 +156,7 @@ fl_fd_set_add_persistent(FlFdSet *set, int fd, uint64_t tag)
     return -ENOTSUP;
 }
 
+/* No interest: both filters are deleted. */
 int
 fl_fd_set_remove(FlFdSet *set, int fd)
 {
@@ -142,13 +166,13 @@ fl_fd_set_remove(FlFdSet *set, int fd)
 int
 fl_fd_set_take(FlFdSet *set, FlFdEvent *events)
 {
-    struct kevent taken[FL_FD_SET_EVENTS];
+    struct kevent ready[FL_FD_SET_EVENTS];
     struct timespec now = {0, 0};
-    int count = kevent(set->fd, NULL, 0, taken, FL_FD_SET_EVENTS, &now);
+    int count = kevent(set->fd, NULL, 0, ready, FL_FD_SET_EVENTS, &now);
     for (int at = 0; at < count; at++) {
-        events[at].tag = (uint64_t)(uintptr_t)taken[at].udata;
+        events[at].tag = (uint64_t)(uintptr_t)ready[at].udata;
         events[at].events =
-            taken[at].filter == EVFILT_READ ? FL_READABLE : FL_WRITABLE;
+            ready[at].filter == EVFILT_READ ? FL_READABLE : FL_WRITABLE;
     }
     return count < 0 ? -errno : count;
 }
@@ -158,12 +182,13 @@ int
 fl_fd_set_renew(FlFdSet *set)
 {
     int fd = set->fd;
-    /* First: there may be no descriptor to spare. */
+    /* Closed first: the process may be at its limit of open files. */
     fl_fd_set_close(set);
     int code = fl_fd_set_open(set);
     if (code < 0 || set->fd == fd) {
         return code;
     }
+    /* dup2 does not copy FD_CLOEXEC. */
     if (dup2(set->fd, fd) < 0 || fcntl(fd, F_SETFD, FD_CLOEXEC) < 0) {
         code = -errno;
     }
@@ -180,13 +205,15 @@ fl_fd_set_replace(FlFdSet *set, FlFdSet *old)
     if (code < 0) {
         return code;
     }
+    /* Kept open, because registrations are removed from it one by one: that
+       shows which fds still refer to the file they were registered for. */
     old->fd = fcntl(set->fd, F_DUPFD_CLOEXEC, 0);
     if (old->fd < 0 || dup2(new.fd, set->fd) < 0) {
         code = -errno;
         fl_fd_set_close(old);
     }
     else {
-        (void)fcntl(set->fd, F_SETFD, FD_CLOEXEC); /* it is ours: it can */
+        (void)fcntl(set->fd, F_SETFD, FD_CLOEXEC);
     }
     fl_fd_set_close(&new);
     return code;

@@ -1,16 +1,20 @@
-/* A set of descriptors that others may close: an epoll of our own (a kqueue on
-   macOS), which libuv sees as one descriptor.
+/* A set of fds that other code may close: an epoll instance of our own (a
+   kqueue on macOS).  libuv polls the set as a single fd.
 
-   libuv knows a file by its fd alone: one that is closed, duplicated or reused
-   behind its back makes it abort, spin or report events of the wrong file.
-   Here a registration carries a tag that the caller compares, so a stale one
-   is known, and what the system refuses is an error code.  A registration for
-   a single event can fire once at most; a level-triggered one fires as long as
-   its file is ready, and a kept one, which is edge-triggered, with what comes
-   for its file, until the set is renewed.
+   libuv identifies a file by its fd alone.  If an fd is closed, duplicated or
+   reused without its knowledge, libuv aborts, spins or reports events of the
+   wrong file.  Here each registration carries a tag, which the caller
+   compares, so it recognizes stale events; and what the system refuses is an
+   error code.  There are three kinds of registration:
 
-   Any thread may call, also while another waits for the set.  Errors are
-   negative errnos. */
+   - one-shot: it reports once at most, until it is armed again;
+   - level-triggered: it reports as long as the file is ready;
+   - persistent, which is edge-triggered: it reports each new event of the
+     file, until the set is renewed.
+
+   Threads: any thread may call, also while another one waits for the set.
+   Ownership: the caller owns the FlFdSet and closes it; the set owns its own
+   fd and none of those registered in it.  Errors are negative errnos. */
 #ifndef FL_CORE_FD_SET_H
 #define FL_CORE_FD_SET_H
 
@@ -20,19 +24,18 @@
 #define FL_READABLE 1
 #define FL_WRITABLE 2
 
-/* Of what is registered: it fires again and again, as long as it is so
-   (level-triggered), and not once. */
+/* In an interest: level-triggered instead of one-shot. */
 #define FL_LEVEL 4
 
-/* Of an event that was taken: what it tells of lasts (an end, an error, urgent
-   data), so that one read does not end it. */
+/* In an event: the condition lasts (EOF, an error, urgent data), so a short
+   read does not mean that the next one would block. */
 #define FL_LASTING 8
 
 typedef struct {
     int fd; /* readable while events wait; -1: closed */
 } FlFdSet;
 
-/* The most that one call takes, as many as libuv would. */
+/* The most events that one call takes; libuv takes as many. */
 #define FL_FD_SET_EVENTS 1024
 
 typedef struct {
@@ -43,32 +46,36 @@ typedef struct {
 int fl_fd_set_open(FlFdSet *set);
 void fl_fd_set_close(FlFdSet *set);
 
-/* In the child of a fork: an empty set of its own, under the same number. */
+/* In a forked child: replace the set shared with the parent by an empty one,
+   under the same fd, because libuv knows the set by that fd.  The parent's set
+   stays as it is.  On failure the set is closed. */
 int fl_fd_set_renew(FlFdSet *set);
 
-/* An empty set, under the same number, in place of this one, which is `old`
-   from then on, for the caller to close; it stays where that fails. */
+/* Put an empty set in this one's place, under the same fd.  `old` is then the
+   previous set, which the caller closes.  On failure the set stays as it is
+   and there is nothing to close. */
 int fl_fd_set_replace(FlFdSet *set, FlFdSet *old);
 
-/* Register a descriptor; interest is of FL_READABLE, FL_WRITABLE and
-   FL_LEVEL.  -EEXIST: its number and file are registered. */
+/* Register an fd.  interest: FL_READABLE, FL_WRITABLE and FL_LEVEL.  -EEXIST:
+   this fd is already registered for the same file. */
 int fl_fd_set_add(FlFdSet *set, int fd, int interest, uint64_t tag);
 
-/* Change and arm a registration; what is ready already fires.  -ENOENT: the
-   file that has this number now is not registered. */
+/* Change and arm a registration; what is ready already is reported at once.
+   -ENOENT: the file that the fd refers to now is not registered. */
 int fl_fd_set_change(FlFdSet *set, int fd, int interest, uint64_t tag);
 
-/* Register a descriptor, or change its registration, so that it fires for both
-   kinds whenever something new happens, and stays armed.  What is ready
-   already fires.  -ENOTSUP where there is no epoll. */
+/* Register an fd, or change its registration, as persistent: edge-triggered,
+   for reading and writing.  What is ready already is reported at once.
+   -ENOTSUP where there is no epoll. */
 int fl_fd_set_add_persistent(FlFdSet *set, int fd, uint64_t tag);
 
-/* End a registration.  -ENOENT, -EBADF or -EPERM: the file that has this
-   number now is not registered. */
+/* Remove a registration.  -ENOENT, -EBADF or -EPERM: the fd is closed, or the
+   file that it refers to now is not registered. */
 int fl_fd_set_remove(FlFdSet *set, int fd);
 
-/* Take events that wait, into an array of FL_FD_SET_EVENTS: how many.  Does
-   not block.  -EBADF or -EINVAL: the set's own fd was closed. */
+/* Take pending events into an array of FL_FD_SET_EVENTS without blocking;
+   returns their number.  -EBADF or -EINVAL: the set's own fd was closed.
+   -EINTR: a signal came first; nothing was taken. */
 int fl_fd_set_take(FlFdSet *set, FlFdEvent *events);
 
 #endif

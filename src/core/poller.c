@@ -1,23 +1,27 @@
-/* The poller: one uv_loop_t that only we run.
+/* The poller: a uv_loop_t that only this file runs, and the set of fds.
 
-   1. Deadlines: uv's timer counts whole milliseconds from a clock that is cut
-      down to them, so it is set to the next millisecond; what is left below
-      one goes to a timerfd.  Neither ever fires early: the loop looks at its
-      own clock afterwards.
-   2. The backend is never renewed, so a wake-up that was sent is heard; only
-      a forked child, which cannot run it, gets another to close it with.
-   3. libuv polls the set and its own wake-ups, so a poll that does not wait is
-      the set's alone.
-   4. libuv aborts where the system refuses to register what it polls.  So we
-      register that, where a refusal is an error; libuv finds it registered,
-      and changes it, which needs no room.
-   5. A loop that never waits, as most that tests make, costs neither that nor
-      libuv's handles: both are made before the first poll that may wait.
-      Without handles libuv never polls, not even to be closed.
-   6. libuv aborts where its own descriptors are closed.  To look before each
-      wait is a system call more, so that is done before the first of a run
-      and before libuv closes them; the set's is found out by the call that
-      takes its events.  From then on libuv does not run; a run is an error. */
+   1. Deadlines: uv_timer_t counts whole milliseconds, so it gets the timeout
+      rounded up; a timeout below a millisecond uses a timerfd.  Where a poll
+      still ends early, no timer runs early: the loop reads its own clock
+      after each poll (iteration.c).
+   2. The backend fd of libuv is never replaced in a running loop: a wake-up
+      that was sent through it would be lost.  Only a forked child replaces
+      it, because changing the shared one would change the parent's.
+   3. libuv polls two things, the set and its own wake-up fd.  So a poll that
+      does not block skips libuv and takes events from the set alone.
+   4. libuv aborts if epoll_ctl fails for an fd that it polls, for example
+      without memory.  So we add those fds to its epoll ourselves first, where
+      a failure is an error code.  libuv then finds them registered and
+      modifies them, which needs no memory.
+   5. A loop that never waits, as in most tests, pays for neither libuv's
+      handles nor their registration: both are made before the first poll that
+      may block.  Without handles libuv's loop must never run, not even to be
+      closed.
+   6. libuv aborts if an application closed libuv's fds.  Checking before each
+      wait would cost one more system call per wait.  So they are checked
+      before the first wait of a run and before libuv closes them.  For the
+      set's own fd, the call that takes its events reports it.  After such a
+      failure libuv is not run again, and a run of the loop is an error. */
 #include "core/poller.h"
 
 #include "base/clock.h"
@@ -40,19 +44,19 @@
 #include <sys/timerfd.h>
 #endif
 
-/* asyncio's MAXIMUM_SELECT_TIMEOUT: a day. */
+/* asyncio's MAXIMUM_SELECT_TIMEOUT: one day. */
 #define LONGEST_POLL_NS (24 * 3600 * FL_NS_PER_S)
-/* How often a set is looked at that the system does not let libuv poll. */
+/* How often the set is polled while the system refuses to let libuv do it. */
 #define UNPOLLED_MS     5
 
 static void
 on_async(uv_async_t *async)
 {
-    (void)async; /* its only work is to end the poll */
+    (void)async; /* arriving has already ended the poll */
 }
 
-/* libuv before 1.45 runs due timers first and polls then: where this deadline
-   passed in between, nothing else would end that poll. */
+/* libuv before 1.45 runs due timers first and then polls.  If the deadline
+   passes in between, only uv_stop keeps that poll from blocking. */
 static void
 on_timer(uv_timer_t *timer)
 {
@@ -70,8 +74,9 @@ on_set(uv_poll_t *uv, int status, int uv_events)
 
 /* --- opening and closing ------------------------------------------------- */
 
-/* libuv to 1.48 forgets its epoll descriptor where what it opens next fails.
-   Where it has not come to opening that, the number is 0. */
+/* libuv up to 1.48 leaks its epoll fd if uv_loop_init fails after opening it.
+   If it failed before that, backend_fd is 0 or -1.  epoll_wait confirms that
+   it is an epoll fd before we close it. */
 static void
 close_forgotten_backend(uv_loop_t *uv)
 {
@@ -86,55 +91,56 @@ close_forgotten_backend(uv_loop_t *uv)
 #endif
 }
 
-/* libuv aborts where it closes a number up to 2, which it gets in a process
-   that has no standard streams.  So these are taken while it opens what it
-   needs.  Returns those that were free, a bit each. */
+/* libuv aborts when it closes an fd from 0 to 2, and in a process without
+   standard streams it would get those.  So they are occupied while it opens
+   its own.  Returns the ones that were free, as a bit mask. */
 static unsigned
 occupy_standard_fds(void)
 {
-    unsigned taken = 0;
+    unsigned occupied = 0;
     for (int fd = 0; fd <= STDERR_FILENO; fd++) {
         if (fcntl(fd, F_GETFD) >= 0) {
             continue;
         }
         int null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
         if (null_fd == fd) {
-            taken |= 1u << fd;
+            occupied |= 1u << fd;
         }
         else if (null_fd >= 0) {
-            (void)close(null_fd); /* another thread has the number by now */
+            (void)close(null_fd); /* another thread took `fd` meanwhile */
         }
     }
-    return taken;
+    return occupied;
 }
 
 static void
-release_standard_fds(unsigned taken)
+release_standard_fds(unsigned occupied)
 {
     for (int fd = 0; fd <= STDERR_FILENO; fd++) {
-        if (taken & 1u << fd) {
+        if (occupied & 1u << fd) {
             (void)close(fd);
         }
     }
 }
 
-/* uv_loop_init() that leaks nothing when it fails.  0 or libuv's code. */
+/* uv_loop_init() without its leak on failure.  0 or libuv's error code. */
 static int
 init_uv(uv_loop_t *uv)
 {
     uv->backend_fd = -1;
-    unsigned taken = occupy_standard_fds();
+    unsigned occupied = occupy_standard_fds();
     int code = uv_loop_init(uv);
-    release_standard_fds(taken);
+    release_standard_fds(occupied);
     if (code < 0) {
         close_forgotten_backend(uv);
     }
     return code;
 }
 
-/* libuv 1.45 to 1.48 start a kernel polling thread with every loop unless
-   UV_USE_IO_URING forbids it; the answer is read once a process, so one loop
-   made under the variable settles it for all. */
+/* libuv 1.45 to 1.48 start a kernel polling thread (SQPOLL) with every loop
+   unless UV_USE_IO_URING=0.  libuv reads the variable once per process, so one
+   throw-away loop made while it is set disables the thread for all loops.  A
+   value that the user has set is respected. */
 static int
 avoid_sqpoll_thread(void)
 {
@@ -163,10 +169,13 @@ run_timerfd(void *loop, FlRegistration *reg, int events)
     (void)loop;
     (void)events;
     (void)reg;
-    return 0; /* it has ended the poll; the next expiration is a new edge */
+    /* Its event has ended the poll.  It is not read: the registration is
+       edge-triggered, and the next expiration is a new edge. */
+    return 0;
 }
 
-/* Sandboxes may refuse it: then deadlines are rounded up to milliseconds. */
+/* Best effort: a sandbox may refuse a timerfd.  Then deadlines are rounded up
+   to milliseconds. */
 static void
 open_timerfd(FlPoller *poller)
 {
@@ -192,6 +201,7 @@ open_timerfd(FlPoller *poller)
 }
 #endif
 
+/* libuv's loop and the set.  0 or a negative errno, and nothing is left. */
 static int
 poller_init(FlPoller *poller)
 {
@@ -210,22 +220,24 @@ poller_init(FlPoller *poller)
     return code;
 }
 
-/* See invariant 4.  What is registered stays as it is: with newer libuvs that
-   is edge-triggered.  How many were not registered, or a negative errno. */
+/* Add the fds that libuv is about to poll to its epoll: see invariant 4.  One
+   that is registered already stays as it is, because newer versions of libuv
+   register as edge-triggered.  Returns how many were added, or a negative
+   errno. */
 static int
-enter_backend(FlPoller *poller)
+add_uv_fds(FlPoller *poller)
 {
-    int entered = 0;
+    int added = 0;
 #ifdef __linux__
     const uv_loop_t *uv = &poller->uv;
     for (int fd = 0; fd < (int)uv->nwatchers; fd++) {
         struct epoll_event event = {.events = EPOLLIN};
         event.data.fd = fd;
         if (uv->watchers[fd] == NULL) {
-            continue;
+            continue; /* libuv's table is sparse */
         }
         if (epoll_ctl(uv->backend_fd, EPOLL_CTL_ADD, fd, &event) == 0) {
-            entered++;
+            added++;
         }
         else if (errno != EEXIST) {
             return -errno;
@@ -234,50 +246,54 @@ enter_backend(FlPoller *poller)
 #else
     (void)poller;
 #endif
-    return entered;
+    return added;
 }
 
-/* The loop's own descriptors are not there: see invariant 6. */
+/* The loop's own fds were closed: see invariant 6.  From now on every run
+   fails with `code`. */
 static void
-lose(FlPoller *poller, int code)
+mark_broken(FlPoller *poller, int code)
 {
     poller->lost_by = code;
     poller->unsettled = true;
 }
 
-/* See that the descriptors which libuv polls are there: all are registered
-   already.  0 or -EBADF. */
+/* Check that libuv's fds are still open.  All of them are registered by then,
+   so if adding one succeeds, or fails with anything but EEXIST, it is another
+   file or the epoll is gone.  0 or -EBADF. */
 static int
-check_backend(FlPoller *poller)
+check_uv_fds(FlPoller *poller)
 {
-    if (enter_backend(poller) == 0) {
+    if (add_uv_fds(poller) == 0) {
         return 0;
     }
-    lose(poller, -EBADF);
+    mark_broken(poller, -EBADF);
     return -EBADF;
 }
 
-/* Have libuv poll the set. */
+/* Have libuv poll the set.  If the set cannot be added, set_poll is stopped
+   again before libuv tries to add it itself and aborts.  0 or more, or a
+   negative errno. */
 static int
-poll_set(FlPoller *poller)
+start_set_poll(FlPoller *poller)
 {
     int code = uv_poll_start(&poller->set_poll, UV_READABLE, on_set);
     if (code == 0) {
-        code = enter_backend(poller);
+        code = add_uv_fds(poller);
     }
     if (code < 0) {
         (void)uv_poll_stop(&poller->set_poll);
     }
-    poller->polled = code >= 0;
+    poller->set_polled = code >= 0;
     return code;
 }
 
-/* Make libuv's handles, once what it polls itself is registered.  The set's
-   descriptor is ours alone, so libuv may poll it. */
+/* Make libuv's handles, after libuv's own fds were added.  Only we close the
+   set's fd, so libuv may poll it. */
 static int
 open_handles(FlPoller *poller)
 {
-    int code = enter_backend(poller);
+    int code = add_uv_fds(poller);
     if (code >= 0) {
         code = uv_poll_init(&poller->uv, &poller->set_poll, poller->set.fd);
     }
@@ -286,7 +302,7 @@ open_handles(FlPoller *poller)
     }
     poller->set_poll.data = poller;
     (void)uv_timer_init(&poller->uv, &poller->timer);
-    /* It cannot fail: what it would open is the loop's own since the start. */
+    /* This cannot fail: uv_loop_init has opened the wake-up fd already. */
     (void)uv_async_init(&poller->uv, &poller->async, on_async);
     poller->has_handles = true;
     return 0;
@@ -313,13 +329,16 @@ close_any(uv_handle_t *handle, void *ignored)
 static void
 close_uv(FlPoller *poller)
 {
-    uv_walk(&poller->uv, close_any, NULL); /* nothing: without handles */
+    /* Without handles there is nothing to close: uv_loop_close succeeds at
+       once and uv_run is not called (invariant 5). */
+    uv_walk(&poller->uv, close_any, NULL);
     while (uv_loop_close(&poller->uv) == UV_EBUSY) {
         (void)uv_run(&poller->uv, UV_RUN_NOWAIT);
     }
     fl_fd_set_close(&poller->set);
 }
 
+/* The lock as well; as poller_init. */
 static int
 poller_open(FlPoller *poller)
 {
@@ -356,14 +375,16 @@ fl_poller_open(FlPoller **out, bool use_timerfd)
     return 0;
 }
 
-/* Whether a forked child has closed what it inherited: then the numbers may be
-   other files' by now, which streams of the parent's would close in their
-   turn, ours too. */
+/* Whether a forked child has closed the fds that it inherited, as a daemon
+   does.  Then the same fds may refer to other files by now.  New fds of ours
+   would get such numbers as well, and transports inherited from the parent
+   would close them. */
 static bool
-has_closed_all(const FlPoller *poller)
+were_fds_closed(const FlPoller *poller)
 {
 #ifdef __linux__
-    /* An epoll that is not in the set: ENOENT says that both are there. */
+    /* libuv's epoll is not in the set, so the call must fail.  ENOENT shows
+       that both fds are still open; EBADF or EINVAL shows the contrary. */
     return epoll_ctl(poller->set.fd, EPOLL_CTL_DEL, uv_backend_fd(&poller->uv),
                      NULL)
                == 0
@@ -374,17 +395,19 @@ has_closed_all(const FlPoller *poller)
 #endif
 }
 
-/* libuv's part of it.  It aborts when asked again after a failure. */
+/* Give libuv a backend of its own.  uv_loop_fork must not be called again
+   after it failed, because it would abort: lost_by prevents that.  0 or a
+   negative errno. */
 static int
-leave_parents_backend(FlPoller *poller)
+fork_uv(FlPoller *poller)
 {
-    if (poller->lost_by == 0 && has_closed_all(poller)) {
+    if (poller->lost_by == 0 && were_fds_closed(poller)) {
         poller->lost_by = -EBADF;
     }
     if (poller->lost_by == 0) {
-        unsigned taken = occupy_standard_fds();
+        unsigned occupied = occupy_standard_fds();
         poller->lost_by = uv_loop_fork(&poller->uv);
-        release_standard_fds(taken);
+        release_standard_fds(occupied);
     }
     return poller->lost_by;
 }
@@ -392,17 +415,19 @@ leave_parents_backend(FlPoller *poller)
 int
 fl_poller_leave_parent_now(FlPoller *poller)
 {
-    int code = leave_parents_backend(poller);
+    int code = fork_uv(poller);
     if (code == 0) {
         code = fl_fd_set_renew(&poller->set);
         if (code < 0) {
-            lose(poller, code); /* every later attempt fails with it too */
+            /* The set is closed now: every later attempt must fail, too. */
+            mark_broken(poller, code);
         }
     }
     if (code == 0 && poller->has_handles) {
-        code = enter_backend(poller);
+        code = add_uv_fds(poller);
     }
-    /* Another thread of the parent may have held a lock. */
+    /* A new lock: another thread of the parent may have held the old one.
+       The old one is not destroyed, as that is undefined while it is held. */
     if (code >= 0 && uv_mutex_init(&poller->fds_lock) < 0) {
         code = FL_NO_MEMORY;
     }
@@ -412,11 +437,12 @@ fl_poller_leave_parent_now(FlPoller *poller)
     poller->forks = fl_forks_count();
     poller->unsettled = true;
     poller->set_fired = poller->busy = false;
-    poller->taken = 0;
-    /* The parent's threads are not here: neither the one that made a turn
-       nor those that were about to wake it. */
+    poller->event_count = 0; /* the parent runs those */
+    /* fork() copies only the calling thread: neither the thread that ran the
+       iteration nor those that were about to wake it exist here. */
     atomic_store(&poller->iterating_thread, 0);
     atomic_store(&poller->sleeping, 0);
+    /* Without fds_lock: no other thread of the child knows the loop yet. */
     fl_registrations_renew(poller, NULL);
     return 0;
 }
@@ -424,18 +450,19 @@ fl_poller_leave_parent_now(FlPoller *poller)
 void
 fl_poller_renew_set(FlPoller *poller)
 {
-    /* First, while the number is the old set's: a forked child may have that
-       still, and libuv would hear of it for ever. */
-    if (poller->polled) {
+    /* First, while the fd still refers to the old set.  If a forked child has
+       the old set open, libuv's epoll would otherwise keep it registered and
+       report it for ever. */
+    if (poller->set_polled) {
         (void)uv_poll_stop(&poller->set_poll);
-        poller->polled = false; /* the next wait begins it again */
+        poller->set_polled = false; /* the next wait starts it again */
     }
     FlFdSet old;
     int code = fl_fd_set_replace(&poller->set, &old);
     if (code == 0) {
         fl_registrations_renew(poller, &old);
         fl_fd_set_close(&old);
-    } /* else the old one tells what it told, and more */
+    } /* else the old set goes on reporting stale events: only slower */
 }
 
 void
@@ -457,9 +484,10 @@ fl_poller_close_own(FlPoller *poller)
 void
 fl_poller_free(FlPoller *poller)
 {
+    /* In a forked child, so that closing does not change the parent's set. */
     (void)fl_poller_leave_parent(poller);
     if (poller->lost_by == 0 && poller->has_handles) {
-        (void)check_backend(poller);
+        (void)check_uv_fds(poller); /* sets lost_by: see invariant 6 */
     }
     fl_registrations_close_all(poller);
     if (poller->lost_by == 0) {
@@ -467,12 +495,13 @@ fl_poller_free(FlPoller *poller)
         close_fd(&poller->timerfd);
         close_fd(&poller->signal_fds[0]);
         close_fd(&poller->signal_fds[1]);
-    } /* else libuv aborts, and what is left may be anybody's by now */
+    } /* else libuv would abort, and the other fds may be foreign files now */
     free(poller->fds);
     uv_mutex_destroy(&poller->fds_lock);
     free(poller);
 }
 
+/* A non-blocking pipe that an exec closes.  0 or a negative errno. */
 static int
 open_pipe(int fds[2])
 {
@@ -521,8 +550,9 @@ fl_poller_signal_pipe(FlPoller *poller,
 
 /* --- polling ------------------------------------------------------------- */
 
-/* Arm what ends a poll at a timeout below a millisecond; false where there
-   is no timerfd. */
+/* Have the timerfd end a poll after a timeout below a millisecond.  False if
+   there is no timerfd: the caller then rounds up.  It need not be disarmed
+   afterwards: a late expiration only ends one more poll early. */
 static bool
 arm_timerfd(FlPoller *poller, int64_t timeout_ns)
 {
@@ -544,6 +574,7 @@ arm_timerfd(FlPoller *poller, int64_t timeout_ns)
 #endif
 }
 
+/* Have the next poll end after timeout_ns, which is above 0. */
 static void
 arm_deadline(FlPoller *poller, int64_t timeout_ns)
 {
@@ -554,33 +585,41 @@ arm_deadline(FlPoller *poller, int64_t timeout_ns)
         return;
     }
     int64_t timeout_ms = (timeout_ns + FL_NS_PER_MS - 1) / FL_NS_PER_MS;
+    /* libuv's cached time dates from the last poll: without this the timer
+       would expire too early. */
     uv_update_time(&poller->uv);
     (void)uv_timer_start(&poller->timer, on_timer, (uint64_t)timeout_ms, 0);
 }
 
-/* Take what the set has.  False: nothing. */
+/* Take the set's pending events.  False if there were none.  If the set's fd
+   was closed the poller is broken from now on (invariant 6). */
 static bool
-take(FlPoller *poller)
+take_events(FlPoller *poller)
 {
-    poller->taken = fl_fd_set_take(&poller->set, poller->events);
-    poller->busy = poller->taken > 1;
-    if (poller->taken > 0) {
+    poller->event_count = fl_fd_set_take(&poller->set, poller->events);
+    poller->busy = poller->event_count > 1;
+    if (poller->event_count > 0) {
         return true;
     }
-    if (FL_UNLIKELY(poller->taken < 0)) {
-        if (poller->taken != -EINTR) {
-            lose(poller, poller->taken);
+    if (FL_UNLIKELY(poller->event_count < 0)) {
+        if (poller->event_count != -EINTR) {
+            mark_broken(poller, poller->event_count);
         }
-        poller->taken = 0; /* after EINTR the next poll retries */
+        poller->event_count = 0; /* after EINTR the next poll tries again */
     }
     return false;
 }
 
+/* Block in libuv until the set fires, another thread wakes it, or the timeout
+   ends; negative: without a timeout. */
 static void
 wait_for_events(FlPoller *poller, int64_t timeout_ns)
 {
-    if (!poller->polled && (!poller->may_wait || poll_set(poller) < 0)) {
-        /* There is no room to register it: the next wait tries again. */
+    if (!poller->set_polled
+        && (!poller->wait_checked || start_set_poll(poller) < 0))
+    {
+        /* libuv cannot run, or the system has no memory to register the set.
+           Poll the set at intervals instead; the next wait tries again. */
         uv_sleep(UNPOLLED_MS);
         poller->set_fired = true;
         return;
@@ -594,28 +633,32 @@ wait_for_events(FlPoller *poller, int64_t timeout_ns)
     }
 }
 
-/* Before the first wait of a run.  0 or a negative errno. */
+/* Before the first wait of a run: make libuv's handles, or check that its fds
+   are still open.  0 or a negative errno; then libuv must not run. */
 static int
 prepare_wait(FlPoller *poller)
 {
     int code = poller->lost_by < 0   ? poller->lost_by
-               : poller->has_handles ? check_backend(poller)
+               : poller->has_handles ? check_uv_fds(poller)
                                      : open_handles(poller);
-    poller->may_wait = code == 0;
-    poller->polled = poller->polled && poller->may_wait;
+    poller->wait_checked = code == 0;
+    poller->set_polled = poller->set_polled && poller->wait_checked;
     return code;
 }
 
 void
 fl_poller_expect_wake(FlPoller *poller, int64_t timeout_ns)
 {
-    if (FL_LIKELY(poller->may_wait) || prepare_wait(poller) == 0) {
+    if (FL_LIKELY(poller->wait_checked) || prepare_wait(poller) == 0) {
+        /* Before the caller looks at its queues once more.  A thread that
+           pushes later sees this and wakes the poll (thread_queue.c). */
         atomic_store(&poller->sleeping, 1);
     }
 #ifdef __linux__
     if (timeout_ns > 0 && timeout_ns < FL_NS_PER_MS && poller->use_timerfd
         && poller->timerfd_reg == NULL)
     {
+        /* On first use.  After one failure it is not tried again. */
         open_timerfd(poller);
         poller->use_timerfd = poller->timerfd_reg != NULL;
     }
@@ -628,16 +671,18 @@ fl_poller_run(FlPoller *poller, int64_t timeout_ns)
     poller->polls++;
     atomic_store_explicit(&poller->user_fd_changed, false,
                           memory_order_relaxed);
-    bool look = timeout_ns == 0 || poller->busy;
+    bool check_first = timeout_ns == 0 || poller->busy;
     poller->busy = false;
-    if (look && take(poller)) {
+    /* If the last poll took several events, more are likely to be pending, and
+       taking them directly saves a pass through libuv. */
+    if (check_first && take_events(poller)) {
         return;
     }
     if (timeout_ns != 0) {
         wait_for_events(poller, timeout_ns);
         if (poller->set_fired) {
             poller->set_fired = false;
-            (void)take(poller);
+            (void)take_events(poller);
         }
     }
 }

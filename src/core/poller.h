@@ -1,16 +1,25 @@
-/* The poller: what the loop waits with.
+/* The poller: what the loop waits with, one uv_loop_t and one FlFdSet.
 
-   Run one poll; wake a poll from another thread; end a poll at a timeout.
-   Watching descriptors is registration.h's.  Nothing in here touches Python, so a
-   poll may run without the GIL: it takes events from the set, and the loop
-   collects them afterwards (registration.h) and runs them as entries of its own
-   queue.  It makes and changes no watch: the GIL guards their table.
+   It runs one poll, ends a poll at a timeout, and lets another thread wake it.
+   Fds are registered with registration.h.  Nothing here touches Python, so a
+   poll may run without the GIL: fl_poller_run only takes events from the set.
+   Afterwards, with the GIL, the loop processes them
+   (fl_registrations_collect) and runs them as entries of its ready queue.
+   fl_poller_run creates and changes no registration, because the GIL guards
+   their table.
 
-   Rejected: keeping a clean poller for the thread's next loop.  It saved 40
-   us a loop, and everything that a loop leaves behind had to be undone.
+   Ownership: the loop owns its poller and frees it when it closes.  The poller
+   owns libuv's loop and handles, the set, the registrations, the timerfd and
+   the signal pipe.
 
-   Errors are negative errnos.  Loop's thread only, except what is named
-   _anythread. */
+   Failures: functions return negative errnos, or FL_NO_MEMORY.  If the
+   poller's own fds were closed, lost_by keeps the error, and every later run
+   of the loop fails with it (fl_loop_leave_parent).
+
+   Rejected: keeping a clean poller for the thread's next loop.  It saved 40 us
+   per loop, and everything that a loop leaves in it had to be undone.
+
+   Loop's thread only, except functions named _anythread. */
 #ifndef FL_CORE_POLLER_H
 #define FL_CORE_POLLER_H
 
@@ -27,69 +36,77 @@
 
 typedef struct FlPoller FlPoller;
 
-/* What is known of a descriptor's number. */
+/* One entry of the table of fds. */
 typedef struct {
     FlRegistration *reg; /* or NULL */
-    bool registered;     /* the set was given a file under this number */
+    /* The set contains a file under this fd, as far as we know: the fd may
+       have been closed since.  It can stay true without a registration: see
+       registration.c, invariant 3. */
+    bool registered;
 } FlFdEntry;
 
 struct FlPoller {
     uv_loop_t uv;
-    uv_async_t async; /* this and the next two: see has_handles */
+    uv_async_t async; /* this and the next two: valid if has_handles */
     uv_timer_t timer;
-    uv_poll_t set_poll;  /* of the set's own descriptor */
-    FlFdSet set;         /* of everything else that is watched */
-    uint64_t polls;      /* how many were made */
-    uv_mutex_t fds_lock; /* without a GIL: of `numbers` and the lists */
-    FlFdEntry *fds;      /* by descriptor number */
+    uv_poll_t set_poll; /* polls the set's own fd */
+    FlFdSet set;        /* contains every other fd of the loop */
+    uint64_t polls;     /* number of polls so far */
+    /* Without a GIL: guards `fds` and the lists `fired` and `closed`. */
+    uv_mutex_t fds_lock;
+    FlFdEntry *fds; /* indexed by fd */
     int fds_size;
     uint32_t last_generation;
-    bool set_fired;   /* the set has events to take */
-    bool has_handles; /* libuv's were made, for the first wait */
-    bool may_wait;    /* that, and they were there in this run */
-    bool polled;      /* libuv polls the set */
-    bool busy;        /* the last poll took several events */
-    atomic_bool
-        user_fd_changed; /* an application's was set since the last poll */
-    bool recheck;        /* a watch is */
-    unsigned stale;      /* events of stale registrations */
-    FlList fired;        /* watches with events that were not queued yet */
-    FlList closed;       /* see fl_registrations_pop_closed */
-    atomic_uintptr_t iterating_thread; /* makes a turn; 0: none does */
-    FlRegistration *timerfd_reg;       /* NULL until it is first needed */
+    bool set_fired;    /* libuv reported that the set has events */
+    bool has_handles;  /* libuv's handles exist, since the first wait */
+    bool wait_checked; /* in this run libuv's fds were found to be open */
+    bool set_polled;   /* set_poll is started */
+    bool busy;         /* the last poll took several events */
+    /* A user-owned fd was registered or changed since the last poll. */
+    atomic_bool user_fd_changed;
+    bool recheck;          /* some registration has `recheck` set */
+    unsigned stale_events; /* since the set was last renewed */
+    FlList fired;  /* registrations with events that are not queued yet */
+    FlList closed; /* see fl_registrations_pop_closed */
+    atomic_uintptr_t iterating_thread; /* pthread_self(); 0: none */
+    FlRegistration *timerfd_reg;       /* NULL until first needed */
     int timerfd;
-    FlRegistration
-        *signal_reg;         /* on the read end of the signal pipe, or NULL */
-    int signal_fds[2];       /* read and write end, -1 until asked for */
-    atomic_int sleeping;     /* a blocking poll is on, or about to be */
-    atomic_bool interrupted; /* the next poll does not wait */
-    unsigned forks; /* fl_forks_count() of the process that has the backend */
-    int lost_by;    /* why there is no backend or set: a code, or 0 */
-    bool unsettled; /* that, or timerfd and signal pipe are the parent's */
-    bool use_timerfd;
-    int taken;                          /* how many events wait to be noted */
-    FlFdEvent events[FL_FD_SET_EVENTS]; /* last: it is not cleared */
+    FlRegistration *signal_reg; /* of the signal pipe's read end, or NULL */
+    int signal_fds[2];          /* read and write end; -1 until requested */
+    atomic_int sleeping;        /* a blocking poll runs or is about to */
+    atomic_bool interrupted;    /* the next poll must not block */
+    unsigned forks; /* fl_forks_count() of the process that owns uv and set */
+    int lost_by;    /* why uv or the set is unusable: an error code, or 0 */
+    bool unsettled; /* lost_by is set, or timerfd and pipe are the parent's */
+    bool use_timerfd; /* false: disabled, or the system refused one */
+    int event_count;  /* events taken and not yet processed */
+    /* Last, so that fl_poller_open need not clear it. */
+    FlFdEvent events[FL_FD_SET_EVENTS];
 };
 
-/* Open a poller; *out is set only on success. */
+/* Open a poller; *out is set only on success.  use_timerfd: whether deadlines
+   below a millisecond may use a timerfd. */
 int fl_poller_open(FlPoller **out, bool use_timerfd);
 
-/* Close and free it, with every watch that is left. */
+/* Close the poller and the registrations that are left, and free them.  If
+   libuv's fds were closed, libuv's part leaks: closing it would abort. */
 void fl_poller_free(FlPoller *poller);
 
-/* In the child of a fork, get a backend and a set of the poller's own: it
-   shares the parent's, and to stop a watch here would unregister it there.
-   This is called before a watch is changed.  The timerfd and the signal pipe
-   stay shared until fl_poller_close_own.  0 or a negative errno. */
+/* In a forked child: replace libuv's backend fd and the set by new ones.  The
+   inherited ones are shared with the parent, so removing an fd here would
+   remove it there.  Called before any registration changes.  The timerfd and
+   the signal pipe stay shared until fl_poller_close_own.  0 or a negative
+   errno. */
 int fl_poller_leave_parent_now(FlPoller *poller);
 
-/* True in the child of a fork while the poller has its parent's backend. */
+/* True in a forked child while the poller still has its parent's fds. */
 static inline bool
 fl_poller_is_parents(const FlPoller *poller)
 {
     return poller->forks != fl_forks_count();
 }
 
+/* The same, and nothing where no fork happened.  0 or a negative errno. */
 static inline int
 fl_poller_leave_parent(FlPoller *poller)
 {
@@ -97,22 +114,23 @@ fl_poller_leave_parent(FlPoller *poller)
                                         : 0;
 }
 
-/* Be rid of stale registrations in the set: have a new set.
-   Where that fails the old one stays.  For the loop's thread, not inside a
-   poll; the caller holds the lock of the numbers. */
+/* Replace the set by a new one, which has no stale registrations.  On failure
+   the old one stays.  Loop's thread, not during a poll; the caller holds
+   fds_lock. */
 void fl_poller_renew_set(FlPoller *poller);
 
-/* Close the timerfd and the signal pipe, which are made again when needed. */
+/* Close the timerfd and the signal pipe; they are made again when needed. */
 void fl_poller_close_own(FlPoller *poller);
 
-/* A run begins: its first wait looks whether libuv's descriptors are there. */
+/* A run begins: before its first wait the poller checks that libuv's fds are
+   still open. */
 static inline void
 fl_poller_begin_run(FlPoller *poller)
 {
-    poller->may_wait = false;
+    poller->wait_checked = false;
 }
 
-/* A turn of the loop begins and ends. */
+/* An iteration of the loop begins, and ends, on this thread. */
 static inline void
 fl_poller_begin_iteration(FlPoller *poller)
 {
@@ -126,8 +144,8 @@ fl_poller_end_iteration(FlPoller *poller)
     atomic_store_explicit(&poller->iterating_thread, 0, memory_order_relaxed);
 }
 
-/* True in a thread while another one makes a turn, and may be looking at any
-   watch or stream. */
+/* True if another thread runs an iteration: it may be using any registration
+   or stream, so this thread must not free one. */
 static inline bool
 fl_poller_is_elsewhere(FlPoller *poller)
 {
@@ -136,15 +154,18 @@ fl_poller_is_elsewhere(FlPoller *poller)
     return thread != 0 && thread != (uintptr_t)pthread_self();
 }
 
-/* Without a GIL another thread may watch a number meanwhile, and have the
-   table grow.  What these two are around calls neither Python nor them. */
+/* Without a GIL another thread may register an fd at the same time and
+   reallocate the table.  The lock is not recursive, and no Python code may run
+   while it is held. */
 static inline void
 fl_poller_lock_fds(FlPoller *poller)
 {
 #if FL_HAVE_GIL
     (void)poller;
 #else
-    (void)fl_poller_leave_parent(poller); /* it makes the lock anew */
+    /* First: in a forked child this makes a new lock.  A thread of the
+       parent may have held the old one. */
+    (void)fl_poller_leave_parent(poller);
     uv_mutex_lock(&poller->fds_lock);
 #endif
 }
@@ -159,17 +180,17 @@ fl_poller_unlock_fds(FlPoller *poller)
 #endif
 }
 
-/* Before a poll that may wait so long, while the caller has the GIL: from here
-   on another thread can end it. */
+/* Prepare a poll with this timeout, while the caller has the GIL.  From then
+   on another thread can wake the poll. */
 void fl_poller_expect_wake(FlPoller *poller, int64_t timeout_ns);
 
-/* Poll once: without waiting (timeout_ns 0), up to a timeout,
-   or until something happens (negative).  Never returns early on purpose, and
-   may return late by what the system's clock gives. */
+/* Poll once: without blocking (timeout_ns 0), up to a timeout, or until an
+   event or a wake-up (negative).  Timeouts of a millisecond or more are
+   rounded up to whole milliseconds; one day is the longest. */
 void fl_poller_run(FlPoller *poller, int64_t timeout_ns);
 
-/* Make a poll that is on, or about to be, return.  Any thread; the caller
-   keeps the poller from being freed meanwhile. */
+/* Make a blocking poll return, if one runs or is about to.  Any thread; the
+   caller ensures that the poller is not freed meanwhile. */
 static inline void
 fl_poller_wake_anythread(FlPoller *poller)
 {
@@ -179,7 +200,7 @@ fl_poller_wake_anythread(FlPoller *poller)
     }
 }
 
-/* The same, and if no poll is on, the next one returns at once. */
+/* The same; if no poll runs, the next one does not block. */
 static inline void
 fl_poller_interrupt_anythread(FlPoller *poller)
 {
@@ -187,8 +208,8 @@ fl_poller_interrupt_anythread(FlPoller *poller)
     fl_poller_wake_anythread(poller);
 }
 
-/* Make the signal pipe and watch its read end, on first use; on_signal runs
-   when bytes have come.  0 or a negative errno. */
+/* Make the signal pipe and register its read end, unless that was done.
+   on_signal runs when the pipe is readable.  0 or a negative errno. */
 int fl_poller_signal_pipe(FlPoller *poller,
                           int (*on_signal)(void *loop, FlRegistration *reg,
                                            int events));

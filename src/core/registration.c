@@ -1,17 +1,21 @@
-/* Registrations of descriptors: see registration.h.
+/* Registrations of fds: see registration.h.
 
-   1. A watch's tag is its fd and generation.  A new watch, and a new file
-      under the fd, get a new generation: events of an older registration are
-      stale, and ignored.
-   2. A registration can outlive its fd, where a duplicate, or another
-      process, has the file still.  Its events are stale from when the system
-      refuses a call, or the watch is closed.  A level-triggered one is asked
-      for again after MOST_REPEATS events, so that is noticed; after MOST_STALE
-      stale events the set is renewed, which ends them.
-   3. A registration for one event stays, disarmed, when its watch is closed:
-      the next watch of the fd arms it with one system call.
-   4. What the system refuses is an error code here and ends no more than the
-      registration that was asked for. */
+   1. The tag of a registration is its fd and a generation.  A new
+      registration, and a new file under the same fd, get a new generation.
+      An event with an old generation is stale and is ignored; otherwise it
+      would run the callback of another file.
+   2. The kernel keeps a registration after its fd was closed as long as a
+      duplicate, or another process, has the file open.  Its events become
+      stale once the system refuses a call for the fd or the registration is
+      closed.  So a level-triggered one is armed again, with a system call,
+      every MOST_REPEATS events: an fd that was closed is noticed then.  After
+      MOST_STALE stale events the set is renewed, which is the only way to
+      stop them.
+   3. A one-shot registration that has fired stays in the set, disarmed, when
+      it is closed: closing it costs no system call, and the next registration
+      of that fd arms it with one.
+   4. What the system refuses is an error code and ends at most the one
+      registration that the call was for. */
 #include "core/registration.h"
 
 #include "base/codes.h"
@@ -24,11 +28,15 @@
 #include <errno.h>
 #include <stdlib.h>
 
-/* Of a kept watch, in a row; then its registration ends. */
+/* Events of a persistent registration in a row while nobody waits: then it is
+   unregistered, because each one wakes the loop for nothing. */
 #define MOST_UNWANTED 16
+/* Events of a level-triggered registration until it is armed again. */
 #define MOST_REPEATS  64
+/* Stale events until the set is renewed. */
 #define MOST_STALE    256
 
+/* Looked up each time, because the table moves when it grows. */
 static FlFdEntry *
 entry_of(const FlRegistration *reg)
 {
@@ -47,7 +55,8 @@ interest_of(const FlRegistration *reg, bool level)
     return reg->wanted | (level ? FL_LEVEL : 0);
 }
 
-/* Have a watch run with the events that it fired. */
+/* Append it to the list from which iteration.c queues an entry.  With 0 events
+   on_events runs all the same, to arm it again. */
 static void
 fire(FlRegistration *reg, int events)
 {
@@ -59,6 +68,8 @@ fire(FlRegistration *reg, int events)
     }
 }
 
+/* Drop reported events that are no longer wanted.  An entry that is queued
+   already stays queued and runs with what is left. */
 static void
 drop_unwanted(FlRegistration *reg)
 {
@@ -70,7 +81,7 @@ drop_unwanted(FlRegistration *reg)
 
 /* --- opening ------------------------------------------------------------- */
 
-/* Let a watch have its fd. */
+/* Enter it in the table of fds.  0, -EEXIST or FL_NO_MEMORY. */
 static int
 claim_fd(FlRegistration *reg)
 {
@@ -116,15 +127,16 @@ fl_registration_open(FlPoller *poller, int fd, bool always_level,
 
 /* --- registering --------------------------------------------------------- */
 
-/* Whether a call was refused because the fd is closed, or another file's that
-   is not registered or cannot be. */
+/* Whether an error means that the fd no longer refers to the registered file:
+   it is closed (EBADF), refers to an unregistered file (ENOENT), or to one
+   that cannot be registered, such as a regular file (EPERM). */
 static bool
 is_other_file(int code)
 {
     return code == -ENOENT || code == -EBADF || code == -EPERM;
 }
 
-/* What the set may still have under the fd is stale from now on. */
+/* Treat as stale what the set may still contain under the fd. */
 static void
 invalidate(FlRegistration *reg)
 {
@@ -132,19 +144,25 @@ invalidate(FlRegistration *reg)
     reg->generation = ++reg->poller->last_generation;
 }
 
+/* Remove the fd from the set.  Any error is ignored, because the events are
+   stale from now on in any case. */
 static void
 unregister(FlRegistration *reg)
 {
-    /* The parent's set, where there is none of our own, is left alone. */
+    /* In a forked child that could not get a set of its own, the parent's set
+       must not change. */
     if (fl_poller_leave_parent(reg->poller) == 0) {
-        /* It fails where the fd was closed.  Then the registration is gone,
-           or its events are stale. */
+        /* This fails if the fd was closed.  Then the kernel has removed the
+           registration, or a duplicate keeps it and its events are stale. */
         (void)fl_fd_set_remove(&reg->poller->set, reg->fd);
     }
     invalidate(reg);
 }
 
-/* Register what is wanted; what is ready already fires at once. */
+/* Register the wanted events for the file that the fd refers to now; what is
+   ready already is reported by the next poll.  Changing comes first, because
+   it is one system call where adding would be two; then adding, if the fd
+   turned out to be another file's.  0 or a negative errno. */
 static int
 arm(FlRegistration *reg)
 {
@@ -159,7 +177,7 @@ arm(FlRegistration *reg)
     if (entry->registered) {
         code = fl_fd_set_change(set, reg->fd, interest, tag_of(reg));
         if (code < 0 && !is_other_file(code)) {
-            return code; /* it is registered as it was */
+            return code; /* the previous registration stays */
         }
     }
     if (code < 0) {
@@ -167,6 +185,8 @@ arm(FlRegistration *reg)
         code = fl_fd_set_add(set, reg->fd, interest, tag_of(reg));
     }
     if (code == -EEXIST) {
+        /* The set has this file under this fd although we do not know it, for
+           example from a duplicate that was moved back here with dup2. */
         code = fl_fd_set_change(set, reg->fd, interest, tag_of(reg));
     }
     entry->registered = reg->armed = code == 0;
@@ -175,7 +195,9 @@ arm(FlRegistration *reg)
     return code;
 }
 
-/* What is armed again wants more than one event. */
+/* Arm it after an event.  It has proved to want more than one event, so it
+   becomes level-triggered.  Without support for that (ENOTSUP) it stays
+   one-shot.  0 or a negative errno. */
 static int
 arm_level(FlRegistration *reg)
 {
@@ -191,11 +213,14 @@ arm_level(FlRegistration *reg)
     return code;
 }
 
+/* As fl_registration_arm_again, within the lock. */
 static void
 arm_again(FlRegistration *reg)
 {
     int code = fl_poller_leave_parent(reg->poller);
     if (code == 0 && !entry_of(reg)->registered) {
+        /* The fd was closed, or leaving the parent's set could not move it:
+           as in asyncio it reports nothing more. */
         return;
     }
     if (code == 0) {
@@ -205,11 +230,12 @@ arm_again(FlRegistration *reg)
         invalidate(reg);
     }
     else if (code < 0) {
-        fire(reg, 0);
+        fire(reg, 0); /* out of memory: on_events tries again */
     }
 }
 
-/* Have the system tell of what is wanted now. */
+/* Make the set report what is wanted now.  A persistent registration ends.
+   0 or a negative errno. */
 static int
 apply(FlRegistration *reg)
 {
@@ -218,7 +244,9 @@ apply(FlRegistration *reg)
     if (reg->wanted != 0) {
         return arm(reg);
     }
-    /* One that has fired, and fires once, is silent already. */
+    /* A one-shot registration that has fired is silent already: invariant 3.
+       One that is level-triggered from the start stays registered, so that
+       pausing costs no system call; the next event unregisters it. */
     if (!reg->always_level && entry_of(reg)->registered
         && (reg->armed || reg->level))
     {
@@ -233,6 +261,7 @@ fl_registration_set(FlRegistration *reg, int wanted)
     FlPoller *poller = reg->poller;
     reg->wanted = (uint8_t)wanted;
     if (wanted != 0 && !reg->always_level) {
+        /* It may be ready already: the next iteration must poll. */
         atomic_store_explicit(&poller->user_fd_changed, true,
                               memory_order_relaxed);
     }
@@ -250,10 +279,12 @@ fl_registration_arm_again(FlRegistration *reg)
     fl_poller_unlock_fds(reg->poller);
 }
 
-/* --- kept ---------------------------------------------------------------- */
+/* --- persistent ---------------------------------------------------------- */
 
+/* As fl_registration_persist, within the lock.  `ready` starts with both
+   events: nothing is known yet, so both calls are worth trying. */
 static int
-persist(FlRegistration *reg)
+add_persistent(FlRegistration *reg)
 {
     int code = fl_poller_leave_parent(reg->poller);
     if (code < 0) {
@@ -263,7 +294,7 @@ persist(FlRegistration *reg)
     reg->generation = ++reg->poller->last_generation;
     code = fl_fd_set_add_persistent(&reg->poller->set, reg->fd, tag_of(reg));
     if (code < 0 && reg->persistent && entry_of(reg)->registered) {
-        reg->generation = generation; /* it is registered as it was */
+        reg->generation = generation; /* the previous registration stays */
         return code;
     }
     entry_of(reg)->registered = reg->armed = reg->persistent = code == 0;
@@ -277,7 +308,7 @@ int
 fl_registration_persist(FlRegistration *reg)
 {
     fl_poller_lock_fds(reg->poller);
-    int code = persist(reg);
+    int code = add_persistent(reg);
     fl_poller_unlock_fds(reg->poller);
     return code;
 }
@@ -288,6 +319,7 @@ fl_registration_want(FlRegistration *reg, int wanted)
     FlPoller *poller = reg->poller;
     reg->wanted = (uint8_t)wanted;
     if (wanted != 0) {
+        /* A new wait: it gets one recheck after about a second. */
         reg->unwanted = 0;
         reg->recheck = poller->recheck = true;
         reg->rechecking = false;
@@ -300,6 +332,8 @@ void
 fl_registration_not_ready(FlRegistration *reg, int event)
 {
     reg->ready &= (uint8_t)~event;
+    /* If the event came from a recheck, the waiter has had its recheck.
+       Another one would wake the loop each second for as long as it waits. */
     if (!reg->rechecking) {
         reg->recheck = reg->poller->recheck = true;
     }
@@ -308,10 +342,11 @@ fl_registration_not_ready(FlRegistration *reg, int event)
 
 /* --- closing ------------------------------------------------------------- */
 
-/* What is left of a watch is memory.  Without a GIL the loop's thread may be
-   looking at it, and frees it when it is not. */
+/* Take it out of the table and free it.  Without a GIL the loop's thread may
+   be using it: then it goes to the list `closed`, and that thread frees it
+   before its next poll. */
 static void
-end(FlRegistration *reg)
+detach(FlRegistration *reg)
 {
     entry_of(reg)->reg = NULL;
     reg->owner = NULL;
@@ -330,9 +365,10 @@ fl_registration_close(FlRegistration *reg)
     FlPoller *poller = reg->poller;
     fl_poller_lock_fds(poller);
     reg->wanted = 0;
+    /* So that apply() unregisters it now, not at the next event. */
     reg->always_level = false;
     (void)apply(reg);
-    end(reg);
+    detach(reg);
     fl_poller_unlock_fds(poller);
 }
 
@@ -342,8 +378,10 @@ fl_registration_close_with_fd(FlRegistration *reg)
     FlPoller *poller = reg->poller;
     fl_poller_lock_fds(poller);
     reg->wanted = 0;
+    /* The kernel removes it with the fd.  If a duplicate prevents that, the
+       next registration of this fd gets a new generation. */
     entry_of(reg)->registered = false;
-    end(reg);
+    detach(reg);
     fl_poller_unlock_fds(poller);
 }
 
@@ -358,7 +396,7 @@ fl_registrations_close_all(FlPoller *poller)
 #endif
     for (int fd = 0; fd < poller->fds_size; fd++) {
         if (poller->fds[fd].reg != NULL) {
-            /* The set itself is closed next. */
+            /* Without a system call: the set itself is closed next. */
             fl_registration_close_with_fd(poller->fds[fd].reg);
         }
     }
@@ -366,6 +404,7 @@ fl_registrations_close_all(FlPoller *poller)
 
 /* --- events -------------------------------------------------------------- */
 
+/* Update a persistent registration with an event of the set. */
 static void
 note_persistent(FlRegistration *reg, int events)
 {
@@ -373,24 +412,28 @@ note_persistent(FlRegistration *reg, int events)
     reg->lasting |= (events & FL_LASTING) != 0;
     reg->rechecking &= (events & reg->wanted) == 0;
     if (reg->wanted == 0 && ++reg->unwanted == MOST_UNWANTED) {
-        /* The loop wakes for what nobody waits for: that ends. */
+        /* Nobody has waited for a while: unregister it. */
         (void)apply(reg);
     }
 }
 
-/* Of a registration that waits for something, or waited when it was armed. */
+/* Update any other registration with an event of the set.  `wanted` may have
+   changed since it was armed. */
 static void
-note_wanted(FlRegistration *reg, int events)
+note_ordinary(FlRegistration *reg, int events)
 {
     reg->armed = reg->level && ++reg->repeats < MOST_REPEATS;
     if (reg->wanted == 0) {
         unregister(reg);
     }
     else if ((events & reg->wanted) == 0) {
-        arm_again(reg); /* another kind is wanted by now */
+        /* The other event is wanted by now, and a one-shot registration was
+           disarmed by this one. */
+        arm_again(reg);
     }
 }
 
+/* Process one event that the last poll took.  Stale events end here. */
 static void
 note(FlPoller *poller, const FlFdEvent *event)
 {
@@ -398,7 +441,7 @@ note(FlPoller *poller, const FlFdEvent *event)
     FlRegistration *reg =
         fd < (uint32_t)poller->fds_size ? poller->fds[fd].reg : NULL;
     if (reg == NULL || reg->generation != (uint32_t)(event->tag >> 32)) {
-        poller->stale++;
+        poller->stale_events++;
         return;
     }
     int fired = event->events & reg->wanted;
@@ -406,7 +449,7 @@ note(FlPoller *poller, const FlFdEvent *event)
         note_persistent(reg, event->events);
     }
     else {
-        note_wanted(reg, event->events);
+        note_ordinary(reg, event->events);
     }
     if (fired != 0) {
         fire(reg, fired);
@@ -417,12 +460,14 @@ void
 fl_registrations_collect(FlPoller *poller)
 {
     fl_poller_lock_fds(poller);
-    for (int at = 0; at < poller->taken; at++) {
+    for (int at = 0; at < poller->event_count; at++) {
         note(poller, &poller->events[at]);
     }
-    poller->taken = 0;
-    if (FL_UNLIKELY(poller->stale > MOST_STALE)) {
-        poller->stale = 0;
+    poller->event_count = 0;
+    /* See invariant 2.  After the events, because renewing reports everything
+       that is ready again. */
+    if (FL_UNLIKELY(poller->stale_events > MOST_STALE)) {
+        poller->stale_events = 0;
         fl_poller_renew_set(poller);
     }
     fl_poller_unlock_fds(poller);
@@ -464,29 +509,34 @@ fl_registrations_pop_closed(FlPoller *poller)
     return pop(poller, &poller->closed);
 }
 
-/* --- registering once more ----------------------------------------------- */
+/* --- registering again --------------------------------------------------- */
 
-/* Where the system has no room, be unsure. */
+/* Register it as what it is.  If the system has no room, have a later
+   fl_registrations_recheck try again; a closed fd (EBADF), or one that cannot
+   be registered (EPERM), is given up. */
 static void
-register_again(FlRegistration *reg)
+reregister(FlRegistration *reg)
 {
-    int code = reg->persistent ? persist(reg) : arm(reg);
+    int code = reg->persistent ? add_persistent(reg) : arm(reg);
     if (code < 0 && code != -EBADF && code != -EPERM) {
         reg->recheck = reg->poller->recheck = true;
     }
 }
 
+/* Register it again, and have a persistent one call its waiter: the call finds
+   out whether the event is ready. */
 static void
 recheck_one(FlRegistration *reg)
 {
+    /* Before reregister(), which clears it on failure. */
     bool persistent = reg->persistent;
     reg->recheck = false;
     if (reg->wanted == 0) {
         return;
     }
-    register_again(reg);
+    reregister(reg);
     if (!persistent) {
-        return; /* it fires if it is ready */
+        return; /* registering reports what is ready already */
     }
     reg->rechecking = true;
     fire(reg, reg->wanted);
@@ -506,8 +556,10 @@ fl_registrations_recheck(FlPoller *poller)
     fl_poller_unlock_fds(poller);
 }
 
-/* Move a registration to the new set, unless another file has the fd by now:
-   `old` no longer finds it then. */
+/* Move a registration to the new set.  If removing it from `old` fails, the fd
+   no longer refers to the registered file and must not be registered: its
+   callback belongs to the file that was closed.  A persistent one is rechecked
+   instead, because its waiter gets the fd from its socket and so notices. */
 static void
 move_registration(FlRegistration *reg, FlFdSet *old)
 {
@@ -518,7 +570,7 @@ move_registration(FlRegistration *reg, FlFdSet *old)
         return;
     }
     entry_of(reg)->registered = false;
-    register_again(reg);
+    reregister(reg);
 }
 
 void
@@ -532,7 +584,7 @@ fl_registrations_renew(FlPoller *poller, FlFdSet *old)
             move_registration(reg, old);
         }
         else {
-            entry->registered = false;
+            entry->registered = false; /* a leftover of invariant 3 */
         }
     }
 }

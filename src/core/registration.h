@@ -1,32 +1,35 @@
-/* Registrations of descriptors: how the loop learns that one is ready.
+/* Registrations of fds: how the loop learns that an fd is ready.
 
-   Each descriptor is registered in the poller's FlFdSet, under a tag of its
-   fd and a generation.  libuv polls the set and knows nothing of what is in
-   it: whoever closes, duplicates or replaces a descriptor behind our back
-   makes the system refuse a call of ours, which is an error code, or leaves a
-   registration behind, whose events its tag tells (registration.c).
+   Each fd is registered in the poller's FlFdSet under a tag: its fd and a
+   generation.  libuv polls the set and knows nothing about its contents.
+   Other code may close, duplicate or replace an fd without our knowledge.
+   Then the system either refuses our next call, which is an error code, or
+   leaves an old registration behind.  Its events carry an old generation, so
+   registration.c recognizes them as stale and ignores them.
 
    There are three kinds:
 
-   - Level-triggered from the start: what only has to be told when something
-     comes, as a transport has.  While nothing is wanted of it, it stays
-     registered; an event that comes then ends the registration.
-   - At first for one event: what an application adds, and often removes after
-     one event.  Where it is armed again after its event it is level-triggered
-     from then on, and its next events cost no call.
-   - *Kept*: edge-triggered, for both directions, while nobody waits too.
-     `ready` tells what has come since that was cleared.  To wait costs no
-     system call then.  What waits fires once after a second or so whatever
-     happens, and is armed anew: the file that has the fd may not be the one
-     that was registered, and a read may tell less than it seems to.
+   - Level-triggered from the start (always_level), for transports.  With no
+     events wanted it stays registered; the next event then unregisters it.
+   - One-shot at first, for add_reader and add_writer: applications often
+     remove the callback after one event.  If it is armed again after its
+     event, it becomes level-triggered, and later events need no system call.
+   - Persistent: edge-triggered, for both directions, registered even while
+     nobody waits.  `ready` accumulates the events that arrived until the
+     caller clears them, so waiting costs no system call.  A caller that
+     waits is also woken once after about a second, and the registration is
+     renewed.  This is the recheck.  It covers an fd that now refers to
+     another file, and a short read that did not mean "no more data".
 
-   Threads: any may call, with the GIL; without one the table of fds has a
-   lock. 
+   Threads: any thread may call while it holds the GIL.  Without a GIL the
+   poller's fds_lock guards the table of fds and the two lists.  Persistent
+   registrations of sockets exist only with a GIL (loop/fd_wait.h).
 
-   Ownership: a watch is the poller's memory from open to close.  Its owner
-   closes it before it dies and before it closes the descriptor.
+   Ownership: the poller frees a registration when it is closed.  The owner
+   closes it before the owner dies, and before it closes the fd.
 
-   Errors are negative errnos. */
+   Errors are negative errnos, or FL_NO_MEMORY.  No function here touches
+   Python. */
 #ifndef FL_CORE_REGISTRATION_H
 #define FL_CORE_REGISTRATION_H
 
@@ -40,56 +43,64 @@ struct FlPoller;
 typedef struct FlRegistration FlRegistration;
 
 struct FlRegistration {
-    FlList fired_link; /* while events await collection */
+    FlList fired_link; /* in poller->fired, or in poller->closed */
     struct FlPoller *poller;
-    void *owner; /* NULL once closed */
-    /* The loop's: run the events; see FlReadyKind.  Returns 0 or -1. */
+    void *owner; /* borrowed; NULL once closed */
+    /* Run by the loop's thread with the events; see FL_READY_EVENT.  Returns
+       0, or -1 with an exception that leaves the run. */
     int (*on_events)(void *loop, FlRegistration *reg, int events);
-    struct FlReady *entry; /* in the ready queue, or NULL */
+    struct FlReady *entry; /* queued in the ready queue, or NULL */
     int fd;
-    uint32_t generation;  /* with fd, the tag */
-    uint8_t wanted;       /* FL_READABLE | FL_WRITABLE: what was asked for */
-    uint8_t fired;        /* what has fired and was not run yet */
-    uint8_t ready;        /* kept: what may be so, as far as is known */
-    uint8_t unwanted;     /* kept: events in a row that nobody waited for */
-    uint8_t repeats;      /* level: events since it was registered */
-    bool always_level;    /* level-triggered from the start */
-    bool level;           /* its registration is level-triggered now */
-    bool persistent;      /* see above */
-    bool lasting;         /* kept: FL_LASTING was told once */
-    bool recheck;         /* to be checked if it waits */
-    bool rechecking;      /* kept: it fires for that reason */
-    bool armed;           /* what is wanted will fire */
-    bool anew;            /* nothing was left to run when it fired */
-    bool owner_is_object; /* owner is a PyObject: debug mode names it */
+    uint32_t generation; /* together with fd: the tag */
+    uint8_t wanted;      /* FL_READABLE | FL_WRITABLE: events requested */
+    uint8_t fired;       /* events reported and not yet run */
+    /* Persistent: events epoll reported and no call has disproved. */
+    uint8_t ready;
+    uint8_t unwanted;  /* persistent: events in a row while nobody waited */
+    uint8_t repeats;   /* level-triggered: events since it was armed */
+    bool always_level; /* level-triggered from the start */
+    bool level;        /* currently registered as level-triggered */
+    bool persistent;   /* currently registered as edge-triggered */
+    bool lasting;      /* persistent: FL_LASTING was reported once */
+    bool recheck;      /* fl_registrations_recheck should visit it */
+    bool rechecking;   /* persistent: the last event came from a recheck */
+    bool armed;        /* the set will report what is wanted */
+    /* `fired` was 0 when it was appended to poller->fired: an entry that is
+       still queued belongs to events that were dropped since. */
+    bool anew;
+    bool owner_is_object; /* owner is a PyObject: debug mode can name it */
 };
 
-/* Watch fd for nothing yet; the system is not asked.  -EEXIST: the fd has a
-   watch, which must be closed first. */
+/* Create a registration for fd that wants nothing yet.  It makes no system
+   call.  -EEXIST: the fd already has one, which must be closed first. */
 int fl_registration_open(struct FlPoller *poller, int fd, bool always_level,
                          FlRegistration **out);
 
-/* Change what is watched; 0 stops.  Events that fired and are not wanted any
-   more are dropped.  The fd's present file is registered, whatever was before:
-   -EBADF, -EPERM and the like where the system does not watch it. */
+/* Change the wanted events; 0 stops.  Reported events that are no longer
+   wanted are dropped.  This always registers the file that the fd refers to
+   now, whatever was registered before.  -EBADF, -EPERM and others: the system
+   refused to register it. */
 int fl_registration_set(FlRegistration *reg, int wanted);
 
-/* Keep the registration of this fd's present file, which tells what is ready
-   already.  -ENOTSUP where that cannot be.  Where it fails a kept watch has
-   the registration that it had, another has none. */
+/* Make the registration persistent, for the file that the fd refers to now.
+   The set reports at once what is ready already.  -ENOTSUP where there is no
+   epoll.  On failure a persistent registration stays as it was; any other
+   kind is left unregistered. */
 int fl_registration_persist(FlRegistration *reg);
 
-/* Change what is wanted of a kept watch.  The caller knows that it is not
-   ready: it has cleared its bit in `ready`. */
+/* Change the wanted events of a persistent registration.  Precondition: the
+   caller has just seen that they are not ready and cleared their bits in
+   `ready`.  Otherwise it would wait for an edge that has passed. */
 void fl_registration_want(FlRegistration *reg, int wanted);
 
-/* A call that a kept watch's `ready` allowed has met nothing. */
+/* A persistent registration's `ready` had this event, but the call returned
+   EAGAIN. */
 void fl_registration_not_ready(FlRegistration *reg, int event);
 
-/* After events were run: have the rest, and the next ones, reported.  What the
-   system refuses is tried again after the next poll, by an event of nothing:
-   on_events gets 0, and calls this.  An fd that is closed, or another file's
-   by now, stays silent, as in asyncio. */
+/* Called after events were run: report the remaining and the next ones.  If
+   the system refuses, it is retried after the next poll: on_events is then
+   called with 0 and calls this again.  An fd that was closed, or that refers
+   to another file, reports nothing more, as in asyncio. */
 void fl_registration_arm_again(FlRegistration *reg);
 
 static inline void
@@ -100,43 +111,47 @@ fl_registration_rearm(FlRegistration *reg)
     }
 }
 
-/* Stop, and free the watch. */
+/* Unregister and free it.  Call before the fd is closed. */
 void fl_registration_close(FlRegistration *reg);
 
-/* The same where the caller closes the descriptor next, which ends its
-   registration.  If a duplicate that nobody should have lives on, what comes
-   for it is a stale event. */
+/* The same without a system call, for a caller that closes the fd next: that
+   ends the registration in the kernel.  If a duplicate of the fd keeps the
+   file open, its events are stale. */
 void fl_registration_close_with_fd(FlRegistration *reg);
 
 /* --- for the loop's thread ----------------------------------------------- */
 
-/* Note what the last poll has taken from the set. */
+/* Process the events that the last poll took from the set. */
 void fl_registrations_collect(struct FlPoller *poller);
 
-/* The next watch that fired, its events in watch->fired; NULL: no more. */
+/* The next registration that fired, its events in reg->fired; NULL if there
+   are no more. */
 FlRegistration *fl_registrations_pop_fired(struct FlPoller *poller);
 
-/* Whether something is noted: the next poll shall not wait. */
+/* Whether one has fired and was not popped: the next poll must not wait. */
 bool fl_registrations_fired(const struct FlPoller *poller);
 
-/* Note once more what was taken by fl_registrations_pop_fired and not run. */
+/* Put back a registration that was popped but could not be queued. */
 void fl_registration_fire_again(FlRegistration *reg);
 
-/* Without a GIL: the next watch that another thread closed while this one made
-   an iteration, for the caller to forget and free; NULL: no more. */
+/* Without a GIL: the next registration that another thread closed during this
+   thread's iteration; NULL if there are no more.  The caller drops its queued
+   event and frees it. */
 FlRegistration *fl_registrations_pop_closed(struct FlPoller *poller);
 
-/* Arm anew the kept watches that wait and were not armed since they began, and
-   have them fire; register what a new set had no room for. */
+/* Register again, and fire, each persistent registration whose waiter has not
+   been rechecked since it began to wait.  Also register what a renewed set
+   had no room for. */
 void fl_registrations_recheck(struct FlPoller *poller);
 
-/* Give the set, which is a new one, all that the old one had (NULL: it is the
-   parent's, which a child leaves alone).  What it has no room for is unsure:
-   fl_registrations_recheck tries again.  An fd that was closed, or is another
-   file's by now, stays silent.  The caller holds the lock. */
+/* The poller's set was replaced by an empty one: register everything there.
+   `old` is the previous set; NULL in a forked child, which must not change its
+   parent's set.  What the new set has no room for is retried by
+   fl_registrations_recheck.  An fd that was closed, or that refers to another
+   file, reports nothing more.  The caller holds the lock. */
 void fl_registrations_renew(struct FlPoller *poller, FlFdSet *old);
 
-/* Where the poller itself ends: close every watch that is left. */
+/* Close every registration that is left; the poller is being freed. */
 void fl_registrations_close_all(struct FlPoller *poller);
 
 #endif

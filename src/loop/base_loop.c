@@ -1,11 +1,14 @@
-/* The loop object: birth, closing, collection, and its table of methods.
+/* The loop object: creation, closing, garbage collection and method table.
 
-   1. close() leaves nothing behind: no queued callback, timer, watch or open
-      transport refers to the loop afterwards, and the poller is freed.
-   2. `closed` is set before anything is released, for releasing runs
-      destructors, and those may call the loop.
-   3. tp_clear does what close() does; a loop that nobody reaches is garbage
-      together with its transports. */
+   1. close() releases everything: afterwards no queued callback, timer,
+      registration or open transport refers to the loop, and the poller is
+      freed.
+   2. `closed` is set before anything is released.  Releasing runs destructors,
+      and those may call the loop: it must refuse what they add, or that would
+      never be released.
+   3. tp_clear does what close() does.  A loop that nothing reaches is garbage
+      together with its transports: the loop's reference to a transport is a
+      cycle that only the GC can break (visit_owned). */
 #include "loop/base_loop.h"
 
 #include "base/list.h"
@@ -30,9 +33,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* --- birth --------------------------------------------------------------- */
+/* --- creation ------------------------------------------------------------ */
 
-/* Whether a comma list has a name, by itself. */
+/* Whether a comma-separated list contains a name as a whole item. */
 static bool
 is_listed(const char *list, const char *name)
 {
@@ -48,7 +51,8 @@ is_listed(const char *list, const char *name)
     return false;
 }
 
-/* What FASTLOOP_DISABLE says, a comma list; unknown names are ignored. */
+/* The fast paths that FASTLOOP_DISABLE, a comma-separated list, turns off, as
+   FL_OFF_* bits.  Unknown names are ignored. */
 static uint16_t
 disabled_paths(void)
 {
@@ -75,22 +79,26 @@ disabled_paths(void)
     return off;
 }
 
+/* Whether a variable is set to anything but "" or "0". */
 static bool
-is_on(const char *variable)
+is_env_on(const char *variable)
 {
     const char *value = getenv(variable);
     return value != NULL && *value != '\0' && strcmp(value, "0") != 0;
 }
 
-/* Where the environment asks for metrics; Loop.__init__ opens the socket. */
+/* Enable metrics if the environment requests them.  fastloop.Loop opens the
+   metrics socket.  0, or -1 with MemoryError. */
 static int
 begin_metrics(FlLoop *loop)
 {
-    return is_on("FASTLOOP_METRICS") || is_on("FASTLOOP_METRICS_SOCKET")
+    return is_env_on("FASTLOOP_METRICS")
+                   || is_env_on("FASTLOOP_METRICS_SOCKET")
                ? fl_metrics_enable(loop)
                : 0;
 }
 
+/* 0, or -1 with OSError or MemoryError. */
 static int
 open_poller(FlLoop *loop)
 {
@@ -100,10 +108,11 @@ open_poller(FlLoop *loop)
 
 static void loop_dealloc(FlLoop *loop);
 
-/* BaseLoop, of which `type` is a subclass: CPython's `tp_base` is the base
-   that the instance's memory comes from. */
+/* BaseLoop, of which `type` is a subclass; only BaseLoop knows the module.
+   With several bases, CPython's tp_base is the one that determines the
+   instance's memory layout, so following it leads to BaseLoop. */
 static PyTypeObject *
-own_type(PyTypeObject *type)
+base_loop_type(PyTypeObject *type)
 {
     while (type->tp_dealloc != (destructor)loop_dealloc) {
         type = type->tp_base;
@@ -116,11 +125,12 @@ loop_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     (void)args;
     (void)kwargs;
-    PyObject *module = PyType_GetModule(own_type(type));
+    PyObject *module = PyType_GetModule(base_loop_type(type));
     FlLoop *loop = module == NULL ? NULL : (FlLoop *)type->tp_alloc(type, 0);
     if (loop == NULL) {
         return NULL;
     }
+    /* tp_alloc has zeroed the rest. */
     loop->state = fl_state_get(module);
     loop->forks = fl_forks_count();
     loop->off = disabled_paths();
@@ -128,13 +138,14 @@ loop_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     fl_list_init(&loop->streams);
     fl_list_init(&loop->user_fds);
     fl_timer_queue_init(&loop->timers);
-    /* Until all is there the object is one that was closed. */
+    /* Until everything is initialized the object counts as closed: if an
+       initialization fails, loop_dealloc runs and must accept it. */
     loop->closed = true;
     if (fl_thread_queue_init(&loop->thread_queue) < 0) {
         Py_DECREF(loop);
         return NULL;
     }
-    loop->thread_queue_ready = true;
+    loop->thread_queue_ready = true; /* its lock must be destroyed */
     if (fl_ready_init(&loop->ready) < 0 || open_poller(loop) < 0
         || fl_signals_prepare(loop) < 0 || fl_overrides_note_class(loop) < 0
         || begin_metrics(loop) < 0)
@@ -148,6 +159,7 @@ loop_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 
 /* --- closing ------------------------------------------------------------- */
 
+/* Release the entries of the ready queue without running them. */
 static void
 drop_ready(FlLoop *loop)
 {
@@ -156,7 +168,8 @@ drop_ready(FlLoop *loop)
         /* Popped before it is dropped: destructors may cancel what is left. */
         FlReady entry = *fl_ready_take(queue);
         if (fl_ready_is_call(&entry) && entry.of.handle != NULL) {
-            /* A handle someone holds keeps its callback, as asyncio's. */
+            /* A handle that the application holds keeps its callback, as in
+               asyncio: repr() still shows it. */
             FlHandle *handle = (FlHandle *)Py_NewRef(entry.of.handle);
             if (fl_handle_fill_steal(handle, &entry) < 0) {
                 PyErr_WriteUnraisable((PyObject *)loop);
@@ -164,6 +177,8 @@ drop_ready(FlLoop *loop)
             Py_DECREF(handle);
         }
         else if (entry.kind == FL_READY_EVENT) {
+            /* The entry owns nothing.  The registration is closed later and
+               must not point into the queue. */
             entry.of.reg->entry = NULL;
             entry.of.reg->fired = 0;
         }
@@ -173,6 +188,8 @@ drop_ready(FlLoop *loop)
     }
 }
 
+/* Release the scheduled timers one by one, each taken out first: a destructor
+   may cancel another timer, which changes the queue. */
 static void
 drop_timers(FlLoop *loop)
 {
@@ -182,10 +199,10 @@ drop_timers(FlLoop *loop)
     }
 }
 
-/* Transports let go of the loop by the hook they registered:
-   transport/ is above this folder. */
+/* Abandon every open transport: it drops the loop's reference to it.  By a
+   hook, because transport/ is above this folder. */
 static void
-drop_owned(FlList *list)
+abandon_transports(FlList *list)
 {
     FlList *link;
     while ((link = fl_list_pop(list)) != NULL) {
@@ -194,16 +211,19 @@ drop_owned(FlList *list)
     }
 }
 
+/* Release everything; see invariants 1 and 2.  Also called for a loop that
+   loop_new could not finish, so each part may be missing. */
 static void
 close_core(FlLoop *loop)
 {
-    /* First: what is dropped below may run anything, which then finds a
-       closed loop and adds nothing to it. */
+    /* First: see invariant 2. */
     loop->closed = true;
+    /* Before the poller closes the pipe: CPython's signal handler writes to
+       it. */
     fl_signals_forget(loop);
     if (loop->poller != NULL) {
-        /* Before a watch is closed, which a forked child would do to the
-           parent's. */
+        /* Before the first registration is closed: in a forked child that
+           would change the parent's epoll set. */
         (void)fl_loop_leave_parent(loop);
     }
     if (loop->thread_queue_ready) {
@@ -213,12 +233,13 @@ close_core(FlLoop *loop)
         drop_ready(loop);
     }
     drop_timers(loop);
-    drop_owned(&loop->streams);
+    abandon_transports(&loop->streams);
     fl_user_fd_close_all(loop);
     Py_CLEAR(loop->future_keywords);
     Py_CLEAR(loop->step_kwnames);
     fl_shared_context_drop(loop);
-    /* Watches are the poller's memory: all were closed above. */
+    /* The poller frees the registrations that are left, so their owners had
+       to go first. */
     FlPoller *poller = loop->poller;
     loop->poller = NULL;
     if (poller != NULL) {
@@ -235,15 +256,18 @@ close_core(FlLoop *loop)
 
 static const char close_doc[] =
     "_close($self, /)\n--\n\n"
-    "Close the core of the loop; nothing happens when it is closed.\n\n"
-    "Queued callbacks and timers are dropped unrun, descriptors are not\n"
-    "watched any more, open transports are left to the collector.  Raises\n"
-    "RuntimeError when the loop is running.  Part of asyncio's\n"
-    "loop.close(), which fastloop.Loop completes.";
+    "Close the core of the loop; does nothing if it is closed already.\n\n"
+    "Queued callbacks and timers are dropped without running,\n"
+    "descriptors are no longer polled, and open transports are left to the\n"
+    "garbage collector.  Raises RuntimeError if the loop is running.  Part\n"
+    "of asyncio's loop.close(), which fastloop.Loop completes.";
 
+/* The claim decides whether the loop may be closed, not is_running(): a single
+   _run_once() outside a run counts as running, too. */
 static PyObject *
 loop_close(FlLoop *loop, PyObject *Py_UNUSED(ignored))
 {
+    /* Held while it closes: destructors run, and must not run the loop. */
     if (!fl_loop_claim(loop)) {
         PyErr_SetString(PyExc_RuntimeError,
                         "Cannot close a running event loop");
@@ -256,8 +280,9 @@ loop_close(FlLoop *loop, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
-/* --- collector ----------------------------------------------------------- */
+/* --- garbage collection -------------------------------------------------- */
 
+/* A visitproc and its argument in one, for fl_timer_queue_visit. */
 typedef struct {
     visitproc visit;
     void *arg;
@@ -270,6 +295,9 @@ visit_timer(FlTimerNode *node, void *arg)
     return visitor->visit((PyObject *)fl_timer_of(node), visitor->arg);
 }
 
+/* Visit the loop's references to its transports.  A transport from which the
+   loop expects nothing visits that reference itself (FlOwnedKind.owns_itself):
+   visiting it twice would break the GC's reference counts. */
 static int
 visit_owned(const FlList *list, visitproc visit, void *arg)
 {
@@ -282,6 +310,8 @@ visit_owned(const FlList *list, visitproc visit, void *arg)
     return 0;
 }
 
+/* Every reference that the loop owns, also those in its queues: a cycle
+   through one that is left out would never be collected. */
 static int
 loop_traverse(FlLoop *loop, visitproc visit, void *arg)
 {
@@ -312,10 +342,13 @@ loop_traverse(FlLoop *loop, visitproc visit, void *arg)
     return result != 0 ? result : fl_user_fd_traverse(loop, visit, arg);
 }
 
+/* Attributes that Python code set are cleared last, because closing may still
+   report errors through them. */
 static int
 loop_clear(FlLoop *loop)
 {
     if (loop->external_run) {
+        /* Unreachable, so nobody can end it any more. */
         fl_loop_end_external_run(loop);
     }
     if (!fl_loop_is_running(loop)) {
@@ -341,6 +374,7 @@ loop_dealloc(FlLoop *loop)
     PyTypeObject *type = Py_TYPE(loop);
     PyObject_GC_UnTrack(loop);
     (void)loop_clear(loop);
+    /* After close_core, because destructors may still have used these. */
     fl_ready_free(&loop->ready);
     fl_timer_queue_free(&loop->timers);
     fl_handle_pool_free(&loop->pool);
@@ -364,6 +398,7 @@ get_debug(FlLoop *loop, PyObject *Py_UNUSED(ignored))
     return PyBool_FromLong(loop->debug);
 }
 
+/* asyncio's attribute _debug; fastloop.Loop.set_debug sets it. */
 static PyObject *
 debug_get(FlLoop *loop, void *Py_UNUSED(closure))
 {
@@ -415,8 +450,8 @@ stopping_get(FlLoop *loop, void *Py_UNUSED(closure))
     return PyBool_FromLong(loop->stopping);
 }
 
-/* asyncio's attribute can be set, and servers that stop a loop and then run
-   it once more clear it. */
+/* asyncio's attribute can be set.  Servers that stop a loop and then run it
+   once more clear it. */
 static int
 stopping_set(FlLoop *loop, PyObject *value, void *Py_UNUSED(closure))
 {
@@ -430,8 +465,8 @@ stopping_set(FlLoop *loop, PyObject *value, void *Py_UNUSED(closure))
 
 static const char wake_doc[] =
     "_write_to_self($self, /)\n--\n\n"
-    "End the loop's wait, or its next one; from any thread.  asyncio's\n"
-    "private name.";
+    "End the loop's current wait or its next one.  Any thread may call.\n"
+    "asyncio's private name.";
 
 static PyObject *
 wake(FlLoop *loop, PyObject *Py_UNUSED(ignored))
@@ -448,6 +483,7 @@ static const char run_in_executor_doc[] =
     "was shut down.  A call whose future is cancelled before a thread takes\n"
     "it never runs.  Implements asyncio's loop.run_in_executor().";
 
+/* By a pointer in the state, because executor/ is above this folder. */
 static PyObject *
 run_in_executor(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
                 PyObject *kwnames)
@@ -457,8 +493,8 @@ run_in_executor(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
 
 static const char enable_doc[] =
     "_enable_metrics($self, /)\n--\n\n"
-    "Begin to count, for the life of the loop.  Raises RuntimeError when it\n"
-    "is closed, MemoryError.";
+    "Collect metrics from now on, until the loop is freed.  Raises\n"
+    "RuntimeError if the loop is closed, or MemoryError.";
 
 static PyObject *
 enable(FlLoop *loop, PyObject *Py_UNUSED(ignored))
@@ -471,7 +507,7 @@ enable(FlLoop *loop, PyObject *Py_UNUSED(ignored))
 
 static const char read_metrics_doc[] =
     "_read_metrics($self, /)\n--\n\n"
-    "What was counted, as a dict; None while metrics are off.";
+    "Return the metrics as a dict; None while they are off.";
 
 static PyObject *
 read_metrics(FlLoop *loop, PyObject *Py_UNUSED(ignored))
@@ -482,6 +518,8 @@ read_metrics(FlLoop *loop, PyObject *Py_UNUSED(ignored))
     return fl_metrics_read(loop);
 }
 
+/* __dict__ is declared here and by __dictoffset__ below: instances need one
+   for attributes that applications set. */
 static PyGetSetDef loop_getset[] = {
     {"_debug", (getter)debug_get, (setter)debug_set, NULL, NULL},
     {"_closed", (getter)closed_get, NULL, NULL, NULL},
@@ -492,11 +530,13 @@ static PyGetSetDef loop_getset[] = {
     {NULL, NULL, NULL, NULL, NULL},
 };
 
+/* An object attribute that reads as None until it is set. */
 #define MEMBER(name)                                            \
     {                                                           \
         "_" #name, FL_T_OBJECT, offsetof(FlLoop, name), 0, NULL \
     }
 
+/* Attributes of asyncio's own loop, under its names, for fastloop/loop.py. */
 static PyMemberDef loop_members[] = {
     MEMBER(task_factory),
     MEMBER(exception_handler),
@@ -507,14 +547,15 @@ static PyMemberDef loop_members[] = {
     MEMBER(python_transports),
     {"slow_callback_duration", Py_T_DOUBLE,
      offsetof(FlLoop, slow_callback_duration), 0,
-     "Seconds from which on debug mode logs a callback as slow; a float,\n"
-     "0.1 at first.  Setting it raises TypeError for what is no number.\n"
+     "Debug mode logs a callback as slow from this many seconds; a float,\n"
+     "0.1 by default.  Setting it raises TypeError if it is not a number.\n"
      "asyncio's loop.slow_callback_duration."},
     {"__dictoffset__", Py_T_PYSSIZET, offsetof(FlLoop, dict), Py_READONLY,
      NULL},
     {NULL, 0, 0, 0, NULL},
 };
 
+/* The docstring of `function` is in function_doc. */
 #define AS_METHOD(function) (PyCFunction)(void (*)(void)) function
 #define FAST_KW(name, function)                                   \
     {                                                             \
@@ -562,7 +603,7 @@ static PyMethodDef loop_methods[] = {
 static const char loop_doc[] =
     "BaseLoop()\n--\n\n"
     "The part of fastloop.Loop that runs per callback, written in C.\n\n"
-    "Not for use by itself: fastloop.Loop completes it.";
+    "Not to be used on its own: fastloop.Loop is the complete class.";
 
 static PyType_Slot loop_slots[] = {
     {Py_tp_doc, (void *)loop_doc},

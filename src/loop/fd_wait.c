@@ -1,9 +1,12 @@
-/* Kept watches of the program's sockets: see fd_wait.h.
+/* Persistent registrations of user-owned sockets: see fd_wait.h.
 
-   1. A watcher that is kept stays in the table when nobody waits by it, until
-      a handle takes it, a transport takes the number, or remove_reader or
-      remove_writer finds it idle.
-   2. A call that stands in a slot is owned by it, and owns the loop. */
+   1. A persistent registration stays in the table of fds while nobody waits.
+      That is what makes the next wait free.  It ends when a handle replaces
+      the waiter, a transport acquires the fd, remove_reader or remove_writer
+      finds it idle, or it has reported too many events that nobody waited for
+      (registration.c, MOST_UNWANTED).
+   2. The slot owns the call that waits in it, and the call owns the loop.  So
+      dropping a call may run any code, and happens last. */
 #include "loop/fd_wait.h"
 
 #include "core/loop.h"
@@ -21,14 +24,15 @@ fl_fd_persistent(const FlLoop *loop, int fd, PyObject *sock)
     }
     PyObject *owner = fl_weakref_get(user_fd->socket_ref);
     bool same = owner == sock;
-    Py_XDECREF(owner); /* the caller has the other, if it is the same */
+    Py_XDECREF(owner); /* if it is the same, the caller has a reference */
     return same ? user_fd->reg : NULL;
 }
 
-/* A watcher that begins to be kept for what the reference is to, 1 in *code;
-   or NULL with 0 or -1. */
+/* Make the fd's registration persistent, for the socket that the weak
+   reference refers to.  Returns it with 1 in *code; or NULL with 0 (a handle
+   waits for this fd) or with -1 and an exception. */
 static FlUserFd *
-make_persistent(FlLoop *loop, int fd, PyObject *reference, int *code)
+make_persistent(FlLoop *loop, int fd, PyObject *weakref, int *code)
 {
     FlUserFd *user_fd = fl_user_fd_at(loop, fd);
     *code = -1;
@@ -42,23 +46,25 @@ make_persistent(FlLoop *loop, int fd, PyObject *reference, int *code)
     if (user_fd == NULL) {
         return NULL;
     }
-    int persistent = fl_registration_persist(user_fd->reg);
-    if (persistent < 0) {
+    int result = fl_registration_persist(user_fd->reg);
+    if (result < 0) {
+        /* Free what was opened just now, or what nobody waits with. */
         FlFdRefs refs = {NULL, NULL, NULL};
         if (fl_user_fd_wanted(user_fd) == 0) {
             fl_user_fd_take_out(loop, user_fd, &refs);
         }
         Py_XDECREF(refs.object);
-        *code = fl_raise_errno(persistent);
+        *code = fl_raise_errno(result);
         return NULL;
     }
-    /* The reference that was there has no callback. */
-    Py_XSETREF(user_fd->socket_ref, Py_NewRef(reference));
+    /* Dropping the old weak reference runs no code: it has no callback. */
+    Py_XSETREF(user_fd->socket_ref, Py_NewRef(weakref));
     *code = 1;
     return user_fd;
 }
 
-/* A watcher that is kept for the socket; the rest as above. */
+/* The fd's persistent registration for this socket, made if there is none.
+   The result is that of make_persistent. */
 static FlUserFd *
 persistent_user_fd(FlLoop *loop, int fd, PyObject *sock, int *code)
 {
@@ -66,14 +72,15 @@ persistent_user_fd(FlLoop *loop, int fd, PyObject *sock, int *code)
         *code = 1;
         return fl_user_fd_at(loop, fd);
     }
-    /* First: making it may run the collector, and that anything. */
-    PyObject *reference = PyWeakref_NewRef(sock, NULL);
+    /* Made before the table is read: allocating may run the GC, and a
+       finalizer may change the table. */
+    PyObject *weakref = PyWeakref_NewRef(sock, NULL);
     *code = -1;
-    if (reference == NULL) {
+    if (weakref == NULL) {
         return NULL;
     }
-    FlUserFd *user_fd = make_persistent(loop, fd, reference, code);
-    Py_DECREF(reference);
+    FlUserFd *user_fd = make_persistent(loop, fd, weakref, code);
+    Py_DECREF(weakref);
     return user_fd;
 }
 
@@ -86,10 +93,12 @@ fl_fd_wait(FlLoop *loop, int fd, PyObject *sock, int event, PyObject *call)
         return code;
     }
     PyObject **slot = fl_user_fd_slot(user_fd, event);
-    PyObject *before = *slot;
+    /* A later call replaces an earlier one, which then waits until its
+       coroutine is cancelled, as in asyncio. */
+    PyObject *previous = *slot;
     *slot = Py_NewRef(call);
     fl_registration_want(user_fd->reg, fl_user_fd_wanted(user_fd));
-    Py_XDECREF(before); /* last: this may run anything */
+    Py_XDECREF(previous); /* last: this may run any code */
     return 1;
 }
 
@@ -108,12 +117,14 @@ fl_fd_stop_waiting(FlLoop *loop, int fd, int event, PyObject *call)
         fl_registration_want(user_fd->reg, wanted);
     }
     else if (wanted == 0) {
+        /* It is no longer persistent: a handle for the other direction, or a
+           recheck that failed, has ended that. */
         fl_user_fd_take_out(loop, user_fd, &refs);
     }
     else {
-        /* It fails where the number was closed: nothing fires then. */
+        /* This fails if the fd was closed: then nothing is reported. */
         (void)fl_registration_set(user_fd->reg, wanted);
     }
     Py_XDECREF(refs.object);
-    Py_DECREF(call);
+    Py_DECREF(call); /* the slot's reference */
 }

@@ -1,15 +1,17 @@
-/* Waiting for a socket of the program's, time and again, without asking the
-   system each time: what sock_recv and its kin wait by.
+/* Waiting for a user-owned socket again and again without a system call each
+   time: what sock_recv and the like wait with.
 
-   The watch is kept (core/registration.h) for one socket object: a number and the
-   object that has it, for the number alone may be another's by now.  The slots
-   are add_reader's: who comes later takes the place, and a watch that a handle
-   waits by is kept no more.
+   It uses a persistent registration (core/registration.h), which belongs to
+   one socket object.  It records the fd and the object, because the fd alone
+   may refer to another file by now.  The call waits in the same slots as the
+   handles of add_reader and add_writer.  A later one replaces it there, and a
+   registration that a handle waits with is no longer persistent.
 
-   Rejected: to keep a watch where there is no GIL, for whoever clears `ready`
-   must be the thread that notes it.
+   Rejected: persistent registrations without a GIL.  The thread that clears
+   `ready` must be the thread that processes its events.
 
-   With the GIL; errors are -1 with an exception set. */
+   Threads: any, while it holds the GIL.  Ownership: the slot owns the waiting
+   call.  Errors are -1 with an exception set. */
 #ifndef FL_LOOP_FD_WAIT_H
 #define FL_LOOP_FD_WAIT_H
 
@@ -17,15 +19,18 @@
 #include "core/registration.h"
 #include "py/compat.h"
 
-/* The watch that is kept for a socket under this number, or NULL. */
+/* The persistent registration of this socket under this fd, borrowed, or
+   NULL. */
 FlRegistration *fl_fd_persistent(const FlLoop *loop, int fd, PyObject *sock);
 
-/* Have a call run when the socket, which has this number, is ready; it is not
-   now.  1; or 0 where its watch cannot be kept, for a handle waits by it. */
+/* Run `call` (an FlFdCall) when the socket, whose fd this is, is ready for
+   `event`.  Precondition: the caller has just seen that it is not.  Returns 1;
+   0 if a handle waits for this fd, so that the registration cannot be
+   persistent; or -1 with MemoryError or OSError. */
 int fl_fd_wait(FlLoop *loop, int fd, PyObject *sock, int event,
                PyObject *call);
 
-/* Have it run no more.  Does nothing where another took its place. */
+/* Undo fl_fd_wait.  Does nothing if another call or handle has replaced it. */
 void fl_fd_stop_waiting(FlLoop *loop, int fd, int event, PyObject *call);
 
 #endif

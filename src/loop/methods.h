@@ -1,13 +1,15 @@
-/* How the methods of _core.BaseLoop are declared.
+/* Macros that declare the methods of _core.BaseLoop.
 
-   The header of the file that implements a method declares it with these; one
-   table in base_loop.c names them all. */
+   The header of the file that implements a method declares it with one of
+   these.  The method table, loop_methods, is in base_loop.c and names them
+   all. */
 #ifndef FL_LOOP_METHODS_H
 #define FL_LOOP_METHODS_H
 
 #include "core/loop.h"
 #include "py/args.h"
 
+/* METH_FASTCALL, the same with METH_KEYWORDS, METH_NOARGS and METH_O. */
 #define FL_FAST(name) \
     PyObject *name(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs)
 #define FL_FAST_KW(name)                                                  \

@@ -1,9 +1,14 @@
-/* Running: run_forever and its kin, around the turns of iteration.c.
+/* Running: run_forever and run_until_complete, around the iterations of
+   iteration.c.
 
-   1. thread_id is set exactly while a run is on; every way out of a run undoes
-      all that its beginning did.
-   2. A program may make a run of its own out of asyncio's private parts: it
-      sets _thread_id, calls _run_once() and puts _thread_id back to None. */
+   1. thread_id is set exactly while a run lasts.  Every way out of a run
+      undoes everything that its beginning did, also if a Ctrl-C interrupts
+      that: otherwise the thread could never run a loop again.
+   2. An application may drive a run itself with asyncio's private names: it
+      sets _thread_id to its thread's ident, calls _run_once() and sets
+      _thread_id to None again.  This is an external run.
+   3. Functions of asyncio.events, and methods of the loop, are looked up by
+      name when they are called: applications replace them. */
 #include "loop/run.h"
 
 #include "core/loop.h"
@@ -22,14 +27,15 @@
 
 /* --- a run --------------------------------------------------------------- */
 
-/* A function of asyncio.events, as the module has it now: it may have been
-   replaced by one that does more. */
+/* A function of asyncio.events, as the module has it now: see invariant 3. */
 static PyObject *
 events_function(const FlLoop *loop, PyObject *name)
 {
     return PyObject_GetItem(loop->state->asyncio_events, name);
 }
 
+/* Set asyncio's running loop of this thread, which asyncio.get_running_loop()
+   returns; None: none.  0 or -1. */
 static int
 set_running_loop(FlLoop *loop, PyObject *running)
 {
@@ -41,14 +47,17 @@ set_running_loop(FlLoop *loop, PyObject *running)
     return done == NULL ? -1 : 0;
 }
 
+/* asyncio's error.  Returns -1. */
 static int
-refuse_to_run(void)
+raise_already_running(void)
 {
     PyErr_SetString(PyExc_RuntimeError, "This event loop is already running");
     return -1;
 }
 
-/* Open, with its descriptors, and not shared with a parent process. */
+/* Check that the loop is open and that its own fds are, and in a forked child
+   stop sharing them with the parent.  0, or -1 with RuntimeError or
+   OSError. */
 static int
 check_usable(FlLoop *loop)
 {
@@ -59,7 +68,8 @@ check_usable(FlLoop *loop)
     return code < 0 ? fl_raise_errno(code) : 0;
 }
 
-/* What keeps a loop that is not busy from running. */
+/* Check everything else that prevents a run, for a loop that no thread runs.
+   0 or -1. */
 static int
 check_idle(FlLoop *loop)
 {
@@ -73,7 +83,7 @@ check_idle(FlLoop *loop)
     if (other == NULL) {
         return -1;
     }
-    Py_DECREF(other);
+    Py_DECREF(other); /* only the address is compared below */
     if (other != Py_None) {
         PyErr_SetString(
             PyExc_RuntimeError,
@@ -83,18 +93,21 @@ check_idle(FlLoop *loop)
     return check_usable(loop);
 }
 
+/* The same checks before run_until_complete makes a task: run_forever would
+   repeat them too late, when the coroutine belongs to a task already. */
 static int
 check_can_run(FlLoop *loop)
 {
     if (atomic_load(&loop->busy) && !loop->closed) {
-        return refuse_to_run();
+        return raise_already_running();
     }
     return check_idle(loop);
 }
 
-/* Install our async-generator hooks; returns the previous ones. */
+/* Install our async-generator hooks.  Returns the previous ones, as a tuple
+   that set_hooks takes, or NULL. */
 static PyObject *
-hooks_begin(FlLoop *loop)
+install_hooks(FlLoop *loop)
 {
     FlState *state = loop->state;
     PyObject *self = (PyObject *)loop;
@@ -122,8 +135,9 @@ hooks_begin(FlLoop *loop)
     return old;
 }
 
+/* 0 for a call's result, which is dropped; -1 for NULL. */
 static int
-call_and_drop(PyObject *result)
+drop_result(PyObject *result)
 {
     Py_XDECREF(result);
     return result == NULL ? -1 : 0;
@@ -132,21 +146,23 @@ call_and_drop(PyObject *result)
 static int
 set_hooks(FlLoop *loop, PyObject *hooks)
 {
-    return call_and_drop(
+    return drop_result(
         PyObject_Call(loop->state->set_asyncgen_hooks, hooks, NULL));
 }
 
+/* Coroutine origin tracking, a debug-mode setting of the thread. */
 static int
 set_origin_tracking(FlLoop *loop, PyObject *on)
 {
-    return call_and_drop(PyObject_CallMethodOneArg(
+    return drop_result(PyObject_CallMethodOneArg(
         (PyObject *)loop, loop->state->names._set_coroutine_origin_tracking,
         on));
 }
 
-/* Of what the end of a run raises the first is kept, too. */
+/* After a step of run_end: keep the first exception for the caller and report
+   any later one as unraisable. */
 static void
-keep_failure(FlLoop *loop, PyObject **first, int code)
+record_failure(FlLoop *loop, PyObject **first, int code)
 {
     if (code == 0) {
         return;
@@ -159,22 +175,24 @@ keep_failure(FlLoop *loop, PyObject **first, int code)
     }
 }
 
-/* Give the thread back what it had before the run.  What is not given back
-   stays for ever: a thread that counts as running can run no loop again, and
-   hooks keep their loop alive.  So where memory was short, try once more. */
+/* Restore one setting of the thread after the run.  A setting that is not
+   restored stays for ever: a thread that counts as running can never run a
+   loop again, and the hooks keep their loop alive.  So after a MemoryError try
+   once more. */
 static void
-undo(FlLoop *loop, PyObject **first, int (*set)(FlLoop *, PyObject *),
-     PyObject *value)
+restore(FlLoop *loop, PyObject **first, int (*set)(FlLoop *, PyObject *),
+        PyObject *value)
 {
     int code = set(loop, value);
     if (code < 0 && PyErr_ExceptionMatches(PyExc_MemoryError)) {
-        keep_failure(loop, first, code);
+        record_failure(loop, first, code);
         code = set(loop, value);
     }
-    keep_failure(loop, first, code);
+    record_failure(loop, first, code);
 }
 
-/* What a run is to the core alone; fl_signals_begin is the rest. */
+/* The part of a run's beginning that an external run has, too, without
+   fl_signals_begin.  0, or -1 with an exception set. */
 static int
 iterations_begin(FlLoop *loop)
 {
@@ -187,6 +205,8 @@ iterations_begin(FlLoop *loop)
     return plain < 0 ? -1 : fl_overrides_begin_run(loop);
 }
 
+/* Undo iterations_begin and fl_signals_begin.  Accepts a loop for which only a
+   part of them was done. */
 static void
 iterations_end(FlLoop *loop)
 {
@@ -195,27 +215,31 @@ iterations_end(FlLoop *loop)
     loop->thread_id = 0;
 }
 
-/* Undo everything run_begin may have done, also past what that raises: a
-   Ctrl-C may.  As the run, which ended with `code`: 0, or -1 with the first
-   exception. */
+/* Undo everything that run_begin may have done.  Each step is made even if the
+   one before raised, as a Ctrl-C may make it.  `code` is how the run ended.
+   Returns 0, or -1 with the first exception of all. */
 static int
 run_end(FlLoop *loop, PyObject *old_hooks, int code)
 {
     PyObject *first = code < 0 ? PyErr_GetRaisedException() : NULL;
+    /* These cannot fail, so they come first. */
     iterations_end(loop);
     loop->stopping = false;
-    undo(loop, &first, set_running_loop, Py_None);
+    restore(loop, &first, set_running_loop, Py_None);
     if (old_hooks != NULL) {
-        undo(loop, &first, set_hooks, old_hooks);
+        restore(loop, &first, set_hooks, old_hooks);
         Py_DECREF(old_hooks);
     }
+    /* In debug mode also if this run did not turn tracking on: set_debug, from
+       a callback, may have done so. */
     if (loop->tracks_origin || loop->debug) {
         loop->tracks_origin = false;
-        undo(loop, &first, set_origin_tracking, Py_False);
+        restore(loop, &first, set_origin_tracking, Py_False);
     }
     return fl_error_keep_first(first, 0, (PyObject *)loop);
 }
 
+/* Begin a run.  If it fails, the caller calls run_end all the same. */
 static int
 run_begin(FlLoop *loop, PyObject **old_hooks)
 {
@@ -223,24 +247,27 @@ run_begin(FlLoop *loop, PyObject **old_hooks)
         return -1;
     }
     if (loop->debug) {
+        /* Before the call, which may raise after it has taken effect. */
         loop->tracks_origin = true;
         if (set_origin_tracking(loop, Py_True) < 0) {
             return -1;
         }
     }
-    *old_hooks = hooks_begin(loop);
+    *old_hooks = install_hooks(loop);
     if (*old_hooks == NULL) {
         return -1;
     }
     if (set_running_loop(loop, (PyObject *)loop) < 0) {
         return -1;
     }
+    /* Last: it runs pending signal handlers, which find the loop set as
+       running. */
     return fl_signals_begin(loop);
 }
 
-/* Whether a subclass, or the instance, has a _run_once of its own; or -1. */
+/* Whether a subclass or the instance overrides _run_once: 1, 0 or -1. */
 static int
-iterates_by_method(FlLoop *loop)
+overrides_run_once(FlLoop *loop)
 {
     PyObject *method =
         PyObject_GetAttr((PyObject *)loop, loop->state->names._run_once);
@@ -253,14 +280,16 @@ iterates_by_method(FlLoop *loop)
     return !ours;
 }
 
-/* Turns until stop(), or until an exception leaves one. */
+/* Iterate until stop() is called, or until an exception leaves an iteration.
+   `stopping` is checked after the iteration, so a run after stop() still makes
+   one, as in asyncio.  0 or -1. */
 static int
 run_iterations(FlLoop *loop)
 {
-    int by_method = iterates_by_method(loop);
-    int code = by_method < 0 ? -1 : 0;
-    while (code == 0 && by_method) {
-        code = call_and_drop(PyObject_CallMethodNoArgs(
+    int overridden = overrides_run_once(loop);
+    int code = overridden < 0 ? -1 : 0;
+    while (code == 0 && overridden) {
+        code = drop_result(PyObject_CallMethodNoArgs(
             (PyObject *)loop, loop->state->names._run_once));
         if (loop->stopping) {
             return code;
@@ -275,33 +304,36 @@ run_iterations(FlLoop *loop)
     return code;
 }
 
-/* Be this thread's loop while the turns are made.  Where memory is short it is
-   not, and holds nothing. */
+/* Run the iterations while fl_loop_of_thread() returns this loop.  If setting
+   that fails without memory, this loop does not cork writes.  A loop that runs
+   further out in this thread flushes its corked writes first, because no
+   callback of it will return before this run ends. */
 static int
 run_as_thread_loop(FlLoop *loop)
 {
     Py_tss_t *running = &loop->state->running;
-    void *outer = PyThread_tss_get(running);
+    void *previous = PyThread_tss_get(running);
     fl_loop_flush_corked_here(loop->state);
     (void)PyThread_tss_set(running, loop);
     int code = run_iterations(loop);
-    (void)PyThread_tss_set(running, outer);
+    (void)PyThread_tss_set(running, previous);
     return code;
 }
 
-/* 0 when stopped, -1 with the exception that ended the run. */
+/* A whole run.  0 if stop() ended it, or -1 with the exception that did. */
 static int
 run(FlLoop *loop)
 {
     if (!fl_loop_claim(loop)) {
-        return fl_loop_check_open(loop) < 0 ? -1 : refuse_to_run();
+        /* asyncio checks in this order: a closed loop first. */
+        return fl_loop_check_open(loop) < 0 ? -1 : raise_already_running();
     }
     if (check_idle(loop) < 0) {
         fl_loop_unclaim(loop);
         return -1;
     }
     PyObject *old_hooks = NULL;
-    Py_INCREF(loop);
+    Py_INCREF(loop); /* a callback may drop the last other reference */
     int code = run_begin(loop, &old_hooks);
     if (code == 0) {
         code = run_as_thread_loop(loop);
@@ -315,10 +347,10 @@ run(FlLoop *loop)
 const char fl_loop_run_forever_doc[] =
     "run_forever($self, /)\n--\n\n"
     "Run until stop() is called.\n\n"
-    "Raises RuntimeError when this or another loop is running in the\n"
-    "thread, when the loop is closed, and in a forked child; a callback's\n"
-    "KeyboardInterrupt or SystemExit leaves it.  Implements asyncio's\n"
-    "loop.run_forever().";
+    "Raises RuntimeError if this or another loop is running in the thread\n"
+    "or the loop is closed, OSError if its own descriptors were closed.\n"
+    "KeyboardInterrupt and SystemExit of a callback leave it.  Implements\n"
+    "asyncio's loop.run_forever().";
 
 PyObject *
 fl_loop_run_forever(FlLoop *loop, PyObject *Py_UNUSED(ignored))
@@ -331,17 +363,19 @@ fl_loop_run_forever(FlLoop *loop, PyObject *Py_UNUSED(ignored))
 
 const char fl_loop_run_once_doc[] =
     "_run_once($self, /)\n--\n\n"
-    "Run one iteration; the name asyncio's own loop has for it.";
+    "Run one iteration.  asyncio's private name.";
 
 PyObject *
 fl_loop_run_once(FlLoop *loop, PyObject *Py_UNUSED(ignored))
 {
     int code = -1;
+    /* Within a run, by run_iterations or in an external run, the loop is
+       claimed already.  Outside one it is claimed for this iteration alone. */
     if (fl_loop_on_own_thread(loop)) {
         code = fl_loop_iterate(loop);
     }
     else if (!fl_loop_claim(loop)) {
-        (void)refuse_to_run();
+        (void)raise_already_running();
     }
     else {
         code = fl_loop_check_open(loop);
@@ -359,7 +393,7 @@ fl_loop_run_once(FlLoop *loop, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
-/* --- a run that somebody else makes -------------------------------------- */
+/* --- external runs ------------------------------------------------------- */
 
 PyObject *
 fl_loop_thread_id_get(FlLoop *loop, void *Py_UNUSED(closure))
@@ -378,14 +412,18 @@ fl_loop_end_external_run(FlLoop *loop)
     fl_loop_unclaim(loop);
 }
 
+/* Begin a run on this thread that the application drives.  The running loop
+   and the hooks are set by asyncio's _run_forever_setup(), not here.  0 or
+   -1. */
 static int
 begin_external_run(FlLoop *loop)
 {
     if (!fl_loop_claim(loop)) {
-        return refuse_to_run();
+        return raise_already_running();
     }
     int code = check_usable(loop);
     if (code == 0) {
+        /* The claim lasts until fl_loop_end_external_run(). */
         loop->external_run = true;
         code = iterations_begin(loop) < 0 ? -1 : fl_signals_begin(loop);
         if (code == 0) {
@@ -398,8 +436,8 @@ begin_external_run(FlLoop *loop)
     return -1;
 }
 
-/* asyncio's attribute, which _run_forever_setup() and its kin set: this
-   thread's number begins a run, None ends it. */
+/* asyncio's attribute, which _run_forever_setup() and _run_forever_cleanup()
+   set: this thread's ident begins a run, None ends it. */
 int
 fl_loop_thread_id_set(FlLoop *loop, PyObject *value, void *Py_UNUSED(closure))
 {
@@ -408,17 +446,21 @@ fl_loop_thread_id_set(FlLoop *loop, PyObject *value, void *Py_UNUSED(closure))
             fl_loop_end_external_run(loop);
             return 0;
         }
-        return fl_loop_is_running(loop) ? refuse_to_run() : 0;
+        /* A run of run_forever() cannot be ended this way. */
+        return fl_loop_is_running(loop) ? raise_already_running() : 0;
     }
+    /* NULL means "del loop._thread_id"; no thread has the ident 0. */
     unsigned long ident = value == NULL ? 0 : PyLong_AsUnsignedLong(value);
     if (ident == (unsigned long)-1 && PyErr_Occurred()) {
         return -1;
     }
     if (ident != PyThread_get_thread_ident()) {
         PyErr_SetString(PyExc_ValueError,
-                        "_thread_id is None or the calling thread's ident");
+                        "_thread_id must be None or the calling thread's "
+                        "ident");
         return -1;
     }
+    /* Setting what is set already changes nothing. */
     return fl_loop_on_own_thread(loop) ? 0 : begin_external_run(loop);
 }
 
@@ -430,14 +472,17 @@ const char fl_loop_stop_doc[] =
 PyObject *
 fl_loop_stop(FlLoop *loop, PyObject *Py_UNUSED(ignored))
 {
+    /* Like asyncio's, it does not wake the loop: another thread has to use
+       call_soon_threadsafe(loop.stop). */
     loop->stopping = true;
     Py_RETURN_NONE;
 }
 
 /* --- run_until_complete -------------------------------------------------- */
 
-/* As asyncio.ensure_future(), without its Python frames: it closes a coroutine
-   that the loop refuses. */
+/* A task for a coroutine, as asyncio.ensure_future() makes it but without its
+   Python frames.  Like that, it closes a coroutine that the loop refuses with
+   RuntimeError, so that it does not warn that it was never awaited. */
 static PyObject *
 task_for(FlLoop *loop, PyObject *coroutine)
 {
@@ -457,16 +502,16 @@ task_for(FlLoop *loop, PyObject *coroutine)
     return task;
 }
 
-/* The task or future to wait for, and whether we made it. */
+/* The task or future to wait for; *created: it did not exist before. */
 static PyObject *
-future_for(FlLoop *loop, PyObject *awaitable, bool *made)
+future_for(FlLoop *loop, PyObject *awaitable, bool *created)
 {
     FlState *state = loop->state;
     PyObject *is_future = PyObject_CallOneArg(state->isfuture, awaitable);
     if (is_future == NULL) {
         return NULL;
     }
-    *made = is_future != Py_True;
+    *created = is_future != Py_True;
     Py_DECREF(is_future);
     PyObject *future;
     if (PyCoro_CheckExact(awaitable)) {
@@ -477,7 +522,9 @@ future_for(FlLoop *loop, PyObject *awaitable, bool *made)
         future = PyObject_Vectorcall(state->ensure_future, call, 1,
                                      state->loop_kwnames);
     }
-    if (future != NULL && *made
+    /* The run reports what ends it; the task need not complain that it was
+       destroyed while pending. */
+    if (future != NULL && *created
         && PyObject_SetAttr(future, state->names._log_destroy_pending,
                             Py_False)
                < 0)
@@ -487,8 +534,8 @@ future_for(FlLoop *loop, PyObject *awaitable, bool *made)
     return future;
 }
 
-/* The run was left by an exception: the task we made must not complain that
-   nobody asked for its own. */
+/* An exception left the run.  Retrieve that of the task that we made, so that
+   the task does not log that it was never retrieved. */
 static void
 retrieve_exception(FlState *state, PyObject *future)
 {
@@ -516,27 +563,30 @@ const char fl_loop_run_until_complete_doc[] =
     "run (see run_forever) or is stopped first.  Implements asyncio's\n"
     "loop.run_until_complete().";
 
+/* Run until the future is done.  Its result, or NULL with its exception or
+   with the one that ended the run. */
 static PyObject *
-run_future(FlLoop *loop, PyObject *future, bool made)
+run_future(FlLoop *loop, PyObject *future, bool created)
 {
     FlState *state = loop->state;
     PyObject *callback = state->until_complete_cb;
-    if (call_and_drop(PyObject_CallMethodOneArg(
+    if (drop_result(PyObject_CallMethodOneArg(
             future, state->names.add_done_callback, callback))
         < 0)
     {
         return NULL;
     }
-    int code = call_and_drop(
+    /* By name: a subclass may override run_forever. */
+    int code = drop_result(
         PyObject_CallMethodNoArgs((PyObject *)loop, state->names.run_forever));
-    if (code < 0 && made) {
+    if (code < 0 && created) {
         retrieve_exception(state, future);
     }
     PyObject *exc = code < 0 ? PyErr_GetRaisedException() : NULL;
     PyObject *removed =
         PyObject_CallMethodOneArg(future, state->names.remove_done_callback,
                                   callback);
-    if (fl_error_keep_first(exc, call_and_drop(removed), future) < 0) {
+    if (fl_error_keep_first(exc, drop_result(removed), future) < 0) {
         return NULL;
     }
     int done = fl_call_truth(future, state->names.done);
@@ -554,7 +604,7 @@ PyObject *
 fl_loop_run_until_complete(FlLoop *loop, PyObject *const *args,
                            Py_ssize_t nargs, PyObject *kwnames)
 {
-    bool made = false;
+    bool created = false;
     PyObject *awaitable =
         fl_parse_one("run_until_complete", "future", args, nargs, kwnames);
     if (awaitable == NULL) {
@@ -563,11 +613,11 @@ fl_loop_run_until_complete(FlLoop *loop, PyObject *const *args,
     if (check_can_run(loop) < 0) {
         return NULL;
     }
-    PyObject *future = future_for(loop, awaitable, &made);
+    PyObject *future = future_for(loop, awaitable, &created);
     if (future == NULL) {
         return NULL;
     }
-    PyObject *result = run_future(loop, future, made);
+    PyObject *result = run_future(loop, future, created);
     Py_DECREF(future);
     return result;
 }

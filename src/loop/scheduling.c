@@ -1,13 +1,14 @@
-/* call_soon and its kin: everything that puts a callback in a queue.
+/* call_soon and the like: everything that queues a callback.
 
-   1. A C task's own steps need no handle: asyncio drops the one call_soon
-      returns, and no Python code can reach those callables except through a
-      handle or a call_soon of its own (overrides.h).  They are known by what
-      fastloop._task_probe saw (state.c).
-   2. A handle is made before its entry is reserved: making one may run the
-      collector, and that may schedule.
-   3. Without a GIL, and in debug mode, a handle is filled from the start, so
-      that another thread never has to look into the queue. */
+   1. A C task's own steps need no handle: asyncio drops the one that call_soon
+      returns.  Python code could only reach those callables through a handle
+      or a call_soon of its own, and overrides.h tells whether there is one.
+      fastloop._task_probe finds out which callables these are (state.c).
+   2. A handle is made before its entry is reserved.  Allocating one may run
+      the GC, and a finalizer may call call_soon, which would fill the reserved
+      slot first.
+   3. Without a GIL, and in debug mode, a handle owns its call from the start
+      (it is "filled"), so that no other thread has to look into the queue. */
 #include "loop/scheduling.h"
 
 #include "base/clock.h"
@@ -33,6 +34,7 @@
         __VA_ARGS__, .more = true, .context = true \
     }
 
+/* The parameters in front of *args, for fl_args_parse. */
 static const FlParameters soon_parameters =
     PARAMETERS("call_soon", {"callback"});
 static const FlParameters threadsafe_parameters =
@@ -42,22 +44,26 @@ static const FlParameters later_parameters =
 static const FlParameters at_parameters =
     PARAMETERS("call_at", {"when", "callback"});
 
-/* Whether a callback is to run in what is no contextvars.Context, which only
-   handles can do. */
+/* Whether the context is not exactly a contextvars.Context.  Only a filled
+   handle can run a callback in one: by the context's run() method. */
 static inline bool
-is_foreign(PyObject *context)
+is_custom_context(PyObject *context)
 {
     return context != NULL && !PyContext_CheckExact(context);
 }
 
+/* A new reference to the context to run in: the one given, or a copy of the
+   current one. */
 static inline PyObject *
-own_context(PyObject *context)
+resolve_context(PyObject *context)
 {
     return context == NULL ? PyContext_CopyCurrent() : Py_NewRef(context);
 }
 
 /* --- call_soon ----------------------------------------------------------- */
 
+/* Whether args is the call by which a C task schedules its own step, or its
+   wake-up by a future. */
 static inline bool
 is_task_step(const FlState *state, PyObject *const *args, Py_ssize_t nargs)
 {
@@ -68,6 +74,7 @@ is_task_step(const FlState *state, PyObject *const *args, Py_ssize_t nargs)
            && PyCFunction_GET_FUNCTION(args[0]) == state->wakeup_function;
 }
 
+/* Fill a reserved entry.  args[0] is the callback.  Steals context. */
 static inline void
 fill_entry(FlReady *entry, FlReadyKind kind, PyObject *const *args,
            Py_ssize_t nargs, PyObject *context)
@@ -81,6 +88,7 @@ fill_entry(FlReady *entry, FlReadyKind kind, PyObject *const *args,
     }
 }
 
+/* Queue a step without a handle: see invariant 1. */
 static inline PyObject *
 push_step(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
           PyObject *context)
@@ -94,18 +102,20 @@ push_step(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
     Py_RETURN_NONE;
 }
 
-/* A C task gives the same tuple of names each time, whose one string is not
-   interned: the loop keeps it, to know it by its address. */
+/* Whether this is the call of a C task: a shortcut past fl_args_parse.  A C
+   task passes the same keyword tuple, ("context",), each time.  Its string is
+   not interned, so the loop stores the tuple and compares its address. */
 static inline bool
-is_as_from_a_task(const FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
-                  PyObject *kwnames)
+is_task_call(const FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
+             PyObject *kwnames)
 {
     return kwnames != NULL && FL_LIKELY(kwnames == loop->step_kwnames)
            && FL_LIKELY(nargs >= 1)
            && FL_LIKELY(PyContext_CheckExact(args[nargs]));
 }
 
-/* Steals context. */
+/* Queue a filled handle; anythread: through the cross-thread queue, and wake
+   the loop.  Steals context. */
 static PyObject *
 push_filled(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
             PyObject *context, bool anythread)
@@ -119,7 +129,9 @@ push_filled(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
     if (handle == NULL) {
         return NULL;
     }
+    /* Set before it is queued: the loop's thread may run it at once. */
     handle->threadsafe = anythread;
+    /* Debug mode records where call_soon was called. */
     int code = loop->debug ? fl_debug_note_source(loop, handle) : 0;
     if (code == 0 && anythread) {
         FlReady entry = {.kind = FL_READY_HANDLE,
@@ -135,7 +147,9 @@ push_filled(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
     return (PyObject *)handle;
 }
 
-/* Steals context, which is a copy of the current one or the caller's. */
+/* Queue a call whose entry owns everything; its handle only points there.
+   is_copy: the context is a fresh copy of the current one, so in a long queue
+   it may be shared (shared_context.h).  Steals context. */
 static inline PyObject *
 push_call(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
           PyObject *context, bool is_copy)
@@ -144,6 +158,8 @@ push_call(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
     FlReadyKind kind = FL_READY_CALL;
     if (FL_UNLIKELY(fl_ready_count(&loop->ready) >= FL_SHARE_FROM) && is_copy)
     {
+        /* dispatch.c copies it when the call runs, because two callbacks must
+           not see each other's changes. */
         fl_shared_context_take(loop, &context);
         kind = FL_READY_SHARED;
     }
@@ -154,7 +170,7 @@ push_call(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
             return NULL;
         }
     }
-    FlHandle *handle = fl_handle_new(loop);
+    FlHandle *handle = fl_handle_new(loop); /* first: see invariant 2 */
     FlReady *entry = handle == NULL ? NULL : fl_ready_reserve(&loop->ready);
     if (FL_UNLIKELY(entry == NULL)) {
         Py_XDECREF(handle);
@@ -163,6 +179,8 @@ push_call(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
         return NULL;
     }
     if (FL_UNLIKELY(tuple != NULL)) {
+        /* More arguments than an entry has room for: args[0] is a tuple of
+           them, and nargs says so. */
         fill_entry(entry, kind, args, 1, context);
         entry->nargs = (uint32_t)(nargs - 1);
         entry->args[0] = tuple;
@@ -170,6 +188,8 @@ push_call(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
     else {
         fill_entry(entry, kind, args, nargs, context);
     }
+    /* Both pointers are borrowed: whichever of the two ends first clears the
+       other's. */
     entry->of.handle = handle;
     handle->entry = entry;
     fl_ready_commit(&loop->ready);
@@ -181,8 +201,8 @@ const char fl_loop_call_soon_doc[] =
     "Call callback(*args) in the loop's next iteration.\n\n"
     "context is the contextvars.Context to run in; a copy of the current\n"
     "one by default.  Returns an asyncio.Handle.  Raises RuntimeError when\n"
-    "the loop is closed.  Implements asyncio's loop.call_soon(); a C task's\n"
-    "own steps get None, which asyncio drops unseen.";
+    "the loop is closed.  Implements asyncio's loop.call_soon(); the calls\n"
+    "by which a C task schedules itself get None, which asyncio ignores.";
 
 PyObject *
 fl_loop_call_soon(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
@@ -191,12 +211,12 @@ fl_loop_call_soon(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
     PyObject *context = NULL;
     bool filled = !FL_HAVE_GIL || FL_UNLIKELY(loop->debug);
     FlArgs parsed;
-    if (FL_UNLIKELY(loop->closed)) {
+    if (FL_UNLIKELY(loop->closed)) { /* tested inline, as this is a hot path */
         (void)fl_loop_check_open(loop);
         return NULL;
     }
-    if (is_as_from_a_task(loop, args, nargs, kwnames)) {
-        context = args[nargs];
+    if (is_task_call(loop, args, nargs, kwnames)) {
+        context = args[nargs]; /* the keyword's value */
     }
     else if (FL_UNLIKELY(nargs < 1) || kwnames != NULL) {
         if (fl_args_parse(&soon_parameters, args, nargs, kwnames, &parsed) < 0)
@@ -206,33 +226,38 @@ fl_loop_call_soon(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
         args = parsed.args;
         nargs = parsed.nargs;
         context = parsed.context;
-        filled |= is_foreign(context);
+        filled |= is_custom_context(context);
     }
     if (FL_UNLIKELY(loop->debug)
         && fl_debug_check(loop, args[0], "call_soon", true) < 0)
     {
         return NULL;
     }
-    bool elsewhere = fl_loop_on_other_thread(loop);
-    if (!elsewhere && fl_thread_queue_keep_order(loop) < 0) {
+    /* Without a GIL, what this thread pushed to the cross-thread queue earlier
+       must run first. */
+    bool other_thread = fl_loop_on_other_thread(loop);
+    if (!other_thread && fl_thread_queue_keep_order(loop) < 0) {
         return NULL;
     }
-    if (context != NULL && !elsewhere && !loop->debug && !is_foreign(context)
-        && !(loop->off & FL_OFF_RAW_STEPS)
+    /* A step may go without a handle if nobody could see the handle and its
+       context is a real Context. */
+    if (context != NULL && !other_thread && !loop->debug
+        && !is_custom_context(context) && !(loop->off & FL_OFF_RAW_STEPS)
         && is_task_step(loop->state, args, nargs)
         && !fl_overrides_call_soon(loop))
     {
+        /* Learn the tuple for is_task_call. */
         if (FL_UNLIKELY(kwnames != loop->step_kwnames)) {
             Py_XSETREF(loop->step_kwnames, Py_NewRef(kwnames));
         }
         return push_step(loop, args, nargs, context);
     }
-    PyObject *owned = own_context(context);
+    PyObject *owned = resolve_context(context);
     if (FL_UNLIKELY(owned == NULL)) {
         return NULL;
     }
     if (filled) {
-        return push_filled(loop, args, nargs, owned, elsewhere);
+        return push_filled(loop, args, nargs, owned, other_thread);
     }
     return push_call(loop, args, nargs, owned, context == NULL);
 }
@@ -261,17 +286,21 @@ fl_loop_call_soon_threadsafe(FlLoop *loop, PyObject *const *args,
     {
         return NULL;
     }
-    PyObject *owned = own_context(call.context);
+    PyObject *owned = resolve_context(call.context);
     if (owned == NULL) {
         return NULL;
     }
-    if (!FL_HAVE_GIL || FL_UNLIKELY(loop->debug) || is_foreign(call.context)) {
+    if (!FL_HAVE_GIL || FL_UNLIKELY(loop->debug)
+        || is_custom_context(call.context))
+    {
         return push_filled(loop, call.args, call.nargs, owned, true);
     }
     PyObject *handle =
         push_call(loop, call.args, call.nargs, owned, call.context == NULL);
     if (handle != NULL) {
         ((FlHandle *)handle)->threadsafe = true;
+        /* With the GIL the entry is in the ready queue already; this wakes the
+           loop. */
         fl_thread_queue_notify_anythread(loop);
     }
     return handle;
@@ -279,8 +308,8 @@ fl_loop_call_soon_threadsafe(FlLoop *loop, PyObject *const *args,
 
 const char fl_loop_add_callback_doc[] =
     "_add_callback($self, handle)\n--\n\n"
-    "Queue an asyncio.Handle that was not cancelled; asyncio's own private\n"
-    "name for it.";
+    "Queue an asyncio.Handle unless it was cancelled.  asyncio's private\n"
+    "name.";
 
 PyObject *
 fl_loop_add_callback(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
@@ -288,6 +317,7 @@ fl_loop_add_callback(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
 {
     PyObject *handle =
         fl_parse_one("_add_callback", "handle", args, nargs, kwnames);
+    /* By its method: the handle may be of any subclass of asyncio.Handle. */
     int cancelled = handle == NULL || fl_loop_check_open(loop) < 0
                         ? -1
                         : fl_call_truth(handle, loop->state->names.cancelled);
@@ -300,17 +330,23 @@ fl_loop_add_callback(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
 
 /* --- timers -------------------------------------------------------------- */
 
+/* Create and queue a timer that is due at deadline_ns; `when` is what
+   TimerHandle.when() returns.  call->args[0] is the time, the callback and its
+   arguments follow.  A new reference, or NULL with an exception set. */
 static PyObject *
 schedule(FlLoop *loop, FlWhen when, int64_t deadline_ns, const FlArgs *call)
 {
-    PyObject *const *args = call->args + 1; /* the callback and its own */
+    PyObject *const *args = call->args + 1; /* callback, *args */
     Py_ssize_t nargs = call->nargs - 1;
-    PyObject *owned = own_context(call->context);
+    PyObject *owned = resolve_context(call->context);
     PyObject *tuple = NULL;
     FlTimerHandle *timer = NULL;
+    /* As in push_call.  Not without a GIL, where another thread might use the
+       shared copy. */
     bool shares = FL_HAVE_GIL && owned != NULL && call->context == NULL
                   && fl_timer_queue_count(&loop->timers) >= FL_SHARE_FROM;
     if (shares) {
+        /* Replaces the fresh copy in `owned` by the shared one. */
         fl_shared_context_take(loop, &owned);
     }
     if (owned != NULL) {
@@ -334,6 +370,7 @@ schedule(FlLoop *loop, FlWhen when, int64_t deadline_ns, const FlArgs *call)
         Py_DECREF(timer);
         return NULL;
     }
+    /* Only the loop's thread changes the timer queue (timers.c). */
     int code = FL_UNLIKELY(fl_loop_on_other_thread(loop))
                    ? fl_timer_enqueue_anythread(timer)
                    : fl_timer_enqueue(loop, timer, deadline_ns);
@@ -343,8 +380,8 @@ schedule(FlLoop *loop, FlWhen when, int64_t deadline_ns, const FlArgs *call)
     return (PyObject *)timer;
 }
 
-/* Say in the TypeError of a sum which argument is no number; its own text
-   follows, and the error is the cause. */
+/* Replace the TypeError of an addition by one that names the argument.  It
+   quotes the original, which becomes its __cause__.  Other exceptions stay. */
 static void
 name_argument(const char *name, PyObject *value)
 {
@@ -355,23 +392,25 @@ name_argument(const char *name, PyObject *value)
     PyErr_Format(PyExc_TypeError,
                  "%s must be a number of seconds, not %.100s: %S", name,
                  Py_TYPE(value)->tp_name, cause);
-    PyObject *said = PyErr_GetRaisedException();
-    PyException_SetCause(said, cause);
-    PyErr_SetRaisedException(said);
+    PyObject *error = PyErr_GetRaisedException();
+    PyException_SetCause(error, cause);
+    PyErr_SetRaisedException(error);
 }
 
-/* Whether the loop takes a timer.  0 or -1. */
+/* Check that the loop is open and, in debug mode, thread and callback.  0 or
+   -1. */
 static int
 check_timer(FlLoop *loop, const FlArgs *call)
 {
     if (fl_loop_check_open(loop) < 0) {
         return -1;
     }
-    /* asyncio's call_later() calls call_at(), whose name its texts have. */
+    /* asyncio's call_later() calls call_at(), so its messages name that. */
     return loop->debug ? fl_debug_check(loop, call->args[1], "call_at", true)
                        : 0;
 }
 
+/* call_at, without what an application overrides. */
 static PyObject *
 schedule_at(FlLoop *loop, PyObject *value, const FlArgs *call)
 {
@@ -386,7 +425,8 @@ schedule_at(FlLoop *loop, PyObject *value, const FlArgs *call)
     return schedule(loop, when, fl_timer_deadline_of(when.seconds), call);
 }
 
-/* The application's call_at(), with what call_later() was given. */
+/* Call the application's call_at() with the callback, arguments and context
+   that call_later() got. */
 static PyObject *
 call_overridden(FlLoop *loop, PyObject *when, const FlArgs *call)
 {
@@ -398,6 +438,8 @@ call_overridden(FlLoop *loop, PyObject *when, const FlArgs *call)
         PyErr_NoMemory();
     }
     else if (names != NULL) {
+        /* self, when, callback, *args, context=.  call->args[0], the delay, is
+           replaced by `when`; asyncio passes context even if it is None. */
         args[0] = (PyObject *)loop;
         args[1] = when;
         for (Py_ssize_t at = 1; at < call->nargs; at++) {
@@ -413,14 +455,15 @@ call_overridden(FlLoop *loop, PyObject *when, const FlArgs *call)
     return timer;
 }
 
-/* asyncio's call_later, for a delay of any kind or methods of the
-   application's: self.call_at(self.time() + delay). */
+/* call_later as asyncio computes it, self.call_at(self.time() + delay): for a
+   delay of any type, and if the application overrides time() or call_at(). */
 static PyObject *
 call_later_at(FlLoop *loop, const FlArgs *call)
 {
     PyObject *now =
         PyObject_CallMethodNoArgs((PyObject *)loop, loop->state->names.time);
     PyObject *when = now == NULL ? NULL : PyNumber_Add(now, call->args[0]);
+    /* Not for an error of time(), which is not about the delay. */
     if (now != NULL && when == NULL) {
         name_argument("delay", call->args[0]);
     }
@@ -434,7 +477,8 @@ call_later_at(FlLoop *loop, const FlArgs *call)
     return timer;
 }
 
-/* Whether a delay is one that may be reckoned with in C. */
+/* Whether the delay can be added in C with the result that Python would get:
+   an exact float but NaN, or an exact int that fits. */
 static bool
 is_plain_delay(PyObject *object, double *delay)
 {
@@ -469,10 +513,12 @@ fl_loop_call_later(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
     {
         return NULL;
     }
+    /* asyncio's texts, which differ between call_later and call_at. */
     if (FL_UNLIKELY(call.args[0] == Py_None)) {
         PyErr_SetString(PyExc_TypeError, "delay must not be None");
         return NULL;
     }
+    /* Replaced methods see the same calls as in asyncio. */
     if (!is_plain_delay(call.args[0], &delay) || fl_overrides_time(loop)
         || fl_overrides_call_at(loop))
     {
@@ -482,6 +528,8 @@ fl_loop_call_later(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
         return NULL;
     }
     FlWhen when = {0};
+    /* Without a delay the deadline is now.  Reading the clock would cost as
+       much as the rest, so a recent reading may do: see timers.h. */
     if (delay == 0 && fl_loop_is_running(loop)
         && !fl_loop_on_other_thread(loop)) {
         int64_t now_ns = fl_timer_deadline_now(loop);
@@ -526,7 +574,8 @@ fl_loop_time(FlLoop *loop, PyObject *Py_UNUSED(ignored))
 {
     int64_t now_ns = fl_clock_ns();
     if (FL_HAVE_GIL || fl_loop_on_own_thread(loop)) {
-        /* A timer without a delay is due after one for the time told here. */
+        /* A later timer without a delay must not be due before this time: so
+           the next fl_timer_deadline_now() reads the clock again. */
         loop->now_ns = now_ns;
         loop->now_fresh = false;
     }

@@ -1,7 +1,11 @@
 /* call_soon, call_soon_threadsafe, call_later, call_at, time, _add_callback.
 
    Each function implements the method of its name; the docstring beside it
-   states arguments, result and errors. */
+   states arguments, result and errors.
+
+   Threads: any thread may call call_soon_threadsafe.  The others are for the
+   loop's thread, as in asyncio; without a GIL, call_soon, call_later and
+   call_at called in another thread go through the cross-thread queue. */
 #ifndef FL_LOOP_SCHEDULING_H
 #define FL_LOOP_SCHEDULING_H
 

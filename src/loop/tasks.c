@@ -3,12 +3,13 @@
    They stay CPython's, so that all_tasks, eager tasks, debuggers and
    `python -m asyncio ps` keep working.
 
-   1. A task factory, or debug mode, goes the way of asyncio's own
-      create_task, which differs between versions.
-   2. What is made is this loop's, whatever loop counts as running: a callback
-      may have called asyncio._set_running_loop().
-   3. What a program has put in the place of asyncio's classes is honoured, in
-      a run if it was so when the run began. */
+   1. With a task factory, or in debug mode, asyncio's own create_task is
+      called, because what it does then differs between versions.
+   2. A future or task belongs to this loop, whichever loop is set as running:
+      a callback may have called asyncio._set_running_loop().
+   3. An application may replace asyncio's Task and Future; then asyncio's own
+      methods, which look them up, are called.  During a run the check made at
+      its beginning counts (loop->plain_tasks). */
 #include "loop/tasks.h"
 
 #include "core/loop.h"
@@ -17,9 +18,10 @@
 
 #if FL_RUNNING_LOOP_IS_CHEAP
 
-/* Whether a future made without loop= would be this loop's. */
+/* Whether this loop is set as running, so that a future made without loop=
+   belongs to it. */
 static bool
-is_default(FlLoop *loop)
+is_default_loop(FlLoop *loop)
 {
     FlState *state = loop->state;
     if (FL_UNLIKELY(state->running_loop_function == NULL)) {
@@ -28,19 +30,20 @@ is_default(FlLoop *loop)
     PyObject *running =
         state->running_loop_function(state->running_loop_self, NULL);
     if (running == NULL) {
-        PyErr_Clear(); /* who makes the future is told which loop it is */
+        PyErr_Clear(); /* no running loop: the caller passes loop= */
         return false;
     }
-    Py_DECREF(running);
+    Py_DECREF(running); /* only the address is compared below */
     return running == (PyObject *)loop;
 }
 
 /* type(loop=loop), or type(coro, loop=loop) if coro is not NULL. */
 static PyObject *
-make(FlLoop *loop, PyObject *type, PyObject *coro)
+construct(FlLoop *loop, PyObject *type, PyObject *coro)
 {
-    if (FL_LIKELY(is_default(loop))) {
-        /* Without a keyword, whose dict costs more than the future. */
+    if (FL_LIKELY(is_default_loop(loop))) {
+        /* Without loop=, for which CPython makes a dict that costs more than
+           the future. */
         return coro == NULL ? PyObject_CallNoArgs(type)
                             : PyObject_CallOneArg(type, coro);
     }
@@ -51,9 +54,10 @@ make(FlLoop *loop, PyObject *type, PyObject *coro)
 
 #else
 
-/* As above.  The dict is kept: types read it and leave it as it is. */
+/* The same for 3.11, where asking for the running loop costs a system call.
+   The dict of keywords is reused: the types only read it. */
 static PyObject *
-make(FlLoop *loop, PyObject *type, PyObject *coro)
+construct(FlLoop *loop, PyObject *type, PyObject *coro)
 {
     FlState *state = loop->state;
     if (loop->future_keywords == NULL) {
@@ -65,6 +69,7 @@ make(FlLoop *loop, PyObject *type, PyObject *coro)
             Py_XDECREF(keywords);
             return NULL;
         }
+        /* Not an assignment: allocating may have run code that set it. */
         Py_XSETREF(loop->future_keywords, keywords);
     }
     PyObject *args =
@@ -72,39 +77,42 @@ make(FlLoop *loop, PyObject *type, PyObject *coro)
     if (args == NULL) {
         return NULL;
     }
+    /* Owned during the call, because close() drops the loop's reference. */
     PyObject *keywords = Py_NewRef(loop->future_keywords);
-    PyObject *made = PyObject_Call(type, args, keywords);
+    PyObject *created = PyObject_Call(type, args, keywords);
     Py_DECREF(keywords);
     Py_DECREF(args);
-    return made;
+    return created;
 }
 
 #endif
 
-/* Whether a module still has what it had; 1, 0 or -1. */
+/* Whether a name in a module's dict still refers to `expected`: 1, 0 or -1. */
 static int
-is_still(PyObject *module_dict, PyObject *name, const void *before)
+is_unchanged(PyObject *module_dict, PyObject *name, const void *expected)
 {
     PyObject *now = PyObject_GetItem(module_dict, name);
-    Py_XDECREF(now);
-    return now == NULL ? -1 : (const void *)now == before;
+    Py_XDECREF(now); /* only the address is compared */
+    return now == NULL ? -1 : (const void *)now == expected;
 }
 
 int
 fl_tasks_are_plain(const FlLoop *loop)
 {
     const FlState *state = loop->state;
-    int plain =
-        is_still(state->asyncio_tasks, state->names.Task, state->task_type);
+    int plain = is_unchanged(state->asyncio_tasks, state->names.Task,
+                             state->task_type);
     return plain <= 0 ? plain
-                      : is_still(state->asyncio_futures, state->names.Future,
-                                 state->future_type);
+                      : is_unchanged(state->asyncio_futures,
+                                     state->names.Future, state->future_type);
 }
 
-/* Whether asyncio's own classes are to be made; 1, 0 or -1. */
+/* Whether to instantiate asyncio's types directly: 1, 0 or -1.  See
+   invariant 3. */
 static inline int
-makes_plain(const FlLoop *loop)
+uses_asyncio_types(const FlLoop *loop)
 {
+    /* Outside a run nothing has been checked in advance. */
     return FL_LIKELY(loop->plain_tasks && fl_loop_is_running(loop))
                ? 1
                : fl_tasks_are_plain(loop);
@@ -118,28 +126,30 @@ const char fl_loop_create_future_doc[] =
 PyObject *
 fl_loop_create_future(FlLoop *loop, PyObject *Py_UNUSED(ignored))
 {
-    int plain = makes_plain(loop);
+    int plain = uses_asyncio_types(loop);
     if (FL_UNLIKELY(plain <= 0)) {
+        /* Not plain: asyncio's method looks the class up in its module. */
         return plain < 0 ? NULL
                          : PyObject_CallOneArg(loop->state->base_create_future,
                                                (PyObject *)loop);
     }
-    return make(loop, loop->state->future_type, NULL);
+    return construct(loop, loop->state->future_type, NULL);
 }
 
-/* asyncio's own method, with everything that was given. */
+/* asyncio.BaseEventLoop.create_task(loop, *args, **kwargs), with the arguments
+   as they were passed. */
 static PyObject *
-create_as_asyncio(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
+create_by_asyncio(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
                   PyObject *kwnames)
 {
-    Py_ssize_t exposed =
+    Py_ssize_t total =
         nargs + (kwnames == NULL ? 0 : PyTuple_GET_SIZE(kwnames));
-    PyObject **call = PyMem_New(PyObject *, exposed + 1);
+    PyObject **call = PyMem_New(PyObject *, total + 1);
     if (call == NULL) {
         return PyErr_NoMemory();
     }
     call[0] = (PyObject *)loop;
-    for (Py_ssize_t at = 0; at < exposed; at++) {
+    for (Py_ssize_t at = 0; at < total; at++) {
         call[at + 1] = args[at];
     }
     PyObject *task = PyObject_Vectorcall(loop->state->base_create_task, call,
@@ -148,7 +158,7 @@ create_as_asyncio(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
     return task;
 }
 
-/* ("loop",) plus the names that were given. */
+/* ("loop", *kwnames), a new tuple. */
 static PyObject *
 names_with_loop(FlState *state, PyObject *kwnames)
 {
@@ -165,7 +175,7 @@ names_with_loop(FlState *state, PyObject *kwnames)
     return names;
 }
 
-/* 3.13.3 and newer hand on whatever keywords they are given. */
+/* From 3.13.3 on, create_task passes any keyword to the task. */
 #define ANY_KEYWORD (PY_VERSION_HEX >= 0x030D0300)
 #if PY_VERSION_HEX >= 0x030E0000
 #define CREATE_TASK_KEYWORDS "**kwargs"
@@ -178,22 +188,24 @@ names_with_loop(FlState *state, PyObject *kwnames)
 const char fl_loop_create_task_doc[] =
     "create_task($self, coro, " CREATE_TASK_KEYWORDS ")\n--\n\n"
     "Schedule a coroutine; return its task.\n\n"
-    "The keywords (name, context; from 3.13.3 any) go to the task or to the\n"
-    "task factory exactly as given.  Raises TypeError for what is\n"
-    "no coroutine, RuntimeError when the loop is closed.  Implements\n"
-    "asyncio's loop.create_task().";
+    "The keywords (name, context; from 3.13.3 any) are passed unchanged to\n"
+    "the task or to the task factory.  Raises TypeError if coro is not a\n"
+    "coroutine, RuntimeError if the loop is closed.  Implements asyncio's\n"
+    "loop.create_task().";
 
+/* The most keywords that are passed from an array on the stack. */
 #define MOST_KEYWORDS 4
 
-/* Whether a task takes these keywords as create_task would; where they are
-   not known at a glance, asyncio's own create_task has the say. */
+/* Whether the Task type accepts these keywords just as create_task does.  The
+   known names are compared by address; if one is not interned, asyncio's own
+   create_task decides. */
 static inline bool
-passes_on(const FlState *state, PyObject *kwnames, Py_ssize_t count)
+accepts_keywords(const FlState *state, PyObject *kwnames, Py_ssize_t count)
 {
     for (Py_ssize_t at = 0; at < count; at++) {
         PyObject *name = PyTuple_GET_ITEM(kwnames, at);
         bool known = name == state->names.name || name == state->names.context;
-        /* The last of two loops would win here, and be the wrong one. */
+        /* loop= twice: the caller's would override ours. */
         if (!known
             && (!ANY_KEYWORD
                 || PyUnicode_Compare(name, state->names.loop) == 0))
@@ -213,20 +225,23 @@ fl_loop_create_task(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
     }
     FlState *state = loop->state;
     Py_ssize_t keywords = kwnames == NULL ? 0 : PyTuple_GET_SIZE(kwnames);
-    if (nargs != 1 || loop->debug || !passes_on(state, kwnames, keywords)
+    /* A wrong number of arguments, too: asyncio raises its own error. */
+    if (nargs != 1 || loop->debug
+        || !accepts_keywords(state, kwnames, keywords)
         || (loop->task_factory != NULL && loop->task_factory != Py_None))
     {
-        return create_as_asyncio(loop, args, nargs, kwnames);
+        return create_by_asyncio(loop, args, nargs, kwnames);
     }
-    int plain = makes_plain(loop);
+    int plain = uses_asyncio_types(loop);
     if (FL_UNLIKELY(plain <= 0)) {
         return plain < 0 ? NULL
-                         : create_as_asyncio(loop, args, nargs, kwnames);
+                         : create_by_asyncio(loop, args, nargs, kwnames);
     }
     if (keywords == 0) {
-        return make(loop, state->task_type, args[0]);
+        return construct(loop, state->task_type, args[0]);
     }
-    /* A spare slot in front, then coro, loop=, and what else was given. */
+    /* A spare slot that vectorcall may overwrite, coro, loop=, and the given
+       keywords' values. */
     PyObject *call[3 + MOST_KEYWORDS];
     call[1] = args[0];
     call[2] = (PyObject *)loop;

@@ -1,14 +1,17 @@
-/* add_reader and add_writer: the program's own descriptors.
+/* add_reader and add_writer: user-owned fds.
 
-   1. A number is not a descriptor: the program may close it, and the system
-      give it to another, while a watcher stands.  A change always reaches the
-      system anew, and a number that becomes a transport's loses the watcher
-      that was left on it, and the transport whose descriptor it was.
-   2. A descriptor's flags are the program's: O_NONBLOCK stays as it was.
-   3. Any thread may call.  The table belongs to whoever holds the GIL or,
-      where there is none, the loop's critical section.
-   4. An event runs the handles that are registered when it runs; replacing or
-      removing one drops the event that had fired for it. */
+   1. An fd is only a number: the application may close it, and the system may
+      reuse it for another file, while a callback is registered.  So each
+      change registers the fd with the system again, and does not trust what
+      was registered before.  If a transport acquires the fd, the callback
+      left on it is removed, and a transport whose fd it was is invalidated;
+      otherwise they would get, or close, another file.
+   2. The flags of the fd are the application's: O_NONBLOCK stays as it was.
+   3. Any thread may call.  Whoever holds the GIL may use the table or, without
+      a GIL, whoever is in the loop's critical section.  Code that may run
+      Python runs outside it, and looks up the table again afterwards.
+   4. An event runs the handles that are registered when it runs.  Replacing or
+      removing one drops the event that was reported for it. */
 #include "loop/user_fd.h"
 
 #include "base/list.h"
@@ -33,13 +36,14 @@
 
 /* --- the table ----------------------------------------------------------- */
 
+/* Make the table large enough for fd.  0, or -1 with an exception set. */
 static int
 table_reserve(FlLoop *loop, int fd)
 {
     if (fd < loop->fds_size) {
         return 0;
     }
-    /* A number that is no descriptor could ask for a table of any size. */
+    /* An int that is not an open fd could request a table of any size. */
     if (fcntl(fd, F_GETFD) < 0) {
         return fl_raise_errno(-errno);
     }
@@ -69,13 +73,14 @@ fl_fd_acquire(FlLoop *loop, int fd, FlOwned *transport)
     if (code < 0) {
         return -1;
     }
+    /* Outside the critical section: both may run application code. */
     fl_user_fd_evict(loop, fd);
-    FlOwned *before = transport_at(loop, fd);
-    if (before != NULL) {
-        before->kind->invalidate_fd(before);
+    FlOwned *previous = transport_at(loop, fd);
+    if (previous != NULL) {
+        previous->kind->invalidate_fd(previous);
     }
     if (fl_loop_check_open(loop) < 0) {
-        return -1; /* what the watcher referred to has closed it */
+        return -1; /* that code has closed the loop, and freed the table */
     }
     Py_BEGIN_CRITICAL_SECTION(loop);
     loop->fds[fd].transport = transport;
@@ -87,6 +92,7 @@ void
 fl_fd_release(FlLoop *loop, int fd, FlOwned *transport)
 {
     Py_BEGIN_CRITICAL_SECTION(loop);
+    /* The system may have reused the fd for a newer transport already. */
     if (fd >= 0 && transport_at(loop, fd) == transport) {
         loop->fds[fd].transport = NULL;
     }
@@ -102,6 +108,8 @@ fl_fd_transport(FlLoop *loop, int fd)
 
 /* --- running ------------------------------------------------------------- */
 
+/* Run what stands in a slot, a handle or an FlFdCall; steals it.  0, or -1
+   with an exception that leaves the run. */
 static int
 run_handle(FlLoop *loop, PyObject *handle)
 {
@@ -121,16 +129,18 @@ run_handle(FlLoop *loop, PyObject *handle)
     return code;
 }
 
+/* on_events of a user-owned fd: run its reader, then its writer. */
 static int
 on_fd(void *owner, FlRegistration *reg, int events)
 {
     FlLoop *loop = owner;
     FlUserFd *user_fd;
     int fd = reg->fd;
-    /* Both are owned: the first may take the second out, which is cancelled
-       then, and so not run. */
+    /* Both are owned, because the reader may remove the writer.  That cancels
+       the writer, so running it does nothing. */
     PyObject *reader = NULL, *writer = NULL;
     Py_BEGIN_CRITICAL_SECTION(loop);
+    /* NULL if another thread has closed it since the event was queued. */
     user_fd = reg->owner;
     if (user_fd != NULL && (events & FL_READABLE)) {
         reader = Py_XNewRef(user_fd->refs.reader);
@@ -141,13 +151,14 @@ on_fd(void *owner, FlRegistration *reg, int events)
     Py_END_CRITICAL_SECTION();
     int code = run_handle(loop, reader);
     if (code < 0) {
-        Py_XDECREF(writer);
+        Py_XDECREF(writer); /* the run ends with the reader's exception */
     }
     else {
         code = run_handle(loop, writer);
     }
-    /* Looked up again, for what ran may have removed it and freed all three.
-       A descriptor that was closed cannot be armed: it never fires. */
+    /* Looked up again, because a callback may have removed it, which frees
+       user_fd and reg.  If the fd was closed, arming fails and nothing more is
+       reported, as in asyncio. */
     Py_BEGIN_CRITICAL_SECTION(loop);
     user_fd = fl_user_fd_at(loop, fd);
     if (user_fd != NULL && user_fd->reg == reg) {
@@ -159,10 +170,14 @@ on_fd(void *owner, FlRegistration *reg, int events)
 
 /* --- registering --------------------------------------------------------- */
 
+/* An FlUserFd in the table, with a registration that wants nothing yet.  NULL
+   with an exception set. */
 static FlUserFd *
 user_fd_new(FlLoop *loop, int fd)
 {
     FlUserFd *user_fd = NULL;
+    /* Each step that fails undoes the ones before; the table may stay
+       larger. */
     if (table_reserve(loop, fd) == 0) {
         user_fd = calloc(1, sizeof(*user_fd));
         if (user_fd == NULL) {
@@ -185,6 +200,7 @@ user_fd_new(FlLoop *loop, int fd)
     return user_fd;
 }
 
+/* Cancel what stood in a slot; steals it.  Runs application code. */
 static void
 cancel_handle(FlLoop *loop, PyObject *handle)
 {
@@ -192,7 +208,9 @@ cancel_handle(FlLoop *loop, PyObject *handle)
         return;
     }
     if (Py_TYPE(handle) == loop->state->socket_call_type) {
-        Py_DECREF(handle); /* it waits until its coroutine is cancelled */
+        /* As in asyncio, a replaced sock_* call waits until its coroutine is
+           cancelled. */
+        Py_DECREF(handle);
         return;
     }
     PyObject *result =
@@ -207,11 +225,13 @@ cancel_handle(FlLoop *loop, PyObject *handle)
 void
 fl_user_fd_take_out(FlLoop *loop, FlUserFd *user_fd, FlFdRefs *refs)
 {
+    /* Out of the table first, so that nothing finds it half released. */
     *refs = user_fd->refs;
     loop->fds[user_fd->reg->fd].user_fd = NULL;
     fl_list_remove(&user_fd->link);
     fl_loop_close_registration(loop, user_fd->reg);
-    Py_XDECREF(user_fd->socket_ref); /* it has no callback */
+    /* A weak reference without a callback: dropping it runs no code. */
+    Py_XDECREF(user_fd->socket_ref);
     free(user_fd);
 }
 
@@ -233,6 +253,8 @@ fl_user_fd_evict(FlLoop *loop, int fd)
 void
 fl_user_fd_close_all(FlLoop *loop)
 {
+    /* One at a time, with the list read again: dropping references may run any
+       code, which may remove other entries. */
     bool more = true;
     while (more) {
         FlFdRefs refs = {NULL, NULL, NULL};
@@ -269,9 +291,10 @@ fl_user_fd_traverse(FlLoop *loop, visitproc visit, void *arg)
     return 0;
 }
 
-/* As selectors does, replace what fileno() raised because there is none. */
+/* Raise ValueError for an object without a usable fileno(), as selectors does.
+   An exception of another class that fileno() raised stays. */
 static int
-invalid_object(PyObject *object)
+raise_invalid_object(PyObject *object)
 {
     if (PyErr_Occurred() && !PyErr_ExceptionMatches(PyExc_AttributeError)
         && !PyErr_ExceptionMatches(PyExc_TypeError)
@@ -285,34 +308,39 @@ invalid_object(PyObject *object)
     return -1;
 }
 
-/* What an int or an object with fileno() says of its number.  0, or -1 with
-   ValueError set, as selectors raises it. */
+/* The fd of an int or of an object with fileno(), not yet checked for
+   its range, because parse_registered_fd accepts a negative one.  0, or -1
+   with ValueError set, as selectors raises it. */
 static int
 call_fileno(FlLoop *loop, PyObject *object, long long *fd)
 {
-    PyObject *number = NULL;
+    PyObject *fd_object = NULL;
     if (PyLong_Check(object)) {
-        number = Py_NewRef(object);
+        fd_object = Py_NewRef(object);
     }
     else {
-        number = PyObject_CallMethodNoArgs(object, loop->state->names.fileno);
-        if (number == NULL || !PyLong_Check(number)) {
-            Py_XDECREF(number);
-            return invalid_object(object);
+        fd_object =
+            PyObject_CallMethodNoArgs(object, loop->state->names.fileno);
+        if (fd_object == NULL || !PyLong_Check(fd_object)) {
+            Py_XDECREF(fd_object);
+            return raise_invalid_object(object);
         }
     }
     int overflow;
-    *fd = PyLong_AsLongLongAndOverflow(number, &overflow);
+    *fd = PyLong_AsLongLongAndOverflow(fd_object, &overflow);
+    /* asyncio raises ValueError below the range and OverflowError above. */
     if (overflow > 0) {
-        *fd = LLONG_MAX; /* no descriptor either */
+        *fd = LLONG_MAX; /* check_fd refuses it */
     }
     else if (overflow < 0) {
-        PyErr_Format(PyExc_ValueError, "Invalid file descriptor: %S", number);
+        PyErr_Format(PyExc_ValueError, "Invalid file descriptor: %S",
+                     fd_object);
     }
-    Py_DECREF(number);
+    Py_DECREF(fd_object);
     return overflow < 0 ? -1 : 0;
 }
 
+/* The fd as an int, or -1 with the exception that asyncio raises. */
 static int
 check_fd(long long fd)
 {
@@ -335,8 +363,8 @@ fl_fd_of(FlLoop *loop, PyObject *object)
     return call_fileno(loop, object, &fd) < 0 ? -1 : check_fd(fd);
 }
 
-/* The same for what may have been closed since it was registered: selectors
-   finds that by its identity. */
+/* The same for an object that may have been closed since it was registered:
+   its fileno() is -1 then.  As selectors does, find it by its identity. */
 static int
 parse_registered_fd(FlLoop *loop, PyObject *object)
 {
@@ -345,7 +373,7 @@ parse_registered_fd(FlLoop *loop, PyObject *object)
         return -1;
     }
     if (fd > INT32_MAX) {
-        return INT32_MAX; /* likewise nobody's */
+        return INT32_MAX; /* no fd is that large, so nothing is found */
     }
     if (fd >= 0 || PyLong_Check(object)) {
         return check_fd(fd);
@@ -365,8 +393,8 @@ parse_registered_fd(FlLoop *loop, PyObject *object)
     return found >= 0 ? found : check_fd(fd);
 }
 
-/* RuntimeError if a transport uses the number.  One whose socket was closed
-   under it does not. */
+/* Raise RuntimeError if a transport uses the fd.  One whose socket was closed
+   without its knowledge no longer uses it.  0 or -1. */
 static int
 check_no_transport(FlLoop *loop, PyObject *object, int fd)
 {
@@ -375,15 +403,17 @@ check_no_transport(FlLoop *loop, PyObject *object, int fd)
     if (has_fd < 0) {
         return -1;
     }
+    /* Looked up again: has_fd may have run the socket's own fileno(). */
     PyObject *transport = has_fd ? fl_fd_transport(loop, fd) : NULL;
     if (transport != NULL) {
-        Py_INCREF(transport); /* the object's repr may close it */
+        Py_INCREF(transport); /* the repr of `object` may close it */
         PyErr_Format(PyExc_RuntimeError,
                      "File descriptor %R is used by transport %R", object,
                      transport);
         Py_DECREF(transport);
         return -1;
     }
+    /* Transports that asyncio's own classes made, such as pipes. */
     if (loop->python_transports == NULL) {
         return 0;
     }
@@ -400,35 +430,39 @@ fl_fd_check(FlLoop *loop, PyObject *object)
     return fd < 0 ? -1 : check_no_transport(loop, object, fd);
 }
 
-/* Put a handle in the watcher's slot; *taken is what the caller must drop, of
-   the handle itself where it fails.  0 or a negative errno. */
+/* Put a handle in the slot of its direction; steals it.  *dropped is what the
+   caller must drop after the critical section: the previous handle, or on
+   failure the new one.  0 or a negative errno. */
 static int
-exchange_handle(FlLoop *loop, FlUserFd *user_fd, PyObject *object, int event,
-                PyObject *handle, FlFdRefs *taken)
+replace_handle(FlLoop *loop, FlUserFd *user_fd, PyObject *object, int event,
+               PyObject *handle, FlFdRefs *dropped)
 {
     PyObject **slot = fl_user_fd_slot(user_fd, event);
-    PyObject *before = *slot;
+    PyObject *previous = *slot;
     *slot = handle;
-    user_fd->reg->fired &= (uint8_t)~event;
+    user_fd->reg->fired &= (uint8_t)~event; /* see invariant 4 */
     int code = fl_registration_set(user_fd->reg, fl_user_fd_wanted(user_fd));
     if (code == 0) {
-        taken->reader = before;
-        taken->object = user_fd->refs.object;
+        dropped->reader = previous;
+        dropped->object = user_fd->refs.object;
+        /* For parse_registered_fd.  An int identifies nothing. */
         user_fd->refs.object = PyLong_Check(object) ? NULL : Py_NewRef(object);
         return 0;
     }
-    *slot = before;
-    taken->reader = handle;
+    /* Failed: restore the previous state, as if add had not been called. */
+    *slot = previous;
+    dropped->reader = handle;
     user_fd->reg->wanted = (uint8_t)fl_user_fd_wanted(user_fd);
     if (fl_user_fd_wanted(user_fd) == 0) {
         FlFdRefs refs;
         fl_user_fd_take_out(loop, user_fd, &refs);
-        taken->object = refs.object;
+        dropped->object = refs.object;
     }
     return code;
 }
 
-/* A transport whose socket was closed under it has lost its number. */
+/* Invalidate a transport that has the fd in the table but whose socket was
+   closed without its knowledge. */
 static void
 evict_transport(FlLoop *loop, int fd)
 {
@@ -438,7 +472,7 @@ evict_transport(FlLoop *loop, int fd)
     }
     int has_fd = owned->kind->has_fd(owned);
     if (has_fd < 0) {
-        PyErr_Clear(); /* an object that cannot tell has none */
+        PyErr_Clear(); /* a socket whose fileno() fails has no fd */
     }
     if (has_fd <= 0) {
         owned->kind->invalidate_fd(owned);
@@ -449,15 +483,16 @@ FlUserFd *
 fl_user_fd_open(FlLoop *loop, int fd)
 {
     evict_transport(loop, fd);
-    /* Once more: the object's fileno() may have closed it. */
+    /* Checked again: evict_transport calls the socket's fileno(), which may
+       have closed the loop. */
     return fl_loop_check_open(loop) < 0 ? NULL : user_fd_new(loop, fd);
 }
 
-/* Register a handle; steals it.  0 or -1. */
+/* Register a handle for an fd; steals it.  0, or -1 with an exception set. */
 static int
 set_handle(FlLoop *loop, int fd, PyObject *object, int event, PyObject *handle)
 {
-    FlFdRefs taken = {handle, NULL, NULL};
+    FlFdRefs dropped = {handle, NULL, NULL};
     FlUserFd *user_fd;
     int code = 0;
     Py_BEGIN_CRITICAL_SECTION(loop);
@@ -466,19 +501,21 @@ set_handle(FlLoop *loop, int fd, PyObject *object, int event, PyObject *handle)
         user_fd = fl_user_fd_open(loop, fd);
     }
     if (user_fd != NULL) {
-        code = exchange_handle(loop, user_fd, object, event, handle, &taken);
+        code = replace_handle(loop, user_fd, object, event, handle, &dropped);
     }
     Py_END_CRITICAL_SECTION();
     if (user_fd == NULL) {
         Py_DECREF(handle);
         return -1;
     }
-    /* Last, for dropping what a handle owned may run anything. */
-    cancel_handle(loop, taken.reader);
-    Py_XDECREF(taken.object);
+    /* Last, because dropping what a handle owned may run any code. */
+    cancel_handle(loop, dropped.reader);
+    Py_XDECREF(dropped.object);
     return code < 0 ? fl_raise_errno(code) : 0;
 }
 
+/* The body of the four add methods; `checked`: the public ones.  Returns a new
+   reference to the handle. */
 static PyObject *
 add(FlLoop *loop, const char *function, int event, PyObject *const *args,
     Py_ssize_t nargs, PyObject *kwnames, bool checked)
@@ -507,21 +544,24 @@ add(FlLoop *loop, const char *function, int event, PyObject *const *args,
                            : fl_handle_new_filled(loop, args[1], tuple, owned);
     Py_XDECREF(tuple);
     Py_XDECREF(owned);
+    /* In debug mode the handle records where add_reader was called. */
     if (handle == NULL
         || (loop->debug && fl_debug_note_source(loop, handle) < 0)) {
         Py_XDECREF(handle);
         return NULL;
     }
-    Py_INCREF(handle);
+    Py_INCREF(handle); /* one reference for the slot, one for the result */
     if (set_handle(loop, fd, args[0], event, (PyObject *)handle) < 0) {
         Py_CLEAR(handle);
     }
     return (PyObject *)handle;
 }
 
+/* The body of the four remove methods. */
 static PyObject *
 remove_event(FlLoop *loop, int event, PyObject *object, bool checked)
 {
+    /* As in asyncio, not an error: cleanup code may run after close(). */
     if (loop->closed) {
         Py_RETURN_FALSE;
     }
@@ -535,13 +575,13 @@ remove_event(FlLoop *loop, int event, PyObject *object, bool checked)
     FlUserFd *user_fd = fl_user_fd_at(loop, fd);
     if (user_fd != NULL) {
         PyObject **slot = fl_user_fd_slot(user_fd, event);
-        removed = *slot;
+        removed = *slot; /* also ends an idle persistent registration */
         *slot = NULL;
         if (fl_user_fd_wanted(user_fd) == 0) {
             fl_user_fd_take_out(loop, user_fd, &refs);
         }
         else if (removed != NULL) {
-            /* It fails where the number was closed: nothing fires then. */
+            /* This fails if the fd was closed: then nothing is reported. */
             (void)fl_registration_set(user_fd->reg,
                                       fl_user_fd_wanted(user_fd));
         }
@@ -557,8 +597,9 @@ remove_event(FlLoop *loop, int event, PyObject *object, bool checked)
 
 /* --- methods ------------------------------------------------------------- */
 
+/* The public methods return None, as in asyncio. */
 static PyObject *
-none_for(PyObject *handle)
+discard_handle(PyObject *handle)
 {
     if (handle == NULL) {
         return NULL;
@@ -567,21 +608,21 @@ none_for(PyObject *handle)
     Py_RETURN_NONE;
 }
 
-#define DOC_ADD(name, what)                                                   \
-    name "($self, fd, callback, *args)\n--\n\n"                               \
-         "Call callback(*args) whenever fd is " what ".\n\n"                  \
-         "fd is a number or an object with fileno().  Replaces an earlier\n"  \
-         "callback.  Returns None.  Raises ValueError for what is no\n"       \
-         "descriptor, RuntimeError when a transport uses it or the loop is\n" \
-         "closed, OSError when it cannot be watched.  Implements asyncio's\n" \
-         "loop." name "().  The descriptor's flags are left as they are."
+#define DOC_ADD(name, what)                                                  \
+    name "($self, fd, callback, *args)\n--\n\n"                              \
+         "Call callback(*args) whenever fd is " what ".\n\n"                 \
+         "fd is an int or an object with fileno().  Replaces an earlier\n"   \
+         "callback.  Returns None.  Raises ValueError if fd is not a file\n" \
+         "descriptor, RuntimeError if a transport uses it or the loop is\n"  \
+         "closed, OSError if the system refuses to poll it.  Implements\n"   \
+         "asyncio's loop." name "().  The descriptor's flags do not change."
 
-#define DOC_REMOVE(name, what)                                         \
-    name "($self, fd)\n--\n\n"                                         \
-         "Stop calling back when fd is " what ".\n\n"                  \
-         "Returns True if there was a callback, else False.  Raises\n" \
-         "ValueError for what is no descriptor, RuntimeError when a\n" \
-         "transport uses it.  Implements asyncio's loop." name "()."
+#define DOC_REMOVE(name, what)                                          \
+    name "($self, fd)\n--\n\n"                                          \
+         "Stop calling back when fd is " what ".\n\n"                   \
+         "Returns True if there was a callback, else False.  Raises\n"  \
+         "ValueError if fd is not a file descriptor, RuntimeError if\n" \
+         "a transport uses it.  Implements asyncio's loop." name "()."
 
 const char fl_loop_add_reader_doc[] = DOC_ADD("add_reader", "readable");
 const char fl_loop_add_writer_doc[] = DOC_ADD("add_writer", "writable");
@@ -590,11 +631,11 @@ const char fl_loop_remove_reader_doc[] =
 const char fl_loop_remove_writer_doc[] =
     DOC_REMOVE("remove_writer", "writable");
 
-#define DOC_RAW(name, parameters)                                       \
-    "_" name "($self, " parameters ")\n--\n\n" name                     \
-    "() without its checks, and as it is in asyncio's own loop: a\n"    \
-    "transport may use the descriptor, and an adding one returns the\n" \
-    "handle."
+#define DOC_RAW(name, parameters)                                      \
+    "_" name "($self, " parameters ")\n--\n\n" name                    \
+    "() as asyncio's own loop has it under this private name.\n\n"     \
+    "It does not check whether a transport uses the descriptor, and\n" \
+    "the methods that add return the handle."
 
 #if PY_VERSION_HEX >= 0x030F0000
 #define RAW_PARAMETERS "fd, callback, *args, context=None"
@@ -623,10 +664,10 @@ const char fl_loop_remove_writer_raw_doc[] = DOC_RAW("remove_writer", "fd");
         return fd == NULL ? NULL : remove_event(loop, event, fd, checked);    \
     }
 
-/* The private twins are what asyncio's own transports and sock_* methods
-   call: they return the handle, and a transport may use the descriptor. */
-ADD(fl_loop_add_reader, "add_reader", FL_READABLE, true, none_for)
-ADD(fl_loop_add_writer, "add_writer", FL_WRITABLE, true, none_for)
+/* asyncio's own transports and sock_* methods call the private twins.  Those
+   return the handle, and do not check whether a transport uses the fd. */
+ADD(fl_loop_add_reader, "add_reader", FL_READABLE, true, discard_handle)
+ADD(fl_loop_add_writer, "add_writer", FL_WRITABLE, true, discard_handle)
 ADD(fl_loop_add_reader_raw, "_add_reader", FL_READABLE, false, )
 ADD(fl_loop_add_writer_raw, "_add_writer", FL_WRITABLE, false, )
 REMOVE(fl_loop_remove_reader, "remove_reader", FL_READABLE, true)

@@ -1,8 +1,14 @@
-/* add_reader, add_writer and their kin: descriptors of the program.
+/* add_reader, add_writer, remove_reader and remove_writer: user-owned fds.
 
-   The table of descriptors also records which transport uses a number.  A
-   number is not a descriptor: the program may close it, and the system may
-   give it to another, while a watcher stands. */
+   loop->fds, the table of fds, holds per fd the application's callbacks
+   (FlUserFd) and the transport that uses the fd.  An fd is only a number: the
+   application may close it, and the system may reuse it for another file,
+   while a callback is still registered.
+
+   Threads: any, while it holds the GIL; without a GIL the loop's critical
+   section guards the table.  Ownership: the loop owns each FlUserFd, which
+   owns its callbacks; a transport in the table is borrowed.  Failures: -1 or
+   NULL with an exception set, unless a function says otherwise. */
 #ifndef FL_LOOP_USER_FD_H
 #define FL_LOOP_USER_FD_H
 
@@ -10,20 +16,24 @@
 #include "loop/methods.h"
 #include "py/compat.h"
 
-/* Forget a watcher the program left on a number that is ours now. */
+/* Remove and cancel the application's callbacks of an fd that a transport of
+   ours has now.  Runs application code. */
 void fl_user_fd_evict(FlLoop *loop, int fd);
+
+/* Remove all callbacks, without cancelling them, and free the table.  For
+   closing the loop. */
 void fl_user_fd_close_all(FlLoop *loop);
 
 /* --- for fd_wait.c, within the loop's critical section ------------------- */
 
-/* The watcher on a number, or NULL. */
+/* The application's registration of an fd, or NULL. */
 static inline FlUserFd *
 fl_user_fd_at(const FlLoop *loop, int fd)
 {
     return fd < loop->fds_size ? loop->fds[fd].user_fd : NULL;
 }
 
-/* FL_READABLE | FL_WRITABLE: what somebody waits for. */
+/* FL_READABLE | FL_WRITABLE: the directions that have a callback. */
 static inline int
 fl_user_fd_wanted(const FlUserFd *user_fd)
 {
@@ -31,6 +41,7 @@ fl_user_fd_wanted(const FlUserFd *user_fd)
            | (user_fd->refs.writer != NULL ? FL_WRITABLE : 0);
 }
 
+/* Where the callback of a direction is stored. */
 static inline PyObject **
 fl_user_fd_slot(FlUserFd *user_fd, int event)
 {
@@ -38,34 +49,43 @@ fl_user_fd_slot(FlUserFd *user_fd, int event)
                                 : &user_fd->refs.writer;
 }
 
-/* A watcher for a number that has none; NULL with an exception. */
+/* Create a registration for an fd that has none; it wants nothing yet.  A
+   transport whose socket was closed without its knowledge loses the fd.  NULL
+   with RuntimeError (loop closed), MemoryError or OSError. */
 FlUserFd *fl_user_fd_open(FlLoop *loop, int fd);
 
-/* Take a watcher out and free it; its references are handed over, for dropping
-   it may run anything. */
+/* Unregister and free it.  The caller gets its references and drops them
+   after the critical section, because that may run any code. */
 void fl_user_fd_take_out(FlLoop *loop, FlUserFd *user_fd, FlFdRefs *refs);
 
 /* ------------------------------------------------------------------------- */
 
-/* Say that an open transport of ours uses a number (borrowed), and that it
-   does no more.  acquire takes it from whoever had it before, for the
-   system gives a number to one at a time: 0, or -1 with MemoryError or
-   OSError. */
+/* Record that an open transport of ours (borrowed) uses an fd, until
+   fl_fd_release.  Acquiring invalidates the fd for its previous user, be it a
+   callback or a transport: the system has reused the fd, so that user's file
+   is closed.  Runs application code.  0, or -1 with MemoryError, OSError or
+   RuntimeError (loop closed).  Releasing an fd that another transport has
+   acquired since does nothing. */
 int fl_fd_acquire(FlLoop *loop, int fd, FlOwned *transport);
 void fl_fd_release(FlLoop *loop, int fd, FlOwned *transport);
 
-/* The number of a descriptor (a number or an object with fileno()), or -1
-   with ValueError or OverflowError set, as selectors raises them. */
+/* The fd of an int or of an object with fileno(), or -1 with ValueError or
+   OverflowError set, as selectors raises them. */
 int fl_fd_of(FlLoop *loop, PyObject *object);
 
-/* RuntimeError if a transport of this loop uses a descriptor (a number or an
-   object with fileno()), ValueError for what is no descriptor.  0 or -1. */
+/* Check that no transport of this loop uses the fd of `object` (an int or an
+   object with fileno()).  0, or -1 with RuntimeError, or with ValueError if it
+   is not an fd. */
 int fl_fd_check(FlLoop *loop, PyObject *object);
 
-/* The transport that uses a number, borrowed, or NULL. */
+/* The transport that uses an fd, borrowed, or NULL. */
 PyObject *fl_fd_transport(FlLoop *loop, int fd);
+
+/* tp_traverse of the references of all FlUserFd. */
 int fl_user_fd_traverse(FlLoop *loop, visitproc visit, void *arg);
 
+/* The methods.  Those named _raw are asyncio's private twins, such as
+   _add_reader: they do not check whether a transport uses the fd. */
 FL_FAST_KW(fl_loop_add_reader);
 FL_FAST_KW(fl_loop_add_writer);
 FL_FAST_KW(fl_loop_remove_reader);
