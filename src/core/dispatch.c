@@ -336,9 +336,14 @@ run_event(FlLoop *loop, FlRegistration *reg)
 {
     int events;
     void *owner;
+    PyObject *subject = NULL; /* debug mode's, for the report */
     Py_BEGIN_CRITICAL_SECTION(loop);
     events = reg->fired;
     owner = reg->owner;
+    /* Here, for the call, or another thread, may close the registration. */
+    if (FL_UNLIKELY(loop->debug) && owner != NULL && reg->owner_is_object) {
+        subject = Py_NewRef((PyObject *)owner);
+    }
     reg->fired = 0;
     reg->entry = NULL;
     Py_END_CRITICAL_SECTION();
@@ -347,11 +352,9 @@ run_event(FlLoop *loop, FlRegistration *reg)
            iteration.c frees it. */
         return 0;
     }
-    if (FL_LIKELY(!loop->debug) || !reg->owner_is_object) {
+    if (FL_LIKELY(subject == NULL)) {
         return reg->on_events(loop, reg, events);
     }
-    /* Before the call, which may close the registration. */
-    PyObject *subject = Py_NewRef((PyObject *)reg->owner);
     int64_t began_ns = fl_clock_ns();
     int code = reg->on_events(loop, reg, events);
     code = fl_loop_report_slow(loop, subject, began_ns, code);

@@ -184,9 +184,10 @@ handle_dealloc(FlHandle *self)
     detach_from_entry(self);
     clear_weakrefs((PyObject *)self);
     /* An unfilled handle has none of these, and skips the call.  A filled one
-       has a context, also after cancel() has cleared callback and args. */
-    if (self->context != NULL || self->repr != NULL
-        || self->source_traceback != NULL)
+       has a context, also after cancel() has cleared callback and args; one
+       that was cancelled unfilled has what the application set since. */
+    if (self->context != NULL || self->callback != NULL || self->args != NULL
+        || self->repr != NULL || self->source_traceback != NULL)
     {
         clear_slots(self);
     }
@@ -254,6 +255,7 @@ visit_slots(FlHandle *self, visitproc visit, void *arg)
     Py_VISIT(self->callback);
     Py_VISIT(self->context);
     Py_VISIT(self->loop);
+    Py_VISIT(self->repr);
     Py_VISIT(self->source_traceback);
     return 0;
 }

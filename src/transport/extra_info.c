@@ -171,37 +171,49 @@ make_peername(FlStream *self)
     return fl_sockaddr_object(name, (socklen_t)self->peer->size);
 }
 
+static PyObject *
+make_extra_value(FlStream *self, PyObject *key)
+{
+    FlNames *names = &self->state->names;
+    if (!PyUnicode_Check(key)) { /* any hashable key is allowed */
+        return NULL;
+    }
+    if (PyUnicode_Compare(key, names->socket) == 0) {
+        return make_socket(self);
+    }
+    if (PyUnicode_Compare(key, names->sockname) == 0) {
+        return make_sockname(self);
+    }
+    if (PyUnicode_Compare(key, names->peername) == 0) {
+        return make_peername(self);
+    }
+    return NULL;
+}
+
 /* The value of a key: a new reference.  The values of socket, sockname and
    peername are created and cached if the dict lacks them.  NULL without an
    exception if the key is unknown, NULL with an exception set on failure. */
 static PyObject *
 extra_value(FlStream *self, PyObject *key)
 {
-    FlNames *names = &self->state->names;
     PyObject *value = NULL;
     PyObject *extra = fl_stream_extra(self);
-    /* The dict comes first: the creator of the transport, or a program by
-       _extra, may have set any of these keys. */
-    if (extra == NULL || PyDict_GetItemRef(extra, key, &value) != 0) {
-        return value;
-    }
-    if (!PyUnicode_Check(key)) { /* any hashable key is allowed */
+    if (extra == NULL) {
         return NULL;
     }
-    if (PyUnicode_Compare(key, names->socket) == 0) {
-        value = make_socket(self);
+    /* Both calls may run Python, which may set _extra to another dict. */
+    Py_INCREF(extra);
+    /* The dict comes first: the creator of the transport, or an application by
+       _extra, may have set any of these keys. */
+    if (PyDict_GetItemRef(extra, key, &value) == 0) {
+        value = make_extra_value(self, key);
+        /* Cached: get_extra_info returns the same object each time, as in
+           asyncio. */
+        if (value != NULL && PyDict_SetItem(extra, key, value) < 0) {
+            Py_CLEAR(value);
+        }
     }
-    else if (PyUnicode_Compare(key, names->sockname) == 0) {
-        value = make_sockname(self);
-    }
-    else if (PyUnicode_Compare(key, names->peername) == 0) {
-        value = make_peername(self);
-    }
-    /* Cached: get_extra_info returns the same object each time, as in
-       asyncio. */
-    if (value != NULL && PyDict_SetItem(extra, key, value) < 0) {
-        Py_CLEAR(value);
-    }
+    Py_DECREF(extra);
     return value;
 }
 

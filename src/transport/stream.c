@@ -341,9 +341,9 @@ run_connection_lost(FlLoop *loop, PyObject *subject, PyObject *argument)
     Py_DECREF(protocol);
     /* An exception that leaves the loop must not stop the clean-up. */
     PyObject *exc = code < 0 ? PyErr_GetRaisedException() : NULL;
-    if (self->empty_waiter != NULL && fail_empty_waiter(self, argument) < 0) {
-        Py_XSETREF(exc, PyErr_GetRaisedException());
-    }
+    code = self->empty_waiter == NULL ? 0 : fail_empty_waiter(self, argument);
+    code = fl_error_keep_first(exc, code, subject);
+    exc = code < 0 ? PyErr_GetRaisedException() : NULL;
     code =
         fl_stream_finish(self) < 0 ? fl_loop_report_callback(loop, NULL) : 0;
     return fl_error_keep_first(exc, code, subject);

@@ -45,6 +45,11 @@ fl_stream_report(FlStream *self, const char *message)
     if (fl_error_leaves_loop()) {
         return -1;
     }
+    if (self->loop == NULL) {
+        /* The callback ended the stream, for want of memory at once. */
+        PyErr_WriteUnraisable((PyObject *)self);
+        return 0;
+    }
     PyObject *exc = PyErr_GetRaisedException();
     int code = report(self, message, exc);
     Py_DECREF(exc);

@@ -546,6 +546,8 @@ write_list(FlStream *self, PyObject *list)
         code = fl_write_queue_append(&self->write_queue,
                                      PyList_GET_ITEM(list, at), 0);
     }
+    /* What was queued before memory ran out is sent all the same. */
+    PyObject *exc = code < 0 ? PyErr_GetRaisedException() : NULL;
     if (backlogged) {
         wait_for_kernel(self);
     }
@@ -557,6 +559,9 @@ write_list(FlStream *self, PyObject *list)
     }
     else {
         send_queue(self);
+    }
+    if (exc != NULL) {
+        PyErr_SetRaisedException(exc);
     }
     return code;
 }

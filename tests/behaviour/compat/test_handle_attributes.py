@@ -5,8 +5,10 @@ Tracers wrap a handle's callback, schedulers move a timer.
 
 import asyncio
 import contextvars
+import gc
 import sys
 import time
+import weakref
 
 import pytest
 
@@ -271,3 +273,41 @@ def test_a_timer_moved_by_a_callback_of_its_iteration(loop):
     run_until(loop, seen, 2)
     assert seen == ["move", "moved"]
     assert time.monotonic() - begin < 30
+
+
+class Referent:
+    """An object that can have weak references."""
+
+    def __init__(self, handle=None):
+        self.handle = handle
+
+    def __call__(self):
+        pass
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_cancelled_handle_releases_the_callback_set_since(any_loop, way):
+    released = []
+    for _ in range(2):  # the second may be a reused object
+        callback, argument = Referent(), Referent()
+        released += [weakref.ref(callback), weakref.ref(argument)]
+        handle = schedule(any_loop, way, print)
+        handle.cancel()
+        handle._callback = callback
+        handle._args = (argument,)
+        del handle, callback, argument
+    run_until(any_loop, [], 0)
+    gc.collect()
+    assert [ref() for ref in released] == [None] * 4
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_cycle_by_the_repr_that_was_set_is_collected(any_loop, way):
+    handle = schedule(any_loop, way, print)
+    handle.cancel()
+    handle._repr = Referent(handle)
+    released = weakref.ref(handle._repr)
+    del handle
+    run_until(any_loop, [], 0)
+    gc.collect()
+    assert released() is None

@@ -40,6 +40,25 @@ async def test_is_an_asyncio_transport(transport_pair):
 
 
 @every_kind
+async def test_a_key_whose_comparison_replaces_the_extra_info(transport_pair):
+    c = await transport_pair()
+
+    class Key(str):
+        __slots__ = ()
+
+        def __eq__(self, other):
+            c.transport._extra = {}
+            return False
+
+        def __hash__(self):
+            return hash("peername")
+
+    c.transport.get_extra_info("peername")
+    assert c.transport.get_extra_info(Key("other"), "none") == "none"
+    assert c.transport.get_extra_info("unknown", "none") == "none"
+
+
+@every_kind
 async def test_socket_is_a_transport_socket(transport_pair, kind):
     c = await transport_pair()
     sock = c.transport.get_extra_info("socket")
