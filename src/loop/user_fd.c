@@ -75,8 +75,8 @@ fl_fd_acquire(FlLoop *loop, int fd, FlOwned *transport)
     }
     /* Outside the critical section: both may run application code. */
     fl_user_fd_evict(loop, fd);
-    FlOwned *previous = transport_at(loop, fd);
-    if (previous != NULL) {
+    FlOwned *previous;
+    while ((previous = transport_at(loop, fd)) != NULL) {
         previous->kind->invalidate_fd(previous);
     }
     if (fl_loop_check_open(loop) < 0) {

@@ -88,8 +88,7 @@ can_deliver(const FlTls *self)
     bool same_callback = self->native != NULL
                          && self->paused_in_dispatch == self->loop->dispatch;
     return (!self->app_paused || same_callback) && !self->failed
-           && self->delay_iterations == 0
-           && self->app_state != FL_TLS_APP_NEW
+           && self->delay_iterations == 0 && self->app_state != FL_TLS_APP_NEW
            && (self->phase == FL_TLS_WRAPPED
                || self->phase == FL_TLS_FLUSHING);
 }

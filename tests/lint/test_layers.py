@@ -58,7 +58,7 @@ def test_base_is_plain_c():
 
 def test_waiting_goes_through_the_poller():
     for path in c_files():
-        if path.stem not in ("poller", "watch"):
+        if path.stem not in ("poller",):
             found = POLLER.findall(without_comments(read(path)))
             assert not found, f"{short(path)} calls {found[0]}...)"
 

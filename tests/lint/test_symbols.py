@@ -18,7 +18,7 @@ BEFORE_3_13 = {"_PyObject_ClearManagedDict", "_PyObject_VisitManagedDict"}
 BY_TEXT = re.compile(r"PyObject_(CallMethod|\w+AttrString)\(")
 #: Functions that run once an interpreter, where that is shorter.
 RUN_ONCE = re.compile(
-    r"fl_\w+_register|take|steps_probe|module_exec|check_slots"
+    r"fl_\w+_register|import_\w+|steps_probe|module_exec|check_own_slots"
     r"|add_getset|add_constants|default_executor|fl_transport_set_max_size"
 )
 
@@ -49,9 +49,9 @@ PROCESS = {
     "bio_method_once",
     "fl_libssl",
     "library_lock",
-    "library_looked_up",
+    "library_searched",
     "library_usable",
-    "window_of_thread",
+    "thread_window",
 }
 
 

@@ -25,6 +25,24 @@ CERTS = Path(__file__).parent.parent / "certs"
 KINDS = ("protocol", "buffered", "unix", "streams", "tls", "upgrade", "sock")
 
 
+class Mallinfo(ctypes.Structure):
+    """What mallinfo2() returns."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks "
+        "uordblks fordblks keepcost".split()
+    ]
+
+
+def allocated_kib() -> int:
+    """KiB that malloc() has given out; Python's small objects beside."""
+    libc = ctypes.CDLL(None)
+    libc.mallinfo2.restype = Mallinfo
+    info = libc.mallinfo2()
+    return int(info.uordblks + info.hblkhd) // 1024
+
+
 class Flow:
     """Stop reading while the peer does not read."""
 
@@ -207,6 +225,8 @@ class Echoes:
         return {
             "open": self.open,
             "rss_kib": pages * resource.getpagesize() // 1024,
+            "malloc_kib": allocated_kib(),
+            "blocks": sys.getallocatedblocks(),
             "fds": len(os.listdir("/proc/self/fd")),
             "cpu_s": sum(os.times()[:2]),
             "reports": self.reports,
