@@ -9,7 +9,9 @@
 
 #include "core/handle.h"
 #include "core/loop.h"
+#include "py/call.h"
 #include "py/compat.h"
+#include "py/errors.h"
 #include "py/state.h"
 
 /* Call a method with up to two arguments; the first NULL ends them.  0, or -1
@@ -17,10 +19,8 @@
 static int
 call_check(FlLoop *loop, PyObject *method, PyObject *first, PyObject *second)
 {
-    PyObject *result = PyObject_CallMethodObjArgs((PyObject *)loop, method,
-                                                  first, second, NULL);
-    Py_XDECREF(result);
-    return result == NULL ? -1 : 0;
+    return fl_call_done(PyObject_CallMethodObjArgs((PyObject *)loop, method,
+                                                   first, second, NULL));
 }
 
 int
@@ -59,12 +59,10 @@ void
 fl_debug_note_stack(FlLoop *loop, PyObject **stack)
 {
     /* Python code must not be called while an exception is set. */
-    PyObject *exc = PyErr_Occurred() ? PyErr_GetRaisedException() : NULL;
+    PyObject *exc = PyErr_GetRaisedException();
     Py_XSETREF(*stack, PyObject_CallNoArgs(loop->state->extract_stack));
     if (*stack == NULL) {
         PyErr_WriteUnraisable((PyObject *)loop);
     }
-    if (exc != NULL) {
-        PyErr_SetRaisedException(exc);
-    }
+    fl_error_restore(exc);
 }

@@ -49,7 +49,7 @@
 static bool
 probe_main_thread(FlState *state)
 {
-    PyObject *exc = PyErr_Occurred() ? PyErr_GetRaisedException() : NULL;
+    PyObject *exc = PyErr_GetRaisedException();
     PyObject *result =
         state->set_wakeup_fd == NULL
             ? NULL
@@ -58,9 +58,7 @@ probe_main_thread(FlState *state)
                    && PyErr_ExceptionMatches(PyExc_OSError);
     Py_XDECREF(result);
     PyErr_Clear(); /* which error it was is the answer */
-    if (exc != NULL) {
-        PyErr_SetRaisedException(exc);
-    }
+    fl_error_restore(exc);
     return is_main;
 }
 
@@ -304,9 +302,7 @@ on_signal(void *owner, FlRegistration *reg, int events)
     }
     /* `reg` is still valid: a loop cannot be closed during its iteration. */
     fl_registration_rearm(reg);
-    if (exc != NULL) {
-        PyErr_SetRaisedException(exc);
-    }
+    fl_error_restore(exc);
     return code;
 }
 
@@ -403,13 +399,11 @@ fl_signals_forget(FlLoop *loop)
     }
     if (in_main_thread(loop->state)) {
         /* A destructor may call this while an exception is set. */
-        PyObject *exc = PyErr_Occurred() ? PyErr_GetRaisedException() : NULL;
+        PyObject *exc = PyErr_GetRaisedException();
         if (release_wakeup_fd(loop) < 0) {
             PyErr_WriteUnraisable(NULL);
         }
-        if (exc != NULL) {
-            PyErr_SetRaisedException(exc);
-        }
+        fl_error_restore(exc);
     }
     if (wakeup->owner != loop) {
         return;

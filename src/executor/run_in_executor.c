@@ -121,8 +121,7 @@ add_callback(FlLoop *loop, PyObject *object, PyMethodDef *method,
                                         callback);
     Py_XDECREF(self);
     Py_XDECREF(callback);
-    Py_XDECREF(result);
-    return result == NULL ? -1 : 0;
+    return fl_call_done(result);
 }
 
 static PyObject *
@@ -352,8 +351,7 @@ check_func(FlLoop *loop, PyObject *func)
                                          loop->state->names._check_callback,
                                          func, method, NULL);
     Py_XDECREF(method);
-    Py_XDECREF(checked);
-    return checked == NULL ? -1 : 0;
+    return fl_call_done(checked);
 }
 
 /* Call asyncio's BaseEventLoop.run_in_executor(), unbound. */

@@ -43,8 +43,7 @@ set_running_loop(FlLoop *loop, PyObject *running)
         events_function(loop, loop->state->names._set_running_loop);
     PyObject *done = set == NULL ? NULL : PyObject_CallOneArg(set, running);
     Py_XDECREF(set);
-    Py_XDECREF(done);
-    return done == NULL ? -1 : 0;
+    return fl_call_done(done);
 }
 
 /* asyncio's error.  Returns -1. */
@@ -135,18 +134,10 @@ install_hooks(FlLoop *loop)
     return old;
 }
 
-/* 0 for a call's result, which is dropped; -1 for NULL. */
-static int
-drop_result(PyObject *result)
-{
-    Py_XDECREF(result);
-    return result == NULL ? -1 : 0;
-}
-
 static int
 set_hooks(FlLoop *loop, PyObject *hooks)
 {
-    return drop_result(
+    return fl_call_done(
         PyObject_Call(loop->state->set_asyncgen_hooks, hooks, NULL));
 }
 
@@ -154,7 +145,7 @@ set_hooks(FlLoop *loop, PyObject *hooks)
 static int
 set_origin_tracking(FlLoop *loop, PyObject *on)
 {
-    return drop_result(PyObject_CallMethodOneArg(
+    return fl_call_done(PyObject_CallMethodOneArg(
         (PyObject *)loop, loop->state->names._set_coroutine_origin_tracking,
         on));
 }
@@ -289,7 +280,7 @@ run_iterations(FlLoop *loop)
     int overridden = overrides_run_once(loop);
     int code = overridden < 0 ? -1 : 0;
     while (code == 0 && overridden) {
-        code = drop_result(PyObject_CallMethodNoArgs(
+        code = fl_call_done(PyObject_CallMethodNoArgs(
             (PyObject *)loop, loop->state->names._run_once));
         if (loop->stopping) {
             return code;
@@ -570,14 +561,14 @@ run_future(FlLoop *loop, PyObject *future, bool created)
 {
     FlState *state = loop->state;
     PyObject *callback = state->until_complete_cb;
-    if (drop_result(PyObject_CallMethodOneArg(
+    if (fl_call_done(PyObject_CallMethodOneArg(
             future, state->names.add_done_callback, callback))
         < 0)
     {
         return NULL;
     }
     /* By name: a subclass may override run_forever. */
-    int code = drop_result(
+    int code = fl_call_done(
         PyObject_CallMethodNoArgs((PyObject *)loop, state->names.run_forever));
     if (code < 0 && created) {
         retrieve_exception(state, future);
@@ -586,7 +577,7 @@ run_future(FlLoop *loop, PyObject *future, bool created)
     PyObject *removed =
         PyObject_CallMethodOneArg(future, state->names.remove_done_callback,
                                   callback);
-    if (fl_error_keep_first(exc, drop_result(removed), future) < 0) {
+    if (fl_error_keep_first(exc, fl_call_done(removed), future) < 0) {
         return NULL;
     }
     int done = fl_call_truth(future, state->names.done);

@@ -26,6 +26,7 @@
 #include "core/registration.h"
 #include "loop/methods.h"
 #include "py/args.h"
+#include "py/call.h"
 #include "py/compat.h"
 #include "py/errors.h"
 #include "py/state.h"
@@ -417,10 +418,9 @@ check_no_transport(FlLoop *loop, PyObject *object, int fd)
     if (loop->python_transports == NULL) {
         return 0;
     }
-    PyObject *result = PyObject_CallMethodOneArg(
-        (PyObject *)loop, loop->state->names._check_python_transports, object);
-    Py_XDECREF(result);
-    return result == NULL ? -1 : 0;
+    return fl_call_done(PyObject_CallMethodOneArg(
+        (PyObject *)loop, loop->state->names._check_python_transports,
+        object));
 }
 
 int

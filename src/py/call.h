@@ -4,6 +4,23 @@
 
 #include "py/compat.h"
 
+/* What a call came to whose result nobody needs: drop it.  0, or -1 where it is
+   NULL and an exception is set. */
+static inline int
+fl_call_done(PyObject *result)
+{
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+/* The reverse: the result of a method that returns None.  NULL for -1, with
+   the exception that is set. */
+static inline PyObject *
+fl_call_none(int code)
+{
+    return code < 0 ? NULL : Py_NewRef(Py_None);
+}
+
 /* The truth of object.name(): 1 or 0, or -1 with an exception set.  Runs
    Python. */
 int fl_call_truth(PyObject *object, PyObject *name);

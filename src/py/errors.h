@@ -21,6 +21,16 @@ PyObject *fl_errno_exception(int code);
    asyncio: KeyboardInterrupt and SystemExit.  An exception must be set. */
 bool fl_error_leaves_loop(void);
 
+/* Raise again what PyErr_GetRaisedException() took away; steals the reference.
+   NULL, which that returns if nothing was raised, changes nothing. */
+static inline void
+fl_error_restore(PyObject *exc)
+{
+    if (exc != NULL) {
+        PyErr_SetRaisedException(exc);
+    }
+}
+
 /* Finish a clean-up whose result is `code`: 0, or -1 with an exception set.
    `first` is the exception that the caller saved before the clean-up, or NULL;
    its reference is stolen.  `first` is raised again; if the clean-up raised as

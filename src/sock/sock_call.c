@@ -94,9 +94,8 @@ drop_io_ref(SocketCall *self)
     if (closed == Py_False) {
         return change_io_refs(self, -1);
     }
-    PyObject *done = PyObject_CallMethodNoArgs(sock, names->_decref_socketios);
-    Py_XDECREF(done);
-    return done == NULL ? -1 : 0;
+    return fl_call_done(
+        PyObject_CallMethodNoArgs(sock, names->_decref_socketios));
 }
 
 /* End the registration for the fd, if it is this call's.  0 or -1. */
@@ -131,8 +130,7 @@ stop_waiting(SocketCall *self)
             ? fl_loop_remove_reader_raw(loop, &fd_object, 1, NULL)
             : fl_loop_remove_writer_raw(loop, &fd_object, 1, NULL);
     Py_DECREF(fd_object);
-    Py_XDECREF(removed);
-    return removed == NULL ? -1 : 0;
+    return fl_call_done(removed);
 }
 
 /* End the wait: drop the future and the buffer, unregister the fd, and drop
@@ -166,8 +164,7 @@ settle_future(SocketCall *self, PyObject *result)
     PyObject *done = PyObject_CallMethodOneArg(future, method, value);
     Py_DECREF(future);
     Py_DECREF(value);
-    Py_XDECREF(done);
-    return done == NULL ? -1 : 0;
+    return fl_call_done(done);
 }
 
 /* The fd is ready: try again, and settle the future unless it would block.
@@ -495,9 +492,7 @@ call_finalize(PyObject *object)
     if (drop_io_ref(self) < 0) {
         PyErr_WriteUnraisable(object);
     }
-    if (exc != NULL) {
-        PyErr_SetRaisedException(exc);
-    }
+    fl_error_restore(exc);
 }
 
 static void

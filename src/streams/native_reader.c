@@ -505,8 +505,7 @@ resume_transport(FlReader *self)
         PyObject_CallMethodNoArgs(transport,
                                   self->state->names.resume_reading);
     Py_DECREF(transport);
-    Py_XDECREF(done);
-    return done == NULL ? -1 : 0;
+    return fl_call_done(done);
 }
 
 /* After bytes were added: wake the waiter, then pause the transport if more

@@ -12,6 +12,7 @@
       received. */
 #include "streams/reader_protocol.h"
 
+#include "py/call.h"
 #include "py/compat.h"
 #include "py/state.h"
 #include "streams/native_reader.h"
@@ -67,8 +68,7 @@ call_data_received(FlState *state, PyObject *protocol, const char *data,
             : PyObject_CallMethodOneArg(protocol, state->names.data_received,
                                         bytes);
     Py_XDECREF(bytes);
-    Py_XDECREF(done);
-    return done == NULL ? -1 : 0;
+    return fl_call_done(done);
 }
 
 /* FlNativeProtocol: append to the reader what is in the scratch. */

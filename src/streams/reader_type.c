@@ -8,6 +8,7 @@
       access is repeated on the plain reader. */
 #include "streams/reader_type.h"
 
+#include "py/call.h"
 #include "py/compat.h"
 #include "py/state.h"
 #include "streams/native_reader.h"
@@ -265,6 +266,5 @@ fl_reader_type_register(PyObject *module, FlState *state)
 {
     PyTypeObject *type =
         fl_type_add(module, &native_spec, state->asyncio_reader);
-    Py_XDECREF(type);
-    return type == NULL ? -1 : 0;
+    return fl_call_done(type);
 }

@@ -15,6 +15,7 @@
 #include "tls/adapter.h"
 
 #include "core/loop.h"
+#include "py/call.h"
 #include "py/compat.h"
 #include "py/state.h"
 #include "tls/engine.h"
@@ -41,7 +42,7 @@
 static PyObject *
 connection_made(FlTls *self, PyObject *raw)
 {
-    return fl_tls_none(fl_tls_connection_made(self, raw));
+    return fl_call_none(fl_tls_connection_made(self, raw));
 }
 
 static PyObject *
@@ -50,7 +51,7 @@ connection_lost(FlTls *self, PyObject *exc)
     if (self->lost) {
         Py_RETURN_NONE; /* handshake_timed_out() of _tls.py calls it as well */
     }
-    return fl_tls_none(fl_tls_connection_lost(self, exc));
+    return fl_call_none(fl_tls_connection_lost(self, exc));
 }
 
 /* A new bytearray each time: a raw transport may still have a view of the
@@ -90,7 +91,7 @@ buffer_updated(FlTls *self, PyObject *count)
     Py_CLEAR(self->buffer);
     int code = fl_tls_receive(self, view.buf, (size_t)size);
     PyBuffer_Release(&view);
-    return fl_tls_none(code);
+    return fl_call_none(code);
 }
 
 /* True keeps the raw transport open; None has it close itself. */
@@ -116,7 +117,7 @@ pause_writing(FlTls *self, PyObject *Py_UNUSED(ignored))
 static PyObject *
 resume_writing(FlTls *self, PyObject *Py_UNUSED(ignored))
 {
-    return fl_tls_none(fl_tls_raw_resumed(self));
+    return fl_call_none(fl_tls_raw_resumed(self));
 }
 
 /* Invariant 3.  fl_tls_receive decrypts and subtracts.  Records do not count
@@ -165,7 +166,7 @@ static PyObject *
 do_read(FlTls *self, PyObject *Py_UNUSED(ignored))
 {
     int code = fl_tls_read(self);
-    return fl_tls_none(code < 0 ? -1 : fl_tls_settle(self));
+    return fl_call_none(code < 0 ? -1 : fl_tls_settle(self));
 }
 
 /* Queued by fl_tls_resume_reading.  Like the function that asyncio queues, it
@@ -174,7 +175,7 @@ static PyObject *
 resume(FlTls *self, PyObject *Py_UNUSED(ignored))
 {
     bool is_open = self->phase != FL_TLS_HANDSHAKE && !self->lost;
-    return fl_tls_none(is_open ? fl_tls_go_on(self) : 0);
+    return fl_call_none(is_open ? fl_tls_go_on(self) : 0);
 }
 
 /* asyncio's name.  _tls.py calls it when the handshake times out. */
@@ -186,7 +187,7 @@ fatal_error(FlTls *self, PyObject *args, PyObject *kwargs)
     if (fl_transport_parse_fatal(args, kwargs, &exc, &message) < 0) {
         return NULL;
     }
-    return fl_tls_none(fl_tls_fatal_exception(self, exc, message));
+    return fl_call_none(fl_tls_fatal_exception(self, exc, message));
 }
 
 /* Records that a StreamReader had read before start_tls().  They stay in the
@@ -204,7 +205,7 @@ feed(FlTls *self, PyObject *data)
         code = fl_tls_receive(self, view.buf, (size_t)view.len);
     }
     PyBuffer_Release(&view);
-    return fl_tls_none(code);
+    return fl_call_none(code);
 }
 
 /* start_tls() failed or was cancelled, so the application has no transport to

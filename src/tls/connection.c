@@ -17,6 +17,7 @@
 #include "tls/connection.h"
 
 #include "core/loop.h"
+#include "py/call.h"
 #include "py/compat.h"
 #include "py/errors.h"
 #include "py/state.h"
@@ -81,7 +82,7 @@ call_connection_made(FlTls *self)
         PyObject_CallMethodOneArg(protocol, names->connection_made, transport);
     Py_DECREF(transport);
     Py_DECREF(protocol);
-    return fl_tls_done(result);
+    return fl_call_done(result);
 }
 
 /* Fill the dict behind get_extra_info, in asyncio's order.  An error of
@@ -542,11 +543,9 @@ fl_tls_end_use(FlTls *self)
                     && self->engine_users == 0)) {
         /* Freeing the objects may run Python, which must not see the caller's
            exception. */
-        PyObject *exc = PyErr_Occurred() ? PyErr_GetRaisedException() : NULL;
+        PyObject *exc = PyErr_GetRaisedException();
         fl_tls_drop_engine(self);
-        if (exc != NULL) {
-            PyErr_SetRaisedException(exc);
-        }
+        fl_error_restore(exc);
     }
 }
 

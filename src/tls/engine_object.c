@@ -11,7 +11,9 @@
       BIO holds.  They may buffer plain bytes themselves. */
 #include "tls/engine_object.h"
 
+#include "py/call.h"
 #include "py/compat.h"
+#include "py/errors.h"
 #include "py/state.h"
 #include "tls/engine.h"
 
@@ -56,7 +58,7 @@ static void
 end_view(const FlTlsEngine *engine, PyObject *view)
 {
     /* No Python method may be called with an exception raised. */
-    PyObject *raised = PyErr_Occurred() ? PyErr_GetRaisedException() : NULL;
+    PyObject *raised = PyErr_GetRaisedException();
     PyObject *result =
         PyObject_CallMethodNoArgs(view, engine->state->names.release);
     if (result == NULL) {
@@ -64,9 +66,7 @@ end_view(const FlTlsEngine *engine, PyObject *view)
     }
     Py_XDECREF(result);
     Py_DECREF(view);
-    if (raised != NULL) {
-        PyErr_SetRaisedException(raised);
-    }
+    fl_error_restore(raised);
 }
 
 static PyObject *
@@ -87,8 +87,7 @@ object_feed(FlTlsEngine *engine, const char *data, size_t size_bytes)
                                            engine->state->names.write, view);
         end_view(engine, view);
     }
-    Py_XDECREF(result);
-    return result == NULL ? -1 : 0;
+    return fl_call_done(result);
 }
 
 static int
@@ -218,7 +217,7 @@ object_fix_error(FlTlsEngine *Py_UNUSED(engine))
 static void
 object_detach(FlTlsEngine *engine)
 {
-    PyObject *raised = PyErr_Occurred() ? PyErr_GetRaisedException() : NULL;
+    PyObject *raised = PyErr_GetRaisedException();
     FlTlsOutput output;
     if (object_take(engine, &output) == 0) {
         fl_tls_output_free(&output);
@@ -226,9 +225,7 @@ object_detach(FlTlsEngine *engine)
     else {
         PyErr_Clear(); /* no memory: the BIO's own end drops the records */
     }
-    if (raised != NULL) {
-        PyErr_SetRaisedException(raised);
-    }
+    fl_error_restore(raised);
 }
 
 /* The contract of each function is in engine.h. */

@@ -6,24 +6,12 @@
       A nested call then does nothing, so a future is resolved once. */
 #include "tls/tls_calls.h"
 
+#include "py/call.h"
 #include "py/compat.h"
 #include "py/state.h"
 #include "tls/connection.h"
 
 /* --- calls --------------------------------------------------------------- */
-
-int
-fl_tls_done(PyObject *result)
-{
-    Py_XDECREF(result);
-    return result == NULL ? -1 : 0;
-}
-
-PyObject *
-fl_tls_none(int code)
-{
-    return code < 0 ? NULL : Py_NewRef(Py_None);
-}
 
 /* Rare events are Python functions (fastloop/_tls.py): their messages and
    checks stay in one place, and their speed does not matter. */
@@ -31,7 +19,7 @@ int
 fl_tls_call_cold(FlTls *self, PyObject *name, PyObject *first,
                  PyObject *second)
 {
-    return fl_tls_done(PyObject_CallMethodObjArgs(
+    return fl_call_done(PyObject_CallMethodObjArgs(
         self->state->tls, name, (PyObject *)self, first, second, NULL));
 }
 
@@ -58,7 +46,7 @@ fl_tls_call_raw(FlTls *self, PyObject *method)
     PyObject *raw = Py_NewRef(self->raw);
     PyObject *result = PyObject_CallMethodNoArgs(raw, method);
     Py_DECREF(raw);
-    return fl_tls_done(result);
+    return fl_call_done(result);
 }
 
 int
@@ -77,7 +65,7 @@ fl_tls_call_soon(FlTls *self, PyObject *object, PyObject *method,
                                                   self->state->names.call_soon,
                                                   bound, argument, NULL);
     Py_DECREF(bound);
-    return fl_tls_done(handle);
+    return fl_call_done(handle);
 }
 
 /* The timer owns `self` until it fires or is cancelled, so the function always
@@ -115,7 +103,7 @@ fl_tls_stop_timer(FlTls *self)
     PyObject *result =
         PyObject_CallMethodNoArgs(timer, self->state->names.cancel);
     Py_DECREF(timer);
-    return fl_tls_done(result);
+    return fl_call_done(result);
 }
 
 int
@@ -136,7 +124,7 @@ fl_tls_wake_waiter(FlTls *self, PyObject *exc)
         code = -1;
     }
     else if (is_cancelled == 0) {
-        code = fl_tls_done(PyObject_CallMethodOneArg(
+        code = fl_call_done(PyObject_CallMethodOneArg(
             waiter, exc == NULL ? names->set_result : names->set_exception,
             exc == NULL ? Py_None : exc));
     }
@@ -158,7 +146,7 @@ fl_tls_force_close(FlTls *self, PyObject *exc)
         PyObject_CallMethodOneArg(raw, self->state->names._force_close,
                                   exc == NULL ? Py_None : exc);
     Py_DECREF(raw);
-    return fl_tls_done(result);
+    return fl_call_done(result);
 }
 
 int
@@ -173,7 +161,7 @@ fl_tls_fatal_exception(FlTls *self, PyObject *exc, const char *message)
     PyObject *text = PyUnicode_FromString(message);
     int code = text == NULL ? -1 : fl_tls_force_close(self, exc);
     if (code == 0) {
-        code = fl_tls_done(PyObject_CallMethodObjArgs(
+        code = fl_call_done(PyObject_CallMethodObjArgs(
             self->state->tls, self->state->names.report_fatal, self, raw, exc,
             text, NULL));
     }

@@ -1,18 +1,13 @@
 /* Calls that a TLS connection makes into Python, apart from its protocol's:
    the loop, the waiter, the raw transport and the functions of fastloop._tls.
 
-   All but fl_tls_none return 0, or -1 with an exception set.  Each may run
-   arbitrary Python, so the caller checks the phase afterwards.  Each owns the
-   object that it calls during the call. */
+   All return 0, or -1 with an exception set.  Each may run arbitrary Python, so
+   the caller checks the phase afterwards.  Each owns the object that it calls
+   during the call. */
 #ifndef FL_TLS_TLS_CALLS_H
 #define FL_TLS_TLS_CALLS_H
 
 #include "tls/connection.h"
-
-/* Convert a call's result (stolen, NULL for an exception) to 0 or -1. */
-int fl_tls_done(PyObject *result);
-/* The reverse: a method's result, None or NULL. */
-PyObject *fl_tls_none(int code);
 
 /* Call the function `name` of fastloop._tls with the connection and up to two
    objects (NULL ends the list). */

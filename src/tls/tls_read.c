@@ -14,6 +14,7 @@
 #include "tls/tls_read.h"
 
 #include "core/loop.h"
+#include "py/call.h"
 #include "py/compat.h"
 #include "py/errors.h"
 #include "py/state.h"
@@ -167,7 +168,7 @@ call_data_received(FlTls *self, PyObject *bytes)
         PyObject_CallMethodOneArg(protocol, self->state->names.data_received,
                                   bytes);
     Py_DECREF(protocol);
-    return fl_tls_done(done);
+    return fl_call_done(done);
 }
 
 static int
@@ -240,9 +241,7 @@ read_large(FlTls *self, size_t room_bytes, bool *more)
         Py_XDECREF(raised);
         return -1;
     }
-    if (raised != NULL) {
-        PyErr_SetRaisedException(raised);
-    }
+    fl_error_restore(raised);
     int code =
         deliver(self, PyBytes_AS_STRING(bytes), bytes, &decrypted, more);
     Py_DECREF(bytes);
@@ -299,7 +298,7 @@ call_buffer_updated(FlTls *self, PyObject *protocol, size_t got_bytes)
                       : PyObject_CallMethodOneArg(
                           protocol, self->state->names.buffer_updated, count);
     Py_XDECREF(count);
-    return fl_tls_done(done);
+    return fl_call_done(done);
 }
 
 /* Fill one buffer of a BufferedProtocol and call buffer_updated.  The view is

@@ -7,7 +7,9 @@
 
 #include "core/loop.h"
 #include "py/args.h"
+#include "py/call.h"
 #include "py/compat.h"
+#include "py/errors.h"
 #include "py/state.h"
 #include "tls/connection.h"
 #include "tls/tls_calls.h"
@@ -82,7 +84,7 @@ transport_close(FlTlsTransport *self, PyObject *Py_UNUSED(ignored))
         Py_RETURN_NONE;
     }
     self->closed = true;
-    return fl_tls_none(fl_tls_start_shutdown(self->connection));
+    return fl_call_none(fl_tls_start_shutdown(self->connection));
 }
 
 static PyObject *
@@ -92,7 +94,7 @@ force_close(FlTlsTransport *self, PyObject *exc)
     if (self->connection == NULL) {
         Py_RETURN_NONE;
     }
-    return fl_tls_none(
+    return fl_call_none(
         fl_tls_abort(self->connection, exc == Py_None ? NULL : exc));
 }
 
@@ -191,7 +193,7 @@ set_protocol(FlTlsTransport *self, PyObject *protocol)
     FlTls *connection = connection_of(self);
     return connection == NULL
                ? NULL
-               : fl_tls_none(fl_tls_set_protocol(connection, protocol));
+               : fl_call_none(fl_tls_set_protocol(connection, protocol));
 }
 
 static const char get_protocol_doc[] =
@@ -225,7 +227,7 @@ pause_reading(FlTlsTransport *self, PyObject *Py_UNUSED(ignored))
     FlNames *names = &self->connection->state->names;
     return forwarded_to_loop(self, names->pause_reading, &result)
                ? result
-               : fl_tls_none(fl_tls_pause_reading(self->connection));
+               : fl_call_none(fl_tls_pause_reading(self->connection));
 }
 
 static const char resume_reading_doc[] =
@@ -243,7 +245,7 @@ resume_reading(FlTlsTransport *self, PyObject *Py_UNUSED(ignored))
     FlNames *names = &self->connection->state->names;
     return forwarded_to_loop(self, names->resume_reading, &result)
                ? result
-               : fl_tls_none(fl_tls_resume_reading(self->connection));
+               : fl_call_none(fl_tls_resume_reading(self->connection));
 }
 
 static const char is_reading_doc[] =
@@ -311,7 +313,7 @@ set_write_limits(FlTlsTransport *self, PyObject *args, PyObject *kwargs)
     {
         return NULL;
     }
-    return fl_tls_none(fl_tls_control_writing(connection));
+    return fl_call_none(fl_tls_control_writing(connection));
 }
 
 static const char set_read_limits_doc[] =
@@ -332,7 +334,7 @@ set_read_limits(FlTlsTransport *self, PyObject *args, PyObject *kwargs)
     {
         return NULL;
     }
-    return fl_tls_none(fl_tls_control_reading(connection));
+    return fl_call_none(fl_tls_control_reading(connection));
 }
 
 static PyObject *
@@ -433,7 +435,7 @@ write_data(FlTlsTransport *self, PyObject *data)
     if (fl_transport_is_elsewhere((FlLoop *)self->loop)) {
         return forward_write(self, PyBytes_FromObject(data));
     }
-    return fl_tls_none(fl_tls_write(self->connection, data));
+    return fl_call_none(fl_tls_write(self->connection, data));
 }
 
 /* b"".join(lines): one entry in the queue of the loop's thread. */
@@ -463,7 +465,7 @@ write_lines(FlTlsTransport *self, PyObject *lines)
     if (fl_transport_is_elsewhere((FlLoop *)self->loop)) {
         return forward_write(self, join_lines(self->connection->state, lines));
     }
-    return fl_tls_none(fl_tls_writelines(self->connection, lines));
+    return fl_call_none(fl_tls_writelines(self->connection, lines));
 }
 
 static const char write_eof_doc[] =
@@ -499,7 +501,7 @@ append_backlog(FlTlsTransport *self, PyObject *data)
         return connection == NULL ? NULL
                                   : PyErr_Format(PyExc_TypeError, "bytes");
     }
-    return fl_tls_none(fl_write_queue_append(&connection->backlog, data, 0));
+    return fl_call_none(fl_write_queue_append(&connection->backlog, data, 0));
 }
 
 /* --- the type ------------------------------------------------------------ */
@@ -612,16 +614,14 @@ transport_finalize(FlTlsTransport *self)
         return;
     }
     self->closed = true;
-    PyObject *exc = PyErr_Occurred() ? PyErr_GetRaisedException() : NULL;
+    PyObject *exc = PyErr_GetRaisedException();
     if (PyErr_ResourceWarning((PyObject *)self, 1, "unclosed transport %R",
                               (PyObject *)self)
         < 0)
     {
         PyErr_WriteUnraisable((PyObject *)self);
     }
-    if (exc != NULL) {
-        PyErr_SetRaisedException(exc);
-    }
+    fl_error_restore(exc);
 }
 
 static void

@@ -16,6 +16,7 @@
 #include "tls/tls_write.h"
 
 #include "core/loop.h"
+#include "py/call.h"
 #include "py/compat.h"
 #include "py/errors.h"
 #include "py/state.h"
@@ -127,7 +128,7 @@ write_raw(FlTls *self, const FlTlsOutput *output)
                 : PyObject_CallMethodOneArg(raw, self->state->names.write,
                                             bytes);
         Py_XDECREF(bytes);
-        code = fl_tls_done(done);
+        code = fl_call_done(done);
     }
     Py_DECREF(raw);
     return code;
@@ -333,9 +334,8 @@ drop_after_end(FlTls *self)
     if (self->writes_after_loss++ < SILENT_WRITES_AFTER_LOSS) {
         return 1;
     }
-    int code =
-        fl_tls_done(PyObject_CallMethodNoArgs(self->state->tls,
-                                              self->state->names.warn_closed));
+    int code = fl_call_done(PyObject_CallMethodNoArgs(
+        self->state->tls, self->state->names.warn_closed));
     return code < 0 ? -1 : 1;
 }
 

@@ -16,6 +16,7 @@
 #include "core/loop.h"
 #include "core/report.h"
 #include "core/registration.h"
+#include "py/call.h"
 #include "py/compat.h"
 #include "py/errors.h"
 #include "py/state.h"
@@ -41,8 +42,7 @@ fl_datagram_call_error_received(FlDatagram *self, PyObject *exc)
     PyObject *result = PyObject_CallMethodOneArg(
         protocol, self->stream.state->names.error_received, exc);
     Py_DECREF(protocol);
-    Py_XDECREF(result);
-    return result == NULL ? -1 : 0;
+    return fl_call_done(result);
 }
 
 int

@@ -16,6 +16,7 @@
 #include "transport/extra_info.h"
 
 #include "py/compat.h"
+#include "py/errors.h"
 #include "py/state.h"
 #include "transport/sockaddr.h"
 #include "transport/stream.h"
@@ -224,7 +225,7 @@ static void
 fill_names(FlStream *self)
 {
     /* Set aside: Python code must not run with an exception raised. */
-    PyObject *exc = PyErr_Occurred() ? PyErr_GetRaisedException() : NULL;
+    PyObject *exc = PyErr_GetRaisedException();
     FlNames *names = &self->state->names;
     PyObject *sockname = extra_value(self, names->sockname);
     PyObject *peername = extra_value(self, names->peername);
@@ -233,9 +234,7 @@ fill_names(FlStream *self)
     }
     Py_XDECREF(sockname);
     Py_XDECREF(peername);
-    if (exc != NULL) {
-        PyErr_SetRaisedException(exc);
-    }
+    fl_error_restore(exc);
 }
 
 void

@@ -32,6 +32,7 @@
 #include "core/poller.h"
 #include "core/report.h"
 #include "loop/user_fd.h"
+#include "py/call.h"
 #include "py/compat.h"
 #include "py/context.h"
 #include "py/errors.h"
@@ -149,8 +150,7 @@ open_plain(Listener *self, const Accepted *accepted, PyObject *context)
     }
     /* The loop owns the open stream. */
     Py_DECREF(protocol);
-    Py_XDECREF(stream);
-    return stream == NULL ? -1 : 0;
+    return fl_call_done(stream);
 }
 
 /* Pass the connection to accept_tls, which creates the transport in Python.
@@ -172,8 +172,7 @@ open_tls(Listener *self, Accepted *accepted)
             : PyObject_CallFunctionObjArgs(self->accept_tls, sock, peer, NULL);
     Py_XDECREF(peer);
     Py_DECREF(sock);
-    Py_XDECREF(result);
-    return result == NULL ? -1 : 0;
+    return fl_call_done(result);
 }
 
 /* Open a transport on a connection, in a context of its own.  A failure is
@@ -245,8 +244,7 @@ listener_stop(Listener *self)
             ? NULL
             : fl_loop_remove_reader_raw(self->loop, &fd_object, 1, NULL);
     Py_XDECREF(fd_object);
-    Py_XDECREF(removed);
-    return removed == NULL ? -1 : 0;
+    return fl_call_done(removed);
 }
 
 /* Register the socket with this listener as its callback.  0, or -1 with an
@@ -318,9 +316,7 @@ open_all(Listener *self, Accepted *accepted, int count)
             }
         }
     }
-    if (leaving != NULL) {
-        PyErr_SetRaisedException(leaving);
-    }
+    fl_error_restore(leaving);
     return leaving == NULL ? 0 : -1;
 }
 

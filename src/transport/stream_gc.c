@@ -20,6 +20,7 @@
 #include "core/ready_queue.h"
 #include "core/registration.h"
 #include "py/compat.h"
+#include "py/errors.h"
 #include "py/state.h"
 #include "transport/stream_write.h"
 #include "transport/write_queue.h"
@@ -128,7 +129,7 @@ fl_stream_finalize(FlStream *self)
     if (self->fd < 0 || self->phase == FL_STREAM_CLOSED) {
         return;
     }
-    PyObject *exc = PyErr_Occurred() ? PyErr_GetRaisedException() : NULL;
+    PyObject *exc = PyErr_GetRaisedException();
     /* Without a registration the loop's thread has no use of the stream. */
     if (self->reg == NULL || !fl_loop_on_other_thread(self->loop)) {
         end_unclosed(self);
@@ -136,9 +137,7 @@ fl_stream_finalize(FlStream *self)
     else if (finalize_in_loop(self) < 0) {
         PyErr_WriteUnraisable((PyObject *)self);
     }
-    if (exc != NULL) {
-        PyErr_SetRaisedException(exc);
-    }
+    fl_error_restore(exc);
 }
 
 void

@@ -143,16 +143,14 @@ drain_queue(FlStream *self)
 static void
 write_failed(FlStream *self, int code)
 {
-    PyObject *raised = PyErr_Occurred() ? PyErr_GetRaisedException() : NULL;
+    PyObject *raised = PyErr_GetRaisedException();
     PyObject *exc = fl_errno_exception(code);
     if (exc == NULL) {
         exc = PyErr_GetRaisedException();
     }
     fl_stream_force_close(self, exc);
     Py_DECREF(exc);
-    if (raised != NULL) {
-        PyErr_SetRaisedException(raised);
-    }
+    fl_error_restore(raised);
 }
 
 /* Send EOF.  0 or a negative errno. */
@@ -560,9 +558,7 @@ write_list(FlStream *self, PyObject *list)
     else {
         send_queue(self);
     }
-    if (exc != NULL) {
-        PyErr_SetRaisedException(exc);
-    }
+    fl_error_restore(exc);
     return code;
 }
 

@@ -19,6 +19,7 @@
 #include "core/fd_set.h"
 #include "core/loop.h"
 #include "py/args.h"
+#include "py/call.h"
 #include "py/compat.h"
 #include "py/errors.h"
 #include "py/state.h"
@@ -84,10 +85,8 @@ check_loop_open(FlStream *self)
 int
 fl_stream_warn_lost(FlStream *self)
 {
-    PyObject *result = PyObject_CallMethodNoArgs(self->state->streams,
-                                                 self->state->names.warn_lost);
-    Py_XDECREF(result);
-    return result == NULL ? -1 : 0;
+    return fl_call_done(PyObject_CallMethodNoArgs(
+        self->state->streams, self->state->names.warn_lost));
 }
 
 int
@@ -101,8 +100,7 @@ fl_stream_log(FlStream *self, const char *event)
                                          self->state->names.log_event,
                                          (PyObject *)self, text, NULL);
     Py_XDECREF(text);
-    Py_XDECREF(result);
-    return result == NULL ? -1 : 0;
+    return fl_call_done(result);
 }
 
 /* --- extra info ---------------------------------------------------------- */
