@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
     from .loop import Loop
 
-__all__ = ["WatchedDescriptors"]
+__all__ = ["RegisteredDescriptors"]
 
 
-class WatchedDescriptors(selectors.BaseSelector):
+class RegisteredDescriptors(selectors.BaseSelector):
     """The descriptors of add_reader and add_writer, as a selector's map.
 
     Read-only: only the loop's methods change what is registered.
@@ -34,7 +34,7 @@ class WatchedDescriptors(selectors.BaseSelector):
     def get_map(self) -> Mapping[_Descriptor, selectors.SelectorKey]:
         """Return descriptor -> SelectorKey, data being (reader, writer)."""
         loop = self._loop()
-        found = [] if loop is None else _core.watched(loop)
+        found = [] if loop is None else _core.registered_fds(loop)
         return {
             fd: selectors.SelectorKey(
                 fd if fileobj is None else fileobj,

@@ -25,7 +25,7 @@ _logger = logging.getLogger("asyncio")
 _library = getattr(sys.modules.get("_ssl"), "__file__", None)
 
 
-def open_filter(
+def open_adapter(
     loop: Any,
     protocol: Any,
     sslcontext: Any,

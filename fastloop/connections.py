@@ -138,7 +138,7 @@ class Connections(_Loop):  # type: ignore[misc]
             return sslproto.SSLProtocol(self, *args, **kwargs)
         from . import _tls
 
-        return _tls.open_filter(self, *args, **kwargs)
+        return _tls.open_adapter(self, *args, **kwargs)
 
     async def start_tls(
         self,

@@ -28,7 +28,7 @@ from asyncio import (
 from . import _core
 from . import streams as _native_streams  # noqa: F401
 from ._inherited import document
-from ._selector import WatchedDescriptors
+from ._selector import RegisteredDescriptors
 from .connections import Connections
 from .sockets import SocketCalls
 
@@ -163,7 +163,7 @@ class Loop(  # type: ignore[misc, unused-ignore]
     @functools.cached_property
     def _selector(self) -> Any:
         """A read-only view of asyncio's selector: get_map(), get_key()."""
-        return WatchedDescriptors(self)
+        return RegisteredDescriptors(self)
 
     @functools.cached_property
     def _watcher(self) -> Any:
@@ -551,5 +551,5 @@ def _debug_keyword(loop: Loop) -> dict[str, bool]:
 
 # Corked writes are sent before a fork, or the child would send them too.
 os.register_at_fork(
-    before=_core._flush_corked, after_in_child=_core._signals_forked
+    before=_core._flush_corked, after_in_child=_core._signals_after_fork
 )

@@ -39,7 +39,7 @@ libuv_version(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
 }
 
 static const char signals_forked_doc[] =
-    "_signals_forked()\n--\n\n"
+    "_signals_after_fork()\n--\n\n"
     "After a fork, in the child: detach signal handling from the parent's\n"
     "loops.";
 
@@ -67,7 +67,7 @@ flush_corked(PyObject *module, PyObject *Py_UNUSED(ignored))
    belong to none of them. */
 static PyMethodDef module_methods[] = {
     {"libuv_version", libuv_version, METH_NOARGS, libuv_version_doc},
-    {"_signals_forked", signals_forked, METH_NOARGS, signals_forked_doc},
+    {"_signals_after_fork", signals_forked, METH_NOARGS, signals_forked_doc},
     {"_flush_corked", flush_corked, METH_NOARGS, flush_corked_doc},
     {NULL, NULL, 0, NULL},
 };

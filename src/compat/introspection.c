@@ -92,7 +92,7 @@ append_ready(FlLoop *loop, uint64_t position, PyObject *list)
     if (code == 0 && !FL_HAVE_GIL && handle == (PyObject *)new_handle) {
         /* Without a GIL other threads may cancel it, and a handle that only
            points at its entry is for the loop's thread. */
-        code = fl_handle_fill_waiting(new_handle);
+        code = fl_handle_fill(new_handle);
     }
     Py_XDECREF(handle);
     Py_DECREF(new_handle);
@@ -253,13 +253,13 @@ append_registration(FlLoop *loop, const UserFdCopy *user_fd, PyObject *list)
     return code;
 }
 
-static const char watched_doc[] =
-    "watched(loop, /)\n--\n\n"
+static const char registered_fds_doc[] =
+    "registered_fds(loop, /)\n--\n\n"
     "Return what add_reader and add_writer have registered: a tuple for\n"
     "each descriptor of fd, object (None if it was an int), reader, writer.";
 
 static PyObject *
-watched(PyObject *module, PyObject *object)
+registered_fds(PyObject *module, PyObject *object)
 {
     FlLoop *loop = loop_of(module, object);
     if (loop == NULL) {
@@ -329,7 +329,7 @@ static const char scheduled_handles_doc[] =
 static PyMethodDef functions[] = {
     {"ready_handles", ready_handles, METH_O, ready_handles_doc},
     {"scheduled_handles", scheduled_handles, METH_O, scheduled_handles_doc},
-    {"watched", watched, METH_O, watched_doc},
+    {"registered_fds", registered_fds, METH_O, registered_fds_doc},
     {"open_transports", open_transports, METH_O, open_transports_doc},
     {NULL, NULL, 0, NULL},
 };

@@ -58,7 +58,7 @@ sock_get(FlStream *self, void *Py_UNUSED(closure))
 {
     fl_stream_expose_fd(self);
     /* NULL without an exception once the stream is closed. */
-    PyObject *sock = fl_stream_own_socket(self);
+    PyObject *sock = fl_stream_get_socket(self);
     return sock != NULL || PyErr_Occurred() ? sock : Py_NewRef(Py_None);
 }
 
@@ -233,7 +233,8 @@ static int
 set_mark(uint64_t *mark, PyObject *value, const char *name)
 {
     int64_t number;
-    if (check_not_deleted(value, name) < 0 || fl_flow_mark(value, &number) < 0)
+    if (check_not_deleted(value, name) < 0
+        || fl_flow_parse_mark(value, &number) < 0)
     {
         return -1;
     }

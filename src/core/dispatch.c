@@ -113,7 +113,7 @@ run_handle(FlLoop *loop, FlHandle *self)
     }
     /* A shared context must not be entered. */
     if (Py_TYPE(self) == loop->state->timer_type
-        && fl_timer_own_context((FlTimerHandle *)self) < 0)
+        && fl_timer_unshare_context((FlTimerHandle *)self) < 0)
     {
         return fl_loop_report_callback(loop, (PyObject *)self);
     }
@@ -178,7 +178,7 @@ handle_from_entry(FlLoop *loop, FlReady *entry)
         fl_ready_clear(entry);
         return NULL;
     }
-    if (fl_handle_fill_steal(handle, entry) < 0) {
+    if (fl_handle_fill_from(handle, entry) < 0) {
         Py_CLEAR(handle);
     }
     return handle;
@@ -196,7 +196,7 @@ run_as_handle(FlLoop *loop, FlReady *entry)
     else {
         /* of.handle is borrowed, and the callback may drop the last owner. */
         Py_INCREF(handle);
-        if (fl_handle_fill_steal(handle, entry) < 0) {
+        if (fl_handle_fill_from(handle, entry) < 0) {
             Py_CLEAR(handle);
         }
     }
@@ -403,11 +403,11 @@ run_entry(FlLoop *loop, FlReady *entry)
         }
         return run_call(loop, entry);
     case FL_READY_SHARED:
-        /* The handle's way copies the context too (fl_handle_fill_steal). */
+        /* The handle's way copies the context too (fl_handle_fill_from). */
         if (entry->of.handle != NULL || needs_handles(loop)) {
             return run_as_handle(loop, entry);
         }
-        if (fl_ready_own_context(entry) < 0) {
+        if (fl_ready_unshare_context(entry) < 0) {
             return call_failed(loop, entry);
         }
         return run_call(loop, entry);
@@ -505,10 +505,10 @@ run_measured(FlLoop *loop, FlMetrics *metrics, uint64_t end)
     int code = 0;
     metrics->measures = true;
     fl_count_add(&metrics->turns, 1);
-    fl_metrics_note_most(&metrics->ready_most, &metrics->ready,
-                         end - queue->head);
+    fl_metrics_set_high_water(&metrics->ready_most, &metrics->ready,
+                              end - queue->head);
     while (queue->head < end && code == 0) {
-        FlReady entry = *fl_ready_take(queue); /* invariant 1 */
+        FlReady entry = *fl_ready_pop(queue); /* invariant 1 */
         PyObject *subject = subject_of(loop, &entry);
         loop->dispatch++;
         code = run_entry(loop, &entry);
@@ -530,7 +530,7 @@ run_entries(FlLoop *loop, uint64_t end)
     FlReadyQueue *queue = &loop->ready;
     int code = 0;
     while (queue->head < end && code == 0) {
-        FlReady entry = *fl_ready_take(queue);
+        FlReady entry = *fl_ready_pop(queue);
         loop->dispatch++;
         code = run_entry(loop, &entry);
         fl_loop_flush_corked(loop);
@@ -561,7 +561,7 @@ void
 fl_loop_drop_event(FlLoop *loop, FlRegistration *reg)
 {
     if (reg->entry != NULL
-        && (FL_HAVE_GIL || !fl_poller_is_elsewhere(reg->poller)))
+        && (FL_HAVE_GIL || !fl_poller_iterates_elsewhere(reg->poller)))
     {
         reg->entry->kind = FL_READY_NONE;
         reg->entry = NULL;

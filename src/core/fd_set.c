@@ -4,7 +4,7 @@
       libuv's uv_poll_t was initialized with that number and polls no other.
    2. A callback that waits for one direction alone learns of an error and of
       the end of its connection.  epoll reports these in bits of their own,
-      which fl_fd_set_take maps to both directions, as selectors does; with
+      which fl_fd_set_poll maps to both directions, as selectors does; with
       kqueue each direction's filter reports them. */
 #include "core/fd_set.h"
 
@@ -78,7 +78,7 @@ fl_fd_set_remove(FlFdSet *set, int fd)
 }
 
 int
-fl_fd_set_take(FlFdSet *set, FlFdEvent *events)
+fl_fd_set_poll(FlFdSet *set, FlFdEvent *events)
 {
     struct epoll_event ready[FL_FD_SET_EVENTS];
     int count = epoll_wait(set->fd, ready, FL_FD_SET_EVENTS, 0);
@@ -164,7 +164,7 @@ fl_fd_set_remove(FlFdSet *set, int fd)
 }
 
 int
-fl_fd_set_take(FlFdSet *set, FlFdEvent *events)
+fl_fd_set_poll(FlFdSet *set, FlFdEvent *events)
 {
     struct kevent ready[FL_FD_SET_EVENTS];
     struct timespec now = {0, 0};

@@ -76,6 +76,6 @@ int fl_fd_set_remove(FlFdSet *set, int fd);
 /* Take pending events into an array of FL_FD_SET_EVENTS without blocking;
    returns their number.  -EBADF or -EINVAL: the set's own fd was closed.
    -EINTR: a signal came first; nothing was taken. */
-int fl_fd_set_take(FlFdSet *set, FlFdEvent *events);
+int fl_fd_set_poll(FlFdSet *set, FlFdEvent *events);
 
 #endif

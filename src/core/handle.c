@@ -191,7 +191,7 @@ handle_dealloc(FlHandle *self)
     {
         clear_slots(self);
     }
-#if FL_HANDLES_WAIT
+#if FL_CANCEL_WAITS_FOR_CALLBACK
     Py_CLEAR(self->lock); /* asyncio's slot: the application may set it */
 #endif
     Py_CLEAR(self->cancelled);
@@ -263,7 +263,7 @@ visit_slots(FlHandle *self, visitproc visit, void *arg)
 static int
 handle_traverse(FlHandle *self, visitproc visit, void *arg)
 {
-#if FL_HANDLES_WAIT
+#if FL_CANCEL_WAITS_FOR_CALLBACK
     Py_VISIT(self->lock);
 #endif
     return visit_slots(self, visit, arg);
@@ -319,10 +319,10 @@ fill_tuple(PyObject *tuple, const FlReady *entry)
 }
 
 int
-fl_handle_fill_steal(FlHandle *self, FlReady *entry)
+fl_handle_fill_from(FlHandle *self, FlReady *entry)
 {
     self->entry = NULL; /* the slot was popped: other calls use it next */
-    bool failed = fl_ready_own_context(entry) < 0;
+    bool failed = fl_ready_unshare_context(entry) < 0;
     PyObject *tuple = failed ? NULL : new_tuple(entry->nargs);
     failed |= tuple == NULL && entry->nargs <= FL_READY_ARGS;
     if (!failed) {
@@ -335,7 +335,7 @@ fl_handle_fill_steal(FlHandle *self, FlReady *entry)
 }
 
 int
-fl_handle_fill_waiting(FlHandle *self)
+fl_handle_fill(FlHandle *self)
 {
     if (self->entry == NULL) {
         return 0;
@@ -477,7 +477,7 @@ timer_cancel(FlTimerHandle *self, PyObject *Py_UNUSED(ignored))
     if (fl_loop_on_other_thread(FL_LOOP(self->loop))) {
         /* Only the loop's thread may change the timer queue. */
         mark_cancelled(handle);
-        fl_timer_forget_anythread(self);
+        fl_timer_remove_anythread(self);
         Py_RETURN_NONE;
     }
     bool queued = self->node.place != 0;
@@ -518,7 +518,7 @@ PyDoc_STRVAR(get_context_doc,
 static PyObject *
 handle_get_context(FlHandle *self, PyObject *Py_UNUSED(ignored))
 {
-    if (self->entry != NULL && fl_handle_fill_waiting(self) < 0) {
+    if (self->entry != NULL && fl_handle_fill(self) < 0) {
         return NULL;
     }
     return Py_NewRef(self->context == NULL ? Py_None : self->context);
@@ -541,7 +541,7 @@ static PyObject *
 handle_run(FlHandle *self, PyObject *Py_UNUSED(ignored))
 {
     if (Py_TYPE(self) == FL_LOOP(self->loop)->state->handle_type
-        && fl_handle_fill_waiting(self) < 0)
+        && fl_handle_fill(self) < 0)
     {
         return NULL;
     }
@@ -652,7 +652,7 @@ static PyType_Spec timer_spec = {
 
 static const FlBaseSlot handle_base_slots[] = {
     HANDLE_BASE_SLOTS(FlHandle),
-#if FL_HANDLES_WAIT
+#if FL_CANCEL_WAITS_FOR_CALLBACK
     BASE_SLOT(FlHandle, lock),
 #endif
     {NULL, offsetof(FlHandle, entry)},

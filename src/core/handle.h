@@ -51,7 +51,8 @@ typedef struct {
     PyObject *when;      /* the object passed to call_at, or NULL */
     FlTimerNode node;
     double when_seconds; /* the deadline, also where `when` is NULL */
-    bool shares_context; /* other timers own it too: fl_timer_own_context */
+    bool
+        shares_context; /* other timers own it too: fl_timer_unshare_context */
 } FlTimerHandle;
 
 /* The freed handles of one loop that wait for reuse, linked through their args
@@ -98,12 +99,12 @@ fl_timer_share_context(FlTimerHandle *self)
 /* Move a popped entry's call into a handle: the one that still points at the
    entry, or a new one.  `entry` is the caller's copy, not the queue's slot.
    0, or -1 with MemoryError; the entry is emptied either way. */
-int fl_handle_fill_steal(FlHandle *self, FlReady *entry);
+int fl_handle_fill_from(FlHandle *self, FlReady *entry);
 
 /* Fill a handle whose entry still waits, so that its attributes can be read
    and set.  The CALL entry becomes a HANDLE entry: it owns the handle and runs
    the handle's fields.  0, or -1 with MemoryError and nothing changed. */
-int fl_handle_fill_waiting(FlHandle *self);
+int fl_handle_fill(FlHandle *self);
 
 /* Run a filled handle as asyncio does: skip it if it is cancelled, and report
    an exception of its callback.  0, or -1 with an exception that must leave

@@ -30,8 +30,7 @@ get_timer_slot(FlHandle *self, void *closure)
 static PyObject *
 get_slot(FlHandle *self, void *closure)
 {
-    return fl_handle_fill_waiting(self) < 0 ? NULL
-                                            : get_timer_slot(self, closure);
+    return fl_handle_fill(self) < 0 ? NULL : get_timer_slot(self, closure);
 }
 
 /* Refuse `del handle._callback` and the like: a setter gets NULL for it, and a
@@ -67,9 +66,8 @@ set_timer_slot(FlHandle *self, PyObject *value, void *closure)
 static int
 set_slot(FlHandle *self, PyObject *value, void *closure)
 {
-    return fl_handle_fill_waiting(self) < 0
-               ? -1
-               : set_timer_slot(self, value, closure);
+    return fl_handle_fill(self) < 0 ? -1
+                                    : set_timer_slot(self, value, closure);
 }
 
 /* Read-only, unlike asyncio's slot: the handle's memory and its entry belong
@@ -87,7 +85,7 @@ get_loop(FlHandle *self, void *Py_UNUSED(closure))
 PyObject *
 fl_timer_get_context(FlTimerHandle *self)
 {
-    if (fl_timer_own_context(self) < 0) {
+    if (fl_timer_unshare_context(self) < 0) {
         return NULL;
     }
     return Py_NewRef(self->context == NULL ? Py_None : self->context);
@@ -128,7 +126,7 @@ static int
 set_when(FlTimerHandle *self, PyObject *value, void *Py_UNUSED(closure))
 {
     FlWhen when;
-    if (check_value(value) < 0 || fl_timer_take_when(value, &when) < 0) {
+    if (check_value(value) < 0 || fl_timer_parse_when(value, &when) < 0) {
         return -1;
     }
     return fl_timer_move(FL_LOOP(self->loop), self, &when);

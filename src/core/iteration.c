@@ -112,7 +112,7 @@ queue_fired(FlLoop *loop)
     while ((reg = fl_registrations_pop_fired(loop->poller)) != NULL) {
         found.any = true;
         found.other |= !reg->owner_is_object;
-        if (reg->anew) {
+        if (reg->newly_fired) {
             /* An exception left an earlier run with this entry queued, and its
                event was dropped since.  The new event must not take its place
                before others that fired first. */
@@ -139,7 +139,7 @@ queue_fired(FlLoop *loop)
 }
 
 /* A poll that may wait.  Any thread may push and wake the loop from the moment
-   that fl_poller_expect_wake sets poller->sleeping. */
+   that fl_poller_prepare_wait sets poller->sleeping. */
 static void
 poll_blocking(FlLoop *loop, int64_t timeout_ns)
 {
@@ -147,7 +147,7 @@ poll_blocking(FlLoop *loop, int64_t timeout_ns)
     if (poller->recheck && (timeout_ns < 0 || timeout_ns > RECHECK_NS)) {
         timeout_ns = RECHECK_NS;
     }
-    fl_poller_expect_wake(poller, timeout_ns);
+    fl_poller_prepare_wait(poller, timeout_ns);
     /* Look again, now that `sleeping` is set.  An overridden time() ran Python
        after poll_timeout looked, and another thread may have pushed then
        without waking the loop. */
@@ -313,7 +313,7 @@ iteration_time(FlLoop *loop, int64_t next_ns, int64_t *now_ns)
         return 0;
     }
     if (next_ns > loop->now_ns || loop->now_coarse_ns != loop->polled_ns
-        || !fl_timers_bear_reading(loop, loop->polled_ns))
+        || !fl_timers_reading_is_current(loop, loop->polled_ns))
     {
         loop->now_ns = fl_clock_ns();
         /* A new tick is always polled first (may_skip_poll), so polled_ns is
@@ -367,10 +367,10 @@ static inline int
 leave_parent(FlLoop *loop)
 {
     FlPoller *poller = loop->poller;
-    if (FL_LIKELY(!fl_poller_is_parents(poller) && !poller->unsettled)) {
+    if (FL_LIKELY(!fl_poller_is_inherited(poller) && !poller->needs_repair)) {
         return 0;
     }
-    int code = fl_loop_leave_parent(loop);
+    int code = fl_loop_after_fork(loop);
     return code < 0 ? fl_raise_errno(code) : fl_signals_begin(loop);
 }
 
@@ -402,7 +402,8 @@ fl_loop_iterate(FlLoop *loop)
         return -1;
     }
     /* user_fd.c closes registrations in this critical section, and frees them
-       at once unless another thread iterates (fl_poller_is_elsewhere). */
+       at once unless another thread iterates
+       (fl_poller_iterates_elsewhere). */
     loop->in_iteration = true;
     Py_BEGIN_CRITICAL_SECTION(loop);
     fl_poller_begin_iteration(loop->poller);

@@ -43,14 +43,15 @@ fl_loop_flush_corked_here(FlState *state)
 /* A run must work in a forked child.  If a callback forks and the child raises
    out of the run, asyncio's Runner.close() runs the loop three times more. */
 int
-fl_loop_leave_parent(FlLoop *loop)
+fl_loop_after_fork(FlLoop *loop)
 {
     FlPoller *poller = loop->poller;
-    int code = fl_poller_leave_parent(poller);
-    /* lost_by is set also where this process itself closed the poller's fds;
-       its timerfd and pipe may be other files by now and stay untouched. */
-    if (code < 0 || poller->lost_by < 0 || !poller->unsettled) {
-        return code < 0 ? code : poller->lost_by;
+    int code = fl_poller_after_fork(poller);
+    /* failure_code is set also where this process itself closed the poller's
+       fds; its timerfd and pipe may be other files by now and stay
+       untouched. */
+    if (code < 0 || poller->failure_code < 0 || !poller->needs_repair) {
+        return code < 0 ? code : poller->failure_code;
     }
     FlRegistration *own[] = {poller->timerfd_reg, poller->signal_reg};
     for (size_t at = 0; at < 2; at++) {

@@ -97,7 +97,7 @@ typedef struct {
     /* Whether the transport's own tp_traverse visits the loop's reference.  It
        does while the loop waits for no event of it.  Then GC finds a transport
        that no one else refers to. */
-    bool (*owns_itself)(const struct FlOwned *self);
+    bool (*visits_own_ref)(const struct FlOwned *self);
     /* The loop was closed or garbage-collected: take over its reference and
        drop it.  The node is already unlinked. */
     void (*abandon)(struct FlOwned *self);
@@ -144,9 +144,9 @@ typedef struct FlLoop {
     FL_ATOMIC bool in_batch; /* callbacks run: their writes may be corked */
     unsigned skips_left;     /* polls that may still be skipped */
     unsigned skip_allowance; /* adapted at each empty poll */
-    bool hears_signals;      /* the run has Python's wakeup fd: signals.c */
-    uint64_t limited_tail;   /* ready.tail + 1: see fl_signals_before_wait */
-    uint64_t taken_tail;     /* ready.tail + 1: see fl_signals_before_wait */
+    bool owns_wakeup_fd;     /* the run has Python's wakeup fd: signals.c */
+    uint64_t wait_limited_at; /* ready.tail + 1: see fl_signals_before_wait */
+    uint64_t wakeup_taken_at; /* ready.tail + 1: see fl_signals_before_wait */
     FL_ATOMIC bool plain_tasks; /* see tasks.c, invariant 3 */
     atomic_bool busy;           /* see fl_loop_claim */
     bool in_iteration;          /* also during a _run_once() outside a run */
@@ -223,7 +223,7 @@ fl_loop_on_other_thread(const FlLoop *loop)
 }
 
 /* Send the bytes that the running callback corked.  loop->cork is cleared
-   first: send itself goes through fl_loop_expect_io. */
+   first: send itself goes through fl_loop_before_io. */
 static inline void
 fl_loop_flush_corked(FlLoop *loop)
 {
@@ -239,7 +239,7 @@ fl_loop_flush_corked(FlLoop *loop)
    peer is in the same process, its event arrives in the same iteration as with
    asyncio. */
 static inline void
-fl_loop_expect_io(FlLoop *loop)
+fl_loop_before_io(FlLoop *loop)
 {
     if (!fl_loop_on_other_thread(loop)) {
         fl_loop_flush_corked(loop);
@@ -277,6 +277,6 @@ void fl_loop_flush_corked_here(FlState *state);
 /* In a forked child: give the loop its own epoll set, signal pipe and timerfd,
    and stop using the parent's.  Elsewhere nothing happens.  0 or a negative
    errno, also where the loop's fds were lost earlier. */
-int fl_loop_leave_parent(FlLoop *loop);
+int fl_loop_after_fork(FlLoop *loop);
 
 #endif

@@ -182,8 +182,8 @@ copy_counts(const FlLoop *loop, FlMetrics *metrics)
 {
     copy_progress(loop, metrics);
     fl_count_set(&metrics->ready, fl_ready_count(&loop->ready));
-    fl_metrics_note_most(&metrics->timers_most, &metrics->timers,
-                         fl_timer_queue_count(&loop->timers));
+    fl_metrics_set_high_water(&metrics->timers_most, &metrics->timers,
+                              fl_timer_queue_count(&loop->timers));
 }
 
 /* Callbacks have ended: a poll follows, or the run ends. */

@@ -110,7 +110,7 @@ typedef struct FlMetrics {
     bool measures;       /* in a batch that began with metrics enabled */
     uint64_t dispatch_at_start; /* loop->dispatch when metrics were enabled */
     uint64_t polls_at_start;    /* poller->polls then */
-    PyObject *event_subject;    /* see fl_metrics_note_subject; else NULL */
+    PyObject *event_subject;    /* see fl_metrics_set_subject; else NULL */
 
     FlCount turns; /* iterations */
     FlCount polls;
@@ -185,7 +185,7 @@ void fl_metrics_woke(FlMetrics *metrics, int64_t now_ns);
 
 /* Set a value and raise its high-water mark. */
 static inline void
-fl_metrics_note_most(FlCount *most, FlCount *now, uint64_t value)
+fl_metrics_set_high_water(FlCount *most, FlCount *now, uint64_t value)
 {
     fl_count_set(now, value);
     if (value > fl_count_get(most)) {
@@ -200,7 +200,7 @@ PyObject *fl_metrics_subject_of(FlHandle *handle);
 
 /* An fd event runs this handle, so the handle's callback names the event. */
 static inline void
-fl_metrics_note_subject(FlLoop *loop, FlHandle *handle)
+fl_metrics_set_subject(FlLoop *loop, FlHandle *handle)
 {
     FlMetrics *metrics = loop->metrics;
     if (FL_UNLIKELY(metrics != NULL) && metrics->measures) {

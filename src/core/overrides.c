@@ -27,7 +27,7 @@ is_replaced(const FlState *state, PyTypeObject *type, PyObject *name)
 
 /* The result is stored only if all lookups succeed. */
 int
-fl_overrides_note_class(FlLoop *loop)
+fl_overrides_check_class(FlLoop *loop)
 {
     const FlNames *names = &loop->state->names;
     const struct {
@@ -69,7 +69,7 @@ fl_overrides_begin_run(FlLoop *loop)
     }
     /* NULL if _run is CPython's: a run reads this once per handle. */
     Py_XSETREF(loop->patched_run, run);
-    return fl_overrides_note_class(loop);
+    return fl_overrides_check_class(loop);
 }
 
 /* Whether socket.socket has the methods of its base class _socket.socket. */
@@ -100,7 +100,7 @@ socket_is_plain(const FlState *state)
 }
 
 bool
-fl_overrides_note_socket(FlState *state)
+fl_overrides_check_socket(FlState *state)
 {
     FlSeenClass *seen = &state->socket_seen;
     bool plain = socket_is_plain(state);
@@ -113,7 +113,7 @@ fl_overrides_note_socket(FlState *state)
 }
 
 bool
-fl_overrides_on_object(FlLoop *loop, PyObject *name)
+fl_overrides_in_dict(FlLoop *loop, PyObject *name)
 {
     int found = PyDict_Contains(loop->dict, name);
     if (found < 0) {

@@ -23,7 +23,7 @@
 
 /* Check the loop's class; sets loop->class_overrides.  0, or -1 with an
    exception set. */
-int fl_overrides_note_class(FlLoop *loop);
+int fl_overrides_check_class(FlLoop *loop);
 
 /* The same, and check asyncio.Handle._run; sets loop->patched_run.  0, or -1
    with an exception set. */
@@ -31,7 +31,7 @@ int fl_overrides_begin_run(FlLoop *loop);
 
 /* The slow path of fl_overrides_socket: check socket.socket and cache the
    answer. */
-bool fl_overrides_note_socket(FlState *state);
+bool fl_overrides_check_socket(FlState *state);
 
 /* Whether the application has replaced a method of socket.socket whose system
    call we make directly.  Then the method must be called instead. */
@@ -42,11 +42,11 @@ fl_overrides_socket(FlState *state)
     const FlSeenClass *seen = &state->socket_seen;
     return FL_LIKELY(version != 0 && version == seen->version)
                ? !seen->is_plain
-               : fl_overrides_note_socket(state);
+               : fl_overrides_check_socket(state);
 }
 
 /* Whether the loop's __dict__, which must exist, has this name. */
-bool fl_overrides_on_object(FlLoop *loop, PyObject *name);
+bool fl_overrides_in_dict(FlLoop *loop, PyObject *name);
 
 /* Bits of loop->class_overrides. */
 #define FL_OVERRIDES_TIME                 1
@@ -61,7 +61,7 @@ fl_overrides(FlLoop *loop, uint8_t bit, PyObject *name)
 {
     return FL_UNLIKELY(loop->class_overrides & bit)
            || (FL_UNLIKELY(loop->dict != NULL)
-               && fl_overrides_on_object(loop, name));
+               && fl_overrides_in_dict(loop, name));
 }
 
 static inline bool

@@ -254,8 +254,8 @@ add_uv_fds(FlPoller *poller)
 static void
 mark_broken(FlPoller *poller, int code)
 {
-    poller->lost_by = code;
-    poller->unsettled = true;
+    poller->failure_code = code;
+    poller->needs_repair = true;
 }
 
 /* Check that libuv's fds are still open.  All of them are registered by then,
@@ -396,24 +396,24 @@ were_fds_closed(const FlPoller *poller)
 }
 
 /* Give libuv a backend of its own.  uv_loop_fork must not be called again
-   after it failed, because it would abort: lost_by prevents that.  0 or a
+   after it failed, because it would abort: failure_code prevents that.  0 or a
    negative errno. */
 static int
 fork_uv(FlPoller *poller)
 {
-    if (poller->lost_by == 0 && were_fds_closed(poller)) {
-        poller->lost_by = -EBADF;
+    if (poller->failure_code == 0 && were_fds_closed(poller)) {
+        poller->failure_code = -EBADF;
     }
-    if (poller->lost_by == 0) {
+    if (poller->failure_code == 0) {
         unsigned occupied = occupy_standard_fds();
-        poller->lost_by = uv_loop_fork(&poller->uv);
+        poller->failure_code = uv_loop_fork(&poller->uv);
         release_standard_fds(occupied);
     }
-    return poller->lost_by;
+    return poller->failure_code;
 }
 
 int
-fl_poller_leave_parent_now(FlPoller *poller)
+fl_poller_after_fork_now(FlPoller *poller)
 {
     int code = fork_uv(poller);
     if (code == 0) {
@@ -435,7 +435,7 @@ fl_poller_leave_parent_now(FlPoller *poller)
         return code;
     }
     poller->forks = fl_forks_count();
-    poller->unsettled = true;
+    poller->needs_repair = true;
     poller->set_fired = poller->busy = false;
     poller->event_count = 0; /* the parent runs those */
     /* fork() copies only the calling thread: neither the thread that ran the
@@ -478,19 +478,19 @@ fl_poller_close_own(FlPoller *poller)
     close_fd(&poller->timerfd);
     close_fd(&poller->signal_fds[0]);
     close_fd(&poller->signal_fds[1]);
-    poller->unsettled = false;
+    poller->needs_repair = false;
 }
 
 void
 fl_poller_free(FlPoller *poller)
 {
     /* In a forked child, so that closing does not change the parent's set. */
-    (void)fl_poller_leave_parent(poller);
-    if (poller->lost_by == 0 && poller->has_handles) {
-        (void)check_uv_fds(poller); /* sets lost_by: see invariant 6 */
+    (void)fl_poller_after_fork(poller);
+    if (poller->failure_code == 0 && poller->has_handles) {
+        (void)check_uv_fds(poller); /* sets failure_code: see invariant 6 */
     }
     fl_registrations_close_all(poller);
-    if (poller->lost_by == 0) {
+    if (poller->failure_code == 0) {
         close_uv(poller);
         close_fd(&poller->timerfd);
         close_fd(&poller->signal_fds[0]);
@@ -596,7 +596,7 @@ arm_deadline(FlPoller *poller, int64_t timeout_ns)
 static bool
 take_events(FlPoller *poller)
 {
-    poller->event_count = fl_fd_set_take(&poller->set, poller->events);
+    poller->event_count = fl_fd_set_poll(&poller->set, poller->events);
     poller->busy = poller->event_count > 1;
     if (poller->event_count > 0) {
         return true;
@@ -638,16 +638,16 @@ wait_for_events(FlPoller *poller, int64_t timeout_ns)
 static int
 prepare_wait(FlPoller *poller)
 {
-    int code = poller->lost_by < 0   ? poller->lost_by
-               : poller->has_handles ? check_uv_fds(poller)
-                                     : open_handles(poller);
+    int code = poller->failure_code < 0 ? poller->failure_code
+               : poller->has_handles    ? check_uv_fds(poller)
+                                        : open_handles(poller);
     poller->wait_checked = code == 0;
     poller->set_polled = poller->set_polled && poller->wait_checked;
     return code;
 }
 
 void
-fl_poller_expect_wake(FlPoller *poller, int64_t timeout_ns)
+fl_poller_prepare_wait(FlPoller *poller, int64_t timeout_ns)
 {
     if (FL_LIKELY(poller->wait_checked) || prepare_wait(poller) == 0) {
         /* Before the caller looks at its queues once more.  A thread that

@@ -13,8 +13,8 @@
    the signal pipe.
 
    Failures: functions return negative errnos, or FL_NO_MEMORY.  If the
-   poller's own fds were closed, lost_by keeps the error, and every later run
-   of the loop fails with it (fl_loop_leave_parent).
+   poller's own fds were closed, failure_code keeps the error, and every later
+   run of the loop fails with it (fl_loop_after_fork).
 
    Rejected: keeping a clean poller for the thread's next loop.  It saved 40 us
    per loop, and everything that a loop leaves in it had to be undone.
@@ -76,10 +76,10 @@ struct FlPoller {
     atomic_int sleeping;        /* a blocking poll runs or is about to */
     atomic_bool interrupted;    /* the next poll must not block */
     unsigned forks; /* fl_forks_count() of the process that owns uv and set */
-    int lost_by;    /* why uv or the set is unusable: an error code, or 0 */
-    bool unsettled; /* lost_by is set, or timerfd and pipe are the parent's */
-    bool use_timerfd; /* false: disabled, or the system refused one */
-    int event_count;  /* events taken and not yet processed */
+    int failure_code;  /* why uv or the set is unusable: an error code, or 0 */
+    bool needs_repair; /* failure_code, or the parent's timerfd and pipe */
+    bool use_timerfd;  /* false: disabled, or the system refused one */
+    int event_count;   /* events taken and not yet processed */
     /* Last, so that fl_poller_open need not clear it. */
     FlFdEvent events[FL_FD_SET_EVENTS];
 };
@@ -97,21 +97,21 @@ void fl_poller_free(FlPoller *poller);
    remove it there.  Called before any registration changes.  The timerfd and
    the signal pipe stay shared until fl_poller_close_own.  0 or a negative
    errno. */
-int fl_poller_leave_parent_now(FlPoller *poller);
+int fl_poller_after_fork_now(FlPoller *poller);
 
 /* True in a forked child while the poller still has its parent's fds. */
 static inline bool
-fl_poller_is_parents(const FlPoller *poller)
+fl_poller_is_inherited(const FlPoller *poller)
 {
     return poller->forks != fl_forks_count();
 }
 
 /* The same, and nothing where no fork happened.  0 or a negative errno. */
 static inline int
-fl_poller_leave_parent(FlPoller *poller)
+fl_poller_after_fork(FlPoller *poller)
 {
-    return fl_poller_is_parents(poller) ? fl_poller_leave_parent_now(poller)
-                                        : 0;
+    return fl_poller_is_inherited(poller) ? fl_poller_after_fork_now(poller)
+                                          : 0;
 }
 
 /* Replace the set by a new one, which has no stale registrations.  On failure
@@ -147,7 +147,7 @@ fl_poller_end_iteration(FlPoller *poller)
 /* True if another thread runs an iteration: it may be using any registration
    or stream, so this thread must not free one. */
 static inline bool
-fl_poller_is_elsewhere(FlPoller *poller)
+fl_poller_iterates_elsewhere(FlPoller *poller)
 {
     uintptr_t thread =
         atomic_load_explicit(&poller->iterating_thread, memory_order_relaxed);
@@ -165,7 +165,7 @@ fl_poller_lock_fds(FlPoller *poller)
 #else
     /* First: in a forked child this makes a new lock.  A thread of the
        parent may have held the old one. */
-    (void)fl_poller_leave_parent(poller);
+    (void)fl_poller_after_fork(poller);
     uv_mutex_lock(&poller->fds_lock);
 #endif
 }
@@ -182,7 +182,7 @@ fl_poller_unlock_fds(FlPoller *poller)
 
 /* Prepare a poll with this timeout, while the caller has the GIL.  From then
    on another thread can wake the poll. */
-void fl_poller_expect_wake(FlPoller *poller, int64_t timeout_ns);
+void fl_poller_prepare_wait(FlPoller *poller, int64_t timeout_ns);
 
 /* Poll once: without blocking (timeout_ns 0), up to a timeout, or until an
    event or a wake-up (negative).  Timeouts of a millisecond or more are
@@ -194,8 +194,8 @@ void fl_poller_run(FlPoller *poller, int64_t timeout_ns);
 static inline void
 fl_poller_wake_anythread(FlPoller *poller)
 {
-    if (atomic_exchange(&poller->sleeping, 0) && !fl_poller_is_parents(poller))
-    {
+    if (atomic_exchange(&poller->sleeping, 0)
+        && !fl_poller_is_inherited(poller)) {
         (void)uv_async_send(&poller->async);
     }
 }

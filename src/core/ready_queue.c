@@ -220,7 +220,7 @@ owned_args(const FlReady *entry)
 }
 
 int
-fl_ready_own_context(FlReady *entry)
+fl_ready_unshare_context(FlReady *entry)
 {
     if (entry->kind != FL_READY_SHARED) {
         return 0;

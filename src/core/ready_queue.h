@@ -106,7 +106,7 @@ FlReady *fl_ready_find(const FlReadyQueue *queue, uint64_t position);
 
 /* Replace the shared context of a popped call by a copy of its own; any other
    entry stays as it is.  0, or -1 with MemoryError set. */
-int fl_ready_own_context(FlReady *entry);
+int fl_ready_unshare_context(FlReady *entry);
 
 /* Release what an entry (a copy, or one in the queue) owns, and make it
    FL_READY_NONE. */
@@ -164,7 +164,7 @@ fl_ready_push(FlReadyQueue *queue, const FlReady *entry)
 /* Pop the first entry of a non-empty queue.  The caller owns what it owns, and
    must copy it before anything is pushed: a push may reuse the slot. */
 static inline FlReady *
-fl_ready_take(FlReadyQueue *queue)
+fl_ready_pop(FlReadyQueue *queue)
 {
     if (FL_UNLIKELY(queue->head_at == queue->head_end)) {
         fl_ready_next_chunk(queue);

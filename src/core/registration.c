@@ -60,10 +60,10 @@ interest_of(const FlRegistration *reg, bool level)
 static void
 fire(FlRegistration *reg, int events)
 {
-    bool anew = reg->fired == 0;
+    bool newly_fired = reg->fired == 0;
     reg->fired |= (uint8_t)events;
     if (fl_list_is_empty(&reg->fired_link)) {
-        reg->anew = anew;
+        reg->newly_fired = newly_fired;
         fl_list_append(&reg->poller->fired, &reg->fired_link);
     }
 }
@@ -151,7 +151,7 @@ unregister(FlRegistration *reg)
 {
     /* In a forked child that could not get a set of its own, the parent's set
        must not change. */
-    if (fl_poller_leave_parent(reg->poller) == 0) {
+    if (fl_poller_after_fork(reg->poller) == 0) {
         /* This fails if the fd was closed.  Then the kernel has removed the
            registration, or a duplicate keeps it and its events are stale. */
         (void)fl_fd_set_remove(&reg->poller->set, reg->fd);
@@ -169,7 +169,7 @@ arm(FlRegistration *reg)
     FlFdSet *set = &reg->poller->set;
     FlFdEntry *entry = entry_of(reg);
     int interest = interest_of(reg, reg->always_level);
-    int code = fl_poller_leave_parent(reg->poller);
+    int code = fl_poller_after_fork(reg->poller);
     if (code < 0) {
         return code;
     }
@@ -217,7 +217,7 @@ arm_level(FlRegistration *reg)
 static void
 arm_again(FlRegistration *reg)
 {
-    int code = fl_poller_leave_parent(reg->poller);
+    int code = fl_poller_after_fork(reg->poller);
     if (code == 0 && !entry_of(reg)->registered) {
         /* The fd was closed, or leaving the parent's set could not move it:
            as in asyncio it reports nothing more. */
@@ -286,7 +286,7 @@ fl_registration_arm_again(FlRegistration *reg)
 static int
 add_persistent(FlRegistration *reg)
 {
-    int code = fl_poller_leave_parent(reg->poller);
+    int code = fl_poller_after_fork(reg->poller);
     if (code < 0) {
         return code;
     }
@@ -352,7 +352,7 @@ detach(FlRegistration *reg)
     reg->owner = NULL;
     reg->fired = 0;
     fl_list_remove(&reg->fired_link);
-    if (!FL_HAVE_GIL && fl_poller_is_elsewhere(reg->poller)) {
+    if (!FL_HAVE_GIL && fl_poller_iterates_elsewhere(reg->poller)) {
         fl_list_append(&reg->poller->closed, &reg->fired_link);
         return;
     }

@@ -67,7 +67,7 @@ struct FlRegistration {
     bool armed;        /* the set will report what is wanted */
     /* `fired` was 0 when it was appended to poller->fired: an entry that is
        still queued belongs to events that were dropped since. */
-    bool anew;
+    bool newly_fired;
     bool owner_is_object; /* owner is a PyObject: debug mode can name it */
 };
 

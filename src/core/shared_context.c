@@ -33,7 +33,7 @@ map_of(PyObject *context)
 }
 
 void
-fl_shared_context_take(FlLoop *loop, PyObject **context)
+fl_shared_context_share(FlLoop *loop, PyObject **context)
 {
     PyObject *map = map_of(*context);
     if (map == loop->shared_map && map != NULL) {

@@ -26,7 +26,7 @@
    the shared copy has the same variables, replace the caller's reference by
    one to the shared copy.  Otherwise the fresh copy becomes the shared one,
    and the caller must not enter it any more. */
-void fl_shared_context_take(FlLoop *loop, PyObject **context);
+void fl_shared_context_share(FlLoop *loop, PyObject **context);
 
 /* Drop the loop's reference to the shared copy. */
 void fl_shared_context_drop(FlLoop *loop);

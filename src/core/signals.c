@@ -316,7 +316,7 @@ fl_signals_prepare(FlLoop *loop)
     }
     /* In a forked child, first close the parent's pipe: else the call below
        would find that one and not create another. */
-    int code = fl_loop_leave_parent(loop);
+    int code = fl_loop_after_fork(loop);
     if (code == 0) {
         code = fl_poller_signal_pipe(loop->poller, on_signal);
     }
@@ -332,7 +332,7 @@ fl_signals_begin(FlLoop *loop)
     if (fl_signals_prepare(loop) < 0 || claim_wakeup_fd(loop) < 0) {
         return -1;
     }
-    loop->hears_signals = true;
+    loop->owns_wakeup_fd = true;
     /* The handler of a signal that arrived before may still be pending. */
     return PyErr_CheckSignals();
 }
@@ -341,33 +341,33 @@ fl_signals_begin(FlLoop *loop)
    fd.  Before 3.13, where claiming the fd is slow, the ready queue's tail
    tells whether callbacks were queued since the last wait:
 
-   - taken_tail: the tail (plus one) when the fd was last claimed.  If it has
-     not moved, the fd is still ours.
-   - limited_tail: the tail (plus one) when the wait was last shortened.  If it
-     has not moved, the loop was idle for RECLAIM_AFTER_NS: claim the fd
+   - wakeup_taken_at: the tail (plus one) when the fd was last claimed.  If it
+     has not moved, the fd is still ours.
+   - wait_limited_at: the tail (plus one) when the wait was last shortened.  If
+     it has not moved, the loop was idle for RECLAIM_AFTER_NS: claim the fd
      now. */
 int
 fl_signals_before_wait(FlLoop *loop, int64_t *timeout_ns)
 {
-    if (!loop->hears_signals) {
+    if (!loop->owns_wakeup_fd) {
         return 0;
     }
 #if FL_HAVE_SET_WAKEUP_FD
     return reclaim_wakeup_fd(loop, timeout_ns);
 #else
     uint64_t now = loop->ready.tail + 1;
-    if (loop->taken_tail == now) {
+    if (loop->wakeup_taken_at == now) {
         return 0;
     }
-    if (loop->limited_tail == now) {
-        loop->taken_tail = now;
+    if (loop->wait_limited_at == now) {
+        loop->wakeup_taken_at = now;
         /* The Python call may run destructors, which may schedule: do not
            wait. */
         *timeout_ns = 0;
         return reclaim_wakeup_fd(loop, timeout_ns);
     }
     if (*timeout_ns < 0 || *timeout_ns > RECLAIM_AFTER_NS) {
-        loop->limited_tail = now;
+        loop->wait_limited_at = now;
         *timeout_ns = RECLAIM_AFTER_NS;
     }
     /* The fd may not be ours, so a signal may be pending without a byte. */
@@ -378,10 +378,10 @@ fl_signals_before_wait(FlLoop *loop, int64_t *timeout_ns)
 void
 fl_signals_end(FlLoop *loop)
 {
-    if (!loop->hears_signals) {
+    if (!loop->owns_wakeup_fd) {
         return;
     }
-    loop->hears_signals = false;
+    loop->owns_wakeup_fd = false;
     if (release_wakeup_fd(loop) < 0) {
         PyErr_WriteUnraisable((PyObject *)loop);
     }
@@ -432,7 +432,7 @@ fl_signals_after_fork(FlState *state)
     if (owner == NULL || !in_main_thread(state)) {
         return 0;
     }
-    owner->hears_signals = false;
+    owner->owns_wakeup_fd = false;
     return release_wakeup_fd(owner);
 }
 
@@ -463,7 +463,7 @@ fl_loop_signal_wakeup(FlLoop *loop, PyObject *arg)
            claims the fd again, as the running callback may have set another
            one. */
         bool owner_runs =
-            wakeup->owner != NULL && wakeup->owner->hears_signals;
+            wakeup->owner != NULL && wakeup->owner->owns_wakeup_fd;
         code = claim_wakeup_fd(owner_runs ? wakeup->owner : loop);
         if (code >= 0) {
             wakeup->handler = loop;
@@ -471,7 +471,7 @@ fl_loop_signal_wakeup(FlLoop *loop, PyObject *arg)
     }
     else if (wakeup->handler == loop) {
         wakeup->handler = NULL;
-        code = loop->hears_signals ? 0 : release_wakeup_fd(loop);
+        code = loop->owns_wakeup_fd ? 0 : release_wakeup_fd(loop);
     }
     return code < 0 ? NULL : Py_NewRef(Py_None);
 }

@@ -32,7 +32,7 @@ int fl_threadsafe_handle_wait_callback(FlHandle *self, bool cancel);
 static inline bool
 fl_handle_is_threadsafe(const FlHandle *self)
 {
-    return FL_HANDLES_WAIT
+    return FL_CANCEL_WAITS_FOR_CALLBACK
            && Py_TYPE(self) == FL_LOOP(self->loop)->state->handle_type
            && self->threadsafe;
 }

@@ -56,7 +56,7 @@ parse_infinite(PyObject *value, PyObject *zero, double *seconds)
 static int
 check_when(const FlWhen *when)
 {
-    if (FL_REFUSES_NAN && FL_UNLIKELY(isnan(when->seconds))) {
+    if (FL_NAN_RAISES && FL_UNLIKELY(isnan(when->seconds))) {
         PyErr_SetString(PyExc_ValueError,
                         "a timer's time must not be NaN (not a number)");
         return -1;
@@ -65,7 +65,7 @@ check_when(const FlWhen *when)
 }
 
 int
-fl_timer_take_when(PyObject *value, FlWhen *when)
+fl_timer_parse_when(PyObject *value, FlWhen *when)
 {
     when->object = value;
     if (FL_LIKELY(PyFloat_Check(value))) {
@@ -97,7 +97,7 @@ fl_timer_deadline_now(FlLoop *loop)
 {
     if (!loop->now_fresh
         || (loop->quiet_until_ns != FL_DEADLINE_NEVER
-            && !fl_timers_bear_reading(loop, fl_clock_coarse_ns())))
+            && !fl_timers_reading_is_current(loop, fl_clock_coarse_ns())))
     {
         loop->now_ns = fl_clock_ns();
         loop->now_fresh = true;
@@ -195,7 +195,7 @@ fl_timer_enqueue_anythread(FlTimerHandle *timer)
 }
 
 void
-fl_timer_forget_anythread(FlTimerHandle *timer)
+fl_timer_remove_anythread(FlTimerHandle *timer)
 {
     if (post(timer, remove_op) < 0) {
         /* No memory: the timer stays queued until it is due, and is skipped
@@ -205,7 +205,7 @@ fl_timer_forget_anythread(FlTimerHandle *timer)
 }
 
 int
-fl_timer_own_context(FlTimerHandle *self)
+fl_timer_unshare_context(FlTimerHandle *self)
 {
     if (FL_LIKELY(!self->shares_context) || self->context == NULL) {
         return 0;

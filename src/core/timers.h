@@ -21,7 +21,7 @@
    computes with it, when - time().  A Decimal or a string raises that
    subtraction's TypeError.  NaN raises ValueError on the versions where a run
    of asyncio's loop does (3.13 and later).  when->object borrows `value`. */
-int fl_timer_take_when(PyObject *value, FlWhen *when);
+int fl_timer_parse_when(PyObject *value, FlWhen *when);
 
 /* The first nanosecond at which loop.time() >= when_seconds.  NaN is due at
    once; infinity is the last deadline before FL_DEADLINE_NEVER. */
@@ -30,7 +30,7 @@ int64_t fl_timer_deadline_of(double when_seconds);
 /* Whether the loop's last clock reading orders timers as the present time
    would.  The present is at most FL_COARSE_LAG_NS after coarse_ns. */
 static inline bool
-fl_timers_bear_reading(const FlLoop *loop, int64_t coarse_ns)
+fl_timers_reading_is_current(const FlLoop *loop, int64_t coarse_ns)
 {
     return loop->quiet_until_ns - FL_COARSE_LAG_NS > coarse_ns;
 }
@@ -52,13 +52,13 @@ int fl_timer_move(FlLoop *loop, FlTimerHandle *timer, const FlWhen *when);
 
 /* From a thread that does not run the timer's loop: post an operation to the
    cross-thread queue, so that the loop's thread queues the timer or removes a
-   cancelled one.  fl_timer_forget_anythread ignores a failure: the cancelled
+   cancelled one.  fl_timer_remove_anythread ignores a failure: the cancelled
    timer stays queued until it is due. */
 int fl_timer_enqueue_anythread(FlTimerHandle *timer);
-void fl_timer_forget_anythread(FlTimerHandle *timer);
+void fl_timer_remove_anythread(FlTimerHandle *timer);
 
 /* Replace a shared context by the timer's own copy, before the context is
    entered or shown to the application.  0, or -1 with MemoryError. */
-int fl_timer_own_context(FlTimerHandle *self);
+int fl_timer_unshare_context(FlTimerHandle *self);
 
 #endif

@@ -47,7 +47,7 @@ report_if_failed(FlLoop *loop, PyObject *result)
 }
 
 int
-fl_future_give_result(FlLoop *loop, PyObject *future, PyObject *result)
+fl_future_set_result(FlLoop *loop, PyObject *future, PyObject *result)
 {
     FlNames *names = &loop->state->names;
     int done = fl_call_truth(future, names->done);
@@ -89,7 +89,7 @@ to_asyncio_exception(FlState *state, PyObject *exc)
 }
 
 int
-fl_future_give_exception(FlLoop *loop, PyObject *future, PyObject *exc)
+fl_future_set_exception(FlLoop *loop, PyObject *future, PyObject *exc)
 {
     FlNames *names = &loop->state->names;
     int done = fl_call_truth(future, names->done);
@@ -306,7 +306,7 @@ job_run(FlJob *job, PyObject *const *Py_UNUSED(args),
         Py_RETURN_NONE;
     }
     size_t count = (size_t)(Py_SIZE(job) - 1);
-    FlReadyOp op = fl_future_give_result;
+    FlReadyOp op = fl_future_set_result;
     /* The function may run a GC, cancel the job or clear it: `running` keeps
        the function and the arguments alive until it returns. */
     job->running = true;
@@ -320,7 +320,7 @@ job_run(FlJob *job, PyObject *const *Py_UNUSED(args),
     /* Every exception goes to the future, SystemExit and KeyboardInterrupt
        too, as in concurrent.futures. */
     if (outcome == NULL) {
-        op = fl_future_give_exception;
+        op = fl_future_set_exception;
         outcome = PyErr_GetRaisedException();
     }
     drop_call(job); /* before the outcome is posted: invariant 1 */
@@ -349,7 +349,7 @@ static PyObject *
 job_set_exception(FlJob *job, PyObject *exc)
 {
     drop_call(job);
-    fl_future_post_anythread(job->loop, fl_future_give_exception, job->future,
+    fl_future_post_anythread(job->loop, fl_future_set_exception, job->future,
                              Py_NewRef(exc));
     Py_RETURN_NONE;
 }

@@ -28,8 +28,8 @@ int fl_job_register(PyObject *module, FlState *state);
 /* Set a future's result or exception, unless the future is done.  For the
    loop's thread; both serve as an FlReadyOp.  Failures are reported to the
    exception handler.  0, or -1 with an exception that must leave the loop. */
-int fl_future_give_result(FlLoop *loop, PyObject *future, PyObject *result);
-int fl_future_give_exception(FlLoop *loop, PyObject *future, PyObject *exc);
+int fl_future_set_result(FlLoop *loop, PyObject *future, PyObject *result);
+int fl_future_set_exception(FlLoop *loop, PyObject *future, PyObject *exc);
 
 /* Queue op(future, value) to the loop, from any thread.  A closed loop drops
    it silently.  Steals value, which may be NULL.  Reports no error: after a

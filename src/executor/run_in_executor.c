@@ -43,13 +43,13 @@ copy_outcome(FlLoop *loop, PyObject *future, PyObject *concurrent)
     }
     int code = 0;
     if (cancelled == 0 && outcome != Py_None) {
-        code = fl_future_give_exception(loop, future, outcome);
+        code = fl_future_set_exception(loop, future, outcome);
     }
     else if (cancelled == 0) {
         PyObject *result =
             PyObject_CallMethodNoArgs(concurrent, names->result);
         code = result == NULL ? fl_loop_report_callback(loop, NULL)
-                              : fl_future_give_result(loop, future, result);
+                              : fl_future_set_result(loop, future, result);
         Py_XDECREF(result);
     }
     Py_DECREF(outcome);

@@ -147,7 +147,7 @@ loop_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     }
     loop->thread_queue_ready = true; /* its lock must be destroyed */
     if (fl_ready_init(&loop->ready) < 0 || open_poller(loop) < 0
-        || fl_signals_prepare(loop) < 0 || fl_overrides_note_class(loop) < 0
+        || fl_signals_prepare(loop) < 0 || fl_overrides_check_class(loop) < 0
         || begin_metrics(loop) < 0)
     {
         Py_DECREF(loop);
@@ -166,12 +166,12 @@ drop_ready(FlLoop *loop)
     FlReadyQueue *queue = &loop->ready;
     while (fl_ready_count(queue) > 0) {
         /* Popped before it is dropped: destructors may cancel what is left. */
-        FlReady entry = *fl_ready_take(queue);
+        FlReady entry = *fl_ready_pop(queue);
         if (fl_ready_is_call(&entry) && entry.of.handle != NULL) {
             /* A handle that the application holds keeps its callback, as in
                asyncio: repr() still shows it. */
             FlHandle *handle = (FlHandle *)Py_NewRef(entry.of.handle);
-            if (fl_handle_fill_steal(handle, &entry) < 0) {
+            if (fl_handle_fill_from(handle, &entry) < 0) {
                 PyErr_WriteUnraisable((PyObject *)loop);
             }
             Py_DECREF(handle);
@@ -224,7 +224,7 @@ close_core(FlLoop *loop)
     if (loop->poller != NULL) {
         /* Before the first registration is closed: in a forked child that
            would change the parent's epoll set. */
-        (void)fl_loop_leave_parent(loop);
+        (void)fl_loop_after_fork(loop);
     }
     if (loop->thread_queue_ready) {
         fl_thread_queue_close(loop);
@@ -296,14 +296,15 @@ visit_timer(FlTimerNode *node, void *arg)
 }
 
 /* Visit the loop's references to its transports.  A transport from which the
-   loop expects nothing visits that reference itself (FlOwnedKind.owns_itself):
-   visiting it twice would break the GC's reference counts. */
+   loop expects nothing visits that reference itself
+   (FlOwnedKind.visits_own_ref): visiting it twice would break the GC's
+   reference counts. */
 static int
 visit_owned(const FlList *list, visitproc visit, void *arg)
 {
     for (const FlList *link = list->next; link != list; link = link->next) {
         FlOwned *owned = FL_LIST_ENTRY((FlList *)link, FlOwned, link);
-        if (!owned->kind->owns_itself(owned)) {
+        if (!owned->kind->visits_own_ref(owned)) {
             Py_VISIT(owned->object);
         }
     }

@@ -16,7 +16,7 @@
 #include "py/errors.h"
 
 FlRegistration *
-fl_fd_persistent(const FlLoop *loop, int fd, PyObject *sock)
+fl_fd_persistent_registration(const FlLoop *loop, int fd, PyObject *sock)
 {
     const FlUserFd *user_fd = fl_user_fd_at(loop, fd);
     if (user_fd == NULL || !user_fd->reg->persistent) {
@@ -51,7 +51,7 @@ make_persistent(FlLoop *loop, int fd, PyObject *weakref, int *code)
         /* Free what was opened just now, or what nobody waits with. */
         FlFdRefs refs = {NULL, NULL, NULL};
         if (fl_user_fd_wanted(user_fd) == 0) {
-            fl_user_fd_take_out(loop, user_fd, &refs);
+            fl_user_fd_detach(loop, user_fd, &refs);
         }
         Py_XDECREF(refs.object);
         *code = fl_raise_errno(result);
@@ -68,7 +68,7 @@ make_persistent(FlLoop *loop, int fd, PyObject *weakref, int *code)
 static FlUserFd *
 persistent_user_fd(FlLoop *loop, int fd, PyObject *sock, int *code)
 {
-    if (fl_fd_persistent(loop, fd, sock) != NULL) {
+    if (fl_fd_persistent_registration(loop, fd, sock) != NULL) {
         *code = 1;
         return fl_user_fd_at(loop, fd);
     }
@@ -119,7 +119,7 @@ fl_fd_stop_waiting(FlLoop *loop, int fd, int event, PyObject *call)
     else if (wanted == 0) {
         /* It is no longer persistent: a handle for the other direction, or a
            recheck that failed, has ended that. */
-        fl_user_fd_take_out(loop, user_fd, &refs);
+        fl_user_fd_detach(loop, user_fd, &refs);
     }
     else {
         /* This fails if the fd was closed: then nothing is reported. */

@@ -21,7 +21,8 @@
 
 /* The persistent registration of this socket under this fd, borrowed, or
    NULL. */
-FlRegistration *fl_fd_persistent(const FlLoop *loop, int fd, PyObject *sock);
+FlRegistration *fl_fd_persistent_registration(const FlLoop *loop, int fd,
+                                              PyObject *sock);
 
 /* Run `call` (an FlFdCall) when the socket, whose fd this is, is ready for
    `event`.  Precondition: the caller has just seen that it is not.  Returns 1;

@@ -63,7 +63,7 @@ check_usable(FlLoop *loop)
     if (fl_loop_check_open(loop) < 0) {
         return -1;
     }
-    int code = fl_loop_leave_parent(loop);
+    int code = fl_loop_after_fork(loop);
     return code < 0 ? fl_raise_errno(code) : 0;
 }
 
@@ -596,8 +596,8 @@ fl_loop_run_until_complete(FlLoop *loop, PyObject *const *args,
                            Py_ssize_t nargs, PyObject *kwnames)
 {
     bool created = false;
-    PyObject *awaitable =
-        fl_parse_one("run_until_complete", "future", args, nargs, kwnames);
+    PyObject *awaitable = fl_args_parse_one("run_until_complete", "future",
+                                            args, nargs, kwnames);
     if (awaitable == NULL) {
         return NULL;
     }

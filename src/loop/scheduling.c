@@ -160,7 +160,7 @@ push_call(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
     {
         /* dispatch.c copies it when the call runs, because two callbacks must
            not see each other's changes. */
-        fl_shared_context_take(loop, &context);
+        fl_shared_context_share(loop, &context);
         kind = FL_READY_SHARED;
     }
     if (FL_UNLIKELY(nargs - 1 > FL_READY_ARGS)) {
@@ -316,7 +316,7 @@ fl_loop_add_callback(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
                      PyObject *kwnames)
 {
     PyObject *handle =
-        fl_parse_one("_add_callback", "handle", args, nargs, kwnames);
+        fl_args_parse_one("_add_callback", "handle", args, nargs, kwnames);
     /* By its method: the handle may be of any subclass of asyncio.Handle. */
     int cancelled = handle == NULL || fl_loop_check_open(loop) < 0
                         ? -1
@@ -347,7 +347,7 @@ schedule(FlLoop *loop, FlWhen when, int64_t deadline_ns, const FlArgs *call)
                   && fl_timer_queue_count(&loop->timers) >= FL_SHARE_FROM;
     if (shares) {
         /* Replaces the fresh copy in `owned` by the shared one. */
-        fl_shared_context_take(loop, &owned);
+        fl_shared_context_share(loop, &owned);
     }
     if (owned != NULL) {
         tuple = nargs == 1 ? Py_NewRef(loop->state->empty_tuple)
@@ -415,7 +415,7 @@ static PyObject *
 schedule_at(FlLoop *loop, PyObject *value, const FlArgs *call)
 {
     FlWhen when;
-    if (fl_timer_take_when(value, &when) < 0) {
+    if (fl_timer_parse_when(value, &when) < 0) {
         name_argument("when", value);
         return NULL;
     }

@@ -123,7 +123,7 @@ run_handle(FlLoop *loop, PyObject *handle)
         code = code < 0 ? fl_loop_report_callback(loop, NULL) : 0;
     }
     else {
-        fl_metrics_note_subject(loop, (FlHandle *)handle);
+        fl_metrics_set_subject(loop, (FlHandle *)handle);
         code = fl_handle_run(loop, (FlHandle *)handle);
     }
     Py_DECREF(handle);
@@ -224,7 +224,7 @@ cancel_handle(FlLoop *loop, PyObject *handle)
 }
 
 void
-fl_user_fd_take_out(FlLoop *loop, FlUserFd *user_fd, FlFdRefs *refs)
+fl_user_fd_detach(FlLoop *loop, FlUserFd *user_fd, FlFdRefs *refs)
 {
     /* Out of the table first, so that nothing finds it half released. */
     *refs = user_fd->refs;
@@ -243,7 +243,7 @@ fl_user_fd_evict(FlLoop *loop, int fd)
     Py_BEGIN_CRITICAL_SECTION(loop);
     FlUserFd *user_fd = fl_user_fd_at(loop, fd);
     if (user_fd != NULL) {
-        fl_user_fd_take_out(loop, user_fd, &refs);
+        fl_user_fd_detach(loop, user_fd, &refs);
     }
     Py_END_CRITICAL_SECTION();
     cancel_handle(loop, refs.reader);
@@ -262,7 +262,7 @@ fl_user_fd_close_all(FlLoop *loop)
         Py_BEGIN_CRITICAL_SECTION(loop);
         more = !fl_list_is_empty(&loop->user_fds);
         if (more) {
-            fl_user_fd_take_out(
+            fl_user_fd_detach(
                 loop, FL_LIST_ENTRY(loop->user_fds.next, FlUserFd, link),
                 &refs);
         }
@@ -455,7 +455,7 @@ replace_handle(FlLoop *loop, FlUserFd *user_fd, PyObject *object, int event,
     user_fd->reg->wanted = (uint8_t)fl_user_fd_wanted(user_fd);
     if (fl_user_fd_wanted(user_fd) == 0) {
         FlFdRefs refs;
-        fl_user_fd_take_out(loop, user_fd, &refs);
+        fl_user_fd_detach(loop, user_fd, &refs);
         dropped->object = refs.object;
     }
     return code;
@@ -578,7 +578,7 @@ remove_event(FlLoop *loop, int event, PyObject *object, bool checked)
         removed = *slot; /* also ends an idle persistent registration */
         *slot = NULL;
         if (fl_user_fd_wanted(user_fd) == 0) {
-            fl_user_fd_take_out(loop, user_fd, &refs);
+            fl_user_fd_detach(loop, user_fd, &refs);
         }
         else if (removed != NULL) {
             /* This fails if the fd was closed: then nothing is reported. */
@@ -657,11 +657,12 @@ const char fl_loop_remove_writer_raw_doc[] = DOC_RAW("remove_writer", "fd");
             add(loop, python_name, event, args, nargs, kwnames, checked)); \
     }
 
-#define REMOVE(function, python_name, event, checked)                         \
-    FL_FAST_KW(function)                                                      \
-    {                                                                         \
-        PyObject *fd = fl_parse_one(python_name, "fd", args, nargs, kwnames); \
-        return fd == NULL ? NULL : remove_event(loop, event, fd, checked);    \
+#define REMOVE(function, python_name, event, checked)                      \
+    FL_FAST_KW(function)                                                   \
+    {                                                                      \
+        PyObject *fd =                                                     \
+            fl_args_parse_one(python_name, "fd", args, nargs, kwnames);    \
+        return fd == NULL ? NULL : remove_event(loop, event, fd, checked); \
     }
 
 /* asyncio's own transports and sock_* methods call the private twins.  Those

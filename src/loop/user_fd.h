@@ -56,7 +56,7 @@ FlUserFd *fl_user_fd_open(FlLoop *loop, int fd);
 
 /* Unregister and free it.  The caller gets its references and drops them
    after the critical section, because that may run any code. */
-void fl_user_fd_take_out(FlLoop *loop, FlUserFd *user_fd, FlFdRefs *refs);
+void fl_user_fd_detach(FlLoop *loop, FlUserFd *user_fd, FlFdRefs *refs);
 
 /* ------------------------------------------------------------------------- */
 

@@ -89,8 +89,8 @@ fl_args_parse(const FlParameters *parameters, PyObject *const *args,
 }
 
 PyObject *
-fl_parse_one(const char *function, const char *parameter,
-             PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+fl_args_parse_one(const char *function, const char *parameter,
+                  PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     FlParameters parameters = {.function = function, .names = {parameter}};
     FlArgs parsed;

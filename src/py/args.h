@@ -36,9 +36,9 @@ int fl_args_parse(const FlParameters *parameters, PyObject *const *args,
 
 /* The only argument of a method with one required parameter.  Borrowed; NULL
    with TypeError set. */
-PyObject *fl_parse_one(const char *function, const char *parameter,
-                       PyObject *const *args, Py_ssize_t nargs,
-                       PyObject *kwnames);
+PyObject *fl_args_parse_one(const char *function, const char *parameter,
+                            PyObject *const *args, Py_ssize_t nargs,
+                            PyObject *kwnames);
 
 /* A tuple of the arguments: a new reference, NULL with MemoryError set. */
 PyObject *fl_args_tuple(PyObject *const *args, Py_ssize_t count);

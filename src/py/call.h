@@ -4,8 +4,8 @@
 
 #include "py/compat.h"
 
-/* What a call came to whose result nobody needs: drop it.  0, or -1 where it is
-   NULL and an exception is set. */
+/* Drop the result of a call: 0, or -1 if it is NULL and an exception is
+   set. */
 static inline int
 fl_call_done(PyObject *result)
 {

@@ -162,7 +162,7 @@ fl_visit_one(PyObject *object, visitproc visit, void *arg)
 
 /* 3.13: sleep(nan), and a run that reaches a timer whose time is NaN, raise
    ValueError.  Before, such a timer is due at once. */
-#define FL_REFUSES_NAN (PY_VERSION_HEX >= 0x030D0000)
+#define FL_NAN_RAISES (PY_VERSION_HEX >= 0x030D0000)
 
 /* 3.14: when a concurrent future completes in the loop's own thread, the
    chained asyncio future gets its result at once, not in the next
@@ -171,7 +171,7 @@ fl_visit_one(PyObject *object, visitproc visit, void *arg)
 
 /* 3.14: the callback of a call_soon_threadsafe handle runs under the handle's
    lock, so cancel() waits for it: see core/threadsafe_handle.c. */
-#define FL_HANDLES_WAIT (PY_VERSION_HEX >= 0x030E0000)
+#define FL_CANCEL_WAITS_FOR_CALLBACK (PY_VERSION_HEX >= 0x030E0000)
 
 /* 3.14: a TLS transport's is_closing() is also true while its raw transport is
    closing. */

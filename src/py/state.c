@@ -43,7 +43,7 @@
     X(socket_kind)             \
     X(native_reader)           \
     X(filling)                 \
-    X(asyncio_reader)          \
+    X(asyncio_reader_type)     \
     X(asyncio_stream_protocol) \
     X(stream_data_received)    \
     X(stream_globals)          \
@@ -123,7 +123,7 @@ static const Import imports[] = {
            base_get_extra_info),
     IMPORT("asyncio", "DatagramTransport", asyncio_datagrams),
     IMPORT("asyncio", "BufferedProtocol", buffered_protocol),
-    IMPORT("asyncio.streams", "StreamReader", asyncio_reader),
+    IMPORT("asyncio.streams", "StreamReader", asyncio_reader_type),
     IMPORT("asyncio.streams", "StreamReaderProtocol", asyncio_stream_protocol),
     IMPORT("asyncio.streams", "__dict__", stream_globals),
     IMPORT("asyncio", "IncompleteReadError", asyncio_incomplete),

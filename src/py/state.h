@@ -265,7 +265,7 @@ typedef struct FlState {
     PyObject *socket_type;          /* socket.socket */
     PyObject *socket_family;        /* member descriptors of _socket.socket */
     PyObject *socket_kind;
-    PyObject *asyncio_reader; /* asyncio.StreamReader */
+    PyObject *asyncio_reader_type; /* asyncio.StreamReader */
     PyObject *asyncio_stream_protocol;
     PyObject *stream_data_received; /* that protocol's method */
     PyObject *stream_globals;       /* asyncio.streams.__dict__ */
@@ -311,9 +311,9 @@ typedef struct FlState {
 
     /* Whether asyncio.StreamReader has CPython's methods, as of that version
        of the class: see streams/native_reader.c. */
-    unsigned reader_version;
-    bool reader_is_plain;
-    /* The FlReader between get_memory and memory_filled, else NULL: see
+    unsigned reader_type_version;
+    bool reader_methods_plain;
+    /* The FlReader between find_room and buffers_filled, else NULL: see
        streams/reader_protocol.c. */
     PyObject *filling;
 

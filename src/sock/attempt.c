@@ -9,7 +9,7 @@
    2. A short transfer proves nothing on a datagram, Unix or listening socket.
       These get no persistent registration: each call is tried first and then
       waits for a level-triggered event.  An edge could be missed there.
-   3. fl_attempt_try flushes corked writes (fl_loop_expect_io) before any send
+   3. fl_attempt_try flushes corked writes (fl_loop_before_io) before any send
       and before any method of an application's class.  Otherwise bytes that
       the callback wrote earlier could leave after this call's bytes. */
 #include "sock/attempt.h"
@@ -40,7 +40,7 @@ static FlRegistration *
 persistent_reg(const FlAttempt *self, int fd)
 {
     return fl_attempt_is_plain(self) && !self->loop->debug
-               ? fl_fd_persistent(self->loop, fd, self->sock)
+               ? fl_fd_persistent_registration(self->loop, fd, self->sock)
                : NULL;
 }
 
@@ -107,7 +107,7 @@ fl_attempt_may_persist(const FlAttempt *self, int fd)
     {
         return false;
     }
-    if (fl_fd_persistent(self->loop, fd, self->sock) != NULL) {
+    if (fl_fd_persistent_registration(self->loop, fd, self->sock) != NULL) {
         return true;
     }
     /* The object's attributes cost no system call, so they are checked first.
@@ -459,7 +459,7 @@ fl_attempt_try(FlAttempt *self, PyObject **result)
     /* Invariant 3.  A receive on a plain socket does not flush: it neither
        sends nor runs any Python. */
     if (operation->event == FL_WRITABLE || !fl_attempt_is_plain(self)) {
-        fl_loop_expect_io(self->loop);
+        fl_loop_before_io(self->loop);
     }
     if (operation->try_once == NULL
         || !(fl_attempt_is_plain(self) || operation->any_class))

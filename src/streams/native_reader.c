@@ -74,14 +74,15 @@ class_is_plain(const FlState *state, PyObject *type)
 static bool
 methods_are_plain(FlState *state)
 {
-    PyTypeObject *type = (PyTypeObject *)state->asyncio_reader;
+    PyTypeObject *type = (PyTypeObject *)state->asyncio_reader_type;
     unsigned version = fl_type_version(type);
-    if (FL_UNLIKELY(version == 0 || version != state->reader_version)) {
-        state->reader_is_plain = class_is_plain(state, state->asyncio_reader);
+    if (FL_UNLIKELY(version == 0 || version != state->reader_type_version)) {
+        state->reader_methods_plain =
+            class_is_plain(state, state->asyncio_reader_type);
         /* Looking the methods up may have given the type a version. */
-        state->reader_version = fl_type_version(type);
+        state->reader_type_version = fl_type_version(type);
     }
-    return state->reader_is_plain;
+    return state->reader_methods_plain;
 }
 
 /* Whether none of the methods was set on the object itself. */
@@ -155,7 +156,7 @@ may_stay_native(const FlReader *self, PyObject *dict)
            && empty_buffer_is_unused(self);
 }
 
-/* For get_memory, which must not downgrade: that runs code that may be the
+/* For find_room, which must not downgrade: that runs code that may be the
    application's. */
 FlReader *
 fl_reader_peek(FlState *state, PyObject *reader)
@@ -391,7 +392,7 @@ void
 fl_reader_upgrade(FlState *state, PyObject *reader)
 {
     if (state->native_reader == NULL
-        || !Py_IS_TYPE(reader, (PyTypeObject *)state->asyncio_reader)
+        || !Py_IS_TYPE(reader, (PyTypeObject *)state->asyncio_reader_type)
         || !methods_are_plain(state))
     {
         return;
@@ -434,7 +435,7 @@ fl_reader_downgrade(FlState *state, PyObject *reader)
     PyObject *plain = fl_reader_attributes(self);
     int code = plain == NULL ? -1 : PyDict_Update(dict, plain);
     if (code == 0) {
-        code = fl_reader_set_class(state, reader, state->asyncio_reader);
+        code = fl_reader_set_class(state, reader, state->asyncio_reader_type);
     }
     if (code == 0) {
         code = PyDict_DelItem(dict, state->names._fastloop);

@@ -6,9 +6,9 @@
    2. The lookup that fails is not reported here.  The bytes then go to
       data_received by its name, which fails in the same way and is reported as
       that method's error.
-   3. Between get_memory and memory_filled the stream only reads from the
+   3. Between find_room and buffers_filled the stream only reads from the
       socket.  state->filling owns the reader's state meanwhile, so that
-      memory_filled needs no lookup, which could fail after the bytes were
+      buffers_filled needs no lookup, which could fail after the bytes were
       received. */
 #include "streams/reader_protocol.h"
 
@@ -109,8 +109,8 @@ find_waiting(FlState *state, PyObject *protocol)
 /* FlNativeProtocol: memory that becomes the result of the waiting read, so
    that the kernel writes the bytes where they are used. */
 static int
-get_memory(FlState *state, PyObject *protocol, size_t expected_bytes,
-           struct iovec *memory)
+find_room(FlState *state, PyObject *protocol, size_t expected_bytes,
+          struct iovec *memory)
 {
     FlReader *self = find_waiting(state, protocol);
     if (self == NULL) {
@@ -140,7 +140,7 @@ get_memory(FlState *state, PyObject *protocol, size_t expected_bytes,
                                      several ? FL_STORE_PIECES : 1, memory);
     if (count > 0) {
         FL_CHECK(state->filling == NULL,
-                 "memory_filled follows each get_memory");
+                 "buffers_filled follows each find_room");
         state->filling = Py_NewRef((PyObject *)self);
     }
     return count;
@@ -149,8 +149,8 @@ get_memory(FlState *state, PyObject *protocol, size_t expected_bytes,
 /* FlNativeProtocol: the kernel wrote got_bytes into that memory.  See
    invariant 3; the protocol is not needed. */
 static int
-memory_filled(FlState *state, PyObject *protocol, const struct iovec *memory,
-              size_t got_bytes)
+buffers_filled(FlState *state, PyObject *protocol, const struct iovec *memory,
+               size_t got_bytes)
 {
     FlReader *self = (FlReader *)state->filling;
     (void)protocol;
@@ -175,7 +175,7 @@ eof_received(FlState *state, PyObject *protocol)
 /* FlNativeProtocol: connection_made is about to be called.  The reader has no
    bytes yet, so this is the time to upgrade it. */
 static void
-connecting(FlState *state, PyObject *protocol)
+before_connection_made(FlState *state, PyObject *protocol)
 {
     PyObject *reader = reader_of(state, protocol);
     if (reader != NULL) {
@@ -185,10 +185,10 @@ connecting(FlState *state, PyObject *protocol)
 }
 
 static const FlNativeProtocol native = {
-    .connecting = connecting,
+    .before_connection_made = before_connection_made,
     .data_received = data_received,
-    .get_memory = get_memory,
-    .memory_filled = memory_filled,
+    .find_room = find_room,
+    .buffers_filled = buffers_filled,
     .eof_received = eof_received,
 };
 

@@ -265,6 +265,6 @@ int
 fl_reader_type_register(PyObject *module, FlState *state)
 {
     PyTypeObject *type =
-        fl_type_add(module, &native_spec, state->asyncio_reader);
-    return fl_call_done(type);
+        fl_type_add(module, &native_spec, state->asyncio_reader_type);
+    return fl_call_done((PyObject *)type);
 }

@@ -152,7 +152,7 @@ native_eof_received(FlState *Py_UNUSED(state), PyObject *self)
     return fl_tls_receive_eof((FlTls *)self);
 }
 
-/* No get_memory: records are read to the stream's scratch buffer, from which
+/* No find_room: records are read to the stream's scratch buffer, from which
    the engine takes them directly. */
 static const FlNativeProtocol native = {
     .data_received = native_data_received,
@@ -175,7 +175,7 @@ static PyObject *
 resume(FlTls *self, PyObject *Py_UNUSED(ignored))
 {
     bool is_open = self->phase != FL_TLS_HANDSHAKE && !self->lost;
-    return fl_call_none(is_open ? fl_tls_go_on(self) : 0);
+    return fl_call_none(is_open ? fl_tls_process_and_settle(self) : 0);
 }
 
 /* asyncio's name.  _tls.py calls it when the handshake times out. */
@@ -271,7 +271,7 @@ static PyMethodDef adapter_methods[] = {
 
 /* asyncio's SSLProtocolState, an enum of Python; made on request because only
    the timeouts and debuggers look at it.  names[] has the order of
-   FlTlsState. */
+   FlTlsPhase. */
 static PyObject *
 state_get(FlTls *self, void *Py_UNUSED(closure))
 {
@@ -419,12 +419,12 @@ make_engine(FlTls *self, PyObject *wrap, const char *ssl_file)
 {
     FlTlsEngine *engine = &self->engine;
     FlNames *names = &self->state->names;
-    FlLibsslWindow window;
+    FlSslCapture window;
     bool may_use_libssl = ssl_file != NULL && FL_HAVE_GIL
                           && !(self->loop->off & FL_OFF_LIBSSL)
                           && fl_libssl_find(ssl_file);
     PyObject *is_plain = NULL, *owner = NULL;
-    fl_libssl_open_window(&window);
+    fl_ssl_capture_begin(&window);
     engine->object = PyObject_CallNoArgs(wrap);
     if (engine->object != NULL) {
         /* Inside the window as well: this runs Python, which may free the
@@ -437,7 +437,7 @@ make_engine(FlTls *self, PyObject *wrap, const char *ssl_file)
             ? -1
             : PyObject_GetOptionalAttr(engine->object, names->_sslobj, &owner);
     /* No Python may run between here and fl_tls_engine_take_ssl. */
-    void *ssl = fl_libssl_close_window(&window);
+    void *ssl = fl_ssl_capture_end(&window);
     /* The default, replaced by fl_tls_engine_take_ssl. */
     engine->type = &fl_tls_engine_object;
     engine->patched = is_plain != Py_True;

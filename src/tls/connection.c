@@ -75,8 +75,8 @@ call_connection_made(FlTls *self)
     PyObject *transport = Py_NewRef((PyObject *)self->transport);
     /* connection_made itself is called by its method even if the protocol is
        native; `connecting` only prepares for it. */
-    if (self->native != NULL && self->native->connecting != NULL) {
-        self->native->connecting(self->state, protocol);
+    if (self->native != NULL && self->native->before_connection_made != NULL) {
+        self->native->before_connection_made(self->state, protocol);
     }
     PyObject *result =
         PyObject_CallMethodOneArg(protocol, names->connection_made, transport);
@@ -96,8 +96,8 @@ store_handshake_extra(FlTls *self)
         return handshake_failed(self);
     }
     if (self->loop->debug && self->handshake_start != NULL
-        && fl_tls_call_cold(self, names->log_handshake, self->handshake_start,
-                            NULL)
+        && fl_tls_call_module(self, names->log_handshake,
+                              self->handshake_start, NULL)
                < 0)
     {
         return -1;
@@ -118,7 +118,7 @@ handshake_done(FlTls *self)
     self->phase = FL_TLS_WRAPPED;
     /* Before any call into Python, which could feed records: data must not
        reach the protocol before connection_made and the waiter. */
-    fl_tls_begin_awaiting(self);
+    fl_tls_delay_begin(self);
     int code = store_handshake_extra(self);
     if (code < 0 || self->phase != FL_TLS_WRAPPED) {
         /* The waiter will not be resolved here, so nothing would end the
@@ -132,7 +132,7 @@ handshake_done(FlTls *self)
         return fl_tls_fatal(
             self, "Fatal error: protocol.connection_made() call failed.");
     }
-    return fl_tls_wake_first(self) < 0 ? -1 : fl_tls_read(self);
+    return fl_tls_delay_wake(self) < 0 ? -1 : fl_tls_read(self);
 }
 
 /* One call of SSLObject.do_handshake(), and what follows from its outcome.
@@ -180,11 +180,11 @@ static int
 do_handshake(FlTls *self)
 {
     if (self->engine_busy) {
-        return fl_tls_put_off(self);
+        return fl_tls_defer(self);
     }
     self->engine_users++;
     int code = run_handshake(self);
-    fl_tls_end_use(self);
+    fl_tls_engine_release(self);
     return code;
 }
 
@@ -288,12 +288,12 @@ static int
 do_shutdown(FlTls *self)
 {
     if (self->engine_busy) {
-        return fl_tls_put_off(self);
+        return fl_tls_defer(self);
     }
     if (!self->eof_received) { /* else the peer cannot reply any more */
         self->engine_users++;
         FlTlsResult result = unwrap(self);
-        fl_tls_end_use(self);
+        fl_tls_engine_release(self);
         if (result == FL_TLS_AGAIN) {
             /* The raw transport may be paused: the reply must get in. */
             return fl_tls_send(self, false) < 0 ? -1
@@ -467,7 +467,7 @@ receive_eof(FlTls *self)
            queued call is delivering now comes first. */
         if (self->engine_busy || self->delay_iterations > 0 || self->deferred)
         {
-            return fl_tls_put_off(self) < 0 ? -1 : 1;
+            return fl_tls_defer(self) < 0 ? -1 : 1;
         }
         if (fl_tls_write_backlog(self) < 0) {
             return -1;
@@ -527,7 +527,7 @@ fl_tls_drop_engine(FlTls *self)
 }
 
 void
-fl_tls_forget(FlTls *self)
+fl_tls_release_early(FlTls *self)
 {
     self->closed_twice = true;
     if (self->lost && self->engine_users == 0) {
@@ -536,7 +536,7 @@ fl_tls_forget(FlTls *self)
 }
 
 void
-fl_tls_end_use(FlTls *self)
+fl_tls_engine_release(FlTls *self)
 {
     self->engine_users--;
     if (FL_UNLIKELY(self->lost && self->closed_twice
@@ -607,7 +607,7 @@ fl_tls_connection_lost(FlTls *self, PyObject *exc)
     /* Data that the delay still holds back is delivered before the end.  That
        runs Python, which may call this function: hence `lost` is checked. */
     bool is_delayed = self->delay_iterations > 0 && !self->abandoned;
-    int code = is_delayed ? fl_tls_stop_awaiting(self) : 0;
+    int code = is_delayed ? fl_tls_delay_end(self) : 0;
     PyObject *raised = code < 0 ? PyErr_GetRaisedException() : NULL;
     code = self->lost ? 0 : end_connection(self, exc);
     return fl_error_keep_first(raised, code, (PyObject *)self);

@@ -59,7 +59,7 @@ typedef enum {
     FL_TLS_WRAPPED,
     FL_TLS_FLUSHING,
     FL_TLS_SHUTDOWN,
-} FlTlsState;
+} FlTlsPhase;
 
 /* Which calls the application's protocol has received. */
 typedef enum {
@@ -99,10 +99,10 @@ typedef struct {
     unsigned writes_after_loss;
     unsigned engine_users; /* running calls that need the engine to exist */
     unsigned delay_iterations; /* until the first data; see deferred.c */
-    FlTlsState phase;
+    FlTlsPhase phase;
     FlTlsAppState app_state;
     bool engine_busy;       /* an engine call is running */
-    bool deferred;          /* fl_tls_put_off has queued a call */
+    bool deferred;          /* fl_tls_defer has queued a call */
     bool abandoned;         /* start_tls failed: deliver no first data */
     bool failed;            /* a fatal error ended it: deliver no data */
     bool sending;           /* a caller is in the loop of fl_tls_send */
@@ -162,13 +162,13 @@ PyObject *fl_tls_get_extra(FlTls *self, PyObject *name, PyObject *fallback);
 /* close() was called a second time.  asyncio's transport drops its
    SSLProtocol then.  Ours keeps FlTls, so that abort() still works, and frees
    the engine and the extra info, at once or when the connection is lost. */
-void fl_tls_forget(FlTls *self);
+void fl_tls_release_early(FlTls *self);
 /* Free the engine, the context and the extra info. */
 void fl_tls_drop_engine(FlTls *self);
 /* A caller that needs the engine to survive a call into Python increments
    `engine_users` before it and calls this afterwards.  Frees the engine if
    that became due meanwhile.  Preserves a raised exception. */
-void fl_tls_end_use(FlTls *self);
+void fl_tls_engine_release(FlTls *self);
 
 /* asyncio's _start_shutdown().  Does nothing if already begun from here. */
 int fl_tls_start_shutdown(FlTls *self);

@@ -33,7 +33,7 @@ fl_tls_settle(FlTls *self)
 }
 
 int
-fl_tls_go_on(FlTls *self)
+fl_tls_process_and_settle(FlTls *self)
 {
     int code = fl_tls_process(self);
     return code < 0 ? -1 : fl_tls_settle(self);
@@ -77,11 +77,11 @@ run_deferred(FlLoop *Py_UNUSED(loop), PyObject *object,
 {
     FlTls *self = (FlTls *)object;
     self->deferred = false; /* before the call, which may defer again */
-    return fl_tls_go_on(self) < 0 ? fail_connection(self) : 0;
+    return fl_tls_process_and_settle(self) < 0 ? fail_connection(self) : 0;
 }
 
 int
-fl_tls_put_off(FlTls *self)
+fl_tls_defer(FlTls *self)
 {
     if (self->deferred || self->raw == NULL) {
         return 0;
@@ -95,16 +95,16 @@ fl_tls_put_off(FlTls *self)
 /* --- the first data ------------------------------------------------------ */
 
 void
-fl_tls_begin_awaiting(FlTls *self)
+fl_tls_delay_begin(FlTls *self)
 {
     self->delay_iterations = self->waiter == NULL ? 0 : DELAY_ITERATIONS;
 }
 
 int
-fl_tls_stop_awaiting(FlTls *self)
+fl_tls_delay_end(FlTls *self)
 {
     self->delay_iterations = 0;
-    return fl_tls_go_on(self);
+    return fl_tls_process_and_settle(self);
 }
 
 /* Runs once an iteration, and queues itself until the delay is over.  If it
@@ -126,11 +126,11 @@ count_iteration(FlLoop *loop, PyObject *object, PyObject *Py_UNUSED(ignored))
     if (self->delay_iterations == 0 || self->abandoned) {
         return 0; /* connection_lost has delivered it, or start_tls failed */
     }
-    return fl_tls_stop_awaiting(self) < 0 ? fail_connection(self) : 0;
+    return fl_tls_delay_end(self) < 0 ? fail_connection(self) : 0;
 }
 
 int
-fl_tls_wake_first(FlTls *self)
+fl_tls_delay_wake(FlTls *self)
 {
     if (self->delay_iterations == 0) {
         return 0;

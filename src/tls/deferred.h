@@ -7,24 +7,25 @@
 #include "tls/connection.h"
 
 /* fl_tls_process, then fl_tls_settle. */
-int fl_tls_go_on(FlTls *self);
+int fl_tls_process_and_settle(FlTls *self);
 /* Have the engine copy the unread records, which may still lie in the
    caller's memory, and free its buffer if there are none. */
 int fl_tls_settle(FlTls *self);
 
-/* Call fl_tls_go_on in the next iteration, because an engine call is running.
-   Queues at most one call; does nothing without a raw transport. */
-int fl_tls_put_off(FlTls *self);
+/* Call fl_tls_process_and_settle in the next iteration, because an engine call
+   is running.  Queues at most one call; does nothing without a raw
+   transport. */
+int fl_tls_defer(FlTls *self);
 
 /* Delaying the first data, invariant 1 of deferred.c.
 
    begin_awaiting starts the delay if there is a waiter; no data is delivered
    until it ends. */
-void fl_tls_begin_awaiting(FlTls *self);
+void fl_tls_delay_begin(FlTls *self);
 /* Resolve the waiter.  Data is delivered in the iteration after the one that
    runs the waiter's callbacks (3.11: one later), unless start_tls failed. */
-int fl_tls_wake_first(FlTls *self);
+int fl_tls_delay_wake(FlTls *self);
 /* End the delay and deliver now. */
-int fl_tls_stop_awaiting(FlTls *self);
+int fl_tls_delay_end(FlTls *self);
 
 #endif

@@ -21,7 +21,7 @@ static pthread_mutex_t library_lock = PTHREAD_MUTEX_INITIALIZER;
 static bool library_searched;
 static bool library_usable;
 /* The innermost open window, on the stack of its caller; or NULL. */
-static _Thread_local FlLibsslWindow *thread_window;
+static _Thread_local FlSslCapture *thread_window;
 
 /* OpenSSL has created an SSL.  Runs in any thread, with or without the GIL, so
    it touches nothing but thread-local data. */
@@ -40,7 +40,7 @@ static void
 on_ssl_free(void *ssl, void *Py_UNUSED(value), void *Py_UNUSED(all),
             int Py_UNUSED(index), long Py_UNUSED(argl), void *Py_UNUSED(argp))
 {
-    FlLibsslWindow *window = thread_window;
+    FlSslCapture *window = thread_window;
     for (; window != NULL; window = window->outer) {
         if (window->ssl == ssl) {
             window->ssl = NULL;
@@ -107,7 +107,7 @@ fl_libssl_find(const char *file)
 }
 
 void
-fl_libssl_open_window(FlLibsslWindow *window)
+fl_ssl_capture_begin(FlSslCapture *window)
 {
     window->ssl = NULL;
     window->outer = thread_window;
@@ -115,7 +115,7 @@ fl_libssl_open_window(FlLibsslWindow *window)
 }
 
 void *
-fl_libssl_close_window(FlLibsslWindow *window)
+fl_ssl_capture_end(FlSslCapture *window)
 {
     thread_window = window->outer;
     return window->ssl;

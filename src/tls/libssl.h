@@ -70,14 +70,14 @@ bool fl_libssl_find(const char *file);
 
 /* Capture the SSL that this thread creates between open_window and
    close_window.  close_window returns the last one created, or NULL if there
-   was none or it has been freed.  The caller owns the FlLibsslWindow, usually
+   was none or it has been freed.  The caller owns the FlSslCapture, usually
    on its stack.  Windows may nest; close them in reverse order. */
-typedef struct FlLibsslWindow {
+typedef struct FlSslCapture {
     void *ssl;
-    struct FlLibsslWindow *outer;
-} FlLibsslWindow;
+    struct FlSslCapture *outer;
+} FlSslCapture;
 
-void fl_libssl_open_window(FlLibsslWindow *window);
-void *fl_libssl_close_window(FlLibsslWindow *window);
+void fl_ssl_capture_begin(FlSslCapture *window);
+void *fl_ssl_capture_end(FlSslCapture *window);
 
 #endif

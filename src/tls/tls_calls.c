@@ -16,8 +16,8 @@
 /* Rare events are Python functions (fastloop/_tls.py): their messages and
    checks stay in one place, and their speed does not matter. */
 int
-fl_tls_call_cold(FlTls *self, PyObject *name, PyObject *first,
-                 PyObject *second)
+fl_tls_call_module(FlTls *self, PyObject *name, PyObject *first,
+                   PyObject *second)
 {
     return fl_call_done(PyObject_CallMethodObjArgs(
         self->state->tls, name, (PyObject *)self, first, second, NULL));
@@ -31,7 +31,7 @@ fl_tls_log(FlTls *self, const char *text)
         return -1;
     }
     int code =
-        fl_tls_call_cold(self, self->state->names.log_event, string, NULL);
+        fl_tls_call_module(self, self->state->names.log_event, string, NULL);
     Py_DECREF(string);
     return code;
 }

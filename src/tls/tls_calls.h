@@ -1,9 +1,9 @@
 /* Calls that a TLS connection makes into Python, apart from its protocol's:
    the loop, the waiter, the raw transport and the functions of fastloop._tls.
 
-   All return 0, or -1 with an exception set.  Each may run arbitrary Python, so
-   the caller checks the phase afterwards.  Each owns the object that it calls
-   during the call. */
+   All return 0, or -1 with an exception set.  Each may run arbitrary Python,
+   so the caller checks the phase afterwards.  Each owns the object that it
+   calls during the call. */
 #ifndef FL_TLS_TLS_CALLS_H
 #define FL_TLS_TLS_CALLS_H
 
@@ -11,8 +11,8 @@
 
 /* Call the function `name` of fastloop._tls with the connection and up to two
    objects (NULL ends the list). */
-int fl_tls_call_cold(FlTls *self, PyObject *name, PyObject *first,
-                     PyObject *second);
+int fl_tls_call_module(FlTls *self, PyObject *name, PyObject *first,
+                       PyObject *second);
 /* Log a message, in which %r is the connection.  Callers check loop->debug. */
 int fl_tls_log(FlTls *self, const char *text);
 

@@ -73,7 +73,7 @@ decrypt(FlTls *self, char *memory, size_t room_bytes)
         size_t after = engine->type->outgoing(engine);
         self->reply_bytes += after > before ? after - before : 0;
     }
-    fl_tls_end_use(self);
+    fl_tls_engine_release(self);
     return decrypted;
 }
 
@@ -317,7 +317,7 @@ read_buffered(FlTls *self, PyObject *protocol, bool *more)
         PyBuffer_Release(&view);
         bool again = self->protocol != protocol && self->buffered;
         *more = !self->buffered;
-        return again ? fl_tls_put_off(self) : 0;
+        return again ? fl_tls_defer(self) : 0;
     }
     Decrypted decrypted = decrypt(self, view.buf, (size_t)view.len);
     PyObject *exc =
@@ -395,7 +395,7 @@ fl_tls_read(FlTls *self)
     }
     /* A nested call: connection.h, "No nested engine calls". */
     if (self->engine_busy) {
-        return fl_tls_put_off(self);
+        return fl_tls_defer(self);
     }
     if (read_and_send(self) < 0) {
         return fl_tls_fatal(self, "Fatal error on SSL protocol");

@@ -38,10 +38,10 @@ static bool
 forwarded_to_loop(FlTlsTransport *self, PyObject *method, PyObject **result)
 {
     FlLoop *loop = (FlLoop *)self->loop;
-    if (!fl_transport_is_elsewhere(loop)) {
+    if (!fl_transport_on_other_thread(loop)) {
         return false;
     }
-    *result = fl_transport_leave_to_loop(loop, (PyObject *)self, method, NULL);
+    *result = fl_transport_queue_to_loop(loop, (PyObject *)self, method, NULL);
     return true;
 }
 
@@ -53,7 +53,7 @@ forward_write(FlTlsTransport *self, PyObject *bytes)
     FlLoop *loop = (FlLoop *)self->loop;
     PyObject *result = NULL;
     if (bytes != NULL) {
-        result = fl_transport_leave_to_loop(loop, (PyObject *)self,
+        result = fl_transport_queue_to_loop(loop, (PyObject *)self,
                                             loop->state->names.write, bytes);
         Py_DECREF(bytes);
     }
@@ -80,7 +80,7 @@ transport_close(FlTlsTransport *self, PyObject *Py_UNUSED(ignored))
         return result;
     }
     if (self->closed) { /* asyncio's drops its SSLProtocol here */
-        fl_tls_forget(self->connection);
+        fl_tls_release_early(self->connection);
         Py_RETURN_NONE;
     }
     self->closed = true;
@@ -282,8 +282,8 @@ set_limits(FlTls *connection, PyObject *args, PyObject *kwargs,
     }
     int code = -1;
     if (PyArg_ParseTuple(marks, "OO", &high, &low)
-        && fl_flow_mark(high, &high_mark) == 0
-        && fl_flow_mark(low, &low_mark) == 0)
+        && fl_flow_parse_mark(high, &high_mark) == 0
+        && fl_flow_parse_mark(low, &low_mark) == 0)
     {
         *high_bytes = (uint64_t)high_mark;
         *low_bytes = (uint64_t)low_mark;
@@ -432,7 +432,7 @@ write_data(FlTlsTransport *self, PyObject *data)
     if (size == 0 || self->connection == NULL) {
         Py_RETURN_NONE;
     }
-    if (fl_transport_is_elsewhere((FlLoop *)self->loop)) {
+    if (fl_transport_on_other_thread((FlLoop *)self->loop)) {
         return forward_write(self, PyBytes_FromObject(data));
     }
     return fl_call_none(fl_tls_write(self->connection, data));
@@ -462,7 +462,7 @@ write_lines(FlTlsTransport *self, PyObject *lines)
     if (self->connection == NULL) {
         Py_RETURN_NONE;
     }
-    if (fl_transport_is_elsewhere((FlLoop *)self->loop)) {
+    if (fl_transport_on_other_thread((FlLoop *)self->loop)) {
         return forward_write(self, join_lines(self->connection->state, lines));
     }
     return fl_call_none(fl_tls_writelines(self->connection, lines));

@@ -69,8 +69,8 @@ call_writing(FlTls *self, PyObject *method, const char *message)
     PyObject *text = PyUnicode_FromString(message);
     int code = text == NULL
                    ? -1
-                   : fl_tls_call_cold(self, self->state->names.report_call,
-                                      exc, text);
+                   : fl_tls_call_module(self, self->state->names.report_call,
+                                        exc, text);
     Py_XDECREF(text);
     Py_DECREF(exc);
     return code;
@@ -190,7 +190,7 @@ encrypt(FlTls *self, const char *data, size_t size_bytes, size_t *taken_bytes)
         *taken_bytes += taken;
     }
     self->engine_busy = false;
-    fl_tls_end_use(self);
+    fl_tls_engine_release(self);
     if (result == FL_TLS_END) {
         PyErr_SetString(self->state->tls_error, "TLS is shut down");
         result = FL_TLS_RAISED;
@@ -208,7 +208,7 @@ fl_tls_write_backlog(FlTls *self)
         && (self->phase == FL_TLS_WRAPPED || self->phase == FL_TLS_FLUSHING))
     {
         struct iovec vector;
-        (void)fl_write_queue_vectors(backlog, &vector, 1);
+        (void)fl_write_queue_fill_iovec(backlog, &vector, 1);
         /* Owned: encrypt may run Python, which may end the connection and so
            clear the backlog. */
         PyObject *head = Py_NewRef(fl_write_queue_head(backlog));
@@ -255,7 +255,7 @@ queue_rest(FlTls *self, const Piece *piece, bool encrypt_now)
         return -1;
     }
     int code = encrypt_now
-                   ? fl_write_queue_put_back(&self->backlog, bytes, taken)
+                   ? fl_write_queue_prepend(&self->backlog, bytes, taken)
                    : fl_write_queue_append(&self->backlog, bytes, taken);
     Py_DECREF(bytes);
     return code;

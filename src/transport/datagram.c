@@ -194,7 +194,8 @@ datagram_resume_reading(FlDatagram *self, PyObject *ignored)
     PyObject *result;
     /* Checked here, too: the queue of received datagrams is the loop thread's
        as well. */
-    if (fl_transport_is_left(&self->stream, names->resume_reading, &result)) {
+    if (fl_transport_was_queued(&self->stream, names->resume_reading, &result))
+    {
         return result;
     }
     result = fl_transport_resume_reading(&self->stream, ignored);

@@ -133,7 +133,7 @@ sender_object(FlDatagram *self, const struct sockaddr_storage *name,
     }
     PyObject *object = fl_sockaddr_object(name, size);
     if (object != NULL) {
-        fl_address_keep(sender, object, name, size);
+        fl_address_store(sender, object, name, size);
     }
     return object;
 }

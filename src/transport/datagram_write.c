@@ -129,7 +129,7 @@ find_address(FlDatagram *self, PyObject *address)
         return &self->last_sender; /* a reply to the last datagram received */
     }
     if (address != self->last_target.object
-        && !fl_address_read(&self->last_target, address, self->family))
+        && !fl_address_parse(&self->last_target, address, self->family))
     {
         return NULL;
     }
@@ -150,7 +150,7 @@ send_view(FlDatagram *self, const Py_buffer *view, const FlAddress *to)
         return -1;
     }
     /* Corked bytes of a stream were written earlier: they leave first. */
-    fl_loop_expect_io(self->stream.loop);
+    fl_loop_before_io(self->stream.loop);
     if (to == NULL) {
         return send(fd, view->buf, size, FL_SEND_FLAGS);
     }
@@ -252,7 +252,7 @@ static int
 check_lost(FlDatagram *self)
 {
     if (self->address != NULL) {
-        return fl_stream_drop_after_loss(&self->stream);
+        return fl_stream_count_lost_write(&self->stream);
     }
     if (self->stream.phase < FL_STREAM_CLOSED) {
         return 0;
@@ -486,7 +486,7 @@ fl_datagram_write_ready(FlDatagram *self)
     if (stream->phase >= FL_STREAM_LOST || stream->reg == NULL) {
         return 0;
     }
-    fl_loop_expect_io(stream->loop);
+    fl_loop_before_io(stream->loop);
     /* Checked again inside: another thread may have cleared the queue. */
     while (result == SENT && !fl_write_queue_is_empty(&stream->write_queue)) {
         Py_BEGIN_CRITICAL_SECTION(self);

@@ -7,7 +7,7 @@
       descriptor, and `fd` is a borrowed copy.  Two owners would close the same
       fd twice, the second time perhaps another connection's.
    2. The local address is read before the descriptor is closed
-      (fl_stream_keep_sockname).  asyncio's transports report sockname after
+      (fl_stream_save_sockname).  asyncio's transports report sockname after
       close, too.
    3. A program may obtain the fd from the socket and send on it directly.  The
       object it gets is a TransportSocket (_streams.py), which then reports the
@@ -71,7 +71,7 @@ detach_and_drop(FlState *state, PyObject *sock)
 }
 
 PyObject *
-fl_stream_own_socket(FlStream *self)
+fl_stream_get_socket(FlStream *self)
 {
     if (self->sock == NULL && self->fd >= 0) {
         PyObject *sock = fl_socket_from_descriptor(self->state, self->fd);
@@ -98,7 +98,7 @@ fl_stream_own_socket(FlStream *self)
 static PyObject *
 make_socket(FlStream *self)
 {
-    PyObject *sock = fl_stream_own_socket(self);
+    PyObject *sock = fl_stream_get_socket(self);
     if (sock != NULL) {
         /* The wrapper has a weak reference to the stream: no cycle. */
         PyObject *wrapper =
@@ -121,7 +121,7 @@ make_socket(FlStream *self)
 static PyObject *
 call_socket_method(FlStream *self, PyObject *method)
 {
-    PyObject *sock = fl_stream_own_socket(self);
+    PyObject *sock = fl_stream_get_socket(self);
     PyObject *name = NULL;
     if (sock != NULL) {
         name = PyObject_CallMethodNoArgs(sock, method);
@@ -238,7 +238,7 @@ fill_names(FlStream *self)
 }
 
 void
-fl_stream_keep_sockname(FlStream *self)
+fl_stream_save_sockname(FlStream *self)
 {
     struct sockaddr_storage name;
     socklen_t size = sizeof(name);

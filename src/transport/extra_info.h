@@ -39,11 +39,11 @@ void fl_close_socket(int fd);
    from now on.  A new reference: creating the object may run Python code that
    closes the stream.  NULL without an exception if the stream is closed, NULL
    with an exception set if the object cannot be created. */
-PyObject *fl_stream_own_socket(FlStream *self);
+PyObject *fl_stream_get_socket(FlStream *self);
 
 /* Save the local address in `sockname` before the descriptor is closed, unless
    the dict already has it.  A failure is reported as unraisable.  A raised
    exception stays. */
-void fl_stream_keep_sockname(FlStream *self);
+void fl_stream_save_sockname(FlStream *self);
 
 #endif

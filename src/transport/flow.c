@@ -35,7 +35,7 @@ call_protocol(FlStream *self, PyObject *method, const char *message)
 }
 
 void
-fl_stream_meter_waiting(FlStream *self)
+fl_stream_meter_backlog(FlStream *self)
 {
     if (self->loop == NULL || FL_LIKELY(self->loop->metrics == NULL)
         || self->loop->closed)
@@ -71,7 +71,7 @@ fl_stream_maybe_resume(FlStream *self)
 {
     bool resumes;
     Py_BEGIN_CRITICAL_SECTION(self);
-    fl_stream_meter_waiting(self);
+    fl_stream_meter_backlog(self);
     resumes = self->protocol_paused
               && self->write_queue.size_bytes <= self->low_water_bytes;
     if (resumes) {
@@ -84,7 +84,7 @@ fl_stream_maybe_resume(FlStream *self)
 }
 
 int
-fl_flow_mark(PyObject *object, int64_t *mark)
+fl_flow_parse_mark(PyObject *object, int64_t *mark)
 {
     PyObject *whole;
     if (PyFloat_Check(object)) {

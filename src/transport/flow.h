@@ -8,7 +8,7 @@
 #include "transport/stream.h"
 
 /* Update the metric bytes_waiting by the change of this stream's queue. */
-void fl_stream_meter_waiting(FlStream *self);
+void fl_stream_meter_backlog(FlStream *self);
 
 /* Call pause_writing if the queue is above the high-water mark, resume_writing
    if it is down to the low one, and each only once until the other.  An
@@ -19,6 +19,6 @@ int fl_stream_maybe_resume(FlStream *self);
 /* Convert a Python number of any kind to a water mark.  It has 64 bits on
    every platform, because applications read their marks back.  0, or -1 with
    TypeError, OverflowError or ValueError set. */
-int fl_flow_mark(PyObject *object, int64_t *mark);
+int fl_flow_parse_mark(PyObject *object, int64_t *mark);
 
 #endif

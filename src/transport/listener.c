@@ -302,7 +302,7 @@ open_all(Listener *self, Accepted *accepted, int count)
         if (!is_accepting(self)) {
             /* A factory has stopped the listener.  A stopped server refuses
                later connections, so it closes these, too. */
-            fl_loop_expect_io(self->loop);
+            fl_loop_before_io(self->loop);
             fl_close_socket(accepted[at].fd);
             FL_METER(self->loop, connections_refused, 1);
         }

@@ -14,11 +14,11 @@
 
    Threads: the loop's only.
 
-   Errors: a function that returns int, except get_memory, returns -1 with an
+   Errors: a function that returns int, except find_room, returns -1 with an
    exception raised.  The caller reports it as an exception of the method; no
    native protocol reports its own.
 
-   A native protocol with get_memory gets all the bytes that one event may read
+   A native protocol with find_room gets all the bytes that one event may read
    in one call, as asyncio calls a protocol.  So no part of them stays in the
    kernel, whatever the protocol then does: a connection that is closed with
    unread bytes is reset.
@@ -32,7 +32,7 @@
 
 #include <sys/uio.h>
 
-/* The most pieces of memory that get_memory may return. */
+/* The most pieces of memory that find_room may return. */
 #define FL_NATIVE_PIECES 4
 
 struct FlNativeProtocol {
@@ -41,27 +41,27 @@ struct FlNativeProtocol {
     int (*data_received)(FlState *state, PyObject *protocol, const char *data,
                          size_t size_bytes);
 
-    /* Optional, together with memory_filled: provide memory to read into.
+    /* Optional, together with buffers_filled: provide memory to read into.
        About expected_bytes will probably arrive.  Returns the number of
        pieces, at most FL_NATIVE_PIECES; 0 for none now, and the bytes go to
        data_received.  Runs no Python and raises nothing. */
-    int (*get_memory)(FlState *state, PyObject *protocol,
-                      size_t expected_bytes, struct iovec *memory);
+    int (*find_room)(FlState *state, PyObject *protocol, size_t expected_bytes,
+                     struct iovec *memory);
 
-    /* Called exactly once after each get_memory that returned pieces, with no
+    /* Called exactly once after each find_room that returned pieces, with no
        other call in between.  got_bytes arrived, or 0 if none did.  They fill
        the pieces in order; the caller may have shortened them.  The excess is
        in one more piece after the last, which belongs to the caller.  0 or -1,
        but never -1 for 0 bytes. */
-    int (*memory_filled)(FlState *state, PyObject *protocol,
-                         const struct iovec *memory, size_t got_bytes);
+    int (*buffers_filled)(FlState *state, PyObject *protocol,
+                          const struct iovec *memory, size_t got_bytes);
 
     /* 1: keep the transport open; 0: close it; or -1. */
     int (*eof_received)(FlState *state, PyObject *protocol);
 
     /* Optional.  Called just before the method connection_made.  Raises
        nothing. */
-    void (*connecting)(FlState *state, PyObject *protocol);
+    void (*before_connection_made)(FlState *state, PyObject *protocol);
 };
 
 typedef struct FlNativeProtocol FlNativeProtocol;

@@ -105,8 +105,8 @@ fl_name_new(const struct sockaddr_storage *name, socklen_t size)
 /* --- from Python --------------------------------------------------------- */
 
 void
-fl_address_keep(FlAddress *address, PyObject *object,
-                const struct sockaddr_storage *name, socklen_t size)
+fl_address_store(FlAddress *address, PyObject *object,
+                 const struct sockaddr_storage *name, socklen_t size)
 {
     memcpy(&address->name, name, size);
     address->size = size;
@@ -185,7 +185,7 @@ read_inet6(PyObject *tuple, struct sockaddr_in6 *name)
 }
 
 bool
-fl_address_read(FlAddress *address, PyObject *object, int family)
+fl_address_parse(FlAddress *address, PyObject *object, int family)
 {
     /* Parsed into a local: the cache stays as it was unless all is valid. */
     struct sockaddr_storage name = {0};
@@ -203,7 +203,7 @@ fl_address_read(FlAddress *address, PyObject *object, int family)
     if (size == 0) {
         return false; /* not numeric, or the socket has another family */
     }
-    fl_address_keep(address, object, &name, size);
+    fl_address_store(address, object, &name, size);
     return true;
 }
 

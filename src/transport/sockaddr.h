@@ -50,13 +50,13 @@ typedef struct {
 
 /* True if an object is an IPv4 or IPv6 address in the form that asyncio's
    resolver returns: (numeric host, port), or for IPv6 (numeric host, port,
-   flow info, scope ID).  fl_address_read accepts such an object.  Never
+   flow info, scope ID).  fl_address_parse accepts such an object.  Never
    fails. */
 bool fl_address_is_literal(PyObject *object);
 
 /* Replace the cached address.  Takes a new reference to the object. */
-void fl_address_keep(FlAddress *address, PyObject *object,
-                     const struct sockaddr_storage *name, socklen_t size);
+void fl_address_store(FlAddress *address, PyObject *object,
+                      const struct sockaddr_storage *name, socklen_t size);
 
 /* Parse a numeric AF_INET or AF_INET6 address as the socket module would: a
    tuple of host and port, for AF_INET6 optionally flow info and scope ID.
@@ -64,6 +64,6 @@ void fl_address_keep(FlAddress *address, PyObject *object,
    the cache is unchanged, no exception is set and the result is false: for
    host names, a scope in the host text, other types and values out of
    range. */
-bool fl_address_read(FlAddress *address, PyObject *object, int family);
+bool fl_address_parse(FlAddress *address, PyObject *object, int family);
 
 #endif

@@ -58,7 +58,7 @@ fl_stream_set_phase(FlStream *self, FlStreamPhase phase)
 int
 fl_stream_update_registration(FlStream *self)
 {
-    fl_stream_meter_waiting(self);
+    fl_stream_meter_backlog(self);
     if (self->reg == NULL) {
         return 0;
     }
@@ -89,8 +89,8 @@ is_connection(const FlStream *self)
 /* --- connection_made ----------------------------------------------------- */
 
 int
-fl_stream_set_if_pending(FlStream *self, PyObject *waiter, PyObject *method,
-                         PyObject *value)
+fl_stream_resolve_if_pending(FlStream *self, PyObject *waiter,
+                             PyObject *method, PyObject *value)
 {
     Py_INCREF(waiter); /* done() may make the stream drop its reference */
     int done = fl_call_truth(waiter, self->state->names.done);
@@ -120,8 +120,8 @@ wake_waiter(FlStream *self, int failure)
     /* Without memory for the exception the waiter gets a result; the protocol
        still learns of the failure from connection_lost. */
     PyErr_Clear();
-    int code = fl_stream_set_if_pending(self, waiter, method,
-                                        exc == NULL ? Py_None : exc);
+    int code = fl_stream_resolve_if_pending(self, waiter, method,
+                                            exc == NULL ? Py_None : exc);
     Py_XDECREF(exc);
     Py_DECREF(waiter);
     return code;
@@ -157,8 +157,8 @@ run_connection_made(FlLoop *loop, PyObject *subject, PyObject *argument)
     }
     PyObject *exc = NULL;
     PyObject *protocol = Py_NewRef(self->protocol);
-    if (self->native != NULL && self->native->connecting != NULL) {
-        self->native->connecting(self->state, protocol);
+    if (self->native != NULL && self->native->before_connection_made != NULL) {
+        self->native->before_connection_made(self->state, protocol);
     }
     PyObject *result = PyObject_CallMethodOneArg(protocol, name, subject);
     if (result == NULL
@@ -275,14 +275,14 @@ int
 fl_stream_finish(FlStream *self)
 {
     Py_INCREF(self); /* the loop's reference may be the last */
-    fl_stream_keep_sockname(self);
+    fl_stream_save_sockname(self);
     Py_BEGIN_CRITICAL_SECTION(self); /* another thread may be writing */
     fl_stream_set_phase(self, FL_STREAM_CLOSED);
     Py_END_CRITICAL_SECTION();
     fl_stream_unregister(self);
     /* The close sends an EOF, perhaps to a stream of this same loop: corked
        bytes of other streams go first, and the next iteration polls. */
-    fl_loop_expect_io(self->loop);
+    fl_loop_before_io(self->loop);
     int code = close_and_detach(self);
     /* Put aside, because the releases below may run destructors. */
     PyObject *exc = code < 0 ? PyErr_GetRaisedException() : NULL;
@@ -291,7 +291,7 @@ fl_stream_finish(FlStream *self)
     Py_CLEAR(self->waiter);
     drop_loop_reference(self);
     PyObject *loop = (PyObject *)self->loop;
-    /* Other threads read it in fl_transport_is_left. */
+    /* Other threads read it in fl_transport_was_queued. */
     Py_BEGIN_CRITICAL_SECTION(self);
     self->loop = NULL;
     Py_END_CRITICAL_SECTION();
@@ -312,8 +312,9 @@ fail_empty_waiter(FlStream *self, PyObject *argument)
     if (exc == NULL) {
         return fl_loop_report_callback(self->loop, NULL);
     }
-    int code = fl_stream_set_if_pending(self, self->empty_waiter,
-                                        self->state->names.set_exception, exc);
+    int code =
+        fl_stream_resolve_if_pending(self, self->empty_waiter,
+                                     self->state->names.set_exception, exc);
     Py_DECREF(exc);
     return code;
 }
@@ -379,7 +380,7 @@ fl_stream_queue_connection_lost(FlStream *self, PyObject *exc)
 int
 fl_stream_call_connection_lost(FlStream *self)
 {
-    if (fl_poller_is_elsewhere(self->loop->poller)) {
+    if (fl_poller_iterates_elsewhere(self->loop->poller)) {
         /* Only the loop's thread calls the protocol, and it may be polling. */
         fl_stream_queue_connection_lost(self, NULL);
         return 0;
@@ -545,7 +546,7 @@ abandon(FlOwned *owned)
 }
 
 static const FlOwnedKind owned_kind = {
-    .owns_itself = fl_stream_owns_itself,
+    .visits_own_ref = fl_stream_visits_own_ref,
     .abandon = abandon,
     .has_fd = fl_stream_has_fd,
     .invalidate_fd = fl_stream_invalidate_fd,

@@ -195,8 +195,8 @@ int fl_stream_finish(FlStream *self);
 
 /* Call method(value), set_result or set_exception, on a future unless it is
    already resolved.  An exception is reported.  0, or -1 to leave the loop. */
-int fl_stream_set_if_pending(FlStream *self, PyObject *waiter,
-                             PyObject *method, PyObject *value);
+int fl_stream_resolve_if_pending(FlStream *self, PyObject *waiter,
+                                 PyObject *method, PyObject *value);
 
 /* Log asyncio's warning about writes to a lost connection.  0, or -1 with an
    exception set.  In transport.c, as is the next one. */

@@ -28,7 +28,7 @@
 #include <stdlib.h>
 
 bool
-fl_stream_owns_itself(const FlOwned *owned)
+fl_stream_visits_own_ref(const FlOwned *owned)
 {
     const FlStream *self =
         FL_LIST_ENTRY((FlList *)&owned->link, FlStream, owned.link);
@@ -53,7 +53,7 @@ fl_stream_traverse(FlStream *self, visitproc visit, void *arg)
     Py_VISIT(self->queued_by);
     /* Invariant 1; the list tells whether the loop has a reference at all. */
     if (!fl_list_is_empty(&self->owned.link)
-        && fl_stream_owns_itself(&self->owned))
+        && fl_stream_visits_own_ref(&self->owned))
     {
         Py_VISIT((PyObject *)self);
     }
@@ -113,7 +113,7 @@ end_unclosed(FlStream *self)
     if (self->reg != NULL) {
         /* In a forked child this may be the first use of the loop: without
            this we would remove registrations from the parent's set. */
-        (void)fl_loop_leave_parent(self->loop);
+        (void)fl_loop_after_fork(self->loop);
         fl_stream_flush(self); /* another finalizer may have written */
     }
     if (self->phase != FL_STREAM_CLOSED && fl_stream_finish(self) < 0) {

@@ -7,9 +7,9 @@
 
 #include "transport/stream.h"
 
-/* FlOwnedKind.owns_itself: no event can come of the stream, so that it visits
-   the loop's reference to it as its own. */
-bool fl_stream_owns_itself(const FlOwned *owned);
+/* FlOwnedKind.visits_own_ref: no event can come of the stream, so that it
+   visits the loop's reference to it as its own. */
+bool fl_stream_visits_own_ref(const FlOwned *owned);
 
 int fl_stream_traverse(FlStream *self, visitproc visit, void *arg);
 

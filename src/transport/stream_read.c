@@ -208,7 +208,7 @@ make_scratch(FlLoop *loop)
 static int
 add_scratch(const FlStream *self, struct iovec *pieces, int count)
 {
-    bool whole = self->native->get_memory != NULL
+    bool whole = self->native->find_room != NULL
                  || (WHOLE_EVENTS && self->read_halvings == 0);
     size_t left = whole ? EVENT_BYTES : NATIVE_BYTES >> self->read_halvings;
     for (int at = 0; at < count; at++) {
@@ -251,24 +251,24 @@ receive_native(FlStream *self, PyObject *protocol, ReadResult *result)
     const FlNativeProtocol *native = self->native;
     struct iovec pieces[FL_NATIVE_PIECES + 1];
     int count = 0;
-    /* Before get_memory: this may run Python, which may move that memory. */
+    /* Before find_room: this may run Python, which may move that memory. */
     int code = check_before_read(self, protocol);
     if (code == 0) {
         code = make_scratch(self->loop);
     }
     if (code == 0) {
         /* A small read goes through the scratch and is copied. */
-        if (native->get_memory != NULL && self->last_read_bytes >= LARGE_BYTES)
+        if (native->find_room != NULL && self->last_read_bytes >= LARGE_BYTES)
         {
-            count = native->get_memory(self->state, protocol,
-                                       self->last_read_bytes, pieces);
+            count = native->find_room(self->state, protocol,
+                                      self->last_read_bytes, pieces);
         }
         code = receive_pieces(self, pieces, add_scratch(self, pieces, count),
                               result);
     }
-    /* The contract: each get_memory is followed by memory_filled. */
+    /* The contract: each find_room is followed by buffers_filled. */
     if (count > 0 && (code < 0 || result->got_bytes == 0)) {
-        (void)native->memory_filled(self->state, protocol, pieces, 0);
+        (void)native->buffers_filled(self->state, protocol, pieces, 0);
     }
     if (code < 0) {
         return code == -EAGAIN
@@ -282,8 +282,8 @@ receive_native(FlStream *self, PyObject *protocol, ReadResult *result)
     if (count == 0) {
         return deliver_scratch(self, protocol, result);
     }
-    code = native->memory_filled(self->state, protocol, pieces,
-                                 result->got_bytes);
+    code = native->buffers_filled(self->state, protocol, pieces,
+                                  result->got_bytes);
     return code < 0 ? fl_stream_fatal(self, DATA_FAILED) : 0;
 }
 

@@ -9,7 +9,7 @@
    1. At most one stream of a loop is corked (loop->cork), and it is flushed
       before the loop sends anything else.  So bytes leave in the order they
       were written, across connections too.  Every send in C first calls
-      fl_loop_expect_io.  Sends in Python, and every way to hand control to
+      fl_loop_before_io.  Sends in Python, and every way to hand control to
       another loop, thread or process, call fl_loop_flush_corked_here.
    2. Writes are corked only inside a callback, by the thread that runs the
       loop, and up to the lesser of CORKED_BYTES and the high-water mark.  Not
@@ -91,7 +91,7 @@ static int
 send_one(FlStream *self, const char *data, size_t size_bytes,
          size_t *sent_bytes)
 {
-    fl_loop_expect_io(self->loop);
+    fl_loop_before_io(self->loop);
     return sent_or_error(self, send(self->fd, data, size_bytes, FL_SEND_FLAGS),
                          sent_bytes);
 }
@@ -108,7 +108,7 @@ send_vectors(FlStream *self, struct iovec *vectors, int count,
         .msg_iov = vectors,
         .msg_iovlen = (size_t)count,
     };
-    fl_loop_expect_io(self->loop);
+    fl_loop_before_io(self->loop);
     return sent_or_error(self, sendmsg(self->fd, &message, FL_SEND_FLAGS),
                          sent_bytes);
 }
@@ -122,7 +122,8 @@ drain_queue(FlStream *self)
     int code = fl_stream_check_fd(self); /* may run Python, so it is first */
     while (code == 0 && !fl_write_queue_is_empty(write_queue)) {
         struct iovec vectors[MAX_VECTORS];
-        int count = fl_write_queue_vectors(write_queue, vectors, MAX_VECTORS);
+        int count =
+            fl_write_queue_fill_iovec(write_queue, vectors, MAX_VECTORS);
         size_t offered = 0, sent;
         for (int at = 0; at < count; at++) {
             offered += vectors[at].iov_len;
@@ -162,7 +163,7 @@ shut_down_writing(FlStream *self)
     if (code < 0) {
         return code;
     }
-    fl_loop_expect_io(self->loop); /* the peer may be in this loop */
+    fl_loop_before_io(self->loop); /* the peer may be in this loop */
     return shutdown(self->fd, SHUT_WR) < 0 ? -errno : 0;
 }
 
@@ -293,7 +294,7 @@ check_writable(FlStream *self, const char *method)
 }
 
 int
-fl_stream_drop_after_loss(FlStream *self)
+fl_stream_count_lost_write(FlStream *self)
 {
     if (self->phase < FL_STREAM_LOST) {
         return 0;
@@ -354,7 +355,7 @@ static int
 write_payload(FlStream *self, const Payload *payload)
 {
     size_t size = payload->size_bytes, sent = 0;
-    int code = size == 0 ? 1 : fl_stream_drop_after_loss(self);
+    int code = size == 0 ? 1 : fl_stream_count_lost_write(self);
     if (code != 0) {
         return code < 0 ? -1 : 0;
     }
@@ -575,7 +576,7 @@ fl_stream_writelines(FlStream *self, PyObject *lines)
     int code = 0;
     if (PyList_GET_SIZE(list) > 0) {
         Py_BEGIN_CRITICAL_SECTION(self);
-        code = fl_stream_drop_after_loss(self);
+        code = fl_stream_count_lost_write(self);
         if (code == 0) {
             code = write_list(self, list);
         }
@@ -633,8 +634,8 @@ finish_drained(FlStream *self)
     code = fl_stream_update_registration(self);
     Py_END_CRITICAL_SECTION();
     if (code == 0 && self->empty_waiter != NULL
-        && fl_stream_set_if_pending(self, self->empty_waiter,
-                                    self->state->names.set_result, Py_None)
+        && fl_stream_resolve_if_pending(self, self->empty_waiter,
+                                        self->state->names.set_result, Py_None)
                < 0)
     {
         return -1;

@@ -29,7 +29,7 @@ void fl_stream_expose_fd(FlStream *self);
 /* Count a write after the connection was lost; the fifth and later ones log
    asyncio's warning.  1: drop the write; 0: the connection is not lost; -1
    with an exception set. */
-int fl_stream_drop_after_loss(FlStream *self);
+int fl_stream_count_lost_write(FlStream *self);
 
 /* transport.write(data): None, or NULL with an exception set. */
 PyObject *fl_stream_write(FlStream *self, PyObject *data);

@@ -13,7 +13,7 @@
       flushes them first; get_write_buffer_size does not count them.
    3. Without a GIL a method may be called in another thread.  close, abort,
       pause_reading and resume_reading change what only the loop's thread may
-      change, and are forwarded to it (fl_transport_is_left). */
+      change, and are forwarded to it (fl_transport_was_queued). */
 #include "transport/transport.h"
 
 #include "core/fd_set.h"
@@ -34,7 +34,7 @@
 #include <string.h>
 
 PyObject *
-fl_transport_leave_to_loop(FlLoop *loop, PyObject *self, PyObject *method,
+fl_transport_queue_to_loop(FlLoop *loop, PyObject *self, PyObject *method,
                            PyObject *argument)
 {
     /* From the type, not from the instance: a program may have replaced the
@@ -54,7 +54,7 @@ fl_transport_leave_to_loop(FlLoop *loop, PyObject *self, PyObject *method,
 
 #if !FL_HAVE_GIL
 bool
-fl_transport_is_left(FlStream *self, PyObject *method, PyObject **result)
+fl_transport_was_queued(FlStream *self, PyObject *method, PyObject **result)
 {
     PyObject *loop;
     /* The loop's thread may be clearing self->loop: see fl_stream_finish.
@@ -62,9 +62,9 @@ fl_transport_is_left(FlStream *self, PyObject *method, PyObject **result)
     Py_BEGIN_CRITICAL_SECTION(self);
     loop = Py_XNewRef((PyObject *)self->loop);
     Py_END_CRITICAL_SECTION();
-    bool elsewhere = fl_transport_is_elsewhere((FlLoop *)loop);
+    bool elsewhere = fl_transport_on_other_thread((FlLoop *)loop);
     if (elsewhere) {
-        *result = fl_transport_leave_to_loop((FlLoop *)loop, (PyObject *)self,
+        *result = fl_transport_queue_to_loop((FlLoop *)loop, (PyObject *)self,
                                              method, NULL);
     }
     Py_XDECREF(loop);
@@ -123,7 +123,7 @@ PyObject *
 fl_transport_close(FlStream *self, PyObject *Py_UNUSED(ignored))
 {
     PyObject *result;
-    if (fl_transport_is_left(self, self->state->names.close, &result)) {
+    if (fl_transport_was_queued(self, self->state->names.close, &result)) {
         return result;
     }
     /* First: a second close() is silent even if the loop is closed by now. */
@@ -146,7 +146,7 @@ PyObject *
 fl_transport_abort(FlStream *self, PyObject *Py_UNUSED(ignored))
 {
     PyObject *result;
-    if (fl_transport_is_left(self, self->state->names.abort, &result)) {
+    if (fl_transport_was_queued(self, self->state->names.abort, &result)) {
         return result;
     }
     /* A CLOSING stream is still sending its buffer, and can be aborted. */
@@ -271,8 +271,8 @@ PyObject *
 fl_transport_pause_reading(FlStream *self, PyObject *Py_UNUSED(ignored))
 {
     PyObject *result;
-    if (fl_transport_is_left(self, self->state->names.pause_reading, &result))
-    {
+    if (fl_transport_was_queued(self, self->state->names.pause_reading,
+                                &result)) {
         return result;
     }
     return set_paused(self, true);
@@ -287,8 +287,8 @@ PyObject *
 fl_transport_resume_reading(FlStream *self, PyObject *Py_UNUSED(ignored))
 {
     PyObject *result;
-    if (fl_transport_is_left(self, self->state->names.resume_reading, &result))
-    {
+    if (fl_transport_was_queued(self, self->state->names.resume_reading,
+                                &result)) {
         return result;
     }
     return set_paused(self, false);
@@ -406,8 +406,8 @@ fl_transport_set_buffer_limits(FlStream *self, PyObject *args,
         return NULL;
     }
     int64_t high = 0, low = 0;
-    if ((high_object != Py_None && fl_flow_mark(high_object, &high) < 0)
-        || (low_object != Py_None && fl_flow_mark(low_object, &low) < 0))
+    if ((high_object != Py_None && fl_flow_parse_mark(high_object, &high) < 0)
+        || (low_object != Py_None && fl_flow_parse_mark(low_object, &low) < 0))
     {
         return NULL;
     }

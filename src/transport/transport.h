@@ -8,7 +8,7 @@
    Owner: arguments are borrowed, results are new references.
    Threads: the loop's thread.  Without a GIL another thread may call a public
    method, too: a method that is not thread-safe is then forwarded to the loop
-   (fl_transport_is_left).
+   (fl_transport_was_queued).
    Errors: NULL or -1 with an exception set. */
 #ifndef FL_TRANSPORT_TRANSPORT_H
 #define FL_TRANSPORT_TRANSPORT_H
@@ -20,7 +20,7 @@
    GIL, and another thread runs the loop.  The loop may be NULL.  A loop
    inherited by fork has no such thread in this process. */
 static inline bool
-fl_transport_is_elsewhere(const FlLoop *loop)
+fl_transport_on_other_thread(const FlLoop *loop)
 {
     return !FL_HAVE_GIL && loop != NULL && fl_loop_on_other_thread(loop)
            && !fl_loop_is_inherited(loop);
@@ -29,7 +29,7 @@ fl_transport_is_elsewhere(const FlLoop *loop)
 /* Queue self.method(argument), or self.method() if argument is NULL, for the
    loop's thread.  Does not wait for the call, so its result is lost.  None, or
    NULL with an exception set. */
-PyObject *fl_transport_leave_to_loop(FlLoop *loop, PyObject *self,
+PyObject *fl_transport_queue_to_loop(FlLoop *loop, PyObject *self,
                                      PyObject *method, PyObject *argument);
 
 /* Forward a method without arguments to the loop's thread if this thread must
@@ -37,7 +37,7 @@ PyObject *fl_transport_leave_to_loop(FlLoop *loop, PyObject *self,
    NULL with an exception set.  Always false with a GIL. */
 #if FL_HAVE_GIL
 static inline bool
-fl_transport_is_left(FlStream *self, PyObject *method, PyObject **result)
+fl_transport_was_queued(FlStream *self, PyObject *method, PyObject **result)
 {
     (void)self;
     (void)method;
@@ -45,7 +45,8 @@ fl_transport_is_left(FlStream *self, PyObject *method, PyObject **result)
     return false;
 }
 #else
-bool fl_transport_is_left(FlStream *self, PyObject *method, PyObject **result);
+bool fl_transport_was_queued(FlStream *self, PyObject *method,
+                             PyObject **result);
 #endif
 
 /* The shared methods, by calling convention: X(Python name, C name).  The C
@@ -105,11 +106,11 @@ bool fl_transport_is_left(FlStream *self, PyObject *method, PyObject **result);
         PyObject *value =                                                   \
             FL_LIKELY(nargs == 1 && kwnames == NULL)                        \
                 ? args[0]                                                   \
-                : fl_parse_one(name, parameter, args, nargs, kwnames);      \
+                : fl_args_parse_one(name, parameter, args, nargs, kwnames); \
         return value == NULL ? NULL : call(self, value);                    \
     }
 /* Declarations of the functions and docstrings listed above. */
-#define FL_DECLARE_TWO(name, c_name)                                \
+#define FL_DECLARE_NOARGS(name, c_name)                             \
     PyObject *fl_transport_##c_name(FlStream *self, PyObject *arg); \
     extern const char fl_transport_##c_name##_doc[];
 #define FL_NAMED_ONE(function)                                \
@@ -122,14 +123,14 @@ bool fl_transport_is_left(FlStream *self, PyObject *method, PyObject **result);
     PyObject *fl_transport_##c_name(FlStream *self, PyObject *args, \
                                     PyObject *kwargs);              \
     extern const char fl_transport_##c_name##_doc[];
-FL_TRANSPORT_NOARGS(FL_DECLARE_TWO)
+FL_TRANSPORT_NOARGS(FL_DECLARE_NOARGS)
 FL_TRANSPORT_ONE(FL_DECLARE_ONE)
 FL_TRANSPORT_KEYWORDS(FL_DECLARE_KEYWORDS)
 
 FL_DECLARE_KEYWORDS(get_extra_info, get_extra_info)
 
 /* For a type that extends this method. */
-FL_DECLARE_TWO(resume_reading, resume_reading)
+FL_DECLARE_NOARGS(resume_reading, resume_reading)
 
 /* Parse the arguments of _fatal_error(exc, message=...): borrowed.  0, or -1
    with TypeError set. */

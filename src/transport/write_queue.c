@@ -89,8 +89,8 @@ fl_write_queue_append(FlWriteQueue *write_queue, PyObject *bytes,
 }
 
 int
-fl_write_queue_put_back(FlWriteQueue *write_queue, PyObject *bytes,
-                        size_t sent_bytes)
+fl_write_queue_prepend(FlWriteQueue *write_queue, PyObject *bytes,
+                       size_t sent_bytes)
 {
     FL_CHECK(write_queue->sent_bytes == 0, "only one item may be partly sent");
     /* Without a free slot before the first item, shift all by one. */
@@ -111,8 +111,8 @@ fl_write_queue_put_back(FlWriteQueue *write_queue, PyObject *bytes,
 }
 
 int
-fl_write_queue_vectors(const FlWriteQueue *write_queue, struct iovec *vectors,
-                       int limit)
+fl_write_queue_fill_iovec(const FlWriteQueue *write_queue,
+                          struct iovec *vectors, int limit)
 {
     int count = 0;
     size_t skip = write_queue->sent_bytes;

@@ -42,8 +42,8 @@ int fl_write_queue_append(FlWriteQueue *write_queue, PyObject *bytes,
                           size_t sent_bytes);
 
 /* The same at the front.  The present first item must be wholly unsent. */
-int fl_write_queue_put_back(FlWriteQueue *write_queue, PyObject *bytes,
-                            size_t sent_bytes);
+int fl_write_queue_prepend(FlWriteQueue *write_queue, PyObject *bytes,
+                           size_t sent_bytes);
 
 /* The first item, borrowed; NULL if the queue is empty.  A caller that runs
    Python before it consumes the item needs a reference of its own, and must
@@ -58,8 +58,8 @@ fl_write_queue_head(const FlWriteQueue *write_queue)
 
 /* Point up to `limit` vectors at the unsent bytes.  Returns how many were
    filled.  They are valid until the queue changes. */
-int fl_write_queue_vectors(const FlWriteQueue *write_queue,
-                           struct iovec *vectors, int limit);
+int fl_write_queue_fill_iovec(const FlWriteQueue *write_queue,
+                              struct iovec *vectors, int limit);
 
 /* Remove this many bytes from the front: they were sent. */
 void fl_write_queue_consume(FlWriteQueue *write_queue, size_t size_bytes);

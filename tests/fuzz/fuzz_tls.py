@@ -148,7 +148,7 @@ class Case:
         for side, context in enumerate(pair):
             app = tape.pick((Plain, Buffered))(self)
             waiter = loop.create_future()
-            tls = _tls.open_filter(
+            tls = _tls.open_adapter(
                 loop,
                 app,
                 context,

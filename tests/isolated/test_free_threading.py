@@ -176,7 +176,7 @@ def run(number):
     global changing
     if number == 0:
         while changing:
-            for fd, object, reader, writer in _core.watched(loop):
+            for fd, object, reader, writer in _core.registered_fds(loop):
                 assert object in lefts and reader and not writer
         return
     for _ in range(1500):

@@ -106,7 +106,7 @@ class Waiter:
 def test_a_waiter_that_fails_leaves_no_timer(fast_loop):
     context = contexts()[1]
     protocol = asyncio.Protocol()
-    tls = _tls.open_filter(
+    tls = _tls.open_adapter(
         fast_loop, protocol, context, Waiter(), server_hostname="localhost"
     )
     tls.connection_made(Raw())
@@ -472,7 +472,7 @@ def test_no_connection_is_made_where_wrapping_fails(plain_loop):
 
     context = Refuses(ssl.PROTOCOL_TLS_CLIENT)
     with pytest.raises(ZeroDivisionError):
-        _tls.open_filter(plain_loop, asyncio.Protocol(), context, None)
+        _tls.open_adapter(plain_loop, asyncio.Protocol(), context, None)
     assert engine_of(plain_loop, *contexts()) in ENGINES
 
 

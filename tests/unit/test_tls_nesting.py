@@ -186,7 +186,7 @@ class Program:
             self.waiter = loop.create_future()
             self.waiter.add_done_callback(self.note_waiter)
         self.raw = NestingRaw(self)
-        self.tls = _tls.open_filter(
+        self.tls = _tls.open_adapter(
             loop,
             Protocol(self),
             near,

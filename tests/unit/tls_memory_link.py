@@ -89,7 +89,7 @@ class End:
     def __init__(self, loop: Any, context: Any, server_side: bool) -> None:
         self.raw = Raw()
         self.protocol = Notes()
-        self.tls = _tls.open_filter(
+        self.tls = _tls.open_adapter(
             loop,
             self.protocol,
             context,
