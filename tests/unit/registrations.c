@@ -6,7 +6,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-/* The watch that a poll fires, or NULL. */
+/* The registration that a poll fires, or NULL. */
 static FlRegistration *
 fired(FlPoller *poller)
 {
@@ -22,32 +22,33 @@ static int
 use_once(FlPoller *poller)
 {
     int ends[2], others[2];
-    FlRegistration *watch;
+    FlRegistration *reg;
     if (socketpair(AF_UNIX, SOCK_STREAM, 0, ends) < 0
         || socketpair(AF_UNIX, SOCK_STREAM, 0, others) < 0
-        || fl_registration_open(poller, ends[0], true, &watch) < 0
-        || fl_registration_set(watch, FL_READABLE) < 0 || write(ends[1], "x", 1) != 1)
+        || fl_registration_open(poller, ends[0], true, &reg) < 0
+        || fl_registration_set(reg, FL_READABLE) < 0
+        || write(ends[1], "x", 1) != 1)
     {
         return __LINE__;
     }
-    if (fired(poller) != watch) {
+    if (fired(poller) != reg) {
         return __LINE__;
     }
     int duplicate = dup(ends[0]);
-    fl_registration_close_with_fd(watch);
+    fl_registration_close_with_fd(reg);
     if (dup2(others[0], ends[0]) < 0
-        || fl_registration_open(poller, ends[0], true, &watch) < 0
-        || fl_registration_set(watch, FL_READABLE) < 0)
+        || fl_registration_open(poller, ends[0], true, &reg) < 0
+        || fl_registration_set(reg, FL_READABLE) < 0)
     {
         return __LINE__;
     }
     if (fired(poller) != NULL) {
         return __LINE__;
     }
-    if (write(others[1], "y", 1) != 1 || fired(poller) != watch) {
+    if (write(others[1], "y", 1) != 1 || fired(poller) != reg) {
         return __LINE__;
     }
-    fl_registration_close(watch);
+    fl_registration_close(reg);
     int fds[] = {duplicate, ends[0], ends[1], others[0], others[1]};
     for (int at = 0; at < 5; at++) {
         (void)close(fds[at]);

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.no_refcount
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 PARTS = (
     "core/poller",
-    "core/watch",
+    "core/registration",
     "core/fd_set",
     "base/table",
     "base/forks",
