@@ -27,7 +27,6 @@ from asyncio import (
 
 from . import _core
 from . import streams as _native_streams  # noqa: F401
-from ._inherited import document
 from ._selector import RegisteredDescriptors
 from .connections import Connections
 from .sockets import SocketCalls
@@ -502,8 +501,6 @@ class Loop(  # type: ignore[misc, unused-ignore]
             host, port, family=family, type=type, proto=proto, flags=flags
         )
 
-
-document(Loop)
 
 # asyncio's own test; its public name is deprecated from 3.14 on.
 _is_coroutine_function = (

@@ -1,7 +1,7 @@
-"""Every public name of Loop says what it does, in which unit, what it raises.
+"""Every public name that Loop defines says what it does, in which unit, and
+what it raises.  What it inherits from asyncio has asyncio's text.
 
-What asyncio's class gives it is not enough: half of that has no docstring, and
-hardly one names an error.  An editor reads the stub, so the stub has them too.
+An editor reads the stub, so the stub has the texts of the core too.
 """
 
 import ast
@@ -35,12 +35,13 @@ def public(cls):
     return [name for name in dir(cls) if not name.startswith("_")]
 
 
-def told(loop_class, name):
-    """The docstring of our own, as help() shows it."""
-    value = inspect.getattr_static(loop_class, name)
-    owner = next(c for c in loop_class.__mro__ if name in vars(c))
-    assert owner.__module__.startswith("fastloop"), f"{name} has no text"
-    return inspect.cleandoc(value.__doc__ or "")
+def own_names(cls):
+    """The public names that classes of fastloop define, with their texts."""
+    for name in public(cls):
+        owner = next(c for c in cls.__mro__ if name in vars(c))
+        if owner.__module__.startswith("fastloop"):
+            value = inspect.getattr_static(cls, name)
+            yield name, inspect.cleandoc(value.__doc__ or "")
 
 
 def lacking(name, parameters, text):
@@ -59,16 +60,18 @@ def lacking(name, parameters, text):
     return found
 
 
-def test_every_public_name(loop_class):
+def test_every_public_name_of_ours(loop_class):
     names = public(loop_class)
     assert set(names) >= set(public(asyncio.SelectorEventLoop))
     bad = {}
-    for name in names:
+    texts = dict(own_names(loop_class))
+    assert len(texts) > 30
+    for name, text in texts.items():
         value = getattr(loop_class, name)
         parameters = (
             inspect.signature(value).parameters if callable(value) else ()
         )
-        missing = lacking(name, parameters, told(loop_class, name))
+        missing = lacking(name, parameters, text)
         if missing:
             bad[name] = missing
     assert bad == {}
@@ -85,13 +88,6 @@ def test_every_public_name(loop_class):
 )
 def test_what_is_missing_is_found(text, missing):
     assert len(lacking("wait", ["ssl_timeout"], text)) == missing
-
-
-def test_asyncios_own_texts_stay(loop_class):
-    ours, theirs = loop_class.sendfile, asyncio.BaseEventLoop.sendfile
-    assert ours.__doc__ != theirs.__doc__
-    assert ours.__code__ is theirs.__code__
-    assert ours.__qualname__ == "Loop.sendfile"
 
 
 def test_the_stub_has_the_texts_of_the_core(built):

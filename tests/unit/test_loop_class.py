@@ -1,7 +1,6 @@
 """What tells a program that a loop is fastloop's."""
 
 import asyncio
-import inspect
 from unittest import mock
 
 import fastloop
@@ -38,13 +37,3 @@ def test_a_patch_of_asyncios_method_is_heard():
     finally:
         loop.close()
         mine.close()
-
-
-def test_what_is_inherited_looks_like_a_method_of_the_class():
-    connect = Loop.create_connection
-    assert inspect.iscoroutinefunction(connect)
-    assert connect.__qualname__ == "Loop.create_connection"
-    assert inspect.signature(connect) == inspect.signature(
-        asyncio.BaseEventLoop.create_connection
-    )
-    assert "Raises" in Mine.create_connection.__doc__
