@@ -419,16 +419,16 @@ make_engine(FlTls *self, PyObject *wrap, const char *ssl_file)
 {
     FlTlsEngine *engine = &self->engine;
     FlNames *names = &self->state->names;
-    FlSslCapture window;
+    FlSslCapture capture;
     bool may_use_libssl = ssl_file != NULL && FL_HAVE_GIL
                           && !(self->loop->off & FL_OFF_LIBSSL)
                           && fl_libssl_find(ssl_file);
     PyObject *is_plain = NULL, *owner = NULL;
-    fl_ssl_capture_begin(&window);
+    fl_ssl_capture_begin(&capture);
     engine->object = PyObject_CallNoArgs(wrap);
     if (engine->object != NULL) {
-        /* Inside the window as well: this runs Python, which may free the
-           SSL, and the window then forgets the pointer. */
+        /* Inside the capture as well: this runs Python, which may free the
+           SSL, and the capture then forgets the pointer. */
         is_plain = PyObject_CallMethodOneArg(self->state->tls, names->is_plain,
                                              engine->object);
     }
@@ -437,7 +437,7 @@ make_engine(FlTls *self, PyObject *wrap, const char *ssl_file)
             ? -1
             : PyObject_GetOptionalAttr(engine->object, names->_sslobj, &owner);
     /* No Python may run between here and fl_tls_engine_take_ssl. */
-    void *ssl = fl_ssl_capture_end(&window);
+    void *ssl = fl_ssl_capture_end(&capture);
     /* The default, replaced by fl_tls_engine_take_ssl. */
     engine->type = &fl_tls_engine_object;
     engine->patched = is_plain != Py_True;

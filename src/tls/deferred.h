@@ -19,7 +19,7 @@ int fl_tls_defer(FlTls *self);
 
 /* Delaying the first data, invariant 1 of deferred.c.
 
-   begin_awaiting starts the delay if there is a waiter; no data is delivered
+   delay_begin starts the delay if there is a waiter; no data is delivered
    until it ends. */
 void fl_tls_delay_begin(FlTls *self);
 /* Resolve the waiter.  Data is delivered in the iteration after the one that

@@ -20,8 +20,8 @@ FlLibssl fl_libssl;
 static pthread_mutex_t library_lock = PTHREAD_MUTEX_INITIALIZER;
 static bool library_searched;
 static bool library_usable;
-/* The innermost open window, on the stack of its caller; or NULL. */
-static _Thread_local FlSslCapture *thread_window;
+/* The innermost open capture, on the stack of its caller; or NULL. */
+static _Thread_local FlSslCapture *thread_capture;
 
 /* OpenSSL has created an SSL.  Runs in any thread, with or without the GIL, so
    it touches nothing but thread-local data. */
@@ -29,21 +29,21 @@ static void
 on_ssl_new(void *ssl, void *Py_UNUSED(value), void *Py_UNUSED(all),
            int Py_UNUSED(index), long Py_UNUSED(argl), void *Py_UNUSED(argp))
 {
-    if (thread_window != NULL) {
-        thread_window->ssl = ssl;
+    if (thread_capture != NULL) {
+        thread_capture->ssl = ssl;
     }
 }
 
-/* OpenSSL frees an SSL.  No window may return a dangling pointer, and an SSL
-   that an outer window has captured may be freed inside an inner one. */
+/* OpenSSL frees an SSL.  No capture may return a dangling pointer, and an SSL
+   that an outer capture has captured may be freed inside an inner one. */
 static void
 on_ssl_free(void *ssl, void *Py_UNUSED(value), void *Py_UNUSED(all),
             int Py_UNUSED(index), long Py_UNUSED(argl), void *Py_UNUSED(argp))
 {
-    FlSslCapture *window = thread_window;
-    for (; window != NULL; window = window->outer) {
-        if (window->ssl == ssl) {
-            window->ssl = NULL;
+    FlSslCapture *capture = thread_capture;
+    for (; capture != NULL; capture = capture->outer) {
+        if (capture->ssl == ssl) {
+            capture->ssl = NULL;
         }
     }
 }
@@ -107,16 +107,16 @@ fl_libssl_find(const char *file)
 }
 
 void
-fl_ssl_capture_begin(FlSslCapture *window)
+fl_ssl_capture_begin(FlSslCapture *capture)
 {
-    window->ssl = NULL;
-    window->outer = thread_window;
-    thread_window = window;
+    capture->ssl = NULL;
+    capture->outer = thread_capture;
+    thread_capture = capture;
 }
 
 void *
-fl_ssl_capture_end(FlSslCapture *window)
+fl_ssl_capture_end(FlSslCapture *capture)
 {
-    thread_window = window->outer;
-    return window->ssl;
+    thread_capture = capture->outer;
+    return capture->ssl;
 }

@@ -8,7 +8,7 @@
    thread may call the functions here.
 
    OpenSSL itself provides the SSL: it calls us for each SSL that is created
-   (CRYPTO_get_ex_new_index).  While a thread's window is open, the last SSL
+   (CRYPTO_get_ex_new_index).  While a thread's capture is open, the last SSL
    created in that thread is captured.  engine_libssl.c accepts it only if its
    ex_data holds the SSLObject's _sslobj, which CPython stores there.
 
@@ -68,16 +68,16 @@ extern FlLibssl fl_libssl;
    process searches, and its result never changes.  `file` is _ssl.__file__. */
 bool fl_libssl_find(const char *file);
 
-/* Capture the SSL that this thread creates between open_window and
-   close_window.  close_window returns the last one created, or NULL if there
-   was none or it has been freed.  The caller owns the FlSslCapture, usually
-   on its stack.  Windows may nest; close them in reverse order. */
+/* Capture the SSL that this thread creates between capture_begin and
+   capture_end, which returns the last one created, or NULL if there was none
+   or it has been freed.  The caller owns the FlSslCapture, usually on its
+   stack.  Captures may nest; end them in reverse order. */
 typedef struct FlSslCapture {
     void *ssl;
     struct FlSslCapture *outer;
 } FlSslCapture;
 
-void fl_ssl_capture_begin(FlSslCapture *window);
-void *fl_ssl_capture_end(FlSslCapture *window);
+void fl_ssl_capture_begin(FlSslCapture *capture);
+void *fl_ssl_capture_end(FlSslCapture *capture);
 
 #endif

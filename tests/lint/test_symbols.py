@@ -51,7 +51,7 @@ PROCESS = {
     "library_lock",
     "library_searched",
     "library_usable",
-    "thread_window",
+    "thread_capture",
 }
 
 
