@@ -38,7 +38,6 @@
       (void *ssl, const void *buf, size_t size, size_t *taken))              \
     X(int, SSL_get_error, (const void *ssl, int result))                     \
     X(void, SSL_set_bio, (void *ssl, void *reads, void *writes))             \
-    X(int, BIO_get_new_index, (void))                                        \
     X(void *, BIO_meth_new, (int type, const char *name))                    \
     X(int, BIO_meth_set_read,                                                \
       (void *method, int (*read)(void *bio, char *to, int size)))            \

@@ -131,6 +131,9 @@ class Case:
         )
         note("limit", self.model.limit)
         self.pending: tuple[Any, str, Any] | None = None
+        # Whether asyncio's own code reads: a search goes on there where it
+        # stopped, also after another read has taken bytes from under it.
+        self.plain = bool(os.environ.get("FUZZ_ON_ASYNCIO"))
 
     def settle(self) -> None:
         for count in range(1000):
@@ -187,7 +190,9 @@ class Case:
     def step(self) -> None:
         tape, model, reader = self.tape, self.model, self.reader
         op = tape.byte() % 12
-        if op < 4 and (op < 2 or self.pending is None):
+        method = self.pending[1] if self.pending else ""
+        searching = self.plain and method in ("readuntil", "readline")
+        if op < 4 and (self.pending is None or (op < 2 and not searching)):
             self.start(tape.pick(("read", "readexactly")), tape.size() - 2)
         elif op < 6 and self.pending is None:
             self.start("readuntil", bytes(text(tape)[:5]))
@@ -203,6 +208,7 @@ class Case:
             look = tape.pick(LOOKS)
             note(look)
             look(reader)
+            self.plain |= type(reader) is asyncio.StreamReader
         elif op == 9 and tape.byte() % 8 == 0:
             self.end()
         elif not (model.eof or model.wire_eof):

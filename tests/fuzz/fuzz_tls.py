@@ -213,8 +213,10 @@ class Case:
             sent[at] ^= 1 << tape.byte() % 8
         elif how == 1:
             del sent[at : at + tape.size()]
-        else:
-            sent[at:at] = tape.bytes() if how == 2 else sent[at:]
+        elif how == 2:
+            sent[at:at] = tape.bytes()
+        else:  # not all of it: 20 times would be a million times as much
+            sent[at:at] = sent[at : at + 65536]
 
     def write(self, side: int) -> None:
         app, tape = self.apps[side], self.tape
