@@ -3,10 +3,10 @@
 
    1. A poll may be skipped while callbacks are ready.  It is never skipped in
       the first iteration of a run, after a transport sent something, after a
-      user-registered fd changed, or while time() is overridden.
+      user-owned fd changed, or while time() is overridden.
       - After a poll that found only events of transports, EVENT_SKIPS polls
         are skipped.  These iterations run the tasks that the events wake, and
-        the tasks send, which ends the skipping.  User-registered fds may be
+        the tasks send, which ends the skipping.  User-owned fds may be
         written without our knowledge, so their events allow no skip.
       - After a poll that found nothing, the allowance doubles, up to
         MAX_SKIPS, while two polls are less than half of MAX_SKIPPED_NS apart.
@@ -165,7 +165,7 @@ poll_blocking(FlLoop *loop, int64_t timeout_ns)
     }
     PyEval_RestoreThread(thread);
     atomic_store(&poller->sleeping, 0);
-    /* The interrupt asked for one poll to return, which it did. */
+    /* The interrupt was for one poll, which has returned. */
     if (FL_UNLIKELY(atomic_load(&poller->interrupted))) {
         atomic_store(&poller->interrupted, false);
     }

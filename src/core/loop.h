@@ -10,8 +10,8 @@
    _anythread or their comment says so.
 
    Ownership: the loop owns its queues' entries, its scheduled timers, its
-   user-registered fds and, through `streams`, every open transport.  These
-   become garbage only together with the loop. */
+   user-owned fds and, through `streams`, every open transport, of datagrams
+   too.  These become garbage only together with the loop. */
 #ifndef FL_CORE_LOOP_H
 #define FL_CORE_LOOP_H
 
@@ -53,7 +53,7 @@ typedef struct {
     unsigned long running_thread; /* the thread that runs it */
 } FlThreadQueue;
 
-/* The strong references of a user-registered fd. */
+/* The strong references of a user-owned fd. */
 typedef struct {
     PyObject *reader; /* FlHandle, FlFdCall or NULL */
     PyObject *writer;
@@ -67,7 +67,8 @@ typedef struct {
     int (*run)(PyObject *self);
 } FlFdCall;
 
-/* A user-registered fd: one that add_reader or add_writer registered. */
+/* A user-owned fd: one that add_reader, add_writer or a sock_* call has
+   registered. */
 typedef struct {
     FlList link; /* in loop->user_fds while registered */
     FlRegistration *reg;

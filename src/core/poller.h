@@ -40,7 +40,7 @@ typedef struct FlPoller FlPoller;
 typedef struct {
     FlRegistration *reg; /* or NULL */
     /* The set contains a file under this fd, as far as we know: the fd may
-       have been closed since.  It can stay true without a registration: see
+       have been closed since.  It can stay true while reg is NULL: see
        registration.c, invariant 3. */
     bool registered;
 } FlFdEntry;

@@ -319,7 +319,7 @@ fl_registration_want(FlRegistration *reg, int wanted)
     FlPoller *poller = reg->poller;
     reg->wanted = (uint8_t)wanted;
     if (wanted != 0) {
-        /* A new wait: it gets one recheck after about a second. */
+        /* A new wait: it gets one recheck within about a second. */
         reg->unwanted = 0;
         reg->recheck = poller->recheck = true;
         reg->rechecking = false;

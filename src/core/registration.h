@@ -17,9 +17,9 @@
    - Persistent: edge-triggered, for both directions, registered even while
      nobody waits.  `ready` accumulates the events that arrived until the
      caller clears them, so waiting costs no system call.  A caller that
-     waits is also woken once after about a second, and the registration is
-     renewed.  This is the recheck.  It covers an fd that now refers to
-     another file, and a short read that did not mean "no more data".
+     waits is also woken once within about a second, and its fd is registered
+     again.  This is the recheck.  It covers an fd that now refers to another
+     file, and a short read that did not mean "no more data".
 
    Threads: any thread may call while it holds the GIL.  Without a GIL the
    poller's fds_lock guards the table of fds and the two lists.  Persistent
@@ -65,10 +65,13 @@ struct FlRegistration {
     bool recheck;      /* fl_registrations_recheck should visit it */
     bool rechecking;   /* persistent: the last event came from a recheck */
     bool armed;        /* the set will report what is wanted */
-    /* `fired` was 0 when it was appended to poller->fired: an entry that is
-       still queued belongs to events that were dropped since. */
+    /* reg->fired was 0 when the registration was appended to poller->fired.
+       An entry that is queued already then belongs to earlier events, which
+       were dropped since. */
     bool newly_fired;
-    bool owner_is_object; /* owner is a PyObject: debug mode can name it */
+    /* The owner is a PyObject, which means a transport: debug mode can name
+       it, and its events allow skipped polls (iteration.c). */
+    bool owner_is_object;
 };
 
 /* Create a registration for fd that wants nothing yet.  It makes no system
@@ -77,8 +80,9 @@ int fl_registration_open(struct FlPoller *poller, int fd, bool always_level,
                          FlRegistration **out);
 
 /* Change the wanted events; 0 stops.  Reported events that are no longer
-   wanted are dropped.  This always registers the file that the fd refers to
-   now, whatever was registered before.  -EBADF, -EPERM and others: the system
+   wanted are dropped.  If any are wanted, this always registers the file that
+   the fd refers to now, whatever was registered before.  A persistent
+   registration becomes an ordinary one.  -EBADF, -EPERM and others: the system
    refused to register it. */
 int fl_registration_set(FlRegistration *reg, int wanted);
 
@@ -94,7 +98,8 @@ int fl_registration_persist(FlRegistration *reg);
 void fl_registration_want(FlRegistration *reg, int wanted);
 
 /* A persistent registration's `ready` had this event, but the call returned
-   EAGAIN. */
+   EAGAIN: clear it, and have the wait rechecked, unless this was its
+   recheck. */
 void fl_registration_not_ready(FlRegistration *reg, int event);
 
 /* Called after events were run: report the remaining and the next ones.  If

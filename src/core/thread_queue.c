@@ -218,8 +218,9 @@ int
 fl_thread_queue_drain(FlLoop *loop)
 {
     FlThreadQueue *thread_queue = &loop->thread_queue;
-    /* Each iteration asks, mostly in vain: without the lock.  A push that this
-       misses wakes the loop (invariant 1), so the next iteration finds it. */
+    /* Tested without the lock, because most iterations find nothing.  A push
+       that this misses wakes the loop (invariant 1), so the next iteration
+       finds it. */
     if (!atomic_load(&thread_queue->filled)) {
         return 0;
     }

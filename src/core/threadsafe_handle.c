@@ -6,7 +6,7 @@
 
    1. At most one such handle runs in a loop, since iterations do not nest.
       thread_queue->running names it, under the queue's lock.  Only threads
-      that ask about that handle sleep.
+      that call cancel() or cancelled() of that handle sleep.
    2. `cancelled` is set under the same lock.  Otherwise cancel() could return
       as if in time while the loop begins the callback.
    3. The callback's own thread never waits: it would wait for itself.

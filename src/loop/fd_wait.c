@@ -1,10 +1,11 @@
 /* Persistent registrations of user-owned sockets: see fd_wait.h.
 
-   1. A persistent registration stays in the table of fds while nobody waits.
-      That is what makes the next wait free.  It ends when a handle replaces
-      the waiter, a transport acquires the fd, remove_reader or remove_writer
-      finds it idle, or it has reported too many events that nobody waited for
-      (registration.c, MOST_UNWANTED).
+   1. A persistent registration stays in loop->fds while nobody waits.  That is
+      what makes the next wait free.  It ends when a handle registers for the
+      fd, a transport acquires it, remove_reader or remove_writer removes a
+      waiting call or finds the fd idle, a recheck cannot register it, or it
+      has reported too many events that nobody waited for (registration.c,
+      MOST_UNWANTED).
    2. The slot owns the call that waits in it, and the call owns the loop.  So
       dropping a call may run any code, and happens last. */
 #include "loop/fd_wait.h"

@@ -1,11 +1,12 @@
 /* Waiting for a user-owned socket again and again without a system call each
    time: what sock_recv and the like wait with.
 
-   It uses a persistent registration (core/registration.h), which belongs to
-   one socket object.  It records the fd and the object, because the fd alone
-   may refer to another file by now.  The call waits in the same slots as the
-   handles of add_reader and add_writer.  A later one replaces it there, and a
-   registration that a handle waits with is no longer persistent.
+   This uses a persistent registration (core/registration.h), which belongs to
+   one socket object.  The FlUserFd refers to that object (socket_ref), because
+   the fd alone may refer to another file by now.  The call waits in the same
+   slots as the handles of add_reader and add_writer.  A later call or handle
+   replaces it there, and a registration that a handle waits with is no longer
+   persistent.
 
    Rejected: persistent registrations without a GIL.  The thread that clears
    `ready` must be the thread that processes its events.

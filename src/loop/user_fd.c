@@ -7,9 +7,10 @@
       left on it is removed, and a transport whose fd it was is invalidated;
       otherwise they would get, or close, another file.
    2. The flags of the fd are the application's: O_NONBLOCK stays as it was.
-   3. Any thread may call.  Whoever holds the GIL may use the table or, without
-      a GIL, whoever is in the loop's critical section.  Code that may run
-      Python runs outside it, and looks up the table again afterwards.
+   3. Any thread may call.  The thread that holds the GIL may use the table;
+      without a GIL, the thread that is in the loop's critical section.  Code
+      that may run Python runs outside it, except evict_transport.  The table
+      is read again afterwards.
    4. An event runs the handles that are registered when it runs.  Replacing or
       removing one drops the event that was reported for it. */
 #include "loop/user_fd.h"

@@ -50,8 +50,9 @@ fl_user_fd_slot(FlUserFd *user_fd, int event)
 }
 
 /* Create a registration for an fd that has none; it wants nothing yet.  A
-   transport whose socket was closed without its knowledge loses the fd.  NULL
-   with RuntimeError (loop closed), MemoryError or OSError. */
+   transport whose socket was closed without its knowledge loses the fd; to
+   find that out may run Python, also within the critical section.  NULL with
+   RuntimeError (loop closed), MemoryError or OSError. */
 FlUserFd *fl_user_fd_open(FlLoop *loop, int fd);
 
 /* Unregister and free it.  The caller gets its references and drops them

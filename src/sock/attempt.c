@@ -7,8 +7,8 @@
       not hold after EOF, an error or urgent data (FL_LASTING): these produce
       no second edge, so every later read is tried.
    2. A short transfer proves nothing on a datagram, Unix or listening socket.
-      These get no persistent registration: each call is tried first and then
-      waits for a level-triggered event.  An edge could be missed there.
+      These get no persistent registration, because an edge could be missed
+      there: each call is tried first and then waits as add_reader does.
    3. fl_attempt_try flushes corked writes (fl_loop_before_io) before any send
       and before any method of an application's class.  Otherwise bytes that
       the callback wrote earlier could leave after this call's bytes. */

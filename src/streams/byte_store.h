@@ -82,8 +82,8 @@ int fl_byte_store_filled(FlByteStore *store, const struct iovec *memory,
                          Py_ssize_t got_bytes);
 
 /* Remove up to size_bytes bytes from the front and return them as a bytes
-   object.  NULL with MemoryError: the store is unchanged, but has lost its
-   chunk if the chunk could not be shrunk to its used size. */
+   object.  NULL with MemoryError: the store is unchanged, except that a chunk
+   that could not be shrunk to its used size is lost. */
 PyObject *fl_byte_store_take(FlByteStore *store, Py_ssize_t size_bytes);
 
 /* Remove up to size_bytes bytes from the front.  Cannot fail. */

@@ -46,8 +46,7 @@ name_at(const FlState *state, size_t offset)
     return *(PyObject *const *)((const char *)&state->names + offset);
 }
 
-/* --- whether an application replaced a method
-   --------------------------------- */
+/* --- replaced methods ---------------------------------------------------- */
 
 /* Whether a class has asyncio's methods.  These are functions whose globals
    are asyncio.streams' own; a replacement from any other module is not. */
@@ -219,7 +218,7 @@ buffer_of(FlReader *self)
     return data == NULL ? NULL : PyByteArray_FromStringAndSize(data, size);
 }
 
-/* In the order of asyncio's __init__, which vars() shows.  What else a
+/* In the order of asyncio's __init__, which vars() shows.  What else an
    application set is in the reader's __dict__ already. */
 PyObject *
 fl_reader_attributes(FlReader *self)
@@ -336,7 +335,7 @@ reader_new(FlState *state, PyObject *dict)
 }
 
 /* The __dict__ of a native reader: the state, and of the plain reader's dict
-   what is not the state's, such as _source_traceback or an attribute that a
+   what is not the state's, such as _source_traceback or an attribute that an
    application set.  The copy makes the iteration safe: comparing keys may run
    Python code, which may change the original. */
 static PyObject *

@@ -81,8 +81,8 @@ FlReader *fl_reader_of(FlState *state, PyObject *reader);
    without an exception: it is a plain reader. */
 FlReader *fl_reader_unchecked(FlState *state, PyObject *reader);
 
-/* As fl_reader_of, but never downgrades: NULL for a
-   reader that may not stay native. */
+/* As fl_reader_of, but never downgrades: NULL for a reader that may not stay
+   native. */
 FlReader *fl_reader_peek(FlState *state, PyObject *reader);
 
 /* What an application gets that reads the _buffer while the store is empty: an

@@ -3,7 +3,7 @@
    1. Each call looks the protocol's data_received up and compares it with
       asyncio's, as a call by name would: an application may replace it at any
       time.
-   2. The lookup that fails is not reported here.  The bytes then go to
+   2. A lookup that fails is not reported here.  The bytes then go to
       data_received by its name, which fails in the same way and is reported as
       that method's error.
    3. Between find_room and buffers_filled the stream only reads from the

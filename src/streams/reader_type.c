@@ -18,7 +18,7 @@ static PyGetSetDef getset[11];
 
 /* The module state of the reader's class.  A descriptor is not told its
    module, so our type is searched among the base classes.  For
-   fastloop.streams.StreamReader it is the base class, which is tried first; a
+   fastloop.streams.StreamReader it is the base class, which is tried first; an
    application's subclass may have other bases, so else the method resolution
    order is searched.  It has our type, or this descriptor would not run. */
 static FlState *

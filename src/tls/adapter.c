@@ -10,7 +10,7 @@
    3. Handling a key update costs hundreds of times as much CPU as decrypting
       as many bytes of data.  A peer whose records are mostly not data is
       therefore read in small amounts, so that it does not delay other
-      connections. `overhead_bytes` measures it: plus the record bytes
+      connections.  `overhead_bytes` measures it: plus the record bytes
       received, minus twice the plain bytes decrypted, never below 0. */
 #include "tls/adapter.h"
 

@@ -1,10 +1,11 @@
 /* Reading: from records to plain bytes to the protocol.
 
-   1. All data that one event of the raw transport has brought is delivered by
-      one data_received call, in a bytes object of exactly its size.  Small
-      amounts are decrypted on the C stack and copied.  Large ones are
-      decrypted into the final object, which is allocated too large and shrunk
-      in place.
+   1. All data that one read of the raw transport has brought is delivered by
+      one data_received call, in a bytes object of exactly its size.  With a
+      GIL an event of a stream may make several reads of up to 64 KiB
+      (NATIVE_BYTES of transport/stream_read.c).  Small amounts are decrypted
+      on the C stack and copied.  Large ones are decrypted into the final
+      object, which is allocated too large and shrunk in place.
    2. Data decrypted before a bad record is delivered before the error is
       raised.  asyncio drops it.
    3. Reading may produce records: replies to a renegotiation or a key update,
@@ -79,10 +80,10 @@ decrypt(FlTls *self, char *memory, size_t room_bytes)
 
 /* Whether the protocol may get data now; checked again after each delivery.
 
-   asyncio delivers all data of an event by one data_received call.  A native
-   protocol gets it by several, and may pause after the first.  It still gets
-   the rest of the event (`same_callback`): data that waits would be lost if
-   the connection ended before it resumes. */
+   asyncio delivers all data of an event by one data_received call.  Here
+   there may be several (invariant 1).  A native protocol that pauses after the
+   first still gets the rest of the event (`same_callback`): data that waits
+   would be lost if the connection ended before it resumes. */
 static bool
 can_deliver(const FlTls *self)
 {

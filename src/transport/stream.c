@@ -442,7 +442,9 @@ run_registration(FlLoop *loop, FlRegistration *reg, int events,
                  int (*run)(FlStream *self, int events))
 {
     FlStream *self = reg->owner;
-    if (events == 0) { /* the system refused to arm it: try again */
+    /* Its events were dropped while its entry was queued, or the system
+       refused to arm it: try again. */
+    if (events == 0) {
         fl_registration_rearm(reg);
         return 0;
     }

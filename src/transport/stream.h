@@ -83,8 +83,8 @@ typedef struct {
     uint64_t write_dispatch; /* loop->dispatch at the last write */
     unsigned writes_after_loss;
     unsigned read_halvings; /* how often the read size was halved */
-    bool wrote_again;       /* that callback wrote more than once */
-    bool corks_first;       /* the callback that wrote before it did so */
+    bool wrote_again;       /* the callback of write_dispatch wrote twice */
+    bool corks_first;       /* the previous one did: cork the first write */
     bool exposed;           /* others may close the descriptor or send on it */
     bool buffered;          /* the protocol is a BufferedProtocol */
     bool paused;            /* pause_reading was called */

@@ -6,8 +6,15 @@
 
    1. A stream whose socket object is exposed queries it before each system
       call.  asyncio's transports do so too, by making the call through it.
-   2. A stream whose fd is no longer its own ends with EBADF.  It does not
-      read, write, shut down or close the fd, which would hit another file. */
+   2. A stream that notices that its fd is no longer its own ends with EBADF.
+      It does not read, write, shut down or close the fd, which would hit
+      another file.
+
+   Limit: an os.close() of the fd leaves no trace in the socket object, and a
+   stream may have no such object.  System calls fail with EBADF until the fd
+   is reused.  If another transport of this loop acquires it (fl_fd_acquire),
+   the stream ends.  If any other file gets it, the stream uses and closes that
+   file, as asyncio's transports do. */
 #include "transport/stream_fd.h"
 
 #include "base/list.h"

@@ -2,14 +2,15 @@
 
    An application may close the socket that it passed to a transport.  The
    system may then give the fd to another file.  The stream must not read,
-   write or close that file: it ends with EBADF instead. */
+   write or close that file: it ends with EBADF instead.  stream_fd.c says
+   what cannot be noticed. */
 #ifndef FL_TRANSPORT_STREAM_FD_H
 #define FL_TRANSPORT_STREAM_FD_H
 
 #include "core/loop.h"
 #include "transport/stream.h"
 
-/* Ask the socket object whether it still has the fd: 0, or -EBADF.  May run
+/* Query whether the socket object still has the fd: 0, or -EBADF.  May run
    Python, as fileno() may be the application's.  Raises nothing. */
 int fl_stream_query_fd(FlStream *self);
 

@@ -25,11 +25,11 @@
    5. bytes objects are referenced and all else is copied, because the caller
       may change its buffer once write returns.
 
-   Limits: corked bytes wait for the end of the callback.  Where a callback has
-   corked bytes and then blocks until another thread, loop or process receives
-   them, it deadlocks, unless it gets there by a way that invariant 1 covers.
-   asyncio would work there.  A long callback sends its corked writes late, and
-   one that ends the process (os._exit, os.exec*, a signal) loses them.
+   Limits: corked bytes wait for the end of the callback.  A callback that
+   corks bytes and then blocks until another thread, loop or process has
+   received them deadlocks, where asyncio would not.  What invariant 1 covers
+   flushes first and is safe.  A long callback sends its corked writes late,
+   and one that ends the process (os._exit, os.exec*, a signal) loses them.
 
    Rejected (percentages: CPU time per uvicorn request, with httptools and with
    FastAPI):
@@ -334,8 +334,8 @@ queue_payload(FlStream *self, const Payload *payload, size_t sent_bytes)
 }
 
 /* Flush corked bytes that this write would overtake: another stream's always,
-   this stream's unless the write joins them.  Whether there is a backlog
-   then, behind which the write must queue. */
+   this stream's unless the write joins them.  Returns whether there is a
+   backlog afterwards, behind which the write must queue. */
 static bool
 flush_before_write(FlStream *self, bool may_cork)
 {
