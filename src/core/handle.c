@@ -244,9 +244,8 @@ fl_handle_pool_free(FlHandlePool *pool)
 
 /* --- GC slots ------------------------------------------------------------ */
 
-/* Not visited: `cancelled`, a bool, and `repr`, a str unless the application
-   set it.  An unfilled handle's call is the loop's to visit
-   (fl_ready_traverse). */
+/* The application may set any of asyncio's slots.  An unfilled handle's call is
+   the loop's to visit (fl_ready_traverse). */
 static int
 visit_slots(FlHandle *self, visitproc visit, void *arg)
 {
@@ -256,6 +255,7 @@ visit_slots(FlHandle *self, visitproc visit, void *arg)
     Py_VISIT(self->context);
     Py_VISIT(self->loop);
     Py_VISIT(self->repr);
+    Py_VISIT(self->cancelled);
     Py_VISIT(self->source_traceback);
     return 0;
 }
@@ -283,6 +283,7 @@ static int
 handle_clear(FlHandle *self)
 {
     clear_slots(self);
+    Py_CLEAR(self->cancelled); /* an object that the application has set */
     return 0;
 }
 

@@ -76,10 +76,11 @@ fl_fd_acquire(FlLoop *loop, int fd, FlOwned *transport)
         return -1;
     }
     /* Outside the critical section: both may run application code. */
-    fl_user_fd_evict(loop, fd);
     FlOwned *previous;
+    fl_user_fd_evict(loop, fd);
     while ((previous = transport_at(loop, fd)) != NULL) {
         previous->kind->invalidate_fd(previous);
+        fl_user_fd_evict(loop, fd);
     }
     if (fl_loop_check_open(loop) < 0) {
         return -1; /* that code has closed the loop, and freed the table */

@@ -74,7 +74,7 @@ call_connection_made(FlTls *self)
     PyObject *protocol = Py_NewRef(self->protocol);
     PyObject *transport = Py_NewRef((PyObject *)self->transport);
     /* connection_made itself is called by its method even if the protocol is
-       native; `connecting` only prepares for it. */
+       native; `before_connection_made` only prepares for it. */
     if (self->native != NULL && self->native->before_connection_made != NULL) {
         self->native->before_connection_made(self->state, protocol);
     }

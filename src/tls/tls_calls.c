@@ -8,6 +8,7 @@
 
 #include "py/call.h"
 #include "py/compat.h"
+#include "py/errors.h"
 #include "py/state.h"
 #include "tls/connection.h"
 
@@ -152,8 +153,6 @@ fl_tls_force_close(FlTls *self, PyObject *exc)
 int
 fl_tls_fatal_exception(FlTls *self, PyObject *exc, const char *message)
 {
-    /* The raw transport is closed now, but lost an iteration later. */
-    self->failed = true;
     /* The report names the raw transport, and closing it may clear the
        field. */
     PyObject *raw = Py_NewRef(self->raw == NULL ? Py_None : self->raw);
@@ -161,6 +160,8 @@ fl_tls_fatal_exception(FlTls *self, PyObject *exc, const char *message)
     PyObject *text = PyUnicode_FromString(message);
     int code = text == NULL ? -1 : fl_tls_force_close(self, exc);
     if (code == 0) {
+        /* It is closed now, but lost an iteration later. */
+        self->failed = raw != Py_None;
         code = fl_call_done(PyObject_CallMethodObjArgs(
             self->state->tls, self->state->names.report_fatal, self, raw, exc,
             text, NULL));
@@ -174,7 +175,10 @@ int
 fl_tls_fatal(FlTls *self, const char *message)
 {
     if (!PyErr_ExceptionMatches(PyExc_Exception)) {
-        return -1; /* for the raw transport, as in asyncio */
+        /* The raw transport reports it and ends the connection, as in asyncio,
+           unless it leaves the loop. */
+        self->failed = self->failed || !fl_error_leaves_loop();
+        return -1;
     }
     PyObject *exc = PyErr_GetRaisedException();
     int code = fl_tls_fatal_exception(self, exc, message);

@@ -244,7 +244,10 @@ fl_stream_save_sockname(FlStream *self)
     socklen_t size = sizeof(name);
     PyObject *key = self->state->names.sockname;
     /* A cached value suffices, and spares the system call. */
-    int cached = self->extra == NULL ? 0 : PyDict_Contains(self->extra, key);
+    /* Owned: the comparison may run Python, which may set _extra. */
+    PyObject *extra = Py_XNewRef(self->extra);
+    int cached = extra == NULL ? 0 : PyDict_Contains(extra, key);
+    Py_XDECREF(extra);
     if (cached < 0) {
         PyErr_WriteUnraisable((PyObject *)self);
     }

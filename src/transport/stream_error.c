@@ -20,23 +20,27 @@ report(FlStream *self, const char *message, PyObject *exc)
 {
     FlNames *names = &self->state->names;
     PyObject *protocol = self->protocol == NULL ? Py_None : self->protocol;
+    /* Owned: the handler may run the loop, which then lets the stream go. */
+    FlLoop *loop = (FlLoop *)Py_NewRef((PyObject *)self->loop);
     PyObject *result = NULL;
+    int code = 0;
     PyObject *context =
         Py_BuildValue("{OsOOOOOO}", names->message, message, names->exception,
                       exc, names->transport, (PyObject *)self, names->protocol,
                       protocol);
     if (context != NULL) {
         result =
-            PyObject_CallMethodOneArg((PyObject *)self->loop,
+            PyObject_CallMethodOneArg((PyObject *)loop,
                                       names->call_exception_handler, context);
         Py_DECREF(context);
     }
-    if (result != NULL) {
-        Py_DECREF(result);
-        return 0;
+    if (result == NULL) {
+        /* The handler itself failed, or there was no memory to call it. */
+        code = fl_loop_report_callback(loop, NULL);
     }
-    /* The handler itself failed, or there was no memory to call it. */
-    return fl_loop_report_callback(self->loop, NULL);
+    Py_XDECREF(result);
+    Py_DECREF(loop);
+    return code;
 }
 
 int

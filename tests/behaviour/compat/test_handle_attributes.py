@@ -301,12 +301,15 @@ def test_a_cancelled_handle_releases_the_callback_set_since(any_loop, way):
     assert [ref() for ref in released] == [None] * 4
 
 
+@pytest.mark.parametrize("name", ["_repr", "_cancelled", "_args"])
 @pytest.mark.parametrize("way", WAYS)
-def test_a_cycle_by_the_repr_that_was_set_is_collected(any_loop, way):
+def test_a_cycle_by_an_attribute_that_was_set_is_collected(
+    any_loop, way, name
+):
     handle = schedule(any_loop, way, print)
     handle.cancel()
-    handle._repr = Referent(handle)
-    released = weakref.ref(handle._repr)
+    setattr(handle, name, Referent(handle))
+    released = weakref.ref(getattr(handle, name))
     del handle
     run_until(any_loop, [], 0)
     gc.collect()

@@ -260,6 +260,37 @@ async def test_default_handler_logs_the_failure(
     assert record.exc_info[0] is Broken
 
 
+@pytest.mark.parametrize("what", ["pause_writing", "_fatal_error"])
+def test_a_handler_that_ends_the_stream_and_raises(loop, what, request):
+    """The loop, not run at the moment, is run by the handler itself."""
+    request.applymarker(pytest.mark.reports)
+    protocol = Recorder(pause=fail)
+    near, far = tcp_socketpair()
+    near.setblocking(False)
+    connecting = loop.create_connection(lambda: protocol, sock=near)
+    transport, _ = loop.run_until_complete(connecting)
+    calls = []
+
+    def handler(context):
+        calls.append(context["message"])
+        if len(calls) == 1:
+            transport.abort()
+            loop.run_until_complete(asyncio.sleep(0))
+            raise Broken
+
+    loop.call_exception_handler = handler
+    with contextlib.suppress(Broken):
+        if what == "pause_writing":
+            transport.write(bytes(10_000_000))
+        else:
+            transport._fatal_error(ValueError())
+    del loop.call_exception_handler
+    transport.abort()
+    loop.run_until_complete(protocol.wait_lost())
+    assert calls
+    far.close()
+
+
 @every_kind
 async def test_cancelling_a_task_inside_a_callback(transport_pair):
     """A protocol may cancel the task that waits for it."""
