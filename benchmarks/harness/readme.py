@@ -58,7 +58,7 @@ def section(data: dict, also: dict | None = None) -> str:
         f"{len(judged)} "
         f"rows fastloop is first in {judged.count('first')}, even with the "
         f"best in {judged.count('even')} and behind in "
-        f"{judged.count('**lost**')}:"
+        f"{judged.count('**lost**')}."
     )
     lines = [
         "",

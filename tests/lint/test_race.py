@@ -144,7 +144,7 @@ def test_the_race_writes_the_readme(tmp_path):
         "Of all 9 rows fastloop is first in 6, even with the best in 1 and"
         in text
     )
-    assert "and behind in 2:" in text
+    assert "and behind in 2." in text
     assert "medians of up to 5 alternating runs." in text
 
 
