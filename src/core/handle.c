@@ -244,8 +244,8 @@ fl_handle_pool_free(FlHandlePool *pool)
 
 /* --- GC slots ------------------------------------------------------------ */
 
-/* The application may set any of asyncio's slots.  An unfilled handle's call is
-   the loop's to visit (fl_ready_traverse). */
+/* The application may set any of asyncio's slots.  An unfilled handle's call
+   is the loop's to visit (fl_ready_traverse). */
 static int
 visit_slots(FlHandle *self, visitproc visit, void *arg)
 {
