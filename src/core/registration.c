@@ -412,7 +412,7 @@ note_persistent(FlRegistration *reg, int events)
     reg->lasting |= (events & FL_LASTING) != 0;
     reg->rechecking &= (events & reg->wanted) == 0;
     if (reg->wanted == 0 && ++reg->unwanted == MOST_UNWANTED) {
-        /* Nobody has waited for a while: unregister it. */
+        /* No wait began during these events: unregister it. */
         (void)apply(reg);
     }
 }

@@ -66,8 +66,8 @@ int fl_attempt_try(FlAttempt *self, PyObject **result);
    can miss produces a new edge. */
 bool fl_attempt_may_persist(const FlAttempt *self, int fd);
 
-/* Whether the socket's class is socket.socket itself and nobody has patched
-   its methods.  Only then may a system call replace a method call. */
+/* Whether the socket's class is socket.socket itself, with CPython's own
+   methods.  Only then may a system call replace a method call. */
 static inline bool
 fl_attempt_is_plain(const FlAttempt *self)
 {

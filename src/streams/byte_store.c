@@ -210,8 +210,7 @@ fl_byte_store_filled(FlByteStore *store, const struct iovec *memory,
             Py_DECREF(store->pieces[at]); /* a bytes object: runs no code */
         }
     }
-    /* What is left is in the caller's buffer, the entry after the last
-       area. */
+    /* The rest is in the caller's buffer, the entry after the last area. */
     got_bytes -= used;
     return got_bytes == 0
                ? 0

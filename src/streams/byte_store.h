@@ -1,4 +1,5 @@
-/* A byte store: the bytes that a stream reader received and nobody has read.
+/* A byte store: the bytes that a stream reader has received and not
+   returned yet.
 
    The bytes are in one bytes object, the *chunk*, and in up to
    FL_STORE_PIECES - 1 further bytes objects, the *pieces*, which follow it.

@@ -170,14 +170,7 @@ run_connection_made(FlLoop *loop, PyObject *subject, PyObject *argument)
     Py_XDECREF(result);
     Py_DECREF(protocol);
     int code = self->loop == NULL ? 0 : start_reading(self);
-    if (exc == NULL) {
-        return code;
-    }
-    if (code < 0) {
-        PyErr_WriteUnraisable(subject); /* only one can leave the loop */
-    }
-    PyErr_SetRaisedException(exc);
-    return -1;
+    return fl_error_keep_first(exc, code, subject);
 }
 
 /* --- connection_lost ----------------------------------------------------- */
@@ -342,9 +335,11 @@ run_connection_lost(FlLoop *loop, PyObject *subject, PyObject *argument)
     Py_DECREF(protocol);
     /* An exception that leaves the loop must not stop the clean-up. */
     PyObject *exc = code < 0 ? PyErr_GetRaisedException() : NULL;
-    code = self->empty_waiter == NULL ? 0 : fail_empty_waiter(self, argument);
-    code = fl_error_keep_first(exc, code, subject);
-    exc = code < 0 ? PyErr_GetRaisedException() : NULL;
+    if (self->empty_waiter != NULL) {
+        code = fail_empty_waiter(self, argument);
+        code = fl_error_keep_first(exc, code, subject);
+        exc = code < 0 ? PyErr_GetRaisedException() : NULL;
+    }
     code =
         fl_stream_finish(self) < 0 ? fl_loop_report_callback(loop, NULL) : 0;
     return fl_error_keep_first(exc, code, subject);

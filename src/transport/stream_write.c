@@ -559,8 +559,7 @@ write_list(FlStream *self, PyObject *list)
     else {
         send_queue(self);
     }
-    fl_error_restore(exc);
-    return code;
+    return fl_error_keep_first(exc, 0, NULL);
 }
 
 PyObject *

@@ -147,7 +147,7 @@ class Link:
                 self.jump(data, start)
                 break
             if at < 0 and self.world.loose:
-                self.unsure = True  # another file's, which has the number now
+                self.unsure = True  # bytes of another file that has the fd
                 break
             if at < 0:
                 self.problem(
