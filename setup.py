@@ -13,6 +13,7 @@ ninja compiles side by side, and only what changed or whose command changed;
 it writes compile_commands.json beside this file.
 """
 
+import ctypes
 import filecmp
 import os
 import re
@@ -165,6 +166,8 @@ class Build(build_ext):
     """build_ext with a ninja file in place of its own compiling."""
 
     def build_extension(self, ext: Extension) -> None:
+        import fcntl  # Windows has none, and got its sentence above
+
         uv_compile, uv_link = libuv()
         name, flags, link = flavour()
         # Not build_temp: an editable install's is new each time.  No two
@@ -188,6 +191,16 @@ class Build(build_ext):
         built = work / "_core.so"
         text += f"build {built}: link {' '.join(map(str, objects))}\n"
         work.mkdir(parents=True, exist_ok=True)
+        # Two builds of one tree at the same time share the folder.
+        with open(work / "lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self.run_ninja(work, text)
+            self.check_loads(built)
+            self.put(built, Path(self.get_ext_fullpath(ext.name)))
+
+    @staticmethod
+    def run_ninja(work: Path, text: str) -> None:
+        """Run ninja on a file of this text, and say what each unit needs."""
         file = work / "build.ninja"
         file.write_text(f"builddir = {work}\n{text}")
         command = [ninja(), "-f", file]
@@ -195,7 +208,16 @@ class Build(build_ext):
             sys.exit("fastloop did not compile")
         with open("compile_commands.json", "w") as out:
             subprocess.call([*command, "-t", "compdb", "cc"], stdout=out)
-        self.put(built, Path(self.get_ext_fullpath(ext.name)))
+
+    @staticmethod
+    def check_loads(built: Path) -> None:
+        """Load it, which fails if a symbol is undefined."""
+        if os.environ.get("FASTLOOP_SANITIZE") or sys.platform != "linux":
+            return  # needs the sanitizer's library first, or may be for ARM
+        try:
+            ctypes.CDLL(str(built.absolute()))
+        except OSError as exc:
+            sys.exit(f"fastloop was compiled and cannot be loaded: {exc}")
 
     @staticmethod
     def put(built: Path, target: Path) -> None:

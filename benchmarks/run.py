@@ -1,4 +1,4 @@
-"""Races event loops against each other and prints what came of it.
+"""Races event loops against each other and prints the figures.
 
     python benchmarks/run.py --quick
     python benchmarks/run.py --cases core --loops uvloop,fastloop --repeat 3
@@ -24,11 +24,9 @@ from harness import (
     daemons,
     loops,
     markdown,
-    plot,
-    readme,
+    report,
     schedule,
 )
-from harness.report import Report, short
 
 HERE = Path(__file__).resolve().parent
 QUICK_BUDGET = 150.0
@@ -42,10 +40,8 @@ def parse_arguments() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add(
-        "--loops",
-        help=f"comma list of {','.join(loops.LOOPS)}; default: all found",
-    )
+    names = ",".join(loops.LOOPS)
+    add("--loops", help=f"comma list of {names}; default: all found")
     add(
         "--cases",
         default="core,tcp,http,startup",
@@ -60,6 +56,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     add("--python", default=sys.executable, help="the interpreter measured")
     add("--json", metavar="FILE", help="write all raw figures")
+    add("--from", metavar="JSON", dest="saved", help="measure nothing: read")
     add("--plot", metavar="FILE", action="append", help=".png or .svg")
     add("--scale", type=float, help="times the length of measurements (1)")
     add("--minutes", type=float, help="no new measurement after so many")
@@ -75,11 +72,7 @@ def parse_arguments() -> argparse.Namespace:
         metavar="STEM",
         help="draw the report's chart: STEM-light.svg and STEM-dark.svg",
     )
-    add(
-        "--also",
-        metavar="JSON",
-        help="rows of another run, for the report only",
-    )
+    add("--also", metavar="JSON", help="rows of another run for the report")
     add(
         "--judge",
         choices=("median", "least"),
@@ -93,6 +86,11 @@ def parse_arguments() -> argparse.Namespace:
         help="cpu: rows that never wait count the process's CPU time",
     )
     return parser.parse_args()
+
+
+def say(text: str) -> None:
+    """Print a line on stderr."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def find_loops(
@@ -111,7 +109,7 @@ def find_loops(
     found, without = {}, {}
     for name in names or loops.LOOPS:
         if name in loops.C_SERVERS:
-            reason = cannot_build(loops.C_SERVERS[name])
+            reason = build.problem(loops.C_SERVERS[name])
             answer = {"error": reason} if reason else {"version": "C"}
         else:
             answer = schedule.probe(name, python)
@@ -123,43 +121,30 @@ def find_loops(
     return found, without
 
 
-def cannot_build(program: str) -> str:
-    """Compile `program` if it is stale; return why that cannot be done."""
-    if sys.platform != "linux":
-        return "it needs Linux"
-    try:
-        build.build(program)
-    except build.BuildError as error:
-        return str(error)
-    return ""
-
-
 def find_missing(cases: list[case.Case], facts: dict) -> dict[str, str]:
     """Return why cases cannot be measured, by their names; say it too."""
-    wanted = {program for one in cases for program in one.programs}
-    reasons = {program: cannot_build(program) for program in sorted(wanted)}
-    if wanted and len(facts.get("cpus", ())) == 1:
+    wanted = sorted({program for one in cases for program in one.programs})
+    reasons = {program: build.problem(program) for program in wanted}
+    one_cpu = len(facts.get("cpus", ())) == 1
+    if wanted and one_cpu:
         say("only one CPU: server and load generator share it")
     without = {}
     for one in cases:
-        why = [reasons[name] for name in one.programs if reasons[name]]
-        why += filter(None, map(daemons.missing, one.daemons))
-        for package in one.packages:
-            if package not in facts.get("packages", {}):
-                why.append(f"{package} is not installed")
+        why = [reasons[name] for name in one.programs]
+        why += map(daemons.missing, one.daemons)
+        why += [
+            f"{package} is not installed"
+            for package in one.packages
+            if package not in facts.get("packages", {})
+        ]
         if one.free_threaded and facts.get("gil", True):
             why.append("it needs a free-threaded Python")
-        elif one.free_threaded and len(facts.get("cpus", ())) == 1:
+        elif one.free_threaded and one_cpu:
             why.append("it needs two CPUs")
-        if why:
-            say(f"without {one.name}: {why[0]}")
-            without[one.name] = why[0]
+        if reason := next(filter(None, why), ""):
+            say(f"without {one.name}: {reason}")
+            without[one.name] = reason
     return without
-
-
-def say(text: str) -> None:
-    """Tell the one who waits."""
-    print(text, file=sys.stderr, flush=True)
 
 
 class Progress:
@@ -179,7 +164,7 @@ class Progress:
             result = answer["error"]
         else:
             value = answer["figures"].get(row.key, {}).get("figure")
-            result = f"{short(value)} {row.unit}"
+            result = f"{report.short(value)} {row.unit}"
         line = (
             f"[{done}/{total}] {case.name} {loop} {result} ({left:.0f} s left)"
         )
@@ -194,33 +179,17 @@ class Progress:
 
 def settings_of(args: argparse.Namespace) -> schedule.Settings:
     """Return how the measurements are to be taken."""
-    settings = schedule.Settings(
+    quick = args.quick
+    budget = QUICK_BUDGET if quick else None
+    return schedule.Settings(
         python=args.python,
-        repeat=args.repeat or 5,
+        repeat=args.repeat or (2 if quick else 5),
+        scale=args.scale or (0.5 if quick else 1.0),
         clock=args.clock,
+        budget=60 * args.minutes if args.minutes else budget,
+        case_budget=args.case_seconds,
+        limit=QUICK_LIMIT if quick and not args.minutes else None,
     )
-    if args.quick:
-        settings.repeat = args.repeat or 2
-        settings.scale = 0.5
-        settings.budget = QUICK_BUDGET
-        settings.limit = QUICK_LIMIT
-    if args.scale:
-        settings.scale = args.scale
-    if args.minutes:
-        settings.budget = 60 * args.minutes
-        settings.limit = None
-    settings.case_budget = args.case_seconds
-    return settings
-
-
-def draw(report: Report, files: list[str], facts: dict) -> None:
-    """Draw the plots, which must not cost the figures if it fails."""
-    python = facts.get("python", "").split(" ")[0]
-    title = f"CPython {python}, {facts.get('cpu', '')}, {facts.get('system')}"
-    try:
-        plot.draw(report, files, title)
-    except plot.PlotError as error:
-        say(f"run.py: {error}")
 
 
 def prepare(
@@ -229,14 +198,9 @@ def prepare(
     """Return the cases wanted and the facts: among them the loops found, and
     why others and which cases cannot be measured.
 
-    Raises ValueError for what the command line names wrongly, PlotError and
-    OSError for files that could not be written.
+    Raises ValueError for what the command line names wrongly.
     """
     cases = case.pick_cases(known, args.cases)
-    args.plot = plot.usable(args.plot or [])
-    files = [args.json, args.results, args.chart, *args.plot]
-    for name in filter(None, files):
-        Path(name).parent.mkdir(parents=True, exist_ok=True)
     found, without_loops = find_loops(args.loops, args.python)
     machine = [args.python, str(HERE / "harness" / "machine.py")]
     facts = schedule.run_json(machine, 20.0)
@@ -246,20 +210,46 @@ def prepare(
     return cases, facts
 
 
-def write_results(args: argparse.Namespace, data: dict) -> None:
-    """Write the report and its chart, of this run and of the one beside it."""
+def measure(args: argparse.Namespace, known: dict[str, case.Case]) -> dict:
+    """Take all measurements; return them, {} where there is nothing to take.
+
+    Raises as `prepare` does.
+    """
+    cases, facts = prepare(args, known)
+    kept = [one for one in cases if one.name not in facts["without"]]
+    if not kept or not facts["loops"]:
+        say("run.py: nothing is left to measure")
+        return {}
+    settings = settings_of(args)
+    facts["load_before"] = os.getloadavg()
+    with ExitStack() as stack:
+        for name in {name for one in kept for name in one.daemons}:
+            port = stack.enter_context(daemons.DAEMONS[name]())
+            settings.options[name] = port
+        results = schedule.take(
+            kept, list(facts["loops"]), settings, Progress()
+        )
+    facts["load_after"] = os.getloadavg()
+    return report.collect(cases, results, settings, facts, args.judge)
+
+
+def write(args: argparse.Namespace, data: dict) -> None:
+    """Write the files asked for; a chart that fails costs no other file."""
     also = json.loads(Path(args.also).read_text()) if args.also else None
+    if args.json:
+        Path(args.json).write_text(json.dumps(data, indent=1) + "\n")
     if args.results:
         Path(args.results).write_text(markdown.text(data, also))
-    if args.chart:
+    wanted = [
+        (args.plot, lambda: chart.draw_all(data, args.plot)),
+        (args.chart, lambda: chart.draw(data, args.chart)),
+        (args.readme, lambda: markdown.write_readme(args.readme, data, also)),
+    ]
+    for file, make in wanted:
         try:
-            chart.draw(data, args.chart)
-        except plot.PlotError as error:
-            say(f"run.py: {error}")
-    if args.readme:
-        try:
-            readme.write(args.readme, data, also)
-        except ValueError as error:
+            if file:
+                make()
+        except (ValueError, chart.ChartError) as error:
             say(f"run.py: {error}")
 
 
@@ -272,33 +262,25 @@ def main() -> int:
             print(f"{one.group:8} {name:22} {one.rows[0].title}")
         return 0
     try:
-        cases, facts = prepare(args, known)
-    except (ValueError, OSError, plot.PlotError) as error:
+        chart.check(args.plot or [])
+        files = [args.json, args.results, args.chart, *(args.plot or [])]
+        for name in filter(None, files):
+            Path(name).parent.mkdir(parents=True, exist_ok=True)
+        if args.saved:
+            data = json.loads(Path(args.saved).read_text())
+        else:
+            data = measure(args, known)
+    except (ValueError, OSError, chart.ChartError) as error:
         say(f"run.py: {error}; see --list and --help")
         return 2
-    kept = [one for one in cases if one.name not in facts["without"]]
-    if not kept or not facts["loops"]:
-        say("run.py: nothing is left to measure")
+    if not data:
         return 2
-    settings = settings_of(args)
-    facts["load_before"] = os.getloadavg()
-    with ExitStack() as stack:
-        for name in {name for one in kept for name in one.daemons}:
-            port = stack.enter_context(daemons.DAEMONS[name]())
-            settings.options[name] = port
-        results = schedule.take(
-            kept, list(facts["loops"]), settings, Progress()
-        )
-    facts["load_after"] = os.getloadavg()
-    report = Report(cases, results, args.judge)
-    report.write(sys.stdout)
-    data = report.to_json(settings, facts)
-    if args.json:
-        Path(args.json).write_text(json.dumps(data, indent=1) + "\n")
-    if args.plot:
-        draw(report, args.plot, facts)
-    write_results(args, data)
-    return 1 if any(loop == "fastloop" for _, loop in results.errors) else 0
+    report.write(data, sys.stdout)
+    write(args, data)
+    failed = (
+        row["loops"].get("fastloop", {}).get("error") for row in data["rows"]
+    )
+    return 1 if any(failed) else 0
 
 
 if __name__ == "__main__":

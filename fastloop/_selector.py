@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import selectors
 import weakref
 
@@ -10,7 +11,7 @@ from . import _core
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import NoReturn, Protocol
+    from typing import Any, NoReturn, Protocol
 
     class _HasFileno(Protocol):
         def fileno(self) -> int: ...
@@ -34,22 +35,23 @@ class RegisteredDescriptors(selectors.BaseSelector):
     def get_map(self) -> Mapping[_Descriptor, selectors.SelectorKey]:
         """Return descriptor -> SelectorKey, data being (reader, writer)."""
         loop = self._loop()
-        found = [] if loop is None else _core.registered_fds(loop)
-        return {
-            fd: selectors.SelectorKey(
-                fd if fileobj is None else fileobj,
-                fd,
-                selectors.EVENT_READ * (reader is not None)
-                | selectors.EVENT_WRITE * (writer is not None),
-                (reader, writer),
-            )
-            for fd, fileobj, reader, writer in found
-        }
+        found: dict[_Descriptor, selectors.SelectorKey] = {}
+        for fd, fileobj, *callbacks, _ in _core.fd_users(loop) if loop else ():
+            reader, writer = (_as_handle(each, loop) for each in callbacks)
+            if reader or writer:
+                found[fd] = selectors.SelectorKey(
+                    fd if fileobj is None else fileobj,
+                    fd,
+                    selectors.EVENT_READ * (reader is not None)
+                    | selectors.EVENT_WRITE * (writer is not None),
+                    (reader, writer),
+                )
+        return found
 
     def get_key(self, fileobj: _Descriptor) -> selectors.SelectorKey:
         """Return one descriptor's key; KeyError if it is not registered."""
-        number = fileobj if isinstance(fileobj, int) else fileobj.fileno()
-        return self.get_map()[number]
+        fd = fileobj if isinstance(fileobj, int) else fileobj.fileno()
+        return self.get_map()[fd]
 
     def _refuse(self, *args: object) -> NoReturn:
         raise RuntimeError(
@@ -59,3 +61,13 @@ class RegisteredDescriptors(selectors.BaseSelector):
 
     register = unregister = modify = _refuse  # type: ignore[assignment]
     select = _refuse  # type: ignore[assignment]
+
+
+def _as_handle(callback: Any, loop: Any) -> asyncio.Handle | None:
+    """Return what asyncio has for a reader or a writer.
+
+    A SocketCall of ``sock_recv()`` and the like takes a handle's place.
+    """
+    if callback is None or isinstance(callback, asyncio.Handle):
+        return callback
+    return asyncio.Handle(callback, (), loop)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import collections
 import logging
+import math
 import socket
 import sys
 import weakref
-from asyncio import base_events, constants, trsock
+from asyncio import base_events, constants, sslproto, trsock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,22 +20,17 @@ if TYPE_CHECKING:
     from typing import Any
 
 __all__ = [
-    "SENDFILE_COMPATIBLE",
-    "SENDFILE_FALLBACK",
     "TransportSocket",
+    "add_attributes",
     "check_ssl_socket",
     "closed_socket",
+    "end_read_pipe",
     "log_event",
     "own_socket",
     "shown_buffer",
-    "socket_family",
-    "socket_kind",
     "socket_type",
     "warn_lost",
 ]
-
-SENDFILE_COMPATIBLE = constants._SendfileMode.TRY_NATIVE
-SENDFILE_FALLBACK = constants._SendfileMode.FALLBACK  # for TLS
 
 _logger = logging.getLogger("asyncio")
 
@@ -42,10 +38,6 @@ _logger = logging.getLogger("asyncio")
 #: The class whose methods the C code may replace by system calls.  Kept here
 #: because a test may replace the name socket.socket.
 socket_type = socket.socket
-#: Descriptors of its base class, which return ints; the properties of
-#: socket.socket itself make enum members of them.
-socket_family = socket.SocketType.__dict__["family"]
-socket_kind = socket.SocketType.__dict__["type"]
 check_ssl_socket = base_events._check_ssl_socket  # type: ignore[attr-defined]
 
 
@@ -125,9 +117,17 @@ def closed_socket() -> trsock.TransportSocket:
     return trsock.TransportSocket(sock)
 
 
-def shown_buffer(waiting: list[Any], datagrams: bool) -> Any:
-    """Return the unsent data in the type of asyncio's ``_buffer``."""
-    if not datagrams and sys.version_info < (3, 12):
+def shown_buffer(waiting: list[Any], sent: int, datagrams: bool | None) -> Any:
+    """Return the unsent data in the type of asyncio's ``_buffer``.
+
+    ``sent`` bytes of a stream's first item have left.  A datagram is two
+    items, data and address.  ``datagrams`` is None for a pipe.
+    """
+    if datagrams:
+        return collections.deque(zip(waiting[::2], waiting[1::2], strict=True))
+    if waiting:
+        waiting[0] = waiting[0][sent:]
+    if datagrams is None or sys.version_info < (3, 12):
         return bytearray().join(waiting)
     return collections.deque(waiting)
 
@@ -137,6 +137,132 @@ def log_event(transport: object, event: str) -> None:
     _logger.debug("%r %s", transport, event)
 
 
-def warn_lost() -> None:
+def warn_lost(is_pipe: bool) -> None:
     """Log asyncio's warning about writing to a connection that is lost."""
-    _logger.warning("socket.send() raised exception.")
+    _logger.warning(
+        "pipe closed by peer or os.write(pipe, data) raised exception."
+        if is_pipe
+        else "socket.send() raised exception."
+    )
+
+
+def end_read_pipe(transport: Any) -> None:
+    """End a pipe at EOF, as asyncio does.
+
+    ``eof_received`` is called by the loop, and cannot keep the pipe open.
+    """
+    _log_closed_by_peer(transport)
+    transport._loop.call_soon(transport.get_protocol().eof_received)
+    transport.close()
+
+
+def _end_write_pipe(self: Any) -> None:
+    """End a write pipe whose reader is gone."""
+    _log_closed_by_peer(self)
+    waits = self.get_write_buffer_size() > 0
+    self._force_close(BrokenPipeError() if waits else None)
+
+
+def _log_closed_by_peer(transport: Any) -> None:
+    if transport._loop.get_debug():
+        _logger.info("%r was closed by peer", transport)
+
+
+# -- what the C types get -----------------------------------------------------
+
+
+def add_attributes(
+    stream: Any, datagram: Any, tls: Any, read_pipe: Any, write_pipe: Any
+) -> None:
+    """Give the C types what asyncio's transports have and C code does not
+    use.
+    """
+    for kind in (stream, datagram, tls, write_pipe):
+        kind._high_water = _water_mark(kind._high_water, _HIGHEST_MARK)
+        kind._low_water = _water_mark(kind._low_water, _HIGHEST_MARK // 2)
+    tls._read_high_water = _water_mark(tls._read_high_water, _HIGHEST_MARK)
+    tls._read_low_water = _water_mark(tls._read_low_water, _HIGHEST_MARK // 2)
+    for kind in (stream, datagram, read_pipe):
+        # asyncio's limit of one read in bytes, which has no effect here
+        kind.max_size = 256 * 1024
+        # an attribute of the instance in asyncio, while the transport exists
+        kind._protocol_connected = True
+    for kind in (stream, datagram, read_pipe, write_pipe):
+        kind._closing = property(kind.is_closing)
+        kind._protocol = property(kind.get_protocol, kind.set_protocol)
+    datagram._buffer_size = property(datagram.get_write_buffer_size)
+    # loop.sendfile and loop.start_tls of asyncio look for these two
+    stream._sendfile_compatible = constants._SendfileMode.TRY_NATIVE
+    tls._sendfile_compatible = constants._SendfileMode.FALLBACK
+    stream._start_tls_compatible = tls._start_tls_compatible = True
+    # TLS closes both sides
+    stream.can_write_eof = lambda self: True
+    tls.can_write_eof = lambda self: False
+    tls._set_write_buffer_limits = _set_tls_write_buffer_limits
+    for function in (set_read_buffer_limits, get_read_buffer_limits):
+        setattr(tls, function.__name__, function)
+    for kind in (read_pipe, write_pipe):
+        kind._pipe, kind._fileno = kind._sock, kind._sock_fd
+    write_pipe._read_ready = _end_write_pipe
+    write_pipe.write_eof = write_pipe.close
+    write_pipe.can_write_eof = lambda self: True
+    for kind, names in (
+        (read_pipe, f"{_NOT_OF_PIPES} {_NOT_OF_READ_PIPES}"),
+        (write_pipe, f"{_NOT_OF_PIPES} {_NOT_OF_WRITE_PIPES}"),
+    ):
+        for name in names.split():
+            delattr(kind, name)
+
+
+#: What the C types of all transports have and asyncio's of pipes do not.
+#: get_extra_info and _extra are inherited: a pipe has only what it was given.
+_NOT_OF_PIPES = "get_extra_info _extra _server _sock _sock_fd"
+_NOT_OF_READ_PIPES = (
+    "abort get_write_buffer_size _buffer _conn_lost _force_close _high_water "
+    "_low_water _maybe_pause_protocol _protocol_paused"
+)
+_NOT_OF_WRITE_PIPES = "pause_reading resume_reading is_reading _paused"
+
+
+#: The core's numbers have 64 bits.  No buffer reaches such a mark, or the
+#: highest low one, which is half of it.
+_HIGHEST_MARK = 2**63
+
+
+def _water_mark(member: Any, most: int) -> property:
+    """A mark in bytes, which may be set to any number, as in asyncio."""
+
+    def assign(transport: Any, mark: float) -> None:
+        # Buffers are whole numbers of bytes, so a fraction changes nothing.
+        whole = math.floor(min(mark, most))
+        member.__set__(transport, max(whole, 0))
+
+    return property(member.__get__, assign)
+
+
+def _set_tls_write_buffer_limits(
+    self: Any, high: Any = None, low: Any = None
+) -> None:
+    """Set the marks with asyncio's defaults for TLS, which are its own."""
+    self._high_water, self._low_water = sslproto.add_flowcontrol_defaults(
+        high, low, constants.FLOW_CONTROL_HIGH_WATER_SSL_WRITE
+    )
+
+
+def set_read_buffer_limits(
+    self: Any, high: Any = None, low: Any = None
+) -> None:
+    """Set the marks, in bytes of records, at which the transport below is
+    paused and resumed; asyncio's SSL transports have this method.
+    """
+    self._read_high_water, self._read_low_water = (
+        sslproto.add_flowcontrol_defaults(
+            high, low, constants.FLOW_CONTROL_HIGH_WATER_SSL_READ
+        )
+    )
+    self._control_reading()
+
+
+def get_read_buffer_limits(self: Any) -> tuple[int, int]:
+    """Return the low and high marks of set_read_buffer_limits()."""
+    return self._read_low_water, self._read_high_water

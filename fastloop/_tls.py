@@ -56,28 +56,17 @@ def open_adapter(
         sslcontext = sslproto._create_transport_context(
             server_side, server_hostname
         )
-    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    # The core calls it and captures the SSL that OpenSSL creates meanwhile.
-    wrap = functools.partial(
-        sslcontext.wrap_bio,
-        incoming,
-        outgoing,
-        server_side=server_side,
-        server_hostname=(server_hostname or None) if not server_side else None,
-    )
-    return _core.open_tls(
-        loop,
-        protocol,
-        sslcontext,
-        waiter,
-        wrap,
-        incoming,
-        outgoing,
-        _library,
-        not call_connection_made,
-        handshake,
-        shutdown,
-    )
+    # No nested function: CPython 3.12 and 3.13 corrupt its code object if
+    # there is no memory for it.
+    hostname = None if server_side else server_hostname or None
+    wrap = functools.partial(_wrap, sslcontext, server_side, hostname)
+    made = not call_connection_made
+    tls = _core.open_tls(loop, protocol, wrap, _library, made)
+    tls._sslcontext = tls._extra["sslcontext"] = sslcontext
+    tls._waiter = waiter
+    tls._ssl_handshake_timeout = handshake
+    tls._ssl_shutdown_timeout = shutdown
+    return tls
 
 
 def _timeout(name: str, value: float | None, usual: float) -> float:
@@ -89,10 +78,26 @@ def _timeout(name: str, value: float | None, usual: float) -> float:
     return value
 
 
-# -- what the core calls ------------------------------------------------------
+def _wrap(
+    sslcontext: Any, server_side: bool, server_hostname: str | None
+) -> tuple[Any, Any, Any, Any]:
+    """Make an SSLObject; the core notes the SSL that OpenSSL creates.
+
+    Returns it, its _sslobj, or None if its methods have to be called, and its
+    two MemoryBIOs.
+    """
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    sslobject = sslcontext.wrap_bio(
+        incoming,
+        outgoing,
+        server_side=server_side,
+        server_hostname=server_hostname,
+    )
+    owner = sslobject._sslobj if _is_plain(sslobject) else None
+    return sslobject, owner, incoming, outgoing
 
 
-def is_plain(sslobject: Any) -> bool:
+def _is_plain(sslobject: Any) -> bool:
     """Whether the core may call libssl in place of read() and write().
 
     True if both methods are CPython's own and the context has neither a
@@ -100,8 +105,7 @@ def is_plain(sslobject: Any) -> bool:
     read.  The SSLObject's own context is checked: the application's
     wrap_bio() may have used another context.
     """
-    # No generator expression: CPython 3.12 and 3.13 corrupt its code object if
-    # there is no memory for its function.
+    # No generator expression, as in open_adapter.
     return (
         isinstance(sslobject, ssl.SSLObject)
         and _is_of_ssl(type(sslobject).read)
@@ -116,26 +120,21 @@ def _is_of_ssl(method: Any) -> bool:
     return getattr(method, "__globals__", None) is vars(ssl)
 
 
+# -- what the core calls ------------------------------------------------------
+
+
 def state(name: str) -> sslproto.SSLProtocolState:
     """asyncio's enum member for a phase; see state_get in tls/adapter.c."""
     return sslproto.SSLProtocolState(name)
 
 
-def read_limits(high: Any, low: Any) -> tuple[Any, Any]:
-    """Read marks in bytes (high, low) with asyncio's defaults and checks."""
-    return _limits(high, low, constants.FLOW_CONTROL_HIGH_WATER_SSL_READ)
-
-
-def write_limits(high: Any, low: Any) -> tuple[Any, Any]:
-    """Write marks in bytes (high, low) with asyncio's defaults and checks."""
-    return _limits(high, low, constants.FLOW_CONTROL_HIGH_WATER_SSL_WRITE)
-
-
-def _limits(high: Any, low: Any, size_kib: int) -> tuple[Any, Any]:
-    marks: tuple[Any, Any] = sslproto.add_flowcontrol_defaults(
-        high, low, size_kib
+def handshake_begins(tls: Any) -> None:
+    """Start the handshake's timer."""
+    if tls._loop.get_debug():
+        _logger.debug("%r starts SSL handshake", tls)
+    tls._timer = tls._loop.call_later(
+        tls._ssl_handshake_timeout, handshake_timed_out, tls
     )
-    return marks
 
 
 def handshake_timed_out(tls: Any) -> None:
@@ -146,10 +145,59 @@ def handshake_timed_out(tls: Any) -> None:
             f"{tls._ssl_handshake_timeout} seconds: "
             "aborting the connection"
         )
-        tls._fatal_error(exc)
+        fatal(tls, exc, "Fatal error on transport")
         # A raw transport that was lost before start_tls() does not call
         # connection_lost again, and the waiter would never be resolved.
         tls._loop.call_soon(tls.connection_lost, exc)
+
+
+def handshake_done(tls: Any, sslobj: Any, certificate: Any) -> None:
+    """Stop the timer, and store what get_extra_info() answers from now on."""
+    extra = tls._extra
+    if extra is None:
+        return  # getpeercert() has ended the connection
+    timer = tls._timer
+    if tls._state is sslproto.SSLProtocolState.WRAPPED:
+        _stop_timer(tls)  # else it is the shutdown's: getpeercert() has closed
+    if tls._loop.get_debug() and timer is not None:
+        began = timer.when() - tls._ssl_handshake_timeout
+        took_ms = (tls._loop.time() - began) * 1e3
+        _logger.debug("%r: SSL handshake took %.1f ms", tls, took_ms)
+    extra["peercert"] = certificate
+    extra["cipher"] = sslobj.cipher()
+    extra["compression"] = sslobj.compression()
+    extra["ssl_object"] = sslobj
+
+
+def handshake_failed(tls: Any, exc: Exception, message: str) -> None:
+    """End a connection whose handshake has failed."""
+    _stop_timer(tls)
+    if isinstance(exc, ssl.CertificateError):
+        message += " on verifying the certificate"
+    fatal(tls, exc, message)
+    wake_waiter(tls, exc)
+
+
+def wake_waiter(tls: Any, exc: BaseException | None) -> None:
+    """Tell the task that awaits the handshake."""
+    waiter = tls._waiter
+    if waiter is None:
+        return
+    if not waiter.cancelled():
+        if exc is None:
+            waiter.set_result(None)
+        else:
+            waiter.set_exception(exc)
+    # Last, so that a Ctrl-C before leaves the waiter to connection_lost().
+    tls._waiter = None
+
+
+def shutdown_begins(tls: Any) -> None:
+    """Stop the handshake's timer, if it runs, and start the shutdown's."""
+    _stop_timer(tls)
+    tls._timer = tls._loop.call_later(
+        tls._ssl_shutdown_timeout, shutdown_timed_out, tls
+    )
 
 
 def shutdown_timed_out(tls: Any) -> None:
@@ -163,14 +211,45 @@ def shutdown_timed_out(tls: Any) -> None:
         )
 
 
+def shutdown_done(tls: Any) -> None:
+    """Close the raw transport, which sends its buffer first."""
+    _stop_timer(tls)
+    if tls._transport is not None:
+        tls._loop.call_soon(tls._transport.close)
+
+
+def connection_lost(tls: Any, protocol: Any, exc: Any) -> None:
+    """Tell the protocol, if it is not None, and the waiter.
+
+    Each step is taken whether or not the one before has failed.
+    """
+    try:
+        if protocol is not None:
+            tls._loop.call_soon(protocol.connection_lost, exc)
+    finally:
+        try:
+            wake_waiter(tls, exc)
+        finally:
+            _stop_timer(tls)
+
+
+def _stop_timer(tls: Any) -> None:
+    timer, tls._timer = tls._timer, None
+    if timer is not None:
+        timer.cancel()
+
+
 #: The raw transport's message for an exception that asyncio's SSLProtocol lets
-#: propagate into it.  It reports a CancelledError too.  src/tls/deferred.c has
+#: propagate into it.  It reports a CancelledError too.  tls/connection.c has
 #: the same text for calls that it postpones.
 _CALL_FAILED = "Fatal error: protocol.buffer_updated() call failed."
 
 
-def report_fatal(tls: Any, transport: Any, exc: Any, message: str) -> None:
-    """Report the error that ends a connection, as SSLProtocol does."""
+def fatal(tls: Any, exc: BaseException, message: str) -> None:
+    """Close with an exception, then report it, as SSLProtocol does."""
+    transport = tls._transport  # closing it may clear the attribute
+    if transport is not None:
+        transport._force_close(exc)
     # asyncio only logs an OSError, and does not report CancelledError.
     if isinstance(exc, OSError):
         if tls._loop.get_debug():
@@ -188,27 +267,9 @@ def report_fatal(tls: Any, transport: Any, exc: Any, message: str) -> None:
         )
 
 
-def report_call(tls: Any, exc: BaseException, message: str) -> None:
-    """Report an exception of pause_writing() or resume_writing()."""
-    tls._loop.call_exception_handler(
-        {
-            "message": message,
-            "exception": exc,
-            "transport": tls._app_transport,
-            "protocol": tls,
-        }
-    )
-
-
-def log_event(tls: Any, text: str) -> None:
-    """Log a message in debug mode; the connection is its %r."""
-    _logger.debug(text, tls)
-
-
-def log_handshake(tls: Any, began: float) -> None:
-    """Log in debug mode how long a handshake took."""
-    took_ms = (tls._loop.time() - began) * 1e3
-    _logger.debug("%r: SSL handshake took %.1f ms", tls, took_ms)
+def log_eof(tls: Any) -> None:
+    """Log in debug mode that the transport below has received EOF."""
+    _logger.debug("%r received EOF", tls)
 
 
 def warn_closed() -> None:
@@ -228,5 +289,4 @@ _core.use_tls(
     sslproto.SSLAgainErrors,
     ssl.SSLError,
     ssl.SSLZeroReturnError,
-    ssl.CertificateError,
 )

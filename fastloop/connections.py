@@ -11,9 +11,10 @@ import asyncio
 import functools
 import os
 import socket
+import stat
 import sys
 import weakref
-from asyncio import constants, sslproto
+from asyncio import base_subprocess, constants, sslproto
 from asyncio.trsock import TransportSocket
 from contextvars import ContextVar
 
@@ -217,15 +218,19 @@ class Connections(_Loop):  # type: ignore[misc]
                 transp, file, offset, count
             )
             return total
+        if transp._empty_waiter is not None:
+            raise RuntimeError("Empty waiter is already set")
         resume_reading = transp.is_reading()
         transp.pause_reading()
-        await transp._make_empty_waiter()
         try:
+            waiter = transp._empty_waiter = self.create_future()
+            if transp.get_write_buffer_size():
+                await waiter
             sock = transp._sock
             self._check_sendfile_params(sock, file, offset, count)
             return await _send_file(transp, sock, file, offset, count)
         finally:
-            transp._reset_empty_waiter()
+            transp._empty_waiter = None
             if resume_reading:
                 transp.resume_reading()
 
@@ -241,8 +246,52 @@ class Connections(_Loop):  # type: ignore[misc]
 
     # -- pipes ----------------------------------------------------------------
 
-    def _make_write_pipe_transport(self, *args: Any, **kwargs: Any) -> Any:
-        return _in_order(super()._make_write_pipe_transport(*args, **kwargs))
+    def _make_read_pipe_transport(
+        self,
+        pipe: Any,
+        protocol: asyncio.BaseProtocol,
+        waiter: asyncio.Future[None] | None = None,
+        extra: dict[str, Any] | None = None,
+    ) -> Any:
+        if not _is_pipe(os.fstat(pipe.fileno()).st_mode):
+            raise ValueError("Pipe transport is for pipes/sockets only.")
+        return self._open_pipe(pipe, protocol, waiter, extra)
+
+    def _make_write_pipe_transport(
+        self,
+        pipe: Any,
+        protocol: asyncio.BaseProtocol,
+        waiter: asyncio.Future[None] | None = None,
+        extra: dict[str, Any] | None = None,
+    ) -> Any:
+        status = os.fstat(pipe.fileno())
+        if not _is_pipe(status.st_mode):
+            raise ValueError(
+                "Pipe transport is only for pipes, sockets and character "
+                "devices"
+            )
+        return self._open_pipe(
+            pipe, protocol, waiter, extra, True, _tells_of_readers(status)
+        )
+
+    def _open_pipe(
+        self,
+        pipe: Any,
+        protocol: asyncio.BaseProtocol,
+        waiter: asyncio.Future[None] | None,
+        extra: dict[str, Any] | None,
+        writes: bool = False,
+        watched: bool = False,
+    ) -> Any:
+        _check_protocol(protocol)
+        os.set_blocking(pipe.fileno(), False)
+        known = {} if extra is None else extra
+        known["pipe"] = pipe
+        # Only asyncio has the pipe of a subprocess.
+        shared = type(protocol) is not base_subprocess.WriteSubprocessPipeProto
+        return _core.open_pipe(
+            self, pipe, writes, watched, shared, protocol, waiter, known
+        )
 
     # -- datagrams ------------------------------------------------------------
 
@@ -340,17 +389,14 @@ class Connections(_Loop):  # type: ignore[misc]
             return
         accept_tls = None
         if sslcontext is not None:
-
-            def accept_tls(conn: socket.socket, peer: Any) -> None:
-                self._accept_tls(
-                    conn,
-                    peer,
-                    protocol_factory,
-                    sslcontext,
-                    server,
-                    ssl_handshake_timeout,
-                    ssl_shutdown_timeout,
-                )
+            accept_tls = functools.partial(
+                self._accept_tls,
+                protocol_factory,
+                sslcontext,
+                server,
+                ssl_handshake_timeout,
+                ssl_shutdown_timeout,
+            )
 
         _core.start_accepting(
             self, sock, protocol_factory, server, backlog, accept_tls, context
@@ -358,13 +404,13 @@ class Connections(_Loop):  # type: ignore[misc]
 
     def _accept_tls(
         self,
-        conn: socket.socket,
-        peer: Any,
         protocol_factory: Any,
         sslcontext: Any,
         server: Any,
         handshake_timeout: float,
         shutdown_timeout: float,
+        conn: socket.socket,
+        peer: Any,
     ) -> None:
         """Begin a TLS connection on an accepted socket, as asyncio does.
 
@@ -513,6 +559,21 @@ def _sending_first(
     return method
 
 
+def _is_pipe(mode: int) -> bool:
+    """Whether a file is one that asyncio's pipe transports take."""
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISCHR(mode)
+
+
+def _tells_of_readers(status: os.stat_result) -> bool:
+    """Whether a pipe becomes readable once nobody can read from it.
+
+    On macOS a named FIFO does not: it is readable while it holds data.
+    """
+    if stat.S_ISFIFO(status.st_mode):
+        return sys.platform != "darwin" or not status.st_nlink
+    return stat.S_ISSOCK(status.st_mode)
+
+
 def _take_read_ahead(protocol: Any, tls: Any) -> None:
     """Move TLS records that a StreamReader has buffered to the adapter."""
     reader = (
@@ -571,7 +632,9 @@ async def _send_file(
                     break
                 offset += sent
                 total += sent
-            await transp._make_room_waiter()
+            waiter = asyncio.get_running_loop().create_future()
+            transp._empty_waiter = waiter
+            await waiter
             if transp.is_closing():
                 raise ConnectionError("Connection is closed by peer")
     finally:

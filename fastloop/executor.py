@@ -1,22 +1,35 @@
-"""Submits the core's jobs to the standard library's thread pool.
+"""``run_in_executor``: the core's jobs in the standard library's thread pool.
 
 ``submit`` of a ``concurrent.futures.ThreadPoolExecutor`` makes a work item and
-a concurrent future.  ``loop.run_in_executor`` puts an ExecutorJob of the core
-into that executor's own queue instead; this includes the default executor.
+a concurrent future.  ``run_in_executor`` puts an ExecutorJob of the core into
+that executor's own queue instead; this includes the default executor.
 Everything else is done by the standard library.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor, thread
 
+from . import _core
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from . import _core
+    from collections.abc import Callable
+    from concurrent.futures import Executor
+    from typing import Any, TypeVar, TypeVarTuple
+
+    _T = TypeVar("_T")
+    _Ts = TypeVarTuple("_Ts")
+
+    #: The loop class that inherits the method below.
+    _Loop = Any
+else:
+    _Loop = object
 
 #: The names that a known submit() uses.  If it uses others, this Python's
-#: submit() does something that submit_job() does not.
+#: submit() does something that _submit_job() does not.
 _KNOWN_NAMES = frozenset(
     """
     BROKEN BrokenThreadPool Future RuntimeError _WorkItem
@@ -24,23 +37,54 @@ _KNOWN_NAMES = frozenset(
     _resolve_work_item_task _shutdown _shutdown_lock _work_queue put
     """.split()
 )
+_submit = ThreadPoolExecutor.submit
+_is_known = hasattr(_submit, "__code__") and _KNOWN_NAMES.issuperset(
+    _submit.__code__.co_names
+)
 
 
-def _is_known() -> bool:
-    code = getattr(ThreadPoolExecutor.submit, "__code__", None)
-    return code is not None and _KNOWN_NAMES.issuperset(code.co_names)
+class ExecutorCalls(_Loop):  # type: ignore[misc]
+    """The method of a loop that calls functions in other threads."""
 
+    _default_executor: Any
 
-#: None if submit() was replaced, or if this Python's is not a known one.
-thread_pool_type = ThreadPoolExecutor if _is_known() else None
-submit_globals = vars(thread)
+    def run_in_executor(
+        self,
+        executor: Executor | None,
+        func: Callable[[*_Ts], _T],
+        *args: *_Ts,
+    ) -> asyncio.Future[_T]:
+        """Call func(*args) in an executor; return an asyncio.Future.
+
+        None is the default executor: a ThreadPoolExecutor unless one was set.
+        Raises RuntimeError when the loop is closed or the default executor
+        was shut down.  A call whose future is cancelled before a thread takes
+        it never runs.  Implements asyncio's ``loop.run_in_executor()``.
+        """
+        # The job may wait for the peer's answer to bytes that are corked.
+        _core._flush_corked()
+        self._check_closed()
+        if self._debug:
+            self._check_callback(func, "run_in_executor")
+        pool: Any = executor
+        if executor is None:
+            self._check_default_executor()
+            if self._default_executor is None:
+                self._default_executor = _make_default()
+            pool = self._default_executor
+        job = None
+        if _is_standard(pool):
+            job = _core.executor_job(self, func, args)
+        if job is None:
+            return asyncio.wrap_future(pool.submit(func, *args), loop=self)
+        _submit_job(pool, job)
+        return job.asyncio_future
 
 
 class _IdleWorkers:
     """Counts idle workers: a Semaphore for non-blocking use only.
 
-    The executor's own Semaphore costs a microsecond for each job on 3.11, and
-    for each worker that becomes idle on later versions.
+    The executor's own Semaphore takes as long as all the rest of a job.
     """
 
     def __init__(self, most: int) -> None:
@@ -59,36 +103,48 @@ class _IdleWorkers:
         self._tokens.append(None)
 
 
-def make_default() -> ThreadPoolExecutor:
+def _make_default() -> ThreadPoolExecutor:
     """Return a loop's default executor, as asyncio would."""
-    executor = ThreadPoolExecutor(thread_name_prefix="asyncio")
-    idle = _IdleWorkers(executor._max_workers)
-    executor._idle_semaphore = idle  # type: ignore[assignment]
-    return executor
+    pool = ThreadPoolExecutor(thread_name_prefix="asyncio")
+    idle = _IdleWorkers(pool._max_workers)
+    pool._idle_semaphore = idle  # type: ignore[assignment]
+    return pool
 
 
-def submit_job(executor: ThreadPoolExecutor, job: _core.ExecutorJob) -> None:
-    """Do what ``executor.submit()`` does, with a job that exists already.
+def _is_standard(pool: Any) -> bool:
+    """Whether _submit_job() may replace this executor's submit().
+
+    An application that replaces submit() expects to be called.
+    """
+    return (
+        _is_known
+        and type(pool) is ThreadPoolExecutor
+        and getattr(pool.submit, "__func__", None) is _submit
+    )
+
+
+def _submit_job(pool: ThreadPoolExecutor, job: _core.ExecutorJob) -> None:
+    """Do what ``pool.submit()`` does, with a job that exists already.
 
     Raises RuntimeError after ``shutdown()``, when the interpreter exits, and
     if no thread can be started for the job; BrokenThreadPool, which is one
     too, if the executor's initializer has failed.
     """
-    with executor._shutdown_lock, thread._global_shutdown_lock:
-        if executor._broken:
-            raise thread.BrokenThreadPool(executor._broken)
-        if executor._shutdown:
+    with pool._shutdown_lock, thread._global_shutdown_lock:
+        if pool._broken:
+            raise thread.BrokenThreadPool(pool._broken)
+        if pool._shutdown:
             raise RuntimeError("cannot schedule new futures after shutdown")
         if thread._shutdown:
             raise RuntimeError(
                 "cannot schedule new futures after interpreter shutdown"
             )
-        executor._work_queue.put(job)  # type: ignore[arg-type]
-        if len(executor._threads) >= executor._max_workers:
+        pool._work_queue.put(job)  # type: ignore[arg-type]
+        if len(pool._threads) >= pool._max_workers:
             return  # _adjust_thread_count() costs more than all the rest
         try:
-            executor._adjust_thread_count()
+            pool._adjust_thread_count()
         except RuntimeError:
-            if not executor._threads:  # else an existing thread will run it
+            if not pool._threads:  # else an existing thread will run it
                 job.cancel()
                 raise

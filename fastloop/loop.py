@@ -16,6 +16,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import warnings
 import weakref
 from asyncio import (
@@ -29,6 +30,7 @@ from . import _core
 from . import streams as _native_streams  # noqa: F401
 from ._selector import RegisteredDescriptors
 from .connections import Connections
+from .executor import ExecutorCalls
 from .sockets import SocketCalls
 
 TYPE_CHECKING = False
@@ -46,7 +48,10 @@ if TYPE_CHECKING:
         """Methods of asyncio's loop that typeshed lacks."""
 
         def _check_closed(self) -> None: ...
+        def _check_running(self) -> None: ...
         def _check_signal(self, sig: object) -> None: ...
+        def _asyncgen_firstiter_hook(self, agen: Any) -> None: ...
+        def _asyncgen_finalizer_hook(self, agen: Any) -> None: ...
         def _set_coroutine_origin_tracking(self, enabled: bool) -> None: ...
 
 else:
@@ -64,7 +69,7 @@ def _ignore_signal(number: int, frame: FrameType | None) -> None:
 
 
 class Loop(  # type: ignore[misc, unused-ignore]
-    _core.BaseLoop, SocketCalls, Connections, _AsyncioLoop
+    _core.BaseLoop, SocketCalls, ExecutorCalls, Connections, _AsyncioLoop
 ):
     """An asyncio event loop whose hot paths are in C.
 
@@ -73,6 +78,10 @@ class Loop(  # type: ignore[misc, unused-ignore]
     ``fastloop.run``.  Only the thread that runs the loop may use it, except
     for ``call_soon_threadsafe``.
     """
+
+    # Bound here, so that a patch of asyncio's class, as nest_asyncio makes,
+    # does not change it.
+    run_until_complete = _AsyncioLoop.run_until_complete
 
     # asyncio's own __init__ sets these on each instance; they rarely change.
     _coroutine_origin_tracking_enabled = False
@@ -91,8 +100,7 @@ class Loop(  # type: ignore[misc, unused-ignore]
         self._signal_handlers = {}
         if asyncio.coroutines._is_debug_mode():  # type: ignore[attr-defined]
             self._debug = True
-        if self._read_metrics() is not None:
-            self._metrics_from_environment()
+        self._metrics_from_environment()
 
     def __repr__(self) -> str:
         cls = type(self)
@@ -135,11 +143,11 @@ class Loop(  # type: ignore[misc, unused-ignore]
 
     @property
     def _ready(self) -> tuple[asyncio.Handle, ...]:
-        return _core.ready_handles(self)
+        return tuple(_core.ready_handles(self))
 
     @property
     def _scheduled(self) -> tuple[asyncio.TimerHandle, ...]:
-        return _core.scheduled_handles(self)
+        return tuple(sorted(_core.scheduled_handles(self)))
 
     @property
     def _transports(self) -> weakref.WeakValueDictionary[int, Any]:
@@ -147,7 +155,10 @@ class Loop(  # type: ignore[misc, unused-ignore]
         found = self._python_transports
         if found is None:
             found = self._python_transports = weakref.WeakValueDictionary()
-        found.update(_core.open_transports(self))
+        for fd, _, _, _, transport in _core.fd_users(self):
+            # as with asyncio, without those of pipes
+            if transport is not None and not hasattr(type(transport), "_pipe"):
+                found[fd] = transport
         return found
 
     @property
@@ -173,6 +184,51 @@ class Loop(  # type: ignore[misc, unused-ignore]
             return unix._PidfdChildWatcher()
         return unix._ThreadedChildWatcher()
 
+    # -- running --------------------------------------------------------------
+
+    def run_forever(self) -> None:
+        """Run until ``stop()`` is called.
+
+        Raises RuntimeError if this or another loop is running in the thread
+        or the loop is closed, OSError if its own descriptors were closed.
+        KeyboardInterrupt and SystemExit of a callback leave it.  Implements
+        asyncio's ``loop.run_forever()``.
+        """
+        self._check_closed()
+        self._check_running()
+        hooks = sys.get_asyncgen_hooks()
+        self._thread_id = threading.get_ident()  # begins a run in the core
+        try:
+            self._set_coroutine_origin_tracking(self._debug)
+            sys.set_asyncgen_hooks(
+                firstiter=self._asyncgen_firstiter_hook,
+                finalizer=self._asyncgen_finalizer_hook,
+            )
+            events._set_running_loop(self)
+            if self._run_once == super()._run_once:
+                self._iterate_until_stopped()
+                return
+            while True:
+                self._run_once()
+                if self._stopping:
+                    break
+        finally:
+            self._stopping = False
+            self._thread_id = None
+            try:
+                self._leave_thread(hooks)
+            except BaseException:
+                # A Ctrl-C or a MemoryError.  A thread that still counts as
+                # running could never run a loop again.
+                self._leave_thread(hooks)
+                raise
+
+    def _leave_thread(self, hooks: Any) -> None:
+        """Undo what a run has set for its thread; may be called again."""
+        events._set_running_loop(None)
+        sys.set_asyncgen_hooks(*hooks)
+        self._set_coroutine_origin_tracking(False)
+
     # -- closing --------------------------------------------------------------
 
     def close(self) -> None:
@@ -191,7 +247,7 @@ class Loop(  # type: ignore[misc, unused-ignore]
             _asyncio_logger().debug("Close %r", self)
         self._close()
         self._selector = None
-        metrics_socket = sys.modules.get("fastloop._metrics_socket")
+        metrics_socket = sys.modules.get("fastloop.observe.metrics_socket")
         if metrics_socket is not None:
             metrics_socket.forget(self)
         self._executor_shutdown_called = True
@@ -215,36 +271,32 @@ class Loop(  # type: ignore[misc, unused-ignore]
         self._add_callback(handle)
         return handle
 
-    # -- pipes ----------------------------------------------------------------
-
-    def _make_read_pipe_transport(
+    def _call_later(
         self,
-        pipe: Any,
-        protocol: asyncio.BaseProtocol,
-        waiter: asyncio.Future[None] | None = None,
-        extra: dict[str, Any] | None = None,
-    ) -> Any:
-        transport = super()._make_read_pipe_transport(
-            pipe, protocol, waiter, extra
-        )
-        # asyncio reads into a new buffer of 256 KiB for every message, which
-        # the allocator maps and unmaps each time.  A pipe holds 64 KiB.
-        transport.max_size = 64 * 1024
-        return transport
+        delay: Any,
+        callback: Callable[..., object],
+        *args: Any,
+        context: Context | None = None,
+    ) -> events.TimerHandle:
+        """call_later() for what the core leaves to Python.
+
+        That is a delay that is neither a float nor an int, and replaced
+        time() or call_at().
+        """
+        now: Any = self.time()
+        try:
+            when = now + delay
+        except TypeError as exc:
+            raise TypeError(
+                "delay must be a number of seconds, not "
+                f"{type(delay).__name__}: {exc}"
+            ) from exc
+        timer: Any = self.call_at(when, callback, *args, context=context)
+        if timer._source_traceback:
+            del timer._source_traceback[-1]
+        return timer  # type: ignore[no-any-return]
 
     # -- debug ----------------------------------------------------------------
-
-    def set_debug(self, enabled: bool) -> None:
-        """Turn debug mode on or off.
-
-        Callbacks that are queued already keep the mode in which they were
-        queued.  Raises nothing.  Implements asyncio's ``loop.set_debug()``.
-        """
-        self._debug = enabled
-        if self.is_running():
-            self.call_soon_threadsafe(
-                self._set_coroutine_origin_tracking, enabled
-            )
 
     def _report_callback(
         self,
@@ -269,13 +321,21 @@ class Loop(  # type: ignore[misc, unused-ignore]
             context["source_traceback"] = handle._source_traceback
         self.call_exception_handler(context)
 
-    def _report_slow(self, subject: object, seconds: float) -> None:
-        """Log a callback that took longer than slow_callback_duration."""
-        if isinstance(subject, events.Handle):
-            subject = base_events._format_handle(subject)  # type: ignore[attr-defined]
-        _asyncio_logger().warning(
-            "Executing %s took %.3f seconds", subject, seconds
-        )
+    def _report_slow(
+        self, handle: object, callback: object, duration_ns: int
+    ) -> None:
+        """Report what took slow_callback_duration: log it, call the hook.
+
+        A transport's own calls have no handle: then both are the transport.
+        """
+        if self._debug:
+            if isinstance(handle, events.Handle):
+                handle = base_events._format_handle(handle)  # type: ignore[attr-defined]
+            _asyncio_logger().warning(
+                "Executing %s took %.3f seconds", handle, duration_ns / 1e9
+            )
+        if self._read_metrics() is not None:
+            self._notify_slow(callback, duration_ns)
 
     # -- metrics --------------------------------------------------------------
 
@@ -300,9 +360,9 @@ class Loop(  # type: ignore[misc, unused-ignore]
         self._enable_metrics()
         metrics.begin(self)
         if socket:
-            from . import _metrics_socket
+            from .observe import metrics_socket
 
-            _metrics_socket.show(self, None if socket is True else socket)
+            metrics_socket.show(self, None if socket is True else socket)
 
     def metrics(self) -> LoopMetrics:
         """Return what was counted since ``enable_metrics()``.
@@ -351,6 +411,8 @@ class Loop(  # type: ignore[misc, unused-ignore]
     def _metrics_from_environment(self) -> None:
         path = os.environ.get("FASTLOOP_METRICS_SOCKET", "")
         socket = {"": None, "0": None, "1": True}.get(path, path)
+        if not socket and os.environ.get("FASTLOOP_METRICS", "") in ("", "0"):
+            return
         try:
             self.enable_metrics(socket=socket)
         except OSError as exc:

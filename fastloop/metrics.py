@@ -121,16 +121,16 @@ class LoopMetrics:
     """What a loop has done since ``enable_metrics()``, and its present state.
 
     Times are in nanoseconds of ``time.monotonic()``, and include the activity
-    that has not ended yet.  Connections and bytes are those of stream
-    transports; TLS bytes are counted as on the wire.  Bytes of datagram
-    transports count too.  Bytes moved by ``loop.sock_recv()`` and the other
-    ``sock_*`` methods, by pipes and by ``sendfile`` do not count.
+    that has not ended yet.  Connections are those of stream transports.  Bytes
+    are those of stream transports, TLS bytes encrypted, of pipes, and the
+    payload of datagram transports.  Bytes moved by ``loop.sock_recv()`` and
+    the other ``sock_*`` methods, and by ``sendfile``, do not count.
     """
 
     #: Time since metrics were enabled.
     elapsed_ns: int
     #: Iterations of the loop.
-    turns: int
+    iterations: int
     #: System calls that polled for events; an iteration may skip the poll.
     polls: int
     #: Callbacks, events and task steps that were run.
@@ -235,12 +235,12 @@ class LoopMetrics:
         return cls(**values)
 
 
-def from_core(raw: dict[str, Any], executor: object) -> LoopMetrics:
+def from_core(values: list[int], executor: object) -> LoopMetrics:
     """Make the result of ``loop.metrics()`` from the core's counts."""
+    lag_counts = tuple(values[len(_CORE_NAMES) :])
+    raw = dict(zip(_CORE_NAMES, values))  # noqa: B905
     return LoopMetrics(
-        lag=Lag(
-            tuple(raw["lag_counts"]), raw["lag_sum_ns"], raw["lag_max_ns"]
-        ),
+        lag=Lag(lag_counts, raw["lag_sum_ns"], raw["lag_max_ns"]),
         busy_ns=raw["away_ns"],
         ready_high_water=raw["ready_most"],
         timers_high_water=raw["timers_most"],
@@ -255,8 +255,21 @@ def from_core(raw: dict[str, Any], executor: object) -> LoopMetrics:
     )
 
 
+#: What the core's list begins with: two times, the time of each state, and the
+#: counters, as in ``src/core/metrics.h``.  The histogram of lags follows.
+_CORE_NAMES = """
+    elapsed_ns away_ns
+    outside_time_ns callback_time_ns poll_time_ns sleep_time_ns
+    gil_wait_time_ns
+    iterations polls callbacks lag_sum_ns lag_max_ns slow_callbacks
+    ready ready_most timers timers_most
+    connections_open connections_made connections_accepted connections_refused
+    connections_lost bytes_in bytes_out bytes_waiting
+    jobs_queued jobs_taken jobs_running jobs_done job_wait_ns job_run_ns
+""".split()
+
 _SAME_NAMES = """
-    elapsed_ns turns polls callbacks callback_time_ns poll_time_ns
+    elapsed_ns iterations polls callbacks callback_time_ns poll_time_ns
     sleep_time_ns gil_wait_time_ns ready timers connections_open
     connections_made connections_accepted connections_refused connections_lost
     bytes_in bytes_out slow_callbacks
@@ -338,7 +351,8 @@ def describe_slow(subject: Any, duration_ns: int) -> SlowCallback:
 
 def _describe_slow(subject: Any, duration_ns: int) -> SlowCallback:
     if isinstance(subject, asyncio.Handle):
-        subject = subject._callback  # type: ignore[attr-defined]
+        # A cancelled handle has no callback any more.
+        subject = subject._callback or subject  # type: ignore[attr-defined]
     owner = getattr(subject, "__self__", None)
     if isinstance(owner, asyncio.Task):
         coro: Any = owner.get_coro()

@@ -1,12 +1,12 @@
 """The sock_* methods of the loop: coroutines that call the C core.
 
 A core function returns the result if the operation can be done at once.
-Otherwise it returns a SocketCall, whose future is awaited.
+Otherwise it returns a SocketCall, which is awaited.
 """
 
 from __future__ import annotations
 
-from . import _core
+from . import _core, _streams
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,23 +17,30 @@ if TYPE_CHECKING:
     _T = TypeVar("_T")
 
 _Call = _core.SocketCall
+_socket = _streams.socket_type
 
 
-async def _using(
-    sock: socket.socket, operation: Coroutine[Any, Any, _T]
+async def _finish(
+    sock: Any, operation: _core.SocketCall[_T] | Coroutine[Any, Any, _T]
 ) -> _T:
-    """Run an operation; a close() of the socket meanwhile is delayed.
+    """Wait for an operation; a close() of the socket meanwhile is delayed.
 
     The operation counts in the socket's ``_io_refs``, as a file object of
     makefile() does.
     """
-    if not hasattr(sock, "_io_refs"):
-        return await operation  # not a socket.socket
-    sock._io_refs += 1
+    counted = type(sock) is _socket or issubclass(type(sock), _socket)
+    if counted:
+        sock._io_refs += 1
     try:
         return await operation
     finally:
-        sock._decref_socketios()  # type: ignore[attr-defined]
+        try:
+            operation.close()
+        finally:
+            if counted and sock._closed:
+                sock._decref_socketios()
+            elif counted:
+                sock._io_refs -= 1
 
 
 class SocketCalls:
@@ -56,12 +63,7 @@ class SocketCalls:
         asyncio's ``loop.sock_recv()``.
         """
         call = _core.sock_recv(self, sock, n)
-        if not isinstance(call, _Call):
-            return call
-        try:
-            return await call.future
-        finally:
-            call.release()
+        return await _finish(sock, call) if isinstance(call, _Call) else call
 
     async def sock_recv_into(self, sock: socket.socket, buf: Any) -> int:
         """Receive into a writable buffer; return the number of bytes.
@@ -70,12 +72,7 @@ class SocketCalls:
         buffer.  Implements asyncio's ``loop.sock_recv_into()``.
         """
         call = _core.sock_recv_into(self, sock, buf)
-        if not isinstance(call, _Call):
-            return call
-        try:
-            return await call.future
-        finally:
-            call.release()
+        return await _finish(sock, call) if isinstance(call, _Call) else call
 
     async def sock_recvfrom(
         self, sock: socket.socket, bufsize: int
@@ -87,12 +84,7 @@ class SocketCalls:
         ``loop.sock_recvfrom()``.
         """
         call = _core.sock_recvfrom(self, sock, bufsize)
-        if not isinstance(call, _Call):
-            return call
-        try:
-            return await call.future
-        finally:
-            call.release()
+        return await _finish(sock, call) if isinstance(call, _Call) else call
 
     async def sock_recvfrom_into(
         self, sock: socket.socket, buf: Any, nbytes: int = 0
@@ -105,12 +97,7 @@ class SocketCalls:
         ``loop.sock_recvfrom_into()``.
         """
         call = _core.sock_recvfrom_into(self, sock, buf, nbytes or len(buf))
-        if not isinstance(call, _Call):
-            return call
-        try:
-            return await call.future
-        finally:
-            call.release()
+        return await _finish(sock, call) if isinstance(call, _Call) else call
 
     async def sock_sendall(self, sock: socket.socket, data: Any) -> None:
         """Send all of a buffer.
@@ -120,10 +107,7 @@ class SocketCalls:
         """
         call = _core.sock_sendall(self, sock, data)
         if call is not None:
-            try:
-                await call.future
-            finally:
-                call.release()
+            await _finish(sock, call)
 
     async def sock_sendto(
         self, sock: socket.socket, data: Any, address: Any
@@ -134,12 +118,7 @@ class SocketCalls:
         ``loop.sock_sendto()``.
         """
         call = _core.sock_sendto(self, sock, data, address)
-        if not isinstance(call, _Call):
-            return call
-        try:
-            return await call.future
-        finally:
-            call.release()
+        return await _finish(sock, call) if isinstance(call, _Call) else call
 
     async def sock_connect(self, sock: socket.socket, address: Any) -> None:
         """Connect to an address, which may contain a host name.
@@ -149,14 +128,11 @@ class SocketCalls:
         ``loop.sock_connect()``.
         """
         if not _core.is_literal(address):
-            await _using(sock, super().sock_connect(sock, address))  # type: ignore[misc]
+            await _finish(sock, super().sock_connect(sock, address))  # type: ignore[misc]
             return
         call = _core.sock_connect(self, sock, address)
         if call is not None:
-            try:
-                await call.future
-            finally:
-                call.release()
+            await _finish(sock, call)
 
     async def sock_sendfile(
         self,
@@ -179,7 +155,7 @@ class SocketCalls:
         sending = super().sock_sendfile(  # type: ignore[misc]
             sock, file, offset, count, fallback=fallback
         )
-        return await _using(sock, sending)
+        return await _finish(sock, sending)
 
     async def sock_accept(
         self, sock: socket.socket
@@ -190,9 +166,4 @@ class SocketCalls:
         ``loop.sock_accept()``.
         """
         call = _core.sock_accept(self, sock)
-        if not isinstance(call, _Call):
-            return call
-        try:
-            return await call.future
-        finally:
-            call.release()
+        return await _finish(sock, call) if isinstance(call, _Call) else call

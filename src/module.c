@@ -11,7 +11,7 @@
 #include "core/handle.h"
 #include "core/loop.h"
 #include "core/signals.h"
-#include "executor/run_in_executor.h"
+#include "executor/job.h"
 #include "loop/base_loop.h"
 #include "py/compat.h"
 #include "py/errors.h"
@@ -24,6 +24,7 @@
 #include "tls/adapter.h"
 #include "transport/datagram.h"
 #include "transport/listener.h"
+#include "transport/pipe.h"
 #include "transport/transport.h"
 
 #include <string.h>
@@ -93,6 +94,7 @@ module_exec(PyObject *module)
         || fl_loop_register(module, state) < 0
         || fl_transport_register(module, state) < 0
         || fl_datagram_register(module, state) < 0
+        || fl_pipe_register(module, state) < 0
         || fl_listener_register(module, state) < 0
         || fl_tls_register(module, state) < 0
         || fl_native_reader_register(module, state) < 0
@@ -102,26 +104,10 @@ module_exec(PyObject *module)
         || fl_sock_call_register(module, state) < 0
         || fl_private_attributes_register(state) < 0
         || fl_introspection_register(module) < 0
-        || fl_run_in_executor_register(module, state) < 0)
+        || fl_job_register(module, state) < 0)
     {
         return -1;
     }
-    return 0;
-}
-
-/* The GC's view: the state's references are the module's. */
-static int
-module_traverse(PyObject *module, visitproc visit, void *arg)
-{
-    return fl_state_traverse(fl_state_get(module), visit, arg);
-}
-
-/* Runs before the last objects die, at interpreter exit: deallocators must
-   expect NULL in the state (py/state.h). */
-static int
-module_clear(PyObject *module)
-{
-    fl_state_clear(fl_state_get(module));
     return 0;
 }
 
@@ -132,7 +118,7 @@ module_free(void *module)
 {
     FlState *state = fl_state_get(module);
     if (state != NULL) {
-        fl_state_clear(state);
+        (void)fl_state_clear(module);
         PyThread_tss_delete(&state->running);
     }
 }
@@ -156,8 +142,10 @@ static PyModuleDef module_def = {
     .m_size = sizeof(FlState),
     .m_methods = module_methods,
     .m_slots = module_slots,
-    .m_traverse = module_traverse,
-    .m_clear = module_clear,
+    .m_traverse = fl_state_traverse,
+    /* Runs before the last objects die, at interpreter exit: deallocators must
+       expect NULL in the state (py/state.h). */
+    .m_clear = fl_state_clear,
     .m_free = module_free,
 };
 

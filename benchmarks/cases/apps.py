@@ -12,7 +12,11 @@ import hashlib
 import os
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+)
 from typing import Any
 
 from harness import network
@@ -26,7 +30,7 @@ ROUNDS = 10
 KILOBYTE = b"x" * 1_000
 
 Work = Callable[[], Awaitable[object]]
-Open = Callable[[Run], AsyncIterator[Work]]
+Open = Callable[[Run], AbstractAsyncContextManager[Work]]
 
 
 async def in_parallel(works: list[Work]) -> None:
@@ -39,7 +43,59 @@ async def in_parallel(works: list[Work]) -> None:
     await asyncio.gather(*map(rounds, works))
 
 
-@asynccontextmanager
+async def sampled(run: Run, open_app: Open, operations: int) -> Figure:
+    """Return operations a second of the app's work, done over and over."""
+    clock, samples = run.clock, []
+    async with open_app(run) as work:
+        await work()
+        for _ in run.repeat():
+            start = clock()
+            await work()
+            samples.append(operations / (clock() - start) * 1e9)
+    return figure(samples)
+
+
+def app_case(
+    name: str,
+    title: str,
+    operations: int,
+    reach: str = "",
+    packages: tuple[str, ...] = (),
+    daemons: tuple[str, ...] = (),
+    pinned: bool = True,
+) -> Callable[[Callable[[Run], AsyncIterator[Work]]], Case]:
+    """Make the case of an async generator that yields the app's work."""
+
+    def case(app: Callable[[Run], AsyncIterator[Work]]) -> Case:
+        open_app = asynccontextmanager(app)
+
+        def measure(new_loop: LoopFactory, run: Run) -> dict[str, Figure]:
+            if pinned:
+                os.sched_setaffinity(0, {network.cpus()[0]})
+            with asyncio.Runner(loop_factory=new_loop) as runner:
+                return {name: runner.run(sampled(run, open_app, operations))}
+
+        return Case(
+            name,
+            "apps",
+            (Row(name, title, "1/s", better="more", reach=reach),),
+            measure,
+            loops=SERVER_LOOPS,
+            seconds=1.0,
+            packages=packages,
+            daemons=daemons,
+        )
+
+    return case
+
+
+@app_case(
+    "websockets",
+    "websockets, echo of 100 B, 16 connections",
+    FEWER * ROUNDS,
+    "1.1x",
+    ("websockets",),
+)
 async def websockets_echo(run: Run) -> AsyncIterator[Work]:
     from websockets.asyncio.client import connect
     from websockets.asyncio.server import ServerConnection, serve
@@ -72,7 +128,13 @@ async def websockets_echo(run: Run) -> AsyncIterator[Work]:
         yield lambda: in_parallel(works)
 
 
-@asynccontextmanager
+@app_case(
+    "aiohttp_json",
+    "aiohttp client and server, JSON, 16 connections",
+    FEWER * ROUNDS,
+    "1.28x",
+    ("aiohttp",),
+)
 async def aiohttp_json(run: Run) -> AsyncIterator[Work]:
     import aiohttp
     from aiohttp import web
@@ -96,7 +158,13 @@ async def aiohttp_json(run: Run) -> AsyncIterator[Work]:
     await runner.cleanup()
 
 
-@asynccontextmanager
+@app_case(
+    "fastapi",
+    "FastAPI under uvicorn, httpx, 16 connections",
+    FEWER * ROUNDS,
+    "1.04x",
+    ("fastapi", "httpx", "uvicorn"),
+)
 async def fastapi_httpx(run: Run) -> AsyncIterator[Work]:
     import fastapi
     import httpx
@@ -131,8 +199,10 @@ async def fastapi_httpx(run: Run) -> AsyncIterator[Work]:
     await server.shutdown()
 
 
-def redis_get(clients: int) -> Open:
-    @asynccontextmanager
+def redis_get(name: str, title: str, clients: int, reach: str) -> Case:
+    packages = daemons = ("redis",)
+
+    @app_case(name, title, clients * ROUNDS, reach, packages, daemons)
     async def get(run: Run) -> AsyncIterator[Work]:
         import redis.asyncio as redis
 
@@ -151,8 +221,10 @@ def redis_get(clients: int) -> Open:
     return get
 
 
-def asyncpg_select(clients: int) -> Open:
-    @asynccontextmanager
+def asyncpg_select(name: str, title: str, clients: int) -> Case:
+    packages, daemons = ("asyncpg",), ("postgres",)
+
+    @app_case(name, title, clients * ROUNDS, "", packages, daemons)
     async def select(run: Run) -> AsyncIterator[Work]:
         import asyncpg
 
@@ -187,7 +259,12 @@ async def pump(
         writer.close()
 
 
-@asynccontextmanager
+@app_case(
+    "proxy",
+    "proxy on streams, 32 connections of 1 KB",
+    CLIENTS * ROUNDS,
+    "1.3x",
+)
 async def proxy_on_streams(run: Run) -> AsyncIterator[Work]:
     async def echo(
         reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -226,7 +303,14 @@ async def proxy_on_streams(run: Run) -> AsyncIterator[Work]:
     await asyncio.sleep(0.05)
 
 
-@asynccontextmanager
+@app_case(
+    "aiofiles",
+    "aiofiles, 64 reads of 4 KiB at once",
+    64,
+    "1.7x",
+    ("aiofiles",),
+    pinned=False,
+)
 async def aiofiles_reads(run: Run) -> AsyncIterator[Work]:
     import aiofiles
 
@@ -241,7 +325,13 @@ async def aiofiles_reads(run: Run) -> AsyncIterator[Work]:
         yield lambda: asyncio.gather(*[read() for _ in range(64)])
 
 
-@asynccontextmanager
+@app_case(
+    "to_thread",
+    "to_thread of a SHA-256 of 8 KiB, 64 at once",
+    64,
+    "2.0x",
+    pinned=False,
+)
 async def hash_in_threads(run: Run) -> AsyncIterator[Work]:
     data = bytes(8_192)
 
@@ -253,130 +343,15 @@ async def hash_in_threads(run: Run) -> AsyncIterator[Work]:
     )
 
 
-async def sampled(run: Run, open_app: Open, operations: int) -> Figure:
-    """Return operations a second of the app's work, done over and over."""
-    clock, samples = run.clock, []
-    async with open_app(run) as work:
-        await work()
-        end = clock() + run.seconds * 1e9
-        while len(samples) < 3 or clock() < end:
-            start = clock()
-            await work()
-            samples.append(operations / (clock() - start) * 1e9)
-    return figure(samples)
-
-
-def app_case(
-    name: str,
-    title: str,
-    open_app: Open,
-    operations: int,
-    reach: str,
-    packages: tuple[str, ...] = (),
-    daemons: tuple[str, ...] = (),
-    pinned: bool = True,
-) -> Case:
-    def measure(new_loop: LoopFactory, run: Run) -> dict[str, Figure]:
-        if pinned:
-            os.sched_setaffinity(0, {network.cpus()[0]})
-        with asyncio.Runner(loop_factory=new_loop) as runner:
-            return {name: runner.run(sampled(run, open_app, operations))}
-
-    return Case(
-        name,
-        "apps",
-        (Row(name, title, "1/s", better="more", reach=reach),),
-        measure,
-        loops=SERVER_LOOPS,
-        seconds=1.0,
-        packages=packages,
-        daemons=daemons,
-    )
-
-
 CASES = (
-    app_case(
-        "websockets",
-        "websockets, echo of 100 B, 16 connections",
-        websockets_echo,
-        FEWER * ROUNDS,
-        "1.1x",
-        ("websockets",),
-    ),
-    app_case(
-        "aiohttp_json",
-        "aiohttp client and server, JSON, 16 connections",
-        aiohttp_json,
-        FEWER * ROUNDS,
-        "1.28x",
-        ("aiohttp",),
-    ),
-    app_case(
-        "fastapi",
-        "FastAPI under uvicorn, httpx, 16 connections",
-        fastapi_httpx,
-        FEWER * ROUNDS,
-        "1.04x",
-        ("fastapi", "httpx", "uvicorn"),
-    ),
-    app_case(
-        "redis_1",
-        "redis-py, one GET at a time",
-        redis_get(1),
-        ROUNDS,
-        "1.03x",
-        ("redis",),
-        ("redis",),
-    ),
-    app_case(
-        "redis_32",
-        "redis-py, GET, 32 clients",
-        redis_get(CLIENTS),
-        CLIENTS * ROUNDS,
-        "1.2x",
-        ("redis",),
-        ("redis",),
-    ),
-    app_case(
-        "asyncpg_1",
-        "asyncpg, SELECT 1, one connection",
-        asyncpg_select(1),
-        ROUNDS,
-        "",
-        ("asyncpg",),
-        ("postgres",),
-    ),
-    app_case(
-        "asyncpg_32",
-        "asyncpg, SELECT 1, 32 connections",
-        asyncpg_select(CLIENTS),
-        CLIENTS * ROUNDS,
-        "",
-        ("asyncpg",),
-        ("postgres",),
-    ),
-    app_case(
-        "proxy",
-        "proxy on streams, 32 connections of 1 KB",
-        proxy_on_streams,
-        CLIENTS * ROUNDS,
-        "1.3x",
-    ),
-    app_case(
-        "aiofiles",
-        "aiofiles, 64 reads of 4 KiB at once",
-        aiofiles_reads,
-        64,
-        "1.7x",
-        ("aiofiles",),
-        pinned=False,
-    ),
-    app_case(
-        "to_thread",
-        "to_thread of a SHA-256 of 8 KiB, 64 at once",
-        hash_in_threads,
-        64,
-        "2.0x",
-        pinned=False,
-    ),
+    websockets_echo,
+    aiohttp_json,
+    fastapi_httpx,
+    redis_get("redis_1", "redis-py, one GET at a time", 1, "1.03x"),
+    redis_get("redis_32", "redis-py, GET, 32 clients", CLIENTS, "1.2x"),
+    asyncpg_select("asyncpg_1", "asyncpg, SELECT 1, one connection", 1),
+    asyncpg_select("asyncpg_32", "asyncpg, SELECT 1, 32 connections", CLIENTS),
+    proxy_on_streams,
+    aiofiles_reads,
+    hash_in_threads,
 )

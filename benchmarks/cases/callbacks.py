@@ -1,7 +1,7 @@
-"""call_soon: many callbacks in one turn, and one callback in each turn.
+"""call_soon: many callbacks in one iteration, and one callback in each.
 
-A turn that runs one callback also shows what a poll costs, so the chain is
-measured again with 250 connections that say nothing.
+An iteration that runs one callback also shows what a poll costs, so the chain
+is measured again with 250 connections that say nothing.
 """
 
 from __future__ import annotations
@@ -9,45 +9,41 @@ from __future__ import annotations
 import asyncio
 import socket
 
-from harness.case import Figure, LoopFactory, Run, simple_case
+from harness.case import Figure, Run, loop_case
 
 ORDER = 10
 BATCH = 1_000
-TURNS = 20
+ITERATIONS = 20
 CHAIN = 10_000
+
+Loop = asyncio.AbstractEventLoop
 
 
 def nothing(*args: object) -> None:
     pass
 
 
-def batch(new_loop: LoopFactory, run: Run) -> Figure:
-    loop = new_loop()
-
-    def turn() -> None:
+@loop_case("call_soon", "call_soon, batch", serial=True)
+def batch(loop: Loop, run: Run) -> Figure:
+    def schedule() -> None:
         call_soon = loop.call_soon
         for _ in range(BATCH):
             call_soon(nothing)
 
-    figure = run.sample_turns(loop, turn, BATCH, TURNS)
-    loop.close()
-    return figure
+    return run.sample_iterations(loop, schedule, BATCH, ITERATIONS)
 
 
-def batch_with_arguments(new_loop: LoopFactory, run: Run) -> Figure:
-    loop = new_loop()
-
-    def turn() -> None:
+@loop_case("call_soon_3args", "call_soon, batch, 3 arguments", serial=True)
+def batch_with_arguments(loop: Loop, run: Run) -> Figure:
+    def schedule() -> None:
         call_soon = loop.call_soon
         for _ in range(BATCH):
             call_soon(nothing, 1, 2, 3)
 
-    figure = run.sample_turns(loop, turn, BATCH, TURNS)
-    loop.close()
-    return figure
+    return run.sample_iterations(loop, schedule, BATCH, ITERATIONS)
 
 
-def run_chain(loop: asyncio.AbstractEventLoop, run: Run) -> Figure:
+def run_chain(loop: Loop, run: Run) -> Figure:
     call_soon = loop.call_soon
     left = 0
 
@@ -68,15 +64,13 @@ def run_chain(loop: asyncio.AbstractEventLoop, run: Run) -> Figure:
     return run.sample(chain, CHAIN)
 
 
-def chain(new_loop: LoopFactory, run: Run) -> Figure:
-    loop = new_loop()
-    figure = run_chain(loop, run)
-    loop.close()
-    return figure
+chain = loop_case("chain", "call_soon chain", serial=True)(run_chain)
 
 
-def chain_with_idle(new_loop: LoopFactory, run: Run) -> Figure:
-    loop = new_loop()
+@loop_case(
+    "chain_idle250", "call_soon chain, 250 idle connections", serial=True
+)
+def chain_with_idle(loop: Loop, run: Run) -> Figure:
     accepted = asyncio.Semaphore(0)
 
     class Idle(asyncio.Protocol):
@@ -99,23 +93,7 @@ def chain_with_idle(new_loop: LoopFactory, run: Run) -> Figure:
     server.close()
     # Lets the loop see that the connections are gone.
     loop.run_until_complete(asyncio.sleep(0.01))
-    loop.close()
     return figure
 
 
-CASES = (
-    simple_case("call_soon", "call_soon, batch", batch, serial=True),
-    simple_case(
-        "call_soon_3args",
-        "call_soon, batch, 3 arguments",
-        batch_with_arguments,
-        serial=True,
-    ),
-    simple_case("chain", "call_soon chain", chain, serial=True),
-    simple_case(
-        "chain_idle250",
-        "call_soon chain, 250 idle connections",
-        chain_with_idle,
-        serial=True,
-    ),
-)
+CASES = (batch, batch_with_arguments, chain, chain_with_idle)

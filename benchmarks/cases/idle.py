@@ -18,6 +18,7 @@ from typing import Any
 from harness import network
 from harness.case import Case, Figure, LoopFactory, Row, Run, figure
 from harness.loops import SERVER_LOOPS, TLS_LOOPS
+from harness.tls import client_context
 
 ORDER = 108
 CONNECTIONS = 1_500
@@ -42,37 +43,30 @@ def connected(
         if context is not None:
             sock = context.wrap_socket(sock)
         sock.sendall(MESSAGE)
-        got = 0
-        while got < len(MESSAGE):
-            part = sock.recv(len(MESSAGE))
+        left = len(MESSAGE)
+        while left:
+            part = sock.recv(left)
             if not part:
                 raise RuntimeError("the server closed a connection")
-            got += len(part)
+            left -= len(part)
         opened.append(sock)
     return opened
 
 
-def close_all(socks: list[socket.socket]) -> None:
-    for sock in socks:
-        sock.close()
-
-
 def grown_bytes(command: list[str], count: int, tls: bool) -> float:
-    context = None
-    if tls:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
+    context = client_context() if tls else None
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     with network.serving(command) as server:
-        # The server has seen the first go once it has answered one more.
-        close_all(connected(server, 50, context))
-        one = connected(server, 1, context)
+        for sock in connected(server, 50, context):
+            sock.close()
+        # The server has seen them go once it has answered one more.
+        socks = connected(server, 1, context)
         before = resident_bytes(server["pid"])
-        socks = connected(server, count, context)
+        socks += connected(server, count, context)
         grown = resident_bytes(server["pid"]) - before
-        close_all(socks + one)
+        for sock in socks:
+            sock.close()
     return grown / count
 
 
@@ -81,24 +75,22 @@ def idle_case(
     title: str,
     options: Sequence[str],
     reach: str,
-    limit: str,
     tls: bool = False,
 ) -> Case:
+    count, unit = (TLS_CONNECTIONS, "KiB") if tls else (CONNECTIONS, "B")
+
     def measure(_: LoopFactory, run: Run) -> dict[str, Figure]:
         command = network.server_command(run.loop, "echo.py", options)
-        count = TLS_CONNECTIONS if tls else CONNECTIONS
-        if run.seconds < 0.1:
-            count //= 10
-        grown = grown_bytes(command, count, tls)
+        many = count if run.seconds >= 0.1 else count // 10
+        grown = grown_bytes(command, many, tls)
         return {name: figure([grown / 1024 if tls else grown])}
 
-    unit = "KiB" if tls else "B"
     return Case(
         name,
         "memory",
         (Row(name, title, unit, reach=reach),),
         measure,
-        loops=(*(TLS_LOOPS if tls else SERVER_LOOPS), limit),
+        loops=(*TLS_LOOPS, "c-tls") if tls else (*SERVER_LOOPS, "c-epoll"),
         seconds=1.0,
     )
 
@@ -109,21 +101,18 @@ CASES = (
         "an idle connection, Protocol",
         ["--mode=protocol"],
         "880",
-        "c-epoll",
     ),
     idle_case(
         "idle_streams",
         "an idle connection, streams",
         ["--mode=streams"],
         "4400",
-        "c-epoll",
     ),
     idle_case(
         "idle_tls",
         "an idle connection, TLS",
         ["--mode=protocol", "--tls"],
         "31",
-        "c-tls",
         tls=True,
     ),
 )

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections.abc import Callable
+from functools import partial
 
 from harness.case import Case, Figure, LoopFactory, Row, Run, figure
 
@@ -68,40 +70,34 @@ def lateness_of_timer(
     return late
 
 
-def rows(key: str, title: str) -> tuple[Row, Row]:
-    return (
-        Row(key, f"{title}, lateness p50", "us", better="near 0"),
+def late_case(
+    key: str,
+    title: str,
+    lateness: Callable[[LoopFactory, Run], list[float]],
+    seconds: float = 0.2,
+) -> Case:
+    def measure(new_loop: LoopFactory, run: Run) -> dict[str, Figure]:
+        late = lateness(new_loop, run)
+        return {key: figure(late), f"{key}_min": figure([min(late)])}
+
+    rows = (
+        Row(key, f"{title}, lateness p50", "us", "near 0"),
         Row(f"{key}_min", f"{title}, lateness least", "us", "near 0", "least"),
     )
-
-
-def figures(key: str, late: list[float]) -> dict[str, Figure]:
-    least = figure([min(late)])
-    return {key: figure(late), f"{key}_min": least}
-
-
-def sleep_100us(new_loop: LoopFactory, run: Run) -> dict[str, Figure]:
-    return figures("sleep_100us", lateness_of_sleep(new_loop, run))
+    return Case(key, "core", rows, measure, seconds=seconds)
 
 
 def timer_case(milliseconds: int, seconds: float) -> Case:
-    key = f"timer_{milliseconds}ms"
-
-    def measure(new_loop: LoopFactory, run: Run) -> dict[str, Figure]:
-        late = lateness_of_timer(new_loop, run, milliseconds / 1_000)
-        return figures(key, late)
-
-    title = f"timer of {milliseconds} ms"
-    return Case(key, "core", rows(key, title), measure, seconds=seconds)
+    return late_case(
+        f"timer_{milliseconds}ms",
+        f"timer of {milliseconds} ms",
+        partial(lateness_of_timer, delay=milliseconds / 1_000),
+        seconds,
+    )
 
 
 CASES = (
-    Case(
-        "sleep_100us",
-        "core",
-        rows("sleep_100us", "asyncio.sleep(100 us)"),
-        sleep_100us,
-    ),
+    late_case("sleep_100us", "asyncio.sleep(100 us)", lateness_of_sleep),
     timer_case(1, 0.2),
     timer_case(5, 0.3),
     timer_case(20, 0.5),

@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-from harness.case import Figure, LoopFactory, Run, simple_case
+import asyncio
+
+from harness.case import Figure, LoopFactory, Run, loop_case, simple_case
+
+from cases.tasks import trivial
 
 ORDER = 60
 RUNS = 200
 LOOPS = 20
 
 
-async def trivial() -> None:
-    pass
-
-
-def short_run(new_loop: LoopFactory, run: Run) -> Figure:
-    loop = new_loop()
-
+@loop_case(
+    "run_until_complete",
+    "run_until_complete, trivial coroutine",
+    unit="us",
+    serial=True,
+)
+def short_run(loop: asyncio.AbstractEventLoop, run: Run) -> Figure:
     def runs() -> None:
         for _ in range(RUNS):
             loop.run_until_complete(trivial())
 
-    figure = run.sample(runs, RUNS, unit=1_000)
-    loop.close()
-    return figure
+    return run.sample(runs, RUNS, unit=1_000)
 
 
+@simple_case("new_loop", "new_event_loop + close", unit="us", serial=True)
 def make_and_close(new_loop: LoopFactory, run: Run) -> Figure:
     def loops() -> None:
         for _ in range(LOOPS):
@@ -33,19 +36,4 @@ def make_and_close(new_loop: LoopFactory, run: Run) -> Figure:
     return run.sample(loops, LOOPS, unit=1_000)
 
 
-CASES = (
-    simple_case(
-        "run_until_complete",
-        "run_until_complete, trivial coroutine",
-        short_run,
-        unit="us",
-        serial=True,
-    ),
-    simple_case(
-        "new_loop",
-        "new_event_loop + close",
-        make_and_close,
-        unit="us",
-        serial=True,
-    ),
-)
+CASES = (short_run, make_and_close)

@@ -5,8 +5,17 @@ from __future__ import annotations
 
 import asyncio
 import os
+from typing import Any
 
-from harness.case import Case, Figure, LoopFactory, Row, Run, figure
+from harness.case import (
+    Case,
+    Figure,
+    LoopFactory,
+    Run,
+    figure,
+    loop_case,
+    simple_case,
+)
 from harness.served import Load, load_key, served_case, size_name
 
 ORDER = 106
@@ -23,7 +32,8 @@ def sock_load(connections: int, size: int, reach: str) -> Load:
     )
 
 
-def pipe_read(new_loop: LoopFactory, run: Run) -> dict[str, Figure]:
+@loop_case("pipe", "pipe read, 1 KiB", unit="us", group="sockets")
+def pipe_read(loop: asyncio.AbstractEventLoop, run: Run) -> Figure:
     """Time a message of 1 KiB through a pipe, its write included."""
     read, write = os.pipe()
     message = bytes(KIB)
@@ -42,7 +52,6 @@ def pipe_read(new_loop: LoopFactory, run: Run) -> dict[str, Figure]:
                 else:
                     loop.stop()
 
-    loop = new_loop()
     with open(read, "rb", 0) as file:
         transport, reader = loop.run_until_complete(
             loop.connect_read_pipe(Reader, file)
@@ -57,11 +66,11 @@ def pipe_read(new_loop: LoopFactory, run: Run) -> dict[str, Figure]:
         transport.close()
         loop.run_until_complete(asyncio.sleep(0))
     os.close(write)
-    loop.close()
-    return {"pipe": found}
+    return found
 
 
-def spawn(new_loop: LoopFactory, run: Run) -> dict[str, Figure]:
+@simple_case("spawn", "spawn /bin/true and wait", unit="us", group="sockets")
+def spawn(new_loop: LoopFactory, run: Run) -> Figure:
     """Time a program that does nothing, from its start to its end."""
 
     async def once() -> None:
@@ -72,15 +81,18 @@ def spawn(new_loop: LoopFactory, run: Run) -> dict[str, Figure]:
         samples = []
         await once()
         clock = run.clock
-        end = clock() + run.seconds * 1e9
-        while len(samples) < 5 or clock() < end:
+        for _ in run.repeat(5):
             start = clock()
             await once()
             samples.append((clock() - start) / 1e3)
         return figure(samples)
 
     with asyncio.Runner(loop_factory=new_loop) as runner:
-        return {"spawn": runner.run(main())}
+        return runner.run(main())
+
+
+def socket_case(load: Load, script: str, *options: str, **rest: Any) -> Case:
+    return served_case(load.key, "sockets", script, options, [load], **rest)
 
 
 CASES = (
@@ -97,47 +109,28 @@ CASES = (
         ],
         limits=("c-epoll",),
     ),
-    served_case(
-        "connect",
-        "sockets",
+    socket_case(
+        Load(
+            "connect",
+            "connect, one echo of 64 B, close",
+            {"connections": 32, "size": 64, "fresh": 1},
+            "1.3x",
+        ),
         "echo.py",
-        ["--mode=protocol"],
-        [
-            Load(
-                "connect",
-                "connect, one echo of 64 B, close",
-                {"connections": 32, "size": 64, "fresh": 1},
-                "1.3x",
-            )
-        ],
+        "--mode=protocol",
         limits=("c-epoll",),
     ),
-    served_case(
-        "udp",
-        "sockets",
+    socket_case(
+        Load("udp", "UDP echo, 512 B", {"size": 512, "udp": 1}, "1.4x"),
         "udp_echo.py",
-        [],
-        [Load("udp", "UDP echo, 512 B", {"size": 512, "udp": 1}, "1.4x")],
         seasoned=False,
     ),
-    served_case(
-        "unix",
-        "sockets",
+    socket_case(
+        Load("unix", "Unix echo, Protocol, 64 of 1 KiB", {"size": KIB}),
         "echo.py",
-        ["--mode=protocol"],
-        [Load("unix", "Unix echo, Protocol, 64 of 1 KiB", {"size": KIB})],
+        "--mode=protocol",
         unix=True,
     ),
-    Case(
-        "pipe",
-        "sockets",
-        (Row("pipe", "pipe read, 1 KiB", "us"),),
-        pipe_read,
-    ),
-    Case(
-        "spawn",
-        "sockets",
-        (Row("spawn", "spawn /bin/true and wait", "us"),),
-        spawn,
-    ),
+    pipe_read,
+    spawn,
 )

@@ -11,10 +11,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 
-from harness.case import Case, Figure, LoopFactory, Row, Run, figure
-from harness.loops import ROOT
+from harness import ROOT
+from harness.case import Case, Figure, LoopFactory, Run, figure, simple_case
 
 ORDER = 120
 
@@ -58,36 +57,24 @@ def in_fresh_interpreter(program: str, run: Run) -> float:
     return float(done.stdout)
 
 
-def repeated(program: str, run: Run) -> Figure:
-    in_fresh_interpreter(program, run)
-    samples = []
-    end = time.perf_counter() + run.seconds
-    while len(samples) < 3 or time.perf_counter() < end:
-        samples.append(in_fresh_interpreter(program, run))
-    return figure(samples)
+def startup_case(
+    name: str, title: str, unit: str, program: str, seconds: float
+) -> Case:
+    @simple_case(name, title, unit=unit, group="startup", seconds=seconds)
+    def case(_: LoopFactory, run: Run) -> Figure:
+        in_fresh_interpreter(program, run)
+        return figure(
+            [in_fresh_interpreter(program, run) for _ in run.repeat()]
+        )
 
-
-def import_time(_: LoopFactory, run: Run) -> dict[str, Figure]:
-    return {"import": repeated(IMPORT, run)}
-
-
-def memory(_: LoopFactory, run: Run) -> dict[str, Figure]:
-    return {"memory": repeated(MEMORY, run)}
+    return case
 
 
 CASES = (
-    Case(
-        "import",
-        "startup",
-        (Row("import", "import asyncio and the loop, make one", "ms"),),
-        import_time,
-        seconds=0.5,
+    startup_case(
+        "import", "import asyncio and the loop, make one", "ms", IMPORT, 0.5
     ),
-    Case(
-        "memory",
-        "startup",
-        (Row("memory", "memory after import and one loop", "MiB"),),
-        memory,
-        seconds=0.2,
+    startup_case(
+        "memory", "memory after import and one loop", "MiB", MEMORY, 0.2
     ),
 )

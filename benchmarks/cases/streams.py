@@ -36,12 +36,11 @@ def one_way(
     name: str,
     title: str,
     mode: str,
-    limit: str,
     reach: str,
+    limit: str = "sink",
     limits: Sequence[str] = ("c-epoll",),
 ) -> Case:
-    receive = int(limit == "source")
-    options = {"connections": 8, "receive": receive}
+    options = {"connections": 8, "receive": int(limit == "source")}
     return served_case(
         name,
         "streams",
@@ -69,18 +68,12 @@ CASES = (
     ),
     by_message("readline", "1.4x"),
     by_message("readexactly", "1.25x"),
+    one_way("streams_receive", "one way, streams receive", "streams", "8x"),
     one_way(
-        "streams_receive", "one way, streams receive", "streams", "sink", "8x"
+        "protocol_receive", "one way, Protocol receives", "receive", "2.35x"
     ),
     one_way(
-        "protocol_receive",
-        "one way, Protocol receives",
-        "receive",
-        "sink",
-        "2.35x",
+        "protocol_send", "one way, Protocol sends", "send", "1.25x", "source"
     ),
-    one_way(
-        "protocol_send", "one way, Protocol sends", "send", "source", "1.25x"
-    ),
-    one_way("sendfile", "sendfile", "sendfile", "source", "", ()),
+    one_way("sendfile", "sendfile", "sendfile", "", "source", ()),
 )

@@ -25,20 +25,20 @@ NAMES = {"p50": "p50", "p99": "p99", "p999": "p99.9"}
 REACH = {"tail_chain_p99": "100"}
 
 
-def late_row(key: str, title: str, part: str, aside: bool = False) -> Row:
-    return Row(
-        f"{key}_{part}",
-        f"{title}, {NAMES[part]}",
-        "us",
-        reach=REACH.get(f"{key}_{part}", ""),
-        aside=aside,
-    )
-
-
-def late_figures(
-    key: str, answer: dict[str, Any], parts: Sequence[str]
-) -> dict[str, Figure]:
-    return {f"{key}_{part}": figure([answer[part]]) for part in parts}
+def late_rows(
+    key: str, title: str, parts: Sequence[str], aside: bool = False
+) -> list[Row]:
+    names = {part: f"{key}_{part}" for part in parts}
+    return [
+        Row(
+            name,
+            f"{title}, {NAMES[part]}",
+            "us",
+            reach=REACH.get(name, ""),
+            aside=aside,
+        )
+        for part, name in names.items()
+    ]
 
 
 def tail_case(
@@ -46,7 +46,7 @@ def tail_case(
     title: str,
     options: Sequence[str],
     load: dict[str, Any],
-    parts: Sequence[str],
+    parts: Sequence[str] = ("p50", "p99"),
     *,
     beside: tuple[str, Row] | None = None,
     baseline: dict[str, Any] | None = None,
@@ -58,39 +58,37 @@ def tail_case(
     `beside` is another thing that the generator tells, and its row;
     `baseline` changes the load for rows "alone" that are measured first.
     """
-    rows = [late_row(key, title, part) for part in parts]
+    alone = f"{key}_alone"
+    rows = late_rows(key, title, parts)
     if beside:
         rows.append(beside[1])
     if not load["rate"]:
         rows.append(Row(f"{key}_rate", "the load", "1/s", "more", aside=True))
-    alone = f"{key}_alone"
     if baseline is not None:
-        rows += [
-            late_row(alone, f"{title}, without", part, True) for part in parts
-        ]
+        rows += late_rows(alone, f"{title}, without", parts, True)
 
     def measure(_: LoopFactory, run: Run) -> dict[str, Figure]:
         command = network.server_command(run.loop, "echo.py", options)
         given, found = dict(load), {}
         with network.serving(command) as server:
+
+            def take(key: str, **changes: Any) -> dict[str, Any]:
+                answer = network.generate(
+                    "tail_load", server, run, **{**given, **changes}
+                )
+                for part in parts:
+                    found[f"{key}_{part}"] = figure([answer[part]])
+                return answer
+
             if not given["rate"]:
                 few = Run(run.loop, 0.3 * run.seconds)
-                most = network.load(
-                    "echo_load",
-                    server,
-                    few,
-                    connections=given["connections"],
-                    size=given["size"],
-                )["rate"]["figure"]
-                given["rate"] = PART * most
+                size = {name: load[name] for name in ("connections", "size")}
+                most = network.load("echo_load", server, few, **size)
+                given["rate"] = PART * most["rate"]["figure"]
                 found[f"{key}_rate"] = figure([given["rate"]])
             if baseline is not None:
-                answer = network.generate(
-                    "tail_load", server, run, **{**given, **baseline}
-                )
-                found |= late_figures(alone, answer, parts)
-            answer = network.generate("tail_load", server, run, **given)
-        found |= late_figures(key, answer, parts)
+                take(alone, **baseline)
+            answer = take(key)
         if beside:
             name, row = beside
             found[row.key] = figure([answer[name] / run.seconds / COUNTED])
@@ -121,14 +119,12 @@ CASES = (
         "TCP echo behind a CPU-bound call_soon chain",
         ["--mode=protocol", "--chain"],
         {"connections": 8, "size": 64, "rate": 2_000},
-        ("p50", "p99"),
     ),
     tail_case(
         "tail_bulky",
         "1,000 small connections beside a bulky one",
         ["--mode=protocol"],
         {"connections": 1_000, "size": 64, "rate": 5_000, "bulky": 1},
-        ("p50", "p99"),
         beside=(
             "bulky_mib",
             Row(
@@ -153,7 +149,6 @@ CASES = (
             "tls": 1,
             "storm": 200,
         },
-        ("p50", "p99"),
         beside=(
             "handshakes",
             Row(

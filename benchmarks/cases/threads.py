@@ -10,9 +10,7 @@ from __future__ import annotations
 import asyncio
 import socket
 
-from harness.case import Figure, LoopFactory, Run, simple_case
-
-from cases.tasks import sample_coroutine
+from harness.case import task_case
 
 ORDER = 50
 JOBS = 200
@@ -24,52 +22,34 @@ def job() -> None:
     pass
 
 
-def one_in_flight(new_loop: LoopFactory, run: Run) -> Figure:
-    async def jobs() -> None:
-        loop = asyncio.get_running_loop()
-        for _ in range(JOBS):
-            await loop.run_in_executor(None, job)
-
-    return in_microseconds(sample_coroutine(new_loop, run, jobs, JOBS))
-
-
-def many_in_flight(new_loop: LoopFactory, run: Run) -> Figure:
-    async def jobs() -> None:
-        loop = asyncio.get_running_loop()
-        for _ in range(FLIGHTS):
-            await asyncio.gather(
-                *[loop.run_in_executor(None, job) for _ in range(64)]
-            )
-
-    return in_microseconds(sample_coroutine(new_loop, run, jobs, FLIGHTS * 64))
+async def fly(flights: int, jobs: int) -> None:
+    """Wait for some jobs at once, again and again."""
+    loop = asyncio.get_running_loop()
+    for _ in range(flights):
+        await asyncio.gather(
+            *[loop.run_in_executor(None, job) for _ in range(jobs)]
+        )
 
 
-def literal(new_loop: LoopFactory, run: Run) -> Figure:
-    async def names() -> None:
-        getaddrinfo = asyncio.get_running_loop().getaddrinfo
-        for _ in range(NAMES):
-            await getaddrinfo("127.0.0.1", 80, type=socket.SOCK_STREAM)
-
-    return in_microseconds(sample_coroutine(new_loop, run, names, NAMES))
+@task_case("executor", "run_in_executor, 1 in flight", JOBS, unit="us")
+async def one_in_flight() -> None:
+    loop = asyncio.get_running_loop()
+    for _ in range(JOBS):
+        await loop.run_in_executor(None, job)
 
 
-def in_microseconds(figure: Figure) -> Figure:
-    return {
-        "figure": figure["figure"] / 1_000,
-        "least": figure["least"] / 1_000,
-        "samples": [sample / 1_000 for sample in figure["samples"]],
-    }
-
-
-CASES = (
-    simple_case(
-        "executor", "run_in_executor, 1 in flight", one_in_flight, unit="us"
-    ),
-    simple_case(
-        "executor_64",
-        "run_in_executor, 64 in flight",
-        many_in_flight,
-        unit="us",
-    ),
-    simple_case("getaddrinfo", "getaddrinfo of a literal", literal, unit="us"),
+@task_case(
+    "executor_64", "run_in_executor, 64 in flight", FLIGHTS * 64, unit="us"
 )
+async def many_in_flight() -> None:
+    await fly(FLIGHTS, 64)
+
+
+@task_case("getaddrinfo", "getaddrinfo of a literal", NAMES, unit="us")
+async def literal() -> None:
+    getaddrinfo = asyncio.get_running_loop().getaddrinfo
+    for _ in range(NAMES):
+        await getaddrinfo("127.0.0.1", 80, type=socket.SOCK_STREAM)
+
+
+CASES = (one_in_flight, many_in_flight, literal)

@@ -10,40 +10,38 @@ time and where the system puts them is chance.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import statistics
 import threading
 import time
 
-from harness.case import Figure, LoopFactory, Run, figure, simple_case
+from harness.case import Figure, Run, figure, loop_case
+
+from cases.callbacks import nothing
 
 ORDER = 20
 BATCH = 1_000
-TURNS = 5
+ITERATIONS = 5
 BURST = 5_000
 ROW = 50
 
 
-def nothing() -> None:
-    pass
+Loop = asyncio.AbstractEventLoop
 
 
-def same_thread(new_loop: LoopFactory, run: Run) -> Figure:
-    loop = new_loop()
-
-    def turn() -> None:
+@loop_case("threadsafe_same", "call_soon_threadsafe, same thread", serial=True)
+def same_thread(loop: Loop, run: Run) -> Figure:
+    def schedule() -> None:
         call_soon_threadsafe = loop.call_soon_threadsafe
         for _ in range(BATCH):
             call_soon_threadsafe(nothing)
 
-    result = run.sample_turns(loop, turn, BATCH, TURNS)
-    loop.close()
-    return result
+    return run.sample_iterations(loop, schedule, BATCH, ITERATIONS)
 
 
-def burst(new_loop: LoopFactory, run: Run) -> Figure:
-    loop = new_loop()
-
+@loop_case("threadsafe_burst", "call_soon_threadsafe, burst from a thread")
+def burst(loop: Loop, run: Run) -> Figure:
     def worker() -> None:
         call_soon_threadsafe = loop.call_soon_threadsafe
         for _ in range(BURST):
@@ -56,9 +54,7 @@ def burst(new_loop: LoopFactory, run: Run) -> Figure:
         loop.run_forever()
         thread.join()
 
-    result = run.sample(one_burst, BURST)
-    loop.close()
-    return result
+    return run.sample(one_burst, BURST)
 
 
 def pin(place: int) -> None:
@@ -70,8 +66,8 @@ def pin(place: int) -> None:
     os.sched_setaffinity(0, {cpus[place]})
 
 
-def wake_up(new_loop: LoopFactory, run: Run) -> Figure:
-    loop = new_loop()
+@loop_case("threadsafe_wake", "call_soon_threadsafe, wake-up", unit="us")
+def wake_up(loop: Loop, run: Run) -> Figure:
     samples = []
     woken = threading.Lock()
     woken.acquire()
@@ -103,28 +99,9 @@ def wake_up(new_loop: LoopFactory, run: Run) -> Figure:
     loop.call_soon(start)
     loop.run_forever()
     thread.join()
-    loop.close()
     # One wake-up is chance; the middle of some in a row is a sample.
     rows = [samples[i : i + ROW] for i in range(ROW, len(samples), ROW)]
     return figure(statistics.median(row) for row in rows)
 
 
-CASES = (
-    simple_case(
-        "threadsafe_same",
-        "call_soon_threadsafe, same thread",
-        same_thread,
-        serial=True,
-    ),
-    simple_case(
-        "threadsafe_burst",
-        "call_soon_threadsafe, burst from a thread",
-        burst,
-    ),
-    simple_case(
-        "threadsafe_wake",
-        "call_soon_threadsafe, wake-up",
-        wake_up,
-        unit="us",
-    ),
-)
+CASES = (same_thread, burst, wake_up)

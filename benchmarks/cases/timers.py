@@ -7,37 +7,36 @@ figure here: how late a timer comes is measured by lateness.py.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 
-from harness.case import Figure, LoopFactory, Run, figure, simple_case
+from harness.case import Figure, Run, figure, loop_case
+
+from cases.callbacks import nothing
 
 ORDER = 30
 BATCH = 1_000
-TURNS = 5
+ITERATIONS = 5
 DUE = 10_000
 ROUNDS = 5_000
 
-
-def nothing() -> None:
-    pass
+Loop = asyncio.AbstractEventLoop
 
 
-def cancelled(new_loop: LoopFactory, run: Run) -> Figure:
-    loop = new_loop()
-
-    def turn() -> None:
+@loop_case("call_later_cancel", "call_later + cancel", serial=True)
+def cancelled(loop: Loop, run: Run) -> Figure:
+    def schedule() -> None:
         for _ in range(BATCH):
             loop.call_later(30, nothing).cancel()
 
-    result = run.sample_turns(loop, turn, BATCH, TURNS)
-    loop.close()
-    return result
+    return run.sample_iterations(loop, schedule, BATCH, ITERATIONS)
 
 
-def due_at_once(new_loop: LoopFactory, run: Run) -> Figure:
-    loop = new_loop()
-
+@loop_case(
+    "timers_due_zero", "10,000 timers due at once, delay 0", serial=True
+)
+def due_at_once(loop: Loop, run: Run) -> Figure:
     def schedule() -> None:
         call_later = loop.call_later
         for _ in range(DUE):
@@ -48,19 +47,13 @@ def due_at_once(new_loop: LoopFactory, run: Run) -> Figure:
         loop.call_soon(schedule)
         loop.run_forever()
 
-    result = run.sample(all_due, DUE)
-    loop.close()
-    return result
+    return run.sample(all_due, DUE)
 
 
-def due_from_heap(
-    new_loop: LoopFactory,
-    run: Run,
-    delays: Sequence[float] = (0.01236,) * DUE,
-    least: int = 4,
+def sample_due(
+    loop: Loop, run: Run, delays: Sequence[float], least: int
 ) -> Figure:
     """Time scheduling and running, not the wait in between."""
-    loop = new_loop()
     samples = []
     start = waited = 0
     end = time.perf_counter() + 2 * run.seconds
@@ -80,12 +73,18 @@ def due_from_heap(
         loop.call_soon(schedule)
         loop.run_forever()
         samples.append((run.clock() - start - waited) / len(delays))
-    loop.close()
     return figure(samples[1:])
 
 
-def rounds(new_loop: LoopFactory, run: Run) -> Figure:
-    loop = new_loop()
+@loop_case(
+    "timers_due_heap", "10,000 timers due at once, from the heap", serial=True
+)
+def due_from_heap(loop: Loop, run: Run) -> Figure:
+    return sample_due(loop, run, (0.01236,) * DUE, least=4)
+
+
+@loop_case("timer_rounds", "timer rounds", serial=True)
+def rounds(loop: Loop, run: Run) -> Figure:
     call_later = loop.call_later
     left = 0
 
@@ -103,26 +102,7 @@ def rounds(new_loop: LoopFactory, run: Run) -> Figure:
         call_later(0, tick)
         loop.run_forever()
 
-    result = run.sample(chain, ROUNDS)
-    loop.close()
-    return result
+    return run.sample(chain, ROUNDS)
 
 
-CASES = (
-    simple_case(
-        "call_later_cancel", "call_later + cancel", cancelled, serial=True
-    ),
-    simple_case(
-        "timers_due_zero",
-        "10,000 timers due at once, delay 0",
-        due_at_once,
-        serial=True,
-    ),
-    simple_case(
-        "timers_due_heap",
-        "10,000 timers due at once, from the heap",
-        due_from_heap,
-        serial=True,
-    ),
-    simple_case("timer_rounds", "timer rounds", rounds, serial=True),
-)
+CASES = (cancelled, due_at_once, due_from_heap, rounds)

@@ -6,52 +6,48 @@ epoll, with the modes that CPython sets.
 
 from __future__ import annotations
 
-from harness.case import Case
 from harness.served import Load, served_case
 
 from cases.tcp import echo_load
 
 ORDER = 102
 KIB = 1024
+TLS = {"program": "tls_load", "limits": ("c-tls",), "tls": True}
+BULK = {"connections": 8, "size": 256 * KIB, "oneway": 1}
+HANDSHAKES = {"connections": 32, "fresh": 1}
 
-
-def tls_case(name: str, mode: str, *loads: Load) -> Case:
-    return served_case(
-        name,
-        "tls",
-        "echo.py",
-        [f"--mode={mode}", "--tls"],
-        loads,
-        program="tls_load",
-        limits=("c-tls",),
-        tls=True,
-    )
-
-
-CASES = (
-    # 1 KiB is in tcp.py.
-    tls_case(
+# A case, its mode, and its loads; 1 KiB of a Protocol is in tcp.py.
+ECHOES = (
+    (
         "tls_protocol",
         "protocol",
-        echo_load("tls", "TCP echo, TLS", 64, 16 * KIB, "4.55x"),
+        [echo_load("tls", "TCP echo, TLS", 64, 16 * KIB, "4.55x")],
     ),
-    tls_case(
+    (
         "tls_buffered",
         "buffered",
-        *(
+        [
             echo_load(
                 "tls_buffered", "TLS echo, BufferedProtocol", 64, size, reach
             )
             for size, reach in ((KIB, "4.05x"), (16 * KIB, "4.55x"))
-        ),
+        ],
     ),
-    tls_case(
+    (
         "tls_streams",
         "streams",
-        *(
+        [
             echo_load("tls_streams", "TLS echo, streams", 64, size, reach)
             for size, reach in ((KIB, "3.0x"), (16 * KIB, "1.8x"))
-        ),
+        ],
+    ),
+)
+CASES = (
+    *(
+        served_case(
+            name, "tls", "echo.py", [f"--mode={mode}", "--tls"], loads, **TLS
+        )
+        for name, mode, loads in ECHOES
     ),
     served_case(
         "tls_bulk",
@@ -60,26 +56,25 @@ CASES = (
         ["--mode=receive", "--tls"],
         [
             Load(
-                "tls_bulk",
-                "TLS, Protocol receives from 8",
-                {"connections": 8, "size": 256 * KIB, "oneway": 1},
-                "2.2x",
-                bulk=True,
+                "tls_bulk", "TLS, Protocol receives from 8", BULK, "2.2x", True
             )
         ],
-        program="tls_load",
-        limits=("c-tls",),
         mode="sink",
-        tls=True,
+        **TLS,
     ),
-    tls_case(
+    served_case(
         "tls_handshake",
-        "protocol",
-        Load(
-            "tls_handshake",
-            "TLS, full handshake and close",
-            {"connections": 32, "fresh": 1},
-            "1.08x",
-        ),
+        "tls",
+        "echo.py",
+        ["--mode=protocol", "--tls"],
+        [
+            Load(
+                "tls_handshake",
+                "TLS, full handshake and close",
+                HANDSHAKES,
+                "1.08x",
+            )
+        ],
+        **TLS,
     ),
 )

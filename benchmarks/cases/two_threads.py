@@ -16,8 +16,10 @@ import threading
 import time
 from collections.abc import Callable
 
+from harness import tls
 from harness.case import Case, Figure, LoopFactory, Row, Run, figure
-from harness.loops import ROOT
+
+from cases.callbacks import nothing
 
 ORDER = 55
 CALLS = 5_000
@@ -27,14 +29,9 @@ CONNECTIONS = 16
 TLS_CONNECTIONS = 4
 TLS_MESSAGES = 150
 TASKS = 500
-CERTIFICATES = ROOT / "tests" / "certs"
 
 Loop = asyncio.AbstractEventLoop
 Work = Callable[[Loop], object]
-
-
-def nothing() -> None:
-    pass
 
 
 def callbacks(loop: Loop) -> None:
@@ -69,9 +66,7 @@ class Echo(asyncio.Protocol):
 class Client(Echo):
     """Sends a message and each answer, some times; then `done` is."""
 
-    def __init__(
-        self, done: asyncio.Future[None], messages: int = MESSAGES
-    ) -> None:
+    def __init__(self, done: asyncio.Future[None], messages: int) -> None:
         self.done = done
         self.left = messages
 
@@ -91,50 +86,40 @@ class Client(Echo):
             self.done.set_result(None)
 
 
-def echoes(loop: Loop) -> None:
+def echo_with(
+    loop: Loop, connections: int, messages: int, tls: bool = False
+) -> None:
     """Serve and be the clients, in one loop."""
 
     async def main() -> None:
-        server = await loop.create_server(Echo, "127.0.0.1", 0)
-        address = server.sockets[0].getsockname()
-        waiting = [loop.create_future() for _ in range(CONNECTIONS)]
-        for done in waiting:
-            await loop.create_connection(lambda d=done: Client(d), *address)
-        await asyncio.gather(*waiting)
-        server.close()
-
-    loop.run_until_complete(main())
-
-
-@functools.cache
-def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """Return the contexts of servers and of clients."""
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server.load_cert_chain(
-        CERTIFICATES / "localhost.pem", CERTIFICATES / "localhost.key"
-    )
-    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    client.check_hostname = False
-    client.verify_mode = ssl.CERT_NONE
-    return server, client
-
-
-def tls_echoes(loop: Loop) -> None:
-    """Serve over TLS and be the clients; few, for a handshake is long."""
-
-    async def main() -> None:
-        ours, theirs = contexts()
+        ours, theirs = contexts() if tls else (None, None)
         server = await loop.create_server(Echo, "127.0.0.1", 0, ssl=ours)
         address = server.sockets[0].getsockname()
-        waiting = [loop.create_future() for _ in range(TLS_CONNECTIONS)]
+        waiting = [loop.create_future() for _ in range(connections)]
         for done in waiting:
             await loop.create_connection(
-                lambda d=done: Client(d, TLS_MESSAGES), *address, ssl=theirs
+                lambda d=done: Client(d, messages), *address, ssl=theirs
             )
         await asyncio.gather(*waiting)
         server.close()
 
     loop.run_until_complete(main())
+
+
+def echoes(loop: Loop) -> None:
+    """Echo over TCP."""
+    echo_with(loop, CONNECTIONS, MESSAGES)
+
+
+@functools.cache
+def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """Return the contexts of servers and of clients."""
+    return tls.server_context(), tls.client_context()
+
+
+def tls_echoes(loop: Loop) -> None:
+    """Echo over few TLS connections, for a handshake is long."""
+    echo_with(loop, TLS_CONNECTIONS, TLS_MESSAGES, tls=True)
 
 
 def stream_echoes(loop: Loop) -> None:
@@ -223,23 +208,11 @@ def timed(workers: list[Worker]) -> int:
 def factor(new_loop: LoopFactory, run: Run, work: Work) -> Figure:
     """Return how many times the work of one thread two do."""
     workers = [Worker(new_loop, work) for _ in range(2)]
-    samples: list[float] = []
     timed(workers)
-    end = time.perf_counter() + run.seconds
-    while len(samples) < 5 or time.perf_counter() < end:
-        samples.append(2 * timed(workers[:1]) / timed(workers))
+    samples = [2 * timed(workers[:1]) / timed(workers) for _ in run.repeat(5)]
     for worker in workers:
         worker.end()
     return figure(samples)
-
-
-WORKS: dict[str, tuple[str, Work, str]] = {
-    "two_threads": ("callbacks", callbacks, "1.9"),
-    "two_threads_echo": ("TCP echo", echoes, "1.85"),
-    "two_threads_tls": ("TLS echo", tls_echoes, "1.8"),
-    "two_threads_streams": ("streams", stream_echoes, "1.8"),
-    "two_threads_tasks": ("tasks", tasks, ""),
-}
 
 
 def case(key: str, what: str, work: Work, reach: str) -> Case:
@@ -249,15 +222,14 @@ def case(key: str, what: str, work: Work, reach: str) -> Case:
         return {key: factor(new_loop, run, work)}
 
     title = f"two threads over one, {what}"
-    return Case(
-        key,
-        "core",
-        (Row(key, title, "times", "more", reach=reach),),
-        measure,
-        free_threaded=True,
-    )
+    row = Row(key, title, "times", "more", reach=reach)
+    return Case(key, "core", (row,), measure, free_threaded=True)
 
 
-CASES = tuple(
-    case(key, what, work, reach) for key, (what, work, reach) in WORKS.items()
+CASES = (
+    case("two_threads", "callbacks", callbacks, "1.9"),
+    case("two_threads_echo", "TCP echo", echoes, "1.85"),
+    case("two_threads_tls", "TLS echo", tls_echoes, "1.8"),
+    case("two_threads_streams", "streams", stream_echoes, "1.8"),
+    case("two_threads_tasks", "tasks", tasks, ""),
 )

@@ -1,1 +1,13 @@
-"""What every benchmark shares; `run.py` is the command that uses it."""
+"""What takes and reports the measurements.
+
+A package that is installed wins over the checkout this file lies in; the
+checkout is only looked at last, so that a loop built in place is found.
+"""
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+if str(ROOT) not in sys.path:
+    sys.path.append(str(ROOT))

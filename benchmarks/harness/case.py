@@ -8,34 +8,32 @@ rows.  It is called once in a fresh process, measures for about
 
 from __future__ import annotations
 
+import asyncio
 import fnmatch
 import importlib
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    import asyncio
+from typing import Any
 
 CASES_FOLDER = Path(__file__).resolve().parents[1] / "cases"
-GROUPS = (
-    "core",
-    "tcp",
-    "http",
-    "startup",
-    "scale",
-    "tls",
-    "streams",
-    "sockets",
-    "memory",
-    "apps",
-    "tail",
-)
-
-LoopFactory = Callable[[], "asyncio.AbstractEventLoop"]
+# The groups of cases, and their titles in the report, in its order.
+GROUPS = {
+    "core": "The loop itself",
+    "scale": "A great many at once",
+    "tcp": "TCP and TLS echo, 1 to 1,000 connections",
+    "tls": "TLS",
+    "streams": "Streams, and bytes one way",
+    "sockets": "sock_*, connections, UDP, Unix, pipes, processes",
+    "memory": "Memory",
+    "http": "HTTP servers",
+    "apps": "Applications",
+    "tail": "Tail latency and fairness",
+    "startup": "Start",
+}
+LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 # A figure, and the samples it was taken from.
 Figure = dict[str, Any]
 
@@ -70,7 +68,7 @@ class Case:
     wait, so their clock may be the process's own CPU time.  `programs` are
     the C programs it needs, by their names in build.py, `packages` those of
     PyPI, `daemons` the servers, by their names in daemons.py, which it finds
-        at the port in `Run.options`; `free_threaded` ones need an interpreter
+    at the port in `Run.options`; `free_threaded` ones need an interpreter
     that has no GIL, and two CPUs.
     """
 
@@ -97,6 +95,13 @@ class Run:
     clock: Callable[[], int] = time.perf_counter_ns
     options: dict[str, str] = field(default_factory=dict)
 
+    def repeat(self, least: int = 3) -> Iterator[None]:
+        """Iterate for `seconds`, and `least` times at least."""
+        end = time.perf_counter() + self.seconds
+        while least > 0 or time.perf_counter() < end:
+            least -= 1
+            yield
+
     def sample(
         self,
         function: Callable[[], object],
@@ -114,39 +119,38 @@ class Run:
         clock = self.clock
         function()
         samples: list[float] = []
-        end = time.perf_counter() + self.seconds
-        while len(samples) < least or time.perf_counter() < end:
+        for _ in self.repeat(least):
             start = clock()
             function()
             samples.append((clock() - start) / operations / unit)
         return figure(samples)
 
-    def sample_turns(
+    def sample_iterations(
         self,
         loop: asyncio.AbstractEventLoop,
         batch: Callable[[], object],
         operations: int,
-        turns: int,
+        iterations: int,
     ) -> Figure:
-        """Call `batch`, which does `operations`, in `turns` turns of `loop`.
+        """Call `batch`, which does `operations`, in so many iterations.
 
-        So many turns together are one sample, as in `sample`.
+        They are one sample together, as in `sample`.
         """
         left = 0
 
-        def turn() -> None:
+        def iteration() -> None:
             nonlocal left
             batch()
             left -= 1
-            loop.call_soon(turn if left else loop.stop)
+            loop.call_soon(iteration if left else loop.stop)
 
         def run() -> None:
             nonlocal left
-            left = turns
-            loop.call_soon(turn)
+            left = iterations
+            loop.call_soon(iteration)
             loop.run_forever()
 
-        return self.sample(run, operations * turns)
+        return self.sample(run, operations * iterations)
 
 
 def figure(samples: Iterable[float]) -> Figure:
@@ -162,22 +166,61 @@ def figure(samples: Iterable[float]) -> Figure:
 def simple_case(
     name: str,
     title: str,
-    measure: Callable[[LoopFactory, Run], Figure],
     *,
     unit: str = "ns",
     group: str = "core",
     reach: str = "",
-    better: str = "less",
     **rest: Any,
-) -> Case:
-    """Return a case with one row whose function gives one figure."""
-    return Case(
-        name=name,
-        group=group,
-        rows=(Row(name, title, unit, better, reach=reach),),
-        measure=lambda factory, run: {name: measure(factory, run)},
-        **rest,
-    )
+) -> Callable[[Callable[[LoopFactory, Run], Figure]], Case]:
+    """Make a case with one row of a function that gives one figure."""
+
+    def case(function: Callable[[LoopFactory, Run], Figure]) -> Case:
+        return Case(
+            name=name,
+            group=group,
+            rows=(Row(name, title, unit, reach=reach),),
+            measure=lambda new_loop, run: {name: function(new_loop, run)},
+            **rest,
+        )
+
+    return case
+
+
+def loop_case(name: str, title: str, **rest: Any) -> Callable[..., Case]:
+    """Make a case as simple_case; the function gets a loop, closed after."""
+
+    def case(function: Callable[[Any, Run], Figure]) -> Case:
+        def measure(new_loop: LoopFactory, run: Run) -> Figure:
+            loop = new_loop()
+            found = function(loop, run)
+            loop.close()
+            return found
+
+        return simple_case(name, title, **rest)(measure)
+
+    return case
+
+
+def task_case(
+    name: str, title: str, operations: int, least: int = 3, **rest: Any
+) -> Callable[..., Case]:
+    """Make a case of a coroutine function: one run is one sample."""
+
+    def case(function: Callable[[], Any]) -> Case:
+        def measure(loop: asyncio.AbstractEventLoop, run: Run) -> Figure:
+            asyncio.set_event_loop(loop)
+            found = run.sample(
+                lambda: loop.run_until_complete(function()),
+                operations,
+                unit=1_000.0 if rest.get("unit") == "us" else 1.0,
+                least=least,
+            )
+            asyncio.set_event_loop(None)
+            return found
+
+        return loop_case(name, title, **rest)(measure)
+
+    return case
 
 
 def all_cases() -> dict[str, Case]:

@@ -1,26 +1,20 @@
-"""Draws the few rows that stand for a run: a chart for a README.
+"""Draws ratios as bars: of all rows, or of the few that stand for a run.
 
-    python benchmarks/harness/chart.py RUN.json STEM
-
-It writes STEM-light.svg and STEM-dark.svg, for the two kinds of page.
-uvloop is the line at 1; asyncio, the best of the other loops, and fastloop
-are bars.  Colours keep apart for those who do not see red and green, and
-each bar has its number.
+uvloop, or asyncio without it, is the line at 1.  Colours keep apart for those
+who do not see red and green, and each bar has its number.  matplotlib is asked
+for only when a chart is, and is no need otherwise.
 """
 
 from __future__ import annotations
 
-import json
-import sys
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
-sys.path[:1] = [str(Path(__file__).resolve().parents[1])]
+from fastloop.cli.charts import COLOURS, THEMES, label_right, new_figure
+from harness.loops import LOOPS, PYTHON_LOOPS
+from harness.report import best, figure, ratio
 
-from harness import markdown  # noqa: E402
-from harness.loops import PYTHON_LOOPS  # noqa: E402
-from harness.plot import PlotError  # noqa: E402
-
+#: The rows of the chart for a README.
 ROWS = {
     "echo_protocol_64x1k": "TCP echo, Protocol",
     "echo_streams_64x1k": "TCP echo, streams",
@@ -36,143 +30,129 @@ OTHERS = tuple(
     for loop in PYTHON_LOOPS
     if loop not in ("asyncio", "uvloop", "fastloop")
 )
-THEMES = {
-    "light": {
-        "text": "#1f2328",
-        "faint": "#59636e",
-        "asyncio": "#aab2bb",
-        "other": "#d18616",
-        "fastloop": "#0969da",
-    },
-    "dark": {
-        "text": "#f0f6fc",
-        "faint": "#9198a1",
-        "asyncio": "#656c76",
-        "other": "#e3a857",
-        "fastloop": "#4493f8",
-    },
-}
-HEIGHT = 0.26
+HEIGHT = 0.26  # inches, of a bar
+#: The title of a row, and its bars: a loop and how many times as good it is.
+Bars = tuple[str, list[tuple[str, float]]]
 
 
-def draw(data: dict, stem: str) -> list[str]:
-    """Write both files; return their names.
+class ChartError(Exception):
+    """A chart cannot be drawn; the text says why."""
 
-    Raises PlotError where matplotlib or a row to draw is missing.
+
+def check(files: list[str]) -> None:
+    """Raise ChartError for a name that is neither PNG nor SVG."""
+    for name in files:
+        if Path(name).suffix.lower() not in (".png", ".svg"):
+            raise ChartError(f"{name}: a plot ends in .png or .svg")
+
+
+def draw_all(data: dict, files: list[str]) -> None:
+    """Draw every loop in every row; raise ChartError if that is not done."""
+    base = next(
+        (
+            loop
+            for loop in ("uvloop", "asyncio")
+            if any(figure(row, loop) for row in data["rows"])
+        ),
+        "",
+    )
+    others = [loop for loop in LOOPS if loop != base]
+    rows = [_bars(row, row["title"], others, base) for row in data["rows"]]
+    rows = [row for row in rows if row[1]]
+    if not rows:
+        raise ChartError("no chart: no loop to compare with another")
+    for name in files:
+        _draw(rows, base, data["machine"], "light", name, log=True)
+
+
+def draw(data: dict, stem: str) -> None:
+    """Draw the rows of ROWS: STEM-light.svg and STEM-dark.svg.
+
+    Raises ChartError where matplotlib or a row to draw is missing.
     """
     found = {row["row"]: row for row in data["rows"]}
-    rows = [
-        (found[key], title)
-        for key, title in ROWS.items()
-        if key in found and markdown.ratio(found[key], "fastloop", "uvloop")
-    ]
+    rows = []
+    for key, title in ROWS.items():
+        if key in found and ratio(found[key], "fastloop", "uvloop"):
+            players = ["asyncio", best(found[key], OTHERS), "fastloop"]
+            rows.append(_bars(found[key], title, players, "uvloop"))
     if not rows:
-        raise PlotError("no chart: no row has both fastloop and uvloop")
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise PlotError(f"no chart: {error}") from None
-    matplotlib.use("Agg")
-    names = []
-    for theme, colours in THEMES.items():
+        raise ChartError("no chart: no row has both fastloop and uvloop")
+    for theme in THEMES:
         name = f"{stem}-{theme}.svg"
-        _draw_one(rows, data["machine"], colours, name)
-        names.append(name)
-    return names
+        _draw(rows, "uvloop", data["machine"], theme, name)
 
 
-def _draw_one(
-    rows: list[tuple[dict, str]],
+def _bars(row: dict, title: str, loops: list[str], base: str) -> Bars:
+    found = ((loop, ratio(row, loop, base)) for loop in loops)
+    return title, [(loop, value) for loop, value in found if value]
+
+
+def _draw(
+    rows: list[Bars],
+    base: str,
     machine: dict,
-    colours: dict[str, str],
+    theme: str,
     name: str,
+    log: bool = False,
 ) -> None:
-    from matplotlib import pyplot
-
-    title = "Times as good as uvloop"
-    with pyplot.rc_context(
-        {
-            "font.family": "sans-serif",
-            "font.size": 10,
-            "text.color": colours["text"],
-            "svg.hashsalt": "race",
-        }
-    ):
-        figure, axes = pyplot.subplots(
-            figsize=(8, 1.1 + 0.75 * len(rows)), layout="constrained"
-        )
-        for place, (row, _) in enumerate(rows):
-            _draw_row(axes, row, place, colours)
-        _finish(axes, rows, colours, title)
-        python = machine["python"].split(" ")[0]
-        figure.supxlabel(
-            f"CPython {python}, {machine['cpu']}, {machine['date']}",
-            fontsize=8,
+    if find_spec("matplotlib") is None:
+        raise ChartError("no chart: python -m pip install matplotlib")
+    colours = {key: pair[theme == "dark"] for key, pair in COLOURS.items()}
+    title = f"Times as good as {base}"
+    most = max(len(bars) for _, bars in rows)
+    high = 1.1 + len(rows) * HEIGHT * (most if log else 2.9)
+    with new_figure(8, high, theme, layout="constrained") as drawn:
+        axes = drawn.subplots()
+        axes.set_xscale("log" if log else "linear")
+        for place, (_, bars) in enumerate(rows):
+            for number, (loop, value) in enumerate(bars):
+                y = place + (number - (len(bars) - 1) / 2) * 0.78 / most
+                own = loop == "fastloop"
+                axes.barh(
+                    y,
+                    # On a logarithmic scale from 1 on, to the left or right.
+                    value - log,
+                    left=int(log),
+                    height=0.69 / most,
+                    color=colours[loop if loop in COLOURS else "uvloop"],
+                )
+                label_right(
+                    axes,
+                    f"{value:.2f}  {loop}",
+                    # The line of the base goes through no text.
+                    (max(value, 1), y),
+                    size=8.5,
+                    weight="bold" if own else "normal",
+                    color=colours["text" if own else "faint"],
+                )
+        low, right = axes.get_xlim()
+        axes.set_xlim(low if log else 0, right * (2 if log else 1.2))
+        axes.set_ylim(len(rows) - 0.4, -0.6)
+        axes.set_yticks(range(len(rows)), [label for label, _ in rows])
+        axes.set_xticks([])
+        axes.minorticks_off()
+        axes.tick_params(left=False, labelcolor=colours["text"])
+        axes.axvline(1, color=colours["faint"], linewidth=0.8, zorder=0)
+        axes.set_frame_on(False)
+        axes.annotate(
+            base,
+            (1, -0.6),
+            xytext=(0, 3),
+            textcoords="offset points",
+            ha="center",
+            size=8.5,
             color=colours["faint"],
         )
-        figure.savefig(
-            name, transparent=True, metadata={"Title": title, "Date": None}
+        better = "further right" if log else "longer"
+        axes.set_title(
+            f"{title} ({better} is better)", loc="left", pad=18, weight="bold"
         )
-        pyplot.close(figure)
-
-
-def _draw_row(
-    axes: Any, row: dict, place: int, colours: dict[str, str]
-) -> None:
-    other = markdown.best(row, OTHERS)
-    bars = (
-        ("asyncio", "asyncio", "asyncio"),
-        (other, "other", other),
-        ("fastloop", "fastloop", "fastloop"),
-    )
-    for number, (loop, colour, label) in enumerate(bars):
-        value = markdown.ratio(row, loop, "uvloop") if loop else None
-        if value is None:
-            continue
-        y = place + (number - 1) * HEIGHT
-        axes.barh(y, value, height=HEIGHT * 0.88, color=colours[colour])
-        axes.annotate(
-            f"{value:.2f}  {label}",
-            # The line of uvloop goes through no text.
-            (max(value, 1), y),
-            xytext=(5, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=8.5,
-            fontweight="bold" if loop == "fastloop" else "normal",
-            color=colours["text" if loop == "fastloop" else "faint"],
+        python = machine["python"].split(" ")[0]
+        drawn.supxlabel(
+            f"CPython {python}, {machine['cpu']}, {machine['date']}",
+            size=8,
+            color=colours["faint"],
         )
-
-
-def _finish(
-    axes: Any,
-    rows: list[tuple[dict, str]],
-    colours: dict[str, str],
-    title: str,
-) -> None:
-    _, right = axes.get_xlim()
-    axes.set_xlim(0, right * 1.2)
-    axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.set_yticks(range(len(rows)), [label for _, label in rows])
-    axes.axvline(1, color=colours["faint"], linewidth=0.8, zorder=0)
-    axes.set_facecolor("none")
-    axes.annotate(
-        "uvloop",
-        (1, -0.6),
-        xytext=(0, 3),
-        textcoords="offset points",
-        ha="center",
-        fontsize=8.5,
-        color=colours["faint"],
-    )
-    axes.set_title(
-        f"{title} (longer is better)", loc="left", pad=18, weight="bold"
-    )
-    axes.set_xticks([])
-    axes.tick_params(left=False, labelcolor=colours["text"])
-    for spine in axes.spines.values():
-        spine.set_visible(False)
-
-
-if __name__ == "__main__":
-    print(*draw(json.loads(Path(sys.argv[1]).read_text()), sys.argv[2]))
+        about = {"Title": title, "Date": None} if name[-3:] == "svg" else None
+        drawn.savefig(name, transparent=not log, dpi=120, metadata=about)

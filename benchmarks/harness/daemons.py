@@ -24,16 +24,14 @@ START_LIMIT = 30.0
 
 def _program(name: str) -> str:
     """Return the path of a server's program, or "" without it."""
-    names = {
-        "redis": ("redis-server", "valkey-server"),
-        "postgres": ("postgres",),
-    }
-    for one in names[name]:
-        if path := shutil.which(one):
-            # Its own tools lie where the link points to.
-            return os.path.realpath(path) if name == "postgres" else path
+    if name == "redis":
+        return (
+            shutil.which("redis-server") or shutil.which("valkey-server") or ""
+        )
+    if path := shutil.which("postgres"):
+        return os.path.realpath(path)  # its own tools lie there
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
-    return str(found[-1]) if found and name == "postgres" else ""
+    return str(found[-1]) if found else ""
 
 
 def missing(name: str) -> str:
@@ -85,25 +83,16 @@ def _running(
     def pin() -> None:
         os.sched_setaffinity(0, {network.cpus()[1]})
 
-    process = subprocess.Popen(
+    with network.running(
         command,
-        stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         cwd=folder,
         preexec_fn=pin,
         **user,
-    )
-    try:
+    ) as process:
         _wait_for(port, process)
         yield
-    finally:
-        process.terminate()
-        try:
-            process.wait(START_LIMIT)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 @contextmanager

@@ -6,9 +6,6 @@ asyncio's loop, and over uvloop where TLS is what counts.
 c-epoll, c-late, c-uv and c-tls are no Python loops: they are the plain C
 servers of `limits/`, raced so that a table says how far from the floor a
 loop is.
-
-A package that is installed wins over the checkout this file lies in; the
-checkout is only looked at last, so that a loop built in place is found.
 """
 
 from __future__ import annotations
@@ -16,13 +13,11 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable
-from pathlib import Path
+from importlib import metadata
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import asyncio
-
-ROOT = Path(__file__).resolve().parents[2]
 
 PYTHON_LOOPS = (
     "asyncio",
@@ -53,12 +48,6 @@ LOOPS = (*PYTHON_LOOPS, *C_SERVERS)
 TRANSPORTS_ONLY = ("aiofastnet", "aiofastnet-uvloop")
 
 
-def find_checkout() -> None:
-    """Make packages built in place in this checkout importable, last."""
-    if str(ROOT) not in sys.path:
-        sys.path.append(str(ROOT))
-
-
 def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
     """Return the callable that makes a loop of the kind `name`.
 
@@ -67,7 +56,6 @@ def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
     """
     if name in C_SERVERS:
         return _no_loop
-    find_checkout()
     if name in TRANSPORTS_ONLY:
         module = importlib.import_module("aiofastnet")
         if name == "aiofastnet":
@@ -90,9 +78,5 @@ def version_of(name: str) -> str:
     if name == "asyncio":
         return sys.version.split()[0]
     name = name.removesuffix("-uvloop")
-    version = getattr(importlib.import_module(name), "__version__", None)
-    if version is None:
-        from importlib.metadata import version as metadata_version
-
-        version = metadata_version(name)
-    return str(version)
+    own = getattr(importlib.import_module(name), "__version__", None)
+    return str(own or metadata.version(name))

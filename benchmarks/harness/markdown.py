@@ -1,36 +1,21 @@
-"""Writes a run as a page of Markdown, from the JSON that the run gives.
+"""Writes a run as a page of Markdown, and its few rows into a README.
 
-    python benchmarks/harness/markdown.py RUN.json [ANOTHER.json] >RESULTS.md
-
-Every row is there: one that could not be measured says why, and one that
-fastloop loses says so.  Rows of the other run, on another interpreter, have
-a table of their own.
+Every row is on the page: one that could not be measured says why, and one
+that fastloop loses says so.  Rows of the run beside it, on another
+interpreter, have a table of their own.
 """
 
 from __future__ import annotations
 
-import json
-import sys
+import re
+import textwrap
 from pathlib import Path
 
-sys.path[:1] = [str(Path(__file__).resolve().parents[1])]
+from harness.case import GROUPS
+from harness.chart import OTHERS, ROWS
+from harness.loops import C_SERVERS, LOOPS, PYTHON_LOOPS
+from harness.report import best, figure, ratio, short, table, times
 
-from harness.loops import C_SERVERS, PYTHON_LOOPS  # noqa: E402
-from harness.report import short  # noqa: E402
-
-TITLES = {
-    "core": "The loop itself",
-    "scale": "A great many at once",
-    "tcp": "TCP and TLS echo, 1 to 1,000 connections",
-    "tls": "TLS",
-    "streams": "Streams, and bytes one way",
-    "sockets": "sock_*, connections, UDP, Unix, pipes, processes",
-    "memory": "Memory",
-    "http": "HTTP servers",
-    "apps": "Applications",
-    "tail": "Tail latency and fairness",
-    "startup": "Start",
-}
 # A ratio over the best peer from which on the two are called even: so far do
 # runs differ.
 EVEN = 0.97
@@ -46,151 +31,119 @@ HEAD = (
     "reach",
     "place",
 )
+README_HEAD = (
+    "| over uvloop, more is better | asyncio | best peer | fastloop |"
+)
+BETWEEN = re.compile(
+    r"(?<=<!-- race: begin -->\n).*(?=<!-- race: end -->)", re.DOTALL
+)
 
 
-def figure(row: dict, loop: str) -> float | None:
-    """Return what stands for `loop` in a row."""
-    return row["loops"].get(loop, {}).get("figure")
-
-
-def ratio(row: dict, loop: str, base: str) -> float | None:
-    """Return how many times as good as `base` the `loop` is."""
-    own, other = figure(row, loop), figure(row, base)
-    if row["better"] == "near 0" or not own or not other:
-        return None
-    return own / other if row["better"] == "more" else other / own
-
-
-def best(row: dict, loops: tuple[str, ...]) -> str:
-    """Return the best of `loops` in a row, "" where none was measured."""
-    found = [loop for loop in loops if figure(row, loop)]
-    if not found or row["better"] == "near 0":
-        return ""
-    pick = max if row["better"] == "more" else min
-    return pick(found, key=lambda loop: figure(row, loop))
+# -- one row ------------------------------------------------------------------
 
 
 def best_peer(row: dict) -> str:
     """Return the best loop that is not fastloop."""
-    peers = [loop for loop in PYTHON_LOOPS if loop != "fastloop"]
-    return best(row, tuple(peers))
+    return best(row, [loop for loop in PYTHON_LOOPS if loop != "fastloop"])
 
 
-def spread(row: dict, loop: str) -> str:
-    """Return how far repetitions lie from each other, as "±N %"."""
-    each = [
-        one["figure"]
-        for one in row["loops"].get(loop, {}).get("repetitions", ())
-    ]
-    if len(each) < 2 or not figure(row, loop):
-        return ""
-    part = (max(each) - min(each)) / 2 / abs(figure(row, loop))
-    return f" ±{100 * part:.0f} %"
+def with_spread(row: dict, loop: str) -> str:
+    """Return a figure and how far repetitions lie from each other."""
+    own = figure(row, loop)
+    repetitions = row["loops"].get(loop, {}).get("repetitions", ())
+    each = [one["figure"] for one in repetitions]
+    if len(each) < 2 or not own:
+        return short(own)
+    part = (max(each) - min(each)) / 2 / abs(own)
+    return f"{short(own)} ±{100 * part:.0f} %"
 
 
 def place(row: dict) -> str:
     """Return "first", "even", "**lost**", or why there is none."""
     if figure(row, "fastloop") is None:
         return "not measured"
-    if row["aside"]:
-        return ""
-    over = ratio(row, "fastloop", best_peer(row) or "fastloop")
-    if over is None or not best_peer(row):
+    over = ratio(row, "fastloop", best_peer(row))
+    if row["aside"] or over is None:
         return ""
     if over >= 1:
         return "first"
     return "even" if over >= EVEN else "**lost**"
 
 
-def reaches(row: dict) -> bool | None:
-    """Say whether fastloop reaches what it is meant to; None: no aim."""
-    aim, own = row["reach"], figure(row, "fastloop")
-    if not aim or own is None:
-        return None
-    if aim.endswith("x"):
-        over = ratio(row, "fastloop", "uvloop")
-        return None if over is None else over >= float(aim[:-1])
-    if row["better"] == "more":
-        return own >= float(aim)
-    return own <= float(aim)
+def aim(row: dict) -> tuple[float, float | None]:
+    """Return what fastloop is meant to reach and what it does reach: a
+    ratio over uvloop if the row says so, else a figure."""
+    if row["reach"].endswith("x"):
+        return float(row["reach"][:-1]), ratio(row, "fastloop", "uvloop")
+    return float(row["reach"]), figure(row, "fastloop")
 
 
-def times(value: float | None) -> str:
-    """Return a ratio as text."""
-    return "" if value is None else f"{value:.2f}"
+def is_short(row: dict) -> bool:
+    """Say whether fastloop misses what it is meant to reach."""
+    if not row["reach"]:
+        return False
+    meant, own = aim(row)
+    if own is None:
+        return False
+    more = row["better"] == "more" or row["reach"].endswith("x")
+    return own < meant if more else own > meant
 
 
 def line(row: dict) -> list[str]:
     """Return the cells of a row."""
-    peer, limit = best_peer(row), best(row, tuple(C_SERVERS))
-    over = ratio(row, peer, "uvloop") if peer else None
-    plain = ratio(row, limit, "uvloop") if limit else None
-    aim = row["reach"].replace("x", "")
-    if aim and not row["reach"].endswith("x"):
-        aim += f" {row['unit']}"
+    peer, limit = best_peer(row), best(row, C_SERVERS)
+    reach = row["reach"].removesuffix("x")
+    if reach == row["reach"] != "":
+        reach += f" {row['unit']}"
     return [
         row["title"],
         row["unit"],
-        short(figure(row, "fastloop")) + spread(row, "fastloop"),
+        with_spread(row, "fastloop"),
         times(ratio(row, "fastloop", "uvloop")),
         times(ratio(row, "asyncio", "uvloop")),
-        f"{peer} {times(over)}".strip(),
-        times(ratio(row, "fastloop", peer)) if peer else "",
-        f"{limit} {times(plain)}" if limit else "",
-        aim if reaches(row) is not False else f"{aim} (short)",
+        f"{peer} {times(ratio(row, peer, 'uvloop'))}".strip(),
+        times(ratio(row, "fastloop", peer)),
+        f"{limit} {times(ratio(row, limit, 'uvloop'))}".strip(),
+        f"{reach} (short)" if is_short(row) else reach,
         place(row),
     ]
 
 
-def table(head: tuple[str, ...], lines: list[list[str]]) -> list[str]:
-    """Return a table, its first column to the left."""
-    rule = ["---", *["---:"] * (len(head) - 1)]
-    return [f"| {' | '.join(cells)} |" for cells in (head, rule, *lines)]
+# -- the page -----------------------------------------------------------------
 
 
 def by_group(rows: list[dict]) -> list[str]:
     """Return a table for each group of rows."""
     out: list[str] = []
-    for group, title in TITLES.items():
-        own = [row for row in rows if row["group"] == group]
+    for group, title in GROUPS.items():
+        own = [line(row) for row in rows if row["group"] == group]
         if own:
-            out += ["", f"### {title}", "", *table(HEAD, list(map(line, own)))]
+            out += ["", f"### {title}", "", *table([HEAD, *own])]
     return out
 
 
 def all_figures(data: dict) -> list[str]:
     """Return the table of every loop's figure and spread."""
-    loops = [
-        loop
-        for loop in (*PYTHON_LOOPS, *C_SERVERS)
-        if loop in data["machine"]["loops"]
-    ]
-    lines = []
+    loops = [loop for loop in LOOPS if loop in data["machine"]["loops"]]
+    lines = [("row", "unit", *loops)]
     for row in data["rows"]:
-        cells = [
-            short(figure(row, loop)) + spread(row, loop) for loop in loops
-        ]
-        lines.append([row["title"], row["unit"], *cells])
-    return table(("row", "unit", *loops), lines)
+        cells = (with_spread(row, loop) for loop in loops)
+        lines.append((row["title"], row["unit"], *cells))
+    return table(lines)
 
 
 def not_measured(data: dict) -> list[str]:
     """Return what is missing, and why, a line each."""
     machine = data["machine"]
-    lines = [
-        f"- {loop}: {reason}"
-        for loop, reason in machine["without_loops"].items()
-    ]
-    lines += [
-        f"- {name}: {reason}" for name, reason in machine["without"].items()
-    ]
+    missing = {**machine["without_loops"], **machine["without"]}
     for row in data["rows"]:
         for loop, found in row["loops"].items():
             if found["error"]:
-                lines.append(f"- {row['case']} on {loop}: {found['error']}")
+                missing[f"{row['case']} on {loop}"] = found["error"]
+    lines = [f"- {name}: {reason}" for name, reason in missing.items()]
     if data["cut"]:
         lines.append(f"- The run is not complete: {data['cut']}.")
-    return list(dict.fromkeys(lines))
+    return lines
 
 
 def described(data: dict) -> list[str]:
@@ -202,11 +155,10 @@ def described(data: dict) -> list[str]:
         for name, version in names.items()
         if version != "C" and name != "asyncio"
     ]
-    load = [f"{value:.1f}" for value in machine["load_before"]]
+    load = ", ".join(f"{value:.1f}" for value in machine["load_before"])
     return [
         f"- {machine['date']}; {machine['cpu']}, {len(machine['cpus'])} CPUs, "
-        f"{machine['system']}, {machine['libc']}; load before: "
-        + ", ".join(load),
+        f"{machine['system']}, {machine['libc']}; load before: {load}",
         f"- CPython {machine['python']}, {machine['openssl']}",
         f"- {', '.join(versions)}",
         f"- {settings['repeat']} repetitions, alternating; lengths times "
@@ -216,34 +168,33 @@ def described(data: dict) -> list[str]:
 
 def summary(rows: list[dict]) -> list[str]:
     """Return in how many rows fastloop is first, and which it loses."""
-    places = [(place(row), row) for row in rows if not row["aside"]]
-    judged = [(where, row) for where, row in places if where]
-    out = []
-    for where, text in (
-        ("first", "first"),
-        ("even", f"even with the best peer (within {1 - EVEN:.0%})"),
-        ("**lost**", "behind"),
-        ("not measured", "not measured"),
-    ):
-        count = sum(found == where for found, _ in judged)
-        out.append(f"- {text}: {count} of {len(judged)} rows")
-    lost = [row for where, row in judged if where == "**lost**"]
-    if lost:
+    judged = [row for row in rows if not row["aside"] and place(row)]
+    places = list(map(place, judged))
+    out = [
+        f"- {text}: {places.count(where)} of {len(judged)} rows"
+        for where, text in (
+            ("first", "first"),
+            ("even", f"even with the best peer (within {1 - EVEN:.0%})"),
+            ("**lost**", "behind"),
+            ("not measured", "not measured"),
+        )
+    ]
+    if "**lost**" in places:
         out += ["", "Rows that fastloop loses:", ""]
-    for row in lost:
-        peer = best_peer(row)
-        over = ratio(row, "fastloop", peer)
-        out.append(f"- {row['title']}: {times(over)} of {peer}")
-    short_of = [row for row in rows if reaches(row) is False]
+    for row in judged:
+        if place(row) == "**lost**":
+            peer = best_peer(row)
+            over = times(ratio(row, "fastloop", peer))
+            out.append(f"- {row['title']}: {over} of {peer}")
+    short_of = list(filter(is_short, rows))
     if short_of:
         out += ["", "Rows short of what they are meant to reach:", ""]
     for row in short_of:
-        own = figure(row, "fastloop")
+        _, own = aim(row)
+        meant = row["reach"].removesuffix("x")
         found = f"{short(own)} {row['unit']}"
-        if row["reach"].endswith("x"):
-            found = times(ratio(row, "fastloop", "uvloop"))
-        aim = row["reach"].replace("x", "")
-        out.append(f"- {row['title']}: {found}, meant: {aim}")
+        found = found if meant == row["reach"] else times(own)
+        out.append(f"- {row['title']}: {found}, meant: {meant}")
     return out
 
 
@@ -251,11 +202,6 @@ def rows_of_one(data: dict, also: dict | None) -> list[dict]:
     """Return the rows that the run beside it does not have."""
     measured = {row["row"] for row in also["rows"]} if also else set()
     return [row for row in data["rows"] if row["row"] not in measured]
-
-
-def all_rows(data: dict, also: dict | None = None) -> list[dict]:
-    """Return the rows of both runs."""
-    return rows_of_one(data, also) + (also["rows"] if also else [])
 
 
 def text(data: dict, also: dict | None = None) -> str:
@@ -287,7 +233,7 @@ def text(data: dict, also: dict | None = None) -> str:
     if also:
         out += ["", "### Two loops in two threads, without a GIL", ""]
         out += [*described(also), ""]
-        out += table(HEAD, list(map(line, others)))
+        out += table([HEAD, *map(line, others)])
     out += ["", "## Every loop's figures", "", *all_figures(data)]
     if also:
         out += ["", *all_figures(also)]
@@ -297,5 +243,51 @@ def text(data: dict, also: dict | None = None) -> str:
     return "\n".join(out) + "\n"
 
 
-if __name__ == "__main__":
-    print(text(*(json.loads(Path(name).read_text()) for name in sys.argv[1:])))
+# -- the section of a README --------------------------------------------------
+
+
+def _readme_line(row: dict, title: str) -> str:
+    """Return a row of the table; bold where no peer is ahead."""
+    other = best(row, OTHERS)
+    own = times(ratio(row, "fastloop", "uvloop"))
+    own = f"**{own}**" if place(row) in ("first", "even") else own
+    peer = f"{times(ratio(row, other, 'uvloop'))} ({other})" if other else ""
+    asyncio = times(ratio(row, "asyncio", "uvloop"))
+    return f"| {title} | {asyncio} | {peer} | {own} |"
+
+
+def section(data: dict, also: dict | None = None) -> str:
+    """Return what stands between the markers."""
+    found = {row["row"]: row for row in data["rows"]}
+    rows = rows_of_one(data, also) + (also["rows"] if also else [])
+    judged = list(filter(None, map(place, rows)))
+    machine = data["machine"]
+    python = ".".join(machine["python"].split(" ")[0].split(".")[:2])
+    most = "up to " if data["cut"] else ""
+    words = (
+        f"Bold: first, or even with the best (within {1 - EVEN:.0%})."
+        f" CPython {python}, {len(machine['cpus'])} CPUs, medians of "
+        f"{most}{data['settings']['repeat']} alternating runs. Of all "
+        f"{len(judged)} rows fastloop is first in {judged.count('first')}, "
+        f"even with the best in {judged.count('even')} and behind in "
+        f"{judged.count('**lost**')}."
+    )
+    lines = [_readme_line(found[key], title) for key, title in ROWS.items()]
+    lines = ["", README_HEAD, "|---|---|---|---|", *lines, ""]
+    return "\n".join([*lines, textwrap.fill(words, 79), ""])
+
+
+def write_readme(path: str, data: dict, also: dict | None = None) -> None:
+    """Replace what is between `<!-- race: begin -->` and its end.
+
+    Raises ValueError where the file has no such section, or the run not every
+    row of the table.
+    """
+    missing = set(ROWS) - {row["row"] for row in data["rows"]}
+    if missing:
+        raise ValueError(f"{path} is left as it is: no {', '.join(missing)}")
+    page = Path(path).read_text()
+    if len(BETWEEN.findall(page)) != 1:
+        raise ValueError(f"{path} has no section for the race")
+    found = section(data, also)
+    Path(path).write_text(BETWEEN.sub(lambda _: found, page))

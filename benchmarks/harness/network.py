@@ -21,11 +21,11 @@ from typing import Any
 
 from harness import build, loops
 from harness.case import Figure, Run, figure
+from harness.tls import CERTIFICATES
 
 SERVERS = Path(__file__).resolve().parents[1] / "servers"
-CERTIFICATES = loops.ROOT / "tests" / "certs"
 START_LIMIT = 15.0
-END_LIMIT = 3.0
+END_LIMIT = 10.0
 WINDOWS = 4
 
 
@@ -73,19 +73,39 @@ def _first_line(process: subprocess.Popen) -> str:
 
 
 @contextmanager
+def running(
+    command: list[str], **options: Any
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a process; end it with the with-block."""
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, **options)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(END_LIMIT)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+@contextmanager
 def serving(command: list[str]) -> Iterator[dict[str, Any]]:
     """Run a server for the length of a with-block; give what it announced.
 
     One that ends by itself is an error, which says what it said last.
     """
-    with tempfile.TemporaryFile() as said:
-        process = subprocess.Popen(
+    with (
+        tempfile.TemporaryFile() as said,
+        running(
             command,
-            stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=said,
             env={**os.environ, "CERTIFICATES": str(CERTIFICATES)},
-        )
+        ) as process,
+    ):
         try:
             yield json.loads(_first_line(process))
             if process.poll() is not None:
@@ -99,19 +119,6 @@ def serving(command: list[str]) -> Iterator[dict[str, Any]]:
             lines = said.read().decode(errors="replace").strip().splitlines()
             last = lines[-1] if lines else "nothing"
             raise RuntimeError(f"{error}; it said: {last}") from error
-        finally:
-            _end(process)
-
-
-def _end(process: subprocess.Popen) -> None:
-    process.terminate()
-    try:
-        process.wait(END_LIMIT)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-    if process.stdout is not None:
-        process.stdout.close()
 
 
 def generate(
@@ -126,11 +133,9 @@ def generate(
         "warmup": 0.3 * run.seconds,
         **options,
     }
-    command = [str(build.path(program))]
-    for key, value in given.items():
-        command += [f"--{key}", str(value)]
+    words = (str(word) for key in given for word in (f"--{key}", given[key]))
     done = subprocess.run(
-        command,
+        [str(build.path(program)), *words],
         capture_output=True,
         text=True,
         timeout=START_LIMIT + 2 * run.seconds,
@@ -151,14 +156,11 @@ def load(
     "cpu" is in microseconds, "rate" in answers per second; the samples of
     both are those of the windows between the markers.
     """
-    return _figures(generate(program, server, run, windows=WINDOWS, **options))
-
-
-def _figures(answer: dict) -> dict[str, Figure]:
-    """Return the figures of the whole measured time, windows as samples."""
+    answer = generate(program, server, run, windows=WINDOWS, **options)
     windows = [window for window in answer["windows"] if window[0]]
     cpu = figure(spent / count * 1e6 for count, _, spent in windows)
     rate = figure(count / seconds for count, seconds, _ in windows)
+    # The figures are of the whole time, the windows are samples.
     cpu["figure"] = answer["cpu"] / answer["answered"] * 1e6
     rate["figure"] = answer["answered"] / answer["seconds"]
     return {"cpu": cpu, "rate": rate}

@@ -1,4 +1,4 @@
-"""Makes tables and JSON of the figures.
+"""The figures of a run as rows of JSON, and what they say.
 
 A ratio is always "times as good as the other": above 1 is faster, smaller
 or more a second, whichever the row counts.  How late timers come has no
@@ -8,8 +8,11 @@ ratio, for a figure of 0 is the aim.
 from __future__ import annotations
 
 import statistics
+from collections.abc import Iterable, Sequence
 from typing import TextIO
 
+from fastloop.cli.compare import figure as in_digits
+from fastloop.cli.compare import times_as_good
 from harness.case import Case, Row
 from harness.loops import LOOPS
 from harness.schedule import Results, Settings
@@ -27,154 +30,151 @@ def judged(row: Row, figures: list[dict], judge: str = "") -> float | None:
     if not figures:
         return None
     each = [figure["figure"] for figure in figures]
-    if judge == "least" and row.better != "near 0":
-        if row.better == "more":
-            return max(each)
+    if judge == "least" and row.better == "more":
+        return max(each)
+    if judge == "least" and row.better == "less":
         return min(figure["least"] for figure in figures)
     return min(each) if row.judge == "least" else statistics.median(each)
 
 
-def ratio(row: Row, own: float | None, base: float | None) -> float | None:
-    """Return how many times as good `own` is as `base`."""
-    if row.better == "near 0" or not own or not base:
+def collect(
+    cases: list[Case],
+    results: Results,
+    settings: Settings,
+    facts: dict,
+    judge: str = "",
+) -> dict:
+    """Return everything a later reader needs, raw figures included."""
+    rows = []
+    for case in cases:
+        for row in case.rows:
+            found = {
+                "case": case.name,
+                "group": case.group,
+                "row": row.key,
+                "title": row.title,
+                "unit": row.unit,
+                "better": row.better,
+                "judge": row.judge,
+                "reach": row.reach,
+                "aside": row.aside,
+                "seconds": results.seconds.get(case.name),
+                "loops": {},
+            }
+            for loop in LOOPS:
+                figures = results.figures.get((row.key, loop), [])
+                error = results.errors.get((case.name, loop))
+                if figures or error is not None:
+                    found["loops"][loop] = {
+                        "figure": judged(row, figures, judge),
+                        "repetitions": figures,
+                        "error": error,
+                    }
+            rows.append(found)
+    return {
+        "settings": vars(settings),
+        "machine": facts,
+        "cut": results.cut,
+        "rows": rows,
+    }
+
+
+# -- one row ------------------------------------------------------------------
+
+
+def figure(row: dict, loop: str) -> float | None:
+    """Return what stands for `loop` in a row."""
+    return row["loops"].get(loop, {}).get("figure")
+
+
+def ratio(row: dict, loop: str, base: str) -> float | None:
+    """Return how many times as good as `base` the `loop` is."""
+    own, other = figure(row, loop), figure(row, base)
+    if row["better"] == "near 0" or not own or not other:
         return None
-    return own / base if row.better == "more" else base / own
+    return times_as_good(own, other, row["better"])
+
+
+def best(row: dict, loops: Iterable[str]) -> str:
+    """Return the best of `loops` in a row, "" where none was measured."""
+    found = [loop for loop in loops if figure(row, loop)]
+    if not found or row["better"] == "near 0":
+        return ""
+    pick = max if row["better"] == "more" else min
+    return pick(found, key=lambda loop: figure(row, loop))
 
 
 def short(value: float | None) -> str:
     """Return `value` with three digits that matter."""
-    if value is None:
-        return ""
-    size = abs(value)
-    if size >= 1_000:
-        return f"{value:,.0f}"
-    return f"{value:.{0 if size >= 100 else 1 if size >= 10 else 2}f}"
+    return "" if value is None else in_digits(value)
 
 
-class Report:
-    """The figures of a run, seen by row and loop."""
+def times(value: float | None) -> str:
+    """Return a ratio as text."""
+    return "" if value is None else f"{value:.2f}"
 
-    def __init__(
-        self, cases: list[Case], results: Results, judge: str = ""
-    ) -> None:
-        self.cases = cases
-        self.results = results
-        seen = {loop for _, loop in results.figures}
-        seen |= {loop for _, loop in results.errors}
-        self.loops = [loop for loop in LOOPS if loop in seen]
-        self.values = {
-            (row.key, loop): judged(
-                row, results.figures.get((row.key, loop), []), judge
-            )
-            for case in cases
-            for row in case.rows
-            for loop in self.loops
-        }
 
-    def ratio(self, row: Row, loop: str, base: str) -> float | None:
-        """Return how many times as good as `base` the `loop` is."""
-        return ratio(
-            row,
-            self.values.get((row.key, loop)),
-            self.values.get((row.key, base)),
+# -- tables -------------------------------------------------------------------
+
+
+def table(lines: Sequence[Sequence[str]], aligned: bool = False) -> list[str]:
+    """Return the lines of a table, its head first and that column left."""
+    rule = ["---", *["---:"] * (len(lines[0]) - 1)]
+    if aligned:
+        first, *rest = (
+            max(map(len, column)) for column in zip(*lines, strict=True)
         )
-
-    def _cell(self, case: Case, row: Row, loop: str) -> str:
-        text = short(self.values[row.key, loop])
-        if (case.name, loop) in self.results.errors:
-            return f"{text} error".strip()
-        return text
-
-    def _figures(self) -> list[list[str]]:
-        lines = [["row", "unit", *self.loops]]
-        for case in self.cases:
-            for row in case.rows:
-                cells = [self._cell(case, row, loop) for loop in self.loops]
-                if any(cells):
-                    lines.append([row.title, row.unit, *cells])
-        return lines
-
-    def _ratios(self, base: str) -> list[list[str]]:
-        others = [loop for loop in self.loops if loop != base]
-        lines = [[f"times as good as {base}", *others]]
-        for case in self.cases:
-            for row in case.rows:
-                cells = [self.ratio(row, loop, base) for loop in others]
-                if any(cells):
-                    shown = [f"{c:.2f}" if c else "" for c in cells]
-                    lines.append([row.title, *shown])
-        return lines
-
-    def write(self, out: TextIO) -> None:
-        """Write all tables, and what failed, to `out`."""
-        _write_table(out, self._figures())
-        for base in BASES:
-            lines = self._ratios(base)
-            if len(lines) > 1:
-                out.write("\n")
-                _write_table(out, lines)
-        for (name, loop), error in self.results.errors.items():
-            out.write(f"\n{name} on {loop} failed: {error}")
-        if self.results.cut:
-            out.write(f"\nNot complete: {self.results.cut}.")
-        out.write("\n")
-
-    def to_json(self, settings: Settings, facts: dict) -> dict:
-        """Return everything a later reader needs, raw figures included."""
-        rows = []
-        for case in self.cases:
-            for row in case.rows:
-                rows.append(
-                    {
-                        "case": case.name,
-                        "group": case.group,
-                        "row": row.key,
-                        "title": row.title,
-                        "unit": row.unit,
-                        "better": row.better,
-                        "judge": row.judge,
-                        "reach": row.reach,
-                        "aside": row.aside,
-                        "seconds": self.results.seconds.get(case.name),
-                        "loops": self._row_json(case, row),
-                    }
-                )
-        return {
-            "settings": vars(settings),
-            "machine": facts,
-            "cut": self.results.cut,
-            "rows": rows,
-        }
-
-    def _row_json(self, case: Case, row: Row) -> dict:
-        found = {}
-        for loop in self.loops:
-            figures = self.results.figures.get((row.key, loop), [])
-            error = self.results.errors.get((case.name, loop))
-            if not figures and error is None:
-                continue
-            found[loop] = {
-                "figure": self.values[row.key, loop],
-                "over_uvloop": self.ratio(row, loop, "uvloop"),
-                "over_asyncio": self.ratio(row, loop, "asyncio"),
-                "over_c_uv": self.ratio(row, loop, "c-uv"),
-                "repetitions": figures,
-                "error": error,
-            }
-        return found
-
-
-def _write_table(out: TextIO, lines: list[list[str]]) -> None:
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    rule = [
-        "-" * width if not place else "-" * (width - 1) + ":"
-        for place, width in enumerate(widths)
-    ]
-    for line in (lines[0], rule, *lines[1:]):
-        cells = [
-            cell.rjust(width) if place else cell.ljust(width)
-            for place, (cell, width) in enumerate(
-                zip(line, widths, strict=True)
-            )
+        lines = [
+            [line[0].ljust(first), *map(str.rjust, line[1:], rest)]
+            for line in lines
         ]
-        out.write(f"| {' | '.join(cells)} |\n")
+        rule = ["-" * first, *("-" * (width - 1) + ":" for width in rest)]
+    cells = [lines[0], rule, *lines[1:]]
+    return [f"| {' | '.join(each)} |" for each in cells]
+
+
+def write(data: dict, out: TextIO) -> None:
+    """Write all tables, and what failed, to `out`."""
+    rows = data["rows"]
+    loops = [loop for loop in LOOPS if any(loop in r["loops"] for r in rows)]
+    shown = [(["row", "unit", *loops], _figures(rows, loops))]
+    for base in BASES:
+        others = [loop for loop in loops if loop != base]
+        head = [f"times as good as {base}", *others]
+        shown.append((head, _ratios(rows, others, base)))
+    shown = [(head, lines) for head, lines in shown if lines]
+    texts = ["\n".join(table([head, *rest], True)) for head, rest in shown]
+    out.write("\n\n".join(texts) + "\n")
+    failed = {
+        (row["case"], loop): found["error"]
+        for row in rows
+        for loop, found in row["loops"].items()
+        if found["error"] is not None
+    }
+    for (name, loop), error in failed.items():
+        out.write(f"\n{name} on {loop} failed: {error}")
+    if data["cut"]:
+        out.write(f"\nNot complete: {data['cut']}.")
+    out.write("\n")
+
+
+def _figures(rows: list[dict], loops: list[str]) -> list[list[str]]:
+    lines = []
+    for row in rows:
+        cells = []
+        for loop in loops:
+            error = row["loops"].get(loop, {}).get("error")
+            text = short(figure(row, loop))
+            cells.append(f"{text} error".strip() if error else text)
+        if any(cells):
+            lines.append([row["title"], row["unit"], *cells])
+    return lines
+
+
+def _ratios(rows: list[dict], loops: list[str], base: str) -> list[list[str]]:
+    lines = []
+    for row in rows:
+        cells = [times(ratio(row, loop, base)) for loop in loops]
+        if any(cells):
+            lines.append([row["title"], *cells])
+    return lines

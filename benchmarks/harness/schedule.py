@@ -1,4 +1,4 @@
-"""Takes the measurements: what is run when, and what became of it.
+"""Takes the measurements, in turns.
 
 Each repetition goes through all cases, and for each case through all loops
 one right after the other, a different one first each time: whatever drifts

@@ -35,34 +35,28 @@ class Load:
     reach: str = ""
     bulk: bool = False
 
-    def rows(self) -> tuple[Row, ...]:
+    def rows(self) -> tuple[Row, Row]:
         """Return the row that is judged, and the one beside it."""
-        cpu = Row(
-            f"{self.key}_cpu" if self.bulk else self.key,
-            f"{self.title}, server CPU",
-            "us/MiB" if self.bulk else "us",
-            judge="least",
-            reach="" if self.bulk else self.reach,
-            aside=self.bulk,
+        cpu, rate = f"{self.title}, server CPU", f"{self.title}, rate"
+        if self.bulk:
+            return (
+                Row(self.key, rate, "MiB/s", "more", reach=self.reach),
+                Row(
+                    f"{self.key}_cpu", cpu, "us/MiB", judge="least", aside=True
+                ),
+            )
+        return (
+            Row(self.key, cpu, "us", judge="least", reach=self.reach),
+            Row(f"{self.key}_rate", rate, "1/s", "more", aside=True),
         )
-        rate = Row(
-            self.key if self.bulk else f"{self.key}_rate",
-            f"{self.title}, rate",
-            "MiB/s" if self.bulk else "1/s",
-            better="more",
-            reach=self.reach if self.bulk else "",
-            aside=not self.bulk,
-        )
-        return (rate, cpu) if self.bulk else (cpu, rate)
 
     def figures(self, found: dict[str, Figure]) -> dict[str, Figure]:
         """Return the figures of the rows."""
         first, second = self.rows()
         cpu, rate = found["cpu"], found["rate"]
         if self.bulk:
-            cpu = times(cpu, KIB_A_MIB)
             rate = times(rate, 1 / KIB_A_MIB)
-            return {first.key: rate, second.key: cpu}
+            return {first.key: rate, second.key: times(cpu, KIB_A_MIB)}
         return {first.key: cpu, second.key: rate}
 
 

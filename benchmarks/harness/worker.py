@@ -32,7 +32,7 @@ def _measure(args: argparse.Namespace) -> dict:
 
 
 def main() -> None:
-    """Run as the command line says, and print what came of it."""
+    """Run as the command line says, and print the figures."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

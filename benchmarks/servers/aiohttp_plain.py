@@ -25,10 +25,5 @@ async def forever() -> None:
     await asyncio.get_running_loop().create_future()
 
 
-def main() -> None:
-    """Serve as the command line says."""
-    serving.serve(serving.parser(__doc__).parse_args(), forever)
-
-
 if __name__ == "__main__":
-    main()
+    serving.serve(serving.parser(__doc__).parse_args(), forever)

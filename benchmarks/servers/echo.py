@@ -113,7 +113,6 @@ def main() -> None:
     parser.add_argument(
         "--mode", choices=(*PROTOCOLS, *STREAMS), default="protocol"
     )
-    parser.add_argument("--tls", action="store_true")
     parser.add_argument("--size", type=int, default=1024)
     parser.add_argument("--unix", metavar="PATH")
     parser.add_argument("--chain", action="store_true")

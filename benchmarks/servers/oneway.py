@@ -108,7 +108,6 @@ def main() -> None:
     """Serve as the command line says."""
     parser = serving.parser(__doc__)
     parser.add_argument("--mode", choices=(*PROTOCOLS, "streams"))
-    parser.add_argument("--tls", action="store_true")
     args = parser.parse_args()
 
     async def forever() -> None:

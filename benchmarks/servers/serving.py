@@ -22,10 +22,8 @@ from typing import Any
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-from harness import loops  # noqa: E402
+from harness import loops, tls  # noqa: E402
 
-ROOT = loops.ROOT
-CERTIFICATES = ROOT / "tests" / "certs"
 LIFETIME = 600
 
 
@@ -37,6 +35,7 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     )
     new.add_argument("--loop", choices=loops.PYTHON_LOOPS, required=True)
     new.add_argument("--cpu", type=int, help="the one CPU to run on")
+    new.add_argument("--tls", action="store_true")
     return new
 
 
@@ -52,13 +51,7 @@ def port_of(server: asyncio.Server) -> int:
 
 def tls_context(args: argparse.Namespace) -> ssl.SSLContext | None:
     """Return the context of a server, or None without --tls."""
-    if not args.tls:
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(
-        CERTIFICATES / "localhost.pem", CERTIFICATES / "localhost.key"
-    )
-    return context
+    return tls.server_context() if args.tls else None
 
 
 def serve(

@@ -40,9 +40,7 @@ class Server(uvicorn.Server):
         serving.announce(self.servers[0].sockets[0].getsockname()[1])
 
 
-def main() -> None:
-    """Serve as the command line says."""
-    args = serving.parser(__doc__).parse_args()
+if __name__ == "__main__":
     config = uvicorn.Config(
         app,
         host="127.0.0.1",
@@ -53,9 +51,4 @@ def main() -> None:
         log_level="warning",
         access_log=False,
     )
-    server = Server(config)
-    serving.serve(args, server.serve)
-
-
-if __name__ == "__main__":
-    main()
+    serving.serve(serving.parser(__doc__).parse_args(), Server(config).serve)

@@ -1,6 +1,6 @@
 """The command line: `python -m fastloop COMMAND`, or `fastloop COMMAND`.
 
-Each command is a module of this package, imported when it is called.  `run`
+Each command is a module with `main(words)`, imported when it is called.  `run`
 becomes the user's program, so what happens before it is kept small: neither
 argparse nor anything else that the program could notice is imported for it.
 """
@@ -9,30 +9,17 @@ from __future__ import annotations
 
 import sys
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import NoReturn
+from .commands import COMMANDS, Refused
 
 __all__ = ["COMMANDS", "Refused", "main"]
 
-#: What `--help` says of each; the module of the same name has main(words).
-COMMANDS = {
-    "run": "run a program on fastloop, unchanged",
-    "doctor": "look for what is wrong or chooses another loop",
-    "info": "versions, and which loop a program would get",
-    "top": "show what the loops of a running process do",
-    "bench": "race a program on each loop that is installed",
-    "plot": "draw the charts of what bench --json wrote",
-}
-
-
-class Refused(Exception):
-    """A command cannot do what it was asked; the text says why, once."""
+#: Commands whose module is not in this package.
+_ELSEWHERE = {"top": "fastloop.observe.top"}
 
 
 def _usage() -> str:
     width = max(map(len, COMMANDS))
-    lines = [f"  {name:<{width}}  {what}" for name, what in COMMANDS.items()]
+    lines = [f"  {name:<{width}}  {text}" for name, text in COMMANDS.items()]
     return "\n".join(
         [
             "usage: python -m fastloop COMMAND ...",
@@ -82,8 +69,9 @@ def main(words: list[str] | None = None) -> int:
 def _command(name: str, words: list[str]) -> int:
     from importlib import import_module
 
+    module = _ELSEWHERE.get(name, f"{__name__}.{name}")
     try:
-        status: int = import_module(f"{__name__}.{name}").main(words)
+        status: int = import_module(module).main(words)
         if sys.stdout:  # None if it was closed from the start
             sys.stdout.flush()
         return status
@@ -94,17 +82,8 @@ def _command(name: str, words: list[str]) -> int:
         print("fastloop: stopped", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        _forget_stdout()
+        # Nobody reads the output any more: discard what is left of it.
+        import os
+
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
-
-
-def _forget_stdout() -> None:
-    """The reader of our output is gone, which is no fault of ours."""
-    import os
-
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-
-
-def refuse(sentence: str) -> NoReturn:
-    """End the command with status 2 and this sentence."""
-    raise Refused(sentence)

@@ -5,9 +5,9 @@ What a program gets from `asyncio.run`, `asyncio.Runner`,
 policy becomes this kind.  No policy is set and no deprecated name is touched,
 so no Python version warns.  A program that names a class of loop keeps it.
 
-Two things besides are done when a program imports them: uvicorn's choice
-"auto", which names a class by itself, follows; and processes that
-multiprocessing spawns do as their parent does.
+Two modules are changed when a program imports them: uvicorn's loop "auto",
+which would name a class, follows asyncio's default; and processes that
+multiprocessing spawns adopt the same kind.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any
 
-__all__ = ["adopt", "factory_of"]
+__all__ = ["Counted", "adopt", "factory_of"]
 
 #: Folder that has the package, for children that do not find it themselves.
 _HOME = str(Path(__file__).resolve().parents[2])
@@ -51,14 +51,33 @@ def factory_of(kind: str) -> Callable[[], asyncio.AbstractEventLoop]:
     return factory
 
 
-def adopt(kind: str, made: list[int] | None = None) -> None:
+class Counted:
+    """Makes loops and counts them.
+
+    An object and not a function: as a class's attribute (unittest's
+    loop_factory) it must not become a bound method.
+    """
+
+    __name__ = "fastloop"
+
+    def __init__(self, kind: str) -> None:
+        self.made = 0
+        self._make_loop = factory_of(kind)
+
+    def __call__(self) -> asyncio.AbstractEventLoop:
+        """Make a loop."""
+        loop = self._make_loop()
+        self.made += 1
+        return loop
+
+
+def adopt(kind: str, counted: Counted | None = None) -> None:
     """Make asyncio's default loops be of a kind, in this process.
 
-    made, if given, is a list whose first item counts the loops that were
-    made this way.  Raises as `factory_of` does.
+    counted, if given, makes them.  Raises as `factory_of` does.
     """
     factory = factory_of(kind)
-    default = factory if made is None else _counting(factory, made)
+    default = counted or factory
     policy = getattr(unix_events, "_UnixDefaultEventLoopPolicy", None)
     if policy is not None:  # Python 3.16 has none
         policy._loop_factory = staticmethod(default)
@@ -68,18 +87,8 @@ def adopt(kind: str, made: list[int] | None = None) -> None:
     _when_imported("multiprocessing.spawn", lambda m: _children(m, kind))
 
 
-def _counting(
-    factory: Callable[[], asyncio.AbstractEventLoop], made: list[int]
-) -> Callable[[], asyncio.AbstractEventLoop]:
-    def make() -> asyncio.AbstractEventLoop:
-        made[0] += 1
-        return factory()
-
-    return make
-
-
 def _uvicorn(module: ModuleType, factory: Callable[[], Any]) -> None:
-    """From 0.36 uvicorn asks for a factory, before it had one set up."""
+    """uvicorn asks for a factory from 0.36 on, and for a policy before."""
 
     def auto_loop_factory(use_subprocess: bool = False) -> Callable[[], Any]:
         return factory
@@ -114,7 +123,7 @@ class _Adoption:
 
 
 def _children(module: ModuleType, kind: str) -> None:
-    """A child unpickles these data first, and takes what it knows."""
+    """A child unpickles the preparation data before anything else."""
     prepare = module.get_preparation_data
 
     def get_preparation_data(name: str) -> dict[str, Any]:

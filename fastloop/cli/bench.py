@@ -6,20 +6,21 @@ import argparse
 import io
 import os
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from . import Refused, info
+from . import info
+from .commands import Refused
 from .compare import METHOD
 from .faults import FORMAT
 from .http import HttpRace
-from .options import listed, need, parser_of
+from .machine import machine
+from .options import aligned, listed, need, parser_of
 from .processes import Processes
 from .program import ProgramRace
-from .result import Result, figure
+from .result import Result
 from .run import Program, parse
 from .sample import METHOD as SAMPLE_METHOD
 
@@ -39,9 +40,9 @@ _OWN = {"--loops", "--runs", "--json", "--html", "--plot", "--quiet"}
 _BUDGET = 60.0
 _FEWEST, _MOST = 8, 20
 
-Race = ProgramRace | HttpRace
-#: Says what is measured next; of so many steps, if that is known.
-Step = Callable[[str, int | None], None]
+AnyRace = ProgramRace | HttpRace
+#: Says what is measured next; "" ends that.
+Step = Callable[[str], None]
 
 
 def _options(words: list[str]) -> argparse.Namespace:
@@ -72,11 +73,12 @@ def _options(words: list[str]) -> argparse.Namespace:
 def main(words: list[str]) -> int:
     """Measure, print what was found, and write the files asked for."""
     options = _options(words)
-    need("bench", "psutil", "pyperf", "rich")
+    need("bench", "psutil", "pyperf")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
     _check(options)
     loops = _loops(options.loops)
+    step = _progress(options.quiet)
     with Processes() as processes:
         race = _race(options, processes)
         result = _empty(race, loops)
@@ -84,19 +86,20 @@ def main(words: list[str]) -> int:
         # there may fail in place of KeyboardInterrupt.
         result.data["cut"] = "it was stopped"
         try:
-            with _progress(options.quiet) as step:
-                _measure(race, loops, result, options.runs, step)
-                result.data["cut"] = None
+            _measure(race, loops, result, options.runs, step)
+            result.data["cut"] = None
         except Refused as exc:
             result.data["cut"] = str(exc)
             raise
         finally:
+            with suppress(OSError):  # the terminal may be gone
+                step("")
             _show(result, options)
     return 0
 
 
 def _check(options: argparse.Namespace) -> None:
-    """What cannot be done is said before minutes of measuring."""
+    """Raise Refused now for errors that would end minutes of measuring."""
     if options.plot or options.html:
         need("a chart", "matplotlib")
     for name in filter(None, (options.json, options.html, options.plot)):
@@ -133,7 +136,7 @@ def _loops(asked: str | None) -> list[str]:
     return names
 
 
-def _race(options: argparse.Namespace, processes: Processes) -> Race:
+def _race(options: argparse.Namespace, processes: Processes) -> AnyRace:
     words: list[str] = options.program
     if options.module is not None:
         words = ["-m", *options.module]
@@ -150,7 +153,7 @@ def _race(options: argparse.Namespace, processes: Processes) -> Race:
 
 
 def _tell_of_late_options(program: Program, quiet: bool) -> None:
-    """Tell of words that look like ours; a program may have some alike."""
+    """Warn of the program's options that look like those of bench."""
     late = [one for one in program.words if one.partition("=")[0] in _OWN]
     if late and not quiet:
         print(
@@ -160,7 +163,7 @@ def _tell_of_late_options(program: Program, quiet: bool) -> None:
         )
 
 
-def _empty(race: Race, loops: list[str]) -> Result:
+def _empty(race: AnyRace, loops: list[str]) -> Result:
     labels: list[str] = []
     for place, loop in enumerate(loops):
         again = loops[:place].count(loop)
@@ -186,42 +189,42 @@ def _empty(race: Race, loops: list[str]) -> Result:
 
 
 def _machine() -> dict[str, Any]:
-    from pyperf import Run
-
-    seen = Run([1.0]).get_metadata()
-    names = {
-        "cpu": "cpu_model_name",
-        "cpus": "cpu_count",
-        "load before": "load_avg_1min",
+    found = machine()
+    return info.facts() | {
+        "cpu": found["cpu"],
+        "cpus": len(found["cpus"]),
+        "load before": round(os.getloadavg()[0], 2),
+        "date": found["date"],
     }
-    found = {key: seen.get(name, "unknown") for key, name in names.items()}
-    return info.facts() | found | {"date": time.strftime("%Y-%m-%d")}
 
 
 def _measure(
-    race: Race, loops: list[str], result: Result, runs: int | None, step: Step
+    race: AnyRace,
+    loops: list[str],
+    result: Result,
+    runs: int | None,
+    step: Step,
 ) -> None:
     seconds = 0.0
     for loop in dict.fromkeys(loops):
-        step(f"warming up {loop}", None)
+        step(f"warming up {loop}")
         seconds += race.warm(loop) * loops.count(loop)
     result.data["method"] = [race.how, METHOD]
     usual = max(_FEWEST, min(_MOST, int(_BUDGET / seconds))) // 2 * 2
     rounds = runs or usual  # even, for the order turns round
     pairs = list(zip(result.labels, loops, strict=True))
-    steps = rounds * len(pairs) + 1
     for number in range(rounds):
         for label, loop in pairs if number % 2 == 0 else pairs[::-1]:
-            step(f"round {number + 1} of {rounds}: {label}", steps)
+            step(f"round {number + 1} of {rounds}: {label}")
             result.runs[label].append(race.measure(loop))
             result.data["notes"] = _notes(race)
-    step("the loop's share", steps)
+    step("the loop's share")
     result.data["share"] = race.share()
     if result.data["share"] is not None:
         result.data["method"].append(SAMPLE_METHOD)
 
 
-def _notes(race: Race) -> list[str]:
+def _notes(race: AnyRace) -> list[str]:
     without = [loop for loop, count in race.made.items() if not count]
     if not without:
         return race.notes
@@ -233,32 +236,19 @@ def _notes(race: Race) -> list[str]:
     ]
 
 
-@contextmanager
-def _progress(quiet: bool) -> Iterator[Step]:
-    """Show a bar on stderr, if that is a terminal."""
-    from rich.console import Console
-    from rich.progress import Progress
+def _progress(quiet: bool) -> Step:
+    """Return a function that shows a step on stderr, if that is a terminal."""
+    if quiet or not (sys.stderr and sys.stderr.isatty()):
+        return lambda text: None
 
-    console = Console(stderr=True)
-    bar = Progress(
-        console=console,
-        transient=True,
-        disable=quiet or not console.is_terminal,
-    )
-    with bar:
-        task = bar.add_task("", total=None)
-        done = 0
+    def step(text: str) -> None:
+        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
 
-        def step(name: str, steps: int | None) -> None:
-            nonlocal done
-            bar.update(task, description=name, total=steps, completed=done)
-            done += steps is not None
-
-        yield step
+    return step
 
 
 def _show(result: Result, options: argparse.Namespace) -> None:
-    """Show and keep what there is, also if it was cut short."""
+    """Print and write the result, also if it was cut short."""
     if not any(result.runs.values()):
         return
     try:
@@ -281,40 +271,10 @@ def _keep(result: Result, options: argparse.Namespace) -> None:
 
 
 def _print(result: Result) -> None:
-    from rich.console import Console
-
-    # A file has lines as long as need be.
-    wide = None if sys.stdout and sys.stdout.isatty() else 1000
-    console = Console(width=wide, highlight=False, markup=False)
-    console.print(f"{result.data['what']}: medians of {result.rounds}\n")
-    console.print(_table(result))
-    console.print(
+    print(f"{result.data['what']}: medians of {result.rounds}\n")
+    print("\n".join(aligned(result.table())))
+    print(
         f"\nvs: how many times as good {result.candidate} is; "
         "?: no difference that can be told\n"
     )
-    console.print("\n".join(result.sentences()), soft_wrap=True)
-    if sys.stdout:  # None if it was closed from the start
-        sys.stdout.flush()
-
-
-def _table(result: Result) -> Any:
-    """Return the medians, and how many times as good the candidate is."""
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, padding=(0, 0, 0, 2))
-    table.add_column("")
-    ratios = [f"vs {base}" for base in result.others()]
-    for name in [*result.labels, *ratios]:
-        table.add_column(name, justify="right")
-    for metric in result.metrics:
-        unit = f" ({metric['unit']})" if metric["unit"] else ""
-        cells = [
-            figure(result.median(label, metric["key"]))
-            for label in result.labels
-        ]
-        for base in result.others():
-            found = result.against(base, metric)
-            doubt = "" if found and found.sure else " ?"
-            cells.append(f"{found.ratio:.2f}{doubt}" if found else "-")
-        table.add_row(f"{metric['title']}{unit}", *cells)
-    return table
+    print("\n".join(result.sentences()), flush=True)

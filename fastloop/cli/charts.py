@@ -14,17 +14,29 @@ from contextlib import contextmanager
 from typing import Any
 
 from .client import SHARES
+from .compare import figure
 from .faults import SHOWN
 from .options import write_file
-from .result import Metric, Result, figure
+from .result import Metric, Result
 
-__all__ = ["STYLE", "bars", "intervals", "latencies", "write_chart"]
+__all__ = [
+    "COLOURS",
+    "STYLE",
+    "THEMES",
+    "bars",
+    "intervals",
+    "label_right",
+    "latencies",
+    "new_figure",
+    "write_chart",
+]
 
 #: Inches, of which SVG has 72 points.
 _WIDTH, _LEFT, _RIGHT, _ROW = 3.75, 0.9, 0.62, 0.36
 
-#: name: light, dark
-_COLOURS = {
+THEMES = ("light", "dark")
+#: The colour of a name in each theme.
+COLOURS = {
     "paper": ("#ffffff", "#0d1117"),
     "text": ("#1f2328", "#f0f6fc"),
     "faint": ("#59636e", "#9198a1"),
@@ -39,7 +51,7 @@ _COLOURS = {
 
 
 def _palette(column: int) -> str:
-    each = (f"--{name}: {pair[column]};" for name, pair in _COLOURS.items())
+    each = (f"--{name}: {pair[column]};" for name, pair in COLOURS.items())
     return f":root {{ {' '.join(each)} }}"
 
 
@@ -52,7 +64,7 @@ svg text {{ font-family: system-ui, sans-serif !important; }}
 
 
 def _colour(name: str) -> str:
-    return _COLOURS[name][0]
+    return COLOURS[name][0]
 
 
 def _colour_of(label: str, result: Result) -> str:
@@ -62,33 +74,40 @@ def _colour_of(label: str, result: Result) -> str:
 
 
 @contextmanager
-def _figure(width: float, height: float) -> Iterator[Any]:
+def new_figure(
+    width: float, height: float, theme: str = "light", **more: Any
+) -> Iterator[Any]:
+    """Make a figure of so many inches, drawn in the theme's colours."""
     import matplotlib
     from matplotlib.figure import Figure
 
+    column = THEMES.index(theme)
+    text, faint = COLOURS["text"][column], COLOURS["faint"][column]
     settings = {
-        "svg.fonttype": "none",
         "svg.hashsalt": "fastloop",
         "font.size": 9,
-        "text.color": _colour("text"),
-        "axes.labelcolor": _colour("text"),
-        "xtick.color": _colour("faint"),
-        "ytick.color": _colour("faint"),
+        "text.color": text,
+        "axes.labelcolor": text,
+        "xtick.color": faint,
+        "ytick.color": faint,
     }
     with matplotlib.rc_context(settings):
-        yield Figure(figsize=(width, height))
+        yield Figure(figsize=(width, height), **more)
 
 
 def _svg(drawn: Any) -> str:
-    """Return the figure as an SVG element."""
+    """Return the figure as an SVG element, whose texts are texts."""
+    import matplotlib
+
     out = io.StringIO()
     unknown = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    drawn.savefig(out, format="svg", transparent=True, metadata=unknown)
+    with matplotlib.rc_context({"svg.fonttype": "none"}):
+        drawn.savefig(out, format="svg", transparent=True, metadata=unknown)
     text = out.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r' (width|height)="[\d.]+pt"', "", text, count=2)
     text = re.sub(r'<g id="[^"]*"', "<g", text)
-    for name, (light, _) in _COLOURS.items():
+    for name, (light, _) in COLOURS.items():
         text = text.replace(light, f"var(--{name})")
     return text
 
@@ -103,8 +122,16 @@ def _axes(drawn: Any, x: float, y: float, width: float, height: float) -> Any:
 
 
 def _write(drawn: Any, x: float, y: float, text: str, **more: Any) -> None:
-    """Write text, in which a $ is no more than that."""
+    """Write text; a $ in it starts no formula."""
     drawn.text(x, y, text, parse_math=False, **more)
+
+
+def label_right(
+    axes: Any, text: str, place: tuple[float, float], **more: Any
+) -> None:
+    """Write to the right of a place."""
+    aside = {"xytext": (5, 0), "textcoords": "offset points", "va": "center"}
+    axes.annotate(text, place, **aside, **more)
 
 
 def _heading(axes: Any, title: str, right: str = "") -> None:
@@ -151,20 +178,13 @@ def _bars(drawn: Any, x: float, y: float, result: Result, of: Metric) -> None:
             zorder=3,
         )
         end = max([median or 0, *runs])
-        axes.annotate(
-            figure(median),
-            (end, row),
-            xytext=(5, 0),
-            textcoords="offset points",
-            va="center",
-            weight=own,
-        )
+        label_right(axes, figure(median), (end, row), weight=own)
 
 
 def bars(result: Result, metric: Metric) -> str:
     """Return a chart of one metric as an SVG element."""
     height = _ROW * len(result.labels)
-    with _figure(_WIDTH, height + 0.36) as drawn:
+    with new_figure(_WIDTH, height + 0.36) as drawn:
         _bars(drawn, 0, 0.04, result, metric)
         return _svg(drawn)
 
@@ -174,7 +194,7 @@ def intervals(result: Result, base: str) -> str:
     found = [(m, result.against(base, m)) for m in result.metrics]
     rows = [(m["title"], c) for m, c in found if c is not None]
     height = 0.26 * max(1, len(rows))
-    with _figure(_WIDTH, height + 0.6) as drawn:
+    with new_figure(_WIDTH, height + 0.6) as drawn:
         axes = _axes(drawn, 1.3, 0.26, _WIDTH - 1.85, height)
         axes.tick_params(axis="y", pad=7)
         name = f"{result.candidate}: times as good as {base}"
@@ -199,13 +219,11 @@ def intervals(result: Result, base: str) -> str:
             axes.plot(
                 [place], [row], mark, color=colour, ms=6, mew=0, clip_on=False
             )
-            axes.annotate(
+            label_right(
+                axes,
                 f"{one.ratio:.2f}",
-                (1, row),
+                (1.02, row),
                 xycoords=("axes fraction", "data"),
-                xytext=(8, 0),
-                textcoords="offset points",
-                va="center",
                 weight="bold" if one.sure else "normal",
                 color=_colour("text" if one.sure else "faint"),
             )
@@ -216,7 +234,7 @@ def latencies(result: Result) -> str:
     """Draw the percentiles of latency of each loop, on a log scale."""
     from matplotlib.ticker import LogLocator, NullLocator
 
-    with _figure(_WIDTH, 2.7) as drawn:
+    with new_figure(_WIDTH, 2.7) as drawn:
         axes = _axes(drawn, 0.5, 0.66, _WIDTH - 0.7, 1.65)
         title = "Latency, ms: this share of requests is faster"
         _write(drawn, 0, 1 - 0.18 / 2.7, title, size=10.5, weight="bold")
@@ -251,7 +269,7 @@ def write_chart(result: Result, path: str) -> None:
     )
     height, gap = _ROW * len(result.labels), 0.4
     across, up = 2 * _WIDTH + gap, height + 1.1
-    with _figure(across, up) as drawn:
+    with new_figure(across, up) as drawn:
         for place, metric in enumerate(metrics):
             _bars(drawn, place * (_WIDTH + gap), 0.32, result, metric)
         name = result.data["what"]

@@ -1,4 +1,4 @@
-"""The client of our own, in a process of its own: loads an HTTP server.
+"""The load client of fastloop: a process that loads an HTTP server.
 
     PORT PATH CONNECTIONS SECONDS RATE SPINS
 
@@ -62,7 +62,7 @@ async def _read_chunks(reader: asyncio.StreamReader) -> None:
 
 
 class _Load:
-    """All connections, and what was measured."""
+    """All connections, and their latencies and errors."""
 
     def __init__(self, port: int, path: str, rate: float, spins: bool) -> None:
         self._port = port
@@ -115,7 +115,7 @@ class _Load:
                 await asyncio.sleep(0)
 
     async def _wait_for_answers(self) -> None:
-        """What has none in the end has waited at least this long."""
+        """Count requests without an answer with their time so far."""
         try:
             async with asyncio.timeout(_GRACE):
                 await self._due.join()

@@ -1,4 +1,4 @@
-"""How figures of two loops are compared, so that chance is told apart.
+"""The statistics of all benchmarks: how figures of loops are compared.
 
 Each round has one figure of each loop, taken one after the other.  The ratio
 of the two is looked at as a logarithm: its mean over the rounds, with
@@ -13,7 +13,14 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["METHOD", "Comparison", "compare", "t_quantile"]
+__all__ = [
+    "METHOD",
+    "Comparison",
+    "compare",
+    "figure",
+    "t_quantile",
+    "times_as_good",
+]
 
 METHOD = (
     "Every measurement is a fresh process; the loops take turns, and the "
@@ -36,6 +43,21 @@ class Comparison:
     sure: bool
 
 
+def times_as_good(own: float, base: float, better: str) -> float:
+    """Return how many times as good own is; better is "more" or "less"."""
+    return own / base if better == "more" else base / own
+
+
+def figure(value: float | None) -> str:
+    """Return a number with the three digits that matter; None is a dash."""
+    if value is None:
+        return "-"
+    size = abs(value)
+    if size >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.{0 if size >= 100 else 1 if size >= 10 else 2}f}"
+
+
 def compare(
     own: Sequence[float], base: Sequence[float], better: str
 ) -> Comparison | None:
@@ -46,8 +68,7 @@ def compare(
     pairs = [(a, b) for a, b in zip(own, base, strict=False) if a > 0 < b]
     if len(pairs) < 2:
         return None
-    sign = 1 if better == "more" else -1
-    logs = [sign * math.log(a / b) for a, b in pairs]
+    logs = [math.log(times_as_good(a, b, better)) for a, b in pairs]
     mean = statistics.fmean(logs)
     error = statistics.stdev(logs) / math.sqrt(len(logs))
     near = t_quantile(0.05, len(logs) - 1) * error

@@ -1,37 +1,24 @@
-"""`doctor`: what is wrong, or takes another loop, each with its fix.
+"""`doctor`: finds errors and choices of another loop, each with its fix.
 
-The machine and the environment are looked at here, the program's own files
-in `doctor_code`.  Nothing of the program is imported or run.
+This module checks the machine and the environment, `doctor_code` the
+program's own files.  Nothing of the program is imported or run.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
-from . import Refused, info
-from .options import parser_of
+from . import info
+from .commands import Refused
+from .doctor_code import Finding, read
+from .options import as_text, parser_of
 
-__all__ = ["Finding", "environment", "main"]
-
-_MARKS = {"ok": "ok   ", "note": "note ", "wrong": "WRONG"}
-
-
-@dataclass
-class Finding:
-    """One thing that was looked at; level is ok, note or wrong."""
-
-    level: str
-    what: str
-    fix: str = ""
-
-    def lines(self) -> str:
-        """Return it as text; the fix has a line of its own."""
-        fix = f"\n        fix: {self.fix}" if self.fix else ""
-        return f"{_MARKS[self.level]}  {self.what}{fix}"
+__all__ = ["environment", "main"]
 
 
 def main(words: list[str]) -> int:
@@ -46,8 +33,6 @@ def main(words: list[str]) -> int:
     options = parser.parse_args(words)
     findings = [*_installation(), *machine(), *environment(dict(os.environ))]
     if options.program:
-        from .doctor_code import read
-
         findings += read(options.program)
     wrong = sum(finding.level == "wrong" for finding in findings)
     if options.json:
@@ -73,117 +58,102 @@ def _installation() -> list[Finding]:
     try:
         found = info.facts()
     except Refused as exc:
-        return [
-            Finding(
-                "wrong",
-                str(exc),
-                "install fastloop for this Python: "
-                f"{sys.executable} -m pip install fastloop",
-            )
-        ]
-    loops = ", ".join(f"{k} {v}" for k, v in found.pop("loops").items())
-    facts = [Finding("ok", f"{name} {text}") for name, text in found.items()]
-    return [*facts, Finding("ok", f"loops that are installed: {loops}")]
+        fix = "install fastloop for this Python: "
+        fix += f"{sys.executable} -m pip install fastloop"
+        return [Finding("wrong", str(exc), fix)]
+    found["loops that are installed:"] = found.pop("loops")
+    return [
+        Finding("ok", f"{name} {as_text(value)}")
+        for name, value in found.items()
+    ]
 
 
 def machine() -> list[Finding]:
-    """Return what the limits of process, container and kernel are."""
-    looks = (_descriptors, _backlog, _quota, _seccomp)
-    return [finding for look in looks for finding in look()]
+    """Return the limits of process, container and kernel."""
+    looks = (_descriptors(), _backlog(), _quota(), _seccomp())
+    return [finding for finding in looks if finding is not None]
 
 
-def _descriptors() -> list[Finding]:
+def _descriptors() -> Finding:
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY or soft >= 4096:
-        return [Finding("ok", f"{_count(soft)} descriptors may be open")]
+    if soft == resource.RLIM_INFINITY:
+        return Finding("ok", "any number of descriptors may be open")
+    if soft >= 4096:
+        return Finding("ok", f"{soft:,} descriptors may be open")
     limit = "unlimited" if hard == resource.RLIM_INFINITY else str(hard)
-    return [
-        Finding(
-            "note",
-            f"only {soft} descriptors may be open: a server holds fewer "
-            "connections than that",
-            f"ulimit -n {limit}, or LimitNOFILE= in the systemd unit",
-        )
-    ]
+    return Finding(
+        "note",
+        f"only {soft} descriptors may be open: a server holds fewer "
+        "connections than that",
+        f"ulimit -n {limit}, or LimitNOFILE= in the systemd unit",
+    )
 
 
-def _count(number: int) -> str:
-    return "any number of" if number < 0 else f"{number:,}"
-
-
-def _backlog() -> list[Finding]:
+def _backlog() -> Finding | None:
     text = _read("/proc/sys/net/core/somaxconn")
-    if text is None:
-        return []
-    if int(text) >= 1024:
-        return [Finding("ok", f"somaxconn is {text}")]
-    return [
-        Finding(
-            "note",
-            f"somaxconn is {text}: a burst of connections may be refused",
-            "sysctl -w net.core.somaxconn=4096",
-        )
-    ]
+    if not text or int(text) >= 1024:
+        return Finding("ok", f"somaxconn is {text}") if text else None
+    return Finding(
+        "note",
+        f"somaxconn is {text}: a burst of connections may be refused",
+        "sysctl -w net.core.somaxconn=4096",
+    )
 
 
-def _quota() -> list[Finding]:
+def _quota() -> Finding:
     """A quota below one CPU stops the loop for most of each period."""
     cpus = len(os.sched_getaffinity(0)) if sys.platform == "linux" else None
     quota = _cgroup_quota()
     if quota is None:
-        return [Finding("ok", f"{cpus or os.cpu_count()} CPUs, no quota")]
+        return Finding("ok", f"{cpus or os.cpu_count()} CPUs, no quota")
     if quota >= 1:
-        return [Finding("ok", f"the container may use {quota:g} CPUs")]
-    return [
-        Finding(
-            "note",
-            f"the container may use {quota:g} of a CPU: the kernel stops the "
-            "process when that is spent, and latency suffers",
-            "give it at least one CPU (docker run --cpus 1)",
-        )
-    ]
+        return Finding("ok", f"the container may use {quota:g} CPUs")
+    return Finding(
+        "note",
+        f"the container may use {quota:g} of a CPU: the kernel stops the "
+        "process when that is spent, and latency suffers",
+        "give it at least one CPU (docker run --cpus 1)",
+    )
 
 
 def _cgroup_quota() -> float | None:
     """Return the CPUs that the control group allows; None if all."""
-    for line in (_read("/proc/self/cgroup") or "").splitlines():
+    for line in _read("/proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers == "":
             text = _read(f"/sys/fs/cgroup{path}/cpu.max") or _read(
                 "/sys/fs/cgroup/cpu.max"
             )
-            if text and not text.startswith("max"):
-                quota, period = text.split()[:2]
-                return int(quota) / int(period)
         elif "cpu" in controllers.split(","):
-            top = "/sys/fs/cgroup/cpu"
-            quota = _read(f"{top}/cpu.cfs_quota_us") or "-1"
-            period = _read(f"{top}/cpu.cfs_period_us") or "1"
-            if int(quota) > 0:
-                return int(quota) / int(period)
+            quota = _read("/sys/fs/cgroup/cpu/cpu.cfs_quota_us")
+            period = _read("/sys/fs/cgroup/cpu/cpu.cfs_period_us")
+            text = f"{quota} {period or 1}"
+        else:
+            continue
+        if text and text[0].isdecimal():  # else "max", -1 or nothing
+            quota, period = text.split()[:2]
+            return int(quota) / int(period)
     return None
 
 
-def _seccomp() -> list[Finding]:
-    for line in (_read("/proc/self/status") or "").splitlines():
-        if line.startswith("Seccomp:") and line.split()[1] == "2":
-            return [
-                Finding(
-                    "note",
-                    "a seccomp filter is active; fastloop's loop ran under "
-                    "it just now, so it allows what that needs",
-                )
-            ]
-    return []
+def _seccomp() -> Finding | None:
+    if not re.search(r"^Seccomp:\s*2$", _read("/proc/self/status"), re.M):
+        return None
+    return Finding(
+        "note",
+        "a seccomp filter is active; fastloop's loop ran under it just now, "
+        "so it allows what that needs",
+    )
 
 
-def _read(path: str) -> str | None:
+def _read(path: str) -> str:
+    """Return a file's text, "" if it cannot be read."""
     try:
         return Path(path).read_text().strip()
     except OSError:
-        return None
+        return ""
 
 
 #: Environment variables that choose a loop, and the values that are fine.

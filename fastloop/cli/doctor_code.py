@@ -1,4 +1,4 @@
-"""Reads a program's files for what clashes or picks another loop.
+"""Finds code that clashes with fastloop or picks another loop.
 
 Python files are parsed, not run, and names are followed through their
 imports: `from uvloop import install as go; go()` is found.  In files that
@@ -13,13 +13,14 @@ import os
 import re
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-from . import Refused
-from .doctor import Finding
+from .commands import Refused
 
-__all__ = ["read", "read_python", "read_start"]
+__all__ = ["Finding", "read", "read_python", "read_start"]
 
+_MARKS = {"ok": "ok   ", "note": "note ", "wrong": "WRONG"}
 #: Folders that hold other people's code, or none.
 _SKIPPED = {"node_modules", "site-packages", "__pycache__", "build", "dist"}
 _START_FILES = re.compile(
@@ -33,19 +34,16 @@ _MOST_FILES = 5000
 _NEW_LOOP = "fastloop.run(main()) or loop_factory=fastloop.new_event_loop"
 _POLICY = f"no policy: {_NEW_LOOP}"
 _CLASS = f"{_NEW_LOOP}, or no factory at all and `python -m fastloop run`"
+_NESTING = (
+    "replaces parts of asyncio's own loop, which fastloop refuses",
+    "await instead of running a loop inside a loop; in a notebook use "
+    "top-level await",
+)
 
 #: Calls by their full name: what they do, and the fix.
 _CALLS = {
-    "nest_asyncio.apply": (
-        "replaces parts of asyncio's own loop, which fastloop refuses",
-        "await instead of running a loop inside a loop; in a notebook use "
-        "top-level await",
-    ),
-    "nest_asyncio2.apply": (
-        "replaces parts of asyncio's own loop, which fastloop refuses",
-        "await instead of running a loop inside a loop; in a notebook use "
-        "top-level await",
-    ),
+    "nest_asyncio.apply": _NESTING,
+    "nest_asyncio2.apply": _NESTING,
     "gevent.monkey.patch_all": (
         "replaces the system calls of asyncio's loops; fastloop refuses that",
         "run gevent's part in a process of its own",
@@ -64,6 +62,20 @@ _POLICIES = {
     "asyncio.DefaultEventLoopPolicy",
 }
 _SERVERS = ("uvicorn.run", "uvicorn.Config", "granian.Granian")
+
+
+@dataclass
+class Finding:
+    """One result of a check; level is ok, note or wrong."""
+
+    level: str
+    what: str
+    fix: str = ""
+
+    def lines(self) -> str:
+        """Return it as text; the fix has a line of its own."""
+        fix = f"\n        fix: {self.fix}" if self.fix else ""
+        return f"{_MARKS[self.level]}  {self.what}{fix}"
 
 
 def read(program: str) -> list[Finding]:
@@ -186,7 +198,7 @@ class _Reader(ast.NodeVisitor):
             self._names[item.asname or item.name] = full
 
     def visit_Call(self, node: ast.Call) -> None:  # noqa: N802
-        """Look at what is called, and with what."""
+        """Check a call and its arguments."""
         name = self._full(node.func)
         if name in _CALLS:
             does, fix = _CALLS[name]
@@ -203,8 +215,9 @@ class _Reader(ast.NodeVisitor):
 
     def _policy(self, node: ast.Call, name: str) -> None:
         if sys.version_info >= (3, 16):
-            text = f"{name}() is not in Python 3.16"
-            self._add(node, "wrong", text, _POLICY)
+            self._add(
+                node, "wrong", f"{name}() is not in Python 3.16", _POLICY
+            )
         elif sys.version_info >= (3, 14):
             text = f"{name}() warns from Python 3.14 on and goes in 3.16"
             self._add(node, "note", text, _POLICY)
@@ -223,53 +236,45 @@ class _Reader(ast.NodeVisitor):
     def _keyword(
         self, node: ast.Call, name: str, keyword: ast.keyword
     ) -> None:
-        value = keyword.value
-        literal = value.value if isinstance(value, ast.Constant) else None
+        literal = _literal(keyword.value)
+        full = self._full(keyword.value)
         if keyword.arg == "loop" and name in _SERVERS:
             if literal in ("uvloop", "asyncio", "rloop"):
-                self._add(
-                    node,
-                    "wrong",
-                    f'{name}(loop="{literal}") names another loop',
-                    'loop="fastloop:new_event_loop" (uvicorn)',
-                )
-        elif keyword.arg == "loop_factory" and self._full(value) in _CALLS:
-            does, fix = _CALLS[self._full(value)]
-            self._add(node, "wrong", f"{self._full(value)} {does}", fix)
+                text = f'{name}(loop="{literal}") names another loop'
+                fix = 'loop="fastloop:new_event_loop" (uvicorn)'
+                self._add(node, "wrong", text, fix)
+        elif keyword.arg == "loop_factory" and full in _CALLS:
+            does, fix = _CALLS[full]
+            self._add(node, "wrong", f"{full} {does}", fix)
         elif keyword.arg == "use_uvloop" and literal is True:
-            self._add(
-                node, "wrong", "use_uvloop=True picks uvloop", "leave it out"
-            )
+            text = "use_uvloop=True picks uvloop"
+            self._add(node, "wrong", text, "leave it out")
 
     def _dask(self, node: ast.Call) -> None:
-        for part in ast.walk(node):
-            if isinstance(part, ast.Dict):
-                for key, value in zip(part.keys, part.values, strict=True):
-                    if (
-                        isinstance(key, ast.Constant)
-                        and key.value == "distributed.admin.event-loop"
-                        and isinstance(value, ast.Constant)
-                        and value.value == "uvloop"
-                    ):
-                        self._add(
-                            node,
-                            "wrong",
-                            "Dask is told to use uvloop",
-                            "leave it at asyncio, and start Dask by "
-                            "`python -m fastloop run -m`",
-                        )
+        items = (
+            (_literal(key), _literal(value))
+            for part in ast.walk(node)
+            if isinstance(part, ast.Dict)
+            for key, value in zip(part.keys, part.values, strict=True)
+        )
+        if ("distributed.admin.event-loop", "uvloop") in items:
+            fix = "leave it at asyncio, and start Dask by "
+            fix += "`python -m fastloop run -m`"
+            self._add(node, "wrong", "Dask is told to use uvloop", fix)
 
     def visit_Assign(self, node: ast.Assign) -> None:  # noqa: N802
-        """Look at Sanic's setting."""
-        value = node.value
+        """Check Sanic's setting."""
         for target in node.targets:
             if (
                 isinstance(target, ast.Attribute)
                 and target.attr == "USE_UVLOOP"
-                and isinstance(value, ast.Constant)
-                and value.value is True
+                and _literal(node.value) is True
             ):
-                self._add(
-                    node, "wrong", "USE_UVLOOP picks uvloop", "set it to False"
-                )
+                text = "USE_UVLOOP picks uvloop"
+                self._add(node, "wrong", text, "set it to False")
         self.generic_visit(node)
+
+
+def _literal(node: ast.AST | None) -> object:
+    """Return the value of a constant, or None."""
+    return node.value if isinstance(node, ast.Constant) else None

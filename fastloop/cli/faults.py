@@ -1,4 +1,4 @@
-"""What is wrong with a file that may have been edited by hand."""
+"""Validates a file of `bench --json`, which may have been edited."""
 
 from __future__ import annotations
 

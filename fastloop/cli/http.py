@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import http.client
-import json
 import os
 import signal
 import socket
@@ -13,11 +12,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from . import Refused
 from .client import SHARES
+from .commands import Refused
 from .load import Load, LoadFound
 from .processes import Child, Processes, worker_command
-from .program import share_of
+from .program import Race
 from .worker import peak_memory
 
 __all__ = ["HttpRace"]
@@ -29,11 +28,10 @@ _WARM = 1.0
 _NO_REASON = r"startup failed|^NoneType: None$|Unexpected exit from|^\s*$"
 
 
-class HttpRace:
-    """What `bench --http` measures; `ProgramRace` is alike."""
+class HttpRace(Race):
+    """What `bench --http` measures."""
 
     kind = "http"
-    #: key, title, unit, which is better; the first is spoken of.
     metrics = (
         ("rate", "requests a second", "", "more"),
         ("cpu", "CPU a request", "µs", "less"),
@@ -52,22 +50,16 @@ class HttpRace:
         _check_name(options.http)
         self.app: str = options.http
         self.path: str = options.path
+        super().__init__(processes)
         self._options = options
-        self._processes = processes
         self._load = Load(
             options.load, options.path, options.connections, processes
         )
         self._cpu = _take_processors()
-        self._report = processes.folder / "report.json"
         self._rate: float = options.rate or 0.0
         self._warming: float = min(_WARM, options.seconds)
         self._busy = 0.0
-        self.made: dict[str, int] = {}
-
-    @property
-    def title(self) -> str:
-        """The application and what it is asked for."""
-        return f"{self.app} GET {self.path}"
+        self.title = f"{self.app} GET {self.path}"
 
     @property
     def how(self) -> str:
@@ -89,7 +81,7 @@ class HttpRace:
 
     @property
     def notes(self) -> list[str]:
-        """Say it if the load was the limit."""
+        """Say so if the load client was the limit."""
         if self._load.tool == "own" and self._busy > 0.9:
             return [
                 "The load client was busy all the time, so the server may do "
@@ -98,7 +90,7 @@ class HttpRace:
         return []
 
     def warm(self, kind: str) -> float:
-        """Find how much it does, to choose the common rate.
+        """Find how many requests it answers, to choose the common rate.
 
         Returns the seconds that a measurement will take.
         """
@@ -129,21 +121,12 @@ class HttpRace:
             **{key: even.more[key] for key in SHARES if key in even.more},
         }
 
-    def share(self) -> float | None:
-        """Return the loop's share of CPU time on asyncio under load."""
-        try:
-            with self._server("asyncio") as (child, port):
-                self._warm_up("asyncio", port)
-                os.kill(child.pid, signal.SIGUSR2)
-                self._ask("asyncio", port, self._options.seconds)
-                os.kill(child.pid, signal.SIGUSR2)
-        except Refused:
-            return None
-        return share_of(self._read())
-
-    def _read(self) -> dict[str, Any]:
-        there = self._report.exists()
-        return json.loads(self._report.read_text()) if there else {}
+    def _sample(self) -> None:
+        with self._server("asyncio") as (child, port):
+            self._warm_up("asyncio", port)
+            os.kill(child.pid, signal.SIGUSR2)
+            self._ask("asyncio", port, self._options.seconds)
+            os.kill(child.pid, signal.SIGUSR2)
 
     # -- the server --------------------------------------------------------
 
@@ -193,7 +176,7 @@ class HttpRace:
             )
 
     def _warm_up(self, kind: str, port: int) -> None:
-        """A slow server may answer nothing in so short a time."""
+        """Load it for a short time, in which a slow one may answer nothing."""
         self._check(kind, self._load.ask(port, self._warming))
 
     def _ask(self, kind: str, port: int, seconds: float) -> LoadFound:
@@ -217,7 +200,7 @@ class HttpRace:
 
 
 def _check_name(app: str) -> None:
-    """The module itself is looked for by the server, as its own path is."""
+    """Check the form only: the server finds the module on its own path."""
     module, _, name = app.partition(":")
     if not (module and name) or "/" in module or module.endswith(".py"):
         raise Refused(

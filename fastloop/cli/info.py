@@ -7,8 +7,9 @@ import platform
 import sys
 from typing import Any
 
-from . import Refused
-from .options import parser_of
+from .commands import Refused
+from .machine import machine
+from .options import as_text, parser_of
 
 __all__ = ["facts", "installed_loops", "main", "tls_engine"]
 
@@ -26,12 +27,7 @@ def main(words: list[str]) -> int:
         return 0
     width = max(map(len, found))
     for name, value in found.items():
-        shown = (
-            ", ".join(f"{k} {v}" for k, v in value.items())
-            if isinstance(value, dict)
-            else value
-        )
-        print(f"{name:<{width}}  {shown}")
+        print(f"{name:<{width}}  {as_text(value)}")
     return 0
 
 
@@ -50,22 +46,21 @@ def facts() -> dict[str, Any]:
         engine = tls_engine()
     except OSError as exc:
         raise Refused(f"fastloop's loop does not run here: {exc}") from exc
-    import ssl
-
+    found = machine()
     return {
         "fastloop": fastloop.__version__,
-        "python": f"{platform.python_version()} ({_build()})",
+        "python": f"{platform.python_version()} ({_build(found['gil'])})",
         "libuv": libuv,
-        "openssl": ssl.OPENSSL_VERSION,
+        "openssl": found["openssl"],
         "tls engine": engine,
-        "system": f"{platform.system()} {platform.release()}, "
-        f"{platform.machine()}, {'-'.join(platform.libc_ver()) or 'no glibc'}",
+        "system": ", ".join(
+            (found["system"], found["machine"], found["libc"] or "no glibc")
+        ),
         "loops": installed_loops(),
     }
 
 
-def _build() -> str:
-    gil = getattr(sys, "_is_gil_enabled", lambda: True)()
+def _build(gil: bool) -> str:
     words = [sys.implementation.name, *([] if gil else ["without the GIL"])]
     if hasattr(sys, "gettotalrefcount"):
         words.append("debug")

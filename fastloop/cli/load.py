@@ -1,8 +1,8 @@
 """Load on an HTTP server: by wrk, oha or h2load, or by our own client.
 
 The tools on PATH say how many requests a second a server can do.  Latency is
-always our own client's to measure, which asks at a fixed rate: those tools
-wait for an answer before they ask again, and so miss a stall.
+always measured by fastloop's own client, which asks at a fixed rate: those
+tools wait for an answer before they ask again, and so miss a stall.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import re
 import shutil
 from dataclasses import dataclass, field
 
-from . import Refused
+from .commands import Refused
 from .processes import Processes, worker_command
 
 __all__ = ["TOOLS", "Load", "LoadFound"]

@@ -1,4 +1,4 @@
-"""What the commands share: errors of one sentence, the libraries of `cli`."""
+"""Helpers of the commands: parsers, tables, files, optional libraries."""
 
 from __future__ import annotations
 
@@ -9,9 +9,17 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
-from . import COMMANDS, Refused
+from .commands import COMMANDS, Refused
 
-__all__ = ["Parser", "listed", "need", "parser_of", "write_file"]
+__all__ = [
+    "Parser",
+    "aligned",
+    "as_text",
+    "listed",
+    "need",
+    "parser_of",
+    "write_file",
+]
 
 
 class Parser(argparse.ArgumentParser):
@@ -35,6 +43,24 @@ def listed(names: Sequence[str]) -> str:
     """Return names as a sentence has them: a, b and c."""
     *most, last = names
     return f"{', '.join(most)} and {last}" if most else last
+
+
+def as_text(value: object) -> str:
+    """Return a fact as text; a dict as its items."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {item}" for key, item in value.items())
+    return str(value)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a table: the first column left, others right."""
+    first, *rest = (
+        max(map(len, column)) for column in zip(*rows, strict=True)
+    )
+    return [
+        "  ".join([row[0].ljust(first), *map(str.rjust, row[1:], rest)])
+        for row in rows
+    ]
 
 
 def need(what: str, *modules: str) -> None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from html import escape
 
 from .charts import STYLE, bars, intervals, latencies
-from .compare import Comparison
 from .faults import SHOWN
-from .options import listed, write_file
-from .result import Metric, Result, figure
+from .options import as_text, listed, write_file
+from .result import Result
 
 __all__ = ["write_page"]
 
@@ -105,42 +104,24 @@ def _intervals(result: Result) -> str:
 
 
 def _table(result: Result) -> str:
-    """A row is a metric, as in the table that bench prints."""
-    heads = [*result.labels, *(f"vs {base}" for base in result.others())]
-    rows = ["".join(f"<th>{escape(head)}</th>" for head in ["", *heads])]
-    for metric in result.metrics:
-        cells = [f"<td>{escape(_head(metric))}</td>"]
-        for label in result.labels:
-            own = ' class="own"' if label == result.candidate else ""
-            median = figure(result.median(label, metric["key"]))
-            cells.append(f"<td{own}>{median}</td>")
-        for base in result.others():
-            found = result.against(base, metric)
-            cells.append(f"<td>{_ratio(found)}</td>")
-        rows.append("".join(cells))
-    return f"<table>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
-
-
-def _head(metric: Metric) -> str:
-    unit = f", {metric['unit']}" if metric["unit"] else ""
-    return f"{metric['title']}{unit}"
-
-
-def _ratio(found: Comparison | None) -> str:
-    if found is None:
-        return "-"
-    if found.sure:
-        return f"{found.ratio:.2f}"
-    return f'<span class="faint">{found.ratio:.2f} ?</span>'
+    """Return the table that bench prints, with doubts in grey."""
+    head, *rows = result.table()
+    own = result.labels.index(result.candidate) + 1
+    lines = ["".join(f"<th>{escape(cell)}</th>" for cell in head)]
+    for row in rows:
+        cells = []
+        for place, cell in enumerate(row):
+            text = escape(cell)
+            if cell.endswith("?"):
+                text = f'<span class="faint">{text}</span>'
+            kind = ' class="own"' if place == own else ""
+            cells.append(f"<td{kind}>{text}</td>")
+        lines.append("".join(cells))
+    return f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
 
 
 def _machine(result: Result) -> str:
-    parts = []
-    for name, value in result.data["machine"].items():
-        text = (
-            ", ".join(f"{k} {v}" for k, v in value.items())
-            if isinstance(value, dict)
-            else str(value)
-        )
-        parts.append(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>")
-    return "".join(parts)
+    return "".join(
+        f"<dt>{escape(name)}</dt><dd>{escape(as_text(value))}</dd>"
+        for name, value in result.data["machine"].items()
+    )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from . import Refused
 from .charts import write_chart
+from .commands import Refused
 from .options import need, parser_of
 from .page import write_page
 from .result import Result

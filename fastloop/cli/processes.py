@@ -1,4 +1,4 @@
-"""Starts processes, and leaves none behind whatever ends the command.
+"""Starts processes, and ends all of them however the command ends.
 
 Each process leads a session of its own, so that Ctrl-C in a terminal reaches
 this one alone, which then ends the groups, and so that a process that asks
@@ -20,7 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from . import Refused
+from .commands import Refused
 
 __all__ = ["Child", "Processes", "signal_name", "worker_command"]
 
@@ -127,7 +127,7 @@ class Child:
     def failure(self, name: str, but: str = r"^\s*$") -> str:
         """Return a sentence about how it ended, with its last words.
 
-        They are not in a line in which but is found, a pattern.
+        Lines that match the pattern but are not its last words.
         """
         status = self.status or 0
         how = (
@@ -167,7 +167,7 @@ class Processes:
 
     @contextmanager
     def _held(self) -> Iterator[None]:
-        """A signal raises after this, not in it."""
+        """Hold signals back: they raise when the context ends."""
         before, self._is_held = self._is_held, True
         try:
             yield

@@ -5,18 +5,55 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from . import Refused
+from .commands import Refused
 from .processes import Child, Processes, worker_command
 from .run import Program
 
-__all__ = ["ProgramRace", "share_of"]
+__all__ = ["ProgramRace", "Race"]
 
 
-class ProgramRace:
-    """What `bench prog.py` measures; `HttpRace` is alike."""
+class Race:
+    """What the kinds of races share.
+
+    Each has kind, metrics (key, title, unit, which is better; the first is
+    spoken of), title, how, notes, warm() and measure().
+    """
+
+    def __init__(self, processes: Processes) -> None:
+        self._processes = processes
+        self._report = processes.folder / "report.json"
+        #: Loops that a run made by asyncio's default, by kind of loop.
+        self.made: dict[str, int] = {}
+
+    def _sample(self) -> None:
+        """Have a run on asyncio report what a sampler sees."""
+        raise NotImplementedError
+
+    def share(self) -> float | None:
+        """Return the loop's share of the CPU time on asyncio, 0 to 1.
+
+        None where that cannot be seen: the program fails when it is looked
+        at, writes no report, or was not seen to run a loop.
+        """
+        try:
+            self._sample()
+        except Refused:
+            return None
+        report = self._read()
+        if not report.get("seen") or not report["total"]:
+            return None
+        return min(1.0, float(report["loop"] / report["total"]))
+
+    def _read(self) -> dict[str, Any]:
+        """Return the report; {} where a program ended by os._exit."""
+        there = self._report.exists()
+        return json.loads(self._report.read_text()) if there else {}
+
+
+class ProgramRace(Race):
+    """What `bench prog.py` measures."""
 
     kind = "program"
-    #: key, title, unit, which is better; the first is spoken of.
     metrics = (
         ("time", "time", "s", "less"),
         ("cpu", "CPU time", "s", "less"),
@@ -29,35 +66,26 @@ class ProgramRace:
     )
 
     def __init__(self, program: Program, processes: Processes) -> None:
+        super().__init__(processes)
         self.program = program
-        self._processes = processes
-        self._report = processes.folder / "report.json"
-        #: Loops that a run made by asyncio's default, by kind of loop.
-        self.made: dict[str, int] = {}
+        self.title = str(program)
         self.notes: list[str] = []
-
-    @property
-    def title(self) -> str:
-        """The program as it was named."""
-        return str(self.program)
 
     def warm(self, kind: str) -> float:
         """Measure once, for the caches; return the seconds of a run."""
         return self.measure(kind)["time"]
 
     def measure(self, kind: str) -> dict[str, float]:
-        """Run it once on a kind of loop; return the figures.
-
-        Raises Refused if it fails.
-        """
-        child, report = self._run(kind, "time")
+        """Run it once on a kind of loop; return the figures."""
+        child = self._run(kind, "time")
+        report = self._read()
         self.made[kind] = report.get("made", 1)  # no report: unknown
         figures = {"time": child.seconds, "cpu": child.cpu}
         if report.get("memory"):
             figures["memory"] = report["memory"] / 2**20
         return figures
 
-    def _run(self, kind: str, mode: str) -> tuple[Child, dict[str, Any]]:
+    def _run(self, kind: str, mode: str) -> Child:
         self._report.unlink(missing_ok=True)
         words = self.program.command()
         child = self._processes.start(
@@ -67,25 +95,7 @@ class ProgramRace:
         if child.status != 0:
             raise Refused(child.failure(f"{self.title} on {kind}"))
         child.end()
-        # A program that ends by os._exit writes no report.
-        there = self._report.exists()
-        return child, json.loads(self._report.read_text()) if there else {}
+        return child
 
-    def share(self) -> float | None:
-        """Return the loop's share of the CPU time on asyncio, 0 to 1.
-
-        None where that cannot be seen: the program fails when it is looked
-        at, writes no report, or was not seen to run a loop.
-        """
-        try:
-            _, report = self._run("asyncio", "sample")
-        except Refused:
-            return None
-        return share_of(report)
-
-
-def share_of(report: dict[str, Any]) -> float | None:
-    """Return the share that a sampler's report tells, or None."""
-    if not report.get("seen") or not report["total"]:
-        return None
-    return min(1.0, float(report["loop"] / report["total"]))
+    def _sample(self) -> None:
+        self._run("asyncio", "sample")

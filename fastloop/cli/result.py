@@ -1,4 +1,4 @@
-"""What a measurement found: figures, a sentence in plain words, JSON."""
+"""The result of a measurement: figures, sentences, JSON."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypedDict
 
-from . import Refused
-from .compare import Comparison, compare
+from .commands import Refused
+from .compare import Comparison, compare, figure
 from .faults import UNITS, faults
 from .options import write_file
 
-__all__ = ["Metric", "Result", "figure"]
+__all__ = ["Metric", "Result"]
 
 #: Rounds from which on a difference that is not told is none.
 _ENOUGH = 5
@@ -118,10 +118,28 @@ class Result:
         """Return the loops that the candidate is compared with."""
         return [label for label in self.labels if label != self.candidate]
 
+    def table(self) -> list[list[str]]:
+        """Return the medians, and how many times as good the candidate is."""
+        heads = [f"vs {base}" for base in self.others()]
+        rows = [["", *self.labels, *heads]]
+        for metric in self.metrics:
+            unit = f" ({metric['unit']})" if metric["unit"] else ""
+            medians = (self.median(one, metric["key"]) for one in self.labels)
+            ratios = (self.against(base, metric) for base in self.others())
+            cells = [*map(figure, medians), *map(self._ratio, ratios)]
+            rows.append([f"{metric['title']}{unit}", *cells])
+        return rows
+
+    @staticmethod
+    def _ratio(found: Comparison | None) -> str:
+        if found is None:
+            return "-"
+        return f"{found.ratio:.2f}{'' if found.sure else ' ?'}"
+
     # -- words -------------------------------------------------------------
 
     def sentences(self) -> list[str]:
-        """Return what was found in one sentence, and what to know of it."""
+        """Return the verdict in one sentence, then notes on it."""
         clauses = [*map(self._verdict, self.others()), *self._share()]
         cut = self.data["cut"]
         doubts = [f"Not complete: {cut}."] if cut else []
@@ -155,13 +173,3 @@ class Result:
                 f"{percent} % of your program's CPU time was seen in "
                 "asyncio's loop"
             )
-
-
-def figure(value: float | None) -> str:
-    """Return a number with the three digits that matter."""
-    if value is None:
-        return "-"
-    size = abs(value)
-    if size >= 1000:
-        return f"{value:,.0f}"
-    return f"{value:.{0 if size >= 100 else 1 if size >= 10 else 2}f}"

@@ -18,7 +18,7 @@ from importlib.machinery import (
     SourcelessFileLoader,
 )
 
-from . import Refused
+from .commands import Refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

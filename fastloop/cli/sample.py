@@ -1,4 +1,4 @@
-"""Which share of a program's CPU time is the loop's, by looking at stacks.
+"""Measures the loop's share of a program's CPU time, by sampling stacks.
 
 asyncio's own loop is Python, so its work can be seen on the stack; that of a
 loop in C cannot.  A run on asyncio is stopped each 4 ms of CPU time (SIGPROF),
@@ -57,7 +57,7 @@ class Sampler:
         self._loop = self._total = 0.0
 
     def start(self) -> None:
-        """Begin to look; the main thread calls this."""
+        """Start sampling; call this in the main thread."""
         self._running = True
         self._last = time.thread_time()
         self._began = time.process_time()
@@ -65,7 +65,7 @@ class Sampler:
         signal.setitimer(signal.ITIMER_PROF, _EACH_S, _EACH_S)
 
     def stop(self) -> None:
-        """Look no more; what was seen stays."""
+        """Stop sampling; the sums stay."""
         if self._running:
             signal.setitimer(signal.ITIMER_PROF, 0)
             self._total += time.process_time() - self._began

@@ -18,7 +18,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-from .adopt import adopt
+from .adopt import Counted, adopt
 from .worker import report_at_exit
 
 __all__ = ["main"]
@@ -32,12 +32,12 @@ def main() -> None:
     kind, server, port, report, cpu, app = sys.argv[1:]
     if cpu:
         os.sched_setaffinity(0, {int(cpu)})
-    made = [0]
-    adopt(kind, made)
+    loops = Counted(kind)
+    adopt(kind, loops)
     from .sample import Sampler
 
     sampler = Sampler()
-    report_at_exit(report, made, sampler)
+    report_at_exit(report, loops, sampler)
     signal.signal(signal.SIGUSR2, sampler.toggle)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     sys.path.insert(0, os.getcwd())
@@ -50,7 +50,7 @@ def main() -> None:
         which = "no" if name == "aiohttp" else "an"
         sys.exit(f"{app} is {which} aiohttp.web.Application")
     if name == "granian":
-        made[0] += 1  # its processes make their loops, which nobody counts
+        loops.made += 1  # its processes make their loops, which nobody counts
         _granian(int(port), app)
     else:
         _SERVERS[name](target, int(port))

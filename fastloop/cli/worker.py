@@ -16,7 +16,7 @@ import os
 import re
 import sys
 
-from .adopt import adopt
+from .adopt import Counted, adopt
 from .run import become, parse
 
 __all__ = ["main", "peak_memory", "report_at_exit"]
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 def peak_memory(pid: int | str = "self") -> int:
     """Return the bytes that a process had resident at its most; 0: unknown.
 
-    What the system says at its end is no use on Linux: that counts the
-    memory of the process that started it as well.
+    On Linux wait4 is no use: its figure includes the memory of the process
+    that forked.
     """
     try:
         with open(f"/proc/{pid}/status") as file:
@@ -40,16 +40,14 @@ def peak_memory(pid: int | str = "self") -> int:
     return int(found[1]) * 1024 if found else 0
 
 
-def report_at_exit(
-    path: str, made: list[int], sampler: Sampler | None
-) -> None:
+def report_at_exit(path: str, loops: Counted, sampler: Sampler | None) -> None:
     """Have this process, and no child of it, write REPORT when it ends."""
     owner = os.getpid()
 
     def write() -> None:
         if os.getpid() != owner:
             return
-        found: dict[str, float] = {"made": made[0], "memory": peak_memory()}
+        found: dict[str, float] = {"made": loops.made, "memory": peak_memory()}
         if sampler is not None:
             found |= sampler.report()
         with open(path, "w") as file:
@@ -61,14 +59,14 @@ def report_at_exit(
 def main() -> None:
     """Become the program; see the module."""
     kind, mode, report, *words = sys.argv[1:]
-    made = [0]
-    adopt(kind, made)
+    loops = Counted(kind)
+    adopt(kind, loops)
     sampler = None
     if mode == "sample":
         from .sample import Sampler
 
         sampler = Sampler()
-    report_at_exit(report, made, sampler)
+    report_at_exit(report, loops, sampler)
     if sampler is not None:
         sampler.start()
     become(parse(words))

@@ -12,7 +12,6 @@ place of ``nodejs``: those of CPython know no event loop so far.
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import time
 import weakref
@@ -27,6 +26,8 @@ except ImportError as _exc:
     ) from _exc
 
 from fastloop import __version__
+
+from . import metered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -51,7 +52,7 @@ _DELAYS: dict[str, Callable[[LoopMetrics], float]] = {
 
 
 class _Reading:
-    """What a loop has done up to a collection, and since the one before."""
+    """A loop's metrics at a collection, and since the one before."""
 
     def __init__(self, loop: Loop) -> None:
         self._loop = weakref.ref(loop)
@@ -89,14 +90,7 @@ def instrument(
     one by default.  Raises TypeError for a loop that is not fastloop's,
     RuntimeError where no loop runs and none is given.
     """
-    from fastloop.loop import Loop
-
-    if loop is None:
-        running = asyncio.get_running_loop()
-        if not isinstance(running, Loop):
-            raise TypeError(f"a fastloop.Loop is required, not {running!r}")
-        loop = running
-    loop.enable_metrics()
+    loop = metered(loop)
     reading = _Reading(loop)
     meter = api.get_meter("fastloop", __version__, meter_provider)
     base = f"{prefix}.eventloop"

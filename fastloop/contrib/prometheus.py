@@ -5,15 +5,13 @@ In the program, once its loop runs::
     from fastloop.contrib import prometheus
     prometheus.register()
 
-From then on the library's registry, and whatever shows it, has the metrics
-``fastloop_*``.  In the library's multiprocess mode, that is where
-``PROMETHEUS_MULTIPROC_DIR`` is set, the loop writes them to the process's
-files each second, for whichever process answers.
+From then on the library's registry has the metrics ``fastloop_*``.  In the
+library's multiprocess mode (``PROMETHEUS_MULTIPROC_DIR`` is set) the loop
+writes them to its process's files each second, and any process can answer.
 """
 
 from __future__ import annotations
 
-import asyncio
 import weakref
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -31,8 +29,10 @@ except ImportError as _exc:
         "pip install fastloop[prometheus]"
     ) from _exc
 
+from . import metered
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from prometheus_client import CollectorRegistry
     from prometheus_client.metrics_core import Metric
@@ -44,11 +44,11 @@ __all__ = ["LoopCollector", "register"]
 
 
 class _Family(NamedTuple):
-    """One metric: how it is called, and what it says of a loop."""
+    """One metric: its name and help, and the field that it shows."""
 
     name: str
     help: str
-    read: Callable[[LoopMetrics], float]
+    field: str
     state: str = ""  # the value of the label of that name, if any
     most: bool = False  # of several processes the greatest counts, not the sum
 
@@ -56,127 +56,84 @@ class _Family(NamedTuple):
     def labels(self) -> tuple[str, ...]:
         return ("loop", "state") if self.state else ("loop",)
 
+    def read(self, metrics: LoopMetrics) -> float:
+        """Return the field's value; times in seconds."""
+        value: float = getattr(metrics, self.field)
+        return value / 1e9 if self.field.endswith("_ns") else value
 
-_TIME = "Time of the loop by what it went to."
+
+def _time(state: str, field: str) -> _Family:
+    text = "Time of the loop by what it went to."
+    return _Family("fastloop_time_seconds", text, field, state)
+
+
+def _connections(kind: str, text: str) -> _Family:
+    name = f"connections_{kind}"
+    return _Family(f"fastloop_{name}", text, name)
+
+
 _COUNTERS = (
-    _Family("fastloop_turns", "Iterations.", lambda m: m.turns),
-    _Family("fastloop_polls", "Looks for events.", lambda m: m.polls),
-    _Family("fastloop_callbacks", "Callbacks run.", lambda m: m.callbacks),
-    _Family(
-        "fastloop_time_seconds",
-        _TIME,
-        lambda m: m.callback_time_ns / 1e9,
-        "callbacks",
-    ),
-    _Family(
-        "fastloop_time_seconds", _TIME, lambda m: m.poll_time_ns / 1e9, "polls"
-    ),
-    _Family(
-        "fastloop_time_seconds",
-        _TIME,
-        lambda m: m.gil_wait_time_ns / 1e9,
-        "gil_wait",
-    ),
-    _Family(
-        "fastloop_time_seconds",
-        _TIME,
-        lambda m: m.sleep_time_ns / 1e9,
-        "sleep",
-    ),
-    _Family(
-        "fastloop_connections_made",
-        "Connections opened, accepted ones among them.",
-        lambda m: m.connections_made,
-    ),
-    _Family(
-        "fastloop_connections_accepted",
-        "Connections accepted.",
-        lambda m: m.connections_accepted,
-    ),
-    _Family(
-        "fastloop_connections_refused",
-        "Connections accepted and closed at once.",
-        lambda m: m.connections_refused,
-    ),
-    _Family(
-        "fastloop_connections_lost",
-        "Connections that an error ended.",
-        lambda m: m.connections_lost,
-    ),
-    _Family("fastloop_received_bytes", "Bytes in.", lambda m: m.bytes_in),
-    _Family("fastloop_sent_bytes", "Bytes out.", lambda m: m.bytes_out),
+    _Family("fastloop_iterations", "Iterations.", "iterations"),
+    _Family("fastloop_polls", "Looks for events.", "polls"),
+    _Family("fastloop_callbacks", "Callbacks run.", "callbacks"),
+    _time("callbacks", "callback_time_ns"),
+    _time("polls", "poll_time_ns"),
+    _time("gil_wait", "gil_wait_time_ns"),
+    _time("sleep", "sleep_time_ns"),
+    _connections("made", "Connections opened, accepted ones among them."),
+    _connections("accepted", "Connections accepted."),
+    _connections("refused", "Connections accepted and closed at once."),
+    _connections("lost", "Connections that an error ended."),
+    _Family("fastloop_received_bytes", "Bytes in.", "bytes_in"),
+    _Family("fastloop_sent_bytes", "Bytes out.", "bytes_out"),
     _Family(
         "fastloop_executor_calls",
         "Calls made by thread pools.",
-        lambda m: m.executor_calls,
+        "executor_calls",
     ),
     _Family(
         "fastloop_executor_wait_seconds",
         "Time that calls waited for a thread.",
-        lambda m: m.executor_wait_time_ns / 1e9,
+        "executor_wait_time_ns",
     ),
     _Family(
         "fastloop_executor_run_seconds",
         "Time that calls ran in a thread.",
-        lambda m: m.executor_run_time_ns / 1e9,
+        "executor_run_time_ns",
     ),
     _Family(
         "fastloop_slow_callbacks",
         "Callbacks that took slow_callback_duration or longer.",
-        lambda m: m.slow_callbacks,
+        "slow_callbacks",
     ),
 )
+
+
+def _gauge(field: str, text: str, most: bool = False) -> _Family:
+    return _Family(f"fastloop_{field}", text, field, most=most)
+
+
 _GAUGES = (
     _Family(
         "fastloop_busy_seconds",
         "How long the loop has not looked for events now.",
-        lambda m: m.busy_ns / 1e9,
+        "busy_ns",
         most=True,
     ),
-    _Family("fastloop_ready", "Ready callbacks.", lambda m: m.ready),
-    _Family(
-        "fastloop_ready_high_water",
-        "The most ready callbacks so far.",
-        lambda m: m.ready_high_water,
-        most=True,
-    ),
-    _Family("fastloop_timers", "Timers that wait.", lambda m: m.timers),
-    _Family(
-        "fastloop_timers_high_water",
-        "The most timers so far.",
-        lambda m: m.timers_high_water,
-        most=True,
-    ),
-    _Family(
-        "fastloop_connections",
-        "Connections open.",
-        lambda m: m.connections_open,
-    ),
-    _Family(
-        "fastloop_write_buffer_bytes",
-        "Bytes that wait to be sent.",
-        lambda m: m.write_buffer_bytes,
-    ),
-    _Family(
-        "fastloop_executor_threads",
-        "Threads of the default executor.",
-        lambda m: m.executor_threads,
-    ),
-    _Family(
-        "fastloop_executor_queue",
-        "Calls that wait for a thread.",
-        lambda m: m.executor_queue,
-    ),
-    _Family(
-        "fastloop_executor_running",
-        "Calls that run in a thread.",
-        lambda m: m.executor_running,
-    ),
+    _gauge("ready", "Ready callbacks."),
+    _gauge("ready_high_water", "The most ready callbacks so far.", True),
+    _gauge("timers", "Timers that wait."),
+    _gauge("timers_high_water", "The most timers so far.", True),
+    _Family("fastloop_connections", "Connections open.", "connections_open"),
+    _gauge("write_buffer_bytes", "Bytes that wait to be sent."),
+    _gauge("executor_threads", "Threads of the default executor."),
+    _gauge("executor_queue", "Calls that wait for a thread."),
+    _gauge("executor_running", "Calls that run in a thread."),
 )
 _LAG = _Family(
     "fastloop_lag_seconds",
     "How long the loop did not look for events, each time.",
-    lambda m: m.lag.count,
+    "lag",
 )
 
 
@@ -189,16 +146,16 @@ def _bounds(lag: Lag) -> list[str]:
 
 
 class LoopCollector:
-    """Tells a registry of loops, each by a name, the label ``loop``.
+    """Reports loops to a registry, each by a name, the label ``loop``.
 
-    It keeps no loop alive, and is silent about one that is closed.
+    It keeps no loop alive, and reports no closed one.
     """
 
     def __init__(self) -> None:
         self._loops: dict[str, weakref.ref[Loop]] = {}
 
     def add(self, loop: Loop, name: str) -> None:
-        """Tell of a loop from now on; ValueError if its name is another's."""
+        """Report a loop from now on; ValueError if its name is taken."""
         known = self._loops.get(name)
         other = None if known is None else known()
         if other is not None and other is not loop and not other.is_closed():
@@ -212,7 +169,7 @@ class LoopCollector:
                 yield name, loop.metrics()
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the metrics of all loops, as the registry asks for them."""
+        """Yield the metrics of all loops, when the registry is read."""
         found = list(self._read())
         for families, kind in (
             (_COUNTERS, CounterMetricFamily),
@@ -244,10 +201,10 @@ class LoopCollector:
 
 
 class _Writer:
-    """Writes what a loop does to the values that the library keeps.
+    """Writes a loop's metrics to the values that the library stores in files.
 
-    Their files outlive a process and so do its counts; those of gauges go
-    when the server tells the library that the process is dead.
+    The counts outlive the process; gauges are removed when the server tells
+    the library that the process is dead.
     """
 
     #: By metric, sample and labels: of the process, for two with one key
@@ -325,7 +282,7 @@ def register(
     registry: CollectorRegistry = REGISTRY,
     interval_s: float = 1.0,
 ) -> None:
-    """Tell Prometheus of a loop, by default the running one.
+    """Report a loop to Prometheus, by default the running one.
 
     Turns its metrics on.  name is the value of the label ``loop`` and tells
     loops of one process apart.  In multiprocess mode the loop, whose thread
@@ -334,14 +291,7 @@ def register(
     ValueError for a name that another open loop of the registry has,
     RuntimeError where no loop runs and none is given.
     """
-    from fastloop.loop import Loop
-
-    if loop is None:
-        running = asyncio.get_running_loop()
-        if not isinstance(running, Loop):
-            raise TypeError(f"a fastloop.Loop is required, not {running!r}")
-        loop = running
-    loop.enable_metrics()
+    loop = metered(loop)
     if getattr(values.ValueClass, "_multiprocess", False):
         _Writer(loop, name, interval_s)
         return

@@ -7,13 +7,11 @@
    Order: the earliest deadline first; equal deadlines in the order in which
    they were pushed.
 
-   Failures: push returns -ENOMEM and changes nothing.  remove cannot fail.
-   pop_due may move many nodes at once; without memory for that it moves none,
-   and is only slower.
+   Failures: push returns -ENOMEM and changes nothing.  The rest cannot fail.
 
    Memory: a removed node may leave a tombstone.  A removal that leaves a long
    line with more tombstones than nodes drops them all.  An empty queue keeps
-   at most 384 KiB for each of its two arrays, whatever its peak was.
+   at most 384 KiB, whatever its peak was.
 
    Threads: none of its own; the caller serialises access. */
 #ifndef FL_BASE_TIMER_QUEUE_H
@@ -25,7 +23,6 @@
 #define FL_DEADLINE_NEVER INT64_MAX
 
 typedef struct FlTimerNode {
-    int64_t deadline_ns;
     size_t place; /* 0: in no queue; else invariant 1 of timer_queue.c */
 } FlTimerNode;
 
@@ -46,8 +43,6 @@ typedef struct {
     size_t line_removed; /* tombstones between head and tail */
     uint64_t sequence;   /* of the next push */
     int64_t next_ns;     /* the next deadline, or FL_DEADLINE_NEVER */
-    int64_t popped_ns;   /* now_ns of the last pop_due that used the heap */
-    size_t heap_popped;  /* nodes popped from the heap for that now_ns */
 } FlTimerQueue;
 
 void fl_timer_queue_init(FlTimerQueue *queue);
@@ -73,10 +68,6 @@ fl_timer_queue_next_ns(const FlTimerQueue *queue)
 /* Remove and return the next node if its deadline is <= now_ns; else NULL. */
 FlTimerNode *fl_timer_queue_pop_due(FlTimerQueue *queue, int64_t now_ns);
 
-/* Remove and return any node, in no particular order; NULL if the queue is
-   empty.  For emptying the queue, where order does not matter. */
-FlTimerNode *fl_timer_queue_pop_any(FlTimerQueue *queue);
-
 /* The number of queued nodes. */
 static inline size_t
 fl_timer_queue_count(const FlTimerQueue *queue)
@@ -85,11 +76,8 @@ fl_timer_queue_count(const FlTimerQueue *queue)
            - queue->line_removed;
 }
 
-/* Call visit(node, arg) for each queued node, in no particular order, until
-   one call returns non-zero.  Returns that value, or 0.  visit must not change
-   the queue. */
-int fl_timer_queue_visit(const FlTimerQueue *queue,
-                         int (*visit)(FlTimerNode *node, void *arg),
-                         void *arg);
+/* The queued nodes one by one, in no particular order, then NULL.  *at is 0 at
+   first.  The queue must not change between the calls. */
+FlTimerNode *fl_timer_queue_each(const FlTimerQueue *queue, size_t *at);
 
 #endif

@@ -1,11 +1,10 @@
 /* Copies of the loop's queues for programs that read asyncio's private
    attributes: see introspection.h.
 
-   1. The results are copies: tuples, lists or dicts.  Changing a copy does not
-      change the loop; cancel() of a handle in it does.
+   1. The results are copies.  Changing a copy does not change the loop;
+      cancel() of a handle in it does.
    2. A queued call without a Handle object gets one that points at its queue
-      entry, so that cancelling it works.  A task step gets one too, and its
-      entry becomes an ordinary call: only calls check for cancellation.
+      entry, so that cancelling it works.
    3. The loop's own operations (FL_READY_OP) show as a Handle of the object
       they concern.  Cancelling that Handle has no effect.  Events of
       descriptors do not show.
@@ -14,7 +13,6 @@
       objects for it were made. */
 #include "compat/introspection.h"
 
-#include "base/list.h"
 #include "base/timer_queue.h"
 #include "core/handle.h"
 #include "core/thread_queue.h"
@@ -44,13 +42,7 @@ handle_of(FlLoop *loop, uint64_t position, FlHandle *new_handle)
 {
     FlReady *entry = fl_ready_find(&loop->ready, position);
     switch (entry->kind) {
-    case FL_READY_STEP:
-        /* A step has no room for a handle: invariant 2. */
-        entry->kind = FL_READY_CALL;
-        entry->of.handle = NULL;
-        /* fall through */
     case FL_READY_CALL:
-    case FL_READY_SHARED:
         if (entry->of.handle == NULL) {
             /* Both pointers are borrowed; see ready_queue.h. */
             new_handle->entry = entry;
@@ -99,20 +91,11 @@ append_ready(FlLoop *loop, uint64_t position, PyObject *list)
     return code;
 }
 
-/* The list as a tuple; NULL if code is -1.  Steals the list. */
+/* An empty list for the copy of a queue, or NULL with an exception set:
+   RuntimeError if there is no GIL and another thread runs the loop, since its
+   queues have no lock. */
 static PyObject *
-tuple_of_steal(PyObject *list, int code)
-{
-    PyObject *tuple = code < 0 ? NULL : PyList_AsTuple(list);
-    Py_XDECREF(list);
-    return tuple;
-}
-
-/* An empty list for the copy, or NULL with an exception set: RuntimeError if
-   there is no GIL and another thread runs the loop, since its queues have no
-   lock. */
-static PyObject *
-begin_copy(FlLoop *loop)
+begin_copy(const FlLoop *loop)
 {
     if (fl_loop_on_other_thread(loop)) {
         PyErr_SetString(PyExc_RuntimeError,
@@ -123,214 +106,121 @@ begin_copy(FlLoop *loop)
     return PyList_New(0);
 }
 
+/* The list, or NULL if code is -1.  Steals the list, which may be NULL. */
 static PyObject *
-ready_handles(PyObject *module, PyObject *object)
+end_copy(PyObject *list, int code)
 {
-    FlLoop *loop = loop_of(module, object);
-    if (loop == NULL) {
-        return NULL;
-    }
-    PyObject *list = begin_copy(loop);
-    /* The drain moves what other threads pushed into the ready queue. */
-    int code = list == NULL ? -1 : fl_thread_queue_drain(loop);
-    /* Calls that are queued from here on do not show: a GC that queues one for
-       each entry would make this endless. */
-    uint64_t end = loop->ready.tail;
-    for (uint64_t at = loop->ready.head; code == 0 && at < end; at++) {
-        code = append_ready(loop, at, list);
-    }
-    return tuple_of_steal(list, code);
-}
-
-/* A visitor of fl_timer_queue_visit.  The loop owns the timers. */
-static int
-append_timer(FlTimerNode *node, void *list)
-{
-    return PyList_Append(list, (PyObject *)fl_timer_of(node));
-}
-
-static PyObject *
-scheduled_handles(PyObject *module, PyObject *object)
-{
-    FlLoop *loop = loop_of(module, object);
-    if (loop == NULL) {
-        return NULL;
-    }
-    PyObject *list = begin_copy(loop);
-    int code = list == NULL
-                   ? -1
-                   : fl_timer_queue_visit(&loop->timers, append_timer, list);
-    if (code == 0) {
-        code =
-            PyList_Sort(list); /* asyncio's order: a heap, first due first */
-    }
-    return tuple_of_steal(list, code);
-}
-
-/* What a slot of add_reader() or add_writer() shows: its Handle, None if it is
-   empty, or a new Handle for a SocketCall, which occupies a slot by itself.
-   NULL with MemoryError. */
-static PyObject *
-handle_in_slot(FlLoop *loop, PyObject *waiter)
-{
-    if (waiter == NULL) {
-        Py_RETURN_NONE;
-    }
-    if (Py_TYPE(waiter) != loop->state->socket_call_type) {
-        return Py_NewRef(waiter);
-    }
-    /* As asyncio's add_reader() does when it makes its Handle. */
-    PyObject *context = PyContext_CopyCurrent();
-    PyObject *handle = NULL;
-    if (context != NULL) {
-        handle = (PyObject *)fl_handle_new_filled(loop, waiter,
-                                                  loop->state->empty_tuple,
-                                                  context);
-        Py_DECREF(context);
-    }
-    return handle;
-}
-
-/* A copy of one user-owned fd, with its own references: while objects are made
-   of it, Python or another thread may remove the original. */
-typedef struct {
-    int fd;
-    FlFdRefs refs;
-} UserFdCopy;
-
-/* Copy the user-owned fds that are waited for.  Returns their number; the
-   caller frees *rows and drops the references.  -1 with MemoryError. */
-static Py_ssize_t
-copy_registrations(FlLoop *loop, UserFdCopy **rows)
-{
-    Py_ssize_t capacity = 0, count = 0;
-    /* The section protects the list without a GIL.  Counting and copying run
-       no Python, so the list cannot change in between. */
-    Py_BEGIN_CRITICAL_SECTION(loop);
-    FlList *all = &loop->user_fds;
-    for (FlList *link = all->next; link != all; link = link->next) {
-        capacity++;
-    }
-    *rows = PyMem_New(UserFdCopy, (size_t)capacity);
-    for (FlList *link = all->next; *rows != NULL && link != all;
-         link = link->next) {
-        FlUserFd *user_fd = FL_LIST_ENTRY(link, FlUserFd, link);
-        if (fl_user_fd_wanted(user_fd) == 0) {
-            continue; /* a persistent registration with no waiter */
-        }
-        UserFdCopy *row = &(*rows)[count++];
-        row->fd = user_fd->reg->fd;
-        row->refs.reader = Py_XNewRef(user_fd->refs.reader);
-        row->refs.writer = Py_XNewRef(user_fd->refs.writer);
-        row->refs.object = Py_XNewRef(user_fd->refs.object);
-    }
-    Py_END_CRITICAL_SECTION(); /* before an exception is made */
-    if (*rows == NULL) {
-        PyErr_NoMemory();
-        return -1;
-    }
-    return count;
-}
-
-/* Append the tuple of one fd.  0, or -1 with an exception set. */
-static int
-append_registration(FlLoop *loop, const UserFdCopy *user_fd, PyObject *list)
-{
-    const FlFdRefs *refs = &user_fd->refs;
-    PyObject *reader = handle_in_slot(loop, refs->reader);
-    PyObject *writer =
-        reader == NULL ? NULL : handle_in_slot(loop, refs->writer);
-    PyObject *row =
-        writer == NULL
-            ? NULL
-            : Py_BuildValue("iOOO", user_fd->fd,
-                            refs->object == NULL ? Py_None : refs->object,
-                            reader, writer);
-    int code = row == NULL ? -1 : PyList_Append(list, row);
-    Py_XDECREF(reader);
-    Py_XDECREF(writer);
-    Py_XDECREF(row);
-    return code;
-}
-
-static const char registered_fds_doc[] =
-    "registered_fds(loop, /)\n--\n\n"
-    "Return what add_reader and add_writer have registered: a tuple for\n"
-    "each descriptor of fd, object (None if it was an int), reader, writer.";
-
-static PyObject *
-registered_fds(PyObject *module, PyObject *object)
-{
-    FlLoop *loop = loop_of(module, object);
-    if (loop == NULL) {
-        return NULL;
-    }
-    PyObject *list = begin_copy(loop);
-    if (list == NULL) {
-        return NULL;
-    }
-    /* First a copy, then the objects: invariant 4. */
-    UserFdCopy *rows;
-    Py_ssize_t count = copy_registrations(loop, &rows);
-    int code = count < 0 ? -1 : 0;
-    /* To the end even after a failure: each row owns references. */
-    for (Py_ssize_t at = 0; at < count; at++) {
-        FlFdRefs *refs = &rows[at].refs;
-        code = code < 0 ? code : append_registration(loop, &rows[at], list);
-        Py_XDECREF(refs->reader);
-        Py_XDECREF(refs->writer);
-        Py_XDECREF(refs->object);
-    }
-    PyMem_Free(rows);
     if (code < 0) {
         Py_CLEAR(list);
     }
     return list;
 }
 
-static const char open_transports_doc[] =
-    "open_transports(loop, /)\n--\n\n"
-    "Return the core's open transports, by file descriptor.";
-
-static PyObject *
-open_transports(PyObject *module, PyObject *object)
-{
-    FlLoop *loop = loop_of(module, object);
-    if (loop == NULL) {
-        return NULL;
-    }
-    PyObject *found = PyDict_New();
-    /* fl_fd_transport borrows; an int key runs no Python.  So no transport can
-       be freed within the section. */
-    Py_BEGIN_CRITICAL_SECTION(loop);
-    for (int fd = 0; found != NULL && fd < loop->fds_size; fd++) {
-        PyObject *transport = fl_fd_transport(loop, fd);
-        PyObject *number = transport == NULL ? NULL : PyLong_FromLong(fd);
-        if (transport != NULL
-            && (number == NULL
-                || PyDict_SetItem(found, number, transport) < 0))
-        {
-            Py_CLEAR(found);
-        }
-        Py_XDECREF(number);
-    }
-    Py_END_CRITICAL_SECTION();
-    return found;
-}
-
 static const char ready_handles_doc[] =
     "ready_handles(loop, /)\n--\n\n"
     "Return the handles in the ready queue, as asyncio's loop._ready.";
 
+static PyObject *
+ready_handles(PyObject *module, PyObject *object)
+{
+    FlLoop *loop = loop_of(module, object);
+    PyObject *list = loop == NULL ? NULL : begin_copy(loop);
+    if (list == NULL) {
+        return NULL;
+    }
+    /* The drain moves what other threads pushed into the ready queue. */
+    int code = fl_thread_queue_drain(loop);
+    /* Calls that are queued from here on do not show: a GC that queues one for
+       each entry would make this endless. */
+    uint64_t end = loop->ready.tail;
+    for (uint64_t at = loop->ready.head; code == 0 && at < end; at++) {
+        code = append_ready(loop, at, list);
+    }
+    return end_copy(list, code);
+}
+
 static const char scheduled_handles_doc[] =
     "scheduled_handles(loop, /)\n--\n\n"
-    "Return the scheduled timer handles, as asyncio's loop._scheduled.";
+    "Return the scheduled timer handles, in no order.";
+
+static PyObject *
+scheduled_handles(PyObject *module, PyObject *object)
+{
+    FlLoop *loop = loop_of(module, object);
+    PyObject *list = loop == NULL ? NULL : begin_copy(loop);
+    if (list == NULL) {
+        return NULL;
+    }
+    int code = 0;
+    FlTimerNode *node;
+    size_t at = 0;
+    while (code == 0
+           && (node = fl_timer_queue_each(&loop->timers, &at)) != NULL) {
+        code = PyList_Append(list, (PyObject *)fl_timer_of(node));
+    }
+    return end_copy(list, code);
+}
+
+/* A reference as it stands, or one to None for NULL. */
+static PyObject *
+or_none(PyObject *object)
+{
+    return object == NULL ? Py_NewRef(Py_None) : object;
+}
+
+/* Append the users of one fd, if it has any.  0, or -1 with MemoryError. */
+static int
+append_users(FlLoop *loop, int fd, PyObject *list)
+{
+    FlFdRefs refs = {NULL, NULL, NULL};
+    PyObject *transport;
+    Py_BEGIN_CRITICAL_SECTION(loop);
+    FlUserFd *user_fd = fl_user_fd_at(loop, fd);
+    /* A trusted registration may have no waiter. */
+    if (user_fd != NULL && fl_user_fd_wanted(user_fd) != 0) {
+        refs.reader = Py_XNewRef(user_fd->refs.reader);
+        refs.writer = Py_XNewRef(user_fd->refs.writer);
+        refs.object = Py_XNewRef(user_fd->refs.object);
+    }
+    transport = Py_XNewRef(fl_fd_transport(loop, fd));
+    Py_END_CRITICAL_SECTION();
+    if (refs.reader == NULL && refs.writer == NULL && transport == NULL) {
+        return 0;
+    }
+    PyObject *row =
+        Py_BuildValue("iNNNN", fd, or_none(refs.object), or_none(refs.reader),
+                      or_none(refs.writer), or_none(transport));
+    int code = row == NULL ? -1 : PyList_Append(list, row);
+    Py_XDECREF(row);
+    return code;
+}
+
+static const char fd_users_doc[] =
+    "fd_users(loop, /)\n--\n\n"
+    "Return a tuple for each descriptor that is used: the descriptor, the\n"
+    "object that add_reader or add_writer got (None: it was an int), reader,\n"
+    "writer, transport.";
+
+static PyObject *
+fd_users(PyObject *module, PyObject *object)
+{
+    FlLoop *loop = loop_of(module, object);
+    PyObject *list = loop == NULL ? NULL : PyList_New(0);
+    int code = list == NULL ? -1 : 0;
+    /* Looked up each time: a finalizer may close the loop. */
+    for (int fd = 0;
+         code == 0 && loop->poller != NULL && fd < loop->poller->fds_size;
+         fd++)
+    {
+        code = append_users(loop, fd, list);
+    }
+    return end_copy(list, code);
+}
 
 static PyMethodDef functions[] = {
     {"ready_handles", ready_handles, METH_O, ready_handles_doc},
     {"scheduled_handles", scheduled_handles, METH_O, scheduled_handles_doc},
-    {"registered_fds", registered_fds, METH_O, registered_fds_doc},
-    {"open_transports", open_transports, METH_O, open_transports_doc},
+    {"fd_users", fd_users, METH_O, fd_users_doc},
     {NULL, NULL, 0, NULL},
 };
 

@@ -14,44 +14,17 @@
       Otherwise the two writers' bytes could leave in the wrong order. */
 #include "compat/private_attributes.h"
 
+#include "py/call.h"
 #include "py/compat.h"
+#include "py/errors.h"
 #include "py/state.h"
 #include "transport/datagram.h"
 #include "transport/extra_info.h"
-#include "transport/flow.h"
 #include "transport/stream.h"
+#include "transport/stream_error.h"
 #include "transport/stream_write.h"
 #include "transport/transport.h"
 #include "transport/write_queue.h"
-
-#include <math.h>
-
-/* A new reference to the object, or to None for NULL. */
-static PyObject *
-or_none(PyObject *object)
-{
-    return Py_NewRef(object == NULL ? Py_None : object);
-}
-
-/* The value given to a setter is NULL for `del`.  0, or -1 with
-   AttributeError. */
-static int
-check_not_deleted(PyObject *value, const char *name)
-{
-    if (value != NULL) {
-        return 0;
-    }
-    PyErr_Format(PyExc_AttributeError, "%s cannot be deleted", name);
-    return -1;
-}
-
-/* --- parts --------------------------------------------------------------- */
-
-static PyObject *
-loop_get(FlStream *self, void *Py_UNUSED(closure))
-{
-    return or_none((PyObject *)self->loop);
-}
 
 static PyObject *
 sock_get(FlStream *self, void *Py_UNUSED(closure))
@@ -62,31 +35,25 @@ sock_get(FlStream *self, void *Py_UNUSED(closure))
     return sock != NULL || PyErr_Occurred() ? sock : Py_NewRef(Py_None);
 }
 
+/* In asyncio None keeps the finalizer of a transport from warning; its tests
+   set it after the loop was closed. */
+static int
+sock_set(FlStream *self, PyObject *value, void *Py_UNUSED(closure))
+{
+    if (value != Py_None || !self->loop->closed) {
+        PyErr_SetString(PyExc_AttributeError,
+                        "can only be set to None, of a closed loop");
+        return -1;
+    }
+    self->fd = -1;
+    return 0;
+}
+
 static PyObject *
 fd_get(FlStream *self, void *Py_UNUSED(closure))
 {
     fl_stream_expose_fd(self);
     return PyLong_FromLong(self->last_fd); /* also after close, as asyncio */
-}
-
-static PyObject *
-server_get(FlStream *self, void *Py_UNUSED(closure))
-{
-    return or_none(self->server);
-}
-
-static PyObject *
-protocol_get(FlStream *self, void *Py_UNUSED(closure))
-{
-    return or_none(self->protocol);
-}
-
-static int
-protocol_set(FlStream *self, PyObject *value, void *Py_UNUSED(closure))
-{
-    return check_not_deleted(value, "_protocol") < 0
-               ? -1
-               : fl_stream_set_protocol(self, value);
 }
 
 static PyObject *
@@ -111,249 +78,165 @@ extra_set(FlStream *self, PyObject *value, void *Py_UNUSED(closure))
     return 0;
 }
 
-/* --- state --------------------------------------------------------------- */
-
-static PyObject *
-closing_get(FlStream *self, void *Py_UNUSED(closure))
-{
-    return PyBool_FromLong(fl_stream_is_closing(self));
-}
-
-/* asyncio counts the loss itself, and each write after it. */
+/* asyncio counts the loss itself, and each write after it.  A write pipe
+   counts a write that has failed instead of the loss. */
 static PyObject *
 conn_lost_get(FlStream *self, void *Py_UNUSED(closure))
 {
-    return PyLong_FromUnsignedLong((self->phase >= FL_STREAM_LOST)
-                                   + self->writes_after_loss);
+    bool lost = self->kind == FL_SOCKET && self->phase >= FL_STREAM_LOST;
+    return PyLong_FromUnsignedLong(lost + self->writes_after_loss);
 }
 
-/* write_eof() was called; the socket may not be shut down yet. */
 static PyObject *
-eof_get(FlStream *self, void *Py_UNUSED(closure))
+waiter_get(FlStream *self, void *Py_UNUSED(closure))
 {
-    return PyBool_FromLong(self->eof_written);
+    return Py_NewRef(self->empty_waiter == NULL ? Py_None
+                                                : self->empty_waiter);
 }
 
-/* Reading is paused. */
-static PyObject *
-paused_get(FlStream *self, void *Py_UNUSED(closure))
+/* The future by which sendfile (fastloop/connections.py) waits: it is resolved
+   when the buffer is empty and the kernel has room.  While there is one, other
+   writes raise; None allows them again. */
+static int
+waiter_set(FlStream *self, PyObject *value, void *Py_UNUSED(closure))
 {
-    return PyBool_FromLong(self->paused);
+    bool waits = value != NULL && value != Py_None;
+    if (waits && self->loop == NULL) {
+        PyErr_SetString(PyExc_ConnectionError, FL_STREAM_CLOSED_TEXT);
+        return -1;
+    }
+    fl_stream_flush(self); /* corked bytes leave before the file's */
+    Py_XSETREF(self->empty_waiter, waits ? Py_NewRef(value) : NULL);
+    self->awaits_room = waits;
+    int code = fl_stream_update_registration(self);
+    return code < 0 ? fl_raise_errno(code) : 0;
 }
 
-/* The protocol's pause_writing() was called, and no resume_writing() since. */
-static PyObject *
-protocol_paused_get(FlStream *self, void *Py_UNUSED(closure))
-{
-    return PyBool_FromLong(self->protocol_paused);
-}
-
-/* The future by which sendfile waits for the buffer to drain. */
-static PyObject *
-empty_waiter_get(FlStream *self, void *Py_UNUSED(closure))
-{
-    return or_none(self->empty_waiter);
-}
-
-/* --- the write buffer ---------------------------------------------------- */
-
-/* Making a result object may start a GC, which may run any Python and change
-   the queue.  So buffer_get reads the queue and its length again for each
-   item, and an item's references are taken before an object is made of it. */
-
-/* The unsent part of the bytes object at an index from the head. */
-static PyObject *
-unsent_bytes(const FlWriteQueue *write_queue, size_t at)
-{
-    PyObject *bytes = write_queue->items[write_queue->head + at];
-    size_t skip = at == 0 ? write_queue->sent_bytes : 0;
-    return PyBytes_FromStringAndSize(PyBytes_AS_STRING(bytes) + skip,
-                                     PyBytes_GET_SIZE(bytes)
-                                         - (Py_ssize_t)skip);
-}
-
-/* The (data, address) tuple of the datagram at an index from the head. */
-static PyObject *
-unsent_datagram(const FlWriteQueue *write_queue, size_t at)
-{
-    PyObject *const *pair = fl_write_queue_pair(write_queue, at);
-    PyObject *data = Py_NewRef(pair[0]), *address = Py_NewRef(pair[1]);
-    PyObject *result = PyTuple_Pack(2, data, address);
-    Py_DECREF(data);
-    Py_DECREF(address);
-    return result;
-}
-
-/* The number of queued items.  Corked ones count as sent: asyncio would have
-   sent them at once.  A datagram takes two slots of the queue. */
-static size_t
-unsent_count(const FlStream *self, bool datagrams)
-{
-    size_t count = self->write_queue.tail - self->write_queue.head;
-    return fl_stream_is_corked(self) ? 0 : count / (datagrams ? 2 : 1);
-}
-
-/* A list of the items, made into the type that asyncio has for this Python
-   version by shown_buffer() of fastloop/_streams.py. */
+/* A list of the items of the write queue, made into the type that asyncio has
+   for this Python version by shown_buffer() of fastloop/_streams.py.  Corked
+   ones count as sent: asyncio would have sent them at once. */
 static PyObject *
 buffer_get(FlStream *self, void *Py_UNUSED(closure))
 {
-    bool datagrams = Py_TYPE(self) == self->state->datagram_type;
+    const FlWriteQueue *queue = &self->write_queue;
     PyObject *list = PyList_New(0);
-    for (size_t at = 0; list != NULL && at < unsent_count(self, datagrams);
-         at++) {
-        PyObject *item = datagrams ? unsent_datagram(&self->write_queue, at)
-                                   : unsent_bytes(&self->write_queue, at);
-        if (item == NULL || PyList_Append(list, item) < 0) {
-            Py_CLEAR(list);
-        }
-        Py_XDECREF(item);
-    }
     if (list == NULL) {
         return NULL;
     }
-    PyObject *result =
-        PyObject_CallMethodObjArgs(self->state->streams,
-                                   self->state->names.shown_buffer, list,
-                                   datagrams ? Py_True : Py_False, NULL);
+    /* No Python runs in the loop, so the queue stays as it is. */
+    unsigned end = fl_stream_is_corked(self) ? queue->head : queue->tail;
+    int code = 0;
+    for (unsigned at = queue->head; code == 0 && at < end; at++) {
+        code = PyList_Append(list, queue->items[at]);
+    }
+    PyObject *sent = code < 0 ? NULL : PyLong_FromSize_t(queue->sent_bytes);
+    PyObject *result = NULL;
+    if (sent != NULL) {
+        bool datagrams = Py_IS_TYPE(self, self->state->datagram_type);
+        result = PyObject_CallMethodObjArgs(self->state->streams,
+                                            self->state->names.shown_buffer,
+                                            list, sent,
+                                            self->kind != FL_SOCKET ? Py_None
+                                            : datagrams             ? Py_True
+                                                                    : Py_False,
+                                            NULL);
+        Py_DECREF(sent);
+    }
     Py_DECREF(list);
     return result;
 }
 
 static PyObject *
-buffer_size_get(FlStream *self, void *Py_UNUSED(closure))
+fatal_error(FlStream *self, PyObject *args, PyObject *kwargs)
 {
-    return fl_transport_get_buffer_size(self, NULL);
-}
-
-/* --- water marks --------------------------------------------------------- */
-
-/* Set one water mark without comparing it with the other.  0 or -1. */
-static int
-set_mark(uint64_t *mark, PyObject *value, const char *name)
-{
-    int64_t number;
-    if (check_not_deleted(value, name) < 0
-        || fl_flow_parse_mark(value, &number) < 0)
+    static char *keywords[] = {"exc", "message", NULL};
+    PyObject *exc;
+    const char *message = "Fatal error on transport";
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|s:_fatal_error",
+                                     keywords, &exc, &message))
     {
-        return -1;
+        return NULL;
     }
-    *mark = number < 0 ? 0 : (uint64_t)number; /* fields are unsigned */
-    return 0;
-}
-
-static PyObject *
-high_water_get(FlStream *self, void *Py_UNUSED(closure))
-{
-    return PyLong_FromUnsignedLongLong(self->high_water_bytes);
-}
-
-static int
-high_water_set(FlStream *self, PyObject *value, void *Py_UNUSED(closure))
-{
-    return set_mark(&self->high_water_bytes, value, "_high_water");
-}
-
-static PyObject *
-low_water_get(FlStream *self, void *Py_UNUSED(closure))
-{
-    return PyLong_FromUnsignedLongLong(self->low_water_bytes);
-}
-
-static int
-low_water_set(FlStream *self, PyObject *value, void *Py_UNUSED(closure))
-{
-    return set_mark(&self->low_water_bytes, value, "_low_water");
-}
-
-/* --- datagrams only ------------------------------------------------------ */
-
-/* The peer of create_datagram_endpoint(remote_addr=...), or None. */
-static PyObject *
-address_get(FlDatagram *self, void *Py_UNUSED(closure))
-{
-    return Py_NewRef(self->address == NULL ? Py_None : self->address);
+    /* asyncio does not check this.  connection_lost and exception handlers
+       expect an exception instance. */
+    if (!PyExceptionInstance_Check(exc)) {
+        PyErr_SetString(PyExc_TypeError, "exc must be an exception");
+        return NULL;
+    }
+    /* Fails only with an exception that must leave run_forever. */
+    return fl_call_none(fl_stream_fatal_exception(self, exc, message));
 }
 
 /* --- the types ----------------------------------------------------------- */
 
-/* Without docstrings, as in asyncio.  Both types share FlStream's layout. */
+#define MEMBER(name, type, owner, field)                      \
+    {                                                         \
+        name, type, offsetof(owner, field), Py_READONLY, NULL \
+    }
+
+/* Without docstrings, as in asyncio.  All types share FlStream's layout. */
+static PyMethodDef common_methods[] = {
+    FL_METHOD("_fatal_error", fatal_error, FL_KEYWORDS,
+              "_fatal_error($self, exc, message='Fatal error on transport')"
+              "\n--\n\n"),
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMemberDef common_members[] = {
+    MEMBER("_server", FL_T_OBJECT, FlStream, server),
+    MEMBER("_paused", Py_T_BOOL, FlStream, paused),
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyMemberDef stream_members[] = {
+    MEMBER("_eof", Py_T_BOOL, FlStream, eof_written),
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyMemberDef datagram_members[] = {
+    MEMBER("_address", FL_T_OBJECT, FlDatagram, address),
+    {NULL, 0, 0, 0, NULL},
+};
+
 static PyGetSetDef common_getset[] = {
-    {"_loop", (getter)loop_get, NULL, NULL, NULL},
-    {"_sock", (getter)sock_get, NULL, NULL, NULL},
+    {"_sock", (getter)sock_get, (setter)sock_set, NULL, NULL},
     {"_sock_fd", (getter)fd_get, NULL, NULL, NULL},
-    {"_server", (getter)server_get, NULL, NULL, NULL},
-    {"_protocol", (getter)protocol_get, (setter)protocol_set, NULL, NULL},
     {"_extra", (getter)extra_get, (setter)extra_set, NULL, NULL},
-    {"_closing", (getter)closing_get, NULL, NULL, NULL},
     {"_conn_lost", (getter)conn_lost_get, NULL, NULL, NULL},
-    {"_paused", (getter)paused_get, NULL, NULL, NULL},
-    {"_protocol_paused", (getter)protocol_paused_get, NULL, NULL, NULL},
     {"_buffer", (getter)buffer_get, NULL, NULL, NULL},
-    {"_high_water", (getter)high_water_get, (setter)high_water_set, NULL,
-     NULL},
-    {"_low_water", (getter)low_water_get, (setter)low_water_set, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
 static PyGetSetDef stream_getset[] = {
-    {"_eof", (getter)eof_get, NULL, NULL, NULL},
-    {"_empty_waiter", (getter)empty_waiter_get, NULL, NULL, NULL},
+    {"_empty_waiter", (getter)waiter_get, (setter)waiter_set, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
-
-static PyGetSetDef datagram_getset[] = {
-    {"_address", (getter)address_get, NULL, NULL, NULL},
-    {"_buffer_size", (getter)buffer_size_get, NULL, NULL, NULL},
-    {NULL, NULL, NULL, NULL, NULL},
-};
-
-/* Add descriptors to a finished type.  0, or -1 with an exception set. */
-static int
-add_getset(PyTypeObject *type, PyGetSetDef *getset)
-{
-    int code = 0;
-    for (; code == 0 && getset->name != NULL; getset++) {
-        PyObject *descriptor = PyDescr_NewGetSet(type, getset);
-        code = descriptor == NULL
-                   ? -1
-                   : PyObject_SetAttrString((PyObject *)type, getset->name,
-                                            descriptor);
-        Py_XDECREF(descriptor);
-    }
-    return code;
-}
-
-/* Class attributes.  max_size is asyncio's limit of one read in bytes; it has
-   no effect here.  _protocol_connected is an instance attribute in asyncio,
-   True while the transport exists. */
-static int
-add_constants(PyTypeObject *type)
-{
-    PyObject *size = PyLong_FromLong(256 * 1024);
-    int code = size == NULL ? -1
-                            : PyObject_SetAttrString((PyObject *)type,
-                                                     "max_size", size);
-    Py_XDECREF(size);
-    return code < 0 ? code
-                    : PyObject_SetAttrString((PyObject *)type,
-                                             "_protocol_connected", Py_True);
-}
-
-/* Add the common attributes and those of one type.  0 or -1. */
-static int
-add_attributes(PyTypeObject *type, PyGetSetDef *own_getset)
-{
-    return add_getset(type, common_getset) < 0
-                   || add_getset(type, own_getset) < 0
-               ? -1
-               : add_constants(type);
-}
 
 int
 fl_private_attributes_register(FlState *state)
 {
-    return add_attributes(state->stream_type, stream_getset) < 0
-               ? -1
-               : add_attributes(state->datagram_type, datagram_getset);
+    PyTypeObject *stream = state->stream_type;
+    PyTypeObject *datagram = state->datagram_type;
+    PyTypeObject *types[] = {stream, datagram, state->read_pipe_type,
+                             state->write_pipe_type};
+    for (size_t at = 0; at < sizeof(types) / sizeof(types[0]); at++) {
+        if (fl_transport_add_attributes(types[at], common_methods,
+                                        common_members, common_getset)
+            < 0)
+        {
+            return -1;
+        }
+    }
+    if (fl_transport_add_attributes(stream, NULL, stream_members,
+                                    stream_getset)
+            < 0
+        || fl_transport_add_attributes(datagram, NULL, datagram_members, NULL)
+               < 0)
+    {
+        return -1;
+    }
+    return fl_call_done(
+        PyObject_CallMethod(state->streams, "add_attributes", "OOOOO", stream,
+                            datagram, state->tls_transport_type,
+                            state->read_pipe_type, state->write_pipe_type));
 }

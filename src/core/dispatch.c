@@ -8,15 +8,15 @@
       queued.
    3. Bytes that a callback corked (loop->cork) are sent when it returns, also
       when it raised.  Later callbacks, and their sends, come after them.
-   4. In debug mode every callback runs as a handle and is timed.  Where the
-      application replaced asyncio.Handle._run, every callback runs as a handle
-      through that function.
-   5. An exception of an overridden call_exception_handler leaves the run, as
+   4. In debug mode every callback runs as a handle.  Where the application
+      replaced asyncio.Handle._run, every callback runs as a handle through
+      that function.
+   5. In debug mode and with metrics each entry is timed, by run_timed alone.
+   6. An exception of an overridden call_exception_handler leaves the run, as
       in asyncio. */
 #include "core/dispatch.h"
 
 #include "base/clock.h"
-#include "base/prefetch.h"
 #include "core/handle.h"
 #include "core/loop.h"
 #include "core/metrics.h"
@@ -24,16 +24,12 @@
 #include "core/ready_queue.h"
 #include "core/registration.h"
 #include "core/report.h"
-#include "core/shared_context.h"
 #include "core/thread_queue.h"
 #include "core/threadsafe_handle.h"
 #include "core/timers.h"
 #include "py/call.h"
 #include "py/compat.h"
 #include "py/context.h"
-
-/* A handle is prefetched this many entries before it runs. */
-#define PREFETCH_DISTANCE 4
 
 /* --- handles ------------------------------------------------------------- */
 
@@ -76,6 +72,17 @@ call_in_context(const FlState *state, PyObject *callback, PyObject *args,
     return result;
 }
 
+/* While an entry is timed: keep what runs, for the report that it was slow.  A
+   callback that cancels its own handle removes itself from it. */
+static inline void
+note_current(FlLoop *loop, FlHandle *self, PyObject *callback)
+{
+    if (FL_UNLIKELY(loop->timed)) {
+        Py_XSETREF(loop->current_handle, Py_NewRef((PyObject *)self));
+        Py_XSETREF(loop->current_callback, Py_NewRef(callback));
+    }
+}
+
 /* Run a handle through the function that replaced asyncio.Handle._run.  What
    that raises leaves the run, as in asyncio: a _run() reports its callback's
    exceptions itself. */
@@ -87,20 +94,10 @@ run_patched(FlLoop *loop, FlHandle *self)
     }
     /* Own it for the call: the loop's reference may change meanwhile. */
     PyObject *run = Py_NewRef(loop->patched_run);
-    int64_t began_ns = 0;
-    if (loop->debug) {
-        Py_XSETREF(loop->current_handle, Py_NewRef((PyObject *)self));
-        began_ns = fl_clock_ns();
-    }
+    note_current(loop, self, (PyObject *)self);
     PyObject *result = PyObject_CallOneArg(run, (PyObject *)self);
-    int code = result == NULL ? -1 : 0;
-    if (began_ns != 0) { /* loop->debug may have changed in the callback */
-        code = fl_loop_report_slow(loop, (PyObject *)self, began_ns, code);
-        Py_CLEAR(loop->current_handle);
-    }
     Py_DECREF(run);
-    Py_XDECREF(result);
-    return code;
+    return fl_call_done(result);
 }
 
 /* The references are taken in the critical section and kept for the call: the
@@ -110,12 +107,6 @@ run_handle(FlLoop *loop, FlHandle *self)
 {
     if (FL_UNLIKELY(loop->patched_run != NULL)) {
         return run_patched(loop, self);
-    }
-    /* A shared context must not be entered. */
-    if (Py_TYPE(self) == loop->state->timer_type
-        && fl_timer_unshare_context((FlTimerHandle *)self) < 0)
-    {
-        return fl_loop_report_callback(loop, (PyObject *)self);
     }
     PyObject *callback = NULL, *args = NULL, *context = NULL;
     Py_BEGIN_CRITICAL_SECTION(self);
@@ -130,23 +121,13 @@ run_handle(FlLoop *loop, FlHandle *self)
     if (callback == NULL) {
         return 0; /* cancelled */
     }
-    int64_t began_ns = 0;
-    if (FL_UNLIKELY(loop->debug)) {
-        Py_XSETREF(loop->current_handle, Py_NewRef((PyObject *)self));
-        began_ns = fl_clock_ns();
-    }
+    note_current(loop, self, callback);
     PyObject *result = call_in_context(loop->state, callback, args, context);
     int code = 0;
     if (FL_UNLIKELY(result == NULL)) {
         code = fl_loop_report_callback(loop, (PyObject *)self);
     }
     Py_XDECREF(result);
-    if (FL_UNLIKELY(began_ns != 0)) {
-        code = fl_loop_report_slow(loop, (PyObject *)self, began_ns, code);
-    }
-    if (FL_UNLIKELY(loop->current_handle != NULL)) {
-        Py_CLEAR(loop->current_handle);
-    }
     Py_DECREF(callback);
     Py_DECREF(args);
     Py_DECREF(context);
@@ -167,39 +148,30 @@ fl_handle_run(FlLoop *loop, FlHandle *self)
     return code;
 }
 
-/* A new handle that takes over the call of an entry that has none, to run it
-   or to name it in a report.  The entry is emptied also on failure: NULL with
-   MemoryError. */
+/* A handle that takes over the call of an entry, to run it or to name it in a
+   report: its own if the caller still has it, or a new one.  A new reference:
+   of.handle is borrowed, and the callback may drop the last owner.  The entry
+   is emptied also on failure: NULL with MemoryError. */
 static FlHandle *
 handle_from_entry(FlLoop *loop, FlReady *entry)
 {
-    FlHandle *handle = fl_handle_new(loop);
+    FlHandle *handle = entry->of.handle == NULL
+                           ? fl_handle_new(loop)
+                           : (FlHandle *)Py_NewRef(entry->of.handle);
     if (handle == NULL) {
         fl_ready_clear(entry);
-        return NULL;
     }
-    if (fl_handle_fill_from(handle, entry) < 0) {
+    else if (fl_handle_fill_from(handle, entry) < 0) {
         Py_CLEAR(handle);
     }
     return handle;
 }
 
-/* Run a call or a step by a handle: its own if the caller still has it, or a
-   new one. */
+/* Run a call by a handle. */
 static int
 run_as_handle(FlLoop *loop, FlReady *entry)
 {
-    FlHandle *handle = fl_ready_is_call(entry) ? entry->of.handle : NULL;
-    if (handle == NULL) {
-        handle = handle_from_entry(loop, entry);
-    }
-    else {
-        /* of.handle is borrowed, and the callback may drop the last owner. */
-        Py_INCREF(handle);
-        if (fl_handle_fill_from(handle, entry) < 0) {
-            Py_CLEAR(handle);
-        }
-    }
+    FlHandle *handle = handle_from_entry(loop, entry);
     if (handle == NULL) {
         return fl_loop_report_callback(loop, NULL); /* MemoryError */
     }
@@ -227,20 +199,6 @@ call_failed(FlLoop *loop, FlReady *entry)
     return code;
 }
 
-/* After a call in the entry's context: leave the context, then report or
-   release.  Steals the result; NULL means that the callback raised. */
-static inline int
-call_done(FlLoop *loop, FlReady *entry, PyObject *result)
-{
-    fl_context_leave(entry->context, result == NULL);
-    if (FL_UNLIKELY(result == NULL)) {
-        return call_failed(loop, entry);
-    }
-    Py_DECREF(result);
-    fl_ready_clear(entry);
-    return 0;
-}
-
 /* callback(*args) in the entry's context, by vectorcall straight from the
    entry's array. */
 static inline int
@@ -251,7 +209,12 @@ run_call(FlLoop *loop, FlReady *entry)
         return call_failed(loop, entry);
     }
     PyObject *result;
-    if (FL_LIKELY(entry->nargs <= FL_READY_ARGS)) {
+    if (entry->nargs == 0) {
+        /* A C task's step has no vectorcall: CPython would look up the empty
+           tuple for a call by array. */
+        result = PyObject_Call(callback, loop->state->empty_tuple, NULL);
+    }
+    else if (FL_LIKELY(entry->nargs <= FL_READY_ARGS)) {
         result =
             PyObject_Vectorcall(callback, entry->args,
                                 entry->nargs | PY_VECTORCALL_ARGUMENTS_OFFSET,
@@ -260,28 +223,13 @@ run_call(FlLoop *loop, FlReady *entry)
     else {
         result = PyObject_Call(callback, entry->args[0], NULL);
     }
-    return call_done(loop, entry, result);
-}
-
-/* A step (no arguments) or a wake-up (one, the future) of a C task.  The step
-   object has no vectorcall, so CPython would look up the empty tuple for a
-   call by array: pass it at once. */
-static inline int
-run_step(FlLoop *loop, FlReady *entry)
-{
-    PyObject *callback = entry->callback;
-    if (FL_UNLIKELY(PyContext_Enter(entry->context) < 0)) {
+    fl_context_leave(entry->context, result == NULL);
+    if (FL_UNLIKELY(result == NULL)) {
         return call_failed(loop, entry);
     }
-    PyObject *result;
-    if (entry->nargs == 0) {
-        result = PyObject_Call(callback, loop->state->empty_tuple, NULL);
-    }
-    else {
-        result = PyObject_Vectorcall(callback, entry->args,
-                                     1 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
-    }
-    return call_done(loop, entry, result);
+    Py_DECREF(result);
+    fl_ready_clear(entry);
+    return 0;
 }
 
 /* A handle of another class, which _add_callback queued.  Its cancelled() and
@@ -293,14 +241,10 @@ run_other(FlLoop *loop, PyObject *handle)
     if (cancelled > 0) {
         return 0;
     }
-    PyObject *result = NULL;
-    if (cancelled == 0) {
-        result = PyObject_CallMethodNoArgs(handle, loop->state->names._run);
-    }
-    if (result == NULL) {
+    if (cancelled < 0
+        || fl_call_method(handle, loop->state->names._run, NULL) < 0) {
         return fl_loop_report_callback(loop, handle);
     }
-    Py_DECREF(result);
     return 0;
 }
 
@@ -315,14 +259,10 @@ run_op(FlLoop *loop, FlReady *entry)
         code = fl_loop_report_callback(loop, NULL);
     }
     else {
-        int64_t began_ns = loop->debug ? fl_clock_ns() : 0;
         code = entry->of.op(loop, entry->callback,
                             entry->nargs ? entry->args[0] : NULL);
         if (context != NULL) {
             fl_context_leave(context, PyErr_Occurred() != NULL);
-        }
-        if (FL_UNLIKELY(began_ns != 0)) {
-            code = fl_loop_report_slow(loop, entry->callback, began_ns, code);
         }
     }
     fl_ready_clear(entry);
@@ -336,54 +276,15 @@ run_event(FlLoop *loop, FlRegistration *reg)
 {
     int events;
     void *owner;
-    PyObject *subject = NULL; /* debug mode's, for the report */
     Py_BEGIN_CRITICAL_SECTION(loop);
     events = reg->fired;
     owner = reg->owner;
-    /* Here, for the call, or another thread, may close the registration. */
-    if (FL_UNLIKELY(loop->debug) && owner != NULL && reg->owner_is_object) {
-        subject = Py_NewRef((PyObject *)owner);
-    }
     reg->fired = 0;
     reg->entry = NULL;
     Py_END_CRITICAL_SECTION();
-    if (owner == NULL) {
-        /* Another thread closed it while this one iterates; free_closed in
-           iteration.c frees it. */
-        return 0;
-    }
-    if (FL_LIKELY(subject == NULL)) {
-        return reg->on_events(loop, reg, events);
-    }
-    int64_t began_ns = fl_clock_ns();
-    int code = reg->on_events(loop, reg, events);
-    code = fl_loop_report_slow(loop, subject, began_ns, code);
-    Py_DECREF(subject);
-    return code;
-}
-
-/* Prefetch a handle that runs soon.  Thousands of due timers are spread over
-   memory, and each would be a cache miss.  It spans two cache lines. */
-static inline void
-prefetch_handle(const FlReadyQueue *queue)
-{
-    /* Look no further than the head's chunk. */
-    if (fl_ready_count(queue) > PREFETCH_DISTANCE
-        && queue->head_end - queue->head_at > PREFETCH_DISTANCE)
-    {
-        const FlReady *entry = queue->head_at + PREFETCH_DISTANCE;
-        if (entry->kind == FL_READY_HANDLE) {
-            fl_prefetch(entry->callback);
-            fl_prefetch((const char *)entry->callback + 64);
-        }
-    }
-}
-
-/* Whether an entry without a handle must run as one; see invariant 4. */
-static inline bool
-needs_handles(const FlLoop *loop)
-{
-    return FL_UNLIKELY(loop->debug) || FL_UNLIKELY(loop->patched_run != NULL);
+    /* Another thread may have closed it while this one iterates: then
+       fl_registrations_free_closed frees it. */
+    return owner == NULL ? 0 : reg->on_events(loop, reg, events);
 }
 
 /* Run one entry, a copy, and release what it owns.  0, or -1 with an exception
@@ -391,188 +292,95 @@ needs_handles(const FlLoop *loop)
 static inline int
 run_entry(FlLoop *loop, FlReady *entry)
 {
+    int code;
     switch (entry->kind) {
-    case FL_READY_STEP:
-        if (needs_handles(loop)) {
-            return run_as_handle(loop, entry);
-        }
-        return run_step(loop, entry);
     case FL_READY_CALL:
-        if (entry->of.handle != NULL || needs_handles(loop)) {
+        if (entry->of.handle != NULL || FL_UNLIKELY(loop->debug)
+            || FL_UNLIKELY(loop->patched_run != NULL)) /* invariant 4 */
+        {
             return run_as_handle(loop, entry);
         }
         return run_call(loop, entry);
-    case FL_READY_SHARED:
-        /* The handle's way copies the context too (fl_handle_fill_from). */
-        if (entry->of.handle != NULL || needs_handles(loop)) {
-            return run_as_handle(loop, entry);
-        }
-        if (fl_ready_unshare_context(entry) < 0) {
-            return call_failed(loop, entry);
-        }
-        return run_call(loop, entry);
-    case FL_READY_HANDLE: {
-        prefetch_handle(&loop->ready);
-        int code = fl_handle_run(loop, (FlHandle *)entry->callback);
-        fl_ready_clear(entry);
-        return code;
-    }
+    case FL_READY_HANDLE:
+        code = fl_handle_run(loop, (FlHandle *)entry->callback);
+        break;
     case FL_READY_EVENT:
         return run_event(loop, entry->of.reg);
     case FL_READY_OP:
         return run_op(loop, entry);
-    case FL_READY_OTHER: {
-        int code = run_other(loop, entry->callback);
-        fl_ready_clear(entry);
-        return code;
-    }
+    case FL_READY_OTHER:
+        code = run_other(loop, entry->callback);
+        break;
     default:
         return 0;
     }
+    fl_ready_clear(entry);
+    return code;
 }
 
 /* --- batches ------------------------------------------------------------- */
 
-/* The object that names an entry to slow_callback_hook: a new reference, or
-   NULL.  Taken before the entry runs, which releases what it owns. */
+/* The object that names an entry in a report that it was slow: a new
+   reference, or NULL for none and for a handle, which run_handle notes.  Taken
+   before the entry runs, which releases what it owns. */
 static PyObject *
 subject_of(FlLoop *loop, const FlReady *entry)
 {
-    if (entry->kind == FL_READY_HANDLE) {
-        return fl_metrics_subject_of((FlHandle *)entry->callback);
+    PyObject *subject = NULL;
+    if (entry->kind == FL_READY_EVENT) {
+        Py_BEGIN_CRITICAL_SECTION(loop);
+        if (entry->of.reg->transport != NULL) {
+            subject = Py_XNewRef((PyObject *)entry->of.reg->owner);
+        }
+        Py_END_CRITICAL_SECTION();
     }
-    if (entry->kind != FL_READY_EVENT) {
-        return Py_XNewRef(entry->kind == FL_READY_NONE ? NULL
-                                                       : entry->callback);
+    else if (entry->kind != FL_READY_HANDLE && entry->kind != FL_READY_NONE) {
+        subject = Py_NewRef(entry->callback);
     }
-    PyObject *owner = NULL;
-    Py_BEGIN_CRITICAL_SECTION(loop);
-    if (entry->of.reg->owner_is_object) {
-        owner = Py_XNewRef((PyObject *)entry->of.reg->owner);
-    }
-    Py_END_CRITICAL_SECTION();
-    return owner;
+    return subject;
 }
 
-/* Whether durations need the precise clock.  The coarse one is a tick late at
-   most, which is too much for a limit of a few ticks. */
-static bool
-is_precise(const FlMetrics *metrics)
-{
-    return metrics->slow_ns < 4 * FL_COARSE_LAG_NS;
-}
-
-static int64_t
-measuring_ns(const FlMetrics *metrics)
-{
-    return is_precise(metrics) ? fl_clock_ns() : fl_clock_coarse_ns();
-}
-
-/* After an entry that ended with `code`: call slow_callback_hook if it was too
-   slow.  Steals subject.  Returns as run_entry.  *now_ns is the time at which
-   the entry ended, and becomes the time at which the next one begins. */
+/* Run one entry and report it if it was slow.  Outside of debug mode the
+   coarse clock serves, except for a limit of only a few of its ticks: it may
+   be a tick late. */
 static int
-end_measured(FlLoop *loop, FlMetrics *metrics, PyObject *subject, int code,
-             int64_t began_ns, int64_t *now_ns)
+run_timed(FlLoop *loop, FlReady *entry)
 {
-    int64_t took_ns = *now_ns - began_ns;
-    if (FL_UNLIKELY(metrics->event_subject != NULL)) {
-        /* The event ran this handle, which names it better than its fd. */
-        Py_XSETREF(subject, metrics->event_subject);
-        metrics->event_subject = NULL;
-    }
-    if (FL_UNLIKELY(took_ns >= metrics->slow_ns) && subject != NULL) {
-        fl_count_add(&metrics->slow_callbacks, 1);
-        code = fl_loop_notify_slow(loop, subject, took_ns, code);
-        fl_loop_flush_corked(loop);
-        /* The hook's own time must not count as the next entry's. */
-        *now_ns = measuring_ns(metrics);
-    }
+    double slow_ns = loop->slow_callback_duration * 1e9;
+    bool coarse = !loop->debug && slow_ns >= 4.0 * FL_COARSE_LAG_NS;
+    PyObject *subject = subject_of(loop, entry);
+    loop->timed = true;
+    int64_t began_ns = coarse ? fl_clock_coarse_ns() : fl_clock_ns();
+    int code = run_entry(loop, entry);
+    int64_t ended_ns = coarse ? fl_clock_coarse_ns() : fl_clock_ns();
+    loop->timed = false;
+    code = fl_loop_report_slow(loop, subject, ended_ns - began_ns, code);
+    Py_CLEAR(loop->current_handle);
+    Py_CLEAR(loop->current_callback);
     Py_XDECREF(subject);
-    return code;
-}
-
-/* run_entries with metrics: counts, and measures each entry.  The first one
-   begins at the poll's end, by the coarse clock, unless a short limit needs
-   the precise one. */
-static int
-run_measured(FlLoop *loop, FlMetrics *metrics, uint64_t end)
-{
-    FlReadyQueue *queue = &loop->ready;
-    metrics->slow_ns = fl_metrics_slow_ns(loop);
-    bool precise = is_precise(metrics);
-    int64_t began_ns = precise ? fl_clock_ns() : loop->polled_ns;
-    int code = 0;
-    metrics->measures = true;
-    fl_count_add(&metrics->turns, 1);
-    fl_metrics_set_high_water(&metrics->ready_most, &metrics->ready,
-                              end - queue->head);
-    while (queue->head < end && code == 0) {
-        FlReady entry = *fl_ready_pop(queue); /* invariant 1 */
-        PyObject *subject = subject_of(loop, &entry);
-        loop->dispatch++;
-        code = run_entry(loop, &entry);
-        fl_loop_flush_corked(loop);
-        int64_t now_ns = measuring_ns(metrics);
-        code = end_measured(loop, metrics, subject, code, began_ns, &now_ns);
-        began_ns = now_ns;
-    }
-    metrics->measures = false;
-    /* may_skip_poll (iteration.c) uses this reading of the coarse clock. */
-    metrics->tick_ns = precise ? fl_clock_coarse_ns() : began_ns;
-    return code;
-}
-
-/* Run the entries before position `end`. */
-static inline int
-run_entries(FlLoop *loop, uint64_t end)
-{
-    FlReadyQueue *queue = &loop->ready;
-    int code = 0;
-    while (queue->head < end && code == 0) {
-        FlReady entry = *fl_ready_pop(queue);
-        loop->dispatch++;
-        code = run_entry(loop, &entry);
-        fl_loop_flush_corked(loop);
-    }
     return code;
 }
 
 int
 fl_loop_run_batch(FlLoop *loop)
 {
-    uint64_t end = loop->ready.tail; /* invariant 2 */
-    FlMetrics *metrics = loop->metrics;
+    FlReadyQueue *queue = &loop->ready;
+    uint64_t end = queue->tail; /* invariant 2 */
+    int code = 0;
+    if (FL_UNLIKELY(loop->metrics != NULL)) {
+        fl_metrics_batch_begins(loop);
+    }
     loop->in_batch = true;
-    int code = FL_UNLIKELY(metrics != NULL) ? run_measured(loop, metrics, end)
-                                            : run_entries(loop, end);
+    while (queue->head < end && code == 0) {
+        FlReady entry = *fl_ready_pop(queue); /* invariant 1 */
+        loop->dispatch++;
+        code = FL_UNLIKELY(loop->debug || loop->metrics != NULL)
+                   ? run_timed(loop, &entry)
+                   : run_entry(loop, &entry);
+        fl_loop_flush_corked(loop);
+    }
     loop->in_batch = false;
-    /* Its values must not outlive the calls that use them. */
-    if (FL_UNLIKELY(loop->shared_context != NULL)) {
-        fl_shared_context_drop(loop);
-    }
     return code;
-}
-
-/* Without a GIL, while another thread iterates, the entry may be running there
-   and its slot may be reused.  So leave it: run_event sees that the
-   registration was closed. */
-void
-fl_loop_drop_event(FlLoop *loop, FlRegistration *reg)
-{
-    if (reg->entry != NULL
-        && (FL_HAVE_GIL || !fl_poller_iterates_elsewhere(reg->poller)))
-    {
-        reg->entry->kind = FL_READY_NONE;
-        reg->entry = NULL;
-    }
-}
-
-void
-fl_loop_close_registration(FlLoop *loop, FlRegistration *reg)
-{
-    fl_loop_drop_event(loop, reg);
-    fl_registration_close(reg);
 }
 
 /* --- queueing ------------------------------------------------------------ */
@@ -599,13 +407,10 @@ fl_loop_call_op(FlLoop *loop, FlReadyOp op, PyObject *subject,
     if (fl_loop_on_other_thread(loop)) {
         return fl_thread_queue_push_anythread(loop, &call);
     }
-    FlReady *entry = fl_ready_reserve(&loop->ready);
-    if (entry == NULL) {
+    if (fl_ready_push(&loop->ready, &call) < 0) {
         fl_ready_clear(&call);
         return -1;
     }
-    *entry = call;
-    fl_ready_commit(&loop->ready);
     /* With a GIL this may be another thread, in which GC ran a transport's
        destructor while the loop sleeps. */
     if (loop->poller != NULL && atomic_load(&loop->poller->sleeping)) {

@@ -32,11 +32,4 @@ int fl_loop_call_op(FlLoop *loop, FlReadyOp op, PyObject *subject,
 /* Queue any asyncio.Handle; takes its own reference. */
 int fl_loop_call_handle(FlLoop *loop, PyObject *handle);
 
-/* Cancel the EVENT entry of a registration, if one is queued.  Call it before
-   the registration is freed: the entry points at it. */
-void fl_loop_drop_event(FlLoop *loop, FlRegistration *reg);
-
-/* The same, and close the registration. */
-void fl_loop_close_registration(FlLoop *loop, FlRegistration *reg);
-
 #endif

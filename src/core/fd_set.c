@@ -24,9 +24,6 @@ fl_fd_set_open(FlFdSet *set)
     return set->fd < 0 ? -errno : 0;
 }
 
-/* Conditions that one read does not clear: see FL_LASTING. */
-#define LASTING (EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLPRI)
-
 /* epoll_ctl with a tag.  0 or a negative errno. */
 static int
 epoll_control(FlFdSet *set, int operation, int fd, uint32_t events,
@@ -40,8 +37,7 @@ epoll_control(FlFdSet *set, int operation, int fd, uint32_t events,
 static uint32_t
 events_of(int interest)
 {
-    return (interest & FL_LEVEL ? 0 : (uint32_t)EPOLLONESHOT)
-           | (interest & FL_READABLE ? (uint32_t)EPOLLIN : 0)
+    return (interest & FL_READABLE ? (uint32_t)EPOLLIN : 0)
            | (interest & FL_WRITABLE ? (uint32_t)EPOLLOUT : 0);
 }
 
@@ -55,20 +51,6 @@ int
 fl_fd_set_change(FlFdSet *set, int fd, int interest, uint64_t tag)
 {
     return epoll_control(set, EPOLL_CTL_MOD, fd, events_of(interest), tag);
-}
-
-int
-fl_fd_set_add_persistent(FlFdSet *set, int fd, uint64_t tag)
-{
-    /* EPOLLRDHUP and EPOLLPRI are for FL_LASTING; epoll reports EPOLLHUP and
-       EPOLLERR unasked. */
-    uint32_t events = EPOLLET | EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI;
-    /* An fd that a one-shot registration has left in the set is changed: see
-       registration.c, invariant 3. */
-    int code = epoll_control(set, EPOLL_CTL_ADD, fd, events, tag);
-    return code != -EEXIST
-               ? code
-               : epoll_control(set, EPOLL_CTL_MOD, fd, events, tag);
 }
 
 int
@@ -89,8 +71,7 @@ fl_fd_set_poll(FlFdSet *set, FlFdEvent *events)
         /* See invariant 2. */
         event->events =
             (bits & ~(uint32_t)EPOLLOUT ? FL_READABLE : 0)
-            | (bits & (EPOLLOUT | EPOLLERR | EPOLLHUP) ? FL_WRITABLE : 0)
-            | (bits & LASTING ? FL_LASTING : 0);
+            | (bits & (EPOLLOUT | EPOLLERR | EPOLLHUP) ? FL_WRITABLE : 0);
     }
     return count < 0 ? -errno : count;
 }
@@ -119,9 +100,6 @@ change_filter(FlFdSet *set, int fd, int filter, int interest, int event,
 {
     struct kevent change;
     unsigned flags = interest & event ? EV_ADD | EV_ENABLE : EV_DELETE;
-    if (!(interest & FL_LEVEL)) {
-        flags |= interest & event ? EV_DISPATCH : 0; /* as EPOLLONESHOT */
-    }
     EV_SET(&change, fd, filter, flags, 0, 0, (void *)(uintptr_t)tag);
     if (kevent(set->fd, &change, 1, NULL, 0, NULL) == 0) {
         return 0;
@@ -144,16 +122,6 @@ int
 fl_fd_set_change(FlFdSet *set, int fd, int interest, uint64_t tag)
 {
     return fl_fd_set_add(set, fd, interest, tag);
-}
-
-/* Not implemented: persistent registrations are used on Linux alone. */
-int
-fl_fd_set_add_persistent(FlFdSet *set, int fd, uint64_t tag)
-{
-    (void)set;
-    (void)fd;
-    (void)tag;
-    return -ENOTSUP;
 }
 
 /* No interest: both filters are deleted. */

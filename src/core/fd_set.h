@@ -5,12 +5,15 @@
    reused without its knowledge, libuv aborts, spins or reports events of the
    wrong file.  Here each registration carries a tag, which the caller
    compares, so it recognizes stale events; and what the system refuses is an
-   error code.  There are three kinds of registration:
+   error code.
 
-   - one-shot: it reports once at most, until it is armed again;
-   - level-triggered: it reports as long as the file is ready;
-   - persistent, which is edge-triggered: it reports each new event of the
-     file, until the set is renewed.
+   Registrations are level-triggered: they report as long as the file is
+   ready.
+
+   Rejected: edge-triggered registrations of sockets.  A registration whose
+   fd now refers to another file, or a short read that did not empty the
+   socket, would wait for ever.  A Unix or UDP socket would also report an edge
+   each time its peer reads, which wakes the loop for nothing.
 
    Threads: any thread may call, also while another one waits for the set.
    Ownership: the caller owns the FlFdSet and closes it; the set owns its own
@@ -18,18 +21,10 @@
 #ifndef FL_CORE_FD_SET_H
 #define FL_CORE_FD_SET_H
 
-#include <stdbool.h>
 #include <stdint.h>
 
 #define FL_READABLE 1
 #define FL_WRITABLE 2
-
-/* In an interest: level-triggered instead of one-shot. */
-#define FL_LEVEL 4
-
-/* In an event: the condition lasts (EOF, an error, urgent data), so a short
-   read does not mean that the next one would block. */
-#define FL_LASTING 8
 
 typedef struct {
     int fd; /* readable while events wait; -1: closed */
@@ -40,7 +35,7 @@ typedef struct {
 
 typedef struct {
     uint64_t tag;
-    int events; /* FL_READABLE | FL_WRITABLE | FL_LASTING */
+    int events; /* FL_READABLE | FL_WRITABLE */
 } FlFdEvent;
 
 int fl_fd_set_open(FlFdSet *set);
@@ -56,18 +51,14 @@ int fl_fd_set_renew(FlFdSet *set);
    and there is nothing to close. */
 int fl_fd_set_replace(FlFdSet *set, FlFdSet *old);
 
-/* Register an fd.  interest: FL_READABLE, FL_WRITABLE and FL_LEVEL.  -EEXIST:
+/* Register an fd.  interest: FL_READABLE, FL_WRITABLE.  -EEXIST:
    this fd is already registered for the same file. */
 int fl_fd_set_add(FlFdSet *set, int fd, int interest, uint64_t tag);
 
-/* Change and arm a registration; what is ready already is reported at once.
-   -ENOENT: the file that the fd refers to now is not registered. */
+/* Change a registration; what is ready already is reported at once.
+   -ENOENT: the file that the fd refers to now is not registered (epoll alone:
+   a kqueue drops the registration with the fd, and makes a new one). */
 int fl_fd_set_change(FlFdSet *set, int fd, int interest, uint64_t tag);
-
-/* Register an fd, or change its registration, as persistent: edge-triggered,
-   for reading and writing.  What is ready already is reported at once.
-   -ENOTSUP where there is no epoll. */
-int fl_fd_set_add_persistent(FlFdSet *set, int fd, uint64_t tag);
 
 /* Remove a registration.  -ENOENT, -EBADF or -EPERM: the fd is closed, or the
    file that it refers to now is not registered. */

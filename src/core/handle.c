@@ -21,7 +21,6 @@
 #include "core/threadsafe_handle.h"
 #include "core/timers.h"
 #include "py/compat.h"
-#include "py/context.h"
 #include "py/state.h"
 
 /* The most freed objects of each kind that a loop's pool holds. */
@@ -116,7 +115,6 @@ fl_timer_new(FlLoop *loop, PyObject *callback, PyObject *args,
         self->when = Py_XNewRef(when.object);
         self->when_seconds = when.seconds;
         self->node.place = 0;
-        self->shares_context = false;
         PyObject_GC_Track(self);
     }
     return self;
@@ -147,16 +145,6 @@ clear_weakrefs(PyObject *self)
     }
 }
 
-/* The entry runs without its handle from now on; see invariant 2. */
-static inline void
-detach_from_entry(FlHandle *self)
-{
-    if (self->entry != NULL) {
-        self->entry->of.handle = NULL;
-        self->entry = NULL;
-    }
-}
-
 /* The end of both deallocators: put the object into the loop's pool, or free
    it.  A pooled object keeps its reference to the type.  Every slot must be
    NULL by now: handle_alloc resets only args. */
@@ -179,9 +167,13 @@ handle_dealloc(FlHandle *self)
 {
     PyObject_GC_UnTrack(self);
     FlLoop *loop = FL_LOOP(self->loop);
-    /* Before weak references are cleared: their callbacks run Python, which
-       could find this dying handle through its entry. */
-    detach_from_entry(self);
+    /* The entry runs without its handle from now on: invariant 2.  Before weak
+       references are cleared: their callbacks run Python, which could find
+       this dying handle through its entry. */
+    if (self->entry != NULL) {
+        self->entry->of.handle = NULL;
+        self->entry = NULL;
+    }
     clear_weakrefs((PyObject *)self);
     /* An unfilled handle has none of these, and skips the call.  A filled one
        has a context, also after cancel() has cleared callback and args; one
@@ -323,9 +315,8 @@ int
 fl_handle_fill_from(FlHandle *self, FlReady *entry)
 {
     self->entry = NULL; /* the slot was popped: other calls use it next */
-    bool failed = fl_ready_unshare_context(entry) < 0;
-    PyObject *tuple = failed ? NULL : new_tuple(entry->nargs);
-    failed |= tuple == NULL && entry->nargs <= FL_READY_ARGS;
+    PyObject *tuple = new_tuple(entry->nargs);
+    bool failed = tuple == NULL && entry->nargs <= FL_READY_ARGS;
     if (!failed) {
         self->args = fill_tuple(tuple, entry);
         self->callback = Py_NewRef(entry->callback);
@@ -341,25 +332,17 @@ fl_handle_fill(FlHandle *self)
     if (self->entry == NULL) {
         return 0;
     }
-    /* Allocate everything before touching the entry.  An allocation may run
-       GC, and GC may run Python that cancels or fills this very handle, so
-       self->entry is read again after each one. */
+    /* Allocate before touching the entry.  An allocation may run GC, and GC
+       may run Python that cancels or fills this very handle, so self->entry is
+       read again. */
     uint32_t nargs = self->entry->nargs;
-    PyObject *tuple = new_tuple(nargs), *context = NULL;
+    PyObject *tuple = new_tuple(nargs);
     if (tuple == NULL && nargs <= FL_READY_ARGS) {
         return -1;
-    }
-    if (self->entry != NULL && self->entry->kind == FL_READY_SHARED) {
-        context = fl_context_copy(self->entry->context);
-        if (context == NULL) {
-            Py_XDECREF(tuple);
-            return -1;
-        }
     }
     FlReady *entry = self->entry;
     if (entry == NULL) {
         Py_XDECREF(tuple);
-        Py_XDECREF(context);
         return 0;
     }
     /* Release the moved references last: that may run Python, which must find
@@ -367,7 +350,7 @@ fl_handle_fill(FlHandle *self)
     FlReady moved = *entry;
     self->args = fill_tuple(tuple, &moved);
     self->callback = Py_NewRef(moved.callback);
-    self->context = context == NULL ? Py_NewRef(moved.context) : context;
+    self->context = Py_NewRef(moved.context);
     self->entry = NULL;
     entry->kind = FL_READY_HANDLE;
     entry->nargs = 0;
@@ -401,19 +384,6 @@ save_repr(FlHandle *self)
     Py_END_CRITICAL_SECTION();
     Py_XDECREF(before);
     return 0;
-}
-
-/* Cancel the entry of an unfilled handle.  Its references are released from a
-   copy, when both sides are detached: a destructor may run Python that uses
-   the queue. */
-static void
-cancel_entry(FlHandle *self)
-{
-    FlReady *entry = self->entry;
-    FlReady call = *entry;
-    self->entry = NULL;
-    entry->kind = FL_READY_NONE;
-    fl_ready_clear(&call);
 }
 
 /* As asyncio's cancel(): drop callback and args, which may refer back to the
@@ -458,7 +428,12 @@ handle_cancel(FlHandle *self, PyObject *Py_UNUSED(ignored))
     }
     Py_INCREF(self); /* the dropped callback may own the last reference */
     if (self->entry != NULL) {
-        cancel_entry(self);
+        /* Its references are released from a copy, when both sides are
+           detached: a destructor may run Python that uses the queue. */
+        FlReady call = *self->entry;
+        self->entry->kind = FL_READY_NONE;
+        self->entry = NULL;
+        fl_ready_clear(&call);
     }
     mark_cancelled(self);
     Py_DECREF(self);
@@ -510,57 +485,19 @@ handle_cancelled(FlHandle *self, PyObject *Py_UNUSED(ignored))
     return PyBool_FromLong(fl_handle_is_cancelled(self));
 }
 
-#if PY_VERSION_HEX >= 0x030C0000
-PyDoc_STRVAR(get_context_doc,
-             "get_context($self, /)\n--\n\n"
-             "Return the contextvars.Context the callback runs in.\n\n"
-             "Implements asyncio.Handle.get_context(), new in 3.12.");
-
-static PyObject *
-handle_get_context(FlHandle *self, PyObject *Py_UNUSED(ignored))
-{
-    if (self->entry != NULL && fl_handle_fill(self) < 0) {
-        return NULL;
-    }
-    return Py_NewRef(self->context == NULL ? Py_None : self->context);
-}
-
-static PyObject *
-timer_context(FlTimerHandle *self, PyObject *Py_UNUSED(ignored))
-{
-    return fl_timer_get_context(self);
-}
-#endif
-
 PyDoc_STRVAR(
     run_doc,
     "_run($self, /)\n--\n\n"
     "Run the callback now, as the loop would; asyncio.Handle._run().");
 
-/* A timer is always filled; a Handle may still wait in the queue. */
 static PyObject *
 handle_run(FlHandle *self, PyObject *Py_UNUSED(ignored))
 {
-    if (Py_TYPE(self) == FL_LOOP(self->loop)->state->handle_type
-        && fl_handle_fill(self) < 0)
-    {
-        return NULL;
-    }
-    if (fl_handle_run(FL_LOOP(self->loop), self) < 0) {
+    if (fl_handle_fill(self) < 0
+        || fl_handle_run(FL_LOOP(self->loop), self) < 0) {
         return NULL;
     }
     Py_RETURN_NONE;
-}
-
-PyDoc_STRVAR(when_doc,
-             "when($self, /)\n--\n\n"
-             "Return the scheduled time in seconds of loop.time().\n\n"
-             "Implements asyncio.TimerHandle.when().");
-
-static PyObject *
-timer_when(FlTimerHandle *self, PyObject *Py_UNUSED(ignored))
-{
-    return fl_timer_get_when(self);
 }
 
 #define METHOD(name, function, doc)                                   \
@@ -568,24 +505,17 @@ timer_when(FlTimerHandle *self, PyObject *Py_UNUSED(ignored))
         name, (PyCFunction)(void (*)(void))function, METH_NOARGS, doc \
     }
 
+/* The rest is asyncio's, in Python: get_context(), when() and a timer's
+   cancelled() and _run() read the attributes. */
 static PyMethodDef handle_methods[] = {
     METHOD("cancel", handle_cancel, cancel_doc),
     METHOD("cancelled", handle_cancelled, cancelled_doc),
-#if PY_VERSION_HEX >= 0x030C0000
-    METHOD("get_context", handle_get_context, get_context_doc),
-#endif
     METHOD("_run", handle_run, run_doc),
     {NULL, NULL, 0, NULL},
 };
 
 static PyMethodDef timer_methods[] = {
     METHOD("cancel", timer_cancel, cancel_doc),
-    METHOD("cancelled", handle_cancelled, cancelled_doc),
-#if PY_VERSION_HEX >= 0x030C0000
-    METHOD("get_context", timer_context, get_context_doc),
-#endif
-    METHOD("when", timer_when, when_doc),
-    METHOD("_run", handle_run, run_doc),
     {NULL, NULL, 0, NULL},
 };
 

@@ -51,8 +51,6 @@ typedef struct {
     PyObject *when;      /* the object passed to call_at, or NULL */
     FlTimerNode node;
     double when_seconds; /* the deadline, also where `when` is NULL */
-    bool
-        shares_context; /* other timers own it too: fl_timer_unshare_context */
 } FlTimerHandle;
 
 /* The freed handles of one loop that wait for reuse, linked through their args
@@ -86,15 +84,6 @@ typedef struct {
 /* A new filled timer, not yet scheduled; NULL with MemoryError. */
 FlTimerHandle *fl_timer_new(struct FlLoop *loop, PyObject *callback,
                             PyObject *args, PyObject *context, FlWhen when);
-
-/* Mark the timer's context as the loop's shared copy, which must never be
-   entered (shared_context.h).  The timer copies it when it runs or when code
-   reads the context. */
-static inline void
-fl_timer_share_context(FlTimerHandle *self)
-{
-    self->shares_context = true;
-}
 
 /* Move a popped entry's call into a handle: the one that still points at the
    entry, or a new one.  `entry` is the caller's copy, not the queue's slot.

@@ -14,23 +14,28 @@
 
 /* --- slots --------------------------------------------------------------- */
 
-/* A slot of a filled handle; timers are always filled.  `closure` is the
-   slot's offset.  A slot that is NULL, as after cancel(), reads as None. */
+/* A timer is always filled.  0, or -1 with MemoryError. */
+static int
+ensure_filled(FlHandle *self)
+{
+    return Py_TYPE(self) == FL_LOOP(self->loop)->state->handle_type
+               ? fl_handle_fill(self)
+               : 0;
+}
+
+/* `closure` is the slot's offset.  A slot that is NULL, as after cancel(),
+   reads as None. */
 static PyObject *
-get_timer_slot(FlHandle *self, void *closure)
+get_slot(FlHandle *self, void *closure)
 {
     PyObject *value;
+    if (ensure_filled(self) < 0) {
+        return NULL;
+    }
     Py_BEGIN_CRITICAL_SECTION(self);
     value = Py_XNewRef(*(PyObject **)((char *)self + (size_t)closure));
     Py_END_CRITICAL_SECTION();
     return value == NULL ? Py_NewRef(Py_None) : value;
-}
-
-/* A slot of a Handle, which may wait unfilled: see invariant 1. */
-static PyObject *
-get_slot(FlHandle *self, void *closure)
-{
-    return fl_handle_fill(self) < 0 ? NULL : get_timer_slot(self, closure);
 }
 
 /* Refuse `del handle._callback` and the like: a setter gets NULL for it, and a
@@ -48,11 +53,11 @@ check_value(const PyObject *value)
 }
 
 static int
-set_timer_slot(FlHandle *self, PyObject *value, void *closure)
+set_slot(FlHandle *self, PyObject *value, void *closure)
 {
     PyObject **slot = (PyObject **)((char *)self + (size_t)closure);
     PyObject *before;
-    if (check_value(value) < 0) {
+    if (check_value(value) < 0 || ensure_filled(self) < 0) {
         return -1;
     }
     Py_BEGIN_CRITICAL_SECTION(self);
@@ -61,13 +66,6 @@ set_timer_slot(FlHandle *self, PyObject *value, void *closure)
     Py_END_CRITICAL_SECTION();
     Py_XDECREF(before);
     return 0;
-}
-
-static int
-set_slot(FlHandle *self, PyObject *value, void *closure)
-{
-    return fl_handle_fill(self) < 0 ? -1
-                                    : set_timer_slot(self, value, closure);
 }
 
 /* Read-only, unlike asyncio's slot: the handle's memory and its entry belong
@@ -80,46 +78,13 @@ get_loop(FlHandle *self, void *Py_UNUSED(closure))
 
 /* --- timers -------------------------------------------------------------- */
 
-/* The application may enter the context or change it, so it gets the timer's
-   own copy and never the shared one. */
-PyObject *
-fl_timer_get_context(FlTimerHandle *self)
-{
-    if (fl_timer_unshare_context(self) < 0) {
-        return NULL;
-    }
-    return Py_NewRef(self->context == NULL ? Py_None : self->context);
-}
-
-static PyObject *
-get_context(FlTimerHandle *self, void *Py_UNUSED(closure))
-{
-    return fl_timer_get_context(self);
-}
-
-static int
-set_context(FlTimerHandle *self, PyObject *value, void *closure)
-{
-    if (check_value(value) < 0) {
-        return -1;
-    }
-    self->shares_context = false; /* the new context is the timer's own */
-    return set_timer_slot((FlHandle *)self, value, closure);
-}
-
 /* call_at keeps the caller's object, of whatever class, so that when() returns
    it; call_later's float is made when it is read. */
-PyObject *
-fl_timer_get_when(const FlTimerHandle *self)
-{
-    return self->when == NULL ? PyFloat_FromDouble(self->when_seconds)
-                              : Py_NewRef(self->when);
-}
-
 static PyObject *
 get_when(FlTimerHandle *self, void *Py_UNUSED(closure))
 {
-    return fl_timer_get_when(self);
+    return self->when == NULL ? PyFloat_FromDouble(self->when_seconds)
+                              : Py_NewRef(self->when);
 }
 
 static int
@@ -140,37 +105,33 @@ static PyObject *
 get_scheduled(FlTimerHandle *self, void *closure)
 {
     return self->scheduled == NULL ? PyBool_FromLong(self->node.place != 0)
-                                   : get_timer_slot((FlHandle *)self, closure);
+                                   : get_slot((FlHandle *)self, closure);
 }
 
 /* --- tables -------------------------------------------------------------- */
 
-/* KIND picks the pair of functions, NAME the slot. */
-#define SLOT(kind, name)                                         \
-    {                                                            \
-        "_" #name, (getter)get_##kind, (setter)set_##kind, NULL, \
-            (void *)offsetof(FlHandle, name)                     \
+#define SLOT(name)                                           \
+    {                                                        \
+        "_" #name, (getter)get_slot, (setter)set_slot, NULL, \
+            (void *)offsetof(FlHandle, name)                 \
     }
-#define LOOP_SLOT                                   \
-    {                                               \
-        "_loop", (getter)get_loop, NULL, NULL, NULL \
+/* The attributes that both types have. */
+#define HANDLE_SLOTS                                                   \
+    SLOT(callback), SLOT(args), SLOT(context), SLOT(source_traceback), \
+        SLOT(repr),                                                    \
+    {                                                                  \
+        "_loop", (getter)get_loop, NULL, NULL, NULL                    \
     }
 
 PyGetSetDef fl_handle_getset[] = {
-    SLOT(slot, callback),           SLOT(slot, args), SLOT(slot, context),
-    SLOT(slot, source_traceback),   SLOT(slot, repr), LOOP_SLOT,
+    HANDLE_SLOTS,
     {NULL, NULL, NULL, NULL, NULL},
 };
 
 PyGetSetDef fl_timer_getset[] = {
-    SLOT(timer_slot, callback),
-    SLOT(timer_slot, args),
-    SLOT(context, context),
-    SLOT(timer_slot, source_traceback),
-    SLOT(timer_slot, repr),
-    LOOP_SLOT,
+    HANDLE_SLOTS,
     {"_when", (getter)get_when, (setter)set_when, NULL, NULL},
-    {"_scheduled", (getter)get_scheduled, (setter)set_timer_slot, NULL,
+    {"_scheduled", (getter)get_scheduled, (setter)set_slot, NULL,
      (void *)offsetof(FlTimerHandle, scheduled)},
     {NULL, NULL, NULL, NULL, NULL},
 };

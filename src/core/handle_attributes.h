@@ -14,9 +14,4 @@
 extern PyGetSetDef fl_handle_getset[];
 extern PyGetSetDef fl_timer_getset[];
 
-/* The values of _when and _context: new references, or NULL with an exception
-   (MemoryError). */
-PyObject *fl_timer_get_when(const FlTimerHandle *self);
-PyObject *fl_timer_get_context(FlTimerHandle *self);
-
 #endif

@@ -19,11 +19,8 @@
    3. An application may override the loop's time() (overrides.h).  Timers then
       follow that method alone.  It is called each time the value matters; no
       value is cached.
-   4. Otherwise an iteration with queued timers reads the clock, with two
-      exceptions.  The next timer is due only after the end of the coarse
-      clock's tick: none can be due.  Or the next timer is due by a reading
-      made in this tick, and no other becomes due until the tick's end: a new
-      reading would give the same timers. */
+   4. Otherwise an iteration with queued timers reads the clock, unless the
+      next timer is due only after the end of the coarse clock's tick. */
 #include "core/iteration.h"
 
 #include "base/clock.h"
@@ -58,7 +55,7 @@
 
 /* Call the overridden time().  0, or -1 with its exception.  An infinite time
    is FL_DEADLINE_NEVER - 2: plus the clock's resolution it reaches the last
-   deadline (fl_timer_deadline_of), so that every timer is due. */
+   deadline (deadline_of in timers.c), so that every timer is due. */
 static int
 call_time(FlLoop *loop, int64_t *now_ns)
 {
@@ -79,28 +76,10 @@ call_time(FlLoop *loop, int64_t *now_ns)
 
 /* --- polling ------------------------------------------------------------- */
 
-/* Without a GIL: free the registrations that other threads have closed.  No
-   callback is running, so nothing on this thread's stack uses one. */
-static void
-free_closed(FlLoop *loop)
-{
-#if !FL_HAVE_GIL
-    FlRegistration *reg;
-    Py_BEGIN_CRITICAL_SECTION(loop);
-    while ((reg = fl_registrations_pop_closed(loop->poller)) != NULL) {
-        fl_loop_drop_event(loop, reg);
-        free(reg);
-    }
-    Py_END_CRITICAL_SECTION();
-#else
-    (void)loop;
-#endif
-}
-
 /* What a poll found. */
 typedef struct {
     bool any;   /* events of any kind */
-    bool other; /* events of other owners than transports */
+    bool other; /* events of other kinds than transports and sock_* */
 } Found;
 
 /* Queue an EVENT entry for each registration that fired. */
@@ -111,12 +90,12 @@ queue_fired(FlLoop *loop)
     FlRegistration *reg;
     while ((reg = fl_registrations_pop_fired(loop->poller)) != NULL) {
         found.any = true;
-        found.other |= !reg->owner_is_object;
+        found.other |= reg->transport == NULL && !reg->trusted;
         if (reg->newly_fired) {
             /* An exception left an earlier run with this entry queued, and its
                event was dropped since.  The new event must not take its place
                before others that fired first. */
-            fl_loop_drop_event(loop, reg);
+            fl_registration_drop_event(reg);
         }
         if (reg->entry != NULL) {
             continue; /* still queued: reg->fired has the new bits too */
@@ -147,7 +126,7 @@ poll_blocking(FlLoop *loop, int64_t timeout_ns)
     if (poller->recheck && (timeout_ns < 0 || timeout_ns > RECHECK_NS)) {
         timeout_ns = RECHECK_NS;
     }
-    fl_poller_prepare_wait(poller, timeout_ns);
+    fl_poller_prepare_wait(poller);
     /* Look again, now that `sleeping` is set.  An overridden time() ran Python
        after poll_timeout looked, and another thread may have pushed then
        without waking the loop. */
@@ -157,11 +136,11 @@ poll_blocking(FlLoop *loop, int64_t timeout_ns)
     {
         timeout_ns = 0;
     }
-    FlMetrics *metrics = loop->metrics; /* read while the GIL is ours */
+    bool metered = loop->metrics != NULL; /* read while the GIL is ours */
     PyThreadState *thread = PyEval_SaveThread();
     fl_poller_run(poller, timeout_ns);
-    if (FL_UNLIKELY(metrics != NULL)) {
-        fl_metrics_woke(metrics, fl_clock_ns());
+    if (FL_UNLIKELY(metered)) {
+        fl_metrics_woke(loop);
     }
     PyEval_RestoreThread(thread);
     atomic_store(&poller->sleeping, 0);
@@ -172,25 +151,24 @@ poll_blocking(FlLoop *loop, int64_t timeout_ns)
 }
 
 /* How many polls may be skipped after this one; see invariant 1.  began_ns is
-   the time at which it began, known only if the last poll found nothing. */
+   the time at which it began, 0 if it may have waited. */
 static void
-allow_skips(FlLoop *loop, Found found, int64_t timeout_ns, int64_t began_ns)
+allow_skips(FlLoop *loop, Found found, int64_t began_ns)
 {
+    unsigned allowance = loop->skip_allowance;
+    int64_t last_ns = loop->empty_poll_ns;
+    loop->skip_allowance = loop->skips_left = 0;
+    loop->empty_poll_ns = 0;
     if (loop->off & FL_OFF_POLL_SKIP) {
-        loop->skips_left = 0;
         return;
     }
-    if (found.any || timeout_ns != 0) {
-        loop->skip_allowance = 0;
+    if (found.any || began_ns == 0) {
         loop->skips_left = found.any && !found.other ? EVENT_SKIPS : 0;
-        loop->empty_poll_ns = 0;
         return;
     }
     /* The busy time between two empty polls: from the end of the first to the
        beginning of this one. */
-    unsigned allowance = loop->skip_allowance;
-    int64_t last_ns = loop->empty_poll_ns;
-    int64_t apart_ns = last_ns == 0 ? 0 : began_ns - last_ns;
+    int64_t apart_ns = began_ns - last_ns;
     loop->empty_poll_ns = fl_clock_ns();
     if (apart_ns > MAX_SKIPPED_NS) {
         allowance = (unsigned)(allowance * MAX_SKIPPED_NS / apart_ns);
@@ -198,25 +176,27 @@ allow_skips(FlLoop *loop, Found found, int64_t timeout_ns, int64_t began_ns)
     else if (apart_ns < MAX_SKIPPED_NS / 2) {
         allowance = allowance == 0 ? 1 : allowance * 2;
     }
-    if (allowance > MAX_SKIPS) {
-        allowance = MAX_SKIPS;
-    }
-    loop->skip_allowance = loop->skips_left = allowance;
+    loop->skip_allowance = allowance < MAX_SKIPS ? allowance : MAX_SKIPS;
+    loop->skips_left = loop->skip_allowance;
 }
 
 /* Poll once and queue the events. */
 static void
 poll(FlLoop *loop, int64_t timeout_ns)
 {
-    free_closed(loop);
+    /* No callback is running, so nothing on this thread's stack uses one. */
+    Py_BEGIN_CRITICAL_SECTION(loop);
+    fl_registrations_free_closed(loop->poller);
+    Py_END_CRITICAL_SECTION();
     if (FL_UNLIKELY(loop->metrics != NULL)) {
-        fl_metrics_poll_begins(loop, timeout_ns != 0);
+        fl_metrics_callbacks_ended(loop, timeout_ns != 0 ? FL_TIME_SLEEPING
+                                                         : FL_TIME_POLLING);
     }
     int64_t began_ns = 0;
     if (timeout_ns == 0) {
         /* Taken before the poll: in a sandbox or under a tracer the system
            call itself takes long, and is no busy time. */
-        began_ns = loop->empty_poll_ns == 0 ? 0 : fl_clock_ns();
+        began_ns = fl_clock_ns();
         fl_poller_run(loop->poller, 0);
     }
     else {
@@ -231,7 +211,7 @@ poll(FlLoop *loop, int64_t timeout_ns)
     fl_registrations_collect(loop->poller);
     found = queue_fired(loop);
     Py_END_CRITICAL_SECTION();
-    allow_skips(loop, found, timeout_ns, began_ns);
+    allow_skips(loop, found, began_ns);
     loop->polled_ns = fl_clock_coarse_ns();
     if (loop->poller->recheck
         && loop->polled_ns - loop->rechecked_ns >= RECHECK_NS)
@@ -245,25 +225,21 @@ poll(FlLoop *loop, int64_t timeout_ns)
 static bool
 may_skip_poll(FlLoop *loop)
 {
-    if (loop->skips_left == 0 || fl_overrides_time(loop)
+    if (loop->skips_left == 0 || fl_overrides(loop, FL_OVERRIDES_TIME)
         || atomic_load_explicit(&loop->poller->user_fd_changed,
                                 memory_order_relaxed))
     {
         return false;
     }
     /* Something must be ready to run, or the loop would spin.  A timer that is
-       due by the last clock reading is ready too. */
+       due by the last reading of the clock is ready, too. */
     if (fl_ready_count(&loop->ready) == 0
         && fl_timer_queue_next_ns(&loop->timers) > loop->now_ns)
     {
         return false;
     }
     loop->skips_left--;
-    /* With metrics the last batch has read the coarse clock already. */
-    const FlMetrics *metrics = loop->metrics;
-    int64_t tick_ns =
-        FL_UNLIKELY(metrics != NULL) ? metrics->tick_ns : fl_clock_coarse_ns();
-    return tick_ns == loop->polled_ns;
+    return fl_clock_coarse_ns() == loop->polled_ns;
 }
 
 /* --- time and timers ----------------------------------------------------- */
@@ -282,7 +258,7 @@ poll_timeout(FlLoop *loop, int64_t *timeout_ns)
         *timeout_ns = -1;
         return fl_signals_before_wait(loop, timeout_ns);
     }
-    if (!fl_overrides_time(loop)) {
+    if (!fl_overrides(loop, FL_OVERRIDES_TIME)) {
         now_ns = loop->now_ns = fl_clock_ns();
     }
     else if (call_time(loop, &now_ns) < 0) {
@@ -297,31 +273,23 @@ poll_timeout(FlLoop *loop, int64_t *timeout_ns)
 /* The time by which timers are due in this iteration; 0 if none can be due.
    See invariants 3 and 4.  0, or -1 with an exception of time(). */
 static int
-iteration_time(FlLoop *loop, int64_t next_ns, int64_t *now_ns)
+iteration_time(FlLoop *loop, int64_t *now_ns)
 {
-    loop->now_fresh = false;
+    int64_t next_ns = fl_timer_queue_next_ns(&loop->timers);
     *now_ns = 0;
     if (next_ns == FL_DEADLINE_NEVER) {
         return 0;
     }
-    if (fl_overrides_time(loop)) {
+    if (fl_overrides(loop, FL_OVERRIDES_TIME)) {
         return call_time(loop, now_ns);
     }
-    /* The present is at most FL_COARSE_LAG_NS after the last poll's tick. */
-    if (next_ns > loop->now_ns && next_ns > loop->polled_ns + FL_COARSE_LAG_NS)
-    {
-        return 0;
+    /* A new tick is always polled first (may_skip_poll), so the present is at
+       most FL_COARSE_LAG_NS after the last poll's tick.  Where ticks come
+       late, as in a virtual machine, poll_timeout's reading counts too. */
+    if (next_ns <= loop->polled_ns + FL_COARSE_LAG_NS
+        || next_ns <= loop->now_ns) {
+        *now_ns = fl_clock_ns();
     }
-    if (next_ns > loop->now_ns || loop->now_coarse_ns != loop->polled_ns
-        || !fl_timers_reading_is_current(loop, loop->polled_ns))
-    {
-        loop->now_ns = fl_clock_ns();
-        /* A new tick is always polled first (may_skip_poll), so polled_ns is
-           the tick of this reading. */
-        loop->now_coarse_ns = loop->polled_ns;
-    }
-    loop->now_fresh = true;
-    *now_ns = loop->now_ns;
     return 0;
 }
 
@@ -331,8 +299,7 @@ static int
 queue_due(FlLoop *loop)
 {
     int64_t now_ns;
-    if (iteration_time(loop, fl_timer_queue_next_ns(&loop->timers), &now_ns)
-        < 0) {
+    if (iteration_time(loop, &now_ns) < 0) {
         return -1;
     }
     /* asyncio adds the clock's resolution too: one nanosecond. */
@@ -354,8 +321,6 @@ queue_due(FlLoop *loop)
             Py_CLEAR(timer->scheduled);
         }
     }
-    /* timers.c, invariant 3: all timers up to now_ns were popped. */
-    loop->quiet_until_ns = fl_timer_queue_next_ns(&loop->timers);
     return 0;
 }
 
@@ -371,7 +336,11 @@ leave_parent(FlLoop *loop)
         return 0;
     }
     int code = fl_loop_after_fork(loop);
-    return code < 0 ? fl_raise_errno(code) : fl_signals_begin(loop);
+    if (code < 0) {
+        return fl_raise_errno(code);
+    }
+    /* Not for a _run_once() outside a run, which nothing ends. */
+    return fl_loop_is_running(loop) ? fl_signals_begin(loop) : 0;
 }
 
 static int
@@ -419,7 +388,4 @@ fl_loop_reset_iterations(FlLoop *loop)
 {
     loop->skip_allowance = loop->skips_left = 0;
     loop->empty_poll_ns = 0;
-    loop->now_fresh = false;
-    loop->now_ns = 0;
-    loop->quiet_until_ns = fl_timer_queue_next_ns(&loop->timers);
 }

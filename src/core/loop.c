@@ -2,14 +2,13 @@
    thread runs, and how a forked child separates from its parent.
 
    1. A thread's running loop is in the thread-specific `state->running`, which
-      run_as_thread_loop in loop/run.c sets for a run and restores after it.
-      The pointer is borrowed: the run owns a reference.
+      iterate() in loop/run.c sets and restores.  The pointer is borrowed: the
+      method call that iterates owns a reference.
    2. A loop of a forked child shares no kernel object with the parent's.
       Otherwise a change in one process would change the other's epoll set or
       take its signals. */
 #include "core/loop.h"
 
-#include "core/dispatch.h"
 #include "core/poller.h"
 #include "core/registration.h"
 #include "py/compat.h"
@@ -52,13 +51,6 @@ fl_loop_after_fork(FlLoop *loop)
        untouched. */
     if (code < 0 || poller->failure_code < 0 || !poller->needs_repair) {
         return code < 0 ? code : poller->failure_code;
-    }
-    FlRegistration *own[] = {poller->timerfd_reg, poller->signal_reg};
-    for (size_t at = 0; at < 2; at++) {
-        if (own[at] != NULL) {
-            /* fl_poller_close_own frees it; a queued entry points at it. */
-            fl_loop_drop_event(loop, own[at]);
-        }
     }
     fl_poller_close_own(poller);
     return 0;

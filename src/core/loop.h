@@ -30,22 +30,19 @@
 #define FL_OFF_RAW_STEPS       1
 #define FL_OFF_POLL_SKIP       2
 #define FL_OFF_CORK            4
-#define FL_OFF_TIMERFD         16
 #define FL_OFF_NATIVE_EXECUTOR 32
 #define FL_OFF_DATAGRAM_BATCH  64
 #define FL_OFF_NATIVE_TLS      128
 #define FL_OFF_LIBSSL          256
 
 /* The cross-thread queue: entries that other threads pushed, used only without
-   a GIL (thread_queue.h).  Its lock also guards the last three fields, and
-   these with a GIL too. */
+   a GIL (thread_queue.h).  Its lock also guards the last three fields, and the
+   times of metrics, and these with a GIL too. */
 typedef struct {
     uv_mutex_t lock; /* taken by fl_thread_queue_lock */
     unsigned forks;  /* fl_forks_count() when lock and condition were made */
-    FlReady *entries;
-    size_t count;
-    size_t capacity;
-    atomic_bool filled; /* count > 0, readable without the lock */
+    FlReadyQueue ready;
+    atomic_bool filled; /* ready has entries; readable without the lock */
     /* see threadsafe_handle.c */
     uv_cond_t finished;           /* `running` has returned */
     FlHandle *running;            /* borrowed: the running thread-safe handle,
@@ -67,31 +64,16 @@ typedef struct {
     int (*run)(PyObject *self);
 } FlFdCall;
 
-/* A user-owned fd: one that add_reader, add_writer or a sock_* call has
-   registered. */
+/* A user-owned fd: the registration of add_reader, add_writer or a sock_*
+   call, with what it refers to. */
 typedef struct {
-    FlList link; /* in loop->user_fds while registered */
-    FlRegistration *reg;
+    FlRegistration reg; /* first: the poller frees it */
     FlFdRefs refs;
-    PyObject *socket_ref; /* persistent only: weak reference to the socket */
+    PyObject *socket_ref; /* trusted only: weak reference to the socket */
 } FlUserFd;
-
-/* The users of one fd. */
-typedef struct {
-    FlUserFd *user_fd;         /* of add_reader or add_writer, or NULL */
-    struct FlOwned *transport; /* open on this fd, or NULL */
-} FlFdSlot;
 
 struct FlLoop;
 struct FlMetrics;
-
-/* The corked stream: its write queue keeps bytes until the running callback
-   returns.  The struct is embedded in the stream.  A stream uncorks by
-   clearing loop->cork.  send calls no protocol, preserves a raised exception,
-   and reports a failure through the stream (connection_lost is queued). */
-typedef struct FlCork {
-    void (*send)(struct FlCork *self);
-} FlCork;
 
 /* The loop's calls of an open transport, which is an FlOwned. */
 typedef struct {
@@ -102,11 +84,14 @@ typedef struct {
     /* The loop was closed or garbage-collected: take over its reference and
        drop it.  The node is already unlinked. */
     void (*abandon)(struct FlOwned *self);
-    /* Whether the transport's fd still refers to its own file: 1 or 0, or -1
-       with an exception set. */
-    int (*has_fd)(struct FlOwned *self);
+    /* Whether the transport's fd still refers to its own file.  May run
+       Python.  Raises nothing. */
+    bool (*has_fd)(struct FlOwned *self);
     /* The fd refers to another file now: end with EBADF, without closing. */
     void (*invalidate_fd)(struct FlOwned *self);
+    /* Send the bytes that it has corked.  Calls no protocol and preserves a
+       raised exception; a failure queues connection_lost. */
+    void (*flush)(struct FlOwned *self);
 } FlOwnedKind;
 
 /* An open transport of the loop.  `object` is the loop's strong reference. */
@@ -130,33 +115,29 @@ typedef struct FlLoop {
     /* the current run: its thread, clock, polls, callbacks and state */
     FL_ATOMIC unsigned long thread_id; /* 0: not running */
 
-    int64_t now_ns;          /* last reading of the precise clock */
-    int64_t now_coarse_ns;   /* polled_ns at that reading: its tick */
-    int64_t quiet_until_ns;  /* no queued timer has a deadline after now_ns and
-                                before this */
-    bool now_fresh;          /* now_ns may serve as the present: timers.h */
-    bool tracks_origin;      /* this run enabled coroutine origin tracking */
-    int64_t polled_ns;       /* coarse time of the last poll */
-    int64_t empty_poll_ns;   /* precise time at which the last poll ended, if
+    int64_t now_ns;    /* the precise clock, as a poll or call_later read it */
+    int64_t polled_ns; /* coarse time of the last poll */
+    int64_t empty_poll_ns;    /* precise time at which the last poll ended, if
                                 it found nothing; else 0 */
-    int64_t rechecked_ns;    /* coarse: last fl_registrations_recheck */
-    uint64_t dispatch;       /* entries run so far: identifies a callback */
-    FlCork *FL_ATOMIC cork;  /* the corked stream, or NULL */
-    FL_ATOMIC bool in_batch; /* callbacks run: their writes may be corked */
-    unsigned skips_left;     /* polls that may still be skipped */
-    unsigned skip_allowance; /* adapted at each empty poll */
-    bool owns_wakeup_fd;     /* the run has Python's wakeup fd: signals.c */
+    int64_t rechecked_ns;     /* coarse: last fl_registrations_recheck */
+    uint64_t dispatch;        /* entries run so far: identifies a callback */
+    FlOwned *FL_ATOMIC cork;  /* the stream whose write queue keeps bytes until
+                                the running callback returns, or NULL */
+    FL_ATOMIC bool in_batch;  /* callbacks run: their writes may be corked */
+    unsigned skips_left;      /* polls that may still be skipped */
+    unsigned skip_allowance;  /* adapted at each empty poll */
+    bool owns_wakeup_fd;      /* the run has Python's wakeup fd: signals.c */
     uint64_t wait_limited_at; /* ready.tail + 1: see fl_signals_before_wait */
     uint64_t wakeup_taken_at; /* ready.tail + 1: see fl_signals_before_wait */
     FL_ATOMIC bool plain_tasks; /* see tasks.c, invariant 3 */
     atomic_bool busy;           /* see fl_loop_claim */
+    bool timed;                 /* the running entry is timed: dispatch.c */
     bool in_iteration;          /* also during a _run_once() outside a run */
-    bool external_run;          /* the run began by setting _thread_id */
     FL_ATOMIC bool debug;
     FL_ATOMIC bool closed;
     FL_ATOMIC bool stopping;
     bool thread_queue_ready; /* thread_queue was initialised */
-    uint16_t off;            /* FL_OFF_* */
+    unsigned off;            /* FL_OFF_* */
 
     /* see overrides.h */
     FL_ATOMIC uint8_t class_overrides; /* FL_OVERRIDES_* */
@@ -165,24 +146,20 @@ typedef struct FlLoop {
 
     /* transports and fds */
     FlList streams; /* FlOwned: open transports */
-    FlFdSlot *fds;  /* indexed by fd */
-    int fds_size;
-    FlList user_fds; /* FlUserFd */
-    char *scratch;   /* receive buffer of all streams, made on first use */
+    char *scratch;  /* receive buffer of all streams, made on first use */
     struct FlDatagramBuffers *datagram_buffers; /* the same for datagrams */
 
     /* attributes that Python code sees; NULL reads as None */
     PyObject *task_factory;
     PyObject *exception_handler;
     PyObject *slow_callback_hook;
-    PyObject *current_handle;
+    PyObject *current_handle;   /* while `timed`: what runs, or NULL */
+    PyObject *current_callback; /* its callback, or itself */
     PyObject *default_executor;
     PyObject *signal_handlers;
     PyObject *python_transports; /* fd -> asyncio's own transport, or NULL */
     PyObject *future_keywords;   /* {"loop": this}, see tasks.c */
     PyObject *step_kwnames;      /* the ("context",) of C tasks, or NULL */
-    PyObject *shared_context;    /* see shared_context.h; or NULL */
-    const PyObject *shared_map;  /* shared_context's variables, borrowed */
     double slow_callback_duration;
 } FlLoop;
 
@@ -224,14 +201,14 @@ fl_loop_on_other_thread(const FlLoop *loop)
 }
 
 /* Send the bytes that the running callback corked.  loop->cork is cleared
-   first: send itself goes through fl_loop_before_io. */
+   first: flush itself goes through fl_loop_before_io. */
 static inline void
 fl_loop_flush_corked(FlLoop *loop)
 {
-    FlCork *cork = loop->cork;
-    if (FL_UNLIKELY(cork != NULL)) {
+    FlOwned *corked = loop->cork;
+    if (FL_UNLIKELY(corked != NULL)) {
         loop->cork = NULL;
-        cork->send(cork);
+        corked->kind->flush(corked);
     }
 }
 
@@ -266,8 +243,7 @@ fl_loop_unclaim(FlLoop *loop)
 /* 0, or -1 with RuntimeError('Event loop is closed'). */
 int fl_loop_check_open(FlLoop *loop);
 
-/* The loop that this thread runs, borrowed, or NULL.  A run that began by
-   setting _thread_id is not found, since it may end in another thread. */
+/* The loop that this thread iterates, borrowed, or NULL. */
 FlLoop *fl_loop_of_thread(FlState *state);
 
 /* Flush the corked bytes of the loop that this thread runs, if any.  Call this

@@ -13,15 +13,12 @@
      GIL is taken again, to the beginning of the next one.  An event in between
      was queued at most that much later.  Rejected: a time stamp for each
      queued callback.  Reading the clock costs a third of a call.
-   - Slow callbacks.  The duration of a callback is only compared with
-     slow_callback_duration.  It is measured with the coarse clock, which an
-     iteration without a poll reads anyway, or with the precise one if that
-     limit is below a few ticks of the coarse one (is_precise in dispatch.c).
+   - Slow callbacks: see run_timed in dispatch.c.
 
    Threads: the loop's thread writes; executor workers write the job counters;
-   any thread may call fl_metrics_read.  With a GIL all of them hold it, except
-   that woke_ns is written without it.  Without a GIL each counter is atomic,
-   and `version` tells a reader of the times that they changed meanwhile.
+   any thread may call fl_metrics_read.  The lock of loop->thread_queue guards
+   the times, of which one changes without the GIL (fl_metrics_woke).  Each
+   counter is atomic.
 
    Functions cannot fail unless they say so. */
 #ifndef FL_CORE_METRICS_H
@@ -34,28 +31,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* A counter that one thread at a time changes and others read. */
-#if FL_HAVE_GIL
-typedef uint64_t FlCount;
-
-static inline void
-fl_count_set(FlCount *count, uint64_t value)
-{
-    *count = value;
-}
-
-static inline uint64_t
-fl_count_get(const FlCount *count)
-{
-    return *count;
-}
-
-static inline void
-fl_count_add(FlCount *count, uint64_t more)
-{
-    *count += more;
-}
-#else
+/* A counter that some threads change and others read. */
 typedef _Atomic uint64_t FlCount;
 
 static inline void
@@ -76,7 +52,6 @@ fl_count_add(FlCount *count, uint64_t more)
 {
     (void)atomic_fetch_add_explicit(count, more, memory_order_relaxed);
 }
-#endif
 
 /* The state that a loop's time counts for. */
 typedef enum {
@@ -95,27 +70,20 @@ typedef enum {
 #define FL_LAG_FIRST_SHIFT 10
 
 typedef struct FlMetrics {
-    /* The times; written by fl_metrics_enter except where noted. */
-    FlCount version; /* odd while the times change */
-    FlCount spent_ns[FL_TIMES];
-    FlCount time_state;      /* FlTimeOf: the current state */
-    FlCount since_ns;        /* when it began */
-    _Atomic int64_t woke_ns; /* see fl_metrics_woke; 0: not in a wait's end */
-    _Atomic int64_t reported_ns; /* readers have reported time up to here */
+    /* the times: under the lock of loop->thread_queue */
+    int64_t spent_ns[FL_TIMES];
+    FlTimeOf time_state; /* the current state */
+    int64_t since_ns;    /* when it began */
 
     int64_t enabled_ns;
-    int64_t lag_from_ns; /* when the last poll ended or the run began */
-    int64_t tick_ns;     /* the coarse clock when the last batch ended */
-    int64_t slow_ns;     /* for this batch: see fl_metrics_slow_ns */
-    bool measures;       /* in a batch that began with metrics enabled */
+    int64_t lag_from_ns;        /* when the last poll ended or the run began */
     uint64_t dispatch_at_start; /* loop->dispatch when metrics were enabled */
     uint64_t polls_at_start;    /* poller->polls then */
-    PyObject *event_subject;    /* see fl_metrics_set_subject; else NULL */
 
-    FlCount turns; /* iterations */
+    /* The counters, up to the end, in the order of fastloop/metrics.py. */
+    FlCount iterations;
     FlCount polls;
     FlCount callbacks;
-    FlCount lag[FL_LAG_BUCKETS];
     FlCount lag_sum_ns;
     FlCount lag_max_ns;
     FlCount slow_callbacks;
@@ -139,6 +107,7 @@ typedef struct FlMetrics {
     FlCount jobs_done;
     FlCount job_wait_ns;
     FlCount job_run_ns;
+    FlCount lag[FL_LAG_BUCKETS];
 } FlMetrics;
 
 /* Add to a counter if metrics are enabled. */
@@ -160,56 +129,25 @@ void fl_metrics_free(FlLoop *loop);
 /* The loop was closed: reset the counters of what is open or queued. */
 void fl_metrics_closed(FlMetrics *metrics);
 
-/* End the current state at now_ns and enter the next one.  Only the loop's
-   thread may call. */
-void fl_metrics_enter(FlMetrics *metrics, FlTimeOf next, int64_t now_ns);
-
 /* Around a run, or around an iteration outside a run. */
 void fl_metrics_run_begins(FlLoop *loop);
 void fl_metrics_run_ends(FlLoop *loop);
 
-/* slow_callback_duration in nanoseconds, 0 to INT64_MAX. */
-int64_t fl_metrics_slow_ns(const FlLoop *loop);
+/* Before a poll, with the state that its time counts for. */
+void fl_metrics_callbacks_ended(FlLoop *loop, FlTimeOf next);
 
-/* Around a poll. */
-void fl_metrics_poll_begins(FlLoop *loop, bool may_wait);
 void fl_metrics_poll_ended(FlLoop *loop);
 
-/* A poll that may wait has ended; called without holding the GIL.  In a build
-   with a GIL this only sets woke_ns: fl_metrics_poll_ended changes the state
-   later, and readers use woke_ns until then.  In a build without one the state
-   changes at once.  Otherwise a reader that computed the GIL's time from
-   woke_ns could be ahead of the loop's thread, which read the clock before
-   it. */
-void fl_metrics_woke(FlMetrics *metrics, int64_t now_ns);
+/* A poll that may wait has ended; called without the GIL, which is waited for
+   from now on. */
+void fl_metrics_woke(FlLoop *loop);
 
-/* Set a value and raise its high-water mark. */
-static inline void
-fl_metrics_set_high_water(FlCount *most, FlCount *now, uint64_t value)
-{
-    fl_count_set(now, value);
-    if (value > fl_count_get(most)) {
-        fl_count_set(most, value);
-    }
-}
+/* Before the entries of an iteration run. */
+void fl_metrics_batch_begins(FlLoop *loop);
 
-/* The object that names a handle in a report: its callback, or the handle if
-   it has none any more.  So call it before the handle runs.  A new
-   reference. */
-PyObject *fl_metrics_subject_of(FlHandle *handle);
-
-/* An fd event runs this handle, so the handle's callback names the event. */
-static inline void
-fl_metrics_set_subject(FlLoop *loop, FlHandle *handle)
-{
-    FlMetrics *metrics = loop->metrics;
-    if (FL_UNLIKELY(metrics != NULL) && metrics->measures) {
-        Py_XSETREF(metrics->event_subject, fl_metrics_subject_of(handle));
-    }
-}
-
-/* All metrics of a loop that has them: a dict of ints, except that
-   "lag_counts" is a list of ints.  Any thread.  NULL with MemoryError. */
-PyObject *fl_metrics_read(const FlLoop *loop);
+/* All metrics of a loop that has them, as a list of ints: the time since they
+   were enabled, the time since the last poll or 0 during one, the time of each
+   state, and all counters.  Any thread.  NULL with MemoryError. */
+PyObject *fl_metrics_read(FlLoop *loop);
 
 #endif

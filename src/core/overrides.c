@@ -9,44 +9,45 @@
 
 #include "core/loop.h"
 #include "py/compat.h"
+#include "py/methods.h"
 #include "py/state.h"
 
-/* Whether a class has another method than BaseLoop.  1 or 0, or -1 with an
+/* Whether a class has another method than its base.  1 or 0, or -1 with an
    exception set. */
 static int
-is_replaced(const FlState *state, PyTypeObject *type, PyObject *name)
+is_replaced(PyObject *base, PyObject *type, PyObject *name)
 {
-    PyObject *ours = PyObject_GetAttr((PyObject *)state->loop_type, name);
-    PyObject *method =
-        ours == NULL ? NULL : PyObject_GetAttr((PyObject *)type, name);
+    PyObject *ours = PyObject_GetAttr(base, name);
+    PyObject *method = ours == NULL ? NULL : PyObject_GetAttr(type, name);
     /* The classes still own both, and only the pointers are compared. */
     Py_XDECREF(method);
     Py_XDECREF(ours);
     return method == NULL ? -1 : method != ours;
 }
 
+/* The names of FlOverride. */
+static const size_t methods[] = {
+    [FL_OVERRIDES_TIME] = offsetof(FlNames, time),
+    [FL_OVERRIDES_CALL_SOON] = offsetof(FlNames, call_soon),
+    [FL_OVERRIDES_CALL_AT] = offsetof(FlNames, call_at),
+    [FL_OVERRIDES_CALL_SOON_THREADSAFE] =
+        offsetof(FlNames, call_soon_threadsafe),
+};
+
 /* The result is stored only if all lookups succeed. */
 int
 fl_overrides_check_class(FlLoop *loop)
 {
-    const FlNames *names = &loop->state->names;
-    const struct {
-        uint8_t bit;
-        PyObject *name;
-    } methods[] = {
-        {FL_OVERRIDES_TIME, names->time},
-        {FL_OVERRIDES_CALL_SOON, names->call_soon},
-        {FL_OVERRIDES_CALL_AT, names->call_at},
-        {FL_OVERRIDES_CALL_SOON_THREADSAFE, names->call_soon_threadsafe},
-    };
+    const FlState *state = loop->state;
     uint8_t found = 0;
     for (size_t at = 0; at < sizeof(methods) / sizeof(methods[0]); at++) {
-        int replaced =
-            is_replaced(loop->state, Py_TYPE(loop), methods[at].name);
+        int replaced = is_replaced((PyObject *)state->loop_type,
+                                   (PyObject *)Py_TYPE(loop),
+                                   fl_name_at(state, methods[at]));
         if (replaced < 0) {
             return -1;
         }
-        found |= replaced ? methods[at].bit : 0;
+        found |= (uint8_t)(replaced << at);
     }
     loop->class_overrides = found;
     return 0;
@@ -62,9 +63,7 @@ fl_overrides_begin_run(FlLoop *loop)
     }
     /* CPython's own _run is a Python function whose globals are those of
        asyncio.events.  A replacement's globals are another module's. */
-    if (PyFunction_Check(run)
-        && PyFunction_GetGlobals(run) == state->asyncio_events)
-    {
+    if (fl_method_is_from(run, state->asyncio_events)) {
         Py_CLEAR(run);
     }
     /* NULL if _run is CPython's: a run reads this once per handle. */
@@ -82,17 +81,8 @@ socket_is_plain(const FlState *state)
                            names->fileno};
     PyObject *base = (PyObject *)((PyTypeObject *)state->socket_type)->tp_base;
     for (size_t at = 0; at < sizeof(methods) / sizeof(methods[0]); at++) {
-        PyObject *found = PyObject_GetAttr(state->socket_type, methods[at]);
-        PyObject *inherited =
-            found == NULL ? NULL : PyObject_GetAttr(base, methods[at]);
-        /* As in is_replaced, only the pointers are compared below. */
-        Py_XDECREF(found);
-        Py_XDECREF(inherited);
-        if (inherited == NULL) {
+        if (is_replaced(base, state->socket_type, methods[at]) != 0) {
             PyErr_Clear(); /* invariant 2 */
-            return false;
-        }
-        if (found != inherited) {
             return false;
         }
     }
@@ -100,22 +90,17 @@ socket_is_plain(const FlState *state)
 }
 
 bool
-fl_overrides_check_socket(FlState *state)
+fl_overrides_socket(FlState *state)
 {
-    FlSeenClass *seen = &state->socket_seen;
-    bool plain = socket_is_plain(state);
-    seen->is_plain = plain;
-    /* The version is read after the lookups, because a lookup assigns one to a
-       class that has none.  A class that was changed very often gets none any
-       more: its version stays 0, and each call checks it again. */
-    seen->version = fl_type_version((PyTypeObject *)state->socket_type);
-    return !plain;
+    return !fl_class_is_plain(state, &state->socket_seen, state->socket_type,
+                              socket_is_plain);
 }
 
 bool
-fl_overrides_in_dict(FlLoop *loop, PyObject *name)
+fl_overrides_in_dict(FlLoop *loop, FlOverride method)
 {
-    int found = PyDict_Contains(loop->dict, name);
+    int found =
+        PyDict_Contains(loop->dict, fl_name_at(loop->state, methods[method]));
     if (found < 0) {
         /* A key of the dict cannot be compared: invariant 2. */
         PyErr_Clear();

@@ -1,8 +1,9 @@
 /* The poller: a uv_loop_t that only this file runs, and the set of fds.
 
    1. Deadlines: uv_timer_t counts whole milliseconds, so it gets the timeout
-      rounded up; a timeout below a millisecond uses a timerfd.  Where a poll
-      still ends early, no timer runs early: the loop reads its own clock
+      rounded up; a timeout below a millisecond waits for libuv's backend fd
+      and a timerfd.  (ppoll() needs no timerfd, and is 50 us late.)  Where a
+      poll still ends early, no timer runs early: the loop reads its own clock
       after each poll (iteration.c).
    2. The backend fd of libuv is never replaced in a running loop: a wake-up
       that was sent through it would be lost.  Only a forked child replaces
@@ -13,10 +14,10 @@
       without memory.  So we add those fds to its epoll ourselves first, where
       a failure is an error code.  libuv then finds them registered and
       modifies them, which needs no memory.
-   5. A loop that never waits, as in most tests, pays for neither libuv's
-      handles nor their registration: both are made before the first poll that
-      may block.  Without handles libuv's loop must never run, not even to be
-      closed.
+   5. A loop that never runs does not pay for libuv's loop (newer versions open
+      an io_uring with it): it is opened for the first run or the first fd of
+      the application.  Not later, or its fds could be ones that the
+      application closed too often.
    6. libuv aborts if an application closed libuv's fds.  Checking before each
       wait would cost one more system call per wait.  So they are checked
       before the first wait of a run and before libuv closes them.  For the
@@ -40,6 +41,7 @@
 #include <unistd.h>
 
 #ifdef __linux__
+#include <poll.h>
 #include <sys/epoll.h>
 #include <sys/timerfd.h>
 #endif
@@ -162,62 +164,19 @@ avoid_sqpoll_thread(void)
     return code;
 }
 
-#ifdef __linux__
+/* Move a new fd of ours, if a registration is left under it whose file was
+   closed without our knowledge.  Returns the fd or -1 with errno. */
 static int
-run_timerfd(void *loop, FlRegistration *reg, int events)
+move_from_stale(FlPoller *poller, int fd)
 {
-    (void)loop;
-    (void)events;
-    (void)reg;
-    /* Its event has ended the poll.  It is not read: the registration is
-       edge-triggered, and the next expiration is a new edge. */
-    return 0;
-}
-
-/* Best effort: a sandbox may refuse a timerfd.  Then deadlines are rounded up
-   to milliseconds. */
-static void
-open_timerfd(FlPoller *poller)
-{
-    int fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
-    if (fd < 0) {
-        return;
+    if (fd < 0 || fl_registration_at(poller, fd) == NULL) {
+        return fd;
     }
-    FlRegistration *reg;
-    if (fl_registration_open(poller, fd, false, &reg) < 0) {
-        (void)close(fd);
-        return;
-    }
-    if (fl_registration_persist(reg) < 0) {
-        fl_registration_close(reg);
-        (void)close(fd);
-        return;
-    }
-    reg->owner = poller;
-    reg->on_events = run_timerfd;
-    reg->wanted = FL_READABLE;
-    poller->timerfd = fd;
-    poller->timerfd_reg = reg;
-}
-#endif
-
-/* libuv's loop and the set.  0 or a negative errno, and nothing is left. */
-static int
-poller_init(FlPoller *poller)
-{
-    int code = avoid_sqpoll_thread();
-    if (code < 0) {
-        return code;
-    }
-    code = init_uv(&poller->uv);
-    if (code < 0) {
-        return code;
-    }
-    code = fl_fd_set_open(&poller->set);
-    if (code < 0) {
-        (void)uv_loop_close(&poller->uv);
-    }
-    return code;
+    int moved = fcntl(fd, F_DUPFD_CLOEXEC, poller->fds_size);
+    int error = errno;
+    (void)close(fd);
+    errno = error;
+    return moved;
 }
 
 /* Add the fds that libuv is about to poll to its epoll: see invariant 4.  One
@@ -285,27 +244,60 @@ start_set_poll(FlPoller *poller)
         (void)uv_poll_stop(&poller->set_poll);
     }
     poller->set_polled = code >= 0;
+    if (code >= 0) {
+        /* libuv makes its changes now.  Later the fd of its io_uring, by which
+           it makes them, may be closed, and it would abort. */
+        (void)uv_run(&poller->uv, UV_RUN_NOWAIT);
+    }
     return code;
 }
 
-/* Make libuv's handles, after libuv's own fds were added.  Only we close the
-   set's fd, so libuv may poll it. */
-static int
-open_handles(FlPoller *poller)
+int
+fl_poller_open_uv(FlPoller *poller)
 {
-    int code = add_uv_fds(poller);
-    if (code >= 0) {
-        code = uv_poll_init(&poller->uv, &poller->set_poll, poller->set.fd);
+    uv_loop_t *uv = &poller->uv;
+    if (poller->has_uv) {
+        return 0;
+    }
+    int code = avoid_sqpoll_thread();
+    if (code == 0) {
+        code = init_uv(uv);
     }
     if (code < 0) {
         return code;
     }
+    code = add_uv_fds(poller);
+    if (code >= 0) {
+        /* Only we close the set's fd, so libuv may poll it. */
+        code = uv_poll_init(uv, &poller->set_poll, poller->set.fd);
+    }
+    if (code < 0) {
+        (void)uv_loop_close(uv); /* without handles it need not run */
+        return code;
+    }
     poller->set_poll.data = poller;
-    (void)uv_timer_init(&poller->uv, &poller->timer);
+    (void)uv_timer_init(uv, &poller->timer);
     /* This cannot fail: uv_loop_init has opened the wake-up fd already. */
-    (void)uv_async_init(&poller->uv, &poller->async, on_async);
-    poller->has_handles = true;
+    (void)uv_async_init(uv, &poller->async, on_async);
+    poller->has_uv = true;
     return 0;
+}
+
+void
+fl_poller_begin_run(FlPoller *poller)
+{
+    fl_poller_lock_fds(poller); /* another thread may open it, too */
+    (void)fl_poller_open_uv(poller);
+    fl_poller_unlock_fds(poller);
+#ifdef __linux__
+    if (poller->timerfd < 0) {
+        poller->timerfd =
+            move_from_stale(poller,
+                            timerfd_create(CLOCK_MONOTONIC,
+                                           TFD_NONBLOCK | TFD_CLOEXEC));
+    }
+#endif
+    poller->wait_checked = false;
 }
 
 static void
@@ -315,6 +307,18 @@ close_fd(int *fd)
         (void)close(*fd);
         *fd = -1;
     }
+}
+
+static void
+close_timerfd(FlPoller *poller)
+{
+#ifdef __linux__
+    struct itimerspec when;
+    if (timerfd_gettime(poller->timerfd, &when) == 0) {
+        (void)close(poller->timerfd);
+    } /* else the application has closed it, and another file may have it */
+#endif
+    poller->timerfd = -1;
 }
 
 static void
@@ -329,31 +333,14 @@ close_any(uv_handle_t *handle, void *ignored)
 static void
 close_uv(FlPoller *poller)
 {
-    /* Without handles there is nothing to close: uv_loop_close succeeds at
-       once and uv_run is not called (invariant 5). */
     uv_walk(&poller->uv, close_any, NULL);
     while (uv_loop_close(&poller->uv) == UV_EBUSY) {
         (void)uv_run(&poller->uv, UV_RUN_NOWAIT);
     }
-    fl_fd_set_close(&poller->set);
-}
-
-/* The lock as well; as poller_init. */
-static int
-poller_open(FlPoller *poller)
-{
-    if (uv_mutex_init(&poller->fds_lock) < 0) {
-        return FL_NO_MEMORY;
-    }
-    int code = poller_init(poller);
-    if (code < 0) {
-        uv_mutex_destroy(&poller->fds_lock);
-    }
-    return code;
 }
 
 int
-fl_poller_open(FlPoller **out, bool use_timerfd)
+fl_poller_open(FlPoller **out)
 {
     FlPoller *poller = malloc(sizeof(*poller));
     if (poller == NULL) {
@@ -363,10 +350,12 @@ fl_poller_open(FlPoller **out, bool use_timerfd)
     fl_list_init(&poller->fired);
     fl_list_init(&poller->closed);
     poller->timerfd = poller->signal_fds[0] = poller->signal_fds[1] = -1;
-    poller->set.fd = -1;
     poller->forks = fl_forks_count();
-    poller->use_timerfd = use_timerfd;
-    int code = poller_open(poller);
+    int code = fl_fd_set_open(&poller->set);
+    if (code == 0 && uv_mutex_init(&poller->fds_lock) < 0) {
+        code = FL_NO_MEMORY;
+        fl_fd_set_close(&poller->set);
+    }
     if (code < 0) {
         free(poller);
         return code;
@@ -383,6 +372,12 @@ static bool
 were_fds_closed(const FlPoller *poller)
 {
 #ifdef __linux__
+    struct epoll_event event;
+    if (!poller->has_uv) {
+        /* The set has no edge-triggered registration yet that this could
+           take from the parent. */
+        return epoll_wait(poller->set.fd, &event, 1, 0) < 0;
+    }
     /* libuv's epoll is not in the set, so the call must fail.  ENOENT shows
        that both fds are still open; EBADF or EINVAL shows the contrary. */
     return epoll_ctl(poller->set.fd, EPOLL_CTL_DEL, uv_backend_fd(&poller->uv),
@@ -404,7 +399,7 @@ fork_uv(FlPoller *poller)
     if (poller->failure_code == 0 && were_fds_closed(poller)) {
         poller->failure_code = -EBADF;
     }
-    if (poller->failure_code == 0) {
+    if (poller->failure_code == 0 && poller->has_uv) {
         unsigned occupied = occupy_standard_fds();
         poller->failure_code = uv_loop_fork(&poller->uv);
         release_standard_fds(occupied);
@@ -423,7 +418,7 @@ fl_poller_after_fork_now(FlPoller *poller)
             mark_broken(poller, code);
         }
     }
-    if (code == 0 && poller->has_handles) {
+    if (code == 0 && poller->has_uv) {
         code = add_uv_fds(poller);
     }
     /* A new lock: another thread of the parent may have held the old one.
@@ -468,14 +463,13 @@ fl_poller_renew_set(FlPoller *poller)
 void
 fl_poller_close_own(FlPoller *poller)
 {
-    FlRegistration **regs[] = {&poller->timerfd_reg, &poller->signal_reg};
-    for (size_t at = 0; at < 2; at++) {
-        if (*regs[at] != NULL) {
-            fl_registration_close(*regs[at]);
-            *regs[at] = NULL;
-        }
+    if (poller->signal_reg != NULL) {
+        /* In a forked child the file stays open, in the parent. */
+        fl_registration_unregister(poller->signal_reg);
+        fl_registration_close_with_fd(poller->signal_reg);
+        poller->signal_reg = NULL;
     }
-    close_fd(&poller->timerfd);
+    close_timerfd(poller);
     close_fd(&poller->signal_fds[0]);
     close_fd(&poller->signal_fds[1]);
     poller->needs_repair = false;
@@ -486,13 +480,16 @@ fl_poller_free(FlPoller *poller)
 {
     /* In a forked child, so that closing does not change the parent's set. */
     (void)fl_poller_after_fork(poller);
-    if (poller->failure_code == 0 && poller->has_handles) {
+    if (poller->failure_code == 0 && poller->has_uv) {
         (void)check_uv_fds(poller); /* sets failure_code: see invariant 6 */
     }
     fl_registrations_close_all(poller);
     if (poller->failure_code == 0) {
-        close_uv(poller);
-        close_fd(&poller->timerfd);
+        if (poller->has_uv) {
+            close_uv(poller);
+        }
+        fl_fd_set_close(&poller->set);
+        close_timerfd(poller);
         close_fd(&poller->signal_fds[0]);
         close_fd(&poller->signal_fds[1]);
     } /* else libuv would abort, and the other fds may be foreign files now */
@@ -527,13 +524,17 @@ fl_poller_signal_pipe(FlPoller *poller,
     if (poller->signal_reg != NULL) {
         return 0;
     }
-    FlRegistration *reg;
+    FlRegistration *reg = NULL;
     int code = open_pipe(poller->signal_fds);
     if (code < 0) {
         return code;
     }
-    code = fl_registration_open(poller, poller->signal_fds[0], false, &reg);
-    if (code == 0) {
+    poller->signal_fds[0] = move_from_stale(poller, poller->signal_fds[0]);
+    code = poller->signal_fds[0] < 0
+               ? -errno
+               : fl_registration_open(poller, poller->signal_fds[0],
+                                      sizeof(*reg), &reg);
+    if (reg != NULL) {
         reg->owner = poller;
         reg->on_events = on_signal;
         code = fl_registration_set(reg, FL_READABLE);
@@ -550,27 +551,24 @@ fl_poller_signal_pipe(FlPoller *poller,
 
 /* --- polling ------------------------------------------------------------- */
 
-/* Have the timerfd end a poll after a timeout below a millisecond.  False if
-   there is no timerfd: the caller then rounds up.  It need not be disarmed
-   afterwards: a late expiration only ends one more poll early. */
-static bool
-arm_timerfd(FlPoller *poller, int64_t timeout_ns)
+/* Wait less than a millisecond, which libuv cannot.  1: libuv has events; 0:
+   it has none; -1: there is no timerfd. */
+static int
+wait_briefly(FlPoller *poller, int64_t timeout_ns)
 {
 #ifdef __linux__
-    if (poller->timerfd_reg == NULL) {
-        return false;
-    }
-    struct itimerspec when;
-    memset(&when, 0, sizeof(when));
-    when.it_value.tv_nsec = timeout_ns;
+    struct itimerspec when = {.it_value.tv_nsec = timeout_ns};
     if (timerfd_settime(poller->timerfd, 0, &when, NULL) < 0) {
-        return false;
+        poller->timerfd = -1; /* another file, or none: not ours to close */
+        return -1;
     }
-    return true;
+    struct pollfd fds[] = {{uv_backend_fd(&poller->uv), POLLIN, 0},
+                           {poller->timerfd, POLLIN, 0}};
+    return poll(fds, 2, -1) > 0 && fds[0].revents != 0;
 #else
     (void)poller;
     (void)timeout_ns;
-    return false;
+    return -1;
 #endif
 }
 
@@ -580,9 +578,6 @@ arm_deadline(FlPoller *poller, int64_t timeout_ns)
 {
     if (timeout_ns > LONGEST_POLL_NS) {
         timeout_ns = LONGEST_POLL_NS;
-    }
-    if (timeout_ns < FL_NS_PER_MS && arm_timerfd(poller, timeout_ns)) {
-        return;
     }
     int64_t timeout_ms = (timeout_ns + FL_NS_PER_MS - 1) / FL_NS_PER_MS;
     /* libuv's cached time dates from the last poll: without this the timer
@@ -624,45 +619,45 @@ wait_for_events(FlPoller *poller, int64_t timeout_ns)
         poller->set_fired = true;
         return;
     }
-    if (timeout_ns > 0) {
+    uv_run_mode mode = UV_RUN_ONCE;
+    if (timeout_ns > 0 && timeout_ns < FL_NS_PER_MS) {
+        int found = wait_briefly(poller, timeout_ns);
+        if (found == 0) {
+            return;
+        }
+        mode = found > 0 ? UV_RUN_NOWAIT : UV_RUN_ONCE;
+    }
+    if (timeout_ns > 0 && mode == UV_RUN_ONCE) {
         arm_deadline(poller, timeout_ns);
     }
-    (void)uv_run(&poller->uv, UV_RUN_ONCE);
-    if (timeout_ns > 0) {
-        (void)uv_timer_stop(&poller->timer);
-    }
+    (void)uv_run(&poller->uv, mode);
+    (void)uv_timer_stop(&poller->timer);
 }
 
-/* Before the first wait of a run: make libuv's handles, or check that its fds
-   are still open.  0 or a negative errno; then libuv must not run. */
+/* Before the first wait of a run: open libuv's loop, or check that its fds are
+   still open.  0 or a negative errno; then libuv must not run. */
 static int
 prepare_wait(FlPoller *poller)
 {
+    fl_poller_lock_fds(poller); /* another thread may open libuv's loop */
     int code = poller->failure_code < 0 ? poller->failure_code
-               : poller->has_handles    ? check_uv_fds(poller)
-                                        : open_handles(poller);
+               : poller->has_uv         ? check_uv_fds(poller)
+                                        : fl_poller_open_uv(poller);
+    fl_poller_unlock_fds(poller);
     poller->wait_checked = code == 0;
     poller->set_polled = poller->set_polled && poller->wait_checked;
     return code;
 }
 
 void
-fl_poller_prepare_wait(FlPoller *poller, int64_t timeout_ns)
+fl_poller_prepare_wait(FlPoller *poller)
 {
-    if (FL_LIKELY(poller->wait_checked) || prepare_wait(poller) == 0) {
-        /* Before the caller looks at its queues once more.  A thread that
-           pushes later sees this and wakes the poll (thread_queue.c). */
-        atomic_store(&poller->sleeping, 1);
+    if (FL_UNLIKELY(!poller->wait_checked) && prepare_wait(poller) < 0) {
+        return;
     }
-#ifdef __linux__
-    if (timeout_ns > 0 && timeout_ns < FL_NS_PER_MS && poller->use_timerfd
-        && poller->timerfd_reg == NULL)
-    {
-        /* On first use.  After one failure it is not tried again. */
-        open_timerfd(poller);
-        poller->use_timerfd = poller->timerfd_reg != NULL;
-    }
-#endif
+    /* Before the caller looks at its queues once more.  A thread that pushes
+       later sees this and wakes the poll (thread_queue.c). */
+    atomic_store(&poller->sleeping, 1);
 }
 
 void

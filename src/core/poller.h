@@ -39,26 +39,28 @@ typedef struct FlPoller FlPoller;
 /* One entry of the table of fds. */
 typedef struct {
     FlRegistration *reg; /* or NULL */
-    /* The set contains a file under this fd, as far as we know: the fd may
-       have been closed since.  It can stay true while reg is NULL: see
-       registration.c, invariant 3. */
-    bool registered;
-} FlFdEntry;
+    /* What the set contains under this fd, as far as we know: its tag, and the
+       interest, 0 for nothing.  The fd may have been closed since, and reg may
+       be NULL: see registration.c, invariant 3. */
+    uint32_t generation;
+    uint8_t interest;
+    uint8_t unwanted; /* unwanted events in a row */
+} FlFd;
 
 struct FlPoller {
     uv_loop_t uv;
-    uv_async_t async; /* this and the next two: valid if has_handles */
+    uv_async_t async; /* uv, and these three: valid if has_uv */
     uv_timer_t timer;
     uv_poll_t set_poll; /* polls the set's own fd */
     FlFdSet set;        /* contains every other fd of the loop */
     uint64_t polls;     /* number of polls so far */
     /* Without a GIL: guards `fds` and the lists `fired` and `closed`. */
     uv_mutex_t fds_lock;
-    FlFdEntry *fds; /* indexed by fd */
+    FlFd *fds; /* indexed by fd */
     int fds_size;
     uint32_t last_generation;
     bool set_fired;    /* libuv reported that the set has events */
-    bool has_handles;  /* libuv's handles exist, since the first wait */
+    bool has_uv;       /* libuv's loop and handles are open */
     bool wait_checked; /* in this run libuv's fds were found to be open */
     bool set_polled;   /* set_poll is started */
     bool busy;         /* the last poll took several events */
@@ -67,10 +69,9 @@ struct FlPoller {
     bool recheck;          /* some registration has `recheck` set */
     unsigned stale_events; /* since the set was last renewed */
     FlList fired;  /* registrations with events that are not queued yet */
-    FlList closed; /* see fl_registrations_pop_closed */
+    FlList closed; /* see fl_registrations_free_closed */
     atomic_uintptr_t iterating_thread; /* pthread_self(); 0: none */
-    FlRegistration *timerfd_reg;       /* NULL until first needed */
-    int timerfd;
+    int timerfd;                       /* -1 until a run begins */
     FlRegistration *signal_reg; /* of the signal pipe's read end, or NULL */
     int signal_fds[2];          /* read and write end; -1 until requested */
     atomic_int sleeping;        /* a blocking poll runs or is about to */
@@ -78,15 +79,17 @@ struct FlPoller {
     unsigned forks; /* fl_forks_count() of the process that owns uv and set */
     int failure_code;  /* why uv or the set is unusable: an error code, or 0 */
     bool needs_repair; /* failure_code, or the parent's timerfd and pipe */
-    bool use_timerfd;  /* false: disabled, or the system refused one */
     int event_count;   /* events taken and not yet processed */
     /* Last, so that fl_poller_open need not clear it. */
     FlFdEvent events[FL_FD_SET_EVENTS];
 };
 
-/* Open a poller; *out is set only on success.  use_timerfd: whether deadlines
-   below a millisecond may use a timerfd. */
-int fl_poller_open(FlPoller **out, bool use_timerfd);
+/* Open a poller; *out is set only on success. */
+int fl_poller_open(FlPoller **out);
+
+/* Open libuv's loop with its handles, unless that was done.  0 or a negative
+   errno, and nothing is left. */
+int fl_poller_open_uv(FlPoller *poller);
 
 /* Close the poller and the registrations that are left, and free them.  If
    libuv's fds were closed, libuv's part leaks: closing it would abort. */
@@ -122,13 +125,10 @@ void fl_poller_renew_set(FlPoller *poller);
 /* Close the timerfd and the signal pipe; they are made again when needed. */
 void fl_poller_close_own(FlPoller *poller);
 
-/* A run begins: before its first wait the poller checks that libuv's fds are
+/* A run begins: libuv's loop and the timerfd are opened, if there is room for
+   their fds, and before the first wait the poller checks that libuv's are
    still open. */
-static inline void
-fl_poller_begin_run(FlPoller *poller)
-{
-    poller->wait_checked = false;
-}
+void fl_poller_begin_run(FlPoller *poller);
 
 /* An iteration of the loop begins, and ends, on this thread. */
 static inline void
@@ -180,9 +180,9 @@ fl_poller_unlock_fds(FlPoller *poller)
 #endif
 }
 
-/* Prepare a poll with this timeout, while the caller has the GIL.  From then
-   on another thread can wake the poll. */
-void fl_poller_prepare_wait(FlPoller *poller, int64_t timeout_ns);
+/* Prepare a poll that may block, while the caller has the GIL.  From then on
+   another thread can wake the poll. */
+void fl_poller_prepare_wait(FlPoller *poller);
 
 /* Poll once: without blocking (timeout_ns 0), up to a timeout, or until an
    event or a wake-up (negative).  Timeouts of a millisecond or more are

@@ -1,49 +1,22 @@
 /* The ready queue: memory of its chunks; visiting and clearing entries.
 
-   1. A queue grows by small chunks, which stay in the nearest cache and are
-      all that most loops need.  A queue that is long already grows by large
-      ones.  These are mapped, so that freeing one returns its pages to the
-      system.
-   2. If the queue is empty when its only chunk is full, it starts that chunk
+   1. If the queue is empty when its only chunk is full, it starts that chunk
       again.  So a callback that reschedules itself needs no second chunk.
-   3. Entries are no Python objects.  GC reaches what they own through the
+   2. Entries are no Python objects.  GC reaches what they own through the
       loop's tp_traverse (fl_ready_traverse).  A reference missing there keeps
       a garbage cycle alive for ever. */
 #include "core/ready_queue.h"
 
 #include "py/compat.h"
 
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
-#define SMALL_ENTRIES 256
-#define LARGE_ENTRIES 4096
-/* A queue with this many entries grows by large chunks. */
-#define LONG_QUEUE    1024
-/* Spare chunks that an idle loop keeps: less than 1 MiB in all. */
-#define SMALL_SPARES  8
-#define LARGE_SPARES  3
-
-#define SMALL_BYTES (SMALL_ENTRIES * sizeof(FlReady))
-#define LARGE_BYTES (LARGE_ENTRIES * sizeof(FlReady))
-
-/* The size of an entry with 64-bit pointers.  Chunks are aligned to it: no
-   entry spans two cache lines. */
-#define CACHE_LINE 64
-
-/* aligned_alloc's alignment must be a power of two and its size a multiple of
-   that.  With 32-bit pointers an entry's own size is neither, so the alignment
-   is a constant and the chunk's size is checked against it. */
-_Static_assert(SMALL_BYTES % CACHE_LINE == 0, "aligned_alloc would refuse");
-
-/* Map all pages of a chunk at once where the system can.  A page fault for
-   each would cost as much as running the callbacks. */
-#ifdef MAP_POPULATE
-#define MAP_NOW MAP_POPULATE
-#else
-#define MAP_NOW 0
-#endif
+/* A small chunk stays in the nearest cache. */
+#define CHUNK_ENTRIES 256
+#define CHUNK_BYTES   (CHUNK_ENTRIES * sizeof(FlReady))
+/* Spare chunks that an idle loop keeps: 1 MiB at most. */
+#define MOST_SPARES   64
 
 /* The first slot of a chunk is its header. */
 static FlReady *
@@ -52,39 +25,27 @@ first_entry(FlReadyChunk *chunk)
     return (FlReady *)chunk + 1;
 }
 
-static void *
-map_large(void)
-{
-    void *memory = mmap(NULL, LARGE_BYTES, PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANON | MAP_NOW, -1, 0);
-    return memory == MAP_FAILED ? NULL : memory;
-}
-
-/* NULL with MemoryError. */
+/* A spare chunk or a new one; NULL with MemoryError.  New chunks are mapped,
+   so that freeing one returns its pages to the system, and so that no entry,
+   of 64 bytes, spans two cache lines. */
 static FlReadyChunk *
-chunk_new(bool large)
+take_chunk(FlReadyQueue *queue)
 {
-    FlReadyChunk *chunk =
-        large ? map_large() : aligned_alloc(CACHE_LINE, SMALL_BYTES);
-    if (chunk == NULL) {
-        PyErr_NoMemory();
-        return NULL;
-    }
-    chunk->next = NULL;
-    chunk->end = (FlReady *)chunk + (large ? LARGE_ENTRIES : SMALL_ENTRIES);
-    chunk->large = large;
-    return chunk;
-}
-
-static void
-chunk_free(FlReadyChunk *chunk)
-{
-    if (chunk->large) {
-        (void)munmap(chunk, LARGE_BYTES);
+    FlReadyChunk *chunk = queue->spare;
+    if (chunk != NULL) {
+        queue->spare = chunk->next;
+        queue->spares--;
     }
     else {
-        free(chunk);
+        chunk = mmap(NULL, CHUNK_BYTES, PROT_READ | PROT_WRITE,
+                     MAP_PRIVATE | MAP_ANON, -1, 0);
+        if (chunk == MAP_FAILED) {
+            PyErr_NoMemory();
+            return NULL;
+        }
     }
+    chunk->next = NULL;
+    return chunk;
 }
 
 static void
@@ -92,36 +53,29 @@ free_chain(FlReadyChunk *chunk)
 {
     while (chunk != NULL) {
         FlReadyChunk *next = chunk->next;
-        chunk_free(chunk);
+        (void)munmap(chunk, CHUNK_BYTES);
         chunk = next;
     }
-}
-
-/* A spare chunk, or NULL. */
-static FlReadyChunk *
-pop_spare(FlSpareChunks *spare)
-{
-    FlReadyChunk *chunk = spare->first;
-    if (chunk != NULL) {
-        spare->first = chunk->next;
-        spare->count--;
-        chunk->next = NULL;
-    }
-    return chunk;
 }
 
 /* Keep an empty chunk as a spare, or free it where there are enough. */
 static void
 recycle(FlReadyQueue *queue, FlReadyChunk *chunk)
 {
-    FlSpareChunks *spare = &queue->spare[chunk->large];
-    if (spare->count == (chunk->large ? LARGE_SPARES : SMALL_SPARES)) {
-        chunk_free(chunk);
+    if (queue->spares == MOST_SPARES) {
+        (void)munmap(chunk, CHUNK_BYTES);
         return;
     }
-    chunk->next = spare->first;
-    spare->first = chunk;
-    spare->count++;
+    chunk->next = queue->spare;
+    queue->spare = chunk;
+    queue->spares++;
+}
+
+/* The end of a chunk: past its last entry. */
+static FlReady *
+chunk_end(FlReadyChunk *chunk)
+{
+    return (FlReady *)chunk + CHUNK_ENTRIES;
 }
 
 static void
@@ -129,7 +83,7 @@ start_tail(FlReadyQueue *queue, FlReadyChunk *chunk)
 {
     queue->tail_chunk = chunk;
     queue->tail_at = first_entry(chunk);
-    queue->tail_end = chunk->end;
+    queue->tail_end = chunk_end(chunk);
 }
 
 static void
@@ -137,14 +91,14 @@ start_head(FlReadyQueue *queue, FlReadyChunk *chunk)
 {
     queue->head_chunk = chunk;
     queue->head_at = first_entry(chunk);
-    queue->head_end = chunk->end;
+    queue->head_end = chunk_end(chunk);
 }
 
 int
 fl_ready_init(FlReadyQueue *queue)
 {
     memset(queue, 0, sizeof(*queue)); /* on failure head_chunk stays NULL */
-    FlReadyChunk *chunk = chunk_new(false);
+    FlReadyChunk *chunk = take_chunk(queue);
     if (chunk == NULL) {
         return -1;
     }
@@ -157,25 +111,20 @@ void
 fl_ready_free(FlReadyQueue *queue)
 {
     free_chain(queue->head_chunk); /* up to the tail's */
-    free_chain(queue->spare[0].first);
-    free_chain(queue->spare[1].first);
+    free_chain(queue->spare);
     memset(queue, 0, sizeof(*queue));
 }
 
 int
 fl_ready_grow(FlReadyQueue *queue)
 {
-    /* Invariant 2. */
+    /* Invariant 1. */
     if (queue->head == queue->tail && queue->head_chunk == queue->tail_chunk) {
         start_head(queue, queue->head_chunk);
         start_tail(queue, queue->tail_chunk);
         return 0;
     }
-    bool large = fl_ready_count(queue) >= LONG_QUEUE;
-    FlReadyChunk *chunk = pop_spare(&queue->spare[large]);
-    if (chunk == NULL) {
-        chunk = chunk_new(large);
-    }
+    FlReadyChunk *chunk = take_chunk(queue);
     if (chunk == NULL) {
         return -1;
     }
@@ -203,8 +152,8 @@ fl_ready_find(const FlReadyQueue *queue, uint64_t position)
     uint64_t ahead = position - queue->head;
     FlReadyChunk *chunk = queue->head_chunk;
     FlReady *at = queue->head_at;
-    while (ahead >= (uint64_t)(chunk->end - at)) {
-        ahead -= (uint64_t)(chunk->end - at);
+    while (ahead >= (uint64_t)(chunk_end(chunk) - at)) {
+        ahead -= (uint64_t)(chunk_end(chunk) - at);
         chunk = chunk->next;
         at = first_entry(chunk);
     }
@@ -217,23 +166,6 @@ static inline uint32_t
 owned_args(const FlReady *entry)
 {
     return entry->nargs > FL_READY_ARGS ? 1 : entry->nargs;
-}
-
-int
-fl_ready_unshare_context(FlReady *entry)
-{
-    if (entry->kind != FL_READY_SHARED) {
-        return 0;
-    }
-    /* Not fl_context_copy: the entry is the caller's, so GC during the copy
-       cannot release its context. */
-    PyObject *own = PyContext_Copy(entry->context);
-    if (own == NULL) {
-        return -1;
-    }
-    entry->kind = FL_READY_CALL; /* so that a second call does nothing */
-    Py_SETREF(entry->context, own);
-    return 0;
 }
 
 void
@@ -274,7 +206,7 @@ fl_ready_traverse(const FlReadyQueue *queue, visitproc visit, void *arg)
     /* By count: the end of one chunk and the first entry of the next are the
        same position, so head_at may differ from tail_at in an empty queue. */
     for (uint64_t left = fl_ready_count(queue); left > 0; left--) {
-        if (at == chunk->end) {
+        if (at == chunk_end(chunk)) {
             chunk = chunk->next;
             at = first_entry(chunk);
         }

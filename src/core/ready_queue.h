@@ -37,8 +37,6 @@ struct FlRegistration;
 typedef enum {
     FL_READY_NONE,   /* cancelled: skipped */
     FL_READY_CALL,   /* callback(*args) in context */
-    FL_READY_SHARED, /* CALL with a shared context: copy it before entering */
-    FL_READY_STEP,   /* a C task's step or wake-up: has no handle to cancel */
     FL_READY_HANDLE, /* callback is our Handle: run the handle's fields */
     FL_READY_OTHER,  /* callback is any asyncio.Handle: call its _run() */
     FL_READY_EVENT,  /* events of the registration of.reg; owns nothing */
@@ -66,15 +64,7 @@ typedef struct FlReady {
 /* A chunk's header, in the space of its first entry. */
 typedef struct FlReadyChunk {
     struct FlReadyChunk *next; /* towards the tail, or the next spare */
-    FlReady *end;              /* past its last entry */
-    bool large;                /* mapped, not allocated: see ready_queue.c */
 } FlReadyChunk;
-
-/* Empty chunks kept for reuse, as a stack. */
-typedef struct {
-    FlReadyChunk *first;
-    unsigned count;
-} FlSpareChunks;
 
 typedef struct {
     FlReady *head_at;  /* the next entry to run; if this equals head_end, it
@@ -86,7 +76,8 @@ typedef struct {
     uint64_t tail;            /* position of the next entry to push */
     FlReadyChunk *head_chunk; /* NULL: not initialised, or freed */
     FlReadyChunk *tail_chunk;
-    FlSpareChunks spare[2]; /* small chunks, large chunks */
+    FlReadyChunk *spare; /* a stack of empty chunks for reuse */
+    unsigned spares;     /* how many */
 } FlReadyQueue;
 
 /* 0, or -1 with MemoryError set. */
@@ -104,10 +95,6 @@ void fl_ready_next_chunk(FlReadyQueue *queue);
 /* The entry at a position: head <= position < tail. */
 FlReady *fl_ready_find(const FlReadyQueue *queue, uint64_t position);
 
-/* Replace the shared context of a popped call by a copy of its own; any other
-   entry stays as it is.  0, or -1 with MemoryError set. */
-int fl_ready_unshare_context(FlReady *entry);
-
 /* Release what an entry (a copy, or one in the queue) owns, and make it
    FL_READY_NONE. */
 void fl_ready_clear(FlReady *entry);
@@ -115,12 +102,6 @@ void fl_ready_clear(FlReady *entry);
 /* For GC: visit what one entry, or all queued entries, own. */
 int fl_ready_visit(const FlReady *entry, visitproc visit, void *arg);
 int fl_ready_traverse(const FlReadyQueue *queue, visitproc visit, void *arg);
-
-static inline bool
-fl_ready_is_call(const FlReady *entry)
-{
-    return entry->kind == FL_READY_CALL || entry->kind == FL_READY_SHARED;
-}
 
 static inline uint64_t
 fl_ready_count(const FlReadyQueue *queue)

@@ -1,62 +1,51 @@
 /* Registrations of fds: see registration.h.
 
-   1. The tag of a registration is its fd and a generation.  A new
-      registration, and a new file under the same fd, get a new generation.
-      An event with an old generation is stale and is ignored; otherwise it
-      would run the callback of another file.
+   1. The tag of what the set contains is its fd and a generation, which each
+      change of the set renews.  An event with another generation is stale and
+      is ignored; otherwise it would run the callback of another file.
    2. The kernel keeps a registration after its fd was closed as long as a
       duplicate, or another process, has the file open.  Its events become
       stale once the system refuses a call for the fd or the registration is
-      closed.  So a level-triggered one is armed again, with a system call,
-      every MOST_REPEATS events: an fd that was closed is noticed then.  After
-      MOST_STALE stale events the set is renewed, which is the only way to
-      stop them.
-   3. A one-shot registration that has fired stays in the set, disarmed, when
-      it is closed: closing it costs no system call, and the next registration
-      of that fd arms it with one.
+      closed.  So a registration is made again, with a system call, every
+      MOST_REPEATS events: an fd that was closed is noticed then.  After
+      MOST_STALE stale events the set is renewed, which is the only way to stop
+      them.
+   3. The set may contain more than is wanted, also for an fd whose
+      registration was closed.  FlFd.interest says what.  After two unwanted
+      events in a row it is taken out of the set.  Not after one: often the
+      next iteration closes the fd, registers it for a transport, or wants the
+      event again.
    4. What the system refuses is an error code and ends at most the one
       registration that the call was for. */
 #include "core/registration.h"
 
 #include "base/codes.h"
 #include "base/list.h"
-#include "base/table.h"
 #include "core/fd_set.h"
 #include "core/poller.h"
+#include "core/ready_queue.h"
 #include "py/compat.h"
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
-/* Events of a persistent registration in a row while nobody waits: then it is
-   unregistered, because each one wakes the loop for nothing. */
-#define MOST_UNWANTED 16
-/* Events of a level-triggered registration until it is armed again. */
+/* Events of a registration until it is made again. */
 #define MOST_REPEATS  64
+/* Unwanted events in a row until they are taken out of the set. */
+#define MOST_UNWANTED 2
 /* Stale events until the set is renewed. */
 #define MOST_STALE    256
+#define FIRST_FDS     64
 
 /* Looked up each time, because the table moves when it grows. */
-static FlFdEntry *
+static FlFd *
 entry_of(const FlRegistration *reg)
 {
     return &reg->poller->fds[reg->fd];
 }
 
-static uint64_t
-tag_of(const FlRegistration *reg)
-{
-    return (uint64_t)reg->generation << 32 | (uint32_t)reg->fd;
-}
-
-static int
-interest_of(const FlRegistration *reg, bool level)
-{
-    return reg->wanted | (level ? FL_LEVEL : 0);
-}
-
-/* Append it to the list from which iteration.c queues an entry.  With 0 events
-   on_events runs all the same, to arm it again. */
+/* Append it to the list from which iteration.c queues an entry. */
 static void
 fire(FlRegistration *reg, int events)
 {
@@ -68,64 +57,7 @@ fire(FlRegistration *reg, int events)
     }
 }
 
-/* Drop reported events that are no longer wanted.  An entry that is queued
-   already stays queued and runs with what is left. */
-static void
-drop_unwanted(FlRegistration *reg)
-{
-    reg->fired &= reg->wanted;
-    if (reg->fired == 0) {
-        fl_list_remove(&reg->fired_link);
-    }
-}
-
-/* --- opening ------------------------------------------------------------- */
-
-/* Enter it in the table of fds.  0, -EEXIST or FL_NO_MEMORY. */
-static int
-claim_fd(FlRegistration *reg)
-{
-    FlPoller *poller = reg->poller;
-    if (reg->fd >= poller->fds_size) {
-        FlFdEntry *fds = fl_table_grow(poller->fds, &poller->fds_size, reg->fd,
-                                       sizeof(*fds));
-        if (fds == NULL) {
-            return FL_NO_MEMORY;
-        }
-        poller->fds = fds;
-    }
-    if (entry_of(reg)->reg != NULL) {
-        return -EEXIST;
-    }
-    entry_of(reg)->reg = reg;
-    reg->generation = ++poller->last_generation;
-    return 0;
-}
-
-int
-fl_registration_open(FlPoller *poller, int fd, bool always_level,
-                     FlRegistration **out)
-{
-    FlRegistration *reg = calloc(1, sizeof(*reg));
-    if (reg == NULL) {
-        return FL_NO_MEMORY;
-    }
-    fl_list_init(&reg->fired_link);
-    reg->poller = poller;
-    reg->fd = fd;
-    reg->always_level = always_level;
-    fl_poller_lock_fds(poller);
-    int code = claim_fd(reg);
-    fl_poller_unlock_fds(poller);
-    if (code < 0) {
-        free(reg);
-        return code;
-    }
-    *out = reg;
-    return 0;
-}
-
-/* --- registering --------------------------------------------------------- */
+/* --- the set ------------------------------------------------------------- */
 
 /* Whether an error means that the fd no longer refers to the registered file:
    it is closed (EBADF), refers to an unregistered file (ENOENT), or to one
@@ -138,25 +70,29 @@ is_other_file(int code)
 
 /* Treat as stale what the set may still contain under the fd. */
 static void
-invalidate(FlRegistration *reg)
+invalidate(FlPoller *poller, int fd)
 {
-    entry_of(reg)->registered = reg->armed = reg->level = false;
-    reg->generation = ++reg->poller->last_generation;
+    poller->fds[fd].interest = 0;
+    poller->fds[fd].generation = ++poller->last_generation;
 }
 
-/* Remove the fd from the set.  Any error is ignored, because the events are
-   stale from now on in any case. */
+/* Have the set report less, or nothing (0), under the fd.  An fd that refers
+   to another file by now is not registered again. */
 static void
-unregister(FlRegistration *reg)
+narrow(FlPoller *poller, int fd, int interest)
 {
-    /* In a forked child that could not get a set of its own, the parent's set
-       must not change. */
-    if (fl_poller_after_fork(reg->poller) == 0) {
-        /* This fails if the fd was closed.  Then the kernel has removed the
-           registration, or a duplicate keeps it and its events are stale. */
-        (void)fl_fd_set_remove(&reg->poller->set, reg->fd);
+    FlFd *entry = &poller->fds[fd];
+    uint64_t tag = (uint64_t)entry->generation << 32 | (uint32_t)fd;
+    int code = interest == 0
+                   ? fl_fd_set_remove(&poller->set, fd)
+                   : fl_fd_set_change(&poller->set, fd, interest, tag);
+    entry->unwanted = 0;
+    if (code == 0) {
+        entry->interest = (uint8_t)interest;
     }
-    invalidate(reg);
+    else if (is_other_file(code)) {
+        invalidate(poller, fd);
+    }
 }
 
 /* Register the wanted events for the file that the fd refers to now; what is
@@ -164,93 +100,148 @@ unregister(FlRegistration *reg)
    it is one system call where adding would be two; then adding, if the fd
    turned out to be another file's.  0 or a negative errno. */
 static int
-arm(FlRegistration *reg)
+add(FlRegistration *reg)
 {
     FlFdSet *set = &reg->poller->set;
-    FlFdEntry *entry = entry_of(reg);
-    int interest = interest_of(reg, reg->always_level);
-    int code = fl_poller_after_fork(reg->poller);
-    if (code < 0) {
-        return code;
+    FlFd *entry = entry_of(reg);
+    int interest = reg->wanted;
+    uint32_t generation = ++reg->poller->last_generation;
+    uint64_t tag = (uint64_t)generation << 32 | (uint32_t)reg->fd;
+    int code = -ENOENT;
+    if (entry->interest != 0) {
+        code = fl_fd_set_change(set, reg->fd, interest, tag);
     }
-    code = -ENOENT;
-    if (entry->registered) {
-        code = fl_fd_set_change(set, reg->fd, interest, tag_of(reg));
-        if (code < 0 && !is_other_file(code)) {
-            return code; /* the previous registration stays */
-        }
-    }
-    if (code < 0) {
-        invalidate(reg);
-        code = fl_fd_set_add(set, reg->fd, interest, tag_of(reg));
+    if (is_other_file(code)) {
+        entry->interest = 0;
+        code = fl_fd_set_add(set, reg->fd, interest, tag);
     }
     if (code == -EEXIST) {
         /* The set has this file under this fd although we do not know it, for
            example from a duplicate that was moved back here with dup2. */
-        code = fl_fd_set_change(set, reg->fd, interest, tag_of(reg));
+        code = fl_fd_set_change(set, reg->fd, interest, tag);
     }
-    entry->registered = reg->armed = code == 0;
-    reg->level = code == 0 && reg->always_level;
+    if (code == 0 || entry->interest == 0) {
+        entry->generation = generation; /* else the previous one stays */
+        entry->interest = code == 0 ? (uint8_t)interest : 0;
+        entry->unwanted = 0;
+    }
+    reg->ready = FL_READABLE | FL_WRITABLE; /* nothing is known yet */
     reg->repeats = 0;
     return code;
 }
 
-/* Arm it after an event.  It has proved to want more than one event, so it
-   becomes level-triggered.  Without support for that (ENOTSUP) it stays
-   one-shot.  0 or a negative errno. */
-static int
-arm_level(FlRegistration *reg)
-{
-    FlFdSet *set = &reg->poller->set;
-    uint64_t tag = tag_of(reg);
-    int code = fl_fd_set_change(set, reg->fd, interest_of(reg, true), tag);
-    reg->level = code == 0;
-    if (code == -ENOTSUP) {
-        code = fl_fd_set_change(set, reg->fd, interest_of(reg, false), tag);
-    }
-    reg->armed = code == 0;
-    reg->repeats = 0;
-    return code;
-}
-
-/* As fl_registration_arm_again, within the lock. */
+/* add(), and what the system has no room for is tried again by a later
+   fl_registrations_recheck.  A closed fd (EBADF), or one that cannot be
+   registered (EPERM), is given up. */
 static void
-arm_again(FlRegistration *reg)
+add_or_retry(FlRegistration *reg)
 {
-    int code = fl_poller_after_fork(reg->poller);
-    if (code == 0 && !entry_of(reg)->registered) {
-        /* The fd was closed, or leaving the parent's set could not move it:
-           as in asyncio it reports nothing more. */
-        return;
+    int code = add(reg);
+    if (code < 0 && code != -EBADF && code != -EPERM) {
+        reg->recheck = reg->poller->recheck = true;
+    }
+}
+
+/* --- opening, wanting, closing ------------------------------------------- */
+
+/* Make the table large enough for fd, by doubling.  It never shrinks: the
+   system reuses the lowest free fd, so it stays as small as the most fds that
+   were open.  0 or FL_NO_MEMORY. */
+static int
+table_reserve(FlPoller *poller, int fd)
+{
+    size_t size = (size_t)poller->fds_size;
+    size_t grown = size == 0 ? FIRST_FDS : size;
+    while (grown <= (size_t)fd) {
+        grown *= 2;
+    }
+    if (grown == size) {
+        return 0;
+    }
+    /* An fd is less than INT_MAX, and so is a size that the system allows. */
+    FlFd *fds = realloc(poller->fds, grown * sizeof(*fds));
+    if (fds == NULL) {
+        return FL_NO_MEMORY;
+    }
+    memset(fds + size, 0, (grown - size) * sizeof(*fds));
+    poller->fds = fds;
+    poller->fds_size = (int)grown;
+    return 0;
+}
+
+int
+fl_registration_open(FlPoller *poller, int fd, size_t size_bytes,
+                     FlRegistration **out)
+{
+    FlRegistration *reg = calloc(1, size_bytes);
+    if (reg == NULL) {
+        return FL_NO_MEMORY;
+    }
+    fl_list_init(&reg->fired_link);
+    reg->poller = poller;
+    reg->fd = fd;
+    fl_poller_lock_fds(poller);
+    if (fd != poller->signal_fds[0]) { /* which every loop has */
+        /* If there is no room for its fds, the first wait tries again. */
+        (void)fl_poller_open_uv(poller);
+    }
+    int code = table_reserve(poller, fd);
+    if (code == 0 && poller->fds[fd].reg != NULL) {
+        code = -EEXIST;
     }
     if (code == 0) {
-        code = arm_level(reg);
+        poller->fds[fd].reg = reg;
     }
-    if (is_other_file(code)) {
-        invalidate(reg);
+    fl_poller_unlock_fds(poller);
+    if (code < 0) {
+        free(reg);
+        return code;
     }
-    else if (code < 0) {
-        fire(reg, 0); /* out of memory: on_events tries again */
-    }
+    *out = reg;
+    return 0;
 }
 
-/* Make the set report what is wanted now.  A persistent registration ends.
-   0 or a negative errno. */
-static int
-apply(FlRegistration *reg)
+FlRegistration *
+fl_registration_at(FlPoller *poller, int fd)
 {
-    reg->persistent = reg->recheck = reg->rechecking = false;
-    drop_unwanted(reg);
-    if (reg->wanted != 0) {
-        return arm(reg);
+    FlRegistration *reg = NULL;
+    fl_poller_lock_fds(poller);
+    if (fd < poller->fds_size) {
+        reg = poller->fds[fd].reg;
     }
-    /* A one-shot registration that has fired is silent already: invariant 3.
-       One that is level-triggered from the start stays registered, so that
-       pausing costs no system call; the next event unregisters it. */
-    if (!reg->always_level && entry_of(reg)->registered
-        && (reg->armed || reg->level))
-    {
-        unregister(reg);
+    fl_poller_unlock_fds(poller);
+    return reg;
+}
+
+/* As fl_registration_set, within the lock. */
+static int
+set_wanted(FlRegistration *reg, int wanted)
+{
+    FlPoller *poller = reg->poller;
+    int before = reg->wanted, added = wanted & ~before;
+    reg->wanted = (uint8_t)wanted;
+    int code = fl_poller_after_fork(poller);
+    if (added != 0 && code == 0) {
+        if (reg->transport == NULL && !reg->trusted) {
+            /* It may be ready already: the next iteration must poll. */
+            atomic_store_explicit(&poller->user_fd_changed, true,
+                                  memory_order_relaxed);
+        }
+        reg->recheck |= reg->trusted;
+        poller->recheck |= reg->trusted;
+        if (!reg->trusted || (wanted & ~entry_of(reg)->interest)) {
+            code = add(reg);
+        }
+    }
+    if (code < 0 && added != 0) {
+        reg->wanted = (uint8_t)before;
+        return code;
+    }
+    /* An entry that is queued already stays queued and runs with what is
+       left. */
+    reg->fired &= reg->wanted;
+    if (reg->fired == 0) {
+        fl_list_remove(&reg->fired_link);
     }
     return 0;
 }
@@ -258,96 +249,46 @@ apply(FlRegistration *reg)
 int
 fl_registration_set(FlRegistration *reg, int wanted)
 {
+    fl_poller_lock_fds(reg->poller);
+    int code = set_wanted(reg, wanted);
+    fl_poller_unlock_fds(reg->poller);
+    return code;
+}
+
+void
+fl_registration_unregister(FlRegistration *reg)
+{
     FlPoller *poller = reg->poller;
-    reg->wanted = (uint8_t)wanted;
-    if (wanted != 0 && !reg->always_level) {
-        /* It may be ready already: the next iteration must poll. */
-        atomic_store_explicit(&poller->user_fd_changed, true,
-                              memory_order_relaxed);
-    }
     fl_poller_lock_fds(poller);
-    int code = apply(reg);
+    /* In a forked child that could not get a set of its own, the parent's set
+       must not change. */
+    if (fl_poller_after_fork(poller) == 0 && entry_of(reg)->interest != 0) {
+        narrow(poller, reg->fd, 0);
+    }
     fl_poller_unlock_fds(poller);
-    return code;
 }
 
 void
-fl_registration_arm_again(FlRegistration *reg)
+fl_registration_drop_event(FlRegistration *reg)
 {
-    fl_poller_lock_fds(reg->poller);
-    arm_again(reg);
-    fl_poller_unlock_fds(reg->poller);
-}
-
-/* --- persistent ---------------------------------------------------------- */
-
-/* As fl_registration_persist, within the lock.  `ready` starts with both
-   events: nothing is known yet, so both calls are worth trying. */
-static int
-add_persistent(FlRegistration *reg)
-{
-    int code = fl_poller_after_fork(reg->poller);
-    if (code < 0) {
-        return code;
-    }
-    uint32_t generation = reg->generation;
-    reg->generation = ++reg->poller->last_generation;
-    code = fl_fd_set_add_persistent(&reg->poller->set, reg->fd, tag_of(reg));
-    if (code < 0 && reg->persistent && entry_of(reg)->registered) {
-        reg->generation = generation; /* the previous registration stays */
-        return code;
-    }
-    entry_of(reg)->registered = reg->armed = reg->persistent = code == 0;
-    reg->ready = FL_READABLE | FL_WRITABLE;
-    reg->lasting = reg->recheck = reg->rechecking = reg->level = false;
-    reg->unwanted = 0;
-    return code;
-}
-
-int
-fl_registration_persist(FlRegistration *reg)
-{
-    fl_poller_lock_fds(reg->poller);
-    int code = add_persistent(reg);
-    fl_poller_unlock_fds(reg->poller);
-    return code;
-}
-
-void
-fl_registration_want(FlRegistration *reg, int wanted)
-{
-    FlPoller *poller = reg->poller;
-    reg->wanted = (uint8_t)wanted;
-    if (wanted != 0) {
-        /* A new wait: it gets one recheck within about a second. */
-        reg->unwanted = 0;
-        reg->recheck = poller->recheck = true;
-        reg->rechecking = false;
-        atomic_store_explicit(&poller->user_fd_changed, true,
-                              memory_order_relaxed);
+    /* Without a GIL, while another thread iterates, the entry may be running
+       there and its slot may be reused.  So leave it: run_event sees that the
+       registration was closed. */
+    if (reg->entry != NULL
+        && (FL_HAVE_GIL || !fl_poller_iterates_elsewhere(reg->poller)))
+    {
+        reg->entry->kind = FL_READY_NONE;
+        reg->entry = NULL;
     }
 }
 
-void
-fl_registration_not_ready(FlRegistration *reg, int event)
-{
-    reg->ready &= (uint8_t)~event;
-    /* If the event came from a recheck, the waiter has had its recheck.
-       Another one would wake the loop each second for as long as it waits. */
-    if (!reg->rechecking) {
-        reg->recheck = reg->poller->recheck = true;
-    }
-    reg->rechecking = false;
-}
-
-/* --- closing ------------------------------------------------------------- */
-
-/* Take it out of the table and free it.  Without a GIL the loop's thread may
-   be using it: then it goes to the list `closed`, and that thread frees it
-   before its next poll. */
+/* Take it out of the table and free it, within the lock.  Without a GIL the
+   loop's thread may be using it: then it goes to the list `closed`, and that
+   thread frees it before its next poll. */
 static void
 detach(FlRegistration *reg)
 {
+    fl_registration_drop_event(reg);
     entry_of(reg)->reg = NULL;
     reg->owner = NULL;
     reg->fired = 0;
@@ -364,10 +305,6 @@ fl_registration_close(FlRegistration *reg)
 {
     FlPoller *poller = reg->poller;
     fl_poller_lock_fds(poller);
-    reg->wanted = 0;
-    /* So that apply() unregisters it now, not at the next event. */
-    reg->always_level = false;
-    (void)apply(reg);
     detach(reg);
     fl_poller_unlock_fds(poller);
 }
@@ -377,10 +314,7 @@ fl_registration_close_with_fd(FlRegistration *reg)
 {
     FlPoller *poller = reg->poller;
     fl_poller_lock_fds(poller);
-    reg->wanted = 0;
-    /* The kernel removes it with the fd.  If a duplicate prevents that, the
-       next registration of this fd gets a new generation. */
-    entry_of(reg)->registered = false;
+    invalidate(poller, reg->fd);
     detach(reg);
     fl_poller_unlock_fds(poller);
 }
@@ -388,71 +322,46 @@ fl_registration_close_with_fd(FlRegistration *reg)
 void
 fl_registrations_close_all(FlPoller *poller)
 {
-#if !FL_HAVE_GIL
-    FlRegistration *reg;
-    while ((reg = fl_registrations_pop_closed(poller)) != NULL) {
-        free(reg);
-    }
-#endif
+    fl_registrations_free_closed(poller);
     for (int fd = 0; fd < poller->fds_size; fd++) {
         if (poller->fds[fd].reg != NULL) {
-            /* Without a system call: the set itself is closed next. */
-            fl_registration_close_with_fd(poller->fds[fd].reg);
+            fl_registration_close(poller->fds[fd].reg);
         }
     }
 }
 
 /* --- events -------------------------------------------------------------- */
 
-/* Update a persistent registration with an event of the set. */
-static void
-note_persistent(FlRegistration *reg, int events)
-{
-    reg->ready |= (uint8_t)(events & (FL_READABLE | FL_WRITABLE));
-    reg->lasting |= (events & FL_LASTING) != 0;
-    reg->rechecking &= (events & reg->wanted) == 0;
-    if (reg->wanted == 0 && ++reg->unwanted == MOST_UNWANTED) {
-        /* No wait began during these events: unregister it. */
-        (void)apply(reg);
-    }
-}
-
-/* Update any other registration with an event of the set.  `wanted` may have
-   changed since it was armed. */
-static void
-note_ordinary(FlRegistration *reg, int events)
-{
-    reg->armed = reg->level && ++reg->repeats < MOST_REPEATS;
-    if (reg->wanted == 0) {
-        unregister(reg);
-    }
-    else if ((events & reg->wanted) == 0) {
-        /* The other event is wanted by now, and a one-shot registration was
-           disarmed by this one. */
-        arm_again(reg);
-    }
-}
-
 /* Process one event that the last poll took.  Stale events end here. */
 static void
 note(FlPoller *poller, const FlFdEvent *event)
 {
-    uint32_t fd = (uint32_t)event->tag;
-    FlRegistration *reg =
-        fd < (uint32_t)poller->fds_size ? poller->fds[fd].reg : NULL;
-    if (reg == NULL || reg->generation != (uint32_t)(event->tag >> 32)) {
+    int fd = (int)(uint32_t)event->tag;
+    FlFd *entry = &poller->fds[fd]; /* the table never shrinks */
+    if (entry->generation != (uint32_t)(event->tag >> 32)) {
         poller->stale_events++;
         return;
     }
-    int fired = event->events & reg->wanted;
-    if (reg->persistent) {
-        note_persistent(reg, event->events);
+    FlRegistration *reg = entry->reg;
+    int wanted = reg == NULL ? 0 : reg->wanted;
+    int fired = event->events & wanted;
+    if (fired != 0 && !(event->events & entry->interest & ~wanted)) {
+        entry->unwanted = 0;
     }
-    else {
-        note_ordinary(reg, event->events);
+    else if (++entry->unwanted == MOST_UNWANTED) {
+        narrow(poller, fd, wanted);
     }
-    if (fired != 0) {
-        fire(reg, fired);
+    if (reg == NULL) {
+        return;
+    }
+    reg->ready |= (uint8_t)event->events;
+    if (fired == 0) {
+        return;
+    }
+    fire(reg, fired);
+    if (++reg->repeats == MOST_REPEATS) {
+        reg->repeats = 0;
+        narrow(poller, fd, wanted); /* see invariant 2 */
     }
 }
 
@@ -503,44 +412,21 @@ fl_registrations_pop_fired(FlPoller *poller)
     return pop(poller, &poller->fired);
 }
 
-FlRegistration *
-fl_registrations_pop_closed(FlPoller *poller)
+void
+fl_registrations_free_closed(FlPoller *poller)
 {
-    return pop(poller, &poller->closed);
+#if FL_HAVE_GIL
+    (void)poller; /* detach() has freed them */
+#else
+    FlRegistration *reg;
+    while ((reg = pop(poller, &poller->closed)) != NULL) {
+        fl_registration_drop_event(reg);
+        free(reg);
+    }
+#endif
 }
 
 /* --- registering again --------------------------------------------------- */
-
-/* Register it as what it is.  If the system has no room, have a later
-   fl_registrations_recheck try again; a closed fd (EBADF), or one that cannot
-   be registered (EPERM), is given up. */
-static void
-reregister(FlRegistration *reg)
-{
-    int code = reg->persistent ? add_persistent(reg) : arm(reg);
-    if (code < 0 && code != -EBADF && code != -EPERM) {
-        reg->recheck = reg->poller->recheck = true;
-    }
-}
-
-/* Register it again, and have a persistent one call its waiter: the call finds
-   out whether the event is ready. */
-static void
-recheck_one(FlRegistration *reg)
-{
-    /* Before reregister(), which clears it on failure. */
-    bool persistent = reg->persistent;
-    reg->recheck = false;
-    if (reg->wanted == 0) {
-        return;
-    }
-    reregister(reg);
-    if (!persistent) {
-        return; /* registering reports what is ready already */
-    }
-    reg->rechecking = true;
-    fire(reg, reg->wanted);
-}
 
 void
 fl_registrations_recheck(FlPoller *poller)
@@ -549,42 +435,41 @@ fl_registrations_recheck(FlPoller *poller)
     poller->recheck = false;
     for (int fd = 0; fd < poller->fds_size; fd++) {
         FlRegistration *reg = poller->fds[fd].reg;
-        if (reg != NULL && reg->recheck) {
-            recheck_one(reg);
+        if (reg == NULL || !reg->recheck) {
+            continue;
+        }
+        reg->recheck = false;
+        if (reg->wanted != 0) {
+            add_or_retry(reg);
+            if (reg->trusted) {
+                fire(reg, reg->wanted);
+            }
         }
     }
     fl_poller_unlock_fds(poller);
-}
-
-/* Move a registration to the new set.  If removing it from `old` fails, the fd
-   no longer refers to the registered file and must not be registered: its
-   callback belongs to the file that was closed.  A persistent one is rechecked
-   instead, because its waiter gets the fd from its socket and so notices. */
-static void
-move_registration(FlRegistration *reg, FlFdSet *old)
-{
-    if (old != NULL && is_other_file(fl_fd_set_remove(old, reg->fd))) {
-        invalidate(reg);
-        reg->recheck = reg->persistent;
-        reg->poller->recheck |= reg->persistent;
-        return;
-    }
-    entry_of(reg)->registered = false;
-    reregister(reg);
 }
 
 void
 fl_registrations_renew(FlPoller *poller, FlFdSet *old)
 {
     for (int fd = 0; fd < poller->fds_size; fd++) {
-        FlFdEntry *entry = &poller->fds[fd];
+        FlFd *entry = &poller->fds[fd];
         FlRegistration *reg = entry->reg;
-        if (entry->registered && reg != NULL
-            && (reg->persistent || reg->wanted != 0)) {
-            move_registration(reg, old);
+        bool registered = entry->interest != 0;
+        invalidate(poller, fd);
+        if (!registered || reg == NULL || reg->wanted == 0) {
+            continue;
+        }
+        if (old != NULL && is_other_file(fl_fd_set_remove(old, fd))) {
+            /* The fd no longer refers to the registered file and must not be
+               registered: its callback belongs to the file that was closed.
+               A trusted one is rechecked, because its waiter gets the fd from
+               its socket and so notices. */
+            reg->recheck = reg->trusted;
+            poller->recheck |= reg->trusted;
         }
         else {
-            entry->registered = false; /* a leftover of invariant 3 */
+            add_or_retry(reg);
         }
     }
 }

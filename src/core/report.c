@@ -7,9 +7,10 @@
       rare, and asyncio's helpers have the wording of each Python version. */
 #include "core/report.h"
 
-#include "base/clock.h"
 #include "core/handle.h"
 #include "core/loop.h"
+#include "core/metrics.h"
+#include "py/call.h"
 #include "py/compat.h"
 #include "py/errors.h"
 
@@ -25,10 +26,9 @@ fl_loop_report_callback(FlLoop *loop, PyObject *handle)
         (PyObject *)loop, loop->state->names._report_callback,
         handle == NULL ? Py_None : handle, exc, NULL);
     Py_DECREF(exc);
-    Py_XDECREF(result);
     /* What an application's call_exception_handler raises ends the run, as in
        asyncio. */
-    return result == NULL ? -1 : 0;
+    return fl_call_done(result);
 }
 
 int
@@ -70,53 +70,28 @@ fl_loop_report_call(FlLoop *loop, PyObject *object, PyObject *name,
     return code;
 }
 
-/* Calls Loop._report_slow of fastloop/loop.py. */
 int
-fl_loop_report_slow(FlLoop *loop, PyObject *subject, int64_t began_ns,
-                    int code)
+fl_loop_report_slow(FlLoop *loop, PyObject *subject, int64_t took_ns, int code)
 {
-    double seconds = (double)(fl_clock_ns() - began_ns) / 1e9;
-    if (seconds < loop->slow_callback_duration) { /* as asyncio compares */
+    PyObject *handle = loop->current_handle;
+    PyObject *callback = loop->current_callback;
+    /* asyncio's comparison: nothing is slow if the limit is NaN. */
+    bool slow = (double)took_ns / 1e9 >= loop->slow_callback_duration;
+    if (!slow || (handle == NULL && subject == NULL)) {
         return code;
     }
-    /* Save the callback's exception: the logger runs any Python code. */
-    PyObject *exc = code < 0 ? PyErr_GetRaisedException() : NULL;
-    PyObject *took = PyFloat_FromDouble(seconds);
-    PyObject *result =
-        took == NULL
-            ? NULL
-            : PyObject_CallMethodObjArgs((PyObject *)loop,
-                                         loop->state->names._report_slow,
-                                         subject, took, NULL);
-    Py_XDECREF(took);
-    Py_XDECREF(result);
-    code = 0;
-    if (result == NULL && fl_error_leaves_loop()) {
-        /* Such as the KeyboardInterrupt of a Ctrl-C during the callback. */
-        code = -1;
-    }
-    else if (result == NULL) {
-        PyErr_WriteUnraisable((PyObject *)loop);
-    }
-    return fl_error_keep_first(exc, code, (PyObject *)loop);
-}
-
-/* Calls Loop._notify_slow of fastloop/loop.py, which calls the hook and
-   reports what that raises.  So an exception here is one that must leave the
-   run. */
-int
-fl_loop_notify_slow(FlLoop *loop, PyObject *subject, int64_t took_ns, int code)
-{
+    FL_METER(loop, slow_callbacks, 1);
+    /* Save the callback's exception: only one can leave the run, the first. */
     PyObject *exc = code < 0 ? PyErr_GetRaisedException() : NULL;
     PyObject *took = PyLong_FromLongLong(took_ns);
     PyObject *result =
         took == NULL
             ? NULL
             : PyObject_CallMethodObjArgs((PyObject *)loop,
-                                         loop->state->names._notify_slow,
-                                         subject, took, NULL);
+                                         loop->state->names._report_slow,
+                                         handle == NULL ? subject : handle,
+                                         callback == NULL ? subject : callback,
+                                         took, NULL);
     Py_XDECREF(took);
-    Py_XDECREF(result);
-    /* Only one exception can leave the run, and the callback's is first. */
-    return fl_error_keep_first(exc, result == NULL ? -1 : 0, (PyObject *)loop);
+    return fl_error_keep_first(exc, fl_call_done(result), (PyObject *)loop);
 }

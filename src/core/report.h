@@ -18,17 +18,12 @@
 int fl_loop_report_call(FlLoop *loop, PyObject *object, PyObject *name,
                         PyObject *argument, PyObject *source);
 
-/* In debug mode: log a callback that took at least slow_callback_duration.  It
-   began at began_ns, is over now, and returned `code`.  An exception of the
-   logger is reported as unraisable, except KeyboardInterrupt and SystemExit.
-   Returns `code`, or -1. */
-int fl_loop_report_slow(FlLoop *loop, PyObject *subject, int64_t began_ns,
-                        int code);
-
-/* With metrics: call the application's slow_callback_hook for a slow callback
-   that returned `code`.  An exception of the hook is reported.  Returns
-   `code`, or -1. */
-int fl_loop_notify_slow(FlLoop *loop, PyObject *subject, int64_t took_ns,
+/* If an entry that returned `code` took at least slow_callback_duration: log
+   it in debug mode, and call slow_callback_hook with metrics.  `subject` names
+   an entry that ran no handle; NULL: nothing does, and it is not reported.
+   What these calls raise leaves the run, as in asyncio.  Returns `code`, or
+   -1. */
+int fl_loop_report_slow(FlLoop *loop, PyObject *subject, int64_t took_ns,
                         int code);
 
 /* Report the raised exception as one of a handle's callback.  `handle` may be

@@ -203,7 +203,7 @@ release_wakeup_fd(FlLoop *loop)
     }
     if (exc != NULL) {
         if (code < 0) {
-            PyErr_WriteUnraisable((PyObject *)loop);
+            PyErr_WriteUnraisable(NULL); /* not a loop in its dealloc */
         }
         PyErr_SetRaisedException(exc);
         code = -1;
@@ -260,22 +260,8 @@ handle_signal(FlLoop *loop, unsigned char signum)
     return 0;
 }
 
-/* Process `count` bytes of the pipe: each is a signal's number.  0 or -1 as
-   handle_signal, which ends it: the bytes that follow are dropped. */
-static int
-handle_signals(FlLoop *loop, const unsigned char *signums, ssize_t count)
-{
-    forward_signals(loop, signums, count);
-    for (ssize_t at = 0; at < count; at++) {
-        if (handle_signal(loop, signums[at]) < 0) {
-            return -1;
-        }
-    }
-    return 0;
-}
-
-/* The signal pipe is readable: empty it.  0, or -1 with an exception that must
-   leave run_forever. */
+/* The signal pipe is readable: empty it; each byte is a signal's number.  0,
+   or -1 with the first exception that must leave run_forever. */
 static int
 on_signal(void *owner, FlRegistration *reg, int events)
 {
@@ -288,22 +274,22 @@ on_signal(void *owner, FlRegistration *reg, int events)
        of those calls. */
     int code = PyErr_CheckSignals();
     PyObject *exc = code < 0 ? PyErr_GetRaisedException() : NULL;
-    while ((count = read(reg->fd, signums, sizeof(signums))) > 0) {
-        if (handle_signals(loop, signums, count) == 0) {
-            continue;
-        }
-        code = -1;
-        if (exc != NULL) {
-            PyErr_WriteUnraisable((PyObject *)loop);
-        }
-        else {
-            exc = PyErr_GetRaisedException();
+    /* `reg` is read no more: a handler may have forked, and the child has a
+       pipe of its own since. */
+    while (loop->poller->signal_reg == reg
+           && (count =
+                   read(loop->poller->signal_fds[0], signums, sizeof(signums)))
+                  > 0)
+    {
+        forward_signals(loop, signums, count);
+        for (ssize_t at = 0; at < count; at++) {
+            code = handle_signal(loop, signums[at]);
+            code = fl_error_keep_first(exc, code, (PyObject *)loop);
+            exc = code < 0 ? PyErr_GetRaisedException() : NULL;
         }
     }
-    /* `reg` is still valid: a loop cannot be closed during its iteration. */
-    fl_registration_rearm(reg);
     fl_error_restore(exc);
-    return code;
+    return exc == NULL ? 0 : -1;
 }
 
 /* --- runs ---------------------------------------------------------------- */
@@ -383,7 +369,7 @@ fl_signals_end(FlLoop *loop)
     }
     loop->owns_wakeup_fd = false;
     if (release_wakeup_fd(loop) < 0) {
-        PyErr_WriteUnraisable((PyObject *)loop);
+        PyErr_WriteUnraisable(NULL);
     }
 }
 

@@ -21,7 +21,6 @@
 #include "core/ready_queue.h"
 #include "py/compat.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 /* After a fork, initialise lock and condition again.  The old ones are not
@@ -67,34 +66,31 @@ fl_thread_queue_init(FlThreadQueue *thread_queue)
         PyErr_NoMemory();
         return -1;
     }
+    if (!FL_HAVE_GIL && fl_ready_init(&thread_queue->ready) < 0) {
+        fl_thread_queue_free(thread_queue);
+        return -1;
+    }
     return 0;
+}
+
+/* Release the entries of a queue and its chunks. */
+static void
+drop_entries(FlReadyQueue *ready)
+{
+    while (fl_ready_count(ready) > 0) {
+        FlReady entry = *fl_ready_pop(ready);
+        fl_ready_clear(&entry);
+    }
+    fl_ready_free(ready);
 }
 
 void
 fl_thread_queue_free(FlThreadQueue *thread_queue)
 {
-    for (size_t at = 0; at < thread_queue->count; at++) {
-        fl_ready_clear(&thread_queue->entries[at]);
-    }
-    free(thread_queue->entries);
-    thread_queue->entries = NULL;
-    thread_queue->count = thread_queue->capacity = 0;
+    drop_entries(&thread_queue->ready);
     leave_parent(thread_queue); /* the two calls below would wait */
     uv_cond_destroy(&thread_queue->finished);
     uv_mutex_destroy(&thread_queue->lock);
-}
-
-int
-fl_thread_queue_traverse(const FlThreadQueue *thread_queue, visitproc visit,
-                         void *arg)
-{
-    for (size_t at = 0; at < thread_queue->count; at++) {
-        int result = fl_ready_visit(&thread_queue->entries[at], visit, arg);
-        if (result != 0) {
-            return result;
-        }
-    }
-    return 0;
 }
 
 /* A closed loop has no poller: nothing to wake. */
@@ -124,82 +120,48 @@ fl_thread_queue_push_anythread(FlLoop *loop, FlReady *entry)
     return 0;
 }
 
-void
-fl_thread_queue_wake_anythread(FlLoop *loop)
-{
-    fl_loop_flush_corked_here(loop->state);
-    if (loop->poller != NULL) {
-        fl_poller_interrupt_anythread(loop->poller);
-    }
-}
-
-/* Nothing waits: pushes went to the ready queue. */
-int
-fl_thread_queue_drain(FlLoop *Py_UNUSED(loop))
-{
-    return 0;
-}
-
-/* A push by another thread needs the GIL, and finds the loop closed from now
-   on. */
-void
-fl_thread_queue_close(FlLoop *loop)
-{
-    loop->closed = true;
-}
-
 #else
 
-/* --- without a GIL: an array behind a lock ------------------------------- */
-
-/* The caller has the lock.  0, or -1 with no exception set: the caller raises
-   MemoryError after it has released the lock. */
-static int
-append_locked(FlThreadQueue *thread_queue, const FlReady *entry)
-{
-    if (thread_queue->count == thread_queue->capacity) {
-        size_t capacity =
-            thread_queue->capacity ? thread_queue->capacity * 2 : 64;
-        FlReady *entries =
-            realloc(thread_queue->entries, capacity * sizeof(*entries));
-        if (entries == NULL) {
-            return -1;
-        }
-        thread_queue->entries = entries;
-        thread_queue->capacity = capacity;
-    }
-    thread_queue->entries[thread_queue->count++] = *entry;
-    atomic_store(&thread_queue->filled, true);
-    return 0;
-}
+/* --- without a GIL: a queue behind a lock -------------------------------- */
 
 int
 fl_thread_queue_push_anythread(FlLoop *loop, FlReady *entry)
 {
     FlThreadQueue *thread_queue = &loop->thread_queue;
-    int code = 0;
-    bool closed;
     fl_loop_flush_corked_here(loop->state); /* invariant 2 */
     fl_thread_queue_lock(thread_queue);
-    /* Invariant 3. */
-    closed = loop->closed;
-    if (!closed) {
-        code = append_locked(thread_queue, entry);
-        if (code == 0) { /* invariant 1: after the push */
-            fl_poller_wake_anythread(loop->poller);
-        }
+    bool closed = loop->closed; /* invariant 3 */
+    int code = closed ? -1 : fl_ready_push(&thread_queue->ready, entry);
+    if (code == 0) {
+        atomic_store(&thread_queue->filled, true);
+        fl_poller_wake_anythread(loop->poller); /* invariant 1 */
     }
     fl_thread_queue_unlock(thread_queue);
     if (closed) {
-        code = fl_loop_check_open(loop); /* raises RuntimeError */
-    }
-    else if (code < 0) {
-        PyErr_NoMemory();
+        (void)fl_loop_check_open(loop); /* raises RuntimeError */
     }
     if (code < 0) {
         fl_ready_clear(entry);
     }
     return code;
+}
+
+#endif
+
+/* --- with and without a GIL ---------------------------------------------- */
+
+int
+fl_thread_queue_call_op_anythread(FlLoop *loop, FlReadyOp op,
+                                  PyObject *subject, PyObject *argument)
+{
+    FlReady entry = {
+        .kind = FL_READY_OP,
+        .nargs = argument != NULL,
+        .of.op = op,
+        .callback = Py_NewRef(subject),
+        .args = {Py_XNewRef(argument)},
+    };
+    return fl_thread_queue_push_anythread(loop, &entry);
 }
 
 /* Under the lock, so that close() does not free the poller meanwhile. */
@@ -225,17 +187,17 @@ fl_thread_queue_drain(FlLoop *loop)
         return 0;
     }
     int code = 0;
-    size_t moved = 0;
     fl_thread_queue_lock(thread_queue);
-    while (code == 0 && moved < thread_queue->count) {
-        code = fl_ready_push(&loop->ready, &thread_queue->entries[moved]);
-        moved += code == 0;
+    while (fl_ready_count(&thread_queue->ready) > 0) {
+        FlReady *slot = fl_ready_reserve(&loop->ready);
+        if (slot == NULL) {
+            code = -1;
+            break;
+        }
+        *slot = *fl_ready_pop(&thread_queue->ready);
+        fl_ready_commit(&loop->ready);
     }
-    /* Only without memory is an entry left.  It stays first. */
-    thread_queue->count -= moved;
-    memmove(thread_queue->entries, thread_queue->entries + moved,
-            thread_queue->count * sizeof(*thread_queue->entries));
-    atomic_store(&thread_queue->filled, thread_queue->count > 0);
+    atomic_store(&thread_queue->filled, code < 0);
     fl_thread_queue_unlock(thread_queue);
     return code;
 }
@@ -246,18 +208,11 @@ fl_thread_queue_close(FlLoop *loop)
     FlThreadQueue *thread_queue = &loop->thread_queue;
     fl_thread_queue_lock(thread_queue);
     loop->closed = true;
-    /* Take the array: nothing can be appended once `closed` is set. */
-    FlReady *entries = thread_queue->entries;
-    size_t count = thread_queue->count;
-    thread_queue->entries = NULL;
-    thread_queue->count = thread_queue->capacity = 0;
+    /* Take the entries: no more are pushed once `closed` is set. */
+    FlReadyQueue ready = thread_queue->ready;
+    memset(&thread_queue->ready, 0, sizeof(ready));
     atomic_store(&thread_queue->filled, false);
     fl_thread_queue_unlock(thread_queue);
     /* Outside of the lock: a destructor may run Python that pushes. */
-    for (size_t at = 0; at < count; at++) {
-        fl_ready_clear(&entries[at]);
-    }
-    free(entries);
+    drop_entries(&ready);
 }
-
-#endif

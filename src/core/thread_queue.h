@@ -41,6 +41,11 @@ void fl_thread_queue_close(FlLoop *loop);
    also on failure.  0, or -1 with MemoryError or RuntimeError (closed) set. */
 int fl_thread_queue_push_anythread(FlLoop *loop, FlReady *entry);
 
+/* Push an entry that runs op(loop, subject, argument); argument may be NULL.
+   Takes its own references.  0 or -1 as above. */
+int fl_thread_queue_call_op_anythread(FlLoop *loop, FlReadyOp op,
+                                      PyObject *subject, PyObject *argument);
+
 /* With a GIL: the second half of a push, for a caller that has put an entry
    into the ready queue itself. */
 void fl_thread_queue_notify_anythread(FlLoop *loop);
@@ -52,24 +57,5 @@ void fl_thread_queue_wake_anythread(FlLoop *loop);
 /* Move all entries into the ready queue, in order.  0, or -1 with MemoryError;
    the entries that were not moved stay queued. */
 int fl_thread_queue_drain(FlLoop *loop);
-
-/* For the loop's tp_traverse.  Takes no lock: without a GIL, GC has stopped
-   the other threads. */
-int fl_thread_queue_traverse(const FlThreadQueue *thread_queue,
-                             visitproc visit, void *arg);
-
-/* Before the loop's thread pushes to the ready queue itself: move the entries
-   that it and others pushed to the cross-thread queue earlier, so that they
-   run first, as from asyncio's single queue. */
-static inline int
-fl_thread_queue_keep_order(FlLoop *loop)
-{
-#if FL_HAVE_GIL
-    (void)loop;
-    return 0;
-#else
-    return fl_thread_queue_drain(loop);
-#endif
-}
 
 #endif

@@ -3,11 +3,7 @@
    1. The queue owns a reference to each timer handle in it.  A removal without
       its Py_DECREF would leak the handle and, through it, the loop.
    2. Only the loop's thread changes the queue, which has no lock.  Another
-      thread posts the change to the cross-thread queue.
-   3. No queued timer has a deadline after now_ns and before quiet_until_ns; a
-      timer queued in between lowers the bound.  If the bound were too high,
-      now_ns would serve as the present although another timer is due already,
-      and timers would run out of order. */
+      thread posts the change to the cross-thread queue. */
 #include "core/timers.h"
 
 #include "base/timer_queue.h"
@@ -17,7 +13,6 @@
 #include "core/report.h"
 #include "core/thread_queue.h"
 #include "py/compat.h"
-#include "py/context.h"
 
 #include <math.h>
 
@@ -26,31 +21,17 @@
    nanosecond again, and not the next one. */
 #define NS_PER_SECOND (1e9 * (1 - 0x1p-51))
 
-/* NaN fails both comparisons and is due at once, as in asyncio before 3.13.
+/* The first nanosecond at which loop.time() >= when.  NaN fails both
+   comparisons and is due at once, as in asyncio before 3.13.
    FL_DEADLINE_NEVER means an empty queue, so infinity must be less. */
-int64_t
-fl_timer_deadline_of(double when)
+static int64_t
+deadline_of(double when)
 {
     double ns = ceil(when * NS_PER_SECOND);
     if (ns >= 9.2e18) {
         return FL_DEADLINE_NEVER - 1;
     }
     return ns > 0 ? (int64_t)ns : 0;
-}
-
-/* The conversion raised.  OverflowError means a value beyond a double's range:
-   it counts as infinite, with its sign.  Any other exception stays.  0 or
-   -1. */
-static int
-parse_infinite(PyObject *value, PyObject *zero, double *seconds)
-{
-    if (!PyErr_ExceptionMatches(PyExc_OverflowError)) {
-        return -1;
-    }
-    PyErr_Clear();
-    int positive = PyObject_RichCompareBool(value, zero, Py_GT);
-    *seconds = positive > 0 ? INFINITY : -INFINITY;
-    return positive < 0 ? -1 : 0;
 }
 
 static int
@@ -82,39 +63,23 @@ fl_timer_parse_when(PyObject *value, FlWhen *when)
     PyObject *difference = PyNumber_Subtract(value, zero);
     when->seconds = difference == NULL ? -1 : PyFloat_AsDouble(difference);
     Py_XDECREF(difference);
-    int code = 0;
-    if (PyErr_Occurred()) {
-        code = parse_infinite(value, zero, &when->seconds);
+    if (PyErr_ExceptionMatches(PyExc_OverflowError)) {
+        /* Beyond a double's range: it counts as infinite, with its sign. */
+        PyErr_Clear();
+        int positive = PyObject_RichCompareBool(value, zero, Py_GT);
+        when->seconds = positive > 0 ? INFINITY : -INFINITY;
     }
     Py_DECREF(zero);
-    return code < 0 ? -1 : check_when(when);
-}
-
-/* A new reading leaves quiet_until_ns alone.  If now_ns passes it, each call
-   reads the clock until queue_due (iteration.c) sets it again. */
-int64_t
-fl_timer_deadline_now(FlLoop *loop)
-{
-    if (!loop->now_fresh
-        || (loop->quiet_until_ns != FL_DEADLINE_NEVER
-            && !fl_timers_reading_is_current(loop, fl_clock_coarse_ns())))
-    {
-        loop->now_ns = fl_clock_ns();
-        loop->now_fresh = true;
-    }
-    return loop->now_ns;
+    return PyErr_Occurred() ? -1 : check_when(when);
 }
 
 int
-fl_timer_enqueue(FlLoop *loop, FlTimerHandle *timer, int64_t deadline_ns)
+fl_timer_enqueue(FlLoop *loop, FlTimerHandle *timer)
 {
+    int64_t deadline_ns = deadline_of(timer->when_seconds);
     if (fl_timer_queue_push(&loop->timers, &timer->node, deadline_ns) < 0) {
         PyErr_NoMemory();
         return -1;
-    }
-    /* Invariant 3.  A deadline up to now_ns is due by either reading. */
-    if (deadline_ns > loop->now_ns && deadline_ns < loop->quiet_until_ns) {
-        loop->quiet_until_ns = deadline_ns;
     }
     Py_INCREF(timer); /* invariant 1 */
     return 0;
@@ -135,8 +100,7 @@ fl_timer_move(FlLoop *loop, FlTimerHandle *timer, const FlWhen *when)
     timer->when_seconds = when->seconds;
     if (timer->node.place != 0) {
         fl_timer_queue_remove(&loop->timers, &timer->node);
-        code =
-            fl_timer_enqueue(loop, timer, fl_timer_deadline_of(when->seconds));
+        code = fl_timer_enqueue(loop, timer);
         /* The reference of the old place.  If the new push failed the timer
            lives on by the caller's. */
         Py_DECREF(timer);
@@ -152,9 +116,7 @@ enqueue_op(FlLoop *loop, PyObject *timer, PyObject *Py_UNUSED(argument))
 {
     FlTimerHandle *self = (FlTimerHandle *)timer;
     if (fl_handle_is_cancelled((FlHandle *)self)
-        || fl_timer_enqueue(loop, self,
-                            fl_timer_deadline_of(self->when_seconds))
-               == 0)
+        || fl_timer_enqueue(loop, self) == 0)
     {
         return 0;
     }
@@ -174,54 +136,22 @@ remove_op(FlLoop *loop, PyObject *timer, PyObject *Py_UNUSED(argument))
     return 0;
 }
 
-/* Queue op(timer) for the loop's thread.  The entry owns a reference to the
-   timer and, through it, to the loop.  0, or -1 with MemoryError or, where the
-   loop is closed, RuntimeError. */
-static int
-post(FlTimerHandle *timer, FlReadyOp op)
-{
-    FlReady entry = {
-        .kind = FL_READY_OP,
-        .of.op = op,
-        .callback = Py_NewRef((PyObject *)timer),
-    };
-    return fl_thread_queue_push_anythread(FL_LOOP(timer->loop), &entry);
-}
-
 int
 fl_timer_enqueue_anythread(FlTimerHandle *timer)
 {
-    return post(timer, enqueue_op);
+    return fl_thread_queue_call_op_anythread(FL_LOOP(timer->loop), enqueue_op,
+                                             (PyObject *)timer, NULL);
 }
 
 void
 fl_timer_remove_anythread(FlTimerHandle *timer)
 {
-    if (post(timer, remove_op) < 0) {
+    if (fl_thread_queue_call_op_anythread(FL_LOOP(timer->loop), remove_op,
+                                          (PyObject *)timer, NULL)
+        < 0)
+    {
         /* No memory: the timer stays queued until it is due, and is skipped
            then.  Or the loop was closed, which emptied the queue. */
         PyErr_Clear();
     }
-}
-
-int
-fl_timer_unshare_context(FlTimerHandle *self)
-{
-    if (FL_LIKELY(!self->shares_context) || self->context == NULL) {
-        return 0;
-    }
-    PyObject *own = fl_context_copy(self->context);
-    if (own == NULL) {
-        return -1;
-    }
-    /* The copy may run GC, and GC may run Python that sets the context of this
-       timer or copies it: look again. */
-    if (self->shares_context) {
-        self->shares_context = false;
-        Py_SETREF(self->context, own);
-    }
-    else {
-        Py_DECREF(own);
-    }
-    return 0;
 }

@@ -14,6 +14,7 @@
 #include "core/thread_queue.h"
 #include "core/loop.h"
 #include "core/metrics.h"
+#include "core/overrides.h"
 #include "core/ready_queue.h"
 #include "core/report.h"
 #include "py/call.h"
@@ -23,137 +24,92 @@
 #include <time.h>
 
 typedef struct {
-    PyObject_VAR_HEAD /* the size is that of args */
-        FlLoop *loop;
-    PyObject *future;
-    PyObject *func;    /* NULL once the call was made or cancelled */
+    PyObject_HEAD
+    FlLoop *loop;
+    PyObject *future;  /* asyncio's, which gets the outcome */
+    PyObject *func;    /* NULL once the call was made or dropped */
+    PyObject *args;    /* its arguments, a tuple */
     int64_t queued_ns; /* time of queueing; 0: metrics do not count the job */
-    bool running;      /* a worker uses func and args: do not drop them */
-    PyObject *args[];
 } FlJob;
 
 /* --- on the loop's thread ------------------------------------------------ */
 
-/* End a call whose result nobody needs; NULL: report its exception.  0, or -1
-   with an exception that must leave the loop.  Takes the reference. */
+/* Call future.set_result or future.set_exception, unless the future is done
+   (invariant 3).  0, or -1 with an exception set. */
 static int
-report_if_failed(FlLoop *loop, PyObject *result)
+set_unless_done(FlLoop *loop, PyObject *future, PyObject *method,
+                PyObject *value)
 {
-    if (result == NULL) {
-        return fl_loop_report_callback(loop, NULL);
+    int done = fl_call_truth(future, loop->state->names.done);
+    if (done < 0) {
+        return -1;
     }
-    Py_DECREF(result);
-    return 0;
+    return done ? 0 : fl_call_method(future, method, value);
 }
 
-int
-fl_future_set_result(FlLoop *loop, PyObject *future, PyObject *result)
+/* Settle the future.  One that rejects the value gets that error instead, or
+   the awaiting task would wait for ever: before 3.12 a future rejects
+   StopIteration.  0, or -1 with an exception that must leave the loop. */
+static int
+settle(FlLoop *loop, PyObject *future, PyObject *method, PyObject *value)
 {
-    FlNames *names = &loop->state->names;
-    int done = fl_call_truth(future, names->done);
-    if (done != 0) { /* invariant 3 */
-        return done < 0 ? fl_loop_report_callback(loop, NULL) : 0;
-    }
-    return report_if_failed(
-        loop, PyObject_CallMethodOneArg(future, names->set_result, result));
-}
-
-/* concurrent.futures' CancelledError or InvalidStateError as asyncio's class
-   of that name, with the same arguments and traceback; any other exception
-   unchanged.  A new reference, or NULL with an exception set. */
-static PyObject *
-to_asyncio_exception(FlState *state, PyObject *exc)
-{
-    PyObject *type = (PyObject *)Py_TYPE(exc);
-    PyObject *asyncio_type = NULL;
-    if (type == state->concurrent_cancelled) {
-        asyncio_type = state->asyncio_cancelled;
-    }
-    else if (type == state->concurrent_invalid) {
-        asyncio_type = state->asyncio_invalid;
-    }
-    if (asyncio_type == NULL) {
-        return Py_NewRef(exc);
-    }
-    /* As asyncio's _convert_future_exc() does. */
-    PyObject *args = PyObject_GetAttr(exc, state->names.args);
-    PyObject *replacement =
-        args == NULL ? NULL : PyObject_Call(asyncio_type, args, NULL);
-    Py_XDECREF(args);
-    PyObject *traceback = PyException_GetTraceback(exc);
-    if (replacement != NULL && traceback != NULL) {
-        (void)PyException_SetTraceback(replacement, traceback);
-    }
-    Py_XDECREF(traceback);
-    return replacement;
-}
-
-int
-fl_future_set_exception(FlLoop *loop, PyObject *future, PyObject *exc)
-{
-    FlNames *names = &loop->state->names;
-    int done = fl_call_truth(future, names->done);
-    if (done != 0) {
-        return done < 0 ? fl_loop_report_callback(loop, NULL) : 0;
-    }
-    PyObject *converted = to_asyncio_exception(loop->state, exc);
-    PyObject *result =
-        converted == NULL
-            ? NULL
-            : PyObject_CallMethodOneArg(future, names->set_exception,
-                                        converted);
-    Py_XDECREF(converted);
-    if (result == NULL && PyErr_ExceptionMatches(PyExc_Exception)) {
-        /* Before 3.12 a future rejects StopIteration with a TypeError.  Set
-           that error instead, or the awaiting task would wait for ever. */
+    int code =
+        value == NULL ? -1 : set_unless_done(loop, future, method, value);
+    if (code < 0 && PyErr_ExceptionMatches(PyExc_Exception)) {
         PyObject *refusal = PyErr_GetRaisedException();
-        result =
-            PyObject_CallMethodOneArg(future, names->set_exception, refusal);
+        code = set_unless_done(loop, future, loop->state->names.set_exception,
+                               refusal);
         Py_DECREF(refusal);
     }
-    return report_if_failed(loop, result);
+    return code < 0 ? fl_loop_report_callback(loop, NULL) : 0;
+}
+
+/* An FlReadyOp. */
+static int
+set_result(FlLoop *loop, PyObject *future, PyObject *result)
+{
+    return settle(loop, future, loop->state->names.set_result, result);
+}
+
+/* An FlReadyOp.  Like asyncio it replaces concurrent.futures' CancelledError
+   and InvalidStateError by its own classes of these names. */
+static int
+set_exception(FlLoop *loop, PyObject *future, PyObject *exc)
+{
+    FlState *state = loop->state;
+    PyObject *converted = PyObject_CallOneArg(state->convert_exception, exc);
+    int code = settle(loop, future, state->names.set_exception, converted);
+    Py_XDECREF(converted);
+    return code;
 }
 
 /* An FlReadyOp.  cancel() of a future that is done does nothing. */
 static int
 cancel_future(FlLoop *loop, PyObject *future, PyObject *Py_UNUSED(argument))
 {
-    return report_if_failed(
-        loop, PyObject_CallMethodNoArgs(future, loop->state->names.cancel));
+    int code = fl_call_method(future, loop->state->names.cancel, NULL);
+    return code < 0 ? fl_loop_report_callback(loop, NULL) : 0;
 }
 
 /* --- on any thread ------------------------------------------------------- */
 
-/* Push one entry that runs op(future, value); steals value.  0, or -1 with
-   RuntimeError (the loop is closed) or MemoryError. */
-static int
-post(FlLoop *loop, FlReadyOp op, PyObject *future, PyObject *value)
-{
-    FlReady entry = {
-        .kind = FL_READY_OP,
-        .nargs = value != NULL,
-        .of.op = op,
-        .callback = Py_NewRef(future),
-        .args = {value},
-    };
-    return fl_thread_queue_push_anythread(loop, &entry);
-}
-
-/* If an outcome were lost, its task would wait for ever.  So a push that finds
-   no memory is tried 100 times, 10 ms apart. */
-void
-fl_future_post_anythread(FlLoop *loop, FlReadyOp op, PyObject *future,
-                         PyObject *value)
+/* Queue op(future, value) to the job's loop; steals value, which may be NULL.
+   A closed loop drops it.  If an outcome were lost, its task would wait for
+   ever: so a push that finds no memory is tried 100 times, 10 ms apart. */
+static void
+post_outcome(FlJob *job, FlReadyOp op, PyObject *value)
 {
     const struct timespec pause = {.tv_nsec = 10 * 1000 * 1000};
     int tries_left = 100;
-    while (post(loop, op, future, Py_XNewRef(value)) < 0) {
+    while (fl_thread_queue_call_op_anythread(job->loop, op, job->future, value)
+           < 0)
+    {
         if (PyErr_ExceptionMatches(PyExc_RuntimeError)) {
             PyErr_Clear(); /* the loop is closed: no task can wait */
             break;
         }
         if (--tries_left == 0) {
-            PyErr_WriteUnraisable((PyObject *)loop);
+            PyErr_WriteUnraisable((PyObject *)job->loop);
             break;
         }
         PyErr_Clear(); /* MemoryError: try again */
@@ -167,25 +123,14 @@ fl_future_post_anythread(FlLoop *loop, FlReadyOp op, PyObject *future,
 
 /* --- metrics ------------------------------------------------------------- */
 
-/* A job counts only if metrics were on when it was queued.  Otherwise
-   jobs_taken could exceed jobs_queued. */
-static void
-meter_queued(FlJob *job)
-{
-    if (FL_UNLIKELY(job->loop->metrics != NULL)) {
-        FL_METER(job->loop, jobs_queued, 1);
-        job->queued_ns = fl_clock_ns();
-    }
-}
-
-/* A worker took the job, or it was cancelled.  queued_ns is cleared so that
-   each job counts once. */
+/* A worker took the job, or it was dropped.  A job counts only if metrics were
+   on when it was queued; otherwise jobs_taken could exceed jobs_queued. */
 static void
 meter_taken(FlJob *job)
 {
     if (FL_UNLIKELY(job->queued_ns != 0)) {
         FL_METER(job->loop, jobs_taken, 1);
-        job->queued_ns = 0;
+        job->queued_ns = 0; /* each job counts once */
     }
 }
 
@@ -215,44 +160,48 @@ meter_end(FlJob *job, int64_t began_ns)
 
 /* --- _core.ExecutorJob --------------------------------------------------- */
 
-PyObject *
-fl_job_new(FlLoop *loop, PyObject *future, PyObject *func,
-           PyObject *const *args, Py_ssize_t nargs)
+static const char executor_job_doc[] =
+    "executor_job(loop, func, args, /)\n--\n\n"
+    "Return an ExecutorJob that calls func(*args) for a new future of the\n"
+    "loop; None if outcomes must go through call_soon_threadsafe().";
+
+/* An application's call_soon_threadsafe() must see each outcome, and a job
+   posts its outcome without it. */
+static PyObject *
+executor_job(PyObject *module, PyObject *call)
 {
-    FlJob *job = PyObject_GC_NewVar(FlJob, loop->state->job_type, nargs + 1);
+    FlState *state = fl_state_get(module);
+    FlLoop *loop;
+    PyObject *func, *args;
+    if (!PyArg_ParseTuple(call, "O!OO!", state->loop_type, &loop, &func,
+                          &PyTuple_Type, &args))
+    {
+        return NULL;
+    }
+    if (loop->off & FL_OFF_NATIVE_EXECUTOR
+        || fl_overrides(loop, FL_OVERRIDES_CALL_SOON_THREADSAFE))
+    {
+        Py_RETURN_NONE;
+    }
+    PyObject *future = PyObject_CallMethodNoArgs((PyObject *)loop,
+                                                 state->names.create_future);
+    PyTypeObject *type = state->job_type;
+    FlJob *job = future == NULL ? NULL : (FlJob *)type->tp_alloc(type, 0);
     if (job == NULL) {
+        Py_XDECREF(future);
         return NULL;
     }
     job->loop = (FlLoop *)Py_NewRef((PyObject *)loop);
-    job->future = Py_NewRef(future);
+    job->future = future;
     job->func = Py_NewRef(func);
-    job->running = false;
-    job->queued_ns = 0;
-    job->args[0] = NULL; /* vectorcall's spare slot: the arguments follow */
-    for (Py_ssize_t at = 0; at < nargs; at++) {
-        job->args[at + 1] = Py_NewRef(args[at]);
+    job->args = Py_NewRef(args);
+    if (FL_UNLIKELY(loop->metrics != NULL)) {
+        FL_METER(loop, jobs_queued, 1);
+        job->queued_ns = fl_clock_ns();
     }
-    meter_queued(job);
-    PyObject_GC_Track(job); /* last: every field is set now */
     return (PyObject *)job;
 }
 
-/* Drop the function and the arguments, unless a worker uses them now.
-   args[0] is left alone: vectorcall borrows it. */
-static void
-drop_call(FlJob *job)
-{
-    if (job->running) {
-        return;
-    }
-    meter_taken(job);
-    for (Py_ssize_t at = 1; at < Py_SIZE(job); at++) {
-        Py_CLEAR(job->args[at]);
-    }
-    Py_CLEAR(job->func);
-}
-
-/* args[0] is not visited: what vectorcall puts there is borrowed. */
 static int
 job_traverse(FlJob *job, visitproc visit, void *arg)
 {
@@ -260,18 +209,19 @@ job_traverse(FlJob *job, visitproc visit, void *arg)
     Py_VISIT((PyObject *)job->loop);
     Py_VISIT(job->future);
     Py_VISIT(job->func);
-    for (Py_ssize_t at = 1; at < Py_SIZE(job); at++) {
-        Py_VISIT(job->args[at]);
-    }
+    Py_VISIT(job->args);
     return 0;
 }
 
-/* The loop and the future stay: a worker may still run or cancel the job, and
-   uses both without a check for NULL. */
+/* Drop the function and the arguments; serves as tp_clear.  The loop and the
+   future stay: a worker may still run or cancel the job, and uses both without
+   a check for NULL. */
 static int
-job_clear(FlJob *job)
+drop_call(FlJob *job)
 {
-    drop_call(job);
+    meter_taken(job);
+    Py_CLEAR(job->func);
+    Py_CLEAR(job->args);
     return 0;
 }
 
@@ -293,8 +243,8 @@ static const char run_doc[] =
     "From 3.14 on concurrent.futures passes a context, which is ignored.";
 
 static PyObject *
-job_run(FlJob *job, PyObject *const *Py_UNUSED(args),
-        Py_ssize_t Py_UNUSED(nargs))
+job_run(FlJob *job, PyObject *const *Py_UNUSED(ignored),
+        Py_ssize_t Py_UNUSED(count))
 {
     int cancelled =
         fl_call_truth(job->future, job->loop->state->names.cancelled);
@@ -305,26 +255,24 @@ job_run(FlJob *job, PyObject *const *Py_UNUSED(args),
     if (cancelled > 0 || job->func == NULL) {
         Py_RETURN_NONE;
     }
-    size_t count = (size_t)(Py_SIZE(job) - 1);
-    FlReadyOp op = fl_future_set_result;
-    /* The function may run a GC, cancel the job or clear it: `running` keeps
-       the function and the arguments alive until it returns. */
-    job->running = true;
+    FlReadyOp op = set_result;
     int64_t began_ns = meter_begin(job);
-    /* The spare slot args[0] lets vectorcall prepend `self` without a copy. */
-    PyObject *outcome =
-        PyObject_Vectorcall(job->func, job->args + 1,
-                            count | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
-    job->running = false;
+    /* Taken out of the job: the function may run a GC or cancel the job, which
+       would drop them. */
+    PyObject *func = job->func;
+    PyObject *args = job->args;
+    job->func = job->args = NULL;
+    PyObject *outcome = PyObject_Call(func, args, NULL);
     meter_end(job, began_ns);
     /* Every exception goes to the future, SystemExit and KeyboardInterrupt
        too, as in concurrent.futures. */
     if (outcome == NULL) {
-        op = fl_future_set_exception;
+        op = set_exception;
         outcome = PyErr_GetRaisedException();
     }
-    drop_call(job); /* before the outcome is posted: invariant 1 */
-    fl_future_post_anythread(job->loop, op, job->future, outcome);
+    Py_DECREF(func); /* before the outcome is posted: invariant 1 */
+    Py_DECREF(args);
+    post_outcome(job, op, outcome);
     Py_RETURN_NONE;
 }
 
@@ -337,7 +285,7 @@ job_cancel(FlJob *job, PyObject *Py_UNUSED(ignored))
 {
     drop_call(job);
     /* A future may be cancelled on its loop's thread only. */
-    fl_future_post_anythread(job->loop, cancel_future, job->future, NULL);
+    post_outcome(job, cancel_future, NULL);
     Py_RETURN_TRUE;
 }
 
@@ -349,8 +297,7 @@ static PyObject *
 job_set_exception(FlJob *job, PyObject *exc)
 {
     drop_call(job);
-    fl_future_post_anythread(job->loop, fl_future_set_exception, job->future,
-                             Py_NewRef(exc));
+    post_outcome(job, set_exception, Py_NewRef(exc));
     Py_RETURN_NONE;
 }
 
@@ -376,32 +323,39 @@ static PyGetSetDef job_getset[] = {
     {NULL, NULL, NULL, NULL, NULL},
 };
 
-static const char job_doc[] =
-    "A call for an executor's worker thread; made by run_in_executor().";
-
-static PyType_Slot job_slots[] = {
-    {Py_tp_doc, (void *)job_doc},
-    {Py_tp_dealloc, job_dealloc},
-    {Py_tp_traverse, job_traverse},
-    {Py_tp_clear, job_clear},
-    {Py_tp_methods, job_methods},
-    {Py_tp_getset, job_getset},
-    {0, NULL},
+static PyMemberDef job_members[] = {
+    {"asyncio_future", Py_T_OBJECT_EX, offsetof(FlJob, future), Py_READONLY,
+     "The asyncio future that gets the outcome."},
+    {NULL, 0, 0, 0, NULL},
 };
 
-/* A variable-size object: its arguments are stored in it, not in a tuple. */
+static const char job_doc[] =
+    "A call for an executor's worker thread; made by executor_job().";
+
+static PyType_Slot job_slots[] = {
+    {Py_tp_doc, (void *)job_doc},   {Py_tp_dealloc, job_dealloc},
+    {Py_tp_traverse, job_traverse}, {Py_tp_clear, drop_call},
+    {Py_tp_methods, job_methods},   {Py_tp_members, job_members},
+    {Py_tp_getset, job_getset},     {0, NULL},
+};
+
 static PyType_Spec job_spec = {
     .name = "fastloop._core.ExecutorJob",
-    .basicsize = offsetof(FlJob, args),
-    .itemsize = sizeof(PyObject *),
+    .basicsize = sizeof(FlJob),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE
              | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = job_slots,
+};
+
+static PyMethodDef functions[] = {
+    {"executor_job", executor_job, METH_VARARGS, executor_job_doc},
+    {NULL, NULL, 0, NULL},
 };
 
 int
 fl_job_register(PyObject *module, FlState *state)
 {
     state->job_type = fl_type_add(module, &job_spec, NULL);
-    return state->job_type == NULL ? -1 : 0;
+    return state->job_type == NULL ? -1
+                                   : PyModule_AddFunctions(module, functions);
 }

@@ -20,7 +20,6 @@
 #include "core/overrides.h"
 #include "core/poller.h"
 #include "core/ready_queue.h"
-#include "core/shared_context.h"
 #include "core/signals.h"
 #include "loop/user_fd.h"
 #include "loop/run.h"
@@ -63,7 +62,6 @@ disabled_paths(void)
         {"raw_steps", FL_OFF_RAW_STEPS},
         {"poll_skip", FL_OFF_POLL_SKIP},
         {"cork", FL_OFF_CORK},
-        {"timerfd", FL_OFF_TIMERFD},
         {"native_executor", FL_OFF_NATIVE_EXECUTOR},
         {"datagram_batch", FL_OFF_DATAGRAM_BATCH},
         {"native_tls", FL_OFF_NATIVE_TLS},
@@ -79,30 +77,11 @@ disabled_paths(void)
     return off;
 }
 
-/* Whether a variable is set to anything but "" or "0". */
-static bool
-is_env_on(const char *variable)
-{
-    const char *value = getenv(variable);
-    return value != NULL && *value != '\0' && strcmp(value, "0") != 0;
-}
-
-/* Enable metrics if the environment requests them.  fastloop.Loop opens the
-   metrics socket.  0, or -1 with MemoryError. */
-static int
-begin_metrics(FlLoop *loop)
-{
-    return is_env_on("FASTLOOP_METRICS")
-                   || is_env_on("FASTLOOP_METRICS_SOCKET")
-               ? fl_metrics_enable(loop)
-               : 0;
-}
-
 /* 0, or -1 with OSError or MemoryError. */
 static int
 open_poller(FlLoop *loop)
 {
-    int code = fl_poller_open(&loop->poller, !(loop->off & FL_OFF_TIMERFD));
+    int code = fl_poller_open(&loop->poller);
     return code < 0 ? fl_raise_errno(code) : 0;
 }
 
@@ -136,7 +115,6 @@ loop_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     loop->off = disabled_paths();
     loop->slow_callback_duration = 0.1;
     fl_list_init(&loop->streams);
-    fl_list_init(&loop->user_fds);
     fl_timer_queue_init(&loop->timers);
     /* Until everything is initialized the object counts as closed: if an
        initialization fails, loop_dealloc runs and must accept it. */
@@ -147,8 +125,7 @@ loop_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     }
     loop->thread_queue_ready = true; /* its lock must be destroyed */
     if (fl_ready_init(&loop->ready) < 0 || open_poller(loop) < 0
-        || fl_signals_prepare(loop) < 0 || fl_overrides_check_class(loop) < 0
-        || begin_metrics(loop) < 0)
+        || fl_signals_prepare(loop) < 0 || fl_overrides_check_class(loop) < 0)
     {
         Py_DECREF(loop);
         return NULL;
@@ -167,12 +144,12 @@ drop_ready(FlLoop *loop)
     while (fl_ready_count(queue) > 0) {
         /* Popped before it is dropped: destructors may cancel what is left. */
         FlReady entry = *fl_ready_pop(queue);
-        if (fl_ready_is_call(&entry) && entry.of.handle != NULL) {
+        if (entry.kind == FL_READY_CALL && entry.of.handle != NULL) {
             /* A handle that the application holds keeps its callback, as in
                asyncio: repr() still shows it. */
             FlHandle *handle = (FlHandle *)Py_NewRef(entry.of.handle);
             if (fl_handle_fill_from(handle, &entry) < 0) {
-                PyErr_WriteUnraisable((PyObject *)loop);
+                PyErr_WriteUnraisable(NULL); /* not a loop in its dealloc */
             }
             Py_DECREF(handle);
         }
@@ -194,7 +171,9 @@ static void
 drop_timers(FlLoop *loop)
 {
     FlTimerNode *node;
-    while ((node = fl_timer_queue_pop_any(&loop->timers)) != NULL) {
+    while ((node = fl_timer_queue_pop_due(&loop->timers, FL_DEADLINE_NEVER))
+           != NULL)
+    {
         Py_DECREF(fl_timer_of(node));
     }
 }
@@ -237,7 +216,6 @@ close_core(FlLoop *loop)
     fl_user_fd_close_all(loop);
     Py_CLEAR(loop->future_keywords);
     Py_CLEAR(loop->step_kwnames);
-    fl_shared_context_drop(loop);
     /* The poller frees the registrations that are left, so their owners had
        to go first. */
     FlPoller *poller = loop->poller;
@@ -282,19 +260,6 @@ loop_close(FlLoop *loop, PyObject *Py_UNUSED(ignored))
 
 /* --- garbage collection -------------------------------------------------- */
 
-/* A visitproc and its argument in one, for fl_timer_queue_visit. */
-typedef struct {
-    visitproc visit;
-    void *arg;
-} Visitor;
-
-static int
-visit_timer(FlTimerNode *node, void *arg)
-{
-    Visitor *visitor = arg;
-    return visitor->visit((PyObject *)fl_timer_of(node), visitor->arg);
-}
-
 /* Visit the loop's references to its transports.  A transport from which the
    loop expects nothing visits that reference itself
    (FlOwnedKind.visits_own_ref): visiting it twice would break the GC's
@@ -311,31 +276,38 @@ visit_owned(const FlList *list, visitproc visit, void *arg)
     return 0;
 }
 
+/* The attributes that Python code sees and sets. */
+#define LOOP_ATTRIBUTES(X) \
+    X(task_factory)        \
+    X(exception_handler)   \
+    X(slow_callback_hook)  \
+    X(current_handle)      \
+    X(default_executor)    \
+    X(signal_handlers)     \
+    X(python_transports)
+#define VISIT(name) Py_VISIT(loop->name);
+#define CLEAR(name) Py_CLEAR(loop->name);
+
 /* Every reference that the loop owns, also those in its queues: a cycle
    through one that is left out would never be collected. */
 static int
 loop_traverse(FlLoop *loop, visitproc visit, void *arg)
 {
-    Visitor visitor = {visit, arg};
     Py_VISIT(Py_TYPE(loop));
-    Py_VISIT(loop->task_factory);
-    Py_VISIT(loop->exception_handler);
-    Py_VISIT(loop->slow_callback_hook);
-    Py_VISIT(loop->current_handle);
-    Py_VISIT(loop->default_executor);
-    Py_VISIT(loop->signal_handlers);
-    Py_VISIT(loop->python_transports);
+    LOOP_ATTRIBUTES(VISIT)
     Py_VISIT(loop->future_keywords);
     Py_VISIT(loop->step_kwnames);
-    Py_VISIT(loop->shared_context);
     Py_VISIT(loop->patched_run);
     Py_VISIT(loop->dict);
+    FlTimerNode *timer;
+    size_t at = 0;
+    while ((timer = fl_timer_queue_each(&loop->timers, &at)) != NULL) {
+        Py_VISIT(fl_timer_of(timer));
+    }
     int result = fl_ready_traverse(&loop->ready, visit, arg);
     if (result == 0) {
-        result = fl_thread_queue_traverse(&loop->thread_queue, visit, arg);
-    }
-    if (result == 0) {
-        result = fl_timer_queue_visit(&loop->timers, visit_timer, &visitor);
+        /* Takes no lock: without a GIL, GC has stopped the other threads. */
+        result = fl_ready_traverse(&loop->thread_queue.ready, visit, arg);
     }
     if (result == 0) {
         result = visit_owned(&loop->streams, visit, arg);
@@ -348,22 +320,14 @@ loop_traverse(FlLoop *loop, visitproc visit, void *arg)
 static int
 loop_clear(FlLoop *loop)
 {
-    if (loop->external_run) {
-        /* Unreachable, so nobody can end it any more. */
-        fl_loop_end_external_run(loop);
+    PyObject *exc = PyErr_GetRaisedException(); /* of the code that drops it */
+    if (fl_loop_is_running(loop)) {
+        /* Begun by an application that has forgotten the loop. */
+        fl_loop_end_run(loop);
     }
-    if (!fl_loop_is_running(loop)) {
-        close_core(loop);
-    }
-    Py_CLEAR(loop->task_factory);
-    Py_CLEAR(loop->exception_handler);
-    Py_CLEAR(loop->slow_callback_hook);
-    Py_CLEAR(loop->current_handle);
-    Py_CLEAR(loop->default_executor);
-    Py_CLEAR(loop->signal_handlers);
-    Py_CLEAR(loop->python_transports);
-    Py_CLEAR(loop->future_keywords);
-    Py_CLEAR(loop->step_kwnames);
+    close_core(loop);
+    fl_error_restore(exc);
+    LOOP_ATTRIBUTES(CLEAR)
     Py_CLEAR(loop->patched_run);
     Py_CLEAR(loop->dict);
     return 0;
@@ -399,22 +363,25 @@ get_debug(FlLoop *loop, PyObject *Py_UNUSED(ignored))
     return PyBool_FromLong(loop->debug);
 }
 
-/* asyncio's attribute _debug; fastloop.Loop.set_debug sets it. */
+/* Getter and setter of asyncio's attributes _debug and _stopping; the closure
+   is the field's offset.  Not a PyMemberDef, because asyncio's attributes take
+   any object.  Servers that stop a loop and then run it once more clear
+   _stopping. */
 static PyObject *
-debug_get(FlLoop *loop, void *Py_UNUSED(closure))
+flag_get(FlLoop *loop, void *offset)
 {
-    return PyBool_FromLong(loop->debug);
+    return PyBool_FromLong(*(FL_ATOMIC bool *)((char *)loop + (size_t)offset));
 }
 
 static int
-debug_set(FlLoop *loop, PyObject *value, void *Py_UNUSED(closure))
+flag_set(FlLoop *loop, PyObject *value, void *offset)
 {
-    int on = value == NULL ? 0 : PyObject_IsTrue(value);
-    if (on < 0) {
-        return -1;
+    /* run_forever must be able to clear _stopping. */
+    int on = value == NULL || value == Py_False ? 0 : PyObject_IsTrue(value);
+    if (on >= 0) {
+        *(FL_ATOMIC bool *)((char *)loop + (size_t)offset) = on;
     }
-    loop->debug = on;
-    return 0;
+    return on < 0 ? -1 : 0;
 }
 
 static const char is_running_doc[] =
@@ -439,31 +406,6 @@ is_closed(FlLoop *loop, PyObject *Py_UNUSED(ignored))
     return PyBool_FromLong(loop->closed);
 }
 
-static PyObject *
-closed_get(FlLoop *loop, void *Py_UNUSED(closure))
-{
-    return PyBool_FromLong(loop->closed);
-}
-
-static PyObject *
-stopping_get(FlLoop *loop, void *Py_UNUSED(closure))
-{
-    return PyBool_FromLong(loop->stopping);
-}
-
-/* asyncio's attribute can be set.  Servers that stop a loop and then run it
-   once more clear it. */
-static int
-stopping_set(FlLoop *loop, PyObject *value, void *Py_UNUSED(closure))
-{
-    int on = value == NULL ? 0 : PyObject_IsTrue(value);
-    if (on < 0) {
-        return -1;
-    }
-    loop->stopping = on;
-    return 0;
-}
-
 static const char wake_doc[] =
     "_write_to_self($self, /)\n--\n\n"
     "End the loop's current wait or its next one.  Any thread may call.\n"
@@ -474,22 +416,6 @@ wake(FlLoop *loop, PyObject *Py_UNUSED(ignored))
 {
     fl_thread_queue_wake_anythread(loop);
     Py_RETURN_NONE;
-}
-
-static const char run_in_executor_doc[] =
-    "run_in_executor($self, executor, func, *args)\n--\n\n"
-    "Call func(*args) in an executor; return an asyncio.Future.\n\n"
-    "None is the default executor: a ThreadPoolExecutor unless one was set.\n"
-    "Raises RuntimeError when the loop is closed or the default executor\n"
-    "was shut down.  A call whose future is cancelled before a thread takes\n"
-    "it never runs.  Implements asyncio's loop.run_in_executor().";
-
-/* By a pointer in the state, because executor/ is above this folder. */
-static PyObject *
-run_in_executor(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
-                PyObject *kwnames)
-{
-    return loop->state->run_in_executor(loop, args, nargs, kwnames);
 }
 
 static const char enable_doc[] =
@@ -508,7 +434,7 @@ enable(FlLoop *loop, PyObject *Py_UNUSED(ignored))
 
 static const char read_metrics_doc[] =
     "_read_metrics($self, /)\n--\n\n"
-    "Return the metrics as a dict; None while they are off.";
+    "Return the metrics as a list of ints; None while they are off.";
 
 static PyObject *
 read_metrics(FlLoop *loop, PyObject *Py_UNUSED(ignored))
@@ -522,9 +448,10 @@ read_metrics(FlLoop *loop, PyObject *Py_UNUSED(ignored))
 /* __dict__ is declared here and by __dictoffset__ below: instances need one
    for attributes that applications set. */
 static PyGetSetDef loop_getset[] = {
-    {"_debug", (getter)debug_get, (setter)debug_set, NULL, NULL},
-    {"_closed", (getter)closed_get, NULL, NULL, NULL},
-    {"_stopping", (getter)stopping_get, (setter)stopping_set, NULL, NULL},
+    {"_debug", (getter)flag_get, (setter)flag_set, NULL,
+     (void *)offsetof(FlLoop, debug)},
+    {"_stopping", (getter)flag_get, (setter)flag_set, NULL,
+     (void *)offsetof(FlLoop, stopping)},
     {"_thread_id", (getter)fl_loop_thread_id_get,
      (setter)fl_loop_thread_id_set, NULL, NULL},
     {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
@@ -532,20 +459,12 @@ static PyGetSetDef loop_getset[] = {
 };
 
 /* An object attribute that reads as None until it is set. */
-#define MEMBER(name)                                            \
-    {                                                           \
-        "_" #name, FL_T_OBJECT, offsetof(FlLoop, name), 0, NULL \
-    }
+#define MEMBER(name) {"_" #name, FL_T_OBJECT, offsetof(FlLoop, name), 0, NULL},
 
 /* Attributes of asyncio's own loop, under its names, for fastloop/loop.py. */
 static PyMemberDef loop_members[] = {
-    MEMBER(task_factory),
-    MEMBER(exception_handler),
-    MEMBER(slow_callback_hook),
-    MEMBER(current_handle),
-    MEMBER(default_executor),
-    MEMBER(signal_handlers),
-    MEMBER(python_transports),
+    LOOP_ATTRIBUTES(MEMBER){"_closed", Py_T_BOOL, offsetof(FlLoop, closed),
+                            Py_READONLY, NULL},
     {"slow_callback_duration", Py_T_DOUBLE,
      offsetof(FlLoop, slow_callback_duration), 0,
      "Debug mode logs a callback as slow from this many seconds; a float,\n"
@@ -575,8 +494,8 @@ static PyMethodDef loop_methods[] = {
     FAST_KW("call_at", fl_loop_call_at),
     PLAIN("time", fl_loop_time, METH_NOARGS),
     FAST_KW("_add_callback", fl_loop_add_callback),
-    PLAIN("run_forever", fl_loop_run_forever, METH_NOARGS),
-    FAST_KW("run_until_complete", fl_loop_run_until_complete),
+    PLAIN("_iterate_until_stopped", fl_loop_iterate_until_stopped,
+          METH_NOARGS),
     PLAIN("_run_once", fl_loop_run_once, METH_NOARGS),
     PLAIN("stop", fl_loop_stop, METH_NOARGS),
     PLAIN("create_future", fl_loop_create_future, METH_NOARGS),
@@ -589,7 +508,6 @@ static PyMethodDef loop_methods[] = {
     FAST_KW("_add_writer", fl_loop_add_writer_raw),
     FAST_KW("_remove_reader", fl_loop_remove_reader_raw),
     FAST_KW("_remove_writer", fl_loop_remove_writer_raw),
-    FAST_KW("run_in_executor", run_in_executor),
     {"_enable_metrics", AS_METHOD(enable), METH_NOARGS, enable_doc},
     PLAIN("_read_metrics", read_metrics, METH_NOARGS),
     PLAIN("_signal_wakeup", fl_loop_signal_wakeup, METH_O),

@@ -9,13 +9,14 @@
 #include "core/loop.h"
 #include "py/args.h"
 
-/* METH_FASTCALL, the same with METH_KEYWORDS, METH_NOARGS and METH_O. */
-#define FL_FAST(name) \
-    PyObject *name(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs)
+/* METH_FASTCALL | METH_KEYWORDS and METH_NOARGS; and the method's
+   docstring. */
 #define FL_FAST_KW(name)                                                  \
+    extern const char name##_doc[];                                       \
     PyObject *name(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs, \
                    PyObject *kwnames)
-#define FL_NOARGS(name) PyObject *name(FlLoop *loop, PyObject *ignored)
-#define FL_ONE(name)    PyObject *name(FlLoop *loop, PyObject *arg)
+#define FL_NOARGS(name)             \
+    extern const char name##_doc[]; \
+    PyObject *name(FlLoop *loop, PyObject *ignored)
 
 #endif

@@ -20,7 +20,6 @@
 #include "core/loop.h"
 #include "core/overrides.h"
 #include "core/ready_queue.h"
-#include "core/shared_context.h"
 #include "core/timers.h"
 #include "py/args.h"
 #include "py/call.h"
@@ -76,10 +75,11 @@ is_task_step(const FlState *state, PyObject *const *args, Py_ssize_t nargs)
 
 /* Fill a reserved entry.  args[0] is the callback.  Steals context. */
 static inline void
-fill_entry(FlReady *entry, FlReadyKind kind, PyObject *const *args,
-           Py_ssize_t nargs, PyObject *context)
+fill_entry(FlReady *entry, PyObject *const *args, Py_ssize_t nargs,
+           PyObject *context)
 {
-    entry->kind = kind;
+    entry->kind = FL_READY_CALL;
+    entry->of.handle = NULL;
     entry->nargs = (uint32_t)(nargs - 1);
     entry->context = context;
     entry->callback = Py_NewRef(args[0]);
@@ -97,7 +97,7 @@ push_step(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
     if (entry == NULL) {
         return NULL;
     }
-    fill_entry(entry, FL_READY_STEP, args, nargs, Py_NewRef(context));
+    fill_entry(entry, args, nargs, Py_NewRef(context));
     fl_ready_commit(&loop->ready);
     Py_RETURN_NONE;
 }
@@ -148,21 +148,12 @@ push_filled(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
 }
 
 /* Queue a call whose entry owns everything; its handle only points there.
-   is_copy: the context is a fresh copy of the current one, so in a long queue
-   it may be shared (shared_context.h).  Steals context. */
+   Steals context. */
 static inline PyObject *
 push_call(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
-          PyObject *context, bool is_copy)
+          PyObject *context)
 {
     PyObject *tuple = NULL;
-    FlReadyKind kind = FL_READY_CALL;
-    if (FL_UNLIKELY(fl_ready_count(&loop->ready) >= FL_SHARE_FROM) && is_copy)
-    {
-        /* dispatch.c copies it when the call runs, because two callbacks must
-           not see each other's changes. */
-        fl_shared_context_share(loop, &context);
-        kind = FL_READY_SHARED;
-    }
     if (FL_UNLIKELY(nargs - 1 > FL_READY_ARGS)) {
         tuple = fl_args_tuple(args + 1, nargs - 1);
         if (tuple == NULL) {
@@ -181,12 +172,12 @@ push_call(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
     if (FL_UNLIKELY(tuple != NULL)) {
         /* More arguments than an entry has room for: args[0] is a tuple of
            them, and nargs says so. */
-        fill_entry(entry, kind, args, 1, context);
+        fill_entry(entry, args, 1, context);
         entry->nargs = (uint32_t)(nargs - 1);
         entry->args[0] = tuple;
     }
     else {
-        fill_entry(entry, kind, args, nargs, context);
+        fill_entry(entry, args, nargs, context);
     }
     /* Both pointers are borrowed: whichever of the two ends first clears the
        other's. */
@@ -233,10 +224,10 @@ fl_loop_call_soon(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
     {
         return NULL;
     }
-    /* Without a GIL, what this thread pushed to the cross-thread queue earlier
-       must run first. */
+    /* Without a GIL, what this thread and others pushed to the cross-thread
+       queue earlier must run first, as from asyncio's single queue. */
     bool other_thread = fl_loop_on_other_thread(loop);
-    if (!other_thread && fl_thread_queue_keep_order(loop) < 0) {
+    if (!FL_HAVE_GIL && !other_thread && fl_thread_queue_drain(loop) < 0) {
         return NULL;
     }
     /* A step may go without a handle if nobody could see the handle and its
@@ -244,7 +235,7 @@ fl_loop_call_soon(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
     if (context != NULL && !other_thread && !loop->debug
         && !is_custom_context(context) && !(loop->off & FL_OFF_RAW_STEPS)
         && is_task_step(loop->state, args, nargs)
-        && !fl_overrides_call_soon(loop))
+        && !fl_overrides(loop, FL_OVERRIDES_CALL_SOON))
     {
         /* Learn the tuple for is_task_call. */
         if (FL_UNLIKELY(kwnames != loop->step_kwnames)) {
@@ -259,7 +250,7 @@ fl_loop_call_soon(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
     if (filled) {
         return push_filled(loop, args, nargs, owned, other_thread);
     }
-    return push_call(loop, args, nargs, owned, context == NULL);
+    return push_call(loop, args, nargs, owned);
 }
 
 const char fl_loop_call_soon_threadsafe_doc[] =
@@ -295,8 +286,7 @@ fl_loop_call_soon_threadsafe(FlLoop *loop, PyObject *const *args,
     {
         return push_filled(loop, call.args, call.nargs, owned, true);
     }
-    PyObject *handle =
-        push_call(loop, call.args, call.nargs, owned, call.context == NULL);
+    PyObject *handle = push_call(loop, call.args, call.nargs, owned);
     if (handle != NULL) {
         ((FlHandle *)handle)->threadsafe = true;
         /* With the GIL the entry is in the ready queue already; this wakes the
@@ -330,34 +320,22 @@ fl_loop_add_callback(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
 
 /* --- timers -------------------------------------------------------------- */
 
-/* Create and queue a timer that is due at deadline_ns; `when` is what
-   TimerHandle.when() returns.  call->args[0] is the time, the callback and its
+/* Create and queue a timer.  call->args[0] is the time, the callback and its
    arguments follow.  A new reference, or NULL with an exception set. */
 static PyObject *
-schedule(FlLoop *loop, FlWhen when, int64_t deadline_ns, const FlArgs *call)
+schedule(FlLoop *loop, FlWhen when, const FlArgs *call)
 {
     PyObject *const *args = call->args + 1; /* callback, *args */
     Py_ssize_t nargs = call->nargs - 1;
     PyObject *owned = resolve_context(call->context);
     PyObject *tuple = NULL;
     FlTimerHandle *timer = NULL;
-    /* As in push_call.  Not without a GIL, where another thread might use the
-       shared copy. */
-    bool shares = FL_HAVE_GIL && owned != NULL && call->context == NULL
-                  && fl_timer_queue_count(&loop->timers) >= FL_SHARE_FROM;
-    if (shares) {
-        /* Replaces the fresh copy in `owned` by the shared one. */
-        fl_shared_context_share(loop, &owned);
-    }
     if (owned != NULL) {
         tuple = nargs == 1 ? Py_NewRef(loop->state->empty_tuple)
                            : fl_args_tuple(args + 1, nargs - 1);
     }
     if (tuple != NULL) {
         timer = fl_timer_new(loop, args[0], tuple, owned, when);
-    }
-    if (timer != NULL && shares) {
-        fl_timer_share_context(timer);
     }
     Py_XDECREF(tuple);
     Py_XDECREF(owned);
@@ -373,24 +351,25 @@ schedule(FlLoop *loop, FlWhen when, int64_t deadline_ns, const FlArgs *call)
     /* Only the loop's thread changes the timer queue (timers.c). */
     int code = FL_UNLIKELY(fl_loop_on_other_thread(loop))
                    ? fl_timer_enqueue_anythread(timer)
-                   : fl_timer_enqueue(loop, timer, deadline_ns);
+                   : fl_timer_enqueue(loop, timer);
     if (FL_UNLIKELY(code < 0)) {
         Py_CLEAR(timer);
     }
     return (PyObject *)timer;
 }
 
-/* Replace the TypeError of an addition by one that names the argument.  It
-   quotes the original, which becomes its __cause__.  Other exceptions stay. */
+/* Replace the TypeError of an addition by one that names the argument `when`.
+   It quotes the original, which becomes its __cause__.  Other exceptions
+   stay. */
 static void
-name_argument(const char *name, PyObject *value)
+name_argument(PyObject *value)
 {
     if (!PyErr_ExceptionMatches(PyExc_TypeError)) {
         return;
     }
     PyObject *cause = PyErr_GetRaisedException();
     PyErr_Format(PyExc_TypeError,
-                 "%s must be a number of seconds, not %.100s: %S", name,
+                 "when must be a number of seconds, not %.100s: %S",
                  Py_TYPE(value)->tp_name, cause);
     PyObject *error = PyErr_GetRaisedException();
     PyException_SetCause(error, cause);
@@ -410,70 +389,19 @@ check_timer(FlLoop *loop, const FlArgs *call)
                        : 0;
 }
 
-/* call_at, without what an application overrides. */
+/* call_later by fastloop.Loop._call_later(), which computes the time as
+   asyncio does: for a delay of any type, and if the application overrides
+   time() or call_at().  The arguments are those of call_later. */
 static PyObject *
-schedule_at(FlLoop *loop, PyObject *value, const FlArgs *call)
+call_later_in_python(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
+                     PyObject *kwnames)
 {
-    FlWhen when;
-    if (fl_timer_parse_when(value, &when) < 0) {
-        name_argument("when", value);
-        return NULL;
-    }
-    if (check_timer(loop, call) < 0) {
-        return NULL;
-    }
-    return schedule(loop, when, fl_timer_deadline_of(when.seconds), call);
-}
-
-/* Call the application's call_at() with the callback, arguments and context
-   that call_later() got. */
-static PyObject *
-call_overridden(FlLoop *loop, PyObject *when, const FlArgs *call)
-{
-    FlState *state = loop->state;
-    PyObject *names = PyTuple_Pack(1, state->names.context);
-    PyObject **args = PyMem_New(PyObject *, (size_t)call->nargs + 2);
-    PyObject *timer = NULL;
-    if (args == NULL) {
-        PyErr_NoMemory();
-    }
-    else if (names != NULL) {
-        /* self, when, callback, *args, context=.  call->args[0], the delay, is
-           replaced by `when`; asyncio passes context even if it is None. */
-        args[0] = (PyObject *)loop;
-        args[1] = when;
-        for (Py_ssize_t at = 1; at < call->nargs; at++) {
-            args[1 + at] = call->args[at];
-        }
-        args[1 + call->nargs] =
-            call->context == NULL ? Py_None : call->context;
-        timer = PyObject_VectorcallMethod(state->names.call_at, args,
-                                          (size_t)call->nargs + 1, names);
-    }
-    PyMem_Free(args);
-    Py_XDECREF(names);
-    return timer;
-}
-
-/* call_later as asyncio computes it, self.call_at(self.time() + delay): for a
-   delay of any type, and if the application overrides time() or call_at(). */
-static PyObject *
-call_later_at(FlLoop *loop, const FlArgs *call)
-{
-    PyObject *now =
-        PyObject_CallMethodNoArgs((PyObject *)loop, loop->state->names.time);
-    PyObject *when = now == NULL ? NULL : PyNumber_Add(now, call->args[0]);
-    /* Not for an error of time(), which is not about the delay. */
-    if (now != NULL && when == NULL) {
-        name_argument("delay", call->args[0]);
-    }
-    PyObject *timer = NULL;
-    if (when != NULL) {
-        timer = fl_overrides_call_at(loop) ? call_overridden(loop, when, call)
-                                           : schedule_at(loop, when, call);
-    }
-    Py_XDECREF(now);
-    Py_XDECREF(when);
+    PyObject *method =
+        PyObject_GetAttr((PyObject *)loop, loop->state->names._call_later);
+    PyObject *timer = method == NULL
+                          ? NULL
+                          : PyObject_Vectorcall(method, args, nargs, kwnames);
+    Py_XDECREF(method);
     return timer;
 }
 
@@ -519,25 +447,22 @@ fl_loop_call_later(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
         return NULL;
     }
     /* Replaced methods see the same calls as in asyncio. */
-    if (!is_plain_delay(call.args[0], &delay) || fl_overrides_time(loop)
-        || fl_overrides_call_at(loop))
+    if (!is_plain_delay(call.args[0], &delay)
+        || fl_overrides(loop, FL_OVERRIDES_TIME)
+        || fl_overrides(loop, FL_OVERRIDES_CALL_AT))
     {
-        return call_later_at(loop, &call);
+        return call_later_in_python(loop, args, nargs, kwnames);
     }
     if (check_timer(loop, &call) < 0) {
         return NULL;
     }
     FlWhen when = {0};
-    /* Without a delay the deadline is now.  Reading the clock would cost as
-       much as the rest, so a recent reading may do: see timers.h. */
-    if (delay == 0 && fl_loop_is_running(loop)
-        && !fl_loop_on_other_thread(loop)) {
-        int64_t now_ns = fl_timer_deadline_now(loop);
-        when.seconds = (double)now_ns / 1e9;
-        return schedule(loop, when, now_ns, &call);
+    int64_t now_ns = fl_clock_ns();
+    if (!fl_loop_on_other_thread(loop)) {
+        loop->now_ns = now_ns; /* a timer without delay needs no poll */
     }
-    when.seconds = (double)fl_clock_ns() / 1e9 + delay;
-    return schedule(loop, when, fl_timer_deadline_of(when.seconds), &call);
+    when.seconds = (double)now_ns / 1e9 + delay;
+    return schedule(loop, when, &call);
 }
 
 const char fl_loop_call_at_doc[] =
@@ -561,7 +486,12 @@ fl_loop_call_at(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
         PyErr_SetString(PyExc_TypeError, "when cannot be None");
         return NULL;
     }
-    return schedule_at(loop, call.args[0], &call);
+    FlWhen when;
+    if (fl_timer_parse_when(call.args[0], &when) < 0) {
+        name_argument(call.args[0]);
+        return NULL;
+    }
+    return check_timer(loop, &call) < 0 ? NULL : schedule(loop, when, &call);
 }
 
 const char fl_loop_time_doc[] =
@@ -570,14 +500,7 @@ const char fl_loop_time_doc[] =
     "Implements asyncio's loop.time().";
 
 PyObject *
-fl_loop_time(FlLoop *loop, PyObject *Py_UNUSED(ignored))
+fl_loop_time(FlLoop *Py_UNUSED(loop), PyObject *Py_UNUSED(ignored))
 {
-    int64_t now_ns = fl_clock_ns();
-    if (FL_HAVE_GIL || fl_loop_on_own_thread(loop)) {
-        /* A later timer without a delay must not be due before this time: so
-           the next fl_timer_deadline_now() reads the clock again. */
-        loop->now_ns = now_ns;
-        loop->now_fresh = false;
-    }
-    return PyFloat_FromDouble((double)now_ns / 1e9);
+    return PyFloat_FromDouble((double)fl_clock_ns() / 1e9);
 }

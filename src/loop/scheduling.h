@@ -17,11 +17,5 @@ FL_FAST_KW(fl_loop_call_later);
 FL_FAST_KW(fl_loop_call_at);
 FL_NOARGS(fl_loop_time);
 FL_FAST_KW(fl_loop_add_callback);
-extern const char fl_loop_call_soon_doc[];
-extern const char fl_loop_call_soon_threadsafe_doc[];
-extern const char fl_loop_call_later_doc[];
-extern const char fl_loop_call_at_doc[];
-extern const char fl_loop_time_doc[];
-extern const char fl_loop_add_callback_doc[];
 
 #endif

@@ -23,14 +23,9 @@
 static bool
 is_default_loop(FlLoop *loop)
 {
-    FlState *state = loop->state;
-    if (FL_UNLIKELY(state->running_loop_function == NULL)) {
-        return false;
-    }
-    PyObject *running =
-        state->running_loop_function(state->running_loop_self, NULL);
+    PyObject *running = PyObject_CallNoArgs(loop->state->get_running_loop);
     if (running == NULL) {
-        PyErr_Clear(); /* no running loop: the caller passes loop= */
+        PyErr_Clear(); /* not ours in any case: the caller passes loop= */
         return false;
     }
     Py_DECREF(running); /* only the address is compared below */
@@ -142,37 +137,13 @@ static PyObject *
 create_by_asyncio(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
                   PyObject *kwnames)
 {
-    Py_ssize_t total =
-        nargs + (kwnames == NULL ? 0 : PyTuple_GET_SIZE(kwnames));
-    PyObject **call = PyMem_New(PyObject *, total + 1);
-    if (call == NULL) {
-        return PyErr_NoMemory();
-    }
-    call[0] = (PyObject *)loop;
-    for (Py_ssize_t at = 0; at < total; at++) {
-        call[at + 1] = args[at];
-    }
-    PyObject *task = PyObject_Vectorcall(loop->state->base_create_task, call,
-                                         nargs + 1, kwnames);
-    PyMem_Free(call);
+    PyObject *method =
+        PyMethod_New(loop->state->base_create_task, (PyObject *)loop);
+    PyObject *task = method == NULL
+                         ? NULL
+                         : PyObject_Vectorcall(method, args, nargs, kwnames);
+    Py_XDECREF(method);
     return task;
-}
-
-/* ("loop", *kwnames), a new tuple. */
-static PyObject *
-names_with_loop(FlState *state, PyObject *kwnames)
-{
-    Py_ssize_t count = PyTuple_GET_SIZE(kwnames);
-    PyObject *names = PyTuple_New(count + 1);
-    if (names == NULL) {
-        return NULL;
-    }
-    PyTuple_SET_ITEM(names, 0, Py_NewRef(state->names.loop));
-    for (Py_ssize_t at = 0; at < count; at++) {
-        PyTuple_SET_ITEM(names, at + 1,
-                         Py_NewRef(PyTuple_GET_ITEM(kwnames, at)));
-    }
-    return names;
 }
 
 /* From 3.13.3 on, create_task passes any keyword to the task. */
@@ -248,7 +219,7 @@ fl_loop_create_task(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
     for (Py_ssize_t at = 0; at < keywords; at++) {
         call[3 + at] = args[1 + at];
     }
-    PyObject *names = names_with_loop(state, kwnames);
+    PyObject *names = PySequence_Concat(state->loop_kwnames, kwnames);
     if (names == NULL) {
         return NULL;
     }

@@ -17,7 +17,5 @@ int fl_tasks_are_plain(const FlLoop *loop);
 
 FL_NOARGS(fl_loop_create_future);
 FL_FAST_KW(fl_loop_create_task);
-extern const char fl_loop_create_future_doc[];
-extern const char fl_loop_create_task_doc[];
 
 #endif

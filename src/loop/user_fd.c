@@ -15,14 +15,11 @@
       removing one drops the event that was reported for it. */
 #include "loop/user_fd.h"
 
-#include "base/list.h"
-#include "base/table.h"
 #include "core/debug.h"
 #include "core/dispatch.h"
 #include "core/fd_set.h"
 #include "core/handle.h"
 #include "core/loop.h"
-#include "core/metrics.h"
 #include "core/report.h"
 #include "core/registration.h"
 #include "loop/methods.h"
@@ -36,74 +33,70 @@
 #include <fcntl.h>
 #include <stdlib.h>
 
-/* --- the table ----------------------------------------------------------- */
+static int on_fd(void *owner, FlRegistration *reg, int events);
 
-/* Make the table large enough for fd.  0, or -1 with an exception set. */
-static int
-table_reserve(FlLoop *loop, int fd)
+/* --- the users of an fd -------------------------------------------------- */
+
+/* The registration of an fd in an open loop, or NULL. */
+static FlRegistration *
+registration_at(const FlLoop *loop, int fd)
 {
-    if (fd < loop->fds_size) {
-        return 0;
-    }
-    /* An int that is not an open fd could request a table of any size. */
-    if (fcntl(fd, F_GETFD) < 0) {
-        return fl_raise_errno(-errno);
-    }
-    FlFdSlot *fds =
-        fl_table_grow(loop->fds, &loop->fds_size, fd, sizeof(*fds));
-    if (fds == NULL) {
-        PyErr_NoMemory();
-        return -1;
-    }
-    loop->fds = fds;
-    return 0;
+    return loop->poller == NULL ? NULL : fl_registration_at(loop->poller, fd);
 }
 
 static FlOwned *
 transport_at(const FlLoop *loop, int fd)
 {
-    return fd < loop->fds_size ? loop->fds[fd].transport : NULL;
+    const FlRegistration *reg = registration_at(loop, fd);
+    return reg == NULL ? NULL : reg->transport;
+}
+
+FlUserFd *
+fl_user_fd_at(const FlLoop *loop, int fd)
+{
+    FlRegistration *reg = registration_at(loop, fd);
+    return reg != NULL && reg->on_events == on_fd ? (FlUserFd *)reg : NULL;
+}
+
+FlUserFd *
+fl_user_fd_after(const FlLoop *loop, int fd)
+{
+    FlPoller *poller = loop->poller;
+    FlRegistration *reg = NULL;
+    if (poller == NULL) {
+        return NULL;
+    }
+    fl_poller_lock_fds(poller);
+    while ((reg == NULL || reg->on_events != on_fd) && ++fd < poller->fds_size)
+    {
+        reg = poller->fds[fd].reg;
+    }
+    fl_poller_unlock_fds(poller);
+    return fd < poller->fds_size ? (FlUserFd *)reg : NULL;
+}
+
+bool
+fl_fd_is_used(const FlLoop *loop, int fd)
+{
+    FlOwned *transport = transport_at(loop, fd);
+    return transport == NULL ? registration_at(loop, fd) != NULL
+                             : transport->kind->has_fd(transport);
 }
 
 int
-fl_fd_acquire(FlLoop *loop, int fd, FlOwned *transport)
+fl_fd_acquire(FlLoop *loop, int fd)
 {
-    int code;
-    Py_BEGIN_CRITICAL_SECTION(loop);
-    code = table_reserve(loop, fd);
-    Py_END_CRITICAL_SECTION();
-    if (code < 0) {
-        return -1;
-    }
-    /* Outside the critical section: both may run application code. */
     FlOwned *previous;
     fl_user_fd_evict(loop, fd);
     while ((previous = transport_at(loop, fd)) != NULL) {
         previous->kind->invalidate_fd(previous);
         fl_user_fd_evict(loop, fd);
     }
-    if (fl_loop_check_open(loop) < 0) {
-        return -1; /* that code has closed the loop, and freed the table */
-    }
-    Py_BEGIN_CRITICAL_SECTION(loop);
-    loop->fds[fd].transport = transport;
-    Py_END_CRITICAL_SECTION();
-    return 0;
-}
-
-void
-fl_fd_release(FlLoop *loop, int fd, FlOwned *transport)
-{
-    Py_BEGIN_CRITICAL_SECTION(loop);
-    /* The system may have reused the fd for a newer transport already. */
-    if (fd >= 0 && transport_at(loop, fd) == transport) {
-        loop->fds[fd].transport = NULL;
-    }
-    Py_END_CRITICAL_SECTION();
+    return fl_loop_check_open(loop); /* that code may have closed the loop */
 }
 
 PyObject *
-fl_fd_transport(FlLoop *loop, int fd)
+fl_fd_transport(const FlLoop *loop, int fd)
 {
     FlOwned *transport = transport_at(loop, fd);
     return transport == NULL ? NULL : transport->object;
@@ -125,7 +118,6 @@ run_handle(FlLoop *loop, PyObject *handle)
         code = code < 0 ? fl_loop_report_callback(loop, NULL) : 0;
     }
     else {
-        fl_metrics_set_subject(loop, (FlHandle *)handle);
         code = fl_handle_run(loop, (FlHandle *)handle);
     }
     Py_DECREF(handle);
@@ -137,14 +129,12 @@ static int
 on_fd(void *owner, FlRegistration *reg, int events)
 {
     FlLoop *loop = owner;
-    FlUserFd *user_fd;
-    int fd = reg->fd;
     /* Both are owned, because the reader may remove the writer.  That cancels
        the writer, so running it does nothing. */
     PyObject *reader = NULL, *writer = NULL;
     Py_BEGIN_CRITICAL_SECTION(loop);
     /* NULL if another thread has closed it since the event was queued. */
-    user_fd = reg->owner;
+    FlUserFd *user_fd = reg->owner;
     if (user_fd != NULL && (events & FL_READABLE)) {
         reader = Py_XNewRef(user_fd->refs.reader);
     }
@@ -155,52 +145,37 @@ on_fd(void *owner, FlRegistration *reg, int events)
     int code = run_handle(loop, reader);
     if (code < 0) {
         Py_XDECREF(writer); /* the run ends with the reader's exception */
+        return code;
     }
-    else {
-        code = run_handle(loop, writer);
-    }
-    /* Looked up again, because a callback may have removed it, which frees
-       user_fd and reg.  If the fd was closed, arming fails and nothing more is
-       reported, as in asyncio. */
-    Py_BEGIN_CRITICAL_SECTION(loop);
-    user_fd = fl_user_fd_at(loop, fd);
-    if (user_fd != NULL && user_fd->reg == reg) {
-        fl_registration_rearm(reg);
-    }
-    Py_END_CRITICAL_SECTION();
-    return code;
+    return run_handle(loop, writer);
 }
 
 /* --- registering --------------------------------------------------------- */
 
-/* An FlUserFd in the table, with a registration that wants nothing yet.  NULL
-   with an exception set. */
+/* An FlUserFd with a registration that wants nothing yet.  NULL with an
+   exception set. */
 static FlUserFd *
 user_fd_new(FlLoop *loop, int fd)
 {
-    FlUserFd *user_fd = NULL;
-    /* Each step that fails undoes the ones before; the table may stay
-       larger. */
-    if (table_reserve(loop, fd) == 0) {
-        user_fd = calloc(1, sizeof(*user_fd));
-        if (user_fd == NULL) {
-            PyErr_NoMemory();
-        }
+    FlRegistration *reg;
+    const FlPoller *poller = loop->poller;
+    int code = 0;
+    /* An int that is not an open fd could request a table of any size, or name
+       an fd that opening libuv's loop takes. */
+    if ((fd >= poller->fds_size || !poller->has_uv) && fcntl(fd, F_GETFD) < 0)
+    {
+        code = -errno;
     }
-    if (user_fd == NULL) {
-        return NULL;
+    else {
+        code = fl_registration_open(loop->poller, fd, sizeof(FlUserFd), &reg);
     }
-    int code = fl_registration_open(loop->poller, fd, false, &user_fd->reg);
     if (code < 0) {
-        free(user_fd);
         (void)fl_raise_errno(code);
         return NULL;
     }
-    user_fd->reg->owner = user_fd;
-    user_fd->reg->on_events = on_fd;
-    fl_list_append(&loop->user_fds, &user_fd->link);
-    loop->fds[fd].user_fd = user_fd;
-    return user_fd;
+    reg->owner = reg;
+    reg->on_events = on_fd;
+    return (FlUserFd *)reg;
 }
 
 /* Cancel what stood in a slot; steals it.  Runs application code. */
@@ -226,16 +201,12 @@ cancel_handle(FlLoop *loop, PyObject *handle)
 }
 
 void
-fl_user_fd_detach(FlLoop *loop, FlUserFd *user_fd, FlFdRefs *refs)
+fl_user_fd_detach(FlUserFd *user_fd, FlFdRefs *refs)
 {
-    /* Out of the table first, so that nothing finds it half released. */
     *refs = user_fd->refs;
-    loop->fds[user_fd->reg->fd].user_fd = NULL;
-    fl_list_remove(&user_fd->link);
-    fl_loop_close_registration(loop, user_fd->reg);
     /* A weak reference without a callback: dropping it runs no code. */
-    Py_XDECREF(user_fd->socket_ref);
-    free(user_fd);
+    Py_CLEAR(user_fd->socket_ref);
+    fl_registration_close(&user_fd->reg);
 }
 
 void
@@ -245,7 +216,7 @@ fl_user_fd_evict(FlLoop *loop, int fd)
     Py_BEGIN_CRITICAL_SECTION(loop);
     FlUserFd *user_fd = fl_user_fd_at(loop, fd);
     if (user_fd != NULL) {
-        fl_user_fd_detach(loop, user_fd, &refs);
+        fl_user_fd_detach(user_fd, &refs);
     }
     Py_END_CRITICAL_SECTION();
     cancel_handle(loop, refs.reader);
@@ -256,22 +227,16 @@ fl_user_fd_evict(FlLoop *loop, int fd)
 void
 fl_user_fd_close_all(FlLoop *loop)
 {
-    /* One at a time, with the list read again: dropping references may run any
-       code, which may remove other entries. */
+    /* One at a time, with the table read again: dropping references may run
+       any code, which may remove other entries. */
     bool more = true;
     while (more) {
         FlFdRefs refs = {NULL, NULL, NULL};
         Py_BEGIN_CRITICAL_SECTION(loop);
-        more = !fl_list_is_empty(&loop->user_fds);
+        FlUserFd *user_fd = fl_user_fd_after(loop, -1);
+        more = user_fd != NULL;
         if (more) {
-            fl_user_fd_detach(
-                loop, FL_LIST_ENTRY(loop->user_fds.next, FlUserFd, link),
-                &refs);
-        }
-        else {
-            free(loop->fds);
-            loop->fds = NULL;
-            loop->fds_size = 0;
+            fl_user_fd_detach(user_fd, &refs);
         }
         Py_END_CRITICAL_SECTION();
         Py_XDECREF(refs.reader);
@@ -281,12 +246,12 @@ fl_user_fd_close_all(FlLoop *loop)
 }
 
 int
-fl_user_fd_traverse(FlLoop *loop, visitproc visit, void *arg)
+fl_user_fd_traverse(const FlLoop *loop, visitproc visit, void *arg)
 {
-    for (FlList *link = loop->user_fds.next; link != &loop->user_fds;
-         link = link->next)
+    const FlUserFd *user_fd;
+    for (int fd = -1; (user_fd = fl_user_fd_after(loop, fd)) != NULL;
+         fd = user_fd->reg.fd)
     {
-        FlUserFd *user_fd = FL_LIST_ENTRY(link, FlUserFd, link);
         Py_VISIT(user_fd->refs.reader);
         Py_VISIT(user_fd->refs.writer);
         Py_VISIT(user_fd->refs.object);
@@ -294,76 +259,23 @@ fl_user_fd_traverse(FlLoop *loop, visitproc visit, void *arg)
     return 0;
 }
 
-/* Raise ValueError for an object without a usable fileno(), as selectors does.
-   An exception of another class that fileno() raised stays. */
-static int
-raise_invalid_object(PyObject *object)
-{
-    if (PyErr_Occurred() && !PyErr_ExceptionMatches(PyExc_AttributeError)
-        && !PyErr_ExceptionMatches(PyExc_TypeError)
-        && !PyErr_ExceptionMatches(PyExc_ValueError)
-        && !PyErr_ExceptionMatches(PyExc_OverflowError))
-    {
-        return -1;
-    }
-    PyErr_Clear();
-    PyErr_Format(PyExc_ValueError, "Invalid file object: %R", object);
-    return -1;
-}
-
-/* The fd of an int or of an object with fileno(), not yet checked for
-   its range, because parse_registered_fd accepts a negative one.  0, or -1
-   with ValueError set, as selectors raises it. */
-static int
-call_fileno(FlLoop *loop, PyObject *object, long long *fd)
-{
-    PyObject *fd_object = NULL;
-    if (PyLong_Check(object)) {
-        fd_object = Py_NewRef(object);
-    }
-    else {
-        fd_object =
-            PyObject_CallMethodNoArgs(object, loop->state->names.fileno);
-        if (fd_object == NULL || !PyLong_Check(fd_object)) {
-            Py_XDECREF(fd_object);
-            return raise_invalid_object(object);
-        }
-    }
-    int overflow;
-    *fd = PyLong_AsLongLongAndOverflow(fd_object, &overflow);
-    /* asyncio raises ValueError below the range and OverflowError above. */
-    if (overflow > 0) {
-        *fd = LLONG_MAX; /* check_fd refuses it */
-    }
-    else if (overflow < 0) {
-        PyErr_Format(PyExc_ValueError, "Invalid file descriptor: %S",
-                     fd_object);
-    }
-    Py_DECREF(fd_object);
-    return overflow < 0 ? -1 : 0;
-}
-
-/* The fd as an int, or -1 with the exception that asyncio raises. */
-static int
-check_fd(long long fd)
-{
-    if (fd < 0) {
-        PyErr_Format(PyExc_ValueError, "Invalid file descriptor: %lld", fd);
-        return -1;
-    }
-    if (fd > INT32_MAX) {
-        PyErr_SetString(PyExc_OverflowError,
-                        "Python int too large to convert to C int");
-        return -1;
-    }
-    return (int)fd;
-}
-
 int
 fl_fd_of(FlLoop *loop, PyObject *object)
 {
-    long long fd = -1;
-    return call_fileno(loop, object, &fd) < 0 ? -1 : check_fd(fd);
+    int overflow = 1;
+    long fd = PyLong_CheckExact(object)
+                  ? PyLong_AsLongAndOverflow(object, &overflow)
+                  : -1;
+    if (overflow == 0 && fd >= 0 && fd <= INT32_MAX) {
+        return (int)fd;
+    }
+    PyObject *found = PyObject_CallOneArg(loop->state->fileobj_to_fd, object);
+    if (found == NULL) {
+        return -1;
+    }
+    int code = PyObject_AsFileDescriptor(found); /* it is an int */
+    Py_DECREF(found);
+    return code;
 }
 
 /* The same for an object that may have been closed since it was registered:
@@ -371,29 +283,48 @@ fl_fd_of(FlLoop *loop, PyObject *object)
 static int
 parse_registered_fd(FlLoop *loop, PyObject *object)
 {
-    long long fd = -1;
-    if (call_fileno(loop, object, &fd) < 0) {
-        return -1;
+    int fd = fl_fd_of(loop, object);
+    if (fd >= 0) {
+        return fd;
     }
-    if (fd > INT32_MAX) {
+    if (PyErr_ExceptionMatches(PyExc_OverflowError)) {
+        PyErr_Clear();
         return INT32_MAX; /* no fd is that large, so nothing is found */
     }
-    if (fd >= 0 || PyLong_Check(object)) {
-        return check_fd(fd);
+    if (!PyErr_ExceptionMatches(PyExc_ValueError)) {
+        return -1;
     }
-    int found = -1;
+    PyObject *exc = PyErr_GetRaisedException();
+    FlUserFd *user_fd;
     Py_BEGIN_CRITICAL_SECTION(loop);
-    for (FlList *link = loop->user_fds.next; link != &loop->user_fds;
-         link = link->next)
-    {
-        FlUserFd *user_fd = FL_LIST_ENTRY(link, FlUserFd, link);
+    while ((user_fd = fl_user_fd_after(loop, fd)) != NULL) {
+        fd = user_fd->reg.fd;
         if (user_fd->refs.object == object) {
-            found = user_fd->reg->fd;
             break;
         }
     }
     Py_END_CRITICAL_SECTION();
-    return found >= 0 ? found : check_fd(fd);
+    if (user_fd == NULL) {
+        PyErr_SetRaisedException(exc);
+        return -1;
+    }
+    Py_DECREF(exc);
+    return fd;
+}
+
+/* Whether a transport uses the fd, also by its socket, whose fileno() this may
+   call. */
+static bool
+transport_has_fd(FlLoop *loop, int fd)
+{
+    FlOwned *owned = transport_at(loop, fd);
+    if (owned == NULL) {
+        return false;
+    }
+    PyObject *object = Py_NewRef(owned->object);
+    bool has_fd = owned->kind->has_fd(owned);
+    Py_DECREF(object);
+    return has_fd;
 }
 
 /* Raise RuntimeError if a transport uses the fd.  One whose socket was closed
@@ -401,12 +332,8 @@ parse_registered_fd(FlLoop *loop, PyObject *object)
 static int
 check_no_transport(FlLoop *loop, PyObject *object, int fd)
 {
-    FlOwned *owned = transport_at(loop, fd);
-    int has_fd = owned == NULL ? 0 : owned->kind->has_fd(owned);
-    if (has_fd < 0) {
-        return -1;
-    }
-    /* Looked up again: has_fd may have run the socket's own fileno(). */
+    bool has_fd = transport_has_fd(loop, fd);
+    /* Looked up again: that may have run the socket's own fileno(). */
     PyObject *transport = has_fd ? fl_fd_transport(loop, fd) : NULL;
     if (transport != NULL) {
         Py_INCREF(transport); /* the repr of `object` may close it */
@@ -436,14 +363,18 @@ fl_fd_check(FlLoop *loop, PyObject *object)
    caller must drop after the critical section: the previous handle, or on
    failure the new one.  0 or a negative errno. */
 static int
-replace_handle(FlLoop *loop, FlUserFd *user_fd, PyObject *object, int event,
+replace_handle(FlUserFd *user_fd, PyObject *object, int event,
                PyObject *handle, FlFdRefs *dropped)
 {
+    FlRegistration *reg = &user_fd->reg;
     PyObject **slot = fl_user_fd_slot(user_fd, event);
     PyObject *previous = *slot;
+    int before = reg->wanted;
     *slot = handle;
-    user_fd->reg->fired &= (uint8_t)~event; /* see invariant 4 */
-    int code = fl_registration_set(user_fd->reg, fl_user_fd_wanted(user_fd));
+    reg->fired &= (uint8_t)~event;  /* see invariant 4 */
+    reg->wanted &= (uint8_t)~event; /* so that it is registered again */
+    reg->trusted = false;
+    int code = fl_registration_set(reg, fl_user_fd_wanted(user_fd));
     if (code == 0) {
         dropped->reader = previous;
         dropped->object = user_fd->refs.object;
@@ -454,10 +385,10 @@ replace_handle(FlLoop *loop, FlUserFd *user_fd, PyObject *object, int event,
     /* Failed: restore the previous state, as if add had not been called. */
     *slot = previous;
     dropped->reader = handle;
-    user_fd->reg->wanted = (uint8_t)fl_user_fd_wanted(user_fd);
+    reg->wanted = (uint8_t)before;
     if (fl_user_fd_wanted(user_fd) == 0) {
         FlFdRefs refs;
-        fl_user_fd_detach(loop, user_fd, &refs);
+        fl_user_fd_detach(user_fd, &refs);
         dropped->object = refs.object;
     }
     return code;
@@ -468,15 +399,11 @@ replace_handle(FlLoop *loop, FlUserFd *user_fd, PyObject *object, int event,
 static void
 evict_transport(FlLoop *loop, int fd)
 {
-    FlOwned *owned = transport_at(loop, fd);
-    if (owned == NULL) {
+    if (transport_has_fd(loop, fd)) {
         return;
     }
-    int has_fd = owned->kind->has_fd(owned);
-    if (has_fd < 0) {
-        PyErr_Clear(); /* a socket whose fileno() fails has no fd */
-    }
-    if (has_fd <= 0) {
+    FlOwned *owned = transport_at(loop, fd); /* fileno() may have ended it */
+    if (owned != NULL) {
         owned->kind->invalidate_fd(owned);
     }
 }
@@ -486,8 +413,12 @@ fl_user_fd_open(FlLoop *loop, int fd)
 {
     evict_transport(loop, fd);
     /* Checked again: evict_transport calls the socket's fileno(), which may
-       have closed the loop. */
-    return fl_loop_check_open(loop) < 0 ? NULL : user_fd_new(loop, fd);
+       have closed the loop or registered the fd. */
+    if (fl_loop_check_open(loop) < 0) {
+        return NULL;
+    }
+    FlUserFd *user_fd = fl_user_fd_at(loop, fd);
+    return user_fd != NULL ? user_fd : user_fd_new(loop, fd);
 }
 
 /* Register a handle for an fd; steals it.  0, or -1 with an exception set. */
@@ -503,7 +434,7 @@ set_handle(FlLoop *loop, int fd, PyObject *object, int event, PyObject *handle)
         user_fd = fl_user_fd_open(loop, fd);
     }
     if (user_fd != NULL) {
-        code = replace_handle(loop, user_fd, object, event, handle, &dropped);
+        code = replace_handle(user_fd, object, event, handle, &dropped);
     }
     Py_END_CRITICAL_SECTION();
     if (user_fd == NULL) {
@@ -577,14 +508,14 @@ remove_event(FlLoop *loop, int event, PyObject *object, bool checked)
     FlUserFd *user_fd = fl_user_fd_at(loop, fd);
     if (user_fd != NULL) {
         PyObject **slot = fl_user_fd_slot(user_fd, event);
-        removed = *slot; /* also ends an idle persistent registration */
+        removed = *slot; /* also ends an idle trusted registration */
         *slot = NULL;
         if (fl_user_fd_wanted(user_fd) == 0) {
-            fl_user_fd_detach(loop, user_fd, &refs);
+            fl_user_fd_detach(user_fd, &refs);
         }
         else if (removed != NULL) {
-            /* This fails if the fd was closed: then nothing is reported. */
-            (void)fl_registration_set(user_fd->reg,
+            /* To want less makes no system call, so it cannot fail. */
+            (void)fl_registration_set(&user_fd->reg,
                                       fl_user_fd_wanted(user_fd));
         }
     }

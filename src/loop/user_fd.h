@@ -1,14 +1,13 @@
 /* add_reader, add_writer, remove_reader and remove_writer: user-owned fds.
 
-   loop->fds, the table of fds, holds per fd the application's callbacks
-   (FlUserFd) and the transport that uses the fd.  An fd is only a number: the
-   application may close it, and the system may reuse it for another file,
-   while a callback is still registered.
+   An FlUserFd is the registration of an fd together with the application's
+   callbacks.  An fd is only a number: the application may close it, and the
+   system may reuse it for another file, while a callback is still registered.
 
    Threads: any, while it holds the GIL; without a GIL the loop's critical
-   section guards the table.  Ownership: the loop owns each FlUserFd, which
-   owns its callbacks; a transport in the table is borrowed.  Failures: -1 or
-   NULL with an exception set, unless a function says otherwise. */
+   section guards each FlUserFd.  Ownership: the poller's table owns each
+   FlUserFd, which owns its callbacks.  Failures: -1 or NULL with an exception
+   set, unless a function says otherwise. */
 #ifndef FL_LOOP_USER_FD_H
 #define FL_LOOP_USER_FD_H
 
@@ -20,18 +19,16 @@
    ours has now.  Runs application code. */
 void fl_user_fd_evict(FlLoop *loop, int fd);
 
-/* Remove all callbacks, without cancelling them, and free the table.  For
-   closing the loop. */
+/* Remove all callbacks, without cancelling them.  For closing the loop. */
 void fl_user_fd_close_all(FlLoop *loop);
 
 /* --- for fd_wait.c, within the loop's critical section ------------------- */
 
 /* The application's registration of an fd, or NULL. */
-static inline FlUserFd *
-fl_user_fd_at(const FlLoop *loop, int fd)
-{
-    return fd < loop->fds_size ? loop->fds[fd].user_fd : NULL;
-}
+FlUserFd *fl_user_fd_at(const FlLoop *loop, int fd);
+
+/* The next one after an fd (-1: the first), or NULL. */
+FlUserFd *fl_user_fd_after(const FlLoop *loop, int fd);
 
 /* FL_READABLE | FL_WRITABLE: the directions that have a callback. */
 static inline int
@@ -55,20 +52,21 @@ fl_user_fd_slot(FlUserFd *user_fd, int event)
    RuntimeError (loop closed), MemoryError or OSError. */
 FlUserFd *fl_user_fd_open(FlLoop *loop, int fd);
 
-/* Unregister and free it.  The caller gets its references and drops them
-   after the critical section, because that may run any code. */
-void fl_user_fd_detach(FlLoop *loop, FlUserFd *user_fd, FlFdRefs *refs);
+/* Close and free it.  The caller gets its references and drops them after the
+   critical section, because that may run any code. */
+void fl_user_fd_detach(FlUserFd *user_fd, FlFdRefs *refs);
 
 /* ------------------------------------------------------------------------- */
 
-/* Record that an open transport of ours (borrowed) uses an fd, until
-   fl_fd_release.  Acquiring invalidates the fd for its previous user, be it a
-   callback or a transport: the system has reused the fd, so that user's file
-   is closed.  Runs application code.  0, or -1 with MemoryError, OSError or
-   RuntimeError (loop closed).  Releasing an fd that another transport has
-   acquired since does nothing. */
-int fl_fd_acquire(FlLoop *loop, int fd, FlOwned *transport);
-void fl_fd_release(FlLoop *loop, int fd, FlOwned *transport);
+/* Make an fd free for a new transport.  This invalidates it for its previous
+   user, be it a callback or a transport: the system has reused the fd, so that
+   user's file is closed.  Runs application code.  0, or -1 with RuntimeError
+   (loop closed). */
+int fl_fd_acquire(FlLoop *loop, int fd);
+
+/* Whether the fd has a callback, or a transport that admits no other user.
+   May run Python. */
+bool fl_fd_is_used(const FlLoop *loop, int fd);
 
 /* The fd of an int or of an object with fileno(), or -1 with ValueError or
    OverflowError set, as selectors raises them. */
@@ -80,10 +78,10 @@ int fl_fd_of(FlLoop *loop, PyObject *object);
 int fl_fd_check(FlLoop *loop, PyObject *object);
 
 /* The transport that uses an fd, borrowed, or NULL. */
-PyObject *fl_fd_transport(FlLoop *loop, int fd);
+PyObject *fl_fd_transport(const FlLoop *loop, int fd);
 
 /* tp_traverse of the references of all FlUserFd. */
-int fl_user_fd_traverse(FlLoop *loop, visitproc visit, void *arg);
+int fl_user_fd_traverse(const FlLoop *loop, visitproc visit, void *arg);
 
 /* The methods.  Those named _raw are asyncio's private twins, such as
    _add_reader: they do not check whether a transport uses the fd. */

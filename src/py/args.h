@@ -40,6 +40,13 @@ PyObject *fl_args_parse_one(const char *function, const char *parameter,
                             PyObject *const *args, Py_ssize_t nargs,
                             PyObject *kwnames);
 
+/* An optional argument, which may be None: NULL for None.  Borrowed. */
+static inline PyObject *
+fl_none_to_null(PyObject *object)
+{
+    return object == Py_None ? NULL : object;
+}
+
 /* A tuple of the arguments: a new reference, NULL with MemoryError set. */
 PyObject *fl_args_tuple(PyObject *const *args, Py_ssize_t count);
 

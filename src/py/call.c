@@ -15,9 +15,13 @@ fl_call_truth(PyObject *object, PyObject *name)
     return truth;
 }
 
-bool
-fl_call_is_ours(PyObject *method, PyCFunction function)
+int
+fl_call_method(PyObject *object, PyObject *name, PyObject *argument)
 {
-    return PyCFunction_Check(method)
-           && PyCFunction_GET_FUNCTION(method) == function;
+    PyObject *owned = Py_NewRef(object);
+    PyObject *result = argument == NULL
+                           ? PyObject_CallMethodNoArgs(owned, name)
+                           : PyObject_CallMethodOneArg(owned, name, argument);
+    Py_DECREF(owned);
+    return fl_call_done(result);
 }

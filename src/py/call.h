@@ -25,9 +25,9 @@ fl_call_none(int code)
    Python. */
 int fl_call_truth(PyObject *object, PyObject *name);
 
-/* Whether a bound method is this C function, so that no subclass or
-   application has replaced it.  `method` is the result of an attribute lookup
-   on an object.  Runs no Python and cannot fail. */
-bool fl_call_is_ours(PyObject *method, PyCFunction function);
+/* Call object.name(), or object.name(argument) if argument is not NULL: 0, or
+   -1 with an exception set.  Owns the object during the call, which may clear
+   the field that it comes from. */
+int fl_call_method(PyObject *object, PyObject *name, PyObject *argument);
 
 #endif

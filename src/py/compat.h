@@ -31,6 +31,8 @@
 #define FL_T_OBJECT    T_OBJECT
 #define Py_T_DOUBLE    T_DOUBLE
 #define Py_T_BOOL      T_BOOL
+#define Py_T_UINT      T_UINT
+#define Py_T_ULONGLONG T_ULONGLONG
 #define Py_READONLY    READONLY
 #else
 /* T_OBJECT, whose member reads as None while it is NULL.  3.12 has no public
@@ -163,11 +165,6 @@ fl_visit_one(PyObject *object, visitproc visit, void *arg)
 /* 3.13: sleep(nan), and a run that reaches a timer whose time is NaN, raise
    ValueError.  Before, such a timer is due at once. */
 #define FL_NAN_RAISES (PY_VERSION_HEX >= 0x030D0000)
-
-/* 3.14: when a concurrent future completes in the loop's own thread, the
-   chained asyncio future gets its result at once, not in the next
-   iteration. */
-#define FL_FUTURES_SET_AT_ONCE (PY_VERSION_HEX >= 0x030E0000)
 
 /* 3.14: the callback of a call_soon_threadsafe handle runs under the handle's
    lock, so cancel() waits for it: see core/threadsafe_handle.c. */

@@ -23,160 +23,123 @@ struct FlLoop;
 struct FlNativeProtocol;
 
 /* Attribute and keyword names used on hot paths, interned once. */
-#define FL_NAMES(X)                   \
-    X(TransportSocket)                \
-    X(_accept_exhausted)              \
-    X(_accept_failed)                 \
-    X(_asyncgen_finalizer_hook)       \
-    X(_asyncgen_firstiter_hook)       \
-    X(Future)                         \
-    X(Task)                           \
-    X(_attach)                        \
-    X(_check_callback)                \
-    X(_check_python_transports)       \
-    X(_check_thread)                  \
-    X(_closed)                        \
-    X(_detach)                        \
-    X(_executor_shutdown_called)      \
-    X(_get_running_loop)              \
-    X(_decref_socketios)              \
-    X(_handle_signal)                 \
-    X(_io_refs)                       \
-    X(_log_destroy_pending)           \
-    X(_read_ready)                    \
-    X(_report_callback)               \
-    X(_report_slow)                   \
-    X(_notify_slow)                   \
-    X(_run)                           \
-    X(_run_once)                      \
-    X(_sendto_ready)                  \
-    X(_set_coroutine_origin_tracking) \
-    X(_set_running_loop)              \
-    X(_source_traceback)              \
-    X(read)                           \
-    X(readexactly)                    \
-    X(readuntil)                      \
-    X(readline)                       \
-    X(feed_data)                      \
-    X(at_eof)                         \
-    X(_wakeup_waiter)                 \
-    X(_wait_for_data)                 \
-    X(_maybe_resume_transport)        \
-    X(_fastloop)                      \
-    X(_limit)                         \
-    X(_loop)                          \
-    X(_buffer)                        \
-    X(_eof)                           \
-    X(_waiter)                        \
-    X(_exception)                     \
-    X(_transport)                     \
-    X(_paused)                        \
-    X(_stream_reader_wr)              \
-    X(accept)                         \
-    X(add_done_callback)              \
-    X(args)                           \
-    X(buffer_updated)                 \
-    X(call_exception_handler)         \
-    X(cancel)                         \
-    X(call_at)                        \
-    X(call_soon)                      \
-    X(cancelled)                      \
-    X(check_ssl_socket)               \
-    X(close)                          \
-    X(abort)                          \
-    X(call_soon_threadsafe)           \
-    X(pause_reading)                  \
-    X(resume_reading)                 \
-    X(closed_socket)                  \
-    X(connect)                        \
-    X(connection_lost)                \
-    X(connection_made)                \
-    X(context)                        \
-    X(coro)                           \
-    X(create_future)                  \
-    X(create_task)                    \
-    X(data_received)                  \
-    X(datagram_received)              \
-    X(detach)                         \
-    X(done)                           \
-    X(eager_start)                    \
-    X(eof_received)                   \
-    X(error_received)                 \
-    X(exception)                      \
-    X(fileno)                         \
-    X(finalizer)                      \
-    X(firstiter)                      \
-    X(get_buffer)                     \
-    X(get_debug)                      \
-    X(get_extra_info)                 \
-    X(get_loop)                       \
-    X(getpeername)                    \
-    X(getsockname)                    \
-    X(getsockopt)                     \
-    X(gettimeout)                     \
-    X(handle)                         \
-    X(log_event)                      \
-    X(loop)                           \
-    X(message)                        \
-    X(name)                           \
-    X(own_socket)                     \
-    X(pause_writing)                  \
-    X(peername)                       \
-    X(protocol)                       \
-    X(recv)                           \
-    X(recv_into)                      \
-    X(recvfrom)                       \
-    X(recvfrom_into)                  \
-    X(release)                        \
-    X(remove_done_callback)           \
-    X(result)                         \
-    X(resume_writing)                 \
-    X(run)                            \
-    X(run_forever)                    \
-    X(send)                           \
-    X(sendall)                        \
-    X(sendmsg)                        \
-    X(sendto)                         \
-    X(set_exception)                  \
-    X(set_result)                     \
-    X(setblocking)                    \
-    X(shown_buffer)                   \
-    X(socket)                         \
-    X(sockname)                       \
-    X(stop)                           \
-    X(submit)                         \
-    X(time)                           \
-    X(transport)                      \
-    X(warn_lost)                      \
-    X(when)                           \
-    X(_do_read)                       \
-    X(_force_close)                   \
-    X(_resume)                        \
-    X(_sslobj)                        \
-    X(call_later)                     \
-    X(cipher)                         \
-    X(compression)                    \
-    X(do_handshake)                   \
-    X(getpeercert)                    \
-    X(handshake_timed_out)            \
-    X(is_closing)                     \
-    X(is_plain)                       \
-    X(join)                           \
-    X(log_handshake)                  \
-    X(peercert)                       \
-    X(pending)                        \
-    X(report_fatal)                   \
-    X(shutdown_timed_out)             \
-    X(ssl_object)                     \
-    X(sslcontext)                     \
-    X(unwrap)                         \
-    X(warn_closed)                    \
-    X(warn_keep_open)                 \
-    X(write)                          \
-    X(read_limits)                    \
-    X(report_call)                    \
-    X(state)                          \
-    X(write_limits)
+#define FL_NAMES(X)             \
+    X(TransportSocket)          \
+    X(_accept_exhausted)        \
+    X(_accept_failed)           \
+    X(Future)                   \
+    X(Task)                     \
+    X(_attach)                  \
+    X(_check_callback)          \
+    X(_check_python_transports) \
+    X(_check_thread)            \
+    X(_detach)                  \
+    X(_handle_signal)           \
+    X(_read_ready)              \
+    X(_report_callback)         \
+    X(_report_slow)             \
+    X(_run)                     \
+    X(_sendto_ready)            \
+    X(read)                     \
+    X(readexactly)              \
+    X(readuntil)                \
+    X(readline)                 \
+    X(feed_data)                \
+    X(_wakeup_waiter)           \
+    X(_wait_for_data)           \
+    X(_maybe_resume_transport)  \
+    X(_fastloop)                \
+    X(_limit)                   \
+    X(_loop)                    \
+    X(_buffer)                  \
+    X(_eof)                     \
+    X(_waiter)                  \
+    X(_exception)               \
+    X(_transport)               \
+    X(_paused)                  \
+    X(_stream_reader_wr)        \
+    X(accept)                   \
+    X(connect)                  \
+    X(recvfrom_into)            \
+    X(sendall)                  \
+    X(buffer_updated)           \
+    X(call_exception_handler)   \
+    X(cancel)                   \
+    X(call_at)                  \
+    X(call_soon)                \
+    X(cancelled)                \
+    X(check_ssl_socket)         \
+    X(close)                    \
+    X(abort)                    \
+    X(call_soon_threadsafe)     \
+    X(pause_reading)            \
+    X(resume_reading)           \
+    X(closed_socket)            \
+    X(connection_lost)          \
+    X(connection_made)          \
+    X(context)                  \
+    X(create_future)            \
+    X(data_received)            \
+    X(datagram_received)        \
+    X(detach)                   \
+    X(done)                     \
+    X(end_read_pipe)            \
+    X(eof_received)             \
+    X(error_received)           \
+    X(exception)                \
+    X(fileno)                   \
+    X(get_buffer)               \
+    X(get_extra_info)           \
+    X(getpeername)              \
+    X(getsockname)              \
+    X(getsockopt)               \
+    X(gettimeout)               \
+    X(log_event)                \
+    X(loop)                     \
+    X(message)                  \
+    X(name)                     \
+    X(own_socket)               \
+    X(pause_writing)            \
+    X(peername)                 \
+    X(protocol)                 \
+    X(recv)                     \
+    X(recv_into)                \
+    X(recvfrom)                 \
+    X(release)                  \
+    X(resume_writing)           \
+    X(run)                      \
+    X(send)                     \
+    X(sendmsg)                  \
+    X(sendto)                   \
+    X(set_exception)            \
+    X(set_result)               \
+    X(setblocking)              \
+    X(shown_buffer)             \
+    X(socket)                   \
+    X(sockname)                 \
+    X(time)                     \
+    X(transport)                \
+    X(warn_lost)                \
+    X(_force_close)             \
+    X(do_handshake)             \
+    X(is_closing)               \
+    X(join)                     \
+    X(pending)                  \
+    X(unwrap)                   \
+    X(warn_closed)              \
+    X(warn_keep_open)           \
+    X(write)                    \
+    X(fatal)                    \
+    X(getpeercert)              \
+    X(handshake_begins)         \
+    X(handshake_done)           \
+    X(handshake_failed)         \
+    X(log_eof)                  \
+    X(shutdown_begins)          \
+    X(shutdown_done)            \
+    X(state)                    \
+    X(wake_waiter)              \
+    X(_call_later)
 
 typedef struct {
 #define FL_NAME_FIELD(name) PyObject *name;
@@ -220,104 +183,90 @@ typedef struct {
     FL_ATOMIC bool is_plain;    /* no method was replaced */
 } FlSeenClass;
 
+/* What is imported when the module loads: the field, the module, the name.  A
+   dotted name is an attribute of a class.  An application that patches asyncio
+   later is detected by comparison with these. */
+#define FL_IMPORTS(X)                                                        \
+    X(future_type, "asyncio", "Future")                                      \
+    X(task_type, "asyncio", "Task")                                          \
+    /* The mixin, because asyncio's sendfile checks for it by isinstance. */ \
+    X(asyncio_transport, "asyncio.transports", "_FlowControlMixin")          \
+    X(base_get_extra_info, "asyncio.transports",                             \
+      "_FlowControlMixin.get_extra_info")                                    \
+    X(asyncio_read_transport, "asyncio", "ReadTransport")                    \
+    X(asyncio_datagrams, "asyncio", "DatagramTransport")                     \
+    X(buffered_protocol, "asyncio", "BufferedProtocol")                      \
+    X(asyncio_reader_type, "asyncio.streams", "StreamReader")                \
+    X(asyncio_stream_protocol, "asyncio.streams", "StreamReaderProtocol")    \
+    X(stream_globals, "asyncio.streams", "__dict__")                         \
+    X(base_create_task, "asyncio", "BaseEventLoop.create_task")              \
+    X(base_create_future, "asyncio", "BaseEventLoop.create_future")          \
+    X(extract_stack, "asyncio.format_helpers", "extract_stack")              \
+    X(set_wakeup_fd, "signal", "set_wakeup_fd")                              \
+    X(asyncio_handle, "asyncio.events", "Handle")                            \
+    X(asyncio_timer_handle, "asyncio.events", "TimerHandle")                 \
+    /* What call_soon_threadsafe returns. */                                 \
+    X(asyncio_safe_handle, "asyncio.events", FL_THREADSAFE_HANDLE)           \
+    X(asyncio_events, "asyncio.events", "__dict__")                          \
+    X(asyncio_tasks, "asyncio.tasks", "__dict__")                            \
+    X(asyncio_futures, "asyncio.futures", "__dict__")                        \
+    X(convert_exception, "asyncio.futures", "_convert_future_exc")           \
+    /* Of C tasks and futures; asyncio.events may have another by now. */    \
+    X(get_running_loop, "_asyncio", "_get_running_loop")                     \
+    X(fileobj_to_fd, "selectors", "_fileobj_to_fd")
+
+/* Other owned references.  Each is set by the folder that uses it. */
+#define FL_OBJECTS(X)                                                      \
+    X(empty_tuple)                                                         \
+    X(loop_kwnames)         /* ("loop",) */                                \
+    X(object_class)         /* object.__dict__['__class__'] */             \
+    X(streams)              /* the module fastloop._streams */             \
+    X(socket_type)          /* socket.socket */                            \
+    X(native_reader)        /* see streams/reader_calls.c */               \
+    X(stream_data_received) /* the method of asyncio_stream_protocol */    \
+    /* The FlReader between find_room and buffers_filled, else NULL: see \
+       streams/reader_protocol.c. */ \
+    X(filling)                                                             \
+    /* Set by use_tls in tls/adapter.c; NULL until TLS is first used. */   \
+    X(tls) /* the module fastloop._tls */                                  \
+    X(tls_again_errors)                                                    \
+    X(tls_error)                                                           \
+    X(tls_zero_error)
+
+/* Our types, each set by the function that registers it, and the type of the
+   steps of asyncio's C tasks. */
+#define FL_TYPES(X)       \
+    X(loop_type)          \
+    X(handle_type)        \
+    X(timer_type)         \
+    X(stream_type)        \
+    X(datagram_type)      \
+    X(read_pipe_type)     \
+    X(write_pipe_type)    \
+    X(socket_call_type)   \
+    X(listener_type)      \
+    X(job_type)           \
+    X(reader_type)        \
+    X(tls_adapter_type)   \
+    X(tls_transport_type) \
+    X(step_type)
+
+#define FL_OBJECT_FIELD(name, ...) PyObject *name;
+#define FL_TYPE_FIELD(name)        PyTypeObject *name;
+
 typedef struct FlState {
     PyObject *module; /* borrowed: it owns this struct */
 
-    /* Our types.  Each is set by the function that registers it. */
-    PyTypeObject *loop_type;
-    PyTypeObject *handle_type;
-    PyTypeObject *timer_type;
-    PyTypeObject *stream_type;
-    PyTypeObject *datagram_type;
-    PyTypeObject *socket_call_type;
-    PyTypeObject *listener_type;
-    PyTypeObject *job_type;
-    PyTypeObject *reader_type;
-    PyObject *native_reader; /* see streams/reader_calls.c */
-    PyTypeObject *tls_adapter_type;
-    PyTypeObject *tls_transport_type;
+    FL_IMPORTS(FL_OBJECT_FIELD)
+    FL_OBJECTS(FL_OBJECT_FIELD)
+    FL_TYPES(FL_TYPE_FIELD)
 
-    /* From asyncio, as it was at import: an application that patches asyncio
-       later is detected by comparison with these. */
-    PyObject *future_type;
-    PyObject *task_type;
-    PyObject *asyncio_handle;
-    PyObject *asyncio_safe_handle; /* what call_soon_threadsafe returns */
-    PyObject *asyncio_timer_handle;
-    PyObject *asyncio_transport;   /* transports._FlowControlMixin */
-    PyObject *asyncio_datagrams;   /* asyncio.DatagramTransport */
-    PyObject *base_get_extra_info; /* asyncio.BaseTransport's method */
-    PyObject *buffered_protocol;
-    PyObject *asyncio_events; /* these three are modules' __dict__ */
-    PyObject *asyncio_tasks;
-    PyObject *asyncio_futures;
-    PyObject *get_running_loop; /* asyncio.events._get_running_loop */
-    PyObject *ensure_future;
-    PyObject *iscoroutine;
-    PyObject *isfuture;
-    PyObject *base_create_task; /* asyncio.BaseEventLoop.create_task */
-    PyObject *base_create_future;
-    PyObject *extract_stack;
-    PyObject *base_run_in_executor; /* asyncio.BaseEventLoop's method */
-    PyObject *asyncio_cancelled;    /* asyncio.CancelledError */
-    PyObject *asyncio_invalid;      /* asyncio.InvalidStateError */
-    PyObject *streams;              /* the module fastloop._streams */
-    PyObject *socket_type;          /* socket.socket */
-    PyObject *socket_family;        /* member descriptors of _socket.socket */
-    PyObject *socket_kind;
-    PyObject *asyncio_reader_type; /* asyncio.StreamReader */
-    PyObject *asyncio_stream_protocol;
-    PyObject *stream_data_received; /* that protocol's method */
-    PyObject *stream_globals;       /* asyncio.streams.__dict__ */
-    PyObject *asyncio_incomplete;   /* asyncio.IncompleteReadError */
-    PyObject *asyncio_overrun;      /* asyncio.LimitOverrunError */
-
-    /* Set by use_tls in tls/adapter.c; NULL until TLS is first used. */
-    PyObject *tls; /* the module fastloop._tls */
-    PyObject *tls_again_errors;
-    PyObject *tls_error;
-    PyObject *tls_zero_error;
-    PyObject *tls_certificate_error;
-
-    /* From other modules. */
-    PyObject *set_asyncgen_hooks;
-    PyObject *get_asyncgen_hooks;
-    PyObject *set_wakeup_fd;        /* signal.set_wakeup_fd */
-    PyObject *until_complete_cb;    /* base_events._run_until_complete_cb */
-    PyObject *concurrent_future;    /* concurrent.futures.Future */
-    PyObject *concurrent_cancelled; /* concurrent.futures.CancelledError */
-    PyObject *concurrent_invalid;   /* concurrent.futures.InvalidStateError */
-
-    /* What identifies a standard thread pool whose submit() is CPython's, and
-       the functions that use it: see executor/run_in_executor.c. */
-    PyObject *thread_pool_type; /* ThreadPoolExecutor, or None */
-    PyObject *submit_globals;   /* the globals of its submit() */
-    PyObject *submit_job;       /* fastloop.executor's functions */
-    PyObject *make_default;
-
-    /* What identifies the steps and wake-ups of asyncio's C tasks: see
-       steps_probe in state.c and loop/scheduling.c. */
-    PyTypeObject *step_type;
+    /* This and step_type identify the wake-ups and steps of asyncio's C tasks:
+       see steps_probe in state.c and loop/scheduling.c. */
     PyCFunction wakeup_function;
 
-    /* The C function behind get_running_loop, or NULL if it is not in C. */
-    PyCFunction running_loop_function;
-    PyObject *running_loop_self; /* borrowed from get_running_loop */
-
-    /* loop.run_in_executor().  It is a pointer because executor/ is a layer
-       above loop/, and includes point downwards only. */
-    PyObject *(*run_in_executor)(struct FlLoop *loop, PyObject *const *args,
-                                 Py_ssize_t nargs, PyObject *kwnames);
-
-    /* Whether asyncio.StreamReader has CPython's methods, as of that version
-       of the class: see streams/native_reader.c. */
-    unsigned reader_type_version;
-    bool reader_methods_plain;
-    /* The FlReader between find_room and buffers_filled, else NULL: see
-       streams/reader_protocol.c. */
-    PyObject *filling;
-
     FlSeenClass socket_seen; /* of socket.socket: fl_overrides_socket */
+    FlSeenClass reader_seen; /* of asyncio.StreamReader */
 
     FlNativeProtocolEntry native_protocols[FL_NATIVE_PROTOCOLS];
 
@@ -325,10 +274,6 @@ typedef struct FlState {
     FlWakeup wakeup;
     Py_tss_t running; /* per thread: the loop that it runs, or NULL */
 
-    PyObject *empty_tuple;
-    PyObject *hooks_kwnames; /* ("firstiter", "finalizer") */
-    PyObject *loop_kwnames;  /* ("loop",) */
-    PyObject *object_class;  /* object.__dict__['__class__'] */
     FlNames names;
 } FlState;
 
@@ -336,11 +281,18 @@ typedef struct FlState {
    or -1 with an exception set; then the module's m_free clears the rest. */
 int fl_state_init(FlState *state, PyObject *module);
 
-/* For the module's m_traverse. */
-int fl_state_traverse(FlState *state, visitproc visit, void *arg);
+/* The module's m_traverse. */
+int fl_state_traverse(PyObject *module, visitproc visit, void *arg);
 
-/* Drop every owned reference.  May be called twice. */
-void fl_state_clear(FlState *state);
+/* The module's m_clear: drop every owned reference.  May be called twice. */
+int fl_state_clear(PyObject *module);
+
+/* A name by its offset in FlNames, for tables of names.  Borrowed. */
+static inline PyObject *
+fl_name_at(const FlState *state, size_t offset)
+{
+    return *(PyObject *const *)((const char *)&state->names + offset);
+}
 
 /* The state of a module object of ours.  NULL only before it was executed. */
 FlState *fl_state_get(PyObject *module);

@@ -1,14 +1,13 @@
 /* The socket operations that are tried: see attempt.h.
 
    1. On a TCP connection a read shorter than requested has emptied the receive
-      buffer, and a send shorter than requested has filled the send buffer.
-      Later data or room produces a new edge, however early it arrives
-      (epoll(7)).  So the next try may be skipped until that event.  This does
-      not hold after EOF, an error or urgent data (FL_LASTING): these produce
-      no second edge, so every later read is tried.
+      buffer, and a send shorter than requested has filled the send buffer.  So
+      the next try may be skipped until epoll reports an event.  Where that is
+      wrong, as before an EOF, the registration is level-triggered and the next
+      poll reports it.
    2. A short transfer proves nothing on a datagram, Unix or listening socket.
-      These get no persistent registration, because an edge could be missed
-      there: each call is tried first and then waits as add_reader does.
+      These get no trusted registration: each call is tried first and then
+      waits as add_reader does.
    3. fl_attempt_try flushes corked writes (fl_loop_before_io) before any send
       and before any method of an application's class.  Otherwise bytes that
       the callback wrote earlier could leave after this call's bytes. */
@@ -21,7 +20,6 @@
 #include "py/errors.h"
 #include "py/state.h"
 #include "transport/messages.h"
-#include "transport/sockaddr.h"
 
 #include <errno.h>
 #include <netinet/in.h>
@@ -32,62 +30,38 @@
    would block then costs no bytes object. */
 #define STACK_BUFFER_BYTES ((Py_ssize_t)16 * 1024)
 
-/* --- persistent registrations -------------------------------------------- */
-
-/* The socket's persistent registration, or NULL.  Always NULL in debug mode,
-   where calls wait by a Handle, and for a class whose calls we do not make. */
-static FlRegistration *
-persistent_reg(const FlAttempt *self, int fd)
-{
-    return fl_attempt_is_plain(self) && !self->loop->debug
-               ? fl_fd_persistent_registration(self->loop, fd, self->sock)
-               : NULL;
-}
+/* --- trusted registrations ----------------------------------------------- */
 
 /* True if an earlier call found the socket not ready and epoll has reported
    nothing since: a system call now would return EAGAIN. */
 static bool
-is_known_unready(const FlAttempt *self, int fd, int event)
+is_known_unready(const FlAttempt *self, int fd)
 {
-    const FlRegistration *reg = persistent_reg(self, fd);
-    return reg != NULL && !(reg->ready & event);
+    const FlRegistration *reg =
+        fl_fd_trusted_registration(self->loop, fd, self->sock);
+    return reg != NULL && !(reg->ready & self->operation->event);
 }
 
 /* Record what a system call proved.  It moved `moved` of `requested` bytes, or
    failed with errno. */
 static void
-note_transfer(const FlAttempt *self, int fd, int event, ssize_t moved,
-              size_t requested)
+note_transfer(const FlAttempt *self, int fd, ssize_t moved, size_t requested)
 {
-    FlRegistration *reg = persistent_reg(self, fd);
+    int event = self->operation->event;
+    FlRegistration *reg =
+        fl_fd_trusted_registration(self->loop, fd, self->sock);
     if (reg == NULL) {
         return;
     }
-    reg->unwanted = 0; /* the socket is in use: its events are not surplus */
-    if (moved < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
-        fl_registration_not_ready(reg, event);
-    }
     /* Zero bytes mean EOF, which lasts: reads stay allowed. */
-    else if (moved > 0 && (size_t)moved < requested && !reg->lasting) {
+    if (moved < 0 ? errno == EAGAIN || errno == EWOULDBLOCK
+                  : moved > 0 && (size_t)moved < requested)
+    {
         reg->ready &= (uint8_t)~event;
     }
 }
 
 #if defined(__linux__) && FL_HAVE_GIL
-/* An integer attribute of the socket, read through the C descriptor of
-   _socket.socket.  The Python property would make an enum member of it.
-   -1 with an exception on failure. */
-static long
-socket_attribute(PyObject *descriptor, PyObject *sock)
-{
-    PyObject *value =
-        Py_TYPE(descriptor)
-            ->tp_descr_get(descriptor, sock, (PyObject *)Py_TYPE(sock));
-    long number = value == NULL ? -1 : PyLong_AsLong(value);
-    Py_XDECREF(value);
-    return number;
-}
-
 /* A SOL_SOCKET option, or -1. */
 static int
 socket_option(int fd, int name)
@@ -99,30 +73,19 @@ socket_option(int fd, int name)
 #endif
 
 bool
-fl_attempt_may_persist(const FlAttempt *self, int fd)
+fl_attempt_may_trust(const FlAttempt *self, int fd)
 {
 #if defined(__linux__) && FL_HAVE_GIL
-    if (!self->operation->may_persist || !fl_attempt_is_plain(self)
+    if (self->operation->direct == NULL || !fl_attempt_is_plain(self)
         || self->loop->debug)
     {
         return false;
     }
-    if (fl_fd_persistent_registration(self->loop, fd, self->sock) != NULL) {
-        return true;
-    }
-    /* The object's attributes cost no system call, so they are checked first.
-       The application chose them when it made the object, so the kernel is
-       queried too.  With a larger SO_RCVLOWAT the kernel reports no edge for
-       data below that mark, which invariant 1 relies on. */
-    long family = socket_attribute(self->state->socket_family, self->sock);
-    long kind = socket_attribute(self->state->socket_kind, self->sock);
-    if (PyErr_Occurred()) {
-        PyErr_Clear(); /* whatever it is, persistence is only a short cut */
-        return false;
-    }
-    return (family == AF_INET || family == AF_INET6) && kind == SOCK_STREAM
-           && socket_option(fd, SO_PROTOCOL) == IPPROTO_TCP
-           && socket_option(fd, SO_RCVLOWAT) == 1;
+    /* With a larger SO_RCVLOWAT the kernel reports no data below that mark,
+       which a try would get. */
+    return fl_fd_trusted_registration(self->loop, fd, self->sock) != NULL
+           || (socket_option(fd, SO_PROTOCOL) == IPPROTO_TCP
+               && socket_option(fd, SO_RCVLOWAT) == 1);
 #else
     (void)self;
     (void)fd;
@@ -166,8 +129,9 @@ store_result(PyObject *object, PyObject **result)
 
 /* Try the operation by the socket object's own method. */
 static int
-call_method(FlAttempt *self, PyObject **result)
+call_method(FlAttempt *self, int fd, PyObject **result)
 {
+    (void)fd;
     PyObject *args[1 + FL_MOST_ARGUMENTS] = {self->sock};
     for (Py_ssize_t at = 0; at < self->nargs; at++) {
         args[1 + at] = self->args[at];
@@ -192,25 +156,22 @@ size_argument(const FlAttempt *self)
     return overflow || value < 0 ? 0 : value;
 }
 
-/* recvfrom(), and record in the registration what it proved.  MSG_DONTWAIT:
+/* recv(), and record in the registration what it proved.  MSG_DONTWAIT:
    outside debug mode nothing has checked that the socket is non-blocking. */
 static ssize_t
-receive(FlAttempt *self, int fd, char *buffer, size_t size,
-        struct sockaddr_storage *name, socklen_t *name_size)
+receive(const FlAttempt *self, int fd, char *buffer, size_t size)
 {
     ssize_t got;
     do {
-        got = recvfrom(fd, buffer, size, MSG_DONTWAIT, (struct sockaddr *)name,
-                       name_size);
+        got = recv(fd, buffer, size, MSG_DONTWAIT);
     } while (got < 0 && errno == EINTR);
-    note_transfer(self, fd, FL_READABLE, got, size);
+    note_transfer(self, fd, got, size);
     return got;
 }
 
 /* Receive at most size bytes as a new bytes object.  1, 0 or -1. */
 static int
-receive_bytes(FlAttempt *self, int fd, Py_ssize_t size,
-              struct sockaddr_storage *name, socklen_t *name_size,
+receive_bytes(const FlAttempt *self, int fd, Py_ssize_t size,
               PyObject **result)
 {
     char stack[STACK_BUFFER_BYTES];
@@ -223,7 +184,7 @@ receive_bytes(FlAttempt *self, int fd, Py_ssize_t size,
         }
         buffer = PyBytes_AS_STRING(bytes);
     }
-    ssize_t got = receive(self, fd, buffer, (size_t)size, name, name_size);
+    ssize_t got = receive(self, fd, buffer, (size_t)size);
     if (got < 0) {
         int code = outcome_of_errno(); /* first: freeing may change errno */
         Py_XDECREF(bytes);
@@ -241,11 +202,10 @@ try_recv(FlAttempt *self, int fd, PyObject **result)
 {
     Py_ssize_t size = size_argument(self);
     if (size == 0) {
-        return call_method(self, result);
+        return call_method(self, fd, result);
     }
-    return is_known_unready(self, fd, FL_READABLE)
-               ? 0
-               : receive_bytes(self, fd, size, NULL, NULL, result);
+    return is_known_unready(self, fd) ? 0
+                                      : receive_bytes(self, fd, size, result);
 }
 
 static int
@@ -254,51 +214,39 @@ try_recv_into(FlAttempt *self, int fd, PyObject **result)
     Py_buffer view;
     if (PyObject_GetBuffer(self->args[0], &view, PyBUF_WRITABLE) < 0) {
         PyErr_Clear(); /* the socket's method raises its own TypeError */
-        return call_method(self, result);
+        return call_method(self, fd, result);
     }
     if (view.len == 0) {
         /* An empty buffer is the method's to judge, as for size 0. */
         PyBuffer_Release(&view);
-        return call_method(self, result);
+        return call_method(self, fd, result);
     }
     int code = 0;
     ssize_t got = 0;
-    if (!is_known_unready(self, fd, FL_READABLE)) {
-        got = receive(self, fd, view.buf, (size_t)view.len, NULL, NULL);
+    if (!is_known_unready(self, fd)) {
+        got = receive(self, fd, view.buf, (size_t)view.len);
         code = got < 0 ? outcome_of_errno() : 1;
     }
     PyBuffer_Release(&view);
     return code == 1 ? store_result(PyLong_FromSsize_t(got), result) : code;
 }
 
-/* The system call is made only for address families that sockaddr.h can turn
-   into an address object; the method handles the others. */
+/* Whether the first try would block.  Waiting then saves making and dropping a
+   BlockingIOError. */
+static bool
+is_unreadable(const FlAttempt *self, int fd)
+{
+    struct pollfd ready = {.fd = fd, .events = POLLIN};
+    return fd >= 0 && !self->is_retry && poll(&ready, 1, 0) == 0;
+}
+
 static int
 try_recvfrom(FlAttempt *self, int fd, PyObject **result)
 {
-    struct sockaddr_storage name;
-    socklen_t size = sizeof(name);
-    Py_ssize_t max_bytes = size_argument(self);
-    PyObject *data;
-    if (max_bytes == 0 || getsockname(fd, (struct sockaddr *)&name, &size) < 0
-        || !fl_sockaddr_is_known(&name))
-    {
-        return call_method(self, result);
-    }
-    size = sizeof(name); /* getsockname() changed it */
-    int code = receive_bytes(self, fd, max_bytes, &name, &size, &data);
-    if (code != 1) {
-        return code;
-    }
-    /* size is 0 when the kernel gave no sender, as on a connected stream. */
-    PyObject *sender =
-        size == 0 ? Py_NewRef(Py_None) : fl_sockaddr_object(&name, size);
-    code = sender == NULL
-               ? -1
-               : store_result(PyTuple_Pack(2, data, sender), result);
-    Py_DECREF(data);
-    Py_XDECREF(sender);
-    return code;
+    return fl_attempt_is_plain(self) && size_argument(self) > 0
+                   && is_unreadable(self, fd)
+               ? 0
+               : call_method(self, fd, result);
 }
 
 /* Whether a connection can arrive.  If not, accept() raises the reason, and
@@ -314,15 +262,13 @@ is_listening(int fd)
     return on != 0;
 }
 
-/* poll() first: it saves making and dropping a BlockingIOError. */
 static int
 try_accept(FlAttempt *self, int fd, PyObject **result)
 {
-    struct pollfd ready = {.fd = fd, .events = POLLIN};
-    if (fd >= 0 && poll(&ready, 1, 0) == 0 && is_listening(fd)) {
+    if (is_unreadable(self, fd) && is_listening(fd)) {
         return 0;
     }
-    int code = call_method(self, result);
+    int code = call_method(self, fd, result);
     if (code != 1) {
         return code;
     }
@@ -368,9 +314,8 @@ socket_error(const FlAttempt *self)
 static int
 try_connect(FlAttempt *self, int fd, PyObject **result)
 {
-    (void)fd;
     if (!self->is_retry) {
-        return call_method(self, result);
+        return call_method(self, fd, result);
     }
     long code = socket_error(self);
     if (code == 0) {
@@ -382,11 +327,35 @@ try_connect(FlAttempt *self, int fd, PyObject **result)
     return outcome_of_exception();
 }
 
-/* Send the rest by the send() of a socket of another class.  Returns the
-   number of bytes sent, or -1 with an exception set. */
-static Py_ssize_t
-send_by_method(FlAttempt *self)
+/* Take a view of sendall's data.  It is held until the call ends, so that the
+   application cannot resize the buffer between two tries.  0 or -1. */
+static int
+hold_view(FlAttempt *self)
 {
+    return self->view.obj != NULL
+               ? 0
+               : PyObject_GetBuffer(self->args[0], &self->view, PyBUF_SIMPLE);
+}
+
+/* A part was sent: 1 if it was the last, else 0.  The next try continues after
+   it. */
+static int
+add_sent(FlAttempt *self, Py_ssize_t sent_bytes, PyObject **result)
+{
+    self->sent_bytes += sent_bytes;
+    return self->sent_bytes == self->view.len
+               ? store_result(Py_NewRef(Py_None), result)
+               : 0;
+}
+
+/* By the send() of a socket of another class. */
+static int
+sendall_by_method(FlAttempt *self, int fd, PyObject **result)
+{
+    (void)fd;
+    if (hold_view(self) < 0) {
+        return -1;
+    }
     PyObject *view = PyMemoryView_FromObject(self->args[0]);
     PyObject *rest = view == NULL ? NULL
                                   : PySequence_GetSlice(view, self->sent_bytes,
@@ -400,71 +369,39 @@ send_by_method(FlAttempt *self)
     Py_XDECREF(view);
     Py_XDECREF(rest);
     Py_XDECREF(sent);
-    return count;
+    return count < 0 && PyErr_Occurred() ? outcome_of_exception()
+                                         : add_sent(self, count, result);
 }
 
-/* send() the rest, and record in the registration what it proved.  -1 with
-   errno on failure. */
-static ssize_t
-send_rest(FlAttempt *self, int fd)
+static int
+try_sendall(FlAttempt *self, int fd, PyObject **result)
 {
+    if (hold_view(self) < 0) {
+        return -1;
+    }
+    /* Empty data completes at once, even if the send buffer is full. */
+    if (self->view.len > 0 && is_known_unready(self, fd)) {
+        return 0;
+    }
     const char *rest = (char *)self->view.buf + self->sent_bytes;
     size_t size = (size_t)(self->view.len - self->sent_bytes);
     ssize_t sent;
     do {
         sent = send(fd, rest, size, FL_SEND_FLAGS);
     } while (sent < 0 && errno == EINTR);
-    note_transfer(self, fd, FL_WRITABLE, sent, size);
-    return sent;
-}
-
-/* May send a part and return 0: the next try continues at sent_bytes. */
-static int
-try_sendall(FlAttempt *self, int fd, PyObject **result)
-{
-    /* The view is taken once and held until the call ends, so that the
-       application cannot resize the buffer between two tries. */
-    if (self->view.obj == NULL
-        && PyObject_GetBuffer(self->args[0], &self->view, PyBUF_SIMPLE) < 0)
-    {
-        return -1;
-    }
-    Py_ssize_t sent;
-    if (fl_attempt_is_plain(self) && fd >= 0) {
-        /* Empty data completes at once, even if the send buffer is full. */
-        if (self->view.len > 0 && is_known_unready(self, fd, FL_WRITABLE)) {
-            return 0;
-        }
-        sent = send_rest(self, fd);
-        if (sent < 0) {
-            return outcome_of_errno();
-        }
-    }
-    else {
-        sent = send_by_method(self);
-        if (sent < 0 && PyErr_Occurred()) {
-            return outcome_of_exception();
-        }
-    }
-    self->sent_bytes += sent;
-    return self->sent_bytes == self->view.len
-               ? store_result(Py_NewRef(Py_None), result)
-               : 0;
+    note_transfer(self, fd, sent, size);
+    return sent < 0 ? outcome_of_errno() : add_sent(self, sent, result);
 }
 
 int
 fl_attempt_try(FlAttempt *self, PyObject **result)
 {
     const FlOperation *operation = self->operation;
+    bool plain = fl_attempt_is_plain(self);
     /* Invariant 3.  A receive on a plain socket does not flush: it neither
        sends nor runs any Python. */
-    if (operation->event == FL_WRITABLE || !fl_attempt_is_plain(self)) {
+    if (operation->event == FL_WRITABLE || !plain) {
         fl_loop_before_io(self->loop);
-    }
-    if (operation->try_once == NULL
-        || !(fl_attempt_is_plain(self) || operation->any_class))
-    {
-        return call_method(self, result);
     }
     /* The fd is read again at each try: since the last one the socket may have
        been closed and its fd given to another file. */
@@ -474,66 +411,25 @@ fl_attempt_try(FlAttempt *self, PyObject **result)
             return -1; /* Ctrl-C during an application's fileno() */
         }
         PyErr_Clear(); /* closed: the socket's own method raises EBADF */
-        if (!operation->any_class) {
-            return call_method(self, result);
-        }
     }
-    return operation->try_once(self, fd, result);
+    return plain && fd >= 0 && operation->direct != NULL
+               ? operation->direct(self, fd, result)
+               : operation->by_method(self, fd, result);
 }
 
 /* --- operations ---------------------------------------------------------- */
 
-/* recvfrom_into() and sendto() have no try_once: a direct system call would
-   have to parse an address or a size as the socket module does.  recvfrom()
-   has one but no may_persist: it is for datagrams (invariant 2). */
-const FlOperation fl_operation_recv = {
-    .method_offset = offsetof(FlNames, recv),
-    .event = FL_READABLE,
-    .may_persist = true,
-    .try_once = try_recv,
-};
+/* What is NULL in `direct` has no direct system call: it would have to parse
+   addresses and sizes as the socket module does. */
+#define OPERATION(name, event, direct, by_method)                            \
+    const FlOperation fl_operation_##name = {offsetof(FlNames, name), event, \
+                                             direct, by_method};
 
-const FlOperation fl_operation_recv_into = {
-    .method_offset = offsetof(FlNames, recv_into),
-    .event = FL_READABLE,
-    .may_persist = true,
-    .try_once = try_recv_into,
-};
-
-const FlOperation fl_operation_recvfrom = {
-    .method_offset = offsetof(FlNames, recvfrom),
-    .event = FL_READABLE,
-    .try_once = try_recvfrom,
-};
-
-const FlOperation fl_operation_recvfrom_into = {
-    .method_offset = offsetof(FlNames, recvfrom_into),
-    .event = FL_READABLE,
-};
-
-const FlOperation fl_operation_sendall = {
-    .method_offset = offsetof(FlNames, sendall),
-    .event = FL_WRITABLE,
-    .any_class = true,
-    .may_persist = true,
-    .try_once = try_sendall,
-};
-
-const FlOperation fl_operation_sendto = {
-    .method_offset = offsetof(FlNames, sendto),
-    .event = FL_WRITABLE,
-};
-
-const FlOperation fl_operation_accept = {
-    .method_offset = offsetof(FlNames, accept),
-    .event = FL_READABLE,
-    .any_class = true,
-    .try_once = try_accept,
-};
-
-const FlOperation fl_operation_connect = {
-    .method_offset = offsetof(FlNames, connect),
-    .event = FL_WRITABLE,
-    .any_class = true,
-    .try_once = try_connect,
-};
+OPERATION(recv, FL_READABLE, try_recv, call_method)
+OPERATION(recv_into, FL_READABLE, try_recv_into, call_method)
+OPERATION(recvfrom, FL_READABLE, NULL, try_recvfrom)
+OPERATION(recvfrom_into, FL_READABLE, NULL, call_method)
+OPERATION(sendall, FL_WRITABLE, try_sendall, sendall_by_method)
+OPERATION(sendto, FL_WRITABLE, NULL, call_method)
+OPERATION(accept, FL_READABLE, NULL, try_accept)
+OPERATION(connect, FL_WRITABLE, NULL, try_connect)

@@ -9,7 +9,7 @@
    of other classes, and operations where it would gain little, go through the
    socket object's method, which raises the exceptions that asyncio raises.
 
-   Where the socket has a persistent registration (loop/fd_wait.h), an attempt
+   Where the socket has a trusted registration (loop/fd_wait.h), an attempt
    records in it that the receive buffer is empty or the send buffer is full.
    While that is recorded, the next attempt makes no system call.
 
@@ -26,14 +26,15 @@
 
 typedef struct FlAttempt FlAttempt;
 
+/* Each function is like fl_attempt_try, with the socket's fd. */
 typedef struct {
     size_t method_offset; /* the socket method's name: offset in FlNames */
     int event;            /* FL_READABLE or FL_WRITABLE: wait for this */
-    bool any_class;       /* try_once also handles sockets of other classes */
-    bool may_persist;     /* try_once maintains a persistent registration */
-    /* Like fl_attempt_try, with the socket's fd.  With any_class, fd is -1 for
-       a socket that has none.  NULL: call the socket object's method. */
-    int (*try_once)(FlAttempt *self, int fd, PyObject **result);
+    /* By a system call, for an open plain socket.  Maintains a trusted
+       registration.  NULL if there is none for this operation. */
+    int (*direct)(FlAttempt *self, int fd, PyObject **result);
+    /* By the socket object's method.  fd is -1 for a closed socket. */
+    int (*by_method)(FlAttempt *self, int fd, PyObject **result);
 } FlOperation;
 
 struct FlAttempt {
@@ -61,10 +62,9 @@ extern const FlOperation fl_operation_connect;
    would block, or -1 with an exception set. */
 int fl_attempt_try(FlAttempt *self, PyObject **result);
 
-/* Whether the socket may have a persistent (edge-triggered) registration.  It
-   may if it is a TCP connection: there every change that a short read or write
-   can miss produces a new edge. */
-bool fl_attempt_may_persist(const FlAttempt *self, int fd);
+/* Whether the socket may have a trusted registration: if it is a TCP
+   connection, where a short read or write means that the next would block. */
+bool fl_attempt_may_trust(const FlAttempt *self, int fd);
 
 /* Whether the socket's class is socket.socket itself, with CPython's own
    methods.  Only then may a system call replace a method call. */
@@ -79,8 +79,7 @@ fl_attempt_is_plain(const FlAttempt *self)
 static inline PyObject *
 fl_attempt_name(const FlAttempt *self)
 {
-    return *(PyObject *const *)((const char *)&self->state->names
-                                + self->operation->method_offset);
+    return fl_name_at(self->state, self->operation->method_offset);
 }
 
 /* Release sendall's buffer, if there is one. */

@@ -6,12 +6,13 @@
       registration for the same fd and direction replaces it.  The replaced
       call then waits until it is cancelled, as in asyncio.  A call removes
       only its own registration, never the one that replaced it.
-   3. With a persistent registration the call itself occupies the slot, and
+   3. With a trusted registration the call itself occupies the slot, and
       leaves the registration in place when it ends.  Otherwise the slot holds
       a Handle that calls this object, and the fd is unregistered at the end.
-   4. A waiting call counts in the socket's _io_refs, as a file of makefile()
-      does.  So close() takes effect only when the call ends.  Without that,
-      closing would free the fd and the call would wait for ever. */
+   4. fastloop/sockets.py awaits and closes each call.  It also counts the call
+      in the socket's _io_refs, as a file of makefile() does, so that close()
+      takes effect only when the call ends.  Without that, closing would free
+      the fd and the call would wait for ever. */
 #include "sock/sock_call.h"
 
 #include "core/fd_set.h"
@@ -30,73 +31,13 @@
 typedef struct {
     FlFdCall base;
     FlAttempt attempt; /* owns its references, unlike other attempts */
-    PyObject *future;  /* NULL once released */
+    PyObject *future;  /* NULL before wait, and once released */
     FlHandle *handle;  /* registered for the fd; NULL: this object is */
     int fd;            /* the fd it is registered for */
     bool is_waiting;   /* registered, as itself or by a handle */
-    bool has_io_ref;   /* counted in the socket's _io_refs */
 } SocketCall;
 
 /* --- waiting ------------------------------------------------------------- */
-
-/* Add to the socket's _io_refs, which socket.socket and its subclasses have.
-   0, or -1 with an exception set. */
-static int
-change_io_refs(SocketCall *self, long change)
-{
-    PyObject *sock = self->attempt.sock;
-    PyObject *name = self->attempt.state->names._io_refs;
-    PyObject *before = PyObject_GetAttr(sock, name);
-    long count = before == NULL ? -1 : PyLong_AsLong(before);
-    Py_XDECREF(before);
-    if (count == -1 && PyErr_Occurred()) {
-        return -1;
-    }
-    PyObject *after = PyLong_FromLong(count + change);
-    int code = after == NULL ? -1 : PyObject_SetAttr(sock, name, after);
-    Py_XDECREF(after);
-    return code;
-}
-
-/* Delay a close() of the socket until the call ends.  0 or -1. */
-static int
-take_io_ref(SocketCall *self)
-{
-    const FlAttempt *attempt = &self->attempt;
-    if (!fl_attempt_is_plain(attempt)
-        && !PyObject_TypeCheck(attempt->sock,
-                               (PyTypeObject *)attempt->state->socket_type))
-    {
-        return 0; /* not a socket.socket: its close() knows no _io_refs */
-    }
-    int code = change_io_refs(self, 1);
-    self->has_io_ref = code == 0;
-    return code;
-}
-
-/* Undo take_io_ref; this closes a socket whose close() came meanwhile.  The
-   Python method _decref_socketios() is called only then: otherwise it would do
-   no more than the decrement.  0, or -1 with an exception set. */
-static int
-drop_io_ref(SocketCall *self)
-{
-    FlNames *names = &self->attempt.state->names;
-    PyObject *sock = self->attempt.sock;
-    if (!self->has_io_ref) {
-        return 0;
-    }
-    self->has_io_ref = false; /* first: the calls below may run any code */
-    PyObject *closed = PyObject_GetAttr(sock, names->_closed);
-    if (closed == NULL) {
-        return -1;
-    }
-    Py_DECREF(closed);
-    if (closed == Py_False) {
-        return change_io_refs(self, -1);
-    }
-    return fl_call_done(
-        PyObject_CallMethodNoArgs(sock, names->_decref_socketios));
-}
 
 /* End the registration for the fd, if it is this call's.  0 or -1. */
 static int
@@ -133,8 +74,8 @@ stop_waiting(SocketCall *self)
     return fl_call_done(removed);
 }
 
-/* End the wait: drop the future and the buffer, unregister the fd, and drop
-   the _io_refs count last, which may close the fd.  0 or -1. */
+/* End the wait: drop the future and the buffer, and unregister the fd.  0 or
+   -1. */
 static int
 release(SocketCall *self)
 {
@@ -142,11 +83,7 @@ release(SocketCall *self)
        may run any Python. */
     Py_CLEAR(self->future);
     fl_attempt_release_view(&self->attempt);
-    int code = stop_waiting(self);
-    /* The socket must be released even if unregistering failed; that failure
-       is then the one to raise. */
-    PyObject *exc = code < 0 ? PyErr_GetRaisedException() : NULL;
-    return fl_error_keep_first(exc, drop_io_ref(self), (PyObject *)self);
+    return stop_waiting(self);
 }
 
 /* Set the future to the result or, if that is NULL, to the raised exception.
@@ -213,7 +150,7 @@ run_call(PyObject *object)
     return code;
 }
 
-/* The same as a Python call, for the Handle of wait_by_callback. */
+/* The same as a Python call, for the Handle of wait_for_fd. */
 static PyObject *
 ready_callback(SocketCall *self, PyObject *Py_UNUSED(args),
                PyObject *Py_UNUSED(kwargs))
@@ -221,21 +158,7 @@ ready_callback(SocketCall *self, PyObject *Py_UNUSED(args),
     return run_call((PyObject *)self) < 0 ? NULL : Py_NewRef(Py_None);
 }
 
-/* Register as add_reader() or add_writer() does, with this object as the
-   callback.  0 or -1. */
-static int
-wait_by_callback(SocketCall *self, PyObject *fd_object)
-{
-    FlLoop *loop = self->attempt.loop;
-    PyObject *args[] = {fd_object, (PyObject *)self};
-    self->handle =
-        (FlHandle *)(self->attempt.operation->event == FL_READABLE
-                         ? fl_loop_add_reader_raw(loop, args, 2, NULL)
-                         : fl_loop_add_writer_raw(loop, args, 2, NULL));
-    return self->handle == NULL ? -1 : 0;
-}
-
-/* Register for the fd, persistently if possible.  0 or -1. */
+/* Register for the fd, by a trusted registration if possible.  0 or -1. */
 static int
 wait_for_fd(SocketCall *self)
 {
@@ -243,13 +166,21 @@ wait_for_fd(SocketCall *self)
     PyObject *fd_object = PyLong_FromLong(self->fd);
     int code = fd_object == NULL ? -1 : fl_fd_check(attempt->loop, fd_object);
     /* fl_fd_wait returns 0 if a Handle waits for the fd already: that fd's
-       registration cannot become persistent. */
-    if (code == 0 && fl_attempt_may_persist(attempt, self->fd)) {
+       registration cannot be trusted. */
+    if (code == 0 && fl_attempt_may_trust(attempt, self->fd)) {
         code = fl_fd_wait(attempt->loop, self->fd, attempt->sock,
                           attempt->operation->event, (PyObject *)self);
     }
     if (code == 0) {
-        code = wait_by_callback(self, fd_object);
+        /* As add_reader() or add_writer(), with this object as callback. */
+        PyObject *args[] = {fd_object, (PyObject *)self};
+        self->handle =
+            (FlHandle *)(attempt->operation->event == FL_READABLE
+                             ? fl_loop_add_reader_raw(attempt->loop, args, 2,
+                                                      NULL)
+                             : fl_loop_add_writer_raw(attempt->loop, args, 2,
+                                                      NULL));
+        code = self->handle == NULL ? -1 : 0;
     }
     Py_XDECREF(fd_object);
     self->is_waiting = code >= 0;
@@ -257,25 +188,19 @@ wait_for_fd(SocketCall *self)
 }
 
 /* Make the future and register for the fd.  0, or -1 with an exception set;
-   the caller then drops the call. */
+   the call must be released in either case. */
 static int
 wait(SocketCall *self)
 {
-    FlAttempt *attempt = &self->attempt;
+    const FlAttempt *attempt = &self->attempt;
+    FL_CHECK(self->future == NULL, "a call is awaited once");
     self->future =
         PyObject_CallMethodNoArgs((PyObject *)attempt->loop,
                                   attempt->state->names.create_future);
     /* A closed socket raises here and is not registered. */
     self->fd =
         self->future == NULL ? -1 : PyObject_AsFileDescriptor(attempt->sock);
-    if (self->fd < 0 || take_io_ref(self) < 0) {
-        return -1;
-    }
-    if (wait_for_fd(self) < 0) {
-        PyObject *exc = PyErr_GetRaisedException();
-        return fl_error_keep_first(exc, release(self), (PyObject *)self);
-    }
-    return 0;
+    return self->fd < 0 ? -1 : wait_for_fd(self);
 }
 
 /* --- module functions ---------------------------------------------------- */
@@ -332,7 +257,7 @@ call_new(FlAttempt *attempt)
     return self;
 }
 
-/* Try an operation: its result, or a SocketCall that waits; NULL with an
+/* Try an operation: its result, or a SocketCall to await; NULL with an
    exception set. */
 static PyObject *
 begin(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
@@ -359,24 +284,18 @@ begin(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
     /* The attempt borrows from the caller's arguments, which live until this
        function returns.  Only an operation that would block needs more. */
     PyObject *result = NULL;
-    SocketCall *self = NULL;
-    int code = fl_attempt_try(&attempt, &result);
-    if (code == 0) {
-        self = call_new(&attempt);
-        code = self == NULL ? -1 : wait(self);
+    if (fl_attempt_try(&attempt, &result) == 0) {
+        result = (PyObject *)call_new(&attempt);
     }
     fl_attempt_release_view(&attempt);
-    if (code < 0) {
-        Py_CLEAR(self);
-    }
-    return self != NULL ? (PyObject *)self : result;
+    return result;
 }
 
 /* One function of the module: sock_<name>, with `count` arguments. */
 #define FUNCTION(name, count, parameters, doc)                            \
     static const char name##_doc[] =                                      \
         "sock_" #name "(loop, sock" parameters ", /)\n--\n\n" doc         \
-        "\nReturns a SocketCall when it would block.";                    \
+        "\nReturns a SocketCall to await when it would block.";           \
     static PyObject *call_##name(PyObject *module, PyObject *const *args, \
                                  Py_ssize_t nargs)                        \
     {                                                                     \
@@ -426,21 +345,30 @@ static PyMethodDef functions[] = {
 
 /* --- the type ------------------------------------------------------------ */
 
-static const char release_doc[] =
-    "release($self, /)\n--\n\n"
+static const char close_doc[] =
+    "close($self, /)\n--\n\n"
     "Stop waiting: end the registration for the descriptor.";
 
 static PyObject *
-call_release(SocketCall *self, PyObject *Py_UNUSED(ignored))
+call_close(SocketCall *self, PyObject *Py_UNUSED(ignored))
 {
-    return release(self) < 0 ? NULL : Py_NewRef(Py_None);
+    return fl_call_none(release(self));
 }
 
-/* What the coroutine awaits.  None after release(). */
+/* Register for the fd, then wait as the future's own __await__ does. */
 static PyObject *
-future_get(SocketCall *self, void *Py_UNUSED(closure))
+call_await(SocketCall *self)
 {
-    return Py_NewRef(self->future == NULL ? Py_None : self->future);
+    if (wait(self) < 0) {
+        return NULL;
+    }
+    const PyAsyncMethods *methods = Py_TYPE(self->future)->tp_as_async;
+    if (methods == NULL || methods->am_await == NULL) {
+        PyErr_SetString(PyExc_TypeError,
+                        "create_future() returned what cannot be awaited");
+        return NULL;
+    }
+    return methods->am_await(self->future);
 }
 
 static PyObject *
@@ -465,7 +393,7 @@ call_traverse(SocketCall *self, visitproc visit, void *arg)
     return 0;
 }
 
-/* The loop and the socket stay: the finalizer and release() need them. */
+/* The loop and the socket stay: close() needs them. */
 static int
 call_clear(SocketCall *self)
 {
@@ -478,30 +406,10 @@ call_clear(SocketCall *self)
     return 0;
 }
 
-/* A call that was never released must not delay the socket's close() for ever:
-   drop its _io_refs count. */
-static void
-call_finalize(PyObject *object)
-{
-    SocketCall *self = (SocketCall *)object;
-    if (!self->has_io_ref) {
-        return;
-    }
-    /* A finalizer runs at any point, also while an exception is set. */
-    PyObject *exc = PyErr_GetRaisedException();
-    if (drop_io_ref(self) < 0) {
-        PyErr_WriteUnraisable(object);
-    }
-    fl_error_restore(exc);
-}
-
 static void
 call_dealloc(SocketCall *self)
 {
     PyTypeObject *type = Py_TYPE(self);
-    if (PyObject_CallFinalizerFromDealloc((PyObject *)self) < 0) {
-        return; /* the finalizer resurrected it */
-    }
     PyObject_GC_UnTrack(self);
     (void)call_clear(self);
     Py_CLEAR(self->attempt.sock);
@@ -511,24 +419,23 @@ call_dealloc(SocketCall *self)
 }
 
 static PyMethodDef call_methods[] = {
-    {"release", (PyCFunction)call_release, METH_NOARGS, release_doc},
+    {"close", (PyCFunction)call_close, METH_NOARGS, close_doc},
     {NULL, NULL, 0, NULL},
-};
-
-static PyGetSetDef call_getset[] = {
-    {"future", (getter)future_get, NULL, NULL, NULL},
-    {NULL, NULL, NULL, NULL, NULL},
 };
 
 static const char call_doc[] =
     "A socket operation that waits for its descriptor; sets its future.";
 
 static PyType_Slot call_slots[] = {
-    {Py_tp_doc, (void *)call_doc},   {Py_tp_call, ready_callback},
-    {Py_tp_dealloc, call_dealloc},   {Py_tp_finalize, call_finalize},
-    {Py_tp_traverse, call_traverse}, {Py_tp_clear, call_clear},
-    {Py_tp_repr, call_repr},         {Py_tp_methods, call_methods},
-    {Py_tp_getset, call_getset},     {0, NULL},
+    {Py_tp_doc, (void *)call_doc},
+    {Py_tp_call, ready_callback},
+    {Py_tp_dealloc, call_dealloc},
+    {Py_am_await, call_await},
+    {Py_tp_traverse, call_traverse},
+    {Py_tp_clear, call_clear},
+    {Py_tp_repr, call_repr},
+    {Py_tp_methods, call_methods},
+    {0, NULL},
 };
 
 static PyType_Spec call_spec = {
@@ -539,21 +446,13 @@ static PyType_Spec call_spec = {
     .slots = call_slots,
 };
 
-/* _streams.py keeps socket.socket and two of its descriptors under names of
-   its own, because tests replace the attributes of the socket module. */
+/* _streams.py keeps socket.socket under a name of its own, because tests
+   replace the attribute of the socket module. */
 int
 fl_sock_call_register(PyObject *module, FlState *state)
 {
-    PyObject *streams = state->streams;
-    state->socket_type = PyObject_GetAttrString(streams, "socket_type");
-    state->socket_family =
-        state->socket_type == NULL
-            ? NULL
-            : PyObject_GetAttrString(streams, "socket_family");
-    state->socket_kind = state->socket_family == NULL
-                             ? NULL
-                             : PyObject_GetAttrString(streams, "socket_kind");
-    if (state->socket_kind == NULL) {
+    state->socket_type = PyObject_GetAttrString(state->streams, "socket_type");
+    if (state->socket_type == NULL) {
         return -1;
     }
     state->socket_call_type = fl_type_add(module, &call_spec, NULL);

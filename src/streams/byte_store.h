@@ -1,19 +1,16 @@
 /* A byte store: the bytes that a stream reader has received and not
    returned yet.
 
-   The bytes are in one bytes object, the *chunk*, and in up to
-   FL_STORE_PIECES - 1 further bytes objects, the *pieces*, which follow it.
-   The store holds the only reference to each.  So a read that takes all of the
-   chunk returns the object itself, without a copy.  Pieces appear where one
-   socket event delivered more than the chunk has room for.  They are merged
-   into one chunk when somebody needs contiguous bytes: a search, or a read of
-   more than the chunk.
+   The bytes are in up to FL_STORE_PIECES bytes objects, the *pieces*.  The
+   store holds the only reference to each.  So a read that takes all of the
+   first piece returns the object itself, without a copy.  There is more than
+   one where a socket event delivered more than the first has room for.  They
+   are merged into one when somebody needs contiguous bytes: a search, or a
+   read of more than the first piece.
 
    Invariants, except between fl_byte_store_memory and fl_byte_store_filled:
-   - 0 <= start <= end <= the size of the chunk.
-   - An empty store has no chunk (NULL).
-   - If there are pieces, the chunk is not empty, and every piece except the
-     last is full.
+   - An empty store has no pieces, and no piece is empty.
+   - All pieces except the last are full.
 
    Ownership: the store is embedded in its reader's state, which frees the
    objects with fl_byte_store_drop.
@@ -33,27 +30,25 @@
 
 #include <sys/uio.h>
 
-/* The largest bytes object that stays under the allocator's threshold. */
-#define FL_LARGE_BYTES ((Py_ssize_t)(128 * 1024 - 128))
 
-/* The most memory areas that one read from the socket fills: the free end of
-   the chunk and the pieces. */
+/* The most pieces, and the most memory areas that one read from the socket
+   fills: the free end of the first piece, and others. */
 #define FL_STORE_PIECES 4
 
 typedef struct {
-    PyObject *chunk;  /* bytes; NULL: the store is empty */
-    Py_ssize_t start; /* of the unread bytes in the chunk */
-    Py_ssize_t end;   /* of them; the rest of the chunk is free */
-    PyObject *pieces[FL_STORE_PIECES - 1];
-    int piece_count;
-    Py_ssize_t piece_bytes; /* unread bytes in all pieces together */
+    PyObject *pieces[FL_STORE_PIECES]; /* bytes objects */
+    int count;                         /* of pieces that have bytes */
+    int offered;           /* pieces after these: fl_byte_store_memory */
+    Py_ssize_t start;      /* of the unread bytes in the first piece */
+    Py_ssize_t end;        /* of them in the last; the rest of it is free */
+    Py_ssize_t size_bytes; /* unread bytes in all pieces */
 } FlByteStore;
 
 /* How many bytes the store has. */
 static inline Py_ssize_t
 fl_byte_store_size(const FlByteStore *store)
 {
-    return store->end - store->start + store->piece_bytes;
+    return store->size_bytes;
 }
 
 /* All bytes of the store, contiguous.  The pointer is valid until the next
@@ -83,7 +78,7 @@ int fl_byte_store_filled(FlByteStore *store, const struct iovec *memory,
                          Py_ssize_t got_bytes);
 
 /* Remove up to size_bytes bytes from the front and return them as a bytes
-   object.  NULL with MemoryError: the store is unchanged, except that a chunk
+   object.  NULL with MemoryError: the store is unchanged, except that a piece
    that could not be shrunk to its used size is lost. */
 PyObject *fl_byte_store_take(FlByteStore *store, Py_ssize_t size_bytes);
 

@@ -12,7 +12,10 @@
    - reads a _buffer that is not empty, or keeps or fills an empty one,
    - reads or sets __dict__, sets __class__, or copies the reader,
    - gives an attribute a value that the state cannot represent, or
-   - has replaced one of asyncio's methods, on the class or on the object.
+   - has replaced one of asyncio's methods on the class, or sets a method or
+     an attribute of its own on the object.
+   What no C code does, inherited methods of asyncio's do through those
+   attributes, and every error is theirs: so they may run on a native reader.
    Reading an empty _buffer does not downgrade, because redis does that before
    each command: it is given an empty bytearray, and each later call checks
    that nobody kept or filled that object.
@@ -45,7 +48,7 @@
 typedef struct {
     PyObject_HEAD
     FlState *state;
-    /* asyncio's attributes of these names; NULL reads as None. */
+    /* asyncio's attributes of these names.  See fl_reader_has. */
     PyObject *loop;
     PyObject *waiter; /* the future that a read awaits */
     PyObject *exception;
@@ -56,7 +59,8 @@ typedef struct {
     FlByteStore store; /* the unread bytes: asyncio's _buffer */
     /* asyncio's _limit.  Above twice as many bytes the transport is paused. */
     Py_ssize_t limit_bytes;
-    /* The waiting read returns at most so many bytes; 0: unknown. */
+    /* The last read that waited returns at most so many bytes; 0: unknown.  An
+       application may have set another waiter since: this is only a hint. */
     Py_ssize_t wanted_bytes;
     /* So many bytes at the front contain no separator: the next step of the
        search begins after them. */
@@ -70,6 +74,13 @@ typedef struct {
        which is stale now. */
     bool downgraded;
 } FlReader;
+
+/* Whether an attribute's value is not None, as which NULL reads. */
+static inline bool
+fl_reader_has(PyObject *field)
+{
+    return field != NULL && field != Py_None;
+}
 
 /* The state of a native reader, after checking that it may stay native.  A
    reader that may not is downgraded.  NULL without an exception: it is a plain
@@ -85,10 +96,6 @@ FlReader *fl_reader_unchecked(FlState *state, PyObject *reader);
    native. */
 FlReader *fl_reader_peek(FlState *state, PyObject *reader);
 
-/* What an application gets that reads the _buffer while the store is empty: an
-   empty bytearray, which the state remembers.  A new reference. */
-PyObject *fl_reader_empty_buffer(FlReader *self);
-
 /* Make a reader native if asyncio's code would not notice.  Else, and on any
    failure, it stays as it is.  Raises nothing. */
 void fl_reader_upgrade(FlState *state, PyObject *reader);
@@ -101,13 +108,9 @@ int fl_reader_set_class(FlState *state, PyObject *reader, PyObject *type);
    reader still native. */
 int fl_reader_downgrade(FlState *state, PyObject *reader);
 
-/* A new dict of the attributes that a plain reader would have.  Its _buffer is
-   a copy. */
-PyObject *fl_reader_attributes(FlReader *self);
-
-/* asyncio's feed_data: append a copy, wake the waiter, pause the transport if
-   there is too much.  May run Python code: the caller owns a reference to
-   self.  0 or -1. */
+/* asyncio's feed_data before EOF: append a copy of size_bytes > 0, wake the
+   waiter, pause the transport if there is too much.  May run Python code: the
+   caller owns a reference to self.  0 or -1. */
 int fl_reader_feed(FlReader *self, const char *data, Py_ssize_t size_bytes);
 
 /* The same for bytes that were received into memory that fl_byte_store_memory
@@ -115,16 +118,17 @@ int fl_reader_feed(FlReader *self, const char *data, Py_ssize_t size_bytes);
 int fl_reader_filled(FlReader *self, const struct iovec *memory,
                      Py_ssize_t got_bytes);
 
-/* asyncio's _maybe_resume_transport.  May run Python code.  0 or -1. */
-int fl_reader_maybe_resume(FlReader *self);
+/* Return bytes from a method that has enough: take up to size_bytes from the
+   store, then resume the transport if at most the limit is left.  May run
+   Python code.  NULL with an exception. */
+PyObject *fl_reader_take(FlReader *self, Py_ssize_t size_bytes);
 
-/* Begin to wait: make a future that is resolved when bytes or EOF arrive, and
-   return it, borrowed.  `name` is the method's, for error messages;
-   wanted_bytes is how many bytes it will return at most, 0 if that is unknown.
-   None, borrowed: Python code that ran here downgraded the reader, so the
-   caller must continue with asyncio's code.  NULL with an exception. */
-PyObject *fl_reader_wait(FlReader *self, const char *name,
-                         Py_ssize_t wanted_bytes);
+/* Begin to wait: a new reference to a future that is resolved when bytes or
+   EOF arrive.  wanted_bytes is how many bytes the waiting method will return
+   at most, 0 if that is unknown.  None: asyncio's method must go on, since
+   another call waits already, or since Python code that ran here downgraded
+   the reader.  NULL with an exception. */
+PyObject *fl_reader_wait(FlReader *self, Py_ssize_t wanted_bytes);
 
 /* Add the state's type to the module.  0 or -1. */
 int fl_native_reader_register(PyObject *module, FlState *state);

@@ -1,14 +1,11 @@
-/* The steps of read, readexactly, readuntil and readline; feed_data and the
-   other methods that do not wait.
+/* The steps of read, readexactly, readuntil and readline.
 
-   1. A step does what asyncio's method does between two awaits, in its order,
-      with its exceptions and texts.
+   1. A step does what asyncio's method does between two awaits, in its order.
+      Where that method would raise, the step returns None, and the method
+      raises.
    2. Arguments are converted before the reader's state is fetched: conversion
-      may run Python code (__index__, __buffer__), which may downgrade the
-      reader.
-   3. A step that calls a transport's method owns a reference to the state: the
-      call may run Python code, and a downgrade drops the reader's reference.
-   4. The caller passes waited=False in the first step of a call and True in
+      may run Python code (__index__), which may downgrade the reader.
+   3. The caller passes waited=False in the first step of a call and True in
       those that follow an await.  As in asyncio, only the first step raises
       the reader's exception, and read waits at most once. */
 #include "streams/reader_calls.h"
@@ -17,26 +14,10 @@
 #include "py/state.h"
 #include "streams/native_reader.h"
 
-/* Raise what set_exception() was given, as the raise statement does. */
-static void
-raise_object(PyObject *object)
-{
-    if (PyExceptionInstance_Check(object)) {
-        PyErr_SetObject((PyObject *)Py_TYPE(object), object);
-    }
-    else if (PyExceptionClass_Check(object)) {
-        PyErr_SetNone(object);
-    }
-    else {
-        PyErr_SetString(PyExc_TypeError,
-                        "exceptions must derive from BaseException");
-    }
-}
-
-/* What a step returns if its reader has no state: None, unless the check
-   itself raised. */
+/* What a step returns if asyncio's method must go on: None, unless an
+   exception is set. */
 static PyObject *
-none_if_downgraded(void)
+use_asyncio(void)
 {
     return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
 }
@@ -57,12 +38,10 @@ forget_waiter(FlState *state, PyObject *reader)
     return 0;
 }
 
-/* Begin a step: the reader's state, borrowed; or NULL with *result what the
-   step returns (None: run asyncio's method; NULL: an exception is set). */
+/* Begin a step: the reader's state, borrowed; or NULL for use_asyncio. */
 static FlReader *
-begin_step(FlState *state, PyObject *reader, bool waited, PyObject **result)
+begin_step(FlState *state, PyObject *reader, bool waited)
 {
-    *result = NULL;
     /* First: dropping the waiter may run Python code, which may downgrade the
        reader. */
     if (waited && forget_waiter(state, reader) < 0) {
@@ -70,417 +49,131 @@ begin_step(FlState *state, PyObject *reader, bool waited, PyObject **result)
     }
     /* The check that may downgrade: replaced methods, a _buffer in use. */
     FlReader *self = fl_reader_of(state, reader);
-    if (self == NULL) {
-        *result = none_if_downgraded();
-        return NULL;
-    }
     /* Later steps ignore an exception that was set since the waiter was
        woken: it is raised by the next call, as in asyncio. */
-    if (!waited && self->exception != NULL) {
-        raise_object(self->exception);
-        return NULL;
-    }
-    return self;
+    bool raises = self != NULL && !waited && fl_reader_has(self->exception);
+    return raises ? NULL : self;
 }
 
-/* Return bytes from a method that has enough: take them, then resume the
-   transport if little is left.  If resume_reading raises, the bytes are lost,
-   as in asyncio. */
-static PyObject *
-take(FlReader *self, Py_ssize_t size_bytes)
+/* METH_FASTCALL does not check the number of arguments: each step has four.  0
+   or -1. */
+static int
+check_nargs(Py_ssize_t nargs)
 {
-    Py_INCREF(self); /* resume_reading may be the application's: invariant 3 */
-    self->searched_bytes = 0; /* it counts from the front, which moves */
-    PyObject *taken = fl_byte_store_take(&self->store, size_bytes);
-    if (taken != NULL && fl_reader_maybe_resume(self) < 0) {
-        Py_CLEAR(taken);
+    if (nargs == 4) {
+        return 0;
     }
-    Py_DECREF(self);
-    return taken;
+    PyErr_SetString(PyExc_TypeError, "a step takes 4 arguments");
+    return -1;
 }
 
-/* Return the future to await, or None if the reader was downgraded meanwhile.
-   A new reference. */
-static PyObject *
-wait_for(FlReader *self, const char *name, Py_ssize_t wanted_bytes)
-{
-    Py_INCREF(self); /* invariant 3 */
-    PyObject *waiter = fl_reader_wait(self, name, wanted_bytes);
-    Py_XINCREF(waiter);
-    Py_DECREF(self);
-    return waiter;
-}
-
-/* EOF before a method has enough: raise IncompleteReadError with all bytes of
-   the store, which is empty then. */
-static void
-raise_incomplete(FlReader *self, PyObject *expected)
-{
-    self->searched_bytes = 0;
-    PyObject *partial = fl_byte_store_take(&self->store, PY_SSIZE_T_MAX);
-    PyObject *exc =
-        partial == NULL
-            ? NULL
-            : PyObject_CallFunctionObjArgs(self->state->asyncio_incomplete,
-                                           partial, expected, NULL);
-    Py_XDECREF(partial);
-    if (exc != NULL) {
-        raise_object(exc);
-        Py_DECREF(exc);
-    }
-}
-
-/* METH_FASTCALL does not check the number of arguments. */
-static bool
-check_nargs(const char *name, Py_ssize_t nargs, Py_ssize_t wanted)
-{
-    if (nargs != wanted) {
-        PyErr_Format(PyExc_TypeError, "%s() takes %zd arguments", name,
-                     wanted);
-    }
-    return nargs == wanted;
-}
-
-/* The methods in fastloop/streams.py pass arguments in the order of asyncio's
-   methods, then `waited`. */
 /* --- read, readexactly --------------------------------------------------- */
 
-static const char take_some_doc[] =
-    "_take_some(reader, n, waited, /)\n--\n\n"
-    "A step of StreamReader.read(n), for n of 0 or more.";
+static const char take_doc[] =
+    "_take(reader, n, waited, exactly, /)\n--\n\n"
+    "A step of StreamReader.read(n), or of readexactly(n).";
 
 static PyObject *
-take_some(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+take_size(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 {
-    PyObject *result;
-    if (!check_nargs("_take_some", nargs, 3)) {
+    if (check_nargs(nargs) < 0) {
         return NULL;
+    }
+    /* Without an exception to raise, a number that is too large is clipped, as
+       a slice does it. */
+    Py_ssize_t wanted = PyNumber_AsSsize_t(args[1], NULL);
+    if (wanted <= 0) {
+        return use_asyncio(); /* b"", or ValueError */
     }
     bool waited = args[2] == Py_True;
-    /* First: invariant 2.  Without an exception to raise, a number that is
-       too large is clipped, as a slice does it. */
-    Py_ssize_t wanted = PyNumber_AsSsize_t(args[1], NULL);
-    if (wanted == -1 && PyErr_Occurred()) {
-        return NULL;
-    }
-    FlReader *self =
-        begin_step(fl_state_get(module), args[0], waited, &result);
+    FlReader *self = begin_step(fl_state_get(module), args[0], waited);
     if (self == NULL) {
-        return result;
+        return use_asyncio();
     }
-    if (wanted == 0) {
-        return PyBytes_FromStringAndSize(NULL, 0);
-    }
+    Py_ssize_t size = fl_byte_store_size(&self->store);
     /* asyncio's read does not wait again, even if the bytes that woke it are
        gone: it returns b"" then. */
-    if (fl_byte_store_size(&self->store) == 0 && !self->eof && !waited) {
-        return wait_for(self, "read", wanted);
+    bool enough =
+        args[3] == Py_True ? size >= wanted : size > 0 || self->eof || waited;
+    if (enough) {
+        return fl_reader_take(self, wanted);
     }
-    return take(self, wanted);
-}
-
-static const char take_exactly_doc[] =
-    "_take_exactly(reader, n, waited, /)\n--\n\n"
-    "A step of StreamReader.readexactly(n).";
-
-static PyObject *
-take_exactly(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
-{
-    PyObject *result;
-    if (!check_nargs("_take_exactly", nargs, 3)) {
-        return NULL;
-    }
-    Py_ssize_t wanted = PyNumber_AsSsize_t(args[1], NULL);
-    if (wanted == -1 && PyErr_Occurred()) {
-        return NULL;
-    }
-    /* asyncio checks this before the reader's exception. */
-    if (wanted < 0) {
-        PyErr_SetString(PyExc_ValueError,
-                        "readexactly size can not be less than zero");
-        return NULL;
-    }
-    FlReader *self =
-        begin_step(fl_state_get(module), args[0], args[2] == Py_True, &result);
-    if (self == NULL) {
-        return result;
-    }
-    if (wanted == 0) {
-        return PyBytes_FromStringAndSize(NULL, 0);
-    }
-    if (fl_byte_store_size(&self->store) >= wanted) {
-        return take(self, wanted);
-    }
-    if (self->eof) {
-        raise_incomplete(self, args[1]);
-        return NULL;
-    }
-    return wait_for(self, "readexactly", wanted);
+    return self->eof ? use_asyncio() /* IncompleteReadError */
+                     : fl_reader_wait(self, wanted);
 }
 
 /* --- readuntil, readline ------------------------------------------------- */
 
-/* What readuntil or readline searches for. */
-typedef struct {
-    const char *separator;
-    Py_ssize_t size_bytes;
-    bool line; /* readline: other results at EOF and above the limit */
-} Search;
-
-/* readline turns LimitOverrunError, which is set, into ValueError with the
-   same text.  The former becomes its __context__, as if raised while handling
-   it. */
-static void
-raise_line_error(const char *text)
-{
-    PyObject *context = PyErr_GetRaisedException();
-    PyObject *exc = PyObject_CallFunction(PyExc_ValueError, "s", text);
-    if (exc == NULL) {
-        Py_DECREF(context);
-        return;
-    }
-    PyException_SetContext(exc, context);
-    PyErr_SetRaisedException(exc);
-}
-
-/* Raise LimitOverrunError: the first `at` bytes, more than the limit, have no
-   separator.  readuntil leaves the bytes in the reader.  readline removes
-   them: with the newline if one was found, otherwise all. */
-static void
-raise_overrun(FlReader *self, const Search *search, const char *text,
-              Py_ssize_t at, bool found)
-{
-    self->searched_bytes = 0;
-    if (search->line) {
-        fl_byte_store_drop(&self->store, found ? at + 1 : PY_SSIZE_T_MAX);
-        if (fl_reader_maybe_resume(self) < 0) {
-            return;
-        }
-    }
-    PyObject *exc =
-        PyObject_CallFunction(self->state->asyncio_overrun, "sn", text, at);
-    if (exc == NULL) {
-        return;
-    }
-    raise_object(exc);
-    Py_DECREF(exc);
-    if (search->line) {
-        raise_line_error(text);
-    }
-}
-
-/* The separator begins at index `at`.  The limit does not count it. */
-static PyObject *
-found_separator(FlReader *self, const Search *search, Py_ssize_t at)
-{
-    if (at > self->limit_bytes) {
-        raise_overrun(self, search,
-                      "Separator is found, but chunk is longer than limit", at,
-                      true);
-        return NULL;
-    }
-    return take(self, at + search->size_bytes);
-}
-
 /* The bytes received so far have no separator.  The limit is checked before
    EOF, as in asyncio. */
 static PyObject *
-missed_separator(FlReader *self, const Search *search)
+missed_separator(FlReader *self, Py_ssize_t separator_bytes, bool is_line)
 {
     Py_ssize_t size = fl_byte_store_size(&self->store);
-    if (size - self->searched_bytes >= search->size_bytes) {
+    if (size - self->searched_bytes >= separator_bytes) {
         /* The last bytes may be the beginning of a separator: the next search
            includes them. */
-        self->searched_bytes = size + 1 - search->size_bytes;
+        self->searched_bytes = size + 1 - separator_bytes;
         if (self->searched_bytes > self->limit_bytes) {
-            raise_overrun(self, search,
-                          "Separator is not found, and chunk exceed the limit",
-                          self->searched_bytes, false);
-            return NULL;
+            return use_asyncio(); /* LimitOverrunError */
         }
     }
     if (!self->eof) {
-        /* How many bytes it will return is unknown.  readline reports itself
-           as readuntil, which asyncio's calls. */
-        return wait_for(self, "readuntil", 0);
+        return fl_reader_wait(self, 0); /* how much it returns is unknown */
     }
-    /* readline returns the last line without a newline, b"" at the end. */
-    if (search->line) {
-        self->searched_bytes = 0;
-        return fl_byte_store_take(&self->store, PY_SSIZE_T_MAX);
+    if (!is_line) {
+        return use_asyncio(); /* IncompleteReadError */
     }
-    raise_incomplete(self, Py_None);
-    return NULL;
+    /* The last line has no newline.  At the end it is b"". */
+    self->searched_bytes = 0;
+    return fl_byte_store_take(&self->store, PY_SSIZE_T_MAX);
 }
 
-/* One step of readuntil or readline.  A search that is repeated after an await
-   continues where the last one ended. */
+/* Search the reader.  A search that is repeated after an await continues where
+   the last one ended. */
 static PyObject *
-take_until(FlState *state, PyObject *reader, bool waited, const Search *search)
+take_separated(FlReader *self, PyObject *separator, bool waited, bool is_line)
 {
-    PyObject *result;
-    FlReader *self = begin_step(state, reader, waited, &result);
-    if (self == NULL) {
-        return result;
-    }
-    if (!waited || self->searched_for != search->separator) {
+    const char *wanted = PyBytes_AS_STRING(separator);
+    Py_ssize_t wanted_bytes = PyBytes_GET_SIZE(separator);
+    if (!waited || self->searched_for != wanted) {
         /* A new search; or another call searched while this one waited. */
         self->searched_bytes = 0;
-        self->searched_for = search->separator;
+        self->searched_for = wanted;
     }
-    /* Invariant 3: the functions below use the state after they have called
-       the transport. */
-    Py_INCREF(self);
     Py_ssize_t at = fl_byte_store_find(&self->store, self->searched_bytes,
-                                       search->separator, search->size_bytes);
-    result = at >= 0    ? found_separator(self, search, at)
-             : at == -1 ? missed_separator(self, search)
-                        : NULL;
-    Py_DECREF(self);
-    return result;
+                                       wanted, wanted_bytes);
+    if (at == -2) {
+        return NULL;
+    }
+    if (at == -1) {
+        return missed_separator(self, wanted_bytes, is_line);
+    }
+    /* The limit does not count the separator. */
+    return at > self->limit_bytes ? use_asyncio() /* LimitOverrunError */
+                                  : fl_reader_take(self, at + wanted_bytes);
 }
 
 static const char take_until_doc[] =
-    "_take_until(reader, separator, waited, /)\n--\n\n"
-    "A step of StreamReader.readuntil(separator), where separator is bytes.";
+    "_take_until(reader, separator, waited, is_line, /)\n--\n\n"
+    "A step of StreamReader.readuntil(separator), where separator is bytes; "
+    "or of readline(), where it is a newline.";
 
 static PyObject *
-take_until_separator(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+take_until(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 {
-    if (!check_nargs("_take_until", nargs, 3)) {
+    if (check_nargs(nargs) < 0) {
         return NULL;
     }
-    /* The separator's bytes stay valid during this step: the caller's
-       argument owns them. */
-    Search search = {.line = false};
-    char *separator;
-    if (PyBytes_AsStringAndSize(args[1], &separator, &search.size_bytes) < 0) {
-        return NULL;
+    PyObject *separator = args[1];
+    if (!PyBytes_Check(separator) || PyBytes_GET_SIZE(separator) == 0) {
+        return use_asyncio(); /* ValueError if it is empty */
     }
-    if (search.size_bytes == 0) {
-        PyErr_SetString(PyExc_ValueError,
-                        "Separator should be at least one-byte string");
-        return NULL;
-    }
-    search.separator = separator;
-    return take_until(fl_state_get(module), args[0], args[2] == Py_True,
-                      &search);
-}
-
-static const char take_line_doc[] = "_take_line(reader, waited, /)\n--\n\n"
-                                    "A step of StreamReader.readline().";
-
-static PyObject *
-take_line(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
-{
-    /* Static: the address of the separator tells the next step that the same
-       search continues. */
-    static const Search search = {.separator = "\n",
-                                  .size_bytes = 1,
-                                  .line = true};
-    if (!check_nargs("_take_line", nargs, 2)) {
-        return NULL;
-    }
-    return take_until(fl_state_get(module), args[0], args[1] == Py_True,
-                      &search);
-}
-
-/* --- the methods that do not wait --------------------------------------- */
-
-static const char feed_doc[] =
-    "_feed(reader, data, /)\n--\n\n"
-    "StreamReader.feed_data(data).  Returns False if asyncio's must run.";
-
-static PyObject *
-feed(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
-{
-    FlState *state = fl_state_get(module);
-    Py_buffer view;
-    if (!check_nargs("_feed", nargs, 2)) {
-        return NULL;
-    }
-    /* First: invariant 2. */
-    if (PyObject_GetBuffer(args[1], &view, PyBUF_SIMPLE) < 0) {
-        /* No buffer.  asyncio's code extends a bytearray, which takes any
-           iterable of ints or raises: make the reader plain and let it. */
-        PyErr_Clear();
-        return fl_reader_downgrade(state, args[0]) < 0 ? NULL
-                                                       : Py_NewRef(Py_False);
-    }
-    /* NULL without an exception: a plain reader, and asyncio's method must
-       run. */
-    FlReader *self = fl_reader_of(state, args[0]);
-    int code = PyErr_Occurred() ? -1 : 0;
-    if (self != NULL) {
-        Py_INCREF(self);
-        code = fl_reader_feed(self, view.buf, view.len);
-        Py_DECREF(self);
-    }
-    PyBuffer_Release(&view);
-    return code < 0 ? NULL : PyBool_FromLong(self != NULL);
-}
-
-static const char at_eof_doc[] =
-    "_at_eof(reader, /)\n--\n\n"
-    "StreamReader.at_eof().  Returns None if asyncio's must run.";
-
-/* fl_reader_of first: an application may have filled the empty _buffer that it
-   read, which then counts as unread bytes. */
-static PyObject *
-at_eof(PyObject *module, PyObject *reader)
-{
-    FlReader *self = fl_reader_of(fl_state_get(module), reader);
-    if (self == NULL) {
-        return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
-    }
-    return PyBool_FromLong(self->eof && fl_byte_store_size(&self->store) == 0);
-}
-
-static const char is_native_doc[] =
-    "_is_native(reader, /)\n--\n\n"
-    "Check whether a reader may stay native, and return whether it is.";
-
-/* For exception(), whose result is the state's own attribute. */
-static PyObject *
-is_native(PyObject *module, PyObject *reader)
-{
-    FlReader *self = fl_reader_of(fl_state_get(module), reader);
-    return PyErr_Occurred() ? NULL : PyBool_FromLong(self != NULL);
-}
-
-static const char maybe_resume_doc[] =
-    "_maybe_resume(reader, /)\n--\n\n"
-    "StreamReader._maybe_resume_transport().  Returns False if asyncio's must "
-    "run.";
-
-/* Called by asyncio's code and by applications; our own steps call
-   fl_reader_maybe_resume. */
-static PyObject *
-maybe_resume(PyObject *module, PyObject *reader)
-{
-    FlReader *self = fl_reader_of(fl_state_get(module), reader);
-    int code = PyErr_Occurred() ? -1 : 0;
-    if (self != NULL) {
-        Py_INCREF(self);
-        code = fl_reader_maybe_resume(self);
-        Py_DECREF(self);
-    }
-    return code < 0 ? NULL : PyBool_FromLong(self != NULL);
-}
-
-static const char attributes_doc[] =
-    "_attributes(reader, /)\n--\n\n"
-    "Return a dict of a plain reader's attributes; None if it is one.";
-
-static PyObject *
-attributes(PyObject *module, PyObject *reader)
-{
-    /* No check, which might downgrade: this serves repr(). */
-    FlReader *self = fl_reader_unchecked(fl_state_get(module), reader);
-    if (self == NULL) {
-        return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
-    }
-    return fl_reader_attributes(self);
+    bool waited = args[2] == Py_True;
+    FlReader *self = begin_step(fl_state_get(module), args[0], waited);
+    return self == NULL
+               ? use_asyncio()
+               : take_separated(self, separator, waited, args[3] == Py_True);
 }
 
 /* --- registration -------------------------------------------------------- */
@@ -511,15 +204,8 @@ use_reader(PyObject *module, PyObject *type)
     }
 
 static PyMethodDef functions[] = {
-    FAST("_take_some", take_some, take_some_doc),
-    FAST("_take_exactly", take_exactly, take_exactly_doc),
-    FAST("_take_until", take_until_separator, take_until_doc),
-    FAST("_take_line", take_line, take_line_doc),
-    FAST("_feed", feed, feed_doc),
-    {"_at_eof", at_eof, METH_O, at_eof_doc},
-    {"_is_native", is_native, METH_O, is_native_doc},
-    {"_maybe_resume", maybe_resume, METH_O, maybe_resume_doc},
-    {"_attributes", attributes, METH_O, attributes_doc},
+    FAST("_take", take_size, take_doc),
+    FAST("_take_until", take_until, take_until_doc),
     {"_use_stream_reader", use_reader, METH_O, use_reader_doc},
     {NULL, NULL, 0, NULL},
 };

@@ -2,13 +2,12 @@
 
    Each of asyncio's methods that may wait has a function here that does one
    step: it returns bytes, or a future to await before the next step, or None
-   if the reader is a plain one by now and asyncio's method must run.  The
-   coroutines are Python (fastloop/streams.py): real coroutines, which inspect,
-   warnings and tracebacks know.  They measured as fast as awaitables in C.
+   if asyncio's method must go on.  That method does so because the reader is a
+   plain one by now, or because it raises an exception.  The coroutines are
+   Python (fastloop/streams.py): real coroutines, which inspect, warnings and
+   tracebacks know.  They measured as fast as awaitables in C.
 
-   The methods that do not wait are Python too.  A profiler binds a method of a
-   C type once more after its call, and by then the reader may have another
-   class, to which the method does not belong.
+   The methods that do not wait are asyncio's own.
 
    Threads: the loop's thread, with the GIL. */
 #ifndef FL_STREAMS_READER_CALLS_H

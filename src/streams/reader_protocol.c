@@ -14,13 +14,16 @@
 
 #include "py/call.h"
 #include "py/compat.h"
+#include "py/methods.h"
 #include "py/state.h"
 #include "streams/native_reader.h"
 #include "transport/native_protocol.h"
 
+/* The largest bytes object that stays under the allocator's threshold. */
+#define HEAP_BYTES        ((Py_ssize_t)(128 * 1024 - 128))
 /* Reads of less than this get one area of memory: several areas would cost
    more than the copy that they save. */
-#define PIECE_BYTES ((Py_ssize_t)(32 * 1024))
+#define SEVERAL_MIN_BYTES ((Py_ssize_t)(32 * 1024))
 
 static_assert(FL_STORE_PIECES <= FL_NATIVE_PIECES,
               "a stream has room for the store's pieces");
@@ -56,21 +59,6 @@ reader_of(FlState *state, PyObject *protocol)
     return reader;
 }
 
-/* As a stream without a native protocol does it.  0 or -1. */
-static int
-call_data_received(FlState *state, PyObject *protocol, const char *data,
-                   size_t size_bytes)
-{
-    PyObject *bytes = PyBytes_FromStringAndSize(data, (Py_ssize_t)size_bytes);
-    PyObject *done =
-        bytes == NULL
-            ? NULL
-            : PyObject_CallMethodOneArg(protocol, state->names.data_received,
-                                        bytes);
-    Py_XDECREF(bytes);
-    return fl_call_done(done);
-}
-
 /* FlNativeProtocol: append to the reader what is in the scratch. */
 static int
 data_received(FlState *state, PyObject *protocol, const char *data,
@@ -78,16 +66,24 @@ data_received(FlState *state, PyObject *protocol, const char *data,
 {
     PyObject *reader = reader_of(state, protocol);
     FlReader *self = reader == NULL ? NULL : fl_reader_of(state, reader);
-    if (self == NULL) {
-        Py_XDECREF(reader);
-        return PyErr_Occurred()
-                   ? -1
-                   : call_data_received(state, protocol, data, size_bytes);
+    int code = PyErr_Occurred() ? -1 : 0;
+    if (self != NULL && !self->eof) {
+        Py_INCREF(self); /* waking or pausing may downgrade the reader */
+        code = fl_reader_feed(self, data, (Py_ssize_t)size_bytes);
+        Py_DECREF(self);
     }
-    Py_INCREF(self); /* waking or pausing may downgrade the reader */
-    int code = fl_reader_feed(self, data, (Py_ssize_t)size_bytes);
-    Py_DECREF(self);
-    Py_DECREF(reader);
+    else if (code == 0) {
+        /* As a stream without a native protocol does it; after EOF asyncio
+           raises. */
+        PyObject *bytes =
+            PyBytes_FromStringAndSize(data, (Py_ssize_t)size_bytes);
+        code =
+            bytes == NULL
+                ? -1
+                : fl_call_method(protocol, state->names.data_received, bytes);
+        Py_XDECREF(bytes);
+    }
+    Py_XDECREF(reader);
     return code;
 }
 
@@ -101,7 +97,7 @@ find_waiting(FlState *state, PyObject *protocol)
     /* The coroutine that waits owns the reader, so the state stays valid. */
     Py_XDECREF(reader);
     PyErr_Clear(); /* invariant 2 */
-    bool waits = self != NULL && self->waiter != NULL && !self->eof
+    bool waits = self != NULL && fl_reader_has(self->waiter) && !self->eof
                  && fl_byte_store_size(&self->store) < self->wanted_bytes;
     return waits ? self : NULL;
 }
@@ -123,19 +119,12 @@ find_room(FlState *state, PyObject *protocol, size_t expected_bytes,
     Py_ssize_t cap_bytes = size < wanted ? 8 * size : wanted;
     /* But at least what the event probably brings, or a block that the
        allocator does not map and unmap each time. */
-    if (cap_bytes < (Py_ssize_t)expected_bytes) {
-        cap_bytes = (Py_ssize_t)expected_bytes;
-    }
-    if (cap_bytes < FL_LARGE_BYTES) {
-        cap_bytes = FL_LARGE_BYTES;
-    }
-    if (wanted > cap_bytes) {
-        wanted = cap_bytes;
-    }
+    cap_bytes = Py_MAX(cap_bytes, (Py_ssize_t)expected_bytes);
+    wanted = Py_MIN(wanted, Py_MAX(cap_bytes, HEAP_BYTES));
     /* If the event brings more than this read wants, offer memory for the next
        reads: likely they want as many bytes each. */
-    bool several =
-        wanted >= PIECE_BYTES && expected_bytes > (size_t)self->wanted_bytes;
+    bool several = wanted >= SEVERAL_MIN_BYTES
+                   && expected_bytes > (size_t)self->wanted_bytes;
     int count = fl_byte_store_memory(&self->store, wanted,
                                      several ? FL_STORE_PIECES : 1, memory);
     if (count > 0) {
@@ -165,11 +154,7 @@ buffers_filled(FlState *state, PyObject *protocol, const struct iovec *memory,
 static int
 eof_received(FlState *state, PyObject *protocol)
 {
-    PyObject *result =
-        PyObject_CallMethodNoArgs(protocol, state->names.eof_received);
-    int keep_open = result == NULL ? -1 : PyObject_IsTrue(result);
-    Py_XDECREF(result);
-    return keep_open;
+    return fl_call_truth(protocol, state->names.eof_received);
 }
 
 /* FlNativeProtocol: connection_made is about to be called.  The reader has no
@@ -204,9 +189,9 @@ fl_reader_protocol_register(FlState *state)
     /* If another module patched the method before we were imported, what we
        just saved is not asyncio's: register nothing.  Without a GIL no reader
        is native (native_reader.h). */
-    if (FL_HAVE_GIL && PyFunction_Check(state->stream_data_received)
-        && PyFunction_GetGlobals(state->stream_data_received)
-               == state->stream_globals)
+    if (FL_HAVE_GIL
+        && fl_method_is_from(state->stream_data_received,
+                             state->stream_globals))
     {
         fl_native_protocol_register(state, (PyTypeObject *)type, &native);
     }

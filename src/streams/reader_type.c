@@ -34,41 +34,6 @@ state_of(PyObject *reader)
 
 /* --- attributes ---------------------------------------------------------- */
 
-/* An attribute of asyncio.StreamReader: the offset of its name in FlNames, the
-   offset of its field in FlReader, and the field's type. */
-typedef struct {
-    size_t name;
-    size_t field;
-    enum {
-        AN_OBJECT, /* PyObject *; NULL reads as None */
-        A_BOOL,    /* bool */
-        A_SIZE,    /* Py_ssize_t */
-        THE_BUFFER /* the byte store, which reads as a bytearray */
-    } kind;
-} Attribute;
-
-#define ATTRIBUTE(attribute, member, of_kind)        \
-    static const Attribute attribute##_attribute = { \
-        offsetof(FlNames, attribute), offsetof(FlReader, member), of_kind}
-
-/* What asyncio's __init__ sets, except _source_traceback of debug mode: that
-   stays in the __dict__. */
-ATTRIBUTE(_loop, loop, AN_OBJECT);
-ATTRIBUTE(_waiter, waiter, AN_OBJECT);
-ATTRIBUTE(_exception, exception, AN_OBJECT);
-ATTRIBUTE(_transport, transport, AN_OBJECT);
-ATTRIBUTE(_eof, eof, A_BOOL);
-ATTRIBUTE(_paused, paused, A_BOOL);
-ATTRIBUTE(_limit, limit_bytes, A_SIZE);
-ATTRIBUTE(_buffer, store, THE_BUFFER);
-
-/* The interned name.  Borrowed. */
-static PyObject *
-name_of(const FlState *state, const Attribute *attribute)
-{
-    return *(PyObject *const *)((const char *)&state->names + attribute->name);
-}
-
 /* The attribute of an instance without a state: from its __dict__. */
 static PyObject *
 get_plain(PyObject *reader, PyObject *name)
@@ -94,90 +59,45 @@ set_plain(PyObject *reader, PyObject *name, PyObject *value)
     return code;
 }
 
-/* The getter of all attributes: `closure` is the Attribute. */
+/* The getter of all attributes: `closure` is the name's offset in FlNames. */
 static PyObject *
 get(PyObject *reader, void *closure)
 {
-    const Attribute *attribute = closure;
     FlState *state = state_of(reader);
-    PyObject *name = name_of(state, attribute);
+    PyObject *name = fl_name_at(state, (size_t)closure);
     FlReader *self = fl_reader_unchecked(state, reader);
     if (self == NULL) {
         return PyErr_Occurred() ? NULL : get_plain(reader, name);
     }
-    /* Reads no other state and runs no code, so the borrowed state is
-       safe. */
-    const void *field = (const char *)self + attribute->field;
-    PyObject *object;
-    switch (attribute->kind) {
-    case AN_OBJECT:
-        object = *(PyObject *const *)field;
-        return Py_NewRef(object == NULL ? Py_None : object);
-    case A_BOOL:
-        return PyBool_FromLong(*(const bool *)field);
-    case A_SIZE:
-        return PyLong_FromSsize_t(*(const Py_ssize_t *)field);
-    default:
-        /* The _buffer.  While it is empty an application may read it and the
-           reader stays native; see native_reader.h. */
-        if (fl_byte_store_size(&self->store) == 0) {
-            return fl_reader_empty_buffer(self);
-        }
-        return fl_reader_downgrade(state, reader) < 0
-                   ? NULL
-                   : PyObject_GetAttr(reader, name);
-    }
-}
-
-/* Put a value into its field.  False, without an exception, if the field
-   cannot represent it: a value of another type than asyncio's code assigns,
-   NULL (deletion), or any _buffer. */
-static bool
-store_value(FlReader *self, const Attribute *attribute, PyObject *value)
-{
-    void *field = (char *)self + attribute->field;
-    if (attribute->kind == AN_OBJECT && value != NULL) {
-        /* Not our read's waiter: how many bytes it wants is unknown. */
-        if (attribute == &_waiter_attribute) {
-            self->wanted_bytes = 0;
-        }
-        /* Dropped last: that may run Python code, which may downgrade the
-           reader. */
-        PyObject *previous = *(PyObject **)field;
-        *(PyObject **)field = value == Py_None ? NULL : Py_NewRef(value);
-        Py_XDECREF(previous);
-        return true;
-    }
-    if (attribute->kind == A_BOOL && (value == Py_True || value == Py_False)) {
-        *(bool *)field = value == Py_True;
-        return true;
-    }
-    if (attribute->kind == A_SIZE && value != NULL && PyLong_CheckExact(value))
+    /* While the _buffer is empty an application may read it and the reader
+       stays native; see native_reader.h. */
+    if (name != state->names._buffer || fl_byte_store_size(&self->store) == 0)
     {
-        Py_ssize_t size = PyLong_AsSsize_t(value);
-        if (size > 0 && size <= PY_SSIZE_T_MAX / 4) {
-            *(Py_ssize_t *)field = size;
-            return true;
-        }
-        PyErr_Clear(); /* out of range: a plain reader accepts it */
+        return PyObject_GetAttr((PyObject *)self, name);
     }
-    return false;
+    return fl_reader_downgrade(state, reader) < 0
+               ? NULL
+               : PyObject_GetAttr(reader, name);
 }
 
 /* The setter of all attributes. */
 static int
 set(PyObject *reader, PyObject *value, void *closure)
 {
-    const Attribute *attribute = closure;
     FlState *state = state_of(reader);
-    PyObject *name = name_of(state, attribute);
+    PyObject *name = fl_name_at(state, (size_t)closure);
     FlReader *self = fl_reader_unchecked(state, reader);
     if (self == NULL) {
         return PyErr_Occurred() ? -1 : set_plain(reader, name, value);
     }
-    if (store_value(self, attribute, value)) {
+    Py_INCREF(self); /* dropping the previous value may downgrade the reader */
+    bool done =
+        value != NULL && PyObject_SetAttr((PyObject *)self, name, value) == 0;
+    Py_DECREF(self);
+    if (done) {
         return 0;
     }
+    PyErr_Clear(); /* the state cannot represent it: a plain reader accepts */
     if (fl_reader_downgrade(state, reader) < 0) {
         return -1;
     }
@@ -225,10 +145,9 @@ set_class(PyObject *reader, PyObject *value, void *Py_UNUSED(closure))
 
 /* --- the type ------------------------------------------------------------ */
 
-/* The address of the Attribute is the closure of its getter and setter. */
-#define GETSET(name)                                     \
-    {                                                    \
-#name, get, set, NULL, (void *)&name##_attribute \
+#define GETSET(name)                                           \
+    {                                                          \
+#name, get, set, NULL, (void *)offsetof(FlNames, name) \
     }
 
 static PyGetSetDef getset[11] = {

@@ -22,9 +22,7 @@
 #include "tls/engine_libssl.h"
 #include "tls/engine_object.h"
 #include "tls/connection.h"
-#include "tls/deferred.h"
 #include "tls/libssl.h"
-#include "tls/tls_calls.h"
 #include "tls/tls_read.h"
 #include "tls/tls_transport.h"
 #include "transport/native_protocol.h"
@@ -39,21 +37,6 @@
 
 /* --- protocol methods ---------------------------------------------------- */
 
-static PyObject *
-connection_made(FlTls *self, PyObject *raw)
-{
-    return fl_call_none(fl_tls_connection_made(self, raw));
-}
-
-static PyObject *
-connection_lost(FlTls *self, PyObject *exc)
-{
-    if (self->lost) {
-        Py_RETURN_NONE; /* handshake_timed_out() of _tls.py calls it as well */
-    }
-    return fl_call_none(fl_tls_connection_lost(self, exc));
-}
-
 /* A new bytearray each time: a raw transport may still have a view of the
    last one.  asyncio's transports call this once per read. */
 static PyObject *
@@ -65,6 +48,22 @@ get_buffer(FlTls *self, PyObject *Py_UNUSED(hint))
     }
     Py_XSETREF(self->buffer, buffer);
     return PyMemoryView_FromObject(buffer);
+}
+
+/* Receive records from an object's memory: size of its bytes, or all if size
+   is negative.  The view prevents a callback from resizing a bytearray, which
+   would move its memory. */
+static PyObject *
+receive_from(FlTls *self, PyObject *object, Py_ssize_t size)
+{
+    Py_buffer view;
+    if (PyObject_GetBuffer(object, &view, PyBUF_SIMPLE) < 0) {
+        return NULL;
+    }
+    int code =
+        fl_tls_receive(self, view.buf, (size_t)(size < 0 ? view.len : size));
+    PyBuffer_Release(&view);
+    return fl_call_none(code);
 }
 
 static PyObject *
@@ -80,18 +79,12 @@ buffer_updated(FlTls *self, PyObject *count)
                         "buffer_updated() without a get_buffer()");
         return NULL;
     }
-    /* The bytearray is reachable from Python.  Holding a view prevents a
-       callback from resizing it, which would move its memory. */
-    Py_buffer view;
-    if (PyObject_GetBuffer(buffer, &view, PyBUF_SIMPLE) < 0) {
-        return NULL;
-    }
     /* A buffer serves one read.  Records that arrive in a nested call need
        another one, and a second call for the same read is an error. */
-    Py_CLEAR(self->buffer);
-    int code = fl_tls_receive(self, view.buf, (size_t)size);
-    PyBuffer_Release(&view);
-    return fl_call_none(code);
+    self->buffer = NULL;
+    PyObject *result = receive_from(self, buffer, size);
+    Py_DECREF(buffer);
+    return result;
 }
 
 /* True keeps the raw transport open; None has it close itself. */
@@ -106,18 +99,14 @@ static PyObject *
 pause_writing(FlTls *self, PyObject *Py_UNUSED(ignored))
 {
     self->writing_paused = true;
-    if (self->raw == NULL && self->app_state == FL_TLS_APP_MADE) {
+    if (self->raw == NULL && self->app_state == FL_TLS_APP_MADE
+        && self->transport != NULL)
+    {
         /* start_tls calls this before connection_made if the raw transport
            has already paused the protocol. */
-        self->protocol_paused = self->paused_before_tls = true;
+        self->transport->protocol_paused = self->paused_before_tls = true;
     }
     Py_RETURN_NONE;
-}
-
-static PyObject *
-resume_writing(FlTls *self, PyObject *Py_UNUSED(ignored))
-{
-    return fl_call_none(fl_tls_raw_resumed(self));
 }
 
 /* Invariant 3.  fl_tls_receive decrypts and subtracts.  Records do not count
@@ -135,15 +124,17 @@ native_data_received(FlState *Py_UNUSED(state), PyObject *object,
     {
         self->overhead_bytes += size_bytes;
     }
+    self->read_less = false;
     int code = fl_tls_receive(self, data, size_bytes);
-    if (FL_LIKELY(self->overhead_bytes <= MAX_OVERHEAD_BYTES) || code < 0
-        || self->engine.more)
+    if (FL_UNLIKELY(self->overhead_bytes > MAX_OVERHEAD_BYTES)
+        && !self->engine.more)
     {
-        return code;
+        /* Capped, so that a peer that sends data again is soon read
+           normally. */
+        self->overhead_bytes = MAX_OVERHEAD_BYTES;
+        self->read_less = true;
     }
-    /* Capped, so that a peer that sends data again is soon read normally. */
-    self->overhead_bytes = MAX_OVERHEAD_BYTES;
-    return 1;
+    return code < 0 ? -1 : self->read_less;
 }
 
 static int
@@ -161,51 +152,12 @@ static const FlNativeProtocol native = {
 
 /* --- private methods ----------------------------------------------------- */
 
-/* asyncio's name.  Queued by queue_read of tls_read.c. */
-static PyObject *
-do_read(FlTls *self, PyObject *Py_UNUSED(ignored))
-{
-    int code = fl_tls_read(self);
-    return fl_call_none(code < 0 ? -1 : fl_tls_settle(self));
-}
-
-/* Queued by fl_tls_resume_reading.  Like the function that asyncio queues, it
-   does nothing during the handshake. */
-static PyObject *
-resume(FlTls *self, PyObject *Py_UNUSED(ignored))
-{
-    bool is_open = self->phase != FL_TLS_HANDSHAKE && !self->lost;
-    return fl_call_none(is_open ? fl_tls_process_and_settle(self) : 0);
-}
-
-/* asyncio's name.  _tls.py calls it when the handshake times out. */
-static PyObject *
-fatal_error(FlTls *self, PyObject *args, PyObject *kwargs)
-{
-    PyObject *exc;
-    const char *message;
-    if (fl_transport_parse_fatal(args, kwargs, &exc, &message) < 0) {
-        return NULL;
-    }
-    return fl_call_none(fl_tls_fatal_exception(self, exc, message));
-}
-
 /* Records that a StreamReader had read before start_tls().  They stay in the
    engine until connection_made begins the handshake. */
 static PyObject *
 feed(FlTls *self, PyObject *data)
 {
-    Py_buffer view;
-    if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) {
-        return NULL;
-    }
-    /* A connection that has ended may have no engine any more. */
-    int code = 0;
-    if (view.len > 0 && self->engine.type != NULL) {
-        code = fl_tls_receive(self, view.buf, (size_t)view.len);
-    }
-    PyBuffer_Release(&view);
-    return fl_call_none(code);
+    return receive_from(self, data, -1);
 }
 
 /* start_tls() failed or was cancelled, so the application has no transport to
@@ -213,7 +165,7 @@ feed(FlTls *self, PyObject *data)
 static PyObject *
 abandon(FlTls *self, PyObject *Py_UNUSED(ignored))
 {
-    self->abandoned = true;
+    fl_tls_stop(self);
     Py_RETURN_NONE;
 }
 
@@ -236,13 +188,6 @@ static const char pause_writing_doc[] =
 static const char resume_writing_doc[] =
     "resume_writing($self, /)\n--\n\n"
     "The buffer of the transport below has room.";
-static const char do_read_doc[] = "_do_read($self, /)\n--\n\n"
-                                  "Read and deliver what has arrived.";
-static const char resume_doc[] = "_resume($self, /)\n--\n\n"
-                                 "Continue after resume_reading().";
-static const char fatal_error_doc[] =
-    "_fatal_error($self, exc, message='Fatal error on transport')\n--\n\n"
-    "Report an exception and close with it; asyncio's private name.";
 static const char feed_doc[] =
     "_feed($self, data, /)\n--\n\n"
     "Accept records that were read before start_tls().";
@@ -251,17 +196,16 @@ static const char abandon_doc[] =
     "Deliver no first data: start_tls() returns no transport.";
 
 static PyMethodDef adapter_methods[] = {
-    FL_METHOD("connection_made", connection_made, METH_O, connection_made_doc),
-    FL_METHOD("connection_lost", connection_lost, METH_O, connection_lost_doc),
+    FL_METHOD("connection_made", fl_tls_connection_made, METH_O,
+              connection_made_doc),
+    FL_METHOD("connection_lost", fl_tls_connection_lost, METH_O,
+              connection_lost_doc),
     FL_METHOD("get_buffer", get_buffer, METH_O, get_buffer_doc),
     FL_METHOD("buffer_updated", buffer_updated, METH_O, buffer_updated_doc),
     FL_METHOD("eof_received", eof_received, METH_NOARGS, eof_received_doc),
     FL_METHOD("pause_writing", pause_writing, METH_NOARGS, pause_writing_doc),
-    FL_METHOD("resume_writing", resume_writing, METH_NOARGS,
+    FL_METHOD("resume_writing", fl_tls_resume_writing, METH_NOARGS,
               resume_writing_doc),
-    FL_METHOD("_do_read", do_read, METH_NOARGS, do_read_doc),
-    FL_METHOD("_resume", resume, METH_NOARGS, resume_doc),
-    FL_METHOD("_fatal_error", fatal_error, FL_KEYWORDS, fatal_error_doc),
     FL_METHOD("_feed", feed, METH_O, feed_doc),
     FL_METHOD("_abandon", abandon, METH_NOARGS, abandon_doc),
     {NULL, NULL, 0, NULL},
@@ -275,8 +219,10 @@ static PyMethodDef adapter_methods[] = {
 static PyObject *
 state_get(FlTls *self, void *Py_UNUSED(closure))
 {
-    static const char *const names[] = {"UNWRAPPED", "DO_HANDSHAKE", "WRAPPED",
-                                        "FLUSHING", "SHUTDOWN"};
+    static const char *const names[] = {
+        "UNWRAPPED", "DO_HANDSHAKE", "WRAPPED",   "FLUSHING",
+        "SHUTDOWN",  "UNWRAPPED",    "UNWRAPPED",
+    };
     PyObject *name = PyUnicode_FromString(names[self->phase]);
     PyObject *state =
         name == NULL
@@ -287,38 +233,33 @@ state_get(FlTls *self, void *Py_UNUSED(closure))
     return state;
 }
 
-/* asyncio's _conn_lost: the loss itself counts as the first write. */
-static PyObject *
-conn_lost_get(FlTls *self, void *Py_UNUSED(closure))
-{
-    return PyLong_FromLong((long)self->writes_after_loss);
-}
-
 static PyGetSetDef adapter_getset[] = {
     {"_state", (getter)state_get, NULL, NULL, NULL},
-    {"_conn_lost", (getter)conn_lost_get, NULL, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
-/* Read-only, unlike asyncio's: they belong to the C code. */
-#define OBJECT(name, field)                                          \
-    {                                                                \
-        name, FL_T_OBJECT, offsetof(FlTls, field), Py_READONLY, NULL \
+#define OBJECT(name, field, flags)                             \
+    {                                                          \
+        name, FL_T_OBJECT, offsetof(FlTls, field), flags, NULL \
     }
 
-/* fastloop/_tls.py reads some of them; the others are for applications and
-   tests that look inside asyncio's SSLProtocol. */
+/* asyncio's names.  Those that are read-only belong to the C code, the others
+   to fastloop/_tls.py. */
 static PyMemberDef adapter_members[] = {
-    OBJECT("_loop", loop),
-    OBJECT("_transport", raw),
-    OBJECT("_app_transport", transport),
-    OBJECT("_app_protocol", protocol),
-    OBJECT("_sslobj", engine.object),
-    OBJECT("_sslcontext", context),
-    OBJECT("_waiter", waiter),
-    OBJECT("_extra", extra),
-    OBJECT("_ssl_handshake_timeout", handshake_timeout),
-    OBJECT("_ssl_shutdown_timeout", shutdown_timeout),
+    OBJECT("_loop", loop, Py_READONLY),
+    OBJECT("_transport", raw, Py_READONLY),
+    OBJECT("_app_transport", transport, Py_READONLY),
+    OBJECT("_app_protocol", protocol, Py_READONLY),
+    OBJECT("_sslobj", engine.object, Py_READONLY),
+    OBJECT("_extra", extra, Py_READONLY),
+    OBJECT("_sslcontext", context, 0),
+    OBJECT("_waiter", waiter, 0),
+    OBJECT("_timer", timer, 0),
+    OBJECT("_ssl_handshake_timeout", handshake_timeout, 0),
+    OBJECT("_ssl_shutdown_timeout", shutdown_timeout, 0),
+    /* The loss itself counts as the first write. */
+    {"_conn_lost", Py_T_PYSSIZET, offsetof(FlTls, writes_after_loss),
+     Py_READONLY, NULL},
     {"_app_reading_paused", Py_T_BOOL, offsetof(FlTls, app_paused),
      Py_READONLY, NULL},
     {NULL, 0, 0, 0, NULL},
@@ -346,7 +287,6 @@ adapter_traverse(FlTls *self, visitproc visit, void *arg)
     Py_VISIT(self->timer);
     Py_VISIT(self->handshake_timeout);
     Py_VISIT(self->shutdown_timeout);
-    Py_VISIT(self->handshake_start);
     return 0;
 }
 
@@ -356,10 +296,10 @@ adapter_traverse(FlTls *self, visitproc visit, void *arg)
 static int
 adapter_clear(FlTls *self)
 {
-    self->phase = FL_TLS_UNWRAPPED;
-    self->lost = true;
+    self->phase = FL_TLS_LOST;
+    self->delay_iterations = 0;
     self->native = NULL;
-    fl_tls_drop_engine(self); /* also clears context and extra */
+    fl_tls_drop_engine(self);
     Py_CLEAR(self->raw);
     Py_CLEAR(self->protocol);
     Py_CLEAR(self->transport);
@@ -368,7 +308,6 @@ adapter_clear(FlTls *self)
     Py_CLEAR(self->handshake_timeout);
     Py_CLEAR(self->shutdown_timeout);
     Py_CLEAR(self->buffer);
-    Py_CLEAR(self->handshake_start);
     return 0;
 }
 
@@ -410,78 +349,59 @@ static const FlBaseSlot adapter_base_slots[] = {
 
 /* --- creation ------------------------------------------------------------ */
 
-/* Call wrap(), which returns the SSLObject, and choose the engine: libssl's if
-   there is a GIL, FASTLOOP_DISABLE does not name it, libssl's functions were
-   found, the SSLObject's read() and write() are CPython's, and its SSL was
-   captured and belongs to its _sslobj.  0, or -1 with an exception set. */
+/* Create the SSLObject, and choose the engine: libssl's if there is a GIL,
+   FASTLOOP_DISABLE does not name it, libssl's functions were found, the
+   SSLObject's read() and write() are CPython's, and the last SSL that was
+   created belongs to its _sslobj.  0, or -1 with an exception set. */
 static int
 make_engine(FlTls *self, PyObject *wrap, const char *ssl_file)
 {
     FlTlsEngine *engine = &self->engine;
-    FlNames *names = &self->state->names;
-    FlSslCapture capture;
+    PyObject *object, *owner, *incoming, *outgoing;
     bool may_use_libssl = ssl_file != NULL && FL_HAVE_GIL
                           && !(self->loop->off & FL_OFF_LIBSSL)
                           && fl_libssl_find(ssl_file);
-    PyObject *is_plain = NULL, *owner = NULL;
-    fl_ssl_capture_begin(&capture);
-    engine->object = PyObject_CallNoArgs(wrap);
-    if (engine->object != NULL) {
-        /* Inside the capture as well: this runs Python, which may free the
-           SSL, and the capture then forgets the pointer. */
-        is_plain = PyObject_CallMethodOneArg(self->state->tls, names->is_plain,
-                                             engine->object);
+    fl_last_ssl = NULL;
+    PyObject *made = PyObject_CallNoArgs(wrap);
+    /* No Python may run between here and fl_tls_engine_take_ssl: it could free
+       the SSL. */
+    void *ssl = fl_last_ssl;
+    if (made == NULL
+        || !PyArg_ParseTuple(made, "OOOO", &object, &owner, &incoming,
+                             &outgoing))
+    {
+        Py_XDECREF(made);
+        return -1;
     }
-    int found =
-        is_plain == NULL
-            ? -1
-            : PyObject_GetOptionalAttr(engine->object, names->_sslobj, &owner);
-    /* No Python may run between here and fl_tls_engine_take_ssl. */
-    void *ssl = fl_ssl_capture_end(&capture);
-    /* The default, replaced by fl_tls_engine_take_ssl. */
-    engine->type = &fl_tls_engine_object;
-    engine->patched = is_plain != Py_True;
-    if (found > 0 && may_use_libssl && ssl != NULL && !engine->patched) {
-        found = fl_tls_engine_take_ssl(engine, ssl, owner);
+    engine->object = Py_NewRef(object);
+    engine->patched = owner == Py_None;
+    int taken = may_use_libssl && ssl != NULL && !engine->patched
+                    ? fl_tls_engine_take_ssl(engine, ssl, owner)
+                    : 0;
+    if (taken == 0) {
+        engine->incoming = Py_NewRef(incoming);
+        engine->outgoing = Py_NewRef(outgoing);
     }
-    Py_XDECREF(is_plain);
-    Py_XDECREF(owner);
-    if (engine->ssl != NULL) { /* the SSL has our BIO now */
-        Py_CLEAR(engine->incoming);
-        Py_CLEAR(engine->outgoing);
-    }
-    return found < 0 ? -1 : 0;
-}
-
-/* asyncio's default water marks. */
-static void
-set_marks(FlTls *self)
-{
-    self->read_high_bytes = 256 * 1024;
-    self->read_low_bytes = self->read_high_bytes / 4;
-    self->write_high_bytes = 512 * 1024;
-    self->write_low_bytes = self->write_high_bytes / 4;
+    Py_DECREF(made);
+    return taken < 0 ? -1 : 0;
 }
 
 static const char open_tls_doc[] =
-    "open_tls(loop, protocol, context, waiter, wrap, incoming, outgoing,\n"
-    "         libssl, made, handshake_timeout, shutdown_timeout, /)\n--\n\n"
+    "open_tls(loop, protocol, wrap, libssl, made, /)\n--\n\n"
     "Make a TlsAdapter; its _app_transport is the application's.  wrap()\n"
-    "returns an SSLObject over the two MemoryBIOs; libssl is _ssl's file or\n"
-    "None; made is true if connection_made() has already been called.";
+    "returns an SSLObject, its _sslobj, or None if its methods have to be\n"
+    "called, and its MemoryBIOs; libssl is _ssl's file or None; made is true\n"
+    "if connection_made() has already been called.";
 
 static PyObject *
 open_tls(PyObject *module, PyObject *args)
 {
     FlState *state = fl_state_get(module);
-    PyObject *loop, *protocol, *context, *waiter, *wrap, *incoming, *outgoing;
-    PyObject *handshake_timeout, *shutdown_timeout;
+    PyObject *loop, *protocol, *wrap;
     const char *ssl_file;
     int made;
-    if (!PyArg_ParseTuple(args, "O!OOOOOOzpOO:open_tls", state->loop_type,
-                          &loop, &protocol, &context, &waiter, &wrap,
-                          &incoming, &outgoing, &ssl_file, &made,
-                          &handshake_timeout, &shutdown_timeout))
+    if (!PyArg_ParseTuple(args, "O!OOzp:open_tls", state->loop_type, &loop,
+                          &protocol, &wrap, &ssl_file, &made))
     {
         return NULL;
     }
@@ -492,29 +412,20 @@ open_tls(PyObject *module, PyObject *args)
         return NULL;
     }
     self->state = self->engine.state = state;
+    self->engine.type = &fl_tls_engine_object; /* make_engine may replace it */
     self->loop = (FlLoop *)Py_NewRef(loop);
     fl_write_queue_init(&self->backlog);
-    self->context = Py_NewRef(context);
-    self->waiter = waiter == Py_None ? NULL : Py_NewRef(waiter);
-    /* The engine needs the MemoryBIOs unless libssl's is chosen. */
-    self->engine.incoming = Py_NewRef(incoming);
-    self->engine.outgoing = Py_NewRef(outgoing);
-    self->handshake_timeout = Py_NewRef(handshake_timeout);
-    self->shutdown_timeout = Py_NewRef(shutdown_timeout);
     self->app_state = made ? FL_TLS_APP_MADE : FL_TLS_APP_NEW;
-    set_marks(self);
-    self->extra = Py_BuildValue("{OO}", state->names.sslcontext, context);
-    if (self->extra == NULL || fl_tls_set_protocol(self, protocol) < 0
-        || make_engine(self, wrap, ssl_file) < 0)
+    if (fl_tls_set_protocol(self, protocol) == 0
+        && make_engine(self, wrap, ssl_file) == 0)
     {
-        Py_DECREF(self);
-        return NULL;
+        self->extra =
+            Py_BuildValue("{ss}", "tls_engine", self->engine.type->name);
     }
     /* A reference cycle until connection_lost; see connection.h. */
-    self->transport = fl_tls_transport_new(self);
+    self->transport = self->extra == NULL ? NULL : fl_tls_transport_new(self);
     if (self->transport == NULL) {
-        Py_DECREF(self);
-        return NULL;
+        Py_CLEAR(self);
     }
     return (PyObject *)self;
 }
@@ -522,24 +433,21 @@ open_tls(PyObject *module, PyObject *args)
 /* fastloop._tls calls this when it is imported, which connections.py does for
    the first TLS connection.  open_tls needs what it stores. */
 static const char use_tls_doc[] =
-    "use_tls(module, again, error, zero, certificate, /)\n--\n\n"
+    "use_tls(module, again, error, zero, /)\n--\n\n"
     "Give the core fastloop._tls and the ssl module's exceptions.";
 
 static PyObject *
 use_tls(PyObject *module, PyObject *args)
 {
     FlState *state = fl_state_get(module);
-    PyObject *tls, *again, *error, *zero, *certificate;
-    if (!PyArg_ParseTuple(args, "OOOOO:use_tls", &tls, &again, &error, &zero,
-                          &certificate))
-    {
+    PyObject *tls, *again, *error, *zero;
+    if (!PyArg_ParseTuple(args, "OOOO:use_tls", &tls, &again, &error, &zero)) {
         return NULL;
     }
     Py_XSETREF(state->tls, Py_NewRef(tls));
     Py_XSETREF(state->tls_again_errors, Py_NewRef(again));
     Py_XSETREF(state->tls_error, Py_NewRef(error));
     Py_XSETREF(state->tls_zero_error, Py_NewRef(zero));
-    Py_XSETREF(state->tls_certificate_error, Py_NewRef(certificate));
     Py_RETURN_NONE;
 }
 

@@ -13,22 +13,172 @@
       is closed, even if it has called pause_writing.  asyncio drops it.
    5. handshake_failed and fl_tls_fatal handle subclasses of Exception alone.
       CancelledError and KeyboardInterrupt stay raised and propagate into the
-      raw transport, as in asyncio. */
+      raw transport, as in asyncio.
+   6. No data is delivered before the task that awaits start_tls() has resumed.
+      It only has the new transport from then on: a protocol that replied
+      earlier would write plain text to the old one.  The resume_writing of a
+      protocol that was paused before start_tls waits too.  asyncio does not
+      wait. */
 #include "tls/connection.h"
 
+#include "core/dispatch.h"
 #include "core/loop.h"
+#include "core/report.h"
 #include "py/call.h"
 #include "py/compat.h"
 #include "py/errors.h"
 #include "py/state.h"
 #include "tls/engine.h"
-#include "tls/deferred.h"
-#include "tls/tls_calls.h"
+#include "tls/engine_object.h"
 #include "tls/tls_read.h"
 #include "tls/tls_write.h"
+#include "transport/stream.h"
 #include "transport/write_queue.h"
 
+/* Invariant 6.  The waiter's callbacks run in the first iteration and resume
+   the task.  Before 3.12, wait_for() runs its argument in a task of its own,
+   so its caller resumes one iteration later. */
+#define DELAY_ITERATIONS (PY_VERSION_HEX < 0x030C0000 ? 3 : 2)
+
+/* fastloop/_tls.py compares with this text: _CALL_FAILED. */
+#define CALL_FAILED "Fatal error: protocol.buffer_updated() call failed."
+
+/* --- errors -------------------------------------------------------------- */
+
+int
+fl_tls_call(FlTls *self, PyObject *function, PyObject *first, PyObject *second)
+{
+    return fl_call_done(PyObject_CallMethodObjArgs(
+        self->state->tls, function, (PyObject *)self, first, second, NULL));
+}
+
+int
+fl_tls_report(FlTls *self, PyObject *function, const char *text)
+{
+    PyObject *exc = PyErr_GetRaisedException();
+    PyObject *message = PyUnicode_FromString(text);
+    int code =
+        message == NULL ? -1 : fl_tls_call(self, function, exc, message);
+    Py_XDECREF(message);
+    Py_DECREF(exc);
+    return code;
+}
+
+void
+fl_tls_stop(FlTls *self)
+{
+    if (self->raw != NULL && self->phase != FL_TLS_HANDSHAKE) {
+        self->phase = FL_TLS_UNWRAPPED;
+    }
+}
+
+int
+fl_tls_fatal_any(FlTls *self, const char *message)
+{
+    if (fl_error_leaves_loop()) {
+        return -1;
+    }
+    fl_tls_stop(self);
+    int code = fl_tls_report(self, self->state->names.fatal, message);
+    if (code < 0) { /* it may not have closed the raw transport */
+        PyObject *exc = PyErr_GetRaisedException();
+        code = fl_error_keep_first(exc, fl_tls_abort(self, NULL),
+                                   (PyObject *)self);
+    }
+    return code;
+}
+
+int
+fl_tls_fatal(FlTls *self, const char *message)
+{
+    if (PyErr_ExceptionMatches(PyExc_Exception)) {
+        return fl_tls_fatal_any(self, message);
+    }
+    if (!fl_error_leaves_loop()) {
+        /* The caller reports it: the raw transport, which ends the connection
+           then, or the application. */
+        self->stopped = true;
+    }
+    return -1;
+}
+
+/* --- work for a later iteration ------------------------------------------ */
+
+/* The engine's unread records may lie in the caller's memory. */
+static int
+process_and_settle(FlTls *self)
+{
+    int code = fl_tls_process(self);
+    PyObject *exc = code < 0 ? PyErr_GetRaisedException() : NULL;
+    code = self->engine.type->settle(&self->engine);
+    if (code < 0 && exc == NULL) {
+        code = fl_tls_fatal(self, FL_TLS_FAILED);
+    }
+    return fl_error_keep_first(exc, code, (PyObject *)self);
+}
+
+/* Count an iteration of the delay, and continue.  If the next one cannot be
+   queued, early data is better than a connection that hangs.  An exception of
+   the protocol has no raw transport to propagate into, which would end the
+   connection, so that is done here. */
+static int
+run_deferred(FlLoop *loop, PyObject *object, PyObject *Py_UNUSED(ignored))
+{
+    FlTls *self = (FlTls *)object;
+    self->deferred = false; /* before the calls, which may defer again */
+    if (self->delay_iterations > 0 && --self->delay_iterations > 0
+        && fl_tls_defer(self) < 0)
+    {
+        self->delay_iterations = 0;
+        if (fl_loop_report_callback(loop, NULL) < 0) {
+            return -1;
+        }
+    }
+    if (process_and_settle(self) == 0
+        || fl_tls_fatal_any(self, CALL_FAILED) == 0) {
+        return 0;
+    }
+    return fl_loop_report_callback(loop, NULL);
+}
+
+/* In the context of the raw transport's events, so that the protocol sees the
+   same context variables in all its calls.  Only our stream has a context that
+   we can read; for other transports the loop copies the current one. */
+int
+fl_tls_defer(FlTls *self)
+{
+    if (self->deferred || self->raw == NULL) {
+        return 0;
+    }
+    PyObject *context =
+        self->raw_is_stream ? ((FlStream *)self->raw)->context : NULL;
+    int code = fl_loop_call_op(self->loop, run_deferred, (PyObject *)self,
+                               NULL, context);
+    self->deferred = code == 0;
+    return code;
+}
+
 /* --- handshake ----------------------------------------------------------- */
+
+/* Call the SSLObject's do_handshake() or unwrap(). */
+static FlTlsResult
+call_sslobject(FlTls *self, PyObject *method)
+{
+    PyObject *object = Py_NewRef(self->engine.object);
+    self->engine_busy = true;
+    PyObject *done = PyObject_CallMethodNoArgs(object, method);
+    Py_DECREF(object);
+    fl_tls_leave_engine(self);
+    if (done != NULL) {
+        Py_DECREF(done);
+        return FL_TLS_DONE;
+    }
+    if (PyErr_ExceptionMatches(self->state->tls_again_errors)) {
+        PyErr_Clear(); /* no error: the peer must send first */
+        return FL_TLS_AGAIN;
+    }
+    return FL_TLS_RAISED;
+}
 
 /* End the connection with the raised exception.  Invariants 2 and 5. */
 static int
@@ -37,77 +187,63 @@ handshake_failed(FlTls *self)
     if (!PyErr_ExceptionMatches(PyExc_Exception)) {
         return -1;
     }
-    bool bad_certificate =
-        PyErr_ExceptionMatches(self->state->tls_certificate_error);
-    PyObject *exc = PyErr_GetRaisedException();
-    self->phase = FL_TLS_UNWRAPPED; /* from here on fl_tls_send does nothing */
-    int code = fl_tls_fatal_exception(
-        self, exc,
-        bad_certificate ? "SSL handshake failed on verifying the certificate"
-                        : "SSL handshake failed");
-    if (code == 0) {
-        code = fl_tls_wake_waiter(self, exc);
+    if (self->raw != NULL) {
+        self->phase = FL_TLS_UNWRAPPED;
     }
-    Py_DECREF(exc);
-    return code;
+    return fl_tls_report(self, self->state->names.handshake_failed,
+                         "SSL handshake failed");
 }
 
-/* extra[name] = sslobject.method() */
+/* Fill the dict behind get_extra_info.  An error of getpeercert() fails the
+   handshake; the other errors are the caller's.  A subclass of SSLObject may
+   end the connection in any of these calls. */
 static int
-store_extra(FlTls *self, PyObject *name, PyObject *method)
+store_extra(FlTls *self)
 {
-    PyObject *value = PyObject_CallMethodNoArgs(self->engine.object, method);
-    if (value == NULL) {
-        return -1;
-    }
-    int code = PyDict_SetItem(self->extra, name, value);
-    Py_DECREF(value);
+    FlNames *names = &self->state->names;
+    PyObject *object = Py_NewRef(self->engine.object);
+    PyObject *certificate =
+        PyObject_CallMethodNoArgs(object, names->getpeercert);
+    int code = certificate == NULL ? handshake_failed(self)
+                                   : fl_tls_call(self, names->handshake_done,
+                                                 object, certificate);
+    Py_XDECREF(certificate);
+    Py_DECREF(object);
     return code;
 }
 
 static int
 call_connection_made(FlTls *self)
 {
-    FlNames *names = &self->state->names;
     /* Before the call: if it raises or closes, connection_lost must follow. */
     self->app_state = FL_TLS_APP_MADE;
-    PyObject *protocol = Py_NewRef(self->protocol);
     PyObject *transport = Py_NewRef((PyObject *)self->transport);
+    PyObject *protocol = Py_NewRef(self->protocol);
     /* connection_made itself is called by its method even if the protocol is
        native; `before_connection_made` only prepares for it. */
     if (self->native != NULL && self->native->before_connection_made != NULL) {
         self->native->before_connection_made(self->state, protocol);
     }
-    PyObject *result =
-        PyObject_CallMethodOneArg(protocol, names->connection_made, transport);
-    Py_DECREF(transport);
+    int code = fl_call_method(protocol, self->state->names.connection_made,
+                              transport);
     Py_DECREF(protocol);
-    return fl_call_done(result);
+    Py_DECREF(transport);
+    return code;
 }
 
-/* Fill the dict behind get_extra_info, in asyncio's order.  An error of
-   getpeercert() fails the handshake; the other errors are the caller's.  A
-   subclass of SSLObject may end the connection in any of these calls. */
+/* Resolve the waiter.  Its callbacks run before the delay ends. */
 static int
-store_handshake_extra(FlTls *self)
+wake_waiter(FlTls *self)
 {
-    FlNames *names = &self->state->names;
-    if (store_extra(self, names->peercert, names->getpeercert) < 0) {
-        return handshake_failed(self);
+    int code =
+        fl_tls_call(self, self->state->names.wake_waiter, Py_None, NULL);
+    if (code == 0) {
+        code = fl_tls_defer(self);
     }
-    if (self->loop->debug && self->handshake_start != NULL
-        && fl_tls_call_module(self, names->log_handshake,
-                              self->handshake_start, NULL)
-               < 0)
-    {
-        return -1;
+    if (code < 0) {
+        self->delay_iterations = 0;
     }
-    if (store_extra(self, names->cipher, names->cipher) < 0
-        || store_extra(self, names->compression, names->compression) < 0)
-    {
-        return -1;
-    }
-    return PyDict_SetItem(self->extra, names->ssl_object, self->engine.object);
+    return code;
 }
 
 /* The handshake has succeeded: call the application's connection_made, resolve
@@ -118,8 +254,8 @@ handshake_done(FlTls *self)
     self->phase = FL_TLS_WRAPPED;
     /* Before any call into Python, which could feed records: data must not
        reach the protocol before connection_made and the waiter. */
-    fl_tls_delay_begin(self);
-    int code = store_handshake_extra(self);
+    self->delay_iterations = self->waiter == Py_None ? 0 : DELAY_ITERATIONS;
+    int code = store_extra(self);
     if (code < 0 || self->phase != FL_TLS_WRAPPED) {
         /* The waiter will not be resolved here, so nothing would end the
            delay. */
@@ -132,124 +268,51 @@ handshake_done(FlTls *self)
         return fl_tls_fatal(
             self, "Fatal error: protocol.connection_made() call failed.");
     }
-    return fl_tls_delay_wake(self) < 0 ? -1 : fl_tls_read(self);
-}
-
-/* One call of SSLObject.do_handshake(), and what follows from its outcome.
-   asyncio handles SSLError alone; other exceptions propagate. */
-static int
-run_handshake(FlTls *self)
-{
-    self->engine_busy = true;
-    PyObject *result =
-        PyObject_CallMethodNoArgs(self->engine.object,
-                                  self->state->names.do_handshake);
-    self->engine_busy = false;
-    if (result == NULL) {
-        self->engine.type->fix_error(&self->engine);
-    }
-    if (result == NULL
-        && PyErr_ExceptionMatches(self->state->tls_again_errors)) {
-        PyErr_Clear(); /* no error: the peer must send first */
-        return fl_tls_send(self, false);
-    }
-    if (result == NULL && !PyErr_ExceptionMatches(self->state->tls_error)) {
+    if (self->delay_iterations > 0 && wake_waiter(self) < 0) {
         return -1;
     }
-    Py_XDECREF(result);
-    PyObject *exc = result == NULL ? PyErr_GetRaisedException() : NULL;
-    if (self->phase != FL_TLS_HANDSHAKE) {
-        Py_XDECREF(exc); /* a callback of the context has closed it */
-        return 0;
-    }
-    int code = fl_tls_stop_timer(self);
-    if (exc == NULL) {
-        return code < 0 ? -1 : handshake_done(self);
-    }
-    if (code < 0) {
-        Py_DECREF(exc);
-        return -1;
-    }
-    PyErr_SetRaisedException(exc);
-    return handshake_failed(self);
+    return fl_tls_read(self);
 }
 
-/* The engine must outlive run_handshake, which goes on as far as delivering
-   data to the protocol. */
+/* asyncio handles SSLError alone; other exceptions propagate. */
 static int
 do_handshake(FlTls *self)
 {
     if (self->engine_busy) {
         return fl_tls_defer(self);
     }
-    self->engine_users++;
-    int code = run_handshake(self);
-    fl_tls_engine_release(self);
-    return code;
-}
-
-int
-fl_tls_connection_made(FlTls *self, PyObject *raw)
-{
-    FlNames *names = &self->state->names;
-    if (self->lost) {
-        return 0; /* start_tls had queued this call when the end came */
+    FlTlsResult result = call_sslobject(self, self->state->names.do_handshake);
+    if (result == FL_TLS_AGAIN) {
+        return fl_tls_send(self, false);
     }
-    /* The old reference is released last: a finalizer may run. */
-    PyObject *previous = self->raw;
-    self->raw = Py_NewRef(raw);
-    self->raw_is_stream = Py_IS_TYPE(raw, self->state->stream_type);
-    Py_XDECREF(previous);
-    if (self->loop->debug) {
-        if (fl_tls_log(self, "%r starts SSL handshake") < 0) {
-            return -1;
-        }
-        PyObject *now =
-            PyObject_CallMethodNoArgs((PyObject *)self->loop, names->time);
-        if (now == NULL) {
-            return -1;
-        }
-        Py_XSETREF(self->handshake_start, now);
-    }
-    /* The timer first: the peer may never answer. */
-    self->phase = FL_TLS_HANDSHAKE;
-    if (fl_tls_start_timer(self, self->handshake_timeout,
-                           names->handshake_timed_out)
-        < 0)
-    {
+    if (result == FL_TLS_RAISED
+        && !PyErr_ExceptionMatches(self->state->tls_error)) {
         return -1;
     }
-    return do_handshake(self);
+    if (self->phase != FL_TLS_HANDSHAKE) {
+        PyErr_Clear(); /* a callback of the context has closed it */
+        return 0;
+    }
+    return result == FL_TLS_RAISED ? handshake_failed(self)
+                                   : handshake_done(self);
+}
+
+PyObject *
+fl_tls_connection_made(FlTls *self, PyObject *raw)
+{
+    if (self->phase == FL_TLS_LOST) {
+        Py_RETURN_NONE; /* start_tls had queued this call when the end came */
+    }
+    Py_XSETREF(self->raw, Py_NewRef(raw));
+    self->raw_is_stream = Py_IS_TYPE(raw, self->state->stream_type);
+    self->phase = FL_TLS_HANDSHAKE;
+    /* The timer first: the peer may never answer. */
+    int code =
+        fl_tls_call(self, self->state->names.handshake_begins, NULL, NULL);
+    return fl_call_none(code < 0 ? -1 : fl_tls_process(self));
 }
 
 /* --- shutdown ------------------------------------------------------------ */
-
-/* Queue raw.close(), as asyncio does.  The raw transport sends its buffer
-   before it closes. */
-static int
-shutdown_done(FlTls *self)
-{
-    if (fl_tls_stop_timer(self) < 0) {
-        return -1;
-    }
-    return self->raw == NULL
-               ? 0
-               : fl_tls_call_soon(self, self->raw, self->state->names.close,
-                                  NULL);
-}
-
-/* unwrap() raised an SSLError: end the connection with it. */
-static int
-shutdown_failed(FlTls *self)
-{
-    PyObject *exc = PyErr_GetRaisedException();
-    int code = fl_tls_stop_timer(self);
-    if (code == 0) {
-        code = fl_tls_fatal_exception(self, exc, "Fatal error on transport");
-    }
-    Py_DECREF(exc);
-    return code;
-}
 
 /* Send close_notify and wait for the peer's.  SSLObject.unwrap() fails if data
    is left to read, so this first reads and drops all of it (invariant 3).
@@ -259,29 +322,15 @@ static FlTlsResult
 unwrap(FlTls *self)
 {
     FlTlsResult result = fl_tls_discard(self);
-    if (result == FL_TLS_RAISED
-        || (result == FL_TLS_AGAIN && self->close_notify_sent))
-    {
+    /* If `deferred`, records may have arrived during a read: come back. */
+    bool may_unwrap = result == FL_TLS_END
+                      || (result == FL_TLS_AGAIN && !self->close_notify_sent
+                          && !self->deferred);
+    if (!may_unwrap || self->phase != FL_TLS_SHUTDOWN) {
         return result;
     }
-    if (self->deferred) {
-        return FL_TLS_AGAIN; /* records arrived during a read; come back */
-    }
     self->close_notify_sent = true;
-    self->engine_busy = true;
-    PyObject *done = PyObject_CallMethodNoArgs(self->engine.object,
-                                               self->state->names.unwrap);
-    self->engine_busy = false;
-    if (done != NULL) {
-        Py_DECREF(done);
-        return FL_TLS_DONE;
-    }
-    self->engine.type->fix_error(&self->engine);
-    if (PyErr_ExceptionMatches(self->state->tls_again_errors)) {
-        PyErr_Clear(); /* no error: the peer must reply */
-        return FL_TLS_AGAIN;
-    }
-    return FL_TLS_RAISED;
+    return call_sslobject(self, self->state->names.unwrap);
 }
 
 static int
@@ -290,27 +339,36 @@ do_shutdown(FlTls *self)
     if (self->engine_busy) {
         return fl_tls_defer(self);
     }
-    if (!self->eof_received) { /* else the peer cannot reply any more */
-        self->engine_users++;
-        FlTlsResult result = unwrap(self);
-        fl_tls_engine_release(self);
-        if (result == FL_TLS_AGAIN) {
-            /* The raw transport may be paused: the reply must get in. */
-            return fl_tls_send(self, false) < 0 ? -1
-                                                : fl_tls_control_reading(self);
-        }
-        if (result == FL_TLS_RAISED) {
-            return PyErr_ExceptionMatches(self->state->tls_error)
-                       ? shutdown_failed(self)
-                       : -1;
-        }
+    /* After EOF the peer cannot reply any more. */
+    FlTlsResult result = self->eof_received ? FL_TLS_DONE : unwrap(self);
+    if (result == FL_TLS_RAISED
+        && !PyErr_ExceptionMatches(self->state->tls_error)) {
+        return -1;
+    }
+    if (self->phase != FL_TLS_SHUTDOWN) {
+        PyErr_Clear(); /* the SSLObject has ended the connection */
+        return 0;
+    }
+    if (result == FL_TLS_RAISED) {
+        return fl_tls_fatal(self, "Fatal error on transport");
+    }
+    if (result == FL_TLS_AGAIN) {
+        /* The raw transport may be paused: the reply must get in. */
+        return fl_tls_send(self, false) < 0 ? -1
+                                            : fl_tls_control_reading(self);
     }
     /* Invariant 4.  As in asyncio the protocol gets eof_received also after
        its own close(), if it has not had it. */
-    if (fl_tls_send(self, true) < 0 || fl_tls_call_eof_received(self) < 0) {
+    if (fl_tls_send(self, true) < 0
+        || (self->phase == FL_TLS_SHUTDOWN
+            && fl_tls_call_eof_received(self) < 0))
+    {
         return -1;
     }
-    return shutdown_done(self);
+    return self->phase != FL_TLS_SHUTDOWN
+               ? 0
+               : fl_tls_call(self, self->state->names.shutdown_done, NULL,
+                             NULL);
 }
 
 /* Deliver received data, send written data, then shut down.  Returns early in
@@ -336,7 +394,7 @@ do_flush(FlTls *self)
         return 0; /* resume_reading continues */
     }
     if (fl_tls_write_backlog(self) < 0) {
-        return fl_tls_fatal(self, "Fatal error on SSL protocol");
+        return fl_tls_fatal(self, FL_TLS_FAILED);
     }
     if (self->phase != FL_TLS_FLUSHING) {
         return 0; /* sending has ended the connection */
@@ -351,8 +409,8 @@ fl_tls_start_shutdown(FlTls *self)
     /* asyncio also returns in FLUSHING.  There a protocol that has paused
        reading when the peer's EOF arrives, and then closes, leaves a
        connection that never ends. */
-    if (self->phase == FL_TLS_UNWRAPPED || self->phase == FL_TLS_SHUTDOWN
-        || self->closing)
+    if (self->closing || self->phase < FL_TLS_HANDSHAKE
+        || self->phase > FL_TLS_FLUSHING)
     {
         return 0;
     }
@@ -370,13 +428,9 @@ fl_tls_start_shutdown(FlTls *self)
     if (was_flushing && !self->app_paused) {
         return 0; /* a do_flush is on the stack or queued, and continues */
     }
-    if (fl_tls_start_timer(self, self->shutdown_timeout,
-                           self->state->names.shutdown_timed_out)
-        < 0)
-    {
-        return -1;
-    }
-    return do_flush(self);
+    int code =
+        fl_tls_call(self, self->state->names.shutdown_begins, NULL, NULL);
+    return code < 0 ? -1 : do_flush(self);
 }
 
 /* The raw transport answers with connection_lost, in a later iteration if it
@@ -384,14 +438,14 @@ fl_tls_start_shutdown(FlTls *self)
 int
 fl_tls_abort(FlTls *self, PyObject *exc)
 {
-    self->phase = FL_TLS_UNWRAPPED;
+    FlNames *names = &self->state->names;
     if (self->raw == NULL) {
         return 0;
     }
-    if (exc != NULL) {
-        return fl_tls_force_close(self, exc);
-    }
-    return fl_tls_call_raw(self, self->state->names.abort);
+    self->phase = FL_TLS_UNWRAPPED;
+    return fl_call_method(self->raw,
+                          exc == NULL ? names->abort : names->_force_close,
+                          exc);
 }
 
 /* --- calls of the raw transport ------------------------------------------ */
@@ -408,8 +462,10 @@ fl_tls_process(FlTls *self)
         return do_flush(self);
     case FL_TLS_SHUTDOWN:
         return do_shutdown(self);
+    case FL_TLS_NEW: /* records fed now stay in the engine */
     case FL_TLS_UNWRAPPED:
-        break; /* records fed before the handshake stay in the engine */
+    case FL_TLS_LOST:
+        break;
     }
     return 0;
 }
@@ -418,25 +474,17 @@ int
 fl_tls_receive(FlTls *self, const char *data, size_t size_bytes)
 {
     FlTlsEngine *engine = &self->engine;
-    /* UNWRAPPED with a raw transport is the end; without one the handshake has
-       not begun (start_tls feeds what was read before it). */
-    if (engine->type == NULL || self->lost
-        || (self->phase == FL_TLS_UNWRAPPED && self->raw != NULL))
-    {
+    if (self->phase >= FL_TLS_UNWRAPPED) {
         return 0; /* the raw transport is being closed: drop the records */
     }
-    if (engine->type->feed(engine, data, size_bytes) < 0) {
-        return fl_tls_fatal(self, "Fatal error on SSL protocol");
+    bool nested = self->engine_busy;
+    self->engine_busy = true;
+    int code = engine->type->feed(engine, data, size_bytes);
+    if (!nested) {
+        fl_tls_leave_engine(self);
     }
-    /* Settle even after an error: the engine still points into `data`, which
-       is the caller's memory. */
-    int code = fl_tls_process(self);
-    PyObject *exc = code < 0 ? PyErr_GetRaisedException() : NULL;
-    code = fl_tls_settle(self);
-    if (code < 0 && exc == NULL) {
-        code = fl_tls_fatal(self, "Fatal error on SSL protocol");
-    }
-    return fl_error_keep_first(exc, code, (PyObject *)self);
+    return code < 0 ? fl_tls_fatal(self, FL_TLS_FAILED)
+                    : process_and_settle(self);
 }
 
 /* asyncio's eof_received() by phase.  1: keep the raw transport open, because
@@ -446,9 +494,6 @@ receive_eof(FlTls *self)
 {
     switch (self->phase) {
     case FL_TLS_HANDSHAKE:
-        if (fl_tls_stop_timer(self) < 0) {
-            return -1;
-        }
         PyErr_SetNone(PyExc_ConnectionResetError);
         return handshake_failed(self);
     case FL_TLS_WRAPPED:
@@ -456,33 +501,17 @@ receive_eof(FlTls *self)
         if (self->app_paused) {
             return 1; /* resume_reading delivers the data, then shuts down */
         }
+        /* fall through */
+    case FL_TLS_FLUSHING:
         if (do_flush(self) < 0) {
             return -1;
         }
         /* Still FLUSHING: do_flush has something left to deliver. */
         return self->phase == FL_TLS_FLUSHING;
-    case FL_TLS_FLUSHING:
-        /* The shutdown has begun already, by close() or by the peer's
-           close_notify.  Unread data is not waited for, but what an outer or
-           queued call is delivering now comes first. */
-        if (self->engine_busy || self->delay_iterations > 0 || self->deferred)
-        {
-            return fl_tls_defer(self) < 0 ? -1 : 1;
-        }
-        if (fl_tls_write_backlog(self) < 0) {
-            return -1;
-        }
-        if (self->phase == FL_TLS_FLUSHING) {
-            self->phase = FL_TLS_SHUTDOWN;
-            return do_shutdown(self);
-        }
-        return 0;
-    case FL_TLS_SHUTDOWN: /* close_notify cannot come any more: finish */
-        return do_shutdown(self);
-    case FL_TLS_UNWRAPPED:
-        break;
+    default:
+        /* In a shutdown close_notify cannot come any more: finish. */
+        return fl_tls_process(self);
     }
-    return 0;
 }
 
 int
@@ -491,7 +520,7 @@ fl_tls_receive_eof(FlTls *self)
     self->eof_received = true;
     int code = 0;
     if (self->loop->debug) {
-        code = fl_tls_log(self, "%r received EOF");
+        code = fl_tls_call(self, self->state->names.log_eof, NULL, NULL);
     }
     if (code == 0) {
         code = receive_eof(self);
@@ -500,149 +529,105 @@ fl_tls_receive_eof(FlTls *self)
     if (code < 0 && self->raw != NULL
         && PyErr_ExceptionMatches(PyExc_Exception)) {
         PyObject *exc = PyErr_GetRaisedException();
-        code = fl_tls_call_raw(self, self->state->names.close);
+        code = fl_call_method(self->raw, self->state->names.close, NULL);
         code = fl_error_keep_first(exc, code, (PyObject *)self);
     }
     return code;
 }
 
-void
-fl_tls_drop_engine(FlTls *self)
+/* As asyncio's connection_lost: what the peer has not got is dropped. */
+static void
+drop_records(FlTls *self)
 {
-    FlTlsEngine *engine = &self->engine;
-    /* Detached first: releasing the objects may run Python, and the
-       application may own the SSLObject. */
-    if (engine->type != NULL) {
-        engine->type->detach(engine);
+    FlTlsOutput output;
+    fl_write_queue_clear(&self->backlog);
+    if (self->engine.type->take(&self->engine, &output) == 0) {
+        fl_tls_output_free(&output);
     }
-    engine->type = NULL;
-    engine->ssl = NULL;
-    engine->pipe = NULL;
-    Py_CLEAR(engine->object);
-    Py_CLEAR(engine->incoming);
-    Py_CLEAR(engine->outgoing);
-    Py_CLEAR(engine->owner);
-    Py_CLEAR(self->context);
-    Py_CLEAR(self->extra);
-}
-
-void
-fl_tls_release_early(FlTls *self)
-{
-    self->closed_twice = true;
-    if (self->lost && self->engine_users == 0) {
-        fl_tls_drop_engine(self);
+    else {
+        PyErr_Clear(); /* no memory: they go with the engine */
     }
 }
 
-void
-fl_tls_engine_release(FlTls *self)
+/* The body of connection_lost.  In asyncio's order, by connection_lost of
+   fastloop/_tls.py: queue the protocol's connection_lost, resolve the waiter,
+   cancel the timer. */
+static int
+end_connection(FlTls *self, PyObject *exc)
 {
-    self->engine_users--;
-    if (FL_UNLIKELY(self->lost && self->closed_twice
-                    && self->engine_users == 0)) {
-        /* Freeing the objects may run Python, which must not see the caller's
-           exception. */
+    /* A connection lost during the handshake only resolves the waiter, also
+       after start_tls. */
+    bool was_made = self->phase != FL_TLS_HANDSHAKE
+                    && (self->app_state == FL_TLS_APP_MADE
+                        || self->app_state == FL_TLS_APP_EOF);
+    /* The fields are set before any call, which may run a finalizer that looks
+       at them. */
+    PyObject *raw = self->raw;
+    PyObject *protocol = self->protocol;
+    FlTlsTransport *transport = self->transport;
+    self->phase = FL_TLS_LOST;
+    self->app_state = FL_TLS_APP_LOST;
+    self->writes_after_loss++; /* as asyncio's _conn_lost */
+    self->raw = NULL;
+    self->protocol = NULL;
+    self->native = NULL;
+    self->transport = NULL;
+    if (transport != NULL) {
+        transport->closed = true;
+    }
+    drop_records(self);
+    Py_CLEAR(self->buffer);
+    Py_XDECREF(raw);
+    Py_XDECREF(transport);
+    int code = fl_tls_call(self, self->state->names.connection_lost,
+                           was_made ? protocol : Py_None, exc);
+    PyObject *raised = code < 0 ? PyErr_GetRaisedException() : NULL;
+    Py_XDECREF(protocol);
+    fl_tls_drop_unused_engine(self);
+    return fl_error_keep_first(raised, 0, (PyObject *)self);
+}
+
+void
+fl_tls_drop_unused_engine(FlTls *self)
+{
+    if (self->closed_twice && self->phase == FL_TLS_LOST && !self->engine_busy)
+    {
         PyObject *exc = PyErr_GetRaisedException();
         fl_tls_drop_engine(self);
         fl_error_restore(exc);
     }
 }
 
-/* The body of connection_lost, in asyncio's order: queue the protocol's
-   connection_lost, release everything, then resolve the waiter and cancel the
-   timer.  Each step runs whether or not an earlier one has failed; the first
-   exception is the one that is raised. */
-static int
-end_connection(FlTls *self, PyObject *exc)
+void
+fl_tls_drop_engine(FlTls *self)
 {
-    FlNames *names = &self->state->names;
-    int code = 0;
-    fl_write_queue_clear(&self->backlog);
-    self->writes_after_loss++; /* as asyncio's _conn_lost */
-    self->lost = true;
-    if (self->transport != NULL) {
-        self->transport->closed = true;
+    /* The application may have the SSLObject, and a caller's memory may be
+       what it would read next. */
+    if (self->engine.type->settle(&self->engine) < 0) {
+        PyErr_Clear(); /* no memory: the unread records are lost */
     }
-    PyObject *protocol = self->protocol;
-    self->protocol = NULL;
-    self->native = NULL;
-    /* A connection lost during the handshake only resolves the waiter, also
-       after start_tls. */
-    if (self->phase != FL_TLS_HANDSHAKE
-        && (self->app_state == FL_TLS_APP_MADE
-            || self->app_state == FL_TLS_APP_EOF))
-    {
-        self->app_state = FL_TLS_APP_LOST;
-        code = fl_tls_call_soon(self, protocol, names->connection_lost, exc);
-    }
-    PyObject *raised = code < 0 ? PyErr_GetRaisedException() : NULL;
-    self->phase = FL_TLS_UNWRAPPED;
-    if (self->closed_twice && self->engine_users == 0) {
-        fl_tls_drop_engine(self);
-    }
-    else if (self->engine.type != NULL) { /* get_extra_info still needs it */
-        self->engine.type->detach(&self->engine);
-    }
-    /* The fields are NULL before the first release, which may run a
-       finalizer that looks at them. */
-    PyObject *raw = self->raw;
-    FlTlsTransport *transport = self->transport;
-    self->raw = NULL;
-    self->transport = NULL;
-    Py_XDECREF(raw);
-    Py_XDECREF(transport);
-    Py_XDECREF(protocol);
-    Py_CLEAR(self->buffer);
-    code = fl_tls_wake_waiter(self, exc == Py_None ? NULL : exc);
-    code = fl_error_keep_first(raised, code, (PyObject *)self);
-    raised = code < 0 ? PyErr_GetRaisedException() : NULL;
-    code = fl_tls_stop_timer(self);
-    return fl_error_keep_first(raised, code, (PyObject *)self);
+    self->engine.type = &fl_tls_engine_object; /* its invariant 4 */
+    self->engine.more = self->engine.patched = false;
+    Py_CLEAR(self->engine.object);
+    Py_CLEAR(self->engine.incoming);
+    Py_CLEAR(self->engine.outgoing);
+    Py_CLEAR(self->engine.owner);
+    Py_CLEAR(self->context);
+    Py_CLEAR(self->extra);
 }
-
-int
-fl_tls_connection_lost(FlTls *self, PyObject *exc)
-{
-    /* Data that the delay still holds back is delivered before the end.  That
-       runs Python, which may call this function: hence `lost` is checked. */
-    bool is_delayed = self->delay_iterations > 0 && !self->abandoned;
-    int code = is_delayed ? fl_tls_delay_end(self) : 0;
-    PyObject *raised = code < 0 ? PyErr_GetRaisedException() : NULL;
-    code = self->lost ? 0 : end_connection(self, exc);
-    return fl_error_keep_first(raised, code, (PyObject *)self);
-}
-
-/* --- extra info ---------------------------------------------------------- */
 
 PyObject *
-fl_tls_get_extra(FlTls *self, PyObject *name, PyObject *fallback)
+fl_tls_connection_lost(FlTls *self, PyObject *exc)
 {
-    PyObject *found = NULL;
-    PyObject *extra = Py_XNewRef(self->extra);
-    /* Owned: hashing `name` may run Python, which may free the dict. */
-    int code = extra == NULL ? 0 : PyDict_GetItemRef(extra, name, &found);
-    Py_XDECREF(extra);
-    if (code < 0) {
-        return NULL;
+    int code = 0;
+    /* Data that the delay still holds back is delivered before the end.  That
+       runs Python, which may call this function, as handshake_timed_out() of
+       fastloop/_tls.py does: hence the check below. */
+    if (self->delay_iterations > 0) {
+        self->delay_iterations = 0;
+        code = process_and_settle(self);
     }
-    if (found != NULL) {
-        return found;
-    }
-    int is_engine_name =
-        PyUnicode_Check(name)
-            ? PyUnicode_CompareWithASCIIString(name, "tls_engine") == 0
-            : 0;
-    /* Not in the dict: asyncio's has no such key. */
-    if (is_engine_name && self->engine.type != NULL) {
-        return PyUnicode_FromString(self->engine.type->name);
-    }
-    if (self->raw == NULL) {
-        return Py_NewRef(fallback);
-    }
-    PyObject *raw = Py_NewRef(self->raw);
-    found = PyObject_CallMethodObjArgs(raw, self->state->names.get_extra_info,
-                                       name, fallback, NULL);
-    Py_DECREF(raw);
-    return found;
+    PyObject *raised = code < 0 ? PyErr_GetRaisedException() : NULL;
+    code = self->phase == FL_TLS_LOST ? 0 : end_connection(self, exc);
+    return fl_call_none(fl_error_keep_first(raised, code, (PyObject *)self));
 }

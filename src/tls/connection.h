@@ -12,14 +12,17 @@
 
    Phases:
 
-     UNWRAPPED   before connection_made, and after the end -> HANDSHAKE
+     NEW         before connection_made                    -> HANDSHAKE
      HANDSHAKE   do_handshake() has not succeeded yet      -> WRAPPED
      WRAPPED     data flows in both directions             -> FLUSHING
      FLUSHING    received data is still delivered          -> SHUTDOWN
-     SHUTDOWN    close_notify goes both ways, unless       -> UNWRAPPED
+     SHUTDOWN    close_notify goes both ways, unless
                  the raw transport has received EOF
+     UNWRAPPED   aborted or failed: nothing is delivered or sent
+     LOST        connection_lost was called
 
-   Every phase may also change to UNWRAPPED directly.
+   Every phase may also change to UNWRAPPED or LOST directly; only LOST is
+   final.
 
    Ownership: until connection_lost, the raw transport and FlTls own each
    other, and FlTls owns the application's protocol and transport.  The
@@ -51,14 +54,17 @@
 #include "py/state.h"
 #include "tls/engine.h"
 #include "transport/native_protocol.h"
+#include "transport/transport.h"
 #include "transport/write_queue.h"
 
 typedef enum {
-    FL_TLS_UNWRAPPED,
+    FL_TLS_NEW,
     FL_TLS_HANDSHAKE,
     FL_TLS_WRAPPED,
     FL_TLS_FLUSHING,
     FL_TLS_SHUTDOWN,
+    FL_TLS_UNWRAPPED,
+    FL_TLS_LOST,
 } FlTlsPhase;
 
 /* Which calls the application's protocol has received. */
@@ -80,31 +86,24 @@ typedef struct {
     PyObject *protocol; /* the application's */
     const FlNativeProtocol *native; /* C functions of protocol, or NULL */
     FlTlsTransport *transport;      /* the application's */
-    PyObject *waiter;  /* future: the handshake is over; NULL if none */
+    PyObject *buffer; /* bytearray that get_buffer() lent to the raw one */
+    /* Set by fastloop/_tls.py; NULL before. */
+    PyObject *waiter;  /* future: the handshake is over; None if none */
     PyObject *context; /* the SSLContext */
     PyObject *extra;   /* the dict behind get_extra_info */
     PyObject *timer;   /* the handshake's or the shutdown's TimerHandle */
     PyObject *handshake_timeout;
     PyObject *shutdown_timeout;
-    PyObject *buffer; /* bytearray that get_buffer() lent to the raw one */
-    PyObject *handshake_start; /* its loop.time(); debug mode only */
-    FlWriteQueue backlog;      /* plain bytes, not encrypted yet */
-    uint64_t write_high_bytes;
-    uint64_t write_low_bytes;
-    uint64_t read_high_bytes;
-    uint64_t read_low_bytes;
+    FlWriteQueue backlog;  /* plain bytes, not encrypted yet */
     size_t reply_bytes;    /* unsent records that reading has produced */
     size_t overhead_bytes; /* records without data: adapter.c, invariant 3 */
     uint64_t paused_in_dispatch; /* loop->dispatch when app_paused was set */
-    unsigned writes_after_loss;
-    unsigned engine_users; /* running calls that need the engine to exist */
-    unsigned delay_iterations; /* until the first data; see deferred.c */
+    Py_ssize_t writes_after_loss;
+    unsigned delay_iterations; /* until the first data: connection.c, 6 */
     FlTlsPhase phase;
     FlTlsAppState app_state;
     bool engine_busy;       /* an engine call is running */
     bool deferred;          /* fl_tls_defer has queued a call */
-    bool abandoned;         /* start_tls failed: deliver no first data */
-    bool failed;            /* a fatal error ended it: deliver no data */
     bool sending;           /* a caller is in the loop of fl_tls_send */
     bool send_all;          /* send even if writing_paused */
     bool raw_is_stream;     /* raw is exactly our StreamTransport */
@@ -112,39 +111,30 @@ typedef struct {
     bool app_paused;        /* the application called pause_reading */
     bool raw_paused;        /* we called raw.pause_reading */
     bool writing_paused;    /* the raw transport called pause_writing */
-    bool protocol_paused;   /* we called protocol.pause_writing */
     bool paused_before_tls; /* the raw transport did, before start_tls */
+    bool closed_twice;      /* drop the engine with the connection */
+    bool stopped;           /* deliver nothing more: a CancelledError */
     bool eof_received;      /* the raw transport reported EOF */
+    bool read_less;         /* adapter.c, invariant 3 */
     bool closing;           /* this side began the shutdown */
     bool close_notify_sent; /* unwrap() was called at least once */
-    bool lost;              /* connection_lost was called */
-    bool closed_twice;      /* free the engine as soon as possible */
 } FlTls;
 
-/* asyncio.Transport's slots come first, in asyncio's order, because the type
-   derives from it.  Ours follow. */
 struct FlTlsTransport {
-    PyObject_HEAD
-    PyObject *extra;
-    /* The slots of asyncio's _FlowControlMixin: _high_water, _loop,
-       _low_water, _protocol_paused. */
-    PyObject *high_water;
-    PyObject *loop;
-    PyObject *low_water;
-    PyObject *unused_paused;
-#if PY_VERSION_HEX < 0x030C0000
-    PyObject *dict;
-    PyObject *weakrefs;
-#endif
-    FlTls *connection; /* NULL once tp_clear has run */
+    FL_TRANSPORT_HEAD
+    FlTls *connection;
+    uint64_t read_high_bytes;
+    uint64_t read_low_bytes;
     bool closed;
 };
 
-/* Set the raw transport and begin the handshake. */
-int fl_tls_connection_made(FlTls *self, PyObject *raw);
-/* The raw transport is lost; exc is an exception or None.  Queues the
-   protocol's connection_lost and releases what the connection owns. */
-int fl_tls_connection_lost(FlTls *self, PyObject *exc);
+/* The method connection_made(): set the raw transport and begin the
+   handshake. */
+PyObject *fl_tls_connection_made(FlTls *self, PyObject *raw);
+/* The method connection_lost(): the raw transport is lost; exc is an exception
+   or None.  Queues the protocol's connection_lost and releases what the
+   connection owns. */
+PyObject *fl_tls_connection_lost(FlTls *self, PyObject *exc);
 
 /* Feed and process records.  `data` need not outlive the call. */
 int fl_tls_receive(FlTls *self, const char *data, size_t size_bytes);
@@ -155,25 +145,49 @@ int fl_tls_receive_eof(FlTls *self);
    Does nothing when UNWRAPPED. */
 int fl_tls_process(FlTls *self);
 
-/* get_extra_info(name, fallback): looks in the dict, then asks the raw
-   transport.  A new reference, or NULL with an exception. */
-PyObject *fl_tls_get_extra(FlTls *self, PyObject *name, PyObject *fallback);
-
-/* close() was called a second time.  asyncio's transport drops its
-   SSLProtocol then.  Ours keeps FlTls, so that abort() still works, and frees
-   the engine and the extra info, at once or when the connection is lost. */
-void fl_tls_release_early(FlTls *self);
-/* Free the engine, the context and the extra info. */
-void fl_tls_drop_engine(FlTls *self);
-/* A caller that needs the engine to survive a call into Python increments
-   `engine_users` before it and calls this afterwards.  Frees the engine if
-   that became due meanwhile.  Preserves a raised exception. */
-void fl_tls_engine_release(FlTls *self);
+/* Call fl_tls_process in the next iteration, because an engine call is running
+   or, as in asyncio, after resume_reading().  Queues at most one call; does
+   nothing without a raw transport. */
+int fl_tls_defer(FlTls *self);
 
 /* asyncio's _start_shutdown().  Does nothing if already begun from here. */
 int fl_tls_start_shutdown(FlTls *self);
+
+/* Drop the engine, the context and the extra info of an ended connection. */
+void fl_tls_drop_engine(FlTls *self);
+/* The same although the transport lives, if that was closed twice and no
+   engine call is running.  A raised exception stays. */
+void fl_tls_drop_unused_engine(FlTls *self);
+/* The outermost engine call has returned. */
+static inline void
+fl_tls_leave_engine(FlTls *self)
+{
+    self->engine_busy = false;
+    if (FL_UNLIKELY(self->closed_twice)) {
+        fl_tls_drop_unused_engine(self);
+    }
+}
 /* asyncio's _abort(): end without close_notify.  With an exception (borrowed,
    NULL for none) calls the raw transport's _force_close(exc). */
 int fl_tls_abort(FlTls *self, PyObject *exc);
+/* From here on nothing is delivered or sent, unless the handshake has not
+   succeeded yet: it keeps its phase, because a connection that is lost then
+   was never made. */
+void fl_tls_stop(FlTls *self);
+
+#define FL_TLS_FAILED "Fatal error on SSL protocol"
+
+/* Call a function of fastloop/_tls.py with the connection and up to two
+   objects (NULL ends the list).  Runs Python. */
+int fl_tls_call(FlTls *self, PyObject *function, PyObject *first,
+                PyObject *second);
+/* The same with the raised exception and a text. */
+int fl_tls_report(FlTls *self, PyObject *function, const char *text);
+/* End the connection with the raised exception, as asyncio's _fatal_error
+   does: close the raw transport with it, then report it.  An exception that is
+   no Exception stays raised, for the raw transport: returns -1. */
+int fl_tls_fatal(FlTls *self, const char *message);
+/* The same, but only an exception that leaves the loop stays raised. */
+int fl_tls_fatal_any(FlTls *self, const char *message);
 
 #endif

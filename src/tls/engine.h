@@ -5,8 +5,9 @@
    works with any object that wrap_bio() returns.  With both, handshake and
    unwrap are the SSLObject's, so CPython always checks the certificates.
 
-   Ownership: an engine is embedded in an FlTls (connection.h), which frees it
-   with fl_tls_drop_engine.  It owns the SSLObject and what it needs of it.
+   Ownership: an engine is embedded in an FlTls (adapter.c frees it).  It owns
+   the SSLObject and what it needs of it.  The application may own the
+   SSLObject too, and use it after the connection has ended.
    `feed` borrows the caller's memory; after `settle` the engine has its own
    copy of the unread rest.  Records for the peer accumulate in the engine
    until `take`.
@@ -21,6 +22,9 @@
 
 #include "py/compat.h"
 #include "py/state.h"
+
+/* The most plain bytes that a TLS record can hold. */
+#define FL_TLS_RECORD_BYTES (16 * 1024)
 
 typedef enum {
     FL_TLS_RAISED = -1,
@@ -58,16 +62,9 @@ typedef struct {
     /* How many bytes of records are unread; how many are ready to take. */
     size_t (*incoming)(const FlTlsEngine *engine);
     size_t (*outgoing)(const FlTlsEngine *engine);
-    /* Take all records for the peer.  0, or -1 with an exception. */
+    /* Take all records for the peer.  0, or -1 with an exception: records
+       are lost then, now or in an earlier call. */
     int (*take)(FlTlsEngine *engine, FlTlsOutput *output);
-    /* Call this after a method of the SSLObject has raised.  If the BIO ran
-       out of memory, replaces the exception, which cannot say so, with
-       MemoryError. */
-    void (*fix_error)(FlTlsEngine *engine);
-    /* The connection has ended: drop the records for the peer.
-       engine_libssl.c also drops the unread ones and ignores later ones.  The
-       SSLObject stays usable, because the application may own it. */
-    void (*detach)(FlTlsEngine *engine);
 } FlTlsEngineType;
 
 struct FlTlsPipe;

@@ -9,8 +9,8 @@
       from any thread.  The functions therefore touch the pipe alone and
       nothing of Python; PyMem_Raw* needs no GIL.
    2. The BIO owns the pipe, the SSL owns the BIO, `owner` owns the SSL, and
-      the engine owns `owner`.  The application may use its SSLObject after the
-      connection has ended, so a detached pipe stays and answers "no data yet".
+      the engine owns `owner`.  So the pipe lives as long as the application
+      uses the SSLObject.
    3. Exceptions are CPython's.  If a direct call fails, the SSLObject's read()
       is called while OpenSSL's error queue still has the error, and CPython
       raises it.  The pipe is `muted` during that call: nothing more is read or
@@ -34,38 +34,25 @@
    and BIO_FLAGS_SHOULD_RETRY: no data at the moment, not EOF. */
 #define BIO_READ_RETRY        (0x01 | 0x08)
 #define BIO_ALL_RETRY         (0x01 | 0x02 | 0x04 | 0x08)
-/* Commands of BIO_ctrl. */
-#define BIO_PENDING           10
 #define BIO_FLUSH             11
-#define BIO_WPENDING          13
-/* The most plain bytes of a record, and an estimate of its other bytes. */
-#define RECORD_BYTES          (16 * 1024)
+/* An estimate of a record's bytes that are not plain ones. */
 #define RECORD_OVERHEAD_BYTES 128
-#define MIN_OUT_BYTES         1024
 
 typedef struct FlTlsPipe {
     const char *in; /* the unread records */
     size_t in_bytes;
-    bool in_is_pending; /* `in` is in `pending`; else in feed's memory */
-    char *pending;      /* our copy of unread records; may be NULL */
+    char *pending; /* `in` points into this copy, or it is NULL and `in`
+                      points into feed's memory */
     size_t pending_capacity;
     char *out; /* records for the peer; NULL if none since take */
     size_t out_bytes;
     size_t out_capacity;
     size_t out_expected; /* what the running write will need in all */
-    bool detached;       /* the connection has ended */
     bool muted;          /* during the call of invariant 3 */
-    bool out_failed;     /* bio_write had no memory for a record */
+    bool out_failed;     /* bio_write had no memory; not raised yet */
 } FlTlsPipe;
 
 /* --- the BIO ------------------------------------------------------------- */
-
-/* A BIO without a pipe, which new_bio may leave, behaves as a detached one. */
-static bool
-is_disconnected(const FlTlsPipe *pipe)
-{
-    return pipe == NULL || pipe->detached || pipe->muted;
-}
 
 /* One per process, like libssl itself: it has no state of an interpreter.
    Never freed, because any SSL may still use it. */
@@ -78,7 +65,7 @@ bio_read(void *bio, char *to, int size)
 {
     FlTlsPipe *pipe = fl_libssl.BIO_get_data(bio);
     fl_libssl.BIO_clear_flags(bio, BIO_ALL_RETRY);
-    if (is_disconnected(pipe) || pipe->in_bytes == 0) {
+    if (pipe->muted || pipe->in_bytes == 0) {
         fl_libssl.BIO_set_flags(bio, BIO_READ_RETRY);
         return -1;
     }
@@ -109,9 +96,6 @@ make_room(FlTlsPipe *pipe, size_t more)
     if (capacity < pipe->out_expected) {
         capacity = pipe->out_expected;
     }
-    if (capacity < MIN_OUT_BYTES) {
-        capacity = MIN_OUT_BYTES;
-    }
     char *out = PyMem_RawRealloc(pipe->out, capacity);
     if (out == NULL) {
         pipe->out_failed = true;
@@ -131,7 +115,7 @@ bio_write(void *bio, const char *from, int size)
     if (size <= 0) {
         return 0;
     }
-    if (is_disconnected(pipe)) {
+    if (pipe->muted) {
         return size; /* discarded: an error could not be handled */
     }
     if (!make_room(pipe, (size_t)size)) {
@@ -144,33 +128,21 @@ bio_write(void *bio, const char *from, int size)
 
 /* OpenSSL needs BIO_FLUSH to succeed; 0 is the answer to unknown commands. */
 static long
-bio_ctrl(void *bio, int command, long Py_UNUSED(larg), void *Py_UNUSED(more))
+bio_ctrl(void *Py_UNUSED(bio), int command, long Py_UNUSED(larg),
+         void *Py_UNUSED(more))
 {
-    FlTlsPipe *pipe = fl_libssl.BIO_get_data(bio);
-    if (command == BIO_FLUSH) {
-        return 1;
-    }
-    if (pipe == NULL) {
-        return 0;
-    }
-    if (command == BIO_PENDING) {
-        return (long)pipe->in_bytes;
-    }
-    return command == BIO_WPENDING ? (long)pipe->out_bytes : 0;
+    return command == BIO_FLUSH;
 }
 
-/* Runs when the SSL is freed.  The engine keeps the SSL alive through `owner`
-   and clears `engine->pipe` before it releases that, so nothing dangles. */
+/* Runs when the SSL is freed.  The engine keeps the SSL alive through
+   `owner`, so nothing dangles. */
 static int
 bio_destroy(void *bio)
 {
     FlTlsPipe *pipe = fl_libssl.BIO_get_data(bio);
-    fl_libssl.BIO_set_data(bio, NULL);
-    if (pipe != NULL) {
-        PyMem_RawFree(pipe->pending);
-        PyMem_RawFree(pipe->out);
-        PyMem_RawFree(pipe);
-    }
+    PyMem_RawFree(pipe->pending);
+    PyMem_RawFree(pipe->out);
+    PyMem_RawFree(pipe);
     return 1;
 }
 
@@ -192,30 +164,33 @@ make_method(void)
 
 /* --- records in ---------------------------------------------------------- */
 
-/* Append to the unread records in `pending`.  If the tail has no space, either
-   move them to the front or, if they would fill more than half of the block,
-   allocate twice their size: each byte is moved a bounded number of times.  0,
-   or -1 without an exception. */
-static int
-append_pending(FlTlsPipe *pipe, const char *data, size_t size_bytes)
+static void
+free_pending(FlTlsPipe *pipe)
 {
-    size_t offset = (size_t)(pipe->in - pipe->pending);
+    PyMem_RawFree(pipe->pending);
+    pipe->pending = NULL;
+}
+
+/* Have `pending` hold the unread records and, behind them, these.  A block
+   that is too small is replaced by one of twice the size that is needed, so
+   each byte is moved a bounded number of times.  0, or -1 with MemoryError. */
+static int
+keep_records(FlTlsPipe *pipe, const char *data, size_t size_bytes)
+{
     size_t needed = pipe->in_bytes + size_bytes;
-    if (offset + needed > pipe->pending_capacity) {
-        if (needed > pipe->pending_capacity / 2) {
-            char *pending = PyMem_RawMalloc(2 * needed);
-            if (pending == NULL) {
-                return -1;
-            }
-            memcpy(pending, pipe->in, pipe->in_bytes);
-            PyMem_RawFree(pipe->pending);
-            pipe->pending = pending;
-            pipe->pending_capacity = 2 * needed;
+    char *pending = pipe->pending;
+    if (pending == NULL
+        || (size_t)(pipe->in - pending) + needed > pipe->pending_capacity)
+    {
+        pending = PyMem_RawMalloc(2 * needed);
+        if (pending == NULL) {
+            PyErr_NoMemory();
+            return -1;
         }
-        else {
-            memmove(pipe->pending, pipe->in, pipe->in_bytes);
-        }
-        pipe->in = pipe->pending;
+        memcpy(pending, pipe->in, pipe->in_bytes);
+        free_pending(pipe);
+        pipe->in = pipe->pending = pending;
+        pipe->pending_capacity = 2 * needed;
     }
     memcpy((char *)pipe->in + pipe->in_bytes, data, size_bytes);
     pipe->in_bytes = needed;
@@ -228,51 +203,28 @@ libssl_settle(FlTlsEngine *engine)
 {
     FlTlsPipe *pipe = engine->pipe;
     if (pipe->in_bytes == 0) {
-        /* An idle connection owns no buffer. */
-        PyMem_RawFree(pipe->pending);
-        pipe->pending = NULL;
-        pipe->in = NULL;
-        pipe->in_is_pending = false;
+        free_pending(pipe); /* an idle connection owns no buffer */
         return 0;
     }
-    if (pipe->in_is_pending) { /* copied already */
-        return 0;
-    }
-    char *pending = PyMem_RawMalloc(pipe->in_bytes);
-    if (pending == NULL) {
+    if (pipe->pending == NULL && keep_records(pipe, "", 0) < 0) {
         pipe->in_bytes = 0; /* `in` would dangle once feed's caller returns */
-        PyErr_NoMemory();
         return -1;
     }
-    memcpy(pending, pipe->in, pipe->in_bytes);
-    PyMem_RawFree(pipe->pending);
-    pipe->pending = pending;
-    pipe->pending_capacity = pipe->in_bytes;
-    pipe->in = pending;
-    pipe->in_is_pending = true;
     return 0;
 }
 
+/* The usual case reads in place and copies nothing.  In a nested call, `in`
+   may still point into the outer caller's memory. */
 static int
 libssl_feed(FlTlsEngine *engine, const char *data, size_t size_bytes)
 {
     FlTlsPipe *pipe = engine->pipe;
-    /* The usual case reads in place and copies nothing. */
-    if (pipe->in_bytes == 0) {
-        pipe->in = data;
-        pipe->in_bytes = size_bytes;
-        pipe->in_is_pending = false;
-        return 0;
+    if (pipe->in_bytes > 0) {
+        return keep_records(pipe, data, size_bytes);
     }
-    /* In a nested call, `in` may still point into the outer caller's memory,
-       which cannot be appended to. */
-    if (libssl_settle(engine) < 0) {
-        return -1;
-    }
-    if (append_pending(pipe, data, size_bytes) < 0) {
-        PyErr_NoMemory();
-        return -1;
-    }
+    free_pending(pipe);
+    pipe->in = data;
+    pipe->in_bytes = size_bytes;
     return 0;
 }
 
@@ -346,7 +298,7 @@ libssl_write(FlTlsEngine *engine, const char *data, size_t size_bytes,
     /* So that make_room allocates once for all records of this write. */
     pipe->out_expected =
         pipe->out_bytes + size_bytes
-        + (size_bytes / RECORD_BYTES + 1) * RECORD_OVERHEAD_BYTES;
+        + (size_bytes / FL_TLS_RECORD_BYTES + 1) * RECORD_OVERHEAD_BYTES;
     fl_libssl.ERR_clear_error();
     int status =
         fl_libssl.SSL_write_ex(engine->ssl, data, size_bytes, taken_bytes);
@@ -358,18 +310,20 @@ libssl_write(FlTlsEngine *engine, const char *data, size_t size_bytes,
 
 /* --- the engine ---------------------------------------------------------- */
 
+/* do_handshake() and unwrap() do not raise when the BIO fails: they would wait
+   for the peer.  So a failure is one byte ready, and libssl_take raises. */
+static size_t
+libssl_outgoing(const FlTlsEngine *engine)
+{
+    return engine->pipe->out_bytes + engine->pipe->out_failed;
+}
+
 /* Without what libssl has decrypted and not returned; `engine.more` covers
    that. */
 static size_t
 libssl_incoming(const FlTlsEngine *engine)
 {
     return engine->pipe->in_bytes;
-}
-
-static size_t
-libssl_outgoing(const FlTlsEngine *engine)
-{
-    return engine->pipe->out_bytes;
 }
 
 /* Moves the block to the caller: no copy, and an idle connection owns none. */
@@ -382,30 +336,13 @@ libssl_take(FlTlsEngine *engine, FlTlsOutput *output)
     output->size_bytes = pipe->out_bytes;
     pipe->out = NULL;
     pipe->out_bytes = pipe->out_capacity = 0;
-    return 0;
-}
-
-static void
-libssl_fix_error(FlTlsEngine *engine)
-{
-    if (engine->pipe->out_failed) {
-        engine->pipe->out_failed = false;
+    if (pipe->out_failed) {
+        pipe->out_failed = false;
+        fl_tls_output_free(output);
         PyErr_NoMemory();
+        return -1;
     }
-}
-
-static void
-libssl_detach(FlTlsEngine *engine)
-{
-    FlTlsPipe *pipe = engine->pipe;
-    FlTlsOutput output;
-    pipe->detached = true;
-    pipe->in = NULL;
-    pipe->in_bytes = 0;
-    /* Neither can fail: there is nothing to copy, and take only moves. */
-    (void)libssl_settle(engine);
-    (void)libssl_take(engine, &output);
-    fl_tls_output_free(&output);
+    return 0;
 }
 
 /* The contract of each function is in engine.h. */
@@ -418,28 +355,7 @@ const FlTlsEngineType fl_tls_engine_libssl = {
     .incoming = libssl_incoming,
     .outgoing = libssl_outgoing,
     .take = libssl_take,
-    .fix_error = libssl_fix_error,
-    .detach = libssl_detach,
 };
-
-/* A BIO with its pipe, or NULL without an exception: no memory. */
-static void *
-new_bio(FlTlsPipe **pipe)
-{
-    void *bio = fl_libssl.BIO_new(bio_method);
-    if (bio == NULL) {
-        return NULL;
-    }
-    *pipe = PyMem_RawCalloc(1, sizeof(**pipe));
-    if (*pipe == NULL) {
-        (void)fl_libssl.BIO_free(bio);
-        return NULL;
-    }
-    fl_libssl.BIO_set_data(bio, *pipe); /* the BIO frees it: bio_destroy */
-    /* OpenSSL refuses to read from or write to a BIO without this. */
-    fl_libssl.BIO_set_init(bio, 1);
-    return bio;
-}
 
 int
 fl_tls_engine_take_ssl(FlTlsEngine *engine, void *ssl, PyObject *owner)
@@ -449,18 +365,24 @@ fl_tls_engine_take_ssl(FlTlsEngine *engine, void *ssl, PyObject *owner)
         return 0; /* the other engine needs no BIO of ours */
     }
     /* CPython stores its _sslobj at index 0 (SSL_set_app_data).  Another value
-       means that the captured SSL is not this SSLObject's. */
+       means that the last SSL is not this SSLObject's. */
     if (fl_libssl.SSL_get_ex_data(ssl, 0) != owner) {
         return 0;
     }
-    void *bio = new_bio(&engine->pipe);
+    FlTlsPipe *pipe = PyMem_RawCalloc(1, sizeof(*pipe));
+    void *bio = pipe == NULL ? NULL : fl_libssl.BIO_new(bio_method);
     if (bio == NULL) {
+        PyMem_RawFree(pipe);
         PyErr_NoMemory();
         return -1;
     }
+    fl_libssl.BIO_set_data(bio, pipe); /* the BIO frees it: bio_destroy */
+    /* OpenSSL refuses to read from or write to a BIO without this. */
+    fl_libssl.BIO_set_init(bio, 1);
     /* One reference for both directions; frees the MemoryBIOs' BIOs. */
     fl_libssl.SSL_set_bio(ssl, bio, bio);
     engine->type = &fl_tls_engine_libssl;
+    engine->pipe = pipe;
     engine->owner = Py_NewRef(owner);
     engine->ssl = ssl;
     return 1;

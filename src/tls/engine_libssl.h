@@ -2,7 +2,7 @@
 
    Its conditions: CPython's _ssl uses an OpenSSL whose functions can be found
    at run time, there is a GIL, and no Python of the application has to run
-   while records are read (is_plain() of fastloop/_tls.py).  Without a GIL,
+   while records are read (_is_plain() of fastloop/_tls.py).  Without a GIL,
    _ssl protects an SSL with a lock that we cannot take, so engine_object.c
    serves there. */
 #ifndef FL_TLS_ENGINE_LIBSSL_H
@@ -13,9 +13,9 @@
 extern const FlTlsEngineType fl_tls_engine_libssl;
 
 /* Make this engine type serve an engine that has its SSLObject.  `ssl` is the
-   SSL captured while the SSLObject was created (libssl.h), `owner` the
-   SSLObject's _sslobj.  The caller runs no Python between the capture and this
-   call, which could free the SSL.  1: done, and the SSL has our BIO; 0: the
+   last SSL created (libssl.h), `owner` the SSLObject's _sslobj.  The caller
+   runs no Python between asking for `ssl` and this call, which could free
+   it.  1: done, and the SSL has our BIO; 0: the
    SSL is not the owner's, nothing has changed; -1 with an exception. */
 int fl_tls_engine_take_ssl(FlTlsEngine *engine, void *ssl, PyObject *owner);
 

@@ -8,7 +8,9 @@
       profiler keeps alive could read memory that is reused.
    3. A subclass of SSLObject may override read() and write() (`patched`).
       These are called as asyncio calls them: until they raise, whatever the
-      BIO holds.  They may buffer plain bytes themselves. */
+      BIO holds.  They may buffer plain bytes themselves.
+   4. A connection that has dropped its engine keeps this type without objects:
+      nothing is unread, and nothing is ready to take. */
 #include "tls/engine_object.h"
 
 #include "py/call.h"
@@ -19,14 +21,15 @@
 
 #include <string.h>
 
-/* The most plain bytes that a TLS record can hold. */
-#define RECORD_BYTES (16 * 1024)
 
 /* The length of a MemoryBIO.  Never fails, because the engine's incoming() and
    outgoing() have no way to. */
 static size_t
 bio_pending_bytes(const FlTlsEngine *engine, PyObject *bio)
 {
+    if (bio == NULL) {
+        return 0; /* invariant 4 */
+    }
     PyObject *size = PyObject_GetAttr(bio, engine->state->names.pending);
     size_t bytes = size == NULL ? 0 : PyLong_AsSize_t(size);
     Py_XDECREF(size);
@@ -52,42 +55,22 @@ object_outgoing(const FlTlsEngine *engine)
     return bio_pending_bytes(engine, engine->outgoing);
 }
 
-/* Release a memoryview (invariant 2) and its reference; keeps an exception
-   that is raised. */
-static void
-end_view(const FlTlsEngine *engine, PyObject *view)
-{
-    /* No Python method may be called with an exception raised. */
-    PyObject *raised = PyErr_GetRaisedException();
-    PyObject *result =
-        PyObject_CallMethodNoArgs(view, engine->state->names.release);
-    if (result == NULL) {
-        PyErr_WriteUnraisable(view);
-    }
-    Py_XDECREF(result);
-    Py_DECREF(view);
-    fl_error_restore(raised);
-}
-
-static PyObject *
-view_of(const char *data, size_t size_bytes)
-{
-    return PyMemoryView_FromMemory((char *)data, (Py_ssize_t)size_bytes,
-                                   PyBUF_READ);
-}
-
 /* A MemoryBIO copies, so nothing of the caller's memory is used later. */
 static int
 object_feed(FlTlsEngine *engine, const char *data, size_t size_bytes)
 {
-    PyObject *view = view_of(data, size_bytes);
-    PyObject *result = NULL;
-    if (view != NULL) {
-        result = PyObject_CallMethodOneArg(engine->incoming,
-                                           engine->state->names.write, view);
-        end_view(engine, view);
+    FlNames *names = &engine->state->names;
+    PyObject *view =
+        PyMemoryView_FromMemory((char *)data, (Py_ssize_t)size_bytes,
+                                PyBUF_READ);
+    if (view == NULL) {
+        return -1;
     }
-    return fl_call_done(result);
+    int code = fl_call_method(engine->incoming, names->write, view);
+    PyObject *raised = code < 0 ? PyErr_GetRaisedException() : NULL;
+    code = fl_call_method(view, names->release, NULL); /* invariant 2 */
+    Py_DECREF(view);
+    return fl_error_keep_first(raised, code, engine->object);
 }
 
 static int
@@ -126,7 +109,8 @@ object_read(FlTlsEngine *engine, char *memory, size_t room_bytes,
     /* CPython allocates a bytes object of the requested size, so request no
        more than the records can hold.  With none unread, a rest of one record
        may still be inside the SSL. */
-    size_t wanted_bytes = waiting_bytes == 0 ? RECORD_BYTES : waiting_bytes;
+    size_t wanted_bytes =
+        waiting_bytes == 0 ? FL_TLS_RECORD_BYTES : waiting_bytes;
     if (wanted_bytes > room_bytes) {
         wanted_bytes = room_bytes;
     }
@@ -207,27 +191,6 @@ object_take(FlTlsEngine *engine, FlTlsOutput *output)
     return 0;
 }
 
-/* A MemoryBIO raises MemoryError itself. */
-static void
-object_fix_error(FlTlsEngine *Py_UNUSED(engine))
-{
-}
-
-/* Empties the outgoing MemoryBIO, as asyncio's connection_lost does. */
-static void
-object_detach(FlTlsEngine *engine)
-{
-    PyObject *raised = PyErr_GetRaisedException();
-    FlTlsOutput output;
-    if (object_take(engine, &output) == 0) {
-        fl_tls_output_free(&output);
-    }
-    else {
-        PyErr_Clear(); /* no memory: the BIO's own end drops the records */
-    }
-    fl_error_restore(raised);
-}
-
 /* The contract of each function is in engine.h. */
 const FlTlsEngineType fl_tls_engine_object = {
     .name = "sslobject",
@@ -238,6 +201,4 @@ const FlTlsEngineType fl_tls_engine_object = {
     .incoming = object_incoming,
     .outgoing = object_outgoing,
     .take = object_take,
-    .fix_error = object_fix_error,
-    .detach = object_detach,
 };

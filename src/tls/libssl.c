@@ -20,8 +20,7 @@ FlLibssl fl_libssl;
 static pthread_mutex_t library_lock = PTHREAD_MUTEX_INITIALIZER;
 static bool library_searched;
 static bool library_usable;
-/* The innermost open capture, on the stack of its caller; or NULL. */
-static _Thread_local FlSslCapture *thread_capture;
+_Thread_local void *fl_last_ssl;
 
 /* OpenSSL has created an SSL.  Runs in any thread, with or without the GIL, so
    it touches nothing but thread-local data. */
@@ -29,45 +28,18 @@ static void
 on_ssl_new(void *ssl, void *Py_UNUSED(value), void *Py_UNUSED(all),
            int Py_UNUSED(index), long Py_UNUSED(argl), void *Py_UNUSED(argp))
 {
-    if (thread_capture != NULL) {
-        thread_capture->ssl = ssl;
-    }
+    fl_last_ssl = ssl;
 }
 
-/* OpenSSL frees an SSL.  No capture may return a dangling pointer, and an SSL
-   that an outer capture has captured may be freed inside an inner one. */
+/* OpenSSL frees an SSL, perhaps in another thread than that which created it:
+   so fl_last_ssl is of use only right after it was cleared. */
 static void
 on_ssl_free(void *ssl, void *Py_UNUSED(value), void *Py_UNUSED(all),
             int Py_UNUSED(index), long Py_UNUSED(argl), void *Py_UNUSED(argp))
 {
-    FlSslCapture *capture = thread_capture;
-    for (; capture != NULL; capture = capture->outer) {
-        if (capture->ssl == ssl) {
-            capture->ssl = NULL;
-        }
+    if (fl_last_ssl == ssl) {
+        fl_last_ssl = NULL;
     }
-}
-
-/* dlsym returns an object pointer.  POSIX guarantees that it also holds a
-   function pointer, ISO C does not allow the cast: hence memcpy. */
-static bool
-find_function(void *handle, const char *name, void *to)
-{
-    void *found = dlsym(handle, name);
-    memcpy(to, &found, sizeof(found));
-    return found != NULL;
-}
-
-static bool
-find_functions(void *handle)
-{
-#define FIND(result, name, arguments)                     \
-    if (!find_function(handle, #name, &fl_libssl.name)) { \
-        return false;                                     \
-    }
-    FL_LIBSSL_FUNCTIONS(FIND)
-#undef FIND
-    return true;
 }
 
 /* dlsym searches the object and its dependencies, so _ssl's own file finds the
@@ -77,16 +49,24 @@ find_library(const char *file)
 {
     /* RTLD_NOLOAD: find the object that Python has loaded, never load a
        second copy. */
-    void *handle = dlopen(file, RTLD_NOLOAD | RTLD_LAZY);
+    void *symbol, *handle = dlopen(file, RTLD_NOLOAD | RTLD_LAZY);
     if (handle == NULL) {
         return false;
     }
-    bool found = find_functions(handle)
-                 && strncmp(fl_libssl.OpenSSL_version(0), "OpenSSL ", 8) == 0
-                 && fl_libssl.CRYPTO_get_ex_new_index(INDEX_OF_SSL, 0, NULL,
-                                                      (void *)on_ssl_new, NULL,
-                                                      (void *)on_ssl_free)
-                        >= 0;
+    bool found = true;
+    /* dlsym returns an object pointer.  POSIX guarantees that it also holds a
+       function pointer, ISO C does not allow the cast: hence memcpy. */
+#define FIND(result, name, arguments)                 \
+    symbol = dlsym(handle, #name);                    \
+    memcpy(&fl_libssl.name, &symbol, sizeof(symbol)); \
+    found = found && symbol != NULL;
+    FL_LIBSSL_FUNCTIONS(FIND)
+#undef FIND
+    found = found && strncmp(fl_libssl.OpenSSL_version(0), "OpenSSL ", 8) == 0
+            && fl_libssl.CRYPTO_get_ex_new_index(INDEX_OF_SSL, 0, NULL,
+                                                 (void *)on_ssl_new, NULL,
+                                                 (void *)on_ssl_free)
+                   >= 0;
     if (!found) {
         (void)dlclose(handle);
     }
@@ -104,19 +84,4 @@ fl_libssl_find(const char *file)
     bool usable = library_usable;
     (void)pthread_mutex_unlock(&library_lock);
     return usable;
-}
-
-void
-fl_ssl_capture_begin(FlSslCapture *capture)
-{
-    capture->ssl = NULL;
-    capture->outer = thread_capture;
-    thread_capture = capture;
-}
-
-void *
-fl_ssl_capture_end(FlSslCapture *capture)
-{
-    thread_capture = capture->outer;
-    return capture->ssl;
 }

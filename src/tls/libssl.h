@@ -8,9 +8,9 @@
    thread may call the functions here.
 
    OpenSSL itself provides the SSL: it calls us for each SSL that is created
-   (CRYPTO_get_ex_new_index).  While a thread's capture is open, the last SSL
-   created in that thread is captured.  engine_libssl.c accepts it only if its
-   ex_data holds the SSLObject's _sslobj, which CPython stores there.
+   (CRYPTO_get_ex_new_index).  engine_libssl.c accepts the last one of this
+   thread only if its ex_data holds the SSLObject's _sslobj, which CPython
+   stores there.
 
    Rejected: an offset into CPython's struct, because it would be a guess; the
    info, msg and keylog callbacks, because setting them replaces the user's. */
@@ -47,7 +47,6 @@
       (void *method, long (*ctrl)(void *bio, int what, long n, void *more))) \
     X(int, BIO_meth_set_destroy, (void *method, int (*destroy)(void *bio)))  \
     X(void *, BIO_new, (const void *method))                                 \
-    X(int, BIO_free, (void *bio))                                            \
     X(void, BIO_set_init, (void *bio, int init))                             \
     X(void, BIO_set_data, (void *bio, void *data))                           \
     X(void *, BIO_get_data, (void *bio))                                     \
@@ -67,16 +66,8 @@ extern FlLibssl fl_libssl;
    process searches, and its result never changes.  `file` is _ssl.__file__. */
 bool fl_libssl_find(const char *file);
 
-/* Capture the SSL that this thread creates between capture_begin and
-   capture_end, which returns the last one created, or NULL if there was none
-   or it has been freed.  The caller owns the FlSslCapture, usually on its
-   stack.  Captures may nest; end them in reverse order. */
-typedef struct FlSslCapture {
-    void *ssl;
-    struct FlSslCapture *outer;
-} FlSslCapture;
-
-void fl_ssl_capture_begin(FlSslCapture *capture);
-void *fl_ssl_capture_end(FlSslCapture *capture);
+/* The last SSL that this thread has created since it set this to NULL; NULL if
+   there was none or it has been freed.  No other thread may have had it. */
+extern _Thread_local void *fl_last_ssl;
 
 #endif

@@ -21,13 +21,9 @@
 #include "py/state.h"
 #include "tls/engine.h"
 #include "tls/connection.h"
-#include "tls/deferred.h"
-#include "tls/tls_calls.h"
 #include "tls/tls_write.h"
 #include "transport/native_protocol.h"
 
-/* The most plain bytes that a TLS record can hold. */
-#define RECORD_BYTES    (16 * 1024)
 /* At most this many bytes of records are decrypted on the C stack. */
 #define SMALL_BYTES     (8 * 1024)
 /* The largest bytes object that malloc does not map and unmap each time.
@@ -50,7 +46,6 @@ decrypt(FlTls *self, char *memory, size_t room_bytes)
 {
     FlTlsEngine *engine = &self->engine;
     Decrypted decrypted = {0, FL_TLS_DONE};
-    self->engine_users++;
     self->engine_busy = true;
     /* Only what cannot be sent now is counted. */
     size_t before = self->writing_paused ? engine->type->outgoing(engine) : 0;
@@ -62,7 +57,7 @@ decrypt(FlTls *self, char *memory, size_t room_bytes)
                                room_bytes - decrypted.got_bytes, &got);
         decrypted.got_bytes += got;
     }
-    self->engine_busy = false;
+    fl_tls_leave_engine(self);
     /* adapter.c, invariant 3. */
     size_t credit = 2 * decrypted.got_bytes;
     self->overhead_bytes =
@@ -74,7 +69,6 @@ decrypt(FlTls *self, char *memory, size_t room_bytes)
         size_t after = engine->type->outgoing(engine);
         self->reply_bytes += after > before ? after - before : 0;
     }
-    fl_tls_engine_release(self);
     return decrypted;
 }
 
@@ -89,7 +83,7 @@ can_deliver(const FlTls *self)
 {
     bool same_callback = self->native != NULL
                          && self->paused_in_dispatch == self->loop->dispatch;
-    return (!self->app_paused || same_callback) && !self->failed
+    return (!self->app_paused || same_callback) && !self->stopped
            && self->delay_iterations == 0 && self->app_state != FL_TLS_APP_NEW
            && (self->phase == FL_TLS_WRAPPED
                || self->phase == FL_TLS_FLUSHING);
@@ -100,49 +94,23 @@ can_deliver(const FlTls *self)
 int
 fl_tls_call_eof_received(FlTls *self)
 {
-    FlNames *names = &self->state->names;
     if (self->app_state != FL_TLS_APP_MADE || self->protocol == NULL) {
         return 0;
     }
     self->app_state = FL_TLS_APP_EOF; /* before the call: only once */
     PyObject *protocol = Py_NewRef(self->protocol);
-    int keep_open = -1;
-    if (self->native != NULL) {
-        keep_open = self->native->eof_received(self->state, protocol);
-    }
-    else {
-        PyObject *answer =
-            PyObject_CallMethodNoArgs(protocol, names->eof_received);
-        keep_open = answer == NULL ? -1 : PyObject_IsTrue(answer);
-        Py_XDECREF(answer);
-    }
+    int keep_open =
+        fl_protocol_eof_received(self->state, protocol, self->native);
     Py_DECREF(protocol);
     if (keep_open > 0) { /* TLS has no half-close; asyncio logs a warning */
-        PyObject *logged =
-            PyObject_CallMethodNoArgs(self->state->tls, names->warn_keep_open);
-        keep_open = logged == NULL ? -1 : 0;
-        Py_XDECREF(logged);
+        keep_open = fl_call_done(PyObject_CallMethodNoArgs(
+            self->state->tls, self->state->names.warn_keep_open));
     }
     if (keep_open == 0) {
         return 0;
     }
     /* As asyncio, which catches BaseException here. */
-    if (fl_error_leaves_loop()) {
-        return -1;
-    }
-    PyObject *exc = PyErr_GetRaisedException();
-    int code =
-        fl_tls_fatal_exception(self, exc, "Error calling eof_received()");
-    Py_DECREF(exc);
-    return code;
-}
-
-/* The peer has sent close_notify: tell the protocol, then shut down too. */
-static int
-close_notify_received(FlTls *self)
-{
-    return fl_tls_call_eof_received(self) < 0 ? -1
-                                              : fl_tls_start_shutdown(self);
+    return fl_tls_fatal_any(self, "Error calling eof_received()");
 }
 
 /* After a delivery: raise the engine's exception (`exc`, stolen, or NULL),
@@ -156,29 +124,31 @@ finish_delivery(FlTls *self, const Decrypted *decrypted, PyObject *exc,
         PyErr_SetRaisedException(exc);
         return -1;
     }
-    return decrypted->result == FL_TLS_END ? close_notify_received(self) : 0;
+    /* After close_notify: tell the protocol, then shut down too. */
+    if (decrypted->result != FL_TLS_END) {
+        return 0;
+    }
+    return fl_tls_call_eof_received(self) < 0 ? -1
+                                              : fl_tls_start_shutdown(self);
 }
 
 /* --- Protocol ------------------------------------------------------------ */
 
+/* Call data_received with `bytes`, or with new ones of `data` if that is
+   NULL. */
 static int
-call_data_received(FlTls *self, PyObject *bytes)
+call_data_received(FlTls *self, PyObject *protocol, const char *data,
+                   PyObject *bytes, size_t size_bytes)
 {
-    PyObject *protocol = Py_NewRef(self->protocol);
-    PyObject *done =
-        PyObject_CallMethodOneArg(protocol, self->state->names.data_received,
-                                  bytes);
-    Py_DECREF(protocol);
-    return fl_call_done(done);
-}
-
-static int
-call_native_protocol(FlTls *self, const char *data, size_t size_bytes)
-{
-    PyObject *protocol = Py_NewRef(self->protocol);
-    int code =
-        self->native->data_received(self->state, protocol, data, size_bytes);
-    Py_DECREF(protocol);
+    PyObject *owned =
+        bytes != NULL
+            ? Py_NewRef(bytes)
+            : PyBytes_FromStringAndSize(data, (Py_ssize_t)size_bytes);
+    int code = owned == NULL
+                   ? -1
+                   : fl_call_method(protocol, self->state->names.data_received,
+                                    owned);
+    Py_XDECREF(owned);
     return code;
 }
 
@@ -195,17 +165,17 @@ deliver(FlTls *self, const char *data, PyObject *bytes,
     int code = 0;
     /* The engine may have run Python that ended the connection. */
     if (decrypted->got_bytes > 0 && self->protocol != NULL) {
-        PyObject *new_bytes = NULL;
-        if (self->native == NULL && bytes == NULL) {
-            new_bytes = bytes =
-                PyBytes_FromStringAndSize(data,
-                                          (Py_ssize_t)decrypted->got_bytes);
-        }
+        PyObject *protocol = Py_NewRef(self->protocol);
+        size_t size = decrypted->got_bytes;
         code = self->native != NULL
-                   ? call_native_protocol(self, data, decrypted->got_bytes)
-               : bytes == NULL ? -1
-                               : call_data_received(self, bytes);
-        Py_XDECREF(new_bytes);
+                   ? self->native->data_received(self->state, protocol, data,
+                                                 size)
+                   : call_data_received(self, protocol, data, bytes, size);
+        Py_DECREF(protocol);
+        if (code > 0) { /* TLS in TLS: the inner connection asks for less */
+            self->read_less = true;
+            code = 0;
+        }
     }
     if (code < 0) {
         Py_XDECREF(exc);
@@ -219,7 +189,7 @@ deliver(FlTls *self, const char *data, PyObject *bytes,
 static int
 read_small(FlTls *self, bool *more)
 {
-    char memory[SMALL_BYTES + RECORD_BYTES];
+    char memory[SMALL_BYTES + FL_TLS_RECORD_BYTES];
     Decrypted decrypted = decrypt(self, memory, sizeof(memory));
     return deliver(self, memory, NULL, &decrypted, more);
 }
@@ -257,58 +227,27 @@ read_bytes(FlTls *self, bool *more)
         return read_small(self, more);
     }
     /* As in read_small: room for a record that was read in part before. */
-    size_t room = incoming + RECORD_BYTES;
+    size_t room = incoming + FL_TLS_RECORD_BYTES;
     return read_large(self, room < LARGE_BYTES ? room : LARGE_BYTES, more);
 }
 
 /* --- BufferedProtocol ---------------------------------------------------- */
-
-/* Call protocol.get_buffer() and acquire its memory; asyncio's hint is how
-   many bytes of records are unread. */
-static int
-get_buffer(FlTls *self, PyObject *protocol, Py_buffer *view)
-{
-    PyObject *hint =
-        PyLong_FromSize_t(self->engine.type->incoming(&self->engine));
-    PyObject *buffer =
-        hint == NULL
-            ? NULL
-            : PyObject_CallMethodOneArg(protocol,
-                                        self->state->names.get_buffer, hint);
-    Py_XDECREF(hint);
-    if (buffer == NULL) {
-        return -1;
-    }
-    int code = PyObject_GetBuffer(buffer, view, PyBUF_WRITABLE);
-    Py_DECREF(buffer);
-    if (code == 0 && view->len == 0) {
-        PyBuffer_Release(view);
-        PyErr_SetString(PyExc_RuntimeError,
-                        "get_buffer() returned an empty buffer");
-        return -1;
-    }
-    return code;
-}
-
-static int
-call_buffer_updated(FlTls *self, PyObject *protocol, size_t got_bytes)
-{
-    PyObject *count = PyLong_FromSize_t(got_bytes);
-    PyObject *done =
-        count == NULL ? NULL
-                      : PyObject_CallMethodOneArg(
-                          protocol, self->state->names.buffer_updated, count);
-    Py_XDECREF(count);
-    return fl_call_done(done);
-}
 
 /* Fill one buffer of a BufferedProtocol and call buffer_updated.  The view is
    released before that call, which may resize the buffer. */
 static int
 read_buffered(FlTls *self, PyObject *protocol, bool *more)
 {
+    /* asyncio's hint is how many bytes of records are unread. */
+    size_t hint = self->engine.type->incoming(&self->engine);
+    PyObject *buffer =
+        fl_protocol_get_buffer(self->state, protocol, (Py_ssize_t)hint);
     Py_buffer view;
-    if (get_buffer(self, protocol, &view) < 0) {
+    int code = buffer == NULL
+                   ? -1
+                   : PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE);
+    Py_XDECREF(buffer);
+    if (code < 0) {
         return -1;
     }
     if (!can_deliver(self) || self->protocol != protocol) {
@@ -325,22 +264,14 @@ read_buffered(FlTls *self, PyObject *protocol, bool *more)
         decrypted.result == FL_TLS_RAISED ? PyErr_GetRaisedException() : NULL;
     PyBuffer_Release(&view);
     if (decrypted.got_bytes > 0
-        && call_buffer_updated(self, protocol, decrypted.got_bytes) < 0)
+        && fl_protocol_buffer_updated(self->state, protocol,
+                                      decrypted.got_bytes)
+               < 0)
     {
         Py_XDECREF(exc);
         return -1;
     }
     return finish_delivery(self, &decrypted, exc, more);
-}
-
-/* A full buffer was delivered and there may be more.  As in asyncio the rest
-   follows in the next iteration.  Unlike asyncio it is not lost if the
-   connection ends before. */
-static int
-queue_read(FlTls *self)
-{
-    return fl_tls_call_soon(self, (PyObject *)self,
-                            self->state->names._do_read, NULL);
 }
 
 /* --- reading and answering ----------------------------------------------- */
@@ -366,9 +297,11 @@ read_all(FlTls *self)
         if (code < 0) {
             return -1;
         }
-        /* When FLUSHING the loop goes on: the end must not overtake data. */
+        /* A full buffer was delivered and there may be more.  As in asyncio
+           the rest follows in the next iteration.  When FLUSHING the loop goes
+           on: the end must not overtake data. */
         if (more && self->phase == FL_TLS_WRAPPED && self->buffered) {
-            return queue_read(self);
+            return fl_tls_defer(self);
         }
     }
     return 0;
@@ -399,7 +332,7 @@ fl_tls_read(FlTls *self)
         return fl_tls_defer(self);
     }
     if (read_and_send(self) < 0) {
-        return fl_tls_fatal(self, "Fatal error on SSL protocol");
+        return fl_tls_fatal(self, FL_TLS_FAILED);
     }
     return 0;
 }
@@ -408,11 +341,13 @@ fl_tls_read(FlTls *self)
 FlTlsResult
 fl_tls_discard(FlTls *self)
 {
-    char memory[RECORD_BYTES];
+    char memory[FL_TLS_RECORD_BYTES];
     Decrypted decrypted;
     do {
         decrypted = decrypt(self, memory, sizeof(memory));
-    } while (decrypted.result == FL_TLS_DONE);
+        /* The engine may have run Python that ended the connection. */
+    } while (decrypted.result == FL_TLS_DONE
+             && self->phase == FL_TLS_SHUTDOWN);
     return decrypted.result;
 }
 
@@ -430,8 +365,8 @@ fl_tls_control_reading(FlTls *self)
     bool replies_full =
         self->writing_paused && self->reply_bytes > MAX_REPLY_BYTES;
     /* `low` wins if both marks are 0: nothing would resume the transport. */
-    bool low = incoming <= self->read_low_bytes;
-    bool full = incoming >= self->read_high_bytes && !low;
+    bool low = incoming <= self->transport->read_low_bytes;
+    bool full = incoming >= self->transport->read_high_bytes && !low;
     if (self->phase == FL_TLS_SHUTDOWN) {
         /* Data is dropped, and the peer's close_notify comes after it. */
         full = false;
@@ -439,17 +374,19 @@ fl_tls_control_reading(FlTls *self)
     }
     if (!self->raw_paused && (full || replies_full)) {
         self->raw_paused = true;
-        return fl_tls_call_raw(self, self->state->names.pause_reading);
+        return fl_call_method(self->raw, self->state->names.pause_reading,
+                              NULL);
     }
     if (self->raw_paused && low && !replies_full) {
         self->raw_paused = false;
-        return fl_tls_call_raw(self, self->state->names.resume_reading);
+        return fl_call_method(self->raw, self->state->names.resume_reading,
+                              NULL);
     }
     return 0;
 }
 
-int
-fl_tls_raw_resumed(FlTls *self)
+PyObject *
+fl_tls_resume_writing(FlTls *self, PyObject *Py_UNUSED(ignored))
 {
     self->writing_paused = false;
     self->reply_bytes = 0;
@@ -459,26 +396,5 @@ fl_tls_raw_resumed(FlTls *self)
     }
     /* The raw transport would only report an exception.  But records are lost
        then, so the connection must end. */
-    return code < 0 ? fl_tls_fatal(self, "Fatal error on SSL protocol") : 0;
-}
-
-int
-fl_tls_pause_reading(FlTls *self)
-{
-    self->app_paused = true;
-    self->paused_in_dispatch = self->loop->dispatch;
-    return 0;
-}
-
-/* asyncio also continues in the next iteration, so data_received is never
-   called inside resume_reading. */
-int
-fl_tls_resume_reading(FlTls *self)
-{
-    if (!self->app_paused) {
-        return 0;
-    }
-    self->app_paused = false;
-    return fl_tls_call_soon(self, (PyObject *)self, self->state->names._resume,
-                            NULL);
+    return fl_call_none(code < 0 ? fl_tls_fatal(self, FL_TLS_FAILED) : 0);
 }

@@ -17,14 +17,10 @@ int fl_tls_read(FlTls *self);
 FlTlsResult fl_tls_discard(FlTls *self);
 /* Call eof_received of the application's protocol, at most once. */
 int fl_tls_call_eof_received(FlTls *self);
-/* The raw transport has called resume_writing: send the records that
-   waited. */
-int fl_tls_raw_resumed(FlTls *self);
+/* The method resume_writing(): send the records that waited. */
+PyObject *fl_tls_resume_writing(FlTls *self, PyObject *ignored);
 /* Pause or resume reading of the raw transport, by the read marks and by how
    many records wait to be sent. */
 int fl_tls_control_reading(FlTls *self);
-/* The application's pause_reading and resume_reading. */
-int fl_tls_pause_reading(FlTls *self);
-int fl_tls_resume_reading(FlTls *self);
 
 #endif

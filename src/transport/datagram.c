@@ -16,6 +16,7 @@
 #include "core/loop.h"
 #include "core/report.h"
 #include "core/registration.h"
+#include "py/args.h"
 #include "py/call.h"
 #include "py/compat.h"
 #include "py/errors.h"
@@ -34,15 +35,11 @@
 int
 fl_datagram_call_error_received(FlDatagram *self, PyObject *exc)
 {
-    if (self->stream.protocol == NULL) {
-        return 0; /* Python code in the failed call ended the transport */
-    }
-    /* error_received may replace the protocol. */
-    PyObject *protocol = Py_NewRef(self->stream.protocol);
-    PyObject *result = PyObject_CallMethodOneArg(
-        protocol, self->stream.state->names.error_received, exc);
-    Py_DECREF(protocol);
-    return fl_call_done(result);
+    /* NULL: Python code in the failed call ended the transport. */
+    return self->stream.protocol == NULL
+               ? 0
+               : fl_call_method(self->stream.protocol,
+                                self->stream.state->names.error_received, exc);
 }
 
 int
@@ -69,51 +66,18 @@ fl_datagram_report(FlDatagram *self, PyObject *method)
 
 /* --- events -------------------------------------------------------------- */
 
-/* Dispatch an event: read first, then write.  0, or -1 if an exception must
-   leave run_forever. */
+/* Dispatch an event: read first, then write; each checks the phase.  0, or -1
+   if an exception must leave run_forever. */
 static int
 run_events(FlStream *stream, int events)
 {
     FlDatagram *self = FL_DATAGRAM(stream);
-    int code = 0;
-    if ((events & FL_READABLE) && stream->phase == FL_STREAM_OPEN) {
-        code = fl_datagram_read_ready(self);
-    }
-    /* A read may have closed the transport: fl_datagram_write_ready checks. */
-    if (code == 0 && (events & FL_WRITABLE)) {
-        code = fl_datagram_write_ready(self);
-    }
-    return code;
-}
-
-/* The registration's callback: runs the above in the transport's context. */
-static int
-on_datagram(void *owner, FlRegistration *reg, int events)
-{
-    return fl_stream_run_events(owner, reg, events, run_events);
+    int code = events & FL_READABLE ? fl_datagram_read_ready(self) : 0;
+    return code == 0 && (events & FL_WRITABLE) ? fl_datagram_write_ready(self)
+                                               : code;
 }
 
 /* --- opening ------------------------------------------------------------- */
-
-/* True if asyncio's peername would be true: it then sends without an address.
-   A Unix peer without a name has the empty string as its peername, which is
-   false. */
-static bool
-has_peer(const FlStream *stream)
-{
-    size_t header = offsetof(struct sockaddr_un, sun_path);
-    const FlName *peer = stream->peer;
-    return peer != NULL
-           && (fl_name_address(peer)->ss_family != AF_UNIX
-               || peer->size > header);
-}
-
-/* An optional argument: None means absent.  Borrowed. */
-static PyObject *
-none_to_null(PyObject *object)
-{
-    return object == Py_None ? NULL : object;
-}
 
 static const char open_datagram_doc[] =
     "open_datagram(loop, sock, shared, protocol, address, waiter, extra, /)"
@@ -141,13 +105,13 @@ open_datagram(PyObject *module, PyObject *args)
     }
     FlStreamOptions options = {
         .type = state->datagram_type,
-        .on_events = on_datagram,
+        .run_events = run_events,
         .sock = sock,
         .sock_private = !shared,
         .fd = PyObject_AsFileDescriptor(sock),
         .protocol = protocol,
-        .waiter = none_to_null(waiter),
-        .extra = none_to_null(extra),
+        .waiter = fl_none_to_null(waiter),
+        .extra = fl_none_to_null(extra),
     };
     struct sockaddr_storage name = {.ss_family = AF_UNSPEC};
     socklen_t size = sizeof(name);
@@ -164,9 +128,15 @@ open_datagram(PyObject *module, PyObject *args)
     PyObject *transport = fl_stream_open(FL_LOOP(loop), &options);
     if (transport != NULL) {
         FlDatagram *self = FL_DATAGRAM(transport);
-        self->address = Py_XNewRef(none_to_null(address));
+        const FlName *peer = self->stream.peer;
+        self->address = Py_XNewRef(fl_none_to_null(address));
         self->family = name.ss_family;
-        self->connected = has_peer(&self->stream);
+        /* As asyncio, which tests the peername: that of a Unix peer without a
+           name is the empty string, which is false. */
+        self->connected =
+            peer != NULL
+            && (fl_name_address(peer)->ss_family != AF_UNIX
+                || peer->size > offsetof(struct sockaddr_un, sun_path));
     }
     return transport;
 }
@@ -184,51 +154,18 @@ static const char sendto_doc[] =
     "error_received().  "
     "Implements asyncio's DatagramTransport.sendto().";
 
-/* fl_transport_resume_reading, and then delivery of the datagrams that were
-   received before the pause.  That is queued, since asyncio's resume_reading
-   calls no protocol. */
-static PyObject *
-datagram_resume_reading(FlDatagram *self, PyObject *ignored)
-{
-    FlNames *names = &self->stream.state->names;
-    PyObject *result;
-    /* Checked here, too: the queue of received datagrams is the loop thread's
-       as well. */
-    if (fl_transport_was_queued(&self->stream, names->resume_reading, &result))
-    {
-        return result;
-    }
-    result = fl_transport_resume_reading(&self->stream, ignored);
-    /* Not reading: the transport is closing, and drops them. */
-    if (result != NULL && fl_stream_is_reading(&self->stream)
-        && fl_datagram_deliver_later(self) < 0)
-    {
-        Py_CLEAR(result);
-    }
-    return result;
-}
-
 /* asyncio's private names for the event callbacks.  Programs and tests call
    them, and reports of exceptions name them. */
 static PyObject *
 datagram_read_ready(FlDatagram *self, PyObject *Py_UNUSED(ignored))
 {
-    if (self->stream.phase == FL_STREAM_OPEN
-        && fl_datagram_read_ready(self) < 0) {
-        return NULL;
-    }
-    Py_RETURN_NONE;
+    return fl_call_none(fl_datagram_read_ready(self));
 }
 
-/* fl_datagram_write_ready checks the phase itself, since a closing transport
-   still sends its queue. */
 static PyObject *
 datagram_sendto_ready(FlDatagram *self, PyObject *Py_UNUSED(ignored))
 {
-    if (fl_datagram_write_ready(self) < 0) {
-        return NULL;
-    }
-    Py_RETURN_NONE;
+    return fl_call_none(fl_datagram_write_ready(self));
 }
 
 static const char read_ready_doc[] =
@@ -287,9 +224,6 @@ datagram_dealloc(FlDatagram *self)
 /* --- the type ------------------------------------------------------------ */
 
 static PyMethodDef datagram_methods[] = {
-    FL_COMMON_METHODS,
-    FL_METHOD("resume_reading", datagram_resume_reading, METH_NOARGS,
-              fl_transport_resume_reading_doc),
     FL_METHOD("sendto", fl_datagram_sendto, FL_FASTCALL, sendto_doc),
     FL_METHOD("_read_ready", datagram_read_ready, METH_NOARGS, read_ready_doc),
     FL_METHOD("_sendto_ready", datagram_sendto_ready, METH_NOARGS,
@@ -297,46 +231,16 @@ static PyMethodDef datagram_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-static PyGetSetDef datagram_getset[] = {
-    FL_DICT_GETTER,
-    {NULL, NULL, NULL, NULL, NULL},
-};
-
-/* As for StreamTransport: see transport.c. */
-#if PY_VERSION_HEX < 0x030C0000
-static PyMemberDef datagram_members[] = {
-    {"__dictoffset__", T_PYSSIZET, offsetof(FlStream, dict), READONLY, NULL},
-    {"__weaklistoffset__", T_PYSSIZET, offsetof(FlStream, weakrefs), READONLY,
-     NULL},
-    {NULL, 0, 0, 0, NULL},
-};
-#endif
-
 static const char datagram_doc[] =
     "An asyncio.DatagramTransport for a UDP or Unix datagram socket,\n"
     "created by the loop.";
 
 static PyType_Slot datagram_slots[] = {
-    {Py_tp_doc, (void *)datagram_doc},
-    {Py_tp_dealloc, datagram_dealloc},
-    {Py_tp_finalize, fl_stream_finalize},
-    {Py_tp_traverse, datagram_traverse},
-    {Py_tp_clear, datagram_clear},
-    {Py_tp_repr, fl_transport_repr},
-    {Py_tp_methods, datagram_methods},
-    {Py_tp_getset, datagram_getset},
-#if PY_VERSION_HEX < 0x030C0000
-    {Py_tp_members, datagram_members},
-#endif
-    {0, NULL},
-};
-
-static PyType_Spec datagram_spec = {
-    .name = "fastloop._core.DatagramTransport",
-    .basicsize = sizeof(FlDatagram),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | FL_DICT_FLAGS
-             | Py_TPFLAGS_DISALLOW_INSTANTIATION,
-    .slots = datagram_slots,
+    {Py_tp_doc, (void *)datagram_doc},     {Py_tp_dealloc, datagram_dealloc},
+    {Py_tp_finalize, fl_stream_finalize},  {Py_tp_traverse, datagram_traverse},
+    {Py_tp_clear, datagram_clear},         {Py_tp_repr, fl_transport_repr},
+    {Py_tp_methods, datagram_methods},     {Py_tp_getset, fl_transport_getset},
+    {Py_tp_members, fl_transport_members}, {0, NULL},
 };
 
 static PyMethodDef functions[] = {
@@ -351,8 +255,9 @@ fl_datagram_register(PyObject *module, FlState *state)
        isinstance must hold here as well. */
     PyObject *mixin = FL_HAVE_DATAGRAM_BASE ? state->asyncio_datagrams : NULL;
     state->datagram_type =
-        fl_type_derive(module, &datagram_spec, state->asyncio_transport, mixin,
-                       fl_transport_base_slots);
+        fl_transport_type_new(module, "fastloop._core.DatagramTransport",
+                              sizeof(FlDatagram), datagram_slots,
+                              state->asyncio_transport, mixin);
     if (state->datagram_type == NULL) {
         return -1;
     }

@@ -45,8 +45,9 @@
 #define UNIX_SLOT_BYTES ((size_t)256 * 1024)
 #define BUFFER_BYTES    (FL_DATAGRAM_BATCH * SLOT_BYTES)
 
-/* The receive buffer of a loop, shared by its datagram transports.  It takes
-   1 MiB of address space; only pages that were written to occupy memory. */
+/* The receive buffer of a loop, which owns it, shared by its datagram
+   transports.  It takes 1 MiB of address space.  calloc maps that without
+   clearing it, so only pages that were written to occupy memory. */
 typedef struct FlDatagramBuffers {
     FlMessage headers[FL_DATAGRAM_BATCH];
     struct iovec vectors[FL_DATAGRAM_BATCH];
@@ -55,22 +56,6 @@ typedef struct FlDatagramBuffers {
 } FlDatagramBuffers;
 
 /* --- the kernel ---------------------------------------------------------- */
-
-/* The loop's buffer, allocated on first use and owned by the loop; NULL
-   without memory.  No exception is set. */
-static FlDatagramBuffers *
-get_buffers(FlLoop *loop)
-{
-    if (loop->datagram_buffers == NULL) {
-        FlDatagramBuffers *buffers = malloc(sizeof(*buffers));
-        if (buffers != NULL) {
-            /* Only the headers: clearing the data would touch every page. */
-            memset(buffers->headers, 0, sizeof(buffers->headers));
-        }
-        loop->datagram_buffers = buffers;
-    }
-    return loop->datagram_buffers;
-}
 
 /* How many datagrams the next read requests. */
 static unsigned
@@ -252,32 +237,28 @@ fl_datagram_deliver_later(FlDatagram *self)
 
 /* --- read events --------------------------------------------------------- */
 
-/* A read failed: error_received is called unless nothing was there to read.
-   0, or -1 if an exception must leave run_forever. */
-static int
-read_failed(FlDatagram *self, int code)
-{
-    if (code == -EAGAIN || code == -EWOULDBLOCK) {
-        return 0; /* another process may have read the datagram */
-    }
-    if (fl_datagram_report_errno(self, code) == 0) {
-        return 0;
-    }
-    return fl_datagram_report(self, self->stream.state->names._read_ready);
-}
-
 /* Read once and deliver.  The number of datagrams read, or -1 if an exception
    must leave run_forever. */
 static int
 read_batch(FlDatagram *self, unsigned limit)
 {
-    FlDatagramBuffers *buffers = get_buffers(self->stream.loop);
+    FlLoop *loop = self->stream.loop;
+    if (loop->datagram_buffers == NULL) {
+        loop->datagram_buffers = calloc(1, sizeof(FlDatagramBuffers));
+    }
+    FlDatagramBuffers *buffers = loop->datagram_buffers;
     if (buffers == NULL) {
         return fl_stream_fatal_errno(&self->stream, FL_NO_MEMORY, READ_FAILED);
     }
     int count = receive_batch(self, buffers, limit);
+    if (count == -EAGAIN || count == -EWOULDBLOCK) {
+        return 0; /* another process may have read the datagram */
+    }
     if (count < 0) {
-        return read_failed(self, count);
+        return fl_datagram_report_errno(self, count) == 0
+                   ? 0
+                   : fl_datagram_report(self,
+                                        self->stream.state->names._read_ready);
     }
     int code = store_received(self, buffers, count);
     if (code < 0) {

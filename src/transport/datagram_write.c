@@ -1,5 +1,5 @@
-/* Sending datagrams: immediately if the queue is empty, else in batches when
-   the kernel has buffer space.
+/* Sending datagrams: immediately if the queue is empty, else when the kernel
+   has buffer space.
 
    1. sendto tries a datagram exactly once, with the system call that asyncio
       makes, and only if the queue is empty.  If the call would block, the
@@ -8,18 +8,14 @@
    2. C code parses a numeric address.  Any other address goes to the socket
       object's sendto, which resolves host names and raises for invalid
       addresses.
-   3. A batch ends before a datagram with such an address.  A datagram whose
-      send failed is dropped, error_received is called, and the rest waits for
-      the next event, as in asyncio.
-   4. sendmmsg does not report why it stopped after the first datagram.  The
-      next call sends the first unsent datagram again, and reports its error.
-      A connected Unix socket would report a different error the second time,
-      so its datagrams are sent one by one.
-   5. A datagram without an address goes to the socket's peer.  The peer may be
+   3. A queued datagram whose send failed is dropped, error_received is called,
+      and the rest waits for the next event, as in asyncio.
+   4. A datagram without an address goes to the socket's peer.  The peer may be
       unnamed: each end of a socketpair is.  asyncio's transports fail there,
       since they take an empty peername for none.
-   6. No Python code runs between filling a batch and dropping the datagrams it
-      sent.  The batch borrows from the queue, which Python code may clear. */
+
+   Rejected: sendmmsg.  A datagram is queued only after the kernel refused one,
+   and the kernel does not say why it stopped after the first of a batch. */
 #include "transport/datagram_write.h"
 
 #include "core/loop.h"
@@ -45,36 +41,45 @@
 #define WOULD_BLOCK    1
 #define ERROR_REPORTED 2
 
-/* True for a positive errno after which the send is to be retried.  As in
-   asyncio: the errors that Python raises as BlockingIOError or as
-   InterruptedError. */
-static bool
-is_would_block(int code)
-{
-    return code == EAGAIN || code == EWOULDBLOCK || code == EINTR
-           || code == EALREADY || code == EINPROGRESS;
-}
-
 /* --- one datagram -------------------------------------------------------- */
+
+/* Drop the first datagram of the queue if it is `queued`, unless that is NULL.
+   Python code that ran in its send may have cleared the queue. */
+static void
+drop_queued(FlDatagram *self, PyObject *queued)
+{
+    FlWriteQueue *write_queue = &self->stream.write_queue;
+    PyObject *const *pair = fl_write_queue_pair(write_queue, 0);
+    if (queued != NULL && pair != NULL && pair[0] == queued) {
+        fl_write_queue_drop_pair(write_queue, (size_t)PyBytes_GET_SIZE(queued)
+                                                  + FL_DATAGRAM_HEADER_BYTES);
+    }
+}
 
 /* The outcome of a system call, from its result and errno.  An error has been
    reported to error_received. */
 static int
-syscall_outcome(FlDatagram *self, ssize_t result)
+syscall_outcome(FlDatagram *self, ssize_t result, PyObject *queued)
 {
-    if (result >= 0) {
-        return SENT;
-    }
-    if (is_would_block(errno)) {
+    int code = result < 0 ? errno : 0;
+    /* As in asyncio: what Python raises as BlockingIOError or as
+       InterruptedError. */
+    if (code == EAGAIN || code == EWOULDBLOCK || code == EINTR
+        || code == EALREADY || code == EINPROGRESS)
+    {
         return WOULD_BLOCK;
     }
-    return fl_datagram_report_errno(self, -errno) < 0 ? -1 : ERROR_REPORTED;
+    drop_queued(self, queued);
+    if (code == 0) {
+        return SENT;
+    }
+    return fl_datagram_report_errno(self, -code) < 0 ? -1 : ERROR_REPORTED;
 }
 
 /* The outcome when Python code raised: the socket object, the buffer protocol
    or an audit hook. */
 static int
-exception_outcome(FlDatagram *self)
+exception_outcome(FlDatagram *self, PyObject *queued)
 {
     if (PyErr_ExceptionMatches(PyExc_BlockingIOError)
         || PyErr_ExceptionMatches(PyExc_InterruptedError))
@@ -82,20 +87,22 @@ exception_outcome(FlDatagram *self)
         PyErr_Clear(); /* asyncio tests the same classes */
         return WOULD_BLOCK;
     }
-    if (PyErr_ExceptionMatches(PyExc_OSError)) {
-        PyObject *exc = PyErr_GetRaisedException();
+    PyObject *exc = PyErr_GetRaisedException();
+    drop_queued(self, queued);
+    if (PyErr_GivenExceptionMatches(exc, PyExc_OSError)) {
         int code = fl_datagram_call_error_received(self, exc);
         Py_DECREF(exc);
         return code < 0 ? -1 : ERROR_REPORTED;
     }
+    PyErr_SetRaisedException(exc);
     return fl_stream_fatal(&self->stream, WRITE_FAILED) < 0 ? -1
                                                             : ERROR_REPORTED;
 }
 
-/* Call the socket object's sendto: invariant 2.  The outcome.  The caller owns
-   references to data and address. */
+/* Call the socket object's sendto: invariant 2.  The outcome. */
 static int
-send_by_socket(FlDatagram *self, PyObject *data, PyObject *address)
+send_by_socket(FlDatagram *self, PyObject *data, PyObject *address,
+               PyObject *queued)
 {
     /* The call may end the transport, which drops its socket. */
     PyObject *sock = Py_NewRef(self->stream.sock);
@@ -104,14 +111,14 @@ send_by_socket(FlDatagram *self, PyObject *data, PyObject *address)
                                    data, address, NULL);
     Py_DECREF(sock);
     if (result == NULL) {
-        return exception_outcome(self);
+        return exception_outcome(self, queued);
     }
     Py_DECREF(result);
-    return SENT;
+    return syscall_outcome(self, 0, queued);
 }
 
 /* True if the datagram is sent without an address: the socket is connected,
-   and the kernel knows the destination (invariant 5). */
+   and the kernel knows the destination (invariant 4). */
 static bool
 is_for_peer(const FlDatagram *self, PyObject *address)
 {
@@ -161,12 +168,13 @@ send_view(FlDatagram *self, const Py_buffer *view, const FlAddress *to)
 /* Send one datagram to a numeric address or to the socket's peer.  The
    outcome. */
 static int
-send_data(FlDatagram *self, PyObject *data, PyObject *address)
+send_data(FlDatagram *self, PyObject *data, PyObject *address,
+          PyObject *queued)
 {
     Py_buffer view;
     if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) {
         /* A memoryview may be non-contiguous. */
-        return exception_outcome(self);
+        return exception_outcome(self, queued);
     }
     bool for_peer = is_for_peer(self, address);
     /* As in the socket module: sendto raises an audit event, send does not. */
@@ -174,7 +182,7 @@ send_data(FlDatagram *self, PyObject *data, PyObject *address)
         && PySys_Audit("socket.sendto", "OO", self->stream.sock, address) < 0)
     {
         PyBuffer_Release(&view);
-        return exception_outcome(self);
+        return exception_outcome(self, queued);
     }
     ssize_t sent = 0;
     /* An audit hook may have ended the transport.  Then nothing is sent. */
@@ -192,7 +200,18 @@ send_data(FlDatagram *self, PyObject *data, PyObject *address)
        buffer.  Releasing it may change errno. */
     PyBuffer_Release(&view);
     errno = code;
-    return syscall_outcome(self, sent);
+    return syscall_outcome(self, sent, queued);
+}
+
+/* Send one datagram; `queued` is its data if it is the first of the queue, or
+   NULL.  The outcome.  The caller owns references to data and address. */
+static int
+send_now(FlDatagram *self, PyObject *data, PyObject *address, PyObject *queued)
+{
+    bool direct =
+        is_for_peer(self, address) || find_address(self, address) != NULL;
+    return direct ? send_data(self, data, address, queued)
+                  : send_by_socket(self, data, address, queued);
 }
 
 /* --- sendto -------------------------------------------------------------- */
@@ -270,10 +289,7 @@ send_or_queue(FlDatagram *self, PyObject *data, PyObject *address)
     if (!fl_write_queue_is_empty(&self->stream.write_queue)) {
         return queue_datagram(self, data, address);
     }
-    bool direct =
-        is_for_peer(self, address) || find_address(self, address) != NULL;
-    int result = direct ? send_data(self, data, address)
-                        : send_by_socket(self, data, address);
+    int result = send_now(self, data, address, NULL);
     /* Python code in the send may have closed the transport. */
     if (result == WOULD_BLOCK && self->stream.loop != NULL) {
         return queue_datagram(self, data, address);
@@ -281,24 +297,13 @@ send_or_queue(FlDatagram *self, PyObject *data, PyObject *address)
     return result < 0 ? -1 : 0;
 }
 
-/* 0, or -1 with asyncio's TypeError. */
-static int
-check_data(PyObject *data)
-{
-    if (PyBytes_Check(data) || PyByteArray_Check(data)
-        || PyMemoryView_Check(data)) {
-        return 0;
-    }
-    PyErr_Format(PyExc_TypeError,
-                 "data argument must be a bytes-like object, not '%.200s'",
-                 Py_TYPE(data)->tp_name);
-    return -1;
-}
-
 static PyObject *
 sendto_parsed(FlDatagram *self, PyObject *data, PyObject *address)
 {
-    if (check_data(data) < 0) {
+    if (fl_transport_check_data(
+            data, "data argument must be a bytes-like object, not '%U'")
+        < 0)
+    {
         return NULL;
     }
     /* Before 3.13 asyncio ignores empty data; `not data` of a memoryview may
@@ -354,128 +359,19 @@ fl_datagram_sendto(FlDatagram *self, PyObject *const *args, Py_ssize_t nargs,
 
 /* --- the write queue ----------------------------------------------------- */
 
-/* The arguments of one sendmmsg call.  The vectors borrow the bytes from the
-   queue; the addresses are copies, since a cache holds only one. */
-typedef struct {
-    FlMessage headers[FL_DATAGRAM_BATCH];
-    struct iovec vectors[FL_DATAGRAM_BATCH];
-    FlAddress targets[FL_DATAGRAM_BATCH];
-} Batch;
-
-/* How many datagrams a batch may have: invariant 4. */
-static unsigned
-batch_limit(const FlDatagram *self)
-{
-    bool one = (self->family == AF_UNIX && self->stream.peer != NULL)
-               || (self->stream.loop->off & FL_OFF_DATAGRAM_BATCH);
-    return one ? 1 : FL_DATAGRAM_BATCH;
-}
-
-/* Add the datagram at this index of the queue.  False if the batch ends before
-   it: the queue does, or the socket object must parse the address. */
-static bool
-batch_add(FlDatagram *self, Batch *batch, unsigned index)
-{
-    PyObject *const *pair =
-        fl_write_queue_pair(&self->stream.write_queue, index);
-    if (pair == NULL) {
-        return false;
-    }
-    struct msghdr *header = &batch->headers[index].msg_hdr;
-    memset(header, 0, sizeof(*header));
-    if (!is_for_peer(self, pair[1])) {
-        const FlAddress *found = find_address(self, pair[1]);
-        if (found == NULL) {
-            return false;
-        }
-        /* The object field stays unset: the copy owns no reference. */
-        FlAddress *target = &batch->targets[index];
-        memcpy(&target->name, &found->name, found->size);
-        header->msg_name = &target->name;
-        header->msg_namelen = found->size;
-    }
-    batch->vectors[index].iov_base = PyBytes_AS_STRING(pair[0]);
-    batch->vectors[index].iov_len = (size_t)PyBytes_GET_SIZE(pair[0]);
-    header->msg_iov = &batch->vectors[index];
-    header->msg_iovlen = 1;
-    return true;
-}
-
-/* Drop the first datagram of the queue, with its header as queue_datagram
-   counted it. */
-static void
-drop_first(FlDatagram *self)
-{
-    FlWriteQueue *write_queue = &self->stream.write_queue;
-    PyObject *data = fl_write_queue_pair(write_queue, 0)[0];
-    fl_write_queue_drop_pair(write_queue, (size_t)PyBytes_GET_SIZE(data)
-                                              + FL_DATAGRAM_HEADER_BYTES);
-}
-
-/* Send the first datagram of the queue, whose address only the socket object
-   can parse.  The outcome. */
+/* Send the first datagram of the queue.  The outcome. */
 static int
-send_first_by_socket(FlDatagram *self)
+send_first(FlDatagram *self)
 {
     PyObject *const *pair = fl_write_queue_pair(&self->stream.write_queue, 0);
-    PyObject *data = Py_NewRef(pair[0]), *address = Py_NewRef(pair[1]);
-    int result = send_by_socket(self, data, address);
-    /* Python code ran and may have cleared the queue or sent from it.  Drop
-       the datagram only if it is still the first. */
-    pair = fl_write_queue_pair(&self->stream.write_queue, 0);
-    if (result != WOULD_BLOCK && pair != NULL && pair[0] == data) {
-        drop_first(self);
+    if (pair == NULL) {
+        return SENT; /* another thread has cleared the queue */
     }
+    PyObject *data = Py_NewRef(pair[0]), *address = Py_NewRef(pair[1]);
+    int result = send_now(self, data, address, data);
     Py_DECREF(data);
     Py_DECREF(address);
     return result;
-}
-
-/* Send a batch from the front of the queue.  The outcome of its first
-   datagram; SENT even if the kernel took only some of the others. */
-static int
-send_batch(FlDatagram *self)
-{
-    Batch batch;
-    unsigned limit = batch_limit(self), size = 0;
-    while (size < limit && batch_add(self, &batch, size)) {
-        size++;
-    }
-    if (size == 0) {
-        return send_first_by_socket(self);
-    }
-    int code = -fl_stream_check_fd(&self->stream);
-    int count = -1;
-    if (code == 0) {
-        count = fl_send_messages(self->stream.fd, batch.headers, size);
-        code = count < 0 ? errno : 0;
-    }
-    if (count < 0 && is_would_block(code)) {
-        return WOULD_BLOCK;
-    }
-    /* Drop what was sent; after a failure, the datagram that failed. */
-    for (int at = 0; at < (count < 0 ? 1 : count); at++) {
-        if (count > 0) {
-            FL_METER(self->stream.loop, bytes_out, batch.vectors[at].iov_len);
-        }
-        drop_first(self);
-    }
-    errno = code; /* dropping may have changed it */
-    return syscall_outcome(self, count);
-}
-
-/* The queue is empty: stop waiting for writability, and complete a close that
-   waited for it.  0, or -1 if an exception must leave run_forever. */
-static int
-finish_drained(FlStream *stream)
-{
-    int code = fl_stream_update_registration(stream);
-    if (code < 0) {
-        return fl_stream_fatal_errno(stream, code, WRITE_FAILED);
-    }
-    return stream->phase == FL_STREAM_CLOSING
-               ? fl_stream_call_connection_lost(stream)
-               : 0;
 }
 
 int
@@ -486,13 +382,9 @@ fl_datagram_write_ready(FlDatagram *self)
     if (stream->phase >= FL_STREAM_LOST || stream->reg == NULL) {
         return 0;
     }
-    fl_loop_before_io(stream->loop);
-    /* Checked again inside: another thread may have cleared the queue. */
     while (result == SENT && !fl_write_queue_is_empty(&stream->write_queue)) {
         Py_BEGIN_CRITICAL_SECTION(self);
-        result = fl_write_queue_is_empty(&stream->write_queue)
-                     ? SENT
-                     : send_batch(self);
+        result = send_first(self);
         Py_END_CRITICAL_SECTION();
     }
     if (result < 0
@@ -515,5 +407,12 @@ fl_datagram_write_ready(FlDatagram *self)
     {
         return 0;
     }
-    return finish_drained(stream);
+    /* Stop waiting for writability. */
+    int code = fl_stream_update_registration(stream);
+    if (code < 0) {
+        return fl_stream_fatal_errno(stream, code, WRITE_FAILED);
+    }
+    return stream->phase == FL_STREAM_CLOSING
+               ? fl_stream_call_connection_lost(stream)
+               : 0;
 }

@@ -20,19 +20,8 @@
 #include "py/state.h"
 #include "transport/sockaddr.h"
 #include "transport/stream.h"
-#include "transport/transport.h"
 
 #include <unistd.h>
-
-PyObject *
-fl_stream_extra(FlStream *self)
-{
-    /* Created here: most streams are opened without extra info. */
-    if (self->extra == NULL) {
-        self->extra = PyDict_New();
-    }
-    return self->extra;
-}
 
 PyObject *
 fl_socket_from_descriptor(FlState *state, int fd)
@@ -56,18 +45,14 @@ fl_close_socket(int fd)
     PyEval_RestoreThread(thread);
 }
 
-/* Detach a socket object from its descriptor and drop it; steals the
-   reference.  The descriptor has another owner or is closed: this object's
-   deallocation must not close that fd. */
-static void
-detach_and_drop(FlState *state, PyObject *sock)
+void
+fl_socket_detach(const FlState *state, PyObject *sock)
 {
     PyObject *result = PyObject_CallMethodNoArgs(sock, state->names.detach);
     if (result == NULL) {
         PyErr_WriteUnraisable(sock);
     }
     Py_XDECREF(result);
-    Py_DECREF(sock);
 }
 
 PyObject *
@@ -82,7 +67,8 @@ fl_stream_get_socket(FlStream *self)
             /* Creating the object ran Python code.  Another thread or a signal
                handler has created the object first, or has closed the
                stream. */
-            detach_and_drop(self->state, sock);
+            fl_socket_detach(self->state, sock);
+            Py_DECREF(sock);
         }
         else {
             self->sock = sock;
@@ -198,12 +184,16 @@ static PyObject *
 extra_value(FlStream *self, PyObject *key)
 {
     PyObject *value = NULL;
-    PyObject *extra = fl_stream_extra(self);
+    /* Created here: most streams are opened without extra info. */
+    if (self->extra == NULL) {
+        self->extra = PyDict_New();
+    }
+    /* Owned: the calls below may run Python, which may set _extra to another
+       dict. */
+    PyObject *extra = Py_XNewRef(self->extra);
     if (extra == NULL) {
         return NULL;
     }
-    /* Both calls may run Python, which may set _extra to another dict. */
-    Py_INCREF(extra);
     /* The dict comes first: the creator of the transport, or an application by
        _extra, may have set any of these keys. */
     if (PyDict_GetItemRef(extra, key, &value) == 0) {
@@ -284,75 +274,44 @@ fl_stream_fill_extra(FlStream *self)
     return 0;
 }
 
-/* 1 if a program replaced BaseTransport.get_extra_info, as instrumentation
-   and tests do, 0 if not, -1 with an exception set. */
-static int
-is_patched(const FlState *state)
-{
-    PyObject *method = PyObject_GetAttr(state->asyncio_transport,
-                                        state->names.get_extra_info);
-    Py_XDECREF(method);
-    return method == NULL ? -1 : method != state->base_get_extra_info;
-}
-
 /* Call the replaced method.  asyncio's transports inherit get_extra_info, so a
    replacement in the base class takes effect on them; our types define the
    method themselves.  The dict is filled first: the replacement may call the
    original, which reads the dict. */
 static PyObject *
-call_patched(FlStream *self, PyObject *args, PyObject *kwargs)
+call_patched(FlStream *self, PyObject *name, PyObject *fallback)
 {
-    FlNames *names = &self->state->names;
     if (fl_stream_fill_extra(self) < 0) {
         return NULL;
     }
     /* super(type, self): looks the method up behind our own. */
     PyObject *base = PyObject_CallFunctionObjArgs((PyObject *)&PySuper_Type,
                                                   Py_TYPE(self), self, NULL);
-    PyObject *method =
-        base == NULL ? NULL : PyObject_GetAttr(base, names->get_extra_info);
-    Py_XDECREF(base);
     PyObject *value =
-        method == NULL ? NULL : PyObject_Call(method, args, kwargs);
-    Py_XDECREF(method);
+        base == NULL
+            ? NULL
+            : PyObject_CallMethodObjArgs(base,
+                                         self->state->names.get_extra_info,
+                                         name, fallback, NULL);
+    Py_XDECREF(base);
     return value;
 }
 
-int
-fl_extra_info_args(PyObject *args, PyObject *kwargs, PyObject **name,
-                   PyObject **fallback)
-{
-    static char *keywords[] = {"name", "default", NULL};
-    Py_ssize_t count = PyTuple_GET_SIZE(args);
-    *fallback = Py_None;
-    /* Positional arguments, the usual form, skip the generic parser. */
-    if (kwargs != NULL || count < 1 || count > 2) {
-        return PyArg_ParseTupleAndKeywords(args, kwargs, "O|O:get_extra_info",
-                                           keywords, name, fallback)
-                   ? 0
-                   : -1;
-    }
-    *name = PyTuple_GET_ITEM(args, 0);
-    if (count == 2) {
-        *fallback = PyTuple_GET_ITEM(args, 1);
-    }
-    return 0;
-}
-
 PyObject *
-fl_transport_get_extra_info(FlStream *self, PyObject *args, PyObject *kwargs)
+fl_stream_get_extra(FlTransport *transport, PyObject *name, PyObject *fallback)
 {
-    PyObject *name, *fallback;
-    int patched = is_patched(self->state);
-    if (FL_UNLIKELY(patched != 0)) {
-        return patched < 0 ? NULL : call_patched(self, args, kwargs);
-    }
-    if (fl_extra_info_args(args, kwargs, &name, &fallback) < 0) {
-        return NULL;
+    FlStream *self = (FlStream *)transport;
+    /* A program may have replaced BaseTransport.get_extra_info, as
+       instrumentation and tests do. */
+    PyObject *method = PyObject_GetAttr(self->state->asyncio_transport,
+                                        self->state->names.get_extra_info);
+    Py_XDECREF(method);
+    if (FL_UNLIKELY(method != self->state->base_get_extra_info)) {
+        return method == NULL ? NULL : call_patched(self, name, fallback);
     }
     PyObject *value = extra_value(self, name);
     if (value == NULL && !PyErr_Occurred()) {
-        value = Py_NewRef(fallback);
+        value = Py_NewRef(fallback == NULL ? Py_None : fallback);
     }
     return value;
 }

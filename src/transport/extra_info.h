@@ -12,14 +12,9 @@
 #include "py/state.h"
 #include "transport/stream.h"
 
-/* The dict behind get_extra_info, created if necessary: borrowed, or NULL with
-   MemoryError set.  Code that runs Python may replace it (_extra). */
-PyObject *fl_stream_extra(FlStream *self);
-
-/* Parse the arguments of get_extra_info(name, default=None): *fallback is the
-   default.  Both are borrowed.  0, or -1 with TypeError set. */
-int fl_extra_info_args(PyObject *args, PyObject *kwargs, PyObject **name,
-                       PyObject **fallback);
+/* FlTransportOps.get_extra. */
+PyObject *fl_stream_get_extra(FlTransport *transport, PyObject *name,
+                              PyObject *fallback);
 
 /* Create every value that get_extra_info would create on request, and store it
    in the dict: for code that reads the dict directly.  0, or -1 with an
@@ -29,6 +24,10 @@ int fl_stream_fill_extra(FlStream *self);
 /* A new non-blocking socket object that owns the descriptor.  NULL with an
    exception set: then the caller still owns the descriptor. */
 PyObject *fl_socket_from_descriptor(FlState *state, int fd);
+
+/* Detach a socket object from its descriptor, which has another owner or is
+   closed: the object must not close that fd.  A failure is unraisable. */
+void fl_socket_detach(const FlState *state, PyObject *sock);
 
 /* Close a descriptor that no socket object owns.  Releases the GIL: close()
    may block when SO_LINGER is set, and an accepted socket inherits that option

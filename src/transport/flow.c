@@ -10,27 +10,36 @@
 #include "transport/flow.h"
 
 #include "core/metrics.h"
+#include "py/call.h"
 #include "py/compat.h"
+#include "py/errors.h"
 #include "transport/stream.h"
-#include "transport/stream_error.h"
 
-/* Call pause_writing or resume_writing.  An exception is reported with the
-   message.  0, or -1 with one that leaves the loop. */
-static int
-call_protocol(FlStream *self, PyObject *method, const char *message)
+int
+fl_flow_call(FlTransport *self, PyObject *protocol, PyObject *const *reported,
+             bool pause)
 {
-    if (self->protocol == NULL) {
-        return 0; /* fl_stream_clear dropped it */
+    FlNames *names = &self->state->names;
+    if (protocol == NULL) {
+        return 0; /* the transport has ended */
     }
-    /* Owned: the method may call set_protocol. */
-    PyObject *protocol = Py_NewRef(self->protocol);
-    PyObject *result = PyObject_CallMethodNoArgs(protocol, method);
-    int code = 0;
-    if (result == NULL) {
-        code = fl_stream_report(self, message);
+    Py_INCREF(self); /* the method may end the connection */
+    int code = fl_call_method(
+        protocol, pause ? names->pause_writing : names->resume_writing, NULL);
+    bool reports = code < 0 && !fl_error_leaves_loop();
+    if (reports && self->loop == NULL) {
+        /* The method ended the stream, for want of memory at once. */
+        PyErr_WriteUnraisable((PyObject *)self);
+        code = 0;
     }
-    Py_XDECREF(result);
-    Py_DECREF(protocol);
+    else if (reports) {
+        PyObject *exc = PyErr_GetRaisedException();
+        code = fl_transport_report(self, *reported, exc,
+                                   pause ? "protocol.pause_writing() failed"
+                                         : "protocol.resume_writing() failed");
+        Py_DECREF(exc);
+    }
+    Py_DECREF(self);
     return code;
 }
 
@@ -50,6 +59,13 @@ fl_stream_meter_backlog(FlStream *self)
     self->metered_bytes = waiting;
 }
 
+static int
+call_protocol(FlStream *self, bool pause)
+{
+    return fl_flow_call((FlTransport *)self, self->protocol, &self->protocol,
+                        pause);
+}
+
 int
 fl_stream_maybe_pause(FlStream *self)
 {
@@ -61,9 +77,7 @@ fl_stream_maybe_pause(FlStream *self)
         self->protocol_paused = true;
     }
     Py_END_CRITICAL_SECTION();
-    return pauses ? call_protocol(self, self->state->names.pause_writing,
-                                  "protocol.pause_writing() failed")
-                  : 0;
+    return pauses ? call_protocol(self, true) : 0;
 }
 
 int
@@ -78,34 +92,5 @@ fl_stream_maybe_resume(FlStream *self)
         self->protocol_paused = false;
     }
     Py_END_CRITICAL_SECTION();
-    return resumes ? call_protocol(self, self->state->names.resume_writing,
-                                   "protocol.resume_writing() failed")
-                   : 0;
-}
-
-int
-fl_flow_parse_mark(PyObject *object, int64_t *mark)
-{
-    PyObject *whole;
-    if (PyFloat_Check(object)) {
-        /* Backlogs are whole numbers, so a fraction changes no comparison. */
-        double value = PyFloat_AS_DOUBLE(object);
-        if (value >= (double)INT64_MAX) { /* infinity, too */
-            *mark = INT64_MAX;
-            return 0;
-        }
-        whole = PyLong_FromDouble(floor(value));
-    }
-    else {
-        whole = PyNumber_Index(object);
-    }
-    if (whole == NULL) {
-        return -1;
-    }
-    int overflow;
-    long long value = PyLong_AsLongLongAndOverflow(whole, &overflow);
-    Py_DECREF(whole);
-    /* No backlog reaches a mark beyond 64 bits: the largest one acts alike. */
-    *mark = overflow > 0 ? INT64_MAX : overflow < 0 ? INT64_MIN : value;
-    return 0;
+    return resumes ? call_protocol(self, false) : 0;
 }

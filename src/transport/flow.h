@@ -16,9 +16,11 @@ void fl_stream_meter_backlog(FlStream *self);
 int fl_stream_maybe_pause(FlStream *self);
 int fl_stream_maybe_resume(FlStream *self);
 
-/* Convert a Python number of any kind to a water mark.  It has 64 bits on
-   every platform, because applications read their marks back.  0, or -1 with
-   TypeError, OverflowError or ValueError set. */
-int fl_flow_parse_mark(PyObject *object, int64_t *mark);
+/* Call the protocol's pause_writing or resume_writing; nothing if protocol is
+   NULL.  An exception is reported as one of *reported, read after the call,
+   which asyncio has for the protocol.  0, or -1 with one that leaves the
+   loop. */
+int fl_flow_call(FlTransport *self, PyObject *protocol,
+                 PyObject *const *reported, bool pause);
 
 #endif

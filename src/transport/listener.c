@@ -32,6 +32,7 @@
 #include "core/poller.h"
 #include "core/report.h"
 #include "loop/user_fd.h"
+#include "py/args.h"
 #include "py/call.h"
 #include "py/compat.h"
 #include "py/context.h"
@@ -203,22 +204,13 @@ open_accepted(Listener *self, Accepted *accepted)
     }
     /* Reporting runs Python code: a failure of that is reported in turn. */
     PyObject *exc = PyErr_GetRaisedException();
-    PyObject *result = PyObject_CallMethodOneArg(
-        (PyObject *)self->loop, self->loop->state->names._accept_failed, exc);
+    code = fl_call_method((PyObject *)self->loop,
+                          self->loop->state->names._accept_failed, exc);
     Py_DECREF(exc);
-    Py_XDECREF(result);
-    return result == NULL ? fl_loop_report_callback(self->loop, NULL) : 0;
+    return code < 0 ? fl_loop_report_callback(self->loop, NULL) : 0;
 }
 
 /* --- events -------------------------------------------------------------- */
-
-/* asyncio's list of errors after which it pauses: invariant 5. */
-static bool
-is_exhaustion(int code)
-{
-    return code == -EMFILE || code == -ENFILE || code == -ENOBUFS
-           || code == -ENOMEM;
-}
 
 /* True while the socket's events go to this listener.  add_reader and
    remove_reader of the same fd cancel its handle. */
@@ -274,7 +266,9 @@ accept_failed(Listener *self, int code)
     }
     FlNames *names = &self->loop->state->names;
     PyObject *result;
-    if (is_exhaustion(code)) {
+    /* asyncio's list of errors after which it pauses: invariant 5. */
+    if (code == -EMFILE || code == -ENFILE || code == -ENOBUFS
+        || code == -ENOMEM) {
         /* Unregistered before _accept_exhausted schedules the restart. */
         result = listener_stop(self) < 0
                      ? NULL
@@ -339,9 +333,11 @@ next_limit(Listener *self)
     return self->accept_limit;
 }
 
-/* The socket is readable.  0, or -1 if an exception must leave run_forever. */
-static int
-accept_event(Listener *self)
+/* The add_reader callback: the socket is readable.  An exception from here
+   leaves run_forever. */
+static PyObject *
+listener_call(Listener *self, PyObject *Py_UNUSED(args),
+              PyObject *Py_UNUSED(kwargs))
 {
     Accepted accepted[MAX_ACCEPTS];
     int code;
@@ -351,59 +347,12 @@ accept_event(Listener *self)
     /* Noted here, since open_all may end this function. */
     self->limit_poll = code == 0 ? self->loop->poller->polls : 0;
     if (open_all(self, accepted, count) < 0) {
-        return -1;
+        return NULL;
     }
     /* Reported last.  A listener that a factory has stopped must not pause:
        the timer would start it again. */
-    return code < 0 && !backlog_empty && is_accepting(self)
-               ? accept_failed(self, code)
-               : 0;
-}
-
-/* The add_reader callback.  An exception from here leaves run_forever. */
-static PyObject *
-listener_call(Listener *self, PyObject *Py_UNUSED(args),
-              PyObject *Py_UNUSED(kwargs))
-{
-    return accept_event(self) < 0 ? NULL : Py_NewRef(Py_None);
-}
-
-/* --- starting and stopping ----------------------------------------------- */
-
-/* A listener without its optional fields; it is not registered. */
-static Listener *
-listener_new(FlLoop *loop, PyObject *sock, int fd)
-{
-    PyTypeObject *type = loop->state->listener_type;
-    Listener *self = (Listener *)type->tp_alloc(type, 0);
-    if (self == NULL) {
-        return NULL;
-    }
-    self->loop = (FlLoop *)Py_NewRef((PyObject *)loop);
-    self->sock = Py_NewRef(sock);
-    self->fd = fd;
-    self->accept_limit = 1;
-    return self;
-}
-
-/* An optional argument: None means absent. */
-static bool
-is_not_none(PyObject *object)
-{
-    return object != NULL && object != Py_None;
-}
-
-/* 0, or -1 with an exception set: not a fastloop.Loop, or closed. */
-static int
-parse_loop(PyObject *module, PyObject *object, FlLoop **loop)
-{
-    PyTypeObject *type = fl_state_get(module)->loop_type;
-    if (!PyObject_TypeCheck(object, type)) {
-        PyErr_SetString(PyExc_TypeError, "a fastloop.Loop is required");
-        return -1;
-    }
-    *loop = FL_LOOP(object);
-    return fl_loop_check_open(*loop);
+    bool failed = code < 0 && !backlog_empty && is_accepting(self);
+    return fl_call_none(failed ? accept_failed(self, code) : 0);
 }
 
 /* --- module functions ---------------------------------------------------- */
@@ -420,34 +369,37 @@ static const char start_accepting_doc[] =
 static PyObject *
 start_accepting(PyObject *module, PyObject *args)
 {
-    PyObject *loop_object, *sock, *factory, *server, *accept_tls, *context;
+    FlState *state = fl_state_get(module);
+    PyObject *loop, *sock, *factory, *server, *accept_tls, *context;
     int backlog;
-    FlLoop *loop;
-    if (!PyArg_ParseTuple(args, "OOOOiOO:start_accepting", &loop_object, &sock,
-                          &factory, &server, &backlog, &accept_tls, &context)
-        || parse_loop(module, loop_object, &loop) < 0)
+    if (!PyArg_ParseTuple(args, "O!OOOiOO:start_accepting", state->loop_type,
+                          &loop, &sock, &factory, &server, &backlog,
+                          &accept_tls, &context)
+        || fl_loop_check_open(FL_LOOP(loop)) < 0)
     {
         return NULL;
     }
-    int fd = fl_fd_of(loop, sock);
-    if (fd < 0) {
-        return NULL;
-    }
-    Listener *self = listener_new(loop, sock, fd);
+    PyTypeObject *type = state->listener_type;
+    int fd = fl_fd_of(FL_LOOP(loop), sock);
+    Listener *self = fd < 0 ? NULL : (Listener *)type->tp_alloc(type, 0);
     if (self == NULL) {
         return NULL;
     }
+    self->loop = (FlLoop *)Py_NewRef(loop);
+    self->sock = Py_NewRef(sock);
+    self->fd = fd;
+    self->accept_limit = 1;
     self->backlog = backlog;
     self->factory = Py_NewRef(factory);
-    self->server = is_not_none(server) ? Py_NewRef(server) : NULL;
-    self->accept_tls = is_not_none(accept_tls) ? Py_NewRef(accept_tls) : NULL;
+    self->server = Py_XNewRef(fl_none_to_null(server));
+    self->accept_tls = Py_XNewRef(fl_none_to_null(accept_tls));
     self->context =
-        is_not_none(context) ? Py_NewRef(context) : PyContext_CopyCurrent();
+        context == Py_None ? PyContext_CopyCurrent() : Py_NewRef(context);
     int code = self->context == NULL ? -1 : listener_start(self);
     Py_DECREF(self); /* the handle owns it */
     /* Dropping the reader that was registered before may run code that closes
        the loop. */
-    if (code < 0 || fl_loop_check_open(loop) < 0) {
+    if (code < 0 || fl_loop_check_open(FL_LOOP(loop)) < 0) {
         return NULL;
     }
     Py_RETURN_NONE;
@@ -480,29 +432,28 @@ static const char open_stream_doc[] =
 static PyObject *
 open_stream(PyObject *module, PyObject *args)
 {
-    PyObject *loop_object, *sock, *protocol, *waiter, *extra, *server,
-        *context;
-    FlLoop *loop;
+    PyObject *loop, *sock, *protocol, *waiter, *extra, *server, *context;
     int shared;
-    if (!PyArg_ParseTuple(args, "OOpOOOOO:open_stream", &loop_object, &sock,
+    if (!PyArg_ParseTuple(args, "O!OpOOOOO:open_stream",
+                          fl_state_get(module)->loop_type, &loop, &sock,
                           &shared, &protocol, &waiter, &extra, &server,
                           &context)
-        || parse_loop(module, loop_object, &loop) < 0)
+        || fl_loop_check_open(FL_LOOP(loop)) < 0)
     {
         return NULL;
     }
     FlStreamOptions options = {
         .sock = sock,
         .sock_private = !shared,
-        .fd = fl_fd_of(loop, sock),
+        .fd = fl_fd_of(FL_LOOP(loop), sock),
         .protocol = protocol,
-        .waiter = is_not_none(waiter) ? waiter : NULL,
-        .extra = is_not_none(extra) ? extra : NULL,
-        .server = is_not_none(server) ? server : NULL,
-        .context = is_not_none(context) ? context : NULL,
+        .waiter = fl_none_to_null(waiter),
+        .extra = fl_none_to_null(extra),
+        .server = fl_none_to_null(server),
+        .context = fl_none_to_null(context),
     };
     /* On failure the socket remains the caller's, and open. */
-    return options.fd < 0 ? NULL : fl_stream_open(loop, &options);
+    return options.fd < 0 ? NULL : fl_stream_open(FL_LOOP(loop), &options);
 }
 
 static const char is_literal_doc[] =

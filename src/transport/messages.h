@@ -1,14 +1,13 @@
-/* Receive or send several datagrams with one system call, where available.
+/* Receive several datagrams with one system call, where available.
 
-   Linux has recvmmsg and sendmmsg.  Elsewhere the functions below loop over
-   recvmsg and sendmsg.
+   Linux has recvmmsg.  Elsewhere the function below loops over recvmsg.
 
    Owner: the caller owns the descriptor, the headers and their buffers.
    Threads: any; nothing is stored here.
-   Result: the number of messages transferred, at least one, or -1 with errno
-   set.  An error after the first message is not reported: the call returns
-   the count so far, and a retry of the next message reports the error.
-   The calls never block.  They raise no SIGPIPE where MSG_NOSIGNAL exists. */
+   Result: the number of messages received, at least one, or -1 with errno set.
+   An error after the first message is not reported: the call returns the count
+   so far, and a retry of the next message reports the error.
+   The call never blocks. */
 #ifndef FL_TRANSPORT_MESSAGES_H
 #define FL_TRANSPORT_MESSAGES_H
 
@@ -32,12 +31,6 @@ fl_receive_messages(int fd, FlMessage *messages, unsigned count)
 {
     return recvmmsg(fd, messages, count, MSG_DONTWAIT, NULL);
 }
-
-static inline int
-fl_send_messages(int fd, FlMessage *messages, unsigned count)
-{
-    return sendmmsg(fd, messages, count, FL_SEND_FLAGS);
-}
 #else
 /* The fields of Linux's struct mmsghdr that we use, under the same names. */
 typedef struct {
@@ -55,17 +48,6 @@ fl_receive_messages(int fd, FlMessage *messages, unsigned count)
             break;
         }
         messages[at].msg_len = (unsigned)got;
-    }
-    return at == 0 ? -1 : (int)at;
-}
-
-static inline int
-fl_send_messages(int fd, FlMessage *messages, unsigned count)
-{
-    unsigned at = 0;
-    while (at < count
-           && sendmsg(fd, &messages[at].msg_hdr, FL_SEND_FLAGS) >= 0) {
-        at++;
     }
     return at == 0 ? -1 : (int)at;
 }

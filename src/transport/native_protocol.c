@@ -1,7 +1,10 @@
-/* The table of native protocols: it is in the module state, because the types
-   belong to one interpreter. */
+/* Calls of protocols: see native_protocol.h.
+
+   1. The table of native protocols is in the module state, because the types
+      belong to one interpreter. */
 #include "transport/native_protocol.h"
 
+#include "py/call.h"
 #include "py/compat.h"
 #include "py/state.h"
 
@@ -20,15 +23,65 @@ fl_native_protocol_register(FlState *state, PyTypeObject *type,
     entry->native = native;
 }
 
-const FlNativeProtocol *
-fl_native_protocol_of(const FlState *state, PyObject *protocol)
+int
+fl_protocol_kind(const FlState *state, PyObject *protocol,
+                 const FlNativeProtocol **native, bool *buffered)
 {
+    int is_buffered = PyObject_IsInstance(protocol, state->buffered_protocol);
+    if (is_buffered < 0) {
+        return -1;
+    }
+    *native = NULL;
     for (size_t at = 0; at < FL_NATIVE_PROTOCOLS; at++) {
         const FlNativeProtocolEntry *entry = &state->native_protocols[at];
         /* Exact: a subclass may override the methods. */
         if (entry->type != NULL && Py_IS_TYPE(protocol, entry->type)) {
-            return entry->native;
+            *native = entry->native;
         }
     }
-    return NULL;
+    *buffered = is_buffered && *native == NULL;
+    return 0;
+}
+
+int
+fl_protocol_buffer_updated(FlState *state, PyObject *protocol,
+                           size_t got_bytes)
+{
+    PyObject *count = PyLong_FromSize_t(got_bytes);
+    if (count == NULL) {
+        return -1;
+    }
+    int code = fl_call_method(protocol, state->names.buffer_updated, count);
+    Py_DECREF(count);
+    return code;
+}
+
+PyObject *
+fl_protocol_get_buffer(FlState *state, PyObject *protocol, Py_ssize_t hint)
+{
+    PyObject *hint_object = PyLong_FromSsize_t(hint);
+    if (hint_object == NULL) {
+        return NULL;
+    }
+    PyObject *buffer =
+        PyObject_CallMethodOneArg(protocol, state->names.get_buffer,
+                                  hint_object);
+    Py_DECREF(hint_object);
+    Py_ssize_t size = buffer == NULL ? -1 : PyObject_Size(buffer);
+    if (size == 0) {
+        PyErr_SetString(PyExc_RuntimeError,
+                        "get_buffer() returned an empty buffer");
+    }
+    if (size <= 0) {
+        Py_CLEAR(buffer);
+    }
+    return buffer;
+}
+
+int
+fl_protocol_eof_received(FlState *state, PyObject *protocol,
+                         const FlNativeProtocol *native)
+{
+    return native != NULL ? native->eof_received(state, protocol)
+                          : fl_call_truth(protocol, state->names.eof_received);
 }

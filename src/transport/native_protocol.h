@@ -1,4 +1,4 @@
-/* Native protocols: a protocol's callbacks as C functions.
+/* Calls of a protocol: of its methods, or of a native protocol's C functions.
 
    A native protocol takes bytes from a stream to an object of ours, or to an
    asyncio object whose layout we know, without a Python frame between.  A
@@ -72,9 +72,23 @@ typedef struct FlNativeProtocol FlNativeProtocol;
 void fl_native_protocol_register(FlState *state, PyTypeObject *type,
                                  const FlNativeProtocol *native);
 
-/* The native protocol of a protocol's type, or NULL if the stream must call
-   the Python methods.  Runs no Python. */
-const FlNativeProtocol *fl_native_protocol_of(const FlState *state,
-                                              PyObject *protocol);
+/* How data reaches a protocol: by *native if that is not NULL, else by a
+   BufferedProtocol's methods or by a Protocol's.  A transport asks when its
+   protocol is set.  0, or -1 with an exception set. */
+int fl_protocol_kind(const FlState *state, PyObject *protocol,
+                     const FlNativeProtocol **native, bool *buffered);
+
+/* Each calls one method of a protocol, which may run any Python.  The caller
+   owns a reference to the protocol.  They return 0, or -1 with an exception
+   set, unless they say otherwise. */
+int fl_protocol_buffer_updated(FlState *state, PyObject *protocol,
+                               size_t got_bytes);
+/* The buffer of a BufferedProtocol, not empty: a new reference, or NULL with
+   an exception set. */
+PyObject *fl_protocol_get_buffer(FlState *state, PyObject *protocol,
+                                 Py_ssize_t hint);
+/* 1: keep the transport open; 0: close it; or -1.  `native` may be NULL. */
+int fl_protocol_eof_received(FlState *state, PyObject *protocol,
+                             const FlNativeProtocol *native);
 
 #endif

@@ -12,42 +12,14 @@
 #include "transport/sockaddr.h"
 
 #include "py/compat.h"
-#include "py/errors.h"
 
 #include <arpa/inet.h>
-#include <errno.h>
 #include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/un.h>
 
 /* --- to Python ----------------------------------------------------------- */
-
-static PyObject *
-inet_object(const struct sockaddr_in *address)
-{
-    char text[INET_ADDRSTRLEN];
-    if (inet_ntop(AF_INET, &address->sin_addr, text, sizeof(text)) == NULL) {
-        (void)fl_raise_errno(-errno);
-        return NULL;
-    }
-    return Py_BuildValue("si", text, (int)ntohs(address->sin_port));
-}
-
-static PyObject *
-inet6_object(const struct sockaddr_in6 *address)
-{
-    char text[INET6_ADDRSTRLEN];
-    if (inet_ntop(AF_INET6, &address->sin6_addr, text, sizeof(text)) == NULL) {
-        (void)fl_raise_errno(-errno);
-        return NULL;
-    }
-    /* The socket module converts the flow info to host byte order.  The scope
-       ID is in host byte order already. */
-    return Py_BuildValue("siII", text, (int)ntohs(address->sin6_port),
-                         (unsigned)ntohl(address->sin6_flowinfo),
-                         (unsigned)address->sin6_scope_id);
-}
 
 static PyObject *
 unix_object(const struct sockaddr_un *address, socklen_t size)
@@ -69,13 +41,21 @@ unix_object(const struct sockaddr_un *address, socklen_t size)
 PyObject *
 fl_sockaddr_object(const struct sockaddr_storage *address, socklen_t size)
 {
-    /* Only a Unix address has a variable size; the others are complete. */
+    const struct sockaddr_in *in = (const struct sockaddr_in *)address;
+    const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)address;
+    char text[INET6_ADDRSTRLEN];
     switch (address->ss_family) {
-    case AF_INET:
-        return inet_object((const struct sockaddr_in *)address);
+    case AF_INET: /* inet_ntop fails only for want of space */
+        (void)inet_ntop(AF_INET, &in->sin_addr, text, sizeof(text));
+        return Py_BuildValue("si", text, (int)ntohs(in->sin_port));
     case AF_INET6:
-        return inet6_object((const struct sockaddr_in6 *)address);
-    case AF_UNIX:
+        (void)inet_ntop(AF_INET6, &in6->sin6_addr, text, sizeof(text));
+        /* The socket module converts the flow info to host byte order.  The
+           scope ID is in host byte order already. */
+        return Py_BuildValue("siII", text, (int)ntohs(in6->sin6_port),
+                             (unsigned)ntohl(in6->sin6_flowinfo),
+                             (unsigned)in6->sin6_scope_id);
+    case AF_UNIX: /* the only one of variable size */
         return unix_object((const struct sockaddr_un *)address, size);
     default:
         Py_RETURN_NONE;
@@ -146,82 +126,61 @@ host_text(PyObject *tuple)
     return no_nul ? text : NULL;
 }
 
-/* The caller has checked that the tuple has at least two items.  The same
-   holds for read_inet6. */
-static bool
-read_inet(PyObject *tuple, struct sockaddr_in *name)
+/* Parse a tuple of host and port, for AF_INET6 optionally flow info and scope
+   ID: the size of *name, or 0. */
+static socklen_t
+parse_tuple(PyObject *tuple, int family, struct sockaddr_storage *name)
 {
-    const char *host = host_text(tuple);
-    int64_t port = int_item(tuple, 1, UINT16_MAX);
-    if (PyTuple_GET_SIZE(tuple) != 2 || host == NULL || port < 0
-        || inet_pton(AF_INET, host, &name->sin_addr) != 1)
-    {
-        return false;
+    struct sockaddr_in *in = (struct sockaddr_in *)name;
+    struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)name;
+    Py_ssize_t count = PyTuple_CheckExact(tuple) ? PyTuple_GET_SIZE(tuple) : 0;
+    if (count < 2 || count > (family == AF_INET6 ? 4 : 2)) {
+        return 0;
     }
-    name->sin_family = AF_INET;
-    name->sin_port = htons((uint16_t)port);
-    return true;
-}
-
-static bool
-read_inet6(PyObject *tuple, struct sockaddr_in6 *name)
-{
-    Py_ssize_t size = PyTuple_GET_SIZE(tuple);
     const char *host = host_text(tuple);
     int64_t port = int_item(tuple, 1, UINT16_MAX);
     /* The flow info has 20 bits; the socket module rejects more, too. */
-    int64_t flow = size > 2 ? int_item(tuple, 2, 0xfffff) : 0;
-    int64_t scope = size > 3 ? int_item(tuple, 3, UINT32_MAX) : 0;
-    if (size > 4 || host == NULL || port < 0 || flow < 0 || scope < 0
-        || inet_pton(AF_INET6, host, &name->sin6_addr) != 1)
-    {
-        return false;
+    int64_t flow = count > 2 ? int_item(tuple, 2, 0xfffff) : 0;
+    int64_t scope = count > 3 ? int_item(tuple, 3, UINT32_MAX) : 0;
+    if (host == NULL || port < 0 || flow < 0 || scope < 0) {
+        return 0;
     }
-    name->sin6_family = AF_INET6;
-    name->sin6_port = htons((uint16_t)port);
-    name->sin6_flowinfo = htonl((uint32_t)flow);
-    name->sin6_scope_id = (uint32_t)scope;
-    return true;
+    memset(name, 0, sizeof(*name));
+    name->ss_family = (sa_family_t)family;
+    if (family == AF_INET && inet_pton(AF_INET, host, &in->sin_addr) == 1) {
+        in->sin_port = htons((uint16_t)port);
+        return sizeof(*in);
+    }
+    if (family == AF_INET6 && inet_pton(AF_INET6, host, &in6->sin6_addr) == 1)
+    {
+        in6->sin6_port = htons((uint16_t)port);
+        in6->sin6_flowinfo = htonl((uint32_t)flow);
+        in6->sin6_scope_id = (uint32_t)scope;
+        return sizeof(*in6);
+    }
+    return 0; /* not numeric, or the socket has another family */
 }
 
 bool
 fl_address_parse(FlAddress *address, PyObject *object, int family)
 {
     /* Parsed into a local: the cache stays as it was unless all is valid. */
-    struct sockaddr_storage name = {0};
-    socklen_t size = 0;
-    if (!PyTuple_CheckExact(object) || PyTuple_GET_SIZE(object) < 2) {
-        return false;
+    struct sockaddr_storage name;
+    socklen_t size = parse_tuple(object, family, &name);
+    if (size > 0) {
+        fl_address_store(address, object, &name, size);
     }
-    if (family == AF_INET && read_inet(object, (struct sockaddr_in *)&name)) {
-        size = sizeof(struct sockaddr_in);
-    }
-    if (family == AF_INET6 && read_inet6(object, (struct sockaddr_in6 *)&name))
-    {
-        size = sizeof(struct sockaddr_in6);
-    }
-    if (size == 0) {
-        return false; /* not numeric, or the socket has another family */
-    }
-    fl_address_store(address, object, &name, size);
-    return true;
+    return size > 0;
 }
 
 bool
 fl_address_is_literal(PyObject *object)
 {
-    struct sockaddr_storage name = {0}; /* only whether it parses counts */
-    if (!PyTuple_CheckExact(object)) {
-        return false;
-    }
+    struct sockaddr_storage name; /* only whether it parses counts */
     /* asyncio's resolver returns four items for IPv6, so a shorter tuple still
        has to be resolved. */
-    switch (PyTuple_GET_SIZE(object)) {
-    case 2:
-        return read_inet(object, (struct sockaddr_in *)&name);
-    case 4:
-        return read_inet6(object, (struct sockaddr_in6 *)&name);
-    default:
-        return false;
-    }
+    int family = PyTuple_CheckExact(object) && PyTuple_GET_SIZE(object) == 4
+                     ? AF_INET6
+                     : AF_INET;
+    return parse_tuple(object, family, &name) > 0;
 }

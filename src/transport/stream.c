@@ -43,6 +43,7 @@
 #include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 void
 fl_stream_set_phase(FlStream *self, FlStreamPhase phase)
@@ -63,7 +64,11 @@ fl_stream_update_registration(FlStream *self)
         return 0;
     }
     int wanted = 0;
-    if (self->phase == FL_STREAM_OPEN && !self->paused && !self->read_eof) {
+    /* A closing write pipe still learns that its reader is gone. */
+    bool reads =
+        self->phase == FL_STREAM_OPEN
+        || (self->phase == FL_STREAM_CLOSING && self->kind == FL_WRITE_PIPE);
+    if (reads && !self->paused && !self->read_eof) {
         wanted |= FL_READABLE;
     }
     /* Corked bytes wait for the callback's end, not for the kernel. */
@@ -93,15 +98,12 @@ fl_stream_resolve_if_pending(FlStream *self, PyObject *waiter,
                              PyObject *method, PyObject *value)
 {
     Py_INCREF(waiter); /* done() may make the stream drop its reference */
-    int done = fl_call_truth(waiter, self->state->names.done);
-    PyObject *result = NULL;
-    if (done == 0) {
-        result = PyObject_CallMethodOneArg(waiter, method, value);
+    int code = fl_call_truth(waiter, self->state->names.done);
+    if (code == 0) {
+        code = fl_call_method(waiter, method, value);
     }
-    bool failed = done < 0 || (done == 0 && result == NULL);
-    Py_XDECREF(result);
     Py_DECREF(waiter);
-    return failed ? fl_loop_report_callback(self->loop, NULL) : 0;
+    return code < 0 ? fl_loop_report_callback(self->loop, NULL) : 0;
 }
 
 /* Resolve the future of create_connection or its like: failure is 0 or a
@@ -138,7 +140,8 @@ start_reading(FlStream *self)
     {
         return -1;
     }
-    return wake_waiter(self, code);
+    /* asyncio opens a pipe that cannot be polled, and reports that. */
+    return wake_waiter(self, self->kind == FL_SOCKET ? code : 0);
 }
 
 static int
@@ -160,20 +163,28 @@ run_connection_made(FlLoop *loop, PyObject *subject, PyObject *argument)
     if (self->native != NULL && self->native->before_connection_made != NULL) {
         self->native->before_connection_made(self->state, protocol);
     }
-    PyObject *result = PyObject_CallMethodOneArg(protocol, name, subject);
-    if (result == NULL
+    if (fl_call_method(protocol, name, subject) < 0
         && fl_loop_report_call(loop, protocol, name, subject, self->queued_by)
                < 0)
     {
         exc = PyErr_GetRaisedException(); /* leaves the loop, afterwards */
     }
-    Py_XDECREF(result);
     Py_DECREF(protocol);
     int code = self->loop == NULL ? 0 : start_reading(self);
     return fl_error_keep_first(exc, code, subject);
 }
 
 /* --- connection_lost ----------------------------------------------------- */
+
+/* Call the server's _attach or _detach.  From 3.13 on they take the transport,
+   which Server.close_clients needs.  0, or -1 with an exception. */
+static int
+call_server(FlStream *self, PyObject *server, PyObject *method)
+{
+    return fl_call_method(server, method,
+                          FL_SERVER_KNOWS_TRANSPORTS ? (PyObject *)self
+                                                     : NULL);
+}
 
 /* Call the server's _detach, once.  0, or -1 with its exception. */
 static int
@@ -184,15 +195,11 @@ detach_server(FlStream *self)
     if (server == NULL) {
         return 0;
     }
-    PyObject *result = PyObject_CallMethodObjArgs(
-        server, self->state->names._detach,
-        FL_SERVER_KNOWS_TRANSPORTS ? (PyObject *)self : NULL, NULL);
-    int code = result == NULL ? -1 : 0;
+    int code = call_server(self, server, self->state->names._detach);
     if (code < 0 && self->loop->poller == NULL) {
         PyErr_Clear(); /* the loop is closed: nothing handles the error */
         code = 0;
     }
-    Py_XDECREF(result);
     Py_DECREF(server);
     return code;
 }
@@ -212,22 +219,9 @@ close_descriptor(FlStream *self)
         }
         return 0;
     }
-    PyObject *result =
-        PyObject_CallMethodNoArgs(sock, self->state->names.close);
-    Py_XDECREF(result);
+    int code = fl_call_method(sock, self->state->names.close, NULL);
     Py_DECREF(sock);
-    return result == NULL ? -1 : 0;
-}
-
-/* Close the descriptor, then detach from the server, so that wait_closed()
-   returns only once the descriptor is closed.  0, or -1 with the first
-   exception. */
-static int
-close_and_detach(FlStream *self)
-{
-    PyObject *exc =
-        close_descriptor(self) < 0 ? PyErr_GetRaisedException() : NULL;
-    return fl_error_keep_first(exc, detach_server(self), (PyObject *)self);
+    return code;
 }
 
 void
@@ -239,14 +233,14 @@ fl_stream_unregister(FlStream *self)
     if (reg == NULL) {
         return;
     }
-    fl_fd_release(self->loop, reg->fd, &self->owned);
-    fl_loop_drop_event(self->loop, reg);
+    int fd = reg->fd;
     if (self->exposed) {
         /* A duplicate would keep the registration alive after close(). */
-        fl_registration_close(reg);
+        fl_registration_unregister(reg);
     }
-    else {
-        fl_registration_close_with_fd(reg);
+    fl_registration_close_with_fd(reg);
+    if (fd != self->fd) {
+        (void)close(fd); /* a duplicate: see stream_fd.c */
     }
 }
 
@@ -268,7 +262,9 @@ int
 fl_stream_finish(FlStream *self)
 {
     Py_INCREF(self); /* the loop's reference may be the last */
-    fl_stream_save_sockname(self);
+    if (self->kind == FL_SOCKET) {
+        fl_stream_save_sockname(self);
+    }
     Py_BEGIN_CRITICAL_SECTION(self); /* another thread may be writing */
     fl_stream_set_phase(self, FL_STREAM_CLOSED);
     Py_END_CRITICAL_SECTION();
@@ -276,15 +272,18 @@ fl_stream_finish(FlStream *self)
     /* The close sends an EOF, perhaps to a stream of this same loop: corked
        bytes of other streams go first, and the next iteration polls. */
     fl_loop_before_io(self->loop);
-    int code = close_and_detach(self);
+    PyObject *exc =
+        close_descriptor(self) < 0 ? PyErr_GetRaisedException() : NULL;
+    /* After the close: then wait_closed() returns. */
+    int code = fl_error_keep_first(exc, detach_server(self), (PyObject *)self);
     /* Put aside, because the releases below may run destructors. */
-    PyObject *exc = code < 0 ? PyErr_GetRaisedException() : NULL;
+    exc = code < 0 ? PyErr_GetRaisedException() : NULL;
     fl_write_queue_clear(&self->write_queue);
     Py_CLEAR(self->protocol);
     Py_CLEAR(self->waiter);
     drop_loop_reference(self);
     PyObject *loop = (PyObject *)self->loop;
-    /* Other threads read it in fl_transport_was_queued. */
+    /* Other threads read it in was_queued in transport.c. */
     Py_BEGIN_CRITICAL_SECTION(self);
     self->loop = NULL;
     Py_END_CRITICAL_SECTION();
@@ -326,12 +325,10 @@ run_connection_lost(FlLoop *loop, PyObject *subject, PyObject *argument)
         FL_METER(loop, connections_lost, 1);
     }
     PyObject *protocol = Py_NewRef(self->protocol);
-    PyObject *result = PyObject_CallMethodOneArg(protocol, name, argument);
-    if (result == NULL) {
+    if (fl_call_method(protocol, name, argument) < 0) {
         code = fl_loop_report_call(loop, protocol, name, argument,
                                    self->queued_by);
     }
-    Py_XDECREF(result);
     Py_DECREF(protocol);
     /* An exception that leaves the loop must not stop the clean-up. */
     PyObject *exc = code < 0 ? PyErr_GetRaisedException() : NULL;
@@ -431,48 +428,27 @@ run_events(FlStream *self, int events)
     return code;
 }
 
-/* Inline, so that the hot path calls run_events directly. */
-static inline int
-run_registration(FlLoop *loop, FlRegistration *reg, int events,
-                 int (*run)(FlStream *self, int events))
+int
+fl_stream_on_events(void *owner, FlRegistration *reg, int events)
 {
     FlStream *self = reg->owner;
-    /* Its events were dropped while its entry was queued, or the system
-       refused to arm it: try again. */
     if (events == 0) {
-        fl_registration_rearm(reg);
-        return 0;
+        return 0; /* they were dropped while their entry was queued */
     }
     Py_INCREF(self);
     int code;
     if (PyContext_Enter(self->context) < 0) {
-        code = fl_loop_report_callback(loop, NULL);
+        code = fl_loop_report_callback(owner, NULL);
     }
     else {
-        /* Exactly the entered context is left, whatever run does. */
+        /* Exactly the entered context is left, whatever the handler does. */
         PyObject *context = Py_NewRef(self->context);
-        code = run(self, events);
+        code = self->run_events(self, events);
         fl_context_leave(context, code < 0);
         Py_DECREF(context);
     }
-    if (self->reg != NULL) { /* not reg: run may have closed and freed it */
-        fl_registration_rearm(self->reg);
-    }
     Py_DECREF(self);
     return code;
-}
-
-static int
-on_stream(void *owner, FlRegistration *reg, int events)
-{
-    return run_registration(owner, reg, events, run_events);
-}
-
-int
-fl_stream_run_events(FlLoop *loop, FlRegistration *reg, int events,
-                     int (*run)(FlStream *self, int events))
-{
-    return run_registration(loop, reg, events, run);
 }
 
 /* --- opening ------------------------------------------------------------- */
@@ -480,37 +456,16 @@ fl_stream_run_events(FlLoop *loop, FlRegistration *reg, int events,
 int
 fl_stream_set_protocol(FlStream *self, PyObject *protocol)
 {
-    int buffered =
-        PyObject_IsInstance(protocol, self->state->buffered_protocol);
-    if (buffered < 0) {
+    if (fl_protocol_kind(self->state, protocol, &self->native, &self->buffered)
+        < 0)
+    {
         return -1;
     }
-    self->buffered = buffered;
-    self->native = fl_native_protocol_of(self->state, protocol);
     self->read_halvings = 0; /* the old protocol was the slow one */
+    /* asyncio's pipes call data_received, whatever the protocol is. */
+    self->buffered &= self->kind == FL_SOCKET;
     Py_XSETREF(self->protocol, Py_NewRef(protocol));
     return 0;
-}
-
-/* asyncio sets TCP_NODELAY where the socket object's proto is IPPROTO_TCP,
-   which misses sockets made with proto 0; here the address family decides.
-   An accepted socket inherits the option only if it arrived after the
-   listener had set it, so every stream sets its own. */
-static void
-set_nodelay(const FlStream *self)
-{
-    int on = 1;
-    struct sockaddr_storage name = {.ss_family = AF_UNSPEC};
-    socklen_t size = sizeof(name);
-    if (self->peer != NULL) {
-        name.ss_family = fl_name_address(self->peer)->ss_family;
-    }
-    else {
-        (void)getsockname(self->fd, (struct sockaddr *)&name, &size);
-    }
-    if (name.ss_family == AF_INET || name.ss_family == AF_INET6) {
-        (void)setsockopt(self->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-    }
 }
 
 /* Save the peer's name now: getpeername fails once the peer has left.  0, or
@@ -547,23 +502,8 @@ static const FlOwnedKind owned_kind = {
     .abandon = abandon,
     .has_fd = fl_stream_has_fd,
     .invalidate_fd = fl_stream_invalidate_fd,
+    .flush = fl_stream_flush_corked,
 };
-
-/* Call the server's _attach.  From 3.13 on it takes the transport, which
-   Server.close_clients needs.  0, or -1 with its exception. */
-static int
-attach_server(FlStream *self, PyObject *server)
-{
-    PyObject *result = PyObject_CallMethodObjArgs(
-        server, self->state->names._attach,
-        FL_SERVER_KNOWS_TRANSPORTS ? (PyObject *)self : NULL, NULL);
-    if (result == NULL) {
-        return -1;
-    }
-    Py_DECREF(result);
-    self->server = Py_NewRef(server);
-    return 0;
-}
 
 /* A stream without a descriptor or a registration.  NULL with an exception. */
 static FlStream *
@@ -576,13 +516,17 @@ stream_new(FlLoop *loop, const FlStreamOptions *options)
         return NULL;
     }
     self->fd = self->last_fd = -1;
+    self->kind = options->kind;
+    self->read_eof = options->unwatched;
     self->state = loop->state;
+    self->ops = &fl_stream_ops;
     self->high_water_bytes = FL_HIGH_WATER_BYTES;
     self->low_water_bytes = FL_HIGH_WATER_BYTES / 4;
     self->loop = (FlLoop *)Py_NewRef((PyObject *)loop);
+    self->run_events =
+        options->run_events == NULL ? run_events : options->run_events;
     self->owned.object = (PyObject *)self;
     self->owned.kind = &owned_kind; /* the loop calls back through it */
-    self->cork.send = fl_stream_flush_corked;
     fl_list_init(&self->owned.link);
     fl_write_queue_init(&self->write_queue);
     self->sock = Py_XNewRef(options->sock);
@@ -594,7 +538,8 @@ stream_new(FlLoop *loop, const FlStreamOptions *options)
     self->extra = Py_XNewRef(options->extra);
     self->context = options->context == NULL ? PyContext_CopyCurrent()
                                              : Py_NewRef(options->context);
-    if (self->context == NULL || set_peer(self, options) < 0
+    if (self->context == NULL
+        || (self->kind == FL_SOCKET && set_peer(self, options) < 0)
         || fl_stream_set_protocol(self, options->protocol) < 0)
     {
         Py_CLEAR(self);
@@ -608,41 +553,35 @@ static int
 stream_start(FlStream *self, const FlStreamOptions *options)
 {
     FlLoop *loop = self->loop;
-    FlRegistration *reg;
-    /* Evicts a previous owner of the fd, whose registration must be gone
-       before this one is opened. */
-    if (fl_fd_acquire(loop, options->fd, &self->owned) < 0) {
+    if (fl_stream_take_fd(self, options->fd) < 0) {
         return -1;
     }
-    int code = fl_registration_open(loop->poller, options->fd, true, &reg);
-    if (code < 0) {
-        fl_fd_release(loop, options->fd, &self->owned);
-        return fl_raise_errno(code);
-    }
-    reg->owner = self;
-    reg->owner_is_object = true; /* a transport, not add_reader's */
-    reg->on_events = options->type == NULL ? on_stream : options->on_events;
-    self->reg = reg;
     self->fd = self->last_fd = options->fd;
     fl_list_append(&loop->streams, &self->owned.link);
     Py_INCREF(self); /* the loop's, see drop_loop_reference */
+    if (is_connection(self)) {
+        FL_METER(loop, connections_open, 1);
+    }
+    if (loop->debug) {
+        fl_debug_note_stack(loop, &self->queued_by);
+    }
     return 0;
 }
 
-/* Undo stream_start and attach_server: the descriptor is the caller's again.
-   The raised exception stays. */
+/* Undo what fl_stream_open has done so far; steals the stream.  The descriptor
+   is the caller's again, and open.  The raised exception stays. */
 static void
 stream_undo(FlStream *self)
 {
     PyObject *exc = PyErr_GetRaisedException();
     fl_stream_unregister(self);
-    if (detach_server(self) < 0) { /* nothing if attach_server has failed */
+    if (detach_server(self) < 0) { /* nothing if _attach has failed */
         PyErr_WriteUnraisable((PyObject *)self);
     }
-    fl_list_remove(&self->owned.link);
     self->fd = -1;
     Py_CLEAR(self->sock);
     self->phase = FL_STREAM_CLOSED;
+    drop_loop_reference(self);
     Py_DECREF(self);
     PyErr_SetRaisedException(exc);
 }
@@ -654,31 +593,34 @@ fl_stream_open(FlLoop *loop, const FlStreamOptions *options)
     if (self == NULL) {
         return NULL;
     }
-    if (stream_start(self, options) < 0) {
-        Py_CLEAR(self->sock); /* it stays the caller's, and open */
-        Py_DECREF(self);
-        return NULL;
+    int code = stream_start(self, options);
+    if (code == 0 && options->server != NULL) {
+        code = call_server(self, options->server, loop->state->names._attach);
+        self->server = code < 0 ? NULL : Py_NewRef(options->server);
     }
-    if (options->type == NULL) {
-        set_nodelay(self);
-    }
-    if (loop->debug) {
-        fl_debug_note_stack(loop, &self->queued_by);
-    }
-    if ((options->server != NULL && options->server != Py_None
-         && attach_server(self, options->server) < 0)
+    if (code < 0
         || fl_loop_call_op(loop, run_connection_made, (PyObject *)self, NULL,
                            self->context)
                < 0)
     {
         stream_undo(self);
-        Py_DECREF(self);
         return NULL;
     }
-    /* Last, because stream_undo does not take these back. */
     if (is_connection(self)) {
+        /* asyncio sets TCP_NODELAY where the socket object's proto is
+           IPPROTO_TCP, which misses sockets made with proto 0; here the
+           address family decides.  An accepted socket inherits the option only
+           if it arrived after the listener had set it, so each sets its
+           own. */
+        int family = self->peer == NULL
+                         ? AF_UNSPEC /* no longer connected */
+                         : fl_name_address(self->peer)->ss_family;
+        int on = 1;
+        if (family == AF_INET || family == AF_INET6) {
+            (void)setsockopt(self->fd, IPPROTO_TCP, TCP_NODELAY, &on,
+                             sizeof(on));
+        }
         FL_METER(loop, connections_made, 1);
-        FL_METER(loop, connections_open, 1);
     }
     return (PyObject *)self;
 }

@@ -1,4 +1,4 @@
-/* Stream transports: TCP and Unix sockets.
+/* Stream transports: TCP and Unix sockets, and pipes (pipe.h).
 
    FlStream is the instance of StreamTransport, a real asyncio.Transport.  Its
    life is one enum:
@@ -35,6 +35,7 @@
 #include "core/loop.h"
 #include "transport/native_protocol.h"
 #include "transport/sockaddr.h"
+#include "transport/transport.h"
 #include "transport/write_queue.h"
 
 #include <sys/socket.h>
@@ -47,22 +48,23 @@ typedef enum {
     FL_STREAM_CLOSED,
 } FlStreamPhase;
 
-typedef struct {
-    PyObject_HEAD
-    PyObject *extra; /* the only slot of asyncio.Transport, _extra */
-    /* The slots of asyncio's _FlowControlMixin.  They are part of the base
-       type's layout; flow.c keeps that state in the fields below. */
-    PyObject *unused[4];
-#if PY_VERSION_HEX < 0x030C0000
-    PyObject *dict;
-    PyObject *weakrefs;
-#endif
-    FlState *state;
-    FlLoop *loop; /* NULL once CLOSED */
-    FlOwned owned;
-    FlCork cork;         /* loop->cork points here while this one is corked */
+struct FlStream;
+/* Handle a registration's events: 0, or -1 to leave the loop.  Called in the
+   stream's context. */
+typedef int FlStreamEvents(struct FlStream *self, int events);
+
+typedef enum {
+    FL_SOCKET, /* also of datagrams */
+    FL_READ_PIPE,
+    FL_WRITE_PIPE, /* both: see pipe.c */
+} FlStreamKind;
+
+typedef struct FlStream {
+    FL_TRANSPORT_HEAD
+    FlOwned owned; /* loop->cork points here while the stream is corked */
     FlRegistration *reg; /* NULL once unregistered */
-    PyObject *sock;      /* the socket object, made on first use; or NULL */
+    FlStreamEvents *run_events;
+    PyObject *sock; /* the socket object, made on first use; or NULL */
     PyObject *protocol;
     const FlNativeProtocol *native; /* the protocol's, or NULL */
     PyObject *server;
@@ -75,9 +77,8 @@ typedef struct {
     FlName *sockname;         /* saved when the descriptor is closed */
     int fd;                   /* -1 once it is closed */
     int last_fd; /* fd before that: logs and asyncio's _sock_fd show it */
+    FlStreamKind kind;
     FlStreamPhase phase;
-    uint64_t high_water_bytes;
-    uint64_t low_water_bytes;
     size_t metered_bytes;    /* its share of the metric bytes_waiting */
     size_t last_read_bytes;  /* size of the last read */
     uint64_t write_dispatch; /* loop->dispatch at the last write */
@@ -88,11 +89,10 @@ typedef struct {
     bool exposed;           /* others may close the descriptor or send on it */
     bool buffered;          /* the protocol is a BufferedProtocol */
     bool paused;            /* pause_reading was called */
-    bool awaits_room;     /* empty_waiter is for room in the kernel's buffer */
-    bool read_eof;        /* the peer sent EOF, the protocol stays open */
-    bool eof_written;     /* write_eof was called */
-    bool eof_sent;        /* and the socket was shut down */
-    bool protocol_paused; /* pause_writing was called */
+    bool awaits_room; /* empty_waiter is for room in the kernel's buffer */
+    bool read_eof;    /* the peer sent EOF, the protocol stays open */
+    bool eof_written; /* write_eof was called */
+    bool eof_sent;    /* and the socket was shut down */
 } FlStream;
 
 /* The exception sendfile gets when its transport ends; asyncio's text. */
@@ -111,7 +111,7 @@ fl_stream_is_closing(const FlStream *self)
 static inline bool
 fl_stream_is_corked(const FlStream *self)
 {
-    return self->loop != NULL && self->loop->cork == &self->cork;
+    return self->loop != NULL && self->loop->cork == &self->owned;
 }
 
 /* Cancel the flush at the callback's end: the queue is dropped, or sent
@@ -124,21 +124,17 @@ fl_stream_uncork(FlStream *self)
     }
 }
 
-static inline bool
-fl_stream_is_reading(const FlStream *self)
-{
-    return !fl_stream_is_closing(self) && !self->paused;
-}
-
 /* Advance to a later phase.  From LOST on nothing is corked. */
 void fl_stream_set_phase(FlStream *self, FlStreamPhase phase);
 
 /* Arguments of fl_stream_open.  All are borrowed; NULL means none. */
 typedef struct {
-    /* A type other than StreamTransport, with its event handler; see
-       datagram.c. */
+    /* A type other than StreamTransport, and perhaps its event handler; see
+       datagram.c and pipe.c. */
     PyTypeObject *type;
-    int (*on_events)(void *loop, FlRegistration *reg, int events);
+    FlStreamEvents *run_events;
+    FlStreamKind kind;
+    bool unwatched;    /* a write pipe that never asks for readable events */
     PyObject *sock;    /* a socket object; NULL: fd alone */
     bool sock_private; /* no other code has that object */
     int fd;
@@ -183,10 +179,9 @@ void fl_stream_queue_connection_lost(FlStream *self, PyObject *exc);
    0, or -1 with an exception that leaves the loop. */
 int fl_stream_call_connection_lost(FlStream *self);
 
-/* Handle a registration's events: run(self, events) in the stream's context,
-   then rearm.  Returns what run returns: 0, or -1 to leave the loop. */
-int fl_stream_run_events(FlLoop *loop, FlRegistration *reg, int events,
-                         int (*run)(FlStream *self, int events));
+/* FlRegistration.on_events of every stream: handle the events in the stream's
+   context.  0, or -1 to leave the loop. */
+int fl_stream_on_events(void *loop, FlRegistration *reg, int events);
 
 /* Enter CLOSED without a call of the protocol.  Closes the descriptor and
    releases everything else, the loop's reference last.  0, or -1 with the
@@ -198,12 +193,8 @@ int fl_stream_finish(FlStream *self);
 int fl_stream_resolve_if_pending(FlStream *self, PyObject *waiter,
                                  PyObject *method, PyObject *value);
 
-/* Log asyncio's warning about writes to a lost connection.  0, or -1 with an
-   exception set.  In transport.c, as is the next one. */
-int fl_stream_warn_lost(FlStream *self);
-
 /* Log an event of the transport; for debug mode.  0, or -1 with an exception
-   set. */
+   set.  In transport.c. */
 int fl_stream_log(FlStream *self, const char *event);
 
 #endif

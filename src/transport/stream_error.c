@@ -3,7 +3,10 @@
    1. An exception is reported before the stream is closed, so that the
       exception handler finds the transport open, as with asyncio.
    2. A raised exception that leaves the loop closes nothing, as in asyncio:
-      it goes up to run_forever. */
+      it goes up to run_forever.
+   3. What a callback of a pipe raises closes nothing either: asyncio's pipe
+      transports leave it to the loop, which reports it.  MemoryError does, as
+      what was read may be lost: the protocol must not get what follows. */
 #include "transport/stream_error.h"
 
 #include "core/report.h"
@@ -13,64 +16,20 @@
 #include "transport/stream.h"
 #include "transport/stream_write.h"
 
-/* Pass exc to the loop's call_exception_handler, which the application may
-   have replaced.  0, or -1 with what leaves the loop. */
-static int
-report(FlStream *self, const char *message, PyObject *exc)
-{
-    FlNames *names = &self->state->names;
-    PyObject *protocol = self->protocol == NULL ? Py_None : self->protocol;
-    /* Owned: the handler may run the loop, which then lets the stream go. */
-    FlLoop *loop = (FlLoop *)Py_NewRef((PyObject *)self->loop);
-    PyObject *result = NULL;
-    int code = 0;
-    PyObject *context =
-        Py_BuildValue("{OsOOOOOO}", names->message, message, names->exception,
-                      exc, names->transport, (PyObject *)self, names->protocol,
-                      protocol);
-    if (context != NULL) {
-        result =
-            PyObject_CallMethodOneArg((PyObject *)loop,
-                                      names->call_exception_handler, context);
-        Py_DECREF(context);
-    }
-    if (result == NULL) {
-        /* The handler itself failed, or there was no memory to call it. */
-        code = fl_loop_report_callback(loop, NULL);
-    }
-    Py_XDECREF(result);
-    Py_DECREF(loop);
-    return code;
-}
-
-int
-fl_stream_report(FlStream *self, const char *message)
-{
-    if (fl_error_leaves_loop()) {
-        return -1;
-    }
-    if (self->loop == NULL) {
-        /* The callback ended the stream, for want of memory at once. */
-        PyErr_WriteUnraisable((PyObject *)self);
-        return 0;
-    }
-    PyObject *exc = PyErr_GetRaisedException();
-    int code = report(self, message, exc);
-    Py_DECREF(exc);
-    return code;
-}
-
 int
 fl_stream_fatal_exception(FlStream *self, PyObject *exc, const char *message)
 {
     int code = 0;
     /* asyncio would have sent the corked bytes before the error. */
     fl_stream_flush(self);
-    /* As in asyncio, the network's errors go to connection_lost alone.  A
-       stream without a loop is closed: nothing handles a report. */
-    if (self->loop != NULL && !PyErr_GivenExceptionMatches(exc, PyExc_OSError))
-    {
-        code = report(self, message, exc);
+    /* As in asyncio, a system error goes to connection_lost alone, unless it
+       is that of a read pipe.  A stream without a loop is closed: nothing
+       handles a report. */
+    bool silent = self->kind != FL_READ_PIPE
+                  && PyErr_GivenExceptionMatches(exc, PyExc_OSError);
+    if (self->loop != NULL && !silent) {
+        code = fl_transport_report((FlTransport *)self, self->protocol, exc,
+                                   message);
     }
     if (code == 0) {
         fl_stream_force_close(self, exc);
@@ -84,6 +43,13 @@ fl_stream_fatal(FlStream *self, const char *message)
     if (fl_error_leaves_loop()) {
         return -1;
     }
+    if (self->kind != FL_SOCKET && self->loop != NULL
+        && !PyErr_ExceptionMatches(PyExc_MemoryError))
+    {
+        /* Invariant 3. */
+        return fl_loop_report_call(self->loop, (PyObject *)self,
+                                   self->state->names._read_ready, NULL, NULL);
+    }
     PyObject *exc = PyErr_GetRaisedException();
     int code = fl_stream_fatal_exception(self, exc, message);
     Py_DECREF(exc);
@@ -96,4 +62,17 @@ fl_stream_fatal_errno(FlStream *self, int code, const char *message)
     /* Raised, because fl_stream_fatal takes the raised exception. */
     (void)fl_raise_errno(code);
     return fl_stream_fatal(self, message);
+}
+
+void
+fl_stream_fail(FlStream *self, int code)
+{
+    PyObject *raised = PyErr_GetRaisedException();
+    PyObject *exc = fl_errno_exception(code);
+    if (exc == NULL) {
+        exc = PyErr_GetRaisedException();
+    }
+    fl_stream_force_close(self, exc);
+    Py_DECREF(exc);
+    fl_error_restore(raised);
 }

@@ -10,10 +10,6 @@
 
 #include "transport/stream.h"
 
-/* Pass the raised exception to call_exception_handler, with the keys asyncio
-   uses for a transport.  The stream stays open. */
-int fl_stream_report(FlStream *self, const char *message);
-
 /* Handle the raised exception as asyncio's transport._fatal_error does: report
    it, unless it is an OSError, and force the stream closed.  On -1 an
    exception is raised and the stream is not closed. */
@@ -26,5 +22,9 @@ int fl_stream_fatal_exception(FlStream *self, PyObject *exc,
 
 /* The same for a failed call: code is a negative errno or FL_NO_MEMORY. */
 int fl_stream_fatal_errno(FlStream *self, int code, const char *message);
+
+/* Queue connection_lost with a negative errno, which is not reported.  A
+   raised exception stays. */
+void fl_stream_fail(FlStream *self, int code);
 
 #endif

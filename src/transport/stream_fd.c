@@ -19,44 +19,91 @@
 
 #include "base/list.h"
 #include "core/loop.h"
+#include "core/registration.h"
+#include "loop/user_fd.h"
 #include "py/compat.h"
 #include "py/errors.h"
+#include "transport/extra_info.h"
 #include "transport/stream.h"
+#include "transport/stream_error.h"
 
 #include <errno.h>
-
-/* 1 if the socket object still has the stream's fd; 0 if it was closed; -1
-   with the exception of its fileno(). */
-static int
-socket_has_fd(FlStream *self)
-{
-    if (self->sock == NULL) {
-        return self->fd >= 0; /* no object could have closed it */
-    }
-    PyObject *result =
-        PyObject_CallMethodNoArgs(self->sock, self->state->names.fileno);
-    long fd = result == NULL ? -1 : PyLong_AsLong(result);
-    Py_XDECREF(result);
-    /* A closed socket's fileno() is -1, which is no error. */
-    return fd == -1 && PyErr_Occurred() ? -1 : fd == self->fd;
-}
-
-int
-fl_stream_has_fd(FlOwned *owned)
-{
-    FlStream *self = FL_LIST_ENTRY(&owned->link, FlStream, owned.link);
-    return socket_has_fd(self);
-}
+#include <fcntl.h>
+#include <unistd.h>
 
 int
 fl_stream_query_fd(FlStream *self)
 {
-    int has_fd = socket_has_fd(self);
-    if (has_fd < 0) {
-        /* A fileno() that raises means that the fd is not usable. */
-        PyErr_Clear();
+    if (self->sock == NULL) { /* no object could have closed it */
+        return self->fd >= 0 ? 0 : -EBADF;
     }
-    return has_fd > 0 ? 0 : -EBADF;
+    PyObject *sock = Py_NewRef(self->sock); /* fileno() may end the stream */
+    PyObject *result =
+        PyObject_CallMethodNoArgs(sock, self->state->names.fileno);
+    Py_DECREF(sock);
+    long fd = result == NULL ? -1 : PyLong_AsLong(result);
+    Py_XDECREF(result);
+    if (FL_UNLIKELY(fd < 0)) {
+        PyErr_Clear(); /* a fileno() that raises has no usable fd */
+        return -EBADF;
+    }
+    return fd == self->fd ? 0 : -EBADF;
+}
+
+/* A pipe never has its fd alone: asyncio allows other users of it. */
+bool
+fl_stream_has_fd(FlOwned *owned)
+{
+    FlStream *self = FL_LIST_ENTRY(&owned->link, FlStream, owned.link);
+    /* The caller owns the transport. */
+    return self->kind == FL_SOCKET && fl_stream_query_fd(self) == 0;
+}
+
+/* 0 or a negative errno. */
+static int
+open_registration(FlStream *self, int fd)
+{
+    FlRegistration *reg;
+    int code =
+        fl_registration_open(self->loop->poller, fd, sizeof(*reg), &reg);
+    if (code == 0) {
+        reg->owner = self;
+        reg->transport = &self->owned;
+        reg->on_events = fl_stream_on_events;
+        self->reg = reg;
+    }
+    return code;
+}
+
+/* Register a duplicate of a pipe's fd, which fl_stream_unregister closes.  0
+   or a negative errno. */
+static int
+register_duplicate(FlStream *self, int fd)
+{
+    int duplicate = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    if (duplicate < 0) {
+        return -errno;
+    }
+    int code = open_registration(self, duplicate);
+    if (code < 0) {
+        (void)close(duplicate);
+    }
+    return code;
+}
+
+int
+fl_stream_take_fd(FlStream *self, int fd)
+{
+    FlLoop *loop = self->loop;
+    bool shares = self->kind != FL_SOCKET && fl_fd_is_used(loop, fd);
+    /* Evicts a previous owner of the fd, whose registration must be gone
+       before this one is opened. */
+    int code = shares ? fl_loop_check_open(loop) : fl_fd_acquire(loop, fd);
+    if (code < 0) {
+        return -1;
+    }
+    code = shares ? register_duplicate(self, fd) : open_registration(self, fd);
+    return code < 0 ? fl_raise_errno(code) : 0;
 }
 
 void
@@ -65,22 +112,22 @@ fl_stream_invalidate_fd(FlOwned *owned)
     FlStream *self = FL_LIST_ENTRY(&owned->link, FlStream, owned.link);
     Py_INCREF(self); /* detach() and its like may drop other references */
     fl_stream_unregister(self);
-    if (self->sock != NULL && fl_stream_query_fd(self) == 0) {
-        /* The fd was closed by os.close() or the like, so the object does not
-           know.  Its own close() would close the fd's new file. */
-        PyObject *result =
-            PyObject_CallMethodNoArgs(self->sock, self->state->names.detach);
-        if (result == NULL) {
-            PyErr_WriteUnraisable(self->sock);
+    int code = fl_stream_query_fd(self);
+    if (self->kind == FL_SOCKET) {
+        if (self->sock != NULL && code == 0) {
+            /* The fd was closed by os.close() or the like. */
+            fl_socket_detach(self->state, self->sock);
         }
-        Py_XDECREF(result);
+        code = -EBADF;
     }
-    self->fd = -1; /* so fl_stream_finish closes nothing either */
-    PyObject *exc = fl_errno_exception(-EBADF);
-    if (exc == NULL) {
-        PyErr_WriteUnraisable((PyObject *)self);
+    else if (code == 0) {
+        /* Leave a pipe's fd to its other user: wait with a duplicate. */
+        code = register_duplicate(self, self->fd);
+        code = code < 0 ? code : fl_stream_update_registration(self);
     }
-    fl_stream_force_close(self, exc);
-    Py_XDECREF(exc);
+    if (code < 0) {
+        self->fd = -1; /* so fl_stream_finish closes nothing either */
+        fl_stream_fail(self, code);
+    }
     Py_DECREF(self);
 }

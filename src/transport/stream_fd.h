@@ -19,11 +19,17 @@ int fl_stream_query_fd(FlStream *self);
 static inline int
 fl_stream_check_fd(FlStream *self)
 {
-    return self->exposed ? fl_stream_query_fd(self) : 0;
+    return self->exposed && self->kind == FL_SOCKET ? fl_stream_query_fd(self)
+                                                    : 0;
 }
 
+/* Open a new stream's registration on this fd.  Ends a previous owner of the
+   fd.  A pipe shares the fd with any user that still has it.  0, or -1 with an
+   exception set.  May run Python. */
+int fl_stream_take_fd(FlStream *self, int fd);
+
 /* The loop's hooks; FlOwnedKind in core/loop.h states their contracts. */
-int fl_stream_has_fd(FlOwned *owned);
+bool fl_stream_has_fd(FlOwned *owned);
 void fl_stream_invalidate_fd(FlOwned *owned);
 
 #endif

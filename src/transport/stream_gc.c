@@ -32,10 +32,10 @@ fl_stream_visits_own_ref(const FlOwned *owned)
 {
     const FlStream *self =
         FL_LIST_ENTRY((FlList *)&owned->link, FlStream, owned.link);
-    /* Datagram transports live until they are closed: hence the type. */
+    /* Datagram transports live until they are closed. */
     return self->phase == FL_STREAM_OPEN && self->reg != NULL
            && self->reg->wanted == 0 && !fl_stream_is_corked(self)
-           && Py_IS_TYPE((PyObject *)self, self->state->stream_type);
+           && !Py_IS_TYPE((PyObject *)self, self->state->datagram_type);
 }
 
 int
@@ -104,12 +104,7 @@ finalize_in_loop(FlStream *self)
 static void
 end_unclosed(FlStream *self)
 {
-    if (PyErr_ResourceWarning((PyObject *)self, 1, "unclosed transport %R",
-                              (PyObject *)self)
-        < 0)
-    {
-        PyErr_WriteUnraisable((PyObject *)self);
-    }
+    fl_transport_warn_unclosed((FlTransport *)self);
     if (self->reg != NULL) {
         /* In a forked child this may be the first use of the loop: without
            this we would remove registrations from the parent's set. */

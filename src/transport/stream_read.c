@@ -22,13 +22,15 @@
       and the next reads are small.  Each later read that fills its buffer and
       is not slow doubles the size again, up to NATIVE_BYTES.
    5. No read blocks, whatever the descriptor's flags are: any process that
-      shares the socket can clear O_NONBLOCK. */
+      shares the socket can clear O_NONBLOCK, as shells do with terminals.  For
+      a pipe there is no MSG_DONTWAIT, so each event makes one read only. */
 #include "transport/stream_read.h"
 
 #include "base/codes.h"
 #include "core/loop.h"
 #include "core/metrics.h"
 #include "core/report.h"
+#include "py/call.h"
 #include "py/compat.h"
 #include "py/errors.h"
 #include "transport/native_protocol.h"
@@ -38,6 +40,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/uio.h>
 
 /* The most that one event delivers, unless a BufferedProtocol's buffer is
    larger. */
@@ -60,7 +63,8 @@
    within a millisecond. */
 #define READ_BYTES    (EVENT_BYTES / 16)
 
-#define READ_FAILED "Fatal read error on socket transport"
+#define READ_FAILED      "Fatal read error on socket transport"
+#define PIPE_READ_FAILED "Fatal read error on pipe transport"
 
 typedef struct {
     size_t got_bytes;
@@ -82,7 +86,8 @@ receive_pieces(FlStream *self, struct iovec *pieces, int count,
     ssize_t got;
     /* For one piece recv costs the kernel less than recvmsg. */
     do {
-        got = count == 1
+        got = self->kind != FL_SOCKET ? readv(self->fd, pieces, count)
+              : count == 1
                   ? recv(self->fd, pieces->iov_base, size_bytes, MSG_DONTWAIT)
                   : recvmsg(self->fd, &message, MSG_DONTWAIT);
     } while (got < 0 && errno == EINTR);
@@ -124,50 +129,50 @@ receive(FlStream *self, PyObject *protocol, char *buffer, size_t size_bytes,
     return code < 0 ? code : receive_pieces(self, &piece, 1, result);
 }
 
+/* A read has returned a negative code; -EAGAIN is no failure.  Every error of
+   a pipe is reported, as in asyncio, except EIO: a terminal's other side was
+   closed.  0, or -1 to leave the loop. */
+static int
+read_failed(FlStream *self, int code)
+{
+    if (code == -EAGAIN) {
+        return 0;
+    }
+    if (self->kind == FL_SOCKET || code == FL_NO_MEMORY) {
+        return fl_stream_fatal_errno(self, code, READ_FAILED);
+    }
+    if (code == -EIO) {
+        fl_stream_fail(self, code);
+        return 0;
+    }
+    PyObject *exc = fl_errno_exception(code);
+    if (exc == NULL) {
+        return fl_stream_fatal(self, PIPE_READ_FAILED);
+    }
+    code = fl_stream_fatal_exception(self, exc, PIPE_READ_FAILED);
+    Py_DECREF(exc);
+    return code;
+}
+
 /* --- EOF ----------------------------------------------------------------- */
-
-/* Close by the Python method, as asyncio does, because applications override
-   or patch it.  0, or -1 to leave the loop. */
-static int
-close_by_method(FlStream *self)
-{
-    FlLoop *loop = self->loop; /* self->loop may be NULL after the call */
-    PyObject *result =
-        PyObject_CallMethodNoArgs((PyObject *)self, self->state->names.close);
-    Py_XDECREF(result);
-    return result == NULL ? fl_loop_report_callback(loop, NULL) : 0;
-}
-
-/* Call the protocol's eof_received: 1: keep the transport open; 0: close it;
-   -1 with an exception set. */
-static int
-call_eof_received(FlStream *self)
-{
-    /* Owned: the method may call set_protocol. */
-    PyObject *protocol = Py_NewRef(self->protocol);
-    int keep_open;
-    if (self->native != NULL) {
-        keep_open = self->native->eof_received(self->state, protocol);
-    }
-    else {
-        PyObject *keep =
-            PyObject_CallMethodNoArgs(protocol,
-                                      self->loop->state->names.eof_received);
-        keep_open = keep == NULL ? -1 : PyObject_IsTrue(keep);
-        Py_XDECREF(keep);
-    }
-    Py_DECREF(protocol);
-    return keep_open;
-}
 
 static int
 deliver_eof(FlStream *self)
 {
+    if (self->kind != FL_SOCKET) {
+        int code =
+            fl_call_method(self->state->streams,
+                           self->state->names.end_read_pipe, (PyObject *)self);
+        return code < 0 ? fl_stream_fatal(self, PIPE_READ_FAILED) : 0;
+    }
     if (FL_UNLIKELY(self->loop->debug)
         && fl_stream_log(self, "received EOF") < 0) {
         return fl_stream_fatal(self, "Fatal error: EOF could not be logged.");
     }
-    int keep_open = call_eof_received(self);
+    PyObject *protocol = Py_NewRef(self->protocol);
+    int keep_open =
+        fl_protocol_eof_received(self->state, protocol, self->native);
+    Py_DECREF(protocol);
     if (keep_open < 0) {
         return fl_stream_fatal(
             self, "Fatal error: protocol.eof_received() call failed.");
@@ -176,7 +181,13 @@ deliver_eof(FlStream *self)
         return 0; /* eof_received has closed it */
     }
     if (!keep_open) {
-        return close_by_method(self);
+        /* By the Python method, as asyncio does, because applications override
+           or patch it. */
+        FlLoop *loop = self->loop; /* self->loop may be NULL after the call */
+        PyObject *name = self->state->names.close;
+        return fl_call_method((PyObject *)self, name, NULL) < 0
+                   ? fl_loop_report_callback(loop, NULL)
+                   : 0;
     }
     /* The protocol may go on writing.  Reading ends: a level-triggered
        registration would report the EOF in every iteration. */
@@ -194,7 +205,7 @@ make_scratch(FlLoop *loop)
     if (loop->scratch == NULL) {
         /* glibc maps each block of 128 KiB and more, until a mapped block that
            is larger has been freed: that raises its threshold for good.  The
-           bytes objects of receive_bytes then come from the heap. */
+           bytes objects of read_bytes then come from the heap. */
         PyMem_RawFree(PyMem_RawMalloc(2 * EVENT_BYTES));
         loop->scratch = malloc(SCRATCH_BYTES);
     }
@@ -271,9 +282,7 @@ receive_native(FlStream *self, PyObject *protocol, ReadResult *result)
         (void)native->buffers_filled(self->state, protocol, pieces, 0);
     }
     if (code < 0) {
-        return code == -EAGAIN
-                   ? 0
-                   : fl_stream_fatal_errno(self, code, READ_FAILED);
+        return read_failed(self, code);
     }
     if (result->got_bytes == 0) {
         return deliver_eof(self);
@@ -289,72 +298,45 @@ receive_native(FlStream *self, PyObject *protocol, ReadResult *result)
 
 /* --- Protocol ------------------------------------------------------------ */
 
-/* Read all that one event may deliver: 0 with a new bytes object in *data, or
-   NULL there at EOF; or a negative code. */
-static int
-receive_bytes(FlStream *self, PyObject *protocol, PyObject **data,
-              ReadResult *result)
-{
-    /* A large read goes into the final object, which saves a copy. */
-    bool direct = self->last_read_bytes >= LARGE_BYTES;
-    int code = make_scratch(self->loop);
-    if (code < 0) {
-        return code;
-    }
-    PyObject *bytes = NULL;
-    char *buffer = self->loop->scratch;
-    if (direct) {
-        bytes = PyBytes_FromStringAndSize(NULL, EVENT_BYTES);
-        if (bytes == NULL) {
-            PyErr_Clear(); /* a MemoryError: the code stands for it */
-            return FL_NO_MEMORY;
-        }
-        buffer = PyBytes_AS_STRING(bytes);
-    }
-    code = receive(self, protocol, buffer, EVENT_BYTES, result);
-    if (code < 0 || result->got_bytes == 0) {
-        Py_XDECREF(bytes);
-        return code;
-    }
-    Py_ssize_t size = (Py_ssize_t)result->got_bytes;
-    if (direct) {
-        (void)_PyBytes_Resize(&bytes, size);
-    }
-    else {
-        bytes = PyBytes_FromStringAndSize(buffer, size);
-    }
-    if (bytes == NULL) {
-        PyErr_Clear(); /* a MemoryError, as above */
-        return FL_NO_MEMORY;
-    }
-    *data = bytes;
-    return 0;
-}
-
-/* One read for a Protocol, and data_received.  0, or -1 to leave the loop. */
+/* Read all that one event may deliver, and call data_received.  0, or -1 to
+   leave the loop. */
 static int
 read_bytes(FlStream *self, PyObject *protocol, ReadResult *result)
 {
-    PyObject *data = NULL;
-    int code = receive_bytes(self, protocol, &data, result);
-    if (code == -EAGAIN) {
-        return 0;
-    }
+    int code = make_scratch(self->loop);
     if (code < 0) {
-        return fl_stream_fatal_errno(self, code, READ_FAILED);
+        return read_failed(self, code);
+    }
+    /* A large read goes into the final object, which saves a copy. */
+    bool direct = self->last_read_bytes >= LARGE_BYTES;
+    char *buffer = self->loop->scratch;
+    PyObject *data = NULL;
+    if (direct) {
+        data = PyBytes_FromStringAndSize(NULL, EVENT_BYTES);
+        if (data == NULL) {
+            return fl_stream_fatal(self, READ_FAILED);
+        }
+        buffer = PyBytes_AS_STRING(data);
+    }
+    code = receive(self, protocol, buffer, EVENT_BYTES, result);
+    if (code < 0 || result->got_bytes == 0) {
+        Py_XDECREF(data);
+        return code < 0 ? read_failed(self, code) : deliver_eof(self);
+    }
+    Py_ssize_t size = (Py_ssize_t)result->got_bytes;
+    if (direct) {
+        (void)_PyBytes_Resize(&data, size); /* NULL if it fails */
+    }
+    else {
+        data = PyBytes_FromStringAndSize(buffer, size);
     }
     if (data == NULL) {
-        return deliver_eof(self);
+        return fl_stream_fatal(self, READ_FAILED);
     }
     self->last_read_bytes = result->got_bytes;
-    PyObject *done = PyObject_CallMethodOneArg(
-        protocol, self->loop->state->names.data_received, data);
+    code = fl_call_method(protocol, self->state->names.data_received, data);
     Py_DECREF(data);
-    if (done == NULL) {
-        return fl_stream_fatal(self, DATA_FAILED);
-    }
-    Py_DECREF(done);
-    return 0;
+    return code < 0 ? fl_stream_fatal(self, DATA_FAILED) : 0;
 }
 
 /* --- BufferedProtocol ---------------------------------------------------- */
@@ -374,82 +356,40 @@ raise_wrong_buffer(PyObject *buffer)
                  buffer == Py_None ? "None" : Py_TYPE(buffer)->tp_name);
 }
 
-/* Get the protocol's buffer in *view, which the caller releases after the
-   read.  0, or -1 with an exception set and the text for its report in
-   *message. */
-static int
-get_buffer(FlStream *self, PyObject *protocol, Py_buffer *view,
-           const char **message)
-{
-    PyObject *hint = PyLong_FromLong(-1);
-    PyObject *buffer =
-        hint == NULL ? NULL
-                     : PyObject_CallMethodOneArg(
-                         protocol, self->loop->state->names.get_buffer, hint);
-    Py_XDECREF(hint);
-    *message = "Fatal error: protocol.get_buffer() call failed.";
-    if (buffer == NULL) {
-        return -1;
-    }
-    Py_ssize_t size = PyObject_Size(buffer);
-    int code = -1;
-    if (size == 0) {
-        PyErr_SetString(PyExc_RuntimeError,
-                        "get_buffer() returned an empty buffer");
-    }
-    else if (size > 0) {
-        code = PyObject_GetBuffer(buffer, view, PyBUF_WRITABLE);
-        if (code < 0) {
-            *message = READ_FAILED;
-            raise_wrong_buffer(buffer);
-        }
-    }
-    Py_DECREF(buffer);
-    return code;
-}
-
-/* 0, or -1 to leave the loop. */
-static int
-call_buffer_updated(FlStream *self, PyObject *protocol, size_t got_bytes)
-{
-    PyObject *count = PyLong_FromSize_t(got_bytes);
-    PyObject *done =
-        count == NULL
-            ? NULL
-            : PyObject_CallMethodOneArg(
-                protocol, self->loop->state->names.buffer_updated, count);
-    Py_XDECREF(count);
-    if (done == NULL) {
-        return fl_stream_fatal(
-            self, "Fatal error: protocol.buffer_updated() call failed.");
-    }
-    Py_DECREF(done);
-    return 0;
-}
-
 /* One read for a BufferedProtocol, and its callbacks.  0, or -1 to leave the
    loop. */
 static int
 read_into(FlStream *self, PyObject *protocol, ReadResult *result)
 {
-    Py_buffer view;
-    const char *message;
-    if (get_buffer(self, protocol, &view, &message) < 0) {
-        return fl_stream_fatal(self, message);
+    PyObject *buffer = fl_protocol_get_buffer(self->state, protocol, -1);
+    if (buffer == NULL) {
+        return fl_stream_fatal(
+            self, "Fatal error: protocol.get_buffer() call failed.");
     }
-    int code = receive(self, protocol, view.buf, (size_t)view.len, result);
+    Py_buffer view;
+    int code = PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE);
+    if (code < 0) {
+        raise_wrong_buffer(buffer);
+    }
+    Py_DECREF(buffer);
+    if (code < 0) {
+        return fl_stream_fatal(self, READ_FAILED);
+    }
+    code = receive(self, protocol, view.buf, (size_t)view.len, result);
     /* Before buffer_updated, which may resize the buffer. */
     PyBuffer_Release(&view);
-    if (code == -EAGAIN) {
-        return 0;
-    }
     if (code < 0) {
-        return fl_stream_fatal_errno(self, code, READ_FAILED);
+        return read_failed(self, code);
     }
     if (result->got_bytes == 0) {
         return deliver_eof(self);
     }
-    return call_buffer_updated(self, protocol, result->got_bytes);
+    if (fl_protocol_buffer_updated(self->state, protocol, result->got_bytes)
+        < 0) {
+        return fl_stream_fatal(
+            self, "Fatal error: protocol.buffer_updated() call failed.");
+    }
+    return 0;
 }
 
 /* --- events -------------------------------------------------------------- */
@@ -468,7 +408,8 @@ fl_stream_read_ready(FlStream *self)
                : self->buffered     ? read_into(self, protocol, &result)
                                     : read_bytes(self, protocol, &result);
         Py_DECREF(protocol);
-        if (FL_LIKELY(!result.filled) || result.costly) {
+        if (FL_LIKELY(!result.filled) || result.costly
+            || self->kind != FL_SOCKET) {
             break; /* also at EOF and without data: then nothing is filled */
         }
         size_t cost = result.got_bytes;

@@ -52,11 +52,13 @@
 #include "core/metrics.h"
 #include "core/poller.h"
 #include "core/registration.h"
+#include "py/call.h"
 #include "py/compat.h"
 #include "py/errors.h"
 #include "transport/flow.h"
 #include "transport/messages.h"
 #include "transport/stream.h"
+#include "transport/stream_error.h"
 #include "transport/stream_fd.h"
 #include "transport/write_queue.h"
 
@@ -69,48 +71,41 @@
 #define QUIET_WRITES_AFTER_LOSS 5
 /* The most bytes that are corked. */
 #define CORKED_BYTES            (64 * 1024)
+#define WRONG_TYPE \
+    "data argument must be a " FL_WRITABLE_TYPES " object, not '%U'"
 
 /* --- the kernel ---------------------------------------------------------- */
 
-/* 0 with the bytes sent, 0 of them if the send would block; or a negative
-   errno. */
-static int
-sent_or_error(FlStream *self, ssize_t result, size_t *sent_bytes)
-{
-    if (result >= 0) {
-        FL_METER(self->loop, bytes_out, (uint64_t)result);
-        *sent_bytes = (size_t)result;
-        return 0;
-    }
-    *sent_bytes = 0;
-    return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR ? 0
-                                                                     : -errno;
-}
-
-static int
-send_one(FlStream *self, const char *data, size_t size_bytes,
-         size_t *sent_bytes)
-{
-    fl_loop_before_io(self->loop);
-    return sent_or_error(self, send(self->fd, data, size_bytes, FL_SEND_FLAGS),
-                         sent_bytes);
-}
-
-/* For a single vector, send costs the kernel less than sendmsg. */
+/* One system call.  0 with the bytes sent, 0 of them if it would block; or a
+   negative errno. */
 static int
 send_vectors(FlStream *self, struct iovec *vectors, int count,
              size_t *sent_bytes)
 {
-    if (count == 1) {
-        return send_one(self, vectors->iov_base, vectors->iov_len, sent_bytes);
-    }
-    struct msghdr message = {
-        .msg_iov = vectors,
-        .msg_iovlen = (size_t)count,
-    };
+    ssize_t sent;
+    *sent_bytes = 0;
     fl_loop_before_io(self->loop);
-    return sent_or_error(self, sendmsg(self->fd, &message, FL_SEND_FLAGS),
-                         sent_bytes);
+    if (FL_UNLIKELY(self->kind != FL_SOCKET)) {
+        sent = writev(self->fd, vectors, count);
+    }
+    else if (count == 1) { /* costs the kernel less than sendmsg */
+        sent =
+            send(self->fd, vectors->iov_base, vectors->iov_len, FL_SEND_FLAGS);
+    }
+    else {
+        struct msghdr message = {
+            .msg_iov = vectors,
+            .msg_iovlen = (size_t)count,
+        };
+        sent = sendmsg(self->fd, &message, FL_SEND_FLAGS);
+    }
+    if (sent >= 0) {
+        FL_METER(self->loop, bytes_out, (uint64_t)sent);
+        *sent_bytes = (size_t)sent;
+        return 0;
+    }
+    bool blocks = errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR;
+    return blocks ? 0 : -errno;
 }
 
 /* Send from the queue until it is empty or the kernel's buffer is full.  0 or
@@ -140,18 +135,13 @@ drain_queue(FlStream *self)
     return code;
 }
 
-/* A send has failed: queue connection_lost.  A raised exception stays. */
 static void
 write_failed(FlStream *self, int code)
 {
-    PyObject *raised = PyErr_GetRaisedException();
-    PyObject *exc = fl_errno_exception(code);
-    if (exc == NULL) {
-        exc = PyErr_GetRaisedException();
+    if (self->kind == FL_WRITE_PIPE) {
+        self->writes_after_loss++; /* asyncio counts the failure too */
     }
-    fl_stream_force_close(self, exc);
-    Py_DECREF(exc);
-    fl_error_restore(raised);
+    fl_stream_fail(self, code);
 }
 
 /* Send EOF.  0 or a negative errno. */
@@ -196,41 +186,35 @@ send_queue(FlStream *self)
 
 /* --- corking ------------------------------------------------------------- */
 
-/* Record a write and decide whether to cork it.  Another thread's write is
-   never corked: the loop may be asleep, or the running callback may wait for
-   that thread.  Nor is any without a GIL, where another thread may write to
-   the stream meanwhile. */
-static bool
-should_cork(FlStream *self)
+/* Record which callback writes. */
+static void
+record_write(FlStream *self)
 {
-    FlLoop *loop = self->loop;
-    if (!FL_HAVE_GIL || !loop->in_batch || self->exposed
-        || (loop->off & FL_OFF_CORK))
-    {
-        return false;
-    }
-    if (self->write_dispatch == loop->dispatch) { /* the same callback */
+    if (self->write_dispatch == self->loop->dispatch) {
         self->wrote_again = true;
     }
     else {
-        self->write_dispatch = loop->dispatch;
+        self->write_dispatch = self->loop->dispatch;
         self->corks_first = self->wrote_again;
         self->wrote_again = false;
     }
-    return (self->wrote_again || self->corks_first)
-           && fl_loop_of_thread(loop->state) == loop
-           && !fl_loop_is_inherited(loop);
 }
 
-/* Whether the queue and a write of this size may be corked together. */
+/* Whether the recorded write, of this size, may be corked together with the
+   queue.  Another thread's write is never corked: the loop may be asleep, or
+   the running callback may wait for that thread.  Nor is any without a GIL,
+   where another thread may write to the stream meanwhile. */
 static bool
-fits_cork(const FlStream *self, size_t size_bytes)
+may_cork(const FlStream *self, size_t size_bytes)
 {
-    uint64_t limit = CORKED_BYTES;
-    if (self->high_water_bytes < limit) {
-        limit = self->high_water_bytes;
-    }
-    return self->write_queue.size_bytes + size_bytes <= limit;
+    FlLoop *loop = self->loop;
+    uint64_t queued_bytes = self->write_queue.size_bytes + size_bytes;
+    return FL_HAVE_GIL && (self->wrote_again || self->corks_first)
+           && loop->in_batch && !self->exposed && !(loop->off & FL_OFF_CORK)
+           && queued_bytes <= CORKED_BYTES
+           && queued_bytes <= self->high_water_bytes
+           && fl_loop_of_thread(loop->state) == loop
+           && !fl_loop_is_inherited(loop);
 }
 
 /* Cork the whole queue until the callback's end. */
@@ -241,14 +225,14 @@ cork_queue(FlStream *self)
     if (!fl_stream_is_corked(self)) {
         FL_CHECK(loop->cork == NULL, "one stream is corked at a time");
         FL_CHECK(self->phase < FL_STREAM_LOST, "a lost stream sends nothing");
-        loop->cork = &self->cork;
+        loop->cork = &self->owned;
     }
 }
 
 void
-fl_stream_flush_corked(FlCork *cork)
+fl_stream_flush_corked(FlOwned *owned)
 {
-    FlStream *self = FL_LIST_ENTRY(cork, FlStream, cork);
+    FlStream *self = FL_LIST_ENTRY(&owned->link, FlStream, owned.link);
     if (fl_loop_is_inherited(self->loop)) {
         fl_write_queue_clear(&self->write_queue); /* the parent sends them */
     }
@@ -296,12 +280,21 @@ check_writable(FlStream *self, const char *method)
 int
 fl_stream_count_lost_write(FlStream *self)
 {
-    if (self->phase < FL_STREAM_LOST) {
+    if (FL_LIKELY(self->phase < FL_STREAM_CLOSING)) {
         return 0;
     }
-    /* asyncio counts the loss itself as the first. */
-    if (++self->writes_after_loss >= QUIET_WRITES_AFTER_LOSS) {
-        return fl_stream_warn_lost(self) < 0 ? -1 : 1;
+    bool is_pipe = self->kind == FL_WRITE_PIPE; /* takes none after close() */
+    if (self->phase < FL_STREAM_LOST && !is_pipe) {
+        return 0;
+    }
+    /* asyncio counts a connection's loss itself as the first. */
+    self->writes_after_loss++;
+    if (self->writes_after_loss - is_pipe >= QUIET_WRITES_AFTER_LOSS) {
+        PyObject *warned =
+            PyObject_CallMethodOneArg(self->state->streams,
+                                      self->state->names.warn_lost,
+                                      is_pipe ? Py_True : Py_False);
+        return fl_call_done(warned) < 0 ? -1 : 1;
     }
     return 1;
 }
@@ -337,11 +330,10 @@ queue_payload(FlStream *self, const Payload *payload, size_t sent_bytes)
    this stream's unless the write joins them.  Returns whether there is a
    backlog afterwards, behind which the write must queue. */
 static bool
-flush_before_write(FlStream *self, bool may_cork)
+flush_before_write(FlStream *self, bool corks)
 {
     FlLoop *loop = self->loop;
-    if (fl_stream_is_corked(self) ? !may_cork : !fl_loop_on_other_thread(loop))
-    {
+    if (fl_stream_is_corked(self) ? !corks : !fl_loop_on_other_thread(loop)) {
         fl_loop_flush_corked(loop);
     }
     return !fl_stream_is_corked(self)
@@ -359,15 +351,17 @@ write_payload(FlStream *self, const Payload *payload)
     if (code != 0) {
         return code < 0 ? -1 : 0;
     }
-    bool may_cork = should_cork(self) && fits_cork(self, size);
-    bool backlogged = flush_before_write(self, may_cork);
+    record_write(self);
+    bool corks = may_cork(self, size);
+    bool backlogged = flush_before_write(self, corks);
     if (self->phase >= FL_STREAM_LOST) {
         return 0; /* the flush has failed */
     }
-    if (!backlogged && !may_cork) { /* nothing is queued: send it directly */
+    if (!backlogged && !corks) { /* nothing is queued: send it directly */
+        struct iovec vector = {(char *)payload->data, size};
         code = fl_stream_check_fd(self);
         if (code == 0) {
-            code = send_one(self, payload->data, size, &sent);
+            code = send_vectors(self, &vector, 1, &sent);
         }
         if (code < 0) {
             write_failed(self, code);
@@ -380,7 +374,7 @@ write_payload(FlStream *self, const Payload *payload)
     if (queue_payload(self, payload, sent) < 0) {
         return -1;
     }
-    if (may_cork && !backlogged) {
+    if (corks && !backlogged) {
         cork_queue(self);
     }
     else {
@@ -419,6 +413,14 @@ as_bytes(PyObject *data)
     return bytes;
 }
 
+static int
+write_bytes(FlStream *self, PyObject *bytes)
+{
+    Payload payload = {PyBytes_AS_STRING(bytes),
+                       (size_t)PyBytes_GET_SIZE(bytes), bytes};
+    return write_payload(self, &payload);
+}
+
 /* Send a contiguous buffer in place; only an unsent part is copied. */
 static int
 write_buffer(FlStream *self, PyObject *data)
@@ -427,71 +429,38 @@ write_buffer(FlStream *self, PyObject *data)
     if (PyObject_GetBuffer(data, &view, PyBUF_FULL_RO) < 0) {
         return -1;
     }
-    Payload payload = {view.buf, (size_t)view.len, NULL};
-    PyObject *copy = NULL;
-    int code = 0;
-    if (!PyBuffer_IsContiguous(&view, 'C')) {
-        copy = as_bytes(data);
-        if (copy == NULL) {
-            code = -1;
-        }
-        else {
-            payload.data = PyBytes_AS_STRING(copy);
-            payload.bytes = copy;
-        }
-    }
-    if (code == 0) {
+    int code = -1;
+    if (PyBuffer_IsContiguous(&view, 'C')) {
+        Payload payload = {view.buf, (size_t)view.len, NULL};
         code = write_payload(self, &payload);
     }
-    Py_XDECREF(copy);
+    else {
+        PyObject *copy = as_bytes(data);
+        if (copy != NULL) {
+            code = write_bytes(self, copy);
+            Py_DECREF(copy);
+        }
+    }
     PyBuffer_Release(&view);
     return code;
-}
-
-/* Raise asyncio's TypeError for data of a type that write does not take. */
-static void
-raise_wrong_type(PyObject *data)
-{
-    PyObject *name = PyType_GetName(Py_TYPE(data));
-    if (name != NULL) {
-        PyErr_Format(PyExc_TypeError,
-                     "data argument must be a " FL_WRITABLE_TYPES
-                     " object, not '%U'",
-                     name);
-        Py_DECREF(name);
-    }
 }
 
 PyObject *
 fl_stream_write(FlStream *self, PyObject *data)
 {
     bool exact = PyBytes_CheckExact(data);
-    if (!exact && !PyBytes_Check(data) && !PyByteArray_Check(data)
-        && !PyMemoryView_Check(data))
+    if ((!exact && fl_transport_check_data(data, WRONG_TYPE) < 0)
+        || check_writable(self, "write") < 0)
     {
-        raise_wrong_type(data);
-        return NULL;
-    }
-    if (check_writable(self, "write") < 0) {
         return NULL;
     }
     int code;
     Py_BEGIN_CRITICAL_SECTION(self);
-    if (exact) {
-        Payload payload = {PyBytes_AS_STRING(data),
-                           (size_t)PyBytes_GET_SIZE(data), data};
-        code = write_payload(self, &payload);
-    }
-    else {
-        code = write_buffer(self, data);
-    }
+    code = exact ? write_bytes(self, data) : write_buffer(self, data);
     Py_END_CRITICAL_SECTION();
     /* Only now, with the caller's buffer released: pause_writing may resize
        it. */
-    if (code < 0 || fl_stream_maybe_pause(self) < 0) {
-        return NULL;
-    }
-    Py_RETURN_NONE;
+    return fl_call_none(code == 0 ? fl_stream_maybe_pause(self) : code);
 }
 
 int
@@ -535,8 +504,13 @@ bytes_list(PyObject *lines)
 static int
 write_list(FlStream *self, PyObject *list)
 {
-    bool may_cork = should_cork(self); /* whether it fits is tested below */
-    bool backlogged = flush_before_write(self, may_cork);
+    size_t size_bytes = 0;
+    for (Py_ssize_t at = 0; at < PyList_GET_SIZE(list); at++) {
+        size_bytes += (size_t)PyBytes_GET_SIZE(PyList_GET_ITEM(list, at));
+    }
+    record_write(self);
+    bool corks = may_cork(self, size_bytes);
+    bool backlogged = flush_before_write(self, corks);
     int code = 0;
     if (self->phase >= FL_STREAM_LOST) {
         return 0;
@@ -550,11 +524,8 @@ write_list(FlStream *self, PyObject *list)
     if (backlogged) {
         wait_for_kernel(self);
     }
-    else if (may_cork && fits_cork(self, 0)) {
+    else if (corks) {
         cork_queue(self);
-    }
-    else if (fl_stream_is_corked(self)) {
-        fl_stream_flush(self); /* too much to cork; uncorks it, too */
     }
     else {
         send_queue(self);
@@ -580,58 +551,48 @@ fl_stream_writelines(FlStream *self, PyObject *lines)
             code = write_list(self, list);
         }
         Py_END_CRITICAL_SECTION();
-        code = code == 0 ? fl_stream_maybe_pause(self) : code;
     }
     Py_DECREF(list);
-    if (code < 0) {
-        return NULL;
-    }
-    Py_RETURN_NONE;
+    return fl_call_none(code == 0 ? fl_stream_maybe_pause(self) : code);
 }
 
 /* --- the end of writing -------------------------------------------------- */
 
-/* Send EOF, or have it follow the backlog.  0 or a negative errno. */
-static int
-write_end(FlStream *self)
-{
-    if (fl_stream_is_closing(self) || self->eof_written) {
-        return 0;
-    }
-    fl_stream_flush(self);
-    if (fl_stream_is_closing(self)) {
-        return 0; /* the flush has failed */
-    }
-    self->eof_written = true;
-    return fl_write_queue_is_empty(&self->write_queue)
-               ? shut_down_writing(self)
-               : 0;
-}
-
 PyObject *
 fl_stream_write_eof(FlStream *self, PyObject *Py_UNUSED(ignored))
 {
-    int code;
+    int code = 0;
     Py_BEGIN_CRITICAL_SECTION(self);
-    code = write_end(self);
-    Py_END_CRITICAL_SECTION();
-    if (code < 0) {
-        (void)fl_raise_errno(code);
-        return NULL;
+    fl_stream_flush(self); /* may fail, and begin to close */
+    if (!fl_stream_is_closing(self) && !self->eof_written) {
+        self->eof_written = true; /* sent by finish_drained after a backlog */
+        if (fl_write_queue_is_empty(&self->write_queue)) {
+            code = shut_down_writing(self);
+        }
     }
-    Py_RETURN_NONE;
+    Py_END_CRITICAL_SECTION();
+    return fl_call_none(code < 0 ? fl_raise_errno(code) : 0);
 }
 
-/* The backlog is sent: stop registering for writability, and do what waited
+/* If the backlog is sent: stop registering for writability, and do what waited
    for it.  0, or -1 to leave the loop. */
 static int
 finish_drained(FlStream *self)
 {
-    int code;
+    int code = 0;
+    bool sent_all;
+    /* Without a GIL another thread may be writing. */
     Py_BEGIN_CRITICAL_SECTION(self);
-    self->awaits_room = false; /* or the registration would still want it */
-    code = fl_stream_update_registration(self);
+    sent_all = fl_write_queue_is_empty(&self->write_queue);
+    if (sent_all) {
+        self->awaits_room =
+            false; /* or the registration would still want it */
+        code = fl_stream_update_registration(self);
+    }
     Py_END_CRITICAL_SECTION();
+    if (!sent_all) {
+        return 0;
+    }
     if (code == 0 && self->empty_waiter != NULL
         && fl_stream_resolve_if_pending(self, self->empty_waiter,
                                         self->state->names.set_result, Py_None)
@@ -653,27 +614,11 @@ finish_drained(FlStream *self)
     return 0;
 }
 
-/* Under the lock: without a GIL another thread may be writing. */
-static bool
-has_sent_all(FlStream *self)
-{
-    bool sent;
-    Py_BEGIN_CRITICAL_SECTION(self);
-    sent = fl_write_queue_is_empty(&self->write_queue);
-    Py_END_CRITICAL_SECTION();
-    return sent;
-}
-
 int
 fl_stream_write_ready(FlStream *self)
 {
     if (self->phase >= FL_STREAM_LOST) {
         return 0;
-    }
-    if (has_sent_all(self)) {
-        /* Still registered if sendfile waits for room, or if an exception
-           from resume_writing has left the loop before finish_drained. */
-        return self->reg->wanted & FL_WRITABLE ? finish_drained(self) : 0;
     }
     int code;
     Py_BEGIN_CRITICAL_SECTION(self);
@@ -683,12 +628,13 @@ fl_stream_write_ready(FlStream *self)
         write_failed(self, code);
         return 0;
     }
-    if (fl_stream_maybe_resume(self) < 0) {
+    /* asyncio resumes a pipe's writer only once the backlog is sent. */
+    bool resumes =
+        self->kind == FL_SOCKET || fl_write_queue_is_empty(&self->write_queue);
+    if (resumes && fl_stream_maybe_resume(self) < 0) {
         return -1;
     }
     /* resume_writing may have written, closed or aborted: check again. */
     fl_stream_flush(self);
-    return self->phase >= FL_STREAM_LOST || !has_sent_all(self)
-               ? 0
-               : finish_drained(self);
+    return self->phase >= FL_STREAM_LOST ? 0 : finish_drained(self);
 }

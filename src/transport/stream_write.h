@@ -19,8 +19,8 @@ int fl_stream_write_ready(FlStream *self);
    connection_lost.  Bytes that the kernel refuses become the backlog. */
 void fl_stream_flush(FlStream *self);
 
-/* FlCork.send: the same for the stream that embeds this cork. */
-void fl_stream_flush_corked(FlCork *cork);
+/* FlOwnedKind.flush: the same, once loop->cork is cleared. */
+void fl_stream_flush_corked(FlOwned *owned);
 
 /* Application code has the fd from now on.  Flush, cork no more, and query the
    socket object before each system call (stream_fd.h). */

@@ -1,20 +1,78 @@
-/* Python methods that stream and datagram transports share.
+/* The Python face of every transport: one set of asyncio's methods over a
+   table of operations.
 
-   They need nothing but an FlStream.  The macros below create their entries
-   for the method tables of both types.
+   Streams, pipes, datagram transports and TLS transports begin with the same
+   fields (FL_TRANSPORT_HEAD), and their types have the same methods
+   (transport.c).  A method parses its arguments, forwards the call to the
+   loop's thread if it must, and calls an operation.  There are two tables:
+   FlStream's, which datagram transports and pipes share, and that of TLS
+   (tls/tls_transport.c).  add_attributes in fastloop/_streams.py removes what
+   asyncio's pipe transports do not have.
    Rejected: a common base type.  CPython calls a type's own methods faster
    than inherited ones.
 
-   Owner: arguments are borrowed, results are new references.
+   Owner: arguments are borrowed, results are new references, unless a comment
+   says otherwise.
    Threads: the loop's thread.  Without a GIL another thread may call a public
    method, too: a method that is not thread-safe is then forwarded to the loop
-   (fl_transport_was_queued).
+   (transport.c).
    Errors: NULL or -1 with an exception set. */
 #ifndef FL_TRANSPORT_TRANSPORT_H
 #define FL_TRANSPORT_TRANSPORT_H
 
+#include "core/loop.h"
 #include "py/args.h"
-#include "transport/stream.h"
+#include "py/compat.h"
+#include "py/state.h"
+
+typedef struct FlTransport FlTransport;
+
+/* What a method does, by kind of transport.  The functions that return int
+   return 0 or -1, unless a comment says otherwise. */
+typedef struct {
+    int (*close)(FlTransport *self);
+    /* abort(), or with an exception, which may be NULL, _force_close(exc). */
+    int (*force_close)(FlTransport *self, PyObject *exc);
+    int (*is_closing)(FlTransport *self); /* 1, 0 or -1 */
+    int (*set_paused)(FlTransport *self, bool paused);
+    bool (*is_reading)(const FlTransport *self);
+    int (*set_protocol)(FlTransport *self, PyObject *protocol);
+    /* Borrowed, or NULL without an exception. */
+    PyObject *(*protocol)(const FlTransport *self);
+    /* A fallback of NULL was not given: it is None. */
+    PyObject *(*get_extra)(FlTransport *self, PyObject *name,
+                           PyObject *fallback);
+    size_t (*write_buffer_bytes)(const FlTransport *self);
+    /* The water marks have changed: pause or resume the protocol. */
+    int (*control_writing)(FlTransport *self);
+} FlTransportOps;
+
+/* The slots of asyncio's base class come first, in its layout.  C code uses
+   the first one alone, _extra: the others are _FlowControlMixin's. */
+#if PY_VERSION_HEX < 0x030C0000
+#define FL_TRANSPORT_DICT_FIELDS \
+    PyObject *dict;              \
+    PyObject *weakrefs;
+#else
+#define FL_TRANSPORT_DICT_FIELDS
+#endif
+#define FL_TRANSPORT_HEAD                                \
+    PyObject_HEAD                                        \
+    PyObject *extra;                                     \
+    PyObject *unused[4];                                 \
+    FL_TRANSPORT_DICT_FIELDS                             \
+    const FlTransportOps *ops;                           \
+    FlState *state;                                      \
+    FlLoop *loop; /* a stream that is CLOSED has none */ \
+    uint64_t high_water_bytes;                           \
+    uint64_t low_water_bytes;                            \
+    bool protocol_paused; /* pause_writing was the last call */
+
+struct FlTransport {
+    FL_TRANSPORT_HEAD
+};
+
+#define FL_TRANSPORT(object) ((FlTransport *)(object))
 
 /* True if this thread must forward a call to the loop's thread: there is no
    GIL, and another thread runs the loop.  The loop may be NULL.  A loop
@@ -32,41 +90,17 @@ fl_transport_on_other_thread(const FlLoop *loop)
 PyObject *fl_transport_queue_to_loop(FlLoop *loop, PyObject *self,
                                      PyObject *method, PyObject *argument);
 
-/* Forward a method without arguments to the loop's thread if this thread must
-   not run it.  True if so: the caller then returns *result, which is None or
-   NULL with an exception set.  Always false with a GIL. */
-#if FL_HAVE_GIL
-static inline bool
-fl_transport_was_queued(FlStream *self, PyObject *method, PyObject **result)
-{
-    (void)self;
-    (void)method;
-    (void)result;
-    return false;
-}
-#else
-bool fl_transport_was_queued(FlStream *self, PyObject *method,
-                             PyObject **result);
-#endif
+/* Set TypeError and return -1 unless write() accepts the data's type.  The
+   format has one PyUnicode_FromFormat field for the name of that type. */
+int fl_transport_check_data(PyObject *data, const char *format);
 
-/* The shared methods, by calling convention: X(Python name, C name).  The C
-   functions are fl_transport_<C name>, their docstrings
-   fl_transport_<C name>_doc. */
-#define FL_TRANSPORT_NOARGS(X)                \
-    X(close, close)                           \
-    X(abort, abort)                           \
-    X(is_closing, is_closing)                 \
-    X(pause_reading, pause_reading)           \
-    X(is_reading, is_reading)                 \
-    X(get_protocol, get_protocol)             \
-    X(get_write_buffer_size, get_buffer_size) \
-    X(get_write_buffer_limits, get_buffer_limits)
-#define FL_TRANSPORT_ONE(X)      \
-    X(_force_close, force_close) \
-    X(set_protocol, set_protocol)
-#define FL_TRANSPORT_KEYWORDS(X) \
-    X(_fatal_error, fatal_error) \
-    X(set_write_buffer_limits, set_buffer_limits)
+/* Report an exception to the loop's call_exception_handler with the keys that
+   asyncio uses for a transport.  0, or -1 with one that leaves the loop. */
+int fl_transport_report(FlTransport *self, PyObject *protocol, PyObject *exc,
+                        const char *message);
+
+/* Finalizers call this: asyncio's ResourceWarning. */
+void fl_transport_warn_unclosed(FlTransport *self);
 
 /* Entries of method tables.  The double cast of the function avoids a compiler
    warning: its signature depends on the flags. */
@@ -76,32 +110,11 @@ bool fl_transport_was_queued(FlStream *self, PyObject *method,
     {                                                           \
         name, (PyCFunction)(void (*)(void))function, flags, doc \
     }
-/* The entry of a getset table for the instance's __dict__. */
-#define FL_DICT_GETTER                                                      \
-    {                                                                       \
-        "__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, \
-            NULL                                                            \
-    }
-#define FL_COMMON_METHOD(name, c_name, flags) \
-    FL_METHOD(#name, fl_transport_##c_name, flags, fl_transport_##c_name##_doc)
-#define FL_COMMON_NOARGS(name, c_name) \
-    FL_COMMON_METHOD(name, c_name, METH_NOARGS),
-#define FL_COMMON_ONE(name, c_name) \
-    FL_COMMON_METHOD(name, c_name, FL_FASTCALL),
-#define FL_COMMON_KEYWORDS(name, c_name) \
-    FL_COMMON_METHOD(name, c_name, FL_KEYWORDS),
-/* All shared methods.  resume_reading is missing: DatagramTransport has its
-   own version. */
-#define FL_COMMON_METHODS                     \
-    FL_TRANSPORT_NOARGS(FL_COMMON_NOARGS)     \
-    FL_TRANSPORT_ONE(FL_COMMON_ONE)           \
-    FL_TRANSPORT_KEYWORDS(FL_COMMON_KEYWORDS) \
-    FL_COMMON_METHOD(get_extra_info, get_extra_info, FL_KEYWORDS)
 /* Define a method with one parameter, positional or keyword as in asyncio.
    The usual form, one positional argument, skips the parser. */
-#define FL_ONE(type, function, name, parameter, call)                       \
-    PyObject *function(type *self, PyObject *const *args, Py_ssize_t nargs, \
-                       PyObject *kwnames)                                   \
+#define FL_ONE_ARGUMENT(type, function, name, parameter, call)              \
+    static PyObject *function(type *self, PyObject *const *args,            \
+                              Py_ssize_t nargs, PyObject *kwnames)          \
     {                                                                       \
         PyObject *value =                                                   \
             FL_LIKELY(nargs == 1 && kwnames == NULL)                        \
@@ -109,40 +122,28 @@ bool fl_transport_was_queued(FlStream *self, PyObject *method,
                 : fl_args_parse_one(name, parameter, args, nargs, kwnames); \
         return value == NULL ? NULL : call(self, value);                    \
     }
-/* Declarations of the functions and docstrings listed above. */
-#define FL_DECLARE_NOARGS(name, c_name)                             \
-    PyObject *fl_transport_##c_name(FlStream *self, PyObject *arg); \
-    extern const char fl_transport_##c_name##_doc[];
-#define FL_NAMED_ONE(function)                                \
-    PyObject *function(FlStream *self, PyObject *const *args, \
-                       Py_ssize_t nargs, PyObject *kwnames)
-#define FL_DECLARE_ONE(name, c_name)     \
-    FL_NAMED_ONE(fl_transport_##c_name); \
-    extern const char fl_transport_##c_name##_doc[];
-#define FL_DECLARE_KEYWORDS(name, c_name)                           \
-    PyObject *fl_transport_##c_name(FlStream *self, PyObject *args, \
-                                    PyObject *kwargs);              \
-    extern const char fl_transport_##c_name##_doc[];
-FL_TRANSPORT_NOARGS(FL_DECLARE_NOARGS)
-FL_TRANSPORT_ONE(FL_DECLARE_ONE)
-FL_TRANSPORT_KEYWORDS(FL_DECLARE_KEYWORDS)
 
-FL_DECLARE_KEYWORDS(get_extra_info, get_extra_info)
+/* Slots of every transport type: what its instances have beside methods. */
+extern PyMemberDef fl_transport_members[];
+extern PyGetSetDef fl_transport_getset[];
 
-/* For a type that extends this method. */
-FL_DECLARE_NOARGS(resume_reading, resume_reading)
+/* Add a type of transports to the module: its full name, the size of its
+   instances and its slots.  It also gets the methods of all transports.
+   Its base is the state's asyncio_transport or asyncio_read_transport, and
+   perhaps a second class (NULL: none).  A new reference, or NULL. */
+PyTypeObject *fl_transport_type_new(PyObject *module, const char *name,
+                                    size_t size_bytes, PyType_Slot *slots,
+                                    PyObject *base, PyObject *mixin);
 
-/* Parse the arguments of _fatal_error(exc, message=...): borrowed.  0, or -1
-   with TypeError set. */
-int fl_transport_parse_fatal(PyObject *args, PyObject *kwargs, PyObject **exc,
-                             const char **message);
+/* Add to a finished type; each table may be NULL.  0 or -1. */
+int fl_transport_add_attributes(PyTypeObject *type, PyMethodDef *methods,
+                                PyMemberDef *members, PyGetSetDef *getset);
 
-/* repr(): asyncio's format. */
-PyObject *fl_transport_repr(FlStream *self);
+/* repr() of streams and datagram transports, in asyncio's format. */
+PyObject *fl_transport_repr(FlTransport *self);
 
-/* The __slots__ of asyncio's transports.  They occupy the first fields of an
-   FlStream: see fl_type_derive. */
-extern const FlBaseSlot fl_transport_base_slots[];
+/* The operations of streams and datagram transports. */
+extern const FlTransportOps fl_stream_ops;
 
 /* Add the type StreamTransport to the module.  0, or -1 with an exception
    set. */

@@ -36,12 +36,15 @@ fl_write_queue_clear(FlWriteQueue *write_queue)
 }
 
 /* Make room for at least one more item at the end, or for a pair, by moving
-   the items to the front of the array or by doubling it.  head is 0 then.  0,
-   or -1 with MemoryError and the queue unchanged. */
+   the items to the front of the array or by doubling it if it is full.  0, or
+   -1 with MemoryError and the queue unchanged. */
 static int
 make_room(FlWriteQueue *write_queue)
 {
     unsigned count = write_queue->tail - write_queue->head;
+    if (write_queue->tail < write_queue->capacity) {
+        return 0;
+    }
     /* Moving is worth it only where more than half of the array is free:
        otherwise a long queue would move all its items again and again. */
     if (write_queue->head > count) {
@@ -76,8 +79,7 @@ fl_write_queue_append(FlWriteQueue *write_queue, PyObject *bytes,
 {
     FL_CHECK(sent_bytes == 0 || fl_write_queue_is_empty(write_queue),
              "only the first item may be partly sent");
-    if (write_queue->tail == write_queue->capacity
-        && make_room(write_queue) < 0) {
+    if (make_room(write_queue) < 0) {
         return -1;
     }
     write_queue->items[write_queue->tail++] = Py_NewRef(bytes);
@@ -95,8 +97,7 @@ fl_write_queue_prepend(FlWriteQueue *write_queue, PyObject *bytes,
     FL_CHECK(write_queue->sent_bytes == 0, "only one item may be partly sent");
     /* Without a free slot before the first item, shift all by one. */
     if (write_queue->head == 0) {
-        if (write_queue->tail == write_queue->capacity
-            && make_room(write_queue) < 0) {
+        if (make_room(write_queue) < 0) {
             return -1;
         }
         memmove(write_queue->items + 1, write_queue->items,
@@ -157,8 +158,7 @@ fl_write_queue_append_pair(FlWriteQueue *write_queue, PyObject *bytes,
 {
     /* A queue of pairs has an even head, tail and capacity.  So there is room
        for both items or for none. */
-    if (write_queue->tail == write_queue->capacity
-        && make_room(write_queue) < 0) {
+    if (make_room(write_queue) < 0) {
         return -1;
     }
     write_queue->items[write_queue->tail++] = Py_NewRef(bytes);

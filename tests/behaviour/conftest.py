@@ -16,7 +16,7 @@ __all__ = ["address_kind", "host", "stream_pair", "transport_pair"]
 
 @pytest.fixture
 def turn(loop: asyncio.AbstractEventLoop) -> Callable[..., None]:
-    """Return a function that runs exactly so many turns of ``loop``."""
+    """Return a function that runs exactly so many iterations of ``loop``."""
 
     def turn(count: int = 1) -> None:
         for _ in range(count):

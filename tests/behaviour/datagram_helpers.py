@@ -77,7 +77,7 @@ class Datagrams(asyncio.DatagramProtocol):
 async def endpoint(
     protocol: Datagrams | None = None, **how: Any
 ) -> AsyncIterator[Datagrams]:
-    """Open an endpoint, on 127.0.0.1 unless told; close it in the end."""
+    """Open an endpoint, on 127.0.0.1 by default; close it in the end."""
     if not how:
         how = {"local_addr": ("127.0.0.1", 0)}
     loop = asyncio.get_running_loop()
@@ -129,7 +129,7 @@ async def stuffed(
 
 
 async def drain(peer: socket.socket, count: int) -> list[bytes]:
-    """Take so many datagrams, letting the loop turn meanwhile."""
+    """Take so many datagrams, letting the loop run meanwhile."""
     peer.setblocking(False)
     got: list[bytes] = []
     while len(got) < count:

@@ -13,6 +13,7 @@ import asyncio
 import collections
 import contextlib
 import hashlib
+import os
 import pathlib
 import random
 import socket
@@ -56,7 +57,7 @@ every_tcp_kind = pytest.mark.parametrize("kind", TCP_KINDS)
 
 
 async def turns(count: int = 5) -> None:
-    """Let the loop make *count* turns."""
+    """Let the loop make *count* iterations."""
     for _ in range(count):
         await asyncio.sleep(0)
 
@@ -70,7 +71,7 @@ async def waiting(coro: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
 
 
 async def spin(predicate: Callable[[], Any]) -> None:
-    """Let the loop turn until *predicate* holds."""
+    """Let the loop run until *predicate* holds."""
     while not predicate():
         await asyncio.sleep(0)
 
@@ -92,7 +93,7 @@ class _Journal:
         self._waiters: list[asyncio.Future[None]] = []
 
     def note(self, name: str, value: Any = None, *args: Any) -> Any:
-        """Write one call down, run its hook, wake who waits."""
+        """Write one call down, run its hook, wake waiting tests."""
         if self._inside and name not in self.MAY_NEST:
             self.faults.append(f"{name} inside {self._inside[-1]}")
         if self.lost:
@@ -165,7 +166,7 @@ class _Journal:
         await self.wait(lambda: self.count(name) >= count)
 
     async def wait_data(self, size: int) -> bytes:
-        """Wait until *size* bytes came; returns all that came."""
+        """Wait for *size* bytes; return all that were received."""
         await self.wait(lambda: len(self.data) >= size or self.lost)
         return bytes(self.data)
 
@@ -314,6 +315,17 @@ def tcp_socketpair() -> tuple[socket.socket, socket.socket]:
         listener.setblocking(True)
         far, _ = listener.accept()
     return near, far
+
+
+def moved_to(fd: int, sock: socket.socket) -> socket.socket:
+    """The same non-blocking socket under another fd, which it closes first."""
+    old = sock.detach()
+    if old != fd:
+        os.dup2(old, fd)
+        os.close(old)
+    moved = socket.socket(fileno=fd)
+    moved.setblocking(False)
+    return moved
 
 
 async def _open(kind: str, factory: Any) -> tuple[Any, Any, socket.socket]:

@@ -3,7 +3,7 @@
 A test that takes one of these fixtures is `async def`:
 
     @every_kind
-    async def test_what_is_written_arrives(transport_pair):
+    async def test_written_data_arrives(transport_pair):
         c = await transport_pair(Recorder())
         c.transport.write(b"data")
         assert await c.peer.recv_exactly(4) == b"data"

@@ -11,7 +11,7 @@ from typing import Any
 
 from net_helpers import Recorder, spin, turns
 
-#: Without a GIL another thread may write to the stream: nothing is held.
+#: Without a GIL another thread may write to the stream: nothing is corked.
 HOLDS = not sysconfig.get_config_var("Py_GIL_DISABLED")
 #: Seconds to wait for bytes that should have been sent.
 LIMIT = 10

@@ -85,7 +85,7 @@ class Link:
         self.number = -1  # of A's descriptor, where it is known
         self.reading = False  # a coroutine has the socket
         self.gap = False  # a protocol that was replaced may have bytes
-        self.unsure = False  # what A received is not looked at any more
+        self.unchecked = False  # what A received is not looked at any more
         self.moment = 0  # the callback that A wrote in last
         self.readers = 0  # tasks that read
         self.seeking = 0  # tasks that look for the end of a line
@@ -131,7 +131,7 @@ class Link:
 
     def take(self, data: Any) -> None:
         """Check what A received, against what B and A itself put in."""
-        data = b"" if self.unsure else bytes(data)
+        data = b"" if self.unchecked else bytes(data)
         if self.over:
             self.problem("data after the loop was closed")
         if self.upgrading and data:
@@ -147,7 +147,7 @@ class Link:
                 self.jump(data, start)
                 break
             if at < 0 and self.world.loose:
-                self.unsure = True  # bytes of another file that has the fd
+                self.unchecked = True  # bytes of another file that has the fd
                 break
             if at < 0:
                 self.problem(
@@ -172,14 +172,14 @@ class Link:
         self.touch()
 
     def jump(self, data: bytes, start: int) -> None:
-        """Go on behind what another protocol, or nobody, has been given."""
+        """Go on behind what another protocol, or none, has been given."""
         self.rough = True
         found = BLOCK.find(data, start, start + MOST)
         if found >= 0 and len(data) >= 8:
             self.received = found - self.peer.to_a + len(data)
             self.log("bytes jump")  # how far is the size of a read
         else:
-            self.unsure = True  # two readers' bytes are mixed
+            self.unchecked = True  # two readers' bytes are mixed
 
     def find_fed(self, data: bytes, whole: bytes) -> tuple[int, bytes]:
         """Return where what A put in itself begins, and which piece it is."""

@@ -18,7 +18,7 @@ SMALL = [0, 1, 2, 3, 10, 100, 101, 999, 1000]
 SIZES = [*SMALL, 4000, 9000, 9001, 16384, 30_000, 65_536]
 BIG = [*SIZES, 70_000, 131_072, 200_000, 262_144, 300_000, 1_000_000]
 BUFFERS = [2048, 4096, 16_384, 65_536, 262_144, 1 << 20, 4 << 20]
-DISABLED = ["libssl", "native_tls", "cork", "poll_skip", "timerfd"]
+DISABLED = ["libssl", "native_tls", "cork", "poll_skip"]
 #: Nets that are no sockets.
 PIPES = ("pipe", "pty")
 #: What end A does about its peer, and not in get_buffer or resume_writing:
@@ -213,7 +213,7 @@ class Chance:
         return [("info", n)]
 
     def draw_garbage(self, n: int) -> list[Any]:
-        """A connection, paused or not, that nobody has any more."""
+        """A connection, paused or not, that is not referenced any more."""
         made: list[Any] = []
         if self.often(75):
             made.append(("pause", n))

@@ -1,10 +1,10 @@
 """asyncio's loop, seldom looking at descriptors while callbacks keep coming.
 
 fastloop leaves out polls then (src/README.md bounds how many), so an event may
-be seen some turns later than by asyncio: as if the peer had been slower.  A
-program in which callbacks race with a peer tells the two apart.  Whether that
-is all there is to a difference, asyncio itself can say: it is run with a
-selector that leaves out polls too.
+be seen some iterations later than by asyncio: as if the peer was slower.  In a
+program whose callbacks race with a peer the two differ.  Whether that is all
+there is to a difference, asyncio itself can say: it is run with a selector
+that leaves out polls too.
 
 fastloop also wakes at a timer's deadline, where asyncio waits for whole
 milliseconds.  So two timers that are due microseconds apart run in one
@@ -20,13 +20,15 @@ from asyncio import selector_events
 from collections import Counter
 from typing import Any
 
-#: For how many turns a poll is left out, again and again; 0: for twice as
-#: many after each one that found nothing, as fastloop does it.  With "r" or
-#: "w": how many turns each descriptor that is readable or writable waits, for
+#: For how many iterations a poll is left out, again and again; 0: for twice as
+#: many after each one that found nothing, as fastloop does it.  With "b": the
+#: same, and for so many turns after one that could block.  With "r" or
+#: "w": how many iterations each readable or writable descriptor waits, for
 #: their order among each other is the kernel's.  "t": one deadline in each
 #: iteration.
 PATTERNS = (
     *(("", turns) for turns in (0, 1, 2, 3, 5, 8, 16, 32)),
+    *(("b", turns) for turns in (1, 2, 3, 4)),
     *(("r", turns) for turns in (1, 3, 6)),
     *(("w", turns) for turns in (1, 3, 6)),
     ("t", 0),
@@ -34,6 +36,7 @@ PATTERNS = (
 MOST = 32
 MASKS = {
     "": 0,
+    "b": 0,
     "r": selectors.EVENT_READ,
     "w": selectors.EVENT_WRITE,
 }
@@ -45,7 +48,8 @@ class LazySelector(selectors.DefaultSelector):
     def __init__(self, which: str, turns: int) -> None:
         super().__init__()
         self.mask = MASKS[which]
-        self.turns = turns
+        self.turns = turns if which != "b" else 0
+        self.after_wait = turns if which == "b" else 0
         self.waited: Counter[int] = Counter()
         self.allowance = self.left = 0
 
@@ -65,11 +69,11 @@ class LazySelector(selectors.DefaultSelector):
             self.allowance = 0
         else:
             self.allowance = min(2 * self.allowance or 1, MOST)
-        self.left = self.allowance
+        self.left = self.after_wait if blocks else self.allowance
         return ready
 
     def has_waited(self, key: selectors.SelectorKey, events: int) -> bool:
-        """Count a turn in which a descriptor could have been seen."""
+        """Count an iteration in which a descriptor could have been seen."""
         if not events & self.mask:
             return True
         self.waited[key.fd] += 1

@@ -117,7 +117,7 @@ def shrink(sock: Any, conf: dict[str, Any], end: str = "") -> None:
     """Give a socket the buffers that a program wants for one end.
 
     Before it is connected: what comes into a buffer that was made smaller
-    than the peer has been told is dropped, and sent again by a timer.
+    than the peer's window is dropped, and sent again by a timer.
     """
     for name, option in (("snd", socket.SO_SNDBUF), ("rcv", socket.SO_RCVBUF)):
         if end + name in conf:
@@ -342,7 +342,7 @@ async def open_link(link: Link) -> None:
 def find_number(link: Link, before: set[str]) -> int:
     """Return the descriptor of a connection that the loop has made, or -1.
 
-    Found without asking the transport, which notes who was asked.
+    Found without asking the transport, which notes each call.
     """
     new = map(int, set(os.listdir("/proc/self/fd")) - before)
     here = {number for number in new if is_socket(number)}

@@ -66,7 +66,7 @@ class Wire:
         return int(struct.unpack("i", room)[0])
 
     def flush(self) -> bool:
-        """Send what is held here; return whether nothing is left."""
+        """Send what is queued here; return whether nothing is left."""
         return True
 
     def end(self) -> None:
@@ -355,7 +355,7 @@ class Peer:
         if sock is None or self.gone:
             return
         if which == socket.SO_RCVBUF:
-            # Never smaller than A has been told: see prog_links.shrink().
+            # Never smaller than the window A knows: see prog_links.shrink().
             least = sock.getsockopt(socket.SOL_SOCKET, which) // 2
             size = max(size, least)
         sock.setsockopt(socket.SOL_SOCKET, which, size)

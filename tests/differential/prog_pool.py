@@ -74,7 +74,7 @@ class Worker:
 
     def work(self, speaking: int, run: Callable[[int], Any]) -> None:
         os.dup2(self.errors.fileno(), 2)
-        # Out of the way of programs that close numbers behind backs.
+        # Out of the way of programs that close descriptors of others.
         speaking = fcntl.fcntl(speaking, fcntl.F_DUPFD, 900)
         VOICES.append(speaking)
         prepare()

@@ -103,7 +103,7 @@ class StreamOps:
         try:
             data = await link.reader.read(most)
         except BaseException:
-            link.gap = link.gap or most < 0  # those it had are nobody's
+            link.gap = link.gap or most < 0  # those it had belong to no reader
             raise
         self.took(link, data)
         if most > 0 and len(data) > most:
@@ -176,7 +176,7 @@ class StreamOps:
                 link.reader.feed_data(piece)
             except BaseException as exc:
                 # Of a waiter that was settled, and of a descriptor that was
-                # closed by hand, it is told afterwards.
+                # closed by hand, connection_lost comes afterwards.
                 told = (asyncio.InvalidStateError, OSError)
                 if not isinstance(exc, told):
                     link.fed.remove(piece)
@@ -216,7 +216,7 @@ class StreamOps:
             self.log(f"at_eof {reader.at_eof()}", f"link {link.index}")
 
     def op_settle_waiter(self, number: int) -> None:
-        """Wake who waits for a reader, as a timeout's code may."""
+        """Wake the task that waits for a reader, as a timeout's code may."""
         link = self.link(number)
         waiter = getattr(link.reader, "_waiter", None)
         if waiter is not None and not waiter.done():
@@ -465,7 +465,7 @@ def answer_of(exc: BaseException) -> str:
 
 
 async def wait_for_thread(done: Any) -> None:
-    """Wait for a job of a helper, whoever cancels."""
+    """Wait for a job of a helper, whichever side cancels."""
     while not done.is_set():
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.sleep(0.0005)
@@ -480,7 +480,7 @@ def block_file() -> str:
     number = os.memfd_create("block")
     with open(number, "wb", closefd=False) as file:
         file.write(BLOCK)
-    # Out of the way of programs that close numbers behind backs.
+    # Out of the way of programs that close descriptors of others.
     high = fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 901)
     os.close(number)
     return f"/proc/self/fd/{high}"

@@ -11,7 +11,7 @@ KINDS = ["boom", "boom", "exit", "interrupt", "odd", "cancelled", "os"]
 HOWS = ["soon", "soon", "soon own", "safe", "due", "due earlier", "due own"]
 ENDS = ["result", "result", "result", "cancel", "boom", "os"]
 WHEN = ["FIRST_COMPLETED", "FIRST_EXCEPTION", "ALL_COMPLETED"]
-DISABLED = ["poll_skip", "raw_steps", "poll_skip,raw_steps,timerfd"]
+DISABLED = ["poll_skip", "raw_steps", "poll_skip,raw_steps"]
 #: How often an operation is drawn.
 WEIGHTS = {
     "mark": 3,

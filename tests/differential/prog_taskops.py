@@ -53,7 +53,7 @@ class TaskOps:
 
     def note(self, text: str) -> None:
         """Add a line, with what the context says."""
-        if not self.closed:  # else in the order of the collector
+        if not self.closed:  # else in the order of the GC
             self.log(f"{text} v{VALUE.get()}")
 
     # -- callbacks ----------------------------------------------------------
@@ -191,7 +191,7 @@ class Job:
     async def run(self, script: list[Any]) -> str:
         for name, *args in script:
             if self.world.closed:
-                break  # the collector ends the coroutine
+                break  # the GC closes the coroutine
             method = getattr(self, f"do_{name}", None)
             if method is None:
                 self.world.do((name, *args))

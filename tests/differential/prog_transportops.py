@@ -16,7 +16,7 @@ from typing import Any
 from prog_ends import RAISED, Last, Link, Provoked, make_protocol
 from prog_peer import TlsWire
 
-#: No more than that is left unread where one looks who overtook whom.
+#: No more than that is left unread where the order of writes is checked.
 FEW = 1500
 KINDS_OF_BYTES = (bytes, bytearray, memoryview)
 
@@ -199,9 +199,11 @@ class TransportOps:
             return  # sendfile() ends by giving back the protocol before it
         if link.reader is not None:
             link.gap = True
-            link.eof = link.eof or link.reader._eof  # the old one was told
+            link.eof = link.eof or link.reader._eof  # the old one was paused
         if link.transport.is_closing():
-            link.untold = link.rough = True  # the old one may be told already
+            link.untold = link.rough = (
+                True  # the old one may be resumed already
+            )
         protocol = make_protocol(link, kind)
         link.transport.set_protocol(protocol)
         if kind == "streams":
@@ -211,7 +213,7 @@ class TransportOps:
         else:
             link.reader = link.writer = None
             protocol.transport = link.transport
-        # A pause that the old one was told of is nobody's now.
+        # No protocol will be resumed for a pause of the old one.
         link.switched = True
         link.switches += 1
         link.kind = kind
@@ -266,7 +268,7 @@ class TransportOps:
     def descriptor(self, number: int) -> int:
         link = self.usable(number)
         if link is None or link.transport.is_closing():
-            return -1  # its number may be another's by now
+            return -1  # its fd may be another's by now
         if link.conf.get("own") == "calls":
             return -1  # of asyncio's transport, which waits in recv() then
         if link.number >= 0:
@@ -294,7 +296,7 @@ class TransportOps:
         elif then == "socket":
             one, two = socket.socketpair()
             one.setblocking(False)
-            # Not at a number that another link had: its bytes would come here.
+            # Not with an fd that another link had: its bytes would come here.
             self.fds.append(fcntl.fcntl(two, fcntl.F_DUPFD_CLOEXEC, 500))
             two.close()
             if one.fileno() != fd:
@@ -421,7 +423,7 @@ def waits(link: Link) -> bool:
 def unsent(link: Link) -> bool:
     """Whether the kernel may have bytes that it has not shown to B.
 
-    By the number: a transport that is asked for its socket sends first.
+    By the fd: a transport that is asked for its socket sends first.
     """
     if link.net not in ("tcp", "tcp6"):
         return link.net == "pty"  # whose other side a thread of its own feeds

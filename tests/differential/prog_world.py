@@ -245,7 +245,7 @@ class World(TransportOps, StreamOps, LoopOps, DatagramOps, TaskOps, ChildOps):
             with contextlib.suppress(Exception):
                 transport.resume_reading()
         expects = not (link.closed or link.rough or link.lost or self.loose)
-        # Of what may be nobody's, A does not know how much it is.
+        # Of data without a reader, A does not know how much it is.
         limit = 0.1 if link.gap else PATIENCE
         try:
             async with asyncio.timeout(limit):
@@ -315,7 +315,7 @@ class World(TransportOps, StreamOps, LoopOps, DatagramOps, TaskOps, ChildOps):
         while not test():
             link.changed.clear()
             waiting = link.changed.wait()
-            # Not all that is waited for is told.
+            # Not all that is waited for is reported.
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(waiting, 0.002)
         link.changed = None
@@ -364,7 +364,7 @@ def words_of(text: str) -> str:
 
 
 def gone(link: Link) -> bool:
-    """Whether nothing more is to be told about a closed transport."""
+    """Whether no more calls are due for a closed transport."""
     if link.lost or link.rough:
         return True
     if link.kind in ("plain", "buffered"):
@@ -409,8 +409,16 @@ def run_driver(world: World) -> None:
 
 
 def hung(world: World) -> None:
-    """Leave the loop for good: something never came to rest."""
+    """Leave the loop for good: something never became idle."""
     raise Hung
+
+
+@functools.cache
+def run_once(make_loop: Callable[[], Any]) -> None:
+    """Run a loop: libuv opens fds in a process's first run, and keeps them."""
+    loop = make_loop()
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
 
 
 def run_program(
@@ -421,6 +429,7 @@ def run_program(
     ours = module.partition(".")[0] == "fastloop"
     prog_pool.say_alive("fastloop" if ours else "asyncio")
     renew_helpers()
+    run_once(make_loop)
     before = set(os.listdir("/proc/self/fd"))
     old = {name: os.environ.get(name) for name in program.env}
     os.environ.update(program.env)

@@ -1,4 +1,4 @@
-"""What the scenarios are made of: protocols, servers, and what was told."""
+"""What the scenarios are made of: protocols, servers, and reports."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Early(Exception):
 
 
 def note(exc: BaseException | None) -> None:
-    """Keep what somebody was told."""
+    """Record a report."""
     if exc is not None:
         told.append(exc)
 
@@ -148,7 +148,7 @@ def sockets() -> Iterator[tuple[socket.socket, socket.socket]]:
 async def stream_server(
     serve: Callable[[Any, Any], Coroutine[Any, Any, None]],
 ) -> AsyncIterator[Any]:
-    """Serve streams; what a handler meets is told."""
+    """Serve streams; errors of a handler are recorded."""
 
     async def handle(reader: Any, writer: Any) -> None:
         try:

@@ -2,8 +2,8 @@
 
 Each is a coroutine function that opens what it needs, moves some bytes, says
 by an assertion that they are right, and closes everything whatever happens.
-An end before all bytes have come is Early: somebody must have been told why,
-and note() keeps what protocols and handlers are told.
+An end before all bytes have arrived is Early: a protocol or a handler must
+have got the reason, and note() records what they get.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import socket
 import sys
 import tempfile
 import threading
+import tty
 from collections.abc import Callable
 from typing import Any
 
@@ -312,7 +313,7 @@ async def datagrams() -> None:
         server, client = opened
         enough(server.transport and client.transport)
         name = server.transport.get_extra_info("sockname")
-        # That cannot be told is None.
+        # One that cannot be known is None.
         name = name or server.transport.get_extra_info("socket").getsockname()
         for number in range(5):
             while True:
@@ -334,6 +335,13 @@ async def datagrams() -> None:
                 await protocol.lost
 
 
+class WritePipe(asyncio.BaseProtocol):
+    """Keeps why its pipe ended."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        note(exc)
+
+
 async def pipes() -> None:
     loop = asyncio.get_running_loop()
     fds = os.pipe()
@@ -345,9 +353,7 @@ async def pipes() -> None:
             lambda: asyncio.StreamReaderProtocol(reader), files[0]
         )
         transports.append(transport)
-        transport, _ = await loop.connect_write_pipe(
-            asyncio.Protocol, files[1]
-        )
+        transport, _ = await loop.connect_write_pipe(WritePipe, files[1])
         transports.append(transport)
         transport.write(b"hello")
         transport.write(MUCH)
@@ -358,6 +364,46 @@ async def pipes() -> None:
     finally:
         for transport in transports:
             transport.close()
+        await settle()
+        for file in files:
+            file.close()
+
+
+async def terminal() -> None:
+    """Both directions by one descriptor, which a callback watches, too."""
+    loop = asyncio.get_running_loop()
+    near, far = os.openpty()
+    files = [open(near, mode, 0, closefd=False) for mode in ("rb", "wb")]
+    transports = []
+    arrived = asyncio.Event()
+    try:
+        tty.setraw(far)
+        reader = asyncio.StreamReader()
+        transport, _ = await loop.connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), files[0]
+        )
+        transports.append(transport)
+        transport, _ = await loop.connect_write_pipe(WritePipe, files[1])
+        transports.append(transport)
+        loop.add_writer(near, arrived.set)
+        await asyncio.wait_for(arrived.wait(), 1)
+        loop.remove_writer(near)
+        transport.write(b"hello")
+        os.set_blocking(far, False)
+        out = b""
+        while len(out) < 5 and not transport.is_closing():
+            await asyncio.sleep(0)
+            with contextlib.suppress(BlockingIOError):
+                out += os.read(far, 99)
+        same(out, b"hello")
+        os.write(far, b"answer")
+        same(await asyncio.wait_for(reader.readexactly(6), 1), b"answer")
+    finally:
+        loop.remove_writer(near)
+        for transport in transports:
+            transport.close()
+        os.close(far)
+        os.close(near)
         await settle()
         for file in files:
             file.close()
@@ -378,6 +424,10 @@ async def child_process() -> None:
     processes.append(process)
     try:
         out, _ = await process.communicate(b"hello" * 1000)
+        # communicate() ignores why the child's input ended.
+        ended = process.stdin._protocol._stdin_closed
+        if ended.done():
+            note(ended.exception())
         same(out, b"hello" * 1000)
         assert await process.wait() == 0
     finally:
@@ -616,6 +666,7 @@ SCENARIOS = (
     sock_connect,
     datagrams,
     pipes,
+    terminal,
     child_process,
     executor,
     signals,

@@ -16,8 +16,6 @@
       libuv's timer, and in each poll.
    4. fault_coarse(milliseconds): so long are the ticks of the coarse clock.
    5. fault_count(number, &name): how often each function was called so far.
-   6. fault_unlocked(): how many calls of the armed function were made by a
-      thread that did not have the GIL.
  */
 #define _GNU_SOURCE
 #include "shim_calls.h"
@@ -69,7 +67,7 @@ enum {
 static struct hook hooks[HOOKS];
 
 static char armed[32];
-static long skip_left, fail_left, hits, hits_last, seen, unlocked;
+static long skip_left, fail_left, hits, hits_last, seen;
 static int fail_errno;
 static void *fail_caller;
 enum {
@@ -92,7 +90,7 @@ fault_arm(const char *name, long skip, long count, int code)
     skip_left = skip;
     fail_left = count;
     fail_errno = code;
-    hits = seen = unlocked = 0;
+    hits = seen = 0;
 }
 
 void
@@ -137,12 +135,6 @@ fault_seen(void)
     return seen;
 }
 
-long
-fault_unlocked(void)
-{
-    return unlocked;
-}
-
 /* The calls of function `number`, or -1 if there are no more functions. */
 long
 fault_count(int number, const char **name, int *kind)
@@ -153,16 +145,6 @@ fault_count(int number, const char **name, int *kind)
     *name = hooks[number].name;
     *kind = hooks[number].kind;
     return hooks[number].calls;
-}
-
-static int
-has_gil(void)
-{
-    static int (*check)(void);
-    if (check == NULL) {
-        check = (int (*)(void))dlsym(RTLD_DEFAULT, "PyGILState_Check");
-    }
-    return check();
 }
 
 #define INLINE static inline __attribute__((always_inline))
@@ -188,7 +170,6 @@ fails(int number)
         return 0;
     }
     __sync_add_and_fetch(&seen, 1);
-    __sync_add_and_fetch(&unlocked, !has_gil());
     if (__sync_fetch_and_sub(&skip_left, 1) > 0 || fail_left <= 0
         || fail_errno == 0)
     {
@@ -504,25 +485,17 @@ hook_writev(int fd, const struct iovec *parts, int count)
 }
 
 /* Of several messages, one at a time under fault_cut. */
-#define WRAP_MESSAGES(name, side, parameters, arguments) \
-    static int hook_##name parameters                    \
-    {                                                    \
-        size_t most = count;                             \
-        if (move_fails(H_##name, side, fd, &most)) {     \
-            return -1;                                   \
-        }                                                \
-        bool alone = cuts(side, fd) && count > 0;        \
-        count = alone ? 1 : (unsigned)most;              \
-        return name arguments;                           \
+static int
+hook_recvmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags,
+              struct timespec *limit)
+{
+    size_t most = count;
+    if (move_fails(H_recvmmsg, READS, fd, &most)) {
+        return -1;
     }
-
-WRAP_MESSAGES(recvmmsg, READS,
-              (int fd, struct mmsghdr *messages, unsigned count, int flags,
-               struct timespec *limit),
-              (fd, messages, count, flags, limit))
-WRAP_MESSAGES(sendmmsg, WRITES,
-              (int fd, struct mmsghdr *messages, unsigned count, int flags),
-              (fd, messages, count, flags))
+    bool alone = cuts(READS, fd) && count > 0;
+    return recvmmsg(fd, messages, alone ? 1 : (unsigned)most, flags, limit);
+}
 
 static int
 hook_clock_gettime(clockid_t clock, struct timespec *now)

@@ -28,8 +28,6 @@ enum {
 #define GENERIC(X)                                     \
     X(accept4, ERRNO, BOTH)                            \
     X(epoll_create1, ERRNO, BOTH)                      \
-    X(timerfd_create, ERRNO, BOTH)                     \
-    X(timerfd_settime, ERRNO, BOTH)                    \
     X(eventfd, ERRNO, BOTH)                            \
     X(pipe2, ERRNO, BOTH)                              \
     X(getsockname, ERRNO, BOTH)                        \
@@ -40,6 +38,8 @@ enum {
     X(ioctl, ERRNO, BOTH)                              \
     X(dup2, ERRNO, CORE)                               \
     X(poll, ERRNO, CORE)                               \
+    X(timerfd_create, ERRNO, BOTH)                     \
+    X(timerfd_settime, ERRNO, BOTH)                    \
     X(malloc, MEMORY, BOTH)                            \
     X(calloc, MEMORY, BOTH)                            \
     X(realloc, MEMORY, CORE)                           \
@@ -136,28 +136,29 @@ enum {
     X(PyObject_GetOptionalAttr, OUT3, CORE)
 
 /* The symbol, the name it goes by, and whose calls. */
-#define SPECIALS(X)                                                           \
-    X(epoll_ctl, "epoll_ctl", BOTH)                                           \
-    X(epoll_ctl_libuv, "epoll_ctl_libuv", 0)                                  \
-    X(epoll_ctl_mod, "epoll_ctl_mod", 0)                                      \
-    X(epoll_wait, "epoll_wait", BOTH)                                         \
-    X(epoll_pwait, "epoll_wait", BOTH)                                        \
-    X(fcntl, "fcntl", BOTH)                                                   \
-    X(fcntl64, "fcntl", BOTH)                                                 \
-    X(mmap, "mmap", CORE)                                                     \
-    X(mmap64, "mmap", CORE)                                                   \
-    X(close, "close", CORE)                                                   \
-    X(read, "read", CORE)                                                     \
-    X(write, "write", CORE)                                                   \
-    X(recv, "recv", BOTH)                                                     \
-    X(send, "send", BOTH)                                                     \
-    X(recvmsg, "recvmsg", BOTH)                                               \
-    X(sendmsg, "sendmsg", BOTH)                                               \
-    X(writev, "writev", BOTH) X(recvmmsg, "recvmmsg", BOTH)                   \
-        X(sendmmsg, "sendmmsg", BOTH) X(recvfrom, "recvfrom", BOTH)           \
-            X(sendto, "sendto", BOTH) X(clock_gettime, "clock_gettime", CORE) \
-                X(uv_timer_start, "uv_timer_start", CORE)                     \
-                    X(PyFloat_FromDouble, "PyFloat_FromDouble", CORE)         \
-                        X(_PyBytes_Resize, "_PyBytes_Resize", CORE)
+#define SPECIALS(X)                                               \
+    X(epoll_ctl, "epoll_ctl", BOTH)                               \
+    X(epoll_ctl_libuv, "epoll_ctl_libuv", 0)                      \
+    X(epoll_ctl_mod, "epoll_ctl_mod", 0)                          \
+    X(epoll_wait, "epoll_wait", BOTH)                             \
+    X(epoll_pwait, "epoll_wait", BOTH)                            \
+    X(fcntl, "fcntl", BOTH)                                       \
+    X(fcntl64, "fcntl", BOTH)                                     \
+    X(mmap, "mmap", CORE)                                         \
+    X(mmap64, "mmap", CORE)                                       \
+    X(close, "close", CORE)                                       \
+    X(read, "read", CORE)                                         \
+    X(write, "write", CORE)                                       \
+    X(recv, "recv", BOTH)                                         \
+    X(send, "send", BOTH)                                         \
+    X(recvmsg, "recvmsg", BOTH)                                   \
+    X(sendmsg, "sendmsg", BOTH)                                   \
+    X(writev, "writev", BOTH)                                     \
+    X(recvmmsg, "recvmmsg", BOTH)                                 \
+    X(recvfrom, "recvfrom", BOTH) X(sendto, "sendto", BOTH)       \
+        X(clock_gettime, "clock_gettime", CORE)                   \
+            X(uv_timer_start, "uv_timer_start", CORE)             \
+                X(PyFloat_FromDouble, "PyFloat_FromDouble", CORE) \
+                    X(_PyBytes_Resize, "_PyBytes_Resize", CORE)
 
 #endif

@@ -3,14 +3,11 @@
     slow_system.py SHIM delay MICROSECONDS
     slow_system.py SHIM slow MICROSECONDS
     slow_system.py SHIM coarse MILLISECONDS
-    slow_system.py SHIM timerfd TIMES
 
 With `delay`, the thread is away before it polls, and its timers must not be
 missed.  With `slow`, each poll takes so long, and the polls of a thousand
 busy iterations are counted.  With `coarse`, the ticks of the coarse clock are
-so long, and the polls of a short sleep are counted.  With `timerfd`, so many
-loops sleep for less than a millisecond, and the timerfds that are made by a
-thread without the GIL are counted.
+so long, and the polls of a short sleep are counted.
 """
 
 from __future__ import annotations
@@ -57,16 +54,6 @@ async def sleep_often() -> None:
         await asyncio.sleep(0.001)
 
 
-def timerfds_without_gil(times: int) -> int:
-    SHIM.fault_arm(b"timerfd_create", 0, 0, 0)
-    for made in range(times):
-        loop = fastloop.new_event_loop()
-        while SHIM.fault_seen() == made:  # it may be late, and not wait
-            loop.run_until_complete(asyncio.sleep(0.0005))
-        loop.close()
-    return int(SHIM.fault_unlocked())
-
-
 def main(how: str, amount: int) -> None:
     if how == "delay":
         SHIM.fault_delay(amount)
@@ -75,8 +62,6 @@ def main(how: str, amount: int) -> None:
     elif how == "slow":
         SHIM.fault_delay(amount)
         print("total", polls_of(be_busy()))
-    elif how == "timerfd":
-        print("total", timerfds_without_gil(amount))
     else:
         SHIM.fault_coarse(amount)
         print("total", polls_of(sleep_often()) // 100)

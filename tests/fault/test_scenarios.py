@@ -36,7 +36,7 @@ def sweep(shim, shim_env):
     return sweep
 
 
-def test_whatever_fails_a_scenario_ends_and_its_loop_works(sweep):
+def test_a_scenario_ends_and_its_loop_works_after_each_failure(sweep):
     sweep("--most", str(MOST))
 
 
@@ -44,13 +44,13 @@ def test_short_reads_and_writes_are_not_noticed(sweep):
     sweep("--kinds", "cut")
 
 
-def test_what_a_system_may_answer_at_any_time_is_not_noticed(sweep):
+def test_interrupted_and_blocking_calls_are_not_noticed(sweep):
     """It would block, a signal interrupted it, and the like."""
     names = ("http", "protocol_echo", "buffered_echo", "tls_echo")
     sweep("--kinds", "system", "--harmless", *names, "datagrams", "shutdown")
 
 
-def test_what_cannot_be_registered_is_told_or_lost_with_its_error(sweep):
+def test_a_failed_registration_is_raised_or_closes_the_transport(sweep):
     words = ("--kinds", "system", "--functions", "epoll_ctl")
     sweep(*words, "protocol_echo", "shutdown")
 

@@ -47,12 +47,8 @@ def test_slow_polls_are_left_out_as_others(total):
 
 @pytest.mark.parametrize("milliseconds", ["4", "50"])
 def test_ticks_that_come_late(total, milliseconds):
-    """A virtual machine that waits for its processor misses ticks.  A sleep is
-    a wait, a look, and then at most one look more for the tick.
+    """A virtual machine that waits for its processor misses ticks.  A sleep
+    below a millisecond is a poll(), which is not counted, then a poll of the
+    set, and at most one more for the tick.
     """
-    assert total("coarse", milliseconds) in (2, 3)
-
-
-def test_a_timerfd_is_made_with_the_gil(total):
-    """It gets a registration, in a table that other threads use."""
-    assert total("timerfd", "3") == 0
+    assert total("coarse", milliseconds) in (1, 2)

@@ -233,7 +233,7 @@ class Target:
     # -- arguments -----------------------------------------------------------
 
     def call(self, tape: Tape) -> None:
-        """The same call on both loops; who refuses it, and how."""
+        """The same call on both loops; which refuses it, and how."""
         method = tape.pick(METHODS)
         values = (*VALUES, self.near, self.near.fileno())
         args = [tape.pick(values) for _ in range(tape.byte() % 5)]

@@ -1,8 +1,8 @@
 """Batches of datagrams: each arrives whole, once, in order, from its sender.
 
 A transport talks with plain sockets by Unix datagrams, which are never lost,
-over IPv4 or over IPv6.  An input says who sends how many of which sizes, when
-they are read, and what a protocol does from within its callbacks.
+over IPv4 or over IPv6.  An input is the sending end, the sizes, when they
+are read, and what a protocol does from within its callbacks.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ class Case(asyncio.DatagramProtocol):
                 transport.sendto(data, self.names[to])
 
     def drain(self) -> bool:
-        """The peers read what came; whether there was any."""
+        """The peers read what arrived; whether there was any."""
         some = False
         for peer, going in zip(self.peers, self.going, strict=True):
             while True:

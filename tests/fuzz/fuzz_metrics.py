@@ -1,7 +1,7 @@
 """The metrics socket: clients of any manners, and answers of any kind.
 
-A client may send, stop reading, reset or leave; whoever reads to the end gets
-one JSON document.  `top` shows what a server answers, or says in one sentence
+A client may send, stop reading, reset or leave; one that reads to the end gets
+a JSON document.  `top` shows what a server answers, or says in one sentence
 that it is none of fastloop's.
 """
 
@@ -20,19 +20,19 @@ from fuzz_plot import edit
 from harness import Run, Tape, check, note, one_iteration
 
 import fastloop
-from fastloop import _top
+from fastloop import cli
 
 INSTRUMENTED = [
     "fastloop.metrics",
-    "fastloop._metrics_socket",
-    "fastloop._top",
+    "fastloop.observe.metrics_socket",
+    "fastloop.observe.top",
 ]
 MOST_BYTES = 200
 CHECKS_MEMORY = False  # a thread answers
 
 
 class Server:
-    """A socket that answers whatever it is told to."""
+    """A socket with a given answer."""
 
     def __init__(self, path: str) -> None:
         self.path, self.answer = path, b""
@@ -80,7 +80,7 @@ def show(server: Server, answer: bytes, words: tuple[str, ...]) -> None:
     server.answer = answer
     out, err = io.TextIOWrapper(io.BytesIO(), "utf-8"), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = _top.main([server.path, "--once", *words])
+        code = cli.main(["top", server.path, "--once", *words])
     said = err.getvalue()
     if code == 0:
         out.flush()

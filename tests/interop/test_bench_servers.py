@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from interop_process import PATIENCE, Process, child_env
 
-for library in ("psutil", "pyperf", "rich"):
+for library in ("psutil", "pyperf"):
     pytest.importorskip(library, reason=f"{library} is not installed")
 
 SERVERS = ("uvicorn", "hypercorn", "granian", "aiohttp")

@@ -1,11 +1,13 @@
 """uvicorn serving FastAPI, as its users start it: `--loop module:factory`.
 
-The clients are blocking ones, so that the loop under test is the server's
-alone, and the same test on asyncio tells a fault of the program from ours.
+The clients are blocking ones or asyncio's, so that the loop under test is the
+server's alone, and the same test on asyncio tells a fault of the program from
+ours.
 """
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import re
@@ -99,22 +101,28 @@ def test_pipelined_requests(uvicorn):
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
 def test_websocket(uvicorn, client_tls, tls):
     reason = "websockets is not installed"
-    client = pytest.importorskip("websockets.sync.client", reason=reason)
+    # Not the blocking client, which reads TLS in one thread while it writes in
+    # another, and may wait for ever.
+    client = pytest.importorskip("websockets.asyncio.client", reason=reason)
     from websockets.exceptions import ConnectionClosed
 
     files = ("--ssl-certfile", str(CERTS / "localhost.pem"))
     files += ("--ssl-keyfile", str(CERTS / "localhost.key"))
     child, port = uvicorn(*(files if tls else ()))
     url = f"{'wss' if tls else 'ws'}://127.0.0.1:{port}/ws"
-    with client.connect(
-        url, ssl=client_tls if tls else None, proxy=None
-    ) as ws:
-        for text in ("hello", "x" * 300_000, "again"):
-            ws.send(text)
-            assert ws.recv(timeout=PATIENCE) == text.upper()
-        ws.send("bye")
-        with pytest.raises(ConnectionClosed, match="4000"):
-            ws.recv(timeout=PATIENCE)
+
+    async def talk():
+        async with client.connect(
+            url, ssl=client_tls if tls else None, proxy=None
+        ) as ws:
+            for text in ("hello", "x" * 300_000, "again"):
+                await ws.send(text)
+                assert await ws.recv() == text.upper()
+            await ws.send("bye")
+            with pytest.raises(ConnectionClosed, match="4000"):
+                await ws.recv()
+
+    asyncio.run(asyncio.wait_for(talk(), PATIENCE))
     assert child.stop() in (0, -signal.SIGTERM)
     assert "Traceback" not in child.log
 

@@ -217,7 +217,7 @@ class Run:
             *("-o", "addopts=", "-n", workers, "--timeout=120"),
         ]
         if kind == "fastloop":
-            words += ["-p", "fastloop.pytest_plugin", "--fastloop"]
+            words += ["-p", "fastloop.testing.plugin", "--fastloop"]
         with open(self.folder / f"{kind}.log", "w") as log:
             subprocess.run(
                 [*map(str, words), *tests],

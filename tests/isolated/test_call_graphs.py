@@ -4,7 +4,6 @@ They read tasks and futures, not the loop, so a loop that keeps asyncio's own
 types is seen through; these tests keep it so.
 """
 
-import asyncio
 import subprocess
 import sys
 
@@ -60,42 +59,3 @@ def test_a_process_seen_from_outside(script, verb):
         assert name in seen.stdout
     assert "leaf" in seen.stdout
     assert "TaskGroup" in seen.stdout
-
-
-def test_the_graph_of_a_waiting_task(run, loop):
-    async def leaf():
-        await asyncio.sleep(100)
-
-    async def branch(task):
-        await task
-
-    async def main():
-        task = loop.create_task(leaf(), name="leaf")
-        waiter = loop.create_task(branch(task), name="branch")
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        graph = asyncio.capture_call_graph(task)
-        assert graph.future is task
-        assert graph.call_stack[-1].frame.f_code.co_name == "leaf"
-        (above,) = graph.awaited_by
-        assert above.future is waiter
-        text = asyncio.format_call_graph(task)
-        assert "name='leaf'" in text
-        assert "name='branch'" in text
-        waiter.cancel()
-        await asyncio.wait([waiter, task])
-
-    run(main())
-
-
-def test_ones_own_graph(run):
-    async def inner():
-        return asyncio.capture_call_graph()
-
-    async def main():
-        graph = await inner()
-        assert graph.future is asyncio.current_task()
-        names = [entry.frame.f_code.co_name for entry in graph.call_stack]
-        assert names[:2] == ["inner", "main"]
-
-    run(main())

@@ -1,4 +1,4 @@
-"""A process without standard streams: what opens next gets their numbers."""
+"""A process without standard streams: the next files opened get their fds."""
 
 import pytest
 

@@ -67,8 +67,8 @@ def test_a_tree_that_is_not_built_says_so(unbuilt, use):
     assert f"not built for this {version}: type `make build` there" in last
 
 
-def test_what_needs_no_core_works_there(unbuilt):
-    code = "import fastloop, fastloop.pytest_plugin; fastloop.__version__"
+def test_commands_that_need_no_core_work_there(unbuilt):
+    code = "import fastloop, fastloop.testing.plugin; fastloop.__version__"
     command = [sys.executable, "-c", code]
     subprocess.run(command, cwd=unbuilt, check=True, timeout=LIMIT)
 

@@ -34,7 +34,7 @@ def test_fastloop_imported_before_pytest(tmp_path):
     (info / "METADATA").write_text("Name: fastloop\nVersion: 0.0.0\n")
     (info / "RECORD").write_text("fastloop/__init__.py,,\n")
     (info / "entry_points.txt").write_text(
-        "[pytest11]\nfastloop = fastloop.pytest_plugin\n"
+        "[pytest11]\nfastloop = fastloop.testing.plugin\n"
     )
     (tmp_path / "test_nothing.py").write_text("def test_nothing(): pass\n")
     arguments = ["-W", "error", "-p", "no:cacheprovider"]
@@ -63,7 +63,7 @@ sys.modules["gevent.monkey"] = monkey
 """
 
 
-def test_what_gevent_has_patched_is_refused(fast_script):
+def test_modules_that_gevent_patched_are_refused(fast_script):
     """gevent itself is not needed here: interop would be the place."""
     done = fast_script(
         GEVENT

@@ -1,7 +1,6 @@
 """Loops in several threads, abandoned loops, loops by the hundred."""
 
 import os
-import sys
 
 import pytest
 
@@ -24,37 +23,6 @@ def assert_leaves_nothing(cycle, times):
     assert count() <= before, (before, count())
 """
 FLAGS = ("-W", "ignore::ResourceWarning")
-
-
-def test_loops_in_several_threads(script):
-    script("""
-errors = []
-
-def runner(number):
-    try:
-        loop = new_loop()
-        async def main():
-            total = 0
-            for _ in range(200):
-                await asyncio.sleep(0)
-                total += number
-            assert await asyncio.to_thread(pow, number, 2) == number ** 2
-            await asyncio.sleep(0.001)
-            return total
-        assert loop.run_until_complete(main()) == 200 * number
-        loop.run_until_complete(loop.shutdown_default_executor())
-        loop.close()
-    except BaseException as exc:
-        errors.append(exc)
-
-for _ in range(3):
-    threads = [threading.Thread(target=runner, args=(n,)) for n in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-assert not errors, errors
-""")
 
 
 CYCLES = {
@@ -175,51 +143,6 @@ assert size() - before < 3_000_000, size() - before
 """,
         ASAN_OPTIONS=asan,
     )
-
-
-INTERPRETERS = """
-try:
-    import _interpreters as interpreters
-except ImportError:
-    import _xxsubinterpreters as interpreters
-"""
-
-
-@pytest.mark.skipif(
-    sys.version_info < (3, 13), reason="3.13 is the first with a settled API"
-)
-def test_in_a_subinterpreter(script):
-    inner = script.write(
-        """
-async def main():
-    await asyncio.sleep(0.001)
-    return await asyncio.gather(*[asyncio.sleep(0, n) for n in range(3)])
-
-for _ in range(3):
-    loop = new_loop()
-    assert loop.run_until_complete(main()) == [0, 1, 2]
-    loop.close()
-""",
-        "inner.py",
-    )
-    done = script(
-        INTERPRETERS
-        + f"""
-import signal as main_signal
-code = "import runpy; runpy.run_path({str(inner)!r})"
-for config in ("isolated", "legacy"):
-    for _ in range(2):
-        number = interpreters.create(config)
-        failed = interpreters.run_string(number, code)
-        assert failed is None, failed
-        interpreters.destroy(number)
-loop = new_loop()
-loop.run_until_complete(asyncio.sleep(0.001))
-loop.close()
-print("ok")
-"""
-    )
-    assert done.stdout == "ok\n"
 
 
 def test_the_module_imported_twice(fast_script):

@@ -207,7 +207,7 @@ loop.close()
 """)
 
 
-def test_a_reader_added_by_another_thread_is_heard(script):
+def test_a_reader_added_by_another_thread_gets_events(script):
     script("""
 loop = new_loop()
 def add():

@@ -1,6 +1,6 @@
 """A loop's own descriptors are closed behind its back.
 
-An os.close() too many may hit them, and so does who closes all descriptors.
+An os.close() too many may hit them, and so does an os.closerange().
 libuv ends the process then, hence interpreters of their own.
 """
 
@@ -90,7 +90,7 @@ async def main():
 loop, own = waited()
 set_fd = [
     fd for fd in own if "eventpoll" in os.readlink(f"/proc/self/fd/{fd}")
-][-1]
+][0]  # the other one is libuv's
 try:
     loop.run_until_complete(main())
 except OSError:
@@ -100,7 +100,7 @@ except OSError:
 """)
 
 
-def test_a_turn_without_descriptors_ends_no_process(script):
+def test_an_iteration_without_descriptors_ends_no_process(script):
     """One that a program makes by hand, outside a run."""
     script("""
 loop, own = waited()
@@ -112,4 +112,95 @@ try:
 except OSError:
     os._exit(0)
 os._exit(1)
+""")
+
+
+STALE = """
+def closed_readers(loop):
+    "Add readers, close their fds behind the loop's back; the fds."
+    called, pipes = [], [os.pipe() for _ in range(4)]
+    for fd, _ in pipes:
+        loop.add_reader(fd, called.append, fd)
+    for fd, other in pipes:
+        os.close(fd)
+        os.close(other)
+    return called, [fd for fd, _ in pipes]
+
+async def busy():
+    for delay in [0, 0.0002] * 20:
+        await asyncio.sleep(delay)
+
+"""
+
+
+@pytest.mark.parametrize("runs", [0, 1])
+def test_the_loops_fds_are_not_those_of_closed_readers(script, runs):
+    """A reader that was left on a number gets no event of the loop's fd."""
+    script(
+        STALE
+        + f"""
+loop = new_loop()
+for _ in range({runs}):
+    loop.run_until_complete(asyncio.sleep(0))
+called, fds = closed_readers(loop)
+loop.run_until_complete(busy())
+for fd in fds:
+    try:
+        loop.add_writer(fd, called.append, -fd)
+    except OSError:
+        pass
+loop.run_until_complete(busy())
+assert called == [], called
+loop.close()
+"""
+    )
+
+
+def test_an_fd_closed_twice_in_a_run_is_not_the_loops(script):
+    """close() would then close a file of the application."""
+    script("""
+loop = new_loop()
+
+async def main():
+    fd, _ = os.pipe()
+    os.close(fd)
+    await asyncio.sleep(0.0002)
+    try:
+        os.close(fd)
+    except OSError:
+        pass
+    return open("/dev/null", "wb")
+
+file = loop.run_until_complete(main())
+loop.close()
+os.fstat(file.fileno())
+""")
+
+
+def test_a_signal_handler_may_fork_and_add_a_handler(script):
+    """The child's loop has a signal pipe of its own from then on."""
+    script("""
+loop, pids, seen = new_loop(), [], []
+
+def handler(*args):
+    pids.append(os.fork())
+    if not pids[0]:
+        loop.add_signal_handler(signal.SIGUSR2, seen.append, 2)
+        os.kill(os.getpid(), signal.SIGUSR2)
+
+def look():
+    if not pids or (not pids[0] and not seen):
+        loop.call_later(0.001, look)
+    else:
+        loop.stop()
+
+signal.signal(signal.SIGUSR1, handler)
+loop.add_signal_handler(signal.SIGHUP, print)
+loop.call_later(0.01, os.kill, os.getpid(), signal.SIGUSR1)
+loop.call_soon(look)
+loop.run_forever()
+if not pids[0]:
+    os._exit(0)
+assert os.waitpid(pids[0], 0)[1] == 0
+loop.close()
 """)

@@ -2,7 +2,7 @@
 
 Those releases start a kernel polling thread with every loop unless the
 environment says UV_USE_IO_URING=0.  A loop of ours must make none, and leave
-the environment as it was; who asks for io_uring gets it.
+the environment as it was; a user that asks for io_uring gets it.
 """
 
 import sys

@@ -133,7 +133,7 @@ finish()
 
 
 def test_a_subinterpreter_leaves_nothing(script, inside):
-    """What it had open goes with it, the kept poller too."""
+    """What it had open goes with it, the cached poller too."""
     code = inside(ECHOES + "serve = new_loop().close\nserve()\nserve()\n")
     script(f"""
 def cycle():

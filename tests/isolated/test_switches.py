@@ -11,7 +11,6 @@ SWITCHES = [
     "poll_skip",
     "cork",
     "native_executor",
-    "timerfd",
     "datagram_batch",
     "native_tls",
     "libssl",
@@ -176,7 +175,7 @@ def test_all_turned_off(said):
     assert said("fastloop", ",".join(SWITCHES)) == said("fastloop")
 
 
-def test_an_unknown_name_is_nobodys(said):
+def test_an_unknown_name_is_ignored(said):
     assert said("fastloop", "no_such_path") == said("fastloop")
 
 
@@ -186,11 +185,11 @@ def test_an_unknown_name_is_nobodys(said):
         ("", False),
         ("raw_steps", True),
         ("poll_skip,raw_steps", True),
-        ("raw_steps, timerfd", True),
+        ("raw_steps, libssl", True),
         ("raw_steps,", True),
         ("no_raw_steps", False),
         ("raw_steps2,raw", False),
-        ("poll_skip,timerfd", False),
+        ("poll_skip,libssl", False),
     ],
 )
 def test_a_switch_is_known_by_its_whole_name(fast_script, names, off):

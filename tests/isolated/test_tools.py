@@ -283,14 +283,6 @@ def test_dev_mode_with_warnings_as_errors(script):
     script("run()\ngc.collect()\n", "-X", "dev", "-W", "error")
 
 
-def test_debug_by_environment(script):
-    done = script(
-        "loop = new_loop(); print(loop.get_debug()); loop.close()\n",
-        PYTHONASYNCIODEBUG="1",
-    )
-    assert done.stdout == "True\n"
-
-
 def test_optimized_and_isolated_interpreters(script):
     script("run()\n", "-OO")
     script("run()\n", "-X", "importtime", quiet=False)
@@ -306,27 +298,6 @@ elif not sysconfig.get_config_var("WITH_PYMALLOC"):
 @pytest.mark.parametrize("allocator", ALLOCATORS)
 def test_allocators(script, allocator):
     script("run()\n", PYTHONMALLOC=allocator)
-
-
-def test_stacks_of_waiting_tasks(script):
-    done = script("""
-async def waiting():
-    await asyncio.get_running_loop().create_future()
-
-async def main():
-    task = asyncio.ensure_future(waiting())
-    await asyncio.sleep(0)
-    (frame,) = task.get_stack()
-    print(frame.f_code.co_name)
-    task.print_stack(file=sys.stdout)
-    task.cancel()
-    await asyncio.wait([task])
-
-loop = new_loop()
-loop.run_until_complete(main())
-loop.close()
-""")
-    assert done.stdout.startswith("waiting\n")
 
 
 def test_an_audit_hook_may_send_a_datagram_of_its_own(script):

@@ -33,3 +33,37 @@ def test_a_class_with_one_slot_more(tmp_path, module, name, slots):
     script = Script("asyncio", tmp_path)
     done = script(PROGRAM.format(module=module, name=name, slots=slots))
     assert "fastloop does not know this asyncio" in done.stdout
+
+
+REPLACED = """
+for name in (
+    "_get_running_loop", "_set_running_loop", "get_running_loop",
+    "get_event_loop",
+):
+    replacement = getattr(asyncio.events, "_py_" + name)
+    setattr(asyncio.events, name, replacement)
+    setattr(asyncio, name, replacement)
+
+loop = new_loop()
+
+async def child():
+    return 5
+
+async def main():
+    future = loop.create_future()
+    assert future.get_loop() is loop
+    task = loop.create_task(child())
+    assert task.get_loop() is loop
+    return await task
+
+assert loop.run_until_complete(main()) == 5
+loop.close()
+"""
+
+
+@pytest.mark.skipif(
+    sys.version_info >= (3, 14), reason="3.14's C tasks ask C's running loop"
+)
+def test_another_notion_of_the_running_loop(script):
+    """A library may have Python functions for it; C futures ask CPython's."""
+    script(REPLACED)

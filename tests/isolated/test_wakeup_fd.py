@@ -30,8 +30,8 @@ signal.signal(signal.SIGUSR1, lambda *args: None)
 """
 
 
-def test_a_number_reused_during_a_run_gets_no_signals(fast_script):
-    """Neither during the run nor after it, when the number would be back."""
+def test_an_fd_reused_during_a_run_gets_no_signals(fast_script):
+    """Neither during the run nor after it, when the fd would be restored."""
     fast_script("""
 near, far = set_wakeup_socket()
 
@@ -51,7 +51,7 @@ assert signal.set_wakeup_fd(-1) == -1
 """)
 
 
-def test_a_number_reused_while_a_handler_is_set_gets_no_signals(fast_script):
+def test_an_fd_reused_while_a_handler_is_set_gets_no_signals(fast_script):
     fast_script("""
 near, far = set_wakeup_socket()
 loop = new_loop()
@@ -67,7 +67,7 @@ assert signal.set_wakeup_fd(-1) == -1
 """)
 
 
-def test_a_descriptor_with_the_number_of_a_closed_loops_is_put_back(
+def test_a_wakeup_fd_that_a_closed_loop_also_had_is_restored(
     fast_script,
 ):
     fast_script(
@@ -94,7 +94,7 @@ assert signal.set_wakeup_fd(-1) == ours
     )
 
 
-def test_what_a_callback_sets_gets_the_signals_and_stays(fast_script):
+def test_a_wakeup_fd_set_by_a_callback_gets_the_signals_and_stays(fast_script):
     fast_script("""
 async def main():
     near, far = set_wakeup_socket()
@@ -235,7 +235,7 @@ loop.close()
 """)
 
 
-def test_the_number_of_a_loop_collected_elsewhere_is_not_reused(fast_script):
+def test_the_fd_of_a_loop_collected_elsewhere_is_not_reused(fast_script):
     """Only the main thread can tell Python to write to it no more."""
     fast_script(
         """

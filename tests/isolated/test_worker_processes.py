@@ -85,7 +85,7 @@ def test_a_pool_of_processes_behind_run_in_executor(script, method):
 
 def test_a_server_that_forks_its_workers(script):
     """As gunicorn: one listener, workers with loops of their own, replaced
-    when they die and told to end by a signal."""
+    when they die and ended by a signal."""
     script(
         """
 listener = socket.create_server(("127.0.0.1", 0))
@@ -197,7 +197,7 @@ os._exit(sys.stdout.flush() or 0)
     }.items(),
     ids=lambda item: item[0],
 )
-def test_connections_survive_what_a_child_does_with_them(fast_script, end):
+def test_connections_of_the_parent_survive_a_forked_child(fast_script, end):
     """The parent's loop, its sockets and its executor's idle threads."""
     done = fast_script(
         CONNECTED + f"if not pid:\n    {end[1]}\n" + STILL_THERE,

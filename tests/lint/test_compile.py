@@ -1,13 +1,16 @@
 """Each file compiles alone, without a warning, under gcc and clang."""
 
+import ctypes
 import os
+import shutil
 import subprocess
+import sys
 import sysconfig
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from .conftest import SRC, c_files, short
+from .conftest import SRC, TOP, c_files, short
 
 FLAGS = [
     "-std=c11",
@@ -73,3 +76,30 @@ def test_header_stands_alone(tool, compiler):
     ]
     bad = complaints(tool, command, inputs)
     assert not bad, "\n".join(bad)[:8000]
+
+
+def test_two_builds_of_one_tree_at_once_both_load(tmp_path):
+    """tox -p builds a tree once for each of its environments."""
+    tree = tmp_path / "tree"
+    built = shutil.ignore_patterns("*.so", "__pycache__")
+    for name in ("src", "fastloop"):
+        shutil.copytree(TOP / name, tree / name, ignore=built)
+    for name in ("setup.py", "pyproject.toml", "README.md"):
+        shutil.copy(TOP / name, tree)
+    builds = [
+        subprocess.Popen(
+            [sys.executable, "setup.py", "-q", "build_ext", "-b", str(out)],
+            cwd=tree,
+            env={**os.environ, "FASTLOOP_DEBUG": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for out in (tmp_path / "one", tmp_path / "two")
+    ]
+    for build in builds:
+        output, _ = build.communicate(timeout=280)
+        assert build.returncode == 0, output
+    for out in ("one", "two"):
+        (extension,) = (tmp_path / out).glob("fastloop/_core*.so")
+        ctypes.CDLL(str(extension))

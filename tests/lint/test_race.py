@@ -1,5 +1,6 @@
-"""The race has a case for everything that it promises to measure."""
+"""The cases of the race fit together, and it writes the README."""
 
+import json
 import subprocess
 import sys
 
@@ -8,46 +9,6 @@ import pytest
 from .conftest import TOP
 
 BENCHMARKS = TOP / "benchmarks"
-
-#: What is promised, and the keys of the rows that keep the promise.
-PROMISED = {
-    "TLS echo, Protocol": "echo_tls_64x1k echo_tls_64x16k",
-    "TLS echo, BufferedProtocol": (
-        "echo_tls_buffered_64x1k echo_tls_buffered_64x16k"
-    ),
-    "TLS echo, streams": "echo_tls_streams_64x1k echo_tls_streams_64x16k",
-    "TLS bulk receive": "tls_bulk",
-    "TLS full handshake and close": "tls_handshake",
-    "an idle TLS connection": "idle_tls",
-    "streams": (
-        "echo_streams_64x64b echo_streams_64x1k echo_streams_64x16k "
-        "echo_streams_8x100k"
-    ),
-    "readline, readexactly": "readline readexactly",
-    "one way": "streams_receive protocol_receive protocol_send",
-    "sock_*": "sock_64x64b sock_64x1k sock_64x16k sock_8x100k",
-    "connect, one echo, close": "connect",
-    "an idle connection": "idle_protocol idle_streams",
-    "HTTP servers": "aiohttp aiohttp_cpu uvicorn uvicorn_cpu",
-    "executor": "executor executor_10 executor_64",
-    "callbacks in one turn": "turn_10k turn_1m",
-    "timers due at once": "due_300k timers_due_zero timers_due_heap",
-    "gather": "gather_new gather_200k gather_1000",
-    "timers pending": "pending_1m",
-    "UDP, Unix, pipe, spawn, sendfile": "udp unix pipe spawn sendfile",
-    "applications": (
-        "websockets aiohttp_json fastapi redis_1 redis_32 asyncpg_1 "
-        "asyncpg_32 proxy aiofiles to_thread"
-    ),
-    "two threads": (
-        "two_threads two_threads_echo two_threads_tls two_threads_streams"
-    ),
-    "start": "import memory",
-    "tail": "tail_p50 tail_p99 tail_p999",
-    "behind a call_soon chain": "tail_chain_p99",
-    "beside a bulky connection": "tail_bulky_p99 tail_bulky_alone_p99",
-    "beside a handshake storm": "tail_storm_p99 tail_storm_alone_p99",
-}
 LIST_ROWS = """
 import sys
 sys.path.insert(0, sys.argv[1])
@@ -74,26 +35,15 @@ def rows():
     return done.stdout.split()
 
 
-@pytest.mark.parametrize("promise", PROMISED)
-def test_every_row_is_a_case(rows, promise):
-    assert set(PROMISED[promise].split()) <= set(rows)
-
-
 def test_no_key_is_used_twice(rows):
     assert len(rows) == len(set(rows))
-
-
-def test_race_installs_what_its_cases_need():
-    text = (TOP / "pyproject.toml").read_text(encoding="utf-8")
-    for package in ("zuvloop", "rloop", "rsloop", "aiofastnet"):
-        assert f'"{package}"' in text
 
 
 WRITE_README = """
 import json
 import sys
 sys.path.insert(0, sys.argv[1])
-from harness import chart, readme
+from harness import chart, markdown
 def row(key, own, group="core"):
     figures = {"asyncio": 0.5, "uvloop": 1.0, "rloop": 1.25, "fastloop": own}
     return {
@@ -113,7 +63,7 @@ data = {
 data["rows"][0] = row(data["rows"][0]["row"], 1.1)
 data["rows"][1] = row(data["rows"][1]["row"], 1.24)
 also = {"rows": [row("two_threads", 0.9)]}
-readme.write(sys.argv[2], data, also)
+markdown.write_readme(sys.argv[2], data, also)
 """
 
 
@@ -146,6 +96,55 @@ def test_the_race_writes_the_readme(tmp_path):
     )
     assert "and behind in 2." in text
     assert "medians of up to 5 alternating runs." in text
+
+
+def test_a_saved_run_is_reported_again(tmp_path):
+    row = {
+        "row": "call_soon",
+        "case": "call_soon",
+        "title": "call_soon, batch",
+        "group": "core",
+        "unit": "ns",
+        "better": "less",
+        "aside": False,
+        "reach": "90",
+        "loops": {
+            loop: {
+                "figure": figure,
+                "repetitions": [{"figure": figure}, {"figure": 1.1 * figure}],
+                "error": None,
+            }
+            for loop, figure in (("asyncio", 400), ("uvloop", 200))
+        },
+    }
+    row["loops"]["fastloop"] = {**row["loops"]["uvloop"], "figure": 100}
+    row["loops"]["rloop"] = {"figure": None, "repetitions": [], "error": "x"}
+    machine = dict.fromkeys("date cpu system libc python openssl".split(), "?")
+    machine |= {"cpus": [0, 1], "load_before": [1], "packages": {}}
+    machine |= {"loops": {"asyncio": "3.14", "uvloop": "1"}}
+    machine |= {"without_loops": {"zuvloop": "gone"}, "without": {}}
+    data = {"rows": [row], "machine": machine, "cut": ""}
+    data["settings"] = {"repeat": 2, "scale": 1.0}
+    saved, page = tmp_path / "run.json", tmp_path / "RESULTS.md"
+    saved.write_text(json.dumps(data))
+    words = [BENCHMARKS / "run.py", "--from", saved, "--results", page]
+    done = subprocess.run(
+        [sys.executable, *words], capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "| call_soon, batch |   ns |     400 |    200 |" in done.stdout
+    assert "call_soon on rloop failed: x" in done.stdout
+    lines = page.read_text().splitlines()
+    assert "- call_soon, batch: 100 ns, meant: 90" in lines
+    assert "- zuvloop: gone" in lines
+    (line,) = (one for one in lines if one.endswith("| first |"))
+    assert line.split(" | ")[2:7] == [
+        "100 ±10 %",
+        "2.00",
+        "0.50",
+        "uvloop 1.00",
+        "2.00",
+    ]
 
 
 def test_a_readme_without_its_section_is_left_as_it_is(tmp_path):

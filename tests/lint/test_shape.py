@@ -1,4 +1,4 @@
-"""Sizes: functions and files one can hold in the head, lines one can read."""
+"""Sizes of functions, files and lines."""
 
 import pytest
 

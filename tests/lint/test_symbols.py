@@ -18,8 +18,8 @@ BEFORE_3_13 = {"_PyObject_ClearManagedDict", "_PyObject_VisitManagedDict"}
 BY_TEXT = re.compile(r"PyObject_(CallMethod|\w+AttrString)\(")
 #: Functions that run once an interpreter, where that is shorter.
 RUN_ONCE = re.compile(
-    r"fl_\w+_register|import_\w+|steps_probe|module_exec|check_own_slots"
-    r"|add_getset|add_constants|default_executor|fl_transport_set_max_size"
+    r"fl_\w+_register|import_\w+|steps_probe|module_exec|check_layout"
+    r"|add_descriptor"
 )
 
 #: Tables that CPython declares without const and never writes, and what the
@@ -51,7 +51,7 @@ PROCESS = {
     "library_lock",
     "library_searched",
     "library_usable",
-    "thread_capture",
+    "fl_last_ssl",
 }
 
 

@@ -129,7 +129,7 @@ def judge(args: argparse.Namespace) -> None:
 
 
 def table(args: argparse.Namespace) -> None:
-    """Print what the tests noticed, and who did."""
+    """Print what the tests noticed, and which did."""
     found = rows(RESULTS)
     verdicts = ("killed", "survived", "not reached")
     folders: dict[str, Counter[str]] = defaultdict(Counter)

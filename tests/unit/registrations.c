@@ -25,7 +25,7 @@ use_once(FlPoller *poller)
     FlRegistration *reg;
     if (socketpair(AF_UNIX, SOCK_STREAM, 0, ends) < 0
         || socketpair(AF_UNIX, SOCK_STREAM, 0, others) < 0
-        || fl_registration_open(poller, ends[0], true, &reg) < 0
+        || fl_registration_open(poller, ends[0], sizeof(*reg), &reg) < 0
         || fl_registration_set(reg, FL_READABLE) < 0
         || write(ends[1], "x", 1) != 1)
     {
@@ -37,7 +37,7 @@ use_once(FlPoller *poller)
     int duplicate = dup(ends[0]);
     fl_registration_close_with_fd(reg);
     if (dup2(others[0], ends[0]) < 0
-        || fl_registration_open(poller, ends[0], true, &reg) < 0
+        || fl_registration_open(poller, ends[0], sizeof(*reg), &reg) < 0
         || fl_registration_set(reg, FL_READABLE) < 0)
     {
         return __LINE__;
@@ -61,7 +61,7 @@ int
 use_from(uint32_t first, int count)
 {
     FlPoller *poller;
-    if (fl_poller_open(&poller, false) < 0) {
+    if (fl_poller_open(&poller) < 0) {
         return __LINE__;
     }
     poller->last_generation = first;

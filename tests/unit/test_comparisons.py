@@ -1,4 +1,4 @@
-"""fastloop.cli.compare: when two series of figures are told apart."""
+"""fastloop.cli.compare: when two series of figures differ."""
 
 from __future__ import annotations
 

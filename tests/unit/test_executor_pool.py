@@ -86,7 +86,7 @@ def name() -> str:
 # -- threads ------------------------------------------------------------------
 
 
-def test_one_thread_serves_what_comes_one_by_one(loop):
+def test_one_thread_serves_jobs_that_arrive_one_by_one(loop):
     async def main():
         return {await loop.run_in_executor(None, name) for _ in range(50)}
 
@@ -214,7 +214,7 @@ def jobs_in_c_before_the_loop_came(loop, pool):
 
 
 @pytest.mark.skipif(not HAS_GIL, reason="there is no GIL to yield")
-def test_jobs_in_c_do_not_keep_the_loop_out(loop, pools):
+def test_jobs_in_c_do_not_block_the_loop(loop, pools):
     """A worker that never enters the interpreter still yields the GIL."""
     pool = pools(1)
     # One that does not has run all of them or, before the kernel let it
@@ -227,7 +227,7 @@ def test_jobs_in_c_do_not_keep_the_loop_out(loop, pools):
 # -- shutdown, and initializers that fail -------------------------------------
 
 
-def test_shutdown_finishes_what_waits(loop, pools):
+def test_shutdown_finishes_waiting_jobs(loop, pools):
     pool = pools(1)
     gate = Gate()
     ran: list[int] = []
@@ -247,7 +247,7 @@ def test_shutdown_finishes_what_waits(loop, pools):
     assert not any(thread.is_alive() for thread in pool._threads)
 
 
-def test_shutdown_can_cancel_what_waits(loop, pools):
+def test_shutdown_can_cancel_waiting_jobs(loop, pools):
     pool = pools(1)
     gate = Gate()
     ran: list[int] = []
@@ -347,14 +347,14 @@ def test_bridge_passes_an_asyncio_future_through(loop):
     assert loop.run_in_executor(manual, name) is manual.future
 
 
-def test_bridge_refuses_what_is_no_future(loop):
+def test_bridge_refuses_other_objects_than_futures(loop):
     manual = Manual()
     manual.future = 5
     with pytest.raises(AssertionError, match="Future is expected, got 5"):
         loop.run_in_executor(manual, name)
 
 
-def test_bridge_drops_what_comes_after_close(loop):
+def test_bridge_drops_results_after_close(loop):
     manual = Manual()
     future = loop.run_in_executor(manual, name)
     loop.close()
@@ -399,7 +399,7 @@ def test_the_switch_gives_asyncios_own(monkeypatch):
 # -- collection ---------------------------------------------------------------
 
 
-def test_a_loop_that_nobody_holds_is_collected_and_its_threads_end():
+def test_an_unreferenced_loop_is_collected_and_its_threads_end():
     loop = fastloop.new_event_loop()
     loop.run_until_complete(loop.run_in_executor(None, name))
     pool = weakref.ref(loop._default_executor)

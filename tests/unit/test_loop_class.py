@@ -22,7 +22,7 @@ def test_the_repr_names_the_public_class():
         mine.close()
 
 
-def test_a_patch_of_asyncios_method_is_heard():
+def test_a_patch_of_asyncios_method_takes_effect():
     loop, mine = fastloop.new_event_loop(), Mine()
     try:
         with mock.patch.object(

@@ -4,7 +4,7 @@ A program feeds a reader, by hand and by its socket, starts and cancels reads,
 and looks at all that asyncio shows.  After each step the two readers have
 answered the same, and their transports were paused and resumed alike.
 
-FASTLOOP_READER_PROGRAMS  how many programs; 200 by default
+FASTLOOP_READER_PROGRAMS  how many programs; 1000 by default
 FASTLOOP_READER_SEED      other programs
 """
 
@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 import fastloop
 
-PROGRAMS = int(os.environ.get("FASTLOOP_READER_PROGRAMS", "200"))
+PROGRAMS = int(os.environ.get("FASTLOOP_READER_PROGRAMS", "1000"))
 SEED = int(os.environ.get("FASTLOOP_READER_SEED", "0"))
 
 NUMBER = re.compile(r"0x[0-9a-f]+|Task-\d+")
@@ -141,7 +141,7 @@ class Machine:
     # --- whether a read may begin --------------------------------------------
 
     def search_is_safe(self) -> bool:
-        """Whether nobody takes bytes between a search's wake-up and its step.
+        """Whether no task takes bytes between a search's wake-up and its step.
 
         asyncio goes on where it has searched to, in bytes that moved, and
         misses a separator; a native reader finds it.

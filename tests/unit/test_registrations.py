@@ -22,7 +22,6 @@ PARTS = (
     "core/poller",
     "core/registration",
     "core/fd_set",
-    "base/table",
     "base/forks",
 )
 

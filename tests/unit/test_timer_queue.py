@@ -26,7 +26,7 @@ NEVER = 2**63 - 1
 class Node(ctypes.Structure):
     """FlTimerNode."""
 
-    _fields_ = [("deadline_ns", ctypes.c_int64), ("place", ctypes.c_size_t)]
+    _fields_ = [("place", ctypes.c_size_t)]
 
 
 class Queue(ctypes.Structure):
@@ -43,8 +43,6 @@ class Queue(ctypes.Structure):
         ("line_removed", ctypes.c_size_t),
         ("sequence", ctypes.c_uint64),
         ("next_ns", ctypes.c_int64),
-        ("popped_ns", ctypes.c_int64),
-        ("heap_popped", ctypes.c_size_t),
     ]
 
 
@@ -70,7 +68,6 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     loaded.fl_timer_queue_remove.argtypes = [queue, node]
     loaded.fl_timer_queue_pop_due.argtypes = [queue, ctypes.c_int64]
     loaded.fl_timer_queue_pop_due.restype = node
-    loaded.fl_timer_queue_pop_any.restype = node
     return loaded
 
 
@@ -138,16 +135,15 @@ def timers(library: ctypes.CDLL) -> Iterator[Timers]:
 def test_an_empty_queue(timers: Timers) -> None:
     timers.check()
     assert timers.pop_due(NEVER) is None
-    assert not timers.c.fl_timer_queue_pop_any(ctypes.byref(timers.queue))
 
 
-def test_ties_leave_in_the_order_they_came(timers: Timers) -> None:
+def test_ties_leave_in_insertion_order(timers: Timers) -> None:
     names = [timers.push(when) for when in (5, 3, 5, 3, 5)]
     order = [timers.pop_due(10) for _ in names]
     assert order == [names[1], names[3], names[0], names[2], names[4]]
 
 
-def test_what_is_not_due_stays(timers: Timers) -> None:
+def test_timers_that_are_not_due_stay(timers: Timers) -> None:
     name = timers.push(100)
     assert timers.pop_due(99) is None
     assert timers.pop_due(100) == name
@@ -199,16 +195,6 @@ def test_against_a_sorted_list(timers: Timers, seed: int) -> None:
         timers.check()
 
 
-def test_pop_any_empties_it(timers: Timers) -> None:
-    for when in (3, 1, 2, 2, 9, 0):
-        timers.push(when)
-    left = {ctypes.addressof(node) for node in timers.nodes.values()}
-    while found := timers.c.fl_timer_queue_pop_any(ctypes.byref(timers.queue)):
-        left.remove(ctypes.addressof(found.contents))
-    assert not left
-    assert timers.queue.next_ns == NEVER
-
-
 def drained(timers: Timers, now_ns: int) -> list[int | None]:
     """Pop all that is due; the model is asked once, for it is slow."""
     due = sorted(entry for entry in timers.model if entry[0] <= now_ns)
@@ -248,7 +234,7 @@ def test_a_flood_leaves_the_heap_in_order(
     assert not timers.nodes
 
 
-def test_what_is_removed_between_pops_of_a_flood_is_gone(
+def test_timers_removed_between_pops_of_a_flood_do_not_return(
     timers: Timers,
 ) -> None:
     timers.push(10**6)

@@ -48,6 +48,11 @@ def link(fast_loop, engine):
         end.tls.connection_lost(None)
 
 
+def one_iteration(loop):
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+
+
 def test_writelines_shares_a_record(link):
     link.client.protocol.transport.writelines([b"a" * 50, b"b" * 50])
     assert len(link.client.raw.sent) < 100 + 40
@@ -55,7 +60,7 @@ def test_writelines_shares_a_record(link):
     assert link.server.protocol.got == b"a" * 50 + b"b" * 50
 
 
-def test_writelines_keeps_order(link):
+def test_writelines_preserves_order(link):
     lines = [b"a", b"b" * 20000, bytearray(b"c"), b"", memoryview(b"dd")]
     lines += [b"e" * 9000, b"f" * 9000, b"g"]
     link.client.protocol.transport.writelines(lines)
@@ -97,7 +102,7 @@ def test_records_that_could_not_be_sent_later_end_the_connection(
 
 
 class Waiter:
-    """A future that cannot be told anything."""
+    """A future that cannot be completed."""
 
     def cancelled(self):
         raise MemoryError
@@ -116,7 +121,7 @@ def test_a_waiter_that_fails_leaves_no_timer(fast_loop):
     assert timer.cancelled()
 
 
-def test_what_waits_is_sent_before_the_end(link):
+def test_buffered_data_is_sent_before_the_close(link):
     link.client.tls.pause_writing()
     link.client.protocol.transport.write(b"x" * 1000)
     link.client.protocol.transport.close()
@@ -127,7 +132,7 @@ def test_what_waits_is_sent_before_the_end(link):
     assert link.client.protocol.calls == ["made", "eof"]
 
 
-def test_a_bad_record_comes_after_what_came_before_it(link):
+def test_a_bad_record_is_reported_after_earlier_data(link):
     link.client.protocol.transport.write(b"good")
     sent = bytearray(link.client.raw.sent)
     link.client.raw.sent.clear()
@@ -204,7 +209,7 @@ class Sips(asyncio.BufferedProtocol):
 
 
 @pytest.mark.parametrize("size", [5000, 50_000])
-def test_an_end_waits_for_a_protocol_that_pauses(link, size):
+def test_an_end_waits_for_a_protocol_that_pauses(link, fast_loop, size):
     """Also for what is left of a record that was half read."""
     data = os.urandom(size)
     transport = link.server.protocol.transport
@@ -218,14 +223,14 @@ def test_an_end_waits_for_a_protocol_that_pauses(link, size):
     for _ in range(size // 1000 - 1):
         assert sips.calls == []
         transport.resume_reading()
-        link.server.tls._resume()
+        one_iteration(fast_loop)
     assert sips.got == data
     transport.resume_reading()
-    link.server.tls._resume()
+    one_iteration(fast_loop)
     assert sips.calls == ["eof"]
 
 
-def test_memory_is_freed_once_reading_has_caught_up(link, engine):
+def test_memory_is_freed_once_reading_has_caught_up(link, fast_loop, engine):
     if engine != "libssl":
         pytest.skip("a MemoryBIO keeps its memory")
     transport = link.server.protocol.transport
@@ -235,7 +240,7 @@ def test_memory_is_freed_once_reading_has_caught_up(link, engine):
     try:
         link.carry()
         transport.resume_reading()
-        link.server.tls._resume()
+        one_iteration(fast_loop)
         assert len(link.server.protocol.got) == 400_000
         link.server.protocol.got = b""
         left, _ = tracemalloc.get_traced_memory()
@@ -244,7 +249,7 @@ def test_memory_is_freed_once_reading_has_caught_up(link, engine):
     assert left < 200_000
 
 
-def test_data_that_comes_while_data_is_delivered(link):
+def test_data_that_comes_while_data_is_delivered(link, fast_loop):
     """A transport below may bring more from within a call."""
     data = os.urandom(30_000)
     more = os.urandom(3000)
@@ -267,8 +272,13 @@ def test_data_that_comes_while_data_is_delivered(link):
     link.server.give(first)
     for _ in range(100):
         sips.transport.resume_reading()
-        link.server.tls._resume()
+        one_iteration(fast_loop)
     assert sips.got == data + more
+
+
+def break_cycle(context):
+    """GC does not see that an _ssl._SSLSocket refers to its context."""
+    context.sslobject_class = ssl.SSLObject
 
 
 METHODS = ["do_handshake", "getpeercert", "cipher", "read", "write", "unwrap"]
@@ -276,7 +286,7 @@ METHODS = ["do_handshake", "getpeercert", "cipher", "read", "write", "unwrap"]
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_connection_lost_within_a_call_of_the_sslobject(fast_loop, method):
-    """And closed twice, after which a transport keeps no SSLObject."""
+    """And closed twice, of which the second call does nothing."""
     server, client = contexts()
     lost = []
 
@@ -302,12 +312,12 @@ def test_a_connection_lost_within_a_call_of_the_sslobject(fast_loop, method):
         near.close()
         link.carry()
     assert lost == [method]
-    assert link.client.tls._sslobj is None
     far.abort()
     link.server.tls.connection_lost(None)
+    break_cycle(client)
 
 
-def test_a_connection_lost_while_what_waited_is_encrypted(fast_loop, engine):
+def test_a_connection_lost_while_pending_data_is_encrypted(fast_loop, engine):
     """What the SSLObject was given in part is memory still."""
     server, client = contexts()
     seen = []
@@ -377,7 +387,7 @@ def engine_of(loop, server, client):
     return engine
 
 
-def test_an_sslobject_with_a_read_of_its_own_is_asked(plain_loop):
+def test_an_overridden_sslobject_read_is_called(plain_loop):
     server, client = contexts()
     asked = []
 
@@ -414,7 +424,7 @@ def test_message_callbacks_are_called_by_cpython(plain_loop):
     client._msg_callback = lambda *args: seen.append(args)
     assert engine_of(plain_loop, server, client) == "sslobject"
     assert seen
-    seen.clear()  # the collector sees no cycle through CPython's _ssl
+    seen.clear()  # the GC sees no cycle through CPython's _ssl
 
 
 def test_message_callbacks_of_a_context_behind_another(plain_loop):
@@ -451,7 +461,7 @@ def test_another_ssl_is_not_taken_for_the_sslobjects(plain_loop):
     others.clear()  # as above
 
 
-def test_an_ssl_that_is_gone_is_not_taken(plain_loop):
+def test_a_freed_ssl_is_not_used(plain_loop):
     server, _ = contexts()
 
     class Wraps(ssl.SSLContext):
@@ -510,3 +520,48 @@ def test_without_libssls_functions_the_object_serves(library):
     )
     assert done.stderr == ""
     assert done.stdout.split() == ["sslobject"]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_an_abort_within_unwrap_is_the_last_call(fast_loop, fails):
+    """No eof_received() follows, no close() of the transport, no report."""
+
+    class Aborts(ssl.SSLObject):
+        def unwrap(self):
+            link.client.tls._app_transport.abort()
+            if fails:
+                raise ssl.SSLError("on purpose")
+
+    reports = []
+    fast_loop.set_exception_handler(lambda loop, context: reports.append(1))
+    server, client = contexts()
+    client.sslobject_class = Aborts
+    link = Link(fast_loop, server, client)
+    link.begin()
+    link.carry()
+    link.client.tls._app_transport.close()
+    one_iteration(fast_loop)
+    assert link.client.raw.calls == ["abort"]
+    assert link.client.protocol.calls == ["made"]
+    assert reports == []
+    for end in (link.client, link.server):
+        end.tls.connection_lost(None)
+    one_iteration(fast_loop)
+    assert link.client.protocol.calls == ["made", "lost"]
+    break_cycle(client)
+
+
+def test_the_peers_close_right_after_resume_reading(link, fast_loop):
+    """What resume_reading() has queued does not delay the end."""
+    transport = link.client.tls._app_transport
+    transport.pause_reading()
+    transport.close()
+    sent = bytes(link.client.raw.sent)
+    link.client.raw.sent.clear()
+    link.server.give(sent)
+    transport.resume_reading()
+    link.client.give(bytes(link.server.raw.sent))
+    one_iteration(fast_loop)
+    one_iteration(fast_loop)
+    assert link.client.protocol.calls == ["made", "eof"]
+    assert "close" in link.client.raw.calls

@@ -73,7 +73,7 @@ class Peer:
 
 
 class Protocol(asyncio.Protocol):
-    """Checks the order of what it is told, and nests after each call."""
+    """Checks the order of its calls, and nests after each."""
 
     def __init__(self, program):
         self.program = program
@@ -410,7 +410,7 @@ def loop(kind):
 
 
 @pytest.mark.parametrize("block", range(12))
-def test_what_is_written_in_the_midst_of_calls_leaves_once(loop, kind, block):
+def test_nested_writes_are_sent_once(loop, kind, block):
     """In the order in which the writes began; and so what comes arrives."""
     reports = []
     loop.set_exception_handler(lambda loop, context: reports.append(context))

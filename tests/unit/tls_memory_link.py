@@ -63,7 +63,7 @@ class Raw(asyncio.Transport):
 
 
 class Notes(asyncio.Protocol):
-    """Keeps what it is told."""
+    """Records its calls."""
 
     def __init__(self) -> None:
         self.got = b""

@@ -13,7 +13,7 @@ from cli_helpers import interrupt, processes_in, wait_for
 from fastloop.cli import Refused
 from fastloop.cli.options import write_file
 
-for library in ("matplotlib", "psutil", "pyperf", "rich"):
+for library in ("matplotlib", "psutil", "pyperf"):
     pytest.importorskip(library, reason=f"{library} is not installed")
 
 #: Short: what is found does not matter here.

@@ -11,7 +11,7 @@ from fastloop.cli import Refused
 from fastloop.cli.page import write_page
 from fastloop.cli.result import Result
 
-for library in ("matplotlib", "psutil", "pyperf", "rich"):
+for library in ("matplotlib", "psutil", "pyperf"):
     pytest.importorskip(library, reason=f"{library} is not installed")
 
 SHORT = ("--quiet", "--runs", "2", "--loops", "asyncio,fastloop")

@@ -20,7 +20,7 @@ import pytest
 
 @contextlib.contextmanager
 def a_run(loop):
-    """What asyncio's run_forever() does around its turns."""
+    """What asyncio's run_forever() does around its iterations."""
     if sys.version_info >= (3, 13):
         loop._run_forever_setup()
         try:
@@ -43,7 +43,7 @@ def turns_until(loop, done):
         loop._run_once()
 
 
-def test_turns_of_a_guest(loop, in_thread):
+def test_iterations_of_a_guest_run(loop, in_thread):
     seen = []
 
     async def main():
@@ -94,7 +94,7 @@ def test_a_guests_run_is_a_run(loop, loop_kind):
                 loop._run_forever_setup()
 
 
-def test_a_guest_sees_what_callbacks_raise(loop, reports):
+def test_exceptions_of_callbacks_reach_a_guest_run(loop, reports):
     def leave():
         raise SystemExit(3)
 
@@ -119,7 +119,7 @@ def test_signals_in_a_guests_run(loop):
     assert loop.remove_signal_handler(signal.SIGUSR1)
 
 
-def test_what_a_guest_writes_between_its_turns_waits_for_none(loop):
+def test_a_write_between_iterations_of_a_guest_run_is_sent_at_once(loop):
     near, far = socket.socketpair()
     far.setblocking(False)
 
@@ -159,6 +159,23 @@ def test_thread_of_a_loop_that_does_not_run(loop):
     loop.run_until_complete(asyncio.sleep(0))
 
 
+def test_another_thread_cannot_end_a_run(loop, loop_kind, in_thread):
+    if loop_kind == "asyncio":
+        pytest.skip("asyncio's loop then takes itself for one that is idle")
+    refused = []
+
+    def end():
+        try:
+            loop._thread_id = None
+        except RuntimeError as exc:
+            refused.append(str(exc))
+
+    with a_run(loop):
+        in_thread(end)
+        assert loop.is_running()
+    assert refused == ["This event loop is already running"]
+
+
 def noting(loop_factory, seen):
     """A loop of a class that notes which of its methods are called."""
     made = loop_factory()
@@ -193,7 +210,7 @@ def test_methods_of_a_subclass_are_called(loop_factory):
         assert seen[4:] == ["run_forever", "_run_once"]
 
 
-def test_what_a_subclass_raises_between_turns(loop_factory):
+def test_an_exception_of_a_subclass_between_iterations(loop_factory):
     loop = noting(loop_factory, [None])
 
     def fail():

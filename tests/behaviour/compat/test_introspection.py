@@ -19,7 +19,7 @@ def nothing(*args):
     pass
 
 
-def test_what_is_ready(loop, turn):
+def test_ready_handles(loop, turn):
     seen = []
     first = loop.call_soon(seen.append, 1)
     loop.call_soon(seen.append, 2)
@@ -31,7 +31,7 @@ def test_what_is_ready(loop, turn):
     assert not loop._ready
 
 
-def test_a_ready_handle_that_nobody_kept(loop, turn):
+def test_a_ready_handle_without_other_references(loop, turn):
     """It shows its call, and can be cancelled."""
     seen = []
     for number in range(4):
@@ -51,7 +51,7 @@ def test_a_ready_handle_that_nobody_kept(loop, turn):
 
 
 @pytest.mark.parametrize("size", [0, 4, 5, 6, 9])
-def test_looking_changes_nothing(loop, turn, size):
+def test_introspection_has_no_side_effects(loop, turn, size):
     seen = []
     args = tuple(range(size))
     loop.call_soon(lambda *given: seen.append(given), *args)
@@ -67,7 +67,7 @@ def test_ready_within_a_batch(loop, turn):
     for _ in range(3):
         loop.call_soon(lambda: lengths.append(len(loop._ready)))
     turn()
-    # And the stop that ends the turn.
+    # And the stop that ends the iteration.
     assert lengths == [3, 2, 1]
 
 
@@ -98,7 +98,7 @@ async def test_transports_about_to_start(loop):
         await asyncio.sleep(0)
 
 
-def test_what_is_scheduled(loop, turn):
+def test_scheduled_timers(loop, turn):
     late = loop.call_later(100, nothing)
     soon = loop.call_later(50, nothing)
     later = loop.call_at(loop.time() + 200, nothing, "argument")
@@ -179,7 +179,7 @@ def test_a_closed_loop_has_nothing(loop_factory):
     assert loop._selector is loop._ssock is loop._csock is None
 
 
-def test_fastloops_are_only_to_look_at(loop, loop_kind):
+def test_fastloops_are_read_only(loop, loop_kind):
     """A change that would be lost is refused."""
     if loop_kind == "asyncio":
         loop._ready.clear()

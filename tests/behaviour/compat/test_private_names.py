@@ -17,21 +17,6 @@ def noted(seen, value):
     seen.append(value)
 
 
-async def test_looking_at_ready_changes_no_order(loop):
-    order = []
-    future = loop.create_future()
-    future.add_done_callback(lambda f: order.append("done"))
-    loop.call_soon(order.append, "a")
-    future.set_result(None)
-    loop.call_soon_threadsafe(order.append, "b")
-    loop.call_soon(order.append, "c")
-    looked = [h for h in loop._ready if not h.cancelled()]
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
-    assert len(looked) == 4
-    assert order == ["a", "done", "b", "c"]
-
-
 def test_ready_is_readable_in_debug_mode(loop):
     loop.set_debug(True)
     handle = loop.call_soon(loop.stop)
@@ -39,21 +24,10 @@ def test_ready_is_readable_in_debug_mode(loop):
     loop.run_forever()
 
 
-def test_scheduled_forgets_what_has_run(loop, run):
+def test_scheduled_has_no_timers_that_have_run(loop, run):
     loop.call_later(0, noted, [], 1)
     run(asyncio.sleep(0.001))
     assert not [h for h in loop._scheduled if h._callback is noted]
-
-
-async def test_repr_of_transports_of_asyncio(loop):
-    transport, _ = await loop.create_datagram_endpoint(
-        asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0)
-    )
-    open_one = repr(transport)
-    transport.close()
-    await asyncio.sleep(0)
-    assert "fd=" in open_one
-    assert "closed" in repr(transport)
 
 
 def test_replaced_function_that_sets_the_running_loop(loop, monkeypatch):
@@ -88,7 +62,7 @@ class NoNumber:
         pass
 
 
-def test_server_of_what_has_no_descriptor(loop, run):
+def test_server_of_an_object_without_a_descriptor(loop, run):
     with pytest.raises(ValueError, match="Invalid file object"):
         run(loop.create_server(asyncio.Protocol, sock=NoNumber()))
 

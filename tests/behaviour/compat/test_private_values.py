@@ -13,7 +13,6 @@ import re
 import signal
 import socket
 import sys
-import threading
 import time
 
 import pytest
@@ -152,32 +151,6 @@ def test_the_handle_that_runs(debug, turn):
     assert debug._current_handle is None
 
 
-def test_thread_of_a_loop(loop, run):
-    async def main():
-        return loop._thread_id
-
-    assert loop._thread_id is None
-    assert run(main()) == threading.get_ident()
-    assert loop._thread_id is None
-
-
-def test_coroutine_origins(loop):
-    loop._set_coroutine_origin_tracking(True)
-    try:
-        assert sys.get_coroutine_origin_tracking_depth() > 0
-    finally:
-        loop._set_coroutine_origin_tracking(False)
-    assert sys.get_coroutine_origin_tracking_depth() == 0
-
-
-async def test_waking_a_loop(loop):
-    """From another thread, while the loop waits."""
-    thread = threading.Thread(target=loop._write_to_self)
-    thread.start()
-    await asyncio.sleep(0.001)
-    thread.join()
-
-
 async def test_watchers_by_private_names(loop):
     seen = []
     near, far = socket.socketpair()
@@ -303,7 +276,7 @@ def test_inside_of_a_timer(loop, run):
     assert seen == ["x", "y"]
 
 
-def test_repr_of_a_cancelled_handle_is_kept(debug):
+def test_repr_of_a_cancelled_handle_is_cached(debug):
     handle = debug.call_soon(print, "an argument")
     handle.cancel()
     assert handle._repr == repr(handle)
@@ -343,16 +316,6 @@ async def test_state_of_a_transport(transport_pair, loop, kind):
     assert transport._protocol is None
 
 
-@every_kind
-async def test_ending_a_transport_by_hand(transport_pair, reports):
-    c = await transport_pair()
-    c.transport._fatal_error(LookupError("by hand"), "What befell it")
-    assert isinstance(await c.protocol.wait_lost(), LookupError)
-    (report,) = reports
-    assert report["message"] == "What befell it"
-    assert {"exception", "transport", "protocol"} <= set(report)
-
-
 PRIVATE_ATTRIBUTES = (
     "_loop _sock _sock_fd _server _closing _conn_lost _paused "
     "_protocol_paused _buffer _protocol _extra _eof _empty_waiter"
@@ -361,7 +324,7 @@ PRIVATE_ATTRIBUTES = (
 
 @only_tcp
 @pytest.mark.parametrize("name", PRIVATE_ATTRIBUTES)
-async def test_a_connection_works_after_a_look_at_its_attributes(host, name):
+async def test_a_connection_works_after_its_attributes_were_read(host, name):
     def echo(protocol, data):
         getattr(protocol.transport, name, None)
         protocol.transport.write(data)

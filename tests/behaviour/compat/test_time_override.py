@@ -80,7 +80,7 @@ async def test_a_time_that_stands_still_fires_nothing():
         timer.cancel()
 
 
-def test_a_subclass_tells_the_time(virtual):
+def test_a_subclass_overrides_time(virtual):
     moments = iter([1000.25, 1000.5, 1000.5, 1000.49, 1001.0, 8200.0, 8200.0])
     seen = []
 
@@ -196,7 +196,7 @@ def test_timers_fire_once_a_time_in_the_past_is_undone(loop):
     loop.run_until_complete(main())
 
 
-def test_the_number_of_a_time_is_reckoned_with_as_it_is(virtual):
+def test_the_returned_time_is_used_unconverted(virtual):
     virtual.now = 7
     assert repr(virtual.call_later(5, virtual.stop).when()) == "12"
     virtual.now = Fraction(1, 3)

@@ -199,7 +199,7 @@ def _meet(barrier, function):
 def test_threads_that_carry_the_scope_of_their_starter(
     loop, run, pool, monkeypatch
 ):
-    """As OpenTelemetry: start() keeps the scope, run() and submit() use it."""
+    """As OpenTelemetry: start() sets the scope; run() and submit() use it."""
     start, thread_run = threading.Thread.start, threading.Thread.run
 
     def patched_start(self):

@@ -120,7 +120,7 @@ def test_close_with_work_in_flight_in_an_own_pool(loop_factory):
         gate.set()
 
 
-def test_close_drops_what_has_not_begun(loop_factory):
+def test_close_drops_jobs_that_have_not_begun(loop_factory):
     loop = loop_factory()
     gate = threading.Event()
     ran = []

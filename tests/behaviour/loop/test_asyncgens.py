@@ -1,4 +1,4 @@
-"""Async generators: hooks, shutdown, and generators nobody finished."""
+"""Async generators: hooks, shutdown, and unfinished generators."""
 
 import asyncio
 import gc
@@ -17,12 +17,6 @@ async def counting(ended, limit=5):
         ended.append("ended")
 
 
-async def test_a_generator_gives_all_its_values_and_ends():
-    ended = []
-    assert [n async for n in counting(ended)] == [0, 1, 2, 3, 4]
-    assert ended == ["ended"]
-
-
 async def test_dropped_generator_is_closed_by_the_loop():
     ended = []
     async for _number in counting(ended):
@@ -33,7 +27,7 @@ async def test_dropped_generator_is_closed_by_the_loop():
     assert ended == ["ended"]
 
 
-def test_shutdown_closes_what_is_left(loop):
+def test_shutdown_closes_generators_that_are_left(loop):
     ended = []
     kept = []
 
@@ -52,25 +46,6 @@ def test_shutdown_closes_what_is_left(loop):
 
 async def anext_of(generator):
     return await anext(generator)
-
-
-def test_shutdown_without_any(loop):
-    assert loop.run_until_complete(loop.shutdown_asyncgens()) is None
-
-
-def test_shutdown_of_several(loop):
-    ended = []
-    kept = []
-
-    async def main():
-        for _ in range(10):
-            generator = counting(ended)
-            kept.append(generator)
-            await anext(generator)
-
-    loop.run_until_complete(main())
-    loop.run_until_complete(loop.shutdown_asyncgens())
-    assert ended == ["ended"] * 10
 
 
 def test_generator_begun_after_shutdown_warns(loop):
@@ -113,7 +88,7 @@ def test_exception_in_shutdown_is_reported(loop, reports):
     assert context["asyncgen"] is kept[0]
 
 
-def test_hooks_of_an_outer_loop_are_put_back(loop, turn):
+def test_hooks_of_an_outer_loop_are_restored(loop, turn):
     def firstiter(generator):
         pass
 
@@ -129,7 +104,7 @@ def test_hooks_of_an_outer_loop_are_put_back(loop, turn):
         sys.set_asyncgen_hooks(*old)
 
 
-def test_hooks_are_put_back_after_an_exit_exception(loop):
+def test_hooks_are_restored_after_an_exit_exception(loop):
     old = sys.get_asyncgen_hooks()
 
     def leave():
@@ -165,21 +140,3 @@ async def test_generator_closed_from_another_thread(loop, in_thread):
     while thread.is_alive() or not ended:
         await asyncio.sleep(0)
     assert ended == ["ended"]
-
-
-async def test_asend_athrow_aclose():
-    async def echo():
-        value = None
-        while True:
-            try:
-                value = yield value
-            except KeyError:
-                value = "caught"
-
-    generator = echo()
-    await anext(generator)
-    assert await generator.asend(1) == 1
-    assert await generator.athrow(KeyError()) == "caught"
-    await generator.aclose()
-    with pytest.raises(StopAsyncIteration):
-        await generator.asend(2)

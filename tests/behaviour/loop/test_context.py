@@ -22,7 +22,7 @@ every = pytest.mark.parametrize(
 
 
 def wait(loop, seen, count=1):
-    """Run turns until ``seen`` has grown to ``count``."""
+    """Run iterations until ``seen`` has grown to ``count``."""
     while len(seen) < count:
         loop.run_until_complete(asyncio.sleep(0))
 
@@ -57,28 +57,6 @@ def test_a_given_context_is_used_itself(loop, schedule):
     assert VAR.get() == "outside"
 
 
-@every
-def test_context_none_means_a_copy(loop, schedule):
-    seen = []
-    schedule(loop, lambda: seen.append(VAR.get()), context=None)
-    wait(loop, seen)
-    assert seen == ["outside"]
-
-
-def test_changes_do_not_leak_between_callbacks(loop, turn):
-    seen = []
-
-    def callback(value):
-        seen.append(VAR.get())
-        VAR.set(value)
-
-    for number in range(10):
-        loop.call_soon(callback, number)
-    turn()
-    assert seen == ["outside"] * 10
-    assert VAR.get() == "outside"
-
-
 def test_one_context_for_many_callbacks(loop, turn):
     context = contextvars.copy_context()
     seen = []
@@ -91,20 +69,6 @@ def test_one_context_for_many_callbacks(loop, turn):
         loop.call_soon(callback, number, context=context)
     turn()
     assert seen == ["outside", 0, 1, 2, 3]
-
-
-def test_scheduling_inherits_along_a_chain(loop, turn):
-    seen = []
-
-    def step(left):
-        seen.append(VAR.get())
-        VAR.set(left)
-        if left:
-            loop.call_soon(step, left - 1)
-
-    loop.call_soon(step, 3)
-    turn(5)
-    assert seen == ["outside", 3, 2, 1]
 
 
 def test_an_entered_context_is_an_error(loop, turn, reports, caplog):
@@ -165,7 +129,7 @@ def test_exit_exception_leaves_the_context(loop):
     assert context.run(VAR.get) == "left"
 
 
-def test_add_reader_keeps_the_context_of_the_call(loop):
+def test_add_reader_callback_runs_in_the_context_of_the_call(loop):
     left, right = socket.socketpair()
     seen = []
     token = VAR.set("registered")
@@ -197,7 +161,7 @@ def test_add_reader_runs_each_time_in_the_same_context(loop):
     assert seen == ["outside", 1, 2]
 
 
-def test_signal_handler_keeps_the_context_of_the_call(loop):
+def test_signal_handler_runs_in_the_context_of_the_call(loop):
     seen = []
     token = VAR.set("registered")
     loop.add_signal_handler(
@@ -210,33 +174,6 @@ def test_signal_handler_keeps_the_context_of_the_call(loop):
     assert seen == ["registered"]
 
 
-def test_tasks_have_their_own_copy(run):
-    async def child(name):
-        VAR.set(name)
-        await asyncio.sleep(0)
-        return VAR.get()
-
-    async def main():
-        VAR.set("main")
-        results = await asyncio.gather(child("a"), child("b"))
-        assert results == ["a", "b"]
-        assert VAR.get() == "main"
-
-    run(main())
-    assert VAR.get() == "outside"
-
-
-def test_future_callbacks_run_in_the_context_of_their_registration(loop, turn):
-    future = loop.create_future()
-    seen = []
-    token = VAR.set("registered")
-    future.add_done_callback(lambda _: seen.append(VAR.get()))
-    VAR.reset(token)
-    future.set_result(None)
-    turn()
-    assert seen == ["registered"]
-
-
 async def test_to_thread_carries_the_context():
     VAR.set("caller")
     assert await asyncio.to_thread(VAR.get) == "caller"
@@ -246,15 +183,3 @@ async def test_run_in_executor_does_not():
     VAR.set("caller")
     loop = asyncio.get_running_loop()
     assert await loop.run_in_executor(None, VAR.get) == "outside"
-
-
-def test_timeout_callback_runs_in_its_tasks_context(run):
-    async def main():
-        VAR.set("main")
-        try:
-            async with asyncio.timeout(0.001):
-                await asyncio.sleep(100)
-        except TimeoutError:
-            return VAR.get()
-
-    assert run(main()) == "main"

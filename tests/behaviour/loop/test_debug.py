@@ -6,7 +6,6 @@ import re
 import socket
 import sys
 import time
-import warnings
 
 import pytest
 
@@ -238,42 +237,6 @@ def test_origin_tracking_follows_set_debug(loop):
     assert sys.get_coroutine_origin_tracking_depth() == 0
 
 
-def test_never_awaited_tells_the_origin(debug, turn):
-    async def forgotten():
-        pass
-
-    def make():
-        forgotten()
-
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        debug.call_soon(make)
-        turn()
-    text = str(caught[0].message)
-    assert "was never awaited" in text
-    assert "Coroutine created at" in text
-
-
-def test_future_and_task_source_tracebacks(debug):
-    future = debug.create_future()
-    names = [frame.name for frame in future._source_traceback]
-    assert "test_future_and_task_source_tracebacks" in names
-    task = debug.create_task(asyncio.sleep(0))
-    assert task._source_traceback is not None
-    debug.run_until_complete(task)
-    debug.set_debug(False)
-    assert debug.create_future()._source_traceback is None
-
-
-def test_asyncio_run_debug(loop_factory):
-    async def main():
-        return asyncio.get_running_loop().get_debug()
-
-    for value in (True, False):
-        with asyncio.Runner(loop_factory=loop_factory, debug=value) as r:
-            assert r.run(main()) is value
-
-
 def test_environment_variable_sets_the_default(loop_factory, monkeypatch):
     monkeypatch.setattr(asyncio.coroutines, "_is_debug_mode", lambda: True)
     loop = loop_factory()
@@ -323,7 +286,7 @@ def test_ctrl_c_that_a_slow_callback_left_is_raised(debug, as_event):
 def test_a_callback_that_turns_debug_mode_on_is_not_timed(
     loop, warned, monkeypatch, patched
 ):
-    """When it began nobody noted."""
+    """The time at which it began was not recorded."""
 
     class TurnsOn(asyncio.Protocol):
         def connection_made(self, transport):

@@ -1,4 +1,4 @@
-"""What debug mode tells: who scheduled what, what was slow, what was left."""
+"""Reports of debug mode: origins, slow callbacks, unclosed objects."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ WAYS = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_handles_know_who_made_them(debug, way):
+def test_handles_have_a_source_traceback(debug, way):
     handle = WAYS[way](debug)
     stack = handle._source_traceback
     # The loop's own frames are cut off: the last is the caller's.
     assert stack[-1].name == "<lambda>"
-    assert stack[-2].name == "test_handles_know_who_made_them"
+    assert stack[-2].name == "test_handles_have_a_source_traceback"
     assert f"created at {__file__}:{stack[-1].lineno}" in repr(handle)
     handle.cancel()
     assert "created at" in repr(handle)
@@ -67,7 +67,7 @@ def test_watchers_know_who_made_them(debug):
 
 
 @pytest.mark.parametrize("way", ["call_soon", "call_later"])
-def test_reports_tell_where_a_callback_was_scheduled(
+def test_reports_have_the_source_traceback_of_a_callback(
     debug, turn, reports, way
 ):
     before = () if way == "call_soon" else (0,)
@@ -80,12 +80,17 @@ def test_reports_tell_where_a_callback_was_scheduled(
     (context,) = reports
     assert isinstance(context["handle"], asyncio.Handle)
     stack = context["source_traceback"]
-    assert stack[-1].name == "test_reports_tell_where_a_callback_was_scheduled"
+    assert (
+        stack[-1].name
+        == "test_reports_have_the_source_traceback_of_a_callback"
+    )
     assert "test_debug_reports.py" in context["message"]
 
 
 @pytest.mark.parametrize("name", ["connection_made", "connection_lost"])
-def test_reports_tell_who_opened_or_closed(debug, run, reports, name):
+def test_reports_have_the_source_traceback_of_open_and_close(
+    debug, run, reports, name
+):
     """Whose call of the transport's it was, asyncio's own or ours."""
 
     def fail(self, argument):
@@ -112,7 +117,7 @@ def test_reports_tell_who_opened_or_closed(debug, run, reports, name):
 
 
 @pytest.mark.reports
-def test_a_report_from_a_callback_tells_its_handle(debug, turn, logged):
+def test_a_report_from_a_callback_names_its_handle(debug, turn, logged):
     """handle_traceback, by the default handler."""
     debug.set_exception_handler(None)
 
@@ -126,11 +131,13 @@ def test_a_report_from_a_callback_tells_its_handle(debug, turn, logged):
     (text,) = logged(logging.ERROR)
     assert text.startswith("told by hand\n")
     assert "Handle created at (most recent call last):" in text
-    assert "test_a_report_from_a_callback_tells_its_handle" in text
+    assert "test_a_report_from_a_callback_names_its_handle" in text
 
 
 @pytest.mark.reports
-def test_a_never_retrieved_exception_tells_the_tasks_origin(debug, logged):
+def test_a_never_retrieved_exception_has_the_tasks_source_traceback(
+    debug, logged
+):
     debug.set_exception_handler(None)
 
     async def fail():
@@ -231,7 +238,7 @@ def test_unclosed_transports_name_themselves(loop_factory, make):
     assert type(warning.source).__name__ == name
 
 
-async def test_transports_tell_of_reading_and_ends(debug, logged):
+async def test_transports_log_reading_and_eof(debug, logged):
     """In debug mode a transport logs what befalls it."""
     near, far = tcp_socketpair()
     transport, _ = await debug.create_connection(Kept, sock=near)

@@ -13,7 +13,7 @@ from watch_helpers import idle_cpu, nothing, turns
 
 @pytest.fixture
 def shared(pair):
-    """Return two joined sockets, of which a dup keeps the first one's file."""
+    """Return two connected sockets; a dup keeps the first one's file open."""
     with pair[0].dup():
         yield pair
 
@@ -21,12 +21,12 @@ def shared(pair):
 @pytest.fixture
 def tells_dups_apart(loop_kind):
     """Skip asyncio, which spins: the kernel goes on reporting the file under
-    the dead number.
+    the closed fd.
     """
     if sys.platform != "linux":
         pytest.skip("epoll keeps the dup")
     if loop_kind == "asyncio":
-        pytest.skip("asyncio's selector spins on the dead number")
+        pytest.skip("asyncio's selector spins on the closed fd")
 
 
 on_fastloop = pytest.mark.usefixtures("tells_dups_apart")
@@ -46,7 +46,7 @@ def hear(loop, left, right, count):
 @on_fastloop
 @pytest.mark.parametrize("heard", HEARD)
 def test_closed_while_a_dup_lives_then_removed(loop, shared, heard):
-    """A watched number closed behind our back, its file kept by a dup."""
+    """A registered fd is closed, and a dup keeps its file open."""
     left, right = shared
     hear(loop, left, right, heard)
     number = left.fileno()
@@ -67,8 +67,8 @@ def test_closed_while_a_dup_lives_then_removed(loop, shared, heard):
 
 @on_fastloop
 @pytest.mark.parametrize("heard", HEARD)
-def test_closed_while_a_dup_lives_falls_silent(loop, shared, heard):
-    """Nobody removes the reader of a number that was closed."""
+def test_closed_while_a_dup_is_open_causes_no_more_events(loop, shared, heard):
+    """The reader of a closed fd is not removed."""
     left, right = shared
     hear(loop, left, right, heard)
     calls = []
@@ -85,8 +85,10 @@ def test_closed_while_a_dup_lives_falls_silent(loop, shared, heard):
 @on_fastloop
 @pytest.mark.parametrize("heard", HEARD)
 @pytest.mark.parametrize("then", ["nothing", "add_reader", "remove_writer"])
-def test_falls_silent_after_it_was_heard(loop, shared, heard, then):
-    """The registration is as its last event left it when the number closes."""
+def test_closed_after_an_event_causes_no_more_events(
+    loop, shared, heard, then
+):
+    """The registration is as its last event left it when the fd closes."""
     left, right = shared
     calls = []
 
@@ -121,7 +123,9 @@ def test_falls_silent_after_it_was_heard(loop, shared, heard, then):
 
 @on_fastloop
 @pytest.mark.parametrize("heard", HEARD)
-def test_a_file_that_takes_the_number_is_not_told_of(loop, shared, heard):
+def test_a_file_that_reuses_the_fd_gets_no_events_of_the_old_one(
+    loop, shared, heard
+):
     """Not either once the events of the file that was there have ended."""
     left, right = shared
     stranger, peer = socket.socketpair()
@@ -153,8 +157,8 @@ def test_a_file_that_takes_the_number_is_not_told_of(loop, shared, heard):
 
 @on_fastloop
 @pytest.mark.parametrize("heard", [0, 1, 2])
-def test_paused_after_its_number_was_closed(loop, shared, heard):
-    """What a dup keeps alive is not told to a transport that is paused."""
+def test_paused_after_its_fd_was_closed(loop, shared, heard):
+    """Events that a dup keeps alive do not reach a paused transport."""
     left, right = shared
 
     came = asyncio.Event()
@@ -215,8 +219,8 @@ def test_dup_watched_beside_the_original(loop, pair):
     assert seen == []
 
 
-def test_number_closed_and_reused_while_a_dup_lives(loop, shared):
-    """The old file lives on in a dup; its number is another socket now."""
+def test_fd_closed_and_reused_while_a_dup_is_open(loop, shared):
+    """A dup keeps the old file open; its fd is another socket now."""
     left, right = shared
     seen = []
     loop.add_reader(left, seen.append, "old")

@@ -1,4 +1,4 @@
-"""Transports whose socket was closed behind them, and its number reused."""
+"""Transports whose socket was closed by other code, and its fd reused."""
 
 import asyncio
 import errno
@@ -20,7 +20,7 @@ async def open_on(loop, sock):
 
 
 def pair_at(number):
-    """Return connected sockets of which the first has this number."""
+    """Return connected sockets of which the first has this fd."""
     first, second = socket.socketpair()
     if second.fileno() == number:
         first, second = second, first
@@ -30,7 +30,7 @@ def pair_at(number):
     return first, second
 
 
-async def test_bytes_written_after_its_socket_was_closed_go_nowhere(loop):
+async def test_writes_after_the_socket_was_closed_are_dropped(loop):
     left, right = socket.socketpair()
     transport, protocol = await open_on(loop, left)
     number = left.fileno()
@@ -51,7 +51,7 @@ async def test_bytes_written_after_its_socket_was_closed_go_nowhere(loop):
 
 
 @pytest.mark.parametrize("how", ["close", "abort"])
-async def test_the_number_stays_open_when_the_transport_ends(loop, how):
+async def test_the_fd_stays_open_when_the_transport_ends(loop, how):
     left, right = socket.socketpair()
     transport, protocol = await open_on(loop, left)
     number = left.fileno()
@@ -71,7 +71,7 @@ async def test_the_number_stays_open_when_the_transport_ends(loop, how):
         each.close()
 
 
-async def test_a_new_connection_takes_the_number_of_a_closed_socket(
+async def test_a_new_connection_reuses_the_fd_of_a_closed_socket(
     loop, loop_kind
 ):
     if loop_kind == "asyncio":
@@ -98,10 +98,10 @@ async def test_a_new_connection_takes_the_number_of_a_closed_socket(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc tells the numbers")
-async def test_an_accepted_connection_takes_the_number_of_a_closed_one(
+async def test_an_accepted_connection_reuses_the_fd_of_a_closed_one(
     loop, loop_kind
 ):
-    """Closed by its number, so that not even its object knows."""
+    """Closed by os.close(), so that not even its object knows."""
     if loop_kind == "asyncio":
         pytest.skip("asyncio refuses the new connection")
 
@@ -209,8 +209,8 @@ async def test_bytes_behind_urgent_data_are_read(loop):
     peer.close()
 
 
-def test_a_reader_that_closes_its_descriptor_hears_no_stranger(loop):
-    """The number goes to another socket while the callback runs."""
+def test_a_reader_that_closes_its_fd_gets_no_events_of_the_next_file(loop):
+    """Another socket gets the fd while the callback runs."""
     near, far = socket.socketpair()
     near.setblocking(False)
     number = near.fileno()
@@ -235,7 +235,7 @@ def test_a_reader_that_closes_its_descriptor_hears_no_stranger(loop):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts numbers")
-async def test_datagrams_of_a_number_that_was_reused_are_anothers(loop_kind):
+async def test_datagrams_of_a_reused_fd_go_to_the_new_socket(loop_kind):
     if loop_kind == "asyncio":
         pytest.skip("asyncio's selector finds the new socket")
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)

@@ -158,9 +158,10 @@ def test_what_is_closed_cannot_be_watched(loop, pair, pipe):
     left.close()
     with pytest.raises(ValueError):
         loop.add_reader(left, nothing)
-    os.close(pipe[0])
+    closed = os.dup(pipe[0])
+    os.close(closed)
     with pytest.raises(OSError):
-        loop.add_reader(pipe[0], nothing)
+        loop.add_reader(closed, nothing)
     turns(loop)
 
 

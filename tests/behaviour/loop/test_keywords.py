@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
-import socket
 from asyncio import events, selector_events, unix_events
 
 import pytest
@@ -82,19 +80,3 @@ async def test_transport_refuses_other_names(transport_pair):
         c.transport.write(b"", data=b"")
     with pytest.raises(TypeError):
         c.transport.write(b"", b"")
-
-
-def test_private_methods_of_the_loop(loop):
-    ran = []
-    handle = asyncio.Handle(ran.append, (1,), loop)
-    loop._add_callback(handle=handle)
-    left, right = socket.socketpair()
-    with left, right:
-        loop._add_reader(fd=left, callback=ran.append)
-        loop._add_writer(fd=left, callback=ran.append)
-        assert loop._remove_reader(fd=left) is True
-        assert loop._remove_writer(fd=left) is True
-        assert loop._remove_writer(fd=left) is False
-    loop.call_soon(loop.stop)
-    loop.run_forever()
-    assert ran == [1]

@@ -35,7 +35,7 @@ class Echo(asyncio.Protocol):
 # -- turning it on ------------------------------------------------------------
 
 
-def test_metrics_are_off_unless_asked_for(loop):
+def test_metrics_are_off_by_default(loop):
     with pytest.raises(RuntimeError, match="metrics are off"):
         loop.metrics()
 
@@ -44,7 +44,7 @@ def test_enabling_again_changes_nothing(loop, turn):
     loop.enable_metrics()
     turn(3)
     loop.enable_metrics()
-    assert loop.metrics().turns == 3
+    assert loop.metrics().iterations == 3
 
 
 def test_a_closed_loop_cannot_begin_to_count(loop):
@@ -53,13 +53,13 @@ def test_a_closed_loop_cannot_begin_to_count(loop):
         loop.enable_metrics()
 
 
-def test_a_closed_loop_tells_its_last_numbers(loop, turn):
+def test_a_closed_loop_reports_its_last_metrics(loop, turn):
     loop.enable_metrics()
     loop.call_later(3600, print)
     turn(2)
     loop.close()
     found = loop.metrics()
-    assert found.turns == 2
+    assert found.iterations == 2
     assert found.timers_high_water == 1
     assert found.timers == found.ready == found.connections_open == 0
 
@@ -85,38 +85,38 @@ def test_run_refuses_another_loop(loop_kind):
         )
 
 
-def test_answers_are_immutable(loop):
+def test_metrics_objects_are_immutable(loop):
     loop.enable_metrics()
     with pytest.raises(AttributeError):
-        loop.metrics().turns = 1
+        loop.metrics().iterations = 1
     with pytest.raises(AttributeError):
         loop.metrics().lag.sum_ns = 1
 
 
-# -- turns and times ----------------------------------------------------------
+# -- iterations and times -----------------------------------------------------
 
 
-def test_turns_polls_and_callbacks_are_counted(loop, turn):
+def test_iterations_polls_and_callbacks_are_counted(loop, turn):
     loop.enable_metrics()
     for _ in range(7):
         loop.call_soon(int)
     turn(3)
     found = loop.metrics()
-    # Each turn is ended by a callback of its own.
-    assert (found.turns, found.callbacks) == (3, 7 + 3)
+    # Each iteration is ended by a callback of its own.
+    assert (found.iterations, found.callbacks) == (3, 7 + 3)
     assert 1 <= found.polls <= 3
     assert found.ready_high_water == 7 + 1
     assert found.ready == 0
 
 
-def test_what_ran_before_is_not_counted(loop, turn):
+def test_callbacks_before_enabling_are_not_counted(loop, turn):
     loop.call_soon(int)
     turn(2)
     loop.enable_metrics()
     loop.call_soon(int)
     turn()
     found = loop.metrics()
-    assert (found.turns, found.callbacks) == (1, 2)
+    assert (found.iterations, found.callbacks) == (1, 2)
 
 
 def spend(seconds):
@@ -140,7 +140,7 @@ async def test_time_goes_to_callbacks_and_to_sleep(loop):
     assert 0.0 < found.utilization < 1.0
 
 
-def test_time_outside_a_run_is_nobodys(loop, turn):
+def test_time_outside_a_run_is_not_counted(loop, turn):
     loop.enable_metrics()
     turn()
     first = loop.metrics()
@@ -182,7 +182,7 @@ async def test_another_thread_reads_while_the_loop_is_blocked(loop, in_thread):
     assert loop.metrics().callback_time_ns >= found[-1].callback_time_ns
 
 
-async def test_what_another_thread_reads_never_goes_back(loop, in_thread):
+async def test_metrics_read_by_another_thread_never_decrease(loop, in_thread):
     loop.enable_metrics()
     done = threading.Event()
     wrong = []
@@ -425,7 +425,7 @@ async def inner_step():
     await asyncio.sleep(0)
 
 
-async def test_a_slow_task_is_told_of(loop, slow):
+async def test_a_slow_task_is_reported(loop, slow):
     async def outer():
         await inner_step()
 
@@ -444,7 +444,7 @@ def be_slow():
 
 
 @pytest.mark.parametrize("limit", [0.02, 0.05])
-def test_a_slow_function_is_told_of(loop, turn, slow, limit):
+def test_a_slow_function_is_reported(loop, turn, slow, limit):
     """Below 44 ms by the precise clock, above by the coarse one."""
     loop.slow_callback_duration = limit
     loop.call_soon(int)
@@ -456,7 +456,7 @@ def test_a_slow_function_is_told_of(loop, turn, slow, limit):
     assert slow[0].stack[0].lineno == spend.__code__.co_firstlineno
 
 
-async def test_slow_events_and_timers_are_told_of(loop, slow, pair):
+async def test_slow_events_and_timers_are_reported(loop, slow, pair):
     loop.call_later(0.001, be_slow)
     a, b = pair
     done = loop.create_future()
@@ -533,7 +533,7 @@ def test_a_slow_callback_of_any_kind_lets_the_loop_run(loop, turn, slow, kind):
     assert slow[0].stack == ()
 
 
-async def test_a_slow_task_that_awaits_any_kind_is_told_of(loop, slow):
+async def test_a_slow_task_is_reported_whatever_it_awaits(loop, slow):
     class Awaited(AnswersAnything):
         def __await__(self):
             return self
@@ -580,7 +580,7 @@ def test_a_hook_that_exits_leaves_the_run(loop, turn):
     assert later == [1]
 
 
-def test_what_leaves_the_run_does_so_past_the_hook(loop, slow):
+def test_exceptions_that_leave_the_run_bypass_the_hook(loop, slow):
     def callback():
         spend(0.03)
         raise KeyboardInterrupt
@@ -592,7 +592,7 @@ def test_what_leaves_the_run_does_so_past_the_hook(loop, slow):
 
 
 async def test_a_hook_that_writes_sends(loop, pair):
-    """What it writes is not held any longer than a callback's."""
+    """Its writes are corked no longer than a callback's."""
     a, b = pair
     transport, _ = await loop.create_connection(Echo, sock=a)
     b.setblocking(False)
@@ -609,8 +609,8 @@ async def test_a_hook_that_writes_sends(loop, pair):
     transport.abort()
 
 
-def test_what_turns_it_on_keeps_no_callback(loop_factory):
-    """The turn's other events are not measured, nor remembered."""
+def test_enabling_metrics_leaves_no_callback(loop_factory):
+    """The iteration's other events are not measured, nor remembered."""
     loop = loop_factory()
     others = [socket.socketpair() for _ in range(2)]
 

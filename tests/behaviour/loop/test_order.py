@@ -1,10 +1,10 @@
-"""The observable order of one turn, compared between asyncio and fastloop.
+"""The order within one iteration, compared between asyncio and fastloop.
 
 A scenario schedules callbacks that write a log.  It is run on both loops, and
 on fastloop with its fast paths on and off; the logs are printed and must be
 equal.  What is read here is architecture: ready callbacks, then the poll's
-events, then due timers, then what all these scheduled; stop() lets the turn
-finish; a run begins with a look at I/O.
+events, then due timers, then what all these scheduled; stop() lets the
+iteration finish; a run begins with a poll.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ import pytest
 
 import fastloop
 
-SWITCHES = ["", "poll_skip", "raw_steps", "poll_skip,raw_steps,timerfd"]
+SWITCHES = ["", "poll_skip", "raw_steps", "poll_skip,raw_steps"]
 
 
 class Stage:
@@ -187,48 +187,6 @@ def stop_alone_looks_at_io(s):
     s.turn()
 
 
-def stop_twice(s):
-    s.loop.call_soon(s.loop.stop)
-    s.loop.call_soon(s.loop.stop)
-    s.loop.call_soon(s.noting("soon"))
-    s.run()
-    s.loop.stop()
-    s.loop.stop()
-    s.loop.call_soon(s.noting("second run"))
-    s.run()
-
-
-def timers_among_themselves(s):
-    base = s.loop.time() - 10
-    for number in (5, 3, 9, 1, 7):
-        s.loop.call_at(base + number, s.noting(("timer", number)))
-    s.loop.call_later(0, s.noting("zero"))
-    s.loop.call_later(-5.5, s.noting("minus"))
-    s.turn()
-    s.turn()
-
-
-def timers_made_by_timers(s):
-    def again(left):
-        s.note(("timer", left))
-        if left:
-            s.loop.call_later(0, again, left - 1)
-            s.loop.call_soon(s.noting(("soon", left)))
-
-    s.loop.call_at(0, again, 4)
-    for _ in range(8):
-        s.turn()
-
-
-def zero_timers_and_callbacks_in_turn(s):
-    for number in range(5):
-        s.loop.call_later(0, s.noting(("timer", number)))
-        s.loop.call_soon(s.noting(("soon", number)))
-        s.loop.call_soon_threadsafe(s.noting(("threadsafe", number)))
-    for _ in range(3):
-        s.turn()
-
-
 def cancelling_each_other(s):
     handles = {}
 
@@ -277,19 +235,6 @@ def level_triggered_reader_each_turn(s):
     s.run()
 
 
-def failing_callbacks(s):
-    def fail():
-        raise ZeroDivisionError
-
-    left, _ = s.pair()
-    s.loop.call_soon(s.noting("fails", fail))
-    s.loop.call_at(0, s.noting("timer fails", fail))
-    s.once(left, "reader fails", fail)
-    s.loop.call_soon(s.noting("soon"))
-    s.turn()
-    s.turn()
-
-
 def leaving_by_exception(s):
     def leave():
         raise KeyboardInterrupt
@@ -303,68 +248,6 @@ def leaving_by_exception(s):
     s.run()
     s.turn()
     s.turn()
-
-
-def leaving_from_a_timer(s):
-    def leave():
-        s.loop.call_soon(s.noting("scheduled while leaving"))
-        raise SystemExit
-
-    s.loop.call_at(0, s.noting("leaves", leave))
-    s.loop.call_at(1, s.noting("second timer"))
-    s.loop.call_soon(s.noting("soon"))
-    s.run()
-    s.turn()
-
-
-def futures_and_callbacks(s):
-    future = s.loop.create_future()
-    future.add_done_callback(s.noting("first"))
-    future.add_done_callback(
-        s.noting("second", lambda: s.loop.call_soon(s.noting("later")))
-    )
-    s.loop.call_soon(s.noting("before"))
-    s.loop.call_soon(s.noting("sets", lambda: future.set_result(1)))
-    s.loop.call_soon(s.noting("after"))
-    for _ in range(4):
-        s.turn()
-
-
-def tasks_and_callbacks(s):
-    async def child(name, count):
-        for number in range(count):
-            s.note((name, number))
-            await asyncio.sleep(0)
-        return name
-
-    async def main():
-        s.loop.call_soon(s.noting("soon"))
-        first = s.loop.create_task(child("a", 3))
-        second = s.loop.create_task(child("b", 2))
-        s.loop.call_later(0, s.noting("timer"))
-        s.note(await first)
-        s.loop.call_soon(s.noting("between"))
-        s.note(await second)
-
-    s.loop.run_until_complete(main())
-    s.note("done")
-    s.turn()
-
-
-def a_task_and_its_reader(s):
-    left, right = s.pair(ready=False)
-
-    async def main():
-        future = s.loop.create_future()
-        s.loop.add_reader(
-            left, lambda: future.done() or future.set_result(left.recv(9))
-        )
-        s.loop.call_soon(s.noting("soon"))
-        right.send(b"data")
-        s.note(await future)
-        s.loop.remove_reader(left)
-
-    s.loop.run_until_complete(main())
 
 
 def run_until_complete_leaves_one_turn(s):
@@ -390,53 +273,6 @@ def stopped_run_until_complete(s):
     s.turn()
 
 
-def transports(s):
-    class Protocol(asyncio.Protocol):
-        def __init__(self, name):
-            self.name = name
-
-        def connection_made(self, transport):
-            s.note((self.name, "made"))
-            self.transport = transport
-
-        def data_received(self, data):
-            s.note((self.name, "data", bytes(data)))
-            if self.name == "right":
-                self.transport.write(data.upper())
-                s.loop.call_soon(s.noting("soon of right"))
-            else:
-                self.transport.close()
-                s.note("left closes")
-
-        def eof_received(self):
-            s.note((self.name, "eof"))
-
-        def connection_lost(self, exc):
-            s.note((self.name, "lost", exc))
-            ended.append(1)
-            if len(ended) == 2:
-                done.set_result(None)
-
-    ended = []
-    done = s.loop.create_future()
-
-    async def main():
-        left, right = socket.socketpair()
-        left.setblocking(False)
-        right.setblocking(False)
-        first, _ = await s.loop.create_connection(
-            lambda: Protocol("left"), sock=left
-        )
-        s.note("left connected")
-        await s.loop.create_connection(lambda: Protocol("right"), sock=right)
-        s.note("right connected")
-        first.write(b"hello")
-        s.loop.call_soon(s.noting("soon"))
-        await done
-
-    s.loop.run_until_complete(main())
-
-
 SCENARIOS = [
     ready_events_timers,
     what_they_schedule_comes_after,
@@ -445,22 +281,12 @@ SCENARIOS = [
     stop_in_a_timer,
     stop_before_the_run,
     stop_alone_looks_at_io,
-    stop_twice,
-    timers_among_themselves,
-    timers_made_by_timers,
-    zero_timers_and_callbacks_in_turn,
     cancelling_each_other,
     readers_and_writers,
     level_triggered_reader_each_turn,
-    failing_callbacks,
     leaving_by_exception,
-    leaving_from_a_timer,
-    futures_and_callbacks,
-    tasks_and_callbacks,
-    a_task_and_its_reader,
     run_until_complete_leaves_one_turn,
     stopped_run_until_complete,
-    transports,
 ]
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import fastloop
+
 TOP = Path(__file__).resolve().parents[3]
 
 SLEEPS = 200
@@ -17,14 +19,14 @@ import asyncio, fastloop
 
 async def main():
     for _ in range({SLEEPS}):
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(0.0015)
 
 fastloop.run(main())
 """
 
 
 @pytest.mark.skipif(not shutil.which("strace"), reason="needs strace")
-def test_one_poll_a_turn(tmp_path):
+def test_one_poll_per_iteration(tmp_path):
     """With libuv's idle-time metrics on, each wait is a poll and a wait."""
     log = tmp_path / "calls"
     home = str(TOP)
@@ -51,3 +53,23 @@ def test_one_poll_a_turn(tmp_path):
     assert SLEEPS <= len(polls) < SLEEPS * 1.5, len(polls)
     # What the wait has found, and a look after it, before the task's step.
     assert len(calls) < SLEEPS * 3.5, len(calls)
+
+
+def test_due_timers_need_no_poll_each():
+    """A timer without delay is ready, as a callback is."""
+    loop, left = fastloop.new_event_loop(), 1000
+    loop.enable_metrics()
+
+    def tick():
+        nonlocal left
+        left -= 1
+        if left:
+            loop.call_later(0, tick)
+        else:
+            loop.stop()
+
+    loop.call_later(0, tick)
+    loop.run_forever()
+    polls = loop.metrics().polls
+    loop.close()
+    assert polls < 600

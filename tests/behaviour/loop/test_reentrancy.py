@@ -1,7 +1,7 @@
 """What is called back in the middle of the loop's own work.
 
-A finaliser, a weak reference's callback, an object's ``fileno()`` or a turn
-made by hand may close the loop, run it or cancel what is being looked at.
+A finaliser, a weak reference's callback, an object's ``fileno()`` or an
+iteration run by hand may close the loop, run it or cancel the object in use.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class _Calls:
         return self.sock.fileno()
 
 
-# -- turns made by hand -----------------------------------------------------
+# -- iterations by hand -----------------------------------------------------
 
 
 @only_fastloop
-def test_a_turn_inside_a_turn_is_refused(loop: Loop) -> None:
+def test_an_iteration_inside_an_iteration_is_refused(loop: Loop) -> None:
     """asyncio runs the inner one and then fails with an IndexError."""
     order: list[Any] = []
 
@@ -57,7 +57,7 @@ def test_a_turn_inside_a_turn_is_refused(loop: Loop) -> None:
 
 
 @only_fastloop
-def test_a_loop_is_not_closed_or_run_inside_a_turn(loop: Loop) -> None:
+def test_a_loop_is_not_closed_or_run_inside_an_iteration(loop: Loop) -> None:
     """asyncio closes it and then fails with an IndexError."""
     refused: list[str] = []
 
@@ -81,7 +81,9 @@ def test_a_loop_is_not_closed_or_run_inside_a_turn(loop: Loop) -> None:
     bool(sysconfig.get_config_var("Py_GIL_DISABLED")),
     reason="without a GIL the queue owns the handle: it does not die",
 )
-def test_a_weak_reference_to_a_dying_handle_runs_a_turn(loop: Loop) -> None:
+def test_a_weak_reference_to_a_dying_handle_runs_an_iteration(
+    loop: Loop,
+) -> None:
     ran: list[int] = []
     handle = loop.call_soon(ran.append, 1)
     ref = weakref.ref(handle, lambda _: loop._run_once())  # type: ignore[attr-defined]
@@ -162,13 +164,13 @@ def test_a_watcher_that_is_evicted_closes_the_loop(
         assert loop.is_closed()
 
 
-# -- the collector ----------------------------------------------------------
+# -- the GC -----------------------------------------------------------------
 
 
-def test_a_collection_cancels_the_handle_that_is_looked_at(
+def test_gc_cancels_the_handle_that_is_visited(
     loop: Loop,
 ) -> None:
-    """Before 3.12 any allocation may run the collector at once."""
+    """Before 3.12 any allocation may run the GC at once."""
 
     class Cancels:
         def __init__(self) -> None:

@@ -5,23 +5,8 @@ import contextvars
 import gc
 import signal
 import threading
-import time
-import weakref
 
-import pytest
 from patience import PATIENCE
-
-
-def test_wakes_a_sleeping_loop(loop, in_thread):
-    seen = []
-
-    def caller():
-        loop.call_soon_threadsafe(seen.append, threading.get_ident())
-        loop.call_soon_threadsafe(loop.stop)
-
-    loop.call_soon(lambda: in_thread(caller))
-    loop.run_forever()
-    assert len(seen) == 1
 
 
 def test_runs_in_the_loops_thread(loop, in_thread):
@@ -36,7 +21,7 @@ def test_runs_in_the_loops_thread(loop, in_thread):
     assert seen == [threading.get_ident()]
 
 
-def test_order_from_one_thread_is_kept(loop, in_thread):
+def test_order_from_one_thread_is_preserved(loop, in_thread):
     seen = []
 
     def caller():
@@ -47,17 +32,6 @@ def test_order_from_one_thread_is_kept(loop, in_thread):
     in_thread(caller)
     loop.run_forever()
     assert seen == list(range(5000))
-
-
-def test_order_within_the_loops_own_thread(loop, turn):
-    seen = []
-    for number in range(100):
-        if number % 2:
-            loop.call_soon(seen.append, number)
-        else:
-            loop.call_soon_threadsafe(seen.append, number)
-    turn()
-    assert seen == list(range(100))
 
 
 def test_calls_between_runs_wait_for_the_next(loop, in_thread):
@@ -126,40 +100,6 @@ def test_context_is_that_of_the_caller(loop, in_thread):
     assert var.get() is None
 
 
-def test_context_may_be_given(loop, in_thread):
-    var = contextvars.ContextVar("var", default=None)
-    context = contextvars.copy_context()
-    context.run(var.set, "given")
-    seen = []
-
-    def caller():
-        loop.call_soon_threadsafe(
-            lambda: seen.append(var.get()), context=context
-        )
-        loop.call_soon_threadsafe(loop.stop)
-
-    in_thread(caller)
-    loop.run_forever()
-    assert seen == ["given"]
-
-
-def test_after_close(loop_factory, in_thread):
-    loop = loop_factory()
-    loop.close()
-    with pytest.raises(RuntimeError, match="Event loop is closed"):
-        loop.call_soon_threadsafe(print)
-    seen = []
-
-    def caller():
-        try:
-            loop.call_soon_threadsafe(print)
-        except RuntimeError as exc:
-            seen.append(str(exc))
-
-    in_thread(caller).join()
-    assert seen == ["Event loop is closed"]
-
-
 def test_from_del(loop):
     class Last:
         def __del__(self):
@@ -208,17 +148,6 @@ def test_from_a_signal_handler_in_a_callback(loop):
     finally:
         signal.signal(signal.SIGUSR1, previous)
     assert seen == list(range(100))
-
-
-def test_stop_from_another_thread_by_call_soon_threadsafe(loop, in_thread):
-    handle = loop.call_later(1000, print)
-    timer = threading.Timer(0.01, loop.call_soon_threadsafe, (loop.stop,))
-    timer.start()
-    start = time.monotonic()
-    loop.run_forever()
-    assert time.monotonic() - start < PATIENCE
-    timer.join()
-    handle.cancel()
 
 
 def test_run_coroutine_threadsafe(loop, in_thread):
@@ -282,24 +211,6 @@ def test_callback_that_fails_is_reported(loop, in_thread, reports):
     (context,) = reports
     assert isinstance(context["exception"], ZeroDivisionError)
     assert isinstance(context["handle"], asyncio.Handle)
-
-
-def test_arguments_of_a_dropped_call_are_released(loop_factory, in_thread):
-    class Token:
-        pass
-
-    loop = loop_factory()
-    dead = []
-
-    def caller():
-        token = Token()
-        loop.call_soon_threadsafe(print, token)
-        dead.append(weakref.ref(token))
-
-    in_thread(caller).join()
-    loop.close()
-    gc.collect()
-    assert dead[0]() is None
 
 
 def test_handles_of_many_threads_can_be_cancelled(loop, in_thread):

@@ -81,19 +81,6 @@ def test_cancelling_another_handle_does_not_wait(loop: Loop) -> None:
     assert ran == []
 
 
-def test_a_callback_may_cancel_its_own_handle(loop: Loop) -> None:
-    found: list[bool] = []
-
-    def callback() -> None:
-        handle.cancel()
-        found.append(handle.cancelled())
-        loop.stop()
-
-    handle = loop.call_soon_threadsafe(callback)
-    loop.run_forever()
-    assert found == [True]
-
-
 @pytest.mark.reports
 def test_a_callback_that_raises_ends_the_wait(loop: Loop) -> None:
     def fail() -> None:

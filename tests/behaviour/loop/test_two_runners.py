@@ -1,4 +1,4 @@
-"""One thread at a time runs a loop, or closes it; the other is told."""
+"""One thread at a time runs a loop, or closes it; the other gets an error."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_two_threads_run_one_loop(loop_factory, loop_kind):
         assert race(run, run) == ["This event loop is already running"]
         assert not loop.is_running()
     loop.close()
-    if loop_kind == "asyncio":  # keeps the wrong thread's if both came at once
+    if loop_kind == "asyncio":  # keeps the wrong thread's if both run at once
         sys.set_asyncgen_hooks(*hooks)
 
 

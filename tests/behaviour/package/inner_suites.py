@@ -1,7 +1,7 @@
 """Suites that know nothing of fastloop, for the tests of the pytest plugin.
 
 Each is written to a folder and run in a process of its own, as its users do.
-Its only odd part is the fixture `kind`, which names the loop that a test met.
+Its only odd part is the fixture `kind`, which names the loop of a test.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def kind():
 # The plugin is known by its entry point, or by its module's name where the
 # package was put on the path without being installed.
 _POINTS = entry_points(group="pytest11", name="fastloop")
-PLUGIN = () if _POINTS else ("-p", "fastloop.pytest_plugin")
+PLUGIN = () if _POINTS else ("-p", "fastloop.testing.plugin")
 
 
 #: Seconds for the inner pytest, which the outer one's watchdog would not end.

@@ -50,7 +50,9 @@ async def test_a_registry_tells_of_the_running_loop(loop):
     await asyncio.sleep(0.01)
     found = scrape(registry)
     now = loop.metrics()
-    assert 0 < found['fastloop_turns_total{loop="main"}'] <= now.turns
+    assert (
+        0 < found['fastloop_iterations_total{loop="main"}'] <= now.iterations
+    )
     slept = found['fastloop_time_seconds_total{loop="main",state="sleep"}']
     assert 0.008 < slept <= now.sleep_time_ns / 1e9
     count = found['fastloop_lag_seconds_count{loop="main"}']
@@ -68,12 +70,12 @@ async def test_two_loops_have_two_names(loop, loop_factory):
         prometheus.register(other, registry=registry)
     prometheus.register(other, name="other", registry=registry)
     prometheus.register(other, name="other", registry=registry)
-    assert 'fastloop_turns_total{loop="other"}' in scrape(registry)
+    assert 'fastloop_iterations_total{loop="other"}' in scrape(registry)
     other.close()
-    assert 'fastloop_turns_total{loop="other"}' not in scrape(registry)
+    assert 'fastloop_iterations_total{loop="other"}' not in scrape(registry)
     third = loop_factory()
     prometheus.register(third, name="other", registry=registry)
-    assert 'fastloop_turns_total{loop="other"}' in scrape(registry)
+    assert 'fastloop_iterations_total{loop="other"}' in scrape(registry)
     third.close()
 
 
@@ -87,7 +89,7 @@ async def main():
     loop.slow_callback_duration = 0.01
     for _ in range(3):
         await asyncio.sleep(0.02)
-    sys.stdout.write(f"{loop.metrics().turns}\\n")
+    sys.stdout.write(f"{loop.metrics().iterations}\\n")
     sys.stdout.flush()
     await loop.run_in_executor(None, sys.stdin.readline)
 
@@ -108,7 +110,7 @@ def test_two_workers_are_one_to_a_scrape(loop_kind, tmp_path):
         )
         for _ in range(2)
     ]
-    turns = [int(worker.stdout.readline()) for worker in workers]
+    iterations = [int(worker.stdout.readline()) for worker in workers]
     reader = (
         "import sys; from prometheus_client import *\n"
         "from prometheus_client import multiprocess\n"
@@ -128,15 +130,15 @@ def test_two_workers_are_one_to_a_scrape(loop_kind, tmp_path):
         return values_of(done.stdout)
 
     deadline = time.monotonic() + PATIENCE
-    name = 'fastloop_turns_total{loop="main"}'
+    name = 'fastloop_iterations_total{loop="main"}'
     found = read()
     # Each writes what it did up to a moment ago.
-    while found[name] < sum(turns) and time.monotonic() < deadline:
+    while found[name] < sum(iterations) and time.monotonic() < deadline:
         found = read()
     for worker in workers:
         worker.communicate("\n", timeout=PATIENCE)
         assert worker.returncode == 0
-    assert found[name] >= sum(turns)
+    assert found[name] >= sum(iterations)
     assert found['fastloop_timers{loop="main"}'] >= 2
     assert found['fastloop_timers_high_water{loop="main"}'] < 4
     slept = found['fastloop_time_seconds_total{loop="main",state="sleep"}']

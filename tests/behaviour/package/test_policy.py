@@ -19,22 +19,6 @@ def quiet():
         yield
 
 
-def test_new_event_loop():
-    loop = fastloop.new_event_loop()
-    try:
-        assert isinstance(loop, fastloop.Loop)
-        assert isinstance(loop, asyncio.AbstractEventLoop)
-        assert not loop.is_closed()
-    finally:
-        loop.close()
-
-
-def test_loop_class_makes_loops():
-    loop = fastloop.Loop()
-    assert loop.run_until_complete(asyncio.sleep(0, 1)) == 1
-    loop.close()
-
-
 def test_loop_can_be_subclassed():
     class Mine(fastloop.Loop):
         def __init__(self, name):
@@ -52,14 +36,6 @@ def test_version_and_libuv_version():
     parts = fastloop.libuv_version().split(".")
     assert len(parts) == 3
     assert tuple(map(int, parts)) >= (1, 42, 0)
-
-
-def test_public_names_are_documented():
-    for name in fastloop.__all__:
-        value = getattr(fastloop, name)
-        if name.startswith("__"):
-            continue
-        assert value.__doc__, name
 
 
 def test_run():
@@ -102,17 +78,9 @@ def test_run_takes_keywords_only():
 
 
 @pytest.mark.parametrize("bad", [None, 1, lambda: None])
-def test_run_refuses_what_is_no_coroutine(bad):
+def test_run_refuses_other_objects_than_coroutines(bad):
     with pytest.raises((TypeError, ValueError)):
         fastloop.run(bad)
-
-
-def test_run_raises_what_main_raises():
-    async def main():
-        raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        fastloop.run(main())
 
 
 def test_run_inside_a_running_loop():
@@ -128,36 +96,12 @@ def test_run_inside_a_running_loop():
     fastloop.run(main())
 
 
-def test_run_cancels_what_is_left():
-    seen = []
-
-    async def background():
-        try:
-            await asyncio.sleep(1000)
-        finally:
-            seen.append("ended")
-
-    async def main():
-        main.task = asyncio.ensure_future(background())
-        await asyncio.sleep(0)
-
-    fastloop.run(main())
-    assert seen == ["ended"]
-
-
 def test_policy_makes_our_loops():
     with quiet():
         policy = fastloop.EventLoopPolicy()
         loop = policy.new_event_loop()
     assert isinstance(loop, fastloop.Loop)
     loop.close()
-
-
-def test_policy_is_an_asyncio_policy():
-    with quiet():
-        policy = fastloop.EventLoopPolicy()
-        base = asyncio.AbstractEventLoopPolicy
-    assert isinstance(policy, base)
 
 
 def test_policy_get_and_set_event_loop():

@@ -1,6 +1,6 @@
 """`pytest --fastloop-compare` over suites that know nothing of fastloop.
 
-A test that fails on one loop alone shows in the comparison which loop it met.
+The comparison shows on which loop a test fails, if on one alone.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ import termios
 import pytest
 from inner_suites import LIMIT, ONE_TEST, PLUGIN, SYNC
 
-from fastloop import _pytest_compare as compare
+from fastloop.testing import compare
 
 pytest_plugins = ["pytester"]
 
@@ -156,7 +156,7 @@ def test_suite_that_makes_no_loop(suite):
 
 
 def test_run_that_crashes(suite):
-    """The other runs are told of, and so is the test it died in."""
+    """The other runs are reported, and so is the test it died in."""
     result = suite(
         ON_FASTLOOP
         + """

@@ -1,7 +1,7 @@
 """`pytest --fastloop` over suites that know nothing of fastloop.
 
 Each test runs such a suite (`inner_suites.py`) and looks at which loop its
-tests met.
+tests ran on.
 """
 
 import pytest
@@ -35,7 +35,7 @@ def test_without_the_option_nothing_of_fastloop_is_loaded(suite):
         import sys
 
         def test_not_imported():
-            assert "fastloop.pytest_plugin" in sys.modules
+            assert "fastloop.testing.plugin" in sys.modules
             assert "fastloop._core" not in sys.modules
         """,
         "-p",

@@ -178,7 +178,7 @@ async def test_keywords_that_popen_takes(loop, tmp_path):
     assert code == 0
 
 
-def test_what_cannot_start(run, loop):
+def test_commands_that_cannot_start(run, loop):
     with pytest.raises(FileNotFoundError):
         run(loop.subprocess_exec(Child, "/no/such/program"))
     with pytest.raises(TypeError):

@@ -1,10 +1,9 @@
 """What a process shows of its loops on a socket, and ``top``, which reads it.
 
-The socket is the user's own and nobody writes to it; it answers while the loop
-is blocked, for that is when somebody looks.
+The socket is the user's own and no client writes to it; it answers while the
+loop is blocked, for that is when it is needed.
 """
 
-import argparse
 import asyncio
 import contextlib
 import gc
@@ -23,7 +22,9 @@ import pytest
 from patience import PATIENCE
 
 import fastloop
-from fastloop import _metrics_socket, _top
+from fastloop import cli
+from fastloop.observe import metrics_socket
+from fastloop.observe import top as reader
 
 pytestmark = pytest.mark.parametrize("loop_kind", ["fastloop"], indirect=True)
 
@@ -46,7 +47,7 @@ def top(capsys):
     """Return a function that runs top and returns code, output and errors."""
 
     def top(*arguments):
-        code = _top.main(list(arguments))
+        code = cli.main(["top", *arguments])
         out, err = capsys.readouterr()
         return code, out, err
 
@@ -64,7 +65,7 @@ def test_the_socket_is_the_users_alone(loop, shown):
     assert not os.path.exists(shown)
 
 
-def test_nobody_reads_what_is_sent_to_it(loop, path, monkeypatch):
+def test_data_that_a_client_sends_is_ignored(loop, path, monkeypatch):
     """All of it is there before the answer is made, so it could be read."""
     sent = threading.Event()
 
@@ -72,8 +73,8 @@ def test_nobody_reads_what_is_sent_to_it(loop, path, monkeypatch):
         assert sent.wait(PATIENCE)
         return describe(loop)
 
-    describe = _metrics_socket.describe_loop
-    monkeypatch.setattr(_metrics_socket, "describe_loop", describe_loop)
+    describe = metrics_socket.describe_loop
+    monkeypatch.setattr(metrics_socket, "describe_loop", describe_loop)
     loop.enable_metrics(socket=path)
     with socket.socket(socket.AF_UNIX) as sock:
         sock.settimeout(PATIENCE)
@@ -81,7 +82,7 @@ def test_nobody_reads_what_is_sent_to_it(loop, path, monkeypatch):
         sock.sendall(b'{"command": "stop"}\n' * 100)
         sent.set()
         assert json.loads(sock.recv(1 << 16))["loops"]
-    assert len(_top.read(path)["loops"]) == 1
+    assert len(reader.read(path)["loops"]) == 1
 
 
 def test_loops_of_a_process_share_a_socket(loop, loop_factory, path):
@@ -89,9 +90,9 @@ def test_loops_of_a_process_share_a_socket(loop, loop_factory, path):
     loop.enable_metrics(socket=path)
     other.enable_metrics(socket=path)
     other.enable_metrics(socket=path)
-    assert len(_top.read(path)["loops"]) == 2
+    assert len(reader.read(path)["loops"]) == 2
     other.close()
-    assert len(_top.read(path)["loops"]) == 1
+    assert len(reader.read(path)["loops"]) == 1
 
 
 async def test_it_answers_while_the_loop_is_blocked(shown, in_thread):
@@ -100,7 +101,7 @@ async def test_it_answers_while_the_loop_is_blocked(shown, in_thread):
 
     def look():
         while not found or not found[-1]["blocked_in"]:
-            found.append(_top.read(shown)["loops"][0])
+            found.append(reader.read(shown)["loops"][0])
 
     def block_here(thread):
         while thread.is_alive():
@@ -142,7 +143,7 @@ def test_slow_callbacks_are_remembered_without_a_hook(loop, turn, shown):
     loop.slow_callback_duration = 0
     loop.call_soon(int)
     turn()
-    slow = _top.read(shown)["loops"][0]["slow"]
+    slow = reader.read(shown)["loops"][0]["slow"]
     assert [found["name"] for found in slow][:1] == ["int"]
 
 
@@ -163,10 +164,10 @@ def test_a_stale_socket_is_replaced(loop, path):
     with socket.socket(socket.AF_UNIX) as sock:
         sock.bind(path)
     loop.enable_metrics(socket=path)
-    assert _top.read(path)["pid"] == os.getpid()
+    assert reader.read(path)["pid"] == os.getpid()
 
 
-def test_what_is_not_stale_stays(loop, tmp_path, path):
+def test_files_and_sockets_in_use_are_not_removed(loop, tmp_path, path):
     file = tmp_path / "file"
     file.write_text("mine")
     with pytest.raises(FileExistsError):
@@ -179,13 +180,13 @@ def test_what_is_not_stale_stays(loop, tmp_path, path):
             loop.enable_metrics(socket=path)
     assert os.path.exists(path)
     # It counts all the same.
-    assert loop.metrics().turns == 0
+    assert loop.metrics().iterations == 0
 
 
 def test_the_default_folder_must_be_the_users_alone(
     loop, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(_metrics_socket.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(metrics_socket.tempfile, "tempdir", str(tmp_path))
     folder = tmp_path / f"fastloop-{os.geteuid()}"
     folder.mkdir()
     folder.chmod(0o777)
@@ -193,16 +194,16 @@ def test_the_default_folder_must_be_the_users_alone(
         loop.enable_metrics(socket=True)
     folder.chmod(0o700)
     loop.enable_metrics(socket=True)
-    assert _top.find(str(os.getpid())) == f"{folder}/{os.getpid()}.sock"
-    assert _top.find(None) == f"{folder}/{os.getpid()}.sock"
+    assert reader.find(str(os.getpid())) == f"{folder}/{os.getpid()}.sock"
+    assert reader.find(None) == f"{folder}/{os.getpid()}.sock"
 
 
-def test_who_does_not_read_does_not_stop_the_others(shown, in_thread):
+def test_a_client_that_does_not_read_blocks_no_other(shown, in_thread):
     idle = []
     for _ in range(3):
         idle.append(socket.socket(socket.AF_UNIX))
         idle[-1].connect(shown)
-    assert _top.read(shown)["loops"]
+    assert reader.read(shown)["loops"]
     for sock in idle:
         sock.close()
 
@@ -215,8 +216,8 @@ loop = fastloop.new_event_loop()
 loop.enable_metrics(socket={shown + ".2"!r})
 pid = os.fork()
 if pid == 0:
-    from fastloop import _metrics_socket
-    os._exit(len(_metrics_socket._servers))
+    from fastloop.observe import metrics_socket
+    os._exit(len(metrics_socket._servers))
 code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 assert os.path.exists({shown + ".2"!r})
 loop.close()
@@ -233,7 +234,7 @@ sys.exit(code)
 def test_a_child_that_is_forked_in_an_answer_does_not_hold_it(loop_kind, path):
     script = f"""
 import os, socket, threading, fastloop
-from fastloop import _metrics_socket
+from fastloop.observe import metrics_socket
 
 class Loop(fastloop.Loop):
     def metrics(self):
@@ -301,11 +302,11 @@ def test_one_loop_may_begin_while_the_last_one_ends(loop_kind, path):
 def test_a_loop_may_be_closed_wherever_another_one_begins(
     loop, loop_factory, path, in_thread, monkeypatch
 ):
-    """The collector may close it there, while somebody asks."""
+    """The GC may close it there, during a request."""
     other = loop_factory()
     other.enable_metrics(socket=path)
     clients = []
-    remove_stale = _metrics_socket._remove_stale
+    remove_stale = metrics_socket._remove_stale
 
     def collect(path):
         sock = socket.socket(socket.AF_UNIX)
@@ -315,7 +316,7 @@ def test_a_loop_may_be_closed_wherever_another_one_begins(
         remove_stale(path)
 
     other_path = path
-    monkeypatch.setattr(_metrics_socket, "_remove_stale", collect)
+    monkeypatch.setattr(metrics_socket, "_remove_stale", collect)
     thread = in_thread(lambda: loop.enable_metrics(socket=f"{path}.2"))
     thread.join(PATIENCE)
     assert not thread.is_alive()
@@ -335,10 +336,10 @@ def test_a_thread_that_cannot_start_leaves_nothing(loop, path, monkeypatch):
     assert os.listdir("/dev/fd") == before
     assert not os.path.exists(path)
     loop.enable_metrics(socket=path)
-    assert _top.read(path)["loops"]
+    assert reader.read(path)["loops"]
 
 
-def test_metrics_that_raise_are_one_answers_end(loop_kind, path, monkeypatch):
+def test_metrics_that_raise_end_only_that_answer(loop_kind, path, monkeypatch):
     class Loop(fastloop.Loop):
         broken = True
 
@@ -351,11 +352,11 @@ def test_metrics_that_raise_are_one_answers_end(loop_kind, path, monkeypatch):
     monkeypatch.setattr(sys, "excepthook", lambda *exc: reported.append(exc))
     with contextlib.closing(Loop()) as loop:
         loop.enable_metrics(socket=path)
-        with pytest.raises(_top.TopError, match="no metrics"):
-            _top.read(path)
+        with pytest.raises(cli.Refused, match="no metrics"):
+            reader.read(path)
         assert reported[0][0] is ValueError
         loop.broken = False
-        assert _top.read(path)["loops"]
+        assert reader.read(path)["loops"]
 
 
 # -- top ----------------------------------------------------------------------
@@ -381,33 +382,33 @@ async def test_once_as_text(shown, top):
     assert re.search(r"in [\d.]+ [kMG]?B/s, out [\d.]+ [kMG]?B/s", out)
 
 
-@pytest.mark.parametrize("rich", [True, False])
-def test_watching_ends_with_ctrl_c(shown, rich):
-    """By Ctrl-C, without a traceback, whether there is a terminal or not."""
-    code = "import sys\n"
-    if not rich:
-        code += "sys.modules['rich'] = None\n"
-    code += (
-        "from fastloop import _top\n"
-        f"sys.exit(_top.main([{shown!r}, '--interval', '0.05']))"
+@pytest.mark.parametrize("terminal", [True, False])
+def test_top_ends_with_ctrl_c(shown, terminal):
+    """Without a traceback; on a terminal there are colours."""
+    code = (
+        "import sys\n"
+        "from fastloop.cli import main\n"
+        f"sys.exit(main(['top', {shown!r}, '--interval', '0.05']))"
     )
+    ours, theirs = os.openpty() if terminal else os.pipe()
     process = subprocess.Popen(
-        [sys.executable, "-c", code],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+        [sys.executable, "-c", code], stdout=theirs, stderr=subprocess.PIPE
     )
+    os.close(theirs)
     seen = 0
-    for line in process.stdout:
-        seen += "utilisation" in line
-        if seen == 3:
-            break
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=PATIENCE)
-    assert (process.returncode, err) == (0, "")
+    with open(ours, encoding="utf-8") as out:
+        for line in out:
+            assert ("\x1b[1m" in line) >= (terminal and "utilisation" in line)
+            assert terminal or "\x1b" not in line
+            seen += "utilisation" in line
+            if seen == 3:
+                break
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, err) == (0, b"")
 
 
-def test_the_processs_end_is_a_sentence(loop, shown, top):
+def test_the_end_of_the_process_is_a_one_line_error(loop, shown, top):
     closer = threading.Timer(0.1, loop.close)
     closer.start()
     code, out, err = top(shown, "--interval", "0.02")
@@ -418,11 +419,11 @@ def test_the_processs_end_is_a_sentence(loop, shown, top):
     assert f"process {os.getpid()} has ended, or has closed" in err
 
 
-def test_what_cannot_be_shown_is_a_sentence(loop, tmp_path, top):
+def test_invalid_answers_are_one_line_errors(loop, tmp_path, top):
     own = str(os.getpid())
     assert top(own, "--once")[0::2] == (
         2,
-        f"fastloop top: process {own} shows no metrics: {_top._HOW}\n",
+        f"fastloop: process {own} shows no metrics: {reader._HOW}\n",
     )
     code, out, err = top(str(tmp_path / "none"), "--once")
     assert (code, out) == (2, "") and "No such file" in err
@@ -482,7 +483,7 @@ METRICS = ("loops", 0, "metrics")
         without("loops", 0, "slow"),
         with_value([1], "loops", 0, "blocked_in"),
         with_value([{}], "loops", 0, "slow"),
-        with_value("7", *METRICS, "turns"),
+        with_value("7", *METRICS, "iterations"),
         with_value(10**400, *METRICS, "elapsed_ns"),
         with_value([1], *METRICS, "lag", "counts"),
         with_value(None, *METRICS, "lag"),
@@ -498,7 +499,7 @@ def test_an_answer_of_another_form_is_a_sentence(
     text = json.dumps(found).encode()
     code, out, err = answered(f"{shown}2", top, in_thread, text)
     assert (code, out) == (2, "")
-    assert err == f"fastloop top: {shown}2: no metrics of fastloop's\n"
+    assert err == f"fastloop: {shown}2: no metrics of fastloop's\n"
 
 
 @pytest.mark.parametrize("text", [b"220 hello\r\n", b"[" * 100_000, b"[]"])
@@ -518,13 +519,6 @@ def test_a_program_whose_path_is_no_text_is_shown(
     code, out, err = top(path, "--once")
     assert (code, err) == (0, "")
     assert out.startswith("\\udcff.py, process")
-
-
-def test_it_plugs_into_another_command_line(shown, capsys):
-    parser = argparse.ArgumentParser()
-    _top.add_arguments(parser)
-    assert _top.run(parser.parse_args([shown, "--once"])) == 0
-    assert "utilisation" in capsys.readouterr().out
 
 
 # -- the environment ----------------------------------------------------------
@@ -550,8 +544,8 @@ import fastloop, os
 loop = fastloop.new_event_loop()
 raw = loop._read_metrics()
 print(raw is not None)
-from fastloop import _metrics_socket
-print(*_metrics_socket._servers)
+from fastloop.observe import metrics_socket
+print(*metrics_socket._servers)
 loop.close()
 """
 

@@ -45,16 +45,6 @@ async def test_recv_goes_on(loop, pair):
     assert await loop.sock_recv(far, 100) == b""
 
 
-async def test_recv_sees_the_end(loop, pair):
-    near, far = pair
-
-    task = await waiting(loop.sock_recv_into(near, bytearray(9)))
-    near.close()
-    far.close()
-    assert await task == 0
-    assert near.fileno() == -1
-
-
 async def test_cancelling_closes(loop, pair):
     near, far = pair
 

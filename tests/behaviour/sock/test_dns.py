@@ -7,15 +7,6 @@ import threading
 import pytest
 from patience import PATIENCE
 
-
-def test_getaddrinfo_is_sockets(loop, run):
-    async def main():
-        return await loop.getaddrinfo("127.0.0.1", 80, type=socket.SOCK_STREAM)
-
-    expected = socket.getaddrinfo("127.0.0.1", 80, type=socket.SOCK_STREAM)
-    assert run(main()) == expected
-
-
 LITERALS = [
     ("127.0.0.1", 80),
     ("127.0.0.1", "80"),
@@ -209,41 +200,6 @@ def test_keywords_only(loop):
     with pytest.raises(TypeError):
         coro = loop.getaddrinfo("127.0.0.1", 80, socket.AF_INET)
         coro.close()
-
-
-def test_returns_a_coroutine_or_future(loop):
-    answer = loop.getaddrinfo("127.0.0.1", 80)
-    assert asyncio.iscoroutine(answer) or asyncio.isfuture(answer)
-    assert loop.run_until_complete(answer)
-
-
-def test_overridden_on_the_instance_is_what_connect_calls(loop, run):
-    seen = []
-
-    async def getaddrinfo(host, port, **kwargs):
-        seen.append((host, port))
-        return [
-            (
-                socket.AF_INET,
-                socket.SOCK_STREAM,
-                6,
-                "",
-                server.getsockname(),
-            )
-        ]
-
-    async def main():
-        loop.getaddrinfo = getaddrinfo
-        transport, _ = await loop.create_connection(
-            asyncio.Protocol, "name.invalid", 1234
-        )
-        transport.close()
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        run(main())
-    assert ("name.invalid", 1234) in seen
 
 
 def test_many_at_once(loop, run):

@@ -19,6 +19,7 @@ import pytest
 from net_helpers import (
     MIB,
     digest,
+    moved_to,
     pattern,
     spin,
     tcp_socketpair,
@@ -324,15 +325,11 @@ async def test_the_number_is_another_sockets(loop, tcp):
     number = near.fileno()
     near.close()
     far.close()
-    others = []
-    while number not in [sock.fileno() for pair in others for sock in pair]:
-        others.append(tcp())
-    one, two = others[-1]
-    if one.fileno() != number:
-        one, two = two, one
-    two.send(b"there")
-    assert await loop.sock_recv(one, 100) == b"there"
-    await exchange(loop, one, two)
+    other, two = tcp()
+    with moved_to(number, other) as one:
+        two.send(b"there")
+        assert await loop.sock_recv(one, 100) == b"there"
+        await exchange(loop, one, two)
 
 
 async def test_the_number_is_another_objects(loop, tcp):

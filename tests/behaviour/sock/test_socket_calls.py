@@ -122,7 +122,7 @@ async def test_recv_into(loop, pair):
 
 
 @pytest.mark.parametrize("buffer", [b"read-only", "text", None])
-def test_recv_into_what_is_no_buffer(run, loop, pair, buffer):
+def test_recv_into_an_object_without_a_buffer(run, loop, pair, buffer):
     pair[1].send(b"data")
     with pytest.raises((TypeError, BufferError)):
         run(loop.sock_recv_into(pair[0], buffer))
@@ -188,14 +188,14 @@ async def test_sendall(loop, pair, kind, size):
     assert got == data[:size]
 
 
-def test_sendall_to_nobody(run, loop, pair):
+def test_sendall_to_a_closed_peer(run, loop, pair):
     left, right = pair
     right.close()
     with pytest.raises(BrokenPipeError):
         run(loop.sock_sendall(left, b"x"))
 
 
-async def test_sendall_when_the_peer_goes(loop, pair):
+async def test_sendall_when_the_peer_closes(loop, pair):
     left, right = pair
 
     fill_socket(left)
@@ -334,19 +334,7 @@ async def test_ending_the_replaced_call_leaves_the_other(loop, pair):
     assert await second == b"data"
 
 
-async def test_a_socket_closed_under_a_call(loop, pair):
-    left, _ = pair
-
-    task = await waiting(loop.sock_recv(left, 5))
-    left.close()
-    await turns(5)
-    assert not task.done()
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-
-
-def test_a_number_used_again_under_a_call(run, loop, loop_kind, pair):
+def test_fd_reused_during_a_call(run, loop, loop_kind, pair):
     """The old call neither reads nor frees what is another's."""
     if loop_kind == "asyncio":
         pytest.skip("asyncio's selector takes the new for the old descriptor")
@@ -383,7 +371,7 @@ async def test_a_transport_owns_its_descriptor(loop, pair):
     await turns(3)
 
 
-def test_a_class_with_its_own_calls_is_asked(run, loop):
+def test_overridden_methods_of_a_subclass_are_called(run, loop):
     calls = []
 
     class Own(socket.socket):
@@ -434,7 +422,7 @@ def test_an_interrupt_in_a_call_leaves_the_loop(loop):
         assert loop.run_until_complete(task) == b"data"
 
 
-def test_nothing_is_kept(run, loop, pair):
+def test_calls_leave_no_references(run, loop, pair):
     left, right = pair
     data = bytes(1000)
     before = sys.getrefcount(data), sys.getrefcount(left)

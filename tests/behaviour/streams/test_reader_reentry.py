@@ -58,7 +58,7 @@ async def test_a_loop_of_none(opened):
         await reader.read(1)
 
 
-async def test_a_size_that_looks_at_the_buffer(opened):
+async def test_a_size_whose_index_reads_the_buffer(opened):
     reader, _, peer = await opened()
     await peer.send(b"123456")
     assert await reader.readexactly(1) == b"1"
@@ -83,7 +83,7 @@ async def test_a_size_that_looks_at_the_buffer(opened):
 @pytest.mark.skipif(
     sys.version_info < (3, 12), reason="no __buffer__ before 3.12"
 )
-async def test_data_that_looks_at_the_buffer(opened):
+async def test_data_whose_methods_read_the_buffer(opened):
     reader, _, peer = await opened()
     await peer.send(b"12")
     assert await reader.readexactly(1) == b"1"
@@ -102,7 +102,7 @@ async def test_data_that_looks_at_the_buffer(opened):
 
 @pytest.fixture(params=["setprofile", "settrace"])
 def watched(request):
-    """Return a context in which each call is told to a profiler or tracer."""
+    """Return a context in which each call goes to a profiler or tracer."""
     seen = []
     install = getattr(sys, request.param)
 
@@ -123,7 +123,7 @@ def watched(request):
     return watching
 
 
-async def test_data_that_is_no_buffer_while_calls_are_watched(opened, watched):
+async def test_data_that_is_no_buffer_while_calls_are_traced(opened, watched):
     reader, _, peer = await opened()
     await peer.send(b"12")
     assert await reader.readexactly(1) == b"1"
@@ -141,7 +141,7 @@ async def test_data_that_is_no_buffer_while_calls_are_watched(opened, watched):
     ],
     ids=["at_eof", "exception", "_maybe_resume_transport"],
 )
-async def test_a_patched_method_while_calls_are_watched(
+async def test_a_patched_method_while_calls_are_traced(
     opened, watched, call, answer
 ):
     reader, _, peer = await opened()
@@ -189,7 +189,7 @@ async def test_feed_data_is_patched_while_much_comes(opened, monkeypatch):
     assert seen == 2 * 20 * KIB
 
 
-async def test_a_transport_looks_at_the_buffer_when_it_pauses(opened):
+async def test_a_transport_reads_the_buffer_when_it_pauses(opened):
     reader, writer, peer = await opened(limit=10)
     await peer.send(b"1")
     assert await reader.read(1) == b"1"
@@ -201,7 +201,7 @@ async def test_a_transport_looks_at_the_buffer_when_it_pauses(opened):
     assert await reader.readexactly(60) == b"a" * 30 + b"b" * 30
 
 
-async def test_a_transport_looks_at_the_buffer_when_it_resumes(opened):
+async def test_a_transport_reads_the_buffer_when_it_resumes(opened):
     reader, writer, peer = await opened(limit=10)
     await peer.send(b"1")
     assert await reader.read(1) == b"1"
@@ -213,7 +213,7 @@ async def test_a_transport_looks_at_the_buffer_when_it_resumes(opened):
 
 
 @pytest.mark.parametrize("method", ["read", "readexactly", "readuntil"])
-async def test_a_loop_looks_at_the_buffer(opened, method):
+async def test_a_loop_reads_the_buffer(opened, method):
     reader, _, peer = await opened()
     await peer.send(b"1")
     assert await reader.read(1) == b"1"
@@ -225,7 +225,7 @@ async def test_a_loop_looks_at_the_buffer(opened, method):
     assert await task == b"12\n"
 
 
-async def test_a_future_looks_at_the_buffer_when_it_is_set(opened):
+async def test_a_future_reads_the_buffer_when_it_is_set(opened):
     reader, _, peer = await opened(limit=10)
     await peer.send(b"1")
     assert await reader.read(1) == b"1"
@@ -249,7 +249,7 @@ async def test_a_future_looks_at_the_buffer_when_it_is_set(opened):
     assert await reader.readexactly(90) == b"a" * 30 + b"b" * 60
 
 
-async def test_a_socket_feeds_while_its_number_is_asked(opened, monkeypatch):
+async def test_a_socket_feeds_in_fileno(opened, monkeypatch):
     """A stream asks a socket that was given before each read."""
     reader, _, peer = await opened(limit=MIB)
     task = asyncio.create_task(reader.readexactly(400 * KIB))
@@ -275,7 +275,7 @@ async def test_a_socket_feeds_while_its_number_is_asked(opened, monkeypatch):
     assert reader._buffer == b""
 
 
-async def test_a_socket_looks_at_the_buffer_at_each_read(opened, monkeypatch):
+async def test_a_socket_reads_the_buffer_at_each_recv(opened, monkeypatch):
     reader, _, peer = await opened(limit=MIB)
     task = asyncio.create_task(reader.readexactly(400 * KIB))
     await turns(1)

@@ -13,40 +13,18 @@ import weakref
 import pytest
 from net_helpers import (
     KIB,
-    MIB,
-    PY313,
     Peer,
-    pattern,
     tcp_socketpair,
     turns,
     waiting,
 )
 from patience import PATIENCE
 
-TWO_READERS = (
-    "{}() called while another coroutine is already waiting for incoming data"
-)
-
 
 async def sent(peer, data):
     """Send, and let the reader have it."""
     await peer.send(data)
     await turns(3)
-
-
-async def test_attributes(opened):
-    reader, writer, peer = await opened(limit=100)
-    assert reader._limit == 100
-    assert reader._transport is writer.transport
-    assert reader._loop is asyncio.get_running_loop()
-    assert (reader._eof, reader._paused) == (False, False)
-    assert reader._exception is None and reader._waiter is None
-    task = asyncio.create_task(reader.read(5))
-    await turns(1)
-    assert isinstance(reader._waiter, asyncio.Future)
-    await peer.send(b"12345")
-    assert await task == b"12345"
-    assert reader._waiter is None
 
 
 async def test_the_buffer_is_asyncios(opened):
@@ -64,7 +42,7 @@ async def test_the_buffer_is_asyncios(opened):
 
 
 @pytest.mark.parametrize("method", ["read", "readexactly", "readline"])
-async def test_the_buffer_is_looked_at_while_one_waits(opened, method):
+async def test_the_buffer_is_read_while_a_task_waits(opened, method):
     reader, _, peer = await opened()
     args = () if method == "readline" else (6,)
     task = asyncio.create_task(getattr(reader, method)(*args))
@@ -97,32 +75,13 @@ async def test_an_empty_buffer_that_was_seen(opened, method):
     assert await reader.read(9) == b"left"
 
 
-async def test_an_empty_buffer_that_is_kept(opened):
-    reader, _, peer = await opened()
-    buffer = reader._buffer
-    assert reader._buffer is buffer
-    await sent(peer, b"one two")
-    assert buffer == b"one two"
-    assert await reader.readexactly(4) == b"one "
-    assert buffer == b"two" and reader._buffer is buffer
-
-
-async def test_a_view_of_an_empty_buffer_is_kept(opened):
+async def test_feed_data_while_a_view_of_the_buffer_exists(opened):
     """asyncio's bytearray cannot grow either while somebody has a view."""
     reader, _, _ = await opened()
     with memoryview(reader._buffer), pytest.raises(BufferError):
         reader.feed_data(b"data")
     reader.feed_data(b"more")
     assert await reader.read(9) == b"more"
-
-
-async def test_data_is_put_in_an_empty_buffer(opened):
-    reader, _, peer = await opened()
-    reader._buffer.extend(b"first ")
-    await sent(peer, b"second")
-    assert await reader.read(99) == b"first second"
-    reader._buffer.extend(b"third")
-    assert await reader.readexactly(5) == b"third"
 
 
 async def test_an_empty_buffer_is_seen_while_the_transport_resumes(opened):
@@ -139,19 +98,6 @@ async def test_an_empty_buffer_is_seen_while_the_transport_resumes(opened):
     assert seen == [b""]
     await sent(peer, b"more")
     assert await reader.read(10) == b"more"
-
-
-async def test_repr(opened):
-    reader, _, peer = await opened(limit=77)
-    await peer.send(b"12\n345")
-    await reader.readline()
-    shown = repr(reader)
-    assert shown.startswith("<StreamReader 3 bytes limit=77 transport=<")
-    peer.send_eof()
-    assert await reader.read() == b"345"
-    assert "<StreamReader eof limit=77" in repr(reader)
-    reader.set_exception(ValueError("no"))
-    assert "exception=ValueError('no')" in repr(reader)
 
 
 async def test_isinstance_and_inspect(opened):
@@ -181,88 +127,6 @@ async def test_a_call_that_is_never_awaited_warns(opened):
         gc.collect()
 
 
-@pytest.mark.parametrize(
-    "method, args", [("read", (1,)), ("readexactly", (1,)), ("readline", ())]
-)
-async def test_a_second_reader_is_refused(opened, method, args):
-    reader, _, peer = await opened()
-    first = asyncio.create_task(reader.read(10))
-    await turns(1)
-    name = "readuntil" if method == "readline" else method
-    with pytest.raises(RuntimeError) as caught:
-        await getattr(reader, method)(*args)
-    assert str(caught.value) == TWO_READERS.format(name)
-    await peer.send(b"first")
-    assert await first == b"first"
-
-
-async def test_errors_of_arguments(opened):
-    reader, _, peer = await opened()
-    with pytest.raises(ValueError, match="can not be less than zero"):
-        await reader.readexactly(-1)
-    with pytest.raises(ValueError, match="at least one-byte"):
-        await reader.readuntil(b"")
-    assert await reader.read(0) == b""
-    assert await reader.readexactly(0) == b""
-    await peer.send(b"ok")
-    assert await reader.read(2**80) == b"ok"
-
-
-@pytest.mark.parametrize("size", [1, 7, 64 * KIB, MIB + 13])
-async def test_readexactly_in_pieces(opened, size):
-    reader, _, peer = await opened()
-    data = pattern(3 * size)
-    sending = asyncio.create_task(peer.send(data))
-    for part in range(3):
-        expected = data[part * size : (part + 1) * size]
-        assert await reader.readexactly(size) == expected
-    await sending
-    assert not reader.at_eof()
-
-
-@pytest.mark.parametrize("size", [1000, 64 * KIB, 200 * KIB, MIB])
-async def test_a_bulk_of_reads(opened, size):
-    reader, _, peer = await opened()
-    data = pattern(3 * MIB + 5)
-
-    async def send():
-        await peer.send(data)
-        peer.send_eof()
-
-    sending = asyncio.create_task(send())
-    got = []
-    while block := await reader.read(size):
-        assert len(block) <= size
-        got.append(block)
-    assert b"".join(got) == data
-    assert reader.at_eof()
-    await sending
-
-
-async def test_mixed_reads_of_one_flow(opened):
-    reader, _, peer = await opened()
-    lines = [b"%d %s\n" % (n, b"x" * (n * 37 % 5000)) for n in range(300)]
-    body = pattern(300 * KIB)
-
-    async def send():
-        for line in lines:
-            await peer.send(line)
-            await peer.send(body[: len(line)])
-        peer.send_eof()
-
-    sending = asyncio.create_task(send())
-    for n, line in enumerate(lines):
-        if n % 3 == 0:
-            assert await reader.readline() == line
-        elif n % 3 == 1:
-            assert await reader.readuntil(b"\n") == line
-        else:
-            assert await reader.readexactly(len(line)) == line
-        assert await reader.readexactly(len(line)) == body[: len(line)]
-    assert await reader.read() == b""
-    await sending
-
-
 async def test_a_separator_in_two_pieces(opened):
     reader, _, peer = await opened()
     task = asyncio.create_task(reader.readuntil(b"--end--"))
@@ -271,14 +135,6 @@ async def test_a_separator_in_two_pieces(opened):
     await peer.send(b"--rest")
     assert await task == b"some --end--"
     assert await reader.read(10) == b"rest"
-
-
-@pytest.mark.skipif(not PY313, reason="several separators came with 3.13")
-async def test_readuntil_one_of_several(opened):
-    reader, _, peer = await opened()
-    await peer.send(b"one;two,three")
-    assert await reader.readuntil((b",", b";")) == b"one;"
-    assert await reader.readuntil((b",", b";")) == b"two,"
 
 
 async def test_readuntil_over_the_limit(opened):
@@ -311,21 +167,6 @@ async def test_readline_over_the_limit(opened):
     assert await reader.readline() == b"good\n"
 
 
-async def test_the_end_in_the_middle(opened):
-    reader, _, peer = await opened()
-    await peer.send(b"part")
-    peer.send_eof()
-    with pytest.raises(asyncio.IncompleteReadError) as caught:
-        await reader.readexactly(10)
-    assert (caught.value.partial, caught.value.expected) == (b"part", 10)
-    with pytest.raises(asyncio.IncompleteReadError) as caught:
-        await reader.readuntil(b"x")
-    assert (caught.value.partial, caught.value.expected) == (b"", None)
-    assert await reader.readline() == b""
-    assert await reader.read(5) == b""
-    assert reader.at_eof()
-
-
 async def test_lines_to_the_end(opened):
     reader, _, peer = await opened()
     await peer.send(b"one\ntwo\nthr")
@@ -333,21 +174,7 @@ async def test_lines_to_the_end(opened):
     assert [line async for line in reader] == [b"one\n", b"two\n", b"thr"]
 
 
-async def test_an_exception_that_is_set(opened):
-    reader, _, _ = await opened()
-    task = asyncio.create_task(reader.readline())
-    await turns(1)
-    error = ZeroDivisionError("set")
-    reader.set_exception(error)
-    with pytest.raises(ZeroDivisionError):
-        await task
-    assert reader.exception() is error
-    for call in (reader.read(1), reader.readexactly(1), reader.readline()):
-        with pytest.raises(ZeroDivisionError):
-            await call
-
-
-async def test_what_came_before_a_reset_is_read(opened):
+async def test_data_received_before_a_reset_is_read(opened):
     reader, _, peer = await opened()
     task = asyncio.create_task(reader.readexactly(4))
     await turns(1)
@@ -359,51 +186,6 @@ async def test_what_came_before_a_reset_is_read(opened):
     with pytest.raises(ConnectionResetError):
         await task
     assert isinstance(reader.exception(), ConnectionResetError)
-
-
-async def test_the_programs_own_feeding(opened):
-    reader, _, peer = await opened()
-    reader.feed_data(b"mine ")
-    reader.feed_data(bytearray(b"and "))
-    reader.feed_data(memoryview(b"theirs"))
-    reader.feed_data(b"")
-    assert await reader.readexactly(15) == b"mine and theirs"
-    task = asyncio.create_task(reader.readexactly(6))
-    await turns(1)
-    reader.feed_data(b"123")
-    await peer.send(b"456")
-    assert await task == b"123456"
-    reader.feed_eof()
-    assert reader.at_eof()
-    with pytest.raises(AssertionError, match="feed_data after feed_eof"):
-        reader.feed_data(b"late")
-
-
-@pytest.mark.parametrize("method", ["read", "readexactly", "readline"])
-async def test_a_cancelled_read_loses_nothing(opened, method):
-    reader, _, peer = await opened()
-    args = {"read": (9,), "readexactly": (9,), "readline": ()}[method]
-    for _ in range(3):
-        task = asyncio.create_task(getattr(reader, method)(*args))
-        await turns(1)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        assert reader._waiter is None
-    task = asyncio.create_task(reader.readexactly(100 * KIB))
-    await sent(peer, pattern(70 * KIB))
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    assert await reader.readexactly(70 * KIB) == pattern(70 * KIB)
-    # Cancelled in the turn in which the bytes have come.
-    task = asyncio.create_task(reader.read(100))
-    await turns(1)
-    reader.feed_data(b"just now")
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    assert await reader.read(100) == b"just now"
 
 
 async def test_a_time_limit(opened):
@@ -440,14 +222,6 @@ async def test_a_program_pauses_the_transport(opened):
     assert not task.done()
     writer.transport.resume_reading()
     assert await task == b"x" * 100 * KIB
-
-
-async def test_another_limit(opened):
-    reader, _, peer = await opened(limit=10)
-    reader._limit = 1000
-    assert reader._limit == 1000
-    await peer.send(b"x" * 100 + b"\n")
-    assert len(await reader.readline()) == 101
 
 
 async def test_waiting_tasks_go_on_in_order(opened):
@@ -575,7 +349,7 @@ async def test_a_cancelled_readexactly_leaves_reading_paused(opened, limit):
     assert not reader._paused and writer.transport.is_reading()
 
 
-async def test_who_waits_for_much_resumes_reading(opened):
+async def test_waiting_for_more_than_the_limit_resumes_reading(opened):
     reader, writer, _ = await opened(limit=1000)
     task = await waiting(reader.readexactly(5000))
     reader.feed_data(bytes(4000))

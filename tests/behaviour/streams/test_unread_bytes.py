@@ -1,4 +1,4 @@
-"""What has come, and who reads took only a part of it.
+"""Received data of which the reader took only a part.
 
 An event reads all it may, whatever the waiter wants: the rest is the
 reader's, and neither the kernel's nor anybody else's.
@@ -176,7 +176,7 @@ async def test_the_rest_is_read_while_reading_is_paused(part_read):
     assert await ends.reader.readexactly(len(rest) - 100) == rest[100:]
 
 
-async def test_what_is_fed_comes_after_the_rest(part_read):
+async def test_fed_data_follows_the_unread_rest(part_read):
     ends, rest = await part_read()
     ends.reader.feed_data(b"fed")
     assert await ends.reader.readexactly(len(rest) + 3) == rest + b"fed"

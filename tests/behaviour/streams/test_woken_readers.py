@@ -82,7 +82,7 @@ async def call_between(reader, call):
     return await answer
 
 
-async def test_the_reader_is_looked_at(opened):
+async def test_the_reader_is_inspected(opened):
     reader, _, peer = await opened()
     task = await start_read(reader)
     await peer.send(DATA)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import inspect
 
 import pytest
-from hosts import Host
 from net_helpers import (
     KIB,
     MIB,
@@ -139,22 +137,6 @@ async def test_a_handler_that_raises_is_reported(host, reports):
     assert HANDLER_FAILED in report["message"]
 
 
-async def test_a_plain_function_as_handler(loop, host):
-    seen = loop.create_future()
-
-    def handler(reader, writer):
-        seen.set_result((reader, writer))
-
-    await host.serve_streams(handler)
-    sock = host.plain()
-    sock.send(b"data")
-    reader, writer = await seen
-    assert await reader.read(4) == b"data"
-    sock.close()
-    writer.close()
-    await writer.wait_closed()
-
-
 async def test_a_pipeline_of_requests(host):
     """Many small requests in flight: the answers come in order."""
 
@@ -173,46 +155,6 @@ async def test_a_pipeline_of_requests(host):
     assert lines == [b"re: %d" % i for i in range(2000)]
     writer.close()
     await writer.wait_closed()
-
-
-async def test_a_proxy(loop, host):
-    """Two streams joined by two tasks, as proxies do it."""
-
-    async def pump(reader, writer):
-        while data := await reader.read(64 * KIB):
-            writer.write(data)
-            await writer.drain()
-        with contextlib.suppress(OSError):
-            writer.write_eof()
-
-    origin = Host(loop)
-    await origin.serve_streams(echo)
-
-    async def forward(reader, writer):
-        up_reader, up_writer = await origin.open()
-        await asyncio.gather(pump(reader, up_writer), pump(up_reader, writer))
-        for end in (writer, up_writer):
-            end.close()
-            await end.wait_closed()
-        loop.call_soon(over.set)
-
-    over = asyncio.Event()
-    await host.serve_streams(forward)
-    reader, writer = await host.open()
-    data = pattern(4 * MIB)
-
-    async def send():
-        writer.write(data)
-        await writer.drain()
-        writer.write_eof()
-
-    sending = asyncio.create_task(send())
-    assert digest(await reader.read()) == digest(data)
-    await sending
-    writer.close()
-    await writer.wait_closed()
-    await over.wait()
-    origin.close()
 
 
 async def test_a_reader_of_a_subclass(loop):

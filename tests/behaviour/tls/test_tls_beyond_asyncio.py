@@ -37,7 +37,7 @@ async def test_the_engine_is_native(tls_pair):
 async def test_data_that_crosses_our_close_notify(
     settled_pair, side, version, size
 ):
-    """The peer did not know yet: that is no error, and nobody wants it."""
+    """The peer did not know yet: that is no error, and the data is dropped."""
     c = await settled_pair(side=side, version=version)
     c.transport.close()
     await c.peer.write(pattern(size))
@@ -83,7 +83,7 @@ async def test_close_while_reading_is_paused(settled_pair, side, waiting):
 
 @every_side
 async def test_close_while_paused_and_the_peer_is_gone(tls_pair, side):
-    """A ragged end behind what nobody reads is seen all the same."""
+    """A ragged end behind unread data is seen all the same."""
     c = await tls_pair(side=side, ssl_shutdown_timeout=8)
     await c.settle()
     c.transport.pause_reading()
@@ -111,7 +111,7 @@ async def test_a_buffer_that_is_a_bytearray(tls_pair, side, size):
     )
 
 
-async def test_a_hello_that_came_with_the_request(run, loop):
+async def test_client_hello_in_the_same_segment_as_the_request(run, loop):
     """The reader has read it as plain text: it is TLS's, on each version."""
     a, b = tcp_socketpair()
     a.setblocking(False)
@@ -158,7 +158,24 @@ async def test_a_transport_that_was_closed_twice_answers(tls_pair, side):
 
 
 @every_side
-async def test_the_inner_of_two_fails_on_each_version(tls_pair, loop, side):
+async def test_resume_of_a_transport_that_was_closed_twice_does_nothing(
+    tls_pair, side
+):
+    """The queued resumption runs after connection_lost."""
+    c = await tls_pair(side=side)
+    await c.settle()
+    c.transport.pause_reading()
+    c.transport.abort()
+    c.transport.close()
+    c.transport.resume_reading()
+    assert await c.protocol.wait_lost() is None
+    assert c.transport.is_closing()
+
+
+@every_side
+async def test_a_failed_inner_handshake_ends_the_outer_connection(
+    tls_pair, loop, side, reports
+):
     """start_tls raises OpenSSL's error and not a TypeError of asyncio's."""
     c = await tls_pair(side=side)
     near, _ = contexts(side)
@@ -178,6 +195,8 @@ async def test_the_inner_of_two_fails_on_each_version(tls_pair, loop, side):
     assert c.transport.is_closing()
     assert isinstance(await c.protocol.wait_lost(), ssl.SSLError)
     await c.peer.expect_end()
+    assert c.protocol.names == ["made", "lost"]
+    assert reports == []
 
 
 @every_side

@@ -218,7 +218,7 @@ async def test_verification_may_be_off(tls_pair, side):
     c = await tls_pair(side=side, near=near, far=far)
     await c.settle()
     if side == "client":
-        # An empty dict: there is a certificate, nobody verified it.
+        # An empty dict: there is a certificate, not verified.
         assert c.transport.get_extra_info("peercert") == {}
     else:
         assert c.transport.get_extra_info("peercert") is None
@@ -422,7 +422,7 @@ async def test_a_session_is_used_again(run, version):
         assert reused
 
 
-async def test_tickets_are_left_out_where_the_context_says_so(tls_pair):
+async def test_no_tickets_where_the_context_disables_them(tls_pair):
     near, far = contexts("server", "1.3")
     near.num_tickets = 0
     c = await tls_pair(side="server", near=near, far=far)
@@ -455,7 +455,7 @@ async def test_channel_binding(tls_pair):
 
 
 @pytest.mark.skipif(not ssl.HAS_TLSv1_3, reason="it came with TLS 1.3")
-async def test_a_server_asks_for_a_certificate_later(tls_pair):
+async def test_post_handshake_authentication(tls_pair):
     """Post-handshake authentication, answered inside a read."""
     near, far = contexts("client", "1.3")
     near.load_cert_chain(CERTS / "client.pem", CERTS / "client.key")

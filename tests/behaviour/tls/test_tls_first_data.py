@@ -158,7 +158,7 @@ async def test_a_buffered_protocol_gets_it_as_late(run, loop, side, version):
 
 
 @every_last_word
-async def test_it_comes_whole_and_in_order(run, loop, side, version):
+async def test_first_data_arrives_whole_and_in_order(run, loop, side, version):
     """Also more than a connection that is paused takes."""
     data = pattern(900_000)
     c = await open_upgrade(loop, Recorder(), side, version)
@@ -211,7 +211,7 @@ class Odd(BaseException):
 
 @every_last_word
 @pytest.mark.parametrize("kind", [Odd, asyncio.CancelledError])
-async def test_what_it_raises_ends_the_connection(
+async def test_exceptions_of_data_received_close_the_connection(
     run, loop, side, version, kind, reports
 ):
     """As what later data raises does."""
@@ -231,7 +231,9 @@ async def test_what_it_raises_ends_the_connection(
 
 
 @every_last_word
-async def test_who_pauses_at_once_gets_none_of_it(run, loop, side, version):
+async def test_pausing_after_start_tls_delays_the_first_data(
+    run, loop, side, version
+):
     """By the new transport, as soon as start_tls has returned."""
     c = await open_upgrade(loop, Recorder(), side, version)
 
@@ -252,7 +254,7 @@ async def test_who_pauses_at_once_gets_none_of_it(run, loop, side, version):
 
 @every_last_word
 @pytest.mark.parametrize("method", ["close", "abort"])
-async def test_who_ends_it_at_once(run, loop, side, version, method):
+async def test_ending_right_after_start_tls(run, loop, side, version, method):
     c = await open_upgrade(loop, Recorder(), side, version)
 
     async def upgrade_and_end():
@@ -303,7 +305,7 @@ async def test_a_cancelled_start_tls(
 
 
 @every_last_word
-async def test_what_the_first_data_sets_in_its_context_stays(
+async def test_context_variables_set_at_the_first_data_persist(
     run, loop, side, version
 ):
     """It is delivered in the connection's context, as all that follows."""
@@ -364,7 +366,7 @@ async def test_a_client_that_pauses_when_it_is_made(run, loop):
 
 
 async def test_a_client_that_closes_when_it_is_made(run, loop):
-    """What came is delivered before the end, as asyncio has it."""
+    """Received data is delivered before the end, as asyncio has it."""
     near = Recorder(made=lambda p: p.transport.close())
     task, peer, flight = await arriving(loop, lambda: near)
     await peer.send(flight + peer.seal(b"early"))
@@ -444,7 +446,9 @@ async def test_a_stream_is_upgraded_before_it_is_fed(run, loop, side, version):
 
 
 @every_upgrade
-async def test_who_was_paused_before_is_resumed_with_tls(run, loop, side):
+async def test_writing_paused_before_start_tls_is_resumed_after_it(
+    run, loop, side
+):
     """And what it writes then is encrypted: it waits for the transport."""
     protocol = Recorder(resume=lambda p: p.transport.write(b"resumed"))
     a, b = tcp_socketpair()
@@ -467,7 +471,7 @@ async def test_who_was_paused_before_is_resumed_with_tls(run, loop, side):
 
 
 @every_upgrade
-async def test_who_was_not_paused_is_not_resumed(run, loop, side):
+async def test_writing_that_was_not_paused_is_not_resumed(run, loop, side):
     c = await open_upgrade(loop, Recorder(), side)
     await c.peer.handshake()
     await c.task

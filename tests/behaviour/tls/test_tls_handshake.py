@@ -155,8 +155,10 @@ every_garbage = pytest.mark.parametrize("garbage", GARBAGE)
 
 
 @every_garbage
-async def test_a_server_is_sent_something_else(run, loop, garbage, reports):
-    """The connection ends, nobody is told, the server lives on."""
+async def test_a_server_receives_something_else_than_tls(
+    run, loop, garbage, reports
+):
+    """The connection ends without a report, the server goes on."""
     async with tls_server() as (address, seen):
         peer = PlainPeer(await calling(loop, address))
         with contextlib.suppress(ConnectionError):
@@ -177,8 +179,10 @@ async def test_a_server_is_sent_something_else(run, loop, garbage, reports):
 
 
 @every_garbage
-async def test_a_client_is_sent_something_else(run, loop, garbage, reports):
-    """create_connection raises OpenSSL's error; the protocol is not told."""
+async def test_a_client_receives_something_else_than_tls(
+    run, loop, garbage, reports
+):
+    """create_connection raises OpenSSL's error, without a protocol call."""
     near = Recorder()
     task, sock = await arriving(loop, near, client_context())
     peer = PlainPeer(sock)
@@ -338,7 +342,7 @@ async def test_a_handshake_timeout_ends_with_the_handshake(tls_pair, loop):
 
 @pytest.mark.parametrize("stage", ["connect", "hello", "flight", "turns"])
 async def test_create_connection_is_cancelled(run, loop, stage, reports):
-    """The peer sees the end; the protocol was never told of anything."""
+    """The peer sees the end; no protocol method was called."""
     near = Recorder()
     with listening_socket() as listener:
         task = connect_tls(listener, lambda: near, client_context())
@@ -421,7 +425,7 @@ async def test_a_server_that_closes_ends_a_handshake_well(run, loop):
 
 @pytest.mark.reports
 def test_a_loop_closed_in_the_middle_of_handshakes(loop_factory):
-    """Nothing is kept, and no thread or timer goes on."""
+    """Nothing is left referenced, and no thread or timer goes on."""
     loop = loop_factory()
     ends = []
 

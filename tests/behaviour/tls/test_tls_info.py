@@ -1,4 +1,4 @@
-"""What a TLS transport tells of itself, and what a dropped one leaves."""
+"""Extra info of a TLS transport, and what an unclosed one leaves."""
 
 from __future__ import annotations
 
@@ -96,21 +96,8 @@ async def test_private_names_that_programs_use(tls_pair, side):
     assert transport._protocol_paused is True
 
 
-@every_way
-async def test_is_closing_and_is_reading(tls_pair, side):
-    c = await tls_pair(side=side)
-    assert (c.transport.is_closing(), c.transport.is_reading()) == (
-        *(False, True),
-    )
-    c.transport.close()
-    assert c.transport.is_closing() is True
-    c.peer.close()
-    await c.protocol.wait_lost()
-    assert c.transport.is_closing() is True
-
-
 @every_side
-async def test_the_ssl_object_is_asked_from_threads(tls_pair, side, in_thread):
+async def test_the_ssl_object_is_used_from_threads(tls_pair, side, in_thread):
     """While data flows both ways: no crash, no lost byte."""
     c = await tls_pair(side=side)
     tls = c.transport.get_extra_info("ssl_object")
@@ -142,34 +129,11 @@ async def test_the_ssl_object_is_asked_from_threads(tls_pair, side, in_thread):
     assert len(seen - {None}) == 1
 
 
-async def test_another_ssl_object_is_used_in_a_callback(tls_pair):
-    """A program may do TLS of its own inside data_received."""
-    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    client = client_context().wrap_bio(
-        incoming, outgoing, server_hostname="localhost"
-    )
-    server = server_context().wrap_bio(outgoing, incoming, server_side=True)
-
-    def step(protocol, data):
-        for end in (client, server):
-            try:
-                end.do_handshake()
-            except ssl.SSLWantReadError:
-                pass
-
-    c = await tls_pair(Recorder(data=step))
-    for number in range(6):
-        await c.peer.write(b"x")
-        await c.protocol.wait_data(number + 1)
-    assert client.version() == server.version() == "TLSv1.3"
-    await c.settle()
-
-
 @pytest.mark.skipif(
     sys.version_info >= (3, 15), reason="asyncio's own lives on as well"
 )
 def test_an_unclosed_transport_warns(loop_factory):
-    """As each transport does that nobody closed; its descriptor is freed."""
+    """As each unclosed transport does; its descriptor is closed."""
     loop = loop_factory()
     peers = []
 

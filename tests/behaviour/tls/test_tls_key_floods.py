@@ -25,7 +25,7 @@ from net_helpers import (
     pattern,
     turns,
 )
-from tls_ends import contexts, echo, every_side
+from tls_ends import WirePeer, contexts, echo, every_side
 
 #: What waits to be sent in a TLS transport and the one below it, at most.
 BOUND = 512 * KIB
@@ -216,8 +216,8 @@ async def test_nor_after_close(settled_pair, side, when):
 
 
 @pytest.mark.native_tls
-async def test_a_server_asks_for_handshakes_that_are_refused(settled_pair):
-    """TLS 1.2: each refusal is an alert, and nobody takes them."""
+async def test_renegotiations_that_a_server_requests_are_refused(settled_pair):
+    """TLS 1.2: each refusal is an alert, and the peer reads none."""
     near = client_context()
     near.options |= ssl.OP_NO_RENEGOTIATION
     c = await settled_pair(side="client", version="1.2", near=near)
@@ -257,6 +257,59 @@ async def test_others_are_answered_meanwhile(
     c.transport.abort()
     await reading
     assert answers > 20
+
+
+class InnerPeer(WirePeer):
+    """The peer of a TLS connection within a TLS connection."""
+
+    def __init__(self, outer, context, server_side):
+        super().__init__(outer.sock, context, server_side)
+        self.outer = outer
+
+    async def send(self, data):
+        await self.outer.write(data)
+
+    async def recv(self):
+        return await self.outer.read()
+
+
+@pytest.mark.native_tls
+@pytest.mark.parametrize("side", ["client", "server"])
+async def test_also_while_new_keys_come_within_a_tunnel(
+    tls_pair, settled_pair, loop, side
+):
+    """The outer TLS has data alone, the inner one has new keys alone.
+
+    An outer record is 16 KiB and comes whole: each holds 600 new keys.
+    """
+    c = await settled_pair(side=side, version="1.3")
+    near, far = contexts(side, "1.3")
+    server = side == "server"
+    upgrading = loop.create_task(
+        loop.start_tls(
+            c.transport,
+            c.protocol,
+            near,
+            server_side=server,
+            server_hostname=None if server else "localhost",
+        )
+    )
+    peer = InnerPeer(c.peer, far, not server)
+    await peer.handshake()
+    secure = await upgrading
+    near, far = contexts(side)
+    other = await tls_pair(Recorder(data=echo), side=side, near=near, far=far)
+    wire = LibsslCalls(peer).seal_key_updates(20_000, False)
+    wire += peer.seal(b"end")
+    sending = asyncio.ensure_future(peer.send(wire))
+    answers = 0
+    while c.protocol.data != b"end":
+        await other.peer.write(b"ping")
+        assert await other.peer.read_exactly(4) == b"ping"
+        answers += 1
+    await sending
+    secure.abort()
+    assert answers > 5
 
 
 @pytest.mark.native_tls

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ssl
-import time
 
 import pytest
 from net_helpers import (
-    PY314,
     Recorder,
     client_context,
     server_context,
     tcp_socketpair,
     turns,
 )
-from tls_ends import tls_both_ends, tls_server
+from tls_ends import tls_server
 
 
 async def talk(near, far):
@@ -83,40 +80,3 @@ async def test_the_server_hostname_defaults_to_the_host(loop):
         transport.close()
         await near.wait_lost()
         await protocols[0].wait_lost()
-
-
-async def test_an_idle_connection_uses_no_cpu(loop):
-    async with tls_both_ends() as (near, far):
-        near.transport.write(b"x")
-        await far.wait_data(1)
-        await turns(10)
-        before = time.thread_time()
-        alarm = loop.create_future()
-        loop.call_later(0.1, alarm.set_result, None)
-        await alarm
-        assert time.thread_time() - before < 0.05
-
-
-@pytest.mark.skipif(not PY314, reason="buffered data is kept from 3.14 on")
-async def test_a_client_that_does_not_wait_for_the_answer_to_starttls(loop):
-    """Its hello is in the reader's buffer when the server upgrades."""
-    done = loop.create_future()
-
-    async def serve(reader, writer):
-        await reader.readline()
-        while not reader._buffer:
-            await asyncio.sleep(0)
-        await writer.start_tls(server_context())
-        done.set_result(await reader.readline())
-        writer.close()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
-    writer.write(b"STARTTLS\n")
-    await writer.start_tls(client_context(), server_hostname="localhost")
-    writer.write(b"hello\n")
-    assert await done == b"hello\n"
-    writer.close()
-    with contextlib.suppress(ConnectionError):
-        await writer.wait_closed()
-    server.close()

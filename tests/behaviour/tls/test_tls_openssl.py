@@ -6,16 +6,12 @@ to by a letter on a line of its own.
 
 from __future__ import annotations
 
-import ssl
-
 import pytest
 from net_helpers import (
-    CERTS,
     MIB,
     Recorder,
     client_context,
     listening_socket,
-    server_context,
 )
 from tls_ends import (
     client_of,
@@ -192,7 +188,7 @@ async def test_a_server_changes_its_keys(run, loop, openssl, letter):
         near.transport.write(b"after %d\n" % number)
         await peer.wait_for(b"after %d" % number)
         if letter == b"K":
-            # Ours came with that write.
+            # Ours was sent with that write.
             updates += 1
             await peer.wait_for(b", KeyUpdate", updates)
     near.transport.write(b"x" * MIB + b"end\n")
@@ -200,64 +196,3 @@ async def test_a_server_changes_its_keys(run, loop, openssl, letter):
     near.transport.close()
     assert await near.wait_lost() is None
     near.check()
-
-
-async def test_a_server_asks_for_a_certificate_later(run, loop, openssl):
-    """Post-handshake authentication, and nothing is written by us."""
-    port = free_port()
-    peer = await openssl(
-        *server_on(port, "-tls1_3", "-CAfile", "ca.pem", "-verify", "1")
-    )
-    await peer.wait_for(b"ACCEPT")
-    context = client_context()
-    context.post_handshake_auth = True
-    context.load_cert_chain(CERTS / "client.pem", CERTS / "client.key")
-    transport, near = await loop.create_connection(
-        Recorder,
-        "127.0.0.1",
-        port,
-        ssl=context,
-        server_hostname="localhost",
-    )
-    transport.write(b"before\n")
-    await peer.wait_for(b"before")
-    peer.say(b"c\n")
-    await peer.wait_for(b"depth=0")
-    transport.write(b"after\n")
-    await peer.wait_for(b"after")
-    transport.close()
-    assert await near.wait_lost() is None
-
-
-async def test_a_client_with_a_session(run, openssl, tmp_path):
-    """It comes back with the ticket of its first visit."""
-    async with tls_server(lambda: Recorder(data=echo)) as (address, seen):
-        session = tmp_path / "session"
-        for number, option in enumerate(["-sess_out", "-sess_in"]):
-            peer = await openssl(
-                *client_of(address, "-tls1_3", option, session)
-            )
-            peer.say(b"visit %d\n" % number)
-            await peer.wait_for(b"visit %d" % number)
-            peer.say(b"Q\n")
-            assert await peer.wait_end() == 0
-            assert await seen[number].wait_lost() is None
-        reused = [
-            p.transport.get_extra_info("ssl_object").session_reused
-            for p in seen
-        ]
-    assert reused == [False, True]
-
-
-@every_version
-async def test_a_client_that_trusts_nobody(run, openssl, version, reports):
-    """Its alert is no report: it is the peer's business."""
-    context = server_context("other")
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    async with tls_server(context=context) as (address, seen):
-        peer = await openssl(
-            *client_of(address, "-tls" + version.replace(".", "_"))
-        )
-        assert await peer.wait_end() != 0
-        assert seen[0].count("made") == 0
-    assert reports == []

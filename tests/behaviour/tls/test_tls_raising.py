@@ -35,15 +35,31 @@ def cancel(*args):
 
 
 @every_side
-async def test_data_received(tls_pair, side, reports):
-    c = await tls_pair(Recorder(data=fail), side=side)
-    below = c.transport._ssl_protocol._transport
+@pytest.mark.parametrize(
+    ("make", "method", "hook", "error"),
+    [
+        (Recorder, "data", fail, ZeroDivisionError),
+        (Recorder, "data", cancel, asyncio.CancelledError),
+        (BufferedRecorder, "data", fail, ZeroDivisionError),
+        (BufferedRecorder, "data", cancel, asyncio.CancelledError),
+        (BufferedRecorder, "get_buffer", fail, ZeroDivisionError),
+        (BufferedRecorder, "get_buffer", lambda p, hint: 5, TypeError),
+    ],
+)
+async def test_an_exception_while_reading_ends_the_connection(
+    tls_pair, side, make, method, hook, error, reports
+):
+    c = await tls_pair(make(), side=side)
+    await c.settle()
     above = c.transport._ssl_protocol
+    below = above._transport
+    c.protocol._hooks[method] = hook
     await c.peer.write(b"data")
     exc = await c.protocol.wait_lost()
-    assert isinstance(exc, ZeroDivisionError)
+    assert isinstance(exc, error)
     (report,) = reports
-    assert report["message"] == "Fatal error on SSL protocol"
+    if hook is not cancel:  # asyncio leaves that one to the transport below
+        assert report["message"] == "Fatal error on SSL protocol"
     assert report["exception"] is exc
     assert report["transport"] is below
     assert report["protocol"] is above
@@ -70,52 +86,6 @@ async def test_nothing_is_received_after_an_exception(
     await c.protocol.wait_lost()
     assert c.protocol.names == ["made", "data", "lost"]
     assert len(reports) == 1
-    reports.clear()
-
-
-@every_side
-@pytest.mark.parametrize("make", [Recorder, BufferedRecorder])
-async def test_a_cancelled_error_is_reported(tls_pair, side, make, reports):
-    """A protocol's is an error as any other."""
-    protocol = make()
-    c = await tls_pair(protocol, side=side)
-    await c.settle()
-    protocol._hooks["data"] = cancel
-    await c.peer.write(b"data")
-    exc = await c.protocol.wait_lost()
-    assert isinstance(exc, asyncio.CancelledError)
-    (report,) = reports
-    assert report["exception"] is exc
-    reports.clear()
-
-
-@every_side
-@pytest.mark.parametrize("method", ["get_buffer", "data"])
-async def test_buffered_protocols(tls_pair, side, method, reports):
-    """get_buffer() and buffer_updated()."""
-    protocol = BufferedRecorder()
-    c = await tls_pair(protocol, side=side)
-    await c.settle()
-    protocol._hooks[method] = fail
-    await c.peer.write(b"data")
-    exc = await c.protocol.wait_lost()
-    assert isinstance(exc, ZeroDivisionError)
-    (report,) = reports
-    assert report["message"] == "Fatal error on SSL protocol"
-    assert report["exception"] is exc
-    reports.clear()
-
-
-@every_side
-async def test_a_buffer_that_is_none(tls_pair, side, reports):
-    protocol = BufferedRecorder()
-    c = await tls_pair(protocol, side=side)
-    await c.settle()
-    protocol._hooks["get_buffer"] = lambda p, hint: 5
-    await c.peer.write(b"data")
-    assert isinstance(await c.protocol.wait_lost(), TypeError)
-    (report,) = reports
-    assert report["message"] == "Fatal error on SSL protocol"
     reports.clear()
 
 
@@ -160,26 +130,8 @@ async def test_connection_made_of_a_client(run, loop, version, reports):
     del exc, task
 
 
-async def test_connection_made_of_a_server(run, loop, reports):
-    async with tls_server(lambda: Recorder(made=fail)) as (address, seen):
-        with contextlib.suppress(OSError):
-            transport, near = await loop.create_connection(
-                Recorder,
-                *address,
-                ssl=client_context(),
-                server_hostname="localhost",
-            )
-            await near.wait_lost()
-        exc = await seen[0].wait_lost()
-        assert isinstance(exc, ZeroDivisionError)
-    assert ZeroDivisionError in [type(r["exception"]) for r in reports]
-    reports.clear()
-
-
 @pytest.mark.native_tls
-async def test_what_connection_made_raises_is_reported_as_its(
-    run, loop, reports
-):
+async def test_exceptions_of_connection_made_are_reported(run, loop, reports):
     """asyncio says that it was data_received's, or buffer_updated's."""
     async with tls_server(lambda: Recorder(made=fail)) as (address, seen):
         with contextlib.suppress(OSError):
@@ -213,25 +165,6 @@ async def test_connection_lost(tls_pair, side, reports):
 
 
 @every_side
-@pytest.mark.parametrize("method", ["pause", "resume"])
-async def test_flow_control(tls_pair, side, method, reports):
-    """It is reported, and the connection goes on."""
-    c = await tls_pair(Recorder(**{method: fail}), side=side)
-    total = 0
-    while not c.protocol.count("pause"):
-        c.transport.write(bytes(65536))
-        total += 65536
-    await c.peer.read_exactly(total)
-    await c.protocol.wait_for("resume")
-    (report,) = reports
-    assert report["message"] == f"protocol.{method}_writing() failed"
-    assert isinstance(report["exception"], ZeroDivisionError)
-    assert report["transport"] is c.transport
-    await c.settle()
-    reports.clear()
-
-
-@every_side
 async def test_lines_that_are_no_bytes(tls_pair, side, reports):
     """writelines() of text ends the connection, as asyncio has it."""
     c = await tls_pair(side=side)
@@ -247,10 +180,10 @@ async def test_lines_that_are_no_bytes(tls_pair, side, reports):
 @pytest.mark.leaves_tasks
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
 @pytest.mark.parametrize("method", ["data", "eof"])
-def test_what_ends_a_program_leaves_the_loop(
+def test_exit_exceptions_leave_the_loop(
     run, loop, tls_pair, side, kind, method, reports
 ):
-    """It is nobody's to catch: it leaves run_forever()."""
+    """It propagates out of run_forever()."""
     raised = []
 
     def end(*args):
@@ -271,3 +204,22 @@ def test_what_ends_a_program_leaves_the_loop(
         assert run(c.protocol.wait_data(8)) == b"datamore"
     else:
         c.transport.abort()
+
+
+@every_side
+@pytest.mark.parametrize("method", ["pause", "resume"])
+async def test_flow_control(tls_pair, side, method, reports):
+    """It is reported, and the connection goes on."""
+    c = await tls_pair(Recorder(**{method: fail}), side=side)
+    total = 0
+    while not c.protocol.count("pause"):
+        c.transport.write(bytes(65536))
+        total += 65536
+    await c.peer.read_exactly(total)
+    await c.protocol.wait_for("resume")
+    (report,) = reports
+    assert report["message"] == f"protocol.{method}_writing() failed"
+    assert isinstance(report["exception"], ZeroDivisionError)
+    assert report["transport"] is c.transport
+    await c.settle()
+    reports.clear()

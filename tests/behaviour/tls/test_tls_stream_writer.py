@@ -12,7 +12,6 @@ from net_helpers import (
     KIB,
     MIB,
     PY312,
-    Recorder,
     client_context,
     digest,
     listening_socket,
@@ -75,17 +74,6 @@ async def test_both_ends_are_streams(run):
     await done
     server.close()
     await server.wait_closed()
-
-
-async def test_reading_calls(run, loop):
-    async with stream_to_peer(loop) as (reader, _writer, peer):
-        await peer.write(b"line\nuntil;exactly")
-        assert await reader.readline() == b"line\n"
-        assert await reader.readuntil(b";") == b"until;"
-        assert await reader.readexactly(7) == b"exactly"
-        await peer.send(peer.seal(b"rest") + peer.seal_close())
-        assert await reader.read() == b"rest"
-        assert reader.at_eof()
 
 
 async def test_a_reader_that_does_not_read_holds_the_peer(run, loop):
@@ -263,13 +251,3 @@ async def test_sendfile_while_the_transport_is_closing(
         await loop.sendfile(c.transport, file)
     c.peer.close()
     await c.protocol.wait_lost()
-
-
-async def test_the_recorder_notices_order(tls_pair):
-    """A control: the journal would tell calls out of order."""
-    c = await tls_pair(Recorder())
-    await c.settle()
-    c.protocol.note("eof")
-    c.protocol.note("data", 0, b"")
-    assert c.protocol.faults == ["data after eof_received"]
-    c.protocol.faults.clear()

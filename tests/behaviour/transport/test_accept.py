@@ -20,7 +20,7 @@ from patience import PATIENCE
 
 @pytest.mark.parametrize("count", [1, 2, 40, 150])
 async def test_each_client_of_a_burst_is_served_once(host, count):
-    """More clients than one event can tell of, each served once."""
+    """More clients than one event reports, each served once."""
     await host.serve(backlog=200)
     socks = [host.plain() for _ in range(count)]
     for i, sock in enumerate(socks):
@@ -72,7 +72,7 @@ async def test_a_raising_factory(loop, host, loop_kind, reports, error, debug):
     """Its client is disconnected, the next one is served.
 
     asyncio reports it in debug mode only, and before 3.15 leaves the
-    accepted socket to the collector.
+    accepted socket to the GC.
     """
     loop.set_debug(debug)
     bad = [True]
@@ -129,7 +129,7 @@ async def test_a_factory_that_makes_no_protocol(host, reports, what):
     await turns(10)
     errors = {type(report["exception"]) for report in reports}
     assert errors <= {AttributeError}
-    # Tracebacks keep what asyncio leaves to the collector.
+    # Tracebacks keep what asyncio leaves to the GC.
     reports.clear()
 
 
@@ -200,69 +200,6 @@ async def test_server_closed_while_it_pauses(loop, host, reports, monkeypatch):
         other.close()
     # asyncio may complain of the retry; nothing else may have been said.
     assert reports[0]["message"] == "socket.accept() out of system resource"
-
-
-async def test_descriptor_numbers_are_used_again_at_once(host):
-    """A connection may get the number that another had a turn before."""
-    await host.serve()
-    numbers = set()
-    for i in range(50):
-        sock = host.plain()
-        sock.send(b"%02d" % i)
-        await spin(lambda: host.made)
-        protocol = host.made.pop()
-        assert await protocol.wait_data(2) == b"%02d" % i
-        info = protocol.transport.get_extra_info("socket")
-        numbers.add(info.fileno())
-        sock.close()
-        assert await protocol.wait_lost() is None
-    assert len(numbers) < 10
-
-
-async def test_accept_goes_on_while_callbacks_flood(loop, host):
-    """A busy ready queue does not keep new clients out."""
-    flooding = [True]
-
-    def flood():
-        if flooding:
-            loop.call_soon(flood)
-
-    await host.serve()
-    loop.call_soon(flood)
-    sock = host.plain()
-    sock.send(b"data")
-    await spin(lambda: host.made)
-    assert await host.made[0].wait_data(4) == b"data"
-    flooding.clear()
-    sock.close()
-    await host.made[0].wait_lost()
-
-
-async def test_tasks_for_each_connection(loop, host):
-    """The everyday server: a task a connection, cancelled at its end."""
-    ended = []
-
-    class Handler(asyncio.Protocol):
-        def connection_made(self, transport):
-            self.task = loop.create_task(self.work(transport))
-
-        async def work(self, transport):
-            try:
-                transport.write(b"working")
-                await asyncio.Event().wait()
-            finally:
-                ended.append(1)
-
-        def connection_lost(self, exc):
-            self.task.cancel()
-
-    await host.serve(Handler)
-    for i in range(10):
-        sock = host.plain()
-        peer = Peer(sock)
-        assert await peer.recv_exactly(7) == b"working"
-        peer.close()
-        await spin(lambda i=i: len(ended) == i + 1)
 
 
 class Wrapper:

@@ -116,7 +116,7 @@ async def test_a_collected_stream_ends_whatever_a_finalizer_does_with_it(
     use = Operating(name)
     peer = await collected(use)
     received = peer.receive(1000)
-    assert received.strip(b"x") == b""  # where its user came first
+    assert received.strip(b"x") == b""  # where its user was first
     assert use.calls == TIMES
     if loop_kind == "fastloop":
         assert use.raised == []
@@ -125,7 +125,7 @@ async def test_a_collected_stream_ends_whatever_a_finalizer_does_with_it(
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-async def test_a_stream_that_a_finalizer_keeps_has_ended_for_good(
+async def test_a_stream_resurrected_by_a_finalizer_stays_closed(
     name, loop_kind
 ):
     kept: list[Any] = []

@@ -27,7 +27,7 @@ from net_helpers import (
 
 
 def closed_port():
-    """A port of the loopback address on which nobody listens.
+    """A port of the loopback address without a listener.
 
     Below those that the kernel gives away: no other process listens there in
     the meantime, and no connect finds itself.
@@ -287,7 +287,7 @@ async def test_an_option_that_is_none(loop, name):
         transport.close()
 
 
-async def test_methods_of_the_program_take_part(loop, monkeypatch):
+async def test_overridden_methods_are_called(loop, monkeypatch):
     """Of each connection, also of one address without options."""
     called = []
 
@@ -366,18 +366,6 @@ async def test_cancelled_while_the_handshake_lasts(loop):
     far.close()
 
 
-async def test_many_connects_at_once(loop):
-    with listening_socket() as listener:
-        address = listener.getsockname()
-        pairs = await asyncio.gather(
-            *(loop.create_connection(Recorder, *address) for _ in range(50))
-        )
-        assert len({pair[0] for pair in pairs}) == 50
-        for transport, protocol in pairs:
-            transport.close()
-            assert await protocol.wait_lost() is None
-
-
 def test_on_a_closed_loop(loop_factory):
     loop = loop_factory()
     loop.close()
@@ -388,9 +376,9 @@ def test_on_a_closed_loop(loop_factory):
 
 
 @pytest.mark.parametrize("turn", range(8))
-async def test_cancelled_at_each_turn(loop, turn):
+async def test_cancelled_at_each_iteration(loop, turn):
     """Nothing is left, and the descriptor is closed once: a second close
-    would hit whatever got the number in between.
+    would hit another file that got the fd in between.
     """
     with listening_socket() as listener:
         made = Made()
@@ -399,7 +387,7 @@ async def test_cancelled_at_each_turn(loop, turn):
         )
         await turns(turn)
         task.cancel()
-        # These take the numbers that a close gives back, turn by turn.
+        # These take the fds that a close frees, iteration by iteration.
         kept = []
         for _ in range(6):
             kept.extend(os.pipe())

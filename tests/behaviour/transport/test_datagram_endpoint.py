@@ -22,7 +22,7 @@ async def test_made_before_the_endpoint_is_returned():
         assert not p.transport.is_closing()
 
 
-async def test_what_kind_of_transport_it_is():
+async def test_type_of_the_transport():
     async with endpoint() as p:
         assert isinstance(p.transport, asyncio.Transport)
         assert isinstance(p.transport, asyncio.DatagramTransport) is PY312
@@ -179,7 +179,9 @@ async def test_one_of_a_pair_sends_to_the_other_without_an_address(loop_kind):
         assert [right.recv(9) for _ in range(2)] == [b"out", b"more"]
 
 
-async def test_what_a_pair_has_no_room_for_is_sent_later_in_order(loop_kind):
+async def test_datagrams_that_a_full_pair_refuses_are_sent_later_in_order(
+    loop_kind,
+):
     async with nameless_pair(loop_kind) as (p, right):
         count = 0
         while p.transport.get_write_buffer_size() < 100:
@@ -205,18 +207,8 @@ async def test_a_pair_whose_other_end_is_gone_reports_errors(
         assert not p.transport.is_closing()
 
 
-async def test_a_connected_socket_sends_without_an_address():
-    with plain() as peer:
-        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        sock.connect(peer.getsockname())
-        async with endpoint(sock=sock) as p:
-            p.transport.sendto(b"one")
-            p.transport.sendto(b"two", None)
-            assert [peer.recv(9) for _ in range(2)] == [b"one", b"two"]
-
-
 @pytest.mark.parametrize("name", ["recvfrom", "send", "sendto"])
-async def test_a_socket_with_its_own_ways_is_asked(name):
+async def test_overridden_methods_of_a_socket_are_called(name):
     calls = []
 
     def method(self, *args):
@@ -235,15 +227,6 @@ async def test_a_socket_with_its_own_ways_is_asked(name):
             p.transport.sendto(b"out", peer.getsockname())
             assert peer.recv(9) == b"out"
     assert calls
-
-
-async def test_socket_options():
-    async with endpoint(
-        local_addr=("127.0.0.1", 0), reuse_port=True, allow_broadcast=True
-    ) as p:
-        get = p.transport.get_extra_info("socket").getsockopt
-        assert get(socket.SOL_SOCKET, socket.SO_REUSEPORT)
-        assert get(socket.SOL_SOCKET, socket.SO_BROADCAST)
 
 
 async def test_a_descriptor_has_one_transport():

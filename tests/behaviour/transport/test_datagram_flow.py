@@ -23,7 +23,7 @@ both = pytest.mark.parametrize("connected", [True, False])
 
 
 @both
-async def test_what_waits_is_counted(tmp_path, connected):
+async def test_buffered_datagrams_are_counted(tmp_path, connected):
     async with stuffed(tmp_path, connected) as (p, _, address):
         transport = p.transport
         size = transport.get_write_buffer_size()
@@ -35,7 +35,7 @@ async def test_what_waits_is_counted(tmp_path, connected):
 
 
 @both
-async def test_what_waits_is_sent_in_order(tmp_path, connected):
+async def test_buffered_datagrams_are_sent_in_order(tmp_path, connected):
     async with stuffed(tmp_path, connected) as (p, peer, address):
         for number in range(100):
             p.transport.sendto(b"queued %d" % number, address)
@@ -75,7 +75,7 @@ async def test_water_marks(tmp_path, connected):
         assert p.names == ["made", "pause", "resume"]
 
 
-async def test_limits_below_what_waits_pause_at_once(tmp_path):
+async def test_limits_below_the_buffer_size_pause_at_once(tmp_path):
     async with stuffed(tmp_path, True) as (p, _, _):
         p.transport.set_write_buffer_limits(high=1)
         assert p.names == ["made", "pause"]
@@ -104,7 +104,7 @@ async def test_sending_in_resume_writing(tmp_path, connected):
 
 
 @both
-async def test_closing_sends_what_waits(tmp_path, connected):
+async def test_close_sends_buffered_datagrams(tmp_path, connected):
     async with stuffed(tmp_path, connected) as (p, peer, address):
         p.transport.sendto(b"last", address)
         p.transport.close()
@@ -123,7 +123,7 @@ async def test_closing_sends_what_waits(tmp_path, connected):
 
 
 @both
-async def test_aborting_drops_what_waits(tmp_path, connected):
+async def test_abort_drops_buffered_datagrams(tmp_path, connected):
     async with stuffed(tmp_path, connected) as (p, peer, address):
         p.transport.sendto(b"dropped", address)
         p.transport.abort()
@@ -268,7 +268,7 @@ async def test_connection_lost_that_raises_is_reported(reports):
     assert isinstance(reports[0]["exception"], ZeroDivisionError)
 
 
-async def test_an_error_of_ones_own(reports):
+async def test_an_exception_class_of_the_program(reports):
     async with endpoint() as p:
         error = RuntimeError("own")
         p.transport._fatal_error(error, "message")

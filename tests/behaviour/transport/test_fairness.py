@@ -1,7 +1,7 @@
 """Nothing starves: I/O, timers and other threads among busy callbacks.
 
 The loop may leave out polls while callbacks keep coming, and reads its clock
-less than once a turn; these bound what that costs the others.
+less than once an iteration; these bound what that costs the others.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ import pytest
 
 
 def spin_until_seen(loop, before, work):
-    """Return how many turns pass until I/O is looked at."""
+    """Return how many iterations pass until I/O is looked at."""
     left, right = socket.socketpair()
     turns, seen = [0], []
 

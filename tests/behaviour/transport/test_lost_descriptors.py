@@ -125,7 +125,9 @@ async def test_a_write_loses_the_connection(kind):
 
 @every_kind
 @every_loss
-async def test_what_waits_to_be_written_does_not_harm_the_loop(kind, loss):
+async def test_a_lost_descriptor_with_buffered_writes_does_not_affect_the_loop(
+    kind, loss
+):
     lose, code = REPLACED[loss]
     async with connection(kind) as (c, fd, duplicate):
         c.transport.pause_reading()
@@ -136,7 +138,7 @@ async def test_what_waits_to_be_written_does_not_harm_the_loop(kind, loss):
 
 @every_kind
 async def test_a_resumed_connection_has_no_events_of_the_old_file(kind):
-    """Another socket has the fd: what comes for the old one is nobody's."""
+    """Another socket has the fd: events of the old one are dropped."""
     async with connection(kind) as (c, fd, duplicate):
         left, right = socket.socketpair()
         right.setblocking(False)

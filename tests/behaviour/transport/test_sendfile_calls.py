@@ -1,4 +1,4 @@
-"""loop.sendfile and loop.sock_sendfile: parts of files, and who may refuse."""
+"""loop.sendfile and loop.sock_sendfile: parts of files, and refusals."""
 
 from __future__ import annotations
 

@@ -67,8 +67,8 @@ async def test_an_abort_in_it_is_not_reported(loop_kind, file):
     far.close()
 
 
-async def test_a_socket_closed_under_it_harms_nobody(loop_kind, file):
-    """The number may be another connection's by then."""
+async def test_a_socket_closed_under_it_affects_no_other(loop_kind, file):
+    """The fd may be another connection's by then."""
     if loop_kind == "asyncio":
         pytest.skip("asyncio waits for ever")
 
@@ -90,7 +90,7 @@ async def test_a_socket_closed_under_it_harms_nobody(loop_kind, file):
 
 
 @pytest.mark.reports  # asyncio sets the waiter's exception a second time
-async def test_a_reset_while_it_waits_for_what_was_written_before(file):
+async def test_a_reset_while_it_waits_for_earlier_writes(file):
     """sendfile raises what ended the connection."""
     loop = asyncio.get_running_loop()
     near, far = tcp_socketpair()
@@ -104,3 +104,25 @@ async def test_a_reset_while_it_waits_for_what_was_written_before(file):
     with pytest.raises(ConnectionResetError) as caught:
         await task
     assert caught.value is await protocol.wait_lost()
+
+
+async def test_a_cancelled_wait_for_the_buffer(loop_kind, file):
+    """The transport is writable again, and reads as before."""
+    if loop_kind == "asyncio":
+        pytest.skip("asyncio's transport refuses writes for ever")
+    loop = asyncio.get_running_loop()
+    near, far = socket.socketpair()
+    far.setblocking(False)
+    transport, protocol = await loop.create_connection(Recorder, sock=near)
+    transport.write(b"y" * SIZE)
+    assert transport.get_write_buffer_size()
+    task = loop.create_task(loop.sendfile(transport, file))
+    await turns(3)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    transport.write(b"z")
+    assert transport.is_reading()
+    transport.abort()
+    await protocol.wait_lost()
+    far.close()

@@ -112,7 +112,7 @@ async def test_the_server_can_start_again(loop):
     await end(server)
 
 
-async def test_closing_the_server_ends_whatever_reads_its_socket(loop):
+async def test_closing_the_server_ends_calls_on_its_socket(loop):
     server, listener, _ = await serve(loop)
     loop.add_reader(listener, int)
     number = listener.fileno()

@@ -15,7 +15,6 @@ from hosts import Made, only_tcp
 from net_helpers import (
     KIB,
     MIB,
-    BufferedRecorder,
     Recorder,
     both_ends,
     digest,
@@ -71,7 +70,7 @@ async def test_ten_mebibytes_both_ways(piece):
 
 
 async def test_ten_mebibytes_to_a_slow_reader(loop):
-    """The reader pauses after each piece it gets, for a turn or three."""
+    """The reader pauses after each piece, for up to three iterations."""
     data = pattern(10 * MIB)
     chance = random.Random(7)
 
@@ -94,57 +93,6 @@ async def test_ten_mebibytes_to_a_slow_reader(loop):
         await far.wait_for("eof")
         assert far.got.hexdigest() == digest(data)
         assert near.count("pause") == near.count("resume") > 0
-
-
-async def test_one_write_of_twenty_mebibytes():
-    data = pattern(20 * MIB)
-    near, far = Sender(), Sender()
-    async with both_ends(near, far):
-        near.transport.write(data)
-        near.transport.close()
-        await far.wait_for("eof")
-        assert far.got.hexdigest() == digest(data)
-        assert await near.wait_lost() is None
-
-
-async def test_large_transfer_into_buffers():
-    data = pattern(10 * MIB)
-    near, far = Sender(data), BufferedRecorder(200_000)
-    async with both_ends(near, far):
-        near.go_on()
-        await far.wait_for("eof")
-        assert far.data == data
-
-
-@pytest.mark.parametrize("size", [64, 1024, 16 * KIB, 100_000])
-async def test_echo_of_messages(size):
-    """The shape of the benchmark: many messages there and back."""
-    rounds = 200 if size < 10_000 else 40
-
-    def echo(protocol, data):
-        protocol.transport.write(data)
-
-    near, far = Recorder(), Recorder(data=echo)
-    async with both_ends(near, far):
-        for i in range(rounds):
-            message = pattern(size, i)
-            near.transport.write(message)
-            await near.wait_data(size)
-            assert near.data == message
-            near.data.clear()
-            near.events.clear()
-
-
-async def test_thousands_of_small_writes():
-    chunks = [pattern(n % 200 + 1, n) for n in range(20_000)]
-    whole = b"".join(chunks)
-    near, far = Recorder(), Sender()
-    async with both_ends(near, far):
-        for chunk in chunks:
-            near.transport.write(chunk)
-        near.transport.write_eof()
-        await far.wait_for("eof")
-        assert far.got.hexdigest() == digest(whole)
 
 
 @only_tcp
@@ -235,6 +183,6 @@ async def test_a_flooding_peer_does_not_starve_callbacks(transport_pair, loop):
         longest = max(longest, bulk.protocol.size - before)
         before = bulk.protocol.size
     await task
-    # At most a bounded number of bytes between two turns.
+    # At most a bounded number of bytes between two iterations.
     assert turns > 10
     assert longest <= 2 * MIB

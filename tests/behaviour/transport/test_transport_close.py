@@ -1,7 +1,7 @@
 """How a connection ends: close, abort, and the one connection_lost.
 
-connection_lost comes exactly once, on a turn of its own, after all that was
-buffered was sent (close) or dropped (abort), and nothing comes after it.
+connection_lost comes exactly once, in an iteration of its own, after all
+buffered data was sent (close) or dropped (abort), and no call comes after it.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ async def test_close_after_everything_is_a_no_op(transport_pair):
 
 
 @every_kind_and_tls
-async def test_close_sends_what_is_buffered(transport_pair):
+async def test_close_sends_the_write_buffer(transport_pair):
     c = await transport_pair()
     c.shrink()
     data = pattern(4 * MIB)
@@ -80,7 +80,9 @@ async def test_close_sends_what_is_buffered(transport_pair):
 
 
 @every_kind
-async def test_the_last_byte_ends_it_in_that_turn(transport_pair):
+async def test_connection_lost_in_the_iteration_of_the_last_byte(
+    transport_pair,
+):
     """Before what resume_writing scheduled, which asyncio's users can see."""
     seen = []
 
@@ -132,7 +134,7 @@ async def test_abort_after_small_writes_sends_them(transport_pair):
 
 
 @every_kind
-async def test_abort_drops_what_is_buffered(transport_pair):
+async def test_abort_drops_the_write_buffer(transport_pair):
     c = await transport_pair()
     c.shrink()
     total = c.fill()
@@ -263,7 +265,7 @@ async def test_the_descriptor_is_open_until_connection_lost(transport_pair):
 
 
 @every_kind
-async def test_the_protocol_is_let_go_after_connection_lost(transport_pair):
+async def test_the_protocol_is_released_after_connection_lost(transport_pair):
     import gc
     import weakref
 
@@ -281,7 +283,9 @@ async def test_the_protocol_is_let_go_after_connection_lost(transport_pair):
 
 
 @every_kind
-async def test_many_ends_in_one_turn_come_in_order(transport_pair, loop):
+async def test_many_connections_lost_in_one_iteration_in_order(
+    transport_pair, loop
+):
     order = []
     pairs = []
     for i in range(5):
@@ -296,13 +300,3 @@ async def test_many_ends_in_one_turn_come_in_order(transport_pair, loop):
     await pairs[-1].protocol.wait_lost()
     await turns(1)
     assert order == [0, 1, 2, 3, 4, "next"]
-
-
-@every_kind
-async def test_waiting_for_the_end_of_both_sides(transport_pair):
-    """A reader of the far end sees the end of the stream at once."""
-    c = await transport_pair()
-    reading = asyncio.create_task(c.peer.recv_all())
-    await turns(2)
-    c.transport.close()
-    assert await reading == b""

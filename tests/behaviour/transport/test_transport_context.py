@@ -69,7 +69,9 @@ async def test_nothing_leaks_into_the_maker(transport_pair):
 
 
 @every_kind
-async def test_what_one_callback_sets_the_next_sees(transport_pair):
+async def test_context_variables_set_by_one_callback_reach_the_next(
+    transport_pair,
+):
     got = []
 
     def count(protocol, data):
@@ -81,21 +83,6 @@ async def test_what_one_callback_sets_the_next_sees(transport_pair):
         await c.peer.send(b"x")
         await c.protocol.wait_data(i)
     assert got == ["default", "after 1", "after 2"]
-
-
-@every_kind
-async def test_connections_share_nothing(transport_pair):
-    def change(protocol, data):
-        assert var.get() == "default"
-        var.set(bytes(data))
-
-    first, second = Recorder(data=change), Recorder(data=change)
-    a = await transport_pair(first)
-    b = await transport_pair(second)
-    await a.peer.send(b"a")
-    await first.wait_data(1)
-    await b.peer.send(b"b")
-    await second.wait_data(1)
 
 
 async def test_connections_of_one_server_share_nothing(host):
@@ -136,44 +123,6 @@ async def test_flow_calls_run_in_the_context_of_the_writer(transport_pair):
     var.set("writer")
     c.transport.write(bytes(2 * MIB))
     assert seen == ["writer"]
-
-
-@every_kind
-async def test_lost_after_abort_in_the_aborting_callback(transport_pair):
-    """A value set in the callback that ends the connection is not lost."""
-    seen = []
-
-    def end(protocol, data):
-        protocol.transport.abort()
-
-    var.set("maker")
-    protocol = Recorder(data=end, lost=lambda p, e: seen.append(var.get()))
-    c = await transport_pair(protocol)
-    var.set("changed")
-    await c.peer.send(b"data")
-    await c.protocol.wait_lost()
-    assert seen == ["maker"]
-
-
-@pytest.mark.parametrize("kind", ["tcp-server"])
-async def test_tasks_made_by_a_protocol_inherit_its_context(
-    transport_pair, loop
-):
-    results = []
-
-    async def handle():
-        results.append(var.get())
-
-    def spawn(protocol, data):
-        var.set("request")
-        protocol.task = loop.create_task(handle())
-
-    c = await transport_pair(Recorder(data=spawn))
-    await c.peer.send(b"data")
-    await c.protocol.wait_data(4)
-    await c.protocol.task
-    assert results == ["request"]
-    assert var.get() == "default"
 
 
 def test_the_loop_may_be_entered_from_a_context_of_the_user(loop):

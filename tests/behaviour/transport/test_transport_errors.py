@@ -1,4 +1,4 @@
-"""A protocol that raises, and what the exception handler is told.
+"""A protocol that raises, and what the exception handler gets.
 
 An exception of data_received, eof_received or a buffer method ends its
 connection with that exception; one of connection_made or connection_lost is
@@ -98,7 +98,7 @@ async def test_connection_lost_raises(transport_pair, reports, ending):
 
 @pytest.mark.parametrize("name", ["data", "eof", "made", "lost"])
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
-def test_exits_leave_the_loop(loop, name, error):
+def test_exit_exceptions_leave_the_loop(loop, name, error):
     """run_forever ends with the exception and may be called again."""
 
     def leave(protocol, *args):
@@ -116,7 +116,7 @@ def test_exits_leave_the_loop(loop, name, error):
     with far:
         with pytest.raises(error):
             loop.run_forever()
-        # asyncio wakes who waits for the connection in the same turn or not.
+        # asyncio wakes tasks that wait for it in this iteration or later.
         loop.run_until_complete(connect)
         if not protocol.lost:
             protocol.transport.abort()
@@ -158,7 +158,7 @@ async def test_oserror_of_a_protocol_is_not_reported(transport_pair):
 async def test_raising_after_close_in_the_same_callback(
     transport_pair, reports
 ):
-    """close() came first, so connection_lost is a clean one."""
+    """close() was first, so connection_lost is a clean one."""
 
     def bad(protocol, data):
         protocol.transport.close()
@@ -169,21 +169,6 @@ async def test_raising_after_close_in_the_same_callback(
     assert await c.protocol.wait_lost() is None
     assert isinstance(reports.pop()["exception"], Broken)
     assert reports == []
-
-
-@every_kind
-async def test_one_broken_connection_leaves_the_others_alone(
-    transport_pair, reports
-):
-    good = await transport_pair()
-    bad = await transport_pair(Recorder(data=fail))
-    await bad.peer.send(b"x")
-    await good.peer.send(b"y")
-    assert isinstance(await bad.protocol.wait_lost(), Broken)
-    assert await good.protocol.wait_data(1) == b"y"
-    reports.clear()
-    await good.peer.send(b"z")
-    assert await good.protocol.wait_data(2) == b"yz"
 
 
 @pytest.mark.parametrize("missing", ["data_received", "connection_lost"])
@@ -227,19 +212,6 @@ async def test_a_protocol_without_a_method(loop, reports, missing):
     assert reports == []
     assert transport.is_closing()
     peer.close()
-
-
-@every_kind
-async def test_the_report_names_transport_and_protocol_in_debug(
-    transport_pair, loop, reports, caplog
-):
-    loop.set_debug(True)
-    caplog.set_level("CRITICAL", "asyncio")
-    c = await transport_pair(Recorder(data=fail))
-    await c.peer.send(b"data")
-    await c.protocol.wait_lost()
-    (report,) = reports
-    assert report["protocol"] is c.protocol
 
 
 @every_kind
@@ -291,22 +263,9 @@ def test_a_handler_that_ends_the_stream_and_raises(loop, what, request):
     far.close()
 
 
-@every_kind
-async def test_cancelling_a_task_inside_a_callback(transport_pair):
-    """A protocol may cancel the task that waits for it."""
-    waiting = asyncio.create_task(asyncio.Event().wait())
-    protocol = Recorder(data=lambda p, d: waiting.cancel())
-    c = await transport_pair(protocol)
-    await turns(1)
-    await c.peer.send(b"data")
-    with pytest.raises(asyncio.CancelledError):
-        await waiting
-    assert c.protocol.names == ["made", "data"]
-
-
 @pytest.mark.parametrize("kind_of", [KeyboardInterrupt, SystemExit])
 @every_kind
-async def test_fatal_error_with_what_leaves_loops(
+async def test_fatal_error_with_exceptions_that_leave_the_loop(
     transport_pair, reports, kind_of
 ):
     c = await transport_pair()
@@ -341,7 +300,7 @@ async def connected_by_failing(loop):
 
 
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
-async def test_what_closing_the_socket_raises_is_reported(loop, reports):
+async def test_exceptions_of_socket_close_are_reported(loop, reports):
     transport, sock, far = await connected_by_failing(loop)
     sock.error = Broken("close")
     transport.abort()
@@ -354,7 +313,7 @@ async def test_what_closing_the_socket_raises_is_reported(loop, reports):
 
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
-def test_what_leaves_the_loop_leaves_it_from_closing_the_socket(loop, error):
+def test_keyboard_interrupt_from_socket_close_propagates(loop, error):
     opened = connected_by_failing(loop)
     transport, sock, far = loop.run_until_complete(opened)
     sock.error = error()

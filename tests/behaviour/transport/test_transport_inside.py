@@ -25,7 +25,7 @@ METHODS = """
 
 
 @every_kind
-async def test_the_buffer_shows_the_bytes_that_wait(transport_pair):
+async def test_the_buffer_attribute_has_the_unsent_bytes(transport_pair):
     c = await transport_pair()
     assert type(c.transport._buffer) is WAITING
     assert len(c.transport._buffer) == 0
@@ -73,7 +73,7 @@ async def test_water_marks(transport_pair):
 
 
 @every_kind
-async def test_protocol_put_by_hand(transport_pair):
+async def test_protocol_set_through_the_private_attribute(transport_pair):
     c = await transport_pair()
     other = Recorder()
     c.transport._protocol = other
@@ -101,7 +101,7 @@ async def test_extra_info_by_hand(transport_pair):
 
 
 @every_kind
-async def test_number_of_a_closed_descriptor(transport_pair):
+async def test_sock_fd_of_a_closed_transport(transport_pair):
     c = await transport_pair()
     number = c.transport._sock_fd
     assert number == c.transport.get_extra_info("socket").fileno()
@@ -199,7 +199,7 @@ async def test_a_replaced_close_that_raises(transport_pair, reports):
     assert [type(r["exception"]) for r in reports] == [LookupError]
 
 
-def test_transports_of_a_loop_by_number(run, loop):
+def test_transports_of_a_loop_by_fd(run, loop):
     async def main():
         async with link("tcp-client") as c, endpoint() as p:
             for transport in (c.transport, p.transport):
@@ -235,7 +235,7 @@ async def bind_datagrams(loop, factory):
 )
 @pytest.mark.parametrize("how", [connect_tcp, connect_unix, bind_datagrams])
 def test_a_factory_that_makes_no_protocol(run, loop, how, made):
-    """The caller is told, and nothing is connected to it."""
+    """The caller gets an error, and nothing is connected."""
 
     async def main():
         try:

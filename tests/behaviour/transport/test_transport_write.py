@@ -18,7 +18,6 @@ from net_helpers import (
     MIB,
     PY312,
     PY314,
-    Recorder,
     every_kind,
     every_kind_and_tls,
     every_tcp_kind,
@@ -67,19 +66,6 @@ async def test_memoryview_of_a_part(transport_pair):
     c = await transport_pair()
     c.transport.write(memoryview(b"0123456789")[3:7])
     assert await c.peer.recv_exactly(4) == b"3456"
-
-
-@pytest.mark.reports
-@every_kind
-async def test_a_view_that_is_not_contiguous(transport_pair, loop_kind):
-    """fastloop sends its bytes; asyncio ends the connection (BufferError)."""
-    c = await transport_pair()
-    c.transport.write(memoryview(b"0123456789")[::2])
-    if loop_kind == "fastloop":
-        assert await c.peer.recv_exactly(5) == b"02468"
-    else:
-        assert isinstance(await c.protocol.wait_lost(), BufferError)
-        assert await c.peer.recv() == b""
 
 
 @pytest.mark.parametrize(
@@ -134,39 +120,6 @@ async def test_many_writes_in_one_callback_keep_their_order(
         c.transport.write(chunk)
     expected = b"".join(chunks)
     assert await c.peer.recv_exactly(len(expected)) == expected
-
-
-@every_kind
-async def test_header_and_body_again_and_again(transport_pair):
-    """A connection that keeps writing twice a callback loses nothing."""
-
-    def answer(protocol, data):
-        protocol.transport.write(b"header:")
-        protocol.transport.write(data)
-
-    c = await transport_pair(Recorder(data=answer))
-    for i in range(50):
-        body = b"body %04d" % i
-        await c.peer.send(body)
-        assert await c.peer.recv_exactly(16) == b"header:" + body
-
-
-@every_kind
-async def test_one_write_a_callback_after_many(transport_pair):
-    """Held writes leave when the callback ends, also when only one came."""
-    writes = [1]
-
-    def answer(protocol, data):
-        for _ in range(writes[0]):
-            protocol.transport.write(data)
-
-    c = await transport_pair(Recorder(data=answer))
-    for count in [3] * 10 + [1] * 10 + [2, 1, 5, 1]:
-        writes[0] = count
-        await c.peer.send(b"abc")
-        assert await c.peer.recv_exactly(3 * count) == b"abc" * count
-        await turns(2)
-        assert c.peer.nothing_to_read()
 
 
 @every_kind_and_tls
@@ -308,21 +261,6 @@ async def test_writelines_more_than_the_kernel_takes(transport_pair, count):
     assert await c.peer.recv_exactly(len(expected)) == expected
 
 
-@every_kind_and_tls
-async def test_write_and_writelines_interleaved(transport_pair):
-    c = await transport_pair()
-    c.shrink()
-    expected = b""
-    for i in range(60):
-        data = pattern(5000 + i, i)
-        if i % 3:
-            c.transport.write(data)
-        else:
-            c.transport.writelines([data[:100], b"", data[100:]])
-        expected += data
-    assert await c.peer.recv_exactly(len(expected)) == expected
-
-
 @every_kind
 async def test_write_eof_after_data(transport_pair):
     c = await transport_pair()
@@ -337,7 +275,7 @@ async def test_write_eof_after_data(transport_pair):
 
 
 @every_kind
-async def test_write_eof_waits_for_what_is_buffered(transport_pair):
+async def test_write_eof_waits_for_the_write_buffer(transport_pair):
     c = await transport_pair()
     c.shrink()
     data = pattern(BULK)
@@ -369,15 +307,6 @@ async def test_write_eof_after_close(transport_pair):
     c.transport.close()
     c.transport.write_eof()
     await c.protocol.wait_lost()
-    assert await c.peer.recv() == b""
-
-
-@every_kind
-async def test_close_after_write_eof(transport_pair):
-    c = await transport_pair()
-    c.transport.write_eof()
-    c.transport.close()
-    assert await c.protocol.wait_lost() is None
     assert await c.peer.recv() == b""
 
 

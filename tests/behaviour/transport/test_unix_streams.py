@@ -97,7 +97,7 @@ async def test_stale_path_is_replaced(loop, path):
     server.close()
 
 
-async def test_a_file_in_the_way_is_kept(loop, path):
+async def test_an_existing_file_is_not_replaced(loop, path):
     path.write_text("precious")
     with pytest.raises(OSError) as caught:
         await loop.create_unix_server(Recorder, path)
@@ -151,7 +151,7 @@ async def test_path_of_a_given_socket_removed_on_close(loop, path):
     ],
     ids=["missing", "file"],
 )
-async def test_what_a_failed_connect_raises(loop, path, prepare, error):
+async def test_exceptions_of_a_failed_connect(loop, path, prepare, error):
     prepare(path)
     with pytest.raises(error):
         await loop.create_unix_connection(Recorder, str(path))

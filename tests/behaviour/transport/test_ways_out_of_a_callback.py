@@ -1,6 +1,6 @@
 """What a callback wrote leaves before anything that could miss it.
 
-Another loop, a job, a process, whoever has the socket itself: what they do
+Another loop, a job, a process, code that has the socket itself: what they do
 comes after what the callback wrote before, as with asyncio.
 """
 
@@ -60,7 +60,7 @@ def loop_in_thread(make: Any) -> Iterator[asyncio.AbstractEventLoop]:
         other.close()
 
 
-def test_another_loop_that_a_callback_waits_for_gets_what_it_wrote(
+def test_another_loop_that_a_callback_waits_for_sees_its_writes(
     run, loop_factory
 ):
     async def call(read: Callable[[], bytes]) -> bytes:
@@ -75,7 +75,7 @@ def test_another_loop_that_a_callback_waits_for_gets_what_it_wrote(
         )
 
 
-def test_an_executor_job_that_a_callback_waits_for_gets_what_it_wrote(run):
+def test_an_executor_job_that_a_callback_waits_for_sees_its_writes(run):
     class Executor(concurrent.futures.ThreadPoolExecutor):
         last: Any = None
 
@@ -95,7 +95,7 @@ def test_an_executor_job_that_a_callback_waits_for_gets_what_it_wrote(run):
 
 
 @pytest.mark.usefixtures("child_watcher")
-async def test_a_process_that_the_loop_starts_comes_after_what_was_written(
+async def test_a_process_is_started_after_earlier_writes(
     monkeypatch,
 ):
     seen: list[bytes] = []
@@ -125,7 +125,7 @@ def write_and(transport: Any, then: Callable[[], object]) -> None:
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-async def test_a_socket_that_is_shut_down_has_sent_what_was_written(when):
+async def test_shutdown_of_the_socket_follows_earlier_writes(when):
     async with served() as (transport, peer):
         if when == "before":
             kept = transport.get_extra_info("socket")
@@ -143,7 +143,7 @@ async def test_a_socket_that_is_shut_down_has_sent_what_was_written(when):
 
 
 @pytest.mark.parametrize("how", ["fileno", "dup", "_sock", "_sock_fd"])
-async def test_sends_through_the_descriptor_come_after_what_was_written(
+async def test_sends_through_the_descriptor_follow_earlier_writes(
     how,
 ):
     async with served() as (transport, peer):
@@ -174,7 +174,7 @@ async def test_sends_through_the_descriptor_come_after_what_was_written(
         assert peer.receive(56) == b"one two three " * 4
 
 
-async def test_sends_through_a_given_socket_come_after_what_was_written():
+async def test_sends_through_a_given_socket_follow_earlier_writes():
     near, far = socket.socketpair()
     loop = asyncio.get_running_loop()
     with far:

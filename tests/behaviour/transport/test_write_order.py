@@ -1,6 +1,6 @@
 """A callback's bytes leave in the order in which it wrote them.
 
-A connection's writes, which fastloop may keep until the callback returns, come
+A connection's writes, which fastloop may cork until the callback returns, come
 before what the same callback sends by anything else of its loop.
 """
 
@@ -68,7 +68,7 @@ async def write_pipe() -> AsyncIterator[tuple[Any, int]]:
 
 
 @pytest.mark.parametrize("method", ["write", "writelines"])
-async def test_a_pipe_gets_its_bytes_after_what_was_written_before(method):
+async def test_pipe_writes_follow_earlier_writes(method):
     async with write_pipe() as (pipe, read), corked() as peer:
         pipe.writelines([b"3"]) if method == "writelines" else pipe.write(b"3")
         assert os.read(read, 10) == b"3"
@@ -76,7 +76,7 @@ async def test_a_pipe_gets_its_bytes_after_what_was_written_before(method):
 
 
 @pytest.mark.usefixtures("child_watcher")
-async def test_a_subprocess_gets_its_input_after_what_was_written_before():
+async def test_subprocess_input_follows_earlier_writes():
     child = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
@@ -93,7 +93,7 @@ async def test_a_subprocess_gets_its_input_after_what_was_written_before():
 
 @pytest.mark.usefixtures("child_watcher")
 @pytest.mark.parametrize("how", ["send_signal", "terminate", "kill"])
-async def test_a_subprocess_gets_a_signal_after_what_was_written_before(how):
+async def test_subprocess_signals_follow_earlier_writes(how):
     child = await asyncio.create_subprocess_exec(
         sys.executable, "-c", "input()", stdin=asyncio.subprocess.PIPE
     )
@@ -108,7 +108,7 @@ async def test_a_subprocess_gets_a_signal_after_what_was_written_before(how):
 
 @pytest.mark.usefixtures("child_watcher")
 @pytest.mark.parametrize("how", ["send_signal", "terminate", "kill", "close"])
-async def test_a_new_subprocess_gets_a_signal_after_what_was_written(how):
+async def test_signals_to_a_new_subprocess_follow_earlier_writes(how):
     loop = asyncio.get_running_loop()
 
     class Child(asyncio.SubprocessProtocol):
@@ -227,7 +227,7 @@ async def test_sock_sendto_is_in_order(kind):
 
 
 @pytest.mark.parametrize("kind", ["a socket", "a transport", "an own class"])
-async def test_a_file_is_sent_after_what_was_written_before(kind, monkeypatch):
+async def test_sendfile_follows_earlier_writes(kind, monkeypatch):
     """The system's call is the first thing that a peer could notice."""
     loop = asyncio.get_running_loop()
     seen = []

@@ -15,7 +15,7 @@ If no loop was made in all these ways, the run fails: it tested nothing on
 fastloop.
 
 `pytest --fastloop-compare` starts such runs on other loops too, with the same
-mechanisms.  The rest of it is in `_pytest_compare.py`.
+mechanisms.  The rest of it is in `compare.py`.
 """
 
 from __future__ import annotations
@@ -29,6 +29,10 @@ from importlib import import_module
 from typing import Any
 
 import pytest
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from fastloop.cli.adopt import Counted
 
 _NO_LOOP = (
     "{} was asked for, and no test of this run made an event loop on "
@@ -90,7 +94,7 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
     ):
         return None
     compare: Callable[[pytest.Config], int] = _fastloop(
-        "fastloop._pytest_compare"
+        "fastloop.testing.compare"
     ).compare
     return compare(config)
 
@@ -107,11 +111,11 @@ def pytest_configure(config: pytest.Config) -> None:
     if not asked and not kind:
         return
     kind = kind or "fastloop"
-    make_loop = _fastloop("fastloop.cli.adopt").factory_of(kind)
-    run = _FastloopRun(config, _Factory(make_loop), kind)
+    factory = _fastloop("fastloop.cli.adopt").Counted(kind)
+    run = _FastloopRun(config, factory, kind)
     config.pluginmanager.register(run, "fastloop-run")
     if notes and not hasattr(config, "workerinput"):
-        recorder = _fastloop("fastloop._pytest_compare").Recorder
+        recorder = _fastloop("fastloop.testing.compare").Recorder
         config.pluginmanager.register(recorder(config, run, notes))
 
 
@@ -124,25 +128,6 @@ def _fastloop(name: str) -> Any:
         return import_module(name)
     except (ImportError, AttributeError) as exc:
         raise pytest.UsageError(f"fastloop cannot be used: {exc}") from exc
-
-
-class _Factory:
-    """Makes loops and counts them.
-
-    An object and not a function: as a class's attribute (unittest's
-    loop_factory) it must not become a bound method.
-    """
-
-    __name__ = "fastloop"
-
-    def __init__(self, make_loop: Callable[[], Any]) -> None:
-        self.made = 0
-        self._make_loop = make_loop
-
-    def __call__(self) -> Any:
-        loop = self._make_loop()
-        self.made += 1
-        return loop
 
 
 class _Backend(tuple[str, dict[str, Any]]):
@@ -174,7 +159,7 @@ def _without_deprecations() -> Iterator[None]:
         yield
 
 
-def _make_policy(factory: _Factory) -> Any:
+def _make_policy(factory: Counted) -> Any:
     """Return a policy that counts its loops; None if Python has none."""
     import fastloop
 
@@ -201,7 +186,7 @@ class _FastloopRun:
     """The hooks of a run on fastloop, or on another kind of loop."""
 
     def __init__(
-        self, config: pytest.Config, factory: _Factory, kind: str
+        self, config: pytest.Config, factory: Counted, kind: str
     ) -> None:
         self._config = config
         self._factory = factory

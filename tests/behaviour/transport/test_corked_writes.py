@@ -31,10 +31,10 @@ ROUNDS = 6
 closing_transports_write = sys.version_info[:2] in ((3, 11), (3, 14), (3, 15))
 
 
-# --- what is held, and for how long -------------------------------------
+# --- what is corked, and for how long -----------------------------------
 
 
-async def test_one_write_has_left_before_the_callback_goes_on():
+async def test_the_first_write_of_a_callback_is_sent_at_once():
     """However often: an answer does not wait for the work that follows."""
     async with served() as (transport, peer):
 
@@ -45,7 +45,7 @@ async def test_one_write_has_left_before_the_callback_goes_on():
         await in_callbacks(*[answer] * ROUNDS)
 
 
-async def test_one_write_of_a_task_step_has_left_before_the_step_goes_on():
+async def test_the_first_write_of_a_task_step_is_sent_at_once():
     async with served() as (transport, peer):
         for _ in range(ROUNDS):
             transport.write(b"x")
@@ -53,7 +53,7 @@ async def test_one_write_of_a_task_step_has_left_before_the_step_goes_on():
             await asyncio.sleep(0)
 
 
-async def test_the_later_writes_of_a_callback_leave_when_it_returns(loop_kind):
+async def test_later_writes_of_a_callback_are_sent_when_it_returns(loop_kind):
     async with served() as (transport, peer):
 
         def write():
@@ -69,7 +69,7 @@ async def test_the_later_writes_of_a_callback_leave_when_it_returns(loop_kind):
             assert seen == [b"1", b"23"]
 
 
-async def test_a_header_and_its_body_leave_together_from_the_second_on(
+async def test_header_and_body_are_sent_together_from_the_second_pair_on(
     loop_kind,
 ):
     async with served() as (transport, peer):
@@ -87,7 +87,7 @@ async def test_a_header_and_its_body_leave_together_from_the_second_on(
             assert seen == [b""]
 
 
-async def test_one_write_after_a_single_one_leaves_before_the_callback_ends():
+async def test_a_single_write_is_sent_at_once_after_another_single_one():
     """However often the connection wrote several times before that."""
     async with served() as (transport, peer):
 
@@ -108,7 +108,7 @@ async def test_one_write_after_a_single_one_leaves_before_the_callback_ends():
 # --- order ---------------------------------------------------------------
 
 
-async def test_connections_that_a_callback_writes_to_get_it_in_that_order():
+async def test_writes_to_several_connections_are_sent_in_order():
     """Whether the first write to one of them is corked or not."""
     async with served() as (old, first), served() as (new, second):
         await learn(old, first)
@@ -125,7 +125,7 @@ async def test_connections_that_a_callback_writes_to_get_it_in_that_order():
         assert (first.look(), second.look()) == (b"c", b"d")
 
 
-async def test_a_datagram_comes_after_what_a_stream_wrote_before():
+async def test_a_datagram_is_sent_after_earlier_stream_writes():
     loop = asyncio.get_running_loop()
     with plain() as there:
         udp, _ = await loop.create_datagram_endpoint(
@@ -145,43 +145,10 @@ async def test_a_datagram_comes_after_what_a_stream_wrote_before():
         await turns()
 
 
-async def test_many_writes_of_a_step_arrive_in_order():
-    async with served() as (transport, peer):
-        for _ in range(ROUNDS):
-            transport.write(b"head ")
-            transport.writelines([b"body ", bytearray(b"more ")])
-            transport.write(b"z" * 5000)
-            transport.write(b"\n")
-            await asyncio.sleep(0)
-            line = b"head body more " + b"z" * 5000 + b"\n"
-            assert peer.receive(len(line)) == line
-
-
-@pytest.mark.parametrize("size", [1, 5000, 70_000])
-@pytest.mark.parametrize("how", ["write", "writelines", "memoryview"])
-async def test_a_large_write_does_not_overtake_small_ones(size, how):
-    async with served() as (transport, peer):
-
-        def work():
-            transport.write(b"one ")
-            transport.write(b"two ")
-            if how == "writelines":
-                transport.writelines([b"z" * size])
-            elif how == "write":
-                transport.write(b"z" * size)
-            else:
-                transport.write(memoryview(b"z" * size))
-
-        loop = asyncio.get_running_loop()
-        reading = loop.run_in_executor(None, peer.receive, 8 + size)
-        await in_callbacks(work)
-        assert await reading == b"one two " + b"z" * size
-
-
 # --- the end -------------------------------------------------------------
 
 
-async def test_held_writes_leave_before_the_transport_closes():
+async def test_corked_writes_are_sent_before_the_transport_closes():
     async with served() as (transport, peer):
         await learn(transport, peer)
 
@@ -205,7 +172,7 @@ def write_until_paused(protocol) -> int:
 
 @pytest.mark.parametrize("then", ["", "close", "get_write_buffer_size"])
 @pytest.mark.parametrize("how", [served, given])
-async def test_a_closing_transport_delivers_what_resume_writing_writes(
+async def test_writes_of_resume_writing_are_sent_before_the_close(
     loop_kind, how, then
 ):
     if loop_kind == "asyncio" and not closing_transports_write:
@@ -321,7 +288,7 @@ async def test_a_thread_that_a_callback_waits_for_writes_at_once():
         assert seen == [b"1234"] * ROUNDS
 
 
-def test_what_the_kernel_refuses_from_outside_is_sent(loop):
+def test_the_unsent_part_of_a_write_from_outside_is_sent_later(loop):
     with sleeping(loop) as (transport, far):
         left = 4_000_000
         transport.write(bytes(left))
@@ -330,8 +297,8 @@ def test_what_the_kernel_refuses_from_outside_is_sent(loop):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
-def test_held_writes_leave_when_the_run_is_left(loop, error):
-    """The exception of the callback that wrote them does not keep them."""
+def test_corked_writes_are_sent_when_the_run_ends(loop, error):
+    """An exception of the callback that wrote them does not delay them."""
     peers: list[Peer] = []
     ended = loop.create_future()
 

@@ -29,8 +29,8 @@ from typing import Any
 
 import pytest
 
-from .cli.adopt import factory_of
-from .cli.processes import signal_name
+from fastloop.cli.adopt import factory_of
+from fastloop.cli.processes import signal_name
 
 __all__ = ["Recorder", "compare"]
 

@@ -1,13 +1,11 @@
-"""``fastloop top``: shows what the loops of a running process do.
+"""`top`: what the loops of a running process do, once or again and again.
 
 It polls the socket that ``loop.enable_metrics(socket=...)`` opens, and shows
-what changed between two reads: in colours if rich is installed, else as plain
-text.
+what changed between two reads, in colours on a terminal.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import glob
 import io
@@ -17,37 +15,39 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from typing import Any
 
-from .metrics import LoopMetrics
+from fastloop.cli.commands import Refused
+from fastloop.cli.options import parser_of
+from fastloop.metrics import LoopMetrics
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from typing import Any
+from .metrics_socket import default_path
+
+__all__ = ["find", "main", "read"]
 
 _TIMEOUT_S = 5.0
-_RUN = os.path.join(os.path.dirname(__file__), "cli", "run.py:")
+_PACKAGE = os.path.dirname(os.path.dirname(__file__))
+_RUN = os.path.join(_PACKAGE, "cli", "run.py:")
+#: A terminal's bold, yellow and normal text.
+_COLOURS = ("\x1b[1m", "\x1b[33m", "\x1b[m")
 _HOW = (
     "start it with FASTLOOP_METRICS_SOCKET=1, or have it call "
     "loop.enable_metrics(socket=True)"
 )
 
 
-class TopError(Exception):
-    """The reason why top cannot work, in one sentence."""
-
-
 # -- finding and reading ------------------------------------------------------
 
 
 def _owner(pid: int) -> int:
-    """Return a process's user; TopError if there is no such process."""
+    """Return a process's user; Refused if there is no such process."""
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
-        raise TopError(f"there is no process {pid}") from None
+        raise Refused(f"there is no process {pid}") from None
     except PermissionError:
-        raise TopError(
+        raise Refused(
             f"process {pid} is another user's: its metrics are for that user"
         ) from None
     with contextlib.suppress(OSError):
@@ -67,23 +67,17 @@ def _from_environment(pid: int) -> str | None:
     return None
 
 
-def _default_path(pid: int, uid: int) -> str:
-    from ._metrics_socket import default_path
-
-    return default_path(pid, uid)
-
-
 def _only_one() -> str:
-    pattern = _default_path(0, os.geteuid()).replace("0.sock", "*.sock")
+    pattern = default_path(0, os.geteuid()).replace("0.sock", "*.sock")
     found = []
     for path in sorted(glob.glob(pattern)):
-        with contextlib.suppress(TopError):
+        with contextlib.suppress(Refused):
             read(path)
             found.append(path)
     if not found:
-        raise TopError(f"no process shows its metrics: {_HOW}")
+        raise Refused(f"no process shows its metrics: {_HOW}")
     if len(found) > 1:
-        raise TopError(f"several processes do, name one: {' '.join(found)}")
+        raise Refused(f"several processes do, name one: {' '.join(found)}")
     return found[0]
 
 
@@ -91,18 +85,18 @@ def find(target: str | None) -> str:
     """Return the socket's path for a pid, a path, or None.
 
     None selects the only process of this user that shows its metrics.  Raises
-    TopError if there is no such socket, or more than one for None.
+    Refused if there is no such socket, or more than one for None.
     """
     if target is None:
         return _only_one()
     if not target.isdecimal():
         return target
     pid = int(target)
-    path = _default_path(pid, _owner(pid))
+    path = default_path(pid, _owner(pid))
     if not os.path.exists(path):
         path = _from_environment(pid) or path
     if not os.path.exists(path):
-        raise TopError(f"process {pid} shows no metrics: {_HOW}")
+        raise Refused(f"process {pid} shows no metrics: {_HOW}")
     return path
 
 
@@ -141,7 +135,7 @@ def _fits(value: Any, shape: Any) -> bool:
 def read(path: str) -> dict[str, Any]:
     """Return the document that a process sends on its socket.
 
-    Raises TopError if it cannot be read, or is no document of fastloop's.
+    Raises Refused if it cannot be read, or is no document of fastloop's.
     """
     parts = []
     try:
@@ -156,9 +150,9 @@ def read(path: str) -> dict[str, Any]:
         for loop in answer["loops"]:
             loop["metrics"] = LoopMetrics.from_dict(loop["metrics"])
     except OSError as exc:
-        raise TopError(f"{path}: {exc.strerror or exc}") from None
+        raise Refused(f"{path}: {exc.strerror or exc}") from None
     except (ValueError, RecursionError):
-        raise TopError(f"{path}: no metrics of fastloop's") from None
+        raise Refused(f"{path}: no metrics of fastloop's") from None
     return answer
 
 
@@ -201,8 +195,8 @@ def _rows(now: LoopMetrics, change: LoopMetrics) -> Iterator[tuple[str, str]]:
         f"most {_duration(lag.max_ns)}",
     )
     yield (
-        "turns",
-        f"{rate(change.turns)}, polls {rate(change.polls)}, "
+        "iterations",
+        f"{rate(change.iterations)}, polls {rate(change.polls)}, "
         f"callbacks {rate(change.callbacks)}",
     )
     yield "ready", f"{now.ready}, most {now.ready_high_water}"
@@ -269,134 +263,82 @@ def _title(found: dict[str, Any]) -> str:
     )
 
 
-def _plain(now: dict[str, Any], before: dict[str, Any] | None) -> str:
+def _text(
+    now: dict[str, Any], before: dict[str, Any] | None, colours: bool
+) -> str:
+    bold, yellow, end = _COLOURS if colours else ("", "", "")
     lines = [_title(now)]
     for loop, change in _changes(now, before):
         lines.append("")
         lines += [
-            f"{name:>14}  {value}"
+            f"{bold}{name:>14}{end}  {value}"
             for name, value in _rows(loop["metrics"], change)
         ]
-        lines += ["", *_notes(loop)] if _notes(loop) else []
+        if notes := _notes(loop):
+            lines += ["", yellow + "\n".join(notes) + end]
     if not now["loops"]:
         lines.append("no loop is open")
     return "\n".join(lines)
 
 
 def _read_again(path: str, before: dict[str, Any]) -> dict[str, Any]:
-    """Read the socket again; TopError says that the process has ended."""
+    """Read the socket again; Refused says that the process has ended."""
     try:
         return read(path)
-    except TopError:
-        raise TopError(
+    except Refused:
+        raise Refused(
             f"process {before['pid']} has ended, or has closed {path}"
         ) from None
 
 
-def _watch_plain(path: str, now: dict[str, Any], interval_s: float) -> None:
-    before = None
-    clear = "\x1b[H\x1b[2J" if sys.stdout.isatty() else ""
+def _watch(path: str, interval_s: float) -> None:
+    now, before = read(path), None
+    terminal = sys.stdout.isatty()
+    clear = "\x1b[H\x1b[2J" if terminal else ""
     while True:
-        print(f"{clear}{_plain(now, before)}", flush=True)
+        print(f"{clear}{_text(now, before, terminal)}", flush=True)
         time.sleep(interval_s)
         before, now = now, _read_again(path, now)
-
-
-def _watch_rich(path: str, now: dict[str, Any], interval_s: float) -> None:
-    from rich.console import Group
-    from rich.live import Live
-    from rich.panel import Panel
-    from rich.table import Table
-    from rich.text import Text
-
-    def drawn(before: dict[str, Any] | None) -> Group:
-        parts: list[Any] = []
-        for loop, change in _changes(now, before):
-            table = Table.grid(padding=(0, 2))
-            table.add_column(style="bold", justify="right")
-            table.add_column()
-            for name, value in _rows(loop["metrics"], change):
-                table.add_row(name, Text(value))
-            notes = "\n".join(["", *_notes(loop)])
-            parts.append(Group(table, Text(notes, style="yellow")))
-        title = Text(_title(now))
-        shown = parts or [Text("no loop is open")]
-        return Group(*(Panel(part, title=title) for part in shown))
-
-    with Live(drawn(None), screen=True, auto_refresh=False) as live:
-        while True:
-            time.sleep(interval_s)
-            before, now = now, _read_again(path, now)
-            live.update(drawn(before), refresh=True)
-
-
-def _watch(path: str, interval_s: float) -> None:
-    first = read(path)
-    try:
-        import rich  # noqa: F401
-    except ImportError:
-        _watch_plain(path, first, interval_s)
-    if not sys.stdout.isatty():
-        _watch_plain(path, first, interval_s)
-    _watch_rich(path, first, interval_s)
 
 
 # -- the command --------------------------------------------------------------
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that ``run`` reads to a parser."""
-    parser.add_argument(
+def main(words: list[str]) -> int:
+    """Show the metrics of a process; return 0, or raise Refused."""
+    parser = parser_of(
+        "top", "The process must show them: docs/seeing-inside.md."
+    )
+    add = parser.add_argument
+    add(
         "target",
         nargs="?",
-        help="the number of a process, or the path of its socket; by "
+        help="the pid of a process, or the path of its socket; by "
         "default the only process that has one",
     )
-    parser.add_argument(
-        "--once", action="store_true", help="show it once and end"
-    )
-    parser.add_argument(
-        "--json", action="store_true", help="as JSON, times in nanoseconds"
-    )
-    parser.add_argument(
+    add("--once", action="store_true", help="show it once and end")
+    add("--json", action="store_true", help="as JSON, times in nanoseconds")
+    add(
         "--interval",
         type=float,
         default=1.0,
         metavar="SECONDS",
         help="between two looks (1)",
     )
-
-
-def _show(args: argparse.Namespace) -> None:
+    args = parser.parse_args(words)
     if not 0 < args.interval <= threading.TIMEOUT_MAX:
-        raise TopError("--interval is a number of seconds above 0")
-    path = find(args.target)
-    if not args.json:
-        if args.once:
-            print(_plain(read(path), None))
-        else:
-            _watch(path, args.interval)
-        return
-    while True:
-        found = read(path)
-        for loop in found["loops"]:
-            loop["metrics"] = loop["metrics"].to_dict()
-        print(json.dumps(found), flush=True)
-        if args.once:
-            return
-        time.sleep(args.interval)
-
-
-def run(args: argparse.Namespace) -> int:
-    """Run ``top``; return 0, or 2 after printing an error to stderr."""
+        raise Refused("--interval is a number of seconds above 0")
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A program's path may contain bytes that are not text.
         sys.stdout.reconfigure(errors="backslashreplace")
+    path = find(args.target)
     try:
-        _show(args)
-    except TopError as exc:
-        print(f"fastloop top: {exc}", file=sys.stderr)
-        return 2
+        if args.json:
+            _print_json(path, args.interval, args.once)
+        elif args.once:
+            print(_text(read(path), None, sys.stdout.isatty()))
+        else:
+            _watch(path, args.interval)
     except (KeyboardInterrupt, BrokenPipeError):
         # The normal end: the user pressed Ctrl-C or closed the pipe.
         with contextlib.suppress(OSError):
@@ -404,11 +346,12 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run ``top`` with arguments; return the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="fastloop top",
-        description="Show what the loops of a running process do.",
-    )
-    add_arguments(parser)
-    return run(parser.parse_args(argv))
+def _print_json(path: str, interval_s: float, once: bool) -> None:
+    while True:
+        found = read(path)
+        for loop in found["loops"]:
+            loop["metrics"] = loop["metrics"].to_dict()
+        print(json.dumps(found), flush=True)
+        if once:
+            return
+        time.sleep(interval_s)

@@ -23,14 +23,13 @@ import time
 import traceback
 import weakref
 
-from . import __version__
-from . import metrics as _metrics
+from fastloop import __version__, metrics
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from .loop import Loop
+    from fastloop.loop import Loop
 
 #: How long a slow client may keep the others waiting.
 _SEND_SECONDS = 1.0
@@ -109,7 +108,7 @@ def _stack_of(loop: Loop) -> list[str]:
 def describe_loop(loop: Loop) -> dict[str, Any]:
     """Return what the JSON document says of one loop."""
     found = loop.metrics()
-    kept = _metrics.recent_slow.get(loop)
+    kept = metrics.recent_slow.get(loop)
     recent = () if kept is None else kept.copy()  # its thread appends to it
     return {
         "running": loop.is_running(),

@@ -1,0 +1,1 @@
+"""Shows the metrics of running loops to other processes."""

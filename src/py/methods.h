@@ -1,0 +1,42 @@
+/* Whether a class still has CPython's methods.
+
+   Applications replace methods of standard classes, to trace or to fake them.
+   C code that does a method's work itself first checks that it is CPython's.
+   An application's replacement has globals of its own.
+
+   Threads: any, while it holds the GIL.  Nothing here raises. */
+#ifndef FL_PY_METHODS_H
+#define FL_PY_METHODS_H
+
+#include "py/compat.h"
+#include "py/state.h"
+
+/* Whether a method, as looked up on its class, is a Python function of the
+   module whose __dict__ this is.  False for NULL, a lookup that failed. */
+static inline bool
+fl_method_is_from(PyObject *method, PyObject *globals)
+{
+    return method != NULL && PyFunction_Check(method)
+           && PyFunction_GetGlobals(method) == globals;
+}
+
+/* Whether a class has CPython's methods, as `check` finds; cached in *seen
+   until the class changes.  `check` looks them up and leaves no exception
+   set. */
+static inline bool
+fl_class_is_plain(FlState *state, FlSeenClass *seen, PyObject *type,
+                  bool (*check)(const FlState *state))
+{
+    unsigned version = fl_type_version((PyTypeObject *)type);
+    if (FL_UNLIKELY(version == 0 || version != seen->version)) {
+        seen->is_plain = check(state);
+        /* The version is read after the lookups, because a lookup assigns one
+           to a class that has none.  A class that was changed very often gets
+           none any more: its version stays 0, and each call checks it
+           again. */
+        seen->version = fl_type_version((PyTypeObject *)type);
+    }
+    return seen->is_plain;
+}
+
+#endif

@@ -1,0 +1,197 @@
+/* Pipes: events, opening, the Python types.
+
+   Opening, reading, closing, writing and flow control are those of streams.
+   What asyncio's pipe transports do differently is marked by FlStream.kind:
+
+   1. An exception of data_received or eof_received is reported as that of a
+      callback, and the transport stays open, unless memory has run out.  Every
+      read error is reported, except EIO: a terminal's other side was closed
+      (stream_error.c, stream_read.c).
+   2. EOF queues eof_received and connection_lost; what eof_received returns
+      has no effect (end_read_pipe in fastloop/_streams.py).
+   3. A write pipe whose reader is gone becomes readable, and ends.  So it asks
+      for readable events until it is LOST.
+   4. The fd may have other users: add_reader, or a second transport for the
+      other direction of a terminal (stream_fd.c).
+   5. Only a subprocess's pipe is corked.  The application has any other pipe,
+      and may write to it directly. */
+#include "transport/pipe.h"
+
+#include "core/fd_set.h"
+#include "core/report.h"
+#include "py/call.h"
+#include "py/compat.h"
+#include "transport/stream.h"
+#include "transport/stream_gc.h"
+#include "transport/stream_read.h"
+#include "transport/stream_write.h"
+#include "transport/transport.h"
+
+#include <string.h>
+
+/* FlStream.run_events of a write pipe.  It becomes readable when its reader is
+   gone: _read_ready is in fastloop/_streams.py. */
+static int
+write_events(FlStream *self, int events)
+{
+    PyObject *name = self->state->names._read_ready;
+    FlLoop *loop = self->loop; /* self->loop may be NULL after the call */
+    if ((events & FL_READABLE) && self->phase < FL_STREAM_LOST
+        && fl_call_done(PyObject_CallMethodNoArgs((PyObject *)self, name)) < 0
+        && fl_loop_report_call(loop, (PyObject *)self, name, NULL, NULL) < 0)
+    {
+        return -1;
+    }
+    return events & FL_WRITABLE ? fl_stream_write_ready(self) : 0;
+}
+
+/* --- methods ------------------------------------------------------------- */
+
+static PyObject *
+read_ready(FlStream *self, PyObject *Py_UNUSED(ignored))
+{
+    return fl_call_none(fl_stream_read_ready(self));
+}
+
+static PyObject *
+write_any(FlStream *self, PyObject *data)
+{
+    if (PyBytes_Check(data) || PyByteArray_Check(data)
+        || PyMemoryView_Check(data)) {
+        return fl_stream_write(self, data);
+    }
+    return PyErr_Format(PyExc_AssertionError, "%R", data);
+}
+
+FL_ONE_ARGUMENT(FlStream, pipe_write, "write", "data", write_any)
+
+/* asyncio's formats.  A closed transport says so twice there. */
+static PyObject *
+pipe_repr(FlStream *self)
+{
+    const char *name = strrchr(Py_TYPE(self)->tp_name, '.') + 1;
+    bool reads = self->kind == FL_READ_PIPE;
+    if (self->phase == FL_STREAM_CLOSED) {
+        return PyUnicode_FromFormat("<%s closed fd=%d closed>", name,
+                                    self->last_fd);
+    }
+    int wanted = self->reg == NULL ? 0 : self->reg->wanted;
+    const char *state = fl_stream_is_closing(self) ? " closing" : "";
+    const char *polling = self->reg == NULL || self->loop->closed ? "open"
+                          : wanted & (reads ? FL_READABLE : FL_WRITABLE)
+                              ? "polling"
+                              : "idle";
+    if (reads) {
+        return PyUnicode_FromFormat("<%s%s fd=%d %s>", name, state,
+                                    self->last_fd, polling);
+    }
+    return PyUnicode_FromFormat(
+        "<%s%s fd=%d %s bufsize=%zu>", name, state, self->last_fd, polling,
+        fl_stream_is_corked(self) ? 0 : self->write_queue.size_bytes);
+}
+
+/* --- opening ------------------------------------------------------------- */
+
+static const char open_pipe_doc[] =
+    "open_pipe(loop, pipe, writes, watched, shared, protocol, waiter, extra,\n"
+    "          /)\n--\n\n"
+    "Create a WritePipeTransport, or else a ReadPipeTransport, on a\n"
+    "non-blocking pipe.\n\n"
+    "The transport owns the pipe from now on.  watched: the pipe becomes\n"
+    "readable when its reader is gone.  shared: code other than asyncio's\n"
+    "may write to it.  waiter and extra may be None.";
+
+static PyObject *
+open_pipe(PyObject *module, PyObject *args)
+{
+    FlState *state = fl_state_get(module);
+    PyObject *loop, *pipe, *protocol, *waiter, *extra;
+    int writes, watched, shared;
+    if (!PyArg_ParseTuple(args, "O!OpppOOO:open_pipe", state->loop_type, &loop,
+                          &pipe, &writes, &watched, &shared, &protocol,
+                          &waiter, &extra)
+        || fl_loop_check_open(FL_LOOP(loop)) < 0)
+    {
+        return NULL;
+    }
+    FlStreamOptions options = {
+        .type = writes ? state->write_pipe_type : state->read_pipe_type,
+        .kind = writes ? FL_WRITE_PIPE : FL_READ_PIPE,
+        .run_events = writes ? write_events : NULL,
+        .sock = pipe,
+        .sock_private = !shared,
+        .unwatched = writes && !watched,
+        .fd = PyObject_AsFileDescriptor(pipe),
+        .protocol = protocol,
+        .waiter = fl_none_to_null(waiter),
+        .extra = fl_none_to_null(extra),
+    };
+    return options.fd < 0 ? NULL : fl_stream_open(FL_LOOP(loop), &options);
+}
+
+static PyMethodDef functions[] = {
+    {"open_pipe", open_pipe, METH_VARARGS, open_pipe_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+/* --- the types ----------------------------------------------------------- */
+
+static PyMethodDef read_methods[] = {
+    FL_METHOD("_read_ready", read_ready, METH_NOARGS,
+              "_read_ready($self, /)\n--\n\n"
+              "Read and deliver once; asyncio's private name."),
+    {NULL, NULL, 0, NULL},
+};
+
+/* writelines is inherited: it joins the data, and calls write. */
+static PyMethodDef write_methods[] = {
+    FL_METHOD("write", pipe_write, FL_FASTCALL,
+              "write($self, data)\n--\n\n"
+              "Write a bytes, bytearray or memoryview object in order,\n"
+              "without blocking.  The caller may change a mutable buffer\n"
+              "afterwards.\n\n"
+              "Raises AssertionError for other types.  After close() the\n"
+              "data is dropped.  Implements asyncio's\n"
+              "WriteTransport.write()."),
+    {NULL, NULL, 0, NULL},
+};
+
+/* A new reference, or NULL with an exception set. */
+static PyTypeObject *
+type_new(PyObject *module, const char *name, const char *doc,
+         PyMethodDef *methods, PyObject *base)
+{
+    PyType_Slot slots[] = {
+        {Py_tp_doc, (void *)doc},
+        {Py_tp_dealloc, fl_stream_dealloc},
+        {Py_tp_finalize, fl_stream_finalize},
+        {Py_tp_traverse, fl_stream_traverse},
+        {Py_tp_clear, fl_stream_clear},
+        {Py_tp_repr, pipe_repr},
+        {Py_tp_methods, methods},
+        {Py_tp_getset, fl_transport_getset},
+        {Py_tp_members, fl_transport_members},
+        {0, NULL},
+    };
+    return fl_transport_type_new(module, name, sizeof(FlStream), slots, base,
+                                 NULL);
+}
+
+int
+fl_pipe_register(PyObject *module, FlState *state)
+{
+    state->read_pipe_type =
+        type_new(module, "fastloop._core.ReadPipeTransport",
+                 "An asyncio.ReadTransport for a pipe, created by the loop.",
+                 read_methods, state->asyncio_read_transport);
+    state->write_pipe_type =
+        state->read_pipe_type == NULL
+            ? NULL
+            : type_new(
+                module, "fastloop._core.WritePipeTransport",
+                "An asyncio.WriteTransport for a pipe, created by the loop.",
+                write_methods, state->asyncio_transport);
+    return state->write_pipe_type == NULL
+               ? -1
+               : PyModule_AddFunctions(module, functions);
+}

@@ -1,0 +1,619 @@
+"""Transports of pipes: errors, ends, shared descriptors, private names."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import gc
+import logging
+import os
+import pty
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+import tty
+import warnings
+import weakref
+
+import pytest
+from net_helpers import Recorder, turns
+
+MANY = 1 << 20
+
+
+def pipe_files():
+    read, write = os.pipe()
+    return os.fdopen(read, "rb", 0), os.fdopen(write, "wb", 0)
+
+
+async def reading(loop, protocol=Recorder):
+    """A read pipe: transport, protocol, the file that writes to it."""
+    read, write = pipe_files()
+    return *await loop.connect_read_pipe(protocol, read), write
+
+
+async def writing(loop, protocol=Recorder):
+    """A write pipe: transport, protocol, the file that reads from it."""
+    read, write = pipe_files()
+    return *await loop.connect_write_pipe(protocol, write), read
+
+
+def drain(file):
+    os.set_blocking(file.fileno(), False)
+    return len(file.read(MANY * 2) or b"")
+
+
+# -- what is taken -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("way", "text"),
+    [
+        ("read", "Pipe transport is for pipes/sockets only."),
+        (
+            "write",
+            "Pipe transport is only for pipes, sockets and character devices",
+        ),
+    ],
+)
+async def test_a_regular_file_is_refused_with_asyncios_text(loop, way, text):
+    connect = getattr(loop, f"connect_{way}_pipe")
+    with tempfile.TemporaryFile() as file:
+        with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
+            await connect(Recorder, file)
+
+
+@pytest.mark.parametrize("way", ["read", "write"])
+async def test_a_protocol_needs_connection_made(loop, way):
+    connect = getattr(loop, f"connect_{way}_pipe")
+    read, write = pipe_files()
+    with read, write, warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # asyncio's own
+        with pytest.raises(AttributeError, match="connection_made"):
+            await connect(object, read if way == "read" else write)
+        gc.collect()
+
+
+@pytest.mark.reports
+async def test_a_file_that_cannot_be_polled_is_connected(loop, reports):
+    transport, protocol = await loop.connect_read_pipe(
+        Recorder, open("/dev/null", "rb", 0)
+    )
+    assert [type(r["exception"]) for r in reports] == [PermissionError]
+    assert protocol.names == ["made"]
+    transport.close()
+    assert await protocol.wait_lost() is None
+
+
+# -- reading -----------------------------------------------------------------
+
+
+async def test_eof_received_is_called_alone_and_cannot_keep_it_open(loop):
+    class Keeps(Recorder):
+        def eof_received(self):
+            super().eof_received()
+            self.closing = transport.is_closing()
+            return True
+
+    transport, protocol, write = await reading(loop, Keeps)
+    write.close()
+    assert await protocol.wait_lost() is None
+    assert protocol.names == ["made", "eof", "lost"]
+    assert protocol.closing
+
+
+@pytest.mark.reports
+@pytest.mark.parametrize("method", ["data_received", "eof_received"])
+async def test_an_exception_is_that_of_a_callback(loop, reports, method):
+    class Fails(Recorder):
+        pass
+
+    def fail(self, *args):
+        raise LookupError(method)
+
+    setattr(Fails, method, fail)
+    transport, protocol, write = await reading(loop, Fails)
+    with write:
+        write.write(b"x")
+        await turns()
+        if method == "data_received":
+            assert not transport.is_closing()
+            del Fails.data_received
+            write.write(b"y")
+            assert await protocol.wait_data(1) == b"y"
+    assert await protocol.wait_lost() is None
+    (report,) = reports
+    assert report["message"].startswith("Exception in callback ")
+    assert isinstance(report["exception"], LookupError)
+
+
+@pytest.mark.reports
+async def test_a_buffered_protocol_gets_no_data(loop, reports):
+    class Buffered(asyncio.BufferedProtocol):
+        pass
+
+    transport, protocol, write = await reading(loop, Buffered)
+    with write:
+        write.write(b"x")
+        await turns()
+        transport.close()
+        await turns()
+    assert isinstance(reports[0]["exception"], AttributeError)
+
+
+async def test_a_protocol_that_pauses_gets_no_more(loop, loop_kind):
+    asyncios = asyncio.unix_events._UnixReadPipeTransport
+    if loop_kind == "asyncio" and "is_reading" not in vars(asyncios):
+        pytest.skip("asyncio has no is_reading() of pipes before 3.11.3")
+
+    class Pauses(Recorder):
+        def data_received(self, data):
+            super().data_received(data)
+            self.transport.pause_reading()
+
+    transport, protocol, write = await reading(loop, Pauses)
+    with write:
+        write.write(b"x")
+        assert await protocol.wait_data(1) == b"x"
+        assert not transport.is_reading()
+        write.write(b"y")
+        await turns()
+        assert protocol.data == b"x"
+        transport.resume_reading()
+        assert transport.is_reading()
+        assert await protocol.wait_data(2) == b"xy"
+        transport.close()
+        assert not transport.is_reading()
+        transport.resume_reading()
+        transport.pause_reading()
+        assert await protocol.wait_lost() is None
+
+
+async def test_data_goes_to_the_latest_protocol(loop):
+    transport, first, write = await reading(loop)
+    with write:
+        second = Recorder()
+        transport.set_protocol(second)
+        assert transport.get_protocol() is second
+        write.write(b"x")
+        assert await second.wait_data(1) == b"x"
+        assert first.names == ["made"]
+        transport.close()
+        assert await second.wait_lost() is None
+
+
+@pytest.mark.reports
+async def test_a_read_that_fails_is_reported(loop, reports):
+    transport, protocol, write = await reading(loop)
+    with write:
+        directory = os.open("/", os.O_RDONLY)
+        os.dup2(directory, transport._fileno)
+        os.close(directory)
+        transport._read_ready()
+        assert transport.is_closing()
+        assert isinstance(await protocol.wait_lost(), IsADirectoryError)
+    (report,) = reports
+    assert report["message"] == "Fatal read error on pipe transport"
+    assert report["transport"] is transport
+    assert report["protocol"] is protocol
+
+
+@pytest.mark.reports
+async def test_a_terminal_that_is_hung_up_is_not_reported(loop, reports):
+    near, far = pty.openpty()
+    _, protocol = await loop.connect_read_pipe(
+        Recorder, os.fdopen(near, "rb", 0)
+    )
+    os.close(far)
+    assert (await protocol.wait_lost()).errno == errno.EIO
+    assert not reports
+
+
+@pytest.mark.parametrize("size", [1 << 10, 1 << 16, 3 << 16])
+async def test_blocks_of_any_size_are_read(loop, size):
+    transport, protocol, write = await reading(loop)
+    os.set_blocking(write.fileno(), False)
+    sent = bytearray()
+    with write:
+        for number in range(20):
+            block = bytes([number]) * size
+            while block:
+                try:
+                    done = os.write(write.fileno(), block)
+                except BlockingIOError:
+                    done = 0
+                    await asyncio.sleep(0)
+                sent += block[:done]
+                block = block[done:]
+        assert await protocol.wait_data(len(sent)) == sent
+        transport.close()
+        assert await protocol.wait_lost() is None
+
+
+async def test_a_stream_reader_reads_a_pipe(loop):
+    reader = asyncio.StreamReader()
+    transport, _, write = await reading(
+        loop, lambda: asyncio.StreamReaderProtocol(reader)
+    )
+    write.write(b"one\ntwo\n" + bytes(9000))
+    assert await reader.readline() == b"one\n"
+    assert await reader.readline() == b"two\n"
+    assert await reader.readexactly(9000) == bytes(9000)
+    write.write(b"rest")
+    write.close()
+    assert await reader.read() == b"rest"
+    await turns()
+    assert transport.is_closing()
+
+
+async def test_a_close_from_connection_made(loop):
+    class Closes(Recorder):
+        def connection_made(self, transport):
+            super().connection_made(transport)
+            transport.close()
+
+    _, protocol, write = await reading(loop, Closes)
+    write.close()
+    assert await protocol.wait_lost() is None
+    _, protocol, read = await writing(loop, Closes)
+    assert await protocol.wait_lost() is None
+    assert protocol.names == ["made", "lost"]
+    read.close()
+
+
+# -- writing -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("data", ["text", 1, None])
+async def test_only_bytes_are_written(loop, data):
+    transport, protocol, read = await writing(loop)
+    with read:
+        with pytest.raises(AssertionError, match=repr(data)):
+            transport.write(data)
+        transport.write(b"a")
+        transport.write(bytearray(b"b"))
+        transport.write(memoryview(b"cd"))
+        transport.write(b"")
+        transport.writelines([b"e", bytearray(b"f")])
+        with pytest.raises(TypeError, match="sequence item 1"):
+            transport.writelines([b"g", data])
+        assert read.read(99) == b"abcdef"
+        assert transport.can_write_eof()
+        transport.close()
+        assert await protocol.wait_lost() is None
+
+
+async def test_writes_after_close_are_dropped_with_a_warning(loop, caplog):
+    caplog.set_level(logging.WARNING, logger="asyncio")
+    transport, protocol, read = await writing(loop)
+    transport.write_eof()
+    counts = []
+    for _ in range(7):
+        transport.write(b"x")
+        counts.append(transport._conn_lost)
+    assert counts == [1, 2, 3, 4, 5, 6, 7]
+    text = "pipe closed by peer or os.write(pipe, data) raised exception."
+    assert [r.getMessage() for r in caplog.records] == [text] * 2
+    assert await protocol.wait_lost() is None
+    assert read.read() == b""
+    read.close()
+
+
+@pytest.mark.reports
+async def test_a_write_that_fails_is_counted(loop, reports, caplog):
+    caplog.set_level(logging.WARNING, logger="asyncio")
+    transport, protocol, read = await writing(loop)
+    read.close()
+    transport.write(b"x")
+    assert transport._conn_lost == 1
+    assert transport.is_closing()
+    for _ in range(5):
+        transport.write(b"x")
+    assert len(caplog.records) == 1
+    assert isinstance(await protocol.wait_lost(), BrokenPipeError)
+    assert not reports
+
+
+async def test_a_closing_pipe_notices_that_its_reader_has_gone(loop):
+    transport, protocol, read = await writing(loop)
+    transport.write(bytes(MANY))
+    transport.close()
+    assert transport.is_closing()
+    await turns()
+    assert not protocol.lost
+    read.close()
+    assert isinstance(await protocol.wait_lost(), BrokenPipeError)
+
+
+async def test_writing_resumes_once_the_buffer_is_empty(loop):
+    transport, protocol, read = await writing(loop)
+    assert transport.get_write_buffer_limits() == (1 << 14, 1 << 16)
+    transport.set_write_buffer_limits(high=MANY // 2, low=MANY // 2 - 1)
+    with read:
+        transport.write(bytes(MANY))
+        assert protocol.names == ["made", "pause"]
+        sizes = []
+        while protocol.count("resume") == 0:
+            sizes.append(transport.get_write_buffer_size())
+            drain(read)
+            await asyncio.sleep(0)
+        assert min(sizes) < MANY // 2
+        assert transport.get_write_buffer_size() == 0
+        transport.close()
+        assert await protocol.wait_lost() is None
+
+
+async def test_what_a_socket_receives_ends_a_write_pipe(loop):
+    """asyncio takes any readable event for the end of the reader."""
+    near, far = socket.socketpair()
+    with far:
+        _, protocol = await loop.connect_write_pipe(Recorder, near)
+        far.send(b"x")
+        assert await protocol.wait_lost() is None
+
+
+@pytest.mark.reports
+@pytest.mark.parametrize("method", ["pause_writing", "resume_writing"])
+async def test_a_failing_flow_callback_is_reported(loop, reports, method):
+    class Fails(Recorder):
+        pass
+
+    def fail(self):
+        raise LookupError(method)
+
+    setattr(Fails, method, fail)
+    transport, protocol, read = await writing(loop, Fails)
+    with read:
+        transport.write(bytes(MANY))
+        transport.close()
+        while not protocol.lost:
+            drain(read)
+            await asyncio.sleep(0)
+    (report,) = reports
+    assert report["message"] == f"protocol.{method}() failed"
+    assert report["transport"] is transport
+
+
+# -- one descriptor, several users -------------------------------------------
+
+
+async def test_both_directions_of_a_terminal_by_one_descriptor(loop):
+    near, far = pty.openpty()
+    tty.setraw(far)
+    reader, got = await loop.connect_read_pipe(
+        Recorder, os.fdopen(near, "rb", 0)
+    )
+    writer, sender = await loop.connect_write_pipe(
+        Recorder, os.fdopen(near, "wb", 0, closefd=False)
+    )
+    writer.write(b"out")
+    assert os.read(far, 99) == b"out"
+    os.write(far, b"in")
+    assert await got.wait_data(2) == b"in"
+    writer.write(b"more")
+    assert os.read(far, 99) == b"more"
+    writer.close()
+    assert await sender.wait_lost() is None
+    reader.close()
+    assert await got.wait_lost() is None
+    os.close(far)
+
+
+@pytest.mark.parametrize("first", ["callback", "pipe"])
+async def test_a_callback_and_a_write_pipe_share_a_terminal(loop, first):
+    near, far = pty.openpty()
+    tty.setraw(far)
+    seen = loop.create_future()
+
+    def readable():
+        loop.remove_reader(near)
+        seen.set_result(os.read(near, 99))
+
+    if first == "callback":
+        loop.add_reader(near, readable)
+    transport, protocol = await loop.connect_write_pipe(
+        Recorder, os.fdopen(near, "wb", 0)
+    )
+    if first == "pipe":
+        loop.add_reader(near, readable)
+    transport.write(b"out")
+    assert os.read(far, 99) == b"out"
+    os.write(far, b"in")
+    assert await asyncio.wait_for(seen, 10) == b"in"
+    transport.write(bytes(1 << 16))  # waits for room
+    os.set_blocking(far, False)
+    got = 0
+    async with asyncio.timeout(10):
+        while got < 1 << 16:
+            with contextlib.suppress(BlockingIOError):
+                got += len(os.read(far, 1 << 16))
+            await asyncio.sleep(0)
+    transport.close()
+    assert await protocol.wait_lost() is None
+    os.close(far)
+
+
+async def test_a_new_pipe_gets_the_fd_of_a_closed_one(loop, loop_kind):
+    """The application closed the first behind its transport's back."""
+    if loop_kind == "asyncio":
+        pytest.skip("asyncio never polls the second")
+    transport, first, write = await reading(loop)
+    number = transport._fileno
+    transport._pipe.close()
+    write.close()
+    read, write = pipe_files()
+    assert read.fileno() == number
+    with write:
+        second, protocol = await loop.connect_read_pipe(Recorder, read)
+        write.write(b"x")
+        assert await protocol.wait_data(1) == b"x"
+        assert first.data == b""
+        second.close()
+        assert await protocol.wait_lost() is None
+    transport.close()
+    await first.wait_lost()
+
+
+# -- ends --------------------------------------------------------------------
+
+
+async def test_the_parts_of_a_transport(loop):
+    transport, protocol, write = await reading(loop)
+    pipe = transport._pipe
+    assert isinstance(transport, asyncio.ReadTransport)
+    assert not isinstance(transport, asyncio.WriteTransport)
+    assert transport.get_extra_info("pipe") is pipe
+    assert transport.get_extra_info("socket", 5) == 5
+    assert transport._fileno == pipe.fileno()
+    assert (transport._closing, transport._paused) == (False, False)
+    assert transport._loop is loop
+    number = transport._fileno
+    name = type(transport).__name__
+    assert repr(transport) == f"<{name} fd={number} polling>"
+    transport.pause_reading()
+    assert repr(transport) == f"<{name} fd={number} idle>"
+    transport.close()
+    assert repr(transport) == f"<{name} closing fd={number} idle>"
+    write.close()
+    assert await protocol.wait_lost() is None
+    await turns()
+    assert repr(transport) == f"<{name} closed fd={number} closed>"
+    assert transport.get_extra_info("pipe") is pipe
+    assert pipe.closed
+    assert transport._pipe is None
+    assert transport.get_protocol() is None
+
+
+async def test_the_parts_of_a_write_transport(loop):
+    transport, protocol, read = await writing(loop)
+    assert isinstance(transport, asyncio.WriteTransport)
+    name, number = type(transport).__name__, transport._fileno
+    assert repr(transport) == f"<{name} fd={number} idle bufsize=0>"
+    transport.write(b"x" * MANY)
+    left = transport.get_write_buffer_size()
+    assert repr(transport) == f"<{name} fd={number} polling bufsize={left}>"
+    assert transport._buffer == bytearray(b"x" * left)
+    transport.abort()
+    assert transport.get_write_buffer_size() == 0
+    assert await protocol.wait_lost() is None
+    await turns()
+    assert repr(transport) == f"<{name} closed fd={number} closed>"
+    transport.close()
+    read.close()
+
+
+@pytest.mark.parametrize("way", [reading, writing])
+async def test_an_exception_of_connection_lost_closes_the_pipe(loop, way):
+    class Fails(Recorder):
+        def connection_lost(self, exc):
+            super().connection_lost(exc)
+            raise LookupError
+
+    seen = []
+    loop.set_exception_handler(lambda loop, context: seen.append(context))
+    transport, protocol, far = await way(loop, Fails)
+    pipe = transport._pipe
+    with far:
+        transport.close()
+        await protocol.wait_lost()
+        await turns()
+    assert pipe.closed
+    assert [type(c["exception"]) for c in seen] == [LookupError]
+    loop.set_exception_handler(None)
+
+
+async def test_a_paused_pipe_that_nobody_has_is_collected(loop, loop_kind):
+    if loop_kind == "asyncio":
+        pytest.skip("asyncio's loop keeps it for a while")
+
+    class Ignores(asyncio.Protocol):
+        pass
+
+    transport, _, write = await reading(loop, Ignores)
+    pipe = transport._pipe
+    transport.pause_reading()
+    gone = weakref.ref(transport)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ResourceWarning)
+        del transport
+        await turns()
+        gc.collect()
+        await turns()
+    texts = "\n".join(str(warning.message) for warning in caught)
+    assert re.search(r"unclosed transport <\w+ fd=\d+ idle>", texts)
+    caught.clear()  # a warning refers to its source
+    assert gone() is None
+    assert pipe.closed
+    write.close()
+
+
+async def test_debug_mode_tells_that_the_peer_closed(loop, caplog):
+    caplog.set_level(logging.INFO, logger="asyncio")
+    loop.set_debug(True)
+    _, protocol, write = await reading(loop)
+    write.close()
+    await protocol.wait_lost()
+    _, protocol, read = await writing(loop)
+    read.close()
+    await protocol.wait_lost()
+    loop.set_debug(False)
+    texts = [r.getMessage() for r in caplog.records]
+    assert sum(t.endswith(" was closed by peer") for t in texts) == 2
+
+
+# -- subprocesses ------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("child_watcher")
+async def test_a_subprocess_gets_many_small_writes(loop):
+    child = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        "import sys; data = sys.stdin.buffer.read();"
+        "sys.stdout.buffer.write(data); sys.stderr.write(str(len(data)))",
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    sent = bytearray()
+    for number in range(2000):
+        block = bytes([number % 256]) * (number % 300)
+        child.stdin.write(block)
+        sent += block
+        if number % 50 == 0:
+            await child.stdin.drain()
+    child.stdin.close()
+    out, err = await child.communicate()
+    assert out == sent
+    assert err == str(len(sent)).encode()
+    assert child.returncode == 0
+
+
+@pytest.mark.usefixtures("child_watcher")
+async def test_a_subprocess_answers_each_line(loop):
+    child = await asyncio.create_subprocess_exec(
+        "/bin/cat", stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    for number in range(50):
+        child.stdin.write(b"%d" % number)
+        child.stdin.write(b"\n")
+        assert await child.stdout.readline() == b"%d\n" % number
+    child.stdin.close()
+    assert await child.stdout.read() == b""
+    assert await child.wait() == 0
+
+
+@pytest.mark.usefixtures("child_watcher")
+async def test_a_subprocess_that_reads_nothing(loop):
+    child = await asyncio.create_subprocess_exec(
+        "/bin/true", stdin=subprocess.PIPE
+    )
+    await child.wait()
+    child.stdin.write(bytes(MANY))
+    with pytest.raises((BrokenPipeError, ConnectionResetError)):
+        await child.stdin.drain()
+        await asyncio.sleep(0.01)
+        await child.stdin.drain()
