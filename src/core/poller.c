@@ -230,26 +230,29 @@ check_uv_fds(FlPoller *poller)
     return -EBADF;
 }
 
-/* Have libuv poll the set.  If the set cannot be added, set_poll is stopped
-   again before libuv tries to add it itself and aborts.  0 or more, or a
-   negative errno. */
+/* Have libuv poll the set, if it does not.  If the set cannot be added,
+   set_poll is stopped again before libuv tries to add it itself and aborts.
+   0 or more, or a negative errno. */
 static int
 start_set_poll(FlPoller *poller)
 {
+    if (FL_LIKELY(poller->set_polled)) {
+        return 0;
+    }
     int code = uv_poll_start(&poller->set_poll, UV_READABLE, on_set);
     if (code == 0) {
         code = add_uv_fds(poller);
     }
     if (code < 0) {
         (void)uv_poll_stop(&poller->set_poll);
+        return code;
     }
-    poller->set_polled = code >= 0;
-    if (code >= 0) {
-        /* libuv makes its changes now.  Later the fd of its io_uring, by which
-           it makes them, may be closed, and it would abort. */
-        (void)uv_run(&poller->uv, UV_RUN_NOWAIT);
-    }
-    return code;
+    poller->set_polled = true;
+    /* libuv makes its changes now.  Later the fd of its io_uring, by which it
+       makes them, may be closed, and it would abort.  This takes a wake-up
+       that was sent, so it must not run after `sleeping` is set. */
+    (void)uv_run(&poller->uv, UV_RUN_NOWAIT);
+    return 0;
 }
 
 int
@@ -610,9 +613,7 @@ take_events(FlPoller *poller)
 static void
 wait_for_events(FlPoller *poller, int64_t timeout_ns)
 {
-    if (!poller->set_polled
-        && (!poller->wait_checked || start_set_poll(poller) < 0))
-    {
+    if (!poller->wait_checked || !poller->set_polled) {
         /* libuv cannot run, or the system has no memory to register the set.
            Poll the set at intervals instead; the next wait tries again. */
         uv_sleep(UNPOLLED_MS);
@@ -652,7 +653,9 @@ prepare_wait(FlPoller *poller)
 void
 fl_poller_prepare_wait(FlPoller *poller)
 {
-    if (FL_UNLIKELY(!poller->wait_checked) && prepare_wait(poller) < 0) {
+    if ((FL_UNLIKELY(!poller->wait_checked) && prepare_wait(poller) < 0)
+        || start_set_poll(poller) < 0)
+    {
         return;
     }
     /* Before the caller looks at its queues once more.  A thread that pushes

@@ -3,11 +3,13 @@
     slow_system.py SHIM delay MICROSECONDS
     slow_system.py SHIM slow MICROSECONDS
     slow_system.py SHIM coarse MILLISECONDS
+    slow_system.py SHIM wake MICROSECONDS
 
 With `delay`, the thread is away before it polls, and its timers must not be
 missed.  With `slow`, each poll takes so long, and the polls of a thousand
 busy iterations are counted.  With `coarse`, the ticks of the coarse clock are
-so long, and the polls of a short sleep are counted.
+so long, and the polls of a short sleep are counted.  With `wake`, another
+thread wakes each of ten loops in its first wait, while a poll takes so long.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import faulthandler
 import sys
+import threading
 from collections.abc import Coroutine
 from typing import Any
 
@@ -54,6 +57,22 @@ async def sleep_often() -> None:
         await asyncio.sleep(0.001)
 
 
+async def be_woken() -> None:
+    loop = asyncio.get_running_loop()
+    woken = loop.create_future()
+    polling = threading.Event()
+
+    def wake() -> None:
+        polling.wait()  # ends when the loop releases the GIL, in its wait
+        loop.call_soon_threadsafe(woken.set_result, None)
+
+    thread = threading.Thread(target=wake)
+    thread.start()
+    loop.call_soon(polling.set)
+    await woken
+    thread.join()
+
+
 def main(how: str, amount: int) -> None:
     if how == "delay":
         SHIM.fault_delay(amount)
@@ -62,6 +81,14 @@ def main(how: str, amount: int) -> None:
     elif how == "slow":
         SHIM.fault_delay(amount)
         print("total", polls_of(be_busy()))
+    elif how == "wake":
+        SHIM.fault_delay(amount)
+        for _ in range(10):
+            # Not in the main thread, which also wakes up for signals.
+            runner = threading.Thread(target=polls_of, args=(be_woken(),))
+            runner.start()
+            runner.join()
+        print("total", 10)
     else:
         SHIM.fault_coarse(amount)
         print("total", polls_of(sleep_often()) // 100)

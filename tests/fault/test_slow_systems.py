@@ -38,6 +38,11 @@ def test_away_between_the_timer_and_the_poll(total, microseconds):
     assert total("delay", microseconds) == 3
 
 
+def test_a_wake_up_in_the_first_wait_of_a_loop_ends_it(total):
+    """Nothing that the loop prepares for its waits may take the wake-up."""
+    assert total("wake", "2000") == 10
+
+
 def test_slow_polls_are_left_out_as_others(total):
     """A sandbox or a tracer makes a system call long."""
     # Of 1,000: 40, and more where the loop is slow itself, as under a
