@@ -163,7 +163,7 @@ fatal_error(FlStream *self, PyObject *args, PyObject *kwargs)
         PyErr_SetString(PyExc_TypeError, "exc must be an exception");
         return NULL;
     }
-    /* Fails only with an exception that must leave run_forever. */
+    /* Fails only with an exception that ends the run. */
     return fl_call_none(fl_stream_fatal_exception(self, exc, message));
 }
 

@@ -12,7 +12,7 @@
       replaced asyncio.Handle._run, every callback runs as a handle through
       that function.
    5. In debug mode and with metrics each entry is timed, by run_timed alone.
-   6. An exception of an overridden call_exception_handler leaves the run, as
+   6. An exception of an overridden call_exception_handler ends the run, as
       in asyncio. */
 #include "core/dispatch.h"
 
@@ -84,7 +84,7 @@ note_current(FlLoop *loop, FlHandle *self, PyObject *callback)
 }
 
 /* Run a handle through the function that replaced asyncio.Handle._run.  What
-   that raises leaves the run, as in asyncio: a _run() reports its callback's
+   that raises ends the run, as in asyncio: a _run() reports its callback's
    exceptions itself. */
 static int
 run_patched(FlLoop *loop, FlHandle *self)
@@ -288,7 +288,7 @@ run_event(FlLoop *loop, FlRegistration *reg)
 }
 
 /* Run one entry, a copy, and release what it owns.  0, or -1 with an exception
-   that must leave run_forever. */
+   that ends the run. */
 static inline int
 run_entry(FlLoop *loop, FlReady *entry)
 {
@@ -386,8 +386,8 @@ fl_loop_run_batch(FlLoop *loop)
 /* --- queueing ------------------------------------------------------------ */
 
 int
-fl_loop_call_op(FlLoop *loop, FlReadyOp op, PyObject *subject,
-                PyObject *argument, PyObject *context)
+fl_loop_queue_op(FlLoop *loop, FlReadyOp op, PyObject *subject,
+                 PyObject *argument, PyObject *context)
 {
     PyObject *owned =
         context == NULL ? PyContext_CopyCurrent() : Py_NewRef(context);

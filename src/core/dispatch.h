@@ -6,10 +6,10 @@
    when it returns.
 
    Threads: the loop's thread only.  Exception: another thread may close a
-   transport, and thereby queue its end (fl_loop_call_op) and drop its events.
+   transport, and thereby queue its end (fl_loop_queue_op) and drop its events.
 
    Failure: functions that run entries return 0, or -1 with an exception that
-   must leave run_forever.  Every other exception was reported by then.
+   ends the run.  Every other exception was reported by then.
    Functions that queue return 0, or -1 with MemoryError or, from another
    thread to a closed loop, RuntimeError. */
 #ifndef FL_CORE_DISPATCH_H
@@ -26,8 +26,8 @@ int fl_loop_run_batch(FlLoop *loop);
 
 /* Queue op(loop, subject, argument) to run in a context; NULL means a copy of
    the current one.  argument may be NULL.  Takes its own references. */
-int fl_loop_call_op(FlLoop *loop, FlReadyOp op, PyObject *subject,
-                    PyObject *argument, PyObject *context);
+int fl_loop_queue_op(FlLoop *loop, FlReadyOp op, PyObject *subject,
+                     PyObject *argument, PyObject *context);
 
 /* Queue any asyncio.Handle; takes its own reference. */
 int fl_loop_call_handle(FlLoop *loop, PyObject *handle);

@@ -147,7 +147,7 @@ fl_fd_set_poll(FlFdSet *set, FlFdEvent *events)
 #endif
 
 int
-fl_fd_set_renew(FlFdSet *set)
+fl_fd_set_after_fork(FlFdSet *set)
 {
     int fd = set->fd;
     /* Closed first: the process may be at its limit of open files. */

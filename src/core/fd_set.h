@@ -44,7 +44,7 @@ void fl_fd_set_close(FlFdSet *set);
 /* In a forked child: replace the set shared with the parent by an empty one,
    under the same fd, because libuv knows the set by that fd.  The parent's set
    stays as it is.  On failure the set is closed. */
-int fl_fd_set_renew(FlFdSet *set);
+int fl_fd_set_after_fork(FlFdSet *set);
 
 /* Put an empty set in this one's place, under the same fd.  `old` is then the
    previous set, which the caller closes.  On failure the set stays as it is

@@ -96,8 +96,8 @@ int fl_handle_fill_from(FlHandle *self, FlReady *entry);
 int fl_handle_fill(FlHandle *self);
 
 /* Run a filled handle as asyncio does: skip it if it is cancelled, and report
-   an exception of its callback.  0, or -1 with an exception that must leave
-   run_forever. */
+   an exception of its callback.  0, or -1 with an exception that ends
+   the run. */
 int fl_handle_run(struct FlLoop *loop, FlHandle *self);
 
 static inline bool

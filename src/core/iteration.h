@@ -12,7 +12,7 @@
 
 #include "core/loop.h"
 
-/* Run one iteration.  0, or -1 with an exception that must leave run_forever.
+/* Run one iteration.  0, or -1 with an exception that ends the run.
    RuntimeError inside another iteration: the inner one could free what the
    outer one uses. */
 int fl_loop_iterate(FlLoop *loop);

@@ -21,6 +21,7 @@
 #include "core/handle.h"
 #include "core/poller.h"
 #include "core/ready_queue.h"
+#include "core/thread_queue.h"
 #include "py/state.h"
 
 #include <stdatomic.h>
@@ -30,78 +31,40 @@
 #define FL_OFF_RAW_STEPS       1
 #define FL_OFF_POLL_SKIP       2
 #define FL_OFF_CORK            4
-#define FL_OFF_NATIVE_EXECUTOR 32
-#define FL_OFF_DATAGRAM_BATCH  64
-#define FL_OFF_NATIVE_TLS      128
-#define FL_OFF_LIBSSL          256
+#define FL_OFF_NATIVE_EXECUTOR 8
+#define FL_OFF_DATAGRAM_BATCH  16
+#define FL_OFF_NATIVE_TLS      32
+#define FL_OFF_LIBSSL          64
 
-/* The cross-thread queue: entries that other threads pushed, used only without
-   a GIL (thread_queue.h).  Its lock also guards the last three fields, and the
-   times of metrics, and these with a GIL too. */
-typedef struct {
-    uv_mutex_t lock; /* taken by fl_thread_queue_lock */
-    unsigned forks;  /* fl_forks_count() when lock and condition were made */
-    FlReadyQueue ready;
-    atomic_bool filled; /* ready has entries; readable without the lock */
-    /* see threadsafe_handle.c */
-    uv_cond_t finished;           /* `running` has returned */
-    FlHandle *running;            /* borrowed: the running thread-safe handle,
-                                     or NULL */
-    unsigned long running_thread; /* the thread that runs it */
-} FlThreadQueue;
-
-/* The strong references of a user-owned fd. */
-typedef struct {
-    PyObject *reader; /* FlHandle, FlFdCall or NULL */
-    PyObject *writer;
-    PyObject *object; /* the file object as it was passed; NULL for an int */
-} FlFdRefs;
-
-/* The head of a SocketCall (sock/sock_call.c), which takes a handle's place as
-   reader or writer.  run returns 0, or -1 with an exception set. */
-typedef struct {
-    PyObject_HEAD
-    int (*run)(PyObject *self);
-} FlFdCall;
-
-/* A user-owned fd: the registration of add_reader, add_writer or a sock_*
-   call, with what it refers to. */
-typedef struct {
-    FlRegistration reg; /* first: the poller frees it */
-    FlFdRefs refs;
-    PyObject *socket_ref; /* trusted only: weak reference to the socket */
-} FlUserFd;
-
-struct FlLoop;
 struct FlMetrics;
 
-/* The loop's calls of an open transport, which is an FlOwned. */
+/* The loop's calls of an open transport, which is an FlOpenTransport. */
 typedef struct {
     /* Whether the transport's own tp_traverse visits the loop's reference.  It
        does while the loop waits for no event of it.  Then GC finds a transport
        that no one else refers to. */
-    bool (*visits_own_ref)(const struct FlOwned *self);
+    bool (*visits_own_ref)(const struct FlOpenTransport *self);
     /* The loop was closed or garbage-collected: take over its reference and
        drop it.  The node is already unlinked. */
-    void (*abandon)(struct FlOwned *self);
+    void (*abandon)(struct FlOpenTransport *self);
     /* Whether the transport's fd still refers to its own file.  May run
        Python.  Raises nothing. */
-    bool (*has_fd)(struct FlOwned *self);
+    bool (*has_fd)(struct FlOpenTransport *self);
     /* The fd refers to another file now: end with EBADF, without closing. */
-    void (*invalidate_fd)(struct FlOwned *self);
+    void (*invalidate_fd)(struct FlOpenTransport *self);
     /* Send the bytes that it has corked.  Calls no protocol and preserves a
        raised exception; a failure queues connection_lost. */
-    void (*flush)(struct FlOwned *self);
-} FlOwnedKind;
+    void (*flush)(struct FlOpenTransport *self);
+} FlOpenTransportKind;
 
 /* An open transport of the loop.  `object` is the loop's strong reference. */
-typedef struct FlOwned {
+typedef struct FlOpenTransport {
     FlList link;
     PyObject *object;
-    const FlOwnedKind *kind;
-} FlOwned;
+    const FlOpenTransportKind *kind;
+} FlOpenTransport;
 
-typedef struct FlLoop {
+struct FlLoop {
     PyObject_HEAD
     FlState *state;
     unsigned forks;   /* fl_forks_count() when the loop was made */
@@ -117,11 +80,12 @@ typedef struct FlLoop {
 
     int64_t now_ns;    /* the precise clock, as a poll or call_later read it */
     int64_t polled_ns; /* coarse time of the last poll */
-    int64_t empty_poll_ns;    /* precise time at which the last poll ended, if
+    int64_t empty_poll_ns; /* precise time at which the last poll ended, if
                                 it found nothing; else 0 */
-    int64_t rechecked_ns;     /* coarse: last fl_registrations_recheck */
-    uint64_t dispatch;        /* entries run so far: identifies a callback */
-    FlOwned *FL_ATOMIC cork;  /* the stream whose write queue keeps bytes until
+    int64_t rechecked_ns;  /* coarse: last fl_registrations_recheck */
+    uint64_t dispatch;     /* entries run so far: identifies a callback */
+    FlOpenTransport *FL_ATOMIC
+        cork;                 /* the stream whose write queue keeps bytes until
                                 the running callback returns, or NULL */
     FL_ATOMIC bool in_batch;  /* callbacks run: their writes may be corked */
     unsigned skips_left;      /* polls that may still be skipped */
@@ -145,7 +109,7 @@ typedef struct FlLoop {
     PyObject *FL_ATOMIC dict; /* __dict__, or NULL while there is none */
 
     /* transports and fds */
-    FlList streams; /* FlOwned: open transports */
+    FlList streams; /* FlOpenTransport: open transports */
     char *scratch;  /* receive buffer of all streams, made on first use */
     struct FlDatagramBuffers *datagram_buffers; /* the same for datagrams */
 
@@ -161,7 +125,7 @@ typedef struct FlLoop {
     PyObject *future_keywords;   /* {"loop": this}, see tasks.c */
     PyObject *step_kwnames;      /* the ("context",) of C tasks, or NULL */
     double slow_callback_duration;
-} FlLoop;
+};
 
 #define FL_LOOP(object) ((FlLoop *)(object))
 
@@ -205,7 +169,7 @@ fl_loop_on_other_thread(const FlLoop *loop)
 static inline void
 fl_loop_flush_corked(FlLoop *loop)
 {
-    FlOwned *corked = loop->cork;
+    FlOpenTransport *corked = loop->cork;
     if (FL_UNLIKELY(corked != NULL)) {
         loop->cork = NULL;
         corked->kind->flush(corked);

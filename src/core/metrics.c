@@ -152,7 +152,8 @@ count_open(const FlLoop *loop)
     uint64_t count = 0;
     const FlList *list = &loop->streams;
     for (const FlList *link = list->next; link != list; link = link->next) {
-        const FlOwned *owned = FL_LIST_ENTRY((FlList *)link, FlOwned, link);
+        const FlOpenTransport *owned =
+            FL_LIST_ENTRY((FlList *)link, FlOpenTransport, link);
         /* The list has transports of each kind; compare the exact type. */
         count += Py_IS_TYPE(owned->object, loop->state->stream_type);
     }

@@ -415,7 +415,7 @@ fl_poller_after_fork_now(FlPoller *poller)
 {
     int code = fork_uv(poller);
     if (code == 0) {
-        code = fl_fd_set_renew(&poller->set);
+        code = fl_fd_set_after_fork(&poller->set);
         if (code < 0) {
             /* The set is closed now: every later attempt must fail, too. */
             mark_broken(poller, code);
@@ -441,12 +441,12 @@ fl_poller_after_fork_now(FlPoller *poller)
     atomic_store(&poller->iterating_thread, 0);
     atomic_store(&poller->sleeping, 0);
     /* Without fds_lock: no other thread of the child knows the loop yet. */
-    fl_registrations_renew(poller, NULL);
+    fl_registrations_register_all(poller, NULL);
     return 0;
 }
 
 void
-fl_poller_renew_set(FlPoller *poller)
+fl_poller_replace_set(FlPoller *poller)
 {
     /* First, while the fd still refers to the old set.  If a forked child has
        the old set open, libuv's epoll would otherwise keep it registered and
@@ -458,7 +458,7 @@ fl_poller_renew_set(FlPoller *poller)
     FlFdSet old;
     int code = fl_fd_set_replace(&poller->set, &old);
     if (code == 0) {
-        fl_registrations_renew(poller, &old);
+        fl_registrations_register_all(poller, &old);
         fl_fd_set_close(&old);
     } /* else the old set goes on reporting stale events: only slower */
 }
@@ -521,8 +521,8 @@ open_pipe(int fds[2])
 
 int
 fl_poller_signal_pipe(FlPoller *poller,
-                      int (*on_signal)(void *loop, FlRegistration *reg,
-                                       int events))
+                      int (*on_signal)(struct FlLoop *loop,
+                                       FlRegistration *reg, int events))
 {
     if (poller->signal_reg != NULL) {
         return 0;

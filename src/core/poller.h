@@ -120,7 +120,7 @@ fl_poller_after_fork(FlPoller *poller)
 /* Replace the set by a new one, which has no stale registrations.  On failure
    the old one stays.  Loop's thread, not during a poll; the caller holds
    fds_lock. */
-void fl_poller_renew_set(FlPoller *poller);
+void fl_poller_replace_set(FlPoller *poller);
 
 /* Close the timerfd and the signal pipe; they are made again when needed. */
 void fl_poller_close_own(FlPoller *poller);
@@ -211,7 +211,7 @@ fl_poller_interrupt_anythread(FlPoller *poller)
 /* Make the signal pipe and register its read end, unless that was done.
    on_signal runs when the pipe is readable.  0 or a negative errno. */
 int fl_poller_signal_pipe(FlPoller *poller,
-                          int (*on_signal)(void *loop, FlRegistration *reg,
-                                           int events));
+                          int (*on_signal)(struct FlLoop *loop,
+                                           FlRegistration *reg, int events));
 
 #endif

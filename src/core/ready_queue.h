@@ -44,7 +44,7 @@ typedef enum {
 } FlReadyKind;
 
 /* An operation of the loop itself.  It borrows subject and argument for the
-   call.  Returns 0, or -1 with an exception that must leave run_forever. */
+   call.  Returns 0, or -1 with an exception that ends the run. */
 typedef int (*FlReadyOp)(struct FlLoop *loop, PyObject *subject,
                          PyObject *argument);
 

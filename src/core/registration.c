@@ -377,7 +377,7 @@ fl_registrations_collect(FlPoller *poller)
        that is ready again. */
     if (FL_UNLIKELY(poller->stale_events > MOST_STALE)) {
         poller->stale_events = 0;
-        fl_poller_renew_set(poller);
+        fl_poller_replace_set(poller);
     }
     fl_poller_unlock_fds(poller);
 }
@@ -450,7 +450,7 @@ fl_registrations_recheck(FlPoller *poller)
 }
 
 void
-fl_registrations_renew(FlPoller *poller, FlFdSet *old)
+fl_registrations_register_all(FlPoller *poller, FlFdSet *old)
 {
     for (int fd = 0; fd < poller->fds_size; fd++) {
         FlFd *entry = &poller->fds[fd];

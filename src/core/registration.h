@@ -36,7 +36,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-struct FlOwned;
+struct FlLoop;
+struct FlOpenTransport;
 struct FlPoller;
 typedef struct FlRegistration FlRegistration;
 
@@ -45,10 +46,10 @@ struct FlRegistration {
     struct FlPoller *poller;
     void *owner; /* borrowed; NULL once closed */
     /* The owner as a transport (borrowed), or NULL: it is another kind. */
-    struct FlOwned *transport;
+    struct FlOpenTransport *transport;
     /* Run by the loop's thread with the events; see FL_READY_EVENT.  Returns
-       0, or -1 with an exception that leaves the run. */
-    int (*on_events)(void *loop, FlRegistration *reg, int events);
+       0, or -1 with an exception that ends the run. */
+    int (*on_events)(struct FlLoop *loop, FlRegistration *reg, int events);
     struct FlReady *entry; /* queued in the ready queue, or NULL */
     int fd;
     uint8_t wanted; /* FL_READABLE | FL_WRITABLE: events requested */
@@ -122,7 +123,7 @@ void fl_registrations_recheck(struct FlPoller *poller);
    parent's set.  What the new set has no room for is retried by
    fl_registrations_recheck.  An fd that was closed, or that refers to another
    file, reports nothing more.  The caller holds the lock. */
-void fl_registrations_renew(struct FlPoller *poller, FlFdSet *old);
+void fl_registrations_register_all(struct FlPoller *poller, FlFdSet *old);
 
 /* Close every registration that is left; the poller is being freed. */
 void fl_registrations_close_all(struct FlPoller *poller);

@@ -81,7 +81,7 @@ fl_loop_report_slow(FlLoop *loop, PyObject *subject, int64_t took_ns, int code)
         return code;
     }
     FL_METER(loop, slow_callbacks, 1);
-    /* Save the callback's exception: only one can leave the run, the first. */
+    /* Save the callback's exception: only one can end the run, the first. */
     PyObject *exc = code < 0 ? PyErr_GetRaisedException() : NULL;
     PyObject *took = PyLong_FromLongLong(took_ns);
     PyObject *result =

@@ -4,8 +4,8 @@
    keys.  KeyboardInterrupt and SystemExit are not reported: they propagate out
    of run_forever.
 
-   Every function returns -1 with an exception set if that exception must leave
-   run_forever.  All of them run Python.  Loop's thread only. */
+   Every function returns -1 with an exception set if that exception ends
+   the run.  All of them run Python.  Loop's thread only. */
 #ifndef FL_CORE_REPORT_H
 #define FL_CORE_REPORT_H
 
@@ -21,7 +21,7 @@ int fl_loop_report_call(FlLoop *loop, PyObject *object, PyObject *name,
 /* If an entry that returned `code` took at least slow_callback_duration: log
    it in debug mode, and call slow_callback_hook with metrics.  `subject` names
    an entry that ran no handle; NULL: nothing does, and it is not reported.
-   What these calls raise leaves the run, as in asyncio.  Returns `code`, or
+   What these calls raise ends the run, as in asyncio.  Returns `code`, or
    -1. */
 int fl_loop_report_slow(FlLoop *loop, PyObject *subject, int64_t took_ns,
                         int code);

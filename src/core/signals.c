@@ -235,7 +235,7 @@ forward_signals(FlLoop *loop, const unsigned char *signums, ssize_t count)
 /* --- received signals ---------------------------------------------------- */
 
 /* Call loop._handle_signal if add_signal_handler has any handlers.  0, or -1
-   with an exception that must leave run_forever. */
+   with an exception that ends the run. */
 static int
 handle_signal(FlLoop *loop, unsigned char signum)
 {
@@ -261,11 +261,10 @@ handle_signal(FlLoop *loop, unsigned char signum)
 }
 
 /* The signal pipe is readable: empty it; each byte is a signal's number.  0,
-   or -1 with the first exception that must leave run_forever. */
+   or -1 with the first exception that ends the run. */
 static int
-on_signal(void *owner, FlRegistration *reg, int events)
+on_signal(FlLoop *loop, FlRegistration *reg, int events)
 {
-    FlLoop *loop = owner;
     unsigned char signums[128];
     ssize_t count;
     (void)events;

@@ -151,7 +151,7 @@ fl_thread_queue_push_anythread(FlLoop *loop, FlReady *entry)
 /* --- with and without a GIL ---------------------------------------------- */
 
 int
-fl_thread_queue_call_op_anythread(FlLoop *loop, FlReadyOp op,
+fl_thread_queue_push_op_anythread(FlLoop *loop, FlReadyOp op,
                                   PyObject *subject, PyObject *argument)
 {
     FlReady entry = {

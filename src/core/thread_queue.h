@@ -15,9 +15,28 @@
 #ifndef FL_CORE_THREAD_QUEUE_H
 #define FL_CORE_THREAD_QUEUE_H
 
-#include "core/loop.h"
+#include "core/handle.h"
 #include "core/ready_queue.h"
 #include "py/compat.h"
+#include "py/state.h"
+
+#include <stdatomic.h>
+#include <uv.h>
+
+/* The entries that other threads pushed, used only without a GIL.  The lock
+   also guards the last three fields and the times of metrics, and these with a
+   GIL too. */
+typedef struct {
+    uv_mutex_t lock; /* taken by fl_thread_queue_lock */
+    unsigned forks;  /* fl_forks_count() when lock and condition were made */
+    FlReadyQueue ready;
+    atomic_bool filled; /* ready has entries; readable without the lock */
+    /* see threadsafe_handle.c */
+    uv_cond_t finished;           /* `running` has returned */
+    FlHandle *running;            /* borrowed: the running thread-safe handle,
+                                     or NULL */
+    unsigned long running_thread; /* the thread that runs it */
+} FlThreadQueue;
 
 /* Take and release the lock.  Any thread.  In a forked child the lock and its
    condition are initialised again first.  Threads of the parent, which do not
@@ -43,7 +62,7 @@ int fl_thread_queue_push_anythread(FlLoop *loop, FlReady *entry);
 
 /* Push an entry that runs op(loop, subject, argument); argument may be NULL.
    Takes its own references.  0 or -1 as above. */
-int fl_thread_queue_call_op_anythread(FlLoop *loop, FlReadyOp op,
+int fl_thread_queue_push_op_anythread(FlLoop *loop, FlReadyOp op,
                                       PyObject *subject, PyObject *argument);
 
 /* With a GIL: the second half of a push, for a caller that has put an entry

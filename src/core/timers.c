@@ -139,14 +139,14 @@ remove_op(FlLoop *loop, PyObject *timer, PyObject *Py_UNUSED(argument))
 int
 fl_timer_enqueue_anythread(FlTimerHandle *timer)
 {
-    return fl_thread_queue_call_op_anythread(FL_LOOP(timer->loop), enqueue_op,
+    return fl_thread_queue_push_op_anythread(FL_LOOP(timer->loop), enqueue_op,
                                              (PyObject *)timer, NULL);
 }
 
 void
 fl_timer_remove_anythread(FlTimerHandle *timer)
 {
-    if (fl_thread_queue_call_op_anythread(FL_LOOP(timer->loop), remove_op,
+    if (fl_thread_queue_push_op_anythread(FL_LOOP(timer->loop), remove_op,
                                           (PyObject *)timer, NULL)
         < 0)
     {

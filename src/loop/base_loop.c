@@ -8,7 +8,7 @@
       never be released.
    3. tp_clear does what close() does.  A loop that nothing reaches is garbage
       together with its transports: the loop's reference to a transport is a
-      cycle that only the GC can break (visit_owned). */
+      cycle that only the GC can break (visit_transports). */
 #include "loop/base_loop.h"
 
 #include "base/list.h"
@@ -185,8 +185,9 @@ abandon_transports(FlList *list)
 {
     FlList *link;
     while ((link = fl_list_pop(list)) != NULL) {
-        FlOwned *owned = FL_LIST_ENTRY(link, FlOwned, link);
-        owned->kind->abandon(owned);
+        FlOpenTransport *transport =
+            FL_LIST_ENTRY(link, FlOpenTransport, link);
+        transport->kind->abandon(transport);
     }
 }
 
@@ -262,15 +263,16 @@ loop_close(FlLoop *loop, PyObject *Py_UNUSED(ignored))
 
 /* Visit the loop's references to its transports.  A transport from which the
    loop expects nothing visits that reference itself
-   (FlOwnedKind.visits_own_ref): visiting it twice would break the GC's
+   (FlOpenTransportKind.visits_own_ref): visiting it twice would break the GC's
    reference counts. */
 static int
-visit_owned(const FlList *list, visitproc visit, void *arg)
+visit_transports(const FlList *list, visitproc visit, void *arg)
 {
     for (const FlList *link = list->next; link != list; link = link->next) {
-        FlOwned *owned = FL_LIST_ENTRY((FlList *)link, FlOwned, link);
-        if (!owned->kind->visits_own_ref(owned)) {
-            Py_VISIT(owned->object);
+        FlOpenTransport *transport =
+            FL_LIST_ENTRY((FlList *)link, FlOpenTransport, link);
+        if (!transport->kind->visits_own_ref(transport)) {
+            Py_VISIT(transport->object);
         }
     }
     return 0;
@@ -310,7 +312,7 @@ loop_traverse(FlLoop *loop, visitproc visit, void *arg)
         result = fl_ready_traverse(&loop->thread_queue.ready, visit, arg);
     }
     if (result == 0) {
-        result = visit_owned(&loop->streams, visit, arg);
+        result = visit_transports(&loop->streams, visit, arg);
     }
     return result != 0 ? result : fl_user_fd_traverse(loop, visit, arg);
 }
@@ -504,10 +506,10 @@ static PyMethodDef loop_methods[] = {
     FAST_KW("add_writer", fl_loop_add_writer),
     FAST_KW("remove_reader", fl_loop_remove_reader),
     FAST_KW("remove_writer", fl_loop_remove_writer),
-    FAST_KW("_add_reader", fl_loop_add_reader_raw),
-    FAST_KW("_add_writer", fl_loop_add_writer_raw),
-    FAST_KW("_remove_reader", fl_loop_remove_reader_raw),
-    FAST_KW("_remove_writer", fl_loop_remove_writer_raw),
+    FAST_KW("_add_reader", fl_loop_add_reader_unchecked),
+    FAST_KW("_add_writer", fl_loop_add_writer_unchecked),
+    FAST_KW("_remove_reader", fl_loop_remove_reader_unchecked),
+    FAST_KW("_remove_writer", fl_loop_remove_writer_unchecked),
     {"_enable_metrics", AS_METHOD(enable), METH_NOARGS, enable_doc},
     PLAIN("_read_metrics", read_metrics, METH_NOARGS),
     PLAIN("_signal_wakeup", fl_loop_signal_wakeup, METH_O),

@@ -33,7 +33,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 
-static int on_fd(void *owner, FlRegistration *reg, int events);
+static int on_fd(FlLoop *loop, FlRegistration *reg, int events);
 
 /* --- the users of an fd -------------------------------------------------- */
 
@@ -44,7 +44,7 @@ registration_at(const FlLoop *loop, int fd)
     return loop->poller == NULL ? NULL : fl_registration_at(loop->poller, fd);
 }
 
-static FlOwned *
+static FlOpenTransport *
 transport_at(const FlLoop *loop, int fd)
 {
     const FlRegistration *reg = registration_at(loop, fd);
@@ -78,7 +78,7 @@ fl_user_fd_after(const FlLoop *loop, int fd)
 bool
 fl_fd_is_used(const FlLoop *loop, int fd)
 {
-    FlOwned *transport = transport_at(loop, fd);
+    FlOpenTransport *transport = transport_at(loop, fd);
     return transport == NULL ? registration_at(loop, fd) != NULL
                              : transport->kind->has_fd(transport);
 }
@@ -86,7 +86,7 @@ fl_fd_is_used(const FlLoop *loop, int fd)
 int
 fl_fd_acquire(FlLoop *loop, int fd)
 {
-    FlOwned *previous;
+    FlOpenTransport *previous;
     fl_user_fd_evict(loop, fd);
     while ((previous = transport_at(loop, fd)) != NULL) {
         previous->kind->invalidate_fd(previous);
@@ -98,14 +98,14 @@ fl_fd_acquire(FlLoop *loop, int fd)
 PyObject *
 fl_fd_transport(const FlLoop *loop, int fd)
 {
-    FlOwned *transport = transport_at(loop, fd);
+    FlOpenTransport *transport = transport_at(loop, fd);
     return transport == NULL ? NULL : transport->object;
 }
 
 /* --- running ------------------------------------------------------------- */
 
 /* Run what stands in a slot, a handle or an FlFdCall; steals it.  0, or -1
-   with an exception that leaves the run. */
+   with an exception that ends the run. */
 static int
 run_handle(FlLoop *loop, PyObject *handle)
 {
@@ -126,9 +126,8 @@ run_handle(FlLoop *loop, PyObject *handle)
 
 /* on_events of a user-owned fd: run its reader, then its writer. */
 static int
-on_fd(void *owner, FlRegistration *reg, int events)
+on_fd(FlLoop *loop, FlRegistration *reg, int events)
 {
-    FlLoop *loop = owner;
     /* Both are owned, because the reader may remove the writer.  That cancels
        the writer, so running it does nothing. */
     PyObject *reader = NULL, *writer = NULL;
@@ -317,12 +316,12 @@ parse_registered_fd(FlLoop *loop, PyObject *object)
 static bool
 transport_has_fd(FlLoop *loop, int fd)
 {
-    FlOwned *owned = transport_at(loop, fd);
-    if (owned == NULL) {
+    FlOpenTransport *transport = transport_at(loop, fd);
+    if (transport == NULL) {
         return false;
     }
-    PyObject *object = Py_NewRef(owned->object);
-    bool has_fd = owned->kind->has_fd(owned);
+    PyObject *object = Py_NewRef(transport->object);
+    bool has_fd = transport->kind->has_fd(transport);
     Py_DECREF(object);
     return has_fd;
 }
@@ -402,9 +401,10 @@ evict_transport(FlLoop *loop, int fd)
     if (transport_has_fd(loop, fd)) {
         return;
     }
-    FlOwned *owned = transport_at(loop, fd); /* fileno() may have ended it */
-    if (owned != NULL) {
-        owned->kind->invalidate_fd(owned);
+    FlOpenTransport *transport =
+        transport_at(loop, fd); /* fileno() may have ended it */
+    if (transport != NULL) {
+        transport->kind->invalidate_fd(transport);
     }
 }
 
@@ -576,12 +576,14 @@ const char fl_loop_remove_writer_doc[] =
 #define RAW_PARAMETERS "fd, callback, *args"
 #endif
 
-const char fl_loop_add_reader_raw_doc[] =
+const char fl_loop_add_reader_unchecked_doc[] =
     DOC_RAW("add_reader", RAW_PARAMETERS);
-const char fl_loop_add_writer_raw_doc[] =
+const char fl_loop_add_writer_unchecked_doc[] =
     DOC_RAW("add_writer", RAW_PARAMETERS);
-const char fl_loop_remove_reader_raw_doc[] = DOC_RAW("remove_reader", "fd");
-const char fl_loop_remove_writer_raw_doc[] = DOC_RAW("remove_writer", "fd");
+const char fl_loop_remove_reader_unchecked_doc[] =
+    DOC_RAW("remove_reader", "fd");
+const char fl_loop_remove_writer_unchecked_doc[] =
+    DOC_RAW("remove_writer", "fd");
 
 #define ADD(function, python_name, event, checked, convert)                \
     FL_FAST_KW(function)                                                   \
@@ -602,9 +604,9 @@ const char fl_loop_remove_writer_raw_doc[] = DOC_RAW("remove_writer", "fd");
    return the handle, and do not check whether a transport uses the fd. */
 ADD(fl_loop_add_reader, "add_reader", FL_READABLE, true, discard_handle)
 ADD(fl_loop_add_writer, "add_writer", FL_WRITABLE, true, discard_handle)
-ADD(fl_loop_add_reader_raw, "_add_reader", FL_READABLE, false, )
-ADD(fl_loop_add_writer_raw, "_add_writer", FL_WRITABLE, false, )
+ADD(fl_loop_add_reader_unchecked, "_add_reader", FL_READABLE, false, )
+ADD(fl_loop_add_writer_unchecked, "_add_writer", FL_WRITABLE, false, )
 REMOVE(fl_loop_remove_reader, "remove_reader", FL_READABLE, true)
 REMOVE(fl_loop_remove_writer, "remove_writer", FL_WRITABLE, true)
-REMOVE(fl_loop_remove_reader_raw, "_remove_reader", FL_READABLE, false)
-REMOVE(fl_loop_remove_writer_raw, "_remove_writer", FL_WRITABLE, false)
+REMOVE(fl_loop_remove_reader_unchecked, "_remove_reader", FL_READABLE, false)
+REMOVE(fl_loop_remove_writer_unchecked, "_remove_writer", FL_WRITABLE, false)

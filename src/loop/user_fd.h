@@ -15,6 +15,28 @@
 #include "loop/methods.h"
 #include "py/compat.h"
 
+/* The strong references of a user-owned fd. */
+typedef struct {
+    PyObject *reader; /* FlHandle, FlFdCall or NULL */
+    PyObject *writer;
+    PyObject *object; /* the file object as it was passed; NULL for an int */
+} FlFdRefs;
+
+/* The head of a SocketCall (sock/sock_call.c), which takes a handle's place as
+   reader or writer.  run returns 0, or -1 with an exception set. */
+typedef struct {
+    PyObject_HEAD
+    int (*run)(PyObject *self);
+} FlFdCall;
+
+/* A user-owned fd: the registration of add_reader, add_writer or a sock_*
+   call, with what it refers to. */
+typedef struct {
+    FlRegistration reg; /* first: the poller frees it */
+    FlFdRefs refs;
+    PyObject *socket_ref; /* trusted only: weak reference to the socket */
+} FlUserFd;
+
 /* Remove and cancel the application's callbacks of an fd that a transport of
    ours has now.  Runs application code. */
 void fl_user_fd_evict(FlLoop *loop, int fd);
@@ -89,17 +111,17 @@ FL_FAST_KW(fl_loop_add_reader);
 FL_FAST_KW(fl_loop_add_writer);
 FL_FAST_KW(fl_loop_remove_reader);
 FL_FAST_KW(fl_loop_remove_writer);
-FL_FAST_KW(fl_loop_add_reader_raw);
-FL_FAST_KW(fl_loop_add_writer_raw);
-FL_FAST_KW(fl_loop_remove_reader_raw);
-FL_FAST_KW(fl_loop_remove_writer_raw);
+FL_FAST_KW(fl_loop_add_reader_unchecked);
+FL_FAST_KW(fl_loop_add_writer_unchecked);
+FL_FAST_KW(fl_loop_remove_reader_unchecked);
+FL_FAST_KW(fl_loop_remove_writer_unchecked);
 extern const char fl_loop_add_reader_doc[];
 extern const char fl_loop_add_writer_doc[];
 extern const char fl_loop_remove_reader_doc[];
 extern const char fl_loop_remove_writer_doc[];
-extern const char fl_loop_add_reader_raw_doc[];
-extern const char fl_loop_add_writer_raw_doc[];
-extern const char fl_loop_remove_reader_raw_doc[];
-extern const char fl_loop_remove_writer_raw_doc[];
+extern const char fl_loop_add_reader_unchecked_doc[];
+extern const char fl_loop_add_writer_unchecked_doc[];
+extern const char fl_loop_remove_reader_unchecked_doc[];
+extern const char fl_loop_remove_writer_unchecked_doc[];
 
 #endif

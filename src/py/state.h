@@ -19,7 +19,7 @@
 
 #include <stdatomic.h>
 
-struct FlLoop;
+typedef struct FlLoop FlLoop; /* core/loop.h */
 struct FlNativeProtocol;
 
 /* Attribute and keyword names used on hot paths, interned once. */
@@ -160,10 +160,10 @@ typedef struct {
    main thread of the main interpreter sets it.  Any thread may close a loop:
    it then reads owner and handler, and clears them if they are that loop. */
 typedef struct {
-    struct FlLoop *FL_ATOMIC owner;   /* the loop whose pipe it is, or NULL */
-    struct FlLoop *FL_ATOMIC handler; /* needs it between runs, or NULL */
-    int fd;                           /* the fd that we set, or -1 */
-    FlForeignFd before;               /* the fd that the application had set */
+    FlLoop *FL_ATOMIC owner;   /* the loop whose pipe it is, or NULL */
+    FlLoop *FL_ATOMIC handler; /* needs it between runs, or NULL */
+    int fd;                    /* the fd that we set, or -1 */
+    FlForeignFd before;        /* the fd that the application had set */
 } FlWakeup;
 
 /* A protocol type with C functions for its calls: see

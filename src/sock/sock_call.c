@@ -68,8 +68,8 @@ stop_waiting(SocketCall *self)
     }
     PyObject *removed =
         event == FL_READABLE
-            ? fl_loop_remove_reader_raw(loop, &fd_object, 1, NULL)
-            : fl_loop_remove_writer_raw(loop, &fd_object, 1, NULL);
+            ? fl_loop_remove_reader_unchecked(loop, &fd_object, 1, NULL)
+            : fl_loop_remove_writer_unchecked(loop, &fd_object, 1, NULL);
     Py_DECREF(fd_object);
     return fl_call_done(removed);
 }
@@ -176,10 +176,10 @@ wait_for_fd(SocketCall *self)
         PyObject *args[] = {fd_object, (PyObject *)self};
         self->handle =
             (FlHandle *)(attempt->operation->event == FL_READABLE
-                             ? fl_loop_add_reader_raw(attempt->loop, args, 2,
-                                                      NULL)
-                             : fl_loop_add_writer_raw(attempt->loop, args, 2,
-                                                      NULL));
+                             ? fl_loop_add_reader_unchecked(attempt->loop,
+                                                            args, 2, NULL)
+                             : fl_loop_add_writer_unchecked(attempt->loop,
+                                                            args, 2, NULL));
         code = self->handle == NULL ? -1 : 0;
     }
     Py_XDECREF(fd_object);

@@ -152,8 +152,8 @@ fl_tls_defer(FlTls *self)
     }
     PyObject *context =
         self->raw_is_stream ? ((FlStream *)self->raw)->context : NULL;
-    int code = fl_loop_call_op(self->loop, run_deferred, (PyObject *)self,
-                               NULL, context);
+    int code = fl_loop_queue_op(self->loop, run_deferred, (PyObject *)self,
+                                NULL, context);
     self->deferred = code == 0;
     return code;
 }

@@ -67,7 +67,7 @@ fl_datagram_report(FlDatagram *self, PyObject *method)
 /* --- events -------------------------------------------------------------- */
 
 /* Dispatch an event: read first, then write; each checks the phase.  0, or -1
-   if an exception must leave run_forever. */
+   if an exception ends the run. */
 static int
 run_events(FlStream *stream, int events)
 {

@@ -53,7 +53,7 @@ int fl_datagram_report_errno(FlDatagram *self, int code);
 
 /* Report the raised exception to the exception handler, as raised by the
    transport's method of this name.  asyncio runs that method as a callback, so
-   reports must name it.  0, or -1 if the exception must leave run_forever. */
+   reports must name it.  0, or -1 if the exception ends the run. */
 int fl_datagram_report(FlDatagram *self, PyObject *method);
 
 /* Add DatagramTransport and its functions to the module.  0, or -1 with an

@@ -170,7 +170,7 @@ can_deliver(const FlDatagram *self)
 }
 
 /* Deliver the first stored datagram; the caller has checked that one may be.
-   0, or -1 if an exception must leave run_forever. */
+   0, or -1 if an exception ends the run. */
 static int
 deliver_one(FlDatagram *self)
 {
@@ -193,7 +193,7 @@ deliver_one(FlDatagram *self)
 }
 
 /* Deliver stored datagrams while the transport may: invariant 2.  0, or -1 if
-   an exception must leave run_forever. */
+   an exception ends the run. */
 static int
 deliver_received(FlDatagram *self)
 {
@@ -231,14 +231,14 @@ fl_datagram_deliver_later(FlDatagram *self)
     if (self->received_head == self->received_tail) {
         return 0;
     }
-    return fl_loop_call_op(self->stream.loop, run_deliver, (PyObject *)self,
-                           NULL, self->stream.context);
+    return fl_loop_queue_op(self->stream.loop, run_deliver, (PyObject *)self,
+                            NULL, self->stream.context);
 }
 
 /* --- read events --------------------------------------------------------- */
 
 /* Read once and deliver.  The number of datagrams read, or -1 if an exception
-   must leave run_forever. */
+   ends the run. */
 static int
 read_batch(FlDatagram *self, unsigned limit)
 {

@@ -10,8 +10,8 @@
 #include "transport/datagram.h"
 
 /* The descriptor is readable: receive and deliver.  The caller owns a
-   reference to the transport.  0, or -1 if an exception must leave
-   run_forever. */
+   reference to the transport.  0, or -1 if an exception ends
+   the run. */
 int fl_datagram_read_ready(FlDatagram *self);
 
 /* Queue the delivery of the datagrams received so far for the next iteration.

@@ -11,7 +11,7 @@
 
 /* The descriptor is writable: send from the queue, and complete a close that
    waited for it.  The caller owns a reference to the transport.  0, or -1 if
-   an exception must leave run_forever. */
+   an exception ends the run. */
 int fl_datagram_write_ready(FlDatagram *self);
 
 /* The method sendto(data, addr=None).  None, or NULL with an exception set. */

@@ -1,8 +1,8 @@
 /* Flow control: when the protocol must stop writing, and when it may go on.
 
-   1. pause_writing is called inside the write that raised the backlog above
+   1. pause_writing is called inside the write that fills the queue above
       the high-water mark, as in asyncio.  resume_writing is called when the
-      backlog is down to the low-water mark.
+      queue is down to the low-water mark.
    2. The protocol may close, abort or write in either call.  So each is the
       last thing its caller does, or the caller checks the phase again.
    3. The critical section covers the test and the flag, and not the call:
@@ -44,7 +44,7 @@ fl_flow_call(FlTransport *self, PyObject *protocol, PyObject *const *reported,
 }
 
 void
-fl_stream_meter_backlog(FlStream *self)
+fl_stream_meter_queue(FlStream *self)
 {
     if (self->loop == NULL || FL_LIKELY(self->loop->metrics == NULL)
         || self->loop->closed)
@@ -85,7 +85,7 @@ fl_stream_maybe_resume(FlStream *self)
 {
     bool resumes;
     Py_BEGIN_CRITICAL_SECTION(self);
-    fl_stream_meter_backlog(self);
+    fl_stream_meter_queue(self);
     resumes = self->protocol_paused
               && self->write_queue.size_bytes <= self->low_water_bytes;
     if (resumes) {

@@ -177,8 +177,8 @@ open_tls(Listener *self, Accepted *accepted)
 }
 
 /* Open a transport on a connection, in a context of its own.  A failure is
-   reported and closes the connection.  0, or -1 if an exception must leave
-   run_forever. */
+   reported and closes the connection.  0, or -1 if an exception ends
+   the run. */
 static int
 open_accepted(Listener *self, Accepted *accepted)
 {
@@ -234,7 +234,7 @@ listener_stop(Listener *self)
     PyObject *removed =
         fd_object == NULL
             ? NULL
-            : fl_loop_remove_reader_raw(self->loop, &fd_object, 1, NULL);
+            : fl_loop_remove_reader_unchecked(self->loop, &fd_object, 1, NULL);
     Py_XDECREF(fd_object);
     return fl_call_done(removed);
 }
@@ -246,9 +246,10 @@ listener_start(Listener *self)
 {
     PyObject *fd_object = PyLong_FromLong(self->fd);
     PyObject *args[] = {fd_object, (PyObject *)self};
-    PyObject *handle = fd_object == NULL
-                           ? NULL
-                           : fl_loop_add_reader_raw(self->loop, args, 2, NULL);
+    PyObject *handle =
+        fd_object == NULL
+            ? NULL
+            : fl_loop_add_reader_unchecked(self->loop, args, 2, NULL);
     Py_XDECREF(fd_object);
     /* NULL after a failure: the listener then counts as stopped. */
     Py_XSETREF(self->handle, (FlHandle *)handle);
@@ -256,7 +257,7 @@ listener_start(Listener *self)
 }
 
 /* accept failed: report it, and pause if invariant 5 applies.  0, or -1 if an
-   exception must leave run_forever. */
+   exception ends the run. */
 static int
 accept_failed(Listener *self, int code)
 {
@@ -285,8 +286,8 @@ accept_failed(Listener *self, int code)
     return result == NULL ? fl_loop_report_callback(self->loop, NULL) : 0;
 }
 
-/* Open all accepted connections.  Goes on after an exception that must leave
-   run_forever: the peers of the others are connected and wait for an answer.
+/* Open all accepted connections.  Goes on after an exception that ends
+   the run: the peers of the others are connected and wait for an answer.
    0, or -1 with the first such exception set. */
 static int
 open_all(Listener *self, Accepted *accepted, int count)
@@ -334,7 +335,7 @@ next_limit(Listener *self)
 }
 
 /* The add_reader callback: the socket is readable.  An exception from here
-   leaves run_forever. */
+   ends the run. */
 static PyObject *
 listener_call(Listener *self, PyObject *Py_UNUSED(args),
               PyObject *Py_UNUSED(kwargs))

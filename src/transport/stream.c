@@ -51,7 +51,7 @@ fl_stream_set_phase(FlStream *self, FlStreamPhase phase)
     FL_CHECK(phase > self->phase, "phases only advance");
     if (phase >= FL_STREAM_LOST) {
         /* The flush at the callback's end must not find a lost stream. */
-        fl_stream_uncork(self);
+        fl_stream_cancel_flush(self);
     }
     self->phase = phase;
 }
@@ -59,7 +59,7 @@ fl_stream_set_phase(FlStream *self, FlStreamPhase phase)
 int
 fl_stream_update_registration(FlStream *self)
 {
-    fl_stream_meter_backlog(self);
+    fl_stream_meter_queue(self);
     if (self->reg == NULL) {
         return 0;
     }
@@ -107,7 +107,7 @@ fl_stream_resolve_if_pending(FlStream *self, PyObject *waiter,
 }
 
 /* Resolve the future of create_connection or its like: failure is 0 or a
-   negative errno.  0, or -1 to leave the loop. */
+   negative errno.  0, or -1 to end the run. */
 static int
 wake_waiter(FlStream *self, int failure)
 {
@@ -130,7 +130,7 @@ wake_waiter(FlStream *self, int failure)
 }
 
 /* asyncio queues this as callbacks of their own, so it also runs when
-   connection_made has raised.  0, or -1 to leave the loop. */
+   connection_made has raised.  0, or -1 to end the run. */
 static int
 start_reading(FlStream *self)
 {
@@ -229,7 +229,7 @@ fl_stream_unregister(FlStream *self)
 {
     FlRegistration *reg = self->reg;
     self->reg = NULL;
-    fl_stream_uncork(self); /* without a registration nothing can be sent */
+    fl_stream_cancel_flush(self); /* the fd is about to be closed */
     if (reg == NULL) {
         return;
     }
@@ -293,7 +293,7 @@ fl_stream_finish(FlStream *self)
 }
 
 /* Fail sendfile's future with connection_lost's exception, or with a
-   ConnectionError if that is None.  0, or -1 to leave the loop. */
+   ConnectionError if that is None.  0, or -1 to end the run. */
 static int
 fail_empty_waiter(FlStream *self, PyObject *argument)
 {
@@ -354,8 +354,8 @@ fl_stream_queue_connection_lost(FlStream *self, PyObject *exc)
     if (self->loop->debug) {
         fl_debug_note_stack(self->loop, &self->queued_by);
     }
-    if (fl_loop_call_op(self->loop, run_connection_lost, (PyObject *)self,
-                        argument, self->context)
+    if (fl_loop_queue_op(self->loop, run_connection_lost, (PyObject *)self,
+                         argument, self->context)
         < 0)
     {
         /* No memory for an entry, but connection_lost must be called.  That
@@ -429,7 +429,7 @@ run_events(FlStream *self, int events)
 }
 
 int
-fl_stream_on_events(void *owner, FlRegistration *reg, int events)
+fl_stream_on_events(FlLoop *loop, FlRegistration *reg, int events)
 {
     FlStream *self = reg->owner;
     if (events == 0) {
@@ -438,7 +438,7 @@ fl_stream_on_events(void *owner, FlRegistration *reg, int events)
     Py_INCREF(self);
     int code;
     if (PyContext_Enter(self->context) < 0) {
-        code = fl_loop_report_callback(owner, NULL);
+        code = fl_loop_report_callback(loop, NULL);
     }
     else {
         /* Exactly the entered context is left, whatever the handler does. */
@@ -488,16 +488,16 @@ set_peer(FlStream *self, const FlStreamOptions *options)
     return size > 0 && self->peer == NULL ? -1 : 0;
 }
 
-/* FlOwnedKind.abandon: the loop has unlinked the node; drop its reference. */
+/* FlOpenTransportKind.abandon: the loop has unlinked the node. */
 static void
-abandon(FlOwned *owned)
+abandon(FlOpenTransport *owned)
 {
     FlStream *self = FL_LIST_ENTRY(&owned->link, FlStream, owned.link);
     fl_stream_unregister(self);
     Py_DECREF(self);
 }
 
-static const FlOwnedKind owned_kind = {
+static const FlOpenTransportKind owned_kind = {
     .visits_own_ref = fl_stream_visits_own_ref,
     .abandon = abandon,
     .has_fd = fl_stream_has_fd,
@@ -599,8 +599,8 @@ fl_stream_open(FlLoop *loop, const FlStreamOptions *options)
         self->server = code < 0 ? NULL : Py_NewRef(options->server);
     }
     if (code < 0
-        || fl_loop_call_op(loop, run_connection_made, (PyObject *)self, NULL,
-                           self->context)
+        || fl_loop_queue_op(loop, run_connection_made, (PyObject *)self, NULL,
+                            self->context)
                < 0)
     {
         stream_undo(self);

@@ -5,7 +5,7 @@
 
      OPENING   connection_made is queued               -> OPEN, CLOSING, LOST
      OPEN      reads, unless paused or at EOF          -> CLOSING, LOST
-     CLOSING   reads no more, still sends its backlog  -> LOST
+     CLOSING   reads no more, still sends its queue    -> LOST
      LOST      connection_lost is queued               -> CLOSED
      CLOSED    connection_lost was called, the descriptor is closed
 
@@ -13,11 +13,11 @@
    asserts that the phase only advances.  The finalizer (stream_gc.c) takes a
    stream from any phase to CLOSED.
 
-   Ownership: from open to CLOSED the loop owns a reference (FlOwned).  An open
-   transport of a live loop is therefore garbage only where no event can come
-   of it (stream_gc.c, invariant 1).  The stream owns its protocol, server,
-   context and descriptor.  Where there is a socket object (`sock`), that
-   object owns the descriptor and `fd` only names it.
+   Ownership: from open to CLOSED the loop owns a reference (FlOpenTransport).
+   An open transport of a live loop is therefore garbage only where no event
+   can come of it (stream_gc.c, invariant 1).  The stream owns its protocol,
+   server, context and fd.  Where there is a socket object (`sock`), that
+   object owns the fd and `fd` only names it.
 
    Threads: events and connection_made run in the loop's thread.  With a GIL
    any thread that holds it may call the rest.  Without one the write queue
@@ -49,7 +49,7 @@ typedef enum {
 } FlStreamPhase;
 
 struct FlStream;
-/* Handle a registration's events: 0, or -1 to leave the loop.  Called in the
+/* Handle a registration's events: 0, or -1 to end the run.  Called in the
    stream's context. */
 typedef int FlStreamEvents(struct FlStream *self, int events);
 
@@ -61,7 +61,8 @@ typedef enum {
 
 typedef struct FlStream {
     FL_TRANSPORT_HEAD
-    FlOwned owned; /* loop->cork points here while the stream is corked */
+    FlOpenTransport
+        owned; /* loop->cork points here while the stream is corked */
     FlRegistration *reg; /* NULL once unregistered */
     FlStreamEvents *run_events;
     PyObject *sock; /* the socket object, made on first use; or NULL */
@@ -117,7 +118,7 @@ fl_stream_is_corked(const FlStream *self)
 /* Cancel the flush at the callback's end: the queue is dropped, or sent
    elsewhere. */
 static inline void
-fl_stream_uncork(FlStream *self)
+fl_stream_cancel_flush(FlStream *self)
 {
     if (fl_stream_is_corked(self)) {
         self->loop->cork = NULL;
@@ -162,10 +163,10 @@ void fl_stream_unregister(FlStream *self);
    0 or a negative errno. */
 int fl_stream_update_registration(FlStream *self);
 
-/* asyncio's close().  A backlog is sent first. */
+/* asyncio's close().  The write queue is sent first. */
 void fl_stream_close(FlStream *self);
 
-/* asyncio's abort(), or its _force_close(exc): drop the backlog and queue
+/* asyncio's abort(), or its _force_close(exc): drop the queue and queue
    connection_lost.  exc is borrowed, or NULL. */
 void fl_stream_force_close(FlStream *self, PyObject *exc);
 
@@ -180,8 +181,8 @@ void fl_stream_queue_connection_lost(FlStream *self, PyObject *exc);
 int fl_stream_call_connection_lost(FlStream *self);
 
 /* FlRegistration.on_events of every stream: handle the events in the stream's
-   context.  0, or -1 to leave the loop. */
-int fl_stream_on_events(void *loop, FlRegistration *reg, int events);
+   context.  0, or -1 to end the run. */
+int fl_stream_on_events(FlLoop *loop, FlRegistration *reg, int events);
 
 /* Enter CLOSED without a call of the protocol.  Closes the descriptor and
    releases everything else, the loop's reference last.  0, or -1 with the
@@ -189,7 +190,7 @@ int fl_stream_on_events(void *loop, FlRegistration *reg, int events);
 int fl_stream_finish(FlStream *self);
 
 /* Call method(value), set_result or set_exception, on a future unless it is
-   already resolved.  An exception is reported.  0, or -1 to leave the loop. */
+   already resolved.  An exception is reported.  0, or -1 to end the run. */
 int fl_stream_resolve_if_pending(FlStream *self, PyObject *waiter,
                                  PyObject *method, PyObject *value);
 

@@ -4,7 +4,7 @@
    reported to the loop's exception handler.
 
    Loop's thread, or any that holds the GIL.  Functions return 0, or -1 with an
-   exception that must leave run_forever (KeyboardInterrupt, SystemExit). */
+   exception that ends the run (KeyboardInterrupt, SystemExit). */
 #ifndef FL_TRANSPORT_STREAM_ERROR_H
 #define FL_TRANSPORT_STREAM_ERROR_H
 

@@ -52,7 +52,7 @@ fl_stream_query_fd(FlStream *self)
 
 /* A pipe never has its fd alone: asyncio allows other users of it. */
 bool
-fl_stream_has_fd(FlOwned *owned)
+fl_stream_has_fd(FlOpenTransport *owned)
 {
     FlStream *self = FL_LIST_ENTRY(&owned->link, FlStream, owned.link);
     /* The caller owns the transport. */
@@ -107,7 +107,7 @@ fl_stream_take_fd(FlStream *self, int fd)
 }
 
 void
-fl_stream_invalidate_fd(FlOwned *owned)
+fl_stream_invalidate_fd(FlOpenTransport *owned)
 {
     FlStream *self = FL_LIST_ENTRY(&owned->link, FlStream, owned.link);
     Py_INCREF(self); /* detach() and its like may drop other references */

@@ -28,8 +28,8 @@ fl_stream_check_fd(FlStream *self)
    exception set.  May run Python. */
 int fl_stream_take_fd(FlStream *self, int fd);
 
-/* The loop's hooks; FlOwnedKind in core/loop.h states their contracts. */
-bool fl_stream_has_fd(FlOwned *owned);
-void fl_stream_invalidate_fd(FlOwned *owned);
+/* The loop's calls: FlOpenTransportKind states their contracts. */
+bool fl_stream_has_fd(FlOpenTransport *owned);
+void fl_stream_invalidate_fd(FlOpenTransport *owned);
 
 #endif

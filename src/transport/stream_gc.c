@@ -28,7 +28,7 @@
 #include <stdlib.h>
 
 bool
-fl_stream_visits_own_ref(const FlOwned *owned)
+fl_stream_visits_own_ref(const FlOpenTransport *owned)
 {
     const FlStream *self =
         FL_LIST_ENTRY((FlList *)&owned->link, FlStream, owned.link);

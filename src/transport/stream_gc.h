@@ -7,9 +7,9 @@
 
 #include "transport/stream.h"
 
-/* FlOwnedKind.visits_own_ref: no event can come of the stream, so that it
+/* FlOpenTransportKind.visits_own_ref: no event can come of the stream, so it
    visits the loop's reference to it as its own. */
-bool fl_stream_visits_own_ref(const FlOwned *owned);
+bool fl_stream_visits_own_ref(const FlOpenTransport *owned);
 
 int fl_stream_traverse(FlStream *self, visitproc visit, void *arg);
 

@@ -131,7 +131,7 @@ receive(FlStream *self, PyObject *protocol, char *buffer, size_t size_bytes,
 
 /* A read has returned a negative code; -EAGAIN is no failure.  Every error of
    a pipe is reported, as in asyncio, except EIO: a terminal's other side was
-   closed.  0, or -1 to leave the loop. */
+   closed.  0, or -1 to end the run. */
 static int
 read_failed(FlStream *self, int code)
 {
@@ -234,7 +234,7 @@ add_scratch(const FlStream *self, struct iovec *pieces, int count)
 }
 
 /* Deliver what is in the scratch, and adapt the size of the next reads.  0, or
-   -1 to leave the loop. */
+   -1 to end the run. */
 static int
 deliver_scratch(FlStream *self, PyObject *protocol, ReadResult *result)
 {

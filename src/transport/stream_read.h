@@ -11,7 +11,7 @@
 #include "transport/stream.h"
 
 /* Handle a readable event: read and deliver.  A failure ends the connection as
-   asyncio's _fatal_error does.  0, or -1 to leave the loop. */
+   asyncio's _fatal_error does.  0, or -1 to end the run. */
 int fl_stream_read_ready(FlStream *self);
 
 #endif

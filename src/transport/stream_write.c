@@ -157,7 +157,7 @@ shut_down_writing(FlStream *self)
     return shutdown(self->fd, SHUT_WR) < 0 ? -errno : 0;
 }
 
-/* The queue has become the backlog: register for writability. */
+/* The kernel refused bytes: register for writability. */
 static void
 wait_for_kernel(FlStream *self)
 {
@@ -171,7 +171,7 @@ wait_for_kernel(FlStream *self)
     }
 }
 
-/* Send the queue; the rest becomes the backlog. */
+/* Send the queue, as far as the kernel accepts it now. */
 static void
 send_queue(FlStream *self)
 {
@@ -230,7 +230,7 @@ cork_queue(FlStream *self)
 }
 
 void
-fl_stream_flush_corked(FlOwned *owned)
+fl_stream_flush_corked(FlOpenTransport *owned)
 {
     FlStream *self = FL_LIST_ENTRY(&owned->link, FlStream, owned.link);
     if (fl_loop_is_inherited(self->loop)) {
@@ -327,8 +327,8 @@ queue_payload(FlStream *self, const Payload *payload, size_t sent_bytes)
 }
 
 /* Flush corked bytes that this write would overtake: another stream's always,
-   this stream's unless the write joins them.  Returns whether there is a
-   backlog afterwards, behind which the write must queue. */
+   this stream's unless the write joins them.  Returns whether the kernel has
+   refused earlier bytes, so that the write must queue behind them. */
 static bool
 flush_before_write(FlStream *self, bool corks)
 {
@@ -353,11 +353,11 @@ write_payload(FlStream *self, const Payload *payload)
     }
     record_write(self);
     bool corks = may_cork(self, size);
-    bool backlogged = flush_before_write(self, corks);
+    bool blocked = flush_before_write(self, corks);
     if (self->phase >= FL_STREAM_LOST) {
         return 0; /* the flush has failed */
     }
-    if (!backlogged && !corks) { /* nothing is queued: send it directly */
+    if (!blocked && !corks) { /* nothing is queued: send it directly */
         struct iovec vector = {(char *)payload->data, size};
         code = fl_stream_check_fd(self);
         if (code == 0) {
@@ -374,7 +374,7 @@ write_payload(FlStream *self, const Payload *payload)
     if (queue_payload(self, payload, sent) < 0) {
         return -1;
     }
-    if (corks && !backlogged) {
+    if (corks && !blocked) {
         cork_queue(self);
     }
     else {
@@ -510,7 +510,7 @@ write_list(FlStream *self, PyObject *list)
     }
     record_write(self);
     bool corks = may_cork(self, size_bytes);
-    bool backlogged = flush_before_write(self, corks);
+    bool blocked = flush_before_write(self, corks);
     int code = 0;
     if (self->phase >= FL_STREAM_LOST) {
         return 0;
@@ -521,7 +521,7 @@ write_list(FlStream *self, PyObject *list)
     }
     /* What was queued before memory ran out is sent all the same. */
     PyObject *exc = code < 0 ? PyErr_GetRaisedException() : NULL;
-    if (backlogged) {
+    if (blocked) {
         wait_for_kernel(self);
     }
     else if (corks) {
@@ -565,7 +565,7 @@ fl_stream_write_eof(FlStream *self, PyObject *Py_UNUSED(ignored))
     Py_BEGIN_CRITICAL_SECTION(self);
     fl_stream_flush(self); /* may fail, and begin to close */
     if (!fl_stream_is_closing(self) && !self->eof_written) {
-        self->eof_written = true; /* sent by finish_drained after a backlog */
+        self->eof_written = true; /* sent by finish_drained, after the queue */
         if (fl_write_queue_is_empty(&self->write_queue)) {
             code = shut_down_writing(self);
         }
@@ -574,8 +574,8 @@ fl_stream_write_eof(FlStream *self, PyObject *Py_UNUSED(ignored))
     return fl_call_none(code < 0 ? fl_raise_errno(code) : 0);
 }
 
-/* If the backlog is sent: stop registering for writability, and do what waited
-   for it.  0, or -1 to leave the loop. */
+/* If the queue is sent: stop registering for writability, and do what waited
+   for it.  0, or -1 to end the run. */
 static int
 finish_drained(FlStream *self)
 {
@@ -628,7 +628,7 @@ fl_stream_write_ready(FlStream *self)
         write_failed(self, code);
         return 0;
     }
-    /* asyncio resumes a pipe's writer only once the backlog is sent. */
+    /* asyncio resumes a pipe's writer only once the queue is empty. */
     bool resumes =
         self->kind == FL_SOCKET || fl_write_queue_is_empty(&self->write_queue);
     if (resumes && fl_stream_maybe_resume(self) < 0) {

@@ -9,18 +9,18 @@
 #include "py/compat.h"
 #include "transport/stream.h"
 
-/* Handle a writable event: send the backlog.  Once it is sent, do what waited
+/* Handle a writable event: send the queue.  Once it is empty, do what waited
    for that: resume_writing, the EOF of write_eof, the end of a closing stream.
-   0, or -1 to leave the loop. */
+   0, or -1 to end the run. */
 int fl_stream_write_ready(FlStream *self);
 
 /* Send the bytes this stream has corked, if any.  Calls no protocol, keeps a
    raised exception, and does not end the stream at once: a failed send queues
-   connection_lost.  Bytes that the kernel refuses become the backlog. */
+   connection_lost.  Bytes that the kernel refuses stay queued. */
 void fl_stream_flush(FlStream *self);
 
-/* FlOwnedKind.flush: the same, once loop->cork is cleared. */
-void fl_stream_flush_corked(FlOwned *owned);
+/* FlOpenTransportKind.flush: the same, once loop->cork is cleared. */
+void fl_stream_flush_corked(FlOpenTransport *owned);
 
 /* Application code has the fd from now on.  Flush, cork no more, and query the
    socket object before each system call (stream_fd.h). */
