@@ -208,8 +208,8 @@ fd_users(PyObject *module, PyObject *object)
     PyObject *list = loop == NULL ? NULL : PyList_New(0);
     int code = list == NULL ? -1 : 0;
     /* Looked up each time: a finalizer may close the loop. */
-    for (int fd = 0;
-         code == 0 && loop->poller != NULL && fd < loop->poller->fds_size;
+    for (int fd = 0; code == 0 && loop->poller != NULL
+                     && fd < loop->poller->table.fds_size;
          fd++)
     {
         code = append_users(loop, fd, list);

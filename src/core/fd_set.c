@@ -1,6 +1,6 @@
 /* epoll, or kqueue: see fd_set.h.
 
-   1. The set's own fd keeps its number when the set is renewed or replaced.
+   1. The set's own fd keeps its number when the set is replaced.
       libuv's uv_poll_t was initialized with that number and polls no other.
    2. A callback that waits for one direction alone learns of an error and of
       the end of its connection.  epoll reports these in bits of their own,
@@ -22,6 +22,13 @@ fl_fd_set_open(FlFdSet *set)
 {
     set->fd = epoll_create1(EPOLL_CLOEXEC);
     return set->fd < 0 ? -errno : 0;
+}
+
+bool
+fl_fd_set_is_open(const FlFdSet *set)
+{
+    struct epoll_event event; /* level-triggered: it is reported again */
+    return epoll_wait(set->fd, &event, 1, 0) >= 0 || errno == EINTR;
 }
 
 /* epoll_ctl with a tag.  0 or a negative errno. */
@@ -90,6 +97,13 @@ fl_fd_set_open(FlFdSet *set)
     /* Ignored: fcntl cannot fail for an fd that we have just opened. */
     (void)fcntl(set->fd, F_SETFD, FD_CLOEXEC);
     return 0;
+}
+
+bool
+fl_fd_set_is_open(const FlFdSet *set)
+{
+    (void)set; /* a kqueue is never inherited */
+    return true;
 }
 
 /* Add or delete one of an fd's two filters: kqueue has one per direction.

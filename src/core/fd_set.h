@@ -21,6 +21,7 @@
 #ifndef FL_CORE_FD_SET_H
 #define FL_CORE_FD_SET_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #define FL_READABLE 1
@@ -40,6 +41,9 @@ typedef struct {
 
 int fl_fd_set_open(FlFdSet *set);
 void fl_fd_set_close(FlFdSet *set);
+
+/* In a forked child: whether the inherited set was not closed. */
+bool fl_fd_set_is_open(const FlFdSet *set);
 
 /* In a forked child: replace the set shared with the parent by an empty one,
    under the same fd, because libuv knows the set by that fd.  The parent's set

@@ -88,7 +88,7 @@ queue_fired(FlLoop *loop)
 {
     Found found = {false, false};
     FlRegistration *reg;
-    while ((reg = fl_registrations_pop_fired(loop->poller)) != NULL) {
+    while ((reg = fl_registrations_pop_fired(&loop->poller->table)) != NULL) {
         found.any = true;
         found.other |= reg->transport == NULL && !reg->trusted;
         if (reg->newly_fired) {
@@ -123,7 +123,7 @@ static void
 poll_blocking(FlLoop *loop, int64_t timeout_ns)
 {
     FlPoller *poller = loop->poller;
-    if (poller->recheck && (timeout_ns < 0 || timeout_ns > RECHECK_NS)) {
+    if (poller->table.recheck && (timeout_ns < 0 || timeout_ns > RECHECK_NS)) {
         timeout_ns = RECHECK_NS;
     }
     fl_poller_prepare_wait(poller);
@@ -132,7 +132,8 @@ poll_blocking(FlLoop *loop, int64_t timeout_ns)
        without waking the loop. */
     if (fl_ready_count(&loop->ready) > 0
         || atomic_load(&loop->thread_queue.filled)
-        || fl_registrations_fired(poller) || atomic_load(&poller->interrupted))
+        || fl_registrations_fired(&poller->table)
+        || atomic_load(&poller->interrupted))
     {
         timeout_ns = 0;
     }
@@ -186,7 +187,7 @@ poll(FlLoop *loop, int64_t timeout_ns)
 {
     /* No callback is running, so nothing on this thread's stack uses one. */
     Py_BEGIN_CRITICAL_SECTION(loop);
-    fl_registrations_free_closed(loop->poller);
+    fl_registrations_free_closed(&loop->poller->table);
     Py_END_CRITICAL_SECTION();
     if (FL_UNLIKELY(loop->metrics != NULL)) {
         fl_metrics_callbacks_ended(loop, timeout_ns != 0 ? FL_TIME_SLEEPING
@@ -208,16 +209,16 @@ poll(FlLoop *loop, int64_t timeout_ns)
     /* Without a GIL another thread may close a registration meanwhile. */
     Found found;
     Py_BEGIN_CRITICAL_SECTION(loop);
-    fl_registrations_collect(loop->poller);
+    fl_poller_collect(loop->poller);
     found = queue_fired(loop);
     Py_END_CRITICAL_SECTION();
     allow_skips(loop, found, began_ns);
     loop->polled_ns = fl_clock_coarse_ns();
-    if (loop->poller->recheck
+    if (loop->poller->table.recheck
         && loop->polled_ns - loop->rechecked_ns >= RECHECK_NS)
     {
         loop->rechecked_ns = loop->polled_ns;
-        fl_registrations_recheck(loop->poller);
+        fl_registrations_recheck(&loop->poller->table);
     }
 }
 
@@ -226,7 +227,7 @@ static bool
 may_skip_poll(FlLoop *loop)
 {
     if (loop->skips_left == 0 || fl_overrides(loop, FL_OVERRIDES_TIME)
-        || atomic_load_explicit(&loop->poller->user_fd_changed,
+        || atomic_load_explicit(&loop->poller->table.user_fd_changed,
                                 memory_order_relaxed))
     {
         return false;
@@ -372,13 +373,13 @@ fl_loop_iterate(FlLoop *loop)
     }
     /* user_fd.c closes registrations in this critical section, and frees them
        at once unless another thread iterates
-       (fl_poller_iterates_elsewhere). */
+       (fl_fd_table_iterates_elsewhere). */
     loop->in_iteration = true;
     Py_BEGIN_CRITICAL_SECTION(loop);
-    fl_poller_begin_iteration(loop->poller);
+    fl_fd_table_begin_iteration(&loop->poller->table);
     Py_END_CRITICAL_SECTION();
     int code = run_iteration(loop);
-    fl_poller_end_iteration(loop->poller);
+    fl_fd_table_end_iteration(&loop->poller->table);
     loop->in_iteration = false;
     return code;
 }

@@ -49,8 +49,8 @@ fl_loop_after_fork(FlLoop *loop)
     /* failure_code is set also where this process itself closed the poller's
        fds; its timerfd and pipe may be other files by now and stay
        untouched. */
-    if (code < 0 || poller->failure_code < 0 || !poller->needs_repair) {
-        return code < 0 ? code : poller->failure_code;
+    if (code < 0 || poller->table.failure_code < 0 || !poller->needs_repair) {
+        return code < 0 ? code : poller->table.failure_code;
     }
     fl_poller_close_own(poller);
     return 0;

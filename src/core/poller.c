@@ -28,7 +28,6 @@
 #include "base/clock.h"
 #include "base/codes.h"
 #include "base/forks.h"
-#include "base/list.h"
 #include "core/fd_set.h"
 #include "core/registration.h"
 #include "py/compat.h"
@@ -169,10 +168,10 @@ avoid_sqpoll_thread(void)
 static int
 move_from_stale(FlPoller *poller, int fd)
 {
-    if (fd < 0 || fl_registration_at(poller, fd) == NULL) {
+    if (fd < 0 || fl_registration_at(&poller->table, fd) == NULL) {
         return fd;
     }
-    int moved = fcntl(fd, F_DUPFD_CLOEXEC, poller->fds_size);
+    int moved = fcntl(fd, F_DUPFD_CLOEXEC, poller->table.fds_size);
     int error = errno;
     (void)close(fd);
     errno = error;
@@ -213,7 +212,7 @@ add_uv_fds(FlPoller *poller)
 static void
 mark_broken(FlPoller *poller, int code)
 {
-    poller->failure_code = code;
+    poller->table.failure_code = code;
     poller->needs_repair = true;
 }
 
@@ -255,8 +254,10 @@ start_set_poll(FlPoller *poller)
     return 0;
 }
 
-int
-fl_poller_open_uv(FlPoller *poller)
+/* Open libuv's loop with its handles, unless that was done.  The caller has
+   the table's lock.  0 or a negative errno, and nothing is left. */
+static int
+open_uv(FlPoller *poller)
 {
     uv_loop_t *uv = &poller->uv;
     if (poller->has_uv) {
@@ -272,7 +273,7 @@ fl_poller_open_uv(FlPoller *poller)
     code = add_uv_fds(poller);
     if (code >= 0) {
         /* Only we close the set's fd, so libuv may poll it. */
-        code = uv_poll_init(uv, &poller->set_poll, poller->set.fd);
+        code = uv_poll_init(uv, &poller->set_poll, poller->table.set.fd);
     }
     if (code < 0) {
         (void)uv_loop_close(uv); /* without handles it need not run */
@@ -286,12 +287,23 @@ fl_poller_open_uv(FlPoller *poller)
     return 0;
 }
 
+int
+fl_poller_register(FlPoller *poller, int fd, size_t size_bytes,
+                   FlRegistration **out)
+{
+    fl_fd_table_lock(&poller->table);
+    /* If there is no room for its fds, the first wait tries again. */
+    (void)open_uv(poller);
+    fl_fd_table_unlock(&poller->table);
+    return fl_registration_open(&poller->table, fd, size_bytes, out);
+}
+
 void
 fl_poller_begin_run(FlPoller *poller)
 {
-    fl_poller_lock_fds(poller); /* another thread may open it, too */
-    (void)fl_poller_open_uv(poller);
-    fl_poller_unlock_fds(poller);
+    fl_fd_table_lock(&poller->table); /* another thread may open it, too */
+    (void)open_uv(poller);
+    fl_fd_table_unlock(&poller->table);
 #ifdef __linux__
     if (poller->timerfd < 0) {
         poller->timerfd =
@@ -349,16 +361,10 @@ fl_poller_open(FlPoller **out)
     if (poller == NULL) {
         return FL_NO_MEMORY;
     }
-    memset(poller, 0, offsetof(FlPoller, events));
-    fl_list_init(&poller->fired);
-    fl_list_init(&poller->closed);
+    memset(poller, 0, offsetof(FlPoller, table));
     poller->timerfd = poller->signal_fds[0] = poller->signal_fds[1] = -1;
     poller->forks = fl_forks_count();
-    int code = fl_fd_set_open(&poller->set);
-    if (code == 0 && uv_mutex_init(&poller->fds_lock) < 0) {
-        code = FL_NO_MEMORY;
-        fl_fd_set_close(&poller->set);
-    }
+    int code = fl_fd_table_open(&poller->table);
     if (code < 0) {
         free(poller);
         return code;
@@ -367,24 +373,16 @@ fl_poller_open(FlPoller **out)
     return 0;
 }
 
-/* Whether a forked child has closed the fds that it inherited, as a daemon
-   does.  Then the same fds may refer to other files by now.  New fds of ours
-   would get such numbers as well, and transports inherited from the parent
-   would close them. */
+/* Whether a forked child has closed libuv's backend fd, as a daemon does; then
+   the same fd may refer to another file by now.  An epoll that is not in the
+   set cannot be removed from it: ENOENT shows that both are open, EBADF or
+   EINVAL that one is not. */
 static bool
-were_fds_closed(const FlPoller *poller)
+was_backend_closed(const FlPoller *poller)
 {
 #ifdef __linux__
-    struct epoll_event event;
-    if (!poller->has_uv) {
-        /* The set has no edge-triggered registration yet that this could
-           take from the parent. */
-        return epoll_wait(poller->set.fd, &event, 1, 0) < 0;
-    }
-    /* libuv's epoll is not in the set, so the call must fail.  ENOENT shows
-       that both fds are still open; EBADF or EINVAL shows the contrary. */
-    return epoll_ctl(poller->set.fd, EPOLL_CTL_DEL, uv_backend_fd(&poller->uv),
-                     NULL)
+    return epoll_ctl(poller->table.set.fd, EPOLL_CTL_DEL,
+                     uv_backend_fd(&poller->uv), NULL)
                == 0
            || errno != ENOENT;
 #else
@@ -399,35 +397,29 @@ were_fds_closed(const FlPoller *poller)
 static int
 fork_uv(FlPoller *poller)
 {
-    if (poller->failure_code == 0 && were_fds_closed(poller)) {
-        poller->failure_code = -EBADF;
-    }
-    if (poller->failure_code == 0 && poller->has_uv) {
+    int code = -EBADF;
+    if (!was_backend_closed(poller)) {
         unsigned occupied = occupy_standard_fds();
-        poller->failure_code = uv_loop_fork(&poller->uv);
+        code = uv_loop_fork(&poller->uv);
         release_standard_fds(occupied);
     }
-    return poller->failure_code;
+    if (code == 0) {
+        code = add_uv_fds(poller);
+        return code < 0 ? code : 0;
+    }
+    mark_broken(poller, code);
+    return code;
 }
 
 int
 fl_poller_after_fork_now(FlPoller *poller)
 {
-    int code = fork_uv(poller);
+    int code = fl_fd_table_after_fork(&poller->table);
     if (code == 0) {
-        code = fl_fd_set_after_fork(&poller->set);
-        if (code < 0) {
-            /* The set is closed now: every later attempt must fail, too. */
-            mark_broken(poller, code);
-        }
+        code = poller->table.failure_code;
     }
     if (code == 0 && poller->has_uv) {
-        code = add_uv_fds(poller);
-    }
-    /* A new lock: another thread of the parent may have held the old one.
-       The old one is not destroyed, as that is undefined while it is held. */
-    if (code >= 0 && uv_mutex_init(&poller->fds_lock) < 0) {
-        code = FL_NO_MEMORY;
+        code = fork_uv(poller);
     }
     if (code < 0) {
         return code;
@@ -435,32 +427,10 @@ fl_poller_after_fork_now(FlPoller *poller)
     poller->forks = fl_forks_count();
     poller->needs_repair = true;
     poller->set_fired = poller->busy = false;
-    poller->event_count = 0; /* the parent runs those */
-    /* fork() copies only the calling thread: neither the thread that ran the
-       iteration nor those that were about to wake it exist here. */
-    atomic_store(&poller->iterating_thread, 0);
+    /* fork() copies only the calling thread: those that were about to wake the
+       loop do not exist here. */
     atomic_store(&poller->sleeping, 0);
-    /* Without fds_lock: no other thread of the child knows the loop yet. */
-    fl_registrations_register_all(poller, NULL);
     return 0;
-}
-
-void
-fl_poller_replace_set(FlPoller *poller)
-{
-    /* First, while the fd still refers to the old set.  If a forked child has
-       the old set open, libuv's epoll would otherwise keep it registered and
-       report it for ever. */
-    if (poller->set_polled) {
-        (void)uv_poll_stop(&poller->set_poll);
-        poller->set_polled = false; /* the next wait starts it again */
-    }
-    FlFdSet old;
-    int code = fl_fd_set_replace(&poller->set, &old);
-    if (code == 0) {
-        fl_registrations_register_all(poller, &old);
-        fl_fd_set_close(&old);
-    } /* else the old set goes on reporting stale events: only slower */
 }
 
 void
@@ -483,21 +453,19 @@ fl_poller_free(FlPoller *poller)
 {
     /* In a forked child, so that closing does not change the parent's set. */
     (void)fl_poller_after_fork(poller);
-    if (poller->failure_code == 0 && poller->has_uv) {
+    if (poller->table.failure_code == 0 && poller->has_uv) {
         (void)check_uv_fds(poller); /* sets failure_code: see invariant 6 */
     }
-    fl_registrations_close_all(poller);
-    if (poller->failure_code == 0) {
+    fl_registrations_close_all(&poller->table);
+    if (poller->table.failure_code == 0) {
         if (poller->has_uv) {
             close_uv(poller);
         }
-        fl_fd_set_close(&poller->set);
         close_timerfd(poller);
         close_fd(&poller->signal_fds[0]);
         close_fd(&poller->signal_fds[1]);
     } /* else libuv would abort, and the other fds may be foreign files now */
-    free(poller->fds);
-    uv_mutex_destroy(&poller->fds_lock);
+    fl_fd_table_close(&poller->table);
     free(poller);
 }
 
@@ -535,7 +503,7 @@ fl_poller_signal_pipe(FlPoller *poller,
     poller->signal_fds[0] = move_from_stale(poller, poller->signal_fds[0]);
     code = poller->signal_fds[0] < 0
                ? -errno
-               : fl_registration_open(poller, poller->signal_fds[0],
+               : fl_registration_open(&poller->table, poller->signal_fds[0],
                                       sizeof(*reg), &reg);
     if (reg != NULL) {
         reg->owner = poller;
@@ -594,18 +562,14 @@ arm_deadline(FlPoller *poller, int64_t timeout_ns)
 static bool
 take_events(FlPoller *poller)
 {
-    poller->event_count = fl_fd_set_poll(&poller->set, poller->events);
-    poller->busy = poller->event_count > 1;
-    if (poller->event_count > 0) {
-        return true;
-    }
-    if (FL_UNLIKELY(poller->event_count < 0)) {
-        if (poller->event_count != -EINTR) {
-            mark_broken(poller, poller->event_count);
-        }
-        poller->event_count = 0; /* after EINTR the next poll tries again */
-    }
-    return false;
+    FlFdTable *table = &poller->table;
+    int count = fl_fd_set_poll(&table->set, table->events);
+    if (FL_UNLIKELY(count < 0 && count != -EINTR)) {
+        mark_broken(poller, count);
+    } /* after EINTR the next poll tries again */
+    table->event_count = count > 0 ? count : 0;
+    poller->busy = count > 1;
+    return count > 0;
 }
 
 /* Block in libuv until the set fires, another thread wakes it, or the timeout
@@ -640,11 +604,11 @@ wait_for_events(FlPoller *poller, int64_t timeout_ns)
 static int
 prepare_wait(FlPoller *poller)
 {
-    fl_poller_lock_fds(poller); /* another thread may open libuv's loop */
-    int code = poller->failure_code < 0 ? poller->failure_code
-               : poller->has_uv         ? check_uv_fds(poller)
-                                        : fl_poller_open_uv(poller);
-    fl_poller_unlock_fds(poller);
+    fl_fd_table_lock(&poller->table); /* another thread may open libuv's */
+    int code = poller->table.failure_code < 0 ? poller->table.failure_code
+               : poller->has_uv               ? check_uv_fds(poller)
+                                              : open_uv(poller);
+    fl_fd_table_unlock(&poller->table);
     poller->wait_checked = code == 0;
     poller->set_polled = poller->set_polled && poller->wait_checked;
     return code;
@@ -667,7 +631,7 @@ void
 fl_poller_run(FlPoller *poller, int64_t timeout_ns)
 {
     poller->polls++;
-    atomic_store_explicit(&poller->user_fd_changed, false,
+    atomic_store_explicit(&poller->table.user_fd_changed, false,
                           memory_order_relaxed);
     bool check_first = timeout_ns == 0 || poller->busy;
     poller->busy = false;
@@ -683,4 +647,20 @@ fl_poller_run(FlPoller *poller, int64_t timeout_ns)
             (void)take_events(poller);
         }
     }
+}
+
+void
+fl_poller_collect(FlPoller *poller)
+{
+    if (FL_LIKELY(!fl_registrations_collect(&poller->table))) {
+        return;
+    }
+    /* First, while the fd still refers to the old set.  If a forked child has
+       the old set open, libuv's epoll would otherwise keep it registered and
+       report it for ever. */
+    if (poller->set_polled) {
+        (void)uv_poll_stop(&poller->set_poll);
+        poller->set_polled = false; /* the next wait starts it again */
+    }
+    fl_fd_table_replace_set(&poller->table);
 }

@@ -8,7 +8,7 @@
       stale once the system refuses a call for the fd or the registration is
       closed.  So a registration is made again, with a system call, every
       MOST_REPEATS events: an fd that was closed is noticed then.  After
-      MOST_STALE stale events the set is renewed, which is the only way to stop
+      MOST_STALE stale events the set is replaced, which is the only way to stop
       them.
    3. The set may contain more than is wanted, also for an fd whose
       registration was closed.  FlFd.interest says what.  After two unwanted
@@ -22,7 +22,6 @@
 #include "base/codes.h"
 #include "base/list.h"
 #include "core/fd_set.h"
-#include "core/poller.h"
 #include "core/ready_queue.h"
 #include "py/compat.h"
 
@@ -34,7 +33,7 @@
 #define MOST_REPEATS  64
 /* Unwanted events in a row until they are taken out of the set. */
 #define MOST_UNWANTED 2
-/* Stale events until the set is renewed. */
+/* Stale events until the set is replaced. */
 #define MOST_STALE    256
 #define FIRST_FDS     64
 
@@ -42,7 +41,7 @@
 static FlFd *
 entry_of(const FlRegistration *reg)
 {
-    return &reg->poller->fds[reg->fd];
+    return &reg->table->fds[reg->fd];
 }
 
 /* Append it to the list from which iteration.c queues an entry. */
@@ -53,7 +52,7 @@ fire(FlRegistration *reg, int events)
     reg->fired |= (uint8_t)events;
     if (fl_list_is_empty(&reg->fired_link)) {
         reg->newly_fired = newly_fired;
-        fl_list_append(&reg->poller->fired, &reg->fired_link);
+        fl_list_append(&reg->table->fired, &reg->fired_link);
     }
 }
 
@@ -70,28 +69,28 @@ is_other_file(int code)
 
 /* Treat as stale what the set may still contain under the fd. */
 static void
-invalidate(FlPoller *poller, int fd)
+invalidate(FlFdTable *table, int fd)
 {
-    poller->fds[fd].interest = 0;
-    poller->fds[fd].generation = ++poller->last_generation;
+    table->fds[fd].interest = 0;
+    table->fds[fd].generation = ++table->last_generation;
 }
 
 /* Have the set report less, or nothing (0), under the fd.  An fd that refers
    to another file by now is not registered again. */
 static void
-narrow(FlPoller *poller, int fd, int interest)
+narrow(FlFdTable *table, int fd, int interest)
 {
-    FlFd *entry = &poller->fds[fd];
+    FlFd *entry = &table->fds[fd];
     uint64_t tag = (uint64_t)entry->generation << 32 | (uint32_t)fd;
     int code = interest == 0
-                   ? fl_fd_set_remove(&poller->set, fd)
-                   : fl_fd_set_change(&poller->set, fd, interest, tag);
+                   ? fl_fd_set_remove(&table->set, fd)
+                   : fl_fd_set_change(&table->set, fd, interest, tag);
     entry->unwanted = 0;
     if (code == 0) {
         entry->interest = (uint8_t)interest;
     }
     else if (is_other_file(code)) {
-        invalidate(poller, fd);
+        invalidate(table, fd);
     }
 }
 
@@ -102,10 +101,10 @@ narrow(FlPoller *poller, int fd, int interest)
 static int
 add(FlRegistration *reg)
 {
-    FlFdSet *set = &reg->poller->set;
+    FlFdSet *set = &reg->table->set;
     FlFd *entry = entry_of(reg);
     int interest = reg->wanted;
-    uint32_t generation = ++reg->poller->last_generation;
+    uint32_t generation = ++reg->table->last_generation;
     uint64_t tag = (uint64_t)generation << 32 | (uint32_t)reg->fd;
     int code = -ENOENT;
     if (entry->interest != 0) {
@@ -138,7 +137,7 @@ add_or_retry(FlRegistration *reg)
 {
     int code = add(reg);
     if (code < 0 && code != -EBADF && code != -EPERM) {
-        reg->recheck = reg->poller->recheck = true;
+        reg->recheck = reg->table->recheck = true;
     }
 }
 
@@ -148,9 +147,9 @@ add_or_retry(FlRegistration *reg)
    system reuses the lowest free fd, so it stays as small as the most fds that
    were open.  0 or FL_NO_MEMORY. */
 static int
-table_reserve(FlPoller *poller, int fd)
+table_reserve(FlFdTable *table, int fd)
 {
-    size_t size = (size_t)poller->fds_size;
+    size_t size = (size_t)table->fds_size;
     size_t grown = size == 0 ? FIRST_FDS : size;
     while (grown <= (size_t)fd) {
         grown *= 2;
@@ -159,18 +158,18 @@ table_reserve(FlPoller *poller, int fd)
         return 0;
     }
     /* An fd is less than INT_MAX, and so is a size that the system allows. */
-    FlFd *fds = realloc(poller->fds, grown * sizeof(*fds));
+    FlFd *fds = realloc(table->fds, grown * sizeof(*fds));
     if (fds == NULL) {
         return FL_NO_MEMORY;
     }
     memset(fds + size, 0, (grown - size) * sizeof(*fds));
-    poller->fds = fds;
-    poller->fds_size = (int)grown;
+    table->fds = fds;
+    table->fds_size = (int)grown;
     return 0;
 }
 
 int
-fl_registration_open(FlPoller *poller, int fd, size_t size_bytes,
+fl_registration_open(FlFdTable *table, int fd, size_t size_bytes,
                      FlRegistration **out)
 {
     FlRegistration *reg = calloc(1, size_bytes);
@@ -178,21 +177,17 @@ fl_registration_open(FlPoller *poller, int fd, size_t size_bytes,
         return FL_NO_MEMORY;
     }
     fl_list_init(&reg->fired_link);
-    reg->poller = poller;
+    reg->table = table;
     reg->fd = fd;
-    fl_poller_lock_fds(poller);
-    if (fd != poller->signal_fds[0]) { /* which every loop has */
-        /* If there is no room for its fds, the first wait tries again. */
-        (void)fl_poller_open_uv(poller);
-    }
-    int code = table_reserve(poller, fd);
-    if (code == 0 && poller->fds[fd].reg != NULL) {
+    fl_fd_table_lock(table);
+    int code = table_reserve(table, fd);
+    if (code == 0 && table->fds[fd].reg != NULL) {
         code = -EEXIST;
     }
     if (code == 0) {
-        poller->fds[fd].reg = reg;
+        table->fds[fd].reg = reg;
     }
-    fl_poller_unlock_fds(poller);
+    fl_fd_table_unlock(table);
     if (code < 0) {
         free(reg);
         return code;
@@ -202,14 +197,14 @@ fl_registration_open(FlPoller *poller, int fd, size_t size_bytes,
 }
 
 FlRegistration *
-fl_registration_at(FlPoller *poller, int fd)
+fl_registration_at(FlFdTable *table, int fd)
 {
     FlRegistration *reg = NULL;
-    fl_poller_lock_fds(poller);
-    if (fd < poller->fds_size) {
-        reg = poller->fds[fd].reg;
+    fl_fd_table_lock(table);
+    if (fd < table->fds_size) {
+        reg = table->fds[fd].reg;
     }
-    fl_poller_unlock_fds(poller);
+    fl_fd_table_unlock(table);
     return reg;
 }
 
@@ -217,18 +212,18 @@ fl_registration_at(FlPoller *poller, int fd)
 static int
 set_wanted(FlRegistration *reg, int wanted)
 {
-    FlPoller *poller = reg->poller;
+    FlFdTable *table = reg->table;
     int before = reg->wanted, added = wanted & ~before;
     reg->wanted = (uint8_t)wanted;
-    int code = fl_poller_after_fork(poller);
+    int code = fl_fd_table_after_fork(table);
     if (added != 0 && code == 0) {
         if (reg->transport == NULL && !reg->trusted) {
             /* It may be ready already: the next iteration must poll. */
-            atomic_store_explicit(&poller->user_fd_changed, true,
+            atomic_store_explicit(&table->user_fd_changed, true,
                                   memory_order_relaxed);
         }
         reg->recheck |= reg->trusted;
-        poller->recheck |= reg->trusted;
+        table->recheck |= reg->trusted;
         if (!reg->trusted || (wanted & ~entry_of(reg)->interest)) {
             code = add(reg);
         }
@@ -249,23 +244,23 @@ set_wanted(FlRegistration *reg, int wanted)
 int
 fl_registration_set(FlRegistration *reg, int wanted)
 {
-    fl_poller_lock_fds(reg->poller);
+    fl_fd_table_lock(reg->table);
     int code = set_wanted(reg, wanted);
-    fl_poller_unlock_fds(reg->poller);
+    fl_fd_table_unlock(reg->table);
     return code;
 }
 
 void
 fl_registration_unregister(FlRegistration *reg)
 {
-    FlPoller *poller = reg->poller;
-    fl_poller_lock_fds(poller);
+    FlFdTable *table = reg->table;
+    fl_fd_table_lock(table);
     /* In a forked child that could not get a set of its own, the parent's set
        must not change. */
-    if (fl_poller_after_fork(poller) == 0 && entry_of(reg)->interest != 0) {
-        narrow(poller, reg->fd, 0);
+    if (fl_fd_table_after_fork(table) == 0 && entry_of(reg)->interest != 0) {
+        narrow(table, reg->fd, 0);
     }
-    fl_poller_unlock_fds(poller);
+    fl_fd_table_unlock(table);
 }
 
 void
@@ -275,7 +270,7 @@ fl_registration_drop_event(FlRegistration *reg)
        there and its slot may be reused.  So leave it: run_event sees that the
        registration was closed. */
     if (reg->entry != NULL
-        && (FL_HAVE_GIL || !fl_poller_iterates_elsewhere(reg->poller)))
+        && (FL_HAVE_GIL || !fl_fd_table_iterates_elsewhere(reg->table)))
     {
         reg->entry->kind = FL_READY_NONE;
         reg->entry = NULL;
@@ -293,8 +288,8 @@ detach(FlRegistration *reg)
     reg->owner = NULL;
     reg->fired = 0;
     fl_list_remove(&reg->fired_link);
-    if (!FL_HAVE_GIL && fl_poller_iterates_elsewhere(reg->poller)) {
-        fl_list_append(&reg->poller->closed, &reg->fired_link);
+    if (!FL_HAVE_GIL && fl_fd_table_iterates_elsewhere(reg->table)) {
+        fl_list_append(&reg->table->closed, &reg->fired_link);
         return;
     }
     free(reg);
@@ -303,29 +298,29 @@ detach(FlRegistration *reg)
 void
 fl_registration_close(FlRegistration *reg)
 {
-    FlPoller *poller = reg->poller;
-    fl_poller_lock_fds(poller);
+    FlFdTable *table = reg->table;
+    fl_fd_table_lock(table);
     detach(reg);
-    fl_poller_unlock_fds(poller);
+    fl_fd_table_unlock(table);
 }
 
 void
 fl_registration_close_with_fd(FlRegistration *reg)
 {
-    FlPoller *poller = reg->poller;
-    fl_poller_lock_fds(poller);
-    invalidate(poller, reg->fd);
+    FlFdTable *table = reg->table;
+    fl_fd_table_lock(table);
+    invalidate(table, reg->fd);
     detach(reg);
-    fl_poller_unlock_fds(poller);
+    fl_fd_table_unlock(table);
 }
 
 void
-fl_registrations_close_all(FlPoller *poller)
+fl_registrations_close_all(FlFdTable *table)
 {
-    fl_registrations_free_closed(poller);
-    for (int fd = 0; fd < poller->fds_size; fd++) {
-        if (poller->fds[fd].reg != NULL) {
-            fl_registration_close(poller->fds[fd].reg);
+    fl_registrations_free_closed(table);
+    for (int fd = 0; fd < table->fds_size; fd++) {
+        if (table->fds[fd].reg != NULL) {
+            fl_registration_close(table->fds[fd].reg);
         }
     }
 }
@@ -334,12 +329,12 @@ fl_registrations_close_all(FlPoller *poller)
 
 /* Process one event that the last poll took.  Stale events end here. */
 static void
-note(FlPoller *poller, const FlFdEvent *event)
+note(FlFdTable *table, const FlFdEvent *event)
 {
     int fd = (int)(uint32_t)event->tag;
-    FlFd *entry = &poller->fds[fd]; /* the table never shrinks */
+    FlFd *entry = &table->fds[fd]; /* the table never shrinks */
     if (entry->generation != (uint32_t)(event->tag >> 32)) {
-        poller->stale_events++;
+        table->stale_events++;
         return;
     }
     FlRegistration *reg = entry->reg;
@@ -349,7 +344,7 @@ note(FlPoller *poller, const FlFdEvent *event)
         entry->unwanted = 0;
     }
     else if (++entry->unwanted == MOST_UNWANTED) {
-        narrow(poller, fd, wanted);
+        narrow(table, fd, wanted);
     }
     if (reg == NULL) {
         return;
@@ -361,65 +356,64 @@ note(FlPoller *poller, const FlFdEvent *event)
     fire(reg, fired);
     if (++reg->repeats == MOST_REPEATS) {
         reg->repeats = 0;
-        narrow(poller, fd, wanted); /* see invariant 2 */
+        narrow(table, fd, wanted); /* see invariant 2 */
     }
-}
-
-void
-fl_registrations_collect(FlPoller *poller)
-{
-    fl_poller_lock_fds(poller);
-    for (int at = 0; at < poller->event_count; at++) {
-        note(poller, &poller->events[at]);
-    }
-    poller->event_count = 0;
-    /* See invariant 2.  After the events, because renewing reports everything
-       that is ready again. */
-    if (FL_UNLIKELY(poller->stale_events > MOST_STALE)) {
-        poller->stale_events = 0;
-        fl_poller_replace_set(poller);
-    }
-    fl_poller_unlock_fds(poller);
 }
 
 bool
-fl_registrations_fired(const FlPoller *poller)
+fl_registrations_collect(FlFdTable *table)
 {
-    return !fl_list_is_empty(&poller->fired);
+    fl_fd_table_lock(table);
+    for (int at = 0; at < table->event_count; at++) {
+        note(table, &table->events[at]);
+    }
+    table->event_count = 0;
+    bool stale = table->stale_events > MOST_STALE; /* see invariant 2 */
+    if (FL_UNLIKELY(stale)) {
+        table->stale_events = 0;
+    }
+    fl_fd_table_unlock(table);
+    return stale;
+}
+
+bool
+fl_registrations_fired(const FlFdTable *table)
+{
+    return !fl_list_is_empty(&table->fired);
 }
 
 void
 fl_registration_fire_again(FlRegistration *reg)
 {
-    fl_poller_lock_fds(reg->poller);
+    fl_fd_table_lock(reg->table);
     fire(reg, 0);
-    fl_poller_unlock_fds(reg->poller);
+    fl_fd_table_unlock(reg->table);
 }
 
 static FlRegistration *
-pop(FlPoller *poller, FlList *list)
+pop(FlFdTable *table, FlList *list)
 {
-    fl_poller_lock_fds(poller);
+    fl_fd_table_lock(table);
     FlList *link = fl_list_pop(list);
-    fl_poller_unlock_fds(poller);
+    fl_fd_table_unlock(table);
     return link == NULL ? NULL
                         : FL_LIST_ENTRY(link, FlRegistration, fired_link);
 }
 
 FlRegistration *
-fl_registrations_pop_fired(FlPoller *poller)
+fl_registrations_pop_fired(FlFdTable *table)
 {
-    return pop(poller, &poller->fired);
+    return pop(table, &table->fired);
 }
 
 void
-fl_registrations_free_closed(FlPoller *poller)
+fl_registrations_free_closed(FlFdTable *table)
 {
 #if FL_HAVE_GIL
-    (void)poller; /* detach() has freed them */
+    (void)table; /* detach() has freed them */
 #else
     FlRegistration *reg;
-    while ((reg = pop(poller, &poller->closed)) != NULL) {
+    while ((reg = pop(table, &table->closed)) != NULL) {
         fl_registration_drop_event(reg);
         free(reg);
     }
@@ -429,12 +423,12 @@ fl_registrations_free_closed(FlPoller *poller)
 /* --- registering again --------------------------------------------------- */
 
 void
-fl_registrations_recheck(FlPoller *poller)
+fl_registrations_recheck(FlFdTable *table)
 {
-    fl_poller_lock_fds(poller);
-    poller->recheck = false;
-    for (int fd = 0; fd < poller->fds_size; fd++) {
-        FlRegistration *reg = poller->fds[fd].reg;
+    fl_fd_table_lock(table);
+    table->recheck = false;
+    for (int fd = 0; fd < table->fds_size; fd++) {
+        FlRegistration *reg = table->fds[fd].reg;
         if (reg == NULL || !reg->recheck) {
             continue;
         }
@@ -446,17 +440,22 @@ fl_registrations_recheck(FlPoller *poller)
             }
         }
     }
-    fl_poller_unlock_fds(poller);
+    fl_fd_table_unlock(table);
 }
 
-void
-fl_registrations_register_all(FlPoller *poller, FlFdSet *old)
+/* The set was replaced by an empty one: register everything there.  `old` is
+   the previous set; NULL in a forked child, which must not change its parent's
+   set.  What the new set has no room for is retried by
+   fl_registrations_recheck.  An fd that was closed, or that refers to another
+   file, reports nothing more. */
+static void
+register_all(FlFdTable *table, FlFdSet *old)
 {
-    for (int fd = 0; fd < poller->fds_size; fd++) {
-        FlFd *entry = &poller->fds[fd];
+    for (int fd = 0; fd < table->fds_size; fd++) {
+        FlFd *entry = &table->fds[fd];
         FlRegistration *reg = entry->reg;
         bool registered = entry->interest != 0;
-        invalidate(poller, fd);
+        invalidate(table, fd);
         if (!registered || reg == NULL || reg->wanted == 0) {
             continue;
         }
@@ -466,10 +465,80 @@ fl_registrations_register_all(FlPoller *poller, FlFdSet *old)
                A trusted one is rechecked, because its waiter gets the fd from
                its socket and so notices. */
             reg->recheck = reg->trusted;
-            poller->recheck |= reg->trusted;
+            table->recheck |= reg->trusted;
         }
         else {
             add_or_retry(reg);
         }
     }
+}
+
+void
+fl_fd_table_replace_set(FlFdTable *table)
+{
+    FlFdSet old;
+    fl_fd_table_lock(table);
+    if (fl_fd_set_replace(&table->set, &old) == 0) {
+        register_all(table, &old);
+        fl_fd_set_close(&old);
+    }
+    fl_fd_table_unlock(table);
+}
+
+/* --- opening, forking and closing the table ------------------------------ */
+
+int
+fl_fd_table_open(FlFdTable *table)
+{
+    memset(table, 0, offsetof(FlFdTable, events));
+    fl_list_init(&table->fired);
+    fl_list_init(&table->closed);
+    table->forks = fl_forks_count();
+    int code = fl_fd_set_open(&table->set);
+    if (code == 0 && uv_mutex_init(&table->lock) < 0) {
+        code = FL_NO_MEMORY;
+        fl_fd_set_close(&table->set);
+    }
+    return code;
+}
+
+int
+fl_fd_table_after_fork_now(FlFdTable *table)
+{
+    int code = table->failure_code;
+    if (code == 0 && !fl_fd_set_is_open(&table->set)) {
+        /* The child has closed the fds that it inherited, as a daemon does.
+           Then the same fds may refer to other files by now. */
+        code = -EBADF;
+    }
+    if (code == 0) {
+        code = fl_fd_set_after_fork(&table->set);
+    }
+    if (code < 0) {
+        /* The set is closed now: every later attempt must fail, too. */
+        table->failure_code = code;
+        return code;
+    }
+    /* A new lock: another thread of the parent may have held the old one.
+       The old one is not destroyed, as that is undefined while it is held. */
+    if (uv_mutex_init(&table->lock) < 0) {
+        return FL_NO_MEMORY;
+    }
+    table->forks = fl_forks_count();
+    table->event_count = 0; /* the parent runs those */
+    /* fork() copies only the calling thread. */
+    atomic_store(&table->iterating_thread, 0);
+    /* Without the lock: no other thread of the child knows the loop yet. */
+    register_all(table, NULL);
+    return 0;
+}
+
+void
+fl_fd_table_close(FlFdTable *table)
+{
+    if (table->failure_code == 0) {
+        fl_fd_set_close(&table->set);
+    } /* else its fd may be another file now */
+    free(table->fds);
+    uv_mutex_destroy(&table->lock);
 }

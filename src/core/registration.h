@@ -1,7 +1,7 @@
 /* Registrations of fds: how the loop learns that an fd is ready.
 
-   Each fd is registered in the poller's FlFdSet under a tag: its fd and a
-   generation.  libuv polls the set and knows nothing about its contents.
+   Each fd is registered in an FlFdSet under a tag: its fd and a generation.
+   libuv polls the set (poller.h) and knows nothing about its contents.
    Other code may close, duplicate or replace an fd without our knowledge.
    Then the system either refuses our next call, which is an error code, or
    leaves an old registration behind.  Its events carry an old generation, so
@@ -19,31 +19,72 @@
    refers to another file.
 
    Threads: any thread may call while it holds the GIL.  Without a GIL the
-   poller's fds_lock guards the table of fds and the two lists.
+   table's lock guards its fds and its two lists.
 
-   Ownership: the poller frees a registration when it is closed.  The owner
+   Ownership: the table frees a registration when it is closed.  The owner
    closes it before the owner dies, and before it closes the fd.
+
+   Forks: in a forked child the first change of the table makes a set of its
+   own, because the inherited one is shared with the parent: to remove an fd
+   there would remove it for the parent, too.
 
    Errors are negative errnos, or FL_NO_MEMORY.  No function here touches
    Python. */
 #ifndef FL_CORE_REGISTRATION_H
 #define FL_CORE_REGISTRATION_H
 
+#include "base/forks.h"
 #include "base/list.h"
 #include "core/fd_set.h"
+#include "py/compat.h"
 
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <uv.h>
 
 struct FlLoop;
 struct FlOpenTransport;
-struct FlPoller;
 typedef struct FlRegistration FlRegistration;
 
+/* One entry of the table of fds. */
+typedef struct {
+    FlRegistration *reg; /* or NULL */
+    /* What the set contains under this fd, as far as we know: its tag, and the
+       interest, 0 for nothing.  The fd may have been closed since, and reg may
+       be NULL: see registration.c, invariant 3. */
+    uint32_t generation;
+    uint8_t interest;
+    uint8_t unwanted; /* unwanted events in a row */
+} FlFd;
+
+/* The registrations of a loop, and the set that contains them. */
+typedef struct {
+    FlFdSet set;
+    /* Without a GIL: guards `fds` and the lists `fired` and `closed`. */
+    uv_mutex_t lock;
+    FlFd *fds; /* indexed by fd */
+    int fds_size;
+    uint32_t last_generation;
+    /* A user-owned fd was registered or changed since the last poll. */
+    atomic_bool user_fd_changed;
+    bool recheck;          /* some registration has `recheck` set */
+    unsigned stale_events; /* since the set was last replaced */
+    FlList fired;  /* registrations with events that are not queued yet */
+    FlList closed; /* see fl_registrations_free_closed */
+    atomic_uintptr_t iterating_thread; /* pthread_self(); 0: none */
+    unsigned forks;   /* fl_forks_count() of the process that owns the set */
+    int failure_code; /* why the set is unusable: an error code, or 0 */
+    int event_count;  /* events taken and not yet processed */
+    /* Last, so that fl_fd_table_open need not clear it. */
+    FlFdEvent events[FL_FD_SET_EVENTS];
+} FlFdTable;
+
 struct FlRegistration {
-    FlList fired_link; /* in poller->fired, or in poller->closed */
-    struct FlPoller *poller;
+    FlList fired_link; /* in table->fired, or in table->closed */
+    FlFdTable *table;
     void *owner; /* borrowed; NULL once closed */
     /* The owner as a transport (borrowed), or NULL: it is another kind. */
     struct FlOpenTransport *transport;
@@ -60,20 +101,88 @@ struct FlRegistration {
     uint8_t repeats; /* events since it was registered */
     bool trusted;    /* see above */
     bool recheck;    /* fl_registrations_recheck visits it */
-    /* reg->fired was 0 when the registration was appended to poller->fired.
+    /* reg->fired was 0 when the registration was appended to table->fired.
        An entry that is queued already then belongs to earlier events, which
        were dropped since. */
     bool newly_fired;
 };
 
+/* Open an empty table with its set.  0 or an error code. */
+int fl_fd_table_open(FlFdTable *table);
+
+/* Close the set and free the table's memory.  Every registration is closed. */
+void fl_fd_table_close(FlFdTable *table);
+
+/* In a forked child: make a set of the child's own.  0 or a negative errno. */
+int fl_fd_table_after_fork_now(FlFdTable *table);
+
+/* The same, and nothing where no fork happened. */
+static inline int
+fl_fd_table_after_fork(FlFdTable *table)
+{
+    return FL_UNLIKELY(table->forks != fl_forks_count())
+               ? fl_fd_table_after_fork_now(table)
+               : 0;
+}
+
+/* Without a GIL another thread may register an fd at the same time and
+   reallocate the table.  The lock is not recursive, and no Python code may run
+   while it is held. */
+static inline void
+fl_fd_table_lock(FlFdTable *table)
+{
+#if FL_HAVE_GIL
+    (void)table;
+#else
+    /* First: in a forked child this makes a new lock.  A thread of the
+       parent may have held the old one. */
+    (void)fl_fd_table_after_fork(table);
+    uv_mutex_lock(&table->lock);
+#endif
+}
+
+static inline void
+fl_fd_table_unlock(FlFdTable *table)
+{
+#if FL_HAVE_GIL
+    (void)table;
+#else
+    uv_mutex_unlock(&table->lock);
+#endif
+}
+
+/* An iteration of the loop begins, and ends, on this thread. */
+static inline void
+fl_fd_table_begin_iteration(FlFdTable *table)
+{
+    atomic_store_explicit(&table->iterating_thread, (uintptr_t)pthread_self(),
+                          memory_order_relaxed);
+}
+
+static inline void
+fl_fd_table_end_iteration(FlFdTable *table)
+{
+    atomic_store_explicit(&table->iterating_thread, 0, memory_order_relaxed);
+}
+
+/* True if another thread runs an iteration: it may be using any registration
+   or stream, so this thread must not free one. */
+static inline bool
+fl_fd_table_iterates_elsewhere(FlFdTable *table)
+{
+    uintptr_t thread =
+        atomic_load_explicit(&table->iterating_thread, memory_order_relaxed);
+    return thread != 0 && thread != (uintptr_t)pthread_self();
+}
+
 /* Create a registration for fd that wants nothing yet.  It makes no system
    call.  It is the first member of a struct of `size_bytes`, zeroed otherwise.
    -EEXIST: the fd already has one, which must be closed first. */
-int fl_registration_open(struct FlPoller *poller, int fd, size_t size_bytes,
+int fl_registration_open(FlFdTable *table, int fd, size_t size_bytes,
                          FlRegistration **out);
 
 /* The open registration of an fd, or NULL. */
-FlRegistration *fl_registration_at(struct FlPoller *poller, int fd);
+FlRegistration *fl_registration_at(FlFdTable *table, int fd);
 
 /* Change the wanted events.  Reported events that are no longer wanted are
    dropped.  If one is added, this registers the file that the fd refers to
@@ -94,15 +203,16 @@ void fl_registration_close_with_fd(FlRegistration *reg);
 
 /* --- for the loop's thread ----------------------------------------------- */
 
-/* Process the events that the last poll took from the set. */
-void fl_registrations_collect(struct FlPoller *poller);
+/* Process the events that the last poll took from the set.  Returns whether so
+   many were stale that the set should be replaced. */
+bool fl_registrations_collect(FlFdTable *table);
 
 /* The next registration that fired, its events in reg->fired; NULL if there
    are no more. */
-FlRegistration *fl_registrations_pop_fired(struct FlPoller *poller);
+FlRegistration *fl_registrations_pop_fired(FlFdTable *table);
 
 /* Whether one has fired and was not popped: the next poll must not wait. */
-bool fl_registrations_fired(const struct FlPoller *poller);
+bool fl_registrations_fired(const FlFdTable *table);
 
 /* Put back a registration that was popped but could not be queued. */
 void fl_registration_fire_again(FlRegistration *reg);
@@ -112,20 +222,17 @@ void fl_registration_drop_event(FlRegistration *reg);
 
 /* Without a GIL: free the registrations that other threads closed during this
    thread's iteration.  No callback may be running. */
-void fl_registrations_free_closed(struct FlPoller *poller);
+void fl_registrations_free_closed(FlFdTable *table);
 
 /* Register again, and fire, each trusted registration that began to wait since
-   the last call.  Also register what a renewed set had no room for. */
-void fl_registrations_recheck(struct FlPoller *poller);
+   the last call.  Also register what a new set had no room for. */
+void fl_registrations_recheck(FlFdTable *table);
 
-/* The poller's set was replaced by an empty one: register everything there.
-   `old` is the previous set; NULL in a forked child, which must not change its
-   parent's set.  What the new set has no room for is retried by
-   fl_registrations_recheck.  An fd that was closed, or that refers to another
-   file, reports nothing more.  The caller holds the lock. */
-void fl_registrations_register_all(struct FlPoller *poller, FlFdSet *old);
+/* Replace the set by a new one, which has no stale registrations.  On failure
+   the old one stays: only slower.  No poll may run. */
+void fl_fd_table_replace_set(FlFdTable *table);
 
-/* Close every registration that is left; the poller is being freed. */
-void fl_registrations_close_all(struct FlPoller *poller);
+/* Close every registration that is left; the loop is being closed. */
+void fl_registrations_close_all(FlFdTable *table);
 
 #endif

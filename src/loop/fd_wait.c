@@ -80,7 +80,7 @@ fl_fd_wait(FlLoop *loop, int fd, PyObject *sock, int event, PyObject *call)
     code = fl_registration_set(reg, fl_user_fd_wanted(user_fd));
     if (code == 0) {
         Py_INCREF(call);
-        reg->trusted = reg->recheck = reg->poller->recheck = true;
+        reg->trusted = reg->recheck = reg->table->recheck = true;
         Py_XDECREF(previous); /* last: this may run any code */
         return 1;
     }

@@ -41,7 +41,8 @@ static int on_fd(FlLoop *loop, FlRegistration *reg, int events);
 static FlRegistration *
 registration_at(const FlLoop *loop, int fd)
 {
-    return loop->poller == NULL ? NULL : fl_registration_at(loop->poller, fd);
+    return loop->poller == NULL ? NULL
+                                : fl_registration_at(&loop->poller->table, fd);
 }
 
 static FlOpenTransport *
@@ -61,18 +62,18 @@ fl_user_fd_at(const FlLoop *loop, int fd)
 FlUserFd *
 fl_user_fd_after(const FlLoop *loop, int fd)
 {
-    FlPoller *poller = loop->poller;
     FlRegistration *reg = NULL;
-    if (poller == NULL) {
+    if (loop->poller == NULL) {
         return NULL;
     }
-    fl_poller_lock_fds(poller);
-    while ((reg == NULL || reg->on_events != on_fd) && ++fd < poller->fds_size)
+    FlFdTable *table = &loop->poller->table;
+    fl_fd_table_lock(table);
+    while ((reg == NULL || reg->on_events != on_fd) && ++fd < table->fds_size)
     {
-        reg = poller->fds[fd].reg;
+        reg = table->fds[fd].reg;
     }
-    fl_poller_unlock_fds(poller);
-    return fd < poller->fds_size ? (FlUserFd *)reg : NULL;
+    fl_fd_table_unlock(table);
+    return fd < table->fds_size ? (FlUserFd *)reg : NULL;
 }
 
 bool
@@ -161,12 +162,13 @@ user_fd_new(FlLoop *loop, int fd)
     int code = 0;
     /* An int that is not an open fd could request a table of any size, or name
        an fd that opening libuv's loop takes. */
-    if ((fd >= poller->fds_size || !poller->has_uv) && fcntl(fd, F_GETFD) < 0)
+    if ((fd >= poller->table.fds_size || !poller->has_uv)
+        && fcntl(fd, F_GETFD) < 0)
     {
         code = -errno;
     }
     else {
-        code = fl_registration_open(loop->poller, fd, sizeof(FlUserFd), &reg);
+        code = fl_poller_register(loop->poller, fd, sizeof(FlUserFd), &reg);
     }
     if (code < 0) {
         (void)fl_raise_errno(code);

@@ -372,7 +372,7 @@ fl_stream_queue_connection_lost(FlStream *self, PyObject *exc)
 int
 fl_stream_call_connection_lost(FlStream *self)
 {
-    if (fl_poller_iterates_elsewhere(self->loop->poller)) {
+    if (fl_fd_table_iterates_elsewhere(&self->loop->poller->table)) {
         /* Only the loop's thread calls the protocol, and it may be polling. */
         fl_stream_queue_connection_lost(self, NULL);
         return 0;

@@ -64,8 +64,7 @@ static int
 open_registration(FlStream *self, int fd)
 {
     FlRegistration *reg;
-    int code =
-        fl_registration_open(self->loop->poller, fd, sizeof(*reg), &reg);
+    int code = fl_poller_register(self->loop->poller, fd, sizeof(*reg), &reg);
     if (code == 0) {
         reg->owner = self;
         reg->transport = &self->owned;

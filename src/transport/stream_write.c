@@ -167,7 +167,7 @@ wait_for_kernel(FlStream *self)
     }
     else if (self->reg != NULL) {
         /* Another thread may be the writer: end a poll begun before this. */
-        fl_poller_wake_anythread(self->reg->poller);
+        fl_poller_wake_anythread(self->loop->poller);
     }
 }
 

@@ -191,19 +191,15 @@ async def fork_space_kept(code, helpers, reports):
 
 
 async def fork_fd(code, helpers, reports):
-    """A forked child's set cannot have the fd of its parent's: whoever
-    registers there is told, and the parent goes on.
+    """A forked child's set cannot have the fd of its parent's: registering
+    there fails, and the parent goes on.
     """
     loop = asyncio.get_running_loop()
     left, right = socket.socketpair()
 
     async def child():
         os.close(0)  # that is the new set's at first
-        if code == errno.EBUSY:
-            arm("dup2", code)
-        else:
-            # Before the set's flags come those of the standard streams.
-            arm("fcntl", code, skip=3)
+        arm("dup2" if code == errno.EBUSY else "fcntl", code)
         for _ in range(2):
             try:
                 loop.add_reader(left, print)

@@ -19,7 +19,6 @@ pytestmark = pytest.mark.no_refcount
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 PARTS = (
-    "core/poller",
     "core/registration",
     "core/fd_set",
     "base/forks",
