@@ -55,7 +55,7 @@ WITH_SERVERS = " ".join(
 )
 #: Each of them is run five times and more: one file for each kind of object,
 #: the other files in the gate.
-COUNTED = """buffered_protocol context exceptions executor fd_watchers handles
+COUNTED = """buffered_protocol context exceptions executor fd_callbacks handles
 lifecycle run scheduling tasks threadsafe timers transport_close
 unix_streams"""
 #: asyncio's half of the behaviour tests runs on 3.11 each time, and on the

@@ -15,15 +15,15 @@ __all__ = ["address_kind", "host", "stream_pair", "transport_pair"]
 
 
 @pytest.fixture
-def turn(loop: asyncio.AbstractEventLoop) -> Callable[..., None]:
+def iterate(loop: asyncio.AbstractEventLoop) -> Callable[..., None]:
     """Return a function that runs exactly so many iterations of ``loop``."""
 
-    def turn(count: int = 1) -> None:
+    def iterate(count: int = 1) -> None:
         for _ in range(count):
             loop.call_soon(loop.stop)
             loop.run_forever()
 
-    return turn
+    return iterate
 
 
 @pytest.fixture

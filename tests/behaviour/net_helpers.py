@@ -56,7 +56,7 @@ every_kind_and_tls = pytest.mark.parametrize("kind", KINDS + TLS_KINDS)
 every_tcp_kind = pytest.mark.parametrize("kind", TCP_KINDS)
 
 
-async def turns(count: int = 5) -> None:
+async def iterations(count: int = 5) -> None:
     """Let the loop make *count* iterations."""
     for _ in range(count):
         await asyncio.sleep(0)
@@ -65,7 +65,7 @@ async def turns(count: int = 5) -> None:
 async def waiting(coro: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
     """Return a task that runs ``coro`` and has begun to wait."""
     task = asyncio.create_task(coro)
-    await turns(3)
+    await iterations(3)
     assert not task.done()
     return task
 
@@ -370,7 +370,7 @@ async def link(kind: str, protocol: Any = None) -> AsyncIterator[Link]:
         if not protocol.lost:
             transport.abort()
         await protocol.wait_lost()
-        await turns(2)
+        await iterations(2)
         protocol.check()
     finally:
         # asyncio's abort() fails where close() has flushed and finished.

@@ -25,10 +25,10 @@ from net_helpers import (
     Peer,
     Recorder,
     client_context,
+    iterations,
     listening_socket,
     server_context,
     tcp_socketpair,
-    turns,
 )
 from patience import PATIENCE
 
@@ -345,7 +345,7 @@ async def tls_link(
         if not protocol.lost:
             link.transport.abort()
         await protocol.wait_lost()
-        await turns(2)
+        await iterations(2)
         protocol.check()
     finally:
         # asyncio's abort() fails where close() has flushed and finished.
@@ -409,7 +409,7 @@ async def tls_server(
     for protocol in protocols:
         if protocol.count("made"):
             await protocol.wait_lost()
-    await turns(3)
+    await iterations(3)
 
 
 @contextlib.asynccontextmanager
@@ -441,7 +441,7 @@ async def tls_both_ends(
                     protocol.transport.abort()
         await near.wait_lost()
         await far.wait_lost()
-        await turns(3)
+        await iterations(3)
         near.check()
         far.check()
 

@@ -9,7 +9,7 @@ import sysconfig
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from net_helpers import Recorder, spin, turns
+from net_helpers import Recorder, iterations, spin
 
 #: Without a GIL another thread may write to the stream: nothing is corked.
 HOLDS = not sysconfig.get_config_var("Py_GIL_DISABLED")
@@ -46,7 +46,7 @@ async def end(transport: Any) -> None:
     """Abort what is not on its way to its end."""
     if not transport.is_closing():
         transport.abort()
-    await turns()
+    await iterations()
 
 
 @contextlib.asynccontextmanager

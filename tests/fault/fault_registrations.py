@@ -142,12 +142,12 @@ async def fork_space(code, helpers, reports):
     seen = loop.create_future()
     loop.add_reader(left, seen.set_result, None)
     task = loop.create_task(loop.sock_recv(near, 9))
-    await helpers.turns(2)
+    await helpers.iterations(2)
 
     async def child():
         # Of the signal pipe that was the parent's, and of these two.
         arm("epoll_ctl", code, count=3)
-        await helpers.turns(2)
+        await helpers.iterations(2)
         assert hits() == 3
         right.send(b"x")
         far.send(b"data")
@@ -169,17 +169,17 @@ async def fork_space_kept(code, helpers, reports):
     near.setblocking(False)
     for _ in range(2):
         task = loop.create_task(loop.sock_recv(near, 9))
-        await helpers.turns(2)
+        await helpers.iterations(2)
         far.send(b"x")
         assert await task == b"x"
 
     async def child():
         # Of the signal pipe that was the parent's.
         arm("epoll_ctl", code, count=1)
-        await helpers.turns(2)
+        await helpers.iterations(2)
         assert hits() == 1
         task = loop.create_task(loop.sock_recv(near, 9))
-        await helpers.turns(2)
+        await helpers.iterations(2)
         far.send(b"data")
         late = loop.call_later(0.5, task.cancel)
         assert await task == b"data"

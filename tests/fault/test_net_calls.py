@@ -161,7 +161,7 @@ async def tls_read_error(code, helpers, reports):
     await far.wait_for("made")
     near.transport.write(b"x")
     await far.wait_data(1)
-    await helpers.turns(5)
+    await helpers.iterations(5)
     arm("recv", code)
     near.transport.write(b"y")
     exc = await far.wait_lost()
@@ -236,9 +236,9 @@ async def datagram_queue(connected, helpers, reports):
         how = {"remote_addr": peer.getsockname()} if connected else {}
         async with datagram_helpers.endpoint(**how) as p:
             await queue_datagrams(p, peer, 1, connected)
-            await helpers.turns(3)
+            await helpers.iterations(3)
             await queue_datagrams(p, peer, 40, connected)
-            await helpers.turns(5)
+            await helpers.iterations(5)
             assert p.transport.get_write_buffer_size() == 0
             got = [peer.recv(9) for _ in range(41)]
             assert got == [b"0"] + [b"%d" % n for n in range(40)]
@@ -332,7 +332,7 @@ def main():
     loop.run_until_complete(
         asyncio.wait_for(case(code, net_helpers, reports), 100)
     )
-    loop.run_until_complete(net_helpers.turns(5))
+    loop.run_until_complete(net_helpers.iterations(5))
     if case not in COUNTED:
         assert hits(), "the call was never made"
     assert reports == [], reports

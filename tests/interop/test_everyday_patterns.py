@@ -251,7 +251,7 @@ class Collector(asyncio.Protocol):
 
 @pytest.mark.counts_calls
 async def test_two_turns_carry_a_message():
-    """Tests of libraries send to themselves and count turns: sleep(0)."""
+    """Tests of libraries send to themselves and count iterations: sleep(0)."""
 
     async def idle():
         for _ in range(100):

@@ -19,7 +19,7 @@ import resource
 def nothing():
     pass
 
-def turn(loop):
+def iterate(loop):
     loop.call_soon(loop.stop)
     loop.run_forever()
 
@@ -28,12 +28,12 @@ def size():
         return int(file.read().split()[1]) * resource.getpagesize()
 
 loop = new_loop()
-turn(loop)
+iterate(loop)
 before = size()
 for _ in range(1_000_000):
     loop.call_soon(nothing)
 assert size() - before > 50_000_000, size() - before
-turn(loop)
+iterate(loop)
 assert size() - before < 15_000_000, size() - before
 loop.close()
 """)

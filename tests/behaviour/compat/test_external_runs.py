@@ -38,7 +38,7 @@ def a_run(loop):
         asyncio._set_running_loop(None)
 
 
-def turns_until(loop, done):
+def iterate_until(loop, done):
     while not done():
         loop._run_once()
 
@@ -64,10 +64,10 @@ def test_iterations_of_a_guest_run(loop, in_thread):
         assert loop.is_running()
         assert loop._thread_id == threading.get_ident()
         task = loop.create_task(main())
-        turns_until(loop, task.done)
+        iterate_until(loop, task.done)
         task.result()
         in_thread(lambda: loop.call_soon_threadsafe(seen.append, "thread"))
-        turns_until(loop, lambda: "thread" in seen)
+        iterate_until(loop, lambda: "thread" in seen)
     assert seen == [loop, 5, b"", "thread"]
     assert not loop.is_running()
     assert loop._thread_id is None
@@ -115,7 +115,7 @@ def test_signals_in_a_guests_run(loop):
     loop.add_signal_handler(signal.SIGUSR1, seen.append, 1)
     with a_run(loop):
         signal.raise_signal(signal.SIGUSR1)
-        turns_until(loop, lambda: seen)
+        iterate_until(loop, lambda: seen)
     assert loop.remove_signal_handler(signal.SIGUSR1)
 
 
@@ -135,14 +135,14 @@ def test_a_write_between_iterations_of_a_guest_run_is_sent_at_once(loop):
 
     with far, a_run(loop):
         task = loop.create_task(connect())
-        turns_until(loop, task.done)
+        iterate_until(loop, task.done)
         assert far.recv(100) == b"abcd" * 5
         transport = task.result()
         transport.write(b"one ")
         transport.write(b"two")
         assert far.recv(100) == b"one two"
         transport.close()
-        turns_until(loop, lambda: transport.get_protocol() is None)
+        iterate_until(loop, lambda: transport.get_protocol() is None)
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -214,7 +214,7 @@ def test_an_exception_of_a_subclass_between_iterations(loop_factory):
     loop = noting(loop_factory, [None])
 
     def fail():
-        raise LookupError("between turns")
+        raise LookupError("between iterations")
 
     with contextlib.closing(loop):
         loop._run_once = fail

@@ -190,14 +190,14 @@ def test_a_timer_moved_to_an_earlier_time_is_run_then(any_loop):
     assert seen == ["moved"]
 
 
-def test_a_timer_moved_to_a_later_time_waits_for_it(loop, turn):
+def test_a_timer_moved_to_a_later_time_waits_for_it(loop, iterate):
     seen = []
     timer = loop.call_later(0, seen.append, "moved")
     timer._when = loop.time() + 1000
-    turn(3)
+    iterate(3)
     assert seen == []
     timer.cancel()
-    turn(3)
+    iterate(3)
     assert seen == []
 
 
@@ -216,7 +216,7 @@ def test_moved_timers_run_in_the_order_of_their_times(loop, loop_kind):
     assert seen[-1] == 0
 
 
-def test_moving_a_timer_that_has_run_or_was_cancelled(loop, turn):
+def test_moving_a_timer_that_has_run_or_was_cancelled(loop, iterate):
     seen = []
     run = loop.call_later(0, seen.append, "run")
     cancelled = loop.call_later(0, seen.append, "cancelled")
@@ -225,7 +225,7 @@ def test_moving_a_timer_that_has_run_or_was_cancelled(loop, turn):
     for timer in (run, cancelled):
         timer._when = 5
         assert timer.when() == 5
-    turn(3)
+    iterate(3)
     assert seen == ["run"]
 
 

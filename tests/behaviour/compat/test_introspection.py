@@ -19,19 +19,19 @@ def nothing(*args):
     pass
 
 
-def test_ready_handles(loop, turn):
+def test_ready_handles(loop, iterate):
     seen = []
     first = loop.call_soon(seen.append, 1)
     loop.call_soon(seen.append, 2)
     assert len(loop._ready) == 2
     assert next(iter(loop._ready)) is first
     assert all(isinstance(h, asyncio.Handle) for h in loop._ready)
-    turn()
+    iterate()
     assert seen == [1, 2]
     assert not loop._ready
 
 
-def test_a_ready_handle_without_other_references(loop, turn):
+def test_a_ready_handle_without_other_references(loop, iterate):
     """It shows its call, and can be cancelled."""
     seen = []
     for number in range(4):
@@ -46,27 +46,27 @@ def test_a_ready_handle_without_other_references(loop, turn):
     assert list(loop._ready)[2] is handles[2]
     del handles
     gc.collect()
-    turn()
+    iterate()
     assert seen == [0, 2]
 
 
 @pytest.mark.parametrize("size", [0, 4, 5, 6, 9])
-def test_introspection_has_no_side_effects(loop, turn, size):
+def test_introspection_has_no_side_effects(loop, iterate, size):
     seen = []
     args = tuple(range(size))
     loop.call_soon(lambda *given: seen.append(given), *args)
     loop.call_soon_threadsafe(lambda *given: seen.append(given), *args)
     assert [h._args for h in loop._ready] == [args, args]
-    turn()
+    iterate()
     assert seen == [args, args]
 
 
-def test_ready_within_a_batch(loop, turn):
+def test_ready_within_a_batch(loop, iterate):
     """What was run is gone, what is to come is there."""
     lengths = []
     for _ in range(3):
         loop.call_soon(lambda: lengths.append(len(loop._ready)))
-    turn()
+    iterate()
     # And the stop that ends the iteration.
     assert lengths == [3, 2, 1]
 
@@ -98,7 +98,7 @@ async def test_transports_about_to_start(loop):
         await asyncio.sleep(0)
 
 
-def test_scheduled_timers(loop, turn):
+def test_scheduled_timers(loop, iterate):
     late = loop.call_later(100, nothing)
     soon = loop.call_later(50, nothing)
     later = loop.call_at(loop.time() + 200, nothing, "argument")
@@ -114,7 +114,7 @@ def test_scheduled_timers(loop, turn):
     ]
     for handle in loop._scheduled:
         handle.cancel()
-    turn()
+    iterate()
     assert all(h.cancelled() for h in loop._scheduled)
 
 

@@ -198,10 +198,10 @@ def test_a_task_runs_step_by_step_through_a_patched_handle(loop, runs):
 
 
 def test_a_failing_callback_is_reported_from_a_patched_handle(
-    loop, turn, runs, reports
+    loop, iterate, runs, reports
 ):
     handle = loop.call_soon(lambda: 1 / 0)
-    turn()
+    iterate()
     assert handle in runs
     assert [report["handle"] for report in reports] == [handle]
 

@@ -21,15 +21,15 @@ from net_helpers import (
     Recorder,
     client_context,
     every_kind,
+    iterations,
     server_context,
     spin,
-    turns,
 )
 
 # -- the loop ----------------------------------------------------------------
 
 
-def test_state_of_a_loop(loop, turn):
+def test_state_of_a_loop(loop, iterate):
     assert loop._closed is False
     assert loop._stopping is False
     assert loop._debug is False
@@ -142,11 +142,11 @@ def test_clock_and_timers_of_a_loop(loop):
     loop._run_once()
 
 
-def test_the_handle_that_runs(debug, turn):
+def test_the_handle_that_runs(debug, iterate):
     seen = []
     assert debug._current_handle is None
     handle = debug.call_soon(lambda: seen.append(debug._current_handle))
-    turn()
+    iterate()
     assert seen == [handle]
     assert debug._current_handle is None
 
@@ -160,7 +160,7 @@ async def test_watchers_by_private_names(loop):
         other = loop._add_writer(near, seen.append, "out")
         for each in (handle, other):
             assert isinstance(each, asyncio.Handle)
-        await turns(2)
+        await iterations(2)
         assert {"in", "out"} == set(seen)
         assert loop._remove_reader(near) is True
         assert loop._remove_reader(near) is False
@@ -236,7 +236,7 @@ async def test_unix_servers_of_a_loop(loop, tmp_path):
 
 
 @pytest.mark.parametrize("way", ["call_soon", "call_soon_threadsafe"])
-def test_inside_of_a_handle(loop, turn, way):
+def test_inside_of_a_handle(loop, iterate, way):
     context = contextvars.copy_context()
     seen = []
     handle = getattr(loop, way)(seen.append, "x", context=context)
@@ -255,7 +255,7 @@ def test_inside_of_a_handle(loop, turn, way):
     assert handle._cancelled is True
     assert handle._callback is None
     assert handle._args is None
-    turn()
+    iterate()
     assert seen == ["x"]
 
 

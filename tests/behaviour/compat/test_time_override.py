@@ -33,7 +33,7 @@ def virtual(loop_factory):
     made.close()
 
 
-async def turns(count):
+async def iterations(count):
     for _ in range(count):
         await asyncio.sleep(0)
 
@@ -47,13 +47,13 @@ def test_a_patched_time_is_gone_by(loop):
             timer = loop.call_later(3600, seen.append, "late")
             assert timer.when() == now + 3600
             loop.call_later(60, seen.append, "soon")
-            await turns(3)
+            await iterations(3)
             assert seen == []
             told.return_value = now + 60
-            await turns(2)
+            await iterations(2)
             assert seen == ["soon"]
             told.return_value = timer.when()
-            await turns(2)
+            await iterations(2)
             assert seen == ["soon", "late"]
 
     loop.run_until_complete(main())
@@ -84,14 +84,14 @@ def test_a_subclass_overrides_time(virtual):
     moments = iter([1000.25, 1000.5, 1000.5, 1000.49, 1001.0, 8200.0, 8200.0])
     seen = []
 
-    def turn():
+    def iterate():
         now = next(moments, None)
         if now is None:
             virtual.stop()
             return
         virtual.now = now
         seen.append(now)
-        virtual.call_soon(turn)
+        virtual.call_soon(iterate)
 
     virtual.call_at(1000.5, seen.append, "half")
     virtual.call_later(0.25, seen.append, "quarter")
@@ -99,7 +99,7 @@ def test_a_subclass_overrides_time(virtual):
     virtual.call_later(7200, seen.append, "hours")
     virtual.call_later(0.75, seen.append, "three quarters")
     virtual.call_later(7201, seen.append, "never")
-    virtual.call_soon(turn)
+    virtual.call_soon(iterate)
     virtual.run_forever()
     assert seen == [
         1000.25,
@@ -167,10 +167,10 @@ def test_timers_wait_again_once_a_time_in_the_future_is_undone(loop):
         seen = []
         with mock.patch.object(loop, "time", return_value=now + 1e6):
             far = loop.call_at(now + 2e6, seen.append, "far")
-            await turns(3)
+            await iterations(3)
         timer = loop.call_later(3600, seen.append, "hour")
         soon = loop.call_later(0.05, seen.append, "soon")
-        await turns(50)
+        await iterations(50)
         assert seen == []
         while not seen:
             await asyncio.sleep(0)
@@ -187,10 +187,10 @@ def test_timers_fire_once_a_time_in_the_past_is_undone(loop):
         seen = []
         with mock.patch.object(loop, "time", return_value=5.0):
             timer = loop.call_later(1, seen.append, "past")
-            await turns(3)
+            await iterations(3)
         assert timer.when() == 6.0
         assert seen == []
-        await turns(2)
+        await iterations(2)
         assert seen == ["past"]
 
     loop.run_until_complete(main())

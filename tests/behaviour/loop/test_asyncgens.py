@@ -88,7 +88,7 @@ def test_exception_in_shutdown_is_reported(loop, reports):
     assert context["asyncgen"] is kept[0]
 
 
-def test_hooks_of_an_outer_loop_are_restored(loop, turn):
+def test_hooks_of_an_outer_loop_are_restored(loop, iterate):
     def firstiter(generator):
         pass
 
@@ -98,7 +98,7 @@ def test_hooks_of_an_outer_loop_are_restored(loop, turn):
     old = sys.get_asyncgen_hooks()
     sys.set_asyncgen_hooks(firstiter=firstiter, finalizer=finalizer)
     try:
-        turn()
+        iterate()
         assert sys.get_asyncgen_hooks() == (firstiter, finalizer)
     finally:
         sys.set_asyncgen_hooks(*old)

@@ -13,7 +13,7 @@ MANY = 20_000
 name = contextvars.ContextVar("name", default="nothing")
 
 
-def test_a_burst_may_grow_while_it_runs(loop, turn):
+def test_a_burst_may_grow_while_it_runs(loop, iterate):
     seen = []
 
     def twice(number):
@@ -23,20 +23,20 @@ def test_a_burst_may_grow_while_it_runs(loop, turn):
 
     for number in range(MANY):
         loop.call_soon(twice, number)
-    turn(2)
+    iterate(2)
     assert seen == list(range(3 * MANY))
 
 
-def test_bursts_of_all_sizes_follow_each_other(loop, turn):
+def test_bursts_of_all_sizes_follow_each_other(loop, iterate):
     for size in (1, 255, 256, 257, 1023, 1024, 1025, 4095, 4096, 9000, 3):
         seen = []
         for number in range(size):
             loop.call_soon(seen.append, number)
-        turn()
+        iterate()
         assert seen == list(range(size))
 
 
-def test_callbacks_cancel_callbacks_far_behind_them(loop, turn):
+def test_callbacks_cancel_callbacks_far_behind_them(loop, iterate):
     seen = []
     handles = []
 
@@ -46,12 +46,12 @@ def test_callbacks_cancel_callbacks_far_behind_them(loop, turn):
             handles[MANY - 1 - number].cancel()
 
     handles.extend(loop.call_soon(run, number) for number in range(MANY))
-    turn()
+    iterate()
     assert seen == list(range(MANY // 2))
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
-def test_an_interrupt_leaves_the_rest_of_a_burst_queued(loop, turn, error):
+def test_an_interrupt_leaves_the_rest_of_a_burst_queued(loop, iterate, error):
     seen = []
 
     def interrupt():
@@ -65,18 +65,18 @@ def test_an_interrupt_leaves_the_rest_of_a_burst_queued(loop, turn, error):
         loop.run_forever()
     assert seen == list(range(MANY // 2 + 1))
     loop.call_soon(seen.append, MANY)
-    turn()
+    iterate()
     assert seen == list(range(MANY + 1))
 
 
-def test_a_burst_shows_in_ready(loop, turn):
+def test_a_burst_shows_in_ready(loop, iterate):
     seen = []
     for number in range(MANY):
         loop.call_soon(seen.append, number)
     waiting = list(loop._ready)
     assert [handle._args for handle in waiting] == [(n,) for n in range(MANY)]
     waiting[5000].cancel()
-    turn()
+    iterate()
     assert seen == [n for n in range(MANY) if n != 5000]
 
 
@@ -104,7 +104,7 @@ def test_a_closed_loop_drops_a_burst(loop_factory):
 # --- contexts ---------------------------------------------------------------
 
 
-def test_each_callback_of_a_burst_has_a_context_of_its_own(loop, turn):
+def test_each_callback_of_a_burst_has_a_context_of_its_own(loop, iterate):
     seen = []
 
     def look(number):
@@ -113,12 +113,14 @@ def test_each_callback_of_a_burst_has_a_context_of_its_own(loop, turn):
 
     for number in range(MANY):
         loop.call_soon(look, number)
-    turn()
+    iterate()
     assert seen == ["nothing"] * MANY
     assert name.get() == "nothing"
 
 
-def test_callbacks_of_a_burst_see_the_context_of_their_scheduling(loop, turn):
+def test_callbacks_of_a_burst_see_the_context_of_their_scheduling(
+    loop, iterate
+):
     seen = []
 
     def schedule():
@@ -128,11 +130,11 @@ def test_callbacks_of_a_burst_see_the_context_of_their_scheduling(loop, turn):
             loop.call_soon(lambda: seen.append(name.get()))
 
     contextvars.copy_context().run(schedule)
-    turn()
+    iterate()
     assert seen == [n - n % 100 for n in range(MANY)]
 
 
-def test_a_value_that_is_set_back_is_seen_as_it_was(loop, turn):
+def test_a_value_that_is_set_back_is_seen_as_it_was(loop, iterate):
     seen = []
 
     def schedule():
@@ -143,7 +145,7 @@ def test_a_value_that_is_set_back_is_seen_as_it_was(loop, turn):
             loop.call_soon(lambda: seen.append(name.get()))
 
     contextvars.copy_context().run(schedule)
-    turn()
+    iterate()
     assert seen == list(
         itertools.islice(
             itertools.cycle([0, "nothing", 1, "nothing"]), 2 * MANY
@@ -151,7 +153,9 @@ def test_a_value_that_is_set_back_is_seen_as_it_was(loop, turn):
     )
 
 
-def test_contexts_of_a_burst_that_are_given_are_used_as_they_are(loop, turn):
+def test_contexts_of_a_burst_that_are_given_are_used_as_they_are(
+    loop, iterate
+):
     context = contextvars.copy_context()
 
     def count():
@@ -161,18 +165,18 @@ def test_contexts_of_a_burst_that_are_given_are_used_as_they_are(loop, turn):
     for _ in range(MANY):
         loop.call_soon(count, context=context)
         loop.call_soon(count)
-    turn()
+    iterate()
     assert context[name] == MANY
 
 
 @pytest.mark.skipif(
     sys.version_info < (3, 12), reason="get_context() is new in 3.12"
 )
-def test_a_context_that_was_shown_is_the_one_that_is_used(loop, turn):
+def test_a_context_that_was_shown_is_the_one_that_is_used(loop, iterate):
     handles = [loop.call_soon(name.set, number) for number in range(MANY)]
     contexts = [handle.get_context() for handle in handles]
     assert len({id(context) for context in contexts}) == MANY
-    turn()
+    iterate()
     assert [context[name] for context in contexts] == list(range(MANY))
 
 
@@ -188,7 +192,7 @@ class Value:
         Value.alive -= 1
 
 
-def test_values_end_with_the_burst_that_saw_them(loop, turn):
+def test_values_end_with_the_burst_that_saw_them(loop, iterate):
     def schedule():
         name.set(Value())
         for _ in range(MANY):
@@ -197,7 +201,7 @@ def test_values_end_with_the_burst_that_saw_them(loop, turn):
     contextvars.copy_context().run(schedule)
     gc.collect()
     assert Value.alive == 1
-    turn()
+    iterate()
     gc.collect()
     assert Value.alive == 0
 
@@ -269,24 +273,24 @@ def test_the_context_that_a_timer_shows_is_the_one_it_uses(loop):
     assert handles[1]._context[name] == 1
 
 
-def test_values_end_with_the_timers_that_saw_them(loop, turn):
+def test_values_end_with_the_timers_that_saw_them(loop, iterate):
     def schedule():
         name.set(Value())
         return [loop.call_later(3600, name.get) for _ in range(MANY)]
 
     handles = contextvars.copy_context().run(schedule)
-    turn()
+    iterate()
     gc.collect()
     assert Value.alive == 1
     for handle in handles:
         handle.cancel()
     del handles, handle
-    turn()  # asyncio forgets cancelled timers here
+    iterate()  # asyncio forgets cancelled timers here
     gc.collect()
     assert Value.alive == 0
 
 
-def test_gc_visits_the_context_that_is_being_copied(loop, turn):
+def test_gc_visits_the_context_that_is_being_copied(loop, iterate):
     """Before 3.12 any allocation may run the GC."""
 
     def schedule():
@@ -298,7 +302,7 @@ def test_gc_visits_the_context_that_is_being_copied(loop, turn):
     for handle in handles:
         handle.cancel()
     del handle, handles
-    turn()
+    iterate()
     # CPython takes new contexts from those that were freed, 255 at most.
     taken = [contextvars.copy_context() for _ in range(300)]
 
@@ -318,4 +322,4 @@ def test_gc_visits_the_context_that_is_being_copied(loop, turn):
     assert context[name] == "looked at"
     assert len(taken) == 300
     last.cancel()
-    turn()
+    iterate()

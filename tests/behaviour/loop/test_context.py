@@ -57,7 +57,7 @@ def test_a_given_context_is_used_itself(loop, schedule):
     assert VAR.get() == "outside"
 
 
-def test_one_context_for_many_callbacks(loop, turn):
+def test_one_context_for_many_callbacks(loop, iterate):
     context = contextvars.copy_context()
     seen = []
 
@@ -67,17 +67,17 @@ def test_one_context_for_many_callbacks(loop, turn):
 
     for number in range(5):
         loop.call_soon(callback, number, context=context)
-    turn()
+    iterate()
     assert seen == ["outside", 0, 1, 2, 3]
 
 
-def test_an_entered_context_is_an_error(loop, turn, reports, caplog):
+def test_an_entered_context_is_an_error(loop, iterate, reports, caplog):
     context = contextvars.copy_context()
     seen = []
 
     def inside():
         loop.call_soon(seen.append, 1, context=context)
-        turn()
+        iterate()
 
     context.run(inside)
     assert seen == []
@@ -88,11 +88,11 @@ def test_an_entered_context_is_an_error(loop, turn, reports, caplog):
 
 
 @pytest.mark.parametrize("bad", [1, "context", object()])
-def test_a_bad_context_does_not_run(loop, turn, reports, bad):
+def test_a_bad_context_does_not_run(loop, iterate, reports, bad):
     seen = []
     try:
         loop.call_soon(seen.append, 1, context=bad)
-        turn()
+        iterate()
     except (TypeError, AttributeError):
         pass
     else:
@@ -100,7 +100,7 @@ def test_a_bad_context_does_not_run(loop, turn, reports, bad):
     assert seen == []
 
 
-def test_exception_leaves_the_context(loop, turn, reports):
+def test_exception_leaves_the_context(loop, iterate, reports):
     context = contextvars.copy_context()
 
     def fail():
@@ -108,7 +108,7 @@ def test_exception_leaves_the_context(loop, turn, reports):
         raise ZeroDivisionError
 
     loop.call_soon(fail, context=context)
-    turn()
+    iterate()
     assert VAR.get() == "outside"
     assert context[VAR] == "failed"
     assert context.run(VAR.get) == "failed"

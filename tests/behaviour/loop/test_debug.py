@@ -45,10 +45,10 @@ def test_slow_callback_duration_is_an_attribute(loop):
     assert loop.slow_callback_duration == 0.5
 
 
-def test_slow_callback_is_logged(debug, turn, warned):
+def test_slow_callback_is_logged(debug, iterate, warned):
     debug.slow_callback_duration = 0.01
     debug.call_soon(slow)
-    turn()
+    iterate()
     (text,) = warned("slow()")
     assert text.startswith("Executing <Handle slow() at ")
     assert "test_debug.py:" in text
@@ -78,18 +78,18 @@ def test_slow_timer_is_logged(debug, warned):
     assert text.startswith("Executing <TimerHandle ")
 
 
-def test_fast_callbacks_are_not_logged(debug, turn, warned):
+def test_fast_callbacks_are_not_logged(debug, iterate, warned):
     debug.slow_callback_duration = 5
     for _ in range(10):
         debug.call_soon(nothing)
-    turn()
+    iterate()
     assert warned() == []
 
 
-def test_slow_callbacks_are_not_logged_without_debug(loop, turn, warned):
+def test_slow_callbacks_are_not_logged_without_debug(loop, iterate, warned):
     loop.slow_callback_duration = 0.001
     loop.call_soon(slow)
-    turn()
+    iterate()
     assert warned() == []
 
 
@@ -189,31 +189,31 @@ def test_executor_refuses_coroutine_functions(debug):
         debug.run_in_executor(None, 7)
 
 
-def test_non_callables_without_debug_fail_when_run(loop, turn, reports):
+def test_non_callables_without_debug_fail_when_run(loop, iterate, reports):
     try:
         loop.call_soon(7)
-        turn()
+        iterate()
     except TypeError:
         return
     assert isinstance(reports[0]["exception"], TypeError)
     assert "not callable" in str(reports[0]["exception"])
 
 
-def test_origin_tracking_is_on_while_running(debug, turn):
+def test_origin_tracking_is_on_while_running(debug, iterate):
     assert sys.get_coroutine_origin_tracking_depth() == 0
     seen = []
     debug.call_soon(
         lambda: seen.append(sys.get_coroutine_origin_tracking_depth())
     )
-    turn()
+    iterate()
     assert seen == [asyncio.constants.DEBUG_STACK_DEPTH]
     assert sys.get_coroutine_origin_tracking_depth() == 0
 
 
-def test_origin_tracking_restores_what_was_set(debug, turn):
+def test_origin_tracking_restores_what_was_set(debug, iterate):
     sys.set_coroutine_origin_tracking_depth(3)
     try:
-        turn()
+        iterate()
         assert sys.get_coroutine_origin_tracking_depth() == 3
     finally:
         sys.set_coroutine_origin_tracking_depth(0)

@@ -12,7 +12,7 @@ import time
 import warnings
 
 import pytest
-from net_helpers import tcp_socketpair, turns
+from net_helpers import iterations, tcp_socketpair
 
 
 def nothing(*args):
@@ -68,7 +68,7 @@ def test_watchers_know_who_made_them(debug):
 
 @pytest.mark.parametrize("way", ["call_soon", "call_later"])
 def test_reports_have_the_source_traceback_of_a_callback(
-    debug, turn, reports, way
+    debug, iterate, reports, way
 ):
     before = () if way == "call_soon" else (0,)
 
@@ -76,7 +76,7 @@ def test_reports_have_the_source_traceback_of_a_callback(
         raise ValueError("seen")
 
     getattr(debug, way)(*before, fail)
-    turn(2)
+    iterate(2)
     (context,) = reports
     assert isinstance(context["handle"], asyncio.Handle)
     stack = context["source_traceback"]
@@ -106,7 +106,7 @@ def test_reports_have_the_source_traceback_of_open_and_close(
         with far:
             transport, _ = await opened_here(near)
             transport.abort()
-            await turns(3)
+            await iterations(3)
 
     run(main())
     (report,) = reports
@@ -117,7 +117,7 @@ def test_reports_have_the_source_traceback_of_open_and_close(
 
 
 @pytest.mark.reports
-def test_a_report_from_a_callback_names_its_handle(debug, turn, logged):
+def test_a_report_from_a_callback_names_its_handle(debug, iterate, logged):
     """handle_traceback, by the default handler."""
     debug.set_exception_handler(None)
 
@@ -126,7 +126,7 @@ def test_a_report_from_a_callback_names_its_handle(debug, turn, logged):
         debug.call_exception_handler({"message": "told by hand"})
 
     debug.call_soon(report)
-    turn()
+    iterate()
     assert debug._current_handle is None
     (text,) = logged(logging.ERROR)
     assert text.startswith("told by hand\n")
@@ -245,9 +245,9 @@ async def test_transports_log_reading_and_eof(debug, logged):
     transport.pause_reading()
     transport.resume_reading()
     far.close()
-    await turns(5)
+    await iterations(5)
     transport.close()
-    await turns(3)
+    await iterations(3)
     texts = "\n".join(logged(logging.DEBUG))
     for event in ("pauses reading", "resumes reading", "received EOF"):
         assert event in texts

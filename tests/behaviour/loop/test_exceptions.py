@@ -29,9 +29,9 @@ def logged(caplog):
     return lambda: caplog.records
 
 
-def test_context_of_a_failing_callback(loop, turn, reports):
+def test_context_of_a_failing_callback(loop, iterate, reports):
     handle = loop.call_soon(fail, 1)
-    turn()
+    iterate()
     (context,) = reports
     assert set(context) == {"message", "exception", "handle"}
     assert context["handle"] is handle
@@ -40,18 +40,18 @@ def test_context_of_a_failing_callback(loop, turn, reports):
     assert context["exception"].__traceback__ is not None
 
 
-def test_handler_gets_the_loop(loop, turn):
+def test_handler_gets_the_loop(loop, iterate):
     seen = []
     loop.set_exception_handler(lambda lo, context: seen.append(lo))
     loop.call_soon(fail)
-    turn()
+    iterate()
     assert seen == [loop]
 
 
 @pytest.mark.reports
-def test_default_handler_logs(bare, turn, logged):
+def test_default_handler_logs(bare, iterate, logged):
     bare.call_soon(fail)
-    turn()
+    iterate()
     (record,) = logged()
     assert record.levelno == logging.ERROR
     message = record.getMessage()
@@ -74,13 +74,13 @@ def test_default_handler_by_hand(bare, logged):
 
 
 @pytest.mark.reports
-def test_handler_that_raises(loop, turn, logged):
+def test_handler_that_raises(loop, iterate, logged):
     def handler(lo, context):
         raise AttributeError("handler")
 
     loop.set_exception_handler(handler)
     loop.call_soon(fail)
-    turn()
+    iterate()
     (record,) = logged()
     message = record.getMessage()
     assert message.startswith("Unhandled error in exception handler")
@@ -206,25 +206,25 @@ def test_exceptions_of_call_exception_handler_for_a_protocol_leave_the_run(
     own.close()
 
 
-def test_call_exception_handler_patched_on_the_instance(loop, turn):
+def test_call_exception_handler_patched_on_the_instance(loop, iterate):
     seen = []
     loop.call_exception_handler = seen.append
     loop.call_soon(fail)
-    turn()
+    iterate()
     assert isinstance(seen[0]["exception"], ZeroDivisionError)
 
 
 @pytest.mark.skipif(
     sys.version_info < (3, 12), reason="the handle's context since 3.12"
 )
-def test_handler_runs_in_the_handles_context(loop, turn):
+def test_handler_runs_in_the_handles_context(loop, iterate):
     var = contextvars.ContextVar("var", default="outside")
     seen = []
     loop.set_exception_handler(lambda lo, context: seen.append(var.get()))
     context = contextvars.copy_context()
     context.run(var.set, "handle")
     loop.call_soon(fail, context=context)
-    turn()
+    iterate()
     assert seen == ["handle"]
 
 
@@ -251,7 +251,7 @@ def test_handler_runs_in_the_tasks_context(loop):
     assert seen == ["task"]
 
 
-def test_traceback_is_not_referenced_after_the_report(loop, turn):
+def test_traceback_is_not_referenced_after_the_report(loop, iterate):
     class Token:
         pass
 
@@ -264,7 +264,7 @@ def test_traceback_is_not_referenced_after_the_report(loop, turn):
 
     loop.set_exception_handler(lambda lo, context: None)
     loop.call_soon(failing)
-    turn()
+    iterate()
     gc.collect()
     assert alive[0]() is None
 
@@ -276,22 +276,22 @@ def test_handler_may_stop_the_loop(loop):
     assert not loop.is_running()
 
 
-def test_handler_may_schedule(loop, turn):
+def test_handler_may_schedule(loop, iterate):
     seen = []
     loop.set_exception_handler(
         lambda lo, context: lo.call_soon(seen.append, 1)
     )
     loop.call_soon(fail)
-    turn(2)
+    iterate(2)
     assert seen == [1]
 
 
-def test_no_exception_is_seen_as_being_handled(loop, turn):
+def test_no_exception_is_seen_as_being_handled(loop, iterate):
     seen = []
     loop.set_exception_handler(
         lambda lo, context: seen.append(type(context["exception"]))
     )
     loop.call_soon(fail)
     loop.call_soon(lambda: seen.append(sys.exc_info()[0]))
-    turn()
+    iterate()
     assert seen == [ZeroDivisionError, None]

@@ -1,4 +1,4 @@
-"""Watched descriptors whose file lives on in a dup or in a child process."""
+"""Registered descriptors whose file lives on in a duplicate or in a child."""
 
 import asyncio
 import contextlib
@@ -7,8 +7,8 @@ import socket
 import sys
 
 import pytest
+from fd_helpers import idle_cpu, iterations, nothing
 from net_helpers import fill_socket
-from watch_helpers import idle_cpu, nothing, turns
 
 
 @pytest.fixture
@@ -34,13 +34,13 @@ HEARD = [0, 1, 2, 200]
 
 
 def hear(loop, left, right, count):
-    """Watch left, and have it tell so many times of a byte."""
+    """Register left, and have it report a byte so many times."""
     loop.add_reader(left, lambda: left.recv(1))
     for _ in range(count):
         right.send(b"x")
-        turns(loop, 2)
+        iterations(loop, 2)
     loop.add_reader(left, nothing)
-    turns(loop, 2)
+    iterations(loop, 2)
 
 
 @on_fastloop
@@ -58,7 +58,7 @@ def test_closed_while_a_dup_lives_then_removed(loop, shared, heard):
     seen = []
     loop.add_reader(fresh, lambda: seen.append(fresh.recv(10)))
     other.send(b"y")
-    turns(loop, 4)
+    iterations(loop, 4)
     loop.remove_reader(fresh)
     assert seen == [b"y"]
     fresh.close()
@@ -76,7 +76,7 @@ def test_closed_while_a_dup_is_open_causes_no_more_events(loop, shared, heard):
     number = left.fileno()
     left.close()
     right.send(b"x")
-    turns(loop, 200)
+    iterations(loop, 200)
     assert len(calls) <= 64
     assert idle_cpu(loop) < 0.05
     loop.remove_reader(number)
@@ -102,7 +102,7 @@ def test_closed_after_an_event_causes_no_more_events(
     loop.add_writer(left, calls.append, 2)
     for _ in range(heard):
         right.send(b"x")
-        turns(loop, 2)
+        iterations(loop, 2)
     assert calls == [1] * heard
     number = left.fileno()
     left.close()
@@ -112,7 +112,7 @@ def test_closed_after_an_event_causes_no_more_events(
             loop.add_reader(number, calls.append, 3)
     elif then == "remove_writer":
         assert loop.remove_writer(number) is True
-    turns(loop, 400)
+    iterations(loop, 400)
     assert len(calls) <= heard + 64
     calls.clear()
     assert idle_cpu(loop) < 0.05
@@ -139,15 +139,15 @@ def test_a_file_that_reuses_the_fd_gets_no_events_of_the_old_one(
     loop.add_reader(left, reader)
     for _ in range(heard):
         right.send(b"x")
-        turns(loop, 2)
+        iterations(loop, 2)
     assert calls == [1] * heard
     stranger.setblocking(False)
     os.dup2(stranger.fileno(), left.fileno())
     right.send(b"x")
-    turns(loop, 400)
+    iterations(loop, 400)
     calls.clear()
     peer.send(b"y")
-    turns(loop, 10)
+    iterations(loop, 10)
     assert calls == []
     assert stranger.recv(9) == b"y"
     loop.remove_reader(left)
@@ -182,7 +182,7 @@ def test_paused_after_its_fd_was_closed(loop, shared, heard):
     assert idle_cpu(loop) < 0.05
     left.detach()
     transport.abort()
-    turns(loop, 2)
+    iterations(loop, 2)
 
 
 @pytest.mark.parametrize("heard", HEARD)
@@ -191,11 +191,11 @@ def test_removed_while_a_dup_lives(loop, shared, heard):
     hear(loop, left, right, heard)
     seen = []
     loop.add_reader(left, seen.append, 1)
-    turns(loop, 2)
+    iterations(loop, 2)
     right.send(b"x")
     assert loop.remove_reader(left) is True
     left.close()
-    turns(loop, 3)
+    iterations(loop, 3)
     assert seen == []
     assert idle_cpu(loop) < 0.05
 
@@ -207,15 +207,15 @@ def test_dup_watched_beside_the_original(loop, pair):
         loop.add_reader(left, seen.append, "left")
         loop.add_reader(copy, seen.append, "copy")
         right.send(b"x")
-        turns(loop, 3)
+        iterations(loop, 3)
         assert set(seen) == {"left", "copy"}
         assert loop.remove_reader(copy)
         seen.clear()
-        turns(loop, 2)
+        iterations(loop, 2)
         assert set(seen) == {"left"}
         assert loop.remove_reader(left)
     seen.clear()
-    turns(loop, 2)
+    iterations(loop, 2)
     assert seen == []
 
 
@@ -224,7 +224,7 @@ def test_fd_closed_and_reused_while_a_dup_is_open(loop, shared):
     left, right = shared
     seen = []
     loop.add_reader(left, seen.append, "old")
-    turns(loop, 2)
+    iterations(loop, 2)
     loop.remove_reader(left)
     number = left.fileno()
     left.close()
@@ -235,7 +235,7 @@ def test_fd_closed_and_reused_while_a_dup_is_open(loop, shared):
     loop.add_reader(fresh, lambda: seen.append(fresh.recv(20)))
     right.send(b"to the dup")
     other.send(b"to the fresh")
-    turns(loop, 4)
+    iterations(loop, 4)
     loop.remove_reader(fresh)
     assert seen == [b"to the fresh"]
     assert idle_cpu(loop) < 0.05
@@ -248,7 +248,7 @@ def test_child_process_keeps_the_descriptor_open(loop, pair):
     left, right = pair
     gate_out, gate_in = os.pipe()
     loop.add_reader(left, nothing)
-    turns(loop, 2)
+    iterations(loop, 2)
     os.set_inheritable(left.fileno(), True)
     pid = os.posix_spawn(
         "/bin/cat",

@@ -8,9 +8,9 @@ import sys
 
 import pytest
 from datagram_helpers import endpoint, plain
-from net_helpers import Recorder, turns
+from fd_helpers import idle_cpu
+from net_helpers import Recorder, iterations
 from patience import PATIENCE
-from watch_helpers import idle_cpu
 
 
 async def open_on(loop, sock):
@@ -39,7 +39,7 @@ async def test_writes_after_the_socket_was_closed_are_dropped(loop):
     for _ in range(3):
         transport.write(b"not yours")
         transport.writelines([b"nor", b"yours"])
-    await turns()
+    await iterations()
     with pytest.raises(BlockingIOError):
         peer.recv(100)
     assert protocol.exc.errno == errno.EBADF
@@ -59,7 +59,7 @@ async def test_the_fd_stays_open_when_the_transport_ends(loop, how):
     stranger, peer = pair_at(number)
     seen = []
     getattr(transport, how)()
-    await turns()
+    await iterations()
     loop.add_reader(stranger, lambda: seen.append(stranger.recv(9)))
     peer.send(b"x")
     while not seen:
@@ -89,10 +89,10 @@ async def test_a_new_connection_reuses_the_fd_of_a_closed_socket(
     old.write(b"lost")
     old.close()
     new.write(b"from the new one")
-    await turns()
+    await iterations()
     assert peer.recv(100) == b"from the new one"
     new.close()
-    await turns()
+    await iterations()
     for each in (right, peer):
         each.close()
 
@@ -123,7 +123,7 @@ async def test_an_accepted_connection_reuses_the_fd_of_a_closed_one(
     protocol = await made.get()
     new = protocol.transport
     assert new.get_extra_info("socket").fileno() == number
-    await turns()
+    await iterations()
     assert told.exc.errno == errno.EBADF
     second.send(b"for the new one")
     await protocol.wait_data(15)
@@ -150,7 +150,7 @@ def test_no_spinning_when_a_dup_outlives_a_closed_socket(loop, loop_kind, how):
 
     async def main():
         transport, _ = await open_on(loop, left)
-        await turns()
+        await iterations()
         left.close()
         right.send(b"x")
         if how != "nothing":
@@ -160,7 +160,7 @@ def test_no_spinning_when_a_dup_outlives_a_closed_socket(loop, loop_kind, how):
     transport = loop.run_until_complete(main())
     assert idle_cpu(loop) < 0.05
     transport.abort()
-    loop.run_until_complete(turns())
+    loop.run_until_complete(iterations())
     right.close()
     kept.close()
 
@@ -225,7 +225,7 @@ def test_a_reader_that_closes_its_fd_gets_no_events_of_the_next_file(loop):
 
     loop.add_reader(number, on_readable)
     far.send(b"x")
-    loop.run_until_complete(turns(20))
+    loop.run_until_complete(iterations(20))
     assert others[0].fileno() == number
     assert calls == [1]
     assert others[0].recv(20) == b"for another"
@@ -251,7 +251,7 @@ async def test_datagrams_of_a_reused_fd_go_to_the_new_socket(loop_kind):
             with pytest.raises(BlockingIOError):
                 other.recv(20)
             peer.sendto(b"for another", other.getsockname())
-            await turns(20)
+            await iterations(20)
             assert other.recv(20) == b"for another"
             p.transport.abort()
             await p.wait("lost")

@@ -28,32 +28,32 @@ def nothing(*args):
     pass
 
 
-def test_only_timers_are_timer_handles(loop, turn):
+def test_only_timers_are_timer_handles(loop, iterate):
     for make in (MAKERS["soon"], MAKERS["threadsafe"]):
         handle = make(loop, nothing)
         assert isinstance(handle, asyncio.Handle)
         assert not isinstance(handle, asyncio.TimerHandle)
     for make in (MAKERS["later"], MAKERS["at"]):
         assert isinstance(make(loop, nothing), asyncio.TimerHandle)
-    turn(2)
+    iterate(2)
 
 
 @every_maker
-def test_cancelled_callback_does_not_run(loop, turn, make):
+def test_cancelled_callback_does_not_run(loop, iterate, make):
     seen = []
     handle = make(loop, seen.append, 1)
     assert handle.cancelled() is False
     assert handle.cancel() is None
     assert handle.cancelled() is True
-    turn(3)
+    iterate(3)
     assert seen == []
 
 
 @every_maker
-def test_cancel_twice_and_after_the_run(loop, turn, make):
+def test_cancel_twice_and_after_the_run(loop, iterate, make):
     seen = []
     handle = make(loop, seen.append, 1)
-    turn(3)
+    iterate(3)
     assert handle.cancelled() is False
     handle.cancel()
     handle.cancel()
@@ -62,7 +62,7 @@ def test_cancel_twice_and_after_the_run(loop, turn, make):
 
 
 @every_maker
-def test_cancel_from_inside_itself(loop, turn, make):
+def test_cancel_from_inside_itself(loop, iterate, make):
     seen = []
 
     class Token:
@@ -76,17 +76,17 @@ def test_cancel_from_inside_itself(loop, turn, make):
 
     token = Token()
     held = [make(loop, callback, token)]
-    turn(3)
+    iterate(3)
     assert seen == [token]
 
 
 @every_maker
-def test_cancel_by_an_earlier_callback_of_the_iteration(loop, turn, make):
+def test_cancel_by_an_earlier_callback_of_the_iteration(loop, iterate, make):
     seen = []
     held = []
     loop.call_soon(lambda: held[0].cancel())
     held.append(make(loop, seen.append, 1))
-    turn(3)
+    iterate(3)
     assert seen == []
     assert held[0].cancelled()
 
@@ -108,7 +108,7 @@ def test_cancel_drops_callback_and_arguments(loop, make):
 
 
 @every_maker
-def test_introspection_before_the_run(loop, turn, make):
+def test_introspection_before_the_run(loop, iterate, make):
     context = contextvars.copy_context()
 
     def callback(*args):
@@ -122,17 +122,17 @@ def test_introspection_before_the_run(loop, turn, make):
     assert handle._cancelled is False
     own = loop.call_soon(callback, context=context)
     assert own._context is context
-    turn(3)
+    iterate(3)
 
 
 @every_maker
-def test_introspection_after_the_run(loop, turn, make):
+def test_introspection_after_the_run(loop, iterate, make):
     def callback(*args):
         inside.append((handle._callback, tuple(handle._args)))
 
     inside = []
     handle = make(loop, callback, 1, 2)
-    turn(3)
+    iterate(3)
     assert inside == [(callback, (1, 2))]
     assert handle._callback is callback
     assert tuple(handle._args) == (1, 2)
@@ -143,7 +143,7 @@ def test_introspection_after_the_run(loop, turn, make):
     sys.version_info < (3, 12), reason="get_context is new in 3.12"
 )
 @every_maker
-def test_get_context(loop, turn, make):
+def test_get_context(loop, iterate, make):
     handle = make(loop, nothing)
     assert isinstance(handle.get_context(), contextvars.Context)
     context = contextvars.copy_context()
@@ -151,26 +151,26 @@ def test_get_context(loop, turn, make):
     timed = loop.call_later(0, nothing, context=context)
     assert given.get_context() is context
     assert timed.get_context() is context
-    turn(3)
+    iterate(3)
     assert given.get_context() is context
 
 
 @every_maker
-def test_weak_references(loop, turn, make):
+def test_weak_references(loop, iterate, make):
     handle = make(loop, nothing)
     alive = weakref.ref(handle)
     assert alive() is handle
-    turn(3)
+    iterate(3)
     del handle
     gc.collect()
     assert alive() is None
 
 
-def test_weak_reference_dies_with_a_dropped_handle(loop, turn):
+def test_weak_reference_dies_with_a_dropped_handle(loop, iterate):
     gone = []
     handle = loop.call_soon(nothing)
     alive = weakref.ref(handle, gone.append)
-    turn()
+    iterate()
     handle = None
     gc.collect()
     assert gone == [alive]
@@ -178,38 +178,38 @@ def test_weak_reference_dies_with_a_dropped_handle(loop, turn):
     fresh = loop.call_soon(nothing)
     assert alive() is None
     assert weakref.ref(fresh)() is fresh
-    turn()
+    iterate()
 
 
 @every_maker
-def test_dropped_handle_runs_all_the_same(loop, turn, make):
+def test_dropped_handle_runs_all_the_same(loop, iterate, make):
     seen = []
     for number in range(100):
         make(loop, seen.append, number)
     gc.collect()
-    turn(3)
+    iterate(3)
     assert sorted(seen) == list(range(100))
 
 
 def test_referenced_handles_do_not_change_when_others_are_made_and_freed(
-    loop, turn
+    loop, iterate
 ):
     seen = []
     kept = [loop.call_soon(seen.append, n) for n in range(100)]
     for number in range(100, 200):
         loop.call_soon(seen.append, number)
-    turn()
+    iterate()
     for _ in range(3):
         for number in range(200):
             loop.call_soon(nothing, number)
-        turn()
+        iterate()
     assert seen == list(range(200))
     assert [tuple(h._args) for h in kept] == [(n,) for n in range(100)]
     assert not any(h.cancelled() for h in kept)
 
 
 @every_maker
-def test_cycle_through_a_handle_that_ran_is_collected(loop, turn, make):
+def test_cycle_through_a_handle_that_ran_is_collected(loop, iterate, make):
     class Owner:
         def start(self):
             self.handle = make(loop, self.run)
@@ -220,7 +220,7 @@ def test_cycle_through_a_handle_that_ran_is_collected(loop, turn, make):
     owner = Owner()
     owner.start()
     alive = weakref.ref(owner)
-    turn(3)
+    iterate(3)
     del owner
     gc.collect()
     assert alive() is None
@@ -288,12 +288,12 @@ def test_cycle_of_loop_and_handles_is_collected(loop_factory):
     assert alive() is None
 
 
-def test_handles_hash_by_identity(loop, turn):
+def test_handles_hash_by_identity(loop, iterate):
     first, second = loop.call_soon(nothing), loop.call_soon(nothing)
     assert first != second
     assert first == first
     assert len({first, second, first}) == 2
-    turn()
+    iterate()
 
 
 def test_timer_handles_order_by_when(loop):
@@ -353,17 +353,17 @@ def test_when_is_near_the_time_that_call_later_requested(loop):
     handle.cancel()
 
 
-def test_repr_names_callback_and_arguments(loop, turn):
+def test_repr_names_callback_and_arguments(loop, iterate):
     handle = loop.call_soon(nothing, 1, "two")
     # Which versions show the arguments is asyncio's business.
     own = asyncio.Handle(nothing, (1, "two"), loop)
     assert repr(handle) == repr(own)
     assert repr(handle).startswith("<Handle nothing(")
     assert "test_handles.py:" in repr(handle)
-    turn()
+    iterate()
 
 
-def test_repr_of_cancelled_handles(loop, turn):
+def test_repr_of_cancelled_handles(loop, iterate):
     handle = loop.call_soon(nothing)
     handle.cancel()
     assert repr(handle) == "<Handle cancelled>"
@@ -371,15 +371,15 @@ def test_repr_of_cancelled_handles(loop, turn):
     assert repr(timer).startswith("<TimerHandle when=1000000000.0 nothing()")
     timer.cancel()
     assert repr(timer) == "<TimerHandle cancelled when=1000000000.0>"
-    turn()
+    iterate()
 
 
-def test_handle_in_a_report_when_it_was_dropped(loop, turn, reports):
+def test_handle_in_a_report_when_it_was_dropped(loop, iterate, reports):
     def fail(value):
         raise ZeroDivisionError
 
     loop.call_soon(fail, 17)
-    turn()
+    iterate()
     handle = reports[0]["handle"]
     assert isinstance(handle, asyncio.Handle)
     assert handle._callback is fail

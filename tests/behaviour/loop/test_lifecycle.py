@@ -12,7 +12,7 @@ import weakref
 import pytest
 
 
-def test_close_while_running(loop, turn):
+def test_close_while_running(loop, iterate):
     raised = []
 
     def callback():
@@ -22,7 +22,7 @@ def test_close_while_running(loop, turn):
             raised.append(str(exc))
 
     loop.call_soon(callback)
-    turn()
+    iterate()
     assert raised == ["Cannot close a running event loop"]
     assert not loop.is_closed()
 

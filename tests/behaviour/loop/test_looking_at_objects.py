@@ -32,7 +32,7 @@ def look_at(thing):
 
 @every_maker
 @pytest.mark.parametrize("debug", [False, True])
-def test_handle(loop, turn, make, debug):
+def test_handle(loop, iterate, make, debug):
     loop.set_debug(debug)
     ran, cancelled, looked = [], [], []
     waiting = make(loop, lambda *args: looked.append(look_at(waiting)), 1, 2)
@@ -41,7 +41,7 @@ def test_handle(loop, turn, make, debug):
     names = look_at(waiting)
     stopped.cancel()
     assert {"_callback", "_args", "_loop"} <= look_at(stopped)
-    turn(2)
+    iterate(2)
     assert looked == [names]
     assert look_at(waiting) == look_at(forgotten) == names
     forgotten.cancel()
@@ -50,7 +50,7 @@ def test_handle(loop, turn, make, debug):
 
 
 @every_maker
-def test_a_slot_that_is_set_stays_apart_from_the_rest(loop, turn, make):
+def test_a_slot_that_is_set_stays_apart_from_the_rest(loop, iterate, make):
     """Each slot of asyncio's classes has memory that nothing else uses."""
     ran = []
     for wanted in ([1], [1]):
@@ -60,20 +60,20 @@ def test_a_slot_that_is_set_stays_apart_from_the_rest(loop, turn, make):
                 if inspect.ismemberdescriptor(slot) and name == "_lock":
                     slot.__set__(handle, mock.MagicMock())
         look_at(handle)
-        turn(2)
+        iterate(2)
         assert ran == wanted
         ran.clear()
         handle.cancel()
         look_at(handle)
 
 
-def test_reader_handle(loop, turn):
+def test_reader_handle(loop, iterate):
     left, right = socket.socketpair()
     with left, right:
         handle = loop._add_reader(left.fileno(), left.recv, 1)
         names = look_at(handle)
         right.send(b"x")
-        turn(2)
+        iterate(2)
         assert look_at(handle) == names
         loop.remove_reader(left.fileno())
         look_at(handle)

@@ -40,9 +40,9 @@ def test_metrics_are_off_by_default(loop):
         loop.metrics()
 
 
-def test_enabling_again_changes_nothing(loop, turn):
+def test_enabling_again_changes_nothing(loop, iterate):
     loop.enable_metrics()
-    turn(3)
+    iterate(3)
     loop.enable_metrics()
     assert loop.metrics().iterations == 3
 
@@ -53,10 +53,10 @@ def test_a_closed_loop_cannot_begin_to_count(loop):
         loop.enable_metrics()
 
 
-def test_a_closed_loop_reports_its_last_metrics(loop, turn):
+def test_a_closed_loop_reports_its_last_metrics(loop, iterate):
     loop.enable_metrics()
     loop.call_later(3600, print)
-    turn(2)
+    iterate(2)
     loop.close()
     found = loop.metrics()
     assert found.iterations == 2
@@ -96,11 +96,11 @@ def test_metrics_objects_are_immutable(loop):
 # -- iterations and times -----------------------------------------------------
 
 
-def test_iterations_polls_and_callbacks_are_counted(loop, turn):
+def test_iterations_polls_and_callbacks_are_counted(loop, iterate):
     loop.enable_metrics()
     for _ in range(7):
         loop.call_soon(int)
-    turn(3)
+    iterate(3)
     found = loop.metrics()
     # Each iteration is ended by a callback of its own.
     assert (found.iterations, found.callbacks) == (3, 7 + 3)
@@ -109,12 +109,12 @@ def test_iterations_polls_and_callbacks_are_counted(loop, turn):
     assert found.ready == 0
 
 
-def test_callbacks_before_enabling_are_not_counted(loop, turn):
+def test_callbacks_before_enabling_are_not_counted(loop, iterate):
     loop.call_soon(int)
-    turn(2)
+    iterate(2)
     loop.enable_metrics()
     loop.call_soon(int)
-    turn()
+    iterate()
     found = loop.metrics()
     assert (found.iterations, found.callbacks) == (1, 2)
 
@@ -140,22 +140,22 @@ async def test_time_goes_to_callbacks_and_to_sleep(loop):
     assert 0.0 < found.utilization < 1.0
 
 
-def test_time_outside_a_run_is_not_counted(loop, turn):
+def test_time_outside_a_run_is_not_counted(loop, iterate):
     loop.enable_metrics()
-    turn()
+    iterate()
     first = loop.metrics()
     spend(0.02)
-    turn()
+    iterate()
     found = loop.metrics().since(first)
     counted = found.busy_time_ns + found.sleep_time_ns
     assert found.elapsed_ns - counted >= 20e6
 
 
-def test_a_blocked_loop_is_late_by_so_much(loop, turn):
+def test_a_blocked_loop_is_late_by_so_much(loop, iterate):
     """One value for the stretch, and none for those before and after."""
     loop.enable_metrics()
     loop.call_soon(spend, 0.03)
-    turn()
+    iterate()
     lag = loop.metrics().lag
     late = [n for n, count in enumerate(lag.counts) if count]
     assert lag.bounds_ns[late[-1]] >= 30e6
@@ -444,13 +444,13 @@ def be_slow():
 
 
 @pytest.mark.parametrize("limit", [0.02, 0.05])
-def test_a_slow_function_is_reported(loop, turn, slow, limit):
+def test_a_slow_function_is_reported(loop, iterate, slow, limit):
     """Below 44 ms by the precise clock, above by the coarse one."""
     loop.slow_callback_duration = limit
     loop.call_soon(int)
     loop.call_soon(spend, limit + 0.02)
     loop.call_soon(int)
-    turn()
+    iterate()
     assert [found.name for found in slow] == ["spend"]
     assert slow[0].duration_ns >= limit * 1e9
     assert slow[0].stack[0].lineno == spend.__code__.co_firstlineno
@@ -481,15 +481,15 @@ async def test_slow_events_and_timers_are_reported(loop, slow, pair):
     transport.abort()
 
 
-def test_nothing_is_slow_without_a_reason(loop, turn, slow):
+def test_nothing_is_slow_without_a_reason(loop, iterate, slow):
     loop.slow_callback_duration = 5
     for _ in range(1000):
         loop.call_soon(int)
-    turn(3)
+    iterate(3)
     assert not slow
 
 
-def test_the_hooks_time_is_not_the_next_callbacks(loop, turn):
+def test_the_hooks_time_is_not_the_next_callbacks(loop, iterate):
     found = []
 
     def hook(slow):
@@ -501,7 +501,7 @@ def test_the_hooks_time_is_not_the_next_callbacks(loop, turn):
     loop.call_soon(spend, 0.03)
     loop.call_soon(int)
     loop.call_soon(int)
-    turn()
+    iterate()
     assert found == ["spend"]
 
 
@@ -522,12 +522,14 @@ class HasNoText:
 
 
 @pytest.mark.parametrize("kind", [AnswersAnything, HasNoText])
-def test_a_slow_callback_of_any_kind_lets_the_loop_run(loop, turn, slow, kind):
+def test_a_slow_callback_of_any_kind_lets_the_loop_run(
+    loop, iterate, slow, kind
+):
     loop.slow_callback_duration = 0
     later = []
     loop.call_soon(kind())
     loop.call_soon(later.append, 1)
-    turn()
+    iterate()
     assert later == [1]
     assert kind.__name__ in slow[0].name
     assert slow[0].stack == ()
@@ -551,19 +553,19 @@ async def test_a_slow_task_is_reported_whatever_it_awaits(loop, slow):
     assert [frame.name for frame in slow[0].stack] == ["wait"]
 
 
-def test_a_hook_that_raises_is_reported(loop, turn, reports):
+def test_a_hook_that_raises_is_reported(loop, iterate, reports):
     def hook(found):
         raise ValueError("of the hook")
 
     loop.slow_callback_duration = 0
     loop.slow_callback_hook = hook
     loop.call_soon(int)
-    turn()
+    iterate()
     assert str(reports[0]["exception"]) == "of the hook"
     assert "slow_callback_hook" in reports[0]["message"]
 
 
-def test_a_hook_that_exits_leaves_the_run(loop, turn):
+def test_a_hook_that_exits_leaves_the_run(loop, iterate):
     def hook(found):
         raise SystemExit(3)
 
@@ -576,7 +578,7 @@ def test_a_hook_that_exits_leaves_the_run(loop, turn):
         loop.run_forever()
     assert not later
     loop.slow_callback_hook = None
-    turn()
+    iterate()
     assert later == [1]
 
 
@@ -675,11 +677,11 @@ def test_a_histogram_since_another(loop_kind):
     assert change.max_ns == 2048
 
 
-def test_answers_go_through_json(loop, turn):
+def test_answers_go_through_json(loop, iterate):
     import json
 
     loop.enable_metrics()
-    turn()
+    iterate()
     found = loop.metrics()
     text = json.dumps(found.to_dict())
     assert LoopMetrics.from_dict(json.loads(text)) == found

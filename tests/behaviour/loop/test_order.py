@@ -69,7 +69,7 @@ class Stage:
             self.note("left", type(exc).__name__)
         self.note("-- run ended")
 
-    def turn(self):
+    def iterate(self):
         self.loop.call_soon(self.loop.stop)
         self.run()
 
@@ -112,7 +112,7 @@ def ready_events_timers(s):
     s.once(left, "reader")
     s.loop.call_soon(s.noting("soon 2"))
     for _ in range(3):
-        s.turn()
+        s.iterate()
 
 
 def what_they_schedule_comes_after(s):
@@ -125,21 +125,21 @@ def what_they_schedule_comes_after(s):
     s.loop.call_at(0, s.noting("timer", later("timer")))
     s.once(left, "reader", later("reader"))
     for _ in range(4):
-        s.turn()
+        s.iterate()
 
 
 def stop_in_a_callback(s):
     left, _ = s.pair()
     s.loop.call_soon(s.noting("stop", s.loop.stop))
-    s.loop.call_soon(s.noting("same turn"))
+    s.loop.call_soon(s.noting("same iteration"))
     s.loop.call_soon(
-        s.noting("again", lambda: s.loop.call_soon(s.noting("next turn")))
+        s.noting("again", lambda: s.loop.call_soon(s.noting("next iteration")))
     )
     s.loop.call_at(0, s.noting("timer"))
     s.once(left, "reader")
     s.run()
-    s.turn()
-    s.turn()
+    s.iterate()
+    s.iterate()
 
 
 def stop_in_a_reader(s):
@@ -148,7 +148,7 @@ def stop_in_a_reader(s):
     s.loop.call_soon(s.noting("soon"))
     s.loop.call_at(0, s.noting("timer"))
     s.run()
-    s.turn()
+    s.iterate()
 
 
 def stop_in_a_timer(s):
@@ -164,7 +164,7 @@ def stop_in_a_timer(s):
     s.once(left, "reader")
     s.loop.call_soon(s.noting("soon"))
     s.run()
-    s.turn()
+    s.iterate()
 
 
 def stop_before_the_run(s):
@@ -174,7 +174,7 @@ def stop_before_the_run(s):
     s.loop.call_soon(s.noting("soon"))
     s.loop.stop()
     s.run()
-    s.turn()
+    s.iterate()
 
 
 def stop_alone_looks_at_io(s):
@@ -184,7 +184,7 @@ def stop_alone_looks_at_io(s):
     s.run()
     right.send(b"y")
     s.once(left, "reader again")
-    s.turn()
+    s.iterate()
 
 
 def cancelling_each_other(s):
@@ -201,7 +201,7 @@ def cancelling_each_other(s):
     handles["timer 2"] = s.loop.call_at(1, s.noting("timer 2"))
     s.once(left, "reader", cancel("timer 2", "c"))
     for _ in range(3):
-        s.turn()
+        s.iterate()
 
 
 def readers_and_writers(s):
@@ -214,10 +214,10 @@ def readers_and_writers(s):
 
     s.loop.add_writer(right, write)
     s.loop.call_soon(s.noting("soon"))
-    s.turn()
+    s.iterate()
     s.once(left, "reader", lambda: s.loop.call_soon(s.noting("after")))
-    s.turn()
-    s.turn()
+    s.iterate()
+    s.iterate()
 
 
 def level_triggered_reader_each_turn(s):
@@ -246,8 +246,8 @@ def leaving_by_exception(s):
     s.loop.call_at(0, s.noting("timer"))
     s.once(left, "reader")
     s.run()
-    s.turn()
-    s.turn()
+    s.iterate()
+    s.iterate()
 
 
 def run_until_complete_leaves_one_turn(s):
@@ -259,7 +259,7 @@ def run_until_complete_leaves_one_turn(s):
 
     s.loop.run_until_complete(main())
     s.note("-- completed")
-    s.turn()
+    s.iterate()
 
 
 def stopped_run_until_complete(s):
@@ -270,7 +270,7 @@ def stopped_run_until_complete(s):
         s.loop.run_until_complete(future)
     except RuntimeError as exc:
         s.note(str(exc))
-    s.turn()
+    s.iterate()
 
 
 SCENARIOS = [

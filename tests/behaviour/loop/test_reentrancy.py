@@ -43,17 +43,17 @@ def test_an_iteration_inside_an_iteration_is_refused(loop: Loop) -> None:
     order: list[Any] = []
 
     def nested() -> None:
-        loop.call_soon(order.append, "next turn")
+        loop.call_soon(order.append, "next iteration")
         with pytest.raises(RuntimeError, match="already running"):
             loop._run_once()  # type: ignore[attr-defined]
         order.append("nested")
 
     loop.call_soon(nested)
-    loop.call_soon(order.append, "same turn")
+    loop.call_soon(order.append, "same iteration")
     loop._run_once()  # type: ignore[attr-defined]
-    assert order == ["nested", "same turn"]
+    assert order == ["nested", "same iteration"]
     loop._run_once()  # type: ignore[attr-defined]
-    assert order == ["nested", "same turn", "next turn"]
+    assert order == ["nested", "same iteration", "next iteration"]
 
 
 @only_fastloop

@@ -11,14 +11,14 @@ import pytest
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 5, 8, 20, 255])
-def test_any_number_of_arguments(loop, turn, count):
+def test_any_number_of_arguments(loop, iterate, count):
     seen = []
 
     def callback(*args):
         seen.append(args)
 
     loop.call_soon(callback, *range(count))
-    turn()
+    iterate()
     assert seen == [tuple(range(count))]
 
 
@@ -43,10 +43,10 @@ class Appender:
     ],
     ids=["partial", "lambda", "nested", "instance", "method"],
 )
-def test_every_kind_of_callable(loop, turn, make):
+def test_every_kind_of_callable(loop, iterate, make):
     seen = []
     loop.call_soon(make(seen))
-    turn()
+    iterate()
     assert seen == [7]
 
 
@@ -72,17 +72,17 @@ def test_missing_arguments_are_refused(loop):
             method(*[0] * count)
 
 
-def test_callback_and_context_by_keyword(loop, turn):
+def test_callback_and_context_by_keyword(loop, iterate):
     seen = []
     loop.call_soon(callback=lambda: seen.append(1))
     loop.call_later(delay=0, callback=lambda: seen.append(2))
     loop.call_at(when=0, callback=lambda: seen.append(3))
     loop.call_soon_threadsafe(callback=lambda: seen.append(4))
-    turn(2)
+    iterate(2)
     assert sorted(seen) == [1, 2, 3, 4]
 
 
-def test_callback_is_released_after_it_ran(loop, turn):
+def test_callback_is_released_after_it_ran(loop, iterate):
     class Token:
         pass
 
@@ -95,7 +95,7 @@ def test_callback_is_released_after_it_ran(loop, turn):
     del token
     gc.collect()
     assert alive() is not None
-    turn()
+    iterate()
     gc.collect()
     assert alive() is None
 
@@ -116,19 +116,19 @@ def test_pending_callbacks_are_released_by_close(loop_factory):
     assert alive() is None
 
 
-def test_reference_counts_stay_level(loop, turn):
+def test_reference_counts_stay_level(loop, iterate):
     def callback(a, b, c):
         pass
 
     value = object()
-    turn()
+    iterate()
     before = sys.getrefcount(value)
     for _ in range(50):
         loop.call_soon(callback, value, value, value)
         loop.call_soon_threadsafe(callback, value, value, value)
         loop.call_later(0, callback, value, value, value)
         loop.call_later(100, callback, value, value, value).cancel()
-    turn(3)
+    iterate(3)
     assert sys.getrefcount(value) - before < 5
 
 
@@ -140,7 +140,7 @@ def test_time_is_the_monotonic_clock(loop):
     assert before - 0.001 <= now <= after + 0.001
 
 
-def test_time_advances_within_an_iteration(loop, turn):
+def test_time_advances_within_an_iteration(loop, iterate):
     stamps = []
 
     def callback():
@@ -151,24 +151,24 @@ def test_time_advances_within_an_iteration(loop, turn):
         stamps.append(loop.time())
 
     loop.call_soon(callback)
-    turn()
+    iterate()
     assert stamps[1] - stamps[0] >= 0.0049
 
 
-def test_is_running_only_while_running(loop, turn):
+def test_is_running_only_while_running(loop, iterate):
     seen = []
     assert not loop.is_running()
     loop.call_soon(lambda: seen.append(loop.is_running()))
-    turn()
+    iterate()
     assert seen == [True]
     assert not loop.is_running()
 
 
-def test_running_loop_is_set_only_while_running(loop, turn):
+def test_running_loop_is_set_only_while_running(loop, iterate):
     seen = []
     loop.call_soon(lambda: seen.append(asyncio.get_running_loop()))
     loop.call_soon(lambda: seen.append(asyncio.get_event_loop()))
-    turn()
+    iterate()
     assert seen == [loop, loop]
     with pytest.raises(RuntimeError):
         asyncio.get_running_loop()
@@ -200,7 +200,7 @@ def test_weak_references_to_a_loop(loop_factory):
     assert alive() is None
 
 
-def test_a_callback_that_dies_with_its_only_reference(loop, turn):
+def test_a_callback_that_dies_with_its_only_reference(loop, iterate):
     class Killer:
         def __init__(self, seen):
             self.seen = seen
@@ -213,12 +213,12 @@ def test_a_callback_that_dies_with_its_only_reference(loop, turn):
 
     seen = []
     loop.call_soon(Killer(seen).run)
-    turn()
+    iterate()
     gc.collect()
     assert seen == ["ran", "dead"]
 
 
-def test_del_of_an_argument_may_schedule(loop, turn):
+def test_del_of_an_argument_may_schedule(loop, iterate):
     class Scheduler:
         def __del__(self):
             for number in range(100):
@@ -226,7 +226,7 @@ def test_del_of_an_argument_may_schedule(loop, turn):
 
     seen = []
     loop.call_soon(lambda token: None, Scheduler())
-    turn()
+    iterate()
     gc.collect()
-    turn()
+    iterate()
     assert seen == list(range(100))

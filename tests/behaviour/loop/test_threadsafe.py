@@ -43,13 +43,13 @@ def test_calls_between_runs_wait_for_the_next(loop, in_thread):
 
 
 def test_one_wake_up_at_a_time(loop, in_thread):
-    turns = []
+    seen = []
     again = threading.Event()
     finished = threading.Event()
 
     def caller():
         for _ in range(200):
-            loop.call_soon_threadsafe(turns.append, 1)
+            loop.call_soon_threadsafe(seen.append, 1)
             loop.call_soon_threadsafe(again.set)
             assert again.wait(PATIENCE)
             again.clear()
@@ -59,7 +59,7 @@ def test_one_wake_up_at_a_time(loop, in_thread):
     in_thread(caller)
     loop.run_forever()
     assert finished.is_set()
-    assert len(turns) == 200
+    assert len(seen) == 200
 
 
 def test_wake_up_while_the_loop_is_about_to_sleep(loop, in_thread):

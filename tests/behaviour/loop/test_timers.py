@@ -78,21 +78,21 @@ def test_never_early_in_a_busy_loop(loop):
     [("call_later", each) for each in (0, 0.0, -1, -1e9, -math.inf, 1e-12)]
     + [("call_at", each) for each in (0, -5, -math.inf, 0.5)],
 )
-def test_due_at_once(loop, turn, way, time):
+def test_due_at_once(loop, iterate, way, time):
     seen = []
     getattr(loop, way)(time, seen.append, 1)
     assert seen == []
-    turn(2)
+    iterate(2)
     assert seen == [1]
 
 
 @pytest.mark.parametrize(
     "delay", [math.inf, 1e300, 1e18, 2.0**63, 10**30, 1e10, 3600 * 24 * 365]
 )
-def test_far_away(loop, turn, delay):
+def test_far_away(loop, iterate, delay):
     handle = loop.call_later(delay, nothing)
     assert handle.when() >= delay
-    turn(2)
+    iterate(2)
     seen = []
     loop.call_later(0.002, lambda: (seen.append(1), loop.stop()))
     loop.run_forever()
@@ -246,11 +246,11 @@ def test_a_loop_that_refused_nan_goes_on(loop_factory, loop_kind):
 @pytest.mark.parametrize(
     "delay", [True, 1, fractions.Fraction(1, 1000)], ids=repr
 )
-def test_numbers_that_are_not_floats(loop, turn, delay):
+def test_numbers_that_are_not_floats(loop, iterate, delay):
     handle = loop.call_later(delay, nothing)
     assert abs(handle.when() - loop.time() - float(delay)) < 0.5
     handle.cancel()
-    turn()
+    iterate()
 
 
 def test_an_object_with_float_arithmetic(loop):
@@ -264,7 +264,7 @@ def test_an_object_with_float_arithmetic(loop):
 
 
 @pytest.mark.parametrize("kind", ["zero", "past", "constant"])
-def test_due_timers_keep_their_order(loop, turn, kind):
+def test_due_timers_keep_their_order(loop, iterate, kind):
     seen = []
     for number in range(300):
         if kind == "zero":
@@ -274,7 +274,7 @@ def test_due_timers_keep_their_order(loop, turn, kind):
         else:
             loop.call_later(1e-5, seen.append, number)
     while len(seen) < 300:
-        turn()
+        iterate()
     assert seen == list(range(300))
 
 
@@ -349,11 +349,11 @@ def test_cancel_anywhere_in_the_heap(loop, removed):
     assert seen == expected
 
 
-def test_cancels_do_not_grow_memory(loop, turn):
+def test_cancels_do_not_grow_memory(loop, iterate):
     def storm():
         for _ in range(3000):
             loop.call_later(1000, nothing).cancel()
-        turn()
+        iterate()
 
     storm()
     gc.collect()
@@ -425,22 +425,22 @@ def test_the_moment_of_call_later_is_a_sum_as_python_makes_it(loop):
         loop.call_later(10**400, nothing)
 
 
-def test_a_moment_beyond_any_float_does_not_come(loop, turn):
+def test_a_moment_beyond_any_float_does_not_come(loop, iterate):
     seen = []
     timer = loop.call_at(10**400, seen.append, 1)
-    turn(3)
+    iterate(3)
     assert seen == []
     timer.cancel()
 
 
-def test_a_number_in_a_cycle_with_its_timer_is_collected(loop, turn):
+def test_a_number_in_a_cycle_with_its_timer_is_collected(loop, iterate):
     class Number(float):
         pass
 
     number = Number(loop.time())
     number.timer = loop.call_at(number, nothing)
     gone = weakref.ref(number)
-    turn(2)
+    iterate(2)
     del number
     gc.collect()
     assert gone() is None

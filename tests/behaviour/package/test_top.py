@@ -139,10 +139,10 @@ def test_a_blocked_programs_own_lines_are_shown(
     assert "run.py:" not in out
 
 
-def test_slow_callbacks_are_remembered_without_a_hook(loop, turn, shown):
+def test_slow_callbacks_are_remembered_without_a_hook(loop, iterate, shown):
     loop.slow_callback_duration = 0
     loop.call_soon(int)
-    turn()
+    iterate()
     slow = reader.read(shown)["loops"][0]["slow"]
     assert [found["name"] for found in slow][:1] == ["int"]
 

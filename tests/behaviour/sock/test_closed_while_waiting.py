@@ -11,7 +11,7 @@ import contextlib
 import socket
 
 import pytest
-from net_helpers import fill_socket, tcp_socketpair, turns, waiting
+from net_helpers import fill_socket, iterations, tcp_socketpair, waiting
 
 
 @pytest.fixture(params=["tcp", "unix"])
@@ -127,7 +127,7 @@ def test_connect_goes_on(run, loop):
             task = loop.create_task(
                 loop.sock_connect(near, listener.getsockname())
             )
-            await turns(1)
+            await iterations(1)
             near.close()
             await task
 
@@ -147,7 +147,7 @@ def test_cancelling_a_connect_closes(run, loop):
             task = loop.create_task(
                 loop.sock_connect(near, listener.getsockname())
             )
-            await turns(1)
+            await iterations(1)
             near.close()
             assert near.fileno() != -1
             task.cancel()
@@ -193,7 +193,7 @@ def test_a_loop_that_is_closed_lets_go(loop_factory, pair):
     loop = loop_factory()
     coro = loop.sock_recv(near, 100)
     task = loop.create_task(coro)
-    loop.run_until_complete(turns(3))
+    loop.run_until_complete(iterations(3))
     near.close()
     task.cancel()
     loop.run_until_complete(asyncio.wait([task]))

@@ -13,7 +13,7 @@ import ssl
 import sys
 
 import pytest
-from net_helpers import fill_socket, turns, waiting
+from net_helpers import fill_socket, iterations, waiting
 
 
 @pytest.fixture
@@ -314,7 +314,7 @@ async def test_the_later_of_two_readers_is_served(loop, pair):
     right.send(b"data")
     assert await second == b"data"
     right.send(b"more")
-    await turns(5)
+    await iterations(5)
     assert not first.done()
     third = asyncio.create_task(loop.sock_recv(left, 9))
     assert await third == b"more"
@@ -329,7 +329,7 @@ async def test_ending_the_replaced_call_leaves_the_other(loop, pair):
     first = await waiting(loop.sock_recv(left, 5))
     second = await waiting(loop.sock_recv(left, 5))
     first.cancel()
-    await turns(3)
+    await iterations(3)
     right.send(b"data")
     assert await second == b"data"
 
@@ -354,7 +354,7 @@ def test_fd_reused_during_a_call(run, loop, loop_kind, pair):
                 new.setblocking(False)
                 other = await waiting(loop.sock_recv(new, 5))
                 task.cancel()
-                await turns(3)
+                await iterations(3)
                 far.send(b"data")
                 assert await other == b"data"
 
@@ -368,7 +368,7 @@ async def test_a_transport_owns_its_descriptor(loop, pair):
     with pytest.raises(RuntimeError, match="is used by transport"):
         await loop.sock_recv(transport._sock, 5)
     transport.abort()
-    await turns(3)
+    await iterations(3)
 
 
 def test_overridden_methods_of_a_subclass_are_called(run, loop):
@@ -414,7 +414,7 @@ def test_an_interrupt_in_a_call_leaves_the_loop(loop):
     own.setblocking(False)
     with own, right:
         task = loop.create_task(loop.sock_recv(own, 5))
-        loop.run_until_complete(turns(2))
+        loop.run_until_complete(iterations(2))
         own.fails = True
         right.send(b"data")
         with pytest.raises(KeyboardInterrupt):

@@ -11,7 +11,12 @@ import socket
 from collections import Counter
 
 import pytest
-from net_helpers import client_context, listening_socket, server_context, turns
+from net_helpers import (
+    client_context,
+    iterations,
+    listening_socket,
+    server_context,
+)
 
 
 class Counting(socket.socket):
@@ -87,7 +92,7 @@ async def echo_by_streams(loop, server_tls=None, **tls):
     writer.close()
     await writer.wait_closed()
     server.close()
-    await turns(3)
+    await iterations(3)
 
 
 def test_calls_of_a_connected_socket(run, loop):
@@ -107,7 +112,7 @@ async def test_calls_under_a_buffered_protocol(loop):
     assert sock.calls["out"] > 0
     transport.close()
     server.close()
-    await turns(3)
+    await iterations(3)
 
 
 def test_calls_under_tls(run, loop):
@@ -136,7 +141,7 @@ async def test_accept_of_a_listening_socket(loop, kind):
     if kind is Counting:
         assert listener.calls["accept"] >= 3
     server.close()
-    await turns(3)
+    await iterations(3)
 
 
 async def test_a_class_without_calls_of_its_own(loop):

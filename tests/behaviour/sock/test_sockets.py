@@ -12,10 +12,10 @@ import socket
 
 import pytest
 from net_helpers import (
+    iterations,
     listening_socket,
     moved_to,
     tcp_socketpair,
-    turns,
 )
 
 
@@ -110,7 +110,7 @@ async def test_cancelling_frees_the_descriptor_at_once(loop, method):
                 sock = listening_socket()
                 waiting = loop.sock_accept(sock)
             task = loop.create_task(waiting)
-            await turns(2)
+            await iterations(2)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
@@ -129,9 +129,9 @@ async def test_a_waiting_socket_then_a_transport_on_the_same_fd(loop):
     near.setblocking(False)
     number = near.fileno()
     task = loop.create_task(loop.sock_recv(near, 1))
-    await turns(2)
+    await iterations(2)
     task.cancel()
-    await turns(2)
+    await iterations(2)
     near.close()
     far.close()
     again, other = tcp_socketpair()
@@ -141,7 +141,7 @@ async def test_a_waiting_socket_then_a_transport_on_the_same_fd(loop):
     assert await received == b"seen"
     transport.abort()
     other.close()
-    await turns(3)
+    await iterations(3)
 
 
 def test_a_call_that_ends_its_own_coroutine(run, loop, loop_kind, reports):
@@ -165,7 +165,7 @@ def test_a_call_that_ends_its_own_coroutine(run, loop, loop_kind, reports):
                 far.send(b"x")
                 while calls:
                     await asyncio.sleep(0)
-                await turns(2)
+                await iterations(2)
 
     run(main())
     if loop_kind == "fastloop":  # asyncio's goes with a future

@@ -10,7 +10,7 @@ import asyncio
 import copy
 
 import pytest
-from net_helpers import turns
+from net_helpers import iterations
 
 
 async def read_some(reader, peer):
@@ -28,7 +28,7 @@ async def test_a_copy_shares_the_buffer(opened):
     assert other._buffer is reader._buffer
     assert other._limit == 77
     await peer.send(b" more")
-    await turns(3)
+    await iterations(3)
     assert await other.readexactly(6) == b"rest m"
     assert await reader.readexactly(3) == b"ore"
 
@@ -47,7 +47,7 @@ async def test_a_copy_has_an_end_of_file_of_its_own(opened):
 async def test_a_copy_of_a_reader_that_waits(opened):
     reader, _, peer = await opened()
     task = asyncio.create_task(reader.readexactly(4))
-    await turns(1)
+    await iterations(1)
     other = copy.copy(reader)
     assert other._waiter is reader._waiter is not None
     await peer.send(b"1234")

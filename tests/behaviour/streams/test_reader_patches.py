@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from net_helpers import Peer, tcp_socketpair, turns
+from net_helpers import Peer, iterations, tcp_socketpair
 
 
 async def connect(**options):
@@ -79,7 +79,7 @@ def test_patched_on_the_class(run, monkeypatch, name, when):
         await use(reader, writer, peer)
         if when == "waiting":
             task = asyncio.create_task(reader.readexactly(3))
-            await turns(1)
+            await iterations(1)
         if when != "before":
             assert seen == []
             patch()
@@ -207,14 +207,14 @@ async def test_another_protocol_takes_the_transport(loop):
     writer.transport.set_protocol(taking)
     while True:
         task = asyncio.create_task(reader.read(1000))
-        await turns(2)
+        await iterations(2)
         if not task.done():
             break
         got += len(await task)
     task.cancel()
     while got + len(taking.data) < 150_000:
         writer.transport.resume_reading()
-        await turns(1)
+        await iterations(1)
     assert got + len(taking.data) == 150_000
     writer.transport.set_protocol(left)
     await close(writer, peer)

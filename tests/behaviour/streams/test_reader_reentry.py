@@ -12,7 +12,7 @@ import socket
 import sys
 
 import pytest
-from net_helpers import KIB, MIB, turns
+from net_helpers import KIB, MIB, iterations
 
 
 class Through:
@@ -156,9 +156,9 @@ async def test_a_patched_method_while_calls_are_traced(
 async def test_a_refused_search_leaves_the_first_one_alone(opened):
     reader, _, peer = await opened()
     first = asyncio.create_task(reader.readuntil(b"\r\n"))
-    await turns(1)
+    await iterations(1)
     await peer.send(b"12\r")
-    await turns(3)
+    await iterations(3)
     with pytest.raises(RuntimeError, match="already waiting"):
         await reader.readline()
     await peer.send(b"\n34")
@@ -169,10 +169,10 @@ async def test_a_refused_search_leaves_the_first_one_alone(opened):
 async def test_feed_data_is_patched_while_much_comes(opened, monkeypatch):
     reader, _, peer = await opened(limit=MIB)
     task = asyncio.create_task(reader.readexactly(4 * 20 * KIB))
-    await turns(1)
+    await iterations(1)
     for _ in range(2):
         await peer.send(bytes(20 * KIB))
-        await turns(3)
+        await iterations(3)
     original = asyncio.StreamReader.feed_data
     seen = 0
 
@@ -184,7 +184,7 @@ async def test_feed_data_is_patched_while_much_comes(opened, monkeypatch):
     monkeypatch.setattr(asyncio.StreamReader, "feed_data", feed_data)
     for _ in range(2):
         await peer.send(bytes(20 * KIB))
-        await turns(3)
+        await iterations(3)
     assert len(await task) == 4 * 20 * KIB
     assert seen == 2 * 20 * KIB
 
@@ -195,7 +195,7 @@ async def test_a_transport_reads_the_buffer_when_it_pauses(opened):
     assert await reader.read(1) == b"1"
     reader._transport = Through(writer.transport, reader, "pause_reading")
     await peer.send(b"a" * 30)
-    await turns(3)
+    await iterations(3)
     assert reader._paused
     await peer.send(b"b" * 30)
     assert await reader.readexactly(60) == b"a" * 30 + b"b" * 30
@@ -207,7 +207,7 @@ async def test_a_transport_reads_the_buffer_when_it_resumes(opened):
     assert await reader.read(1) == b"1"
     reader._transport = Through(writer.transport, reader, "resume_reading")
     await peer.send(b"a" * 30)
-    await turns(3)
+    await iterations(3)
     await peer.send(b"b" * 30)
     assert await reader.readexactly(60) == b"a" * 30 + b"b" * 30
 
@@ -220,7 +220,7 @@ async def test_a_loop_reads_the_buffer(opened, method):
     reader._loop = Through(reader._loop, reader, "create_future")
     argument = b"\n" if method == "readuntil" else 3
     task = asyncio.create_task(getattr(reader, method)(argument))
-    await turns(1)
+    await iterations(1)
     await peer.send(b"12\n")
     assert await task == b"12\n"
 
@@ -242,7 +242,7 @@ async def test_a_future_reads_the_buffer_when_it_is_set(opened):
 
     reader._loop = Loop(loop, reader)
     task = asyncio.create_task(reader.read(30))
-    await turns(1)
+    await iterations(1)
     await peer.send(b"a" * 60)
     assert await task == b"a" * 30
     await peer.send(b"b" * 60)
@@ -253,9 +253,9 @@ async def test_a_socket_feeds_in_fileno(opened, monkeypatch):
     """A stream asks a socket that was given before each read."""
     reader, _, peer = await opened(limit=MIB)
     task = asyncio.create_task(reader.readexactly(400 * KIB))
-    await turns(1)
+    await iterations(1)
     await peer.send(bytes(20 * KIB))
-    await turns(3)
+    await iterations(3)
     original = socket.socket.fileno
     fed = 0
 
@@ -268,7 +268,7 @@ async def test_a_socket_feeds_in_fileno(opened, monkeypatch):
 
     monkeypatch.setattr(socket.socket, "fileno", fileno)
     await peer.send(bytes(280 * KIB))
-    await turns(10)
+    await iterations(10)
     monkeypatch.undo()
     reader.feed_data(bytes(100 * KIB - fed))
     assert len(await task) == 400 * KIB
@@ -278,9 +278,9 @@ async def test_a_socket_feeds_in_fileno(opened, monkeypatch):
 async def test_a_socket_reads_the_buffer_at_each_recv(opened, monkeypatch):
     reader, _, peer = await opened(limit=MIB)
     task = asyncio.create_task(reader.readexactly(400 * KIB))
-    await turns(1)
+    await iterations(1)
     await peer.send(bytes(20 * KIB))
-    await turns(3)
+    await iterations(3)
     original = socket.socket.fileno
 
     def fileno(sock):

@@ -14,8 +14,8 @@ import pytest
 from net_helpers import (
     KIB,
     Peer,
+    iterations,
     tcp_socketpair,
-    turns,
     waiting,
 )
 from patience import PATIENCE
@@ -24,7 +24,7 @@ from patience import PATIENCE
 async def sent(peer, data):
     """Send, and let the reader have it."""
     await peer.send(data)
-    await turns(3)
+    await iterations(3)
 
 
 async def test_the_buffer_is_asyncios(opened):
@@ -46,13 +46,13 @@ async def test_the_buffer_is_read_while_a_task_waits(opened, method):
     reader, _, peer = await opened()
     args = () if method == "readline" else (6,)
     task = asyncio.create_task(getattr(reader, method)(*args))
-    await turns(1)
+    await iterations(1)
     assert reader._buffer == b""
     await peer.send(b"abc")
     if method == "read":
         assert await task == b"abc"
         return
-    await turns(3)
+    await iterations(3)
     assert reader._buffer == b"abc"
     await peer.send(b"de\n")
     assert await task == b"abcde\n"
@@ -177,11 +177,11 @@ async def test_lines_to_the_end(opened):
 async def test_data_received_before_a_reset_is_read(opened):
     reader, _, peer = await opened()
     task = asyncio.create_task(reader.readexactly(4))
-    await turns(1)
+    await iterations(1)
     await peer.send(b"last")
     assert await task == b"last"
     task = asyncio.create_task(reader.read(4))
-    await turns(1)
+    await iterations(1)
     peer.reset()
     with pytest.raises(ConnectionResetError):
         await task
@@ -218,7 +218,7 @@ async def test_a_program_pauses_the_transport(opened):
     writer.transport.pause_reading()
     await peer.send(b"x" * 100 * KIB)
     task = asyncio.create_task(reader.readexactly(100 * KIB))
-    await turns(5)
+    await iterations(5)
     assert not task.done()
     writer.transport.resume_reading()
     assert await task == b"x" * 100 * KIB
@@ -244,7 +244,7 @@ async def test_waiting_tasks_go_on_in_order(opened):
         asyncio.create_task(read("reader")),
         asyncio.create_task(wait(after, "after")),
     ]
-    await turns(1)
+    await iterations(1)
     before.set_result(None)
     reader.feed_data(b"ab")
     after.set_result(None)
@@ -285,7 +285,7 @@ async def test_a_waiter_of_a_plain_reader_is_settled_by_another(
     reader, _, peer = await opened()
     task = await waiting(getattr(reader, method)(*args))
     vars(reader)["_waiter"].set_result(None)
-    await turns(2)
+    await iterations(2)
     await sent(peer, b"12\n")
     assert await task == got
     assert reader._waiter is None
@@ -326,7 +326,7 @@ async def test_another_task_reads_between_the_parts_of_one(opened):
     assert reader._waiter is not None
     third.close()
     assert reader._waiter is None
-    await turns(2)
+    await iterations(2)
     assert reader._waiter is not None
     reader.feed_data(b"3456")
     assert await first == b"3456"
@@ -338,7 +338,7 @@ async def test_a_cancelled_readexactly_leaves_reading_paused(opened, limit):
     task = await waiting(reader.readexactly(10 * limit))
     reader.feed_data(bytes(2 * limit))
     assert not reader._paused
-    await turns(1)
+    await iterations(1)
     reader.feed_data(b"1")
     assert reader._paused and not writer.transport.is_reading()
     task.cancel()
@@ -354,7 +354,7 @@ async def test_waiting_for_more_than_the_limit_resumes_reading(opened):
     task = await waiting(reader.readexactly(5000))
     reader.feed_data(bytes(4000))
     assert not writer.transport.is_reading()
-    await turns(2)
+    await iterations(2)
     assert writer.transport.is_reading()
     reader.feed_data(bytes(1000))
     assert await task == bytes(5000)

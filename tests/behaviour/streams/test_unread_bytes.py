@@ -15,11 +15,11 @@ from net_helpers import (
     KIB,
     MIB,
     client_context,
+    iterations,
     listening_socket,
     pattern,
     server_context,
     spin,
-    turns,
 )
 
 DATA = pattern(40 * KIB)
@@ -100,7 +100,7 @@ def part_read(request, connect):
     async def open_ends(limit=1000):
         ends = await connect(limit=limit)
         task = asyncio.create_task(ends.reader.read(WANTED))
-        await turns(1)
+        await iterations(1)
         await ends.send(data)
         assert await task == data[:WANTED]
         return ends, data[WANTED:]
@@ -122,7 +122,7 @@ async def test_an_answer_to_part_of_an_upload_arrives_whole(
         ends.writer.close()
 
     handling = asyncio.create_task(handle())
-    await turns(1)
+    await iterations(1)
     await ends.send(pattern(size))
     assert await ends.peer_reader.read() == answer
     await handling
@@ -141,7 +141,7 @@ async def test_an_answer_to_a_large_upload_arrives_whole(connect):
         ends.writer.close()
 
     handling = asyncio.create_task(handle())
-    await turns(1)
+    await iterations(1)
     ends.peer_writer.write(upload)
     await spin(lambda: len(ends.reader._buffer) == len(upload) - WANTED)
     uploaded.set()

@@ -10,7 +10,7 @@ import asyncio
 import socket
 
 import pytest
-from net_helpers import KIB, Peer, pattern, turns
+from net_helpers import KIB, Peer, iterations, pattern
 
 DATA = pattern(20 * KIB)
 
@@ -62,7 +62,7 @@ async def read_all(reader, size):
 
 async def start_read(reader, size=64 * KIB):
     task = asyncio.create_task(reader.read(size))
-    await turns(1)
+    await iterations(1)
     assert reader._waiter is not None
     return task
 
@@ -154,7 +154,7 @@ async def test_reading_is_paused(opened):
     task = await start_read(reader)
     await peer.send(DATA)
     await call_between(reader, writer.transport.pause_reading)
-    await turns(3)
+    await iterations(3)
     writer.transport.resume_reading()
     assert await task == DATA
 

@@ -11,10 +11,10 @@ from net_helpers import (
     MIB,
     client_context,
     digest,
+    iterations,
     pattern,
     server_context,
     tcp_socketpair,
-    turns,
 )
 
 
@@ -39,7 +39,7 @@ async def test_drain_under_back_pressure(opened):
     await writer.drain()
     writer.write(data)
     drains = [asyncio.create_task(writer.drain()) for _ in range(3)]
-    await turns(10)
+    await iterations(10)
     assert not any(draining.done() for draining in drains)
     assert digest(await peer.recv_exactly(8 * MIB)) == digest(data)
     await asyncio.gather(*drains)
@@ -49,7 +49,7 @@ async def test_drain_after_the_connection_was_lost(opened):
     reader, writer, peer = await opened()
     writer.write(bytes(8 * MIB))
     draining = asyncio.create_task(writer.drain())
-    await turns(5)
+    await iterations(5)
     peer.reset()
     with pytest.raises(ConnectionError):
         await draining
@@ -131,7 +131,7 @@ async def test_a_handler_that_raises_is_reported(host, reports):
     assert await reader.read() == b""
     writer.close()
     await writer.wait_closed()
-    await turns(5)
+    await iterations(5)
     (report,) = reports
     assert isinstance(report["exception"], ZeroDivisionError)
     assert HANDLER_FAILED in report["message"]

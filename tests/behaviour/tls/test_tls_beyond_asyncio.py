@@ -15,10 +15,10 @@ from net_helpers import (
     KIB,
     MIB,
     BufferedRecorder,
+    iterations,
     pattern,
     server_context,
     tcp_socketpair,
-    turns,
 )
 from tls_ends import WirePeer, contexts, every_side, every_version, every_way
 
@@ -59,7 +59,7 @@ async def test_a_peer_that_talks_on_is_cut_off(tls_pair, side):
     with contextlib.suppress(ConnectionError):
         while not c.protocol.lost:
             await c.peer.write(bytes(1000))
-            await turns(1)
+            await iterations(1)
     exc = await c.protocol.wait_lost()
     assert type(exc) is TimeoutError
     assert str(exc) == "SSL shutdown timed out"
@@ -72,7 +72,7 @@ async def test_close_while_reading_is_paused(settled_pair, side, waiting):
     c = await settled_pair(side=side, ssl_shutdown_timeout=8)
     c.transport.pause_reading()
     sending = asyncio.ensure_future(c.peer.write(bytes(waiting)))
-    await turns(50)
+    await iterations(50)
     c.transport.close()
     await sending
     assert await c.peer.read() == b""
@@ -89,7 +89,7 @@ async def test_close_while_paused_and_the_peer_is_gone(tls_pair, side):
     c.transport.pause_reading()
     await c.peer.write(bytes(300_000))
     c.peer.send_eof()
-    await turns(20)
+    await iterations(20)
     c.transport.close()
     assert await c.protocol.wait_lost() is None
 

@@ -12,9 +12,9 @@ from net_helpers import (
     CERTS,
     Recorder,
     client_context,
+    iterations,
     server_context,
     tcp_socketpair,
-    turns,
 )
 from tls_ends import (
     VERSIONS,
@@ -151,7 +151,7 @@ async def test_sni_callback_may_refuse(run, answer, monkeypatch):
                 ssl=client_context(),
                 server_hostname="localhost",
             )
-        await turns(20)
+        await iterations(20)
         assert protocols[0].count("made") == 0
     kinds = [u.exc_type for u in unraisable]
     expected = {"alert": [], "raise": [ZeroDivisionError], "text": [TypeError]}
@@ -205,7 +205,7 @@ async def test_a_required_client_certificate_is_missing(run, version):
             assert version == "1.3"
             exc = await protocol.wait_lost()
             assert exc is None or isinstance(exc, OSError)
-        await turns(20)
+        await iterations(20)
         assert protocols[0].count("made") == 0
 
 
@@ -253,7 +253,7 @@ async def test_a_certificate_that_does_not_verify(run, fault, text, version):
             )
         assert caught.value.verify_code > 0
         assert caught.value.reason == "CERTIFICATE_VERIFY_FAILED"
-        await turns(20)
+        await iterations(20)
         assert near.names == []
 
 
@@ -512,7 +512,7 @@ async def test_nothing_in_common(run, lacking):
             await asyncio.get_running_loop().create_connection(
                 Recorder, *address, ssl=near, server_hostname="localhost"
             )
-        await turns(20)
+        await iterations(20)
         assert protocols[0].count("made") == 0
 
 

@@ -19,11 +19,11 @@ from net_helpers import (
     Recorder,
     client_context,
     digest,
+    iterations,
     listening_socket,
     pattern,
     server_context,
     tcp_socketpair,
-    turns,
 )
 from tls_ends import WirePeer, connect_tls, contexts
 
@@ -79,7 +79,7 @@ class Upgrade:
         server = self.side == "start-tls-server"
         self.peer = WirePeer(b, far, not server, session=session)
         self.task = self.loop.create_task(self._upgrade(near, server))
-        await turns(3)  # a server's hello is not for the plain protocol
+        await iterations(3)  # a server's hello is not for the plain protocol
 
     async def _upgrade(self, near, server):
         hostname = None if server else "localhost"
@@ -120,7 +120,7 @@ class Upgrade:
         if not self.protocol.lost:
             self.secure.abort()
             await self.protocol.wait_lost()
-        await turns(3)
+        await iterations(3)
         self.peer.close()
 
 
@@ -245,7 +245,7 @@ async def test_pausing_after_start_tls_delays_the_first_data(
     flight = await c.last_flight()
     await c.peer.send(flight + c.peer.seal(b"early"))
     await task
-    await turns(10)
+    await iterations(10)
     assert c.protocol.data == b""
     c.secure.resume_reading()
     assert await c.protocol.wait_data(5) == b"early"
@@ -287,7 +287,7 @@ async def test_a_cancelled_start_tls(
     flight = await c.last_flight()
     c.plain.write(bytes(queued))
     c.peer.sock.send(flight + c.peer.seal(b"early"))
-    await turns(after)
+    await iterations(after)
     cancelled = c.task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await c.task
@@ -295,11 +295,11 @@ async def test_a_cancelled_start_tls(
     if c.secure is not None:
         assert await c.protocol.wait_data(5) == b"early"
         c.secure.abort()
-    await turns(5)
+    await iterations(5)
     assert c.plain.is_closing()
     assert c.protocol.count("data") <= (c.secure is not None)
     c.plain.abort()
-    await turns(2)
+    await iterations(2)
     c.peer.close()
     assert reports == []
 
@@ -357,7 +357,7 @@ async def test_a_client_that_pauses_when_it_is_made(run, loop):
     task, peer, flight = await arriving(loop, lambda: near)
     await peer.send(flight + peer.seal(b"early") + peer.seal_close())
     transport, _ = await task
-    await turns(10)
+    await iterations(10)
     assert near.names == ["made"]
     transport.resume_reading()
     assert await near.wait_lost() is None
@@ -477,6 +477,6 @@ async def test_writing_that_was_not_paused_is_not_resumed(run, loop, side):
     await c.task
     c.secure.write(b"data")
     assert await c.peer.read_exactly(4) == b"data"
-    await turns(3)
+    await iterations(3)
     assert c.protocol.names == ["made", "upgraded"]
     await c.finish()

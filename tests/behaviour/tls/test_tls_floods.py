@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import time
 
-from net_helpers import KIB, MIB, Recorder, client_context, pattern, turns
+from net_helpers import KIB, MIB, Recorder, client_context, iterations, pattern
 from tls_ends import (
     PlainPeer,
     calling,
@@ -50,7 +50,7 @@ async def test_many_tiny_records_to_a_paused_transport(settled_pair, side):
     while below.is_reading():
         with contextlib.suppress(BlockingIOError):
             at += c.peer.sock.send(wire[at : at + 64 * KIB])
-        await turns(1)
+        await iterations(1)
         assert c.transport.get_read_buffer_size() < BOUND
     c.transport.resume_reading()
     await c.peer.send(wire[at:])
@@ -62,7 +62,7 @@ async def fill(c):
     while c.protocol.count("pause") == c.protocol.count("resume"):
         c.transport.write(bytes(64 * KIB))
         assert c.transport.get_write_buffer_size() < BOUND
-        await turns(1)
+        await iterations(1)
 
 
 @every_side
@@ -110,6 +110,6 @@ async def test_peers_that_never_finish_the_handshake(run, loop, reports):
             assert await peer.expect_end() == b""
             peer.close()
         assert time.thread_time() - spent < 0.4
-        await turns(5)
+        await iterations(5)
     assert sum(protocol.count("made") for protocol in seen) == 1
     assert reports == []

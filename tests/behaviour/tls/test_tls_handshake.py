@@ -11,10 +11,10 @@ from net_helpers import (
     MIB,
     Recorder,
     client_context,
+    iterations,
     listening_socket,
     server_context,
     tcp_socketpair,
-    turns,
 )
 from tls_ends import (
     HANDSHAKE,
@@ -35,7 +35,7 @@ class Crumbs(WirePeer):
     async def send(self, data):
         for number in range(len(data)):
             await super().send(data[number : number + 1])
-            await turns(1)
+            await iterations(1)
 
 
 async def arriving(loop, near, context, **options):
@@ -129,7 +129,7 @@ async def test_the_order_at_the_end_of_a_handshake(run, loop):
     await peer.handshake()
     transport, protocol = await task
     assert protocol is near and transport is near.transport
-    await turns(2)
+    await iterations(2)
     assert known["done"] == [False, False]
     assert known["cipher"] and known["peercert"]["subject"]
     assert known["version"] == "TLSv1.3"
@@ -165,7 +165,7 @@ async def test_a_server_receives_something_else_than_tls(
             await peer.send(GARBAGE[garbage])
             await peer.recv_all()
         peer.close()
-        await turns(5)
+        await iterations(5)
         assert seen[0].names == []
         _, near = await loop.create_connection(
             Recorder,
@@ -194,7 +194,7 @@ async def test_a_client_receives_something_else_than_tls(
     with contextlib.suppress(ConnectionError):
         await peer.recv_all()
     peer.close()
-    await turns(5)
+    await iterations(5)
     assert near.names == []
     assert reports == []
 
@@ -225,7 +225,7 @@ async def test_a_handshake_that_breaks_off(
     cut = int(part * len(flight)) if part == 0.5 else part
     await peer.send(flight[:cut])
     if end == "reset":
-        await turns(3)
+        await iterations(3)
         peer.reset()
     else:
         peer.send_eof()
@@ -235,7 +235,7 @@ async def test_a_handshake_that_breaks_off(
     if end == "eof":
         await peer.expect_end()
         peer.close()
-    await turns(10)
+    await iterations(10)
     assert near.names == []
     assert reports == []
 
@@ -249,7 +249,7 @@ async def test_a_failure_is_reported_in_debug_mode(run, debug, reports):
         with contextlib.suppress(ConnectionError):
             await peer.recv_all()
         peer.close()
-        await turns(5)
+        await iterations(5)
     (report,) = reports
     assert report["message"] == (
         "Error on transport creation for incoming connection"
@@ -294,7 +294,7 @@ async def test_the_peer_refuses_us(run, loop, side, version, reports):
             assert near.names == ["made", "lost"]
         assert isinstance(exc, OSError)
     else:
-        await turns(10)
+        await iterations(10)
         assert near.names == []
     if isinstance(exc, ssl.SSLError):
         assert "ALERT" in exc.reason
@@ -326,7 +326,7 @@ async def test_a_silent_peer_is_left(run, loop, side, reports):
             peer = PlainPeer(await calling(loop, address))
             assert await peer.expect_end() == b""
             peer.close()
-            await turns(5)
+            await iterations(5)
             assert seen[0].names == []
     assert reports == []
 
@@ -340,14 +340,14 @@ async def test_a_handshake_timeout_ends_with_the_handshake(tls_pair, loop):
     await c.settle()
 
 
-@pytest.mark.parametrize("stage", ["connect", "hello", "flight", "turns"])
+@pytest.mark.parametrize("stage", ["connect", "hello", "flight", "iterations"])
 async def test_create_connection_is_cancelled(run, loop, stage, reports):
     """The peer sees the end; no protocol method was called."""
     near = Recorder()
     with listening_socket() as listener:
         task = connect_tls(listener, lambda: near, client_context())
         if stage == "connect":
-            await turns(1)
+            await iterations(1)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
@@ -359,19 +359,19 @@ async def test_create_connection_is_cancelled(run, loop, stage, reports):
         with contextlib.suppress(ssl.SSLWantReadError):
             peer.tls.do_handshake()
         await peer.flush()
-    if stage == "turns":
-        await turns(1)
+    if stage == "iterations":
+        await iterations(1)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    if stage != "turns":
+    if stage != "iterations":
         await peer.expect_end()
     peer.close()
     if near.count("made"):
         # The handshake was over, so that the connection was closed well.
-        assert stage == "turns"
+        assert stage == "iterations"
         await near.wait_lost()
-    await turns(5)
+    await iterations(5)
     assert reports == []
 
 
@@ -398,7 +398,7 @@ async def test_the_plain_transport_ends_in_the_handshake(
         task.exception(), (ConnectionError, ssl.SSLError)
     )
     peer.close()
-    await turns(5)
+    await iterations(5)
     assert plain.is_closing()
     assert reports == []
 
@@ -442,10 +442,10 @@ def test_a_loop_closed_in_the_middle_of_handshakes(loop_factory):
         sock = await calling(loop, server.sockets[0].getsockname())
         ends.append(sock)
         await loop.sock_sendall(sock, b"\x16\x03\x01")
-        await turns(5)
+        await iterations(5)
         server.close()
         sock.close()
-        await turns(5)
+        await iterations(5)
 
     loop.run_until_complete(main())
     loop.close()
@@ -469,8 +469,8 @@ async def test_many_handshakes_fail_and_none_is_left(run, loop, reports):
         for peer in peers:
             peer.close()
         while len(seen) < 100:
-            await turns(1)
-        await turns(10)
+            await iterations(1)
+        await iterations(10)
         assert all(protocol.names == [] for protocol in seen)
     assert reports == []
 

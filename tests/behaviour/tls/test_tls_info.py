@@ -15,10 +15,10 @@ import pytest
 from net_helpers import (
     Recorder,
     client_context,
+    iterations,
     listening_socket,
     pattern,
     server_context,
-    turns,
 )
 from tls_ends import WirePeer, connect_tls, contexts, every_side, every_way
 
@@ -180,7 +180,7 @@ def test_a_closed_connection_is_freed(loop_factory):
         assert await peer.read() == b""
         peer.close()
         await protocol.wait_lost()
-        await turns(3)
+        await iterations(3)
         return refs
 
     refs = loop.run_until_complete(main())
@@ -212,7 +212,7 @@ def test_a_failed_handshake_is_freed(loop_factory):
         except ssl.SSLError:
             pass
         sock.close()
-        await turns(5)
+        await iterations(5)
 
     loop.run_until_complete(main())
     gc.collect()

@@ -22,8 +22,8 @@ from net_helpers import (
     Recorder,
     client_context,
     digest,
+    iterations,
     pattern,
-    turns,
 )
 from tls_ends import WirePeer, contexts, echo, every_side
 
@@ -77,7 +77,7 @@ async def test_a_peer_takes_the_answers_late(settled_pair, side):
     wire = LibsslCalls(c.peer).seal_key_updates(16_000, True)
     wire += c.peer.seal(b"behind")
     sending = asyncio.ensure_future(c.peer.send(wire))
-    await turns(300)
+    await iterations(300)
     reading = asyncio.ensure_future(c.peer.read_exactly(6))
     await sending
     assert await c.protocol.wait_data(6) == b"behind"
@@ -92,7 +92,7 @@ async def test_a_peer_that_takes_no_answer_is_cut_off(settled_pair, side):
     narrow(c)
     wire = LibsslCalls(c.peer).seal_key_updates(16_000, True)
     sending = asyncio.ensure_future(c.peer.send(wire))
-    await turns(300)
+    await iterations(300)
     c.transport.close()
     exc = await c.protocol.wait_lost()
     assert type(exc) is TimeoutError
@@ -127,7 +127,7 @@ async def test_new_keys_do_not_make_the_loop_spin(
         # OpenSSL answers once it looks again: all but the last one.
         await c.peer.recv_exactly(KEY_UPDATE * 49)
     due = loop.create_future()
-    await turns(10)
+    await iterations(10)
     before = time.thread_time()
     loop.call_later(0.3, due.set_result, None)
     await due
@@ -162,7 +162,7 @@ class Flood:
             count = self.c.peer.sock.send(self.wire)
             self.sent_bytes += count
             self.wire = self.wire[count:]
-        await turns(1)
+        await iterations(1)
 
     async def relent(self):
         """Take the answers, and send the rest of what was begun."""

@@ -9,9 +9,9 @@ import pytest
 from net_helpers import (
     Recorder,
     client_context,
+    iterations,
     server_context,
     tcp_socketpair,
-    turns,
 )
 from tls_ends import tls_server
 
@@ -67,7 +67,7 @@ async def test_true_is_the_default_context(loop):
             await loop.create_connection(
                 Recorder, *address, ssl=True, server_hostname="localhost"
             )
-        await turns(20)
+        await iterations(20)
 
 
 async def test_the_server_hostname_defaults_to_the_host(loop):

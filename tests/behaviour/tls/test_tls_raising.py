@@ -11,8 +11,8 @@ from net_helpers import (
     BufferedRecorder,
     Recorder,
     client_context,
+    iterations,
     listening_socket,
-    turns,
 )
 from tls_ends import (
     WirePeer,
@@ -125,7 +125,7 @@ async def test_connection_made_of_a_client(run, loop, version, reports):
     assert near.names == ["made", "lost"]
     assert [type(r["exception"]) for r in reports] == [ZeroDivisionError]
     peer.close()
-    await turns(3)
+    await iterations(3)
     reports.clear()
     del exc, task
 
@@ -157,7 +157,7 @@ async def test_connection_lost(tls_pair, side, reports):
     c = await tls_pair(Recorder(lost=fail), side=side)
     c.transport.abort()
     await c.protocol.wait_lost()
-    await turns(2)
+    await iterations(2)
     (report,) = reports
     assert report["message"].startswith("Exception in callback")
     assert isinstance(report["exception"], ZeroDivisionError)

@@ -11,8 +11,8 @@ from net_helpers import (
     BufferedRecorder,
     Recorder,
     digest,
+    iterations,
     pattern,
-    turns,
 )
 from tls_ends import every_side, every_way
 
@@ -25,7 +25,7 @@ async def test_resume_reading_delivers_in_a_later_iteration(
     c = await settled_pair(side=side)
     c.transport.pause_reading()
     await c.peer.write(b"held")
-    await turns(20)
+    await iterations(20)
     c.transport.resume_reading()
     assert c.protocol.data == b""
     assert await c.protocol.wait_data(4) == b"held"
@@ -49,7 +49,7 @@ async def test_a_paused_transport_buffers_little(settled_pair, side):
                 sent += c.peer.sock.send(wire[sent : sent + 64 * KIB])
             except BlockingIOError:
                 refused += 1
-            await turns(1)
+            await iterations(1)
             # The kernel's two buffers and a part that is ours.
             assert sent < 12 * MIB
         c.transport.resume_reading()
@@ -78,7 +78,7 @@ async def test_a_ragged_end_while_reading_is_paused(settled_pair, side):
     c.transport.pause_reading()
     await c.peer.write(b"last")
     c.peer.send_eof()
-    await turns(20)
+    await iterations(20)
     assert c.protocol.names == ["made"]
     c.transport.resume_reading()
     assert await c.protocol.wait_lost() is None
@@ -92,7 +92,7 @@ async def test_abort_while_reading_is_paused(settled_pair, side):
     c = await settled_pair(side=side)
     c.transport.pause_reading()
     await c.peer.write(pattern(100_000))
-    await turns(20)
+    await iterations(20)
     c.transport.abort()
     assert await c.protocol.wait_lost() is None
     assert c.protocol.names == ["made", "lost"]
@@ -179,11 +179,11 @@ async def test_two_protocols_that_hand_over_to_each_other(
     )
     if ends:
         c.peer.send_eof()
-    await turns(20)
+    await iterations(20)
     assert changes > 1
     most = 0
     while first.data + second.data != b"data":
-        await turns()
+        await iterations()
     if not ends:
         c.transport.set_protocol(first)
     elif second.data:
@@ -199,7 +199,7 @@ async def test_a_paused_protocol_is_replaced(tls_pair, side):
     await c.settle()
     c.transport.pause_reading()
     await c.peer.write(b"for the second")
-    await turns(20)
+    await iterations(20)
     c.transport.set_protocol(second)
     c.transport.resume_reading()
     assert await second.wait_data(14) == b"for the second"

@@ -6,7 +6,7 @@ import random
 import ssl
 
 import pytest
-from net_helpers import MIB, digest, pattern, turns
+from net_helpers import MIB, digest, iterations, pattern
 from tls_ends import (
     APPLICATION_DATA,
     RECORD,
@@ -41,8 +41,8 @@ async def test_a_record_a_byte_at_a_time(settled_pair, side, version):
     wire = c.peer.seal(b"payload")
     for number in range(len(wire) - 1):
         await c.peer.send(wire[number : number + 1])
-        await turns(1)
-    await turns(10)
+        await iterations(1)
+    await iterations(10)
     assert c.protocol.data == b""
     await c.peer.send(wire[-1:])
     assert await c.protocol.wait_data(7) == b"payload"
@@ -57,7 +57,7 @@ async def test_a_record_cut_at_each_place(settled_pair, side):
     for cut in range(1, 2 * (5 + 1 + 17)):
         wire = c.peer.seal(b"a") + c.peer.seal(b"b")
         await c.peer.send(wire[:cut])
-        await turns(2)
+        await iterations(2)
         await c.peer.send(wire[cut:])
         expected += b"ab"
         assert await c.protocol.wait_data(len(expected)) == expected
@@ -258,7 +258,7 @@ async def test_writes_during_the_end_by_an_error_are_dropped(tls_pair, side):
     await c.peer.send(spoil_text(c.peer.seal(b"spoiled")))
     while not c.protocol.lost:
         c.transport.write(b"x" * 1000)
-        await turns(1)
+        await iterations(1)
     assert isinstance(c.protocol.exc, ssl.SSLError)
     c.transport.write(b"x")
 

@@ -16,10 +16,10 @@ from net_helpers import (
     Recorder,
     client_context,
     digest,
+    iterations,
     listening_socket,
     pattern,
     server_context,
-    turns,
 )
 from tls_ends import (
     WirePeer,
@@ -41,7 +41,7 @@ async def test_close_sends_close_notify_and_waits(settled_pair, side, version):
     c.transport.close()
     assert c.transport.is_closing()
     assert await c.peer.read() == b""
-    await turns(10)
+    await iterations(10)
     assert c.protocol.names == ["made"]
     await c.peer.close_notify()
     assert await c.protocol.wait_lost() is None
@@ -95,7 +95,7 @@ async def test_close_notify_in_two_segments(settled_pair, side, cut):
     c = await settled_pair(side=side)
     wire = c.peer.seal_close()
     await c.peer.send(wire[:cut])
-    await turns(5)
+    await iterations(5)
     assert c.protocol.names == ["made"]
     await c.peer.send(wire[cut:])
     assert await c.protocol.wait_lost() is None
@@ -273,7 +273,7 @@ async def test_close_with_much_waiting_and_an_early_answer(tls_pair, side):
         c.transport.write(data[start : start + 64 * KIB])
     c.transport.close()
     await c.peer.close_notify()
-    await turns(20)
+    await iterations(20)
     got = await c.peer.read_exactly(len(data))
     assert digest(got) == digest(data)
     assert await c.peer.read() == b""
@@ -364,7 +364,7 @@ async def served(loop):
     yield server, near, far
     await near.wait_lost()
     await far.wait_lost()
-    await turns(3)
+    await iterations(3)
 
 
 async def test_closing_a_server_leaves_its_connections_open(run, loop):

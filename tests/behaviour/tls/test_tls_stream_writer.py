@@ -14,10 +14,10 @@ from net_helpers import (
     PY312,
     client_context,
     digest,
+    iterations,
     listening_socket,
     pattern,
     server_context,
-    turns,
 )
 from tls_ends import WirePeer, every_side, every_version, every_way
 
@@ -43,7 +43,7 @@ async def stream_to_peer(loop, **options):
     writer.close()
     with contextlib.suppress(OSError):
         await writer.wait_closed()
-    await turns(2)
+    await iterations(2)
 
 
 async def test_both_ends_are_streams(run):
@@ -84,8 +84,8 @@ async def test_a_reader_that_does_not_read_holds_the_peer(run, loop):
         peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 * KIB)
         sending = asyncio.ensure_future(peer.write(data))
         while len(reader._buffer) <= 128 * KIB:
-            await turns(1)
-        await turns(50)
+            await iterations(1)
+        await iterations(50)
         assert not sending.done()
         assert len(reader._buffer) < 2 * MIB
         got = await reader.readexactly(len(data))
@@ -100,7 +100,7 @@ async def test_drain_waits_for_the_peer(run, loop):
             writer.write(bytes(64 * KIB))
             total += 64 * KIB
         waiting = asyncio.ensure_future(writer.drain())
-        await turns(20)
+        await iterations(20)
         assert not waiting.done()
         await peer.read_exactly(total)
         await waiting
@@ -111,7 +111,7 @@ async def test_drain_raises_after_a_reset(run, loop):
         while not writer.transport._protocol_paused:
             writer.write(bytes(64 * KIB))
         waiting = asyncio.ensure_future(writer.drain())
-        await turns(2)
+        await iterations(2)
         peer.reset()
         with pytest.raises(ConnectionError):
             await waiting
@@ -123,7 +123,7 @@ async def test_a_spoiled_record_reaches_the_reader(run, loop):
         writer.write(b"x")
         assert await peer.read_exactly(1) == b"x"
         waiting = asyncio.ensure_future(reader.read())
-        await turns(2)
+        await iterations(2)
         wire = peer.seal(b"spoiled")
         await peer.send(wire[:-1] + bytes([wire[-1] ^ 1]))
         with pytest.raises(ssl.SSLError):
@@ -169,7 +169,7 @@ async def test_wait_closed_is_over_after_the_answer(run, loop):
         writer.close()
         waiting = asyncio.ensure_future(writer.wait_closed())
         assert await peer.read() == b""
-        await turns(10)
+        await iterations(10)
         assert not waiting.done()
         await peer.close_notify()
         await waiting
@@ -225,7 +225,7 @@ async def test_sendfile_to_a_peer_that_is_gone(tls_pair, loop, side, file):
     file.seek(0)
     for _ in range(20):
         sending = asyncio.ensure_future(loop.sendfile(c.transport, file, 0))
-        await turns(3)
+        await iterations(3)
         if c.peer.sock.fileno() >= 0:
             c.peer.reset()
         try:
@@ -236,7 +236,7 @@ async def test_sendfile_to_a_peer_that_is_gone(tls_pair, loop, side, file):
         pytest.fail("sendfile never noticed that the peer is gone")
     # asyncio tells the loss to the protocol that is in place just then.
     if not c.protocol.lost:
-        await turns(5)
+        await iterations(5)
     if not c.protocol.lost:
         c.protocol.note("lost")
 

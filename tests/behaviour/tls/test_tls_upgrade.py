@@ -12,10 +12,10 @@ from net_helpers import (
     Recorder,
     client_context,
     digest,
+    iterations,
     pattern,
     server_context,
     tcp_socketpair,
-    turns,
 )
 from tls_ends import HANDSHAKE, PlainPeer, WirePeer, contexts, every_version
 
@@ -111,7 +111,7 @@ async def test_a_peer_that_is_faster(run, loop, side):
     with contextlib.suppress(ssl.SSLWantReadError):
         peer.tls.do_handshake()
     await peer.flush()
-    await turns(10)
+    await iterations(10)
     task = upgrading(loop, transport, protocol, side)
     await peer.handshake()
     secure = await task
@@ -127,7 +127,7 @@ async def test_the_hello_arrives_in_the_iteration_of_start_tls(run, loop):
     for count in range(6):
         protocol = Recorder()
         transport, sock = await plain(loop, protocol)
-        await turns(count)
+        await iterations(count)
         peer = wire_peer(sock, "start-tls-server")
         with contextlib.suppress(ssl.SSLWantReadError):
             peer.tls.do_handshake()
@@ -155,7 +155,7 @@ async def test_start_tls_right_after_the_request(run, loop):
         return await upgrading(loop, transport, protocol, "start-tls-server")
 
     task = loop.create_task(serve())
-    await turns(2)
+    await iterations(2)
     await peer.send(b"STARTTLS")
     await asked
     await peer.handshake()
@@ -181,7 +181,7 @@ async def test_a_handshake_that_fails_closes_the_plain_transport(
     await peer.expect_end()
     assert transport.is_closing()
     peer.close()
-    await turns(5)
+    await iterations(5)
     assert reports == []
 
 
@@ -202,7 +202,7 @@ async def test_a_cancelled_start_tls_closes(run, loop, side, after, reports):
         if side == "start-tls-server":
             await peer._pull()
     else:
-        await turns(after)
+        await iterations(after)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -213,7 +213,7 @@ async def test_a_cancelled_start_tls_closes(run, loop, side, after, reports):
         transport.close()
     await peer.expect_end()
     peer.close()
-    await turns(5)
+    await iterations(5)
     assert transport.is_closing()
     assert reports == []
 
@@ -233,7 +233,7 @@ async def test_start_tls_of_a_lost_connection_times_out(
             loop, transport, protocol, side, ssl_handshake_timeout=0.02
         )
     sock.close()
-    await turns(5)
+    await iterations(5)
     assert protocol.names == ["made", "lost"]
     assert reports == []
 
@@ -250,7 +250,7 @@ async def test_start_tls_of_a_connection_that_is_about_to_be_lost(
     assert await upgrading(loop, transport, protocol, side) is None
     await protocol.wait_lost()
     sock.close()
-    await turns(5)
+    await iterations(5)
     assert protocol.names == ["made", "lost"]
     assert reports == []
 
@@ -429,4 +429,4 @@ async def test_a_stream_that_fails_to_upgrade(run, loop):
         await task
     peer.close()
     writer.close()
-    await turns(3)
+    await iterations(3)

@@ -13,8 +13,8 @@ from net_helpers import (
     Recorder,
     client_context,
     digest,
+    iterations,
     pattern,
-    turns,
 )
 from tls_ends import every_side, every_way
 
@@ -137,7 +137,7 @@ async def test_an_obedient_program_needs_little_memory(tls_pair, side):
     c = await tls_pair(side=side)
     c.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 128 * KIB)
     fill(c)
-    await turns(20)
+    await iterations(20)
     assert c.protocol.names == ["made", "pause"]
     # The mark, the write that crossed it, and what makes records of it.
     assert c.transport.get_write_buffer_size() < HIGH + 3 * 64 * KIB
@@ -217,7 +217,7 @@ async def test_both_directions_are_full(tls_pair, side):
     total = fill(c)
     wire = c.peer.seal(pattern(4 * MIB))
     sending = asyncio.ensure_future(c.peer.send(wire))
-    await turns(50)
+    await iterations(50)
     c.transport.resume_reading()
     await c.peer.read_exactly(total)
     await sending

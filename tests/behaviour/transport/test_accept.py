@@ -14,7 +14,7 @@ import socket
 import pytest
 from few_descriptors import few_descriptors
 from hosts import only_tcp
-from net_helpers import Peer, Recorder, end, server_context, spin, turns
+from net_helpers import Peer, Recorder, end, iterations, server_context, spin
 from patience import PATIENCE
 
 
@@ -36,7 +36,7 @@ async def test_each_client_of_a_burst_is_served_once(host, count):
         sock.close()
     for protocol in host.made:
         assert await protocol.wait_lost() is None
-    await turns(5)
+    await iterations(5)
     assert len(host.made) == count
 
 
@@ -88,7 +88,7 @@ async def test_a_raising_factory(loop, host, loop_kind, reports, error, debug):
     await spin(lambda: not bad)
     if debug:
         await spin(lambda: reports)
-    await turns(5)
+    await iterations(5)
     message = "Error on transport creation for incoming connection"
     for report in reports:
         assert isinstance(report["exception"], error)
@@ -120,13 +120,13 @@ async def test_a_factory_that_makes_no_protocol(host, reports, what):
     await host.serve(factory)
     sock = host.plain()
     await spin(lambda: made)
-    await turns(5)
+    await iterations(5)
     sock.close()
-    await turns(10)
+    await iterations(10)
     made.clear()
     with host.plain():
         await spin(lambda: made)
-    await turns(10)
+    await iterations(10)
     errors = {type(report["exception"]) for report in reports}
     assert errors <= {AttributeError}
     # Tracebacks keep what asyncio leaves to the GC.
@@ -163,7 +163,7 @@ async def test_exhausted_descriptors(loop, host, reports, monkeypatch):
         await spin(lambda: reports)
         # It pauses: the loop must not report again and again.
         before = len(reports)
-        await turns(50)
+        await iterations(50)
         if loop.time() - started < 0.05:
             assert len(reports) == before
         assert len(host.made) <= 2
@@ -261,7 +261,7 @@ async def test_a_raising_factory_of_a_tls_server(
     if loop_kind == "fastloop":
         assert await loop.sock_recv(sock, 1) == b""
     sock.close()
-    await turns(3)
+    await iterations(3)
     assert len(reports) == (debug or loop_kind == "fastloop")
     for report in reports:
         assert isinstance(report["exception"], ZeroDivisionError)

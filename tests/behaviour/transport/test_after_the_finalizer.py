@@ -13,7 +13,7 @@ import warnings
 from typing import Any
 
 import pytest
-from net_helpers import turns
+from net_helpers import iterations
 from write_helpers import Peer, in_callbacks
 
 OPERATIONS = {
@@ -93,7 +93,7 @@ async def collected(use: Any) -> Peer:
         await in_callbacks(lambda t=transport: (t.write(b"h"), t.write(b"b")))
     assert peer.receive(2 * TIMES) == b"hb" * TIMES
     transport.pause_reading()
-    await turns()
+    await iterations()
     protocol.user = User(transport, use)
     del transport, protocol
 
@@ -105,7 +105,7 @@ async def collected(use: Any) -> Peer:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         await in_callbacks(collect)
-        await turns()
+        await iterations()
     return peer
 
 
@@ -121,7 +121,7 @@ async def test_a_collected_stream_ends_whatever_a_finalizer_does_with_it(
     if loop_kind == "fastloop":
         assert use.raised == []
     peer.sock.close()
-    await turns()
+    await iterations()
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
@@ -133,11 +133,11 @@ async def test_a_stream_resurrected_by_a_finalizer_stays_closed(
     assert peer.receive(1000) == b""
     use = Operating(name)
     await in_callbacks(lambda: use(kept[0]), lambda: use(kept[0]))
-    await turns()
+    await iterations()
     if loop_kind == "fastloop":
         assert use.raised == []
         assert kept[0].is_closing()
     kept.clear()
     gc.collect()
     peer.sock.close()
-    await turns()
+    await iterations()

@@ -18,9 +18,9 @@ from net_helpers import (
     Recorder,
     every_kind,
     every_kind_and_tls,
+    iterations,
     pattern,
     spin,
-    turns,
 )
 
 
@@ -224,7 +224,7 @@ async def test_pausing_inside_get_buffer(transport_pair):
     data = pattern(100)
     await c.peer.send(data)
     await spin(lambda: not pause)
-    await turns(10)
+    await iterations(10)
     assert len(c.protocol.data) in (0, 16)
     c.transport.resume_reading()
     assert await c.protocol.wait_data(100) == data

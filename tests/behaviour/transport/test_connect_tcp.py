@@ -20,9 +20,9 @@ from hosts import Made, answering, info
 from net_helpers import (
     PY312,
     Recorder,
+    iterations,
     listening_socket,
     tcp_socketpair,
-    turns,
 )
 
 
@@ -348,7 +348,7 @@ async def test_cancelled_while_the_handshake_lasts(loop):
             loop.create_task(loop.create_connection(Recorder, *address))
             for _ in range(4)
         ]
-        await turns(20)
+        await iterations(20)
         waiting = [task for task in tasks if not task.done()]
         assert waiting
         for task in waiting:
@@ -375,8 +375,8 @@ def test_on_a_closed_loop(loop_factory):
     connect.close()
 
 
-@pytest.mark.parametrize("turn", range(8))
-async def test_cancelled_at_each_iteration(loop, turn):
+@pytest.mark.parametrize("count", range(8))
+async def test_cancelled_at_each_iteration(loop, count):
     """Nothing is left, and the descriptor is closed once: a second close
     would hit another file that got the fd in between.
     """
@@ -385,7 +385,7 @@ async def test_cancelled_at_each_iteration(loop, turn):
         task = loop.create_task(
             loop.create_connection(made, *listener.getsockname())
         )
-        await turns(turn)
+        await iterations(count)
         task.cancel()
         # These take the fds that a close frees, iteration by iteration.
         kept = []
@@ -395,9 +395,9 @@ async def test_cancelled_at_each_iteration(loop, turn):
         with contextlib.suppress(asyncio.CancelledError):
             transport, _ = await task
             transport.abort()
-        await turns(3)
+        await iterations(3)
         gc.collect()
-        await turns(3)
+        await iterations(3)
         inodes = [os.fstat(number).st_ino for number in kept]
         assert len(set(inodes)) == len(kept) // 2
         for number in kept:

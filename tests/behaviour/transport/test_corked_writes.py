@@ -15,7 +15,7 @@ import threading
 
 import pytest
 from datagram_helpers import plain
-from net_helpers import Recorder, turns
+from net_helpers import Recorder, iterations
 from patience import PATIENCE
 from write_helpers import (
     HOLDS,
@@ -142,7 +142,7 @@ async def test_a_datagram_is_sent_after_earlier_stream_writes():
 
             await in_callbacks(work)
         udp.abort()
-        await turns()
+        await iterations()
 
 
 # --- the end -------------------------------------------------------------

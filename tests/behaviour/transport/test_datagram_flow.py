@@ -17,7 +17,7 @@ from datagram_helpers import (
     plain,
     stuffed,
 )
-from net_helpers import turns
+from net_helpers import iterations
 
 both = pytest.mark.parametrize("connected", [True, False])
 
@@ -39,7 +39,7 @@ async def test_buffered_datagrams_are_sent_in_order(tmp_path, connected):
     async with stuffed(tmp_path, connected) as (p, peer, address):
         for number in range(100):
             p.transport.sendto(b"queued %d" % number, address)
-        await turns()
+        await iterations()
         data = bytearray(b"before")
         p.transport.sendto(data, address)
         data[:] = b"after."
@@ -67,11 +67,11 @@ async def test_water_marks(tmp_path, connected):
         transport.sendto(bytes(1), address)
         transport.sendto(bytes(1), address)
         assert p.names == ["made", "pause"]
-        await turns()
+        await iterations()
         assert p.names == ["made", "pause"]
         while "resume" not in p.names:
             await drain(peer, 1)
-        await turns()
+        await iterations()
         assert p.names == ["made", "pause", "resume"]
 
 
@@ -110,7 +110,7 @@ async def test_close_sends_buffered_datagrams(tmp_path, connected):
         p.transport.close()
         p.transport.close()
         assert p.transport.is_closing()
-        await turns()
+        await iterations()
         assert p.names == ["made"]
         # asyncio takes more until the transport is lost.
         p.transport.sendto(b"late", address)
@@ -143,7 +143,7 @@ async def test_aborting_while_closing(tmp_path, connected):
         p.transport.close()
         p.transport.abort()
         assert await p.wait("lost") is None
-        await turns()
+        await iterations()
         assert p.names == ["made", "lost"]
 
 
@@ -157,7 +157,7 @@ def test_a_peer_that_dies_while_datagrams_wait(run, tmp_path, connected):
             p.transport.sendto(b"b", address)
             peer.close()
             await p.wait("error", 3)
-            await turns()
+            await iterations()
             assert p.transport.get_write_buffer_size() in (0, 3 * HEADER)
             return [e[1].errno for e in p.events if e[0] == "error"]
 
@@ -198,11 +198,11 @@ async def test_lost_once_and_later(how):
         assert p.transport.is_closing()
         assert p.names == ["made"]
         end()
-        await turns()
+        await iterations()
         end()
         p.transport.abort()
         p.transport.close()
-        await turns()
+        await iterations()
         assert p.events == [("made",), ("lost", None)]
         assert p.transport.get_protocol() is None
 
@@ -222,7 +222,7 @@ async def test_nothing_arrives_after_close():
         with plain() as peer:
             peer.sendto(b"x", name)
             p.transport.close()
-            await turns()
+            await iterations()
         assert p.events == [("made",), ("lost", None)]
 
 
@@ -263,7 +263,7 @@ async def test_connection_lost_that_raises_is_reported(reports):
         sock = p.transport.get_extra_info("socket")
         p.transport.close()
         await p.wait("lost")
-        await turns()
+        await iterations()
         assert sock.fileno() == -1
     assert isinstance(reports[0]["exception"], ZeroDivisionError)
 

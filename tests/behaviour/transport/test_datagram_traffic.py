@@ -9,7 +9,7 @@ import socket
 
 import pytest
 from datagram_helpers import Datagrams, endpoint, must_pause, plain
-from net_helpers import PY313, turns
+from net_helpers import PY313, iterations
 
 
 def own_name(protocol):
@@ -129,7 +129,7 @@ async def test_pausing_amid_a_burst(loop_kind):
     ) as p:
         send_burst(p)
         await p.wait("datagram", 3)
-        await turns(10)
+        await iterations(10)
         assert len(p.data) == 3
         assert not p.transport.is_reading()
         p.transport.resume_reading()
@@ -185,7 +185,7 @@ async def test_exceptions_of_datagram_received_are_reported(reports):
     ) as p:
         send_burst(p, 3)
         await p.wait("datagram", 3)
-        await turns(2)
+        await iterations(2)
         assert not p.transport.is_closing()
     assert [r["exception"].args[0] for r in reports] == [b"0", b"1", b"2"]
     assert all("_read_ready()" in r["message"] for r in reports)
@@ -272,7 +272,7 @@ async def outcome_of(address, data=b"x", **how):
     """What sending there does: the events after connection_made."""
     async with endpoint(**how) as p:
         p.transport.sendto(data, address)
-        await turns(3)
+        await iterations(3)
         return p.events[1:]
 
 
@@ -368,7 +368,7 @@ async def test_exceptions_of_error_received_in_an_event_are_reported(reports):
     async with endpoint(Datagrams(error=fail), remote_addr=address) as p:
         p.transport.sendto(b"nobody")
         await p.wait("error")
-        await turns(2)
+        await iterations(2)
         assert not p.transport.is_closing()
     assert isinstance(reports[0]["exception"], ZeroDivisionError)
     assert "_read_ready()" in reports[0]["message"]

@@ -14,19 +14,19 @@ import pytest
 def spin_until_seen(loop, before, work):
     """Return how many iterations pass until I/O is looked at."""
     left, right = socket.socketpair()
-    turns, seen = [0], []
+    iterations, seen = [0], []
 
     def spin():
-        turns[0] += 1
-        if turns[0] == before:
+        iterations[0] += 1
+        if iterations[0] == before:
             right.send(b"x")
-            seen.append(turns[0])
+            seen.append(iterations[0])
         work()
         loop.call_soon(spin)
 
     def reader():
         loop.stop()
-        seen.append(turns[0])
+        seen.append(iterations[0])
 
     with left, right:
         loop.add_reader(left, reader)

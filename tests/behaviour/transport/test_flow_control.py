@@ -17,9 +17,9 @@ from net_helpers import (
     Recorder,
     every_kind,
     every_tcp_kind,
+    iterations,
     pattern,
     spin,
-    turns,
 )
 
 
@@ -256,7 +256,7 @@ async def test_a_raising_flow_call_is_reported(transport_pair, reports, name):
     c.transport.write(data)
     assert await c.peer.recv_exactly(MIB) == data
     await c.protocol.wait_for("resume")
-    await turns()
+    await iterations()
     assert not c.transport.is_closing()
     (report,) = reports
     assert report["message"] == f"protocol.{name}_writing() failed"
@@ -351,7 +351,7 @@ async def test_eof_written_in_resume_writing_is_sent_once(
     c.fill()
     while await c.peer.recv():
         pass
-    await turns(5)
+    await iterations(5)
     assert not protocol.lost
     c.transport.close()
     assert await protocol.wait_lost() is None
@@ -389,5 +389,5 @@ async def test_a_lost_connection_frees_its_write_buffer(
     c.transport.write(data)
     c.transport.abort()
     await c.protocol.wait_lost()
-    await turns(2)
+    await iterations(2)
     assert sys.getrefcount(data) == before

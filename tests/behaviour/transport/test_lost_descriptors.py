@@ -16,7 +16,7 @@ import socket
 from contextlib import asynccontextmanager
 
 import pytest
-from net_helpers import MIB, every_kind, link, turns
+from net_helpers import MIB, every_kind, iterations, link
 
 
 def fd_of(transport):
@@ -74,7 +74,7 @@ async def resuming_fails(c, code):
     with pytest.raises(OSError) as caught:
         c.transport.resume_reading()
     assert caught.value.errno == code
-    await turns()
+    await iterations()
     await loop_works()
 
 
@@ -106,7 +106,7 @@ async def test_pause_reading_does_not_raise(kind):
     async with connection(kind) as (c, fd, duplicate):
         os.close(fd)
         c.transport.pause_reading()
-        await turns()
+        await iterations()
         await loop_works()
 
 
@@ -146,9 +146,9 @@ async def test_a_resumed_connection_has_no_events_of_the_old_file(kind):
         os.dup2(left.fileno(), fd)
         left.close()
         await c.peer.send(b"old")
-        await turns()
+        await iterations()
         c.transport.resume_reading()
-        await turns()
+        await iterations()
         assert c.protocol.data == b""
         right.send(b"new")
         assert await c.protocol.wait_data(3) == b"new"

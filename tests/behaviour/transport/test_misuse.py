@@ -6,7 +6,7 @@ import socket
 import sys
 
 import pytest
-from net_helpers import Recorder, turns
+from net_helpers import Recorder, iterations
 
 
 async def connected(loop, pair, **hooks):
@@ -55,7 +55,7 @@ async def test_reports_of_an_end_for_no_protocol(loop, pair, reports, end):
     transport, _ = await connected(loop, pair)
     transport.set_protocol(None)
     getattr(transport, end)()
-    await turns(3)
+    await iterations(3)
     assert [describe(report) for report in reports] == [LOST]
     assert pair[0].fileno() == -1
 

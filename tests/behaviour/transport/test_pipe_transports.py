@@ -19,7 +19,7 @@ import warnings
 import weakref
 
 import pytest
-from net_helpers import Recorder, turns
+from net_helpers import Recorder, iterations
 
 MANY = 1 << 20
 
@@ -118,7 +118,7 @@ async def test_an_exception_is_that_of_a_callback(loop, reports, method):
     transport, protocol, write = await reading(loop, Fails)
     with write:
         write.write(b"x")
-        await turns()
+        await iterations()
         if method == "data_received":
             assert not transport.is_closing()
             del Fails.data_received
@@ -138,9 +138,9 @@ async def test_a_buffered_protocol_gets_no_data(loop, reports):
     transport, protocol, write = await reading(loop, Buffered)
     with write:
         write.write(b"x")
-        await turns()
+        await iterations()
         transport.close()
-        await turns()
+        await iterations()
     assert isinstance(reports[0]["exception"], AttributeError)
 
 
@@ -160,7 +160,7 @@ async def test_a_protocol_that_pauses_gets_no_more(loop, loop_kind):
         assert await protocol.wait_data(1) == b"x"
         assert not transport.is_reading()
         write.write(b"y")
-        await turns()
+        await iterations()
         assert protocol.data == b"x"
         transport.resume_reading()
         assert transport.is_reading()
@@ -245,7 +245,7 @@ async def test_a_stream_reader_reads_a_pipe(loop):
     write.write(b"rest")
     write.close()
     assert await reader.read() == b"rest"
-    await turns()
+    await iterations()
     assert transport.is_closing()
 
 
@@ -322,7 +322,7 @@ async def test_a_closing_pipe_notices_that_its_reader_has_gone(loop):
     transport.write(bytes(MANY))
     transport.close()
     assert transport.is_closing()
-    await turns()
+    await iterations()
     assert not protocol.lost
     read.close()
     assert isinstance(await protocol.wait_lost(), BrokenPipeError)
@@ -479,7 +479,7 @@ async def test_the_parts_of_a_transport(loop):
     assert repr(transport) == f"<{name} closing fd={number} idle>"
     write.close()
     assert await protocol.wait_lost() is None
-    await turns()
+    await iterations()
     assert repr(transport) == f"<{name} closed fd={number} closed>"
     assert transport.get_extra_info("pipe") is pipe
     assert pipe.closed
@@ -499,7 +499,7 @@ async def test_the_parts_of_a_write_transport(loop):
     transport.abort()
     assert transport.get_write_buffer_size() == 0
     assert await protocol.wait_lost() is None
-    await turns()
+    await iterations()
     assert repr(transport) == f"<{name} closed fd={number} closed>"
     transport.close()
     read.close()
@@ -519,7 +519,7 @@ async def test_an_exception_of_connection_lost_closes_the_pipe(loop, way):
     with far:
         transport.close()
         await protocol.wait_lost()
-        await turns()
+        await iterations()
     assert pipe.closed
     assert [type(c["exception"]) for c in seen] == [LookupError]
     loop.set_exception_handler(None)
@@ -539,9 +539,9 @@ async def test_a_paused_pipe_that_nobody_has_is_collected(loop, loop_kind):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ResourceWarning)
         del transport
-        await turns()
+        await iterations()
         gc.collect()
-        await turns()
+        await iterations()
     texts = "\n".join(str(warning.message) for warning in caught)
     assert re.search(r"unclosed transport <\w+ fd=\d+ idle>", texts)
     caught.clear()  # a warning refers to its source

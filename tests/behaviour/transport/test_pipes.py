@@ -10,7 +10,7 @@ import tempfile
 import threading
 
 import pytest
-from net_helpers import Recorder, turns
+from net_helpers import Recorder, iterations
 
 
 def open_pipe(tmp_path):
@@ -55,7 +55,7 @@ async def test_what_is_written_to_a_pipe_is_received(loop, tmp_path, make):
         assert await protocol.wait_data(5) == b"hello"
         transport.pause_reading()
         os.write(write.fileno(), b"more")
-        await turns()
+        await iterations()
         assert protocol.data == b"hello"
         transport.resume_reading()
         assert await protocol.wait_data(9) == b"hellomore"

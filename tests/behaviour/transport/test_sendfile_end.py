@@ -6,7 +6,7 @@ import asyncio
 import socket
 
 import pytest
-from net_helpers import KIB, MIB, Peer, Recorder, tcp_socketpair, turns
+from net_helpers import KIB, MIB, Peer, Recorder, iterations, tcp_socketpair
 
 SIZE = 8 * MIB
 
@@ -99,7 +99,7 @@ async def test_a_reset_while_it_waits_for_earlier_writes(file):
     transport.write(bytes(SIZE))
     assert transport.get_write_buffer_size() > 0
     task = loop.create_task(loop.sendfile(transport, file))
-    await turns()
+    await iterations()
     Peer(far).reset()
     with pytest.raises(ConnectionResetError) as caught:
         await task
@@ -117,7 +117,7 @@ async def test_a_cancelled_wait_for_the_buffer(loop_kind, file):
     transport.write(b"y" * SIZE)
     assert transport.get_write_buffer_size()
     task = loop.create_task(loop.sendfile(transport, file))
-    await turns(3)
+    await iterations(3)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

@@ -17,7 +17,7 @@ import weakref
 
 import pytest
 from hosts import CLOSED, Host, answering, info, only_tcp
-from net_helpers import PY312_1, PY313, Recorder, end, spin, turns
+from net_helpers import PY312_1, PY313, Recorder, end, iterations, spin
 from patience import PATIENCE
 
 
@@ -189,7 +189,7 @@ async def test_start_serving_false(loop, host):
 async def test_serve_forever_until_cancelled(loop, host):
     server = await host.serve(start_serving=False)
     task = loop.create_task(server.serve_forever())
-    await turns(2)
+    await iterations(2)
     assert server.is_serving()
     await end(*await host.visit())
     with pytest.raises(RuntimeError, match="already being awaited"):
@@ -207,7 +207,7 @@ async def test_serve_forever_until_cancelled(loop, host):
 async def test_close_ends_serve_forever(loop, host):
     server = await host.serve()
     task = loop.create_task(server.serve_forever())
-    await turns(2)
+    await iterations(2)
     server.close()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -228,7 +228,7 @@ async def test_wait_closed_and_open_connections(loop, host):
     near, far = await host.visit()
     server.close()
     task = loop.create_task(server.wait_closed())
-    await turns(5)
+    await iterations(5)
     assert task.done() is not PY312_1
     near.transport.close()
     await far.wait_lost()
@@ -243,7 +243,7 @@ async def test_wait_closed_before_close(loop, host):
     near, far = await host.visit()
     task = loop.create_task(server.wait_closed())
     await end(near, far)
-    await turns(3)
+    await iterations(3)
     assert not task.done()
     server.close()
     await task
@@ -257,7 +257,7 @@ async def test_wait_closed_is_woken_by_the_last_of_many(loop, host):
     waiters = [loop.create_task(server.wait_closed()) for _ in range(3)]
     for near, far in pairs[:-1]:
         await end(near, far)
-    await turns(3)
+    await iterations(3)
     assert not any(task.done() for task in waiters)
     await end(*pairs[-1])
     await asyncio.gather(*waiters)
@@ -308,7 +308,7 @@ async def test_an_unreferenced_server_goes_on(loop, host):
     server = weakref.ref(await host.serve())
     for _ in range(3):
         gc.collect()
-        await turns(1)
+        await iterations(1)
     near, far = await host.visit()
     near.transport.write(b"served")
     assert await far.wait_data(6) == b"served"
@@ -374,7 +374,7 @@ async def test_server_closed_in_a_factory(host, loop_kind):
     with host.plain() as near:
         near.settimeout(PATIENCE)
         await spin(lambda: host.made)
-        await turns(5)
+        await iterations(5)
         if host.made[0].count("made"):
             await end(host.made[0])
         gc.collect()
@@ -391,7 +391,7 @@ async def test_server_closed_in_connection_made_of_one_of_many(host):
     server = await host.serve()
     socks = [host.plain() for _ in range(5)]
     await spin(lambda: host.made and not server.is_serving())
-    await turns(10)
+    await iterations(10)
     for protocol in host.made:
         assert protocol.names == ["made"]
     for sock in socks:

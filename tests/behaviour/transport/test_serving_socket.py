@@ -1,4 +1,4 @@
-"""A server's listening socket, watched like any other descriptor."""
+"""A server's listening socket, registered like any other descriptor."""
 
 import asyncio
 import socket

@@ -174,15 +174,15 @@ async def test_a_flooding_peer_does_not_starve_callbacks(transport_pair, loop):
             await bulk.peer.send(chunk)
 
     task = asyncio.create_task(flood())
-    turns = 0
+    iterations = 0
     longest = 0
     before = 0
     while not task.done():
         await asyncio.sleep(0)
-        turns += 1
+        iterations += 1
         longest = max(longest, bulk.protocol.size - before)
         before = bulk.protocol.size
     await task
     # At most a bounded number of bytes between two iterations.
-    assert turns > 10
+    assert iterations > 10
     assert longest <= 2 * MIB

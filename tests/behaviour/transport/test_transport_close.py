@@ -17,8 +17,8 @@ from net_helpers import (
     every_kind,
     every_kind_and_tls,
     every_tcp_kind,
+    iterations,
     pattern,
-    turns,
 )
 
 ENDINGS = ["close", "abort"]
@@ -32,10 +32,10 @@ async def test_lost_comes_later_and_once(transport_pair, ending):
     assert getattr(c.transport, ending)() is None
     assert c.transport.is_closing()
     assert c.protocol.names == ["made"]
-    await turns(1)
+    await iterations(1)
     assert c.protocol.names == ["made", "lost"]
     assert c.protocol.exc is None
-    await turns(5)
+    await iterations(5)
     assert c.protocol.count("lost") == 1
     assert await c.peer.recv() == b""
 
@@ -49,7 +49,7 @@ async def test_ending_twice(transport_pair, first, second):
     getattr(c.transport, second)()
     assert await c.protocol.wait_lost() is None
     getattr(c.transport, second)()
-    await turns(5)
+    await iterations(5)
     assert c.protocol.count("lost") == 1
 
 
@@ -62,7 +62,7 @@ async def test_close_after_everything_is_a_no_op(transport_pair):
     assert c.transport.is_closing()
     assert c.transport.get_write_buffer_size() == 0
     assert not c.transport.is_reading()
-    await turns()
+    await iterations()
 
 
 @every_kind_and_tls
@@ -73,7 +73,7 @@ async def test_close_sends_the_write_buffer(transport_pair):
     c.transport.write(data)
     c.transport.close()
     assert c.transport.is_closing()
-    await turns(5)
+    await iterations(5)
     assert not c.protocol.lost
     assert await c.peer.recv_all() == data
     assert await c.protocol.wait_lost() is None
@@ -155,7 +155,7 @@ async def test_abort_while_closing_with_data_buffered(transport_pair):
     c.shrink()
     c.fill()
     c.transport.close()
-    await turns(3)
+    await iterations(3)
     assert not c.protocol.lost
     c.transport.abort()
     assert await c.protocol.wait_lost() is None
@@ -259,7 +259,7 @@ async def test_the_descriptor_is_open_until_connection_lost(transport_pair):
     c.transport.close()
     assert sock.fileno() == fd
     await c.protocol.wait_lost()
-    await turns(1)
+    await iterations(1)
     assert seen == [fd]
     assert sock.fileno() == -1
 
@@ -275,7 +275,7 @@ async def test_the_protocol_is_released_after_connection_lost(transport_pair):
     ref = weakref.ref(protocol)
     c.transport.close()
     await protocol.wait_lost()
-    await turns(2)
+    await iterations(2)
     del protocol
     gc.collect()
     assert ref() is None
@@ -298,5 +298,5 @@ async def test_many_connections_lost_in_one_iteration_in_order(
         c.transport.close()
     loop.call_soon(order.append, "next")
     await pairs[-1].protocol.wait_lost()
-    await turns(1)
+    await iterations(1)
     assert order == [0, 1, 2, 3, 4, "next"]

@@ -15,9 +15,9 @@ from net_helpers import (
     Peer,
     Recorder,
     every_kind,
+    iterations,
     spin,
     tcp_socketpair,
-    turns,
 )
 
 var = contextvars.ContextVar("var", default="default")
@@ -140,7 +140,7 @@ def test_the_loop_may_be_entered_from_a_context_of_the_user(loop):
         await protocol.wait_data(4)
         transport.close()
         await protocol.wait_lost()
-        await turns(1)
+        await iterations(1)
 
     def enter():
         var.set("entered")

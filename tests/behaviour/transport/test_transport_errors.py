@@ -17,8 +17,8 @@ from net_helpers import (
     Peer,
     Recorder,
     every_kind,
+    iterations,
     tcp_socketpair,
-    turns,
 )
 
 
@@ -88,7 +88,7 @@ async def test_connection_lost_raises(transport_pair, reports, ending):
     else:
         getattr(c.transport, ending)()
     await c.protocol.wait_lost()
-    await turns(2)
+    await iterations(2)
     (report,) = reports
     assert isinstance(report["exception"], Broken)
     reports.clear()
@@ -121,7 +121,7 @@ def test_exit_exceptions_leave_the_loop(loop, name, error):
         if not protocol.lost:
             protocol.transport.abort()
             loop.run_until_complete(protocol.wait_lost())
-        loop.run_until_complete(turns(2))
+        loop.run_until_complete(iterations(2))
         sock = protocol.transport.get_extra_info("socket")
         assert sock.fileno() == -1
 
@@ -207,7 +207,7 @@ async def test_a_protocol_without_a_method(loop, reports, missing):
     if missing == "data_received":
         assert isinstance(await duck.done, AttributeError)
     assert await peer.recv() == b""
-    await turns(2)
+    await iterations(2)
     assert isinstance(reports.pop()["exception"], AttributeError)
     assert reports == []
     assert transport.is_closing()
@@ -304,7 +304,7 @@ async def test_exceptions_of_socket_close_are_reported(loop, reports):
     transport, sock, far = await connected_by_failing(loop)
     sock.error = Broken("close")
     transport.abort()
-    await turns(3)
+    await iterations(3)
     far.close()
     (report,) = reports
     assert isinstance(report["exception"], Broken)

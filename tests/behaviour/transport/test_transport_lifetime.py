@@ -20,9 +20,9 @@ from net_helpers import (
     BufferedRecorder,
     Recorder,
     every_kind,
+    iterations,
     link,
     tcp_socketpair,
-    turns,
 )
 from patience import PATIENCE
 
@@ -230,7 +230,7 @@ def test_a_finalizers_write_in_a_callback_is_sent_whole(loop_factory):
             *server.sockets[0].getsockname()
         )
         await made.wait()
-        await turns()
+        await iterations()
         gc.collect()
         received = await asyncio.wait_for(reader.read(), PATIENCE)
         writer.close()
@@ -374,7 +374,7 @@ def test_a_closed_transport_is_freed_without_gc(run, kind):
         c.protocol.events.clear()
         c.protocol.transport = None
         c.transport = None
-        await turns(3)
+        await iterations(3)
         return ref
 
     gc.collect()
@@ -405,13 +405,13 @@ async def test_nothing_is_left_after_many_connections(kind, ending):
 
     for _ in range(5):
         await once()
-    await turns(3)
+    await iterations(3)
     gc.collect()
     fds = len(os.listdir("/dev/fd"))
     objects = len(gc.get_objects())
     for _ in range(30):
         await once()
-    await turns(3)
+    await iterations(3)
     gc.collect()
     assert len(os.listdir("/dev/fd")) == fds
     assert len(gc.get_objects()) < objects + 30
@@ -459,4 +459,4 @@ async def test_dropping_every_reference_inside_a_callback(loop):
     while len(done) < 2:
         await asyncio.sleep(0)
     assert done == [(b"data",), (None,)]
-    await turns(2)
+    await iterations(2)

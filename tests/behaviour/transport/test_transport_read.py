@@ -21,9 +21,9 @@ from net_helpers import (
     every_kind,
     every_kind_and_tls,
     every_tcp_kind,
+    iterations,
     listening_socket,
     pattern,
-    turns,
 )
 
 both_protocols = pytest.mark.parametrize("make", [Recorder, BufferedRecorder])
@@ -102,7 +102,7 @@ async def test_eof_received_returning_true_leaves_the_write_side_open(
     c = await transport_pair(make(eof=lambda p: answer))
     c.peer.send_eof()
     await c.protocol.wait_for("eof")
-    await turns()
+    await iterations()
     assert not c.transport.is_closing()
     c.transport.write(b"still written")
     assert await c.peer.recv_exactly(13) == b"still written"
@@ -124,7 +124,7 @@ async def test_the_answer_to_eof_is_released(transport_pair, make):
     c = await transport_pair(make(eof=answer))
     c.peer.send_eof()
     await c.protocol.wait_for("eof")
-    await turns(1)
+    await iterations(1)
     assert answers[0]() is None
 
 
@@ -173,7 +173,7 @@ async def test_paused_reading_delays_data_and_eof(transport_pair, make):
     assert not c.transport.is_reading()
     await c.peer.send(b"held")
     c.peer.send_eof()
-    await turns(10)
+    await iterations(10)
     assert c.protocol.names == ["made"]
     assert c.transport.resume_reading() is None
     assert c.transport.is_reading()
@@ -189,7 +189,7 @@ async def test_pause_and_resume_may_be_repeated(transport_pair):
     c.transport.pause_reading()
     c.transport.pause_reading()
     await c.peer.send(b"a")
-    await turns(10)
+    await iterations(10)
     assert c.protocol.names == ["made"]
     c.transport.resume_reading()
     c.transport.resume_reading()
@@ -210,13 +210,13 @@ async def test_pausing_inside_the_callback_stops_at_once(transport_pair, make):
     sending = asyncio.create_task(c.peer.send(data))
     for count in range(1, 5):
         await c.protocol.wait_for("data", count)
-        await turns(5)
+        await iterations(5)
         assert c.protocol.count("data") == count
         c.transport.resume_reading()
     while len(c.protocol.data) < MIB:
         await c.protocol.wait_for("data", c.protocol.count("data"))
         c.transport.resume_reading()
-        await turns(1)
+        await iterations(1)
     await sending
     assert c.protocol.data == data
 
@@ -245,7 +245,7 @@ async def test_pausing_in_connection_made(transport_pair, loop_kind):
     protocol = Recorder(made=lambda p: p.transport.pause_reading())
     c = await transport_pair(protocol)
     await c.peer.send(b"early")
-    await turns(10)
+    await iterations(10)
     assert c.protocol.names == ["made"]
     assert not c.transport.is_reading()
     c.transport.resume_reading()
@@ -274,7 +274,7 @@ async def test_nothing_is_delivered_after_close(transport_pair):
     c.fill()
     c.transport.close()
     await c.peer.send(b"too late")
-    await turns(10)
+    await iterations(10)
     assert c.protocol.count("data") == 0
     assert not c.protocol.lost
 
@@ -325,7 +325,7 @@ async def test_reset_while_reading_is_paused(transport_pair):
     c = await transport_pair()
     c.transport.pause_reading()
     c.peer.reset()
-    await turns(10)
+    await iterations(10)
     if not c.protocol.lost:
         assert c.protocol.names == ["made"]
         c.transport.resume_reading()
@@ -423,7 +423,7 @@ async def test_an_event_delivers_all_received_data(loop, size, before):
     protocol.data_received = lambda data: sizes.append(len(data))
     assert far.send(pattern(size)) == size
     transport.resume_reading()
-    await turns(5)
+    await iterations(5)
     assert sizes == [size]
     transport.close()
     peer.close()

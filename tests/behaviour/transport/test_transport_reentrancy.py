@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from net_helpers import BufferedRecorder, Recorder, turns
+from net_helpers import BufferedRecorder, Recorder, iterations
 from patience import PATIENCE
 
 only_fastloop = pytest.mark.parametrize(
@@ -50,7 +50,7 @@ class _Link:
 
     async def close(self) -> None:
         self.transport.abort()
-        await turns()
+        await iterations()
         self.far.close()
 
 
@@ -111,7 +111,7 @@ async def test_several_descriptors_closed_under_their_transports(loop, how):
     links = [_Link(loop) for _ in range(4)]
     for link in links:
         await link.open(asyncio.Protocol())
-    await turns()
+    await iterations()
     for link in links[:3]:
         link.near.close()
     for link in links:
@@ -139,7 +139,7 @@ def test_the_loop_opens_no_fd_that_a_transport_will_close(
         links = [_Link(other) for _ in range(2)]
         for link in links:
             await link.open(asyncio.Protocol())
-        await turns()
+        await iterations()
         numbers = [link.near.fileno() for link in links]
         for link in links:
             link.near.close()
@@ -267,7 +267,7 @@ def test_resume_writing_may_leave_the_loop(
     with pytest.raises(KeyboardInterrupt):
         loop.run_until_complete(received)
     loop.run_until_complete(received)
-    loop.run_until_complete(turns())
+    loop.run_until_complete(iterations())
     assert "write=<polling" not in repr(link.transport)
     assert protocol.lost == (end == "close")
     if end != "nothing":
@@ -288,10 +288,10 @@ async def test_a_socket_that_sets_a_protocol_in_recv(
         first = asyncio.StreamReaderProtocol(asyncio.StreamReader())
     second: Any = BufferedRecorder() if buffered else Recorder()
     transport = await link.open(first)
-    await turns()
+    await iterations()
     link.near.ask_by(lambda: transport.set_protocol(second))
     link.far.send(b"data")
-    await turns(20)
+    await iterations(20)
     if transport.get_protocol() is second:
         assert second.data == b"data"
         assert stream or not first.data

@@ -21,8 +21,8 @@ from net_helpers import (
     every_kind,
     every_kind_and_tls,
     every_tcp_kind,
+    iterations,
     pattern,
-    turns,
 )
 
 BULK = 2 * MIB
@@ -93,7 +93,7 @@ async def test_wrong_number_of_arguments(transport_pair):
             c.transport.write(*args)
     with pytest.raises(TypeError):
         c.transport.write(bytes_=b"a")
-    await turns()
+    await iterations()
     assert c.peer.nothing_to_read()
 
 
@@ -102,7 +102,7 @@ async def test_wrong_number_of_arguments(transport_pair):
 async def test_nothing_to_write(transport_pair, empty):
     c = await transport_pair()
     c.transport.write(empty)
-    await turns()
+    await iterations()
     assert c.peer.nothing_to_read()
     assert c.transport.get_write_buffer_size() == 0
     c.transport.write(b"z")
@@ -208,7 +208,7 @@ async def test_writelines_of_a_generator(transport_pair):
 async def test_writelines_of_nothing(transport_pair, nothing):
     c = await transport_pair()
     c.transport.writelines(nothing)
-    await turns()
+    await iterations()
     assert c.peer.nothing_to_read()
     c.transport.write(b"z")
     assert await c.peer.recv() == b"z"
@@ -245,7 +245,7 @@ async def test_writelines_of_other_things(transport_pair, bad):
     else:
         with pytest.raises(TypeError):
             c.transport.writelines(bad)
-    await turns()
+    await iterations()
     assert c.peer.nothing_to_read()
 
 
@@ -440,7 +440,7 @@ async def test_small_writes_are_not_delayed(transport_pair, loop):
     for _ in range(21):
         started = loop.time()
         c.transport.write(b"a")
-        await turns(1)
+        await iterations(1)
         c.transport.write(b"b")
         assert await c.peer.recv_exactly(2) == b"ab"
         took.append(loop.time() - started)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from net_helpers import turns
+from net_helpers import iterations
 from patience import PATIENCE
 from write_helpers import HOLDS, Peer, in_callbacks, learn, served
 
@@ -188,7 +188,7 @@ async def test_sends_through_a_given_socket_follow_earlier_writes():
         await in_callbacks(*[work] * 4)
         assert Peer(far).receive(56) == b"one two three " * 4
         transport.abort()
-        await turns()
+        await iterations()
 
 
 async def test_asking_a_socket_for_its_names_and_options_changes_nothing(

@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from net_helpers import turns
+from net_helpers import iterations
 from write_helpers import Peer, served
 
 
@@ -63,7 +63,7 @@ async def write_pipe() -> AsyncIterator[tuple[Any, int]]:
         yield transport, read
     finally:
         transport.abort()
-        await turns()
+        await iterations()
         os.close(read)
 
 
@@ -179,7 +179,7 @@ async def test_a_socket_class_of_its_own_sends_in_order(method):
                 assert far.recv(10) == b"3"
             came_first(peer)
         transport.abort()
-        await turns()
+        await iterations()
 
 
 async def test_datagrams_of_a_socket_class_of_its_own_leave_in_order():
@@ -197,7 +197,7 @@ async def test_datagrams_of_a_socket_class_of_its_own_leave_in_order():
             assert far.recv(10) == b"3"
             came_first(peer)
         transport.abort()
-        await turns()
+        await iterations()
 
 
 async def test_sock_sendall_of_a_socket_class_of_its_own_is_in_order():
@@ -259,4 +259,4 @@ async def test_sendfile_follows_earlier_writes(kind, monkeypatch):
         near.close()
         if transport is not None:
             transport.abort()
-        await turns()
+        await iterations()

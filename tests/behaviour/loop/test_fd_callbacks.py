@@ -11,8 +11,8 @@ import tempfile
 import weakref
 
 import pytest
+from fd_helpers import idle_cpu, iterations, nothing
 from net_helpers import Recorder
-from watch_helpers import idle_cpu, nothing, turns
 
 
 @pytest.fixture
@@ -73,18 +73,18 @@ def test_both_directions_are_independent(loop, pair):
     seen = []
     loop.add_reader(left, lambda: seen.append(left.recv(10)))
     loop.add_writer(left, seen.append, "w")
-    turns(loop, 3)
+    iterations(loop, 3)
     assert set(seen) == {"w"}
     assert loop.remove_writer(left) is True
     seen.clear()
-    turns(loop, 3)
+    iterations(loop, 3)
     assert seen == []
     right.send(b"x")
-    turns(loop, 3)
+    iterations(loop, 3)
     assert seen == [b"x"]
     loop.add_writer(left, seen.append, "again")
     assert loop.remove_reader(left) is True
-    turns(loop, 2)
+    iterations(loop, 2)
     assert "again" in seen
     loop.remove_writer(left)
 
@@ -95,15 +95,15 @@ def test_an_event_is_told_once(loop, pair):
     seen = []
     loop.add_reader(left, seen.append, "r")
     loop.add_writer(left, seen.append, "w")
-    turns(loop, 2)
+    iterations(loop, 2)
     assert set(seen) == {"w"}
     with contextlib.suppress(BlockingIOError):
         while left.send(bytes(65536), socket.MSG_DONTWAIT):
             pass
-    turns(loop, 2)
+    iterations(loop, 2)
     seen.clear()
     right.send(b"x")
-    turns(loop, 3)
+    iterations(loop, 3)
     assert set(seen) == {"r"}
     loop.remove_reader(left)
     loop.remove_writer(left)
@@ -162,7 +162,7 @@ def test_what_is_closed_cannot_be_watched(loop, pair, pipe):
     os.close(closed)
     with pytest.raises(OSError):
         loop.add_reader(closed, nothing)
-    turns(loop)
+    iterations(loop)
 
 
 @pytest.mark.parametrize("number", [10**8, 2**31 - 1, 2**31, 2**63, 2**70])
@@ -184,7 +184,7 @@ def test_a_regular_file_cannot_be_watched(loop):
         with pytest.raises(PermissionError):
             loop.add_writer(file, nothing)
         assert loop.remove_reader(file) is False
-    turns(loop)
+    iterations(loop)
 
 
 def test_adding_again_replaces(loop, pair):
@@ -215,9 +215,9 @@ def test_a_callback_is_released(loop, pair, how):
         loop.add_reader(left, nothing)
     else:
         right.send(b"x")
-        turns(loop, 3)
+        iterations(loop, 3)
         loop.remove_reader(left)
-        turns(loop)
+        iterations(loop)
     gc.collect()
     assert alive() is None
     loop.remove_reader(left)
@@ -229,10 +229,10 @@ def test_replace_while_an_event_waits(loop, pair):
     seen = []
     right.send(b"x")
     loop.add_reader(left, seen.append, "old")
-    turns(loop, 2)
+    iterations(loop, 2)
     count = len(seen)
     loop.add_reader(left, lambda: seen.append(left.recv(1)))
-    turns(loop, 3)
+    iterations(loop, 3)
     assert seen[count:] == [b"x"]
     loop.remove_reader(left)
 
@@ -271,7 +271,7 @@ def test_remove_inside_the_callback(loop, pair):
 
     loop.add_reader(left, callback)
     right.send(b"x")
-    turns(loop, 5)
+    iterations(loop, 5)
     assert seen == [True]
 
 
@@ -289,7 +289,7 @@ def test_remove_and_add_inside_the_callback(loop, pair):
 
     loop.add_reader(left, first)
     right.send(b"xy")
-    turns(loop, 6)
+    iterations(loop, 6)
     assert seen == ["first", b"x", b"y"]
     loop.remove_reader(left)
 
@@ -305,7 +305,7 @@ def test_close_inside_the_callback(loop, pair):
 
     loop.add_reader(left, callback)
     right.send(b"x")
-    turns(loop, 5)
+    iterations(loop, 5)
     assert seen == [1]
 
 
@@ -322,7 +322,7 @@ def test_one_callback_removes_another(loop):
     loop.add_reader(pairs[1][0], callback, 1, 0)
     for _, right in pairs:
         right.send(b"x")
-    turns(loop, 2)
+    iterations(loop, 2)
     assert len(set(seen)) == 1
     for left, right in pairs:
         loop.remove_reader(left)
@@ -335,7 +335,7 @@ def test_level_triggered(loop, pair):
     seen = []
     loop.add_reader(left, lambda: seen.append(left.recv(1)))
     right.send(b"abcde")
-    turns(loop, 8)
+    iterations(loop, 8)
     assert seen == [b"a", b"b", b"c", b"d", b"e"]
     loop.remove_reader(left)
 
@@ -358,7 +358,7 @@ def test_hang_up_wakes_a_writer(loop, pipe):
             os.write(writer, bytes(65536))
     seen = []
     loop.add_writer(writer, lambda: (seen.append(1), loop.stop()))
-    turns(loop, 2)
+    iterations(loop, 2)
     assert seen == []
     os.close(reader)
     loop.run_forever()
@@ -374,7 +374,7 @@ def test_close_without_remove_then_reuse_of_the_number(loop, loop_kind):
     seen = []
     loop.add_reader(left, seen.append, "old")
     number = left.fileno()
-    turns(loop)
+    iterations(loop)
     left.close()
     right.close()
     fresh, other = socket.socketpair()
@@ -383,7 +383,7 @@ def test_close_without_remove_then_reuse_of_the_number(loop, loop_kind):
         fresh, other = other, fresh
     loop.add_reader(fresh, lambda: seen.append(fresh.recv(10)))
     other.send(b"new")
-    turns(loop, 3)
+    iterations(loop, 3)
     assert loop.remove_reader(fresh) is True
     fresh.close()
     other.close()
@@ -394,12 +394,12 @@ def test_remove_after_close_by_number(loop):
     left, right = socket.socketpair()
     number = left.fileno()
     loop.add_reader(left, nothing)
-    turns(loop)
+    iterations(loop)
     left.close()
     right.close()
     assert loop.remove_reader(number) is True
     assert loop.remove_reader(number) is False
-    turns(loop)
+    iterations(loop)
 
 
 def test_add_remove_many_times(loop, pair):
@@ -410,7 +410,7 @@ def test_add_remove_many_times(loop, pair):
         loop.add_writer(left, seen.append, "w")
         assert loop.remove_reader(left)
         assert loop.remove_writer(left)
-    turns(loop, 2)
+    iterations(loop, 2)
     assert seen == []
 
 
@@ -420,7 +420,7 @@ def test_remove_stops_before_it_returns(loop):
         left, right = socket.socketpair()
         loop.add_reader(left, nothing)
         right.send(b"x")
-        turns(loop)
+        iterations(loop)
         loop.remove_reader(left)
         left.close()
         right.close()
@@ -437,7 +437,7 @@ def test_many_descriptors(loop):
         )
         right.send(b"x")
     while len(seen) < 150:
-        turns(loop)
+        iterations(loop)
     for left, right in pairs:
         assert loop.remove_reader(left)
         left.close()
@@ -452,9 +452,9 @@ def test_blocking_flag_is_left_as_it_was(loop, pair, blocking):
     flags = fcntl.fcntl(left, fcntl.F_GETFL)
     loop.add_reader(left, nothing)
     assert fcntl.fcntl(left, fcntl.F_GETFL) == flags
-    turns(loop, 2)
+    iterations(loop, 2)
     loop.add_writer(left, nothing)
-    turns(loop, 2)
+    iterations(loop, 2)
     assert fcntl.fcntl(left, fcntl.F_GETFL) == flags
     loop.remove_reader(left)
     loop.remove_writer(left)
@@ -467,7 +467,7 @@ def test_blocking_flag_of_a_pipe(loop, pipe):
         assert os.get_blocking(end)
     loop.add_reader(reader, nothing)
     loop.add_writer(writer, nothing)
-    turns(loop, 2)
+    iterations(loop, 2)
     for end in pipe:
         assert os.get_blocking(end)
     loop.remove_reader(reader)
@@ -484,7 +484,7 @@ def test_callback_that_fails_is_reported_and_watched_on(loop, pair, reports):
 
     loop.add_reader(left, callback)
     right.send(b"ab")
-    turns(loop, 4)
+    iterations(loop, 4)
     loop.remove_reader(left)
     assert seen == [b"a", b"b"]
     assert len(reports) == 2
@@ -514,7 +514,7 @@ def test_watch_in_one_loop_and_then_another(loop_factory, pair):
         own.add_reader(left, lambda: seen.append(left.recv(1)))
         right.send(b"%d" % number)
         while len(seen) <= number:
-            turns(own)
+            iterations(own)
         if number != 1:
             assert own.remove_reader(left)
         own.close()
@@ -529,7 +529,7 @@ def test_two_loops_watch_one_descriptor(loop_factory, pair):
         own.add_reader(left, seen.append, number)
     right.send(b"x")
     for own in loops:
-        turns(own, 2)
+        iterations(own, 2)
     assert set(seen) == {0, 1}
     for own in loops:
         own.remove_reader(left)
@@ -548,7 +548,7 @@ def test_fifo_and_tty(loop, tmp_path):
         os.write(number, b"fifo")
         os.write(slave, b"tty")
         while len(seen) < 2:
-            turns(loop)
+            iterations(loop)
         assert loop.remove_reader(number)
         assert loop.remove_reader(master)
     finally:
@@ -599,7 +599,7 @@ def test_out_of_band_data_does_not_spin_a_reader(loop):
     assert idle_cpu(loop) < 0.06
     client.send(b"in band")
     while not seen:
-        turns(loop)
+        iterations(loop)
     loop.remove_reader(peer)
     client.close()
     peer.close()

@@ -19,11 +19,11 @@ import pytest
 from net_helpers import (
     MIB,
     digest,
+    iterations,
     moved_to,
     pattern,
     spin,
     tcp_socketpair,
-    turns,
     waiting,
 )
 
@@ -122,7 +122,7 @@ async def test_the_end_comes_with_the_data(loop, tcp, early):
     if early:
         far.send(b"last")
         far.close()
-        await turns(3)
+        await iterations(3)
         assert await loop.sock_recv(near, 100) == b"last"
     else:
         task = await waiting(loop.sock_recv(near, 100))
@@ -220,7 +220,7 @@ async def test_other_readers(loop, tcp):
             far.send(b"taken")
             await arrived(other)
             assert reader.recv(100) == b"taken"
-            await turns(3)
+            await iterations(3)
             far.send(b"left")
             assert await task == b"left"
             far.send(b"abcd")
@@ -253,7 +253,7 @@ async def test_a_reader_takes_the_place_of_a_call(loop, tcp):
     loop.add_reader(near, set_once, seen)
     far.send(b"data")
     await seen
-    await turns(3)
+    await iterations(3)
     assert not task.done()
     task.cancel()
     await asyncio.wait([task])
@@ -283,7 +283,7 @@ async def test_a_removed_reader_was_the_calls(loop, tcp):
     task = await waiting(loop.sock_recv(near, 100))
     assert loop.remove_reader(near)
     far.send(b"data")
-    await turns(5)
+    await iterations(5)
     assert not task.done()
     task.cancel()
     await asyncio.wait([task])
@@ -370,7 +370,7 @@ async def test_what_a_closed_socket_leaves_behind(loop, tcp):
         near.close()
         for _ in range(600):
             far.send(b"x")
-            await turns(2)
+            await iterations(2)
             dup.recv(1)
         end.send(b"data")
         assert await task == b"data"
@@ -386,7 +386,7 @@ async def test_nobody_reads_for_a_while(loop, tcp):
     await exchange(loop, near, far)
     for _ in range(50):
         far.send(b"x")
-        await turns(2)
+        await iterations(2)
     got = 0
     while got < 50:
         got += len(await loop.sock_recv(near, 7))
@@ -462,7 +462,7 @@ def test_a_collection_removes_what_is_idle(run, loop, tcp):
         gc.callbacks.append(remove)
         gc.set_threshold(1)
         task = loop.create_task(loop.sock_recv(near, 100))
-        await turns(1)
+        await iterations(1)
         gc.set_threshold(*threshold)
         gc.callbacks.remove(remove)
         if True in collections:

@@ -1,4 +1,4 @@
-"""What the tests of watched descriptors share."""
+"""Helpers of the tests of registered descriptors."""
 
 import asyncio
 import time
@@ -8,7 +8,7 @@ def nothing(*args):
     pass
 
 
-def turns(loop, count=1):
+def iterations(loop, count=1):
     for _ in range(count):
         loop.run_until_complete(asyncio.sleep(0))
 
