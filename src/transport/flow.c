@@ -9,7 +9,6 @@
       CPython would release it there. */
 #include "transport/flow.h"
 
-#include "core/metrics.h"
 #include "py/call.h"
 #include "py/compat.h"
 #include "py/errors.h"
@@ -41,22 +40,6 @@ fl_flow_call(FlTransport *self, PyObject *protocol, PyObject *const *reported,
     }
     Py_DECREF(self);
     return code;
-}
-
-void
-fl_stream_meter_queue(FlStream *self)
-{
-    if (self->loop == NULL || FL_LIKELY(self->loop->metrics == NULL)
-        || self->loop->closed)
-    {
-        return; /* fl_metrics_closed has reset a closed loop's counters */
-    }
-    /* The counter is the sum over all streams: add the difference.  A negative
-       one wraps around, which unsigned addition undoes. */
-    size_t waiting = self->write_queue.size_bytes;
-    FL_METER(self->loop, bytes_waiting,
-             (uint64_t)waiting - (uint64_t)self->metered_bytes);
-    self->metered_bytes = waiting;
 }
 
 static int

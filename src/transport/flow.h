@@ -7,9 +7,6 @@
 
 #include "transport/stream.h"
 
-/* Update the metric bytes_waiting by the change of this stream's queue. */
-void fl_stream_meter_queue(FlStream *self);
-
 /* Call pause_writing if the queue is above the high-water mark, resume_writing
    if it is down to the low one, and each only once until the other.  An
    exception is reported.  0, or -1 with one that leaves the loop. */

@@ -30,7 +30,6 @@
 #include "py/errors.h"
 #include "py/state.h"
 #include "transport/extra_info.h"
-#include "transport/flow.h"
 #include "transport/native_protocol.h"
 #include "transport/stream_gc.h"
 #include "transport/stream_error.h"
@@ -89,6 +88,22 @@ static bool
 is_connection(const FlStream *self)
 {
     return Py_IS_TYPE((PyObject *)self, self->state->stream_type);
+}
+
+/* Calls _streams.py: messages go through asyncio's logger. */
+int
+fl_stream_log(FlStream *self, const char *event)
+{
+    PyObject *text = PyUnicode_FromString(event);
+    if (text == NULL) {
+        return -1;
+    }
+    int code =
+        fl_call_done(PyObject_CallMethodObjArgs(self->state->streams,
+                                                self->state->names.log_event,
+                                                (PyObject *)self, text, NULL));
+    Py_DECREF(text);
+    return code;
 }
 
 /* --- connection_made ----------------------------------------------------- */

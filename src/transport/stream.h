@@ -33,6 +33,7 @@
 #define FL_TRANSPORT_STREAM_H
 
 #include "core/loop.h"
+#include "core/metrics.h"
 #include "transport/native_protocol.h"
 #include "transport/sockaddr.h"
 #include "transport/transport.h"
@@ -125,6 +126,34 @@ fl_stream_cancel_flush(FlStream *self)
     }
 }
 
+/* Send the bytes this stream has corked, if any.  Calls no protocol, keeps a
+   raised exception, and does not end the stream at once: a failed send queues
+   connection_lost.  Bytes that the kernel refuses stay queued. */
+static inline void
+fl_stream_flush(FlStream *self)
+{
+    if (fl_stream_is_corked(self)) {
+        fl_loop_flush_corked(self->loop);
+    }
+}
+
+/* Update the metric bytes_waiting by the change of this stream's queue. */
+static inline void
+fl_stream_meter_queue(FlStream *self)
+{
+    if (self->loop == NULL || FL_LIKELY(self->loop->metrics == NULL)
+        || self->loop->closed)
+    {
+        return; /* fl_metrics_closed has reset a closed loop's counters */
+    }
+    /* The counter is the sum over all streams: add the difference.  A negative
+       one wraps around, which unsigned addition undoes. */
+    size_t waiting = self->write_queue.size_bytes;
+    FL_METER(self->loop, bytes_waiting,
+             (uint64_t)waiting - (uint64_t)self->metered_bytes);
+    self->metered_bytes = waiting;
+}
+
 /* Advance to a later phase.  From LOST on nothing is corked. */
 void fl_stream_set_phase(FlStream *self, FlStreamPhase phase);
 
@@ -195,7 +224,7 @@ int fl_stream_resolve_if_pending(FlStream *self, PyObject *waiter,
                                  PyObject *method, PyObject *value);
 
 /* Log an event of the transport; for debug mode.  0, or -1 with an exception
-   set.  In transport.c. */
+   set. */
 int fl_stream_log(FlStream *self, const char *event);
 
 #endif

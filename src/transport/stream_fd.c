@@ -50,6 +50,15 @@ fl_stream_query_fd(FlStream *self)
     return fd == self->fd ? 0 : -EBADF;
 }
 
+void
+fl_stream_expose_fd(FlStream *self)
+{
+    if (self->loop != NULL && !fl_loop_on_other_thread(self->loop)) {
+        fl_stream_flush(self);
+    }
+    self->exposed = true;
+}
+
 /* A pipe never has its fd alone: asyncio allows other users of it. */
 bool
 fl_stream_has_fd(FlOpenTransport *owned)

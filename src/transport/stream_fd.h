@@ -23,6 +23,10 @@ fl_stream_check_fd(FlStream *self)
                                                     : 0;
 }
 
+/* Application code has the fd from now on.  Flush, cork no more, and query the
+   socket object before each system call. */
+void fl_stream_expose_fd(FlStream *self);
+
 /* Open a new stream's registration on this fd.  Ends a previous owner of the
    fd.  A pipe shares the fd with any user that still has it.  0, or -1 with an
    exception set.  May run Python. */

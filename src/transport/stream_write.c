@@ -241,23 +241,6 @@ fl_stream_flush_corked(FlOpenTransport *owned)
     }
 }
 
-void
-fl_stream_flush(FlStream *self)
-{
-    if (fl_stream_is_corked(self)) {
-        fl_loop_flush_corked(self->loop);
-    }
-}
-
-void
-fl_stream_expose_fd(FlStream *self)
-{
-    if (self->loop != NULL && !fl_loop_on_other_thread(self->loop)) {
-        fl_stream_flush(self);
-    }
-    self->exposed = true;
-}
-
 /* --- write --------------------------------------------------------------- */
 
 /* 0, or -1 with asyncio's exception if nothing may be written now. */

@@ -14,17 +14,9 @@
    0, or -1 to end the run. */
 int fl_stream_write_ready(FlStream *self);
 
-/* Send the bytes this stream has corked, if any.  Calls no protocol, keeps a
-   raised exception, and does not end the stream at once: a failed send queues
-   connection_lost.  Bytes that the kernel refuses stay queued. */
-void fl_stream_flush(FlStream *self);
-
-/* FlOpenTransportKind.flush: the same, once loop->cork is cleared. */
+/* FlOpenTransportKind.flush: send what fl_stream_flush promises to send.
+   loop->cork is cleared. */
 void fl_stream_flush_corked(FlOpenTransport *owned);
-
-/* Application code has the fd from now on.  Flush, cork no more, and query the
-   socket object before each system call (stream_fd.h). */
-void fl_stream_expose_fd(FlStream *self);
 
 /* Count a write after the connection was lost; the fifth and later ones log
    asyncio's warning.  1: drop the write; 0: the connection is not lost; -1

@@ -490,22 +490,6 @@ const FlTransportOps fl_stream_ops = {
 
 /* --- streams and datagram transports ------------------------------------- */
 
-/* Calls _streams.py: messages go through asyncio's logger. */
-int
-fl_stream_log(FlStream *self, const char *event)
-{
-    PyObject *text = PyUnicode_FromString(event);
-    if (text == NULL) {
-        return -1;
-    }
-    int code =
-        fl_call_done(PyObject_CallMethodObjArgs(self->state->streams,
-                                                self->state->names.log_event,
-                                                (PyObject *)self, text, NULL));
-    Py_DECREF(text);
-    return code;
-}
-
 PyObject *
 fl_transport_repr(FlTransport *transport)
 {
