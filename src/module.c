@@ -25,7 +25,7 @@
 #include "transport/datagram.h"
 #include "transport/listener.h"
 #include "transport/pipe.h"
-#include "transport/transport.h"
+#include "transport/stream_transport.h"
 
 #include <string.h>
 
@@ -88,11 +88,11 @@ module_exec(PyObject *module)
     }
     /* The order matters: a type's base and what a function needs of the state
        must be there first.  The private attributes are added to types of
-       fl_transport_register and fl_datagram_register. */
+       fl_stream_register and fl_datagram_register. */
     if (fl_state_init(state, module) < 0
         || fl_handle_register(module, state) < 0
         || fl_loop_register(module, state) < 0
-        || fl_transport_register(module, state) < 0
+        || fl_stream_register(module, state) < 0
         || fl_datagram_register(module, state) < 0
         || fl_pipe_register(module, state) < 0
         || fl_listener_register(module, state) < 0

@@ -25,6 +25,7 @@
 #include "transport/datagram_write.h"
 #include "transport/stream.h"
 #include "transport/stream_gc.h"
+#include "transport/stream_transport.h"
 #include "transport/transport.h"
 #include "transport/write_queue.h"
 
@@ -238,7 +239,7 @@ static const char datagram_doc[] =
 static PyType_Slot datagram_slots[] = {
     {Py_tp_doc, (void *)datagram_doc},     {Py_tp_dealloc, datagram_dealloc},
     {Py_tp_finalize, fl_stream_finalize},  {Py_tp_traverse, datagram_traverse},
-    {Py_tp_clear, datagram_clear},         {Py_tp_repr, fl_transport_repr},
+    {Py_tp_clear, datagram_clear},         {Py_tp_repr, fl_stream_repr},
     {Py_tp_methods, datagram_methods},     {Py_tp_getset, fl_transport_getset},
     {Py_tp_members, fl_transport_members}, {0, NULL},
 };

@@ -35,6 +35,7 @@
 #include "transport/stream_error.h"
 #include "transport/stream_fd.h"
 #include "transport/stream_read.h"
+#include "transport/stream_transport.h"
 #include "transport/stream_write.h"
 #include "transport/write_queue.h"
 

@@ -5,9 +5,9 @@
    fields (FL_TRANSPORT_HEAD), and their types have the same methods
    (transport.c).  A method parses its arguments, forwards the call to the
    loop's thread if it must, and calls an operation.  There are two tables:
-   FlStream's, which datagram transports and pipes share, and that of TLS
-   (tls/tls_transport.c).  add_attributes in fastloop/_streams.py removes what
-   asyncio's pipe transports do not have.
+   FlStream's, which datagram transports and pipes share (stream_transport.c),
+   and that of TLS (tls/tls_transport.c).  add_attributes in
+   fastloop/_streams.py removes what asyncio's pipe transports do not have.
    Rejected: a common base type.  CPython calls a type's own methods faster
    than inherited ones.
 
@@ -138,15 +138,5 @@ PyTypeObject *fl_transport_type_new(PyObject *module, const char *name,
 /* Add to a finished type; each table may be NULL.  0 or -1. */
 int fl_transport_add_attributes(PyTypeObject *type, PyMethodDef *methods,
                                 PyMemberDef *members, PyGetSetDef *getset);
-
-/* repr() of streams and datagram transports, in asyncio's format. */
-PyObject *fl_transport_repr(FlTransport *self);
-
-/* The operations of streams and datagram transports. */
-extern const FlTransportOps fl_stream_ops;
-
-/* Add the type StreamTransport to the module.  0, or -1 with an exception
-   set. */
-int fl_transport_register(PyObject *module, FlState *state);
 
 #endif

@@ -1,0 +1,238 @@
+/* What transport.h leaves to each kind, for streams and datagram transports:
+   the operations, repr(), and the type StreamTransport.
+
+   The work is done in stream.c, stream_write.c, flow.c and extra_info.c.
+
+   1. After the loop is closed, close(), abort() and resume_reading() of a
+      stream that was open raise RuntimeError('Event loop is closed').
+      asyncio's transports raise it from call_soon or _add_reader.  Without the
+      check connection_lost would be queued to a loop that never runs it.
+   2. Corked bytes count as sent, since asyncio has sent them by then.  So a
+      method that ends the stream, or whose result depends on the write queue,
+      flushes them first; get_write_buffer_size does not count them. */
+#include "transport/stream_transport.h"
+
+#include "core/fd_set.h"
+#include "core/loop.h"
+#include "py/call.h"
+#include "py/errors.h"
+#include "transport/datagram_read.h"
+#include "transport/extra_info.h"
+#include "transport/flow.h"
+#include "transport/stream.h"
+#include "transport/stream_gc.h"
+#include "transport/stream_write.h"
+#include "transport/transport.h"
+
+#include <string.h>
+
+/* --- operations ---------------------------------------------------------- */
+
+#define STREAM(transport) ((FlStream *)(transport))
+
+/* Invariant 1.  0, or -1 with RuntimeError set.  A CLOSED stream has no loop,
+   and nothing left to queue. */
+static int
+check_loop_open(FlTransport *self)
+{
+    return self->loop == NULL ? 0 : fl_loop_check_open(self->loop);
+}
+
+static int
+stream_close(FlTransport *self)
+{
+    /* First: a second close() is silent even if the loop is closed by now. */
+    if (fl_stream_is_closing(STREAM(self))) {
+        return 0;
+    }
+    if (check_loop_open(self) < 0) {
+        return -1;
+    }
+    fl_stream_close(STREAM(self));
+    return 0;
+}
+
+static int
+stream_force_close(FlTransport *self, PyObject *exc)
+{
+    /* A CLOSING stream is still sending its buffer, and can be aborted.  A
+       LOST one does not check its loop: asyncio returns silently then. */
+    if (STREAM(self)->phase >= FL_STREAM_LOST) {
+        return 0;
+    }
+    if (check_loop_open(self) < 0) {
+        return -1;
+    }
+    /* asyncio sends each write immediately: abort() must not discard what this
+       callback has written before it. */
+    fl_stream_flush(STREAM(self));
+    fl_stream_force_close(STREAM(self), exc);
+    return 0;
+}
+
+static int
+stream_is_closing(FlTransport *self)
+{
+    return fl_stream_is_closing(STREAM(self));
+}
+
+/* Does nothing on a closing transport or when already in that state, as
+   asyncio. */
+static int
+stream_set_paused(FlTransport *transport, bool paused)
+{
+    FlStream *self = STREAM(transport);
+    if (fl_stream_is_closing(self) || self->paused == paused) {
+        return 0;
+    }
+    /* Set before the loop is checked, as in asyncio: is_reading() reports the
+       new state even if this raises. */
+    self->paused = paused;
+    if (!paused && check_loop_open(transport) < 0) {
+        return -1;
+    }
+    int code = fl_stream_update_registration(self);
+    if (code < 0) {
+        return fl_raise_errno(code);
+    }
+    if (self->loop->debug
+        && fl_stream_log(self, paused ? "pauses reading" : "resumes reading")
+               < 0)
+    {
+        return -1;
+    }
+    /* Datagrams that were received before the pause are delivered in the next
+       iteration, since asyncio's resume_reading calls no protocol. */
+    return !paused && Py_IS_TYPE(self, self->state->datagram_type)
+               ? fl_datagram_deliver_later(FL_DATAGRAM(self))
+               : 0;
+}
+
+static bool
+stream_is_reading(const FlTransport *self)
+{
+    const FlStream *stream = (const FlStream *)self;
+    return !fl_stream_is_closing(stream) && !stream->paused;
+}
+
+static int
+stream_set_protocol(FlTransport *self, PyObject *protocol)
+{
+    return fl_stream_set_protocol(STREAM(self), protocol);
+}
+
+static PyObject *
+stream_protocol(const FlTransport *self)
+{
+    return ((const FlStream *)self)->protocol;
+}
+
+static size_t
+stream_buffer_bytes(const FlTransport *transport)
+{
+    const FlStream *self = (const FlStream *)transport;
+    /* Invariant 2.  While the stream is corked, its whole queue is. */
+    return fl_stream_is_corked(self) ? 0 : self->write_queue.size_bytes;
+}
+
+static int
+stream_control_writing(FlTransport *transport)
+{
+    FlStream *self = STREAM(transport);
+    /* Corked bytes must not count against a new high-water mark. */
+    fl_stream_flush(self);
+    return self->phase < FL_STREAM_LOST ? fl_stream_maybe_pause(self) : 0;
+}
+
+const FlTransportOps fl_stream_ops = {
+    .close = stream_close,
+    .force_close = stream_force_close,
+    .is_closing = stream_is_closing,
+    .set_paused = stream_set_paused,
+    .is_reading = stream_is_reading,
+    .set_protocol = stream_set_protocol,
+    .protocol = stream_protocol,
+    .get_extra = fl_stream_get_extra,
+    .write_buffer_bytes = stream_buffer_bytes,
+    .control_writing = stream_control_writing,
+};
+
+/* --- repr ---------------------------------------------------------------- */
+
+PyObject *
+fl_stream_repr(FlTransport *transport)
+{
+    /* By phase.  asyncio shows no phase for an open transport. */
+    static const char *const phases[] = {"", "", " closing", " closing",
+                                         " closed"};
+    FlStream *self = STREAM(transport);
+    const char *state = phases[self->phase];
+    /* The class name without its module. */
+    const char *name = strrchr(Py_TYPE(self)->tp_name, '.') + 1;
+    /* The fd is shown after close, too: logs refer to it. */
+    if (self->loop == NULL || self->reg == NULL) {
+        return PyUnicode_FromFormat("<%s%s fd=%d>", name, state,
+                                    self->last_fd);
+    }
+    return PyUnicode_FromFormat(
+        "<%s%s fd=%d read=%s write=<%s, bufsize=%zu>>", name, state, self->fd,
+        self->reg->wanted & FL_READABLE ? "polling" : "idle",
+        self->reg->wanted & FL_WRITABLE ? "polling" : "idle",
+        self->write_queue.size_bytes);
+}
+
+/* --- StreamTransport ----------------------------------------------------- */
+
+FL_ONE_ARGUMENT(FlStream, stream_write, "write", "data", fl_stream_write)
+FL_ONE_ARGUMENT(FlStream, stream_writelines, "writelines", "list_of_data",
+                fl_stream_writelines)
+
+static PyMethodDef stream_methods[] = {
+    FL_METHOD(
+        "write", stream_write, FL_FASTCALL,
+        "write($self, data)\n--\n\n"
+        "Send a bytes, bytearray or memoryview object in order, without\n"
+        "blocking.  The caller may change a mutable buffer afterwards.\n"
+        "\n"
+        "Raises TypeError for other types, RuntimeError after\n"
+        "write_eof().  Implements asyncio's WriteTransport.write().  If\n"
+        "a callback writes several times, data may be sent only when\n"
+        "the callback returns."),
+    FL_METHOD("writelines", stream_writelines, FL_FASTCALL,
+              "writelines($self, list_of_data)\n--\n\n"
+              "Send an iterable of buffers with as few system calls as\n"
+              "possible.  Implements asyncio's WriteTransport.writelines()."),
+    /* Only the signature: help() then shows that of asyncio's class. */
+    FL_METHOD("write_eof", fl_stream_write_eof, METH_NOARGS,
+              "write_eof($self, /)\n--\n\n"),
+    {NULL, NULL, 0, NULL},
+};
+
+static const char stream_doc[] =
+    "An asyncio.Transport for a TCP or Unix socket, created by the loop.";
+
+static PyType_Slot stream_slots[] = {
+    {Py_tp_doc, (void *)stream_doc},
+    {Py_tp_dealloc, fl_stream_dealloc},
+    {Py_tp_finalize, fl_stream_finalize},
+    {Py_tp_traverse, fl_stream_traverse},
+    {Py_tp_clear, fl_stream_clear},
+    {Py_tp_repr, fl_stream_repr},
+    {Py_tp_methods, stream_methods},
+    {Py_tp_getset, fl_transport_getset},
+    {Py_tp_members, fl_transport_members},
+    {0, NULL},
+};
+
+int
+fl_stream_register(PyObject *module, FlState *state)
+{
+    state->streams = PyImport_ImportModule("fastloop._streams");
+    state->stream_type =
+        state->streams == NULL
+            ? NULL
+            : fl_transport_type_new(module, "fastloop._core.StreamTransport",
+                                    sizeof(FlStream), stream_slots,
+                                    state->asyncio_transport, NULL);
+    return state->stream_type == NULL ? -1 : 0;
+}
