@@ -24,6 +24,7 @@
 #include "transport/datagram_read.h"
 #include "transport/datagram_write.h"
 #include "transport/stream.h"
+#include "transport/stream_open.h"
 #include "transport/stream_gc.h"
 #include "transport/stream_transport.h"
 #include "transport/transport.h"

@@ -22,6 +22,7 @@
 #include "py/call.h"
 #include "py/compat.h"
 #include "transport/stream.h"
+#include "transport/stream_open.h"
 #include "transport/stream_gc.h"
 #include "transport/stream_read.h"
 #include "transport/stream_write.h"

@@ -1,4 +1,4 @@
-/* Stream transports: TCP and Unix sockets, and pipes (pipe.h).
+/* The state of stream transports: TCP and Unix sockets, and pipes (pipe.h).
 
    FlStream is the instance of StreamTransport, a real asyncio.Transport.  Its
    life is one enum:
@@ -38,8 +38,6 @@
 #include "transport/sockaddr.h"
 #include "transport/transport.h"
 #include "transport/write_queue.h"
-
-#include <sys/socket.h>
 
 typedef enum {
     FL_STREAM_OPENING,
@@ -108,6 +106,14 @@ fl_stream_is_closing(const FlStream *self)
     return self->phase >= FL_STREAM_CLOSING;
 }
 
+/* Datagram transports are FlStreams too, but the metrics of connections do not
+   count them. */
+static inline bool
+fl_stream_is_connection(const FlStream *self)
+{
+    return Py_IS_TYPE((PyObject *)self, self->state->stream_type);
+}
+
 /* Whether the write queue is corked.  Then it is corked as a whole: the kernel
    has refused none of it. */
 static inline bool
@@ -157,66 +163,16 @@ fl_stream_meter_queue(FlStream *self)
 /* Advance to a later phase.  From LOST on nothing is corked. */
 void fl_stream_set_phase(FlStream *self, FlStreamPhase phase);
 
-/* Arguments of fl_stream_open.  All are borrowed; NULL means none. */
-typedef struct {
-    /* A type other than StreamTransport, and perhaps its event handler; see
-       datagram.c and pipe.c. */
-    PyTypeObject *type;
-    FlStreamEvents *run_events;
-    FlStreamKind kind;
-    bool unwatched;    /* a write pipe that never asks for readable events */
-    PyObject *sock;    /* a socket object; NULL: fd alone */
-    bool sock_private; /* no other code has that object */
-    int fd;
-    PyObject *protocol;
-    PyObject *waiter;
-    PyObject *extra;
-    PyObject *server;
-    PyObject *context;                   /* NULL: a copy of the current one */
-    const struct sockaddr_storage *peer; /* of an accepted connection */
-    socklen_t peer_size;
-} FlStreamOptions;
-
-/* Open a stream and queue connection_made.  A new reference; or NULL with an
-   exception set, and the descriptor is still the caller's. */
-PyObject *fl_stream_open(FlLoop *loop, const FlStreamOptions *options);
-
 /* Deliver to another protocol from now on.  0, or -1 with an exception set. */
 int fl_stream_set_protocol(FlStream *self, PyObject *protocol);
-
-/* Close the registration and release the fd in the loop's table.  The
-   descriptor itself stays open. */
-void fl_stream_unregister(FlStream *self);
 
 /* Set the registration to the events the stream wants in its present state.
    0 or a negative errno. */
 int fl_stream_update_registration(FlStream *self);
 
-/* asyncio's close().  The write queue is sent first. */
-void fl_stream_close(FlStream *self);
-
-/* asyncio's abort(), or its _force_close(exc): drop the queue and queue
-   connection_lost.  exc is borrowed, or NULL. */
-void fl_stream_force_close(FlStream *self, PyObject *exc);
-
-/* Enter LOST and queue connection_lost(exc); exc is borrowed, or NULL.
-   Without memory for the queue's entry it is called at once. */
-void fl_stream_queue_connection_lost(FlStream *self, PyObject *exc);
-
-/* Enter LOST and call connection_lost(None) at once.  For the event that sent
-   the last bytes of a closing stream: asyncio does not wait for another
-   iteration there either.  In another thread than the loop's it is queued.
-   0, or -1 with an exception that leaves the loop. */
-int fl_stream_call_connection_lost(FlStream *self);
-
 /* FlRegistration.on_events of every stream: handle the events in the stream's
    context.  0, or -1 to end the run. */
 int fl_stream_on_events(FlLoop *loop, FlRegistration *reg, int events);
-
-/* Enter CLOSED without a call of the protocol.  Closes the descriptor and
-   releases everything else, the loop's reference last.  0, or -1 with the
-   first exception. */
-int fl_stream_finish(FlStream *self);
 
 /* Call method(value), set_result or set_exception, on a future unless it is
    already resolved.  An exception is reported.  0, or -1 to end the run. */

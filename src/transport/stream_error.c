@@ -14,7 +14,7 @@
 #include "py/errors.h"
 #include "py/state.h"
 #include "transport/stream.h"
-#include "transport/stream_write.h"
+#include "transport/stream_close.h"
 
 int
 fl_stream_fatal_exception(FlStream *self, PyObject *exc, const char *message)

@@ -25,6 +25,7 @@
 #include "py/errors.h"
 #include "transport/extra_info.h"
 #include "transport/stream.h"
+#include "transport/stream_close.h"
 #include "transport/stream_error.h"
 
 #include <errno.h>

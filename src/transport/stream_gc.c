@@ -22,7 +22,7 @@
 #include "py/compat.h"
 #include "py/errors.h"
 #include "py/state.h"
-#include "transport/stream_write.h"
+#include "transport/stream_close.h"
 #include "transport/write_queue.h"
 
 #include <stdlib.h>

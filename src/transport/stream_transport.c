@@ -1,7 +1,8 @@
 /* What transport.h leaves to each kind, for streams and datagram transports:
    the operations, repr(), and the type StreamTransport.
 
-   The work is done in stream.c, stream_write.c, flow.c and extra_info.c.
+   The work is done in stream_close.c, stream_write.c, flow.c and
+   extra_info.c.
 
    1. After the loop is closed, close(), abort() and resume_reading() of a
       stream that was open raise RuntimeError('Event loop is closed').
@@ -20,6 +21,7 @@
 #include "transport/extra_info.h"
 #include "transport/flow.h"
 #include "transport/stream.h"
+#include "transport/stream_close.h"
 #include "transport/stream_gc.h"
 #include "transport/stream_write.h"
 #include "transport/transport.h"

@@ -58,6 +58,7 @@
 #include "transport/flow.h"
 #include "transport/messages.h"
 #include "transport/stream.h"
+#include "transport/stream_close.h"
 #include "transport/stream_error.h"
 #include "transport/stream_fd.h"
 #include "transport/write_queue.h"

@@ -1,0 +1,281 @@
+/* A stream's end: close, abort, connection_lost, and the release of what it
+   has.
+
+   1. connection_lost is called once, from the ready queue or an event, so
+      never inside another callback of the protocol.  Only without memory for a
+      queue entry is it called on the spot.
+   2. The registration is closed before the descriptor.  In the other order the
+      system could give the fd to a new file, whose registration we would
+      then remove.
+   3. After connection_lost the stream has released its protocol, server,
+      socket, queue and loop.  What get_extra_info answers from stays, as with
+      asyncio's transports. */
+#include "transport/stream_close.h"
+
+#include "base/list.h"
+#include "core/debug.h"
+#include "core/dispatch.h"
+#include "core/loop.h"
+#include "core/metrics.h"
+#include "core/poller.h"
+#include "core/registration.h"
+#include "core/report.h"
+#include "py/call.h"
+#include "py/compat.h"
+#include "py/errors.h"
+#include "py/state.h"
+#include "transport/extra_info.h"
+#include "transport/stream.h"
+#include "transport/write_queue.h"
+
+#include <unistd.h>
+
+/* --- release ------------------------------------------------------------- */
+
+/* Call the server's _detach, once.  0, or -1 with its exception. */
+static int
+detach_server(FlStream *self)
+{
+    PyObject *server = self->server;
+    self->server = NULL;
+    if (server == NULL) {
+        return 0;
+    }
+    int code = fl_stream_call_server(self, server, self->state->names._detach);
+    if (code < 0 && self->loop->poller == NULL) {
+        PyErr_Clear(); /* the loop is closed: nothing handles the error */
+        code = 0;
+    }
+    Py_DECREF(server);
+    return code;
+}
+
+/* 0, or -1 with the exception of the socket object's close(). */
+static int
+close_descriptor(FlStream *self)
+{
+    /* Both fields first: close() may run Python that uses the stream. */
+    int fd = self->fd;
+    PyObject *sock = self->sock;
+    self->fd = -1;
+    self->sock = NULL;
+    if (sock == NULL) {
+        if (fd >= 0) {
+            fl_close_socket(fd);
+        }
+        return 0;
+    }
+    int code = fl_call_method(sock, self->state->names.close, NULL);
+    Py_DECREF(sock);
+    return code;
+}
+
+void
+fl_stream_unregister(FlStream *self)
+{
+    FlRegistration *reg = self->reg;
+    self->reg = NULL;
+    fl_stream_cancel_flush(self); /* the fd is about to be closed */
+    if (reg == NULL) {
+        return;
+    }
+    int fd = reg->fd;
+    if (self->exposed) {
+        /* A duplicate would keep the registration alive after close(). */
+        fl_registration_unregister(reg);
+    }
+    fl_registration_close_with_fd(reg);
+    if (fd != self->fd) {
+        (void)close(fd); /* a duplicate: see stream_fd.c */
+    }
+}
+
+/* Drop the loop's reference, unless it was dropped before. */
+static void
+drop_loop_reference(FlStream *self)
+{
+    if (fl_list_is_empty(&self->owned.link)) {
+        return;
+    }
+    fl_list_remove(&self->owned.link);
+    if (fl_stream_is_connection(self)) {
+        FL_METER(self->loop, connections_open, (uint64_t)-1);
+    }
+    Py_DECREF(self);
+}
+
+int
+fl_stream_finish(FlStream *self)
+{
+    Py_INCREF(self); /* the loop's reference may be the last */
+    if (self->kind == FL_SOCKET) {
+        fl_stream_save_sockname(self);
+    }
+    Py_BEGIN_CRITICAL_SECTION(self); /* another thread may be writing */
+    fl_stream_set_phase(self, FL_STREAM_CLOSED);
+    Py_END_CRITICAL_SECTION();
+    fl_stream_unregister(self);
+    /* The close sends an EOF, perhaps to a stream of this same loop: corked
+       bytes of other streams go first, and the next iteration polls. */
+    fl_loop_before_io(self->loop);
+    PyObject *exc =
+        close_descriptor(self) < 0 ? PyErr_GetRaisedException() : NULL;
+    /* After the close: then wait_closed() returns. */
+    int code = fl_error_keep_first(exc, detach_server(self), (PyObject *)self);
+    /* Put aside, because the releases below may run destructors. */
+    exc = code < 0 ? PyErr_GetRaisedException() : NULL;
+    fl_write_queue_clear(&self->write_queue);
+    Py_CLEAR(self->protocol);
+    Py_CLEAR(self->waiter);
+    drop_loop_reference(self);
+    PyObject *loop = (PyObject *)self->loop;
+    /* Other threads read it in was_queued in transport.c. */
+    Py_BEGIN_CRITICAL_SECTION(self);
+    self->loop = NULL;
+    Py_END_CRITICAL_SECTION();
+    Py_XDECREF(loop);
+    Py_DECREF(self);
+    return fl_error_keep_first(exc, 0, NULL);
+}
+
+void
+fl_stream_undo_open(FlStream *self)
+{
+    PyObject *exc = PyErr_GetRaisedException();
+    fl_stream_unregister(self);
+    if (detach_server(self) < 0) { /* nothing if _attach has failed */
+        PyErr_WriteUnraisable((PyObject *)self);
+    }
+    self->fd = -1;
+    Py_CLEAR(self->sock);
+    self->phase = FL_STREAM_CLOSED;
+    drop_loop_reference(self);
+    Py_DECREF(self);
+    PyErr_SetRaisedException(exc);
+}
+
+/* --- connection_lost ----------------------------------------------------- */
+
+/* Fail sendfile's future with connection_lost's exception, or with a
+   ConnectionError if that is None.  0, or -1 to end the run. */
+static int
+fail_empty_waiter(FlStream *self, PyObject *argument)
+{
+    PyObject *exc = argument != Py_None
+                        ? Py_NewRef(argument)
+                        : PyObject_CallFunction(PyExc_ConnectionError, "s",
+                                                FL_STREAM_CLOSED_TEXT);
+    if (exc == NULL) {
+        return fl_loop_report_callback(self->loop, NULL);
+    }
+    int code =
+        fl_stream_resolve_if_pending(self, self->empty_waiter,
+                                     self->state->names.set_exception, exc);
+    Py_DECREF(exc);
+    return code;
+}
+
+static int
+run_connection_lost(FlLoop *loop, PyObject *subject, PyObject *argument)
+{
+    FlStream *self = (FlStream *)subject;
+    PyObject *name = loop->state->names.connection_lost;
+    if (self->phase == FL_STREAM_CLOSED || self->protocol == NULL) {
+        return 0; /* a finalizer has ended it meanwhile (stream_gc.c) */
+    }
+    int code = 0;
+    /* An end without an exception is no loss. */
+    if (argument != Py_None && fl_stream_is_connection(self)) {
+        FL_METER(loop, connections_lost, 1);
+    }
+    PyObject *protocol = Py_NewRef(self->protocol);
+    if (fl_call_method(protocol, name, argument) < 0) {
+        code = fl_loop_report_call(loop, protocol, name, argument,
+                                   self->queued_by);
+    }
+    Py_DECREF(protocol);
+    /* An exception that leaves the loop must not stop the clean-up. */
+    PyObject *exc = code < 0 ? PyErr_GetRaisedException() : NULL;
+    if (self->empty_waiter != NULL) {
+        code = fail_empty_waiter(self, argument);
+        code = fl_error_keep_first(exc, code, subject);
+        exc = code < 0 ? PyErr_GetRaisedException() : NULL;
+    }
+    code =
+        fl_stream_finish(self) < 0 ? fl_loop_report_callback(loop, NULL) : 0;
+    return fl_error_keep_first(exc, code, subject);
+}
+
+void
+fl_stream_queue_connection_lost(FlStream *self, PyObject *exc)
+{
+    if (self->phase >= FL_STREAM_LOST) {
+        return;
+    }
+    fl_stream_set_phase(self, FL_STREAM_LOST);
+    (void)fl_stream_update_registration(self); /* it wants nothing now */
+    PyObject *argument = exc == NULL ? Py_None : exc;
+    if (self->loop->debug) {
+        fl_debug_note_stack(self->loop, &self->queued_by);
+    }
+    if (fl_loop_queue_op(self->loop, run_connection_lost, (PyObject *)self,
+                         argument, self->context)
+        < 0)
+    {
+        /* No memory for an entry, but connection_lost must be called.  That
+           clears self->loop, so the loop needs a reference of its own. */
+        PyErr_WriteUnraisable((PyObject *)self);
+        FlLoop *loop = (FlLoop *)Py_NewRef((PyObject *)self->loop);
+        if (run_connection_lost(loop, (PyObject *)self, argument) < 0) {
+            PyErr_WriteUnraisable((PyObject *)self);
+        }
+        Py_DECREF(loop);
+    }
+}
+
+int
+fl_stream_call_connection_lost(FlStream *self)
+{
+    if (fl_fd_table_iterates_elsewhere(&self->loop->poller->table)) {
+        /* Only the loop's thread calls the protocol, and it may be polling. */
+        fl_stream_queue_connection_lost(self, NULL);
+        return 0;
+    }
+    fl_stream_set_phase(self, FL_STREAM_LOST);
+    return run_connection_lost(self->loop, (PyObject *)self, Py_None);
+}
+
+/* --- close and abort ----------------------------------------------------- */
+
+void
+fl_stream_close(FlStream *self)
+{
+    Py_BEGIN_CRITICAL_SECTION(self);
+    if (!fl_stream_is_closing(self)) {
+        /* asyncio would have sent the corked bytes by now, and would close at
+           once if the kernel had taken them all. */
+        fl_stream_flush(self);
+        if (fl_write_queue_is_empty(&self->write_queue)) {
+            /* Does nothing if the flush has failed, which queued it. */
+            fl_stream_queue_connection_lost(self, NULL);
+        }
+        else {
+            fl_stream_set_phase(self, FL_STREAM_CLOSING);
+            /* Stop reading.  fl_stream_write_ready ends the stream. */
+            (void)fl_stream_update_registration(self);
+        }
+    }
+    Py_END_CRITICAL_SECTION();
+}
+
+void
+fl_stream_force_close(FlStream *self, PyObject *exc)
+{
+    Py_BEGIN_CRITICAL_SECTION(self);
+    if (self->phase < FL_STREAM_LOST) {
+        /* First, so that the metric bytes_waiting no longer counts them. */
+        fl_write_queue_clear(&self->write_queue);
+        fl_stream_queue_connection_lost(self, exc);
+    }
+    Py_END_CRITICAL_SECTION();
+}

@@ -1,0 +1,56 @@
+/* Ending a stream: close, abort, connection_lost, and the release of what the
+   stream has.
+
+   Owner: the caller owns a reference to the stream, because the loop's may be
+   dropped.
+   Threads: the loop's, or any that holds the GIL; fl_stream_finish also in a
+   finalizer (stream_gc.c).
+   Errors: nothing fails, unless a comment says otherwise. */
+#ifndef FL_TRANSPORT_STREAM_CLOSE_H
+#define FL_TRANSPORT_STREAM_CLOSE_H
+
+#include "py/call.h"
+#include "py/compat.h"
+#include "transport/stream.h"
+
+/* Call the server's _attach or _detach.  From 3.13 on they take the transport,
+   which Server.close_clients needs.  0, or -1 with an exception. */
+static inline int
+fl_stream_call_server(FlStream *self, PyObject *server, PyObject *method)
+{
+    return fl_call_method(server, method,
+                          FL_SERVER_KNOWS_TRANSPORTS ? (PyObject *)self
+                                                     : NULL);
+}
+
+/* Close the registration and release the fd in the loop's table.  The
+   descriptor itself stays open. */
+void fl_stream_unregister(FlStream *self);
+
+/* Undo what fl_stream_open has done so far; steals the stream.  The descriptor
+   is the caller's again, and open.  The raised exception stays. */
+void fl_stream_undo_open(FlStream *self);
+
+/* Enter CLOSED without a call of the protocol.  Closes the descriptor and
+   releases everything else, the loop's reference last.  0, or -1 with the
+   first exception. */
+int fl_stream_finish(FlStream *self);
+
+/* asyncio's close().  The write queue is sent first. */
+void fl_stream_close(FlStream *self);
+
+/* asyncio's abort(), or its _force_close(exc): drop the queue and queue
+   connection_lost.  exc is borrowed, or NULL. */
+void fl_stream_force_close(FlStream *self, PyObject *exc);
+
+/* Enter LOST and queue connection_lost(exc); exc is borrowed, or NULL.
+   Without memory for the queue's entry it is called at once. */
+void fl_stream_queue_connection_lost(FlStream *self, PyObject *exc);
+
+/* Enter LOST and call connection_lost(None) at once.  For the event that sent
+   the last bytes of a closing stream: asyncio does not wait for another
+   iteration there either.  In another thread than the loop's it is queued.
+   0, or -1 with an exception that leaves the loop. */
+int fl_stream_call_connection_lost(FlStream *self);
+
+#endif

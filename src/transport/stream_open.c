@@ -1,0 +1,261 @@
+/* A stream's beginning: opening, connection_made, and which functions handle
+   its events.
+
+   1. connection_made is called once, from the ready queue, so never inside
+      another callback of the protocol, and before connection_lost.
+   2. A loop that is closed abandons its streams: it calls no protocol, and the
+      finalizer warns about each stream that is still open (stream_gc.c). */
+#include "transport/stream_open.h"
+
+#include "base/list.h"
+#include "core/debug.h"
+#include "core/dispatch.h"
+#include "core/fd_set.h"
+#include "core/loop.h"
+#include "core/metrics.h"
+#include "core/report.h"
+#include "py/call.h"
+#include "py/compat.h"
+#include "py/errors.h"
+#include "py/state.h"
+#include "transport/native_protocol.h"
+#include "transport/sockaddr.h"
+#include "transport/stream.h"
+#include "transport/stream_close.h"
+#include "transport/stream_error.h"
+#include "transport/stream_fd.h"
+#include "transport/stream_gc.h"
+#include "transport/stream_read.h"
+#include "transport/stream_transport.h"
+#include "transport/stream_write.h"
+#include "transport/write_queue.h"
+
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <string.h>
+
+/* --- connection_made ----------------------------------------------------- */
+
+/* Resolve the future of create_connection or its like: failure is 0 or a
+   negative errno.  0, or -1 to end the run. */
+static int
+wake_waiter(FlStream *self, int failure)
+{
+    PyObject *waiter = self->waiter;
+    self->waiter = NULL; /* its reference is ours now */
+    if (waiter == NULL) {
+        return 0;
+    }
+    FlNames *names = &self->state->names;
+    PyObject *exc = failure < 0 ? fl_errno_exception(failure) : NULL;
+    PyObject *method = exc == NULL ? names->set_result : names->set_exception;
+    /* Without memory for the exception the waiter gets a result; the protocol
+       still learns of the failure from connection_lost. */
+    PyErr_Clear();
+    int code = fl_stream_resolve_if_pending(self, waiter, method,
+                                            exc == NULL ? Py_None : exc);
+    Py_XDECREF(exc);
+    Py_DECREF(waiter);
+    return code;
+}
+
+/* asyncio queues this as callbacks of their own, so it also runs when
+   connection_made has raised.  0, or -1 to end the run. */
+static int
+start_reading(FlStream *self)
+{
+    int code = fl_stream_update_registration(self);
+    if (code < 0
+        && fl_stream_fatal_errno(self, code, "Fatal error on transport") < 0)
+    {
+        return -1;
+    }
+    /* asyncio opens a pipe that cannot be polled, and reports that. */
+    return wake_waiter(self, self->kind == FL_SOCKET ? code : 0);
+}
+
+static int
+run_connection_made(FlLoop *loop, PyObject *subject, PyObject *argument)
+{
+    FlStream *self = (FlStream *)subject;
+    PyObject *name = loop->state->names.connection_made;
+    (void)argument;
+    if (self->protocol == NULL) {
+        return 0; /* connection_lost has run, for lack of memory */
+    }
+    /* A stream closed before this still gets connection_made; its
+       connection_lost is queued behind. */
+    if (self->phase == FL_STREAM_OPENING) {
+        fl_stream_set_phase(self, FL_STREAM_OPEN);
+    }
+    PyObject *exc = NULL;
+    PyObject *protocol = Py_NewRef(self->protocol);
+    if (self->native != NULL && self->native->before_connection_made != NULL) {
+        self->native->before_connection_made(self->state, protocol);
+    }
+    if (fl_call_method(protocol, name, subject) < 0
+        && fl_loop_report_call(loop, protocol, name, subject, self->queued_by)
+               < 0)
+    {
+        exc = PyErr_GetRaisedException(); /* leaves the loop, afterwards */
+    }
+    Py_DECREF(protocol);
+    int code = self->loop == NULL ? 0 : start_reading(self);
+    return fl_error_keep_first(exc, code, subject);
+}
+
+/* --- events -------------------------------------------------------------- */
+
+/* Reads first, as asyncio does.  Reading may end the stream: then its loop is
+   NULL and nothing is left to write. */
+static int
+run_events(FlStream *self, int events)
+{
+    int code = events & FL_READABLE ? fl_stream_read_ready(self) : 0;
+    if (code == 0 && (events & FL_WRITABLE) && self->loop != NULL) {
+        code = fl_stream_write_ready(self);
+    }
+    return code;
+}
+
+/* --- opening ------------------------------------------------------------- */
+
+/* Save the peer's name now: getpeername fails once the peer has left.  0, or
+   -1 with MemoryError. */
+static int
+set_peer(FlStream *self, const FlStreamOptions *options)
+{
+    struct sockaddr_storage name;
+    socklen_t size = sizeof(name);
+    if (options->peer != NULL) {
+        size = options->peer_size;
+        memcpy(&name, options->peer, size);
+    }
+    else if (getpeername(options->fd, (struct sockaddr *)&name, &size) < 0) {
+        return 0;
+    }
+    if (size > 0) {
+        self->peer = fl_name_new(&name, size);
+    }
+    return size > 0 && self->peer == NULL ? -1 : 0;
+}
+
+/* FlOpenTransportKind.abandon: the loop has unlinked the node. */
+static void
+abandon(FlOpenTransport *owned)
+{
+    FlStream *self = FL_LIST_ENTRY(&owned->link, FlStream, owned.link);
+    fl_stream_unregister(self);
+    Py_DECREF(self);
+}
+
+static const FlOpenTransportKind owned_kind = {
+    .visits_own_ref = fl_stream_visits_own_ref,
+    .abandon = abandon,
+    .has_fd = fl_stream_has_fd,
+    .invalidate_fd = fl_stream_invalidate_fd,
+    .flush = fl_stream_flush_corked,
+};
+
+/* A stream without a descriptor or a registration.  NULL with an exception. */
+static FlStream *
+stream_new(FlLoop *loop, const FlStreamOptions *options)
+{
+    PyTypeObject *type =
+        options->type == NULL ? loop->state->stream_type : options->type;
+    FlStream *self = (FlStream *)type->tp_alloc(type, 0);
+    if (self == NULL) {
+        return NULL;
+    }
+    self->fd = self->last_fd = -1;
+    self->kind = options->kind;
+    self->read_eof = options->unwatched;
+    self->state = loop->state;
+    self->ops = &fl_stream_ops;
+    self->high_water_bytes = FL_HIGH_WATER_BYTES;
+    self->low_water_bytes = FL_HIGH_WATER_BYTES / 4;
+    self->loop = (FlLoop *)Py_NewRef((PyObject *)loop);
+    self->run_events =
+        options->run_events == NULL ? run_events : options->run_events;
+    self->owned.object = (PyObject *)self;
+    self->owned.kind = &owned_kind; /* the loop calls back through it */
+    fl_list_init(&self->owned.link);
+    fl_write_queue_init(&self->write_queue);
+    self->sock = Py_XNewRef(options->sock);
+    self->exposed = options->sock != NULL && !options->sock_private;
+    if (self->exposed) {
+        fl_stream_expose_fd(self);
+    }
+    self->waiter = Py_XNewRef(options->waiter);
+    self->extra = Py_XNewRef(options->extra);
+    self->context = options->context == NULL ? PyContext_CopyCurrent()
+                                             : Py_NewRef(options->context);
+    if (self->context == NULL
+        || (self->kind == FL_SOCKET && set_peer(self, options) < 0)
+        || fl_stream_set_protocol(self, options->protocol) < 0)
+    {
+        Py_CLEAR(self);
+    }
+    return self;
+}
+
+/* Give a new stream its fd and a registration, and the loop its reference.  0,
+   or -1 with an exception and nothing to undo. */
+static int
+stream_start(FlStream *self, const FlStreamOptions *options)
+{
+    FlLoop *loop = self->loop;
+    if (fl_stream_take_fd(self, options->fd) < 0) {
+        return -1;
+    }
+    self->fd = self->last_fd = options->fd;
+    fl_list_append(&loop->streams, &self->owned.link);
+    Py_INCREF(self); /* the loop's, see drop_loop_reference */
+    if (fl_stream_is_connection(self)) {
+        FL_METER(loop, connections_open, 1);
+    }
+    if (loop->debug) {
+        fl_debug_note_stack(loop, &self->queued_by);
+    }
+    return 0;
+}
+
+PyObject *
+fl_stream_open(FlLoop *loop, const FlStreamOptions *options)
+{
+    FlStream *self = stream_new(loop, options);
+    if (self == NULL) {
+        return NULL;
+    }
+    int code = stream_start(self, options);
+    if (code == 0 && options->server != NULL) {
+        code = fl_stream_call_server(self, options->server,
+                                     loop->state->names._attach);
+        self->server = code < 0 ? NULL : Py_NewRef(options->server);
+    }
+    if (code < 0
+        || fl_loop_queue_op(loop, run_connection_made, (PyObject *)self, NULL,
+                            self->context)
+               < 0)
+    {
+        fl_stream_undo_open(self);
+        return NULL;
+    }
+    if (fl_stream_is_connection(self)) {
+        /* asyncio sets TCP_NODELAY where the socket object's proto is
+           IPPROTO_TCP, which misses sockets made with proto 0; here the
+           address family decides.  An accepted socket inherits the option only
+           if it arrived after the listener had set it, so each sets its
+           own. */
+        int family = self->peer == NULL
+                         ? AF_UNSPEC /* no longer connected */
+                         : fl_name_address(self->peer)->ss_family;
+        int on = 1;
+        if (family == AF_INET || family == AF_INET6) {
+            (void)setsockopt(self->fd, IPPROTO_TCP, TCP_NODELAY, &on,
+                             sizeof(on));
+        }
+        FL_METER(loop, connections_made, 1);
+    }
+    return (PyObject *)self;
+}

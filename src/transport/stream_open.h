@@ -1,0 +1,40 @@
+/* Opening a stream: the fd is acquired and registered, and connection_made is
+   queued.
+
+   Owner: the caller keeps the descriptor if the open fails; else the stream
+   has it (stream.h).
+   Threads: the loop's, or any where a GIL orders them.
+   Errors: NULL with an exception set. */
+#ifndef FL_TRANSPORT_STREAM_OPEN_H
+#define FL_TRANSPORT_STREAM_OPEN_H
+
+#include "core/loop.h"
+#include "transport/stream.h"
+
+#include <sys/socket.h>
+
+/* Arguments of fl_stream_open.  All are borrowed; NULL means none. */
+typedef struct {
+    /* A type other than StreamTransport, and perhaps its event handler; see
+       datagram.c and pipe.c. */
+    PyTypeObject *type;
+    FlStreamEvents *run_events;
+    FlStreamKind kind;
+    bool unwatched;    /* a write pipe that never asks for readable events */
+    PyObject *sock;    /* a socket object; NULL: fd alone */
+    bool sock_private; /* no other code has that object */
+    int fd;
+    PyObject *protocol;
+    PyObject *waiter;
+    PyObject *extra;
+    PyObject *server;
+    PyObject *context;                   /* NULL: a copy of the current one */
+    const struct sockaddr_storage *peer; /* of an accepted connection */
+    socklen_t peer_size;
+} FlStreamOptions;
+
+/* Open a stream and queue connection_made.  A new reference; or NULL with an
+   exception set, and the descriptor is still the caller's. */
+PyObject *fl_stream_open(FlLoop *loop, const FlStreamOptions *options);
+
+#endif
