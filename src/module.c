@@ -22,7 +22,7 @@
 #include "streams/reader_type.h"
 #include "streams/reader_protocol.h"
 #include "tls/adapter.h"
-#include "transport/datagram.h"
+#include "transport/datagram_transport.h"
 #include "transport/listener.h"
 #include "transport/pipe.h"
 #include "transport/stream_transport.h"

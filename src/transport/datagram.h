@@ -1,4 +1,4 @@
-/* Datagram transports: UDP sockets and Unix datagram sockets.
+/* The state of datagram transports: UDP sockets and Unix datagram sockets.
 
    FlDatagram is the instance struct of DatagramTransport.  It begins with an
    FlStream and shares its life cycle (phases, closing, water marks, extra
@@ -55,9 +55,5 @@ int fl_datagram_report_errno(FlDatagram *self, int code);
    transport's method of this name.  asyncio runs that method as a callback, so
    reports must name it.  0, or -1 if the exception ends the run. */
 int fl_datagram_report(FlDatagram *self, PyObject *method);
-
-/* Add DatagramTransport and its functions to the module.  0, or -1 with an
-   exception set. */
-int fl_datagram_register(PyObject *module, FlState *state);
 
 #endif

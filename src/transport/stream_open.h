@@ -16,7 +16,7 @@
 /* Arguments of fl_stream_open.  All are borrowed; NULL means none. */
 typedef struct {
     /* A type other than StreamTransport, and perhaps its event handler; see
-       datagram.c and pipe.c. */
+       datagram_transport.c and pipe.c. */
     PyTypeObject *type;
     FlStreamEvents *run_events;
     FlStreamKind kind;
