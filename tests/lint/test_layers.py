@@ -49,6 +49,25 @@ def test_no_include_cycles():
         visit(path, ())
 
 
+def test_the_files_of_transport_form_a_ladder():
+    """A .c counts with its .h: what includes points at, it may call."""
+    below: dict[str, set[str]] = {}
+    for path in c_files():
+        if layer(path) == "transport":
+            names = {
+                t.stem for t in our_includes(path) if layer(t) == "transport"
+            }
+            below.setdefault(path.stem, set()).update(names - {path.stem})
+    assert "stream" in below
+    while below:
+        bottom = [
+            name for name, uses in below.items() if not uses & below.keys()
+        ]
+        assert bottom, f"a circle: {sorted(below)}"
+        for name in bottom:
+            del below[name]
+
+
 def test_base_is_plain_c():
     for path in c_files():
         if layer(path) == "base":
