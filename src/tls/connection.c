@@ -158,6 +158,37 @@ fl_tls_defer(FlTls *self)
     return code;
 }
 
+/* --- reading ------------------------------------------------------------- */
+
+/* Do what a read has left to its caller, and finish it; `left` is the outcome
+   of fl_tls_read.  An error ends the connection and is reported. */
+static int
+complete_read(FlTls *self, int left)
+{
+    int code = left;
+    if (left > 0) {
+        code = left == FL_TLS_READ_CLOSED ? fl_tls_start_shutdown(self)
+                                          : fl_tls_defer(self);
+        code = code < 0 ? -1 : fl_tls_finish_read(self);
+    }
+    return code < 0 ? fl_tls_fatal(self, FL_TLS_FAILED) : 0;
+}
+
+/* Read and answer while data flows. */
+static inline int
+read_records(FlTls *self)
+{
+    if (self->phase != FL_TLS_WRAPPED && self->phase != FL_TLS_FLUSHING) {
+        return 0;
+    }
+    /* A nested call: connection.h, "No nested engine calls". */
+    if (self->engine_busy) {
+        return fl_tls_defer(self);
+    }
+    int left = fl_tls_read(self);
+    return FL_LIKELY(left == 0) ? 0 : complete_read(self, left);
+}
+
 /* --- handshake ----------------------------------------------------------- */
 
 /* Call the SSLObject's do_handshake() or unwrap(). */
@@ -271,7 +302,7 @@ handshake_done(FlTls *self)
     if (self->delay_iterations > 0 && wake_waiter(self) < 0) {
         return -1;
     }
-    return fl_tls_read(self);
+    return read_records(self);
 }
 
 /* asyncio handles SSLError alone; other exceptions propagate. */
@@ -376,7 +407,7 @@ do_shutdown(FlTls *self)
 static int
 do_flush(FlTls *self)
 {
-    if (fl_tls_read(self) < 0) {
+    if (read_records(self) < 0) {
         return -1;
     }
     if (self->phase != FL_TLS_FLUSHING) {
@@ -457,7 +488,7 @@ fl_tls_process(FlTls *self)
     case FL_TLS_HANDSHAKE:
         return do_handshake(self);
     case FL_TLS_WRAPPED:
-        return fl_tls_read(self);
+        return read_records(self);
     case FL_TLS_FLUSHING:
         return do_flush(self);
     case FL_TLS_SHUTDOWN:

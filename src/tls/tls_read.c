@@ -113,23 +113,20 @@ fl_tls_call_eof_received(FlTls *self)
     return fl_tls_fatal_any(self, "Error calling eof_received()");
 }
 
-/* After a delivery: raise the engine's exception (`exc`, stolen, or NULL),
-   handle the peer's end, or set *more if there may be more data. */
+/* After a delivery: raise the engine's exception (`exc`, stolen, or NULL), or
+   tell the protocol of the peer's close_notify.  Returns 0, -1 or what is left
+   to do, FL_TLS_READ_*, as the functions below do. */
 static int
-finish_delivery(FlTls *self, const Decrypted *decrypted, PyObject *exc,
-                bool *more)
+finish_delivery(FlTls *self, const Decrypted *decrypted, PyObject *exc)
 {
-    *more = decrypted->result == FL_TLS_DONE;
     if (exc != NULL) {
         PyErr_SetRaisedException(exc);
         return -1;
     }
-    /* After close_notify: tell the protocol, then shut down too. */
     if (decrypted->result != FL_TLS_END) {
-        return 0;
+        return decrypted->result == FL_TLS_DONE ? FL_TLS_READ_MORE : 0;
     }
-    return fl_tls_call_eof_received(self) < 0 ? -1
-                                              : fl_tls_start_shutdown(self);
+    return fl_tls_call_eof_received(self) < 0 ? -1 : FL_TLS_READ_CLOSED;
 }
 
 /* --- Protocol ------------------------------------------------------------ */
@@ -158,7 +155,7 @@ call_data_received(FlTls *self, PyObject *protocol, const char *data,
    application's own. */
 static int
 deliver(FlTls *self, const char *data, PyObject *bytes,
-        const Decrypted *decrypted, bool *more)
+        const Decrypted *decrypted)
 {
     PyObject *exc =
         decrypted->result == FL_TLS_RAISED ? PyErr_GetRaisedException() : NULL;
@@ -181,21 +178,21 @@ deliver(FlTls *self, const char *data, PyObject *bytes,
         Py_XDECREF(exc);
         return -1;
     }
-    return finish_delivery(self, decrypted, exc, more);
+    return finish_delivery(self, decrypted, exc);
 }
 
 /* One record more than SMALL_BYTES: the peer's last record may have been read
    in part before, so that its plain bytes are more than the unread ones. */
 static int
-read_small(FlTls *self, bool *more)
+read_small(FlTls *self)
 {
     char memory[SMALL_BYTES + FL_TLS_RECORD_BYTES];
     Decrypted decrypted = decrypt(self, memory, sizeof(memory));
-    return deliver(self, memory, NULL, &decrypted, more);
+    return deliver(self, memory, NULL, &decrypted);
 }
 
 static int
-read_large(FlTls *self, size_t room_bytes, bool *more)
+read_large(FlTls *self, size_t room_bytes)
 {
     PyObject *bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)room_bytes);
     if (bytes == NULL) {
@@ -213,22 +210,21 @@ read_large(FlTls *self, size_t room_bytes, bool *more)
         return -1;
     }
     fl_error_restore(raised);
-    int code =
-        deliver(self, PyBytes_AS_STRING(bytes), bytes, &decrypted, more);
+    int code = deliver(self, PyBytes_AS_STRING(bytes), bytes, &decrypted);
     Py_DECREF(bytes);
     return code;
 }
 
 static int
-read_bytes(FlTls *self, bool *more)
+read_bytes(FlTls *self)
 {
     size_t incoming = self->engine.type->incoming(&self->engine);
     if (incoming <= SMALL_BYTES) {
-        return read_small(self, more);
+        return read_small(self);
     }
     /* As in read_small: room for a record that was read in part before. */
     size_t room = incoming + FL_TLS_RECORD_BYTES;
-    return read_large(self, room < LARGE_BYTES ? room : LARGE_BYTES, more);
+    return read_large(self, room < LARGE_BYTES ? room : LARGE_BYTES);
 }
 
 /* --- BufferedProtocol ---------------------------------------------------- */
@@ -236,7 +232,7 @@ read_bytes(FlTls *self, bool *more)
 /* Fill one buffer of a BufferedProtocol and call buffer_updated.  The view is
    released before that call, which may resize the buffer. */
 static int
-read_buffered(FlTls *self, PyObject *protocol, bool *more)
+read_buffered(FlTls *self, PyObject *protocol)
 {
     /* asyncio's hint is how many bytes of records are unread. */
     size_t hint = self->engine.type->incoming(&self->engine);
@@ -255,9 +251,10 @@ read_buffered(FlTls *self, PyObject *protocol, bool *more)
            BufferedProtocol is tried in the next iteration, not in a loop: its
            get_buffer() may set yet another one. */
         PyBuffer_Release(&view);
-        bool again = self->protocol != protocol && self->buffered;
-        *more = !self->buffered;
-        return again ? fl_tls_defer(self) : 0;
+        if (!self->buffered) {
+            return FL_TLS_READ_MORE;
+        }
+        return self->protocol != protocol ? FL_TLS_READ_LATER : 0;
     }
     Decrypted decrypted = decrypt(self, view.buf, (size_t)view.len);
     PyObject *exc =
@@ -271,7 +268,7 @@ read_buffered(FlTls *self, PyObject *protocol, bool *more)
         Py_XDECREF(exc);
         return -1;
     }
-    return finish_delivery(self, &decrypted, exc, more);
+    return finish_delivery(self, &decrypted, exc);
 }
 
 /* --- reading and answering ----------------------------------------------- */
@@ -281,38 +278,32 @@ read_buffered(FlTls *self, PyObject *protocol, bool *more)
 static int
 read_all(FlTls *self)
 {
-    bool more = true;
-    while (more && can_deliver(self)) {
-        more = false;
+    int code = FL_TLS_READ_MORE;
+    while (code == FL_TLS_READ_MORE && can_deliver(self)) {
         if (!self->buffered) {
-            if (read_bytes(self, &more) < 0) {
-                return -1;
-            }
+            code = read_bytes(self);
             continue;
         }
         /* Owned: get_buffer() may set another protocol. */
         PyObject *protocol = Py_NewRef(self->protocol);
-        int code = read_buffered(self, protocol, &more);
+        code = read_buffered(self, protocol);
         Py_DECREF(protocol);
-        if (code < 0) {
-            return -1;
-        }
         /* A full buffer was delivered and there may be more.  As in asyncio
            the rest follows in the next iteration.  When FLUSHING the loop goes
            on: the end must not overtake data. */
-        if (more && self->phase == FL_TLS_WRAPPED && self->buffered) {
-            return fl_tls_defer(self);
+        if (code == FL_TLS_READ_MORE && self->phase == FL_TLS_WRAPPED
+            && self->buffered)
+        {
+            return FL_TLS_READ_LATER;
         }
     }
-    return 0;
+    /* Still MORE: the protocol has paused, or the connection has ended. */
+    return code == FL_TLS_READ_MORE ? 0 : code;
 }
 
-static int
-read_and_send(FlTls *self)
+int
+fl_tls_finish_read(FlTls *self)
 {
-    if (read_all(self) < 0) {
-        return -1;
-    }
     /* Also while the application has paused reading.  The last records of the
        handshake may be among them; asyncio keeps those until a write. */
     if (fl_tls_write_backlog(self) < 0) {
@@ -324,17 +315,8 @@ read_and_send(FlTls *self)
 int
 fl_tls_read(FlTls *self)
 {
-    if (self->phase != FL_TLS_WRAPPED && self->phase != FL_TLS_FLUSHING) {
-        return 0;
-    }
-    /* A nested call: connection.h, "No nested engine calls". */
-    if (self->engine_busy) {
-        return fl_tls_defer(self);
-    }
-    if (read_and_send(self) < 0) {
-        return fl_tls_fatal(self, FL_TLS_FAILED);
-    }
-    return 0;
+    int code = read_all(self);
+    return code == 0 ? fl_tls_finish_read(self) : code;
 }
 
 /* The data goes nowhere, so one record's room is enough for any amount. */

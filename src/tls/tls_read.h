@@ -8,10 +8,20 @@
 
 #include "tls/connection.h"
 
-/* Deliver what can be delivered, then send the backlog and the records that
-   reading has produced.  An error ends the connection and is reported.  If an
-   engine call is running, all this is deferred. */
+/* What may be left to do after a delivery. */
+enum {
+    FL_TLS_READ_LATER = 1, /* the rest, in the next iteration */
+    FL_TLS_READ_CLOSED,    /* the shutdown, because the peer has closed */
+    FL_TLS_READ_MORE,      /* for tls_read.c alone: there may be more data */
+};
+
+/* Deliver what can be delivered, then finish the read.  Or LATER or CLOSED:
+   the caller arranges for that first, then finishes the read itself.  Only
+   while data flows (WRAPPED, FLUSHING) and no engine call is running. */
 int fl_tls_read(FlTls *self);
+/* Finish a read: send the backlog and the records that reading has produced,
+   then pause or resume reading. */
+int fl_tls_finish_read(FlTls *self);
 /* During a shutdown: read and drop all data.  FL_TLS_END once the peer has
    closed, FL_TLS_AGAIN before, FL_TLS_RAISED with an exception. */
 FlTlsResult fl_tls_discard(FlTls *self);
