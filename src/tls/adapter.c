@@ -23,6 +23,7 @@
 #include "tls/engine_object.h"
 #include "tls/connection.h"
 #include "tls/libssl.h"
+#include "tls/lifecycle.h"
 #include "tls/tls_read.h"
 #include "tls/tls_transport.h"
 #include "transport/native_protocol.h"

@@ -10,6 +10,10 @@
    our streams, another connection's FlTlsTransport (TLS in TLS) or any
    transport of asyncio.
 
+   This file has the state, and the operations that all others use.  Above it
+   are, in this order, tls_write.c, tls_read.c and lifecycle.c, which goes from
+   phase to phase; each calls only those below it.
+
    Phases:
 
      NEW         before connection_made                    -> HANDSHAKE
@@ -99,7 +103,7 @@ typedef struct {
     size_t overhead_bytes; /* records without data: adapter.c, invariant 3 */
     uint64_t paused_in_dispatch; /* loop->dispatch when app_paused was set */
     Py_ssize_t writes_after_loss;
-    unsigned delay_iterations; /* until the first data: connection.c, 6 */
+    unsigned delay_iterations; /* until the first data: lifecycle.c, 6 */
     FlTlsPhase phase;
     FlTlsAppState app_state;
     bool engine_busy;       /* an engine call is running */
@@ -128,30 +132,29 @@ struct FlTlsTransport {
     bool closed;
 };
 
-/* The method connection_made(): set the raw transport and begin the
-   handshake. */
-PyObject *fl_tls_connection_made(FlTls *self, PyObject *raw);
-/* The method connection_lost(): the raw transport is lost; exc is an exception
-   or None.  Queues the protocol's connection_lost and releases what the
-   connection owns. */
-PyObject *fl_tls_connection_lost(FlTls *self, PyObject *exc);
+/* Call a function of fastloop/_tls.py with the connection and up to two
+   objects (NULL ends the list).  Runs Python. */
+int fl_tls_call(FlTls *self, PyObject *function, PyObject *first,
+                PyObject *second);
+/* The same with the raised exception and a text. */
+int fl_tls_report(FlTls *self, PyObject *function, const char *text);
 
-/* Feed and process records.  `data` need not outlive the call. */
-int fl_tls_receive(FlTls *self, const char *data, size_t size_bytes);
-/* The raw transport received EOF.  1: keep it open; 0: close it; -1. */
-int fl_tls_receive_eof(FlTls *self);
+/* asyncio's _abort(): end without close_notify.  With an exception (borrowed,
+   NULL for none) calls the raw transport's _force_close(exc). */
+int fl_tls_abort(FlTls *self, PyObject *exc);
+/* From here on nothing is delivered or sent, unless the handshake has not
+   succeeded yet: it keeps its phase, because a connection that is lost then
+   was never made. */
+void fl_tls_stop(FlTls *self);
 
-/* Do the next step of the current phase: handshake, read, flush or shutdown.
-   Does nothing when UNWRAPPED. */
-int fl_tls_process(FlTls *self);
+#define FL_TLS_FAILED "Fatal error on SSL protocol"
 
-/* Call fl_tls_process in the next iteration, because an engine call is running
-   or, as in asyncio, after resume_reading().  Queues at most one call; does
-   nothing without a raw transport. */
-int fl_tls_defer(FlTls *self);
-
-/* asyncio's _start_shutdown().  Does nothing if already begun from here. */
-int fl_tls_start_shutdown(FlTls *self);
+/* End the connection with the raised exception, as asyncio's _fatal_error
+   does: close the raw transport with it, then report it.  An exception that is
+   no Exception stays raised, for the raw transport: returns -1. */
+int fl_tls_fatal(FlTls *self, const char *message);
+/* The same, but only an exception that leaves the loop stays raised. */
+int fl_tls_fatal_any(FlTls *self, const char *message);
 
 /* Drop the engine, the context and the extra info of an ended connection. */
 void fl_tls_drop_engine(FlTls *self);
@@ -167,27 +170,5 @@ fl_tls_leave_engine(FlTls *self)
         fl_tls_drop_unused_engine(self);
     }
 }
-/* asyncio's _abort(): end without close_notify.  With an exception (borrowed,
-   NULL for none) calls the raw transport's _force_close(exc). */
-int fl_tls_abort(FlTls *self, PyObject *exc);
-/* From here on nothing is delivered or sent, unless the handshake has not
-   succeeded yet: it keeps its phase, because a connection that is lost then
-   was never made. */
-void fl_tls_stop(FlTls *self);
-
-#define FL_TLS_FAILED "Fatal error on SSL protocol"
-
-/* Call a function of fastloop/_tls.py with the connection and up to two
-   objects (NULL ends the list).  Runs Python. */
-int fl_tls_call(FlTls *self, PyObject *function, PyObject *first,
-                PyObject *second);
-/* The same with the raised exception and a text. */
-int fl_tls_report(FlTls *self, PyObject *function, const char *text);
-/* End the connection with the raised exception, as asyncio's _fatal_error
-   does: close the raw transport with it, then report it.  An exception that is
-   no Exception stays raised, for the raw transport: returns -1. */
-int fl_tls_fatal(FlTls *self, const char *message);
-/* The same, but only an exception that leaves the loop stays raised. */
-int fl_tls_fatal_any(FlTls *self, const char *message);
 
 #endif

@@ -13,6 +13,7 @@
 #include "py/call.h"
 #include "py/errors.h"
 #include "tls/connection.h"
+#include "tls/lifecycle.h"
 #include "tls/tls_read.h"
 #include "tls/tls_write.h"
 #include "transport/native_protocol.h"

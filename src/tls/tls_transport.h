@@ -1,8 +1,8 @@
 /* The application's transport over TLS, like asyncio's _SSLProtocolTransport.
 
-   It only parses arguments; FlTls does the work (connection.h).  It owns the
-   FlTls.  Loop's thread only, but in a free-threaded build other threads may
-   call its methods: tls_transport.c, invariant 2. */
+   It only parses arguments; lifecycle.c, tls_read.c and tls_write.c do the
+   work.  It owns the FlTls.  Loop's thread only, but in a free-threaded build
+   other threads may call its methods: tls_transport.c, invariant 2. */
 #ifndef FL_TLS_TLS_TRANSPORT_H
 #define FL_TLS_TLS_TRANSPORT_H
 

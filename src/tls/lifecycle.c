@@ -1,0 +1,561 @@
+/* The life of a TLS connection: handshake, received data, shutdown, end.
+
+   1. The phase changes as connection.h says.  A function that has called
+      Python checks the phase before it goes on: the call may have closed the
+      connection.  Going on would set a phase that is over (asyncio raises
+      RuntimeError from close() in this case).
+   2. An alert that a failed handshake has produced is not sent.  The peer sees
+      the connection end without it, as with asyncio.
+   3. The peer may still send data after the application's close().  That data
+      is read and dropped until the peer closes or the shutdown times out.
+      asyncio ends such a connection with an error.
+   4. Data written before a shutdown is passed to the raw transport before that
+      is closed, even if it has called pause_writing.  asyncio drops it.
+   5. handshake_failed, like fl_tls_fatal, handles subclasses of Exception
+      alone.  CancelledError and KeyboardInterrupt stay raised and propagate
+      into the raw transport, as in asyncio.
+   6. No data is delivered before the task that awaits start_tls() has resumed.
+      It only has the new transport from then on: a protocol that replied
+      earlier would write plain text to the old one.  The resume_writing of a
+      protocol that was paused before start_tls waits too.  asyncio does not
+      wait. */
+#include "tls/lifecycle.h"
+
+#include "core/dispatch.h"
+#include "core/loop.h"
+#include "core/report.h"
+#include "py/call.h"
+#include "py/compat.h"
+#include "py/errors.h"
+#include "py/state.h"
+#include "tls/connection.h"
+#include "tls/engine.h"
+#include "tls/tls_read.h"
+#include "tls/tls_write.h"
+#include "transport/stream.h"
+#include "transport/write_queue.h"
+
+/* Invariant 6.  The waiter's callbacks run in the first iteration and resume
+   the task.  Before 3.12, wait_for() runs its argument in a task of its own,
+   so its caller resumes one iteration later. */
+#define DELAY_ITERATIONS (PY_VERSION_HEX < 0x030C0000 ? 3 : 2)
+
+/* fastloop/_tls.py compares with this text: _CALL_FAILED. */
+#define CALL_FAILED "Fatal error: protocol.buffer_updated() call failed."
+
+/* --- work for a later iteration ------------------------------------------ */
+
+/* The engine's unread records may lie in the caller's memory. */
+static int
+process_and_settle(FlTls *self)
+{
+    int code = fl_tls_process(self);
+    PyObject *exc = code < 0 ? PyErr_GetRaisedException() : NULL;
+    code = self->engine.type->settle(&self->engine);
+    if (code < 0 && exc == NULL) {
+        code = fl_tls_fatal(self, FL_TLS_FAILED);
+    }
+    return fl_error_keep_first(exc, code, (PyObject *)self);
+}
+
+/* Count an iteration of the delay, and continue.  If the next one cannot be
+   queued, early data is better than a connection that hangs.  An exception of
+   the protocol has no raw transport to propagate into, which would end the
+   connection, so that is done here. */
+static int
+run_deferred(FlLoop *loop, PyObject *object, PyObject *Py_UNUSED(ignored))
+{
+    FlTls *self = (FlTls *)object;
+    self->deferred = false; /* before the calls, which may defer again */
+    if (self->delay_iterations > 0 && --self->delay_iterations > 0
+        && fl_tls_defer(self) < 0)
+    {
+        self->delay_iterations = 0;
+        if (fl_loop_report_callback(loop, NULL) < 0) {
+            return -1;
+        }
+    }
+    if (process_and_settle(self) == 0
+        || fl_tls_fatal_any(self, CALL_FAILED) == 0) {
+        return 0;
+    }
+    return fl_loop_report_callback(loop, NULL);
+}
+
+/* In the context of the raw transport's events, so that the protocol sees the
+   same context variables in all its calls.  Only our stream has a context that
+   we can read; for other transports the loop copies the current one. */
+int
+fl_tls_defer(FlTls *self)
+{
+    if (self->deferred || self->raw == NULL) {
+        return 0;
+    }
+    PyObject *context =
+        self->raw_is_stream ? ((FlStream *)self->raw)->context : NULL;
+    int code = fl_loop_queue_op(self->loop, run_deferred, (PyObject *)self,
+                                NULL, context);
+    self->deferred = code == 0;
+    return code;
+}
+
+/* --- reading ------------------------------------------------------------- */
+
+/* Do what a read has left to its caller, and finish it; `left` is the outcome
+   of fl_tls_read.  An error ends the connection and is reported. */
+static int
+complete_read(FlTls *self, int left)
+{
+    int code = left;
+    if (left > 0) {
+        code = left == FL_TLS_READ_CLOSED ? fl_tls_start_shutdown(self)
+                                          : fl_tls_defer(self);
+        code = code < 0 ? -1 : fl_tls_finish_read(self);
+    }
+    return code < 0 ? fl_tls_fatal(self, FL_TLS_FAILED) : 0;
+}
+
+/* Read and answer while data flows. */
+static inline int
+read_records(FlTls *self)
+{
+    if (self->phase != FL_TLS_WRAPPED && self->phase != FL_TLS_FLUSHING) {
+        return 0;
+    }
+    /* A nested call: connection.h, "No nested engine calls". */
+    if (self->engine_busy) {
+        return fl_tls_defer(self);
+    }
+    int left = fl_tls_read(self);
+    return FL_LIKELY(left == 0) ? 0 : complete_read(self, left);
+}
+
+/* --- handshake ----------------------------------------------------------- */
+
+/* Call the SSLObject's do_handshake() or unwrap(). */
+static FlTlsResult
+call_sslobject(FlTls *self, PyObject *method)
+{
+    PyObject *object = Py_NewRef(self->engine.object);
+    self->engine_busy = true;
+    PyObject *done = PyObject_CallMethodNoArgs(object, method);
+    Py_DECREF(object);
+    fl_tls_leave_engine(self);
+    if (done != NULL) {
+        Py_DECREF(done);
+        return FL_TLS_DONE;
+    }
+    if (PyErr_ExceptionMatches(self->state->tls_again_errors)) {
+        PyErr_Clear(); /* no error: the peer must send first */
+        return FL_TLS_AGAIN;
+    }
+    return FL_TLS_RAISED;
+}
+
+/* End the connection with the raised exception.  Invariants 2 and 5. */
+static int
+handshake_failed(FlTls *self)
+{
+    if (!PyErr_ExceptionMatches(PyExc_Exception)) {
+        return -1;
+    }
+    if (self->raw != NULL) {
+        self->phase = FL_TLS_UNWRAPPED;
+    }
+    return fl_tls_report(self, self->state->names.handshake_failed,
+                         "SSL handshake failed");
+}
+
+/* Fill the dict behind get_extra_info.  An error of getpeercert() fails the
+   handshake; the other errors are the caller's.  A subclass of SSLObject may
+   end the connection in any of these calls. */
+static int
+store_extra(FlTls *self)
+{
+    FlNames *names = &self->state->names;
+    PyObject *object = Py_NewRef(self->engine.object);
+    PyObject *certificate =
+        PyObject_CallMethodNoArgs(object, names->getpeercert);
+    int code = certificate == NULL ? handshake_failed(self)
+                                   : fl_tls_call(self, names->handshake_done,
+                                                 object, certificate);
+    Py_XDECREF(certificate);
+    Py_DECREF(object);
+    return code;
+}
+
+static int
+call_connection_made(FlTls *self)
+{
+    /* Before the call: if it raises or closes, connection_lost must follow. */
+    self->app_state = FL_TLS_APP_MADE;
+    PyObject *transport = Py_NewRef((PyObject *)self->transport);
+    PyObject *protocol = Py_NewRef(self->protocol);
+    /* connection_made itself is called by its method even if the protocol is
+       native; `before_connection_made` only prepares for it. */
+    if (self->native != NULL && self->native->before_connection_made != NULL) {
+        self->native->before_connection_made(self->state, protocol);
+    }
+    int code = fl_call_method(protocol, self->state->names.connection_made,
+                              transport);
+    Py_DECREF(protocol);
+    Py_DECREF(transport);
+    return code;
+}
+
+/* Resolve the waiter.  Its callbacks run before the delay ends. */
+static int
+wake_waiter(FlTls *self)
+{
+    int code =
+        fl_tls_call(self, self->state->names.wake_waiter, Py_None, NULL);
+    if (code == 0) {
+        code = fl_tls_defer(self);
+    }
+    if (code < 0) {
+        self->delay_iterations = 0;
+    }
+    return code;
+}
+
+/* The handshake has succeeded: call the application's connection_made, resolve
+   the waiter, read what has arrived already. */
+static int
+handshake_done(FlTls *self)
+{
+    self->phase = FL_TLS_WRAPPED;
+    /* Before any call into Python, which could feed records: data must not
+       reach the protocol before connection_made and the waiter. */
+    self->delay_iterations = self->waiter == Py_None ? 0 : DELAY_ITERATIONS;
+    int code = store_extra(self);
+    if (code < 0 || self->phase != FL_TLS_WRAPPED) {
+        /* The waiter will not be resolved here, so nothing would end the
+           delay. */
+        self->delay_iterations = 0;
+        return code < 0 ? -1 : fl_tls_process(self);
+    }
+    /* With start_tls the protocol has had its connection_made. */
+    if (self->app_state == FL_TLS_APP_NEW && call_connection_made(self) < 0) {
+        self->delay_iterations = 0;
+        return fl_tls_fatal(
+            self, "Fatal error: protocol.connection_made() call failed.");
+    }
+    if (self->delay_iterations > 0 && wake_waiter(self) < 0) {
+        return -1;
+    }
+    return read_records(self);
+}
+
+/* asyncio handles SSLError alone; other exceptions propagate. */
+static int
+do_handshake(FlTls *self)
+{
+    if (self->engine_busy) {
+        return fl_tls_defer(self);
+    }
+    FlTlsResult result = call_sslobject(self, self->state->names.do_handshake);
+    if (result == FL_TLS_AGAIN) {
+        return fl_tls_send(self, false);
+    }
+    if (result == FL_TLS_RAISED
+        && !PyErr_ExceptionMatches(self->state->tls_error)) {
+        return -1;
+    }
+    if (self->phase != FL_TLS_HANDSHAKE) {
+        PyErr_Clear(); /* a callback of the context has closed it */
+        return 0;
+    }
+    return result == FL_TLS_RAISED ? handshake_failed(self)
+                                   : handshake_done(self);
+}
+
+PyObject *
+fl_tls_connection_made(FlTls *self, PyObject *raw)
+{
+    if (self->phase == FL_TLS_LOST) {
+        Py_RETURN_NONE; /* start_tls had queued this call when the end came */
+    }
+    Py_XSETREF(self->raw, Py_NewRef(raw));
+    self->raw_is_stream = Py_IS_TYPE(raw, self->state->stream_type);
+    self->phase = FL_TLS_HANDSHAKE;
+    /* The timer first: the peer may never answer. */
+    int code =
+        fl_tls_call(self, self->state->names.handshake_begins, NULL, NULL);
+    return fl_call_none(code < 0 ? -1 : fl_tls_process(self));
+}
+
+/* --- shutdown ------------------------------------------------------------ */
+
+/* Send close_notify and wait for the peer's.  SSLObject.unwrap() fails if data
+   is left to read, so this first reads and drops all of it (invariant 3).
+   unwrap() is called once when nothing is left, to send close_notify, and
+   again only when the peer's close_notify has been read. */
+static FlTlsResult
+unwrap(FlTls *self)
+{
+    FlTlsResult result = fl_tls_discard(self);
+    /* If `deferred`, records may have arrived during a read: come back. */
+    bool may_unwrap = result == FL_TLS_END
+                      || (result == FL_TLS_AGAIN && !self->close_notify_sent
+                          && !self->deferred);
+    if (!may_unwrap || self->phase != FL_TLS_SHUTDOWN) {
+        return result;
+    }
+    self->close_notify_sent = true;
+    return call_sslobject(self, self->state->names.unwrap);
+}
+
+static int
+do_shutdown(FlTls *self)
+{
+    if (self->engine_busy) {
+        return fl_tls_defer(self);
+    }
+    /* After EOF the peer cannot reply any more. */
+    FlTlsResult result = self->eof_received ? FL_TLS_DONE : unwrap(self);
+    if (result == FL_TLS_RAISED
+        && !PyErr_ExceptionMatches(self->state->tls_error)) {
+        return -1;
+    }
+    if (self->phase != FL_TLS_SHUTDOWN) {
+        PyErr_Clear(); /* the SSLObject has ended the connection */
+        return 0;
+    }
+    if (result == FL_TLS_RAISED) {
+        return fl_tls_fatal(self, "Fatal error on transport");
+    }
+    if (result == FL_TLS_AGAIN) {
+        /* The raw transport may be paused: the reply must get in. */
+        return fl_tls_send(self, false) < 0 ? -1
+                                            : fl_tls_control_reading(self);
+    }
+    /* Invariant 4.  As in asyncio the protocol gets eof_received also after
+       its own close(), if it has not had it. */
+    if (fl_tls_send(self, true) < 0
+        || (self->phase == FL_TLS_SHUTDOWN
+            && fl_tls_call_eof_received(self) < 0))
+    {
+        return -1;
+    }
+    return self->phase != FL_TLS_SHUTDOWN
+               ? 0
+               : fl_tls_call(self, self->state->names.shutdown_done, NULL,
+                             NULL);
+}
+
+/* Deliver received data, send written data, then shut down.  Returns early in
+   FLUSHING whenever another call is certain to continue. */
+static int
+do_flush(FlTls *self)
+{
+    if (read_records(self) < 0) {
+        return -1;
+    }
+    if (self->phase != FL_TLS_FLUSHING) {
+        return 0; /* the protocol has ended the connection */
+    }
+    if (self->engine_busy || self->delay_iterations > 0 || self->deferred) {
+        return 0; /* the outer call or a queued one continues */
+    }
+    /* The peer's EOF must not cost a paused protocol its data.  After its own
+       close() it gets no more data, so nothing is waited for. */
+    if (self->app_paused && !self->closing
+        && (self->engine.more
+            || self->engine.type->incoming(&self->engine) > 0))
+    {
+        return 0; /* resume_reading continues */
+    }
+    if (fl_tls_write_backlog(self) < 0) {
+        return fl_tls_fatal(self, FL_TLS_FAILED);
+    }
+    if (self->phase != FL_TLS_FLUSHING) {
+        return 0; /* sending has ended the connection */
+    }
+    self->phase = FL_TLS_SHUTDOWN;
+    return do_shutdown(self);
+}
+
+int
+fl_tls_start_shutdown(FlTls *self)
+{
+    /* asyncio also returns in FLUSHING.  There a protocol that has paused
+       reading when the peer's EOF arrives, and then closes, leaves a
+       connection that never ends. */
+    if (self->closing || self->phase < FL_TLS_HANDSHAKE
+        || self->phase > FL_TLS_FLUSHING)
+    {
+        return 0;
+    }
+    /* The shutdown may begin with the peer's close_notify: is_closing() must
+       be true from here on. */
+    if (self->transport != NULL) {
+        self->transport->closed = true;
+    }
+    if (self->phase == FL_TLS_HANDSHAKE) {
+        return fl_tls_abort(self, NULL);
+    }
+    bool was_flushing = self->phase == FL_TLS_FLUSHING;
+    self->closing = true;
+    self->phase = FL_TLS_FLUSHING;
+    if (was_flushing && !self->app_paused) {
+        return 0; /* a do_flush is on the stack or queued, and continues */
+    }
+    int code =
+        fl_tls_call(self, self->state->names.shutdown_begins, NULL, NULL);
+    return code < 0 ? -1 : do_flush(self);
+}
+
+/* --- calls of the raw transport ------------------------------------------ */
+
+int
+fl_tls_process(FlTls *self)
+{
+    switch (self->phase) {
+    case FL_TLS_HANDSHAKE:
+        return do_handshake(self);
+    case FL_TLS_WRAPPED:
+        return read_records(self);
+    case FL_TLS_FLUSHING:
+        return do_flush(self);
+    case FL_TLS_SHUTDOWN:
+        return do_shutdown(self);
+    case FL_TLS_NEW: /* records fed now stay in the engine */
+    case FL_TLS_UNWRAPPED:
+    case FL_TLS_LOST:
+        break;
+    }
+    return 0;
+}
+
+int
+fl_tls_receive(FlTls *self, const char *data, size_t size_bytes)
+{
+    FlTlsEngine *engine = &self->engine;
+    if (self->phase >= FL_TLS_UNWRAPPED) {
+        return 0; /* the raw transport is being closed: drop the records */
+    }
+    bool nested = self->engine_busy;
+    self->engine_busy = true;
+    int code = engine->type->feed(engine, data, size_bytes);
+    if (!nested) {
+        fl_tls_leave_engine(self);
+    }
+    return code < 0 ? fl_tls_fatal(self, FL_TLS_FAILED)
+                    : process_and_settle(self);
+}
+
+/* asyncio's eof_received() by phase.  1: keep the raw transport open, because
+   data is still to be delivered; 0; -1. */
+static int
+receive_eof(FlTls *self)
+{
+    switch (self->phase) {
+    case FL_TLS_HANDSHAKE:
+        PyErr_SetNone(PyExc_ConnectionResetError);
+        return handshake_failed(self);
+    case FL_TLS_WRAPPED:
+        self->phase = FL_TLS_FLUSHING;
+        if (self->app_paused) {
+            return 1; /* resume_reading delivers the data, then shuts down */
+        }
+        /* fall through */
+    case FL_TLS_FLUSHING:
+        if (do_flush(self) < 0) {
+            return -1;
+        }
+        /* Still FLUSHING: do_flush has something left to deliver. */
+        return self->phase == FL_TLS_FLUSHING;
+    default:
+        /* In a shutdown close_notify cannot come any more: finish. */
+        return fl_tls_process(self);
+    }
+}
+
+int
+fl_tls_receive_eof(FlTls *self)
+{
+    self->eof_received = true;
+    int code = 0;
+    if (self->loop->debug) {
+        code = fl_tls_call(self, self->state->names.log_eof, NULL, NULL);
+    }
+    if (code == 0) {
+        code = receive_eof(self);
+    }
+    /* asyncio closes the raw transport and raises again. */
+    if (code < 0 && self->raw != NULL
+        && PyErr_ExceptionMatches(PyExc_Exception)) {
+        PyObject *exc = PyErr_GetRaisedException();
+        code = fl_call_method(self->raw, self->state->names.close, NULL);
+        code = fl_error_keep_first(exc, code, (PyObject *)self);
+    }
+    return code;
+}
+
+/* As asyncio's connection_lost: what the peer has not got is dropped. */
+static void
+drop_records(FlTls *self)
+{
+    FlTlsOutput output;
+    fl_write_queue_clear(&self->backlog);
+    if (self->engine.type->take(&self->engine, &output) == 0) {
+        fl_tls_output_free(&output);
+    }
+    else {
+        PyErr_Clear(); /* no memory: they go with the engine */
+    }
+}
+
+/* The body of connection_lost.  In asyncio's order, by connection_lost of
+   fastloop/_tls.py: queue the protocol's connection_lost, resolve the waiter,
+   cancel the timer. */
+static int
+end_connection(FlTls *self, PyObject *exc)
+{
+    /* A connection lost during the handshake only resolves the waiter, also
+       after start_tls. */
+    bool was_made = self->phase != FL_TLS_HANDSHAKE
+                    && (self->app_state == FL_TLS_APP_MADE
+                        || self->app_state == FL_TLS_APP_EOF);
+    /* The fields are set before any call, which may run a finalizer that looks
+       at them. */
+    PyObject *raw = self->raw;
+    PyObject *protocol = self->protocol;
+    FlTlsTransport *transport = self->transport;
+    self->phase = FL_TLS_LOST;
+    self->app_state = FL_TLS_APP_LOST;
+    self->writes_after_loss++; /* as asyncio's _conn_lost */
+    self->raw = NULL;
+    self->protocol = NULL;
+    self->native = NULL;
+    self->transport = NULL;
+    if (transport != NULL) {
+        transport->closed = true;
+    }
+    drop_records(self);
+    Py_CLEAR(self->buffer);
+    Py_XDECREF(raw);
+    Py_XDECREF(transport);
+    int code = fl_tls_call(self, self->state->names.connection_lost,
+                           was_made ? protocol : Py_None, exc);
+    PyObject *raised = code < 0 ? PyErr_GetRaisedException() : NULL;
+    Py_XDECREF(protocol);
+    fl_tls_drop_unused_engine(self);
+    return fl_error_keep_first(raised, 0, (PyObject *)self);
+}
+
+PyObject *
+fl_tls_connection_lost(FlTls *self, PyObject *exc)
+{
+    int code = 0;
+    /* Data that the delay still holds back is delivered before the end.  That
+       runs Python, which may call this function, as handshake_timed_out() of
+       fastloop/_tls.py does: hence the check below. */
+    if (self->delay_iterations > 0) {
+        self->delay_iterations = 0;
+        code = process_and_settle(self);
+    }
+    PyObject *raised = code < 0 ? PyErr_GetRaisedException() : NULL;
+    code = self->phase == FL_TLS_LOST ? 0 : end_connection(self, exc);
+    return fl_call_none(fl_error_keep_first(raised, code, (PyObject *)self));
+}

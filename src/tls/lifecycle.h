@@ -1,0 +1,38 @@
+/* The life of a TLS connection: what the raw transport's calls, and the
+   application's close(), do in each phase.
+
+   The phases, the ownership and the rules for errors and nested calls are
+   connection.h's.  Functions return 0, or -1 with an exception set, unless
+   they say otherwise.  Each may call the protocol or the raw transport, and so
+   may end the connection.  Loop's thread only. */
+#ifndef FL_TLS_LIFECYCLE_H
+#define FL_TLS_LIFECYCLE_H
+
+#include "tls/connection.h"
+
+/* The method connection_made(): set the raw transport and begin the
+   handshake. */
+PyObject *fl_tls_connection_made(FlTls *self, PyObject *raw);
+/* The method connection_lost(): the raw transport is lost; exc is an exception
+   or None.  Queues the protocol's connection_lost and releases what the
+   connection owns. */
+PyObject *fl_tls_connection_lost(FlTls *self, PyObject *exc);
+
+/* Feed and process records.  `data` need not outlive the call. */
+int fl_tls_receive(FlTls *self, const char *data, size_t size_bytes);
+/* The raw transport received EOF.  1: keep it open; 0: close it; -1. */
+int fl_tls_receive_eof(FlTls *self);
+
+/* Do the next step of the current phase: handshake, read, flush or shutdown.
+   Does nothing when UNWRAPPED. */
+int fl_tls_process(FlTls *self);
+
+/* Call fl_tls_process in the next iteration, because an engine call is running
+   or, as in asyncio, after resume_reading().  Queues at most one call; does
+   nothing without a raw transport. */
+int fl_tls_defer(FlTls *self);
+
+/* asyncio's _start_shutdown().  Does nothing if already begun from here. */
+int fl_tls_start_shutdown(FlTls *self);
+
+#endif
