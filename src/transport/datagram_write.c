@@ -13,6 +13,8 @@
    4. A datagram without an address goes to the socket's peer.  The peer may be
       unnamed: each end of a socketpair is.  asyncio's transports fail there,
       since they take an empty peername for none.
+   5. A datagram is not in the queue while it is sent, as in asyncio: what
+      Python code in the send then does to the queue, it does to the others.
 
    Rejected: sendmmsg.  A datagram is queued only after the kernel refused one,
    and the kernel does not say why it stopped after the first of a batch. */
@@ -21,6 +23,7 @@
 #include "core/loop.h"
 #include "core/metrics.h"
 #include "py/compat.h"
+#include "py/errors.h"
 #include "transport/datagram.h"
 #include "transport/flow.h"
 #include "transport/messages.h"
@@ -44,23 +47,10 @@
 
 /* --- one datagram -------------------------------------------------------- */
 
-/* Drop the first datagram of the queue if it is `queued`, unless that is NULL.
-   Python code that ran in its send may have cleared the queue. */
-static void
-drop_queued(FlDatagram *self, PyObject *queued)
-{
-    FlWriteQueue *write_queue = &self->stream.write_queue;
-    PyObject *const *pair = fl_write_queue_pair(write_queue, 0);
-    if (queued != NULL && pair != NULL && pair[0] == queued) {
-        fl_write_queue_drop_pair(write_queue, (size_t)PyBytes_GET_SIZE(queued)
-                                                  + FL_DATAGRAM_HEADER_BYTES);
-    }
-}
-
 /* The outcome of a system call, from its result and errno.  An error has been
    reported to error_received. */
 static int
-syscall_outcome(FlDatagram *self, ssize_t result, PyObject *queued)
+syscall_outcome(FlDatagram *self, ssize_t result)
 {
     int code = result < 0 ? errno : 0;
     /* As in asyncio: what Python raises as BlockingIOError or as
@@ -70,7 +60,6 @@ syscall_outcome(FlDatagram *self, ssize_t result, PyObject *queued)
     {
         return WOULD_BLOCK;
     }
-    drop_queued(self, queued);
     if (code == 0) {
         return SENT;
     }
@@ -80,7 +69,7 @@ syscall_outcome(FlDatagram *self, ssize_t result, PyObject *queued)
 /* The outcome when Python code raised: the socket object, the buffer protocol
    or an audit hook. */
 static int
-exception_outcome(FlDatagram *self, PyObject *queued)
+exception_outcome(FlDatagram *self)
 {
     if (PyErr_ExceptionMatches(PyExc_BlockingIOError)
         || PyErr_ExceptionMatches(PyExc_InterruptedError))
@@ -89,7 +78,6 @@ exception_outcome(FlDatagram *self, PyObject *queued)
         return WOULD_BLOCK;
     }
     PyObject *exc = PyErr_GetRaisedException();
-    drop_queued(self, queued);
     if (PyErr_GivenExceptionMatches(exc, PyExc_OSError)) {
         int code = fl_datagram_call_error_received(self, exc);
         Py_DECREF(exc);
@@ -102,8 +90,7 @@ exception_outcome(FlDatagram *self, PyObject *queued)
 
 /* Call the socket object's sendto: invariant 2.  The outcome. */
 static int
-send_by_socket(FlDatagram *self, PyObject *data, PyObject *address,
-               PyObject *queued)
+send_by_socket(FlDatagram *self, PyObject *data, PyObject *address)
 {
     /* The call may end the transport, which drops its socket. */
     PyObject *sock = Py_NewRef(self->stream.sock);
@@ -112,10 +99,10 @@ send_by_socket(FlDatagram *self, PyObject *data, PyObject *address,
                                    data, address, NULL);
     Py_DECREF(sock);
     if (result == NULL) {
-        return exception_outcome(self, queued);
+        return exception_outcome(self);
     }
     Py_DECREF(result);
-    return syscall_outcome(self, 0, queued);
+    return syscall_outcome(self, 0);
 }
 
 /* True if the datagram is sent without an address: the socket is connected,
@@ -169,13 +156,12 @@ send_view(FlDatagram *self, const Py_buffer *view, const FlAddress *to)
 /* Send one datagram to a numeric address or to the socket's peer.  The
    outcome. */
 static int
-send_data(FlDatagram *self, PyObject *data, PyObject *address,
-          PyObject *queued)
+send_data(FlDatagram *self, PyObject *data, PyObject *address)
 {
     Py_buffer view;
     if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) {
         /* A memoryview may be non-contiguous. */
-        return exception_outcome(self, queued);
+        return exception_outcome(self);
     }
     bool for_peer = is_for_peer(self, address);
     /* As in the socket module: sendto raises an audit event, send does not. */
@@ -183,7 +169,7 @@ send_data(FlDatagram *self, PyObject *data, PyObject *address,
         && PySys_Audit("socket.sendto", "OO", self->stream.sock, address) < 0)
     {
         PyBuffer_Release(&view);
-        return exception_outcome(self, queued);
+        return exception_outcome(self);
     }
     ssize_t sent = 0;
     /* An audit hook may have ended the transport.  Then nothing is sent. */
@@ -201,21 +187,28 @@ send_data(FlDatagram *self, PyObject *data, PyObject *address,
        buffer.  Releasing it may change errno. */
     PyBuffer_Release(&view);
     errno = code;
-    return syscall_outcome(self, sent, queued);
+    return syscall_outcome(self, sent);
 }
 
-/* Send one datagram; `queued` is its data if it is the first of the queue, or
-   NULL.  The outcome.  The caller owns references to data and address. */
+/* Send one datagram.  The outcome.  The caller owns references to data and
+   address. */
 static int
-send_now(FlDatagram *self, PyObject *data, PyObject *address, PyObject *queued)
+send_now(FlDatagram *self, PyObject *data, PyObject *address)
 {
     bool direct =
         is_for_peer(self, address) || find_address(self, address) != NULL;
-    return direct ? send_data(self, data, address, queued)
-                  : send_by_socket(self, data, address, queued);
+    return direct ? send_data(self, data, address)
+                  : send_by_socket(self, data, address);
 }
 
 /* --- sendto -------------------------------------------------------------- */
+
+/* What a datagram counts as in the write queue. */
+static size_t
+counted_bytes(PyObject *bytes)
+{
+    return (size_t)PyBytes_GET_SIZE(bytes) + FL_DATAGRAM_HEADER_BYTES;
+}
 
 /* Append a datagram to the write queue, wait for writability, and call
    pause_writing if necessary.  0, or -1 with an exception set. */
@@ -231,9 +224,8 @@ queue_datagram(FlDatagram *self, PyObject *data, PyObject *address)
         return -1;
     }
     FlStream *stream = &self->stream;
-    size_t size = (size_t)PyBytes_GET_SIZE(bytes) + FL_DATAGRAM_HEADER_BYTES;
-    int code =
-        fl_write_queue_append_pair(&stream->write_queue, bytes, address, size);
+    int code = fl_write_queue_append_pair(&stream->write_queue, bytes, address,
+                                          counted_bytes(bytes));
     Py_DECREF(bytes);
     if (code < 0) {
         return -1;
@@ -290,7 +282,7 @@ send_or_queue(FlDatagram *self, PyObject *data, PyObject *address)
     if (!fl_write_queue_is_empty(&self->stream.write_queue)) {
         return queue_datagram(self, data, address);
     }
-    int result = send_now(self, data, address, NULL);
+    int result = send_now(self, data, address);
     /* Python code in the send may have closed the transport. */
     if (result == WOULD_BLOCK && self->stream.loop != NULL) {
         return queue_datagram(self, data, address);
@@ -360,16 +352,41 @@ fl_datagram_sendto(FlDatagram *self, PyObject *const *args, Py_ssize_t nargs,
 
 /* --- the write queue ----------------------------------------------------- */
 
-/* Send the first datagram of the queue.  The outcome. */
+/* Put the datagram that was the first back, and wait.  WOULD_BLOCK, or the
+   outcome of the failure. */
+static int
+put_back(FlDatagram *self, PyObject *data, PyObject *address)
+{
+    FlStream *stream = &self->stream;
+    int code = fl_write_queue_prepend_pair(&stream->write_queue, data, address,
+                                           counted_bytes(data));
+    if (code == 0) {
+        /* Code that ran in the send may have found the queue empty and no
+           longer wait for room. */
+        code = fl_stream_update_registration(stream);
+        if (code == 0) {
+            return WOULD_BLOCK;
+        }
+        (void)fl_raise_errno(code);
+    }
+    return fl_stream_fatal(stream, WRITE_FAILED) < 0 ? -1 : ERROR_REPORTED;
+}
+
+/* Send the first datagram of the queue: invariant 5.  The outcome. */
 static int
 send_first(FlDatagram *self)
 {
-    PyObject *const *pair = fl_write_queue_pair(&self->stream.write_queue, 0);
+    FlWriteQueue *write_queue = &self->stream.write_queue;
+    PyObject *const *pair = fl_write_queue_pair(write_queue, 0);
     if (pair == NULL) {
         return SENT; /* another thread has cleared the queue */
     }
-    PyObject *data = Py_NewRef(pair[0]), *address = Py_NewRef(pair[1]);
-    int result = send_now(self, data, address, data);
+    PyObject *data = pair[0], *address = pair[1]; /* the queue's references */
+    fl_write_queue_take_pair(write_queue, counted_bytes(data));
+    int result = send_now(self, data, address);
+    if (result == WOULD_BLOCK && self->stream.loop != NULL) {
+        result = put_back(self, data, address);
+    }
     Py_DECREF(data);
     Py_DECREF(address);
     return result;

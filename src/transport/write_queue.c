@@ -5,7 +5,9 @@
       So no vector is empty, and a queue with items has bytes to send.
    2. Dropping a bytes object runs no Python.  Dropping the address of a pair
       may, so the queue is consistent before that, and the caller must read
-      it anew afterwards. */
+      it anew afterwards.
+   3. A queue of pairs has an even head, tail and capacity.  So there is room
+      for both items of a pair or for none. */
 #include "transport/write_queue.h"
 
 #include "py/compat.h"
@@ -156,8 +158,6 @@ int
 fl_write_queue_append_pair(FlWriteQueue *write_queue, PyObject *bytes,
                            PyObject *address, size_t size_bytes)
 {
-    /* A queue of pairs has an even head, tail and capacity.  So there is room
-       for both items or for none. */
     if (make_room(write_queue) < 0) {
         return -1;
     }
@@ -174,16 +174,31 @@ fl_write_queue_pair(const FlWriteQueue *write_queue, size_t index)
     return at < write_queue->tail ? write_queue->items + at : NULL;
 }
 
-void
-fl_write_queue_drop_pair(FlWriteQueue *write_queue, size_t size_bytes)
+int
+fl_write_queue_prepend_pair(FlWriteQueue *write_queue, PyObject *bytes,
+                            PyObject *address, size_t size_bytes)
 {
-    /* Take both out before either is dropped: invariant 2. */
-    PyObject *bytes = write_queue->items[write_queue->head++];
-    PyObject *address = write_queue->items[write_queue->head++];
+    if (write_queue->head == 0) {
+        if (make_room(write_queue) < 0) {
+            return -1;
+        }
+        memmove(write_queue->items + 2, write_queue->items,
+                write_queue->tail * sizeof(*write_queue->items));
+        write_queue->head = 2;
+        write_queue->tail += 2;
+    }
+    write_queue->items[--write_queue->head] = Py_NewRef(address);
+    write_queue->items[--write_queue->head] = Py_NewRef(bytes);
+    write_queue->size_bytes += size_bytes;
+    return 0;
+}
+
+void
+fl_write_queue_take_pair(FlWriteQueue *write_queue, size_t size_bytes)
+{
+    write_queue->head += 2;
     write_queue->size_bytes -= size_bytes;
     if (write_queue->head == write_queue->tail) {
         fl_write_queue_clear(write_queue); /* frees a large array */
     }
-    Py_DECREF(bytes);
-    Py_DECREF(address);
 }

@@ -64,17 +64,20 @@ int fl_write_queue_fill_iovec(const FlWriteQueue *write_queue,
 /* Remove this many bytes from the front: they were sent. */
 void fl_write_queue_consume(FlWriteQueue *write_queue, size_t size_bytes);
 
-/* Append a pair that counts as size_bytes. */
+/* Append a pair that counts as size_bytes; put it before the first one. */
 int fl_write_queue_append_pair(FlWriteQueue *write_queue, PyObject *bytes,
                                PyObject *address, size_t size_bytes);
+int fl_write_queue_prepend_pair(FlWriteQueue *write_queue, PyObject *bytes,
+                                PyObject *address, size_t size_bytes);
 
 /* The pair at an index from the front, as two borrowed references; NULL if
    there are fewer. */
 PyObject *const *fl_write_queue_pair(const FlWriteQueue *write_queue,
                                      size_t index);
 
-/* Drop the first pair, which counted as size_bytes. */
-void fl_write_queue_drop_pair(FlWriteQueue *write_queue, size_t size_bytes);
+/* Take out the first pair, which counted as size_bytes: the caller has its two
+   references from now on. */
+void fl_write_queue_take_pair(FlWriteQueue *write_queue, size_t size_bytes);
 
 static inline bool
 fl_write_queue_is_empty(const FlWriteQueue *write_queue)

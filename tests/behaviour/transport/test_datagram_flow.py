@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import gc
 import logging
@@ -185,6 +186,85 @@ async def test_aborting_in_error_received(tmp_path):
         peer.close()
         assert await p.wait("lost") is None
         assert p.names == ["made", "error", "lost"]
+
+
+# --- an address that uses the transport --------------------------------------
+
+DATA = b"the same object"
+
+
+class Port:
+    """Refuses each datagram sent to it, unless `answers` has that attempt."""
+
+    def __init__(self):
+        self.tried = 0
+        self.answers = {}
+
+    def __index__(self):
+        self.tried += 1
+        answer = self.answers.pop(self.tried, None)
+        if answer is None:
+            raise BlockingIOError
+        answer()
+        return 9
+
+
+@contextlib.asynccontextmanager
+async def queued(count):
+    """An endpoint that has queued the same datagram so often."""
+    port = Port()
+    address = ("127.0.0.1", port)
+    async with endpoint() as p:
+        for _ in range(count):
+            p.transport.sendto(DATA, address)
+        assert port.tried == 1
+        port.tried = 0
+        yield p.transport, port, address
+
+
+def is_queued(transport, count):
+    return transport.get_write_buffer_size() == count * (len(DATA) + HEADER)
+
+
+@pytest.mark.parametrize("loop_kind", ["fastloop"], indirect=True)
+async def test_a_sent_datagram_is_dropped_but_none_queued_after_an_abort():
+    """asyncio counts on what an abort has cleared."""
+    async with queued(2) as (transport, port, address):
+
+        def abort_and_send():
+            transport.abort()
+            transport.sendto(DATA, address)
+            assert is_queued(transport, 1)
+
+        port.answers[1] = abort_and_send
+        transport._sendto_ready()
+        assert is_queued(transport, 1)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+async def test_a_nested_sendto_ready_sends_no_datagram_twice(count):
+    async with queued(count) as (transport, port, _):
+        for number in range(2, count + 5):
+            port.answers[number] = bool
+        port.answers[1] = transport._sendto_ready
+        transport._sendto_ready()
+        assert port.tried == count
+        assert is_queued(transport, 0)
+
+
+@pytest.mark.parametrize("refused", [False, True])
+async def test_datagrams_queued_by_a_send_stay_queued(refused):
+    async with queued(2) as (transport, port, address):
+
+        def send_more():
+            for _ in range(3):
+                transport.sendto(DATA, address)
+            if refused:
+                raise BlockingIOError
+
+        port.answers[1] = send_more
+        transport._sendto_ready()
+        assert is_queued(transport, 4 + refused)
 
 
 # --- the end ----------------------------------------------------------------
