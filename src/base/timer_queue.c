@@ -21,7 +21,8 @@
       cached because the loop reads it several times per iteration. */
 #include "base/timer_queue.h"
 
-#include <errno.h>
+#include "base/codes.h"
+
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -124,7 +125,7 @@ sift_down(FlTimerQueue *queue, size_t index, FlTimerSlot slot)
     heap_put(queue, index, slot);
 }
 
-/* 0, or -ENOMEM with the heap unchanged. */
+/* 0, or FL_NO_MEMORY with the heap unchanged. */
 static int
 heap_push(FlTimerQueue *queue, FlTimerSlot slot)
 {
@@ -133,7 +134,7 @@ heap_push(FlTimerQueue *queue, FlTimerSlot slot)
         FlTimerSlot *heap =
             realloc(queue->heap, capacity * sizeof(*queue->heap));
         if (heap == NULL) {
-            return -ENOMEM;
+            return FL_NO_MEMORY;
         }
         queue->heap = heap;
         queue->heap_capacity = capacity;
@@ -181,14 +182,14 @@ line_move(FlTimerQueue *queue, FlTimerSlot *line, size_t capacity)
     queue->line_removed = 0;
 }
 
-/* Double the line's array.  0, or -ENOMEM with the line unchanged. */
+/* Double the line's array.  0, or FL_NO_MEMORY with the line unchanged. */
 static int
 line_grow(FlTimerQueue *queue)
 {
     size_t capacity = queue->line_capacity ? queue->line_capacity * 2 : 64;
     FlTimerSlot *line = malloc(capacity * sizeof(*line));
     if (line == NULL) {
-        return -ENOMEM;
+        return FL_NO_MEMORY;
     }
     line_move(queue, line, capacity);
     free(queue->line);

@@ -7,7 +7,8 @@
    Order: the earliest deadline first; equal deadlines in the order in which
    they were pushed.
 
-   Failures: push returns -ENOMEM and changes nothing.  The rest cannot fail.
+   Failures: push returns FL_NO_MEMORY and changes nothing.  The rest cannot
+   fail.
 
    Memory: a removed node may leave a tombstone.  A removal that leaves a long
    line with more tombstones than nodes drops them all.  An empty queue keeps
@@ -51,7 +52,8 @@ void fl_timer_queue_init(FlTimerQueue *queue);
    not be used with a queue again. */
 void fl_timer_queue_free(FlTimerQueue *queue);
 
-/* Queue a node, which is in no queue, with a deadline >= 0.  0 or -ENOMEM. */
+/* Queue a node, which is in no queue, with a deadline >= 0.  0 or
+   FL_NO_MEMORY. */
 int fl_timer_queue_push(FlTimerQueue *queue, FlTimerNode *node,
                         int64_t deadline_ns);
 

@@ -132,6 +132,22 @@ def timers(library: ctypes.CDLL) -> Iterator[Timers]:
     library.fl_timer_queue_free(ctypes.byref(timers.queue))
 
 
+def test_a_push_without_memory_has_its_own_code(timers: Timers) -> None:
+    """No errno: FL_NO_MEMORY of base/codes.h.  It changes nothing."""
+    timers.push(5)
+    full = 1 << 50
+    timers.queue.heap_size = timers.queue.heap_capacity = full
+    node = Node()
+    code = timers.c.fl_timer_queue_push(
+        ctypes.byref(timers.queue), ctypes.byref(node), 3
+    )
+    assert code == -0x10000
+    assert timers.queue.heap_size == timers.queue.heap_capacity == full
+    timers.queue.heap_size = timers.queue.heap_capacity = 0
+    assert node.place == 0
+    timers.check()
+
+
 def test_an_empty_queue(timers: Timers) -> None:
     timers.check()
     assert timers.pop_due(NEVER) is None
