@@ -92,6 +92,8 @@ exception_outcome(FlDatagram *self)
 static int
 send_by_socket(FlDatagram *self, PyObject *data, PyObject *address)
 {
+    /* Corked bytes of a stream were written earlier: they leave first. */
+    fl_loop_before_io(self->stream.loop);
     /* The call may end the transport, which drops its socket. */
     PyObject *sock = Py_NewRef(self->stream.sock);
     PyObject *result =
@@ -308,15 +310,19 @@ sendto_parsed(FlDatagram *self, PyObject *data, PyObject *address)
         }
     }
     address = check_address(self, address);
-    int code = address == NULL ? -1 : check_lost(self);
-    if (code == 0) {
-        /* It may be the transport's, and a callback may end the transport. */
-        Py_INCREF(address);
-        Py_BEGIN_CRITICAL_SECTION(self);
-        code = send_or_queue(self, data, address);
-        Py_END_CRITICAL_SECTION();
-        Py_DECREF(address);
+    if (address == NULL) {
+        return NULL;
     }
+    /* It may be the transport's, and a callback may end the transport. */
+    Py_INCREF(address);
+    int code;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    code = check_lost(self); /* in it: the loop's thread may end it */
+    if (code == 0) {
+        code = send_or_queue(self, data, address);
+    }
+    Py_END_CRITICAL_SECTION();
+    Py_DECREF(address);
     return code < 0 ? NULL : Py_NewRef(Py_None);
 }
 

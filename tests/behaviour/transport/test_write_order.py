@@ -200,6 +200,23 @@ async def test_datagrams_of_a_socket_class_of_its_own_leave_in_order():
         await iterations()
 
 
+async def test_a_datagram_to_a_host_name_leaves_in_order():
+    """The socket object sends it, as only that can resolve the name."""
+    loop = asyncio.get_running_loop()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as far:
+        far.settimeout(10)
+        far.bind(("127.0.0.1", 0))
+        transport, _ = await loop.create_datagram_endpoint(
+            asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0)
+        )
+        async with corked() as peer:
+            transport.sendto(b"3", ("localhost", far.getsockname()[1]))
+            assert far.recv(10) == b"3"
+            came_first(peer)
+        transport.abort()
+        await turns()
+
+
 async def test_sock_sendall_of_a_socket_class_of_its_own_is_in_order():
     own, far = own_pair()
     with own, far:
