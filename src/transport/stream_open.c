@@ -183,9 +183,6 @@ stream_new(FlLoop *loop, const FlStreamOptions *options)
     fl_write_queue_init(&self->write_queue);
     self->sock = Py_XNewRef(options->sock);
     self->exposed = options->sock != NULL && !options->sock_private;
-    if (self->exposed) {
-        fl_stream_expose_fd(self);
-    }
     self->waiter = Py_XNewRef(options->waiter);
     self->extra = Py_XNewRef(options->extra);
     self->context = options->context == NULL ? PyContext_CopyCurrent()
