@@ -115,28 +115,43 @@ fl_stream_take_fd(FlStream *self, int fd)
     return code < 0 ? fl_raise_errno(code) : 0;
 }
 
+/* What fl_stream_invalidate_fd does that may run Python: 0 if a pipe keeps the
+   fd together with another user, or -EBADF. */
+static int
+release_fd(FlStream *self)
+{
+    int code = fl_stream_query_fd(self);
+    if (self->kind != FL_SOCKET) {
+        return code;
+    }
+    PyObject *sock = code == 0 ? Py_XNewRef(self->sock) : NULL;
+    if (sock != NULL) {
+        /* The fd was closed by os.close() or the like. */
+        fl_socket_detach(self->state, sock);
+        Py_DECREF(sock);
+    }
+    return -EBADF;
+}
+
 void
 fl_stream_invalidate_fd(FlOpenTransport *owned)
 {
     FlStream *self = FL_LIST_ENTRY(&owned->link, FlStream, owned.link);
     Py_INCREF(self); /* detach() and its like may drop other references */
-    fl_stream_unregister(self);
-    int code = fl_stream_query_fd(self);
-    if (self->kind == FL_SOCKET) {
-        if (self->sock != NULL && code == 0) {
-            /* The fd was closed by os.close() or the like. */
-            fl_socket_detach(self->state, self->sock);
+    int code = release_fd(self);
+    /* That may have ended the stream or closed the loop.  Both close the
+       registration, and nothing is left to do. */
+    if (self->reg != NULL) {
+        fl_stream_unregister(self);
+        if (code == 0) {
+            /* Leave a pipe's fd to its other user: wait with a duplicate. */
+            code = register_duplicate(self, self->fd);
+            code = code < 0 ? code : fl_stream_update_registration(self);
         }
-        code = -EBADF;
-    }
-    else if (code == 0) {
-        /* Leave a pipe's fd to its other user: wait with a duplicate. */
-        code = register_duplicate(self, self->fd);
-        code = code < 0 ? code : fl_stream_update_registration(self);
-    }
-    if (code < 0) {
-        self->fd = -1; /* so fl_stream_finish closes nothing either */
-        fl_stream_fail(self, code);
+        if (code < 0) {
+            self->fd = -1; /* so fl_stream_finish closes nothing either */
+            fl_stream_fail(self, code);
+        }
     }
     Py_DECREF(self);
 }

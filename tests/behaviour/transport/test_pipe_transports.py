@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import gc
+import io
 import logging
 import os
 import pty
@@ -455,6 +456,63 @@ async def test_a_new_pipe_gets_the_fd_of_a_closed_one(loop, loop_kind):
         assert await protocol.wait_lost() is None
     transport.close()
     await first.wait_lost()
+
+
+class Asked(io.FileIO):
+    """Runs a function of the test in fileno(), once."""
+
+    asked = staticmethod(lambda: None)
+
+    def fileno(self):
+        asked, self.asked = self.asked, lambda: None
+        asked()
+        return super().fileno()
+
+
+async def asked_pipe(loop):
+    """A read pipe's transport, its protocol, its file, the writing file."""
+    read, write = os.pipe()
+    pipe = Asked(read, "rb")
+    transport, protocol = await loop.connect_read_pipe(Recorder, pipe)
+    await turns()
+    return transport, protocol, pipe, os.fdopen(write, "wb", 0)
+
+
+async def test_a_pipe_that_is_closed_while_its_fd_is_shared(loop):
+    """asyncio does not ask it for the fd there."""
+    transport, protocol, pipe, write = await asked_pipe(loop)
+    pipe.asked = transport.close
+    with write:
+        loop.add_reader(transport._fileno, print)
+        transport.close()
+        loop.remove_reader(transport._fileno)
+        assert await protocol.wait_lost() is None
+    assert protocol.names == ["made", "lost"]
+
+
+@pytest.mark.parametrize("loop_kind", ["fastloop"], indirect=True)
+async def test_a_pipe_that_ends_while_its_fd_is_shared(loop):
+    """By a call of its finalizer, which closes the file at once."""
+    transport, protocol, pipe, write = await asked_pipe(loop)
+    pipe.asked = transport.__del__
+    with write, pytest.warns(ResourceWarning), pytest.raises(OSError) as got:
+        loop.add_reader(transport._fileno, print)
+    assert got.value.errno == errno.EBADF
+    assert pipe.closed
+    assert protocol.names == ["made"]
+
+
+@pytest.mark.parametrize("loop_kind", ["fastloop"], indirect=True)
+def test_a_loop_that_is_closed_while_a_pipes_fd_is_shared(loop):
+    made = loop.run_until_complete(asked_pipe(loop))
+    transport, protocol, pipe, write = made
+    pipe.asked = loop.close
+    with write, pytest.raises(RuntimeError, match="Event loop is closed"):
+        loop.add_reader(transport._fileno, print)
+    with pytest.warns(ResourceWarning, match="unclosed transport"):
+        del made, transport, protocol
+        gc.collect()
+    assert pipe.closed
 
 
 # -- ends --------------------------------------------------------------------
