@@ -182,7 +182,7 @@ append_users(FlLoop *loop, int fd, PyObject *list)
         refs.writer = Py_XNewRef(user_fd->refs.writer);
         refs.object = Py_XNewRef(user_fd->refs.object);
     }
-    transport = Py_XNewRef(fl_fd_transport(loop, fd));
+    transport = fl_fd_transport(loop, fd);
     Py_END_CRITICAL_SECTION();
     if (refs.reader == NULL && refs.writer == NULL && transport == NULL) {
         return 0;

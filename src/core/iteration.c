@@ -371,13 +371,8 @@ fl_loop_iterate(FlLoop *loop)
                         "This event loop is already running");
         return -1;
     }
-    /* user_fd.c closes registrations in this critical section, and frees them
-       at once unless another thread iterates
-       (fl_fd_table_iterates_elsewhere). */
     loop->in_iteration = true;
-    Py_BEGIN_CRITICAL_SECTION(loop);
     fl_fd_table_begin_iteration(&loop->poller->table);
-    Py_END_CRITICAL_SECTION();
     int code = run_iteration(loop);
     fl_fd_table_end_iteration(&loop->poller->table);
     loop->in_iteration = false;

@@ -48,7 +48,7 @@ typedef struct {
        drop it.  The node is already unlinked. */
     void (*abandon)(struct FlOpenTransport *self);
     /* Whether the transport's fd still refers to its own file.  May run
-       Python.  Raises nothing. */
+       Python.  Raises nothing.  Any thread. */
     bool (*has_fd)(struct FlOpenTransport *self);
     /* The fd refers to another file now: end with EBADF, without closing. */
     void (*invalidate_fd)(struct FlOpenTransport *self);

@@ -168,10 +168,18 @@ avoid_sqpoll_thread(void)
 static int
 move_from_stale(FlPoller *poller, int fd)
 {
-    if (fd < 0 || fl_registration_at(&poller->table, fd) == NULL) {
+    FlFdTable *table = &poller->table;
+    if (fd < 0) {
         return fd;
     }
-    int moved = fcntl(fd, F_DUPFD_CLOEXEC, poller->table.fds_size);
+    fl_fd_table_lock(table);
+    bool is_stale = fl_registration_at(table, fd) != NULL;
+    int unused = table->fds_size;
+    fl_fd_table_unlock(table);
+    if (!is_stale) {
+        return fd;
+    }
+    int moved = fcntl(fd, F_DUPFD_CLOEXEC, unused);
     int error = errno;
     (void)close(fd);
     errno = error;

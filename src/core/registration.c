@@ -197,15 +197,9 @@ fl_registration_open(FlFdTable *table, int fd, size_t size_bytes,
 }
 
 FlRegistration *
-fl_registration_at(FlFdTable *table, int fd)
+fl_registration_at(const FlFdTable *table, int fd)
 {
-    FlRegistration *reg = NULL;
-    fl_fd_table_lock(table);
-    if (fd < table->fds_size) {
-        reg = table->fds[fd].reg;
-    }
-    fl_fd_table_unlock(table);
-    return reg;
+    return fd < table->fds_size ? table->fds[fd].reg : NULL;
 }
 
 /* As fl_registration_set, within the lock. */

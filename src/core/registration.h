@@ -151,12 +151,16 @@ fl_fd_table_unlock(FlFdTable *table)
 #endif
 }
 
-/* An iteration of the loop begins, and ends, on this thread. */
+/* An iteration of the loop begins, and ends, on this thread.  It begins within
+   the lock: a thread that closes a registration, and frees it because none
+   iterates, holds that until it has. */
 static inline void
 fl_fd_table_begin_iteration(FlFdTable *table)
 {
+    fl_fd_table_lock(table);
     atomic_store_explicit(&table->iterating_thread, (uintptr_t)pthread_self(),
                           memory_order_relaxed);
+    fl_fd_table_unlock(table);
 }
 
 static inline void
@@ -181,8 +185,9 @@ fl_fd_table_iterates_elsewhere(FlFdTable *table)
 int fl_registration_open(FlFdTable *table, int fd, size_t size_bytes,
                          FlRegistration **out);
 
-/* The open registration of an fd, or NULL. */
-FlRegistration *fl_registration_at(FlFdTable *table, int fd);
+/* The open registration of an fd, or NULL.  The caller has the table's lock:
+   after that, without a GIL, another thread may free it. */
+FlRegistration *fl_registration_at(const FlFdTable *table, int fd);
 
 /* Change the wanted events.  Reported events that are no longer wanted are
    dropped.  If one is added, this registers the file that the fd refers to

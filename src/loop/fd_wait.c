@@ -18,7 +18,9 @@
 FlRegistration *
 fl_fd_trusted_registration(const FlLoop *loop, int fd, PyObject *sock)
 {
-    FlUserFd *user_fd = fl_user_fd_at(loop, fd);
+    /* None without a GIL (fd_wait.h), where reading it here would be unsafe:
+       another thread may close it. */
+    FlUserFd *user_fd = FL_HAVE_GIL ? fl_user_fd_at(loop, fd) : NULL;
     if (user_fd == NULL || !user_fd->reg.trusted) {
         return NULL;
     }

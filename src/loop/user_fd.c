@@ -12,7 +12,11 @@
       that may run Python runs outside it, except evict_transport.  The table
       is read again afterwards.
    4. An event runs the handles that are registered when it runs.  Replacing or
-      removing one drops the event that was reported for it. */
+      removing one drops the event that was reported for it.
+   5. Without a GIL the loop's thread may close a transport's registration, and
+      free it, at any time.  So what a lookup needs of one is read within the
+      table's lock.  There the registration still keeps the transport alive: it
+      is closed before the loop drops its reference. */
 #include "loop/user_fd.h"
 
 #include "core/debug.h"
@@ -37,26 +41,52 @@ static int on_fd(FlLoop *loop, FlRegistration *reg, int events);
 
 /* --- the users of an fd -------------------------------------------------- */
 
-/* The registration of an fd in an open loop, or NULL. */
-static FlRegistration *
-registration_at(const FlLoop *loop, int fd)
+/* Whether the fd has a registration. */
+static bool
+is_registered(const FlLoop *loop, int fd)
 {
-    return loop->poller == NULL ? NULL
-                                : fl_registration_at(&loop->poller->table, fd);
+    if (loop->poller == NULL) { /* a closed loop has none */
+        return false;
+    }
+    FlFdTable *table = &loop->poller->table;
+    fl_fd_table_lock(table);
+    bool found = fl_registration_at(table, fd) != NULL;
+    fl_fd_table_unlock(table);
+    return found;
 }
 
+/* The transport that uses an fd, or NULL.  The caller drops a new reference to
+   its object: see invariant 5. */
 static FlOpenTransport *
 transport_at(const FlLoop *loop, int fd)
 {
-    const FlRegistration *reg = registration_at(loop, fd);
-    return reg == NULL ? NULL : reg->transport;
+    FlOpenTransport *transport = NULL;
+    if (loop->poller == NULL) {
+        return NULL;
+    }
+    FlFdTable *table = &loop->poller->table;
+    fl_fd_table_lock(table);
+    const FlRegistration *reg = fl_registration_at(table, fd);
+    if (reg != NULL && reg->transport != NULL) {
+        transport = reg->transport;
+        Py_INCREF(transport->object);
+    }
+    fl_fd_table_unlock(table);
+    return transport;
 }
 
 FlUserFd *
 fl_user_fd_at(const FlLoop *loop, int fd)
 {
-    FlRegistration *reg = registration_at(loop, fd);
-    return reg != NULL && reg->on_events == on_fd ? (FlUserFd *)reg : NULL;
+    if (loop->poller == NULL) {
+        return NULL;
+    }
+    FlFdTable *table = &loop->poller->table;
+    fl_fd_table_lock(table);
+    FlRegistration *reg = fl_registration_at(table, fd);
+    bool is_user_fd = reg != NULL && reg->on_events == on_fd;
+    fl_fd_table_unlock(table);
+    return is_user_fd ? (FlUserFd *)reg : NULL;
 }
 
 FlUserFd *
@@ -68,20 +98,31 @@ fl_user_fd_after(const FlLoop *loop, int fd)
     }
     FlFdTable *table = &loop->poller->table;
     fl_fd_table_lock(table);
-    while ((reg == NULL || reg->on_events != on_fd) && ++fd < table->fds_size)
-    {
-        reg = table->fds[fd].reg;
-    }
+    do {
+        reg = ++fd < table->fds_size ? table->fds[fd].reg : NULL;
+    } while (fd < table->fds_size && (reg == NULL || reg->on_events != on_fd));
     fl_fd_table_unlock(table);
-    return fd < table->fds_size ? (FlUserFd *)reg : NULL;
+    return (FlUserFd *)reg;
+}
+
+/* Whether a transport uses the fd, also by its socket, whose fileno() this may
+   call; `if_none` if no transport is registered for it. */
+static bool
+transport_has_fd(const FlLoop *loop, int fd, bool if_none)
+{
+    FlOpenTransport *transport = transport_at(loop, fd);
+    if (transport == NULL) {
+        return if_none;
+    }
+    bool has_fd = transport->kind->has_fd(transport);
+    Py_DECREF(transport->object);
+    return has_fd;
 }
 
 bool
 fl_fd_is_used(const FlLoop *loop, int fd)
 {
-    FlOpenTransport *transport = transport_at(loop, fd);
-    return transport == NULL ? registration_at(loop, fd) != NULL
-                             : transport->kind->has_fd(transport);
+    return transport_has_fd(loop, fd, is_registered(loop, fd));
 }
 
 int
@@ -91,6 +132,7 @@ fl_fd_acquire(FlLoop *loop, int fd)
     fl_user_fd_evict(loop, fd);
     while ((previous = transport_at(loop, fd)) != NULL) {
         previous->kind->invalidate_fd(previous);
+        Py_DECREF(previous->object);
         fl_user_fd_evict(loop, fd);
     }
     return fl_loop_check_open(loop); /* that code may have closed the loop */
@@ -313,31 +355,15 @@ parse_registered_fd(FlLoop *loop, PyObject *object)
     return fd;
 }
 
-/* Whether a transport uses the fd, also by its socket, whose fileno() this may
-   call. */
-static bool
-transport_has_fd(FlLoop *loop, int fd)
-{
-    FlOpenTransport *transport = transport_at(loop, fd);
-    if (transport == NULL) {
-        return false;
-    }
-    PyObject *object = Py_NewRef(transport->object);
-    bool has_fd = transport->kind->has_fd(transport);
-    Py_DECREF(object);
-    return has_fd;
-}
-
 /* Raise RuntimeError if a transport uses the fd.  One whose socket was closed
    without its knowledge no longer uses it.  0 or -1. */
 static int
 check_no_transport(FlLoop *loop, PyObject *object, int fd)
 {
-    bool has_fd = transport_has_fd(loop, fd);
+    bool has_fd = transport_has_fd(loop, fd, false);
     /* Looked up again: that may have run the socket's own fileno(). */
     PyObject *transport = has_fd ? fl_fd_transport(loop, fd) : NULL;
     if (transport != NULL) {
-        Py_INCREF(transport); /* the repr of `object` may close it */
         PyErr_Format(PyExc_RuntimeError,
                      "File descriptor %R is used by transport %R", object,
                      transport);
@@ -400,13 +426,14 @@ replace_handle(FlUserFd *user_fd, PyObject *object, int event,
 static void
 evict_transport(FlLoop *loop, int fd)
 {
-    if (transport_has_fd(loop, fd)) {
+    if (transport_has_fd(loop, fd, false)) {
         return;
     }
     FlOpenTransport *transport =
         transport_at(loop, fd); /* fileno() may have ended it */
     if (transport != NULL) {
         transport->kind->invalidate_fd(transport);
+        Py_DECREF(transport->object);
     }
 }
 

@@ -99,7 +99,7 @@ int fl_fd_of(FlLoop *loop, PyObject *object);
    is not an fd. */
 int fl_fd_check(FlLoop *loop, PyObject *object);
 
-/* The transport that uses an fd, borrowed, or NULL. */
+/* The transport that uses an fd, a new reference, or NULL. */
 PyObject *fl_fd_transport(const FlLoop *loop, int fd);
 
 /* tp_traverse of the references of all FlUserFd. */

@@ -56,9 +56,12 @@ close_descriptor(FlStream *self)
 {
     /* Both fields first: close() may run Python that uses the stream. */
     int fd = self->fd;
-    PyObject *sock = self->sock;
+    PyObject *sock;
     self->fd = -1;
+    Py_BEGIN_CRITICAL_SECTION(self); /* see fl_stream_has_fd */
+    sock = self->sock;
     self->sock = NULL;
+    Py_END_CRITICAL_SECTION();
     if (sock == NULL) {
         if (fd >= 0) {
             fl_close_socket(fd);

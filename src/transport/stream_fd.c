@@ -32,13 +32,13 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-int
-fl_stream_query_fd(FlStream *self)
+/* Query whether this socket object, or NULL, has the stream's fd; steals it. */
+static int
+query_socket(FlStream *self, PyObject *sock)
 {
-    if (self->sock == NULL) { /* no object could have closed it */
+    if (sock == NULL) { /* no object could have closed it */
         return self->fd >= 0 ? 0 : -EBADF;
     }
-    PyObject *sock = Py_NewRef(self->sock); /* fileno() may end the stream */
     PyObject *result =
         PyObject_CallMethodNoArgs(sock, self->state->names.fileno);
     Py_DECREF(sock);
@@ -49,6 +49,13 @@ fl_stream_query_fd(FlStream *self)
         return -EBADF;
     }
     return fd == self->fd ? 0 : -EBADF;
+}
+
+int
+fl_stream_query_fd(FlStream *self)
+{
+    /* Owned, because fileno() may end the stream. */
+    return query_socket(self, Py_XNewRef(self->sock));
 }
 
 void
@@ -65,8 +72,15 @@ bool
 fl_stream_has_fd(FlOpenTransport *owned)
 {
     FlStream *self = FL_LIST_ENTRY(&owned->link, FlStream, owned.link);
-    /* The caller owns the transport. */
-    return self->kind == FL_SOCKET && fl_stream_query_fd(self) == 0;
+    PyObject *sock;
+    if (self->kind != FL_SOCKET) {
+        return false;
+    }
+    /* Without a GIL the loop's thread may close it meanwhile. */
+    Py_BEGIN_CRITICAL_SECTION(self);
+    sock = Py_XNewRef(self->sock);
+    Py_END_CRITICAL_SECTION();
+    return query_socket(self, sock) == 0;
 }
 
 /* 0 or a negative errno. */

@@ -193,6 +193,56 @@ for pair in pairs:
 """)
 
 
+def test_descriptors_change_hands_while_others_ask_who_has_them(fast_script):
+    """A transport that ends takes its registration and itself away.
+
+    A race: it need not come, even where it is possible.
+    """
+    fast_script("""
+from fastloop import _core
+pairs = [socket.socketpair() for _ in range(20)]
+for pair in pairs:
+    pair[0].setblocking(False)
+first = pairs[-1][1].fileno() + 1  # of the duplicates
+loop = new_loop()
+ended = False
+
+async def connections():
+    until = time.monotonic() + 3
+    while time.monotonic() < until:
+        made = [
+            (await loop.create_connection(
+                asyncio.Protocol, sock=pair[0].dup()))[0]
+            for pair in pairs
+        ]
+        for transport in made:
+            transport.abort()
+        made = transport = None
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+def body(number):
+    global ended
+    if number == 0:
+        loop.run_until_complete(connections())
+        ended = True
+    while number == 1 and not ended:
+        _core.fd_users(loop)
+    while number > 1 and not ended:
+        for fd in range(first, first + 40):
+            try:
+                loop.remove_reader(fd)
+            except RuntimeError as exc:
+                assert "is used by transport" in str(exc), exc
+
+in_threads(4, body)
+loop.close()
+for pair in pairs:
+    pair[0].close()
+    pair[1].close()
+""")
+
+
 def test_closing_while_others_call(script):
     """A call is queued or refused, and never lost in between."""
     script("""
