@@ -110,7 +110,10 @@ struct FlLoop {
 
     /* transports and fds */
     FlList streams; /* FlOpenTransport: open transports */
-    char *scratch;  /* receive buffer of all streams, made on first use */
+    /* The connections among them, counted without metrics too: another thread
+       that enables metrics cannot walk the list. */
+    _Atomic uint64_t open_connections;
+    char *scratch; /* receive buffer of all streams, made on first use */
     struct FlDatagramBuffers *datagram_buffers; /* the same for datagrams */
 
     /* attributes that Python code sees; NULL reads as None */

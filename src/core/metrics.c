@@ -11,7 +11,6 @@
 #include "core/metrics.h"
 
 #include "base/clock.h"
-#include "base/list.h"
 #include "core/poller.h"
 #include "core/ready_queue.h"
 #include "core/thread_queue.h"
@@ -144,28 +143,10 @@ fl_metrics_run_ends(FlLoop *loop)
 
 /* --- creation and end ---------------------------------------------------- */
 
-/* The number of open stream transports: `streams` has datagram transports
-   too. */
-static uint64_t
-count_open(const FlLoop *loop)
+/* As fl_metrics_enable, of a loop that has none. */
+static int
+metrics_new(FlLoop *loop)
 {
-    uint64_t count = 0;
-    const FlList *list = &loop->streams;
-    for (const FlList *link = list->next; link != list; link = link->next) {
-        const FlOpenTransport *owned =
-            FL_LIST_ENTRY((FlList *)link, FlOpenTransport, link);
-        /* The list has transports of each kind; compare the exact type. */
-        count += Py_IS_TYPE(owned->object, loop->state->stream_type);
-    }
-    return count;
-}
-
-int
-fl_metrics_enable(FlLoop *loop)
-{
-    if (loop->metrics != NULL) {
-        return 0;
-    }
     FlMetrics *metrics = calloc(1, sizeof(*metrics));
     if (metrics == NULL) {
         (void)PyErr_NoMemory();
@@ -182,9 +163,19 @@ fl_metrics_enable(FlLoop *loop)
                           : atomic_load(&loop->poller->sleeping)
                               ? FL_TIME_SLEEPING
                               : FL_TIME_CALLBACKS;
-    fl_count_set(&metrics->connections_open, count_open(loop));
     loop->metrics = metrics; /* last: other threads may read it now */
     return 0;
+}
+
+int
+fl_metrics_enable(FlLoop *loop)
+{
+    int code;
+    /* Two threads may enable metrics at once: the first one does. */
+    Py_BEGIN_CRITICAL_SECTION(loop);
+    code = loop->metrics == NULL ? metrics_new(loop) : 0;
+    Py_END_CRITICAL_SECTION();
+    return code;
 }
 
 /* It belongs to the loop object, not to an open loop: metrics() also works on
@@ -199,7 +190,6 @@ fl_metrics_free(FlLoop *loop)
 void
 fl_metrics_closed(FlMetrics *metrics)
 {
-    fl_count_set(&metrics->connections_open, 0);
     fl_count_set(&metrics->bytes_waiting, 0);
     fl_count_set(&metrics->ready, 0);
     fl_count_set(&metrics->timers, 0);
@@ -239,6 +229,8 @@ fl_metrics_read(FlLoop *loop)
     if (fl_loop_on_own_thread(loop)) {
         copy_progress(loop, loop->metrics);
     }
+    fl_count_set(&loop->metrics->connections_open,
+                 fl_count_get(&loop->open_connections));
     read_times(loop, values);
     const char *place = (const char *)loop->metrics + FIRST_COUNTER;
     for (count = 2 + FL_TIMES; count < sizeof(values) / sizeof(*values);

@@ -92,7 +92,7 @@ typedef struct FlMetrics {
     FlCount timers;
     FlCount timers_most;
 
-    FlCount connections_open;
+    FlCount connections_open; /* as copied by fl_metrics_read */
     FlCount connections_made; /* includes accepted ones */
     FlCount connections_accepted;
     FlCount connections_refused;

@@ -214,6 +214,7 @@ close_core(FlLoop *loop)
     }
     drop_timers(loop);
     abandon_transports(&loop->streams);
+    atomic_store(&loop->open_connections, 0);
     fl_user_fd_close_all(loop);
     Py_CLEAR(loop->future_keywords);
     Py_CLEAR(loop->step_kwnames);

@@ -102,7 +102,7 @@ drop_loop_reference(FlStream *self)
     }
     fl_list_remove(&self->owned.link);
     if (fl_stream_is_connection(self)) {
-        FL_METER(self->loop, connections_open, (uint64_t)-1);
+        fl_count_add(&self->loop->open_connections, (uint64_t)-1);
     }
     Py_DECREF(self);
 }

@@ -209,7 +209,7 @@ stream_start(FlStream *self, const FlStreamOptions *options)
     fl_list_append(&loop->streams, &self->owned.link);
     Py_INCREF(self); /* the loop's, see drop_loop_reference */
     if (fl_stream_is_connection(self)) {
-        FL_METER(loop, connections_open, 1);
+        fl_count_add(&loop->open_connections, 1);
     }
     if (loop->debug) {
         fl_debug_note_stack(loop, &self->queued_by);
