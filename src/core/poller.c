@@ -47,7 +47,8 @@
 
 /* asyncio's MAXIMUM_SELECT_TIMEOUT: one day. */
 #define LONGEST_POLL_NS (24 * 3600 * FL_NS_PER_S)
-/* How often the set is polled while the system refuses to let libuv do it. */
+/* How often the set is polled while libuv cannot do it: the system refuses to
+   register it, or has no fd to replace it. */
 #define UNPOLLED_MS     5
 
 static void
@@ -239,12 +240,16 @@ check_uv_fds(FlPoller *poller)
 
 /* Have libuv poll the set, if it does not.  If the set cannot be added,
    set_poll is stopped again before libuv tries to add it itself and aborts.
-   0 or more, or a negative errno. */
+   A set that reports stale events would end each wait at once: -EAGAIN until
+   it is replaced.  0 or more, or a negative errno. */
 static int
 start_set_poll(FlPoller *poller)
 {
     if (FL_LIKELY(poller->set_polled)) {
         return 0;
+    }
+    if (poller->table.needs_new_set) {
+        return -EAGAIN;
     }
     int code = uv_poll_start(&poller->set_poll, UV_READABLE, on_set);
     if (code == 0) {
@@ -576,7 +581,7 @@ take_events(FlPoller *poller)
         mark_broken(poller, count);
     } /* after EINTR the next poll tries again */
     table->event_count = count > 0 ? count : 0;
-    poller->busy = count > 1;
+    poller->busy = count > 1 && !table->needs_new_set;
     return count > 0;
 }
 
@@ -586,8 +591,7 @@ static void
 wait_for_events(FlPoller *poller, int64_t timeout_ns)
 {
     if (!poller->wait_checked || !poller->set_polled) {
-        /* libuv cannot run, or the system has no memory to register the set.
-           Poll the set at intervals instead; the next wait tries again. */
+        /* See UNPOLLED_MS; the next wait tries again. */
         uv_sleep(UNPOLLED_MS);
         poller->set_fired = true;
         return;

@@ -358,11 +358,17 @@ bool
 fl_registrations_collect(FlFdTable *table)
 {
     fl_fd_table_lock(table);
+    unsigned stale_before = table->stale_events;
     for (int at = 0; at < table->event_count; at++) {
         note(table, &table->events[at]);
     }
     table->event_count = 0;
-    bool stale = table->stale_events > MOST_STALE; /* see invariant 2 */
+    /* See invariant 2.  A replacement that failed is tried again with the next
+       stale events, and is not needed any more if none come. */
+    bool stale = FL_UNLIKELY(table->needs_new_set)
+                     ? table->stale_events != stale_before
+                     : table->stale_events > MOST_STALE;
+    table->needs_new_set = false;
     if (FL_UNLIKELY(stale)) {
         table->stale_events = 0;
     }
@@ -472,7 +478,8 @@ fl_fd_table_replace_set(FlFdTable *table)
 {
     FlFdSet old;
     fl_fd_table_lock(table);
-    if (fl_fd_set_replace(&table->set, &old) == 0) {
+    table->needs_new_set = fl_fd_set_replace(&table->set, &old) < 0;
+    if (!table->needs_new_set) {
         register_all(table, &old);
         fl_fd_set_close(&old);
     }

@@ -71,6 +71,7 @@ typedef struct {
     /* A user-owned fd was registered or changed since the last poll. */
     atomic_bool user_fd_changed;
     bool recheck;          /* some registration has `recheck` set */
+    bool needs_new_set;    /* for which there was no fd */
     unsigned stale_events; /* since the set was last replaced */
     FlList fired;  /* registrations with events that are not queued yet */
     FlList closed; /* see fl_registrations_free_closed */
@@ -234,7 +235,8 @@ void fl_registrations_free_closed(FlFdTable *table);
 void fl_registrations_recheck(FlFdTable *table);
 
 /* Replace the set by a new one, which has no stale registrations.  On failure
-   the old one stays: only slower.  No poll may run. */
+   the old one stays, and is polled at intervals while it reports stale events
+   (needs_new_set).  No poll may run. */
 void fl_fd_table_replace_set(FlFdTable *table);
 
 /* Close every registration that is left; the loop is being closed. */
