@@ -150,7 +150,7 @@ fl_fd_transport(const FlLoop *loop, int fd)
 /* Run what stands in a slot, a handle or an FlFdCall; steals it.  0, or -1
    with an exception that ends the run. */
 static int
-run_handle(FlLoop *loop, PyObject *handle)
+run_slot(FlLoop *loop, PyObject *handle)
 {
     if (handle == NULL) {
         return 0;
@@ -184,12 +184,12 @@ on_fd(FlLoop *loop, FlRegistration *reg, int events)
         writer = Py_XNewRef(user_fd->refs.writer);
     }
     Py_END_CRITICAL_SECTION();
-    int code = run_handle(loop, reader);
+    int code = run_slot(loop, reader);
     if (code < 0) {
         Py_XDECREF(writer); /* the run ends with the reader's exception */
         return code;
     }
-    return run_handle(loop, writer);
+    return run_slot(loop, writer);
 }
 
 /* --- registering --------------------------------------------------------- */
@@ -386,12 +386,18 @@ fl_fd_check(FlLoop *loop, PyObject *object)
     return fd < 0 ? -1 : check_no_transport(loop, object, fd);
 }
 
-/* Put a handle in the slot of its direction; steals it.  *dropped is what the
-   caller must drop after the critical section: the previous handle, or on
-   failure the new one.  0 or a negative errno. */
+/* What replace_handle leaves to drop after the critical section, because that
+   may run any code. */
+typedef struct {
+    PyObject *handle; /* the previous one or NULL; the new one on failure */
+    PyObject *object; /* the previous FlFdRefs.object, or NULL */
+} Dropped;
+
+/* Put a handle in the slot of its direction; steals it.  0 or a negative
+   errno. */
 static int
 replace_handle(FlUserFd *user_fd, PyObject *object, int event,
-               PyObject *handle, FlFdRefs *dropped)
+               PyObject *handle, Dropped *dropped)
 {
     FlRegistration *reg = &user_fd->reg;
     PyObject **slot = fl_user_fd_slot(user_fd, event);
@@ -403,7 +409,7 @@ replace_handle(FlUserFd *user_fd, PyObject *object, int event,
     reg->trusted = false;
     int code = fl_registration_set(reg, fl_user_fd_wanted(user_fd));
     if (code == 0) {
-        dropped->reader = previous;
+        dropped->handle = previous;
         dropped->object = user_fd->refs.object;
         /* For parse_registered_fd.  An int identifies nothing. */
         user_fd->refs.object = PyLong_Check(object) ? NULL : Py_NewRef(object);
@@ -411,7 +417,7 @@ replace_handle(FlUserFd *user_fd, PyObject *object, int event,
     }
     /* Failed: restore the previous state, as if add had not been called. */
     *slot = previous;
-    dropped->reader = handle;
+    dropped->handle = handle;
     reg->wanted = (uint8_t)before;
     if (fl_user_fd_wanted(user_fd) == 0) {
         FlFdRefs refs;
@@ -454,7 +460,7 @@ fl_user_fd_open(FlLoop *loop, int fd)
 static int
 set_handle(FlLoop *loop, int fd, PyObject *object, int event, PyObject *handle)
 {
-    FlFdRefs dropped = {handle, NULL, NULL};
+    Dropped dropped = {NULL, NULL};
     FlUserFd *user_fd;
     int code = 0;
     Py_BEGIN_CRITICAL_SECTION(loop);
@@ -470,8 +476,7 @@ set_handle(FlLoop *loop, int fd, PyObject *object, int event, PyObject *handle)
         Py_DECREF(handle);
         return -1;
     }
-    /* Last, because dropping what a handle owned may run any code. */
-    cancel_handle(loop, dropped.reader);
+    cancel_handle(loop, dropped.handle);
     Py_XDECREF(dropped.object);
     return code < 0 ? fl_raise_errno(code) : 0;
 }
