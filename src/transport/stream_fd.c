@@ -32,7 +32,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-/* Query whether this socket object, or NULL, has the stream's fd; steals it. */
+/* Whether this socket object, or NULL, has the stream's fd; steals it. */
 static int
 query_socket(FlStream *self, PyObject *sock)
 {
