@@ -12,7 +12,9 @@ import math
 import socket
 import sys
 import weakref
-from asyncio import base_events, constants, sslproto, trsock
+from asyncio import constants, sslproto, trsock
+
+from ._private import SendfileMode, check_ssl_socket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,7 +40,6 @@ _logger = logging.getLogger("asyncio")
 #: The class whose methods the C code may replace by system calls.  Kept here
 #: because a test may replace the name socket.socket.
 socket_type = socket.socket
-check_ssl_socket = base_events._check_ssl_socket  # type: ignore[attr-defined]
 
 
 #: Values and bound methods that a TransportSocket copies from its socket at
@@ -192,8 +193,8 @@ def add_attributes(
         kind._protocol = property(kind.get_protocol, kind.set_protocol)
     datagram._buffer_size = property(datagram.get_write_buffer_size)
     # loop.sendfile and loop.start_tls of asyncio look for these two
-    stream._sendfile_compatible = constants._SendfileMode.TRY_NATIVE
-    tls._sendfile_compatible = constants._SendfileMode.FALLBACK
+    stream._sendfile_compatible = SendfileMode.TRY_NATIVE
+    tls._sendfile_compatible = SendfileMode.FALLBACK
     stream._start_tls_compatible = tls._start_tls_compatible = True
     # TLS closes both sides
     stream.can_write_eof = lambda self: True

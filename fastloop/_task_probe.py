@@ -11,6 +11,8 @@ from __future__ import annotations
 import asyncio
 import threading
 
+from . import _private
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -41,7 +43,7 @@ def task_callbacks() -> tuple[Any, Any] | None:
     Returns None if asyncio's task is not the C one, or behaves in an unknown
     way: the core then treats steps as any other callback.
     """
-    if asyncio._get_running_loop() is None:
+    if _private.running_loop() is None:
         return _probe_a_task()
     # This thread is in the middle of a task of the running loop, and a thread
     # can have only one current task: use another thread.
@@ -61,7 +63,7 @@ def _probe_a_task() -> tuple[Any, Any] | None:
 
     # Named, so that it uses up none of the numbers of asyncio's task names.
     task = asyncio.Task(wait(), loop=loop, name="fastloop-probe")
-    asyncio._set_running_loop(loop)
+    _private.set_running_loop(loop)
     try:
         step = loop.calls.pop()[0]
         step()
@@ -72,7 +74,7 @@ def _probe_a_task() -> tuple[Any, Any] | None:
         task.cancel()
         return None
     finally:
-        asyncio._set_running_loop(None)
+        _private.set_running_loop(None)
     if type(step).__name__ != "TaskStepMethWrapper":
         return None  # asyncio runs on its Python task here
     return step, wakeup

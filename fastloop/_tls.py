@@ -12,7 +12,7 @@ import ssl
 import sys
 from asyncio import constants, exceptions, sslproto
 
-from . import _core
+from . import _core, _private
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def open_adapter(
         constants.SSL_SHUTDOWN_TIMEOUT,
     )
     if not sslcontext:
-        sslcontext = sslproto._create_transport_context(
+        sslcontext = _private.create_transport_context(
             server_side, server_hostname
         )
     # No nested function: CPython 3.12 and 3.13 corrupt its code object if

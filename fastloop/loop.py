@@ -19,14 +19,9 @@ import sys
 import threading
 import warnings
 import weakref
-from asyncio import (
-    base_events,
-    events,
-    format_helpers,
-    unix_events,
-)
+from asyncio import base_events, events
 
-from . import _core
+from . import _core, _private
 from . import streams as _native_streams  # noqa: F401
 from ._selector import RegisteredDescriptors
 from .connections import Connections
@@ -44,19 +39,6 @@ if TYPE_CHECKING:
 
     _Ts = TypeVarTuple("_Ts")
 
-    class _AsyncioLoop(asyncio.SelectorEventLoop):
-        """Methods of asyncio's loop that typeshed lacks."""
-
-        def _check_closed(self) -> None: ...
-        def _check_running(self) -> None: ...
-        def _check_signal(self, sig: object) -> None: ...
-        def _asyncgen_firstiter_hook(self, agen: Any) -> None: ...
-        def _asyncgen_finalizer_hook(self, agen: Any) -> None: ...
-        def _set_coroutine_origin_tracking(self, enabled: bool) -> None: ...
-
-else:
-    _AsyncioLoop = asyncio.SelectorEventLoop
-
 
 def _asyncio_logger() -> logging.Logger:
     """Return the logger of asyncio's loops; looked up, as tests replace it."""
@@ -69,7 +51,11 @@ def _ignore_signal(number: int, frame: FrameType | None) -> None:
 
 
 class Loop(  # type: ignore[misc, unused-ignore]
-    _core.BaseLoop, SocketCalls, ExecutorCalls, Connections, _AsyncioLoop
+    _core.BaseLoop,
+    SocketCalls,
+    ExecutorCalls,
+    Connections,
+    _private.AsyncioLoop,
 ):
     """An asyncio event loop whose hot paths are in C.
 
@@ -81,7 +67,7 @@ class Loop(  # type: ignore[misc, unused-ignore]
 
     # Bound here, so that a patch of asyncio's class, as nest_asyncio makes,
     # does not change it.
-    run_until_complete = _AsyncioLoop.run_until_complete
+    run_until_complete = _private.AsyncioLoop.run_until_complete
 
     # asyncio's own __init__ sets these on each instance; they rarely change.
     _coroutine_origin_tracking_enabled = False
@@ -98,7 +84,7 @@ class Loop(  # type: ignore[misc, unused-ignore]
         """Make a loop; see ``fastloop.new_event_loop``."""
         _refuse_greenlets()
         self._signal_handlers = {}
-        if asyncio.coroutines._is_debug_mode():  # type: ignore[attr-defined]
+        if _private.is_debug_mode():
             self._debug = True
         self._metrics_from_environment()
 
@@ -178,11 +164,7 @@ class Loop(  # type: ignore[misc, unused-ignore]
     @functools.cached_property
     def _watcher(self) -> Any:
         """The child watcher: reports exits of child processes (3.14 on)."""
-        # typeshed does not know the names of 3.14.
-        unix: Any = unix_events
-        if unix.can_use_pidfd():
-            return unix._PidfdChildWatcher()
-        return unix._ThreadedChildWatcher()
+        return _private.child_watcher()
 
     # -- running --------------------------------------------------------------
 
@@ -204,7 +186,7 @@ class Loop(  # type: ignore[misc, unused-ignore]
                 firstiter=self._asyncgen_firstiter_hook,
                 finalizer=self._asyncgen_finalizer_hook,
             )
-            events._set_running_loop(self)
+            _private.set_running_loop(self)
             if self._run_once == super()._run_once:
                 self._iterate_until_stopped()
                 return
@@ -225,7 +207,7 @@ class Loop(  # type: ignore[misc, unused-ignore]
 
     def _leave_thread(self, hooks: Any) -> None:
         """Undo what a run has set for its thread; may be called again."""
-        events._set_running_loop(None)
+        _private.set_running_loop(None)
         sys.set_asyncgen_hooks(*hooks)
         self._set_coroutine_origin_tracking(False)
 
@@ -309,9 +291,7 @@ class Loop(  # type: ignore[misc, unused-ignore]
                 {"message": "Exception in the event loop", "exception": exc}
             )
             return
-        source = format_helpers._format_callback_source(
-            handle._callback, handle._args or (), **_debug_keyword(self)
-        )
+        source = _private.handle_source(handle, self.get_debug())
         context: dict[str, Any] = {
             "message": f"Exception in callback {source}",
             "exception": exc,
@@ -330,7 +310,7 @@ class Loop(  # type: ignore[misc, unused-ignore]
         """
         if self._debug:
             if isinstance(handle, events.Handle):
-                handle = base_events._format_handle(handle)  # type: ignore[attr-defined]
+                handle = _private.handle_text(handle)
             _asyncio_logger().warning(
                 "Executing %s took %.3f seconds", handle, duration_ns / 1e9
             )
@@ -457,7 +437,9 @@ class Loop(  # type: ignore[misc, unused-ignore]
         outside the main thread, and if the loop is closed.  Implements
         asyncio's ``loop.add_signal_handler()``.
         """
-        if asyncio.iscoroutine(callback) or _is_coroutine_function(callback):
+        if asyncio.iscoroutine(callback) or _private.is_coroutine_function(
+            callback
+        ):
             raise TypeError(
                 "coroutines cannot be used with add_signal_handler()"
             )
@@ -564,13 +546,6 @@ class Loop(  # type: ignore[misc, unused-ignore]
         )
 
 
-# asyncio's own test; its public name is deprecated from 3.14 on.
-_is_coroutine_function = (
-    getattr(asyncio.coroutines, "_iscoroutinefunction", None)
-    or asyncio.iscoroutinefunction
-)
-
-
 def _refuse_greenlets() -> None:
     """Raise RuntimeError if gevent has replaced threads by greenlets.
 
@@ -598,14 +573,6 @@ def _may_be_literal(host: object) -> bool:
         and (":" in host or host[-1:].isdigit())
         and socket.getaddrinfo is _system_getaddrinfo
     )
-
-
-def _debug_keyword(loop: Loop) -> dict[str, bool]:
-    # Late 3.12 releases began to show a callback's arguments only in debug
-    # mode.
-    if format_helpers._format_callback_source.__kwdefaults__:
-        return {"debug": loop.get_debug()}
-    return {}
 
 
 # Corked writes are sent before a fork, or the child would send them too.

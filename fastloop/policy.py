@@ -11,19 +11,13 @@ import asyncio
 import sys
 import warnings
 
+from . import _private
 from .loop import Loop
 
 __all__ = ["EventLoopPolicy", "install"]
 
-if sys.version_info >= (3, 14):
-    # The name without an underscore warns at every use.  Only the program's
-    # use of a policy should warn, not this import.
-    _Default = asyncio.unix_events._DefaultEventLoopPolicy
-else:
-    _Default = asyncio.DefaultEventLoopPolicy
 
-
-class EventLoopPolicy(_Default):
+class EventLoopPolicy(_private.DefaultPolicy):
     """asyncio's default policy, but its new loops are fastloop loops.
 
     Everything else is inherited: which thread gets a loop, and child watchers

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from . import _private
 from .loop import Loop
 
 # Importing typing would take a quarter of the time allowed for fastloop.
@@ -46,7 +47,7 @@ def run(
     default loop and the parameter metrics.
     """
     factory = new_event_loop if loop_factory is None else loop_factory
-    if asyncio._get_running_loop() is not None:
+    if _private.running_loop() is not None:
         raise RuntimeError(
             "asyncio.run() cannot be called from a running event loop"
         )

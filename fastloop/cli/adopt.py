@@ -19,6 +19,8 @@ from importlib import import_module
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
+from fastloop import _private
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -78,7 +80,7 @@ def adopt(kind: str, counted: Counted | None = None) -> None:
     """
     factory = factory_of(kind)
     default = counted or factory
-    policy = getattr(unix_events, "_UnixDefaultEventLoopPolicy", None)
+    policy = getattr(_private, "DefaultPolicy", None)
     if policy is not None:  # Python 3.16 has none
         policy._loop_factory = staticmethod(default)
     if hasattr(asyncio, "EventLoop"):  # from 3.13 on

@@ -107,13 +107,14 @@ def installed_loops() -> dict[str, str]:
 def _default_loop() -> str:
     """Return the loop that `asyncio.run` gives here, and who chose it."""
     import asyncio
-    from asyncio import unix_events
+
+    from fastloop import _private
 
     loop = asyncio.new_event_loop()
     loop.close()
     kind = f"{type(loop).__module__}.{type(loop).__qualname__}"
-    policy = getattr(asyncio.events, "_event_loop_policy", None)
-    default = getattr(unix_events, "_UnixDefaultEventLoopPolicy", type(None))
+    policy = _private.policy()
+    default = getattr(_private, "DefaultPolicy", None)
     if policy is not None and type(policy) is not default:
         chosen = (
             f"set by the policy {type(policy).__module__}."

@@ -18,6 +18,8 @@ import socket
 import ssl
 import time
 
+from fastloop import _private
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import FrameType
@@ -85,7 +87,7 @@ class Sampler:
 
     def _look(self, number: int, frame: FrameType | None) -> None:
         now = time.thread_time()
-        self._seen = self._seen or asyncio._get_running_loop() is not None
+        self._seen = self._seen or _private.running_loop() is not None
         while frame and frame.f_code.co_filename in self._called_files:
             frame = frame.f_back
         if frame and frame.f_code.co_filename in self._loop_files:

@@ -1,0 +1,99 @@
+"""asyncio's private names: all that fastloop's Python files use.
+
+A Python version that renames one, or takes it away, is answered here;
+``tests/lint/test_private_names.py`` checks that no other module uses one.  A
+function looks its name up at each call: programs and tests replace those.
+
+Not here are attributes of asyncio's objects, such as a reader's ``_buffer``,
+and the methods of asyncio's loop that ``Loop`` and its bases replace.  Of
+other private names one module each makes use: ``executor.py`` of those of
+concurrent.futures, ``sockets.py`` of socket's, ``_tls.py`` of ssl's.
+"""
+
+# mypy: disable-error-code="attr-defined, no-any-return"
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from asyncio import (
+    base_events,
+    constants,
+    coroutines,
+    events,
+    format_helpers,
+    sslproto,
+    unix_events,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    class AsyncioLoop(asyncio.SelectorEventLoop):
+        """The private methods of asyncio's loop that ``Loop`` calls."""
+
+        def _check_closed(self) -> None: ...
+        def _check_running(self) -> None: ...
+        def _check_signal(self, sig: object) -> None: ...
+        def _asyncgen_firstiter_hook(self, agen: Any) -> None: ...
+        def _asyncgen_finalizer_hook(self, agen: Any) -> None: ...
+        def _set_coroutine_origin_tracking(self, enabled: bool) -> None: ...
+
+else:
+    AsyncioLoop = asyncio.SelectorEventLoop
+
+#: Raises TypeError for an SSL socket; the core calls it for ``sock_*()``.
+check_ssl_socket = base_events._check_ssl_socket
+#: What ``loop.sendfile()`` looks for in a transport.
+SendfileMode = constants._SendfileMode
+#: Makes the context of a TLS connection that was given none.
+create_transport_context = sslproto._create_transport_context
+#: From 3.14 on the public name is deprecated.
+is_coroutine_function = (
+    getattr(coroutines, "_iscoroutinefunction", None)
+    or coroutines.iscoroutinefunction
+)
+if sys.version_info < (3, 16):
+    #: The class of policies.  From 3.14 on its public name warns at each use.
+    DefaultPolicy = unix_events._UnixDefaultEventLoopPolicy
+
+
+def is_debug_mode() -> bool:
+    """Whether the environment or the interpreter asks for debug mode."""
+    return coroutines._is_debug_mode()
+
+
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """Return the running loop of this thread, or None."""
+    return asyncio._get_running_loop()
+
+
+def set_running_loop(loop: asyncio.AbstractEventLoop | None) -> None:
+    """Set the running loop of this thread."""
+    events._set_running_loop(loop)
+
+
+def policy() -> object | None:
+    """Return the policy that was set or used, or None."""
+    return getattr(events, "_event_loop_policy", None)
+
+
+def handle_source(handle: Any, debug: bool) -> str:
+    """Describe a handle's callback and where it is defined."""
+    # Late 3.12 releases began to show the arguments only in debug mode.
+    describe: Any = format_helpers._format_callback_source
+    more = {"debug": debug} if describe.__kwdefaults__ else {}
+    return describe(handle._callback, handle._args or (), **more)
+
+
+def handle_text(handle: asyncio.Handle) -> str:
+    """Describe a handle, or the task whose step it is."""
+    return base_events._format_handle(handle)
+
+
+def child_watcher() -> Any:
+    """Return what reports the exits of child processes (3.14 on)."""
+    if unix_events.can_use_pidfd():
+        return unix_events._PidfdChildWatcher()
+    return unix_events._ThreadedChildWatcher()
