@@ -11,11 +11,11 @@ import os
 import re
 import sys
 from dataclasses import asdict
-from pathlib import Path
 
 from . import info
 from .commands import Refused
 from .doctor_code import Finding, read
+from .machine import processors, text_of
 from .options import as_text, parser_of
 
 __all__ = ["environment", "main"]
@@ -92,7 +92,7 @@ def _descriptors() -> Finding:
 
 
 def _backlog() -> Finding | None:
-    text = _read("/proc/sys/net/core/somaxconn")
+    text = text_of("/proc/sys/net/core/somaxconn")
     if not text or int(text) >= 1024:
         return Finding("ok", f"somaxconn is {text}") if text else None
     return Finding(
@@ -104,10 +104,9 @@ def _backlog() -> Finding | None:
 
 def _quota() -> Finding:
     """A quota below one CPU stops the loop for most of each period."""
-    cpus = len(os.sched_getaffinity(0)) if sys.platform == "linux" else None
     quota = _cgroup_quota()
     if quota is None:
-        return Finding("ok", f"{cpus or os.cpu_count()} CPUs, no quota")
+        return Finding("ok", f"{len(processors())} CPUs, no quota")
     if quota >= 1:
         return Finding("ok", f"the container may use {quota:g} CPUs")
     return Finding(
@@ -120,15 +119,15 @@ def _quota() -> Finding:
 
 def _cgroup_quota() -> float | None:
     """Return the CPUs that the control group allows; None if all."""
-    for line in _read("/proc/self/cgroup").splitlines():
+    for line in text_of("/proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers == "":
-            text = _read(f"/sys/fs/cgroup{path}/cpu.max") or _read(
+            text = text_of(f"/sys/fs/cgroup{path}/cpu.max") or text_of(
                 "/sys/fs/cgroup/cpu.max"
             )
         elif "cpu" in controllers.split(","):
-            quota = _read("/sys/fs/cgroup/cpu/cpu.cfs_quota_us")
-            period = _read("/sys/fs/cgroup/cpu/cpu.cfs_period_us")
+            quota = text_of("/sys/fs/cgroup/cpu/cpu.cfs_quota_us")
+            period = text_of("/sys/fs/cgroup/cpu/cpu.cfs_period_us")
             text = f"{quota} {period or 1}"
         else:
             continue
@@ -139,21 +138,13 @@ def _cgroup_quota() -> float | None:
 
 
 def _seccomp() -> Finding | None:
-    if not re.search(r"^Seccomp:\s*2$", _read("/proc/self/status"), re.M):
+    if not re.search(r"^Seccomp:\s*2$", text_of("/proc/self/status"), re.M):
         return None
     return Finding(
         "note",
         "a seccomp filter is active; fastloop's loop ran under it just now, "
         "so it allows what that needs",
     )
-
-
-def _read(path: str) -> str:
-    """Return a file's text, "" if it cannot be read."""
-    try:
-        return Path(path).read_text().strip()
-    except OSError:
-        return ""
 
 
 #: Environment variables that choose a loop, and the values that are fine.

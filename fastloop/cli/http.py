@@ -15,6 +15,7 @@ from typing import Any
 from .client import SHARES
 from .commands import Refused
 from .load import Load, LoadFound
+from .machine import processors
 from .processes import Child, Processes, worker_command
 from .program import Race
 from .worker import peak_memory
@@ -222,10 +223,8 @@ def _take_processors() -> str:
     The load tools are started from here, so they go there too.  "" where
     there is only one or the system cannot do this.
     """
-    if not hasattr(os, "sched_getaffinity"):
-        return ""
-    *others, last = sorted(os.sched_getaffinity(0))
-    if not others:
+    *others, last = processors()
+    if not others or not hasattr(os, "sched_setaffinity"):
         return ""
     os.sched_setaffinity(0, others)
     return str(last)

@@ -8,12 +8,12 @@ tools wait for an answer before they ask again, and so miss a stall.
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from dataclasses import dataclass, field
 
 from .commands import Refused
+from .machine import processors
 from .processes import Processes, worker_command
 
 __all__ = ["TOOLS", "Load", "LoadFound"]
@@ -52,7 +52,7 @@ class Load:
         if tool in TOOLS and shutil.which(tool) is None:
             raise Refused(f"{tool} is not on PATH")
         # Asked before the server is given a processor of its own.
-        self._spins = _processors() > 1
+        self._spins = len(processors()) > 1
         self.tool = tool or next(filter(shutil.which, TOOLS), "own")
         self._is_named = tool is not None
         self._path = path
@@ -112,12 +112,6 @@ class Load:
         form = ["--output-format", "json"] if new else ["-j"]
         form += ["--no-tui", "--redirect", "0"]  # as the others do
         return ["oha", *form, "-c", many, "-z", whole, url]
-
-
-def _processors() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _number(pattern: str, text: str) -> int:

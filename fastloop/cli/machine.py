@@ -4,41 +4,42 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import ssl
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-__all__ = ["machine"]
+__all__ = ["machine", "processors", "text_of"]
 
 
-def _read(path: str, key: str = "") -> str | None:
-    """Return the first line of a file, or the value after a key."""
+def text_of(path: str) -> str:
+    """Return a file's text, "" if it cannot be read."""
     try:
-        lines = Path(path).read_text().splitlines()
+        return Path(path).read_text().strip()
     except OSError:
-        return None
-    found = next((line for line in lines if line.startswith(key)), None)
-    if found is None:
-        return None
-    return found.partition(":")[2].strip() if key else found.strip()
+        return ""
+
+
+def processors() -> list[int]:
+    """Return the processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
 
 
 def machine() -> dict[str, Any]:
     """Return the facts; the core of fastloop is not imported for them."""
-    cpus = list(range(os.cpu_count() or 1))
-    if hasattr(os, "sched_getaffinity"):
-        cpus = sorted(os.sched_getaffinity(0))
-    cpu = _read("/proc/cpuinfo", "model name")
+    cpu = re.search(r"^model name\s*: (.*\S)", text_of("/proc/cpuinfo"), re.M)
     governor = "/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"
     return {
         "system": f"{platform.system()} {platform.release()}",
         "machine": platform.machine(),
-        "cpu": cpu or platform.processor() or "unknown",
-        "cpus": cpus,
+        "cpu": cpu[1] if cpu else platform.processor() or "unknown",
+        "cpus": processors(),
         "libc": " ".join(platform.libc_ver()),
-        "governor": _read(governor),
+        "governor": text_of(governor) or None,
         "python": sys.version,
         "gil": getattr(sys, "_is_gil_enabled", lambda: True)(),
         "openssl": ssl.OPENSSL_VERSION,
