@@ -9,7 +9,7 @@ from typing import Any
 
 from .commands import Refused
 from .machine import machine
-from .options import as_text, parser_of
+from .options import aligned, as_text, parser_of
 
 __all__ = ["facts", "installed_loops", "main", "tls_engine"]
 
@@ -25,9 +25,8 @@ def main(words: list[str]) -> int:
     if parser.parse_args(words).json:
         print(json.dumps(found, indent=2))
         return 0
-    width = max(map(len, found))
-    for name, value in found.items():
-        print(f"{name:<{width}}  {as_text(value)}")
+    rows = [(name, as_text(value)) for name, value in found.items()]
+    print("\n".join(aligned(rows, str.ljust)))
     return 0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
@@ -52,13 +52,16 @@ def as_text(value: object) -> str:
     return str(value)
 
 
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+def aligned(
+    rows: Sequence[Sequence[str]],
+    others: Callable[[str, int], str] = str.rjust,
+) -> list[str]:
     """Return the lines of a table: the first column left, others right."""
-    first, *rest = (
-        max(map(len, column)) for column in zip(*rows, strict=True)
-    )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
-        "  ".join([row[0].ljust(first), *map(str.rjust, row[1:], rest)])
+        "  ".join(
+            [row[0].ljust(widths[0]), *map(others, row[1:], widths[1:])]
+        ).rstrip()
         for row in rows
     ]
 

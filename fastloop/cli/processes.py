@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import FrameType
@@ -22,7 +22,13 @@ from typing import Any
 
 from .commands import Refused
 
-__all__ = ["Child", "Processes", "signal_name", "worker_command"]
+__all__ = [
+    "Child",
+    "Processes",
+    "catching",
+    "signal_name",
+    "worker_command",
+]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 #: Seconds that processes have to clean up after Ctrl-C.
@@ -35,6 +41,22 @@ def signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
+
+
+@contextmanager
+def catching(
+    numbers: Iterable[int], handler: Callable[[int, Any], object]
+) -> Iterator[None]:
+    """Handle these signals in the context, except those that are ignored."""
+    found = {number: signal.getsignal(number) for number in numbers}
+    taken = [n for n in found if found[n] is not signal.SIG_IGN]
+    try:
+        for number in taken:
+            signal.signal(number, handler)
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, found[number])
 
 
 def worker_command(module: str, *words: object) -> list[str]:
@@ -152,12 +174,10 @@ class Processes:
         self.folder = Path(self._temporary.name)
         self._children: list[Child] = []
         self._is_held = self._asked = False
-        self._found: dict[int, Any] = {}
+        self._catching = catching(_SIGNALS, self._stop)
 
     def __enter__(self) -> Processes:
-        for number in _SIGNALS:
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                self._found[number] = signal.signal(number, self._stop)
+        self._catching.__enter__()
         return self
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
@@ -198,6 +218,5 @@ class Processes:
             child.wait(max(0.0, end - time.monotonic()))
         for child in self._children:
             child.end()
-        for number, handler in self._found.items():
-            signal.signal(number, handler)
+        self._catching.__exit__(None, None, None)
         self._temporary.cleanup()

@@ -30,7 +30,8 @@ from typing import Any
 import pytest
 
 from fastloop.cli.adopt import factory_of
-from fastloop.cli.processes import signal_name
+from fastloop.cli.options import aligned
+from fastloop.cli.processes import catching, signal_name
 
 __all__ = ["Recorder", "compare"]
 
@@ -45,6 +46,7 @@ _LEAST_SECONDS = 0.05
 #: which a test is listed.
 _MOST_ROWS = 10
 _LEAST_SPREAD = 0.01
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 #: Exit statuses that another run would only repeat, and what they mean.
 _ENDS = {
     2: "was interrupted",
@@ -150,7 +152,7 @@ def compare(config: pytest.Config) -> int:
         plan += kinds if number % 2 else kinds[::-1]
     starter = _Starter()
     runs: list[_Run] = []
-    with starter.listening(), TemporaryDirectory() as folder:
+    with catching(_SIGNALS, starter.on_signal), TemporaryDirectory() as folder:
         notes = Path(folder, "notes")
         for kind in plan:
             title = f"run {len(runs) + 1} of {len(plan)}, on {kind}"
@@ -224,23 +226,7 @@ class _Starter:
         self.heard: list[int] = []
         self._child: subprocess.Popen[bytes] | None = None
 
-    @contextlib.contextmanager
-    def listening(self) -> Iterator[None]:
-        """Handle the signals that end a program, unless they are ignored."""
-        found = {
-            number: signal.getsignal(number)
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        }
-        taken = [n for n in found if found[n] is not signal.SIG_IGN]
-        try:
-            for number in taken:
-                signal.signal(number, self._on_signal)
-            yield
-        finally:
-            for number in taken:
-                signal.signal(number, found[number])
-
-    def _on_signal(self, number: int, frame: object) -> None:
+    def on_signal(self, number: int, frame: object) -> None:
         """Pass the signal on to the child; the third one sends SIGKILL.
 
         The first Ctrl-C at the terminal reaches the child's process group by
@@ -301,7 +287,7 @@ def _report(kinds: list[str], runs: list[_Run]) -> Iterator[str]:
     if not outcomes:
         yield "No test was run, so there is nothing to compare."
         return
-    yield from _table(rows)
+    yield from aligned(rows, str.ljust)
     yield from _tests("The outcome is not the same:", _differing(outcomes))
     yield from _tests("The time differs most in:", _apart(timed))
     base, *others = sorted(timed, key=lambda kind: kind != "asyncio") or [""]
@@ -373,13 +359,6 @@ def _tests(title: str, rows: list[list[str]]) -> Iterator[str]:
     """Yield a table of tests, if any; the first row is the header."""
     if len(rows) > 1:
         yield f"\n{title}"
-        yield from _table(rows[: _MOST_ROWS + 1])
+        yield from aligned(rows[: _MOST_ROWS + 1], str.ljust)
     if len(rows) > _MOST_ROWS + 1:
         yield f"and {len(rows) - _MOST_ROWS - 1} more"
-
-
-def _table(rows: list[list[str]]) -> Iterator[str]:
-    """Yield the rows with aligned columns."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        yield "  ".join(map(str.ljust, row, widths)).rstrip()
