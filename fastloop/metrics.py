@@ -268,12 +268,7 @@ _CORE_NAMES = """
     jobs_queued jobs_taken jobs_running jobs_done job_wait_ns job_run_ns
 """.split()
 
-_SAME_NAMES = """
-    elapsed_ns iterations polls callbacks callback_time_ns poll_time_ns
-    sleep_time_ns gil_wait_time_ns ready timers connections_open
-    connections_made connections_accepted connections_refused connections_lost
-    bytes_in bytes_out slow_callbacks
-""".split()
+_SAME_NAMES = set(_CORE_NAMES) & set(LoopMetrics.__dataclass_fields__)
 
 
 # -- slow callbacks -----------------------------------------------------------

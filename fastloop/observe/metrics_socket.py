@@ -27,6 +27,7 @@ from fastloop import __version__, metrics
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
 
     from fastloop.loop import Loop
@@ -101,7 +102,10 @@ def _stack_of(loop: Loop) -> list[str]:
     frame = sys._current_frames().get(loop._thread_id or 0)
     if frame is None:
         return []
-    stack = traceback.extract_stack(frame)[-_MOST_FRAMES:]
+    return _places(traceback.extract_stack(frame)[-_MOST_FRAMES:])
+
+
+def _places(stack: Iterable[traceback.FrameSummary]) -> list[str]:
     return [f"{at.filename}:{at.lineno} {at.name}" for at in stack]
 
 
@@ -118,9 +122,7 @@ def describe_loop(loop: Loop) -> dict[str, Any]:
             {
                 "name": slow.name,
                 "duration_ns": slow.duration_ns,
-                "stack": [
-                    f"{at.filename}:{at.lineno} {at.name}" for at in slow.stack
-                ],
+                "stack": _places(slow.stack),
             }
             for slow in recent
         ],
