@@ -50,6 +50,16 @@ def _ignore_signal(number: int, frame: FrameType | None) -> None:
     """Handle a signal: do nothing, as the wakeup descriptor tells the loop."""
 
 
+def _set_signal(sig: int, handler: Any) -> None:
+    """Call signal.signal(); RuntimeError for what cannot be caught."""
+    try:
+        signal.signal(sig, handler)
+    except OSError as exc:
+        if exc.errno == errno.EINVAL:
+            raise RuntimeError(f"sig {sig} cannot be caught") from None
+        raise
+
+
 class Loop(  # type: ignore[misc, unused-ignore]
     _core.BaseLoop,
     SocketCalls,
@@ -448,15 +458,13 @@ class Loop(  # type: ignore[misc, unused-ignore]
         self._signal_wakeup(True)
         self._signal_handlers[sig] = events.Handle(callback, args, self, None)
         try:
-            signal.signal(sig, _ignore_signal)
+            _set_signal(sig, _ignore_signal)
             # System calls that the signal interrupts are restarted.
             signal.siginterrupt(sig, False)
-        except OSError as exc:
+        except (OSError, RuntimeError):
             del self._signal_handlers[sig]
             if not self._signal_handlers:
                 self._signal_wakeup(False)
-            if exc.errno == errno.EINVAL:
-                raise RuntimeError(f"sig {sig} cannot be caught") from None
             raise
 
     def remove_signal_handler(self, sig: int) -> bool:
@@ -467,20 +475,12 @@ class Loop(  # type: ignore[misc, unused-ignore]
         Implements asyncio's ``loop.remove_signal_handler()``.
         """
         self._check_signal(sig)
-        if sig not in self._signal_handlers:
+        if self._signal_handlers.pop(sig, None) is None:
             return False
-        del self._signal_handlers[sig]
-        default = (
-            signal.default_int_handler
-            if sig == signal.SIGINT
-            else signal.SIG_DFL
-        )
-        try:
-            signal.signal(sig, default)
-        except OSError as exc:
-            if exc.errno == errno.EINVAL:
-                raise RuntimeError(f"sig {sig} cannot be caught") from None
-            raise
+        if sig == signal.SIGINT:
+            _set_signal(sig, signal.default_int_handler)
+        else:
+            _set_signal(sig, signal.SIG_DFL)
         if not self._signal_handlers:
             self._signal_wakeup(False)
         return True
