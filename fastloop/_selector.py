@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     _Descriptor = int | _HasFileno
 
-    from .loop import Loop
+    from ._core import BaseLoop
 
 __all__ = ["RegisteredDescriptors"]
 
@@ -29,7 +29,7 @@ class RegisteredDescriptors(selectors.BaseSelector):
     Read-only: only the loop's methods change what is registered.
     """
 
-    def __init__(self, loop: Loop) -> None:
+    def __init__(self, loop: BaseLoop) -> None:
         self._loop = weakref.ref(loop)
 
     def get_map(self) -> Mapping[_Descriptor, selectors.SelectorKey]:

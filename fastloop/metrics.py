@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from types import CodeType, FrameType
     from typing import Any
 
-    from .loop import Loop
-
 __all__ = ["Lag", "LoopMetrics", "SlowCallback"]
 
 _LAG_BUCKETS = 27
@@ -29,7 +27,7 @@ _LAG_BUCKETS = 27
 _RECENT = 16
 
 #: The last slow callbacks of each loop whose metrics are on.
-recent_slow: weakref.WeakKeyDictionary[Loop, deque[SlowCallback]]
+recent_slow: weakref.WeakKeyDictionary[object, deque[SlowCallback]]
 recent_slow = weakref.WeakKeyDictionary()
 
 
@@ -366,6 +364,6 @@ def _describe_slow(subject: Any, duration_ns: int) -> SlowCallback:
     )
 
 
-def begin(loop: Loop) -> None:
+def begin(loop: object) -> None:
     """Store the last slow callbacks of a loop from now on."""
     recent_slow.setdefault(loop, deque(maxlen=_RECENT))

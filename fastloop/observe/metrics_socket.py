@@ -28,9 +28,17 @@ from fastloop import __version__, metrics
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from typing import Any
+    from typing import Any, Protocol
 
-    from fastloop.loop import Loop
+    class _Loop(Protocol):
+        """A fastloop loop, as far as it is shown here."""
+
+        _thread_id: int | None
+
+        def metrics(self) -> metrics.LoopMetrics: ...
+        def is_running(self) -> bool: ...
+        def is_closed(self) -> bool: ...
+
 
 #: How long a slow client may keep the others waiting.
 _SEND_SECONDS = 1.0
@@ -97,7 +105,7 @@ def _listen(path: str) -> socket.socket:
     return sock
 
 
-def _stack_of(loop: Loop) -> list[str]:
+def _stack_of(loop: _Loop) -> list[str]:
     """Return the current stack of the loop's thread, outermost first."""
     frame = sys._current_frames().get(loop._thread_id or 0)
     if frame is None:
@@ -109,7 +117,7 @@ def _places(stack: Iterable[traceback.FrameSummary]) -> list[str]:
     return [f"{at.filename}:{at.lineno} {at.name}" for at in stack]
 
 
-def describe_loop(loop: Loop) -> dict[str, Any]:
+def describe_loop(loop: _Loop) -> dict[str, Any]:
     """Return what the JSON document says of one loop."""
     found = loop.metrics()
     kept = metrics.recent_slow.get(loop)
@@ -137,10 +145,10 @@ class _Server:
     while that thread holds locks.
     """
 
-    def __init__(self, path: str, loop: Loop) -> None:
+    def __init__(self, path: str, loop: _Loop) -> None:
         self.path = path
         # Always replaced as a whole: the thread reads it without a lock.
-        self._loops: tuple[weakref.ref[Loop], ...] = (weakref.ref(loop),)
+        self._loops: tuple[weakref.ref[_Loop], ...] = (weakref.ref(loop),)
         with contextlib.ExitStack() as undo:
             self._sock = undo.enter_context(_listen(path))
             undo.callback(os.unlink, path)
@@ -157,17 +165,17 @@ class _Server:
                 raise OSError(errno.EAGAIN, str(exc)) from exc
             undo.pop_all()
 
-    def loops(self) -> list[Loop]:
+    def loops(self) -> list[_Loop]:
         """Return the loops that are still alive."""
         found = [reference() for reference in self._loops]
         return [loop for loop in found if loop is not None]
 
-    def add(self, loop: Loop) -> None:
+    def add(self, loop: _Loop) -> None:
         """Show a loop, unless it is shown already."""
         if loop not in self.loops():
             self._loops += (weakref.ref(loop),)
 
-    def discard(self, loop: Loop) -> None:
+    def discard(self, loop: _Loop) -> None:
         """Stop showing a loop; drop references to loops that are dead."""
         self._loops = tuple(
             reference
@@ -248,7 +256,7 @@ _lock = threading.RLock()
 _servers: dict[str, _Server] = {}
 
 
-def show(loop: Loop, path: str | None) -> str:
+def show(loop: _Loop, path: str | None) -> str:
     """Show a loop on the socket of a path; return the path.
 
     None selects the default path.  Raises OSError if it cannot be opened.
@@ -269,7 +277,7 @@ def show(loop: Loop, path: str | None) -> str:
     return where
 
 
-def forget(loop: Loop) -> None:
+def forget(loop: _Loop) -> None:
     """Stop showing a loop; stop the servers of which it was the last loop."""
     ended = []
     with _lock:

@@ -8,8 +8,8 @@
       stale once the system refuses a call for the fd or the registration is
       closed.  So a registration is made again, with a system call, every
       MOST_REPEATS events: an fd that was closed is noticed then.  After
-      MOST_STALE stale events the set is replaced, which is the only way to stop
-      them.
+      MOST_STALE stale events the set is replaced, which is the only way to
+      stop them.
    3. The set may contain more than is wanted, also for an fd whose
       registration was closed.  FlFd.interest says what.  After two unwanted
       events in a row it is taken out of the set.  Not after one: often the

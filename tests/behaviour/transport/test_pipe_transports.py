@@ -474,7 +474,7 @@ async def asked_pipe(loop):
     read, write = os.pipe()
     pipe = Asked(read, "rb")
     transport, protocol = await loop.connect_read_pipe(Recorder, pipe)
-    await turns()
+    await iterations()
     return transport, protocol, pipe, os.fdopen(write, "wb", 0)
 
 

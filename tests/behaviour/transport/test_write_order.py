@@ -214,7 +214,7 @@ async def test_a_datagram_to_a_host_name_leaves_in_order():
             assert far.recv(10) == b"3"
             came_first(peer)
         transport.abort()
-        await turns()
+        await iterations()
 
 
 async def test_sock_sendall_of_a_socket_class_of_its_own_is_in_order():
