@@ -373,7 +373,7 @@ fl_loop_run_batch(FlLoop *loop)
     loop->in_batch = true;
     while (queue->head < end && code == 0) {
         FlReady entry = *fl_ready_pop(queue); /* invariant 1 */
-        loop->dispatch++;
+        loop->callback_count++;
         code = FL_UNLIKELY(loop->debug || loop->metrics != NULL)
                    ? run_timed(loop, &entry)
                    : run_entry(loop, &entry);

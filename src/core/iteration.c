@@ -4,10 +4,11 @@
    1. A poll may be skipped while callbacks are ready.  It is never skipped in
       the first iteration of a run, after a transport sent something, after a
       user-owned fd changed, or while time() is overridden.
-      - After a poll that found only events of transports, EVENT_SKIPS polls
-        are skipped.  These iterations run the tasks that the events wake, and
-        the tasks send, which ends the skipping.  User-owned fds may be
-        written without our knowledge, so their events allow no skip.
+      - After a poll that found only events of transports and of trusted
+        registrations (sock_*), EVENT_SKIPS polls are skipped.  These
+        iterations run the tasks that the events wake, and the tasks send,
+        which ends the skipping.  Other user-owned fds may be written without
+        our knowledge, so their events allow no skip.
       - After a poll that found nothing, the allowance doubles, up to
         MAX_SKIPS, while two polls are less than half of MAX_SKIPPED_NS apart.
         It shrinks where they are more than MAX_SKIPPED_NS apart.  So an event

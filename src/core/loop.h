@@ -47,8 +47,9 @@ typedef struct {
     /* The loop was closed or garbage-collected: take over its reference and
        drop it.  The node is already unlinked. */
     void (*abandon)(struct FlOpenTransport *self);
-    /* Whether the transport's fd still refers to its own file.  May run
-       Python.  Raises nothing.  Any thread. */
+    /* Whether the transport has its fd for itself: never for a pipe, nor once
+       the fd refers to another file.  May run Python.  Raises nothing.  Any
+       thread. */
     bool (*has_fd)(struct FlOpenTransport *self);
     /* The fd refers to another file now: end with EBADF, without closing. */
     void (*invalidate_fd)(struct FlOpenTransport *self);
@@ -80,10 +81,10 @@ struct FlLoop {
 
     int64_t now_ns;    /* the precise clock, as a poll or call_later read it */
     int64_t polled_ns; /* coarse time of the last poll */
-    int64_t empty_poll_ns; /* precise time at which the last poll ended, if
+    int64_t empty_poll_ns;   /* precise time at which the last poll ended, if
                                 it found nothing; else 0 */
-    int64_t rechecked_ns;  /* coarse: last fl_registrations_recheck */
-    uint64_t dispatch;     /* entries run so far: identifies a callback */
+    int64_t rechecked_ns;    /* coarse: last fl_registrations_recheck */
+    uint64_t callback_count; /* entries run so far: identifies a callback */
     FlOpenTransport *FL_ATOMIC
         cork;                 /* the stream whose write queue keeps bytes until
                                 the running callback returns, or NULL */

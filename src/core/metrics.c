@@ -74,7 +74,7 @@ static void
 copy_progress(const FlLoop *loop, FlMetrics *metrics)
 {
     fl_count_set(&metrics->callbacks,
-                 loop->dispatch - metrics->dispatch_at_start);
+                 loop->callback_count - metrics->callbacks_at_start);
     if (loop->poller != NULL) { /* else the loop is closed: keep the last */
         fl_count_set(&metrics->polls,
                      loop->poller->polls - metrics->polls_at_start);
@@ -156,7 +156,7 @@ metrics_new(FlLoop *loop)
        subtracted. */
     metrics->enabled_ns = fl_clock_ns();
     metrics->since_ns = metrics->lag_from_ns = metrics->enabled_ns;
-    metrics->dispatch_at_start = loop->dispatch;
+    metrics->callbacks_at_start = loop->callback_count;
     metrics->polls_at_start = loop->poller->polls;
     /* Another thread may enable metrics while the loop runs. */
     metrics->time_state = !fl_loop_is_running(loop) ? FL_TIME_OUTSIDE

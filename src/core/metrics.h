@@ -76,9 +76,9 @@ typedef struct FlMetrics {
     int64_t since_ns;    /* when it began */
 
     int64_t enabled_ns;
-    int64_t lag_from_ns;        /* when the last poll ended or the run began */
-    uint64_t dispatch_at_start; /* loop->dispatch when metrics were enabled */
-    uint64_t polls_at_start;    /* poller->polls then */
+    int64_t lag_from_ns; /* when the last poll ended or the run began */
+    uint64_t callbacks_at_start; /* loop->callback_count then */
+    uint64_t polls_at_start;     /* poller->polls then */
 
     /* The counters, up to the end, in the order of fastloop/metrics.py. */
     FlCount iterations;

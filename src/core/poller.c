@@ -17,7 +17,7 @@
    5. A loop that never runs does not pay for libuv's loop (newer versions open
       an io_uring with it): it is opened for the first run or the first fd of
       the application.  Not later, or its fds could be ones that the
-      application closed too often.
+      application closes a second time.
    6. libuv aborts if an application closed libuv's fds.  Checking before each
       wait would cost one more system call per wait.  So they are checked
       before the first wait of a run and before libuv closes them.  For the
@@ -241,7 +241,7 @@ check_uv_fds(FlPoller *poller)
 /* Have libuv poll the set, if it does not.  If the set cannot be added,
    set_poll is stopped again before libuv tries to add it itself and aborts.
    A set that reports stale events would end each wait at once: -EAGAIN until
-   it is replaced.  0 or more, or a negative errno. */
+   it is replaced.  0 or a negative errno. */
 static int
 start_set_poll(FlPoller *poller)
 {

@@ -59,7 +59,7 @@ int fl_poller_open(FlPoller **out);
 
 /* fl_registration_open for an fd of the application or of a transport.  Opens
    libuv's loop first, unless that was done: later its fds could be ones that
-   the application closed too often. */
+   the application closes a second time. */
 int fl_poller_register(FlPoller *poller, int fd, size_t size_bytes,
                        FlRegistration **out);
 
@@ -79,7 +79,8 @@ fl_poller_is_inherited(const FlPoller *poller)
     return poller->forks != fl_forks_count();
 }
 
-/* The same, and nothing where no fork happened.  0 or a negative errno. */
+/* The same; it does nothing unless the process has forked.  0 or a negative
+   errno. */
 static inline int
 fl_poller_after_fork(FlPoller *poller)
 {

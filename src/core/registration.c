@@ -29,7 +29,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Events of a registration until it is made again. */
+/* Events of a registration between two checks of its fd (invariant 2). */
 #define MOST_REPEATS  64
 /* Unwanted events in a row until they are taken out of the set. */
 #define MOST_UNWANTED 2

@@ -96,10 +96,10 @@ struct FlRegistration {
     int fd;
     uint8_t wanted; /* FL_READABLE | FL_WRITABLE: events requested */
     uint8_t fired;  /* events reported and not yet run */
-    /* Events that a call may find; the others were disproved by a call, and
-       the set has not reported them since. */
+    /* Events that may still hold.  EAGAIN or a short transfer clears a bit,
+       the next such event sets it. */
     uint8_t ready;
-    uint8_t repeats; /* events since it was registered */
+    uint8_t repeats; /* events since it was added or checked */
     bool trusted;    /* see above */
     bool recheck;    /* fl_registrations_recheck visits it */
     /* reg->fired was 0 when the registration was appended to table->fired.
@@ -117,7 +117,7 @@ void fl_fd_table_close(FlFdTable *table);
 /* In a forked child: make a set of the child's own.  0 or a negative errno. */
 int fl_fd_table_after_fork_now(FlFdTable *table);
 
-/* The same, and nothing where no fork happened. */
+/* The same; it does nothing unless the process has forked. */
 static inline int
 fl_fd_table_after_fork(FlFdTable *table)
 {
@@ -153,8 +153,8 @@ fl_fd_table_unlock(FlFdTable *table)
 }
 
 /* An iteration of the loop begins, and ends, on this thread.  It begins within
-   the lock: a thread that closes a registration, and frees it because none
-   iterates, holds that until it has. */
+   the lock: a thread that closes a registration reads iterating_thread and
+   frees the registration within the same lock. */
 static inline void
 fl_fd_table_begin_iteration(FlFdTable *table)
 {

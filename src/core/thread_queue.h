@@ -24,8 +24,8 @@
 #include <uv.h>
 
 /* The entries that other threads pushed, used only without a GIL.  The lock
-   also guards the last three fields and the times of metrics, and these with a
-   GIL too. */
+   also guards the last three fields and the times of metrics; with a GIL it
+   guards only those. */
 typedef struct {
     uv_mutex_t lock; /* taken by fl_thread_queue_lock */
     unsigned forks;  /* fl_forks_count() when lock and condition were made */

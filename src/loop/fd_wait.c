@@ -78,7 +78,7 @@ fl_fd_wait(FlLoop *loop, int fd, PyObject *sock, int event, PyObject *call)
        coroutine is cancelled, as in asyncio. */
     PyObject *previous = *slot;
     *slot = call;
-    reg->wanted &= (uint8_t)~event; /* so that this wait is rechecked */
+    reg->wanted &= (uint8_t)~event; /* add again, unless trusted */
     code = fl_registration_set(reg, fl_user_fd_wanted(user_fd));
     if (code == 0) {
         Py_INCREF(call);

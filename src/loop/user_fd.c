@@ -172,7 +172,7 @@ static int
 on_fd(FlLoop *loop, FlRegistration *reg, int events)
 {
     /* Both are owned, because the reader may remove the writer.  That cancels
-       the writer, so running it does nothing. */
+       a handle, so running it does nothing; an FlFdCall tries once more. */
     PyObject *reader = NULL, *writer = NULL;
     Py_BEGIN_CRITICAL_SECTION(loop);
     /* NULL if another thread has closed it since the event was queued. */

@@ -32,7 +32,7 @@
 
 
 /* The most pieces, and the most memory areas that one read from the socket
-   fills: the free end of the first piece, and others. */
+   fills: the free end of the last piece, and others. */
 #define FL_STORE_PIECES 4
 
 typedef struct {

@@ -14,8 +14,8 @@
    - gives an attribute a value that the state cannot represent, or
    - has replaced one of asyncio's methods on the class, or sets a method or
      an attribute of its own on the object.
-   What no C code does, inherited methods of asyncio's do through those
-   attributes, and every error is theirs: so they may run on a native reader.
+   Everything else, errors included, is done by asyncio's inherited methods
+   through those attributes: so they may run on a native reader.
    Reading an empty _buffer does not downgrade, because redis does that before
    each command: it is given an empty bytearray, and each later call checks
    that nobody kept or filled that object.
@@ -53,8 +53,7 @@ typedef struct {
     PyObject *waiter; /* the future that a read awaits */
     PyObject *exception;
     PyObject *transport;
-    /* What an application got that read the _buffer while it was empty, or
-       NULL. */
+    /* The empty bytearray that was returned for _buffer, or NULL. */
     PyObject *empty_buffer;
     FlByteStore store; /* the unread bytes: asyncio's _buffer */
     /* asyncio's _limit.  Above twice as many bytes the transport is paused. */
@@ -75,7 +74,7 @@ typedef struct {
     bool downgraded;
 } FlReader;
 
-/* Whether an attribute's value is not None, as which NULL reads. */
+/* Whether an attribute is set: neither NULL nor None (NULL reads as None). */
 static inline bool
 fl_reader_has(PyObject *field)
 {

@@ -101,7 +101,7 @@ typedef struct {
     FlWriteQueue backlog;  /* plain bytes, not encrypted yet */
     size_t reply_bytes;    /* unsent records that reading has produced */
     size_t overhead_bytes; /* records without data: adapter.c, invariant 3 */
-    uint64_t paused_in_dispatch; /* loop->dispatch when app_paused was set */
+    uint64_t paused_in_callback; /* the count when app_paused was set */
     Py_ssize_t writes_after_loss;
     unsigned delay_iterations; /* until the first data: lifecycle.c, 6 */
     FlTlsPhase phase;

@@ -81,8 +81,9 @@ decrypt(FlTls *self, char *memory, size_t room_bytes)
 static bool
 can_deliver(const FlTls *self)
 {
-    bool same_callback = self->native != NULL
-                         && self->paused_in_dispatch == self->loop->dispatch;
+    bool same_callback =
+        self->native != NULL
+        && self->paused_in_callback == self->loop->callback_count;
     return (!self->app_paused || same_callback) && !self->stopped
            && self->delay_iterations == 0 && self->app_state != FL_TLS_APP_NEW
            && (self->phase == FL_TLS_WRAPPED

@@ -15,9 +15,9 @@ enum {
     FL_TLS_READ_MORE,      /* for tls_read.c alone: there may be more data */
 };
 
-/* Deliver what can be delivered, then finish the read.  Or LATER or CLOSED:
-   the caller arranges for that first, then finishes the read itself.  Only
-   while data flows (WRAPPED, FLUSHING) and no engine call is running. */
+/* Deliver what can be delivered, then finish the read: 0 or -1.  If it returns
+   LATER or CLOSED, the caller does that work, then finishes the read itself.
+   Only while data flows (WRAPPED, FLUSHING) and no engine call is running. */
 int fl_tls_read(FlTls *self);
 /* Finish a read: send the backlog and the records that reading has produced,
    then pause or resume reading. */

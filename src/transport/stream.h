@@ -9,9 +9,9 @@
      LOST      connection_lost is queued               -> CLOSED
      CLOSED    connection_lost was called, the descriptor is closed
 
-   Every change of an open stream goes through fl_stream_set_phase, which
-   asserts that the phase only advances.  The finalizer (stream_gc.c) takes a
-   stream from any phase to CLOSED.
+   Every change of the phase goes through fl_stream_set_phase, which asserts
+   that the phase only advances; fl_stream_undo_open is the exception.  The
+   finalizer (stream_gc.c) takes a stream from any phase to CLOSED.
 
    Ownership: from open to CLOSED the loop owns a reference (FlOpenTransport).
    An open transport of a live loop is therefore garbage only where no event
@@ -81,16 +81,16 @@ typedef struct FlStream {
     FlStreamPhase phase;
     size_t metered_bytes;    /* its share of the metric bytes_waiting */
     size_t last_read_bytes;  /* size of the last read */
-    uint64_t write_dispatch; /* loop->dispatch at the last write */
+    uint64_t write_callback; /* loop->callback_count at the last write */
     unsigned writes_after_loss;
     unsigned read_halvings; /* how often the read size was halved */
-    bool wrote_again;       /* the callback of write_dispatch wrote twice */
+    bool wrote_again;       /* the callback of write_callback wrote twice */
     bool corks_first;       /* the previous one did: cork the first write */
     bool exposed;           /* others may close the descriptor or send on it */
     bool buffered;          /* the protocol is a BufferedProtocol */
     bool paused;            /* pause_reading was called */
     bool awaits_room; /* empty_waiter is for room in the kernel's buffer */
-    bool read_eof;    /* the peer sent EOF, the protocol stays open */
+    bool read_eof;    /* reads no more: at EOF, or a pipe for writing */
     bool eof_written; /* write_eof was called */
     bool eof_sent;    /* and the socket was shut down */
 } FlStream;

@@ -11,7 +11,8 @@
 #include "transport/stream.h"
 
 /* Handle the raised exception as asyncio's transport._fatal_error does: report
-   it, unless it is an OSError, and force the stream closed.  On -1 an
+   it, unless it is an OSError, and force the stream closed.  A pipe stays open
+   after an exception of its protocol, except MemoryError.  On -1 an
    exception is raised and the stream is not closed. */
 int fl_stream_fatal(FlStream *self, const char *message);
 

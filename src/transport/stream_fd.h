@@ -14,8 +14,8 @@
    Python, as fileno() may be the application's.  Raises nothing. */
 int fl_stream_query_fd(FlStream *self);
 
-/* Call this before each system call on the fd.  A stream whose fd was never
-   exposed to the application costs no query. */
+/* Call this before system calls on the fd, and again after Python code ran.  A
+   stream whose fd was never exposed to the application costs no query. */
 static inline int
 fl_stream_check_fd(FlStream *self)
 {

@@ -42,8 +42,7 @@
 #include <stdlib.h>
 #include <sys/uio.h>
 
-/* The most that one event delivers, unless a BufferedProtocol's buffer is
-   larger. */
+/* Once an event has delivered this much, it reads no more. */
 #define EVENT_BYTES   (256 * 1024)
 #define SCRATCH_BYTES EVENT_BYTES
 /* The largest read for a native protocol that has no memory of its own; but
