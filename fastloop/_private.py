@@ -45,6 +45,8 @@ else:
 
 #: Raises TypeError for an SSL socket; the core calls it for ``sock_*()``.
 check_ssl_socket = base_events._check_ssl_socket
+#: Takes a transport's protocol's place while a file is sent in blocks.
+SendfileProtocol = base_events._SendfileFallbackProtocol
 #: What ``loop.sendfile()`` looks for in a transport.
 SendfileMode = constants._SendfileMode
 #: Makes the context of a TLS connection that was given none.

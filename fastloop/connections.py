@@ -18,7 +18,7 @@ from asyncio import base_subprocess, constants, sslproto
 from asyncio.trsock import TransportSocket
 from contextvars import ContextVar
 
-from . import _core, _streams
+from . import _core, _sendfile, _streams
 
 try:
     import ssl
@@ -228,11 +228,16 @@ class Connections(_Loop):  # type: ignore[misc]
                 await waiter
             sock = transp._sock
             self._check_sendfile_params(sock, file, offset, count)
-            return await _send_file(transp, sock, file, offset, count)
+            return await _sendfile.send_file(transp, sock, file, offset, count)
         finally:
             transp._empty_waiter = None
             if resume_reading:
                 transp.resume_reading()
+
+    async def _sendfile_fallback(
+        self, transp: Any, file: Any, offset: int, count: int | None
+    ) -> int:
+        return await _sendfile.send_blocks(self, transp, file, offset, count)
 
     # -- subprocesses ---------------------------------------------------------
 
@@ -594,57 +599,6 @@ def _take_read_ahead(protocol: Any, tls: Any) -> None:
 def _check_protocol(protocol: asyncio.BaseProtocol) -> None:
     """Raise AttributeError if a factory returned an object of another kind."""
     protocol.connection_made  # noqa: B018
-
-
-async def _send_file(
-    transp: Any, sock: Any, file: Any, offset: int, count: int | None
-) -> int:
-    """Send part of a file on a transport whose buffer is empty.
-
-    Like asyncio's ``_sock_sendfile_native``, with two differences.  It waits
-    with the transport's own registration, so it needs no duplicate of the
-    descriptor.  And it ends with ConnectionError if the transport ends.
-    """
-    try:
-        source = file.fileno()
-        block = count or os.fstat(source).st_size
-    except (AttributeError, OSError):
-        raise asyncio.SendfileNotAvailableError("not a regular file") from None
-    if not block:
-        return 0
-    _core._flush_corked()  # os.sendfile() would overtake corked writes
-    total = 0
-    try:
-        while total < (count or sys.maxsize):
-            size = min(count - total if count else block, _MOST_SENDFILE_BYTES)
-            try:
-                sent = os.sendfile(sock.fileno(), source, offset, size)
-            except (BlockingIOError, InterruptedError):
-                pass
-            except OSError as exc:
-                if not total:
-                    raise asyncio.SendfileNotAvailableError(
-                        "os.sendfile call failed"
-                    ) from exc
-                raise
-            else:
-                if not sent:
-                    break
-                offset += sent
-                total += sent
-            waiter = asyncio.get_running_loop().create_future()
-            transp._empty_waiter = waiter
-            await waiter
-            if transp.is_closing():
-                raise ConnectionError("Connection is closed by peer")
-    finally:
-        if total or sys.version_info >= (3, 14):
-            os.lseek(source, offset, os.SEEK_SET)
-    return total
-
-
-#: A 32-bit system rejects a larger size.
-_MOST_SENDFILE_BYTES = sys.maxsize // 2 + 1
 
 
 def _resume_accepting(sock: socket.socket, listener: Any) -> None:

@@ -1,0 +1,101 @@
+"""What ``loop.sendfile()`` does: os.sendfile(), or blocks that are read."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+
+from . import _core
+from ._private import SendfileProtocol
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+#: A 32-bit system rejects a larger size.
+_MOST_BYTES = sys.maxsize // 2 + 1
+#: Each block costs a hop through the executor.  asyncio's have 16 KiB.
+_BLOCK_BYTES = 256 * 1024
+
+
+async def send_file(
+    transp: Any, sock: Any, file: Any, offset: int, count: int | None
+) -> int:
+    """Send part of a file on a transport whose buffer is empty.
+
+    Like asyncio's ``_sock_sendfile_native``, with two differences.  It waits
+    with the transport's own registration, so it needs no duplicate of the
+    descriptor.  And it ends with ConnectionError if the transport ends.
+    """
+    try:
+        source = file.fileno()
+        block = count or os.fstat(source).st_size
+    except (AttributeError, OSError):
+        raise asyncio.SendfileNotAvailableError("not a regular file") from None
+    if not block:
+        return 0
+    _core._flush_corked()  # os.sendfile() would overtake corked writes
+    total = 0
+    try:
+        while total < (count or sys.maxsize):
+            size = min(count - total if count else block, _MOST_BYTES)
+            try:
+                sent = os.sendfile(sock.fileno(), source, offset, size)
+            except (BlockingIOError, InterruptedError):
+                pass
+            except OSError as exc:
+                if not total:
+                    raise asyncio.SendfileNotAvailableError(
+                        "os.sendfile call failed"
+                    ) from exc
+                raise
+            else:
+                if not sent:
+                    break
+                offset += sent
+                total += sent
+            waiter = asyncio.get_running_loop().create_future()
+            transp._empty_waiter = waiter
+            await waiter
+            if transp.is_closing():
+                raise ConnectionError("Connection is closed by peer")
+    finally:
+        if total or sys.version_info >= (3, 14):
+            os.lseek(source, offset, os.SEEK_SET)
+    return total
+
+
+async def send_blocks(
+    loop: asyncio.AbstractEventLoop,
+    transp: Any,
+    file: Any,
+    offset: int,
+    count: int | None,
+) -> int:
+    """Send part of a file that os.sendfile() cannot send, such as over TLS.
+
+    Like asyncio's ``_sendfile_fallback``, with larger blocks.
+    """
+    if offset:
+        file.seek(offset)
+    size = min(count or _BLOCK_BYTES, _BLOCK_BYTES)
+    block = memoryview(bytearray(size))
+    total = 0
+    protocol = SendfileProtocol(transp)
+    try:
+        while size > 0:
+            fill = block[:size]
+            read = await loop.run_in_executor(None, file.readinto, fill)
+            if not read:
+                break
+            await protocol.drain()
+            transp.write(block[:read])
+            total += read
+            if count:
+                size = min(size, count - total)
+    finally:
+        if total and hasattr(file, "seek"):
+            file.seek(offset + total)
+        await protocol.restore()
+    return total
