@@ -25,10 +25,14 @@ fl_fd_set_open(FlFdSet *set)
 }
 
 bool
-fl_fd_set_is_open(const FlFdSet *set)
+fl_fd_set_is_open(FlFdSet *set, int other)
 {
     struct epoll_event event; /* level-triggered: it is reported again */
-    return epoll_wait(set->fd, &event, 1, 0) >= 0 || errno == EINTR;
+    if (other < 0) {
+        return epoll_wait(set->fd, &event, 1, 0) >= 0 || errno == EINTR;
+    }
+    /* EBADF or EINVAL would show that one of them is closed. */
+    return fl_fd_set_remove(set, other) == -ENOENT;
 }
 
 /* epoll_ctl with a tag.  0 or a negative errno. */
@@ -100,9 +104,10 @@ fl_fd_set_open(FlFdSet *set)
 }
 
 bool
-fl_fd_set_is_open(const FlFdSet *set)
+fl_fd_set_is_open(FlFdSet *set, int other)
 {
     (void)set; /* a kqueue is never inherited */
+    (void)other;
     return true;
 }
 

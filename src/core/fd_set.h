@@ -42,8 +42,10 @@ typedef struct {
 int fl_fd_set_open(FlFdSet *set);
 void fl_fd_set_close(FlFdSet *set);
 
-/* In a forked child: whether the inherited set was not closed. */
-bool fl_fd_set_is_open(const FlFdSet *set);
+/* In a forked child: whether the inherited set is still open, and `other` too,
+   an epoll that the set does not contain (-1: none).  If one was closed, both
+   fds may refer to files of the application by now. */
+bool fl_fd_set_is_open(FlFdSet *set, int other);
 
 /* In a forked child: replace the set shared with the parent by an empty one,
    under the same fd, because libuv knows the set by that fd.  The parent's set

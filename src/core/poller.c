@@ -297,6 +297,7 @@ open_uv(FlPoller *poller)
     /* This cannot fail: uv_loop_init has opened the wake-up fd already. */
     (void)uv_async_init(uv, &poller->async, on_async);
     poller->has_uv = true;
+    poller->table.witness_fd = uv_backend_fd(uv);
     return 0;
 }
 
@@ -386,24 +387,6 @@ fl_poller_open(FlPoller **out)
     return 0;
 }
 
-/* Whether a forked child has closed libuv's backend fd, as a daemon does; then
-   the same fd may refer to another file by now.  An epoll that is not in the
-   set cannot be removed from it: ENOENT shows that both are open, EBADF or
-   EINVAL that one is not. */
-static bool
-was_backend_closed(const FlPoller *poller)
-{
-#ifdef __linux__
-    return epoll_ctl(poller->table.set.fd, EPOLL_CTL_DEL,
-                     uv_backend_fd(&poller->uv), NULL)
-               == 0
-           || errno != ENOENT;
-#else
-    (void)poller; /* a kqueue is never inherited */
-    return false;
-#endif
-}
-
 /* Give libuv a backend of its own.  uv_loop_fork must not be called again
    after it failed, because it would abort: failure_code prevents that.  0 or a
    negative errno. */
@@ -411,12 +394,14 @@ static int
 fork_uv(FlPoller *poller)
 {
     int code = -EBADF;
-    if (!was_backend_closed(poller)) {
+    FlFdTable *table = &poller->table;
+    if (fl_fd_set_is_open(&table->set, table->witness_fd)) {
         unsigned occupied = occupy_standard_fds();
         code = uv_loop_fork(&poller->uv);
         release_standard_fds(occupied);
     }
     if (code == 0) {
+        table->witness_fd = uv_backend_fd(&poller->uv);
         code = add_uv_fds(poller);
         return code < 0 ? code : 0;
     }

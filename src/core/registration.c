@@ -494,6 +494,7 @@ fl_fd_table_open(FlFdTable *table)
     memset(table, 0, offsetof(FlFdTable, events));
     fl_list_init(&table->fired);
     fl_list_init(&table->closed);
+    table->witness_fd = -1;
     table->forks = fl_forks_count();
     int code = fl_fd_set_open(&table->set);
     if (code == 0 && uv_mutex_init(&table->lock) < 0) {
@@ -507,7 +508,7 @@ int
 fl_fd_table_after_fork_now(FlFdTable *table)
 {
     int code = table->failure_code;
-    if (code == 0 && !fl_fd_set_is_open(&table->set)) {
+    if (code == 0 && !fl_fd_set_is_open(&table->set, table->witness_fd)) {
         /* The child has closed the fds that it inherited, as a daemon does.
            Then the same fds may refer to other files by now. */
         code = -EBADF;

@@ -128,6 +128,7 @@ fl_stream_finish(FlStream *self)
     /* Put aside, because the releases below may run destructors. */
     exc = code < 0 ? PyErr_GetRaisedException() : NULL;
     fl_write_queue_clear(&self->write_queue);
+    fl_stream_meter_queue(self);
     Py_CLEAR(self->protocol);
     Py_CLEAR(self->waiter);
     drop_loop_reference(self);
