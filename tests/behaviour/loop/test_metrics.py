@@ -333,23 +333,6 @@ async def test_bytes_that_wait_to_be_written(loop, pair):
     assert loop.metrics().write_buffer_bytes == 0
 
 
-async def test_a_datagram_queued_after_abort_does_not_wait(loop, tmp_path):
-    loop.enable_metrics()
-    address = str(tmp_path / "far")
-    near = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as far:
-        far.bind(address)
-        transport, _ = await loop.create_datagram_endpoint(
-            asyncio.DatagramProtocol, sock=near
-        )
-        while not transport.get_write_buffer_size():
-            transport.sendto(b"x", address)
-        transport.abort()
-        transport.sendto(b"x", address)
-        await spin(lambda: near.fileno() < 0)
-    assert loop.metrics().write_buffer_bytes == 0
-
-
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_nothing_waits_in_a_closed_loop(loop, pair):
     async def connect():

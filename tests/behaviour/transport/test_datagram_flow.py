@@ -385,3 +385,14 @@ async def test_repr():
         assert "closing" in repr(p.transport)
         await asyncio.sleep(0)
         assert "closed" in repr(p.transport)
+
+
+@pytest.mark.parametrize("loop_kind", ["fastloop"], indirect=True)
+async def test_a_datagram_queued_after_abort_does_not_wait(tmp_path, loop):
+    loop.enable_metrics()
+    async with stuffed(tmp_path, False) as (p, _, address):
+        p.transport.abort()
+        p.transport.sendto(b"late", address)
+        await iterations()
+        assert p.names[-1] == "lost"
+        assert loop.metrics().write_buffer_bytes == 0
