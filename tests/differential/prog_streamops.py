@@ -312,8 +312,9 @@ class StreamOps:
         count = len(link.next_piece(count))
         if not count or link.closed or link.rough or link.busy:
             return
-        if link.secure and link.limited:
-            link.mark("sendfile over TLS with limits of 0")
+        if link.secure:
+            limits = " with limits of 0" if link.limited else ""
+            link.mark(f"sendfile over TLS{limits}")
         link.busy = True
         at = link.peer.to_b + link.written
         link.written += count
