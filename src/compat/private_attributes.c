@@ -40,11 +40,12 @@ sock_get(FlStream *self, void *Py_UNUSED(closure))
 static int
 sock_set(FlStream *self, PyObject *value, void *Py_UNUSED(closure))
 {
-    if (value != Py_None || !self->loop->closed) {
+    if (value != Py_None || (self->loop != NULL && !self->loop->closed)) {
         PyErr_SetString(PyExc_AttributeError,
                         "can only be set to None, of a closed loop");
         return -1;
     }
+    /* A lost stream has neither a loop nor an fd. */
     self->fd = -1;
     return 0;
 }

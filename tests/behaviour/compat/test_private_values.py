@@ -316,6 +316,15 @@ async def test_state_of_a_transport(transport_pair, loop, kind):
     assert transport._protocol is None
 
 
+@every_kind
+async def test_sock_of_a_lost_transport_can_be_set_to_none(transport_pair):
+    c = await transport_pair()
+    c.transport.abort()
+    await c.protocol.wait_lost()
+    c.transport._sock = None
+    assert c.transport._sock is None
+
+
 PRIVATE_ATTRIBUTES = (
     "_loop _sock _sock_fd _server _closing _conn_lost _paused "
     "_protocol_paused _buffer _protocol _extra _eof _empty_waiter"
