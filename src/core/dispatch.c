@@ -348,13 +348,21 @@ run_timed(FlLoop *loop, FlReady *entry)
 {
     double slow_ns = loop->slow_callback_duration * 1e9;
     bool coarse = !loop->debug && slow_ns >= 4.0 * FL_COARSE_LAG_NS;
+    FlMetrics *metrics = loop->metrics; /* the callback may enable them */
     PyObject *subject = subject_of(loop, entry);
     loop->timed = true;
     int64_t began_ns = coarse ? fl_clock_coarse_ns() : fl_clock_ns();
+    if (metrics != NULL) {
+        fl_metrics_callback_begins(metrics, began_ns);
+    }
     int code = run_entry(loop, entry);
     int64_t ended_ns = coarse ? fl_clock_coarse_ns() : fl_clock_ns();
     loop->timed = false;
     code = fl_loop_report_slow(loop, subject, ended_ns - began_ns, code);
+    if (metrics != NULL) {
+        /* Not before the report, which asks for this callback's number. */
+        fl_metrics_callback_ends(metrics);
+    }
     Py_CLEAR(loop->current_handle);
     Py_CLEAR(loop->current_callback);
     Py_XDECREF(subject);

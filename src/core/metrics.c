@@ -141,6 +141,17 @@ fl_metrics_run_ends(FlLoop *loop)
     }
 }
 
+uint64_t
+fl_metrics_running(FlMetrics *metrics, int64_t *ran_ns)
+{
+    uint64_t began_ns = fl_count_get(&metrics->callback_began_ns);
+    *ran_ns = began_ns == 0 ? 0 : fl_clock_coarse_ns() - (int64_t)began_ns;
+    if (*ran_ns < 0) {
+        *ran_ns = 0; /* the precise clock is ahead of the coarse one */
+    }
+    return began_ns;
+}
+
 /* --- creation and end ---------------------------------------------------- */
 
 /* As fl_metrics_enable, of a loop that has none. */

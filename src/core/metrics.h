@@ -14,6 +14,9 @@
      was queued at most that much later.  Rejected: a time stamp for each
      queued callback.  Reading the clock costs a third of a call.
    - Slow callbacks: see run_timed in dispatch.c.
+   - The running callback: when it began, for a watchdog in another thread
+     (fastloop/observe/watchdog.py).  That is one store before a callback and
+     one after it, by run_timed.
 
    Threads: the loop's thread writes; executor workers write the job counters;
    any thread may call fl_metrics_read.  The lock of loop->thread_queue guards
@@ -79,6 +82,9 @@ typedef struct FlMetrics {
     int64_t lag_from_ns; /* when the last poll ended or the run began */
     uint64_t callbacks_at_start; /* loop->callback_count then */
     uint64_t polls_at_start;     /* poller->polls then */
+    uint64_t last_began_ns;      /* the greatest value of the next field */
+    FlCount callback_began_ns;   /* when the running callback began, or 0; see
+                                    fl_metrics_callback_begins */
 
     /* The counters, up to the end, in the order of fastloop/metrics.py. */
     FlCount iterations;
@@ -132,6 +138,30 @@ void fl_metrics_closed(FlMetrics *metrics);
 /* Around a run, or around an iteration outside a run. */
 void fl_metrics_run_begins(FlLoop *loop);
 void fl_metrics_run_ends(FlLoop *loop);
+
+/* A callback begins, at a time of either clock.  The time that is stored also
+   identifies the callback: each is later than the one before, by a nanosecond
+   where the clock has not moved. */
+static inline void
+fl_metrics_callback_begins(FlMetrics *metrics, int64_t now_ns)
+{
+    uint64_t began_ns = (uint64_t)now_ns;
+    if (began_ns <= metrics->last_began_ns) {
+        began_ns = metrics->last_began_ns + 1;
+    }
+    metrics->last_began_ns = began_ns;
+    fl_count_set(&metrics->callback_began_ns, began_ns);
+}
+
+static inline void
+fl_metrics_callback_ends(FlMetrics *metrics)
+{
+    fl_count_set(&metrics->callback_began_ns, 0);
+}
+
+/* The number that identifies the running callback, and how long it has run, to
+   a tick of the coarse clock.  0 if none runs.  Any thread. */
+uint64_t fl_metrics_running(FlMetrics *metrics, int64_t *ran_ns);
 
 /* Before a poll, with the state that its time counts for. */
 void fl_metrics_callbacks_ended(FlLoop *loop, FlTimeOf next);

@@ -448,6 +448,24 @@ read_metrics(FlLoop *loop, PyObject *Py_UNUSED(ignored))
     return fl_metrics_read(loop);
 }
 
+static const char running_callback_doc[] =
+    "_running_callback($self, /)\n--\n\n"
+    "Return a number that identifies the callback that runs now, and for how\n"
+    "many nanoseconds it has run.  None while none runs, or metrics are off.\n"
+    "Any thread may call this.";
+
+static PyObject *
+running_callback(FlLoop *loop, PyObject *Py_UNUSED(ignored))
+{
+    FlMetrics *metrics = loop->metrics;
+    int64_t ran_ns = 0;
+    uint64_t id = metrics == NULL ? 0 : fl_metrics_running(metrics, &ran_ns);
+    if (id == 0) {
+        Py_RETURN_NONE;
+    }
+    return Py_BuildValue("(KL)", (unsigned long long)id, (long long)ran_ns);
+}
+
 /* __dict__ is declared here and by __dictoffset__ below: instances need one
    for attributes that applications set. */
 static PyGetSetDef loop_getset[] = {
@@ -513,6 +531,7 @@ static PyMethodDef loop_methods[] = {
     FAST_KW("_remove_writer", fl_loop_remove_writer_unchecked),
     {"_enable_metrics", AS_METHOD(enable), METH_NOARGS, enable_doc},
     PLAIN("_read_metrics", read_metrics, METH_NOARGS),
+    PLAIN("_running_callback", running_callback, METH_NOARGS),
     PLAIN("_signal_wakeup", fl_loop_signal_wakeup, METH_O),
     {"_close", AS_METHOD(loop_close), METH_NOARGS, close_doc},
     {"_write_to_self", AS_METHOD(wake), METH_NOARGS, wake_doc},
