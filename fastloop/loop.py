@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from typing import Any, TypeVarTuple
 
     from .metrics import LoopMetrics, SlowCallback
+    from .observe.watchdog import Watchdog
 
     _Ts = TypeVarTuple("_Ts")
 
@@ -89,6 +90,8 @@ class Loop(  # type: ignore[misc, unused-ignore]
     _timer_cancelled_count = 0
     _ssock: Any = None
     _csock: Any = None
+    #: Made when it is first started, and kept for its count.
+    _watchdog: Watchdog | None = None
 
     def __init__(self) -> None:
         """Make a loop; see ``fastloop.new_event_loop``."""
@@ -242,6 +245,8 @@ class Loop(  # type: ignore[misc, unused-ignore]
         metrics_socket = sys.modules.get("fastloop.observe.metrics_socket")
         if metrics_socket is not None:
             metrics_socket.forget(self)
+        if self._watchdog is not None:
+            self._watchdog.stop()
         self._executor_shutdown_called = True
         executor = self._default_executor
         if executor is not None:
@@ -329,12 +334,17 @@ class Loop(  # type: ignore[misc, unused-ignore]
 
     # -- metrics --------------------------------------------------------------
 
-    def enable_metrics(self, *, socket: str | bool | None = None) -> None:
+    def enable_metrics(
+        self,
+        *,
+        socket: str | bool | None = None,
+        watchdog_s: float | None = None,
+    ) -> None:
         """Count what the loop does from now on; this cannot be turned off.
 
-        A second call does nothing.  Call this in the loop's thread, or while
-        the loop does not run.  ``metrics()`` returns the counts.  Before this
-        call metrics cost nothing.
+        A second call only adds what its arguments ask for.  Call this in the
+        loop's thread, or while the loop does not run.  ``metrics()`` returns
+        the counts.  Before this call metrics cost nothing.
 
         socket opens a Unix socket on which the process's loops show their
         metrics to ``fastloop top``.  Only this user can read it.  It is a
@@ -342,8 +352,17 @@ class Loop(  # type: ignore[misc, unused-ignore]
         that ``top PID`` finds.  The socket is removed when the last of these
         loops is closed.
 
+        watchdog_s starts a thread that reports each callback which runs for
+        that many seconds, once and while it runs: to asyncio's log with the
+        Python stack, as ``SlowCallback.blocked`` to ``slow_callback_hook``, to
+        ``fastloop top`` and in the metrics.  Another call changes the number.
+        The thread ends when the loop is closed, and is not in a forked child.
+
         Raises RuntimeError if the loop is closed, OSError if the socket
-        cannot be opened.  asyncio has no counterpart.
+        cannot be opened.  For watchdog_s raises TypeError for no number,
+        ValueError for less than 0.01, and RuntimeError where it cannot run:
+        without a GIL, and in a subinterpreter that allows no daemon threads.
+        asyncio has no counterpart.
         """
         from . import metrics
 
@@ -353,6 +372,12 @@ class Loop(  # type: ignore[misc, unused-ignore]
             from .observe import metrics_socket
 
             metrics_socket.show(self, None if socket is True else socket)
+        if watchdog_s is not None:
+            from .observe.watchdog import Watchdog
+
+            if self._watchdog is None:
+                self._watchdog = Watchdog(self)
+            self._watchdog.start(watchdog_s)
 
     def metrics(self) -> LoopMetrics:
         """Return what was counted since ``enable_metrics()``.
@@ -369,7 +394,9 @@ class Loop(  # type: ignore[misc, unused-ignore]
                 "metrics are off: call loop.enable_metrics(), or set "
                 "FASTLOOP_METRICS=1 in the environment"
             )
-        return metrics.from_core(raw, self._default_executor)
+        watchdog = self._watchdog
+        blocked = 0 if watchdog is None else watchdog.count
+        return metrics.from_core(raw, self._default_executor, blocked)
 
     @property
     def slow_callback_hook(self) -> Callable[[SlowCallback], object] | None:
@@ -401,21 +428,30 @@ class Loop(  # type: ignore[misc, unused-ignore]
     def _metrics_from_environment(self) -> None:
         path = os.environ.get("FASTLOOP_METRICS_SOCKET", "")
         socket = {"": None, "0": None, "1": True}.get(path, path)
-        if not socket and os.environ.get("FASTLOOP_METRICS", "") in ("", "0"):
-            return
-        try:
-            self.enable_metrics(socket=socket)
-        except OSError as exc:
-            # The program itself did not request it: warn, and go on.
-            warnings.warn(
-                f"FASTLOOP_METRICS_SOCKET: {exc}", RuntimeWarning, stacklevel=3
-            )
+        limit = os.environ.get("FASTLOOP_WATCHDOG", "")
+        # The program itself did not request these: warn, and go on.
+        if socket or os.environ.get("FASTLOOP_METRICS", "") not in ("", "0"):
+            try:
+                self.enable_metrics(socket=socket)
+            except OSError as exc:
+                text = f"FASTLOOP_METRICS_SOCKET: {exc}"
+                warnings.warn(text, RuntimeWarning, stacklevel=3)
+        if limit not in ("", "0"):
+            from .observe.watchdog import limit_of
+
+            try:
+                self.enable_metrics(watchdog_s=limit_of(limit))
+            except (RuntimeError, ValueError) as exc:
+                text = f"FASTLOOP_WATCHDOG: {exc}"
+                warnings.warn(text, RuntimeWarning, stacklevel=3)
 
     def _notify_slow(self, subject: object, duration_ns: int) -> None:
         """Store a slow callback, and call the program's hook."""
         from . import metrics
 
         found = metrics.describe_slow(subject, duration_ns)
+        if self._watchdog is not None:
+            found = self._watchdog.ended(found)
         recent = metrics.recent_slow.get(self)
         if recent is not None:
             recent.append(found)

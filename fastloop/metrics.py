@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from types import CodeType, FrameType
     from typing import Any
 
-__all__ = ["Lag", "LoopMetrics", "SlowCallback"]
+__all__ = ["BlockedCallback", "Lag", "LoopMetrics", "SlowCallback"]
 
 _LAG_BUCKETS = 27
 #: How many slow callbacks of a loop are stored, for ``fastloop top``.
@@ -184,6 +184,8 @@ class LoopMetrics:
     executor_run_time_ns: int
     #: Callbacks that took ``slow_callback_duration`` or longer.
     slow_callbacks: int
+    #: Callbacks that the watchdog has reported.
+    blocked_callbacks: int
 
     @property
     def busy_time_ns(self) -> int:
@@ -233,8 +235,13 @@ class LoopMetrics:
         return cls(**values)
 
 
-def from_core(values: list[int], executor: object) -> LoopMetrics:
-    """Make the result of ``loop.metrics()`` from the core's counts."""
+def from_core(
+    values: list[int], executor: object, blocked: int
+) -> LoopMetrics:
+    """Make the result of ``loop.metrics()`` from the core's counts.
+
+    ``blocked`` is the watchdog's count.
+    """
     lag_counts = tuple(values[len(_CORE_NAMES) :])
     raw = dict(zip(_CORE_NAMES, values))  # noqa: B905
     return LoopMetrics(
@@ -249,6 +256,7 @@ def from_core(values: list[int], executor: object) -> LoopMetrics:
         executor_calls=raw["jobs_done"],
         executor_wait_time_ns=raw["job_wait_ns"],
         executor_run_time_ns=raw["job_run_ns"],
+        blocked_callbacks=blocked,
         **{name: raw[name] for name in _SAME_NAMES},
     )
 
@@ -273,6 +281,27 @@ _SAME_NAMES = set(_CORE_NAMES) & set(LoopMetrics.__dataclass_fields__)
 
 
 @dataclass(frozen=True, slots=True)
+class BlockedCallback:
+    """A callback that ran for the watchdog's limit, as seen while it ran.
+
+    ``name`` is the qualified name of the task's coroutine or of the function.
+    ``duration_ns`` is how long it had run in nanoseconds, to a tick of the
+    system's clock (1 to 10 ms).  ``gc_time_ns`` is how much of that the
+    garbage collector took.
+
+    ``stack`` is where the callback was, outermost first, without the loop's
+    own frames and at most 40 frames.  It is empty if the callback ended
+    before the watchdog could look, because C code kept the GIL, and if the
+    callback is C code.
+    """
+
+    name: str
+    duration_ns: int
+    gc_time_ns: int
+    stack: tuple[traceback.FrameSummary, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class SlowCallback:
     """A callback that took ``slow_callback_duration`` or longer.
 
@@ -284,11 +313,14 @@ class SlowCallback:
     ``stack`` is where the task's coroutine waits now, after the slow step,
     outermost first.  For a coroutine that has ended, and for a plain function,
     it is where that is defined.
+
+    ``blocked`` is what the watchdog reported of it while it ran, or None.
     """
 
     name: str
     duration_ns: int
     stack: tuple[traceback.FrameSummary, ...]
+    blocked: BlockedCallback | None = None
 
 
 def _code_place(code: CodeType) -> traceback.FrameSummary:
@@ -326,7 +358,8 @@ def _coroutine_stack(coro: Any) -> tuple[traceback.FrameSummary, ...]:
     return tuple(found)
 
 
-def _name_of(subject: Any) -> str:
+def name_of(subject: Any) -> str:
+    """Return the qualified name of a function or coroutine, or its repr."""
     # Mocks have every attribute: accept only a str.
     name = getattr(subject, "__qualname__", None)
     return name if isinstance(name, str) else repr(subject)
@@ -349,16 +382,14 @@ def _describe_slow(subject: Any, duration_ns: int) -> SlowCallback:
     owner = getattr(subject, "__self__", None)
     if isinstance(owner, asyncio.Task):
         coro: Any = owner.get_coro()
-        return SlowCallback(
-            _name_of(coro), duration_ns, _coroutine_stack(coro)
-        )
+        return SlowCallback(name_of(coro), duration_ns, _coroutine_stack(coro))
     if isinstance(subject, asyncio.BaseTransport):
         subject = type(subject.get_protocol())
     while isinstance(subject, functools.partial):
         subject = subject.func
     code = getattr(subject, "__code__", None)
     return SlowCallback(
-        _name_of(subject),
+        name_of(subject),
         duration_ns,
         (_code_place(code),) if isinstance(code, types.CodeType) else (),
     )

@@ -1,1 +1,1 @@
-"""Shows the metrics of running loops to other processes."""
+"""Shows what running loops do: their metrics, and where they block."""

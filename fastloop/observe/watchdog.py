@@ -1,0 +1,337 @@
+"""The watchdog: reports where a callback blocks a loop, while it does.
+
+A thread of each watched loop wakes after the limit, or when the running
+callback reaches it.  The core says which callback runs and for how long
+(``src/core/metrics.h``).  A loop that waits for events runs none.
+
+The loop may be closed by a destructor, which runs in any thread at any time,
+also in the watchdog's own.  So ``stop`` takes no lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import dataclasses
+import gc
+import logging
+import os
+import sys
+import threading
+import time
+import traceback
+import weakref
+from collections import deque
+
+from fastloop.metrics import BlockedCallback, name_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import FrameType
+    from typing import Any
+
+    from fastloop.loop import Loop
+    from fastloop.metrics import SlowCallback
+
+#: The shortest limit: a tick of the clock by which callbacks are timed.
+_LEAST_S = 0.01
+#: How long close() waits for a thread that logs at that moment.
+_JOIN_S = 2.0
+_MOST_FRAMES = 40
+#: How many reports of a loop are stored, for ``fastloop top``.
+_RECENT = 16
+
+
+def limit_of(text: str) -> float:
+    """Return the seconds that FASTLOOP_WATCHDOG gives; ValueError if bad."""
+    try:
+        return _checked(float(text))
+    except ValueError:
+        raise ValueError(_bad(text)) from None
+
+
+def _bad(limit: object) -> str:
+    return (
+        f"the watchdog's limit is a number of seconds from {_LEAST_S} on, "
+        f"not {limit!r}"
+    )
+
+
+def _checked(limit_s: float) -> float:
+    """Return a limit; raise ValueError or TypeError for a bad one."""
+    if not isinstance(limit_s, (int, float)):
+        raise TypeError(_bad(limit_s))
+    if not _LEAST_S <= limit_s <= threading.TIMEOUT_MAX:
+        raise ValueError(_bad(limit_s))
+    return limit_s
+
+
+def _check_interpreter() -> None:
+    """Raise RuntimeError where another thread's stack cannot be read."""
+    # CPython's guide to free threading says so; a loop of walks does crash.
+    if not getattr(sys, "_is_gil_enabled", lambda: True)():
+        raise RuntimeError(
+            "there is no watchdog without a GIL: CPython may crash when a "
+            "thread reads the stack of another one"
+        )
+
+
+class Watchdog:
+    """The thread that watches one loop, and what it has reported."""
+
+    def __init__(self, loop: Loop) -> None:
+        """Make a watchdog that does not run yet."""
+        self._loop = weakref.ref(loop)
+        self._limit_s = _LEAST_S
+        self._thread: threading.Thread | None = None
+        self._reset()
+        #: How many callbacks were reported.
+        self.count = 0
+        #: The last reports; another thread must copy it.
+        self.recent: deque[BlockedCallback] = deque(maxlen=_RECENT)
+        self._reported = 0  # the callback that was reported last
+        self._gc_callback = 0  # the callback of the next two
+        self._gc_ns = 0  # its time in collections that have ended
+        self._gc_began_ns = 0  # when the running collection began, or 0
+
+    def _reset(self) -> None:
+        self._wake = threading.Lock()
+        self._wake.acquire()
+        self._reporting = threading.Lock()
+
+    # -- beginning and end ----------------------------------------------------
+
+    def start(self, limit_s: float) -> None:
+        """Watch with this limit from now on; it may be changed so, too.
+
+        Raises TypeError or ValueError for a bad limit, RuntimeError where no
+        watchdog can run.
+        """
+        self._limit_s = _checked(limit_s)
+        if self._thread is not None:
+            self._poke()
+            return
+        _check_interpreter()
+        self._reset()
+        try:
+            thread = threading.Thread(
+                target=self._watch,
+                args=(self._wake,),
+                name="fastloop-watchdog",
+                daemon=True,
+            )
+            self._thread = thread
+            thread.start()
+        except RuntimeError as exc:
+            # Too many threads, or a subinterpreter that has no daemons.
+            self._thread = None
+            raise RuntimeError(f"the watchdog cannot start: {exc}") from exc
+        _running.add(self)
+        gc.callbacks.append(self._on_gc)
+
+    def _poke(self) -> None:
+        with contextlib.suppress(RuntimeError):  # it is awake already
+            self._wake.release()
+
+    def stop(self) -> None:
+        """End the thread and wait for it, but never for long."""
+        thread = self._thread
+        self._forget()
+        self._poke()
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(_JOIN_S)
+
+    def _forget(self) -> None:
+        self._thread = None
+        _running.discard(self)
+        # The application may have cleared the list.
+        with contextlib.suppress(ValueError):
+            gc.callbacks.remove(self._on_gc)
+
+    def forget_thread(self) -> None:
+        """In a forked child: there is no thread, and nobody has its locks."""
+        self._forget()
+        self._reset()
+
+    # -- the garbage collector ------------------------------------------------
+
+    def _on_gc(self, phase: str, info: dict[str, int]) -> None:
+        """Note when a collection begins and ends, in any thread.
+
+        With a GIL one in another thread makes the callback wait as well.
+        """
+        if phase == "start":
+            loop = self._loop()
+            running = None if loop is None else loop._running_callback()
+            callback = 0 if running is None else running[0]
+            if callback != self._gc_callback:
+                self._gc_callback, self._gc_ns = callback, 0
+            self._gc_began_ns = time.monotonic_ns()
+        elif self._gc_began_ns:
+            self._gc_ns += time.monotonic_ns() - self._gc_began_ns
+            self._gc_began_ns = 0
+
+    def _gc_time_ns(self, callback: int) -> int:
+        """Return how long collections have taken in a callback so far."""
+        if callback != self._gc_callback:
+            return 0
+        began_ns = self._gc_began_ns
+        now_ns = time.monotonic_ns()
+        return self._gc_ns + (now_ns - began_ns if began_ns else 0)
+
+    # -- the thread -----------------------------------------------------------
+
+    def _watch(self, wake: threading.Lock) -> None:
+        me = threading.current_thread()
+        wait_s = self._limit_s
+        while True:
+            wake.acquire(timeout=wait_s)
+            loop = self._loop()
+            if self._thread is not me or loop is None:
+                break
+            try:
+                wait_s = self._look(loop)
+            except Exception:
+                # A log handler or a repr() of the application.  The thread
+                # must survive to report the next callback.
+                sys.excepthook(*sys.exc_info())
+                wait_s = self._limit_s
+            del loop
+        if self._thread is me:  # the loop is gone, and was never closed
+            self._forget()
+
+    def _look(self, loop: Loop) -> float:
+        """Report the running callback if it is time; return when to look."""
+        running = loop._running_callback()
+        if running is None:
+            return self._limit_s
+        callback, ran_ns = running
+        left_s = self._limit_s - ran_ns / 1e9
+        if left_s > 0:
+            # The clock of callbacks ticks only every few milliseconds.
+            return max(left_s, 0.001)
+        with self._reporting:
+            found = self._claim(loop, callback, ran_ns)
+        if found is not None:
+            _log(found, "still runs")
+        return self._limit_s
+
+    def _claim(
+        self, loop: Loop, callback: int, ran_ns: int
+    ) -> BlockedCallback | None:
+        """Describe and count a callback; None if it has ended, or was."""
+        if callback == self._reported:
+            return None
+        frames = _frames_of(loop)
+        name = _name(loop, frames)
+        running = loop._running_callback()
+        if running is None or running[0] != callback or _has_ended(frames):
+            return None  # ended() reports it
+        stack = traceback.StackSummary.extract(iter(frames[-_MOST_FRAMES:]))
+        return self._count(callback, name, ran_ns, tuple(stack))
+
+    def _count(
+        self,
+        callback: int,
+        name: str,
+        ran_ns: int,
+        stack: tuple[traceback.FrameSummary, ...],
+    ) -> BlockedCallback:
+        # The clock of callbacks may be a tick behind.
+        gc_ns = min(self._gc_time_ns(callback), ran_ns)
+        found = BlockedCallback(name, ran_ns, gc_ns, stack)
+        self._reported = callback
+        self.count += 1
+        self.recent.append(found)
+        return found
+
+    # -- the loop's thread ----------------------------------------------------
+
+    def ended(self, slow: SlowCallback) -> SlowCallback:
+        """Add to a slow callback what was reported while it ran.
+
+        Called before the core considers it as ended.  Reports it if the
+        thread could not, as C code kept the GIL all the time.
+        """
+        loop = self._loop()
+        running = None if loop is None else loop._running_callback()
+        if self._thread is None or running is None:
+            return slow
+        callback = running[0]
+        late = None
+        with self._reporting:
+            blocked = None
+            if callback == self._reported:
+                blocked = self.recent[-1]
+            elif slow.duration_ns >= self._limit_s * 1e9:
+                late = self._count(callback, slow.name, slow.duration_ns, ())
+        if late is not None:
+            _log(late, "ended before its stack could be read")
+        return dataclasses.replace(slow, blocked=blocked or late)
+
+
+def _frames_of(loop: Loop) -> list[tuple[FrameType, int]]:
+    """Return the frames of a loop's callback and their lines, outer first."""
+    from fastloop.loop import Loop
+
+    frame = sys._current_frames().get(loop._thread_id or 0)
+    found = []
+    while frame is not None and frame.f_code is not Loop.run_forever.__code__:
+        if frame.f_code is not Watchdog._on_gc.__code__:
+            found.append((frame, frame.f_lineno))
+        frame = frame.f_back
+    return found[::-1]
+
+
+def _has_ended(frames: list[tuple[FrameType, int]]) -> bool:
+    """Whether the loop reports already that the callback was slow."""
+    from fastloop.loop import Loop
+
+    report = Loop._report_slow.__code__
+    return bool(frames) and frames[0][0].f_code is report
+
+
+def _name(loop: Loop, frames: list[tuple[FrameType, int]]) -> str:
+    """Return what runs: the task's coroutine, or the outermost function."""
+    task: asyncio.Task[Any] | None = asyncio.current_task(loop)
+    if task is None:
+        return frames[0][0].f_code.co_qualname if frames else "A callback"
+    try:
+        return name_of(task.get_coro())
+    except Exception:
+        # The class of a task, and a repr(), may be the application's.
+        return type(task).__qualname__
+
+
+def _log(found: BlockedCallback, state: str) -> None:
+    lines = "".join(traceback.format_list(list(found.stack))).rstrip()
+    logging.getLogger("asyncio").warning(
+        "%s has blocked the loop for %.3f seconds, %.3f of them in the "
+        "garbage collector, and %s%s",
+        found.name,
+        found.duration_ns / 1e9,
+        found.gc_time_ns / 1e9,
+        state,
+        lines and f":\n{lines}",
+    )
+
+
+# -- the process --------------------------------------------------------------
+
+_running: set[Watchdog] = set()
+
+
+def _stop_all() -> None:
+    """End the threads of loops that were never closed."""
+    for watchdog in list(_running):
+        watchdog.stop()
+
+
+def _forget_parents() -> None:
+    for watchdog in list(_running):
+        watchdog.forget_thread()
+
+
+atexit.register(_stop_all)
+os.register_at_fork(after_in_child=_forget_parents)

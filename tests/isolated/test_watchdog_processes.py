@@ -1,0 +1,199 @@
+"""The watchdog in a process of its own: its end, forks, the environment."""
+
+import sys
+import sysconfig
+
+import pytest
+
+NO_GIL = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+needs_gil = pytest.mark.skipif(
+    NO_GIL, reason="there is no watchdog without a GIL"
+)
+
+BEFORE = """
+import logging
+
+came = threading.Event()
+
+class Log(logging.Handler):
+    def emit(self, record):
+        if "has blocked the loop" in record.getMessage():
+            came.set()
+
+logging.getLogger("asyncio").addHandler(Log())
+
+def names():
+    return [thread.name for thread in threading.enumerate()]
+
+def watchdogs():
+    return names().count("fastloop-watchdog")
+
+def block(loop):
+    '''Block until the watchdog has reported it.'''
+    came.clear()
+    loop.call_soon(lambda: came.wait(60) and loop.stop())
+    loop.run_forever()
+    assert came.is_set()
+"""
+#: It is a warning to fork with threads, and to forget a loop.
+FLAGS = ("-W", "ignore::DeprecationWarning", "-W", "ignore::ResourceWarning")
+
+
+# -- the process --------------------------------------------------------------
+
+
+@needs_gil
+def test_a_forked_child_has_none_until_it_starts_one(fast_script):
+    done = fast_script("""
+loop = new_loop()
+loop.enable_metrics(watchdog_s=0.02)
+block(loop)
+timed = len(gc.callbacks)
+
+def child():
+    assert watchdogs() == 0 and len(gc.callbacks) == timed - 1
+    loop.call_soon(time.sleep, 0.2)     # nobody reports it
+    loop.call_soon(loop.stop)
+    before = loop.metrics().blocked_callbacks
+    loop.run_forever()
+    assert loop.metrics().blocked_callbacks == before
+    loop.enable_metrics(watchdog_s=0.02)
+    assert watchdogs() == 1 and len(gc.callbacks) == timed
+    block(loop)
+    loop.close()
+    assert watchdogs() == 0
+
+pid = os.fork()
+if not pid:
+    try:
+        child()
+        os._exit(0)
+    except BaseException:
+        import traceback
+        traceback.print_exc()
+        os._exit(1)
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+block(loop)
+loop.close()
+print(watchdogs())
+""")
+    assert done.stdout == "0\n0\n"
+
+
+@needs_gil
+def test_a_fork_inside_a_callback_that_blocks(fast_script):
+    """The child goes on in a callback that the parent's thread reported."""
+    done = fast_script("""
+loop = new_loop()
+loop.slow_callback_hook = lambda slow: None
+loop.slow_callback_duration = 0.02
+loop.enable_metrics(watchdog_s=0.02)
+
+def fork():
+    assert came.wait(60)
+    pid = os.fork()
+    if pid:
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+    loop.pid = pid
+    loop.stop()
+
+loop.call_soon(fork)
+loop.run_forever()
+if not loop.pid:
+    assert watchdogs() == 0
+    loop.close()
+    os._exit(3)
+loop.close()
+""")
+    assert done.stdout == "3\n"
+
+
+@needs_gil
+@pytest.mark.parametrize("end", ["", "sys.exit()", "loop.close()"])
+def test_it_keeps_no_process_alive(fast_script, end):
+    fast_script(f"""
+loop = new_loop()
+loop.enable_metrics(watchdog_s=3600)
+other = new_loop()
+other.enable_metrics(watchdog_s=0.02)
+block(other)
+assert watchdogs() == 2
+{end}
+""")
+
+
+@pytest.mark.skipif(
+    sys.version_info < (3, 12),
+    reason="before 3.12 all interpreters share one GIL",
+)
+@needs_gil
+def test_an_isolated_interpreter_refuses_it(fast_script):
+    code = """
+import threading, fastloop
+loop = fastloop.new_event_loop()
+try:
+    loop.enable_metrics(watchdog_s=1)
+except RuntimeError as exc:
+    text = str(exc)
+loop.close()
+assert "the watchdog cannot start: daemon threads are" in text, text
+"""
+    done = fast_script(f"""
+if sys.version_info >= (3, 14):
+    from concurrent import interpreters
+    interpreters.create().exec({code!r})
+elif sys.version_info >= (3, 13):
+    import _interpreters
+    isolated = _interpreters.create("isolated")
+    failed = _interpreters.run_string(isolated, {code!r})
+    assert failed is None, failed
+else:
+    import _xxsubinterpreters
+    _xxsubinterpreters.run_string(_xxsubinterpreters.create(), {code!r})
+print("refused", flush=True)
+os._exit(0)
+""")
+    assert done.stdout == "refused\n", done.stderr
+
+
+@pytest.mark.skipif(not NO_GIL, reason="this Python cannot run without a GIL")
+def test_it_is_refused_without_a_gil(fast_script):
+    done = fast_script("""
+loop = new_loop()
+try:
+    loop.enable_metrics(watchdog_s=1)
+except RuntimeError as exc:
+    print(exc)
+print(watchdogs(), loop.metrics().blocked_callbacks)
+loop.close()
+""")
+    assert done.stdout.startswith("there is no watchdog without a GIL: ")
+    assert done.stdout.endswith("\n0 0\n")
+
+
+# -- the environment ----------------------------------------------------------
+
+
+@needs_gil
+@pytest.mark.parametrize(
+    ("value", "limit"), [("", None), ("0", None), ("0.5", 0.5), ("1", 1.0)]
+)
+def test_the_environment_turns_it_on(fast_script, value, limit):
+    code = """
+loop = new_loop()
+print(watchdogs(), loop._watchdog and loop._watchdog._limit_s)
+loop.close()
+"""
+    done = fast_script(code, FASTLOOP_WATCHDOG=value, FASTLOOP_METRICS="0")
+    assert done.stdout == f"{0 if limit is None else 1} {limit}\n"
+
+
+@pytest.mark.parametrize("value", ["half", "0.001", "-1", "nan", "1e400"])
+def test_a_bad_value_is_a_warning(fast_script, value):
+    code = "loop = new_loop()\nprint(watchdogs())\nloop.close()"
+    done = fast_script(code, quiet=False, FASTLOOP_WATCHDOG=value)
+    assert done.stdout == "0\n"
+    assert (
+        "RuntimeWarning: FASTLOOP_WATCHDOG: the watchdog's limit is a number "
+        f"of seconds from 0.01 on, not {value!r}" in done.stderr
+    )
