@@ -84,7 +84,8 @@ def instrument(
 
     Turns its metrics on.  ``fastloop.eventloop.delay.*`` and ``.utilization``
     are of the time since the last collection, ``.time`` counts seconds by the
-    attribute ``fastloop.eventloop.state``, ``active`` or ``idle``; nothing is
+    attribute ``fastloop.eventloop.state``, ``active`` or ``idle``,
+    ``.blocked_callbacks`` counts what the watchdog has reported; nothing is
     observed of a loop that is closed.  prefix replaces ``fastloop`` in all
     names: ``nodejs`` fits dashboards that exist.  meter_provider is the global
     one by default.  Raises TypeError for a loop that is not fastloop's,
@@ -127,4 +128,16 @@ def instrument(
         [observe_time],
         "s",
         "Cumulative duration of time the event loop has been in each state.",
+    )
+
+    def observe_blocked(options: object) -> Iterable[Any]:
+        found = reading.read()
+        if found is not None:
+            yield api.Observation(found[0].blocked_callbacks)
+
+    meter.create_observable_counter(
+        f"{base}.blocked_callbacks",
+        [observe_blocked],
+        "{callback}",
+        "Callbacks that the watchdog has reported.",
     )

@@ -106,6 +106,11 @@ _COUNTERS = (
         "Callbacks that took slow_callback_duration or longer.",
         "slow_callbacks",
     ),
+    _Family(
+        "fastloop_blocked_callbacks",
+        "Callbacks that the watchdog has reported.",
+        "blocked_callbacks",
+    ),
 )
 
 

@@ -30,10 +30,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any, Protocol
 
+    from .watchdog import Watchdog
+
     class _Loop(Protocol):
         """A fastloop loop, as far as it is shown here."""
 
         _thread_id: int | None
+        _watchdog: Watchdog | None
 
         def metrics(self) -> metrics.LoopMetrics: ...
         def is_running(self) -> bool: ...
@@ -122,6 +125,8 @@ def describe_loop(loop: _Loop) -> dict[str, Any]:
     found = loop.metrics()
     kept = metrics.recent_slow.get(loop)
     recent = () if kept is None else kept.copy()  # its thread appends to it
+    watchdog = loop._watchdog
+    blocked = () if watchdog is None else watchdog.recent.copy()
     return {
         "running": loop.is_running(),
         "metrics": found.to_dict(),
@@ -133,6 +138,15 @@ def describe_loop(loop: _Loop) -> dict[str, Any]:
                 "stack": _places(slow.stack),
             }
             for slow in recent
+        ],
+        "blocked": [
+            {
+                "name": one.name,
+                "duration_ns": one.duration_ns,
+                "gc_time_ns": one.gc_time_ns,
+                "stack": _places(one.stack),
+            }
+            for one in blocked
         ],
     }
 

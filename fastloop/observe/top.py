@@ -113,6 +113,14 @@ _ANSWER = {
             "metrics": _METRICS,
             "blocked_in": [str],
             "slow": [{"name": str, "duration_ns": int, "stack": [str]}],
+            "blocked": [
+                {
+                    "name": str,
+                    "duration_ns": int,
+                    "gc_time_ns": int,
+                    "stack": [str],
+                }
+            ],
         }
     ],
 }
@@ -221,7 +229,10 @@ def _rows(now: LoopMetrics, change: LoopMetrics) -> Iterator[tuple[str, str]]:
         f"wait {_duration(change.executor_wait_time_ns / calls)}, "
         f"run {_duration(change.executor_run_time_ns / calls)}",
     )
-    yield "slow callbacks", str(now.slow_callbacks)
+    yield (
+        "slow callbacks",
+        f"{now.slow_callbacks}, {now.blocked_callbacks} reported as blocked",
+    )
 
 
 def _notes(loop: dict[str, Any]) -> list[str]:
@@ -236,6 +247,13 @@ def _notes(loop: dict[str, Any]) -> list[str]:
     for slow in reversed(loop["slow"][-5:]):
         at = slow["stack"][0] if slow["stack"] else ""
         found.append(f"  {_duration(slow['duration_ns'])} {slow['name']} {at}")
+    if loop["blocked"]:
+        found.append("blocked callbacks, the last ones first:")
+    for one in reversed(loop["blocked"][-5:]):
+        at = one["stack"][-1] if one["stack"] else ""
+        took = f"{_duration(one['duration_ns'])} or more"
+        in_gc = f"{_duration(one['gc_time_ns'])} in the garbage collector"
+        found.append(f"  {took}, {in_gc}: {one['name']} {at}")
     return found
 
 

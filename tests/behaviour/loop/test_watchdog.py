@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import gc
+import json
 import logging
 import re
 import sys
@@ -20,6 +21,7 @@ from collections import defaultdict
 import pytest
 from patience import PATIENCE
 
+from fastloop import cli
 from fastloop.observe import watchdog
 
 pytestmark = [
@@ -396,6 +398,21 @@ def test_blocked_callbacks_are_counted(watched, iterate, log):
     found = watched.metrics()
     assert found.blocked_callbacks == len(log.texts) >= 1
     assert found.since(before).blocked_callbacks >= 1
+
+
+def test_top_shows_the_last_reports(loop, iterate, log, tmp_path, capsys):
+    path = str(tmp_path / "loops.sock")
+    loop.enable_metrics(socket=path, watchdog_s=LIMIT_S)
+    loop.call_soon(wait_in_c, log.came["wait_in_c"])
+    iterate()
+    assert cli.main(["top", path, "--once"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"[1-9]\d* reported as blocked", out)
+    assert re.search(r"or more, .* in the garbage collector: wait_in_c ", out)
+    assert cli.main(["top", path, "--once", "--json"]) == 0
+    (shown,) = json.loads(capsys.readouterr().out)["loops"]
+    names = [one["name"] for one in shown["blocked"]]
+    assert names.count("wait_in_c") == 1
 
 
 # -- beginning and end --------------------------------------------------------

@@ -214,12 +214,38 @@ async def test_instruments_of_the_running_loop(loop):
         "fastloop.eventloop.utilization",
         "fastloop.eventloop.time active",
         "fastloop.eventloop.time idle",
+        "fastloop.eventloop.blocked_callbacks",
     }
     assert found["fastloop.eventloop.delay.max"][0] >= 0.03
     assert 0 < found["fastloop.eventloop.utilization"][0] < 1
     assert found["fastloop.eventloop.time active"][0] >= 0.03
     assert found["fastloop.eventloop.time idle"][0] >= 0.008
-    assert {unit for _, unit in found.values()} == {"s", "1"}
+    units = {unit for _, unit in found.values()}
+    assert units == {"s", "1", "{callback}"}
+    provider.shutdown()
+
+
+@pytest.mark.skipif(
+    not getattr(sys, "_is_gil_enabled", lambda: True)(),
+    reason="there is no watchdog without a GIL",
+)
+async def test_both_count_what_the_watchdog_reports(loop):
+    loop.enable_metrics(watchdog_s=0.02)
+    registry, reader = CollectorRegistry(), InMemoryMetricReader()
+    provider = MeterProvider([reader])
+    prometheus.register(registry=registry)
+    opentelemetry.instrument(meter_provider=provider)
+    await asyncio.sleep(0)
+    deadline = time.monotonic() + PATIENCE
+    while not loop.metrics().blocked_callbacks and time.monotonic() < deadline:
+        time.sleep(0.001)
+    await asyncio.sleep(0)
+    count = loop.metrics().blocked_callbacks
+    assert count >= 1
+    name = 'fastloop_blocked_callbacks_total{loop="main"}'
+    observed = collected(reader)["fastloop.eventloop.blocked_callbacks"]
+    assert observed[0] >= count
+    assert scrape(registry)[name] >= count
     provider.shutdown()
 
 
