@@ -169,6 +169,29 @@ def test_the_program_that_looks_inside_runs():
     )
 
 
+@pytest.mark.skipif(
+    not getattr(sys, "_is_gil_enabled", lambda: True)(),
+    reason="there is no watchdog without a GIL",
+)
+def test_the_program_that_blocks_is_reported(tmp_path):
+    """The page shows what it writes, but for the path and the time."""
+    pytest.importorskip("fastloop._core", reason="fastloop is not built")
+    path = tmp_path / "blocked.py"
+    path.write_text(named("blocked.py"))
+    done = subprocess.run(
+        [sys.executable, path],
+        env=child_env(),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    page = (ROOT / "docs" / "seeing-inside.md").read_text("utf-8")
+    (shown,) = re.findall(r"^```\n(main has .*?)^```", page, re.M | re.S)
+    took = re.compile(r"\d\.\d{3}")
+    expected = shown.replace("/srv/blocked.py", str(path))
+    assert took.sub("", done.stderr) == took.sub("", expected)
+
+
 def test_the_first_measurement_runs():
     pytest.importorskip("fastloop._core", reason="fastloop is not built")
     source = re.sub(r"n=(\d+)_000", r"n=\g<1>00", named("gain.py"))
