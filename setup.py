@@ -13,6 +13,7 @@ ninja compiles side by side, and only what changed or whose command changed;
 it writes compile_commands.json beside this file.
 """
 
+import contextlib
 import ctypes
 import filecmp
 import os
@@ -22,6 +23,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -166,8 +168,6 @@ class Build(build_ext):
     """build_ext with a ninja file in place of its own compiling."""
 
     def build_extension(self, ext: Extension) -> None:
-        import fcntl  # Windows has none, and got its sentence above
-
         uv_compile, uv_link = libuv()
         name, flags, link = flavour()
         # Not build_temp: an editable install's is new each time.  No two
@@ -191,12 +191,9 @@ class Build(build_ext):
         built = work / "_core.so"
         text += f"build {built}: link {' '.join(map(str, objects))}\n"
         work.mkdir(parents=True, exist_ok=True)
-        # Two builds of one tree at the same time share the folder.
-        with open(work / "lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            self.run_ninja(work, text)
-            self.check_loads(built)
-            self.put(built, Path(self.get_ext_fullpath(ext.name)))
+        self.run_ninja(work, text)
+        self.check_loads(built)
+        self.put(built, Path(self.get_ext_fullpath(ext.name)))
 
     @staticmethod
     def run_ninja(work: Path, text: str) -> None:
@@ -230,6 +227,20 @@ class Build(build_ext):
         new.replace(target)
 
 
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Wait until no other build of this tree runs, and hold the others up.
+
+    They would share ninja's folder, setuptools' and the egg-info.
+    """
+    import fcntl  # Windows has none, and got its sentence above
+
+    Path("build").mkdir(exist_ok=True)
+    with open("build/lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 os.chdir(HERE)
 # What is missing is said before setuptools says what it does: pip shows the
 # build's output, and the sentence is then all of it.
@@ -238,7 +249,8 @@ if BUILDS.intersection(sys.argv):
     check_compiler()
     libuv()
 found = sorted(Path("src").rglob("*.c"))
-setup(
-    ext_modules=[Extension("fastloop._core", [str(path) for path in found])],
-    cmdclass={"build_ext": Build},
-)
+with alone():
+    setup(
+        ext_modules=[Extension("fastloop._core", [str(p) for p in found])],
+        cmdclass={"build_ext": Build},
+    )

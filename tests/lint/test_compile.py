@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -78,8 +79,8 @@ def test_header_stands_alone(tool, compiler):
     assert not bad, "\n".join(bad)[:8000]
 
 
-def test_two_builds_of_one_tree_at_once_both_load(tmp_path):
-    """tox -p builds a tree once for each of its environments."""
+def test_two_wheels_of_one_tree_built_at_once_are_whole(tmp_path):
+    """tox -p installs a tree once in each of its environments."""
     tree = tmp_path / "tree"
     built = shutil.ignore_patterns("*.so", "__pycache__")
     for name in ("src", "fastloop"):
@@ -88,7 +89,10 @@ def test_two_builds_of_one_tree_at_once_both_load(tmp_path):
         shutil.copy(TOP / name, tree)
     builds = [
         subprocess.Popen(
-            [sys.executable, "setup.py", "-q", "build_ext", "-b", str(out)],
+            [
+                *(sys.executable, "-m", "pip", "wheel", "-q", "--no-index"),
+                *("--no-build-isolation", "--no-deps", "-w", str(out), "."),
+            ],
             cwd=tree,
             env={**os.environ, "FASTLOOP_DEBUG": "1"},
             stdout=subprocess.PIPE,
@@ -97,9 +101,13 @@ def test_two_builds_of_one_tree_at_once_both_load(tmp_path):
         )
         for out in (tmp_path / "one", tmp_path / "two")
     ]
-    for build in builds:
+    contents = []
+    for build, name in zip(builds, ("one", "two"), strict=True):
         output, _ = build.communicate(timeout=280)
         assert build.returncode == 0, output
-    for out in ("one", "two"):
-        (extension,) = (tmp_path / out).glob("fastloop/_core*.so")
-        ctypes.CDLL(str(extension))
+        (path,) = (tmp_path / name).glob("*.whl")
+        with zipfile.ZipFile(path) as wheel:
+            contents.append(sorted(wheel.namelist()))
+            (core,) = (n for n in wheel.namelist() if n.endswith(".so"))
+            ctypes.CDLL(wheel.extract(core, tmp_path / name))
+    assert contents[0] == contents[1]
