@@ -163,8 +163,7 @@ def interpreter(session: nox.Session, name: str) -> tuple[list[str], str]:
     def make(verb: str, folder: str) -> Path:
         PYTHONS.mkdir(parents=True, exist_ok=True)
         path = PYTHONS / folder
-        words = f"flock {path}.lock .ci/pythons {verb} {path}"
-        session.run(*words.split())
+        session.run(".ci/pythons", verb, str(path))
         return path
 
     if name in IN_TREE:
@@ -224,7 +223,7 @@ def newcomer(name: str, about: str, command: str, gate: bool = False) -> None:
     def session(session: nox.Session) -> None:
         PYTHONS.mkdir(parents=True, exist_ok=True)
         tree = PYTHONS / "bare"
-        session.run(*f"flock {tree}.lock .ci/pythons bare {tree}".split())
+        session.run(".ci/pythons", "bare", str(tree))
         session.run(
             ".ci/pythons", "newcomer", str(tree), *shlex.split(command)
         )
