@@ -155,3 +155,13 @@ def test_make_with_a_python_that_is_too_old(tmp_path, python, expected):
     assert "make build PYTHON=python3.13" in last
     assert printed.count("\n") == 1
     assert not (tmp_path / "venv").exists()
+
+
+def test_an_environment_whose_making_was_interrupted_is_made_whole(tmp_path):
+    python = tmp_path / "venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/bin/sh\n[ "$1" != -m ] || { echo "$@"; exit 1; }\n')
+    python.chmod(0o755)
+    venv = str(tmp_path / "venv")
+    last, _ = fails("tools/setup-env", PYTHON=str(python), VENV=venv)
+    assert last == f"-m venv {venv}"
