@@ -29,6 +29,7 @@ from typing import NoReturn
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.egg_info import egg_info
 
 HERE = Path(__file__).resolve().parent
 LIBUV_FLOOR = (1, 42, 0)
@@ -227,6 +228,17 @@ class Build(build_ext):
         new.replace(target)
 
 
+class Metadata(egg_info):
+    """egg_info with the bill of materials that tools/carry_libuv.py wrote."""
+
+    def run(self) -> None:
+        super().run()
+        for bill in HERE.glob("*.cdx.json"):
+            folder = Path(self.egg_info, "sboms")
+            folder.mkdir(exist_ok=True)
+            shutil.copy(bill, folder)
+
+
 @contextlib.contextmanager
 def alone() -> Iterator[None]:
     """Wait until no other build of this tree runs, and hold the others up.
@@ -252,5 +264,5 @@ found = sorted(Path("src").rglob("*.c"))
 with alone():
     setup(
         ext_modules=[Extension("fastloop._core", [str(p) for p in found])],
-        cmdclass={"build_ext": Build},
+        cmdclass={"build_ext": Build, "egg_info": Metadata},
     )

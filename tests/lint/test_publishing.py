@@ -3,9 +3,12 @@
 `.ci/run --only publish` builds and checks the files themselves.
 """
 
+import email
 import importlib.machinery
 import importlib.util
 import json
+import re
+import shutil
 import subprocess
 import sys
 
@@ -54,18 +57,54 @@ def test_changes_that_belong_to_no_version_are_found(check_version):
     assert check_version.mistakes("v1.2.0") == []
 
 
-def test_the_bill_of_materials_names_the_pinned_libuv():
-    done = subprocess.run(
-        [sys.executable, "tools/sbom.py"],
-        capture_output=True,
-        text=True,
-        cwd=TOP,
-        check=True,
+@pytest.fixture
+def carried(tmp_path):
+    """The metadata of a wheel that carries libuv."""
+    pytest.importorskip("setuptools", reason="setuptools is not installed")
+    tree = tmp_path / "tree"
+    (tree / "fastloop").mkdir(parents=True)
+    (tree / "tools").mkdir()
+    for name in (
+        *("setup.py", "pyproject.toml", "README.md", "LICENSE-MIT"),
+        *("LICENSE-APACHE", "fastloop/__init__.py", "tools/build-libuv"),
+        "tools/carry_libuv.py",
+    ):
+        shutil.copy(TOP / name, tree / name)
+    (tree / "libuv's").write_text("terms")
+    carry = [sys.executable, "tools/carry_libuv.py", "--pinned", "libuv's"]
+    # Once for each wheel.
+    subprocess.run(carry, cwd=tree, check=True)
+    subprocess.run(carry, cwd=tree, check=True)
+    info = [sys.executable, "setup.py", "-q", "dist_info", "-o", "out"]
+    (tree / "out").mkdir()
+    subprocess.run(info, cwd=tree, check=True)
+    (folder,) = (tree / "out").glob("*.dist-info")
+    return folder
+
+
+def test_a_wheel_that_carries_libuv_names_its_licences(carried):
+    with open(carried / "METADATA", encoding="utf-8") as file:
+        metadata = email.message_from_file(file)
+    assert metadata["License-Expression"] == (
+        "(MIT OR Apache-2.0) AND MIT AND BSD-2-Clause AND ISC"
     )
-    bill = json.loads(done.stdout)
+    files = {"LICENSE-APACHE", "LICENSE-MIT", "LICENSE.libuv"}
+    assert set(metadata.get_all("License-File")) == files
+    text = (carried / "licenses" / "LICENSE.libuv").read_text()
+    assert text == "terms"
+
+
+def test_its_bill_of_materials_names_the_pinned_libuv(carried):
+    bill = json.loads((carried / "sboms" / "libuv.cdx.json").read_text())
     (libuv,) = bill["components"]
     build = read("tools/build-libuv")
     assert f"version={libuv['version']}\n" in build
     (file,) = libuv["externalReferences"]
     assert f"sha256={file['hashes'][0]['content']}\n" in build
     assert bill["metadata"]["component"]["name"] == "fastloop"
+
+
+def test_wheels_are_tested_with_the_pinned_libuv():
+    version = re.search(r"^version=(\S+)$", read("tools/build-libuv"), re.M)[1]
+    tested = re.findall(r"tools/smoke\.py (\S+)", read("pyproject.toml"))
+    assert set(tested) == {version}

@@ -1,19 +1,28 @@
-"""Prints the bill of materials of the wheels, as CycloneDX 1.6 in JSON.
+"""Readies a tree for wheels that carry libuv; cibuildwheel calls it.
 
-    python tools/sbom.py >sbom.cdx.json
+    python tools/carry_libuv.py LICENSE
+    python tools/carry_libuv.py --pinned LICENSE
 
-A wheel holds fastloop and one library, the libuv that tools/build-libuv pins
-by its hash; an sdist holds fastloop alone.  The same sources give the same
-bytes.
+LICENSE is the file of libuv's licences.  The wheels that are built afterwards
+have it, and name those licences beside fastloop's own.  With --pinned the
+libuv is the one that tools/build-libuv builds, and the wheels have a bill of
+materials that says so (CycloneDX 1.6, where PEP 770 wants it).  auditwheel
+writes one itself where a package of the system has the library.
 """
 
+import argparse
 import json
 import re
+import shutil
+import sys
 import tomllib
 import uuid
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parents[1]
+OWN = "MIT OR Apache-2.0"
+#: Its own, tree.h's, and that of inet.c and a few more files.
+LIBUV = "MIT AND BSD-2-Clause AND ISC"
 
 
 def pinned(name: str) -> str:
@@ -32,7 +41,7 @@ def fastloop() -> dict:
         "name": "fastloop",
         "version": version,
         "description": project["project"]["description"],
-        "licenses": [{"expression": project["project"]["license"]}],
+        "licenses": [{"expression": OWN}],
         "purl": f"pkg:pypi/fastloop@{version}",
     }
 
@@ -45,7 +54,7 @@ def libuv() -> dict:
         "bom-ref": "libuv",
         "name": "libuv",
         "version": version,
-        "licenses": [{"license": {"id": "MIT"}}],
+        "licenses": [{"expression": LIBUV}],
         "purl": f"pkg:github/libuv/libuv@v{version}",
         "externalReferences": [
             {
@@ -58,6 +67,7 @@ def libuv() -> dict:
 
 
 def bill() -> dict:
+    """The bill of materials; the same sources give the same."""
     own, library = fastloop(), libuv()
     seed = f"{own['purl']} {library['purl']}"
     return {
@@ -75,5 +85,27 @@ def bill() -> dict:
     }
 
 
+def name_licences() -> None:
+    """Write libuv's licences into pyproject.toml, once."""
+    path = TOP / "pyproject.toml"
+    old, new = f'license = "{OWN}"', f'license = "({OWN}) AND {LIBUV}"'
+    text = path.read_text("utf-8").replace(old, new)
+    if new not in text:
+        sys.exit(f"carry_libuv: {path} has no line {old}")
+    path.write_text(text, "utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--pinned", action="store_true")
+    parser.add_argument("license", type=Path, metavar="LICENSE")
+    options = parser.parse_args()
+    name_licences()
+    shutil.copy(options.license, TOP / "LICENSE.libuv")
+    if options.pinned:
+        text = json.dumps(bill(), indent=2)
+        (TOP / "libuv.cdx.json").write_text(text + "\n", "utf-8")
+
+
 if __name__ == "__main__":
-    print(json.dumps(bill(), indent=2))
+    main()
