@@ -126,3 +126,23 @@ def test_wheels_are_tested_with_the_pinned_libuv():
     version = re.search(r"^version=(\S+)$", read("tools/build-libuv"), re.M)[1]
     tested = re.findall(r"tools/smoke\.py (\S+)", read("pyproject.toml"))
     assert set(tested) == {version}
+
+
+def test_every_stage_runs_for_a_change_and_before_a_release():
+    pytest.importorskip("nox", reason="nox is not installed")
+    done = subprocess.run(
+        [sys.executable, "-m", "nox", "--list", "--json"],
+        capture_output=True,
+        text=True,
+        cwd=TOP,
+        check=True,
+    )
+    sessions = json.loads(done.stdout)
+    wanted = {s["session"] for s in sessions if "gate" not in s["tags"]}
+    matrix = re.search(
+        r"^ +stages:\n((?: +- .*\n)+)", read(".github/workflows/ci.yml"), re.M
+    )[1]
+    assert set(re.findall(r"[\w.-]*\w", matrix)) == wanted
+    release = read(".github/workflows/release.yml")
+    assert "uses: ./.github/workflows/ci.yml" in release
+    assert re.search(r"  publish:\n(    .*\n)*?    needs: .*\bci\b", release)
