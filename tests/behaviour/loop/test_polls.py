@@ -11,8 +11,6 @@ import pytest
 
 import fastloop
 
-TOP = Path(__file__).resolve().parents[3]
-
 SLEEPS = 200
 SLEEPER = f"""
 import asyncio, fastloop
@@ -29,7 +27,7 @@ fastloop.run(main())
 def test_one_poll_per_iteration(tmp_path):
     """With libuv's idle-time metrics on, each wait is a poll and a wait."""
     log = tmp_path / "calls"
-    home = str(TOP)
+    home = str(Path(fastloop.__file__).resolve().parents[1])
     path = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH")]))
     # A sanitizer looks for leaks by ptrace, and finds the process traced.
     asan = os.environ.get("ASAN_OPTIONS", "") + ":detect_leaks=0"
