@@ -116,10 +116,16 @@ async def ten_in_flight() -> None:
 
 CASES = (
     loop_case(
-        "turn_10k", "10,000 callbacks in one iteration", reach="105", **SCALE
+        "iteration_10k",
+        "10,000 callbacks in one iteration",
+        reach="105",
+        **SCALE,
     )(in_one_iteration(10_000, least=3)),
     loop_case(
-        "turn_1m", "1,000,000 callbacks in one iteration", reach="105", **SCALE
+        "iteration_1m",
+        "1,000,000 callbacks in one iteration",
+        reach="105",
+        **SCALE,
     )(in_one_iteration(1_000_000, least=1)),
     due_in_any_order,
     beside_pending,
