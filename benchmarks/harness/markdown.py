@@ -1,8 +1,8 @@
 """Writes a run as a page of Markdown, and its few rows into a README.
 
 Every row is on the page: one that could not be measured says why, and one
-that fastloop loses says so.  Rows of the run beside it, on another
-interpreter, have a table of their own.
+that fastloop loses, or that cannot be told, says so.  Rows of the run beside
+it, on another interpreter, have a table of their own.
 """
 
 from __future__ import annotations
@@ -14,11 +14,32 @@ from pathlib import Path
 from harness.case import GROUPS
 from harness.chart import OTHERS, ROWS
 from harness.loops import C_SERVERS, LOOPS, PYTHON_LOOPS
-from harness.report import best, figure, ratio, short, table, times
+from harness.report import (
+    about_median,
+    against,
+    best,
+    figure,
+    ratio,
+    repetitions,
+    short,
+    table,
+    times,
+)
 
 # A ratio over the best peer from which on the two are called even: so far do
 # runs differ.
 EVEN = 0.97
+# Half the distance of repetitions, over their figure, from which on an
+# interval says more.
+WIDE = 0.2
+#: What `place` says of a row that is judged, and what the report calls it.
+PLACES = {
+    "first": "first",
+    "even": f"even with the best peer (within {1 - EVEN:.0%})",
+    "**behind**": "behind",
+    "cannot be told": "cannot be told",
+    "not measured": "not measured",
+}
 HEAD = (
     "row",
     "unit",
@@ -48,26 +69,44 @@ def best_peer(row: dict) -> str:
 
 
 def with_spread(row: dict, loop: str) -> str:
-    """Return a figure and how far repetitions lie from each other."""
-    own = figure(row, loop)
-    repetitions = row["loops"].get(loop, {}).get("repetitions", ())
-    each = [one["figure"] for one in repetitions]
+    """Return a figure and how far repetitions lie from each other, or where
+    they lie far the interval of their median."""
+    own, each = figure(row, loop), repetitions(row, loop)
+    if row["loops"].get(loop, {}).get("error"):
+        return f"{short(own)} failed".strip()
     if len(each) < 2 or not own:
         return short(own)
     part = (max(each) - min(each)) / 2 / abs(own)
-    return f"{short(own)} ±{100 * part:.0f} %"
+    if part < WIDE or row["judge"] == "least":
+        return f"{short(own)} ±{100 * part:.0f} %"
+    return f"{short(own)} ({' to '.join(map(short, about_median(each)))})"
 
 
 def place(row: dict) -> str:
-    """Return "first", "even", "**lost**", or why there is none."""
+    """Return one of PLACES, or "" for a row in which loops do not race."""
     if figure(row, "fastloop") is None:
         return "not measured"
-    over = ratio(row, "fastloop", best_peer(row))
-    if row["aside"] or over is None:
+    peer = best_peer(row)
+    if row["aside"] or ratio(row, "fastloop", peer) is None:
         return ""
-    if over >= 1:
+    found = against(row, peer)
+    if found and found.low >= EVEN and found.high <= 1 / EVEN:
+        return "even"
+    if found and found.low > 1:
         return "first"
-    return "even" if over >= EVEN else "**lost**"
+    return "**behind**" if found and found.high < 1 else "cannot be told"
+
+
+def over_best(row: dict) -> str:
+    """Return the ratio over the best peer, and its interval."""
+    peer = best_peer(row)
+    over = ratio(row, "fastloop", peer)
+    found = against(row, peer) if over is not None else None
+    if not found:
+        return times(over)
+    # Two repetitions may leave a ratio open to thousands.
+    high = times(found.high) if found.high < 100 else short(found.high)
+    return f"{found.ratio:.2f} ({found.low:.2f} to {high})"
 
 
 def aim(row: dict) -> tuple[float, float | None]:
@@ -102,7 +141,7 @@ def line(row: dict) -> list[str]:
         times(ratio(row, "fastloop", "uvloop")),
         times(ratio(row, "asyncio", "uvloop")),
         f"{peer} {times(ratio(row, peer, 'uvloop'))}".strip(),
-        times(ratio(row, "fastloop", peer)),
+        over_best(row),
         f"{limit} {times(ratio(row, limit, 'uvloop'))}".strip(),
         f"{reach} (short)" if is_short(row) else reach,
         place(row),
@@ -167,25 +206,24 @@ def described(data: dict) -> list[str]:
 
 
 def summary(rows: list[dict]) -> list[str]:
-    """Return in how many rows fastloop is first, and which it loses."""
+    """Return in how many rows fastloop has each place, and which it loses or
+    cannot tell."""
     judged = [row for row in rows if not row["aside"] and place(row)]
     places = list(map(place, judged))
     out = [
         f"- {text}: {places.count(where)} of {len(judged)} rows"
-        for where, text in (
-            ("first", "first"),
-            ("even", f"even with the best peer (within {1 - EVEN:.0%})"),
-            ("**lost**", "behind"),
-            ("not measured", "not measured"),
-        )
+        for where, text in PLACES.items()
     ]
-    if "**lost**" in places:
-        out += ["", "Rows that fastloop loses:", ""]
-    for row in judged:
-        if place(row) == "**lost**":
-            peer = best_peer(row)
-            over = times(ratio(row, "fastloop", peer))
-            out.append(f"- {row['title']}: {over} of {peer}")
+    for where, head in (
+        ("**behind**", "Rows that fastloop loses:"),
+        ("cannot be told", "Rows that cannot be told:"),
+    ):
+        found = [row for row in judged if place(row) == where]
+        out += ["", head, ""] if found else []
+        out += [
+            f"- {row['title']}: {over_best(row)} of {best_peer(row)}"
+            for row in found
+        ]
     short_of = list(filter(is_short, rows))
     if short_of:
         out += ["", "Rows short of what they are meant to reach:", ""]
@@ -219,9 +257,14 @@ def text(data: dict, also: dict | None = None) -> str:
         *described(data),
         "",
         "A ratio is times as good, above 1 is better. *asyncio*, *best peer* "
-        "and *plain C* are over uvloop of the same run. ± is half the "
-        "distance of the repetitions. *reach* is the aim. Rows without a "
-        "place explain the row beside them.",
+        "and *plain C* are over uvloop of the same run. *over the best* is "
+        "the mean ratio of the repetitions over the best peer's, with its 95 "
+        "% interval. A row is *first* or *behind* where the interval leaves "
+        f"out 1, *even* where it lies within {1 - EVEN:.0%} of 1, and else "
+        "*cannot be told*. ± is half the distance of the repetitions; where "
+        "they lie far from each other, the 95 % interval of their median "
+        "stands in its place. *reach* is the aim. Rows without a place "
+        "explain the row beside them.",
         "",
         "## In short",
         "",
@@ -270,7 +313,8 @@ def section(data: dict, also: dict | None = None) -> str:
         f"{most}{data['settings']['repeat']} alternating runs. Of all "
         f"{len(judged)} rows fastloop is first in {judged.count('first')}, "
         f"even with the best in {judged.count('even')} and behind in "
-        f"{judged.count('**lost**')}."
+        f"{judged.count('**behind**')}; {judged.count('cannot be told')} "
+        "cannot be told."
     )
     lines = [_readme_line(found[key], title) for key, title in ROWS.items()]
     lines = ["", README_HEAD, "|---|---|---|---|", *lines, ""]

@@ -7,12 +7,15 @@ ratio, for a figure of 0 is the aim.
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterable, Sequence
+from functools import cache
+from itertools import accumulate
 from typing import TextIO
 
+from fastloop.cli.compare import Comparison, compare, times_as_good
 from fastloop.cli.compare import figure as in_digits
-from fastloop.cli.compare import times_as_good
 from harness.case import Case, Row
 from harness.loops import LOOPS
 from harness.schedule import Results, Settings
@@ -93,6 +96,39 @@ def ratio(row: dict, loop: str, base: str) -> float | None:
     if row["better"] == "near 0" or not own or not other:
         return None
     return times_as_good(own, other, row["better"])
+
+
+def repetitions(row: dict, loop: str) -> list[float]:
+    """Return the figures of `loop` in a row, in the order of their time."""
+    found = row["loops"].get(loop, {}).get("repetitions", ())
+    return [one["figure"] for one in found]
+
+
+def against(row: dict, peer: str) -> Comparison | None:
+    """Compare fastloop with `peer`, repetition by repetition: the two were
+    measured one soon after the other.
+
+    None where there are fewer than two repetitions of both.
+    """
+    own, other = repetitions(row, "fastloop"), repetitions(row, peer)
+    return _compared(tuple(own), tuple(other), row["better"])
+
+
+#: A report asks several times for each row.
+_compared = cache(compare)
+
+
+def about_median(figures: Sequence[float]) -> tuple[float, float]:
+    """Return the 95 % interval of the median of what is measured: two of the
+    figures, or all that there are of fewer than six."""
+    each = sorted(figures)
+    number = len(each)
+    # The median lies below the figure at a place as often as a coin that is
+    # thrown for each figure shows heads at most so many times.
+    chances = accumulate(math.comb(number, heads) for heads in range(number))
+    told = sum(chance <= 0.025 * 2**number for chance in chances)
+    place = max(0, told - 1)
+    return each[place], each[-1 - place]
 
 
 def best(row: dict, loops: Iterable[str]) -> str:

@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from fastloop.cli.compare import compare
+
 from .conftest import TOP
 
 BENCHMARKS = TOP / "benchmarks"
@@ -21,18 +23,23 @@ for one in case.all_cases().values():
 """
 
 
-@pytest.fixture(scope="module")
-def rows():
-    """Return the keys of all rows; asked in an interpreter of its own, for
-    the names of the benchmarks' packages are common ones."""
+def asked(program, *words):
+    """Return what a program prints that knows the harness: in a process of
+    its own, for the names of the benchmarks' packages are common ones."""
     done = subprocess.run(
-        [sys.executable, "-c", LIST_ROWS, str(BENCHMARKS)],
+        [sys.executable, "-c", program, str(BENCHMARKS), *words],
         capture_output=True,
         text=True,
         timeout=60,
     )
     assert done.returncode == 0, done.stderr
-    return done.stdout.split()
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def rows():
+    """Return the keys of all rows."""
+    return asked(LIST_ROWS).split()
 
 
 def test_no_key_is_used_twice(rows):
@@ -46,11 +53,19 @@ sys.path.insert(0, sys.argv[1])
 from harness import chart, markdown
 def row(key, own, group="core"):
     figures = {"asyncio": 0.5, "uvloop": 1.0, "rloop": 1.25, "fastloop": own}
+    noise = (0.3, 1, 3) if key == "spread" else (0.999, 1, 1.001)
     return {
         "row": key, "case": key, "title": key, "group": group, "unit": "1/s",
-        "better": "more", "aside": False, "reach": "",
+        "better": "more", "aside": False, "reach": "", "judge": "median",
         "loops": {
-            loop: {"figure": figure, "repetitions": [], "error": None}
+            loop: {
+                "figure": figure,
+                "repetitions": [
+                    {"figure": figure * (part if loop == "fastloop" else 1)}
+                    for part in noise
+                ],
+                "error": None,
+            }
             for loop, figure in figures.items()
         },
     }
@@ -62,7 +77,7 @@ data = {
 }
 data["rows"][0] = row(data["rows"][0]["row"], 1.1)
 data["rows"][1] = row(data["rows"][1]["row"], 1.24)
-also = {"rows": [row("two_threads", 0.9)]}
+also = {"rows": [row("two_threads", 0.9), row("spread", 2)]}
 markdown.write_readme(sys.argv[2], data, also)
 """
 
@@ -91,10 +106,10 @@ def test_the_race_writes_the_readme(tmp_path):
     assert "| TCP echo, streams | 0.50 | 1.25 (rloop) | **1.24** |" in lines
     text = " ".join(lines)
     assert (
-        "Of all 9 rows fastloop is first in 6, even with the best in 1 and"
+        "Of all 10 rows fastloop is first in 6, even with the best in 1 and"
         in text
     )
-    assert "and behind in 2." in text
+    assert "and behind in 2; 1 cannot be told." in text
     assert "medians of up to 5 alternating runs." in text
 
 
@@ -108,6 +123,7 @@ def test_a_saved_run_is_reported_again(tmp_path):
         "better": "less",
         "aside": False,
         "reach": "90",
+        "judge": "median",
         "loops": {
             loop: {
                 "figure": figure,
@@ -117,7 +133,11 @@ def test_a_saved_run_is_reported_again(tmp_path):
             for loop, figure in (("asyncio", 400), ("uvloop", 200))
         },
     }
-    row["loops"]["fastloop"] = {**row["loops"]["uvloop"], "figure": 100}
+    row["loops"]["fastloop"] = {
+        "figure": 100,
+        "repetitions": [{"figure": 100}, {"figure": 110}],
+        "error": None,
+    }
     row["loops"]["rloop"] = {"figure": None, "repetitions": [], "error": "x"}
     machine = dict.fromkeys("date cpu system libc python openssl".split(), "?")
     machine |= {"cpus": [0, 1], "load_before": [1], "packages": {}}
@@ -139,12 +159,69 @@ def test_a_saved_run_is_reported_again(tmp_path):
     assert "- zuvloop: gone" in lines
     (line,) = (one for one in lines if one.endswith("| first |"))
     assert line.split(" | ")[2:7] == [
-        "100 ±10 %",
+        "100 ±5 %",
         "2.00",
         "0.50",
         "uvloop 1.00",
-        "2.00",
+        "2.00 (2.00 to 2.00)",
     ]
+    (cells,) = (one for one in lines if one.endswith("| 200 ±5 % |"))
+    assert cells == "| call_soon, batch | ns | 400 ±5 % | 200 ±5 % |"
+
+
+PLACES = """
+import json
+import sys
+sys.path.insert(0, sys.argv[1])
+from harness import markdown
+def row(own, peer):
+    loops = {
+        loop: {
+            "figure": sorted(figures)[len(figures) // 2],
+            "repetitions": [{"figure": figure} for figure in figures],
+            "error": None,
+        }
+        for loop, figures in (("fastloop", own), ("uvloop", peer)) if figures
+    }
+    return {"better": "less", "aside": False, "judge": "median",
+            "loops": loops}
+found = row(*json.loads(sys.argv[2]))
+print(markdown.place(found))
+print(markdown.over_best(found))
+print(markdown.with_spread(found, "fastloop"))
+"""
+
+
+@pytest.mark.parametrize(
+    ("own", "place"),
+    [
+        ([50.0, 51.0, 52.0, 50.0, 51.0], "first"),
+        ([199.0, 205.0, 190.0, 201.0, 203.0], "**behind**"),
+        ([101.0, 100.0, 99.0, 100.0, 101.0], "even"),
+        # Told apart, and still within 3 %.
+        ([99.0, 99.0, 99.0, 99.0, 99.0], "even"),
+        ([20.0, 900.0, 80.0, 4_000.0, 15.0], "cannot be told"),
+        ([50.0], "cannot be told"),
+        ([], "not measured"),
+    ],
+)
+def test_a_row_has_the_place_that_its_interval_tells(own, place):
+    peer = [100.0] * 5
+    found, over, _ = asked(PLACES, json.dumps([own, peer])).split("\n", 2)
+    assert found == place
+    told = compare(own, peer, "less")
+    if told:
+        assert over == f"{told.ratio:.2f} ({told.low:.2f} to {told.high:.2f})"
+
+
+def test_figures_that_lie_far_apart_are_shown_by_the_interval_of_the_median():
+    own = [float(place) for place in range(1, 11)]
+    shown = asked(PLACES, json.dumps([own, own])).splitlines()[-1]
+    # The second and the last but one of ten: 97.9 % of all medians.
+    assert shown == "6.00 (2.00 to 9.00)"
+    assert asked(PLACES, json.dumps([own[4:6], own])).splitlines()[-1] == (
+        "6.00 ±8 %"
+    )
 
 
 def test_a_readme_without_its_section_is_left_as_it_is(tmp_path):
