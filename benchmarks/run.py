@@ -65,6 +65,7 @@ def parse_arguments() -> argparse.Namespace:
         type=float,
         help="no new repetition of a case that would take it past so many",
     )
+    add("--limit", type=float, help="seconds after which one is given up")
     add("--results", metavar="FILE", help="write a Markdown report")
     add("--readme", metavar="FILE", help="write the chart's rows into it")
     add(
@@ -188,7 +189,8 @@ def settings_of(args: argparse.Namespace) -> schedule.Settings:
         clock=args.clock,
         budget=60 * args.minutes if args.minutes else budget,
         case_budget=args.case_seconds,
-        limit=QUICK_LIMIT if quick and not args.minutes else None,
+        limit=args.limit
+        or (QUICK_LIMIT if quick and not args.minutes else None),
     )
 
 

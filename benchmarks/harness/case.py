@@ -58,6 +58,10 @@ class Row:
     aside: bool = False
 
 
+    def is_judged(self) -> bool:
+        """Say whether loops are compared in it."""
+        return not self.aside and self.better != "near 0"
+
 @dataclass(frozen=True)
 class Case:
     """A measurement: its name, its rows, and the function that takes it.
@@ -65,11 +69,12 @@ class Case:
     `loops` lists the loops it makes sense for; empty means every loop that
     is a loop of its own.  `seconds` is for how long it should measure,
     `limit` after how many seconds it is given up.  `serial` cases never
-    wait, so their clock may be the process's own CPU time.  `programs` are
-    the C programs it needs, by their names in build.py, `packages` those of
-    PyPI, `daemons` the servers, by their names in daemons.py, which it finds
-    at the port in `Run.options`; `free_threaded` ones need an interpreter
-    that has no GIL, and two CPUs.
+    wait, so their clock may be the process's own CPU time.  In each
+    repetition all loops are measured in so many `turns`: the more, the more
+    the figures spread.  `programs` are the C programs it needs, by their
+    names in build.py, `packages` those of PyPI, `daemons` the servers, by
+    their names in daemons.py, which it finds at the port in `Run.options`;
+    `free_threaded` ones need an interpreter that has no GIL, and two CPUs.
     """
 
     name: str
@@ -81,6 +86,7 @@ class Case:
     limit: float = 60.0
     serial: bool = False
     programs: tuple[str, ...] = ()
+    turns: int = 1
     packages: tuple[str, ...] = ()
     daemons: tuple[str, ...] = ()
     free_threaded: bool = False

@@ -3,9 +3,12 @@
 Each repetition goes through all cases, and for each case through all loops
 one right after the other, a different one first each time: whatever drifts
 on the machine drifts for all of them.  Every measurement is a process of
-its own, in a process group of its own, so that one which hangs is ended
-together with the servers and clients it started.  What fails is noted in
-its place and not tried again; the run goes on.
+its own, in a process group of its own, so that one which hangs or crashes is
+ended together with the servers and clients it started.  What fails is noted
+in its place and not tried again; the run goes on.
+
+A peer that is far behind in all rows of a case has few repetitions there:
+the time goes to those that may be the best.
 """
 
 from __future__ import annotations
@@ -13,18 +16,26 @@ from __future__ import annotations
 import json
 import os
 import signal
+import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness.case import Case
+from fastloop.cli.compare import times_as_good
+from harness.case import Case, Row
 from harness.loops import C_SERVERS, LOOPS, TRANSPORTS_ONLY
 
 HARNESS = Path(__file__).resolve().parent
 PROBE_LIMIT = 20.0
+# How many times as bad as the best loop's median the best figure of a peer may
+# be, after one repetition and after more, that the peer has another one.
+FAR_AFTER_ONE, FAR = 3.0, 1.5
+# Ratios are over these, and the limits are few.
+ALWAYS = ("asyncio", "uvloop", "fastloop", *C_SERVERS)
 
 
 @dataclass
@@ -43,12 +54,13 @@ class Settings:
 
 @dataclass
 class Results:
-    """Every figure taken, by row and loop, every failure, by case, and the
-    seconds that each case took."""
+    """Every figure taken, by row and loop, every failure, by case, the
+    seconds that each case took, and how many measurements were left out."""
 
     figures: dict[tuple[str, str], list[dict]] = field(default_factory=dict)
     errors: dict[tuple[str, str], str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    left_out: int = 0
     cut: str = ""
 
 
@@ -65,39 +77,43 @@ def run_json(command: list[str], limit: float) -> dict:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            errors="replace",
             start_new_session=True,
         )
     except OSError as error:
         return {"error": str(error)}
+    with process:
+        try:
+            _end_it_first(process)
+            out, err = process.communicate(timeout=limit)
+        except subprocess.TimeoutExpired:
+            return {"error": f"no answer in {limit:.0f} s"}
+        finally:
+            _end_group(process)
     try:
-        out, err = process.communicate(timeout=limit)
-    except subprocess.TimeoutExpired:
-        _end_group(process)
-        return {"error": f"no answer in {limit:.0f} s"}
-    except BaseException:
-        _end_group(process)
-        raise
-    lines = out.strip().splitlines()
-    try:
-        answer = json.loads(lines[-1])
-    except (IndexError, ValueError):
+        answer = dict(json.loads(out.strip().splitlines()[-1]))
+    except (IndexError, TypeError, ValueError):
         answer = {"error": _how_it_ended(process.returncode, err)}
     if "error" in answer:
         answer["stderr"] = err[-2000:]
     return answer
 
 
+def _end_it_first(process: subprocess.Popen) -> None:
+    """Where memory runs short, the kernel ends it and not the race."""
+    with suppress(OSError):
+        Path(f"/proc/{process.pid}/oom_score_adj").write_text("1000")
+
+
 def _end_group(process: subprocess.Popen) -> None:
-    try:
+    """End what the process started too: a crash leaves its servers."""
+    with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
-    process.communicate()
 
 
 def _how_it_ended(code: int, err: str) -> str:
     if code < 0:
-        return f"killed by {signal.Signals(-code).name}"
+        return f"killed by signal {-code}: {signal.strsignal(-code)}"
     last = err.strip().splitlines()[-1:] or ["no output"]
     return f"exit {code}: {last[0]}"
 
@@ -137,29 +153,71 @@ def take(
     """
     results = Results()
     loops = [name for name in LOOPS if name in loops]
-    pairs = sum(plays(case, loop) for case in cases for loop in loops)
-    total = pairs * settings.repeat
-    done = 0
+    total = settings.repeat * sum(
+        case.turns * plays(case, loop) for case in cases for loop in loops
+    )
+    taken = 0
     end = time.monotonic() + (settings.budget or float("inf"))
     try:
-        for repetition in range(settings.repeat):
-            for number, case in enumerate(cases):
-                players = [loop for loop in loops if plays(case, loop)]
-                if _had_its_time(case, repetition, settings, results):
-                    done += len(players)
-                    continue
-                for loop in rotated(players, repetition + number):
-                    if time.monotonic() > end:
-                        results.cut = (
-                            f"time was up after {done} of {total} measurements"
-                        )
-                        return results
-                    answer = _take_one(case, loop, settings, results)
-                    done += 1
-                    progress(done, total, case, loop, answer)
+        for case, loop in _in_turns(cases, loops, settings, results):
+            if time.monotonic() > end:
+                results.cut = (
+                    f"time was up after {taken + results.left_out} of "
+                    f"{total} measurements"
+                )
+                break
+            answer = _take_one(case, loop, settings, results)
+            taken += 1
+            progress(taken + results.left_out, total, case, loop, answer)
     except KeyboardInterrupt:
-        results.cut = f"interrupted after {done} of {total} measurements"
+        results.cut = f"interrupted after {taken} of {total} measurements"
     return results
+
+
+def _in_turns(
+    cases: list[Case], loops: list[str], settings: Settings, results: Results
+) -> Iterator[tuple[Case, str]]:
+    """Yield what is to be measured, as far as `results` do not spare it."""
+    for repetition in range(settings.repeat):
+        for number, case in enumerate(cases):
+            players = [loop for loop in loops if plays(case, loop)]
+            kept = [
+                loop
+                for loop in players
+                if not repetition or not is_far(case, loop, results)
+            ]
+            if _had_its_time(case, repetition, settings, results):
+                kept = []
+            results.left_out += case.turns * (len(players) - len(kept))
+            for turn in range(case.turns):
+                first = repetition * case.turns + turn + number
+                for loop in rotated(kept, first):
+                    yield case, loop
+
+
+def is_far(case: Case, loop: str, results: Results) -> bool:
+    """Say whether `loop` is far behind in all rows of `case`."""
+    judged = [row for row in case.rows if row.is_judged()]
+    if loop in ALWAYS or not judged:
+        return False
+    taken = len(results.figures.get((judged[0].key, loop), ()))
+    most = FAR if taken > case.turns else FAR_AFTER_ONE
+    return all(_times_behind(row, loop, results) > most for row in judged)
+
+
+def _times_behind(row: Row, loop: str, results: Results) -> float:
+    """Return how many times as good as the best figure of `loop` the best
+    loop's median is; 0 without figures."""
+    each = {
+        name: [one["figure"] for one in figures]
+        for (key, name), figures in results.figures.items()
+        if key == row.key and name not in C_SERVERS
+    }
+    pick = max if row.better == "more" else min
+    own = pick(each.get(loop, [0.0]))
+    medians = filter(None, map(statistics.median, each.values()))
+    best = pick(medians, default=0.0)
+    return times_as_good(best, own, row.better) if own > 0 < best else 0.0
 
 
 def _had_its_time(
@@ -192,7 +250,8 @@ def _take_one(
     spent = results.seconds.get(case.name, 0.0)
     results.seconds[case.name] = spent + time.monotonic() - start
     if "error" in answer:
-        results.errors[case.name, loop] = answer["error"]
+        line = " ".join(answer["error"].split())
+        results.errors[case.name, loop] = line.removesuffix(":")
     for key, figure in answer.get("figures", {}).items():
         results.figures.setdefault((key, loop), []).append(figure)
     return answer
