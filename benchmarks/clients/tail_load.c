@@ -2,9 +2,12 @@
  *
  *     tail_load --port P --connections N --size BYTES --rate MESSAGES_A_SECOND
  *
- * Messages are due at fixed times, whether or not the last was answered; a
- * latency counts from when a message was due.  So a server that stalls is
- * charged for every message that waits, not for one ("coordinated omission").
+ * Messages are due at fixed times, whether or not the last was answered.  So a
+ * server that stalls is charged for every message that waits, not for one
+ * ("coordinated omission").  What this process is late itself is subtracted:
+ * a latency counts from when it came to send a message that was due, which no
+ * answer holds up, and its clock stands still while it does not run.
+ *
  * --tls 1 does it over TLS.  Beside it run --storm N, full TLS handshakes a
  * second on connections of their own, and --bulky 1, one connection that
  * echoes as much as it can.
@@ -27,6 +30,9 @@
 #define MAX_WAITING 4096
 #define BULKY_CHUNK (64 * 1024)
 #define PATIENCE    2.0
+/* Seconds between two looks at the clock in which this process did not run, or
+ * was busy with handshakes. */
+#define HELD_UP     1e-3
 
 typedef enum {
     SMALL,
@@ -41,7 +47,7 @@ typedef struct {
     size_t owed;     /* bytes that are due and not sent */
     size_t received; /* bytes of the answer that is under way */
     unsigned first, last;
-    double due[MAX_WAITING]; /* of the messages that are not answered */
+    double sent_at[MAX_WAITING]; /* of the messages that are not answered */
 } Small;
 
 typedef struct {
@@ -50,9 +56,22 @@ typedef struct {
     char *zeros;
     double *latencies;
     size_t answered, room;
-    double start; /* messages due before it are warm-up */
+    double start; /* messages sent before it are warm-up */
+    double looked, held_up;
     size_t handshakes, bulky_bytes;
 } Tail;
+
+/* Returns the seconds of a clock that stands still while we are held up. */
+static double
+tail_now(Tail *tail)
+{
+    double now = load_now();
+    if (now - tail->looked > HELD_UP) {
+        tail->held_up += now - tail->looked;
+    }
+    tail->looked = now;
+    return now - tail->held_up;
+}
 
 static void
 wants_again(SSL *session, int result)
@@ -146,10 +165,10 @@ send_owed(Tail *tail, LoadConnection *connection)
 }
 
 static void
-note(Tail *tail, double due, double now)
+note(Tail *tail, double sent_at, double now)
 {
-    if (due >= tail->start && tail->answered < tail->room) {
-        tail->latencies[tail->answered++] = (now - due) * 1e6;
+    if (sent_at >= tail->start && tail->answered < tail->room) {
+        tail->latencies[tail->answered++] = (now - sent_at) * 1e6;
     }
 }
 
@@ -160,11 +179,11 @@ small_step(Tail *tail, LoadConnection *connection)
     size_t size = tail->load.options.size, count;
     send_owed(tail, connection);
     while ((count = receive_some(tail, connection)) > 0) {
-        double now = load_now();
+        double now = tail_now(tail);
         small->received += count;
         while (small->received >= size && small->first != small->last) {
             small->received -= size;
-            note(tail, small->due[small->first++ % MAX_WAITING], now);
+            note(tail, small->sent_at[small->first++ % MAX_WAITING], now);
         }
         if (small->session == NULL && count < LOAD_SCRATCH) {
             return; /* the socket is empty */
@@ -213,30 +232,29 @@ poll_once(Tail *tail)
 }
 
 static void
-send_due(Tail *tail, LoadConnection *connection, double due)
+send_due(Tail *tail, LoadConnection *connection, double now)
 {
     Small *small = connection->more;
     if (small->last - small->first == MAX_WAITING) {
         load_fail("the server is %d messages behind", MAX_WAITING);
     }
-    small->due[small->last++ % MAX_WAITING] = due;
+    small->sent_at[small->last++ % MAX_WAITING] = now;
     small->owed += tail->load.options.size;
     send_owed(tail, connection);
 }
 
-/* Sends what is due until `end`, all of it: if this process is held up, what
- * fell due meanwhile still counts. */
+/* Sends what is due until `end`, all of it. */
 static void
 run(Tail *tail, LoadConnection **small, LoadConnection *bulky, double end)
 {
     const LoadOptions *options = &tail->load.options;
-    double began = load_now(), due = began;
+    double began = tail_now(tail), due = began;
     uint64_t sent = 0, stormed = 0;
     while (due < end) {
-        double now = load_now();
+        double now = tail_now(tail);
         if (now >= due) {
             send_due(tail, small[sent++ % (uint64_t)options->connections],
-                     due);
+                     now);
             due = began + (double)sent / options->rate;
         }
         if (options->storm > 0
@@ -255,9 +273,9 @@ run(Tail *tail, LoadConnection **small, LoadConnection *bulky, double end)
 static void
 finish(Tail *tail, LoadConnection **small)
 {
-    double end = load_now() + PATIENCE;
+    double end = tail_now(tail) + PATIENCE;
     bool waiting = true;
-    while (waiting && load_now() < end) {
+    while (waiting && tail_now(tail) < end) {
         poll_once(tail);
         waiting = false;
         for (int i = 0; i < tail->load.options.connections; i++) {
@@ -268,7 +286,8 @@ finish(Tail *tail, LoadConnection **small)
     for (int i = 0; i < tail->load.options.connections; i++) {
         Small *one = small[i]->more;
         while (one->first != one->last) {
-            note(tail, one->due[one->first++ % MAX_WAITING], load_now());
+            note(tail, one->sent_at[one->first++ % MAX_WAITING],
+                 tail_now(tail));
         }
     }
 }
@@ -294,6 +313,7 @@ print_answer(Tail *tail)
     printf("{\"answered\": %zu, \"handshakes\": %zu, \"bulky_mib\": %.3f",
            tail->answered, tail->handshakes,
            (double)tail->bulky_bytes / 1048576);
+    printf(", \"held_up\": %.6f", tail->held_up);
     for (size_t i = 0; i < 3; i++) {
         size_t place = (size_t)(parts[i].part * (double)tail->answered);
         printf(", \"%s\": %.3f", parts[i].name, tail->latencies[place]);
@@ -349,7 +369,8 @@ main(int argc, char **argv)
     }
     LoadConnection *bulky =
         options->bulky ? open_connection(&tail, BULKY, false) : NULL;
-    tail.start = load_now() + options->warmup;
+    tail.looked = load_now();
+    tail.start = tail.looked + options->warmup;
     run(&tail, small, bulky, tail.start + options->seconds);
     finish(&tail, small);
     print_answer(&tail);

@@ -5,8 +5,12 @@ Figures of so short a run say nothing and are not looked at.
 
 import contextlib
 import json
+import signal
+import socket
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -117,3 +121,51 @@ def test_case_gives_a_figure_for_each_row(name, loop, port_of):
     figures = answer["figures"]
     assert figures
     assert all(one["figure"] >= 0 for one in figures.values())
+
+
+BUILD = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from harness import build
+print(build.problem("tail_load") or build.path("tail_load"))
+"""
+
+
+def echo_one(listening, started):
+    """Echo what one connection sends; say when it has sent something."""
+    with listening.accept()[0] as sock:
+        while data := sock.recv(65_536):
+            started.set()
+            sock.sendall(data)
+
+
+def state_of(pid):
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="its generator needs it")
+def test_time_in_which_the_generator_of_tails_stood_still_is_not_counted():
+    program = asked(BUILD)
+    if not Path(program).exists():
+        pytest.skip(f"the generator cannot be built: {program}")
+    started = threading.Event()
+    words = {"connections": 1, "size": 64, "rate": 500, "seconds": 0.2}
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        echo = threading.Thread(target=echo_one, args=(listening, started))
+        echo.start()
+        words["port"] = listening.getsockname()[1]
+        given = [str(one) for key in words for one in (f"--{key}", words[key])]
+        with subprocess.Popen([program, *given], stdout=-1) as generator:
+            assert started.wait(PATIENCE)
+            generator.send_signal(signal.SIGSTOP)
+            while state_of(generator.pid) != "T":
+                pass
+            stopped = time.monotonic()
+            while time.monotonic() < stopped + 0.05:
+                state_of(generator.pid)
+            held_up = time.monotonic() - stopped
+            generator.send_signal(signal.SIGCONT)
+            answer = json.loads(generator.communicate(timeout=PATIENCE)[0])
+        echo.join(PATIENCE)
+    assert answer["held_up"] >= held_up
+    assert answer["answered"] >= 90
