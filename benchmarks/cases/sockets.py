@@ -20,7 +20,6 @@ from harness.served import Load, load_key, served_case, size_name
 
 ORDER = 106
 KIB = 1024
-PIPED = 2_000
 
 
 def sock_load(connections: int, size: int, reach: str) -> Load:
@@ -32,41 +31,47 @@ def sock_load(connections: int, size: int, reach: str) -> Load:
     )
 
 
-@loop_case("pipe", "pipe read, 1 KiB", unit="us", group="sockets")
-def pipe_read(loop: asyncio.AbstractEventLoop, run: Run) -> Figure:
-    """Time a message of 1 KiB through a pipe, its write included."""
-    read, write = os.pipe()
-    message = bytes(KIB)
+def pipe_read(name: str, size: int, piped: int) -> Case:
+    """Return the case of messages through a pipe, their writes included."""
 
-    class Reader(asyncio.Protocol):
-        left = 0
-        received = 0
+    @loop_case(
+        name, f"pipe read, {size_name(size)}", unit="us", group="sockets"
+    )
+    def case(loop: asyncio.AbstractEventLoop, run: Run) -> Figure:
+        read, write = os.pipe()
+        message = bytes(size)
 
-        def data_received(self, data: bytes) -> None:
-            self.received += len(data)
-            if self.received == KIB:
-                self.received = 0
-                self.left -= 1
-                if self.left:
-                    os.write(write, message)
-                else:
-                    loop.stop()
+        class Reader(asyncio.Protocol):
+            left = 0
+            received = 0
 
-    with open(read, "rb", 0) as file:
-        transport, reader = loop.run_until_complete(
-            loop.connect_read_pipe(Reader, file)
-        )
+            def data_received(self, data: bytes) -> None:
+                self.received += len(data)
+                if self.received == size:
+                    self.received = 0
+                    self.left -= 1
+                    if self.left:
+                        os.write(write, message)
+                    else:
+                        loop.stop()
 
-        def messages() -> None:
-            reader.left = PIPED
-            os.write(write, message)
-            loop.run_forever()
+        with open(read, "rb", 0) as file:
+            transport, reader = loop.run_until_complete(
+                loop.connect_read_pipe(Reader, file)
+            )
 
-        found = run.sample(messages, PIPED, unit=1_000)
-        transport.close()
-        loop.run_until_complete(asyncio.sleep(0))
-    os.close(write)
-    return found
+            def messages() -> None:
+                reader.left = piped
+                os.write(write, message)
+                loop.run_forever()
+
+            found = run.sample(messages, piped, unit=1_000)
+            transport.close()
+            loop.run_until_complete(asyncio.sleep(0))
+        os.close(write)
+        return found
+
+    return case
 
 
 @simple_case("spawn", "spawn /bin/true and wait", unit="us", group="sockets")
@@ -131,6 +136,7 @@ CASES = (
         "--mode=protocol",
         unix=True,
     ),
-    pipe_read,
+    pipe_read("pipe", KIB, 2_000),
+    pipe_read("pipe_64k", 64 * KIB, 500),
     spawn,
 )

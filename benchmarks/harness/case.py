@@ -29,6 +29,7 @@ GROUPS = {
     "sockets": "sock_*, connections, UDP, Unix, pipes, processes",
     "memory": "Memory",
     "http": "HTTP servers",
+    "web": "Web applications, and a server behind nginx",
     "apps": "Applications",
     "tail": "Tail latency and fairness",
     "startup": "Start",
@@ -57,10 +58,10 @@ class Row:
     reach: str = ""
     aside: bool = False
 
-
     def is_judged(self) -> bool:
         """Say whether loops are compared in it."""
         return not self.aside and self.better != "near 0"
+
 
 @dataclass(frozen=True)
 class Case:
@@ -85,8 +86,8 @@ class Case:
     seconds: float = 0.2
     limit: float = 60.0
     serial: bool = False
-    programs: tuple[str, ...] = ()
     turns: int = 1
+    programs: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
     daemons: tuple[str, ...] = ()
     free_threaded: bool = False

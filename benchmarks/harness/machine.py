@@ -28,10 +28,14 @@ PACKAGES = (
     "httptools",
     "aiohttp",
     "aiofiles",
+    "aioquic",
     "asyncpg",
+    "django",
     "fastapi",
+    "greenlet",
     "httpx",
     "redis",
+    "sqlalchemy",
     "websockets",
 )
 

@@ -4,7 +4,8 @@
 
 It is uvicorn's own Server on a loop of the wanted kind, as `uvicorn --loop`
 makes one; without access log, as under load.  It binds its own socket:
-asyncio sets TCP_NODELAY only then.
+asyncio sets TCP_NODELAY only then.  With --port or --unix it listens there,
+behind a proxy.
 """
 
 from __future__ import annotations
@@ -33,22 +34,29 @@ async def app(scope: dict, receive: Any, send: Any) -> None:
 
 
 class Server(uvicorn.Server):
-    """Announces its port once it listens."""
+    """Announces its port once it listens, or 0 on a Unix socket."""
 
     async def startup(self, sockets: Any = None) -> None:
         await super().startup(sockets)
-        serving.announce(self.servers[0].sockets[0].getsockname()[1])
+        if self.started:
+            address = self.servers[0].sockets[0].getsockname()
+            serving.announce(0 if self.config.uds else address[1])
 
 
 if __name__ == "__main__":
+    parser = serving.parser(__doc__)
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--unix", metavar="PATH")
+    args = parser.parse_args()
     config = uvicorn.Config(
         app,
         host="127.0.0.1",
-        port=0,
+        port=args.port,
+        uds=args.unix,
         http="httptools",
         ws="none",
         lifespan="off",
         log_level="warning",
         access_log=False,
     )
-    serving.serve(serving.parser(__doc__).parse_args(), Server(config).serve)
+    serving.serve(args, Server(config).serve)

@@ -18,7 +18,7 @@ from interop_process import PATIENCE
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 #: `make bench` runs the others, and what grows takes seconds.
-GROUPS = ("tls", "streams", "sockets", "memory", "apps", "tail")
+GROUPS = ("tls", "streams", "sockets", "memory", "web", "apps", "tail")
 
 LIST_CASES = """
 import json, sys
