@@ -50,6 +50,12 @@ def parse_arguments() -> argparse.Namespace:
     add("--list", action="store_true", help="print the cases and exit")
     add("--repeat", type=int, help="repetitions of everything (5)")
     add(
+        "--more",
+        type=int,
+        default=0,
+        help="more repetitions of cases that do not tell fastloop's place",
+    )
+    add(
         "--quick",
         action="store_true",
         help="everything in less than 3 minutes, with rougher figures",
@@ -185,6 +191,7 @@ def settings_of(args: argparse.Namespace) -> schedule.Settings:
     return schedule.Settings(
         python=args.python,
         repeat=args.repeat or (2 if quick else 5),
+        more=args.more,
         scale=args.scale or (0.5 if quick else 1.0),
         clock=args.clock,
         budget=60 * args.minutes if args.minutes else budget,

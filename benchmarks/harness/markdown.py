@@ -25,10 +25,8 @@ from harness.report import (
     table,
     times,
 )
+from harness.schedule import EVEN
 
-# A ratio over the best peer from which on the two are called even: so far do
-# runs differ.
-EVEN = 0.97
 # Half the distance of repetitions, over their figure, from which on an
 # interval says more.
 WIDE = 0.2
@@ -90,7 +88,7 @@ def place(row: dict) -> str:
     if row["aside"] or ratio(row, "fastloop", peer) is None:
         return ""
     found = against(row, peer)
-    if found and found.low >= EVEN and found.high <= 1 / EVEN:
+    if found and found.is_within(EVEN):
         return "even"
     if found and found.low > 1:
         return "first"
@@ -194,14 +192,16 @@ def described(data: dict) -> list[str]:
         for name, version in names.items()
         if version != "C" and name != "asyncio"
     ]
+    more = settings.get("more")  # None in a run that was saved before
     load = ", ".join(f"{value:.1f}" for value in machine["load_before"])
     return [
         f"- {machine['date']}; {machine['cpu']}, {len(machine['cpus'])} CPUs, "
         f"{machine['system']}, {machine['libc']}; load before: {load}",
         f"- CPython {machine['python']}, {machine['openssl']}",
         f"- {', '.join(versions)}",
-        f"- {settings['repeat']} repetitions, alternating; lengths times "
-        f"{settings['scale']:g}",
+        f"- {settings['repeat']} repetitions, alternating"
+        + (f", and {more} more of what they do not tell" if more else "")
+        + f"; lengths times {settings['scale']:g}",
     ]
 
 
@@ -306,11 +306,12 @@ def section(data: dict, also: dict | None = None) -> str:
     judged = list(filter(None, map(place, rows)))
     machine = data["machine"]
     python = ".".join(machine["python"].split(" ")[0].split(".")[:2])
-    most = "up to " if data["cut"] else ""
+    runs = data["settings"]["repeat"] + data["settings"].get("more", 0)
+    most = "up to " if data["cut"] or data["settings"].get("more") else ""
     words = (
         f"Bold: first, or even with the best (within {1 - EVEN:.0%})."
         f" CPython {python}, {len(machine['cpus'])} CPUs, medians of "
-        f"{most}{data['settings']['repeat']} alternating runs. Of all "
+        f"{most}{runs} alternating runs. Of all "
         f"{len(judged)} rows fastloop is first in {judged.count('first')}, "
         f"even with the best in {judged.count('even')} and behind in "
         f"{judged.count('**behind**')}; {judged.count('cannot be told')} "

@@ -7,8 +7,9 @@ its own, in a process group of its own, so that one which hangs or crashes is
 ended together with the servers and clients it started.  What fails is noted
 in its place and not tried again; the run goes on.
 
-A peer that is far behind in all rows of a case has few repetitions there:
-the time goes to those that may be the best.
+A peer that is far behind in all rows of a case has few repetitions there, and
+a case has some more where it is not yet told which loop is the best: the time
+goes to those that may be.
 """
 
 from __future__ import annotations
@@ -25,15 +26,18 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fastloop.cli.compare import times_as_good
+from fastloop.cli.compare import compare, times_as_good
 from harness.case import Case, Row
-from harness.loops import C_SERVERS, LOOPS, TRANSPORTS_ONLY
+from harness.loops import C_SERVERS, LOOPS, PYTHON_LOOPS, TRANSPORTS_ONLY
 
 HARNESS = Path(__file__).resolve().parent
 PROBE_LIMIT = 20.0
 # How many times as bad as the best loop's median the best figure of a peer may
 # be, after one repetition and after more, that the peer has another one.
 FAR_AFTER_ONE, FAR = 3.0, 1.5
+# A ratio over the best peer from which on the two are called even: so far do
+# runs differ.
+EVEN = 0.97
 # Ratios are over these, and the limits are few.
 ALWAYS = ("asyncio", "uvloop", "fastloop", *C_SERVERS)
 
@@ -44,6 +48,7 @@ class Settings:
 
     python: str = sys.executable
     repeat: int = 5
+    more: int = 0
     scale: float = 1.0
     clock: str = "wall"
     budget: float | None = None
@@ -153,7 +158,7 @@ def take(
     """
     results = Results()
     loops = [name for name in LOOPS if name in loops]
-    total = settings.repeat * sum(
+    total = (settings.repeat + settings.more) * sum(
         case.turns * plays(case, loop) for case in cases for loop in loops
     )
     taken = 0
@@ -178,15 +183,18 @@ def _in_turns(
     cases: list[Case], loops: list[str], settings: Settings, results: Results
 ) -> Iterator[tuple[Case, str]]:
     """Yield what is to be measured, as far as `results` do not spare it."""
-    for repetition in range(settings.repeat):
+    for repetition in range(settings.repeat + settings.more):
+        is_more = repetition >= settings.repeat
         for number, case in enumerate(cases):
             players = [loop for loop in loops if plays(case, loop)]
             kept = [
                 loop
                 for loop in players
-                if not repetition or not is_far(case, loop, results)
+                if not repetition or _goes_on(case, loop, is_more, results)
             ]
-            if _had_its_time(case, repetition, settings, results):
+            if _had_its_time(case, repetition, settings, results) or (
+                is_more and is_told(case, results)
+            ):
                 kept = []
             results.left_out += case.turns * (len(players) - len(kept))
             for turn in range(case.turns):
@@ -195,10 +203,18 @@ def _in_turns(
                     yield case, loop
 
 
+def _goes_on(case: Case, loop: str, is_more: bool, results: Results) -> bool:
+    """Say whether `loop` has another repetition; `is_more` is one that only
+    fastloop's place needs."""
+    if loop == "fastloop" or (loop in ALWAYS and not is_more):
+        return True
+    return loop in PYTHON_LOOPS and not is_far(case, loop, results)
+
+
 def is_far(case: Case, loop: str, results: Results) -> bool:
     """Say whether `loop` is far behind in all rows of `case`."""
     judged = [row for row in case.rows if row.is_judged()]
-    if loop in ALWAYS or not judged:
+    if not judged:
         return False
     taken = len(results.figures.get((judged[0].key, loop), ()))
     most = FAR if taken > case.turns else FAR_AFTER_ONE
@@ -208,16 +224,37 @@ def is_far(case: Case, loop: str, results: Results) -> bool:
 def _times_behind(row: Row, loop: str, results: Results) -> float:
     """Return how many times as good as the best figure of `loop` the best
     loop's median is; 0 without figures."""
-    each = {
-        name: [one["figure"] for one in figures]
-        for (key, name), figures in results.figures.items()
-        if key == row.key and name not in C_SERVERS
-    }
+    each = _figures(row, results)
     pick = max if row.better == "more" else min
     own = pick(each.get(loop, [0.0]))
     medians = filter(None, map(statistics.median, each.values()))
     best = pick(medians, default=0.0)
     return times_as_good(best, own, row.better) if own > 0 < best else 0.0
+
+
+def is_told(case: Case, results: Results) -> bool:
+    """Say whether each row of `case` has fastloop's place, without a doubt."""
+    return all(_is_told(row, results) for row in case.rows if row.is_judged())
+
+
+def _is_told(row: Row, results: Results) -> bool:
+    each = _figures(row, results)
+    own = each.pop("fastloop", [])
+    if not own or not each:
+        return True
+    pick = max if row.better == "more" else min
+    best = pick(each.values(), key=statistics.median)
+    found = compare(own, best, row.better)
+    return found is not None and (found.sure or found.is_within(EVEN))
+
+
+def _figures(row: Row, results: Results) -> dict[str, list[float]]:
+    """Return the figures of each loop of Python."""
+    return {
+        name: [one["figure"] for one in figures]
+        for (key, name), figures in results.figures.items()
+        if key == row.key and name not in C_SERVERS
+    }
 
 
 def _had_its_time(

@@ -42,6 +42,10 @@ class Comparison:
     high: float
     sure: bool
 
+    def is_within(self, least: float) -> bool:
+        """Say whether the interval lies between least and its inverse."""
+        return least <= self.low and self.high <= 1 / least
+
 
 def times_as_good(own: float, base: float, better: str) -> float:
     """Return how many times as good own is; better is "more" or "less"."""

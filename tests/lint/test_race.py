@@ -334,6 +334,49 @@ def test_a_peer_that_is_far_behind_has_few_repetitions():
     assert shown[-1] == [36, 36]
 
 
+TAKE_MORE = """
+import json
+import sys
+sys.path.insert(0, sys.argv[1])
+from harness import case, schedule
+SPEEDS = {"told": 0.5, "even": 1, "doubtful": 1.04}
+taken = []
+def take_one(one, loop, settings, results):
+    taken.append([one.name, loop])
+    results.seconds[one.name] = 0
+    figures = results.figures.setdefault((one.name, loop), [])
+    speed = {"asyncio": 9, "uvloop": 1, "c-uv": 0.5}.get(loop)
+    noise = 1 + 0.01 * (len(figures) % 3) * (one.name == "doubtful")
+    figures.append({"figure": speed or noise * SPEEDS[one.name]})
+    return {}
+schedule._take_one = take_one
+loops = ["asyncio", "uvloop", "fastloop", "c-uv"]
+cases = [
+    case.Case(name, "core", (case.Row(name, "", ""),), None, tuple(loops))
+    for name in SPEEDS
+]
+settings = schedule.Settings(repeat=3, more=2)
+results = schedule.take(cases, loops, settings, lambda *now: None)
+print(json.dumps([taken, results.left_out]))
+"""
+
+
+def test_a_case_that_is_not_told_has_more_repetitions():
+    taken, left_out = json.loads(asked(TAKE_MORE))
+    counts = {tuple(pair): taken.count(pair) for pair in taken}
+    for name in ("told", "even"):
+        assert {counts[name, loop] for loop in ("uvloop", "fastloop")} == {3}
+    # Only those that may be the best.
+    found = {loop: n for (name, loop), n in counts.items() if name[0] == "d"}
+    assert found == {
+        "asyncio": 3,
+        "uvloop": 5,
+        "fastloop": 5,
+        "c-uv": 3,
+    }
+    assert len(taken) + left_out == 5 * 3 * 4
+
+
 def test_each_turn_takes_all_loops_and_another_one_first():
     taken, _ = json.loads(asked(TAKE))
     turns = [taken[:6], taken[6:12], taken[12:17], taken[17:22]]

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from fastloop.cli.compare import compare, t_quantile
+from fastloop.cli.compare import Comparison, compare, t_quantile
 
 
 @pytest.mark.parametrize(
@@ -38,6 +38,14 @@ def test_a_round_that_is_slow_for_both_cancels_out():
 
 def test_less_than_one_percent_is_no_difference():
     assert not compare([1.005] * 8, [1.0] * 8, "more").sure
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "within"),
+    [(0.98, 1.02, True), (0.98, 1.04, False), (0.96, 1.02, False)],
+)
+def test_an_interval_lies_within_a_part_with_both_its_ends(low, high, within):
+    assert Comparison(1.0, low, high, False).is_within(0.97) is within
 
 
 @pytest.mark.parametrize("figures", [([1.0], [2.0]), ([0.0] * 9, [1.0] * 9)])
