@@ -14,21 +14,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 __all__ = [
+    "ENOUGH_ROUNDS",
     "METHOD",
     "Comparison",
     "compare",
     "figure",
+    "mean",
     "t_quantile",
     "times_as_good",
 ]
 
 METHOD = (
     "Every measurement is a fresh process; the loops take turns, and the "
-    "order turns round from one round to the next. The ratio is the "
-    "geometric mean of the ratios of each round, with Student's t interval "
-    "of their logarithms (95 %). A difference is told only if the 99.9 % "
-    "interval leaves out 1 and the difference is 1 % or more."
+    "order turns round from one round to the next. Every mean is a geometric "
+    "mean: a figure is that of its rounds, and a ratio is that of the ratios "
+    "of each round, with Student's t interval of their logarithms (95 %). A "
+    "difference is told only if the 99.9 % interval leaves out 1 and the "
+    "difference is 1 % or more."
 )
+#: Rounds from which on a difference that is not told is none.
+ENOUGH_ROUNDS = 5
 _LEAST = math.log(1.01)
 _STEPS = 20_000
 
@@ -45,6 +50,29 @@ class Comparison:
     def is_within(self, least: float) -> bool:
         """Say whether the interval lies between least and its inverse."""
         return least <= self.low and self.high <= 1 / least
+
+    @property
+    def interval(self) -> str:
+        """The 95 % interval in words."""
+        return f"95 % interval {self.low:.2f} to {self.high:.2f}"
+
+    def verdict(self, own: str, did: str, base: str) -> str:
+        """Say what own did, such as "is as fast", or that nothing is told.
+
+        did has "{}" in the place of "2.00 times".
+        """
+        times = f"{self.ratio:.2f} times"
+        if not self.sure:
+            none = "no difference that can be told"
+            return f"{own} and {base}: {none} ({times}, {self.interval})"
+        slower = " and so is slower" if self.ratio < 1 else ""
+        return f"{own} {did.format(times)} {base}{slower} ({self.interval})"
+
+
+def mean(figures: Sequence[float]) -> float:
+    """Return the geometric mean of those above 0; 0 if none is."""
+    found = [value for value in figures if value > 0]
+    return statistics.geometric_mean(found) if found else 0.0
 
 
 def times_as_good(own: float, base: float, better: str) -> float:
@@ -73,15 +101,15 @@ def compare(
     if len(pairs) < 2:
         return None
     logs = [math.log(times_as_good(a, b, better)) for a, b in pairs]
-    mean = statistics.fmean(logs)
+    middle = statistics.fmean(logs)
     error = statistics.stdev(logs) / math.sqrt(len(logs))
     near = t_quantile(0.05, len(logs) - 1) * error
     far = t_quantile(0.001, len(logs) - 1) * error
     return Comparison(
-        math.exp(mean),
-        math.exp(mean - near),
-        math.exp(mean + near),
-        abs(mean) > max(far, _LEAST),
+        math.exp(middle),
+        math.exp(middle - near),
+        math.exp(middle + near),
+        abs(middle) > max(far, _LEAST),
     )
 
 

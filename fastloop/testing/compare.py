@@ -23,13 +23,14 @@ from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
-from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 
+from fastloop.cli import compare as statistics
 from fastloop.cli.adopt import factory_of
+from fastloop.cli.compare import ENOUGH_ROUNDS, mean
 from fastloop.cli.options import aligned
 from fastloop.cli.processes import catching, signal_name
 
@@ -37,15 +38,13 @@ __all__ = ["Recorder", "compare"]
 
 _OPTION = "--fastloop-compare"
 _KNOWN = ["asyncio", "uvloop", "fastloop"]
-#: A smaller relative difference counts as noise, with three rounds and with
-#: fewer; so does any difference if the calls took fewer seconds.
-_LEAST_PART = 0.05
-_LEAST_PART_OF_FEW = 0.2
+#: Calls that took fewer seconds say nothing of the loop.
 _LEAST_SECONDS = 0.05
-#: The most rows of a table of tests, and the least difference in seconds for
-#: which a test is listed.
+#: The most rows of a table of tests, and the least difference for which a test
+#: is listed: in seconds, and as a part of its time.
 _MOST_ROWS = 10
 _LEAST_SPREAD = 0.01
+_LEAST_PART = 0.05
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 #: Exit statuses that another run would only repeat, and what they mean.
 _ENDS = {
@@ -91,6 +90,7 @@ class _Run:
     kind: str
     seconds: float
     status: int
+    round: int
     loops: int = -1  # unknown: the run crashed
     tests: dict[str, tuple[str, float]] = dataclasses.field(
         default_factory=dict
@@ -157,7 +157,8 @@ def compare(config: pytest.Config) -> int:
         for kind in plan:
             title = f"run {len(runs) + 1} of {len(plan)}, on {kind}"
             print(f"\n== {title} ==", flush=True)
-            runs.append(_run(starter, config, kind, words, notes))
+            number = len(runs) // len(kinds)
+            runs.append(_run(starter, config, kind, words, notes, number))
             if starter.heard or runs[-1].status in _ENDS:
                 break
         print("\n== fastloop compare ==")
@@ -203,6 +204,7 @@ def _run(
     kind: str,
     words: list[str],
     notes: Path,
+    number: int,
 ) -> _Run:
     """Start pytest as this process was started, on one kind of loop."""
     given = config.invocation_params
@@ -214,7 +216,7 @@ def _run(
     program += [f"{_OPTION}-run={kind}={notes}", *words]
     begun = time.perf_counter()
     status = starter.run([sys.executable, *program], given.dir)
-    run = _Run(kind, time.perf_counter() - begun, status)
+    run = _Run(kind, time.perf_counter() - begun, status, number)
     run.read(notes.read_text(encoding="utf-8"))
     return run
 
@@ -279,8 +281,8 @@ def _report(kinds: list[str], runs: list[_Run]) -> Iterator[str]:
         found = [run for run in found if not run.complaint()] or found
         if any(run.loops for run in found):
             timed[kind] = found
-        whole = median(run.seconds for run in found)
-        calls = median(run.calls(run.tests) for run in found)
+        whole = mean([run.seconds for run in found])
+        calls = mean([run.calls(run.tests) for run in found])
         count = Counter(outcomes[kind].values())
         told = ", ".join(f"{n} {outcome}" for outcome, n in count.items())
         rows.append([kind, f"{whole:.3f} s", f"{calls:.3f} s", told])
@@ -290,11 +292,31 @@ def _report(kinds: list[str], runs: list[_Run]) -> Iterator[str]:
     yield from aligned(rows, str.ljust)
     yield from _tests("The outcome is not the same:", _differing(outcomes))
     yield from _tests("The time differs most in:", _apart(timed))
+    yield from _verdicts(timed)
+
+
+def _verdicts(timed: dict[str, list[_Run]]) -> Iterator[str]:
+    """Yield an empty line, and a verdict on each loop but the first."""
     base, *others = sorted(timed, key=lambda kind: kind != "asyncio") or [""]
+    if not others:
+        return
+    yield ""
+    rounds = min(len(_rounds(timed[base], timed[kind])) for kind in others)
+    if rounds < ENOUGH_ROUNDS:
+        yield (
+            "These are times and no verdict: that takes "
+            f"--fastloop-rounds={ENOUGH_ROUNDS} or more, and complete runs."
+        )
+        return
+    yield "Times are geometric means of the rounds."
     for kind in others:
-        yield "\n" * (kind == others[0]) + _verdict(timed[base], timed[kind])
-    if others and len(runs) <= len(kinds):
-        yield "One run a loop says little: --fastloop-rounds=5 says more."
+        yield _verdict(timed[base], timed[kind])
+
+
+def _rounds(before: list[_Run], now: list[_Run]) -> list[tuple[_Run, _Run]]:
+    """Return the runs on two loops of the rounds that have both."""
+    found = {run.round: run for run in now}
+    return [(run, found[run.round]) for run in before if run.round in found]
 
 
 def _outcomes(runs: list[_Run]) -> dict[str, str]:
@@ -321,7 +343,7 @@ def _apart(timed: dict[str, list[_Run]]) -> list[list[str]]:
     rows = []
     for test in _passed([*chain(*timed.values())]):
         times = [
-            median(run.tests[test][1] for run in runs)
+            mean([run.tests[test][1] for run in runs])
             for runs in timed.values()
         ]
         spread = max(times) - min(times)
@@ -342,17 +364,16 @@ def _passed(runs: list[_Run]) -> list[str]:
 def _verdict(before: list[_Run], now: list[_Run]) -> str:
     """Return how much faster one loop was, or that there is no difference."""
     tests = _passed(before + now)
-    old, new = ([run.calls(tests) for run in runs] for runs in (before, now))
     base, kind = before[0].kind, now[0].kind
     over = f"over {len(tests)} {'test' if len(tests) == 1 else 'tests'}"
-    slow, fast = max(median(old), median(new)), min(median(old), median(new))
-    overlap = min(old) <= max(new) and min(new) <= max(old)
-    few = min(len(before), len(now)) < 3
-    part = _LEAST_PART_OF_FEW if few else _LEAST_PART
-    if overlap or slow < max(_LEAST_SECONDS, fast * (1 + part)):
-        return f"{kind} and {base}: no difference that can be told {over}."
-    times = median(old) / median(new)
-    return f"{kind} is {times:.2f} times as fast as {base} {over}."
+    pairs = _rounds(before, now)
+    old, new = (
+        [run.calls(tests) for run in runs] for runs in zip(*pairs, strict=True)
+    )
+    found = statistics.compare(new, old, "less")
+    if found is None or max(mean(old), mean(new)) < _LEAST_SECONDS:
+        return f"{kind} and {base}: the calls are too short {over}."
+    return f"{found.verdict(kind, 'is {} as fast as', base)} {over}."
 
 
 def _tests(title: str, rows: list[list[str]]) -> Iterator[str]:

@@ -53,7 +53,7 @@ def test_each_run_is_on_its_loop(suite):
             "failed * passed *::test_it",
             "failed * passed *::test_anyio*",
             "failed * passed *::test_case",
-            "One run a loop says little*",
+            "These are times and no verdict*",
         ]
     )
 
@@ -101,7 +101,8 @@ def test_words_are_passed_on_and_rounds_alternate(suite):
             "fastloop * 2 failed",
         ]
     )
-    result.stdout.no_fnmatch_line("One run a loop*")
+    result.stdout.fnmatch_lines(["These are times and no verdict*"])
+    result.stdout.no_fnmatch_line("*times as fast*")
 
 
 def test_uvloop_is_compared_where_it_is_installed(suite):
@@ -310,30 +311,44 @@ def test_sigterm_to_the_one_process(terminal):
 def runs(kind, *calls):
     return [
         compare._Run(
-            kind, 9.0, 0, 1, {"a": ("passed", 0.0), "b": ("passed", s)}
+            kind, 9.0, 0, n, 1, {"a": ("passed", 0.0), "b": ("passed", s)}
         )
-        for s in calls
+        for n, s in enumerate(calls)
     ]
+
+
+FIVE = [1.0, 1.1, 0.9, 1.05, 0.95]
+FEW = "These are times and no verdict"
 
 
 @pytest.mark.parametrize(
     ("before", "now", "told"),
     [
-        ([2.0], [1.0], "fastloop is 2.00 times as fast as asyncio over"),
-        ([1.0], [2.0], "fastloop is 0.50 times as fast as asyncio over"),
-        ([1.19], [1.0], "no difference"),
-        ([1.21], [1.0], "fastloop is 1.21 times as fast"),
-        ([1.04] * 3, [1.0] * 3, "no difference"),
-        ([1.06] * 3, [1.0] * 3, "fastloop is 1.06 times as fast"),
-        ([0.04], [0.01], "no difference"),
-        ([2.0, 2.1, 1.0], [1.0, 1.1, 1.2], "no difference"),
-        ([2.0, 2.1, 1.3], [1.0, 1.1, 1.2], "fastloop is 1.82 times as fast"),
+        ([2 * s for s in FIVE], FIVE, "fastloop is 2.00 times as fast as"),
+        (FIVE, [2 * s for s in FIVE], "fastloop is 0.50 times as fast as"),
+        ([2.0], [1.0], FEW),
+        ([2.0] * 4, [1.0] * 4, FEW),
+        ([2.0] * 5, [1.0] * 4, FEW),
+        (FIVE, FIVE[::-1], "no difference that can be told (1.00 times, 95 %"),
+        ([1.005] * 5, [1.0] * 5, "no difference"),
+        ([0.04] * 5, [0.01] * 5, "the calls are too short"),
     ],
 )
 def test_verdict(before, now, told):
-    text = compare._verdict(runs("asyncio", *before), runs("fastloop", *now))
+    timed = {
+        "asyncio": runs("asyncio", *before),
+        "fastloop": runs("fastloop", *now),
+    }
+    *_, text = compare._verdicts(timed)
     assert told in text
-    assert "2 tests" in text
+    assert told == FEW or "2 tests" in text
+
+
+def test_only_rounds_that_are_complete_on_both_loops_count():
+    old, new = runs("asyncio", *FIVE, 9.0), runs("fastloop", *FIVE, 1.0)
+    del old[0], new[-1]
+    rounds = [(one.round, two.round) for one, two in compare._rounds(old, new)]
+    assert rounds == [(n, n) for n in range(1, 5)]
 
 
 def test_times_that_differ_most_come_first():
@@ -360,6 +375,6 @@ def test_outcomes_that_vary_and_tests_not_run():
 
 
 def test_notes_of_a_run_that_was_killed_while_it_wrote():
-    run = compare._Run("fastloop", 1.0, -9)
+    run = compare._Run("fastloop", 1.0, -9, 0)
     run.read('["a", "", 0.0]\n["a", "failed", 1.5]\n["a", "passed", 0]\n["b"')
     assert run.tests == {"a": ("failed", 1.5)}
