@@ -5,9 +5,10 @@ What a program gets from `asyncio.run`, `asyncio.Runner`,
 policy becomes this kind.  No policy is set and no deprecated name is touched,
 so no Python version warns.  A program that names a class of loop keeps it.
 
-Two modules are changed when a program imports them: uvicorn's loop "auto",
-which would name a class, follows asyncio's default; and processes that
-multiprocessing spawns adopt the same kind.
+Three modules are changed when a program imports them: uvicorn's loop "auto",
+which would name a class, follows asyncio's default; and the processes that
+multiprocessing spawns, and those of execnet, which are the workers of
+pytest-xdist, adopt the same kind.
 """
 
 from __future__ import annotations
@@ -62,13 +63,18 @@ class Counted:
 
     __name__ = "fastloop"
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, mark: str | None = None) -> None:
+        #: A file that the first loop makes, also where a child process makes
+        #: it; None: no file.
+        self.mark = mark
         self.made = 0
         self._make_loop = factory_of(kind)
 
     def __call__(self) -> asyncio.AbstractEventLoop:
         """Make a loop."""
         loop = self._make_loop()
+        if self.mark and not self.made:
+            Path(self.mark).touch()
         self.made += 1
         return loop
 
@@ -86,7 +92,18 @@ def adopt(kind: str, counted: Counted | None = None) -> None:
     if hasattr(asyncio, "EventLoop"):  # from 3.13 on
         asyncio.EventLoop = unix_events.EventLoop = factory  # type: ignore[attr-defined, misc, assignment, unused-ignore]
     _when_imported("uvicorn.loops.auto", lambda m: _uvicorn(m, default))
-    _when_imported("multiprocessing.spawn", lambda m: _children(m, kind))
+    source = _source(kind, counted.mark if counted else None)
+    _when_imported("multiprocessing.spawn", lambda m: _children(m, source))
+    _when_imported("execnet.multi", lambda m: _workers(m, source))
+
+
+def _source(kind: str, mark: str | None) -> str:
+    """Return code by which another process adopts the same kind."""
+    return (
+        f"import sys; sys.path.append({_HOME!r}); "
+        "from fastloop.cli.adopt import Counted, adopt; "
+        f"adopt({kind!r}, Counted({kind!r}, {mark!r}))"
+    )
 
 
 def _uvicorn(module: ModuleType, factory: Callable[[], Any]) -> None:
@@ -113,26 +130,35 @@ class _Adoption:
     A child reads it before it has its parent's `sys.path`.
     """
 
-    def __init__(self, kind: str) -> None:
-        self._kind = kind
+    def __init__(self, source: str) -> None:
+        self._source = source
 
     def __reduce__(self) -> tuple[Any, ...]:
-        source = (
-            f"import sys; sys.path.append({_HOME!r}); "
-            f"from fastloop.cli.adopt import adopt; adopt({self._kind!r})"
-        )
-        return exec, (source, {})
+        return exec, (self._source, {})
 
 
-def _children(module: ModuleType, kind: str) -> None:
+def _children(module: ModuleType, source: str) -> None:
     """A child unpickles the preparation data before anything else."""
     prepare = module.get_preparation_data
 
     def get_preparation_data(name: str) -> dict[str, Any]:
         data: dict[str, Any] = prepare(name)
-        return {"fastloop": _Adoption(kind), **data}
+        return {"fastloop": _Adoption(source), **data}
 
     module.get_preparation_data = get_preparation_data  # type: ignore[attr-defined]
+
+
+def _workers(module: ModuleType, source: str) -> None:
+    """A worker on this machine is sent code before anything else."""
+    make = module.Group.makegateway
+
+    def makegateway(self: Any, spec: Any = None) -> Any:
+        gateway = make(self, spec)
+        if gateway.spec.popen:
+            gateway.remote_exec(source).waitclose()
+        return gateway
+
+    module.Group.makegateway = makegateway
 
 
 class _Importer:

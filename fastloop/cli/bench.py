@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -35,10 +36,20 @@ _TEXT = """
 Options of bench come before the program."""
 _USUAL = ("asyncio", "uvloop", "fastloop")
 #: Options that are easily written behind the program.
-_OWN = {"--loops", "--runs", "--json", "--html", "--plot", "--quiet"}
+_OWN = {
+    "--loops",
+    "--runs",
+    "--json",
+    "--html",
+    "--plot",
+    "--quiet",
+    "--timeout",
+}
 #: Seconds that the rounds of a program may take, if --runs does not say.
 _BUDGET = 60.0
 _FEWEST, _MOST = 8, 20
+#: Seconds that a run may take, and that a server may take until it listens.
+_RUN_S, _START_S = 600.0, 30.0
 
 AnyRace = ProgramRace | HttpRace
 #: Says what is measured next; "" ends that.
@@ -53,6 +64,13 @@ def _options(words: list[str]) -> argparse.Namespace:
     add("-c", nargs=argparse.REMAINDER, dest="code", help=argparse.SUPPRESS)
     add("--loops", help="names with commas (default: those installed)")
     add("--runs", type=int, help="rounds (default: 8 to 20, by their length)")
+    add(
+        "--timeout",
+        type=float,
+        metavar="SECONDS",
+        help="a run may take, or a server until it listens "
+        f"(default: {_RUN_S:g}, or {_START_S:g})",
+    )
     add("--json", metavar="FILE", help="write all figures")
     add("--html", metavar="FILE", help="write a page with charts")
     add("--plot", metavar="FILE", help="write a chart (.svg or .png)")
@@ -82,6 +100,8 @@ def main(words: list[str]) -> int:
     with Processes() as processes:
         race = _race(options, processes)
         result = _empty(race, loops)
+        words = ["python", "-m", "fastloop", "bench", *words]
+        result.data["settings"]["command"] = shlex.join(words)
         # Said from the start: where the terminal is gone, the progress shown
         # there may fail in place of KeyboardInterrupt.
         result.data["cut"] = "it was stopped"
@@ -114,6 +134,8 @@ def _check(options: argparse.Namespace) -> None:
             raise Refused(f"--{name} wants {least} or more")
     if not 0.1 <= options.seconds <= 3600:
         raise Refused("--seconds wants 0.1 to 3600")
+    if options.timeout is not None and not 0 < options.timeout <= 1e6:
+        raise Refused("--timeout wants more than 0 seconds")
 
 
 def _loops(asked: str | None) -> list[str]:
@@ -145,11 +167,13 @@ def _race(options: argparse.Namespace, processes: Processes) -> AnyRace:
     if options.http and words:
         raise Refused("bench wants a program or --http, not both")
     if options.http:
-        return HttpRace(options, processes)
+        return HttpRace(options, processes, options.timeout or _START_S)
     program = parse(words, "bench")
+    if program.command() == ["-"]:
+        raise Refused("bench reads no program from stdin: name its file")
     program.check()
     _tell_of_late_options(program, options.quiet)
-    return ProgramRace(program, processes)
+    return ProgramRace(program, processes, options.timeout or _RUN_S)
 
 
 def _tell_of_late_options(program: Program, quiet: bool) -> None:
@@ -180,8 +204,10 @@ def _empty(race: AnyRace, loops: list[str]) -> Result:
             ],
             "runs": {label: [] for label in labels},
             "share": None,
+            "untaken": [],
             "notes": [],
             "cut": None,
+            "settings": {},
             "machine": _machine(),
             "method": [],
         }
@@ -217,23 +243,21 @@ def _measure(
         for label, loop in pairs if number % 2 == 0 else pairs[::-1]:
             step(f"round {number + 1} of {rounds}: {label}")
             result.runs[label].append(race.measure(loop))
-            result.data["notes"] = _notes(race)
+            _note(race, result, pairs)
     step("the loop's share")
     result.data["share"] = race.share()
     if result.data["share"] is not None:
         result.data["method"].append(SAMPLE_METHOD)
 
 
-def _notes(race: AnyRace) -> list[str]:
-    without = [loop for loop, count in race.made.items() if not count]
-    if not without:
-        return race.notes
-    return [
-        *race.notes,
-        "The program took no loop from asyncio's default, so these figures "
-        f"say nothing of {listed(without)}; "
-        "`python -m fastloop doctor` finds where a program names its loop.",
+def _note(race: AnyRace, result: Result, pairs: list[tuple[str, str]]) -> None:
+    """Keep what the figures depend on, as far as it is known."""
+    data = result.data
+    data["untaken"] = [
+        label for label, loop in pairs if not race.made.get(loop, True)
     ]
+    data["settings"] = {"command": data["settings"]["command"]} | race.settings
+    data["notes"] = [*race.notes, *race.left]
 
 
 def _progress(quiet: bool) -> Step:
@@ -271,10 +295,10 @@ def _keep(result: Result, options: argparse.Namespace) -> None:
 
 
 def _print(result: Result) -> None:
-    print(f"{result.data['what']}: medians of {result.rounds}\n")
+    print(f"{result.data['what']}: geometric means of {result.rounds}\n")
     print("\n".join(aligned(result.table())))
     print(
-        f"\nvs: how many times as good {result.candidate} is; "
-        "?: no difference that can be told\n"
+        f"\nvs: how many times as good {result.candidate} is (and its 95 % "
+        "interval); ?: no difference that can be told\n"
     )
     print("\n".join(result.sentences()), flush=True)

@@ -147,7 +147,7 @@ def _heading(axes: Any, title: str, right: str = "") -> None:
 
 
 def _bars(drawn: Any, x: float, y: float, result: Result, of: Metric) -> None:
-    """Draw a metric: a bar is the median, a dot is one run."""
+    """Draw a metric: a bar is the mean, a dot is one run."""
     count = len(result.labels)
     width = _WIDTH - _LEFT - _RIGHT
     axes = _axes(drawn, x + _LEFT, y, width, _ROW * count)
@@ -162,11 +162,11 @@ def _bars(drawn: Any, x: float, y: float, result: Result, of: Metric) -> None:
     for row, (label, runs) in enumerate(
         zip(result.labels, every, strict=True)
     ):
-        median = result.median(label, of["key"])
+        mean = result.mean(label, of["key"])
         own = "bold" if label == result.candidate else "normal"
         axes.get_yticklabels()[row].set(color=_colour("text"), weight=own)
         colour = _colour_of(label, result)
-        axes.barh(row, median or 0, 0.66, color=colour, clip_on=False)
+        axes.barh(row, mean or 0, 0.66, color=colour, clip_on=False)
         axes.scatter(
             runs,
             [row + (n % 4 - 1.5) / 10 for n in range(len(runs))],
@@ -177,8 +177,8 @@ def _bars(drawn: Any, x: float, y: float, result: Result, of: Metric) -> None:
             clip_on=False,
             zorder=3,
         )
-        end = max([median or 0, *runs])
-        label_right(axes, figure(median), (end, row), weight=own)
+        end = max([mean or 0, *runs])
+        label_right(axes, figure(mean), (end, row), weight=own)
 
 
 def bars(result: Result, metric: Metric) -> str:
@@ -240,7 +240,7 @@ def latencies(result: Result) -> str:
         _write(drawn, 0, 1 - 0.18 / 2.7, title, size=10.5, weight="bold")
         axes.set_yscale("log")
         for label in result.labels:
-            found = [result.median(label, key) for key in SHARES]
+            found = [result.mean(label, key) for key in SHARES]
             line = [math.nan if one is None else one for one in found]
             colour = _colour_of(label, result)
             axes.plot(line, "o-", color=colour, lw=2, ms=5, label=label)
@@ -265,7 +265,7 @@ def write_chart(result: Result, path: str) -> None:
     python = machine["python"].split(" ")[0]
     where = (
         f"CPython {python}, {machine['cpu']}, {machine['date']}; a bar is the "
-        f"median of {result.rounds}, a dot one run"
+        f"geometric mean of {result.rounds}, a dot one run"
     )
     height, gap = _ROW * len(result.labels), 0.4
     across, up = 2 * _WIDTH + gap, height + 1.1

@@ -29,6 +29,8 @@ _TYPES = {
     "notes": list,
     "machine": dict,
     "method": list,
+    "settings": dict,
+    "untaken": list,
 }
 #: A figure is 0 or between these, which no ratio or interval overflows.
 _LEAST, _MOST = 1e-9, 1e15
@@ -50,7 +52,7 @@ def faults(found: Any) -> Iterator[str]:
     for key, kind in _TYPES.items():
         if not isinstance(data.get(key), kind):
             yield _lacking("", key)
-    for key in ("loops", "notes", "method"):
+    for key in ("loops", "notes", "method", "untaken"):
         if not all(isinstance(one, str) for one in data[key]):
             yield f"{key} has what is no text"
     for key in ("python", "cpu", "date"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import http.client
+import json
 import os
 import signal
 import socket
@@ -16,17 +17,17 @@ from .client import SHARES
 from .commands import Refused
 from .load import Load, LoadFound
 from .machine import processors
+from .options import listed
 from .processes import Child, Processes, worker_command
 from .program import Race
 from .worker import peak_memory
 
 __all__ = ["HttpRace"]
 
-#: Seconds until a server has to listen, and of its warm-up at most.
-_START = 30.0
+#: Seconds of a server's warm-up at most.
 _WARM = 1.0
 #: What uvicorn and granian say last, after the reason.
-_NO_REASON = r"startup failed|^NoneType: None$|Unexpected exit from|^\s*$"
+_NO_REASON = r"startup failed|^NoneType: None$|Unexpected exit from"
 
 
 class HttpRace(Race):
@@ -44,7 +45,10 @@ class HttpRace(Race):
     )
 
     def __init__(
-        self, options: argparse.Namespace, processes: Processes
+        self,
+        options: argparse.Namespace,
+        processes: Processes,
+        start_limit: float,
     ) -> None:
         if not options.path.startswith("/"):
             raise Refused("--path begins with /")
@@ -56,7 +60,10 @@ class HttpRace(Race):
         self._load = Load(
             options.load, options.path, options.connections, processes
         )
+        self._start_limit = start_limit
         self._cpu = _take_processors()
+        self._served: dict[str, str] = {}
+        self._load_about = ""
         self._rate: float = options.rate or 0.0
         self._warming: float = min(_WARM, options.seconds)
         self._busy = 0.0
@@ -76,9 +83,28 @@ class HttpRace(Race):
             "second, the same for each loop, by fastloop's own client: "
             "latency runs from when a request was due, so that a stall "
             "counts in full. Peak memory is that of the server's processes, "
-            "added up."
-            + (" The server has a processor to itself." if self._cpu else "")
+            "added up." + self._pinning
         )
+
+    @property
+    def _pinning(self) -> str:
+        if not self._cpu:
+            return ""
+        others = listed(list(map(str, processors())))
+        return (
+            f" The server is pinned to CPU {self._cpu}, the load to {others}."
+        )
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """What one needs to know to repeat it."""
+        return self._served | {
+            "load": self._load_about,
+            "latency": f"fastloop's own client, {self._rate:,.1f} a second",
+            "connections": str(self._options.connections),
+            "seconds of a phase": f"{self._options.seconds:g}",
+            "server's CPU": self._cpu or "any",
+        }
 
     @property
     def notes(self) -> list[str]:
@@ -97,6 +123,9 @@ class HttpRace(Race):
         """
         with self._server(kind) as (_, port):
             found = self._ask(kind, port, self._options.seconds)
+            facts = self._report.with_name("report.json.server")
+            self._served = json.loads(facts.read_text())
+        self._load_about = self._load.about
         if not self._options.rate:
             half = found.requests / found.seconds / 2
             self._rate = min(self._rate or half, half, 5000.0)
@@ -114,7 +143,7 @@ class HttpRace(Race):
             self._check(kind, even)
             memory = sum(peak_memory(one.pid) for one in _tree(child.pid))
         self._busy = max(self._busy, fast.more.get("busy", 0.0))
-        self.made[kind] = self._read().get("made", 1)
+        self.made[kind] = self._mark.exists()
         return {
             "rate": fast.requests / fast.seconds,
             "cpu": spent / fast.requests * 1e6,
@@ -133,7 +162,7 @@ class HttpRace(Race):
 
     @contextmanager
     def _server(self, kind: str) -> Iterator[tuple[Child, int]]:
-        self._report.unlink(missing_ok=True)
+        self._forget()
         port = _free_port()
         server = self._options.server or ""
         words = (kind, server, port, self._report, self._cpu, self.app)
@@ -151,12 +180,15 @@ class HttpRace(Race):
             child.stop()
 
     def _wait_for(self, child: Child, kind: str, port: int) -> None:
-        end = time.monotonic() + _START
+        end = time.monotonic() + self._start_limit
         while time.monotonic() < end and child.wait(0.02) is None:
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", port)) == 0:
                     return
-        raise Refused(f"the server on {kind} did not listen in {_START:g} s")
+        raise Refused(
+            f"the server on {kind} did not listen in {self._start_limit:g} s"
+            + ", which --timeout sets" * (child.status is None)
+        )
 
     def _ask_once(self, kind: str, port: int) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)

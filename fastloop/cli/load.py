@@ -10,7 +10,10 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
 from dataclasses import dataclass, field
+
+import fastloop
 
 from .commands import Refused
 from .machine import processors
@@ -58,6 +61,25 @@ class Load:
         self._path = path
         self._connections = connections
         self._processes = processes
+
+    @property
+    def about(self) -> str:
+        """The tool and its version."""
+        if self.tool == "own":
+            return f"fastloop's own client {fastloop.__version__}"
+        try:
+            done = subprocess.run(
+                [self.tool, "--version"],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=_PATIENCE,
+                check=False,  # wrk ends with status 1
+            )
+            first = (done.stdout + done.stderr).partition("\n")[0]
+        except (OSError, subprocess.TimeoutExpired):
+            first = ""
+        return first.partition(" [")[0] or f"{self.tool}, version unknown"
 
     def ask(self, port: int, seconds: float) -> LoadFound:
         """Ask as fast as answers come; raises Refused if the tool fails."""

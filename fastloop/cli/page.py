@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from html import escape
+from typing import Any
 
 from .charts import STYLE, bars, intervals, latencies
 from .faults import SHOWN
@@ -71,20 +72,23 @@ def _page(result: Result) -> str:
 <p class="faint">{escape(listed(result.labels))}, {result.rounds}, {date}</p>
 <div class="verdict">{sentences}</div>
 <h2>Figures</h2>
-<p class="faint">A bar is the median, a dot is one run.</p>
+<p class="faint">A bar is the geometric mean, a dot is one run.</p>
 <div class="charts">{_charts(result)}</div>
 <h2>How sure that is</h2>
 <p class="faint">The point is the ratio, the line its 95 % interval; grey
 where no difference can be told.</p>
 <div class="charts">{_intervals(result)}</div>
 <h2>Table</h2>
-<p class="faint">Medians; vs: how many times as good
-{escape(result.candidate)} is; ?: no difference that can be told.</p>
+<p class="faint">Geometric means; vs: how many times as good
+{escape(result.candidate)} is, and its 95 % interval; ?: no difference that
+can be told.</p>
 <div class="wide">{_table(result)}</div>
 <h2>How it was measured</h2>
 {method}
+<h2>To repeat it</h2>
+<dl>{_facts(result.data["settings"])}</dl>
 <h2>Where</h2>
-<dl>{_machine(result)}</dl>
+<dl>{_facts(result.data["machine"])}</dl>
 </body>
 </html>
 """
@@ -120,8 +124,8 @@ def _table(result: Result) -> str:
     return f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
 
 
-def _machine(result: Result) -> str:
+def _facts(facts: dict[str, Any]) -> str:
     return "".join(
         f"<dt>{escape(name)}</dt><dd>{escape(as_text(value))}</dd>"
-        for name, value in result.data["machine"].items()
+        for name, value in facts.items()
     )

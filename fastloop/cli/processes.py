@@ -2,20 +2,26 @@
 
 Each process leads a session of its own, so that Ctrl-C in a terminal reaches
 this one alone, which then ends the groups, and so that a process that asks
-the terminal for a word gets an error in place of waiting for ever.
+the terminal for a word gets an error in place of waiting for ever.  Processes
+that have left its group are found on Linux, where they become children of
+this process once their parent has ended.
 """
 
 from __future__ import annotations
 
+import ctypes
+import fcntl
 import os
 import re
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -33,6 +39,12 @@ __all__ = [
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 #: Seconds that processes have to clean up after Ctrl-C.
 _LAST = 1.0
+#: Seconds in which processes may end that the one that ended has started.
+_GRACE = 0.2
+#: Bytes of a process's output that are kept, and those that are too many.
+_END, _MOST = 2**16, 2**24
+_PR_SET_CHILD_SUBREAPER = 36
+_WARNING = r"Warning: |^\s"
 
 
 def signal_name(number: int) -> str:
@@ -68,12 +80,56 @@ def worker_command(module: str, *words: object) -> list[str]:
     return [sys.executable, "-c", code, *map(str, words)]
 
 
+class _Output:
+    """A file that a process writes to, of which the end is kept."""
+
+    def __init__(self, folder: Path) -> None:
+        self.file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
+        fcntl.fcntl(self.file, fcntl.F_SETFL, os.O_APPEND)
+        self._before = b""
+
+    def trim(self) -> None:
+        """Take away what is too much, while the process writes."""
+        if os.fstat(self.file.fileno()).st_size > _MOST:
+            self._before = self._end()
+            self.file.truncate(0)
+
+    def _end(self) -> bytes:
+        fd = self.file.fileno()
+        return os.pread(fd, _END, max(0, os.fstat(fd).st_size - _END))
+
+    def lines(self) -> list[str]:
+        """Return the last lines that are not empty."""
+        text = (self._before + self._end()).decode(errors="replace")
+        return [line for line in text.splitlines() if line.strip()]
+
+
+def _reason(output: list[str], errors: list[str], but: str) -> str:
+    """Return the line that says best why a process failed; "" without any.
+
+    That is the first failure of pytest or unittest, else the last line.
+    """
+    failures: list[str] = []
+    places = [n for n, line in enumerate(output) if "test summary" in line]
+    if places:
+        rest = output[places[-1] :]
+        failures = [x for x in rest if re.match("(FAILED|ERROR) ", x)]
+    elif errors and errors[-1].startswith("FAILED ("):
+        failures = [x for x in errors if re.match("(FAIL|ERROR): ", x)]
+    if failures:
+        more = len(failures) - 1
+        return failures[0] + (f" (and {more} more)" if more else "")
+    skipped = f"{but}|{_WARNING}" if but else _WARNING
+    told = [line for line in errors if not re.search(skipped, line)]
+    return (told or output or errors or [""])[-1].strip()
+
+
 class Child:
     """A process that was started, and its group.
 
     Once it has ended, seconds and cpu say how long it took and how many
     seconds of CPU, children included.  In the context that held makes no
-    signal raises.
+    signal raises; sweep ends what has left the group.
     """
 
     def __init__(
@@ -81,23 +137,23 @@ class Child:
         words: list[str],
         folder: Path,
         held: Callable[[], AbstractContextManager[None]],
+        sweep: Callable[[], None],
         **more: Any,
     ) -> None:
         self._held = held
-        self._errors = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
+        self._sweep = sweep
+        self._errors = _Output(folder)
+        self._output = _Output(folder)
+        more = {"stdout": self._output.file, "stdin": _input(), **more}
         self._began = time.perf_counter()
         self._process = subprocess.Popen(
-            words,
-            stdin=subprocess.DEVNULL,
-            stdout=more.pop("stdout", subprocess.DEVNULL),
-            stderr=self._errors,
-            start_new_session=True,
-            **more,
+            words, stderr=self._errors.file, start_new_session=True, **more
         )
         #: The process, and the group that it leads.
         self.pid = self._process.pid
         self.status: int | None = None
         self.seconds = self.cpu = 0.0
+        self.is_late = False
 
     def wait(self, limit: float | None = None) -> int | None:
         """Wait until it ends; return its status, or None past the limit."""
@@ -112,14 +168,44 @@ class Child:
                 if time.monotonic() > end:
                     return None
                 time.sleep(0.005)
+        self._note_end()
+        return self.status
+
+    def finish(self, limit: float) -> None:
+        """Wait until it ends; past the limit it is_late, and is ended."""
+        done = threading.Event()
+        watch = threading.Thread(target=self._watch, args=(limit, done))
+        watch.start()
+        try:
+            os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+            seconds = time.perf_counter() - self._began
+        finally:
+            done.set()
+            watch.join()
+        self._note_end()
+        self.seconds = seconds
+
+    def _watch(self, limit: float, done: threading.Event) -> None:
+        end = time.monotonic() + limit
+        while (left := end - time.monotonic()) > 0:
+            if done.wait(min(left, 1.0)):
+                return
+            self._output.trim()
+            self._errors.trim()
+        self.is_late = True
+        self.interrupt()
+        if not done.wait(_LAST):
+            self._signal(signal.SIGKILL)
+
+    def _note_end(self) -> None:
         self.seconds = time.perf_counter() - self._began
         with self._held():
+            self._sweep()
             self._signal(signal.SIGKILL)  # what it left in its group
             _, status, usage = os.wait4(self.pid, 0)
             self.status = os.waitstatus_to_exitcode(status)
             self._process.returncode = self.status
             self.cpu = usage.ru_utime + usage.ru_stime
-        return self.status
 
     def interrupt(self) -> None:
         """Send its group what Ctrl-C does."""
@@ -138,7 +224,8 @@ class Child:
         if self.status is None:
             self._signal(signal.SIGKILL)
             self.wait()
-        self._errors.close()
+        self._errors.file.close()
+        self._output.file.close()
 
     def _signal(self, number: int) -> None:
         try:
@@ -146,10 +233,10 @@ class Child:
         except (ProcessLookupError, PermissionError):
             pass  # macOS: PermissionError if all have ended
 
-    def failure(self, name: str, but: str = r"^\s*$") -> str:
-        """Return a sentence about how it ended, with its last words.
+    def failure(self, name: str, but: str = "") -> str:
+        """Return a sentence about how it ended, and why.
 
-        Lines that match the pattern but are not its last words.
+        Lines that match the pattern but are not the reason.
         """
         status = self.status or 0
         how = (
@@ -157,12 +244,22 @@ class Child:
             if status < 0
             else f"ended with status {status}"
         )
-        self._errors.seek(0)
-        text = self._errors.read().decode(errors="replace").strip()
-        lines = text.splitlines()
-        told = [line for line in lines if not re.search(but, line)] or lines
-        words = f": {told[-1].strip()}" if told else ""
-        return f"{name} {how}{words}"
+        words = _reason(self._output.lines(), self._errors.lines(), but)
+        if words.startswith("EOFError"):
+            words += "; bench gives a program no input but a file"
+        return f"{name} {how}{': ' if words else ''}{words}"
+
+
+def _input() -> int:
+    """Return stdin at its start if that is a file, else what is empty.
+
+    Each run of a program reads the whole file.
+    """
+    with suppress(OSError):  # stdin may be closed
+        if stat.S_ISREG(os.fstat(0).st_mode):
+            os.lseek(0, 0, os.SEEK_SET)
+            return 0
+    return subprocess.DEVNULL
 
 
 class Processes:
@@ -173,6 +270,12 @@ class Processes:
         #: A folder for files of the processes, which goes with them.
         self.folder = Path(self._temporary.name)
         self._children: list[Child] = []
+        #: Names of processes that were left behind, and so were ended.
+        self.left: set[str] = set()
+        self._before: set[int] = set()
+        if sys.platform == "linux":
+            ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+            self._before = {one.pid for one in self._orphans()}
         self._is_held = self._asked = False
         self._catching = catching(_SIGNALS, self._stop)
 
@@ -201,12 +304,39 @@ class Processes:
         """Start a process; no signal comes between that and knowing it."""
         with self._held():
             try:
-                child = Child(words, self.folder, self._held, **more)
+                child = Child(
+                    words, self.folder, self._held, self._sweep, **more
+                )
             except OSError as exc:
                 text = f"cannot start {words[0]}: {exc.strerror}"
                 raise Refused(text) from exc
             self._children.append(child)
         return child
+
+    def _orphans(self) -> list[Any]:
+        """Return children that this process did not start."""
+        import psutil
+
+        own = {one.pid for one in self._children if one.status is None}
+        found = psutil.Process().children()
+        return [x for x in found if x.pid not in own | self._before]
+
+    def _sweep(self) -> None:
+        """End the processes whose parents have ended, after a while."""
+        import psutil
+
+        end = time.monotonic() + _GRACE
+        while orphans := self._orphans():
+            late = time.monotonic() - end
+            for one in orphans:
+                with suppress(psutil.Error, ChildProcessError):
+                    if os.waitpid(one.pid, os.WNOHANG)[0] or late < 0:
+                        continue
+                    self.left.add(one.name())
+                    one.kill()
+            if late > _LAST:
+                return  # the system does not let one end
+            time.sleep(0.005)
 
     def __exit__(self, *_: object) -> None:
         self._is_held = True

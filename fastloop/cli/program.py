@@ -6,24 +6,42 @@ import json
 from typing import Any
 
 from .commands import Refused
+from .options import listed
 from .processes import Child, Processes, worker_command
 from .run import Program
 
 __all__ = ["ProgramRace", "Race"]
+
+#: Runs that are sampled at most, looks at the stack that are enough, and
+#: those without which nothing is said.
+_SAMPLES = 4
+_ENOUGH_LOOKS, _FEWEST_LOOKS = 250, 50
 
 
 class Race:
     """What the kinds of races share.
 
     Each has kind, metrics (key, title, unit, which is better; the first is
-    spoken of), title, how, notes, warm() and measure().
+    spoken of), title, how, notes, settings, warm() and measure().
     """
 
     def __init__(self, processes: Processes) -> None:
         self._processes = processes
         self._report = processes.folder / "report.json"
-        #: Loops that a run made by asyncio's default, by kind of loop.
-        self.made: dict[str, int] = {}
+        self._mark = processes.folder / "report.json.made"
+        #: Whether a run made a loop by asyncio's default, by kind of loop.
+        self.made: dict[str, bool] = {}
+
+    @property
+    def left(self) -> list[str]:
+        """Say so if processes were left behind."""
+        if not self._processes.left:
+            return []
+        names = listed(sorted(self._processes.left))
+        return [
+            f"The program left processes behind ({names}): bench ended them, "
+            "and no figure includes them."
+        ]
 
     def _sample(self) -> None:
         """Have a run on asyncio report what a sampler sees."""
@@ -33,16 +51,28 @@ class Race:
         """Return the loop's share of the CPU time on asyncio, 0 to 1.
 
         None where that cannot be seen: the program fails when it is looked
-        at, writes no report, or was not seen to run a loop.
+        at, writes no report, or runs asyncio's loop too briefly for that.
         """
-        try:
-            self._sample()
-        except Refused:
-            return None
-        report = self._read()
-        if not report.get("seen") or not report["total"]:
-            return None
-        return min(1.0, float(report["loop"] / report["total"]))
+        loop = total = looks = 0.0
+        for _ in range(_SAMPLES):
+            try:
+                self._sample()
+            except Refused:
+                return None
+            if not self._mark.exists():
+                return None  # it ran another loop, or none
+            report = self._read()
+            loop += report.get("loop", 0)
+            total += report.get("total", 0)
+            looks += report.get("looks", 0)
+            if not looks or looks >= _ENOUGH_LOOKS:
+                break
+        return min(1.0, loop / total) if looks >= _FEWEST_LOOKS else None
+
+    def _forget(self) -> None:
+        """Take away what an earlier run has written."""
+        self._report.unlink(missing_ok=True)
+        self._mark.unlink(missing_ok=True)
 
     def _read(self) -> dict[str, Any]:
         """Return the report; {} where a program ended by os._exit."""
@@ -65,11 +95,15 @@ class ProgramRace(Race):
         "and peak memory are what the system counted for that process."
     )
 
-    def __init__(self, program: Program, processes: Processes) -> None:
+    def __init__(
+        self, program: Program, processes: Processes, limit: float
+    ) -> None:
         super().__init__(processes)
         self.program = program
-        self.title = str(program)
+        self.title = " ".join(str(program).split())  # code has lines
         self.notes: list[str] = []
+        self.settings: dict[str, str] = {}
+        self._limit = limit
 
     def warm(self, kind: str) -> float:
         """Measure once, for the caches; return the seconds of a run."""
@@ -79,19 +113,24 @@ class ProgramRace(Race):
         """Run it once on a kind of loop; return the figures."""
         child = self._run(kind, "time")
         report = self._read()
-        self.made[kind] = report.get("made", 1)  # no report: unknown
+        self.made[kind] = self._mark.exists()
         figures = {"time": child.seconds, "cpu": child.cpu}
         if report.get("memory"):
             figures["memory"] = report["memory"] / 2**20
         return figures
 
     def _run(self, kind: str, mode: str) -> Child:
-        self._report.unlink(missing_ok=True)
+        self._forget()
         words = self.program.command()
         child = self._processes.start(
             worker_command("worker", kind, mode, self._report, *words)
         )
-        child.wait()
+        child.finish(self._limit)
+        if child.is_late:
+            raise Refused(
+                f"{self.title} on {kind} did not end in {self._limit:g} s, "
+                "which --timeout sets"
+            )
         if child.status != 0:
             raise Refused(child.failure(f"{self.title} on {kind}"))
         child.end()

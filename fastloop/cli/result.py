@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import io
 import json
-import statistics
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypedDict
 
 from .commands import Refused
-from .compare import Comparison, compare, figure
+from .compare import ENOUGH_ROUNDS, Comparison, compare, figure, mean
 from .faults import UNITS, faults
-from .options import write_file
+from .options import listed, write_file
 
 __all__ = ["Metric", "Result"]
-
-#: Rounds from which on a difference that is not told is none.
-_ENOUGH = 5
 
 
 class Metric(TypedDict):
@@ -102,13 +98,19 @@ class Result:
         """Return a loop's figures of a metric, round by round."""
         return [run[key] for run in self.runs[label] if key in run]
 
-    def median(self, label: str, key: str) -> float | None:
-        """Return the median of a loop's figures, or None without any."""
+    def mean(self, label: str, key: str) -> float | None:
+        """Return the mean of a loop's figures, or None without any."""
         found = self.figures(label, key)
-        return statistics.median(found) if found else None
+        return mean(found) if found else None
 
     def against(self, base: str, metric: Metric) -> Comparison | None:
-        """Compare the candidate with another loop."""
+        """Compare the candidate with another loop.
+
+        None if the program took one of the two loops nowhere, or there are
+        too few rounds.
+        """
+        if {self.candidate, base} & set(self.data["untaken"]):
+            return None
         key = metric["key"]
         own = self.figures(self.candidate, key)
         other = self.figures(base, key)
@@ -119,14 +121,14 @@ class Result:
         return [label for label in self.labels if label != self.candidate]
 
     def table(self) -> list[list[str]]:
-        """Return the medians, and how many times as good the candidate is."""
+        """Return the means, and how many times as good the candidate is."""
         heads = [f"vs {base}" for base in self.others()]
         rows = [["", *self.labels, *heads]]
         for metric in self.metrics:
             unit = f" ({metric['unit']})" if metric["unit"] else ""
-            medians = (self.median(one, metric["key"]) for one in self.labels)
+            means = (self.mean(one, metric["key"]) for one in self.labels)
             ratios = (self.against(base, metric) for base in self.others())
-            cells = [*map(figure, medians), *map(self._ratio, ratios)]
+            cells = [*map(figure, means), *map(self._ratio, ratios)]
             rows.append([f"{metric['title']}{unit}", *cells])
         return rows
 
@@ -134,36 +136,46 @@ class Result:
     def _ratio(found: Comparison | None) -> str:
         if found is None:
             return "-"
-        return f"{found.ratio:.2f}{'' if found.sure else ' ?'}"
+        interval = f"({found.low:.2f} to {found.high:.2f})"
+        return f"{found.ratio:.2f} {interval}{'' if found.sure else ' ?'}"
 
     # -- words -------------------------------------------------------------
 
     def sentences(self) -> list[str]:
         """Return the verdict in one sentence, then notes on it."""
-        clauses = [*map(self._verdict, self.others()), *self._share()]
+        others = self.others()
+        if len(self.data["untaken"]) == len(self.labels):
+            others = []  # a note says so
+        clauses = [*map(self._verdict, others), *self._share()]
+        verdict = ["; ".join(clauses) + "."] if clauses else []
         cut = self.data["cut"]
         doubts = [f"Not complete: {cut}."] if cut else []
-        return ["; ".join(clauses) + ".", *self.data["notes"], *doubts]
+        return [*verdict, *self._own_loops(), *self.data["notes"], *doubts]
+
+    def _own_loops(self) -> Iterator[str]:
+        if untaken := self.data["untaken"]:
+            yield (
+                "The program took no loop from asyncio's default: it ran none "
+                "or chose one itself, whatever bench set in the runs of "
+                f"{listed(untaken)}. So no ratio is given; `python -m "
+                "fastloop doctor` finds where a program names its loop."
+            )
 
     def _verdict(self, base: str) -> str:
         own = self.candidate
         found = self.against(base, self.metrics[0])
+        if {own, base} & set(self.data["untaken"]):
+            return f"{own} and {base} were not compared"
         if found is None:
             return f"{own} and {base} had too few runs to compare"
-        times = f"{found.ratio:.2f} times"
-        interval = f"95 % interval {found.low:.2f} to {found.high:.2f}"
-        if not found.sure and int(self.rounds.split(" ")[0]) < _ENOUGH:
+        if not found.sure and int(self.rounds.split(" ")[0]) < ENOUGH_ROUNDS:
             few = f"{self.rounds} cannot tell {own} from {base}"
-            return f"{few} ({times}, {interval})"
-        if not found.sure:
-            none = "no difference that can be told"
-            return f"{own} and {base}: {none} ({times}, {interval})"
+            return f"{few} ({found.ratio:.2f} times, {found.interval})"
         if self.data["kind"] == "http":
-            did = f"answers {times} as many requests a second as {base}"
+            did = "answers {} as many requests a second as"
         else:
-            did = f"is {times} as fast as {base}"
-        slower = " and so is slower" if found.ratio < 1 else ""
-        return f"{own} {did}{slower} ({interval})"
+            did = "is {} as fast as"
+        return found.verdict(own, did, base)
 
     def _share(self) -> Iterator[str]:
         share = self.data["share"]

@@ -4,17 +4,20 @@
 
 SERVER is a server's name, or "" for the first that is installed.  CPU is the
 processor to stay on, or "".  SIGUSR2 starts and stops the sampler, see
-`sample`.  It does not see granian's processes.
+`sample`.  It does not see granian's processes.  REPORT.server gets JSON: what
+serves, with versions.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import sys
 from collections.abc import Callable
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any
 
@@ -25,6 +28,11 @@ __all__ = ["main"]
 
 #: The address that is listened on.
 HOST = "127.0.0.1"
+#: Packages that make applications, which may be wrapped in others.
+_FRAMEWORKS = {
+    *("aiohttp", "blacksheep", "django", "falcon", "fastapi", "litestar"),
+    *("muffin", "quart", "sanic", "starlette"),
+}
 
 
 def main() -> None:
@@ -32,12 +40,11 @@ def main() -> None:
     kind, server, port, report, cpu, app = sys.argv[1:]
     if cpu:
         os.sched_setaffinity(0, {int(cpu)})
-    loops = Counted(kind)
-    adopt(kind, loops)
+    adopt(kind, Counted(kind, f"{report}.made"))
     from .sample import Sampler
 
     sampler = Sampler()
-    report_at_exit(report, loops, sampler)
+    report_at_exit(report, sampler)
     signal.signal(signal.SIGUSR2, sampler.toggle)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     sys.path.insert(0, os.getcwd())
@@ -49,8 +56,9 @@ def main() -> None:
     if _is_aiohttp(target) != (name == "aiohttp"):
         which = "no" if name == "aiohttp" else "an"
         sys.exit(f"{app} is {which} aiohttp.web.Application")
+    with open(f"{report}.server", "w") as file:
+        json.dump(_facts(name, target), file)
     if name == "granian":
-        loops.made += 1  # its processes make their loops, which nobody counts
         _granian(int(port), app)
     else:
         _SERVERS[name](target, int(port))
@@ -73,6 +81,48 @@ def _server_for(app: Any) -> str:
         if find_spec(name) is not None:
             return name
     sys.exit("no server is installed: pip install uvicorn")
+
+
+def _facts(server: str, app: Any) -> dict[str, str]:
+    """Return what serves the application, with versions."""
+    classes = {kind.__module__.partition(".")[0] for kind in type(app).__mro__}
+    found = classes | (_FRAMEWORKS & sys.modules.keys())
+    frameworks = filter(None, map(_version, sorted(found)))
+    return {
+        "server": _version(server),
+        "http parser": _PARSERS[server](),
+        "framework": ", ".join(frameworks) or "none that is known",
+    }
+
+
+def _version(name: str) -> str:
+    """Return a package's name and version; "" if it is no package."""
+    try:
+        return f"{name} {version(name)}"
+    except PackageNotFoundError:
+        return ""
+
+
+def _parser_of_uvicorn() -> str:
+    from uvicorn.protocols.http.auto import AutoHTTPProtocol
+
+    plain = AutoHTTPProtocol.__module__.endswith("h11_impl")
+    return _version("h11" if plain else "httptools")
+
+
+def _parser_of_aiohttp() -> str:
+    from aiohttp.http import HttpRequestParser
+
+    is_c = HttpRequestParser.__module__ == "aiohttp._http_parser"
+    return f"aiohttp's own in {'C' if is_c else 'Python'}"
+
+
+_PARSERS: dict[str, Callable[[], str]] = {
+    "uvicorn": _parser_of_uvicorn,
+    "hypercorn": lambda: _version("h11"),
+    "granian": lambda: "granian's own",
+    "aiohttp": _parser_of_aiohttp,
+}
 
 
 def _is_aiohttp(app: Any) -> bool:

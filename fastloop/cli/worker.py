@@ -3,9 +3,9 @@
     KIND MODE REPORT PROGRAM...
 
 The program becomes `__main__` on that kind of loop.  MODE is `time`, or
-`sample` to look which share is the loop's.  At its end REPORT has JSON: the
-loops that were made by asyncio's default, peak memory in bytes, and what the
-sampler saw.
+`sample` to look which share is the loop's.  At its end REPORT has JSON: peak
+memory in bytes, and what the sampler saw.  REPORT.made is there once asyncio's
+default has made a loop.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ def peak_memory(pid: int | str = "self") -> int:
     return int(found[1]) * 1024 if found else 0
 
 
-def report_at_exit(path: str, loops: Counted, sampler: Sampler | None) -> None:
+def report_at_exit(path: str, sampler: Sampler | None, **more: object) -> None:
     """Have this process, and no child of it, write REPORT when it ends."""
     owner = os.getpid()
 
     def write() -> None:
         if os.getpid() != owner:
             return
-        found: dict[str, float] = {"made": loops.made, "memory": peak_memory()}
+        found: dict[str, object] = {"memory": peak_memory(), **more}
         if sampler is not None:
             found |= sampler.report()
         with open(path, "w") as file:
@@ -59,14 +59,13 @@ def report_at_exit(path: str, loops: Counted, sampler: Sampler | None) -> None:
 def main() -> None:
     """Become the program; see the module."""
     kind, mode, report, *words = sys.argv[1:]
-    loops = Counted(kind)
-    adopt(kind, loops)
+    adopt(kind, Counted(kind, f"{report}.made"))
     sampler = None
     if mode == "sample":
         from .sample import Sampler
 
         sampler = Sampler()
-    report_at_exit(report, loops, sampler)
+    report_at_exit(report, sampler)
     if sampler is not None:
         sampler.start()
     become(parse(words))

@@ -41,9 +41,11 @@ GOOD = {
         for loop in ("asyncio", "fastloop")
     },
     "share": None,
+    "untaken": [],
     "notes": [],
     "cut": None,
     "machine": {"python": "3.11.2 (cpython)", "cpu": "x", "date": "today"},
+    "settings": {"command": "python -m fastloop bench prog.py"},
     "method": [],
 }
 

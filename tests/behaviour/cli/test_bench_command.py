@@ -5,10 +5,18 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from cli_helpers import interrupt, processes_in, wait_for
+from cli_helpers import (
+    LIMIT,
+    environment,
+    interrupt,
+    processes_in,
+    wait_for,
+)
 
 from fastloop.cli import Refused
 from fastloop.cli.options import write_file
@@ -58,16 +66,39 @@ def test_pyperf_reads_the_file(fastloop_command):
 
 def test_a_module_is_a_program(fastloop_command):
     done = fastloop_command("bench", *SHORT, "-m", "timeit", "-n", "1")
-    assert "timeit -n 1: medians of 2 rounds" in done.stdout
+    assert "timeit -n 1: geometric means of 2 rounds" in done.stdout
 
 
 def test_what_takes_no_loop_is_said(fastloop_command):
     done = fastloop_command("bench", *SHORT, "-c", "pass")
     assert "took no loop from asyncio's default" in done.stdout
+    assert "times" not in done.stdout.splitlines()[-1]
+    row = next(x for x in done.stdout.splitlines() if x.startswith("time"))
+    assert row.endswith(" -")
+
+
+def test_a_loop_that_the_program_chose_has_no_ratio_and_no_share(
+    fastloop_command,
+):
+    chosen = (
+        "import asyncio, time\n"
+        "async def main():\n"
+        "    while time.process_time() < 0.6: await asyncio.sleep(0)\n"
+        "with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as one:\n"
+        "    one.run(main())\n"
+    )
+    words = ("bench", *SHORT, "--runs", "1", "--json", "found.json", "-c")
+    done = fastloop_command(*words, chosen)
+    found = found_in(fastloop_command)
+    assert found["untaken"] == ["asyncio", "fastloop"]
+    assert found["share"] is None
+    assert done.stdout.count("set in the runs of asyncio and fastloop. So no")
 
 
 def test_a_program_without_a_report_is_not_blamed(fastloop_command):
-    done = fastloop_command("bench", *SHORT, "-c", "import os; os._exit(0)")
+    done = fastloop_command(
+        "bench", *SHORT, "-c", f"{PROGRAM}; import os; os._exit(0)"
+    )
     assert "took no loop" not in done.stdout
 
 
@@ -118,7 +149,17 @@ def test_an_application_is_measured_under_load(fastloop_command):
         assert [set(run) for run in runs] == [keys] * 2
         assert all(run["p50"] <= run["p99"] for run in runs)
     assert "latency p99.9 (ms)        -" in done.stdout
-    assert (fastloop_command.folder / "page.html").exists()
+    settings = found["settings"]
+    assert "bench --quiet" in settings["command"]
+    assert settings["server"].startswith("uvicorn ")
+    assert settings["http parser"].startswith(("httptools ", "h11 "))
+    assert settings["framework"] == "none that is known"
+    assert settings["load"].startswith("fastloop's own client ")
+    assert "processor to itself" not in found["method"][0]
+    cpu = settings["server's CPU"]
+    assert cpu == "any" or f"pinned to CPU {cpu}" in found["method"][0]
+    page = (fastloop_command.folder / "page.html").read_text()
+    assert settings["server"] in page and "--seconds 0.1" in page
     assert (fastloop_command.folder / "chart.svg").exists()
     assert processes_in(fastloop_command.folder) == []
 
@@ -150,12 +191,108 @@ def test_an_application_is_measured_under_load(fastloop_command):
             "was ended by signal 40",
         ),
         (["-c", "open('/dev/tty')"], "No such device or address"),
+        (["-"], "bench reads no program from stdin"),
+        (["--timeout", "0", "-c", ""], "--timeout wants more than 0"),
+        (["-c", "input()"], "EOFError: EOF when reading a line; bench gives"),
+        (["-c", "import os; os.abort()"], "was ended by SIGABRT"),
+        (
+            ["--timeout", "0.2", "-c", "import time; time.sleep(3600)"],
+            "did not end in 0.2 s, which --timeout sets",
+        ),
+        (
+            ["-c", "print('x' * 10**8); import sys; sys.exit('full')"],
+            "ended with status 1: full",
+        ),
     ],
 )
 def test_what_cannot_be_measured_is_one_sentence(
     fastloop_command, words, sentence
 ):
     assert sentence in fastloop_command.refused("bench", *words)
+
+
+WARNS = """
+import sys, unittest, warnings
+
+def test_good():
+    print("OldWarning: of stderr\\n  old()", file=sys.stderr)
+
+def test_bad():
+    assert not "reason"
+
+class TestBad(unittest.TestCase):
+    def test_bad(self):
+        warnings.warn("old")
+        assert not "reason"
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (
+            ["-m", "pytest", "-qs", "test_it.py"],
+            "FAILED test_it.py::test_bad - AssertionError: "
+            "assert not 'reason' (and 1 more)",
+        ),
+        (["-m", "unittest", "test_it"], "status 1: FAIL: test_bad (test_it."),
+    ],
+)
+def test_the_first_failure_of_a_suite_is_the_reason(
+    fastloop_command, words, sentence
+):
+    fastloop_command.write("test_it.py", WARNS)
+    assert sentence in fastloop_command.refused("bench", *words)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="they are not found")
+def test_a_daemon_is_ended_and_named(fastloop_command):
+    fastloop_command.write(
+        "prog.py",
+        f"{PROGRAM}\n"
+        "import subprocess\n"
+        "subprocess.Popen(['sleep', '3600'], start_new_session=True)\n",
+    )
+    done = fastloop_command("bench", *SHORT, "--runs", "1", "prog.py")
+    assert "left processes behind (sleep): bench ended them" in done.stdout
+    assert processes_in(fastloop_command.folder) == []
+
+
+def test_each_run_reads_the_file_that_is_stdin(fastloop_command):
+    program = (
+        f"{PROGRAM}\nimport sys\nassert sys.stdin.read() == 'all of it'\n"
+    )
+    fastloop_command.write("prog.py", program)
+    fastloop_command.write("input", "all of it")
+    with open(fastloop_command.folder / "input") as file:
+        done = subprocess.run(
+            [sys.executable, "-m", "fastloop", "bench", *SHORT, "prog.py"],
+            stdin=file,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            cwd=fastloop_command.folder,
+            env=environment(),
+            timeout=LIMIT,
+            check=False,
+        )
+    assert done.returncode == 0, done.stdout
+
+
+def test_workers_of_xdist_have_the_measured_loop(fastloop_command):
+    pytest.importorskip("xdist", reason="pytest-xdist is not installed")
+    fastloop_command.write(
+        "test_it.py",
+        "import asyncio\n"
+        "def test_loop(worker_id):\n"
+        "    with asyncio.Runner() as runner:\n"
+        "        kind = type(runner.get_loop()).__module__\n"
+        "    assert (worker_id, kind) == ('gw0', 'fastloop.loop')\n",
+    )
+    code = "from fastloop.cli.worker import main; main()"
+    words = ("fastloop", "time", "report.json", "-m", "pytest", "-n", "1")
+    done = fastloop_command.python("-c", code, *words)
+    assert done.returncode == 0, done.stdout
+    assert (fastloop_command.folder / "report.json.made").exists()
 
 
 @pytest.mark.parametrize(
@@ -219,7 +356,8 @@ def test_what_was_measured_until_a_load_tool_fails_is_kept(
     fastloop_command.write("app.py", APP.replace("STATUS", "200"))
     tool = fastloop_command.folder / "wrk"
     tool.write_text(
-        "#!/bin/sh\necho x >> count\n"
+        "#!/bin/sh\n[ $1 = --version ] && echo 'wrk 9 [epoll]' && exit 1\n"
+        "echo x >> count\n"
         "[ $(wc -l < count) = 7 ] && echo nothing works >&2 && exit 7\n"
         "echo '100 requests in 1.00s, 5KB read'\necho 'Requests/sec: 100.00'\n"
     )
@@ -234,6 +372,7 @@ def test_what_was_measured_until_a_load_tool_fails_is_kept(
     assert found["runs"]["asyncio"][0]["rate"] == 100
     assert found["cut"] == sentence
     assert f"Not complete: {sentence}." in done.stdout
+    assert found["settings"]["load"] == "wrk 9"
     assert processes_in(fastloop_command.folder) == []
 
 

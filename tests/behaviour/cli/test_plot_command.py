@@ -32,8 +32,10 @@ FOUND = {
         "fastloop": [{"time": 1.0, "cpu": 0.0, "memory": 20.0}],
     },
     "share": None,
+    "untaken": [],
     "notes": [],
     "cut": None,
+    "settings": {"command": "python -m fastloop bench prog.py"},
     "machine": {"python": "3.11.2 (cpython)", "cpu": "x", "date": "today"},
     "method": [],
 }
