@@ -26,6 +26,8 @@ __all__ = ["HttpRace"]
 
 #: Seconds of a server's warm-up at most.
 _WARM = 1.0
+#: Seconds of load at least, while a sampler looks.
+_SAMPLE = 1.0
 #: What uvicorn and granian say last, after the reason.
 _NO_REASON = r"startup failed|^NoneType: None$|Unexpected exit from"
 
@@ -155,7 +157,7 @@ class HttpRace(Race):
         with self._server("asyncio") as (child, port):
             self._warm_up("asyncio", port)
             os.kill(child.pid, signal.SIGUSR2)
-            self._ask("asyncio", port, self._options.seconds)
+            self._ask("asyncio", port, max(_SAMPLE, self._options.seconds))
             os.kill(child.pid, signal.SIGUSR2)
 
     # -- the server --------------------------------------------------------

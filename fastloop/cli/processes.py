@@ -255,11 +255,17 @@ def _input() -> int:
 
     Each run of a program reads the whole file.
     """
-    with suppress(OSError):  # stdin may be closed
-        if stat.S_ISREG(os.fstat(0).st_mode):
+    with suppress(OSError):  # a closed stdin is none
+        if sys.stdin is not None and stat.S_ISREG(os.fstat(0).st_mode):
             os.lseek(0, 0, os.SEEK_SET)
             return 0
     return subprocess.DEVNULL
+
+
+def _take_orphans(takes: bool) -> None:
+    """Have this process become the parent of orphans, where it can."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, int(takes), 0, 0, 0)
 
 
 class Processes:
@@ -273,13 +279,12 @@ class Processes:
         #: Names of processes that were left behind, and so were ended.
         self.left: set[str] = set()
         self._before: set[int] = set()
-        if sys.platform == "linux":
-            ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-            self._before = {one.pid for one in self._orphans()}
+        self._before = {one.pid for one in self._orphans()}
         self._is_held = self._asked = False
         self._catching = catching(_SIGNALS, self._stop)
 
     def __enter__(self) -> Processes:
+        _take_orphans(True)
         self._catching.__enter__()
         return self
 
@@ -348,5 +353,6 @@ class Processes:
             child.wait(max(0.0, end - time.monotonic()))
         for child in self._children:
             child.end()
+        _take_orphans(False)
         self._catching.__exit__(None, None, None)
         self._temporary.cleanup()

@@ -166,13 +166,17 @@ def test_a_server_runs_on_each_loop_and_is_measured(bench, server):
     said = bench.ends(bench.start(server, *words))
     assert loops_seen(bench) == [*names, *names]  # the share is on asyncio
     found = bench.found()
-    assert found["notes"] == [] and found["cut"] is None
+    assert found["notes"] == found["untaken"] == [] and found["cut"] is None
+    assert found["settings"]["server"].startswith(f"{server} ")
+    assert found["settings"]["http parser"]
     check_figures(found)
     if server == "granian":  # its process is not the one that is looked at
         assert found["share"] is None
         return
-    assert 0 < found["share"] < 1
-    assert "of your program's CPU time was seen in asyncio's loop" in said
+    # A busy machine may leave it too little time for a share.
+    words = "of your program's CPU time was seen in asyncio's loop"
+    assert (found["share"] is not None) == (words in said)
+    assert found["share"] is None or 0 < found["share"] < 1
 
 
 def importable(name):
