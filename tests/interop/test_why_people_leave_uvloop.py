@@ -1,0 +1,72 @@
+"""The programs of docs/why-people-leave-uvloop.md, on each loop.
+
+asyncio and fastloop have to do right in all of them.  Where one of the page's
+versions of uvloop is installed, its results have to be those of the table.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+import subprocess
+import sys
+
+import pytest
+from interop_process import child_env
+from patience import PATIENCE
+from test_docs import ROOT, named
+
+PROGRAMS = """cancelled_connect.py closed_twice.py closed_behind.py
+debug_mode.py no_free_fd.py factory_raises.py closed_server.py dev_stdin.py
+write_late.py no_stdin.py""".split()
+PAGE = ROOT / "docs" / "why-people-leave-uvloop.md"
+ROW = re.compile(r"^\| `(\w+\.py)` \|[^|]*\| (.*?) \| (.*?) \|$", re.M)
+VERSIONS = re.compile(r"^\| program \| reports \|(.*)\|$", re.M)
+ROWS = {row[0]: row[1:] for row in ROW.findall(PAGE.read_text("utf-8"))}
+
+
+def run(name, loop, tmp_path):
+    """Run a program of the page in a process of its own."""
+    file = tmp_path / name
+    file.write_text(named(name), encoding="utf-8")
+    return subprocess.run(
+        [sys.executable, str(file), loop],
+        env=child_env(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        cwd=tmp_path,
+    )
+
+
+def did_right(done):
+    return (done.returncode, done.stdout) == (0, "right\n")
+
+
+def test_the_table_has_each_program():
+    assert list(ROWS) == PROGRAMS
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "fastloop"])
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_a_program_of_the_page_does_right(name, loop, tmp_path):
+    pytest.importorskip(loop)
+    done = run(name, loop, tmp_path)
+    assert did_right(done), done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_uvloop_does_what_the_table_says(name, tmp_path):
+    pytest.importorskip("uvloop", reason="uvloop is not installed")
+    version = importlib.metadata.version("uvloop")
+    (columns,) = VERSIONS.findall(PAGE.read_text("utf-8"))
+    versions = re.findall(r"uvloop ([\d.]+)", columns)
+    if version not in versions:
+        pytest.skip(f"the page says nothing of uvloop {version}")
+    verdict = ROWS[name][versions.index(version)]
+    if verdict.endswith("from 3.12 on") and sys.version_info < (3, 12):
+        verdict = "right"
+    assert verdict.startswith("fails") or verdict == "right"
+    done = run(name, "uvloop", tmp_path)
+    assert did_right(done) == (verdict == "right"), done.stdout + done.stderr
