@@ -227,7 +227,12 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *args: Any) -> None: ...
 
 
-TOO_WIDE = "document.documentElement.scrollWidth - innerWidth"
+#: Keeps the greatest width that the page had while it loaded.
+WATCH = """window.widest = 0; (function look() {
+    const page = document.documentElement;
+    window.widest = Math.max(window.widest, page ? page.scrollWidth : 0);
+    requestAnimationFrame(look);
+})()"""
 FOUND = """Array.from(document.querySelectorAll('.md-search-result__link'))
     .map(link => link.href.replace(/[?]h=[^#]*/, ''))
     .find(href => href.endsWith('%s'))"""
@@ -245,6 +250,7 @@ def look(site: Path, program: str, pictures: Path | None) -> list[str]:
     browser = Browser(program, profile)
     wrong = []
     try:
+        browser.call("Page.addScriptToEvaluateOnNewDocument", source=WATCH)
         for page in pages:
             for size in (DESKTOP, TELEPHONE):
                 for scheme in ("light", "dark"):
@@ -253,15 +259,18 @@ def look(site: Path, program: str, pictures: Path | None) -> list[str]:
                     wrong += [
                         f"{name}: {text}" for text in browser.complaints(base)
                     ]
-                    if (more := browser.value(TOO_WIDE)) > 0:
+                    if (more := browser.value("widest") - size[0]) > 0:
                         wrong.append(f"{name}: {more} pixels too wide")
                     if pictures:
                         file = f"{page.stem}-{size[0]}-{scheme}.png"
                         browser.picture(pictures / file)
         words, address = SEARCH
-        browser.show(f"{base}index.html?q={words}", DESKTOP, "light")
-        browser.until(FOUND % address)
-        wrong += browser.complaints(base)
+        for size in (TELEPHONE, DESKTOP):
+            browser.show(f"{base}index.html?q={words}", size, "light")
+            browser.until(FOUND % address)
+            wrong += browser.complaints(base)
+            if (more := browser.value("widest") - size[0]) > 0:
+                wrong.append(f"the search is {more} pixels too wide")
         if pictures:
             browser.picture(pictures / "search.png")
     except RuntimeError as exc:
