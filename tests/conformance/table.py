@@ -1,24 +1,33 @@
 """Prints what conformance runs found, a row a version, beside asyncio's own.
 
     python tests/conformance/table.py
+    python tests/conformance/table.py --page docs/conformance.md
 
 It reads what ``run.py`` left in ``build/conformance`` and the counts of
 asyncio's own loop in ``counts.json``.  A version without a result is printed
 as not run.  The exit status is 1 if a test failed or hung, if a version
 counted fewer tests than asyncio's own loop does there, or if an entry of the
 left-out list is about no test of any version.
+
+With --page, the counts are written into a page as well, with those of other
+projects' suites (``tests/interop/upstream_suites.py``).  A page with a result
+missing is left as it is.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "interop"))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import left_out
+import upstream_suites
 from run import COUNTS, OUT
 
 VERSIONS = ("3.11", "3.12", "3.13", "3.14", "3.15", "3.13t")
@@ -32,7 +41,10 @@ COLUMNS = {
     "other": "other loop",
     "none": "no loop",
 }
+#: Names of other projects' suites.
+SUITES = [suite.name for suite in upstream_suites.SUITES]
 OWN = ("passed", "failed", "skipped")
+BETWEEN = r"(?<=<!-- {0}: begin -->\n).*(?=<!-- {0}: end -->)"
 
 
 def results() -> dict[str, dict[str, Any]]:
@@ -88,7 +100,70 @@ def notes(found: dict[str, Any], own: dict[str, Any]) -> list[str]:
     return wrong
 
 
+def cpython_block(found: dict[str, dict[str, Any]], own: dict) -> str:
+    """Return the table of CPython's tests; KeyError if a version lacks."""
+    lines = [
+        "| CPython | passed | failed or hung | skipped | left out "
+        "| other loop or none | passed on asyncio's own loop |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name in VERSIONS:
+        counts = found[name]["counts"]
+        cells = (
+            found[name]["version"],
+            counts["passed"],
+            counts["failed"] + counts["hung"],
+            counts["skipped"],
+            counts["left_out"],
+            counts["not_run"] + counts["other"] + counts["none"],
+            own[found[name]["version"]]["passed"],
+        )
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(["", *lines, "", ""])
+
+
+def suites_block() -> str:
+    """Return the table of other projects' suites."""
+    lines = [
+        "| suite | passed on asyncio | passed on fastloop | passed on asyncio "
+        "alone | not judged |",
+        "|---|---|---|---|---|",
+    ]
+    for name in SUITES:
+        found = json.loads((OUT / f"upstream-{name}.json").read_text())
+        passed = (
+            found["counts"][kind].get("passed", 0)
+            for kind in ("asyncio", "fastloop")
+        )
+        alone = (len(found[k]) for k in ("only_on_asyncio", "not_judged"))
+        cells = (f"{found['name']} {found['version']}", *passed, *alone)
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(["", *lines, "", ""])
+
+
+def write_page(path: Path, found: dict[str, Any], own: dict) -> None:
+    """Write both tables between their marks; ValueError if one is missing."""
+    blocks = {
+        "cpython": cpython_block(found, own),
+        "suites": suites_block(),
+    }
+    page = path.read_text()
+    for name, block in blocks.items():
+        pattern = re.compile(BETWEEN.format(name), re.DOTALL)
+        if len(pattern.findall(page)) != 1:
+            raise ValueError(f"{path} has no section {name}")
+        page = pattern.sub(lambda _, block=block: block, page)
+    path.write_text(page)
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--page", type=Path, metavar="FILE")
+    return parser.parse_args()
+
+
 def main() -> int:
+    options = parse_arguments()
     found = results()
     own = json.loads(COUNTS.read_text())
     wrong = notes(found, own)
@@ -102,6 +177,12 @@ def main() -> int:
     for result in found.values():
         for test in result["again"]:
             print(f"{result['version']}: passed when run once more: {test}")
+    names = [*VERSIONS, *(f"upstream-{name}" for name in SUITES)]
+    missing = [name for name in names if not (OUT / f"{name}.json").exists()]
+    if options.page and missing:
+        wrong.append(f"{options.page} is left as it is: no {missing[0]}")
+    elif options.page:
+        write_page(options.page, found, own)
     for line in wrong:
         print(f"WRONG: {line}")
     return 1 if wrong else 0

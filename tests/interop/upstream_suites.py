@@ -6,7 +6,8 @@ Each suite runs twice, in an environment of its own in a temporary folder; a
 test that passes on asyncio has to pass on fastloop.  What differs is run
 again, alone, on both: only a difference that repeats counts, the rest is
 printed as wavering.  The exit status is 1 if one counts, or if a suite did
-not run.
+not run.  The counts go to ``build/conformance/upstream-SUITE.json``, for
+``tests/conformance/table.py``.
 
 Sources are pinned and checked by hash: uvicorn's is its source distribution
 on PyPI; websockets' distributions carry no test of its asyncio code, so that
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -29,6 +31,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parents[2]
+OUT = TOP / "build" / "conformance"
 KINDS = ("asyncio", "fastloop")
 COMMON = (
     "pytest==9.2.0",
@@ -271,12 +274,12 @@ def compare(suite: Suite, run: Run) -> bool:
     """Run a suite on both loops; True when fastloop passes what asyncio
     passes.
     """
-    results = {}
+    results, counts = {}, {}
     for kind in KINDS:
         results[kind] = run(kind, *suite.arguments, workers=run.workers)
         values = list(results[kind].values())
-        counts = {k: values.count(k) for k in sorted(set(values))}
-        say(f"{suite.name} {suite.version} on {kind}: {counts}")
+        counts[kind] = {k: values.count(k) for k in sorted(set(values))}
+        say(f"{suite.name} {suite.version} on {kind}: {counts[kind]}")
     differing = only_on_asyncio(results)
     repeated = []
     for name in differing:
@@ -295,7 +298,30 @@ def compare(suite: Suite, run: Run) -> bool:
     if not any(v == "passed" for v in results["asyncio"].values()):
         say(f"{suite.name}: no test passed on asyncio")
         return False
+    record(suite, counts, results, repeated)
     return not repeated
+
+
+def record(
+    suite: Suite,
+    counts: dict[str, dict[str, int]],
+    results: dict[str, dict[str, str]],
+    repeated: list[str],
+) -> None:
+    """Write the counts for the table."""
+    not_judged = [
+        name for name in only_on_asyncio(results) if name in suite.not_judged
+    ]
+    found = {
+        "name": suite.name,
+        "version": suite.version,
+        "counts": counts,
+        "not_judged": not_judged,
+        "only_on_asyncio": repeated,
+    }
+    OUT.mkdir(parents=True, exist_ok=True)
+    path = OUT / f"upstream-{suite.name}.json"
+    path.write_text(json.dumps(found, indent=1) + "\n")
 
 
 def main() -> int:
