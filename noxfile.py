@@ -61,6 +61,8 @@ unix_streams"""
 #: asyncio's half of the behaviour tests runs on 3.11 each time, and on the
 #: other versions in the gate.
 NOT_ASYNCIO = "-k 'not [asyncio'"
+#: What is made for builds without a GIL; `readme` runs it on one with a GIL.
+WITHOUT_GIL = "tests/interop/test_one_process_many_loops.py"
 #: What takes long and is the same on each version: commands and pytest's
 #: plugins, which start hundreds of processes, floods of keys, whole scenarios.
 #: The stages `readme` and 3.14 run it, and those of the gate.
@@ -313,6 +315,7 @@ stage(
 for one in VERSIONS:
     which = SECOND_HALF if one == "3.13t" else OWN
     which += " " + NOT_SLOW * (one != "3.14")
+    which += f" {WITHOUT_GIL}" * (one == "3.13t")
     stage(one, "our own tests", f"{PYTEST} {which} {NOT_ASYNCIO}", one)
 for one in ("3.11", *VERSIONS):
     stage(

@@ -26,6 +26,7 @@ from harness import (
     markdown,
     report,
     schedule,
+    words,
 )
 
 HERE = Path(__file__).resolve().parent
@@ -73,7 +74,17 @@ def parse_arguments() -> argparse.Namespace:
     )
     add("--limit", type=float, help="seconds after which one is given up")
     add("--results", metavar="FILE", help="write a Markdown report")
-    add("--readme", metavar="FILE", help="write the chart's rows into it")
+    add(
+        "--pages",
+        metavar="FOLDER",
+        help="write what README.md and docs there say of the report",
+    )
+    add("--table", metavar="FILE", help="write the chart's rows into it")
+    add(
+        "--page",
+        metavar="FILE",
+        help="measure nothing: --pages from this report",
+    )
     add(
         "--chart",
         metavar="STEM",
@@ -247,12 +258,13 @@ def write(args: argparse.Namespace, data: dict) -> None:
     also = json.loads(Path(args.also).read_text()) if args.also else None
     if args.json:
         Path(args.json).write_text(json.dumps(data, indent=1) + "\n")
+    page = markdown.text(data, also) if args.results or args.pages else ""
     if args.results:
-        Path(args.results).write_text(markdown.text(data, also))
+        Path(args.results).write_text(page)
     wanted = [
         (args.plot, lambda: chart.draw_all(data, args.plot)),
         (args.chart, lambda: chart.draw(data, args.chart)),
-        (args.readme, lambda: markdown.write_readme(args.readme, data, also)),
+        (args.table, lambda: markdown.write_table(args.table, data, also)),
     ]
     for file, make in wanted:
         try:
@@ -260,11 +272,31 @@ def write(args: argparse.Namespace, data: dict) -> None:
                 make()
         except (ValueError, chart.ChartError) as error:
             say(f"run.py: {error}")
+    if args.pages:
+        for sentence in words.write_pages(args.pages, page):
+            say(f"run.py: {sentence}")
+
+
+def write_again(args: argparse.Namespace) -> int:
+    """Write the pages that quote a report that is there; return the exit
+    status.
+    """
+    try:
+        if not args.pages:
+            raise ValueError("--page needs --pages")
+        wrong = words.write_pages(args.pages, Path(args.page).read_text())
+    except (ValueError, OSError) as error:
+        wrong = [str(error)]
+    for sentence in wrong:
+        say(f"run.py: {sentence}")
+    return 2 if wrong else 0
 
 
 def main() -> int:
     """Run as the command line says; return the exit status."""
     args = parse_arguments()
+    if args.page:
+        return write_again(args)
     known = case.all_cases()
     if args.list:
         for name, one in known.items():

@@ -1,4 +1,4 @@
-"""Writes a run as a page of Markdown, and its few rows into a README.
+"""Writes a run as a page of Markdown, and a few of its rows into another.
 
 Every row is on the page: one that could not be measured says why, and one
 that fastloop loses, or that cannot be told, says so.  Rows of the run beside
@@ -50,9 +50,7 @@ HEAD = (
     "reach",
     "place",
 )
-README_HEAD = (
-    "| over uvloop, more is better | asyncio | best peer | fastloop |"
-)
+TABLE_HEAD = "| over uvloop, more is better | asyncio | best peer | fastloop |"
 BETWEEN = re.compile(
     r"(?<=<!-- race: begin -->\n).*(?=<!-- race: end -->)", re.DOTALL
 )
@@ -286,10 +284,10 @@ def text(data: dict, also: dict | None = None) -> str:
     return "\n".join(out) + "\n"
 
 
-# -- the section of a README --------------------------------------------------
+# -- a few rows for another page ----------------------------------------------
 
 
-def _readme_line(row: dict, title: str) -> str:
+def _table_line(row: dict, title: str) -> str:
     """Return a row of the table; bold where no peer is ahead."""
     other = best(row, OTHERS)
     own = times(ratio(row, "fastloop", "uvloop"))
@@ -312,27 +310,34 @@ def section(data: dict, also: dict | None = None) -> str:
         f"Bold: first, or even with the best (within {1 - EVEN:.0%})."
         f" CPython {python}, {len(machine['cpus'])} CPUs, medians of "
         f"{most}{runs} alternating runs. Of all "
-        f"{len(judged)} rows fastloop is first in {judged.count('first')}, "
+        f"{len(judged)} rows, fastloop is first in {judged.count('first')}, "
         f"even with the best in {judged.count('even')} and behind in "
         f"{judged.count('**behind**')}; {judged.count('cannot be told')} "
         "cannot be told."
     )
-    lines = [_readme_line(found[key], title) for key, title in ROWS.items()]
-    lines = ["", README_HEAD, "|---|---|---|---|", *lines, ""]
+    lines = [_table_line(found[key], title) for key, title in ROWS.items()]
+    lines = ["", TABLE_HEAD, "|---|---|---|---|", *lines, ""]
     return "\n".join([*lines, textwrap.fill(words, 79), ""])
 
 
-def write_readme(path: str, data: dict, also: dict | None = None) -> None:
-    """Replace what is between `<!-- race: begin -->` and its end.
+def write_table(path: str, data: dict, also: dict | None = None) -> None:
+    """Write the rows of the chart between the marks of a page.
 
-    Raises ValueError where the file has no such section, or the run not every
-    row of the table.
+    Raises ValueError where the run has not every row of the table, and as
+    `write_block` does.
     """
     missing = set(ROWS) - {row["row"] for row in data["rows"]}
     if missing:
         raise ValueError(f"{path} is left as it is: no {', '.join(missing)}")
+    write_block(path, section(data, also))
+
+
+def write_block(path: str, block: str) -> None:
+    """Replace what is between `<!-- race: begin -->` and its end.
+
+    Raises ValueError where the file has no such section.
+    """
     page = Path(path).read_text()
     if len(BETWEEN.findall(page)) != 1:
         raise ValueError(f"{path} has no section for the race")
-    found = section(data, also)
-    Path(path).write_text(BETWEEN.sub(lambda _: found, page))
+    Path(path).write_text(BETWEEN.sub(lambda _: block, page))

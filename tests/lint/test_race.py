@@ -1,7 +1,8 @@
-"""The cases of the race fit together, and it writes the README."""
+"""The cases of the race fit together, and its pages agree."""
 
 import json
 import os
+import re
 import select
 import subprocess
 import sys
@@ -48,7 +49,7 @@ def test_no_key_is_used_twice(rows):
     assert len(rows) == len(set(rows))
 
 
-WRITE_README = """
+WRITE_TABLE = """
 import json
 import sys
 sys.path.insert(0, sys.argv[1])
@@ -80,27 +81,27 @@ data = {
 data["rows"][0] = row(data["rows"][0]["row"], 1.1)
 data["rows"][1] = row(data["rows"][1]["row"], 1.24)
 also = {"rows": [row("two_threads", 0.9), row("spread", 2)]}
-markdown.write_readme(sys.argv[2], data, also)
+markdown.write_table(sys.argv[2], data, also)
 """
 
 
-def write_readme(path):
+def write_table(path):
     return subprocess.run(
-        [sys.executable, "-c", WRITE_README, str(BENCHMARKS), str(path)],
+        [sys.executable, "-c", WRITE_TABLE, str(BENCHMARKS), str(path)],
         capture_output=True,
         text=True,
         timeout=60,
     )
 
 
-def test_the_race_writes_the_readme(tmp_path):
-    readme = tmp_path / "README.md"
-    readme.write_text(
+def test_the_race_writes_a_table(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(
         "before\n<!-- race: begin -->\nold\n<!-- race: end -->\nafter\n"
     )
-    done = write_readme(readme)
+    done = write_table(page)
     assert done.returncode == 0, done.stderr
-    lines = readme.read_text().splitlines()
+    lines = page.read_text().splitlines()
     assert lines[:2] == ["before", "<!-- race: begin -->"]
     assert lines[-2:] == ["<!-- race: end -->", "after"]
     assert "old" not in lines
@@ -108,7 +109,7 @@ def test_the_race_writes_the_readme(tmp_path):
     assert "| TCP echo, streams | 0.50 | 1.25 (rloop) | **1.24** |" in lines
     text = " ".join(lines)
     assert (
-        "Of all 10 rows fastloop is first in 6, even with the best in 1 and"
+        "Of all 10 rows, fastloop is first in 6, even with the best in 1 and"
         in text
     )
     assert "and behind in 2; 1 cannot be told." in text
@@ -384,16 +385,106 @@ def test_each_turn_takes_all_loops_and_another_one_first():
     assert len({turn[0] for turn in turns}) == 4
 
 
-def test_a_readme_without_its_section_is_left_as_it_is(tmp_path):
-    readme = tmp_path / "README.md"
-    readme.write_text("nothing\n")
-    done = write_readme(readme)
+def test_a_page_without_its_section_is_left_as_it_is(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("nothing\n")
+    done = write_table(page)
     assert done.returncode == 1
     assert "has no section for the race" in done.stderr
-    assert readme.read_text() == "nothing\n"
+    assert page.read_text() == "nothing\n"
 
 
-def test_the_readme_has_a_section_for_the_race():
-    text = (TOP / "README.md").read_text()
+@pytest.mark.parametrize(
+    "name",
+    ["README.md", "docs/performance.md", "docs/one-process-many-loops.md"],
+)
+def test_a_page_has_a_section_for_the_race(name):
+    text = (TOP / name).read_text()
     assert text.count("<!-- race: begin -->\n") == 1
     assert text.count("<!-- race: end -->\n") == 1
+
+
+QUOTING = ("README.md", "docs/one-process-many-loops.md")
+
+
+def write_pages(folder, report):
+    words = [BENCHMARKS / "run.py", "--page", report, "--pages", folder]
+    return subprocess.run(
+        [sys.executable, *words], capture_output=True, text=True, timeout=60
+    )
+
+
+@pytest.fixture
+def pages(tmp_path):
+    """A folder with the pages that quote the report."""
+    (tmp_path / "docs").mkdir()
+    for name in QUOTING:
+        (tmp_path / name).write_text((TOP / name).read_text())
+    return tmp_path
+
+
+def test_pages_say_what_the_report_says(pages):
+    done = write_pages(pages, BENCHMARKS / "RESULTS.md")
+    assert (done.returncode, done.stderr) == (0, "")
+    for name in QUOTING:
+        assert (pages / name).read_text() == (TOP / name).read_text()
+
+
+REPORT = """\
+- 2026-01-01; a CPU, 2 CPUs, Linux; load before: 0.0
+- CPython 3.14.8 (main)
+- first: 2 of 4 rows
+- even with the best peer (within 3%): 1 of 4 rows
+- behind: 1 of 4 rows
+
+| row | unit | fastloop |
+| --- | ---: | ---: |
+| uvicorn (httptools), plain text, rate | 1/s | 9 |
+
+## Every loop's figures
+
+| row | unit | asyncio | uvloop | rloop | fastloop |
+| --- | ---: | ---: | ---: | ---: | ---: |
+| TCP echo, Protocol, 64 of 1 KiB, server CPU | us | 24 ±2 % | 6 |  | 4.00 |
+| TCP echo, streams, 64 of 1 KiB, server CPU | us | 2.00 | 3 |  | 4.00 |
+| uvicorn (httptools), plain text, rate | 1/s | 1,000 | 2,000 | 1 | 2,500 |
+
+| row | unit | asyncio | fastloop |
+| --- | ---: | ---: | ---: |
+| two threads over one, tasks | times | 1.58 ±10 % | 1.02 ±8 % |
+"""
+
+
+def test_pages_quote_a_report(pages):
+    report = pages / "RESULTS.md"
+    report.write_text(REPORT)
+    done = write_pages(pages, report)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = (pages / "README.md").read_text().splitlines()
+    assert [line for line in lines if line.startswith("- **")] == [
+        "- **TCP echo: 6.0 times asyncio, 1.50 times uvloop**",
+        "- **uvicorn: 2.5 times asyncio, 1.25 times uvloop**",
+        "- **Streams: 0.5 times asyncio, 0.75 times uvloop**",
+    ]
+    text = " ".join(lines)
+    assert "CPython 3.14, 2 CPUs. Of all 4 rows, fastloop is first in" in text
+    text = (pages / "docs/one-process-many-loops.md").read_text()
+    assert "|---|---|---|\n| tasks | 1.58 | 1.02 |\n\n" in text
+
+
+@pytest.mark.parametrize(
+    ("left_out", "sentence"),
+    [
+        ("| TCP echo, streams", "the report has no echo_streams_64x1k on"),
+        ("- behind", "the report does not say: behind"),
+        ("| two threads", "the report has no row of two threads"),
+    ],
+)
+def test_a_page_whose_figures_are_missing_is_left(left_out, sentence, pages):
+    report = pages / "RESULTS.md"
+    report.write_text(REPORT.replace(left_out, "x"))
+    done = write_pages(pages, report)
+    assert done.returncode == 2
+    assert sentence in done.stderr
+    (name,) = re.findall(r"(\S+) is left as it is", done.stderr)
+    assert (pages / name).read_text() == (TOP / name).read_text()

@@ -1,0 +1,119 @@
+"""Writes what other pages say of a report (RESULTS.md).
+
+It reads the report's text and not the run, so that the pages can be written
+again where the run's JSON is gone.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from pathlib import Path
+
+from fastloop.cli.compare import times_as_good
+from harness.case import all_cases
+from harness.markdown import write_block
+
+#: The rows that the words name, and their names there.
+ROWS = {
+    "echo_protocol_64x1k": "TCP echo",
+    "uvicorn": "uvicorn",
+    "echo_streams_64x1k": "Streams",
+}
+THREADS = "two threads over one, "
+FIGURES = "## Every loop's figures"
+#: What the report says of the run, and what is wrong if it does not.
+FACTS = {
+    "python": r"^- CPython (\d+\.\d+)",
+    "cpus": r", (\d+) CPUs?,",
+    "first": r"^- first: (\d+) of \d+ rows",
+    "even": r"^- even with the best peer \(.*\): (\d+) of",
+    "behind": r"^- behind: (\d+) of",
+    "rows": r"^- first: \d+ of (\d+) rows",
+}
+
+
+def figures(page: str) -> dict[str, dict[str, float]]:
+    """Return each loop's figure by a row's title and the loop's name."""
+    found: dict[str, dict[str, float]] = {}
+    head: list[str] = []
+    for line in page.partition(FIGURES)[2].splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split(" | ")]
+        if cells[0] == "row":
+            head = cells
+        elif line.startswith("| ") and head and cells[0] != "---":
+            found[cells[0]] = {
+                loop: float(cell.split()[0].replace(",", ""))
+                for loop, cell in zip(head[2:], cells[2:], strict=True)
+                if cell
+            }
+    return found
+
+
+def words(page: str) -> str:
+    """Return them; raise ValueError where the report lacks a row."""
+    found = figures(page)
+    rows = {row.key: row for case in all_cases().values() for row in case.rows}
+    said = []
+    for key, name in ROWS.items():
+        one = found.get(rows[key].title, {})
+        missing = {"fastloop", "asyncio", "uvloop"} - one.keys()
+        if missing:
+            raise ValueError(f"the report has no {key} on {min(missing)}")
+        asyncio, uvloop = (
+            times_as_good(one["fastloop"], one[base], rows[key].better)
+            for base in ("asyncio", "uvloop")
+        )
+        said.append(
+            f"- **{name}: {asyncio:.1f} times asyncio, "
+            f"{uvloop:.2f} times uvloop**"
+        )
+    facts = {}
+    for name, pattern in FACTS.items():
+        match = re.search(pattern, page, re.MULTILINE)
+        if match is None:
+            raise ValueError(f"the report does not say: {name}")
+        facts[name] = match[1]
+    rest = (
+        "CPython {python}, {cpus} CPUs. Of all {rows} rows, fastloop is first "
+        "in {first}, even with the best peer in {even} and behind in {behind}."
+    ).format(**facts)
+    return "\n".join(["", *said, "", textwrap.fill(rest, 79), "", ""])
+
+
+def threads(page: str) -> str:
+    """Return a table of two threads; raise ValueError where none was
+    measured.
+    """
+    lines = [
+        f"| {title.removeprefix(THREADS)} | {one['asyncio']:.2f} "
+        f"| {one['fastloop']:.2f} |"
+        for title, one in figures(page).items()
+        if title.startswith(THREADS) and {"asyncio", "fastloop"} <= one.keys()
+    ]
+    if not lines:
+        raise ValueError("the report has no row of two threads")
+    head = [
+        "",
+        "| two threads over one | asyncio | fastloop |",
+        "|---|---|---|",
+    ]
+    return "\n".join([*head, *lines, "", ""])
+
+
+#: The pages that quote a report, and what stands between their marks.
+PAGES = {"README.md": words, "docs/one-process-many-loops.md": threads}
+
+
+def write_pages(folder: str, page: str) -> list[str]:
+    """Write what the pages in a folder say of a report.
+
+    Returns what is wrong, a sentence for each page that is left as it is.
+    """
+    wrong = []
+    for name, make in PAGES.items():
+        try:
+            write_block(str(Path(folder, name)), make(page))
+        except (ValueError, OSError) as error:
+            wrong.append(f"{name} is left as it is: {error}")
+    return wrong

@@ -1,0 +1,42 @@
+"""One loop in each thread behind one port, with a GIL and without.
+
+The program is that of docs/one-process-many-loops.md, as it stands there.
+"""
+
+from __future__ import annotations
+
+import collections
+import sysconfig
+
+import pytest
+from interop_process import free_port
+from test_docs import named
+from test_more_than_one_process import asks
+
+THREADS = 3
+
+
+@pytest.fixture
+def program(start, tmp_path):
+    """The page's program, serving: its process, its port, its GIL."""
+    pytest.importorskip("fastloop._core", reason="fastloop is not built")
+    file, port = tmp_path / "many_loops.py", free_port()
+    file.write_text(named(file.name), encoding="utf-8")
+    child = start(str(file), str(port), str(THREADS))
+    return child, port, child.wait_for(r"serving (.*) a GIL")[1]
+
+
+def test_loops_in_threads_share_the_load_of_a_port(program):
+    child, port, _ = program
+    shares = collections.Counter(int(asks(port)) for _ in range(600))
+    assert len(shares) == THREADS
+    assert child.child.pid not in shares  # the main thread serves nothing
+    # The kernel's hash is even: seven times the deviation of 200 in 600.
+    assert all(120 <= share <= 280 for share in shares.values()), shares
+    assert child.stop() == 0, child.log
+    assert "Traceback" not in child.log
+
+
+def test_threads_have_a_gil_only_on_a_build_with_one(program):
+    free = sysconfig.get_config_var("Py_GIL_DISABLED")
+    assert program[2] == ("without" if free else "with")
