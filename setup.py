@@ -1,8 +1,8 @@
 """Builds fastloop._core, the C extension, from every .c file under src/.
 
 All that is static is in pyproject.toml; here is what needs a decision: where
-libuv is, and how to compile.  Switches are environment variables, so that they
-reach a build started by pip:
+libuv is, how to compile, and where the links of README.md lead on PyPI.
+Switches are environment variables, so that they reach a build started by pip:
 
     FASTLOOP_DEBUG=1          asserts, -O0 -g3
     FASTLOOP_SANITIZE=LIST    address,undefined or thread; asserts stay on
@@ -23,6 +23,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
@@ -43,6 +44,11 @@ BASE_FLAGS = """-std=c11 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64
 ASSERTS = ["-UNDEBUG", "-DFASTLOOP_DEBUG=1"]
 #: The commands that compile: those of wheels, of editable installs, of ours.
 BUILDS = {"bdist_wheel", "editable_wheel", "build", "build_ext"}
+#: A link or a picture of README.md whose target is a file of the repository.
+TARGET = re.compile(
+    r'(?P<before>(?P<picture>!?)\[[^]]*\]\(|src="|srcset=")'
+    r"(?P<target>(?![a-z]+:|#)[^)\"]+)"
+)
 #: How ninja compiles and links; the commands come before it.
 RULES = """
 rule cc
@@ -253,6 +259,26 @@ def alone() -> Iterator[None]:
         yield
 
 
+def readme() -> str:
+    """README.md; if pyproject.toml names the repository, with its address.
+
+    The name is `Repository` in [project.urls], a repository on GitHub.  PyPI
+    does not know what a relative link is relative to.
+    """
+    text = Path("README.md").read_text(encoding="utf-8")
+    project = tomllib.loads(Path("pyproject.toml").read_text("utf-8"))
+    urls = project["project"].get("urls", {})
+    address = urls.get("Repository", "").rstrip("/")
+
+    def absolute(link: re.Match[str]) -> str:
+        kind = "blob"
+        if link["picture"] or "src" in link["before"]:
+            kind = "raw"
+        return f"{link['before']}{address}/{kind}/HEAD/{link['target']}"
+
+    return TARGET.sub(absolute, text) if address else text
+
+
 os.chdir(HERE)
 # What is missing is said before setuptools says what it does: pip shows the
 # build's output, and the sentence is then all of it.
@@ -263,6 +289,8 @@ if BUILDS.intersection(sys.argv):
 found = sorted(Path("src").rglob("*.c"))
 with alone():
     setup(
+        long_description=readme(),
+        long_description_content_type="text/markdown",
         ext_modules=[Extension("fastloop._core", [str(p) for p in found])],
         cmdclass={"build_ext": Build, "egg_info": Metadata},
     )
