@@ -48,8 +48,8 @@ def test_the_table_has_each_program():
     assert list(ROWS) == PROGRAMS
 
 
-@pytest.mark.parametrize("loop", ["asyncio", "fastloop"])
 @pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("loop", ["asyncio", "fastloop"])
 def test_a_program_of_the_page_does_right(name, loop, tmp_path):
     pytest.importorskip(loop)
     done = run(name, loop, tmp_path)
