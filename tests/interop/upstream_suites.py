@@ -274,12 +274,11 @@ def compare(suite: Suite, run: Run) -> bool:
     """Run a suite on both loops; True when fastloop passes what asyncio
     passes.
     """
-    results, counts = {}, {}
+    results = {}
     for kind in KINDS:
         results[kind] = run(kind, *suite.arguments, workers=run.workers)
-        values = list(results[kind].values())
-        counts[kind] = {k: values.count(k) for k in sorted(set(values))}
-        say(f"{suite.name} {suite.version} on {kind}: {counts[kind]}")
+        found = counts(results[kind])
+        say(f"{suite.name} {suite.version} on {kind}: {found}")
     differing = only_on_asyncio(results)
     repeated = []
     for name in differing:
@@ -293,29 +292,34 @@ def compare(suite: Suite, run: Run) -> bool:
             print(textwrap.indent(log[-2500:], "  "))
         else:
             say(f"wavers: {name}")
+            for kind in KINDS:
+                results[kind].update(again[kind])
     for name in repeated:
         say(f"passes on asyncio alone: {name}")
     if not any(v == "passed" for v in results["asyncio"].values()):
         say(f"{suite.name}: no test passed on asyncio")
         return False
-    record(suite, counts, results, repeated)
+    record(suite, results, repeated)
     return not repeated
 
 
+def counts(outcome: dict[str, str]) -> dict[str, int]:
+    """How many tests had each outcome."""
+    values = list(outcome.values())
+    return {k: values.count(k) for k in sorted(set(values))}
+
+
 def record(
-    suite: Suite,
-    counts: dict[str, dict[str, int]],
-    results: dict[str, dict[str, str]],
-    repeated: list[str],
+    suite: Suite, results: dict[str, dict[str, str]], repeated: list[str]
 ) -> None:
-    """Write the counts for the table."""
+    """Write the counts for the table, second looks included."""
     not_judged = [
         name for name in only_on_asyncio(results) if name in suite.not_judged
     ]
     found = {
         "name": suite.name,
         "version": suite.version,
-        "counts": counts,
+        "counts": {kind: counts(results[kind]) for kind in KINDS},
         "not_judged": not_judged,
         "only_on_asyncio": repeated,
     }
