@@ -176,7 +176,7 @@ append_users(FlLoop *loop, int fd, PyObject *list)
     PyObject *transport;
     Py_BEGIN_CRITICAL_SECTION(loop);
     FlUserFd *user_fd = fl_user_fd_at(loop, fd);
-    /* A trusted registration may have no waiter. */
+    /* A persistent registration may have no waiter. */
     if (user_fd != NULL && fl_user_fd_wanted(user_fd) != 0) {
         refs.reader = Py_XNewRef(user_fd->refs.reader);
         refs.writer = Py_XNewRef(user_fd->refs.writer);

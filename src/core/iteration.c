@@ -4,7 +4,7 @@
    1. A poll may be skipped while callbacks are ready.  It is never skipped in
       the first iteration of a run, after a transport sent something, after a
       user-owned fd changed, or while time() is overridden.
-      - After a poll that found only events of transports and of trusted
+      - After a poll that found only events of transports and of persistent
         registrations (sock_*), EVENT_SKIPS polls are skipped.  These
         iterations run the tasks that the events wake, and the tasks send,
         which ends the skipping.  Other user-owned fds may be written without
@@ -91,7 +91,7 @@ queue_fired(FlLoop *loop)
     FlRegistration *reg;
     while ((reg = fl_registrations_pop_fired(&loop->poller->table)) != NULL) {
         found.any = true;
-        found.other |= reg->transport == NULL && !reg->trusted;
+        found.other |= reg->transport == NULL && !reg->persistent;
         if (reg->newly_fired) {
             /* An exception left an earlier run with this entry queued, and its
                event was dropped since.  The new event must not take its place

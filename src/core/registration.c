@@ -75,10 +75,10 @@ invalidate(FlFdTable *table, int fd)
     table->fds[fd].generation = ++table->last_generation;
 }
 
-/* Have the set report less, or nothing (0), under the fd.  An fd that refers
-   to another file by now is not registered again. */
+/* Have the set report fewer events, or none (0), under the fd.  An fd that
+   refers to another file by now is not registered again. */
 static void
-narrow(FlFdTable *table, int fd, int interest)
+reduce_interest(FlFdTable *table, int fd, int interest)
 {
     FlFd *entry = &table->fds[fd];
     uint64_t tag = (uint64_t)entry->generation << 32 | (uint32_t)fd;
@@ -211,14 +211,14 @@ set_wanted(FlRegistration *reg, int wanted)
     reg->wanted = (uint8_t)wanted;
     int code = fl_fd_table_after_fork(table);
     if (added != 0 && code == 0) {
-        if (reg->transport == NULL && !reg->trusted) {
+        if (reg->transport == NULL && !reg->persistent) {
             /* It may be ready already: the next iteration must poll. */
             atomic_store_explicit(&table->user_fd_changed, true,
                                   memory_order_relaxed);
         }
-        reg->recheck |= reg->trusted;
-        table->recheck |= reg->trusted;
-        if (!reg->trusted || (wanted & ~entry_of(reg)->interest)) {
+        reg->recheck |= reg->persistent;
+        table->recheck |= reg->persistent;
+        if (!reg->persistent || (wanted & ~entry_of(reg)->interest)) {
             code = add(reg);
         }
     }
@@ -252,7 +252,7 @@ fl_registration_unregister(FlRegistration *reg)
     /* In a forked child that could not get a set of its own, the parent's set
        must not change. */
     if (fl_fd_table_after_fork(table) == 0 && entry_of(reg)->interest != 0) {
-        narrow(table, reg->fd, 0);
+        reduce_interest(table, reg->fd, 0);
     }
     fl_fd_table_unlock(table);
 }
@@ -338,7 +338,7 @@ note(FlFdTable *table, const FlFdEvent *event)
         entry->unwanted = 0;
     }
     else if (++entry->unwanted == MOST_UNWANTED) {
-        narrow(table, fd, wanted);
+        reduce_interest(table, fd, wanted);
     }
     if (reg == NULL) {
         return;
@@ -350,7 +350,7 @@ note(FlFdTable *table, const FlFdEvent *event)
     fire(reg, fired);
     if (++reg->repeats == MOST_REPEATS) {
         reg->repeats = 0;
-        narrow(table, fd, wanted); /* see invariant 2 */
+        reduce_interest(table, fd, wanted); /* see invariant 2 */
     }
 }
 
@@ -435,7 +435,7 @@ fl_registrations_recheck(FlFdTable *table)
         reg->recheck = false;
         if (reg->wanted != 0) {
             add_or_retry(reg);
-            if (reg->trusted) {
+            if (reg->persistent) {
                 fire(reg, reg->wanted);
             }
         }
@@ -462,10 +462,10 @@ register_all(FlFdTable *table, FlFdSet *old)
         if (old != NULL && is_other_file(fl_fd_set_remove(old, fd))) {
             /* The fd no longer refers to the registered file and must not be
                registered: its callback belongs to the file that was closed.
-               A trusted one is rechecked, because its waiter gets the fd from
-               its socket and so notices. */
-            reg->recheck = reg->trusted;
-            table->recheck |= reg->trusted;
+               A persistent one is rechecked, because its waiter gets the fd
+               from its socket and so notices. */
+            reg->recheck = reg->persistent;
+            table->recheck |= reg->persistent;
         }
         else {
             add_or_retry(reg);

@@ -12,11 +12,11 @@
    file.  It is removed lazily: when it was reported twice in a row unwanted.
    So a pause during which nothing arrives is free.
 
-   A trusted registration saves the first call, too, while the set contains the
-   wanted events: its owner knows the file otherwise (loop/fd_wait.h).  In
-   return each wait is rechecked once within about a second: the fd is
-   registered again and the waiter is called.  This covers an fd that now
-   refers to another file.
+   A persistent registration stays in the set between two waits.  The next wait
+   makes no system call while the set contains the wanted events, because the
+   owner knows the file otherwise (loop/fd_wait.h).  In return each wait is
+   rechecked once within about a second: the fd is registered again and the
+   waiter is called.  This covers an fd that now refers to another file.
 
    Threads: any thread may call while it holds the GIL.  Without a GIL the
    table's lock guards its fds and its two lists.
@@ -101,7 +101,7 @@ struct FlRegistration {
        the next such event sets it. */
     uint8_t ready;
     uint8_t repeats; /* events since it was added or checked */
-    bool trusted;    /* see above */
+    bool persistent; /* see above */
     bool recheck;    /* fl_registrations_recheck visits it */
     /* reg->fired was 0 when the registration was appended to table->fired.
        An entry that is queued already then belongs to earlier events, which
@@ -193,7 +193,7 @@ FlRegistration *fl_registration_at(const FlFdTable *table, int fd);
 
 /* Change the wanted events.  Reported events that are no longer wanted are
    dropped.  If one is added, this registers the file that the fd refers to
-   now, whatever was registered before, unless the registration is trusted.
+   now, whatever was registered before, unless the registration is persistent.
    -EBADF, -EPERM and others: the system refused, and nothing has changed. */
 int fl_registration_set(FlRegistration *reg, int wanted);
 
@@ -231,8 +231,8 @@ void fl_registration_drop_event(FlRegistration *reg);
    thread's iteration.  No callback may be running. */
 void fl_registrations_free_closed(FlFdTable *table);
 
-/* Register again, and fire, each trusted registration that began to wait since
-   the last call.  Also register what a new set had no room for. */
+/* Register again, and fire, each persistent registration that began to wait
+   since the last call.  Also register what a new set had no room for. */
 void fl_registrations_recheck(FlFdTable *table);
 
 /* Replace the set by a new one, which has no stale registrations.  On failure

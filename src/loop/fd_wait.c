@@ -1,7 +1,7 @@
 /* Trusted registrations of user-owned sockets: see fd_wait.h.
 
-   1. A trusted registration stays open while nobody waits.  That is what makes
-      the next wait free.  It ends when a handle registers for the fd, a
+   1. A persistent registration stays open while nobody waits.  That is what
+      makes the next wait free.  It ends when a handle registers for the fd, a
       transport acquires it, or remove_reader or remove_writer removes a
       waiting call or finds the fd idle.
    2. The slot owns the call that waits in it, and the call owns the loop.  So
@@ -16,12 +16,12 @@
 #include "py/errors.h"
 
 FlRegistration *
-fl_fd_trusted_registration(const FlLoop *loop, int fd, PyObject *sock)
+fl_fd_persistent_registration(const FlLoop *loop, int fd, PyObject *sock)
 {
     /* None without a GIL (fd_wait.h), where reading it here would be unsafe:
        another thread may close it. */
     FlUserFd *user_fd = FL_HAVE_GIL ? fl_user_fd_at(loop, fd) : NULL;
-    if (user_fd == NULL || !user_fd->reg.trusted) {
+    if (user_fd == NULL || !user_fd->reg.persistent) {
         return NULL;
     }
     PyObject *owner = fl_weakref_get(user_fd->socket_ref);
@@ -31,12 +31,12 @@ fl_fd_trusted_registration(const FlLoop *loop, int fd, PyObject *sock)
 }
 
 /* The fd's registration, made if there is none, for a wait of this socket.  If
-   it was another's it is not trusted.  NULL with 0 in *code (a handle waits
-   for this fd) or with -1 and an exception. */
+   it was another socket's it is not persistent.  NULL with 0 in *code (a
+   handle waits for this fd) or with -1 and an exception. */
 static FlUserFd *
 user_fd_of_socket(FlLoop *loop, int fd, PyObject *sock, int *code)
 {
-    if (fl_fd_trusted_registration(loop, fd, sock) != NULL) {
+    if (fl_fd_persistent_registration(loop, fd, sock) != NULL) {
         return fl_user_fd_at(loop, fd);
     }
     *code = -1;
@@ -49,7 +49,7 @@ user_fd_of_socket(FlLoop *loop, int fd, PyObject *sock, int *code)
         if (user_fd == NULL) {
             user_fd = fl_user_fd_open(loop, fd);
         }
-        else if (!user_fd->reg.trusted && fl_user_fd_wanted(user_fd) != 0) {
+        else if (!user_fd->reg.persistent && fl_user_fd_wanted(user_fd) != 0) {
             *code = 0;
             user_fd = NULL;
         }
@@ -60,7 +60,7 @@ user_fd_of_socket(FlLoop *loop, int fd, PyObject *sock, int *code)
     }
     /* Dropping the old weak reference runs no code: it has no callback. */
     Py_XSETREF(user_fd->socket_ref, weakref);
-    user_fd->reg.trusted = false;
+    user_fd->reg.persistent = false;
     return user_fd;
 }
 
@@ -78,11 +78,11 @@ fl_fd_wait(FlLoop *loop, int fd, PyObject *sock, int event, PyObject *call)
        coroutine is cancelled, as in asyncio. */
     PyObject *previous = *slot;
     *slot = call;
-    reg->wanted &= (uint8_t)~event; /* add again, unless trusted */
+    reg->wanted &= (uint8_t)~event; /* add again, unless persistent */
     code = fl_registration_set(reg, fl_user_fd_wanted(user_fd));
     if (code == 0) {
         Py_INCREF(call);
-        reg->trusted = reg->recheck = reg->table->recheck = true;
+        reg->persistent = reg->recheck = reg->table->recheck = true;
         Py_XDECREF(previous); /* last: this may run any code */
         return 1;
     }
@@ -107,8 +107,8 @@ fl_fd_stop_waiting(FlLoop *loop, int fd, int event, PyObject *call)
     FlFdRefs refs = {NULL, NULL, NULL};
     *slot = NULL;
     int wanted = fl_user_fd_wanted(user_fd);
-    if (wanted == 0 && !user_fd->reg.trusted) {
-        /* A handle for the other direction has ended the trust. */
+    if (wanted == 0 && !user_fd->reg.persistent) {
+        /* A handle for the other direction has ended the persistence. */
         fl_user_fd_detach(user_fd, &refs);
     }
     else {

@@ -1,14 +1,14 @@
 /* Waiting for a user-owned socket again and again without a system call each
    time: what sock_recv and the like wait with.
 
-   This uses a trusted registration (core/registration.h), which belongs to one
-   socket object.  The FlUserFd refers to that object (socket_ref), because the
-   fd alone may refer to another file by now.  The call waits in the same slots
-   as the handles of add_reader and add_writer.  A later call or handle
+   This uses a persistent registration (core/registration.h), which belongs to
+   one socket object.  The FlUserFd refers to that object (socket_ref), because
+   the fd alone may refer to another file by now.  The call waits in the same
+   slots as the handles of add_reader and add_writer.  A later call or handle
    replaces it there, and a registration that a handle waits with is no longer
-   trusted.
+   persistent.
 
-   Rejected: trusted registrations without a GIL.  The thread that clears
+   Rejected: persistent registrations without a GIL.  The thread that clears
    `ready` must be the thread that processes its events.
 
    Threads: any, while it holds the GIL.  Ownership: the slot owns the waiting
@@ -20,13 +20,14 @@
 #include "core/registration.h"
 #include "py/compat.h"
 
-/* The trusted registration of this socket under this fd, borrowed, or NULL. */
-FlRegistration *fl_fd_trusted_registration(const FlLoop *loop, int fd,
-                                           PyObject *sock);
+/* The persistent registration of this socket under this fd, borrowed, or
+   NULL. */
+FlRegistration *fl_fd_persistent_registration(const FlLoop *loop, int fd,
+                                              PyObject *sock);
 
 /* Run `call` (an FlFdCall) when the socket, whose fd this is, is ready for
    `event`.  Returns 1; 0 if a handle waits for this fd, so that the
-   registration cannot be trusted; or -1 with MemoryError or OSError. */
+   registration cannot be persistent; or -1 with MemoryError or OSError. */
 int fl_fd_wait(FlLoop *loop, int fd, PyObject *sock, int event,
                PyObject *call);
 

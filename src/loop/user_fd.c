@@ -406,7 +406,7 @@ replace_handle(FlUserFd *user_fd, PyObject *object, int event,
     *slot = handle;
     reg->fired &= (uint8_t)~event;  /* see invariant 4 */
     reg->wanted &= (uint8_t)~event; /* so that it is registered again */
-    reg->trusted = false;
+    reg->persistent = false;
     int code = fl_registration_set(reg, fl_user_fd_wanted(user_fd));
     if (code == 0) {
         dropped->handle = previous;
@@ -542,7 +542,7 @@ remove_event(FlLoop *loop, int event, PyObject *object, bool checked)
     FlUserFd *user_fd = fl_user_fd_at(loop, fd);
     if (user_fd != NULL) {
         PyObject **slot = fl_user_fd_slot(user_fd, event);
-        removed = *slot; /* also ends an idle trusted registration */
+        removed = *slot; /* also ends an idle persistent registration */
         *slot = NULL;
         if (fl_user_fd_wanted(user_fd) == 0) {
             fl_user_fd_detach(user_fd, &refs);

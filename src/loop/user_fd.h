@@ -34,7 +34,7 @@ typedef struct {
 typedef struct {
     FlRegistration reg; /* first: the poller frees it */
     FlFdRefs refs;
-    PyObject *socket_ref; /* trusted only: weak reference to the socket */
+    PyObject *socket_ref; /* persistent only: weak reference to the socket */
 } FlUserFd;
 
 /* Remove and cancel the application's callbacks of an fd that a transport of

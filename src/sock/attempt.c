@@ -6,7 +6,7 @@
       wrong, as before an EOF, the registration is level-triggered and the next
       poll reports it.
    2. A short transfer proves nothing on a datagram, Unix or listening socket.
-      These get no trusted registration: each call is tried first and then
+      These get no persistent registration: each call is tried first and then
       waits as add_reader does.
    3. fl_attempt_try flushes corked writes (fl_loop_before_io) before any send
       and before any method of an application's class.  Otherwise bytes that
@@ -30,7 +30,7 @@
    would block then costs no bytes object. */
 #define STACK_BUFFER_BYTES ((Py_ssize_t)16 * 1024)
 
-/* --- trusted registrations ----------------------------------------------- */
+/* --- persistent registrations -------------------------------------------- */
 
 /* True if an earlier call found the socket not ready and epoll has reported
    nothing since: a system call now would return EAGAIN. */
@@ -38,7 +38,7 @@ static bool
 is_known_unready(const FlAttempt *self, int fd)
 {
     const FlRegistration *reg =
-        fl_fd_trusted_registration(self->loop, fd, self->sock);
+        fl_fd_persistent_registration(self->loop, fd, self->sock);
     return reg != NULL && !(reg->ready & self->operation->event);
 }
 
@@ -49,7 +49,7 @@ note_transfer(const FlAttempt *self, int fd, ssize_t moved, size_t requested)
 {
     int event = self->operation->event;
     FlRegistration *reg =
-        fl_fd_trusted_registration(self->loop, fd, self->sock);
+        fl_fd_persistent_registration(self->loop, fd, self->sock);
     if (reg == NULL) {
         return;
     }
@@ -73,7 +73,7 @@ socket_option(int fd, int name)
 #endif
 
 bool
-fl_attempt_may_trust(const FlAttempt *self, int fd)
+fl_attempt_may_persist(const FlAttempt *self, int fd)
 {
 #if defined(__linux__) && FL_HAVE_GIL
     if (self->operation->direct == NULL || !fl_attempt_is_plain(self)
@@ -83,7 +83,7 @@ fl_attempt_may_trust(const FlAttempt *self, int fd)
     }
     /* With a larger SO_RCVLOWAT the kernel reports no data below that mark,
        which a try would get. */
-    return fl_fd_trusted_registration(self->loop, fd, self->sock) != NULL
+    return fl_fd_persistent_registration(self->loop, fd, self->sock) != NULL
            || (socket_option(fd, SO_PROTOCOL) == IPPROTO_TCP
                && socket_option(fd, SO_RCVLOWAT) == 1);
 #else

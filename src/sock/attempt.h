@@ -9,7 +9,7 @@
    of other classes, and operations where it would gain little, go through the
    socket object's method, which raises the exceptions that asyncio raises.
 
-   Where the socket has a trusted registration (loop/fd_wait.h), an attempt
+   Where the socket has a persistent registration (loop/fd_wait.h), an attempt
    records in it that the receive buffer is empty or the send buffer is full.
    While that is recorded, the next attempt makes no system call.
 
@@ -30,7 +30,7 @@ typedef struct FlAttempt FlAttempt;
 typedef struct {
     size_t method_offset; /* the socket method's name: offset in FlNames */
     int event;            /* FL_READABLE or FL_WRITABLE: wait for this */
-    /* By a system call, for an open plain socket.  Maintains a trusted
+    /* By a system call, for an open plain socket.  Maintains a persistent
        registration.  NULL if there is none for this operation. */
     int (*direct)(FlAttempt *self, int fd, PyObject **result);
     /* By the socket object's method.  fd is -1 for a closed socket. */
@@ -62,9 +62,9 @@ extern const FlOperation fl_operation_connect;
    would block, or -1 with an exception set. */
 int fl_attempt_try(FlAttempt *self, PyObject **result);
 
-/* Whether the socket may have a trusted registration: if it is a TCP
+/* Whether the socket may have a persistent registration: if it is a TCP
    connection, where a short read or write means that the next would block. */
-bool fl_attempt_may_trust(const FlAttempt *self, int fd);
+bool fl_attempt_may_persist(const FlAttempt *self, int fd);
 
 /* Whether the socket's class is socket.socket itself, with CPython's own
    methods.  Only then may a system call replace a method call. */

@@ -6,7 +6,7 @@
       registration for the same fd and direction replaces it.  The replaced
       call then waits until it is cancelled, as in asyncio.  A call removes
       only its own registration, never the one that replaced it.
-   3. With a trusted registration the call itself occupies the slot, and
+   3. With a persistent registration the call itself occupies the slot, and
       leaves the registration in place when it ends.  Otherwise the slot holds
       a Handle that calls this object, and the fd is unregistered at the end.
    4. fastloop/sockets.py awaits and closes each call.  It also counts the call
@@ -158,7 +158,7 @@ ready_callback(SocketCall *self, PyObject *Py_UNUSED(args),
     return run_call((PyObject *)self) < 0 ? NULL : Py_NewRef(Py_None);
 }
 
-/* Register for the fd, by a trusted registration if possible.  0 or -1. */
+/* Register for the fd, by a persistent registration if possible.  0 or -1. */
 static int
 wait_for_fd(SocketCall *self)
 {
@@ -166,8 +166,8 @@ wait_for_fd(SocketCall *self)
     PyObject *fd_object = PyLong_FromLong(self->fd);
     int code = fd_object == NULL ? -1 : fl_fd_check(attempt->loop, fd_object);
     /* fl_fd_wait returns 0 if a Handle waits for the fd already: that fd's
-       registration cannot be trusted. */
-    if (code == 0 && fl_attempt_may_trust(attempt, self->fd)) {
+       registration cannot be persistent. */
+    if (code == 0 && fl_attempt_may_persist(attempt, self->fd)) {
         code = fl_fd_wait(attempt->loop, self->fd, attempt->sock,
                           attempt->operation->event, (PyObject *)self);
     }
