@@ -45,11 +45,13 @@
 
 /* --- work for a later iteration ------------------------------------------ */
 
+static int process(FlTls *self);
+
 /* The engine's unread records may lie in the caller's memory. */
 static int
 process_and_settle(FlTls *self)
 {
-    int code = fl_tls_process(self);
+    int code = process(self);
     PyObject *exc = code < 0 ? PyErr_GetRaisedException() : NULL;
     code = self->engine.type->settle(&self->engine);
     if (code < 0 && exc == NULL) {
@@ -232,7 +234,7 @@ handshake_done(FlTls *self)
         /* The waiter will not be resolved here, so nothing would end the
            delay. */
         self->delay_iterations = 0;
-        return code < 0 ? -1 : fl_tls_process(self);
+        return code < 0 ? -1 : process(self);
     }
     /* With start_tls the protocol has had its connection_made. */
     if (self->app_state == FL_TLS_APP_NEW && call_connection_made(self) < 0) {
@@ -281,7 +283,7 @@ fl_tls_connection_made(FlTls *self, PyObject *raw)
     /* The timer first: the peer may never answer. */
     int code =
         fl_tls_call(self, self->state->names.handshake_begins, NULL, NULL);
-    return fl_call_none(code < 0 ? -1 : fl_tls_process(self));
+    return fl_call_none(code < 0 ? -1 : process(self));
 }
 
 /* --- shutdown ------------------------------------------------------------ */
@@ -407,8 +409,10 @@ fl_tls_start_shutdown(FlTls *self)
 
 /* --- calls of the raw transport ------------------------------------------ */
 
-int
-fl_tls_process(FlTls *self)
+/* Do the next step of the current phase: handshake, read, flush or shutdown.
+   Does nothing when UNWRAPPED. */
+static int
+process(FlTls *self)
 {
     switch (self->phase) {
     case FL_TLS_HANDSHAKE:
@@ -467,7 +471,7 @@ receive_eof(FlTls *self)
         return self->phase == FL_TLS_FLUSHING;
     default:
         /* In a shutdown close_notify cannot come any more: finish. */
-        return fl_tls_process(self);
+        return process(self);
     }
 }
 

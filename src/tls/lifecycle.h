@@ -23,13 +23,9 @@ int fl_tls_receive(FlTls *self, const char *data, size_t size_bytes);
 /* The raw transport received EOF.  1: keep it open; 0: close it; -1. */
 int fl_tls_receive_eof(FlTls *self);
 
-/* Do the next step of the current phase: handshake, read, flush or shutdown.
-   Does nothing when UNWRAPPED. */
-int fl_tls_process(FlTls *self);
-
-/* Call fl_tls_process in the next iteration, because an engine call is running
-   or, as in asyncio, after resume_reading().  Queues at most one call; does
-   nothing without a raw transport. */
+/* Process what was received in the next iteration, because an engine call is
+   running or, as in asyncio, after resume_reading().  Queues at most one call;
+   does nothing without a raw transport. */
 int fl_tls_defer(FlTls *self);
 
 /* asyncio's _start_shutdown().  Does nothing if already begun from here. */
