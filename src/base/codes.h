@@ -9,5 +9,7 @@
 
 /* Outside the range of errnos and of libuv's own codes. */
 #define FL_NO_MEMORY (-0x10000)
+/* The loop is closed: RuntimeError. */
+#define FL_CLOSED    (-0x10001)
 
 #endif

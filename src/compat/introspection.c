@@ -168,13 +168,15 @@ or_none(PyObject *object)
     return object == NULL ? Py_NewRef(Py_None) : object;
 }
 
-/* Append the users of one fd, if it has any.  0, or -1 with MemoryError. */
+/* Append the users of one fd, if it has any.  0, 1 if no more fds are used, or
+   -1 with MemoryError. */
 static int
 append_users(FlLoop *loop, int fd, PyObject *list)
 {
     FlFdRefs refs = {NULL, NULL, NULL};
-    PyObject *transport;
-    Py_BEGIN_CRITICAL_SECTION(loop);
+    FlFdTable *table = &loop->poller->table;
+    fl_fd_table_lock(table);
+    bool is_last = fd >= table->fds_size;
     FlUserFd *user_fd = fl_user_fd_at(loop, fd);
     /* A persistent registration may have no waiter. */
     if (user_fd != NULL && fl_user_fd_wanted(user_fd) != 0) {
@@ -182,10 +184,10 @@ append_users(FlLoop *loop, int fd, PyObject *list)
         refs.writer = Py_XNewRef(user_fd->refs.writer);
         refs.object = Py_XNewRef(user_fd->refs.object);
     }
-    transport = fl_fd_transport(loop, fd);
-    Py_END_CRITICAL_SECTION();
+    PyObject *transport = fl_fd_transport(loop, fd);
+    fl_fd_table_unlock(table);
     if (refs.reader == NULL && refs.writer == NULL && transport == NULL) {
-        return 0;
+        return is_last;
     }
     PyObject *row =
         Py_BuildValue("iNNNN", fd, or_none(refs.object), or_none(refs.reader),
@@ -207,11 +209,7 @@ fd_users(PyObject *module, PyObject *object)
     FlLoop *loop = loop_of(module, object);
     PyObject *list = loop == NULL ? NULL : PyList_New(0);
     int code = list == NULL ? -1 : 0;
-    /* Looked up each time: a finalizer may close the loop. */
-    for (int fd = 0; code == 0 && loop->poller != NULL
-                     && fd < loop->poller->table.fds_size;
-         fd++)
-    {
+    for (int fd = 0; code == 0; fd++) {
         code = append_users(loop, fd, list);
     }
     return end_copy(list, code);

@@ -274,14 +274,13 @@ run_op(FlLoop *loop, FlReady *entry)
 static int
 run_event(FlLoop *loop, FlRegistration *reg)
 {
-    int events;
-    void *owner;
-    Py_BEGIN_CRITICAL_SECTION(loop);
-    events = reg->fired;
-    owner = reg->owner;
+    FlFdTable *table = reg->table;
+    fl_fd_table_lock(table);
+    int events = reg->fired;
+    void *owner = reg->owner;
     reg->fired = 0;
     reg->entry = NULL;
-    Py_END_CRITICAL_SECTION();
+    fl_fd_table_unlock(table);
     /* Another thread may have closed it while this one iterates: then
        fl_registrations_free_closed frees it. */
     return owner == NULL ? 0 : reg->on_events(loop, reg, events);
@@ -328,11 +327,12 @@ subject_of(FlLoop *loop, const FlReady *entry)
 {
     PyObject *subject = NULL;
     if (entry->kind == FL_READY_EVENT) {
-        Py_BEGIN_CRITICAL_SECTION(loop);
-        if (entry->of.reg->transport != NULL) {
-            subject = Py_XNewRef((PyObject *)entry->of.reg->owner);
+        const FlRegistration *reg = entry->of.reg;
+        fl_fd_table_lock(reg->table);
+        if (reg->transport != NULL) {
+            subject = Py_XNewRef((PyObject *)reg->owner);
         }
-        Py_END_CRITICAL_SECTION();
+        fl_fd_table_unlock(reg->table);
     }
     else if (entry->kind != FL_READY_HANDLE && entry->kind != FL_READY_NONE) {
         subject = Py_NewRef(entry->callback);
@@ -421,7 +421,7 @@ fl_loop_queue_op(FlLoop *loop, FlReadyOp op, PyObject *subject,
     }
     /* With a GIL this may be another thread, in which GC ran a transport's
        destructor while the loop sleeps. */
-    if (loop->poller != NULL && atomic_load(&loop->poller->sleeping)) {
+    if (atomic_load(&loop->poller->sleeping)) {
         fl_poller_wake_anythread(loop->poller);
     }
     return 0;

@@ -187,9 +187,7 @@ static void
 poll(FlLoop *loop, int64_t timeout_ns)
 {
     /* No callback is running, so nothing on this thread's stack uses one. */
-    Py_BEGIN_CRITICAL_SECTION(loop);
     fl_registrations_free_closed(&loop->poller->table);
-    Py_END_CRITICAL_SECTION();
     if (FL_UNLIKELY(loop->metrics != NULL)) {
         fl_metrics_callbacks_ended(loop, timeout_ns != 0 ? FL_TIME_SLEEPING
                                                          : FL_TIME_POLLING);
@@ -207,12 +205,8 @@ poll(FlLoop *loop, int64_t timeout_ns)
     if (FL_UNLIKELY(loop->metrics != NULL)) {
         fl_metrics_poll_ended(loop);
     }
-    /* Without a GIL another thread may close a registration meanwhile. */
-    Found found;
-    Py_BEGIN_CRITICAL_SECTION(loop);
     fl_poller_collect(loop->poller);
-    found = queue_fired(loop);
-    Py_END_CRITICAL_SECTION();
+    Found found = queue_fired(loop);
     allow_skips(loop, found, began_ns);
     loop->polled_ns = fl_clock_coarse_ns();
     if (loop->poller->table.recheck

@@ -9,9 +9,11 @@
       take its signals. */
 #include "core/loop.h"
 
+#include "base/codes.h"
 #include "core/poller.h"
 #include "core/registration.h"
 #include "py/compat.h"
+#include "py/errors.h"
 #include "py/state.h"
 
 int
@@ -20,8 +22,7 @@ fl_loop_check_open(FlLoop *loop)
     if (FL_LIKELY(!loop->closed)) {
         return 0;
     }
-    PyErr_SetString(PyExc_RuntimeError, "Event loop is closed");
-    return -1;
+    return fl_raise_errno(FL_CLOSED);
 }
 
 FlLoop *

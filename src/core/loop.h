@@ -68,8 +68,8 @@ typedef struct FlOpenTransport {
 struct FlLoop {
     PyObject_HEAD
     FlState *state;
-    unsigned forks;   /* fl_forks_count() when the loop was made */
-    FlPoller *poller; /* NULL once closed */
+    unsigned forks; /* fl_forks_count() when the loop was made */
+    FlPoller *poller;
     FlReadyQueue ready;
     FlTimerQueue timers;
     FlHandlePool pool;

@@ -75,10 +75,8 @@ copy_progress(const FlLoop *loop, FlMetrics *metrics)
 {
     fl_count_set(&metrics->callbacks,
                  loop->callback_count - metrics->callbacks_at_start);
-    if (loop->poller != NULL) { /* else the loop is closed: keep the last */
-        fl_count_set(&metrics->polls,
-                     loop->poller->polls - metrics->polls_at_start);
-    }
+    fl_count_set(&metrics->polls,
+                 loop->poller->polls - metrics->polls_at_start);
 }
 
 void

@@ -447,7 +447,7 @@ fl_poller_close_own(FlPoller *poller)
 }
 
 void
-fl_poller_free(FlPoller *poller)
+fl_poller_close(FlPoller *poller)
 {
     /* In a forked child, so that closing does not change the parent's set. */
     (void)fl_poller_after_fork(poller);
@@ -464,6 +464,12 @@ fl_poller_free(FlPoller *poller)
         close_fd(&poller->signal_fds[1]);
     } /* else libuv would abort, and the other fds may be foreign files now */
     fl_fd_table_close(&poller->table);
+}
+
+void
+fl_poller_free(FlPoller *poller)
+{
+    fl_fd_table_free(&poller->table);
     free(poller);
 }
 

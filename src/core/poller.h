@@ -7,9 +7,10 @@
    runs them as entries of its ready queue.  fl_poller_run creates and changes
    no registration, because the GIL guards their table.
 
-   Ownership: the loop owns its poller and frees it when it closes.  The poller
-   owns libuv's loop and handles, the table of fds, the timerfd and the signal
-   pipe.
+   Ownership: the loop owns its poller, closes it when it closes, and frees it
+   when it is freed itself: until then another thread may look up an fd.  The
+   poller owns libuv's loop and handles, the table of fds, the timerfd and the
+   signal pipe.
 
    Failures: functions return negative errnos, or FL_NO_MEMORY.  If the
    poller's own fds were closed, table.failure_code keeps the error, and every
@@ -63,8 +64,12 @@ int fl_poller_open(FlPoller **out);
 int fl_poller_register(FlPoller *poller, int fd, size_t size_bytes,
                        FlRegistration **out);
 
-/* Close the poller and the registrations that are left, and free them.  If
-   libuv's fds were closed, libuv's part leaks: closing it would abort. */
+/* Close the poller's fds, and close and free the registrations that are left.
+   If libuv's fds were closed, libuv's part leaks: closing it would abort.  Does
+   nothing the second time. */
+void fl_poller_close(FlPoller *poller);
+
+/* Free a closed poller. */
 void fl_poller_free(FlPoller *poller);
 
 /* In a forked child: replace the set and libuv's backend fd by new ones, and
@@ -109,7 +114,7 @@ void fl_poller_run(FlPoller *poller, int64_t timeout_ns);
 void fl_poller_collect(FlPoller *poller);
 
 /* Make a blocking poll return, if one runs or is about to.  Any thread; the
-   caller ensures that the poller is not freed meanwhile. */
+   caller ensures that the poller is not closed meanwhile. */
 static inline void
 fl_poller_wake_anythread(FlPoller *poller)
 {

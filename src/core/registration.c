@@ -488,6 +488,33 @@ fl_fd_table_replace_set(FlFdTable *table)
 
 /* --- opening, forking and closing the table ------------------------------ */
 
+/* After a fork, make a new lock.  The old one is not destroyed, as that is
+   undefined while it is held. */
+static void
+renew_lock(FlFdTable *table)
+{
+    unsigned forks = fl_forks_count();
+    if (FL_UNLIKELY(table->lock_forks != forks)) {
+        table->lock_forks = forks;
+        (void)uv_mutex_init_recursive(&table->lock);
+    }
+}
+
+#if !FL_HAVE_GIL
+void
+fl_fd_table_lock(FlFdTable *table)
+{
+    renew_lock(table);
+    uv_mutex_lock(&table->lock);
+}
+
+void
+fl_fd_table_unlock(FlFdTable *table)
+{
+    uv_mutex_unlock(&table->lock);
+}
+#endif
+
 int
 fl_fd_table_open(FlFdTable *table)
 {
@@ -495,9 +522,9 @@ fl_fd_table_open(FlFdTable *table)
     fl_list_init(&table->fired);
     fl_list_init(&table->closed);
     table->witness_fd = -1;
-    table->forks = fl_forks_count();
+    table->forks = table->lock_forks = fl_forks_count();
     int code = fl_fd_set_open(&table->set);
-    if (code == 0 && uv_mutex_init(&table->lock) < 0) {
+    if (code == 0 && uv_mutex_init_recursive(&table->lock) < 0) {
         code = FL_NO_MEMORY;
         fl_fd_set_close(&table->set);
     }
@@ -521,15 +548,12 @@ fl_fd_table_after_fork_now(FlFdTable *table)
         table->failure_code = code;
         return code;
     }
-    /* A new lock: another thread of the parent may have held the old one.
-       The old one is not destroyed, as that is undefined while it is held. */
-    if (uv_mutex_init(&table->lock) < 0) {
-        return FL_NO_MEMORY;
-    }
     table->forks = fl_forks_count();
     table->event_count = 0; /* the parent runs those */
-    /* fork() copies only the calling thread. */
-    atomic_store(&table->iterating_thread, 0);
+    if (fl_fd_table_iterates_elsewhere(table)) {
+        /* fork() copies only the calling thread. */
+        atomic_store(&table->iterating_thread, 0);
+    }
     /* Without the lock: no other thread of the child knows the loop yet. */
     register_all(table, NULL);
     return 0;
@@ -538,9 +562,20 @@ fl_fd_table_after_fork_now(FlFdTable *table)
 void
 fl_fd_table_close(FlFdTable *table)
 {
+    fl_fd_table_lock(table);
     if (table->failure_code == 0) {
         fl_fd_set_close(&table->set);
     } /* else its fd may be another file now */
+    table->failure_code = FL_CLOSED;
     free(table->fds);
+    table->fds = NULL;
+    table->fds_size = 0;
+    fl_fd_table_unlock(table);
+}
+
+void
+fl_fd_table_free(FlFdTable *table)
+{
+    renew_lock(table);
     uv_mutex_destroy(&table->lock);
 }

@@ -19,7 +19,7 @@
    waiter is called.  This covers an fd that now refers to another file.
 
    Threads: any thread may call while it holds the GIL.  Without a GIL the
-   table's lock guards its fds and its two lists.
+   table's lock guards its fds, its two lists and its registrations.
 
    Ownership: the table frees a registration when it is closed.  The owner
    closes it before the owner dies, and before it closes the fd.
@@ -63,9 +63,9 @@ typedef struct {
 /* The registrations of a loop, and the set that contains them. */
 typedef struct {
     FlFdSet set;
-    /* Without a GIL: guards `fds` and the lists `fired` and `closed`. */
-    uv_mutex_t lock;
-    FlFd *fds; /* indexed by fd */
+    uv_mutex_t lock;     /* see fl_fd_table_lock */
+    unsigned lock_forks; /* fl_forks_count() when it was made */
+    FlFd *fds;           /* indexed by fd */
     int fds_size;
     uint32_t last_generation;
     /* A user-owned fd was registered or changed since the last poll. */
@@ -112,8 +112,13 @@ struct FlRegistration {
 /* Open an empty table with its set.  0 or an error code. */
 int fl_fd_table_open(FlFdTable *table);
 
-/* Close the set and free the table's memory.  Every registration is closed. */
+/* Close the set and empty the table.  Every registration is closed.  Other
+   threads may still look up fds: none has a registration.  Does nothing the
+   second time. */
 void fl_fd_table_close(FlFdTable *table);
+
+/* Free the lock of a closed table, of which no thread knows any more. */
+void fl_fd_table_free(FlFdTable *table);
 
 /* In a forked child: make a set of the child's own.  0 or a negative errno. */
 int fl_fd_table_after_fork_now(FlFdTable *table);
@@ -127,31 +132,29 @@ fl_fd_table_after_fork(FlFdTable *table)
                : 0;
 }
 
-/* Without a GIL another thread may register an fd at the same time and
-   reallocate the table.  The lock is not recursive, and no Python code may run
-   while it is held. */
+/* Without a GIL: guard the table and its registrations from other threads.
+   The lock is recursive.  No Python code may run while it is held.  A forked
+   child makes a new one first, as a thread of the parent may have held it.
+
+   Rejected: a critical section of the loop.  Where threads wait for it,
+   CPython's PyMutex passes it on to one that has not woken yet, and a fork in
+   between leaves the child with the lock of a thread that it does not have. */
+#if FL_HAVE_GIL
 static inline void
 fl_fd_table_lock(FlFdTable *table)
 {
-#if FL_HAVE_GIL
     (void)table;
-#else
-    /* First: in a forked child this makes a new lock.  A thread of the
-       parent may have held the old one. */
-    (void)fl_fd_table_after_fork(table);
-    uv_mutex_lock(&table->lock);
-#endif
 }
 
 static inline void
 fl_fd_table_unlock(FlFdTable *table)
 {
-#if FL_HAVE_GIL
     (void)table;
-#else
-    uv_mutex_unlock(&table->lock);
-#endif
 }
+#else
+void fl_fd_table_lock(FlFdTable *table);
+void fl_fd_table_unlock(FlFdTable *table);
+#endif
 
 /* An iteration of the loop begins, and ends, on this thread.  It begins within
    the lock: a thread that closes a registration reads iterating_thread and

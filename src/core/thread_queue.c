@@ -11,7 +11,7 @@
       caller may wait for the other loop's answer, and that loop for those
       bytes: both would wait for ever.
    3. Without a GIL `closed` changes under the lock, before the poller is
-      freed.  A push that has seen an open loop may use the poller until it
+      closed.  A push that has seen an open loop may use the poller until it
       releases the lock. */
 #include "core/thread_queue.h"
 
@@ -93,14 +93,11 @@ fl_thread_queue_free(FlThreadQueue *thread_queue)
     uv_mutex_destroy(&thread_queue->lock);
 }
 
-/* A closed loop has no poller: nothing to wake. */
 void
 fl_thread_queue_notify_anythread(FlLoop *loop)
 {
     fl_loop_flush_corked_here(loop->state);
-    if (loop->poller != NULL) {
-        fl_poller_wake_anythread(loop->poller);
-    }
+    fl_poller_wake_anythread(loop->poller);
 }
 
 #if FL_HAVE_GIL
@@ -164,7 +161,7 @@ fl_thread_queue_push_op_anythread(FlLoop *loop, FlReadyOp op,
     return fl_thread_queue_push_anythread(loop, &entry);
 }
 
-/* Under the lock, so that close() does not free the poller meanwhile. */
+/* Under the lock, so that close() does not close the poller meanwhile. */
 void
 fl_thread_queue_wake_anythread(FlLoop *loop)
 {

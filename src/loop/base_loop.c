@@ -2,7 +2,7 @@
 
    1. close() releases everything: afterwards no queued callback, timer,
       registration or open transport refers to the loop, and the poller is
-      freed.
+      closed.
    2. `closed` is set before anything is released.  Releasing runs destructors,
       and those may call the loop: it must refuse what they add, or that would
       never be released.
@@ -215,16 +215,14 @@ close_core(FlLoop *loop)
     drop_timers(loop);
     abandon_transports(&loop->streams);
     atomic_store(&loop->open_connections, 0);
-    fl_user_fd_close_all(loop);
+    if (loop->poller != NULL) {
+        fl_user_fd_close_all(loop);
+        /* It frees the registrations that are left, so their owners had to go
+           first. */
+        fl_poller_close(loop->poller);
+    }
     Py_CLEAR(loop->future_keywords);
     Py_CLEAR(loop->step_kwnames);
-    /* The poller frees the registrations that are left, so their owners had
-       to go first. */
-    FlPoller *poller = loop->poller;
-    loop->poller = NULL;
-    if (poller != NULL) {
-        fl_poller_free(poller);
-    }
     free(loop->scratch);
     loop->scratch = NULL;
     free(loop->datagram_buffers);
@@ -347,6 +345,9 @@ loop_dealloc(FlLoop *loop)
     fl_timer_queue_free(&loop->timers);
     fl_handle_pool_free(&loop->pool);
     fl_metrics_free(loop);
+    if (loop->poller != NULL) {
+        fl_poller_free(loop->poller);
+    }
     if (loop->thread_queue_ready) {
         fl_thread_queue_free(&loop->thread_queue);
     }

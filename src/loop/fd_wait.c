@@ -45,11 +45,11 @@ user_fd_of_socket(FlLoop *loop, int fd, PyObject *sock, int *code)
     PyObject *weakref = PyWeakref_NewRef(sock, NULL);
     FlUserFd *user_fd = NULL;
     if (weakref != NULL) {
-        user_fd = fl_user_fd_at(loop, fd);
-        if (user_fd == NULL) {
-            user_fd = fl_user_fd_open(loop, fd);
-        }
-        else if (!user_fd->reg.persistent && fl_user_fd_wanted(user_fd) != 0) {
+        user_fd = fl_user_fd_lock(loop, fd);
+    }
+    if (user_fd != NULL) {
+        fl_fd_table_unlock(&loop->poller->table); /* the GIL suffices here */
+        if (!user_fd->reg.persistent && fl_user_fd_wanted(user_fd) != 0) {
             *code = 0;
             user_fd = NULL;
         }

@@ -8,9 +8,10 @@
       otherwise they would get, or close, another file.
    2. The flags of the fd are the application's: O_NONBLOCK stays as it was.
    3. Any thread may call.  The thread that holds the GIL may use the table;
-      without a GIL, the thread that is in the loop's critical section.  Code
-      that may run Python runs outside it, except evict_transport.  The table
-      is read again afterwards.
+      without a GIL, the thread that has the table's lock.  Code that may run
+      Python runs outside it, and the table is read again afterwards.  close()
+      sets loop->closed before it removes the callbacks within the lock: a
+      thread that comes later, and has the lock, sees that.
    4. An event runs the handles that are registered when it runs.  Replacing or
       removing one drops the event that was reported for it.
    5. Without a GIL the loop's thread may close a transport's registration, and
@@ -19,6 +20,7 @@
       is closed before the loop drops its reference. */
 #include "loop/user_fd.h"
 
+#include "base/codes.h"
 #include "core/debug.h"
 #include "core/dispatch.h"
 #include "core/fd_set.h"
@@ -41,34 +43,16 @@ static int on_fd(FlLoop *loop, FlRegistration *reg, int events);
 
 /* --- the users of an fd -------------------------------------------------- */
 
-/* Whether the fd has a registration. */
-static bool
-is_registered(const FlLoop *loop, int fd)
-{
-    if (loop->poller == NULL) { /* a closed loop has none */
-        return false;
-    }
-    FlFdTable *table = &loop->poller->table;
-    fl_fd_table_lock(table);
-    bool found = fl_registration_at(table, fd) != NULL;
-    fl_fd_table_unlock(table);
-    return found;
-}
-
 /* The transport that uses an fd, or NULL.  The caller drops a new reference to
    its object: see invariant 5. */
 static FlOpenTransport *
 transport_at(const FlLoop *loop, int fd)
 {
-    FlOpenTransport *transport = NULL;
-    if (loop->poller == NULL) {
-        return NULL;
-    }
     FlFdTable *table = &loop->poller->table;
     fl_fd_table_lock(table);
     const FlRegistration *reg = fl_registration_at(table, fd);
-    if (reg != NULL && reg->transport != NULL) {
-        transport = reg->transport;
+    FlOpenTransport *transport = reg == NULL ? NULL : reg->transport;
+    if (transport != NULL) {
         Py_INCREF(transport->object);
     }
     fl_fd_table_unlock(table);
@@ -78,63 +62,55 @@ transport_at(const FlLoop *loop, int fd)
 FlUserFd *
 fl_user_fd_at(const FlLoop *loop, int fd)
 {
-    if (loop->poller == NULL) {
-        return NULL;
-    }
-    FlFdTable *table = &loop->poller->table;
-    fl_fd_table_lock(table);
-    FlRegistration *reg = fl_registration_at(table, fd);
-    bool is_user_fd = reg != NULL && reg->on_events == on_fd;
-    fl_fd_table_unlock(table);
-    return is_user_fd ? (FlUserFd *)reg : NULL;
+    FlRegistration *reg = fl_registration_at(&loop->poller->table, fd);
+    return reg != NULL && reg->on_events == on_fd ? (FlUserFd *)reg : NULL;
 }
 
 FlUserFd *
 fl_user_fd_after(const FlLoop *loop, int fd)
 {
-    FlRegistration *reg = NULL;
-    if (loop->poller == NULL) {
-        return NULL;
+    FlUserFd *user_fd = NULL;
+    while (user_fd == NULL && ++fd < loop->poller->table.fds_size) {
+        user_fd = fl_user_fd_at(loop, fd);
     }
-    FlFdTable *table = &loop->poller->table;
-    fl_fd_table_lock(table);
-    do {
-        reg = ++fd < table->fds_size ? table->fds[fd].reg : NULL;
-    } while (fd < table->fds_size && (reg == NULL || reg->on_events != on_fd));
-    fl_fd_table_unlock(table);
-    return (FlUserFd *)reg;
-}
-
-/* Whether a transport uses the fd, also by its socket, whose fileno() this may
-   call; `if_none` if no transport is registered for it. */
-static bool
-transport_has_fd(const FlLoop *loop, int fd, bool if_none)
-{
-    FlOpenTransport *transport = transport_at(loop, fd);
-    if (transport == NULL) {
-        return if_none;
-    }
-    bool has_fd = transport->kind->has_fd(transport);
-    Py_DECREF(transport->object);
-    return has_fd;
+    return user_fd;
 }
 
 bool
 fl_fd_is_used(const FlLoop *loop, int fd)
 {
-    return transport_has_fd(loop, fd, is_registered(loop, fd));
+    FlOpenTransport *transport = transport_at(loop, fd);
+    FlFdTable *table = &loop->poller->table;
+    bool is_used;
+    if (transport != NULL) {
+        is_used = transport->kind->has_fd(transport);
+        Py_DECREF(transport->object);
+        return is_used;
+    }
+    fl_fd_table_lock(table);
+    is_used = fl_registration_at(table, fd) != NULL;
+    fl_fd_table_unlock(table);
+    return is_used;
+}
+
+bool
+fl_fd_invalidate(FlLoop *loop, int fd)
+{
+    FlOpenTransport *transport = transport_at(loop, fd);
+    if (transport == NULL) {
+        return false;
+    }
+    transport->kind->invalidate_fd(transport);
+    Py_DECREF(transport->object);
+    return true;
 }
 
 int
 fl_fd_acquire(FlLoop *loop, int fd)
 {
-    FlOpenTransport *previous;
-    fl_user_fd_evict(loop, fd);
-    while ((previous = transport_at(loop, fd)) != NULL) {
-        previous->kind->invalidate_fd(previous);
-        Py_DECREF(previous->object);
+    do {
         fl_user_fd_evict(loop, fd);
-    }
+    } while (fl_fd_invalidate(loop, fd));
     return fl_loop_check_open(loop); /* that code may have closed the loop */
 }
 
@@ -174,7 +150,8 @@ on_fd(FlLoop *loop, FlRegistration *reg, int events)
     /* Both are owned, because the reader may remove the writer.  That cancels
        a handle, so running it does nothing; an FlFdCall tries once more. */
     PyObject *reader = NULL, *writer = NULL;
-    Py_BEGIN_CRITICAL_SECTION(loop);
+    FlFdTable *table = reg->table;
+    fl_fd_table_lock(table);
     /* NULL if another thread has closed it since the event was queued. */
     FlUserFd *user_fd = reg->owner;
     if (user_fd != NULL && (events & FL_READABLE)) {
@@ -183,7 +160,7 @@ on_fd(FlLoop *loop, FlRegistration *reg, int events)
     if (user_fd != NULL && (events & FL_WRITABLE)) {
         writer = Py_XNewRef(user_fd->refs.writer);
     }
-    Py_END_CRITICAL_SECTION();
+    fl_fd_table_unlock(table);
     int code = run_slot(loop, reader);
     if (code < 0) {
         Py_XDECREF(writer); /* the run ends with the reader's exception */
@@ -194,31 +171,30 @@ on_fd(FlLoop *loop, FlRegistration *reg, int events)
 
 /* --- registering --------------------------------------------------------- */
 
-/* An FlUserFd with a registration that wants nothing yet.  NULL with an
-   exception set. */
-static FlUserFd *
-user_fd_new(FlLoop *loop, int fd)
+/* Make an FlUserFd with a registration that wants nothing yet.  0 or an error
+   code. */
+static int
+user_fd_new(FlLoop *loop, int fd, FlUserFd **user_fd)
 {
     FlRegistration *reg;
     const FlPoller *poller = loop->poller;
-    int code = 0;
+    if (loop->closed) {
+        return FL_CLOSED;
+    }
     /* An int that is not an open fd could request a table of any size, or name
        an fd that opening libuv's loop takes. */
     if ((fd >= poller->table.fds_size || !poller->has_uv)
         && fcntl(fd, F_GETFD) < 0)
     {
-        code = -errno;
+        return -errno;
     }
-    else {
-        code = fl_poller_register(loop->poller, fd, sizeof(FlUserFd), &reg);
+    int code = fl_poller_register(loop->poller, fd, sizeof(FlUserFd), &reg);
+    if (code == 0) {
+        reg->owner = reg;
+        reg->on_events = on_fd;
+        *user_fd = (FlUserFd *)reg;
     }
-    if (code < 0) {
-        (void)fl_raise_errno(code);
-        return NULL;
-    }
-    reg->owner = reg;
-    reg->on_events = on_fd;
-    return (FlUserFd *)reg;
+    return code;
 }
 
 /* Cancel what stood in a slot; steals it.  Runs application code. */
@@ -256,12 +232,13 @@ void
 fl_user_fd_evict(FlLoop *loop, int fd)
 {
     FlFdRefs refs = {NULL, NULL, NULL};
-    Py_BEGIN_CRITICAL_SECTION(loop);
+    FlFdTable *table = &loop->poller->table;
+    fl_fd_table_lock(table);
     FlUserFd *user_fd = fl_user_fd_at(loop, fd);
     if (user_fd != NULL) {
         fl_user_fd_detach(user_fd, &refs);
     }
-    Py_END_CRITICAL_SECTION();
+    fl_fd_table_unlock(table);
     cancel_handle(loop, refs.reader);
     cancel_handle(loop, refs.writer);
     Py_XDECREF(refs.object);
@@ -272,16 +249,17 @@ fl_user_fd_close_all(FlLoop *loop)
 {
     /* One at a time, with the table read again: dropping references may run
        any code, which may remove other entries. */
+    FlFdTable *table = &loop->poller->table;
     bool more = true;
     while (more) {
         FlFdRefs refs = {NULL, NULL, NULL};
-        Py_BEGIN_CRITICAL_SECTION(loop);
+        fl_fd_table_lock(table);
         FlUserFd *user_fd = fl_user_fd_after(loop, -1);
         more = user_fd != NULL;
         if (more) {
             fl_user_fd_detach(user_fd, &refs);
         }
-        Py_END_CRITICAL_SECTION();
+        fl_fd_table_unlock(table);
         Py_XDECREF(refs.reader);
         Py_XDECREF(refs.writer);
         Py_XDECREF(refs.object);
@@ -292,6 +270,9 @@ int
 fl_user_fd_traverse(const FlLoop *loop, visitproc visit, void *arg)
 {
     const FlUserFd *user_fd;
+    if (loop->poller == NULL) { /* loop_new has not come so far */
+        return 0;
+    }
     for (int fd = -1; (user_fd = fl_user_fd_after(loop, fd)) != NULL;
          fd = user_fd->reg.fd)
     {
@@ -339,14 +320,15 @@ parse_registered_fd(FlLoop *loop, PyObject *object)
     }
     PyObject *exc = PyErr_GetRaisedException();
     FlUserFd *user_fd;
-    Py_BEGIN_CRITICAL_SECTION(loop);
+    FlFdTable *table = &loop->poller->table;
+    fl_fd_table_lock(table);
     while ((user_fd = fl_user_fd_after(loop, fd)) != NULL) {
         fd = user_fd->reg.fd;
         if (user_fd->refs.object == object) {
             break;
         }
     }
-    Py_END_CRITICAL_SECTION();
+    fl_fd_table_unlock(table);
     if (user_fd == NULL) {
         PyErr_SetRaisedException(exc);
         return -1;
@@ -360,15 +342,18 @@ parse_registered_fd(FlLoop *loop, PyObject *object)
 static int
 check_no_transport(FlLoop *loop, PyObject *object, int fd)
 {
-    bool has_fd = transport_has_fd(loop, fd, false);
-    /* Looked up again: that may have run the socket's own fileno(). */
-    PyObject *transport = has_fd ? fl_fd_transport(loop, fd) : NULL;
+    FlOpenTransport *transport = transport_at(loop, fd);
     if (transport != NULL) {
-        PyErr_Format(PyExc_RuntimeError,
-                     "File descriptor %R is used by transport %R", object,
-                     transport);
-        Py_DECREF(transport);
-        return -1;
+        bool has_fd = transport->kind->has_fd(transport);
+        if (has_fd) {
+            PyErr_Format(PyExc_RuntimeError,
+                         "File descriptor %R is used by transport %R", object,
+                         transport->object);
+        }
+        Py_DECREF(transport->object);
+        if (has_fd) {
+            return -1;
+        }
     }
     /* Transports that asyncio's own classes made, such as pipes. */
     if (loop->python_transports == NULL) {
@@ -386,8 +371,8 @@ fl_fd_check(FlLoop *loop, PyObject *object)
     return fd < 0 ? -1 : check_no_transport(loop, object, fd);
 }
 
-/* What replace_handle leaves to drop after the critical section, because that
-   may run any code. */
+/* What replace_handle leaves to drop outside the table's lock, because that may
+   run any code. */
 typedef struct {
     PyObject *handle; /* the previous one or NULL; the new one on failure */
     PyObject *object; /* the previous FlFdRefs.object, or NULL */
@@ -406,7 +391,9 @@ replace_handle(FlUserFd *user_fd, PyObject *object, int event,
     *slot = handle;
     reg->fired &= (uint8_t)~event;  /* see invariant 4 */
     reg->wanted &= (uint8_t)~event; /* so that it is registered again */
-    reg->persistent = false;
+    if (reg->persistent) { /* never without a GIL, where others read it */
+        reg->persistent = false;
+    }
     int code = fl_registration_set(reg, fl_user_fd_wanted(user_fd));
     if (code == 0) {
         dropped->handle = previous;
@@ -432,28 +419,30 @@ replace_handle(FlUserFd *user_fd, PyObject *object, int event,
 static void
 evict_transport(FlLoop *loop, int fd)
 {
-    if (transport_has_fd(loop, fd, false)) {
+    FlOpenTransport *transport = transport_at(loop, fd);
+    if (transport == NULL) {
         return;
     }
-    FlOpenTransport *transport =
-        transport_at(loop, fd); /* fileno() may have ended it */
-    if (transport != NULL) {
+    if (!transport->kind->has_fd(transport)) {
         transport->kind->invalidate_fd(transport);
-        Py_DECREF(transport->object);
     }
+    Py_DECREF(transport->object);
 }
 
 FlUserFd *
-fl_user_fd_open(FlLoop *loop, int fd)
+fl_user_fd_lock(FlLoop *loop, int fd)
 {
     evict_transport(loop, fd);
-    /* Checked again: evict_transport calls the socket's fileno(), which may
-       have closed the loop or registered the fd. */
-    if (fl_loop_check_open(loop) < 0) {
+    fl_fd_table_lock(&loop->poller->table);
+    /* Looked up after evict_transport, which may have run any code. */
+    FlUserFd *user_fd = fl_user_fd_at(loop, fd);
+    int code = user_fd == NULL ? user_fd_new(loop, fd, &user_fd) : 0;
+    if (code < 0) {
+        fl_fd_table_unlock(&loop->poller->table);
+        (void)fl_raise_errno(code);
         return NULL;
     }
-    FlUserFd *user_fd = fl_user_fd_at(loop, fd);
-    return user_fd != NULL ? user_fd : user_fd_new(loop, fd);
+    return user_fd;
 }
 
 /* Register a handle for an fd; steals it.  0, or -1 with an exception set. */
@@ -461,21 +450,13 @@ static int
 set_handle(FlLoop *loop, int fd, PyObject *object, int event, PyObject *handle)
 {
     Dropped dropped = {NULL, NULL};
-    FlUserFd *user_fd;
-    int code = 0;
-    Py_BEGIN_CRITICAL_SECTION(loop);
-    user_fd = fl_user_fd_at(loop, fd);
-    if (user_fd == NULL) {
-        user_fd = fl_user_fd_open(loop, fd);
-    }
-    if (user_fd != NULL) {
-        code = replace_handle(user_fd, object, event, handle, &dropped);
-    }
-    Py_END_CRITICAL_SECTION();
+    FlUserFd *user_fd = fl_user_fd_lock(loop, fd);
     if (user_fd == NULL) {
         Py_DECREF(handle);
         return -1;
     }
+    int code = replace_handle(user_fd, object, event, handle, &dropped);
+    fl_fd_table_unlock(&loop->poller->table);
     cancel_handle(loop, dropped.handle);
     Py_XDECREF(dropped.object);
     return code < 0 ? fl_raise_errno(code) : 0;
@@ -538,7 +519,8 @@ remove_event(FlLoop *loop, int event, PyObject *object, bool checked)
     }
     PyObject *removed = NULL;
     FlFdRefs refs = {NULL, NULL, NULL};
-    Py_BEGIN_CRITICAL_SECTION(loop);
+    FlFdTable *table = &loop->poller->table;
+    fl_fd_table_lock(table);
     FlUserFd *user_fd = fl_user_fd_at(loop, fd);
     if (user_fd != NULL) {
         PyObject **slot = fl_user_fd_slot(user_fd, event);
@@ -553,7 +535,7 @@ remove_event(FlLoop *loop, int event, PyObject *object, bool checked)
                                       fl_user_fd_wanted(user_fd));
         }
     }
-    Py_END_CRITICAL_SECTION();
+    fl_fd_table_unlock(table);
     if (removed == NULL) {
         Py_RETURN_FALSE;
     }

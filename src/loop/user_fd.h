@@ -4,8 +4,8 @@
    callbacks.  An fd is only a number: the application may close it, and the
    system may reuse it for another file, while a callback is still registered.
 
-   Threads: any, while it holds the GIL; without a GIL the loop's critical
-   section guards each FlUserFd.  Ownership: the poller's table owns each
+   Threads: any, while it holds the GIL; without a GIL the lock of the poller's
+   table guards each FlUserFd.  Ownership: the poller's table owns each
    FlUserFd, which owns its callbacks.  Failures: -1 or NULL with an exception
    set, unless a function says otherwise. */
 #ifndef FL_LOOP_USER_FD_H
@@ -44,7 +44,7 @@ void fl_user_fd_evict(FlLoop *loop, int fd);
 /* Remove all callbacks, without cancelling them.  For closing the loop. */
 void fl_user_fd_close_all(FlLoop *loop);
 
-/* --- for fd_wait.c, within the loop's critical section ------------------- */
+/* --- within the lock of the poller's table ------------------------------- */
 
 /* The application's registration of an fd, or NULL. */
 FlUserFd *fl_user_fd_at(const FlLoop *loop, int fd);
@@ -68,23 +68,29 @@ fl_user_fd_slot(FlUserFd *user_fd, int event)
                                 : &user_fd->refs.writer;
 }
 
-/* Create a registration for an fd that has none; it wants nothing yet.  A
-   transport whose socket was closed without its knowledge loses the fd; to
-   find that out may run Python, also within the critical section.  NULL with
-   RuntimeError (loop closed), MemoryError or OSError. */
-FlUserFd *fl_user_fd_open(FlLoop *loop, int fd);
-
-/* Close and free it.  The caller gets its references and drops them after the
-   critical section, because that may run any code. */
+/* Close and free it.  The caller gets its references and drops them outside
+   the lock, because that may run any code. */
 void fl_user_fd_detach(FlUserFd *user_fd, FlFdRefs *refs);
 
 /* ------------------------------------------------------------------------- */
+
+/* The registration of an fd; a new one wants nothing yet.  It takes the lock
+   of the poller's table, and the caller releases it.  A transport whose socket
+   was closed without its knowledge loses the fd; to find that out may run
+   Python.  NULL, without the lock, with RuntimeError (the loop is closed),
+   MemoryError or OSError. */
+FlUserFd *fl_user_fd_lock(FlLoop *loop, int fd);
 
 /* Make an fd free for a new transport.  This invalidates it for its previous
    user, be it a callback or a transport: the system has reused the fd, so that
    user's file is closed.  Runs application code.  0, or -1 with RuntimeError
    (loop closed). */
 int fl_fd_acquire(FlLoop *loop, int fd);
+
+/* Invalidate the fd for the transport that has it: the system has reused it,
+   so the transport's file is closed.  False if no transport has it.  Runs
+   application code.  Loop's thread only. */
+bool fl_fd_invalidate(FlLoop *loop, int fd);
 
 /* Whether the fd has a callback, or a transport that admits no other user.
    May run Python. */

@@ -17,6 +17,10 @@ fl_errno_exception(int code)
     if (code == FL_NO_MEMORY) {
         return PyObject_CallNoArgs(PyExc_MemoryError);
     }
+    if (code == FL_CLOSED) {
+        return PyObject_CallFunction(PyExc_RuntimeError, "s",
+                                     "Event loop is closed");
+    }
     return PyObject_CallFunction(PyExc_OSError, "is", -code, strerror(-code));
 }
 

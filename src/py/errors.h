@@ -9,8 +9,8 @@
 
 #include "py/compat.h"
 
-/* Raise the OSError subclass for a negative errno, or MemoryError for
-   FL_NO_MEMORY (base/codes.h).  Returns -1. */
+/* Raise the OSError subclass for a negative errno, or the exception of a code
+   in base/codes.h.  Returns -1. */
 int fl_raise_errno(int code);
 
 /* The same as an exception object that is not raised: a new reference.  NULL

@@ -42,7 +42,7 @@ detach_server(FlStream *self)
         return 0;
     }
     int code = fl_stream_call_server(self, server, self->state->names._detach);
-    if (code < 0 && self->loop->poller == NULL) {
+    if (code < 0 && self->loop->closed) {
         PyErr_Clear(); /* the loop is closed: nothing handles the error */
         code = 0;
     }

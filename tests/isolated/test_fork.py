@@ -1,6 +1,7 @@
 """After a fork: the child's loops, new or the parent's, are its own."""
 
 import sys
+import sysconfig
 
 import pytest
 
@@ -357,6 +358,35 @@ near.close()
 far.close()
 """,
 }
+
+
+if sysconfig.get_config_var("Py_GIL_DISABLED"):
+    # A thread of the parent may be about to get a lock that a child needs.
+    FASTLOOP_PROGRAMS["a_child_uses_a_loop_that_other_threads_used"] = """
+loop = new_loop()
+pairs = [socket.socketpair() for _ in range(5)]
+over = False
+
+def change(near, far):
+    while not over:
+        loop.add_reader(near, int)
+        loop.remove_reader(near)
+
+def run():
+    signal.alarm(100)  # ends a child that waits for ever
+    loop.add_reader(pairs[0][0], int)
+    loop.remove_reader(pairs[0][0])
+    loop.close()
+
+threads = [threading.Thread(target=change, args=pair) for pair in pairs[1:]]
+for thread in threads:
+    thread.start()
+try:
+    for _ in range(150):
+        assert child(run) == 0
+finally:
+    over = True
+"""
 
 
 @pytest.mark.parametrize("name", FASTLOOP_PROGRAMS)

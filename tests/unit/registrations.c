@@ -70,5 +70,6 @@ use_from(uint32_t first, int count)
     }
     fl_registrations_close_all(&table);
     fl_fd_table_close(&table);
+    fl_fd_table_free(&table);
     return line;
 }
