@@ -17,7 +17,8 @@
    5. Without a GIL the loop's thread may close a transport's registration, and
       free it, at any time.  So what a lookup needs of one is read within the
       table's lock.  There the registration still keeps the transport alive: it
-      is closed before the loop drops its reference. */
+      is closed before the loop drops its reference.  For the same reason only
+      the loop's thread takes an fd from a transport. */
 #include "loop/user_fd.h"
 
 #include "base/codes.h"
@@ -415,24 +416,37 @@ replace_handle(FlUserFd *user_fd, PyObject *object, int event,
 }
 
 /* Invalidate a transport that has the fd in the table but whose socket was
-   closed without its knowledge. */
-static void
+   closed without its knowledge.  0, or -1 with RuntimeError: see invariant
+   5. */
+static int
 evict_transport(FlLoop *loop, int fd)
 {
     FlOpenTransport *transport = transport_at(loop, fd);
+    int code = 0;
     if (transport == NULL) {
-        return;
+        return 0;
     }
     if (!transport->kind->has_fd(transport)) {
-        transport->kind->invalidate_fd(transport);
+        if (fl_loop_on_other_thread(loop)) {
+            PyErr_Format(PyExc_RuntimeError,
+                         "File descriptor %d is used by transport %R", fd,
+                         transport->object);
+            code = -1;
+        }
+        else {
+            transport->kind->invalidate_fd(transport);
+        }
     }
     Py_DECREF(transport->object);
+    return code;
 }
 
 FlUserFd *
 fl_user_fd_lock(FlLoop *loop, int fd)
 {
-    evict_transport(loop, fd);
+    if (evict_transport(loop, fd) < 0) {
+        return NULL;
+    }
     fl_fd_table_lock(&loop->poller->table);
     /* Looked up after evict_transport, which may have run any code. */
     FlUserFd *user_fd = fl_user_fd_at(loop, fd);

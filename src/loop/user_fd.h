@@ -77,7 +77,8 @@ void fl_user_fd_detach(FlUserFd *user_fd, FlFdRefs *refs);
 /* The registration of an fd; a new one wants nothing yet.  It takes the lock
    of the poller's table, and the caller releases it.  A transport whose socket
    was closed without its knowledge loses the fd; to find that out may run
-   Python.  NULL, without the lock, with RuntimeError (the loop is closed),
+   Python.  NULL, without the lock, with RuntimeError (the loop is closed, or
+   without a GIL another thread runs it and its transport would lose the fd),
    MemoryError or OSError. */
 FlUserFd *fl_user_fd_lock(FlLoop *loop, int fd);
 

@@ -308,6 +308,34 @@ assert not failures, failures
     )
 
 
+@needs_no_gil
+def test_only_the_loops_thread_takes_an_fd_from_a_transport(fast_script):
+    """asyncio's loop never does: its error is the same."""
+    fast_script("""
+def call(coroutine):
+    return asyncio.run_coroutine_threadsafe(coroutine, loop).result(100)
+
+async def add_and_remove(fd):
+    loop.add_reader(fd, int)
+    return loop.remove_reader(fd)
+
+near, far = socket.socketpair()
+other, peer = socket.socketpair()
+with Running() as loop:
+    call(loop.create_connection(asyncio.Protocol, sock=near))
+    fd = near.fileno()
+    near.close()
+    os.dup2(other.fileno(), fd)
+    try:
+        loop.add_reader(fd, int)
+    except RuntimeError as exc:
+        assert "is used by transport" in str(exc), exc
+    else:
+        raise AssertionError("another thread took the fd")
+    assert call(add_and_remove(fd))
+""")
+
+
 def test_loops_made_and_closed_in_many_threads(script):
     script("""
 def cycle(number):
