@@ -144,12 +144,22 @@ run_slot(FlLoop *loop, PyObject *handle)
     return code;
 }
 
+/* Whether a handle or an FlFdCall still is the writer of the fd. */
+static bool
+is_writer(const FlLoop *loop, int fd, const PyObject *writer)
+{
+    FlFdTable *table = &loop->poller->table;
+    fl_fd_table_lock(table);
+    const FlUserFd *user_fd = fl_user_fd_at(loop, fd);
+    bool is_writer = user_fd != NULL && user_fd->refs.writer == writer;
+    fl_fd_table_unlock(table);
+    return is_writer;
+}
+
 /* on_events of a user-owned fd: run its reader, then its writer. */
 static int
 on_fd(FlLoop *loop, FlRegistration *reg, int events)
 {
-    /* Both are owned, because the reader may remove the writer.  That cancels
-       a handle, so running it does nothing; an FlFdCall tries once more. */
     PyObject *reader = NULL, *writer = NULL;
     FlFdTable *table = reg->table;
     fl_fd_table_lock(table);
@@ -162,9 +172,13 @@ on_fd(FlLoop *loop, FlRegistration *reg, int events)
         writer = Py_XNewRef(user_fd->refs.writer);
     }
     fl_fd_table_unlock(table);
-    int code = run_slot(loop, reader);
-    if (code < 0) {
-        Py_XDECREF(writer); /* the run ends with the reader's exception */
+    int fd = reg->fd, code = run_slot(loop, reader);
+    /* The run may end with the reader's exception, and the reader may have
+       removed or replaced the writer. */
+    if (code < 0
+        || (reader != NULL && writer != NULL && !is_writer(loop, fd, writer)))
+    {
+        Py_XDECREF(writer);
         return code;
     }
     return run_slot(loop, writer);

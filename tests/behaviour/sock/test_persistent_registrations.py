@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import select
 import socket
 import struct
 import sys
@@ -19,6 +20,7 @@ import pytest
 from net_helpers import (
     MIB,
     digest,
+    fill_socket,
     iterations,
     moved_to,
     pattern,
@@ -26,6 +28,7 @@ from net_helpers import (
     tcp_socketpair,
     waiting,
 )
+from patience import PATIENCE
 
 
 @pytest.fixture
@@ -288,6 +291,38 @@ async def test_a_removed_reader_was_the_calls(loop, tcp):
     task.cancel()
     await asyncio.wait([task])
     assert await loop.sock_recv(near, 100) == b"data"
+
+
+def become_ready(near, far):
+    """Make a full socket writable and readable, without the loop."""
+    far.setblocking(True)
+    far.send(b"x")
+    readable = writable = []
+    while not (readable and writable):
+        far.recv(65536)
+        readable, writable, _ = select.select([near], [near], [], PATIENCE)
+
+
+async def test_a_call_that_a_reader_has_removed_is_not_tried(loop, tcp):
+    """One event is for both directions."""
+
+    def on_readable():
+        loop.remove_reader(near)
+        removed.append(loop.remove_writer(near))
+
+    removed = []
+    # fastloop may try a new call at once, before the reader can remove it.
+    while True not in removed and len(removed) < 20:
+        near, far = tcp()
+        fill_socket(near)
+        task = await waiting(loop.sock_sendall(near, b"end"))
+        loop.add_reader(near, on_readable)
+        become_ready(near, far)
+        await iterations()
+    assert True in removed
+    assert not task.done()
+    task.cancel()
+    await asyncio.wait([task])
 
 
 async def test_a_waiting_call_is_seen_in_the_selector(loop, tcp):
