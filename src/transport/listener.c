@@ -397,7 +397,13 @@ start_accepting(PyObject *module, PyObject *args)
     self->accept_tls = Py_XNewRef(fl_none_to_null(accept_tls));
     self->context =
         context == Py_None ? PyContext_CopyCurrent() : Py_NewRef(context);
-    int code = self->context == NULL ? -1 : listener_start(self);
+    int code = -1;
+    if (self->context != NULL) {
+        /* A transport that has the fd of a socket that listens has lost its
+           own file. */
+        (void)fl_fd_invalidate(FL_LOOP(loop), fd);
+        code = listener_start(self);
+    }
     Py_DECREF(self); /* the handle owns it */
     /* Dropping the reader that was registered before may run code that closes
        the loop. */

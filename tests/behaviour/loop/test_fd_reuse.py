@@ -9,7 +9,7 @@ import sys
 import pytest
 from datagram_helpers import endpoint, plain
 from fd_helpers import idle_cpu
-from net_helpers import Recorder, iterations
+from net_helpers import Recorder, iterations, listening_socket, moved_to
 from patience import PATIENCE
 
 
@@ -95,6 +95,32 @@ async def test_a_new_connection_reuses_the_fd_of_a_closed_socket(
     await iterations()
     for each in (right, peer):
         each.close()
+
+
+async def test_a_server_reuses_the_fd_of_a_closed_connection(loop, loop_kind):
+    """Closed by dup2(), so that not even its object knows."""
+    if loop_kind == "asyncio":
+        pytest.skip("asyncio's server accepts nothing")
+
+    made = asyncio.Queue()
+
+    def factory():
+        return Recorder(made=made.put_nowait)
+
+    first = await loop.create_server(factory, "127.0.0.1", 0)
+    with socket.create_connection(first.sockets[0].getsockname()):
+        told = await made.get()
+        number = told.transport.get_extra_info("socket").fileno()
+        listener = moved_to(number, listening_socket())
+        second = await loop.create_server(factory, sock=listener)
+        await iterations()
+        assert told.exc.errno == errno.EBADF
+    with socket.create_connection(listener.getsockname()):
+        accepted = await made.get()
+        accepted.transport.abort()
+    for server in (first, second):
+        server.close()
+        await server.wait_closed()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc tells the numbers")
