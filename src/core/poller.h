@@ -65,8 +65,8 @@ int fl_poller_register(FlPoller *poller, int fd, size_t size_bytes,
                        FlRegistration **out);
 
 /* Close the poller's fds, and close and free the registrations that are left.
-   If libuv's fds were closed, libuv's part leaks: closing it would abort.  Does
-   nothing the second time. */
+   If libuv's fds were closed, libuv's part leaks: closing it would abort.
+   Does nothing the second time. */
 void fl_poller_close(FlPoller *poller);
 
 /* Free a closed poller. */

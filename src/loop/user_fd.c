@@ -386,8 +386,8 @@ fl_fd_check(FlLoop *loop, PyObject *object)
     return fd < 0 ? -1 : check_no_transport(loop, object, fd);
 }
 
-/* What replace_handle leaves to drop outside the table's lock, because that may
-   run any code. */
+/* What replace_handle leaves to drop outside the table's lock, because that
+   may run any code. */
 typedef struct {
     PyObject *handle; /* the previous one or NULL; the new one on failure */
     PyObject *object; /* the previous FlFdRefs.object, or NULL */

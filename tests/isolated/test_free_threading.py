@@ -269,45 +269,6 @@ assert not failures, failures
 """)
 
 
-def test_closing_while_others_add_and_remove_readers(fast_script):
-    """What close() frees is overwritten, so that a use of it is noticed.
-
-    A race: it need not come, even where it is possible.
-    """
-    fast_script(
-        """
-pairs = [socket.socketpair() for _ in range(3)]
-for _ in range(200):
-    loop = new_loop()
-    gate = threading.Barrier(4)
-    def calls(number):
-        gate.wait()
-        try:
-            while True:
-                loop.add_reader(pairs[number][0], int)
-                loop.remove_reader(pairs[number][0])
-        except RuntimeError as exc:
-            if str(exc) != "Event loop is closed":
-                failures.append(exc)
-        except Exception as exc:
-            failures.append(exc)
-    threads = [threading.Thread(target=calls, args=(n,)) for n in range(3)]
-    for thread in threads:
-        thread.start()
-    gate.wait()
-    loop.run_until_complete(asyncio.sleep(0))
-    loop.close()
-    for thread in threads:
-        thread.join()
-for near, far in pairs:
-    near.close()
-    far.close()
-assert not failures, failures
-""",
-        MALLOC_PERTURB_="165",
-    )
-
-
 @needs_no_gil
 def test_only_the_loops_thread_takes_an_fd_from_a_transport(fast_script):
     """asyncio's loop never does: its error is the same."""
