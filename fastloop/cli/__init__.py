@@ -11,7 +11,7 @@ import sys
 
 from .commands import COMMANDS, Refused
 
-__all__ = ["COMMANDS", "Refused", "main"]
+__all__ = ["COMMANDS", "Refused", "command", "main"]
 
 #: Commands whose module is not in this package.
 _ELSEWHERE = {"top": "fastloop.observe.top"}
@@ -64,6 +64,16 @@ def main(words: list[str] | None = None) -> int:
     if first not in COMMANDS:
         return _unknown(first)
     return _command(first, rest)
+
+
+def command() -> None:
+    """Run the command that `sys.argv` has; end with its status.
+
+    A status of 0 raises no SystemExit, which `python -i` would report.
+    """
+    status = main()
+    if status:
+        sys.exit(status)
 
 
 def _command(name: str, words: list[str]) -> int:

@@ -17,7 +17,8 @@ import re
 import sys
 
 from .adopt import Counted, adopt
-from .run import become, parse
+from .become import become
+from .run import parse
 
 __all__ = ["main", "peak_memory", "report_at_exit"]
 

@@ -67,10 +67,13 @@ class Commands:
         assert lines[0].startswith("fastloop: ")
         return lines[0].removeprefix("fastloop: ")
 
-    def start(self, *words: str) -> subprocess.Popen[str]:
+    def start(
+        self, *words: str, stdin: int | None = None
+    ) -> subprocess.Popen[str]:
         """Start a command; the test waits for it."""
         return subprocess.Popen(
             [sys.executable, "-m", "fastloop", *words],
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

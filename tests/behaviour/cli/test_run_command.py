@@ -6,9 +6,13 @@ Most tests run one program both ways and compare all that comes out.
 from __future__ import annotations
 
 import os
+import py_compile
+import shutil
 import signal
 import subprocess
 import sys
+import threading
+import zipfile
 
 import pytest
 from cli_helpers import LIMIT, environment
@@ -82,6 +86,113 @@ def test_a_link_to_a_script_gives_the_folder_of_its_target(both, tmp_path):
     both("link.py")
 
 
+def test_an_archive_is_a_program_whatever_its_name(both, tmp_path):
+    both.write("look.py", LOOK)
+    for name in ("app.pyz", "app"):
+        with open(tmp_path / name, "wb") as file:
+            file.write(b"#!/usr/bin/env python3\n")
+            with zipfile.ZipFile(file, "w") as archive:
+                archive.write(tmp_path / "look.py", "__main__.py")
+        assert f"['{name}', 'one']" in both(name, "one").stdout
+    shutil.copy(tmp_path / "look.py", tmp_path / "text.zip")
+    assert "SourceFileLoader" in both("text.zip").stdout
+
+
+def test_bytecode_is_a_program_whatever_its_name(both, tmp_path):
+    file = both.write("look.py", LOOK)
+    for name in ("look.pyc", "look"):
+        py_compile.compile(str(tmp_path / file), str(tmp_path / name))
+        assert "SourcelessFileLoader" in both(name).stdout
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["-m", "nothing"],
+        ["-m", "nothing.at.all"],
+        ["-m", "there"],
+        ["there"],
+        ["there.zip"],
+    ],
+    ids=str,
+)
+def test_a_program_that_is_missing_is_reported_as_without(
+    both, tmp_path, words
+):
+    (tmp_path / "there").mkdir()
+    both.write("there/__init__.py", "")
+    with zipfile.ZipFile(tmp_path / "there.zip", "w") as archive:
+        archive.writestr("other.py", "")
+    done = both(*words)
+    assert done.returncode == 1
+    assert done.stderr.startswith(sys.executable)
+
+
+# -- frames and tracebacks ----------------------------------------------------
+
+STACK = """
+import inspect, sys, traceback, warnings
+traceback.print_stack()
+print([(at.filename, at.function) for at in inspect.stack()])
+warnings.warn("of the caller", stacklevel=3)
+def hook(kind, exc, trace):
+    traceback.print_stack()
+    print(traceback.extract_tb(trace), traceback.extract_tb(exc.__traceback__))
+    print(traceback.extract_tb(sys.last_traceback))
+    print(sys.excepthook is hook)
+sys.excepthook = hook
+1 / 0
+"""
+
+
+def test_a_program_sees_no_frames_but_its_own(both):
+    both.write("stack.py", STACK)
+    for words in (["stack.py"], ["-m", "stack"], ["-c", STACK]):
+        done = both(*words)
+        assert "fastloop" not in done.stdout + done.stderr
+        assert done.returncode == 1
+
+
+def test_a_debugger_sees_no_frames_but_the_programs(both):
+    both.write(
+        "debug.py",
+        # A debugger steps into what threading does at exit.
+        "import threading\ndef f():\n    breakpoint()\n    1 / 0\nf()\n",
+    )
+    done = both("debug.py", stdin="where\n" + "next\n" * 4)
+    assert "debug.py(5)<module>()" in done.stdout
+    assert "fastloop" not in done.stdout
+
+
+def test_a_hook_that_fails_is_reported_as_without(both):
+    both.write(
+        "hook.py",
+        "import sys\n"
+        "def hook(*exc): raise ValueError\n"
+        "sys.excepthook = hook\n"
+        "1 / 0\n",
+    )
+    assert "in sys.excepthook" in both("hook.py").stderr
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "def f():\n\n    1 / 0\nf()",
+        "x = = 3",
+        "  import sys\n  sys.nothing",
+        "import inspect\ndef f(): 1\nprint(inspect.getsource(f))",
+    ],
+)
+def test_lines_of_code_are_shown_as_without(both, code):
+    done = both("-c", code)
+    assert done.returncode == 1
+    assert "<string>" in done.stderr or "Error" in done.stderr
+
+
+# -- the end ------------------------------------------------------------------
+
+
 @pytest.mark.parametrize(
     "end",
     [
@@ -95,6 +206,11 @@ def test_a_link_to_a_script_gives_the_folder_of_its_target(both, tmp_path):
         "x = = 3",
         "try: 1 / 0\nexcept Exception as e: raise OSError('b') from e",
         "import atexit; atexit.register(print, 'at exit')\n1 / 0",
+        "import atexit; atexit.register(lambda: print(sorted(globals())))",
+        "sys.exit(1 << 40)",
+        "os.abort()",
+        "os._exit(9)",
+        "del sys.modules['__main__']",
         "sys.excepthook = lambda *a: print(a[1], a[2].tb_lineno)\n1 / 0",
     ],
 )
@@ -107,6 +223,132 @@ def test_an_error_in_a_module_is_shown_as_without(both):
     both.write("fails.py", "def f():\n    1 / 0\nf()\n")
     assert both("-m", "fails").returncode == 1
 
+
+def test_a_forked_child_ends_as_without(both):
+    both.write(
+        "fork.py",
+        """
+import os, sys
+if child := os.fork():
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+else:
+    print("child", flush=True)
+    if sys.argv[1:]:
+        raise ValueError
+""",
+    )
+    both("fork.py")
+    both("fork.py", "raise")
+
+
+def test_a_daemon_goes_on_as_without(both):
+    """Its output ends when the last of its processes does."""
+    both.write(
+        "daemon.py",
+        """
+import asyncio, os
+if os.fork():
+    os._exit(3)
+os.setsid()
+if os.fork():
+    os._exit(0)
+asyncio.run(asyncio.sleep(0))
+print(os.getpgrp() == os.getpid(), os.getppid() == os.getsid(0))
+""",
+    )
+    done = both("daemon.py")
+    assert (done.returncode, done.stdout) == (3, "False False\n")
+
+
+def test_all_input_and_output_pass_as_without(fastloop_command):
+    """100 MB out; the process is the program's own, without a pipe between."""
+    fastloop_command.write(
+        "much.py",
+        "import sys\n"
+        "for line in sys.stdin: pass\n"
+        "for _ in range(100): sys.stdout.write('x' * 1_000_000)\n",
+    )
+    process = fastloop_command.start("run", "much.py", stdin=subprocess.PIPE)
+    writer = threading.Thread(
+        target=lambda: (
+            process.stdin.writelines(["line\n"] * 100_000),
+            process.stdin.close(),
+        )
+    )
+    writer.start()
+    size = sum(map(len, iter(lambda: process.stdout.read(1 << 20), "")))
+    writer.join(LIMIT)
+    process.stdout.close()
+    assert (process.wait(LIMIT), size) == (0, 100_000_000)
+    assert process.stderr.read() == ""
+    process.stderr.close()
+
+
+def on_a_terminal(folder, data, *words):
+    """Run words on a terminal where data is typed; return status, output."""
+    ours, theirs = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, *words],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        cwd=folder,
+        env=environment(TERM="dumb"),
+        start_new_session=True,
+    )
+    os.close(theirs)
+    os.write(ours, data)
+    shown = b""
+    while True:
+        try:
+            shown += os.read(ours, 65536)
+        except OSError:  # nobody has it any more
+            break
+    os.close(ours)
+    return process.wait(LIMIT), shown.decode()
+
+
+@pytest.fixture
+def both_on_a_terminal(fastloop_command):
+    """As `both`, on a terminal; the typed line's echo may be anywhere."""
+
+    def both(data, *words):
+        plain, run = (
+            on_a_terminal(fastloop_command.folder, data, *more, *words)
+            for more in ((), ("-m", "fastloop", "run"))
+        )
+        echo = data.decode().replace("\n", "\r\n")
+        assert run[1].replace(echo, "", 1) == plain[1].replace(echo, "", 1)
+        assert run[0] == plain[0]
+        return run
+
+    both.write = fastloop_command.write
+    return both
+
+
+def test_a_program_has_the_terminal_as_without(both_on_a_terminal):
+    both_on_a_terminal.write(
+        "ask.py",
+        "import os, sys\n"
+        "print(sys.stdin.isatty(), os.ttyname(1) == os.ttyname(0))\n"
+        "print(os.getpgrp() == os.getpid(), input('name? '))\n"
+        "1 / 0\n",
+    )
+    status, shown = both_on_a_terminal(b"bob\n", "ask.py")
+    assert status == 1
+    assert "True bob" in shown and "ZeroDivisionError" in shown
+
+
+def test_a_terminal_as_the_program_is_interactive(fastloop_command):
+    code = b"import asyncio as a; r = a.Runner(); r.get_loop(); exit(3)\n"
+    status, shown = on_a_terminal(
+        fastloop_command.folder, code, "-m", "fastloop", "run", "-"
+    )
+    assert status == 3
+    assert "<fastloop.Loop running=False" in shown
+
+
+# -- the loop -----------------------------------------------------------------
 
 ALL_WAYS = (
     KIND
@@ -197,6 +439,57 @@ def test_options_of_python_may_come_first(fastloop_command):
     assert done.stdout == "True ['-c', '-X', 'x'] ['default', 'error']\n"
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["-x", "first.py"],
+        ["-Bux", "first.py"],
+        ["-R", "look.py"],
+        ["-S", "look.py", "one"],
+        ["-S", "-m", "look"],
+        ["-I", "look.py", "-S"],
+        ["-Ic", LOOK],
+        ["-Im", "timeit", "-h"],
+        ["-W", "-x", "-OO", "look.py"],
+        ["--check-hash-based-pycs", "always", "look.py"],
+        ["--", "look.py"],
+        ["--", "-m"],
+        ["-V"],
+        ["-VV", "look.py"],
+        ["--version"],
+        ["--help-xoptions"],
+    ],
+    ids=str,
+)
+def test_options_of_python_mean_the_same(both, words):
+    both.write("look.py", LOOK + "print(sys.flags, sys.warnoptions)\n")
+    both.write("-m", LOOK)
+    both.write("first.py", "this is not Python\n1 / 0\n")
+    assert both(*words).stdout or "first.py" in words
+
+
+@pytest.mark.parametrize("option", ["-S", "-I", "-P"])
+def test_fastloop_is_found_whatever_the_options(fastloop_command, option):
+    code = KIND + "print(asyncio.run(kind()))"
+    done = fastloop_command("run", option, "-c", code)
+    assert (done.stdout, done.stderr) == ("fastloop\n", "")
+
+
+def test_options_on_both_sides_are_kept(fastloop_command):
+    code = "import sys; print(sys.flags.dev_mode, sys.flags.optimize)"
+    done = fastloop_command.python(
+        "-Xdev", "-m", "fastloop", "run", "-O", "-c", code
+    )
+    assert (done.stdout, done.stderr) == ("True 1\n", "")
+
+
+@pytest.mark.parametrize("end", ["", "1 / 0", "sys.exit(3)"])
+def test_python_stays_interactive_as_without(both, end):
+    both.write("look.py", f"import sys\n{end}\n")
+    asked = "sorted(globals())\nsys.last_traceback.tb_frame.f_lineno\n"
+    assert "__name__" in both("-i", "look.py", stdin=asked).stdout
+
+
 def test_ctrl_c_is_the_programs(fastloop_command):
     fastloop_command.write(
         "wait.py",
@@ -233,11 +526,12 @@ asyncio.run(main())
     ("words", "sentence"),
     [
         (["nope.py"], "there is no program nope.py"),
-        (["-m", "no_such"], "there is no module no_such"),
         (["-m"], "run -m wants one word more"),
         (["--nope"], "run knows no option --nope"),
+        (["-uZ", "nope.py"], "run knows no option -uZ"),
+        (["-X"], "run -X wants one word more"),
+        (["-u"], "run wants a program: prog.py, -m module, -c code"),
         ([], "run wants a program: prog.py, -m module, -c code"),
-        (["."], ". is a folder without __main__.py"),
     ],
     ids=str,
 )

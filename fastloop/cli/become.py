@@ -1,0 +1,171 @@
+"""Makes a program this process's `__main__`, as the interpreter would.
+
+It has the same module object, `sys.argv`, `sys.path[0]`, no `__spec__` for a
+script, so that pickles and spawned processes find it.  What it raises goes to
+the interpreter, which ends as it would have.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib.machinery import (
+    BuiltinImporter,
+    SourceFileLoader,
+    SourcelessFileLoader,
+)
+from importlib.util import MAGIC_NUMBER
+from io import open_code
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import CodeType
+    from typing import Any
+
+    from .run import Program
+
+    #: Calls a function with arguments; returns its result.
+    Call = Callable[..., Any]
+
+__all__ = ["become"]
+
+
+def _call(function: Callable[..., Any], *args: object) -> Any:
+    return function(*args)
+
+
+def become(program: Program, call: Call = _call) -> None:
+    """Run the program as this process's `__main__`; it returns or raises.
+
+    call makes each call that may raise what the user sees: the function comes
+    first, then its arguments.
+    """
+    if program.how == "-m":
+        sys.argv[:] = ["-m", *program.words]
+        _replace_path(os.getcwd())
+        _run_module(call, program.name, True)
+    elif program.how == "-c":
+        sys.argv[:] = ["-c", *program.words]
+        _replace_path("")
+        _run_code(call, program.name)
+    else:
+        sys.argv[:] = [program.name, *program.words]
+        _run_file(call, program)
+
+
+def _run_module(call: Call, name: str, alter_argv: bool) -> None:
+    """What the interpreter itself calls for `-m`."""
+    import runpy
+
+    _fresh_main()
+    call(runpy._run_module_as_main, name, alter_argv)  # type: ignore[attr-defined]
+
+
+def _run_file(call: Call, program: Program) -> None:
+    if program.name == "-":
+        _replace_path("")
+        names = _fresh_main(__file__="<stdin>", __loader__=BuiltinImporter)
+        source = sys.stdin.buffer.read() if sys.stdin else b""
+        _execute(call, _compiled(call, source, "<stdin>"), names)
+        return
+    path = os.path.abspath(program.name)
+    if _has_modules(path):
+        _replace_path(path, always=True)
+        _run_module(call, "__main__", False)
+        return
+    _replace_path(os.path.dirname(os.path.realpath(path)))
+    source = _read(path)
+    if path.endswith(".pyc") or source[:2] == MAGIC_NUMBER[:2]:
+        loader = SourcelessFileLoader("__main__", path)
+        names = _fresh_main(__file__=path, __loader__=loader)
+        _execute(call, call(loader.get_code, "__main__"), names)
+        return
+    if program.skips_line:
+        source = source[source.find(b"\n") :] if b"\n" in source else b""
+    # Its get_code() would keep the bytecode, which Python does not for a
+    # script.
+    loader = SourceFileLoader("__main__", path)
+    names = _fresh_main(__file__=path, __loader__=loader)
+    _execute(call, _compiled(call, source, path), names)
+
+
+def _compiled(call: Call, source: bytes | str, name: str) -> CodeType:
+    code: CodeType = call(compile, source, name, "exec", 0, True)
+    return code
+
+
+def _execute(call: Call, code: CodeType, names: dict[str, Any]) -> None:
+    try:
+        call(exec, code, names)
+    finally:
+        # The interpreter does so, too: exit functions and `python -i` see it.
+        names.pop("__file__", None)
+        names.pop("__cached__", None)
+
+
+def _has_modules(path: str) -> bool:
+    """Whether the program is a folder or an archive, whatever its name."""
+    for hook in sys.path_hooks:
+        try:
+            hook(path)
+        except ImportError:
+            continue
+        return True
+    return False
+
+
+def _read(path: str) -> bytes:
+    try:
+        with open_code(path) as file:
+            return file.read()
+    except OSError as exc:
+        print(f"fastloop: cannot open {path}: {exc.strerror}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def _run_code(call: Call, source: str) -> None:
+    names = _fresh_main(__loader__=BuiltinImporter)
+    if sys.version_info >= (3, 14):
+        from textwrap import dedent
+
+        source = dedent(source)
+    code = _compiled(call, source, "<string>")
+    if sys.version_info >= (3, 13):
+        # So tracebacks show the lines.
+        import linecache
+
+        key: Any = code if sys.version_info >= (3, 14) else "<string>"
+        linecache._register_code(key, source, "<string>")  # type: ignore[attr-defined]
+    call(exec, code, names)
+
+
+def _replace_path(first: str, always: bool = False) -> None:
+    """Have `sys.path` begin as it would without us."""
+    if not sys.flags.safe_path:
+        sys.path[:1] = [first]
+    elif always:
+        sys.path.insert(0, first)
+
+
+def _fresh_main(**more: object) -> dict[str, Any]:
+    """Return the names of `__main__`, as a new program finds them."""
+    main = sys.modules["__main__"]
+    names = main.__dict__
+    names.clear()
+    import builtins
+
+    names.update(
+        __name__="__main__",
+        __doc__=None,
+        __package__=None,
+        __loader__=None,
+        __spec__=None,
+        __builtins__=builtins,
+    )
+    if sys.version_info < (3, 14):
+        names["__annotations__"] = {}
+    if "__file__" in more and sys.version_info < (3, 15):
+        names["__cached__"] = None
+    names.update(more)
+    return names
