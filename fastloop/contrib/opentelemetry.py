@@ -15,6 +15,7 @@ from __future__ import annotations
 import threading
 import time
 import weakref
+from functools import partial
 from typing import TYPE_CHECKING
 
 try:
@@ -30,7 +31,7 @@ from fastloop import __version__
 from . import metered
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterator
     from typing import Any
 
     from fastloop.loop import Loop
@@ -60,11 +61,16 @@ class _Reading:
         self._now = self._change = loop.metrics()
         self._read_s = float("-inf")
 
+    def loop(self) -> Loop | None:
+        """Return the loop, or None when it is closed."""
+        loop = self._loop()
+        return None if loop is None or loop.is_closed() else loop
+
     def read(self) -> tuple[LoopMetrics, LoopMetrics] | None:
         """Return both, or None when the loop is closed."""
         with self._lock:
-            loop = self._loop()
-            if loop is None or loop.is_closed():
+            loop = self.loop()
+            if loop is None:
                 return None
             if time.monotonic() - self._read_s > _ONE_COLLECTION_S:
                 now = loop.metrics()
@@ -74,70 +80,113 @@ class _Reading:
             return self._now, self._change
 
 
+class _Loops:
+    """The loops that one provider's instruments of one prefix tell of."""
+
+    def __init__(self, provider: Any, prefix: str) -> None:
+        self._readings: dict[str, _Reading] = {}
+        self._base = base = f"{prefix}.eventloop"
+        meter = api.get_meter("fastloop", __version__, provider)
+        for name, value in _DELAYS.items():
+            meter.create_observable_gauge(
+                f"{base}.delay.{name}",
+                [partial(self._observe, value)],
+                "s",
+                f"Event loop {name} delay.",
+            )
+        meter.create_observable_gauge(
+            f"{base}.utilization",
+            [partial(self._observe, lambda change: change.utilization)],
+            "1",
+            "Event loop utilization.",
+        )
+        meter.create_observable_counter(
+            f"{base}.time",
+            [self._observe_time],
+            "s",
+            "Cumulative duration of time the event loop has been in each "
+            "state.",
+        )
+        meter.create_observable_counter(
+            f"{base}.blocked_callbacks",
+            [self._observe_blocked],
+            "{callback}",
+            "Callbacks that the watchdog has reported.",
+        )
+
+    def add(self, loop: Loop, name: str) -> None:
+        """Tell of a loop from now on; ValueError if its name is taken."""
+        reading = self._readings.get(name)
+        known = None if reading is None else reading.loop()
+        if known is None:
+            self._readings[name] = _Reading(loop)
+        elif known is not loop:
+            raise ValueError(f"another loop is instrumented as {name!r}")
+
+    def _read(
+        self,
+    ) -> Iterator[tuple[dict[str, str], LoopMetrics, LoopMetrics]]:
+        """Yield each open loop's attributes, metrics and last changes."""
+        for name, reading in list(self._readings.items()):
+            found = reading.read()
+            if found is not None:
+                yield {f"{self._base}.name": name}, *found
+
+    def _observe(
+        self, value: Callable[[LoopMetrics], float], options: object
+    ) -> Iterator[Any]:
+        for attributes, _, change in self._read():
+            yield api.Observation(value(change), attributes)
+
+    def _observe_time(self, options: object) -> Iterator[Any]:
+        state = f"{self._base}.state"
+        for attributes, now, _ in self._read():
+            for name, time_ns in (
+                ("active", now.busy_time_ns),
+                ("idle", now.sleep_time_ns),
+            ):
+                yield api.Observation(
+                    time_ns / 1e9, {**attributes, state: name}
+                )
+
+    def _observe_blocked(self, options: object) -> Iterator[Any]:
+        for attributes, now, _ in self._read():
+            yield api.Observation(now.blocked_callbacks, attributes)
+
+
+#: By prefix: a meter takes the callbacks of an instrument only once.
+_of_global: dict[str, _Loops] = {}
+_of_others: weakref.WeakKeyDictionary[object, dict[str, _Loops]]
+_of_others = weakref.WeakKeyDictionary()
+_lock = threading.Lock()
+
+
 def instrument(
     loop: Loop | None = None,
     *,
+    name: str = "main",
     meter_provider: Any = None,
     prefix: str = "fastloop",
 ) -> None:
-    """Make observable instruments of a loop, by default the running one.
+    """Make observable instruments tell of a loop, by default the running one.
 
     Turns its metrics on.  ``fastloop.eventloop.delay.*`` and ``.utilization``
     are of the time since the last collection, ``.time`` counts seconds by the
     attribute ``fastloop.eventloop.state``, ``active`` or ``idle``,
     ``.blocked_callbacks`` counts what the watchdog has reported; nothing is
-    observed of a loop that is closed.  prefix replaces ``fastloop`` in all
-    names: ``nodejs`` fits dashboards that exist.  meter_provider is the global
-    one by default.  Raises TypeError for a loop that is not fastloop's,
+    observed of a loop that is closed.  name is the value of the attribute
+    ``fastloop.eventloop.name`` and tells loops of one process apart.  prefix
+    replaces ``fastloop`` in all names: ``nodejs`` fits dashboards that exist.
+    meter_provider is the global one by default.  Raises TypeError for a loop
+    that is not fastloop's, ValueError for a name that another open loop has,
     RuntimeError where no loop runs and none is given.
     """
     loop = metered(loop)
-    reading = _Reading(loop)
-    meter = api.get_meter("fastloop", __version__, meter_provider)
-    base = f"{prefix}.eventloop"
-
-    def gauge(
-        name: str, unit: str, text: str, value: Callable[[LoopMetrics], float]
-    ) -> None:
-        def observe(options: object) -> Iterable[Any]:
-            found = reading.read()
-            if found is not None:
-                yield api.Observation(value(found[1]))
-
-        meter.create_observable_gauge(name, [observe], unit, text)
-
-    for name, delay in _DELAYS.items():
-        gauge(f"{base}.delay.{name}", "s", f"Event loop {name} delay.", delay)
-    gauge(
-        f"{base}.utilization",
-        "1",
-        "Event loop utilization.",
-        lambda change: change.utilization,
-    )
-
-    def observe_time(options: object) -> Iterable[Any]:
-        found = reading.read()
-        if found is not None:
-            now = found[0]
-            state = f"{base}.state"
-            yield api.Observation(now.busy_time_ns / 1e9, {state: "active"})
-            yield api.Observation(now.sleep_time_ns / 1e9, {state: "idle"})
-
-    meter.create_observable_counter(
-        f"{base}.time",
-        [observe_time],
-        "s",
-        "Cumulative duration of time the event loop has been in each state.",
-    )
-
-    def observe_blocked(options: object) -> Iterable[Any]:
-        found = reading.read()
-        if found is not None:
-            yield api.Observation(found[0].blocked_callbacks)
-
-    meter.create_observable_counter(
-        f"{base}.blocked_callbacks",
-        [observe_blocked],
-        "{callback}",
-        "Callbacks that the watchdog has reported.",
-    )
+    with _lock:
+        if meter_provider in (None, api.get_meter_provider()):
+            instrumented = _of_global
+        else:
+            instrumented = _of_others.setdefault(meter_provider, {})
+        if prefix not in instrumented:
+            instrumented[prefix] = _Loops(meter_provider, prefix)
+        instrumented[prefix].add(loop, name)

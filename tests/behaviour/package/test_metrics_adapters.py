@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -186,53 +187,67 @@ async def test_the_dashboard_asks_for_what_there_is(loop):
 
 
 def collected(reader):
+    """What is told of each loop, by metric and state; without prefixes."""
     found = {}
-    for resource in reader.get_metrics_data().resource_metrics:
+    data = reader.get_metrics_data()
+    for resource in data.resource_metrics if data else ():
         for scope in resource.scope_metrics:
             for metric in scope.metrics:
+                prefix, dot, name = metric.name.partition(".eventloop.")
                 for point in metric.data.data_points:
-                    state = "".join(point.attributes.values())
-                    key = f"{metric.name} {state}".strip()
-                    found[key] = (point.value, metric.unit)
+                    rest = dict(point.attributes)
+                    of_loop = found.setdefault(
+                        rest.pop(f"{prefix}{dot}name"), {}
+                    )
+                    state = rest.pop(f"{prefix}{dot}state", "")
+                    key = f"{name} {state}".strip()
+                    assert not rest and key not in of_loop
+                    of_loop[key] = (point.value, metric.unit)
     return found
 
 
-async def test_instruments_of_the_running_loop(loop):
+@pytest.fixture
+def otel():
+    """Return a reader that keeps what it is told, and its provider."""
     reader = InMemoryMetricReader()
     provider = MeterProvider([reader])
+    yield reader, provider
+    provider.shutdown()
+
+
+async def test_instruments_of_the_running_loop(loop, otel):
+    reader, provider = otel
     opentelemetry.instrument(meter_provider=provider)
     await asyncio.sleep(0.01)
     time.sleep(0.03)
     await asyncio.sleep(0)
-    found = collected(reader)
+    found = collected(reader)["main"]
     assert set(found) == {
-        "fastloop.eventloop.delay.max",
-        "fastloop.eventloop.delay.mean",
-        "fastloop.eventloop.delay.p50",
-        "fastloop.eventloop.delay.p90",
-        "fastloop.eventloop.delay.p99",
-        "fastloop.eventloop.utilization",
-        "fastloop.eventloop.time active",
-        "fastloop.eventloop.time idle",
-        "fastloop.eventloop.blocked_callbacks",
+        "delay.max",
+        "delay.mean",
+        "delay.p50",
+        "delay.p90",
+        "delay.p99",
+        "utilization",
+        "time active",
+        "time idle",
+        "blocked_callbacks",
     }
-    assert found["fastloop.eventloop.delay.max"][0] >= 0.03
-    assert 0 < found["fastloop.eventloop.utilization"][0] < 1
-    assert found["fastloop.eventloop.time active"][0] >= 0.03
-    assert found["fastloop.eventloop.time idle"][0] >= 0.008
+    assert found["delay.max"][0] >= 0.03
+    assert 0 < found["utilization"][0] < 1
+    assert found["time active"][0] >= 0.03
+    assert found["time idle"][0] >= 0.008
     units = {unit for _, unit in found.values()}
     assert units == {"s", "1", "{callback}"}
-    provider.shutdown()
 
 
 @pytest.mark.skipif(
     not getattr(sys, "_is_gil_enabled", lambda: True)(),
     reason="there is no watchdog without a GIL",
 )
-async def test_both_count_what_the_watchdog_reports(loop):
+async def test_both_count_what_the_watchdog_reports(loop, otel):
     loop.enable_metrics(watchdog_s=0.02)
-    registry, reader = CollectorRegistry(), InMemoryMetricReader()
-    provider = MeterProvider([reader])
+    registry, (reader, provider) = CollectorRegistry(), otel
     prometheus.register(registry=registry)
     opentelemetry.instrument(meter_provider=provider)
     await asyncio.sleep(0)
@@ -243,22 +258,102 @@ async def test_both_count_what_the_watchdog_reports(loop):
     count = loop.metrics().blocked_callbacks
     assert count >= 1
     name = 'fastloop_blocked_callbacks_total{loop="main"}'
-    observed = collected(reader)["fastloop.eventloop.blocked_callbacks"]
+    observed = collected(reader)["main"]["blocked_callbacks"]
     assert observed[0] >= count
     assert scrape(registry)[name] >= count
-    provider.shutdown()
 
 
-async def test_nothing_is_observed_of_a_closed_loop(loop, loop_factory):
+def test_loops_of_two_threads_are_told_apart(loop_kind, otel, in_thread):
+    reader, provider = otel
+    both_ready, both_read = threading.Barrier(3), threading.Event()
+
+    async def main(name, block_s):
+        opentelemetry.instrument(name=name, meter_provider=provider)
+        await asyncio.sleep(0)
+        time.sleep(block_s)
+        await asyncio.sleep(0)
+        both_ready.wait(PATIENCE)
+        both_read.wait(PATIENCE)
+
+    for name, block_s in (("main", 0), ("second", 0.03)):
+        in_thread(lambda *of: fastloop.run(main(*of)), name, block_s)
+    both_ready.wait(PATIENCE)
+    found = collected(reader)
+    both_read.set()
+    first, second = found["main"], found["second"]
+    assert set(first) == set(second)
+    assert second["delay.max"][0] >= 0.03
+    assert second["time active"][0] >= 0.03
+
+
+def test_a_loop_that_begins_later_is_told_of_too(loop_factory, otel):
+    reader, provider = otel
+    for _ in range(2):
+        loop = loop_factory()
+        for _ in range(2):
+            opentelemetry.instrument(loop, meter_provider=provider)
+        assert set(collected(reader)) == {"main"}
+        loop.close()
+        assert not collected(reader)
+
+
+def test_two_loops_cannot_have_one_name(loop, loop_factory, otel):
+    reader, provider = otel
+    opentelemetry.instrument(loop, meter_provider=provider)
     other = loop_factory()
-    reader = InMemoryMetricReader()
-    provider = MeterProvider([reader])
-    opentelemetry.instrument(other, meter_provider=provider, prefix="nodejs")
-    assert "nodejs.eventloop.utilization" in collected(reader)
+    with pytest.raises(ValueError, match="another loop is instrumented as"):
+        opentelemetry.instrument(other, meter_provider=provider)
+    opentelemetry.instrument(other, name="other", meter_provider=provider)
+    assert set(collected(reader)) == {"main", "other"}
     other.close()
-    data = reader.get_metrics_data()
-    assert data is None or not data.resource_metrics
-    provider.shutdown()
+
+
+def test_names_may_have_another_prefix(loop, loop_factory, otel):
+    reader, provider = otel
+    other = loop_factory()
+    opentelemetry.instrument(loop, meter_provider=provider)
+    opentelemetry.instrument(
+        other, name="node", meter_provider=provider, prefix="nodejs"
+    )
+    found = collected(reader)
+    assert set(found) == {"main", "node"}
+    assert set(found["main"]) == set(found["node"])
+    other.close()
+
+
+GLOBAL = """
+import fastloop
+from fastloop.contrib.opentelemetry import instrument
+from opentelemetry import metrics
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+
+loops = [fastloop.new_event_loop() for _ in range(3)]
+instrument(loops[0], name="before")
+reader = InMemoryMetricReader()
+metrics.set_meter_provider(MeterProvider([reader]))
+instrument(loops[1], name="after")
+instrument(loops[2], name="given", meter_provider=metrics.get_meter_provider())
+[found] = reader.get_metrics_data().resource_metrics
+for metric in found.scope_metrics[0].metrics:
+    if metric.name == "fastloop.eventloop.utilization":
+        for point in metric.data.data_points:
+            print(*point.attributes.values())
+for loop in loops:
+    loop.close()
+"""
+
+
+def test_the_global_provider_tells_of_every_loop(loop_kind):
+    """Also of one that was instrumented before the provider was set."""
+    done = subprocess.run(
+        [sys.executable, "-c", GLOBAL],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert done.stderr == ""
+    assert done.stdout.split() == ["before", "after", "given"]
 
 
 def test_another_loop_is_refused(loop_kind):
