@@ -52,9 +52,12 @@ _MOST_FRAMES = 40
 
 def default_path(pid: int, uid: int) -> str:
     """Return the socket's path for a process and user if none is given."""
-    return os.path.join(
-        tempfile.gettempdir(), f"fastloop-{uid}", f"{pid}.sock"
-    )
+    return os.path.join(tempfile.gettempdir(), socket_name(pid, uid))
+
+
+def socket_name(pid: int, uid: int) -> str:
+    """Return the default path's part below the temporary folder."""
+    return f"fastloop-{uid}/{pid}.sock"
 
 
 def _make_folder(path: str) -> None:

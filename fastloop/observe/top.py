@@ -7,11 +7,8 @@ what changed between two reads, in colours on a terminal.
 from __future__ import annotations
 
 import contextlib
-import glob
 import io
 import json
-import os
-import socket
 import sys
 import threading
 import time
@@ -22,147 +19,12 @@ from fastloop.cli.commands import Refused
 from fastloop.cli.options import parser_of
 from fastloop.metrics import LoopMetrics
 
-from .metrics_socket import default_path
+from .reading import find, read
 
-__all__ = ["find", "main", "read"]
+__all__ = ["main"]
 
-_TIMEOUT_S = 5.0
-_PACKAGE = os.path.dirname(os.path.dirname(__file__))
-_RUN = os.path.join(_PACKAGE, "cli", "run.py:")
 #: A terminal's bold, yellow and normal text.
 _COLOURS = ("\x1b[1m", "\x1b[33m", "\x1b[m")
-_HOW = (
-    "start it with FASTLOOP_METRICS_SOCKET=1, or have it call "
-    "loop.enable_metrics(socket=True)"
-)
-
-
-# -- finding and reading ------------------------------------------------------
-
-
-def _owner(pid: int) -> int:
-    """Return a process's user; Refused if there is no such process."""
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        raise Refused(f"there is no process {pid}") from None
-    except PermissionError:
-        raise Refused(
-            f"process {pid} is another user's: its metrics are for that user"
-        ) from None
-    with contextlib.suppress(OSError):
-        return os.stat(f"/proc/{pid}").st_uid
-    return os.geteuid()
-
-
-def _from_environment(pid: int) -> str | None:
-    """Return FASTLOOP_METRICS_SOCKET of a process, read from /proc."""
-    name = b"FASTLOOP_METRICS_SOCKET="
-    with contextlib.suppress(OSError), open(f"/proc/{pid}/environ", "rb") as f:
-        for entry in f.read().split(b"\0"):
-            path = os.fsdecode(entry.removeprefix(name))
-            if entry.startswith(name) and path not in ("", "0", "1"):
-                folder = os.readlink(f"/proc/{pid}/cwd")
-                return os.path.join(folder, path.replace("{pid}", str(pid)))
-    return None
-
-
-def _only_one() -> str:
-    pattern = default_path(0, os.geteuid()).replace("0.sock", "*.sock")
-    found = []
-    for path in sorted(glob.glob(pattern)):
-        with contextlib.suppress(Refused):
-            read(path)
-            found.append(path)
-    if not found:
-        raise Refused(f"no process shows its metrics: {_HOW}")
-    if len(found) > 1:
-        raise Refused(f"several processes do, name one: {' '.join(found)}")
-    return found[0]
-
-
-def find(target: str | None) -> str:
-    """Return the socket's path for a pid, a path, or None.
-
-    None selects the only process of this user that shows its metrics.  Raises
-    Refused if there is no such socket, or more than one for None.
-    """
-    if target is None:
-        return _only_one()
-    if not target.isdecimal():
-        return target
-    pid = int(target)
-    path = default_path(pid, _owner(pid))
-    if not os.path.exists(path):
-        path = _from_environment(pid) or path
-    if not os.path.exists(path):
-        raise Refused(f"process {pid} shows no metrics: {_HOW}")
-    return path
-
-
-_METRICS: dict[str, Any] = dict.fromkeys(LoopMetrics.__dataclass_fields__, int)
-_METRICS["lag"] = {"counts": [int], "sum_ns": int, "max_ns": int}
-#: The parts of a document that top uses, and their types.
-_ANSWER = {
-    "program": str,
-    "pid": int,
-    "python": str,
-    "fastloop": str,
-    "loops": [
-        {
-            "metrics": _METRICS,
-            "blocked_in": [str],
-            "slow": [{"name": str, "duration_ns": int, "stack": [str]}],
-            "blocked": [
-                {
-                    "name": str,
-                    "duration_ns": int,
-                    "gc_time_ns": int,
-                    "stack": [str],
-                }
-            ],
-        }
-    ],
-}
-
-
-def _fits(value: Any, shape: Any) -> bool:
-    """Whether a JSON value has every key of a shape, with its types."""
-    if isinstance(shape, dict):
-        return isinstance(value, dict) and all(
-            key in value and _fits(value[key], one)
-            for key, one in shape.items()
-        )
-    if isinstance(shape, list):
-        return isinstance(value, list) and all(
-            _fits(one, shape[0]) for one in value
-        )
-    return type(value) is shape and (shape is str or 0 <= value < 1 << 64)
-
-
-def read(path: str) -> dict[str, Any]:
-    """Return the document that a process sends on its socket.
-
-    Raises Refused if it cannot be read, or is no document of fastloop's.
-    """
-    parts = []
-    try:
-        with socket.socket(socket.AF_UNIX) as sock:
-            sock.settimeout(_TIMEOUT_S)
-            sock.connect(path)
-            while part := sock.recv(1 << 16):
-                parts.append(part)
-        answer: dict[str, Any] = json.loads(b"".join(parts))
-        if not _fits(answer, _ANSWER):
-            raise ValueError
-        for loop in answer["loops"]:
-            loop["metrics"] = LoopMetrics.from_dict(loop["metrics"])
-    except OSError as exc:
-        raise Refused(f"{path}: {exc.strerror or exc}") from None
-    except (ValueError, RecursionError):
-        raise Refused(f"{path}: no metrics of fastloop's") from None
-    return answer
-
 
 # -- showing ------------------------------------------------------------------
 
@@ -238,23 +100,23 @@ def _rows(now: LoopMetrics, change: LoopMetrics) -> Iterator[tuple[str, str]]:
 def _notes(loop: dict[str, Any]) -> list[str]:
     """Return lines: where the loop is blocked, and its slow callbacks."""
     found = []
-    # Under `python -m fastloop run` every stack contains cli/run.py: omit it.
-    where = [one for one in loop["blocked_in"] if not one.startswith(_RUN)]
+    where = loop["blocked_in"][-8:]
     if where:
-        found += ["blocked in:", *(f"  {line}" for line in where[-8:])]
+        found += ["blocked in:", *(f"  {_printable(line)}" for line in where)]
     if loop["slow"]:
         found.append("slow callbacks, the last ones first:")
     for slow in reversed(loop["slow"][-5:]):
         at = slow["stack"][0] if slow["stack"] else ""
-        found.append(f"  {_duration(slow['duration_ns'])} {slow['name']} {at}")
-    if loop["blocked"]:
-        found.append("blocked callbacks, the last ones first:")
-    for one in reversed(loop["blocked"][-5:]):
-        at = one["stack"][-1] if one["stack"] else ""
-        took = f"{_duration(one['duration_ns'])} or more"
-        in_gc = f"{_duration(one['gc_time_ns'])} in the garbage collector"
-        found.append(f"  {took}, {in_gc}: {one['name']} {at}")
+        text = _printable(f"{slow['name']} {at}")
+        found.append(f"  {_duration(slow['duration_ns'])} {text}")
     return found
+
+
+def _printable(text: str) -> str:
+    """Return a process's text without what a terminal obeys."""
+    return "".join(
+        one if one.isprintable() else ascii(one)[1:-1] for one in text
+    )
 
 
 def _changes(
@@ -275,7 +137,7 @@ def _changes(
 
 
 def _title(found: dict[str, Any]) -> str:
-    return (
+    return _printable(
         f"{found['program']}, process {found['pid']}, "
         f"Python {found['python']}, fastloop {found['fastloop']}"
     )
@@ -299,24 +161,26 @@ def _text(
     return "\n".join(lines)
 
 
-def _read_again(path: str, before: dict[str, Any]) -> dict[str, Any]:
+def _read_again(
+    path: str, pid: int | None, before: dict[str, Any]
+) -> dict[str, Any]:
     """Read the socket again; Refused says that the process has ended."""
     try:
-        return read(path)
+        return read(path, pid)
     except Refused:
         raise Refused(
             f"process {before['pid']} has ended, or has closed {path}"
         ) from None
 
 
-def _watch(path: str, interval_s: float) -> None:
-    now, before = read(path), None
+def _watch(path: str, pid: int | None, interval_s: float) -> None:
+    now, before = read(path, pid), None
     terminal = sys.stdout.isatty()
     clear = "\x1b[H\x1b[2J" if terminal else ""
     while True:
         print(f"{clear}{_text(now, before, terminal)}", flush=True)
         time.sleep(interval_s)
-        before, now = now, _read_again(path, now)
+        before, now = now, _read_again(path, pid, now)
 
 
 # -- the command --------------------------------------------------------------
@@ -349,14 +213,14 @@ def main(words: list[str]) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A program's path may contain bytes that are not text.
         sys.stdout.reconfigure(errors="backslashreplace")
-    path = find(args.target)
+    path, pid = find(args.target)
     try:
         if args.json:
-            _print_json(path, args.interval, args.once)
+            _print_json(path, pid, args.interval, args.once)
         elif args.once:
-            print(_text(read(path), None, sys.stdout.isatty()))
+            print(_text(read(path, pid), None, sys.stdout.isatty()))
         else:
-            _watch(path, args.interval)
+            _watch(path, pid, args.interval)
     except (KeyboardInterrupt, BrokenPipeError):
         # The normal end: the user pressed Ctrl-C or closed the pipe.
         with contextlib.suppress(OSError):
@@ -364,9 +228,11 @@ def main(words: list[str]) -> int:
     return 0
 
 
-def _print_json(path: str, interval_s: float, once: bool) -> None:
+def _print_json(
+    path: str, pid: int | None, interval_s: float, once: bool
+) -> None:
     while True:
-        found = read(path)
+        found = read(path, pid)
         for loop in found["loops"]:
             loop["metrics"] = loop["metrics"].to_dict()
         print(json.dumps(found), flush=True)

@@ -25,6 +25,7 @@ from fastloop import cli
 INSTRUMENTED = [
     "fastloop.metrics",
     "fastloop.observe.metrics_socket",
+    "fastloop.observe.reading",
     "fastloop.observe.top",
 ]
 MOST_BYTES = 200

@@ -24,7 +24,7 @@ from patience import PATIENCE
 import fastloop
 from fastloop import cli
 from fastloop.observe import metrics_socket
-from fastloop.observe import top as reader
+from fastloop.observe import reading as reader
 
 pytestmark = pytest.mark.parametrize("loop_kind", ["fastloop"], indirect=True)
 
@@ -136,7 +136,7 @@ def test_a_blocked_programs_own_lines_are_shown(
         assert (code, err) == (0, "")
     process.communicate(timeout=PATIENCE)
     assert f"{file}:2 block" in out and f"{file}:3 <module>" in out
-    assert "run.py:" not in out
+    assert "fastloop/cli" not in out
 
 
 def test_slow_callbacks_are_remembered_without_a_hook(loop, iterate, shown):
@@ -194,8 +194,8 @@ def test_the_default_folder_must_be_the_users_alone(
         loop.enable_metrics(socket=True)
     folder.chmod(0o700)
     loop.enable_metrics(socket=True)
-    assert reader.find(str(os.getpid())) == f"{folder}/{os.getpid()}.sock"
-    assert reader.find(None) == f"{folder}/{os.getpid()}.sock"
+    own = os.getpid()
+    assert reader.find(str(own)) == (f"{folder}/{own}.sock", own)
 
 
 def test_a_client_that_does_not_read_blocks_no_other(shown, in_thread):
@@ -423,7 +423,7 @@ def test_invalid_answers_are_one_line_errors(loop, tmp_path, top):
     own = str(os.getpid())
     assert top(own, "--once")[0::2] == (
         2,
-        f"fastloop: process {own} shows no metrics: {reader._HOW}\n",
+        f"fastloop: process {own} shows no metrics: {reader.HOW}\n",
     )
     code, out, err = top(str(tmp_path / "none"), "--once")
     assert (code, out) == (2, "") and "No such file" in err
@@ -519,6 +519,15 @@ def test_a_program_whose_path_is_no_text_is_shown(
     code, out, err = top(path, "--once")
     assert (code, err) == (0, "")
     assert out.startswith("\\udcff.py, process")
+
+
+async def test_what_a_terminal_would_obey_is_shown_as_text(
+    shown, top, monkeypatch
+):
+    monkeypatch.setattr(sys, "argv", ["\x1b]0;title\x07.py"])
+    code, out, err = top(shown, "--once")
+    assert (code, err) == (0, "")
+    assert out.startswith("\\x1b]0;title\\x07.py, process")
 
 
 # -- the environment ----------------------------------------------------------
