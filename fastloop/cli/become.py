@@ -132,10 +132,11 @@ def _run_code(call: Call, source: str) -> None:
         source = dedent(source)
     code = _compiled(call, source, "<string>")
     if sys.version_info >= (3, 13):
-        # So tracebacks show the lines.
+        # So tracebacks show the lines.  3.13.0 knows them by the name alone.
         import linecache
 
-        key: Any = code if sys.version_info >= (3, 14) else "<string>"
+        by_code = hasattr(linecache, "_interactive_cache")
+        key = code if by_code else "<string>"
         linecache._register_code(key, source, "<string>")  # type: ignore[attr-defined]
     call(exec, code, names)
 

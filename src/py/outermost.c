@@ -9,7 +9,10 @@
       sys.modules.
    3. An exception gets an entry of its traceback for each caller that it
       leaves.  sys.excepthook takes them off again, in C: a Python function
-      would be in sight of tracers, debuggers and the program's own hook. */
+      would be in sight of tracers, debuggers and the program's own hook.
+   4. From 3.12 on a tracer that begins has the code of all frames prepared for
+      it, but for those that are out of sight.  3.15 crashes if an exception
+      leaves such a frame, so they are prepared before. */
 #include "py/outermost.h"
 
 /* Where the thread state has its innermost frame, and the frame that it has
@@ -75,6 +78,27 @@ hide_callers(void)
     PyErr_SetRaisedException(exc); /* in place of a MemoryError */
 }
 
+#if PY_VERSION_HEX >= 0x030C0000
+/* Have the code of the callers prepared for tracers; the exception that is set
+   stays.  Only sys.monitoring offers it. */
+static void
+prepare_callers(void)
+{
+    PyObject *exc = PyErr_GetRaisedException();
+    PyObject *monitoring = Py_XNewRef(PySys_GetObject("monitoring"));
+    if (monitoring != NULL) {
+        Py_XDECREF(PyObject_CallMethod(monitoring, "restart_events", NULL));
+        Py_DECREF(monitoring);
+    }
+    PyErr_SetRaisedException(exc); /* in place of a MemoryError */
+}
+#else
+static void
+prepare_callers(void)
+{
+}
+#endif
+
 static const char call_outermost_doc[] =
     "_call_outermost(reports_exit, function, /, *args)\n--\n\n"
     "Call a function that sees no frames of its callers; return its result.\n"
@@ -96,11 +120,11 @@ call_outermost(PyObject *Py_UNUSED(module), PyObject *const *args,
     PyObject *result
         = PyObject_Vectorcall(args[1], args + 2, (size_t)(count - 2), NULL);
     *current = callers;
-    if (result == NULL
-        && (args[0] == Py_True
-            || !PyErr_ExceptionMatches(PyExc_SystemExit)))
-    {
-        hide_callers();
+    if (result == NULL) {
+        prepare_callers();
+        if (args[0] == Py_True || !PyErr_ExceptionMatches(PyExc_SystemExit)) {
+            hide_callers();
+        }
     }
     return result;
 }

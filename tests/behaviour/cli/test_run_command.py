@@ -207,6 +207,10 @@ def test_lines_of_code_are_shown_as_without(both, code):
         "try: 1 / 0\nexcept Exception as e: raise OSError('b') from e",
         "import atexit; atexit.register(print, 'at exit')\n1 / 0",
         "import atexit; atexit.register(lambda: print(sorted(globals())))",
+        "sys.settrace(lambda *event: None)\n1 / 0",
+        "m = getattr(sys, 'monitoring', None)\n"
+        "if m: m.use_tool_id(3, 'any'); m.set_events(3, m.events.PY_UNWIND)\n"
+        "sys.exit(5)",
         "sys.exit(1 << 40)",
         "os.abort()",
         "os._exit(9)",
