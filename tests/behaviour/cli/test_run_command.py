@@ -257,11 +257,11 @@ os.setsid()
 if os.fork():
     os._exit(0)
 asyncio.run(asyncio.sleep(0))
-print(os.getpgrp() == os.getpid(), os.getppid() == os.getsid(0))
+print(os.getpid() != os.getpgrp() == os.getsid(0))
 """,
     )
     done = both("daemon.py")
-    assert (done.returncode, done.stdout) == (3, "False False\n")
+    assert (done.returncode, done.stdout) == (3, "True\n")
 
 
 def test_all_input_and_output_pass_as_without(fastloop_command):
