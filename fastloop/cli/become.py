@@ -77,9 +77,9 @@ def _run_file(call: Call, program: Program) -> None:
     _replace_path(os.path.dirname(os.path.realpath(path)))
     source = _read(path)
     if path.endswith(".pyc") or source[:2] == MAGIC_NUMBER[:2]:
-        loader = SourcelessFileLoader("__main__", path)
-        names = _fresh_main(__file__=path, __loader__=loader)
-        _execute(call, call(loader.get_code, "__main__"), names)
+        bytecode = SourcelessFileLoader("__main__", path)
+        names = _fresh_main(__file__=path, __loader__=bytecode)
+        _execute(call, call(bytecode.get_code, "__main__"), names)
         return
     if program.skips_line:
         source = source[source.find(b"\n") :] if b"\n" in source else b""

@@ -104,9 +104,10 @@ def _places(process: _Process) -> Iterator[str]:
     if path not in ("", "0", "1"):
         yield seen_by_it(path.replace("{pid}", str(process.inner_pid)))
     # As tempfile looks for its folder.
-    named = [variables.get(name) for name in ("TMPDIR", "TEMP", "TMP")]
-    for folder in (*named, "/tmp", "/var/tmp", "/usr/tmp", "."):
-        for user in process.inner_users if folder else ():
+    named = [variables.get(name, "") for name in ("TMPDIR", "TEMP", "TMP")]
+    usual = ["/tmp", "/var/tmp", "/usr/tmp", "."]
+    for folder in filter(None, named + usual):
+        for user in process.inner_users:
             name = socket_name(process.inner_pid, user)
             yield seen_by_it(os.path.join(folder, name))
 

@@ -15,12 +15,14 @@
       leaves such a frame, so they are prepared before. */
 #include "py/outermost.h"
 
+#include "py/state.h"
+
 /* Where the thread state has its innermost frame, and the frame that it has
    there when nothing runs.  No name of these is public API. */
 #if PY_VERSION_HEX < 0x030D0000
-#define CURRENT_FRAME(thread) (&(thread)->cframe->current_frame)
+#define CURRENT_FRAME(thread) ((thread)->cframe->current_frame)
 #else
-#define CURRENT_FRAME(thread) (&(thread)->current_frame)
+#define CURRENT_FRAME(thread) ((thread)->current_frame)
 #endif
 #if PY_VERSION_HEX < 0x030F0000
 #define NO_FRAME(thread) NULL
@@ -63,10 +65,10 @@ hide_callers(void)
     PyObject *trace = PyException_GetTraceback(exc);
     PyObject *hook = Py_XNewRef(PySys_GetObject("excepthook"));
     if (hook != NULL) {
-        PyObject *self
-            = PyTuple_Pack(3, hook, exc, trace == NULL ? Py_None : trace);
-        PyObject *function
-            = self == NULL ? NULL : PyCFunction_New(&report_def, self);
+        PyObject *self =
+            PyTuple_Pack(3, hook, exc, trace == NULL ? Py_None : trace);
+        PyObject *function =
+            self == NULL ? NULL : PyCFunction_New(&report_def, self);
         if (function != NULL) {
             (void)PySys_SetObject("excepthook", function);
         }
@@ -78,26 +80,20 @@ hide_callers(void)
     PyErr_SetRaisedException(exc); /* in place of a MemoryError */
 }
 
-#if PY_VERSION_HEX >= 0x030C0000
 /* Have the code of the callers prepared for tracers; the exception that is set
-   stays.  Only sys.monitoring offers it. */
+   stays.  Only sys.monitoring offers it, which 3.11 lacks and needs not. */
 static void
-prepare_callers(void)
+prepare_callers(PyObject *module)
 {
     PyObject *exc = PyErr_GetRaisedException();
     PyObject *monitoring = Py_XNewRef(PySys_GetObject("monitoring"));
     if (monitoring != NULL) {
-        Py_XDECREF(PyObject_CallMethod(monitoring, "restart_events", NULL));
+        Py_XDECREF(PyObject_CallMethodNoArgs(
+            monitoring, fl_state_get(module)->names.restart_events));
         Py_DECREF(monitoring);
     }
     PyErr_SetRaisedException(exc); /* in place of a MemoryError */
 }
-#else
-static void
-prepare_callers(void)
-{
-}
-#endif
 
 static const char call_outermost_doc[] =
     "_call_outermost(reports_exit, function, /, *args)\n--\n\n"
@@ -106,22 +102,20 @@ static const char call_outermost_doc[] =
     "so it is with SystemExit, as under `python -i`.";
 
 static PyObject *
-call_outermost(PyObject *Py_UNUSED(module), PyObject *const *args,
-               Py_ssize_t count)
+call_outermost(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
     if (count < 2) {
         PyErr_SetString(PyExc_TypeError, "a function is required");
         return NULL;
     }
     PyThreadState *thread = PyThreadState_Get();
-    struct _PyInterpreterFrame **current = CURRENT_FRAME(thread);
-    struct _PyInterpreterFrame *callers = *current;
-    *current = NO_FRAME(thread);
-    PyObject *result
-        = PyObject_Vectorcall(args[1], args + 2, (size_t)(count - 2), NULL);
-    *current = callers;
+    void *callers = CURRENT_FRAME(thread); /* its type has no public name */
+    CURRENT_FRAME(thread) = NO_FRAME(thread);
+    PyObject *result =
+        PyObject_Vectorcall(args[1], args + 2, (size_t)(count - 2), NULL);
+    CURRENT_FRAME(thread) = callers;
     if (result == NULL) {
-        prepare_callers();
+        prepare_callers(module);
         if (args[0] == Py_True || !PyErr_ExceptionMatches(PyExc_SystemExit)) {
             hide_callers();
         }

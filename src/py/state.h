@@ -43,6 +43,7 @@ struct FlNativeProtocol;
     X(read)                     \
     X(readexactly)              \
     X(readuntil)                \
+    X(restart_events)           \
     X(readline)                 \
     X(feed_data)                \
     X(_wakeup_waiter)           \
