@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .run import Program
 
     #: Calls a function with arguments; returns its result.
-    Call = Callable[..., Any]
+    _Call = Callable[..., Any]
 
 __all__ = ["become"]
 
@@ -35,7 +35,7 @@ def _call(function: Callable[..., Any], *args: object) -> Any:
     return function(*args)
 
 
-def become(program: Program, call: Call = _call) -> None:
+def become(program: Program, call: _Call = _call) -> None:
     """Run the program as this process's `__main__`; it returns or raises.
 
     call makes each call that may raise what the user sees: the function comes
@@ -54,7 +54,7 @@ def become(program: Program, call: Call = _call) -> None:
         _run_file(call, program)
 
 
-def _run_module(call: Call, name: str, alter_argv: bool) -> None:
+def _run_module(call: _Call, name: str, alter_argv: bool) -> None:
     """What the interpreter itself calls for `-m`."""
     import runpy
 
@@ -62,7 +62,7 @@ def _run_module(call: Call, name: str, alter_argv: bool) -> None:
     call(runpy._run_module_as_main, name, alter_argv)  # type: ignore[attr-defined]
 
 
-def _run_file(call: Call, program: Program) -> None:
+def _run_file(call: _Call, program: Program) -> None:
     if program.name == "-":
         _replace_path("")
         names = _fresh_main(__file__="<stdin>", __loader__=BuiltinImporter)
@@ -90,12 +90,12 @@ def _run_file(call: Call, program: Program) -> None:
     _execute(call, _compiled(call, source, path), names)
 
 
-def _compiled(call: Call, source: bytes | str, name: str) -> CodeType:
+def _compiled(call: _Call, source: bytes | str, name: str) -> CodeType:
     code: CodeType = call(compile, source, name, "exec", 0, True)
     return code
 
 
-def _execute(call: Call, code: CodeType, names: dict[str, Any]) -> None:
+def _execute(call: _Call, code: CodeType, names: dict[str, Any]) -> None:
     try:
         call(exec, code, names)
     finally:
@@ -124,7 +124,7 @@ def _read(path: str) -> bytes:
         raise SystemExit(2) from None
 
 
-def _run_code(call: Call, source: str) -> None:
+def _run_code(call: _Call, source: str) -> None:
     names = _fresh_main(__loader__=BuiltinImporter)
     if sys.version_info >= (3, 14):
         from textwrap import dedent
