@@ -28,6 +28,7 @@ from asyncio import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     class AsyncioLoop(asyncio.SelectorEventLoop):
@@ -74,6 +75,21 @@ def running_loop() -> asyncio.AbstractEventLoop | None:
 def set_running_loop(loop: asyncio.AbstractEventLoop | None) -> None:
     """Set the running loop of this thread."""
     events._set_running_loop(loop)
+
+
+def watch_runs(seen: Callable[[asyncio.AbstractEventLoop], None]) -> None:
+    """Have a function get each loop of this process that begins to run.
+
+    Loops of other packages take asyncio's function when they are imported.
+    """
+    original = events._set_running_loop
+
+    def _set_running_loop(loop: asyncio.AbstractEventLoop | None) -> None:
+        original(loop)
+        if loop is not None:
+            seen(loop)
+
+    events._set_running_loop = asyncio._set_running_loop = _set_running_loop
 
 
 def policy() -> object | None:

@@ -170,7 +170,7 @@ def main(words: list[str]) -> int:
         if not program.how and program.name == "-" and _has_terminal():
             # Only the interpreter itself can be interactive.
             _start_again([["-i"]], Program("-c", "", program.words))
-        _take_fastloop()
+        _take_fastloop(program)
     except Refused as exc:
         print(f"fastloop: {exc}", file=sys.stderr)
         return 2
@@ -202,10 +202,18 @@ def _start_again(options: list[list[str]], program: Program) -> NoReturn:
     )
 
 
-def _take_fastloop() -> None:
+def _take_fastloop(program: Program) -> None:
     try:
         from .adopt import adopt
+        from .ending import tell_of_other_loops
 
         adopt("fastloop")
     except ImportError as exc:
         raise Refused(f"fastloop cannot be used: {exc}") from exc
+    tell_of_other_loops(
+        "it chose its loop itself"
+        if program.how == "-c" or program.name == "-"
+        else "`python -m fastloop doctor "
+        f"{'.' if program.how else program.name}` finds where it chooses its "
+        "loop"
+    )

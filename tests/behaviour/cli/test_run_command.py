@@ -395,6 +395,55 @@ def test_a_loop_that_the_program_names_stays(fastloop_command):
     assert fastloop_command("run", "-c", code).stdout == "asyncio\n"
 
 
+OTHER = """
+import asyncio, os, sys
+
+async def main(): pass
+
+def other():
+    with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+        runner.run(main())
+"""
+
+
+def test_a_program_that_ran_on_another_loop_is_told_so(fastloop_command):
+    fastloop_command.write("other.py", OTHER + "other()\nsys.exit(3)\n")
+    loop = "asyncio.unix_events._UnixSelectorEventLoop"
+    told = f"fastloop: the program ran on {loop}, not on fastloop: "
+    hint = "`python -m fastloop doctor {}` finds where it chooses its loop\n"
+    done = fastloop_command("run", "other.py", status=3)
+    assert done.stderr == told + hint.format("other.py")
+    done = fastloop_command("run", "-m", "other", status=3)
+    assert done.stderr == told + hint.format(".")
+    done = fastloop_command("run", "-c", OTHER + "other()")
+    assert done.stderr == told + "it chose its loop itself\n"
+
+
+def test_a_child_process_does_not_repeat_what_its_parent_tells(
+    fastloop_command,
+):
+    fork = "other()\nif os.fork() == 0: sys.exit()\nos.wait()"
+    done = fastloop_command("run", "-W", "ignore", "-c", OTHER + fork)
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        "",
+        "asyncio.run(main())",
+        "other()\nasyncio.run(main())",
+        "import fastloop; fastloop.run(main()); other()",
+        "asyncio.SelectorEventLoop().close()",
+        "other()\nos._exit(0)",
+        "other()\nsys.stderr.close()",
+        "other()\nsys.stderr = None",
+    ],
+)
+def test_other_programs_are_told_nothing(fastloop_command, end):
+    assert fastloop_command("run", "-c", OTHER + end).stderr == ""
+
+
 def test_pools_of_every_start_method_run_on_fastloop(fastloop_command):
     fastloop_command.write(
         "pool.py",
