@@ -1,6 +1,6 @@
 """`doctor`: finds errors and choices of another loop, each with its fix.
 
-This module checks the machine and the environment, `doctor_code` the
+This module checks the machine and the environment, `doctor_files` the
 program's own files.  Nothing of the program is imported or run.
 """
 
@@ -14,11 +14,19 @@ from dataclasses import asdict
 
 from . import info
 from .commands import Refused
-from .doctor_code import Finding, read
+from .doctor_files import read
+from .doctor_rules import (
+    VARIABLES,
+    Event,
+    Finding,
+    aiohttp_uses_aiofastnet,
+    judge,
+)
+from .doctor_start import read_variable
 from .machine import processors, text_of
 from .options import as_text, parser_of
 
-__all__ = ["environment", "main"]
+__all__ = ["environment", "main", "variables"]
 
 
 def main(words: list[str]) -> int:
@@ -33,7 +41,7 @@ def main(words: list[str]) -> int:
     options = parser.parse_args(words)
     findings = [*_installation(), *machine(), *environment(dict(os.environ))]
     if options.program:
-        findings += read(options.program)
+        findings += read(options.program, variables(dict(os.environ)))
     wrong = sum(finding.level == "wrong" for finding in findings)
     if options.json:
         print(json.dumps([asdict(finding) for finding in findings], indent=2))
@@ -62,10 +70,15 @@ def _installation() -> list[Finding]:
         fix += f"{sys.executable} -m pip install fastloop"
         return [Finding("wrong", str(exc), fix)]
     found["loops that are installed:"] = found.pop("loops")
-    return [
+    findings = [
         Finding("ok", f"{name} {as_text(value)}")
         for name, value in found.items()
     ]
+    if aiohttp_uses_aiofastnet():
+        text = "aiohttp takes the transports of aiofastnet, which is installed"
+        fix = "pip uninstall aiofastnet, for programs that import aiohttp"
+        findings.append(Finding("note", text, fix))
+    return findings
 
 
 def machine() -> list[Finding]:
@@ -147,35 +160,10 @@ def _seccomp() -> Finding | None:
     )
 
 
-#: Environment variables that choose a loop, and the values that are fine.
-_CHOOSERS = {
-    "UVICORN_LOOP": (
-        ("fastloop:new_event_loop", "none"),
-        "UVICORN_LOOP=fastloop:new_event_loop",
-    ),
-    "GRANIAN_LOOP": (
-        ("asyncio", "auto"),
-        "GRANIAN_LOOP=asyncio, and python -m fastloop run -m granian",
-    ),
-    "DASK_DISTRIBUTED__ADMIN__EVENT_LOOP": (
-        ("asyncio", "tornado"),
-        "leave it at asyncio, and start Dask by python -m fastloop run -m",
-    ),
-    "SANIC_USE_UVLOOP": (
-        ("0", "false", "False", "no", "off"),
-        "SANIC_USE_UVLOOP=false",
-    ),
-}
-
-
 def environment(names: dict[str, str]) -> list[Finding]:
     """Return what environment variables do to a program's loop."""
-    found = []
-    for name, (fine, fix) in _CHOOSERS.items():
-        value = names.get(name, "")
-        if value and value not in fine:
-            text = f"{name}={value} chooses another loop"
-            found.append(Finding("wrong", text, fix))
+    events = variables(names)
+    found = judge(events, {event.fact() for event in events})
     debug = names.get("PYTHONASYNCIODEBUG") or names.get("PYTHONDEVMODE")
     if debug:
         found.append(
@@ -187,3 +175,13 @@ def environment(names: dict[str, str]) -> list[Finding]:
             )
         )
     return found or [Finding("ok", "no environment variable chooses a loop")]
+
+
+def variables(names: dict[str, str]) -> list[Event]:
+    """Return the settings that environment variables are."""
+    return [
+        event
+        for name in (*VARIABLES, "GUNICORN_CMD_ARGS")
+        if names.get(name, "").strip()
+        for event in read_variable(name, names[name])
+    ]

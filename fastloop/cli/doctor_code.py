@@ -1,280 +1,283 @@
-"""Finds code that clashes with fastloop or picks another loop.
+"""Reads a program's Python files for what `doctor` has rules about.
 
-Python files are parsed, not run, and names are followed through their
-imports: `from uvloop import install as go; go()` is found.  In files that
-start programs (Procfile, Dockerfile, scripts) the option `--loop` is looked
-for.
+They are parsed, not run.  `from uvloop import install as go; go()` is a call
+of uvloop.install, and a local variable that is called uvloop is not uvloop.
 """
 
 from __future__ import annotations
 
 import ast
-import os
-import re
-import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterable
+from typing import Any
 
-from .commands import Refused
+from .doctor_names import Full, Names, live
+from .doctor_rules import SETTINGS, UNKNOWN, Event, is_known
+from .doctor_start import read_command
 
-__all__ = ["Finding", "read", "read_python", "read_start"]
+__all__ = ["read_tree"]
 
-_MARKS = {"ok": "ok   ", "note": "note ", "wrong": "WRONG"}
-#: Folders that hold other people's code, or none.
-_SKIPPED = {"node_modules", "site-packages", "__pycache__", "build", "dist"}
-_START_FILES = re.compile(
-    r"(Dockerfile.*|Procfile|.*\.(sh|ya?ml|toml|ini|cfg|service))\Z"
-)
-_LOOP_OPTION = re.compile(
-    r"""--loop(?:=|\s+|["'],\s*["'])(uvloop|asyncio|auto|rloop)\b"""
-)
-_MOST_FILES = 5000
-
-_NEW_LOOP = "fastloop.run(main()) or loop_factory=fastloop.new_event_loop"
-_POLICY = f"no policy: {_NEW_LOOP}"
-_CLASS = f"{_NEW_LOOP}, or no factory at all and `python -m fastloop run`"
-_NESTING = (
-    "replaces parts of asyncio's own loop, which fastloop refuses",
-    "await instead of running a loop inside a loop; in a notebook use "
-    "top-level await",
-)
-
-#: Calls by their full name: what they do, and the fix.
-_CALLS = {
-    "nest_asyncio.apply": _NESTING,
-    "nest_asyncio2.apply": _NESTING,
-    "gevent.monkey.patch_all": (
-        "replaces the system calls of asyncio's loops; fastloop refuses that",
-        "run gevent's part in a process of its own",
-    ),
-    "uvloop.install": ("picks uvloop", _NEW_LOOP),
-    "uvloop.run": ("picks uvloop", "fastloop.run"),
-    "uvloop.new_event_loop": ("picks uvloop", "fastloop.new_event_loop"),
-    "uvloop.Loop": ("picks uvloop", "fastloop.new_event_loop"),
-    "uvloop.EventLoopPolicy": ("picks uvloop", _POLICY),
-    "asyncio.SelectorEventLoop": ("picks asyncio's own loop", _CLASS),
+#: Calls that start a server: the setting, and the keyword that has its value.
+_SERVERS = {
+    "granian.Granian": "granian.loop",
+    "granian.server.Granian": "granian.loop",
+    "uvicorn.Config": "uvicorn.loop",
+    "uvicorn.config.Config": "uvicorn.loop",
+    "uvicorn.main.run": "uvicorn.loop",
+    "uvicorn.run": "uvicorn.loop",
 }
-_POLICIES = {
-    "asyncio.set_event_loop_policy",
-    "fastloop.install",
-    "fastloop.EventLoopPolicy",
-    "asyncio.DefaultEventLoopPolicy",
-}
-_SERVERS = ("uvicorn.run", "uvicorn.Config", "granian.Granian")
+_CONFIGS = ("uvicorn.Config(", "uvicorn.config.Config(")
+#: Settings of gunicorn's, which reads the file that has them.
+_GUNICORNS = ("asgi_loop", "worker_class")
+_WORKERS = ("uvicorn.workers.UvicornWorker", "uvicorn_worker.UvicornWorker")
+#: Beginnings of the names of calls that start processes.
+_STARTS = (
+    "asyncio.create_subprocess_",
+    "os.exec",
+    "os.popen",
+    "os.spawn",
+    "os.system",
+    "subprocess.",
+)
 
 
-@dataclass
-class Finding:
-    """One result of a check; level is ok, note or wrong."""
+def read_tree(tree: ast.Module, names: Names, file: str) -> list[Event]:
+    """Return the events of a file, in the order of its lines.
 
-    level: str
-    what: str
-    fix: str = ""
-
-    def lines(self) -> str:
-        """Return it as text; the fix has a line of its own."""
-        fix = f"\n        fix: {self.fix}" if self.fix else ""
-        return f"{_MARKS[self.level]}  {self.what}{fix}"
-
-
-def read(program: str) -> list[Finding]:
-    """Return what is found in a file, a folder or `module:app`.
-
-    Raises Refused if there is no such thing.
+    file is its name, without folders; a start of it decides what follows.
     """
-    top = _place(program)
-    found: list[Finding] = []
-    count = 0
-    for path in _files(top):
-        count += 1
-        if count > _MOST_FILES:
-            text = f"only the first {_MOST_FILES} files of {program} were read"
-            found.append(Finding("note", text))
-            break
-        text = path.read_text(encoding="utf-8", errors="replace")
-        name = os.path.relpath(path)
-        if path.suffix == ".py":
-            found += read_python(text, name)
-        else:
-            found += read_start(text, name)
-    if not count:
-        raise Refused(f"{program} has no Python file")
-    if not found:
-        files = f"{min(count, _MOST_FILES)} files of " if count > 1 else ""
-        text = f"{files}{program}: nothing picks another loop"
-        return [Finding("ok", text)]
-    return found
-
-
-def _place(program: str) -> Path:
-    path = Path(program)
-    if path.exists():
-        return path
-    from importlib.machinery import PathFinder
-
-    name = program.partition(":")[0].partition(".")[0]
-    spec = PathFinder.find_spec(name, [os.getcwd(), *sys.path])
-    if spec is None:
-        raise Refused(f"there is no file, folder or module {program}")
-    if spec.submodule_search_locations:
-        return Path(next(iter(spec.submodule_search_locations)))
-    if not spec.origin or not spec.origin.endswith(".py"):
-        raise Refused(f"{program} is not written in Python")
-    return Path(spec.origin)
-
-
-def _files(top: Path) -> Iterator[Path]:
-    if top.is_file():
-        yield top
-        return
-    for folder, folders, names in os.walk(top):
-        folders[:] = sorted(
-            name
-            for name in folders
-            if name not in _SKIPPED
-            and not name.startswith(".")
-            and not Path(folder, name, "pyvenv.cfg").exists()
-        )
-        for name in sorted(names):
-            if name.endswith(".py") or _START_FILES.match(name):
-                yield Path(folder, name)
-
-
-def read_start(text: str, name: str) -> list[Finding]:
-    """Return where a file that starts programs names another loop."""
-    return [
-        Finding(
-            "wrong",
-            f"{name}:{number}: --loop {match[1]} names another loop",
-            "--loop fastloop:new_event_loop (uvicorn); granian has no such "
-            "option: python -m fastloop run -m granian --loop asyncio",
-        )
-        for number, line in enumerate(text.splitlines(), 1)
-        for match in _LOOP_OPTION.finditer(line)
-        if not line.lstrip().startswith("#")
-    ]
-
-
-def read_python(text: str, name: str) -> list[Finding]:
-    """Return what a Python file does that clashes or picks a loop."""
-    try:
-        tree = ast.parse(text)
-    except (SyntaxError, ValueError) as exc:
-        return [Finding("note", f"{name}: not read: {exc}")]
-    reader = _Reader(name)
+    reader = _Reader(names, file)
     reader.visit(tree)
+    if ".serve()" in reader.methods and not reader.runs_server:
+        # uvicorn asks its Config for a loop in Server.run() alone.
+        reader.found = [
+            event
+            for event in reader.found
+            if not event.subject.startswith(_CONFIGS)
+        ]
     return reader.found
 
 
+def _shown(value: object) -> str:
+    if value is UNKNOWN:
+        return "..."
+    if isinstance(value, str) and not isinstance(value, Full):
+        return f'"{value}"'
+    return str(value)
+
+
 class _Reader(ast.NodeVisitor):
-    def __init__(self, name: str) -> None:
-        self.found: list[Finding] = []
-        self._name = name
-        self._names: dict[str, str] = {}
+    def __init__(self, names: Names, file: str) -> None:
+        self.found: list[Event] = []
+        self.methods: set[str] = set()
+        self.runs_server = False
+        self._names = names
+        self._file = file
+        self._scope = names.top
 
-    def _add(self, node: ast.AST, level: str, what: str, fix: str) -> None:
-        line = getattr(node, "lineno", 0)
-        self.found.append(Finding(level, f"{self._name}:{line}: {what}", fix))
+    def _add(
+        self,
+        node: ast.AST,
+        name: str,
+        value: object,
+        subject: str,
+        form: str = "{}",
+    ) -> None:
+        if not is_known(name):
+            return
+        line = str(getattr(node, "lineno", 0))
+        by = "gunicorn" if name in _GUNICORNS else self._file
+        event = Event(name, str(value), subject, form, by, line)
+        self.found.append(event)
 
-    def _full(self, node: ast.AST) -> str:
-        """Return the dotted name that a name stands for."""
-        if isinstance(node, ast.Attribute):
-            return f"{self._full(node.value)}.{node.attr}"
-        if isinstance(node, ast.Name):
-            return self._names.get(node.id, node.id)
-        return ""
+    # -- scopes ---------------------------------------------------------------
+
+    def _enter(self, node: Any, outside: Iterable[ast.AST | None]) -> None:
+        """Visit what belongs to the scope around, then the one inside."""
+        for part in outside:
+            if part is not None:
+                self.visit(part)
+        before, self._scope = self._scope, self._names.scope_of(node)
+        body = node.body if isinstance(node.body, list) else [node.body]
+        for part in body:
+            self.visit(part)
+        self._scope = before
+
+    def visit_FunctionDef(self, node: Any) -> None:  # noqa: N802
+        """Read a function in its own scope."""
+        outside = [*node.decorator_list, *node.args.defaults]
+        self._enter(node, [*outside, *node.args.kw_defaults])
+
+    visit_AsyncFunctionDef = visit_FunctionDef  # noqa: N815
+
+    def visit_Lambda(self, node: ast.Lambda) -> None:  # noqa: N802
+        """Read a lambda in its own scope."""
+        given = node.args
+        self._enter(node, [*given.defaults, *given.kw_defaults])
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> None:  # noqa: N802
+        """Read a class; one that is derived from a loop's stands for it."""
+        for base in node.bases:
+            for full in self._full_names(base):
+                self._add(node, f"{full}()", "", f"class {node.name}({full})")
+                if full in _WORKERS:
+                    self._worker(node, full)
+        self._enter(node, [*node.decorator_list, *node.bases])
+
+    def visit_If(self, node: ast.If) -> None:  # noqa: N802
+        """Read the branches that may run here."""
+        self.visit(node.test)
+        for part in live(node):
+            self.visit(part)
+
+    # -- what is read ---------------------------------------------------------
+
+    def _values(self, node: ast.AST | None) -> list[Any]:
+        return self._names.values(node, self._scope)
+
+    def _full_names(self, node: ast.AST | None) -> list[Full]:
+        return self._names.full_names(node, self._scope)
 
     def visit_Import(self, node: ast.Import) -> None:  # noqa: N802
-        """Note the names that an import binds."""
+        """Note the packages that are imported."""
         for item in node.names:
-            top = item.name.partition(".")[0]
-            self._names[item.asname or top] = item.name if item.asname else top
+            self._import(node, item.name)
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> None:  # noqa: N802
-        """Note the names that an import binds."""
-        for item in node.names:
-            full = f"{node.module or ''}.{item.name}"
-            self._names[item.asname or item.name] = full
+        """Note the package that is imported."""
+        if not node.level:
+            self._import(node, node.module or "")
+
+    def _import(self, node: ast.stmt, module: str) -> None:
+        name = f"import {module.partition('.')[0]}"
+        self._add(node, name, "", name)
 
     def visit_Call(self, node: ast.Call) -> None:  # noqa: N802
-        """Check a call and its arguments."""
-        name = self._full(node.func)
-        if name in _CALLS:
-            does, fix = _CALLS[name]
-            self._add(node, "wrong", f"{name}() {does}", fix)
-        elif name in _POLICIES:
-            self._policy(node, name)
-        elif name == "isinstance" and len(node.args) == 2:
-            self._isinstance(node)
+        """Read a call and its arguments."""
+        if isinstance(node.func, ast.Attribute):
+            self.methods.add(f".{node.func.attr}()")
+        for full in dict.fromkeys(self._full_names(node.func)):
+            self._call(node, full)
         for keyword in node.keywords:
-            self._keyword(node, name, keyword)
-        if name == "dask.config.set":
-            self._dask(node)
+            self._setting(node, keyword.arg or "", keyword.value, "{}={}")
         self.generic_visit(node)
 
-    def _policy(self, node: ast.Call, name: str) -> None:
-        if sys.version_info >= (3, 16):
-            self._add(
-                node, "wrong", f"{name}() is not in Python 3.16", _POLICY
-            )
-        elif sys.version_info >= (3, 14):
-            text = f"{name}() warns from Python 3.14 on and goes in 3.16"
-            self._add(node, "note", text, _POLICY)
-        elif name.startswith("asyncio."):
-            text = f"{name}() may pick another loop; it goes in Python 3.16"
-            self._add(node, "note", text, _POLICY)
+    def _call(self, node: ast.Call, full: Full) -> None:
+        self.runs_server |= full == "uvicorn.Server().run"
+        name = f"{full}()"
+        if full == "isinstance" and len(node.args) == 2:
+            self._isinstance(node)
+        elif full == "granian.loops.register" and node.args:
+            for value in self._values(node.args[0]):
+                self._add(node, name, value, name)
+        elif full.startswith(_STARTS):
+            self._start(node)
+        else:
+            self._add(node, name, "", name)
+        if full in _SERVERS:
+            self._server(node, full)
 
     def _isinstance(self, node: ast.Call) -> None:
         kinds = node.args[1]
-        each = kinds.elts if isinstance(kinds, ast.Tuple) else [kinds]
-        if any(self._full(kind) == "uvloop.Loop" for kind in each):
-            text = "isinstance(..., uvloop.Loop) is false on fastloop"
-            fix = "ask for what the code needs, or for fastloop.Loop as well"
-            self._add(node, "wrong", text, fix)
+        for kind in kinds.elts if isinstance(kinds, ast.Tuple) else [kinds]:
+            for full in self._full_names(kind):
+                subject = f"isinstance(..., {full})"
+                self._add(node, "isinstance()", full, subject)
 
-    def _keyword(
-        self, node: ast.Call, name: str, keyword: ast.keyword
-    ) -> None:
-        literal = _literal(keyword.value)
-        full = self._full(keyword.value)
-        if keyword.arg == "loop" and name in _SERVERS:
-            if literal in ("uvloop", "asyncio", "rloop"):
-                text = f'{name}(loop="{literal}") names another loop'
-                fix = 'loop="fastloop:new_event_loop" (uvicorn)'
-                self._add(node, "wrong", text, fix)
-        elif keyword.arg == "loop_factory" and full in _CALLS:
-            does, fix = _CALLS[full]
-            self._add(node, "wrong", f"{full} {does}", fix)
-        elif keyword.arg == "use_uvloop" and literal is True:
-            text = "use_uvloop=True picks uvloop"
-            self._add(node, "wrong", text, "leave it out")
+    def _start(self, node: ast.Call) -> None:
+        """Read the command of a process that is started."""
+        words = [
+            part.value
+            for word in node.args
+            for part in ast.walk(word)
+            if isinstance(part, ast.Constant) and isinstance(part.value, str)
+        ]
+        for event in read_command(" ".join(words)):
+            event.place = str(node.lineno)
+            self.found.append(event)
 
-    def _dask(self, node: ast.Call) -> None:
-        items = (
-            (_literal(key), _literal(value))
-            for part in ast.walk(node)
-            if isinstance(part, ast.Dict)
-            for key, value in zip(part.keys, part.values, strict=True)
-        )
-        if ("distributed.admin.event-loop", "uvloop") in items:
-            fix = "leave it at asyncio, and start Dask by "
-            fix += "`python -m fastloop run -m`"
-            self._add(node, "wrong", "Dask is told to use uvloop", fix)
+    def _server(self, node: ast.Call, full: Full) -> None:
+        values: list[Any] = ["auto"]
+        written = False
+        for keyword in node.keywords:
+            found = self._values(keyword.value)
+            if keyword.arg == "loop":
+                values, written = found or [UNKNOWN], True
+            elif keyword.arg is None:
+                known = [one for one in found if isinstance(one, dict)]
+                given = [v for one in known for v in one.get("loop", ())]
+                if given or not known:
+                    values, written = given or [UNKNOWN], True
+        for value in values:
+            text = f"loop={_shown(value)}" if written else ""
+            last = value.rpartition(".")[2] if isinstance(value, Full) else ""
+            subject = f"{full}({text})"
+            self._add(
+                node, _SERVERS[full], last or value, subject, 'loop="{}"'
+            )
+
+    def _worker(self, node: ast.ClassDef, base: Full) -> None:
+        """Read a subclass of uvicorn's worker, which names its loop."""
+        scope = self._names.scope_of(node)
+        bound = scope.names.get("CONFIG_KWARGS", [])
+        given = [
+            one
+            for value in bound
+            for one in self._names.values(value, scope)  # type: ignore[arg-type]
+            if isinstance(one, dict)
+        ]
+        loops = [value for one in given for value in one.get("loop", ())]
+        if bound and not given:
+            loops = [UNKNOWN]
+        for value in loops or ["auto"]:
+            subject = f"class {node.name}({base})"
+            if loops:
+                subject += f" with loop {_shown(value)}"
+            form = 'CONFIG_KWARGS = {"loop": "{}", "http": "auto"}'
+            self._add(node, "uvicorn.loop", value, subject, form)
 
     def visit_Assign(self, node: ast.Assign) -> None:  # noqa: N802
-        """Check Sanic's setting."""
+        """Read settings that are variables, attributes or items."""
         for target in node.targets:
-            if (
-                isinstance(target, ast.Attribute)
-                and target.attr == "USE_UVLOOP"
-                and _literal(node.value) is True
-            ):
-                text = "USE_UVLOOP picks uvloop"
-                self._add(node, "wrong", text, "set it to False")
+            self._target(node, target, node.value)
         self.generic_visit(node)
 
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> None:  # noqa: N802
+        """Read the setting of a class, or of a module."""
+        if node.value is not None:
+            self._target(node, node.target, node.value)
+        self.generic_visit(node)
 
-def _literal(node: ast.AST | None) -> object:
-    """Return the value of a constant, or None."""
-    return node.value if isinstance(node, ast.Constant) else None
+    def _target(
+        self, node: ast.stmt, target: ast.expr, value: ast.expr
+    ) -> None:
+        match target:
+            case ast.Name(id=name):
+                if self._scope.is_class or self._scope is self._names.top:
+                    self._setting(node, name, value, "{} = {}")
+            case ast.Attribute(attr=name):
+                self._setting(node, name, value, "{} = {}")
+            case ast.Subscript(slice=ast.Constant(value=str(name))):
+                self._setting(node, name, value, '["{}"] = {}')
+
+    def visit_Dict(self, node: ast.Dict) -> None:  # noqa: N802
+        """Read settings that are items of a dict."""
+        for key, value in zip(node.keys, node.values, strict=True):
+            for name in self._values(key):
+                if isinstance(name, str):
+                    self._setting(node, name, value, '"{}": {}')
+        self.generic_visit(node)
+
+    def _setting(
+        self, node: ast.AST, name: str, value: ast.expr, form: str
+    ) -> None:
+        if name == "loop_factory":
+            for full in self._full_names(value):
+                self._add(node, f"{full}()", "", full)
+        if name not in SETTINGS:
+            return
+        for found in self._values(value) or [UNKNOWN]:
+            subject = form.format(name, _shown(found))
+            instead = {"use_uvloop": "loop_factory"}.get(name, name)
+            quoted = '"{}"' if isinstance(found, str) else "{}"
+            fix = form.format(instead, quoted)
+            self._add(node, name, found, subject, fix)

@@ -8,7 +8,19 @@ import sys
 import pytest
 
 from fastloop.cli.doctor import environment
-from fastloop.cli.doctor_code import read_python, read_start
+from fastloop.cli.doctor_files import Program
+
+
+@pytest.fixture
+def found_in(tmp_path):
+    """found_in(source, name) returns the findings of a file."""
+
+    def found_in(source, name="app.py"):
+        path = tmp_path / name
+        path.write_text(source)
+        return Program(path).findings([])
+
+    return found_in
 
 
 def wrong(findings):
@@ -20,7 +32,6 @@ def wrong(findings):
     [
         ("import uvloop\nuvloop.install()", "uvloop.install() picks uvloop"),
         ("from uvloop import run as go\ngo(1)", "uvloop.run() picks"),
-        ("import uvloop as u\nisinstance(a, (int, u.Loop))", "isinstance("),
         ("import nest_asyncio as n\nn.apply()", "nest_asyncio.apply()"),
         ("from gevent import monkey\nmonkey.patch_all()", "gevent.monkey."),
         (
@@ -32,17 +43,17 @@ def wrong(findings):
             "import uvicorn\nuvicorn.run('a', loop='uvloop')",
             "uvicorn.run(loop",
         ),
-        ("app.config.USE_UVLOOP = True", "USE_UVLOOP picks uvloop"),
+        ("app.config.USE_UVLOOP = True", "USE_UVLOOP = True picks uvloop"),
         ("anyio.run(f, backend_options=dict(use_uvloop=True))", "use_uvloop"),
         (
             "import dask\n"
             "dask.config.set({'distributed.admin.event-loop': 'uvloop'})",
-            "Dask is told to use uvloop",
+            '"distributed.admin.event-loop": "uvloop" makes Dask use uvloop',
         ),
     ],
 )
-def test_what_picks_another_loop_is_found(source, starts):
-    (found,) = wrong(read_python(source, "app.py"))
+def test_what_picks_another_loop_is_found(found_in, source, starts):
+    (found,) = wrong(found_in(source))
     assert found.startswith(starts)
 
 
@@ -57,26 +68,88 @@ def test_what_picks_another_loop_is_found(source, starts):
         "x = = 3",
     ],
 )
-def test_what_is_fine_is_not_reported(source):
-    assert wrong(read_python(source, "app.py")) == []
+def test_what_is_fine_is_not_reported(found_in, source):
+    assert wrong(found_in(source)) == []
 
 
-def test_policies_are_told_of():
-    source = "import asyncio\nasyncio.set_event_loop_policy(p)"
-    (found,) = read_python(source, "app.py")
-    assert found.level == ("wrong" if sys.version_info >= (3, 16) else "note")
-    assert "3.16" in found.what
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("import asyncio\nasyncio.set_event_loop_policy(p)", "3.16"),
+        (
+            "import uvloop as u\nisinstance(a, (int, u.Loop))",
+            "isinstance(..., uvloop.Loop) is false on fastloop",
+        ),
+        ("import uvicorn\nuvicorn.run('a', loop=f())", "is computed when"),
+    ],
+)
+def test_what_may_matter_is_told_in_a_note(found_in, source, says):
+    (found,) = found_in(source)
+    policies = "3.16" in says and sys.version_info >= (3, 16)
+    assert found.level == ("wrong" if policies else "note")
+    assert says in found.what
 
 
-def test_start_files_that_name_a_loop_are_found():
-    text = 'web: uvicorn a:b --loop uvloop\nCMD ["x", "--loop", "auto"]\n'
-    assert len(wrong(read_start(text, "Procfile"))) == 2
-    assert not read_start("--loop fastloop:new_event_loop", "Procfile")
+def test_tests_of_a_program_are_told_of_in_notes(tmp_path, monkeypatch):
+    (tmp_path / "tests").mkdir()
+    file = tmp_path / "tests" / "test_it.py"
+    file.write_text("import uvloop\nuvloop.install()")
+    monkeypatch.chdir(tmp_path)
+    (found,) = Program(tmp_path).findings([])
+    assert found.level == "note"
+    assert found.what.endswith("uvloop.install() picks uvloop, in a test")
+    assert wrong(Program(file).findings([])) == [
+        "uvloop.install() picks uvloop"
+    ]
+
+
+def test_names_that_are_bound_often_are_read(found_in):
+    changes = "".join(
+        f"    {a} = {a}.replace({b}, {c}) or {b}\n"
+        for _ in range(20)
+        for a, b, c in ("xyz", "yzx", "zxy")
+    )
+    source = f"import uvloop\n\ndef f(x, y, z):\n{changes}    x()\nf()\n"
+    assert found_in(source) == []
+    (found,) = found_in(
+        source.replace("    x()", "    x = uvloop.run\n    x()")
+    )
+    assert found.what.endswith("uvloop.run() picks uvloop")
+
+
+def test_a_file_alone_gets_names_from_the_files_beside_it(found_in, tmp_path):
+    (tmp_path / "settings.py").write_text("import uvloop\nLOOP = 'uvloop'\n")
+    source = (
+        "import uvicorn\nfrom settings import LOOP, uvloop as u\n"
+        "uvicorn.run('a:b', loop=LOOP)\nu.install()\n"
+    )
+    assert wrong(found_in(source)) == [
+        'uvicorn.run(loop="uvloop") picks another loop',
+        "uvloop.install() picks uvloop",
+    ]
+
+
+def test_every_server_of_a_start_file_is_read(found_in):
+    text = (
+        "web: uvicorn a:b --loop uvloop\n"
+        'api: sh -c "cd api && granian --loop=rloop a:b; true"\n'
+        "job: HTTP=1 python -m hypercorn -k uvloop a:b\n"
+        'old: GUNICORN_CMD_ARGS="-k gevent" gunicorn a:b\n'
+    )
+    assert [f.split(" ", 1)[0] for f in wrong(found_in(text, "Procfile"))] == [
+        "uvicorn",
+        "granian",
+        "hypercorn",
+        "gunicorn",
+    ]
 
 
 def test_environment_variables_that_choose_a_loop_are_found():
     found = environment({"UVICORN_LOOP": "uvloop", "SANIC_USE_UVLOOP": "0"})
     assert [f.level for f in found] == ["wrong"]
+    assert "UVICORN_LOOP=fastloop:new_event_loop" in found[0].fix
+    (found,) = environment({"GUNICORN_CMD_ARGS": "--worker-class gevent"})
+    assert found.what.startswith("gunicorn --worker-class gevent")
     assert environment({})[0].level == "ok"
 
 

@@ -1,0 +1,326 @@
+"""Finds what a name in a Python file may stand for, without running it.
+
+A name may be bound by imports, assignments, parameters and more, in scopes as
+Python has them.  Each binding counts: the value of a name is the list of all
+that it may be.  A value is the full name of something imported (`Full`), a
+constant, a dict of the values of its keys, or unknown, and then not in the
+list.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+__all__ = ["Full", "Names", "Scope", "live"]
+
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+_NESTED = (*_FUNCTIONS, ast.ClassDef)
+#: How many names are followed from one to the next.
+_DEEPEST = 12
+_IMPORTS = ("importlib.import_module", "__import__")
+_VARIABLES = ("os.getenv", "os.environ.get")
+
+
+class Full(str):
+    """The full name of a thing, such as `uvloop.install`."""
+
+    __slots__ = ()
+
+
+class Scope:
+    """The names that a module, class or function binds.
+
+    names has, for each, what it is bound to: a `Full`, or a node to find the
+    values of, or None for what is unknown.
+    """
+
+    def __init__(self, parent: Scope | None, is_class: bool = False) -> None:
+        self.parent = parent
+        self.is_class = is_class
+        self.names: dict[str, list[Full | ast.expr | None]] = {}
+        self.stars: list[str] = []
+
+    def bind(self, name: str, to: Full | ast.expr | None) -> None:
+        """Add a thing that the name may be."""
+        self.names.setdefault(name, []).append(to)
+
+    def module(self) -> Scope:
+        """Return the scope of the module."""
+        return self if self.parent is None else self.parent.module()
+
+    def find(self, name: str) -> Scope | None:
+        """Return the scope where the name is bound, seen from this one."""
+        scope: Scope | None = self
+        while scope is not None:
+            if name in scope.names and (scope is self or not scope.is_class):
+                return scope
+            scope = scope.parent
+        return None
+
+
+def live(node: ast.If) -> list[ast.stmt]:
+    """Return the statements of an `if` that may run here.
+
+    Left out are those for Windows alone and for type checkers.
+    """
+    text = ast.unparse(node.test).replace('"', "'")
+    windows = (
+        "sys.platform == 'win32'",
+        "os.name == 'nt'",
+        "platform.system() == 'Windows'",
+        "sys.platform.startswith('win')",
+    )
+    if text in windows or text.rpartition(".")[2] == "TYPE_CHECKING":
+        return node.orelse
+    if text in [part.replace("==", "!=") for part in windows[:3]]:
+        return node.body
+    return [*node.body, *node.orelse]
+
+
+class Names:
+    """The names of one file.
+
+    package is the dotted name of its folder, for relative imports.  elsewhere
+    returns the names of another file of the program by its module's name, or
+    None.
+    """
+
+    def __init__(
+        self,
+        tree: ast.Module,
+        package: str = "",
+        elsewhere: Callable[[str], Names | None] = lambda name: None,
+    ) -> None:
+        self._package = package
+        self._elsewhere = elsewhere
+        self.top = Scope(None)
+        self._scopes: dict[ast.AST, Scope] = {}
+        self._known: dict[tuple[Scope, str], list[Any]] = {}
+        self._collect(tree.body, self.top)
+
+    def scope_of(self, node: ast.AST) -> Scope:
+        """Return the scope that a function or class makes."""
+        return self._scopes[node]
+
+    # -- binding --------------------------------------------------------------
+
+    def _collect(self, nodes: Iterable[ast.AST], scope: Scope) -> None:
+        """Bind what these nodes bind, and make the scopes in them."""
+        for node in nodes:
+            self._bind(node, scope)
+            if isinstance(node, _NESTED):
+                self._nested(node, scope)
+            elif isinstance(node, ast.If):
+                self._collect([node.test, *live(node)], scope)
+            else:
+                self._collect(ast.iter_child_nodes(node), scope)
+
+    def _nested(self, node: Any, scope: Scope) -> None:
+        inner = Scope(scope, isinstance(node, ast.ClassDef))
+        self._scopes[node] = inner
+        if isinstance(node, ast.Lambda):
+            outside, body = [], [node.body]
+        else:
+            outside, body = list(node.decorator_list), node.body
+        if isinstance(node, ast.ClassDef):
+            outside += [*node.bases, *(word.value for word in node.keywords)]
+        else:
+            given = node.args
+            outside += [*given.defaults, *filter(None, given.kw_defaults)]
+            _bind_parameters(given, inner)
+        self._collect(outside, scope)
+        self._collect(body, inner)
+
+    def _bind(self, node: ast.AST, scope: Scope) -> None:
+        match node:
+            case ast.Import():
+                for item in node.names:
+                    top = item.name.partition(".")[0]
+                    full = Full(item.name if item.asname else top)
+                    scope.bind(item.asname or top, full)
+            case ast.ImportFrom():
+                self._bind_from(node, scope)
+            case ast.Assign(targets=targets, value=value):
+                for target in targets:
+                    if isinstance(target, ast.Name):
+                        scope.bind(target.id, value)
+            case ast.AnnAssign(target=ast.Name(id=name), value=value):
+                scope.bind(name, value)
+            case ast.NamedExpr(target=target, value=value):
+                scope.bind(target.id, value)
+            case ast.Name(id=name, ctx=ast.Store() | ast.Del()):
+                scope.names.setdefault(name, [])
+            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+                scope.bind(node.name, None)
+            case ast.ExceptHandler(name=str(name)):
+                scope.bind(name, None)
+            case ast.MatchAs(name=str(name)) | ast.MatchStar(name=str(name)):
+                scope.bind(name, None)
+            case ast.Global():
+                module = scope.module()
+                for name in node.names:
+                    scope.names[name] = module.names.setdefault(name, [])
+
+    def _bind_from(self, node: ast.ImportFrom, scope: Scope) -> None:
+        module = node.module or ""
+        if node.level:
+            parts = self._package.split(".") if self._package else []
+            kept = parts[: len(parts) - node.level + 1]
+            module = ".".join([*kept, *filter(None, [module])])
+        for item in node.names:
+            if item.name == "*":
+                scope.module().stars.append(module)
+            else:
+                full = f"{module}.{item.name}" if module else item.name
+                scope.bind(item.asname or item.name, Full(full))
+
+    # -- values ---------------------------------------------------------------
+
+    def values(
+        self, node: ast.AST | None, scope: Scope, depth: int = 0
+    ) -> list[Any]:
+        """Return all that an expression may be, as far as that is known."""
+        if depth > _DEEPEST:
+            return []
+        deeper = depth + 1
+        match node:
+            case ast.Constant(value=value):
+                return [value]
+            case ast.Dict():
+                pairs = zip(node.keys, node.values, strict=True)
+                return [self._dict(pairs, scope, deeper)]
+            case ast.Name(id=name):
+                return self._named(name, scope, deeper)
+            case ast.Attribute(value=value, attr=attr):
+                return self._attributes(value, attr, scope, deeper)
+            case ast.Call():
+                return list(self._called(node, scope, deeper))
+            case ast.IfExp(body=body, orelse=orelse):
+                parts = [body, orelse]
+            case ast.BoolOp(values=parts):
+                pass
+            case ast.NamedExpr(value=value) | ast.Await(value=value):
+                parts = [value]
+            case _:
+                return []
+        return [
+            one for part in parts for one in self.values(part, scope, deeper)
+        ]
+
+    def full_names(self, node: ast.AST | None, scope: Scope) -> list[Full]:
+        """Return the full names of what an expression may be."""
+        found = self.values(node, scope)
+        return [one for one in found if isinstance(one, Full)]
+
+    def _named(self, name: str, scope: Scope, depth: int) -> list[Any]:
+        """Return what a name may be; each name is looked up once.
+
+        A name that is bound to an expression of itself adds nothing.
+        """
+        key = (scope.find(name) or scope, name)
+        if key not in self._known:
+            self._known[key] = []
+            self._known[key] += self._bound(name, key[0], depth)
+        return self._known[key]
+
+    def _bound(self, name: str, home: Scope, depth: int) -> list[Any]:
+        found: list[Any] = []
+        if name not in home.names:
+            found += [Full(name)] if hasattr(builtins, name) else []
+            for module in self.top.stars:
+                found += self._expanded(Full(f"{module}.{name}"), depth)
+        for bound in home.names.get(name, ()):
+            if isinstance(bound, Full):
+                new = self._expanded(bound, depth)
+            else:
+                new = self.values(bound, home, depth)
+            found += [one for one in new if one not in found]
+        return found
+
+    def _expanded(self, full: Full, depth: int) -> list[Any]:
+        """Follow a name into another file of the program."""
+        if depth > _DEEPEST:
+            return []
+        module, _, name = full.rpartition(".")
+        there = self._elsewhere(module) if module else None
+        if there is None or self._elsewhere(full) is not None:
+            return [full]
+        if name not in there.top.names and not there.top.stars:
+            return []
+        return there._named(name, there.top, depth + 1)
+
+    def _attributes(
+        self, value: ast.expr, attr: str, scope: Scope, depth: int
+    ) -> list[Any]:
+        found = []
+        for one in self.values(value, scope, depth):
+            if isinstance(one, Full):
+                found += self._expanded(Full(f"{one}.{attr}"), depth)
+        return found
+
+    def _dict(
+        self,
+        pairs: Iterable[tuple[Any, ast.expr]],
+        scope: Scope,
+        depth: int,
+    ) -> dict[str, list[Any]]:
+        """Return the values of each key; those of `**other` as well."""
+        found: dict[str, list[Any]] = {}
+        for key, value in pairs:
+            values = self.values(value, scope, depth)
+            if key is None:
+                for other in values:
+                    found |= other if isinstance(other, dict) else {}
+            for text in filter(_is_text, self.values(key, scope, depth)):
+                found[text] = values
+        return found
+
+    def _called(
+        self, node: ast.Call, scope: Scope, depth: int
+    ) -> Iterator[Any]:
+        """Yield what calls return that import or read a variable."""
+        first, second, *_ = *node.args, None, None
+        for full in self.values(node.func, scope, depth):
+            if not isinstance(full, Full):
+                continue
+            if full in _IMPORTS:
+                for text in filter(_is_text, self.values(first, scope, depth)):
+                    yield Full(text)
+            elif full == "functools.partial":
+                yield from self.values(first, scope, depth)
+            elif full in _VARIABLES:
+                yield from self.values(second, scope, depth)
+            elif full == "getattr" and first is not None:
+                for text in filter(
+                    _is_text, self.values(second, scope, depth)
+                ):
+                    yield from self._attributes(first, text, scope, depth)
+            elif full == "dict":
+                pairs = (
+                    (word.arg and ast.Constant(word.arg), word.value)
+                    for word in node.keywords
+                )
+                yield self._dict(pairs, scope, depth)
+            else:
+                yield Full(f"{full}()")
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _bind_parameters(given: ast.arguments, scope: Scope) -> None:
+    """A parameter may be its default; what callers pass is unknown."""
+    every = [*given.posonlyargs, *given.args]
+    for word in every:
+        scope.bind(word.arg, None)
+    count = len(given.defaults)
+    for word, default in zip(every[-count:], given.defaults, strict=False):
+        scope.bind(word.arg, default)
+    for word, maybe in zip(given.kwonlyargs, given.kw_defaults, strict=True):
+        scope.bind(word.arg, maybe)
+    for rest in filter(None, (given.vararg, given.kwarg)):
+        scope.bind(rest.arg, None)

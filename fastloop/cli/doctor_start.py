@@ -1,0 +1,190 @@
+"""Reads files that start programs, and the commands in them.
+
+Such files are Procfile, Dockerfile, scripts, units and the configuration of
+servers and tools.  A command counts if it names a server and an application
+or an option of the server: `pip install uvicorn` starts none.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from .doctor_rules import VARIABLES, Event
+
+__all__ = ["START_FILES", "read_command", "read_start", "read_variable"]
+
+START_FILES = re.compile(
+    r"(Dockerfile.*|Containerfile.*|Procfile.*|Makefile|[Jj]ustfile|\.env"
+    r"|.*\.(sh|bash|ya?ml|toml|ini|cfg|conf|service|env|dockerfile))\Z"
+)
+#: The options of each server, by the setting that they are.
+_OPTIONS: dict[str, dict[str, str]] = {
+    "fastapi": {},
+    "granian": {"--loop": "granian.loop"},
+    "gunicorn": {
+        "-k": "worker_class",
+        "--worker-class": "worker_class",
+        "--asgi-loop": "asgi_loop",
+    },
+    "hypercorn": {"-k": "worker_class", "--worker-class": "worker_class"},
+    "uvicorn": {"--loop": "uvicorn.loop"},
+}
+#: What decides where no option is given, and the variable that does then.
+_DEFAULTS = {
+    "fastapi": ("uvicorn.loop", "none"),
+    "granian": ("granian.loop", "GRANIAN_LOOP"),
+    "uvicorn": ("uvicorn.loop", "UVICORN_LOOP"),
+}
+_APPLICATION = re.compile(r"([A-Za-z_][\w.]*:[A-Za-z_][\w.]*|\$\S+)\Z")
+#: Words before a server's name that do something else with it.
+_NOT_STARTED = set(
+    "add apk apt apt-get echo grep install kill killall pgrep pip pkill "
+    "printf remove rm service supervisorctl systemctl uninstall which".split()
+)
+_WORD = re.compile(r"""[^\s"'`,\[\](){}]+""")
+_BETWEEN = re.compile(r"\s*(?:&&|\|\||;|\||&(?!\w))\s*")
+_EXTRAS = re.compile(r"(\w)\[[\w, -]*\]")
+_COMMENT = re.compile(r"(^|\s)(#|//).*|^\s*;.*")
+_ITEM = re.compile(r"\s*-\s+[\"']?([^\s\"':]\S*?)[\"']?\s*\Z")
+#: A line that has the arguments of the command in the line before.
+_ARGUMENTS = re.compile(r"\s*(args:|CMD\s*\[)")
+_COMMAND = re.compile(r"\s*(command:|ENTRYPOINT\s*\[)")
+_SETTING = re.compile(
+    r"\s*[\"']?(worker_class|asgi_loop|event-loop"
+    r"|distributed\.admin\.event-loop)[\"']?\s*[=:]\s*[\"']?([\w.:]+)"
+)
+_VARIABLE = re.compile(
+    rf"\b({'|'.join(VARIABLES)}|GUNICORN_CMD_ARGS)\b[\"']?"
+    r"[=:\s]+(?:value:\s*|\$\{\w+:-)?[\"']?([\w.:-][^\"'\n}]*)"
+)
+
+
+def read_start(text: str) -> list[Event]:
+    """Return the events of a file; their places are the numbers of lines."""
+    found = []
+    for number, line in _lines(text):
+        events = list(_settings(line))
+        for command in _BETWEEN.split(_EXTRAS.sub(r"\1-extra", line)):
+            events += read_command(command)
+        for event in events:
+            event.place = str(number)
+        found += events
+    return found
+
+
+def _lines(text: str) -> Iterator[tuple[int, str]]:
+    r"""Yield lines without comments and the number of each.
+
+    One line are those that a \ joins, a list in brackets, a YAML list of
+    single words, a variable of Kubernetes with its value, and a command with
+    the arguments that Docker or Kubernetes adds to it.
+    """
+    whole, first, was_item = "", 1, False
+    for number, raw in enumerate(text.splitlines(), 1):
+        line = _COMMENT.sub("", raw)
+        if not line.strip():
+            continue
+        item = _ITEM.match(line)
+        goes_on = (
+            whole.endswith("\\")
+            or 0 < whole.count("[") - whole.count("]")
+            or (item and was_item)
+            or re.match(r"\s*value:", line)
+            or (_ARGUMENTS.match(line) and _COMMAND.match(whole))
+        )
+        if goes_on:
+            whole = (
+                f"{whole.removesuffix(chr(92))} {item[1] if item else line}"
+            )
+        else:
+            yield first, whole
+            whole, first = item[1] if item else line, number
+        was_item = bool(item)
+    yield first, whole
+
+
+def _settings(line: str) -> Iterator[Event]:
+    """Yield the settings and variables of a line."""
+    setting = _SETTING.match(line)
+    if setting:
+        name, value = setting.groups()
+        yield Event(name, value, f"{name} = {value}", f'{name} = "{{}}"')
+    for variable in _VARIABLE.finditer(line):
+        yield from read_variable(*variable.groups())
+
+
+def read_variable(name: str, value: str) -> Iterator[Event]:
+    """Yield what an environment variable says."""
+    if name == "GUNICORN_CMD_ARGS":
+        yield from read_command(f"gunicorn {value}")
+        return
+    first = value.split()[0]
+    known = {"true": "True", "yes": "True", "on": "True", "1": "True"}
+    known |= {"false": "False", "no": "False", "off": "False", "0": "False"}
+    meant = known.get(first.lower(), first)
+    text = f"{name}={first}"
+    yield Event(VARIABLES[name], meant, text, f"{name}={{}}")
+    yield Event(f"variable {name}", "", text)
+
+
+def read_command(text: str) -> list[Event]:
+    """Return what a command says if it starts a server or a program."""
+    words = [word for word in _WORD.findall(text) if word != "\\"]
+    adopted = _adopted(words)
+    for count, word in enumerate(words):
+        server = re.split(r"[/=]", word)[-1]
+        if server in _OPTIONS and not word.startswith("-"):
+            if not _NOT_STARTED.isdisjoint(words[:count]):
+                return []
+            by = f"adopted {server}" if adopted else server
+            return [*adopted, *_server(server, words[count + 1 :], by)]
+    return adopted
+
+
+def _adopted(words: list[str]) -> list[Event]:
+    """Return which program a command runs by `python -m fastloop run`."""
+    if "fastloop" not in words:
+        return []
+    match words[words.index("fastloop") + 1 :]:
+        case ["run", "-m", module, *_]:
+            last = module.rpartition(".")[2]
+            names = [last, f"adopted {last}", f"{last}.py"]
+        case ["run", path, *_]:
+            names = [path.rpartition("/")[2]]
+        case _:
+            return []
+    return [Event(f"run {name}", "", "") for name in names]
+
+
+def _server(server: str, after: list[str], by: str) -> list[Event]:
+    """Return the settings of one server's start, or its default."""
+    found = []
+    options = _OPTIONS[server]
+    words = iter(after)
+    for word in words:
+        option, equals, value = word.partition("=")
+        if word[:2] == "-k" and len(word) > 2:
+            option, equals, value = "-k", "=", word[2:]
+        if option not in options:
+            continue
+        value = value if equals else next(words, "")
+        subject = f"{server} {option} {value}"
+        event = Event(options[option], value, subject, f"{option} {{}}", by)
+        found.append(event)
+    name, variable = _DEFAULTS.get(server, ("", ""))
+    given = any(event.name == name for event in found)
+    if name and not given and _names_application(server, after):
+        form = "--loop {}"
+        if server == "fastapi":
+            form = f"uvicorn module:app {form}"
+        event = Event(name, "auto", server, form, by)
+        event.unless = f"variable {variable}"
+        found.append(event)
+    return found
+
+
+def _names_application(server: str, words: list[str]) -> bool:
+    if server == "fastapi":
+        return words[:1] in (["run"], ["dev"])
+    return any(_APPLICATION.match(word) for word in words)
