@@ -1,7 +1,8 @@
 """`doctor`: finds errors and choices of another loop, each with its fix.
 
 This module checks the machine and the environment, `doctor_files` the
-program's own files.  Nothing of the program is imported or run.
+program's own files.  Nothing of the program is imported or run, except by
+`doctor_import` where the user asks for that.
 """
 
 from __future__ import annotations
@@ -37,11 +38,24 @@ def main(words: list[str]) -> int:
         nargs="?",
         help="module:app, a Python file or a folder whose files to read",
     )
+    parser.add_argument(
+        "--import",
+        dest="imports",
+        action="store_true",
+        help="import the program as well, in a process of its own, and see "
+        "what it calls",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args(words)
+    if options.imports and not options.program:
+        raise Refused("--import wants a program: module:app or a Python file")
     findings = [*_installation(), *machine(), *environment(dict(os.environ))]
     if options.program:
         findings += read(options.program, variables(dict(os.environ)))
+    if options.imports:
+        from .doctor_import import imported
+
+        findings += imported(options.program)
     wrong = sum(finding.level == "wrong" for finding in findings)
     if options.json:
         print(json.dumps([asdict(finding) for finding in findings], indent=2))

@@ -175,6 +175,49 @@ def test_nothing_of_the_program_is_run(fastloop_command):
     fastloop_command("doctor", "app:app")
 
 
+#: As uvloop does, it defines install() at its first use and sets a policy.
+FAKE = """
+import asyncio
+
+def __getattr__(name):
+    if name != "install":
+        raise AttributeError(name)
+    def install():
+        if hasattr(asyncio, "set_event_loop_policy"):
+            asyncio.set_event_loop_policy(None)
+    return install
+"""
+
+
+def test_the_import_of_a_program_is_watched(fastloop_command):
+    """Where the text does not show it: the name of the call is computed."""
+    fastloop_command.write("uvloop.py", FAKE)
+    source = "import uvloop\nprint(1)\ngetattr(uvloop, 'in' + 'stall')()\n"
+    fastloop_command.write("app.py", source)
+    for program in ("app:app", "app.py"):
+        fastloop_command("doctor", program)
+        done = fastloop_command("doctor", "--import", program, status=1)
+        says = "app.py:3: uvloop.install(), called by the import, picks uvloop"
+        assert says in done.stdout
+        assert "1 thing is wrong." in done.stdout
+        assert "set_event_loop_policy" not in done.stdout
+    fastloop_command.write("app.py", "import uvloop\n")
+    done = fastloop_command("doctor", "--import", "app:app")
+    assert "ok     the import of app:app: no such call" in done.stdout
+
+
+def test_an_import_that_fails_is_told_of(fastloop_command):
+    fastloop_command.write("app.py", "raise OSError('no such day')")
+    done = fastloop_command("doctor", "--import", "app:app", status=1)
+    assert (
+        "the import of app:app ended with status 1: OSError: no such day"
+    ) in done.stdout
+    wants = "module:app or a Python file"
+    refused = fastloop_command.refused
+    assert refused("doctor", "--import", ".") == f"--import wants {wants}"
+    assert refused("doctor", "--import").endswith(f"a program: {wants}")
+
+
 def test_doctor_has_json(fastloop_command):
     found = json.loads(fastloop_command("doctor", "--json").stdout)
     assert {"level", "what", "fix"} == set(found[0])
