@@ -190,6 +190,8 @@ class Case:
     def step(self) -> None:
         tape, model, reader = self.tape, self.model, self.reader
         op = tape.byte() % 12
+        # A look, or a second read that is refused, makes it a plain reader.
+        self.plain |= type(reader) is asyncio.StreamReader
         method = self.pending[1] if self.pending else ""
         searching = self.plain and method in ("readuntil", "readline")
         if op < 4 and (self.pending is None or (op < 2 and not searching)):
@@ -208,7 +210,6 @@ class Case:
             look = tape.pick(LOOKS)
             note(look)
             look(reader)
-            self.plain |= type(reader) is asyncio.StreamReader
         elif op == 9 and tape.byte() % 8 == 0:
             self.end()
         elif not (model.eof or model.wire_eof):
