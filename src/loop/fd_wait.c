@@ -1,4 +1,4 @@
-/* Trusted registrations of user-owned sockets: see fd_wait.h.
+/* Persistent registrations of user-owned sockets: see fd_wait.h.
 
    1. A persistent registration stays open while nobody waits.  That is what
       makes the next wait free.  It ends when a handle registers for the fd, a
