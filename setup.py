@@ -23,7 +23,6 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
@@ -265,6 +264,8 @@ def readme() -> str:
     The name is `Repository` in [project.urls], a repository on GitHub.  PyPI
     does not know what a relative link is relative to.
     """
+    import tomllib  # Python 3.10 has none, and got its sentence above
+
     text = Path("README.md").read_text(encoding="utf-8")
     project = tomllib.loads(Path("pyproject.toml").read_text("utf-8"))
     urls = project["project"].get("urls", {})

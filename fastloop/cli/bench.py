@@ -169,7 +169,7 @@ def _race(options: argparse.Namespace, processes: Processes) -> AnyRace:
     if options.http:
         return HttpRace(options, processes, options.timeout or _START_S)
     program = parse(words, "bench")
-    if program.command() == ["-"]:
+    if not program.how and program.name == "-":
         raise Refused("bench reads no program from stdin: name its file")
     program.check()
     _tell_of_late_options(program, options.quiet)

@@ -109,6 +109,14 @@ def _notes(loop: dict[str, Any]) -> list[str]:
         at = slow["stack"][0] if slow["stack"] else ""
         text = _printable(f"{slow['name']} {at}")
         found.append(f"  {_duration(slow['duration_ns'])} {text}")
+    if loop["blocked"]:
+        found.append("blocked callbacks, the last ones first:")
+    for one in reversed(loop["blocked"][-5:]):
+        at = one["stack"][-1] if one["stack"] else ""
+        took = f"{_duration(one['duration_ns'])} or more"
+        in_gc = f"{_duration(one['gc_time_ns'])} in the garbage collector"
+        text = _printable(f"{one['name']} {at}")
+        found.append(f"  {took}, {in_gc}: {text}")
     return found
 
 

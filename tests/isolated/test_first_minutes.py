@@ -103,7 +103,8 @@ LACKS = {
     ),
     "python": (
         {},
-        "import setuptools; sys.version_info = (3, 10, 4); "
+        "import setuptools.command.egg_info; "
+        "sys.version_info = (3, 10, 4); "
         "sys.version = '3.10.4 (main)';",
         "fastloop needs CPython 3.11 or newer, and this is cpython 3.10.4.",
     ),
