@@ -26,6 +26,7 @@
 #include "py/compat.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -489,14 +490,25 @@ fl_fd_table_replace_set(FlFdTable *table)
 /* --- opening, forking and closing the table ------------------------------ */
 
 /* After a fork, make a new lock.  The old one is not destroyed, as that is
-   undefined while it is held. */
+   undefined while it is held.  One thread of the child makes it, and the
+   others wait for that. */
 static void
 renew_lock(FlFdTable *table)
 {
     unsigned forks = fl_forks_count();
-    if (FL_UNLIKELY(table->lock_forks != forks)) {
-        table->lock_forks = forks;
+    if (FL_LIKELY(atomic_load(&table->lock_forks) == forks)) {
+        return;
+    }
+    unsigned renewed = atomic_load(&table->lock_renewal);
+    if (renewed != forks
+        && atomic_compare_exchange_strong(&table->lock_renewal, &renewed,
+                                          forks))
+    {
         (void)uv_mutex_init_recursive(&table->lock);
+        atomic_store(&table->lock_forks, forks);
+    }
+    while (atomic_load(&table->lock_forks) != forks) {
+        (void)sched_yield();
     }
 }
 
@@ -522,7 +534,9 @@ fl_fd_table_open(FlFdTable *table)
     fl_list_init(&table->fired);
     fl_list_init(&table->closed);
     table->witness_fd = -1;
-    table->forks = table->lock_forks = fl_forks_count();
+    table->forks = fl_forks_count();
+    atomic_init(&table->lock_forks, table->forks);
+    atomic_init(&table->lock_renewal, table->forks);
     int code = fl_fd_set_open(&table->set);
     if (code == 0 && uv_mutex_init_recursive(&table->lock) < 0) {
         code = FL_NO_MEMORY;

@@ -63,9 +63,10 @@ typedef struct {
 /* The registrations of a loop, and the set that contains them. */
 typedef struct {
     FlFdSet set;
-    uv_mutex_t lock;     /* see fl_fd_table_lock */
-    unsigned lock_forks; /* fl_forks_count() when it was made */
-    FlFd *fds;           /* indexed by fd */
+    uv_mutex_t lock; /* see fl_fd_table_lock */
+    /* fl_forks_count() when it was made, and when its making began. */
+    _Atomic unsigned lock_forks, lock_renewal;
+    FlFd *fds; /* indexed by fd */
     int fds_size;
     uint32_t last_generation;
     /* A user-owned fd was registered or changed since the last poll. */

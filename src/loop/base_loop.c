@@ -77,12 +77,17 @@ disabled_paths(void)
     return off;
 }
 
-/* 0, or -1 with OSError or MemoryError. */
-static int
-open_poller(FlLoop *loop)
+/* A new poller, or NULL with OSError or MemoryError. */
+static FlPoller *
+open_poller(void)
 {
-    int code = fl_poller_open(&loop->poller);
-    return code < 0 ? fl_raise_errno(code) : 0;
+    FlPoller *poller;
+    int code = fl_poller_open(&poller);
+    if (code < 0) {
+        (void)fl_raise_errno(code);
+        return NULL;
+    }
+    return poller;
 }
 
 static void loop_dealloc(FlLoop *loop);
@@ -105,11 +110,19 @@ loop_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     (void)args;
     (void)kwargs;
     PyObject *module = PyType_GetModule(base_loop_type(type));
-    FlLoop *loop = module == NULL ? NULL : (FlLoop *)type->tp_alloc(type, 0);
+    /* First, so that every loop has one: __del__ of a class may call the
+       methods of a loop that is not finished. */
+    FlPoller *poller = module == NULL ? NULL : open_poller();
+    FlLoop *loop = poller == NULL ? NULL : (FlLoop *)type->tp_alloc(type, 0);
     if (loop == NULL) {
+        if (poller != NULL) {
+            fl_poller_close(poller);
+            fl_poller_free(poller);
+        }
         return NULL;
     }
     /* tp_alloc has zeroed the rest. */
+    loop->poller = poller;
     loop->state = fl_state_get(module);
     loop->forks = fl_forks_count();
     loop->off = disabled_paths();
@@ -124,8 +137,8 @@ loop_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         return NULL;
     }
     loop->thread_queue_ready = true; /* its lock must be destroyed */
-    if (fl_ready_init(&loop->ready) < 0 || open_poller(loop) < 0
-        || fl_signals_prepare(loop) < 0 || fl_overrides_check_class(loop) < 0)
+    if (fl_ready_init(&loop->ready) < 0 || fl_signals_prepare(loop) < 0
+        || fl_overrides_check_class(loop) < 0)
     {
         Py_DECREF(loop);
         return NULL;
@@ -201,11 +214,9 @@ close_core(FlLoop *loop)
     /* Before the poller closes the pipe: CPython's signal handler writes to
        it. */
     fl_signals_forget(loop);
-    if (loop->poller != NULL) {
-        /* Before the first registration is closed: in a forked child that
-           would change the parent's epoll set. */
-        (void)fl_loop_after_fork(loop);
-    }
+    /* Before the first registration is closed: in a forked child that would
+       change the parent's epoll set. */
+    (void)fl_loop_after_fork(loop);
     if (loop->thread_queue_ready) {
         fl_thread_queue_close(loop);
     }
@@ -215,12 +226,10 @@ close_core(FlLoop *loop)
     drop_timers(loop);
     abandon_transports(&loop->streams);
     atomic_store(&loop->open_connections, 0);
-    if (loop->poller != NULL) {
-        fl_user_fd_close_all(loop);
-        /* It frees the registrations that are left, so their owners had to go
-           first. */
-        fl_poller_close(loop->poller);
-    }
+    fl_user_fd_close_all(loop);
+    /* It frees the registrations that are left, so their owners had to go
+       first. */
+    fl_poller_close(loop->poller);
     Py_CLEAR(loop->future_keywords);
     Py_CLEAR(loop->step_kwnames);
     free(loop->scratch);
@@ -345,9 +354,7 @@ loop_dealloc(FlLoop *loop)
     fl_timer_queue_free(&loop->timers);
     fl_handle_pool_free(&loop->pool);
     fl_metrics_free(loop);
-    if (loop->poller != NULL) {
-        fl_poller_free(loop->poller);
-    }
+    fl_poller_free(loop->poller);
     if (loop->thread_queue_ready) {
         fl_thread_queue_free(&loop->thread_queue);
     }

@@ -285,9 +285,6 @@ int
 fl_user_fd_traverse(const FlLoop *loop, visitproc visit, void *arg)
 {
     const FlUserFd *user_fd;
-    if (loop->poller == NULL) { /* loop_new has not come so far */
-        return 0;
-    }
     for (int fd = -1; (user_fd = fl_user_fd_after(loop, fd)) != NULL;
          fd = user_fd->reg.fd)
     {
