@@ -12,6 +12,7 @@ place of ``nodejs``: those of CPython know no event loop so far.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 import weakref
@@ -57,9 +58,13 @@ class _Reading:
 
     def __init__(self, loop: Loop) -> None:
         self._loop = weakref.ref(loop)
-        self._lock = threading.Lock()
+        self.renew_lock()
         self._now = self._change = loop.metrics()
         self._read_s = float("-inf")
+
+    def renew_lock(self) -> None:
+        """Make the lock, or make it anew in a forked child."""
+        self._lock = threading.Lock()
 
     def loop(self) -> Loop | None:
         """Return the loop, or None when it is closed."""
@@ -123,6 +128,11 @@ class _Loops:
         elif known is not loop:
             raise ValueError(f"another loop is instrumented as {name!r}")
 
+    def renew_locks(self) -> None:
+        """Make the locks of the readings anew, in a forked child."""
+        for reading in self._readings.values():
+            reading.renew_lock()
+
     def _read(
         self,
     ) -> Iterator[tuple[dict[str, str], LoopMetrics, LoopMetrics]]:
@@ -183,10 +193,27 @@ def instrument(
     """
     loop = metered(loop)
     with _lock:
-        if meter_provider in (None, api.get_meter_provider()):
+        globally = api.get_meter_provider()
+        provider = globally if meter_provider is None else meter_provider
+        instrumented = _of_others.get(provider, {})
+        if prefix in instrumented:
+            pass  # also of one that has become the global one since
+        elif provider is globally:
             instrumented = _of_global
         else:
-            instrumented = _of_others.setdefault(meter_provider, {})
+            instrumented = _of_others.setdefault(provider, instrumented)
         if prefix not in instrumented:
             instrumented[prefix] = _Loops(meter_provider, prefix)
         instrumented[prefix].add(loop, name)
+
+
+def _renew_locks() -> None:
+    """In a forked child: a thread of the parent may have held them."""
+    global _lock
+    _lock = threading.Lock()
+    for instrumented in (_of_global, *_of_others.values()):
+        for loops in instrumented.values():
+            loops.renew_locks()
+
+
+os.register_at_fork(after_in_child=_renew_locks)

@@ -160,7 +160,9 @@ def _own_pids() -> Iterator[int]:
         return
     with contextlib.suppress(OSError):
         for name in os.listdir(os.path.dirname(default_path(0, user))):
-            yield int(name.removesuffix(".sock"))
+            pid = name.removesuffix(".sock")
+            if pid.isdecimal():
+                yield int(pid)
 
 
 def _only_one() -> tuple[str, int]:
@@ -200,6 +202,8 @@ def find(target: str | None) -> tuple[str, int | None]:
 
 # -- reading ------------------------------------------------------------------
 
+#: The most that is read of a document; a loop takes a few kilobytes.
+_MOST_BYTES = 1 << 24
 _METRICS: dict[str, Any] = dict.fromkeys(LoopMetrics.__dataclass_fields__, int)
 _METRICS["lag"] = {"counts": [int], "sum_ns": int, "max_ns": int}
 #: The parts of a document that top uses, and their types.
@@ -246,7 +250,7 @@ def read(path: str, pid: int | None = None) -> dict[str, Any]:
     Raises Refused if it cannot be read, is no document of fastloop's, or if
     another process than that of the pid listens.
     """
-    parts = []
+    document = bytearray()
     try:
         with socket.socket(socket.AF_UNIX) as sock:
             sock.settimeout(_TIMEOUT_S)
@@ -254,8 +258,10 @@ def read(path: str, pid: int | None = None) -> dict[str, Any]:
             if pid is not None and _listener(sock) not in (pid, None):
                 raise Refused(f"{path}: another process than {pid} listens")
             while part := sock.recv(1 << 16):
-                parts.append(part)
-        answer: dict[str, Any] = json.loads(b"".join(parts))
+                document += part
+                if len(document) > _MOST_BYTES:
+                    raise ValueError
+        answer: dict[str, Any] = json.loads(document)
         if not _fits(answer, _ANSWER):
             raise ValueError
         for loop in answer["loops"]:

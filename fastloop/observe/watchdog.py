@@ -15,6 +15,7 @@ import atexit
 import contextlib
 import dataclasses
 import gc
+import linecache
 import logging
 import os
 import sys
@@ -28,7 +29,7 @@ from fastloop.metrics import BlockedCallback, name_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from types import FrameType
+    from types import CodeType
     from typing import Any
 
     from fastloop.loop import Loop
@@ -122,12 +123,12 @@ class Watchdog:
                 daemon=True,
             )
             self._thread = thread
+            _running.add(self)  # first: another thread may fork
             thread.start()
         except RuntimeError as exc:
             # Too many threads, or a subinterpreter that has no daemons.
-            self._thread = None
+            self._forget()
             raise RuntimeError(f"the watchdog cannot start: {exc}") from exc
-        _running.add(self)
         gc.callbacks.append(self._on_gc)
 
     def _poke(self) -> None:
@@ -184,22 +185,29 @@ class Watchdog:
 
     def _watch(self, wake: threading.Lock) -> None:
         me = threading.current_thread()
-        wait_s = self._limit_s
-        while True:
-            wake.acquire(timeout=wait_s)
-            loop = self._loop()
-            if self._thread is not me or loop is None:
-                break
-            try:
-                wait_s = self._look(loop)
-            except Exception:
-                # A log handler or a repr() of the application.  The thread
-                # must survive to report the next callback.
-                sys.excepthook(*sys.exc_info())
-                wait_s = self._limit_s
-            del loop
-        if self._thread is me:  # the loop is gone, and was never closed
-            self._forget()
+        try:
+            wait_s = self._limit_s
+            while True:
+                wake.acquire(timeout=wait_s)
+                loop = self._loop()
+                if self._thread is not me or loop is None:
+                    break
+                wait_s = self._look_safely(loop)
+                del loop
+        finally:
+            if self._thread is me:
+                # The loop is gone, and was never closed; or the application's
+                # excepthook has raised.
+                self._forget()
+
+    def _look_safely(self, loop: Loop) -> float:
+        try:
+            return self._look(loop)
+        except Exception:
+            # A log handler or a repr() of the application.  The thread must
+            # survive to report the next callback.
+            sys.excepthook(*sys.exc_info())
+            return self._limit_s
 
     def _look(self, loop: Loop) -> float:
         """Report the running callback if it is time; return when to look."""
@@ -223,12 +231,11 @@ class Watchdog:
         """Describe and count a callback; None if it has ended, or was."""
         if callback == self._reported:
             return None
-        frames = _frames_of(loop)
-        name = _name(loop, frames)
+        stack, outermost = _stack_of(loop)
+        name = _name(loop, outermost)
         running = loop._running_callback()
-        if running is None or running[0] != callback or _has_ended(frames):
+        if running is None or running[0] != callback or _has_ended(outermost):
             return None  # ended() reports it
-        stack = traceback.StackSummary.extract(iter(frames[-_MOST_FRAMES:]))
         return self._count(callback, name, ran_ns, tuple(stack))
 
     def _count(
@@ -271,32 +278,47 @@ class Watchdog:
         return dataclasses.replace(slow, blocked=blocked or late)
 
 
-def _frames_of(loop: Loop) -> list[tuple[FrameType, int]]:
-    """Return the frames of a loop's callback and their lines, outer first."""
+def _stack_of(
+    loop: Loop,
+) -> tuple[list[traceback.FrameSummary], CodeType | None]:
+    """Return where a loop's callback is, outer first, and its outermost code.
+
+    The lines of the source are not read yet, because that takes time: while
+    this has the frames, it would free what the callback drops.
+    """
     from fastloop.loop import Loop
 
     frame = sys._current_frames().get(loop._thread_id or 0)
     found = []
+    outermost = None
     while frame is not None and frame.f_code is not Loop.run_forever.__code__:
-        if frame.f_code is not Watchdog._on_gc.__code__:
-            found.append((frame, frame.f_lineno))
+        code = outermost = frame.f_code
+        if code is not Watchdog._on_gc.__code__:
+            linecache.lazycache(code.co_filename, frame.f_globals)
+            found.append(
+                traceback.FrameSummary(
+                    code.co_filename,
+                    frame.f_lineno,
+                    code.co_name,
+                    lookup_line=False,
+                )
+            )
         frame = frame.f_back
-    return found[::-1]
+    return found[:_MOST_FRAMES][::-1], outermost
 
 
-def _has_ended(frames: list[tuple[FrameType, int]]) -> bool:
+def _has_ended(outermost: CodeType | None) -> bool:
     """Whether the loop reports already that the callback was slow."""
     from fastloop.loop import Loop
 
-    report = Loop._report_slow.__code__
-    return bool(frames) and frames[0][0].f_code is report
+    return outermost is Loop._report_slow.__code__
 
 
-def _name(loop: Loop, frames: list[tuple[FrameType, int]]) -> str:
+def _name(loop: Loop, outermost: CodeType | None) -> str:
     """Return what runs: the task's coroutine, or the outermost function."""
     task: asyncio.Task[Any] | None = asyncio.current_task(loop)
     if task is None:
-        return frames[0][0].f_code.co_qualname if frames else "A callback"
+        return "A callback" if outermost is None else outermost.co_qualname
     try:
         return name_of(task.get_coro())
     except Exception:
@@ -305,6 +327,8 @@ def _name(loop: Loop, frames: list[tuple[FrameType, int]]) -> str:
 
 
 def _log(found: BlockedCallback, state: str) -> None:
+    for frame in found.stack:
+        linecache.checkcache(frame.filename)
     lines = "".join(traceback.format_list(list(found.stack))).rstrip()
     logging.getLogger("asyncio").warning(
         "%s has blocked the loop for %.3f seconds, %.3f of them in the "

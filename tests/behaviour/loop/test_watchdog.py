@@ -302,6 +302,46 @@ def test_a_log_handler_that_raises_does_not_end_the_watchdog(
     assert len(log.of("wait_in_c")) == 1
 
 
+def test_a_watchdog_whose_thread_has_ended_may_be_started_again(
+    watched, iterate, log, monkeypatch
+):
+    refused = threading.Event()
+
+    def refuse(record):
+        refused.set()
+        raise SystemExit
+
+    monkeypatch.setattr(threading, "excepthook", lambda args: None)
+    log.addFilter(refuse)
+    (thread,) = threads()
+    watched.call_soon(wait_in_c, refused)
+    iterate()
+    thread.join(PATIENCE)
+    log.removeFilter(refuse)
+    watched.enable_metrics(watchdog_s=LIMIT_S)
+    watched.call_soon(wait_in_c, log.came["wait_in_c"])
+    iterate()
+    assert len(log.of("wait_in_c")) == 1
+
+
+def test_the_loop_does_not_wait_while_source_is_read(
+    watched, iterate, monkeypatch
+):
+    began, may_end, waited = threading.Event(), threading.Event(), []
+
+    def checkcache(*args):
+        began.set()
+        waited.append(may_end.wait(PATIENCE))
+
+    monkeypatch.setattr(watchdog.linecache, "checkcache", checkcache)
+    watched.slow_callback_duration = LIMIT_S
+    watched.call_soon(wait_in_c, began)
+    watched.call_soon(may_end.set)
+    iterate(2)
+    watched.close()
+    assert set(waited) == {True}
+
+
 # -- the garbage collector ----------------------------------------------------
 
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -306,6 +307,33 @@ def test_two_loops_cannot_have_one_name(loop, loop_factory, otel):
     opentelemetry.instrument(other, name="other", meter_provider=provider)
     assert set(collected(reader)) == {"main", "other"}
     other.close()
+
+
+def test_a_provider_may_become_the_global_one(loop, loop_factory, otel):
+    reader, provider = otel
+    opentelemetry.instrument(loop, meter_provider=provider)
+    other = loop_factory()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            opentelemetry.api, "get_meter_provider", lambda: provider
+        )
+        opentelemetry.instrument(other, name="other")
+    assert set(collected(reader)) == {"main", "other"}
+    other.close()
+
+
+def test_a_forked_child_gets_locks_of_its_own(loop, otel):
+    reader, provider = otel
+    opentelemetry.instrument(loop, meter_provider=provider)
+    (loops,) = opentelemetry._of_others[provider].values()
+    (held,) = loops._readings.values()
+    with held._lock, opentelemetry._lock, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # some threads of the SDK run
+        pid = os.fork()
+        if not pid:
+            free = [not held._lock.locked(), not opentelemetry._lock.locked()]
+            os._exit(0 if all(free) else 1)
+    assert os.waitpid(pid, 0)[1] == 0
 
 
 def test_names_may_have_another_prefix(loop, loop_factory, otel):

@@ -511,6 +511,15 @@ def test_another_programs_socket_is_a_sentence(
     assert "no metrics of fastloop's" in err
 
 
+def test_an_answer_without_an_end_is_a_sentence(
+    loop, path, top, in_thread, monkeypatch
+):
+    monkeypatch.setattr(reader, "_MOST_BYTES", 1000)
+    code, out, err = answered(path, top, in_thread, b"[" * 2000)
+    assert (code, out) == (2, "")
+    assert "no metrics of fastloop's" in err
+
+
 def test_a_program_whose_path_is_no_text_is_shown(
     loop, path, top, monkeypatch
 ):
