@@ -20,6 +20,7 @@ from typing import Any
 
 from .commands import Refused
 from .doctor_rules import OTHER_LOOPS, Event, Finding, is_known, judge
+from .options import need
 from .processes import Processes, worker_command
 
 __all__ = ["imported", "main"]
@@ -33,10 +34,12 @@ _PUBLIC = {"asyncio.events": "asyncio"}
 def imported(program: str) -> list[Finding]:
     """Return what a program calls while it is imported.
 
-    program is a Python file or `module:app`.  Raises Refused for a folder.
+    program is a Python file or `module:app`.  Raises Refused for a folder,
+    and without psutil.
     """
     if os.path.isdir(program):
         raise Refused("--import wants module:app or a Python file")
+    need("doctor --import", "psutil")
     with Processes() as processes:
         report = processes.folder / "calls.json"
         child = processes.start(
