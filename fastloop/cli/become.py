@@ -1,8 +1,9 @@
-"""Makes a program this process's `__main__`, as the interpreter would.
+"""Runs a program as this process's `__main__`, as the interpreter would.
 
-It has the same module object, `sys.argv`, `sys.path[0]`, no `__spec__` for a
-script, so that pickles and spawned processes find it.  What it raises goes to
-the interpreter, which ends as it would have.
+The program runs in the module object `__main__`, with its own `sys.argv` and
+`sys.path[0]`.  A script has no `__spec__`, as under `python prog.py`.  So
+pickles and spawned processes find it.  An exception of the program reaches the
+interpreter, which then ends as without fastloop.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ def _call(function: Callable[..., Any], *args: object) -> Any:
 def become(program: Program, call: _Call = _call) -> None:
     """Run the program as this process's `__main__`; it returns or raises.
 
-    call makes each call that may raise what the user sees: the function comes
-    first, then its arguments.
+    call(function, *args) makes each call that may raise an exception of the
+    program.
     """
     if program.how == "-m":
         sys.argv[:] = ["-m", *program.words]
@@ -55,7 +56,7 @@ def become(program: Program, call: _Call = _call) -> None:
 
 
 def _run_module(call: _Call, name: str, alter_argv: bool) -> None:
-    """What the interpreter itself calls for `-m`."""
+    """Run a module by the function that the interpreter calls for `-m`."""
     import runpy
 
     _fresh_main()
@@ -83,8 +84,8 @@ def _run_file(call: _Call, program: Program) -> None:
         return
     if program.skips_line:
         source = source[source.find(b"\n") :] if b"\n" in source else b""
-    # Its get_code() would keep the bytecode, which Python does not for a
-    # script.
+    # Its get_code() would write the bytecode to a file.  Python does not do
+    # that for a script.
     loader = SourceFileLoader("__main__", path)
     names = _fresh_main(__file__=path, __loader__=loader)
     _execute(call, _compiled(call, source, path), names)
@@ -99,13 +100,13 @@ def _execute(call: _Call, code: CodeType, names: dict[str, Any]) -> None:
     try:
         call(exec, code, names)
     finally:
-        # The interpreter does so, too: exit functions and `python -i` see it.
+        # As the interpreter does: exit functions and `python -i` can see it.
         names.pop("__file__", None)
         names.pop("__cached__", None)
 
 
 def _has_modules(path: str) -> bool:
-    """Whether the program is a folder or an archive, whatever its name."""
+    """Whether the path is a folder or an archive that Python can import."""
     for hook in sys.path_hooks:
         try:
             hook(path)
@@ -132,7 +133,7 @@ def _run_code(call: _Call, source: str) -> None:
         source = dedent(source)
     code = _compiled(call, source, "<string>")
     if sys.version_info >= (3, 13):
-        # So tracebacks show the lines.  3.13.0 knows them by the name alone.
+        # Tracebacks then show the lines.  3.13.0 looks them up by the name.
         import linecache
 
         by_code = hasattr(linecache, "_interactive_cache")
@@ -142,7 +143,7 @@ def _run_code(call: _Call, source: str) -> None:
 
 
 def _replace_path(first: str, always: bool = False) -> None:
-    """Have `sys.path` begin as it would without us."""
+    """Set the first entry of `sys.path`, as the interpreter would."""
     if not sys.flags.safe_path:
         sys.path[:1] = [first]
     elif always:

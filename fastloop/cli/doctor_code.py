@@ -1,7 +1,8 @@
-"""Reads a program's Python files for what `doctor` has rules about.
+"""Finds calls and settings in Python files that `doctor` has rules about.
 
-They are parsed, not run.  `from uvloop import install as go; go()` is a call
-of uvloop.install, and a local variable that is called uvloop is not uvloop.
+The files are parsed, not run.  `from uvloop import install as go; go()` is a
+call of uvloop.install, and a local variable with the name uvloop is not
+uvloop.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _SERVERS = {
     "uvicorn.run": "uvicorn.loop",
 }
 _CONFIGS = ("uvicorn.Config(", "uvicorn.config.Config(")
-#: Settings of gunicorn's, which reads the file that has them.
+#: Settings of gunicorn.  It reads them from its own configuration file.
 _GUNICORNS = ("asgi_loop", "worker_class")
 _WORKERS = ("uvicorn.workers.UvicornWorker", "uvicorn_worker.UvicornWorker")
 #: Beginnings of the names of calls that start processes.
@@ -43,12 +44,13 @@ _STARTS = (
 def read_tree(tree: ast.Module, names: Names, file: str) -> list[Event]:
     """Return the events of a file, in the order of its lines.
 
-    file is its name, without folders; a start of it decides what follows.
+    file is its name, without folders: a rule may not apply if
+    `python -m fastloop run` starts that file.
     """
     reader = _Reader(names, file)
     reader.visit(tree)
     if ".serve()" in reader.methods and not reader.runs_server:
-        # uvicorn asks its Config for a loop in Server.run() alone.
+        # Only Server.run() creates the loop of uvicorn's Config.
         reader.found = [
             event
             for event in reader.found
@@ -92,7 +94,7 @@ class _Reader(ast.NodeVisitor):
     # -- scopes ---------------------------------------------------------------
 
     def _enter(self, node: Any, outside: Iterable[ast.AST | None]) -> None:
-        """Visit what belongs to the scope around, then the one inside."""
+        """Visit nodes of the outer scope, then the body in its own scope."""
         for part in outside:
             if part is not None:
                 self.visit(part)
@@ -115,7 +117,7 @@ class _Reader(ast.NodeVisitor):
         self._enter(node, [*given.defaults, *given.kw_defaults])
 
     def visit_ClassDef(self, node: ast.ClassDef) -> None:  # noqa: N802
-        """Read a class; one that is derived from a loop's stands for it."""
+        """Read a class; a subclass of a loop counts as a use of the loop."""
         for base in node.bases:
             for full in self._full_names(base):
                 self._add(node, f"{full}()", "", f"class {node.name}({full})")

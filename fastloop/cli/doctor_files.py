@@ -1,4 +1,4 @@
-"""Reads the files of a program, and judges what they do together.
+"""Reads the files of a program, and applies the rules to all together.
 
 Python files are parsed, files that start programs are read line by line.
 Nothing is imported or run.
@@ -23,11 +23,11 @@ from .doctor_start import START_FILES, read_start
 
 __all__ = ["Program", "read"]
 
-#: Folders that hold other people's code, or none.
+#: Folders of other people's code, of build results and of caches.
 _SKIPPED = {"node_modules", "site-packages", "__pycache__", "build", "dist"}
 _TESTS = re.compile(r"(tests?|conftest\.py|test_.*\.py|.*_test\.py)\Z")
 _MOST_FILES = 5000
-#: Modules that a file of the program with the same name does not replace.
+#: Modules that keep their meaning if a file of the program has their name.
 _LIBRARIES = {"granian", "uvicorn", "uvicorn_worker"} | sys.stdlib_module_names
 _LIBRARIES |= {rule.name.partition(".")[0] for rule in RULES}
 
@@ -35,8 +35,8 @@ _LIBRARIES |= {rule.name.partition(".")[0] for rule in RULES}
 def read(program: str, outside: list[Event]) -> list[Finding]:
     """Return what is found in a file, a folder or `module:app`.
 
-    outside is what the environment says.  Raises Refused if there is no such
-    program, or no file to read in it.
+    outside has the events of environment variables.  Raises Refused if there
+    is no such program, or no file to read in it.
     """
     found = Program(_place(program))
     if not found.count:
@@ -86,7 +86,7 @@ class Program:
                 break
             paths.append(path)
             self._index(path)
-        if top.is_file():  # alone, but its names may come from its folder
+        if top.is_file():  # it may import the other files of its folder
             for path in sorted(top.parent.glob("*.py")):
                 self._index(path)
         for path in paths:
@@ -94,13 +94,13 @@ class Program:
         self.count = len(paths)
 
     def findings(self, outside: list[Event]) -> list[Finding]:
-        """Return what the rules say, given what the environment says."""
+        """Return what the rules find, given the environment's events."""
         every = [*outside, *self.events]
         facts = {event.fact() for event in every if not event.in_tests}
         return [*self._notes, *judge(self.events, facts)]
 
     def _index(self, path: Path) -> None:
-        """Note the names that a module may have, the longest first."""
+        """Record the names under which a file may be imported."""
         if path.suffix != ".py":
             return
         parts = list(path.relative_to(self._folder).with_suffix("").parts)
@@ -144,7 +144,7 @@ class Program:
         try:
             return self._parsed(path)[1]
         except (SyntaxError, ValueError, RecursionError):
-            return None  # _read() tells of it
+            return None  # _read() reports it
 
 
 def _text(path: Path) -> str:

@@ -1,10 +1,11 @@
-"""Imports a program in a process of its own, and sees what it calls.
+"""Imports a program in a separate process, and records its calls.
 
     PROGRAM REPORT
 
-Calls that the rules of `doctor` are about are found with a profile function,
-so that nothing is replaced: by what name or detour the program calls them is
-no matter.  REPORT gets them as JSON: name, file and line of the caller.
+The child has these arguments.  A profile function (`sys.setprofile`) finds the
+calls that `doctor` has rules about.  So no function has to be replaced, and it
+makes no difference under which name the program calls it.  The child writes
+the calls as JSON to the file REPORT: name, and file and line of the caller.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ __all__ = ["imported", "main"]
 
 #: Seconds that an import may take.
 _LIMIT_S = 120
-#: asyncio's functions are known by their public names.
+#: Rules name asyncio's functions by their public module.
 _PUBLIC = {"asyncio.events": "asyncio"}
 
 
@@ -61,7 +62,7 @@ def imported(program: str) -> list[Finding]:
 
 
 class _Watch:
-    """A profile function that notes the calls that rules are about."""
+    """A profile function that records the calls that rules are about."""
 
     def __init__(self) -> None:
         self.calls: dict[tuple[str, str], None] = {}

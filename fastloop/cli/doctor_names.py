@@ -1,10 +1,10 @@
 """Finds what a name in a Python file may stand for, without running it.
 
-A name may be bound by imports, assignments, parameters and more, in scopes as
-Python has them.  Each binding counts: the value of a name is the list of all
-that it may be.  A value is the full name of something imported (`Full`), a
-constant, a dict of the values of its keys, or unknown, and then not in the
-list.
+Imports, assignments, parameters and other statements bind names, in Python's
+scopes.  Nothing is run, so each binding of a name is possible: a name has a
+list of possible values.  A value is the full name of an imported object
+(`Full`), a constant, or a dict that has a list of values for each key.  A
+value that is not known is left out.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ __all__ = ["Full", "Names", "Scope", "live"]
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 _NESTED = (*_FUNCTIONS, ast.ClassDef)
-#: How many names are followed from one to the next.
+#: The longest chain of names that is followed.
 _DEEPEST = 12
 _IMPORTS = ("importlib.import_module", "__import__")
 _VARIABLES = ("os.getenv", "os.environ.get")
 
 
 class Full(str):
-    """The full name of a thing, such as `uvloop.install`."""
+    """The full name of an object, such as `uvloop.install`."""
 
     __slots__ = ()
 
@@ -33,8 +33,8 @@ class Full(str):
 class Scope:
     """The names that a module, class or function binds.
 
-    names has, for each, what it is bound to: a `Full`, or a node to find the
-    values of, or None for what is unknown.
+    names has a list of bindings for each name.  A binding is a `Full`, an
+    expression whose values can be found, or None if it is not known.
     """
 
     def __init__(self, parent: Scope | None, is_class: bool = False) -> None:
@@ -44,7 +44,7 @@ class Scope:
         self.stars: list[str] = []
 
     def bind(self, name: str, to: Full | ast.expr | None) -> None:
-        """Add a thing that the name may be."""
+        """Add a binding of the name."""
         self.names.setdefault(name, []).append(to)
 
     def module(self) -> Scope:
@@ -83,9 +83,9 @@ def live(node: ast.If) -> list[ast.stmt]:
 class Names:
     """The names of one file.
 
-    package is the dotted name of its folder, for relative imports.  elsewhere
-    returns the names of another file of the program by its module's name, or
-    None.
+    package is the dotted name of its folder, for relative imports.
+    elsewhere(module) returns the names of another file of the program, or
+    None if the program has no such module.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class Names:
     # -- binding --------------------------------------------------------------
 
     def _collect(self, nodes: Iterable[ast.AST], scope: Scope) -> None:
-        """Bind what these nodes bind, and make the scopes in them."""
+        """Record the bindings of these nodes, and create their scopes."""
         for node in nodes:
             self._bind(node, scope)
             if isinstance(node, _NESTED):
@@ -182,7 +182,7 @@ class Names:
     def values(
         self, node: ast.AST | None, scope: Scope, depth: int = 0
     ) -> list[Any]:
-        """Return all that an expression may be, as far as that is known."""
+        """Return all known values that an expression may have."""
         if depth > _DEEPEST:
             return []
         deeper = depth + 1
@@ -211,14 +211,14 @@ class Names:
         ]
 
     def full_names(self, node: ast.AST | None, scope: Scope) -> list[Full]:
-        """Return the full names of what an expression may be."""
+        """Return the full names among the values of an expression."""
         found = self.values(node, scope)
         return [one for one in found if isinstance(one, Full)]
 
     def _named(self, name: str, scope: Scope, depth: int) -> list[Any]:
-        """Return what a name may be; each name is looked up once.
+        """Return the values of a name; each name is looked up once.
 
-        A name that is bound to an expression of itself adds nothing.
+        A binding to an expression of the name itself adds no value.
         """
         key = (scope.find(name) or scope, name)
         if key not in self._known:
@@ -281,7 +281,12 @@ class Names:
     def _called(
         self, node: ast.Call, scope: Scope, depth: int
     ) -> Iterator[Any]:
-        """Yield what calls return that import or read a variable."""
+        """Yield the values that a call may return.
+
+        Calls that import, read an environment variable or an attribute, or
+        make a dict or a partial are followed.  Any other call gives its name
+        with ().
+        """
         first, second, *_ = *node.args, None, None
         for full in self.values(node.func, scope, depth):
             if not isinstance(full, Full):
@@ -313,7 +318,7 @@ def _is_text(value: object) -> bool:
 
 
 def _bind_parameters(given: ast.arguments, scope: Scope) -> None:
-    """A parameter may be its default; what callers pass is unknown."""
+    """Bind parameters to their defaults; a caller's value is unknown."""
     every = [*given.posonlyargs, *given.args]
     for word in every:
         scope.bind(word.arg, None)

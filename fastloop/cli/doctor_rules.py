@@ -1,7 +1,7 @@
 """What `doctor` looks for: one table of rules, each with its fix.
 
-The readers of files make an `Event` of each call, setting and start of a
-server that a rule may be about.  `judge` compares events with the rules.
+The modules that read files create an `Event` for each call, setting and
+server command that a rule may be about.  `judge` applies the rules to them.
 """
 
 from __future__ import annotations
@@ -51,9 +51,10 @@ class Event:
     """One thing that a program does.
 
     name is the full name of a call with (), or of a setting.  subject is the
-    thing as the program has it, form the way to write the setting, with {}
-    for its value.  started_by is the file or server whose start decides.
-    unless is a fact that makes it void.
+    text of the call or setting in the program.  form is the text of the
+    setting with {} for its value.  started_by is the file or server that has
+    it: some rules do not hold if `python -m fastloop run` starts that one.
+    If the program has the fact unless, no rule is about the event.
     """
 
     name: str
@@ -91,12 +92,12 @@ def aiohttp_uses_aiofastnet() -> bool:
 
 @dataclass(frozen=True)
 class Rule:
-    """Events that it is about, what these do, and the fix.
+    """A pattern of events, what these events do, and the fix.
 
-    name and value are patterns of `fnmatch`.  {} in the fix is the setting as
-    it is written with the value of `instead`.  The rule holds if needs() is
-    true and no fact of the program is in unless.  With follows_run it does not
-    hold for what `python -m fastloop run` starts.
+    name and value are patterns of `fnmatch`.  {} in the fix stands for the
+    setting with the value `instead`.  The rule holds if needs() is true and no
+    fact of the program is in unless.  With follows_run, it does not hold for
+    a program or server that `python -m fastloop run` starts.
     """
 
     name: str
@@ -317,7 +318,7 @@ def _patch_rules() -> Iterator[Rule]:
     )
 
 
-#: Names of events that no rule is about, but the `unless` of one.
+#: Names of events that only the `unless` of a rule uses.
 _FACTS = {"granian.loops.register()"}
 #: The first rule about an event is the one that counts.
 RULES = (
@@ -342,9 +343,9 @@ def is_known(name: str) -> bool:
 
 
 def judge(events: Iterable[Event], facts: Set[str]) -> list[Finding]:
-    """Return what the rules say of a program's events.
+    """Return the findings about a program's events.
 
-    In a test, nothing is worse than a note: the program runs without it.
+    An event in a test gives only a note: the program runs without its tests.
     """
     found = []
     imported = set()

@@ -18,7 +18,7 @@ START_FILES = re.compile(
     r"(Dockerfile.*|Containerfile.*|Procfile.*|Makefile|[Jj]ustfile|\.env"
     r"|.*\.(sh|bash|ya?ml|toml|ini|cfg|conf|service|env|dockerfile))\Z"
 )
-#: The options of each server, by the setting that they are.
+#: The options of each server, and the setting that each option sets.
 _OPTIONS: dict[str, dict[str, str]] = {
     "fastapi": {},
     "granian": {"--loop": "granian.loop"},
@@ -30,14 +30,14 @@ _OPTIONS: dict[str, dict[str, str]] = {
     "hypercorn": {"-k": "worker_class", "--worker-class": "worker_class"},
     "uvicorn": {"--loop": "uvicorn.loop"},
 }
-#: What decides where no option is given, and the variable that does then.
+#: The setting of a server without such an option, and its variable.
 _DEFAULTS = {
     "fastapi": ("uvicorn.loop", "none"),
     "granian": ("granian.loop", "GRANIAN_LOOP"),
     "uvicorn": ("uvicorn.loop", "UVICORN_LOOP"),
 }
 _APPLICATION = re.compile(r"([A-Za-z_][\w.]*:[A-Za-z_][\w.]*|\$\S+)\Z")
-#: Words before a server's name that do something else with it.
+#: A command with one of these words before a server's name starts no server.
 _NOT_STARTED = set(
     "add apk apt apt-get echo grep install kill killall pgrep pip pkill "
     "printf remove rm service supervisorctl systemctl uninstall which".split()
@@ -47,7 +47,7 @@ _BETWEEN = re.compile(r"\s*(?:&&|\|\||;|\||&(?!\w))\s*")
 _EXTRAS = re.compile(r"(\w)\[[\w, -]*\]")
 _COMMENT = re.compile(r"(^|\s)(#|//).*|^\s*;.*")
 _ITEM = re.compile(r"\s*-\s+[\"']?([^\s\"':]\S*?)[\"']?\s*\Z")
-#: A line that has the arguments of the command in the line before.
+#: A line with the arguments of the command that stands before it.
 _ARGUMENTS = re.compile(r"\s*(args:|CMD\s*\[)")
 _COMMAND = re.compile(r"\s*(command:|ENTRYPOINT\s*\[)")
 _SETTING = re.compile(
@@ -76,9 +76,9 @@ def read_start(text: str) -> list[Event]:
 def _lines(text: str) -> Iterator[tuple[int, str]]:
     r"""Yield lines without comments and the number of each.
 
-    One line are those that a \ joins, a list in brackets, a YAML list of
-    single words, a variable of Kubernetes with its value, and a command with
-    the arguments that Docker or Kubernetes adds to it.
+    These count as one line: lines that a \ joins, a list in brackets, a YAML
+    list of single words, a variable of Kubernetes with its value, and a
+    command with the arguments that Docker or Kubernetes adds to it.
     """
     whole, first, was_item = "", 1, False
     for number, raw in enumerate(text.splitlines(), 1):
@@ -115,7 +115,7 @@ def _settings(line: str) -> Iterator[Event]:
 
 
 def read_variable(name: str, value: str) -> Iterator[Event]:
-    """Yield what an environment variable says."""
+    """Yield the events of an environment variable."""
     if name == "GUNICORN_CMD_ARGS":
         yield from read_command(f"gunicorn {value}")
         return
@@ -129,7 +129,7 @@ def read_variable(name: str, value: str) -> Iterator[Event]:
 
 
 def read_command(text: str) -> list[Event]:
-    """Return what a command says if it starts a server or a program."""
+    """Return the events of a command that starts a server or a program."""
     words = [word for word in _WORD.findall(text) if word != "\\"]
     adopted = _adopted(words)
     for count, word in enumerate(words):
@@ -143,7 +143,7 @@ def read_command(text: str) -> list[Event]:
 
 
 def _adopted(words: list[str]) -> list[Event]:
-    """Return which program a command runs by `python -m fastloop run`."""
+    """Return the events of a command with `python -m fastloop run`."""
     if "fastloop" not in words:
         return []
     match words[words.index("fastloop") + 1 :]:

@@ -1,18 +1,21 @@
 """Measures the loop's share of a program's CPU time, by sampling stacks.
 
-asyncio's own loop is Python, so its work can be seen on the stack; that of a
-loop in C cannot.  A run on asyncio is stopped each 4 ms of CPU time (SIGPROF),
-and the CPU time of the main thread since the last stop is given to what runs:
-the loop, if the innermost frame is in asyncio's loop, transports, TLS or
-streams, or in what those call (selectors, socket, ssl).  A system call counts
-for its caller.
+asyncio's own loop is Python, so its work shows on the stack; the work of a
+loop in C does not.  SIGPROF interrupts a run on asyncio every 4 ms of CPU
+time.  The CPU time of the main thread since the last signal then counts for
+the code that runs.  It counts for the loop if the innermost frame is in
+asyncio's loop, transports, TLS or streams, or in a module that these call
+(selectors, socket, ssl).  A system call counts for its caller.
 
-CPython runs a signal's handler only at some instructions: where a function
-begins, at a jump back, and behind a call of C.  So a frame that has just begun
-did not spend the time: its caller did.  Where the frame is that of a handle,
-the call of C was that of the handle's callback.  And behind each call of a
-protocol's method a call of C is put into asyncio's transports, so that what
-the method did last is not taken for theirs.
+CPython runs a signal handler only at some instructions: at the beginning of a
+function, at a jump backwards, and after a call of a C function.  Hence:
+
+- A frame that has just begun did not spend the time: its caller did.
+- In the frame of Handle._run, that C function is Context.run, which calls the
+  handle's callback.  So the time counts for the callback.
+- A protocol's method may return to asyncio's transport long after the last
+  signal.  `_enter` calls a C function before that return, so that the end of
+  the method counts for the protocol and not for the transport.
 """
 
 from __future__ import annotations
@@ -65,14 +68,14 @@ _PROTOCOLS = ("_protocol", "_app_protocol")
 
 
 def _enter(method: Callable[..., Any], *args: Any) -> Any:
-    """Call a protocol's method; what it did last is found in this frame."""
+    """Call a protocol's method; the end of its time counts for this frame."""
     result = method(*args)
-    id(None)  # a call of C: a signal's handler runs behind it
+    id(None)  # a call of C, after which CPython runs a signal handler
     return result
 
 
 class _Enters(ast.NodeTransformer):
-    """Has transports call their protocols by `_enter`."""
+    """Makes transports call their protocols through `_enter`."""
 
     def visit_Call(self, node: ast.Call) -> ast.Call:
         self.generic_visit(node)
@@ -96,7 +99,7 @@ def _codes(code: CodeType) -> Iterator[CodeType]:
 
 
 def _enter_protocols(module: ModuleType) -> None:
-    """Change the code of a module's methods; without its source, nothing."""
+    """Change the code of a module's methods, if its source can be read."""
     if hasattr(module, _enter.__name__):
         return
     try:
@@ -151,9 +154,9 @@ class Sampler:
         (self.stop if self._running else self.start)()
 
     def report(self) -> dict[str, float]:
-        """Stop; return seconds of the loop and of all, and how many looks.
+        """Stop; return the seconds of the loop, of all code, and the samples.
 
-        All are 0 if no loop was ever found running.
+        All three are 0 if no sample found a running loop.
         """
         self.stop()
         if not self._seen:
@@ -172,12 +175,12 @@ class Sampler:
         self._last = now
 
     def _is_the_loops(self, frame: FrameType | None) -> bool:
-        """Whether the loop ran until this frame came to a safe point."""
+        """Whether the time before this signal was the loop's."""
         if frame is None:
             return False
         if frame.f_code.co_code[frame.f_lasti] == _RESUME:
             frame = frame.f_back
-        elif frame.f_code is _HANDLE:  # a task's end is the program's
+        elif frame.f_code is _HANDLE:  # a task's step is the program's
             callback = getattr(frame.f_locals["self"], "_callback", None)
             return self._is_loop_code(getattr(callback, "__code__", None))
         while frame and frame.f_code.co_filename in self._called_files:

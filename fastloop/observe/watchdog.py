@@ -1,8 +1,9 @@
-"""The watchdog: reports where a callback blocks a loop, while it does.
+"""The watchdog: reports where a callback blocks a loop, while it runs.
 
-A thread of each watched loop wakes after the limit, or when the running
-callback reaches it.  The core says which callback runs and for how long
-(``src/core/metrics.h``).  A loop that waits for events runs none.
+Each watched loop has a thread.  The thread wakes after the limit, or when the
+running callback reaches the limit.  It gets the running callback and its time
+from the C core (``src/core/metrics.h``).  A loop that waits for events runs no
+callback.
 
 The loop may be closed by a destructor, which runs in any thread at any time,
 also in the watchdog's own.  So ``stop`` takes no lock.
@@ -70,7 +71,8 @@ def _checked(limit_s: float) -> float:
 
 def _check_interpreter() -> None:
     """Raise RuntimeError where another thread's stack cannot be read."""
-    # CPython's guide to free threading says so; a loop of walks does crash.
+    # CPython's guide to free threading forbids it, and a program that reads
+    # another thread's stack again and again does crash.
     if not getattr(sys, "_is_gil_enabled", lambda: True)():
         raise RuntimeError(
             "there is no watchdog without a GIL: CPython may crash when a "
@@ -104,7 +106,7 @@ class Watchdog:
     # -- beginning and end ----------------------------------------------------
 
     def start(self, limit_s: float) -> None:
-        """Watch with this limit from now on; it may be changed so, too.
+        """Watch with this limit from now on; a later call changes the limit.
 
         Raises TypeError or ValueError for a bad limit, RuntimeError where no
         watchdog can run.
@@ -126,13 +128,13 @@ class Watchdog:
             _running.add(self)  # first: another thread may fork
             thread.start()
         except RuntimeError as exc:
-            # Too many threads, or a subinterpreter that has no daemons.
+            # Too many threads, or a subinterpreter without daemon threads.
             self._forget()
             raise RuntimeError(f"the watchdog cannot start: {exc}") from exc
         gc.callbacks.append(self._on_gc)
 
     def _poke(self) -> None:
-        with contextlib.suppress(RuntimeError):  # it is awake already
+        with contextlib.suppress(RuntimeError):  # the thread is awake already
             self._wake.release()
 
     def stop(self) -> None:
@@ -151,7 +153,7 @@ class Watchdog:
             gc.callbacks.remove(self._on_gc)
 
     def forget_thread(self) -> None:
-        """In a forked child: there is no thread, and nobody has its locks."""
+        """Forget the parent's thread and locks, in a forked child."""
         self._forget()
         self._reset()
 
@@ -160,7 +162,7 @@ class Watchdog:
     def _on_gc(self, phase: str, info: dict[str, int]) -> None:
         """Note when a collection begins and ends, in any thread.
 
-        With a GIL one in another thread makes the callback wait as well.
+        With a GIL a collection in another thread also delays the callback.
         """
         if phase == "start":
             loop = self._loop()
@@ -204,13 +206,13 @@ class Watchdog:
         try:
             return self._look(loop)
         except Exception:
-            # A log handler or a repr() of the application.  The thread must
-            # survive to report the next callback.
+            # A log handler or a repr() of the application failed.  The thread
+            # must survive to report the next callback.
             sys.excepthook(*sys.exc_info())
             return self._limit_s
 
     def _look(self, loop: Loop) -> float:
-        """Report the running callback if it is time; return when to look."""
+        """Report the callback if it ran too long; return the next wait."""
         running = loop._running_callback()
         if running is None:
             return self._limit_s
@@ -228,7 +230,10 @@ class Watchdog:
     def _claim(
         self, loop: Loop, callback: int, ran_ns: int
     ) -> BlockedCallback | None:
-        """Describe and count a callback; None if it has ended, or was."""
+        """Describe and count a callback.
+
+        None if it has ended, or if it was reported before.
+        """
         if callback == self._reported:
             return None
         stack, outermost = _stack_of(loop)
@@ -258,8 +263,9 @@ class Watchdog:
     def ended(self, slow: SlowCallback) -> SlowCallback:
         """Add to a slow callback what was reported while it ran.
 
-        Called before the core considers it as ended.  Reports it if the
-        thread could not, as C code kept the GIL all the time.
+        The core calls this while the callback still counts as running.  If the
+        thread could not report it, because C code held the GIL all the time,
+        it is reported here.
         """
         loop = self._loop()
         running = None if loop is None else loop._running_callback()
@@ -308,7 +314,7 @@ def _stack_of(
 
 
 def _has_ended(outermost: CodeType | None) -> bool:
-    """Whether the loop reports already that the callback was slow."""
+    """Whether the callback has ended and the loop reports it as slow."""
     from fastloop.loop import Loop
 
     return outermost is Loop._report_slow.__code__
@@ -322,7 +328,7 @@ def _name(loop: Loop, outermost: CodeType | None) -> str:
     try:
         return name_of(task.get_coro())
     except Exception:
-        # The class of a task, and a repr(), may be the application's.
+        # The task's class and a repr() may be the application's, and fail.
         return type(task).__qualname__
 
 

@@ -1,24 +1,27 @@
-/* A call without frames below it: see outermost.h.
+/* A call whose function sees no frames of its callers: see outermost.h.
 
-   1. The frames of the callers are only out of sight.  The thread state gets
-      its own pointer back when the call returns, before any caller goes on.
+   The thread state has a pointer to the innermost frame.  For the call, this
+   pointer gets the value that it has when no code runs.
+
+   1. The callers' frames are only hidden.  The thread state gets its old
+      pointer back when the call returns, before any caller continues.
       greenlet starts its stacks in the same way.
-   2. The callers' frames keep what they own.  A garbage collector that reads
-      the frames of a thread only misses objects whose references are deferred,
-      such as functions and modules; those of the command line are in
-      sys.modules.
-   3. An exception gets an entry of its traceback for each caller that it
-      leaves.  sys.excepthook takes them off again, in C: a Python function
-      would be in sight of tracers, debuggers and the program's own hook.
-   4. From 3.12 on a tracer that begins has the code of all frames prepared for
-      it, but for those that are out of sight.  3.15 crashes if an exception
-      leaves such a frame, so they are prepared before. */
+   2. The callers' frames keep their references.  A GC that reads the frames of
+      a thread looks for deferred references, and does not see those of hidden
+      frames.  Only functions, modules and the like have deferred references,
+      and sys.modules holds those of the command line.
+   3. An exception gets a traceback entry for each caller that it leaves.
+      sys.excepthook removes these entries.  The hook is a C function, because
+      tracers, debuggers and the program's own hook would see a Python one.
+   4. From 3.12 on, a tracer that starts has the code of all visible frames
+      instrumented.  3.15 crashes if an exception leaves a frame whose code was
+      not instrumented, so that is done for the callers before. */
 #include "py/outermost.h"
 
 #include "py/state.h"
 
-/* Where the thread state has its innermost frame, and the frame that it has
-   there when nothing runs.  No name of these is public API. */
+/* The thread state's pointer to its innermost frame, and the value of that
+   pointer when no code runs.  None of these names is public API. */
 #if PY_VERSION_HEX < 0x030D0000
 #define CURRENT_FRAME(thread) ((thread)->cframe->current_frame)
 #else
@@ -30,7 +33,7 @@
 #define NO_FRAME(thread) ((thread)->base_frame)
 #endif
 
-/* sys.excepthook after a call that failed; self is (the hook before it, the
+/* sys.excepthook after a call that failed; self is (the previous hook, the
    exception, its traceback at the end of the call or None). */
 static PyObject *
 report(PyObject *self, PyObject *args)
@@ -55,9 +58,9 @@ report(PyObject *self, PyObject *args)
 
 static PyMethodDef report_def = {"report", report, METH_VARARGS, NULL};
 
-/* Have sys.excepthook report the exception that is set, without the entries
-   that its traceback is about to get.  Without memory it is reported with
-   them. */
+/* Make sys.excepthook report the current exception without the entries that
+   the callers will add to its traceback.  If memory runs out, the report has
+   these entries. */
 static void
 hide_callers(void)
 {
@@ -80,8 +83,9 @@ hide_callers(void)
     PyErr_SetRaisedException(exc); /* in place of a MemoryError */
 }
 
-/* Have the code of the callers prepared for tracers; the exception that is set
-   stays.  Only sys.monitoring offers it, which 3.11 lacks and needs not. */
+/* Have the code of the callers instrumented for tracers; the current exception
+   stays set.  sys.monitoring does that.  3.11 has no such module, and needs no
+   instrumented code. */
 static void
 prepare_callers(PyObject *module)
 {
