@@ -203,7 +203,7 @@ def test_the_first_measurement_runs():
         env=child_env(),
     )
     assert done.returncode == 0, done.stderr
-    for case in ("turns", "timers", "threads"):
+    for case in ("switches", "timers", "threads"):
         line = rf"{case}: asyncio +[\d,]+/s, fastloop +[\d,]+/s, [\d.]+ times"
         assert re.search(line, done.stdout)
 
