@@ -76,9 +76,9 @@ pipe_repr(FlStream *self)
         return PyUnicode_FromFormat("<%s closed fd=%d closed>", name,
                                     self->last_fd);
     }
-    int wanted = self->reg == NULL ? 0 : self->reg->wanted;
+    int wanted = fl_stream_wanted(self);
     const char *state = fl_stream_is_closing(self) ? " closing" : "";
-    const char *polling = self->reg == NULL || self->loop->closed ? "open"
+    const char *polling = wanted < 0 ? "open"
                           : wanted & (reads ? FL_READABLE : FL_WRITABLE)
                               ? "polling"
                               : "idle";

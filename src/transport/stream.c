@@ -49,6 +49,19 @@ fl_stream_update_registration(FlStream *self)
     return fl_registration_set(self->reg, wanted);
 }
 
+int
+fl_stream_wanted(FlStream *self)
+{
+    int wanted = -1;
+    /* Without a GIL the loop's thread may be closing the stream. */
+    Py_BEGIN_CRITICAL_SECTION(self);
+    if (self->reg != NULL && self->loop != NULL && !self->loop->closed) {
+        wanted = self->reg->wanted;
+    }
+    Py_END_CRITICAL_SECTION();
+    return wanted;
+}
+
 /* Calls _streams.py: messages go through asyncio's logger. */
 int
 fl_stream_log(FlStream *self, const char *event)

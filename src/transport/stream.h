@@ -170,6 +170,10 @@ int fl_stream_set_protocol(FlStream *self, PyObject *protocol);
    0 or a negative errno. */
 int fl_stream_update_registration(FlStream *self);
 
+/* The events that the stream waits for, for its repr; -1 if it is not
+   registered or its loop is closed.  Any thread. */
+int fl_stream_wanted(FlStream *self);
+
 /* FlRegistration.on_events of every stream: handle the events in the stream's
    context.  0, or -1 to end the run. */
 int fl_stream_on_events(FlLoop *loop, FlRegistration *reg, int events);

@@ -77,7 +77,9 @@ void
 fl_stream_unregister(FlStream *self)
 {
     FlRegistration *reg = self->reg;
+    Py_BEGIN_CRITICAL_SECTION(self); /* see fl_stream_wanted */
     self->reg = NULL;
+    Py_END_CRITICAL_SECTION();
     fl_stream_cancel_flush(self); /* the fd is about to be closed */
     if (reg == NULL) {
         return;

@@ -171,16 +171,17 @@ fl_stream_repr(FlTransport *transport)
     const char *state = phases[self->phase];
     /* The class name without its module. */
     const char *name = strrchr(Py_TYPE(self)->tp_name, '.') + 1;
+    int wanted = fl_stream_wanted(self);
     /* The fd is shown after close, too: logs refer to it. */
-    if (self->loop == NULL || self->reg == NULL) {
+    if (wanted < 0) {
         return PyUnicode_FromFormat("<%s%s fd=%d>", name, state,
                                     self->last_fd);
     }
-    return PyUnicode_FromFormat(
-        "<%s%s fd=%d read=%s write=<%s, bufsize=%zu>>", name, state, self->fd,
-        self->reg->wanted & FL_READABLE ? "polling" : "idle",
-        self->reg->wanted & FL_WRITABLE ? "polling" : "idle",
-        self->write_queue.size_bytes);
+    return PyUnicode_FromFormat("<%s%s fd=%d read=%s write=<%s, bufsize=%zu>>",
+                                name, state, self->fd,
+                                wanted & FL_READABLE ? "polling" : "idle",
+                                wanted & FL_WRITABLE ? "polling" : "idle",
+                                self->write_queue.size_bytes);
 }
 
 /* --- StreamTransport ----------------------------------------------------- */
