@@ -191,6 +191,7 @@ def __getattr__(name):
 
 def test_the_import_of_a_program_is_watched(fastloop_command):
     """Where the text does not show it: the name of the call is computed."""
+    pytest.importorskip("psutil", reason="psutil is not installed")
     fastloop_command.write("uvloop.py", FAKE)
     source = "import uvloop\nprint(1)\ngetattr(uvloop, 'in' + 'stall')()\n"
     fastloop_command.write("app.py", source)
@@ -206,12 +207,32 @@ def test_the_import_of_a_program_is_watched(fastloop_command):
     assert "ok     the import of app:app: no such call" in done.stdout
 
 
-def test_an_import_that_fails_is_told_of(fastloop_command):
+def test_an_import_that_fails_is_reported(fastloop_command):
+    pytest.importorskip("psutil", reason="psutil is not installed")
     fastloop_command.write("app.py", "raise OSError('no such day')")
     done = fastloop_command("doctor", "--import", "app:app", status=1)
     assert (
         "the import of app:app ended with status 1: OSError: no such day"
     ) in done.stdout
+
+
+def test_without_psutil_an_import_is_refused(fastloop_command):
+    fastloop_command.write("app.py", "")
+    fastloop_command.write(
+        "hide.py",
+        "import runpy, sys\n"
+        "sys.modules['psutil'] = None\n"
+        "sys.argv = ['doctor', 'doctor', '--import', 'app:app']\n"
+        "runpy.run_module('fastloop', run_name='__main__')\n",
+    )
+    done = fastloop_command("run", "hide.py", status=2)
+    assert done.stderr == (
+        "fastloop: doctor --import needs psutil: pip install 'fastloop[cli]'\n"
+    )
+
+
+def test_an_import_wants_a_program(fastloop_command):
+    fastloop_command.write("app.py", "")
     wants = "module:app or a Python file"
     refused = fastloop_command.refused
     assert refused("doctor", "--import", ".") == f"--import wants {wants}"
