@@ -68,6 +68,7 @@ WITHOUT_GIL = "tests/interop/test_one_process_many_loops.py"
 #: The stages `readme` and 3.14 run it, and those of the gate.
 NOT_SLOW = """--ignore=tests/behaviour/cli
 --ignore-glob=tests/behaviour/package/test_pytest_*.py
+--ignore=tests/behaviour/package/test_top_finds.py
 --ignore=tests/behaviour/tls/test_tls_key_floods.py
 --ignore=tests/fault/test_scenarios.py"""
 #: Without a GIL a collection looks at all objects, also those of the tests

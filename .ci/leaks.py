@@ -30,7 +30,11 @@ OWN = (
 FLOODS = "test_tls_key_floods"
 ABRUPT = ("isolated", "fault/test_memory.py", f"behaviour/tls/{FLOODS}.py")
 # Python alone, in a process for each step: it takes most of an hour here.
-NOT_OURS = ("behaviour/cli", "behaviour/package/test_pytest_*.py")
+NOT_OURS = (
+    "behaviour/cli",
+    "behaviour/package/test_pytest_*.py",
+    "behaviour/package/test_top_finds.py",
+)
 # At its end CPython frees the states of daemon threads while those still let
 # go of the GIL (drop_gil): its own fault, and ASan's report comes too late to
 # be complete.
