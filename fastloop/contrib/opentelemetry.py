@@ -195,13 +195,10 @@ def instrument(
     with _lock:
         globally = api.get_meter_provider()
         provider = globally if meter_provider is None else meter_provider
-        instrumented = _of_others.get(provider, {})
-        if prefix in instrumented:
-            pass  # also of one that has become the global one since
-        elif provider is globally:
+        if provider is globally and prefix not in _of_others.get(provider, ()):
             instrumented = _of_global
-        else:
-            instrumented = _of_others.setdefault(provider, instrumented)
+        else:  # also a provider that has become the global one since
+            instrumented = _of_others.setdefault(provider, {})
         if prefix not in instrumented:
             instrumented[prefix] = _Loops(meter_provider, prefix)
         instrumented[prefix].add(loop, name)
