@@ -276,7 +276,7 @@ class Processes:
         #: A folder for files of the processes, which goes with them.
         self.folder = Path(self._temporary.name)
         self._children: list[Child] = []
-        #: Names of processes that were left behind, and so were ended.
+        #: Names of the processes that outlived their parents and were ended.
         self.left: set[str] = set()
         self._before: set[int] = set()
         self._before = {one.pid for one in self._orphans()}

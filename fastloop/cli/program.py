@@ -34,7 +34,7 @@ class Race:
 
     @property
     def left(self) -> list[str]:
-        """Say so if processes were left behind."""
+        """Name the processes that outlived the program, if there are any."""
         if not self._processes.left:
             return []
         names = listed(sorted(self._processes.left))

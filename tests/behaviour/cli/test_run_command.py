@@ -306,7 +306,7 @@ def on_a_terminal(folder, data, *words):
     while True:
         try:
             shown += os.read(ours, 65536)
-        except OSError:  # nobody has it any more
+        except OSError:  # no process has the terminal open
             break
     os.close(ours)
     return process.wait(LIMIT), shown.decode()

@@ -188,7 +188,7 @@ async def test_the_dashboard_asks_for_what_there_is(loop):
 
 
 def collected(reader):
-    """What is told of each loop, by metric and state; without prefixes."""
+    """Return each loop's values, by metric and state, without prefixes."""
     found = {}
     data = reader.get_metrics_data()
     for resource in data.resource_metrics if data else ():
