@@ -6,7 +6,7 @@
 #include "base/forks.h"
 
 #include <pthread.h>
-#include <stdatomic.h>
+#include <sched.h>
 
 static atomic_uint forks;
 static pthread_once_t forks_once = PTHREAD_ONCE_INIT;
@@ -39,4 +39,33 @@ fl_forks_count(void)
     /* Relaxed: the count changes only in a new process, which starts with one
        thread, so no other memory has to be ordered with it. */
     return atomic_load_explicit(&forks, memory_order_relaxed);
+}
+
+void
+fl_fork_renewal_init(FlForkRenewal *renewal)
+{
+    atomic_init(&renewal->forks, fl_forks_count());
+    atomic_init(&renewal->begun, fl_forks_count());
+}
+
+bool
+fl_fork_renewal_claim(FlForkRenewal *renewal)
+{
+    unsigned forks = fl_forks_count();
+    unsigned begun = atomic_load(&renewal->begun);
+    if (begun != forks
+        && atomic_compare_exchange_strong(&renewal->begun, &begun, forks))
+    {
+        return true;
+    }
+    while (atomic_load(&renewal->forks) != forks) {
+        (void)sched_yield();
+    }
+    return false;
+}
+
+void
+fl_fork_renewal_end(FlForkRenewal *renewal)
+{
+    atomic_store(&renewal->forks, fl_forks_count());
 }

@@ -11,10 +11,43 @@
 #ifndef FL_BASE_FORKS_H
 #define FL_BASE_FORKS_H
 
+#include <stdatomic.h>
+#include <stdbool.h>
+
 /* Start to count.  Further calls do nothing and return the first result: 0 or
    a negative errno. */
 int fl_forks_init(void);
 
 unsigned fl_forks_count(void);
+
+/* Whether a lock was initialized in this process, for an object that outlives
+   a fork.  The parent's lock may be locked by a thread that the child does not
+   have.  Two threads of the child may be its first users at the same time: one
+   initializes the lock, and the others wait for it.
+
+       if (fl_fork_renewal_begin(&renewal)) {
+           initialize the lock, which cannot fail twice
+           fl_fork_renewal_end(&renewal);
+       } */
+typedef struct {
+    /* fl_forks_count() when the lock was initialized, and when that began */
+    _Atomic unsigned forks, begun;
+} FlForkRenewal;
+
+/* The lock was initialized just now. */
+void fl_fork_renewal_init(FlForkRenewal *renewal);
+
+/* The part of fl_fork_renewal_begin in a child that has a parent's lock. */
+bool fl_fork_renewal_claim(FlForkRenewal *renewal);
+
+/* Return true if the caller has to initialize the lock. */
+static inline bool
+fl_fork_renewal_begin(FlForkRenewal *renewal)
+{
+    return atomic_load(&renewal->forks) != fl_forks_count()
+           && fl_fork_renewal_claim(renewal);
+}
+
+void fl_fork_renewal_end(FlForkRenewal *renewal);
 
 #endif

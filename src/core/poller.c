@@ -303,13 +303,13 @@ open_uv(FlPoller *poller)
 
 int
 fl_poller_register(FlPoller *poller, int fd, size_t size_bytes,
-                   FlRegistration **out)
+                   const FlRegistration *user, FlRegistration **out)
 {
     fl_fd_table_lock(&poller->table);
     /* If there is no room for its fds, the first wait tries again. */
     (void)open_uv(poller);
     fl_fd_table_unlock(&poller->table);
-    return fl_registration_open(&poller->table, fd, size_bytes, out);
+    return fl_registration_open(&poller->table, fd, size_bytes, user, out);
 }
 
 void
@@ -344,7 +344,7 @@ close_timerfd(FlPoller *poller)
 #ifdef __linux__
     struct itimerspec when;
     if (timerfd_gettime(poller->timerfd, &when) == 0) {
-        (void)close(poller->timerfd);
+        close_fd(&poller->timerfd);
     } /* else the application has closed it, and another file may have it */
 #endif
     poller->timerfd = -1;
@@ -499,6 +499,7 @@ fl_poller_signal_pipe(FlPoller *poller,
     if (poller->signal_reg != NULL) {
         return 0;
     }
+    FlRegistration user = {.owner = poller, .on_events = on_signal};
     FlRegistration *reg = NULL;
     int code = open_pipe(poller->signal_fds);
     if (code < 0) {
@@ -508,10 +509,8 @@ fl_poller_signal_pipe(FlPoller *poller,
     code = poller->signal_fds[0] < 0
                ? -errno
                : fl_registration_open(&poller->table, poller->signal_fds[0],
-                                      sizeof(*reg), &reg);
+                                      sizeof(*reg), &user, &reg);
     if (reg != NULL) {
-        reg->owner = poller;
-        reg->on_events = on_signal;
         code = fl_registration_set(reg, FL_READABLE);
         if (code == 0) {
             poller->signal_reg = reg;

@@ -62,7 +62,7 @@ int fl_poller_open(FlPoller **out);
    libuv's loop first, unless that was done: later its fds could be ones that
    the application closes a second time. */
 int fl_poller_register(FlPoller *poller, int fd, size_t size_bytes,
-                       FlRegistration **out);
+                       const FlRegistration *user, FlRegistration **out);
 
 /* Close the poller's fds, and close and free the registrations that are left.
    If libuv's fds were closed, libuv's part leaks: closing it would abort.

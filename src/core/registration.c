@@ -26,7 +26,6 @@
 #include "py/compat.h"
 
 #include <errno.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -171,12 +170,13 @@ table_reserve(FlFdTable *table, int fd)
 
 int
 fl_registration_open(FlFdTable *table, int fd, size_t size_bytes,
-                     FlRegistration **out)
+                     const FlRegistration *user, FlRegistration **out)
 {
     FlRegistration *reg = calloc(1, size_bytes);
     if (reg == NULL) {
         return FL_NO_MEMORY;
     }
+    *reg = *user;
     fl_list_init(&reg->fired_link);
     reg->table = table;
     reg->fd = fd;
@@ -203,6 +203,15 @@ fl_registration_at(const FlFdTable *table, int fd)
     return fd < table->fds_size ? table->fds[fd].reg : NULL;
 }
 
+int
+fl_registration_wanted(const FlRegistration *reg)
+{
+    fl_fd_table_lock(reg->table);
+    int wanted = reg->wanted;
+    fl_fd_table_unlock(reg->table);
+    return wanted;
+}
+
 /* As fl_registration_set, within the lock. */
 static int
 set_wanted(FlRegistration *reg, int wanted)
@@ -217,8 +226,9 @@ set_wanted(FlRegistration *reg, int wanted)
             atomic_store_explicit(&table->user_fd_changed, true,
                                   memory_order_relaxed);
         }
-        reg->recheck |= reg->persistent;
-        table->recheck |= reg->persistent;
+        if (reg->persistent) {
+            reg->recheck = table->recheck = true;
+        }
         if (!reg->persistent || (wanted & ~entry_of(reg)->interest)) {
             code = add(reg);
         }
@@ -378,9 +388,12 @@ fl_registrations_collect(FlFdTable *table)
 }
 
 bool
-fl_registrations_fired(const FlFdTable *table)
+fl_registrations_fired(FlFdTable *table)
 {
-    return !fl_list_is_empty(&table->fired);
+    fl_fd_table_lock(table);
+    bool fired = !fl_list_is_empty(&table->fired);
+    fl_fd_table_unlock(table);
+    return fired;
 }
 
 void
@@ -466,7 +479,7 @@ register_all(FlFdTable *table, FlFdSet *old)
                A persistent one is rechecked, because its waiter gets the fd
                from its socket and so notices. */
             reg->recheck = reg->persistent;
-            table->recheck |= reg->persistent;
+            table->recheck = table->recheck || reg->persistent;
         }
         else {
             add_or_retry(reg);
@@ -489,26 +502,14 @@ fl_fd_table_replace_set(FlFdTable *table)
 
 /* --- opening, forking and closing the table ------------------------------ */
 
-/* After a fork, make a new lock.  The old one is not destroyed, as that is
-   undefined while it is held.  One thread of the child makes it, and the
-   others wait for that. */
+/* After a fork, initialize the lock again.  The old one is not destroyed, as
+   that is undefined while it is held. */
 static void
 renew_lock(FlFdTable *table)
 {
-    unsigned forks = fl_forks_count();
-    if (FL_LIKELY(atomic_load(&table->lock_forks) == forks)) {
-        return;
-    }
-    unsigned renewed = atomic_load(&table->lock_renewal);
-    if (renewed != forks
-        && atomic_compare_exchange_strong(&table->lock_renewal, &renewed,
-                                          forks))
-    {
+    if (fl_fork_renewal_begin(&table->lock_renewal)) {
         (void)uv_mutex_init_recursive(&table->lock);
-        atomic_store(&table->lock_forks, forks);
-    }
-    while (atomic_load(&table->lock_forks) != forks) {
-        (void)sched_yield();
+        fl_fork_renewal_end(&table->lock_renewal);
     }
 }
 
@@ -535,8 +536,7 @@ fl_fd_table_open(FlFdTable *table)
     fl_list_init(&table->closed);
     table->witness_fd = -1;
     table->forks = fl_forks_count();
-    atomic_init(&table->lock_forks, table->forks);
-    atomic_init(&table->lock_renewal, table->forks);
+    fl_fork_renewal_init(&table->lock_renewal);
     int code = fl_fd_set_open(&table->set);
     if (code == 0 && uv_mutex_init_recursive(&table->lock) < 0) {
         code = FL_NO_MEMORY;

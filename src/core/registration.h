@@ -64,16 +64,15 @@ typedef struct {
 typedef struct {
     FlFdSet set;
     uv_mutex_t lock; /* see fl_fd_table_lock */
-    /* fl_forks_count() when it was made, and when its making began. */
-    _Atomic unsigned lock_forks, lock_renewal;
+    FlForkRenewal lock_renewal;
     FlFd *fds; /* indexed by fd */
     int fds_size;
     uint32_t last_generation;
     /* A user-owned fd was registered or changed since the last poll. */
     atomic_bool user_fd_changed;
-    bool recheck;          /* some registration has `recheck` set */
-    bool needs_new_set;    /* for which there was no fd */
-    unsigned stale_events; /* since the set was last replaced */
+    FL_ATOMIC bool recheck; /* some registration has `recheck` set */
+    bool needs_new_set;     /* for which there was no fd */
+    unsigned stale_events;  /* since the set was last replaced */
     FlList fired;  /* registrations with events that are not queued yet */
     FlList closed; /* see fl_registrations_free_closed */
     atomic_uintptr_t iterating_thread; /* pthread_self(); 0: none */
@@ -187,13 +186,18 @@ fl_fd_table_iterates_elsewhere(FlFdTable *table)
 
 /* Create a registration for fd that wants nothing yet.  It makes no system
    call.  It is the first member of a struct of `size_bytes`, zeroed otherwise.
+   `user` has its owner, transport and on_events: other threads may look the
+   registration up as soon as it is in the table, so it is complete by then.
    -EEXIST: the fd already has one, which must be closed first. */
 int fl_registration_open(FlFdTable *table, int fd, size_t size_bytes,
-                         FlRegistration **out);
+                         const FlRegistration *user, FlRegistration **out);
 
 /* The open registration of an fd, or NULL.  The caller has the table's lock:
    after that, without a GIL, another thread may free it. */
 FlRegistration *fl_registration_at(const FlFdTable *table, int fd);
+
+/* The wanted events.  For other threads: the loop's own reads reg->wanted. */
+int fl_registration_wanted(const FlRegistration *reg);
 
 /* Change the wanted events.  Reported events that are no longer wanted are
    dropped.  If one is added, this registers the file that the fd refers to
@@ -223,7 +227,7 @@ bool fl_registrations_collect(FlFdTable *table);
 FlRegistration *fl_registrations_pop_fired(FlFdTable *table);
 
 /* Whether one has fired and was not popped: the next poll must not wait. */
-bool fl_registrations_fired(const FlFdTable *table);
+bool fl_registrations_fired(FlFdTable *table);
 
 /* Put back a registration that was popped but could not be queued. */
 void fl_registration_fire_again(FlRegistration *reg);

@@ -15,7 +15,6 @@
       releases the lock. */
 #include "core/thread_queue.h"
 
-#include "base/forks.h"
 #include "core/loop.h"
 #include "core/poller.h"
 #include "core/ready_queue.h"
@@ -27,21 +26,19 @@
    destroyed first: uv_cond_destroy also waits for threads that slept on the
    condition, and the child has none of them. */
 static void
-leave_parent(FlThreadQueue *thread_queue)
+renew_lock(FlThreadQueue *thread_queue)
 {
-    /* The count changes only in a child, which has one thread at first. */
-    unsigned forks = fl_forks_count();
-    if (FL_UNLIKELY(thread_queue->forks != forks)) {
-        thread_queue->forks = forks;
+    if (fl_fork_renewal_begin(&thread_queue->renewal)) {
         (void)uv_mutex_init(&thread_queue->lock);
         (void)uv_cond_init(&thread_queue->finished);
+        fl_fork_renewal_end(&thread_queue->renewal);
     }
 }
 
 void
 fl_thread_queue_lock(FlThreadQueue *thread_queue)
 {
-    leave_parent(thread_queue);
+    renew_lock(thread_queue);
     uv_mutex_lock(&thread_queue->lock);
 }
 
@@ -56,7 +53,7 @@ fl_thread_queue_init(FlThreadQueue *thread_queue)
 {
     memset(thread_queue, 0, sizeof(*thread_queue));
     atomic_init(&thread_queue->filled, false);
-    thread_queue->forks = fl_forks_count();
+    fl_fork_renewal_init(&thread_queue->renewal);
     if (uv_mutex_init(&thread_queue->lock) < 0) {
         PyErr_NoMemory();
         return -1;
@@ -88,7 +85,7 @@ void
 fl_thread_queue_free(FlThreadQueue *thread_queue)
 {
     drop_entries(&thread_queue->ready);
-    leave_parent(thread_queue); /* the two calls below would wait */
+    renew_lock(thread_queue); /* the two calls below would wait */
     uv_cond_destroy(&thread_queue->finished);
     uv_mutex_destroy(&thread_queue->lock);
 }

@@ -15,6 +15,7 @@
 #ifndef FL_CORE_THREAD_QUEUE_H
 #define FL_CORE_THREAD_QUEUE_H
 
+#include "base/forks.h"
 #include "core/handle.h"
 #include "core/ready_queue.h"
 #include "py/compat.h"
@@ -27,8 +28,8 @@
    also guards the last three fields and the times of metrics; with a GIL it
    guards only those. */
 typedef struct {
-    uv_mutex_t lock; /* taken by fl_thread_queue_lock */
-    unsigned forks;  /* fl_forks_count() when lock and condition were made */
+    uv_mutex_t lock;       /* taken by fl_thread_queue_lock */
+    FlForkRenewal renewal; /* of lock and condition */
     FlReadyQueue ready;
     atomic_bool filled; /* ready has entries; readable without the lock */
     /* see threadsafe_handle.c */

@@ -154,9 +154,18 @@ static void
 drop_ready(FlLoop *loop)
 {
     FlReadyQueue *queue = &loop->ready;
+    FlFdTable *table = &loop->poller->table;
     while (fl_ready_count(queue) > 0) {
         /* Popped before it is dropped: destructors may cancel what is left. */
+        fl_fd_table_lock(table);
         FlReady entry = *fl_ready_pop(queue);
+        if (entry.kind == FL_READY_EVENT) {
+            /* The entry owns nothing.  The registration is closed later and
+               must not point into the queue. */
+            entry.of.reg->entry = NULL;
+            entry.of.reg->fired = 0;
+        }
+        fl_fd_table_unlock(table);
         if (entry.kind == FL_READY_CALL && entry.of.handle != NULL) {
             /* A handle that the application holds keeps its callback, as in
                asyncio: repr() still shows it. */
@@ -166,13 +175,7 @@ drop_ready(FlLoop *loop)
             }
             Py_DECREF(handle);
         }
-        else if (entry.kind == FL_READY_EVENT) {
-            /* The entry owns nothing.  The registration is closed later and
-               must not point into the queue. */
-            entry.of.reg->entry = NULL;
-            entry.of.reg->fired = 0;
-        }
-        else {
+        else if (entry.kind != FL_READY_EVENT) {
             fl_ready_clear(&entry);
         }
     }

@@ -164,7 +164,7 @@ on_fd(FlLoop *loop, FlRegistration *reg, int events)
     FlFdTable *table = reg->table;
     fl_fd_table_lock(table);
     /* NULL if another thread has closed it since the event was queued. */
-    FlUserFd *user_fd = reg->owner;
+    FlUserFd *user_fd = reg->owner == NULL ? NULL : (FlUserFd *)reg;
     if (user_fd != NULL && (events & FL_READABLE)) {
         reader = Py_XNewRef(user_fd->refs.reader);
     }
@@ -191,7 +191,6 @@ on_fd(FlLoop *loop, FlRegistration *reg, int events)
 static int
 user_fd_new(FlLoop *loop, int fd, FlUserFd **user_fd)
 {
-    FlRegistration *reg;
     const FlPoller *poller = loop->poller;
     if (loop->closed) {
         return FL_CLOSED;
@@ -203,13 +202,9 @@ user_fd_new(FlLoop *loop, int fd, FlUserFd **user_fd)
     {
         return -errno;
     }
-    int code = fl_poller_register(loop->poller, fd, sizeof(FlUserFd), &reg);
-    if (code == 0) {
-        reg->owner = reg;
-        reg->on_events = on_fd;
-        *user_fd = (FlUserFd *)reg;
-    }
-    return code;
+    FlRegistration user = {.owner = loop, .on_events = on_fd};
+    return fl_poller_register(loop->poller, fd, sizeof(FlUserFd), &user,
+                              (FlRegistration **)user_fd);
 }
 
 /* Cancel what stood in a slot; steals it.  Runs application code. */

@@ -62,7 +62,7 @@ typedef struct FlStream {
     FL_TRANSPORT_HEAD
     FlOpenTransport
         owned; /* loop->cork points here while the stream is corked */
-    FlRegistration *reg; /* NULL once unregistered */
+    FlRegistration *FL_ATOMIC reg; /* NULL once unregistered */
     FlStreamEvents *run_events;
     PyObject *sock; /* the socket object, made on first use; or NULL */
     PyObject *protocol;
@@ -75,10 +75,11 @@ typedef struct FlStream {
     FlWriteQueue write_queue; /* corked, or refused by the kernel */
     FlName *peer;             /* NULL: the socket has none */
     FlName *sockname;         /* saved when the descriptor is closed */
-    int fd;                   /* -1 once it is closed */
-    int last_fd; /* fd before that: logs and asyncio's _sock_fd show it */
+    FL_ATOMIC int fd;         /* -1 once it is closed */
+    FL_ATOMIC int
+        last_fd; /* fd before that: logs and asyncio's _sock_fd show it */
     FlStreamKind kind;
-    FlStreamPhase phase;
+    FL_ATOMIC FlStreamPhase phase;
     size_t metered_bytes;    /* its share of the metric bytes_waiting */
     size_t last_read_bytes;  /* size of the last read */
     uint64_t write_callback; /* loop->callback_count at the last write */

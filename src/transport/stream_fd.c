@@ -87,12 +87,15 @@ fl_stream_has_fd(FlOpenTransport *owned)
 static int
 open_registration(FlStream *self, int fd)
 {
+    FlRegistration user = {
+        .owner = self,
+        .transport = &self->owned,
+        .on_events = fl_stream_on_events,
+    };
     FlRegistration *reg;
-    int code = fl_poller_register(self->loop->poller, fd, sizeof(*reg), &reg);
+    int code =
+        fl_poller_register(self->loop->poller, fd, sizeof(user), &user, &reg);
     if (code == 0) {
-        reg->owner = self;
-        reg->transport = &self->owned;
-        reg->on_events = fl_stream_on_events;
         self->reg = reg;
     }
     return code;

@@ -191,6 +191,9 @@ send_queue(FlStream *self)
 static void
 record_write(FlStream *self)
 {
+    if (!FL_HAVE_GIL) {
+        return; /* only may_cork needs it; and any thread may write */
+    }
     if (self->write_callback == self->loop->callback_count) {
         self->wrote_again = true;
     }

@@ -21,10 +21,10 @@ static int
 use_once(FlFdTable *table)
 {
     int ends[2], others[2];
-    FlRegistration *reg;
+    FlRegistration user = {NULL}, *reg;
     if (socketpair(AF_UNIX, SOCK_STREAM, 0, ends) < 0
         || socketpair(AF_UNIX, SOCK_STREAM, 0, others) < 0
-        || fl_registration_open(table, ends[0], sizeof(*reg), &reg) < 0
+        || fl_registration_open(table, ends[0], sizeof(*reg), &user, &reg) < 0
         || fl_registration_set(reg, FL_READABLE) < 0
         || write(ends[1], "x", 1) != 1)
     {
@@ -36,7 +36,7 @@ use_once(FlFdTable *table)
     int duplicate = dup(ends[0]);
     fl_registration_close_with_fd(reg);
     if (dup2(others[0], ends[0]) < 0
-        || fl_registration_open(table, ends[0], sizeof(*reg), &reg) < 0
+        || fl_registration_open(table, ends[0], sizeof(*reg), &user, &reg) < 0
         || fl_registration_set(reg, FL_READABLE) < 0)
     {
         return __LINE__;

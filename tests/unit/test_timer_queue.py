@@ -7,19 +7,13 @@ from __future__ import annotations
 
 import ctypes
 import random
-import shutil
-import subprocess
-import sysconfig
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from patience import PATIENCE
 
 # Nothing of the extension runs here; ctypes keeps what it is shown.
 pytestmark = pytest.mark.no_refcount
 
-SOURCE = Path(__file__).resolve().parents[2] / "src"
 NEVER = 2**63 - 1
 
 
@@ -47,22 +41,8 @@ class Queue(ctypes.Structure):
 
 
 @pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    compiler = shutil.which(
-        (sysconfig.get_config_var("CC") or "cc").split()[0]
-    ) or shutil.which("cc")
-    assert compiler, "what built fastloop compiles this too"
-    built = tmp_path_factory.mktemp("timer_queue") / "timer_queue.so"
-    subprocess.run(
-        [
-            compiler,
-            *("-std=c11", "-O1", "-shared", "-fPIC", f"-I{SOURCE}"),
-            *(str(SOURCE / "base" / "timer_queue.c"), "-o", str(built)),
-        ],
-        check=True,
-        timeout=PATIENCE,
-    )
-    loaded = ctypes.CDLL(str(built))
+def library(compiled) -> ctypes.CDLL:
+    loaded = compiled("src/base/timer_queue.c")
     node, queue = ctypes.POINTER(Node), ctypes.POINTER(Queue)
     loaded.fl_timer_queue_push.argtypes = [queue, node, ctypes.c_int64]
     loaded.fl_timer_queue_remove.argtypes = [queue, node]
