@@ -25,6 +25,8 @@ import weakref
 
 from fastloop import __version__, metrics
 
+from . import stacks
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -47,7 +49,6 @@ if TYPE_CHECKING:
 _SEND_SECONDS = 1.0
 #: A loop that is busy for this long counts as blocked: its stack is shown.
 _BLOCKED_NS = 50_000_000
-_MOST_FRAMES = 40
 
 
 def default_path(pid: int, uid: int) -> str:
@@ -111,12 +112,13 @@ def _listen(path: str) -> socket.socket:
     return sock
 
 
-def _stack_of(loop: _Loop) -> list[str]:
-    """Return the current stack of the loop's thread, outermost first."""
-    frame = sys._current_frames().get(loop._thread_id or 0)
-    if frame is None:
+def _blocked_in(loop: _Loop, busy_ns: int) -> list[str]:
+    """Return where the loop's thread is, outermost first, if it blocks."""
+    if busy_ns < _BLOCKED_NS:
         return []
-    return _places(traceback.extract_stack(frame)[-_MOST_FRAMES:])
+    if not stacks.readable():
+        return [f"(unknown: {stacks.UNREADABLE})"]
+    return _places(stacks.stack_of(loop)[0])
 
 
 def _places(stack: Iterable[traceback.FrameSummary]) -> list[str]:
@@ -133,7 +135,7 @@ def describe_loop(loop: _Loop) -> dict[str, Any]:
     return {
         "running": loop.is_running(),
         "metrics": found.to_dict(),
-        "blocked_in": _stack_of(loop) if found.busy_ns >= _BLOCKED_NS else [],
+        "blocked_in": _blocked_in(loop, found.busy_ns),
         "slow": [
             {
                 "name": slow.name,

@@ -28,6 +28,8 @@ from collections import deque
 
 from fastloop.metrics import BlockedCallback, name_of
 
+from . import stacks
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import CodeType
@@ -40,7 +42,6 @@ if TYPE_CHECKING:
 _LEAST_S = 0.01
 #: How long close() waits for a thread that logs at that moment.
 _JOIN_S = 2.0
-_MOST_FRAMES = 40
 #: How many reports of a loop are stored, for ``fastloop top``.
 _RECENT = 16
 
@@ -71,13 +72,8 @@ def _checked(limit_s: float) -> float:
 
 def _check_interpreter() -> None:
     """Raise RuntimeError where another thread's stack cannot be read."""
-    # CPython's guide to free threading forbids it, and a program that reads
-    # another thread's stack again and again does crash.
-    if not getattr(sys, "_is_gil_enabled", lambda: True)():
-        raise RuntimeError(
-            "there is no watchdog without a GIL: CPython may crash when a "
-            "thread reads the stack of another one"
-        )
+    if not stacks.readable():
+        raise RuntimeError(f"there is no watchdog: {stacks.UNREADABLE}")
 
 
 class Watchdog:
@@ -236,7 +232,7 @@ class Watchdog:
         """
         if callback == self._reported:
             return None
-        stack, outermost = _stack_of(loop)
+        stack, outermost = stacks.stack_of(loop, Watchdog._on_gc.__code__)
         name = _name(loop, outermost)
         running = loop._running_callback()
         if running is None or running[0] != callback or _has_ended(outermost):
@@ -282,35 +278,6 @@ class Watchdog:
         if late is not None:
             _log(late, "ended before its stack could be read")
         return dataclasses.replace(slow, blocked=blocked or late)
-
-
-def _stack_of(
-    loop: Loop,
-) -> tuple[list[traceback.FrameSummary], CodeType | None]:
-    """Return where a loop's callback is, outer first, and its outermost code.
-
-    The lines of the source are not read yet, because that takes time: while
-    this has the frames, it would free what the callback drops.
-    """
-    from fastloop.loop import Loop
-
-    frame = sys._current_frames().get(loop._thread_id or 0)
-    found = []
-    outermost = None
-    while frame is not None and frame.f_code is not Loop.run_forever.__code__:
-        code = outermost = frame.f_code
-        if code is not Watchdog._on_gc.__code__:
-            linecache.lazycache(code.co_filename, frame.f_globals)
-            found.append(
-                traceback.FrameSummary(
-                    code.co_filename,
-                    frame.f_lineno,
-                    code.co_name,
-                    lookup_line=False,
-                )
-            )
-        frame = frame.f_back
-    return found[:_MOST_FRAMES][::-1], outermost
 
 
 def _has_ended(outermost: CodeType | None) -> bool:

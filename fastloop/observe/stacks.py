@@ -1,0 +1,62 @@
+"""The stack of a loop's thread, as another thread reads it."""
+
+from __future__ import annotations
+
+import linecache
+import sys
+from traceback import FrameSummary
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import CodeType
+    from typing import Protocol
+
+    class _Loop(Protocol):
+        _thread_id: int | None
+
+
+_MOST_FRAMES = 40
+
+#: Why there is no stack without a GIL.
+UNREADABLE = (
+    "without a GIL CPython may crash when a thread reads the stack of another "
+    "one"
+)
+
+
+def readable() -> bool:
+    """Whether a thread may read the stack of another one."""
+    # CPython's guide to free threading forbids it, and a program that reads
+    # another thread's stack again and again does crash.
+    return getattr(sys, "_is_gil_enabled", lambda: True)()
+
+
+def stack_of(
+    loop: _Loop, without: CodeType | None = None
+) -> tuple[list[FrameSummary], CodeType | None]:
+    """Return where a loop's callback is, outer first, and its outermost code.
+
+    Frames of the code *without* are left out.  Only where ``readable()``.
+
+    The lines of the source are not read yet, because that takes time: while
+    this has the frames, it would free what the callback drops.
+    """
+    from fastloop.loop import Loop
+
+    frame = sys._current_frames().get(loop._thread_id or 0)
+    found = []
+    outermost = None
+    while frame is not None and frame.f_code is not Loop.run_forever.__code__:
+        code = outermost = frame.f_code
+        if code is not without:
+            linecache.lazycache(code.co_filename, frame.f_globals)
+            found.append(
+                FrameSummary(
+                    code.co_filename,
+                    frame.f_lineno,
+                    code.co_name,
+                    lookup_line=False,
+                )
+            )
+        frame = frame.f_back
+    return found[:_MOST_FRAMES][::-1], outermost
