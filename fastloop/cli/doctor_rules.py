@@ -25,6 +25,7 @@ __all__ = [
     "Finding",
     "Rule",
     "aiohttp_uses_aiofastnet",
+    "is_installed",
     "is_known",
     "judge",
 ]
@@ -75,8 +76,13 @@ def _always() -> bool:
     return True
 
 
+def is_installed(name: str) -> bool:
+    """Whether a package is installed here."""
+    return find_spec(name) is not None
+
+
 def _installed(*names: str) -> Callable[[], bool]:
-    return lambda: any(find_spec(name) is not None for name in names)
+    return lambda: any(map(is_installed, names))
 
 
 def aiohttp_uses_aiofastnet() -> bool:

@@ -54,18 +54,6 @@ CLASHES: dict[str, tuple[Files, str, str]] = {
         "a.py:2",
         "uvloop.install()",
     ),
-    "an optional import": (
-        {
-            "app.py": (
-                "try:\n    import uvloop\nexcept ImportError:\n"
-                "    uvloop = None\n\n\ndef main():\n"
-                "    if uvloop is not None:\n        go = uvloop.install\n"
-                "        go()\n"
-            )
-        },
-        "app.py:10",
-        "uvloop.install()",
-    ),
     "a factory by another name": (
         {
             "app.py": (
@@ -309,6 +297,31 @@ HERE: dict[str, tuple[str, Files, str, str]] = {
         {"gunicorn.conf.py": "worker_class = 'asgi'\n"},
         "gunicorn.conf.py:1",
         'worker_class = "asgi" takes uvloop',
+    ),
+    "an optional import": (
+        "uvloop",
+        {
+            "app.py": (
+                "try:\n    import uvloop\nexcept ImportError:\n"
+                "    uvloop = None\n\n\ndef main():\n"
+                "    if uvloop is not None:\n        go = uvloop.install\n"
+                "        go()\n"
+            )
+        },
+        "app.py:10",
+        "uvloop.install()",
+    ),
+    "uvloop where it can be imported": (
+        "uvloop",
+        {
+            "app.py": "import asyncio\n"
+            "try:\n    import uvloop\n"
+            "except ImportError:\n    uvloop = None\n"
+            "if uvloop:\n    uvloop.run(main())\n"
+            "else:\n    asyncio.run(main())\n"
+        },
+        "app.py:7",
+        "uvloop.run() ",
     ),
     "aiohttp on aiofastnet": (
         "aiofastnet",
