@@ -23,7 +23,7 @@ KIB = 1024
 PART = 0.7
 # Short measurements of a server, one after the other.
 TAKES = 3
-TURNS = 2
+ROUNDS = 2
 
 # Of the time, the load's warm-up included, in which things are counted.
 COUNTED = 1.3
@@ -112,7 +112,7 @@ def tail_case(
         measure,
         loops=(*(TLS_LOOPS if load.get("tls") else SERVER_LOOPS), *limits),
         seconds=3.0,
-        turns=TURNS,
+        rounds=ROUNDS,
         programs=("tail_load", "echo_load"),
     )
 

@@ -160,7 +160,7 @@ def tasks(loop: Loop) -> None:
 
 
 class Worker:
-    """A thread with a loop, that does its work each time it is told to."""
+    """A thread with a loop, that does its work each time it is signalled."""
 
     def __init__(self, new_loop: LoopFactory, work: Work) -> None:
         self._start = threading.Semaphore(0)

@@ -71,7 +71,7 @@ class Case:
     is a loop of its own.  `seconds` is for how long it should measure,
     `limit` after how many seconds it is given up.  `serial` cases never
     wait, so their clock may be the process's own CPU time.  In each
-    repetition all loops are measured in so many `turns`: the more, the more
+    repetition all loops are measured in so many `rounds`: the more, the more
     the figures spread.  `programs` are the C programs it needs, by their
     names in build.py, `packages` those of PyPI, `daemons` the servers, by
     their names in daemons.py, which it finds at the port in `Run.options`;
@@ -86,7 +86,7 @@ class Case:
     seconds: float = 0.2
     limit: float = 60.0
     serial: bool = False
-    turns: int = 1
+    rounds: int = 1
     programs: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
     daemons: tuple[str, ...] = ()

@@ -1,7 +1,7 @@
 """Writes a run as a page of Markdown, and a few of its rows into another.
 
 Every row is on the page: one that could not be measured says why, and one
-that fastloop loses, or that cannot be told, says so.  Rows of the run beside
+that fastloop loses, or that is inconclusive, says so.  Rows of the run beside
 it, on another interpreter, have a table of their own.
 """
 
@@ -35,7 +35,7 @@ PLACES = {
     "first": "first",
     "even": f"even with the best peer (within {1 - EVEN:.0%})",
     "**behind**": "behind",
-    "cannot be told": "cannot be told",
+    "inconclusive": "inconclusive",
     "not measured": "not measured",
 }
 HEAD = (
@@ -90,7 +90,7 @@ def place(row: dict) -> str:
         return "even"
     if found and found.low > 1:
         return "first"
-    return "**behind**" if found and found.high < 1 else "cannot be told"
+    return "**behind**" if found and found.high < 1 else "inconclusive"
 
 
 def over_best(row: dict) -> str:
@@ -204,8 +204,8 @@ def described(data: dict) -> list[str]:
 
 
 def summary(rows: list[dict]) -> list[str]:
-    """Return in how many rows fastloop has each place, and which it loses or
-    cannot tell."""
+    """Return in how many rows fastloop has each place, and which rows
+    it loses or are inconclusive."""
     judged = [row for row in rows if not row["aside"] and place(row)]
     places = list(map(place, judged))
     out = [
@@ -214,7 +214,7 @@ def summary(rows: list[dict]) -> list[str]:
     ]
     for where, head in (
         ("**behind**", "Rows that fastloop loses:"),
-        ("cannot be told", "Rows that cannot be told:"),
+        ("inconclusive", "Inconclusive rows:"),
     ):
         found = [row for row in judged if place(row) == where]
         out += ["", head, ""] if found else []
@@ -259,7 +259,7 @@ def text(data: dict, also: dict | None = None) -> str:
         "the mean ratio of the repetitions over the best peer's, with its 95 "
         "% interval. A row is *first* or *behind* where the interval leaves "
         f"out 1, *even* where it lies within {1 - EVEN:.0%} of 1, and else "
-        "*cannot be told*. ± is half the distance of the repetitions; where "
+        "*inconclusive*. ± is half the distance of the repetitions; where "
         "they lie far from each other, the 95 % interval of their median "
         "stands in its place. *reach* is the aim. Rows without a place "
         "explain the row beside them.",
@@ -312,8 +312,8 @@ def section(data: dict, also: dict | None = None) -> str:
         f"{most}{runs} alternating runs. Of all "
         f"{len(judged)} rows, fastloop is first in {judged.count('first')}, "
         f"even with the best in {judged.count('even')} and behind in "
-        f"{judged.count('**behind**')}; {judged.count('cannot be told')} "
-        "cannot be told."
+        f"{judged.count('**behind**')}; {judged.count('inconclusive')} "
+        "are inconclusive."
     )
     lines = [_table_line(found[key], title) for key, title in ROWS.items()]
     lines = ["", TABLE_HEAD, "|---|---|---|---|", *lines, ""]

@@ -126,8 +126,8 @@ def about_median(figures: Sequence[float]) -> tuple[float, float]:
     # The median lies below the figure at a place as often as a coin that is
     # thrown for each figure shows heads at most so many times.
     chances = accumulate(math.comb(number, heads) for heads in range(number))
-    told = sum(chance <= 0.025 * 2**number for chance in chances)
-    place = max(0, told - 1)
+    rare = sum(chance <= 0.025 * 2**number for chance in chances)
+    place = max(0, rare - 1)
     return each[place], each[-1 - place]
 
 

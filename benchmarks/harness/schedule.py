@@ -1,4 +1,4 @@
-"""Takes the measurements, in turns.
+"""Takes the measurements, with the loops alternating.
 
 Each repetition goes through all cases, and for each case through all loops
 one right after the other, a different one first each time: whatever drifts
@@ -8,8 +8,8 @@ ended together with the servers and clients it started.  What fails is noted
 in its place and not tried again; the run goes on.
 
 A peer that is far behind in all rows of a case has few repetitions there, and
-a case has some more where it is not yet told which loop is the best: the time
-goes to those that may be.
+a case has some more where its result is inconclusive: the time goes to the
+loops that may be the best.
 """
 
 from __future__ import annotations
@@ -159,12 +159,12 @@ def take(
     results = Results()
     loops = [name for name in LOOPS if name in loops]
     total = (settings.repeat + settings.more) * sum(
-        case.turns * plays(case, loop) for case in cases for loop in loops
+        case.rounds * plays(case, loop) for case in cases for loop in loops
     )
     taken = 0
     end = time.monotonic() + (settings.budget or float("inf"))
     try:
-        for case, loop in _in_turns(cases, loops, settings, results):
+        for case, loop in _measurements(cases, loops, settings, results):
             if time.monotonic() > end:
                 results.cut = (
                     f"time was up after {taken + results.left_out} of "
@@ -179,7 +179,7 @@ def take(
     return results
 
 
-def _in_turns(
+def _measurements(
     cases: list[Case], loops: list[str], settings: Settings, results: Results
 ) -> Iterator[tuple[Case, str]]:
     """Yield what is to be measured, as far as `results` do not spare it."""
@@ -193,12 +193,12 @@ def _in_turns(
                 if not repetition or _goes_on(case, loop, is_more, results)
             ]
             if _had_its_time(case, repetition, settings, results) or (
-                is_more and is_told(case, results)
+                is_more and is_certain(case, results)
             ):
                 kept = []
-            results.left_out += case.turns * (len(players) - len(kept))
-            for turn in range(case.turns):
-                first = repetition * case.turns + turn + number
+            results.left_out += case.rounds * (len(players) - len(kept))
+            for in_case in range(case.rounds):
+                first = repetition * case.rounds + in_case + number
                 for loop in rotated(kept, first):
                     yield case, loop
 
@@ -217,7 +217,7 @@ def is_far(case: Case, loop: str, results: Results) -> bool:
     if not judged:
         return False
     taken = len(results.figures.get((judged[0].key, loop), ()))
-    most = FAR if taken > case.turns else FAR_AFTER_ONE
+    most = FAR if taken > case.rounds else FAR_AFTER_ONE
     return all(_times_behind(row, loop, results) > most for row in judged)
 
 
@@ -232,12 +232,13 @@ def _times_behind(row: Row, loop: str, results: Results) -> float:
     return times_as_good(best, own, row.better) if own > 0 < best else 0.0
 
 
-def is_told(case: Case, results: Results) -> bool:
-    """Say whether each row of `case` has fastloop's place, without a doubt."""
-    return all(_is_told(row, results) for row in case.rows if row.is_judged())
+def is_certain(case: Case, results: Results) -> bool:
+    """Say whether the result of each row of `case` is conclusive."""
+    judged = [row for row in case.rows if row.is_judged()]
+    return all(_is_certain(row, results) for row in judged)
 
 
-def _is_told(row: Row, results: Results) -> bool:
+def _is_certain(row: Row, results: Results) -> bool:
     each = _figures(row, results)
     own = each.pop("fastloop", [])
     if not own or not each:

@@ -2,7 +2,7 @@
 
     python benchmarks/servers/oneway.py --loop NAME --mode receive
 
-The sender writes 64 KiB a turn until it is told to pause: a loop may put off
+The sender writes 64 KiB an iteration until it is paused: a loop may put off
 what it writes, and with it the call that says so, to the end of the turn.
 sendfile sends a file of 1 MiB again and again.
 """

@@ -299,6 +299,6 @@ def _print(result: Result) -> None:
     print("\n".join(aligned(result.table())))
     print(
         f"\nvs: how many times as good {result.candidate} is (and its 95 % "
-        "interval); ?: no difference that can be told\n"
+        "interval); ?: no significant difference\n"
     )
     print("\n".join(result.sentences()), flush=True)

@@ -25,14 +25,14 @@ __all__ = [
 ]
 
 METHOD = (
-    "Every measurement is a fresh process; the loops take turns, and the "
-    "order turns round from one round to the next. Every mean is a geometric "
+    "Every measurement is a fresh process; the loops alternate, and their "
+    "order is reversed from one round to the next. Every mean is a geometric "
     "mean: a figure is that of its rounds, and a ratio is that of the ratios "
     "of each round, with Student's t interval of their logarithms (95 %). A "
-    "difference is told only if the 99.9 % interval leaves out 1 and the "
-    "difference is 1 % or more."
+    "difference is significant only if the 99.9 % interval leaves out 1 and "
+    "the difference is 1 % or more."
 )
-#: Rounds from which on a difference that is not told is none.
+#: Rounds from which on an insignificant difference counts as none.
 ENOUGH_ROUNDS = 5
 _LEAST = math.log(1.01)
 _STEPS = 20_000
@@ -57,13 +57,13 @@ class Comparison:
         return f"95 % interval {self.low:.2f} to {self.high:.2f}"
 
     def verdict(self, own: str, did: str, base: str) -> str:
-        """Say what own did, such as "is as fast", or that nothing is told.
+        """Say what own did, such as "is as fast", if it is significant.
 
         did has "{}" in the place of "2.00 times".
         """
         times = f"{self.ratio:.2f} times"
         if not self.sure:
-            none = "no difference that can be told"
+            none = "no significant difference"
             return f"{own} and {base}: {none} ({times}, {self.interval})"
         slower = " and so is slower" if self.ratio < 1 else ""
         return f"{own} {did.format(times)} {base}{slower} ({self.interval})"

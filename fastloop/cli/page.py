@@ -76,12 +76,12 @@ def _page(result: Result) -> str:
 <div class="charts">{_charts(result)}</div>
 <h2>How sure that is</h2>
 <p class="faint">The point is the ratio, the line its 95 % interval; grey
-where no difference can be told.</p>
+where there is no significant difference.</p>
 <div class="charts">{_intervals(result)}</div>
 <h2>Table</h2>
 <p class="faint">Geometric means; vs: how many times as good
-{escape(result.candidate)} is, and its 95 % interval; ?: no difference that
-can be told.</p>
+{escape(result.candidate)} is, and its 95 % interval; ?: no significant
+difference.</p>
 <div class="wide">{_table(result)}</div>
 <h2>How it was measured</h2>
 {method}

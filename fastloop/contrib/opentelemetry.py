@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 
 __all__ = ["instrument"]
 
-#: The instruments of one collection are asked one after the other: what the
-#: first was told the others are told, too.
+#: The instruments of one collection are read one after the other: all get the
+#: values that the first one got.
 _ONE_COLLECTION_S = 0.05
 
 _DELAYS: dict[str, Callable[[LoopMetrics], float]] = {

@@ -112,7 +112,7 @@ def test_the_race_writes_a_table(tmp_path):
         "Of all 10 rows, fastloop is first in 6, even with the best in 1 and"
         in text
     )
-    assert "and behind in 2; 1 cannot be told." in text
+    assert "and behind in 2; 1 are inconclusive." in text
     assert "medians of up to 5 alternating runs." in text
 
 
@@ -203,9 +203,9 @@ print(markdown.with_spread(found, "fastloop"))
         ([101.0, 100.0, 99.0, 100.0, 101.0], "even"),
         # Told apart, and still within 3 %.
         ([99.0, 99.0, 99.0, 99.0, 99.0], "even"),
-        ([20.0, 900.0, 80.0, 4_000.0, 15.0], "cannot be told"),
-        ([1.0, 1e9], "cannot be told"),
-        ([50.0], "cannot be told"),
+        ([20.0, 900.0, 80.0, 4_000.0, 15.0], "inconclusive"),
+        ([1.0, 1e9], "inconclusive"),
+        ([50.0], "inconclusive"),
         ([], "not measured"),
     ],
 )
@@ -213,9 +213,10 @@ def test_a_row_has_the_place_that_its_interval_tells(own, place):
     peer = [100.0] * 5
     found, over, _ = asked(PLACES, json.dumps([own, peer])).split("\n", 2)
     assert found == place
-    told = compare(own, peer, "less")
-    if told and told.high < 100:
-        assert over == f"{told.ratio:.2f} ({told.low:.2f} to {told.high:.2f})"
+    found = compare(own, peer, "less")
+    if found and found.high < 100:
+        interval = f"({found.low:.2f} to {found.high:.2f})"
+        assert over == f"{found.ratio:.2f} {interval}"
 
 
 def test_figures_that_lie_far_apart_are_shown_by_the_interval_of_the_median():
@@ -340,7 +341,7 @@ import json
 import sys
 sys.path.insert(0, sys.argv[1])
 from harness import case, schedule
-SPEEDS = {"told": 0.5, "even": 1, "doubtful": 1.04}
+SPEEDS = {"faster": 0.5, "even": 1, "doubtful": 1.04}
 taken = []
 def take_one(one, loop, settings, results):
     taken.append([one.name, loop])
@@ -362,10 +363,10 @@ print(json.dumps([taken, results.left_out]))
 """
 
 
-def test_a_case_that_is_not_told_has_more_repetitions():
+def test_an_inconclusive_case_has_more_repetitions():
     taken, left_out = json.loads(asked(TAKE_MORE))
     counts = {tuple(pair): taken.count(pair) for pair in taken}
-    for name in ("told", "even"):
+    for name in ("faster", "even"):
         assert {counts[name, loop] for loop in ("uvloop", "fastloop")} == {3}
     # Only those that may be the best.
     found = {loop: n for (name, loop), n in counts.items() if name[0] == "d"}
@@ -378,11 +379,11 @@ def test_a_case_that_is_not_told_has_more_repetitions():
     assert len(taken) + left_out == 5 * 3 * 4
 
 
-def test_each_turn_takes_all_loops_and_another_one_first():
+def test_each_round_takes_all_loops_and_another_one_first():
     taken, _ = json.loads(asked(TAKE))
-    turns = [taken[:6], taken[6:12], taken[12:17], taken[17:22]]
-    assert [len(set(turn)) for turn in turns] == [6, 6, 5, 5]
-    assert len({turn[0] for turn in turns}) == 4
+    rounds = [taken[:6], taken[6:12], taken[12:17], taken[17:22]]
+    assert [len(set(one)) for one in rounds] == [6, 6, 5, 5]
+    assert len({one[0] for one in rounds}) == 4
 
 
 def test_a_page_without_its_section_is_left_as_it_is(tmp_path):
