@@ -88,8 +88,8 @@ class Connections(_Loop):  # type: ignore[misc]
         server: Any,
         context: Any,
     ) -> Any:
-        """Return a C transport; asyncio's, if the socket's class has its own
-        calls, which only asyncio's transport makes.
+        """Return a C transport; or asyncio's if the socket's class overrides
+        socket methods, because only asyncio's transport calls those.
         """
         if _leaves_to_system(sock, "recv", "recv_into", "send", "sendmsg"):
             shared = sock not in self._private_socks
@@ -428,6 +428,7 @@ class Connections(_Loop):  # type: ignore[misc]
             try:
                 return protocol_factory()
             except BaseException as exc:
+                _core._flush_corked()  # the close would overtake the bytes
                 conn.close()
                 leaves = isinstance(exc, (SystemExit, KeyboardInterrupt))
                 if not leaves and not self._debug:
@@ -487,7 +488,7 @@ _REACHING = (
 
 
 def _in_order(transport: Any) -> Any:
-    """Make TRANSPORT flush corked writes before it sends anything itself.
+    """Make a transport flush corked writes before it sends anything itself.
 
     For asyncio's own transports, which know nothing of corked writes.  Without
     this, bytes could leave in another order than the program wrote them.
@@ -610,8 +611,8 @@ def _resume_accepting(sock: socket.socket, listener: Any) -> None:
 def _accepts_as_a_socket(sock: Any) -> bool:
     """Whether accept() of a listening socket is that of socket.socket.
 
-    gunicorn's is: an object around a socket that delegates what it does not
-    define.  The accepted sockets are then socket.socket objects too.
+    True for gunicorn's objects, which wrap a socket and delegate to it what
+    they do not define.  The accepted sockets are then socket.socket objects.
     """
     real = getattr(getattr(sock, "accept", None), "__self__", None)
     return (

@@ -37,8 +37,9 @@ fl_socket_from_descriptor(FlState *state, int fd)
 }
 
 void
-fl_close_socket(int fd)
+fl_close_socket(FlLoop *loop, int fd)
 {
+    fl_loop_before_io(loop);
     PyThreadState *thread = PyEval_SaveThread();
     /* Not retried after EINTR: Linux has released the fd by then. */
     (void)close(fd);
@@ -233,8 +234,8 @@ fl_stream_save_sockname(FlStream *self)
     struct sockaddr_storage name;
     socklen_t size = sizeof(name);
     PyObject *key = self->state->names.sockname;
-    /* A cached value suffices, and spares the system call. */
-    /* Owned: the comparison may run Python, which may set _extra. */
+    /* A cached value suffices, and spares the system call.  The dict is owned
+       meanwhile: the comparison may run Python, which may set _extra. */
     PyObject *extra = Py_XNewRef(self->extra);
     int cached = extra == NULL ? 0 : PyDict_Contains(extra, key);
     Py_XDECREF(extra);

@@ -29,10 +29,11 @@ PyObject *fl_socket_from_descriptor(FlState *state, int fd);
    closed: the object must not close that fd.  A failure is unraisable. */
 void fl_socket_detach(const FlState *state, PyObject *sock);
 
-/* Close a descriptor that no socket object owns.  Releases the GIL: close()
-   may block when SO_LINGER is set, and an accepted socket inherits that option
-   from its listening socket. */
-void fl_close_socket(int fd);
+/* Close a descriptor that no socket object owns, after the loop's corked bytes
+   were sent.  Keeps a raised exception.  Releases the GIL: close() may block
+   when SO_LINGER is set, and an accepted socket inherits that option from its
+   listening socket. */
+void fl_close_socket(FlLoop *loop, int fd);
 
 /* The socket object of a stream, created if necessary; it owns the descriptor
    from now on.  A new reference: creating the object may run Python code that

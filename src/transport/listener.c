@@ -198,7 +198,7 @@ open_accepted(Listener *self, Accepted *accepted)
     FL_METER(self->loop, connections_refused, 1);
     /* Neither a stream nor a socket object owns it. */
     if (accepted->fd >= 0) {
-        fl_close_socket(accepted->fd);
+        fl_close_socket(self->loop, accepted->fd);
     }
     if (fl_error_leaves_loop()) {
         return -1;
@@ -298,8 +298,7 @@ open_all(Listener *self, Accepted *accepted, int count)
         if (!is_accepting(self)) {
             /* A factory has stopped the listener.  A stopped server refuses
                later connections, so it closes these, too. */
-            fl_loop_before_io(self->loop);
-            fl_close_socket(accepted[at].fd);
+            fl_close_socket(self->loop, accepted[at].fd);
             FL_METER(self->loop, connections_refused, 1);
         }
         else if (open_accepted(self, &accepted[at]) < 0) {
@@ -399,8 +398,8 @@ start_accepting(PyObject *module, PyObject *args)
         context == Py_None ? PyContext_CopyCurrent() : Py_NewRef(context);
     int code = -1;
     if (self->context != NULL) {
-        /* A transport that has the fd of a socket that listens has lost its
-           own file. */
+        /* This fd is the listening socket, so a transport that still has it
+           has lost its own file. */
         (void)fl_fd_invalidate(FL_LOOP(loop), fd);
         code = listener_start(self);
     }

@@ -64,7 +64,7 @@ close_descriptor(FlStream *self)
     Py_END_CRITICAL_SECTION();
     if (sock == NULL) {
         if (fd >= 0) {
-            fl_close_socket(fd);
+            fl_close_socket(self->loop, fd);
         }
         return 0;
     }

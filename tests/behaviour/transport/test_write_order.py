@@ -17,7 +17,8 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from net_helpers import iterations
+from net_helpers import iterations, spin
+from tls_ends import contexts
 from write_helpers import Peer, served
 
 
@@ -155,6 +156,36 @@ async def test_a_new_subprocess_is_reported_by_its_own_name(reports):
     assert "Child.connection_made" in reports[0]["message"]
     assert isinstance(reports[0]["exception"], ZeroDivisionError)
     transport.close()
+
+
+# asyncio leaves the refused socket to the GC.
+@pytest.mark.parametrize("loop_kind", ["fastloop"], indirect=True)
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+async def test_refusing_a_connection_follows_earlier_writes(tls):
+    """Its peer may look for them as soon as it gets the end of file."""
+    loop = asyncio.get_running_loop()
+    seen = []
+
+    def refuse() -> asyncio.Protocol:
+        connection.write(b"1")
+        connection.write(b"2")
+        raise ZeroDivisionError
+
+    def report(loop: Any, context: dict[str, Any]) -> None:
+        assert isinstance(context["exception"], ZeroDivisionError)
+        seen.append(peer.look())
+
+    loop.set_exception_handler(report)
+    async with served() as (connection, peer):
+        server = await loop.create_server(
+            refuse, "127.0.0.1", 0, ssl=contexts("server")[0] if tls else None
+        )
+        with socket.create_connection(server.sockets[0].getsockname()):
+            await spin(lambda: seen)
+        server.close()
+        await server.wait_closed()
+    assert seen == [b"12"]
+    seen.clear()  # the report's frames have the refused socket
 
 
 async def opened_on(own: Own, protocol: Any = asyncio.Protocol) -> Any:
