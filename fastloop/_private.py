@@ -1,13 +1,15 @@
 """asyncio's private names: all that fastloop's Python files use.
 
-A Python version that renames one, or takes it away, is answered here;
-``tests/lint/test_private_names.py`` checks that no other module uses one.  A
-function looks its name up at each call: programs and tests replace those.
+If a Python version renames or removes one, only this file changes;
+``tests/lint/test_private_names.py`` checks that no other module uses one.  The
+functions look their names up at each call, because programs and tests replace
+them.
 
-Not here are attributes of asyncio's objects, such as a reader's ``_buffer``,
-and the methods of asyncio's loop that ``Loop`` and its bases replace.  Of
-other private names one module each makes use: ``executor.py`` of those of
-concurrent.futures, ``sockets.py`` of socket's, ``_tls.py`` of ssl's.
+Two groups are not here: attributes of asyncio's objects, such as a reader's
+``_buffer``, and the methods of asyncio's loop that ``Loop`` and its bases
+replace.  Private names of other packages are used by one module each:
+concurrent.futures' by ``executor.py``, socket's by ``sockets.py``, ssl's by
+``_tls.py``.
 """
 
 # mypy: disable-error-code="attr-defined, no-any-return"
@@ -60,6 +62,8 @@ is_coroutine_function = (
 if sys.version_info < (3, 16):
     #: The class of policies.  From 3.14 on its public name warns at each use.
     DefaultPolicy = unix_events._UnixDefaultEventLoopPolicy
+else:
+    DefaultPolicy = object
 
 
 def is_debug_mode() -> bool:

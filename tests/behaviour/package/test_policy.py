@@ -2,11 +2,13 @@
 
 import asyncio
 import contextlib
+import subprocess
 import sys
 import unittest
 import warnings
 
 import pytest
+from patience import PATIENCE
 
 import fastloop
 
@@ -125,6 +127,22 @@ def test_policy_with_asyncio_run():
             assert asyncio.run(main()) is fastloop.Loop
         finally:
             asyncio.set_event_loop_policy(before)
+
+
+def test_install_refuses_a_python_without_policies():
+    program = (
+        "import importlib, sys; from fastloop import _private; "
+        "del _private.DefaultPolicy; sys.version_info = (3, 16); "
+        "importlib.reload(_private); import fastloop; fastloop.install()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("RuntimeError: Python 3.16 has no event-loop polic")
 
 
 def test_install():
