@@ -11,7 +11,7 @@ if not __package__:
     from importlib.machinery import PathFinder
     from importlib.util import module_from_spec
 
-    # Not by sys.path: what lies beside the package is not for the program.
+    # Not by sys.path: the program must not import files beside the package.
     _folder = os.path.dirname(os.path.abspath(__file__))
     _spec = PathFinder.find_spec("fastloop", [os.path.dirname(_folder)])
     assert _spec is not None and _spec.loader is not None

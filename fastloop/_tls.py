@@ -83,8 +83,8 @@ def _wrap(
 ) -> tuple[Any, Any, Any, Any]:
     """Make an SSLObject; the core notes the SSL that OpenSSL creates.
 
-    Returns it, its _sslobj, or None if its methods have to be called, and its
-    two MemoryBIOs.
+    Returns four objects: the SSLObject; its _sslobj, or None if its methods
+    have to be called; and its two MemoryBIOs.
     """
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     sslobject = sslcontext.wrap_bio(

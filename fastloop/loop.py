@@ -110,9 +110,9 @@ class Loop(  # type: ignore[misc, unused-ignore]
         )
 
     def __del__(self, _warn: Any = warnings.warn) -> None:
-        # A loop that is current until the interpreter has cleared its modules.
-        # asyncio does not warn then either: its loop is part of a cycle, which
-        # is not collected any more.
+        # Without asyncio's __name__ the interpreter has cleared its modules,
+        # and this loop was current until then.  asyncio does not warn then
+        # either: its loop is part of a cycle, which is not collected any more.
         if self.is_closed() or getattr(asyncio, "__name__", None) is None:
             return
         _warn(f"unclosed event loop {self!r}", ResourceWarning, source=self)
@@ -275,10 +275,11 @@ class Loop(  # type: ignore[misc, unused-ignore]
         *args: Any,
         context: Context | None = None,
     ) -> events.TimerHandle:
-        """call_later() for what the core leaves to Python.
+        """call_later() for the calls that the core leaves to Python.
 
-        That is a delay that is neither a float nor an int, and replaced
-        time() or call_at().
+        Those are calls with a delay that is neither a float nor an int, or
+        with NaN or a huge int, and all calls where time() or call_at() is
+        replaced.
         """
         now: Any = self.time()
         try:

@@ -31,7 +31,7 @@ class _Continued:
     plain meanwhile, or an exception is due.  The method then starts from its
     beginning, where it would raise the reader's exception; but one that was
     set since the waiter was woken belongs to the next call.  So this object
-    has no exception, and else the reader's attributes.
+    has no exception; its other attributes are the reader's.
     """
 
     _exception = None
@@ -43,7 +43,7 @@ class _Continued:
         return getattr(self._reader, name)
 
     async def readuntil(self, separator: Any) -> bytes:
-        # asyncio's readline() calls this, which must not see it either.
+        # asyncio's readline() calls this, and must not see the exception.
         plain: Any = self
         return await asyncio.StreamReader.readuntil(plain, separator)
 

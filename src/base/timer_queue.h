@@ -10,9 +10,10 @@
    Failures: push returns FL_NO_MEMORY and changes nothing.  The rest cannot
    fail.
 
-   Memory: a removed node may leave a tombstone.  A removal that leaves a long
-   line with more tombstones than nodes drops them all.  An empty queue keeps
-   at most 384 KiB, whatever its peak was.
+   Memory: a node removed from the sorted ring buffer (the "line") may leave an
+   empty slot, a tombstone.  A removal that leaves a long line with more
+   tombstones than nodes drops them all.  An empty queue keeps at most 384 KiB,
+   whatever its peak was.
 
    Threads: none of its own; the caller serialises access. */
 #ifndef FL_BASE_TIMER_QUEUE_H

@@ -124,7 +124,7 @@ buffer_get(FlStream *self, void *Py_UNUSED(closure))
     if (list == NULL) {
         return NULL;
     }
-    /* No Python runs in the loop, so the queue stays as it is. */
+    /* Appending runs no Python, so the queue stays as it is. */
     unsigned end = fl_stream_is_corked(self) ? queue->head : queue->tail;
     int code = 0;
     for (unsigned at = queue->head; code == 0 && at < end; at++) {

@@ -72,8 +72,9 @@ call_in_context(const FlState *state, PyObject *callback, PyObject *args,
     return result;
 }
 
-/* While an entry is timed: keep what runs, for the report that it was slow.  A
-   callback that cancels its own handle removes itself from it. */
+/* While an entry is timed, keep the handle and its callback, for the report
+   that the entry was slow.  Both, because a callback that cancels its own
+   handle removes itself from it. */
 static inline void
 note_current(FlLoop *loop, FlHandle *self, PyObject *callback)
 {
@@ -248,7 +249,8 @@ run_other(FlLoop *loop, PyObject *handle)
     return 0;
 }
 
-/* The loop's own operation: no handle.  What it reports, it reports itself. */
+/* Run an operation of the loop itself.  It has no handle, and reports its own
+   errors. */
 static int
 run_op(FlLoop *loop, FlReady *entry)
 {
@@ -319,9 +321,9 @@ run_entry(FlLoop *loop, FlReady *entry)
 
 /* --- batches ------------------------------------------------------------- */
 
-/* The object that names an entry in a report that it was slow: a new
-   reference, or NULL for none and for a handle, which run_handle notes.  Taken
-   before the entry runs, which releases what it owns. */
+/* The object that a report of a slow entry names: a new reference.  NULL if
+   there is none, or if a handle runs: run_handle stores that one itself.
+   Taken before the entry runs, because running releases what it owns. */
 static PyObject *
 subject_of(FlLoop *loop, const FlReady *entry)
 {

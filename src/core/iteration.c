@@ -20,8 +20,9 @@
    3. An application may override the loop's time() (overrides.h).  Timers then
       follow that method alone.  It is called each time the value matters; no
       value is cached.
-   4. Otherwise an iteration with queued timers reads the clock, unless the
-      next timer is due only after the end of the coarse clock's tick. */
+   4. If time() is not overridden, an iteration with queued timers reads the
+      clock, unless the next timer is due only after the end of the coarse
+      clock's tick. */
 #include "core/iteration.h"
 
 #include "base/clock.h"

@@ -38,11 +38,11 @@
 
 struct FlMetrics;
 
-/* The loop's calls of an open transport, which is an FlOpenTransport. */
+/* The functions through which the loop calls an open transport. */
 typedef struct {
-    /* Whether the transport's own tp_traverse visits the loop's reference.  It
-       does while the loop waits for no event of it.  Then GC finds a transport
-       that no one else refers to. */
+    /* Whether the transport's own tp_traverse visits the loop's reference to
+       it.  It does while the loop waits for none of its events: then the GC
+       collects the transport if nobody else refers to it. */
     bool (*visits_own_ref)(const struct FlOpenTransport *self);
     /* The loop was closed or garbage-collected: take over its reference and
        drop it.  The node is already unlinked. */
@@ -105,7 +105,7 @@ struct FlLoop {
     unsigned off;            /* FL_OFF_* */
 
     /* see overrides.h */
-    FL_ATOMIC uint8_t class_overrides; /* FL_OVERRIDES_* */
+    FL_ATOMIC uint8_t class_overrides; /* bits 1 << FL_OVERRIDES_* */
     PyObject *patched_run;    /* replaces asyncio.Handle._run, or NULL */
     PyObject *FL_ATOMIC dict; /* __dict__, or NULL while there is none */
 

@@ -36,11 +36,11 @@ bool fl_overrides_socket(FlState *state);
 /* Methods of the loop; a set bit of loop->class_overrides has this number. */
 typedef enum {
     FL_OVERRIDES_TIME,
-    /* If so, a replacement may look at the handle, so every call needs one. */
+    /* A replaced call_soon may look at the handle, so every call needs one. */
     FL_OVERRIDES_CALL_SOON,
     FL_OVERRIDES_CALL_AT,
-    /* If so, a replacement may also have to wake a foreign event loop that the
-       loop is embedded in, so nothing may bypass it. */
+    /* A replaced call_soon_threadsafe may also have to wake a foreign event
+       loop that the loop is embedded in, so nothing may bypass it. */
     FL_OVERRIDES_CALL_SOON_THREADSAFE,
 } FlOverride;
 

@@ -16,8 +16,8 @@
       modifies them, which needs no memory.
    5. A loop that never runs does not pay for libuv's loop (newer versions open
       an io_uring with it): it is opened for the first run or the first fd of
-      the application.  Not later, or its fds could be ones that the
-      application closes a second time.
+      the application.  If it were opened later, it could get an fd number that
+      the application closes a second time.
    6. libuv aborts if an application closed libuv's fds.  Checking before each
       wait would cost one more system call per wait.  So they are checked
       before the first wait of a run and before libuv closes them.  For the
@@ -164,8 +164,9 @@ avoid_sqpoll_thread(void)
     return code;
 }
 
-/* Move a new fd of ours, if a registration is left under it whose file was
-   closed without our knowledge.  Returns the fd or -1 with errno. */
+/* If the table still has a registration under the number of a new fd of ours
+   (its file was closed without our knowledge), move the fd to an unused
+   number.  Returns the fd, or -1 with errno. */
 static int
 move_from_stale(FlPoller *poller, int fd)
 {

@@ -19,7 +19,9 @@
    Rejected: keeping a clean poller for the thread's next loop.  It saved 40 us
    per loop, and everything that a loop leaves in it had to be undone.
 
-   Loop's thread only, except functions named _anythread. */
+   Loop's thread only, except functions named _anythread, and
+   fl_poller_register (the table's lock guards it: add_reader is for any
+   thread). */
 #ifndef FL_CORE_POLLER_H
 #define FL_CORE_POLLER_H
 
@@ -51,7 +53,7 @@ struct FlPoller {
     atomic_int sleeping;        /* a blocking poll runs or is about to */
     atomic_bool interrupted;    /* the next poll must not block */
     unsigned forks;    /* fl_forks_count() of the process that owns uv */
-    bool needs_repair; /* a failure, or the parent's timerfd and pipe */
+    bool needs_repair; /* fds were lost, or timerfd and pipe are inherited */
     FlFdTable table;   /* every other fd of the loop; last: it is large */
 };
 
@@ -59,8 +61,8 @@ struct FlPoller {
 int fl_poller_open(FlPoller **out);
 
 /* fl_registration_open for an fd of the application or of a transport.  Opens
-   libuv's loop first, unless that was done: later its fds could be ones that
-   the application closes a second time. */
+   libuv's loop first, if it is not open yet.  If it were opened later, it
+   could get an fd number that the application closes a second time. */
 int fl_poller_register(FlPoller *poller, int fd, size_t size_bytes,
                        const FlRegistration *user, FlRegistration **out);
 
@@ -72,9 +74,9 @@ void fl_poller_close(FlPoller *poller);
 /* Free a closed poller. */
 void fl_poller_free(FlPoller *poller);
 
-/* In a forked child: replace the set and libuv's backend fd by new ones, and
-   not the timerfd and the signal pipe (fl_poller_close_own).  0 or a negative
-   errno. */
+/* In a forked child: replace the set and libuv's backend fd by new ones.  The
+   timerfd and the signal pipe are left to fl_poller_close_own.  0 or a
+   negative errno. */
 int fl_poller_after_fork_now(FlPoller *poller);
 
 /* True in a forked child while the poller still has its parent's fds. */

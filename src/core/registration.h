@@ -14,9 +14,9 @@
 
    A persistent registration stays in the set between two waits.  The next wait
    makes no system call while the set contains the wanted events, because the
-   owner knows the file otherwise (loop/fd_wait.h).  In return each wait is
-   rechecked once within about a second: the fd is registered again and the
-   waiter is called.  This covers an fd that now refers to another file.
+   owner knows the file by its socket object (loop/fd_wait.h).  In return each
+   wait is rechecked once within about a second: the fd is registered again and
+   the waiter is called.  This covers an fd that now refers to another file.
 
    Threads: any thread may call while it holds the GIL.  Without a GIL the
    table's lock guards its fds, its two lists and its registrations.
@@ -101,7 +101,7 @@ struct FlRegistration {
        the next such event sets it. */
     uint8_t ready;
     uint8_t repeats; /* events since it was added or checked */
-    bool persistent; /* see above */
+    bool persistent; /* stays in the set between two waits */
     bool recheck;    /* fl_registrations_recheck visits it */
     /* reg->fired was 0 when the registration was appended to table->fired.
        An entry that is queued already then belongs to earlier events, which
@@ -184,11 +184,11 @@ fl_fd_table_iterates_elsewhere(FlFdTable *table)
     return thread != 0 && thread != (uintptr_t)pthread_self();
 }
 
-/* Create a registration for fd that wants nothing yet.  It makes no system
-   call.  It is the first member of a struct of `size_bytes`, zeroed otherwise.
-   `user` has its owner, transport and on_events: other threads may look the
+/* Create a registration for fd that wants nothing yet, without a system call.
+   It is the first member of a new struct of `size_bytes`, whose other members
+   are zero.  `user` has its owner, transport and on_events: other threads may look the
    registration up as soon as it is in the table, so it is complete by then.
-   -EEXIST: the fd already has one, which must be closed first. */
+   -EEXIST: the fd has a registration, to be closed first. */
 int fl_registration_open(FlFdTable *table, int fd, size_t size_bytes,
                          const FlRegistration *user, FlRegistration **out);
 
@@ -205,11 +205,12 @@ int fl_registration_wanted(const FlRegistration *reg);
    -EBADF, -EPERM and others: the system refused, and nothing has changed. */
 int fl_registration_set(FlRegistration *reg, int wanted);
 
-/* Take it out of the set at once, although the fd stays open. */
+/* Take the registration's fd out of the set at once; the fd stays open. */
 void fl_registration_unregister(FlRegistration *reg);
 
-/* Drop its queued event and free it.  Without a system call: the set drops it
-   with the file, or after two more events. */
+/* Drop the registration's queued event, and free it.  This makes no system
+   call: the set drops the fd when its file is closed, or after two more
+   events. */
 void fl_registration_close(FlRegistration *reg);
 
 /* The same for a caller that closes the fd next.  If a duplicate of the fd
@@ -232,7 +233,7 @@ bool fl_registrations_fired(FlFdTable *table);
 /* Put back a registration that was popped but could not be queued. */
 void fl_registration_fire_again(FlRegistration *reg);
 
-/* Forget the queued event: its entry runs as nothing. */
+/* Drop the queued event: its entry becomes FL_READY_NONE and is skipped. */
 void fl_registration_drop_event(FlRegistration *reg);
 
 /* Without a GIL: free the registrations that other threads closed during this

@@ -194,8 +194,8 @@ drop_timers(FlLoop *loop)
     }
 }
 
-/* Abandon every open transport: it drops the loop's reference to it.  By a
-   hook, because transport/ is above this folder. */
+/* Abandon every open transport, which drops the loop's reference to it.  By a
+   function pointer, because this folder may not include transport/. */
 static void
 abandon_transports(FlList *list)
 {

@@ -1,5 +1,5 @@
-/* Waiting for a user-owned socket again and again without a system call each
-   time: what sock_recv and the like wait with.
+/* Waits of sock_recv and the like: waiting for a user-owned socket repeatedly,
+   without a system call each time.
 
    This uses a persistent registration (core/registration.h), which belongs to
    one socket object.  The FlUserFd refers to that object (socket_ref), because

@@ -406,7 +406,7 @@ call_later_in_python(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
 }
 
 /* Whether the delay can be added in C with the result that Python would get:
-   an exact float but NaN, or an exact int that fits. */
+   an exact float other than NaN, or an exact int that fits. */
 static bool
 is_plain_delay(PyObject *object, double *delay)
 {

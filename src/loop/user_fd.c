@@ -362,7 +362,7 @@ check_no_transport(FlLoop *loop, PyObject *object, int fd)
             return -1;
         }
     }
-    /* Transports that asyncio's own classes made, such as pipes. */
+    /* asyncio's own transports of sockets: see fastloop/connections.py. */
     if (loop->python_transports == NULL) {
         return 0;
     }
@@ -378,8 +378,8 @@ fl_fd_check(FlLoop *loop, PyObject *object)
     return fd < 0 ? -1 : check_no_transport(loop, object, fd);
 }
 
-/* What replace_handle leaves to drop outside the table's lock, because that
-   may run any code. */
+/* The references that replace_handle leaves its caller to drop outside the
+   table's lock, because dropping them may run any code. */
 typedef struct {
     PyObject *handle; /* the previous one or NULL; the new one on failure */
     PyObject *object; /* the previous FlFdRefs.object, or NULL */
@@ -636,8 +636,9 @@ const char fl_loop_remove_writer_unchecked_doc[] =
         return fd == NULL ? NULL : remove_event(loop, event, fd, checked); \
     }
 
-/* asyncio's own transports and sock_* methods call the private twins.  Those
-   return the handle, and do not check whether a transport uses the fd. */
+/* asyncio's own transports and sock_* methods call the methods with private
+   names.  Those return the handle, and do not check whether a transport uses
+   the fd. */
 ADD(fl_loop_add_reader, "add_reader", FL_READABLE, true, discard_handle)
 ADD(fl_loop_add_writer, "add_writer", FL_WRITABLE, true, discard_handle)
 ADD(fl_loop_add_reader_unchecked, "_add_reader", FL_READABLE, false, )

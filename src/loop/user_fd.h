@@ -112,7 +112,7 @@ PyObject *fl_fd_transport(const FlLoop *loop, int fd);
 /* tp_traverse of the references of all FlUserFd. */
 int fl_user_fd_traverse(const FlLoop *loop, visitproc visit, void *arg);
 
-/* The methods.  Those named _unchecked are asyncio's private twins, such as
+/* The methods.  Those named _unchecked have asyncio's private names, such as
    _add_reader: they do not check whether a transport uses the fd. */
 FL_FAST_KW(fl_loop_add_reader);
 FL_FAST_KW(fl_loop_add_writer);

@@ -1,9 +1,9 @@
 /* The differences between CPython 3.11 and 3.15 that matter to the C code.
 
-   Other files use the names defined here.  They test the version themselves
-   only where a struct, a slot table or a signature of their own has a line
-   more or less (stream.h, handle.c, tasks.c, ...).  Each block below names the
-   version that brought the change, and the consequence.
+   Other files use the names defined here.  A file tests the version itself
+   only for a difference that concerns no other file (module.c, tasks.c,
+   transport.h, ...).  Each block below names the version that brought the
+   change, and the consequence.
 
    Everything here needs the GIL (an attached thread state). */
 #ifndef FL_PY_COMPAT_H

@@ -1,8 +1,8 @@
 /* Whether a class still has CPython's methods.
 
    Applications replace methods of standard classes, to trace or to fake them.
-   C code that does a method's work itself first checks that it is CPython's.
-   An application's replacement has globals of its own.
+   C code that does a method's work itself first checks that the method is
+   CPython's.  A replacement is recognized by its globals: another module's.
 
    Threads: any, while it holds the GIL.  Nothing here raises. */
 #ifndef FL_PY_METHODS_H

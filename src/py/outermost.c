@@ -102,8 +102,8 @@ prepare_callers(PyObject *module)
 static const char call_outermost_doc[] =
     "_call_outermost(reports_exit, function, /, *args)\n--\n\n"
     "Call a function that sees no frames of its callers; return its result.\n"
-    "sys.excepthook reports what it raises without them, too.  reports_exit:\n"
-    "so it is with SystemExit, as under `python -i`.";
+    "sys.excepthook reports its exception without those frames, too; a\n"
+    "SystemExit only if reports_exit is True, as under `python -i`.";
 
 static PyObject *
 call_outermost(PyObject *module, PyObject *const *args, Py_ssize_t count)

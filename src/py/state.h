@@ -162,7 +162,7 @@ typedef struct {
    it then reads owner and handler, and clears them if they are that loop. */
 typedef struct {
     FlLoop *FL_ATOMIC owner;   /* the loop whose pipe it is, or NULL */
-    FlLoop *FL_ATOMIC handler; /* needs it between runs, or NULL */
+    FlLoop *FL_ATOMIC handler; /* the loop that has signal handlers, or NULL */
     int fd;                    /* the fd that we set, or -1 */
     FlForeignFd before;        /* the fd that the application had set */
 } FlWakeup;

@@ -39,8 +39,8 @@ typedef struct {
     PyObject *pieces[FL_STORE_PIECES]; /* bytes objects */
     int count;                         /* of pieces that have bytes */
     int offered;           /* pieces after these: fl_byte_store_memory */
-    Py_ssize_t start;      /* of the unread bytes in the first piece */
-    Py_ssize_t end;        /* of them in the last; the rest of it is free */
+    Py_ssize_t start;      /* where unread bytes begin in the first piece */
+    Py_ssize_t end;        /* where they end in the last; the rest is free */
     Py_ssize_t size_bytes; /* unread bytes in all pieces */
 } FlByteStore;
 

@@ -58,7 +58,7 @@ typedef struct {
     FlByteStore store; /* the unread bytes: asyncio's _buffer */
     /* asyncio's _limit.  Above twice as many bytes the transport is paused. */
     Py_ssize_t limit_bytes;
-    /* The last read that waited returns at most so many bytes; 0: unknown.  An
+    /* The most bytes that the last read that waited returns; 0: unknown.  An
        application may have set another waiter since: this is only a hint. */
     Py_ssize_t wanted_bytes;
     /* So many bytes at the front contain no separator: the next step of the

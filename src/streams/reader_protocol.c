@@ -1,4 +1,4 @@
-/* What a stream calls in place of StreamReaderProtocol's methods.
+/* The functions that a stream calls instead of StreamReaderProtocol's methods.
 
    1. Each call looks the protocol's data_received up and compares it with
       asyncio's, as a call by name would: an application may replace it at any

@@ -10,8 +10,9 @@
    3. Handling a key update costs hundreds of times as much CPU as decrypting
       as many bytes of data.  A peer whose records are mostly not data is
       therefore read in small amounts, so that it does not delay other
-      connections.  `overhead_bytes` measures it: plus the record bytes
-      received, minus twice the plain bytes decrypted, never below 0. */
+      connections.  `overhead_bytes` measures this: it grows by the record
+      bytes received and shrinks, at most to 0, by twice the plain bytes
+      decrypted. */
 #include "tls/adapter.h"
 
 #include "core/loop.h"

@@ -86,7 +86,7 @@ typedef struct {
     FlState *state;
     FlLoop *loop;
     FlTlsEngine engine;
-    PyObject *raw;      /* the raw transport; NULL before and after */
+    PyObject *raw;      /* NULL before connection_made and after the loss */
     PyObject *protocol; /* the application's */
     const FlNativeProtocol *native; /* C functions of protocol, or NULL */
     FlTlsTransport *transport;      /* the application's */
@@ -101,7 +101,7 @@ typedef struct {
     FlWriteQueue backlog;  /* plain bytes, not encrypted yet */
     size_t reply_bytes;    /* unsent records that reading has produced */
     size_t overhead_bytes; /* records without data: adapter.c, invariant 3 */
-    uint64_t paused_in_callback; /* the count when app_paused was set */
+    uint64_t paused_in_callback; /* callback_count when app_paused was set */
     Py_ssize_t writes_after_loss;
     unsigned delay_iterations; /* until the first data: lifecycle.c, 6 */
     FlTlsPhase phase;
@@ -115,9 +115,9 @@ typedef struct {
     bool app_paused;        /* the application called pause_reading */
     bool raw_paused;        /* we called raw.pause_reading */
     bool writing_paused;    /* the raw transport called pause_writing */
-    bool paused_before_tls; /* the raw transport did, before start_tls */
-    bool closed_twice;      /* drop the engine with the connection */
-    bool stopped;           /* deliver nothing more: a CancelledError */
+    bool paused_before_tls; /* the raw transport called it before start_tls */
+    bool closed_twice;      /* close() ran twice: drop the engine at the end */
+    bool stopped;           /* a CancelledError: deliver nothing more */
     bool eof_received;      /* the raw transport reported EOF */
     bool read_less;         /* adapter.c, invariant 3 */
     bool closing;           /* this side began the shutdown */

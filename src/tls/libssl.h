@@ -67,7 +67,8 @@ extern FlLibssl fl_libssl;
 bool fl_libssl_find(const char *file);
 
 /* The last SSL that this thread has created since it set this to NULL; NULL if
-   there was none or it has been freed.  No other thread may have had it. */
+   there was none or this thread has freed it.  Do not use it once another
+   thread may have had the SSL, and freed it. */
 extern _Thread_local void *fl_last_ssl;
 
 #endif

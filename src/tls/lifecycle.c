@@ -15,8 +15,8 @@
       alone.  CancelledError and KeyboardInterrupt stay raised and propagate
       into the raw transport, as in asyncio.
    6. No data is delivered before the task that awaits start_tls() has resumed.
-      It only has the new transport from then on: a protocol that replied
-      earlier would write plain text to the old one.  The resume_writing of a
+      Until then the application has only the old transport: a protocol that
+      replied would write plain text to it.  The resume_writing of a
       protocol that was paused before start_tls waits too.  asyncio does not
       wait. */
 #include "tls/lifecycle.h"

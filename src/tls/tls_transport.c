@@ -31,7 +31,7 @@ static int
 tls_close(FlTransport *transport)
 {
     FlTlsTransport *self = (FlTlsTransport *)transport;
-    if (self->closed) { /* asyncio's drops its SSLProtocol here */
+    if (self->closed) { /* asyncio's transport drops its SSLProtocol here */
         self->connection->closed_twice = true;
         fl_tls_drop_unused_engine(self->connection);
         return 0;

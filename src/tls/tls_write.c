@@ -30,7 +30,7 @@
 #include <string.h>
 #include <sys/uio.h>
 
-/* At most so many queued items share a record. */
+/* At most this many queued items share a record. */
 #define MAX_JOINED               64
 /* asyncio logs a warning for writes after the loss beyond these. */
 #define SILENT_WRITES_AFTER_LOSS 5

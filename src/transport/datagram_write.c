@@ -13,8 +13,8 @@
    4. A datagram without an address goes to the socket's peer.  The peer may be
       unnamed: each end of a socketpair is.  asyncio's transports fail there,
       since they take an empty peername for none.
-   5. A datagram is not in the queue while it is sent, as in asyncio: what
-      Python code in the send then does to the queue, it does to the others.
+   5. A datagram is not in the queue while it is sent, as in asyncio: Python
+      code that the send runs may change the queue, but not this datagram.
 
    Rejected: sendmmsg.  A datagram is queued only after the kernel refused one,
    and the kernel does not say why it stopped after the first of a batch. */
@@ -358,8 +358,8 @@ fl_datagram_sendto(FlDatagram *self, PyObject *const *args, Py_ssize_t nargs,
 
 /* --- the write queue ----------------------------------------------------- */
 
-/* Put the datagram that was the first back, and wait.  WOULD_BLOCK, or the
-   outcome of the failure. */
+/* Put a datagram back at the front of the queue, and wait for writability.
+   WOULD_BLOCK, or the outcome of a failure. */
 static int
 put_back(FlDatagram *self, PyObject *data, PyObject *address)
 {

@@ -1,7 +1,9 @@
 /* Flow control: pause_writing and resume_writing at the water marks.
 
    Both calls run the protocol's code, which may close or abort the stream or
-   write to it.  The caller checks the stream's phase again afterwards. */
+   write to it.  The caller checks the stream's phase again afterwards.
+
+   Threads: as in stream.h. */
 #ifndef FL_TRANSPORT_FLOW_H
 #define FL_TRANSPORT_FLOW_H
 
@@ -13,10 +15,10 @@
 int fl_stream_maybe_pause(FlStream *self);
 int fl_stream_maybe_resume(FlStream *self);
 
-/* Call the protocol's pause_writing or resume_writing; nothing if protocol is
-   NULL.  An exception is reported as one of *reported, read after the call,
-   which asyncio has for the protocol.  0, or -1 with one that leaves the
-   loop. */
+/* Call the protocol's pause_writing or resume_writing; do nothing if protocol
+   is NULL.  A report of an exception names *reported as the protocol, as
+   asyncio's does.  It is read after the call, which may set another protocol.
+   0, or -1 with an exception that ends the run. */
 int fl_flow_call(FlTransport *self, PyObject *protocol,
                  PyObject *const *reported, bool pause);
 

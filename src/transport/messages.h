@@ -1,4 +1,4 @@
-/* Receive several datagrams with one system call, where available.
+/* The flags of sends, and receiving several datagrams with one system call.
 
    Linux has recvmmsg.  Elsewhere the function below loops over recvmsg.
 
@@ -15,8 +15,8 @@
 #include <sys/socket.h>
 #include <sys/uio.h>
 
-/* Flags of every send on a transport's descriptor.  MSG_DONTWAIT: a process
-   that shares the socket can clear O_NONBLOCK. */
+/* Flags of every send that we make, also for sock_sendall.  MSG_DONTWAIT: a
+   process that shares the socket can clear O_NONBLOCK. */
 #ifdef MSG_NOSIGNAL
 #define FL_SEND_FLAGS (MSG_DONTWAIT | MSG_NOSIGNAL)
 #else

@@ -1,8 +1,8 @@
 /* Calls of a protocol: of its methods, or of a native protocol's C functions.
 
    A native protocol takes bytes from a stream to an object of ours, or to an
-   asyncio object whose layout we know, without a Python frame between.  A
-   folder above this one registers it when the module is created.  It serves
+   asyncio object whose layout we know, without a Python frame between.
+   streams/ and tls/ each register one when the module is created.  It serves
    the instances of exactly one type, not of subclasses.  A stream looks it up
    once, when its protocol is set.
 

@@ -1,4 +1,4 @@
-/* What every part of a stream does with its state: stream.h. */
+/* Operations on a stream's state that all its parts share: see stream.h. */
 #include "transport/stream.h"
 
 #include "core/fd_set.h"

@@ -23,8 +23,9 @@ fl_stream_call_server(FlStream *self, PyObject *server, PyObject *method)
                                                      : NULL);
 }
 
-/* Close the registration and release the fd in the loop's table.  The
-   descriptor itself stays open. */
+/* Close the registration and release the fd in the loop's table.  The stream's
+   own fd stays open; the duplicate that a pipe may wait with (stream_fd.c) is
+   closed.  Corked bytes are no longer flushed at the callback's end. */
 void fl_stream_unregister(FlStream *self);
 
 /* Undo what fl_stream_open has done so far; steals the stream.  The descriptor

@@ -4,9 +4,10 @@
       exception handler finds the transport open, as with asyncio.
    2. A raised exception that leaves the loop closes nothing, as in asyncio:
       it goes up to run_forever.
-   3. What a callback of a pipe raises closes nothing either: asyncio's pipe
-      transports leave it to the loop, which reports it.  MemoryError does, as
-      what was read may be lost: the protocol must not get what follows. */
+   3. An exception of a pipe's callback closes nothing either: asyncio's pipe
+      transports leave it to the loop, which reports it.  A MemoryError does
+      close the pipe: bytes that were read may be lost, and the protocol must
+      not get the bytes after them. */
 #include "transport/stream_error.h"
 
 #include "core/report.h"

@@ -132,8 +132,8 @@ fl_stream_take_fd(FlStream *self, int fd)
     return code < 0 ? fl_raise_errno(code) : 0;
 }
 
-/* What fl_stream_invalidate_fd does that may run Python: 0 if a pipe keeps the
-   fd together with another user, or -EBADF. */
+/* The part of fl_stream_invalidate_fd that may run Python.  0 if a pipe keeps
+   the fd together with another user, or -EBADF. */
 static int
 release_fd(FlStream *self)
 {

@@ -23,8 +23,8 @@ fl_stream_check_fd(FlStream *self)
                                                     : 0;
 }
 
-/* Application code has the fd from now on.  Flush, cork no more, and query the
-   socket object before each system call. */
+/* Application code has the fd from now on: flush now, cork nothing later, and
+   have fl_stream_check_fd query the socket object before each system call. */
 void fl_stream_expose_fd(FlStream *self);
 
 /* Open a new stream's registration on this fd.  Ends a previous owner of the

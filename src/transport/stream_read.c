@@ -54,8 +54,8 @@
    two reads of an event, and the bytes still in the socket are lost if the
    transport then closes.  So each read for TLS takes all of an event. */
 #define WHOLE_EVENTS  (!FL_HAVE_GIL)
-/* Data that takes long is read 4 KiB at a time: NATIVE_BYTES, halved so
-   often. */
+/* Data that takes long is read 4 KiB at a time: NATIVE_BYTES, halved this many
+   times. */
 #define MOST_HALVINGS 4
 /* A read counts as this much of EVENT_BYTES at least.  The fixed cost of an
    event is about that of one read, so 16 reads make it small; they end well
@@ -107,9 +107,9 @@ wants_more(const FlStream *self)
 }
 
 /* Call this before a read on behalf of a protocol.  -EBADF if the fd is no
-   longer the stream's.  That query and get_buffer may run Python, which may
-   pause or close the stream or set another protocol: then -EAGAIN, as if the
-   socket were empty. */
+   longer the stream's.  Checking the fd, and the caller's get_buffer, may run
+   Python, which may pause or close the stream or set another protocol: then
+   -EAGAIN, as if the socket were empty. */
 static int
 check_before_read(FlStream *self, PyObject *protocol)
 {
@@ -253,8 +253,8 @@ deliver_scratch(FlStream *self, PyObject *protocol, ReadResult *result)
     return 0;
 }
 
-/* One read for a native protocol, and its callback.  0, or -1 to leave the
-   loop. */
+/* One read for a native protocol, and its callback.  0, or -1 to end the
+   run. */
 static int
 receive_native(FlStream *self, PyObject *protocol, ReadResult *result)
 {
@@ -298,7 +298,7 @@ receive_native(FlStream *self, PyObject *protocol, ReadResult *result)
 /* --- Protocol ------------------------------------------------------------ */
 
 /* Read all that one event may deliver, and call data_received.  0, or -1 to
-   leave the loop. */
+   end the run. */
 static int
 read_bytes(FlStream *self, PyObject *protocol, ReadResult *result)
 {
@@ -355,8 +355,8 @@ raise_wrong_buffer(PyObject *buffer)
                  buffer == Py_None ? "None" : Py_TYPE(buffer)->tp_name);
 }
 
-/* One read for a BufferedProtocol, and its callbacks.  0, or -1 to leave the
-   loop. */
+/* One read for a BufferedProtocol, and its callbacks.  0, or -1 to end the
+   run. */
 static int
 read_into(FlStream *self, PyObject *protocol, ReadResult *result)
 {

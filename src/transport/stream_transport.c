@@ -1,5 +1,5 @@
-/* What transport.h leaves to each kind, for streams and datagram transports:
-   the operations, repr(), and the type StreamTransport.
+/* The operations (FlTransportOps) and repr() of streams and datagram
+   transports, and the type StreamTransport.
 
    The work is done in stream_close.c, stream_write.c, flow.c and
    extra_info.c.

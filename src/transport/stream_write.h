@@ -1,7 +1,10 @@
 /* Writing: write, writelines, write_eof, and flushing the queue.
 
    A send that fails ends the connection as asyncio's _fatal_error does; write
-   and writelines themselves do not raise for it. */
+   and writelines themselves do not raise for it.  So a caller checks the phase
+   again after each of these calls.
+
+   Threads: as in stream.h. */
 #ifndef FL_TRANSPORT_STREAM_WRITE_H
 #define FL_TRANSPORT_STREAM_WRITE_H
 
