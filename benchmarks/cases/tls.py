@@ -21,7 +21,7 @@ ECHOES = (
     (
         "tls_protocol",
         "protocol",
-        [echo_load("tls", "TCP echo, TLS", 64, 16 * KIB, "4.55x")],
+        [echo_load("tls", "TCP echo, TLS", 64, 16 * KIB, "1.2x")],
     ),
     (
         "tls_buffered",
@@ -30,7 +30,7 @@ ECHOES = (
             echo_load(
                 "tls_buffered", "TLS echo, BufferedProtocol", 64, size, reach
             )
-            for size, reach in ((KIB, "4.05x"), (16 * KIB, "4.55x"))
+            for size, reach in ((KIB, "1.1x"), (16 * KIB, "1.2x"))
         ],
     ),
     (
@@ -38,7 +38,7 @@ ECHOES = (
         "streams",
         [
             echo_load("tls_streams", "TLS echo, streams", 64, size, reach)
-            for size, reach in ((KIB, "3.0x"), (16 * KIB, "1.8x"))
+            for size, reach in ((KIB, "1.2x"), (16 * KIB, "1.4x"))
         ],
     ),
 )
@@ -56,7 +56,7 @@ CASES = (
         ["--mode=receive", "--tls"],
         [
             Load(
-                "tls_bulk", "TLS, Protocol receives from 8", BULK, "2.2x", True
+                "tls_bulk", "TLS, Protocol receives from 8", BULK, "1.1x", True
             )
         ],
         mode="sink",

@@ -18,10 +18,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#define MAX_WINDOWS 64
-#define MAX_EVENTS  1024
+#define MAX_EVENTS 1024
 /* A server that answers nothing for so long is stuck. */
-#define SILENCE_MS  5000
+#define SILENCE_MS 5000
 
 typedef struct {
     double at;
@@ -89,7 +88,7 @@ static const Option known[] = {
     OPTION("--size", SIZE, size),
     OPTION("--warmup", DOUBLE, warmup),
     OPTION("--seconds", DOUBLE, seconds),
-    OPTION("--windows", INT, windows),
+    OPTION("--paced", INT, paced),
     OPTION("--path", TEXT, path),
     OPTION("--unix", TEXT, unix_path),
     OPTION("--udp", INT, udp),
@@ -140,7 +139,6 @@ load_options(LoadOptions *options, int argc, char **argv)
                              .size = 1024,
                              .warmup = 0.3,
                              .seconds = 1.0,
-                             .windows = 4,
                              .path = "/"};
     for (int i = 1; i < argc; i += 2) {
         if (i + 1 == argc) {
@@ -153,11 +151,16 @@ load_options(LoadOptions *options, int argc, char **argv)
     {
         load_fail("--port or --unix is wanted");
     }
-    if (options->connections < 1 || options->size < 1 || options->windows < 1
-        || options->windows > MAX_WINDOWS)
-    {
-        load_fail("connections, size or windows out of range");
+    if (options->connections < 1 || options->size < 1) {
+        load_fail("connections or size out of range");
     }
+}
+
+/* If the process that started us is gone, nothing else ends us. */
+static void
+limit_time(const LoadOptions *options)
+{
+    alarm((unsigned)(options->warmup + options->seconds) + 20);
 }
 
 void
@@ -177,8 +180,7 @@ load_prepare(const LoadOptions *options)
             load_fail("cannot run on CPU %d", options->cpu);
         }
     }
-    /* Should the one who started us be gone, nobody would end us. */
-    alarm((unsigned)(options->warmup + options->seconds) + 20);
+    limit_time(options);
 }
 
 static void
@@ -293,27 +295,45 @@ mark(const Load *load)
                   .answered = load->answered};
 }
 
+/* Keep the messages in flight until `end`, and longer until more than `least`
+   were answered: a server that is slow is measured for longer. */
 static void
-print_answer(const Mark *marks, int windows)
+run_until(Load *load, LoadStep step, double end, uint64_t least)
 {
-    printf("{\"windows\": [");
-    for (int i = 0; i < windows; i++) {
-        const Mark *from = &marks[i], *to = &marks[i + 1];
-        printf("%s[%llu, %.9f, %.9f]", i ? ", " : "",
-               (unsigned long long)(to->answered - from->answered),
-               to->at - from->at, to->cpu - from->cpu);
+    static struct epoll_event events[MAX_EVENTS];
+    while (load_now() < end || load->answered <= least) {
+        int count = epoll_wait(load->poll, events, MAX_EVENTS, SILENCE_MS);
+        if (count == 0) {
+            load_fail("the server has not answered for %d ms", SILENCE_MS);
+        }
+        for (int i = 0; i < count; i++) {
+            step(load, events[i].data.ptr);
+        }
     }
-    printf("], \"answered\": %llu, \"seconds\": %.9f, \"cpu\": %.9f}\n",
-           (unsigned long long)(marks[windows].answered - marks[0].answered),
-           marks[windows].at - marks[0].at, marks[windows].cpu - marks[0].cpu);
+}
+
+/* Warm up, measure, and print the answer. */
+static void
+run_window(Load *load, LoadStep step)
+{
+    const LoadOptions *options = &load->options;
+    limit_time(options);
+    run_until(load, step, load_now() + options->warmup, 0);
+    Mark from = mark(load);
+    load->warm = true;
+    run_until(load, step, from.at + options->seconds, from.answered);
+    Mark to = mark(load);
+    printf("{\"answered\": %llu, \"seconds\": %.9f, \"cpu\": %.9f}\n",
+           (unsigned long long)(to.answered - from.answered), to.at - from.at,
+           to.cpu - from.cpu);
+    fflush(stdout);
+    alarm(0);
 }
 
 int
 load_run(Load *load, LoadStep step)
 {
-    static struct epoll_event events[MAX_EVENTS];
     const LoadOptions *options = &load->options;
-    Mark marks[MAX_WINDOWS + 1];
     load_prepare(options);
     load->scratch = malloc(LOAD_SCRATCH);
     LoadConnection *connections =
@@ -327,31 +347,13 @@ load_run(Load *load, LoadStep step)
         load_connect(load, &connections[i]);
     }
     /* Not before each connection was answered: it may be shaking hands. */
-    double next = -1;
-    int marked = 0;
-    while (marked <= options->windows) {
-        int count = epoll_wait(load->poll, events, MAX_EVENTS, SILENCE_MS);
-        if (count == 0) {
-            load_fail("the server has not answered for %d ms", SILENCE_MS);
-        }
-        for (int i = 0; i < count; i++) {
-            step(load, events[i].data.ptr);
-        }
-        if (next < 0 && load->answered < (uint64_t)options->connections) {
-            continue;
-        }
-        if (next < 0) {
-            next = load_now() + options->warmup;
-        }
-        bool last = marked == options->windows;
-        /* A server that is slow was measured for longer. */
-        if (load_now() >= next
-            && (!last || load->answered > marks[0].answered)) {
-            marks[marked++] = mark(load);
-            load->warm = true;
-            next += options->seconds / options->windows;
-        }
+    run_until(load, step, 0, (uint64_t)options->connections - 1);
+    if (!options->paced) {
+        run_window(load, step);
+        return 0;
     }
-    print_answer(marks, options->windows);
+    while (getchar() != EOF) {
+        run_window(load, step);
+    }
     return 0;
 }

@@ -1,10 +1,10 @@
 /* What the load generators share: connections, markers and the answer.
  *
  * A generator opens its connections, keeps one message (or request) in
- * flight on each, and prints one line of JSON: how many were answered in the
- * measured time, and how much CPU time the server's process spent on them.
- * That time is read from the server's CPU clock at the very markers between
- * which messages are counted, so starting and warming up cost nothing.
+ * flight on each, and prints a line of JSON for each window: how many were
+ * answered, and how much CPU time the server's process spent on them.  That
+ * time is read from the server's CPU clock when the window begins and ends, so
+ * starting and warming up cost nothing.
  *
  * One thread, edge-triggered epoll, no allocation after the start: the
  * generator must never be what is measured.
@@ -22,9 +22,9 @@ typedef struct {
     int cpu;               /* pin to this one; -1: not at all */
     long server;           /* whose CPU time is read, a process id */
     size_t size;           /* of a message, in bytes */
-    double warmup;         /* seconds before the first marker */
-    double seconds;        /* between the first marker and the last */
-    int windows;           /* markers in between, for the spread */
+    double warmup;         /* seconds before a window */
+    double seconds;        /* of a window */
+    int paced;             /* a window for each byte on stdin, not only one */
     const char *path;      /* of an HTTP request */
     const char *unix_path; /* connect to this Unix socket, not to a port */
     int udp;               /* datagrams, not TCP */
@@ -48,7 +48,7 @@ typedef struct LoadConnection {
 
 typedef struct {
     LoadOptions options;
-    bool warm;       /* the first marker is passed */
+    bool warm;       /* the first window has begun */
     int poll;        /* the epoll descriptor */
     uint32_t events; /* that a connection is watched for; 0: all, by edge */
     uint64_t answered;

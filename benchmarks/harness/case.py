@@ -101,9 +101,18 @@ class Run:
     seconds: float
     clock: Callable[[], int] = time.perf_counter_ns
     options: dict[str, str] = field(default_factory=dict)
+    #: Waits for this loop's turn; False: the others have enough samples, too.
+    pause: Callable[[], bool] | None = None
 
     def repeat(self, least: int = 3) -> Iterator[None]:
-        """Iterate for `seconds`, and `least` times at least."""
+        """Iterate once for each sample, alternating with the other loops.
+
+        Without other loops: for `seconds`, and `least` times at least.
+        """
+        if self.pause is not None:
+            while self.pause():
+                yield
+            return
         end = time.perf_counter() + self.seconds
         while least > 0 or time.perf_counter() < end:
             least -= 1
@@ -117,11 +126,11 @@ class Run:
         unit: float = 1.0,
         least: int = 3,
     ) -> Figure:
-        """Call `function` for `seconds`; return its time per operation.
+        """Call `function` as `repeat` says; return its time per operation.
 
         One call does `operations` operations and gives one sample, in
         nanoseconds over `unit` (1000.0 for microseconds).  The first call
-        is warm-up and not counted; at least `least` are.
+        is warm-up and not counted.
         """
         clock = self.clock
         function()

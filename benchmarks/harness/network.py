@@ -122,10 +122,9 @@ def serving(command: list[str]) -> Iterator[dict[str, Any]]:
             raise RuntimeError(f"{error}; it said: {last}") from error
 
 
-def generate(
-    program: str, server: dict[str, Any], run: Run, **options: Any
-) -> dict[str, Any]:
-    """Load a server; return what the generator printed."""
+def _words(
+    program: str, server: dict[str, Any], run: Run, options: dict[str, Any]
+) -> list[str]:
     given = {
         "port": server["port"],
         "server": server["pid"],
@@ -135,22 +134,32 @@ def generate(
         **options,
     }
     words = (str(word) for key in given for word in (f"--{key}", given[key]))
+    return [str(build.path(program)), *words]
+
+
+def _read(line: bytes) -> dict[str, Any]:
+    answer = json.loads(line)
+    if not answer["answered"]:
+        raise RuntimeError("the server answered nothing")
+    return answer
+
+
+def generate(
+    program: str, server: dict[str, Any], run: Run, **options: Any
+) -> dict[str, Any]:
+    """Load a server; return what the generator printed."""
     try:
         done = subprocess.run(
-            [str(build.path(program)), *words],
+            _words(program, server, run, options),
             capture_output=True,
-            text=True,
             timeout=START_LIMIT + 2 * run.seconds,
         )
     except subprocess.TimeoutExpired:
         # Its own words have the command's paths.
         raise RuntimeError(f"{program} did not end") from None
     if done.returncode:
-        raise RuntimeError(done.stderr.strip() or f"{program} failed")
-    answer = json.loads(done.stdout)
-    if not answer["answered"]:
-        raise RuntimeError("the server answered nothing")
-    return answer
+        raise RuntimeError(done.stderr.decode().strip() or f"{program} failed")
+    return _read(done.stdout)
 
 
 def load(
@@ -158,14 +167,26 @@ def load(
 ) -> dict[str, Figure]:
     """Load a server; return its CPU time per answer and answers a second.
 
-    "cpu" is in microseconds, "rate" in answers per second; the samples of
-    both are those of the windows between the markers.
+    "cpu" is in microseconds, "rate" in answers per second; a sample of both
+    is a window.  The connections stay open from one window to the next.
     """
-    answer = generate(program, server, run, windows=WINDOWS, **options)
-    windows = [window for window in answer["windows"] if window[0]]
-    cpu = figure(spent / count * 1e6 for count, _, spent in windows)
-    rate = figure(count / seconds for count, seconds, _ in windows)
-    # The figures are of the whole time, the windows are samples.
-    cpu["figure"] = answer["cpu"] / answer["answered"] * 1e6
-    rate["figure"] = answer["answered"] / answer["seconds"]
+    window = Run(run.loop, run.seconds / WINDOWS)
+    windows = []
+    with subprocess.Popen(
+        _words(program, server, window, {**options, "paced": 1}),
+        bufsize=0,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdin and process.stdout and process.stderr
+        try:
+            for _ in run.repeat(WINDOWS):
+                process.stdin.write(b"\n")
+                windows.append(_read(process.stdout.readline()))
+        except (OSError, ValueError):  # it has ended
+            said = process.stderr.read().decode().strip()
+            raise RuntimeError(said or f"{program} failed") from None
+    cpu = figure(one["cpu"] / one["answered"] * 1e6 for one in windows)
+    rate = figure(one["answered"] / one["seconds"] for one in windows)
     return {"cpu": cpu, "rate": rate}

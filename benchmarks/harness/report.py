@@ -14,11 +14,11 @@ from functools import cache
 from itertools import accumulate
 from typing import TextIO
 
-from fastloop.cli.compare import Comparison, compare, times_as_good
+from fastloop.cli.compare import Comparison, compare, mean
 from fastloop.cli.compare import figure as in_digits
 from harness.case import Case, Row
 from harness.loops import LOOPS
-from harness.schedule import Results, Settings
+from harness.schedule import Results, Settings, paired
 
 # What is compared with; c-uv says how near the floor the TCP rows are.
 BASES = ("uvloop", "asyncio", "c-uv")
@@ -90,12 +90,27 @@ def figure(row: dict, loop: str) -> float | None:
     return row["loops"].get(loop, {}).get("figure")
 
 
+def ratios(row: dict, loop: str, base: str) -> list[float]:
+    """Return how many times as good as `base` the `loop` is, by repetition.
+
+    Samples that were taken in turns are compared one by one.
+    """
+    own, other = (
+        row["loops"].get(name, {}).get("repetitions", ())
+        for name in (loop, base)
+    )
+    return [
+        paired(mine, theirs, row["better"])
+        for mine, theirs in zip(own, other, strict=False)
+        if mine["figure"] > 0 < theirs["figure"]
+    ]
+
+
 def ratio(row: dict, loop: str, base: str) -> float | None:
-    """Return how many times as good as `base` the `loop` is."""
-    own, other = figure(row, loop), figure(row, base)
-    if row["better"] == "near 0" or not own or not other:
+    """Return how many times as good as `base` the `loop` is: the mean."""
+    if row["better"] == "near 0":
         return None
-    return times_as_good(own, other, row["better"])
+    return mean(ratios(row, loop, base)) or None
 
 
 def repetitions(row: dict, loop: str) -> list[float]:
@@ -105,17 +120,17 @@ def repetitions(row: dict, loop: str) -> list[float]:
 
 
 def against(row: dict, peer: str) -> Comparison | None:
-    """Compare fastloop with `peer`, repetition by repetition: the two were
-    measured one soon after the other.
+    """Compare fastloop with `peer`, repetition by repetition.
 
     None where there are fewer than two repetitions of both.
     """
-    own, other = repetitions(row, "fastloop"), repetitions(row, peer)
-    return _compared(tuple(own), tuple(other), row["better"])
+    return _compared(tuple(ratios(row, "fastloop", peer)))
 
 
 #: A report asks several times for each row.
-_compared = cache(compare)
+@cache
+def _compared(each: tuple[float, ...]) -> Comparison | None:
+    return compare(each, [1.0] * len(each), "more")
 
 
 def about_median(figures: Sequence[float]) -> tuple[float, float]:
@@ -132,10 +147,16 @@ def about_median(figures: Sequence[float]) -> tuple[float, float]:
 
 
 def best(row: dict, loops: Iterable[str]) -> str:
-    """Return the best of `loops` in a row, "" where none was measured."""
+    """Return the best of `loops` in a row, "" where none was measured.
+
+    They are compared by their ratios over fastloop, because those are of the
+    same time.
+    """
     found = [loop for loop in loops if figure(row, loop)]
     if not found or row["better"] == "near 0":
         return ""
+    if figure(row, "fastloop"):
+        return max(found, key=lambda loop: ratio(row, loop, "fastloop") or 0.0)
     pick = max if row["better"] == "more" else min
     return pick(found, key=lambda loop: figure(row, loop))
 

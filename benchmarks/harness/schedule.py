@@ -1,9 +1,9 @@
 """Takes the measurements, with the loops alternating.
 
-Each repetition goes through all cases, and for each case through all loops
-one right after the other, a different one first each time: whatever drifts
-on the machine drifts for all of them.  Every measurement is a process of
-its own, in a process group of its own, so that one which hangs or crashes is
+Each repetition goes through all cases.  The loops of a case alternate sample
+by sample (`heat.py`), a different one first each time: whatever drifts on
+the machine drifts for all of them.  Every measurement is a process of its
+own, in a process group of its own, so that one which hangs or crashes is
 ended together with the servers and clients it started.  What fails is noted
 in its place and not tried again; the run goes on.
 
@@ -14,19 +14,14 @@ loops that may be the best.
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fastloop.cli.compare import compare, times_as_good
+from fastloop.cli.compare import compare, mean, times_as_good
+from harness import heat
 from harness.case import Case, Row
 from harness.loops import C_SERVERS, LOOPS, PYTHON_LOOPS, TRANSPORTS_ONLY
 
@@ -75,52 +70,7 @@ def run_json(command: list[str], limit: float) -> dict:
     A command that fails, hangs for more than `limit` seconds or prints no
     JSON gives an object with the key "error".  Nothing it started stays.
     """
-    try:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-        )
-    except OSError as error:
-        return {"error": str(error)}
-    with process:
-        try:
-            _end_it_first(process)
-            out, err = process.communicate(timeout=limit)
-        except subprocess.TimeoutExpired:
-            return {"error": f"no answer in {limit:.0f} s"}
-        finally:
-            _end_group(process)
-    try:
-        answer = dict(json.loads(out.strip().splitlines()[-1]))
-    except (IndexError, TypeError, ValueError):
-        answer = {"error": _how_it_ended(process.returncode, err)}
-    if "error" in answer:
-        answer["stderr"] = err[-2000:]
-    return answer
-
-
-def _end_it_first(process: subprocess.Popen) -> None:
-    """Where memory runs short, the kernel ends it and not the race."""
-    with suppress(OSError):
-        Path(f"/proc/{process.pid}/oom_score_adj").write_text("1000")
-
-
-def _end_group(process: subprocess.Popen) -> None:
-    """End what the process started too: a crash leaves its servers."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-
-
-def _how_it_ended(code: int, err: str) -> str:
-    if code < 0:
-        return f"killed by signal {-code}: {signal.strsignal(-code)}"
-    last = err.strip().splitlines()[-1:] or ["no output"]
-    return f"exit {code}: {last[0]}"
+    return heat.run({"": command}, limit)[""]
 
 
 def probe(name: str, python: str) -> dict:
@@ -134,12 +84,6 @@ def plays(case: Case, loop: str) -> bool:
     if case.loops:
         return loop in case.loops
     return loop not in (*C_SERVERS, *TRANSPORTS_ONLY)
-
-
-def rotated(loops: list[str], by: int) -> list[str]:
-    """Return `loops` with another one first for each `by`."""
-    by %= max(1, len(loops))
-    return loops[by:] + loops[:by]
 
 
 def take(
@@ -164,25 +108,27 @@ def take(
     taken = 0
     end = time.monotonic() + (settings.budget or float("inf"))
     try:
-        for case, loop in _measurements(cases, loops, settings, results):
+        for case, players in _heats(cases, loops, settings, results):
             if time.monotonic() > end:
                 results.cut = (
                     f"time was up after {taken + results.left_out} of "
                     f"{total} measurements"
                 )
                 break
-            answer = _take_one(case, loop, settings, results)
-            taken += 1
-            progress(taken + results.left_out, total, case, loop, answer)
+            answers = _take_heat(case, players, settings, results)
+            for loop, answer in answers.items():
+                taken += 1
+                progress(taken + results.left_out, total, case, loop, answer)
     except KeyboardInterrupt:
         results.cut = f"interrupted after {taken} of {total} measurements"
     return results
 
 
-def _measurements(
+def _heats(
     cases: list[Case], loops: list[str], settings: Settings, results: Results
-) -> Iterator[tuple[Case, str]]:
-    """Yield what is to be measured, as far as `results` do not spare it."""
+) -> Iterator[tuple[Case, list[str]]]:
+    """Yield each case with the loops that are measured together, as far as
+    `results` do not spare them."""
     for repetition in range(settings.repeat + settings.more):
         is_more = repetition >= settings.repeat
         for number, case in enumerate(cases):
@@ -197,10 +143,9 @@ def _measurements(
             ):
                 kept = []
             results.left_out += case.rounds * (len(players) - len(kept))
-            for in_case in range(case.rounds):
+            for in_case in range(case.rounds if kept else 0):
                 first = repetition * case.rounds + in_case + number
-                for loop in rotated(kept, first):
-                    yield case, loop
+                yield case, heat.rotated(kept, first)
 
 
 def _goes_on(case: Case, loop: str, is_more: bool, results: Results) -> bool:
@@ -222,14 +167,28 @@ def is_far(case: Case, loop: str, results: Results) -> bool:
 
 
 def _times_behind(row: Row, loop: str, results: Results) -> float:
-    """Return how many times as good as the best figure of `loop` the best
-    loop's median is; 0 without figures."""
+    """Return how many times as good as `loop` the best loop is; 0 without
+    figures."""
     each = _figures(row, results)
-    pick = max if row.better == "more" else min
-    own = pick(each.get(loop, [0.0]))
-    medians = filter(None, map(statistics.median, each.values()))
-    best = pick(medians, default=0.0)
-    return times_as_good(best, own, row.better) if own > 0 < best else 0.0
+    own = each.pop(loop, [])
+    found = [_ratios(other, own, row.better) for other in each.values()]
+    return max(map(mean, found), default=0.0)
+
+
+def paired(own: dict, base: dict, better: str) -> float:
+    """Return how many times as good as base the figure own is.
+
+    Samples that were taken in turns are compared one by one.
+    """
+    pairs = [(own["figure"], base["figure"])]
+    samples = own.get("samples", ()), base.get("samples", ())
+    if len(samples[0]) == len(samples[1]) > 1:
+        pairs = list(zip(*samples, strict=True))
+    return mean([times_as_good(a, b, better) for a, b in pairs if a > 0 < b])
+
+
+def _ratios(own: list[dict], base: list[dict], better: str) -> list[float]:
+    return [paired(a, b, better) for a, b in zip(own, base, strict=False)]
 
 
 def is_certain(case: Case, results: Results) -> bool:
@@ -243,16 +202,17 @@ def _is_certain(row: Row, results: Results) -> bool:
     own = each.pop("fastloop", [])
     if not own or not each:
         return True
-    pick = max if row.better == "more" else min
-    best = pick(each.values(), key=statistics.median)
-    found = compare(own, best, row.better)
+    # Against the best of the others.
+    ratios = [_ratios(own, other, row.better) for other in each.values()]
+    worst = min(ratios, key=mean)
+    found = compare(worst, [1.0] * len(worst), "more")
     return found is not None and (found.sure or found.is_within(EVEN))
 
 
-def _figures(row: Row, results: Results) -> dict[str, list[float]]:
+def _figures(row: Row, results: Results) -> dict[str, list[dict]]:
     """Return the figures of each loop of Python."""
     return {
-        name: [one["figure"] for one in figures]
+        name: figures
         for (key, name), figures in results.figures.items()
         if key == row.key and name not in C_SERVERS
     }
@@ -267,29 +227,39 @@ def _had_its_time(
     return spent + spent / repetition > settings.case_budget
 
 
-def _take_one(
-    case: Case, loop: str, settings: Settings, results: Results
-) -> dict:
-    if (case.name, loop) in results.errors:
-        return {"error": "failed before"}
-    command = [
-        settings.python,
-        str(HARNESS / "worker.py"),
-        loop,
-        case.name,
-        f"--seconds={case.seconds * settings.scale}",
-        f"--clock={settings.clock}",
-    ]
-    for key, value in settings.options.items():
-        command.append(f"--option={key}={value}")
+def _take_heat(
+    case: Case, loops: list[str], settings: Settings, results: Results
+) -> dict[str, dict]:
+    """Measure a case on these loops; return and store their answers."""
     limit = min(case.limit, settings.limit or case.limit)
+    options = [f"--option={k}={v}" for k, v in settings.options.items()]
+    answers = {
+        loop: {"error": "failed before"}
+        for loop in loops
+        if (case.name, loop) in results.errors
+    }
+    commands = {
+        loop: [
+            settings.python,
+            str(HARNESS / "worker.py"),
+            loop,
+            case.name,
+            f"--seconds={case.seconds * settings.scale}",
+            f"--clock={settings.clock}",
+            "--pause",
+            *options,
+        ]
+        for loop in loops
+        if loop not in answers
+    }
     start = time.monotonic()
-    answer = run_json(command, limit)
+    found = heat.run(commands, limit)
     spent = results.seconds.get(case.name, 0.0)
     results.seconds[case.name] = spent + time.monotonic() - start
-    if "error" in answer:
-        line = " ".join(answer["error"].split())
-        results.errors[case.name, loop] = line.removesuffix(":")
-    for key, figure in answer.get("figures", {}).items():
-        results.figures.setdefault((key, loop), []).append(figure)
-    return answer
+    for loop, answer in found.items():
+        if "error" in answer:
+            line = " ".join(answer["error"].split())
+            results.errors[case.name, loop] = line.removesuffix(":")
+        for key, figure in answer.get("figures", {}).items():
+            results.figures.setdefault((key, loop), []).append(figure)
+    return answers | found

@@ -112,7 +112,7 @@ def served_case(
                 if seasoned:
                     season = Run(run.loop, min(SEASON, run.seconds))
                     first = {**given, **loads[0].options}
-                    network.load(program, server, season, **first)
+                    network.generate(program, server, season, **first)
                 for load in loads:
                     answer = network.load(
                         program, server, run, **given, **load.options

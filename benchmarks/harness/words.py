@@ -10,7 +10,6 @@ import re
 import textwrap
 from pathlib import Path
 
-from fastloop.cli.compare import times_as_good
 from harness.case import all_cases
 from harness.markdown import write_block
 
@@ -33,39 +32,36 @@ FACTS = {
 }
 
 
-def figures(page: str) -> dict[str, dict[str, float]]:
-    """Return each loop's figure by a row's title and the loop's name."""
+def numbers(part: str) -> dict[str, dict[str, float]]:
+    """Return the numbers in a part's tables, by a row's title and column."""
     found: dict[str, dict[str, float]] = {}
     head: list[str] = []
-    for line in page.partition(FIGURES)[2].splitlines():
+    for line in part.splitlines():
         cells = [cell.strip() for cell in line.strip("|").split(" | ")]
         if cells[0] == "row":
             head = cells
         elif line.startswith("| ") and head and cells[0] != "---":
             found[cells[0]] = {
-                loop: float(cell.split()[0].replace(",", ""))
-                for loop, cell in zip(head[2:], cells[2:], strict=True)
-                if cell
+                column: float(cell.split()[0].replace(",", ""))
+                for column, cell in zip(head[2:], cells[2:], strict=True)
+                if cell[:1].isdigit()
             }
     return found
 
 
 def words(page: str) -> str:
     """Return them; raise ValueError where the report lacks a row."""
-    found = figures(page)
+    found = numbers(page.partition(FIGURES)[0])
     rows = {row.key: row for case in all_cases().values() for row in case.rows}
     said = []
     for key, name in ROWS.items():
         one = found.get(rows[key].title, {})
-        missing = {"fastloop", "asyncio", "uvloop"} - one.keys()
-        if missing:
-            raise ValueError(f"the report has no {key} on {min(missing)}")
-        asyncio, uvloop = (
-            times_as_good(one["fastloop"], one[base], rows[key].better)
-            for base in ("asyncio", "uvloop")
-        )
+        # Both are relative to uvloop.
+        if not {"over uvloop", "asyncio"} <= one.keys():
+            raise ValueError(f"the report has no ratios of {key}")
+        uvloop = one["over uvloop"]
         said.append(
-            f"- **{name}: {asyncio:.1f} times asyncio, "
+            f"- **{name}: {uvloop / one['asyncio']:.1f} times asyncio, "
             f"{uvloop:.2f} times uvloop**"
         )
     facts = {}
@@ -88,7 +84,7 @@ def threads(page: str) -> str:
     lines = [
         f"| {title.removeprefix(THREADS)} | {one['asyncio']:.2f} "
         f"| {one['fastloop']:.2f} |"
-        for title, one in figures(page).items()
+        for title, one in numbers(page.partition(FIGURES)[2]).items()
         if title.startswith(THREADS) and {"asyncio", "fastloop"} <= one.keys()
     ]
     if not lines:

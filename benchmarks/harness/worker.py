@@ -1,10 +1,12 @@
 """Measures one case on one loop, in the fresh process it is started in.
 
     python benchmarks/harness/worker.py LOOP CASE --seconds S [--clock cpu]
+    python benchmarks/harness/worker.py LOOP CASE --pause
     python benchmarks/harness/worker.py LOOP
 
 Prints one line of JSON: the figures, or without a case the loop's version.
-`run.py` starts it; started by hand it is the shortest way to a profiler.
+`run.py` starts it, with --pause: `heat.py` then says when it goes on.
+Started by hand it is the shortest way to a profiler.
 """
 
 from __future__ import annotations
@@ -18,16 +20,26 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from harness import case, loops  # noqa: E402
+from harness import case, heat, loops  # noqa: E402
+
+
+def _pause() -> bool:
+    """Wait for the turn of this loop; say whether to take a sample."""
+    print(heat.READY, flush=True)
+    return sys.stdin.readline().strip() == heat.GO
 
 
 def _measure(args: argparse.Namespace) -> dict:
     wanted = case.all_cases()[args.case]
     run = case.Run(args.loop, args.seconds)
+    if args.pause:
+        run.pause = _pause
     run.options = dict(part.split("=", 1) for part in args.option)
     if args.clock == "cpu" and wanted.serial:
         run.clock = time.process_time_ns
     factory = loops.loop_factory(args.loop)
+    if args.pause:
+        _pause()
     return {"figures": wanted.measure(factory, run)}
 
 
@@ -42,6 +54,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.2)
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
     parser.add_argument("--option", action="append", default=[])
+    parser.add_argument("--pause", action="store_true")
     args = parser.parse_args()
     try:
         if args.case is None:

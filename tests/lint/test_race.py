@@ -275,8 +275,10 @@ FAIL_ONE = """
 import json
 import sys
 sys.path.insert(0, sys.argv[1])
-from harness import case, schedule
-schedule.run_json = lambda command, limit: {"error": sys.argv[2]}
+from harness import case, heat, schedule
+heat.run = lambda commands, limit: {
+    loop: {"error": sys.argv[2]} for loop in commands
+}
 one = case.Case("case", "core", (case.Row("row", "", ""),), None)
 results = schedule.take(
     [one], ["asyncio", "uvloop"], schedule.Settings(repeat=2), print
@@ -305,14 +307,15 @@ from harness import case, schedule
 SPEEDS = {"asyncio": 9, "uvloop": 2, "zuvloop": 1.4, "rloop": 2, "rsloop": 4,
           "fastloop": 1}
 taken = []
-def take_one(one, loop, settings, results):
-    taken.append(loop)
+def take_heat(one, loops, settings, results):
+    taken.append(loops)
     results.seconds[one.name] = 0
-    figure = {"figure": SPEEDS[loop]}
-    results.figures.setdefault(("row", loop), []).append(figure)
-    return {}
-schedule._take_one = take_one
-one = case.Case("case", "core", (case.Row("row", "", ""),), None, turns=2)
+    for loop in loops:
+        figure = {"figure": SPEEDS[loop]}
+        results.figures.setdefault(("row", loop), []).append(figure)
+    return dict.fromkeys(loops, {})
+schedule._take_heat = take_heat
+one = case.Case("case", "core", (case.Row("row", "", ""),), None, rounds=2)
 settings = schedule.Settings(repeat=3)
 shown = []
 schedule.take([one], list(SPEEDS), settings, lambda *now: shown.append(now))
@@ -321,7 +324,8 @@ print(json.dumps([taken, [now[:2] for now in shown]]))
 
 
 def test_a_peer_that_is_far_behind_has_few_repetitions():
-    taken, shown = json.loads(asked(TAKE))
+    heats, shown = json.loads(asked(TAKE))
+    taken = [loop for loops in heats for loop in loops]
     counts = {loop: taken.count(loop) for loop in taken}
     # Ratios are over asyncio and uvloop: they stay, however far behind.
     assert counts == {
@@ -343,15 +347,16 @@ sys.path.insert(0, sys.argv[1])
 from harness import case, schedule
 SPEEDS = {"faster": 0.5, "even": 1, "doubtful": 1.04}
 taken = []
-def take_one(one, loop, settings, results):
-    taken.append([one.name, loop])
+def take_heat(one, loops, settings, results):
     results.seconds[one.name] = 0
-    figures = results.figures.setdefault((one.name, loop), [])
-    speed = {"asyncio": 9, "uvloop": 1, "c-uv": 0.5}.get(loop)
-    noise = 1 + 0.01 * (len(figures) % 3) * (one.name == "doubtful")
-    figures.append({"figure": speed or noise * SPEEDS[one.name]})
-    return {}
-schedule._take_one = take_one
+    for loop in loops:
+        taken.append([one.name, loop])
+        figures = results.figures.setdefault((one.name, loop), [])
+        speed = {"asyncio": 9, "uvloop": 1, "c-uv": 0.5}.get(loop)
+        noise = 1 + 0.01 * (len(figures) % 3) * (one.name == "doubtful")
+        figures.append({"figure": speed or noise * SPEEDS[one.name]})
+    return dict.fromkeys(loops, {})
+schedule._take_heat = take_heat
 loops = ["asyncio", "uvloop", "fastloop", "c-uv"]
 cases = [
     case.Case(name, "core", (case.Row(name, "", ""),), None, tuple(loops))
@@ -380,10 +385,103 @@ def test_an_inconclusive_case_has_more_repetitions():
 
 
 def test_each_round_takes_all_loops_and_another_one_first():
-    taken, _ = json.loads(asked(TAKE))
-    rounds = [taken[:6], taken[6:12], taken[12:17], taken[17:22]]
-    assert [len(set(one)) for one in rounds] == [6, 6, 5, 5]
-    assert len({one[0] for one in rounds}) == 4
+    heats, _ = json.loads(asked(TAKE))
+    assert [len(set(one)) for one in heats] == [6, 6, 5, 5, 4, 4]
+    assert len({one[0] for one in heats[:4]}) == 4
+
+
+ALTERNATE = """
+import json
+import sys
+sys.path.insert(0, sys.argv[1])
+from harness import heat
+WORKER = '''
+import sys
+def pause():
+    print("a library's line")
+    print("ready", flush=True)
+    return sys.stdin.readline() == "go\\\\n"
+name = sys.argv[1]
+pause()
+taken = []
+for series in range(2):
+    while pause():
+        with open(sys.argv[2], "a") as file:
+            file.write(name)
+        if name == sys.argv[3]:
+            %s
+        taken.append(series)
+print('{"figures": %%s}' %% taken, flush=True)
+'''
+file, act, bad = sys.argv[2:]
+worker = [sys.executable, "-c", WORKER % act]
+heat.SHARE_S = 0
+commands = {name: [*worker, name, file, bad] for name in "abc"}
+print(json.dumps(heat.run(commands, 2.0)))
+"""
+
+
+def test_loops_alternate_sample_by_sample(tmp_path):
+    file = tmp_path / "order"
+    found = json.loads(asked(ALTERNATE, str(file), "pass", ""))
+    assert [len(found[name]["figures"]) for name in "abc"] == [6, 6, 6]
+    assert file.read_text() == 2 * "abcbcacab"
+
+
+@pytest.mark.parametrize(
+    ("act", "error"),
+    [
+        ("import os; os.abort()", "killed by signal 6: Aborted"),
+        ("raise OSError('no')", "exit 1: OSError: no"),
+        ("import time; time.sleep(600)", "no answer in 2 s"),
+        ("sys.exit()", "exit 0: no output"),
+    ],
+)
+def test_a_loop_that_fails_leaves_the_others_their_samples(
+    tmp_path, act, error
+):
+    found = json.loads(asked(ALTERNATE, str(tmp_path / "order"), act, "b"))
+    assert found["b"]["error"] == error
+    assert [len(found[name]["figures"]) for name in "ac"] == [6, 6]
+
+
+STOPPED = """
+import os
+import sys
+sys.path.insert(0, sys.argv[1])
+from harness import heat
+WORKER = "print('ready', flush=True); input(); print('{}', flush=True)"
+def state():
+    with open(f"/proc/{worker._process.pid}/stat") as file:
+        return file.read().rpartition(")")[2].split()[0]
+with heat.Worker([sys.executable, "-c", WORKER], 60.0) as worker:
+    assert worker.step("") is None
+    while state() != "T":
+        os.sched_yield()
+    print(worker.step(heat.GO))
+"""
+
+
+def test_a_loop_is_stopped_while_the_others_are_measured():
+    assert asked(STOPPED) == "{}\n"
+
+
+PAIRED = """
+import json
+import sys
+sys.path.insert(0, sys.argv[1])
+from harness.schedule import paired
+print(round(paired(*json.loads(sys.argv[2]), "less"), 6))
+"""
+
+
+def test_samples_of_the_same_time_are_compared():
+    """However much slower the machine was for one of them."""
+    own = {"figure": 30.0, "samples": [10.0, 30.0, 50.0]}
+    base = {"figure": 60.0, "samples": [20.0, 60.0, 100.0]}
+    assert asked(PAIRED, json.dumps([own, base])) == "2.0\n"
+    few = {"figure": 90.0, "samples": [90.0]}
+    assert asked(PAIRED, json.dumps([own, few])) == "3.0\n"
 
 
 def test_a_page_without_its_section_is_left_as_it_is(tmp_path):
@@ -438,17 +536,17 @@ REPORT = """\
 - even with the best peer (within 3%): 1 of 4 rows
 - behind: 1 of 4 rows
 
-| row | unit | fastloop |
-| --- | ---: | ---: |
-| uvicorn (httptools), plain text, rate | 1/s | 9 |
+| row | unit | fastloop | over uvloop | asyncio | best peer |
+| --- | ---: | ---: | ---: | ---: | ---: |
+| TCP echo, Protocol, 64 of 1 KiB, server CPU | us | 4 | 1.50 | 0.25 | x 1 |
+| TCP echo, streams, 64 of 1 KiB, server CPU | us | 4 | 0.75 | 1.50 |  |
+| uvicorn (httptools), plain text, rate | 1/s | 9 | 1.25 | 0.50 |  |
 
 ## Every loop's figures
 
 | row | unit | asyncio | uvloop | rloop | fastloop |
 | --- | ---: | ---: | ---: | ---: | ---: |
-| TCP echo, Protocol, 64 of 1 KiB, server CPU | us | 24 ±2 % | 6 |  | 4.00 |
-| TCP echo, streams, 64 of 1 KiB, server CPU | us | 2.00 | 3 |  | 4.00 |
-| uvicorn (httptools), plain text, rate | 1/s | 1,000 | 2,000 | 1 | 2,500 |
+| uvicorn (httptools), plain text, rate | 1/s | 8 | failed | 1 failed | 9 |
 
 | row | unit | asyncio | fastloop |
 | --- | ---: | ---: | ---: |
@@ -476,7 +574,10 @@ def test_pages_quote_a_report(pages):
 @pytest.mark.parametrize(
     ("left_out", "sentence"),
     [
-        ("| TCP echo, streams", "the report has no echo_streams_64x1k on"),
+        (
+            "| TCP echo, streams",
+            "the report has no ratios of echo_streams_64x1k",
+        ),
         ("- behind", "the report does not say: behind"),
         ("| two threads", "the report has no row of two threads"),
     ],

@@ -1,0 +1,163 @@
+"""Alternates the loops of a case, sample by sample.
+
+The machine may run at half its speed for seconds at a time.  So the workers
+of all loops are started together, and then each takes one sample at a time,
+one right after the other: samples of the same round see the same machine.
+A worker that waits is stopped, with the servers that it started.
+
+A worker pauses before each sample: it writes READY and reads a word.  GO lets
+it take one sample, END ends the series.  A case may have several series.  A
+case without pauses is measured whole at the first GO.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+READY, GO, END = "ready", "go", "end"
+#: The samples of a series, unless it takes longer than a worker's share.
+MOST_SAMPLES, LEAST_SAMPLES = 10, 3
+SHARE_S = 0.3
+
+
+class Worker:
+    """A process that measures one loop, in a process group of its own."""
+
+    def __init__(self, command: list[str], limit: float) -> None:
+        """Start it; it has *limit* seconds for each of its steps."""
+        self._limit = limit
+        self._said = tempfile.TemporaryFile()
+        self._text = b""
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._said,
+            start_new_session=True,
+        )
+        # Where memory runs short, the kernel ends it and not the race.
+        with suppress(OSError):
+            file = Path(f"/proc/{self._process.pid}/oom_score_adj")
+            file.write_text("1000")
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End it with what it started: a crash leaves its servers."""
+        self._signal(signal.SIGKILL)
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout, self._said):
+            with suppress(OSError):  # a word that was not read
+                if pipe is not None:
+                    pipe.close()
+
+    def step(self, word: str) -> dict | None:
+        """Let it work until it pauses (None), or to its end (its answer)."""
+        self._signal(signal.SIGCONT)
+        assert self._process.stdin is not None
+        if word:
+            with suppress(OSError):  # it has ended: see below
+                self._process.stdin.write(f"{word}\n".encode())
+                self._process.stdin.flush()
+        try:
+            line = self._line(time.monotonic() + self._limit)
+        except TimeoutError:
+            return {"error": f"no answer in {self._limit:.0f} s"}
+        if line == READY:
+            self._signal(signal.SIGSTOP)
+            return None
+        return self._answer(line)
+
+    def _signal(self, number: int) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, number)
+
+    def _line(self, end: float) -> str:
+        """Return the next line of the protocol; "" at the end of file."""
+        assert self._process.stdout is not None
+        file = self._process.stdout.fileno()
+        while True:
+            line, newline, rest = self._text.partition(b"\n")
+            if newline:
+                self._text = rest
+                if line == READY.encode() or line.startswith(b"{"):
+                    return line.decode()
+                continue  # a library prints
+            left = end - time.monotonic()
+            if not select.select([file], [], [], max(0, left))[0]:
+                raise TimeoutError
+            part = os.read(file, 1 << 16)
+            if not part:
+                return ""
+            self._text += part
+
+    def _answer(self, line: str) -> dict:
+        self._said.seek(0)
+        said = self._said.read().decode(errors="replace")
+        try:
+            answer = dict(json.loads(line))
+        except ValueError:
+            try:
+                status = self._process.wait(self._limit)
+            except subprocess.TimeoutExpired:
+                return {"error": "it closed its output", "stderr": said}
+            answer = {"error": how_it_ended(status, said)}
+        if "error" in answer:
+            answer["stderr"] = said[-2000:]
+        return answer
+
+
+def how_it_ended(status: int, said: str) -> str:
+    """Return the reason why a process gave no answer."""
+    if status < 0:
+        return f"killed by signal {-status}: {signal.strsignal(-status)}"
+    last = said.strip().splitlines()[-1:] or ["no output"]
+    return f"exit {status}: {last[0]}"
+
+
+def rotated(names: Sequence[str], by: int) -> list[str]:
+    """Return names with another one first for each `by`."""
+    by %= max(1, len(names))
+    return [*names[by:], *names[:by]]
+
+
+def run(commands: dict[str, list[str]], limit: float) -> dict[str, dict]:
+    """Measure the loops of a case, given as the commands of their workers.
+
+    Returns each one's answer: {"figures": ...}, or {"error": ...} if it
+    failed, gave no JSON, or took more than *limit* seconds for a step.
+    """
+    answers: dict[str, dict] = {}
+
+    def step(word: str, first: int = 0) -> None:
+        left = [name for name in workers if name not in answers]
+        for name in rotated(left, first):
+            answer = workers[name].step(word)
+            if answer is not None:
+                answers[name] = answer
+
+    with ExitStack() as stack:
+        workers = {
+            name: stack.enter_context(Worker(command, limit))
+            for name, command in commands.items()
+        }
+        step("")  # they import, all at once
+        step(GO)  # set up and warm up
+        while len(answers) < len(workers):
+            end = time.monotonic() + SHARE_S * (len(workers) - len(answers))
+            for sample in range(MOST_SAMPLES):
+                if sample >= LEAST_SAMPLES and time.monotonic() > end:
+                    break
+                step(GO, sample)
+            step(END)
+    return answers
