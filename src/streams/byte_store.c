@@ -274,11 +274,12 @@ fl_byte_store_find(FlByteStore *store, Py_ssize_t from, const char *separator,
     if (size < size_bytes) {
         return -1;
     }
-    /* A separator may span two pieces: search contiguous bytes. */
-    const char *data = fl_byte_store_data(store);
-    if (data == NULL) {
+    /* A separator may span two pieces: search contiguous bytes.  Room for as
+       many more: a long line is searched after each event. */
+    if (store->count > 1 && rebuild(store, 2 * store->size_bytes) < 0) {
         return -2;
     }
+    const char *data = fl_byte_store_data(store);
     const char *found =
         size_bytes == 1
             ? memchr(data + from, separator[0], (size_t)size)

@@ -6,8 +6,8 @@
    2. Whichever step of an upgrade or a downgrade fails, the reader works.  An
       upgrade changes the class first, then the __dict__: the native class runs
       asyncio's code for an object without a state (reader_type.c).  A
-      downgrade adds the attributes to the __dict__, then changes the class,
-      then removes the state, which a plain class ignores.
+      downgrade adds the attributes to the __dict__, then removes the state,
+      then changes the class, as an audit hook may use the reader there.
    3. Calls into Python may downgrade the reader.  The state then is stale: it
       still works, but nobody reads it any more.  Code that goes on after such
       a call checks `downgraded`.
@@ -267,15 +267,22 @@ fl_reader_downgrade(FlState *state, PyObject *reader)
        replaces the dict. */
     Py_INCREF(self);
     Py_INCREF(dict);
-    /* Attributes, then the class, then the state: invariant 2. */
+    /* Attributes, then the state, then the class: invariant 2. */
     PyObject *plain = attributes_of(self);
     int code = plain == NULL ? -1 : PyDict_Update(dict, plain);
     if (code == 0) {
-        code = fl_reader_set_class(state, reader, state->asyncio_reader_type);
-    }
-    if (code == 0) {
         code = PyDict_DelItem(dict, state->names._fastloop);
         self->downgraded = true;
+    }
+    /* If an audit hook refuses this, the native class runs asyncio's code for
+       an object without a state. */
+    if (code == 0
+        && fl_reader_set_class(state, reader, state->asyncio_reader_type) < 0)
+    {
+        code = PyErr_ExceptionMatches(PyExc_Exception) ? 0 : -1;
+        if (code == 0) {
+            PyErr_Clear();
+        }
     }
     Py_XDECREF(plain);
     Py_DECREF(dict);

@@ -93,6 +93,9 @@ fl_tls_defer(FlTls *self)
     if (self->deferred || self->raw == NULL) {
         return 0;
     }
+    if (fl_loop_check_open(self->loop) < 0) {
+        return -1;
+    }
     PyObject *context =
         self->raw_is_stream ? ((FlStream *)self->raw)->context : NULL;
     int code = fl_loop_queue_op(self->loop, run_deferred, (PyObject *)self,
@@ -113,6 +116,11 @@ complete_read(FlTls *self, int left)
         code = left == FL_TLS_READ_CLOSED ? fl_tls_start_shutdown(self)
                                           : fl_tls_defer(self);
         code = code < 0 ? -1 : fl_tls_finish_read(self);
+    }
+    if (code < 0 && fl_error_leaves_loop()) {
+        /* The loop may run again, and the rest is not in the socket. */
+        PyObject *exc = PyErr_GetRaisedException();
+        return fl_error_keep_first(exc, fl_tls_defer(self), (PyObject *)self);
     }
     return code < 0 ? fl_tls_fatal(self, FL_TLS_FAILED) : 0;
 }
@@ -142,7 +150,7 @@ call_sslobject(FlTls *self, PyObject *method)
     self->engine_busy = true;
     PyObject *done = PyObject_CallMethodNoArgs(object, method);
     Py_DECREF(object);
-    fl_tls_leave_engine(self);
+    self->engine_busy = false;
     if (done != NULL) {
         Py_DECREF(done);
         return FL_TLS_DONE;
@@ -442,7 +450,7 @@ fl_tls_receive(FlTls *self, const char *data, size_t size_bytes)
     self->engine_busy = true;
     int code = engine->type->feed(engine, data, size_bytes);
     if (!nested) {
-        fl_tls_leave_engine(self);
+        self->engine_busy = false;
     }
     return code < 0 ? fl_tls_fatal(self, FL_TLS_FAILED)
                     : process_and_settle(self);
@@ -544,7 +552,6 @@ end_connection(FlTls *self, PyObject *exc)
                            was_made ? protocol : Py_None, exc);
     PyObject *raised = code < 0 ? PyErr_GetRaisedException() : NULL;
     Py_XDECREF(protocol);
-    fl_tls_drop_unused_engine(self);
     return fl_error_keep_first(raised, 0, (PyObject *)self);
 }
 

@@ -157,7 +157,7 @@ encrypt(FlTls *self, const char *data, size_t size_bytes, size_t *taken_bytes)
                                      size_bytes - *taken_bytes, &taken);
         *taken_bytes += taken;
     }
-    fl_tls_leave_engine(self);
+    self->engine_busy = false;
     if (result == FL_TLS_END) {
         PyErr_SetString(self->state->tls_error, "TLS is shut down");
         result = FL_TLS_RAISED;
@@ -201,7 +201,7 @@ fl_tls_write_backlog(FlTls *self)
         size_t taken;
         int code = encrypt(self, data.iov_base, data.iov_len, &taken);
         /* Another head: the backlog was cleared (nested writes append). */
-        if (code == 0 && fl_write_queue_head(backlog) == head) {
+        if (fl_write_queue_head(backlog) == head) {
             fl_write_queue_consume(backlog, taken);
         }
         Py_DECREF(head);
@@ -235,16 +235,21 @@ write_bytes(FlTls *self, PyObject *bytes)
     bool encrypt_now = self->phase == FL_TLS_WRAPPED && !self->engine_busy
                        && fl_write_queue_is_empty(&self->backlog);
     size_t size = (size_t)PyBytes_GET_SIZE(bytes), taken = 0;
+    PyObject *exc = NULL;
     if (encrypt_now
         && encrypt(self, PyBytes_AS_STRING(bytes), size, &taken) < 0) {
-        return -1;
+        exc = PyErr_GetRaisedException();
     }
+    int code = 0;
     /* encrypt may have run Python that ended the connection. */
-    if (taken == size || self->phase >= FL_TLS_UNWRAPPED) {
-        return 0;
+    if (taken < size && self->phase < FL_TLS_UNWRAPPED) {
+        code = encrypt_now
+                   ? fl_write_queue_prepend(&self->backlog, bytes, taken)
+                   : fl_write_queue_append(&self->backlog, bytes, 0);
     }
-    return encrypt_now ? fl_write_queue_prepend(&self->backlog, bytes, taken)
-                       : fl_write_queue_append(&self->backlog, bytes, 0);
+    /* As in asyncio the rest is sent later, if exc does not end the
+       connection. */
+    return fl_error_keep_first(exc, code, (PyObject *)self);
 }
 
 /* 1 if the connection accepts no more data; later such writes log asyncio's
@@ -271,7 +276,9 @@ finish_write(FlTls *self, int code)
     if (code == 0 && self->phase == FL_TLS_WRAPPED) {
         code = fl_tls_write_backlog(self);
     }
-    return code < 0 ? fl_tls_fatal(self, FL_TLS_FAILED) : 0;
+    return code < 0 && PyErr_ExceptionMatches(PyExc_Exception)
+               ? fl_tls_fatal_any(self, FL_TLS_FAILED)
+               : code;
 }
 
 int

@@ -106,6 +106,15 @@ wants_more(const FlStream *self)
     return self->phase == FL_STREAM_OPEN && !self->paused && !self->read_eof;
 }
 
+/* Whether Python code has ended this read for this protocol. */
+static bool
+changed(const FlStream *self, PyObject *protocol,
+        const FlNativeProtocol *native)
+{
+    return !wants_more(self) || self->protocol != protocol
+           || self->native != native;
+}
+
 /* Call this before a read on behalf of a protocol.  -EBADF if the fd is no
    longer the stream's.  Checking the fd, and the caller's get_buffer, may run
    Python, which may pause or close the stream or set another protocol: then
@@ -113,9 +122,9 @@ wants_more(const FlStream *self)
 static int
 check_before_read(FlStream *self, PyObject *protocol)
 {
+    const FlNativeProtocol *native = self->native;
     int code = fl_stream_check_fd(self);
-    bool changed = !wants_more(self) || self->protocol != protocol;
-    return code == 0 && changed ? -EAGAIN : code;
+    return code == 0 && changed(self, protocol, native) ? -EAGAIN : code;
 }
 
 /* As receive_pieces, into one buffer and with the check before it. */
@@ -272,7 +281,10 @@ receive_native(FlStream *self, PyObject *protocol, ReadResult *result)
         {
             count = native->find_room(self->state, protocol,
                                       self->last_read_bytes, pieces);
+            code = changed(self, protocol, native) ? -EAGAIN : 0;
         }
+    }
+    if (code == 0) {
         code = receive_pieces(self, pieces, add_scratch(self, pieces, count),
                               result);
     }

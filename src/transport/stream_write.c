@@ -374,30 +374,13 @@ write_payload(FlStream *self, const Payload *payload)
 static PyObject *
 as_bytes(PyObject *data)
 {
-    Py_buffer view;
-    if (PyBytes_CheckExact(data)) {
-        return Py_NewRef(data);
-    }
     if (!PyObject_CheckBuffer(data)) {
-        PyErr_Format(
+        return PyErr_Format(
             PyExc_TypeError,
             "memoryview: a bytes-like object is required, not '%.200s'",
             Py_TYPE(data)->tp_name);
-        return NULL;
     }
-    if (PyObject_GetBuffer(data, &view, PyBUF_FULL_RO) < 0) {
-        return NULL;
-    }
-    PyObject *bytes = PyBytes_FromStringAndSize(NULL, view.len);
-    if (bytes != NULL
-        && PyBuffer_ToContiguous(PyBytes_AS_STRING(bytes), &view, view.len,
-                                 'C')
-               < 0)
-    {
-        Py_CLEAR(bytes);
-    }
-    PyBuffer_Release(&view);
-    return bytes;
+    return PyBytes_FromObject(data);
 }
 
 static int
