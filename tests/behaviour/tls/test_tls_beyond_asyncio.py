@@ -158,6 +158,24 @@ async def test_a_transport_that_was_closed_twice_answers(tls_pair, side):
 
 
 @every_side
+async def test_a_transport_that_was_closed_twice_keeps_its_extra_info(
+    tls_pair, side
+):
+    c = await tls_pair(side=side)
+    await c.settle()
+    names = ("ssl_object", "sslcontext", "cipher")
+    before = [c.transport.get_extra_info(name) for name in names]
+    for _ in range(2):
+        c.transport.close()
+    await c.peer.close_notify()
+    assert await c.protocol.wait_lost() is None
+    c.transport.close()
+    assert None not in before
+    assert [c.transport.get_extra_info(name) for name in names] == before
+    assert c.transport.get_read_buffer_size() == 0
+
+
+@every_side
 async def test_resume_of_a_transport_that_was_closed_twice_does_nothing(
     tls_pair, side
 ):

@@ -129,11 +129,9 @@ async def test_the_ssl_object_is_used_from_threads(tls_pair, side, in_thread):
     assert len(seen - {None}) == 1
 
 
-@pytest.mark.skipif(
-    sys.version_info >= (3, 15), reason="asyncio's own lives on as well"
-)
-def test_an_unclosed_transport_warns(loop_factory):
-    """As each unclosed transport does; its descriptor is closed."""
+@pytest.fixture
+def unclosed(loop_factory):
+    """Return a transport of a closed loop, in a list: it is freed after."""
     loop = loop_factory()
     peers = []
 
@@ -146,18 +144,41 @@ def test_an_unclosed_transport_warns(loop_factory):
         peers.append(peer)
         await peer.handshake()
         transport, _ = await task
-        return weakref.ref(transport)
+        transport.pause_reading()
+        return transport
 
-    ref = loop.run_until_complete(main())
+    made = [loop.run_until_complete(main())]
     loop.close()
     del loop
+    yield made
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        made.clear()
+        gc.collect()
+    peers[0].close()
+
+
+lives_on = pytest.mark.skipif(
+    sys.version_info >= (3, 15), reason="asyncio's own lives on as well"
+)
+
+
+@lives_on
+def test_an_unclosed_transport_warns(unclosed):
+    """As each unclosed transport does; its descriptor is closed."""
+    ref = weakref.ref(unclosed.pop())
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         gc.collect()
-    peers[0].close()
     assert ref() is None
     texts = [str(w.message) for w in caught if w.category is ResourceWarning]
     assert any(text.startswith("unclosed transport <") for text in texts)
+
+
+@lives_on
+def test_resume_reading_raises_once_the_loop_is_closed(unclosed):
+    with pytest.raises(RuntimeError, match="Event loop is closed"):
+        unclosed[0].resume_reading()
 
 
 def test_a_closed_connection_is_freed(loop_factory):

@@ -13,6 +13,7 @@ from net_helpers import (
     client_context,
     iterations,
     listening_socket,
+    spin,
 )
 from tls_ends import (
     WirePeer,
@@ -204,6 +205,34 @@ def test_exit_exceptions_leave_the_loop(
         assert run(c.protocol.wait_data(8)) == b"datamore"
     else:
         c.transport.abort()
+
+
+@every_side
+@pytest.mark.leaves_tasks
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize(
+    ("make", "size"), [(Recorder, 200_000), (BufferedRecorder, 10_000)]
+)
+def test_the_rest_arrives_after_an_exit_exception(
+    run, loop, tls_pair, side, kind, make, size, reports
+):
+    """The loop runs again, and the peer sends nothing more."""
+    raised = []
+
+    def end(*args):
+        if not raised:
+            raised.append(1)
+            raise kind
+
+    c = run(tls_pair(make(data=end), side=side))
+    c.transport.pause_reading()
+    run(c.peer.write(bytes(size)))
+    run(spin(lambda: c.transport.get_read_buffer_size() > size))
+    c.transport.resume_reading()
+    with pytest.raises(kind):
+        run(c.protocol.wait_for("lost"))
+    assert len(run(c.protocol.wait_data(size))) == size
+    assert reports == []
 
 
 @every_side

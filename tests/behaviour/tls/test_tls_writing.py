@@ -57,6 +57,46 @@ async def test_writes_that_the_engine_refuses_are_buffered(tls_pair, kind):
     assert await c.peer.read_exactly(3) == b"end"
 
 
+class Interrupted(BaseException):
+    """What a signal handler raises."""
+
+
+@pytest.mark.parametrize("call", ["write", "writelines"])
+@pytest.mark.parametrize(
+    "kind", [Interrupted, KeyboardInterrupt, asyncio.CancelledError]
+)
+async def test_an_interrupted_write_is_finished_by_the_next(
+    tls_pair, kind, call
+):
+    """It raises; no byte is lost, and the connection is still read."""
+    answers = []
+
+    class Raises(ssl.SSLObject):
+        def write(self, data):
+            answer = answers.pop(0) if answers else MIB
+            if answer is kind:
+                raise kind
+            return super().write(bytes(data)[:answer])
+
+    context = client_context()
+    context.sslobject_class = Raises
+    c = await tls_pair(near=context)
+    lines = [pattern(40 * KIB), pattern(40 * KIB, seed=2)]
+    data = b"".join(lines)
+    answers += [40 * KIB, KIB // 2, kind]
+    with pytest.raises(kind):
+        if call == "write":
+            c.transport.write(data)
+        else:
+            c.transport.writelines(lines)
+    assert not c.transport.is_closing()
+    c.transport.write(b"end")
+    assert await c.peer.read_exactly(len(data) + 3) == data + b"end"
+    await c.peer.write(b"answer")
+    assert await c.protocol.wait_data(6) == b"answer"
+    assert c.protocol.names == ["made", "data"]
+
+
 @every_side
 @pytest.mark.parametrize("wrong", ["text", 1, None, [b"x"]])
 async def test_other_types_than_bytes_are_refused(tls_pair, side, wrong):
