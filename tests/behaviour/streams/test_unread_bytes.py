@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import tracemalloc
 
 import pytest
 from net_helpers import (
@@ -229,3 +230,27 @@ async def test_reads_of_one_size_give_all_in_order(connect, size):
         assert len(part) <= size
         got += part
     assert got == data
+
+
+async def test_a_long_line_is_not_copied_at_each_event(opened):
+    """A copy would need as much memory again."""
+    reader, _, peer = await opened(limit=16 * MIB)
+    task = asyncio.create_task(reader.readline())
+    await iterations(1)
+    await peer.send(bytes(MIB))
+    await iterations(10)
+    copies, events = 0, 50
+    tracemalloc.start()
+    try:
+        for _ in range(events):
+            before, _ = tracemalloc.get_traced_memory()
+            tracemalloc.reset_peak()
+            await peer.send(bytes(20 * KIB))
+            await iterations(3)
+            _, peak = tracemalloc.get_traced_memory()
+            copies += peak - before > MIB
+    finally:
+        tracemalloc.stop()
+    await peer.send(b"\n")
+    assert len(await task) == MIB + events * 20 * KIB + 1
+    assert copies < events / 10
