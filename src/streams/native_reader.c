@@ -108,10 +108,12 @@ fl_reader_unchecked(FlState *state, PyObject *reader)
 FlReader *
 fl_reader_peek(FlState *state, PyObject *reader)
 {
+    /* First: this may run Python, which may drop what find_state borrows. */
+    bool plain = methods_are_plain(state);
     PyObject *dict;
     FlReader *self = find_state(state, reader, &dict);
-    bool stays = self != NULL && methods_are_plain(state)
-                 && PyDict_GET_SIZE(dict) == 1; /* invariant 1 */
+    bool stays =
+        self != NULL && plain && PyDict_GET_SIZE(dict) == 1; /* invariant 1 */
     if (stays && self->empty_buffer != NULL) {
         /* The application neither kept nor filled the empty _buffer that it
            read: ours is the only reference, and the bytearray is empty. */

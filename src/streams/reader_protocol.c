@@ -88,18 +88,23 @@ data_received(FlState *state, PyObject *protocol, const char *data,
 }
 
 /* The reader's state, if a waiting read will return more bytes than the store
-   has.  Borrowed; NULL, without an exception, if not. */
+   has.  A new reference: the lookups may run Python, which may drop the reader
+   and the coroutine that waits.  NULL, without an exception, if not. */
 static FlReader *
 find_waiting(FlState *state, PyObject *protocol)
 {
     PyObject *reader = reader_of(state, protocol);
     FlReader *self = reader == NULL ? NULL : fl_reader_peek(state, reader);
-    /* The coroutine that waits owns the reader, so the state stays valid. */
+    Py_XINCREF(self);
     Py_XDECREF(reader);
     PyErr_Clear(); /* invariant 2 */
-    bool waits = self != NULL && fl_reader_has(self->waiter) && !self->eof
-                 && fl_byte_store_size(&self->store) < self->wanted_bytes;
-    return waits ? self : NULL;
+    if (self != NULL
+        && (!fl_reader_has(self->waiter) || self->eof
+            || fl_byte_store_size(&self->store) >= self->wanted_bytes))
+    {
+        Py_CLEAR(self);
+    }
+    return self;
 }
 
 /* FlNativeProtocol: memory that becomes the result of the waiting read, so
@@ -130,7 +135,10 @@ find_room(FlState *state, PyObject *protocol, size_t expected_bytes,
     if (count > 0) {
         FL_CHECK(state->filling == NULL,
                  "buffers_filled follows each find_room");
-        state->filling = Py_NewRef((PyObject *)self);
+        state->filling = (PyObject *)self;
+    }
+    else {
+        Py_DECREF(self);
     }
     return count;
 }

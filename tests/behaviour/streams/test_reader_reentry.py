@@ -10,9 +10,10 @@ import asyncio
 import contextlib
 import socket
 import sys
+import weakref
 
 import pytest
-from net_helpers import KIB, MIB, iterations
+from net_helpers import KIB, MIB, BufferedRecorder, iterations, spin
 
 
 class Through:
@@ -291,3 +292,91 @@ async def test_a_socket_reads_the_buffer_at_each_recv(opened, monkeypatch):
     monkeypatch.setattr(socket.socket, "fileno", fileno)
     await peer.send(bytes(380 * KIB))
     assert len(await task) == 400 * KIB
+
+
+@pytest.fixture
+def at_next_lookup(monkeypatch):
+    """Return what makes the next lookup of data_received run a function."""
+    original = asyncio.StreamReaderProtocol.data_received
+    waiting = []
+
+    class Looked:
+        def __get__(self, obj, kind=None):
+            if waiting and obj is not None:
+                waiting.pop()()
+            return original if obj is None else original.__get__(obj, kind)
+
+    def arm(function):
+        monkeypatch.setattr(
+            asyncio.StreamReaderProtocol, "data_received", Looked()
+        )
+        waiting.append(function)
+        return waiting
+
+    return arm
+
+
+async def waiting_for_much(opened):
+    """Open a stream whose reader has got a part of what it waits for."""
+    reader, writer, peer = await opened(limit=MIB)
+    task = asyncio.create_task(reader.readexactly(100 * KIB))
+    await iterations(1)
+    await peer.send(bytes(20 * KIB))
+    await iterations(3)
+    return reader, writer, peer, task
+
+
+async def test_another_protocol_is_set_when_data_received_is_looked_up(
+    opened, at_next_lookup
+):
+    reader, writer, peer, task = await waiting_for_much(opened)
+    first, second = writer.transport.get_protocol(), BufferedRecorder()
+    left = at_next_lookup(lambda: writer.transport.set_protocol(second))
+    await peer.send(bytes(20 * KIB))
+    await spin(lambda: not left)
+    task.cancel()
+    await spin(lambda: len(reader._buffer) + len(second.data) == 40 * KIB)
+    writer.transport.set_protocol(first)
+
+
+async def test_a_connection_is_aborted_when_data_received_is_looked_up(
+    opened, at_next_lookup
+):
+    """What it has read by then still arrives."""
+    _, writer, peer, task = await waiting_for_much(opened)
+    at_next_lookup(writer.transport.abort)
+    await peer.send(bytes(20 * KIB))
+    with pytest.raises(asyncio.IncompleteReadError) as caught:
+        await task
+    assert len(caught.value.partial) in (20 * KIB, 40 * KIB)
+
+
+async def test_a_reader_is_dropped_when_its_methods_are_looked_up(
+    pair, monkeypatch
+):
+    """By the one that waits: what comes then goes nowhere."""
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader(limit=MIB)
+    protocol = asyncio.StreamReaderProtocol(reader)
+    transport, _ = await loop.create_connection(lambda: protocol, sock=pair[0])
+    dropped = weakref.ref(reader)
+    coro = reader.readexactly(100 * KIB)
+    task = asyncio.create_task(coro)
+    del reader
+    await iterations(1)
+    await loop.sock_sendall(pair[1], bytes(20 * KIB))
+    await iterations(3)
+    original = asyncio.StreamReader.feed_data
+
+    class Looked:
+        def __get__(self, obj, kind=None):
+            coro.close()
+            return original if obj is None else original.__get__(obj, kind)
+
+    monkeypatch.setattr(asyncio.StreamReader, "feed_data", Looked())
+    await loop.sock_sendall(pair[1], bytes(20 * KIB))
+    await spin(lambda: dropped() is None)
+    transport.abort()
+    task.cancel()
+    with pytest.raises(RuntimeError, match="already awaited coroutine"):
+        await task
