@@ -3,7 +3,8 @@
 The loop, its handles, servers, transports, readers and sockets are in one
 pool.  An input calls their methods, sets and deletes their attributes, with
 arguments out of the pool, out of edge cases, and out of objects whose special
-methods do the next steps of the input.  There is no model: any exception is
+methods do the next steps of the input.  So do lookups of some of asyncio's
+methods, if an input wants that.  There is no model: any exception is
 right but SystemError, and so is any order.  What must hold is that the
 process lives, that no sanitizer reports, and that each object is freed when
 the loop is closed and the pool is emptied.
@@ -12,6 +13,7 @@ the loop is closed and the pool is emptied.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import gc
 import inspect
@@ -23,6 +25,7 @@ import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from unittest import mock
 
 from harness import DEPTH, Run, Tape, check, note, one_iteration
 from tls_memory_link import contexts
@@ -102,6 +105,26 @@ for _name in _SPECIAL:
     setattr(Odd, _name, _special(_name))
 
 
+#: What C looks up or calls between its own steps.
+_WATCHED = (
+    (asyncio.StreamReaderProtocol, "data_received"),
+    (asyncio.StreamReader, "feed_data"),
+    (socket.socket, "fileno"),
+)
+
+
+class Watched:
+    """A method whose lookups do the next steps of the input."""
+
+    def __init__(self, case: Case, original: Any) -> None:
+        self.case, self.original = case, original
+
+    def __get__(self, obj: Any, kind: Any = None) -> Any:
+        """Return the method after these steps, which may raise."""
+        self.case.nested("lookup")
+        return self.original.__get__(obj, kind)
+
+
 class OddProtocol(asyncio.Protocol):
     """Does the next steps of the input in each of its callbacks."""
 
@@ -171,6 +194,7 @@ class Case:
         self.peers: list[socket.socket] = []
         self.tasks: list[asyncio.Task[Any]] = []
         self.freed: list[weakref.ref[Any]] = []
+        self.patches = contextlib.ExitStack()
 
     def add(self, thing: Any) -> None:
         """Put something into the pool, at most 40 of them."""
@@ -282,6 +306,8 @@ class Case:
                 del self.pool[1 + self.tape.byte() % (len(self.pool) - 1)]
             elif op == 30 and self.tape.byte() % 8 == 0:
                 self.loop.close()
+            elif op == 31:
+                self.watch()
         except SystemError:
             raise
         except (Exception, asyncio.CancelledError) as exc:
@@ -351,6 +377,13 @@ class Case:
         else:
             repr(thing)
             getattr(thing, name)
+
+    def watch(self) -> None:
+        """Let the lookups of a method do the next steps."""
+        kind, name = self.tape.pick(_WATCHED)
+        note("watch", kind, name)
+        watched = Watched(self, inspect.getattr_static(kind, name))
+        self.patches.enter_context(mock.patch.object(kind, name, watched))
 
     def peer_step(self) -> None:
         """An end without a loop sends, receives or closes."""
@@ -437,6 +470,7 @@ class Case:
     def finish(self) -> None:
         """Close all, and see that all is freed."""
         self.tape.at = len(self.tape.data)
+        self.patches.close()
         if not self.loop.is_closed():
             cancels = [task.cancel for task in self.tasks]
             for end in (*cancels, self.run, self.run, self.run):
