@@ -77,7 +77,7 @@ async def send_blocks(
 
     Like asyncio's ``_sendfile_fallback``, with larger blocks.
     """
-    if offset:
+    if hasattr(file, "seek") if sys.version_info >= (3, 14) else offset:
         file.seek(offset)
     size = min(count or _BLOCK_BYTES, _BLOCK_BYTES)
     block = memoryview(bytearray(size))
@@ -89,8 +89,8 @@ async def send_blocks(
             read = await loop.run_in_executor(None, file.readinto, fill)
             if not read:
                 break
-            await protocol.drain()
             transp.write(block[:read])
+            await protocol.drain()
             total += read
             if count:
                 size = min(size, count - total)

@@ -8,10 +8,9 @@ import io
 import os
 import resource
 import socket
-import sys
 
 import pytest
-from net_helpers import Recorder, every_kind, link, pattern
+from net_helpers import PY314, Recorder, every_kind, link, pattern
 
 DATA = pattern(300_000)
 #: Keywords, and what of the file they mean.
@@ -40,7 +39,7 @@ def file(request, tmp_path):
 
 def check_position(file, meant, size):
     """asyncio leaves the file behind what it sent (always from 3.14 on)."""
-    if size or sys.version_info >= (3, 14):
+    if size or PY314:
         assert file.tell() == meant.indices(len(DATA))[0] + size
 
 
@@ -56,6 +55,39 @@ async def test_on_a_transport(transport_pair, loop, file, how, meant):
     assert await task == wanted
     assert sent == len(DATA[meant])
     check_position(file, meant, sent)
+
+
+@pytest.mark.parametrize("kind", ["unix"])
+async def test_offset_0_is_the_start_of_the_file_from_3_14_on(
+    transport_pair, loop
+):
+    """Before, a file that only Python can read is sent from its position."""
+    c = await transport_pair()
+    file = io.BytesIO(DATA)
+    file.seek(299_000)
+    meant = DATA if PY314 else DATA[299_000:]
+    task = loop.create_task(c.peer.recv_exactly(len(meant)))
+    assert await loop.sendfile(c.transport, file) == len(meant)
+    assert await task == meant
+
+
+class Unseekable:
+    """A file that can be read only from its position."""
+
+    def __init__(self, data):
+        self.readinto = io.BytesIO(data).readinto
+
+
+@pytest.mark.parametrize("kind", ["unix"])
+async def test_a_file_that_cannot_seek(transport_pair, loop):
+    """From 3.14 on asyncio ignores the offset of such a file."""
+    c = await transport_pair()
+    for how in ({}, {"offset": 1}) if PY314 else ({},):
+        await loop.sendfile(c.transport, Unseekable(b"data"), **how)
+        assert await c.peer.recv_exactly(4) == b"data"
+    if not PY314:
+        with pytest.raises(AttributeError, match="seek"):
+            await loop.sendfile(c.transport, Unseekable(b"data"), offset=1)
 
 
 @part

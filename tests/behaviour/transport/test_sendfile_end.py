@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import socket
 
 import pytest
-from net_helpers import KIB, MIB, Peer, Recorder, iterations, tcp_socketpair
+from net_helpers import (
+    KIB,
+    MIB,
+    Peer,
+    Recorder,
+    fill_socket,
+    iterations,
+    spin,
+    tcp_socketpair,
+)
 
 SIZE = 8 * MIB
 
@@ -126,3 +136,19 @@ async def test_a_cancelled_wait_for_the_buffer(loop_kind, file):
     transport.abort()
     await protocol.wait_lost()
     far.close()
+
+
+async def test_a_peer_that_ends_before_the_last_block_is_sent():
+    """sendfile returns only once the transport takes more writes."""
+    loop = asyncio.get_running_loop()
+    near, far = socket.socketpair()
+    near.setblocking(False)
+    fill_socket(near)
+    transport, protocol = await loop.create_connection(Recorder, sock=near)
+    block = io.BytesIO(bytes(200 * KIB))
+    task = loop.create_task(loop.sendfile(transport, block))
+    await spin(lambda: transport.get_write_buffer_size() > 64 * KIB)
+    far.close()
+    with pytest.raises(ConnectionError):
+        await task
+    await protocol.wait_lost()
