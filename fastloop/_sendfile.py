@@ -36,7 +36,7 @@ async def send_file(
     if not block:
         return 0
     _core._flush_corked()  # os.sendfile() would overtake corked writes
-    total = 0
+    total, moves = 0, True
     try:
         while total < (count or sys.maxsize):
             size = min(count - total if count else block, _MOST_BYTES)
@@ -60,8 +60,13 @@ async def send_file(
             await waiter
             if transp.is_closing():
                 raise ConnectionError("Connection is closed by peer")
+    except (asyncio.CancelledError, GeneratorExit):
+        # As in asyncio.  The program may have closed the file: its fd may be
+        # another file's by now.
+        moves = False
+        raise
     finally:
-        if total or sys.version_info >= (3, 14):
+        if moves and (total or sys.version_info >= (3, 14)):
             os.lseek(source, offset, os.SEEK_SET)
     return total
 

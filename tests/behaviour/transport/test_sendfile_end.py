@@ -138,6 +138,46 @@ async def test_a_cancelled_wait_for_the_buffer(loop_kind, file):
     far.close()
 
 
+async def test_a_cancelled_one_leaves_the_position(file):
+    transport, protocol, far, task = await began(file)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert file.tell() == 0
+    transport.abort()
+    await protocol.wait_lost()
+    far.close()
+
+
+async def test_a_file_closed_before_the_cancel_affects_no_other(
+    tmp_path, file
+):
+    """The fd may be another file's by then."""
+    transport, protocol, far, task = await began(file)
+    number = file.fileno()
+    file.close()
+    with (tmp_path / "file").open("rb") as other:
+        assert other.fileno() == number
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert other.tell() == 0
+    transport.abort()
+    await protocol.wait_lost()
+    far.close()
+
+
+async def test_a_cancel_after_the_file_was_closed(file):
+    transport, protocol, far, task = await began(file)
+    file.close()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    transport.abort()
+    await protocol.wait_lost()
+    far.close()
+
+
 async def test_a_peer_that_ends_before_the_last_block_is_sent():
     """sendfile returns only once the transport takes more writes."""
     loop = asyncio.get_running_loop()
