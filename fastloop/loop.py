@@ -231,13 +231,21 @@ class Loop(  # type: ignore[misc, unused-ignore]
 
         Pending callbacks and timers are dropped without being run.  Signal
         handlers are restored.  The default executor is shut down without
-        waiting for its threads.  Raises RuntimeError if the loop is running.
-        Implements asyncio's ``loop.close()``.
+        waiting for its threads.  Raises RuntimeError if the loop is running,
+        ValueError outside the main thread if the loop has signal handlers,
+        which stay; it is closed all the same.  Implements asyncio's
+        ``loop.close()``.
         """
         if self.is_closed():
             return
-        if not self.is_running():
-            self._remove_signal_handlers()
+        try:
+            if not self.is_running():
+                self._remove_signal_handlers()
+        finally:
+            self._close_all()
+
+    def _close_all(self) -> None:
+        """Close the core, and end what Python code runs for the loop."""
         if self._debug:
             _asyncio_logger().debug("Close %r", self)
         self._close()

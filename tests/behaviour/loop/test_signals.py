@@ -6,6 +6,7 @@ Signals that end a process, and Ctrl-C itself, are tested in isolated/.
 import asyncio
 import contextlib
 import ctypes
+import gc
 import os
 import signal
 import socket
@@ -204,6 +205,61 @@ def test_close_removes_the_handlers(loop_factory):
     assert signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL
     assert signal.getsignal(signal.SIGUSR2) is signal.SIG_DFL
     assert signal.set_wakeup_fd(-1) == -1
+
+
+@pytest.fixture
+def signals_in_order():
+    """Undo what only the main thread may undo."""
+    yield
+    signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+    signal.signal(signal.SIGUSR2, signal.SIG_DFL)
+    signal.set_wakeup_fd(-1)
+
+
+def with_handlers(loop):
+    """Give a loop signal handlers and a default executor; return this."""
+    loop.add_signal_handler(signal.SIGUSR1, print)
+    loop.add_signal_handler(signal.SIGUSR2, print)
+    loop.run_until_complete(loop.run_in_executor(None, int))
+    return loop._default_executor
+
+
+def test_close_in_another_thread_leaves_only_the_handlers(
+    loop_factory, in_thread, signals_in_order
+):
+    loop = loop_factory()
+    pool = with_handlers(loop)
+    raised = []
+
+    def close():
+        try:
+            loop.close()
+        except ValueError as exc:
+            raised.append(str(exc))
+
+    in_thread(close).join()
+    assert len(raised) == 1
+    assert raised[0].startswith("signal only works in main thread")
+    assert loop.is_closed()
+    assert loop._default_executor is None
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        pool.submit(int)
+
+
+@pytest.mark.filterwarnings("ignore:unclosed event loop:ResourceWarning")
+def test_a_loop_with_handlers_that_another_thread_collects_is_closed(
+    loop_factory, in_thread, signals_in_order, monkeypatch
+):
+    raised = []
+    monkeypatch.setattr(
+        sys, "unraisablehook", lambda args: raised.append(args.exc_type)
+    )
+    loops = [loop_factory()]
+    pool = with_handlers(loops[0])
+    in_thread(lambda: (loops.clear(), gc.collect())).join()
+    assert raised == [ValueError]
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        pool.submit(int)
 
 
 def test_handler_may_remove_itself(loop):
