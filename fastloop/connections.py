@@ -323,7 +323,7 @@ class Connections(_Loop):  # type: ignore[misc]
         ``loop.create_datagram_endpoint()``.
         """
         # The transport must know whether the program may keep the socket.
-        token = _makes_socket.set(sock is None)
+        _makes_socket.set(sock is None)
         try:
             made: tuple[Any, Any] = await super().create_datagram_endpoint(
                 protocol_factory,
@@ -337,7 +337,9 @@ class Connections(_Loop):  # type: ignore[misc]
                 sock=sock,
             )
         finally:
-            _makes_socket.reset(token)
+            # Not reset(): a coroutine that never ends is closed in whatever
+            # context drops it, which rejects another context's token.
+            _makes_socket.set(False)
         return made
 
     def _make_datagram_transport(

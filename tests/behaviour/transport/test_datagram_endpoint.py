@@ -276,6 +276,20 @@ def test_an_endpoint_left_open_warns(loop_factory):
     assert "DatagramTransport" in type(found[0].source).__name__
 
 
+def test_a_dropped_call_may_be_closed_in_another_context(loop, monkeypatch):
+    """As the GC does with a task's coroutine that never ends."""
+
+    async def never(*args, **kwargs):
+        await loop.create_future()
+
+    monkeypatch.setattr(loop, "getaddrinfo", never)
+    making = loop.create_datagram_endpoint(
+        Datagrams, remote_addr=("name.example", 9)
+    )
+    contextvars.copy_context().run(making.send, None)
+    making.close()
+
+
 async def test_closing_in_connection_made():
     protocol = Datagrams(made=lambda p: p.transport.close())
     async with endpoint(protocol, local_addr=("127.0.0.1", 0)) as p:
