@@ -461,9 +461,7 @@ class Loop(  # type: ignore[misc, unused-ignore]
         found = metrics.describe_slow(subject, duration_ns)
         if self._watchdog is not None:
             found = self._watchdog.ended(found)
-        recent = metrics.recent_slow.get(self)
-        if recent is not None:
-            recent.append(found)
+        metrics.remember(self, found)
         hook = self._slow_callback_hook
         if hook is None:
             return

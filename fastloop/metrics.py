@@ -12,7 +12,6 @@ import functools
 import traceback
 import types
 import weakref
-from collections import deque
 from dataclasses import dataclass
 
 TYPE_CHECKING = False
@@ -26,8 +25,9 @@ _LAG_BUCKETS = 27
 #: How many slow callbacks of a loop are stored, for ``fastloop top``.
 _RECENT = 16
 
-#: The last slow callbacks of each loop whose metrics are on.
-recent_slow: weakref.WeakKeyDictionary[object, deque[SlowCallback]]
+#: The last slow callbacks of each loop whose metrics are on.  Each tuple is
+#: replaced as a whole, because another thread reads it without a lock.
+recent_slow: weakref.WeakKeyDictionary[object, tuple[SlowCallback, ...]]
 recent_slow = weakref.WeakKeyDictionary()
 
 
@@ -397,4 +397,11 @@ def _describe_slow(subject: Any, duration_ns: int) -> SlowCallback:
 
 def begin(loop: object) -> None:
     """Store the last slow callbacks of a loop from now on."""
-    recent_slow.setdefault(loop, deque(maxlen=_RECENT))
+    recent_slow.setdefault(loop, ())
+
+
+def remember(loop: object, slow: SlowCallback) -> None:
+    """Store a slow callback, if ``begin`` was called for the loop."""
+    recent = recent_slow.get(loop)
+    if recent is not None:
+        recent_slow[loop] = (*recent, slow)[-_RECENT:]

@@ -128,8 +128,6 @@ def _places(stack: Iterable[traceback.FrameSummary]) -> list[str]:
 def describe_loop(loop: _Loop) -> dict[str, Any]:
     """Return what the JSON document says of one loop."""
     found = loop.metrics()
-    kept = metrics.recent_slow.get(loop)
-    recent = () if kept is None else kept.copy()  # its thread appends to it
     watchdog = loop._watchdog
     blocked = () if watchdog is None else watchdog.recent.copy()
     return {
@@ -142,7 +140,7 @@ def describe_loop(loop: _Loop) -> dict[str, Any]:
                 "duration_ns": slow.duration_ns,
                 "stack": _places(slow.stack),
             }
-            for slow in recent
+            for slow in metrics.recent_slow.get(loop, ())
         ],
         "blocked": [
             {

@@ -150,6 +150,45 @@ def test_slow_callbacks_are_remembered_without_a_hook(loop, iterate, shown):
     assert [found["name"] for found in slow][:1] == ["int"]
 
 
+def test_only_the_last_slow_callbacks_are_remembered(loop, iterate):
+    loop.enable_metrics()
+    loop.slow_callback_duration = 0
+    for kind in (str, *[int] * 16):
+        loop.call_soon(kind)
+    loop.call_soon(list)
+    iterate()
+    slow = metrics_socket.describe_loop(loop)["slow"]
+    names = [found["name"] for found in slow]
+    assert len(names) == 16
+    assert "str" not in names
+    assert "list" in names
+
+
+def test_slow_callbacks_are_shown_while_others_end(loop, in_thread):
+    """Without a GIL a thread reads them at the same time."""
+    loop.enable_metrics()
+    loop.slow_callback_duration = 0
+    failures = []
+
+    def look():
+        try:
+            for _ in range(1000):
+                metrics_socket.describe_loop(loop)
+        except RuntimeError as exc:
+            failures.append(exc)
+        finally:
+            loop.call_soon_threadsafe(loop.stop)
+
+    def again():
+        loop.call_soon(again)
+
+    again()
+    looking = in_thread(look)
+    loop.run_forever()
+    looking.join()
+    assert failures == []
+
+
 def test_a_program_that_ends_without_closing_removes_it(loop_kind, path):
     done = program(
         {"FASTLOOP_METRICS_SOCKET": path},
