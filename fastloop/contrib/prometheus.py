@@ -12,6 +12,7 @@ writes them to its process's files each second, and any process can answer.
 
 from __future__ import annotations
 
+import os
 import weakref
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -159,12 +160,17 @@ class LoopCollector:
     def __init__(self) -> None:
         self._loops: dict[str, weakref.ref[Loop]] = {}
 
-    def add(self, loop: Loop, name: str) -> None:
-        """Report a loop from now on; ValueError if its name is taken."""
+    def _has(self, loop: Loop, name: str) -> bool:
+        """Return whether a loop has this name; ValueError if another has."""
         known = self._loops.get(name)
         other = None if known is None else known()
         if other is not None and other is not loop and not other.is_closed():
             raise ValueError(f"another loop is registered as {name!r}")
+        return other is loop
+
+    def add(self, loop: Loop, name: str) -> None:
+        """Report a loop from now on; ValueError if its name is taken."""
+        self._has(loop, name)
         self._loops[name] = weakref.ref(loop)
 
     def _read(self) -> Iterator[tuple[str, LoopMetrics]]:
@@ -278,6 +284,10 @@ class _Writer:
 
 _collectors: weakref.WeakKeyDictionary[CollectorRegistry, LoopCollector]
 _collectors = weakref.WeakKeyDictionary()
+#: The loops that have a writer; no registry reads it.
+_written = LoopCollector()
+# A forked child writes for its own loops.
+os.register_at_fork(after_in_child=_written._loops.clear)
 
 
 def register(
@@ -293,12 +303,15 @@ def register(
     loops of one process apart.  In multiprocess mode the loop, whose thread
     must call this, writes its metrics every interval_s seconds, and registry
     is not used.  Raises TypeError for a loop that is not fastloop's,
-    ValueError for a name that another open loop of the registry has,
-    RuntimeError where no loop runs and none is given.
+    ValueError for a name that another open loop of the registry has (of the
+    process in multiprocess mode), RuntimeError where no loop runs and none is
+    given.  A second call for the same loop and name changes nothing.
     """
     loop = metered(loop)
     if getattr(values.ValueClass, "_multiprocess", False):
-        _Writer(loop, name, interval_s)
+        if not _written._has(loop, name):
+            _Writer(loop, name, interval_s)
+            _written.add(loop, name)
         return
     collector = _collectors.get(registry)
     if collector is None:

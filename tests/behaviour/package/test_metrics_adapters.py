@@ -152,6 +152,81 @@ def test_two_workers_are_one_to_a_scrape(loop_kind, tmp_path):
     )
 
 
+MULTIPROCESS = """
+import asyncio, os, sys, fastloop
+from fastloop.contrib import prometheus
+from prometheus_client import CollectorRegistry, multiprocess
+
+def shown():
+    registry = CollectorRegistry()
+    multiprocess.MultiProcessCollector(registry)
+    return registry.get_sample_value(
+        "fastloop_iterations_total", {"loop": "main"}
+    )
+"""
+
+
+@pytest.fixture
+def multiprocess(tmp_path):
+    """Return a function that runs a program in multiprocess mode."""
+
+    def run(code):
+        done = subprocess.run(
+            [sys.executable, "-c", MULTIPROCESS + code],
+            env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+
+    return run
+
+
+def test_a_second_call_counts_nothing_twice(loop_kind, multiprocess):
+    multiprocess("""
+async def main():
+    for _ in range(2):
+        prometheus.register(interval_s=0)
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert 90 < shown() <= asyncio.get_running_loop().metrics().iterations
+
+fastloop.run(main())
+""")
+
+
+def test_two_loops_of_a_process_have_two_names(loop_kind, multiprocess):
+    multiprocess("""
+first, second = fastloop.new_event_loop(), fastloop.new_event_loop()
+prometheus.register(first)
+try:
+    prometheus.register(second)
+except ValueError as exc:
+    assert str(exc) == "another loop is registered as 'main'"
+else:
+    raise AssertionError("it was registered")
+prometheus.register(second, name="other")
+first.close()
+second.close()
+""")
+
+
+def test_a_forked_child_may_use_its_parents_names(loop_kind, multiprocess):
+    multiprocess("""
+loop = fastloop.new_event_loop()
+prometheus.register(loop)
+pid = os.fork()
+if not pid:
+    own = fastloop.new_event_loop()
+    prometheus.register(own)
+    own.close()
+    os._exit(0)
+assert os.waitpid(pid, 0)[1] == 0
+loop.close()
+""")
+
+
 # -- the dashboard ------------------------------------------------------------
 
 
