@@ -40,6 +40,15 @@ _NO_LOOP = (
     "off with --no-fastloop."
 )
 
+#: The options with which pytest collects tests and runs none.
+_LOOKING = (
+    "collectonly",
+    "setuponly",
+    "setupplan",
+    "showfixtures",
+    "show_fixtures_per_test",
+)
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Declare the `--fastloop` options and the ini option."""
@@ -314,9 +323,8 @@ class _FastloopRun:
             worker["fastloop_made"] = self._factory.made
             return
         option = self._config.option
-        only_looking = option.collectonly or getattr(
-            option, "setupplan", False
-        )
+        # Some are of plugins that can be turned off.
+        only_looking = any(getattr(option, name, False) for name in _LOOKING)
         if self.made == 0 and session.testscollected and not only_looking:
             self._failed = True
             if session.exitstatus == pytest.ExitCode.OK:

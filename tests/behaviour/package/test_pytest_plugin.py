@@ -314,6 +314,9 @@ def test_run_on_trio_alone_fails(suite):
     [
         (("--collect-only",), pytest.ExitCode.OK),
         (("--setup-plan",), pytest.ExitCode.OK),
+        (("--setup-only",), pytest.ExitCode.OK),
+        (("--fixtures",), pytest.ExitCode.OK),
+        (("--fixtures-per-test",), pytest.ExitCode.OK),
         (("-k", "absent"), pytest.ExitCode.NO_TESTS_COLLECTED),
     ],
 )
