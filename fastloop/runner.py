@@ -55,7 +55,8 @@ def run(
         if metrics:
             loop = runner.get_loop()
             if not isinstance(loop, Loop):
-                main.close()
+                if asyncio.iscoroutine(main):
+                    main.close()
                 raise TypeError(
                     f"metrics=True needs a loop of fastloop's, not {loop!r}"
                 )

@@ -79,10 +79,11 @@ def test_run_refuses_another_loop(loop_kind):
     async def main():
         pass
 
-    with pytest.raises(TypeError, match="a loop of fastloop's"):
-        fastloop.run(
-            main(), metrics=True, loop_factory=asyncio.SelectorEventLoop
-        )
+    for given in (main(), 42):
+        with pytest.raises(TypeError, match="a loop of fastloop's"):
+            fastloop.run(
+                given, metrics=True, loop_factory=asyncio.SelectorEventLoop
+            )
 
 
 def test_metrics_objects_are_immutable(loop):
