@@ -28,7 +28,7 @@ async def _finish(
     The operation counts in the socket's ``_io_refs``, as a file object of
     makefile() does.
     """
-    counted = type(sock) is _socket or issubclass(type(sock), _socket)
+    counted = issubclass(type(sock), _socket)
     if counted:
         sock._io_refs += 1
     try:
