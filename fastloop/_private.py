@@ -43,8 +43,11 @@ if TYPE_CHECKING:
         def _asyncgen_finalizer_hook(self, agen: Any) -> None: ...
         def _set_coroutine_origin_tracking(self, enabled: bool) -> None: ...
 
+    #: The base of classes whose methods ``Loop`` inherits.
+    LoopPart = Any
 else:
     AsyncioLoop = asyncio.SelectorEventLoop
+    LoopPart = object
 
 #: Raises TypeError for an SSL socket; the core calls it for ``sock_*()``.
 check_ssl_socket = base_events._check_ssl_socket

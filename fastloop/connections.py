@@ -18,7 +18,7 @@ from asyncio import base_subprocess, constants, sslproto
 from asyncio.trsock import TransportSocket
 from contextvars import ContextVar
 
-from . import _core, _sendfile, _streams
+from . import _core, _private, _sendfile, _streams
 
 try:
     import ssl
@@ -30,11 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    #: The loop class that inherits the methods below.
-    _Loop = Any
-else:
-    _Loop = object
-
 
 #: The address families whose addresses the C code can read and write.
 _DATAGRAM_FAMILIES = {socket.AF_INET, socket.AF_INET6, socket.AF_UNIX}
@@ -44,7 +39,7 @@ _DATAGRAM_FAMILIES = {socket.AF_INET, socket.AF_INET6, socket.AF_UNIX}
 _makes_socket: ContextVar[bool] = ContextVar("_makes_socket", default=False)
 
 
-class Connections(_Loop):  # type: ignore[misc]
+class Connections(_private.LoopPart):  # type: ignore[misc]
     """The methods of a loop that make transports and servers."""
 
     # -- streams --------------------------------------------------------------

@@ -12,7 +12,7 @@ import asyncio
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor, thread
 
-from . import _core
+from . import _core, _private
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,11 +22,6 @@ if TYPE_CHECKING:
 
     _T = TypeVar("_T")
     _Ts = TypeVarTuple("_Ts")
-
-    #: The loop class that inherits the method below.
-    _Loop = Any
-else:
-    _Loop = object
 
 #: The names that a known submit() uses.  If it uses others, this Python's
 #: submit() does something that _submit_job() does not.
@@ -43,7 +38,7 @@ _is_known = hasattr(_submit, "__code__") and _KNOWN_NAMES.issuperset(
 )
 
 
-class ExecutorCalls(_Loop):  # type: ignore[misc]
+class ExecutorCalls(_private.LoopPart):  # type: ignore[misc]
     """The method of a loop that calls functions in other threads."""
 
     _default_executor: Any
