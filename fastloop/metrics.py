@@ -323,9 +323,10 @@ class SlowCallback:
     blocked: BlockedCallback | None = None
 
 
-def _code_place(code: CodeType) -> traceback.FrameSummary:
+def place(code: CodeType, line: int | None) -> traceback.FrameSummary:
+    """Return a line of code; its text is read when it is needed."""
     return traceback.FrameSummary(
-        code.co_filename, code.co_firstlineno, code.co_name, lookup_line=False
+        code.co_filename, line or 0, code.co_name, lookup_line=False
     )
 
 
@@ -342,16 +343,9 @@ def _coroutine_stack(coro: Any) -> tuple[traceback.FrameSummary, ...]:
         frame: FrameType | None = getattr(coro, f"{kind}_frame")
         if frame is None:
             if not found:
-                found.append(_code_place(code))
+                found.append(place(code, code.co_firstlineno))
             break
-        found.append(
-            traceback.FrameSummary(
-                code.co_filename,
-                frame.f_lineno or 0,
-                code.co_name,
-                lookup_line=False,
-            )
-        )
+        found.append(place(code, frame.f_lineno))
         coro = getattr(
             coro, "gi_yieldfrom" if kind == "gi" else f"{kind}_await"
         )
@@ -391,7 +385,9 @@ def _describe_slow(subject: Any, duration_ns: int) -> SlowCallback:
     return SlowCallback(
         name_of(subject),
         duration_ns,
-        (_code_place(code),) if isinstance(code, types.CodeType) else (),
+        (place(code, code.co_firstlineno),)
+        if isinstance(code, types.CodeType)
+        else (),
     )
 
 

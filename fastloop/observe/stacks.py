@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import linecache
 import sys
-from traceback import FrameSummary
+
+from fastloop.metrics import place
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from traceback import FrameSummary
     from types import CodeType
     from typing import Protocol
 
@@ -50,13 +52,6 @@ def stack_of(
         code = outermost = frame.f_code
         if code is not without:
             linecache.lazycache(code.co_filename, frame.f_globals)
-            found.append(
-                FrameSummary(
-                    code.co_filename,
-                    frame.f_lineno,
-                    code.co_name,
-                    lookup_line=False,
-                )
-            )
+            found.append(place(code, frame.f_lineno))
         frame = frame.f_back
     return found[:_MOST_FRAMES][::-1], outermost
