@@ -28,8 +28,6 @@
 #include "transport/stream_write.h"
 #include "transport/transport.h"
 
-#include <string.h>
-
 /* FlStream.run_events of a write pipe.  It becomes readable when its reader is
    gone: _read_ready is in fastloop/_streams.py. */
 static int
@@ -70,25 +68,27 @@ FL_ONE_ARGUMENT(FlStream, pipe_write, "write", "data", write_any)
 static PyObject *
 pipe_repr(FlStream *self)
 {
-    const char *name = strrchr(Py_TYPE(self)->tp_name, '.') + 1;
     bool reads = self->kind == FL_READ_PIPE;
-    if (self->phase == FL_STREAM_CLOSED) {
-        return PyUnicode_FromFormat("<%s closed fd=%d closed>", name,
-                                    self->last_fd);
-    }
     int wanted = fl_stream_wanted(self);
     const char *state = fl_stream_is_closing(self) ? " closing" : "";
     const char *polling = wanted < 0 ? "open"
                           : wanted & (reads ? FL_READABLE : FL_WRITABLE)
                               ? "polling"
                               : "idle";
-    if (reads) {
-        return PyUnicode_FromFormat("<%s%s fd=%d %s>", name, state,
-                                    self->last_fd, polling);
+    PyObject *details;
+    if (self->phase == FL_STREAM_CLOSED) {
+        details = PyUnicode_FromFormat(" closed fd=%d closed", self->last_fd);
     }
-    return PyUnicode_FromFormat(
-        "<%s%s fd=%d %s bufsize=%zu>", name, state, self->last_fd, polling,
-        fl_stream_is_corked(self) ? 0 : self->write_queue.size_bytes);
+    else if (reads) {
+        details =
+            PyUnicode_FromFormat("%s fd=%d %s", state, self->last_fd, polling);
+    }
+    else {
+        details = PyUnicode_FromFormat("%s fd=%d %s bufsize=%zu", state,
+                                       self->last_fd, polling,
+                                       self->write_queue.size_bytes);
+    }
+    return fl_transport_repr((FlTransport *)self, details);
 }
 
 /* --- opening ------------------------------------------------------------- */

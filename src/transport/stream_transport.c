@@ -26,8 +26,6 @@
 #include "transport/stream_write.h"
 #include "transport/transport.h"
 
-#include <string.h>
-
 /* --- operations ---------------------------------------------------------- */
 
 #define STREAM(transport) ((FlStream *)(transport))
@@ -169,19 +167,17 @@ fl_stream_repr(FlTransport *transport)
                                          " closed"};
     FlStream *self = STREAM(transport);
     const char *state = phases[self->phase];
-    /* The class name without its module. */
-    const char *name = strrchr(Py_TYPE(self)->tp_name, '.') + 1;
     int wanted = fl_stream_wanted(self);
     /* The fd is shown after close, too: logs refer to it. */
-    if (wanted < 0) {
-        return PyUnicode_FromFormat("<%s%s fd=%d>", name, state,
-                                    self->last_fd);
-    }
-    return PyUnicode_FromFormat("<%s%s fd=%d read=%s write=<%s, bufsize=%zu>>",
-                                name, state, self->fd,
-                                wanted & FL_READABLE ? "polling" : "idle",
-                                wanted & FL_WRITABLE ? "polling" : "idle",
-                                self->write_queue.size_bytes);
+    PyObject *details =
+        wanted < 0
+            ? PyUnicode_FromFormat("%s fd=%d", state, self->last_fd)
+            : PyUnicode_FromFormat("%s fd=%d read=%s write=<%s, bufsize=%zu>",
+                                   state, self->fd,
+                                   wanted & FL_READABLE ? "polling" : "idle",
+                                   wanted & FL_WRITABLE ? "polling" : "idle",
+                                   stream_buffer_bytes(transport));
+    return fl_transport_repr(transport, details);
 }
 
 /* --- StreamTransport ----------------------------------------------------- */

@@ -229,6 +229,17 @@ fl_transport_report(FlTransport *self, PyObject *protocol, PyObject *exc,
     return code;
 }
 
+PyObject *
+fl_transport_repr(FlTransport *self, PyObject *details)
+{
+    PyObject *name = details == NULL ? NULL : PyType_GetName(Py_TYPE(self));
+    PyObject *text =
+        name == NULL ? NULL : PyUnicode_FromFormat("<%U%U>", name, details);
+    Py_XDECREF(name);
+    Py_XDECREF(details);
+    return text;
+}
+
 void
 fl_transport_warn_unclosed(FlTransport *self)
 {

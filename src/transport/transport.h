@@ -99,6 +99,10 @@ int fl_transport_check_data(PyObject *data, const char *format);
 int fl_transport_report(FlTransport *self, PyObject *protocol, PyObject *exc,
                         const char *message);
 
+/* repr(): the class's name and these details, which it steals.  NULL: making
+   them raised. */
+PyObject *fl_transport_repr(FlTransport *self, PyObject *details);
+
 /* Finalizers call this: asyncio's ResourceWarning. */
 void fl_transport_warn_unclosed(FlTransport *self);
 

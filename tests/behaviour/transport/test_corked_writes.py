@@ -69,6 +69,19 @@ async def test_later_writes_of_a_callback_are_sent_when_it_returns(loop_kind):
             assert seen == [b"1", b"23"]
 
 
+async def test_corked_bytes_count_as_sent():
+    async with served() as (transport, peer):
+
+        def write():
+            transport.write(b"1")
+            transport.write(b"2")
+            assert transport.get_write_buffer_size() == 0
+            assert "bufsize=0" in repr(transport)
+
+        await in_callbacks(write)
+        assert peer.receive(2) == b"12"
+
+
 async def test_header_and_body_are_sent_together_from_the_second_pair_on(
     loop_kind,
 ):

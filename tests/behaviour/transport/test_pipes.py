@@ -171,3 +171,19 @@ async def test_abort_closes_a_full_pipe(loop, tmp_path):
         transport.abort()
         assert await protocol.wait_lost() is None
         assert write.closed
+
+
+async def test_repr_shows_a_name_without_a_dot(loop, tmp_path):
+    read, write = open_pipe(tmp_path)
+    with write:
+        transport, protocol = await loop.connect_read_pipe(Recorder, read)
+        kind = type(transport)
+        name = kind.__name__
+        kind.__name__ = "Renamed"
+        try:
+            assert repr(transport).startswith("<Renamed fd=")
+            transport.close()
+            assert await protocol.wait_lost() is None
+            assert repr(transport).startswith("<Renamed closed")
+        finally:
+            kind.__name__ = name

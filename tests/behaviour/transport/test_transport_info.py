@@ -276,6 +276,18 @@ async def test_repr_shows_the_state(transport_pair):
 
 
 @every_kind
+async def test_repr_shows_a_name_without_a_dot(transport_pair):
+    c = await transport_pair()
+    kind = type(c.transport)
+    name = kind.__name__
+    kind.__name__ = "Renamed"
+    try:
+        assert repr(c.transport).startswith("<Renamed fd=")
+    finally:
+        kind.__name__ = name
+
+
+@every_kind
 async def test_transports_are_not_made_by_hand(transport_pair):
     """Nobody gets a transport in a half-made state."""
     c = await transport_pair()
