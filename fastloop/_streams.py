@@ -153,8 +153,10 @@ def end_read_pipe(transport: Any) -> None:
     ``eof_received`` is called by the loop, and cannot keep the pipe open.
     """
     _log_closed_by_peer(transport)
-    transport._loop.call_soon(transport.get_protocol().eof_received)
-    transport.close()
+    try:
+        transport._loop.call_soon(transport.get_protocol().eof_received)
+    finally:  # or the event comes again: a protocol may lack the method
+        transport.close()
 
 
 def _end_write_pipe(self: Any) -> None:

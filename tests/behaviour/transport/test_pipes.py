@@ -11,6 +11,7 @@ import threading
 
 import pytest
 from net_helpers import Recorder, iterations
+from patience import PATIENCE
 
 
 def open_pipe(tmp_path):
@@ -187,3 +188,26 @@ async def test_repr_shows_a_name_without_a_dot(loop, tmp_path):
             assert repr(transport).startswith("<Renamed closed")
         finally:
             kind.__name__ = name
+
+
+@pytest.mark.reports
+@pytest.mark.parametrize("loop_kind", ["fastloop"], indirect=True)
+async def test_a_protocol_without_eof_received_ends_at_eof(
+    loop, tmp_path, reports
+):
+    """It is reported once.  asyncio does not call connection_lost then."""
+
+    class Bare:
+        def connection_made(self, transport):
+            self.lost = loop.create_future()
+
+        def connection_lost(self, exc):
+            self.lost.set_result(exc)
+
+    read, write = open_pipe(tmp_path)
+    transport, protocol = await loop.connect_read_pipe(Bare, read)
+    write.close()
+    assert await asyncio.wait_for(protocol.lost, PATIENCE) is None
+    assert transport.is_closing()
+    (report,) = reports
+    assert isinstance(report["exception"], AttributeError)
