@@ -574,7 +574,6 @@ def open_pipe(
     pipe: Any,
     writes: bool,
     watched: bool,
-    shared: bool,
     protocol: BaseProtocol,
     waiter: Future[None] | None,
     extra: _Extra | None,

@@ -14,7 +14,7 @@ import socket
 import stat
 import sys
 import weakref
-from asyncio import base_subprocess, constants, sslproto
+from asyncio import constants, sslproto
 from asyncio.trsock import TransportSocket
 from contextvars import ContextVar
 
@@ -287,10 +287,8 @@ class Connections(_private.LoopPart):  # type: ignore[misc]
         os.set_blocking(pipe.fileno(), False)
         known = {} if extra is None else extra
         known["pipe"] = pipe
-        # Only asyncio has the pipe of a subprocess.
-        shared = type(protocol) is not base_subprocess.WriteSubprocessPipeProto
         return _core.open_pipe(
-            self, pipe, writes, watched, shared, protocol, waiter, known
+            self, pipe, writes, watched, protocol, waiter, known
         )
 
     # -- datagrams ------------------------------------------------------------

@@ -13,8 +13,8 @@
       for readable events until it is LOST.
    4. The fd may have other users: add_reader, or a second transport for the
       other direction of a terminal (stream_fd.c).
-   5. Only a subprocess's pipe is corked.  The application has any other pipe,
-      and may write to it directly. */
+   5. No pipe is corked.  The application can get each one, a subprocess's too
+      (get_extra_info), and may write to it directly. */
 #include "transport/pipe.h"
 
 #include "core/fd_set.h"
@@ -94,23 +94,21 @@ pipe_repr(FlStream *self)
 /* --- opening ------------------------------------------------------------- */
 
 static const char open_pipe_doc[] =
-    "open_pipe(loop, pipe, writes, watched, shared, protocol, waiter, extra,\n"
-    "          /)\n--\n\n"
+    "open_pipe(loop, pipe, writes, watched, protocol, waiter, extra, /)\n"
+    "--\n\n"
     "Create a WritePipeTransport, or else a ReadPipeTransport, on a\n"
     "non-blocking pipe.\n\n"
     "The transport owns the pipe from now on.  watched: the pipe becomes\n"
-    "readable when its reader is gone.  shared: code other than asyncio's\n"
-    "may write to it.  waiter and extra may be None.";
+    "readable when its reader is gone.  waiter and extra may be None.";
 
 static PyObject *
 open_pipe(PyObject *module, PyObject *args)
 {
     FlState *state = fl_state_get(module);
     PyObject *loop, *pipe, *protocol, *waiter, *extra;
-    int writes, watched, shared;
-    if (!PyArg_ParseTuple(args, "O!OpppOOO:open_pipe", state->loop_type, &loop,
-                          &pipe, &writes, &watched, &shared, &protocol,
-                          &waiter, &extra)
+    int writes, watched;
+    if (!PyArg_ParseTuple(args, "O!OppOOO:open_pipe", state->loop_type, &loop,
+                          &pipe, &writes, &watched, &protocol, &waiter, &extra)
         || fl_loop_check_open(FL_LOOP(loop)) < 0)
     {
         return NULL;
@@ -120,7 +118,6 @@ open_pipe(PyObject *module, PyObject *args)
         .kind = writes ? FL_WRITE_PIPE : FL_READ_PIPE,
         .run_events = writes ? write_events : NULL,
         .sock = pipe,
-        .sock_private = !shared,
         .unwatched = writes && !watched,
         .fd = PyObject_AsFileDescriptor(pipe),
         .protocol = protocol,

@@ -93,6 +93,28 @@ async def test_subprocess_input_follows_earlier_writes():
 
 
 @pytest.mark.usefixtures("child_watcher")
+@pytest.mark.parametrize("found_by", ["pipe", "subprocess"])
+async def test_direct_writes_to_a_subprocess_follow_earlier_writes(found_by):
+    child = await asyncio.create_subprocess_exec(
+        "/bin/cat",
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert child.stdin is not None and child.stdout is not None
+    transport: Any = child._transport  # type: ignore[attr-defined]
+    if found_by == "pipe":
+        file = child.stdin.get_extra_info("pipe")
+    else:
+        file = transport.get_extra_info("subprocess").stdin
+    for data in (b"1", b"2", b"3"):
+        child.stdin.write(data)
+    os.write(file.fileno(), b"4")
+    child.stdin.close()
+    assert await child.stdout.read() == b"1234"
+    assert await child.wait() == 0
+
+
+@pytest.mark.usefixtures("child_watcher")
 @pytest.mark.parametrize("how", ["send_signal", "terminate", "kill"])
 async def test_subprocess_signals_follow_earlier_writes(how):
     child = await asyncio.create_subprocess_exec(
