@@ -340,13 +340,16 @@ write_payload(FlStream *self, const Payload *payload)
     }
     record_write(self);
     bool corks = may_cork(self, size);
-    bool blocked = flush_before_write(self, corks);
+    /* First: it may run Python that writes, or that lets the loop's thread end
+       the stream.  A failure is one of the send. */
+    code = fl_stream_check_fd(self);
+    bool blocked =
+        self->phase < FL_STREAM_LOST && flush_before_write(self, corks);
     if (self->phase >= FL_STREAM_LOST) {
-        return 0; /* the flush has failed */
+        return 0; /* the flush may have failed, too */
     }
     if (!blocked && !corks) { /* nothing is queued: send it directly */
         struct iovec vector = {(char *)payload->data, size};
-        code = fl_stream_check_fd(self);
         if (code == 0) {
             code = send_vectors(self, &vector, 1, &sent);
         }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 import gc
 import os
 import socket
@@ -295,4 +296,39 @@ async def test_a_socket_that_sets_a_protocol_in_recv(
     if transport.get_protocol() is second:
         assert second.data == b"data"
         assert stream or not first.data
+    await link.close()
+
+
+@only_fastloop
+async def test_a_socket_that_writes_in_fileno_while_its_transport_writes(
+    loop: asyncio.AbstractEventLoop,
+) -> None:
+    """The kernel has no room for the inner write, and then has some.
+
+    asyncio asks no socket.
+    """
+    link = _Link(loop)
+    link.near = _AskedSocket(fileno=link.near.detach())
+    transport = await link.open(Recorder())
+    await iterations()
+    times = []
+
+    def asked() -> None:
+        times.append(1)
+        if len(times) > 1:
+            return
+        filled = 0
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                filled += link.near.send(bytes(4096))
+        transport.write(b"inner")
+        while filled:
+            filled -= len(link.far.recv(filled))
+
+    link.near.ask_by(asked)
+    data = b"outer" * (BIG // 5)
+    transport.write(data)
+    assert times
+    receiving = link.receive(5 + len(data))
+    assert await asyncio.wait_for(receiving, PATIENCE) == b"inner" + data
     await link.close()
