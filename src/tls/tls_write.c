@@ -12,7 +12,8 @@
    4. Bytes leave in the order in which their write calls began, even if one
       write begins inside another (connection.h, "No nested engine calls").
       The rest of the outer write goes to the front of the backlog, before what
-      the inner one has appended. */
+      the inner one has appended.  The exception is writelines: its pieces are
+      queued when its iterator has ended, after what that wrote. */
 #include "tls/tls_write.h"
 
 #include "core/loop.h"

@@ -519,7 +519,11 @@ fl_stream_writelines(FlStream *self, PyObject *lines)
     int code = 0;
     if (PyList_GET_SIZE(list) > 0) {
         Py_BEGIN_CRITICAL_SECTION(self);
-        code = fl_stream_count_lost_write(self);
+        /* Again: the iterator may have called write_eof(). */
+        code = check_writable(self, "writelines");
+        if (code == 0) {
+            code = fl_stream_count_lost_write(self);
+        }
         if (code == 0) {
             code = write_list(self, list);
         }

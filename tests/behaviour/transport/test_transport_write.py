@@ -203,6 +203,22 @@ async def test_writelines_of_a_generator(transport_pair):
     assert await c.peer.recv_exactly(10) == b"0123456789"
 
 
+@pytest.mark.parametrize("loop_kind", ["fastloop"], indirect=True)
+@every_kind
+async def test_writelines_of_a_generator_that_ends_the_writing(transport_pair):
+    """asyncio from 3.12 on writes, and loses the connection."""
+    c = await transport_pair()
+
+    def lines():
+        yield b"1"
+        c.transport.write_eof()
+        yield b"2"
+
+    with pytest.raises(RuntimeError, match=r"after write_eof\(\)"):
+        c.transport.writelines(lines())
+    assert await c.peer.recv() == b""
+
+
 @pytest.mark.parametrize("nothing", [[], ()], ids=["list", "tuple"])
 @every_kind
 async def test_writelines_of_nothing(transport_pair, nothing):
