@@ -89,7 +89,10 @@ fl_fd_is_used(const FlLoop *loop, int fd)
         return is_used;
     }
     fl_fd_table_lock(table);
-    is_used = fl_registration_at(table, fd) != NULL;
+    /* A persistent registration without a callback is idle. */
+    const FlUserFd *user_fd = fl_user_fd_at(loop, fd);
+    is_used = user_fd != NULL ? fl_user_fd_wanted(user_fd) != 0
+                              : fl_registration_at(table, fd) != NULL;
     fl_fd_table_unlock(table);
     return is_used;
 }

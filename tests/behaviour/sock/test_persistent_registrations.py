@@ -19,6 +19,7 @@ import sys
 import pytest
 from net_helpers import (
     MIB,
+    Recorder,
     digest,
     fill_socket,
     iterations,
@@ -413,6 +414,26 @@ async def test_what_a_closed_socket_leaves_behind(loop, tcp):
         right.send(b"x")
         await readable
         loop.remove_reader(left)
+
+
+async def test_a_pipe_gets_the_fd_of_a_closed_socket(loop, tcp):
+    """It needs no duplicate: the registration left there is idle."""
+    near, far = tcp()
+    left, right = socket.socketpair()
+    await exchange(loop, near, far)
+    with right:
+        fd = near.fileno()
+        near.close()
+        left = moved_to(fd, left)
+        with right.dup() as dup:
+            free = dup.fileno()
+        protocol = Recorder()
+        await loop.connect_read_pipe(lambda: protocol, left)
+        with right.dup() as dup:
+            assert dup.fileno() == free
+        right.send(b"data")
+        assert await protocol.wait_data(4) == b"data"
+    assert await protocol.wait_lost() is None
 
 
 async def test_nobody_reads_for_a_while(loop, tcp):
