@@ -127,7 +127,7 @@ class SocketCalls:
         name, and the same as ``sock_recv``.  Implements asyncio's
         ``loop.sock_connect()``.
         """
-        if not _core.is_literal(address):
+        if not _core.is_literal(sock.family, address):
             await _finish(sock, super().sock_connect(sock, address))  # type: ignore[misc]
             return
         call = _core.sock_connect(self, sock, address)

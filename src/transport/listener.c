@@ -464,14 +464,18 @@ open_stream(PyObject *module, PyObject *args)
 }
 
 static const char is_literal_doc[] =
-    "is_literal(address, /)\n--\n\n"
-    "Return True if an address needs no resolver: (numeric host, port), or\n"
-    "for IPv6 (numeric host, port, flow info, scope ID).";
+    "is_literal(family, address, /)\n--\n\n"
+    "Return True if an address of this family needs no resolver: (numeric\n"
+    "host, port), or for AF_INET6 (numeric host, port, flow info, scope ID).";
 
 static PyObject *
-is_literal(PyObject *Py_UNUSED(module), PyObject *address)
+is_literal(PyObject *Py_UNUSED(module), PyObject *args)
 {
-    return PyBool_FromLong(fl_address_is_literal(address));
+    int family;
+    PyObject *address;
+    return PyArg_ParseTuple(args, "iO:is_literal", &family, &address)
+               ? PyBool_FromLong(fl_address_is_literal(family, address))
+               : NULL;
 }
 
 static const char check_no_transport_doc[] =
@@ -496,7 +500,7 @@ static PyMethodDef functions[] = {
     {"start_accepting", start_accepting, METH_VARARGS, start_accepting_doc},
     {"resume_accepting", resume_accepting, METH_O, resume_accepting_doc},
     {"open_stream", open_stream, METH_VARARGS, open_stream_doc},
-    {"is_literal", is_literal, METH_O, is_literal_doc},
+    {"is_literal", is_literal, METH_VARARGS, is_literal_doc},
     {"check_no_transport", check_no_transport, METH_VARARGS,
      check_no_transport_doc},
     {NULL, NULL, 0, NULL},

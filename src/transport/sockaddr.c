@@ -174,13 +174,11 @@ fl_address_parse(FlAddress *address, PyObject *object, int family)
 }
 
 bool
-fl_address_is_literal(PyObject *object)
+fl_address_is_literal(int family, PyObject *object)
 {
     struct sockaddr_storage name; /* only whether it parses counts */
     /* asyncio's resolver returns four items for IPv6, so a shorter tuple still
        has to be resolved. */
-    int family = PyTuple_CheckExact(object) && PyTuple_GET_SIZE(object) == 4
-                     ? AF_INET6
-                     : AF_INET;
-    return parse_tuple(object, family, &name) > 0;
+    return parse_tuple(object, family, &name) > 0
+           && PyTuple_GET_SIZE(object) == (family == AF_INET6 ? 4 : 2);
 }

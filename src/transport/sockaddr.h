@@ -48,11 +48,11 @@ typedef struct {
     socklen_t size;
 } FlAddress;
 
-/* True if an object is an IPv4 or IPv6 address in the form that asyncio's
-   resolver returns: (numeric host, port), or for IPv6 (numeric host, port,
-   flow info, scope ID).  fl_address_parse accepts such an object.  Never
-   fails. */
-bool fl_address_is_literal(PyObject *object);
+/* True if an object is an address of this family, AF_INET or AF_INET6, in the
+   form that asyncio's resolver returns: (numeric host, port), or for AF_INET6
+   (numeric host, port, flow info, scope ID).  fl_address_parse accepts such an
+   object.  Never fails. */
+bool fl_address_is_literal(int family, PyObject *object);
 
 /* Replace the cached address.  Takes a new reference to the object. */
 void fl_address_store(FlAddress *address, PyObject *object,

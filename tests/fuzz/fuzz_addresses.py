@@ -37,6 +37,8 @@ LITERALS = (
 PORTS = (0, 1, 80, 65535, 65536, -1, 1 << 70, "80", "", "x", b"80", None)
 PORTS += (True, 1.0, "0x50", "-1")
 NUMERIC = socket.AI_NUMERICHOST
+#: By the length of a literal address.
+FAMILIES = {2: socket.AF_INET, 4: socket.AF_INET6}
 #: asyncio reads the tuple itself, which a subclass may answer otherwise.
 TUPLES = (tuple, tuple, tuple, tuple, list, type("Own", (tuple,), {}))
 
@@ -133,7 +135,7 @@ class Target:
         full = address(tape, name, port)
         note("is_literal", full)
         wanted = self.is_literal(full)
-        if _core.is_literal(full):
+        if _core.is_literal(FAMILIES.get(len(full), 0), full):
             check(wanted, "is no literal", full)
         elif wanted:  # the socket takes the rest of a number that is too large
             check(not all(0 <= one < 1 << 32 for one in full[1:]), full)
@@ -141,7 +143,7 @@ class Target:
     @staticmethod
     def is_literal(full: Any) -> bool:
         """Whether a socket takes it without a resolver."""
-        family = {2: socket.AF_INET, 4: socket.AF_INET6}.get(len(full))
+        family = FAMILIES.get(len(full))
         if type(full) is not tuple or type(full[0]) is not str or not family:
             return False
         if not all(type(one) is int for one in full[1:]):
@@ -167,7 +169,9 @@ class Target:
             if not inside.is_loopback:
                 return
         except Exception:
-            if isinstance(name, str | bytes) and not _core.is_literal(full):
+            if isinstance(name, str | bytes) and not _core.is_literal(
+                family, full
+            ):
                 return
         note("send", full)
         while not isinstance(outcome(drain.recv, 9), tuple):

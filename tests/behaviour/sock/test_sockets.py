@@ -50,6 +50,21 @@ async def test_a_refusal_names_the_address_with_flow_and_scope(
             assert str(address) in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("family", "address"),
+    [
+        (socket.AF_INET, ("::1", 9)),
+        (socket.AF_INET, ("::1", 9, 0, 0)),
+        (socket.AF_INET6, ("127.0.0.1", 9)),
+    ],
+)
+async def test_an_address_of_another_family_is_refused(loop, family, address):
+    with socket.socket(family) as near:
+        near.setblocking(False)
+        with pytest.raises(socket.gaierror):
+            await loop.sock_connect(near, address)
+
+
 async def test_a_connected_socket_is_no_longer_registered(loop):
     """Its fd is free for a reader and a writer, and for a transport."""
     with listening_socket() as listener:
