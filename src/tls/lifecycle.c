@@ -27,6 +27,7 @@
 #include "py/call.h"
 #include "py/compat.h"
 #include "py/errors.h"
+#include "py/field.h"
 #include "py/state.h"
 #include "tls/connection.h"
 #include "tls/engine.h"
@@ -285,7 +286,7 @@ fl_tls_connection_made(FlTls *self, PyObject *raw)
     if (self->phase == FL_TLS_LOST) {
         Py_RETURN_NONE; /* start_tls had queued this call when the end came */
     }
-    Py_XSETREF(self->raw, Py_NewRef(raw));
+    fl_field_set(self, &self->raw, raw);
     self->raw_is_stream = Py_IS_TYPE(raw, self->state->stream_type);
     self->phase = FL_TLS_HANDSHAKE;
     /* The timer first: the peer may never answer. */
@@ -531,14 +532,11 @@ end_connection(FlTls *self, PyObject *exc)
                         || self->app_state == FL_TLS_APP_EOF);
     /* The fields are set before any call, which may run a finalizer that looks
        at them. */
-    PyObject *raw = self->raw;
-    PyObject *protocol = self->protocol;
+    PyObject *protocol = fl_field_get(self, &self->protocol);
     FlTlsTransport *transport = self->transport;
     self->phase = FL_TLS_LOST;
     self->app_state = FL_TLS_APP_LOST;
     self->writes_after_loss++; /* as asyncio's _conn_lost */
-    self->raw = NULL;
-    self->protocol = NULL;
     self->native = NULL;
     self->transport = NULL;
     if (transport != NULL) {
@@ -546,7 +544,8 @@ end_connection(FlTls *self, PyObject *exc)
     }
     drop_records(self);
     Py_CLEAR(self->buffer);
-    Py_XDECREF(raw);
+    fl_field_set(self, &self->protocol, NULL);
+    fl_field_set(self, &self->raw, NULL);
     Py_XDECREF(transport);
     int code = fl_tls_call(self, self->state->names.connection_lost,
                            was_made ? protocol : Py_None, exc);

@@ -12,6 +12,7 @@
 
 #include "py/call.h"
 #include "py/errors.h"
+#include "py/field.h"
 #include "tls/connection.h"
 #include "tls/lifecycle.h"
 #include "tls/tls_read.h"
@@ -50,9 +51,10 @@ tls_is_closing(FlTransport *transport)
 {
     FlTlsTransport *self = (FlTlsTransport *)transport;
 #if FL_TLS_CLOSES_WITH_RAW
-    PyObject *raw = self->connection->raw;
-    if (!self->closed && raw != NULL) {
-        Py_INCREF(raw);
+    PyObject *raw =
+        self->closed ? NULL
+                     : fl_field_get(self->connection, &self->connection->raw);
+    if (raw != NULL) {
         int closing = fl_call_truth(raw, self->state->names.is_closing);
         Py_DECREF(raw);
         return closing;
@@ -90,7 +92,7 @@ fl_tls_set_protocol(FlTls *connection, PyObject *protocol)
     {
         return -1;
     }
-    Py_XSETREF(connection->protocol, Py_NewRef(protocol));
+    fl_field_set(connection, &connection->protocol, protocol);
     return 0;
 }
 
@@ -101,9 +103,9 @@ tls_set_protocol(FlTransport *self, PyObject *protocol)
 }
 
 static PyObject *
-tls_protocol(const FlTransport *self)
+tls_protocol(FlTransport *self)
 {
-    return TLS(self)->protocol;
+    return fl_field_get(TLS(self), &TLS(self)->protocol);
 }
 
 /* Looks in the dict, then asks the raw transport. */
@@ -120,10 +122,10 @@ tls_get_extra(FlTransport *transport, PyObject *name, PyObject *fallback)
     if (code != 0) {
         return found;
     }
-    if (self->raw == NULL) {
+    PyObject *raw = fl_field_get(self, &self->raw);
+    if (raw == NULL) {
         return Py_NewRef(fallback);
     }
-    PyObject *raw = Py_NewRef(self->raw);
     found = PyObject_CallMethodObjArgs(raw, self->state->names.get_extra_info,
                                        name, fallback, NULL);
     Py_DECREF(raw);

@@ -20,6 +20,7 @@
 #include "py/call.h"
 #include "py/compat.h"
 #include "py/errors.h"
+#include "py/field.h"
 #include "py/state.h"
 #include "tls/engine.h"
 #include "tls/connection.h"
@@ -71,8 +72,8 @@ fl_tls_control_writing(FlTls *self)
     }
     transport->protocol_paused = pauses;
     self->paused_before_tls = false;
-    PyObject *reported = (PyObject *)self;
-    return fl_flow_call((FlTransport *)transport, self->protocol, &reported,
+    return fl_flow_call((FlTransport *)transport,
+                        fl_field_get(self, &self->protocol), (PyObject *)self,
                         pauses);
 }
 

@@ -26,6 +26,7 @@
 #include "core/metrics.h"
 #include "py/compat.h"
 #include "py/errors.h"
+#include "py/field.h"
 #include "transport/datagram.h"
 #include "transport/messages.h"
 #include "transport/sockaddr.h"
@@ -174,7 +175,7 @@ can_deliver(const FlDatagram *self)
 static int
 deliver_one(FlDatagram *self)
 {
-    PyObject *protocol = Py_NewRef(self->stream.protocol);
+    PyObject *protocol = fl_field_get(self, &self->stream.protocol);
     /* Taken out before the call: a nested delivery must not see them. */
     PyObject *data = self->received[self->received_head++];
     PyObject *sender = self->received[self->received_head++];

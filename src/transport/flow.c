@@ -5,8 +5,8 @@
       queue is down to the low-water mark.
    2. The protocol may close, abort or write in either call.  So each is the
       last thing its caller does, or the caller checks the phase again.
-   3. The critical section covers the test and the flag, and not the call:
-      CPython would release it there. */
+   3. The critical section covers the test, the flag and the reference to the
+      protocol, and not the call: CPython would release it there. */
 #include "transport/flow.h"
 
 #include "py/call.h"
@@ -15,7 +15,7 @@
 #include "transport/stream.h"
 
 int
-fl_flow_call(FlTransport *self, PyObject *protocol, PyObject *const *reported,
+fl_flow_call(FlTransport *self, PyObject *protocol, PyObject *reported,
              bool pause)
 {
     FlNames *names = &self->state->names;
@@ -25,6 +25,7 @@ fl_flow_call(FlTransport *self, PyObject *protocol, PyObject *const *reported,
     Py_INCREF(self); /* the method may end the connection */
     int code = fl_call_method(
         protocol, pause ? names->pause_writing : names->resume_writing, NULL);
+    Py_DECREF(protocol);
     bool reports = code < 0 && !fl_error_leaves_loop();
     if (reports && self->loop == NULL) {
         /* The method ended the stream, for want of memory at once. */
@@ -33,7 +34,7 @@ fl_flow_call(FlTransport *self, PyObject *protocol, PyObject *const *reported,
     }
     else if (reports) {
         PyObject *exc = PyErr_GetRaisedException();
-        code = fl_transport_report(self, *reported, exc,
+        code = fl_transport_report(self, reported, exc,
                                    pause ? "protocol.pause_writing() failed"
                                          : "protocol.resume_writing() failed");
         Py_DECREF(exc);
@@ -42,38 +43,37 @@ fl_flow_call(FlTransport *self, PyObject *protocol, PyObject *const *reported,
     return code;
 }
 
-static int
-call_protocol(FlStream *self, bool pause)
-{
-    return fl_flow_call((FlTransport *)self, self->protocol, &self->protocol,
-                        pause);
-}
-
 int
 fl_stream_maybe_pause(FlStream *self)
 {
-    bool pauses;
+    PyObject *protocol = NULL;
     Py_BEGIN_CRITICAL_SECTION(self);
-    pauses = !self->protocol_paused
-             && self->write_queue.size_bytes > self->high_water_bytes;
-    if (pauses) {
+    if (!self->protocol_paused
+        && self->write_queue.size_bytes > self->high_water_bytes)
+    {
         self->protocol_paused = true;
+        protocol = Py_XNewRef(self->protocol);
     }
     Py_END_CRITICAL_SECTION();
-    return pauses ? call_protocol(self, true) : 0;
+    return protocol == NULL
+               ? 0
+               : fl_flow_call((FlTransport *)self, protocol, NULL, true);
 }
 
 int
 fl_stream_maybe_resume(FlStream *self)
 {
-    bool resumes;
+    PyObject *protocol = NULL;
     Py_BEGIN_CRITICAL_SECTION(self);
     fl_stream_meter_queue(self);
-    resumes = self->protocol_paused
-              && self->write_queue.size_bytes <= self->low_water_bytes;
-    if (resumes) {
+    if (self->protocol_paused
+        && self->write_queue.size_bytes <= self->low_water_bytes)
+    {
         self->protocol_paused = false;
+        protocol = Py_XNewRef(self->protocol);
     }
     Py_END_CRITICAL_SECTION();
-    return resumes ? call_protocol(self, false) : 0;
+    return protocol == NULL
+               ? 0
+               : fl_flow_call((FlTransport *)self, protocol, NULL, false);
 }

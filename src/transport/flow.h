@@ -16,10 +16,10 @@ int fl_stream_maybe_pause(FlStream *self);
 int fl_stream_maybe_resume(FlStream *self);
 
 /* Call the protocol's pause_writing or resume_writing; do nothing if protocol
-   is NULL.  A report of an exception names *reported as the protocol, as
-   asyncio's does.  It is read after the call, which may set another protocol.
-   0, or -1 with an exception that ends the run. */
-int fl_flow_call(FlTransport *self, PyObject *protocol,
-                 PyObject *const *reported, bool pause);
+   is NULL.  Steals protocol.  A report of an exception names `reported` as the
+   protocol, as asyncio's does; NULL: the one that the transport has after the
+   call.  0, or -1 with an exception that ends the run. */
+int fl_flow_call(FlTransport *self, PyObject *protocol, PyObject *reported,
+                 bool pause);
 
 #endif

@@ -7,6 +7,7 @@
 #include "py/call.h"
 #include "py/compat.h"
 #include "py/context.h"
+#include "py/field.h"
 #include "py/state.h"
 #include "transport/native_protocol.h"
 #include "transport/write_queue.h"
@@ -102,7 +103,7 @@ fl_stream_set_protocol(FlStream *self, PyObject *protocol)
     self->read_halvings = 0; /* the old protocol was the slow one */
     /* asyncio's pipes call data_received, whatever the protocol is. */
     self->buffered &= self->kind == FL_SOCKET;
-    Py_XSETREF(self->protocol, Py_NewRef(protocol));
+    fl_field_set(self, &self->protocol, protocol);
     return 0;
 }
 

@@ -20,10 +20,10 @@
    object owns the fd and `fd` only names it.
 
    Threads: events and connection_made run in the loop's thread.  With a GIL
-   any thread that holds it may call the rest.  Without one the write queue
-   and the phase change inside the stream's critical section, and transport.c
-   queues other threads' close, abort, pause_reading and resume_reading to the
-   loop.
+   any thread that holds it may call the rest.  Without one the write queue,
+   sock, protocol, extra and loop change inside the stream's critical section,
+   the phase is atomic, and transport.c queues other threads' close, abort,
+   pause_reading and resume_reading to the loop.
 
    Errors: an open that fails raises, and the descriptor stays the caller's.  A
    later failure ends in connection_lost(exc).  Each function leaves the stream

@@ -23,6 +23,7 @@
 #include "py/call.h"
 #include "py/compat.h"
 #include "py/errors.h"
+#include "py/field.h"
 #include "py/state.h"
 #include "transport/extra_info.h"
 #include "transport/stream.h"
@@ -131,15 +132,12 @@ fl_stream_finish(FlStream *self)
     exc = code < 0 ? PyErr_GetRaisedException() : NULL;
     fl_write_queue_clear(&self->write_queue);
     fl_stream_meter_queue(self);
-    Py_CLEAR(self->protocol);
+    fl_field_set(self, &self->protocol, NULL);
     Py_CLEAR(self->waiter);
     drop_loop_reference(self);
     PyObject *loop = (PyObject *)self->loop;
     /* Other threads read it in was_queued in transport.c. */
-    Py_BEGIN_CRITICAL_SECTION(self);
-    self->loop = NULL;
-    Py_END_CRITICAL_SECTION();
-    Py_XDECREF(loop);
+    fl_field_set(self, (PyObject **)&self->loop, NULL);
     Py_DECREF(self);
     return fl_error_keep_first(exc, 0, NULL);
 }
@@ -194,7 +192,7 @@ run_connection_lost(FlLoop *loop, PyObject *subject, PyObject *argument)
     if (argument != Py_None && fl_stream_is_connection(self)) {
         FL_METER(loop, connections_lost, 1);
     }
-    PyObject *protocol = Py_NewRef(self->protocol);
+    PyObject *protocol = fl_field_get(self, &self->protocol);
     if (fl_call_method(protocol, name, argument) < 0) {
         code = fl_loop_report_call(loop, protocol, name, argument,
                                    self->queued_by);

@@ -29,8 +29,7 @@ fl_stream_fatal_exception(FlStream *self, PyObject *exc, const char *message)
     bool silent = self->kind != FL_READ_PIPE
                   && PyErr_GivenExceptionMatches(exc, PyExc_OSError);
     if (self->loop != NULL && !silent) {
-        code = fl_transport_report((FlTransport *)self, self->protocol, exc,
-                                   message);
+        code = fl_transport_report((FlTransport *)self, NULL, exc, message);
     }
     if (code == 0) {
         fl_stream_force_close(self, exc);

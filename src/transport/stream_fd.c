@@ -23,6 +23,7 @@
 #include "loop/user_fd.h"
 #include "py/compat.h"
 #include "py/errors.h"
+#include "py/field.h"
 #include "transport/extra_info.h"
 #include "transport/stream.h"
 #include "transport/stream_close.h"
@@ -55,7 +56,7 @@ int
 fl_stream_query_fd(FlStream *self)
 {
     /* Owned, because fileno() may end the stream. */
-    return query_socket(self, Py_XNewRef(self->sock));
+    return query_socket(self, fl_field_get(self, &self->sock));
 }
 
 void
@@ -72,15 +73,8 @@ bool
 fl_stream_has_fd(FlOpenTransport *owned)
 {
     FlStream *self = FL_LIST_ENTRY(&owned->link, FlStream, owned.link);
-    PyObject *sock;
-    if (self->kind != FL_SOCKET) {
-        return false;
-    }
-    /* Without a GIL the loop's thread may close it meanwhile. */
-    Py_BEGIN_CRITICAL_SECTION(self);
-    sock = Py_XNewRef(self->sock);
-    Py_END_CRITICAL_SECTION();
-    return query_socket(self, sock) == 0;
+    return self->kind == FL_SOCKET
+           && query_socket(self, fl_field_get(self, &self->sock)) == 0;
 }
 
 /* 0 or a negative errno. */

@@ -17,6 +17,7 @@
 #include "py/call.h"
 #include "py/compat.h"
 #include "py/errors.h"
+#include "py/field.h"
 #include "py/state.h"
 #include "transport/native_protocol.h"
 #include "transport/sockaddr.h"
@@ -89,7 +90,7 @@ run_connection_made(FlLoop *loop, PyObject *subject, PyObject *argument)
         fl_stream_set_phase(self, FL_STREAM_OPEN);
     }
     PyObject *exc = NULL;
-    PyObject *protocol = Py_NewRef(self->protocol);
+    PyObject *protocol = fl_field_get(self, &self->protocol);
     if (self->native != NULL && self->native->before_connection_made != NULL) {
         self->native->before_connection_made(self->state, protocol);
     }

@@ -33,6 +33,7 @@
 #include "py/call.h"
 #include "py/compat.h"
 #include "py/errors.h"
+#include "py/field.h"
 #include "transport/native_protocol.h"
 #include "transport/stream.h"
 #include "transport/stream_error.h"
@@ -177,7 +178,7 @@ deliver_eof(FlStream *self)
         && fl_stream_log(self, "received EOF") < 0) {
         return fl_stream_fatal(self, "Fatal error: EOF could not be logged.");
     }
-    PyObject *protocol = Py_NewRef(self->protocol);
+    PyObject *protocol = fl_field_get(self, &self->protocol);
     int keep_open =
         fl_protocol_eof_received(self->state, protocol, self->native);
     Py_DECREF(protocol);
@@ -414,7 +415,7 @@ fl_stream_read_ready(FlStream *self)
         ReadResult result = {0, false, false};
         /* Owned: a callback may call set_protocol.  Looked up in each round
            for the same reason. */
-        PyObject *protocol = Py_NewRef(self->protocol);
+        PyObject *protocol = fl_field_get(self, &self->protocol);
         code = self->native != NULL ? receive_native(self, protocol, &result)
                : self->buffered     ? read_into(self, protocol, &result)
                                     : read_bytes(self, protocol, &result);

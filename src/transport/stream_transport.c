@@ -17,6 +17,7 @@
 #include "core/loop.h"
 #include "py/call.h"
 #include "py/errors.h"
+#include "py/field.h"
 #include "transport/datagram_read.h"
 #include "transport/extra_info.h"
 #include "transport/flow.h"
@@ -122,9 +123,9 @@ stream_set_protocol(FlTransport *self, PyObject *protocol)
 }
 
 static PyObject *
-stream_protocol(const FlTransport *self)
+stream_protocol(FlTransport *self)
 {
-    return ((const FlStream *)self)->protocol;
+    return fl_field_get(self, &STREAM(self)->protocol);
 }
 
 static size_t

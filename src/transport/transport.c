@@ -13,6 +13,7 @@
 #include "core/report.h"
 #include "py/call.h"
 #include "py/errors.h"
+#include "py/field.h"
 
 /* --- threads ------------------------------------------------------------- */
 
@@ -46,12 +47,8 @@ was_queued(FlTransport *self, PyObject *method, PyObject **result)
     (void)result;
     return false;
 #else
-    PyObject *loop;
-    /* The loop's thread may be clearing self->loop: see fl_stream_finish.
-       Both use a critical section, so the reference taken here is valid. */
-    Py_BEGIN_CRITICAL_SECTION(self);
-    loop = Py_XNewRef((PyObject *)self->loop);
-    Py_END_CRITICAL_SECTION();
+    /* The loop's thread may be clearing self->loop: see fl_stream_finish. */
+    PyObject *loop = fl_field_get(self, (PyObject **)&self->loop);
     bool elsewhere = fl_transport_on_other_thread((FlLoop *)loop);
     if (elsewhere) {
         *result = fl_transport_queue_to_loop((FlLoop *)loop, (PyObject *)self,
@@ -110,7 +107,7 @@ static PyObject *
 get_protocol(FlTransport *self, PyObject *Py_UNUSED(ignored))
 {
     PyObject *protocol = self->ops->protocol(self);
-    return Py_NewRef(protocol == NULL ? Py_None : protocol);
+    return protocol == NULL ? Py_NewRef(Py_None) : protocol;
 }
 
 static PyObject *
@@ -210,7 +207,8 @@ fl_transport_report(FlTransport *self, PyObject *protocol, PyObject *exc,
     FlLoop *loop = (FlLoop *)Py_NewRef((PyObject *)self->loop);
     /* N: owned before the dict is made, which may run a finalizer that sets
        another protocol. */
-    PyObject *owned = Py_NewRef(protocol == NULL ? Py_None : protocol);
+    PyObject *owned =
+        protocol == NULL ? get_protocol(self, NULL) : Py_NewRef(protocol);
     PyObject *context =
         Py_BuildValue("{OsOOOOON}", names->message, message, names->exception,
                       exc, names->transport, (PyObject *)self, names->protocol,

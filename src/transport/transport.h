@@ -37,8 +37,8 @@ typedef struct {
     int (*set_paused)(FlTransport *self, bool paused);
     bool (*is_reading)(const FlTransport *self);
     int (*set_protocol)(FlTransport *self, PyObject *protocol);
-    /* Borrowed, or NULL without an exception. */
-    PyObject *(*protocol)(const FlTransport *self);
+    /* A new reference, or NULL without an exception. */
+    PyObject *(*protocol)(FlTransport *self);
     /* A fallback of NULL was not given: it is None. */
     PyObject *(*get_extra)(FlTransport *self, PyObject *name,
                            PyObject *fallback);
@@ -95,7 +95,8 @@ PyObject *fl_transport_queue_to_loop(FlLoop *loop, PyObject *self,
 int fl_transport_check_data(PyObject *data, const char *format);
 
 /* Report an exception to the loop's call_exception_handler with the keys that
-   asyncio uses for a transport.  0, or -1 with one that leaves the loop. */
+   asyncio uses for a transport.  protocol is borrowed; NULL: the transport's.
+   0, or -1 with one that leaves the loop. */
 int fl_transport_report(FlTransport *self, PyObject *protocol, PyObject *exc,
                         const char *message);
 

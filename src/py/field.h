@@ -1,0 +1,42 @@
+/* Fields that another thread may read while this one changes them.
+
+   Without a GIL a thread that reads a pointer and then takes a reference may
+   find the object freed in between.  So the owner's critical section covers
+   both, and every change.  With a GIL these functions cost no more than
+   Py_XNewRef and Py_XSETREF.
+
+   Owner: the result of fl_field_get is a new reference.
+   Threads: any.
+   Errors: none. */
+#ifndef FL_PY_FIELD_H
+#define FL_PY_FIELD_H
+
+#include "py/compat.h"
+
+/* The object in a field of `owner`, or NULL. */
+static inline PyObject *
+fl_field_get(void *owner, PyObject *const *field)
+{
+    PyObject *object;
+    Py_BEGIN_CRITICAL_SECTION(owner);
+    object = Py_XNewRef(*field);
+    Py_END_CRITICAL_SECTION();
+    (void)owner;
+    return object;
+}
+
+/* Set the field to an object, a new reference, or to NULL.  The old object is
+   dropped outside the critical section: that may run Python. */
+static inline void
+fl_field_set(void *owner, PyObject **field, PyObject *object)
+{
+    PyObject *old;
+    Py_BEGIN_CRITICAL_SECTION(owner);
+    old = *field;
+    *field = Py_XNewRef(object);
+    Py_END_CRITICAL_SECTION();
+    (void)owner;
+    Py_XDECREF(old);
+}
+
+#endif

@@ -1,0 +1,103 @@
+"""What other threads read of a transport while the loop's thread changes it.
+
+Each test looks for a race for a second: it need not come, even where it is
+possible.
+"""
+
+import sysconfig
+
+import pytest
+
+pytestmark = pytest.mark.skipif(
+    not sysconfig.get_config_var("Py_GIL_DISABLED"),
+    reason="this Python cannot run without a GIL",
+)
+
+BEFORE = """
+import contextlib
+failures = []
+
+@contextlib.contextmanager
+def in_threads(count, function):
+    '''Call function() in so many threads, again and again, meanwhile.'''
+    ended = threading.Event()
+    def body():
+        try:
+            while not ended.is_set():
+                function()
+        except BaseException as exc:
+            failures.append(repr(exc))
+    threads = [threading.Thread(target=body) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join()
+    assert not failures, failures
+
+def for_a_second():
+    '''Yield numbers.'''
+    until = time.monotonic() + 1
+    number = 0
+    while time.monotonic() < until:
+        yield number
+        number += 1
+
+class Protocol(asyncio.Protocol):
+    def __init__(self):
+        self.items = list(range(20))
+    def pause_writing(self):
+        self.items = [1] * 20
+    def resume_writing(self):
+        self.items = [2] * 20
+
+async def pair():
+    near, far = socket.socketpair()
+    loop = asyncio.get_running_loop()
+    return (await loop.create_connection(Protocol, sock=near))[0], far
+
+def run(main):
+    loop = new_loop()
+    loop.run_until_complete(main())
+    loop.close()
+"""
+
+
+def test_the_protocol_is_set_while_others_get_it(fast_script):
+    fast_script("""
+async def main():
+    transport, far = await pair()
+    with in_threads(2, lambda: len(transport.get_protocol().items)):
+        for number in for_a_second():
+            transport.set_protocol(Protocol())
+            if number % 50 == 0:
+                await asyncio.sleep(0)
+    transport.abort()
+    far.close()
+    await asyncio.sleep(0)
+
+run(main)
+""")
+
+
+def test_connections_end_while_others_write(fast_script):
+    """Their protocols are paused by those threads, and released."""
+    fast_script("""
+import logging
+logging.disable()  # of writes after the loss
+
+async def main():
+    for _ in for_a_second():
+        transport, far = await pair()
+        transport.set_write_buffer_limits(0)
+        with in_threads(2, lambda: transport.write(bytes(300000))):
+            await asyncio.sleep(0)
+            far.close()
+            await asyncio.sleep(0.002)
+        transport.abort()
+
+run(main)
+""")
