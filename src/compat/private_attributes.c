@@ -17,6 +17,7 @@
 #include "py/call.h"
 #include "py/compat.h"
 #include "py/errors.h"
+#include "py/field.h"
 #include "py/state.h"
 #include "transport/datagram.h"
 #include "transport/extra_info.h"
@@ -64,7 +65,7 @@ extra_get(FlStream *self, void *Py_UNUSED(closure))
     if (fl_stream_fill_extra(self) < 0) {
         return NULL;
     }
-    return Py_NewRef(self->extra);
+    return fl_field_get(self, &self->extra);
 }
 
 /* Replaces the dict behind get_extra_info(), as assigning does in asyncio. */
@@ -75,7 +76,7 @@ extra_set(FlStream *self, PyObject *value, void *Py_UNUSED(closure))
         PyErr_SetString(PyExc_TypeError, "_extra is a dict");
         return -1;
     }
-    Py_XSETREF(self->extra, Py_NewRef(value));
+    fl_field_set(self, &self->extra, value);
     return 0;
 }
 

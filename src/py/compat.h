@@ -101,6 +101,16 @@ PyDict_GetItemRef(PyObject *dict, PyObject *key, PyObject **result)
     return item != NULL ? 1 : (PyErr_Occurred() ? -1 : 0);
 }
 
+/* Sets *result to NULL on failure. */
+static inline int
+PyDict_SetDefaultRef(PyObject *dict, PyObject *key, PyObject *value,
+                     PyObject **result)
+{
+    PyObject *item = PyDict_SetDefault(dict, key, value);
+    *result = Py_XNewRef(item);
+    return item == NULL ? -1 : item != value;
+}
+
 static inline int
 PyObject_GetOptionalAttr(PyObject *object, PyObject *name, PyObject **result)
 {

@@ -17,6 +17,7 @@
 
 #include "py/compat.h"
 #include "py/errors.h"
+#include "py/field.h"
 #include "py/state.h"
 #include "transport/sockaddr.h"
 #include "transport/stream.h"
@@ -64,18 +65,22 @@ fl_stream_get_socket(FlStream *self)
         if (sock == NULL) {
             return NULL;
         }
-        if (self->sock != NULL || self->fd < 0) {
+        bool is_late;
+        Py_BEGIN_CRITICAL_SECTION(self);
+        is_late = self->sock != NULL || self->fd < 0;
+        if (!is_late) {
+            self->sock = sock;
+        }
+        Py_END_CRITICAL_SECTION();
+        if (is_late) {
             /* Creating the object ran Python code.  Another thread or a signal
                handler has created the object first, or has closed the
                stream. */
             fl_socket_detach(self->state, sock);
             Py_DECREF(sock);
         }
-        else {
-            self->sock = sock;
-        }
     }
-    return Py_XNewRef(self->sock);
+    return fl_field_get(self, &self->sock);
 }
 
 /* The value of 'socket': a TransportSocket around the socket object.  If the
@@ -184,25 +189,28 @@ make_extra_value(FlStream *self, PyObject *key)
 static PyObject *
 extra_value(FlStream *self, PyObject *key)
 {
-    PyObject *value = NULL;
+    PyObject *value = NULL, *extra;
+    Py_BEGIN_CRITICAL_SECTION(self);
     /* Created here: most streams are opened without extra info. */
     if (self->extra == NULL) {
         self->extra = PyDict_New();
     }
     /* Owned: the calls below may run Python, which may set _extra to another
        dict. */
-    PyObject *extra = Py_XNewRef(self->extra);
+    extra = Py_XNewRef(self->extra);
+    Py_END_CRITICAL_SECTION();
     if (extra == NULL) {
         return NULL;
     }
     /* The dict comes first: the creator of the transport, or an application by
        _extra, may have set any of these keys. */
     if (PyDict_GetItemRef(extra, key, &value) == 0) {
-        value = make_extra_value(self, key);
+        PyObject *made = make_extra_value(self, key);
         /* Cached: get_extra_info returns the same object each time, as in
-           asyncio. */
-        if (value != NULL && PyDict_SetItem(extra, key, value) < 0) {
-            Py_CLEAR(value);
+           asyncio; also to threads that have each made one. */
+        if (made != NULL) {
+            (void)PyDict_SetDefaultRef(extra, key, made, &value);
+            Py_DECREF(made);
         }
     }
     Py_DECREF(extra);
@@ -236,7 +244,7 @@ fl_stream_save_sockname(FlStream *self)
     PyObject *key = self->state->names.sockname;
     /* A cached value suffices, and spares the system call.  The dict is owned
        meanwhile: the comparison may run Python, which may set _extra. */
-    PyObject *extra = Py_XNewRef(self->extra);
+    PyObject *extra = fl_field_get(self, &self->extra);
     int cached = extra == NULL ? 0 : PyDict_Contains(extra, key);
     Py_XDECREF(extra);
     if (cached < 0) {

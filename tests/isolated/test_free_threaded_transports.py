@@ -101,3 +101,59 @@ async def main():
 
 run(main)
 """)
+
+
+def test_all_threads_get_one_socket_object(fast_script):
+    fast_script("""
+async def main():
+    loop = asyncio.get_running_loop()
+    made = []
+    class Accepted(asyncio.Protocol):
+        def connection_made(self, transport):
+            made.append(transport)
+    server = await loop.create_server(Accepted, "127.0.0.1", 0)
+    address = server.sockets[0].getsockname()
+    for _ in for_a_second():
+        far = socket.create_connection(address)
+        while not made:
+            await asyncio.sleep(0)
+        transport = made.pop()
+        gate = threading.Barrier(4)
+        found = []
+        def get():
+            gate.wait()
+            found.append(transport.get_extra_info("socket"))
+        threads = [threading.Thread(target=get) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert all(sock is found[0] for sock in found), found
+        transport.abort()
+        far.close()
+        await asyncio.sleep(0)
+    server.close()
+    await asyncio.sleep(0)
+
+run(main)
+""")
+
+
+def test_extra_info_is_set_while_others_get_it(fast_script):
+    fast_script("""
+async def main():
+    transport, far = await pair()
+    def get():
+        transport._extra
+        transport.get_extra_info("key")
+    with in_threads(2, get):
+        for number in for_a_second():
+            transport._extra = {"key": [number]}
+            if number % 50 == 0:
+                await asyncio.sleep(0)
+    transport.abort()
+    far.close()
+    await asyncio.sleep(0)
+
+run(main)
+""")
