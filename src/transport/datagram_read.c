@@ -261,7 +261,11 @@ read_batch(FlDatagram *self, unsigned limit)
                    : fl_datagram_report(self,
                                         self->stream.state->names._read_ready);
     }
-    int code = store_received(self, buffers, count);
+    int code;
+    /* Without a GIL another thread's sendto reads last_sender. */
+    Py_BEGIN_CRITICAL_SECTION(self);
+    code = store_received(self, buffers, count);
+    Py_END_CRITICAL_SECTION();
     if (code < 0) {
         code = fl_stream_fatal(&self->stream, READ_FAILED);
     }

@@ -157,3 +157,51 @@ async def main():
 
 run(main)
 """)
+
+
+def test_a_datagram_goes_to_its_address_while_others_arrive(fast_script):
+    """The address of the last sender is kept, parsed, for answers."""
+    fast_script("""
+class First(asyncio.DatagramProtocol):
+    address = None
+    def datagram_received(self, data, address):
+        if data == b"first":
+            self.address = address
+
+def drain(sock):
+    '''The datagrams that have come.'''
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            yield sock.recv(100)
+
+async def main():
+    transport, protocol = await asyncio.get_running_loop(
+    ).create_datagram_endpoint(First, local_addr=("127.0.0.1", 0))
+    here = transport.get_extra_info("sockname")
+    socks = []
+    for _ in range(2):
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        sock.setblocking(False)
+        sock.bind(("127.0.0.1", 0))
+        socks.append(sock)
+    first, second = socks
+    def flood():
+        first.sendto(b"first", here)
+        second.sendto(b"second", here)
+        for _ in drain(first):
+            pass
+        assert not list(drain(second))
+    def answer():
+        if protocol.address is not None:
+            transport.sendto(b"for the first", protocol.address)
+    with in_threads(1, flood), in_threads(1, answer):
+        for _ in for_a_second():
+            await asyncio.sleep(0.01)
+    assert protocol.address is not None
+    transport.close()
+    for sock in socks:
+        sock.close()
+    await asyncio.sleep(0)
+
+run(main)
+""")
