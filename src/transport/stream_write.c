@@ -50,7 +50,6 @@
 #include "core/fd_set.h"
 #include "core/loop.h"
 #include "core/metrics.h"
-#include "core/poller.h"
 #include "core/registration.h"
 #include "py/call.h"
 #include "py/compat.h"
@@ -165,10 +164,6 @@ wait_for_kernel(FlStream *self)
     int code = fl_stream_update_registration(self);
     if (code < 0) {
         write_failed(self, code);
-    }
-    else if (self->reg != NULL) {
-        /* Another thread may be the writer: end a poll begun before this. */
-        fl_poller_wake_anythread(self->loop->poller);
     }
 }
 
