@@ -32,7 +32,6 @@
 #include "core/poller.h"
 #include "core/report.h"
 #include "loop/user_fd.h"
-#include "py/args.h"
 #include "py/call.h"
 #include "py/compat.h"
 #include "py/context.h"
@@ -45,11 +44,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <sys/ioctl.h>
 
-/* The most connections that one event accepts: accept_event stores them in an
+/* The most connections that one event accepts: listener_call stores them in an
    array, and other callbacks wait for their factories. */
 #define MAX_ACCEPTS 64
 

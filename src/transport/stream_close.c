@@ -135,7 +135,6 @@ fl_stream_finish(FlStream *self)
     fl_field_set(self, &self->protocol, NULL);
     Py_CLEAR(self->waiter);
     drop_loop_reference(self);
-    PyObject *loop = (PyObject *)self->loop;
     /* Other threads read it in was_queued in transport.c. */
     fl_field_set(self, (PyObject **)&self->loop, NULL);
     Py_DECREF(self);
@@ -210,8 +209,10 @@ run_connection_lost(FlLoop *loop, PyObject *subject, PyObject *argument)
     return fl_error_keep_first(exc, code, subject);
 }
 
-void
-fl_stream_queue_connection_lost(FlStream *self, PyObject *exc)
+/* Enter LOST and queue connection_lost(exc); exc is borrowed, or NULL.
+   Without memory for the queue's entry it is called at once. */
+static void
+queue_connection_lost(FlStream *self, PyObject *exc)
 {
     if (self->phase >= FL_STREAM_LOST) {
         return;
@@ -242,7 +243,7 @@ fl_stream_call_connection_lost(FlStream *self)
 {
     if (fl_fd_table_iterates_elsewhere(&self->loop->poller->table)) {
         /* Only the loop's thread calls the protocol, and it may be polling. */
-        fl_stream_queue_connection_lost(self, NULL);
+        queue_connection_lost(self, NULL);
         return 0;
     }
     fl_stream_set_phase(self, FL_STREAM_LOST);
@@ -261,7 +262,7 @@ fl_stream_close(FlStream *self)
         fl_stream_flush(self);
         if (fl_write_queue_is_empty(&self->write_queue)) {
             /* Does nothing if the flush has failed, which queued it. */
-            fl_stream_queue_connection_lost(self, NULL);
+            queue_connection_lost(self, NULL);
         }
         else {
             fl_stream_set_phase(self, FL_STREAM_CLOSING);
@@ -279,7 +280,7 @@ fl_stream_force_close(FlStream *self, PyObject *exc)
     if (self->phase < FL_STREAM_LOST) {
         /* First, so that the metric bytes_waiting no longer counts them. */
         fl_write_queue_clear(&self->write_queue);
-        fl_stream_queue_connection_lost(self, exc);
+        queue_connection_lost(self, exc);
     }
     Py_END_CRITICAL_SECTION();
 }

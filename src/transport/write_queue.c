@@ -75,6 +75,24 @@ make_room(FlWriteQueue *write_queue)
     return 0;
 }
 
+/* Make room for an item (count 1) or a pair (2) before the first item, by
+   shifting all if there is none.  0, or -1 with MemoryError. */
+static int
+make_head_room(FlWriteQueue *write_queue, unsigned count)
+{
+    if (write_queue->head > 0) {
+        return 0;
+    }
+    if (make_room(write_queue) < 0) {
+        return -1;
+    }
+    memmove(write_queue->items + count, write_queue->items,
+            write_queue->tail * sizeof(*write_queue->items));
+    write_queue->head = count;
+    write_queue->tail += count;
+    return 0;
+}
+
 int
 fl_write_queue_append(FlWriteQueue *write_queue, PyObject *bytes,
                       size_t sent_bytes)
@@ -97,15 +115,8 @@ fl_write_queue_prepend(FlWriteQueue *write_queue, PyObject *bytes,
                        size_t sent_bytes)
 {
     FL_CHECK(write_queue->sent_bytes == 0, "only one item may be partly sent");
-    /* Without a free slot before the first item, shift all by one. */
-    if (write_queue->head == 0) {
-        if (make_room(write_queue) < 0) {
-            return -1;
-        }
-        memmove(write_queue->items + 1, write_queue->items,
-                write_queue->tail * sizeof(*write_queue->items));
-        write_queue->head++;
-        write_queue->tail++;
+    if (make_head_room(write_queue, 1) < 0) {
+        return -1;
     }
     write_queue->items[--write_queue->head] = Py_NewRef(bytes);
     write_queue->size_bytes += (size_t)PyBytes_GET_SIZE(bytes) - sent_bytes;
@@ -178,14 +189,8 @@ int
 fl_write_queue_prepend_pair(FlWriteQueue *write_queue, PyObject *bytes,
                             PyObject *address, size_t size_bytes)
 {
-    if (write_queue->head == 0) {
-        if (make_room(write_queue) < 0) {
-            return -1;
-        }
-        memmove(write_queue->items + 2, write_queue->items,
-                write_queue->tail * sizeof(*write_queue->items));
-        write_queue->head = 2;
-        write_queue->tail += 2;
+    if (make_head_room(write_queue, 2) < 0) {
+        return -1;
     }
     write_queue->items[--write_queue->head] = Py_NewRef(address);
     write_queue->items[--write_queue->head] = Py_NewRef(bytes);
