@@ -5,16 +5,20 @@ possible.
 """
 
 import sysconfig
+from pathlib import Path
 
 import pytest
 
+CERTS = Path(__file__).parent.parent / "certs"
 pytestmark = pytest.mark.skipif(
     not sysconfig.get_config_var("Py_GIL_DISABLED"),
     reason="this Python cannot run without a GIL",
 )
 
-BEFORE = """
-import contextlib
+BEFORE = (
+    f"CERTS = {str(CERTS)!r}\n"
+    + """
+import contextlib, ssl
 failures = []
 
 @contextlib.contextmanager
@@ -59,17 +63,38 @@ async def pair():
     loop = asyncio.get_running_loop()
     return (await loop.create_connection(Protocol, sock=near))[0], far
 
+async def upgraded(sock, context, **options):
+    loop = asyncio.get_running_loop()
+    protocol = Protocol()
+    plain, _ = await loop.create_connection(lambda: protocol, sock=sock)
+    return await loop.start_tls(plain, protocol, context, **options)
+
+async def tls_pair():
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(CERTS + "/localhost.pem", CERTS + "/localhost.key")
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.load_verify_locations(CERTS + "/ca.pem")
+    near, far = socket.socketpair()
+    return await asyncio.gather(
+        upgraded(near, client, server_hostname="localhost"),
+        upgraded(far, server, server_side=True),
+    )
+
 def run(main):
     loop = new_loop()
     loop.run_until_complete(main())
     loop.close()
 """
+)
 
 
-def test_the_protocol_is_set_while_others_get_it(fast_script):
-    fast_script("""
+@pytest.mark.parametrize("make", ["pair", "tls_pair"])
+def test_the_protocol_is_set_while_others_get_it(fast_script, make):
+    fast_script(
+        f"make = {make}"
+        """
 async def main():
-    transport, far = await pair()
+    transport, far = await make()
     with in_threads(2, lambda: len(transport.get_protocol().items)):
         for number in for_a_second():
             transport.set_protocol(Protocol())
@@ -77,10 +102,11 @@ async def main():
                 await asyncio.sleep(0)
     transport.abort()
     far.close()
-    await asyncio.sleep(0)
+    await asyncio.sleep(0.01)
 
 run(main)
-""")
+"""
+    )
 
 
 def test_connections_end_while_others_write(fast_script):
