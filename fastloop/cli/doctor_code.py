@@ -182,8 +182,9 @@ class _Reader(ast.NodeVisitor):
         for part in node.body:
             self.visit(part)
         self._in_optional_import = before
-        for part in (*node.handlers, *node.orelse, *node.finalbody):
-            self.visit(part)
+        rest: list[ast.AST] = [*node.handlers, *node.orelse, *node.finalbody]
+        for child in rest:
+            self.visit(child)
 
     # -- what is read ---------------------------------------------------------
 

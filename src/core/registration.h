@@ -186,9 +186,9 @@ fl_fd_table_iterates_elsewhere(FlFdTable *table)
 
 /* Create a registration for fd that wants nothing yet, without a system call.
    It is the first member of a new struct of `size_bytes`, whose other members
-   are zero.  `user` has its owner, transport and on_events: other threads may look the
-   registration up as soon as it is in the table, so it is complete by then.
-   -EEXIST: the fd has a registration, to be closed first. */
+   are zero.  `user` has its owner, transport and on_events: other threads may
+   look the registration up as soon as it is in the table, so it is complete by
+   then.  -EEXIST: the fd has a registration, to be closed first. */
 int fl_registration_open(FlFdTable *table, int fd, size_t size_bytes,
                          const FlRegistration *user, FlRegistration **out);
 

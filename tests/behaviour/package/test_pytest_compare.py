@@ -330,7 +330,7 @@ FEW = "These are times and no verdict"
         ([2.0] * 4, [1.0] * 4, FEW),
         ([2.0] * 5, [1.0] * 4, FEW),
         (FIVE, FIVE[::-1], "no significant difference (1.00 times, 95 %"),
-        ([1.005] * 5, [1.0] * 5, "no difference"),
+        ([1.005] * 5, [1.0] * 5, "no significant difference"),
         ([0.04] * 5, [0.01] * 5, "the calls are too short"),
     ],
 )
