@@ -125,13 +125,19 @@ buffer_get(FlStream *self, void *Py_UNUSED(closure))
     if (list == NULL) {
         return NULL;
     }
-    /* Appending runs no Python, so the queue stays as it is. */
-    unsigned end = fl_stream_is_corked(self) ? queue->head : queue->tail;
+    /* Appending runs no Python, and without a GIL every change of the queue is
+       in the critical section: so the queue stays as it is. */
+    unsigned at, end;
+    size_t sent_bytes;
     int code = 0;
-    for (unsigned at = queue->head; code == 0 && at < end; at++) {
+    Py_BEGIN_CRITICAL_SECTION(self);
+    end = fl_stream_is_corked(self) ? queue->head : queue->tail;
+    for (at = queue->head; code == 0 && at < end; at++) {
         code = PyList_Append(list, queue->items[at]);
     }
-    PyObject *sent = code < 0 ? NULL : PyLong_FromSize_t(queue->sent_bytes);
+    sent_bytes = queue->sent_bytes;
+    Py_END_CRITICAL_SECTION();
+    PyObject *sent = code < 0 ? NULL : PyLong_FromSize_t(sent_bytes);
     PyObject *result = NULL;
     if (sent != NULL) {
         bool datagrams = Py_IS_TYPE(self, self->state->datagram_type);

@@ -83,8 +83,13 @@ get_loop(FlHandle *self, void *Py_UNUSED(closure))
 static PyObject *
 get_when(FlTimerHandle *self, void *Py_UNUSED(closure))
 {
-    return self->when == NULL ? PyFloat_FromDouble(self->when_seconds)
-                              : Py_NewRef(self->when);
+    PyObject *when;
+    double seconds;
+    Py_BEGIN_CRITICAL_SECTION(self); /* fl_timer_move replaces both */
+    when = Py_XNewRef(self->when);
+    seconds = self->when_seconds;
+    Py_END_CRITICAL_SECTION();
+    return when == NULL ? PyFloat_FromDouble(seconds) : when;
 }
 
 static int
@@ -102,10 +107,13 @@ set_when(FlTimerHandle *self, PyObject *value, void *Py_UNUSED(closure))
    slot is NULL unless the application set it (queue_due in iteration.c clears
    it when the timer is due). */
 static PyObject *
-get_scheduled(FlTimerHandle *self, void *closure)
+get_scheduled(FlTimerHandle *self, void *Py_UNUSED(closure))
 {
-    return self->scheduled == NULL ? PyBool_FromLong(self->node.place != 0)
-                                   : get_slot((FlHandle *)self, closure);
+    PyObject *value;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    value = Py_XNewRef(self->scheduled);
+    Py_END_CRITICAL_SECTION();
+    return value == NULL ? PyBool_FromLong(self->node.place != 0) : value;
 }
 
 /* --- tables -------------------------------------------------------------- */

@@ -315,7 +315,12 @@ queue_due(FlLoop *loop)
         fl_ready_commit(&loop->ready);
         if (FL_UNLIKELY(timer->scheduled != NULL)) {
             /* As asyncio, which sets _scheduled to False here. */
-            Py_CLEAR(timer->scheduled);
+            PyObject *before;
+            Py_BEGIN_CRITICAL_SECTION(timer); /* other threads may set it */
+            before = timer->scheduled;
+            timer->scheduled = NULL;
+            Py_END_CRITICAL_SECTION();
+            Py_XDECREF(before);
         }
     }
     return 0;

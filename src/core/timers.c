@@ -95,9 +95,12 @@ fl_timer_move(FlLoop *loop, FlTimerHandle *timer, const FlWhen *when)
         return -1;
     }
     int code = 0;
-    PyObject *before = timer->when;
+    PyObject *before;
+    Py_BEGIN_CRITICAL_SECTION(timer); /* other threads read it */
+    before = timer->when;
     timer->when = Py_XNewRef(when->object);
     timer->when_seconds = when->seconds;
+    Py_END_CRITICAL_SECTION();
     if (timer->node.place != 0) {
         fl_timer_queue_remove(&loop->timers, &timer->node);
         code = fl_timer_enqueue(loop, timer);
