@@ -72,6 +72,23 @@ call_in_context(const FlState *state, PyObject *callback, PyObject *args,
     return result;
 }
 
+/* Set loop->current_handle, which other threads may read, and its callback;
+   steals both.  What they replace is released last: a destructor may run
+   Python. */
+static void
+set_current(FlLoop *loop, PyObject *handle, PyObject *callback)
+{
+    PyObject *callback_before = loop->current_callback;
+    PyObject *before;
+    Py_BEGIN_CRITICAL_SECTION(loop);
+    before = loop->current_handle;
+    loop->current_handle = handle;
+    Py_END_CRITICAL_SECTION();
+    loop->current_callback = callback;
+    Py_XDECREF(before);
+    Py_XDECREF(callback_before);
+}
+
 /* While an entry is timed, keep the handle and its callback, for the report
    that the entry was slow.  Both, because a callback that cancels its own
    handle removes itself from it. */
@@ -79,8 +96,7 @@ static inline void
 note_current(FlLoop *loop, FlHandle *self, PyObject *callback)
 {
     if (FL_UNLIKELY(loop->timed)) {
-        Py_XSETREF(loop->current_handle, Py_NewRef((PyObject *)self));
-        Py_XSETREF(loop->current_callback, Py_NewRef(callback));
+        set_current(loop, Py_NewRef((PyObject *)self), Py_NewRef(callback));
     }
 }
 
@@ -365,8 +381,7 @@ run_timed(FlLoop *loop, FlReady *entry)
         /* Not before the report, which asks for this callback's number. */
         fl_metrics_callback_ends(metrics);
     }
-    Py_CLEAR(loop->current_handle);
-    Py_CLEAR(loop->current_callback);
+    set_current(loop, NULL, NULL);
     Py_XDECREF(subject);
     return code;
 }

@@ -477,11 +477,42 @@ running_callback(FlLoop *loop, PyObject *Py_UNUSED(ignored))
     return Py_BuildValue("(KL)", (unsigned long long)id, (long long)ran_ns);
 }
 
-/* __dict__ is declared here and by __dictoffset__ below: instances need one
+/* Getter and setter of an object that reads as None until it is set.  Not a
+   PyMemberDef: without a GIL that reads the object while another thread
+   replaces and frees it, as the loop does with current_handle. */
+static PyObject *
+object_get(FlLoop *loop, void *offset)
+{
+    PyObject *value;
+    Py_BEGIN_CRITICAL_SECTION(loop);
+    value = Py_XNewRef(*(PyObject **)((char *)loop + (size_t)offset));
+    Py_END_CRITICAL_SECTION();
+    return value == NULL ? Py_NewRef(Py_None) : value;
+}
+
+static int
+object_set(FlLoop *loop, PyObject *value, void *offset)
+{
+    PyObject **place = (PyObject **)((char *)loop + (size_t)offset);
+    PyObject *before;
+    Py_BEGIN_CRITICAL_SECTION(loop);
+    before = *place;
+    *place = Py_XNewRef(value);
+    Py_END_CRITICAL_SECTION();
+    Py_XDECREF(before); /* last: a destructor may run Python */
+    return 0;
+}
+
+#define OBJECT(name)                                          \
+    {"_" #name, (getter)object_get, (setter)object_set, NULL, \
+     (void *)offsetof(FlLoop, name)},
+
+/* Attributes of asyncio's own loop, under its names, for fastloop/loop.py.
+   __dict__ is declared here and by __dictoffset__ below: instances need one
    for attributes that applications set. */
 static PyGetSetDef loop_getset[] = {
-    {"_debug", (getter)flag_get, (setter)flag_set, NULL,
-     (void *)offsetof(FlLoop, debug)},
+    LOOP_ATTRIBUTES(OBJECT){"_debug", (getter)flag_get, (setter)flag_set, NULL,
+                            (void *)offsetof(FlLoop, debug)},
     {"_stopping", (getter)flag_get, (setter)flag_set, NULL,
      (void *)offsetof(FlLoop, stopping)},
     {"_thread_id", (getter)fl_loop_thread_id_get,
@@ -490,13 +521,8 @@ static PyGetSetDef loop_getset[] = {
     {NULL, NULL, NULL, NULL, NULL},
 };
 
-/* An object attribute that reads as None until it is set. */
-#define MEMBER(name) {"_" #name, FL_T_OBJECT, offsetof(FlLoop, name), 0, NULL},
-
-/* Attributes of asyncio's own loop, under its names, for fastloop/loop.py. */
 static PyMemberDef loop_members[] = {
-    LOOP_ATTRIBUTES(MEMBER){"_closed", Py_T_BOOL, offsetof(FlLoop, closed),
-                            Py_READONLY, NULL},
+    {"_closed", Py_T_BOOL, offsetof(FlLoop, closed), Py_READONLY, NULL},
     {"slow_callback_duration", Py_T_DOUBLE,
      offsetof(FlLoop, slow_callback_duration), 0,
      "Debug mode logs a callback as slow from this many seconds; a float,\n"
