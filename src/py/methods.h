@@ -28,15 +28,19 @@ fl_class_is_plain(FlState *state, FlSeenClass *seen, PyObject *type,
                   bool (*check)(const FlState *state))
 {
     unsigned version = fl_type_version((PyTypeObject *)type);
-    if (FL_UNLIKELY(version == 0 || version != seen->version)) {
-        seen->is_plain = check(state);
-        /* The version is read after the lookups, because a lookup assigns one
-           to a class that has none.  A class that was changed very often gets
-           none any more: its version stays 0, and each call checks it
-           again. */
-        seen->version = fl_type_version((PyTypeObject *)type);
+    if (FL_LIKELY(version != 0 && version == seen->version)) {
+        return seen->is_plain;
     }
-    return seen->is_plain;
+    bool is_plain = check(state);
+    /* Without a GIL another thread may change the class during the lookups:
+       then the answer may belong to neither version.  A class without a version
+       gets one at its first lookup, unless it was changed very often: then its
+       version stays 0, and each call checks it again. */
+    if (version != 0 && version == fl_type_version((PyTypeObject *)type)) {
+        seen->is_plain = is_plain;
+        seen->version = version;
+    }
+    return is_plain;
 }
 
 #endif
