@@ -13,6 +13,7 @@
 #include "core/signals.h"
 #include "executor/job.h"
 #include "loop/base_loop.h"
+#include "py/call.h"
 #include "py/compat.h"
 #include "py/errors.h"
 #include "py/outermost.h"
@@ -48,10 +49,7 @@ static const char signals_forked_doc[] =
 static PyObject *
 signals_forked(PyObject *module, PyObject *Py_UNUSED(ignored))
 {
-    if (fl_signals_after_fork(fl_state_get(module)) < 0) {
-        return NULL;
-    }
-    Py_RETURN_NONE;
+    return fl_call_none(fl_signals_after_fork(fl_state_get(module)));
 }
 
 static const char flush_corked_doc[] =

@@ -14,33 +14,18 @@
 #include "py/errors.h"
 #include "py/state.h"
 
-/* Call a method with up to two arguments; the first NULL ends them.  0, or -1
-   with an exception set. */
-static int
-call_check(FlLoop *loop, PyObject *method, PyObject *first, PyObject *second)
-{
-    return fl_call_done(PyObject_CallMethodObjArgs((PyObject *)loop, method,
-                                                   first, second, NULL));
-}
-
 int
 fl_debug_check(FlLoop *loop, PyObject *callback, const char *method,
                bool check_thread)
 {
-    FlState *state = loop->state;
+    PyObject *object = (PyObject *)loop;
     if (check_thread
-        && call_check(loop, state->names._check_thread, NULL, NULL) < 0)
+        && fl_call_method(object, loop->state->names._check_thread, NULL) < 0)
     {
         return -1;
     }
-    /* Not interned: debug mode is slow anyway. */
-    PyObject *name = PyUnicode_FromString(method);
-    if (name == NULL) {
-        return -1;
-    }
-    int code = call_check(loop, state->names._check_callback, callback, name);
-    Py_DECREF(name);
-    return code;
+    return fl_call_done(PyObject_CallMethod(object, "_check_callback", "Os",
+                                            callback, method));
 }
 
 /* Replaces a stack that the handle may have. */

@@ -249,20 +249,16 @@ run_call(FlLoop *loop, FlReady *entry)
     return 0;
 }
 
-/* A handle of another class, which _add_callback queued.  Its cancelled() and
-   _run() are Python methods, called as asyncio does. */
+/* A handle of another class, which _add_callback queued.  As in asyncio,
+   _cancelled is an attribute and _run() a method: what either raises ends the
+   run. */
 static int
 run_other(FlLoop *loop, PyObject *handle)
 {
-    int cancelled = fl_call_truth(handle, loop->state->names.cancelled);
-    if (cancelled > 0) {
-        return 0;
-    }
-    if (cancelled < 0
-        || fl_call_method(handle, loop->state->names._run, NULL) < 0) {
-        return fl_loop_report_callback(loop, handle);
-    }
-    return 0;
+    int cancelled = fl_attr_truth(handle, loop->state->names._cancelled);
+    return cancelled != 0
+               ? (cancelled < 0 ? -1 : 0)
+               : fl_call_method(handle, loop->state->names._run, NULL);
 }
 
 /* Run an operation of the loop itself.  It has no handle, and reports its own
@@ -438,27 +434,22 @@ fl_loop_queue_op(FlLoop *loop, FlReadyOp op, PyObject *subject,
     }
     /* With a GIL this may be another thread, in which GC ran a transport's
        destructor while the loop sleeps. */
-    if (atomic_load(&loop->poller->sleeping)) {
-        fl_poller_wake_anythread(loop->poller);
-    }
+    fl_poller_wake_anythread(loop->poller);
     return 0;
 }
 
 int
 fl_loop_call_handle(FlLoop *loop, PyObject *handle)
 {
-    FlReady *entry = fl_ready_reserve(&loop->ready);
-    if (entry == NULL) {
-        return -1;
-    }
     /* Our types cannot be subclassed: their fields say all that runs.  Any
        other class may have a _run() of its own. */
     bool ours = Py_TYPE(handle) == loop->state->handle_type
                 || Py_TYPE(handle) == loop->state->timer_type;
-    entry->kind = ours ? FL_READY_HANDLE : FL_READY_OTHER;
-    entry->nargs = 0;
-    entry->context = NULL;
-    entry->callback = Py_NewRef(handle);
-    fl_ready_commit(&loop->ready);
-    return 0;
+    FlReady entry = {.kind = ours ? FL_READY_HANDLE : FL_READY_OTHER,
+                     .callback = handle};
+    int code = fl_ready_push(&loop->ready, &entry);
+    if (code == 0) {
+        Py_INCREF(handle);
+    }
+    return code;
 }

@@ -20,6 +20,7 @@
 #include "core/ready_queue.h"
 #include "core/threadsafe_handle.h"
 #include "core/timers.h"
+#include "py/call.h"
 #include "py/compat.h"
 #include "py/state.h"
 
@@ -29,27 +30,17 @@
 
 /* --- making and freeing -------------------------------------------------- */
 
-/* An object from a pool, or NULL if the pool is empty. */
-static inline PyObject *
-pool_take(PyObject **pool, uint32_t *count)
-{
-    PyObject *object = *pool;
-    if (object != NULL) {
-        *pool = ((FlHandle *)object)->args;
-        *count -= 1;
-    }
-    return object;
-}
-
 /* An empty handle of either type, not tracked by GC: every slot is NULL except
-   loop and cancelled.  `reused` is an object from the pool, or NULL. */
+   loop and cancelled. */
 static FlHandle *
-handle_alloc(FlLoop *loop, PyTypeObject *type, PyObject *reused)
+handle_alloc(FlLoop *loop, PyTypeObject *type, FlHandlePool *pool)
 {
-    FlHandle *self = (FlHandle *)reused;
+    FlHandle *self = (FlHandle *)pool->first;
     if (self != NULL) {
-        self->args = NULL; /* was the pool's link */
-        fl_revive(reused); /* still has its reference to the type */
+        pool->first = self->args;
+        pool->count--;
+        self->args = NULL;
+        fl_revive((PyObject *)self); /* still has its reference to the type */
     }
     else {
         self = (FlHandle *)type->tp_alloc(type, 0);
@@ -68,10 +59,8 @@ handle_alloc(FlLoop *loop, PyTypeObject *type, PyObject *reused)
 FlHandle *
 fl_handle_new(FlLoop *loop)
 {
-    FlHandlePool *pool = &loop->pool;
     FlHandle *self =
-        handle_alloc(loop, loop->state->handle_type,
-                     pool_take(&pool->handles, &pool->handle_count));
+        handle_alloc(loop, loop->state->handle_type, &loop->handle_pool);
     if (self != NULL) {
         /* A pooled object has the values of its last use.  Track it last: GC
            may visit a tracked object at any time. */
@@ -105,11 +94,9 @@ FlTimerHandle *
 fl_timer_new(FlLoop *loop, PyObject *callback, PyObject *args,
              PyObject *context, FlWhen when)
 {
-    FlHandlePool *pool = &loop->pool;
     FlTimerHandle *self =
         (FlTimerHandle *)handle_alloc(loop, loop->state->timer_type,
-                                      pool_take(&pool->timers,
-                                                &pool->timer_count));
+                                      &loop->timer_pool);
     if (self != NULL) {
         fill((FlHandle *)self, callback, args, context);
         self->when = Py_XNewRef(when.object);
@@ -145,28 +132,32 @@ clear_weakrefs(PyObject *self)
     }
 }
 
-/* The end of both deallocators: put the object into the loop's pool, or free
-   it.  A pooled object keeps its reference to the type.  Every slot must be
+/* The end of both deallocators: put the object into its pool, or free it.  A
+   pooled object keeps its reference to the type.  Every other slot must be
    NULL by now: handle_alloc resets only args. */
 static inline void
-release(FlHandle *self, PyObject **pool, uint32_t *count, uint32_t limit)
+release(FlHandle *self, FlHandlePool *pool, uint32_t limit)
 {
     PyTypeObject *type = Py_TYPE(self);
-    if (FL_HAVE_GIL && *count < limit) {
-        self->args = *pool;
-        *pool = (PyObject *)self;
-        *count += 1;
-        return;
+    PyObject *loop = self->loop;
+    Py_CLEAR(self->cancelled);
+    self->loop = NULL;
+    if (FL_HAVE_GIL && pool->count < limit) {
+        self->args = pool->first;
+        pool->first = (PyObject *)self;
+        pool->count++;
     }
-    type->tp_free(self);
-    Py_DECREF(type);
+    else {
+        type->tp_free(self);
+        Py_DECREF(type);
+    }
+    Py_DECREF(loop); /* last: this may free the loop and its pools */
 }
 
 static void
 handle_dealloc(FlHandle *self)
 {
     PyObject_GC_UnTrack(self);
-    FlLoop *loop = FL_LOOP(self->loop);
     /* The entry runs without its handle from now on: invariant 2.  Before weak
        references are cleared: their callbacks run Python, which could find
        this dying handle through its entry. */
@@ -186,11 +177,7 @@ handle_dealloc(FlHandle *self)
 #if FL_CANCEL_WAITS_FOR_CALLBACK
     Py_CLEAR(self->lock); /* asyncio's slot: the application may set it */
 #endif
-    Py_CLEAR(self->cancelled);
-    self->loop = NULL;
-    release(self, &loop->pool.handles, &loop->pool.handle_count,
-            MOST_POOLED_HANDLES);
-    Py_DECREF(loop); /* last: this may free the loop and its pool */
+    release(self, &FL_LOOP(self->loop)->handle_pool, MOST_POOLED_HANDLES);
 }
 
 static void
@@ -198,40 +185,27 @@ timer_dealloc(FlTimerHandle *self)
 {
     PyObject_GC_UnTrack(self);
     clear_weakrefs((PyObject *)self);
-    FlLoop *loop = FL_LOOP(self->loop);
     /* A queued timer cannot die: timers.c, invariant 1. */
     FL_CHECK(self->node.place == 0, "the queue owns a reference");
     clear_slots((FlHandle *)self);
     Py_CLEAR(self->scheduled);
     Py_CLEAR(self->when);
-    Py_CLEAR(self->cancelled);
-    self->loop = NULL;
-    release((FlHandle *)self, &loop->pool.timers, &loop->pool.timer_count,
+    release((FlHandle *)self, &FL_LOOP(self->loop)->timer_pool,
             MOST_POOLED_TIMERS);
-    Py_DECREF(loop); /* last: this may free the loop and its pool */
 }
 
 /* Pooled objects have a reference count of zero, so they are freed and not
    decremented. */
-static void
-free_chain(PyObject *object)
-{
-    while (object != NULL) {
-        PyObject *next = ((FlHandle *)object)->args;
-        PyTypeObject *type = Py_TYPE(object);
-        PyObject_GC_Del(object);
-        Py_DECREF(type);
-        object = next;
-    }
-}
-
 void
 fl_handle_pool_free(FlHandlePool *pool)
 {
-    free_chain(pool->handles);
-    free_chain(pool->timers);
-    pool->handles = pool->timers = NULL;
-    pool->handle_count = pool->timer_count = 0;
+    for (PyObject *object = pool->first, *next; object != NULL; object = next)
+    {
+        PyTypeObject *type = Py_TYPE(object);
+        next = ((FlHandle *)object)->args;
+        PyObject_GC_Del(object);
+        Py_DECREF(type);
+    }
 }
 
 /* --- GC slots ------------------------------------------------------------ */
@@ -275,7 +249,7 @@ static int
 handle_clear(FlHandle *self)
 {
     clear_slots(self);
-    Py_CLEAR(self->cancelled); /* an object that the application has set */
+    Py_CLEAR(self->cancelled); /* any object, if set by asyncio's own slot */
     return 0;
 }
 
@@ -289,41 +263,45 @@ timer_clear(FlTimerHandle *self)
 
 /* --- moving the call into the handle ------------------------------------- */
 
-/* A tuple for fill_tuple.  NULL where the entry has a tuple already (more than
-   FL_READY_ARGS arguments), and NULL with MemoryError. */
+/* A tuple for take_call: the entry's own where it has more than FL_READY_ARGS
+   arguments.  A new reference, or NULL with MemoryError. */
 static PyObject *
-new_tuple(uint32_t nargs)
+tuple_for(const FlReady *entry)
 {
-    return nargs > FL_READY_ARGS ? NULL : PyTuple_New(nargs);
+    return entry->nargs > FL_READY_ARGS ? Py_NewRef(entry->args[0])
+                                        : PyTuple_New(entry->nargs);
 }
 
-/* The entry's arguments as a tuple: in `tuple`, whose reference passes to the
-   caller, or as the entry's own tuple where that is NULL. */
-static PyObject *
-fill_tuple(PyObject *tuple, const FlReady *entry)
+/* Move the references of an entry into an empty handle.  `tuple` comes from
+   tuple_for and takes the arguments. */
+static void
+take_call(FlHandle *self, PyObject *tuple, const FlReady *entry)
 {
-    if (tuple == NULL) {
-        return Py_NewRef(entry->args[0]);
+    if (entry->nargs > FL_READY_ARGS) {
+        Py_DECREF(entry->args[0]); /* `tuple` is another reference to it */
     }
-    for (uint32_t at = 0; at < entry->nargs; at++) {
-        PyTuple_SET_ITEM(tuple, at, Py_NewRef(entry->args[at]));
+    else {
+        for (uint32_t at = 0; at < entry->nargs; at++) {
+            PyTuple_SET_ITEM(tuple, at, entry->args[at]);
+        }
     }
-    return tuple;
+    self->args = tuple;
+    self->callback = entry->callback;
+    self->context = entry->context;
+    self->entry = NULL;
 }
 
 int
 fl_handle_fill_from(FlHandle *self, FlReady *entry)
 {
     self->entry = NULL; /* the slot was popped: other calls use it next */
-    PyObject *tuple = new_tuple(entry->nargs);
-    bool failed = tuple == NULL && entry->nargs <= FL_READY_ARGS;
-    if (!failed) {
-        self->args = fill_tuple(tuple, entry);
-        self->callback = Py_NewRef(entry->callback);
-        self->context = Py_NewRef(entry->context);
+    PyObject *tuple = tuple_for(entry);
+    if (tuple == NULL) {
+        fl_ready_clear(entry);
+        return -1;
     }
-    fl_ready_clear(entry);
-    return failed ? -1 : 0;
+    take_call(self, tuple, entry);
+    return 0;
 }
 
 int
@@ -335,28 +313,18 @@ fl_handle_fill(FlHandle *self)
     /* Allocate before touching the entry.  An allocation may run GC, and GC
        may run Python that cancels or fills this very handle, so self->entry is
        read again. */
-    uint32_t nargs = self->entry->nargs;
-    PyObject *tuple = new_tuple(nargs);
-    if (tuple == NULL && nargs <= FL_READY_ARGS) {
+    PyObject *tuple = tuple_for(self->entry);
+    if (tuple == NULL) {
         return -1;
     }
     FlReady *entry = self->entry;
     if (entry == NULL) {
-        Py_XDECREF(tuple);
+        Py_DECREF(tuple);
         return 0;
     }
-    /* Release the moved references last: that may run Python, which must find
-       handle and entry complete. */
-    FlReady moved = *entry;
-    self->args = fill_tuple(tuple, &moved);
-    self->callback = Py_NewRef(moved.callback);
-    self->context = Py_NewRef(moved.context);
-    self->entry = NULL;
-    entry->kind = FL_READY_HANDLE;
-    entry->nargs = 0;
-    entry->context = NULL;
-    entry->callback = Py_NewRef((PyObject *)self);
-    fl_ready_clear(&moved);
+    take_call(self, tuple, entry);
+    *entry = (FlReady){.kind = FL_READY_HANDLE,
+                       .callback = Py_NewRef((PyObject *)self)};
     return 0;
 }
 
@@ -493,11 +461,9 @@ PyDoc_STRVAR(
 static PyObject *
 handle_run(FlHandle *self, PyObject *Py_UNUSED(ignored))
 {
-    if (fl_handle_fill(self) < 0
-        || fl_handle_run(FL_LOOP(self->loop), self) < 0) {
-        return NULL;
-    }
-    Py_RETURN_NONE;
+    return fl_call_none(fl_handle_fill(self) < 0
+                            ? -1
+                            : fl_handle_run(FL_LOOP(self->loop), self));
 }
 
 #define METHOD(name, function, doc)                                   \

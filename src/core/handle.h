@@ -6,9 +6,9 @@
    A Handle starts empty.  While its callback waits in the ready queue, the
    queue's entry owns callback, arguments and context, and the handle only
    points at the entry.  The handle is filled when the entry is popped or when
-   code reads the handle's attributes.  In debug mode and without a GIL it is
-   filled from the start.  Callers drop most handles at once, so most are never
-   filled.
+   code reads the handle's attributes.  In debug mode, without a GIL, and where
+   the context is of another class, it is filled from the start.  Callers drop
+   most handles at once, so most are never filled.
 
    Ownership: a handle owns its loop.  The loop owns the entry of an unfilled
    Handle, not the Handle; it does own each scheduled TimerHandle.  That
@@ -16,9 +16,9 @@
    is closed or garbage-collected.
 
    Threads: the loop's thread only.  Other threads may read the attributes of a
-   filled handle, set them, and call cancelled() and cancel().  Without a GIL
-   the handle's critical section guards its slots.  `cancelled` is also read
-   outside of it. */
+   filled handle, set all but a timer's _when, and call cancelled() and
+   cancel().  Without a GIL the handle's critical section guards its slots.
+   `cancelled` is also read outside of it. */
 #ifndef FL_CORE_HANDLE_H
 #define FL_CORE_HANDLE_H
 
@@ -53,13 +53,11 @@ typedef struct {
     double when_seconds; /* the deadline, also where `when` is NULL */
 } FlTimerHandle;
 
-/* The freed handles of one loop that wait for reuse, linked through their args
-   slot. */
+/* The freed handles of one loop and type that wait for reuse, linked through
+   their args slot. */
 typedef struct {
-    PyObject *handles;
-    PyObject *timers;
-    uint32_t handle_count;
-    uint32_t timer_count;
+    PyObject *first;
+    uint32_t count;
 } FlHandlePool;
 
 /* Create the two types and add them to the module.  0, or -1; ImportError
@@ -87,7 +85,7 @@ FlTimerHandle *fl_timer_new(struct FlLoop *loop, PyObject *callback,
 
 /* Move a popped entry's call into a handle: the one that still points at the
    entry, or a new one.  `entry` is the caller's copy, not the queue's slot.
-   0, or -1 with MemoryError; the entry is emptied either way. */
+   0, or -1 with MemoryError; the copy owns nothing either way. */
 int fl_handle_fill_from(FlHandle *self, FlReady *entry);
 
 /* Fill a handle whose entry still waits, so that its attributes can be read

@@ -76,6 +76,32 @@ get_loop(FlHandle *self, void *Py_UNUSED(closure))
     return Py_NewRef(self->loop);
 }
 
+/* Read and set without filling the handle: dispatch.c looks at it before it
+   runs the entry of a handle that exists. */
+static PyObject *
+get_cancelled(FlHandle *self, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(fl_handle_is_cancelled(self));
+}
+
+/* The value's truth is stored: the loop compares with True.  Deleted, it reads
+   as False. */
+static int
+set_cancelled(FlHandle *self, PyObject *value, void *Py_UNUSED(closure))
+{
+    int cancelled = value == NULL ? 0 : PyObject_IsTrue(value);
+    if (cancelled < 0) {
+        return -1;
+    }
+    PyObject *before;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    before = self->cancelled;
+    self->cancelled = PyBool_FromLong(cancelled);
+    Py_END_CRITICAL_SECTION();
+    Py_XDECREF(before);
+    return 0;
+}
+
 /* --- timers -------------------------------------------------------------- */
 
 /* call_at keeps the caller's object, of whatever class, so that when() returns
@@ -124,11 +150,12 @@ get_scheduled(FlTimerHandle *self, void *Py_UNUSED(closure))
             (void *)offsetof(FlHandle, name)                 \
     }
 /* The attributes that both types have. */
-#define HANDLE_SLOTS                                                   \
-    SLOT(callback), SLOT(args), SLOT(context), SLOT(source_traceback), \
-        SLOT(repr),                                                    \
-    {                                                                  \
-        "_loop", (getter)get_loop, NULL, NULL, NULL                    \
+#define HANDLE_SLOTS                                                      \
+    SLOT(callback), SLOT(args), SLOT(context), SLOT(source_traceback),    \
+        SLOT(repr), {"_loop", (getter)get_loop, NULL, NULL, NULL},        \
+    {                                                                     \
+        "_cancelled", (getter)get_cancelled, (setter)set_cancelled, NULL, \
+            NULL                                                          \
     }
 
 PyGetSetDef fl_handle_getset[] = {

@@ -134,8 +134,7 @@ poll_blocking(FlLoop *loop, int64_t timeout_ns)
        without waking the loop. */
     if (fl_ready_count(&loop->ready) > 0
         || atomic_load(&loop->thread_queue.filled)
-        || fl_registrations_fired(&poller->table)
-        || atomic_load(&poller->interrupted))
+        || fl_registrations_fired(&poller->table))
     {
         timeout_ns = 0;
     }
@@ -147,10 +146,6 @@ poll_blocking(FlLoop *loop, int64_t timeout_ns)
     }
     PyEval_RestoreThread(thread);
     atomic_store(&poller->sleeping, 0);
-    /* The interrupt was for one poll, which has returned. */
-    if (FL_UNLIKELY(atomic_load(&poller->interrupted))) {
-        atomic_store(&poller->interrupted, false);
-    }
 }
 
 /* How many polls may be skipped after this one; see invariant 1.  began_ns is
@@ -341,8 +336,7 @@ leave_parent(FlLoop *loop)
     if (code < 0) {
         return fl_raise_errno(code);
     }
-    /* Not for a _run_once() outside a run, which nothing ends. */
-    return fl_loop_is_running(loop) ? fl_signals_begin(loop) : 0;
+    return fl_signals_begin(loop);
 }
 
 static int
@@ -378,11 +372,4 @@ fl_loop_iterate(FlLoop *loop)
     fl_fd_table_end_iteration(&loop->poller->table);
     loop->in_iteration = false;
     return code;
-}
-
-void
-fl_loop_reset_iterations(FlLoop *loop)
-{
-    loop->skip_allowance = loop->skips_left = 0;
-    loop->empty_poll_ns = 0;
 }

@@ -17,7 +17,4 @@
    outer one uses. */
 int fl_loop_iterate(FlLoop *loop);
 
-/* Reset the state of skipped polls, before the first iteration of a run. */
-void fl_loop_reset_iterations(FlLoop *loop);
-
 #endif

@@ -72,7 +72,7 @@ struct FlLoop {
     FlPoller *poller;
     FlReadyQueue ready;
     FlTimerQueue timers;
-    FlHandlePool pool;
+    FlHandlePool handle_pool, timer_pool;
     FlThreadQueue thread_queue;
     struct FlMetrics *FL_ATOMIC metrics; /* NULL: off; see metrics.h */
 

@@ -233,7 +233,6 @@ PyObject *
 fl_metrics_read(FlLoop *loop)
 {
     uint64_t values[2 + FL_TIMES + COUNTERS];
-    size_t count = 0;
     /* In a callback: what ran before it shall count (invariant 2). */
     if (fl_loop_on_own_thread(loop)) {
         copy_progress(loop, loop->metrics);
@@ -242,10 +241,10 @@ fl_metrics_read(FlLoop *loop)
                  fl_count_get(&loop->open_connections));
     read_times(loop, values);
     const char *place = (const char *)loop->metrics + FIRST_COUNTER;
-    for (count = 2 + FL_TIMES; count < sizeof(values) / sizeof(*values);
-         count++) {
+    const size_t count = sizeof(values) / sizeof(*values);
+    for (size_t at = 2 + FL_TIMES; at < count; at++) {
         /* Through void *: the compiler would warn of the alignment. */
-        values[count] = fl_count_get((const FlCount *)(const void *)place);
+        values[at] = fl_count_get((const FlCount *)(const void *)place);
         place += sizeof(FlCount);
     }
     PyObject *list = PyList_New((Py_ssize_t)count);

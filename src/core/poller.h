@@ -51,7 +51,6 @@ struct FlPoller {
     FlRegistration *signal_reg; /* of the signal pipe's read end, or NULL */
     int signal_fds[2];          /* read and write end; -1 until requested */
     atomic_int sleeping;        /* a blocking poll runs or is about to */
-    atomic_bool interrupted;    /* the next poll must not block */
     unsigned forks;    /* fl_forks_count() of the process that owns uv */
     bool needs_repair; /* fds were lost, or timerfd and pipe are inherited */
     FlFdTable table;   /* every other fd of the loop; last: it is large */
@@ -120,18 +119,11 @@ void fl_poller_collect(FlPoller *poller);
 static inline void
 fl_poller_wake_anythread(FlPoller *poller)
 {
-    if (atomic_exchange(&poller->sleeping, 0)
-        && !fl_poller_is_inherited(poller)) {
+    if (atomic_load(&poller->sleeping) && atomic_exchange(&poller->sleeping, 0)
+        && !fl_poller_is_inherited(poller))
+    {
         (void)uv_async_send(&poller->async);
     }
-}
-
-/* The same; if no poll runs, the next one does not block. */
-static inline void
-fl_poller_interrupt_anythread(FlPoller *poller)
-{
-    atomic_store(&poller->interrupted, true);
-    fl_poller_wake_anythread(poller);
 }
 
 /* Make the signal pipe and register its read end, unless that was done.

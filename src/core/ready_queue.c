@@ -184,8 +184,8 @@ fl_ready_clear(FlReady *entry)
     Py_XDECREF(entry->context);
 }
 
-int
-fl_ready_visit(const FlReady *entry, visitproc visit, void *arg)
+static int
+visit_entry(const FlReady *entry, visitproc visit, void *arg)
 {
     if (entry->kind == FL_READY_NONE || entry->kind == FL_READY_EVENT) {
         return 0;
@@ -210,7 +210,7 @@ fl_ready_traverse(const FlReadyQueue *queue, visitproc visit, void *arg)
             chunk = chunk->next;
             at = first_entry(chunk);
         }
-        int result = fl_ready_visit(at++, visit, arg);
+        int result = visit_entry(at++, visit, arg);
         if (result != 0) {
             return result;
         }

@@ -99,8 +99,7 @@ FlReady *fl_ready_find(const FlReadyQueue *queue, uint64_t position);
    FL_READY_NONE. */
 void fl_ready_clear(FlReady *entry);
 
-/* For GC: visit what one entry, or all queued entries, own. */
-int fl_ready_visit(const FlReady *entry, visitproc visit, void *arg);
+/* For GC: visit what the queued entries own. */
 int fl_ready_traverse(const FlReadyQueue *queue, visitproc visit, void *arg);
 
 static inline uint64_t

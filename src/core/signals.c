@@ -27,6 +27,7 @@
 #include "core/poller.h"
 #include "core/report.h"
 #include "core/registration.h"
+#include "py/call.h"
 #include "py/compat.h"
 #include "py/errors.h"
 #include "py/state.h"
@@ -34,7 +35,6 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <signal.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 /* Before 3.13 the wakeup fd can only be set by a Python call, which is too
@@ -107,12 +107,7 @@ set_wakeup_fd(FlState *state, int fd, int *before)
 static void
 record_foreign_fd(FlForeignFd *foreign, int fd)
 {
-    struct stat status;
-    foreign->fd = fd >= 0 && fstat(fd, &status) == 0 ? fd : -1;
-    if (foreign->fd >= 0) {
-        foreign->device = status.st_dev;
-        foreign->inode = status.st_ino;
-    }
+    foreign->fd = fd >= 0 && fstat(fd, &foreign->status) == 0 ? fd : -1;
 }
 
 /* The recorded fd if it is still the same file, else -1. */
@@ -121,8 +116,8 @@ foreign_fd(const FlForeignFd *foreign)
 {
     struct stat status;
     bool same = foreign->fd >= 0 && fstat(foreign->fd, &status) == 0
-                && status.st_dev == foreign->device
-                && status.st_ino == foreign->inode;
+                && status.st_dev == foreign->status.st_dev
+                && status.st_ino == foreign->status.st_ino;
     return same ? foreign->fd : -1;
 }
 
@@ -246,39 +241,30 @@ handle_signal(FlLoop *loop, unsigned char signum)
         return 0;
     }
     PyObject *argument = PyLong_FromLong(signum);
-    PyObject *result =
+    int code =
         argument == NULL
-            ? NULL
-            : PyObject_CallMethodOneArg((PyObject *)loop,
-                                        loop->state->names._handle_signal,
-                                        argument);
+            ? -1
+            : fl_call_method((PyObject *)loop,
+                             loop->state->names._handle_signal, argument);
     Py_XDECREF(argument);
-    if (result == NULL) {
-        return fl_loop_report_callback(loop, NULL);
-    }
-    Py_DECREF(result);
-    return 0;
+    return code < 0 ? fl_loop_report_callback(loop, NULL) : 0;
 }
 
 /* The signal pipe is readable: empty it; each byte is a signal's number.  0,
    or -1 with the first exception that ends the run. */
 static int
-on_signal(FlLoop *loop, FlRegistration *reg, int events)
+on_signal(FlLoop *loop, FlRegistration *Py_UNUSED(reg), int Py_UNUSED(events))
 {
     unsigned char signums[128];
     ssize_t count;
-    (void)events;
     /* Run Python's pending handlers first.  They would otherwise run inside
        the Python calls below, and their exceptions would be reported as errors
        of those calls. */
     int code = PyErr_CheckSignals();
     PyObject *exc = code < 0 ? PyErr_GetRaisedException() : NULL;
-    /* `reg` is read no more: a handler may have forked, and the child has a
-       pipe of its own since. */
-    while (loop->poller->signal_reg == reg
-           && (count =
-                   read(loop->poller->signal_fds[0], signums, sizeof(signums)))
-                  > 0)
+    while (
+        (count = read(loop->poller->signal_fds[0], signums, sizeof(signums)))
+        > 0)
     {
         forward_signals(loop, signums, count);
         for (ssize_t at = 0; at < count; at++) {
@@ -400,6 +386,7 @@ fl_signals_forget(FlLoop *loop)
     int null_fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
     if (null_fd >= 0) {
         (void)dup2(null_fd, wakeup->fd);
+        (void)fcntl(wakeup->fd, F_SETFD, FD_CLOEXEC); /* dup2 clears it */
         (void)close(null_fd);
     }
     loop->poller->signal_fds[1] = -1;

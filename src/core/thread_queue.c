@@ -97,37 +97,17 @@ fl_thread_queue_notify_anythread(FlLoop *loop)
     fl_poller_wake_anythread(loop->poller);
 }
 
-#if FL_HAVE_GIL
-
-/* --- with a GIL: the ready queue itself ---------------------------------- */
-
-/* A closed loop would keep the entry, and what it owns, until it is freed. */
-int
-fl_thread_queue_push_anythread(FlLoop *loop, FlReady *entry)
-{
-    if (fl_loop_check_open(loop) < 0 || fl_ready_push(&loop->ready, entry) < 0)
-    {
-        fl_ready_clear(entry);
-        return -1;
-    }
-    fl_thread_queue_notify_anythread(loop);
-    return 0;
-}
-
-#else
-
-/* --- without a GIL: a queue behind a lock -------------------------------- */
-
 int
 fl_thread_queue_push_anythread(FlLoop *loop, FlReady *entry)
 {
     FlThreadQueue *thread_queue = &loop->thread_queue;
+    FlReadyQueue *ready = FL_HAVE_GIL ? &loop->ready : &thread_queue->ready;
     fl_loop_flush_corked_here(loop->state); /* invariant 2 */
     fl_thread_queue_lock(thread_queue);
     bool closed = loop->closed; /* invariant 3 */
-    int code = closed ? -1 : fl_ready_push(&thread_queue->ready, entry);
+    int code = closed ? -1 : fl_ready_push(ready, entry);
     if (code == 0) {
-        atomic_store(&thread_queue->filled, true);
+        atomic_store(&thread_queue->filled, !FL_HAVE_GIL);
         fl_poller_wake_anythread(loop->poller); /* invariant 1 */
     }
     fl_thread_queue_unlock(thread_queue);
@@ -139,10 +119,6 @@ fl_thread_queue_push_anythread(FlLoop *loop, FlReady *entry)
     }
     return code;
 }
-
-#endif
-
-/* --- with and without a GIL ---------------------------------------------- */
 
 int
 fl_thread_queue_push_op_anythread(FlLoop *loop, FlReadyOp op,
@@ -156,18 +132,6 @@ fl_thread_queue_push_op_anythread(FlLoop *loop, FlReadyOp op,
         .args = {Py_XNewRef(argument)},
     };
     return fl_thread_queue_push_anythread(loop, &entry);
-}
-
-/* Under the lock, so that close() does not close the poller meanwhile. */
-void
-fl_thread_queue_wake_anythread(FlLoop *loop)
-{
-    fl_loop_flush_corked_here(loop->state);
-    fl_thread_queue_lock(&loop->thread_queue);
-    if (!loop->closed) {
-        fl_poller_interrupt_anythread(loop->poller);
-    }
-    fl_thread_queue_unlock(&loop->thread_queue);
 }
 
 int

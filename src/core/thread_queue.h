@@ -25,8 +25,8 @@
 #include <uv.h>
 
 /* The entries that other threads pushed, used only without a GIL.  The lock
-   also guards the last three fields and the times of metrics; with a GIL it
-   guards only those. */
+   also guards the last three fields and the times of metrics.  With a GIL it
+   guards only those: a push takes it too, but needs only the GIL. */
 typedef struct {
     uv_mutex_t lock;       /* taken by fl_thread_queue_lock */
     FlForkRenewal renewal; /* of lock and condition */
@@ -69,10 +69,6 @@ int fl_thread_queue_push_op_anythread(FlLoop *loop, FlReadyOp op,
 /* With a GIL: the second half of a push, for a caller that has put an entry
    into the ready queue itself. */
 void fl_thread_queue_notify_anythread(FlLoop *loop);
-
-/* End the poll in which the loop waits, or else let its next poll return at
-   once.  Nothing happens if the loop is closed. */
-void fl_thread_queue_wake_anythread(FlLoop *loop);
 
 /* Move all entries into the ready queue, in order.  0, or -1 with MemoryError;
    the entries that were not moved stay queued. */

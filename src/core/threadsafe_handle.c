@@ -48,48 +48,34 @@ fl_threadsafe_handle_end(FlLoop *loop)
     fl_thread_queue_unlock(thread_queue);
 }
 
-/* The caller has the lock.  See invariant 3. */
-static bool
-has_finished_locked(const FlThreadQueue *thread_queue, const FlHandle *self)
-{
-    return thread_queue->running != self
-           || thread_queue->running_thread == PyThread_get_thread_ident();
-}
-
-/* Whether the callback does not run now; with `wait`, give it WAIT_NS to
-   finish.  With `cancel`, mark the handle then, under the same lock: the
-   callback will never start.  Runs also without the GIL, so it touches no
-   Python. */
-static bool
-check_finished(FlThreadQueue *thread_queue, FlHandle *self, bool wait,
-               bool cancel)
-{
-    fl_thread_queue_lock(thread_queue);
-    if (wait && !has_finished_locked(thread_queue, self)) {
-        (void)uv_cond_timedwait(&thread_queue->finished, &thread_queue->lock,
-                                WAIT_NS);
-    }
-    bool finished = has_finished_locked(thread_queue, self);
-    if (finished && cancel) {
-        /* No reference counts: True and False are immortal on 3.14. */
-        self->cancelled = Py_True;
-    }
-    fl_thread_queue_unlock(thread_queue);
-    return finished;
-}
-
 int
 fl_threadsafe_handle_wait_callback(FlHandle *self, bool cancel)
 {
     FlThreadQueue *thread_queue = &FL_LOOP(self->loop)->thread_queue;
-    bool finished = check_finished(thread_queue, self, false, cancel);
-    while (!finished) {
+    for (;;) {
+        fl_thread_queue_lock(thread_queue);
+        /* See invariant 3. */
+        bool runs =
+            thread_queue->running == self
+            && thread_queue->running_thread != PyThread_get_thread_ident();
+        if (!runs && cancel) {
+            /* No reference counts: True and False are immortal on 3.14. */
+            self->cancelled = Py_True;
+        }
+        fl_thread_queue_unlock(thread_queue);
+        if (!runs) {
+            return 0;
+        }
         PyThreadState *thread = PyEval_SaveThread();
-        finished = check_finished(thread_queue, self, true, cancel);
+        fl_thread_queue_lock(thread_queue);
+        if (thread_queue->running == self) {
+            (void)uv_cond_timedwait(&thread_queue->finished,
+                                    &thread_queue->lock, WAIT_NS);
+        }
+        fl_thread_queue_unlock(thread_queue);
         PyEval_RestoreThread(thread);
-        if (!finished && PyErr_CheckSignals() < 0) {
+        if (PyErr_CheckSignals() < 0) {
             return -1;
         }
     }
-    return 0;
 }

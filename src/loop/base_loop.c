@@ -25,6 +25,7 @@
 #include "loop/run.h"
 #include "loop/scheduling.h"
 #include "loop/tasks.h"
+#include "py/call.h"
 #include "py/compat.h"
 #include "py/errors.h"
 #include "py/state.h"
@@ -77,19 +78,6 @@ disabled_paths(void)
     return off;
 }
 
-/* A new poller, or NULL with OSError or MemoryError. */
-static FlPoller *
-open_poller(void)
-{
-    FlPoller *poller;
-    int code = fl_poller_open(&poller);
-    if (code < 0) {
-        (void)fl_raise_errno(code);
-        return NULL;
-    }
-    return poller;
-}
-
 static void loop_dealloc(FlLoop *loop);
 
 /* BaseLoop, of which `type` is a subclass; only BaseLoop knows the module.
@@ -112,13 +100,15 @@ loop_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     PyObject *module = PyType_GetModule(base_loop_type(type));
     /* First, so that every loop has one: __del__ of a class may call the
        methods of a loop that is not finished. */
-    FlPoller *poller = module == NULL ? NULL : open_poller();
-    FlLoop *loop = poller == NULL ? NULL : (FlLoop *)type->tp_alloc(type, 0);
+    FlPoller *poller;
+    int code = module == NULL ? -1 : fl_poller_open(&poller);
+    if (code < 0) {
+        return module == NULL ? NULL : fl_call_none(fl_raise_errno(code));
+    }
+    FlLoop *loop = (FlLoop *)type->tp_alloc(type, 0);
     if (loop == NULL) {
-        if (poller != NULL) {
-            fl_poller_close(poller);
-            fl_poller_free(poller);
-        }
+        fl_poller_close(poller);
+        fl_poller_free(poller);
         return NULL;
     }
     /* tp_alloc has zeroed the rest. */
@@ -355,7 +345,8 @@ loop_dealloc(FlLoop *loop)
     /* After close_core, because destructors may still have used these. */
     fl_ready_free(&loop->ready);
     fl_timer_queue_free(&loop->timers);
-    fl_handle_pool_free(&loop->pool);
+    fl_handle_pool_free(&loop->handle_pool);
+    fl_handle_pool_free(&loop->timer_pool);
     fl_metrics_free(loop);
     fl_poller_free(loop->poller);
     if (loop->thread_queue_ready) {
@@ -425,11 +416,22 @@ static const char wake_doc[] =
     "End the loop's current wait or its next one.  Any thread may call.\n"
     "asyncio's private name.";
 
+static int
+do_nothing(FlLoop *Py_UNUSED(loop), PyObject *Py_UNUSED(subject),
+           PyObject *Py_UNUSED(argument))
+{
+    return 0;
+}
+
+/* A queued entry ends the wait. */
 static PyObject *
 wake(FlLoop *loop, PyObject *Py_UNUSED(ignored))
 {
-    fl_thread_queue_wake_anythread(loop);
-    Py_RETURN_NONE;
+    int code = loop->closed
+                   ? 0
+                   : fl_thread_queue_push_op_anythread(loop, do_nothing,
+                                                       Py_None, NULL);
+    return fl_call_none(code);
 }
 
 static const char enable_doc[] =
@@ -440,10 +442,8 @@ static const char enable_doc[] =
 static PyObject *
 enable(FlLoop *loop, PyObject *Py_UNUSED(ignored))
 {
-    if (fl_loop_check_open(loop) < 0 || fl_metrics_enable(loop) < 0) {
-        return NULL;
-    }
-    Py_RETURN_NONE;
+    return fl_call_none(
+        fl_loop_check_open(loop) < 0 ? -1 : fl_metrics_enable(loop));
 }
 
 static const char read_metrics_doc[] =

@@ -43,10 +43,7 @@ user_fd_of_socket(FlLoop *loop, int fd, PyObject *sock, int *code)
     /* Made before the table is read: allocating may run the GC, and a
        finalizer may change the table. */
     PyObject *weakref = PyWeakref_NewRef(sock, NULL);
-    FlUserFd *user_fd = NULL;
-    if (weakref != NULL) {
-        user_fd = fl_user_fd_lock(loop, fd);
-    }
+    FlUserFd *user_fd = weakref == NULL ? NULL : fl_user_fd_lock(loop, fd);
     if (user_fd != NULL) {
         fl_fd_table_unlock(&loop->poller->table); /* the GIL suffices here */
         if (!user_fd->reg.persistent && fl_user_fd_wanted(user_fd) != 0) {

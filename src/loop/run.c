@@ -52,16 +52,17 @@ fl_loop_end_run(FlLoop *loop)
     fl_loop_unclaim(loop);
 }
 
-/* Begin a run of a claimed loop on this thread.  If it fails, the caller calls
+/* Begin a run of a claimed loop on this thread, whose ident is `thread`; 0: an
+   iteration outside a run.  If it fails, the caller calls
    fl_loop_end_run all the same.  0 or -1. */
 static int
-begin(FlLoop *loop)
+begin(FlLoop *loop, unsigned long thread)
 {
     if (check_usable(loop) < 0) {
         return -1;
     }
-    loop->thread_id = PyThread_get_thread_ident();
-    fl_loop_reset_iterations(loop);
+    loop->thread_id = thread;
+    loop->skips_left = 0; /* the first iteration polls */
     fl_poller_begin_run(loop->poller);
     fl_metrics_run_begins(loop);
     int plain = fl_tasks_are_plain(loop);
@@ -121,7 +122,7 @@ fl_loop_thread_id_set(FlLoop *loop, PyObject *value, void *Py_UNUSED(closure))
         /* asyncio checks in this order: a closed loop first. */
         return fl_loop_check_open(loop) < 0 ? -1 : raise_already_running();
     }
-    int code = begin(loop);
+    int code = begin(loop, ident);
     if (code < 0) {
         /* Ending may call Python. */
         PyObject *exc = PyErr_GetRaisedException();
@@ -181,15 +182,13 @@ fl_loop_run_once(FlLoop *loop, PyObject *Py_UNUSED(ignored))
     if (!fl_loop_claim(loop)) {
         return fl_call_none(raise_already_running());
     }
-    int code = fl_loop_check_open(loop);
+    int code = begin(loop, 0);
     if (code == 0) {
-        fl_poller_begin_run(loop->poller);
-        fl_metrics_run_begins(loop);
         code = iterate(loop, true);
-        fl_metrics_run_ends(loop);
     }
-    fl_loop_unclaim(loop);
-    return fl_call_none(code);
+    PyObject *exc = code < 0 ? PyErr_GetRaisedException() : NULL;
+    fl_loop_end_run(loop);
+    return fl_call_none(fl_error_keep_first(exc, 0, NULL));
 }
 
 const char fl_loop_stop_doc[] =

@@ -7,8 +7,9 @@
    2. A handle is made before its entry is reserved.  Allocating one may run
       the GC, and a finalizer may call call_soon, which would fill the reserved
       slot first.
-   3. Without a GIL, and in debug mode, a handle owns its call from the start
-      (it is "filled"), so that no other thread has to look into the queue. */
+   3. Without a GIL a handle owns its call from the start (it is "filled"), so
+      that no other thread has to look into the queue.  So it does in debug
+      mode, and where the context is of another class (is_custom_context). */
 #include "loop/scheduling.h"
 
 #include "base/clock.h"
@@ -310,12 +311,9 @@ fl_loop_add_callback(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
     /* By its method: the handle may be of any subclass of asyncio.Handle. */
     int cancelled = handle == NULL || fl_loop_check_open(loop) < 0
                         ? -1
-                        : fl_call_truth(handle, loop->state->names.cancelled);
-    if (cancelled < 0
-        || (cancelled == 0 && fl_loop_call_handle(loop, handle) < 0)) {
-        return NULL;
-    }
-    Py_RETURN_NONE;
+                        : fl_attr_truth(handle, loop->state->names._cancelled);
+    return fl_call_none(cancelled == 0 ? fl_loop_call_handle(loop, handle)
+                                       : -(cancelled < 0));
 }
 
 /* --- timers -------------------------------------------------------------- */

@@ -210,26 +210,17 @@ user_fd_new(FlLoop *loop, int fd, FlUserFd **user_fd)
                               (FlRegistration **)user_fd);
 }
 
-/* Cancel what stood in a slot; steals it.  Runs application code. */
+/* Cancel what stood in a slot; steals it.  Runs application code.  As in
+   asyncio, a replaced sock_* call waits until its coroutine is cancelled. */
 static void
 cancel_handle(FlLoop *loop, PyObject *handle)
 {
-    if (handle == NULL) {
-        return;
-    }
-    if (Py_TYPE(handle) == loop->state->socket_call_type) {
-        /* As in asyncio, a replaced sock_* call waits until its coroutine is
-           cancelled. */
-        Py_DECREF(handle);
-        return;
-    }
-    PyObject *result =
-        PyObject_CallMethodNoArgs(handle, loop->state->names.cancel);
-    if (result == NULL) {
+    if (handle != NULL && Py_TYPE(handle) != loop->state->socket_call_type
+        && fl_call_method(handle, loop->state->names.cancel, NULL) < 0)
+    {
         PyErr_WriteUnraisable(handle);
     }
-    Py_XDECREF(result);
-    Py_DECREF(handle);
+    Py_XDECREF(handle);
 }
 
 void
@@ -425,29 +416,27 @@ replace_handle(FlUserFd *user_fd, PyObject *object, int event,
 }
 
 /* Invalidate a transport that has the fd in the table but whose socket was
-   closed without its knowledge.  0, or -1 with RuntimeError: see invariant
-   5. */
+   closed without its knowledge.  0, or -1 with RuntimeError: the transport
+   still uses the fd, or another thread asks (invariant 5). */
 static int
 evict_transport(FlLoop *loop, int fd)
 {
     FlOpenTransport *transport = transport_at(loop, fd);
-    int code = 0;
     if (transport == NULL) {
         return 0;
     }
-    if (!transport->kind->has_fd(transport)) {
-        if (fl_loop_on_other_thread(loop)) {
-            PyErr_Format(PyExc_RuntimeError,
-                         "File descriptor %d is used by transport %R", fd,
-                         transport->object);
-            code = -1;
-        }
-        else {
-            transport->kind->invalidate_fd(transport);
-        }
+    bool used =
+        transport->kind->has_fd(transport) || fl_loop_on_other_thread(loop);
+    if (used) {
+        PyErr_Format(PyExc_RuntimeError,
+                     "File descriptor %d is used by transport %R", fd,
+                     transport->object);
+    }
+    else {
+        transport->kind->invalidate_fd(transport);
     }
     Py_DECREF(transport->object);
-    return code;
+    return used ? -1 : 0;
 }
 
 FlUserFd *
@@ -570,15 +559,7 @@ remove_event(FlLoop *loop, int event, PyObject *object, bool checked)
 /* --- methods ------------------------------------------------------------- */
 
 /* The public methods return None, as in asyncio. */
-static PyObject *
-discard_handle(PyObject *handle)
-{
-    if (handle == NULL) {
-        return NULL;
-    }
-    Py_DECREF(handle);
-    Py_RETURN_NONE;
-}
+#define DISCARD(handle) fl_call_none(fl_call_done(handle))
 
 #define DOC_ADD(name, what)                                                  \
     name "($self, fd, callback, *args)\n--\n\n"                              \
@@ -640,10 +621,10 @@ const char fl_loop_remove_writer_unchecked_doc[] =
     }
 
 /* asyncio's own transports and sock_* methods call the methods with private
-   names.  Those return the handle, and do not check whether a transport uses
-   the fd. */
-ADD(fl_loop_add_reader, "add_reader", FL_READABLE, true, discard_handle)
-ADD(fl_loop_add_writer, "add_writer", FL_WRITABLE, true, discard_handle)
+   names.  Those return the handle, and do not look for asyncio's own
+   transports. */
+ADD(fl_loop_add_reader, "add_reader", FL_READABLE, true, DISCARD)
+ADD(fl_loop_add_writer, "add_writer", FL_WRITABLE, true, DISCARD)
 ADD(fl_loop_add_reader_unchecked, "_add_reader", FL_READABLE, false, )
 ADD(fl_loop_add_writer_unchecked, "_add_writer", FL_WRITABLE, false, )
 REMOVE(fl_loop_remove_reader, "remove_reader", FL_READABLE, true)

@@ -113,7 +113,8 @@ PyObject *fl_fd_transport(const FlLoop *loop, int fd);
 int fl_user_fd_traverse(const FlLoop *loop, visitproc visit, void *arg);
 
 /* The methods.  Those named _unchecked have asyncio's private names, such as
-   _add_reader: they do not check whether a transport uses the fd. */
+   _add_reader: they do not look for asyncio's own transports, which call them
+   for their fds. */
 FL_FAST_KW(fl_loop_add_reader);
 FL_FAST_KW(fl_loop_add_writer);
 FL_FAST_KW(fl_loop_remove_reader);
@@ -122,13 +123,5 @@ FL_FAST_KW(fl_loop_add_reader_unchecked);
 FL_FAST_KW(fl_loop_add_writer_unchecked);
 FL_FAST_KW(fl_loop_remove_reader_unchecked);
 FL_FAST_KW(fl_loop_remove_writer_unchecked);
-extern const char fl_loop_add_reader_doc[];
-extern const char fl_loop_add_writer_doc[];
-extern const char fl_loop_remove_reader_doc[];
-extern const char fl_loop_remove_writer_doc[];
-extern const char fl_loop_add_reader_unchecked_doc[];
-extern const char fl_loop_add_writer_unchecked_doc[];
-extern const char fl_loop_remove_reader_unchecked_doc[];
-extern const char fl_loop_remove_writer_unchecked_doc[];
 
 #endif

@@ -6,13 +6,25 @@
 
 #include "py/compat.h"
 
-int
-fl_call_truth(PyObject *object, PyObject *name)
+/* Steals the result, which may be NULL. */
+static int
+truth_of(PyObject *result)
 {
-    PyObject *result = PyObject_CallMethodNoArgs(object, name);
     int truth = result == NULL ? -1 : PyObject_IsTrue(result);
     Py_XDECREF(result);
     return truth;
+}
+
+int
+fl_call_truth(PyObject *object, PyObject *name)
+{
+    return truth_of(PyObject_CallMethodNoArgs(object, name));
+}
+
+int
+fl_attr_truth(PyObject *object, PyObject *name)
+{
+    return truth_of(PyObject_GetAttr(object, name));
 }
 
 int

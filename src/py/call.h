@@ -25,6 +25,9 @@ fl_call_none(int code)
    Python. */
 int fl_call_truth(PyObject *object, PyObject *name);
 
+/* The truth of object.name, an attribute: as fl_call_truth. */
+int fl_attr_truth(PyObject *object, PyObject *name);
+
 /* Call object.name(), or object.name(argument) if argument is not NULL: 0, or
    -1 with an exception set.  Owns the object during the call, which may clear
    the field that it comes from. */

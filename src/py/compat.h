@@ -31,7 +31,6 @@
 #define FL_T_OBJECT    T_OBJECT
 #define Py_T_DOUBLE    T_DOUBLE
 #define Py_T_BOOL      T_BOOL
-#define Py_T_UINT      T_UINT
 #define Py_T_ULONGLONG T_ULONGLONG
 #define Py_READONLY    READONLY
 #else
@@ -263,13 +262,8 @@ fl_revive(PyObject *object)
 #endif
 }
 
-#if defined(__GNUC__)
 #define FL_LIKELY(x)   __builtin_expect(!!(x), 1)
 #define FL_UNLIKELY(x) __builtin_expect(!!(x), 0)
-#else
-#define FL_LIKELY(x)   (x)
-#define FL_UNLIKELY(x) (x)
-#endif
 
 /* A precondition, checked only in debug and sanitizer builds (assert). */
 #define FL_CHECK(condition, message) assert((condition) && (message))

@@ -58,13 +58,12 @@ report(PyObject *self, PyObject *args)
 
 static PyMethodDef report_def = {"report", report, METH_VARARGS, NULL};
 
-/* Make sys.excepthook report the current exception without the entries that
-   the callers will add to its traceback.  If memory runs out, the report has
-   these entries. */
+/* Make sys.excepthook report the exception without the entries that the
+   callers will add to its traceback.  If memory runs out, the report has these
+   entries. */
 static void
-hide_callers(void)
+hide_callers(PyObject *exc)
 {
-    PyObject *exc = PyErr_GetRaisedException();
     PyObject *trace = PyException_GetTraceback(exc);
     PyObject *hook = Py_XNewRef(PySys_GetObject("excepthook"));
     if (hook != NULL) {
@@ -80,23 +79,19 @@ hide_callers(void)
         Py_DECREF(hook);
     }
     Py_XDECREF(trace);
-    PyErr_SetRaisedException(exc); /* in place of a MemoryError */
 }
 
-/* Have the code of the callers instrumented for tracers; the current exception
-   stays set.  sys.monitoring does that.  3.11 has no such module, and needs no
-   instrumented code. */
+/* Have the code of the callers instrumented for tracers.  sys.monitoring does
+   that.  3.11 has no such module, and needs no instrumented code. */
 static void
 prepare_callers(PyObject *module)
 {
-    PyObject *exc = PyErr_GetRaisedException();
     PyObject *monitoring = Py_XNewRef(PySys_GetObject("monitoring"));
     if (monitoring != NULL) {
         Py_XDECREF(PyObject_CallMethodNoArgs(
             monitoring, fl_state_get(module)->names.restart_events));
         Py_DECREF(monitoring);
     }
-    PyErr_SetRaisedException(exc); /* in place of a MemoryError */
 }
 
 static const char call_outermost_doc[] =
@@ -119,10 +114,13 @@ call_outermost(PyObject *module, PyObject *const *args, Py_ssize_t count)
         PyObject_Vectorcall(args[1], args + 2, (size_t)(count - 2), NULL);
     CURRENT_FRAME(thread) = callers;
     if (result == NULL) {
+        PyObject *exc = PyErr_GetRaisedException();
         prepare_callers(module);
-        if (args[0] == Py_True || !PyErr_ExceptionMatches(PyExc_SystemExit)) {
-            hide_callers();
+        if (args[0] == Py_True
+            || !PyErr_GivenExceptionMatches(exc, PyExc_SystemExit)) {
+            hide_callers(exc);
         }
+        PyErr_SetRaisedException(exc); /* in place of a MemoryError */
     }
     return result;
 }

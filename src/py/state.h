@@ -18,6 +18,7 @@
 #include "py/compat.h"
 
 #include <stdatomic.h>
+#include <sys/stat.h>
 
 typedef struct FlLoop FlLoop; /* core/loop.h */
 struct FlNativeProtocol;
@@ -30,7 +31,7 @@ struct FlNativeProtocol;
     X(Future)                   \
     X(Task)                     \
     X(_attach)                  \
-    X(_check_callback)          \
+    X(_cancelled)               \
     X(_check_python_transports) \
     X(_check_thread)            \
     X(_detach)                  \
@@ -153,8 +154,7 @@ typedef struct {
    device and inode tell. */
 typedef struct {
     int fd; /* -1: none */
-    dev_t device;
-    ino_t inode;
+    struct stat status;
 } FlForeignFd;
 
 /* Python's signal wakeup fd, while it is ours: see core/signals.c.  Only the

@@ -72,8 +72,6 @@ struct FlTransport {
     FL_TRANSPORT_HEAD
 };
 
-#define FL_TRANSPORT(object) ((FlTransport *)(object))
-
 /* True if this thread must forward a call to the loop's thread: there is no
    GIL, and another thread runs the loop.  The loop may be NULL.  A loop
    inherited by fork has no such thread in this process. */

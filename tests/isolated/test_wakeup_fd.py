@@ -242,6 +242,8 @@ def test_the_fd_of_a_loop_collected_elsewhere_is_not_reused(fast_script):
 import contextlib
 loops = [new_loop()]
 loops[0].add_signal_handler(signal.SIGUSR1, int)
+wakeup_fd = signal.set_wakeup_fd(-1)
+signal.set_wakeup_fd(wakeup_fd)
 sys.unraisablehook = lambda *args: None
 thread = threading.Thread(target=lambda: (loops.clear(), gc.collect()))
 thread.start()
@@ -250,6 +252,7 @@ opened = [os.open("stranger", os.O_CREAT | os.O_RDWR) for _ in range(20)]
 os.kill(os.getpid(), signal.SIGUSR1)
 assert os.read(opened[0], 10) == b""
 assert os.path.getsize("stranger") == 0
+assert not os.get_inheritable(wakeup_fd)
 loop = new_loop()
 loop.run_until_complete(asyncio.sleep(0))
 loop.close()

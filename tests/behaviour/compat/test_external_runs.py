@@ -252,3 +252,54 @@ def test_private_call_soon(loop):
     loop.call_soon(loop.stop)
     loop.run_forever()
     assert seen == [((1,), "inside"), ((1,), "outside")]
+
+
+def test_an_iteration_outside_a_run_polls(loop, pair):
+    """Also after iterations that found an event of a transport."""
+    near, far = socket.socketpair()
+    here, there = pair
+    seen = []
+
+    async def read():
+        reader, writer = await asyncio.open_connection(sock=near)
+        far.send(b"x")
+        await reader.read(1)
+        return writer
+
+    def iterate():
+        loop.call_soon(int)
+        loop._run_once()
+
+    with far:
+        writer = loop.run_until_complete(read())
+        loop.add_reader(here, lambda: seen.append(here.recv(1)))
+        iterate()
+        far.send(b"y")
+        iterate()
+        there.send(b"z")
+        iterate()
+        loop.remove_reader(here)
+        assert seen == [b"z"]
+        writer.transport.abort()
+        iterate()
+
+
+def test_a_signal_ends_the_wait_of_an_iteration_outside_a_run(loop):
+    class Alarm(Exception):
+        pass
+
+    def alarm(*args):
+        raise Alarm
+
+    before = signal.signal(signal.SIGALRM, alarm)
+    timer = loop.call_later(1000, int)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        with pytest.raises(Alarm):
+            # fastloop may return from its first wait without an event.
+            for _ in range(10):
+                loop._run_once()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        timer.cancel()

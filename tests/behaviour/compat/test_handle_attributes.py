@@ -108,14 +108,28 @@ def test_one_of_many_that_wait_is_changed_alone(loop, way):
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_handle_whose_cancelled_attribute_is_true_is_not_run(any_loop, way):
+@pytest.mark.parametrize("value", [True, 1, "yes"])
+def test_a_handle_whose_cancelled_attribute_is_true_is_not_run(
+    any_loop, way, value
+):
     seen = []
     handle = schedule(any_loop, way, seen.append, "x")
-    handle._cancelled = True
+    handle._cancelled = value
     assert handle.cancelled()
     schedule(any_loop, way, seen.append, "y")
     run_until(any_loop, seen, 1)
     assert seen == ["y"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_handle_whose_cancelled_attribute_is_false_again_runs(loop, way):
+    seen = []
+    handle = schedule(loop, way, seen.append, "x")
+    handle._cancelled = True
+    handle._cancelled = 0
+    assert not handle.cancelled()
+    run_until(loop, seen, 1)
+    assert seen == ["x"]
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -301,9 +315,10 @@ def test_a_cycle_by_an_attribute_that_was_set_is_collected(
 ):
     handle = schedule(any_loop, way, print)
     handle.cancel()
-    setattr(handle, name, Referent(handle))
-    released = weakref.ref(getattr(handle, name))
-    del handle
+    value = Referent(handle)
+    released = weakref.ref(value)
+    setattr(handle, name, value)
+    del handle, value
     run_until(any_loop, [], 0)
     gc.collect()
     assert released() is None

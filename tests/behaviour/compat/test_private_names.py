@@ -80,6 +80,35 @@ def test_cancelled_handle_is_not_queued(loop):
     assert seen == [1]
 
 
+def test_cancelled_method_of_another_handle_is_not_called(loop):
+    """asyncio reads the attribute."""
+
+    class Handle(asyncio.Handle):
+        def cancelled(self):
+            raise AssertionError
+
+    seen = []
+    loop._add_callback(Handle(seen.append, (1,), loop))
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    assert seen == [1]
+
+
+def test_exception_of_another_handles_run_ends_the_run(loop):
+    class Handle(asyncio.Handle):
+        def _run(self):
+            raise ValueError("of _run")
+
+    seen = []
+    loop._add_callback(Handle(print, (), loop))
+    loop.call_soon(seen.append, 1)
+    with pytest.raises(ValueError, match="of _run"):
+        loop.run_forever()
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    assert seen == [1]
+
+
 class OtherTask(asyncio.tasks._PyTask):
     pass
 

@@ -506,6 +506,20 @@ async def test_watching_a_transports_socket_is_refused(loop, pair):
     await protocol.wait_lost()
 
 
+@pytest.mark.parametrize("name", ["_add_reader", "_add_writer"])
+async def test_watching_a_transports_socket_by_a_private_name(
+    loop, loop_kind, pair, name
+):
+    if loop_kind == "asyncio":
+        pytest.skip("asyncio lets it replace what the transport waits for")
+    protocol = Recorder()
+    await loop.create_connection(lambda: protocol, sock=pair[0])
+    with pytest.raises(RuntimeError, match="is used by transport"):
+        getattr(loop, name)(pair[0], nothing)
+    protocol.transport.abort()
+    await protocol.wait_lost()
+
+
 def test_watch_in_one_loop_and_then_another(loop_factory, pair):
     left, right = pair
     seen = []
