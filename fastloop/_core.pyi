@@ -61,6 +61,7 @@ class Handle(_AsyncioHandle):
     def _args(self) -> tuple[Any, ...] | None: ...  # type: ignore[override]
     @property
     def _context(self) -> Context | None: ...
+    _cancelled: bool
     @property
     def _repr(self) -> str | None: ...
     @property
@@ -79,6 +80,7 @@ class TimerHandle(_AsyncioTimerHandle):
     def _args(self) -> tuple[Any, ...] | None: ...  # type: ignore[override]
     @property
     def _context(self) -> Context | None: ...
+    _cancelled: bool
     @property
     def _repr(self) -> str | None: ...
     @property

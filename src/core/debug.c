@@ -24,8 +24,14 @@ fl_debug_check(FlLoop *loop, PyObject *callback, const char *method,
     {
         return -1;
     }
-    return fl_call_done(PyObject_CallMethod(object, "_check_callback", "Os",
-                                            callback, method));
+    /* Not interned: debug mode is slow anyway. */
+    PyObject *name = PyUnicode_FromString(method);
+    int code = name == NULL ? -1
+                            : fl_call_done(PyObject_CallMethodObjArgs(
+                                object, loop->state->names._check_callback,
+                                callback, name, NULL));
+    Py_XDECREF(name);
+    return code;
 }
 
 /* Replaces a stack that the handle may have. */

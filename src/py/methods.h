@@ -33,9 +33,9 @@ fl_class_is_plain(FlState *state, FlSeenClass *seen, PyObject *type,
     }
     bool is_plain = check(state);
     /* Without a GIL another thread may change the class during the lookups:
-       then the answer may belong to neither version.  A class without a version
-       gets one at its first lookup, unless it was changed very often: then its
-       version stays 0, and each call checks it again. */
+       then the answer may belong to neither version.  A class without a
+       version gets one at its first lookup, unless it was changed very often:
+       then its version stays 0, and each call checks it again. */
     if (version != 0 && version == fl_type_version((PyTypeObject *)type)) {
         seen->is_plain = is_plain;
         seen->version = version;

@@ -32,6 +32,7 @@ struct FlNativeProtocol;
     X(Task)                     \
     X(_attach)                  \
     X(_cancelled)               \
+    X(_check_callback)          \
     X(_check_python_transports) \
     X(_check_thread)            \
     X(_detach)                  \

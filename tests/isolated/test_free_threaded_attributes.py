@@ -1,0 +1,126 @@
+"""What other threads read and set of a loop, its timers and transports.
+
+Each test looks for a race: it need not come, even where it is possible.
+"""
+
+import sysconfig
+
+import pytest
+
+pytestmark = pytest.mark.skipif(
+    not sysconfig.get_config_var("Py_GIL_DISABLED"),
+    reason="this Python cannot run without a GIL",
+)
+
+BEFORE = """
+import contextlib
+failures = []
+
+@contextlib.contextmanager
+def repeated(count, function):
+    '''Repeat function() in so many threads during the with block.'''
+    over = threading.Event()
+    def body():
+        try:
+            while not over.is_set():
+                function()
+        except BaseException as exc:
+            failures.append(repr(exc))
+            raise
+    threads = [threading.Thread(target=body) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+    assert not failures, failures
+"""
+
+
+def test_another_thread_reads_the_write_buffer(fast_script):
+    fast_script("""
+async def main():
+    near, far = socket.socketpair()
+    near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    transport, _ = await loop.create_connection(asyncio.Protocol, sock=near)
+    read = lambda: len(list(transport._buffer))
+    with repeated(2, read), repeated(1, lambda: far.recv(1 << 16)):
+        for number in range(ROUNDS):
+            for _ in range(20):
+                transport.write(b"%08d" % number * 300)
+            await asyncio.sleep(0)
+            while transport.get_write_buffer_size() > 1 << 20:
+                await asyncio.sleep(0)
+        transport.abort()
+        await asyncio.sleep(0)
+    far.close()
+
+ROUNDS = 1500
+loop = new_loop()
+loop.run_until_complete(main())
+loop.close()
+""")
+
+
+def test_another_thread_reads_the_time_of_a_timer_that_is_moved(fast_script):
+    fast_script("""
+def read():
+    for _ in range(100):
+        assert type(timer._when) is type(timer.when()) is float
+
+async def main():
+    for number in range(150_000):
+        timer._when = 1e9 + number
+
+loop = new_loop()
+timer = loop.call_at(1e9, print)
+with repeated(3, read):
+    loop.run_until_complete(main())
+loop.close()
+""")
+
+
+def test_another_thread_sets_scheduled_of_a_due_timer(fast_script):
+    fast_script("""
+def write():
+    for timer in due:
+        timer._scheduled = [1]
+        assert timer._scheduled is not None
+
+async def main():
+    for _ in range(1500):
+        due[:] = [loop.call_later(0, int) for _ in range(20)]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+due = []
+loop = new_loop()
+with repeated(2, write):
+    loop.run_until_complete(main())
+loop.close()
+""")
+
+
+def test_another_thread_reads_the_current_handle(fast_script):
+    """In debug mode, where the loop sets it for each callback."""
+    fast_script("""
+def read():
+    for _ in range(100):
+        assert type(loop._current_handle) in (type(None), type(handle))
+
+async def main():
+    for _ in range(2_000):
+        loop.call_soon(int)
+        await asyncio.sleep(0)
+
+loop = new_loop()
+loop.set_debug(True)
+loop.slow_callback_duration = 100
+handle = loop.call_soon(int)
+with repeated(2, read):
+    loop.run_until_complete(main())
+loop.close()
+""")
