@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 import time
 from contextlib import ExitStack
@@ -295,6 +296,9 @@ def write_again(args: argparse.Namespace) -> int:
 def main() -> int:
     """Run as the command line says; return the exit status."""
     args = parse_arguments()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        # As Ctrl-C: end what was started, and save what was measured.
+        signal.signal(number, signal.default_int_handler)
     if args.page:
         return write_again(args)
     known = case.all_cases()

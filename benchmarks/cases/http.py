@@ -34,6 +34,7 @@ def http_case(
     packages: tuple[str, ...] = UVICORN,
     daemons: tuple[str, ...] = (),
     by_cpu: bool = False,
+    alone: bool = False,
 ) -> Case:
     """Return the case of a server, started as `plan` says.
 
@@ -58,6 +59,7 @@ def http_case(
         measure,
         loops=SERVER_LOOPS,
         seconds=1.5,
+        alone=alone,
         programs=("http_load",),
         packages=packages,
         daemons=daemons,
@@ -104,6 +106,7 @@ CASES = (
         behind_tcp,
         daemons=("nginx",),
         by_cpu=True,
+        alone=True,
     ),
     http_case(
         "nginx_unix",
@@ -112,6 +115,7 @@ CASES = (
         behind_unix,
         daemons=("nginx",),
         by_cpu=True,
+        alone=True,
     ),
     http_case(
         "fastapi_def",

@@ -11,7 +11,7 @@ and the median of their p99s stands for a loop.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from harness import network
@@ -45,6 +45,13 @@ def late_rows(
         )
         for part, name in names.items()
     ]
+
+
+def whole(takes: Iterable[float]) -> Figure:
+    """Return the figure of takes that are not those of other loops' times."""
+    found = figure(takes)
+    found["takes"] = found.pop("samples")
+    return found
 
 
 def tail_case(
@@ -88,7 +95,7 @@ def tail_case(
                 ]
                 for part in parts:
                     each = (answer[part] for answer in answers)
-                    found[f"{key}_{part}"] = figure(each)
+                    found[f"{key}_{part}"] = whole(each)
                 return answers
 
             if not given["rate"]:
@@ -102,7 +109,7 @@ def tail_case(
         if beside:
             name, row = beside
             counted = short.seconds * COUNTED
-            found[row.key] = figure(one[name] / counted for one in answers)
+            found[row.key] = whole(one[name] / counted for one in answers)
         return found
 
     return Case(

@@ -352,6 +352,7 @@ load_run(Load *load, LoadStep step)
         run_window(load, step);
         return 0;
     }
+    alarm(0); /* it may be stopped meanwhile */
     while (getchar() != EOF) {
         run_window(load, step);
     }

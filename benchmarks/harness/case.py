@@ -75,7 +75,9 @@ class Case:
     the figures spread.  `programs` are the C programs it needs, by their
     names in build.py, `packages` those of PyPI, `daemons` the servers, by
     their names in daemons.py, which it finds at the port in `Run.options`;
-    `free_threaded` ones need an interpreter that has no GIL, and two CPUs.
+    in an `alone` case the servers of all loops have the same address, so the
+    loops do not alternate by sample; `free_threaded` ones need an interpreter
+    that has no GIL, and two CPUs.
     """
 
     name: str
@@ -91,6 +93,7 @@ class Case:
     packages: tuple[str, ...] = ()
     daemons: tuple[str, ...] = ()
     free_threaded: bool = False
+    alone: bool = False
 
 
 @dataclass

@@ -166,6 +166,8 @@ def postgres() -> Iterator[str]:
         )
         command = [str(program), "-D", data, "-p", str(port), "-k", folder]
         command += ["-h", "127.0.0.1", "-c", "fsync=off"]
+        # Those of all loops at once.
+        command += ["-c", "max_connections=1000"]
         with _running(command, port, folder, **user):
             yield str(port)
 

@@ -52,10 +52,13 @@ class Worker:
     def __enter__(self) -> Worker:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def end(self) -> None:
         """End it with what it started: a crash leaves its servers."""
         self._signal(signal.SIGKILL)
         self._process.wait()
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
         for pipe in (self._process.stdin, self._process.stdout, self._said):
             with suppress(OSError):  # a word that was not read
                 if pipe is not None:
@@ -145,6 +148,7 @@ def run(commands: dict[str, list[str]], limit: float) -> dict[str, dict]:
             answer = workers[name].step(word)
             if answer is not None:
                 answers[name] = answer
+                workers[name].end()
 
     with ExitStack() as stack:
         workers = {

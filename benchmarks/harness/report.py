@@ -150,9 +150,13 @@ def best(row: dict, loops: Iterable[str]) -> str:
     """Return the best of `loops` in a row, "" where none was measured.
 
     They are compared by their ratios over fastloop, because those are of the
-    same time.
+    same time.  One that failed is not: few figures may have been lucky.
     """
-    found = [loop for loop in loops if figure(row, loop)]
+    found = [
+        loop
+        for loop in loops
+        if figure(row, loop) and not row["loops"][loop].get("error")
+    ]
     if not found or row["better"] == "near 0":
         return ""
     if figure(row, "fastloop"):

@@ -27,8 +27,8 @@ from harness.loops import C_SERVERS, LOOPS, PYTHON_LOOPS, TRANSPORTS_ONLY
 
 HARNESS = Path(__file__).resolve().parent
 PROBE_LIMIT = 20.0
-# How many times as bad as the best loop's median the best figure of a peer may
-# be, after one repetition and after more, that the peer has another one.
+# How many times as good as a peer the best loop may be, after one repetition
+# and after more, that the peer has another one.
 FAR_AFTER_ONE, FAR = 3.0, 1.5
 # A ratio over the best peer from which on the two are called even: so far do
 # runs differ.
@@ -194,12 +194,17 @@ def _ratios(own: list[dict], base: list[dict], better: str) -> list[float]:
 def is_certain(case: Case, results: Results) -> bool:
     """Say whether the result of each row of `case` is conclusive."""
     judged = [row for row in case.rows if row.is_judged()]
-    return all(_is_certain(row, results) for row in judged)
+    return all(_is_certain(case, row, results) for row in judged)
 
 
-def _is_certain(row: Row, results: Results) -> bool:
+def _is_certain(case: Case, row: Row, results: Results) -> bool:
     each = _figures(row, results)
     own = each.pop("fastloop", [])
+    each = {
+        loop: found
+        for loop, found in each.items()
+        if (case.name, loop) not in results.errors
+    }
     if not own or not each:
         return True
     # Against the best of the others.
@@ -223,7 +228,7 @@ def _had_its_time(
 ) -> bool:
     if not repetition or settings.case_budget is None:
         return False
-    spent = results.seconds[case.name]
+    spent = results.seconds.get(case.name, 0.0)
     return spent + spent / repetition > settings.case_budget
 
 
@@ -252,8 +257,16 @@ def _take_heat(
         for loop in loops
         if loop not in answers
     }
+    heats = [commands]
+    if case.alone:
+        heats = [{loop: command} for loop, command in commands.items()]
     start = time.monotonic()
-    found = heat.run(commands, limit)
+    found = {}
+    for one in heats:
+        try:
+            found |= heat.run(one, limit)
+        except OSError as error:  # no process could be started
+            found |= {loop: {"error": str(error)} for loop in one}
     spent = results.seconds.get(case.name, 0.0)
     results.seconds[case.name] = spent + time.monotonic() - start
     for loop, answer in found.items():

@@ -110,6 +110,7 @@ if __name__ == "__main__":
         host="127.0.0.1",
         port=0,
         http="httptools",
+        timeout_keep_alive=600,  # it may be stopped meanwhile
         ws="none",
         lifespan="on" if args.app == "sqlalchemy" else "off",
         log_level="warning",

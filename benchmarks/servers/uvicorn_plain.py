@@ -54,6 +54,7 @@ if __name__ == "__main__":
         port=args.port,
         uds=args.unix,
         http="httptools",
+        timeout_keep_alive=600,  # it may be stopped meanwhile
         ws="none",
         lifespan="off",
         log_level="warning",

@@ -484,6 +484,61 @@ def test_samples_of_the_same_time_are_compared():
     assert asked(PAIRED, json.dumps([own, few])) == "3.0\n"
 
 
+ENDED = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from harness import heat
+HANGS = "import os; print(os.getpid(), file=open(sys.argv[1], 'w', 1))"
+HANGS = "import sys; " + HANGS + "; input()"
+ASKS = '''
+import os, sys
+print("ready", flush=True)
+sys.stdin.readline()
+with open(sys.argv[1]) as file:
+    pid = int(file.read())
+try:
+    os.kill(pid, 0)
+    alive = True
+except ProcessLookupError:
+    alive = False
+print('{"alive": %d}' % alive, flush=True)
+'''
+command = [sys.executable, "-c"]
+commands = {
+    "hangs": [*command, HANGS, sys.argv[2]],
+    "asks": [*command, ASKS, sys.argv[2]],
+}
+print(heat.run(commands, 2.0))
+"""
+
+
+def test_a_loop_that_hangs_is_ended_before_the_next_one_is_measured(tmp_path):
+    """It could take the CPU of the others."""
+    assert "{'alive': 0}" in asked(ENDED, str(tmp_path / "pid"))
+
+
+def test_servers_of_one_address_are_measured_one_by_one():
+    found = json.loads(asked(ALONE))
+    assert found == [["asyncio"], ["uvloop"], ["fastloop"]]
+
+
+ALONE = """
+import json
+import sys
+sys.path.insert(0, sys.argv[1])
+from harness import case, heat, schedule
+heats = []
+def run(commands, limit):
+    heats.append(list(commands))
+    return {loop: {"figures": {"row": {"figure": 1.0}}} for loop in commands}
+heat.run = run
+one = case.Case("case", "core", (case.Row("row", "", ""),), None, alone=True)
+loops = ["asyncio", "uvloop", "fastloop"]
+schedule.take([one], loops, schedule.Settings(repeat=1), lambda *now: None)
+print(json.dumps(heats))
+"""
+
+
 def test_a_page_without_its_section_is_left_as_it_is(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("nothing\n")
