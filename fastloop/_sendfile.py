@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 _MOST_BYTES = sys.maxsize // 2 + 1
 #: Each block costs a hop through the executor.  asyncio's have 16 KiB.
 _BLOCK_BYTES = 256 * 1024
+_ASYNCIO_BLOCK_BYTES = 16 * 1024
+#: Before 3.13 asyncio drains before each block that it writes, and not after
+#: the last one, which is small.
+_DRAINS_FIRST = sys.version_info < (3, 13)
 
 
 async def send_file(
@@ -86,7 +90,7 @@ async def send_blocks(
         file.seek(offset)
     size = min(count or _BLOCK_BYTES, _BLOCK_BYTES)
     block = memoryview(bytearray(size))
-    total = 0
+    total = last = 0
     protocol = SendfileProtocol(transp)
     try:
         while size > 0:
@@ -94,11 +98,17 @@ async def send_blocks(
             read = await loop.run_in_executor(None, file.readinto, fill)
             if not read:
                 break
+            if _DRAINS_FIRST:
+                await protocol.drain()
             transp.write(block[:read])
-            await protocol.drain()
+            if not _DRAINS_FIRST:
+                await protocol.drain()
+            last = read
             total += read
             if count:
                 size = min(size, count - total)
+        if _DRAINS_FIRST and last > _ASYNCIO_BLOCK_BYTES:
+            await protocol.drain()
     finally:
         if total and hasattr(file, "seek"):
             file.seek(offset + total)
