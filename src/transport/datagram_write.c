@@ -426,13 +426,18 @@ fl_datagram_write_ready(FlDatagram *self)
         return -1;
     }
     /* resume_writing may have sent, closed or aborted. */
-    if (stream->phase >= FL_STREAM_LOST
-        || !fl_write_queue_is_empty(&stream->write_queue))
-    {
+    bool sent_all;
+    int code = 0;
+    Py_BEGIN_CRITICAL_SECTION(self); /* another thread may be sending */
+    sent_all = stream->phase < FL_STREAM_LOST
+               && fl_write_queue_is_empty(&stream->write_queue);
+    if (sent_all) { /* stop waiting for writability */
+        code = fl_stream_update_registration(stream);
+    }
+    Py_END_CRITICAL_SECTION();
+    if (!sent_all) {
         return 0;
     }
-    /* Stop waiting for writability. */
-    int code = fl_stream_update_registration(stream);
     if (code < 0) {
         return fl_stream_fatal_errno(stream, code, WRITE_FAILED);
     }

@@ -201,7 +201,10 @@ deliver_eof(FlStream *self)
     /* The protocol may go on writing.  Reading ends: a level-triggered
        registration would report the EOF in every iteration. */
     self->read_eof = true;
-    int code = fl_stream_update_registration(self);
+    int code;
+    Py_BEGIN_CRITICAL_SECTION(self); /* another thread may be writing */
+    code = fl_stream_update_registration(self);
+    Py_END_CRITICAL_SECTION();
     return code < 0 ? fl_stream_fatal_errno(self, code, READ_FAILED) : 0;
 }
 

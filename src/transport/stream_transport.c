@@ -92,7 +92,10 @@ stream_set_paused(FlTransport *transport, bool paused)
     if (!paused && check_loop_open(transport) < 0) {
         return -1;
     }
-    int code = fl_stream_update_registration(self);
+    int code;
+    Py_BEGIN_CRITICAL_SECTION(self); /* another thread may be writing */
+    code = fl_stream_update_registration(self);
+    Py_END_CRITICAL_SECTION();
     if (code < 0) {
         return fl_raise_errno(code);
     }

@@ -435,10 +435,14 @@ int
 fl_stream_write_memory(FlStream *self, const char *data, size_t size_bytes)
 {
     Payload payload = {data, size_bytes, NULL};
-    return check_writable(self, "write") < 0
-                   || write_payload(self, &payload) < 0
-               ? -1
-               : fl_stream_maybe_pause(self);
+    if (check_writable(self, "write") < 0) {
+        return -1;
+    }
+    int code;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    code = write_payload(self, &payload);
+    Py_END_CRITICAL_SECTION();
+    return code < 0 ? -1 : fl_stream_maybe_pause(self);
 }
 
 /* --- writelines ---------------------------------------------------------- */
