@@ -19,7 +19,10 @@ ROOT = Path(__file__).resolve().parents[2]
 def compiled(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Callable[..., ctypes.CDLL]:
-    """compiled(*files) makes a library of C files of this checkout."""
+    """compiled(*files) makes a library of C files of this checkout.
+
+    Words that begin with "-l" are libraries.
+    """
 
     def load(*files: str) -> ctypes.CDLL:
         compiler = shutil.which("cc")
@@ -30,8 +33,8 @@ def compiled(
                 compiler,
                 *("-std=c11", "-D_GNU_SOURCE", "-O1", "-shared", "-fPIC"),
                 *(f"-I{ROOT / 'src'}", f"-I{sysconfig.get_path('include')}"),
-                *(str(ROOT / file) for file in files),
-                *("-o", str(built), "-luv"),
+                *(f if f[:2] == "-l" else str(ROOT / f) for f in files),
+                *("-o", str(built)),
             ],
             check=True,
             timeout=PATIENCE,

@@ -17,6 +17,7 @@ FILES = (
     "src/core/registration.c",
     "src/core/fd_set.c",
     "src/base/forks.c",
+    "-luv",
 )
 
 

@@ -172,7 +172,9 @@ def multiprocess(tmp_path):
 
     def run(code):
         done = subprocess.run(
-            [sys.executable, "-c", MULTIPROCESS + code],
+            # prometheus_client closes no file of its own.
+            [sys.executable, "-W", "ignore::ResourceWarning"]
+            + ["-c", MULTIPROCESS + code],
             env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)},
             capture_output=True,
             text=True,
