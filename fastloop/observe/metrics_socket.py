@@ -117,7 +117,7 @@ def _blocked_in(loop: _Loop, busy_ns: int) -> list[str]:
     if busy_ns < _BLOCKED_NS:
         return []
     if not stacks.readable():
-        return [f"(unknown: {stacks.UNREADABLE})"]
+        return [f"(unknown without a GIL: {stacks.UNREADABLE})"]
     return _places(stacks.stack_of(loop)[0])
 
 

@@ -20,10 +20,7 @@ if TYPE_CHECKING:
 _MOST_FRAMES = 40
 
 #: Why there is no stack without a GIL.
-UNREADABLE = (
-    "without a GIL CPython may crash when a thread reads the stack of another "
-    "one"
-)
+UNREADABLE = "CPython may crash when a thread reads the stack of another one"
 
 
 def readable() -> bool:

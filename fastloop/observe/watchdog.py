@@ -73,7 +73,9 @@ def _checked(limit_s: float) -> float:
 def _check_interpreter() -> None:
     """Raise RuntimeError where another thread's stack cannot be read."""
     if not stacks.readable():
-        raise RuntimeError(f"there is no watchdog: {stacks.UNREADABLE}")
+        raise RuntimeError(
+            f"there is no watchdog without a GIL: {stacks.UNREADABLE}"
+        )
 
 
 class Watchdog:
