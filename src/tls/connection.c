@@ -90,6 +90,17 @@ fl_tls_fatal(FlTls *self, const char *message)
 /* --- the engine ---------------------------------------------------------- */
 
 void
+fl_tls_drop_unused_engine(FlTls *self)
+{
+    if (self->closed_twice && self->phase == FL_TLS_LOST && !self->engine_busy)
+    {
+        PyObject *exc = PyErr_GetRaisedException();
+        fl_tls_drop_engine(self);
+        fl_error_restore(exc);
+    }
+}
+
+void
 fl_tls_drop_engine(FlTls *self)
 {
     /* The application may have the SSLObject, and a caller's memory may be

@@ -116,6 +116,7 @@ typedef struct {
     bool raw_paused;        /* we called raw.pause_reading */
     bool writing_paused;    /* the raw transport called pause_writing */
     bool paused_before_tls; /* the raw transport called it before start_tls */
+    bool closed_twice;      /* close() ran twice: drop the engine at the end */
     bool stopped;           /* a CancelledError: deliver nothing more */
     bool eof_received;      /* the raw transport reported EOF */
     bool read_less;         /* adapter.c, invariant 3 */
@@ -157,5 +158,19 @@ int fl_tls_fatal_any(FlTls *self, const char *message);
 
 /* Drop the engine, the context and the extra info of an ended connection. */
 void fl_tls_drop_engine(FlTls *self);
+/* The same although the transport lives, if that was closed twice and no
+   engine call is running: asyncio's transport drops its SSLProtocol then, and
+   CPython's tests look whether the context is freed.  A raised exception
+   stays. */
+void fl_tls_drop_unused_engine(FlTls *self);
+/* The outermost engine call has returned. */
+static inline void
+fl_tls_leave_engine(FlTls *self)
+{
+    self->engine_busy = false;
+    if (FL_UNLIKELY(self->closed_twice)) {
+        fl_tls_drop_unused_engine(self);
+    }
+}
 
 #endif

@@ -151,7 +151,7 @@ call_sslobject(FlTls *self, PyObject *method)
     self->engine_busy = true;
     PyObject *done = PyObject_CallMethodNoArgs(object, method);
     Py_DECREF(object);
-    self->engine_busy = false;
+    fl_tls_leave_engine(self);
     if (done != NULL) {
         Py_DECREF(done);
         return FL_TLS_DONE;
@@ -451,7 +451,7 @@ fl_tls_receive(FlTls *self, const char *data, size_t size_bytes)
     self->engine_busy = true;
     int code = engine->type->feed(engine, data, size_bytes);
     if (!nested) {
-        self->engine_busy = false;
+        fl_tls_leave_engine(self);
     }
     return code < 0 ? fl_tls_fatal(self, FL_TLS_FAILED)
                     : process_and_settle(self);
@@ -551,6 +551,7 @@ end_connection(FlTls *self, PyObject *exc)
                            was_made ? protocol : Py_None, exc);
     PyObject *raised = code < 0 ? PyErr_GetRaisedException() : NULL;
     Py_XDECREF(protocol);
+    fl_tls_drop_unused_engine(self);
     return fl_error_keep_first(raised, 0, (PyObject *)self);
 }
 

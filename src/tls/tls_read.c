@@ -57,7 +57,7 @@ decrypt(FlTls *self, char *memory, size_t room_bytes)
                                room_bytes - decrypted.got_bytes, &got);
         decrypted.got_bytes += got;
     }
-    self->engine_busy = false;
+    fl_tls_leave_engine(self);
     /* adapter.c, invariant 3. */
     size_t credit = 2 * decrypted.got_bytes;
     self->overhead_bytes =

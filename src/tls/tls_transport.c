@@ -32,7 +32,9 @@ static int
 tls_close(FlTransport *transport)
 {
     FlTlsTransport *self = (FlTlsTransport *)transport;
-    if (self->closed) {
+    if (self->closed) { /* asyncio's transport drops its SSLProtocol here */
+        self->connection->closed_twice = true;
+        fl_tls_drop_unused_engine(self->connection);
         return 0;
     }
     self->closed = true;
@@ -220,7 +222,8 @@ static PyObject *
 get_read_size(FlTlsTransport *self, PyObject *Py_UNUSED(ignored))
 {
     FlTlsEngine *engine = &self->connection->engine;
-    return PyLong_FromSize_t(engine->type->incoming(engine));
+    return PyLong_FromSize_t(
+        engine->type == NULL ? 0 : engine->type->incoming(engine));
 }
 
 static PyObject *
