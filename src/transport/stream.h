@@ -120,7 +120,9 @@ fl_stream_is_connection(const FlStream *self)
 static inline bool
 fl_stream_is_corked(const FlStream *self)
 {
-    return self->loop != NULL && self->loop->cork == &self->owned;
+    /* Without a GIL nothing is, and another thread may ask, for a repr. */
+    return FL_HAVE_GIL && self->loop != NULL
+           && self->loop->cork == &self->owned;
 }
 
 /* Cancel the flush at the callback's end: the queue is dropped, or sent

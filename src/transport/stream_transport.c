@@ -170,7 +170,8 @@ fl_stream_repr(FlTransport *transport)
     static const char *const phases[] = {"", "", " closing", " closing",
                                          " closed"};
     FlStream *self = STREAM(transport);
-    const char *state = phases[self->phase];
+    FlStreamPhase phase = self->phase; /* one atomic read */
+    const char *state = phases[phase];
     int wanted = fl_stream_wanted(self);
     /* The fd is shown after close, too: logs refer to it. */
     PyObject *details =
