@@ -11,6 +11,7 @@
 #include "core/loop.h"
 #include "core/timers.h"
 #include "py/compat.h"
+#include "py/field.h"
 
 /* --- slots --------------------------------------------------------------- */
 
@@ -28,13 +29,11 @@ ensure_filled(FlHandle *self)
 static PyObject *
 get_slot(FlHandle *self, void *closure)
 {
-    PyObject *value;
     if (ensure_filled(self) < 0) {
         return NULL;
     }
-    Py_BEGIN_CRITICAL_SECTION(self);
-    value = Py_XNewRef(*(PyObject **)((char *)self + (size_t)closure));
-    Py_END_CRITICAL_SECTION();
+    PyObject *value =
+        fl_field_get(self, (PyObject **)((char *)self + (size_t)closure));
     return value == NULL ? Py_NewRef(Py_None) : value;
 }
 
@@ -55,16 +54,10 @@ check_value(const PyObject *value)
 static int
 set_slot(FlHandle *self, PyObject *value, void *closure)
 {
-    PyObject **slot = (PyObject **)((char *)self + (size_t)closure);
-    PyObject *before;
     if (check_value(value) < 0 || ensure_filled(self) < 0) {
         return -1;
     }
-    Py_BEGIN_CRITICAL_SECTION(self);
-    before = *slot;
-    *slot = Py_NewRef(value);
-    Py_END_CRITICAL_SECTION();
-    Py_XDECREF(before);
+    fl_field_set(self, (PyObject **)((char *)self + (size_t)closure), value);
     return 0;
 }
 
@@ -135,10 +128,7 @@ set_when(FlTimerHandle *self, PyObject *value, void *Py_UNUSED(closure))
 static PyObject *
 get_scheduled(FlTimerHandle *self, void *Py_UNUSED(closure))
 {
-    PyObject *value;
-    Py_BEGIN_CRITICAL_SECTION(self);
-    value = Py_XNewRef(self->scheduled);
-    Py_END_CRITICAL_SECTION();
+    PyObject *value = fl_field_get(self, &self->scheduled);
     return value == NULL ? PyBool_FromLong(self->node.place != 0) : value;
 }
 

@@ -40,6 +40,7 @@
 #include "core/timers.h"
 #include "py/compat.h"
 #include "py/errors.h"
+#include "py/field.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -310,12 +311,7 @@ queue_due(FlLoop *loop)
         fl_ready_commit(&loop->ready);
         if (FL_UNLIKELY(timer->scheduled != NULL)) {
             /* As asyncio, which sets _scheduled to False here. */
-            PyObject *before;
-            Py_BEGIN_CRITICAL_SECTION(timer); /* other threads may set it */
-            before = timer->scheduled;
-            timer->scheduled = NULL;
-            Py_END_CRITICAL_SECTION();
-            Py_XDECREF(before);
+            fl_field_set(timer, &timer->scheduled, NULL);
         }
     }
     return 0;

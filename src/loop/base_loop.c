@@ -28,6 +28,7 @@
 #include "py/call.h"
 #include "py/compat.h"
 #include "py/errors.h"
+#include "py/field.h"
 #include "py/state.h"
 
 #include <stdlib.h>
@@ -483,23 +484,15 @@ running_callback(FlLoop *loop, PyObject *Py_UNUSED(ignored))
 static PyObject *
 object_get(FlLoop *loop, void *offset)
 {
-    PyObject *value;
-    Py_BEGIN_CRITICAL_SECTION(loop);
-    value = Py_XNewRef(*(PyObject **)((char *)loop + (size_t)offset));
-    Py_END_CRITICAL_SECTION();
+    PyObject *value =
+        fl_field_get(loop, (PyObject **)((char *)loop + (size_t)offset));
     return value == NULL ? Py_NewRef(Py_None) : value;
 }
 
 static int
 object_set(FlLoop *loop, PyObject *value, void *offset)
 {
-    PyObject **place = (PyObject **)((char *)loop + (size_t)offset);
-    PyObject *before;
-    Py_BEGIN_CRITICAL_SECTION(loop);
-    before = *place;
-    *place = Py_XNewRef(value);
-    Py_END_CRITICAL_SECTION();
-    Py_XDECREF(before); /* last: a destructor may run Python */
+    fl_field_set(loop, (PyObject **)((char *)loop + (size_t)offset), value);
     return 0;
 }
 
