@@ -6,38 +6,14 @@ Each test looks for a race: it need not come, even where it is possible.
 import sysconfig
 
 import pytest
+from isolated_scripts import REPEATED
 
 pytestmark = pytest.mark.skipif(
     not sysconfig.get_config_var("Py_GIL_DISABLED"),
     reason="this Python cannot run without a GIL",
 )
 
-BEFORE = """
-import contextlib
-failures = []
-
-@contextlib.contextmanager
-def repeated(count, function):
-    '''Repeat function() in so many threads during the with block.'''
-    over = threading.Event()
-    def body():
-        try:
-            while not over.is_set():
-                function()
-        except BaseException as exc:
-            failures.append(repr(exc))
-            raise
-    threads = [threading.Thread(target=body) for _ in range(count)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        for thread in threads:
-            thread.join()
-    assert not failures, failures
-"""
+BEFORE = REPEATED
 
 
 def test_another_thread_reads_the_write_buffer(fast_script):

@@ -8,6 +8,7 @@ import sysconfig
 from pathlib import Path
 
 import pytest
+from isolated_scripts import REPEATED
 
 CERTS = Path(__file__).parent.parent / "certs"
 pytestmark = pytest.mark.skipif(
@@ -17,30 +18,9 @@ pytestmark = pytest.mark.skipif(
 
 BEFORE = (
     f"CERTS = {str(CERTS)!r}\n"
+    + REPEATED
     + """
-import contextlib, ssl
-failures = []
-
-@contextlib.contextmanager
-def in_threads(count, function):
-    '''Call function() in so many threads, again and again, meanwhile.'''
-    ended = threading.Event()
-    def body():
-        try:
-            while not ended.is_set():
-                function()
-        except BaseException as exc:
-            failures.append(repr(exc))
-    threads = [threading.Thread(target=body) for _ in range(count)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        for thread in threads:
-            thread.join()
-    assert not failures, failures
+import ssl
 
 def for_a_second():
     '''Yield numbers.'''
@@ -95,7 +75,7 @@ def test_the_protocol_is_set_while_others_get_it(fast_script, make):
         """
 async def main():
     transport, far = await make()
-    with in_threads(2, lambda: len(transport.get_protocol().items)):
+    with repeated(2, lambda: len(transport.get_protocol().items)):
         for number in for_a_second():
             transport.set_protocol(Protocol())
             if number % 50 == 0:
@@ -119,7 +99,7 @@ async def main():
     for _ in for_a_second():
         transport, far = await pair()
         transport.set_write_buffer_limits(0)
-        with in_threads(2, lambda: transport.write(bytes(300000))):
+        with repeated(2, lambda: transport.write(bytes(300000))):
             await asyncio.sleep(0)
             far.close()
             await asyncio.sleep(0.002)
@@ -172,7 +152,7 @@ async def main():
     def get():
         transport._extra
         transport.get_extra_info("key")
-    with in_threads(2, get):
+    with repeated(2, get):
         for number in for_a_second():
             transport._extra = {"key": [number]}
             if number % 50 == 0:
@@ -220,7 +200,7 @@ async def main():
     def answer():
         if protocol.address is not None:
             transport.sendto(b"for the first", protocol.address)
-    with in_threads(1, flood), in_threads(1, answer):
+    with repeated(1, flood), repeated(1, answer):
         for _ in for_a_second():
             await asyncio.sleep(0.01)
     assert protocol.address is not None
