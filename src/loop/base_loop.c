@@ -220,7 +220,10 @@ close_core(FlLoop *loop)
     drop_timers(loop);
     abandon_transports(&loop->streams);
     atomic_store(&loop->open_connections, 0);
-    fl_user_fd_close_all(loop);
+    /* One at a time: dropping references may run any code, which may remove
+       other callbacks. */
+    while (fl_user_fd_evict(loop, -1)) {
+    }
     /* It frees the registrations that are left, so their owners had to go
        first. */
     fl_poller_close(loop->poller);

@@ -69,48 +69,15 @@ fl_fd_wait(FlLoop *loop, int fd, PyObject *sock, int event, PyObject *call)
     if (user_fd == NULL) {
         return code;
     }
-    FlRegistration *reg = &user_fd->reg;
-    PyObject **slot = fl_user_fd_slot(user_fd, event);
     /* A later call replaces an earlier one, which then waits until its
        coroutine is cancelled, as in asyncio. */
-    PyObject *previous = *slot;
-    *slot = call;
-    reg->wanted &= (uint8_t)~event; /* add again, unless persistent */
-    code = fl_registration_set(reg, fl_user_fd_wanted(user_fd));
+    FlFdRefs dropped = {NULL, NULL, NULL};
+    code = fl_user_fd_put(user_fd, event, Py_NewRef(call), &dropped);
     if (code == 0) {
-        Py_INCREF(call);
+        FlRegistration *reg = &user_fd->reg;
         reg->persistent = reg->recheck = reg->table->recheck = true;
-        Py_XDECREF(previous); /* last: this may run any code */
-        return 1;
     }
-    *slot = previous;
-    reg->wanted = (uint8_t)fl_user_fd_wanted(user_fd);
-    if (reg->wanted == 0) {
-        FlFdRefs refs = {NULL, NULL, NULL};
-        fl_user_fd_detach(user_fd, &refs);
-        Py_XDECREF(refs.object);
-    }
-    return fl_raise_errno(code);
-}
-
-void
-fl_fd_stop_waiting(FlLoop *loop, int fd, int event, PyObject *call)
-{
-    FlUserFd *user_fd = fl_user_fd_at(loop, fd);
-    PyObject **slot = user_fd == NULL ? NULL : fl_user_fd_slot(user_fd, event);
-    if (slot == NULL || *slot != call) {
-        return;
-    }
-    FlFdRefs refs = {NULL, NULL, NULL};
-    *slot = NULL;
-    int wanted = fl_user_fd_wanted(user_fd);
-    if (wanted == 0 && !user_fd->reg.persistent) {
-        /* A handle for the other direction has ended the persistence. */
-        fl_user_fd_detach(user_fd, &refs);
-    }
-    else {
-        (void)fl_registration_set(&user_fd->reg, wanted); /* cannot fail */
-    }
-    Py_XDECREF(refs.object);
-    Py_DECREF(call); /* the slot's reference */
+    Py_XDECREF(dropped.reader); /* last: this may run any code */
+    Py_XDECREF(dropped.object);
+    return code < 0 ? fl_raise_errno(code) : 1;
 }

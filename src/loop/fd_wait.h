@@ -27,11 +27,9 @@ FlRegistration *fl_fd_persistent_registration(const FlLoop *loop, int fd,
 
 /* Run `call` (an FlFdCall) when the socket, whose fd this is, is ready for
    `event`.  Returns 1; 0 if a handle waits for this fd, so that the
-   registration cannot be persistent; or -1 with MemoryError or OSError. */
+   registration cannot be persistent; or -1 with MemoryError or OSError.
+   fl_fd_remove ends the wait. */
 int fl_fd_wait(FlLoop *loop, int fd, PyObject *sock, int event,
                PyObject *call);
-
-/* Undo fl_fd_wait.  Does nothing if another call or handle has replaced it. */
-void fl_fd_stop_waiting(FlLoop *loop, int fd, int event, PyObject *call);
 
 #endif

@@ -113,7 +113,7 @@ int
 fl_fd_acquire(FlLoop *loop, int fd)
 {
     do {
-        fl_user_fd_evict(loop, fd);
+        (void)fl_user_fd_evict(loop, fd);
     } while (fl_fd_invalidate(loop, fd));
     return fl_loop_check_open(loop); /* that code may have closed the loop */
 }
@@ -195,9 +195,6 @@ static int
 user_fd_new(FlLoop *loop, int fd, FlUserFd **user_fd)
 {
     const FlPoller *poller = loop->poller;
-    if (loop->closed) {
-        return FL_CLOSED;
-    }
     /* An int that is not an open fd could request a table of any size, or name
        an fd that opening libuv's loop takes. */
     if ((fd >= poller->table.fds_size || !poller->has_uv)
@@ -232,42 +229,29 @@ fl_user_fd_detach(FlUserFd *user_fd, FlFdRefs *refs)
     fl_registration_close(&user_fd->reg);
 }
 
-void
+bool
 fl_user_fd_evict(FlLoop *loop, int fd)
 {
     FlFdRefs refs = {NULL, NULL, NULL};
     FlFdTable *table = &loop->poller->table;
     fl_fd_table_lock(table);
-    FlUserFd *user_fd = fl_user_fd_at(loop, fd);
-    if (user_fd != NULL) {
+    FlUserFd *user_fd =
+        fd < 0 ? fl_user_fd_after(loop, fd) : fl_user_fd_at(loop, fd);
+    bool found = user_fd != NULL;
+    if (found) {
         fl_user_fd_detach(user_fd, &refs);
     }
     fl_fd_table_unlock(table);
-    cancel_handle(loop, refs.reader);
-    cancel_handle(loop, refs.writer);
-    Py_XDECREF(refs.object);
-}
-
-void
-fl_user_fd_close_all(FlLoop *loop)
-{
-    /* One at a time, with the table read again: dropping references may run
-       any code, which may remove other entries. */
-    FlFdTable *table = &loop->poller->table;
-    bool more = true;
-    while (more) {
-        FlFdRefs refs = {NULL, NULL, NULL};
-        fl_fd_table_lock(table);
-        FlUserFd *user_fd = fl_user_fd_after(loop, -1);
-        more = user_fd != NULL;
-        if (more) {
-            fl_user_fd_detach(user_fd, &refs);
-        }
-        fl_fd_table_unlock(table);
+    if (fd < 0) {
         Py_XDECREF(refs.reader);
         Py_XDECREF(refs.writer);
-        Py_XDECREF(refs.object);
     }
+    else {
+        cancel_handle(loop, refs.reader);
+        cancel_handle(loop, refs.writer);
+    }
+    Py_XDECREF(refs.object);
+    return found;
 }
 
 int
@@ -372,46 +356,26 @@ fl_fd_check(FlLoop *loop, PyObject *object)
     return fd < 0 ? -1 : check_no_transport(loop, object, fd);
 }
 
-/* The references that replace_handle leaves its caller to drop outside the
-   table's lock, because dropping them may run any code. */
-typedef struct {
-    PyObject *handle; /* the previous one or NULL; the new one on failure */
-    PyObject *object; /* the previous FlFdRefs.object, or NULL */
-} Dropped;
-
-/* Put a handle in the slot of its direction; steals it.  0 or a negative
-   errno. */
-static int
-replace_handle(FlUserFd *user_fd, PyObject *object, int event,
-               PyObject *handle, Dropped *dropped)
+int
+fl_user_fd_put(FlUserFd *user_fd, int event, PyObject *call, FlFdRefs *dropped)
 {
     FlRegistration *reg = &user_fd->reg;
     PyObject **slot = fl_user_fd_slot(user_fd, event);
     PyObject *previous = *slot;
-    int before = reg->wanted;
-    *slot = handle;
-    reg->fired &= (uint8_t)~event;  /* see invariant 4 */
+    *slot = call;
     reg->wanted &= (uint8_t)~event; /* so that it is registered again */
-    if (reg->persistent) { /* never without a GIL, where others read it */
-        reg->persistent = false;
-    }
     int code = fl_registration_set(reg, fl_user_fd_wanted(user_fd));
     if (code == 0) {
-        dropped->handle = previous;
-        dropped->object = user_fd->refs.object;
-        /* For parse_registered_fd.  An int identifies nothing. */
-        user_fd->refs.object = PyLong_Check(object) ? NULL : Py_NewRef(object);
+        dropped->reader = previous;
         return 0;
     }
-    /* Failed: restore the previous state, as if add had not been called. */
+    /* Failed: restore the previous state, as if this had not been called. */
     *slot = previous;
-    dropped->handle = handle;
-    reg->wanted = (uint8_t)before;
-    if (fl_user_fd_wanted(user_fd) == 0) {
-        FlFdRefs refs;
-        fl_user_fd_detach(user_fd, &refs);
-        dropped->object = refs.object;
+    reg->wanted = (uint8_t)fl_user_fd_wanted(user_fd);
+    if (reg->wanted == 0) {
+        fl_user_fd_detach(user_fd, dropped);
     }
+    dropped->reader = call;
     return code;
 }
 
@@ -448,7 +412,9 @@ fl_user_fd_lock(FlLoop *loop, int fd)
     fl_fd_table_lock(&loop->poller->table);
     /* Looked up after evict_transport, which may have run any code. */
     FlUserFd *user_fd = fl_user_fd_at(loop, fd);
-    int code = user_fd == NULL ? user_fd_new(loop, fd, &user_fd) : 0;
+    int code = loop->closed      ? FL_CLOSED
+               : user_fd == NULL ? user_fd_new(loop, fd, &user_fd)
+                                 : 0;
     if (code < 0) {
         fl_fd_table_unlock(&loop->poller->table);
         (void)fl_raise_errno(code);
@@ -461,17 +427,52 @@ fl_user_fd_lock(FlLoop *loop, int fd)
 static int
 set_handle(FlLoop *loop, int fd, PyObject *object, int event, PyObject *handle)
 {
-    Dropped dropped = {NULL, NULL};
+    FlFdRefs dropped = {NULL, NULL, NULL};
     FlUserFd *user_fd = fl_user_fd_lock(loop, fd);
     if (user_fd == NULL) {
         Py_DECREF(handle);
         return -1;
     }
-    int code = replace_handle(user_fd, object, event, handle, &dropped);
+    user_fd->reg.fired &= (uint8_t)~event; /* see invariant 4 */
+    if (user_fd->reg.persistent) { /* never without a GIL: others read it */
+        user_fd->reg.persistent = false;
+    }
+    int code = fl_user_fd_put(user_fd, event, handle, &dropped);
+    if (code == 0) {
+        dropped.object = user_fd->refs.object;
+        /* For parse_registered_fd.  An int identifies nothing. */
+        user_fd->refs.object = PyLong_Check(object) ? NULL : Py_NewRef(object);
+    }
     fl_fd_table_unlock(&loop->poller->table);
-    cancel_handle(loop, dropped.handle);
+    cancel_handle(loop, dropped.reader);
     Py_XDECREF(dropped.object);
     return code < 0 ? fl_raise_errno(code) : 0;
+}
+
+FlHandle *
+fl_fd_add(FlLoop *loop, int fd, PyObject *object, int event,
+          PyObject *const *args, Py_ssize_t nargs, PyObject *context)
+{
+    PyObject *owned =
+        context == NULL ? PyContext_CopyCurrent() : Py_NewRef(context);
+    PyObject *tuple =
+        owned == NULL ? NULL : fl_args_tuple(args + 1, nargs - 1);
+    FlHandle *handle = tuple == NULL
+                           ? NULL
+                           : fl_handle_new_filled(loop, args[0], tuple, owned);
+    Py_XDECREF(tuple);
+    Py_XDECREF(owned);
+    /* In debug mode the handle records where add_reader was called. */
+    if (handle == NULL
+        || (loop->debug && fl_debug_note_source(loop, handle) < 0)) {
+        Py_XDECREF(handle);
+        return NULL;
+    }
+    Py_INCREF(handle); /* one reference for the slot, one for the result */
+    if (set_handle(loop, fd, object, event, (PyObject *)handle) < 0) {
+        Py_CLEAR(handle);
+    }
+    return handle;
 }
 
 /* The body of the four add methods; `checked`: the public ones.  Returns a new
@@ -488,33 +489,43 @@ add(FlLoop *loop, const char *function, int event, PyObject *const *args,
     {
         return NULL;
     }
-    args = call.args;
-    nargs = call.nargs;
-    PyObject *context = call.context;
-    int fd = fl_fd_of(loop, args[0]);
-    if (fd < 0 || (checked && check_no_transport(loop, args[0], fd) < 0)) {
+    int fd = fl_fd_of(loop, call.args[0]);
+    if (fd < 0 || (checked && check_no_transport(loop, call.args[0], fd) < 0))
+    {
         return NULL;
     }
-    PyObject *owned =
-        context == NULL ? PyContext_CopyCurrent() : Py_NewRef(context);
-    PyObject *tuple =
-        owned == NULL ? NULL : fl_args_tuple(args + 2, nargs - 2);
-    FlHandle *handle = tuple == NULL
-                           ? NULL
-                           : fl_handle_new_filled(loop, args[1], tuple, owned);
-    Py_XDECREF(tuple);
-    Py_XDECREF(owned);
-    /* In debug mode the handle records where add_reader was called. */
-    if (handle == NULL
-        || (loop->debug && fl_debug_note_source(loop, handle) < 0)) {
-        Py_XDECREF(handle);
-        return NULL;
+    return (PyObject *)fl_fd_add(loop, fd, call.args[0], event, call.args + 1,
+                                 call.nargs - 1, call.context);
+}
+
+bool
+fl_fd_remove(FlLoop *loop, int fd, int event, const PyObject *only)
+{
+    PyObject *removed = NULL;
+    FlFdRefs refs = {NULL, NULL, NULL};
+    FlFdTable *table = &loop->poller->table;
+    fl_fd_table_lock(table);
+    FlUserFd *user_fd = loop->closed ? NULL : fl_user_fd_at(loop, fd);
+    PyObject **slot = user_fd == NULL ? NULL : fl_user_fd_slot(user_fd, event);
+    if (slot != NULL && (only == NULL || *slot == only)) {
+        removed = *slot; /* also ends an idle persistent registration, */
+        *slot = NULL;
+        if (fl_user_fd_wanted(user_fd) == 0
+            && (only == NULL || !user_fd->reg.persistent)) /* but not here */
+        {
+            fl_user_fd_detach(user_fd, &refs);
+        }
+        else if (removed != NULL) {
+            /* To want less makes no system call, so it cannot fail. */
+            (void)fl_registration_set(&user_fd->reg,
+                                      fl_user_fd_wanted(user_fd));
+        }
     }
-    Py_INCREF(handle); /* one reference for the slot, one for the result */
-    if (set_handle(loop, fd, args[0], event, (PyObject *)handle) < 0) {
-        Py_CLEAR(handle);
-    }
-    return (PyObject *)handle;
+    fl_fd_table_unlock(table);
+    bool found = removed != NULL;
+    cancel_handle(loop, removed);
+    Py_XDECREF(refs.object);
+    return found;
 }
 
 /* The body of the four remove methods. */
@@ -529,31 +540,7 @@ remove_event(FlLoop *loop, int event, PyObject *object, bool checked)
     if (fd < 0 || (checked && check_no_transport(loop, object, fd) < 0)) {
         return NULL;
     }
-    PyObject *removed = NULL;
-    FlFdRefs refs = {NULL, NULL, NULL};
-    FlFdTable *table = &loop->poller->table;
-    fl_fd_table_lock(table);
-    FlUserFd *user_fd = fl_user_fd_at(loop, fd);
-    if (user_fd != NULL) {
-        PyObject **slot = fl_user_fd_slot(user_fd, event);
-        removed = *slot; /* also ends an idle persistent registration */
-        *slot = NULL;
-        if (fl_user_fd_wanted(user_fd) == 0) {
-            fl_user_fd_detach(user_fd, &refs);
-        }
-        else if (removed != NULL) {
-            /* To want less makes no system call, so it cannot fail. */
-            (void)fl_registration_set(&user_fd->reg,
-                                      fl_user_fd_wanted(user_fd));
-        }
-    }
-    fl_fd_table_unlock(table);
-    if (removed == NULL) {
-        Py_RETURN_FALSE;
-    }
-    cancel_handle(loop, removed);
-    Py_XDECREF(refs.object);
-    Py_RETURN_TRUE;
+    return PyBool_FromLong(fl_fd_remove(loop, fd, event, NULL));
 }
 
 /* --- methods ------------------------------------------------------------- */

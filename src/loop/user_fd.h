@@ -38,11 +38,10 @@ typedef struct {
 } FlUserFd;
 
 /* Remove and cancel the application's callbacks of an fd that a transport of
-   ours has now.  Runs application code. */
-void fl_user_fd_evict(FlLoop *loop, int fd);
-
-/* Remove all callbacks, without cancelling them.  For closing the loop. */
-void fl_user_fd_close_all(FlLoop *loop);
+   ours has now.  -1: those of the first fd that has any, without cancelling
+   them; for closing the loop.  Whether there were any.  Runs application
+   code. */
+bool fl_user_fd_evict(FlLoop *loop, int fd);
 
 /* --- within the lock of the poller's table ------------------------------- */
 
@@ -71,6 +70,12 @@ fl_user_fd_slot(FlUserFd *user_fd, int event)
 /* Close and free it.  The caller gets its references and drops them outside
    the lock, because that may run any code. */
 void fl_user_fd_detach(FlUserFd *user_fd, FlFdRefs *refs);
+
+/* Put a handle or an FlFdCall in the slot of its direction; steals it.  The
+   caller drops `dropped`, empty before, outside the lock: its reader is what
+   stood there, or `call` on failure.  0 or a negative errno. */
+int fl_user_fd_put(FlUserFd *user_fd, int event, PyObject *call,
+                   FlFdRefs *dropped);
 
 /* ------------------------------------------------------------------------- */
 
@@ -108,6 +113,19 @@ int fl_fd_check(FlLoop *loop, PyObject *object);
 
 /* The transport that uses an fd, a new reference, or NULL. */
 PyObject *fl_fd_transport(const FlLoop *loop, int fd);
+
+/* Call args[0](*args[1:]) when the fd is ready for `event`, as _add_reader and
+   _add_writer do.  `object` is what names the fd, any int if nothing does;
+   context may be NULL.  The handle, a new reference, or NULL with an
+   exception set. */
+FlHandle *fl_fd_add(FlLoop *loop, int fd, PyObject *object, int event,
+                    PyObject *const *args, Py_ssize_t nargs,
+                    PyObject *context);
+
+/* Remove a callback, and cancel it if it is a handle.  If `only` is not NULL,
+   nothing but this handle or FlFdCall is removed, and a persistent
+   registration stays.  Whether there was one. */
+bool fl_fd_remove(FlLoop *loop, int fd, int event, const PyObject *only);
 
 /* tp_traverse of the references of all FlUserFd. */
 int fl_user_fd_traverse(const FlLoop *loop, visitproc visit, void *arg);

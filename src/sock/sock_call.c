@@ -39,51 +39,33 @@ typedef struct {
 
 /* --- waiting ------------------------------------------------------------- */
 
-/* End the registration for the fd, if it is this call's.  0 or -1. */
-static int
+/* End the registration for the fd, if it is this call's. */
+static void
 stop_waiting(SocketCall *self)
 {
-    FlLoop *loop = self->attempt.loop;
-    int event = self->attempt.operation->event;
     FlHandle *handle = self->handle;
     if (!self->is_waiting) {
-        return 0;
+        return;
     }
     /* Before any Python runs, which may release this call again. */
     self->is_waiting = false;
     self->handle = NULL;
-    if (handle == NULL) {
-        /* Does nothing if another call occupies the slot by now. */
-        fl_fd_stop_waiting(loop, self->fd, event, (PyObject *)self);
-        return 0;
-    }
-    bool still_ours = !fl_handle_is_cancelled(handle);
-    Py_DECREF(handle);
-    if (!still_ours) {
-        return 0; /* replaced: a later registration cancelled the handle */
-    }
-    PyObject *fd_object = PyLong_FromLong(self->fd);
-    if (fd_object == NULL) {
-        return -1;
-    }
-    PyObject *removed =
-        event == FL_READABLE
-            ? fl_loop_remove_reader_unchecked(loop, &fd_object, 1, NULL)
-            : fl_loop_remove_writer_unchecked(loop, &fd_object, 1, NULL);
-    Py_DECREF(fd_object);
-    return fl_call_done(removed);
+    /* Does nothing if another call or handle occupies the slot by now. */
+    (void)fl_fd_remove(self->attempt.loop, self->fd,
+                       self->attempt.operation->event,
+                       handle == NULL ? (PyObject *)self : (PyObject *)handle);
+    Py_XDECREF(handle);
 }
 
-/* End the wait: drop the future and the buffer, and unregister the fd.  0 or
-   -1. */
-static int
+/* End the wait: drop the future and the buffer, and unregister the fd. */
+static void
 release(SocketCall *self)
 {
     /* First: without a future on_ready does nothing, and the clean-up below
        may run any Python. */
     Py_CLEAR(self->future);
     fl_attempt_release_view(&self->attempt);
-    return stop_waiting(self);
+    stop_waiting(self);
 }
 
 /* Set the future to the result or, if that is NULL, to the raised exception.
@@ -136,7 +118,8 @@ on_ready(SocketCall *self)
     code = settle_future(self, result);
     Py_XDECREF(result);
     PyObject *exc = code < 0 ? PyErr_GetRaisedException() : NULL;
-    return fl_error_keep_first(exc, release(self), (PyObject *)self);
+    release(self);
+    return fl_error_keep_first(exc, 0, NULL);
 }
 
 /* FlFdCall.run.  The reference keeps the object alive: on_ready may empty the
@@ -173,13 +156,10 @@ wait_for_fd(SocketCall *self)
     }
     if (code == 0) {
         /* As add_reader() or add_writer(), with this object as callback. */
-        PyObject *args[] = {fd_object, (PyObject *)self};
+        PyObject *callback = (PyObject *)self;
         self->handle =
-            (FlHandle *)(attempt->operation->event == FL_READABLE
-                             ? fl_loop_add_reader_unchecked(attempt->loop,
-                                                            args, 2, NULL)
-                             : fl_loop_add_writer_unchecked(attempt->loop,
-                                                            args, 2, NULL));
+            fl_fd_add(attempt->loop, self->fd, fd_object,
+                      attempt->operation->event, &callback, 1, NULL);
         code = self->handle == NULL ? -1 : 0;
     }
     Py_XDECREF(fd_object);
@@ -352,7 +332,8 @@ static const char close_doc[] =
 static PyObject *
 call_close(SocketCall *self, PyObject *Py_UNUSED(ignored))
 {
-    return fl_call_none(release(self));
+    release(self);
+    Py_RETURN_NONE;
 }
 
 /* Register for the fd, then wait as the future's own __await__ does. */

@@ -218,23 +218,15 @@ is_accepting(const Listener *self)
     return self->handle != NULL && !fl_handle_is_cancelled(self->handle);
 }
 
-/* Unregister the socket.  The loop may be closed.  0, or -1 with an exception
-   set. */
-static int
+/* Unregister the socket.  The loop may be closed. */
+static void
 listener_stop(Listener *self)
 {
     bool accepts = is_accepting(self);
     Py_CLEAR(self->handle);
-    if (!accepts) {
-        return 0; /* removed, or replaced by another reader of the fd */
+    if (accepts) { /* else removed, or replaced by another reader of the fd */
+        (void)fl_fd_remove(self->loop, self->fd, FL_READABLE, NULL);
     }
-    PyObject *fd_object = PyLong_FromLong(self->fd);
-    PyObject *removed =
-        fd_object == NULL
-            ? NULL
-            : fl_loop_remove_reader_unchecked(self->loop, &fd_object, 1, NULL);
-    Py_XDECREF(fd_object);
-    return fl_call_done(removed);
 }
 
 /* Register the socket with this listener as its callback.  0, or -1 with an
@@ -242,15 +234,12 @@ listener_stop(Listener *self)
 static int
 listener_start(Listener *self)
 {
-    PyObject *fd_object = PyLong_FromLong(self->fd);
-    PyObject *args[] = {fd_object, (PyObject *)self};
-    PyObject *handle =
-        fd_object == NULL
-            ? NULL
-            : fl_loop_add_reader_unchecked(self->loop, args, 2, NULL);
-    Py_XDECREF(fd_object);
+    /* Py_False is an int: nothing but the fd names the registration. */
+    PyObject *callback = (PyObject *)self;
+    FlHandle *handle = fl_fd_add(self->loop, self->fd, Py_False, FL_READABLE,
+                                 &callback, 1, NULL);
     /* NULL after a failure: the listener then counts as stopped. */
-    Py_XSETREF(self->handle, (FlHandle *)handle);
+    Py_XSETREF(self->handle, handle);
     return handle == NULL ? -1 : 0;
 }
 
@@ -269,11 +258,10 @@ accept_failed(Listener *self, int code)
     if (code == -EMFILE || code == -ENFILE || code == -ENOBUFS
         || code == -ENOMEM) {
         /* Unregistered before _accept_exhausted schedules the restart. */
-        result = listener_stop(self) < 0
-                     ? NULL
-                     : PyObject_CallMethodObjArgs((PyObject *)self->loop,
-                                                  names->_accept_exhausted,
-                                                  self->sock, exc, self, NULL);
+        listener_stop(self);
+        result = PyObject_CallMethodObjArgs((PyObject *)self->loop,
+                                            names->_accept_exhausted,
+                                            self->sock, exc, self, NULL);
     }
     else {
         result = PyObject_CallMethodOneArg((PyObject *)self->loop,
