@@ -515,26 +515,6 @@ static PyType_Slot timer_slots[] = {
     {0, NULL},
 };
 
-/* No instantiation from Python: only fl_handle_new and fl_timer_new set the
-   fields behind asyncio's slots. */
-#define TYPE_FLAGS                           \
-    (Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC \
-     | Py_TPFLAGS_DISALLOW_INSTANTIATION)
-
-static PyType_Spec handle_spec = {
-    .name = "fastloop._core.Handle",
-    .basicsize = sizeof(FlHandle),
-    .flags = TYPE_FLAGS,
-    .slots = handle_slots,
-};
-
-static PyType_Spec timer_spec = {
-    .name = "fastloop._core.TimerHandle",
-    .basicsize = sizeof(FlTimerHandle),
-    .flags = TYPE_FLAGS,
-    .slots = timer_slots,
-};
-
 /* Invariant 1.  The names are those of asyncio's slots; the last line of each
    list says where asyncio's part ends and our fields begin. */
 #define BASE_SLOT(type, name)           \
@@ -563,18 +543,24 @@ static const FlBaseSlot timer_base_slots[] = {
 };
 
 /* From 3.14 on the base of Handle is asyncio's _ThreadSafeHandle, which has
-   one slot more: a single type serves call_soon and call_soon_threadsafe. */
+   one slot more: a single type serves call_soon and call_soon_threadsafe.
+   Only fl_handle_new and fl_timer_new set the fields behind asyncio's
+   slots. */
 int
 fl_handle_register(PyObject *module, FlState *state)
 {
+    PyType_Spec handle = {"fastloop._core.Handle", sizeof(FlHandle), 0,
+                          FL_TYPE_FLAGS, handle_slots};
+    PyType_Spec timer = {"fastloop._core.TimerHandle", sizeof(FlTimerHandle),
+                         0, FL_TYPE_FLAGS, timer_slots};
     state->handle_type =
-        fl_type_derive(module, &handle_spec, state->asyncio_safe_handle, NULL,
+        fl_type_derive(module, &handle, state->asyncio_safe_handle, NULL,
                        handle_base_slots);
     if (state->handle_type == NULL) {
         return -1;
     }
     state->timer_type =
-        fl_type_derive(module, &timer_spec, state->asyncio_timer_handle, NULL,
+        fl_type_derive(module, &timer, state->asyncio_timer_handle, NULL,
                        timer_base_slots);
     return state->timer_type == NULL ? -1 : 0;
 }

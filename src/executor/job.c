@@ -339,14 +339,6 @@ static PyType_Slot job_slots[] = {
     {Py_tp_getset, job_getset},     {0, NULL},
 };
 
-static PyType_Spec job_spec = {
-    .name = "fastloop._core.ExecutorJob",
-    .basicsize = sizeof(FlJob),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE
-             | Py_TPFLAGS_DISALLOW_INSTANTIATION,
-    .slots = job_slots,
-};
-
 static PyMethodDef functions[] = {
     {"executor_job", executor_job, METH_VARARGS, executor_job_doc},
     {NULL, NULL, 0, NULL},
@@ -355,7 +347,9 @@ static PyMethodDef functions[] = {
 int
 fl_job_register(PyObject *module, FlState *state)
 {
-    state->job_type = fl_type_add(module, &job_spec, NULL);
+    PyType_Spec spec = {"fastloop._core.ExecutorJob", sizeof(FlJob), 0,
+                        FL_TYPE_FLAGS | Py_TPFLAGS_IMMUTABLETYPE, job_slots};
+    state->job_type = fl_type_add(module, &spec, NULL);
     return state->job_type == NULL ? -1
                                    : PyModule_AddFunctions(module, functions);
 }

@@ -591,17 +591,13 @@ static PyType_Slot loop_slots[] = {
     {0, NULL},
 };
 
-static PyType_Spec loop_spec = {
-    .name = "fastloop._core.BaseLoop",
-    .basicsize = sizeof(FlLoop),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC
-             | Py_TPFLAGS_IMMUTABLETYPE,
-    .slots = loop_slots,
-};
-
 int
 fl_loop_register(PyObject *module, FlState *state)
 {
-    state->loop_type = fl_type_add(module, &loop_spec, NULL);
+    PyType_Spec spec = {"fastloop._core.BaseLoop", sizeof(FlLoop), 0,
+                        Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE
+                            | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
+                        loop_slots};
+    state->loop_type = fl_type_add(module, &spec, NULL);
     return state->loop_type == NULL ? -1 : 0;
 }

@@ -299,6 +299,11 @@ fl_name_at(const FlState *state, size_t offset)
 /* The state of a module object of ours.  NULL only before it was executed. */
 FlState *fl_state_get(PyObject *module);
 
+/* Flags of a type that only C code instantiates. */
+#define FL_TYPE_FLAGS                        \
+    (Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC \
+     | Py_TPFLAGS_DISALLOW_INSTANTIATION)
+
 /* Create a heap type from `spec` and add it to the module under its short
    name.  `base` is a class, a tuple of classes, or NULL.  Returns a new
    reference, or NULL with an exception set. */

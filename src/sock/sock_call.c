@@ -419,14 +419,6 @@ static PyType_Slot call_slots[] = {
     {0, NULL},
 };
 
-static PyType_Spec call_spec = {
-    .name = "fastloop._core.SocketCall",
-    .basicsize = sizeof(SocketCall),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC
-             | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE,
-    .slots = call_slots,
-};
-
 /* _streams.py keeps socket.socket under a name of its own, because tests
    replace the attribute of the socket module. */
 int
@@ -436,7 +428,9 @@ fl_sock_call_register(PyObject *module, FlState *state)
     if (state->socket_type == NULL) {
         return -1;
     }
-    state->socket_call_type = fl_type_add(module, &call_spec, NULL);
+    PyType_Spec spec = {"fastloop._core.SocketCall", sizeof(SocketCall), 0,
+                        FL_TYPE_FLAGS | Py_TPFLAGS_IMMUTABLETYPE, call_slots};
+    state->socket_call_type = fl_type_add(module, &spec, NULL);
     return state->socket_call_type == NULL
                ? -1
                : PyModule_AddFunctions(module, functions);

@@ -495,14 +495,6 @@ static PyType_Slot reader_slots[] = {
     {0, NULL},
 };
 
-static PyType_Spec reader_spec = {
-    .name = "fastloop._core.StreamState",
-    .basicsize = sizeof(FlReader),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC
-             | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE,
-    .slots = reader_slots,
-};
-
 /* Keeps object's own __class__ descriptor: see fl_reader_set_class. */
 int
 fl_native_reader_register(PyObject *module, FlState *state)
@@ -513,7 +505,10 @@ fl_native_reader_register(PyObject *module, FlState *state)
         return -1;
     }
     state->object_class = PyMapping_GetItemString(dict, "__class__");
-    state->reader_type = fl_type_add(module, &reader_spec, NULL);
+    PyType_Spec spec = {"fastloop._core.StreamState", sizeof(FlReader), 0,
+                        FL_TYPE_FLAGS | Py_TPFLAGS_IMMUTABLETYPE,
+                        reader_slots};
+    state->reader_type = fl_type_add(module, &spec, NULL);
     Py_DECREF(dict);
     return state->object_class == NULL || state->reader_type == NULL ? -1 : 0;
 }

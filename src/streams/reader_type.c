@@ -173,17 +173,14 @@ static PyType_Slot native_slots[] = {
     {0, NULL},
 };
 
-/* No basicsize: the base class's layout is kept (invariant 1). */
-static PyType_Spec native_spec = {
-    .name = "fastloop._core.NativeReader",
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,
-    .slots = native_slots,
-};
-
 int
 fl_reader_type_register(PyObject *module, FlState *state)
 {
+    /* The size is 0: the base class's layout is kept (invariant 1). */
+    PyType_Spec spec = {"fastloop._core.NativeReader", 0, 0,
+                        Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,
+                        native_slots};
     PyTypeObject *type =
-        fl_type_add(module, &native_spec, state->asyncio_reader_type);
+        fl_type_add(module, &spec, state->asyncio_reader_type);
     return fl_call_done((PyObject *)type);
 }

@@ -336,14 +336,6 @@ static PyType_Slot adapter_slots[] = {
     {Py_tp_members, adapter_members},   {0, NULL},
 };
 
-static PyType_Spec adapter_spec = {
-    .name = "fastloop._core.TlsAdapter",
-    .basicsize = sizeof(FlTls),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC
-             | Py_TPFLAGS_DISALLOW_INSTANTIATION,
-    .slots = adapter_slots,
-};
-
 /* Instances of asyncio.BufferedProtocol have no slots of their own. */
 static const FlBaseSlot adapter_base_slots[] = {
     {NULL, sizeof(PyObject)},
@@ -479,9 +471,11 @@ static PyMethodDef functions[] = {
 int
 fl_tls_register(PyObject *module, FlState *state)
 {
+    PyType_Spec spec = {"fastloop._core.TlsAdapter", sizeof(FlTls), 0,
+                        FL_TYPE_FLAGS, adapter_slots};
     /* A BufferedProtocol: asyncio's transports then read by get_buffer(). */
     state->tls_adapter_type =
-        fl_type_derive(module, &adapter_spec, state->buffered_protocol, NULL,
+        fl_type_derive(module, &spec, state->buffered_protocol, NULL,
                        adapter_base_slots);
     if (state->tls_adapter_type == NULL
         || fl_tls_transport_register(module, state) < 0

@@ -539,18 +539,13 @@ static PyType_Slot listener_slots[] = {
     {0, NULL},
 };
 
-static PyType_Spec listener_spec = {
-    .name = "fastloop._core.Listener",
-    .basicsize = sizeof(Listener),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC
-             | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE,
-    .slots = listener_slots,
-};
-
 int
 fl_listener_register(PyObject *module, FlState *state)
 {
-    state->listener_type = fl_type_add(module, &listener_spec, NULL);
+    PyType_Spec spec = {"fastloop._core.Listener", sizeof(Listener), 0,
+                        FL_TYPE_FLAGS | Py_TPFLAGS_IMMUTABLETYPE,
+                        listener_slots};
+    state->listener_type = fl_type_add(module, &spec, NULL);
     if (state->listener_type == NULL) {
         return -1;
     }

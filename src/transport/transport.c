@@ -329,13 +329,8 @@ PyTypeObject *
 fl_transport_type_new(PyObject *module, const char *name, size_t size_bytes,
                       PyType_Slot *slots, PyObject *base, PyObject *mixin)
 {
-    PyType_Spec spec = {
-        .name = name,
-        .basicsize = (int)size_bytes,
-        .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | FL_DICT_FLAGS
-                 | Py_TPFLAGS_DISALLOW_INSTANTIATION,
-        .slots = slots,
-    };
+    PyType_Spec spec = {name, (int)size_bytes, 0,
+                        FL_TYPE_FLAGS | FL_DICT_FLAGS, slots};
     FlState *state = fl_state_get(module);
     PyTypeObject *type =
         fl_type_derive(module, &spec, base, mixin,
