@@ -98,7 +98,7 @@ module_exec(PyObject *module)
         || fl_tls_register(module, state) < 0
         || fl_native_reader_register(module, state) < 0
         || fl_reader_type_register(module, state) < 0
-        || fl_reader_calls_register(module, state) < 0
+        || fl_reader_calls_register(module) < 0
         || fl_reader_protocol_register(state) < 0
         || fl_sock_call_register(module, state) < 0
         || fl_private_attributes_register(state) < 0

@@ -104,11 +104,9 @@ fl_fd_set_open(FlFdSet *set)
 }
 
 bool
-fl_fd_set_is_open(FlFdSet *set, int other)
+fl_fd_set_is_open(FlFdSet *Py_UNUSED(set), int Py_UNUSED(other))
 {
-    (void)set; /* a kqueue is never inherited */
-    (void)other;
-    return true;
+    return true; /* a kqueue is never inherited */
 }
 
 /* Add or delete one of an fd's two filters: kqueue has one per direction.

@@ -161,7 +161,6 @@ static inline bool
 fl_loop_on_other_thread(const FlLoop *loop)
 {
 #if FL_HAVE_GIL
-    (void)loop;
     return false;
 #else
     return fl_loop_is_running(loop) && !fl_loop_on_own_thread(loop);

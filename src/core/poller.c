@@ -66,11 +66,9 @@ on_timer(uv_timer_t *timer)
 }
 
 static void
-on_set(uv_poll_t *uv, int status, int uv_events)
+on_set(uv_poll_t *uv, int Py_UNUSED(status), int Py_UNUSED(events))
 {
     FlPoller *poller = uv->data;
-    (void)status;
-    (void)uv_events;
     poller->set_fired = true;
 }
 
@@ -88,8 +86,6 @@ close_forgotten_backend(uv_loop_t *uv)
     if (fd > 0 && epoll_wait(fd, &event, 1, 0) >= 0) {
         (void)close(fd);
     }
-#else
-    (void)uv;
 #endif
 }
 
@@ -211,8 +207,6 @@ add_uv_fds(FlPoller *poller)
             return -errno;
         }
     }
-#else
-    (void)poller;
 #endif
     return added;
 }
@@ -352,9 +346,8 @@ close_timerfd(FlPoller *poller)
 }
 
 static void
-close_any(uv_handle_t *handle, void *ignored)
+close_any(uv_handle_t *handle, void *Py_UNUSED(ignored))
 {
-    (void)ignored;
     if (!uv_is_closing(handle)) {
         uv_close(handle, NULL);
     }
@@ -541,8 +534,6 @@ wait_briefly(FlPoller *poller, int64_t timeout_ns)
                            {poller->timerfd, POLLIN, 0}};
     return poll(fds, 2, -1) > 0 && fds[0].revents != 0;
 #else
-    (void)poller;
-    (void)timeout_ns;
     return -1;
 #endif
 }

@@ -88,7 +88,6 @@ static int
 set_wakeup_fd(FlState *state, int fd, int *before)
 {
 #if FL_HAVE_SET_WAKEUP_FD
-    (void)state;
     *before = PySignal_SetWakeupFd(fd);
     return 0;
 #else

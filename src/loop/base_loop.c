@@ -94,10 +94,9 @@ base_loop_type(PyTypeObject *type)
 }
 
 static PyObject *
-loop_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+loop_new(PyTypeObject *type, PyObject *Py_UNUSED(args),
+         PyObject *Py_UNUSED(kwargs))
 {
-    (void)args;
-    (void)kwargs;
     PyObject *module = PyType_GetModule(base_loop_type(type));
     /* First, so that every loop has one: __del__ of a class may call the
        methods of a loop that is not finished. */

@@ -208,8 +208,6 @@ fl_make_type_immortal(PyObject *type)
 {
 #ifdef Py_GIL_DISABLED
     Py_SET_REFCNT(type, PY_SSIZE_T_MAX);
-#else
-    (void)type;
 #endif
 }
 

@@ -21,7 +21,6 @@ fl_field_get(void *owner, PyObject *const *field)
     Py_BEGIN_CRITICAL_SECTION(owner);
     object = Py_XNewRef(*field);
     Py_END_CRITICAL_SECTION();
-    (void)owner;
     return object;
 }
 
@@ -35,7 +34,6 @@ fl_field_set(void *owner, PyObject **field, PyObject *object)
     old = *field;
     *field = Py_XNewRef(object);
     Py_END_CRITICAL_SECTION();
-    (void)owner;
     Py_XDECREF(old);
 }
 

@@ -87,8 +87,6 @@ fl_attempt_may_persist(const FlAttempt *self, int fd)
            || (socket_option(fd, SO_PROTOCOL) == IPPROTO_TCP
                && socket_option(fd, SO_RCVLOWAT) == 1);
 #else
-    (void)self;
-    (void)fd;
     return false;
 #endif
 }
@@ -129,9 +127,8 @@ store_result(PyObject *object, PyObject **result)
 
 /* Try the operation by the socket object's own method. */
 static int
-call_method(FlAttempt *self, int fd, PyObject **result)
+call_method(FlAttempt *self, int Py_UNUSED(fd), PyObject **result)
 {
-    (void)fd;
     PyObject *args[1 + FL_MOST_ARGUMENTS] = {self->sock};
     for (Py_ssize_t at = 0; at < self->nargs; at++) {
         args[1 + at] = self->args[at];
@@ -350,9 +347,8 @@ add_sent(FlAttempt *self, Py_ssize_t sent_bytes, PyObject **result)
 
 /* By the send() of a socket of another class. */
 static int
-sendall_by_method(FlAttempt *self, int fd, PyObject **result)
+sendall_by_method(FlAttempt *self, int Py_UNUSED(fd), PyObject **result)
 {
-    (void)fd;
     if (hold_view(self) < 0) {
         return -1;
     }

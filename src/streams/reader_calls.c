@@ -211,8 +211,7 @@ static PyMethodDef functions[] = {
 };
 
 int
-fl_reader_calls_register(PyObject *module, FlState *state)
+fl_reader_calls_register(PyObject *module)
 {
-    (void)state;
     return PyModule_AddFunctions(module, functions);
 }

@@ -16,6 +16,6 @@
 #include "py/state.h"
 
 /* Add the functions to the module.  0 or -1. */
-int fl_reader_calls_register(PyObject *module, FlState *state);
+int fl_reader_calls_register(PyObject *module);
 
 #endif

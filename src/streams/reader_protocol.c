@@ -146,11 +146,10 @@ find_room(FlState *state, PyObject *protocol, size_t expected_bytes,
 /* FlNativeProtocol: the kernel wrote got_bytes into that memory.  See
    invariant 3; the protocol is not needed. */
 static int
-buffers_filled(FlState *state, PyObject *protocol, const struct iovec *memory,
-               size_t got_bytes)
+buffers_filled(FlState *state, PyObject *Py_UNUSED(protocol),
+               const struct iovec *memory, size_t got_bytes)
 {
     FlReader *self = (FlReader *)state->filling;
-    (void)protocol;
     state->filling = NULL;
     int code = fl_reader_filled(self, memory, (Py_ssize_t)got_bytes);
     Py_DECREF(self);

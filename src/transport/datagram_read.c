@@ -219,10 +219,9 @@ deliver_received(FlDatagram *self)
 
 /* The queued operation of fl_datagram_deliver_later. */
 static int
-run_deliver(FlLoop *loop, PyObject *subject, PyObject *argument)
+run_deliver(FlLoop *Py_UNUSED(loop), PyObject *subject,
+            PyObject *Py_UNUSED(argument))
 {
-    (void)loop;
-    (void)argument;
     return deliver_received((FlDatagram *)subject);
 }
 

@@ -76,11 +76,11 @@ start_reading(FlStream *self)
 }
 
 static int
-run_connection_made(FlLoop *loop, PyObject *subject, PyObject *argument)
+run_connection_made(FlLoop *loop, PyObject *subject,
+                    PyObject *Py_UNUSED(argument))
 {
     FlStream *self = (FlStream *)subject;
     PyObject *name = loop->state->names.connection_made;
-    (void)argument;
     if (self->protocol == NULL) {
         return 0; /* connection_lost has run, for lack of memory */
     }

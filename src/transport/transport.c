@@ -42,9 +42,6 @@ static bool
 was_queued(FlTransport *self, PyObject *method, PyObject **result)
 {
 #if FL_HAVE_GIL
-    (void)self;
-    (void)method;
-    (void)result;
     return false;
 #else
     /* The loop's thread may be clearing self->loop: see fl_stream_finish. */
