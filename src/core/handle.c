@@ -20,6 +20,7 @@
 #include "core/ready_queue.h"
 #include "core/threadsafe_handle.h"
 #include "core/timers.h"
+#include "py/args.h"
 #include "py/call.h"
 #include "py/compat.h"
 #include "py/state.h"
@@ -466,22 +467,17 @@ handle_run(FlHandle *self, PyObject *Py_UNUSED(ignored))
                             : fl_handle_run(FL_LOOP(self->loop), self));
 }
 
-#define METHOD(name, function, doc)                                   \
-    {                                                                 \
-        name, (PyCFunction)(void (*)(void))function, METH_NOARGS, doc \
-    }
-
 /* The rest is asyncio's, in Python: get_context(), when() and a timer's
    cancelled() and _run() read the attributes. */
 static PyMethodDef handle_methods[] = {
-    METHOD("cancel", handle_cancel, cancel_doc),
-    METHOD("cancelled", handle_cancelled, cancelled_doc),
-    METHOD("_run", handle_run, run_doc),
+    FL_METHOD("cancel", handle_cancel, METH_NOARGS, cancel_doc),
+    FL_METHOD("cancelled", handle_cancelled, METH_NOARGS, cancelled_doc),
+    FL_METHOD("_run", handle_run, METH_NOARGS, run_doc),
     {NULL, NULL, 0, NULL},
 };
 
 static PyMethodDef timer_methods[] = {
-    METHOD("cancel", timer_cancel, cancel_doc),
+    FL_METHOD("cancel", timer_cancel, METH_NOARGS, cancel_doc),
     {NULL, NULL, 0, NULL},
 };
 

@@ -529,16 +529,10 @@ static PyMemberDef loop_members[] = {
 };
 
 /* The docstring of `function` is in function_doc. */
-#define AS_METHOD(function) (PyCFunction)(void (*)(void)) function
-#define FAST_KW(name, function)                                   \
-    {                                                             \
-        name, AS_METHOD(function), METH_FASTCALL | METH_KEYWORDS, \
-            function##_doc                                        \
-    }
-#define PLAIN(name, function, flags)                     \
-    {                                                    \
-        name, AS_METHOD(function), flags, function##_doc \
-    }
+#define AS_METHOD(function)     (PyCFunction)(void (*)(void)) function
+#define FAST_KW(name, function) PLAIN(name, function, FL_FASTCALL)
+#define PLAIN(name, function, flags) \
+    FL_METHOD(name, function, flags, function##_doc)
 
 static PyMethodDef loop_methods[] = {
     FAST_KW("call_soon", fl_loop_call_soon),

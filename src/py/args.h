@@ -29,6 +29,15 @@ typedef struct {
                            parsed FlArgs must not be copied or moved */
 } FlArgs;
 
+/* Entries of method tables.  The double cast of the function avoids a compiler
+   warning: its signature depends on the flags. */
+#define FL_KEYWORDS (METH_VARARGS | METH_KEYWORDS)
+#define FL_FASTCALL (METH_FASTCALL | METH_KEYWORDS)
+#define FL_METHOD(name, function, flags, doc)                   \
+    {                                                           \
+        name, (PyCFunction)(void (*)(void))function, flags, doc \
+    }
+
 /* Parse a vectorcall's arguments into *parsed.  0, or -1 with TypeError
    set. */
 int fl_args_parse(const FlParameters *parameters, PyObject *const *args,

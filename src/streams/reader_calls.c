@@ -10,6 +10,7 @@
       the reader's exception, and read waits at most once. */
 #include "streams/reader_calls.h"
 
+#include "py/args.h"
 #include "py/compat.h"
 #include "py/state.h"
 #include "streams/native_reader.h"
@@ -196,16 +197,9 @@ use_reader(PyObject *module, PyObject *type)
     Py_RETURN_NONE;
 }
 
-/* METH_FASTCALL functions have another signature than PyCFunction; the cast in
-   between silences -Wcast-function-type. */
-#define FAST(name, function, doc)                                       \
-    {                                                                   \
-        name, (PyCFunction)(void (*)(void))function, METH_FASTCALL, doc \
-    }
-
 static PyMethodDef functions[] = {
-    FAST("_take", take_size, take_doc),
-    FAST("_take_until", take_until, take_until_doc),
+    FL_METHOD("_take", take_size, METH_FASTCALL, take_doc),
+    FL_METHOD("_take_until", take_until, METH_FASTCALL, take_until_doc),
     {"_use_stream_reader", use_reader, METH_O, use_reader_doc},
     {NULL, NULL, 0, NULL},
 };

@@ -171,45 +171,34 @@ abandon(FlTls *self, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
-static const char connection_made_doc[] =
-    "connection_made($self, transport, /)\n--\n\n"
-    "Begin the handshake over a transport.";
-static const char connection_lost_doc[] =
-    "connection_lost($self, exc, /)\n--\n\n"
-    "The transport below is lost.";
-static const char get_buffer_doc[] = "get_buffer($self, sizehint, /)\n--\n\n"
-                                     "Return a buffer to read records to.";
-static const char buffer_updated_doc[] =
-    "buffer_updated($self, nbytes, /)\n--\n\n"
-    "Process the nbytes bytes that were read to the buffer.";
-static const char eof_received_doc[] = "eof_received($self, /)\n--\n\n"
-                                       "The transport below received EOF.";
-static const char pause_writing_doc[] =
-    "pause_writing($self, /)\n--\n\n"
-    "The buffer of the transport below is full.";
-static const char resume_writing_doc[] =
-    "resume_writing($self, /)\n--\n\n"
-    "The buffer of the transport below has room.";
-static const char feed_doc[] =
-    "_feed($self, data, /)\n--\n\n"
-    "Accept records that were read before start_tls().";
-static const char abandon_doc[] =
-    "_abandon($self, /)\n--\n\n"
-    "Deliver no first data: start_tls() returns no transport.";
-
 static PyMethodDef adapter_methods[] = {
     FL_METHOD("connection_made", fl_tls_connection_made, METH_O,
-              connection_made_doc),
+              "connection_made($self, transport, /)\n--\n\n"
+              "Begin the handshake over a transport."),
     FL_METHOD("connection_lost", fl_tls_connection_lost, METH_O,
-              connection_lost_doc),
-    FL_METHOD("get_buffer", get_buffer, METH_O, get_buffer_doc),
-    FL_METHOD("buffer_updated", buffer_updated, METH_O, buffer_updated_doc),
-    FL_METHOD("eof_received", eof_received, METH_NOARGS, eof_received_doc),
-    FL_METHOD("pause_writing", pause_writing, METH_NOARGS, pause_writing_doc),
+              "connection_lost($self, exc, /)\n--\n\n"
+              "The transport below is lost."),
+    FL_METHOD("get_buffer", get_buffer, METH_O,
+              "get_buffer($self, sizehint, /)\n--\n\n"
+              "Return a buffer to read records to."),
+    FL_METHOD("buffer_updated", buffer_updated, METH_O,
+              "buffer_updated($self, nbytes, /)\n--\n\n"
+              "Process the nbytes bytes that were read to the buffer."),
+    FL_METHOD("eof_received", eof_received, METH_NOARGS,
+              "eof_received($self, /)\n--\n\n"
+              "The transport below received EOF."),
+    FL_METHOD("pause_writing", pause_writing, METH_NOARGS,
+              "pause_writing($self, /)\n--\n\n"
+              "The buffer of the transport below is full."),
     FL_METHOD("resume_writing", fl_tls_resume_writing, METH_NOARGS,
-              resume_writing_doc),
-    FL_METHOD("_feed", feed, METH_O, feed_doc),
-    FL_METHOD("_abandon", abandon, METH_NOARGS, abandon_doc),
+              "resume_writing($self, /)\n--\n\n"
+              "The buffer of the transport below has room."),
+    FL_METHOD("_feed", feed, METH_O,
+              "_feed($self, data, /)\n--\n\n"
+              "Accept records that were read before start_tls()."),
+    FL_METHOD("_abandon", abandon, METH_NOARGS,
+              "_abandon($self, /)\n--\n\n"
+              "Deliver no first data: start_tls() returns no transport."),
     {NULL, NULL, 0, NULL},
 };
 

@@ -105,14 +105,6 @@ PyObject *fl_transport_repr(FlTransport *self, PyObject *details);
 /* Finalizers call this: asyncio's ResourceWarning. */
 void fl_transport_warn_unclosed(FlTransport *self);
 
-/* Entries of method tables.  The double cast of the function avoids a compiler
-   warning: its signature depends on the flags. */
-#define FL_KEYWORDS (METH_VARARGS | METH_KEYWORDS)
-#define FL_FASTCALL (METH_FASTCALL | METH_KEYWORDS)
-#define FL_METHOD(name, function, flags, doc)                   \
-    {                                                           \
-        name, (PyCFunction)(void (*)(void))function, flags, doc \
-    }
 /* Define a method with one parameter, positional or keyword as in asyncio.
    The usual form, one positional argument, skips the parser. */
 #define FL_ONE_ARGUMENT(type, function, name, parameter, call)              \
