@@ -167,18 +167,6 @@ class BaseLoop:
     def _add_callback(self, handle: _AsyncioHandle) -> None: ...
     def _iterate_until_stopped(self, /) -> None: ...
     def _run_once(self, /) -> None: ...
-    def stop(self, /) -> None:
-        """Make run_forever() return after the current iteration, or after one
-        when it is not running.  Implements asyncio's loop.stop().
-        """
-    def is_running(self, /) -> bool:
-        """Return True while the loop runs.  Implements asyncio's
-        loop.is_running().
-        """
-    def is_closed(self, /) -> bool:
-        """Return True once the loop was closed.  Implements asyncio's
-        loop.is_closed().
-        """
     def get_debug(self, /) -> bool:
         """Return True in debug mode.
 

@@ -392,28 +392,6 @@ flag_set(FlLoop *loop, PyObject *value, void *offset)
     return on < 0 ? -1 : 0;
 }
 
-static const char is_running_doc[] =
-    "is_running($self, /)\n--\n\n"
-    "Return True while the loop runs.  Implements asyncio's\n"
-    "loop.is_running().";
-
-static PyObject *
-is_running(FlLoop *loop, PyObject *Py_UNUSED(ignored))
-{
-    return PyBool_FromLong(fl_loop_is_running(loop));
-}
-
-static const char is_closed_doc[] =
-    "is_closed($self, /)\n--\n\n"
-    "Return True once the loop was closed.  Implements asyncio's\n"
-    "loop.is_closed().";
-
-static PyObject *
-is_closed(FlLoop *loop, PyObject *Py_UNUSED(ignored))
-{
-    return PyBool_FromLong(loop->closed);
-}
-
 static const char wake_doc[] =
     "_write_to_self($self, /)\n--\n\n"
     "End the loop's current wait or its next one.  Any thread may call.\n"
@@ -544,7 +522,6 @@ static PyMethodDef loop_methods[] = {
     PLAIN("_iterate_until_stopped", fl_loop_iterate_until_stopped,
           METH_NOARGS),
     PLAIN("_run_once", fl_loop_run_once, METH_NOARGS),
-    PLAIN("stop", fl_loop_stop, METH_NOARGS),
     PLAIN("create_future", fl_loop_create_future, METH_NOARGS),
     FAST_KW("create_task", fl_loop_create_task),
     FAST_KW("add_reader", fl_loop_add_reader),
@@ -562,8 +539,6 @@ static PyMethodDef loop_methods[] = {
     {"_close", AS_METHOD(loop_close), METH_NOARGS, close_doc},
     {"_write_to_self", AS_METHOD(wake), METH_NOARGS, wake_doc},
     {"get_debug", AS_METHOD(get_debug), METH_NOARGS, get_debug_doc},
-    {"is_running", AS_METHOD(is_running), METH_NOARGS, is_running_doc},
-    {"is_closed", AS_METHOD(is_closed), METH_NOARGS, is_closed_doc},
     {NULL, NULL, 0, NULL},
 };
 

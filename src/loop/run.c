@@ -5,7 +5,9 @@
       (fastloop/loop.py) does so, like applications that drive a run themselves
       with _run_once().
    2. A run holds the claim of its loop.  A _run_once() outside a run claims
-      the loop for its one iteration. */
+      the loop for its one iteration.
+   3. stop(), is_running() and is_closed() are asyncio's: they set or read
+      _stopping, _thread_id and _closed. */
 #include "loop/run.h"
 
 #include "core/iteration.h"
@@ -189,18 +191,4 @@ fl_loop_run_once(FlLoop *loop, PyObject *Py_UNUSED(ignored))
     PyObject *exc = code < 0 ? PyErr_GetRaisedException() : NULL;
     fl_loop_end_run(loop);
     return fl_call_none(fl_error_keep_first(exc, 0, NULL));
-}
-
-const char fl_loop_stop_doc[] =
-    "stop($self, /)\n--\n\n"
-    "Make run_forever() return after the current iteration, or after one\n"
-    "when it is not running.  Implements asyncio's loop.stop().";
-
-PyObject *
-fl_loop_stop(FlLoop *loop, PyObject *Py_UNUSED(ignored))
-{
-    /* Like asyncio's, it does not wake the loop: another thread has to use
-       call_soon_threadsafe(loop.stop). */
-    loop->stopping = true;
-    Py_RETURN_NONE;
 }
