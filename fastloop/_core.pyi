@@ -96,6 +96,7 @@ class TimerHandle(_AsyncioTimerHandle):
 @disjoint_base
 class BaseLoop:
     slow_callback_duration: float
+    _off: int
     _debug: bool
     _stopping: bool
     _thread_id: int | None
@@ -677,7 +678,6 @@ def fd_users(
 
 # -- the module --------------------------------------------------------------
 
-def has_native_tls(loop: BaseLoop, /) -> bool: ...
 def open_tls(
     loop: BaseLoop,
     protocol: BaseProtocol,

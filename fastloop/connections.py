@@ -130,7 +130,7 @@ class Connections(_private.LoopPart):  # type: ignore[misc]
 
     def _make_tls(self, *args: Any, **kwargs: Any) -> Any:
         """Return a TLS adapter; asyncio's SSLProtocol without native TLS."""
-        if ssl is None or not _core.has_native_tls(self):
+        if ssl is None or not self._has_native_tls:
             return sslproto.SSLProtocol(self, *args, **kwargs)
         from . import _tls
 

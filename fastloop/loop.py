@@ -47,6 +47,19 @@ def _asyncio_logger() -> logging.Logger:
     return logger
 
 
+#: The fast paths that FASTLOOP_DISABLE can name, in the order of FL_OFF_* in
+#: src/core/loop.h.  Unknown names are ignored.
+_PATHS = (
+    "raw_steps",
+    "poll_skip",
+    "cork",
+    "native_executor",
+    "datagram_batch",
+    "native_tls",
+    "libssl",
+)
+
+
 def _ignore_signal(number: int, frame: FrameType | None) -> None:
     """Handle a signal: do nothing, as the wakeup descriptor tells the loop."""
 
@@ -97,6 +110,10 @@ class Loop(  # type: ignore[misc, unused-ignore]
         """Make a loop; see ``fastloop.new_event_loop``."""
         _refuse_greenlets()
         self._signal_handlers = {}
+        names = os.environ.get("FASTLOOP_DISABLE")
+        if names:
+            off = names.replace(",", " ").split()
+            self._off = sum(1 << _PATHS.index(n) for n in {*off} & {*_PATHS})
         if _private.is_debug_mode():
             self._debug = True
         self._metrics_from_environment()
@@ -125,6 +142,10 @@ class Loop(  # type: ignore[misc, unused-ignore]
         return [name for name in super().__dir__() if name != "_nest_patched"]
 
     # -- asyncio's instance attributes, made at the first access --------------
+
+    @property
+    def _has_native_tls(self) -> bool:
+        return not self._off >> _PATHS.index("native_tls") & 1
 
     @property
     def _internal_fds(self) -> int:

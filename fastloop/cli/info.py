@@ -71,12 +71,11 @@ def tls_engine() -> str:
     import asyncio
 
     import fastloop
-    from fastloop import _core
 
     async def native() -> bool:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, fastloop.Loop)
-        return _core.has_native_tls(loop)
+        return loop._has_native_tls
 
     if not fastloop.run(native()):
         return "asyncio's, in Python"

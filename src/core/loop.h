@@ -27,13 +27,14 @@
 #include <stdatomic.h>
 #include <uv.h>
 
-/* Fast paths that FASTLOOP_DISABLE turns off, for tests. */
+/* Fast paths that FASTLOOP_DISABLE turns off, for tests; in the order of
+   _PATHS in fastloop/loop.py, which sets the loop's attribute _off. */
 #define FL_OFF_RAW_STEPS       1
 #define FL_OFF_POLL_SKIP       2
 #define FL_OFF_CORK            4
 #define FL_OFF_NATIVE_EXECUTOR 8
 #define FL_OFF_DATAGRAM_BATCH  16
-#define FL_OFF_NATIVE_TLS      32
+#define FL_OFF_NATIVE_TLS      32 /* read by Loop._has_native_tls */
 #define FL_OFF_LIBSSL          64
 
 struct FlMetrics;

@@ -32,52 +32,8 @@
 #include "py/state.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 /* --- creation ------------------------------------------------------------ */
-
-/* Whether a comma-separated list contains a name as a whole item. */
-static bool
-is_listed(const char *list, const char *name)
-{
-    size_t size = strlen(name);
-    while (list != NULL) {
-        list += strspn(list, ", ");
-        if (strncmp(list, name, size) == 0 && strchr(", ", list[size]) != NULL)
-        {
-            return true;
-        }
-        list = strpbrk(list, ", ");
-    }
-    return false;
-}
-
-/* The fast paths that FASTLOOP_DISABLE, a comma-separated list, turns off, as
-   FL_OFF_* bits.  Unknown names are ignored. */
-static uint16_t
-disabled_paths(void)
-{
-    static const struct {
-        const char *name;
-        uint16_t bit;
-    } paths[] = {
-        {"raw_steps", FL_OFF_RAW_STEPS},
-        {"poll_skip", FL_OFF_POLL_SKIP},
-        {"cork", FL_OFF_CORK},
-        {"native_executor", FL_OFF_NATIVE_EXECUTOR},
-        {"datagram_batch", FL_OFF_DATAGRAM_BATCH},
-        {"native_tls", FL_OFF_NATIVE_TLS},
-        {"libssl", FL_OFF_LIBSSL},
-    };
-    const char *list = getenv("FASTLOOP_DISABLE");
-    uint16_t off = 0;
-    for (size_t at = 0; at < sizeof(paths) / sizeof(*paths); at++) {
-        if (is_listed(list, paths[at].name)) {
-            off |= paths[at].bit;
-        }
-    }
-    return off;
-}
 
 static void loop_dealloc(FlLoop *loop);
 
@@ -115,7 +71,6 @@ loop_new(PyTypeObject *type, PyObject *Py_UNUSED(args),
     loop->poller = poller;
     loop->state = fl_state_get(module);
     loop->forks = fl_forks_count();
-    loop->off = disabled_paths();
     loop->slow_callback_duration = 0.1;
     fl_list_init(&loop->streams);
     fl_timer_queue_init(&loop->timers);
@@ -501,6 +456,7 @@ static PyMemberDef loop_members[] = {
      "Debug mode logs a callback as slow from this many seconds; a float,\n"
      "0.1 by default.  Setting it raises TypeError if it is not a number.\n"
      "asyncio's loop.slow_callback_duration."},
+    {"_off", Py_T_UINT, offsetof(FlLoop, off), 0, NULL},
     {"__dictoffset__", Py_T_PYSSIZET, offsetof(FlLoop, dict), Py_READONLY,
      NULL},
     {NULL, 0, 0, 0, NULL},

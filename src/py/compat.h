@@ -31,6 +31,7 @@
 #define FL_T_OBJECT    T_OBJECT
 #define Py_T_DOUBLE    T_DOUBLE
 #define Py_T_BOOL      T_BOOL
+#define Py_T_UINT      T_UINT
 #define Py_T_ULONGLONG T_ULONGLONG
 #define Py_READONLY    READONLY
 #else

@@ -434,24 +434,7 @@ use_tls(PyObject *module, PyObject *args)
     Py_RETURN_NONE;
 }
 
-/* If not, connections.py uses asyncio's SSLProtocol. */
-static const char has_native_doc[] =
-    "has_native_tls(loop, /)\n--\n\n"
-    "Return whether a loop makes its TLS connections in C.";
-
-static PyObject *
-has_native(PyObject *module, PyObject *loop)
-{
-    FlState *state = fl_state_get(module);
-    if (!PyObject_TypeCheck(loop, state->loop_type)) {
-        PyErr_SetString(PyExc_TypeError, "loop must be a fastloop.Loop");
-        return NULL;
-    }
-    return PyBool_FromLong(!(FL_LOOP(loop)->off & FL_OFF_NATIVE_TLS));
-}
-
 static PyMethodDef functions[] = {
-    {"has_native_tls", has_native, METH_O, has_native_doc},
     {"open_tls", open_tls, METH_VARARGS, open_tls_doc},
     {"use_tls", use_tls, METH_VARARGS, use_tls_doc},
     {NULL, NULL, 0, NULL},

@@ -5,9 +5,9 @@
 
 #include "tls/connection.h"
 
-/* Add both types of this folder and the module functions (open_tls, use_tls,
-   has_native_tls), and register TlsAdapter's native protocol.  0, or -1 with
-   an exception set. */
+/* Add both types of this folder and the module functions (open_tls, use_tls),
+   and register TlsAdapter's native protocol.  0, or -1 with an exception
+   set. */
 int fl_tls_register(PyObject *module, FlState *state);
 
 #endif
