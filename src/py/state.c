@@ -133,8 +133,6 @@ int
 fl_state_clear(PyObject *module)
 {
     FlState *state = fl_state_get(module);
-    /* Their types are borrowed from the fields cleared below. */
-    memset(state->native_protocols, 0, sizeof(state->native_protocols));
 #define CLEAR(field, ...) Py_CLEAR(state->field);
     FL_IMPORTS(CLEAR)
     FL_OBJECTS(CLEAR)

@@ -168,15 +168,6 @@ typedef struct {
     FlForeignFd before;        /* the fd that the application had set */
 } FlWakeup;
 
-/* A protocol type with C functions for its calls: see
-   transport/native_protocol.h. */
-typedef struct {
-    PyTypeObject *type; /* borrowed from the state; NULL: unused entry */
-    const struct FlNativeProtocol *native;
-} FlNativeProtocolEntry;
-
-#define FL_NATIVE_PROTOCOLS 2
-
 /* A cached answer: whether an application has replaced methods of a class.  It
    holds while the class has this version, because every change of a class
    changes its version (fl_type_version). */
@@ -270,7 +261,10 @@ typedef struct FlState {
     FlSeenClass socket_seen; /* of socket.socket: fl_overrides_socket */
     FlSeenClass reader_seen; /* of asyncio.StreamReader */
 
-    FlNativeProtocolEntry native_protocols[FL_NATIVE_PROTOCOLS];
+    /* The C functions of asyncio_stream_protocol, and of tls_adapter_type: see
+       transport/native_protocol.h.  NULL: none. */
+    const struct FlNativeProtocol *native_stream;
+    const struct FlNativeProtocol *native_tls;
 
     FL_ATOMIC unsigned long main_thread_id; /* 0: not known yet */
     FlWakeup wakeup;

@@ -12,7 +12,6 @@
       received. */
 #include "streams/reader_protocol.h"
 
-#include "py/call.h"
 #include "py/compat.h"
 #include "py/methods.h"
 #include "py/state.h"
@@ -75,13 +74,8 @@ data_received(FlState *state, PyObject *protocol, const char *data,
     else if (code == 0) {
         /* As a stream without a native protocol does it; after EOF asyncio
            raises. */
-        PyObject *bytes =
-            PyBytes_FromStringAndSize(data, (Py_ssize_t)size_bytes);
         code =
-            bytes == NULL
-                ? -1
-                : fl_call_method(protocol, state->names.data_received, bytes);
-        Py_XDECREF(bytes);
+            fl_protocol_data_received(state, protocol, NULL, data, size_bytes);
     }
     Py_XDECREF(reader);
     return code;
@@ -156,14 +150,6 @@ buffers_filled(FlState *state, PyObject *Py_UNUSED(protocol),
     return code;
 }
 
-/* FlNativeProtocol: call the method, which decides whether to keep the
-   transport open.  It is called once a connection, so C would save nothing. */
-static int
-eof_received(FlState *state, PyObject *protocol)
-{
-    return fl_call_truth(protocol, state->names.eof_received);
-}
-
 /* FlNativeProtocol: connection_made is about to be called.  The reader has no
    bytes yet, so this is the time to upgrade it. */
 static void
@@ -176,12 +162,12 @@ before_connection_made(FlState *state, PyObject *protocol)
     }
 }
 
+/* EOF comes once a connection, so C would save nothing. */
 static const FlNativeProtocol native = {
     .before_connection_made = before_connection_made,
     .data_received = data_received,
     .find_room = find_room,
     .buffers_filled = buffers_filled,
-    .eof_received = eof_received,
 };
 
 int
@@ -200,7 +186,7 @@ fl_reader_protocol_register(FlState *state)
         && fl_method_is_from(state->stream_data_received,
                              state->stream_globals))
     {
-        fl_native_protocol_register(state, (PyTypeObject *)type, &native);
+        state->native_stream = &native;
     }
     return 0;
 }

@@ -456,6 +456,6 @@ fl_tls_register(PyObject *module, FlState *state)
         return -1;
     }
     /* For exact instances: a subclass may override the Python methods. */
-    fl_native_protocol_register(state, state->tls_adapter_type, &native);
+    state->native_tls = &native;
     return 0;
 }

@@ -132,24 +132,6 @@ finish_delivery(FlTls *self, const Decrypted *decrypted, PyObject *exc)
 
 /* --- Protocol ------------------------------------------------------------ */
 
-/* Call data_received with `bytes`, or with new ones of `data` if that is
-   NULL. */
-static int
-call_data_received(FlTls *self, PyObject *protocol, const char *data,
-                   PyObject *bytes, size_t size_bytes)
-{
-    PyObject *owned =
-        bytes != NULL
-            ? Py_NewRef(bytes)
-            : PyBytes_FromStringAndSize(data, (Py_ssize_t)size_bytes);
-    int code = owned == NULL
-                   ? -1
-                   : fl_call_method(protocol, self->state->names.data_received,
-                                    owned);
-    Py_XDECREF(owned);
-    return code;
-}
-
 /* Deliver decrypted data to a Protocol, from `bytes` if that is not NULL, else
    from `data`.  Invariant 2: the engine's exception is set aside meanwhile.
    If the protocol raises too, its exception wins, because it is the
@@ -168,7 +150,8 @@ deliver(FlTls *self, const char *data, PyObject *bytes,
         code = self->native != NULL
                    ? self->native->data_received(self->state, protocol, data,
                                                  size)
-                   : call_data_received(self, protocol, data, bytes, size);
+                   : fl_protocol_data_received(self->state, protocol, bytes,
+                                               data, size);
         Py_DECREF(protocol);
         if (code > 0) { /* TLS in TLS: the inner connection asks for less */
             self->read_less = true;

@@ -1,27 +1,12 @@
 /* Calls of protocols: see native_protocol.h.
 
-   1. The table of native protocols is in the module state, because the types
-      belong to one interpreter. */
+   1. The native protocols are in the module state, because the types belong
+      to one interpreter. */
 #include "transport/native_protocol.h"
 
 #include "py/call.h"
 #include "py/compat.h"
 #include "py/state.h"
-
-void
-fl_native_protocol_register(FlState *state, PyTypeObject *type,
-                            const FlNativeProtocol *native)
-{
-    FlNativeProtocolEntry *entry = state->native_protocols;
-    /* A type of NULL marks a free entry. */
-    while (entry->type != NULL) {
-        entry++;
-        FL_CHECK(entry < state->native_protocols + FL_NATIVE_PROTOCOLS,
-                 "FL_NATIVE_PROTOCOLS is large enough");
-    }
-    entry->type = type;
-    entry->native = native;
-}
 
 int
 fl_protocol_kind(const FlState *state, PyObject *protocol,
@@ -31,14 +16,11 @@ fl_protocol_kind(const FlState *state, PyObject *protocol,
     if (is_buffered < 0) {
         return -1;
     }
-    *native = NULL;
-    for (size_t at = 0; at < FL_NATIVE_PROTOCOLS; at++) {
-        const FlNativeProtocolEntry *entry = &state->native_protocols[at];
-        /* Exact: a subclass may override the methods. */
-        if (entry->type != NULL && Py_IS_TYPE(protocol, entry->type)) {
-            *native = entry->native;
-        }
-    }
+    /* Exact: a subclass may override the methods. */
+    PyObject *type = (PyObject *)Py_TYPE(protocol);
+    *native = type == state->asyncio_stream_protocol ? state->native_stream
+              : type == (PyObject *)state->tls_adapter_type ? state->native_tls
+                                                            : NULL;
     *buffered = is_buffered && *native == NULL;
     return 0;
 }
@@ -79,9 +61,26 @@ fl_protocol_get_buffer(FlState *state, PyObject *protocol, Py_ssize_t hint)
 }
 
 int
+fl_protocol_data_received(FlState *state, PyObject *protocol, PyObject *bytes,
+                          const char *data, size_t size_bytes)
+{
+    PyObject *owned =
+        bytes != NULL
+            ? Py_NewRef(bytes)
+            : PyBytes_FromStringAndSize(data, (Py_ssize_t)size_bytes);
+    int code =
+        owned == NULL
+            ? -1
+            : fl_call_method(protocol, state->names.data_received, owned);
+    Py_XDECREF(owned);
+    return code;
+}
+
+int
 fl_protocol_eof_received(FlState *state, PyObject *protocol,
                          const FlNativeProtocol *native)
 {
-    return native != NULL ? native->eof_received(state, protocol)
-                          : fl_call_truth(protocol, state->names.eof_received);
+    return native != NULL && native->eof_received != NULL
+               ? native->eof_received(state, protocol)
+               : fl_call_truth(protocol, state->names.eof_received);
 }

@@ -57,7 +57,8 @@ struct FlNativeProtocol {
     int (*buffers_filled)(FlState *state, PyObject *protocol,
                           const struct iovec *memory, size_t got_bytes);
 
-    /* 1: keep the transport open; 0: close it; or -1. */
+    /* Optional: else the method is called.  1: keep the transport open; 0:
+       close it; or -1. */
     int (*eof_received)(FlState *state, PyObject *protocol);
 
     /* Optional.  Called just before the method connection_made.  Raises
@@ -66,12 +67,6 @@ struct FlNativeProtocol {
 };
 
 typedef struct FlNativeProtocol FlNativeProtocol;
-
-/* Register a native protocol for the instances of a type.  `type` is borrowed:
-   the state must own it.  There is room for FL_NATIVE_PROTOCOLS types; one
-   more is a programming error.  Never fails. */
-void fl_native_protocol_register(FlState *state, PyTypeObject *type,
-                                 const FlNativeProtocol *native);
 
 /* How data reaches a protocol: by *native if that is not NULL, else by a
    BufferedProtocol's methods or by a Protocol's.  A transport asks when its
@@ -84,6 +79,10 @@ int fl_protocol_kind(const FlState *state, PyObject *protocol,
    set, unless they say otherwise. */
 int fl_protocol_buffer_updated(FlState *state, PyObject *protocol,
                                size_t got_bytes);
+/* data_received with `bytes`, or with new ones of `data` if that is NULL. */
+int fl_protocol_data_received(FlState *state, PyObject *protocol,
+                              PyObject *bytes, const char *data,
+                              size_t size_bytes);
 /* The buffer of a BufferedProtocol, not empty: a new reference, or NULL with
    an exception set. */
 PyObject *fl_protocol_get_buffer(FlState *state, PyObject *protocol,
