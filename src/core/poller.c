@@ -430,8 +430,7 @@ fl_poller_close_own(FlPoller *poller)
 {
     if (poller->signal_reg != NULL) {
         /* In a forked child the file stays open, in the parent. */
-        fl_registration_unregister(poller->signal_reg);
-        fl_registration_close_with_fd(poller->signal_reg);
+        fl_registration_close(poller->signal_reg, FL_FD_SHARED);
         poller->signal_reg = NULL;
     }
     close_timerfd(poller);
@@ -510,7 +509,7 @@ fl_poller_signal_pipe(FlPoller *poller,
             poller->signal_reg = reg;
             return 0;
         }
-        fl_registration_close(reg);
+        fl_registration_close(reg, FL_FD_STAYS);
     }
     close_fd(&poller->signal_fds[0]);
     close_fd(&poller->signal_fds[1]);

@@ -212,11 +212,11 @@ fl_registration_wanted(const FlRegistration *reg)
     return wanted;
 }
 
-/* As fl_registration_set, within the lock. */
-static int
-set_wanted(FlRegistration *reg, int wanted)
+int
+fl_registration_set(FlRegistration *reg, int wanted)
 {
     FlFdTable *table = reg->table;
+    fl_fd_table_lock(table);
     int before = reg->wanted, added = wanted & ~before;
     reg->wanted = (uint8_t)wanted;
     int code = fl_fd_table_after_fork(table);
@@ -235,37 +235,18 @@ set_wanted(FlRegistration *reg, int wanted)
     }
     if (code < 0 && added != 0) {
         reg->wanted = (uint8_t)before;
-        return code;
     }
-    /* An entry that is queued already stays queued and runs with what is
-       left. */
-    reg->fired &= reg->wanted;
-    if (reg->fired == 0) {
-        fl_list_remove(&reg->fired_link);
-    }
-    return 0;
-}
-
-int
-fl_registration_set(FlRegistration *reg, int wanted)
-{
-    fl_fd_table_lock(reg->table);
-    int code = set_wanted(reg, wanted);
-    fl_fd_table_unlock(reg->table);
-    return code;
-}
-
-void
-fl_registration_unregister(FlRegistration *reg)
-{
-    FlFdTable *table = reg->table;
-    fl_fd_table_lock(table);
-    /* In a forked child that could not get a set of its own, the parent's set
-       must not change. */
-    if (fl_fd_table_after_fork(table) == 0 && entry_of(reg)->interest != 0) {
-        reduce_interest(table, reg->fd, 0);
+    else {
+        code = 0; /* to want less cannot fail */
+        /* An entry that is queued already stays queued and runs with what is
+           left. */
+        reg->fired &= reg->wanted;
+        if (reg->fired == 0) {
+            fl_list_remove(&reg->fired_link);
+        }
     }
     fl_fd_table_unlock(table);
+    return code;
 }
 
 void
@@ -282,40 +263,34 @@ fl_registration_drop_event(FlRegistration *reg)
     }
 }
 
-/* Take it out of the table and free it, within the lock.  Without a GIL the
-   loop's thread may be using it: then it goes to the list `closed`, and that
-   thread frees it before its next poll. */
-static void
-detach(FlRegistration *reg)
+void
+fl_registration_close(FlRegistration *reg, FlFdFate fate)
 {
+    FlFdTable *table = reg->table;
+    fl_fd_table_lock(table);
+    /* In a forked child that could not get a set of its own, the parent's set
+       must not change. */
+    if (fate == FL_FD_SHARED && fl_fd_table_after_fork(table) == 0
+        && entry_of(reg)->interest != 0)
+    {
+        reduce_interest(table, reg->fd, 0);
+    }
+    if (fate != FL_FD_STAYS) {
+        invalidate(table, reg->fd);
+    }
     fl_registration_drop_event(reg);
     entry_of(reg)->reg = NULL;
     reg->owner = NULL;
     reg->fired = 0;
     fl_list_remove(&reg->fired_link);
-    if (!FL_HAVE_GIL && fl_fd_table_iterates_elsewhere(reg->table)) {
-        fl_list_append(&reg->table->closed, &reg->fired_link);
-        return;
+    /* Without a GIL the loop's thread may be using it, and frees it before its
+       next poll. */
+    if (!FL_HAVE_GIL && fl_fd_table_iterates_elsewhere(table)) {
+        fl_list_append(&table->closed, &reg->fired_link);
     }
-    free(reg);
-}
-
-void
-fl_registration_close(FlRegistration *reg)
-{
-    FlFdTable *table = reg->table;
-    fl_fd_table_lock(table);
-    detach(reg);
-    fl_fd_table_unlock(table);
-}
-
-void
-fl_registration_close_with_fd(FlRegistration *reg)
-{
-    FlFdTable *table = reg->table;
-    fl_fd_table_lock(table);
-    invalidate(table, reg->fd);
-    detach(reg);
+    else {
+        free(reg);
+    }
     fl_fd_table_unlock(table);
 }
 
@@ -325,7 +300,7 @@ fl_registrations_close_all(FlFdTable *table)
     fl_registrations_free_closed(table);
     for (int fd = 0; fd < table->fds_size; fd++) {
         if (table->fds[fd].reg != NULL) {
-            fl_registration_close(table->fds[fd].reg);
+            fl_registration_close(table->fds[fd].reg, FL_FD_STAYS);
         }
     }
 }
@@ -423,15 +398,12 @@ fl_registrations_pop_fired(FlFdTable *table)
 void
 fl_registrations_free_closed(FlFdTable *table)
 {
-#if FL_HAVE_GIL
-    (void)table; /* detach() has freed them */
-#else
     FlRegistration *reg;
-    while ((reg = pop(table, &table->closed)) != NULL) {
+    /* With a GIL fl_registration_close has freed them. */
+    while (!FL_HAVE_GIL && (reg = pop(table, &table->closed)) != NULL) {
         fl_registration_drop_event(reg);
         free(reg);
     }
-#endif
 }
 
 /* --- registering again --------------------------------------------------- */

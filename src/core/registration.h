@@ -205,17 +205,21 @@ int fl_registration_wanted(const FlRegistration *reg);
    -EBADF, -EPERM and others: the system refused, and nothing has changed. */
 int fl_registration_set(FlRegistration *reg, int wanted);
 
-/* Take the registration's fd out of the set at once; the fd stays open. */
-void fl_registration_unregister(FlRegistration *reg);
+/* What becomes of the fd of a registration that is closed. */
+typedef enum {
+    /* It stays open.  No system call is made: the set drops the fd when its
+       file is closed, or after two more events. */
+    FL_FD_STAYS,
+    /* The caller closes it next.  If a duplicate of the fd keeps the file
+       open, its events are stale. */
+    FL_FD_CLOSES,
+    /* The same, and a duplicate may well exist: the fd is taken out of the set
+       at once. */
+    FL_FD_SHARED,
+} FlFdFate;
 
-/* Drop the registration's queued event, and free it.  This makes no system
-   call: the set drops the fd when its file is closed, or after two more
-   events. */
-void fl_registration_close(FlRegistration *reg);
-
-/* The same for a caller that closes the fd next.  If a duplicate of the fd
-   keeps the file open, its events are stale. */
-void fl_registration_close_with_fd(FlRegistration *reg);
+/* Drop the registration's queued event, and free it. */
+void fl_registration_close(FlRegistration *reg, FlFdFate fate);
 
 /* --- for the loop's thread ----------------------------------------------- */
 

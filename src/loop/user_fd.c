@@ -226,7 +226,7 @@ fl_user_fd_detach(FlUserFd *user_fd, FlFdRefs *refs)
     *refs = user_fd->refs;
     /* A weak reference without a callback: dropping it runs no code. */
     Py_CLEAR(user_fd->socket_ref);
-    fl_registration_close(&user_fd->reg);
+    fl_registration_close(&user_fd->reg, FL_FD_STAYS);
 }
 
 bool

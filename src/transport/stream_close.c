@@ -86,11 +86,8 @@ fl_stream_unregister(FlStream *self)
         return;
     }
     int fd = reg->fd;
-    if (self->exposed) {
-        /* A duplicate would keep the registration alive after close(). */
-        fl_registration_unregister(reg);
-    }
-    fl_registration_close_with_fd(reg);
+    /* A duplicate would keep the registration alive after close(). */
+    fl_registration_close(reg, self->exposed ? FL_FD_SHARED : FL_FD_CLOSES);
     if (fd != self->fd) {
         (void)close(fd); /* a duplicate: see stream_fd.c */
     }

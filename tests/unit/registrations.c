@@ -34,7 +34,7 @@ use_once(FlFdTable *table)
         return __LINE__;
     }
     int duplicate = dup(ends[0]);
-    fl_registration_close_with_fd(reg);
+    fl_registration_close(reg, FL_FD_CLOSES);
     if (dup2(others[0], ends[0]) < 0
         || fl_registration_open(table, ends[0], sizeof(*reg), &user, &reg) < 0
         || fl_registration_set(reg, FL_READABLE) < 0)
@@ -47,7 +47,7 @@ use_once(FlFdTable *table)
     if (write(others[1], "y", 1) != 1 || fired(table) != reg) {
         return __LINE__;
     }
-    fl_registration_close(reg);
+    fl_registration_close(reg, FL_FD_STAYS);
     int fds[] = {duplicate, ends[0], ends[1], others[0], others[1]};
     for (int at = 0; at < 5; at++) {
         (void)close(fds[at]);
