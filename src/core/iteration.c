@@ -90,8 +90,19 @@ static Found
 queue_fired(FlLoop *loop)
 {
     Found found = {false, false};
-    FlRegistration *reg;
-    while ((reg = fl_registrations_pop_fired(&loop->poller->table)) != NULL) {
+    for (;;) {
+        /* Before the pop, so that without memory the event stays recorded.
+           The next iteration tries again, when callbacks may have freed
+           some. */
+        FlReady *entry = fl_ready_reserve(&loop->ready);
+        if (entry == NULL) {
+            PyErr_Clear();
+            return (Found){true, true};
+        }
+        FlRegistration *reg = fl_registrations_pop_fired(&loop->poller->table);
+        if (reg == NULL) {
+            return found;
+        }
         found.any = true;
         found.other |= reg->transport == NULL && !reg->persistent;
         if (reg->newly_fired) {
@@ -103,21 +114,12 @@ queue_fired(FlLoop *loop)
         if (reg->entry != NULL) {
             continue; /* still queued: reg->fired has the new bits too */
         }
-        FlReady *entry = fl_ready_reserve(&loop->ready);
-        if (entry == NULL) {
-            /* No memory: the event stays recorded.  The next iteration tries
-               again, when callbacks may have freed some. */
-            PyErr_Clear();
-            fl_registration_fire_again(reg);
-            break;
-        }
         entry->kind = FL_READY_EVENT;
         entry->nargs = 0;
         entry->of.reg = reg;
         reg->entry = entry;
         fl_ready_commit(&loop->ready);
     }
-    return found;
 }
 
 /* A poll that may wait.  Any thread may push and wake the loop from the moment

@@ -371,14 +371,6 @@ fl_registrations_fired(FlFdTable *table)
     return fired;
 }
 
-void
-fl_registration_fire_again(FlRegistration *reg)
-{
-    fl_fd_table_lock(reg->table);
-    fire(reg, 0);
-    fl_fd_table_unlock(reg->table);
-}
-
 static FlRegistration *
 pop(FlFdTable *table, FlList *list)
 {

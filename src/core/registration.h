@@ -234,9 +234,6 @@ FlRegistration *fl_registrations_pop_fired(FlFdTable *table);
 /* Whether one has fired and was not popped: the next poll must not wait. */
 bool fl_registrations_fired(FlFdTable *table);
 
-/* Put back a registration that was popped but could not be queued. */
-void fl_registration_fire_again(FlRegistration *reg);
-
 /* Drop the queued event: its entry becomes FL_READY_NONE and is skipped. */
 void fl_registration_drop_event(FlRegistration *reg);
 
