@@ -32,42 +32,20 @@ fl_fd_set_is_open(FlFdSet *set, int other)
         return epoll_wait(set->fd, &event, 1, 0) >= 0 || errno == EINTR;
     }
     /* EBADF or EINVAL would show that one of them is closed. */
-    return fl_fd_set_remove(set, other) == -ENOENT;
+    return fl_fd_set_control(set, FL_FD_CHANGE, other, 0, 0) == -ENOENT;
 }
 
-/* epoll_ctl with a tag.  0 or a negative errno. */
-static int
-epoll_control(FlFdSet *set, int operation, int fd, uint32_t events,
-              uint64_t tag)
+int
+fl_fd_set_control(FlFdSet *set, FlFdControl control, int fd, int interest,
+                  uint64_t tag)
 {
-    struct epoll_event event = {.events = events, .data.u64 = tag};
+    struct epoll_event event = {.data.u64 = tag};
+    event.events = (interest & FL_READABLE ? (uint32_t)EPOLLIN : 0)
+                   | (interest & FL_WRITABLE ? (uint32_t)EPOLLOUT : 0);
+    int operation = control == FL_FD_ADD ? EPOLL_CTL_ADD
+                    : interest == 0      ? EPOLL_CTL_DEL
+                                         : EPOLL_CTL_MOD;
     return epoll_ctl(set->fd, operation, fd, &event) < 0 ? -errno : 0;
-}
-
-/* The epoll bits of an interest. */
-static uint32_t
-events_of(int interest)
-{
-    return (interest & FL_READABLE ? (uint32_t)EPOLLIN : 0)
-           | (interest & FL_WRITABLE ? (uint32_t)EPOLLOUT : 0);
-}
-
-int
-fl_fd_set_add(FlFdSet *set, int fd, int interest, uint64_t tag)
-{
-    return epoll_control(set, EPOLL_CTL_ADD, fd, events_of(interest), tag);
-}
-
-int
-fl_fd_set_change(FlFdSet *set, int fd, int interest, uint64_t tag)
-{
-    return epoll_control(set, EPOLL_CTL_MOD, fd, events_of(interest), tag);
-}
-
-int
-fl_fd_set_remove(FlFdSet *set, int fd)
-{
-    return epoll_control(set, EPOLL_CTL_DEL, fd, 0, 0);
 }
 
 int
@@ -125,27 +103,16 @@ change_filter(FlFdSet *set, int fd, int filter, int interest, int event,
     return !(interest & event) && errno == ENOENT ? 0 : -errno;
 }
 
+/* EV_ADD changes an existing filter, so adding and changing are the same.
+   Without an interest both filters are deleted. */
 int
-fl_fd_set_add(FlFdSet *set, int fd, int interest, uint64_t tag)
+fl_fd_set_control(FlFdSet *set, FlFdControl Py_UNUSED(control), int fd,
+                  int interest, uint64_t tag)
 {
     int code = change_filter(set, fd, EVFILT_READ, interest, FL_READABLE, tag);
     return code < 0 ? code
                     : change_filter(set, fd, EVFILT_WRITE, interest,
                                     FL_WRITABLE, tag);
-}
-
-/* EV_ADD changes an existing filter, so adding and changing are the same. */
-int
-fl_fd_set_change(FlFdSet *set, int fd, int interest, uint64_t tag)
-{
-    return fl_fd_set_add(set, fd, interest, tag);
-}
-
-/* No interest: both filters are deleted. */
-int
-fl_fd_set_remove(FlFdSet *set, int fd)
-{
-    return fl_fd_set_add(set, fd, 0, 0);
 }
 
 int

@@ -57,18 +57,19 @@ int fl_fd_set_after_fork(FlFdSet *set);
    and there is nothing to close. */
 int fl_fd_set_replace(FlFdSet *set, FlFdSet *old);
 
-/* Register an fd.  interest: FL_READABLE, FL_WRITABLE.  -EEXIST:
-   this fd is already registered for the same file. */
-int fl_fd_set_add(FlFdSet *set, int fd, int interest, uint64_t tag);
-
-/* Change a registration; what is ready already is reported at once.
-   -ENOENT: the file that the fd refers to now is not registered (epoll alone:
-   a kqueue drops the registration with the fd, and makes a new one). */
-int fl_fd_set_change(FlFdSet *set, int fd, int interest, uint64_t tag);
-
-/* Remove a registration.  -ENOENT, -EBADF or -EPERM: the fd is closed, or the
-   file that it refers to now is not registered. */
-int fl_fd_set_remove(FlFdSet *set, int fd);
+/* FL_FD_ADD registers an fd.  interest: FL_READABLE, FL_WRITABLE.  -EEXIST:
+   this fd is already registered for the same file.
+   FL_FD_CHANGE changes a registration; what is ready already is reported at
+   once.  Without an interest (0) it removes the registration.  -ENOENT: the
+   file that the fd refers to now is not registered (epoll alone: a kqueue
+   drops the registration with the fd, and makes a new one).  -EBADF, -EPERM:
+   the fd is closed, or refers to a file that cannot be registered. */
+typedef enum {
+    FL_FD_ADD,
+    FL_FD_CHANGE
+} FlFdControl;
+int fl_fd_set_control(FlFdSet *set, FlFdControl control, int fd, int interest,
+                      uint64_t tag);
 
 /* Take pending events into an array of FL_FD_SET_EVENTS without blocking;
    returns their number.  -EBADF or -EINVAL: the set's own fd was closed.

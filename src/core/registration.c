@@ -82,9 +82,7 @@ reduce_interest(FlFdTable *table, int fd, int interest)
 {
     FlFd *entry = &table->fds[fd];
     uint64_t tag = (uint64_t)entry->generation << 32 | (uint32_t)fd;
-    int code = interest == 0
-                   ? fl_fd_set_remove(&table->set, fd)
-                   : fl_fd_set_change(&table->set, fd, interest, tag);
+    int code = fl_fd_set_control(&table->set, FL_FD_CHANGE, fd, interest, tag);
     entry->unwanted = 0;
     if (code == 0) {
         entry->interest = (uint8_t)interest;
@@ -108,16 +106,16 @@ add(FlRegistration *reg)
     uint64_t tag = (uint64_t)generation << 32 | (uint32_t)reg->fd;
     int code = -ENOENT;
     if (entry->interest != 0) {
-        code = fl_fd_set_change(set, reg->fd, interest, tag);
+        code = fl_fd_set_control(set, FL_FD_CHANGE, reg->fd, interest, tag);
     }
     if (is_other_file(code)) {
         entry->interest = 0;
-        code = fl_fd_set_add(set, reg->fd, interest, tag);
+        code = fl_fd_set_control(set, FL_FD_ADD, reg->fd, interest, tag);
     }
     if (code == -EEXIST) {
         /* The set has this file under this fd although we do not know it, for
            example from a duplicate that was moved back here with dup2. */
-        code = fl_fd_set_change(set, reg->fd, interest, tag);
+        code = fl_fd_set_control(set, FL_FD_CHANGE, reg->fd, interest, tag);
     }
     if (code == 0 || entry->interest == 0) {
         entry->generation = generation; /* else the previous one stays */
@@ -437,7 +435,9 @@ register_all(FlFdTable *table, FlFdSet *old)
         if (!registered || reg == NULL || reg->wanted == 0) {
             continue;
         }
-        if (old != NULL && is_other_file(fl_fd_set_remove(old, fd))) {
+        if (old != NULL
+            && is_other_file(fl_fd_set_control(old, FL_FD_CHANGE, fd, 0, 0)))
+        {
             /* The fd no longer refers to the registered file and must not be
                registered: its callback belongs to the file that was closed.
                A persistent one is rechecked, because its waiter gets the fd
