@@ -236,7 +236,7 @@ queue_datagram(FlDatagram *self, PyObject *data, PyObject *address)
     if (code < 0) {
         return fl_stream_fatal_errno(stream, code, WRITE_FAILED);
     }
-    return fl_stream_maybe_pause(stream);
+    return fl_flow_check(stream, true);
 }
 
 /* The destination, borrowed: the fixed remote address if there is one.  NULL
@@ -422,7 +422,7 @@ fl_datagram_write_ready(FlDatagram *self)
     if (failed && !fl_write_queue_is_empty(&stream->write_queue)) {
         return 0;
     }
-    if (stream->phase < FL_STREAM_LOST && fl_stream_maybe_resume(stream) < 0) {
+    if (stream->phase < FL_STREAM_LOST && fl_flow_check(stream, false) < 0) {
         return -1;
     }
     /* resume_writing may have sent, closed or aborted. */

@@ -44,36 +44,23 @@ fl_flow_call(FlTransport *self, PyObject *protocol, PyObject *reported,
 }
 
 int
-fl_stream_maybe_pause(FlStream *self)
+fl_flow_check(FlStream *self, bool pause)
 {
     PyObject *protocol = NULL;
     Py_BEGIN_CRITICAL_SECTION(self);
-    if (!self->protocol_paused
-        && self->write_queue.size_bytes > self->high_water_bytes)
+    size_t size = self->write_queue.size_bytes;
+    if (!pause) {
+        fl_stream_meter_queue(self);
+    }
+    if (self->protocol_paused != pause
+        && (pause ? size > self->high_water_bytes
+                  : size <= self->low_water_bytes))
     {
-        self->protocol_paused = true;
+        self->protocol_paused = pause;
         protocol = Py_XNewRef(self->protocol);
     }
     Py_END_CRITICAL_SECTION();
     return protocol == NULL
                ? 0
-               : fl_flow_call((FlTransport *)self, protocol, NULL, true);
-}
-
-int
-fl_stream_maybe_resume(FlStream *self)
-{
-    PyObject *protocol = NULL;
-    Py_BEGIN_CRITICAL_SECTION(self);
-    fl_stream_meter_queue(self);
-    if (self->protocol_paused
-        && self->write_queue.size_bytes <= self->low_water_bytes)
-    {
-        self->protocol_paused = false;
-        protocol = Py_XNewRef(self->protocol);
-    }
-    Py_END_CRITICAL_SECTION();
-    return protocol == NULL
-               ? 0
-               : fl_flow_call((FlTransport *)self, protocol, NULL, false);
+               : fl_flow_call((FlTransport *)self, protocol, NULL, pause);
 }

@@ -9,11 +9,11 @@
 
 #include "transport/stream.h"
 
-/* Call pause_writing if the queue is above the high-water mark, resume_writing
-   if it is down to the low one, and each only once until the other.  An
-   exception is reported.  0, or -1 with one that leaves the loop. */
-int fl_stream_maybe_pause(FlStream *self);
-int fl_stream_maybe_resume(FlStream *self);
+/* Call pause_writing if the queue is above the high-water mark (`pause`), or
+   resume_writing if it is down to the low one (else), and each only once until
+   the other.  An exception is reported.  0, or -1 with one that leaves the
+   loop. */
+int fl_flow_check(FlStream *self, bool pause);
 
 /* Call the protocol's pause_writing or resume_writing; do nothing if protocol
    is NULL.  Steals protocol.  A report of an exception names `reported` as the

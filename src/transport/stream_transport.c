@@ -145,7 +145,7 @@ stream_control_writing(FlTransport *transport)
     FlStream *self = STREAM(transport);
     /* Corked bytes must not count against a new high-water mark. */
     fl_stream_flush(self);
-    return self->phase < FL_STREAM_LOST ? fl_stream_maybe_pause(self) : 0;
+    return self->phase < FL_STREAM_LOST ? fl_flow_check(self, true) : 0;
 }
 
 const FlTransportOps fl_stream_ops = {

@@ -428,7 +428,7 @@ fl_stream_write(FlStream *self, PyObject *data)
     Py_END_CRITICAL_SECTION();
     /* Only now, with the caller's buffer released: pause_writing may resize
        it. */
-    return fl_call_none(code == 0 ? fl_stream_maybe_pause(self) : code);
+    return fl_call_none(code == 0 ? fl_flow_check(self, true) : code);
 }
 
 int
@@ -442,7 +442,7 @@ fl_stream_write_memory(FlStream *self, const char *data, size_t size_bytes)
     Py_BEGIN_CRITICAL_SECTION(self);
     code = write_payload(self, &payload);
     Py_END_CRITICAL_SECTION();
-    return code < 0 ? -1 : fl_stream_maybe_pause(self);
+    return code < 0 ? -1 : fl_flow_check(self, true);
 }
 
 /* --- writelines ---------------------------------------------------------- */
@@ -529,7 +529,7 @@ fl_stream_writelines(FlStream *self, PyObject *lines)
         Py_END_CRITICAL_SECTION();
     }
     Py_DECREF(list);
-    return fl_call_none(code == 0 ? fl_stream_maybe_pause(self) : code);
+    return fl_call_none(code == 0 ? fl_flow_check(self, true) : code);
 }
 
 /* --- the end of writing -------------------------------------------------- */
@@ -607,7 +607,7 @@ fl_stream_write_ready(FlStream *self)
     /* asyncio resumes a pipe's writer only once the queue is empty. */
     bool resumes =
         self->kind == FL_SOCKET || fl_write_queue_is_empty(&self->write_queue);
-    if (resumes && fl_stream_maybe_resume(self) < 0) {
+    if (resumes && fl_flow_check(self, false) < 0) {
         return -1;
     }
     /* resume_writing may have written, closed or aborted: check again. */
