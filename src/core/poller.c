@@ -51,12 +51,6 @@
    register it, or has no fd to replace it. */
 #define UNPOLLED_MS     5
 
-static void
-on_async(uv_async_t *async)
-{
-    (void)async; /* arriving has already ended the poll */
-}
-
 /* libuv before 1.45 runs due timers first and then polls.  If the deadline
    passes in between, only uv_stop keeps that poll from blocking. */
 static void
@@ -289,8 +283,9 @@ open_uv(FlPoller *poller)
     }
     poller->set_poll.data = poller;
     (void)uv_timer_init(uv, &poller->timer);
-    /* This cannot fail: uv_loop_init has opened the wake-up fd already. */
-    (void)uv_async_init(uv, &poller->async, on_async);
+    /* This cannot fail: uv_loop_init has opened the wake-up fd already.
+       Without a callback: arriving has already ended the poll. */
+    (void)uv_async_init(uv, &poller->async, NULL);
     poller->has_uv = true;
     poller->table.witness_fd = uv_backend_fd(uv);
     return 0;
@@ -466,24 +461,6 @@ fl_poller_free(FlPoller *poller)
     free(poller);
 }
 
-/* A non-blocking pipe that an exec closes.  0 or a negative errno. */
-static int
-open_pipe(int fds[2])
-{
-#ifdef __linux__
-    return pipe2(fds, O_NONBLOCK | O_CLOEXEC) < 0 ? -errno : 0;
-#else
-    if (pipe(fds) < 0) {
-        return -errno;
-    }
-    for (int end = 0; end < 2; end++) {
-        (void)fcntl(fds[end], F_SETFL, O_NONBLOCK);
-        (void)fcntl(fds[end], F_SETFD, FD_CLOEXEC);
-    }
-    return 0;
-#endif
-}
-
 int
 fl_poller_signal_pipe(FlPoller *poller,
                       int (*on_signal)(struct FlLoop *loop,
@@ -494,7 +471,8 @@ fl_poller_signal_pipe(FlPoller *poller,
     }
     FlRegistration user = {.owner = poller, .on_events = on_signal};
     FlRegistration *reg = NULL;
-    int code = open_pipe(poller->signal_fds);
+    /* An exec closes it. */
+    int code = uv_pipe(poller->signal_fds, UV_NONBLOCK_PIPE, UV_NONBLOCK_PIPE);
     if (code < 0) {
         return code;
     }
