@@ -43,7 +43,7 @@ static int
 check_count(const FlParameters *parameters, Py_ssize_t count,
             const FlArgs *parsed)
 {
-    for (Py_ssize_t at = 0; at < count; at++) {
+    for (Py_ssize_t at = 0; at < count - parameters->optional; at++) {
         if (parsed->args[at] == NULL) {
             PyErr_Format(PyExc_TypeError,
                          "%s() missing 1 required positional argument: '%s'",

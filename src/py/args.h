@@ -12,17 +12,19 @@
 
 #include "py/compat.h"
 
-/* The parameters of a method.  Each one in `names` is required. */
+/* The parameters of a method. */
 typedef struct {
     const char *function; /* its name, for error messages */
     const char *names[2]; /* positional or keyword; unused ones are NULL */
+    int optional;         /* how many of the last ones need not be given */
     bool more;            /* accepts *args after these */
     bool context;         /* accepts context=; its type is not checked */
 } FlParameters;
 
 /* The arguments of one call, all borrowed. */
 typedef struct {
-    PyObject *const *args; /* the named parameters, then the others */
+    PyObject *const *args; /* the named parameters, then the others; NULL: one
+                              that is optional was not given */
     Py_ssize_t nargs;
     PyObject *context;  /* NULL if it is absent or None */
     PyObject *named[2]; /* args points here if a keyword was used: so a

@@ -22,6 +22,7 @@
 
 #include "core/loop.h"
 #include "core/metrics.h"
+#include "py/args.h"
 #include "py/compat.h"
 #include "py/errors.h"
 #include "transport/datagram.h"
@@ -330,30 +331,16 @@ PyObject *
 fl_datagram_sendto(FlDatagram *self, PyObject *const *args, Py_ssize_t nargs,
                    PyObject *kwnames)
 {
-    /* Parsed by hand: fl_args_parse has no optional parameters. */
-    static const char *const names[] = {"data", "addr"};
-    PyObject *values[] = {NULL, NULL};
-    Py_ssize_t named = kwnames == NULL ? 0 : PyTuple_GET_SIZE(kwnames);
-    bool invalid = nargs + named > 2;
-    for (Py_ssize_t at = 0; !invalid && at < nargs; at++) {
-        values[at] = args[at];
-    }
-    for (Py_ssize_t at = 0; !invalid && at < named; at++) {
-        PyObject *name = PyTuple_GET_ITEM(kwnames, at);
-        int index =
-            PyUnicode_CompareWithASCIIString(name, names[0]) == 0 ? 0 : 1;
-        /* Given twice, or under an unknown name. */
-        invalid = values[index] != NULL
-                  || PyUnicode_CompareWithASCIIString(name, names[index]) != 0;
-        values[index] = args[nargs + at];
-    }
-    if (invalid || values[0] == NULL) {
-        PyErr_SetString(PyExc_TypeError,
-                        "sendto() takes the arguments data and addr=None");
+    static const FlParameters parameters = {"sendto",
+                                            {"data", "addr"},
+                                            .optional = 1};
+    FlArgs parsed;
+    if (fl_args_parse(&parameters, args, nargs, kwnames, &parsed) < 0) {
         return NULL;
     }
-    return sendto_parsed(self, values[0],
-                         values[1] == NULL ? Py_None : values[1]);
+    PyObject *address = parsed.args[1];
+    return sendto_parsed(self, parsed.args[0],
+                         address == NULL ? Py_None : address);
 }
 
 /* --- the write queue ----------------------------------------------------- */
