@@ -139,7 +139,6 @@ clear_weakrefs(PyObject *self)
 static inline void
 release(FlHandle *self, FlHandlePool *pool, uint32_t limit)
 {
-    PyTypeObject *type = Py_TYPE(self);
     PyObject *loop = self->loop;
     Py_CLEAR(self->cancelled);
     self->loop = NULL;
@@ -149,8 +148,7 @@ release(FlHandle *self, FlHandlePool *pool, uint32_t limit)
         pool->count++;
     }
     else {
-        type->tp_free(self);
-        Py_DECREF(type);
+        fl_object_free(self);
     }
     Py_DECREF(loop); /* last: this may free the loop and its pools */
 }

@@ -228,13 +228,11 @@ drop_call(FlJob *job)
 static void
 job_dealloc(FlJob *job)
 {
-    PyTypeObject *type = Py_TYPE(job);
     PyObject_GC_UnTrack(job); /* before dropping references may start a GC */
     drop_call(job);
     Py_DECREF(job->future);
     Py_DECREF((PyObject *)job->loop);
-    type->tp_free(job);
-    Py_DECREF(type);
+    fl_object_free(job);
 }
 
 static const char run_doc[] =

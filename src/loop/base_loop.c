@@ -297,7 +297,6 @@ loop_clear(FlLoop *loop)
 static void
 loop_dealloc(FlLoop *loop)
 {
-    PyTypeObject *type = Py_TYPE(loop);
     PyObject_GC_UnTrack(loop);
     (void)loop_clear(loop);
     /* After close_core, because destructors may still have used these. */
@@ -310,8 +309,7 @@ loop_dealloc(FlLoop *loop)
     if (loop->thread_queue_ready) {
         fl_thread_queue_free(&loop->thread_queue);
     }
-    type->tp_free(loop);
-    Py_DECREF(type);
+    fl_object_free(loop);
 }
 
 /* --- attributes ---------------------------------------------------------- */

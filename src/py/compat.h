@@ -212,6 +212,16 @@ fl_make_type_immortal(PyObject *type)
 #endif
 }
 
+/* The end of a deallocator: free an instance of a heap type, which owns a
+   reference to it. */
+static inline void
+fl_object_free(void *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
 /* Marks a field that one thread writes and others may read at any time.  Under
    the GIL only one of them runs at a time, so the field is a plain one. */
 #if FL_HAVE_GIL

@@ -390,13 +390,11 @@ call_clear(SocketCall *self)
 static void
 call_dealloc(SocketCall *self)
 {
-    PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
     (void)call_clear(self);
     Py_CLEAR(self->attempt.sock);
     Py_CLEAR(self->attempt.loop);
-    type->tp_free(self);
-    Py_DECREF(type);
+    fl_object_free(self);
 }
 
 static PyMethodDef call_methods[] = {

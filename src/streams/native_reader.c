@@ -455,13 +455,11 @@ reader_clear(FlReader *self)
 static void
 reader_dealloc(FlReader *self)
 {
-    PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
     (void)reader_clear(self);
     /* All of it: frees the objects. */
     fl_byte_store_drop(&self->store, PY_SSIZE_T_MAX);
-    type->tp_free(self);
-    Py_DECREF(type);
+    fl_object_free(self);
 }
 
 /* The attributes by asyncio's names.  NULL reads as None.  Setting one raises

@@ -305,13 +305,11 @@ adapter_clear(FlTls *self)
 static void
 adapter_dealloc(FlTls *self)
 {
-    PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
     (void)adapter_clear(self);
     fl_write_queue_clear(&self->backlog);
     Py_CLEAR(self->loop);
-    type->tp_free(self);
-    Py_DECREF(type);
+    fl_object_free(self);
 }
 
 static const char adapter_doc[] =

@@ -318,7 +318,6 @@ transport_finalize(FlTlsTransport *self)
 static void
 transport_dealloc(FlTlsTransport *self)
 {
-    PyTypeObject *type = Py_TYPE(self);
     if (PyObject_CallFinalizerFromDealloc((PyObject *)self) < 0) {
         return;
     }
@@ -327,8 +326,7 @@ transport_dealloc(FlTlsTransport *self)
     (void)transport_clear(self);
     Py_CLEAR(self->connection);
     Py_CLEAR(self->loop);
-    type->tp_free(self);
-    Py_DECREF(type);
+    fl_object_free(self);
 }
 
 static const char transport_doc[] =

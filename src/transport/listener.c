@@ -523,12 +523,10 @@ listener_clear(Listener *self)
 static void
 listener_dealloc(Listener *self)
 {
-    PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
     (void)listener_clear(self);
     Py_CLEAR(self->loop);
-    type->tp_free(self);
-    Py_DECREF(type);
+    fl_object_free(self);
 }
 
 static PyType_Slot listener_slots[] = {

@@ -138,7 +138,6 @@ fl_stream_finalize(FlStream *self)
 void
 fl_stream_dealloc(FlStream *self)
 {
-    PyTypeObject *type = Py_TYPE(self);
     if (PyObject_CallFinalizerFromDealloc((PyObject *)self) < 0) {
         return; /* resurrected, as by finalize_in_loop */
     }
@@ -153,6 +152,5 @@ fl_stream_dealloc(FlStream *self)
     free(self->peer);
     free(self->sockname);
     Py_CLEAR(self->loop);
-    type->tp_free(self);
-    Py_DECREF(type);
+    fl_object_free(self);
 }
