@@ -143,10 +143,8 @@ uint64_t
 fl_metrics_running(FlMetrics *metrics, int64_t *ran_ns)
 {
     uint64_t began_ns = fl_count_get(&metrics->callback_began_ns);
-    *ran_ns = began_ns == 0 ? 0 : fl_clock_coarse_ns() - (int64_t)began_ns;
-    if (*ran_ns < 0) {
-        *ran_ns = 0; /* the precise clock is ahead of the coarse one */
-    }
+    int64_t now_ns = fl_clock_coarse_ns(); /* behind the precise clock */
+    *ran_ns = began_ns == 0 ? 0 : Py_MAX(now_ns - (int64_t)began_ns, 0);
     return began_ns;
 }
 

@@ -519,9 +519,7 @@ wait_briefly(FlPoller *poller, int64_t timeout_ns)
 static void
 arm_deadline(FlPoller *poller, int64_t timeout_ns)
 {
-    if (timeout_ns > LONGEST_POLL_NS) {
-        timeout_ns = LONGEST_POLL_NS;
-    }
+    timeout_ns = Py_MIN(timeout_ns, LONGEST_POLL_NS);
     int64_t timeout_ms = (timeout_ns + FL_NS_PER_MS - 1) / FL_NS_PER_MS;
     /* libuv's cached time dates from the last poll: without this the timer
        would expire too early. */

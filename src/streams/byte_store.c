@@ -231,9 +231,7 @@ take_piece(FlByteStore *store)
 PyObject *
 fl_byte_store_take(FlByteStore *store, Py_ssize_t size_bytes)
 {
-    if (size_bytes > store->size_bytes) {
-        size_bytes = store->size_bytes;
-    }
+    size_bytes = Py_MIN(size_bytes, store->size_bytes);
     /* More than the first piece is wanted: merge them. */
     if (size_bytes > first_size(store) && fl_byte_store_data(store) == NULL) {
         return NULL;

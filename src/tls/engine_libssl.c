@@ -69,10 +69,7 @@ bio_read(void *bio, char *to, int size)
         fl_libssl.BIO_set_flags(bio, BIO_READ_RETRY);
         return -1;
     }
-    size_t count = size < 0 ? 0 : (size_t)size;
-    if (count > pipe->in_bytes) {
-        count = pipe->in_bytes;
-    }
+    size_t count = size < 0 ? 0 : Py_MIN((size_t)size, pipe->in_bytes);
     memcpy(to, pipe->in, count);
     pipe->in += count;
     pipe->in_bytes -= count;
@@ -89,13 +86,8 @@ make_room(FlTlsPipe *pipe, size_t more)
     if (needed <= pipe->out_capacity) {
         return true;
     }
-    size_t capacity = 2 * pipe->out_capacity;
-    if (capacity < needed) {
-        capacity = needed;
-    }
-    if (capacity < pipe->out_expected) {
-        capacity = pipe->out_expected;
-    }
+    size_t capacity = Py_MAX(2 * pipe->out_capacity, needed);
+    capacity = Py_MAX(capacity, pipe->out_expected);
     char *out = PyMem_RawRealloc(pipe->out, capacity);
     if (out == NULL) {
         pipe->out_failed = true;

@@ -111,9 +111,7 @@ object_read(FlTlsEngine *engine, char *memory, size_t room_bytes,
        may still be inside the SSL. */
     size_t wanted_bytes =
         waiting_bytes == 0 ? FL_TLS_RECORD_BYTES : waiting_bytes;
-    if (wanted_bytes > room_bytes) {
-        wanted_bytes = room_bytes;
-    }
+    wanted_bytes = Py_MIN(wanted_bytes, room_bytes);
     PyObject *room = PyLong_FromSize_t(wanted_bytes);
     PyObject *data =
         room == NULL

@@ -235,9 +235,7 @@ add_scratch(const FlStream *self, struct iovec *pieces, int count)
                  || (WHOLE_EVENTS && self->read_halvings == 0);
     size_t left = whole ? EVENT_BYTES : NATIVE_BYTES >> self->read_halvings;
     for (int at = 0; at < count; at++) {
-        if (pieces[at].iov_len > left) {
-            pieces[at].iov_len = left;
-        }
+        pieces[at].iov_len = Py_MIN(pieces[at].iov_len, left);
         left -= pieces[at].iov_len;
     }
     pieces[count].iov_base = self->loop->scratch;
@@ -427,10 +425,7 @@ fl_stream_read_ready(FlStream *self)
             || self->kind != FL_SOCKET) {
             break; /* also at EOF and without data: then nothing is filled */
         }
-        size_t cost = result.got_bytes;
-        if (cost < READ_BYTES) {
-            cost = READ_BYTES;
-        }
+        size_t cost = Py_MAX(result.got_bytes, READ_BYTES);
         if (cost >= left) {
             break;
         }
