@@ -115,42 +115,28 @@ release_standard_fds(unsigned occupied)
     }
 }
 
-/* uv_loop_init() without its leak on failure.  0 or libuv's error code. */
+/* uv_loop_init() without its leak on failure.  libuv 1.45 to 1.48 start a
+   kernel polling thread (SQPOLL) with every loop unless UV_USE_IO_URING=0,
+   which the first uv_loop_init of the process reads.  A value that the user
+   has set is respected.  0 or a negative errno. */
 static int
 init_uv(uv_loop_t *uv)
 {
+    bool may_poll = uv_version() >= 0x012d00 && uv_version() < 0x013100
+                    && getenv("UV_USE_IO_URING") == NULL;
+    if (may_poll && setenv("UV_USE_IO_URING", "0", 1) < 0) {
+        return -errno;
+    }
     uv->backend_fd = -1;
     unsigned occupied = occupy_standard_fds();
     int code = uv_loop_init(uv);
     release_standard_fds(occupied);
+    if (may_poll) {
+        (void)unsetenv("UV_USE_IO_URING");
+    }
     if (code < 0) {
         close_forgotten_backend(uv);
     }
-    return code;
-}
-
-/* libuv 1.45 to 1.48 start a kernel polling thread (SQPOLL) with every loop
-   unless UV_USE_IO_URING=0.  libuv reads the variable once per process, so one
-   throw-away loop made while it is set disables the thread for all loops.  A
-   value that the user has set is respected. */
-static int
-avoid_sqpoll_thread(void)
-{
-    unsigned version = uv_version();
-    if (version < 0x012d00 || version >= 0x013100
-        || getenv("UV_USE_IO_URING") != NULL)
-    {
-        return 0;
-    }
-    uv_loop_t throwaway;
-    if (setenv("UV_USE_IO_URING", "0", 1) < 0) {
-        return -errno;
-    }
-    int code = init_uv(&throwaway);
-    if (code == 0) {
-        (void)uv_loop_close(&throwaway);
-    }
-    (void)unsetenv("UV_USE_IO_URING");
     return code;
 }
 
@@ -265,10 +251,7 @@ open_uv(FlPoller *poller)
     if (poller->has_uv) {
         return 0;
     }
-    int code = avoid_sqpoll_thread();
-    if (code == 0) {
-        code = init_uv(uv);
-    }
+    int code = init_uv(uv);
     if (code < 0) {
         return code;
     }
