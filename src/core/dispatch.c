@@ -30,6 +30,7 @@
 #include "py/call.h"
 #include "py/compat.h"
 #include "py/context.h"
+#include "py/field.h"
 
 /* --- handles ------------------------------------------------------------- */
 
@@ -72,21 +73,15 @@ call_in_context(const FlState *state, PyObject *callback, PyObject *args,
     return result;
 }
 
-/* Set loop->current_handle, which other threads may read, and its callback;
-   steals both.  What they replace is released last: a destructor may run
-   Python. */
+/* Set loop->current_handle, which other threads may read, and its callback.
+   What they replace is released last: a destructor may run Python. */
 static void
 set_current(FlLoop *loop, PyObject *handle, PyObject *callback)
 {
-    PyObject *callback_before = loop->current_callback;
-    PyObject *before;
-    Py_BEGIN_CRITICAL_SECTION(loop);
-    before = loop->current_handle;
-    loop->current_handle = handle;
-    Py_END_CRITICAL_SECTION();
-    loop->current_callback = callback;
+    PyObject *before = loop->current_callback;
+    loop->current_callback = Py_XNewRef(callback);
+    fl_field_set(loop, &loop->current_handle, handle);
     Py_XDECREF(before);
-    Py_XDECREF(callback_before);
 }
 
 /* While an entry is timed, keep the handle and its callback, for the report
@@ -96,7 +91,7 @@ static inline void
 note_current(FlLoop *loop, FlHandle *self, PyObject *callback)
 {
     if (FL_UNLIKELY(loop->timed)) {
-        set_current(loop, Py_NewRef((PyObject *)self), Py_NewRef(callback));
+        set_current(loop, (PyObject *)self, callback);
     }
 }
 

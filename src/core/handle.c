@@ -23,6 +23,7 @@
 #include "py/args.h"
 #include "py/call.h"
 #include "py/compat.h"
+#include "py/field.h"
 #include "py/state.h"
 
 /* The most freed objects of each kind that a loop's pool holds. */
@@ -344,12 +345,8 @@ save_repr(FlHandle *self)
         return -1;
     }
     /* repr() ran Python, which may have cancelled the handle too. */
-    PyObject *before;
-    Py_BEGIN_CRITICAL_SECTION(self);
-    before = self->repr;
-    self->repr = repr;
-    Py_END_CRITICAL_SECTION();
-    Py_XDECREF(before);
+    fl_field_set(self, &self->repr, repr);
+    Py_DECREF(repr);
     return 0;
 }
 
