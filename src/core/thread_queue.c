@@ -122,12 +122,14 @@ fl_thread_queue_push_anythread(FlLoop *loop, FlReady *entry)
 
 int
 fl_thread_queue_push_op_anythread(FlLoop *loop, FlReadyOp op,
-                                  PyObject *subject, PyObject *argument)
+                                  PyObject *subject, PyObject *argument,
+                                  PyObject *context)
 {
     FlReady entry = {
         .kind = FL_READY_OP,
         .nargs = argument != NULL,
         .of.op = op,
+        .context = Py_XNewRef(context),
         .callback = Py_NewRef(subject),
         .args = {Py_XNewRef(argument)},
     };

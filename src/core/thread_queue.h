@@ -61,10 +61,11 @@ void fl_thread_queue_close(FlLoop *loop);
    also on failure.  0, or -1 with MemoryError or RuntimeError (closed) set. */
 int fl_thread_queue_push_anythread(FlLoop *loop, FlReady *entry);
 
-/* Push an entry that runs op(loop, subject, argument); argument may be NULL.
-   Takes its own references.  0 or -1 as above. */
+/* Push an entry that runs op(loop, subject, argument); argument and context
+   may be NULL.  Takes its own references.  0 or -1 as above. */
 int fl_thread_queue_push_op_anythread(FlLoop *loop, FlReadyOp op,
-                                      PyObject *subject, PyObject *argument);
+                                      PyObject *subject, PyObject *argument,
+                                      PyObject *context);
 
 /* With a GIL: the second half of a push, for a caller that has put an entry
    into the ready queue itself. */

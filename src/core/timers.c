@@ -143,14 +143,14 @@ int
 fl_timer_enqueue_anythread(FlTimerHandle *timer)
 {
     return fl_thread_queue_push_op_anythread(FL_LOOP(timer->loop), enqueue_op,
-                                             (PyObject *)timer, NULL);
+                                             (PyObject *)timer, NULL, NULL);
 }
 
 void
 fl_timer_remove_anythread(FlTimerHandle *timer)
 {
     if (fl_thread_queue_push_op_anythread(FL_LOOP(timer->loop), remove_op,
-                                          (PyObject *)timer, NULL)
+                                          (PyObject *)timer, NULL, NULL)
         < 0)
     {
         /* No memory: the timer stays queued until it is due, and is skipped

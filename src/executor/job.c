@@ -101,7 +101,8 @@ post_outcome(FlJob *job, FlReadyOp op, PyObject *value)
 {
     const struct timespec pause = {.tv_nsec = 10 * 1000 * 1000};
     int tries_left = 100;
-    while (fl_thread_queue_push_op_anythread(job->loop, op, job->future, value)
+    while (fl_thread_queue_push_op_anythread(job->loop, op, job->future, value,
+                                             NULL)
            < 0)
     {
         if (PyErr_ExceptionMatches(PyExc_RuntimeError)) {

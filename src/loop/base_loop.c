@@ -350,22 +350,13 @@ static const char wake_doc[] =
     "End the loop's current wait or its next one.  Any thread may call.\n"
     "asyncio's private name.";
 
-static int
-do_nothing(FlLoop *Py_UNUSED(loop), PyObject *Py_UNUSED(subject),
-           PyObject *Py_UNUSED(argument))
-{
-    return 0;
-}
-
-/* A queued entry ends the wait. */
+/* A queued entry ends the wait, also one that is skipped. */
 static PyObject *
 wake(FlLoop *loop, PyObject *Py_UNUSED(ignored))
 {
-    int code = loop->closed
-                   ? 0
-                   : fl_thread_queue_push_op_anythread(loop, do_nothing,
-                                                       Py_None, NULL);
-    return fl_call_none(code);
+    FlReady entry = {.kind = FL_READY_NONE};
+    return fl_call_none(
+        loop->closed ? 0 : fl_thread_queue_push_anythread(loop, &entry));
 }
 
 static const char enable_doc[] =

@@ -75,28 +75,13 @@ fl_stream_clear(FlStream *self)
     return 0;
 }
 
-/* The FlReadyOp of finalize_in_loop. */
+/* An FlReadyOp. */
 static int
-run_finalize(FlLoop *loop, PyObject *subject, PyObject *arg)
+run_finalize(FlLoop *Py_UNUSED(loop), PyObject *subject,
+             PyObject *Py_UNUSED(argument))
 {
-    (void)loop;
-    (void)arg;
     fl_stream_finalize((FlStream *)subject);
     return 0;
-}
-
-/* Queue fl_stream_finalize to the loop's thread.  The entry's reference
-   resurrects the stream until then.  0, or -1 with an exception set. */
-static int
-finalize_in_loop(FlStream *self)
-{
-    FlReady entry = {
-        .kind = FL_READY_OP,
-        .of.op = run_finalize,
-        .context = Py_NewRef(self->context),
-        .callback = Py_NewRef((PyObject *)self),
-    };
-    return fl_thread_queue_push_anythread(self->loop, &entry);
 }
 
 /* Warn as asyncio's transports do, then end the stream.  In the loop's thread,
@@ -129,7 +114,12 @@ fl_stream_finalize(FlStream *self)
     if (self->reg == NULL || !fl_loop_on_other_thread(self->loop)) {
         end_unclosed(self);
     }
-    else if (finalize_in_loop(self) < 0) {
+    else if (fl_thread_queue_push_op_anythread(self->loop, run_finalize,
+                                               (PyObject *)self, NULL,
+                                               self->context)
+             < 0)
+    {
+        /* The entry's reference would have resurrected the stream. */
         PyErr_WriteUnraisable((PyObject *)self);
     }
     fl_error_restore(exc);
@@ -139,7 +129,7 @@ void
 fl_stream_dealloc(FlStream *self)
 {
     if (PyObject_CallFinalizerFromDealloc((PyObject *)self) < 0) {
-        return; /* resurrected, as by finalize_in_loop */
+        return; /* resurrected, as by an entry of run_finalize */
     }
     PyObject_GC_UnTrack(self);
     PyObject_ClearWeakRefs((PyObject *)self);
