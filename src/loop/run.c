@@ -10,6 +10,7 @@
       _stopping, _thread_id and _closed. */
 #include "loop/run.h"
 
+#include "base/codes.h"
 #include "core/iteration.h"
 #include "core/loop.h"
 #include "core/metrics.h"
@@ -27,19 +28,6 @@ raise_already_running(void)
 {
     PyErr_SetString(PyExc_RuntimeError, "This event loop is already running");
     return -1;
-}
-
-/* Check that the loop is open and that its own fds are, and in a forked child
-   stop sharing them with the parent.  0, or -1 with RuntimeError or
-   OSError. */
-static int
-check_usable(FlLoop *loop)
-{
-    if (fl_loop_check_open(loop) < 0) {
-        return -1;
-    }
-    int code = fl_loop_after_fork(loop);
-    return code < 0 ? fl_raise_errno(code) : 0;
 }
 
 /* --- begin and end ------------------------------------------------------- */
@@ -60,8 +48,11 @@ fl_loop_end_run(FlLoop *loop)
 static int
 begin(FlLoop *loop, unsigned long thread)
 {
-    if (check_usable(loop) < 0) {
-        return -1;
+    /* Its own fds must be open, and a forked child stops sharing them with the
+       parent. */
+    int code = loop->closed ? FL_CLOSED : fl_loop_after_fork(loop);
+    if (code < 0) {
+        return fl_raise_errno(code);
     }
     loop->thread_id = thread;
     loop->skips_left = 0; /* the first iteration polls */
