@@ -425,15 +425,13 @@ fl_poller_close(FlPoller *poller)
     if (poller->table.failure_code == 0 && poller->has_uv) {
         (void)check_uv_fds(poller); /* sets failure_code: see invariant 6 */
     }
-    fl_registrations_close_all(&poller->table);
     if (poller->table.failure_code == 0) {
-        if (poller->has_uv) {
-            close_uv(poller);
-        }
-        close_timerfd(poller);
-        close_fd(&poller->signal_fds[0]);
-        close_fd(&poller->signal_fds[1]);
-    } /* else libuv would abort, and the other fds may be foreign files now */
+        fl_poller_close_own(poller);
+    } /* else the fds may be foreign files now, and libuv would abort */
+    fl_registrations_close_all(&poller->table);
+    if (poller->table.failure_code == 0 && poller->has_uv) {
+        close_uv(poller);
+    }
     fl_fd_table_close(&poller->table);
 }
 

@@ -184,15 +184,13 @@ fl_registration_open(FlFdTable *table, int fd, size_t size_bytes,
         code = -EEXIST;
     }
     if (code == 0) {
-        table->fds[fd].reg = reg;
+        table->fds[fd].reg = *out = reg;
     }
     fl_fd_table_unlock(table);
     if (code < 0) {
         free(reg);
-        return code;
     }
-    *out = reg;
-    return 0;
+    return code;
 }
 
 FlRegistration *

@@ -147,18 +147,6 @@ run_slot(FlLoop *loop, PyObject *handle)
     return code;
 }
 
-/* Whether a handle or an FlFdCall still is the writer of the fd. */
-static bool
-is_writer(const FlLoop *loop, int fd, const PyObject *writer)
-{
-    FlFdTable *table = &loop->poller->table;
-    fl_fd_table_lock(table);
-    const FlUserFd *user_fd = fl_user_fd_at(loop, fd);
-    bool is_writer = user_fd != NULL && user_fd->refs.writer == writer;
-    fl_fd_table_unlock(table);
-    return is_writer;
-}
-
 /* on_events of a user-owned fd: run its reader, then its writer. */
 static int
 on_fd(FlLoop *loop, FlRegistration *reg, int events)
@@ -176,11 +164,15 @@ on_fd(FlLoop *loop, FlRegistration *reg, int events)
     }
     fl_fd_table_unlock(table);
     int fd = reg->fd, code = run_slot(loop, reader);
-    /* The run may end with the reader's exception, and the reader may have
-       removed or replaced the writer. */
-    if (code < 0
-        || (reader != NULL && writer != NULL && !is_writer(loop, fd, writer)))
-    {
+    bool runs = code == 0; /* else the run ends */
+    if (runs && reader != NULL && writer != NULL) {
+        /* The reader may have removed or replaced the writer. */
+        fl_fd_table_lock(table);
+        user_fd = fl_user_fd_at(loop, fd);
+        runs = user_fd != NULL && user_fd->refs.writer == writer;
+        fl_fd_table_unlock(table);
+    }
+    if (!runs) {
         Py_XDECREF(writer);
         return code;
     }
