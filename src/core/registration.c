@@ -475,20 +475,12 @@ renew_lock(FlFdTable *table)
     }
 }
 
-#if !FL_HAVE_GIL
 void
-fl_fd_table_lock(FlFdTable *table)
+fl_fd_table_lock_now(FlFdTable *table)
 {
     renew_lock(table);
     uv_mutex_lock(&table->lock);
 }
-
-void
-fl_fd_table_unlock(FlFdTable *table)
-{
-    uv_mutex_unlock(&table->lock);
-}
-#endif
 
 int
 fl_fd_table_open(FlFdTable *table)

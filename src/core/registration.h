@@ -139,22 +139,23 @@ fl_fd_table_after_fork(FlFdTable *table)
    Rejected: a critical section of the loop.  Where threads wait for it,
    CPython's PyMutex passes it on to one that has not woken yet, and a fork in
    between leaves the child with the lock of a thread that it does not have. */
-#if FL_HAVE_GIL
+void fl_fd_table_lock_now(FlFdTable *table);
+
 static inline void
 fl_fd_table_lock(FlFdTable *table)
 {
-    (void)table;
+    if (!FL_HAVE_GIL) {
+        fl_fd_table_lock_now(table);
+    }
 }
 
 static inline void
 fl_fd_table_unlock(FlFdTable *table)
 {
-    (void)table;
+    if (!FL_HAVE_GIL) {
+        uv_mutex_unlock(&table->lock);
+    }
 }
-#else
-void fl_fd_table_lock(FlFdTable *table);
-void fl_fd_table_unlock(FlFdTable *table);
-#endif
 
 /* An iteration of the loop begins, and ends, on this thread.  It begins within
    the lock: a thread that closes a registration reads iterating_thread and
