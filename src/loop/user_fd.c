@@ -556,13 +556,6 @@ remove_event(FlLoop *loop, int event, PyObject *object, bool checked)
          "ValueError if fd is not a file descriptor, RuntimeError if\n" \
          "a transport uses it.  Implements asyncio's loop." name "()."
 
-const char fl_loop_add_reader_doc[] = DOC_ADD("add_reader", "readable");
-const char fl_loop_add_writer_doc[] = DOC_ADD("add_writer", "writable");
-const char fl_loop_remove_reader_doc[] =
-    DOC_REMOVE("remove_reader", "readable");
-const char fl_loop_remove_writer_doc[] =
-    DOC_REMOVE("remove_writer", "writable");
-
 #define DOC_RAW(name, parameters)                                      \
     "_" name "($self, " parameters ")\n--\n\n" name                    \
     "() as asyncio's own loop has it under this private name.\n\n"     \
@@ -574,15 +567,6 @@ const char fl_loop_remove_writer_doc[] =
 #else
 #define RAW_PARAMETERS "fd, callback, *args"
 #endif
-
-const char fl_loop_add_reader_unchecked_doc[] =
-    DOC_RAW("add_reader", RAW_PARAMETERS);
-const char fl_loop_add_writer_unchecked_doc[] =
-    DOC_RAW("add_writer", RAW_PARAMETERS);
-const char fl_loop_remove_reader_unchecked_doc[] =
-    DOC_RAW("remove_reader", "fd");
-const char fl_loop_remove_writer_unchecked_doc[] =
-    DOC_RAW("remove_writer", "fd");
 
 #define ADD(function, python_name, event, checked, convert)                \
     FL_FAST_KW(function)                                                   \
@@ -602,11 +586,18 @@ const char fl_loop_remove_writer_unchecked_doc[] =
 /* asyncio's own transports and sock_* methods call the methods with private
    names.  Those return the handle, and do not look for asyncio's own
    transports. */
-ADD(fl_loop_add_reader, "add_reader", FL_READABLE, true, DISCARD)
-ADD(fl_loop_add_writer, "add_writer", FL_WRITABLE, true, DISCARD)
-ADD(fl_loop_add_reader_unchecked, "_add_reader", FL_READABLE, false, )
-ADD(fl_loop_add_writer_unchecked, "_add_writer", FL_WRITABLE, false, )
-REMOVE(fl_loop_remove_reader, "remove_reader", FL_READABLE, true)
-REMOVE(fl_loop_remove_writer, "remove_writer", FL_WRITABLE, true)
-REMOVE(fl_loop_remove_reader_unchecked, "_remove_reader", FL_READABLE, false)
-REMOVE(fl_loop_remove_writer_unchecked, "_remove_writer", FL_WRITABLE, false)
+#define METHODS(kind, event, what)                                       \
+    const char fl_loop_add_##kind##_doc[] = DOC_ADD("add_" #kind, what); \
+    const char fl_loop_remove_##kind##_doc[] =                           \
+        DOC_REMOVE("remove_" #kind, what);                               \
+    const char fl_loop_add_##kind##_unchecked_doc[] =                    \
+        DOC_RAW("add_" #kind, RAW_PARAMETERS);                           \
+    const char fl_loop_remove_##kind##_unchecked_doc[] =                 \
+        DOC_RAW("remove_" #kind, "fd");                                  \
+    ADD(fl_loop_add_##kind, "add_" #kind, event, true, DISCARD)          \
+    ADD(fl_loop_add_##kind##_unchecked, "_add_" #kind, event, false, )   \
+    REMOVE(fl_loop_remove_##kind, "remove_" #kind, event, true)          \
+    REMOVE(fl_loop_remove_##kind##_unchecked, "_remove_" #kind, event, false)
+
+METHODS(reader, FL_READABLE, "readable")
+METHODS(writer, FL_WRITABLE, "writable")
