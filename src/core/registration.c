@@ -200,15 +200,6 @@ fl_registration_at(const FlFdTable *table, int fd)
 }
 
 int
-fl_registration_wanted(const FlRegistration *reg)
-{
-    fl_fd_table_lock(reg->table);
-    int wanted = reg->wanted;
-    fl_fd_table_unlock(reg->table);
-    return wanted;
-}
-
-int
 fl_registration_set(FlRegistration *reg, int wanted)
 {
     FlFdTable *table = reg->table;

@@ -95,8 +95,8 @@ struct FlRegistration {
     int (*on_events)(struct FlLoop *loop, FlRegistration *reg, int events);
     struct FlReady *entry; /* queued in the ready queue, or NULL */
     int fd;
-    uint8_t wanted; /* FL_READABLE | FL_WRITABLE: events requested */
-    uint8_t fired;  /* events reported and not yet run */
+    FL_ATOMIC uint8_t wanted; /* FL_READABLE | FL_WRITABLE: events requested */
+    uint8_t fired;            /* events reported and not yet run */
     /* Events that may still hold.  EAGAIN or a short transfer clears a bit,
        the next such event sets it. */
     uint8_t ready;
@@ -196,9 +196,6 @@ int fl_registration_open(FlFdTable *table, int fd, size_t size_bytes,
 /* The open registration of an fd, or NULL.  The caller has the table's lock:
    after that, without a GIL, another thread may free it. */
 FlRegistration *fl_registration_at(const FlFdTable *table, int fd);
-
-/* The wanted events.  For other threads: the loop's own reads reg->wanted. */
-int fl_registration_wanted(const FlRegistration *reg);
 
 /* Change the wanted events.  Reported events that are no longer wanted are
    dropped.  If one is added, this registers the file that the fd refers to

@@ -57,7 +57,7 @@ fl_stream_wanted(FlStream *self)
     /* Without a GIL the loop's thread may be closing the stream. */
     Py_BEGIN_CRITICAL_SECTION(self);
     if (self->reg != NULL && self->loop != NULL && !self->loop->closed) {
-        wanted = fl_registration_wanted(self->reg);
+        wanted = self->reg->wanted;
     }
     Py_END_CRITICAL_SECTION();
     return wanted;
