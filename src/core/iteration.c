@@ -49,7 +49,7 @@
 /* Iterations from a transport's event until the tasks that it wakes have sent
    their answers. */
 #define EVENT_SKIPS    2
-#define MAX_SKIPPED_NS 50000
+#define MAX_SKIPPED_NS 10000
 
 /* How often registrations that need a recheck are armed again. */
 #define RECHECK_NS FL_NS_PER_S
