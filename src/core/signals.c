@@ -303,6 +303,15 @@ fl_signals_begin(FlLoop *loop)
         return -1;
     }
     loop->owns_wakeup_fd = true;
+    /* After a fork, or after another loop with handlers was closed, nothing
+       keeps invariant 4 for this loop's handlers. */
+    FlWakeup *wakeup = &loop->state->wakeup;
+    PyObject *handlers = loop->signal_handlers;
+    if (wakeup->handler == NULL && handlers != NULL && PyDict_Check(handlers)
+        && PyDict_GET_SIZE(handlers) > 0)
+    {
+        wakeup->handler = loop;
+    }
     /* The handler of a signal that arrived before may still be pending. */
     return PyErr_CheckSignals();
 }
