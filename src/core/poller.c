@@ -21,7 +21,8 @@
    6. libuv aborts if an application closed libuv's fds.  Checking before each
       wait would cost one more system call per wait.  So they are checked
       before the first wait of a run and before libuv closes them.  For the
-      set's own fd, the call that takes its events reports it.  After such a
+      set's own fd, the call that takes its events reports it; a poll that
+      waits does not, because libuv then never reports the set.  After such a
       failure libuv is not run again, and a run of the loop is an error. */
 #include "core/poller.h"
 
@@ -140,28 +141,23 @@ init_uv(uv_loop_t *uv)
     return code;
 }
 
-/* If the table still has a registration under the number of a new fd of ours
-   (its file was closed without our knowledge), move the fd to an unused
+/* While the table still has a registration under the number of a new fd of
+   ours (its file was closed without our knowledge), move the fd to a higher
    number.  Returns the fd, or -1 with errno. */
 static int
 move_from_stale(FlPoller *poller, int fd)
 {
     FlFdTable *table = &poller->table;
-    if (fd < 0) {
-        return fd;
-    }
     fl_fd_table_lock(table);
-    bool is_stale = fl_registration_at(table, fd) != NULL;
-    int unused = table->fds_size;
-    fl_fd_table_unlock(table);
-    if (!is_stale) {
-        return fd;
+    while (fd >= 0 && fl_registration_at(table, fd) != NULL) {
+        int moved = fcntl(fd, F_DUPFD_CLOEXEC, fd + 1);
+        int error = errno;
+        (void)close(fd);
+        errno = error;
+        fd = moved;
     }
-    int moved = fcntl(fd, F_DUPFD_CLOEXEC, unused);
-    int error = errno;
-    (void)close(fd);
-    errno = error;
-    return moved;
+    fl_fd_table_unlock(table);
+    return fd;
 }
 
 /* Add the fds that libuv is about to poll to its epoll: see invariant 4.  One
@@ -602,7 +598,12 @@ fl_poller_run(FlPoller *poller, int64_t timeout_ns)
 void
 fl_poller_collect(FlPoller *poller)
 {
-    if (FL_LIKELY(!fl_registrations_collect(&poller->table))) {
+    bool replace = fl_registrations_collect(&poller->table);
+    if (FL_UNLIKELY(poller->table.failure_code < 0)) {
+        mark_broken(poller, poller->table.failure_code);
+        return;
+    }
+    if (FL_LIKELY(!replace)) {
         return;
     }
     /* First, while the fd still refers to the old set.  If a forked child has

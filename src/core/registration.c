@@ -298,8 +298,14 @@ fl_registrations_close_all(FlFdTable *table)
 static void
 note(FlFdTable *table, const FlFdEvent *event)
 {
-    int fd = (int)(uint32_t)event->tag;
-    FlFd *entry = &table->fds[fd]; /* the table never shrinks */
+    uint32_t fd = (uint32_t)event->tag;
+    if (FL_UNLIKELY(fd >= (uint32_t)table->fds_size)) {
+        /* The table never shrinks, so this is not our set: its fd was closed,
+           and another epoll has the number. */
+        table->failure_code = -EBADF;
+        return;
+    }
+    FlFd *entry = &table->fds[fd];
     if (entry->generation != (uint32_t)(event->tag >> 32)) {
         table->stale_events++;
         return;
@@ -311,7 +317,7 @@ note(FlFdTable *table, const FlFdEvent *event)
         entry->unwanted = 0;
     }
     else if (++entry->unwanted == MOST_UNWANTED) {
-        reduce_interest(table, fd, wanted);
+        reduce_interest(table, (int)fd, wanted);
     }
     if (reg == NULL) {
         return;
@@ -323,7 +329,7 @@ note(FlFdTable *table, const FlFdEvent *event)
     fire(reg, fired);
     if (++reg->repeats == MOST_REPEATS) {
         reg->repeats = 0;
-        reduce_interest(table, fd, wanted); /* see invariant 2 */
+        reduce_interest(table, (int)fd, wanted); /* see invariant 2 */
     }
 }
 

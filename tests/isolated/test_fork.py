@@ -126,6 +126,36 @@ loop.call_soon(os.kill, os.getpid(), signal.SIGUSR1)
 loop.run_forever()
 loop.close()
 """,
+    "a_signal_between_two_runs_of_the_parents_loop": """
+loop = new_loop()
+seen = []
+loop.add_signal_handler(signal.SIGUSR1, seen.append, 1)
+loop.run_until_complete(asyncio.sleep(0))
+
+def run():
+    loop.run_until_complete(asyncio.sleep(0))
+    os.kill(os.getpid(), signal.SIGUSR1)
+    loop.run_until_complete(asyncio.sleep(0.01))
+    assert seen == [1], seen
+
+assert child(run) == 0
+run()
+loop.close()
+""",
+    "numbers_of_readers_that_were_closed_near_the_limit": """
+import resource
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+pipes = [os.pipe() for _ in range(12)]
+loop = new_loop()
+loop.run_until_complete(asyncio.sleep(0.001))
+for end in sum(pipes, ()):
+    loop.add_reader(end, int)
+for end in sum(pipes, ()):
+    os.close(end)
+assert child(lambda: loop.run_until_complete(asyncio.sleep(0.001))) == 0
+loop.close()
+""",
     # The child has a copy of what is held, and ends its transports.
     "what_was_written_before_a_fork_is_sent_once": """
 near, far = socket.socketpair()
