@@ -26,7 +26,7 @@ unsigned fl_forks_count(void);
    initializes the lock, and the others wait for it.
 
        if (fl_fork_renewal_begin(&renewal)) {
-           initialize the lock, which cannot fail twice
+           initialize the lock
            fl_fork_renewal_end(&renewal);
        } */
 typedef struct {

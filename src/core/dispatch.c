@@ -11,7 +11,8 @@
    4. In debug mode every callback runs as a handle.  Where the application
       replaced asyncio.Handle._run, every callback runs as a handle through
       that function.
-   5. In debug mode and with metrics each entry is timed, by run_timed alone.
+   5. In debug mode and with metrics each entry is timed, by run_timed alone; an
+      fd's reader and writer are two callbacks of one entry (fl_loop_lap).
    6. An exception of an overridden call_exception_handler ends the run, as
       in asyncio. */
 #include "core/dispatch.h"
@@ -86,11 +87,13 @@ set_current(FlLoop *loop, PyObject *handle, PyObject *callback)
 
 /* While an entry is timed, keep the handle and its callback, for the report
    that the entry was slow.  Both, because a callback that cancels its own
-   handle removes itself from it. */
+   handle removes itself from it.  Not those that the callback runs itself. */
 static inline void
 note_current(FlLoop *loop, FlHandle *self, PyObject *callback)
 {
-    if (FL_UNLIKELY(loop->timed)) {
+    if (FL_UNLIKELY(loop->timed_since_ns != 0)
+        && loop->current_handle == NULL)
+    {
         set_current(loop, (PyObject *)self, callback);
     }
 }
@@ -349,30 +352,50 @@ subject_of(FlLoop *loop, const FlReady *entry)
     return subject;
 }
 
-/* Run one entry and report it if it was slow.  Outside of debug mode the
-   coarse clock serves, except for a limit of only a few of its ticks: it may
-   be a tick late. */
+/* The time by which callbacks are timed.  Outside of debug mode the coarse
+   clock serves, except for a limit of only a few of its ticks: it may be a
+   tick late. */
+static int64_t
+timing_ns(const FlLoop *loop)
+{
+    double slow_ns = loop->slow_callback_duration * 1e9;
+    return !loop->debug && slow_ns >= 4.0 * FL_COARSE_LAG_NS
+               ? fl_clock_coarse_ns()
+               : fl_clock_ns();
+}
+
+int
+fl_loop_lap(FlLoop *loop, PyObject *subject, int code)
+{
+    if (FL_LIKELY(loop->timed_since_ns == 0)) {
+        return code;
+    }
+    int64_t now_ns = timing_ns(loop);
+    code =
+        fl_loop_report_slow(loop, subject, now_ns - loop->timed_since_ns, code);
+    set_current(loop, NULL, NULL);
+    loop->timed_since_ns = timing_ns(loop);
+    return code;
+}
+
+/* Run one entry and report it if it was slow. */
 static int
 run_timed(FlLoop *loop, FlReady *entry)
 {
-    double slow_ns = loop->slow_callback_duration * 1e9;
-    bool coarse = !loop->debug && slow_ns >= 4.0 * FL_COARSE_LAG_NS;
     FlMetrics *metrics = loop->metrics; /* the callback may enable them */
     PyObject *subject = subject_of(loop, entry);
-    loop->timed = true;
-    int64_t began_ns = coarse ? fl_clock_coarse_ns() : fl_clock_ns();
+    int64_t began_ns = timing_ns(loop);
     if (metrics != NULL) {
         fl_metrics_callback_begins(metrics, began_ns);
     }
+    loop->timed_since_ns = began_ns;
     int code = run_entry(loop, entry);
-    int64_t ended_ns = coarse ? fl_clock_coarse_ns() : fl_clock_ns();
-    loop->timed = false;
-    code = fl_loop_report_slow(loop, subject, ended_ns - began_ns, code);
+    code = fl_loop_lap(loop, subject, code);
+    loop->timed_since_ns = 0;
     if (metrics != NULL) {
         /* Not before the report, which asks for this callback's number. */
         fl_metrics_callback_ends(metrics);
     }
-    set_current(loop, NULL, NULL);
     Py_XDECREF(subject);
     return code;
 }
@@ -420,7 +443,7 @@ fl_loop_queue_op(FlLoop *loop, FlReadyOp op, PyObject *subject,
         .nargs = argument != NULL,
         .args = {Py_XNewRef(argument)},
     };
-    if (fl_loop_on_other_thread(loop)) {
+    if (fl_loop_needs_lock(loop)) {
         return fl_thread_queue_push_anythread(loop, &call);
     }
     if (fl_ready_push(&loop->ready, &call) < 0) {
@@ -442,9 +465,19 @@ fl_loop_call_handle(FlLoop *loop, PyObject *handle)
                 || Py_TYPE(handle) == loop->state->timer_type;
     FlReady entry = {.kind = ours ? FL_READY_HANDLE : FL_READY_OTHER,
                      .callback = handle};
+    /* A handle that only points at its entry, of this loop or another. */
+    if (Py_TYPE(handle) == loop->state->handle_type
+        && fl_handle_fill((FlHandle *)handle) < 0)
+    {
+        return -1;
+    }
+    Py_INCREF(handle);
+    if (fl_loop_needs_lock(loop)) {
+        return fl_thread_queue_push_anythread(loop, &entry);
+    }
     int code = fl_ready_push(&loop->ready, &entry);
-    if (code == 0) {
-        Py_INCREF(handle);
+    if (code < 0) {
+        Py_DECREF(handle);
     }
     return code;
 }

@@ -414,8 +414,7 @@ timer_cancel(FlTimerHandle *self, PyObject *Py_UNUSED(ignored))
     if (save_repr(handle) < 0) {
         return NULL;
     }
-    if (fl_loop_on_other_thread(FL_LOOP(self->loop))) {
-        /* Only the loop's thread may change the timer queue. */
+    if (fl_loop_needs_lock(FL_LOOP(self->loop))) {
         mark_cancelled(handle);
         fl_timer_remove_anythread(self);
         Py_RETURN_NONE;

@@ -3,7 +3,7 @@
 
    1. A poll may be skipped while callbacks are ready.  It is never skipped in
       the first iteration of a run, after a transport sent something, after a
-      user-owned fd changed, or while time() is overridden.
+      user-owned fd wants one more event, or while time() is overridden.
       - After a poll that found only events of transports and of persistent
         registrations (sock_*), EVENT_SKIPS polls are skipped.  These
         iterations run the tasks that the events wake, and the tasks send,

@@ -5,13 +5,13 @@
    callback or for each run.
 
    Threads: the fields belong to the thread that runs the loop.  While it does
-   not run they belong to the thread that has the GIL.  `thread_queue` has its
-   own lock.  Functions are for the loop's thread unless their name ends in
+   not run they belong to the thread that has the GIL; without a GIL `ready`
+   and `timers` belong to the thread that has the lock of `thread_queue`.  Functions are for the loop's thread unless their name ends in
    _anythread or their comment says so.
 
    Ownership: the loop owns its queues' entries, its scheduled timers, its
    user-owned fds and, through `streams`, every open transport, of datagrams
-   too.  These become garbage only together with the loop. */
+   too.  Those from which no event can come may become garbage before it. */
 #ifndef FL_CORE_LOOP_H
 #define FL_CORE_LOOP_H
 
@@ -85,6 +85,7 @@ struct FlLoop {
     int64_t empty_poll_ns;   /* precise time at which the last poll ended, if
                                 it found nothing; else 0 */
     int64_t rechecked_ns;    /* coarse: last fl_registrations_recheck */
+    int64_t timed_since_ns;  /* when the timed callback began; 0: not timed */
     uint64_t callback_count; /* entries run so far: identifies a callback */
     FlOpenTransport *FL_ATOMIC
         cork;                 /* the stream whose write queue keeps bytes until
@@ -97,7 +98,6 @@ struct FlLoop {
     uint64_t wakeup_taken_at; /* ready.tail + 1: see fl_signals_before_wait */
     FL_ATOMIC bool plain_tasks; /* see tasks.c, invariant 3 */
     atomic_bool busy;           /* see fl_loop_claim */
-    bool timed;                 /* the running entry is timed: dispatch.c */
     bool in_iteration;          /* also during a _run_once() outside a run */
     FL_ATOMIC bool debug;
     FL_ATOMIC bool closed;
@@ -122,7 +122,7 @@ struct FlLoop {
     PyObject *task_factory;
     PyObject *exception_handler;
     PyObject *slow_callback_hook;
-    PyObject *current_handle;   /* while `timed`: what runs, or NULL */
+    PyObject *current_handle;   /* while timed: what runs, or NULL */
     PyObject *current_callback; /* its callback, or itself */
     PyObject *default_executor;
     PyObject *signal_handlers;
@@ -155,7 +155,7 @@ fl_loop_on_own_thread(const FlLoop *loop)
 }
 
 /* Without a GIL: whether another thread runs the loop, so that this one must
-   not touch its queues.  Some calls, such as call_soon, are for the loop's
+   not touch its transports.  Some calls, such as write, are for the loop's
    thread in asyncio but harmless from any thread under a GIL.  They go through
    the cross-thread queue then. */
 static inline bool
@@ -166,6 +166,15 @@ fl_loop_on_other_thread(const FlLoop *loop)
 #else
     return fl_loop_is_running(loop) && !fl_loop_on_own_thread(loop);
 #endif
+}
+
+/* Without a GIL: whether the queues of callbacks and timers need the lock of
+   the thread queue, because this thread does not run the loop.  Another one
+   may, or may begin to. */
+static inline bool
+fl_loop_needs_lock(const FlLoop *loop)
+{
+    return !FL_HAVE_GIL && !fl_loop_on_own_thread(loop);
 }
 
 /* Send the bytes that the running callback corked.  loop->cork is cleared
@@ -199,7 +208,15 @@ fl_loop_before_io(FlLoop *loop)
 static inline bool
 fl_loop_claim(FlLoop *loop)
 {
-    return !atomic_exchange(&loop->busy, true);
+    if (atomic_exchange(&loop->busy, true)) {
+        return false;
+    }
+    if (!FL_HAVE_GIL && loop->thread_queue_ready) {
+        /* Threads that found the loop idle use its queues until here. */
+        fl_thread_queue_lock(&loop->thread_queue);
+        fl_thread_queue_unlock(&loop->thread_queue);
+    }
+    return true;
 }
 
 static inline void

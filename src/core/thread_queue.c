@@ -12,7 +12,11 @@
       bytes: both would wait for ever.
    3. Without a GIL `closed` changes under the lock, before the poller is
       closed.  A push that has seen an open loop may use the poller until it
-      releases the lock. */
+      releases the lock.
+   4. Without a GIL the ready queue and the timers belong to the thread that
+      claimed the loop.  While no thread has, they belong to the one that has
+      the lock.  A claim takes the lock once: after that no thread uses them
+      that found the loop idle. */
 #include "core/thread_queue.h"
 
 #include "core/loop.h"
@@ -95,6 +99,17 @@ fl_thread_queue_notify_anythread(FlLoop *loop)
 {
     fl_loop_flush_corked_here(loop->state);
     fl_poller_wake_anythread(loop->poller);
+}
+
+bool
+fl_thread_queue_lock_idle(FlLoop *loop)
+{
+    fl_thread_queue_lock(&loop->thread_queue);
+    if (!loop->closed && !atomic_load(&loop->busy)) {
+        return true;
+    }
+    fl_thread_queue_unlock(&loop->thread_queue);
+    return false;
 }
 
 int

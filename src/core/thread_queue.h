@@ -56,6 +56,11 @@ void fl_thread_queue_free(FlThreadQueue *thread_queue);
    other thread is pushing to the loop or waking it, and none will. */
 void fl_thread_queue_close(FlLoop *loop);
 
+/* If no thread runs, iterates or closes the loop, take the lock: until it is
+   released none does, and the caller may use the loop's own queues.  It must
+   run no Python.  False, without the lock: a thread does, or it is closed. */
+bool fl_thread_queue_lock_idle(FlLoop *loop);
+
 /* Push an entry and wake the loop if it sleeps in a poll.  Flushes the bytes
    that the calling thread's own loop has corked.  Steals what the entry owns,
    also on failure.  0, or -1 with MemoryError or RuntimeError (closed) set. */

@@ -2,8 +2,8 @@
 
    1. The queue owns a reference to each timer handle in it.  A removal without
       its Py_DECREF would leak the handle and, through it, the loop.
-   2. Only the loop's thread changes the queue, which has no lock.  Another
-      thread posts the change to the cross-thread queue. */
+   2. The queue has no lock: see thread_queue.c, invariant 4.  While a thread
+      runs the loop, others post their changes to the cross-thread queue. */
 #include "core/timers.h"
 
 #include "base/timer_queue.h"
@@ -142,16 +142,33 @@ remove_op(FlLoop *loop, PyObject *timer, PyObject *Py_UNUSED(argument))
 int
 fl_timer_enqueue_anythread(FlTimerHandle *timer)
 {
-    return fl_thread_queue_push_op_anythread(FL_LOOP(timer->loop), enqueue_op,
+    FlLoop *loop = FL_LOOP(timer->loop);
+    if (fl_thread_queue_lock_idle(loop)) {
+        int code = fl_timer_enqueue(loop, timer);
+        fl_thread_queue_unlock(&loop->thread_queue);
+        return code;
+    }
+    return fl_thread_queue_push_op_anythread(loop, enqueue_op,
                                              (PyObject *)timer, NULL, NULL);
 }
 
 void
 fl_timer_remove_anythread(FlTimerHandle *timer)
 {
-    if (fl_thread_queue_push_op_anythread(FL_LOOP(timer->loop), remove_op,
-                                          (PyObject *)timer, NULL, NULL)
-        < 0)
+    FlLoop *loop = FL_LOOP(timer->loop);
+    if (fl_thread_queue_lock_idle(loop)) {
+        bool queued = timer->node.place != 0;
+        if (queued) {
+            fl_timer_queue_remove(&loop->timers, &timer->node);
+        }
+        fl_thread_queue_unlock(&loop->thread_queue);
+        if (queued) {
+            Py_DECREF(timer); /* the caller has another reference */
+        }
+    }
+    else if (fl_thread_queue_push_op_anythread(loop, remove_op,
+                                               (PyObject *)timer, NULL, NULL)
+             < 0)
     {
         /* No memory: the timer stays queued until it is due, and is skipped
            then.  Or the loop was closed, which emptied the queue. */

@@ -227,7 +227,7 @@ fl_loop_call_soon(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
     }
     /* Without a GIL, what this thread and others pushed to the cross-thread
        queue earlier must run first, as from asyncio's single queue. */
-    bool other_thread = fl_loop_on_other_thread(loop);
+    bool other_thread = fl_loop_needs_lock(loop);
     if (!FL_HAVE_GIL && !other_thread && fl_thread_queue_drain(loop) < 0) {
         return NULL;
     }
@@ -308,7 +308,7 @@ fl_loop_add_callback(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
 {
     PyObject *handle =
         fl_args_parse_one("_add_callback", "handle", args, nargs, kwnames);
-    /* By its method: the handle may be of any subclass of asyncio.Handle. */
+    /* By the attribute: the handle may be of any subclass. */
     int cancelled = handle == NULL || fl_loop_check_open(loop) < 0
                         ? -1
                         : fl_attr_truth(handle, loop->state->names._cancelled);
@@ -346,8 +346,7 @@ schedule(FlLoop *loop, FlWhen when, const FlArgs *call)
         Py_DECREF(timer);
         return NULL;
     }
-    /* Only the loop's thread changes the timer queue (timers.c). */
-    int code = FL_UNLIKELY(fl_loop_on_other_thread(loop))
+    int code = FL_UNLIKELY(fl_loop_needs_lock(loop))
                    ? fl_timer_enqueue_anythread(timer)
                    : fl_timer_enqueue(loop, timer);
     if (FL_UNLIKELY(code < 0)) {
@@ -456,7 +455,7 @@ fl_loop_call_later(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
     }
     FlWhen when = {0};
     int64_t now_ns = fl_clock_ns();
-    if (!fl_loop_on_other_thread(loop)) {
+    if (!fl_loop_needs_lock(loop)) {
         loop->now_ns = now_ns; /* a timer without delay needs no poll */
     }
     when.seconds = (double)now_ns / 1e9 + delay;

@@ -110,20 +110,6 @@ PyDict_SetDefaultRef(PyObject *dict, PyObject *key, PyObject *value,
     *result = Py_XNewRef(item);
     return item == NULL ? -1 : item != value;
 }
-
-static inline int
-PyObject_GetOptionalAttr(PyObject *object, PyObject *name, PyObject **result)
-{
-    *result = PyObject_GetAttr(object, name);
-    if (*result != NULL) {
-        return 1;
-    }
-    if (!PyErr_ExceptionMatches(PyExc_AttributeError)) {
-        return -1;
-    }
-    PyErr_Clear(); /* a missing attribute is a result, not an error */
-    return 0;
-}
 #endif
 
 /* Instances with a __dict__ and weak references.  3.12: the interpreter

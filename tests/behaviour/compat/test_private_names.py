@@ -155,3 +155,14 @@ def test_running_loop_noted_in_python_alone(loop, monkeypatch):
         for name in ("_get_running_loop", "_set_running_loop"):
             patch.setattr(events, name, getattr(events, f"_py_{name}"))
         assert loop.run_until_complete(main()) is loop
+
+
+def test_a_handle_of_another_loop_is_run(loop, loop_factory):
+    other = loop_factory()
+    seen = []
+    handle = other.call_soon(seen.append, 1)
+    loop._add_callback(handle)
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    assert seen == [1]
+    other.close()

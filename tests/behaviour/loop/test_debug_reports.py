@@ -7,6 +7,7 @@ import functools
 import gc
 import logging
 import os
+import select
 import socket
 import time
 import warnings
@@ -251,3 +252,46 @@ async def test_transports_log_reading_and_eof(debug, logged):
     texts = "\n".join(logged(logging.DEBUG))
     for event in ("pauses reading", "resumes reading", "received EOF"):
         assert event in texts
+
+
+def slow_texts(logged):
+    return [text for text in logged(logging.WARNING) if "took" in text]
+
+
+def test_a_slow_reader_is_named_and_not_the_writer_of_its_fd(debug, logged):
+    debug.slow_callback_duration = 0.02
+    near, far = tcp_socketpair()
+
+    def slow_reader():
+        time.sleep(0.03)
+        debug.remove_reader(near)
+
+    def quick_writer():
+        debug.remove_writer(near)
+        debug.stop()
+
+    with near, far:
+        far.send(b"x")
+        select.select([near], [], [], 10)
+        debug.add_reader(near, slow_reader)
+        debug.add_writer(near, quick_writer)
+        debug.run_forever()
+    (text,) = slow_texts(logged)
+    assert "slow_reader" in text
+
+
+def test_a_slow_callback_is_named_and_not_the_handle_that_it_ran(
+    debug, logged
+):
+    debug.slow_callback_duration = 0.02
+
+    def slow():
+        inner._run()
+        time.sleep(0.03)
+        debug.stop()
+
+    debug.call_soon(slow)
+    inner = debug.call_soon(nothing)
+    debug.run_forever()
+    (text,) = slow_texts(logged)
+    assert "slow()" in text
