@@ -105,6 +105,8 @@ class Loop(  # type: ignore[misc, unused-ignore]
     _csock: Any = None
     #: Made when it is first started, and kept for its count.
     _watchdog: Watchdog | None = None
+    #: The module that shows this loop on a socket, once it was asked to.
+    _metrics_socket: Any = None
 
     def __init__(self) -> None:
         """Make a loop; see ``fastloop.new_event_loop``."""
@@ -271,9 +273,8 @@ class Loop(  # type: ignore[misc, unused-ignore]
             _asyncio_logger().debug("Close %r", self)
         self._close()
         self._selector = None
-        metrics_socket = sys.modules.get("fastloop.observe.metrics_socket")
-        if metrics_socket is not None:
-            metrics_socket.forget(self)
+        if self._metrics_socket is not None:
+            self._metrics_socket.forget(self)
         if self._watchdog is not None:
             self._watchdog.stop()
         self._executor_shutdown_called = True
@@ -401,6 +402,7 @@ class Loop(  # type: ignore[misc, unused-ignore]
         if socket:
             from .observe import metrics_socket
 
+            self._metrics_socket = metrics_socket
             metrics_socket.show(self, None if socket is True else socket)
         if watchdog_s is not None:
             from .observe.watchdog import Watchdog
