@@ -157,9 +157,9 @@ def describe_loop(loop: _Loop) -> dict[str, Any]:
 class _Server:
     """One socket, its thread, and the loops that it shows.
 
-    The thread takes no lock, and it closes the descriptors it uses itself.
-    stop() may be called from a destructor, which runs in any thread, also
-    while that thread holds locks.
+    The thread closes the descriptors that it uses.  A loop's destructor may
+    run in any thread, in this one too, and calls forget(), which takes the
+    lock.  So no thread waits for this one while it holds the lock.
     """
 
     def __init__(self, path: str, loop: _Loop) -> None:
@@ -176,11 +176,19 @@ class _Server:
             self._thread = threading.Thread(
                 target=self._serve, name="fastloop-metrics", daemon=True
             )
-            try:
-                self._thread.start()
-            except RuntimeError as exc:  # too many threads, or Python exits
-                raise OSError(errno.EAGAIN, str(exc)) from exc
             undo.pop_all()
+
+    def start(self) -> None:
+        """Start the thread; OSError if that fails."""
+        try:
+            self._thread.start()
+        except RuntimeError as exc:  # too many threads, or Python exits
+            with _lock:
+                if _servers.get(self.path) is self:
+                    del _servers[self.path]
+                self.stop()
+                self.close()
+            raise OSError(errno.EAGAIN, str(exc)) from exc
 
     def loops(self) -> list[_Loop]:
         """Return the loops that are still alive."""
@@ -258,9 +266,13 @@ class _Server:
             self._stop.shutdown(socket.SHUT_WR)
 
     def join(self) -> None:
-        """Wait for the thread, for a limited time: it ends by itself."""
-        if threading.current_thread() is not self._thread:
-            self._thread.join(2 * _SEND_SECONDS)
+        """Wait for the thread, for a limited time: it ends by itself.
+
+        One that show() has not started yet ends as soon as it starts.
+        """
+        thread = self._thread
+        if thread.is_alive() and thread is not threading.current_thread():
+            thread.join(2 * _SEND_SECONDS)
 
     def close(self) -> None:
         """Close the descriptors, in a forked child, which has no thread."""
@@ -286,11 +298,13 @@ def show(loop: _Loop, path: str | None) -> str:
         server = _servers.get(where)
         if server is not None:
             server.add(loop)
-        else:
-            if path is None:
-                _make_folder(where)
-            _remove_stale(where)
-            _servers[where] = _Server(where, loop)
+            return where
+        if path is None:
+            _make_folder(where)
+        _remove_stale(where)
+        server = _servers[where] = _Server(where, loop)
+    # Not under the lock: the GC in the new thread may close a loop.
+    server.start()
     return where
 
 

@@ -6,11 +6,15 @@ while another loop is shown or forgotten.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import threading
 
 import pytest
 from patience import PATIENCE
+
+from fastloop.observe import reading
 
 pytestmark = pytest.mark.parametrize("loop_kind", ["fastloop"], indirect=True)
 
@@ -19,6 +23,29 @@ pytestmark = pytest.mark.parametrize("loop_kind", ["fastloop"], indirect=True)
 def path(tmp_path):
     """Return the path for a socket."""
     return str(tmp_path / "loops.sock")
+
+
+@pytest.fixture
+def starting(monkeypatch):
+    """Return a function that has a call made where a thread is started.
+
+    Another thread makes it, and Thread.start() waits for that.
+    """
+
+    def install(call):
+        start = threading.Thread.start
+
+        def start_after_the_call(thread):
+            monkeypatch.undo()
+            caller = threading.Thread(target=call, daemon=True)
+            start(caller)
+            caller.join(PATIENCE)
+            assert not caller.is_alive()
+            start(thread)
+
+        monkeypatch.setattr(threading.Thread, "start", start_after_the_call)
+
+    return install
 
 
 IMPORT = """
@@ -47,3 +74,30 @@ def test_another_thread_may_close_its_loop_during_the_import(loop_kind, path):
         timeout=PATIENCE,
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_another_loop_may_be_closed_while_the_thread_starts(
+    loop_factory, path, starting
+):
+    """The GC may do so in the new thread, and start() waits for that one."""
+    other, loop = loop_factory(), loop_factory()
+    other.enable_metrics(socket=f"{path}.2")
+    starting(other.close)
+    loop.enable_metrics(socket=path)
+    assert not os.path.exists(f"{path}.2")
+    assert len(reading.read(path)["loops"]) == 1
+    loop.close()
+
+
+def test_a_loop_may_be_closed_before_its_thread_starts(
+    loop_factory, path, starting
+):
+    before = os.listdir("/dev/fd")
+    loop = loop_factory()
+    starting(loop.close)
+    loop.enable_metrics(socket=path)
+    for thread in threading.enumerate():
+        if thread.name == "fastloop-metrics":
+            thread.join(PATIENCE)
+    assert not os.path.exists(path)
+    assert os.listdir("/dev/fd") == before
