@@ -314,8 +314,8 @@ def forget(loop: _Loop) -> None:
     with _lock:
         for path, server in list(_servers.items()):
             server.discard(loop)
-            if not server.loops():
-                del _servers[path]
+            # The GC may close another of its loops in here, and end it.
+            if not server.loops() and _servers.pop(path, None) is not None:
                 # Under the lock: show() may use the path for a new socket as
                 # soon as the lock is released.
                 server.stop()

@@ -6,6 +6,8 @@ while another loop is shown or forgotten.
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import os
 import subprocess
 import sys
@@ -14,9 +16,14 @@ import threading
 import pytest
 from patience import PATIENCE
 
-from fastloop.observe import reading
+import fastloop
+from fastloop.observe import metrics_socket, reading
 
 pytestmark = pytest.mark.parametrize("loop_kind", ["fastloop"], indirect=True)
+
+
+class Loop(fastloop.Loop):
+    """A loop that the GC can collect."""
 
 
 @pytest.fixture
@@ -101,3 +108,25 @@ def test_a_loop_may_be_closed_before_its_thread_starts(
             thread.join(PATIENCE)
     assert not os.path.exists(path)
     assert os.listdir("/dev/fd") == before
+
+
+@pytest.mark.filterwarnings("ignore:unclosed event loop:ResourceWarning")
+def test_a_gc_in_a_close_may_close_the_other_loop_of_the_socket(
+    loop_kind, path, monkeypatch
+):
+    loops = metrics_socket._Server.loops
+
+    def collect(server):
+        gc.collect()
+        return loops(server)
+
+    with contextlib.closing(Loop()) as loop:
+        other = Loop()
+        other.itself = other
+        for one in (loop, other):
+            one.enable_metrics(socket=path)
+        loop.run_until_complete(loop.run_in_executor(None, int))
+        del one, other
+        monkeypatch.setattr(metrics_socket._Server, "loops", collect)
+    assert loop._default_executor is None
+    assert not os.path.exists(path)
