@@ -234,7 +234,8 @@ class _Server:
             except Exception:
                 # A program's own metrics() may raise anything; the thread
                 # must survive to serve the next client.
-                sys.excepthook(*sys.exc_info())
+                with contextlib.suppress(BaseException):  # the program's, too
+                    sys.excepthook(*sys.exc_info())
                 return
             # A client may disconnect before the end.
             with contextlib.suppress(OSError):

@@ -17,13 +17,21 @@ import pytest
 from patience import PATIENCE
 
 import fastloop
+from fastloop import cli
 from fastloop.observe import metrics_socket, reading
 
 pytestmark = pytest.mark.parametrize("loop_kind", ["fastloop"], indirect=True)
 
 
 class Loop(fastloop.Loop):
-    """A loop that the GC can collect."""
+    """A loop that the GC can collect, and whose metrics may fail."""
+
+    broken = False
+
+    def metrics(self):
+        if self.broken:
+            raise ValueError("of the program's")
+        return super().metrics()
 
 
 @pytest.fixture
@@ -130,3 +138,20 @@ def test_a_gc_in_a_close_may_close_the_other_loop_of_the_socket(
         monkeypatch.setattr(metrics_socket._Server, "loops", collect)
     assert loop._default_executor is None
     assert not os.path.exists(path)
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, SystemExit])
+def test_an_excepthook_that_raises_ends_only_that_answer(
+    loop_kind, path, monkeypatch, kind
+):
+    def hook(*exc):
+        raise kind("of the program's")
+
+    monkeypatch.setattr(sys, "excepthook", hook)
+    with contextlib.closing(Loop()) as loop:
+        loop.enable_metrics(socket=path)
+        loop.broken = True
+        with pytest.raises(cli.Refused, match="no metrics"):
+            reading.read(path)
+        loop.broken = False
+        assert reading.read(path)["loops"]
