@@ -402,6 +402,10 @@ class Connections(_private.LoopPart):  # type: ignore[misc]
             self, sock, protocol_factory, server, backlog, accept_tls, context
         )
 
+    def _stop_serving(self, sock: socket.socket) -> None:
+        _core._flush_corked()  # the close would overtake the bytes
+        super()._stop_serving(sock)
+
     def _accept_tls(
         self,
         protocol_factory: Any,

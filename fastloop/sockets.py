@@ -128,6 +128,7 @@ class SocketCalls:
         ``loop.sock_connect()``.
         """
         if not _core.is_literal(sock.family, address):
+            _core._flush_corked()  # connect() would overtake corked writes
             await _finish(sock, super().sock_connect(sock, address))  # type: ignore[misc]
             return
         call = _core.sock_connect(self, sock, address)

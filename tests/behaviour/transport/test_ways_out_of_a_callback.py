@@ -114,6 +114,55 @@ async def test_a_process_is_started_after_earlier_writes(
     assert seen == [b"one two"]
 
 
+@contextlib.contextmanager
+def looking(peer: Peer, method: str) -> Iterator[type[socket.socket]]:
+    """A class of sockets: what it does comes after the writes to a peer."""
+    seen: list[bytes] = []
+
+    def look(sock: Any, *args: Any) -> Any:
+        if not seen:
+            seen.append(peer.receive(7))
+        return getattr(super(kind, sock), method)(*args)
+
+    kind = type("Looking", (socket.socket,), {method: look})
+    yield kind
+    assert seen == [b"one two"]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1", "::1", "a path"])
+async def test_a_socket_connects_after_earlier_writes(host, tmp_path):
+    """Also where asyncio's method connects it."""
+    loop = asyncio.get_running_loop()
+    family, address = {
+        "::1": (socket.AF_INET6, ("::1", 0)),
+        "a path": (socket.AF_UNIX, str(tmp_path / "s")),
+    }.get(host, (socket.AF_INET, ("127.0.0.1", 0)))
+    with socket.socket(family) as listener:
+        listener.bind(address)
+        listener.listen()
+        if family != socket.AF_UNIX:
+            address = (host, listener.getsockname()[1])
+        async with served() as (transport, peer):
+            with looking(peer, "connect") as kind, kind(family) as near:
+                near.setblocking(False)
+                transport.write(b"one ")
+                transport.write(b"two")
+                await loop.sock_connect(near, address)
+
+
+async def test_a_server_closes_its_socket_after_earlier_writes():
+    loop = asyncio.get_running_loop()
+    async with served() as (transport, peer):
+        with looking(peer, "close") as kind:
+            sock = kind()
+            sock.bind(("127.0.0.1", 0))
+            server = await loop.create_server(asyncio.Protocol, sock=sock)
+            transport.write(b"one ")
+            transport.write(b"two")
+            server.close()
+            await server.wait_closed()
+
+
 # --- the descriptor in other hands --------------------------------------
 
 
