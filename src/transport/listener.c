@@ -456,11 +456,17 @@ static const char is_literal_doc[] =
 static PyObject *
 is_literal(PyObject *Py_UNUSED(module), PyObject *args)
 {
-    int family;
-    PyObject *address;
-    return PyArg_ParseTuple(args, "iO:is_literal", &family, &address)
-               ? PyBool_FromLong(fl_address_is_literal(family, address))
-               : NULL;
+    PyObject *family, *address;
+    if (!PyArg_ParseTuple(args, "OO:is_literal", &family, &address)) {
+        return NULL;
+    }
+    /* A program's own socket class may have any object as its family. */
+    int overflow;
+    long number = PyLong_Check(family)
+                      ? PyLong_AsLongAndOverflow(family, &overflow)
+                      : AF_UNSPEC;
+    return PyBool_FromLong((number == AF_INET || number == AF_INET6)
+                           && fl_address_is_literal((int)number, address));
 }
 
 static const char check_no_transport_doc[] =

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import unittest.mock
 
 import pytest
 from net_helpers import (
@@ -103,6 +104,13 @@ def test_connect_calls_the_socket_objects_method(run, loop, monkeypatch):
         assert called == [("127.0.0.1", 9)] * 2
 
     run(main())
+
+
+async def test_connect_takes_an_object_whose_family_is_no_number(loop):
+    """As a mock of a socket has, or a tunnel's."""
+    sock = unittest.mock.Mock(socket.socket)
+    await loop.sock_connect(sock, ("127.0.0.1", 9))
+    sock.connect.assert_called_once_with(("127.0.0.1", 9))
 
 
 async def test_connect_by_name(loop):
