@@ -111,9 +111,9 @@ def own_socket(fd: int) -> socket.socket:
     return sock
 
 
-def closed_socket() -> trsock.TransportSocket:
+def closed_socket(family: int) -> trsock.TransportSocket:
     """Return a closed socket, for a closed transport that never made one."""
-    sock = socket_type()
+    sock = socket_type(family)
     sock.close()
     return trsock.TransportSocket(sock)
 

@@ -24,17 +24,23 @@
 
 #include <unistd.h>
 
+/* The result of a function of _streams.py that takes an int. */
+static PyObject *
+call_with_int(FlState *state, PyObject *name, int number)
+{
+    PyObject *object = PyLong_FromLong(number);
+    PyObject *result =
+        object == NULL
+            ? NULL
+            : PyObject_CallMethodOneArg(state->streams, name, object);
+    Py_XDECREF(object);
+    return result;
+}
+
 PyObject *
 fl_socket_from_descriptor(FlState *state, int fd)
 {
-    PyObject *fd_object = PyLong_FromLong(fd);
-    PyObject *sock =
-        fd_object == NULL
-            ? NULL
-            : PyObject_CallMethodOneArg(state->streams,
-                                        state->names.own_socket, fd_object);
-    Py_XDECREF(fd_object);
-    return sock;
+    return call_with_int(state, state->names.own_socket, fd);
 }
 
 void
@@ -103,8 +109,10 @@ make_socket(FlStream *self)
     if (PyErr_Occurred()) {
         return NULL;
     }
-    return PyObject_CallMethodNoArgs(self->state->streams,
-                                     self->state->names.closed_socket);
+    const FlName *name = self->sockname == NULL ? self->peer : self->sockname;
+    int family = name == NULL ? AF_INET : fl_name_address(name)->ss_family;
+    return call_with_int(self->state, self->state->names.closed_socket,
+                         family);
 }
 
 /* The result of the socket object's getsockname or getpeername, for address

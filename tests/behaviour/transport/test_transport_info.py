@@ -16,9 +16,11 @@ import unittest.mock
 import weakref
 
 import pytest
+from hosts import FAMILIES
 from net_helpers import (
     BufferedRecorder,
     Recorder,
+    end,
     every_kind,
     every_kind_and_tls,
     every_tcp_kind,
@@ -69,6 +71,17 @@ async def test_socket_is_a_transport_socket(transport_pair, kind):
     assert sock is c.transport.get_extra_info("socket")
     family = socket.AF_UNIX if kind == "unix" else socket.AF_INET
     assert sock.family == family
+
+
+async def test_a_closed_transport_tells_its_sockets_family(host, address_kind):
+    await host.serve()
+    ends = await host.visit()
+    await end(*ends)
+    for protocol in ends:
+        sock = protocol.transport.get_extra_info("socket")
+        assert sock.family == FAMILIES[address_kind]
+        assert sock.type == socket.SOCK_STREAM
+        assert sock.fileno() == -1
 
 
 @every_kind
