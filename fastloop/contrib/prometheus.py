@@ -227,7 +227,8 @@ class _Writer:
         self._name = name
         self._interval_s = interval_s
         self._last: dict[tuple[str, ...], float] = {}
-        self.write()
+        self._write(loop)
+        loop.call_later(interval_s, self._write_again)
 
     def _value(
         self, kind: str, family: _Family, sample: str, **labels: str
@@ -261,11 +262,7 @@ class _Writer:
         place = self._value("histogram", _LAG, f"{_LAG.name}_sum")
         self._add(place, lag.sum_ns / 1e9)
 
-    def write(self) -> None:
-        """Write now, and again after the interval while the loop lives."""
-        loop = self._loop()
-        if loop is None or loop.is_closed():
-            return
+    def _write(self, loop: Loop) -> None:
         found = loop.metrics()
         for family in _COUNTERS:
             state = {"state": family.state} if family.state else {}
@@ -277,7 +274,16 @@ class _Writer:
             _, value = self._value("gauge", family, family.name)
             value.set(family.read(found))
         self._write_lag(found.lag)
-        loop.call_later(self._interval_s, self.write)
+
+    def _write_again(self) -> None:
+        """Write, and again after the interval while the loop lives."""
+        loop = self._loop()
+        if loop is None or loop.is_closed():
+            return
+        try:
+            self._write(loop)
+        finally:  # the disk may be full for a while
+            loop.call_later(self._interval_s, self._write_again)
 
 
 # -- both ---------------------------------------------------------------------

@@ -163,6 +163,10 @@ def shown():
     return registry.get_sample_value(
         "fastloop_iterations_total", {"loop": "main"}
     )
+
+async def spin():
+    for _ in range(100):
+        await asyncio.sleep(0)
 """
 
 
@@ -190,8 +194,7 @@ def test_a_second_call_counts_nothing_twice(loop_kind, multiprocess):
 async def main():
     for _ in range(2):
         prometheus.register(interval_s=0)
-    for _ in range(100):
-        await asyncio.sleep(0)
+    await spin()
     assert 90 < shown() <= asyncio.get_running_loop().metrics().iterations
 
 fastloop.run(main())
@@ -214,18 +217,57 @@ second.close()
 """)
 
 
-def test_a_forked_child_may_use_its_parents_names(loop_kind, multiprocess):
+def test_a_forked_child_writes_for_its_own_loops(loop_kind, multiprocess):
+    """By its parents' names, which its own loops may have once."""
     multiprocess("""
 loop = fastloop.new_event_loop()
 prometheus.register(loop)
 pid = os.fork()
 if not pid:
+    before = shown()
     own = fastloop.new_event_loop()
-    prometheus.register(own)
+    prometheus.register(own, interval_s=0)
+    own.run_until_complete(spin())
+    assert before + 90 < shown() <= before + own.metrics().iterations
     own.close()
     os._exit(0)
 assert os.waitpid(pid, 0)[1] == 0
 loop.close()
+""")
+
+
+@pytest.mark.parametrize("calls", ["the first", "a later one"])
+def test_a_write_that_fails_is_not_the_last(loop_kind, multiprocess, calls):
+    multiprocess(f"""
+class Loop(fastloop.Loop):
+    fails = {calls == "the first"}
+
+    def metrics(self):
+        if self.fails:
+            raise OSError("a full disk")
+        return super().metrics()
+
+async def main():
+    loop = asyncio.get_running_loop()
+    reports = []
+    loop.set_exception_handler(lambda loop, found: reports.append(found))
+    try:
+        prometheus.register(interval_s=0)
+    except OSError:
+        assert loop.fails
+        loop.fails = False
+        prometheus.register(interval_s=0)
+    else:
+        loop.fails = True
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        loop.fails = False
+        assert reports
+    await spin()
+    assert 90 < shown() <= loop.metrics().iterations
+
+with asyncio.Runner(loop_factory=Loop) as runner:
+    runner.run(main())
 """)
 
 
