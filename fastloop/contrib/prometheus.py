@@ -13,6 +13,7 @@ writes them to its process's files each second, and any process can answer.
 from __future__ import annotations
 
 import os
+import threading
 import weakref
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -294,6 +295,16 @@ _collectors = weakref.WeakKeyDictionary()
 _written = LoopCollector()
 # A forked child writes for its own loops.
 os.register_at_fork(after_in_child=_written._loops.clear)
+_lock = threading.Lock()
+
+
+def _renew_lock() -> None:
+    """In a forked child: a thread of the parent may have held it."""
+    global _lock
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)
 
 
 def register(
@@ -314,16 +325,17 @@ def register(
     given.  A second call for the same loop and name changes nothing.
     """
     loop = metered(loop)
-    if getattr(values.ValueClass, "_multiprocess", False):
-        if not _written._has(loop, name):
-            _Writer(loop, name, interval_s)
+    with _lock:
+        if getattr(values.ValueClass, "_multiprocess", False):
+            if not _written._has(loop, name):
+                _Writer(loop, name, interval_s)
             _written.add(loop, name)
-        return
-    collector = _collectors.get(registry)
-    if collector is None:
-        collector = LoopCollector()
-        collector.add(loop, name)
-        registry.register(collector)
-        _collectors[registry] = collector
-    else:
+            return
+        collector = _collectors.get(registry)
+        if collector is None:
+            collector = LoopCollector()
+            collector.add(loop, name)
+            registry.register(collector)
+            _collectors[registry] = collector
+            return
         collector.add(loop, name)

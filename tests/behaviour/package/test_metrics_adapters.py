@@ -81,6 +81,31 @@ async def test_two_loops_have_two_names(loop, loop_factory):
     third.close()
 
 
+def test_two_threads_register_at_one_time(loop_factory):
+    """The second begins while the first has not reached the registry."""
+
+    class Registry(CollectorRegistry):
+        def register(self, collector):
+            if not second.ident:
+                second.start()
+                second.join(0.1)  # ends here if nothing makes it wait
+            super().register(collector)
+
+    def register(name):
+        loops[name] = loop_factory()
+        prometheus.register(loops[name], name=name, registry=registry)
+
+    loops = {}
+    registry = Registry(auto_describe=True)
+    second = threading.Thread(target=register, args=("second",))
+    register("first")
+    second.join()
+    found = scrape(registry)
+    for name, loop in loops.items():
+        assert f'fastloop_iterations_total{{loop="{name}"}}' in found
+        loop.close()
+
+
 WORKER = """
 import asyncio, os, sys, fastloop
 from fastloop.contrib import prometheus
