@@ -58,6 +58,8 @@ class _Reading:
 
     def __init__(self, loop: Loop) -> None:
         self._loop = weakref.ref(loop)
+        #: The process in which the loop got its name.
+        self.pid = os.getpid()
         self.renew_lock()
         self._now = self._change = loop.metrics()
         self._read_s = float("-inf")
@@ -120,13 +122,18 @@ class _Loops:
         )
 
     def add(self, loop: Loop, name: str) -> None:
-        """Tell of a loop from now on; ValueError if its name is taken."""
+        """Tell of a loop from now on; ValueError if its name is taken.
+
+        A forked child may give its parent's names to its own loops.
+        """
         reading = self._readings.get(name)
-        known = None if reading is None else reading.loop()
-        if known is None:
-            self._readings[name] = _Reading(loop)
-        elif known is not loop:
-            raise ValueError(f"another loop is instrumented as {name!r}")
+        if reading is not None and reading.pid == os.getpid():
+            known = reading.loop()
+            if known is loop:
+                return
+            if known is not None:
+                raise ValueError(f"another loop is instrumented as {name!r}")
+        self._readings[name] = _Reading(loop)
 
     def renew_locks(self) -> None:
         """Make the locks of the readings anew, in a forked child."""

@@ -159,23 +159,28 @@ class LoopCollector:
     """
 
     def __init__(self) -> None:
-        self._loops: dict[str, weakref.ref[Loop]] = {}
+        self._loops: dict[str, tuple[weakref.ref[Loop], int]] = {}
 
     def _has(self, loop: Loop, name: str) -> bool:
-        """Return whether a loop has this name; ValueError if another has."""
-        known = self._loops.get(name)
-        other = None if known is None else known()
-        if other is not None and other is not loop and not other.is_closed():
+        """Return whether a loop has this name; ValueError if another has.
+
+        A forked child may give its parent's names to its own loops.
+        """
+        reference, pid = self._loops.get(name, (None, 0))
+        other = None if reference is None else reference()
+        if other is loop:
+            return True
+        if other is not None and pid == os.getpid() and not other.is_closed():
             raise ValueError(f"another loop is registered as {name!r}")
-        return other is loop
+        return False
 
     def add(self, loop: Loop, name: str) -> None:
         """Report a loop from now on; ValueError if its name is taken."""
         self._has(loop, name)
-        self._loops[name] = weakref.ref(loop)
+        self._loops[name] = weakref.ref(loop), os.getpid()
 
     def _read(self) -> Iterator[tuple[str, LoopMetrics]]:
-        for name, reference in list(self._loops.items()):
+        for name, (reference, _) in list(self._loops.items()):
             loop = reference()
             if loop is not None and not loop.is_closed():
                 yield name, loop.metrics()
@@ -293,8 +298,6 @@ _collectors: weakref.WeakKeyDictionary[CollectorRegistry, LoopCollector]
 _collectors = weakref.WeakKeyDictionary()
 #: The loops that have a writer; no registry reads it.
 _written = LoopCollector()
-# A forked child writes for its own loops.
-os.register_at_fork(after_in_child=_written._loops.clear)
 _lock = threading.Lock()
 
 

@@ -261,6 +261,27 @@ loop.close()
 """)
 
 
+def test_a_forked_child_counts_its_parents_loop_once(loop_kind, multiprocess):
+    multiprocess("""
+loop = fastloop.new_event_loop()
+prometheus.register(loop, interval_s=0)
+loop.run_until_complete(spin())
+pid = os.fork()
+if not pid:
+    prometheus.register(loop, interval_s=0)
+    before = shown()
+    loop.run_until_complete(spin())
+    assert before + 90 < shown() <= loop.metrics().iterations
+    try:
+        prometheus.register(fastloop.new_event_loop())
+    except ValueError:
+        os._exit(0)
+    os._exit(2)
+assert os.waitpid(pid, 0)[1] == 0
+loop.close()
+""")
+
+
 @pytest.mark.parametrize("calls", ["the first", "a later one"])
 def test_a_write_that_fails_is_not_the_last(loop_kind, multiprocess, calls):
     multiprocess(f"""
@@ -526,6 +547,40 @@ def test_the_global_provider_tells_of_every_loop(loop_kind):
     )
     assert done.stderr == ""
     assert done.stdout.split() == ["before", "after", "given"]
+
+
+@pytest.mark.parametrize("adapter", [prometheus, opentelemetry])
+def test_a_forked_child_may_use_its_parents_names(loop, otel, adapter):
+    """For one loop of its own; and for the parent's, if it uses that."""
+    registry, (_, provider) = CollectorRegistry(), otel
+
+    def add(one):
+        if adapter is prometheus:
+            prometheus.register(one, registry=registry)
+        else:
+            opentelemetry.instrument(one, meter_provider=provider)
+
+    def check(first):
+        add(first)
+        add(first)
+        try:
+            add(fastloop.new_event_loop())
+        except ValueError:
+            return 0
+        return 2
+
+    add(loop)
+    for is_own in (False, True):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # some threads of the SDK run
+            pid = os.fork()
+        if not pid:
+            code = 1
+            try:
+                code = check(fastloop.new_event_loop() if is_own else loop)
+            finally:
+                os._exit(code)
+        assert os.waitpid(pid, 0)[1] == 0
 
 
 def test_another_loop_is_refused(loop_kind):
