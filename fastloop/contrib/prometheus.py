@@ -12,6 +12,7 @@ writes them to its process's files each second, and any process can answer.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import weakref
@@ -342,3 +343,6 @@ def register(
             _collectors[registry] = collector
             return
         collector.add(loop, name)
+        # The program may have unregistered it.
+        with contextlib.suppress(ValueError):  # a duplicate of itself
+            registry.register(collector)

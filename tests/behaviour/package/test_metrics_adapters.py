@@ -19,7 +19,7 @@ import pytest
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from patience import PATIENCE
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
 import fastloop
 from fastloop.contrib import opentelemetry, prometheus
@@ -104,6 +104,24 @@ def test_two_threads_register_at_one_time(loop_factory):
     for name, loop in loops.items():
         assert f'fastloop_iterations_total{{loop="{name}"}}' in found
         loop.close()
+
+
+def test_a_collector_that_was_unregistered_is_registered_again(loop):
+    """As suites do between their tests, with all that a registry has."""
+    registry = CollectorRegistry(auto_describe=True)
+    for _ in range(2):
+        prometheus.register(loop, registry=registry)
+        assert 'fastloop_iterations_total{loop="main"}' in scrape(registry)
+        registry.unregister(prometheus._collectors[registry])
+        assert not scrape(registry)
+
+
+def test_a_metric_of_the_programs_with_such_a_name_is_refused(loop):
+    registry = CollectorRegistry(auto_describe=True)
+    Gauge("fastloop_ready", "The program's own.", registry=registry)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="Duplicated"):
+            prometheus.register(loop, registry=registry)
 
 
 WORKER = """
