@@ -547,7 +547,7 @@ class Loop(  # type: ignore[misc, unused-ignore]
             _set_signal(sig, signal.default_int_handler)
         else:
             _set_signal(sig, signal.SIG_DFL)
-        if not self._signal_handlers:
+        if not self._signal_handlers and not self.is_closed():
             self._signal_wakeup(False)
         return True
 
