@@ -269,7 +269,7 @@ class Loop(  # type: ignore[misc, unused-ignore]
 
     def _close_all(self) -> None:
         """Close the core, and end what Python code runs for the loop."""
-        if self._debug:
+        if self._debug and not self.is_running():
             _asyncio_logger().debug("Close %r", self)
         self._close()
         self._selector = None

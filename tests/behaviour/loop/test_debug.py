@@ -255,6 +255,21 @@ def test_poll_is_measured_only_when_slow(debug, caplog):
     assert not [r for r in caplog.records if r.levelno >= logging.WARNING]
 
 
+def test_only_a_close_that_is_not_refused_is_logged(loop_factory, caplog):
+    loop = loop_factory()
+    loop.set_debug(True)
+
+    async def close():
+        with pytest.raises(RuntimeError, match="running event loop"):
+            loop.close()
+
+    with caplog.at_level(logging.DEBUG, logger="asyncio"):
+        loop.run_until_complete(close())
+        assert not [text for text in caplog.messages if "Close" in text]
+        loop.close()
+        assert [text for text in caplog.messages if "Close" in text]
+
+
 @pytest.mark.parametrize("as_event", [False, True])
 def test_ctrl_c_that_a_slow_callback_left_is_raised(debug, as_event):
     """Code in C may take long: the first Python after it hears the signal."""
