@@ -193,7 +193,11 @@ def find(target: str | None) -> tuple[str, int | None]:
         return _only_one()
     if not target.isdecimal():
         return target, None
-    process = _process(int(target))
+    try:
+        pid = int(target)
+    except ValueError:  # more digits than Python reads
+        raise Refused(f"there is no process {target}") from None
+    process = _process(pid)
     path = _socket_of(process)
     if path is None:
         raise Refused(f"process {process.pid} shows no metrics: {HOW}")

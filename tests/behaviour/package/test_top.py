@@ -473,6 +473,8 @@ def test_invalid_answers_are_one_line_errors(loop, tmp_path, top):
     assert (code, out) == (2, "") and "no process 4194305" in err
     code, out, err = top(f"1{'0' * 30}", "--once")
     assert (code, out) == (2, "") and "no process 1000" in err
+    code, out, err = top("1" * 5000, "--once")
+    assert (code, out) == (2, "") and "no process 1111" in err
     for interval in ("0", "nan", "inf"):
         code, out, err = top(own, "--interval", interval)
         assert (code, out) == (2, "") and "--interval" in err
