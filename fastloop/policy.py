@@ -39,16 +39,15 @@ def install() -> None:
             "Python 3.16 has no event-loop policies: use fastloop.run() or "
             "asyncio.Runner(loop_factory=fastloop.new_event_loop)"
         )
-    if sys.version_info < (3, 14):
-        asyncio.set_event_loop_policy(EventLoopPolicy())
-        return
-    warnings.warn(
-        "fastloop.install() sets the event-loop policy, which is deprecated "
-        "and will be removed in Python 3.16; use fastloop.run() or "
-        "asyncio.Runner(loop_factory=fastloop.new_event_loop)",
-        DeprecationWarning,
-        stacklevel=2,
-    )
+    if sys.version_info >= (3, 14):
+        warnings.warn(
+            "fastloop.install() sets the event-loop policy, which is "
+            "deprecated and will be removed in Python 3.16; use "
+            "fastloop.run() or "
+            "asyncio.Runner(loop_factory=fastloop.new_event_loop)",
+            DeprecationWarning,
+            stacklevel=2,
+        )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         asyncio.set_event_loop_policy(EventLoopPolicy())

@@ -129,7 +129,7 @@ def describe_loop(loop: _Loop) -> dict[str, Any]:
     """Return what the JSON document says of one loop."""
     found = loop.metrics()
     watchdog = loop._watchdog
-    blocked = () if watchdog is None else watchdog.recent.copy()
+    blocked = () if watchdog is None else watchdog.recent
     return {
         "running": loop.is_running(),
         "metrics": found.to_dict(),

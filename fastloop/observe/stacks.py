@@ -43,12 +43,12 @@ def stack_of(
     from fastloop.loop import Loop
 
     frame = sys._current_frames().get(loop._thread_id or 0)
-    found = []
+    found: list[FrameSummary] = []
     outermost = None
     while frame is not None and frame.f_code is not Loop.run_forever.__code__:
         code = outermost = frame.f_code
-        if code is not without:
+        if code is not without and len(found) < _MOST_FRAMES:
             linecache.lazycache(code.co_filename, frame.f_globals)
             found.append(place(code, frame.f_lineno))
         frame = frame.f_back
-    return found[:_MOST_FRAMES][::-1], outermost
+    return found[::-1], outermost

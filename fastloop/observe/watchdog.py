@@ -24,7 +24,6 @@ import threading
 import time
 import traceback
 import weakref
-from collections import deque
 
 from fastloop.metrics import BlockedCallback, name_of
 
@@ -70,14 +69,6 @@ def _checked(limit_s: float) -> float:
     return limit_s
 
 
-def _check_interpreter() -> None:
-    """Raise RuntimeError where another thread's stack cannot be read."""
-    if not stacks.readable():
-        raise RuntimeError(
-            f"there is no watchdog without a GIL: {stacks.UNREADABLE}"
-        )
-
-
 class Watchdog:
     """The thread that watches one loop, and what it has reported."""
 
@@ -89,8 +80,9 @@ class Watchdog:
         self._reset()
         #: How many callbacks were reported.
         self.count = 0
-        #: The last reports; another thread must copy it.
-        self.recent: deque[BlockedCallback] = deque(maxlen=_RECENT)
+        #: The last reports.  Replaced as a whole, because another thread
+        #: reads it without a lock.
+        self.recent: tuple[BlockedCallback, ...] = ()
         self._reported = 0  # the callback that was reported last
         self._gc_callback = 0  # the callback of the next two
         self._gc_ns = 0  # its time in collections that have ended
@@ -113,7 +105,10 @@ class Watchdog:
         if self._thread is not None:
             self._poke()
             return
-        _check_interpreter()
+        if not stacks.readable():
+            raise RuntimeError(
+                f"there is no watchdog without a GIL: {stacks.UNREADABLE}"
+            )
         self._reset()
         try:
             thread = threading.Thread(
@@ -253,7 +248,7 @@ class Watchdog:
         found = BlockedCallback(name, ran_ns, gc_ns, stack)
         self._reported = callback
         self.count += 1
-        self.recent.append(found)
+        self.recent = (*self.recent, found)[-_RECENT:]
         return found
 
     # -- the loop's thread ----------------------------------------------------
