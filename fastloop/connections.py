@@ -1,8 +1,9 @@
 """Connections: connects asyncio's set-up code with the core's transports.
 
 asyncio's own methods resolve names, connect and make sockets.  The methods
-below pass the socket to the core's transports and listeners; or to asyncio's
-own transports, if the socket's class is the program's and has its own calls.
+below pass the socket to the core's transports and listeners.  asyncio's own
+transports serve a socket whose class is the program's and has its own calls,
+and a datagram socket whose family is not of ``_DATAGRAM_FAMILIES``.
 """
 
 from __future__ import annotations
