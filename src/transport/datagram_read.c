@@ -89,10 +89,7 @@ receive_batch(FlDatagram *self, FlDatagramBuffers *buffers, unsigned limit)
         header->msg_name = &buffers->names[at];
         header->msg_namelen = sizeof(buffers->names[at]);
     }
-    int count = fl_stream_check_fd(&self->stream);
-    if (count < 0) {
-        return count;
-    }
+    int count;
     do {
         count = fl_receive_messages(self->stream.fd, buffers->headers, limit);
     } while (count < 0 && errno == EINTR);
@@ -242,6 +239,12 @@ fl_datagram_deliver_later(FlDatagram *self)
 static int
 read_batch(FlDatagram *self, unsigned limit)
 {
+    /* First: it may run Python, which may read into the loop's buffers, close
+       the loop, which frees them, or end or pause the transport. */
+    int count = fl_stream_check_fd(&self->stream);
+    if (!can_deliver(self) || self->received_head < self->received_tail) {
+        return 0;
+    }
     FlLoop *loop = self->stream.loop;
     if (loop->datagram_buffers == NULL) {
         loop->datagram_buffers = calloc(1, sizeof(FlDatagramBuffers));
@@ -250,7 +253,9 @@ read_batch(FlDatagram *self, unsigned limit)
     if (buffers == NULL) {
         return fl_stream_fatal_errno(&self->stream, FL_NO_MEMORY, READ_FAILED);
     }
-    int count = receive_batch(self, buffers, limit);
+    if (count == 0) {
+        count = receive_batch(self, buffers, limit);
+    }
     if (count == -EAGAIN || count == -EWOULDBLOCK) {
         return 0; /* another process may have read the datagram */
     }

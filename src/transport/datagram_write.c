@@ -141,12 +141,6 @@ send_view(FlDatagram *self, const Py_buffer *view, const FlAddress *to)
 {
     int fd = self->stream.fd;
     size_t size = (size_t)view->len;
-    /* The program may have closed the socket, and the system may have reused
-       the fd. */
-    if (fl_stream_check_fd(&self->stream) < 0) {
-        errno = EBADF;
-        return -1;
-    }
     /* Corked bytes of a stream were written earlier: they leave first. */
     fl_loop_before_io(self->stream.loop);
     if (to == NULL) {
@@ -176,9 +170,13 @@ send_data(FlDatagram *self, PyObject *data, PyObject *address)
     }
     ssize_t sent = 0;
     /* An audit hook may have ended the transport.  Then nothing is sent. */
-    if (self->stream.fd >= 0) {
-        /* Looked up only now: a hook may have sent a datagram to another
-           address, which replaced the cached one. */
+    if (self->stream.fd >= 0 && fl_stream_check_fd(&self->stream) < 0) {
+        errno = EBADF; /* closed; the system may have reused the fd */
+        sent = -1;
+    }
+    else if (self->stream.fd >= 0) {
+        /* Looked up only now: the hook or fileno() may have sent a datagram to
+           another address, which replaced the cached one. */
         const FlAddress *to = for_peer ? NULL : find_address(self, address);
         sent = send_view(self, &view, to);
     }

@@ -1,0 +1,87 @@
+"""What an application's fileno() may do to the transport that calls it.
+
+fastloop queries an application's socket object before system calls on its fd.
+asyncio's transports make these calls through the object, so the same programs
+never get there.
+"""
+
+from __future__ import annotations
+
+import gc
+import socket
+from typing import Any
+
+import pytest
+from datagram_helpers import Datagrams, endpoint, plain
+
+
+class Sock(socket.socket):
+    """Runs a function of the test in fileno(), once."""
+
+    def ask(self, function: Any) -> list[Any]:
+        """Return a list that has the function's result once it has run."""
+        results: list[Any] = []
+
+        def fileno() -> int:
+            vars(self).pop("fileno", None)
+            results.append(function())
+            return self.fileno()
+
+        vars(self)["fileno"] = fileno
+        return results
+
+
+def datagrams(address: Any = ("127.0.0.1", 0), family: Any = socket.AF_INET):
+    """Return a bound datagram socket."""
+    sock = Sock(family, socket.SOCK_DGRAM)
+    sock.setblocking(False)
+    sock.bind(address)
+    return sock
+
+
+async def test_a_datagram_goes_to_its_address_though_fileno_sends_another(
+    loop_kind,
+):
+    near = datagrams()
+    with plain() as one, plain() as two:
+        async with endpoint(sock=near) as p:
+            asked = near.ask(
+                lambda: p.transport.sendto(b"for two", two.getsockname())
+            )
+            p.transport.sendto(b"for one", one.getsockname())
+            assert one.recv(100) == b"for one"
+            if loop_kind == "fastloop":
+                assert asked
+                assert two.recv(100) == b"for two"
+
+
+async def test_a_nested_read_leaves_the_outer_datagram_whole(tmp_path):
+    """Transports of a loop share their buffers."""
+    outer = datagrams(str(tmp_path / "outer"), socket.AF_UNIX)
+    inner = datagrams()
+    async with endpoint(sock=outer) as p, endpoint(sock=inner) as other:
+        with plain(socket.AF_UNIX, str(tmp_path / "a-long-name")) as peer:
+            peer.sendto(bytes(100_000), str(tmp_path / "outer"))
+            outer.ask(other.transport._read_ready)
+            await p.wait("datagram")
+            assert [len(data) for data in p.data] == [100_000]
+            assert p.events[-1][2] == peer.getsockname()
+
+
+def test_a_datagram_is_read_though_fileno_closes_the_loop(loop):
+    """The loop's shared buffers are freed with it."""
+    near = datagrams()
+    transport, protocol = loop.run_until_complete(
+        loop.create_datagram_endpoint(Datagrams, sock=near)
+    )
+    with plain() as peer:
+        peer.sendto(b"x", near.getsockname())
+        loop.run_until_complete(protocol.wait("datagram"))
+        peer.sendto(b"y", near.getsockname())
+        near.ask(loop.close)
+        transport._read_ready()
+    assert protocol.names == ["made", "datagram", "datagram"]
+    loop.close()
+    with pytest.warns(ResourceWarning, match="unclosed transport"):
+        del transport, protocol
+        gc.collect()
