@@ -109,13 +109,14 @@ send_vectors(FlStream *self, struct iovec *vectors, int count,
 }
 
 /* Send from the queue until it is empty or the kernel's buffer is full.  0 or
-   a negative errno. */
+   a negative errno.  Runs no Python: the caller has checked the fd of an
+   exposed stream. */
 static int
 drain_queue(FlStream *self)
 {
     FlWriteQueue *write_queue = &self->write_queue;
-    int code = fl_stream_check_fd(self); /* may run Python, so it is first */
-    while (code == 0 && !fl_write_queue_is_empty(write_queue)) {
+    int code = 0;
+    while (!fl_write_queue_is_empty(write_queue)) {
         struct iovec vectors[MAX_VECTORS];
         int count =
             fl_write_queue_fill_iovec(write_queue, vectors, MAX_VECTORS);
@@ -259,6 +260,16 @@ check_writable(FlStream *self, const char *method)
     return 0;
 }
 
+/* Check the fd of an exposed stream before a write: 0 or a negative errno in
+   *failure.  That may run Python, which may write, call write_eof() or let the
+   loop's thread end the stream.  0, or -1 as check_writable. */
+static int
+check_fd_for_write(FlStream *self, const char *method, int *failure)
+{
+    *failure = fl_stream_check_fd(self);
+    return self->exposed ? check_writable(self, method) : 0;
+}
+
 int
 fl_stream_count_lost_write(FlStream *self)
 {
@@ -323,8 +334,8 @@ flush_before_write(FlStream *self, bool corks)
 }
 
 /* One write: drop it after a loss, cork it, send it, or queue it.  A send that
-   fails queues connection_lost.  0, or -1 with MemoryError or what the warning
-   about a lost connection raised. */
+   fails queues connection_lost.  0, or -1 with MemoryError, what the warning
+   about a lost connection raised, or as check_writable. */
 static int
 write_payload(FlStream *self, const Payload *payload)
 {
@@ -335,9 +346,9 @@ write_payload(FlStream *self, const Payload *payload)
     }
     record_write(self);
     bool corks = may_cork(self, size);
-    /* First: it may run Python that writes, or that lets the loop's thread end
-       the stream.  A failure is one of the send. */
-    code = fl_stream_check_fd(self);
+    if (check_fd_for_write(self, "write", &code) < 0) {
+        return -1;
+    }
     bool blocked =
         self->phase < FL_STREAM_LOST && flush_before_write(self, corks);
     if (self->phase >= FL_STREAM_LOST) {
@@ -472,7 +483,8 @@ bytes_list(PyObject *lines)
     return list;
 }
 
-/* Queue all items as one write, then cork or send the queue. */
+/* Queue all items as one write, then cork or send the queue.  0, or -1 with
+   MemoryError or as check_writable. */
 static int
 write_list(FlStream *self, PyObject *list)
 {
@@ -482,8 +494,12 @@ write_list(FlStream *self, PyObject *list)
     }
     record_write(self);
     bool corks = may_cork(self, size_bytes);
-    bool blocked = flush_before_write(self, corks);
-    int code = 0;
+    int code = 0, failure;
+    if (check_fd_for_write(self, "writelines", &failure) < 0) {
+        return -1;
+    }
+    bool blocked =
+        self->phase < FL_STREAM_LOST && flush_before_write(self, corks);
     if (self->phase >= FL_STREAM_LOST) {
         return 0;
     }
@@ -498,6 +514,9 @@ write_list(FlStream *self, PyObject *list)
     }
     else if (corks) {
         cork_queue(self);
+    }
+    else if (failure < 0) {
+        write_failed(self, failure);
     }
     else {
         send_queue(self);
@@ -579,11 +598,16 @@ finish_drained(FlStream *self)
     if (code == 0 && self->phase == FL_STREAM_CLOSING) {
         return fl_stream_call_connection_lost(self);
     }
-    /* resume_writing may have called write_eof, which then sent it. */
-    bool eof_waits = self->eof_written && !self->eof_sent;
-    if (code == 0 && eof_waits && self->phase == FL_STREAM_OPEN) {
+    /* resume_writing may have called write_eof, which then sent it.  Without a
+       GIL another thread may have written, and its bytes go first. */
+    Py_BEGIN_CRITICAL_SECTION(self);
+    if (code == 0 && self->eof_written && !self->eof_sent
+        && self->phase == FL_STREAM_OPEN
+        && fl_write_queue_is_empty(&self->write_queue))
+    {
         code = shut_down_writing(self);
     }
+    Py_END_CRITICAL_SECTION();
     if (code < 0) {
         write_failed(self, code);
     }
@@ -598,7 +622,8 @@ fl_stream_write_ready(FlStream *self)
     }
     int code;
     Py_BEGIN_CRITICAL_SECTION(self);
-    code = drain_queue(self);
+    code = fl_stream_check_fd(self); /* may run Python, so it is first */
+    code = code == 0 ? drain_queue(self) : code;
     Py_END_CRITICAL_SECTION();
     if (code < 0) {
         write_failed(self, code);

@@ -7,12 +7,15 @@ never get there.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import gc
 import socket
 from typing import Any
 
 import pytest
 from datagram_helpers import Datagrams, endpoint, plain
+from net_helpers import Peer, Recorder, iterations
 
 
 class Sock(socket.socket):
@@ -29,6 +32,27 @@ class Sock(socket.socket):
 
         vars(self)["fileno"] = fileno
         return results
+
+
+@contextlib.asynccontextmanager
+async def connection():
+    """Open a connection; yields its socket, its protocol and its peer."""
+    near, far = socket.socketpair()
+    sock = Sock(fileno=near.detach())
+    sock.setblocking(False)
+    protocol = Recorder()
+    await asyncio.get_running_loop().create_connection(
+        lambda: protocol, sock=sock
+    )
+    await iterations()
+    peer = Peer(far)
+    try:
+        yield sock, protocol, peer
+    finally:
+        if not protocol.lost:
+            protocol.transport.abort()
+            await protocol.wait_lost()
+        peer.close()
 
 
 def datagrams(address: Any = ("127.0.0.1", 0), family: Any = socket.AF_INET):
@@ -85,3 +109,27 @@ def test_a_datagram_is_read_though_fileno_closes_the_loop(loop):
     with pytest.warns(ResourceWarning, match="unclosed transport"):
         del transport, protocol
         gc.collect()
+
+
+WRITES = {
+    "write": lambda transport: transport.write(b"ab"),
+    "writelines": lambda transport: transport.writelines([b"a", b"b"]),
+}
+
+
+@pytest.mark.parametrize("name", WRITES)
+async def test_a_write_raises_after_fileno_wrote_eof(name, loop_kind):
+    async with connection() as (sock, protocol, peer):
+        asked = sock.ask(protocol.transport.write_eof)
+        raised = None
+        try:
+            WRITES[name](protocol.transport)
+        except RuntimeError as exc:
+            raised = str(exc)
+        if loop_kind == "asyncio":
+            assert not asked
+            protocol.transport.write_eof()
+        else:
+            assert raised == f"Cannot call {name}() after write_eof()"
+        assert await peer.recv_all() == (b"" if raised else b"ab")
+        assert not protocol.lost
