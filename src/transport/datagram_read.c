@@ -225,7 +225,9 @@ run_deliver(FlLoop *Py_UNUSED(loop), PyObject *subject,
 int
 fl_datagram_deliver_later(FlDatagram *self)
 {
-    if (self->received_head == self->received_tail) {
+    if (self->received_head == self->received_tail
+        || fl_stream_is_closing(&self->stream))
+    {
         return 0;
     }
     return fl_loop_queue_op(self->stream.loop, run_deliver, (PyObject *)self,

@@ -80,16 +80,16 @@ fl_stream_log(FlStream *self, const char *event)
 }
 
 int
-fl_stream_resolve_if_pending(FlStream *self, PyObject *waiter,
-                             PyObject *method, PyObject *value)
+fl_stream_resolve_if_pending(FlLoop *loop, PyObject *waiter, PyObject *method,
+                             PyObject *value)
 {
     Py_INCREF(waiter); /* done() may make the stream drop its reference */
-    int code = fl_call_truth(waiter, self->state->names.done);
+    int code = fl_call_truth(waiter, loop->state->names.done);
     if (code == 0) {
         code = fl_call_method(waiter, method, value);
     }
     Py_DECREF(waiter);
-    return code < 0 ? fl_loop_report_callback(self->loop, NULL) : 0;
+    return code < 0 ? fl_loop_report_callback(loop, NULL) : 0;
 }
 
 int

@@ -182,8 +182,9 @@ int fl_stream_wanted(FlStream *self);
 int fl_stream_on_events(FlLoop *loop, FlRegistration *reg, int events);
 
 /* Call method(value), set_result or set_exception, on a future unless it is
-   already resolved.  An exception is reported.  0, or -1 to end the run. */
-int fl_stream_resolve_if_pending(FlStream *self, PyObject *waiter,
+   already resolved.  An exception is reported.  0, or -1 to end the run.  The
+   loop is the caller's: the call may end the stream, which drops its own. */
+int fl_stream_resolve_if_pending(FlLoop *loop, PyObject *waiter,
                                  PyObject *method, PyObject *value);
 
 /* Log an event of the transport; for debug mode.  0, or -1 with an exception

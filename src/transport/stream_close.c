@@ -110,9 +110,16 @@ drop_loop_reference(FlStream *self)
 int
 fl_stream_finish(FlStream *self)
 {
+    if (self->phase == FL_STREAM_CLOSED) {
+        return 0; /* a finalizer has ended it */
+    }
     Py_INCREF(self); /* the loop's reference may be the last */
     if (self->kind == FL_SOCKET) {
-        fl_stream_save_sockname(self);
+        fl_stream_save_sockname(self); /* may run Python */
+    }
+    if (self->phase == FL_STREAM_CLOSED) {
+        Py_DECREF(self);
+        return 0;
     }
     Py_BEGIN_CRITICAL_SECTION(self); /* another thread may be writing */
     fl_stream_set_phase(self, FL_STREAM_CLOSED);
@@ -132,7 +139,6 @@ fl_stream_finish(FlStream *self)
     Py_END_CRITICAL_SECTION();
     fl_stream_meter_queue(self);
     fl_field_set(self, &self->protocol, NULL);
-    Py_CLEAR(self->waiter);
     drop_loop_reference(self);
     /* Other threads read it in was_queued in transport.c. */
     fl_field_set(self, (PyObject **)&self->loop, NULL);
@@ -161,17 +167,17 @@ fl_stream_undo_open(FlStream *self)
 /* Fail sendfile's future with connection_lost's exception, or with a
    ConnectionError if that is None.  0, or -1 to end the run. */
 static int
-fail_empty_waiter(FlStream *self, PyObject *argument)
+fail_empty_waiter(FlLoop *loop, FlStream *self, PyObject *argument)
 {
     PyObject *exc = argument != Py_None
                         ? Py_NewRef(argument)
                         : PyObject_CallFunction(PyExc_ConnectionError, "s",
                                                 FL_STREAM_CLOSED_TEXT);
     if (exc == NULL) {
-        return fl_loop_report_callback(self->loop, NULL);
+        return fl_loop_report_callback(loop, NULL);
     }
     int code =
-        fl_stream_resolve_if_pending(self, self->empty_waiter,
+        fl_stream_resolve_if_pending(loop, self->empty_waiter,
                                      self->state->names.set_exception, exc);
     Py_DECREF(exc);
     return code;
@@ -199,7 +205,7 @@ run_connection_lost(FlLoop *loop, PyObject *subject, PyObject *argument)
     /* An exception that leaves the loop must not stop the clean-up. */
     PyObject *exc = code < 0 ? PyErr_GetRaisedException() : NULL;
     if (self->empty_waiter != NULL) {
-        code = fail_empty_waiter(self, argument);
+        code = fail_empty_waiter(loop, self, argument);
         code = fl_error_keep_first(exc, code, subject);
         exc = code < 0 ? PyErr_GetRaisedException() : NULL;
     }

@@ -96,7 +96,7 @@ end_unclosed(FlStream *self)
         (void)fl_loop_after_fork(self->loop);
         fl_stream_flush(self); /* another finalizer may have written */
     }
-    if (self->phase != FL_STREAM_CLOSED && fl_stream_finish(self) < 0) {
+    if (fl_stream_finish(self) < 0) {
         PyErr_WriteUnraisable((PyObject *)self);
     }
 }

@@ -40,7 +40,7 @@
 /* Resolve the future of create_connection or its like: failure is 0 or a
    negative errno.  0, or -1 to end the run. */
 static int
-wake_waiter(FlStream *self, int failure)
+wake_waiter(FlLoop *loop, FlStream *self, int failure)
 {
     PyObject *waiter = self->waiter;
     self->waiter = NULL; /* its reference is ours now */
@@ -53,7 +53,7 @@ wake_waiter(FlStream *self, int failure)
     /* Without memory for the exception the waiter gets a result; the protocol
        still learns of the failure from connection_lost. */
     PyErr_Clear();
-    int code = fl_stream_resolve_if_pending(self, waiter, method,
+    int code = fl_stream_resolve_if_pending(loop, waiter, method,
                                             exc == NULL ? Py_None : exc);
     Py_XDECREF(exc);
     Py_DECREF(waiter);
@@ -63,16 +63,19 @@ wake_waiter(FlStream *self, int failure)
 /* asyncio queues this as callbacks of their own, so it also runs when
    connection_made has raised.  0, or -1 to end the run. */
 static int
-start_reading(FlStream *self)
+start_reading(FlLoop *loop, FlStream *self)
 {
-    int code = fl_stream_update_registration(self);
+    int code;
+    Py_BEGIN_CRITICAL_SECTION(self); /* another thread may be writing */
+    code = fl_stream_update_registration(self);
+    Py_END_CRITICAL_SECTION();
     if (code < 0
         && fl_stream_fatal_errno(self, code, "Fatal error on transport") < 0)
     {
         return -1;
     }
     /* asyncio opens a pipe that cannot be polled, and reports that. */
-    return wake_waiter(self, self->kind == FL_SOCKET ? code : 0);
+    return wake_waiter(loop, self, self->kind == FL_SOCKET ? code : 0);
 }
 
 static int
@@ -82,7 +85,8 @@ run_connection_made(FlLoop *loop, PyObject *subject,
     FlStream *self = (FlStream *)subject;
     PyObject *name = loop->state->names.connection_made;
     if (self->protocol == NULL) {
-        return 0; /* connection_lost has run, for lack of memory */
+        /* connection_lost has run, for lack of memory, or a finalizer. */
+        return wake_waiter(loop, self, 0);
     }
     /* A stream closed before this still gets connection_made; its
        connection_lost is queued behind. */
@@ -101,8 +105,8 @@ run_connection_made(FlLoop *loop, PyObject *subject,
         exc = PyErr_GetRaisedException(); /* leaves the loop, afterwards */
     }
     Py_DECREF(protocol);
-    int code = self->loop == NULL ? 0 : start_reading(self);
-    return fl_error_keep_first(exc, code, subject);
+    /* Also when it has ended the stream: the waiter must not wait for ever. */
+    return fl_error_keep_first(exc, start_reading(loop, self), subject);
 }
 
 /* --- events -------------------------------------------------------------- */

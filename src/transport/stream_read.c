@@ -168,6 +168,9 @@ read_failed(FlStream *self, int code)
 static int
 deliver_eof(FlStream *self)
 {
+    if (self->loop == NULL) {
+        return 0; /* an application's buffer has ended the stream */
+    }
     if (self->kind != FL_SOCKET) {
         int code =
             fl_call_method(self->state->streams,
@@ -179,6 +182,9 @@ deliver_eof(FlStream *self)
         return fl_stream_fatal(self, "Fatal error: EOF could not be logged.");
     }
     PyObject *protocol = fl_field_get(self, &self->protocol);
+    if (protocol == NULL) {
+        return 0; /* a handler of the log has ended the stream */
+    }
     int keep_open =
         fl_protocol_eof_received(self->state, protocol, self->native);
     Py_DECREF(protocol);

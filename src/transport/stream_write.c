@@ -589,7 +589,7 @@ finish_drained(FlStream *self)
         return 0;
     }
     if (code == 0 && self->empty_waiter != NULL
-        && fl_stream_resolve_if_pending(self, self->empty_waiter,
+        && fl_stream_resolve_if_pending(self->loop, self->empty_waiter,
                                         self->state->names.set_result, Py_None)
                < 0)
     {

@@ -2,18 +2,25 @@
 
 The garbage that a stream belongs to may have other finalizers, which run
 after the stream's own and have it still; one may also keep it for good.
+A program may also call the finalizer itself, in any callback.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
+import logging
 import socket
+import sys
 import warnings
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from net_helpers import iterations
+from datagram_helpers import Datagrams, endpoint, must_pause, plain
+from net_helpers import MIB, Recorder, iterations
+from patience import PATIENCE
 from write_helpers import Peer, in_callbacks
 
 OPERATIONS = {
@@ -141,3 +148,160 @@ async def test_a_stream_resurrected_by_a_finalizer_stays_closed(
     gc.collect()
     peer.sock.close()
     await iterations()
+
+
+# --- called by the program ---------------------------------------------------
+
+
+def finalize(transport: Any) -> None:
+    """Call a finalizer as the program's code may."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        transport.__del__()
+
+
+class Finalizing(logging.Handler):
+    """Calls a transport's finalizer when a message is logged."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(logging.DEBUG)
+        self.text = text
+        self.transport: Any = None
+        self.found = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self.text in record.getMessage() and self.transport:
+            self.found += 1
+            finalize(self.transport)
+
+
+@pytest.fixture
+def finalizing(request):
+    """Finalize the transport that a test sets, when asyncio logs a text."""
+    handler = Finalizing(request.param)
+    logger = logging.getLogger("asyncio")
+    level = logger.level
+    logger.setLevel(logging.DEBUG)
+    logger.addHandler(handler)
+    yield handler
+    logger.removeHandler(handler)
+    logger.setLevel(level)
+
+
+@contextlib.asynccontextmanager
+async def opened(protocol: Any) -> AsyncIterator[tuple[Any, socket.socket]]:
+    """Open a connection; yields its transport and the far end."""
+    near, far = socket.socketpair()
+    near.setblocking(False)
+    far.setblocking(False)
+    transport, _ = await asyncio.wait_for(
+        asyncio.get_running_loop().create_connection(
+            lambda: protocol, sock=near
+        ),
+        PATIENCE,
+    )
+    await iterations()
+    yield transport, far
+    transport.abort()  # asyncio's does not know that it has ended
+    await iterations()
+    far.close()
+
+
+async def test_a_stream_ends_in_connection_made(reports):
+    """Whoever opens the connection does not wait for ever."""
+    protocol = Recorder(made=lambda p: finalize(p.transport))
+    async with opened(protocol) as (transport, _):
+        assert transport is protocol.transport
+    reports.clear()  # asyncio cannot register the fd
+
+
+async def test_a_stream_ends_in_connection_lost():
+    protocol = Recorder(lost=lambda p, exc: finalize(p.transport))
+    async with opened(protocol) as (transport, _):
+        transport.abort()
+        await protocol.wait_lost()
+        await iterations()
+    assert protocol.names.count("lost") == 1
+
+
+@pytest.mark.parametrize("finalizing", ["received EOF"], indirect=True)
+async def test_a_stream_ends_while_its_eof_is_logged(finalizing):
+    asyncio.get_running_loop().set_debug(True)
+    async with opened(asyncio.Protocol()) as (finalizing.transport, far):
+        far.shutdown(socket.SHUT_WR)
+        await iterations(10)
+    assert finalizing.found == 1
+
+
+@pytest.mark.skipif(
+    sys.version_info < (3, 12), reason="only C has buffers before 3.12"
+)
+async def test_a_stream_ends_when_its_buffer_is_released_at_eof():
+    class Buffer:
+        released = 0
+
+        def __len__(self) -> int:
+            return 100
+
+        def __buffer__(self, flags: int) -> memoryview:
+            return memoryview(bytearray(100))
+
+        def __release_buffer__(self, view: memoryview) -> None:
+            self.released += 1
+            finalize(transport)
+
+    class Buffered(asyncio.BufferedProtocol):
+        def get_buffer(self, sizehint: int) -> Any:
+            return buffer
+
+    buffer = Buffer()
+    async with opened(Buffered()) as (transport, far):
+        far.shutdown(socket.SHUT_WR)
+        await iterations(10)
+    assert buffer.released == 1
+
+
+async def test_a_stream_ends_when_sendfile_is_told_that_there_is_room(reports):
+    class Waiter:
+        told = 0
+
+        def done(self) -> bool:
+            return False
+
+        def set_result(self, result: object) -> None:
+            self.told += 1
+            finalize(transport)
+            raise ValueError
+
+        def set_exception(self, exc: BaseException) -> None:
+            pass
+
+    loop = asyncio.get_running_loop()
+    waiter = Waiter()
+    async with opened(asyncio.Protocol()) as (transport, far):
+        transport.write(bytes(4 * MIB))
+        transport._empty_waiter = waiter
+        while not waiter.told:
+            await loop.sock_recv(far, MIB)
+    assert waiter.told == 1
+    assert [type(report["exception"]) for report in reports] == [ValueError]
+
+
+@pytest.mark.parametrize("finalizing", ["resumes reading"], indirect=True)
+async def test_datagrams_end_while_resuming_is_logged(finalizing, loop_kind):
+    must_pause(loop_kind)
+    asyncio.get_running_loop().set_debug(True)
+    pause = Datagrams(datagram=lambda p, *_: p.transport.pause_reading())
+    async with endpoint(pause) as p:
+        with plain() as peer:
+            for _ in range(4):
+                peer.sendto(b"x", p.transport.get_extra_info("sockname"))
+        await p.wait("datagram")
+        finalizing.transport = p.transport
+        p.transport.resume_reading()
+        assert finalizing.found == 1
+        await iterations()
+        assert p.names.count("datagram") == 1
+        p.transport.abort()  # as in opened()
+        await iterations()
+        p.events.append(("lost",))  # not to wait for it: it never comes
