@@ -52,8 +52,11 @@ typedef struct {
        the fd refers to another file.  May run Python.  Raises nothing.  Any
        thread. */
     bool (*has_fd)(struct FlOpenTransport *self);
-    /* The fd refers to another file now: end with EBADF, without closing. */
-    void (*invalidate_fd)(struct FlOpenTransport *self);
+    /* Another user gets the fd.  The transport ends with EBADF and does not
+       close the fd, which is another file's; a pipe that still has it waits
+       with a duplicate.  0, or a negative errno if the pipe cannot: then the
+       other user must not have the fd.  May run Python. */
+    int (*invalidate_fd)(struct FlOpenTransport *self);
     /* Send the bytes that it has corked.  Calls no protocol and preserves a
        raised exception; a failure queues connection_lost. */
     void (*flush)(struct FlOpenTransport *self);

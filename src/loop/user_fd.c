@@ -97,25 +97,28 @@ fl_fd_is_used(const FlLoop *loop, int fd)
     return is_used;
 }
 
-bool
+int
 fl_fd_invalidate(FlLoop *loop, int fd)
 {
     FlOpenTransport *transport = transport_at(loop, fd);
     if (transport == NULL) {
-        return false;
+        return 0;
     }
-    transport->kind->invalidate_fd(transport);
+    int code = transport->kind->invalidate_fd(transport);
     Py_DECREF(transport->object);
-    return true;
+    return code < 0 ? code : 1;
 }
 
 int
 fl_fd_acquire(FlLoop *loop, int fd)
 {
+    int code;
     do {
         (void)fl_user_fd_evict(loop, fd);
-    } while (fl_fd_invalidate(loop, fd));
-    return fl_loop_check_open(loop); /* that code may have closed the loop */
+        code = fl_fd_invalidate(loop, fd);
+    } while (code > 0);
+    /* That code may have closed the loop. */
+    return code < 0 ? fl_raise_errno(code) : fl_loop_check_open(loop);
 }
 
 PyObject *
@@ -375,8 +378,9 @@ fl_user_fd_put(FlUserFd *user_fd, int event, PyObject *call, FlFdRefs *dropped)
 }
 
 /* Invalidate a transport that has the fd in the table but whose socket was
-   closed without its knowledge.  0, or -1 with RuntimeError: the transport
-   still uses the fd, or another thread asks (invariant 5). */
+   closed without its knowledge, or that is a pipe.  0, or -1 with RuntimeError:
+   the transport still uses the fd, or another thread asks (invariant 5); or
+   with OSError as fl_fd_acquire. */
 static int
 evict_transport(FlLoop *loop, int fd)
 {
@@ -391,11 +395,9 @@ evict_transport(FlLoop *loop, int fd)
                      "File descriptor %d is used by transport %R", fd,
                      transport->object);
     }
-    else {
-        transport->kind->invalidate_fd(transport);
-    }
+    int code = used ? 0 : transport->kind->invalidate_fd(transport);
     Py_DECREF(transport->object);
-    return used ? -1 : 0;
+    return used ? -1 : code < 0 ? fl_raise_errno(code) : 0;
 }
 
 FlUserFd *

@@ -89,14 +89,16 @@ FlUserFd *fl_user_fd_lock(FlLoop *loop, int fd);
 
 /* Make an fd free for a new transport.  This invalidates it for its previous
    user, be it a callback or a transport: the system has reused the fd, so that
-   user's file is closed.  Runs application code.  0, or -1 with RuntimeError
-   (loop closed). */
+   user's file is closed.  A pipe that still has the fd waits with a duplicate.
+   Runs application code.  0, or -1 with RuntimeError (loop closed) or OSError
+   (no fd is left for the duplicate). */
 int fl_fd_acquire(FlLoop *loop, int fd);
 
 /* Invalidate the fd for the transport that has it: the system has reused it,
-   so the transport's file is closed.  False if no transport has it.  Runs
-   application code.  Loop's thread only. */
-bool fl_fd_invalidate(FlLoop *loop, int fd);
+   so the transport's file is closed.  1, 0 if no transport has it, or a
+   negative errno: see FlOpenTransportKind.  Runs application code.  Loop's
+   thread only. */
+int fl_fd_invalidate(FlLoop *loop, int fd);
 
 /* Whether the fd has a callback, or a transport that admits no other user.
    May run Python. */

@@ -58,8 +58,9 @@ close_descriptor(FlStream *self)
     /* Both fields first: close() may run Python that uses the stream. */
     int fd = self->fd;
     PyObject *sock;
+    /* See fl_stream_has_fd and make_sockname. */
+    Py_BEGIN_CRITICAL_SECTION(self);
     self->fd = -1;
-    Py_BEGIN_CRITICAL_SECTION(self); /* see fl_stream_has_fd */
     sock = self->sock;
     self->sock = NULL;
     Py_END_CRITICAL_SECTION();
@@ -75,7 +76,7 @@ close_descriptor(FlStream *self)
 }
 
 void
-fl_stream_unregister(FlStream *self)
+fl_stream_unregister(FlStream *self, bool closes_duplicate)
 {
     FlRegistration *reg = self->reg;
     Py_BEGIN_CRITICAL_SECTION(self); /* see fl_stream_wanted */
@@ -88,8 +89,8 @@ fl_stream_unregister(FlStream *self)
     int fd = reg->fd;
     /* A duplicate would keep the registration alive after close(). */
     fl_registration_close(reg, self->exposed ? FL_FD_SHARED : FL_FD_CLOSES);
-    if (fd != self->fd) {
-        (void)close(fd); /* a duplicate: see stream_fd.c */
+    if (closes_duplicate && fd != self->fd) {
+        (void)close(fd);
     }
 }
 
@@ -124,7 +125,7 @@ fl_stream_finish(FlStream *self)
     Py_BEGIN_CRITICAL_SECTION(self); /* another thread may be writing */
     fl_stream_set_phase(self, FL_STREAM_CLOSED);
     Py_END_CRITICAL_SECTION();
-    fl_stream_unregister(self);
+    fl_stream_unregister(self, true);
     /* The close sends an EOF, perhaps to a stream of this same loop: corked
        bytes of other streams go first, and the next iteration polls. */
     fl_loop_before_io(self->loop);
@@ -150,7 +151,7 @@ void
 fl_stream_undo_open(FlStream *self)
 {
     PyObject *exc = PyErr_GetRaisedException();
-    fl_stream_unregister(self);
+    fl_stream_unregister(self, true);
     if (detach_server(self) < 0) { /* nothing if _attach has failed */
         PyErr_WriteUnraisable((PyObject *)self);
     }

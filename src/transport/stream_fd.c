@@ -95,8 +95,9 @@ open_registration(FlStream *self, int fd)
     return code;
 }
 
-/* Register a duplicate of a pipe's fd, which fl_stream_unregister closes.  0
-   or a negative errno. */
+/* Register a duplicate of a pipe's fd, which fl_stream_unregister closes, in
+   place of the pipe's registration, if it has one.  0 or a negative errno; the
+   pipe keeps its registration where no fd is left. */
 static int
 register_duplicate(FlStream *self, int fd)
 {
@@ -104,6 +105,7 @@ register_duplicate(FlStream *self, int fd)
     if (duplicate < 0) {
         return -errno;
     }
+    fl_stream_unregister(self, false);
     int code = open_registration(self, duplicate);
     if (code < 0) {
         (void)close(duplicate);
@@ -144,25 +146,32 @@ release_fd(FlStream *self)
     return -EBADF;
 }
 
-void
+int
 fl_stream_invalidate_fd(FlOpenTransport *owned)
 {
     FlStream *self = FL_LIST_ENTRY(&owned->link, FlStream, owned.link);
     Py_INCREF(self); /* detach() and its like may drop other references */
     int code = release_fd(self);
-    /* That may have ended the stream or closed the loop.  Both close the
-       registration, and nothing is left to do. */
-    if (self->reg != NULL) {
-        fl_stream_unregister(self);
-        if (code == 0) {
-            /* Leave a pipe's fd to its other user: wait with a duplicate. */
-            code = register_duplicate(self, self->fd);
-            code = code < 0 ? code : fl_stream_update_registration(self);
-        }
-        if (code < 0) {
-            self->fd = -1; /* so fl_stream_finish closes nothing either */
-            fl_stream_fail(self, code);
-        }
+    bool refused = false;
+    if (self->reg == NULL) {
+        code = 0; /* that has ended the stream or closed the loop */
+    }
+    else if (code == 0) {
+        /* Leave a pipe's fd to its other user: wait with a duplicate. */
+        code = register_duplicate(self, self->fd);
+        refused = code < 0 && self->reg != NULL;
+        Py_BEGIN_CRITICAL_SECTION(self); /* another thread may be writing */
+        code = code < 0 ? code : fl_stream_update_registration(self);
+        Py_END_CRITICAL_SECTION();
+    }
+    else {
+        fl_stream_unregister(self, false);
+    }
+    if (code < 0 && !refused) {
+        self->fd = -1; /* it is another file's */
+        fl_stream_fail(self, code);
+        code = 0;
     }
     Py_DECREF(self);
+    return code;
 }

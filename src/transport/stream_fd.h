@@ -34,6 +34,6 @@ int fl_stream_take_fd(FlStream *self, int fd);
 
 /* The loop's calls: FlOpenTransportKind states their contracts. */
 bool fl_stream_has_fd(FlOpenTransport *owned);
-void fl_stream_invalidate_fd(FlOpenTransport *owned);
+int fl_stream_invalidate_fd(FlOpenTransport *owned);
 
 #endif

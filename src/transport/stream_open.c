@@ -150,7 +150,7 @@ static void
 abandon(FlOpenTransport *owned)
 {
     FlStream *self = FL_LIST_ENTRY(&owned->link, FlStream, owned.link);
-    fl_stream_unregister(self);
+    fl_stream_unregister(self, true);
     Py_DECREF(self);
 }
 
