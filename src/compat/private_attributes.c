@@ -110,7 +110,10 @@ waiter_set(FlStream *self, PyObject *value, void *Py_UNUSED(closure))
     fl_stream_flush(self); /* corked bytes leave before the file's */
     Py_XSETREF(self->empty_waiter, waits ? Py_NewRef(value) : NULL);
     self->awaits_room = waits;
-    int code = fl_stream_update_registration(self);
+    int code;
+    Py_BEGIN_CRITICAL_SECTION(self); /* another thread may be writing */
+    code = fl_stream_update_registration(self);
+    Py_END_CRITICAL_SECTION();
     return code < 0 ? fl_raise_errno(code) : 0;
 }
 

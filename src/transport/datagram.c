@@ -4,16 +4,20 @@
 #include "core/report.h"
 #include "py/call.h"
 #include "py/errors.h"
+#include "py/field.h"
 #include "py/state.h"
 
 int
 fl_datagram_call_error_received(FlDatagram *self, PyObject *exc)
 {
-    /* NULL: Python code in the failed call ended the transport. */
-    return self->stream.protocol == NULL
-               ? 0
-               : fl_call_method(self->stream.protocol,
-                                self->stream.state->names.error_received, exc);
+    PyObject *protocol = fl_field_get(self, &self->stream.protocol);
+    if (protocol == NULL) {
+        return 0; /* Python code in the failed call ended the transport */
+    }
+    int code = fl_call_method(protocol,
+                              self->stream.state->names.error_received, exc);
+    Py_DECREF(protocol);
+    return code;
 }
 
 int

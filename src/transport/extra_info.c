@@ -143,12 +143,20 @@ make_sockname(FlStream *self)
 {
     struct sockaddr_storage name;
     socklen_t size = sizeof(name);
-    if (self->sockname != NULL) { /* the descriptor is closed */
-        return fl_sockaddr_object(fl_name_address(self->sockname),
-                                  (socklen_t)self->sockname->size);
+    const FlName *saved;
+    int code = -1;
+    /* The loop's thread saves the name first, and then closes the fd. */
+    Py_BEGIN_CRITICAL_SECTION(self);
+    saved = self->sockname;
+    if (saved == NULL && self->fd >= 0) {
+        code = getsockname(self->fd, (struct sockaddr *)&name, &size);
     }
-    if (self->fd < 0
-        || getsockname(self->fd, (struct sockaddr *)&name, &size) < 0) {
+    Py_END_CRITICAL_SECTION();
+    if (saved != NULL) {
+        return fl_sockaddr_object(fl_name_address(saved),
+                                  (socklen_t)saved->size);
+    }
+    if (code < 0) {
         Py_RETURN_NONE;
     }
     if (!fl_sockaddr_is_known(&name)) {
@@ -276,7 +284,9 @@ fl_stream_save_sockname(FlStream *self)
         PyErr_WriteUnraisable((PyObject *)self);
         return;
     }
+    Py_BEGIN_CRITICAL_SECTION(self); /* see make_sockname */
     self->sockname = copy;
+    Py_END_CRITICAL_SECTION();
 }
 
 int

@@ -26,13 +26,7 @@ fl_flow_call(FlTransport *self, PyObject *protocol, PyObject *reported,
     int code = fl_call_method(
         protocol, pause ? names->pause_writing : names->resume_writing, NULL);
     Py_DECREF(protocol);
-    bool reports = code < 0 && !fl_error_leaves_loop();
-    if (reports && self->loop == NULL) {
-        /* The method ended the stream, for want of memory at once. */
-        PyErr_WriteUnraisable((PyObject *)self);
-        code = 0;
-    }
-    else if (reports) {
+    if (code < 0 && !fl_error_leaves_loop()) {
         PyObject *exc = PyErr_GetRaisedException();
         code = fl_transport_report(self, reported, exc,
                                    pause ? "protocol.pause_writing() failed"

@@ -201,7 +201,12 @@ fl_transport_report(FlTransport *self, PyObject *protocol, PyObject *exc,
     FlNames *names = &self->state->names;
     /* Owned: the handler may run the loop, which then lets the transport
        go. */
-    FlLoop *loop = (FlLoop *)Py_NewRef((PyObject *)self->loop);
+    FlLoop *loop = (FlLoop *)fl_field_get(self, (PyObject **)&self->loop);
+    if (loop == NULL) { /* the failed call or another thread has ended it */
+        PyErr_SetRaisedException(Py_NewRef(exc));
+        PyErr_WriteUnraisable((PyObject *)self);
+        return 0;
+    }
     /* N: owned before the dict is made, which may run a finalizer that sets
        another protocol. */
     PyObject *owned =

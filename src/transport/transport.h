@@ -93,8 +93,9 @@ PyObject *fl_transport_queue_to_loop(FlLoop *loop, PyObject *self,
 int fl_transport_check_data(PyObject *data, const char *format);
 
 /* Report an exception to the loop's call_exception_handler with the keys that
-   asyncio uses for a transport.  protocol is borrowed; NULL: the transport's.
-   0, or -1 with one that leaves the loop. */
+   asyncio uses for a transport; unraisable if the transport has ended.
+   protocol is borrowed; NULL: the transport's.  0, or -1 with one that leaves
+   the loop. */
 int fl_transport_report(FlTransport *self, PyObject *protocol, PyObject *exc,
                         const char *message);
 

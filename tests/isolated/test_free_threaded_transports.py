@@ -211,3 +211,158 @@ async def main():
 
 run(main)
 """)
+
+
+FULL = """
+from contextlib import suppress
+
+def full_pair():
+    '''Non-blocking sockets, the first of which takes no more, and how much
+    it took.'''
+    near, far = socket.socketpair()
+    near.setblocking(False)
+    far.setblocking(False)
+    near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    filled = 0
+    with suppress(BlockingIOError):
+        while True:
+            filled += near.send(bytes(4096))
+    return near, far, filled
+
+async def received(far, size):
+    '''How much comes, at most this much.'''
+    got = 0
+    while got < size:
+        data = await asyncio.wait_for(
+            asyncio.get_running_loop().sock_recv(far, 1 << 16), 20)
+        if not data:
+            break
+        got += len(data)
+    return got
+
+@contextlib.contextmanager
+def worker(work):
+    '''Call work(transport, number) in a thread for each one that is put.'''
+    jobs, done = [], []
+    stops = threading.Event()
+    def run():
+        while not stops.is_set():
+            if jobs:
+                job = jobs.pop()
+                work(*job)
+                done.append(job)
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield jobs, done
+    finally:
+        stops.set()
+        thread.join()
+"""
+
+
+def test_a_write_while_reading_begins_is_sent(fast_script):
+    fast_script(
+        FULL
+        + """
+def write(transport, number):
+    for _ in range(number * 3 % 60):
+        pass
+    transport.write(b"late!")
+
+async def main():
+    loop = asyncio.get_running_loop()
+    with worker(write) as (jobs, done):
+        for number in for_a_second():
+            near, far, filled = full_pair()
+            loop._private_socks.add(near)  # as of a host and a port
+            class Made(asyncio.Protocol):
+                def connection_made(self, transport):
+                    jobs.append((transport, number))
+                    for _ in range(number * 7 % 200):
+                        pass
+            transport, _ = await loop.create_connection(Made, sock=near)
+            while not done:
+                await asyncio.sleep(0)
+            done.clear()
+            assert await received(far, filled + 5) == filled + 5
+            transport.abort()
+            far.close()
+            await asyncio.sleep(0)
+
+run(main)
+"""
+    )
+
+
+def test_bytes_written_at_the_end_of_a_drain_are_sent_before_eof(fast_script):
+    fast_script(
+        FULL
+        + """
+DATA = bytes(1 << 20)
+
+def write(transport, number):
+    while transport.get_write_buffer_size():
+        pass
+    for _ in range(number % 12):
+        pass
+    transport.write(DATA)
+    transport.write_eof()
+
+async def main():
+    loop = asyncio.get_running_loop()
+    with worker(write) as (jobs, done):
+        for number in for_a_second():
+            near, far, filled = full_pair()
+            loop._private_socks.add(near)
+            transport, _ = await loop.create_connection(Protocol, sock=near)
+            transport.write(b"first")
+            jobs.append((transport, number))
+            size = filled + 5 + len(DATA)
+            assert await received(far, size) == size
+            while not done:
+                await asyncio.sleep(0)
+            done.clear()
+            transport.abort()
+            far.close()
+            await asyncio.sleep(0)
+
+run(main)
+"""
+    )
+
+
+def test_the_sockname_is_known_while_the_connection_ends(fast_script):
+    fast_script(
+        FULL
+        + """
+names = []
+
+def get(transport, number):
+    for _ in range(number % 120):
+        pass
+    names.append(transport.get_extra_info("sockname"))
+
+async def main():
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(Protocol, "127.0.0.1", 0)
+    address = server.sockets[0].getsockname()
+    with worker(get) as (jobs, done):
+        for number in for_a_second():
+            class Lost(Protocol):
+                def connection_lost(self, exc):
+                    jobs.append((transport, number))
+                    for _ in range(20):
+                        pass
+            transport, _ = await loop.create_connection(Lost, *address)
+            transport.abort()
+            while not done:
+                await asyncio.sleep(0)
+            done.clear()
+            assert names.pop()[0] == "127.0.0.1"
+    server.close()
+    await asyncio.sleep(0.01)
+
+run(main)
+"""
+    )
