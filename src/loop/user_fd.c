@@ -321,20 +321,26 @@ parse_registered_fd(FlLoop *loop, PyObject *object)
 }
 
 /* Raise RuntimeError if a transport uses the fd.  One whose socket was closed
-   without its knowledge no longer uses it.  0 or -1. */
+   without its knowledge no longer uses it; a closing one does until it ends,
+   unless it `may_close`.  0 or -1. */
 static int
-check_no_transport(FlLoop *loop, PyObject *object, int fd)
+check_no_transport(FlLoop *loop, PyObject *object, int fd, bool may_close)
 {
     FlOpenTransport *transport = transport_at(loop, fd);
     if (transport != NULL) {
-        bool has_fd = transport->kind->has_fd(transport);
-        if (has_fd) {
+        int uses = transport->kind->has_fd(transport);
+        if (uses && may_close) {
+            uses = fl_call_truth(transport->object,
+                                 loop->state->names.is_closing);
+            uses = uses < 0 ? -1 : !uses;
+        }
+        if (uses > 0) {
             PyErr_Format(PyExc_RuntimeError,
                          "File descriptor %R is used by transport %R", object,
                          transport->object);
         }
         Py_DECREF(transport->object);
-        if (has_fd) {
+        if (uses != 0) {
             return -1;
         }
     }
@@ -351,7 +357,7 @@ int
 fl_fd_check(FlLoop *loop, PyObject *object)
 {
     int fd = fl_fd_of(loop, object);
-    return fd < 0 ? -1 : check_no_transport(loop, object, fd);
+    return fd < 0 ? -1 : check_no_transport(loop, object, fd, false);
 }
 
 int
@@ -487,7 +493,8 @@ add(FlLoop *loop, const char *function, int event, PyObject *const *args,
         return NULL;
     }
     int fd = fl_fd_of(loop, call.args[0]);
-    if (fd < 0 || (checked && check_no_transport(loop, call.args[0], fd) < 0))
+    if (fd < 0
+        || (checked && check_no_transport(loop, call.args[0], fd, false) < 0))
     {
         return NULL;
     }
@@ -534,7 +541,9 @@ remove_event(FlLoop *loop, int event, PyObject *object, bool checked)
         Py_RETURN_FALSE;
     }
     int fd = parse_registered_fd(loop, object);
-    if (fd < 0 || (checked && check_no_transport(loop, object, fd) < 0)) {
+    /* As in asyncio: clean-up code removes its callbacks after close(). */
+    if (fd < 0
+        || (checked && check_no_transport(loop, object, fd, true) < 0)) {
         return NULL;
     }
     return PyBool_FromLong(fl_fd_remove(loop, fd, event, NULL));

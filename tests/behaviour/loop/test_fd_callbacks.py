@@ -506,6 +506,21 @@ async def test_watching_a_transports_socket_is_refused(loop, pair):
     await protocol.wait_lost()
 
 
+async def test_the_socket_of_a_closing_transport_is_watched_no_more(
+    loop, loop_kind, pair
+):
+    """As in a program's clean-up after close()."""
+    protocol = Recorder()
+    await loop.create_connection(lambda: protocol, sock=pair[0])
+    protocol.transport.close()
+    assert loop.remove_reader(pair[0]) is False
+    assert loop.remove_writer(pair[0].fileno()) is False
+    if loop_kind == "fastloop":
+        with pytest.raises(RuntimeError, match="is used by transport"):
+            loop.add_reader(pair[0], nothing)
+    await protocol.wait_lost()
+
+
 @pytest.mark.parametrize("name", ["_add_reader", "_add_writer"])
 async def test_watching_a_transports_socket_by_a_private_name(
     loop, loop_kind, pair, name
