@@ -20,6 +20,7 @@
 #include "base/list.h"
 #include "core/loop.h"
 #include "core/registration.h"
+#include "core/thread_queue.h"
 #include "loop/user_fd.h"
 #include "py/compat.h"
 #include "py/errors.h"
@@ -33,6 +34,40 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+/* An FlReadyOp: end the run with an exception that fileno() raised. */
+static int
+raise_later(FlLoop *Py_UNUSED(loop), PyObject *Py_UNUSED(subject),
+            PyObject *argument)
+{
+    PyErr_SetRaisedException(Py_NewRef(argument));
+    return -1;
+}
+
+/* sock.fileno(), or NULL with an exception.  One that leaves the loop, as that
+   of a signal handler that runs in it, says nothing about the fd: it is queued
+   to the loop, and fileno() is called again. */
+static PyObject *
+call_fileno(FlStream *self, PyObject *sock)
+{
+    PyObject *name = self->state->names.fileno;
+    PyObject *result = PyObject_CallMethodNoArgs(sock, name);
+    if (FL_LIKELY(result != NULL) || !fl_error_leaves_loop()) {
+        return result;
+    }
+    PyObject *exc = PyErr_GetRaisedException();
+    FlLoop *loop = (FlLoop *)fl_field_get(self, (PyObject **)&self->loop);
+    if (loop != NULL
+        && fl_thread_queue_push_op_anythread(loop, raise_later,
+                                             (PyObject *)self, exc, NULL)
+               < 0)
+    {
+        PyErr_WriteUnraisable((PyObject *)self);
+    }
+    Py_XDECREF(loop);
+    Py_DECREF(exc);
+    return PyObject_CallMethodNoArgs(sock, name);
+}
+
 /* Whether this socket object, or NULL, has the stream's fd; steals it. */
 static int
 query_socket(FlStream *self, PyObject *sock)
@@ -40,8 +75,7 @@ query_socket(FlStream *self, PyObject *sock)
     if (sock == NULL) { /* no object could have closed it */
         return self->fd >= 0 ? 0 : -EBADF;
     }
-    PyObject *result =
-        PyObject_CallMethodNoArgs(sock, self->state->names.fileno);
+    PyObject *result = call_fileno(self, sock);
     Py_DECREF(sock);
     long fd = result == NULL ? -1 : PyLong_AsLong(result);
     Py_XDECREF(result);

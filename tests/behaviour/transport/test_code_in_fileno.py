@@ -133,3 +133,33 @@ async def test_a_write_raises_after_fileno_wrote_eof(name, loop_kind):
             assert raised == f"Cannot call {name}() after write_eof()"
         assert await peer.recv_all() == (b"" if raised else b"ab")
         assert not protocol.lost
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+def test_an_interrupt_in_fileno_ends_the_run_and_not_the_connection(
+    loop, loop_kind, kind
+):
+    """As of a signal handler that runs there."""
+
+    async def write_and_wait() -> None:
+        async with connection() as (sock, protocol, peer):
+            asked = sock.ask(interrupt)
+            protocol.transport.write(b"x")
+            assert await peer.recv() == b"x"
+            if loop_kind == "fastloop":
+                assert interrupted
+            await asyncio.sleep(0)
+            assert not asked
+            assert not protocol.lost
+
+    def interrupt() -> None:
+        interrupted.append(kind(3))
+        raise interrupted[0]
+
+    interrupted: list[BaseException] = []
+    task = loop.create_task(write_and_wait())
+    if loop_kind == "fastloop":
+        with pytest.raises(kind) as caught:
+            loop.run_until_complete(task)
+        assert caught.value is interrupted[0]
+    loop.run_until_complete(task)
