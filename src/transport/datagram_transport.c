@@ -14,7 +14,6 @@
 
 #include "core/fd_set.h"
 #include "core/loop.h"
-#include "core/registration.h"
 #include "py/args.h"
 #include "py/call.h"
 #include "py/compat.h"

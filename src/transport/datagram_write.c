@@ -37,7 +37,6 @@
 #include "transport/write_queue.h"
 
 #include <errno.h>
-#include <string.h>
 
 #define WRITE_FAILED "Fatal write error on datagram transport"
 

@@ -70,16 +70,17 @@ pipe_repr(FlStream *self)
 {
     bool reads = self->kind == FL_READ_PIPE;
     int wanted = fl_stream_wanted(self);
-    const char *state = fl_stream_is_closing(self) ? " closing" : "";
-    const char *polling = wanted < 0 ? "open"
+    bool closed = self->phase == FL_STREAM_CLOSED;
+    const char *state = closed                       ? " closed"
+                        : fl_stream_is_closing(self) ? " closing"
+                                                     : "";
+    const char *polling = closed       ? "closed"
+                          : wanted < 0 ? "open"
                           : wanted & (reads ? FL_READABLE : FL_WRITABLE)
                               ? "polling"
                               : "idle";
     PyObject *details;
-    if (self->phase == FL_STREAM_CLOSED) {
-        details = PyUnicode_FromFormat(" closed fd=%d closed", self->last_fd);
-    }
-    else if (reads) {
+    if (reads || closed) {
         details =
             PyUnicode_FromFormat("%s fd=%d %s", state, self->last_fd, polling);
     }

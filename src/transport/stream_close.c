@@ -256,28 +256,7 @@ fl_stream_call_connection_lost(FlStream *self)
     return run_connection_lost(self->loop, (PyObject *)self, Py_None);
 }
 
-/* --- close and abort ----------------------------------------------------- */
-
-void
-fl_stream_close(FlStream *self)
-{
-    Py_BEGIN_CRITICAL_SECTION(self);
-    if (!fl_stream_is_closing(self)) {
-        /* asyncio would have sent the corked bytes by now, and would close at
-           once if the kernel had taken them all. */
-        fl_stream_flush(self);
-        if (fl_write_queue_is_empty(&self->write_queue)) {
-            /* Does nothing if the flush has failed, which queued it. */
-            queue_connection_lost(self, NULL);
-        }
-        else {
-            fl_stream_set_phase(self, FL_STREAM_CLOSING);
-            /* Stop reading.  fl_stream_write_ready ends the stream. */
-            (void)fl_stream_update_registration(self);
-        }
-    }
-    Py_END_CRITICAL_SECTION();
-}
+/* --- abort ---------------------------------------------------------------- */
 
 void
 fl_stream_force_close(FlStream *self, PyObject *exc)

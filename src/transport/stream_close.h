@@ -3,8 +3,8 @@
 
    Owner: the caller owns a reference to the stream, because the loop's may be
    dropped.
-   Threads: the loop's, or any that holds the GIL; fl_stream_finish also in a
-   finalizer (stream_gc.c).
+   Threads: fl_stream_force_close any.  The rest the loop's, or with a GIL any;
+   fl_stream_finish also in a finalizer (stream_gc.c).
    Errors: nothing fails, unless a comment says otherwise. */
 #ifndef FL_TRANSPORT_STREAM_CLOSE_H
 #define FL_TRANSPORT_STREAM_CLOSE_H
@@ -37,9 +37,6 @@ void fl_stream_undo_open(FlStream *self);
    releases everything else, the loop's reference last.  0, or -1 with the
    first exception. */
 int fl_stream_finish(FlStream *self);
-
-/* asyncio's close().  The write queue is sent first. */
-void fl_stream_close(FlStream *self);
 
 /* asyncio's abort(), or its _force_close(exc): drop the queue and queue
    connection_lost.  exc is borrowed, or NULL. */

@@ -3,8 +3,9 @@
    An OSError goes to connection_lost alone.  Any other exception is first
    reported to the loop's exception handler.
 
-   Loop's thread, or any that holds the GIL.  Functions return 0, or -1 with an
-   exception that ends the run (KeyboardInterrupt, SystemExit). */
+   Threads: any, since any may write.
+   Errors: functions return 0, or -1 with an exception that ends the run
+   (KeyboardInterrupt, SystemExit). */
 #ifndef FL_TRANSPORT_STREAM_ERROR_H
 #define FL_TRANSPORT_STREAM_ERROR_H
 

@@ -15,7 +15,6 @@
 
 #include "core/fd_set.h"
 #include "core/loop.h"
-#include "py/call.h"
 #include "py/errors.h"
 #include "py/field.h"
 #include "transport/datagram_read.h"
@@ -39,17 +38,32 @@ check_loop_open(FlTransport *self)
     return self->loop == NULL ? 0 : fl_loop_check_open(self->loop);
 }
 
+/* The write queue is sent first. */
 static int
-stream_close(FlTransport *self)
+stream_close(FlTransport *transport)
 {
+    FlStream *self = STREAM(transport);
     /* First: a second close() is silent even if the loop is closed by now. */
-    if (fl_stream_is_closing(STREAM(self))) {
+    if (fl_stream_is_closing(self)) {
         return 0;
     }
-    if (check_loop_open(self) < 0) {
+    if (check_loop_open(transport) < 0) {
         return -1;
     }
-    fl_stream_close(STREAM(self));
+    Py_BEGIN_CRITICAL_SECTION(self);
+    /* asyncio would have sent the corked bytes by now, and would close at once
+       if the kernel had taken them all. */
+    fl_stream_flush(self);
+    if (fl_write_queue_is_empty(&self->write_queue)) {
+        /* Does nothing if the flush or another thread's write has failed. */
+        fl_stream_force_close(self, NULL);
+    }
+    else if (!fl_stream_is_closing(self)) {
+        fl_stream_set_phase(self, FL_STREAM_CLOSING);
+        /* Stop reading.  fl_stream_write_ready ends the stream. */
+        (void)fl_stream_update_registration(self);
+    }
+    Py_END_CRITICAL_SECTION();
     return 0;
 }
 

@@ -47,10 +47,8 @@
 #include "transport/stream_write.h"
 
 #include "base/list.h"
-#include "core/fd_set.h"
 #include "core/loop.h"
 #include "core/metrics.h"
-#include "core/registration.h"
 #include "py/call.h"
 #include "py/compat.h"
 #include "py/errors.h"

@@ -12,7 +12,6 @@
 
 #include "core/report.h"
 #include "py/call.h"
-#include "py/errors.h"
 #include "py/field.h"
 
 /* --- threads ------------------------------------------------------------- */
