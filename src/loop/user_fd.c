@@ -384,9 +384,9 @@ fl_user_fd_put(FlUserFd *user_fd, int event, PyObject *call, FlFdRefs *dropped)
 }
 
 /* Invalidate a transport that has the fd in the table but whose socket was
-   closed without its knowledge, or that is a pipe.  0, or -1 with RuntimeError:
-   the transport still uses the fd, or another thread asks (invariant 5); or
-   with OSError as fl_fd_acquire. */
+   closed without its knowledge, or that is a pipe's.  0, or -1 with
+   RuntimeError: the transport still uses the fd, or another thread asks
+   (invariant 5); or with OSError as fl_fd_acquire. */
 static int
 evict_transport(FlLoop *loop, int fd)
 {
@@ -542,8 +542,8 @@ remove_event(FlLoop *loop, int event, PyObject *object, bool checked)
     }
     int fd = parse_registered_fd(loop, object);
     /* As in asyncio: clean-up code removes its callbacks after close(). */
-    if (fd < 0
-        || (checked && check_no_transport(loop, object, fd, true) < 0)) {
+    if (fd < 0 || (checked && check_no_transport(loop, object, fd, true) < 0))
+    {
         return NULL;
     }
     return PyBool_FromLong(fl_fd_remove(loop, fd, event, NULL));

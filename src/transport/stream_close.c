@@ -256,7 +256,7 @@ fl_stream_call_connection_lost(FlStream *self)
     return run_connection_lost(self->loop, (PyObject *)self, Py_None);
 }
 
-/* --- abort ---------------------------------------------------------------- */
+/* --- abort --------------------------------------------------------------- */
 
 void
 fl_stream_force_close(FlStream *self, PyObject *exc)
