@@ -201,7 +201,7 @@ call_connection_made(FlTls *self)
     /* Before the call: if it raises or closes, connection_lost must follow. */
     self->app_state = FL_TLS_APP_MADE;
     PyObject *transport = Py_NewRef((PyObject *)self->transport);
-    PyObject *protocol = Py_NewRef(self->protocol);
+    PyObject *protocol = fl_field_get(self, &self->protocol);
     /* connection_made itself is called by its method even if the protocol is
        native; `before_connection_made` only prepares for it. */
     if (self->native != NULL && self->native->before_connection_made != NULL) {

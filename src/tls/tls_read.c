@@ -18,6 +18,7 @@
 #include "py/call.h"
 #include "py/compat.h"
 #include "py/errors.h"
+#include "py/field.h"
 #include "py/state.h"
 #include "tls/engine.h"
 #include "tls/connection.h"
@@ -99,7 +100,7 @@ fl_tls_call_eof_received(FlTls *self)
         return 0;
     }
     self->app_state = FL_TLS_APP_EOF; /* before the call: only once */
-    PyObject *protocol = Py_NewRef(self->protocol);
+    PyObject *protocol = fl_field_get(self, &self->protocol);
     int keep_open =
         fl_protocol_eof_received(self->state, protocol, self->native);
     Py_DECREF(protocol);
@@ -145,7 +146,7 @@ deliver(FlTls *self, const char *data, PyObject *bytes,
     int code = 0;
     /* The engine may have run Python that ended the connection. */
     if (decrypted->got_bytes > 0 && self->protocol != NULL) {
-        PyObject *protocol = Py_NewRef(self->protocol);
+        PyObject *protocol = fl_field_get(self, &self->protocol);
         size_t size = decrypted->got_bytes;
         code = self->native != NULL
                    ? self->native->data_received(self->state, protocol, data,
@@ -269,7 +270,7 @@ read_all(FlTls *self)
             continue;
         }
         /* Owned: get_buffer() may set another protocol. */
-        PyObject *protocol = Py_NewRef(self->protocol);
+        PyObject *protocol = fl_field_get(self, &self->protocol);
         code = read_buffered(self, protocol);
         Py_DECREF(protocol);
         /* A full buffer was delivered and there may be more.  As in asyncio

@@ -89,6 +89,39 @@ run(main)
     )
 
 
+@pytest.mark.parametrize("kind", ["Receiver", "BufferedReceiver"])
+def test_the_protocol_is_set_while_tls_data_is_delivered(fast_script, kind):
+    """The connection may end: the kind of the protocol is set before it."""
+    fast_script(
+        f"kind = {kind!r}"
+        """
+class Receiver(Protocol):
+    def data_received(self, data):
+        self.items = [1] * 20
+
+class BufferedReceiver(asyncio.BufferedProtocol):
+    def get_buffer(self, sizehint):
+        self.buffer = bytearray(4096)
+        return self.buffer
+    def buffer_updated(self, nbytes):
+        pass
+
+async def main():
+    asyncio.get_running_loop().set_exception_handler(lambda *args: None)
+    (near, far), make = await tls_pair(), globals()[kind]
+    with repeated(1, lambda: near.set_protocol(make())):
+        for _ in for_a_second():
+            far.write(b"x" * 100)
+            await asyncio.sleep(0)
+    near.abort()
+    far.abort()
+    await asyncio.sleep(0.01)
+
+run(main)
+"""
+    )
+
+
 def test_connections_end_while_others_write(fast_script):
     """Their protocols are paused by those threads, and released."""
     fast_script("""
