@@ -291,6 +291,8 @@ adapter_clear(FlTls *self)
     self->delay_iterations = 0;
     self->native = NULL;
     fl_tls_drop_engine(self);
+    Py_CLEAR(self->engine.incoming); /* fl_tls_drop_engine leaves both */
+    Py_CLEAR(self->engine.outgoing);
     Py_CLEAR(self->raw);
     Py_CLEAR(self->protocol);
     Py_CLEAR(self->transport);

@@ -7,6 +7,7 @@
 #include "py/call.h"
 #include "py/compat.h"
 #include "py/errors.h"
+#include "py/field.h"
 #include "py/state.h"
 #include "tls/engine.h"
 #include "tls/engine_object.h"
@@ -111,9 +112,7 @@ fl_tls_drop_engine(FlTls *self)
     self->engine.type = &fl_tls_engine_object; /* its invariant 4 */
     self->engine.more = self->engine.patched = false;
     Py_CLEAR(self->engine.object);
-    Py_CLEAR(self->engine.incoming);
-    Py_CLEAR(self->engine.outgoing);
     Py_CLEAR(self->engine.owner);
     Py_CLEAR(self->context);
-    Py_CLEAR(self->extra);
+    fl_field_set(self, &self->extra, NULL);
 }

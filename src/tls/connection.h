@@ -156,7 +156,8 @@ int fl_tls_fatal(FlTls *self, const char *message);
 /* The same, but only an exception that leaves the loop stays raised. */
 int fl_tls_fatal_any(FlTls *self, const char *message);
 
-/* Drop the engine, the context and the extra info of an ended connection. */
+/* Drop the engine, except its MemoryBIOs, the context and the extra info of an
+   ended connection. */
 void fl_tls_drop_engine(FlTls *self);
 /* The same although the transport lives, if that was closed twice and no
    engine call is running: asyncio's transport drops its SSLProtocol then, and

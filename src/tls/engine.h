@@ -73,7 +73,8 @@ struct FlTlsEngine {
     const FlTlsEngineType *type;
     FlState *state;
     PyObject *object; /* the SSLObject */
-    /* The SSLObject's MemoryBIOs; NULL with engine_libssl.c. */
+    /* The SSLObject's MemoryBIOs; NULL with engine_libssl.c.  They live as
+       long as the connection: other threads may ask for their lengths. */
     PyObject *incoming;
     PyObject *outgoing;
     bool patched; /* read() or write() is not CPython's own */

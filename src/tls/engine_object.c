@@ -9,8 +9,9 @@
    3. A subclass of SSLObject may override read() and write() (`patched`).
       These are called as asyncio calls them: until they raise, whatever the
       BIO holds.  They may buffer plain bytes themselves.
-   4. A connection that has dropped its engine keeps this type without objects:
-      nothing is unread, and nothing is ready to take. */
+   4. A connection that has dropped its engine keeps this type without the
+      SSLObject: nothing is read any more.  The MemoryBIOs stay, because
+      without a GIL other threads may be asking for their lengths. */
 #include "tls/engine_object.h"
 
 #include "py/call.h"
@@ -28,7 +29,7 @@ static size_t
 bio_pending_bytes(const FlTlsEngine *engine, PyObject *bio)
 {
     if (bio == NULL) {
-        return 0; /* invariant 4 */
+        return 0; /* engine_libssl.c had none */
     }
     PyObject *size = PyObject_GetAttr(bio, engine->state->names.pending);
     size_t bytes = size == NULL ? 0 : PyLong_AsSize_t(size);
@@ -102,7 +103,8 @@ object_read(FlTlsEngine *engine, char *memory, size_t room_bytes,
     /* Invariants 1 and 3: an overridden read() is always called. */
     size_t waiting_bytes =
         engine->patched ? room_bytes : object_incoming(engine);
-    if (waiting_bytes == 0 && !engine->more) {
+    /* NULL: invariant 4.  The length may be a program's own and run Python. */
+    if (engine->object == NULL || (waiting_bytes == 0 && !engine->more)) {
         return FL_TLS_AGAIN;
     }
     engine->more = false; /* unless this read fills its room */

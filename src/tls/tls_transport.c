@@ -116,7 +116,7 @@ tls_get_extra(FlTransport *transport, PyObject *name, PyObject *fallback)
 {
     FlTls *self = TLS(transport);
     PyObject *found = NULL;
-    PyObject *extra = Py_XNewRef(self->extra);
+    PyObject *extra = fl_field_get(self, &self->extra);
     fallback = fallback == NULL ? Py_None : fallback;
     /* Owned: hashing `name` may run Python, which may free the dict. */
     int code = extra == NULL ? 0 : PyDict_GetItemRef(extra, name, &found);

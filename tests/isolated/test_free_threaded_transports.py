@@ -122,6 +122,54 @@ run(main)
     )
 
 
+@pytest.mark.parametrize(
+    "ask",
+    [
+        'get_extra_info("sslcontext")',
+        "get_write_buffer_size()",
+        "get_read_buffer_size()",
+    ],
+)
+def test_tls_connections_end_while_others_ask(fast_script, ask):
+    """The second close() drops what they may be using."""
+    fast_script(
+        f"ask = lambda transport: transport.{ask}"
+        """
+from fastloop import _tls
+
+class Raw(asyncio.Transport):
+    def write(self, data):
+        pass
+    def abort(self):
+        pass
+    def pause_reading(self):
+        pass
+
+async def main():
+    loop = asyncio.get_running_loop()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    def connect():
+        tls = _tls.open_adapter(
+            loop, Protocol(), context, None, server_hostname="localhost"
+        )
+        tls.connection_made(Raw())
+        return tls, tls._app_transport
+    tls, transport = connect()
+    with repeated(2, lambda: ask(transport)):
+        for number in for_a_second():
+            tls.connection_lost(None)
+            transport.close()
+            tls, transport = connect()
+            if number % 50 == 0:
+                await asyncio.sleep(0)
+    tls.connection_lost(None)
+    await asyncio.sleep(0.01)
+
+run(main)
+"""
+    )
+
+
 def test_connections_end_while_others_write(fast_script):
     """Their protocols are paused by those threads, and released."""
     fast_script("""
