@@ -124,6 +124,7 @@ struct FlNativeProtocol;
     X(transport)                \
     X(warn_lost)                \
     X(_force_close)             \
+    X(_control_reading)         \
     X(do_handshake)             \
     X(is_closing)               \
     X(join)                     \

@@ -229,7 +229,11 @@ get_read_size(FlTlsTransport *self, PyObject *Py_UNUSED(ignored))
 static PyObject *
 control_reading(FlTlsTransport *self, PyObject *Py_UNUSED(ignored))
 {
-    return fl_call_none(fl_tls_control_reading(self->connection));
+    PyObject *name = self->state->names._control_reading;
+    return fl_transport_on_other_thread(self->loop)
+               ? fl_transport_queue_to_loop(self->loop, (PyObject *)self, name,
+                                            NULL)
+               : fl_call_none(fl_tls_control_reading(self->connection));
 }
 
 FL_ONE_ARGUMENT(FlTlsTransport, write_one, "write", "data", write_data)

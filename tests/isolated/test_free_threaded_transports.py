@@ -128,6 +128,7 @@ run(main)
         'get_extra_info("sslcontext")',
         "get_write_buffer_size()",
         "get_read_buffer_size()",
+        "set_read_buffer_limits(100)",
     ],
 )
 def test_tls_connections_end_while_others_ask(fast_script, ask):
