@@ -533,19 +533,21 @@ end_connection(FlTls *self, PyObject *exc)
     /* The fields are set before any call, which may run a finalizer that looks
        at them. */
     PyObject *protocol = fl_field_get(self, &self->protocol);
+    PyObject *raw = fl_field_get(self, &self->raw);
     FlTlsTransport *transport = self->transport;
     self->phase = FL_TLS_LOST;
     self->app_state = FL_TLS_APP_LOST;
     self->writes_after_loss++; /* as asyncio's _conn_lost */
     self->native = NULL;
+    fl_field_set(self, &self->protocol, NULL);
+    fl_field_set(self, &self->raw, NULL);
     self->transport = NULL;
     if (transport != NULL) {
         transport->closed = true;
     }
     drop_records(self);
     Py_CLEAR(self->buffer);
-    fl_field_set(self, &self->protocol, NULL);
-    fl_field_set(self, &self->raw, NULL);
+    Py_XDECREF(raw);
     Py_XDECREF(transport);
     int code = fl_tls_call(self, self->state->names.connection_lost,
                            was_made ? protocol : Py_None, exc);

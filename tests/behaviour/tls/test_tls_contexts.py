@@ -391,6 +391,45 @@ async def test_a_context_whose_wrap_bio_is_replaced(tls_pair, side):
     assert made == [tls_of(c)]
 
 
+@every_side
+async def test_a_memory_bio_that_is_replaced(
+    tls_pair, side, monkeypatch, loop_kind
+):
+    """Its read() may use the transport, also as the connection ends."""
+    real, wrap_bio = ssl.MemoryBIO, ssl.SSLContext.wrap_bio
+    calls = []
+
+    class MemoryBIO:
+        def __init__(self):
+            self.real = real()
+            self.write, self.write_eof = self.real.write, self.real.write_eof
+
+        pending = property(lambda self: self.real.pending)
+        eof = property(lambda self: self.real.eof)
+
+        def read(self, size=-1):
+            if c is not None:
+                calls.append("read")
+                c.transport.set_read_buffer_limits(100)
+            return self.real.read(size)
+
+    def wrap(context, incoming, outgoing, *args, **options):
+        return wrap_bio(
+            context, incoming.real, outgoing.real, *args, **options
+        )
+
+    monkeypatch.setattr(ssl, "MemoryBIO", MemoryBIO)
+    monkeypatch.setattr(ssl.SSLContext, "wrap_bio", wrap)
+    c = None
+    c = await tls_pair(side=side)
+    await c.settle()
+    calls.clear()
+    engine = c.transport.get_extra_info("tls_engine")
+    c.transport.abort()
+    assert await c.protocol.wait_lost() is None
+    assert calls == ([] if engine == "libssl" else ["read"])
+
+
 @every_version
 async def test_a_session_is_used_again(run, version):
     """A server of the loop hands out tickets; a client returns with one."""
