@@ -128,7 +128,11 @@ finish_delivery(FlTls *self, const Decrypted *decrypted, PyObject *exc)
     if (decrypted->result != FL_TLS_END) {
         return decrypted->result == FL_TLS_DONE ? FL_TLS_READ_MORE : 0;
     }
-    return fl_tls_call_eof_received(self) < 0 ? -1 : FL_TLS_READ_CLOSED;
+    if (fl_tls_call_eof_received(self) < 0) {
+        self->engine.more = true; /* the next read finds the end again */
+        return -1;
+    }
+    return FL_TLS_READ_CLOSED;
 }
 
 /* --- Protocol ------------------------------------------------------------ */
@@ -161,6 +165,7 @@ deliver(FlTls *self, const char *data, PyObject *bytes,
     }
     if (code < 0) {
         Py_XDECREF(exc);
+        self->engine.more = true; /* as in finish_delivery */
         return -1;
     }
     return finish_delivery(self, decrypted, exc);
@@ -251,6 +256,7 @@ read_buffered(FlTls *self, PyObject *protocol)
                < 0)
     {
         Py_XDECREF(exc);
+        self->engine.more = true; /* as in finish_delivery */
         return -1;
     }
     return finish_delivery(self, &decrypted, exc);

@@ -16,6 +16,7 @@ from net_helpers import (
     spin,
 )
 from tls_ends import (
+    APPLICATION_DATA,
     WirePeer,
     connect_tls,
     contexts,
@@ -233,6 +234,61 @@ def test_the_rest_arrives_after_an_exit_exception(
         run(c.protocol.wait_for("lost"))
     assert len(run(c.protocol.wait_data(size))) == size
     assert reports == []
+
+
+@every_side
+@pytest.mark.native_tls
+@pytest.mark.leaves_tasks
+@pytest.mark.parametrize("make", [Recorder, BufferedRecorder])
+@pytest.mark.parametrize("method", ["data", "eof"])
+def test_the_end_arrives_after_an_exit_exception(
+    run, loop, settled_pair, side, make, method, reports
+):
+    """It was read with the data, and the peer sends nothing more."""
+    raised = []
+
+    def end(*args):
+        if armed and not raised:
+            raised.append(1)
+            raise KeyboardInterrupt
+
+    armed = False
+    c = run(settled_pair(make(**{method: end}), side=side))
+    armed = True
+    with pytest.raises(KeyboardInterrupt):
+        run(c.peer.send(c.peer.seal(b"data") + c.peer.seal_close()))
+        run(c.protocol.wait_for("lost"))
+    assert run(c.peer.read()) == b""  # our close_notify
+    assert run(c.protocol.wait_lost()) is None
+    assert c.protocol.names == ["made", "data", "eof", "lost"]
+    assert reports == []
+
+
+@every_side
+@pytest.mark.native_tls
+@pytest.mark.leaves_tasks
+@pytest.mark.parametrize("make", [Recorder, BufferedRecorder])
+def test_a_bad_record_is_reported_after_an_exit_exception(
+    run, loop, settled_pair, side, make, reports
+):
+    """It was read with the data that came before it."""
+    raised = []
+
+    def end(*args):
+        if armed and not raised:
+            raised.append(1)
+            raise KeyboardInterrupt
+
+    armed = False
+    c = run(settled_pair(make(data=end), side=side))
+    armed = True
+    bad = bytes([APPLICATION_DATA, 3, 3, 0, 32]) + bytes(32)
+    with pytest.raises(KeyboardInterrupt):
+        run(c.peer.send(c.peer.seal(b"data") + bad))
+        run(c.protocol.wait_for("lost"))
+    exc = run(c.protocol.wait_lost())
+    assert isinstance(exc, ssl.SSLError)
+    assert c.protocol.names == ["made", "data", "lost"]
 
 
 @every_side
