@@ -369,5 +369,5 @@ fl_tls_resume_writing(FlTls *self, PyObject *Py_UNUSED(ignored))
     }
     /* The raw transport would only report an exception.  But records are lost
        then, so the connection must end. */
-    return fl_call_none(code < 0 ? fl_tls_fatal(self, FL_TLS_FAILED) : 0);
+    return fl_call_none(code < 0 ? fl_tls_fatal_any(self, FL_TLS_FAILED) : 0);
 }
