@@ -91,11 +91,14 @@ run_deferred(FlLoop *loop, PyObject *object, PyObject *Py_UNUSED(ignored))
 int
 fl_tls_defer(FlTls *self)
 {
-    if (self->deferred || self->raw == NULL) {
+    if (self->raw == NULL) {
         return 0;
     }
     if (fl_loop_check_open(self->loop) < 0) {
         return -1;
+    }
+    if (self->deferred) {
+        return 0;
     }
     PyObject *context =
         self->raw_is_stream ? ((FlStream *)self->raw)->context : NULL;

@@ -103,6 +103,22 @@ def test_records_that_could_not_be_sent_later_end_the_connection(
     assert [report["exception"] for report in reports] == reported
 
 
+def test_resume_reading_after_the_loop_has_closed(fast_loop):
+    """The call that the first resumption queued never ran."""
+    link = Link(fast_loop, *contexts())
+    link.begin()
+    link.carry()
+    transport = link.client.protocol.transport
+    transport.pause_reading()
+    transport.resume_reading()
+    fast_loop.close()
+    transport.pause_reading()
+    with pytest.raises(RuntimeError, match="Event loop is closed"):
+        transport.resume_reading()
+    for end in (link.client, link.server):
+        end.protocol.transport.abort()
+
+
 class Waiter:
     """A future that cannot be completed."""
 
