@@ -164,14 +164,5 @@ void fl_tls_drop_engine(FlTls *self);
    CPython's tests look whether the context is freed.  A raised exception
    stays. */
 void fl_tls_drop_unused_engine(FlTls *self);
-/* The outermost engine call has returned. */
-static inline void
-fl_tls_leave_engine(FlTls *self)
-{
-    self->engine_busy = false;
-    if (FL_UNLIKELY(self->closed_twice)) {
-        fl_tls_drop_unused_engine(self);
-    }
-}
 
 #endif

@@ -154,7 +154,7 @@ call_sslobject(FlTls *self, PyObject *method)
     self->engine_busy = true;
     PyObject *done = PyObject_CallMethodNoArgs(object, method);
     Py_DECREF(object);
-    fl_tls_leave_engine(self);
+    self->engine_busy = false;
     if (done != NULL) {
         Py_DECREF(done);
         return FL_TLS_DONE;
@@ -454,7 +454,7 @@ fl_tls_receive(FlTls *self, const char *data, size_t size_bytes)
     self->engine_busy = true;
     int code = engine->type->feed(engine, data, size_bytes);
     if (!nested) {
-        fl_tls_leave_engine(self);
+        self->engine_busy = false;
     }
     return code < 0 ? fl_tls_fatal(self, FL_TLS_FAILED)
                     : process_and_settle(self);

@@ -58,7 +58,7 @@ decrypt(FlTls *self, char *memory, size_t room_bytes)
                                room_bytes - decrypted.got_bytes, &got);
         decrypted.got_bytes += got;
     }
-    fl_tls_leave_engine(self);
+    self->engine_busy = false;
     /* adapter.c, invariant 3. */
     size_t credit = 2 * decrypted.got_bytes;
     self->overhead_bytes =

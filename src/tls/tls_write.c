@@ -159,7 +159,7 @@ encrypt(FlTls *self, const char *data, size_t size_bytes, size_t *taken_bytes)
                                      size_bytes - *taken_bytes, &taken);
         *taken_bytes += taken;
     }
-    fl_tls_leave_engine(self);
+    self->engine_busy = false;
     if (result == FL_TLS_END) {
         PyErr_SetString(self->state->tls_error, "TLS is shut down");
         result = FL_TLS_RAISED;
