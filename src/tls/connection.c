@@ -93,8 +93,8 @@ fl_tls_fatal(FlTls *self, const char *message)
 void
 fl_tls_drop_unused_engine(FlTls *self)
 {
-    if (self->closed_twice && self->phase == FL_TLS_LOST && !self->engine_busy)
-    {
+    if (self->close_repeated && self->phase == FL_TLS_LOST
+        && !self->engine_busy) {
         PyObject *exc = PyErr_GetRaisedException();
         fl_tls_drop_engine(self);
         fl_error_restore(exc);

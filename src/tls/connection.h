@@ -116,7 +116,7 @@ typedef struct {
     bool raw_paused;        /* we called raw.pause_reading */
     bool writing_paused;    /* the raw transport called pause_writing */
     bool paused_before_tls; /* the raw transport called it before start_tls */
-    bool closed_twice;      /* close() ran twice: drop the engine at the end */
+    bool close_repeated;    /* close() of a transport that was closed */
     bool stopped;           /* a CancelledError: deliver nothing more */
     bool eof_received;      /* the raw transport reported EOF */
     bool read_less;         /* adapter.c, invariant 3 */
@@ -159,10 +159,11 @@ int fl_tls_fatal_any(FlTls *self, const char *message);
 /* Drop the engine, except its MemoryBIOs, the context and the extra info of an
    ended connection. */
 void fl_tls_drop_engine(FlTls *self);
-/* The same although the transport lives, if that was closed twice and no
-   engine call is running: asyncio's transport drops its SSLProtocol then, and
-   CPython's tests look whether the context is freed.  A raised exception
-   stays. */
+/* The same although the transport lives, if its close() was called when it was
+   closed already (by close() or abort(), by the peer's close_notify or by the
+   loss) and no engine call is running.  asyncio's transport drops its
+   SSLProtocol then, and CPython's tests look whether the context is freed.  A
+   raised exception stays. */
 void fl_tls_drop_unused_engine(FlTls *self);
 
 #endif

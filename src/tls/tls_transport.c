@@ -33,7 +33,7 @@ tls_close(FlTransport *transport)
 {
     FlTlsTransport *self = (FlTlsTransport *)transport;
     if (self->closed) { /* asyncio's transport drops its SSLProtocol here */
-        self->connection->closed_twice = true;
+        self->connection->close_repeated = true;
         fl_tls_drop_unused_engine(self->connection);
         return 0;
     }
